@@ -1,0 +1,212 @@
+/**
+ * What a decoder is made of, read from a Hugging Face `config.json`. One decoder with parts switched by these fields;
+ * there is no code per family beyond this file and the table of tensor names in `parameters.ts`.
+ */
+import { ModelFormatError } from "../../errors.ts";
+
+export interface ModelConfig {
+  readonly modelType: "llama" | "gpt2";
+  readonly vocabSize: number;
+  /** C: width of the residual stream. */
+  readonly hiddenSize: number;
+  readonly layers: number;
+  /** H: query heads. */
+  readonly heads: number;
+  /** Key/value heads; each serves heads / keyValueHeads query heads. */
+  readonly keyValueHeads: number;
+  /** D: width of one head. */
+  readonly headSize: number;
+  /** I: width inside the MLP. */
+  readonly intermediateSize: number;
+  /** Longest sequence the model was made for, in tokens. */
+  readonly contextLength: number;
+  readonly norm: "rms" | "layer";
+  readonly normEpsilon: number;
+  readonly position: "rope" | "learned";
+  readonly ropeTheta: number;
+  readonly mlp: "swiglu" | "gelu";
+  /** Bias on q, k, v. */
+  readonly qkvBias: boolean;
+  /** Bias on the attention's output projection. */
+  readonly outputBias: boolean;
+  readonly mlpBias: boolean;
+  /** Weights stored as [in, out] (GPT-2's Conv1D) instead of [out, in]. */
+  readonly inOutWeights: boolean;
+  /** The head shares the embedding's tensor. */
+  readonly tiedHead: boolean;
+  readonly bosTokenId: number | undefined;
+  readonly eosTokenIds: readonly number[];
+}
+
+type Json = Record<string, unknown>;
+
+/**
+ * Parses a `config.json`. Throws ModelFormatError for an unknown architecture, a missing or mistyped key, and for
+ * every option that would change the mathematics and is not implemented, naming the file and the key.
+ *
+ * @param text the file's content; @param file its path, for messages
+ */
+export function parseModelConfig(text: string, file: string): ModelConfig {
+  let json: Json;
+  try {
+    json = JSON.parse(text) as Json;
+  } catch (error) {
+    throw new ModelFormatError(`${file} is not valid JSON: ${(error as Error).message}.`, { cause: error });
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw new ModelFormatError(`${file} does not hold a JSON object.`);
+  }
+  const architectures = Array.isArray(json.architectures) ? json.architectures.map(String) : [];
+  const name = String(json.model_type ?? architectures[0] ?? "");
+  if (name === "") throw new ModelFormatError(`${file} names no architecture: "model_type" is missing.`);
+  const read = new Keys(json, file);
+  if (json.quantization_config !== undefined && json.quantization_config !== null) {
+    throw new ModelFormatError(`${file}: "quantization_config" is not supported; use the unquantised model.`);
+  }
+  if (name === "llama") return llama(read);
+  if (name === "gpt2") return gpt2(read);
+  throw new ModelFormatError(
+    `${file}: architecture "${name}"${architectures[0] ? ` (${architectures[0]})` : ""} is not supported; supported are "llama" and "gpt2".`,
+  );
+}
+
+function llama(read: Keys): ModelConfig {
+  const hiddenSize = read.count("hidden_size");
+  const heads = read.count("num_attention_heads");
+  read.refuse("hidden_act", "silu");
+  if (read.json.rope_scaling !== undefined && read.json.rope_scaling !== null) {
+    const scaling = read.json.rope_scaling as Json;
+    const kind = String(scaling.rope_type ?? scaling.type ?? "?");
+    if (kind !== "default") throw read.error(`"rope_scaling" of type "${kind}" is not supported yet`);
+  }
+  const ropeParameters = read.json.rope_parameters as Json | undefined;
+  if (ropeParameters && String(ropeParameters.rope_type ?? "default") !== "default") {
+    throw read.error(`"rope_parameters" of type "${String(ropeParameters.rope_type)}" is not supported yet`);
+  }
+  const attentionBias = read.flag("attention_bias", false);
+  const nestedTheta = ropeParameters?.rope_theta;
+  return checked(read, {
+    modelType: "llama",
+    vocabSize: read.count("vocab_size"),
+    hiddenSize,
+    layers: read.count("num_hidden_layers"),
+    heads,
+    keyValueHeads: read.count("num_key_value_heads", heads),
+    headSize: read.count("head_dim", hiddenSize / heads),
+    intermediateSize: read.count("intermediate_size"),
+    contextLength: read.count("max_position_embeddings", 2048),
+    norm: "rms",
+    normEpsilon: read.positive("rms_norm_eps", 1e-6),
+    position: "rope",
+    ropeTheta: typeof nestedTheta === "number" ? nestedTheta : read.positive("rope_theta", 10000),
+    mlp: "swiglu",
+    qkvBias: attentionBias,
+    outputBias: attentionBias,
+    mlpBias: read.flag("mlp_bias", false),
+    inOutWeights: false,
+    tiedHead: read.flag("tie_word_embeddings", false),
+    ...read.specialTokens(),
+  });
+}
+
+function gpt2(read: Keys): ModelConfig {
+  const hiddenSize = read.count("n_embd");
+  const heads = read.count("n_head");
+  const activation = read.json.activation_function ?? "gelu_new";
+  if (activation !== "gelu_new" && activation !== "gelu_pytorch_tanh") {
+    throw read.error(`"activation_function" is ${JSON.stringify(activation)}; only "gelu_new" is supported`);
+  }
+  read.refuse("scale_attn_weights", true);
+  read.refuse("scale_attn_by_inverse_layer_idx", false);
+  read.refuse("add_cross_attention", false);
+  return checked(read, {
+    modelType: "gpt2",
+    vocabSize: read.count("vocab_size"),
+    hiddenSize,
+    layers: read.count("n_layer"),
+    heads,
+    keyValueHeads: heads,
+    headSize: hiddenSize / heads,
+    intermediateSize: read.count("n_inner", 4 * hiddenSize),
+    contextLength: read.count("n_positions", 1024),
+    norm: "layer",
+    normEpsilon: read.positive("layer_norm_epsilon", 1e-5),
+    position: "learned",
+    ropeTheta: 0,
+    mlp: "gelu",
+    qkvBias: true,
+    outputBias: true,
+    mlpBias: true,
+    inOutWeights: true,
+    tiedHead: read.flag("tie_word_embeddings", true),
+    ...read.specialTokens(),
+  });
+}
+
+function checked(read: Keys, config: ModelConfig): ModelConfig {
+  if (!Number.isInteger(config.headSize)) {
+    throw read.error(`hidden size ${config.hiddenSize} is not a multiple of ${config.heads} heads`);
+  }
+  if (config.heads % config.keyValueHeads !== 0) {
+    throw read.error(`${config.heads} query heads are not a multiple of ${config.keyValueHeads} key/value heads`);
+  }
+  if (config.position === "rope" && config.headSize % 2 !== 0) {
+    throw read.error(`rotary positions need an even head size, not ${config.headSize}`);
+  }
+  return config;
+}
+
+/** Typed access to the keys of a config.json, with errors that name file and key. */
+class Keys {
+  readonly json: Json;
+  readonly file: string;
+
+  constructor(json: Json, file: string) {
+    this.json = json;
+    this.file = file;
+  }
+
+  error(what: string): ModelFormatError {
+    return new ModelFormatError(`${this.file}: ${what}.`);
+  }
+
+  /** A whole number of at least 1. */
+  count(key: string, fallback?: number): number {
+    const value = this.json[key] ?? fallback;
+    if (value === undefined) throw this.error(`key "${key}" is missing`);
+    if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > 2 ** 31) {
+      throw this.error(`"${key}" is ${JSON.stringify(value)}, not a whole number of at least 1`);
+    }
+    return value;
+  }
+
+  positive(key: string, fallback: number): number {
+    const value = this.json[key] ?? fallback;
+    if (typeof value !== "number" || !(value > 0) || !Number.isFinite(value)) {
+      throw this.error(`"${key}" is ${JSON.stringify(value)}, not a number above 0`);
+    }
+    return value;
+  }
+
+  flag(key: string, fallback: boolean): boolean {
+    const value = this.json[key] ?? fallback;
+    if (typeof value !== "boolean") throw this.error(`"${key}" is ${JSON.stringify(value)}, not true or false`);
+    return value;
+  }
+
+  /** Throws unless the key is absent or holds the one value that is implemented. */
+  refuse(key: string, supported: unknown): void {
+    const value = this.json[key];
+    if (value !== undefined && value !== null && value !== supported) {
+      throw this.error(`"${key}" is ${JSON.stringify(value)}; only ${JSON.stringify(supported)} is supported`);
+    }
+  }
+
+  specialTokens(): { bosTokenId: number | undefined; eosTokenIds: number[] } {
+    const eos = this.json.eos_token_id;
+    return {
+      bosTokenId: typeof this.json.bos_token_id === "number" ? this.json.bos_token_id : undefined,
+      eosTokenIds: (Array.isArray(eos) ? eos : [eos]).filter((id): id is number => typeof id === "number"),
+    };
+  }
+}

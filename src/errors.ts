@@ -1,0 +1,69 @@
+/**
+ * The errors that a user can cause or meet. Each message is one sentence or two: what was found, where, what to do.
+ * Anything that is not a KtoError is a bug of ours. The exit codes are part of the command line's contract (README).
+ */
+
+/** Base of every expected failure. `exitCode` is what `kto` exits with. */
+export class KtoError extends Error {
+  readonly exitCode: number;
+
+  constructor(message: string, exitCode: number, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = new.target.name;
+    this.exitCode = exitCode;
+  }
+}
+
+/** An option is unknown, malformed or out of range, or two options contradict each other. Exit code 2. */
+export class ConfigError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 2, options);
+  }
+}
+
+/** The feedback file cannot be used as it is; the message names file and line. Exit code 3. */
+export class DatasetError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 3, options);
+  }
+}
+
+/** The model folder cannot be used as it is; the message names file and tensor or key. Exit code 4. */
+export class ModelFormatError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 4, options);
+  }
+}
+
+/** There is no WebGPU adapter, or it cannot hold what is asked of it. Exit code 5. */
+export class AdapterError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 5, options);
+  }
+}
+
+/** The device was lost or refused work while running; nothing more can run on it. Exit code 6. */
+export class DeviceLostError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 6, options);
+  }
+}
+
+/** A file or folder cannot be read or written. Exit code 7. */
+export class FileError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 7, options);
+  }
+}
+
+/** Numbers came out wrong: a gradient check failed, or a loss is not finite. Exit code 8. */
+export class NumericError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 8, options);
+  }
+}
+
+/** The sentence to show for anything thrown. */
+export function errorMessage(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
