@@ -1,0 +1,83 @@
+/**
+ * Which of the adapters found is which, which comes first, and which one a selector means. Pure: it looks at what an
+ * adapter says of itself, opens nothing and knows no host.
+ */
+
+import { AdapterError } from "../../errors.ts";
+import type { AdapterKind } from "./platform.ts";
+
+/** The part of GPUAdapterInfo that tells adapters apart. */
+export interface AdapterFacts {
+  readonly vendor: string;
+  readonly architecture: string;
+  readonly device: string;
+  readonly description: string;
+  readonly isFallbackAdapter: boolean;
+}
+
+/** The order of `auto`: the fastest first. lavapipe is about four times as fast as SwiftShader. */
+export const adapterKinds: readonly AdapterKind[] = ["hardware", "lavapipe", "swiftshader", "software"];
+
+export function isAdapterKind(text: string): text is AdapterKind {
+  return (adapterKinds as readonly string[]).includes(text);
+}
+
+/** What stands behind an adapter: silicon, Mesa's or Google's software Vulkan, or some other software ("software"). */
+export function classifyAdapter(facts: AdapterFacts): AdapterKind {
+  const text = `${facts.vendor} ${facts.architecture} ${facts.device} ${facts.description}`.toLowerCase();
+  if (text.includes("swiftshader")) return "swiftshader";
+  if (text.includes("llvmpipe") || text.includes("lavapipe")) return "lavapipe";
+  // Windows lists its software rasteriser as an ordinary adapter when asked for it by name.
+  if (facts.isFallbackAdapter || text.includes("microsoft basic render")) return "software";
+  return "hardware";
+}
+
+/** One line for people. Software adapters put everything into the driver's own text; GPUs spread it over the fields. */
+export function describeAdapter(facts: AdapterFacts): string {
+  if (classifyAdapter(facts) !== "hardware" && facts.description !== "") return facts.description;
+  const parts: string[] = [];
+  for (const part of [facts.vendor, facts.architecture, facts.device.replace(/-+$/, ""), facts.description]) {
+    if (part !== "" && !parts.includes(part)) parts.push(part);
+  }
+  return parts.length === 0 ? "unnamed adapter" : parts.join(" ");
+}
+
+/** Best first; adapters of one kind stay in the order in which the host listed them. */
+export function rankAdapters<T extends { readonly kind: AdapterKind }>(found: readonly T[]): T[] {
+  return [...found].sort((a, b) => adapterKinds.indexOf(a.kind) - adapterKinds.indexOf(b.kind));
+}
+
+/**
+ * The adapter that `selector` means in a ranked list: "auto" (the first), a kind, an index, or a part of the
+ * description, upper and lower case alike.
+ *
+ * @throws AdapterError naming the selector and what there is to choose from; an empty list is the caller's to explain.
+ */
+export function chooseAdapter<T extends { readonly kind: AdapterKind; readonly description: string }>(
+  ranked: readonly T[],
+  selector: string,
+): T {
+  const wanted = selector.trim().toLowerCase();
+  let chosen: T | undefined;
+  if (wanted === "auto" || wanted === "") chosen = ranked[0];
+  else if (isAdapterKind(wanted)) chosen = ranked.find((found) => found.kind === wanted);
+  else if (/^\d+$/.test(wanted)) chosen = ranked[Number(wanted)];
+  else chosen = ranked.find((found) => found.description.toLowerCase().includes(wanted));
+  if (chosen === undefined) {
+    const choices = ranked.map((found, index) => `${index} = ${found.kind}: ${found.description}`).join("; ");
+    throw new AdapterError(
+      `No adapter matches "${selector}"; it can be auto, ${adapterKinds.join(", ")}, a part of a name, or an index of: ${choices || "nothing, none was found"}.`,
+    );
+  }
+  return chosen;
+}
+
+/** The one sentence for a host without any adapter: what is missing and what to do about it. */
+export function noAdapterMessage(os: string, reason?: string): string {
+  const found = `No WebGPU adapter was found${reason === undefined ? "" : ` (${reason})`}: `;
+  if (os === "linux") {
+    return `${found}install the GPU's Vulkan driver, or a software one with scripts/install-lavapipe.sh (Debian and Ubuntu, needs root) or "npm i -D @sparticuz/chromium" (x64, no root).`;
+  }
+  if (os === "browser") return `${found}use a browser with WebGPU turned on, on a page served over https or localhost.`;
+  return `${found}a GPU with a current driver is needed (${os === "darwin" ? "Metal" : os === "win32" ? "Direct3D 12" : "Vulkan"}).`;
+}

@@ -1,0 +1,187 @@
+/**
+ * Finding WebGPU adapters in Node, through Dawn (npm `webgpu`): the system's own Vulkan, Metal or Direct3D drivers,
+ * then SwiftShader. What `create()` returns stays in a module variable; put on `navigator` it hangs Node at exit.
+ */
+
+import { closeSync, constants, fstatSync, openSync } from "node:fs";
+import { AdapterError, errorMessage } from "../../errors.ts";
+import {
+  chooseAdapter,
+  classifyAdapter,
+  describeAdapter,
+  isAdapterKind,
+  noAdapterMessage,
+  rankAdapters,
+} from "./adapters.ts";
+import { installLoader, swiftShaderDriver, swiftShaderFolder } from "./node-swiftshader.ts";
+import type { FoundAdapter } from "./platform.ts";
+
+/**
+ * Timestamps are quantised to 100 microseconds unless told otherwise, which is no use for timing kernels; f16 on
+ * NVIDIA under Linux is behind a toggle.
+ */
+const dawnFlags = [
+  "enable-dawn-features=vulkan_enable_f16_on_nvidia",
+  "disable-dawn-features=timestamp_quantization",
+] as const;
+
+/** Where Dawn is to look: the host's own drivers, or one Vulkan driver alone, given by its ICD file. */
+type Source = { readonly driver?: string; readonly name?: string };
+
+let createGpu: ((flags: string[]) => GPU) | undefined;
+/** One Dawn instance per source. They are kept: an instance holds the drivers loaded, and opening them costs 0.4 s. */
+const instances = new Map<string, GPU>();
+
+/** See Platform.requestAdapter. Without a selector KTO_ADAPTER decides, and without that "auto". */
+export async function requestAdapter(selector?: string): Promise<FoundAdapter> {
+  const wanted = selector ?? process.env.KTO_ADAPTER ?? "auto";
+  const short = wanted.trim().toLowerCase();
+  // The usual wishes need not open every driver: Dawn's own first choice, or SwiftShader alone, answers them.
+  if (short === "auto" || short === "") {
+    const best = await openAdapter({});
+    if (best?.kind === "hardware" || best?.kind === "lavapipe") return best;
+    const found = [best, await openSwiftShader()].filter((one) => one !== undefined);
+    if (found.length === 0) throw new AdapterError(noAdapterMessage(process.platform));
+    return chooseAdapter(rankAdapters(found), "auto");
+  }
+  if (isAdapterKind(short)) {
+    const found = short === "swiftshader" ? await openSwiftShader() : await openAdapter({});
+    if (found?.kind === short) return found;
+  }
+  const all = await listAdapters();
+  if (all.length === 0) throw new AdapterError(noAdapterMessage(process.platform));
+  return chooseAdapter(all, wanted);
+}
+
+/** See Platform.listAdapters. */
+export async function listAdapters(): Promise<FoundAdapter[]> {
+  const found: FoundAdapter[] = [];
+  for (const name of await systemAdapterNames()) {
+    const one = await openAdapter({ name });
+    if (one !== undefined && !found.some((other) => other.description === one.description)) found.push(one);
+  }
+  if (!found.some((one) => one.kind === "swiftshader")) {
+    const swiftShader = await openSwiftShader();
+    if (swiftShader !== undefined) found.push(swiftShader);
+  }
+  return rankAdapters(found);
+}
+
+/** SwiftShader from the npm package; undefined where the package or its platform is missing. */
+async function openSwiftShader(): Promise<FoundAdapter | undefined> {
+  const folder = await swiftShaderFolder();
+  if (folder === undefined) return undefined;
+  const driver = swiftShaderDriver(folder);
+  const found = await openAdapter({ driver });
+  if (found !== undefined) return found;
+  // No adapter although the driver is there: this machine has no Vulkan loader. The instance that failed is done for.
+  if (!(await installLoader(folder))) return undefined;
+  instances.delete(keyOf({ driver }));
+  return await openAdapter({ driver });
+}
+
+async function openAdapter(source: Source): Promise<FoundAdapter | undefined> {
+  const adapter = await askDawn(source);
+  if (adapter === null) return undefined;
+  return { adapter, kind: classifyAdapter(adapter.info), description: describeAdapter(adapter.info) };
+}
+
+/**
+ * The names of the adapters that Dawn sees. WebGPU has no call for it; Dawn lists them when it is asked for a name
+ * that does not exist.
+ */
+async function systemAdapterNames(): Promise<string[]> {
+  try {
+    await askDawn({ name: "list the adapters, please" });
+  } catch (error) {
+    const names = new Set<string>();
+    for (const match of errorMessage(error).matchAll(/backend: '(\w+)', name: '(.*)'/g)) {
+      const [, backend, name] = match;
+      if (name !== undefined && (backend === "vulkan" || backend === "metal" || backend === "d3d12")) names.add(name);
+    }
+    return [...names];
+  }
+  return [];
+}
+
+async function askDawn(source: Source): Promise<GPUAdapter | null> {
+  const create = await loadDawn();
+  let answer: Promise<GPUAdapter | null>;
+  const restoreEnvironment = source.driver === undefined ? undefined : useDriver(source.driver);
+  const restoreStderr = silenceStderr();
+  try {
+    // Drivers are loaded inside these two calls: only they need the environment, and nothing is awaited meanwhile.
+    const key = keyOf(source);
+    let gpu = instances.get(key);
+    if (gpu === undefined) {
+      gpu = create(source.name === undefined ? [...dawnFlags] : [...dawnFlags, `adapter=${source.name}`]);
+      instances.set(key, gpu);
+    }
+    answer = gpu.requestAdapter({ powerPreference: "high-performance" });
+  } finally {
+    restoreStderr?.();
+    restoreEnvironment?.();
+  }
+  return await answer;
+}
+
+function keyOf(source: Source): string {
+  return JSON.stringify([source.driver, source.name]);
+}
+
+async function loadDawn(): Promise<(flags: string[]) => GPU> {
+  try {
+    createGpu ??= (await import("webgpu")).create;
+    return createGpu;
+  } catch (error) {
+    const reason = errorMessage(error).split("\n", 1)[0] ?? "";
+    throw new AdapterError(
+      `The npm package "webgpu" (Dawn) cannot be loaded on ${process.platform}-${process.arch}: ${reason}. It runs on Linux with glibc, macOS and Windows, on x64 and arm64; if this is one of them, run "npm ci".`,
+      { cause: error },
+    );
+  }
+}
+
+/** Makes the Vulkan loader see this driver alone; the function returned puts the environment back. */
+function useDriver(driver: string): () => void {
+  // Newer loaders read the first, older ones the second.
+  const names = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];
+  const before = names.map((name) => process.env[name]);
+  for (const name of names) process.env[name] = driver;
+  return () => {
+    names.forEach((name, index) => {
+      const value = before[index];
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+    });
+  };
+}
+
+/**
+ * Dawn and the Vulkan loader print straight to file descriptor 2 while they look for adapters: limits "artificially
+ * reduced" for every software adapter, drivers that do not fit this machine. None of it concerns a user; what does, an
+ * AdapterError says. There is no dup2 in Node, but the lowest free descriptor is the one that open() gives, so closing
+ * 2 and opening another file puts that file in its place. KTO_DEBUG leaves the messages alone.
+ */
+function silenceStderr(): (() => void) | undefined {
+  if (process.platform !== "linux" || process.env.KTO_DEBUG !== undefined) return undefined;
+  let saved: number;
+  try {
+    // Terminals and named pipes only: a regular file would lose its place, a socket cannot be opened again.
+    const kind = fstatSync(2);
+    if (!kind.isCharacterDevice() && !kind.isFIFO()) return undefined;
+    saved = openSync("/proc/self/fd/2", constants.O_WRONLY | constants.O_NOCTTY | constants.O_APPEND);
+  } catch {
+    return undefined;
+  }
+  replaceStderr("/dev/null");
+  return () => {
+    replaceStderr(`/proc/self/fd/${saved}`);
+    closeSync(saved);
+  };
+}
+
+function replaceStderr(path: string): void {
+  closeSync(2);
+  openSync(path, constants.O_WRONLY | constants.O_NOCTTY | constants.O_APPEND);
+}

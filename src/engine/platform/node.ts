@@ -1,0 +1,179 @@
+/**
+ * The Node platform: adapters through Dawn, files through node:fs. Every failure of a file operation is a FileError
+ * that names the path and the reason in words.
+ */
+
+import { randomBytes } from "node:crypto";
+import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { errorMessage, FileError } from "../../errors.ts";
+import { listAdapters, requestAdapter } from "./node-adapters.ts";
+import type { Platform, ReadableFile } from "./platform.ts";
+
+/** Node refuses single reads of 2 GiB and more; weights are larger. */
+const largestRead = 1 << 30;
+
+export const platform: Platform = {
+  requestAdapter,
+  listAdapters,
+
+  async exists(path) {
+    try {
+      const found = await stat(path);
+      return found.isDirectory() ? "folder" : "file";
+    } catch (error) {
+      const code = errorCode(error);
+      if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+      throw fileError("look at", path, error);
+    }
+  },
+
+  async list(folder) {
+    return (await attempt("list", folder, () => readdir(folder))).sort();
+  },
+
+  async openFile(path): Promise<ReadableFile> {
+    const handle = await attempt("open", path, () => open(path, "r"));
+    const found = await attempt("open", path, () => handle.stat());
+    if (found.isDirectory()) {
+      await handle.close();
+      throw new FileError(`Cannot open ${path}: it is a folder, not a file.`);
+    }
+    return new OpenFile(path, found.size, handle);
+  },
+
+  async readText(path) {
+    return await attempt("read", path, () => readFile(path, "utf8"));
+  },
+
+  async makeFolder(path) {
+    await attempt("create the folder", path, () => mkdir(path, { recursive: true }));
+  },
+
+  async writeFileAtomic(path, chunks) {
+    const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+    try {
+      const handle = await open(temporary, "wx", 0o666);
+      try {
+        for await (const chunk of typeof chunks === "string" ? [chunks] : chunks) await writeAll(handle, chunk);
+        await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(temporary, path);
+    } catch (error) {
+      await rm(temporary, { force: true }).catch(() => undefined);
+      // What the caller's own chunks throw is the caller's, not a fault of the file.
+      throw errorCode(error) === undefined ? error : fileError("write", path, error);
+    }
+    await syncFolder(dirname(path));
+  },
+
+  async appendText(path, text) {
+    await attempt("write", path, () => appendFile(path, text, "utf8"));
+  },
+
+  async checkWritable(folder) {
+    const probe = join(folder, `.kto-write-check.${randomBytes(6).toString("hex")}.tmp`);
+    await attempt("write to the folder", folder, async () => {
+      await mkdir(folder, { recursive: true });
+      await (await open(probe, "wx")).close();
+      await rm(probe);
+    });
+  },
+
+  joinPath: join,
+  baseName: basename,
+};
+
+class OpenFile implements ReadableFile {
+  readonly path: string;
+  readonly size: number;
+  readonly #handle: FileHandle;
+
+  constructor(path: string, size: number, handle: FileHandle) {
+    this.path = path;
+    this.size = size;
+    this.#handle = handle;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    // An ArrayBuffer of its own, not a window into Node's pool: callers make Float32Arrays over `.buffer`.
+    const bytes = new Uint8Array(length);
+    let filled = 0;
+    while (filled < length) {
+      const wanted = Math.min(length - filled, largestRead);
+      const { bytesRead } = await attempt("read", this.path, () =>
+        this.#handle.read(bytes, filled, wanted, offset + filled),
+      );
+      if (bytesRead === 0) {
+        throw new FileError(
+          `Cannot read ${this.path}: bytes ${offset} to ${offset + length} were asked for, the file ends at ${offset + filled}.`,
+        );
+      }
+      filled += bytesRead;
+    }
+    return bytes;
+  }
+
+  async close(): Promise<void> {
+    await this.#handle.close();
+  }
+}
+
+async function writeAll(handle: FileHandle, chunk: Uint8Array | string): Promise<void> {
+  const bytes = typeof chunk === "string" ? Buffer.from(chunk, "utf8") : chunk;
+  let written = 0;
+  while (written < bytes.byteLength) {
+    const length = Math.min(bytes.byteLength - written, largestRead);
+    const { bytesWritten } = await handle.write(bytes, written, length);
+    written += bytesWritten;
+  }
+}
+
+/** The rename itself outlives a power cut only once the folder is on the disk; not every file system can do that. */
+async function syncFolder(folder: string): Promise<void> {
+  try {
+    const handle = await open(folder, "r");
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    // Windows and some network file systems refuse to sync a folder; the file's own content is safe already.
+  }
+}
+
+async function attempt<T>(action: string, path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw fileError(action, path, error);
+  }
+}
+
+const reasons: Readonly<Record<string, string>> = {
+  ENOENT: "it does not exist",
+  EACCES: "permission is denied",
+  EPERM: "permission is denied",
+  EROFS: "the file system is read-only",
+  ENOSPC: "no space is left on the disk",
+  EDQUOT: "the disk quota is used up",
+  EISDIR: "it is a folder, not a file",
+  ENOTDIR: "a part of the path is a file, not a folder",
+  EEXIST: "a file of that name is in the way",
+  ENAMETOOLONG: "the name is too long",
+  EMFILE: "too many files are open",
+};
+
+function fileError(action: string, path: string, error: unknown): FileError {
+  const code = errorCode(error);
+  let reason = (code === undefined ? undefined : reasons[code]) ?? errorMessage(error);
+  if (code === "ENOENT" && action === "write") reason = `the folder ${dirname(path)} does not exist`;
+  return new FileError(`Cannot ${action} ${path}: ${reason}.`, { cause: error });
+}
+
+function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
+}
