@@ -1,0 +1,44 @@
+#!/usr/bin/env node
+/**
+ * The `kto` command: built code where there is any, else the sources through tsx. No logic of its own; the command
+ * line sets the exit code.
+ */
+
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const built = join(root, "dist", "cli", "main.js");
+const source = join(root, "src", "cli", "main.ts");
+
+const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+if (major < 20 || (major === 20 && minor < 19)) {
+  fail(`Node ${process.versions.node} is too old: kto-webgpu needs Node 20.19 or newer (https://nodejs.org).`);
+}
+
+if (existsSync(built) && !(existsSync(source) && newestChange(join(root, "src")) > statSync(built).mtimeMs)) {
+  await import(pathToFileURL(built).href);
+} else if (existsSync(source)) {
+  const tsx = await import("tsx/esm/api").catch(() => undefined);
+  if (tsx === undefined) fail(`The packages of ${root} are not installed; run "npm ci" there.`);
+  tsx.register();
+  await import(pathToFileURL(source).href);
+} else {
+  fail(`Neither ${built} nor ${source} exists; install kto-webgpu again.`);
+}
+
+/** In a checkout a build that is older than the sources would run yesterday's code without a word. */
+function newestChange(folder) {
+  let newest = 0;
+  for (const entry of readdirSync(folder, { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    newest = Math.max(newest, entry.isDirectory() ? newestChange(path) : statSync(path).mtimeMs);
+  }
+  return newest;
+}
+
+function fail(message) {
+  console.error(message);
+  process.exit(1);
+}

@@ -1,0 +1,151 @@
+/**
+ * What makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|adapter [-- arguments]`. Installs the npm
+ * packages if they are missing or outdated, finds an adapter or sets up a software one, then runs the command. Plain
+ * JavaScript without dependencies, for it runs before there are any. Changes nothing outside this folder.
+ */
+
+import { spawn } from "node:child_process";
+import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const [command = "", ...rest] = process.argv.slice(2);
+const extra = rest[0] === "--" ? rest.slice(1) : rest;
+const usage = "Usage: node scripts/bootstrap.mjs test|quickstart|adapter [-- arguments]";
+
+process.exitCode = await main();
+
+/** @returns {Promise<number>} the exit code */
+async function main() {
+  if (!["test", "quickstart", "adapter"].includes(command)) {
+    console.error(usage);
+    return 2;
+  }
+  const ready = (await prepare()) || (await run("node", ["--import", "tsx", "scripts/adapter.ts"], isDriverNoise));
+  if (ready !== 0) {
+    if (command === "test") console.log("0 passed, 1 failed");
+    return ready;
+  }
+  if (command === "test") return await runTests();
+  if (command === "quickstart") return await run("node", ["--import", "tsx", "examples/quickstart/run.ts", ...extra]);
+  return 0;
+}
+
+/** Node's version and the npm packages. */
+async function prepare() {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  if (major < 20 || (major === 20 && minor < 19)) {
+    console.error(
+      `Node ${process.versions.node} is too old: kto-webgpu needs Node 20.19 or newer (https://nodejs.org).`,
+    );
+    return 1;
+  }
+  if (!packagesOutdated()) return 0;
+  console.log(`Installing the npm packages (npm ci in ${root}) ...`);
+  // npm tells its scripts where it lies; started directly, it is looked up in PATH, where Windows has it as npm.cmd.
+  const npm = process.env.npm_execpath;
+  const options = ["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"];
+  const code = npm?.endsWith(".js") ? await run("node", [npm, ...options]) : await run("npm", options);
+  if (code !== 0) console.error("The npm packages could not be installed; npm's own message stands above.");
+  return code;
+}
+
+/** Whether node_modules lacks a package of package-lock.json or holds another version of one. */
+function packagesOutdated() {
+  const installedFile = join(root, "node_modules", ".package-lock.json");
+  if (!existsSync(installedFile)) return true;
+  const wanted = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8")).packages;
+  const installed = JSON.parse(readFileSync(installedFile, "utf8")).packages;
+  return Object.entries(wanted).some(([path, entry]) => {
+    if (path === "") return false;
+    const found = installed[path];
+    // Optional packages are builds for other systems; they are absent on purpose.
+    return found === undefined ? !entry.optional : found.version !== entry.version;
+  });
+}
+
+/** Lint, types, tests, in this order, up to the first that fails; the last line is the count. */
+async function runTests() {
+  const checks = [
+    ["Lint and format", ["@biomejs/biome", "biome"], ["check", "."]],
+    ["Types", ["typescript", "tsc"], ["--noEmit"]],
+  ];
+  for (const [title, tool, options] of checks) {
+    const code = await run("node", [toolPath(...tool), ...options]);
+    if (code !== 0) {
+      console.error(`${title}: failed. "npm run format" mends layout; the tests were not run.`);
+      console.log("0 passed, 1 failed");
+      return code;
+    }
+  }
+  const report = join(root, ".cache", "vitest.json");
+  mkdirSync(dirname(report), { recursive: true });
+  rmSync(report, { force: true });
+  const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
+  const code = await run("node", [toolPath("vitest", "vitest"), "run", ...reporters, ...extra], isDawnNoise);
+  const { passed, failed, skipped } = countTests(report, code);
+  console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
+  return code === 0 && failed > 0 ? 1 : code;
+}
+
+function countTests(report, code) {
+  const none = { passed: 0, failed: 1, skipped: 0 };
+  if (!existsSync(report)) return none;
+  const result = JSON.parse(readFileSync(report, "utf8"));
+  const passed = result.numPassedTests;
+  // A file that cannot even be loaded has no test in it to fail.
+  const broken = result.testResults.filter(
+    (file) => file.status === "failed" && !file.assertionResults.some((test) => test.status === "failed"),
+  ).length;
+  const failed = result.numFailedTests + broken;
+  return {
+    passed,
+    failed: code !== 0 ? Math.max(failed, 1) : failed,
+    skipped: result.numPendingTests + result.numTodoTests,
+  };
+}
+
+/** The command-line script of an installed package, so that no shell and no PATH is needed to start it. */
+function toolPath(packageName, tool) {
+  const manifest = join(root, "node_modules", packageName, "package.json");
+  const { bin } = createRequire(import.meta.url)(manifest);
+  return join(dirname(manifest), typeof bin === "string" ? bin : bin[tool]);
+}
+
+/** Dawn prints this for every software adapter, from native code, and it means nothing to anybody. */
+function isDawnNoise(line) {
+  return line.includes("artificially reduced from");
+}
+
+/** What drivers say while adapters are looked for: which of them do not fit this machine. The chosen one is told. */
+function isDriverNoise(line) {
+  return process.env.KTO_DEBUG === undefined && /^Warning: |^ +(at|-) |^error: XDG_RUNTIME_DIR|^$/.test(line);
+}
+
+/**
+ * Runs a program in the project folder and returns its exit code. "node" is this Node. Lines on stderr for which
+ * `drop` is true are left out; without `drop` stderr stays the terminal that it was.
+ */
+function run(program, options, drop) {
+  return new Promise((resolve) => {
+    const child = spawn(program === "node" ? process.execPath : program, options, {
+      cwd: root,
+      stdio: ["inherit", "inherit", drop === undefined ? "inherit" : "pipe"],
+      shell: program !== "node" && process.platform === "win32",
+    });
+    if (child.stderr !== null && drop !== undefined) {
+      createInterface({ input: child.stderr }).on("line", (line) => {
+        if (!drop(line)) process.stderr.write(`${line}\n`);
+      });
+    }
+    child.on("error", (error) => {
+      console.error(`${program} could not be started: ${error.message}.`);
+      resolve(1);
+    });
+    // "close", not "exit": what the child still had to say is out by then.
+    child.on("close", (code, signal) => resolve(code ?? (signal === "SIGINT" ? 130 : 1)));
+  });
+}
