@@ -1,0 +1,270 @@
+/**
+ * The safetensors format: 8 bytes (length of the header, little-endian u64), a JSON header, then the tensors' bytes
+ * without gaps. Read by ranges and written as a stream, so no file is ever wholly in memory. Shards and what the
+ * tensors mean are the loader's business. Format: https://github.com/huggingface/safetensors#format
+ */
+import { errorMessage, ModelFormatError } from "../errors.ts";
+import { platform, type ReadableFile } from "./platform/index.ts";
+
+/** One tensor as the header describes it. */
+export interface TensorEntry {
+  /** As written in the file: "F32", "BF16", ... */
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  /** From the start of the file. */
+  readonly byteOffset: number;
+  readonly byteLength: number;
+}
+
+/** A tensor to write: its values, or a function that brings them when their turn comes. */
+export interface TensorToWrite {
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly data: Float32Array | (() => Promise<Float32Array>);
+}
+
+/** An open file; its header has been read and checked. */
+export interface SafetensorsFile {
+  readonly path: string;
+  /** In the order of their bytes in the file. */
+  readonly tensors: ReadonlyMap<string, TensorEntry>;
+  readonly metadata: Readonly<Record<string, string>>;
+  /** One tensor's values. Throws ModelFormatError if the file has no such tensor or its dtype is not F32. */
+  readF32(name: string): Promise<Float32Array<ArrayBuffer>>;
+  close(): Promise<void>;
+}
+
+/** Bytes per element of the dtypes that the format knows (those of less than a byte are left out). */
+const dtypeBytes: ReadonlyMap<string, number> = new Map([
+  ...["BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"].map((dtype) => [dtype, 1] as const),
+  ...["U16", "I16", "F16", "BF16"].map((dtype) => [dtype, 2] as const),
+  ...["U32", "I32", "F32"].map((dtype) => [dtype, 4] as const),
+  ...["U64", "I64", "F64"].map((dtype) => [dtype, 8] as const),
+]);
+
+/** How a stored dtype becomes f32. A dtype becomes readable by an entry here. */
+const toF32: ReadonlyMap<string, (bytes: Uint8Array<ArrayBuffer>) => Float32Array<ArrayBuffer>> = new Map([
+  [
+    "F32",
+    (bytes) => {
+      // WebGPU hosts are little-endian, as the format is. A view where the alignment allows it, else a copy.
+      const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
+      return new Float32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4);
+    },
+  ],
+]);
+
+/** The format's own limit; a longer header is a damaged or hostile file. */
+const headerLimitBytes = 100_000_000;
+const lengthFieldBytes = 8;
+
+/**
+ * Opens a file, reads its header and checks it against the file's size. The caller closes it.
+ *
+ * @throws ModelFormatError naming the file, and the tensor where there is one; FileError if it cannot be opened
+ */
+export async function openSafetensors(path: string): Promise<SafetensorsFile> {
+  const file = await platform.openFile(path);
+  try {
+    const { tensors, metadata } = await readHeader(file);
+    return {
+      path,
+      tensors,
+      metadata,
+      async readF32(name) {
+        const entry = tensors.get(name);
+        if (!entry) throw new ModelFormatError(`${path} has no tensor "${name}".`);
+        const convert = toF32.get(entry.dtype);
+        if (!convert) {
+          throw new ModelFormatError(
+            `${path}: tensor "${name}" is stored as ${entry.dtype}, but only ${[...toF32.keys()].join(", ")} can be read; convert the model to float32 first.`,
+          );
+        }
+        return convert(await file.read(entry.byteOffset, entry.byteLength));
+      },
+      close: () => file.close(),
+    };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
+async function readHeader(file: ReadableFile) {
+  const { path, size } = file;
+  if (size < lengthFieldBytes) {
+    throw new ModelFormatError(
+      `${path} is ${size} bytes long, too short for a safetensors file; it may be an incomplete download.`,
+    );
+  }
+  const lengthField = await file.read(0, lengthFieldBytes);
+  const length = new DataView(lengthField.buffer, lengthField.byteOffset).getBigUint64(0, true);
+  if (length > BigInt(size - lengthFieldBytes)) {
+    throw new ModelFormatError(
+      `${path} claims a header of ${length} bytes but is only ${size} bytes long; it is truncated or not a safetensors file.`,
+    );
+  }
+  if (length > BigInt(headerLimitBytes)) {
+    throw new ModelFormatError(
+      `${path} has a header of ${length} bytes, above the format's limit of ${headerLimitBytes}.`,
+    );
+  }
+  const headerBytes = Number(length);
+  const header = parseHeader(await file.read(lengthFieldBytes, headerBytes), path);
+  const dataStart = lengthFieldBytes + headerBytes;
+
+  let metadata: Record<string, string> = {};
+  const entries: [name: string, entry: TensorEntry][] = [];
+  for (const [name, value] of Object.entries(header)) {
+    if (name === "__metadata__") metadata = parseMetadata(value, path);
+    else entries.push([name, parseEntry(name, value, path, dataStart)]);
+  }
+  entries.sort(([, a], [, b]) => a.byteOffset - b.byteOffset || a.byteLength - b.byteLength);
+  checkCover(entries, path, dataStart, size);
+  return { tensors: new Map(entries), metadata };
+}
+
+function parseHeader(bytes: Uint8Array, path: string): Record<string, unknown> {
+  let text: string;
+  let header: unknown;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    header = JSON.parse(text);
+  } catch (error) {
+    throw new ModelFormatError(`${path}: the safetensors header is not valid JSON (${errorMessage(error)}).`, {
+      cause: error,
+    });
+  }
+  if (!isObject(header)) throw new ModelFormatError(`${path}: the safetensors header is not a JSON object.`);
+  const twice = repeatedKey(text);
+  if (twice !== undefined) throw new ModelFormatError(`${path}: tensor ${twice} stands twice in the header.`);
+  return header;
+}
+
+function parseMetadata(value: unknown, path: string): Record<string, string> {
+  if (!isObject(value) || Object.values(value).some((text) => typeof text !== "string")) {
+    throw new ModelFormatError(`${path}: "__metadata__" in the header is not an object of strings.`);
+  }
+  return value as Record<string, string>;
+}
+
+function parseEntry(name: string, value: unknown, path: string, dataStart: number): TensorEntry {
+  const bad = (what: string) => new ModelFormatError(`${path}: tensor "${name}" ${what}.`);
+  if (!isObject(value)) throw bad("is not described by an object");
+  const { dtype, shape, data_offsets: offsets } = value;
+  const elementBytes = typeof dtype === "string" ? dtypeBytes.get(dtype) : undefined;
+  if (typeof dtype !== "string" || elementBytes === undefined) {
+    throw bad(`has the unknown dtype ${JSON.stringify(dtype)}`);
+  }
+  if (!isCountList(shape)) throw bad(`has the shape ${JSON.stringify(shape)}, not a list of whole numbers`);
+  if (!isCountList(offsets) || offsets.length !== 2) {
+    throw bad(`has the data_offsets ${JSON.stringify(offsets)}, not two whole numbers`);
+  }
+  const [begin = 0, end = 0] = offsets;
+  if (end < begin) throw bad(`has data_offsets that end (${end}) before they begin (${begin})`);
+  const wanted = elementCount(shape) * elementBytes;
+  if (end - begin !== wanted) {
+    throw bad(
+      `of shape [${shape.join(", ")}] and dtype ${dtype} needs ${wanted} bytes, but its data_offsets span ${end - begin}`,
+    );
+  }
+  return { dtype, shape, byteOffset: dataStart + begin, byteLength: end - begin };
+}
+
+/** The tensors, sorted by offset, must cover the file from the end of the header to its last byte exactly. */
+function checkCover(entries: readonly [string, TensorEntry][], path: string, dataStart: number, size: number): void {
+  let covered = dataStart;
+  let previous = "";
+  for (const [name, { byteOffset, byteLength }] of entries) {
+    if (byteOffset < covered) throw new ModelFormatError(`${path}: tensors "${previous}" and "${name}" overlap.`);
+    if (byteOffset > covered) {
+      throw new ModelFormatError(`${path}: ${byteOffset - covered} bytes before tensor "${name}" belong to no tensor.`);
+    }
+    covered = byteOffset + byteLength;
+    previous = name;
+    if (covered > size) {
+      throw new ModelFormatError(
+        `${path} is truncated: tensor "${name}" ends at byte ${covered}, but the file has ${size} bytes; download it again.`,
+      );
+    }
+  }
+  if (covered < size) {
+    throw new ModelFormatError(`${path}: the last ${size - covered} bytes belong to no tensor.`);
+  }
+}
+
+/**
+ * Writes F32 tensors in the given order, to a temporary name that is renamed when complete. Only one tensor's data
+ * is asked for at a time. Files read by PyTorch need the metadata {format: "pt"}, which is the default.
+ *
+ * @throws ModelFormatError if a name is repeated or reserved, or data does not have its shape's size; FileError
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: readonly TensorToWrite[],
+  metadata: Readonly<Record<string, string>> = { format: "pt" },
+): Promise<void> {
+  // Without a prototype, so that no tensor name means anything but itself.
+  const header: Record<string, unknown> = Object.create(null);
+  if (Object.keys(metadata).length > 0) header.__metadata__ = metadata;
+  let offset = 0;
+  for (const { name, shape } of tensors) {
+    if (Object.hasOwn(header, name) || name === "__metadata__") {
+      throw new ModelFormatError(`Cannot write ${path}: the tensor name "${name}" is repeated or reserved.`);
+    }
+    const byteLength = 4 * elementCount(shape);
+    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + byteLength] };
+    offset += byteLength;
+  }
+  await platform.writeFileAtomic(path, fileChunks(path, header, tensors));
+}
+
+async function* fileChunks(path: string, header: unknown, tensors: readonly TensorToWrite[]) {
+  const json = new TextEncoder().encode(JSON.stringify(header));
+  // Spaces up to a multiple of 8, so that the data is aligned.
+  const padded = Math.ceil(json.length / 8) * 8;
+  const start = new Uint8Array(lengthFieldBytes + padded).fill(0x20);
+  new DataView(start.buffer).setBigUint64(0, BigInt(padded), true);
+  start.set(json, lengthFieldBytes);
+  yield start;
+  for (const { name, shape, data } of tensors) {
+    const values = typeof data === "function" ? await data() : data;
+    if (values.length !== elementCount(shape)) {
+      throw new ModelFormatError(
+        `Cannot write ${path}: tensor "${name}" of shape [${shape.join(", ")}] was given ${values.length} values.`,
+      );
+    }
+    yield new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  }
+}
+
+function elementCount(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isCountList(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
+}
+
+/**
+ * The first key that an object's JSON text holds twice at its top level, quoted; JSON.parse keeps the last silently.
+ * The text is known to be valid.
+ */
+function repeatedKey(text: string): string | undefined {
+  const seen = new Set<string>();
+  let depth = 0;
+  for (const [token, quoted, colon] of text.matchAll(/("[^"\\]*(?:\\.[^"\\]*)*")\s*(:?)|[{}[\]]/g)) {
+    if (token === "{" || token === "[") depth++;
+    else if (token === "}" || token === "]") depth--;
+    else if (quoted !== undefined && colon === ":" && depth === 1) {
+      const key = JSON.parse(quoted) as string;
+      if (seen.has(key)) return quoted;
+      seen.add(key);
+    }
+  }
+  return undefined;
+}
