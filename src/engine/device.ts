@@ -1,0 +1,316 @@
+/**
+ * A WebGPU device: opening it with the limits and features that we use, buffers counted by category, transfers,
+ * compiled pipelines, submission. Errors from callbacks are kept and raised at the next call in the foreground; they
+ * never reach stdout. What runs on the device is recorded in `program.ts`.
+ */
+import { AdapterError, DeviceLostError, errorMessage } from "../errors.ts";
+import type { ElementType, Kernel } from "../kernels/kernel.ts";
+import type { AdapterFacts } from "../kernels/wgsl.ts";
+import { type AdapterKind, type FoundAdapter, platform } from "./platform/index.ts";
+import { alignWindow, BYTES_PER_ELEMENT, byteLength, elementCount, type Tensor } from "./tensor.ts";
+
+/** What device memory is used for; the memory report adds up bytes under these names. */
+export type MemoryCategory =
+  | "weights"
+  | "reference weights"
+  | "gradients"
+  | "optimizer"
+  | "activations"
+  | "scratch"
+  | "batch"
+  | "uniforms";
+
+export interface DeviceOptions {
+  /** "auto" (default), "hardware", "lavapipe", "swiftshader", an index or a part of the adapter's name. */
+  readonly adapter?: string;
+}
+
+interface CompiledKernel {
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+}
+
+const USAGE = { mapRead: 1, copySource: 4, copyTarget: 8, uniform: 64, storage: 128 } as const;
+const MAP_MODE_READ = 1;
+const STAGE_COMPUTE = 4;
+
+/** Estimated work (flops or bytes) that one submit may hold: small enough that no watchdog sees a hung device. */
+const SUBMIT_BUDGET = { software: 2e9, hardware: 1e11 } as const;
+
+export class Device {
+  readonly gpu: GPUDevice;
+  readonly kind: AdapterKind;
+  /** The adapter's name for people. */
+  readonly description: string;
+  readonly facts: AdapterFacts;
+  readonly limits: GPUSupportedLimits;
+  /** A tensor to pass for operands that a kernel does not use. */
+  readonly unused: Tensor;
+  readonly #pipelines = new Map<string, Promise<CompiledKernel>>();
+  readonly #allocated = new Map<GPUBuffer, { category: MemoryCategory; bytes: number }>();
+  readonly #bytes = new Map<MemoryCategory, number>();
+  #peakBytes = 0;
+  readonly #staging = new Map<number, GPUBuffer[]>();
+  #failure: Error | undefined;
+  #closed = false;
+  readonly #clock = new WorkClock();
+
+  private constructor(gpu: GPUDevice, found: FoundAdapter, facts: AdapterFacts) {
+    this.gpu = gpu;
+    this.kind = found.kind;
+    this.description = found.description;
+    this.facts = facts;
+    this.limits = gpu.limits;
+    gpu.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      const { error } = event as GPUUncapturedErrorEvent;
+      const outOfMemory = error.constructor.name === "GPUOutOfMemoryError";
+      this.#failure ??= outOfMemory
+        ? new AdapterError(`The adapter "${this.description}" ran out of memory: ${error.message}`)
+        : new Error(`WebGPU: ${error.message}`);
+    });
+    void gpu.lost.then((info) => {
+      if (this.#closed) return;
+      this.#failure = new DeviceLostError(
+        `The device "${this.description}" was lost (${info.reason || "unknown"}): ${info.message}`,
+      );
+    });
+    this.unused = this.allocate("uniforms", "unused", [1, 4]);
+  }
+
+  /** Opens the best adapter, or the one selected. Throws AdapterError when there is none or it gives no device. */
+  static async open(options: DeviceOptions = {}): Promise<Device> {
+    const found = await platform.requestAdapter(options.adapter);
+    const { adapter } = found;
+    const wanted: GPUFeatureName[] = ["subgroups", "timestamp-query", "shader-f16"];
+    const { subgroupMinSize, subgroupMaxSize } = adapter.info;
+    let gpu: GPUDevice;
+    try {
+      gpu = await adapter.requestDevice({
+        requiredFeatures: wanted.filter((feature) => adapter.features.has(feature)),
+        requiredLimits: {
+          maxBufferSize: adapter.limits.maxBufferSize,
+          maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
+        },
+      });
+    } catch (error) {
+      throw new AdapterError(`The adapter "${found.description}" gave no device: ${errorMessage(error)}`, {
+        cause: error,
+      });
+    }
+    const fixedSize = gpu.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
+    return new Device(gpu, found, { subgroupSize: fixedSize });
+  }
+
+  get isSoftware(): boolean {
+    return this.kind !== "hardware";
+  }
+
+  /** Raises what went wrong since the last call. */
+  check(): void {
+    if (this.#closed) throw new DeviceLostError("The device was closed and used again.");
+    const failure = this.#failure;
+    if (failure === undefined) return;
+    if (!(failure instanceof DeviceLostError)) this.#failure = undefined;
+    throw failure;
+  }
+
+  /**
+   * A zeroed buffer of its own, counted under `category`. Throws AdapterError naming the buffer, its size and the limit
+   * when the adapter cannot hold it.
+   */
+  allocate(category: MemoryCategory, label: string, shape: readonly number[], dtype: ElementType = "f32"): Tensor {
+    this.check();
+    const bytes = Math.max(16, alignWindow(elementCount(shape) * BYTES_PER_ELEMENT));
+    if (bytes > this.limits.maxBufferSize) {
+      throw new AdapterError(
+        `"${label}" needs ${bytes} bytes in one buffer and the adapter "${this.description}" allows ${this.limits.maxBufferSize}; use a smaller batch or a smaller model.`,
+      );
+    }
+    const usage = USAGE.storage | USAGE.copySource | USAGE.copyTarget | (category === "uniforms" ? USAGE.uniform : 0);
+    const buffer = this.gpu.createBuffer({ label, size: bytes, usage });
+    this.#allocated.set(buffer, { category, bytes });
+    this.#bytes.set(category, (this.#bytes.get(category) ?? 0) + bytes);
+    this.#peakBytes = Math.max(this.#peakBytes, this.totalBytes);
+    return { buffer, offset: 0, shape, dtype };
+  }
+
+  /** Gives a buffer back; every tensor in it and every program that uses it is dead from then on. */
+  free(tensor: Tensor): void {
+    const entry = this.#allocated.get(tensor.buffer);
+    if (entry === undefined) return;
+    this.#allocated.delete(tensor.buffer);
+    this.#bytes.set(entry.category, (this.#bytes.get(entry.category) ?? 0) - entry.bytes);
+    tensor.buffer.destroy();
+  }
+
+  /** Bytes now allocated, by category. */
+  memory(): Readonly<Record<string, number>> {
+    return Object.fromEntries([...this.#bytes].filter(([, bytes]) => bytes > 0));
+  }
+
+  get totalBytes(): number {
+    return [...this.#bytes.values()].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  get peakBytes(): number {
+    return this.#peakBytes;
+  }
+
+  /** Copies host numbers into a tensor (or its first elements). Ordered with submitted work. */
+  upload(tensor: Tensor, data: Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Int32Array<ArrayBuffer>): void {
+    this.check();
+    if (data.byteLength > byteLength(tensor)) {
+      throw new Error(`upload of ${data.length} elements into a tensor of ${elementCount(tensor.shape)}`);
+    }
+    // Dawn crashes on shared memory and throws on ranges that are not multiples of 4 bytes; ours always are.
+    if (!(data.buffer instanceof ArrayBuffer)) throw new Error("upload from shared memory");
+    this.gpu.queue.writeBuffer(tensor.buffer, tensor.offset, data);
+  }
+
+  /** Reads a tensor back, after all work submitted so far. */
+  async download(tensor: Tensor): Promise<Float32Array<ArrayBuffer>> {
+    return new Float32Array(await this.downloadBytes(tensor));
+  }
+
+  /** The same as `download`, for the raw bytes of any element type. */
+  async downloadBytes(tensor: Tensor): Promise<ArrayBuffer> {
+    this.check();
+    const bytes = byteLength(tensor);
+    if (bytes === 0) return new ArrayBuffer(0);
+    const size = alignWindow(bytes);
+    const staging =
+      this.#staging.get(size)?.pop() ??
+      this.gpu.createBuffer({ label: "staging", size, usage: USAGE.mapRead | USAGE.copyTarget });
+    const encoder = this.gpu.createCommandEncoder();
+    encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, 0, bytes);
+    this.gpu.queue.submit([encoder.finish()]);
+    await this.#clock.wait(async () => {
+      try {
+        await staging.mapAsync(MAP_MODE_READ, 0, bytes);
+      } catch (error) {
+        await Promise.resolve();
+        this.check();
+        throw error;
+      }
+    });
+    const copy = staging.getMappedRange(0, bytes).slice(0);
+    staging.unmap();
+    const pool = this.#staging.get(size) ?? [];
+    if (pool.length < 4) pool.push(staging);
+    else staging.destroy();
+    this.#staging.set(size, pool);
+    this.check();
+    return copy;
+  }
+
+  /** Compiles kernels together; those known already cost nothing. A compile error carries the numbered source. */
+  async compile(kernels: Iterable<Kernel>): Promise<void> {
+    await Promise.all([...kernels].map((kernel) => this.compiled(kernel)));
+  }
+
+  /** The pipeline of a kernel, compiled at the first call and shared by every kernel with the same text. */
+  compiled(kernel: Kernel): Promise<CompiledKernel> {
+    let found = this.#pipelines.get(kernel.wgsl);
+    if (found === undefined) {
+      found = this.#compile(kernel);
+      this.#pipelines.set(kernel.wgsl, found);
+    }
+    return found;
+  }
+
+  async #compile(kernel: Kernel): Promise<CompiledKernel> {
+    this.check();
+    this.gpu.pushErrorScope("validation");
+    const module = this.gpu.createShaderModule({ label: kernel.name, code: kernel.wgsl });
+    const layout = this.gpu.createBindGroupLayout({
+      label: kernel.name,
+      entries: [
+        { binding: 0, visibility: STAGE_COMPUTE, buffer: { type: "uniform" } },
+        ...kernel.bindings.map(
+          ({ access }, index): GPUBindGroupLayoutEntry => ({
+            binding: index + 1,
+            visibility: STAGE_COMPUTE,
+            buffer: { type: access === "read" ? "read-only-storage" : "storage" },
+          }),
+        ),
+      ],
+    });
+    const pending = this.gpu.createComputePipelineAsync({
+      label: kernel.name,
+      layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      compute: { module, entryPoint: "main" },
+    });
+    const [outcome, scopeError] = await Promise.all([
+      pending.then(
+        (pipeline) => ({ pipeline }),
+        (error: unknown) => ({ error }),
+      ),
+      this.gpu.popErrorScope(),
+    ]);
+    if ("pipeline" in outcome && scopeError === null) return { pipeline: outcome.pipeline, layout };
+    const messages = (await module.getCompilationInfo()).messages.map(
+      (message) => `  line ${message.lineNum}: ${message.message}`,
+    );
+    const source = kernel.wgsl.split("\n").map((line, index) => `${String(index + 1).padStart(4)}  ${line}`);
+    const reason = "error" in outcome ? errorMessage(outcome.error) : scopeError?.message;
+    throw new Error(
+      `kernel ${kernel.name} does not compile: ${reason}\n${messages.join("\n")}\n${source.join("\n")}`,
+    );
+  }
+
+  /** Submits encoded work; `work` is its estimated cost, from which waiting times are predicted. */
+  submit(commands: GPUCommandBuffer, work: number): void {
+    this.check();
+    this.gpu.queue.submit([commands]);
+    this.#clock.submitted(work);
+  }
+
+  get submitBudget(): number {
+    return this.isSoftware ? SUBMIT_BUDGET.software : SUBMIT_BUDGET.hardware;
+  }
+
+  /** Waits until all submitted work is done, then raises what went wrong in it. */
+  async idle(): Promise<void> {
+    this.check();
+    await this.#clock.wait(() => this.gpu.queue.onSubmittedWorkDone());
+    this.check();
+  }
+
+  /** Destroys the device. Buffers and programs of it must not be used afterwards. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.gpu.destroy();
+  }
+}
+
+/**
+ * Predicts how long pending work takes, so that waiting sleeps instead of polling: Dawn in Node spins a whole core
+ * while a promise of the queue is pending, and on a software adapter that core is wanted for the work itself.
+ */
+class WorkClock {
+  #pending = 0;
+  #since = 0;
+  /** Seconds per unit of work, learnt from waits. */
+  #rate = 0;
+
+  submitted(work: number): void {
+    if (this.#pending === 0) this.#since = performance.now();
+    this.#pending += work;
+  }
+
+  async wait(done: () => Promise<unknown>): Promise<void> {
+    const work = this.#pending;
+    const since = this.#since;
+    this.#pending = 0;
+    const predictedMs = work * this.#rate * 1000 - (performance.now() - since);
+    if (predictedMs > 4) await new Promise((resolve) => setTimeout(resolve, Math.min(predictedMs * 0.9, 5000)));
+    await done();
+    if (work > 0) {
+      const rate = (performance.now() - since) / 1000 / work;
+      this.#rate = this.#rate === 0 ? rate * 0.5 : Math.min(rate, 0.8 * this.#rate + 0.2 * rate);
+    }
+  }
+}
+

@@ -1,0 +1,279 @@
+/**
+ * A program: a recorded list of dispatches, clears and copies. Shapes are checked while recording; pipelines, bind
+ * groups and uniforms are made once in `prepare`; a replay only encodes and submits, allocates nothing and checks
+ * nothing. There is no graph and no tape: the caller writes forward and backward out in order.
+ */
+import { AdapterError } from "../errors.ts";
+import { type Cost, type Kernel, type KernelArguments, resolveValues, type Values } from "../kernels/kernel.ts";
+import type { Device } from "./device.ts";
+import { BYTES_PER_ELEMENT, byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
+
+interface Dispatch {
+  readonly type: "dispatch";
+  readonly kernel: Kernel;
+  readonly tensors: readonly Tensor[];
+  readonly values: Values;
+  readonly grid: readonly [number, number, number];
+  readonly cost: Cost;
+  pipeline?: GPUComputePipeline;
+  group?: GPUBindGroup;
+}
+
+type Step =
+  | Dispatch
+  | { readonly type: "clear"; readonly tensor: Tensor }
+  | { readonly type: "copy"; readonly from: Tensor; readonly to: Tensor };
+
+/** Time of one kernel within a profiled program. */
+export interface KernelTime {
+  readonly name: string;
+  readonly dispatches: number;
+  readonly ms: number;
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+export class Program {
+  readonly device: Device;
+  readonly name: string;
+  readonly #steps: Step[] = [];
+  #uniforms: Tensor | undefined;
+  #prepared: Promise<void> | undefined;
+  #work = 0;
+
+  constructor(device: Device, name: string) {
+    this.device = device;
+    this.name = name;
+  }
+
+  /** Records a dispatch. Throws when a shape does not fit or a window exceeds what the adapter can bind. */
+  dispatch<B extends string, U extends string>(kernel: Kernel<B, U>, args: KernelArguments<Tensor, B, U>): void {
+    if (this.#prepared) throw new Error(`program ${this.name} is already prepared`);
+    const values = resolveValues(kernel, args);
+    const [x, y = 1, z = 1] = kernel.grid(values);
+    if (x * y * z === 0) return;
+    const tensors = kernel.bindings.map((binding) => (args as Readonly<Record<string, Tensor>>)[binding.name] as Tensor);
+    tensors.forEach((tensor, index) => {
+      this.#checkWindow(kernel, kernel.bindings[index]?.name ?? "", tensor);
+    });
+    const cost = kernel.cost(values);
+    this.#work += Math.max(cost.flops, cost.bytes);
+    this.#steps.push({ type: "dispatch", kernel: kernel as Kernel, tensors, values, grid: [x, y, z], cost });
+  }
+
+  /** Records zeroing a tensor. */
+  clear(tensor: Tensor): void {
+    if (elementCount(tensor.shape) > 0) this.#steps.push({ type: "clear", tensor });
+  }
+
+  /** Records a copy between two buffers. */
+  copy(from: Tensor, to: Tensor): void {
+    if (byteLength(from) > byteLength(to)) throw new Error("copy into a smaller tensor");
+    if (elementCount(from.shape) > 0) this.#steps.push({ type: "copy", from, to });
+  }
+
+  /** Dispatches recorded so far. */
+  get dispatches(): number {
+    return this.#steps.filter((step) => step.type === "dispatch").length;
+  }
+
+  /** Flops and bytes of one replay. */
+  get cost(): Cost {
+    let flops = 0;
+    let bytes = 0;
+    for (const step of this.#steps) {
+      if (step.type !== "dispatch") continue;
+      flops += step.cost.flops;
+      bytes += step.cost.bytes;
+    }
+    return { flops, bytes };
+  }
+
+  #checkWindow(kernel: Kernel, name: string, tensor: Tensor): void {
+    const limit = this.device.limits.maxStorageBufferBindingSize;
+    if (byteLength(tensor) > limit) {
+      throw new AdapterError(
+        `${kernel.name}: ${name} [${tensor.shape.join(", ")}] has ${byteLength(tensor)} bytes and the adapter "${this.device.description}" binds at most ${limit}; use a smaller batch or model.`,
+      );
+    }
+    if (tensor.offset % WINDOW_ALIGNMENT !== 0) {
+      throw new Error(`${kernel.name}: ${name} starts at byte ${tensor.offset}, not a multiple of ${WINDOW_ALIGNMENT}`);
+    }
+    if (elementCount(tensor.shape) === 0) throw new Error(`${kernel.name}: ${name} is empty`);
+  }
+
+  /** Compiles what is needed and builds bind groups; further calls return the same promise. */
+  prepare(): Promise<void> {
+    this.#prepared ??= this.#prepare();
+    return this.#prepared;
+  }
+
+  async #prepare(): Promise<void> {
+    const { device } = this;
+    const dispatches = this.#steps.filter((step) => step.type === "dispatch");
+    await device.compile(new Set(dispatches.map((step) => step.kernel)));
+    // Equal uniforms share one slot; slots are bound by offset.
+    const slots = new Map<string, number>();
+    const contents: Uint32Array[] = [];
+    const slotOf = dispatches.map((step) => {
+      const words = uniformWords(step.kernel, step.values);
+      const key = words.join(",");
+      const known = slots.get(key);
+      if (known !== undefined) return { offset: known, bytes: words.byteLength };
+      const offset = contents.length * WINDOW_ALIGNMENT;
+      slots.set(key, offset);
+      contents.push(words);
+      return { offset, bytes: words.byteLength };
+    });
+    if (contents.length > 0) {
+      const wordsPerSlot = WINDOW_ALIGNMENT / BYTES_PER_ELEMENT;
+      const all = new Uint32Array(contents.length * wordsPerSlot);
+      contents.forEach((words, index) => {
+        all.set(words, index * wordsPerSlot);
+      });
+      this.#uniforms = device.allocate("uniforms", `${this.name} uniforms`, [all.length], "u32");
+      device.upload(this.#uniforms, all);
+    }
+    device.gpu.pushErrorScope("validation");
+    for (const [index, step] of dispatches.entries()) {
+      const { pipeline, layout } = await device.compiled(step.kernel);
+      const slot = slotOf[index];
+      if (this.#uniforms === undefined || slot === undefined) continue;
+      step.pipeline = pipeline;
+      step.group = device.gpu.createBindGroup({
+        label: step.kernel.name,
+        layout,
+        entries: [
+          { binding: 0, resource: { buffer: this.#uniforms.buffer, offset: slot.offset, size: slot.bytes } },
+          ...step.tensors.map((tensor, binding) => ({
+            binding: binding + 1,
+            resource: { buffer: tensor.buffer, offset: tensor.offset, size: byteLength(tensor) },
+          })),
+        ],
+      });
+    }
+    const error = await device.gpu.popErrorScope();
+    if (error !== null) throw new Error(`program ${this.name}: ${error.message}`);
+  }
+
+  /** Encodes and submits the program, in several submits if it is long. `prepare` must have been awaited. */
+  run(): void {
+    const { device } = this;
+    let encoder = device.gpu.createCommandEncoder({ label: this.name });
+    let pass: GPUComputePassEncoder | undefined;
+    let work = 0;
+    const flush = () => {
+      pass?.end();
+      pass = undefined;
+      device.submit(encoder.finish(), work);
+      work = 0;
+    };
+    for (const step of this.#steps) {
+      if (step.type === "dispatch") {
+        const cost = Math.max(step.cost.flops, step.cost.bytes);
+        if (work > 0 && work + cost > device.submitBudget) {
+          flush();
+          encoder = device.gpu.createCommandEncoder({ label: this.name });
+        }
+        work += cost;
+        pass ??= encoder.beginComputePass();
+        encodeDispatch(pass, step);
+      } else {
+        pass?.end();
+        pass = undefined;
+        encodeTransfer(encoder, step);
+      }
+    }
+    flush();
+  }
+
+  /** Runs the program once, timing every dispatch on the device; kernels by falling time. Needs timestamp queries. */
+  async profile(): Promise<KernelTime[]> {
+    const { gpu } = this.device;
+    await this.prepare();
+    if (!gpu.features.has("timestamp-query")) throw new AdapterError("This adapter cannot time kernels.");
+    const dispatches = this.#steps.filter((step) => step.type === "dispatch");
+    const totals = new Map<string, { dispatches: number; ms: number; flops: number; bytes: number }>();
+    const perSet = 2048; // a query set holds 4096 timestamps
+    let done = 0;
+    let stepIndex = 0;
+    while (done < dispatches.length) {
+      const count = Math.min(perSet, dispatches.length - done);
+      const querySet = gpu.createQuerySet({ type: "timestamp", count: 2 * count });
+      const resolved = gpu.createBuffer({ size: 16 * count, usage: 0x200 | USAGE_COPY_SOURCE });
+      const encoder = gpu.createCommandEncoder();
+      const timed: Dispatch[] = [];
+      while (timed.length < count) {
+        const step = this.#steps[stepIndex++];
+        if (step === undefined) break;
+        if (step.type !== "dispatch") {
+          encodeTransfer(encoder, step);
+          continue;
+        }
+        const pass = encoder.beginComputePass({
+          timestampWrites: {
+            querySet,
+            beginningOfPassWriteIndex: 2 * timed.length,
+            endOfPassWriteIndex: 2 * timed.length + 1,
+          },
+        });
+        encodeDispatch(pass, step);
+        pass.end();
+        timed.push(step);
+      }
+      encoder.resolveQuerySet(querySet, 0, 2 * count, resolved, 0);
+      this.device.submit(encoder.finish(), 0);
+      const bytes = await this.device.downloadBytes({ buffer: resolved, offset: 0, shape: [4 * count], dtype: "u32" });
+      const stamps = new BigUint64Array(bytes);
+      timed.forEach((step, index) => {
+        const ms = Number((stamps[2 * index + 1] ?? 0n) - (stamps[2 * index] ?? 0n)) / 1e6;
+        const total = totals.get(step.kernel.name) ?? { dispatches: 0, ms: 0, flops: 0, bytes: 0 };
+        total.dispatches += 1;
+        total.ms += ms;
+        total.flops += step.cost.flops;
+        total.bytes += step.cost.bytes;
+        totals.set(step.kernel.name, total);
+      });
+      querySet.destroy();
+      resolved.destroy();
+      done += count;
+    }
+    return [...totals].map(([name, total]) => ({ name, ...total })).sort((a, b) => b.ms - a.ms);
+  }
+
+  /** Frees what the program itself holds. */
+  dispose(): void {
+    if (this.#uniforms) this.device.free(this.#uniforms);
+    this.#uniforms = undefined;
+  }
+}
+
+const USAGE_COPY_SOURCE = 4;
+
+function encodeDispatch(pass: GPUComputePassEncoder, step: Dispatch): void {
+  if (step.pipeline === undefined || step.group === undefined) throw new Error("run before prepare");
+  pass.setPipeline(step.pipeline);
+  pass.setBindGroup(0, step.group);
+  pass.dispatchWorkgroups(...step.grid);
+}
+
+function encodeTransfer(encoder: GPUCommandEncoder, step: Exclude<Step, Dispatch>): void {
+  if (step.type === "clear") {
+    encoder.clearBuffer(step.tensor.buffer, step.tensor.offset, byteLength(step.tensor));
+  } else {
+    encoder.copyBufferToBuffer(step.from.buffer, step.from.offset, step.to.buffer, step.to.offset, byteLength(step.from));
+  }
+}
+
+/** The uniform struct of a dispatch as 32-bit words, padded to the 16 bytes that a uniform binding needs. */
+function uniformWords(kernel: Kernel, values: Values): Uint32Array {
+  const words = new Uint32Array(Math.ceil(Math.max(1, kernel.uniforms.length) / 4) * 4);
+  const view = new DataView(words.buffer);
+  kernel.uniforms.forEach(({ name, type }, index) => {
+    const value = values[name] ?? 0;
+    if (type === "f32") view.setFloat32(index * 4, value, true);
+    else if (type === "i32") view.setInt32(index * 4, value, true);
+    else view.setUint32(index * 4, value, true);
+  });
+  return words;
+}

@@ -1,0 +1,48 @@
+/**
+ * A tensor: shape, element type and a window into a device buffer. Tensors own nothing; buffers come from
+ * `device.allocate`, which counts their bytes by category.
+ */
+import type { ElementType } from "../kernels/kernel.ts";
+
+export interface Tensor {
+  readonly buffer: GPUBuffer;
+  /** Bytes from the start of the buffer; a multiple of 256 wherever the tensor is bound. */
+  readonly offset: number;
+  readonly shape: readonly number[];
+  readonly dtype: ElementType;
+}
+
+export const BYTES_PER_ELEMENT = 4;
+
+/** Windows must start at a multiple of this many bytes to be bound on every adapter. */
+export const WINDOW_ALIGNMENT = 256;
+
+export function elementCount(shape: readonly number[]): number {
+  return shape.reduce((product, size) => product * size, 1);
+}
+
+export function byteLength(tensor: Tensor): number {
+  return elementCount(tensor.shape) * BYTES_PER_ELEMENT;
+}
+
+export function alignWindow(bytes: number): number {
+  return Math.ceil(bytes / WINDOW_ALIGNMENT) * WINDOW_ALIGNMENT;
+}
+
+/** Rows [first, first + rows) of a tensor whose first axis counts rows. */
+export function sliceRows(tensor: Tensor, first: number, rows: number): Tensor {
+  const [total = 0, ...rest] = tensor.shape;
+  if (first < 0 || rows < 0 || first + rows > total) {
+    throw new Error(`rows [${first}, ${first + rows}) are outside a tensor of ${total} rows`);
+  }
+  const rowBytes = elementCount(rest) * BYTES_PER_ELEMENT;
+  return { ...tensor, offset: tensor.offset + first * rowBytes, shape: [rows, ...rest] };
+}
+
+/** The same bytes under another shape of the same size, or of a smaller one that starts at the same byte. */
+export function reshape(tensor: Tensor, shape: readonly number[]): Tensor {
+  if (elementCount(shape) > elementCount(tensor.shape)) {
+    throw new Error(`cannot see [${tensor.shape.join(", ")}] as [${shape.join(", ")}]`);
+  }
+  return { ...tensor, shape };
+}

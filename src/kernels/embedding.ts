@@ -1,0 +1,104 @@
+/**
+ * Embedding lookup and its deterministic backward; the same gather and scatter move hidden rows to the head and keys
+ * to the cache of generation.
+ *
+ *   forward    y[n] = table[ids[n]]                    [N, C]
+ *   backward   dTable[v] += sum over n with ids[n] = v of dy[n]
+ *
+ * WGSL has no f32 atomics, and an order left to the hardware would not be repeatable: the host sorts the rows by id
+ * into buckets, and one invocation owns one (bucket, channel).
+ */
+import { kernel } from "./kernel.ts";
+import { elementwise, elementwiseGrid } from "./wgsl.ts";
+
+/** A row index that stands for no row: gathers give zeros, scatters write nothing. */
+export const NO_ROW = 0xffffffff;
+
+/** y[n] = table[rows[n]], or zeros where rows[n] is NO_ROW; with `accumulate`, y[n] += table[rows[n]]. */
+export const gatherRows = kernel({
+  name: "gatherRows",
+  read: { table: "f32[V, C]", rows: "u32[N]" },
+  write: { y: "f32[N, C]" },
+  uniforms: { N: "u32", V: "u32", C: "u32", accumulate: "u32" },
+  wgsl: /* wgsl */ `
+fn element(i: u32) {
+  let row = rows[i / u.C];
+  var value = 0.0;
+  if (row < u.V) { value = table[row * u.C + i % u.C]; }
+  if (u.accumulate != 0u) { value += y[i]; }
+  y[i] = value;
+}
+${elementwise("u.N * u.C")}`,
+  grid: ({ N = 0, C = 0 }) => elementwiseGrid(N * C),
+  cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: 8 * N * C }),
+});
+
+/** y[rows[n]] = x[n] for every n whose rows[n] is a row of y. Rows must not repeat. */
+export const scatterRows = kernel({
+  name: "scatterRows",
+  read: { x: "f32[N, width]", rows: "u32[N]" },
+  write: { y: "f32[V, C]" },
+  // Columns [from, from + C) of x: a cache takes its part of a wider row.
+  uniforms: { N: "u32", V: "u32", C: "u32", width: "u32", from: "u32" },
+  wgsl: /* wgsl */ `
+fn element(i: u32) {
+  let row = rows[i / u.C];
+  let column = i % u.C;
+  if (row < u.V) { y[row * u.C + column] = x[(i / u.C) * u.width + u.from + column]; }
+}
+${elementwise("u.N * u.C")}`,
+  grid: ({ N = 0, C = 0 }) => elementwiseGrid(N * C),
+  cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: 8 * N * C }),
+});
+
+/**
+ * dTable[bucketIds[b]] += sum of dy[order[i]] for i in [bucketStarts[b], bucketStarts[b + 1]). Bucket ids must not
+ * repeat; NO_ROW marks a bucket that is not used.
+ */
+export const embeddingBackward = kernel({
+  name: "embeddingBackward",
+  read: { dy: "f32[T, C]", order: "u32[T]", bucketIds: "u32[B]", bucketStarts: "u32[starts]" },
+  write: { dTable: "f32[V, C]" },
+  uniforms: { B: "u32", T: "u32", V: "u32", C: "u32" },
+  wgsl: /* wgsl */ `
+fn element(i: u32) {
+  let bucket = i / u.C;
+  let column = i % u.C;
+  let id = bucketIds[bucket];
+  if (id >= u.V) { return; }
+  var sum = 0.0;
+  for (var at = bucketStarts[bucket]; at < bucketStarts[bucket + 1u]; at++) {
+    sum += dy[order[at] * u.C + column];
+  }
+  dTable[id * u.C + column] += sum;
+}
+${elementwise("u.B * u.C")}`,
+  grid: ({ B = 0, C = 0 }) => elementwiseGrid(B * C),
+  cost: ({ B = 0, T = 0, C = 0 }) => ({ flops: T * C, bytes: 4 * (T * C + 2 * B * C) }),
+});
+
+/**
+ * Sorts rows by id for `embeddingBackward`: arrays of fixed capacity (ids.length buckets), so that one recorded
+ * program serves every batch of a shape. Rows at and beyond `used` are left out.
+ */
+export function bucketRows(
+  ids: Uint32Array,
+  used: number,
+): { order: Uint32Array; bucketIds: Uint32Array; bucketStarts: Uint32Array } {
+  const capacity = ids.length;
+  const order = new Uint32Array(capacity);
+  const rows = Array.from({ length: used }, (_, row) => row);
+  rows.sort((a, b) => (ids[a] ?? 0) - (ids[b] ?? 0) || a - b);
+  order.set(rows);
+  const bucketIds = new Uint32Array(capacity).fill(NO_ROW);
+  const bucketStarts = new Uint32Array(capacity + 1).fill(used);
+  let buckets = 0;
+  for (let at = 0; at < used; at++) {
+    const id = ids[order[at] ?? 0] ?? 0;
+    if (buckets > 0 && bucketIds[buckets - 1] === id) continue;
+    bucketIds[buckets] = id;
+    bucketStarts[buckets] = at;
+    buckets++;
+  }
+  return { order, bucketIds, bucketStarts };
+}

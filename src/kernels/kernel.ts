@@ -1,0 +1,166 @@
+/**
+ * The Kernel contract. To its caller a kernel is a value: its WGSL, what it reads and writes, its few numbers, its grid
+ * and its cost. This file knows shapes and text; buffers, pipelines and devices belong to the engine.
+ *
+ * A binding is declared as `"f32[T, C]"`: element type and shape, where a dimension is a name, a number or a product
+ * (`"f32[T, 2*I]"`). Names are solved from the shapes of the tensors that are passed, must agree between bindings, and
+ * fill the uniforms of the same name. `"f32[T, C] as vec4f"` lets the WGSL see the same bytes as vectors.
+ */
+
+export type ElementType = "f32" | "u32" | "i32";
+
+/** Anything with a shape: what the engine calls a Tensor, seen from this floor. */
+export interface Shaped {
+  readonly shape: readonly number[];
+  readonly dtype: ElementType;
+}
+
+/** The numbers of one dispatch: dimensions and uniforms by name. */
+export type Values = Readonly<Record<string, number>>;
+
+export type Grid = readonly [number] | readonly [number, number] | readonly [number, number, number];
+
+/** Work of one dispatch: floating-point operations, and bytes that must cross memory at least once. */
+export interface Cost {
+  readonly flops: number;
+  readonly bytes: number;
+}
+
+export interface Binding {
+  readonly name: string;
+  readonly access: "read" | "readWrite";
+  readonly dtype: ElementType;
+  /** Each dimension as its factors: names and numbers. */
+  readonly dimensions: readonly (readonly (string | number)[])[];
+  /** The element type that the WGSL sees. */
+  readonly view: string;
+}
+
+export interface Kernel<B extends string = string, U extends string = string> {
+  readonly name: string;
+  readonly bindings: readonly Binding[];
+  readonly uniforms: readonly { readonly name: U; readonly type: ElementType }[];
+  /** Complete module: bindings, uniforms and body. Equal text means equal pipeline. */
+  readonly wgsl: string;
+  grid(values: Values): Grid;
+  cost(values: Values): Cost;
+  /** Only carries the names for the type checker. */
+  readonly bindingNames?: B;
+}
+
+/** Tensors for every binding, numbers for the uniforms that no shape determines. */
+export type KernelArguments<T extends Shaped, B extends string, U extends string> = { readonly [K in B]: T } & {
+  readonly [K in Exclude<U, B>]?: number;
+};
+
+export interface KernelSource<R extends string, W extends string, U extends string> {
+  readonly name: string;
+  /** Bindings that are only read. */
+  readonly read: Readonly<Record<R, string>>;
+  /** Bindings that are written, or read and written. */
+  readonly write: Readonly<Record<W, string>>;
+  readonly uniforms: Readonly<Record<U, ElementType>>;
+  /** WGSL extensions to enable, e.g. "subgroups". */
+  readonly enable?: readonly string[];
+  /** The body: functions and an entry point named `main`; uniforms are members of `u`. */
+  readonly wgsl: string;
+  readonly grid: (values: Values) => Grid;
+  readonly cost: (values: Values) => Cost;
+}
+
+/** Storage buffers that core WebGPU guarantees for one stage; no kernel of ours may need more. */
+export const MAX_STORAGE_BINDINGS = 8;
+
+/** Builds a kernel from its declaration. Throws for declarations that no device could run. */
+export function kernel<R extends string, W extends string, U extends string>(
+  source: KernelSource<R, W, U>,
+): Kernel<R | W, U> {
+  const bindings = [
+    ...Object.entries<string>(source.read).map(([name, text]) => parseBinding(source.name, name, text, "read")),
+    ...Object.entries<string>(source.write).map(([name, text]) => parseBinding(source.name, name, text, "readWrite")),
+  ];
+  if (bindings.length > MAX_STORAGE_BINDINGS) {
+    throw new Error(`${source.name} declares ${bindings.length} storage bindings, more than ${MAX_STORAGE_BINDINGS}`);
+  }
+  const uniforms = Object.entries<ElementType>(source.uniforms).map(([name, type]) => ({ name: name as U, type }));
+  const header = [
+    ...(source.enable ?? []).map((extension) => `enable ${extension};`),
+    `struct Uniforms { ${uniforms.map(({ name, type }) => `${name}: ${type}`).join(", ")} }`,
+    "@group(0) @binding(0) var<uniform> u: Uniforms;",
+    ...bindings.map(
+      (binding, index) =>
+        `@group(0) @binding(${index + 1}) var<storage, ${binding.access === "read" ? "read" : "read_write"}> ${binding.name}: array<${binding.view}>;`,
+    ),
+  ];
+  return {
+    name: source.name,
+    bindings,
+    uniforms,
+    wgsl: `${header.join("\n")}\n\n${source.wgsl.trim()}\n`,
+    grid: source.grid,
+    cost: source.cost,
+  };
+}
+
+function parseBinding(kernelName: string, name: string, text: string, access: Binding["access"]): Binding {
+  const match = /^(f32|u32|i32)\[([^\]]*)\](?: as (\w+))?$/.exec(text.trim());
+  if (!match) throw new Error(`${kernelName}: binding ${name}: cannot parse ${JSON.stringify(text)}`);
+  const [, dtype = "", inside = "", view] = match;
+  const dimensions = inside.split(",").map((dimension) =>
+    dimension
+      .split("*")
+      .map((factor) => factor.trim())
+      .map((factor) => (/^\d+$/.test(factor) ? Number(factor) : factor)),
+  );
+  return { name, access, dtype: dtype as ElementType, dimensions, view: view ?? dtype };
+}
+
+/**
+ * Solves the dimensions of a dispatch and collects its uniforms. Throws with kernel, binding, shape found and shape
+ * wanted when a tensor does not fit, and when a uniform is neither passed nor a dimension.
+ */
+export function resolveValues(target: Kernel, args: Readonly<Record<string, unknown>>): Values {
+  const values: Record<string, number> = {};
+  for (const { name } of target.uniforms) {
+    const value = args[name];
+    if (typeof value === "number") values[name] = value;
+  }
+  for (const binding of target.bindings) {
+    const tensor = args[binding.name] as Shaped | undefined;
+    if (tensor === undefined) throw new Error(`${target.name}: no tensor for ${binding.name}`);
+    if (tensor.dtype !== binding.dtype) {
+      throw new Error(`${target.name}: ${binding.name} is ${tensor.dtype}, wanted ${binding.dtype}`);
+    }
+    if (tensor.shape.length !== binding.dimensions.length || !matchShape(tensor.shape, binding, values)) {
+      const wanted = binding.dimensions.map((factors) => factors.join("*")).join(", ");
+      const known = Object.entries(values)
+        .filter(([name]) => binding.dimensions.some((factors) => factors.includes(name)))
+        .map(([name, value]) => `${name} = ${value}`);
+      throw new Error(
+        `${target.name}: ${binding.name} has shape [${tensor.shape.join(", ")}], wanted [${wanted}]${known.length > 0 ? ` with ${known.join(", ")}` : ""}`,
+      );
+    }
+  }
+  for (const { name } of target.uniforms) {
+    if (values[name] === undefined) throw new Error(`${target.name}: no value for uniform ${name}`);
+  }
+  return values;
+}
+
+function matchShape(shape: readonly number[], binding: Binding, values: Record<string, number>): boolean {
+  return binding.dimensions.every((factors, axis) => {
+    const size = shape[axis] ?? 0;
+    let known = 1;
+    let unknown: string | undefined;
+    for (const factor of factors) {
+      const value = typeof factor === "number" ? factor : values[factor];
+      if (value !== undefined) known *= value;
+      else if (unknown === undefined && typeof factor === "string") unknown = factor;
+      else return false;
+    }
+    if (unknown === undefined) return size === known;
+    if (known === 0 || size % known !== 0) return false;
+    values[unknown] = size / known;
+    return true;
+  });
+}

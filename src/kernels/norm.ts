@@ -1,0 +1,163 @@
+/**
+ * RMSNorm and LayerNorm over the channels of each row.
+ *
+ *   RMSNorm     y = x inverse weight                      inverse = 1 / sqrt(mean(x^2) + epsilon)
+ *   LayerNorm   y = (x - mean) inverse weight + bias      inverse = 1 / sqrt(variance + epsilon)
+ *
+ * With xhat = (x - mean) inverse and g = dy weight:
+ *   dx = inverse (g - xhat mean(g xhat) [- mean(g), LayerNorm only]),  dWeight = sum dy xhat,  dBias = sum dy.
+ *
+ * Forward keeps [mean, inverse] per row. dx is added to the gradient that the residual stream already carries. The
+ * weight gradients sum over rows in two passes, since workgroups have no order among themselves: partial sums per
+ * block of rows here, then `addColumnSums`.
+ */
+import { kernel } from "./kernel.ts";
+import { type AdapterFacts, elementwise, elementwiseGrid, linearGrid, linearGroup, reduction } from "./wgsl.ts";
+
+function memoized<T>(build: (facts: AdapterFacts) => T): (facts: AdapterFacts) => T {
+  const cache = new Map<number, T>();
+  return (facts) => {
+    let found = cache.get(facts.subgroupSize);
+    if (found === undefined) {
+      found = build(facts);
+      cache.set(facts.subgroupSize, found);
+    }
+    return found;
+  };
+}
+
+/** One workgroup per row; `row`, `lane` and `base` (first element of the row) are in scope. */
+function rowKernel(facts: AdapterFacts, body: string): { enable: readonly string[]; wgsl: string } {
+  const reduce = reduction(facts);
+  return {
+    enable: reduce.enable,
+    wgsl: /* wgsl */ `${linearGroup}${reduce.wgsl}
+@compute @workgroup_size(GROUP)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let row = linearGroup(group);
+  if (row >= u.T) { return; }
+  let base = row * u.C;
+${body}
+}`,
+  };
+}
+
+/** x [T, C], weight [C] -> y [T, C], stats [T, 2] = (0, inverse RMS). */
+export const rmsNormForward = memoized((facts) =>
+  kernel({
+    name: "rmsNormForward",
+    read: { x: "f32[T, C]", weight: "f32[C]" },
+    write: { y: "f32[T, C]", stats: "f32[T, 2]" },
+    uniforms: { T: "u32", C: "u32", epsilon: "f32" },
+    ...rowKernel(
+      facts,
+      /* wgsl */ `
+  var squares = 0.0;
+  for (var c = lane; c < u.C; c += GROUP) { squares += x[base + c] * x[base + c]; }
+  let inverse = inverseSqrt(reduceSum(squares, lane) / f32(u.C) + u.epsilon);
+  for (var c = lane; c < u.C; c += GROUP) { y[base + c] = x[base + c] * inverse * weight[c]; }
+  if (lane == 0u) {
+    stats[2u * row] = 0.0;
+    stats[2u * row + 1u] = inverse;
+  }`,
+    ),
+    grid: ({ T = 0 }) => linearGrid(T),
+    cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: 8 * T * C }),
+  }),
+);
+
+/** x [T, C], weight [C], bias [C] -> y [T, C], stats [T, 2] = (mean, inverse standard deviation). */
+export const layerNormForward = memoized((facts) =>
+  kernel({
+    name: "layerNormForward",
+    read: { x: "f32[T, C]", weight: "f32[C]", bias: "f32[C]" },
+    write: { y: "f32[T, C]", stats: "f32[T, 2]" },
+    uniforms: { T: "u32", C: "u32", epsilon: "f32" },
+    ...rowKernel(
+      facts,
+      /* wgsl */ `
+  var total = 0.0;
+  for (var c = lane; c < u.C; c += GROUP) { total += x[base + c]; }
+  let mean = reduceSum(total, lane) / f32(u.C);
+  var squares = 0.0;
+  for (var c = lane; c < u.C; c += GROUP) {
+    let centred = x[base + c] - mean;
+    squares += centred * centred;
+  }
+  let inverse = inverseSqrt(reduceSum(squares, lane) / f32(u.C) + u.epsilon);
+  for (var c = lane; c < u.C; c += GROUP) { y[base + c] = (x[base + c] - mean) * inverse * weight[c] + bias[c]; }
+  if (lane == 0u) {
+    stats[2u * row] = mean;
+    stats[2u * row + 1u] = inverse;
+  }`,
+    ),
+    grid: ({ T = 0 }) => linearGrid(T),
+    cost: ({ T = 0, C = 0 }) => ({ flops: 7 * T * C, bytes: 8 * T * C }),
+  }),
+);
+
+function normBackward(name: string, meanOfGradient: string) {
+  return memoized((facts) =>
+    kernel({
+      name,
+      read: { dy: "f32[T, C]", x: "f32[T, C]", weight: "f32[C]", stats: "f32[T, 2]" },
+      write: { dx: "f32[T, C]" },
+      uniforms: { T: "u32", C: "u32" },
+      ...rowKernel(
+        facts,
+        /* wgsl */ `
+  let mean = stats[2u * row];
+  let inverse = stats[2u * row + 1u];
+  var total = 0.0;
+  var along = 0.0;
+  for (var c = lane; c < u.C; c += GROUP) {
+    let g = dy[base + c] * weight[c];
+    total += g;
+    along += g * (x[base + c] - mean) * inverse;
+  }
+  let meanAlong = reduceSum(along, lane) / f32(u.C);
+  let meanGradient = ${meanOfGradient};
+  for (var c = lane; c < u.C; c += GROUP) {
+    let g = dy[base + c] * weight[c];
+    let xhat = (x[base + c] - mean) * inverse;
+    dx[base + c] += inverse * (g - meanGradient - xhat * meanAlong);
+  }`,
+      ),
+      grid: ({ T = 0 }) => linearGrid(T),
+      cost: ({ T = 0, C = 0 }) => ({ flops: 12 * T * C, bytes: 16 * T * C }),
+    }),
+  );
+}
+
+/** dx [T, C] += the gradient through RMSNorm of dy [T, C]. */
+export const rmsNormBackward = normBackward("rmsNormBackward", "0.0");
+
+/** dx [T, C] += the gradient through LayerNorm of dy [T, C]. */
+export const layerNormBackward = normBackward("layerNormBackward", "reduceSum(total, lane) / f32(u.C)");
+
+/** Blocks of rows whose sums are taken apart, for T rows. */
+export function rowBlocks(rows: number): number {
+  return Math.max(1, Math.min(64, Math.ceil(rows / 32)));
+}
+
+/** partials [G, C]: per block of rows the sum of dy xhat, the gradient of a norm's weight. */
+export const normWeightPartials = kernel({
+  name: "normWeightPartials",
+  read: { dy: "f32[T, C]", x: "f32[T, C]", stats: "f32[T, 2]" },
+  write: { partials: "f32[G, C]" },
+  uniforms: { T: "u32", C: "u32", G: "u32" },
+  wgsl: /* wgsl */ `
+fn element(i: u32) {
+  let rowsPerBlock = (u.T + u.G - 1u) / u.G;
+  let first = (i / u.C) * rowsPerBlock;
+  let c = i % u.C;
+  var sum = 0.0;
+  for (var row = first; row < min(first + rowsPerBlock, u.T); row++) {
+    sum += dy[row * u.C + c] * (x[row * u.C + c] - stats[2u * row]) * stats[2u * row + 1u];
+  }
+  partials[i] = sum;
+}
+${elementwise("u.G * u.C")}`,
+  grid: ({ G = 0, C = 0 }) => elementwiseGrid(G * C),
+  cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: 8 * T * C }),
+});

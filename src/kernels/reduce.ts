@@ -1,0 +1,128 @@
+/**
+ * Sums over rows and over everything: bias gradients, the global norm of the gradients and the decision of a step.
+ * Two passes each, partial sums then their sum in a fixed order, so that the bits do not depend on scheduling.
+ */
+import { kernel } from "./kernel.ts";
+import { type AdapterFacts, elementwise, elementwiseGrid, reduction } from "./wgsl.ts";
+
+/** partials [G, C]: per block of rows the sum over rows of dy [T, C]. */
+export const columnPartials = kernel({
+  name: "columnPartials",
+  read: { dy: "f32[T, C]" },
+  write: { partials: "f32[G, C]" },
+  uniforms: { T: "u32", C: "u32", G: "u32" },
+  wgsl: /* wgsl */ `
+fn element(i: u32) {
+  let rowsPerBlock = (u.T + u.G - 1u) / u.G;
+  let first = (i / u.C) * rowsPerBlock;
+  let c = i % u.C;
+  var sum = 0.0;
+  for (var row = first; row < min(first + rowsPerBlock, u.T); row++) { sum += dy[row * u.C + c]; }
+  partials[i] = sum;
+}
+${elementwise("u.G * u.C")}`,
+  grid: ({ G = 0, C = 0 }) => elementwiseGrid(G * C),
+  cost: ({ T = 0, C = 0 }) => ({ flops: T * C, bytes: 4 * T * C }),
+});
+
+/** out [C] += sum over blocks of partials [G, C]. */
+export const addColumnSums = kernel({
+  name: "addColumnSums",
+  read: { partials: "f32[G, C]" },
+  write: { out: "f32[C]" },
+  uniforms: { G: "u32", C: "u32" },
+  wgsl: /* wgsl */ `
+fn element(c: u32) {
+  var sum = 0.0;
+  for (var block = 0u; block < u.G; block++) { sum += partials[block * u.C + c]; }
+  out[c] += sum;
+}
+${elementwise("u.C")}`,
+  grid: ({ C = 0 }) => elementwiseGrid(C),
+  cost: ({ G = 0, C = 0 }) => ({ flops: G * C, bytes: 4 * G * C }),
+});
+
+/** Partial sums of squares that the global norm is made of. */
+export const NORM_PARTIALS = 256;
+
+const squarePartialsCache = new Map<number, ReturnType<typeof buildSquarePartials>>();
+
+function buildSquarePartials(facts: AdapterFacts) {
+  const reduce = reduction(facts);
+  return kernel({
+    name: "squarePartials",
+    read: { x: "f32[n]" },
+    write: { partials: `f32[${NORM_PARTIALS}]` },
+    uniforms: { n: "u32", first: "u32" },
+    enable: reduce.enable,
+    wgsl: /* wgsl */ `${reduce.wgsl}
+@compute @workgroup_size(GROUP)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  var sum = 0.0;
+  for (var i = group.x * GROUP + lane; i < u.n; i += GROUP * ${NORM_PARTIALS}u) { sum += x[i] * x[i]; }
+  let total = reduceSum(sum, lane);
+  if (lane == 0u) { partials[group.x] = select(partials[group.x], 0.0, u.first != 0u) + total; }
+}`,
+    grid: () => [NORM_PARTIALS],
+    cost: ({ n = 0 }) => ({ flops: 2 * n, bytes: 4 * n }),
+  });
+}
+
+/** partials [256] (+)= sums of squares of x [n]; `first` starts over, else they are added. */
+export function squarePartials(facts: AdapterFacts) {
+  let found = squarePartialsCache.get(facts.subgroupSize);
+  if (found === undefined) {
+    found = buildSquarePartials(facts);
+    squarePartialsCache.set(facts.subgroupSize, found);
+  }
+  return found;
+}
+
+/**
+ * Places in the optimizer's state on the device, f32[8]. `correction1` and `correction2` are 1 - beta^t, kept by the
+ * recurrence c <- c beta + (1 - beta), which loses no digits where 1 - pow(beta, t) would.
+ */
+export const OPTIMIZER_STATE = {
+  gradientNorm: 0,
+  /** min(1, maxNorm / (norm + 1e-6)), the factor on every gradient. */
+  clipScale: 1,
+  /** 1 if this step's gradients are not finite and the update is left out. */
+  skipped: 2,
+  correction1: 3,
+  correction2: 4,
+  stepsTaken: 5,
+  stepsSkipped: 6,
+  size: 8,
+} as const;
+
+/**
+ * From the partial sums: the global norm sqrt(sum g^2), torch's clip factor, and whether the step can be taken. A norm
+ * that is not finite (tested by bits: compilers may assume finite maths) leaves the optimizer as it was and is counted.
+ */
+export const clipAndAdvance = kernel({
+  name: "clipAndAdvance",
+  read: { partials: `f32[${NORM_PARTIALS}]` },
+  write: { state: `f32[${OPTIMIZER_STATE.size}]` },
+  uniforms: { maxNorm: "f32", beta1: "f32", beta2: "f32", complement1: "f32", complement2: "f32" },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(1)
+fn main() {
+  var sum = 0.0;
+  for (var i = 0u; i < ${NORM_PARTIALS}u; i++) { sum += partials[i]; }
+  let finite = (bitcast<u32>(sum) & 0x7f800000u) != 0x7f800000u;
+  let norm = sqrt(sum);
+  state[${OPTIMIZER_STATE.gradientNorm}] = norm;
+  state[${OPTIMIZER_STATE.skipped}] = select(1.0, 0.0, finite);
+  if (!finite) {
+    state[${OPTIMIZER_STATE.clipScale}] = 0.0;
+    state[${OPTIMIZER_STATE.stepsSkipped}] += 1.0;
+    return;
+  }
+  state[${OPTIMIZER_STATE.clipScale}] = select(1.0, min(1.0, u.maxNorm / (norm + 1e-6)), u.maxNorm > 0.0);
+  state[${OPTIMIZER_STATE.correction1}] = state[${OPTIMIZER_STATE.correction1}] * u.beta1 + u.complement1;
+  state[${OPTIMIZER_STATE.correction2}] = state[${OPTIMIZER_STATE.correction2}] * u.beta2 + u.complement2;
+  state[${OPTIMIZER_STATE.stepsTaken}] += 1.0;
+}`,
+  grid: () => [1],
+  cost: () => ({ flops: NORM_PARTIALS, bytes: 4 * NORM_PARTIALS }),
+});

@@ -1,0 +1,50 @@
+/**
+ * Rotary positions (Su et al. 2021) in float64, in Hugging Face's "rotate_half" convention: channel i of a head turns
+ * with channel i + D/2, not with its neighbour. Each row has a position of its own; the row index plays no part.
+ */
+import { at, idAt } from "./elements.ts";
+
+export interface RopeInputs {
+  /** [T, heads, D] */
+  readonly x: Float64Array;
+  /** [T] */
+  readonly positions: ArrayLike<number>;
+  readonly heads: number;
+  /** D, even. */
+  readonly headSize: number;
+  readonly theta: number;
+}
+
+/**
+ * With `angle = position theta^(-2i/D)`, i < D/2:
+ * `y[i] = x[i] cos - x[i + D/2] sin`, `y[i + D/2] = x[i + D/2] cos + x[i] sin`.
+ *
+ * @returns [T, heads, D]
+ */
+export function ropeForward(inputs: RopeInputs): Float64Array {
+  return rotate(inputs, 1);
+}
+
+/** The gradient of a rotation is the rotation by the negative angle. `x` is dy [T, heads, D]; returns dx, same shape. */
+export function ropeBackward(inputs: RopeInputs): Float64Array {
+  return rotate(inputs, -1);
+}
+
+function rotate({ x, positions, heads, headSize, theta }: RopeInputs, direction: 1 | -1): Float64Array {
+  const half = headSize / 2;
+  const y = new Float64Array(x.length);
+  for (let t = 0; t < positions.length; t++) {
+    for (let i = 0; i < half; i++) {
+      const angle = direction * idAt(positions, t) * theta ** ((-2 * i) / headSize);
+      const cos = Math.cos(angle);
+      const sin = Math.sin(angle);
+      for (let h = 0; h < heads; h++) {
+        const first = (t * heads + h) * headSize + i;
+        const second = first + half;
+        y[first] = at(x, first) * cos - at(x, second) * sin;
+        y[second] = at(x, second) * cos + at(x, first) * sin;
+      }
+    }
+  }
+  return y;
+}

@@ -1,0 +1,104 @@
+/**
+ * The few WGSL snippets that several kernels share, and the facts about an adapter that decide between variants.
+ * Text only: what a snippet computes is said beside it.
+ */
+import type { Grid } from "./kernel.ts";
+
+/** What kernels may know of the adapter that they are built for. */
+export interface AdapterFacts {
+  /** Lanes of a subgroup where the adapter has exactly one size and the feature is enabled, else 0. */
+  readonly subgroupSize: number;
+}
+
+/** The variants that run on every WebGPU adapter. */
+export const BASE_FACTS: AdapterFacts = { subgroupSize: 0 };
+
+/** Workgroups in the first grid dimension before the second one is used; the limit is 65,535 in each. */
+const ROW_OF_GROUPS = 32768;
+
+/** A grid of at least `groups` workgroups within the limits per dimension; pairs with `linearGroup`. */
+export function linearGrid(groups: number): Grid {
+  return groups <= ROW_OF_GROUPS ? [groups] : [ROW_OF_GROUPS, Math.ceil(groups / ROW_OF_GROUPS)];
+}
+
+/** `linearGroup(id)`: the number of this workgroup in a `linearGrid`. It may lie beyond the last one: check it. */
+export const linearGroup = /* wgsl */ `
+fn linearGroup(id: vec3u) -> u32 { return id.x + id.y * ${ROW_OF_GROUPS}u; }
+`;
+
+/** Invocations of a workgroup in elementwise kernels. */
+export const ELEMENTWISE_GROUP = 64;
+
+/** Entry point of an elementwise kernel: `element(i)` is called for every i below `count` (a WGSL expression). */
+export function elementwise(count: string): string {
+  return /* wgsl */ `${linearGroup}
+@compute @workgroup_size(${ELEMENTWISE_GROUP})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let i = linearGroup(group) * ${ELEMENTWISE_GROUP}u + lane;
+  if (i < ${count}) { element(i); }
+}`;
+}
+
+/** The grid of an elementwise kernel over `count` elements. */
+export function elementwiseGrid(count: number): Grid {
+  return linearGrid(Math.ceil(count / ELEMENTWISE_GROUP));
+}
+
+/** How a workgroup reduces: extensions to enable, its size, and the WGSL of `reduceSum(value, lane)`. */
+export interface Reduction {
+  readonly enable: readonly string[];
+  readonly groupSize: number;
+  readonly wgsl: string;
+}
+
+/** Invocations of a reducing workgroup where subgroups cannot be used. */
+const TREE_GROUP = 64;
+
+/**
+ * `GROUP` and `reduceSum(value: f32, lane: u32) -> f32`: the sum over the workgroup, known to every invocation, in an
+ * order that depends on nothing but the adapter. With subgroups of a fixed size the workgroup is one subgroup and no
+ * barrier is needed; elsewhere it is a tree in workgroup memory.
+ */
+export function reduction(facts: AdapterFacts): Reduction {
+  if (facts.subgroupSize >= 4) {
+    return {
+      enable: ["subgroups"],
+      groupSize: facts.subgroupSize,
+      wgsl: /* wgsl */ `
+const GROUP: u32 = ${facts.subgroupSize}u;
+fn reduceSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
+`,
+    };
+  }
+  return {
+    enable: [],
+    groupSize: TREE_GROUP,
+    wgsl: /* wgsl */ `
+const GROUP: u32 = ${TREE_GROUP}u;
+var<workgroup> partialSums: array<f32, GROUP>;
+fn reduceSum(value: f32, lane: u32) -> f32 {
+  workgroupBarrier(); // an earlier reduction may still be read
+  partialSums[lane] = value;
+  workgroupBarrier();
+  for (var stride = GROUP / 2u; stride > 0u; stride /= 2u) {
+    if (lane < stride) { partialSums[lane] += partialSums[lane + stride]; }
+    workgroupBarrier();
+  }
+  return partialSums[0];
+}
+`,
+  };
+}
+
+/** `safeTanh(x)`: beyond +-9.01 f32 tanh is +-1, and some drivers' exponential form overflows to NaN. */
+export const safeTanh = /* wgsl */ `
+fn safeTanh(x: f32) -> f32 { return tanh(clamp(x, -9.01, 9.01)); }
+`;
+
+/** `sigmoid(x)` without overflow at either end. */
+export const sigmoid = /* wgsl */ `
+fn sigmoid(x: f32) -> f32 {
+  let e = exp(-abs(x));
+  return select(e, 1.0, x >= 0.0) / (1.0 + e);
+}
+`;
