@@ -1,0 +1,124 @@
+/**
+ * Text to token ids and back, as the model folder's tokenizer files say; the algorithms are @huggingface/tokenizers'.
+ * Not chat templates.
+ */
+import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
+import { errorMessage, ModelFormatError } from "../errors.ts";
+import { platform } from "./platform/index.ts";
+
+export interface EncodeOptions {
+  /**
+   * Put the tokenizer's leading special tokens (a beginning-of-sequence token, if it adds one) before the text, unless
+   * the text begins with them already. Tokens that the tokenizer would add after a text are never added: a text to be
+   * continued must not end. Default true.
+   */
+  readonly addSpecialTokens?: boolean;
+}
+
+export interface DecodeOptions {
+  /** Leave special tokens out of the text. Default false. */
+  readonly skipSpecialTokens?: boolean;
+}
+
+export interface Tokenizer {
+  encode(text: string, options?: EncodeOptions): number[];
+  decode(ids: ArrayLike<number>, options?: DecodeOptions): string;
+  readonly bosTokenId: number | undefined;
+  readonly eosTokenId: number | undefined;
+  /** One more than the largest token id; the model's own vocabulary may be padded to more. */
+  readonly vocabSize: number;
+  /** Whether `encode` puts a beginning-of-sequence token before a text. */
+  readonly addsBos: boolean;
+}
+
+type Json = Record<string, unknown>;
+
+/**
+ * Reads `tokenizer.json` and, where they exist, `tokenizer_config.json` and `special_tokens_map.json`.
+ *
+ * @throws ModelFormatError naming the file that is missing, is not JSON or cannot be understood
+ */
+export async function loadTokenizer(modelFolder: string): Promise<Tokenizer> {
+  const path = platform.joinPath(modelFolder, "tokenizer.json");
+  const tokenizerJson = await readJson(path);
+  if (!tokenizerJson) {
+    throw new ModelFormatError(`${path} does not exist; without it text cannot be turned into tokens.`);
+  }
+  const config = (await readJson(platform.joinPath(modelFolder, "tokenizer_config.json"))) ?? {};
+  const specialTokens = (await readJson(platform.joinPath(modelFolder, "special_tokens_map.json"))) ?? {};
+  return createTokenizer(tokenizerJson, { ...specialTokens, ...config }, path);
+}
+
+/**
+ * The tokenizer of parsed `tokenizer.json` and `tokenizer_config.json` contents.
+ *
+ * @param path of the tokenizer.json, for messages
+ */
+export function createTokenizer(tokenizerJson: object, config: Json, path = "tokenizer.json"): Tokenizer {
+  let hub: HubTokenizer;
+  let prefix: number[];
+  try {
+    hub = new HubTokenizer(tokenizerJson, config);
+    prefix = leadingSpecialTokens(hub);
+  } catch (error) {
+    throw new ModelFormatError(`${path} is not a tokenizer that can be used: ${errorMessage(error)}.`, {
+      cause: error,
+    });
+  }
+  // The config's own choice, and otherwise none: tidied spaces would make decoded text differ from the tokens' text.
+  const cleanUpSpaces = config.clean_up_tokenization_spaces === true;
+  const bosTokenId = specialTokenId(hub, config.bos_token);
+  let vocabSize = 0;
+  for (const id of hub.get_vocab(true).values()) vocabSize = Math.max(vocabSize, id + 1);
+  return {
+    bosTokenId,
+    eosTokenId: specialTokenId(hub, config.eos_token),
+    vocabSize,
+    addsBos: bosTokenId !== undefined && prefix[0] === bosTokenId,
+    encode(text, { addSpecialTokens = true } = {}) {
+      const ids = hub.encode(text, { add_special_tokens: false }).ids;
+      if (!addSpecialTokens || prefix.every((id, i) => ids[i] === id)) return ids;
+      return [...prefix, ...ids];
+    },
+    decode(ids, { skipSpecialTokens = false } = {}) {
+      // The library refuses an empty list.
+      if (ids.length === 0) return "";
+      return hub.decode(Array.from(ids), {
+        skip_special_tokens: skipSpecialTokens,
+        clean_up_tokenization_spaces: cleanUpSpaces,
+      });
+    },
+  };
+}
+
+/** What the post-processor puts before a text; what it puts behind is not asked for. */
+function leadingSpecialTokens(hub: HubTokenizer): number[] {
+  const probe = "a";
+  const plain = hub.encode(probe, { add_special_tokens: false }).ids;
+  const whole = hub.encode(probe).ids;
+  for (let start = 0; start + plain.length <= whole.length; start++) {
+    if (plain.every((id, i) => whole[start + i] === id)) return whole.slice(0, start);
+  }
+  throw new Error("its post-processor does more than add tokens before and after a text");
+}
+
+/** A special token stands in the config as its text or as an object with its text. */
+function specialTokenId(hub: HubTokenizer, token: unknown): number | undefined {
+  const text = typeof token === "object" && token !== null ? (token as Json).content : token;
+  return typeof text === "string" ? hub.token_to_id(text) : undefined;
+}
+
+/** Undefined if there is no such file. */
+async function readJson(path: string): Promise<Json | undefined> {
+  if ((await platform.exists(path)) !== "file") return undefined;
+  let json: unknown;
+  try {
+    json = JSON.parse(await platform.readText(path));
+  } catch (error) {
+    throw new ModelFormatError(`${path} cannot be read as JSON: ${errorMessage(error)}.`, { cause: error });
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw new ModelFormatError(`${path} does not hold a JSON object.`);
+  }
+  return json as Json;
+}
