@@ -1,0 +1,250 @@
+/**
+ * The browser platform: adapters from navigator.gpu; reading over HTTP, where a path is a URL and ranges are Range
+ * requests; writing into the origin's private file system (OPFS), where a path starts with "opfs:". A server has no
+ * folders to list, so `list` works on "opfs:" only. Runs in pages and in workers.
+ */
+
+import { AdapterError, errorMessage, FileError } from "../../errors.ts";
+import { chooseAdapter, classifyAdapter, describeAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
+import type { FoundAdapter, Platform, ReadableFile } from "./platform.ts";
+
+const scheme = "opfs:";
+
+export const platform: Platform = {
+  async requestAdapter(selector = "auto") {
+    const found = await listAdapters();
+    if (found.length === 0) throw new AdapterError(noAdapterMessage("browser"));
+    return chooseAdapter(found, selector);
+  },
+  listAdapters,
+
+  async exists(path) {
+    if (!isPrivate(path)) {
+      const response = await attempt("look at", path, () => fetch(path, { method: "HEAD" }));
+      return response.ok ? "file" : undefined;
+    }
+    const name = baseName(path);
+    const parent = await openFolder(folderOf(path), false).catch(() => undefined);
+    if (name === "" || parent === undefined) return parent === undefined ? undefined : "folder";
+    for await (const [entry, handle] of parent.entries()) {
+      if (entry === name) return handle.kind === "directory" ? "folder" : "file";
+    }
+    return undefined;
+  },
+
+  async list(folder) {
+    if (!isPrivate(folder)) {
+      throw new FileError(`Cannot list ${folder}: a web server has no folders; name the files, or use ${scheme}.`);
+    }
+    const names: string[] = [];
+    const opened = await attempt("list", folder, () => openFolder(folder, false));
+    for await (const name of opened.keys()) names.push(name);
+    return names.sort();
+  },
+
+  async openFile(path): Promise<ReadableFile> {
+    if (isPrivate(path)) {
+      const file = await attempt("open", path, async () => (await openPrivateFile(path, false)).getFile());
+      return new BlobFile(path, file);
+    }
+    return await openUrl(path);
+  },
+
+  async readText(path) {
+    if (isPrivate(path)) {
+      return await attempt("read", path, async () => (await (await openPrivateFile(path, false)).getFile()).text());
+    }
+    const response = await attempt("read", path, () => fetch(path));
+    if (!response.ok) throw new FileError(`Cannot read ${path}: the server answered ${response.status}.`);
+    return await attempt("read", path, () => response.text());
+  },
+
+  async makeFolder(path) {
+    refuseUrl("create the folder", path);
+    await attempt("create the folder", path, () => openFolder(path, true));
+  },
+
+  async writeFileAtomic(path, chunks) {
+    refuseUrl("write", path);
+    // The stream writes into a swap file that replaces the old one when it is closed: that is the atomicity.
+    const handle = await attempt("write", path, () => openPrivateFile(path, true));
+    const stream = await attempt("write", path, () => handle.createWritable());
+    try {
+      for await (const chunk of typeof chunks === "string" ? [chunks] : chunks) {
+        // Streams refuse views of shared memory; slice() copies them into memory of their own.
+        const content = typeof chunk === "string" ? chunk : new Uint8Array(chunk);
+        await attempt("write", path, () => stream.write(content));
+      }
+    } catch (error) {
+      await stream.abort().catch(() => undefined);
+      throw error;
+    }
+    await attempt("write", path, () => stream.close());
+  },
+
+  async appendText(path, text) {
+    refuseUrl("write", path);
+    await attempt("write", path, async () => {
+      const handle = await openPrivateFile(path, true);
+      const stream = await handle.createWritable({ keepExistingData: true });
+      await stream.seek((await handle.getFile()).size);
+      await stream.write(text);
+      await stream.close();
+    });
+  },
+
+  async checkWritable(folder) {
+    refuseUrl("write to the folder", folder);
+    await attempt("write to the folder", folder, async () => {
+      const opened = await openFolder(folder, true);
+      const probe = ".kto-write-check.tmp";
+      await opened.getFileHandle(probe, { create: true });
+      await opened.removeEntry(probe);
+    });
+  },
+
+  joinPath(...parts) {
+    return parts
+      .filter((part) => part !== "")
+      .map((part, index) => (index === 0 ? part.replace(/\/+$/, "") : part.replace(/^\/+|\/+$/g, "")))
+      .join("/");
+  },
+  baseName,
+};
+
+/** What the browser is willing to give: its first choice, and its software adapter if that is another one. */
+async function listAdapters(): Promise<FoundAdapter[]> {
+  const gpu = (globalThis.navigator as Navigator | undefined)?.gpu;
+  if (gpu === undefined) return [];
+  const found: FoundAdapter[] = [];
+  for (const options of [{ powerPreference: "high-performance" as const }, { forceFallbackAdapter: true }]) {
+    const adapter = await gpu.requestAdapter(options);
+    if (adapter === null) continue;
+    const one = { adapter, kind: classifyAdapter(adapter.info), description: describeAdapter(adapter.info) };
+    if (!found.some((other) => other.description === one.description && other.kind === one.kind)) found.push(one);
+  }
+  return rankAdapters(found);
+}
+
+/** A file on a server that answers Range requests. */
+class UrlFile implements ReadableFile {
+  readonly path: string;
+  readonly size: number;
+
+  constructor(path: string, size: number) {
+    this.path = path;
+    this.size = size;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    checkRange(this, offset, length);
+    if (length === 0) return new Uint8Array(0);
+    const headers = { Range: `bytes=${offset}-${offset + length - 1}` };
+    const response = await attempt("read", this.path, () => fetch(this.path, { headers }));
+    if (response.status !== 206) {
+      throw new FileError(`Cannot read ${this.path}: the server answered ${response.status} to a Range request.`);
+    }
+    const bytes = new Uint8Array(await attempt("read", this.path, () => response.arrayBuffer()));
+    if (bytes.byteLength !== length) {
+      throw new FileError(`Cannot read ${this.path}: ${length} bytes were asked for, ${bytes.byteLength} came.`);
+    }
+    return bytes;
+  }
+
+  async close(): Promise<void> {}
+}
+
+/** A file in the private file system, or a URL that had to be fetched whole. */
+class BlobFile implements ReadableFile {
+  readonly path: string;
+  readonly size: number;
+  readonly #blob: Blob;
+
+  constructor(path: string, blob: Blob) {
+    this.path = path;
+    this.size = blob.size;
+    this.#blob = blob;
+  }
+
+  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    checkRange(this, offset, length);
+    const part = this.#blob.slice(offset, offset + length);
+    return new Uint8Array(await attempt("read", this.path, () => part.arrayBuffer()));
+  }
+
+  async close(): Promise<void> {}
+}
+
+async function openUrl(path: string): Promise<ReadableFile> {
+  // One byte asked for tells both the size and whether ranges work; HEAD tells neither behind compression.
+  const response = await attempt("open", path, () => fetch(path, { headers: { Range: "bytes=0-0" } }));
+  const total = /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "")?.[1];
+  if (response.status === 206 && total !== undefined) {
+    await response.body?.cancel();
+    return new UrlFile(path, Number(total));
+  }
+  // No byte can be had of an empty file: "416, Content-Range: bytes */0".
+  if (response.status === 416 && total === "0") return new UrlFile(path, 0);
+  if (!response.ok) throw new FileError(`Cannot open ${path}: the server answered ${response.status}.`);
+  return new BlobFile(path, await attempt("open", path, () => response.blob()));
+}
+
+function checkRange(file: ReadableFile, offset: number, length: number): void {
+  if (offset + length <= file.size) return;
+  throw new FileError(
+    `Cannot read ${file.path}: bytes ${offset} to ${offset + length} were asked for, the file ends at ${file.size}.`,
+  );
+}
+
+async function openFolder(path: string, create: boolean): Promise<FileSystemDirectoryHandle> {
+  let folder = await navigator.storage.getDirectory();
+  for (const name of partsOf(path)) folder = await folder.getDirectoryHandle(name, { create });
+  return folder;
+}
+
+async function openPrivateFile(path: string, create: boolean): Promise<FileSystemFileHandle> {
+  const folder = await openFolder(folderOf(path), false);
+  return await folder.getFileHandle(baseName(path), { create });
+}
+
+function isPrivate(path: string): boolean {
+  return path.startsWith(scheme);
+}
+
+function partsOf(path: string): string[] {
+  return path
+    .slice(scheme.length)
+    .split("/")
+    .filter((part) => part !== "" && part !== ".");
+}
+
+function folderOf(path: string): string {
+  return scheme + partsOf(path).slice(0, -1).join("/");
+}
+
+function baseName(path: string): string {
+  const parts = isPrivate(path) ? partsOf(path) : path.replace(/[?#].*$/, "").split("/");
+  return parts.filter((part) => part !== "").at(-1) ?? "";
+}
+
+function refuseUrl(action: string, path: string): void {
+  if (isPrivate(path)) return;
+  throw new FileError(`Cannot ${action} ${path}: a web page writes to its private file system only, "${scheme}...".`);
+}
+
+async function attempt<T>(action: string, path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const name = error instanceof DOMException ? error.name : "";
+    const reason =
+      name === "NotFoundError"
+        ? "it does not exist"
+        : name === "TypeMismatchError"
+          ? "it is a folder where a file is wanted, or the other way round"
+          : name === "QuotaExceededError"
+            ? "the browser gives this site no more space"
+            : errorMessage(error);
+    throw new FileError(`Cannot ${action} ${path}: ${reason}.`, { cause: error });
+  }
+}
