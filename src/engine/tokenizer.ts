@@ -76,7 +76,7 @@ export function createTokenizer(tokenizerJson: object, config: Json, path = "tok
     vocabSize,
     addsBos: bosTokenId !== undefined && prefix[0] === bosTokenId,
     encode(text, { addSpecialTokens = true } = {}) {
-      const ids = hub.encode(text, { add_special_tokens: false }).ids;
+      const ids: number[] = hub.encode(text, { add_special_tokens: false }).ids;
       if (!addSpecialTokens || prefix.every((id, i) => ids[i] === id)) return ids;
       return [...prefix, ...ids];
     },
@@ -94,8 +94,8 @@ export function createTokenizer(tokenizerJson: object, config: Json, path = "tok
 /** What the post-processor puts before a text; what it puts behind is not asked for. */
 function leadingSpecialTokens(hub: HubTokenizer): number[] {
   const probe = "a";
-  const plain = hub.encode(probe, { add_special_tokens: false }).ids;
-  const whole = hub.encode(probe).ids;
+  const plain: number[] = hub.encode(probe, { add_special_tokens: false }).ids;
+  const whole: number[] = hub.encode(probe).ids;
   for (let start = 0; start + plain.length <= whole.length; start++) {
     if (plain.every((id, i) => whole[start + i] === id)) return whole.slice(0, start);
   }

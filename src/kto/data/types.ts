@@ -1,0 +1,92 @@
+/** The shapes that feedback takes on its way from a file to token ids, and the account that is given of it. */
+
+/** Where a row was read. */
+export interface RowSource {
+  readonly file: string;
+  /** 1-based line on which the row begins. */
+  readonly line: number;
+  /** 1-based position in the list, where several rows may share a line (.json). */
+  readonly element?: number;
+}
+
+interface RowBase {
+  /** Thumbs up. */
+  readonly label: boolean;
+  readonly source: RowSource;
+  /** Equal for the two rows made of one preference pair; counts from 0 in file order. */
+  readonly pair?: number;
+}
+
+/** A judged completion as text. */
+export interface TextRow extends RowBase {
+  readonly prompt: string;
+  readonly completion: string;
+}
+
+/** A judged completion as token ids, which are used verbatim. */
+export interface TokenRow extends RowBase {
+  readonly promptIds: readonly number[];
+  readonly completionIds: readonly number[];
+}
+
+export type FeedbackRow = TextRow | TokenRow;
+
+/** A judged completion, ready for a batch. */
+export interface Example {
+  /** 0-based position of its row in the file; rows that were dropped leave gaps. A pair's rows count as two. */
+  readonly index: number;
+  /** One token or more. */
+  readonly promptIds: Uint32Array<ArrayBuffer>;
+  /** One token or more. */
+  readonly completionIds: Uint32Array<ArrayBuffer>;
+  /** Thumbs up. */
+  readonly label: boolean;
+  readonly source: RowSource;
+  readonly pairId?: number;
+  /** The completion lost tokens to the length limit. */
+  readonly cut: boolean;
+}
+
+/** Rows left out for one reason. */
+export interface DroppedRows {
+  readonly reason: string;
+  readonly count: number;
+  /** The lines of the first few. */
+  readonly firstLines: readonly number[];
+}
+
+/** Quantiles of a length in tokens over the examples. */
+export interface LengthSummary {
+  readonly min: number;
+  readonly median: number;
+  readonly p95: number;
+  readonly max: number;
+}
+
+/** What became of the rows of one file. */
+export interface DatasetReport {
+  /** Binary rows read (a preference pair is two). */
+  readonly rows: number;
+  /** Examples kept = desirable + undesirable. */
+  readonly examples: number;
+  readonly desirable: number;
+  readonly undesirable: number;
+  readonly dropped: readonly DroppedRows[];
+  /** Examples whose completion was cut. */
+  readonly cut: number;
+  /** Sums over the examples. */
+  readonly promptTokens: number;
+  readonly completionTokens: number;
+  readonly lengths: {
+    readonly prompt: LengthSummary;
+    readonly completion: LengthSummary;
+    readonly total: LengthSummary;
+  };
+  /** Sentences to show once. */
+  readonly warnings: readonly string[];
+}
+
+/** `file:line`, with the element where lines do not tell rows apart. */
+export function placeOf({ file, line, element }: RowSource): string {
+  return element === undefined ? `${file}:${line}` : `${file}:${line} (element ${element})`;
+}
