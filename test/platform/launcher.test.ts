@@ -1,7 +1,7 @@
 /** bin/kto.js in made-up checkouts: which code it starts, from where, and what comes through. */
 
 import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, realpathSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -31,7 +31,7 @@ function write(name: string, text: string): string {
 
 function launch(...options: string[]) {
   const result = spawnSync(process.execPath, [join(checkout, "bin", "kto.js"), ...options], {
-    cwd: tmpdir(),
+    cwd: realpathSync(tmpdir()),
     encoding: "utf8",
   });
   return { code: result.status, stdout: result.stdout.trim(), stderr: result.stderr.trim() };
@@ -45,7 +45,7 @@ test("the sources run from any folder, with the arguments and the exit code pass
   write("src/cli/main.ts", sources);
   expect(launch("train", "--beta=0.1")).toEqual({
     code: 5,
-    stdout: `sources train|--beta=0.1|${resolve(tmpdir())}`,
+    stdout: `sources train|--beta=0.1|${realpathSync(tmpdir())}`,
     stderr: "",
   });
 });
