@@ -1,0 +1,289 @@
+/**
+ * Every option of the trainer: TRL's name, default, range and one line of description. Also the advice on values that
+ * are allowed but seldom meant. The options of the other commands stand in their own files in `src/cli`; what follows
+ * from the class counts (imbalance, "auto" weights) in `data/weights.ts`.
+ */
+import * as z from "zod";
+import { ConfigError } from "../errors.ts";
+import { option, type ParseContext, parseOptions } from "./parse-options.ts";
+import { foreignTrlOptions, otherProductsNames } from "./trl-options.ts";
+
+const model = "Model and data";
+const method = "KTO";
+const training = "Training";
+const optimizer = "Optimizer (AdamW)";
+const device = "Device";
+const logging = "Output";
+
+/** A z.literal("auto") beside a number: solve for the weight that balances the classes. */
+const weight = z.union([z.number().positive(), z.literal("auto")]);
+const count = z.number().int();
+
+/** The options, in the order of the help text. `ref_model_name_or_path` is filled in by `parseKtoConfig`. */
+export const ktoOptions = z.strictObject({
+  model_name_or_path: option(z.string().min(1), {
+    group: model,
+    description: "the model to train",
+    expects: "a local Hugging Face model folder",
+    placeholder: "folder",
+    aliases: ["model", "base_model"],
+  }),
+  ref_model_name_or_path: option(z.string().min(1).optional(), {
+    group: model,
+    description: "the frozen reference model (default: the model as it is before training)",
+    expects: "a local Hugging Face model folder",
+    placeholder: "folder",
+    aliases: ["ref_model"],
+  }),
+  dataset_name: option(z.string().min(1), {
+    group: model,
+    description: "the feedback: rows of prompt, completion, label, or of prompt, chosen, rejected",
+    expects: "a local feedback file",
+    placeholder: "file",
+    aliases: ["dataset"],
+  }),
+  max_length: option(count.min(2).default(1024), {
+    group: model,
+    description: "tokens of prompt and completion together, at most the model's context; longer rows are cut",
+    expects: "a whole number of at least 2",
+    nullMeans: Number.MAX_SAFE_INTEGER,
+  }),
+  shuffle_dataset: option(z.boolean().default(true), {
+    group: model,
+    description: "draw the rows in a seeded random order, anew in each epoch",
+    expects: "true or false",
+  }),
+
+  beta: option(z.number().positive().default(0.1), {
+    group: method,
+    description: "how strongly the model is held to the reference; higher stays closer",
+    expects: "a number above 0",
+  }),
+  desirable_weight: option(weight.default(1), {
+    group: method,
+    description: "lambda_D, the weight of thumbs-up rows; auto balances the classes",
+    expects: 'a number above 0 or "auto"',
+  }),
+  undesirable_weight: option(weight.default(1), {
+    group: method,
+    description: "lambda_U, the weight of thumbs-down rows; auto balances the classes",
+    expects: 'a number above 0 or "auto"',
+  }),
+  loss_type: option(z.enum(["kto", "apo_zero_unpaired"]).default("kto"), {
+    group: method,
+    description: "apo_zero_unpaired (alias kto_zero) sets the reference point to 0",
+    expects: '"kto" or "apo_zero_unpaired"',
+    valueAliases: { kto_zero: "apo_zero_unpaired" },
+  }),
+  reference_point_scope: option(z.enum(["microbatch", "step"]).default("microbatch"), {
+    group: method,
+    description: "the rows over which the reference point is taken when gradients are accumulated",
+    expects: '"microbatch" or "step"',
+  }),
+
+  per_device_train_batch_size: option(count.min(1).default(8), {
+    group: training,
+    description: "rows in a microbatch, at least 2: each prompt also meets the completion of another row",
+    expects: "a whole number of at least 2",
+  }),
+  gradient_accumulation_steps: option(count.min(1).default(1), {
+    group: training,
+    description: "microbatches in one update",
+    expects: "a whole number of at least 1",
+  }),
+  num_train_epochs: option(z.number().positive().default(3), {
+    group: training,
+    description: "passes over the data",
+    expects: "a number above 0",
+  }),
+  max_steps: option(count.refine((steps) => steps === -1 || steps >= 1).default(-1), {
+    group: training,
+    description: "updates in all, in place of num_train_epochs; -1 for as many as the epochs need",
+    expects: "a whole number of at least 1, or -1 for as many as the epochs need",
+  }),
+  seed: option(count.min(0).max(0xffffffff).default(42), {
+    group: training,
+    description: "the same seed on the same adapter gives the same model, bit for bit",
+    expects: "a whole number from 0 to 4294967295",
+  }),
+
+  learning_rate: option(z.number().min(0).default(5e-6), {
+    group: optimizer,
+    description: "the highest rate of the schedule",
+    expects: "a number of at least 0",
+  }),
+  lr_scheduler_type: option(z.enum(["constant", "linear", "cosine"]).default("linear"), {
+    group: optimizer,
+    description: "how the rate goes on after the warm-up; linear and cosine end at 0",
+    expects: '"constant", "linear" or "cosine"',
+  }),
+  warmup_steps: option(count.min(0).default(0), {
+    group: optimizer,
+    description: "updates in which the rate rises from 0; goes before warmup_ratio",
+    expects: "a whole number of at least 0 (warmup_ratio takes a share of all steps)",
+  }),
+  warmup_ratio: option(z.number().min(0).max(1).default(0), {
+    group: optimizer,
+    description: "the warm-up as a share of all updates",
+    expects: "a number from 0 to 1",
+  }),
+  weight_decay: option(z.number().min(0).default(0), {
+    group: optimizer,
+    description: "decoupled decay of all weights but biases and norms",
+    expects: "a number of at least 0",
+  }),
+  adam_beta1: option(z.number().min(0).lt(1).default(0.9), {
+    group: optimizer,
+    description: "memory of the gradient's mean",
+    expects: "a number from 0 to below 1",
+  }),
+  adam_beta2: option(z.number().min(0).lt(1).default(0.999), {
+    group: optimizer,
+    description: "memory of the gradient's square",
+    expects: "a number from 0 to below 1",
+  }),
+  adam_epsilon: option(z.number().positive().default(1e-8), {
+    group: optimizer,
+    description: "added to the root of the square",
+    expects: "a number above 0",
+  }),
+  max_grad_norm: option(z.number().min(0).default(1), {
+    group: optimizer,
+    description: "gradients are scaled down to this norm; 0 for no clipping",
+    expects: "a number of at least 0",
+  }),
+
+  adapter: option(z.string().min(1).default("auto"), {
+    group: device,
+    description: "the GPU: auto, hardware, lavapipe, swiftshader, a number or part of a name in kto doctor's list",
+    expects: "auto, a kind of adapter, a number or part of a name in the list of kto doctor",
+    placeholder: "adapter",
+    nullMeans: "auto",
+  }),
+
+  output_dir: option(z.string().min(1), {
+    group: logging,
+    description: "the folder for the trained model and metrics.jsonl",
+    expects: "a folder for the results",
+    placeholder: "folder",
+    aliases: ["output"],
+  }),
+  overwrite_output_dir: option(z.boolean().default(false), {
+    group: logging,
+    description: "allow an output_dir that is not empty",
+    expects: "true or false",
+  }),
+  logging_steps: option(count.min(1).default(10), {
+    group: logging,
+    description: "write a line of metrics.jsonl every so many updates",
+    expects: "a whole number of at least 1",
+  }),
+  logging_first_step: option(z.boolean().default(false), {
+    group: logging,
+    description: "also write a line for the first update",
+    expects: "true or false",
+  }),
+  json: option(z.boolean().default(false), {
+    group: logging,
+    description: "results as JSON on stdout",
+    expects: "true or false",
+  }),
+  log_level: option(z.enum(["debug", "info", "warning", "error"]).default("info"), {
+    group: logging,
+    description: "how much is told on stderr",
+    expects: '"debug", "info", "warning" or "error"',
+    valueAliases: { warn: "warning", critical: "error", passive: "info" },
+  }),
+  debug: option(z.boolean().default(false), {
+    group: logging,
+    description: "show where an error came from",
+    expects: "true or false",
+  }),
+});
+
+/** A complete, checked configuration. */
+export type KtoConfig = Readonly<z.output<typeof ktoOptions> & { ref_model_name_or_path: string }>;
+
+/** What `parseKtoConfig` knows beyond the schema: TRL's other options and the names of other products. */
+export const ktoParseContext: ParseContext = { foreign: foreignTrlOptions, otherProducts: otherProductsNames };
+
+/**
+ * Checks options and fills in the defaults. Names may be aliases and in kebab-case; values may be text, as from a
+ * command line or YAML ("true", "yes", "1e-4", "none").
+ *
+ * @param where tells where an option was set, to follow its name in messages, e.g. " in run.yaml"
+ * @throws ConfigError, one sentence: the option, its value and its range, or the nearest known option
+ */
+export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?: (name: string) => string): KtoConfig {
+  const context = where === undefined ? ktoParseContext : { ...ktoParseContext, where };
+  const config = parseOptions(ktoOptions, input, context);
+  if (config.per_device_train_batch_size < 2 && config.loss_type === "kto") {
+    throw new ConfigError(
+      `option "per_device_train_batch_size"${where?.("per_device_train_batch_size") ?? ""} is 1, but the reference point is measured on mismatched pairs, each prompt with the completion of another row, and a microbatch of one row has none: use at least 2.`,
+    );
+  }
+  return { ...config, ref_model_name_or_path: config.ref_model_name_or_path ?? config.model_name_or_path };
+}
+
+/** What is known of a run once the model and the data have been read. */
+export interface RunFacts {
+  /** Rows that training will use. */
+  readonly rows: number;
+  readonly desirable: number;
+  readonly undesirable: number;
+  /** Trained parameters of the model. */
+  readonly parameters: number;
+  /** Whether the model has been through supervised fine-tuning, where that is known. */
+  readonly supervised?: boolean;
+}
+
+/** From this size on a model counts as large: DESIGN's and the KTO paper's border for training without SFT. */
+const LARGE_PARAMETERS = 7e9;
+/** Below this size a model is a toy, and takes learning rates that would ruin a real one. */
+const TOY_PARAMETERS = 1e8;
+
+/**
+ * Warnings on values that are allowed but lie outside the ranges that are known to work: one sentence each, naming the
+ * option and the range; nothing is changed. Ranges: KTO paper and TRL's KTO page.
+ */
+export function configAdvice(config: KtoConfig, facts: RunFacts): string[] {
+  const advice: string[] = [];
+  const large = facts.parameters >= LARGE_PARAMETERS;
+  const betaRange: [number, number] = large ? [0.01, 0.1] : [0.01, 1];
+  if (config.beta < betaRange[0] || config.beta > betaRange[1]) {
+    advice.push(
+      `beta ${config.beta} is unusual: 0.01 to 0.1 suits large or fine-tuned models, 0.1 to 1 small ones without supervised fine-tuning.`,
+    );
+  }
+  const rateRange: [number, number] = facts.parameters < TOY_PARAMETERS ? [5e-7, 5e-3] : [5e-7, 5e-6];
+  if (config.learning_rate < rateRange[0] || config.learning_rate > rateRange[1]) {
+    advice.push(
+      `learning_rate ${config.learning_rate} is outside ${rateRange.map((rate) => rate.toExponential()).join(" to ")}, the range that works for models of this size.`,
+    );
+  }
+  const perUpdate = config.per_device_train_batch_size * config.gradient_accumulation_steps;
+  const scope = config.reference_point_scope === "step" ? perUpdate : config.per_device_train_batch_size;
+  if (config.loss_type === "kto" && (scope < 8 || scope > 128)) {
+    const remedy = scope < 8 && perUpdate >= 8 ? ' (reference_point_scope "step" takes it over the whole update)' : "";
+    advice.push(
+      `the reference point is taken over ${scope} rows; 8 to 128 are recommended, since fewer make it noisy and more make it slow${remedy}.`,
+    );
+  }
+  if (perUpdate > facts.rows) {
+    advice.push(
+      `one update asks for ${perUpdate} rows (per_device_train_batch_size x gradient_accumulation_steps), but there are only ${facts.rows}.`,
+    );
+  }
+  const steps = config.max_steps > 0 ? config.max_steps : Math.ceil((facts.rows * config.num_train_epochs) / perUpdate);
+  if (config.warmup_steps >= steps && config.warmup_steps > 0) {
+    advice.push(
+      `warmup_steps ${config.warmup_steps} does not end within the run's ${steps} steps: the learning rate never reaches ${config.learning_rate}.`,
+    );
+  }
+  if (!large && facts.supervised !== true) {
+    advice.push(
+      "below 7B parameters, KTO without supervised fine-tuning on the same kind of text first brings little over fine-tuning alone.",
+    );
+  }
+  return advice;
+}

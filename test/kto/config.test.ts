@@ -1,0 +1,217 @@
+/** The trainer's options: what a user may write, what is refused and in which words, what is advised against. */
+import { describe, expect, test } from "vitest";
+import { ConfigError } from "../../src/errors.ts";
+import { configAdvice, parseKtoConfig, type RunFacts } from "../../src/kto/config.ts";
+import { editDistance } from "../../src/kto/parse-options.ts";
+
+const required = { model_name_or_path: "model", dataset_name: "rows.jsonl", output_dir: "out" };
+
+function messageOf(input: Record<string, unknown>, where?: (name: string) => string): string {
+  try {
+    parseKtoConfig({ ...required, ...input }, where);
+  } catch (error) {
+    if (error instanceof ConfigError) return error.message;
+    throw error;
+  }
+  throw new Error("no ConfigError was thrown");
+}
+
+describe("defaults and coercion", () => {
+  test("the README's promise: three options are enough, and the rest is TRL's", () => {
+    expect(parseKtoConfig(required)).toMatchObject({
+      ref_model_name_or_path: "model",
+      beta: 0.1,
+      desirable_weight: 1,
+      loss_type: "kto",
+      reference_point_scope: "microbatch",
+      max_length: 1024,
+      per_device_train_batch_size: 8,
+      learning_rate: 5e-6,
+      lr_scheduler_type: "linear",
+      num_train_epochs: 3,
+      max_steps: -1,
+      adam_epsilon: 1e-8,
+      shuffle_dataset: true,
+      adapter: "auto",
+    });
+  });
+
+  test.each([
+    ["learning_rate", "1e-4", 1e-4],
+    ["learning_rate", ".5E-6", 5e-7],
+    ["max_steps", "1_000", 1000],
+    ["shuffle_dataset", "no", false],
+    ["shuffle_dataset", "False", false],
+    ["logging_first_step", "yes", true],
+    ["logging_first_step", 1, true],
+    ["desirable_weight", "auto", "auto"],
+    ["desirable_weight", "13.33", 13.33],
+    ["loss_type", "kto_zero", "apo_zero_unpaired"],
+    ["adapter", 1, "1"],
+    ["output_dir", 2024, "2024"],
+    ["ref_model_name_or_path", "None", "model"],
+    ["max_length", null, Number.MAX_SAFE_INTEGER],
+  ])("%s: %j is read as people mean it", (name, written, value) => {
+    expect(parseKtoConfig({ ...required, [name]: written })).toHaveProperty(name, value);
+  });
+
+  test("aliases and kebab-case name the same option", () => {
+    const config = parseKtoConfig({ "base-model": "m", dataset: "d", output: "o", "Max-Steps": 5 });
+    expect(config).toMatchObject({ model_name_or_path: "m", dataset_name: "d", output_dir: "o", max_steps: 5 });
+    expect(messageOf({ model: "other" })).toBe(
+      'options "model_name_or_path" and "model" are the same option but say "model" and "other": keep one.',
+    );
+  });
+});
+
+describe("refusals", () => {
+  test.each([
+    ["beta", -0.5, 'option "beta" is -0.5; it must be a number above 0.'],
+    ["beta", "0", 'option "beta" is 0; it must be a number above 0.'],
+    ["beta", "high", 'option "beta" is "high"; it must be a number above 0.'],
+    ["beta", true, 'option "beta" is true; it must be a number above 0.'],
+    ["beta", null, 'option "beta" is null; it must be a number above 0.'],
+    ["beta", Number.POSITIVE_INFINITY, 'option "beta" is Infinity; it must be a number above 0.'],
+    ["desirable_weight", 0, 'option "desirable_weight" is 0; it must be a number above 0 or "auto".'],
+    ["loss_type", "bco", 'option "loss_type" is "bco"; it must be "kto" or "apo_zero_unpaired".'],
+    ["warmup_ratio", 1.5, 'option "warmup_ratio" is 1.5; it must be a number from 0 to 1.'],
+    [
+      "max_steps",
+      0,
+      'option "max_steps" is 0; it must be a whole number of at least 1, or -1 for as many as the epochs need.',
+    ],
+    ["logging_steps", 2.5, 'option "logging_steps" is 2.5; it must be a whole number of at least 1.'],
+    ["shuffle_dataset", "maybe", 'option "shuffle_dataset" is "maybe"; it must be true or false.'],
+    ["output_dir", "", 'option "output_dir" is ""; it must be a folder for the results.'],
+    ["seed", -1, 'option "seed" is -1; it must be a whole number from 0 to 4294967295.'],
+    ["adam_beta2", [0.9], 'option "adam_beta2" is [0.9]; it must be a number from 0 to below 1.'],
+  ])("%s: %j", (name, written, message) => {
+    expect(messageOf({ [name]: written })).toBe(message);
+  });
+
+  test("a missing option is named with what it should be", () => {
+    expect(() => parseKtoConfig({ model_name_or_path: "m", output_dir: "o" })).toThrow(
+      'option "dataset_name" is required: a local feedback file.',
+    );
+  });
+
+  test("a microbatch of one row has no mismatched pair, and the sentence says so", () => {
+    expect(messageOf({ per_device_train_batch_size: 1 })).toMatch(
+      /^option "per_device_train_batch_size" is 1, but the reference point is measured on mismatched pairs.*use at least 2\.$/,
+    );
+  });
+
+  test("with the reference point at 0 there are no pairs, so one row will do", () => {
+    const config = parseKtoConfig({ ...required, per_device_train_batch_size: 1, loss_type: "apo_zero_unpaired" });
+    expect(config.per_device_train_batch_size).toBe(1);
+  });
+
+  test("the place follows the option's name", () => {
+    const message = messageOf({ beta: -1 }, (name) => (name === "beta" ? " in run.yaml" : ""));
+    expect(message).toBe('option "beta" in run.yaml is -1; it must be a number above 0.');
+  });
+});
+
+describe("unknown options", () => {
+  test.each([
+    ["learningrate", "learning_rate"],
+    ["lerning_rate", "learning_rate"],
+    ["bata", "beta"],
+    ["max_step", "max_steps"],
+    ["desireable_weight", "desirable_weight"],
+    ["modle", "model"],
+    ["micro_batch_size", "per_device_train_batch_size"],
+    ["lr", "learning_rate"],
+    ["kto_chosen_weight", "desirable_weight"],
+  ])("%s: did you mean %s", (written, meant) => {
+    expect(messageOf({ [written]: 1 })).toBe(`unknown option "${written}": did you mean "${meant}"?`);
+  });
+
+  test("nothing near: no guess", () => {
+    expect(messageOf({ frobnicate: 1 })).toBe('unknown option "frobnicate": --help lists the options.');
+  });
+
+  test("edit distance counts a swap of neighbours as one slip", () => {
+    expect(editDistance("beta", "bata")).toBe(1);
+    expect(editDistance("modle", "model")).toBe(1);
+    expect(editDistance("", "abc")).toBe(3);
+    expect(editDistance("kitten", "sitting")).toBe(3);
+  });
+});
+
+describe("options of TRL's that are not implemented", () => {
+  test("a TRL configuration that asks for nothing else is accepted", () => {
+    const trl = {
+      bf16: false,
+      fp16: "no",
+      use_peft: "False",
+      lora_r: 16,
+      precompute_ref_log_probs: false,
+      gradient_checkpointing: false,
+      eval_strategy: "no",
+      eval_steps: 100,
+      save_strategy: "no",
+      report_to: "none",
+      push_to_hub: false,
+      disable_dropout: true,
+      optim: "adamw_torch",
+      dtype: "float32",
+      dataloader_num_workers: 4,
+      remove_unused_columns: true,
+      resume_from_checkpoint: null,
+      model_init_kwargs: {},
+    };
+    expect(parseKtoConfig({ ...required, ...trl })).toEqual(parseKtoConfig(required));
+  });
+
+  test.each([
+    [
+      "use_peft",
+      true,
+      'option "use_peft" is true, which is not implemented yet: leave it out to train all parameters.',
+    ],
+    ["bf16", "yes", 'option "bf16" is "yes", which is not implemented yet: leave it out to train in f32.'],
+    ["eval_strategy", "epoch", 'option "eval_strategy" is "epoch", which is not implemented yet: set it to "no".'],
+    ["optim", "adafactor", /^option "optim" is "adafactor", which is not implemented yet: AdamW/],
+    ["disable_dropout", false, /^option "disable_dropout" is false, which is not implemented yet/],
+  ])("%s: %j is refused, not ignored", (name, written, message) => {
+    expect(messageOf({ [name]: written })).toMatch(message);
+  });
+});
+
+describe("advice", () => {
+  const large: RunFacts = { rows: 1000, desirable: 500, undesirable: 500, parameters: 8e9 };
+
+  test("the defaults on a large model need none", () => {
+    expect(configAdvice(parseKtoConfig(required), large)).toEqual([]);
+  });
+
+  test.each([
+    [{ beta: 0.001 }, large, /^beta 0\.001 is unusual/],
+    [{ beta: 0.5 }, large, /^beta 0\.5 is unusual/],
+    [{ learning_rate: 1e-3 }, large, /^learning_rate 0\.001 is outside 5e-7 to 5e-6/],
+    [{ per_device_train_batch_size: 2 }, large, /^the reference point is taken over 2 rows; 8 to 128/],
+    [
+      { per_device_train_batch_size: 2, gradient_accumulation_steps: 4 },
+      large,
+      /\(reference_point_scope "step" takes it over the whole update\)\.$/,
+    ],
+    [{}, { ...large, rows: 5 }, /^one update asks for 8 rows .* only 5\.$/],
+    [{ max_steps: 10, warmup_steps: 20 }, large, /^warmup_steps 20 does not end within the run's 10 steps/],
+    [{}, { ...large, parameters: 1e9 }, /^below 7B parameters/],
+  ] as const)("%j", (input, facts, sentence) => {
+    const advice = configAdvice(parseKtoConfig({ ...required, ...input }), facts);
+    expect(advice).toHaveLength(1);
+    expect(advice[0]).toMatch(sentence);
+  });
+
+  test("a toy model may take a toy's learning rate, a small one a larger beta", () => {
+    const config = parseKtoConfig({ ...required, learning_rate: 1e-3, beta: 0.5 });
+    expect(configAdvice(config, { ...large, parameters: 260_000, supervised: true })).toEqual([]);
+  });
+
+  test("accumulated rows count for the reference point of the step", () => {
+    const input = { per_device_train_batch_size: 2, gradient_accumulation_steps: 4, reference_point_scope: "step" };
+    expect(configAdvice(parseKtoConfig({ ...required, ...input }), large)).toEqual([]);
+  });
+});
