@@ -1,0 +1,214 @@
+/**
+ * `kto doctor`: what this machine offers to kto-webgpu, which adapter is chosen and why, and what would be faster. It
+ * looks only: it opens no device and changes nothing.
+ */
+import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { availableParallelism, totalmem } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import * as z from "zod";
+import type { AdapterKind, FoundAdapter, Platform } from "../engine/platform/platform.ts";
+import { AdapterError, KtoError } from "../errors.ts";
+import { parseOptions } from "../kto/parse-options.ts";
+import { command } from "./command.ts";
+import type { Output } from "./output.ts";
+import { commonOptions } from "./shared-options.ts";
+
+const schema = z.strictObject(commonOptions);
+
+export type DoctorOptions = Readonly<z.output<typeof schema>>;
+
+export const doctorCommand = command({
+  name: "doctor",
+  summary: "what this machine offers, and what would be faster",
+  examples: ["kto doctor", "kto doctor --adapter lavapipe --json"],
+  schema,
+  parse: ({ values, where }) => parseOptions(schema, values, { where }),
+  run: runDoctor,
+});
+
+async function runDoctor(options: DoctorOptions, output: Output): Promise<void> {
+  // Loaded here and not above: loading Dawn takes a moment that --help and a mistyped option need not wait for.
+  const { platform } = await import("../engine/platform/index.ts");
+  await doctor(platform, options, output);
+}
+
+/** The limits that decide what can run and how fast. */
+const shownLimits = [
+  "maxBufferSize",
+  "maxStorageBufferBindingSize",
+  "maxStorageBuffersPerShaderStage",
+  "minStorageBufferOffsetAlignment",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupsPerDimension",
+] as const;
+
+/** The features that kernels can make use of; the JSON report lists all that the adapter has. */
+const usedFeatures = ["shader-f16", "subgroups", "timestamp-query"];
+
+export interface AdapterReport {
+  readonly index: number;
+  readonly kind: AdapterKind;
+  readonly description: string;
+  readonly chosen: boolean;
+  readonly features: readonly string[];
+  /** Threads that run in step; absent where the adapter does not tell. */
+  readonly subgroup_sizes?: readonly [number, number];
+  readonly limits: Readonly<Record<string, number>>;
+}
+
+export interface DoctorReport {
+  readonly node: string;
+  readonly os: string;
+  readonly cpus: number;
+  readonly memory_bytes: number;
+  /** Installed versions, this package first; null for one that is not installed. */
+  readonly packages: Readonly<Record<string, string | null>>;
+  readonly adapters: readonly AdapterReport[];
+  /** Why the chosen one was chosen; null when none was. */
+  readonly reason: string | null;
+  /** What would be faster; null for a GPU. */
+  readonly faster: string | null;
+  /** Why there is no adapter, with the remedy. */
+  readonly error: string | null;
+}
+
+/**
+ * Prints the report.
+ *
+ * @throws AdapterError after printing, when there is no adapter or none that `options.adapter` names
+ */
+export async function doctor(platform: Platform, options: DoctorOptions, output: Output): Promise<void> {
+  const { report, failure } = await examine(platform, options.adapter);
+  if (options.json) output.jsonLine(report);
+  else output.result(renderReport(report, options.adapter));
+  if (failure !== undefined) throw failure;
+}
+
+async function examine(
+  platform: Platform,
+  selector: string,
+): Promise<{ report: DoctorReport; failure: KtoError | undefined }> {
+  let found: FoundAdapter[] = [];
+  let chosen: FoundAdapter | undefined;
+  let failure: KtoError | undefined;
+  try {
+    found = await platform.listAdapters();
+    chosen = await platform.requestAdapter(selector);
+  } catch (error) {
+    failure = error instanceof KtoError ? error : new AdapterError(String(error), { cause: error });
+  }
+  const chosenIndex = found.findIndex(
+    (candidate) => candidate.kind === chosen?.kind && candidate.description === chosen.description,
+  );
+  const report = {
+    node: process.version,
+    os: `${process.platform} ${process.arch}`,
+    cpus: availableParallelism(),
+    memory_bytes: totalmem(),
+    packages: packageVersions(),
+    adapters: found.map((candidate, index) => reportAdapter(candidate, index, index === chosenIndex)),
+    reason: chosen === undefined ? null : reasonFor(chosen.kind, selector, found.length),
+    faster: chosen === undefined ? null : (fasterThan(chosen.kind) ?? null),
+    error: failure?.message ?? null,
+  };
+  return { report, failure };
+}
+
+function reportAdapter({ adapter, kind, description }: FoundAdapter, index: number, chosen: boolean): AdapterReport {
+  const limits = Object.fromEntries(shownLimits.map((name) => [name, adapter.limits[name]]));
+  const { subgroupMinSize, subgroupMaxSize } = adapter.info;
+  const features = [...adapter.features].map(String).sort();
+  const report = { index, kind, description, chosen, features, limits };
+  return subgroupMinSize > 0 ? { ...report, subgroup_sizes: [subgroupMinSize, subgroupMaxSize] } : report;
+}
+
+function reasonFor(kind: AdapterKind, selector: string, count: number): string {
+  if (selector !== "auto") return `adapter "${selector}" was asked for`;
+  if (count === 1) return "it is the only one";
+  if (kind === "hardware") return "a GPU comes first";
+  return `no GPU was found, and of the software adapters ${kind === "software" ? "it" : kind} comes first`;
+}
+
+/** What would be faster than an adapter of this kind, as a sentence; undefined for a GPU. */
+export function fasterThan(kind: AdapterKind, os: string = process.platform): string | undefined {
+  if (kind === "hardware") return undefined;
+  const gpu = "this is a software adapter: a GPU with its Vulkan, Metal or Direct3D 12 driver is far faster";
+  if (kind === "lavapipe" || os !== "linux") return `${gpu}.`;
+  return `${gpu}, and lavapipe about 4 times as fast (Debian and Ubuntu, as root: scripts/install-lavapipe.sh).`;
+}
+
+/** The report for people. */
+export function renderReport(report: DoctorReport, selector: string): string {
+  const packages = Object.entries(report.packages).map(([name, version]) => `${name} ${version ?? "not installed"}`);
+  const lines = [
+    `Node ${report.node}, ${report.os}, ${report.cpus} processors, ${formatBytes(report.memory_bytes)} of memory`,
+    packages.join(", "),
+    "",
+  ];
+  if (report.adapters.length === 0) lines.push("No adapter found.");
+  for (const adapter of report.adapters) {
+    lines.push(
+      `${adapter.chosen ? "*" : " "} ${adapter.index}  ${adapter.kind}: ${adapter.description}`,
+      ...(adapter.chosen ? [`     chosen: ${report.reason}`] : []),
+      `     features: ${usedFeatures.map((name) => `${adapter.features.includes(name) ? "" : "no "}${name}`).join(", ")}`,
+      ...(adapter.subgroup_sizes ? [`     subgroups: ${rangeText(adapter.subgroup_sizes)} threads`] : []),
+      ...Object.entries(adapter.limits).map(([name, value]) => `     ${name}: ${formatLimit(name, value)}`),
+    );
+  }
+  if (report.faster !== null) lines.push("", `Faster: ${report.faster}`);
+  if (report.adapters.length > 1 && selector === "auto") {
+    lines.push("", "Another adapter is chosen by --adapter with its number, its kind or a part of its name.");
+  }
+  return lines.join("\n");
+}
+
+function rangeText([low, high]: readonly [number, number]): string {
+  return low === high ? String(low) : `${low} to ${high}`;
+}
+
+function formatLimit(name: string, value: number): string {
+  return name.endsWith("Size") ? formatBytes(value) : String(value);
+}
+
+/** Binary units, as GPU limits are powers of two. */
+function formatBytes(bytes: number): string {
+  const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+  const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log2(bytes) / 10), units.length - 1);
+  return `${Number((bytes / 1024 ** power).toPrecision(3))} ${units[power]}`;
+}
+
+interface PackageManifest {
+  readonly name: string;
+  readonly version: string;
+  readonly dependencies?: Readonly<Record<string, string>>;
+}
+
+/** This package's own manifest: two folders up from src/cli and from dist/cli alike. */
+export function ownManifest(): PackageManifest {
+  return readManifest(join(dirname(fileURLToPath(import.meta.url)), "..", "..", "package.json"));
+}
+
+function packageVersions(): Record<string, string | null> {
+  const own = ownManifest();
+  const names = Object.keys(own.dependencies ?? {});
+  return { [own.name]: own.version, ...Object.fromEntries(names.map((name) => [name, installedVersion(name)])) };
+}
+
+/** By looking into the folders, since a package's "exports" may hide its package.json. */
+function installedVersion(name: string): string | null {
+  for (const folder of createRequire(import.meta.url).resolve.paths(name) ?? []) {
+    try {
+      return readManifest(join(folder, name, "package.json")).version;
+    } catch {
+      // Not in this folder; the next one up is tried.
+    }
+  }
+  return null;
+}
+
+function readManifest(path: string): PackageManifest {
+  return JSON.parse(readFileSync(path, "utf8")) as PackageManifest;
+}

@@ -1,0 +1,191 @@
+/**
+ * The spellings of options on a command line: --snake_case, --kebab-case, --name=value, --flag, --no_flag, name=value,
+ * and a YAML or JSON file. Later ones win; the file loses against all of them, wherever it stands. Types and ranges are
+ * not looked at here, except to tell a flag from an option that takes a value. commander prints the help and picks the
+ * command; it cannot read the values, because it loses the order between --name and name=value.
+ */
+import { Option } from "commander";
+import { parseDocument } from "yaml";
+import { ConfigError } from "../errors.ts";
+import {
+  booleanWord,
+  findOption,
+  normalName,
+  type OptionInfo,
+  optionInfos,
+  type ParseContext,
+  unknownOption,
+} from "../kto/parse-options.ts";
+import type { Command, OptionInput } from "./command.ts";
+import { readTextFile } from "./files.ts";
+
+interface Assignment {
+  /** As canonical as can be: the option's name, or the normalised spelling of a name that the schema lacks. */
+  readonly name: string;
+  readonly value: unknown;
+}
+
+/**
+ * Everything after the command's name, and the configuration file that it may name, as one record of values.
+ *
+ * @throws ConfigError for an unknown option, an option without its value, a stray word or a malformed file
+ * @throws FileError if the configuration file cannot be read
+ */
+export async function readOptions(args: readonly string[], command: Command): Promise<OptionInput> {
+  const infos = optionInfos(command.schema);
+  const assignments = readArguments(args, infos, command.context);
+  const file = assignments.findLast((assignment) => assignment.name === "config")?.value;
+  const values: Record<string, unknown> = {};
+  const inFile = new Set<string>();
+  const whereInFile = ` in ${String(file)}`;
+  if (file !== undefined) {
+    for (const [written, value] of Object.entries(await readConfigFile(String(file)))) {
+      const name = knownName(written, infos, command.context, whereInFile);
+      if (Object.hasOwn(values, name)) {
+        throw new ConfigError(`option "${name}" stands twice${whereInFile}, once as "${written}": keep one.`);
+      }
+      values[name] = value;
+      inFile.add(name);
+    }
+  }
+  const repeated = new Set<string>();
+  for (const { name, value } of assignments) {
+    if (name === "config") continue;
+    if (findOption(infos, name)?.kind === "strings") {
+      const earlier = repeated.has(name) ? (values[name] as unknown[]) : [];
+      values[name] = [...earlier, value];
+      repeated.add(name);
+    } else {
+      values[name] = value;
+    }
+    inFile.delete(name);
+  }
+  return { values, where: (name) => (inFile.has(name) ? whereInFile : "") };
+}
+
+/** The command line alone, in its order. */
+function readArguments(args: readonly string[], infos: readonly OptionInfo[], context: ParseContext): Assignment[] {
+  const assignments: Assignment[] = [];
+  for (let index = 0; index < args.length; index++) {
+    const word = args[index] ?? "";
+    const following = args[index + 1];
+    const flag = /^--([A-Za-z][\w-]*)(?:=([\s\S]*))?$/.exec(word);
+    const override = /^([A-Za-z_][\w-]*)=([\s\S]*)$/.exec(word);
+    if (override !== null) {
+      assignments.push({ name: knownName(override[1] ?? "", infos, context), value: override[2] ?? "" });
+    } else if (flag === null) {
+      if (!/\.(ya?ml|json)$/i.test(word)) {
+        throw new ConfigError(`unexpected "${word}": options are written --name value or name=value.`);
+      }
+      assignments.push({ name: "config", value: word });
+    } else if (flag[2] !== undefined) {
+      assignments.push({ name: knownName(flag[1] ?? "", infos, context), value: flag[2] });
+    } else {
+      const negated = negatedFlag(flag[1] ?? "", infos);
+      const name = negated ?? knownName(flag[1] ?? "", infos, context);
+      const known = findOption(infos, name);
+      const optionalValue = known?.kind === "boolean" || (known === undefined && name !== "config");
+      if (negated !== undefined) {
+        assignments.push({ name, value: false });
+      } else if (optionalValue && !isValueOfFlag(following, known !== undefined)) {
+        assignments.push({ name, value: true });
+      } else {
+        if (following === undefined || /^--[A-Za-z]/.test(following)) {
+          throw new ConfigError(`option "${word}" needs a value: ${known?.about.expects ?? "a YAML or JSON file"}.`);
+        }
+        assignments.push({ name, value: following });
+        index++;
+      }
+    }
+  }
+  return assignments;
+}
+
+/** Whether the word after a flag is its value; an option that the schema lacks may or may not be a flag. */
+function isValueOfFlag(word: string | undefined, known: boolean): boolean {
+  if (word === undefined) return false;
+  if (known) return booleanWord(word) !== undefined;
+  return !word.startsWith("--") && !word.includes("=");
+}
+
+/** `--no_shuffle_dataset`, as transformers writes it. */
+function negatedFlag(written: string, infos: readonly OptionInfo[]): string | undefined {
+  const name = normalName(written);
+  if (!name.startsWith("no_")) return undefined;
+  const info = findOption(infos, name.slice(3));
+  return info?.kind === "boolean" ? info.name : undefined;
+}
+
+/** The canonical name, also of options that are known only in order to be refused by their value. */
+function knownName(written: string, infos: readonly OptionInfo[], context: ParseContext, place = ""): string {
+  const name = normalName(written);
+  if (name === "config" && place === "") return name;
+  const info = findOption(infos, name);
+  if (info !== undefined) return info.name;
+  if (context.foreign?.has(name)) return name;
+  throw unknownOption(written, infos, { ...context, where: () => place });
+}
+
+/** A YAML or JSON file that holds one mapping. */
+async function readConfigFile(path: string): Promise<Record<string, unknown>> {
+  const text = await readTextFile(path, "configuration file");
+  const document = parseDocument(text, { prettyErrors: true });
+  const fault = document.errors[0];
+  if (fault !== undefined) {
+    const line = fault.linePos?.[0].line;
+    const reason = (fault.message.split("\n")[0] ?? "").replace(/ at line \d+, column \d+:?$/, "");
+    throw new ConfigError(`${path}${line === undefined ? "" : `:${line}`} cannot be parsed: ${reason}.`);
+  }
+  const value: unknown = document.toJS();
+  if (value === null || value === undefined) return {};
+  if (typeof value !== "object" || Array.isArray(value)) {
+    throw new ConfigError(`${path} does not hold options: expected lines of "name: value".`);
+  }
+  return value as Record<string, unknown>;
+}
+
+/** The options as commander's help shows them, grouped. */
+export function helpOptions(schema: Command["schema"]): Option[] {
+  const config = new Option("--config <file>", "options from a YAML or JSON file; those given here go before it");
+  const groups = new Map<string, Option[]>();
+  for (const info of optionInfos(schema)) {
+    const help = new Option(`--${info.name} ${placeholder(info)}`.trim(), helpText(info)).helpGroup(
+      `${info.about.group}:`,
+    );
+    groups.set(info.about.group, [...(groups.get(info.about.group) ?? []), help]);
+  }
+  return [...[...groups.values()].flat(), config.helpGroup("Other:")];
+}
+
+/** Short, so that a terminal of 80 columns has room for the description. */
+function placeholder(info: OptionInfo): string {
+  if (info.about.placeholder !== undefined) return `<${info.about.placeholder}>`;
+  const byKind = {
+    boolean: "",
+    choice: "<name>",
+    number: "<n>",
+    numberOrWord: "<n>",
+    string: "<text>",
+    strings: "<text>",
+  };
+  return byKind[info.kind];
+}
+
+function helpText(info: OptionInfo): string {
+  const notes: string[] = [];
+  if (info.required) notes.push("required");
+  if (info.kind === "choice") notes.push(info.words.join(" | "));
+  if (info.defaultValue !== undefined && info.defaultValue !== false && !Array.isArray(info.defaultValue)) {
+    notes.push(`default ${defaultText(info.defaultValue)}`);
+  }
+  if (info.kind === "boolean" && info.defaultValue === true) notes.push(`--no_${info.name} for false`);
+  const aliases = info.about.aliases ?? [];
+  if (aliases.length > 0) notes.push(`also --${aliases.join(", --")}`);
+  return info.about.description + (notes.length > 0 ? ` [${notes.join("; ")}]` : "");
+}
+
+/** 5e-6 and not 0.000005. */
+function defaultText(value: unknown): string {
+  const small = typeof value === "number" && value > 0 && value < 1e-3;
+  return small ? value.toExponential() : String(value);
+}

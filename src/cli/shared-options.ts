@@ -1,0 +1,31 @@
+/** Options that several commands have, taken from the trainer's so that names, ranges and defaults are the same. */
+import * as z from "zod";
+import { ktoOptions } from "../kto/config.ts";
+import { type OptionAbout, option } from "../kto/parse-options.ts";
+
+const trainer = ktoOptions.shape;
+
+/** An option of the trainer under another heading or description. */
+export function reuse<S extends z.ZodType>(schema: S, about: Partial<OptionAbout>): S {
+  return option(schema, { ...(schema.meta() as unknown as OptionAbout), ...about });
+}
+
+/** Every command has these. */
+export const commonOptions = {
+  adapter: trainer.adapter,
+  json: trainer.json,
+  log_level: trainer.log_level,
+  debug: trainer.debug,
+};
+
+/** The reference model of commands that compare two models and train none. */
+export const referenceModel = reuse(trainer.ref_model_name_or_path, {
+  description: "the reference model, for log-ratios",
+});
+
+export const evalBatchSize = option(z.number().int().min(1).default(8), {
+  group: "Model and data",
+  description: "rows computed at once",
+  expects: "a whole number of at least 1",
+  aliases: ["batch_size"],
+});

@@ -1,0 +1,73 @@
+/** Whole command lines: help, exit codes, one sentence on stderr and no stack trace. */
+import { describe, expect, test } from "vitest";
+import { kto } from "./streams.ts";
+
+const commands = ["train", "generate", "logps", "gradcheck", "doctor"];
+
+describe("help", () => {
+  test.each([[["--help"]], [["help"]], [["-h"]]])("kto %j lists the commands", async (words) => {
+    const { code, stdout, stderr } = await kto(...words);
+    expect([code, stderr]).toEqual([0, ""]);
+    for (const command of commands) expect(stdout).toMatch(new RegExp(`^ {2}${command} .*\\S`, "m"));
+  });
+
+  test("without a command the help goes to stderr and the exit code is that of a mistake", async () => {
+    const { code, stdout, stderr } = await kto();
+    expect([code, stdout]).toEqual([2, ""]);
+    expect(stderr).toContain("Commands:");
+  });
+
+  test("kto train --help: headings, TRL's names, defaults", async () => {
+    const { code, stdout } = await kto("train", "--beta", "3", "--help");
+    expect(code).toBe(0);
+    for (const heading of ["Model and data:", "KTO:", "Training:", "Optimizer (AdamW):", "Output:", "Examples:"]) {
+      expect(stdout).toContain(`\n${heading}\n`);
+    }
+    expect(stdout).toMatch(/--learning_rate <n> [^-]*\[default\s+5e-6\]/);
+    expect(stdout).toMatch(/--lr_scheduler_type <name> [^[]*\[constant \|\s+linear \|\s+cosine; default linear\]/);
+    expect(await kto("help", "train")).toMatchObject({ code: 0, stdout });
+  });
+
+  test.each(commands)("kto %s --help fits the terminal", async (command) => {
+    const { code, stdout } = await kto(command, "--help");
+    expect(code).toBe(0);
+    const [options = ""] = stdout.split("\nExamples:");
+    expect(Math.max(...options.split("\n").map((line) => line.length))).toBeLessThanOrEqual(80);
+  });
+
+  test("kto --version", async () => {
+    expect(await kto("--version")).toMatchObject({ code: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
+  });
+});
+
+describe("mistakes end in one sentence on stderr and a documented exit code", () => {
+  const files = ["--model", "m", "--dataset", "d", "--output_dir", "o"];
+
+  test.each([
+    [["trian"], 2, 'unknown command "trian": did you mean "train"?'],
+    [["help", "doktor"], 2, 'unknown command "doktor": did you mean "doctor"?'],
+    [["x"], 2, 'unknown command "x": commands are train, generate, logps, gradcheck, doctor.'],
+    [["--beta", "1"], 2, "a command comes first, then its options: kto <command> --beta; kto --help lists them."],
+    [["train"], 2, 'option "model_name_or_path" is required: a local Hugging Face model folder.'],
+    [["train", ...files, "--learningrate", "1"], 2, 'unknown option "learningrate": did you mean "learning_rate"?'],
+    [["train", ...files, "beta=-1"], 2, 'option "beta" is -1; it must be a number above 0.'],
+    [["logps", "--model", "m"], 2, 'option "dataset_name" is required: a local feedback file.'],
+    [["gradcheck", "--tolerance=0"], 2, 'option "model_name_or_path" is required: a local Hugging Face model folder.'],
+    [["doctor", "--modle", "m"], 2, 'unknown option "modle": --help lists the options.'],
+    [["train", "nowhere.yaml"], 7, "cannot read the configuration file nowhere.yaml: there is no such file."],
+  ])("kto %j", async (words, exitCode, sentence) => {
+    expect(await kto(...words)).toEqual({ code: exitCode, stdout: "", stderr: `error: ${sentence}\n` });
+  });
+
+  test("a microbatch of 1", async () => {
+    const { code, stderr } = await kto("train", ...files, "--per_device_train_batch_size=1");
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/^error: option "per_device_train_batch_size" is 1, .* use at least 2\.\n$/);
+  });
+
+  test("--debug adds the stack, even when the options cannot be read", async () => {
+    const { code, stderr } = await kto("train", "--debug", "--bata", "1");
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/^error: unknown option "bata".*\nConfigError: [\s\S]*\n {4}at /);
+  });
+});
