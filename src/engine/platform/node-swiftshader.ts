@@ -10,6 +10,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { brotliDecompress } from "node:zlib";
+import { AdapterError, errorMessage } from "../../errors.ts";
 
 const require = createRequire(import.meta.url);
 /** This package's own folder: three up from src/engine/platform and from dist/engine/platform alike. */
@@ -31,7 +32,10 @@ export async function swiftShaderFolder(): Promise<string | undefined> {
       await unpack(join(source.folder, "bin", "swiftshader.tar.br"), folder);
       return folder;
     } catch (error) {
-      if (!isReadOnly(error)) throw error;
+      if (isReadOnly(error)) continue;
+      throw new AdapterError(`SwiftShader could not be unpacked into ${folder}: ${errorMessage(error)}.`, {
+        cause: error,
+      });
     }
   }
   return undefined;
