@@ -254,9 +254,7 @@ export class Device {
     );
     const source = kernel.wgsl.split("\n").map((line, index) => `${String(index + 1).padStart(4)}  ${line}`);
     const reason = "error" in outcome ? errorMessage(outcome.error) : scopeError?.message;
-    throw new Error(
-      `kernel ${kernel.name} does not compile: ${reason}\n${messages.join("\n")}\n${source.join("\n")}`,
-    );
+    throw new Error(`kernel ${kernel.name} does not compile: ${reason}\n${messages.join("\n")}\n${source.join("\n")}`);
   }
 
   /** Submits encoded work; `work` is its estimated cost, from which waiting times are predicted. */
@@ -313,4 +311,3 @@ class WorkClock {
     }
   }
 }
-

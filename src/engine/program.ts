@@ -52,7 +52,9 @@ export class Program {
     const values = resolveValues(kernel, args);
     const [x, y = 1, z = 1] = kernel.grid(values);
     if (x * y * z === 0) return;
-    const tensors = kernel.bindings.map((binding) => (args as Readonly<Record<string, Tensor>>)[binding.name] as Tensor);
+    const tensors = kernel.bindings.map(
+      (binding) => (args as Readonly<Record<string, Tensor>>)[binding.name] as Tensor,
+    );
     tensors.forEach((tensor, index) => {
       this.#checkWindow(kernel, kernel.bindings[index]?.name ?? "", tensor);
     });
@@ -261,7 +263,13 @@ function encodeTransfer(encoder: GPUCommandEncoder, step: Exclude<Step, Dispatch
   if (step.type === "clear") {
     encoder.clearBuffer(step.tensor.buffer, step.tensor.offset, byteLength(step.tensor));
   } else {
-    encoder.copyBufferToBuffer(step.from.buffer, step.from.offset, step.to.buffer, step.to.offset, byteLength(step.from));
+    encoder.copyBufferToBuffer(
+      step.from.buffer,
+      step.from.offset,
+      step.to.buffer,
+      step.to.offset,
+      byteLength(step.from),
+    );
   }
 }
 

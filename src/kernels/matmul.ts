@@ -33,25 +33,18 @@ const cache = new Map<string, MatmulKernel>();
  * `residual[M, N]`, `accumulate` adds what `out` held; pass any other small tensor for an operand that is not used.
  */
 export function matmul(layout: MatmulLayout, shape: MatmulShape, facts: AdapterFacts): MatmulKernel {
-  const { M, N, K } = shape;
-  const contiguousA = layout === "TN" ? M : K;
-  const contiguousB = layout === "NT" ? K : N;
-  const variant = {
-    layout,
-    vectorLoads: contiguousA % 4 === 0 && contiguousB % 4 === 0 && K % 4 === 0,
-    vectorStores: N % 4 === 0,
-    subgroupSize: facts.subgroupSize,
-  };
+  const variant = productVariant(layout, shape, facts);
   const key = JSON.stringify(variant);
   let found = cache.get(key);
   if (found === undefined) {
-    found = variant.subgroupSize >= 4 ? subgroupMatmul(variant) : tiledMatmul(variant);
+    found = buildMatmul(variant);
     cache.set(key, found);
   }
   return found;
 }
 
-interface Variant {
+/** What a product's text depends on. */
+export interface ProductVariant {
   readonly layout: MatmulLayout;
   /** Operands are read as vec4f: their contiguous axis and K are multiples of 4. */
   readonly vectorLoads: boolean;
@@ -60,28 +53,58 @@ interface Variant {
   readonly subgroupSize: number;
 }
 
-function declaration(variant: Variant, rows: number, columns: number, enable: readonly string[], wgsl: string) {
+/** The variant for a shape: vectors wherever the contiguous axes allow them. */
+export function productVariant(layout: MatmulLayout, { M, N, K }: MatmulShape, facts: AdapterFacts): ProductVariant {
+  const contiguousA = layout === "TN" ? M : K;
+  const contiguousB = layout === "NT" ? K : N;
+  return {
+    layout,
+    vectorLoads: contiguousA % 4 === 0 && contiguousB % 4 === 0 && K % 4 === 0,
+    vectorStores: N % 4 === 0,
+    subgroupSize: facts.subgroupSize,
+  };
+}
+
+/** The declarations of the two operands, named a and b, for a kernel that computes a product. */
+export function operandBindings(variant: ProductVariant): { a: string; b: string } {
   const operand = variant.vectorLoads ? " as vec4f" : "";
+  return {
+    a: `f32[${variant.layout === "TN" ? "K, M" : "M, K"}]${operand}`,
+    b: `f32[${variant.layout === "NT" ? "N, K" : "K, N"}]${operand}`,
+  };
+}
+
+function buildMatmul(variant: ProductVariant): MatmulKernel {
+  const tile = productTile(variant);
   const result = variant.vectorStores ? " as vec4f" : "";
   return kernel({
     name: `matmul${variant.layout}`,
     read: {
-      a: `f32[${variant.layout === "TN" ? "K, M" : "M, K"}]${operand}`,
-      b: `f32[${variant.layout === "NT" ? "N, K" : "K, N"}]${operand}`,
+      ...operandBindings(variant),
       bias: "f32[biasSize]",
       residual: `f32[residualRows, residualColumns]${result}`,
     },
     write: { out: `f32[M, N]${result}` },
     uniforms: { M: "u32", N: "u32", K: "u32", hasBias: "u32", hasResidual: "u32", accumulate: "u32" },
-    enable,
-    wgsl,
-    grid: ({ M = 0, N = 0 }) => [Math.ceil(N / columns), Math.ceil(M / rows)],
+    enable: tile.enable,
+    wgsl: /* wgsl */ `${tile.declarations}
+${epilogue(variant)}
+
+@compute @workgroup_size(${tile.groupSize})
+fn main(${tile.parameters}) {
+  let firstRow = group.y * ${tile.rows}u;
+  let firstColumn = group.x * ${tile.columns}u;
+  ${tile.setup}
+  ${tile.product}
+  ${tile.sums.map(({ name, row }) => `store(${row}, column, ${name});`).join("\n  ")}
+}`,
+    grid: ({ M = 0, N = 0 }) => [Math.ceil(N / tile.columns), Math.ceil(M / tile.rows)],
     cost: ({ M = 0, N = 0, K = 0 }) => ({ flops: 2 * M * N * K, bytes: 4 * (M * K + K * N + M * N) }),
   });
 }
 
 /** `store(row, column, value)`: four neighbouring columns through the epilogue, whatever lies outside left alone. */
-function epilogue(variant: Variant): string {
+function epilogue(variant: ProductVariant): string {
   if (variant.vectorStores) {
     return /* wgsl */ `
 fn store(row: u32, column: u32, product: vec4f) {
@@ -116,7 +139,7 @@ fn store(row: u32, column: u32, product: vec4f) {
  * `readA(line, at)` and `readB(line, at)`: four contiguous elements of an operand from column `at` of its stored row
  * `line`. Vector loads clamp (what lies outside meets only results that are never stored); scalar loads give zeros.
  */
-function operandLoads(variant: Variant): string {
+function operandLoads(variant: ProductVariant): string {
   const lines = { a: variant.layout === "TN" ? "u.K" : "u.M", b: variant.layout === "NT" ? "u.N" : "u.K" };
   const widths = { a: variant.layout === "TN" ? "u.M" : "u.K", b: variant.layout === "NT" ? "u.K" : "u.N" };
   return (["a", "b"] as const)
@@ -140,47 +163,75 @@ fn ${load}(line: u32, at: u32) -> vec4f {
     .join("\n");
 }
 
+/**
+ * A tile of a product in registers: WGSL that other kernels build their own epilogue on. The entry point has the
+ * parameters `group` and `lane` and declares `firstRow` and `firstColumn`; after `setup` and `product`, each of `sums`
+ * is a vec4f: the columns `column` to `column + 3` of its row. M, N and K are members of the uniforms.
+ */
+export interface ProductTile {
+  readonly enable: readonly string[];
+  readonly groupSize: number;
+  /** Result rows and columns that one workgroup covers. */
+  readonly rows: number;
+  readonly columns: number;
+  readonly declarations: string;
+  readonly parameters: string;
+  /** Once, after `firstRow`. */
+  readonly setup: string;
+  /** Declares the sums and computes them for `firstRow` and `firstColumn`. */
+  readonly product: string;
+  readonly sums: readonly { readonly name: string; readonly row: string }[];
+  /** `columnsMax(value, lane)` and `columnsSum(value, lane)`: over all invocations that share the caller's rows. */
+  readonly acrossColumns: string;
+  /** Is this invocation the one that writes for its rows? */
+  readonly leads: string;
+}
+
+/** The tile for a variant: by subgroups of a known size where there are, else in workgroup memory. */
+export function productTile(variant: ProductVariant): ProductTile {
+  return variant.subgroupSize >= 4 ? subgroupTile(variant) : workgroupTile(variant);
+}
+
 /** Rows of the result per subgroup: enough to use each vec4 of B often, few enough accumulators not to spill. */
 const SUBGROUP_ROWS = 16;
 /** In TN a lane's vec4 of A holds four rows, so a subgroup covers more of them for the same loads. */
 const SUBGROUP_ROWS_TN = 32;
 
-function subgroupMatmul(variant: Variant): MatmulKernel {
+const range = (count: number) => Array.from({ length: count }, (_, index) => index);
+const COMPONENTS = ["x", "y", "z", "w"];
+
+function subgroupTile(variant: ProductVariant): ProductTile {
   const lanes = variant.subgroupSize;
   const transposedA = variant.layout === "TN";
   const rows = transposedA ? Math.min(SUBGROUP_ROWS_TN, 4 * lanes) : SUBGROUP_ROWS;
-  const columns = 4 * lanes;
-  const range = (count: number) => Array.from({ length: count }, (_, index) => index);
   const registers = transposedA ? 4 : Math.max(1, rows / lanes);
   const loadA = transposedA
     ? [
         ...range(4).map((i) => `let s${i} = readA(k + ${i}u, ownRow);`),
-        ...["x", "y", "z", "w"].map((c, i) => `let a${i} = vec4f(s0.${c}, s1.${c}, s2.${c}, s3.${c});`),
+        ...COMPONENTS.map((c, i) => `let a${i} = vec4f(s0.${c}, s1.${c}, s2.${c}, s3.${c});`),
       ]
     : range(registers).map((i) => `let a${i} = readA(ownRow + ${i * lanes}u, k);`);
   const loadB =
     variant.layout === "NT"
       ? [
           ...range(4).map((i) => `let t${i} = readB(column + ${i}u, k);`),
-          ...["x", "y", "z", "w"].map((c, i) => `let b${i} = vec4f(t0.${c}, t1.${c}, t2.${c}, t3.${c});`),
+          ...COMPONENTS.map((c, i) => `let b${i} = vec4f(t0.${c}, t1.${c}, t2.${c}, t3.${c});`),
         ]
       : range(4).map((i) => `let b${i} = readB(k + ${i}u, column);`);
   const broadcast = (row: number) =>
     transposedA
       ? `subgroupBroadcast(a${row % 4}, ${Math.floor(row / 4)}u)`
       : `subgroupBroadcast(a${Math.floor(row / lanes) % registers}, ${row % lanes}u)`;
-  const ownRow = transposedA
-    ? `firstRow + (lane % ${rows / 4}u) * 4u`
-    : `firstRow + lane % ${Math.min(lanes, rows)}u`;
-  const body = /* wgsl */ `
-${operandLoads(variant)}
-${epilogue(variant)}
-
-@compute @workgroup_size(${lanes})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
-  let firstRow = group.y * ${rows}u;
-  let column = group.x * ${columns}u + lane * 4u;
-  let ownRow = ${ownRow};
+  const ownRow = transposedA ? `(lane % ${rows / 4}u) * 4u` : `lane % ${Math.min(lanes, rows)}u`;
+  return {
+    enable: ["subgroups"],
+    groupSize: lanes,
+    rows,
+    columns: 4 * lanes,
+    declarations: operandLoads(variant),
+    parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
+    setup: `let ownRow = firstRow + ${ownRow};`,
+    product: /* wgsl */ `let column = firstColumn + lane * 4u;
 ${range(rows)
   .map((row) => `  var sum${row} = vec4f();`)
   .join("\n")}
@@ -193,84 +244,90 @@ ${range(rows)
       sum${row} = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum${row})))); }`,
   )
   .join("\n")}
-  }
-${range(rows)
-  .map((row) => `  store(firstRow + ${row}u, column, sum${row});`)
-  .join("\n")}
-}`;
-  return declaration(variant, rows, columns, ["subgroups"], body);
+  }`,
+    sums: range(rows).map((row) => ({ name: `sum${row}`, row: `firstRow + ${row}u` })),
+    acrossColumns: /* wgsl */ `
+fn columnsMax(value: f32, lane: u32) -> f32 { return subgroupMax(value); }
+fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
+`,
+    leads: "lane == 0u",
+  };
 }
 
 const TILE = 32;
 const TILE_K = 16;
+/** Invocations of a workgroup: 8 rows of 8, each with 4 rows by 4 columns of the result. */
 const TILE_GROUP = 64;
 
-function tiledMatmul(variant: Variant): MatmulKernel {
-  // Tiles are stored k-major, in vec4s of four rows of A or four columns of B: [TILE_K][TILE / 4].
-  const tile = (name: "A" | "B", alongK: boolean, first: string) => {
-    const quads = (TILE * TILE_K) / 4;
-    const perInvocation = quads / TILE_GROUP;
-    return alongK
-      ? /* wgsl */ `
-    for (var i = 0u; i < ${perInvocation}u; i++) { // stored rows run along k: read four k, scatter
+function workgroupTile(variant: ProductVariant): ProductTile {
+  // Tiles lie k-major, [TILE_K][TILE]. An operand whose stored rows run along k is scattered on the way in.
+  const loadTile = (name: "A" | "B", alongK: boolean, first: string) => {
+    const perInvocation = (TILE * TILE_K) / 4 / TILE_GROUP;
+    const quadsPerLine = (alongK ? TILE_K : TILE) / 4;
+    const places = alongK
+      ? range(4).map((i) => `(at + ${i}u) * ${TILE}u + line`)
+      : range(4).map((i) => `line * ${TILE}u + at + ${i}u`);
+    return /* wgsl */ `
+    for (var i = 0u; i < ${perInvocation}u; i++) {
       let quad = i * ${TILE_GROUP}u + lane;
-      let line = quad / ${TILE_K / 4}u;
-      let at = (quad % ${TILE_K / 4}u) * 4u;
-      let value = read${name}(${first} + line, k + at);
-      tile${name}[at * ${TILE}u + line] = value.x;
-      tile${name}[(at + 1u) * ${TILE}u + line] = value.y;
-      tile${name}[(at + 2u) * ${TILE}u + line] = value.z;
-      tile${name}[(at + 3u) * ${TILE}u + line] = value.w;
-    }`
-      : /* wgsl */ `
-    for (var i = 0u; i < ${perInvocation}u; i++) { // stored rows run along the result
-      let quad = i * ${TILE_GROUP}u + lane;
-      let line = quad / ${TILE / 4}u;
-      let at = (quad % ${TILE / 4}u) * 4u;
-      let value = read${name}(k + line, ${first} + at);
-      let place = line * ${TILE}u + at;
-      tile${name}[place] = value.x;
-      tile${name}[place + 1u] = value.y;
-      tile${name}[place + 2u] = value.z;
-      tile${name}[place + 3u] = value.w;
+      let line = quad / ${quadsPerLine}u;
+      let at = (quad % ${quadsPerLine}u) * 4u;
+      let value = ${alongK ? `read${name}(${first} + line, k + at)` : `read${name}(k + line, ${first} + at)`};
+      ${places.map((place, i) => `tile${name}[${place}] = value.${COMPONENTS[i]};`).join("\n      ")}
     }`;
   };
-  const body = /* wgsl */ `
-${operandLoads(variant)}
-${epilogue(variant)}
+  return {
+    enable: [],
+    groupSize: TILE_GROUP,
+    rows: TILE,
+    columns: TILE,
+    declarations: /* wgsl */ `${operandLoads(variant)}
 var<workgroup> tileA: array<f32, ${TILE * TILE_K}>;
-var<workgroup> tileB: array<f32, ${TILE * TILE_K}>;
-
-@compute @workgroup_size(${TILE_GROUP})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let firstRow = group.y * ${TILE}u;
-  let firstColumn = group.x * ${TILE}u;
-  let row = (lane / 8u) * 4u;
-  let column = (lane % 8u) * 4u;
-  var sum0 = vec4f();
-  var sum1 = vec4f();
-  var sum2 = vec4f();
-  var sum3 = vec4f();
+var<workgroup> tileB: array<f32, ${TILE * TILE_K}>;`,
+    parameters: "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32",
+    setup: "let ownRow = (lane / 8u) * 4u;",
+    product: /* wgsl */ `let ownColumn = (lane % 8u) * 4u;
+  let column = firstColumn + ownColumn;
+${range(4)
+  .map((row) => `  var sum${row} = vec4f();`)
+  .join("\n")}
   for (var k = 0u; k < u.K; k += ${TILE_K}u) {
     workgroupBarrier();
-    ${tile("A", variant.layout !== "TN", "firstRow")}
-    ${tile("B", variant.layout === "NT", "firstColumn")}
+    ${loadTile("A", variant.layout !== "TN", "firstRow")}
+    ${loadTile("B", variant.layout === "NT", "firstColumn")}
     workgroupBarrier();
     // Vector loads past K read clamped values: only the k that exist take part.
     let last = min(${TILE_K}u, u.K - k);
     for (var i = 0u; i < last; i++) {
       let at = i * ${TILE}u;
-      let b = vec4f(tileB[at + column], tileB[at + column + 1u], tileB[at + column + 2u], tileB[at + column + 3u]);
-      sum0 = fma(vec4f(tileA[at + row]), b, sum0);
-      sum1 = fma(vec4f(tileA[at + row + 1u]), b, sum1);
-      sum2 = fma(vec4f(tileA[at + row + 2u]), b, sum2);
-      sum3 = fma(vec4f(tileA[at + row + 3u]), b, sum3);
+      let b = vec4f(${range(4)
+        .map((c) => `tileB[at + ownColumn + ${c}u]`)
+        .join(", ")});
+${range(4)
+  .map((row) => `      sum${row} = fma(vec4f(tileA[at + ownRow + ${row}u]), b, sum${row});`)
+  .join("\n")}
     }
-  }
-  store(firstRow + row, firstColumn + column, sum0);
-  store(firstRow + row + 1u, firstColumn + column, sum1);
-  store(firstRow + row + 2u, firstColumn + column, sum2);
-  store(firstRow + row + 3u, firstColumn + column, sum3);
-}`;
-  return declaration(variant, TILE, TILE, [], body);
+  }`,
+    sums: range(4).map((row) => ({ name: `sum${row}`, row: `firstRow + ownRow + ${row}u` })),
+    acrossColumns: /* wgsl */ `
+var<workgroup> acrossColumns: array<f32, ${TILE_GROUP}>;
+fn columnsMax(value: f32, lane: u32) -> f32 {
+  workgroupBarrier();
+  acrossColumns[lane] = value;
+  workgroupBarrier();
+  var result = value;
+  for (var i = 0u; i < 8u; i++) { result = max(result, acrossColumns[lane / 8u * 8u + i]); }
+  return result;
+}
+fn columnsSum(value: f32, lane: u32) -> f32 {
+  workgroupBarrier();
+  acrossColumns[lane] = value;
+  workgroupBarrier();
+  var result = 0.0;
+  for (var i = 0u; i < 8u; i++) { result += acrossColumns[lane / 8u * 8u + i]; }
+  return result;
+}
+`,
+    leads: "lane % 8u == 0u",
+  };
 }

@@ -1,0 +1,117 @@
+/**
+ * The KTO objective (Ethayarajh et al., 2024), from log-probabilities of sequences to one coefficient per sequence.
+ * For m examples, log-probabilities being sums over completion tokens:
+ *
+ *   r_i = policy(x_i, y_i) - reference(x_i, y_i)               implied reward
+ *   k_i = policy(x_i, y_j) - reference(x_i, y_j)               mismatched pair, j = (i + 1) mod m
+ *   z0  = max(0, mean k_i)                                     reference point; no gradient flows through it
+ *   u_i = beta (r_i - z0) desirable,  beta (z0 - r_i) undesirable
+ *   loss = mean_i lambda_i (1 - sigmoid(u_i)) = mean_i lambda_i sigmoid(-u_i)
+ *   coefficient_i = dLoss / dPolicy_i = -+ beta lambda_i sigmoid(u_i) sigmoid(-u_i) / m
+ *
+ * Entries [0, m) of the log-probabilities are the examples, [m, 2 m) the mismatched pairs. The sum over pairs has a
+ * kernel of its own, so that a reference point can span several microbatches.
+ */
+import { STEP_NUMBERS } from "./adamw.ts";
+import { kernel } from "./kernel.ts";
+import { sigmoid } from "./wgsl.ts";
+
+/** Places in the running sums of a logging window, f32[24]; the host divides and clears them. */
+export const METRIC_SUMS = {
+  loss: 0,
+  microbatches: 1,
+  referencePoint: 2,
+  unclampedReferencePoint: 3,
+  pairs: 4,
+  selfPairs: 5,
+  desirable: 6,
+  undesirable: 7,
+  desirableReward: 8,
+  undesirableReward: 9,
+  desirableLogProb: 10,
+  undesirableLogProb: 11,
+  /** Examples whose r_i - z0 has the sign of their label. */
+  correct: 12,
+  /** Examples with sigmoid(u)(1 - sigmoid(u)) below 0.01: they hardly move the model any more. */
+  saturated: 13,
+  size: 24,
+} as const;
+
+/** pairSum [2] += (sum of k_i, their number) over the pairs that are valid (flag not 0). */
+export const mismatchedPairSum = kernel({
+  name: "mismatchedPairSum",
+  read: { policy: "f32[2*m]", reference: "f32[2*m]", pairValid: "u32[m]" },
+  write: { pairSum: "f32[2]" },
+  uniforms: { m: "u32" },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(1)
+fn main() {
+  var sum = 0.0;
+  var count = 0.0;
+  for (var i = 0u; i < u.m; i++) {
+    if (pairValid[i] == 0u) { continue; }
+    sum += policy[u.m + i] - reference[u.m + i];
+    count += 1.0;
+  }
+  pairSum[0] += sum;
+  pairSum[1] += count;
+}`,
+  grid: () => [1],
+  cost: ({ m = 0 }) => ({ flops: 2 * m, bytes: 12 * m }),
+});
+
+/**
+ * coefficients [m + 1] (the last is zero, for rows of no example), and the sums of METRIC_SUMS. `S` entries of policy
+ * and reference: 2 m, or m when z0 is 0 by choice and no pairs were computed. pairSum must be zero in that case.
+ */
+export const ktoObjective = kernel({
+  name: "ktoObjective",
+  read: {
+    policy: "f32[S]",
+    reference: "f32[S]",
+    desirable: "u32[m]",
+    pairSum: "f32[2]",
+    step: `f32[${STEP_NUMBERS.size}]`,
+  },
+  write: { coefficients: "f32[c]", metrics: `f32[${METRIC_SUMS.size}]` },
+  uniforms: { m: "u32", S: "u32", beta: "f32", desirableWeight: "f32", undesirableWeight: "f32" },
+  wgsl: /* wgsl */ `${sigmoid}
+@compute @workgroup_size(1)
+fn main() {
+  let mean = select(0.0, pairSum[0] / pairSum[1], pairSum[1] > 0.0);
+  let z0 = max(0.0, mean);
+  let share = 1.0 / f32(u.m);
+  var loss = 0.0;
+  for (var i = 0u; i < u.m; i++) {
+    let reward = policy[i] - reference[i];
+    let good = desirable[i] != 0u;
+    let sign = select(-1.0, 1.0, good);
+    let weight = select(u.undesirableWeight, u.desirableWeight, good);
+    let gain = sign * (reward - z0);
+    let utility = u.beta * gain;
+    let slope = sigmoid(utility) * sigmoid(-utility);
+    loss += weight * sigmoid(-utility) * share;
+    coefficients[i] = -sign * weight * u.beta * slope * share * step[${STEP_NUMBERS.microbatchWeight}];
+    if (good) {
+      metrics[${METRIC_SUMS.desirable}] += 1.0;
+      metrics[${METRIC_SUMS.desirableReward}] += u.beta * reward;
+      metrics[${METRIC_SUMS.desirableLogProb}] += policy[i];
+    } else {
+      metrics[${METRIC_SUMS.undesirable}] += 1.0;
+      metrics[${METRIC_SUMS.undesirableReward}] += u.beta * reward;
+      metrics[${METRIC_SUMS.undesirableLogProb}] += policy[i];
+    }
+    if (gain > 0.0) { metrics[${METRIC_SUMS.correct}] += 1.0; }
+    if (slope < 0.01) { metrics[${METRIC_SUMS.saturated}] += 1.0; }
+  }
+  coefficients[u.m] = 0.0;
+  metrics[${METRIC_SUMS.loss}] += loss;
+  metrics[${METRIC_SUMS.microbatches}] += 1.0;
+  metrics[${METRIC_SUMS.referencePoint}] += z0;
+  metrics[${METRIC_SUMS.unclampedReferencePoint}] += mean;
+  metrics[${METRIC_SUMS.pairs}] += f32(u.S - u.m);
+  metrics[${METRIC_SUMS.selfPairs}] += f32(u.S - u.m) - select(0.0, pairSum[1], u.S > u.m);
+}`,
+  grid: () => [1],
+  cost: ({ m = 0 }) => ({ flops: 20 * m, bytes: 16 * m }),
+});

@@ -1,0 +1,250 @@
+/**
+ * The language-model head, fused with log-softmax and gather: log-probabilities of given tokens without ever forming
+ * the [tokens, vocabulary] matrix.
+ *
+ *   logits = hidden table^T                                  hidden [N, C], table [V, C]
+ *   logProb[n] = logits[n, target[n]] - logSumExp(logits[n])
+ *   dLogits[n, v] = coefficient[n] (onehot(target[n])[v] - softmax(logits[n])[v])
+ *   dHidden = dLogits table,  dTable += dLogits^T hidden
+ *
+ * Pass 1 runs over the vocabulary in splits, keeping a running maximum and sum per row in registers (the online
+ * log-sum-exp of Milakov and Gimelshein, 2018); two numbers per row and split are written, then combined. Pass 2 is
+ * given one coefficient per sequence, recomputes the logits of one window of the vocabulary at a time into dLogits of
+ * that window, and two ordinary products follow (`matmul`). The caller walks the windows.
+ */
+import { type Kernel, kernel } from "./kernel.ts";
+import { operandBindings, productTile, productVariant } from "./matmul.ts";
+import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
+
+/** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */
+const LOWEST = "-3.0e38";
+
+/** A head row that belongs to no sequence: its coefficient is zero. */
+export const NO_SEQUENCE = 0xffffffff;
+
+type ForwardKernel = Kernel<
+  "a" | "b" | "targets" | "partials" | "targetLogits",
+  "M" | "N" | "K" | "splits" | "firstSplit" | "splitColumns" | "windowStart"
+>;
+type GradientKernel = Kernel<
+  "a" | "b" | "targets" | "sequences" | "logSumExp" | "coefficients" | "dLogits",
+  "M" | "N" | "K" | "S" | "windowStart"
+>;
+
+const forwardCache = new Map<string, ForwardKernel>();
+const gradientCache = new Map<string, GradientKernel>();
+
+/**
+ * Pass 1 over one window of the table: a = hidden [M, K], b = table rows [windowStart, windowStart + N). Writes
+ * partials [splits, M, 2] = (maximum, sum of exp(logit - maximum)) for its splits from `firstSplit` on, each of
+ * `splitColumns` tokens, and the target's logit where the target lies in the window.
+ */
+export function logSoftmaxGatherForward(M: number, N: number, K: number, facts: AdapterFacts): ForwardKernel {
+  const variant = productVariant("NT", { M, N, K }, facts);
+  const key = JSON.stringify([variant.vectorLoads, variant.subgroupSize]);
+  const known = forwardCache.get(key);
+  if (known !== undefined) return known;
+  const tile = productTile(variant);
+  const built = kernel({
+    name: "logSoftmaxGatherForward",
+    read: { ...operandBindings(variant), targets: "u32[M]" },
+    write: { partials: "f32[splits, M, 2]", targetLogits: "f32[M]" },
+    uniforms: {
+      M: "u32",
+      N: "u32",
+      K: "u32",
+      splits: "u32",
+      firstSplit: "u32",
+      splitColumns: "u32",
+      windowStart: "u32",
+    },
+    enable: tile.enable,
+    wgsl: /* wgsl */ `${tile.declarations}
+${tile.acrossColumns}
+struct Running { highest: f32, sum: f32 }
+
+/// Takes four more logits of a row into its running maximum and sum; columns at and beyond \`end\` do not exist.
+fn take(running: Running, logits: vec4f, column: u32, end: u32) -> Running {
+  let inside = vec4u(column, column + 1u, column + 2u, column + 3u) < vec4u(end);
+  let x = select(vec4f(${LOWEST}), logits, inside);
+  let highest = max(running.highest, max(max(x.x, x.y), max(x.z, x.w)));
+  let terms = select(vec4f(), exp(x - highest), inside);
+  return Running(highest, running.sum * exp(running.highest - highest) + dot(terms, vec4f(1.0)));
+}
+
+@compute @workgroup_size(${tile.groupSize})
+fn main(${tile.parameters}) {
+  let firstRow = group.y * ${tile.rows}u;
+  let start = group.x * u.splitColumns;
+  let end = min(start + u.splitColumns, u.N);
+  ${tile.setup}
+  ${tile.sums
+    .map(
+      ({ row }, i) => `var running${i} = Running(${LOWEST}, 0.0);
+  let target${i} = targets[min(${row}, u.M - 1u)] - u.windowStart;`,
+    )
+    .join("\n  ")}
+  for (var firstColumn = start; firstColumn < end; firstColumn += ${tile.columns}u) {
+    ${tile.product}
+    ${tile.sums
+      .map(
+        ({ name, row }, i) => `running${i} = take(running${i}, ${name}, column, end);
+    if (target${i} - column < 4u && target${i} < end && ${row} < u.M) { targetLogits[${row}] = ${name}[target${i} - column]; }`,
+      )
+      .join("\n    ")}
+  }
+  let base = (u.firstSplit + group.x) * u.M;
+  ${tile.sums
+    .map(
+      ({ row }, i) => `{
+    let highest = columnsMax(running${i}.highest, lane);
+    let sum = columnsSum(running${i}.sum * exp(running${i}.highest - highest), lane);
+    if (${tile.leads} && ${row} < u.M) {
+      partials[2u * (base + ${row})] = highest;
+      partials[2u * (base + ${row}) + 1u] = sum;
+    }
+  }`,
+    )
+    .join("\n  ")}
+}`,
+    grid: ({ M: rows = 0, N: columns = 0, splitColumns = 1 }) => [
+      Math.ceil(columns / splitColumns),
+      Math.ceil(rows / tile.rows),
+    ],
+    cost: ({ M: rows = 0, N: columns = 0, K: inner = 0 }) => ({
+      flops: 2 * rows * columns * inner + 6 * rows * columns,
+      bytes: 4 * (rows * inner + columns * inner),
+    }),
+  });
+  forwardCache.set(key, built);
+  return built;
+}
+
+/** Tokens per split of pass 1: a multiple of every tile's width, enough splits to fill a device, few to combine. */
+export function splitColumns(vocabularySize: number): number {
+  const step = 256;
+  return Math.max(step, Math.ceil(vocabularySize / 16 / step) * step);
+}
+
+/** partials [splits, N, 2], targetLogits [N] -> logProbs [N], logSumExp [N]. */
+export const logSoftmaxGatherCombine = kernel({
+  name: "logSoftmaxGatherCombine",
+  read: { partials: "f32[splits, N, 2]", targetLogits: "f32[N]" },
+  write: { logProbs: "f32[N]", logSumExp: "f32[N]" },
+  uniforms: { N: "u32", splits: "u32" },
+  wgsl: /* wgsl */ `
+fn element(row: u32) {
+  var highest = ${LOWEST};
+  for (var split = 0u; split < u.splits; split++) { highest = max(highest, partials[2u * (split * u.N + row)]); }
+  var sum = 0.0;
+  for (var split = 0u; split < u.splits; split++) {
+    let at = 2u * (split * u.N + row);
+    sum += partials[at + 1u] * exp(partials[at] - highest);
+  }
+  let total = highest + log(sum);
+  logSumExp[row] = total;
+  logProbs[row] = targetLogits[row] - total;
+}
+${elementwise("u.N")}`,
+  grid: ({ N = 0 }) => elementwiseGrid(N),
+  cost: ({ N = 0, splits = 0 }) => ({ flops: 4 * N * splits, bytes: 8 * N * splits }),
+});
+
+/** sums [S] = per sequence the sum of logProbs over its head rows [ranges[s].x, ranges[s].y). */
+export const sequenceSums = kernel({
+  name: "sequenceSums",
+  read: { logProbs: "f32[N]", ranges: "u32[S, 2]" },
+  write: { sums: "f32[S]" },
+  uniforms: { S: "u32", N: "u32" },
+  wgsl: /* wgsl */ `
+// Neumaier's compensated sum: a sequence of a thousand tokens loses no digits that its terms have.
+fn element(sequence: u32) {
+  var sum = 0.0;
+  var lost = 0.0;
+  for (var n = ranges[2u * sequence]; n < ranges[2u * sequence + 1u]; n++) {
+    let term = logProbs[n];
+    let next = sum + term;
+    lost += select((term - next) + sum, (sum - next) + term, abs(sum) >= abs(term));
+    sum = next;
+  }
+  sums[sequence] = sum + lost;
+}
+${elementwise("u.S")}`,
+  grid: ({ S = 0 }) => elementwiseGrid(S),
+  cost: ({ N = 0 }) => ({ flops: 4 * N, bytes: 4 * N }),
+});
+
+/**
+ * Pass 2 over one window: dLogits [M, N] = coefficients[sequences[row]] (onehot - softmax) for the table rows from
+ * `windowStart`; rows with NO_SEQUENCE give zeros.
+ */
+export function logSoftmaxGatherGradient(M: number, N: number, K: number, facts: AdapterFacts): GradientKernel {
+  const variant = productVariant("NT", { M, N, K }, facts);
+  const key = JSON.stringify([variant.vectorLoads, variant.vectorStores, variant.subgroupSize]);
+  const known = gradientCache.get(key);
+  if (known !== undefined) return known;
+  const tile = productTile(variant);
+  const store = variant.vectorStores
+    ? "if (column < u.N) { dLogits[(row * u.N + column) / 4u] = value; }"
+    : `for (var c = 0u; c < 4u; c++) {
+    if (column + c < u.N) { dLogits[row * u.N + column + c] = value[c]; }
+  }`;
+  const built = kernel({
+    name: "logSoftmaxGatherGradient",
+    read: {
+      ...operandBindings(variant),
+      targets: "u32[M]",
+      sequences: "u32[M]",
+      logSumExp: "f32[M]",
+      coefficients: "f32[S]",
+    },
+    write: { dLogits: `f32[M, N]${variant.vectorStores ? " as vec4f" : ""}` },
+    uniforms: { M: "u32", N: "u32", K: "u32", S: "u32", windowStart: "u32" },
+    enable: tile.enable,
+    wgsl: /* wgsl */ `${tile.declarations}
+fn store(row: u32, column: u32, logits: vec4f) {
+  if (row >= u.M) { return; }
+  var coefficient = 0.0;
+  if (sequences[row] < u.S) { coefficient = coefficients[sequences[row]]; }
+  let goal = targets[row] - u.windowStart;
+  let hit = vec4u(column, column + 1u, column + 2u, column + 3u) == vec4u(goal);
+  let value = coefficient * (select(vec4f(), vec4f(1.0), hit) - exp(logits - logSumExp[row]));
+  ${store}
+}
+
+@compute @workgroup_size(${tile.groupSize})
+fn main(${tile.parameters}) {
+  let firstRow = group.y * ${tile.rows}u;
+  let firstColumn = group.x * ${tile.columns}u;
+  ${tile.setup}
+  ${tile.product}
+  ${tile.sums.map(({ name, row }) => `store(${row}, column, ${name});`).join("\n  ")}
+}`,
+    grid: ({ M: rows = 0, N: columns = 0 }) => [Math.ceil(columns / tile.columns), Math.ceil(rows / tile.rows)],
+    cost: ({ M: rows = 0, N: columns = 0, K: inner = 0 }) => ({
+      flops: 2 * rows * columns * inner + 4 * rows * columns,
+      bytes: 4 * (rows * inner + columns * inner + rows * columns),
+    }),
+  });
+  gradientCache.set(key, built);
+  return built;
+}
+
+/** Device bytes that pass 2 may take for the dLogits of one window. */
+const WINDOW_BYTES = 32 * 2 ** 20;
+
+/**
+ * Tokens per window of pass 2 for `rows` head rows: at most a twelfth of the vocabulary (but at least 128 tokens, since
+ * a window costs three dispatches), within the scratch budget and the adapter's largest binding.
+ */
+export function windowColumns(
+  rows: number,
+  vocabularySize: number,
+  hiddenSize: number,
+  maxBindingBytes: number,
+): number {
+  const bytesPerColumn = 4 * Math.max(rows, hiddenSize);
+  const budget = Math.floor(Math.min(WINDOW_BYTES, maxBindingBytes) / bytesPerColumn);
+  const wanted = Math.min(budget, Math.max(128, Math.ceil(vocabularySize / 12)));
+  return Math.min(vocabularySize, Math.max(64, Math.floor(wanted / 64) * 64));
+}
