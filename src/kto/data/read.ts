@@ -14,6 +14,9 @@ interface FileRow {
   readonly source: RowSource;
 }
 
+const newline = 0x0a;
+const carriageReturn = 0x0d;
+
 /**
  * Reads a whole feedback file. A field that is null counts as absent, unknown fields are ignored, and a label is true
  * or false, 1 or 0 (in csv also as these words).
@@ -171,20 +174,25 @@ async function* jsonArray(path: string): AsyncGenerator<FileRow> {
 
 async function* csv(path: string): AsyncGenerator<FileRow> {
   const content = await wholeText(path);
-  // csv-parse reports the line on which a record ended and how many empty lines it has passed so far.
-  let previousEnd = 0;
-  let previousEmpty = 0;
+  const bytes = new TextEncoder().encode(content);
+  // csv-parse counts lines wrongly where their ends differ, but says after which byte each record ended.
+  let offset = 0;
+  let line = 1;
+  const passTo = (end: number) => {
+    for (; offset < end; offset++) if (bytes[offset] === newline) line++;
+  };
   let header: string[] | undefined;
-  let parsed: { record: string[]; info: { lines: number; empty_lines: number } }[];
+  let parsed: { record: string[]; info: { bytes: number } }[];
   try {
     parsed = parseCsv(content, { info: true, relax_column_count: true, skip_empty_lines: true }) as never;
   } catch (error) {
     throw new DatasetError(`${path} is not valid CSV: ${errorMessage(error)}.`, { cause: error });
   }
   for (const { record: cells, info } of parsed) {
-    const source = { file: path, line: previousEnd + 1 + info.empty_lines - previousEmpty };
-    previousEnd = info.lines;
-    previousEmpty = info.empty_lines;
+    // Empty lines before the record are not its own.
+    while (bytes[offset] === newline || bytes[offset] === carriageReturn) passTo(offset + 1);
+    const source = { file: path, line };
+    passTo(info.bytes);
     if (!header) {
       header = cells.map((name) => name.trim());
       continue;

@@ -174,7 +174,9 @@ function checkVocabulary(ids: readonly number[], row: FeedbackRow, vocabSize: nu
 
 function nothingLeft(rows: readonly FeedbackRow[], reasons: readonly DroppedRows[]): DatasetError {
   const file = rows[0]?.source.file;
-  const list = reasons.map(({ reason, count }) => `${count} because ${reason}`).join(", ");
+  const lines = ({ count, firstLines }: DroppedRows) =>
+    `${firstLines.length === 1 ? "line" : "lines"} ${firstLines.join(", ")}${count > firstLines.length ? ", ..." : ""}`;
+  const list = reasons.map((entry) => `${entry.count} (${lines(entry)}) because ${entry.reason}`).join("; ");
   return new DatasetError(`${file}: none of the ${rows.length} rows can be used: ${list}.`);
 }
 
