@@ -38,13 +38,13 @@ export const scatterRows = kernel({
   name: "scatterRows",
   read: { x: "f32[N, width]", rows: "u32[N]" },
   write: { y: "f32[V, C]" },
-  // Columns [from, from + C) of x: a cache takes its part of a wider row.
-  uniforms: { N: "u32", V: "u32", C: "u32", width: "u32", from: "u32" },
+  // Columns [xColumn, xColumn + C) of x: a cache takes its part of a wider row.
+  uniforms: { N: "u32", V: "u32", C: "u32", width: "u32", xColumn: "u32" },
   wgsl: /* wgsl */ `
 fn element(i: u32) {
   let row = rows[i / u.C];
   let column = i % u.C;
-  if (row < u.V) { y[row * u.C + column] = x[(i / u.C) * u.width + u.from + column]; }
+  if (row < u.V) { y[row * u.C + column] = x[(i / u.C) * u.width + u.xColumn + column]; }
 }
 ${elementwise("u.N * u.C")}`,
   grid: ({ N = 0, C = 0 }) => elementwiseGrid(N * C),
