@@ -283,6 +283,9 @@ export class Device {
   }
 }
 
+/** Work (flops or bytes) below which a wait tells how slow the queue is to answer, not how slow the work is. */
+const LEAST_TELLING_WORK = 2e7;
+
 /**
  * Predicts how long pending work takes, so that waiting sleeps instead of polling: Dawn in Node spins a whole core
  * while a promise of the queue is pending, and on a software adapter that core is wanted for the work itself.
@@ -303,10 +306,17 @@ class WorkClock {
     const since = this.#since;
     this.#pending = 0;
     const predictedMs = work * this.#rate * 1000 - (performance.now() - since);
-    if (predictedMs > 4) await new Promise((resolve) => setTimeout(resolve, Math.min(predictedMs * 0.9, 5000)));
+    const sleeps = predictedMs > 4;
+    if (sleeps) await new Promise((resolve) => setTimeout(resolve, Math.min(predictedMs * 0.9, 5000)));
+    const asked = performance.now();
     await done();
-    if (work > 0) {
-      const rate = (performance.now() - since) / 1000 / work;
+    if (work < LEAST_TELLING_WORK) return;
+    const now = performance.now();
+    const rate = (now - since) / 1000 / work;
+    if (now - asked < 1) {
+      // The work was done before we asked, perhaps long before: the time since then says at most how slow it is.
+      this.#rate = sleeps ? this.#rate / 2 : Math.min(rate, this.#rate);
+    } else {
       this.#rate = this.#rate === 0 ? rate * 0.5 : Math.min(rate, 0.8 * this.#rate + 0.2 * rate);
     }
   }
