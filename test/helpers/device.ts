@@ -1,0 +1,23 @@
+/**
+ * The one device of the test process. vitest runs all files in one module graph (vitest.config.ts), so this module's
+ * state is shared and a kernel is compiled once. Without an adapter the tests fail with AdapterError's sentence: a test
+ * that skips itself would pass on a machine that can run nothing.
+ */
+import { Device } from "../../src/engine/device.ts";
+import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
+
+let opened: Promise<Device> | undefined;
+
+/** The shared device; never close it. KTO_ADAPTER chooses the adapter. */
+export function sharedDevice(): Promise<Device> {
+  opened ??= Device.open();
+  return opened;
+}
+
+/** The variants of a kernel to test: what this adapter gets, and what every other adapter gets. */
+export async function kernelVariants(): Promise<{ variant: string; facts: AdapterFacts }[]> {
+  const { facts } = await sharedDevice();
+  const base = { variant: "base", facts: BASE_FACTS };
+  if (facts.subgroupSize === BASE_FACTS.subgroupSize) return [base];
+  return [{ variant: `subgroups of ${facts.subgroupSize}`, facts }, base];
+}
