@@ -6,11 +6,12 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { parseModelConfig } from "../../src/engine/model/config.ts";
-import { ktoReferenceGradient, ReferenceModel, type ReferenceTensor } from "../../src/engine/model/reference.ts";
+import { ReferenceModel, type ReferenceTensor } from "../../src/engine/model/reference.ts";
 import { ModelFormatError } from "../../src/errors.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/reference/adamw.ts";
 import { at } from "../../src/kernels/reference/elements.ts";
 import { clipScale } from "../../src/kernels/reference/reduce.ts";
+import { ktoReferenceGradient } from "../../src/kto/reference-gradient.ts";
 import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
 import { centralDifferences, relativeError } from "./central-differences.ts";
 

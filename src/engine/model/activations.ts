@@ -1,0 +1,91 @@
+/**
+ * Device memory of a pass: what a layer computes, one buffer a kind. When activations are kept for the backward pass,
+ * layer l owns the rows [l A, l A + A) of each kind (A: rows of region A) and writes A + B rows from l A on: the rows
+ * of region B spill into the place of layer l + 1, which is written only when they are no longer needed. So region B
+ * costs its rows once, not once a layer. Without keeping, all layers share one place.
+ */
+import type { Device } from "../device.ts";
+import type { Tensor } from "../tensor.ts";
+import type { ModelConfig } from "./config.ts";
+import type { RowShape } from "./rows.ts";
+
+/** What one layer computes, by row. */
+export function layerKinds(config: ModelConfig): Record<LayerKind, number> {
+  const attention = config.heads * config.headSize;
+  const { hiddenSize, intermediateSize } = config;
+  return {
+    input: hiddenSize,
+    attentionNormed: hiddenSize,
+    attentionStats: 2,
+    qkv: qkvWidth(config),
+    attention,
+    logSumExp: config.heads,
+    middle: hiddenSize,
+    mlpNormed: hiddenSize,
+    mlpStats: 2,
+    up: config.mlp === "swiglu" ? 2 * intermediateSize : intermediateSize,
+    activated: intermediateSize,
+  };
+}
+
+export type LayerKind =
+  | "input"
+  | "attentionNormed"
+  | "attentionStats"
+  | "qkv"
+  | "attention"
+  | "logSumExp"
+  | "middle"
+  | "mlpNormed"
+  | "mlpStats"
+  | "up"
+  | "activated";
+
+/** Columns of the fused query, key and value rows. */
+export function qkvWidth(config: ModelConfig): number {
+  return (config.heads + 2 * config.keyValueHeads) * config.headSize;
+}
+
+/** The activations of one layer for one shape. */
+export type LayerActivations = Readonly<Record<LayerKind, Tensor>>;
+
+export class Activations {
+  readonly device: Device;
+  readonly config: ModelConfig;
+  readonly keeps: boolean;
+  readonly #buffers: Readonly<Record<LayerKind, Tensor>>;
+
+  /** @param shapes every shape that will be run; buffers are sized for the largest of each kind */
+  constructor(device: Device, config: ModelConfig, shapes: readonly RowShape[], keeps: boolean) {
+    this.device = device;
+    this.config = config;
+    this.keeps = keeps;
+    this.#buffers = Object.fromEntries(
+      Object.entries(layerKinds(config)).map(([kind, width]) => {
+        const rows = Math.max(...shapes.map((shape) => this.#rows(shape, kind)));
+        return [kind, device.allocate("activations", kind, [rows, width])];
+      }),
+    ) as Record<LayerKind, Tensor>;
+  }
+
+  /** Rows of a kind: a place for every layer (and, as an input, the last layer's output), and the spill of region B. */
+  #rows(shape: RowShape, kind: string): number {
+    const places = this.keeps ? this.config.layers + (kind === "input" ? 1 : 0) : 1;
+    return places * shape.gradientRows + shape.branchRows;
+  }
+
+  /** Layer `layer` of a pass over `shape`; index `layers` holds the last layer's output as its `input`. */
+  layer(shape: RowShape, layer: number): LayerActivations {
+    const rows = shape.gradientRows + shape.branchRows;
+    const first = this.keeps ? layer * shape.gradientRows : 0;
+    const windows = Object.entries(this.#buffers).map(([kind, buffer]): [string, Tensor] => {
+      const width = buffer.shape[1] ?? 0;
+      return [kind, { ...buffer, offset: 4 * first * width, shape: [rows, width] }];
+    });
+    return Object.fromEntries(windows) as Record<LayerKind, Tensor>;
+  }
+
+  free(): void {
+    for (const buffer of Object.values(this.#buffers)) this.device.free(buffer);
+  }
+}

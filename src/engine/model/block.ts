@@ -1,0 +1,290 @@
+/**
+ * One decoder layer, forward and backward, written out as dispatches. Parts are switched by the configuration:
+ *
+ *   middle = input + Output(Attention(Rope(Qkv(Norm(input)))))
+ *   next   = middle + Down(Activation(Up(Norm(middle))))
+ */
+import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../kernels/activation.ts";
+import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../kernels/attention.ts";
+import { scatterRows } from "../../kernels/embedding.ts";
+import {
+  layerNormBackward,
+  layerNormForward,
+  normWeightPartials,
+  rmsNormBackward,
+  rmsNormForward,
+  rowBlocks,
+} from "../../kernels/norm.ts";
+import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
+import { rope } from "../../kernels/rope.ts";
+import type { Program } from "../program.ts";
+import { reshape, sliceRows, type Tensor } from "../tensor.ts";
+import { type LayerActivations, qkvWidth } from "./activations.ts";
+import type { ModelConfig } from "./config.ts";
+import { recordLinear, recordLinearBackward } from "./linear.ts";
+import type { Model } from "./load.ts";
+import { layerName } from "./parameters.ts";
+
+/** Keys and values kept from earlier passes: generation. */
+export interface KeyValueCache {
+  /** [cache rows, KV D] each, per layer. */
+  readonly keys: readonly Tensor[];
+  readonly values: readonly Tensor[];
+  /** Cache row that each row of this pass is stored in, u32[T]. */
+  readonly rows: Tensor;
+}
+
+/** What a pass needs beside activations. */
+export interface PassRows {
+  readonly positions: Tensor;
+  readonly ranges: Tensor;
+}
+
+/** Columns of the fused rows where queries, keys and values start. */
+function columns(config: ModelConfig) {
+  const kFrom = config.heads * config.headSize;
+  return { qFrom: 0, kFrom, vFrom: kFrom + config.keyValueHeads * config.headSize };
+}
+
+/** Records y, stats = Norm(x) with the parameters `name`. */
+export function recordNorm(program: Program, model: Model, name: string, x: Tensor, y: Tensor, stats: Tensor): void {
+  const { facts } = program.device;
+  const weight = model.parameter(`${name}.weight`);
+  const epsilon = model.config.normEpsilon;
+  if (model.config.norm === "rms") program.dispatch(rmsNormForward(facts), { x, weight, y, stats, epsilon });
+  else {
+    const bias = model.parameter(`${name}.bias`);
+    program.dispatch(layerNormForward(facts), { x, weight, bias, y, stats, epsilon });
+  }
+}
+
+/** Records dx += the gradient through Norm, and its parameters' gradients. */
+export function recordNormBackward(
+  program: Program,
+  model: Model,
+  gradients: Tensor,
+  name: string,
+  args: { dy: Tensor; x: Tensor; stats: Tensor; dx: Tensor; partials: Tensor },
+): void {
+  const { dy, x, stats, dx } = args;
+  const { facts } = program.device;
+  const weight = model.parameter(`${name}.weight`);
+  const backward = model.config.norm === "rms" ? rmsNormBackward(facts) : layerNormBackward(facts);
+  program.dispatch(backward, { dy, x, weight, stats, dx });
+  const [rows = 0, width = 0] = dy.shape;
+  const partials = reshape(args.partials, [rowBlocks(rows), width]);
+  program.dispatch(normWeightPartials, { dy, x, stats, partials });
+  program.dispatch(addColumnSums, { partials, out: model.layout.window(gradients, `${name}.weight`) });
+  if (model.config.norm === "layer") {
+    program.dispatch(columnPartials, { dy, partials });
+    program.dispatch(addColumnSums, { partials, out: model.layout.window(gradients, `${name}.bias`) });
+  }
+}
+
+/** Records layer `layer` from `here.input` to `next` [T, C]. */
+export function recordBlockForward(
+  program: Program,
+  model: Model,
+  layer: number,
+  here: LayerActivations,
+  next: Tensor,
+  rows: PassRows,
+  cache?: KeyValueCache,
+): void {
+  const { config } = model;
+  const name = (part: string) => layerName(layer, part);
+  const parameter = (part: string) => model.parameter(name(part));
+  const bias = (part: string) => (model.layout.has(name(part)) ? parameter(part) : undefined);
+  const inOut = config.inOutWeights;
+  const kvWidth = config.keyValueHeads * config.headSize;
+
+  recordNorm(program, model, name("attentionNorm"), here.input, here.attentionNormed, here.attentionStats);
+  recordLinear(program, inOut, {
+    x: here.attentionNormed,
+    weight: parameter("qkv.weight"),
+    bias: bias("qkv.bias"),
+    y: here.qkv,
+  });
+  if (config.position === "rope") {
+    program.dispatch(rope, {
+      positions: rows.positions,
+      table: model.ropeTable(),
+      x: here.qkv,
+      heads: config.heads + config.keyValueHeads,
+      direction: 1,
+    });
+  }
+  const from = columns(config);
+  let keys = { k: here.qkv, v: here.qkv, kFrom: from.kFrom, vFrom: from.vFrom };
+  const cachedKeys = cache?.keys[layer];
+  const cachedValues = cache?.values[layer];
+  if (cache && cachedKeys && cachedValues) {
+    program.dispatch(scatterRows, { x: here.qkv, rows: cache.rows, y: cachedKeys, xColumn: from.kFrom });
+    program.dispatch(scatterRows, { x: here.qkv, rows: cache.rows, y: cachedValues, xColumn: from.vFrom });
+    keys = { k: cachedKeys, v: cachedValues, kFrom: 0, vFrom: 0 };
+    if (cachedKeys.shape[1] !== kvWidth) throw new Error("the cache has another width");
+  }
+  program.dispatch(attentionForward(config.headSize), {
+    q: here.qkv,
+    ...keys,
+    ranges: rows.ranges,
+    out: here.attention,
+    logSumExp: here.logSumExp,
+    qFrom: from.qFrom,
+    groupSize: config.heads / config.keyValueHeads,
+  });
+  recordLinear(program, inOut, {
+    x: here.attention,
+    weight: parameter("output.weight"),
+    bias: bias("output.bias"),
+    residual: here.input,
+    y: here.middle,
+  });
+  recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
+  recordLinear(program, inOut, {
+    x: here.mlpNormed,
+    weight: parameter("up.weight"),
+    bias: bias("up.bias"),
+    y: here.up,
+  });
+  if (config.mlp === "swiglu") program.dispatch(swigluForward, { gateUp: here.up, y: here.activated });
+  else program.dispatch(geluForward, { x: here.up, y: here.activated });
+  recordLinear(program, inOut, {
+    x: here.activated,
+    weight: parameter("down.weight"),
+    bias: bias("down.bias"),
+    residual: here.middle,
+    y: next,
+  });
+}
+
+/** Scratch of the backward pass, shared by all layers; rows are those of region A. */
+export interface BackwardScratch {
+  /** Gradient of the residual stream, [A, C]; carried from layer to layer. */
+  readonly dx: Tensor;
+  readonly dNormed: Tensor;
+  readonly dQkv: Tensor;
+  readonly dAttention: Tensor;
+  readonly delta: Tensor;
+  readonly dActivated: Tensor;
+  readonly dUp: Tensor;
+  readonly partials: Tensor;
+}
+
+/** Columns of each scratch buffer; `partials` holds blocks of the widest bias. */
+export function backwardWidths(config: ModelConfig): Record<Exclude<keyof BackwardScratch, "partials">, number> {
+  const up = config.mlp === "swiglu" ? 2 * config.intermediateSize : config.intermediateSize;
+  return {
+    dx: config.hiddenSize,
+    dNormed: config.hiddenSize,
+    dQkv: qkvWidth(config),
+    dAttention: config.heads * config.headSize,
+    delta: config.heads,
+    dActivated: config.intermediateSize,
+    dUp: up,
+  };
+}
+
+/** Elements of `partials` for any number of rows. */
+export function partialsSize(config: ModelConfig): number {
+  const widths = backwardWidths(config);
+  return 64 * Math.max(widths.dx, widths.dQkv, widths.dUp);
+}
+
+/** Records the backward pass of layer `layer`: dx goes in as the gradient of its output, out as that of its input. */
+export function recordBlockBackward(
+  program: Program,
+  model: Model,
+  gradients: Tensor,
+  layer: number,
+  activations: LayerActivations,
+  scratch: BackwardScratch,
+  rows: { positions: Tensor; ranges: Tensor; queryEnd: Tensor },
+): void {
+  const { config } = model;
+  const count = scratch.dx.shape[0] ?? 0;
+  const here = Object.fromEntries(
+    Object.entries(activations).map(([kind, tensor]) => [kind, sliceRows(tensor, 0, count)]),
+  ) as LayerActivations;
+  const name = (part: string) => layerName(layer, part);
+  const parameter = (part: string) => model.parameter(name(part));
+  const gradient = (part: string) => model.layout.window(gradients, name(part));
+  const biasGradient = (part: string) => (model.layout.has(name(part)) ? gradient(part) : undefined);
+  const inOut = config.inOutWeights;
+  const { dx, partials } = scratch;
+
+  recordLinearBackward(program, inOut, {
+    dy: dx,
+    x: here.activated,
+    weight: parameter("down.weight"),
+    dx: scratch.dActivated,
+    dWeight: gradient("down.weight"),
+    dBias: biasGradient("down.bias"),
+    partials,
+  });
+  if (config.mlp === "swiglu") {
+    program.dispatch(swigluBackward, { dy: scratch.dActivated, gateUp: here.up, dGateUp: scratch.dUp });
+  } else program.dispatch(geluBackward, { dy: scratch.dActivated, x: here.up, dx: scratch.dUp });
+  recordLinearBackward(program, inOut, {
+    dy: scratch.dUp,
+    x: here.mlpNormed,
+    weight: parameter("up.weight"),
+    dx: scratch.dNormed,
+    dWeight: gradient("up.weight"),
+    dBias: biasGradient("up.bias"),
+    partials,
+  });
+  recordNormBackward(program, model, gradients, name("mlpNorm"), {
+    dy: scratch.dNormed,
+    x: here.middle,
+    stats: here.mlpStats,
+    dx,
+    partials,
+  });
+
+  recordLinearBackward(program, inOut, {
+    dy: dx,
+    x: here.attention,
+    weight: parameter("output.weight"),
+    dx: scratch.dAttention,
+    dWeight: gradient("output.weight"),
+    dBias: biasGradient("output.bias"),
+    partials,
+  });
+  const shared = {
+    fused: here.qkv,
+    dOut: scratch.dAttention,
+    logSumExp: here.logSumExp,
+    dFused: scratch.dQkv,
+    delta: scratch.delta,
+    groupSize: config.heads / config.keyValueHeads,
+    ...columns(config),
+  };
+  program.dispatch(attentionBackwardQuery(config.headSize), { ...shared, out: here.attention, ranges: rows.ranges });
+  program.dispatch(attentionBackwardKeyValue(config.headSize), { ...shared, queryEnd: rows.queryEnd });
+  if (config.position === "rope") {
+    program.dispatch(rope, {
+      positions: rows.positions,
+      table: model.ropeTable(),
+      x: scratch.dQkv,
+      heads: config.heads + config.keyValueHeads,
+      direction: -1,
+    });
+  }
+  recordLinearBackward(program, inOut, {
+    dy: scratch.dQkv,
+    x: here.attentionNormed,
+    weight: parameter("qkv.weight"),
+    dx: scratch.dNormed,
+    dWeight: gradient("qkv.weight"),
+    dBias: biasGradient("qkv.bias"),
+    partials,
+  });
+  recordNormBackward(program, model, gradients, name("attentionNorm"), {
+    dy: scratch.dNormed,
+    x: here.input,
+    stats: here.attentionStats,
+    dx,
+    partials,
+  });
+}

@@ -1,0 +1,170 @@
+/**
+ * A whole decoder pass recorded into a program: embedding, layers, head; and the backward pass of region A into the
+ * gradient arena. Knows rows and sequences, not what their log-probabilities are for.
+ */
+import { embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
+import type { Device } from "../device.ts";
+import type { Program } from "../program.ts";
+import { reshape, sliceRows, type Tensor } from "../tensor.ts";
+import { Activations } from "./activations.ts";
+import {
+  type BackwardScratch,
+  backwardWidths,
+  type KeyValueCache,
+  type PassRows,
+  partialsSize,
+  recordBlockBackward,
+  recordBlockForward,
+} from "./block.ts";
+import type { ModelConfig } from "./config.ts";
+import { HeadBuffers, recordHeadBackward, recordHeadForward } from "./head.ts";
+import type { Model } from "./load.ts";
+import { type PackedRows, RowBuffer, type RowShape, rowBytes } from "./rows.ts";
+
+/**
+ * Device memory of passes over a set of shapes: token rows, activations, head and, where gradients are wanted,
+ * backward scratch. Passes of several models of one configuration may share it in turn.
+ */
+export class PassMemory {
+  readonly device: Device;
+  readonly config: ModelConfig;
+  readonly rows: RowBuffer;
+  readonly activations: Activations;
+  readonly head: HeadBuffers;
+  readonly #scratch: Tensor[] = [];
+  readonly #backward: Record<keyof BackwardScratch, Tensor> | undefined;
+
+  constructor(device: Device, config: ModelConfig, shapes: readonly RowShape[], options: { gradients: boolean }) {
+    this.device = device;
+    this.config = config;
+    this.rows = new RowBuffer(device, Math.max(...shapes.map(rowBytes)));
+    this.activations = new Activations(device, config, shapes, options.gradients);
+    this.head = new HeadBuffers(device, config, shapes, options.gradients);
+    if (options.gradients) {
+      const rows = Math.max(...shapes.map((shape) => shape.gradientRows));
+      const allocate = (name: string, shape: readonly number[]) => {
+        const tensor = device.allocate("scratch", name, shape);
+        this.#scratch.push(tensor);
+        return tensor;
+      };
+      this.#backward = {
+        ...(Object.fromEntries(
+          Object.entries(backwardWidths(config)).map(([name, width]) => [name, allocate(name, [rows, width])]),
+        ) as Record<Exclude<keyof BackwardScratch, "partials">, Tensor>),
+        partials: allocate("partials", [partialsSize(config)]),
+      };
+    }
+  }
+
+  backward(shape: RowShape): BackwardScratch {
+    if (this.#backward === undefined) throw new Error("this memory has no room for gradients");
+    const { partials, ...rest } = this.#backward;
+    const rows = Object.fromEntries(
+      Object.entries(rest).map(([name, tensor]) => [name, sliceRows(tensor, 0, shape.gradientRows)]),
+    ) as Omit<Record<keyof BackwardScratch, Tensor>, "partials">;
+    return { ...rows, partials };
+  }
+
+  upload(packed: PackedRows): void {
+    this.rows.upload(packed);
+  }
+
+  free(): void {
+    this.rows.free();
+    this.activations.free();
+    this.head.free();
+    for (const tensor of this.#scratch) this.device.free(tensor);
+  }
+}
+
+/** Records embedding and layers over rows; returns the last layer's output [T, C]. */
+export function recordLayers(
+  program: Program,
+  model: Model,
+  activations: Activations,
+  shape: RowShape,
+  rows: PassRows & { tokens: Tensor },
+  cache?: KeyValueCache,
+): Tensor {
+  const { config } = model;
+  const first = activations.layer(shape, 0).input;
+  program.dispatch(gatherRows, { table: model.parameter("embedding"), rows: rows.tokens, y: first, accumulate: 0 });
+  if (config.position === "learned") {
+    program.dispatch(gatherRows, {
+      table: model.parameter("positions"),
+      rows: rows.positions,
+      y: first,
+      accumulate: 1,
+    });
+  }
+  for (let layer = 0; layer < config.layers; layer++) {
+    const next = activations.layer(shape, layer + 1).input;
+    recordBlockForward(program, model, layer, activations.layer(shape, layer), next, rows, cache);
+  }
+  return activations.layer(shape, config.layers).input;
+}
+
+/** Records log-probabilities summed per sequence: sums [S], region A's sequences first. */
+export function recordLogProbs(
+  program: Program,
+  model: Model,
+  memory: PassMemory,
+  shape: RowShape,
+  sums: Tensor,
+): void {
+  const rows = memory.rows.tensors(shape);
+  const output = recordLayers(program, model, memory.activations, shape, rows);
+  recordHeadForward(program, model, memory.head, shape, rows, output, sums);
+}
+
+/**
+ * Records the backward pass that follows `recordLogProbs` over the same memory and shape:
+ * gradients += sum over sequences s of region A of coefficients[s] dLogProb[s] / dParameter.
+ *
+ * @param coefficients f32[m + 1], the last for rows of no sequence
+ * @param gradients arena of the model's layout
+ */
+export function recordGradients(
+  program: Program,
+  model: Model,
+  gradients: Tensor,
+  memory: PassMemory,
+  shape: RowShape,
+  coefficients: Tensor,
+): void {
+  const { config } = model;
+  const rows = memory.rows.tensors(shape);
+  const scratch = memory.backward(shape);
+  const firstRows = (tensor: Tensor) => sliceRows(tensor, 0, shape.gradientRows);
+  recordHeadBackward(program, model, gradients, memory.head, shape, rows, coefficients, scratch);
+  const passRows = {
+    positions: firstRows(rows.positions),
+    ranges: firstRows(rows.ranges),
+    queryEnd: rows.queryEnd,
+  };
+  for (let layer = config.layers - 1; layer >= 0; layer--) {
+    const here = memory.activations.layer(shape, layer);
+    recordBlockBackward(program, model, gradients, layer, here, scratch, passRows);
+  }
+  program.dispatch(embeddingBackward, {
+    dy: scratch.dx,
+    order: rows.tokenOrder,
+    bucketIds: rows.tokenBuckets,
+    bucketStarts: rows.tokenStarts,
+    dTable: model.layout.window(gradients, "embedding"),
+  });
+  if (config.position === "learned") {
+    program.dispatch(embeddingBackward, {
+      dy: scratch.dx,
+      order: rows.positionOrder,
+      bucketIds: rows.positionBuckets,
+      bucketStarts: rows.positionStarts,
+      dTable: model.layout.window(gradients, "positions"),
+    });
+  }
+}
+
+/** A tensor of per-sequence numbers. */
+export function allocateSequences(device: Device, label: string, count: number): Tensor {
+  return reshape(device.allocate("scratch", label, [count]), [count]);
+}

@@ -1,0 +1,201 @@
+/**
+ * The head over head rows: final norm, then log-probabilities of targets by `log-softmax-gather`, walking the
+ * vocabulary in windows; and its backward pass from one coefficient per sequence.
+ */
+import { gatherRows, scatterRows } from "../../kernels/embedding.ts";
+import {
+  logSoftmaxGatherCombine,
+  logSoftmaxGatherForward,
+  logSoftmaxGatherGradient,
+  sequenceSums,
+  splitColumns,
+  windowColumns,
+} from "../../kernels/log-softmax-gather.ts";
+import type { Device } from "../device.ts";
+import type { Program } from "../program.ts";
+import { reshape, sliceRows, type Tensor } from "../tensor.ts";
+import { type BackwardScratch, recordNorm, recordNormBackward } from "./block.ts";
+import type { ModelConfig } from "./config.ts";
+import { recordProduct } from "./linear.ts";
+import type { Model } from "./load.ts";
+import type { RowArray, RowShape } from "./rows.ts";
+
+/** Table rows that one binding holds, in whole splits; splits of pass 1 never cross a window. */
+function forwardWindow(device: Device, config: ModelConfig): { window: number; perSplit: number; splits: number } {
+  const perSplit = splitColumns(config.vocabSize);
+  const bindable = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * config.hiddenSize * perSplit));
+  const window = Math.max(1, bindable) * perSplit;
+  return { window, perSplit, splits: Math.ceil(config.vocabSize / perSplit) };
+}
+
+/** Device memory of the head for a set of shapes. */
+export class HeadBuffers {
+  readonly device: Device;
+  readonly config: ModelConfig;
+  readonly #buffers: Readonly<Record<HeadBuffer, Tensor>>;
+
+  constructor(device: Device, config: ModelConfig, shapes: readonly RowShape[], withGradients: boolean) {
+    this.device = device;
+    this.config = config;
+    const largest = (size: (shape: RowShape) => number) => Math.max(1, ...shapes.map(size));
+    const rows = largest((shape) => shape.gradientHeadRows + shape.branchHeadRows);
+    const gradientRows = withGradients ? largest((shape) => shape.gradientHeadRows) : 0;
+    const window = withGradients
+      ? largest((shape) => shape.gradientHeadRows * headWindow(device, config, shape.gradientHeadRows))
+      : 0;
+    const { hiddenSize: C } = config;
+    const sizes: Record<HeadBuffer, number> = {
+      hidden: rows * C,
+      normed: rows * C,
+      stats: rows * 2,
+      partials: forwardWindow(device, config).splits * rows * 2,
+      targetLogits: rows,
+      logProbs: rows,
+      logSumExp: rows,
+      dLogits: window,
+      dNormed: gradientRows * C,
+      dHidden: gradientRows * C,
+    };
+    this.#buffers = Object.fromEntries(
+      Object.entries(sizes)
+        .filter(([, size]) => size > 0)
+        .map(([name, size]) => [name, device.allocate("scratch", `head ${name}`, [size])]),
+    ) as Record<HeadBuffer, Tensor>;
+  }
+
+  tensor(name: HeadBuffer, shape: readonly number[]): Tensor {
+    return reshape(this.#buffers[name], shape);
+  }
+
+  free(): void {
+    for (const buffer of Object.values(this.#buffers)) this.device.free(buffer);
+  }
+}
+
+type HeadBuffer =
+  | "hidden"
+  | "normed"
+  | "stats"
+  | "partials"
+  | "targetLogits"
+  | "logProbs"
+  | "logSumExp"
+  | "dLogits"
+  | "dNormed"
+  | "dHidden";
+
+/** Tokens per window of the backward pass. */
+function headWindow(device: Device, config: ModelConfig, rows: number): number {
+  return windowColumns(rows, config.vocabSize, config.hiddenSize, device.limits.maxStorageBufferBindingSize);
+}
+
+/** Records the final norm of the head rows of `output` [T, C] into `normed` [N, C]. */
+export function recordHeadRows(
+  program: Program,
+  model: Model,
+  buffers: HeadBuffers,
+  output: Tensor,
+  headRows: Tensor,
+): Tensor {
+  const [rows = 0] = headRows.shape;
+  const { hiddenSize: C } = model.config;
+  const hidden = buffers.tensor("hidden", [rows, C]);
+  const normed = buffers.tensor("normed", [rows, C]);
+  program.dispatch(gatherRows, { table: output, rows: headRows, y: hidden, accumulate: 0 });
+  recordNorm(program, model, "finalNorm", hidden, normed, buffers.tensor("stats", [rows, 2]));
+  return normed;
+}
+
+/** Records pass 1: log-probabilities of the targets of all head rows, and their sums per sequence [S]. */
+export function recordHeadForward(
+  program: Program,
+  model: Model,
+  buffers: HeadBuffers,
+  shape: RowShape,
+  rows: Readonly<Record<RowArray, Tensor>>,
+  output: Tensor,
+  sums: Tensor,
+): void {
+  const { device } = program;
+  const { vocabSize, hiddenSize: C } = model.config;
+  const N = shape.gradientHeadRows + shape.branchHeadRows;
+  const normed = recordHeadRows(program, model, buffers, output, rows.headRows);
+  const table = model.parameter(model.headName);
+  const { window, perSplit, splits } = forwardWindow(device, model.config);
+  const partials = buffers.tensor("partials", [splits, N, 2]);
+  const targetLogits = buffers.tensor("targetLogits", [N]);
+  for (let start = 0; start < vocabSize; start += window) {
+    const columns = Math.min(window, vocabSize - start);
+    program.dispatch(logSoftmaxGatherForward(N, columns, C, device.facts), {
+      a: normed,
+      b: sliceRows(table, start, columns),
+      targets: rows.targets,
+      partials,
+      targetLogits,
+      firstSplit: start / perSplit,
+      splitColumns: perSplit,
+      windowStart: start,
+    });
+  }
+  const logProbs = buffers.tensor("logProbs", [N]);
+  program.dispatch(logSoftmaxGatherCombine, {
+    partials,
+    targetLogits,
+    logProbs,
+    logSumExp: buffers.tensor("logSumExp", [N]),
+  });
+  program.dispatch(sequenceSums, { logProbs, ranges: rows.sequenceRanges, sums });
+}
+
+/**
+ * Records pass 2 and the final norm's backward pass: from coefficients [m + 1] per sequence of region A to the gradient
+ * of the residual stream `scratch.dx`, adding the head's and the norm's parameter gradients.
+ */
+export function recordHeadBackward(
+  program: Program,
+  model: Model,
+  gradients: Tensor,
+  buffers: HeadBuffers,
+  shape: RowShape,
+  rows: Readonly<Record<RowArray, Tensor>>,
+  coefficients: Tensor,
+  scratch: BackwardScratch,
+): void {
+  const { device } = program;
+  const { vocabSize, hiddenSize: C } = model.config;
+  const N = shape.gradientHeadRows;
+  const first = (tensor: Tensor) => sliceRows(tensor, 0, N);
+  const normed = buffers.tensor("normed", [N, C]);
+  const dNormed = buffers.tensor("dNormed", [N, C]);
+  const table = model.parameter(model.headName);
+  const dTable = model.layout.window(gradients, model.headName);
+  const window = headWindow(device, model.config, N);
+  for (let start = 0; start < vocabSize; start += window) {
+    const columns = Math.min(window, vocabSize - start);
+    const tableWindow = sliceRows(table, start, columns);
+    const dLogits = buffers.tensor("dLogits", [N, columns]);
+    program.dispatch(logSoftmaxGatherGradient(N, columns, C, device.facts), {
+      a: normed,
+      b: tableWindow,
+      targets: first(rows.targets),
+      sequences: rows.headSequences,
+      logSumExp: buffers.tensor("logSumExp", [N]),
+      coefficients,
+      dLogits,
+      windowStart: start,
+    });
+    recordProduct(program, "NN", dLogits, tableWindow, dNormed, { accumulate: start > 0 });
+    recordProduct(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
+  }
+  const dHidden = buffers.tensor("dHidden", [N, C]);
+  program.clear(dHidden);
+  recordNormBackward(program, model, gradients, "finalNorm", {
+    dy: dNormed,
+    x: buffers.tensor("hidden", [N, C]),
+    stats: buffers.tensor("stats", [N, 2]),
+    dx: dHidden,
+    partials: scratch.partials,
+  });
+  program.clear(scratch.dx);
+  program.dispatch(scatterRows, { x: dHidden, rows: first(rows.headRows), y: scratch.dx, xColumn: 0 });
+}

@@ -1,0 +1,186 @@
+/**
+ * Where each parameter of a decoder lies in its arena, and which Hugging Face tensors it is made of. Weights,
+ * gradients and both optimizer moments share one layout, so one dispatch can run over all of them. Projections that
+ * read the same input are stored as one matrix: [q; k; v] and [gate; up]; their Hugging Face tensors are row ranges.
+ */
+import { elementCount, type Tensor, WINDOW_ALIGNMENT } from "../tensor.ts";
+import type { ModelConfig } from "./config.ts";
+
+/** A Hugging Face tensor as a contiguous part of a parameter. */
+export interface ParameterPart {
+  /** Without the prefix ("model.", "transformer.") that varies between checkpoints. */
+  readonly name: string;
+  readonly shape: readonly number[];
+}
+
+export interface ParameterSpec {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Weight decay applies: matrices yes, biases and norm weights no. */
+  readonly decay: boolean;
+  readonly parts: readonly ParameterPart[];
+}
+
+/** Names of the parameters of one layer. */
+export function layerName(layer: number, part: string): string {
+  return `layers.${layer}.${part}`;
+}
+
+export class ParameterLayout {
+  readonly specs: readonly ParameterSpec[];
+  /** Elements of the arena, padding included. */
+  readonly size: number;
+  /** Parameters with weight decay fill [0, decayedSize), the others the rest. */
+  readonly decayedSize: number;
+  /** Parameters proper, without padding. */
+  readonly parameterCount: number;
+  readonly #offsets = new Map<string, { offset: number; spec: ParameterSpec }>();
+
+  constructor(config: ModelConfig) {
+    const specs = parameterSpecs(config);
+    this.specs = [...specs.filter((spec) => spec.decay), ...specs.filter((spec) => !spec.decay)];
+    const alignment = WINDOW_ALIGNMENT / 4;
+    let offset = 0;
+    let decayedSize = 0;
+    let count = 0;
+    for (const spec of this.specs) {
+      this.#offsets.set(spec.name, { offset, spec });
+      const size = elementCount(spec.shape);
+      count += size;
+      offset += Math.ceil(size / alignment) * alignment;
+      if (spec.decay) decayedSize = offset;
+    }
+    this.size = offset;
+    this.decayedSize = decayedSize;
+    this.parameterCount = count;
+  }
+
+  has(name: string): boolean {
+    return this.#offsets.has(name);
+  }
+
+  /** The window of a parameter in an arena of this layout. */
+  window(arena: Tensor, name: string): Tensor {
+    const found = this.#offsets.get(name);
+    if (found === undefined) throw new Error(`the model has no parameter ${name}`);
+    return { ...arena, offset: arena.offset + 4 * found.offset, shape: found.spec.shape };
+  }
+
+  /** Every Hugging Face tensor with its first element in the arena. */
+  *parts(): Generator<ParameterPart & { readonly offset: number }> {
+    for (const spec of this.specs) {
+      let offset = this.#offsets.get(spec.name)?.offset ?? 0;
+      for (const part of spec.parts) {
+        yield { ...part, offset };
+        offset += elementCount(part.shape);
+      }
+    }
+  }
+}
+
+function single(name: string, hfName: string, shape: readonly number[]): ParameterSpec {
+  return { name, shape, decay: shape.length > 1, parts: [{ name: hfName, shape }] };
+}
+
+function stacked(
+  name: string,
+  columns: number | undefined,
+  parts: readonly (readonly [string, number])[],
+): ParameterSpec {
+  const rows = parts.reduce((sum, [, count]) => sum + count, 0);
+  const shape = (count: number) => (columns === undefined ? [count] : [count, columns]);
+  return {
+    name,
+    shape: shape(rows),
+    decay: columns !== undefined,
+    parts: parts.map(([part, count]) => ({ name: part, shape: shape(count) })),
+  };
+}
+
+/** The parameters of a decoder in the order of a forward pass. */
+export function parameterSpecs(config: ModelConfig): ParameterSpec[] {
+  return config.modelType === "gpt2" ? gpt2Specs(config) : llamaSpecs(config);
+}
+
+function llamaSpecs(config: ModelConfig): ParameterSpec[] {
+  const { hiddenSize: C, intermediateSize: I, heads, keyValueHeads, headSize, vocabSize } = config;
+  const specs = [single("embedding", "embed_tokens.weight", [vocabSize, C])];
+  for (let layer = 0; layer < config.layers; layer++) {
+    const hf = `layers.${layer}`;
+    const name = (part: string) => layerName(layer, part);
+    const qkv = [
+      [`${hf}.self_attn.q_proj`, heads * headSize],
+      [`${hf}.self_attn.k_proj`, keyValueHeads * headSize],
+      [`${hf}.self_attn.v_proj`, keyValueHeads * headSize],
+    ] as const;
+    const gateUp = [
+      [`${hf}.mlp.gate_proj`, I],
+      [`${hf}.mlp.up_proj`, I],
+    ] as const;
+    const weights = (parts: readonly (readonly [string, number])[], suffix: string) =>
+      parts.map(([part, rows]) => [`${part}.${suffix}`, rows] as const);
+    specs.push(single(name("attentionNorm.weight"), `${hf}.input_layernorm.weight`, [C]));
+    specs.push(stacked(name("qkv.weight"), C, weights(qkv, "weight")));
+    if (config.qkvBias) specs.push(stacked(name("qkv.bias"), undefined, weights(qkv, "bias")));
+    specs.push(single(name("output.weight"), `${hf}.self_attn.o_proj.weight`, [C, heads * headSize]));
+    if (config.outputBias) specs.push(single(name("output.bias"), `${hf}.self_attn.o_proj.bias`, [C]));
+    specs.push(single(name("mlpNorm.weight"), `${hf}.post_attention_layernorm.weight`, [C]));
+    specs.push(stacked(name("up.weight"), C, weights(gateUp, "weight")));
+    if (config.mlpBias) specs.push(stacked(name("up.bias"), undefined, weights(gateUp, "bias")));
+    specs.push(single(name("down.weight"), `${hf}.mlp.down_proj.weight`, [C, I]));
+    if (config.mlpBias) specs.push(single(name("down.bias"), `${hf}.mlp.down_proj.bias`, [C]));
+  }
+  specs.push(single("finalNorm.weight", "norm.weight", [C]));
+  if (!config.tiedHead) specs.push(single("head", "lm_head.weight", [vocabSize, C]));
+  return specs;
+}
+
+function gpt2Specs(config: ModelConfig): ParameterSpec[] {
+  const { hiddenSize: C, intermediateSize: I, vocabSize } = config;
+  const specs = [
+    single("embedding", "wte.weight", [vocabSize, C]),
+    single("positions", "wpe.weight", [config.contextLength, C]),
+  ];
+  for (let layer = 0; layer < config.layers; layer++) {
+    const hf = `h.${layer}`;
+    const name = (part: string) => layerName(layer, part);
+    const linear = (part: string, hfPart: string, inputs: number, outputs: number) => [
+      single(name(`${part}.weight`), `${hf}.${hfPart}.weight`, [inputs, outputs]),
+      single(name(`${part}.bias`), `${hf}.${hfPart}.bias`, [outputs]),
+    ];
+    const norm = (part: string, hfPart: string) => [
+      single(name(`${part}.weight`), `${hf}.${hfPart}.weight`, [C]),
+      single(name(`${part}.bias`), `${hf}.${hfPart}.bias`, [C]),
+    ];
+    specs.push(
+      ...norm("attentionNorm", "ln_1"),
+      ...linear("qkv", "attn.c_attn", C, 3 * C),
+      ...linear("output", "attn.c_proj", C, C),
+      ...norm("mlpNorm", "ln_2"),
+      ...linear("up", "mlp.c_fc", C, I),
+      ...linear("down", "mlp.c_proj", I, C),
+    );
+  }
+  specs.push(single("finalNorm.weight", "ln_f.weight", [C]), single("finalNorm.bias", "ln_f.bias", [C]));
+  if (!config.tiedHead) specs.push(single("head", "lm_head.weight", [vocabSize, C]));
+  return specs;
+}
+
+/** Tensors that checkpoints carry and that hold no parameter: causal masks and frequency tables. */
+const NOT_PARAMETERS = [/\.attn\.(bias|masked_bias)$/, /\.rotary_emb\.inv_freq$/];
+
+/**
+ * The prefix of the checkpoint's decoder tensors ("model." for Llama, "transformer." or none for GPT-2) and which
+ * names it may hold beside the parameters.
+ */
+export function checkpointNaming(
+  config: ModelConfig,
+  names: Iterable<string>,
+): { prefix: string; fullName: (part: string) => string; ignorable: (name: string) => boolean } {
+  const usual = config.modelType === "gpt2" ? "transformer." : "model.";
+  const prefix = [...names].some((name) => name.startsWith(usual)) ? usual : "";
+  const fullName = (part: string) => (part === "lm_head.weight" ? part : `${prefix}${part}`);
+  const ignorable = (name: string) =>
+    NOT_PARAMETERS.some((pattern) => pattern.test(name)) || (config.tiedHead && name === "lm_head.weight");
+  return { prefix, fullName, ignorable };
+}

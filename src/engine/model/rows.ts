@@ -1,0 +1,230 @@
+/**
+ * The rows of one pass through a decoder, packed without padding between sequences (DESIGN: packed batches). Region A
+ * carries gradients, region B continues prompts of A and carries none; only head rows go through the head. Arrays have
+ * the capacity of a RowShape, so that a program recorded for that shape serves every batch that fits it.
+ */
+import { bucketRows, NO_ROW } from "../../kernels/embedding.ts";
+import { NO_SEQUENCE } from "../../kernels/log-softmax-gather.ts";
+import type { Device } from "../device.ts";
+import { alignWindow, type Tensor } from "../tensor.ts";
+
+/** Capacities that a program is recorded for. */
+export interface RowShape {
+  /** Token rows of region A. A multiple of 64. */
+  readonly gradientRows: number;
+  /** Token rows of region B. */
+  readonly branchRows: number;
+  /** Head rows of sequences of region A. A multiple of 64. */
+  readonly gradientHeadRows: number;
+  /** Head rows of region B. */
+  readonly branchHeadRows: number;
+  /** Sequences whose log-probabilities are summed: A's first, then B's. */
+  readonly sequences: number;
+}
+
+/** One sequence to pack. */
+export interface RowSequence {
+  readonly promptIds: ArrayLike<number>;
+  readonly completionIds: ArrayLike<number>;
+}
+
+/** A completion that continues the prompt of sequence `prompt` in region B. */
+export interface RowBranch {
+  readonly prompt: number;
+  readonly completionIds: ArrayLike<number>;
+}
+
+const ROW_STEP = 64;
+
+/** Rows before rounding. The last token of a completion predicts nothing, so it has no row. */
+function countRows(sequences: readonly RowSequence[], branches: readonly RowBranch[]): Omit<RowShape, "sequences"> {
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  return {
+    gradientRows: sum(sequences.map((s) => s.promptIds.length + Math.max(0, s.completionIds.length - 1))),
+    branchRows: sum(branches.map((b) => Math.max(0, b.completionIds.length - 1))),
+    gradientHeadRows: sum(sequences.map((s) => s.completionIds.length)),
+    branchHeadRows: sum(branches.map((b) => b.completionIds.length)),
+  };
+}
+
+/** Rounds up in steps of a sixteenth of the power of two below, so padding stays small and shapes stay few. */
+function roundRows(rows: number): number {
+  if (rows === 0) return 0;
+  const step = Math.max(ROW_STEP, 2 ** Math.floor(Math.log2(rows)) / 16);
+  return Math.ceil(rows / step) * step;
+}
+
+/** The shape class that holds these sequences. */
+export function rowShape(sequences: readonly RowSequence[], branches: readonly RowBranch[] = []): RowShape {
+  const rows = countRows(sequences, branches);
+  return {
+    gradientRows: roundRows(rows.gradientRows),
+    branchRows: roundRows(rows.branchRows),
+    gradientHeadRows: roundRows(rows.gradientHeadRows),
+    branchHeadRows: roundRows(rows.branchHeadRows),
+    sequences: sequences.length + branches.length,
+  };
+}
+
+/** The host's arrays of a packed batch. */
+export interface PackedRows {
+  readonly shape: RowShape;
+  /** Rows that hold tokens (the rest is padding): of region A, of both regions. */
+  readonly usedGradientRows: number;
+  readonly usedRows: number;
+  readonly arrays: Readonly<Record<RowArray, Uint32Array>>;
+}
+
+/** The arrays of a batch and their shapes; every entry is u32. */
+function arrayShapes(shape: RowShape) {
+  const rows = shape.gradientRows + shape.branchRows;
+  const headRows = shape.gradientHeadRows + shape.branchHeadRows;
+  return {
+    tokens: [rows],
+    positions: [rows],
+    /** Keys that each row sees: prefixStart, prefixEnd, branchStart, branchEnd. */
+    ranges: [rows, 4],
+    /** Query rows of region A that see each key row: from itself to here. */
+    queryEnd: [shape.gradientRows],
+    headRows: [headRows],
+    targets: [headRows],
+    headSequences: [shape.gradientHeadRows],
+    sequenceRanges: [shape.sequences, 2],
+    tokenOrder: [shape.gradientRows],
+    tokenBuckets: [shape.gradientRows],
+    tokenStarts: [shape.gradientRows + 1],
+    positionOrder: [shape.gradientRows],
+    positionBuckets: [shape.gradientRows],
+    positionStarts: [shape.gradientRows + 1],
+  } as const;
+}
+
+export type RowArray = keyof ReturnType<typeof arrayShapes>;
+
+/**
+ * Packs sequences (region A) and branches (region B) into the arrays of `shape`. Head rows of a sequence are its last
+ * prompt row and its completion rows but the last; a branch shares its prompt's last row.
+ */
+export function packRows(
+  sequences: readonly RowSequence[],
+  branches: readonly RowBranch[] = [],
+  shape: RowShape = rowShape(sequences, branches),
+): PackedRows {
+  const counts = countRows(sequences, branches);
+  for (const key of ["gradientRows", "branchRows", "gradientHeadRows", "branchHeadRows"] as const) {
+    if (counts[key] > shape[key]) throw new Error(`${counts[key]} ${key} do not fit a shape of ${shape[key]}`);
+  }
+  const sizes = arrayShapes(shape);
+  const arrays = Object.fromEntries(
+    Object.entries(sizes).map(([name, size]) => [name, new Uint32Array(size.reduce((a, b) => a * b, 1))]),
+  ) as Record<RowArray, Uint32Array>;
+  const { tokens, positions, ranges, queryEnd, headRows, targets, headSequences, sequenceRanges } = arrays;
+  headRows.fill(NO_ROW);
+  headSequences.fill(NO_SEQUENCE);
+
+  const setRow = (row: number, token: number, position: number, seen: readonly [number, number, number, number]) => {
+    tokens[row] = token;
+    positions[row] = position;
+    ranges.set(seen, 4 * row);
+  };
+  const totalRows = shape.gradientRows + shape.branchRows;
+  for (let row = 0; row < totalRows; row++) setRow(row, 0, 0, [0, 0, row, row + 1]); // padding sees only itself
+  for (let row = 0; row < shape.gradientRows; row++) queryEnd[row] = row + 1;
+
+  const starts: number[] = [];
+  let row = 0;
+  let head = 0;
+  for (const [index, { promptIds, completionIds }] of sequences.entries()) {
+    const start = row;
+    starts.push(start);
+    const length = promptIds.length + Math.max(0, completionIds.length - 1);
+    for (let at = 0; at < length; at++, row++) {
+      const token = at < promptIds.length ? promptIds[at] : completionIds[at - promptIds.length];
+      setRow(row, token ?? 0, at, [0, 0, start, row + 1]);
+      queryEnd[row] = start + length;
+    }
+    sequenceRanges.set([head, head + completionIds.length], 2 * index);
+    for (let at = 0; at < completionIds.length; at++, head++) {
+      headRows[head] = start + promptIds.length - 1 + at;
+      targets[head] = completionIds[at] ?? 0;
+      headSequences[head] = index;
+    }
+  }
+  const usedGradientRows = row;
+
+  row = shape.gradientRows;
+  head = shape.gradientHeadRows;
+  for (const [index, { prompt, completionIds }] of branches.entries()) {
+    const promptStart = starts[prompt] ?? 0;
+    const promptLength = sequences[prompt]?.promptIds.length ?? 0;
+    const start = row;
+    sequenceRanges.set([head, head + completionIds.length], 2 * (sequences.length + index));
+    for (let at = 0; at < completionIds.length; at++, head++) {
+      headRows[head] = at === 0 ? promptStart + promptLength - 1 : start + at - 1;
+      targets[head] = completionIds[at] ?? 0;
+    }
+    for (let at = 0; at < completionIds.length - 1; at++, row++) {
+      setRow(row, completionIds[at] ?? 0, promptLength + at, [promptStart, promptStart + promptLength, start, row + 1]);
+    }
+  }
+
+  const byToken = bucketRows(tokens.subarray(0, shape.gradientRows), usedGradientRows);
+  arrays.tokenOrder.set(byToken.order);
+  arrays.tokenBuckets.set(byToken.bucketIds);
+  arrays.tokenStarts.set(byToken.bucketStarts);
+  const byPosition = bucketRows(positions.subarray(0, shape.gradientRows), usedGradientRows);
+  arrays.positionOrder.set(byPosition.order);
+  arrays.positionBuckets.set(byPosition.bucketIds);
+  arrays.positionStarts.set(byPosition.bucketStarts);
+  return { shape, usedGradientRows, usedRows: usedGradientRows + row - shape.gradientRows, arrays };
+}
+
+/** Windows of a batch buffer for one shape, in bytes. */
+function windows(shape: RowShape): {
+  entries: { name: RowArray; shape: readonly number[]; offset: number }[];
+  bytes: number;
+} {
+  let bytes = 0;
+  const entries = Object.entries(arrayShapes(shape)).map(([name, size]) => {
+    const entry = { name: name as RowArray, shape: size, offset: bytes };
+    bytes += alignWindow(4 * size.reduce((a, b) => a * b, 1));
+    return entry;
+  });
+  return { entries, bytes };
+}
+
+/** Bytes of the device buffer for a shape. */
+export function rowBytes(shape: RowShape): number {
+  return windows(shape).bytes;
+}
+
+/** The device's copy of the arrays, in one buffer: one upload a batch. */
+export class RowBuffer {
+  readonly device: Device;
+  readonly #buffer: Tensor;
+
+  /** @param bytes the largest `rowBytes` of the shapes that will be uploaded */
+  constructor(device: Device, bytes: number) {
+    this.device = device;
+    this.#buffer = device.allocate("batch", "token rows", [bytes / 4], "u32");
+  }
+
+  tensors(shape: RowShape): Readonly<Record<RowArray, Tensor>> {
+    const { entries, bytes } = windows(shape);
+    if (bytes > 4 * (this.#buffer.shape[0] ?? 0)) throw new Error("the shape does not fit this row buffer");
+    return Object.fromEntries(
+      entries.map(({ name, shape: size, offset }) => [name, { ...this.#buffer, offset, shape: size }]),
+    ) as Record<RowArray, Tensor>;
+  }
+
+  upload(packed: PackedRows): void {
+    const { entries, bytes } = windows(packed.shape);
+    const all = new Uint32Array(bytes / 4);
+    for (const { name, offset } of entries) all.set(packed.arrays[name], offset / 4);
+    this.device.upload(this.#buffer, all);
+  }
+
+  free(): void {
+    this.device.free(this.#buffer);
+  }
+}

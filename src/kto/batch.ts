@@ -1,0 +1,63 @@
+/**
+ * A microbatch as the device sees it: examples packed as region A, their mismatched completions as region B, labels
+ * and pair flags. Which rows come together is the sampler's business, how rows are laid out the engine's.
+ */
+import { type PackedRows, packRows, type RowBranch, type RowShape, rowShape } from "../engine/model/rows.ts";
+import { mismatchedPairs } from "./sampler.ts";
+
+/** What a batch needs of an example. */
+export interface BatchExample {
+  readonly promptIds: ArrayLike<number>;
+  readonly completionIds: ArrayLike<number>;
+  /** Thumbs up. */
+  readonly label: boolean;
+}
+
+export interface KtoBatch {
+  /** m. */
+  readonly size: number;
+  readonly packed: PackedRows;
+  /** u32[m], 1 for thumbs up. */
+  readonly desirable: Uint32Array<ArrayBuffer>;
+  /** u32[m], 0 where the pair (x_i, y_j) is not mismatched and leaves the mean. */
+  readonly pairValid: Uint32Array<ArrayBuffer>;
+  /** Tokens of the examples, and all rows computed by one model (the shared prompt counts once). */
+  readonly tokens: number;
+  readonly rows: number;
+}
+
+export interface BatchOptions {
+  /** Whether the mismatched pairs are computed at all (not for a reference point of 0). */
+  readonly mismatched: boolean;
+  /** Tokens of prompt and completion together; a mismatched completion is cut to what its new prompt leaves. */
+  readonly maxLength: number;
+}
+
+/** Row i's mismatched completion: y_j, j = (i + 1) mod m, cut to the length that prompt i leaves, at least one token. */
+function branches(examples: readonly BatchExample[], options: BatchOptions): RowBranch[] {
+  if (!options.mismatched) return [];
+  const { pair } = mismatchedPairs(examples);
+  return examples.map(({ promptIds }, i) => {
+    const completion = Array.from(examples[pair[i] ?? 0]?.completionIds ?? []);
+    return { prompt: i, completionIds: completion.slice(0, Math.max(1, options.maxLength - promptIds.length)) };
+  });
+}
+
+/** The shape class of a microbatch. */
+export function batchShape(examples: readonly BatchExample[], options: BatchOptions): RowShape {
+  return rowShape(examples, branches(examples, options));
+}
+
+/** Packs a microbatch in the order given. */
+export function packBatch(examples: readonly BatchExample[], options: BatchOptions): KtoBatch {
+  const packed = packRows(examples, branches(examples, options));
+  const { valid } = mismatchedPairs(examples);
+  return {
+    size: examples.length,
+    packed,
+    desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
+    pairValid: Uint32Array.from(valid, (flag) => (flag ? 1 : 0)),
+    tokens: examples.reduce((sum, { promptIds, completionIds }) => sum + promptIds.length + completionIds.length, 0),
+    rows: packed.usedRows,
+  };
+}

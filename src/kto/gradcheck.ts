@@ -1,0 +1,147 @@
+/**
+ * Gradient check: one microbatch through the real training step, its loss, log-ratios and gradients read back, and,
+ * where the model is small enough, compared with the float64 reference tensor by tensor.
+ */
+import type { Model } from "../engine/model/load.ts";
+import { ReferenceModel } from "../engine/model/reference.ts";
+import { METRIC_SUMS } from "../kernels/kto-objective.ts";
+import { type BatchExample, packBatch } from "./batch.ts";
+import type { ObjectiveOptions } from "./objective.ts";
+import { ktoReferenceGradient } from "./reference-gradient.ts";
+import { mismatchedPairs } from "./sampler.ts";
+import { KtoStep } from "./step.ts";
+
+/** Largest relative error, in norm, of a gradient tensor in f32 that still passes. */
+export const GRADIENT_TOLERANCE = 1e-3;
+
+/** Work (flops) beyond which the float64 reference, in plain JavaScript, is not run: some minutes. */
+const REFERENCE_BUDGET = 1e11;
+
+/** A gradient tensor whose norm is below this share of the whole gradient's is measured against that share. */
+const NEGLIGIBLE_SHARE = 1e-6;
+
+export interface GradientTensor {
+  /** Hugging Face name. */
+  readonly name: string;
+  readonly shape: readonly number[];
+  readonly data: Float32Array;
+}
+
+export interface GradientCheck {
+  readonly loss: number;
+  /** z0, and the mean mismatched log-ratio before the clamp. */
+  readonly kl: number;
+  readonly klUnclamped: number;
+  readonly logRatio: number[];
+  /** Empty where the reference point is 0 by choice. */
+  readonly klLogRatio: number[];
+  /** Of the device's gradients, before any clip. */
+  readonly gradientNorm: number;
+  readonly gradients: GradientTensor[];
+  /** The comparison with float64; undefined where the model is too large for it. */
+  readonly comparison: GradientComparison | undefined;
+}
+
+export interface GradientComparison {
+  /** Largest |device - float64| / |float64| in norm over the gradient tensors. */
+  readonly maxRelativeError: number;
+  readonly worstParameter: string;
+  /** |device loss - float64 loss|. */
+  readonly lossError: number;
+  readonly passed: boolean;
+}
+
+export interface GradientCheckOptions {
+  readonly policy: Model;
+  readonly reference: Model;
+  /** One microbatch, in this order. */
+  readonly examples: readonly BatchExample[];
+  readonly objective: ObjectiveOptions;
+  readonly tolerance?: number;
+}
+
+/** Runs the check. Neither model is changed. */
+export async function checkGradients(options: GradientCheckOptions): Promise<GradientCheck> {
+  const { policy, reference, examples, objective } = options;
+  const maxLength = Math.min(policy.config.contextLength, reference.config.contextLength);
+  const batch = packBatch(examples, { mismatched: objective.lossType === "kto", maxLength });
+  const step = new KtoStep({
+    policy,
+    reference,
+    shapes: [batch.packed.shape],
+    maxSize: batch.size,
+    objective,
+    optimizer: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradientNorm: 0 },
+    referencePointScope: "microbatch",
+  });
+  try {
+    await step.gradients([batch]);
+    const metrics = await policy.device.download(step.objective.metrics);
+    const sums = await step.readLogProbs(batch.size);
+    const ratios = Array.from(sums.policy, (logProb, i) => logProb - (sums.reference[i] ?? 0));
+    const gradients = await policy.readTensors(step.optimizer.gradients);
+    const squares = gradients.reduce((total, { data }) => data.reduce((sum, g) => sum + g * g, total), 0);
+    return {
+      loss: metrics[METRIC_SUMS.loss] ?? Number.NaN,
+      kl: metrics[METRIC_SUMS.referencePoint] ?? Number.NaN,
+      klUnclamped: metrics[METRIC_SUMS.unclampedReferencePoint] ?? Number.NaN,
+      logRatio: ratios.slice(0, batch.size),
+      klLogRatio: ratios.slice(batch.size),
+      gradientNorm: Math.sqrt(squares),
+      gradients,
+      comparison: await compare(options, gradients, metrics[METRIC_SUMS.loss] ?? Number.NaN, maxLength),
+    };
+  } finally {
+    step.free();
+  }
+}
+
+async function compare(
+  options: GradientCheckOptions,
+  gradients: readonly GradientTensor[],
+  loss: number,
+  maxLength: number,
+): Promise<GradientComparison | undefined> {
+  const { policy, reference, examples, objective, tolerance = GRADIENT_TOLERANCE } = options;
+  const tokens = examples.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0);
+  // A forward pass costs 2 flops a parameter and token; four of them (two models, two completions), and a backward of two.
+  if (12 * policy.layout.parameterCount * tokens > REFERENCE_BUDGET) return undefined;
+  const { pair, valid } = mismatchedPairs(examples);
+  const exact = ktoReferenceGradient({
+    policy: await float64Model(policy),
+    reference: await float64Model(reference),
+    examples,
+    pairs: pair,
+    pairValid: valid,
+    maxLength,
+    ...objective,
+  });
+  let worst = { error: -1, name: "" };
+  for (const { name, data } of gradients) {
+    const wanted = exact.gradients.get(name);
+    let difference = 0;
+    let size = 0;
+    for (let i = 0; i < data.length; i++) {
+      const value = wanted?.[i] ?? 0; // a tensor without a gradient
+      difference += ((data[i] ?? Number.NaN) - value) ** 2;
+      size += value ** 2;
+    }
+    const error = Math.sqrt(difference) / Math.max(Math.sqrt(size), NEGLIGIBLE_SHARE * exact.gradientNorm, 1e-30);
+    if (!(error <= worst.error)) worst = { error, name };
+  }
+  const lossError = Math.abs(loss - exact.loss);
+  return {
+    maxRelativeError: worst.error,
+    worstParameter: worst.name,
+    lossError,
+    passed: worst.error <= tolerance && lossError <= 1e-2 * tolerance * Math.max(1, Math.abs(exact.loss)),
+  };
+}
+
+async function float64Model(model: Model): Promise<ReferenceModel> {
+  const tensors = await model.readTensors(model.weights);
+  return new ReferenceModel(
+    model.config,
+    new Map(tensors.map(({ name, shape, data }) => [name, { shape, data: Float64Array.from(data) }])),
+  );
+}

@@ -1,0 +1,143 @@
+/**
+ * One KTO update on the device: reference and policy log-probabilities of a packed microbatch, coefficients, gradients
+ * in closed form, clip, AdamW. Records a program for each shape class once and replays it. No data, no schedule.
+ */
+import type { Device } from "../engine/device.ts";
+import { PassMemory, recordGradients, recordLogProbs } from "../engine/model/decoder.ts";
+import type { Model } from "../engine/model/load.ts";
+import type { RowShape } from "../engine/model/rows.ts";
+import { AdamW, type AdamWOptions } from "../engine/optimizer.ts";
+import { Program } from "../engine/program.ts";
+import { ConfigError } from "../errors.ts";
+import type { KtoBatch } from "./batch.ts";
+import { Objective, type ObjectiveOptions } from "./objective.ts";
+
+export interface StepOptions {
+  readonly policy: Model;
+  /** Frozen; its vocabulary must be the policy's. */
+  readonly reference: Model;
+  /** Every shape class that will be run, so that memory is allocated once. */
+  readonly shapes: readonly RowShape[];
+  /** The largest microbatch, in examples. */
+  readonly maxSize: number;
+  readonly objective: ObjectiveOptions;
+  readonly optimizer: AdamWOptions;
+  /** What the reference point is taken over when a step has several microbatches. */
+  readonly referencePointScope: "microbatch" | "step";
+}
+
+/** Recorded programs that are kept; beyond this, the one that was used longest ago goes. */
+const MOST_PROGRAMS = 64;
+
+export class KtoStep {
+  readonly device: Device;
+  readonly policy: Model;
+  readonly reference: Model;
+  readonly objective: Objective;
+  readonly optimizer: AdamW;
+  readonly #scope: StepOptions["referencePointScope"];
+  readonly #memory: PassMemory;
+  /** The policy's own memory, in turn, unless the reference is of another build. */
+  readonly #referenceMemory: PassMemory;
+  readonly #programs = new Map<string, Program>();
+
+  constructor(options: StepOptions) {
+    const { policy, reference, shapes } = options;
+    if (policy.config.vocabSize !== reference.config.vocabSize) {
+      throw new ConfigError(
+        `The reference model has a vocabulary of ${reference.config.vocabSize} tokens and the model one of ${policy.config.vocabSize}: their log-probabilities cannot be compared; use a reference with the same tokenizer.`,
+      );
+    }
+    this.device = policy.device;
+    this.policy = policy;
+    this.reference = reference;
+    this.#scope = options.referencePointScope;
+    this.#memory = new PassMemory(this.device, policy.config, shapes, { gradients: true });
+    this.#referenceMemory = sameBuild(policy, reference)
+      ? this.#memory
+      : new PassMemory(this.device, reference.config, shapes, { gradients: false });
+    this.objective = new Objective(this.device, options.objective, options.maxSize);
+    this.optimizer = new AdamW(policy, options.optimizer);
+  }
+
+  /** Runs microbatches to gradients, coefficients and metric sums, without an update; gradients start from zero. */
+  async gradients(batches: readonly KtoBatch[], learningRate = 0): Promise<void> {
+    this.optimizer.setStep(learningRate, batches.length);
+    (await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program))).run();
+    const wholeStep = this.#scope === "step" && batches.length > 1 && this.objective.usesPairs;
+    if (wholeStep) {
+      (await this.#program("clear pairs", (program) => this.objective.recordClearPairs(program))).run();
+      for (const batch of batches) await this.#runBatch("pairs", batch);
+    }
+    for (const batch of batches) await this.#runBatch(wholeStep ? "gradients" : "pairs and gradients", batch);
+  }
+
+  /** One update from these microbatches, whose losses are averaged. Returns as soon as the work is submitted. */
+  async run(batches: readonly KtoBatch[], learningRate: number): Promise<void> {
+    await this.gradients(batches, learningRate);
+    (await this.#program("update", (program) => this.optimizer.recordStep(program))).run();
+  }
+
+  /** Log-probabilities of the last microbatch, [m] or [2 m] with the mismatched pairs behind. */
+  async readLogProbs(size: number): Promise<{ policy: Float32Array; reference: Float32Array }> {
+    const policy = await this.device.download(this.objective.policySums(size));
+    const reference = await this.device.download(this.objective.referenceSums(size));
+    return { policy, reference };
+  }
+
+  async #runBatch(kind: "pairs" | "gradients" | "pairs and gradients", batch: KtoBatch): Promise<void> {
+    const { shape } = batch.packed;
+    const program = await this.#program(`${kind} ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
+      const { objective } = this;
+      recordLogProbs(recording, this.reference, this.#referenceMemory, shape, objective.referenceSums(batch.size));
+      recordLogProbs(recording, this.policy, this.#memory, shape, objective.policySums(batch.size));
+      if (kind === "pairs and gradients") objective.recordClearPairs(recording);
+      if (kind !== "gradients") objective.recordPairs(recording, batch.size);
+      if (kind === "pairs") return;
+      objective.recordCoefficients(recording, batch.size, this.optimizer);
+      const coefficients = objective.coefficients(batch.size);
+      recordGradients(recording, this.policy, this.optimizer.gradients, this.#memory, shape, coefficients);
+    });
+    this.#memory.upload(batch.packed);
+    if (this.#referenceMemory !== this.#memory) this.#referenceMemory.upload(batch.packed);
+    this.objective.upload(batch);
+    program.run();
+  }
+
+  /** The program under this name, recorded at its first use. */
+  async #program(name: string, record: (program: Program) => void): Promise<Program> {
+    let program = this.#programs.get(name);
+    if (program === undefined) {
+      program = new Program(this.device, name);
+      record(program);
+      const [oldest] = this.#programs.keys();
+      if (this.#programs.size >= MOST_PROGRAMS && oldest !== undefined) {
+        this.#programs.get(oldest)?.dispose();
+        this.#programs.delete(oldest);
+      }
+    } else this.#programs.delete(name); // moves it to the end of the order of use
+    this.#programs.set(name, program);
+    await program.prepare();
+    return program;
+  }
+
+  /** The recorded programs, for profiling. */
+  get programs(): readonly Program[] {
+    return [...this.#programs.values()];
+  }
+
+  /** Gives back all device memory but the models'. */
+  free(): void {
+    for (const program of this.#programs.values()) program.dispose();
+    this.#programs.clear();
+    if (this.#referenceMemory !== this.#memory) this.#referenceMemory.free();
+    this.#memory.free();
+    this.objective.free();
+    this.optimizer.free();
+  }
+}
+
+/** Can both models run in the same activations? */
+function sameBuild(a: Model, b: Model): boolean {
+  return JSON.stringify({ ...a.config, eosTokenIds: [] }) === JSON.stringify({ ...b.config, eosTokenIds: [] });
+}
