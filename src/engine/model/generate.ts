@@ -1,0 +1,295 @@
+/**
+ * Generation with a key/value cache: a prefill pass over all prompts, then one row a sequence and token. Sequences that
+ * have ended leave the pass. Each sequence draws from a generator of its own, so its tokens do not depend on which
+ * others are generated beside it.
+ */
+import { ConfigError } from "../../errors.ts";
+import { NO_ROW } from "../../kernels/embedding.ts";
+import type { Device } from "../device.ts";
+import { Program } from "../program.ts";
+import { Random } from "../random.ts";
+import { reshape, sliceRows, type Tensor } from "../tensor.ts";
+import { Activations } from "./activations.ts";
+import type { KeyValueCache } from "./block.ts";
+import { recordLayers } from "./decoder.ts";
+import { HeadBuffers, recordHeadRows } from "./head.ts";
+import { recordProduct } from "./linear.ts";
+import type { Model } from "./load.ts";
+import type { RowShape } from "./rows.ts";
+import { type SamplingOptions, sampleToken } from "./sample.ts";
+
+export interface GenerateOptions extends SamplingOptions {
+  readonly maxNewTokens: number;
+  readonly seed: number;
+  /** Ends a sequence; not part of what is returned. Default: the model's. */
+  readonly eosTokenIds?: readonly number[];
+}
+
+export interface GeneratedSequence {
+  readonly ids: number[];
+  /** "eos", or "length" when maxNewTokens or the model's context ended it. */
+  readonly finish: "eos" | "length";
+}
+
+export interface GeneratorOptions {
+  /** Sequences generated side by side; more prompts take several rounds. */
+  readonly maxBatch?: number;
+  /** Tokens of prompt and continuation that the cache holds per sequence. */
+  readonly maxLength: number;
+}
+
+/** Rows of a prefill pass; longer prompts take several. */
+const PREFILL_ROWS = 1024;
+const COUNT_STEP = 8;
+
+interface Sequence {
+  readonly index: number;
+  readonly slot: number;
+  readonly random: Random;
+  readonly ids: number[];
+  /** Tokens in the cache. */
+  length: number;
+  next: number;
+}
+
+/** A row to run: one token of a sequence. */
+interface Row {
+  readonly token: number;
+  readonly position: number;
+  readonly slot: number;
+}
+
+export class Generator {
+  readonly device: Device;
+  readonly model: Model;
+  readonly #batch: number;
+  readonly #maxLength: number;
+  readonly #activations: Activations;
+  readonly #head: HeadBuffers;
+  readonly #cache: KeyValueCache;
+  readonly #inputs: { tokens: Tensor; positions: Tensor; ranges: Tensor; cacheRows: Tensor; headRows: Tensor };
+  readonly #logits: Tensor[];
+  readonly #programs = new Map<string, Program>();
+
+  /** Allocates the cache and scratch for this many sequences. Throws ConfigError if maxLength exceeds the context. */
+  constructor(model: Model, { maxBatch = 64, maxLength }: GeneratorOptions) {
+    const { device, config } = model;
+    if (maxLength > config.contextLength) {
+      throw new ConfigError(
+        `Prompt and new tokens together may take ${maxLength} tokens, but the model's context is ${config.contextLength}; ask for fewer new tokens or give a shorter prompt.`,
+      );
+    }
+    this.device = device;
+    this.model = model;
+    this.#batch = Math.ceil(maxBatch / COUNT_STEP) * COUNT_STEP;
+    this.#maxLength = maxLength;
+    const rows = Math.max(this.#batch, PREFILL_ROWS);
+    const shape = this.#shape(rows);
+    this.#activations = new Activations(device, config, [shape], false);
+    this.#head = new HeadBuffers(device, config, [shape], false);
+    const kvWidth = config.keyValueHeads * config.headSize;
+    const cacheOf = (what: string) =>
+      Array.from({ length: config.layers }, (_, layer) =>
+        device.allocate("activations", `${what} cache ${layer}`, [this.#batch * maxLength, kvWidth]),
+      );
+    const u32 = (name: string, dimensions: readonly number[]) => device.allocate("batch", name, dimensions, "u32");
+    this.#inputs = {
+      tokens: u32("tokens", [rows]),
+      positions: u32("positions", [rows]),
+      ranges: u32("ranges", [rows, 4]),
+      cacheRows: u32("cache rows", [rows]),
+      headRows: u32("head rows", [this.#batch]),
+    };
+    this.#cache = { keys: cacheOf("key"), values: cacheOf("value"), rows: this.#inputs.cacheRows };
+    const bindable = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * config.hiddenSize) / 64) * 64;
+    this.#logits = [];
+    for (let start = 0; start < config.vocabSize; start += bindable) {
+      const columns = Math.min(bindable, config.vocabSize - start);
+      this.#logits.push(device.allocate("scratch", "logits", [this.#batch, columns]));
+    }
+  }
+
+  #shape(rows: number): RowShape {
+    return {
+      gradientRows: rows,
+      branchRows: 0,
+      gradientHeadRows: this.#batch,
+      branchHeadRows: 0,
+      sequences: this.#batch,
+    };
+  }
+
+  /** Continues each prompt (one token or more). Results are in the order of the prompts. */
+  async generate(prompts: readonly ArrayLike<number>[], options: GenerateOptions): Promise<GeneratedSequence[]> {
+    const results: GeneratedSequence[] = [];
+    for (let first = 0; first < prompts.length; first += this.#batch) {
+      const round = prompts.slice(first, first + this.#batch);
+      results.push(...(await this.#round(round, first, options)));
+    }
+    return results;
+  }
+
+  async #round(
+    prompts: readonly ArrayLike<number>[],
+    first: number,
+    options: GenerateOptions,
+  ): Promise<GeneratedSequence[]> {
+    const eos = new Set(options.eosTokenIds ?? this.model.config.eosTokenIds);
+    const sequences = prompts.map((prompt, slot): Sequence => {
+      if (prompt.length === 0) throw new ConfigError(`Prompt ${first + slot + 1} has no tokens; give it one or more.`);
+      if (prompt.length >= this.#maxLength) {
+        throw new ConfigError(
+          `Prompt ${first + slot + 1} has ${prompt.length} tokens, which leaves no room for new ones within ${this.#maxLength}.`,
+        );
+      }
+      const outside = Array.from(prompt).find((id) => !(id >= 0 && id < this.model.config.vocabSize));
+      if (outside !== undefined) {
+        throw new ConfigError(
+          `Prompt ${first + slot + 1} holds token ${outside}, outside the vocabulary of ${this.model.config.vocabSize}.`,
+        );
+      }
+      const random = new Random(options.seed, first + slot);
+      return { index: slot, slot, random, ids: [], length: prompt.length, next: 0 };
+    });
+    const results: GeneratedSequence[] = sequences.map(({ ids }) => ({ ids, finish: "length" }));
+    let logits = await this.#prefill(prompts);
+    let active = sequences;
+    while (active.length > 0) {
+      active.forEach((sequence, at) => {
+        sequence.next = sampleToken(logits(at), options, sequence.random);
+      });
+      active = active.filter((sequence) => {
+        if (eos.has(sequence.next)) {
+          results[sequence.index] = { ids: sequence.ids, finish: "eos" };
+          return false;
+        }
+        sequence.ids.push(sequence.next);
+        return sequence.ids.length < options.maxNewTokens && sequence.length < this.#maxLength;
+      });
+      if (active.length === 0) break;
+      const rows = active.map(({ next, length, slot }): Row => ({ token: next, position: length, slot }));
+      for (const sequence of active) sequence.length++;
+      logits = await this.#run(
+        rows,
+        rows.map((_, row) => row),
+      );
+    }
+    return results;
+  }
+
+  /** Runs all prompt tokens; returns the logits of each prompt's last one. */
+  async #prefill(prompts: readonly ArrayLike<number>[]): Promise<(sequence: number) => Float32Array> {
+    const { vocabSize } = this.model.config;
+    const all = new Float32Array(prompts.length * vocabSize);
+    let rows: Row[] = [];
+    let lasts: { row: number; sequence: number }[] = [];
+    const flush = async () => {
+      const logits = await this.#run(
+        rows,
+        lasts.map(({ row }) => row),
+      );
+      lasts.forEach(({ sequence }, at) => {
+        all.set(logits(at), sequence * vocabSize);
+      });
+      rows = [];
+      lasts = [];
+    };
+    for (const [slot, prompt] of prompts.entries()) {
+      for (let position = 0; position < prompt.length; position++) {
+        if (rows.length === Math.max(this.#batch, PREFILL_ROWS)) await flush();
+        rows.push({ token: prompt[position] ?? 0, position, slot });
+      }
+      lasts.push({ row: rows.length - 1, sequence: slot });
+    }
+    await flush();
+    return (sequence) => all.subarray(sequence * vocabSize, (sequence + 1) * vocabSize);
+  }
+
+  /** One pass over rows; logits of the rows in `heads`, by their place there. */
+  async #run(rows: readonly Row[], heads: readonly number[]): Promise<(at: number) => Float32Array> {
+    const capacity =
+      rows.length <= this.#batch
+        ? Math.ceil(rows.length / COUNT_STEP) * COUNT_STEP
+        : Math.max(this.#batch, PREFILL_ROWS);
+    const tokens = new Uint32Array(capacity);
+    const positions = new Uint32Array(capacity);
+    const ranges = new Uint32Array(4 * capacity);
+    const cacheRows = new Uint32Array(capacity).fill(NO_ROW);
+    rows.forEach(({ token, position, slot }, row) => {
+      tokens[row] = token;
+      positions[row] = position;
+      cacheRows[row] = slot * this.#maxLength + position;
+      ranges.set([0, 0, slot * this.#maxLength, slot * this.#maxLength + position + 1], 4 * row);
+    });
+    const headRows = new Uint32Array(this.#batch).fill(NO_ROW);
+    headRows.set(heads);
+    const program = await this.#program(capacity);
+    this.device.upload(this.#inputs.tokens, tokens);
+    this.device.upload(this.#inputs.positions, positions);
+    this.device.upload(this.#inputs.ranges, ranges);
+    this.device.upload(this.#inputs.cacheRows, cacheRows);
+    this.device.upload(this.#inputs.headRows, headRows);
+    program.run();
+    const headCapacity = Math.min(this.#batch, capacity);
+    const windows = await Promise.all(
+      this.#logits.map((tensor) => this.device.download(sliceRows(tensor, 0, headCapacity))),
+    );
+    const [whole] = windows;
+    const { vocabSize } = this.model.config;
+    if (windows.length === 1 && whole) return (at) => whole.subarray(at * vocabSize, (at + 1) * vocabSize);
+    return (at) => {
+      const row = new Float32Array(vocabSize);
+      let start = 0;
+      windows.forEach((window, index) => {
+        const columns = this.#logits[index]?.shape[1] ?? 0;
+        row.set(window.subarray(at * columns, (at + 1) * columns), start);
+        start += columns;
+      });
+      return row;
+    };
+  }
+
+  /** The program for a number of rows; of the logits it computes those of the first `min(batch, rows)` head rows. */
+  async #program(rows: number): Promise<Program> {
+    const key = String(rows);
+    let program = this.#programs.get(key);
+    if (program === undefined) {
+      program = new Program(this.device, `generate ${rows}`);
+      const heads = Math.min(this.#batch, rows);
+      const inputs = {
+        tokens: sliceRows(this.#inputs.tokens, 0, rows),
+        positions: sliceRows(this.#inputs.positions, 0, rows),
+        ranges: sliceRows(this.#inputs.ranges, 0, rows),
+      };
+      const cache = { ...this.#cache, rows: sliceRows(this.#cache.rows, 0, rows) };
+      const output = recordLayers(program, this.model, this.#activations, this.#shape(rows), inputs, cache);
+      const headRows = sliceRows(this.#inputs.headRows, 0, heads);
+      const normed = recordHeadRows(program, this.model, this.#head, output, headRows);
+      const table = this.model.parameter(this.model.headName);
+      let start = 0;
+      for (const logits of this.#logits) {
+        const columns = logits.shape[1] ?? 0;
+        recordProduct(program, "NT", normed, sliceRows(table, start, columns), reshape(logits, [heads, columns]));
+        start += columns;
+      }
+      this.#programs.set(key, program);
+    }
+    await program.prepare();
+    return program;
+  }
+
+  /** Gives the device memory back. */
+  free(): void {
+    for (const program of this.#programs.values()) program.dispose();
+    this.#activations.free();
+    this.#head.free();
+    for (const tensor of [
+      ...this.#cache.keys,
+      ...this.#cache.values,
+      ...Object.values(this.#inputs),
+      ...this.#logits,
+    ]) {
+      this.device.free(tensor);
+    }
+  }
+}
