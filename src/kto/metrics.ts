@@ -1,0 +1,51 @@
+/**
+ * The numbers of a run, from the sums that the device keeps over a logging window. TRL's names where TRL has one; means
+ * are sums divided by counts over the window (not means of means), and a metric of an absent class is left out.
+ * Definitions: docs/metrics.md.
+ */
+import { METRIC_SUMS } from "../kernels/kto-objective.ts";
+import { OPTIMIZER_STATE } from "../kernels/reduce.ts";
+
+export type Metrics = Record<string, number>;
+
+/** What the host adds to the device's sums. */
+export interface WindowFacts {
+  readonly epoch: number;
+  readonly learningRate: number;
+  /** Tokens of examples trained on since the start. */
+  readonly tokens: number;
+  readonly tokensPerSecond: number;
+}
+
+/** @param sums f32[METRIC_SUMS.size]; @param state f32[OPTIMIZER_STATE.size] after the window's last step */
+export function windowMetrics(sums: Float32Array, state: Float32Array, facts: WindowFacts): Metrics {
+  const sum = (place: number) => sums[place] ?? Number.NaN;
+  const metrics: Metrics = {};
+  const set = (name: string, total: number, count: number) => {
+    if (count > 0) metrics[name] = total / count;
+  };
+  const desirable = sum(METRIC_SUMS.desirable);
+  const undesirable = sum(METRIC_SUMS.undesirable);
+  const microbatches = sum(METRIC_SUMS.microbatches);
+  const pairs = sum(METRIC_SUMS.pairs);
+  set("loss", sum(METRIC_SUMS.loss), microbatches);
+  metrics.grad_norm = state[OPTIMIZER_STATE.gradientNorm] ?? Number.NaN;
+  metrics.learning_rate = facts.learningRate;
+  set("kl", sum(METRIC_SUMS.referencePoint), microbatches);
+  set("kl/unclamped", sum(METRIC_SUMS.unclampedReferencePoint), microbatches);
+  set("rewards/chosen", sum(METRIC_SUMS.desirableReward), desirable);
+  set("rewards/rejected", sum(METRIC_SUMS.undesirableReward), undesirable);
+  if (metrics["rewards/chosen"] !== undefined && metrics["rewards/rejected"] !== undefined) {
+    metrics["rewards/margins"] = metrics["rewards/chosen"] - metrics["rewards/rejected"];
+  }
+  set("rewards/accuracies", sum(METRIC_SUMS.correct), desirable + undesirable);
+  set("logps/chosen", sum(METRIC_SUMS.desirableLogProb), desirable);
+  set("logps/rejected", sum(METRIC_SUMS.undesirableLogProb), undesirable);
+  set("saturated", sum(METRIC_SUMS.saturated), desirable + undesirable);
+  set("self_pairs", sum(METRIC_SUMS.selfPairs), pairs);
+  metrics.skipped_steps = state[OPTIMIZER_STATE.stepsSkipped] ?? 0;
+  metrics.num_tokens = facts.tokens;
+  metrics.tokens_per_second = facts.tokensPerSecond;
+  metrics.epoch = facts.epoch;
+  return metrics;
+}

@@ -1,0 +1,313 @@
+/**
+ * The trainer: examples and two models in, one update after another out. Owns the schedule (which rows, which learning
+ * rate) and the logging window; the work of an update is `step.ts`. Iterate it with `for await`.
+ */
+import { Model } from "../engine/model/load.ts";
+import type { RowShape } from "../engine/model/rows.ts";
+import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
+import { ConfigError, DatasetError, NumericError } from "../errors.ts";
+import { METRIC_SUMS } from "../kernels/kto-objective.ts";
+import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
+import { type KtoConfig, ktoOptions, ktoParseContext } from "./config.ts";
+import { autoWeights, targetRatio } from "./data/weights.ts";
+import { type Metrics, windowMetrics } from "./metrics.ts";
+import { parseOptions } from "./parse-options.ts";
+import { epochSchedule } from "./sampler.ts";
+import { KtoStep } from "./step.ts";
+
+const optionNames = [
+  "beta",
+  "desirable_weight",
+  "undesirable_weight",
+  "loss_type",
+  "reference_point_scope",
+  "max_length",
+  "shuffle_dataset",
+  "per_device_train_batch_size",
+  "gradient_accumulation_steps",
+  "num_train_epochs",
+  "max_steps",
+  "seed",
+  "learning_rate",
+  "lr_scheduler_type",
+  "warmup_steps",
+  "warmup_ratio",
+  "weight_decay",
+  "adam_beta1",
+  "adam_beta2",
+  "adam_epsilon",
+  "max_grad_norm",
+  "logging_steps",
+  "logging_first_step",
+] as const;
+
+/** The options of training itself, under TRL's names; ranges and defaults are those of the command line. */
+export type TrainerOptions = Pick<KtoConfig, (typeof optionNames)[number]>;
+
+const optionSchema = ktoOptions.pick(
+  Object.fromEntries(optionNames.map((name) => [name, true])) as Record<(typeof optionNames)[number], true>,
+);
+
+export interface TrainerInputs {
+  /** Trained in place. */
+  readonly policy: Model;
+  /** Frozen. Default: a copy of the policy as it is now, freed with the trainer. */
+  readonly reference?: Model;
+  /** At least 2, with token ids of the policy's vocabulary; see `tokenizeRows`. */
+  readonly examples: readonly BatchExample[];
+  readonly options?: Partial<TrainerOptions>;
+}
+
+/** What an update leaves behind. */
+export interface TrainingStep {
+  /** Updates done, from 1. */
+  readonly step: number;
+  readonly totalSteps: number;
+  /** Passes over the data so far. */
+  readonly epoch: number;
+  readonly learningRate: number;
+  /** On logging steps: means over the window since the last one. */
+  readonly metrics?: Metrics;
+}
+
+export class KtoTrainer implements AsyncIterable<TrainingStep> {
+  readonly policy: Model;
+  readonly options: TrainerOptions;
+  /** lambda_D and lambda_U, with "auto" solved. */
+  readonly weights: { readonly desirable: number; readonly undesirable: number };
+  readonly totalSteps: number;
+  readonly stepsPerEpoch: number;
+  readonly step: KtoStep;
+  readonly #examples: readonly BatchExample[];
+  readonly #ownReference: Model | undefined;
+  readonly #batchOptions: BatchOptions;
+  readonly #schedule: ScheduleOptions;
+  #epoch: { number: number; microbatches: number[][] } | undefined;
+  #done = 0;
+  #tokens = 0;
+  #windowTokens = 0;
+  #windowSteps = 0;
+  #windowStart = 0;
+  #skipped = 0;
+
+  private constructor(inputs: TrainerInputs) {
+    const { policy, examples } = inputs;
+    this.policy = policy;
+    this.options = parseOptions(optionSchema, { ...inputs.options }, ktoParseContext);
+    this.#examples = examples;
+    this.weights = solveWeights(this.options, examples);
+    const contexts = [policy, inputs.reference ?? policy].map(({ config }) => config.contextLength);
+    this.#batchOptions = {
+      mismatched: this.options.loss_type === "kto",
+      maxLength: Math.min(this.options.max_length, ...contexts),
+    };
+    checkExamples(examples, policy.config.vocabSize, this.#batchOptions.maxLength);
+    this.stepsPerEpoch = Math.ceil(this.#microbatches(0).length / this.options.gradient_accumulation_steps);
+    this.totalSteps =
+      this.options.max_steps > 0
+        ? this.options.max_steps
+        : Math.ceil(this.options.num_train_epochs * this.stepsPerEpoch);
+    this.#schedule = {
+      type: this.options.lr_scheduler_type,
+      learningRate: this.options.learning_rate,
+      totalSteps: this.totalSteps,
+      warmupSteps: this.options.warmup_steps || Math.ceil(this.options.warmup_ratio * this.totalSteps),
+    };
+    this.#ownReference = inputs.reference ? undefined : Model.copyOf(policy, "reference weights");
+    this.step = new KtoStep({
+      policy,
+      reference: inputs.reference ?? this.#ownReference ?? policy,
+      shapes: this.#shapes(),
+      maxSize: this.options.per_device_train_batch_size,
+      objective: {
+        beta: this.options.beta,
+        desirableWeight: this.weights.desirable,
+        undesirableWeight: this.weights.undesirable,
+        lossType: this.options.loss_type,
+      },
+      optimizer: {
+        beta1: this.options.adam_beta1,
+        beta2: this.options.adam_beta2,
+        epsilon: this.options.adam_epsilon,
+        weightDecay: this.options.weight_decay,
+        maxGradientNorm: this.options.max_grad_norm,
+      },
+      referencePointScope: this.options.reference_point_scope,
+    });
+  }
+
+  /**
+   * Checks options and examples and allocates all device memory of the run.
+   *
+   * @throws ConfigError for an option out of range; DatasetError for examples that the model cannot take; AdapterError
+   * when the device cannot hold the run
+   */
+  static async create(inputs: TrainerInputs): Promise<KtoTrainer> {
+    if (inputs.reference === inputs.policy) {
+      throw new ConfigError(
+        "The reference is the policy itself, so every log-ratio would stay 0; load the reference as a model of its own, or leave it out for a frozen copy.",
+      );
+    }
+    const trainer = new KtoTrainer(inputs);
+    await trainer.policy.device.idle();
+    return trainer;
+  }
+
+  /** Updates done. */
+  get stepsDone(): number {
+    return this.#done;
+  }
+
+  /** The microbatches of an epoch: a pure function of data, seed and epoch. */
+  #microbatches(epoch: number): number[][] {
+    if (this.#epoch?.number !== epoch) {
+      const microbatches = epochSchedule(this.#examples, {
+        batchSize: this.options.per_device_train_batch_size,
+        seed: this.options.seed,
+        epoch,
+        shuffle: this.options.shuffle_dataset,
+        mismatched: this.options.loss_type === "kto",
+      });
+      this.#epoch = { number: epoch, microbatches };
+    }
+    return this.#epoch.microbatches;
+  }
+
+  /** The microbatches of update `step`, counted from 0. */
+  #stepExamples(step: number): BatchExample[][] {
+    const accumulation = this.options.gradient_accumulation_steps;
+    const microbatches = this.#microbatches(Math.floor(step / this.stepsPerEpoch));
+    const first = (step % this.stepsPerEpoch) * accumulation;
+    return microbatches
+      .slice(first, first + accumulation)
+      .map((rows) => rows.map((row) => this.#examples[row]).filter((row) => row !== undefined));
+  }
+
+  /** Every shape class of the run. */
+  #shapes(): RowShape[] {
+    const shapes = new Map<string, RowShape>();
+    for (let step = 0; step < this.totalSteps; step++) {
+      for (const examples of this.#stepExamples(step)) {
+        const shape = batchShape(examples, this.#batchOptions);
+        shapes.set(JSON.stringify(shape), shape);
+      }
+    }
+    return [...shapes.values()];
+  }
+
+  #pack(step: number): KtoBatch[] {
+    return step < this.totalSteps
+      ? this.#stepExamples(step).map((examples) => packBatch(examples, this.#batchOptions))
+      : [];
+  }
+
+  /** Runs the updates that are left; may be left and entered again. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<TrainingStep> {
+    const { device } = this.policy;
+    let batches = this.#pack(this.#done);
+    this.#windowStart = performance.now();
+    while (this.#done < this.totalSteps) {
+      const learningRate = learningRateAt(this.#done, this.#schedule);
+      await this.step.run(batches, learningRate);
+      const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
+      this.#done++;
+      this.#tokens += tokens;
+      this.#windowTokens += tokens;
+      this.#windowSteps++;
+      batches = this.#pack(this.#done); // while the device works
+      const epoch = this.#done / this.stepsPerEpoch;
+      const base = { step: this.#done, totalSteps: this.totalSteps, epoch, learningRate };
+      if (this.#logs(this.#done)) yield { ...base, metrics: await this.#readMetrics(learningRate, epoch) };
+      else {
+        await device.idle();
+        yield base;
+      }
+    }
+  }
+
+  #logs(step: number): boolean {
+    const { logging_steps, logging_first_step } = this.options;
+    return step % logging_steps === 0 || step === this.totalSteps || (step === 1 && logging_first_step);
+  }
+
+  /** The window's metrics; clears the device's sums. Throws NumericError when no update of the window was possible. */
+  async #readMetrics(learningRate: number, epoch: number): Promise<Metrics> {
+    const { device } = this.policy;
+    const sums = await device.download(this.step.objective.metrics);
+    const state = await device.download(this.step.optimizer.state);
+    device.upload(this.step.objective.metrics, new Float32Array(METRIC_SUMS.size));
+    const seconds = Math.max(1e-3, (performance.now() - this.#windowStart) / 1000);
+    const metrics = windowMetrics(sums, state, {
+      epoch,
+      learningRate,
+      tokens: this.#tokens,
+      tokensPerSecond: this.#windowTokens / seconds,
+    });
+    const skipped = (metrics.skipped_steps ?? 0) - this.#skipped;
+    if (skipped > 0 && skipped >= this.#windowSteps) {
+      throw new NumericError(
+        `The gradients were not finite in any of the ${this.#windowSteps} updates up to step ${this.#done}, so the model no longer changes; lower learning_rate, or look for damaged weights.`,
+      );
+    }
+    this.#skipped += skipped;
+    this.#windowTokens = 0;
+    this.#windowSteps = 0;
+    this.#windowStart = performance.now();
+    return metrics;
+  }
+
+  /** Writes the policy as a Hugging Face folder. */
+  async save(folder: string): Promise<void> {
+    await this.policy.save(folder);
+  }
+
+  /** Gives back all device memory of the run; the policy stays loaded. */
+  free(): void {
+    this.step.free();
+    this.#ownReference?.free();
+  }
+}
+
+/** Solves "auto": one weight for lambda_D n_D = 4/3 lambda_U n_U, or, if both are, the smaller class's. */
+function solveWeights(
+  options: TrainerOptions,
+  examples: readonly BatchExample[],
+): { desirable: number; undesirable: number } {
+  const { desirable_weight: desirable, undesirable_weight: undesirable } = options;
+  const good = examples.filter(({ label }) => label).length;
+  const bad = examples.length - good;
+  if (desirable === "auto" && undesirable === "auto") return autoWeights(good, bad);
+  const bothThere = good > 0 && bad > 0;
+  if (desirable === "auto") {
+    const given = Number(undesirable);
+    return { desirable: bothThere ? (targetRatio * given * bad) / good : given, undesirable: given };
+  }
+  if (undesirable === "auto") {
+    return { desirable, undesirable: bothThere ? (desirable * good) / (targetRatio * bad) : desirable };
+  }
+  return { desirable, undesirable };
+}
+
+/** Examples made elsewhere than by `tokenizeRows` may not fit the model. */
+function checkExamples(examples: readonly BatchExample[], vocabSize: number, maxLength: number): void {
+  for (const [index, { promptIds, completionIds }] of examples.entries()) {
+    const where = `Example ${index + 1} of ${examples.length}`;
+    if (promptIds.length === 0) throw new DatasetError(`${where} has an empty prompt; it needs one token or more.`);
+    if (completionIds.length === 0) {
+      throw new DatasetError(`${where} has an empty completion; it needs one token or more.`);
+    }
+    if (promptIds.length + completionIds.length > maxLength) {
+      throw new DatasetError(
+        `${where} has ${promptIds.length + completionIds.length} tokens, more than max_length ${maxLength}; cut or drop it.`,
+      );
+    }
+    for (const ids of [promptIds, completionIds]) {
+      for (let at = 0; at < ids.length; at++) {
+        const id = ids[at] ?? -1;
+        if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
+          throw new DatasetError(`${where} holds token id ${id}, outside the model's vocabulary of ${vocabSize}.`);
+        }
+      }
+    }
+  }
+}
