@@ -5,7 +5,7 @@
  *   GELU     y = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))    the tanh form of GPT-2
  */
 import { kernel } from "./kernel.ts";
-import { elementwise, elementwiseGrid, safeTanh, sigmoid } from "./wgsl.ts";
+import { rowElements, rowElementsGrid, safeTanh, sigmoid } from "./wgsl.ts";
 
 /** gateUp [T, 2 I] -> y [T, I]. */
 export const swigluForward = kernel({
@@ -14,13 +14,14 @@ export const swigluForward = kernel({
   write: { y: "f32[T, I]" },
   uniforms: { T: "u32", I: "u32" },
   wgsl: /* wgsl */ `${sigmoid}
-fn element(i: u32) {
-  let at = (i / u.I) * 2u * u.I + i % u.I;
+fn element(row: u32, column: u32) {
+  let i = row * u.I + column;
+  let at = 2u * row * u.I + column;
   let gate = gateUp[at];
   y[i] = gate * sigmoid(gate) * gateUp[at + u.I];
 }
-${elementwise("u.T * u.I")}`,
-  grid: ({ T = 0, I = 0 }) => elementwiseGrid(T * I),
+${rowElements("u.T", "u.I")}`,
+  grid: ({ T = 0, I = 0 }) => rowElementsGrid(T, I),
   cost: ({ T = 0, I = 0 }) => ({ flops: 6 * T * I, bytes: 12 * T * I }),
 });
 
@@ -31,16 +32,17 @@ export const swigluBackward = kernel({
   write: { dGateUp: "f32[T, 2*I]" },
   uniforms: { T: "u32", I: "u32" },
   wgsl: /* wgsl */ `${sigmoid}
-fn element(i: u32) {
-  let at = (i / u.I) * 2u * u.I + i % u.I;
+fn element(row: u32, column: u32) {
+  let i = row * u.I + column;
+  let at = 2u * row * u.I + column;
   let gate = gateUp[at];
   let up = gateUp[at + u.I];
   let s = sigmoid(gate);
   dGateUp[at] = dy[i] * up * s * (1.0 + gate * (1.0 - s));
   dGateUp[at + u.I] = dy[i] * gate * s;
 }
-${elementwise("u.T * u.I")}`,
-  grid: ({ T = 0, I = 0 }) => elementwiseGrid(T * I),
+${rowElements("u.T", "u.I")}`,
+  grid: ({ T = 0, I = 0 }) => rowElementsGrid(T, I),
   cost: ({ T = 0, I = 0 }) => ({ flops: 11 * T * I, bytes: 20 * T * I }),
 });
 
@@ -56,12 +58,13 @@ export const geluForward = kernel({
   write: { y: "f32[T, I]" },
   uniforms: { T: "u32", I: "u32" },
   wgsl: /* wgsl */ `${safeTanh}${geluConstants}
-fn element(i: u32) {
+fn element(row: u32, column: u32) {
+  let i = row * u.I + column;
   let value = x[i];
   y[i] = 0.5 * value * (1.0 + safeTanh(ROOT_2_OVER_PI * (value + CUBIC * value * value * value)));
 }
-${elementwise("u.T * u.I")}`,
-  grid: ({ T = 0, I = 0 }) => elementwiseGrid(T * I),
+${rowElements("u.T", "u.I")}`,
+  grid: ({ T = 0, I = 0 }) => rowElementsGrid(T, I),
   cost: ({ T = 0, I = 0 }) => ({ flops: 9 * T * I, bytes: 8 * T * I }),
 });
 
@@ -72,13 +75,14 @@ export const geluBackward = kernel({
   write: { dx: "f32[T, I]" },
   uniforms: { T: "u32", I: "u32" },
   wgsl: /* wgsl */ `${safeTanh}${geluConstants}
-fn element(i: u32) {
+fn element(row: u32, column: u32) {
+  let i = row * u.I + column;
   let value = x[i];
   let t = safeTanh(ROOT_2_OVER_PI * (value + CUBIC * value * value * value));
   let slope = ROOT_2_OVER_PI * (1.0 + 3.0 * CUBIC * value * value);
   dx[i] = dy[i] * 0.5 * (1.0 + t + value * (1.0 - t * t) * slope);
 }
-${elementwise("u.T * u.I")}`,
-  grid: ({ T = 0, I = 0 }) => elementwiseGrid(T * I),
+${rowElements("u.T", "u.I")}`,
+  grid: ({ T = 0, I = 0 }) => rowElementsGrid(T, I),
   cost: ({ T = 0, I = 0 }) => ({ flops: 16 * T * I, bytes: 12 * T * I }),
 });

@@ -70,6 +70,9 @@ export const attentionForward = memoized((headSize) => {
       ...OFFSETS,
     },
     wgsl: /* wgsl */ `${code}
+// Where a key or value row starts; past the end of a range the last one, whose score is then masked.
+fn keyAt(key: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.kWidth + u.kFrom) / LANES; }
+fn valueAt(key: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.vWidth + u.vFrom) / LANES; }
 fn element(i: u32) {
   // Neighbouring invocations are neighbouring rows of one head: they meet the same keys at the same time.
   let head = i / u.T;
@@ -89,22 +92,35 @@ fn element(i: u32) {
     let start = select(seen.x, seen.z, part == 1u);
     let end = select(seen.y, seen.w, part == 1u);
     for (var key = start; key < end; key += 4u) {
-      // Four keys at a time share one rescaling of the running sums.
-      var score = vec4f(LOWEST);
-      for (var n = 0u; n < 4u; n++) {
-        let at = (min(key + n, end - 1u) * u.kWidth + u.kFrom) / LANES + kvHead * SIZE;
-        var product = E();
-        for (var d = 0u; d < SIZE; d++) { product += query[d] * k[at + d]; }
-        if (key + n < end) { score[n] = total(product); }
+      // Four keys at a time share one rescaling of the running sums. They are named, not indexed: an index into
+      // private memory costs more than the arithmetic.
+      let k0 = keyAt(key, end) + kvHead * SIZE;
+      let k1 = keyAt(key + 1u, end) + kvHead * SIZE;
+      let k2 = keyAt(key + 2u, end) + kvHead * SIZE;
+      let k3 = keyAt(key + 3u, end) + kvHead * SIZE;
+      var s0 = E();
+      var s1 = E();
+      var s2 = E();
+      var s3 = E();
+      for (var d = 0u; d < SIZE; d++) {
+        let part = query[d];
+        s0 += part * k[k0 + d];
+        s1 += part * k[k1 + d];
+        s2 += part * k[k2 + d];
+        s3 += part * k[k3 + d];
       }
+      let exists = vec4u(key, key + 1u, key + 2u, key + 3u) < vec4u(end);
+      let score = select(vec4f(LOWEST), vec4f(total(s0), total(s1), total(s2), total(s3)), exists);
       let next = max(highest, max(max(score.x, score.y), max(score.z, score.w)));
       let shrink = exp(highest - next);
       let p = exp(score - next);
       weight = weight * shrink + p.x + p.y + p.z + p.w;
-      for (var d = 0u; d < SIZE; d++) { sum[d] *= shrink; }
-      for (var n = 0u; n < 4u; n++) {
-        let at = (min(key + n, end - 1u) * u.vWidth + u.vFrom) / LANES + kvHead * SIZE;
-        for (var d = 0u; d < SIZE; d++) { sum[d] += p[n] * v[at + d]; }
+      let v0 = valueAt(key, end) + kvHead * SIZE;
+      let v1 = valueAt(key + 1u, end) + kvHead * SIZE;
+      let v2 = valueAt(key + 2u, end) + kvHead * SIZE;
+      let v3 = valueAt(key + 3u, end) + kvHead * SIZE;
+      for (var d = 0u; d < SIZE; d++) {
+        sum[d] = sum[d] * shrink + p.x * v[v0 + d] + p.y * v[v1 + d] + p.z * v[v2 + d] + p.w * v[v3 + d];
       }
       highest = next;
     }

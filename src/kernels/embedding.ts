@@ -9,7 +9,7 @@
  * into buckets, and one invocation owns one (bucket, channel).
  */
 import { kernel } from "./kernel.ts";
-import { elementwise, elementwiseGrid } from "./wgsl.ts";
+import { rowElements, rowElementsGrid } from "./wgsl.ts";
 
 /** A row index that stands for no row: gathers give zeros, scatters write nothing. */
 export const NO_ROW = 0xffffffff;
@@ -21,15 +21,16 @@ export const gatherRows = kernel({
   write: { y: "f32[N, C]" },
   uniforms: { N: "u32", V: "u32", C: "u32", accumulate: "u32" },
   wgsl: /* wgsl */ `
-fn element(i: u32) {
-  let row = rows[i / u.C];
+fn element(n: u32, column: u32) {
+  let row = rows[n];
+  let i = n * u.C + column;
   var value = 0.0;
-  if (row < u.V) { value = table[row * u.C + i % u.C]; }
+  if (row < u.V) { value = table[row * u.C + column]; }
   if (u.accumulate != 0u) { value += y[i]; }
   y[i] = value;
 }
-${elementwise("u.N * u.C")}`,
-  grid: ({ N = 0, C = 0 }) => elementwiseGrid(N * C),
+${rowElements("u.N", "u.C")}`,
+  grid: ({ N = 0, C = 0 }) => rowElementsGrid(N, C),
   cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: 8 * N * C }),
 });
 
@@ -41,13 +42,12 @@ export const scatterRows = kernel({
   // Columns [xColumn, xColumn + C) of x: a cache takes its part of a wider row.
   uniforms: { N: "u32", V: "u32", C: "u32", width: "u32", xColumn: "u32" },
   wgsl: /* wgsl */ `
-fn element(i: u32) {
-  let row = rows[i / u.C];
-  let column = i % u.C;
-  if (row < u.V) { y[row * u.C + column] = x[(i / u.C) * u.width + u.xColumn + column]; }
+fn element(n: u32, column: u32) {
+  let row = rows[n];
+  if (row < u.V) { y[row * u.C + column] = x[n * u.width + u.xColumn + column]; }
 }
-${elementwise("u.N * u.C")}`,
-  grid: ({ N = 0, C = 0 }) => elementwiseGrid(N * C),
+${rowElements("u.N", "u.C")}`,
+  grid: ({ N = 0, C = 0 }) => rowElementsGrid(N, C),
   cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: 8 * N * C }),
 });
 
@@ -61,9 +61,7 @@ export const embeddingBackward = kernel({
   write: { dTable: "f32[V, C]" },
   uniforms: { B: "u32", T: "u32", V: "u32", C: "u32" },
   wgsl: /* wgsl */ `
-fn element(i: u32) {
-  let bucket = i / u.C;
-  let column = i % u.C;
+fn element(bucket: u32, column: u32) {
   let id = bucketIds[bucket];
   if (id >= u.V) { return; }
   var sum = 0.0;
@@ -72,8 +70,8 @@ fn element(i: u32) {
   }
   dTable[id * u.C + column] += sum;
 }
-${elementwise("u.B * u.C")}`,
-  grid: ({ B = 0, C = 0 }) => elementwiseGrid(B * C),
+${rowElements("u.B", "u.C")}`,
+  grid: ({ B = 0, C = 0 }) => rowElementsGrid(B, C),
   cost: ({ B = 0, T = 0, C = 0 }) => ({ flops: T * C, bytes: 4 * (T * C + 2 * B * C) }),
 });
 

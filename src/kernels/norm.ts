@@ -12,7 +12,7 @@
  * block of rows here, then `addColumnSums`.
  */
 import { kernel } from "./kernel.ts";
-import { type AdapterFacts, elementwise, elementwiseGrid, linearGrid, linearGroup, reduction } from "./wgsl.ts";
+import { type AdapterFacts, linearGrid, linearGroup, reduction, rowElements, rowElementsGrid } from "./wgsl.ts";
 
 function memoized<T>(build: (facts: AdapterFacts) => T): (facts: AdapterFacts) => T {
   const cache = new Map<number, T>();
@@ -147,17 +147,16 @@ export const normWeightPartials = kernel({
   write: { partials: "f32[G, C]" },
   uniforms: { T: "u32", C: "u32", G: "u32" },
   wgsl: /* wgsl */ `
-fn element(i: u32) {
+fn element(block: u32, c: u32) {
   let rowsPerBlock = (u.T + u.G - 1u) / u.G;
-  let first = (i / u.C) * rowsPerBlock;
-  let c = i % u.C;
+  let first = block * rowsPerBlock;
   var sum = 0.0;
   for (var row = first; row < min(first + rowsPerBlock, u.T); row++) {
     sum += dy[row * u.C + c] * (x[row * u.C + c] - stats[2u * row]) * stats[2u * row + 1u];
   }
-  partials[i] = sum;
+  partials[block * u.C + c] = sum;
 }
-${elementwise("u.G * u.C")}`,
-  grid: ({ G = 0, C = 0 }) => elementwiseGrid(G * C),
+${rowElements("u.G", "u.C")}`,
+  grid: ({ G = 0, C = 0 }) => rowElementsGrid(G, C),
   cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: 8 * T * C }),
 });

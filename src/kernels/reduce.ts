@@ -3,7 +3,7 @@
  * Two passes each, partial sums then their sum in a fixed order, so that the bits do not depend on scheduling.
  */
 import { kernel } from "./kernel.ts";
-import { type AdapterFacts, elementwise, elementwiseGrid, reduction } from "./wgsl.ts";
+import { type AdapterFacts, elementwise, elementwiseGrid, reduction, rowElements, rowElementsGrid } from "./wgsl.ts";
 
 /** partials [G, C]: per block of rows the sum over rows of dy [T, C]. */
 export const columnPartials = kernel({
@@ -12,16 +12,15 @@ export const columnPartials = kernel({
   write: { partials: "f32[G, C]" },
   uniforms: { T: "u32", C: "u32", G: "u32" },
   wgsl: /* wgsl */ `
-fn element(i: u32) {
+fn element(block: u32, c: u32) {
   let rowsPerBlock = (u.T + u.G - 1u) / u.G;
-  let first = (i / u.C) * rowsPerBlock;
-  let c = i % u.C;
+  let first = block * rowsPerBlock;
   var sum = 0.0;
   for (var row = first; row < min(first + rowsPerBlock, u.T); row++) { sum += dy[row * u.C + c]; }
-  partials[i] = sum;
+  partials[block * u.C + c] = sum;
 }
-${elementwise("u.G * u.C")}`,
-  grid: ({ G = 0, C = 0 }) => elementwiseGrid(G * C),
+${rowElements("u.G", "u.C")}`,
+  grid: ({ G = 0, C = 0 }) => rowElementsGrid(G, C),
   cost: ({ T = 0, C = 0 }) => ({ flops: T * C, bytes: 4 * T * C }),
 });
 

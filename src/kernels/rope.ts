@@ -7,7 +7,7 @@
  * table made on the host in float64: WGSL promises only 11 bits of sin and cos.
  */
 import { kernel } from "./kernel.ts";
-import { elementwise, elementwiseGrid } from "./wgsl.ts";
+import { rowElements, rowElementsGrid } from "./wgsl.ts";
 
 /** x [T, W]: `heads` heads of size 2 `halfSize` from column 0 are rotated; `direction` is 1 or -1 (backward). */
 export const rope = kernel({
@@ -16,11 +16,9 @@ export const rope = kernel({
   write: { x: "f32[T, W]" },
   uniforms: { T: "u32", W: "u32", P: "u32", heads: "u32", halfSize: "u32", direction: "f32" },
   wgsl: /* wgsl */ `
-fn element(i: u32) {
-  let perRow = u.heads * u.halfSize;
-  let row = i / perRow;
-  let head = (i % perRow) / u.halfSize;
-  let pair = i % u.halfSize;
+fn element(row: u32, column: u32) {
+  let head = column / u.halfSize;
+  let pair = column - head * u.halfSize;
   let entry = (min(positions[row], u.P - 1u) * u.halfSize + pair) * 2u;
   let cosine = table[entry];
   let sine = table[entry + 1u] * u.direction;
@@ -30,8 +28,8 @@ fn element(i: u32) {
   x[at] = x1 * cosine - x2 * sine;
   x[at + u.halfSize] = x2 * cosine + x1 * sine;
 }
-${elementwise("u.T * u.heads * u.halfSize")}`,
-  grid: ({ T = 0, heads = 0, halfSize = 0 }) => elementwiseGrid(T * heads * halfSize),
+${rowElements("u.T", "u.heads * u.halfSize")}`,
+  grid: ({ T = 0, heads = 0, halfSize = 0 }) => rowElementsGrid(T, heads * halfSize),
   cost: ({ T = 0, heads = 0, halfSize = 0 }) => ({ flops: 6 * T * heads * halfSize, bytes: 16 * T * heads * halfSize }),
 });
 

@@ -44,6 +44,25 @@ export function elementwiseGrid(count: number): Grid {
   return linearGrid(Math.ceil(count / ELEMENTWISE_GROUP));
 }
 
+/**
+ * Entry point of an elementwise kernel over rows and columns: `element(row, column)`, without the integer divisions
+ * that a flat index would need (slow everywhere, and the larger part of such a kernel on software adapters).
+ */
+export function rowElements(rows: string, columns: string): string {
+  return /* wgsl */ `
+@compute @workgroup_size(${ELEMENTWISE_GROUP})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let row = group.y + group.z * ${ROW_OF_GROUPS}u;
+  let column = group.x * ${ELEMENTWISE_GROUP}u + lane;
+  if (row < ${rows} && column < ${columns}) { element(row, column); }
+}`;
+}
+
+/** The grid that goes with `rowElements`. */
+export function rowElementsGrid(rows: number, columns: number): Grid {
+  return [Math.ceil(columns / ELEMENTWISE_GROUP), Math.min(rows, ROW_OF_GROUPS), Math.ceil(rows / ROW_OF_GROUPS)];
+}
+
 /** How a workgroup reduces: extensions to enable, its size, and the WGSL of `reduceSum(value, lane)`. */
 export interface Reduction {
   readonly enable: readonly string[];
