@@ -132,6 +132,42 @@ function promptOfRow(line: string, place: string): string {
   return prompt;
 }
 
-async function runGenerate(_options: GenerateOptions, _output: Output): Promise<void> {
-  throw new Error("kto generate is not wired yet");
+async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
+  const prompts = await readPrompts(options);
+  const { withDevice } = await import("./session.ts");
+  const { Model } = await import("../engine/model/load.ts");
+  const { Generator } = await import("../engine/model/generate.ts");
+  const { decodeContinuation, loadTokenizer } = await import("../engine/tokenizer.ts");
+  await withDevice(options, output, async (device) => {
+    const model = await Model.load(device, options.model_name_or_path);
+    const tokenizer = await loadTokenizer(options.model_name_or_path);
+    const requests = prompts.flatMap((prompt) => {
+      const ids = tokenizer.encode(prompt);
+      return Array.from({ length: options.num_return_sequences }, () => ({ prompt, ids }));
+    });
+    const longest = Math.max(...requests.map(({ ids }) => ids.length));
+    const generator = new Generator(model, {
+      maxBatch: Math.min(requests.length, MOST_SIDE_BY_SIDE),
+      maxLength: longest + options.max_new_tokens,
+    });
+    const results = await generator.generate(
+      requests.map(({ ids }) => ids),
+      {
+        maxNewTokens: options.max_new_tokens,
+        temperature: options.greedy ? 0 : options.temperature,
+        topK: options.top_k,
+        topP: options.top_p,
+        seed: options.seed,
+      },
+    );
+    for (const [index, { prompt, ids }] of requests.entries()) {
+      const { ids: newIds = [], finish } = results[index] ?? {};
+      const completion = decodeContinuation(tokenizer, ids, newIds);
+      if (output.json) output.jsonLine({ index, prompt, completion, tokens: newIds.length, finish });
+      else output.result(`${index > 0 ? "\n" : ""}${prompt}${completion}`);
+    }
+  });
 }
+
+/** Sequences whose caches are held at once. */
+const MOST_SIDE_BY_SIDE = 64;

@@ -1,6 +1,8 @@
 /** `kto gradcheck`: the loss and every gradient of one microbatch, the GPU's against the float64 reference's. */
 import * as z from "zod";
+import { DatasetError, NumericError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
+import { solveWeights } from "../kto/data/weights.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
@@ -47,6 +49,63 @@ export const gradcheckCommand = command({
   run: runGradcheck,
 });
 
-async function runGradcheck(_options: GradcheckOptions, _output: Output): Promise<void> {
-  throw new Error("kto gradcheck is not wired yet");
+async function runGradcheck(options: GradcheckOptions, output: Output): Promise<void> {
+  const { loadExamples, loadModels, withDevice } = await import("./session.ts");
+  const { checkGradients } = await import("../kto/gradcheck.ts");
+  const { writeSafetensors } = await import("../engine/safetensors.ts");
+  await withDevice(options, output, async (device) => {
+    const { model_name_or_path, ref_model_name_or_path, dataset_name, max_length } = options;
+    const { policy, reference } = await loadModels(device, model_name_or_path, ref_model_name_or_path);
+    const { examples } = await loadExamples(policy, dataset_name, max_length, output);
+    if (examples.length < 2 && options.loss_type === "kto") {
+      throw new DatasetError(
+        `${dataset_name} has one row, and a microbatch of one row has no mismatched pair to take the reference point from; give at least 2 rows.`,
+      );
+    }
+    const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
+    const check = await checkGradients({
+      policy,
+      reference: reference ?? policy,
+      examples,
+      objective: {
+        beta: options.beta,
+        desirableWeight: weights.desirable,
+        undesirableWeight: weights.undesirable,
+        lossType: options.loss_type,
+      },
+      tolerance: options.tolerance,
+    });
+    if (options.grads_out !== undefined) await writeSafetensors(options.grads_out, check.gradients);
+    const { comparison } = check;
+    if (output.json) {
+      output.jsonLine({
+        loss: check.loss,
+        kl: check.kl,
+        kl_unclamped: check.klUnclamped,
+        log_ratio: check.logRatio,
+        kl_log_ratio: check.klLogRatio,
+        grad_norm: check.gradientNorm,
+        max_relative_error: comparison?.maxRelativeError ?? null,
+        worst_parameter: comparison?.worstParameter ?? null,
+        passed: comparison?.passed ?? null,
+      });
+    } else {
+      output.result(`loss ${check.loss}  kl ${check.kl} (before the clamp ${check.klUnclamped})`);
+      output.result(`gradient norm ${check.gradientNorm}, ${check.gradients.length} tensors`);
+      if (comparison) {
+        output.result(
+          `${comparison.passed ? "passed" : "FAILED"}: largest relative error ${comparison.maxRelativeError.toExponential(2)} in ${comparison.worstParameter} (tolerance ${options.tolerance})`,
+        );
+      }
+    }
+    if (comparison === undefined) {
+      output.warning(
+        "the model and data are too large for the float64 reference, which runs in plain JavaScript: gradients were computed but not compared; use fewer or shorter rows.",
+      );
+    } else if (!comparison.passed) {
+      throw new NumericError(
+        `The gradients disagree with the float64 reference: ${comparison.worstParameter} is off by ${comparison.maxRelativeError.toExponential(2)} relative in norm (allowed ${options.tolerance}), the loss by ${comparison.lossError.toExponential(2)}.`,
+      );
+    }
+  });
 }

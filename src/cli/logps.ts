@@ -26,6 +26,26 @@ export const logpsCommand = command({
   run: runLogps,
 });
 
-async function runLogps(_options: LogpsOptions, _output: Output): Promise<void> {
-  throw new Error("kto logps is not wired yet");
+async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
+  const { loadExamples, loadModels, withDevice } = await import("./session.ts");
+  const { completionLogProbs } = await import("../kto/log-probs.ts");
+  await withDevice(options, output, async (device) => {
+    const { policy, reference } = await loadModels(device, options.model_name_or_path, options.ref_model_name_or_path);
+    const { examples } = await loadExamples(policy, options.dataset_name, options.max_length, output);
+    const batchSize = options.per_device_eval_batch_size;
+    const logProbs = await completionLogProbs(policy, examples, batchSize);
+    const referenceLogProbs = reference ? await completionLogProbs(reference, examples, batchSize) : undefined;
+    examples.forEach(({ index, label, completionIds }, i) => {
+      const logProb = logProbs[i] ?? Number.NaN;
+      const referenceLogProb = referenceLogProbs?.[i] ?? null;
+      const logRatio = referenceLogProb === null ? null : logProb - referenceLogProb;
+      const tokens = completionIds.length;
+      if (output.json) {
+        output.jsonLine({ index, label, logp: logProb, ref_logp: referenceLogProb, log_ratio: logRatio, tokens });
+        return;
+      }
+      const ratio = logRatio === null ? "" : `  log-ratio ${logRatio.toFixed(4)}`;
+      output.result(`${index}  ${label ? "up  " : "down"}  log-prob ${logProb.toFixed(4)}${ratio}  tokens ${tokens}`);
+    });
+  });
 }

@@ -1,7 +1,18 @@
 /** `kto train`: KTO training from a feedback file and a model folder to a model folder. */
-import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig } from "../kto/config.ts";
+import { ConfigError } from "../errors.ts";
+import {
+  configAdvice,
+  type KtoConfig,
+  ktoOptions,
+  ktoParseContext,
+  parseKtoConfig,
+  trainerOptionNames,
+} from "../kto/config.ts";
+import { weightAdvice } from "../kto/data/weights.ts";
+import type { Metrics } from "../kto/metrics.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
+import { ProgressLine } from "./progress.ts";
 
 export const trainCommand = command({
   name: "train",
@@ -16,6 +27,70 @@ export const trainCommand = command({
   run: runTrain,
 });
 
-async function runTrain(_config: KtoConfig, _output: Output): Promise<void> {
-  throw new Error("kto train is not wired yet");
+async function runTrain(config: KtoConfig, output: Output): Promise<void> {
+  const { loadExamples, loadModels, platform, withDevice } = await import("./session.ts");
+  const { KtoTrainer } = await import("../kto/trainer.ts");
+  const { output_dir } = config;
+  // Before any work: a run must not end in a folder that cannot be written.
+  await platform.checkWritable(output_dir);
+  const present = await platform.list(output_dir);
+  if (present.length > 0 && !config.overwrite_output_dir) {
+    throw new ConfigError(
+      `output_dir "${output_dir}" is not empty (it holds ${present[0]}${present.length > 1 ? ", …" : ""}); choose another folder or set overwrite_output_dir true.`,
+    );
+  }
+  const metricsFile = platform.joinPath(output_dir, "metrics.jsonl");
+  await platform.writeFileAtomic(metricsFile, "");
+  await withDevice(config, output, async (device) => {
+    const sameModel = config.ref_model_name_or_path === config.model_name_or_path;
+    const { policy, reference } = await loadModels(
+      device,
+      config.model_name_or_path,
+      sameModel ? undefined : config.ref_model_name_or_path,
+    );
+    const { examples, report } = await loadExamples(policy, config.dataset_name, config.max_length, output);
+    const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
+    const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), examples, options });
+    const { desirable, undesirable } = report;
+    output.info(
+      `model: ${policy.layout.parameterCount} parameters; data: ${examples.length} rows, ${desirable} desirable (weight ${round(trainer.weights.desirable)}), ${undesirable} undesirable (weight ${round(trainer.weights.undesirable)})`,
+    );
+    output.info(
+      `plan: ${trainer.totalSteps} updates, ${round(trainer.totalSteps / trainer.stepsPerEpoch)} epochs; device memory ${megabytes(device.totalBytes)}`,
+    );
+    const imbalance = weightAdvice(desirable, undesirable, trainer.weights.desirable, trainer.weights.undesirable);
+    const facts = { rows: examples.length, desirable, undesirable, parameters: policy.layout.parameterCount };
+    for (const advice of [...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)]) output.warning(advice);
+
+    const line = new ProgressLine(output.streams.stderr);
+    if (config.log_level === "info" || config.log_level === "debug") output.setLive(line);
+    const started = performance.now();
+    let last: Metrics = {};
+    try {
+      for await (const { step, totalSteps, metrics } of trainer) {
+        if (metrics) {
+          last = metrics;
+          await platform.appendText(metricsFile, `${JSON.stringify({ step, ...metrics })}\n`);
+        }
+        line.update({ step, totalSteps, metrics: last, tokensPerSecond: last.tokens_per_second });
+      }
+    } finally {
+      line.finish();
+      output.setLive(undefined);
+    }
+    await trainer.save(output_dir);
+    const seconds = (performance.now() - started) / 1000;
+    const summary = { output_dir, steps: trainer.stepsDone, train_runtime: seconds, ...last };
+    if (output.json) output.jsonLine(summary);
+    else
+      output.result(`trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; the model is in ${output_dir}`);
+  });
+}
+
+function round(value: number): string {
+  return String(Number(value.toPrecision(4)));
+}
+
+function megabytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }

@@ -91,6 +91,17 @@ export function createTokenizer(tokenizerJson: object, config: Json, path = "tok
   };
 }
 
+/**
+ * The text that `ids` add to `promptIds`. Decoding them alone would lose the space before their first word with
+ * tokenizers that strip it from the start of a text.
+ */
+export function decodeContinuation(tokenizer: Tokenizer, promptIds: readonly number[], ids: readonly number[]): string {
+  const options = { skipSpecialTokens: true };
+  const prompt = tokenizer.decode(promptIds, options);
+  const whole = tokenizer.decode([...promptIds, ...ids], options);
+  return whole.startsWith(prompt) ? whole.slice(prompt.length) : tokenizer.decode(ids, options);
+}
+
 /** What the post-processor puts before a text; what it puts behind is not asked for. */
 function leadingSpecialTokens(hub: HubTokenizer): number[] {
   const probe = "a";

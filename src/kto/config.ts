@@ -204,6 +204,44 @@ export const ktoOptions = z.strictObject({
 /** A complete, checked configuration. */
 export type KtoConfig = Readonly<z.output<typeof ktoOptions> & { ref_model_name_or_path: string }>;
 
+/** The options that the trainer itself takes; the others are the command line's. */
+export const trainerOptionNames = [
+  "beta",
+  "desirable_weight",
+  "undesirable_weight",
+  "loss_type",
+  "reference_point_scope",
+  "max_length",
+  "shuffle_dataset",
+  "per_device_train_batch_size",
+  "gradient_accumulation_steps",
+  "num_train_epochs",
+  "max_steps",
+  "seed",
+  "learning_rate",
+  "lr_scheduler_type",
+  "warmup_steps",
+  "warmup_ratio",
+  "weight_decay",
+  "adam_beta1",
+  "adam_beta2",
+  "adam_epsilon",
+  "max_grad_norm",
+  "logging_steps",
+  "logging_first_step",
+] as const;
+
+/** The options of training itself, under TRL's names; ranges and defaults are those of the command line. */
+export type TrainerOptions = Pick<KtoConfig, (typeof trainerOptionNames)[number]>;
+
+/** Their schema, with the same ranges and defaults. */
+export const trainerOptions = ktoOptions.pick(
+  Object.fromEntries(trainerOptionNames.map((name) => [name, true])) as Record<
+    (typeof trainerOptionNames)[number],
+    true
+  >,
+);
+
 /** What `parseKtoConfig` knows beyond the schema: TRL's other options and the names of other products. */
 export const ktoParseContext: ParseContext = { foreign: foreignTrlOptions, otherProducts: otherProductsNames };
 

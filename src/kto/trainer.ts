@@ -8,45 +8,12 @@ import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
 import { ConfigError, DatasetError, NumericError } from "../errors.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
-import { type KtoConfig, ktoOptions, ktoParseContext } from "./config.ts";
-import { autoWeights, targetRatio } from "./data/weights.ts";
+import { ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
+import { solveWeights } from "./data/weights.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
 import { epochSchedule } from "./sampler.ts";
 import { KtoStep } from "./step.ts";
-
-const optionNames = [
-  "beta",
-  "desirable_weight",
-  "undesirable_weight",
-  "loss_type",
-  "reference_point_scope",
-  "max_length",
-  "shuffle_dataset",
-  "per_device_train_batch_size",
-  "gradient_accumulation_steps",
-  "num_train_epochs",
-  "max_steps",
-  "seed",
-  "learning_rate",
-  "lr_scheduler_type",
-  "warmup_steps",
-  "warmup_ratio",
-  "weight_decay",
-  "adam_beta1",
-  "adam_beta2",
-  "adam_epsilon",
-  "max_grad_norm",
-  "logging_steps",
-  "logging_first_step",
-] as const;
-
-/** The options of training itself, under TRL's names; ranges and defaults are those of the command line. */
-export type TrainerOptions = Pick<KtoConfig, (typeof optionNames)[number]>;
-
-const optionSchema = ktoOptions.pick(
-  Object.fromEntries(optionNames.map((name) => [name, true])) as Record<(typeof optionNames)[number], true>,
-);
 
 export interface TrainerInputs {
   /** Trained in place. */
@@ -93,9 +60,9 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   private constructor(inputs: TrainerInputs) {
     const { policy, examples } = inputs;
     this.policy = policy;
-    this.options = parseOptions(optionSchema, { ...inputs.options }, ktoParseContext);
+    this.options = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
     this.#examples = examples;
-    this.weights = solveWeights(this.options, examples);
+    this.weights = solveWeights(this.options.desirable_weight, this.options.undesirable_weight, examples);
     const contexts = [policy, inputs.reference ?? policy].map(({ config }) => config.contextLength);
     this.#batchOptions = {
       mismatched: this.options.loss_type === "kto",
@@ -266,26 +233,6 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     this.step.free();
     this.#ownReference?.free();
   }
-}
-
-/** Solves "auto": one weight for lambda_D n_D = 4/3 lambda_U n_U, or, if both are, the smaller class's. */
-function solveWeights(
-  options: TrainerOptions,
-  examples: readonly BatchExample[],
-): { desirable: number; undesirable: number } {
-  const { desirable_weight: desirable, undesirable_weight: undesirable } = options;
-  const good = examples.filter(({ label }) => label).length;
-  const bad = examples.length - good;
-  if (desirable === "auto" && undesirable === "auto") return autoWeights(good, bad);
-  const bothThere = good > 0 && bad > 0;
-  if (desirable === "auto") {
-    const given = Number(undesirable);
-    return { desirable: bothThere ? (targetRatio * given * bad) / good : given, undesirable: given };
-  }
-  if (undesirable === "auto") {
-    return { desirable, undesirable: bothThere ? (desirable * good) / (targetRatio * bad) : desirable };
-  }
-  return { desirable, undesirable };
 }
 
 /** Examples made elsewhere than by `tokenizeRows` may not fit the model. */

@@ -36,6 +36,28 @@ export function autoWeights(desirableRows: number, undesirableRows: number): Cla
 }
 
 /**
+ * Solves "auto": where one weight is given, the other one for lambda_D n_D = 4/3 lambda_U n_U; where both are "auto",
+ * that of the smaller class. With one class absent "auto" is the given weight, or 1.
+ */
+export function solveWeights(
+  desirable: number | "auto",
+  undesirable: number | "auto",
+  examples: readonly { readonly label: boolean }[],
+): ClassWeights {
+  const good = examples.filter(({ label }) => label).length;
+  const bad = examples.length - good;
+  const bothThere = good > 0 && bad > 0;
+  if (desirable !== "auto" && undesirable !== "auto") return { desirable, undesirable };
+  if (desirable !== "auto") {
+    return { desirable, undesirable: bothThere ? (desirable * good) / (targetRatio * bad) : desirable };
+  }
+  if (undesirable !== "auto") {
+    return { desirable: bothThere ? (targetRatio * undesirable * bad) / good : undesirable, undesirable };
+  }
+  return autoWeights(good, bad);
+}
+
+/**
  * A sentence when the ratio lies outside [1, 3/2], naming the weights that would mend it; undefined when it lies
  * inside, or when a class is absent (which is another warning).
  */
