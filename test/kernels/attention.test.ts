@@ -1,0 +1,388 @@
+/** Attention over two key ranges, forward and backward, with grouped heads, on packed rows and on a cache. */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../src/kernels/attention.ts";
+import * as reference from "../../src/kernels/reference/attention.ts";
+import { EPSILON, expError, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
+import { sharedDevice } from "../helpers/device.ts";
+import { f32, type HostArray, runKernel, u32, unset } from "../helpers/gpu.ts";
+
+const device = await sharedDevice();
+const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
+
+interface Heads {
+  readonly heads: number;
+  readonly keyValueHeads: number;
+  readonly headSize: number;
+}
+
+const headShapes = fc
+  .record({
+    keyValueHeads: fc.constantFrom(1, 2, 3),
+    groupSize: fc.constantFrom(1, 2, 4),
+    headSize: fc.constantFrom(1, 4, 6, 8),
+  })
+  .map(
+    ({ keyValueHeads, groupSize, headSize }): Heads => ({
+      heads: keyValueHeads * groupSize,
+      keyValueHeads,
+      headSize,
+    }),
+  );
+
+/** Prompt, completion, and a branch that continues the same prompt (0: none), as the batch packs them. */
+const sequences = fc.array(
+  fc.record({ prompt: fc.nat(9), completion: fc.integer({ min: 1, max: 7 }), branch: fc.constantFrom(0, 0, 1, 3, 6) }),
+  { minLength: 1, maxLength: 4 },
+);
+type Sequences = typeof sequences extends fc.Arbitrary<infer S> ? S : never;
+
+/** [T, 4]: region A causal inside its example, region B after its prompt in A (DESIGN: packed batches). */
+function packedRanges(examples: Sequences): number[] {
+  const ranges: number[] = [];
+  const starts: number[] = [];
+  let row = 0;
+  for (const { prompt, completion } of examples) {
+    const start = row;
+    starts.push(start);
+    for (; row < start + prompt + completion; row++) ranges.push(0, 0, start, row + 1);
+  }
+  examples.forEach(({ prompt, branch }, i) => {
+    const first = row;
+    const promptStart = at(starts, i);
+    for (; row < first + branch; row++) ranges.push(promptStart, promptStart + prompt, first, row + 1);
+  });
+  return ranges;
+}
+
+/** Columns [from, from + width) of rows of `total` columns. */
+function columns(x: Float32Array, total: number, from: number, width: number): Float64Array {
+  const rows = x.length / total;
+  return Float64Array.from({ length: rows * width }, (_, i) =>
+    at(x, Math.floor(i / width) * total + from + (i % width)),
+  );
+}
+
+function keysOf(ranges: readonly number[], row: number): number[] {
+  const keys: number[] = [];
+  for (let j = at(ranges, 4 * row); j < at(ranges, 4 * row + 1); j++) keys.push(j);
+  for (let j = at(ranges, 4 * row + 2); j < at(ranges, 4 * row + 3); j++) keys.push(j);
+  return keys;
+}
+
+/**
+ * Per row and head: the keys with their probabilities, and the relative error that a probability computed in f32 may
+ * have. A score is a sum of D products, off by 2 sqrt(D) EPSILON of its absolute terms; an exponential carries that
+ * and its own error over the distance to the maximum (in steps, whose distances add up); normalising sums n of them.
+ */
+function probabilities(inputs: reference.AttentionInputs & { ranges: readonly number[] }, logSumExp: Float64Array) {
+  const { q, k, ranges, heads, keyValueHeads, headSize } = inputs;
+  const compute = (row: number, head: number) => {
+    const group = Math.floor((head * keyValueHeads) / heads);
+    const keys = keysOf(ranges, row);
+    let terms = 0;
+    let reach = 0;
+    const total = at(logSumExp, row * heads + head);
+    const p = keys.map((key) => {
+      let score = 0;
+      let absolute = 0;
+      for (let d = 0; d < headSize; d++) {
+        const product =
+          at(q, (row * heads + head) * headSize + d) * at(k, (key * keyValueHeads + group) * headSize + d);
+        score += product / Math.sqrt(headSize);
+        absolute += Math.abs(product) / Math.sqrt(headSize);
+      }
+      terms = Math.max(terms, absolute);
+      reach = Math.max(reach, total - score);
+      return Math.exp(score - total);
+    });
+    const scoreError = (2 * Math.sqrt(headSize) + 2) * EPSILON * terms;
+    // log: 3 units of its result, or 2^-21 near 1; then the sum with the maximum is rounded.
+    const logSumExpError =
+      scoreError + expError(0) + (Math.sqrt(keys.length) + 8) * EPSILON + 7 * EPSILON * Math.abs(total);
+    // Twice: a probability and the sum that it is divided by, or the log-sum-exp that it is measured from.
+    const error =
+      2 * (scoreError + expError(reach) + (Math.sqrt(keys.length) + 4) * EPSILON) + EPSILON * Math.abs(total);
+    return { keys, p, group, error, logSumExpError };
+  };
+  const known = new Map<number, ReturnType<typeof compute>>();
+  return (row: number, head: number) => {
+    const found = known.get(row * heads + head) ?? compute(row, head);
+    known.set(row * heads + head, found);
+    return found;
+  };
+}
+
+async function checkForward(
+  inputs: reference.AttentionInputs & { ranges: readonly number[] },
+  operands: { q: HostArray; k: HostArray; v: HostArray; qFrom: number; kFrom: number; vFrom: number },
+): Promise<void> {
+  const { ranges, heads, keyValueHeads, headSize, v } = inputs;
+  const T = ranges.length / 4;
+  const result = await runKernel(device, attentionForward(headSize), {
+    ...operands,
+    ranges: u32([T, 4], ranges),
+    out: unset(T, heads * headSize),
+    logSumExp: unset(T, heads),
+    groupSize: heads / keyValueHeads,
+  });
+  const wanted = reference.attentionForward(inputs);
+  const details = probabilities(inputs, wanted.logSumExp);
+  expectWithin("out", result("out"), wanted.out, (i) => {
+    const d = i % headSize;
+    const head = Math.floor(i / headSize) % heads;
+    const { keys, p, group, error } = details(Math.floor(i / (heads * headSize)), head);
+    let terms = 0;
+    keys.forEach((key, n) => {
+      terms += at(p, n) * Math.abs(at(v, (key * keyValueHeads + group) * headSize + d));
+    });
+    return terms * error;
+  });
+  expectWithin("logSumExp", result("logSumExp"), wanted.logSumExp, (i) => {
+    return details(Math.floor(i / heads), i % heads).logSumExpError;
+  });
+}
+
+describe("attention forward", () => {
+  it("equals float64 on packed batches: fused rows, prompts shared by branches, grouped heads", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        headShapes,
+        sequences,
+        fc.constantFrom(0.3, 1, 4),
+        fc.nat(1e9),
+        async (shape, examples, scale, seed) => {
+          const { heads, keyValueHeads, headSize } = shape;
+          const ranges = packedRanges(examples);
+          const T = ranges.length / 4;
+          const width = (heads + 2 * keyValueHeads) * headSize;
+          const rows = normals(seeded(seed), T * width, scale);
+          const fused = f32([T, width], rows);
+          const [kFrom, vFrom] = [heads * headSize, (heads + keyValueHeads) * headSize];
+          await checkForward(
+            {
+              ...shape,
+              ranges,
+              q: columns(rows, width, 0, kFrom),
+              k: columns(rows, width, kFrom, keyValueHeads * headSize),
+              v: columns(rows, width, vFrom, keyValueHeads * headSize),
+            },
+            { q: fused, k: fused, v: fused, qFrom: 0, kFrom, vFrom },
+          );
+        },
+      ),
+      { seed: 51, numRuns: 40 },
+    );
+  });
+
+  it("equals float64 on a cache: keys and values in buffers of their own, of other widths and more rows", async () => {
+    await fc.assert(
+      fc.asyncProperty(headShapes, fc.integer({ min: 1, max: 40 }), fc.nat(1e9), async (shape, past, seed) => {
+        const { heads, keyValueHeads, headSize } = shape;
+        const random = seeded(seed);
+        const T = 1 + random.below(3);
+        const S = past + 5;
+        // Extra columns before and after, in whole heads.
+        const [qFrom, kFrom, vFrom] = [headSize, 2 * headSize, 0];
+        const [qWidth, kWidth, vWidth] = [heads + 2, keyValueHeads + 3, keyValueHeads + 1].map((n) => n * headSize);
+        const [q, k, v] = [
+          normals(random, T * at([qWidth ?? 0], 0)),
+          normals(random, S * (kWidth ?? 0)),
+          normals(random, S * (vWidth ?? 0)),
+        ] as const;
+        const ranges = Array.from({ length: T }, (_, row) => [0, 0, 0, Math.min(S, past + row)]).flat();
+        await checkForward(
+          {
+            ...shape,
+            ranges,
+            q: columns(q, qWidth ?? 0, qFrom, heads * headSize),
+            k: columns(k, kWidth ?? 0, kFrom, keyValueHeads * headSize),
+            v: columns(v, vWidth ?? 0, vFrom, keyValueHeads * headSize),
+          },
+          {
+            q: f32([T, qWidth ?? 0], q),
+            k: f32([S, kWidth ?? 0], k),
+            v: f32([S, vWidth ?? 0], v),
+            qFrom,
+            kFrom,
+            vFrom,
+          },
+        );
+      }),
+      { seed: 52, numRuns: 25 },
+    );
+  });
+
+  it("scores of hundreds neither overflow nor lose the largest", async () => {
+    const shape = { heads: 2, keyValueHeads: 1, headSize: 4 };
+    const T = 9;
+    const rows = normals(seeded(9), T * 16, 15);
+    const ranges = packedRanges([{ prompt: 4, completion: 5, branch: 0 }]);
+    const fused = f32([T, 16], rows);
+    await checkForward(
+      { ...shape, ranges, q: columns(rows, 16, 0, 8), k: columns(rows, 16, 8, 4), v: columns(rows, 16, 12, 4) },
+      { q: fused, k: fused, v: fused, qFrom: 0, kFrom: 8, vFrom: 12 },
+    );
+  });
+
+  it("a row without keys, as padding has, gives zeros and a finite log-sum-exp", async () => {
+    const fused = f32([2, 12], normals(seeded(3), 24));
+    const result = await runKernel(device, attentionForward(4), {
+      q: fused,
+      k: fused,
+      v: fused,
+      ranges: u32([2, 4], [0, 0, 0, 0, 0, 0, 1, 2]),
+      out: unset(2, 4),
+      logSumExp: unset(2, 1),
+      groupSize: 1,
+      qFrom: 0,
+      kFrom: 4,
+      vFrom: 8,
+    });
+    expect([...result("out").subarray(0, 4)]).toEqual([0, 0, 0, 0]);
+    expect(result("logSumExp")[0]).toBeLessThan(-1e38);
+    expect(Number.isFinite(result("logSumExp")[0])).toBe(true);
+  });
+});
+
+/** Runs both halves of the backward pass on causal sequences of these lengths and compares all of dFused. */
+async function checkBackward(shape: Heads, lengths: readonly number[], scale: number, seed: number): Promise<void> {
+  const { heads, keyValueHeads, headSize } = shape;
+  const ranges = packedRanges(lengths.map((length) => ({ prompt: 0, completion: length, branch: 0 })));
+  const queryEnd = lengths.flatMap((length, i) => {
+    const end = lengths.slice(0, i + 1).reduce((sum, one) => sum + one, 0);
+    return new Array<number>(length).fill(end);
+  });
+  const T = ranges.length / 4;
+  const random = seeded(seed);
+  const width = (heads + 2 * keyValueHeads) * headSize;
+  const [kFrom, vFrom] = [heads * headSize, (heads + keyValueHeads) * headSize];
+  const rows = normals(random, T * width, scale);
+  const dOut = normals(random, T * heads * headSize);
+  const inputs = {
+    ...shape,
+    ranges,
+    q: columns(rows, width, 0, kFrom),
+    k: columns(rows, width, kFrom, keyValueHeads * headSize),
+    v: columns(rows, width, vFrom, keyValueHeads * headSize),
+  };
+  const forward = reference.attentionForward(inputs);
+  const [out, logSumExp] = [Float32Array.from(forward.out), Float32Array.from(forward.logSumExp)];
+  const common = { fused: f32([T, width], rows), dOut: f32([T, heads * headSize], dOut) };
+  const uniforms = { groupSize: heads / keyValueHeads, qFrom: 0, kFrom, vFrom };
+  const query = await runKernel(device, attentionBackwardQuery(headSize), {
+    ...common,
+    ...uniforms,
+    out: f32([T, heads * headSize], out),
+    logSumExp: f32([T, heads], logSumExp),
+    ranges: u32([T, 4], ranges),
+    dFused: unset(T, width),
+    delta: unset(T, heads),
+  });
+  const both = await runKernel(device, attentionBackwardKeyValue(headSize), {
+    ...common,
+    ...uniforms,
+    logSumExp: f32([T, heads], logSumExp),
+    delta: f32([T, heads], query("delta")),
+    queryEnd: u32([T], queryEnd),
+    // What the first half wrote: the second must leave the query columns as they are and fill all others.
+    dFused: f32([T, width], query("dFused")),
+  });
+  const wanted = reference.attentionBackward({ ...inputs, dOut: float64(dOut), logSumExp: forward.logSumExp });
+
+  // The same sums over absolute terms, each times the relative error of its probability.
+  const bound = {
+    dq: new Float64Array(wanted.dq.length),
+    dk: new Float64Array(wanted.dk.length),
+    dv: new Float64Array(wanted.dv.length),
+  };
+  const details = probabilities(inputs, forward.logSumExp);
+  const queriesSeen = new Float64Array(T);
+  for (let row = 0; row < T; row++) for (const key of keysOf(ranges, row)) queriesSeen[key] = at(queriesSeen, key) + 1;
+  for (let row = 0; row < T; row++) {
+    for (let head = 0; head < heads; head++) {
+      const { keys, p, group, error } = details(row, head);
+      const queryBase = (row * heads + head) * headSize;
+      const along = keys.map((key) => {
+        let sum = 0;
+        for (let d = 0; d < headSize; d++) {
+          sum += Math.abs(at(dOut, queryBase + d) * at(inputs.v, (key * keyValueHeads + group) * headSize + d));
+        }
+        return sum;
+      });
+      // delta = dOut . out <= sum p along; it carries the roundings of `out` and of its own sum.
+      const delta = along.reduce((sum, one, n) => sum + at(p, n) * one, 0);
+      keys.forEach((key, n) => {
+        const keyBase = (key * keyValueHeads + group) * headSize;
+        // The sums over keys, and over the queries and heads that see a key, like random walks.
+        const steps = Math.sqrt(Math.max(keys.length, (at(queriesSeen, key) * heads) / keyValueHeads));
+        const relative = error + (2 * steps + 2 * Math.sqrt(headSize) + 8) * EPSILON;
+        const dScore = (at(p, n) * (at(along, n) + delta) * relative) / Math.sqrt(headSize);
+        for (let d = 0; d < headSize; d++) {
+          bound.dq[queryBase + d] = at(bound.dq, queryBase + d) + dScore * Math.abs(at(inputs.k, keyBase + d));
+          bound.dk[keyBase + d] = at(bound.dk, keyBase + d) + dScore * Math.abs(at(inputs.q, queryBase + d));
+          bound.dv[keyBase + d] = at(bound.dv, keyBase + d) + at(p, n) * relative * Math.abs(at(dOut, queryBase + d));
+        }
+      });
+    }
+  }
+  const dFused = both("dFused");
+  expectWithin("dq", columns(dFused, width, 0, kFrom), wanted.dq, bound.dq);
+  expectWithin("dk", columns(dFused, width, kFrom, keyValueHeads * headSize), wanted.dk, bound.dk);
+  expectWithin("dv", columns(dFused, width, vFrom, keyValueHeads * headSize), wanted.dv, bound.dv);
+}
+
+describe("attention backward", () => {
+  it("equals float64 on packed causal sequences, grouped heads summing into one key head", async () => {
+    const lengths = fc.array(fc.integer({ min: 1, max: 13 }), { minLength: 1, maxLength: 4 });
+    await fc.assert(fc.asyncProperty(headShapes, lengths, fc.constantFrom(0.3, 1, 3), fc.nat(1e9), checkBackward), {
+      seed: 53,
+      numRuns: 40,
+    });
+  });
+
+  it("a sequence of one token: its probability is 1, so only its value has a gradient", async () => {
+    await checkBackward({ heads: 4, keyValueHeads: 2, headSize: 8 }, [1, 5, 1], 1, 4);
+  });
+
+  it("more rows than one workgroup holds", async () => {
+    await checkBackward({ heads: 2, keyValueHeads: 1, headSize: 4 }, [33, 32, 5], 1, 6);
+  });
+
+  it("rows that no one sees and that see nothing get zeros", async () => {
+    const [T, width] = [3, 12];
+    const random = seeded(8);
+    const rows = normals(random, T * width);
+    const dOut = normals(random, T * 4);
+    const fused = f32([T, width], rows);
+    const inputs = { ranges: [0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0], heads: 1, keyValueHeads: 1, headSize: 4 };
+    const forward = reference.attentionForward({
+      ...inputs,
+      q: columns(rows, width, 0, 4),
+      k: columns(rows, width, 4, 4),
+      v: columns(rows, width, 8, 4),
+    });
+    const logSumExp = f32([T, 1], [...forward.logSumExp.subarray(0, 2), -3e38]);
+    const uniforms = { groupSize: 1, qFrom: 0, kFrom: 4, vFrom: 8 };
+    const query = await runKernel(device, attentionBackwardQuery(4), {
+      fused,
+      out: f32([T, 4], forward.out),
+      dOut: f32([T, 4], dOut),
+      logSumExp,
+      ranges: u32([T, 4], inputs.ranges),
+      dFused: unset(T, width),
+      delta: unset(T, 1),
+      ...uniforms,
+    });
+    const both = await runKernel(device, attentionBackwardKeyValue(4), {
+      fused,
+      dOut: f32([T, 4], dOut),
+      logSumExp,
+      delta: f32([T, 1], query("delta")),
+      queryEnd: u32([T], [2, 2, 2]),
+      dFused: f32([T, width], query("dFused")),
+      ...uniforms,
+    });
+    expect([...both("dFused").subarray(2 * width)]).toEqual(new Array(width).fill(0));
+  });
+});

@@ -1,0 +1,139 @@
+/** Moving rows: gather, scatter, and the deterministic sum of embedding gradients over the host's buckets. */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { bucketRows, embeddingBackward, gatherRows, NO_ROW, scatterRows } from "../../src/kernels/embedding.ts";
+import * as reference from "../../src/kernels/reference/embedding.ts";
+import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
+import { sharedDevice } from "../helpers/device.ts";
+import { f32, runKernel, u32, unset } from "../helpers/gpu.ts";
+
+const device = await sharedDevice();
+
+const shapes = fc.record({
+  T: fc.constantFrom(1, 2, 7, 64, 65),
+  V: fc.constantFrom(1, 2, 13, 97),
+  C: fc.constantFrom(1, 3, 8, 65),
+  seed: fc.integer({ min: 0, max: 2 ** 31 }),
+});
+
+const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
+
+async function checkBackward(ids: Uint32Array, used: number, V: number, C: number, seed: number): Promise<void> {
+  const T = ids.length;
+  const random = seeded(seed);
+  const dy = normals(random, T * C);
+  const before = normals(random, V * C);
+  const { order, bucketIds, bucketStarts } = bucketRows(ids, used);
+  const args = {
+    dy: f32([T, C], dy),
+    order: u32([T], order),
+    bucketIds: u32([T], bucketIds),
+    bucketStarts: u32([T + 1], bucketStarts),
+    dTable: f32([V, C], before),
+  };
+  const result = await runKernel(device, embeddingBackward, args);
+  const usedIds = ids.subarray(0, used);
+  const usedDy = float64(dy.subarray(0, used * C));
+  const wanted = reference.embeddingBackward(usedDy, usedIds, V, C);
+  const terms = reference.embeddingBackward(usedDy.map(Math.abs), usedIds, V, C);
+  expectWithin(
+    "dTable",
+    result("dTable"),
+    wanted.map((value, i) => value + at(before, i)),
+    // A sum of at most `used` terms and what was there: one rounding per addition, like a random walk.
+    (i) => 2 * Math.sqrt(used + 1) * EPSILON * (at(terms, i) + Math.abs(at(before, i))),
+  );
+  const again = await runKernel(device, embeddingBackward, args);
+  expect(bits(again("dTable"))).toEqual(bits(result("dTable")));
+}
+
+describe("embedding backward", () => {
+  it("adds the gradient of every row to its token's, whatever the buckets' sizes, with the same bits twice", async () => {
+    await fc.assert(
+      fc.asyncProperty(shapes, async ({ T, V, C, seed }) => {
+        const random = seeded(seed);
+        // Squared, so that few tokens are frequent and many are rare.
+        const ids = Uint32Array.from({ length: T }, () => Math.floor(V * random.float() ** 2));
+        await checkBackward(ids, T, V, C, seed);
+      }),
+      { seed: 41, numRuns: 25 },
+    );
+  });
+
+  it("all tokens equal: one bucket takes every row", async () => {
+    await checkBackward(new Uint32Array(65).fill(12), 65, 13, 3, 1);
+  });
+
+  it("rows beyond the used ones take no part, whatever they hold", async () => {
+    await checkBackward(Uint32Array.of(3, 0, 3, 5, 5, 5, 2), 4, 6, 5, 2);
+    await checkBackward(Uint32Array.of(3, 0, 3), 0, 6, 5, 3);
+  });
+});
+
+describe("buckets", () => {
+  it("hold each row once, ordered by id and then by row, with one bucket per id", () => {
+    const { order, bucketIds, bucketStarts } = bucketRows(Uint32Array.of(7, 2, 7, 0, 2, 9), 5);
+    expect([...order]).toEqual([3, 1, 4, 0, 2, 0]);
+    expect([...bucketIds]).toEqual([0, 2, 7, NO_ROW, NO_ROW, NO_ROW]);
+    expect([...bucketStarts]).toEqual([0, 1, 3, 5, 5, 5, 5]);
+  });
+});
+
+describe("gather and scatter", () => {
+  it("gather copies rows, gives zeros for NO_ROW, and adds on request", async () => {
+    await fc.assert(
+      fc.asyncProperty(shapes, fc.boolean(), async ({ T: N, V, C, seed }, accumulate) => {
+        const random = seeded(seed);
+        const table = normals(random, V * C);
+        const before = normals(random, N * C);
+        const rows = Array.from({ length: N }, () => random.below(V));
+        const missing = rows.map(() => random.below(4) === 0);
+        const result = await runKernel(device, gatherRows, {
+          table: f32([V, C], table),
+          rows: u32(
+            [N],
+            rows.map((row, n) => (missing[n] ? NO_ROW : row)),
+          ),
+          y: accumulate ? f32([N, C], before) : unset(N, C),
+          accumulate: Number(accumulate),
+        });
+        const gathered = reference.gatherRows(float64(table), rows, C);
+        const wanted = gathered.map((value, i) => {
+          const moved = missing[Math.floor(i / C)] ? 0 : value;
+          return accumulate ? Math.fround(moved + at(before, i)) : moved;
+        });
+        expect([...result("y")]).toEqual([...wanted]);
+      }),
+      { seed: 42, numRuns: 25 },
+    );
+  });
+
+  it("scatter moves a range of columns to rows that do not repeat, and leaves the others alone", async () => {
+    await fc.assert(
+      fc.asyncProperty(shapes, fc.nat(5), fc.nat(3), async ({ T, V, C, seed }, from, after) => {
+        const N = Math.min(T, V);
+        const random = seeded(seed);
+        const width = from + C + after;
+        const x = normals(random, N * width);
+        const before = normals(random, V * C);
+        const rows = random.shuffle(Array.from({ length: V }, (_, v) => v)).slice(0, N);
+        const missing = rows.map(() => random.below(4) === 0);
+        const result = await runKernel(device, scatterRows, {
+          x: f32([N, width], x),
+          rows: u32(
+            [N],
+            rows.map((row, n) => (missing[n] ? NO_ROW : row)),
+          ),
+          y: f32([V, C], before),
+          xColumn: from,
+        });
+        const wanted = [...before];
+        rows.forEach((row, n) => {
+          for (let c = 0; c < C; c++) if (!missing[n]) wanted[row * C + c] = at(x, n * width + from + c);
+        });
+        expect([...result("y")]).toEqual(wanted);
+      }),
+      { seed: 43, numRuns: 25 },
+    );
+  });
+});

@@ -1,0 +1,392 @@
+/**
+ * The fused head: both passes over windows and splits of the vocabulary, with the two products that follow pass 2,
+ * against a float64 head that forms every logit.
+ */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import {
+  logSoftmaxGatherCombine,
+  logSoftmaxGatherForward,
+  logSoftmaxGatherGradient,
+  NO_SEQUENCE,
+  sequenceSums,
+  splitColumns,
+  windowColumns,
+} from "../../src/kernels/log-softmax-gather.ts";
+import { matmul } from "../../src/kernels/matmul.ts";
+import * as reference from "../../src/kernels/reference/log-softmax-gather.ts";
+import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
+import {
+  bits,
+  EPSILON,
+  expError,
+  expectWithin,
+  float64,
+  normals,
+  SMALLEST_NORMAL,
+  seeded,
+} from "../helpers/compare.ts";
+import { kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { f32, runKernel, u32, unset } from "../helpers/gpu.ts";
+
+const device = await sharedDevice();
+const variants = await kernelVariants();
+const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
+
+interface Head {
+  readonly rows: number;
+  readonly vocabulary: number;
+  readonly width: number;
+  readonly hidden: Float32Array<ArrayBuffer>;
+  readonly table: Float32Array<ArrayBuffer>;
+  readonly targets: readonly number[];
+  /** Tokens per window, and per split inside a window. */
+  readonly window: number;
+  readonly split: number;
+}
+
+/** Targets in turn at the first and last token and on both sides of every border of a split or window. */
+function borderTargets(rows: number, vocabulary: number, step: number): number[] {
+  const borders = [0, vocabulary - 1];
+  for (let border = step; border < vocabulary; border += step) borders.push(border - 1, border);
+  return Array.from({ length: rows }, (_, row) => at(borders, row % borders.length));
+}
+
+function windowsOf({ vocabulary, window, split }: Head): { start: number; count: number; splits: number }[] {
+  const windows: { start: number; count: number; splits: number }[] = [];
+  for (let start = 0; start < vocabulary; start += window) {
+    const count = Math.min(window, vocabulary - start);
+    windows.push({ start, count, splits: Math.ceil(count / split) });
+  }
+  return windows;
+}
+
+/** Pass 1 on the device, window by window. */
+async function runForward(head: Head, facts: AdapterFacts) {
+  const { rows, width, hidden, table, targets, split } = head;
+  const windows = windowsOf(head);
+  const splits = windows.reduce((sum, { splits }) => sum + splits, 0);
+  let partials = unset(splits, rows, 2);
+  let targetLogits = unset(rows);
+  let firstSplit = 0;
+  for (const { start, count, splits: own } of windows) {
+    const result = await runKernel(device, logSoftmaxGatherForward(rows, count, width, facts), {
+      a: f32([rows, width], hidden),
+      b: f32([count, width], table.subarray(start * width, (start + count) * width)),
+      targets: u32([rows], targets),
+      partials,
+      targetLogits,
+      firstSplit,
+      splitColumns: split,
+      windowStart: start,
+    });
+    partials = f32([splits, rows, 2], result("partials"));
+    targetLogits = f32([rows], result("targetLogits"));
+    firstSplit += own;
+  }
+  const combined = await runKernel(device, logSoftmaxGatherCombine, {
+    partials,
+    targetLogits,
+    logProbs: unset(rows),
+    logSumExp: unset(rows),
+  });
+  return { logProbs: combined("logProbs"), logSumExp: combined("logSumExp") };
+}
+
+/** Logits in float64, and per row the errors that f32 may make, from the absolute terms. */
+function errorsOf({ rows, vocabulary, width, hidden, table }: Head, logSumExp: Float64Array) {
+  const logits = new Float64Array(rows * vocabulary);
+  const logitErrors = new Float64Array(rows * vocabulary);
+  const logSumExpErrors = new Float64Array(rows);
+  for (let row = 0; row < rows; row++) {
+    let highest = Number.NEGATIVE_INFINITY;
+    for (let token = 0; token < vocabulary; token++) {
+      let sum = 0;
+      let absolute = 0;
+      for (let c = 0; c < width; c++) {
+        const product = at(hidden, row * width + c) * at(table, token * width + c);
+        sum += product;
+        absolute += Math.abs(product);
+      }
+      logits[row * vocabulary + token] = sum;
+      logitErrors[row * vocabulary + token] = 4 * Math.sqrt(width) * EPSILON * absolute; // as in the test of matmul
+      highest = Math.max(highest, sum);
+    }
+    // Each term of the sum weighs as much as its probability; exp measures it from the maximum in up to three steps
+    // (lane, split, all), whose distances add up. Then log: 3 units, or 2^-21 near 1, and one addition.
+    const total = at(logSumExp, row);
+    let error =
+      (Math.sqrt(vocabulary) + 16) * EPSILON + 7 * EPSILON * Math.abs(total - highest) + EPSILON * Math.abs(total);
+    for (let token = 0; token < vocabulary; token++) {
+      const logit = at(logits, row * vocabulary + token);
+      const own = at(logitErrors, row * vocabulary + token) + expError(highest - logit) + 2 * expError(0);
+      error += Math.exp(logit - total) * own;
+    }
+    logSumExpErrors[row] = error;
+  }
+  return { logits, logitErrors, logSumExpErrors };
+}
+
+async function checkForward(head: Head, facts: AdapterFacts): Promise<void> {
+  const { hidden, table, targets, vocabulary } = head;
+  const actual = await runForward(head, facts);
+  const wanted = reference.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
+  const { logitErrors, logSumExpErrors } = errorsOf(head, wanted.logSumExp);
+  expectWithin("logSumExp", actual.logSumExp, wanted.logSumExp, logSumExpErrors);
+  expectWithin("logProbs", actual.logProbs, wanted.logProbs, (row) => {
+    const targetError = at(logitErrors, row * vocabulary + at(targets, row));
+    return at(logSumExpErrors, row) + targetError + 2 * EPSILON * Math.abs(at(wanted.logProbs, row));
+  });
+}
+
+async function checkBackward(
+  head: Head,
+  sequences: readonly number[],
+  coefficients: Float32Array,
+  facts: AdapterFacts,
+): Promise<void> {
+  const { rows, vocabulary, width, hidden, table, targets } = head;
+  const wantedForward = reference.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
+  const logSumExp = Float32Array.from(wantedForward.logSumExp);
+  const random = seeded(1);
+  const tableBefore = normals(random, vocabulary * width);
+  let dHidden = unset(rows, width);
+  const dTable = new Float32Array(vocabulary * width);
+  const dLogits = new Float32Array(rows * vocabulary);
+  for (const { start, count } of windowsOf(head)) {
+    const window = f32([count, width], table.subarray(start * width, (start + count) * width));
+    const pass2 = await runKernel(device, logSoftmaxGatherGradient(rows, count, width, facts), {
+      a: f32([rows, width], hidden),
+      b: window,
+      targets: u32([rows], targets),
+      sequences: u32([rows], sequences),
+      logSumExp: f32([rows], logSumExp),
+      coefficients: f32([coefficients.length], coefficients),
+      dLogits: unset(rows, count),
+      windowStart: start,
+    });
+    const gradient = f32([rows, count], pass2("dLogits"));
+    gradient.data.forEach((value, i) => {
+      dLogits[Math.floor(i / count) * vocabulary + start + (i % count)] = value;
+    });
+    const unused = { bias: unset(4), residual: unset(1, 4), hasBias: 0, hasResidual: 0 };
+    const toHidden = { M: rows, N: width, K: count };
+    const hiddenResult = await runKernel(device, matmul("NN", toHidden, facts), {
+      ...unused,
+      a: gradient,
+      b: window,
+      out: dHidden,
+      accumulate: Number(start > 0),
+    });
+    dHidden = f32([rows, width], hiddenResult("out"));
+    const toTable = { M: count, N: width, K: rows };
+    const tableResult = await runKernel(device, matmul("TN", toTable, facts), {
+      ...unused,
+      a: gradient,
+      b: f32([rows, width], hidden),
+      out: f32([count, width], tableBefore.subarray(start * width, (start + count) * width)),
+      accumulate: 1,
+    });
+    dTable.set(tableResult("out"), start * width);
+  }
+
+  const rowCoefficients = Float64Array.from(sequences, (sequence) => coefficients[sequence] ?? 0);
+  const wanted = reference.logSoftmaxGatherBackward(
+    float64(hidden),
+    float64(table),
+    targets,
+    rowCoefficients,
+    wantedForward.logSumExp,
+  );
+  const { logits, logitErrors } = errorsOf(head, wantedForward.logSumExp);
+  const exact = new Float64Array(rows * vocabulary);
+  const errors = new Float64Array(rows * vocabulary);
+  for (let i = 0; i < exact.length; i++) {
+    const row = Math.floor(i / vocabulary);
+    const distance = at(logits, i) - at(wantedForward.logSumExp, row);
+    const probability = Math.exp(distance);
+    const coefficient = at(rowCoefficients, row);
+    exact[i] = coefficient * ((i % vocabulary === at(targets, row) ? 1 : 0) - probability);
+    // The log-sum-exp was rounded to f32 on the way in, and the difference is rounded once more.
+    const exponent = at(logitErrors, i) + EPSILON * (Math.abs(at(wantedForward.logSumExp, row)) + Math.abs(distance));
+    errors[i] =
+      Math.abs(coefficient) * (probability * (exponent + expError(distance)) + SMALLEST_NORMAL) +
+      2 * EPSILON * Math.abs(at(exact, i));
+  }
+  expectWithin("dLogits", dLogits, exact, (i) => Math.max(at(errors, i), Number.MIN_VALUE));
+  // The products: what dLogits is off by, times the other factor, and their own roundings.
+  const hiddenBound = new Float64Array(rows * width);
+  const tableBound = Float64Array.from(tableBefore, (value) => 4 * Math.sqrt(rows) * EPSILON * Math.abs(value));
+  const windows = windowsOf(head).length;
+  for (let i = 0; i < exact.length; i++) {
+    const [row, token] = [Math.floor(i / vocabulary), i % vocabulary];
+    const size = Math.abs(at(exact, i));
+    const forHidden = at(errors, i) + (4 * Math.sqrt(vocabulary) + windows) * EPSILON * size;
+    const forTable = at(errors, i) + 4 * Math.sqrt(rows) * EPSILON * size;
+    for (let c = 0; c < width; c++) {
+      const [h, t] = [row * width + c, token * width + c];
+      hiddenBound[h] = at(hiddenBound, h) + forHidden * Math.abs(at(table, t));
+      tableBound[t] = at(tableBound, t) + forTable * Math.abs(at(hidden, h));
+    }
+  }
+  expectWithin("dHidden", dHidden.data, wanted.dHidden, (i) => Math.max(at(hiddenBound, i), Number.MIN_VALUE));
+  expectWithin(
+    "dTable",
+    dTable,
+    wanted.dTable.map((value, i) => value + at(tableBefore, i)),
+    tableBound,
+  );
+}
+
+type Cut = Pick<Head, "window" | "split">;
+
+const shapes = fc.record({
+  rows: fc.constantFrom(1, 3, 15, 16, 17, 33),
+  vocabulary: fc.constantFrom(1, 2, 31, 32, 33, 97, 128, 257, 513),
+  width: fc.constantFrom(1, 3, 4, 8, 20, 33),
+  // Windows and splits as the caller takes them (the whole, one split), and cut so that both have ragged ends.
+  cut: fc.constantFrom<Cut>({ window: 1000, split: 256 }, { window: 1000, split: 32 }, { window: 192, split: 64 }),
+  seed: fc.nat(1e9),
+});
+type Shape = typeof shapes extends fc.Arbitrary<infer S> ? S : never;
+
+function headOf({ rows, vocabulary, width, cut, seed }: Shape, scale = 1): Head {
+  const random = seeded(seed);
+  return {
+    rows,
+    vocabulary,
+    width,
+    hidden: normals(random, rows * width, scale),
+    table: normals(random, vocabulary * width),
+    targets: borderTargets(rows, vocabulary, Math.min(cut.window, cut.split)),
+    ...cut,
+  };
+}
+
+/** Rows whose logits lie between -80 and 80, with the target now the highest and now the lowest of all. */
+function steepHead(width: number): Head {
+  const [rows, vocabulary] = [18, 97];
+  const random = seeded(77);
+  const table = normals(random, vocabulary * width, 0.01);
+  for (let token = 0; token < vocabulary; token++) table[token * width] = 80 * (1 - (2 * token) / (vocabulary - 1));
+  const hidden = normals(random, rows * width, 0.01);
+  for (let row = 0; row < rows; row++) hidden[row * width] = row % 2 === 0 ? 1 : -1;
+  return {
+    rows,
+    vocabulary,
+    width,
+    hidden,
+    table,
+    targets: borderTargets(rows, vocabulary, 32),
+    window: 64,
+    split: 32,
+  };
+}
+
+describe.each(variants)("log-softmax-gather, $variant", ({ facts }) => {
+  it("pass 1 gives the log-probabilities of float64 over odd vocabularies, windows and splits", async () => {
+    await fc.assert(
+      fc.asyncProperty(shapes, (shape) => checkForward(headOf(shape), facts)),
+      { seed: 61, numRuns: 30 },
+    );
+  });
+
+  it("pass 2 and its two products give dHidden and add to dTable, window by window", async () => {
+    await fc.assert(
+      fc.asyncProperty(shapes, async (shape) => {
+        const random = seeded(shape.seed);
+        const examples = 1 + random.below(4);
+        const sequences = Array.from({ length: shape.rows }, () =>
+          random.below(5) === 0 ? NO_SEQUENCE : random.below(examples),
+        );
+        await checkBackward(headOf(shape), sequences, normals(random, examples, 0.1), facts);
+      }),
+      { seed: 62, numRuns: 14 },
+    );
+  });
+
+  it.each([4, 3])("logits of +-80 stay finite and exact to rounding, width %i", async (width) => {
+    const head = steepHead(width);
+    await checkForward(head, facts);
+    const sequences = head.targets.map((_, row) => row % 3);
+    await checkBackward(head, sequences, Float32Array.of(-0.5, 0.25, 1), facts);
+  });
+
+  it("rows of no sequence give zero gradients whatever their target and log-sum-exp", async () => {
+    const [rows, vocabulary, width] = [5, 6, 4];
+    const random = seeded(2);
+    const result = await runKernel(device, logSoftmaxGatherGradient(rows, vocabulary, width, facts), {
+      a: f32([rows, width], normals(random, rows * width)),
+      b: f32([vocabulary, width], normals(random, vocabulary * width)),
+      targets: u32([rows], [0, 0, 0, 0, 0]),
+      sequences: u32([rows], [NO_SEQUENCE, 0, NO_SEQUENCE, 1, NO_SEQUENCE]),
+      logSumExp: f32([rows], [0, 2, 0, 2, 0]),
+      coefficients: f32([2], [0, 0.5]),
+      dLogits: unset(rows, vocabulary),
+      windowStart: 0,
+    });
+    for (const row of [0, 1, 2, 4]) {
+      for (const value of result("dLogits").subarray(row * vocabulary, (row + 1) * vocabulary)) {
+        expect(value + 0).toBe(0);
+      }
+    }
+    expect(result("dLogits")[3 * vocabulary]).toBeGreaterThan(0);
+  });
+
+  it("gives the same bits twice", async () => {
+    const head = headOf({ rows: 33, vocabulary: 513, width: 20, cut: { window: 256, split: 32 }, seed: 3 });
+    const [first, second] = [await runForward(head, facts), await runForward(head, facts)];
+    expect(bits(second.logProbs)).toEqual(bits(first.logProbs));
+    expect(bits(second.logSumExp)).toEqual(bits(first.logSumExp));
+  });
+});
+
+describe("sums over sequences", () => {
+  it("adds the rows of each range; an empty one gives 0", async () => {
+    const random = seeded(4);
+    const logProbs = normals(random, 40, 5);
+    const ranges = [0, 1, 1, 1, 1, 18, 18, 40, 3, 7];
+    const result = await runKernel(device, sequenceSums, {
+      logProbs: f32([40], logProbs),
+      ranges: u32([5, 2], ranges),
+      sums: unset(5),
+    });
+    const wanted = reference.segmentSum(float64(logProbs), ranges);
+    const terms = reference.segmentSum(float64(logProbs).map(Math.abs), ranges);
+    // Compensated: one rounding of the result, and what is lost in the second order.
+    expectWithin("sums", result("sums"), wanted, (s) => EPSILON * (Math.abs(at(wanted, s)) + 1e-3 * at(terms, s)));
+  });
+
+  it("loses nothing over thousands of rows, where a plain f32 sum would lose the small ones", async () => {
+    const n = 5000;
+    const logProbs = Float32Array.from({ length: n }, (_, i) => (i === 0 ? -4096 : -1e-4));
+    const result = await runKernel(device, sequenceSums, {
+      logProbs: f32([n], logProbs),
+      ranges: u32([1, 2], [0, n]),
+      sums: unset(1),
+    });
+    const wanted = reference.segmentSum(float64(logProbs), [0, n]);
+    expectWithin("sum", result("sums"), wanted, () => 2 * EPSILON * 4097);
+  });
+});
+
+describe("splits and windows", () => {
+  it.each([1, 97, 512, 4096, 4097, 32000, 151936])(
+    "a vocabulary of %i is covered by at most 16 splits",
+    (vocabulary) => {
+      const split = splitColumns(vocabulary);
+      expect(split % 256).toBe(0);
+      expect(Math.ceil(vocabulary / split)).toBeLessThanOrEqual(16);
+    },
+  );
+
+  it("windows stay within the vocabulary and the binding limit, in multiples of 64", () => {
+    expect(windowColumns(100, 97, 64, 2 ** 27)).toBe(97);
+    expect(windowColumns(100, 512, 64, 2 ** 27)).toBe(128);
+    // A 0.6B model's table: 151,936 rows of 1,024 would be 594 MiB in one binding.
+    const columns = windowColumns(4096, 151936, 1024, 2 ** 27);
+    expect(columns % 64).toBe(0);
+    expect(columns * 4 * 4096).toBeLessThanOrEqual(2 ** 27);
+    expect(columns).toBeGreaterThanOrEqual(64);
+  });
+});

@@ -1,0 +1,242 @@
+/** RMSNorm and LayerNorm, forward, backward, and the two passes of their weight gradients. */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import {
+  layerNormBackward,
+  layerNormForward,
+  normWeightPartials,
+  rmsNormBackward,
+  rmsNormForward,
+  rowBlocks,
+} from "../../src/kernels/norm.ts";
+import { addColumnSums } from "../../src/kernels/reduce.ts";
+import * as reference from "../../src/kernels/reference/norm.ts";
+import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
+import { EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
+import { kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { f32, runKernel, unset } from "../helpers/gpu.ts";
+
+const device = await sharedDevice();
+const variants = await kernelVariants();
+
+const shapes = fc.record({
+  T: fc.constantFrom(1, 2, 7, 33),
+  C: fc.constantFrom(1, 3, 7, 8, 9, 63, 64, 65, 100),
+  /** A large mean is what makes LayerNorm's centring lose digits. */
+  offset: fc.constantFrom(0, 0, 30),
+  seed: fc.integer({ min: 0, max: 2 ** 31 }),
+});
+type Shape = typeof shapes extends fc.Arbitrary<infer S> ? S : never;
+
+interface Inputs extends Shape {
+  readonly x: Float32Array;
+  readonly weight: Float32Array;
+  readonly bias: Float32Array;
+  readonly dy: Float32Array;
+  readonly dx: Float32Array;
+}
+
+function inputsOf(shape: Shape): Inputs {
+  const random = seeded(shape.seed);
+  const { T, C, offset } = shape;
+  const x = normals(random, T * C).map((value) => value + offset);
+  return {
+    ...shape,
+    x,
+    weight: normals(random, C),
+    bias: normals(random, C),
+    dy: normals(random, T * C),
+    dx: normals(random, T * C),
+  };
+}
+
+const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
+const meanOf = (count: number, term: (c: number) => number) => {
+  let sum = 0;
+  for (let c = 0; c < count; c++) sum += term(c);
+  return sum / count;
+};
+
+/** The mean of C rounded numbers is off by sqrt(C) of their roundings; an inverse square root by 2 units, 4 EPSILON. */
+const reductionError = (C: number) => (2 * Math.sqrt(C) + 8) * EPSILON;
+
+function checkForward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Inputs) {
+  return async () => {
+    const { T, C, x, weight, bias } = inputs;
+    const epsilon = Math.fround(1e-5);
+    const common = { x: f32([T, C], x), weight: f32([C], weight), epsilon, y: unset(T, C), stats: unset(T, 2) };
+    const result =
+      norm === "rms"
+        ? await runKernel(device, rmsNormForward(facts), common)
+        : await runKernel(device, layerNormForward(facts), { ...common, bias: f32([C], bias) });
+    const rms = reference.rmsNormForward(float64(x), float64(weight), epsilon);
+    const layer = reference.layerNormForward(float64(x), float64(weight), float64(bias), epsilon);
+    const mean = norm === "rms" ? new Float64Array(T) : layer.mean;
+    const inverse = norm === "rms" ? rms.inverseRms : layer.inverseStd;
+    const error = reductionError(C);
+    // A wrong mean shifts every centred value; relative to the spread, this is what the inverse magnifies.
+    const meanError = (row: number) => (norm === "rms" ? 0 : error * meanOf(C, (c) => Math.abs(at(x, row * C + c))));
+    // With s the inverse, s^2 mean((x - mean)^2) <= 1: a shift of the mean enters the variance squared, and its
+    // roundings once, so that s keeps the relative error of a reduction plus (s meanError)^2.
+    const inverseError = (row: number) => error + (at(inverse, row) * meanError(row)) ** 2;
+    const stats = result("stats");
+    expectWithin(
+      `${norm} mean`,
+      Float64Array.from({ length: T }, (_, row) => at(stats, 2 * row)),
+      mean,
+      (row) => (norm === "rms" ? Number.MIN_VALUE : meanError(row)),
+    );
+    expectWithin(
+      `${norm} inverse`,
+      Float64Array.from({ length: T }, (_, row) => at(stats, 2 * row + 1)),
+      inverse,
+      (row) => at(inverse, row) * inverseError(row),
+    );
+    expectWithin(`${norm} y`, result("y"), norm === "rms" ? rms.y : layer.y, (i) => {
+      const row = Math.floor(i / C);
+      const scale = Math.abs(at(weight, i % C)) * at(inverse, row);
+      const centred = Math.abs(at(x, i) - at(mean, row));
+      const offset = norm === "rms" ? 0 : 2 * EPSILON * Math.abs(at(bias, i % C));
+      return scale * (meanError(row) + centred * (inverseError(row) + 4 * EPSILON)) + offset;
+    });
+  };
+}
+
+function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Inputs) {
+  return async () => {
+    const { T, C, x, weight, bias, dy, dx } = inputs;
+    const epsilon = 1e-5;
+    // The statistics are an input here: rounded to f32 before either side sees them.
+    const layer = reference.layerNormForward(float64(x), float64(weight), float64(bias), epsilon);
+    const mean = norm === "rms" ? new Float32Array(T) : Float32Array.from(layer.mean);
+    const inverse = Float32Array.from(
+      norm === "rms" ? reference.rmsNormForward(float64(x), float64(weight), epsilon).inverseRms : layer.inverseStd,
+    );
+    const stats = f32(
+      [T, 2],
+      Array.from({ length: 2 * T }, (_, i) => at(i % 2 === 0 ? mean : inverse, i >> 1)),
+    );
+    const kernel = norm === "rms" ? rmsNormBackward(facts) : layerNormBackward(facts);
+    const result = await runKernel(device, kernel, {
+      dy: f32([T, C], dy),
+      x: f32([T, C], x),
+      weight: f32([C], weight),
+      stats,
+      dx: f32([T, C], dx),
+    });
+    const wanted =
+      norm === "rms"
+        ? reference.rmsNormBackward(float64(dy), float64(x), float64(weight), float64(inverse))
+        : reference.layerNormBackward(float64(dy), float64(x), float64(weight), float64(mean), float64(inverse));
+    // Terms of the sums in absolute value; x - mean may cancel, so its terms count apart.
+    const g = (i: number) => Math.abs(at(dy, i) * at(weight, i % C));
+    const xhat = (i: number) =>
+      (Math.abs(at(x, i)) + Math.abs(at(mean, Math.floor(i / C)))) * at(inverse, Math.floor(i / C));
+    expectWithin(
+      `${norm} dx`,
+      result("dx"),
+      wanted.dx.map((value, i) => value + at(dx, i)),
+      (i) => {
+        const base = Math.floor(i / C) * C;
+        const meanG = norm === "rms" ? 0 : meanOf(C, (c) => g(base + c));
+        const meanAlong = meanOf(C, (c) => g(base + c) * xhat(base + c));
+        const terms = at(inverse, Math.floor(i / C)) * (g(i) + meanG + xhat(i) * meanAlong);
+        return reductionError(C) * (terms + Math.abs(at(dx, i)));
+      },
+    );
+
+    const G = rowBlocks(T);
+    const partials = await runKernel(device, normWeightPartials, {
+      dy: f32([T, C], dy),
+      x: f32([T, C], x),
+      stats,
+      partials: unset(G, C),
+    });
+    const sums = await runKernel(device, addColumnSums, {
+      partials: f32([G, C], partials("partials")),
+      out: f32([C], weight),
+    });
+    expectWithin(
+      `${norm} dWeight`,
+      sums("out"),
+      wanted.dWeight.map((value, c) => value + at(weight, c)),
+      (c) => {
+        const terms = T * meanOf(T, (row) => Math.abs(at(dy, row * C + c)) * xhat(row * C + c));
+        return (2 * Math.sqrt(T) + 4) * EPSILON * (terms + Math.abs(at(weight, c)));
+      },
+    );
+  };
+}
+
+describe.each(variants)("norms, $variant", ({ facts }) => {
+  it.each(["rms", "layer"] as const)("%s norm forward keeps mean and inverse and writes y", async (norm) => {
+    await fc.assert(
+      fc.asyncProperty(shapes, (shape) => checkForward(norm, facts, inputsOf(shape))()),
+      { seed: 11, numRuns: 25 },
+    );
+  });
+
+  it.each(["rms", "layer"] as const)("%s norm backward adds dx and sums dWeight over rows", async (norm) => {
+    await fc.assert(
+      fc.asyncProperty(shapes, (shape) => checkBackward(norm, facts, inputsOf(shape))()),
+      { seed: 12, numRuns: 25 },
+    );
+  });
+
+  it("a row of equal numbers has no variance: LayerNorm gives its bias, and nothing is NaN", async () => {
+    const C = 64;
+    const result = await runKernel(device, layerNormForward(facts), {
+      x: f32([1, C], new Array(C).fill(0.5)),
+      weight: f32([C], new Array(C).fill(3)),
+      bias: f32(
+        [C],
+        Array.from({ length: C }, (_, c) => c),
+      ),
+      epsilon: 1e-5,
+      y: unset(1, C),
+      stats: unset(1, 2),
+    });
+    expect([...result("y")]).toEqual(Array.from({ length: C }, (_, c) => c));
+  });
+
+  it("RMSNorm of a row of zeros is zeros, by its epsilon", async () => {
+    const result = await runKernel(device, rmsNormForward(facts), {
+      x: f32([1, 5], [0, 0, 0, 0, 0]),
+      weight: f32([5], [1, 2, 3, 4, 5]),
+      epsilon: 1e-6,
+      y: unset(1, 5),
+      stats: unset(1, 2),
+    });
+    expect([...result("y")]).toEqual([0, 0, 0, 0, 0]);
+  });
+});
+
+describe("blocks of rows", () => {
+  it("more rows than blocks: 32 rows to a block up to 64 blocks, and every row is in one", async () => {
+    expect([1, 32, 33, 2048, 5000].map(rowBlocks)).toEqual([1, 1, 2, 64, 64]);
+    const [T, C] = [67, 3];
+    const random = seeded(1);
+    const dy = normals(random, T * C);
+    const x = normals(random, T * C);
+    const inverse = new Float32Array(T).fill(1);
+    const partials = await runKernel(device, normWeightPartials, {
+      dy: f32([T, C], dy),
+      x: f32([T, C], x),
+      stats: f32(
+        [T, 2],
+        Array.from({ length: 2 * T }, (_, i) => i % 2),
+      ),
+      // One more block than the rows fill: ceil(67 / 12) = 6 rows to a block leave the last one empty.
+      partials: unset(12, C),
+    });
+    const sums = await runKernel(device, addColumnSums, {
+      partials: f32([12, C], partials("partials")),
+      out: f32([C], [0, 0, 0]),
+    });
+    const wanted = reference.rmsNormBackward(float64(dy), float64(x), Float64Array.of(1, 1, 1), float64(inverse));
+    expectWithin("dWeight", sums("out"), wanted.dWeight, (c) => {
+      const terms = T * meanOf(T, (row) => Math.abs(at(dy, row * C + c) * at(x, row * C + c)));
+      return 2 * Math.sqrt(T) * EPSILON * terms;
+    });
+  });
+});
