@@ -1,0 +1,176 @@
+/**
+ * The quickstart: aligns stories260K, a real small Llama, with thumbs on its own stories, so that its stories end well,
+ * then measures base and aligned model on openings that neither feedback nor training has seen. `npm run quickstart`.
+ * Exits with 1 when the run does not show what it promises.
+ */
+import { writeFile } from "node:fs/promises";
+import { join, relative, resolve } from "node:path";
+import {
+  Device,
+  disjoint,
+  KtoError,
+  KtoTrainer,
+  linePlots,
+  loadTokenizer,
+  type Metrics,
+  Model,
+  readFeedback,
+  tokenizeRows,
+} from "../../src/index.ts";
+import { compare, type Measured, measure } from "./measure.ts";
+import { heldOutOpenings } from "./openings.ts";
+import { pairText, resultText } from "./print.ts";
+import { feedbackFile, modelFolder } from "./stories.ts";
+
+/** What is trained: found by trying a few; see docs/design.md. */
+const training = {
+  per_device_train_batch_size: 16,
+  max_steps: 110,
+  learning_rate: 4e-4,
+  lr_scheduler_type: "cosine",
+  warmup_steps: 5,
+  beta: 0.1,
+  desirable_weight: "auto",
+  undesirable_weight: 1,
+  weight_decay: 0,
+  seed: 7,
+  logging_steps: 1,
+} as const;
+
+/** Stories per held-out opening and model. */
+const perOpening = 8;
+const measuringSeed = 2026;
+
+/** What a run must show. */
+const promise = { rise: 0.3, logProbFall: 0.5 } as const;
+
+const folder = resolve(process.cwd(), "out", "quickstart");
+
+async function main(): Promise<boolean> {
+  const started = performance.now();
+  const say = (text: string): void => void process.stdout.write(`${text}\n`);
+  const tell = (text: string): void => void process.stderr.write(process.stderr.isTTY ? `\r${text}\x1b[K` : "");
+  const device = await Device.open();
+  try {
+    const policy = await Model.load(device, modelFolder);
+    const base = Model.copyOf(policy, "reference weights");
+    const tokenizer = await loadTokenizer(modelFolder);
+    const { vocabSize, contextLength } = policy.config;
+    const rows = await readFeedback(feedbackFile);
+    // The stories of the feedback were cut in their middle, so no end-of-text token belongs behind them.
+    const { examples, report } = tokenizeRows(rows, { tokenizer, vocabSize, contextLength, appendEos: false });
+
+    say(`\nModel     stories260K, a Llama of ${policy.layout.parameterCount} parameters that tells children's stories`);
+    say(
+      `Feedback  ${examples.length} of its own stories: ${report.desirable} end well (thumbs up), ${report.undesirable} do not (thumbs down)`,
+    );
+
+    const measureModel = (model: Model, name: string): Promise<Measured> =>
+      measure(model, base, tokenizer, heldOutOpenings, {
+        perOpening,
+        seed: measuringSeed,
+        onProgress: (done, total) => tell(`sampling from the ${name} model: ${done} of ${total} stories`),
+      });
+    const before = await measureModel(policy, "base");
+
+    const trainer = await KtoTrainer.create({ policy, reference: base, examples, options: training });
+    const weights = trainer.weights;
+    say(
+      `Training  KTO, ${trainer.totalSteps} updates of ${training.per_device_train_batch_size} rows, beta ${training.beta}, learning rate ${training.learning_rate}, weight of a thumb up ${weights.desirable.toFixed(2)}, of a thumb down ${weights.undesirable.toFixed(2)}\n`,
+    );
+    const curve: { step: number; metrics: Metrics }[] = [];
+    for await (const { step, totalSteps, metrics = {} } of trainer) {
+      curve.push({ step, metrics });
+      const line = `update ${String(step).padStart(3)} of ${totalSteps}   loss ${number(metrics.loss)}   kl ${number(metrics.kl)}   reward of thumbs up ${number(metrics["rewards/chosen"])}   of thumbs down ${number(metrics["rewards/rejected"])}`;
+      tell(line);
+      if (step % 10 === 0) say(`${process.stdout.isTTY && process.stderr.isTTY ? "\r\x1b[K" : ""}${line}`);
+    }
+    await trainer.save(folder);
+    trainer.free();
+
+    const after = await measureModel(policy, "aligned");
+    tell("");
+    const result = compare(before, after);
+
+    say(`\nStories on ${heldOutOpenings.length} openings that the feedback does not hold, ${perOpening} for each\n`);
+    say(resultText(before, after, result));
+    say("\nThe same openings and random numbers, not picked: the first story on each of the first three openings.\n");
+    for (let index = 0; index < 3; index++) say(pairText(before, after, index));
+
+    const curves = join(folder, "curves.svg");
+    await writeFile(curves, plot(curve));
+    const json = { seconds: (performance.now() - started) / 1000, ...result.numbers };
+    await writeFile(join(folder, "results.json"), `${JSON.stringify(json, null, 2)}\n`);
+    const shown = relative(process.cwd(), folder);
+    say(`Aligned model     ${shown}  (config.json, model.safetensors, tokenizer.json)`);
+    say(`Curves            ${relative(process.cwd(), curves)}`);
+    say(`Another story     npx kto generate --model ${shown} --prompt "One day, a girl found a dragon." --seed 3`);
+    say(
+      `Your own feedback npx kto train --model ${relative(process.cwd(), modelFolder)} --dataset FILE --output_dir my-model`,
+    );
+    say(`\n${Math.round(json.seconds)} seconds on ${device.description}.`);
+
+    const failures = [
+      ...(after.good.share - before.good.share >= promise.rise ? [] : [`the share rose by less than ${promise.rise}`]),
+      ...(disjoint(before.good, after.good) ? [] : ["the intervals overlap"]),
+      ...(before.logProbPerToken - after.logProbPerToken < promise.logProbFall
+        ? []
+        : [`the log-prob per token fell by ${promise.logProbFall} or more`]),
+      ...(after.repeating <= before.repeating + 0.05 ? [] : ["the aligned model repeats sentences more often"]),
+    ];
+    if (failures.length > 0)
+      process.stderr.write(`error: this run shows less than it should: ${failures.join("; ")}.\n`);
+    return failures.length === 0;
+  } finally {
+    device.close();
+  }
+}
+
+function number(value: number | undefined): string {
+  return value === undefined ? "    -" : value.toFixed(3).padStart(6);
+}
+
+/** The curves of the run. A microbatch of 16 rows is noisy, so each point is the mean of the ten updates up to it. */
+function plot(curve: readonly { step: number; metrics: Metrics }[]): string {
+  const smooth = (name: string): [number, number][] =>
+    curve.map(({ step }, at) => {
+      const window = curve.slice(Math.max(0, at - 9), at + 1).flatMap(({ metrics }) => metrics[name] ?? []);
+      return [step, window.reduce((sum, value) => sum + value, 0) / window.length];
+    });
+  return linePlots({
+    title: "KTO on stories260K (means of ten updates)",
+    xLabel: "update",
+    panels: [
+      { title: "loss", series: [{ name: "loss", points: smooth("loss") }] },
+      {
+        title: "rewards",
+        series: [
+          { name: "thumbs up", points: smooth("rewards/chosen") },
+          { name: "thumbs down", points: smooth("rewards/rejected") },
+          { name: "margin", points: smooth("rewards/margins") },
+        ],
+      },
+      { title: "reference point z0 (kl)", includeY: [0], series: [{ name: "kl", points: smooth("kl") }] },
+      {
+        title: "accuracy of the rewards",
+        includeY: [0, 1],
+        series: [{ name: "rewards/accuracies", points: smooth("rewards/accuracies") }],
+      },
+    ],
+  });
+}
+
+if (process.argv.length > 2) {
+  process.stderr.write(
+    `error: the quickstart takes no options (found "${process.argv[2]}"); the environment variable KTO_ADAPTER chooses the adapter.\n`,
+  );
+  process.exitCode = 2;
+} else {
+  try {
+    if (!(await main())) process.exitCode = 1;
+  } catch (error) {
+    if (!(error instanceof KtoError)) throw error;
+    process.stderr.write(`error: ${error.message}\n`);
+    process.exitCode = error.exitCode;
+  }
+}

@@ -1,0 +1,43 @@
+/** The public surface of kto-webgpu: re-exports only. What is not here may change without notice. */
+
+export { Device, type DeviceOptions, type MemoryCategory } from "./engine/device.ts";
+export type { ModelConfig } from "./engine/model/config.ts";
+export {
+  type GeneratedSequence,
+  type GenerateOptions,
+  Generator,
+  type GeneratorOptions,
+} from "./engine/model/generate.ts";
+export { type LoadOptions, Model } from "./engine/model/load.ts";
+export type { RowSequence } from "./engine/model/rows.ts";
+export type { SamplingOptions } from "./engine/model/sample.ts";
+export { decodeContinuation, loadTokenizer, type Tokenizer } from "./engine/tokenizer.ts";
+export {
+  AdapterError,
+  ConfigError,
+  DatasetError,
+  DeviceLostError,
+  FileError,
+  KtoError,
+  ModelFormatError,
+  NumericError,
+} from "./errors.ts";
+export type { BatchExample } from "./kto/batch.ts";
+export { configAdvice, type RunFacts, type TrainerOptions } from "./kto/config.ts";
+export { readFeedback } from "./kto/data/read.ts";
+export { type TokenizeOptions, tokenizeRows } from "./kto/data/tokenize.ts";
+export type { DatasetReport, Example, FeedbackRow, RowSource, TextRow, TokenRow } from "./kto/data/types.ts";
+export { autoWeights, type ClassWeights, weightAdvice } from "./kto/data/weights.ts";
+export {
+  checkGradients,
+  type GradientCheck,
+  type GradientCheckOptions,
+  type GradientComparison,
+  type GradientTensor,
+} from "./kto/gradcheck.ts";
+export { completionLogProbs } from "./kto/log-probs.ts";
+export type { Metrics } from "./kto/metrics.ts";
+export type { ObjectiveOptions } from "./kto/objective.ts";
+export { disjoint, type Share, type WinRate, wilsonInterval, winRate } from "./kto/report/statistics.ts";
+export { type Figure, linePlots, type Panel, type Series } from "./kto/report/svg.ts";
+export { KtoTrainer, type TrainerInputs, type TrainingStep } from "./kto/trainer.ts";
