@@ -61,7 +61,7 @@ fn main() {
 });
 
 /**
- * coefficients [m + 1] (the last is zero, for rows of no example), and the sums of METRIC_SUMS. `S` entries of policy
+ * coefficients [m], and the sums of METRIC_SUMS. `S` entries of policy
  * and reference: 2 m, or m when z0 is 0 by choice and no pairs were computed. pairSum must be zero in that case.
  */
 export const ktoObjective = kernel({
@@ -73,7 +73,7 @@ export const ktoObjective = kernel({
     pairSum: "f32[2]",
     step: `f32[${STEP_NUMBERS.size}]`,
   },
-  write: { coefficients: "f32[c]", metrics: `f32[${METRIC_SUMS.size}]` },
+  write: { coefficients: "f32[m]", metrics: `f32[${METRIC_SUMS.size}]` },
   uniforms: { m: "u32", S: "u32", beta: "f32", desirableWeight: "f32", undesirableWeight: "f32" },
   wgsl: /* wgsl */ `${sigmoid}
 @compute @workgroup_size(1)
@@ -104,7 +104,6 @@ fn main() {
     if (gain > 0.0) { metrics[${METRIC_SUMS.correct}] += 1.0; }
     if (slope < 0.01) { metrics[${METRIC_SUMS.saturated}] += 1.0; }
   }
-  coefficients[u.m] = 0.0;
   metrics[${METRIC_SUMS.loss}] += loss;
   metrics[${METRIC_SUMS.microbatches}] += 1.0;
   metrics[${METRIC_SUMS.referencePoint}] += z0;

@@ -39,7 +39,7 @@ export class Objective {
     this.#referenceSums = device.allocate("scratch", "reference log-probs", [2 * maxSize]);
     this.#desirable = device.allocate("batch", "labels", [maxSize], "u32");
     this.#pairValid = device.allocate("batch", "pair flags", [maxSize], "u32");
-    this.#coefficients = device.allocate("scratch", "coefficients", [maxSize + 1]);
+    this.#coefficients = device.allocate("scratch", "coefficients", [maxSize]);
     this.pairSum = device.allocate("scratch", "reference point", [2]);
     this.metrics = device.allocate("scratch", "metric sums", [METRIC_SUMS.size]);
   }
@@ -62,7 +62,7 @@ export class Objective {
   }
 
   coefficients(size: number): Tensor {
-    return reshape(this.#coefficients, [size + 1]);
+    return reshape(this.#coefficients, [size]);
   }
 
   upload(batch: KtoBatch): void {

@@ -121,7 +121,7 @@ export function recordLogProbs(
  * Records the backward pass that follows `recordLogProbs` over the same memory and shape:
  * gradients += sum over sequences s of region A of coefficients[s] dLogProb[s] / dParameter.
  *
- * @param coefficients f32[m + 1], the last for rows of no sequence
+ * @param coefficients f32[m]
  * @param gradients arena of the model's layout
  */
 export function recordGradients(

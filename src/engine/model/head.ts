@@ -148,7 +148,7 @@ export function recordHeadForward(
 }
 
 /**
- * Records pass 2 and the final norm's backward pass: from coefficients [m + 1] per sequence of region A to the gradient
+ * Records pass 2 and the final norm's backward pass: from coefficients [m] of the sequences of region A to the gradient
  * of the residual stream `scratch.dx`, adding the head's and the norm's parameter gradients.
  */
 export function recordHeadBackward(
