@@ -47,7 +47,7 @@ export const platform: Platform = {
   },
 
   async makeFolder(path) {
-    await attempt("create the folder", path, () => mkdir(path, { recursive: true }));
+    await attempt("create the folder", path, () => makeFolders(path));
   },
 
   async writeFileAtomic(path, chunks) {
@@ -76,7 +76,7 @@ export const platform: Platform = {
   async checkWritable(folder) {
     const probe = join(folder, `.kto-write-check.${randomBytes(6).toString("hex")}.tmp`);
     await attempt("write to the folder", folder, async () => {
-      await mkdir(folder, { recursive: true });
+      await makeFolders(folder);
       await (await open(probe, "wx")).close();
       await rm(probe);
     });
@@ -118,6 +118,30 @@ class OpenFile implements ReadableFile {
 
   async close(): Promise<void> {
     await this.#handle.close();
+  }
+}
+
+/**
+ * A folder and those above it. Not mkdir's own `recursive`, which in Node 20 never returns where a folder exists but
+ * nothing can be made in it, as under /proc.
+ */
+async function makeFolders(path: string): Promise<void> {
+  try {
+    await makeFolder(path);
+  } catch (error) {
+    if (errorCode(error) !== "ENOENT" || dirname(path) === path) throw error;
+    await makeFolders(dirname(path));
+    await makeFolder(path);
+  }
+}
+
+/** One folder; content if it is there. */
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const present = await stat(path).catch(() => undefined);
+    if (present?.isDirectory() !== true) throw error;
   }
 }
 
@@ -170,6 +194,7 @@ const reasons: Readonly<Record<string, string>> = {
 function fileError(action: string, path: string, error: unknown): FileError {
   const code = errorCode(error);
   let reason = (code === undefined ? undefined : reasons[code]) ?? errorMessage(error);
+  if (code === "ENOENT" && action.endsWith("the folder")) reason = "it cannot be created there";
   if (code === "ENOENT" && action === "write") reason = `the folder ${dirname(path)} does not exist`;
   return new FileError(`Cannot ${action} ${path}: ${reason}.`, { cause: error });
 }
