@@ -30,7 +30,8 @@ async function main() {
     return ready;
   }
   if (command === "test") return await runTests();
-  if (command === "quickstart") return await run("node", ["--import", "tsx", "examples/quickstart/run.ts", ...extra]);
+  if (command === "quickstart")
+    return await run("node", ["--import", "tsx", "examples/quickstart/run.ts", ...extra], isDawnNoise);
   return 0;
 }
 

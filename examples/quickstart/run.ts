@@ -48,8 +48,10 @@ const folder = resolve(process.cwd(), "out", "quickstart");
 
 async function main(): Promise<boolean> {
   const started = performance.now();
-  const say = (text: string): void => void process.stdout.write(`${text}\n`);
-  const tell = (text: string): void => void process.stderr.write(process.stderr.isTTY ? `\r${text}\x1b[K` : "");
+  const live = process.stdout.isTTY === true;
+  /** A line that stays, and one that the next one takes the place of (on a terminal only). */
+  const say = (text: string): void => void process.stdout.write(`${live ? "\r\x1b[K" : ""}${text}\n`);
+  const tell = (text: string): void => void process.stdout.write(live ? `\r${text}\x1b[K` : "");
   const device = await Device.open();
   try {
     const policy = await Model.load(device, modelFolder);
@@ -81,15 +83,15 @@ async function main(): Promise<boolean> {
     const curve: { step: number; metrics: Metrics }[] = [];
     for await (const { step, totalSteps, metrics = {} } of trainer) {
       curve.push({ step, metrics });
-      const line = `update ${String(step).padStart(3)} of ${totalSteps}   loss ${number(metrics.loss)}   kl ${number(metrics.kl)}   reward of thumbs up ${number(metrics["rewards/chosen"])}   of thumbs down ${number(metrics["rewards/rejected"])}`;
-      tell(line);
-      if (step % 10 === 0) say(`${process.stdout.isTTY && process.stderr.isTTY ? "\r\x1b[K" : ""}${line}`);
+      const recent = (name: string) => number(meanOfTen(curve, curve.length - 1, name));
+      const line = `update ${String(step).padStart(3)} of ${totalSteps}   loss ${recent("loss")}   reward of thumbs up ${recent("rewards/chosen")}, of thumbs down ${recent("rewards/rejected")}   accuracy ${recent("rewards/accuracies")}`;
+      if (step % 10 === 0) say(line);
+      else tell(line);
     }
     await trainer.save(folder);
     trainer.free();
 
     const after = await measureModel(policy, "aligned");
-    tell("");
     const result = compare(before, after);
 
     say(`\nStories on ${heldOutOpenings.length} openings that the feedback does not hold, ${perOpening} for each\n`);
@@ -104,7 +106,7 @@ async function main(): Promise<boolean> {
     const shown = relative(process.cwd(), folder);
     say(`Aligned model     ${shown}  (config.json, model.safetensors, tokenizer.json)`);
     say(`Curves            ${relative(process.cwd(), curves)}`);
-    say(`Another story     npx kto generate --model ${shown} --prompt "One day, a girl found a dragon." --seed 3`);
+    say(`Another story     npx kto generate --model ${shown} --prompt "One day, a girl found a dragon." --seed 3 --max_new_tokens 100`);
     say(
       `Your own feedback npx kto train --model ${relative(process.cwd(), modelFolder)} --dataset FILE --output_dir my-model`,
     );
@@ -126,17 +128,21 @@ async function main(): Promise<boolean> {
   }
 }
 
-function number(value: number | undefined): string {
-  return value === undefined ? "    -" : value.toFixed(3).padStart(6);
+type Curve = readonly { readonly step: number; readonly metrics: Metrics }[];
+
+/** A microbatch of 16 rows is noisy, so what is shown is the mean of the ten updates up to `at`. */
+function meanOfTen(curve: Curve, at: number, name: string): number {
+  const window = curve.slice(Math.max(0, at - 9), at + 1).flatMap(({ metrics }) => metrics[name] ?? []);
+  return window.reduce((sum, value) => sum + value, 0) / window.length;
 }
 
-/** The curves of the run. A microbatch of 16 rows is noisy, so each point is the mean of the ten updates up to it. */
-function plot(curve: readonly { step: number; metrics: Metrics }[]): string {
-  const smooth = (name: string): [number, number][] =>
-    curve.map(({ step }, at) => {
-      const window = curve.slice(Math.max(0, at - 9), at + 1).flatMap(({ metrics }) => metrics[name] ?? []);
-      return [step, window.reduce((sum, value) => sum + value, 0) / window.length];
-    });
+function number(value: number): string {
+  return value.toFixed(2).padStart(5);
+}
+
+/** The curves of the run as SVG. */
+function plot(curve: Curve): string {
+  const smooth = (name: string): [number, number][] => curve.map(({ step }, at) => [step, meanOfTen(curve, at, name)]);
   return linePlots({
     title: "KTO on stories260K (means of ten updates)",
     xLabel: "update",
@@ -150,7 +156,14 @@ function plot(curve: readonly { step: number; metrics: Metrics }[]): string {
           { name: "margin", points: smooth("rewards/margins") },
         ],
       },
-      { title: "reference point z0 (kl)", includeY: [0], series: [{ name: "kl", points: smooth("kl") }] },
+      {
+        title: "reference point",
+        includeY: [0],
+        series: [
+          { name: "z0 (kl)", points: smooth("kl") },
+          { name: "before the clamp at 0", points: smooth("kl/unclamped") },
+        ],
+      },
       {
         title: "accuracy of the rewards",
         includeY: [0, 1],
