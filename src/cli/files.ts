@@ -1,5 +1,7 @@
-/** Text files that the command line itself reads (options, prompts); models and feedback go through the platform. */
+/** Files that the command line itself reads and writes; models and feedback are read through the platform. */
 import { readFile } from "node:fs/promises";
+import { dirname } from "node:path";
+import { platform } from "../engine/platform/index.ts";
 import { errorMessage, FileError } from "../errors.ts";
 
 /** @throws FileError naming the file, `what` it was to be, and the reason */
@@ -15,4 +17,16 @@ export async function readTextFile(path: string, what: string): Promise<string> 
     };
     throw new FileError(`cannot read the ${what} ${path}: ${reasons[code] ?? errorMessage(error)}.`, { cause: error });
   }
+}
+
+/**
+ * Before work whose result goes into a file: can the file be written? Creates the folder that it is to lie in.
+ *
+ * @throws FileError naming the file or folder, and the reason
+ */
+export async function checkOutputFile(path: string): Promise<void> {
+  if ((await platform.exists(path)) === "folder") {
+    throw new FileError(`Cannot write ${path}: it is a folder, not a file.`);
+  }
+  await platform.checkWritable(dirname(path));
 }

@@ -1,10 +1,13 @@
 /** `kto gradcheck`: the loss and every gradient of one microbatch, the GPU's against the float64 reference's. */
 import * as z from "zod";
-import { DatasetError, NumericError } from "../errors.ts";
+import { NumericError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
+import { type Example, placeOf } from "../kto/data/types.ts";
 import { solveWeights } from "../kto/data/weights.ts";
+import type { GradientCheck } from "../kto/gradcheck.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
+import { checkOutputFile } from "./files.ts";
 import type { Output } from "./output.ts";
 import { commonOptions, referenceModel, reuse } from "./shared-options.ts";
 
@@ -50,18 +53,15 @@ export const gradcheckCommand = command({
 });
 
 async function runGradcheck(options: GradcheckOptions, output: Output): Promise<void> {
-  const { loadExamples, loadModels, withDevice } = await import("./session.ts");
+  const { loadExamples, loadModels, requirePairs, withDevice } = await import("./session.ts");
   const { checkGradients } = await import("../kto/gradcheck.ts");
   const { writeSafetensors } = await import("../engine/safetensors.ts");
+  if (options.grads_out !== undefined) await checkOutputFile(options.grads_out);
   await withDevice(options, output, async (device) => {
-    const { model_name_or_path, ref_model_name_or_path, dataset_name, max_length } = options;
+    const { model_name_or_path, ref_model_name_or_path } = options;
     const { policy, reference } = await loadModels(device, model_name_or_path, ref_model_name_or_path);
-    const { examples } = await loadExamples(policy, dataset_name, max_length, output);
-    if (examples.length < 2 && options.loss_type === "kto") {
-      throw new DatasetError(
-        `${dataset_name} has one row, and a microbatch of one row has no mismatched pair to take the reference point from; give at least 2 rows.`,
-      );
-    }
+    const { examples } = await loadExamples({ policy, reference }, options, output);
+    requirePairs(examples, options);
     const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
     const check = await checkGradients({
       policy,
@@ -75,6 +75,7 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
       },
       tolerance: options.tolerance,
     });
+    requireFinite(check, examples, options);
     if (options.grads_out !== undefined) await writeSafetensors(options.grads_out, check.gradients);
     const { comparison } = check;
     if (output.json) {
@@ -108,4 +109,14 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
       );
     }
   });
+}
+
+/** A loss that is NaN has no error to report; what can be said is which row it came from. */
+function requireFinite(check: GradientCheck, examples: readonly Example[], options: GradcheckOptions): void {
+  if (Number.isFinite(check.loss) && Number.isFinite(check.gradientNorm)) return;
+  const row = examples[check.logRatio.findIndex((ratio) => !Number.isFinite(ratio))];
+  const where = row === undefined ? options.dataset_name : placeOf(row.source);
+  throw new NumericError(
+    `${where}: the loss is ${check.loss} and the gradient's norm ${check.gradientNorm}: the weights of ${options.model_name_or_path} or ${options.ref_model_name_or_path} overflow f32.`,
+  );
 }

@@ -1,6 +1,9 @@
 /** `kto logps`: log-probability of each completion, and its log-ratio to a reference model, row by row. */
 import * as z from "zod";
+import type { Model } from "../engine/model/load.ts";
+import { NumericError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
+import { placeOf } from "../kto/data/types.ts";
 import { parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
@@ -31,10 +34,17 @@ async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
   const { completionLogProbs } = await import("../kto/log-probs.ts");
   await withDevice(options, output, async (device) => {
     const { policy, reference } = await loadModels(device, options.model_name_or_path, options.ref_model_name_or_path);
-    const { examples } = await loadExamples(policy, options.dataset_name, options.max_length, output);
-    const batchSize = options.per_device_eval_batch_size;
-    const logProbs = await completionLogProbs(policy, examples, batchSize);
-    const referenceLogProbs = reference ? await completionLogProbs(reference, examples, batchSize) : undefined;
+    const { examples } = await loadExamples({ policy, reference }, options, output);
+    const finiteLogProbs = async (model: Model) => {
+      const values = await completionLogProbs(model, examples, options.per_device_eval_batch_size);
+      const row = examples[values.findIndex((value) => !Number.isFinite(value))];
+      if (row === undefined) return values;
+      throw new NumericError(
+        `${placeOf(row.source)}: the log-probability under ${model.folder} is not a finite number; the model's weights overflow f32.`,
+      );
+    };
+    const logProbs = await finiteLogProbs(policy);
+    const referenceLogProbs = reference ? await finiteLogProbs(reference) : undefined;
     examples.forEach(({ index, label, completionIds }, i) => {
       const logProb = logProbs[i] ?? Number.NaN;
       const referenceLogProb = referenceLogProbs?.[i] ?? null;

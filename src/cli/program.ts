@@ -111,13 +111,19 @@ function unknownCommand(name: string): ConfigError {
 
 function reportError(error: unknown, argv: readonly string[], streams: Streams): number {
   const expected = error instanceof KtoError;
-  const sentence = expected ? error.message : `internal error (please report): ${errorMessage(error)}`;
+  const sentence = expected ? onOneLine(error.message) : `internal error (please report): ${errorMessage(error)}`;
   streams.stderr.write(`${colorsFor(streams.stderr).red("error:")} ${sentence}\n`);
   // Asked of the words themselves, since the options may be what could not be read.
   if (argv.some((word) => /^(--)?debug(=(true|yes|on|1))?$/i.test(word)) && error instanceof Error) {
     streams.stderr.write(`${stackWithCauses(error)}\n`);
   }
   return expected ? error.exitCode : 1;
+}
+
+/** What a message quotes from a damaged file may break the line or the terminal. */
+function onOneLine(message: string): string {
+  const escaped = (character: string) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
+  return message.replace(/\s*[\r\n]\s*/g, " ").replace(/\p{Cc}/gu, escaped);
 }
 
 function stackWithCauses(error: Error): string {

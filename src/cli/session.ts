@@ -6,9 +6,11 @@ import { Device } from "../engine/device.ts";
 import { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
+import { DatasetError } from "../errors.ts";
 import { readFeedback } from "../kto/data/read.ts";
-import { tokenizeRows } from "../kto/data/tokenize.ts";
+import { defaultMaxLength, tokenizeRows } from "../kto/data/tokenize.ts";
 import type { DatasetReport, Example } from "../kto/data/types.ts";
+import { checkVocabularies } from "../kto/step.ts";
 import type { Output } from "./output.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
@@ -40,24 +42,31 @@ export async function loadModels(
     referenceFolder === folder
       ? Model.copyOf(policy, category)
       : await Model.load(device, referenceFolder, { category });
+  checkVocabularies(policy, reference);
   return { policy, reference };
 }
 
-/** Reads and tokenizes a feedback file for a model; tells what was dropped, cut or odd. */
+/** Reads and tokenizes a feedback file for these models; tells what was dropped, cut or odd. */
 export async function loadExamples(
-  model: Model,
-  dataset: string,
-  maxLength: number,
+  { policy, reference }: { readonly policy: Model; readonly reference: Model | undefined },
+  options: { readonly dataset_name: string; readonly max_length: number },
   output: Output,
 ): Promise<{ examples: Example[]; report: DatasetReport }> {
-  const rows = await readFeedback(dataset);
+  const rows = await readFeedback(options.dataset_name);
   const needsTokenizer = rows.some((row) => "prompt" in row);
-  const { vocabSize, contextLength } = model.config;
+  const contextLength = Math.min(policy.config.contextLength, (reference ?? policy).config.contextLength);
+  const maxLength = Math.min(options.max_length, contextLength);
+  // Neither the default nor "none", which stands for the largest number, was chosen for this model.
+  if (maxLength < options.max_length && ![defaultMaxLength, Number.MAX_SAFE_INTEGER].includes(options.max_length)) {
+    output.warning(
+      `max_length ${options.max_length} is more than the model's context of ${contextLength} tokens, which is used in its place.`,
+    );
+  }
   const { examples, report } = tokenizeRows(rows, {
-    ...(needsTokenizer ? { tokenizer: await loadTokenizer(model.folder) } : {}),
-    vocabSize,
+    ...(needsTokenizer ? { tokenizer: await loadTokenizer(policy.folder) } : {}),
+    vocabSize: policy.config.vocabSize,
     contextLength,
-    maxLength: Math.min(maxLength, contextLength),
+    maxLength,
   });
   for (const { reason, count, firstLines } of report.dropped) {
     const more = count > firstLines.length ? ", …" : "";
@@ -67,11 +76,22 @@ export async function loadExamples(
   }
   if (report.cut > 0) {
     output.warning(
-      `${report.cut} ${report.cut === 1 ? "completion was" : "completions were"} cut to max_length ${Math.min(maxLength, contextLength)}.`,
+      `${report.cut} ${report.cut === 1 ? "completion was" : "completions were"} cut to max_length ${maxLength}.`,
     );
   }
   for (const warning of report.warnings) output.warning(warning);
   return { examples, report };
+}
+
+/** A microbatch of one row has no mismatched pair. */
+export function requirePairs(
+  examples: readonly Example[],
+  options: { readonly dataset_name: string; readonly loss_type: string },
+): void {
+  if (examples.length >= 2 || options.loss_type !== "kto") return;
+  throw new DatasetError(
+    `${options.dataset_name} has one row to use, but the reference point is measured on mismatched pairs, each prompt with the completion of another row; give at least 2 rows.`,
+  );
 }
 
 export { platform };

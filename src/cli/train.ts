@@ -28,7 +28,7 @@ export const trainCommand = command({
 });
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
-  const { loadExamples, loadModels, platform, withDevice } = await import("./session.ts");
+  const { loadExamples, loadModels, platform, requirePairs, withDevice } = await import("./session.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
   const { output_dir } = config;
   // Before any work: a run must not end in a folder that cannot be written.
@@ -40,7 +40,6 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     );
   }
   const metricsFile = platform.joinPath(output_dir, "metrics.jsonl");
-  await platform.writeFileAtomic(metricsFile, "");
   await withDevice(config, output, async (device) => {
     const sameModel = config.ref_model_name_or_path === config.model_name_or_path;
     const { policy, reference } = await loadModels(
@@ -48,7 +47,8 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       config.model_name_or_path,
       sameModel ? undefined : config.ref_model_name_or_path,
     );
-    const { examples, report } = await loadExamples(policy, config.dataset_name, config.max_length, output);
+    const { examples, report } = await loadExamples({ policy, reference }, config, output);
+    requirePairs(examples, config);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
     const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), examples, options });
     const { desirable, undesirable } = report;
@@ -62,8 +62,11 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     const facts = { rows: examples.length, desirable, undesirable, parameters: policy.layout.parameterCount };
     for (const advice of [...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)]) output.warning(advice);
 
-    const line = new ProgressLine(output.streams.stderr);
-    if (config.log_level === "info" || config.log_level === "debug") output.setLive(line);
+    const told = config.log_level === "info" || config.log_level === "debug";
+    const line = told ? new ProgressLine(output.streams.stderr) : undefined;
+    output.setLive(line);
+    // Not earlier: a run that was refused leaves its folder empty, so that it can be started again.
+    await platform.writeFileAtomic(metricsFile, "");
     const started = performance.now();
     let last: Metrics = {};
     try {
@@ -72,10 +75,10 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
           last = metrics;
           await platform.appendText(metricsFile, `${JSON.stringify({ step, ...metrics })}\n`);
         }
-        line.update({ step, totalSteps, metrics: last, tokensPerSecond: last.tokens_per_second });
+        line?.update({ step, totalSteps, metrics: last, tokensPerSecond: last.tokens_per_second });
       }
     } finally {
-      line.finish();
+      line?.finish();
       output.setLive(undefined);
     }
     await trainer.save(output_dir);

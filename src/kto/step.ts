@@ -43,11 +43,7 @@ export class KtoStep {
 
   constructor(options: StepOptions) {
     const { policy, reference, shapes } = options;
-    if (policy.config.vocabSize !== reference.config.vocabSize) {
-      throw new ConfigError(
-        `The reference model has a vocabulary of ${reference.config.vocabSize} tokens and the model one of ${policy.config.vocabSize}: their log-probabilities cannot be compared; use a reference with the same tokenizer.`,
-      );
-    }
+    checkVocabularies(policy, reference);
     this.device = policy.device;
     this.policy = policy;
     this.reference = reference;
@@ -135,6 +131,15 @@ export class KtoStep {
     this.objective.free();
     this.optimizer.free();
   }
+}
+
+/** @throws ConfigError naming both models if their vocabularies differ in size */
+export function checkVocabularies(policy: Model, reference: Model): void {
+  const [wanted, found] = [policy.config.vocabSize, reference.config.vocabSize];
+  if (wanted === found) return;
+  throw new ConfigError(
+    `The reference model ${reference.folder} has a vocabulary of ${found} tokens and the model ${policy.folder} one of ${wanted}: their log-probabilities cannot be compared; use a reference with the same tokenizer.`,
+  );
 }
 
 /** Can both models run in the same activations? */

@@ -3,7 +3,7 @@
  * have ended leave the pass. Each sequence draws from a generator of its own, so its tokens do not depend on which
  * others are generated beside it.
  */
-import { ConfigError } from "../../errors.ts";
+import { ConfigError, NumericError } from "../../errors.ts";
 import { NO_ROW } from "../../kernels/embedding.ts";
 import type { Device } from "../device.ts";
 import { Program } from "../program.ts";
@@ -156,7 +156,13 @@ export class Generator {
     let active = sequences;
     while (active.length > 0) {
       active.forEach((sequence, at) => {
-        sequence.next = sampleToken(logits(at), options, sequence.random);
+        const row = logits(at);
+        if (!row.every(Number.isFinite)) {
+          throw new NumericError(
+            `Prompt ${first + sequence.slot + 1}: the logits after ${sequence.length} tokens are not finite numbers; the weights of ${this.model.folder} overflow f32.`,
+          );
+        }
+        sequence.next = sampleToken(row, options, sequence.random);
       });
       active = active.filter((sequence) => {
         if (eos.has(sequence.next)) {

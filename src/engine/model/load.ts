@@ -54,7 +54,7 @@ export class Model {
 
   /**
    * Loads a Hugging Face folder. Throws ModelFormatError naming file and tensor for anything missing, left over,
-   * mis-shaped or of an unsupported dtype, before anything is put on the device.
+   * mis-shaped or of an unsupported dtype, before anything is put on the device, and for weights that are not finite.
    */
   static async load(device: Device, folder: string, options: LoadOptions = {}): Promise<Model> {
     const config = await readModelConfig(folder);
@@ -62,8 +62,16 @@ export class Model {
     try {
       const { prefix } = checkTensors(config, file);
       const model = new Model(device, config, folder, prefix, options.category ?? "weights");
-      for (const part of model.layout.parts()) {
-        model.#upload(part.offset, part.shape, await file.readF32(model.checkpointName(part.name)));
+      try {
+        for (const part of model.layout.parts()) {
+          const name = model.checkpointName(part.name);
+          const data = await file.readF32(name);
+          checkFinite(file.path, name, data);
+          model.#upload(part.offset, part.shape, data);
+        }
+      } catch (error) {
+        model.free();
+        throw error;
       }
       return model;
     } finally {
@@ -140,9 +148,10 @@ export class Model {
 
 /** Reads a model folder's `config.json`; a missing folder or file is named. */
 export async function readModelConfig(folder: string): Promise<ModelConfig> {
-  if ((await platform.exists(folder)) !== "folder") {
+  const found = await platform.exists(folder);
+  if (found !== "folder") {
     throw new FileError(
-      `The model folder "${folder}" does not exist; give a local Hugging Face folder with config.json and model.safetensors.`,
+      `The model folder "${folder}" ${found === "file" ? "is a file" : "does not exist"}; give a local Hugging Face folder with config.json and model.safetensors.`,
     );
   }
   const file = platform.joinPath(folder, "config.json");
@@ -167,6 +176,11 @@ async function openWeights(folder: string): Promise<SafetensorsFile> {
 /** Every parameter must be there in its shape and dtype, and nothing else may be. */
 function checkTensors(config: ModelConfig, file: SafetensorsFile): { prefix: string } {
   const { prefix, fullName, ignorable } = checkpointNaming(config, file.tensors.keys());
+  if (config.layers > file.tensors.size) {
+    throw new ModelFormatError(
+      `${file.path} holds ${file.tensors.size} tensors, too few for the ${config.layers} layers of config.json.`,
+    );
+  }
   const wanted = new Set<string>();
   for (const part of new ParameterLayout(config).parts()) {
     const name = fullName(part.name);
@@ -194,4 +208,15 @@ function checkTensors(config: ModelConfig, file: SafetensorsFile): { prefix: str
     }
   }
   return { prefix };
+}
+
+/** One weight that is not a number makes every log-probability one. */
+function checkFinite(path: string, name: string, data: Float32Array): void {
+  let zero = 0;
+  for (let i = 0; i < data.length; i++) zero += 0 * (data[i] as number);
+  if (zero === 0) return;
+  const at = data.findIndex((value) => !Number.isFinite(value));
+  throw new ModelFormatError(
+    `${path}: tensor "${name}" holds ${data[at]} (element ${at}); the file is damaged, or the training that wrote it diverged.`,
+  );
 }

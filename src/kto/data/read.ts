@@ -3,7 +3,8 @@
  * prompt/chosen/rejected (two rows each), prompt_ids/completion_ids/label. Not tokenization; not chats, not parquet.
  */
 import { parse as parseCsv } from "csv-parse/browser/esm/sync";
-import { DatasetError, errorMessage } from "../../errors.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { DatasetError, errorMessage, FileError } from "../../errors.ts";
 import { readLines, startLines } from "./lines.ts";
 import { type FeedbackRow, placeOf, type RowSource } from "./types.ts";
 
@@ -28,7 +29,7 @@ export async function readFeedback(path: string): Promise<FeedbackRow[]> {
   const rows: FeedbackRow[] = [];
   let first: { layout: Layout; source: RowSource } | undefined;
   let pairs = 0;
-  for await (const { fields, source } of recordsOf(path)) {
+  for await (const { fields, source } of await recordsOf(path)) {
     const layout = layoutOf(fields, source);
     first ??= { layout, source };
     if (layout !== first.layout) {
@@ -128,13 +129,19 @@ function described(value: unknown): string {
   return json.length > 40 ? `${json.slice(0, 37)}...` : json;
 }
 
-function recordsOf(path: string): AsyncIterable<FileRow> {
+async function recordsOf(path: string): Promise<AsyncIterable<FileRow>> {
   const ending = path.slice(path.lastIndexOf(".") + 1).toLowerCase();
   if (ending === "jsonl" || ending === "ndjson") return jsonLines(path);
   if (ending === "json") return jsonArray(path);
   if (ending === "csv") return csv(path);
   if (ending === "parquet") {
     throw new DatasetError(`${path}: parquet files are not supported yet; convert it to .jsonl first.`);
+  }
+  const found = await platform.exists(path);
+  if (found !== "file") {
+    throw new FileError(
+      `Cannot read feedback from ${path}: it ${found === "folder" ? "is a folder" : "does not exist"}; give a local .jsonl, .json or .csv file.`,
+    );
   }
   throw new DatasetError(`${path} is not a kind of file that is known; feedback is read from .jsonl, .json or .csv.`);
 }

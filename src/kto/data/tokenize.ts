@@ -195,7 +195,7 @@ function reportOf(
   if (desirable === 0 || undesirable === 0) {
     const [present, absent] = desirable === 0 ? ["undesirable", "desirable"] : ["desirable", "undesirable"];
     warnings.push(
-      `All ${examples.length} rows are ${present} and none is ${absent}; training on one class alone needs a careful learning rate.`,
+      `${examples.length === 1 ? "The only row is" : `All ${examples.length} rows are`} ${present} and none is ${absent}; training on one class alone needs a careful learning rate.`,
     );
   }
   if (unaligned > 0) {
