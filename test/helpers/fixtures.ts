@@ -1,0 +1,103 @@
+/**
+ * The tiny models and the microbatch of test/fixtures, on the shared device and in float64, and what PyTorch computed
+ * for them. Models are loaded anew at each call, since training changes them; free them.
+ */
+import { readFileSync } from "node:fs";
+import type { Device } from "../../src/engine/device.ts";
+import { parseModelConfig } from "../../src/engine/model/config.ts";
+import { Model } from "../../src/engine/model/load.ts";
+import { ReferenceModel } from "../../src/engine/model/reference.ts";
+import type { BatchExample } from "../../src/kto/batch.ts";
+import { readFloat64Safetensors } from "./float64-safetensors.ts";
+
+export type FixtureName = "gpt2" | "llama";
+
+/** expected.json of a fixture. */
+export interface Expected {
+  hyperparameters: { beta: number; desirable_weight: number; undesirable_weight: number };
+  loss: number;
+  kl: number;
+  kl_unclamped: number;
+  policy_logps: number[];
+  reference_logps: number[];
+  kl_policy_logps: number[];
+  kl_reference_logps: number[];
+  log_ratio: number[];
+  kl_log_ratio: number[];
+  gradient_norm: number;
+  adamw: {
+    learning_rate: number;
+    adam_beta1: number;
+    adam_beta2: number;
+    adam_epsilon: number;
+    weight_decay: number;
+    max_grad_norm: number;
+    steps: { loss: number; kl: number; grad_norm: number; log_ratio: number[] }[];
+  };
+}
+
+const root = "test/fixtures";
+
+/** A trained model of text. */
+export const stories = "examples/quickstart/model";
+
+export function readJson<T>(path: string): T {
+  return JSON.parse(readFileSync(path, "utf8")) as T;
+}
+
+export function readExpected(name: FixtureName): Expected {
+  return readJson(`${root}/${name}/expected.json`);
+}
+
+export function readExpectedGradients(name: FixtureName): ReturnType<typeof readFloat64Safetensors> {
+  return readFloat64Safetensors(`${root}/${name}/expected-grads.safetensors`);
+}
+
+/** The fixture's microbatch, in file order. */
+export function readExamples(name: FixtureName): BatchExample[] {
+  return readFileSync(`${root}/${name}/data.jsonl`, "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { prompt_ids: number[]; completion_ids: number[]; label: boolean })
+    .map((row) => ({ promptIds: row.prompt_ids, completionIds: row.completion_ids, label: row.label }));
+}
+
+export type Role = "policy" | "reference";
+
+/** A fixture's model on the device. */
+export function loadModel(device: Device, name: FixtureName, role: Role): Promise<Model> {
+  return Model.load(device, `${root}/${name}/${role}`);
+}
+
+/** A fixture's weights in float64. */
+export function float64Weights(name: FixtureName, role: Role) {
+  const folder = `${root}/${name}/${role}`;
+  const config = parseModelConfig(readFileSync(`${folder}/config.json`, "utf8"), folder);
+  return { config, weights: readFloat64Safetensors(`${folder}/model.safetensors`) };
+}
+
+/** A fixture's model in float64. */
+export function float64Fixture(name: FixtureName, role: Role): ReferenceModel {
+  const { config, weights } = float64Weights(name, role);
+  return new ReferenceModel(config, weights);
+}
+
+/** A model's present weights in float64. */
+export async function float64Of(model: Model): Promise<ReferenceModel> {
+  const tensors = await model.readTensors(model.weights);
+  return new ReferenceModel(
+    model.config,
+    new Map(tensors.map(({ name, shape, data }) => [name, { shape, data: Float64Array.from(data) }])),
+  );
+}
+
+/** |actual - expected| / |expected|, both as vectors. */
+export function relativeDistance(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  let difference = 0;
+  let size = 0;
+  for (let i = 0; i < expected.length; i++) {
+    difference += ((actual[i] ?? Number.NaN) - (expected[i] ?? Number.NaN)) ** 2;
+    size += (expected[i] ?? Number.NaN) ** 2;
+  }
+  return Math.sqrt(difference / size);
+}

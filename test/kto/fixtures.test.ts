@@ -1,0 +1,303 @@
+/**
+ * Whole models on the adapter against numbers that others computed: float64 PyTorch autograd on two tiny models, golden
+ * logits and greedy continuation of a real one. The tolerances are those of docs/design.md, "What decides correct".
+ */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { PassMemory, recordLayers } from "../../src/engine/model/decoder.ts";
+import { Generator } from "../../src/engine/model/generate.ts";
+import { recordHeadRows } from "../../src/engine/model/head.ts";
+import { recordProduct } from "../../src/engine/model/linear.ts";
+import { Model } from "../../src/engine/model/load.ts";
+import { ReferenceModel, type ReferenceTensor } from "../../src/engine/model/reference.ts";
+import { packRows, rowShape } from "../../src/engine/model/rows.ts";
+import { Program } from "../../src/engine/program.ts";
+import { sliceRows } from "../../src/engine/tensor.ts";
+import { type AdamwState, adamwStep } from "../../src/kernels/reference/adamw.ts";
+import { clipScale } from "../../src/kernels/reference/reduce.ts";
+import { packBatch } from "../../src/kto/batch.ts";
+import { checkGradients, type GradientCheck } from "../../src/kto/gradcheck.ts";
+import { completionLogProbs } from "../../src/kto/log-probs.ts";
+import { ktoReferenceGradient } from "../../src/kto/reference-gradient.ts";
+import { mismatchedPairs } from "../../src/kto/sampler.ts";
+import { KtoStep } from "../../src/kto/step.ts";
+import { KtoTrainer } from "../../src/kto/trainer.ts";
+import { expectWithin } from "../helpers/compare.ts";
+import { sharedDevice } from "../helpers/device.ts";
+import {
+  type Expected,
+  type FixtureName,
+  float64Fixture,
+  float64Weights,
+  loadModel,
+  readExamples,
+  readExpected,
+  readExpectedGradients,
+  readJson,
+  relativeDistance,
+  stories,
+} from "../helpers/fixtures.ts";
+
+const device = await sharedDevice();
+
+const LOG_PROB = 1e-4;
+const LOSS = 1e-5;
+const GRADIENT = 1e-3;
+const STEP_LOSS = 1e-3;
+
+const within = (what: string, actual: ArrayLike<number>, expected: ArrayLike<number>, bound: number) =>
+  expectWithin(what, actual, expected, () => bound);
+
+describe.each(["gpt2", "llama"] as const)("%s against float64 PyTorch", (name) => {
+  const expected = readExpected(name);
+  const examples = readExamples(name);
+  const { beta, desirable_weight, undesirable_weight } = expected.hyperparameters;
+  const objective = {
+    beta,
+    desirableWeight: desirable_weight,
+    undesirableWeight: undesirable_weight,
+    lossType: "kto",
+  } as const;
+  let policy: Model;
+  let reference: Model;
+  let check: GradientCheck;
+
+  beforeAll(async () => {
+    policy = await loadModel(device, name, "policy");
+    reference = await loadModel(device, name, "reference");
+    check = await checkGradients({ policy, reference, examples, objective });
+  });
+
+  afterAll(() => {
+    policy.free();
+    reference.free();
+  });
+
+  it("log-probabilities of the packed microbatch, mismatched pairs among them", async () => {
+    const batch = packBatch(examples, { mismatched: true, maxLength: policy.config.contextLength });
+    const step = new KtoStep({
+      policy,
+      reference,
+      shapes: [batch.packed.shape],
+      maxSize: batch.size,
+      objective,
+      optimizer: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradientNorm: 0 },
+      referencePointScope: "microbatch",
+    });
+    try {
+      await step.gradients([batch]);
+      const sums = await step.readLogProbs(batch.size);
+      within("policy", sums.policy, [...expected.policy_logps, ...expected.kl_policy_logps], LOG_PROB);
+      within("reference", sums.reference, [...expected.reference_logps, ...expected.kl_reference_logps], LOG_PROB);
+    } finally {
+      step.free();
+    }
+  });
+
+  it("log-probabilities without packing, in batches that the rows do not fill", async () => {
+    within("policy", await completionLogProbs(policy, examples, 2), expected.policy_logps, LOG_PROB);
+    const pairs = examples.map(({ promptIds }, i) => ({
+      promptIds,
+      completionIds: examples[(i + 1) % examples.length]?.completionIds ?? [],
+    }));
+    within("pairs", await completionLogProbs(reference, pairs, 3), expected.kl_reference_logps, LOG_PROB);
+  });
+
+  it("log-ratios, reference point before and after the clamp, loss and gradient norm", () => {
+    // A log-ratio is the difference of two log-probabilities.
+    within("log-ratios", check.logRatio, expected.log_ratio, 2 * LOG_PROB);
+    within("mismatched log-ratios", check.klLogRatio, expected.kl_log_ratio, 2 * LOG_PROB);
+    within("z0", [check.kl, check.klUnclamped], [expected.kl, expected.kl_unclamped], 2 * LOG_PROB);
+    expect(check.kl).toBe(Math.max(0, check.klUnclamped));
+    within("loss", [check.loss], [expected.loss], LOSS);
+    within("gradient norm", [check.gradientNorm], [expected.gradient_norm], GRADIENT * expected.gradient_norm);
+  });
+
+  it("every gradient tensor", () => {
+    const wanted = readExpectedGradients(name);
+    expect(check.gradients.map((tensor) => tensor.name).sort()).toEqual([...wanted.keys()].sort());
+    for (const { name: parameter, shape, data } of check.gradients) {
+      const tensor = wanted.get(parameter);
+      expect(shape, parameter).toEqual(tensor?.shape);
+      expect(relativeDistance(data, tensor?.data ?? []), parameter).toBeLessThanOrEqual(GRADIENT);
+    }
+  });
+
+  it("the gradient check passes, and fails by name where it is asked for more digits than f32 has", async () => {
+    expect(check.comparison?.passed).toBe(true);
+    expect(check.comparison?.maxRelativeError).toBeLessThanOrEqual(GRADIENT);
+    const strict = await checkGradients({ policy, reference, examples, objective, tolerance: 1e-9 });
+    expect(strict.comparison?.passed).toBe(false);
+    expect(strict.gradients.map((tensor) => tensor.name)).toContain(strict.comparison?.worstParameter);
+  });
+
+  it("five updates through the trainer: loss, reference point, rewards, norm before the clip, weights", async () => {
+    const { adamw } = expected;
+    const trained = await loadModel(device, name, "policy");
+    const trainer = await KtoTrainer.create({
+      policy: trained,
+      reference,
+      examples,
+      options: {
+        beta,
+        desirable_weight,
+        undesirable_weight,
+        learning_rate: adamw.learning_rate,
+        adam_beta1: adamw.adam_beta1,
+        adam_beta2: adamw.adam_beta2,
+        adam_epsilon: adamw.adam_epsilon,
+        weight_decay: adamw.weight_decay,
+        max_grad_norm: adamw.max_grad_norm,
+        lr_scheduler_type: "constant",
+        per_device_train_batch_size: examples.length,
+        shuffle_dataset: false,
+        max_steps: adamw.steps.length,
+        logging_steps: 1,
+      },
+    });
+    try {
+      const wanted = float64Updates(name, expected);
+      for await (const { step, metrics } of trainer) {
+        const at = adamw.steps[step - 1];
+        if (metrics === undefined || at === undefined) throw new Error(`step ${step} has no numbers`);
+        const { loss = Number.NaN, kl = Number.NaN, grad_norm = Number.NaN } = metrics;
+        within(`loss of step ${step}`, [loss], [at.loss], STEP_LOSS);
+        within(`z0 of step ${step}`, [kl], [at.kl], STEP_LOSS);
+        for (const [metric, label] of [
+          ["rewards/chosen", true],
+          ["rewards/rejected", false],
+        ] as const) {
+          const rewards = at.log_ratio.filter((_, i) => examples[i]?.label === label).map((ratio) => beta * ratio);
+          const mean = rewards.reduce((sum, reward) => sum + reward, 0) / rewards.length;
+          within(`${metric} of step ${step}`, [metrics[metric] ?? Number.NaN], [mean], STEP_LOSS);
+        }
+        within(`norm of step ${step}`, [grad_norm], [at.grad_norm], STEP_LOSS * at.grad_norm);
+      }
+      const before = new Map((await policy.readTensors(policy.weights)).map((tensor) => [tensor.name, tensor.data]));
+      for (const { name: parameter, data } of await trained.readTensors(trained.weights)) {
+        const start = before.get(parameter) ?? new Float32Array(0);
+        const target = wanted.get(parameter) ?? new Float64Array(0);
+        const counts = (i: number) => !isKeyBias(parameter, i, data.length);
+        const moved = data.map((value, i) => (counts(i) ? value - (start[i] ?? Number.NaN) : 0));
+        const wantedMove = target.map((value, i) => (counts(i) ? value - (start[i] ?? Number.NaN) : 0));
+        expect(relativeDistance(moved, wantedMove), parameter).toBeLessThanOrEqual(GRADIENT);
+      }
+    } finally {
+      trainer.free();
+      trained.free();
+    }
+  });
+});
+
+/**
+ * A bias of the keys shifts all scores of a query alike, so its gradient is 0; what rounding leaves of it, AdamW scales
+ * up to whole steps.
+ */
+function isKeyBias(parameter: string, index: number, length: number): boolean {
+  return parameter.endsWith("attn.c_attn.bias") && Math.floor((3 * index) / length) === 1;
+}
+
+/** The weights after the updates of expected.json, in float64; the reference's own test compares its numbers. */
+function float64Updates(name: FixtureName, { adamw, hyperparameters }: Expected): Map<string, Float64Array> {
+  const examples = readExamples(name);
+  const { pair, valid } = mismatchedPairs(examples);
+  const reference = float64Fixture(name, "reference");
+  const { config, weights } = float64Weights(name, "policy");
+  const states = new Map<string, AdamwState & { shape: readonly number[] }>();
+  for (const [parameter, { shape, data }] of weights) {
+    const zeros = () => new Float64Array(data.length);
+    states.set(parameter, { shape, parameter: data, firstMoment: zeros(), secondMoment: zeros() });
+  }
+  for (const index of adamw.steps.keys()) {
+    const tensors = new Map<string, ReferenceTensor>();
+    for (const [parameter, state] of states) tensors.set(parameter, { shape: state.shape, data: state.parameter });
+    const { gradients, gradientNorm } = ktoReferenceGradient({
+      policy: new ReferenceModel(config, tensors),
+      reference,
+      examples,
+      pairs: pair,
+      pairValid: valid,
+      beta: hyperparameters.beta,
+      desirableWeight: hyperparameters.desirable_weight,
+      undesirableWeight: hyperparameters.undesirable_weight,
+      lossType: "kto",
+    });
+    for (const [parameter, state] of states) {
+      const next = adamwStep(state, gradients.get(parameter) ?? new Float64Array(state.parameter.length), {
+        learningRate: adamw.learning_rate,
+        beta1: adamw.adam_beta1,
+        beta2: adamw.adam_beta2,
+        epsilon: adamw.adam_epsilon,
+        weightDecay: state.shape.length > 1 ? adamw.weight_decay : 0,
+        step: index + 1,
+        scale: clipScale(gradientNorm, adamw.max_grad_norm),
+      });
+      states.set(parameter, { shape: state.shape, ...next });
+    }
+  }
+  return new Map([...states].map(([parameter, state]) => [parameter, state.parameter]));
+}
+
+describe("stories260K", () => {
+  const golden = readJson<{ input_ids: number[]; last_logits: number[] }>(
+    "test/fixtures/stories260K/golden_logits.json",
+  );
+  let model: Model;
+
+  beforeAll(async () => {
+    model = await Model.load(device, stories);
+  });
+
+  afterAll(() => model.free());
+
+  it("golden logits of the last position", async () => {
+    const sequence = { promptIds: golden.input_ids, completionIds: [0] };
+    const shape = rowShape([sequence]);
+    const memory = new PassMemory(device, model.config, [shape], { gradients: false });
+    const logits = device.allocate("scratch", "logits", [1, model.config.vocabSize]);
+    const program = new Program(device, "logits");
+    try {
+      const rows = memory.rows.tensors(shape);
+      const output = recordLayers(program, model, memory.activations, shape, rows);
+      const normed = recordHeadRows(program, model, memory.head, output, sliceRows(rows.headRows, 0, 1));
+      recordProduct(program, "NT", normed, model.parameter(model.headName), logits);
+      await program.prepare();
+      memory.upload(packRows([sequence], [], shape));
+      program.run();
+      within("logits", await device.download(logits), golden.last_logits, 1e-3);
+    } finally {
+      program.dispose();
+      memory.free();
+      device.free(logits);
+    }
+  });
+
+  it("log-probabilities of every next token are the log-softmax of the golden logits", async () => {
+    const everyToken = golden.last_logits.map((_, token) => ({ promptIds: golden.input_ids, completionIds: [token] }));
+    const logProbs = await completionLogProbs(model, everyToken, 64);
+    const logSumExp = Math.log(golden.last_logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
+    within(
+      "log-probabilities",
+      logProbs,
+      golden.last_logits.map((logit) => logit - logSumExp),
+      1e-3,
+    );
+    within("their sum", [logProbs.reduce((sum, logProb) => sum + Math.exp(logProb), 0)], [1], 1e-5);
+  });
+
+  it("greedy continuation", async () => {
+    const { ids } = readJson<{ ids: number[] }>("test/fixtures/stories260K/golden_greedy.json");
+    const generator = new Generator(model, { maxBatch: 1, maxLength: ids.length });
+    try {
+      const [sequence] = await generator.generate([ids.slice(0, 1)], {
+        maxNewTokens: ids.length - 1,
+        temperature: 0,
+        topK: 0,
+        topP: 1,
+        seed: 0,
+      });
+      expect(sequence).toEqual({ ids: ids.slice(1), finish: "length" });
+    } finally {
+      generator.free();
+    }
+  });
+});
