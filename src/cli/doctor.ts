@@ -81,9 +81,10 @@ export interface DoctorReport {
  * @throws AdapterError after printing, when there is no adapter or none that `options.adapter` names
  */
 export async function doctor(platform: Platform, options: DoctorOptions, output: Output): Promise<void> {
-  const { report, failure } = await examine(platform, options.adapter);
+  const selector = options.adapter ?? process.env.KTO_ADAPTER ?? "auto";
+  const { report, failure } = await examine(platform, selector);
   if (options.json) output.jsonLine(report);
-  else output.result(renderReport(report, options.adapter));
+  else output.result(renderReport(report, selector));
   if (failure !== undefined) throw failure;
 }
 

@@ -15,11 +15,11 @@ import type { Output } from "./output.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
 export async function withDevice<T>(
-  options: { readonly adapter: string },
+  options: { readonly adapter?: string | undefined },
   output: Output,
   body: (device: Device) => Promise<T>,
 ): Promise<T> {
-  const device = await Device.open({ adapter: options.adapter });
+  const device = await Device.open(options.adapter === undefined ? {} : { adapter: options.adapter });
   try {
     const { kind } = device;
     output.info(`adapter: ${device.description}${kind === "hardware" ? "" : ` (${kind}, no GPU: slow)`}`);

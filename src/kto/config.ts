@@ -153,9 +153,10 @@ export const ktoOptions = z.strictObject({
     expects: "a number of at least 0",
   }),
 
-  adapter: option(z.string().min(1).default("auto"), {
+  adapter: option(z.string().min(1).optional(), {
     group: device,
-    description: "the GPU: auto, hardware, lavapipe, swiftshader, a number or part of a name in kto doctor's list",
+    description:
+      "the GPU: auto, hardware, lavapipe, swiftshader, a number or part of a name in kto doctor's list (default: KTO_ADAPTER in the environment, else auto)",
     expects: "auto, a kind of adapter, a number or part of a name in the list of kto doctor",
     placeholder: "adapter",
     nullMeans: "auto",

@@ -5,7 +5,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { afterEach, describe, expect, test, vi } from "vitest";
 import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
 import { fileIn, fixtures, freshPath, jsonl, llama, stories, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
@@ -423,5 +423,21 @@ describe("kto generate", () => {
     const [tom, lily] = await generate(...words);
     const { stdout } = await succeed("generate", "--model", stories, ...words);
     expect(stdout).toBe(`Tom${tom?.completion}\n\nLily${lily?.completion}\n`);
+  });
+});
+
+describe("the adapter", () => {
+  afterEach(() => {
+    vi.unstubAllEnvs();
+  });
+
+  test.each([
+    ["logps", ["--model", llama, "--dataset", `${fixtures}/llama/data.jsonl`]],
+    ["doctor", []],
+  ])("kto %s takes that of KTO_ADAPTER, and --adapter goes before it", async (command, words) => {
+    vi.stubEnv("KTO_ADAPTER", "abacus");
+    const { code, stderr } = await kto(command, ...words);
+    expect([code, stderr]).toEqual([5, expect.stringMatching(/^error: No adapter matches "abacus"/)]);
+    await succeed(command, ...words, "--adapter", "auto");
   });
 });

@@ -32,7 +32,6 @@ describe("defaults and coercion", () => {
       max_steps: -1,
       adam_epsilon: 1e-8,
       shuffle_dataset: true,
-      adapter: "auto",
     });
   });
 
