@@ -37,11 +37,11 @@ export const METRIC_SUMS = {
   size: 24,
 } as const;
 
-/** pairSum [2] += (sum of k_i, their number) over the pairs that are valid (flag not 0). */
+/** pairSum [2] += (sum of k_i, their number) over the pairs that are valid (flag not 0); counts pairs and self-pairs. */
 export const mismatchedPairSum = kernel({
   name: "mismatchedPairSum",
   read: { policy: "f32[2*m]", reference: "f32[2*m]", pairValid: "u32[m]" },
-  write: { pairSum: "f32[2]" },
+  write: { pairSum: "f32[2]", metrics: `f32[${METRIC_SUMS.size}]` },
   uniforms: { m: "u32" },
   wgsl: /* wgsl */ `
 @compute @workgroup_size(1)
@@ -55,14 +55,16 @@ fn main() {
   }
   pairSum[0] += sum;
   pairSum[1] += count;
+  metrics[${METRIC_SUMS.pairs}] += f32(u.m);
+  metrics[${METRIC_SUMS.selfPairs}] += f32(u.m) - count;
 }`,
   grid: () => [1],
   cost: ({ m = 0 }) => ({ flops: 2 * m, bytes: 12 * m }),
 });
 
 /**
- * coefficients [m], and the sums of METRIC_SUMS. `S` entries of policy
- * and reference: 2 m, or m when z0 is 0 by choice and no pairs were computed. pairSum must be zero in that case.
+ * coefficients [m], and the sums of METRIC_SUMS but those of pairs. `S` entries of policy and reference: 2 m, or m when
+ * z0 is 0 by choice and no pairs were computed. pairSum must be zero in that case.
  */
 export const ktoObjective = kernel({
   name: "ktoObjective",
@@ -74,7 +76,7 @@ export const ktoObjective = kernel({
     step: `f32[${STEP_NUMBERS.size}]`,
   },
   write: { coefficients: "f32[m]", metrics: `f32[${METRIC_SUMS.size}]` },
-  uniforms: { m: "u32", S: "u32", beta: "f32", desirableWeight: "f32", undesirableWeight: "f32" },
+  uniforms: { m: "u32", beta: "f32", desirableWeight: "f32", undesirableWeight: "f32" },
   wgsl: /* wgsl */ `${sigmoid}
 @compute @workgroup_size(1)
 fn main() {
@@ -108,8 +110,6 @@ fn main() {
   metrics[${METRIC_SUMS.microbatches}] += 1.0;
   metrics[${METRIC_SUMS.referencePoint}] += z0;
   metrics[${METRIC_SUMS.unclampedReferencePoint}] += mean;
-  metrics[${METRIC_SUMS.pairs}] += f32(u.S - u.m);
-  metrics[${METRIC_SUMS.selfPairs}] += f32(u.S - u.m) - select(0.0, pairSum[1], u.S > u.m);
 }`,
   grid: () => [1],
   cost: ({ m = 0 }) => ({ flops: 20 * m, bytes: 16 * m }),

@@ -74,7 +74,7 @@ export class Objective {
     program.clear(this.pairSum);
   }
 
-  /** Records adding this microbatch's mismatched log-ratios to the reference point. */
+  /** Records adding this microbatch's mismatched log-ratios to the reference point, and counting them. */
   recordPairs(program: Program, size: number): void {
     if (!this.usesPairs) return;
     program.dispatch(mismatchedPairSum, {
@@ -82,6 +82,7 @@ export class Objective {
       reference: this.referenceSums(size),
       pairValid: reshape(this.#pairValid, [size]),
       pairSum: this.pairSum,
+      metrics: this.metrics,
     });
   }
 

@@ -38,9 +38,6 @@ export interface Expected {
 
 const root = "test/fixtures";
 
-/** A trained model of text. */
-export const stories = "examples/quickstart/model";
-
 export function readJson<T>(path: string): T {
   return JSON.parse(readFileSync(path, "utf8")) as T;
 }

@@ -30,14 +30,17 @@ async function run(batch: Batch) {
   const policy = f32([S], batch.policy);
   const referenceLogProbs = f32([S], batch.reference);
   let pairSum = zeros(2);
+  let metrics = zeros(METRIC_SUMS.size);
   if (S > m) {
     const sums = await runKernel(device, mismatchedPairSum, {
       policy,
       reference: referenceLogProbs,
       pairValid: u32([m], batch.valid.map(Number)),
       pairSum,
+      metrics,
     });
     pairSum = f32([2], sums("pairSum"));
+    metrics = f32([METRIC_SUMS.size], sums("metrics"));
   }
   const result = await runKernel(device, ktoObjective, {
     policy,
@@ -46,7 +49,7 @@ async function run(batch: Batch) {
     pairSum,
     step: f32([4], [0, batch.microbatchWeight ?? 1, 0, 0]),
     coefficients: unset(m),
-    metrics: zeros(METRIC_SUMS.size),
+    metrics,
     beta: batch.beta,
     desirableWeight: batch.desirableWeight,
     undesirableWeight: batch.undesirableWeight,
@@ -263,8 +266,12 @@ describe("KTO objective", () => {
       reference: f32([4], [0, 0, 1, 1]),
       pairValid: u32([2], [1, 0]),
       pairSum: f32([2], [10, 4]),
+      metrics: f32([METRIC_SUMS.size], new Array(METRIC_SUMS.size).fill(8)),
     });
     expect([...once("pairSum")]).toEqual([12, 5]);
+    // Counts are this microbatch's own, whatever the reference point spans.
+    expect(once("metrics")[METRIC_SUMS.pairs]).toBe(10);
+    expect(once("metrics")[METRIC_SUMS.selfPairs]).toBe(9);
   });
 
   it("metrics add to those of earlier microbatches", async () => {

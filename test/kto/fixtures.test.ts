@@ -34,8 +34,8 @@ import {
   readExpectedGradients,
   readJson,
   relativeDistance,
-  stories,
 } from "../helpers/fixtures.ts";
+import { stories } from "../helpers/folders.ts";
 
 const device = await sharedDevice();
 

@@ -1,0 +1,162 @@
+/** One KTO step on the device as a function: microbatches in, every number that it leaves on the device out. */
+import type { Model } from "../../src/engine/model/load.ts";
+import type { ReferenceGradients, ReferenceModel } from "../../src/engine/model/reference.ts";
+import { packRows, type RowBranch, type RowShape, rowShape } from "../../src/engine/model/rows.ts";
+import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";
+import { ktoObjective, referencePoint } from "../../src/kernels/reference/kto-objective.ts";
+import { globalNorm } from "../../src/kernels/reference/reduce.ts";
+import type { BatchExample, KtoBatch } from "../../src/kto/batch.ts";
+import type { ObjectiveOptions } from "../../src/kto/objective.ts";
+import { mismatchedPairs } from "../../src/kto/sampler.ts";
+import { KtoStep } from "../../src/kto/step.ts";
+
+/** An optimizer that the tests of gradients do not run. */
+export const noOptimizer = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradientNorm: 0 };
+
+export interface StepResult {
+  /** The sums of METRIC_SUMS over the microbatches. */
+  readonly sums: (name: Exclude<keyof typeof METRIC_SUMS, "size">) => number;
+  /** Mean over the microbatches. */
+  readonly loss: number;
+  /** z0 and its mean before the clamp, means over the microbatches. */
+  readonly kl: number;
+  readonly klUnclamped: number;
+  /** Of the last microbatch: [m], and [m] or [2 m] with the mismatched pairs behind. */
+  readonly coefficients: Float32Array<ArrayBuffer>;
+  readonly policy: Float32Array<ArrayBuffer>;
+  readonly reference: Float32Array<ArrayBuffer>;
+  /** The whole arena, padding (zeros) included. */
+  readonly gradients: Float32Array<ArrayBuffer>;
+  /** The same by Hugging Face name. */
+  readonly tensors: ReadonlyMap<string, Float32Array>;
+}
+
+/** A step for these shapes; free it. */
+export function stepFor(
+  policy: Model,
+  reference: Model,
+  objective: ObjectiveOptions,
+  batches: readonly KtoBatch[],
+  scope: "microbatch" | "step" = "microbatch",
+): KtoStep {
+  return new KtoStep({
+    policy,
+    reference,
+    shapes: batches.map((batch) => batch.packed.shape),
+    maxSize: Math.max(...batches.map((batch) => batch.size)),
+    objective,
+    optimizer: noOptimizer,
+    referencePointScope: scope,
+  });
+}
+
+/** Runs microbatches to gradients and reads everything back; metric sums start from zero. */
+export async function gradientsOf(step: KtoStep, batches: readonly KtoBatch[]): Promise<StepResult> {
+  const { device, policy: model, objective, optimizer } = step;
+  device.upload(objective.metrics, new Float32Array(METRIC_SUMS.size));
+  await step.gradients(batches);
+  const last = batches.at(-1)?.size ?? 0;
+  const metrics = await device.download(objective.metrics);
+  const sums: StepResult["sums"] = (name) => metrics[METRIC_SUMS[name]] ?? Number.NaN;
+  const logProbs = await step.readLogProbs(last);
+  const count = sums("microbatches");
+  return {
+    sums,
+    loss: sums("loss") / count,
+    kl: sums("referencePoint") / count,
+    klUnclamped: sums("unclampedReferencePoint") / count,
+    coefficients: await device.download(objective.coefficients(last)),
+    policy: logProbs.policy as Float32Array<ArrayBuffer>,
+    reference: logProbs.reference as Float32Array<ArrayBuffer>,
+    gradients: await device.download({ ...optimizer.gradients, shape: [model.layout.size] }),
+    tensors: new Map((await model.readTensors(optimizer.gradients)).map(({ name, data }) => [name, data])),
+  };
+}
+
+/** `gradientsOf` with a step of its own. */
+export async function runStep(
+  policy: Model,
+  reference: Model,
+  objective: ObjectiveOptions,
+  batches: readonly KtoBatch[],
+  scope: "microbatch" | "step" = "microbatch",
+): Promise<StepResult> {
+  const step = stepFor(policy, reference, objective, batches, scope);
+  try {
+    return await gradientsOf(step, batches);
+  } finally {
+    step.free();
+  }
+}
+
+/** A microbatch whose mismatched pairs are chosen by hand: branch i continues prompt i with the completion given. */
+export function batchWithPairs(
+  examples: readonly BatchExample[],
+  pairs: readonly { readonly completionIds: ArrayLike<number>; readonly valid?: boolean }[],
+  capacity: Partial<RowShape> = {},
+): KtoBatch {
+  const branches = pairs.map(({ completionIds }, prompt): RowBranch => ({ prompt, completionIds }));
+  const packed = packRows(examples, branches, { ...rowShape(examples, branches), ...capacity });
+  return {
+    size: examples.length,
+    packed,
+    desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
+    pairValid: Uint32Array.from(examples, (_, i) => ((pairs[i]?.valid ?? true) ? 1 : 0)),
+    tokens: 0,
+    rows: packed.usedRows,
+  };
+}
+
+/** The numbers of a step in float64, one sequence after another. */
+export interface ExactStep {
+  readonly loss: number;
+  readonly kl: number;
+  readonly gradients: ReferenceGradients;
+  readonly gradientNorm: number;
+}
+
+/** The oracle of steps of several microbatches: losses are averaged, z0 is taken over each or over all of them. */
+export function exactStep(
+  policy: ReferenceModel,
+  reference: ReferenceModel,
+  options: ObjectiveOptions,
+  microbatches: readonly (readonly BatchExample[])[],
+  scope: "microbatch" | "step" = "microbatch",
+): ExactStep {
+  const pairsOf = (examples: readonly BatchExample[]) => {
+    const { pair, valid } = mismatchedPairs(examples);
+    const ids = examples.map(({ promptIds }, i) => [promptIds, examples[pair[i] ?? 0]?.completionIds ?? []] as const);
+    return {
+      policyLogProbs: ids.map(([prompt, completion]) => policy.logProb(prompt, completion)),
+      referenceLogProbs: ids.map(([prompt, completion]) => reference.logProb(prompt, completion)),
+      valid,
+    };
+  };
+  const pairs = microbatches.map(pairsOf);
+  const whole = {
+    policyLogProbs: pairs.flatMap((own) => own.policyLogProbs),
+    referenceLogProbs: pairs.flatMap((own) => own.referenceLogProbs),
+    valid: pairs.flatMap((own) => own.valid),
+  };
+  const gradients: ReferenceGradients = new Map();
+  let loss = 0;
+  let kl = 0;
+  microbatches.forEach((examples, index) => {
+    const own = scope === "step" ? whole : (pairs[index] ?? whole);
+    const { z0 } = referencePoint({ ...own, lossType: options.lossType });
+    const result = ktoObjective({
+      policyLogProbs: examples.map((row) => policy.logProb(row.promptIds, row.completionIds)),
+      referenceLogProbs: examples.map((row) => reference.logProb(row.promptIds, row.completionIds)),
+      labels: examples.map((row) => row.label),
+      z0,
+      ...options,
+    });
+    loss += result.loss / microbatches.length;
+    kl += z0 / microbatches.length;
+    examples.forEach((row, i) => {
+      const coefficient = (result.coefficients[i] ?? Number.NaN) / microbatches.length;
+      policy.accumulateLogProbGradient(row.promptIds, row.completionIds, coefficient, gradients);
+    });
+  });
+  return { loss, kl, gradients, gradientNorm: globalNorm(gradients.values()) };
+}

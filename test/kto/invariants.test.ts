@@ -1,0 +1,656 @@
+/**
+ * What must hold of the method whatever the model: identities at step 0, a reference point without gradient, pairing,
+ * accumulation, packing. Through the real step, trainer and models on the adapter; values against float64.
+ */
+import { afterAll, describe, expect, it } from "vitest";
+import { Model } from "../../src/engine/model/load.ts";
+import { Random } from "../../src/engine/random.ts";
+import { ConfigError } from "../../src/errors.ts";
+import { ktoObjective } from "../../src/kernels/reference/kto-objective.ts";
+import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
+import { completionLogProbs } from "../../src/kto/log-probs.ts";
+import type { Metrics } from "../../src/kto/metrics.ts";
+import type { ObjectiveOptions } from "../../src/kto/objective.ts";
+import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";
+import { bits, EPSILON, expectWithin } from "../helpers/compare.ts";
+import { sharedDevice } from "../helpers/device.ts";
+import {
+  type FixtureName,
+  float64Fixture,
+  float64Of,
+  loadModel,
+  readExamples,
+  relativeDistance,
+} from "../helpers/fixtures.ts";
+import { temporaryFolder } from "../helpers/folders.ts";
+import { randomModel } from "../helpers/models.ts";
+import { batchWithPairs, exactStep, gradientsOf, runStep, type StepResult, stepFor } from "../helpers/step.ts";
+
+const device = await sharedDevice();
+const folder = temporaryFolder();
+
+/** In llama the mean mismatched log-ratio is positive; in gpt2 it is negative and the clamp acts. */
+const fixtures = {
+  llama: {
+    policy: await loadModel(device, "llama", "policy"),
+    reference: await loadModel(device, "llama", "reference"),
+  },
+  gpt2: { policy: await loadModel(device, "gpt2", "policy"), reference: await loadModel(device, "gpt2", "reference") },
+};
+const { llama, gpt2 } = fixtures;
+
+afterAll(() => {
+  for (const { policy, reference } of Object.values(fixtures)) {
+    policy.free();
+    reference.free();
+  }
+});
+
+const objective: ObjectiveOptions = { beta: 0.1, desirableWeight: 1.5, undesirableWeight: 0.75, lossType: "kto" };
+const zeroObjective: ObjectiveOptions = { ...objective, lossType: "apo_zero_unpaired" };
+const noCut = { mismatched: true, maxLength: 1000 };
+
+/** What f32 leaves of the agreement of two ways to sum the same gradient; a wrong term is orders of magnitude above. */
+const SAME_GRADIENT = 1e-5;
+/** Of a whole model against float64. */
+const GRADIENT = 1e-3;
+const LOG_PROB = 1e-4;
+const LOSS = 1e-5;
+
+const at = (values: ArrayLike<number>, i: number) => values[i] ?? Number.NaN;
+
+function exactOf(name: FixtureName) {
+  return [float64Fixture(name, "policy"), float64Fixture(name, "reference")] as const;
+}
+
+/** Rows of random tokens, none of them alike. */
+function randomExamples(count: number, seed: number, vocabSize = 90): BatchExample[] {
+  const random = new Random(seed);
+  const ids = (from: number, to: number) =>
+    Array.from({ length: from + random.below(to - from + 1) }, () => 3 + random.below(vocabSize - 3));
+  return Array.from({ length: count }, (_, i) => ({
+    promptIds: ids(1, 9),
+    completionIds: ids(2, 14),
+    label: i % 3 !== 2,
+  }));
+}
+
+function expectGradients(result: StepResult, exact: ReadonlyMap<string, Float64Array>): void {
+  expect(result.tensors.size).toBeGreaterThan(0);
+  for (const [name, data] of result.tensors) {
+    expect(relativeDistance(data, exact.get(name) ?? []), name).toBeLessThanOrEqual(GRADIENT);
+  }
+}
+
+/** A training run on a copy of a fixture's policy: the metrics of every logging step. */
+async function train(inputs: TrainerInputs): Promise<{ metrics: Metrics[]; totalSteps: number }> {
+  const trainer = await KtoTrainer.create(inputs);
+  try {
+    const metrics: Metrics[] = [];
+    for await (const step of trainer) if (step.metrics) metrics.push(step.metrics);
+    return { metrics, totalSteps: trainer.totalSteps };
+  } finally {
+    trainer.free();
+  }
+}
+
+describe.each(["llama", "gpt2"] as const)("step 0 of %s, through the trainer", (name) => {
+  it("log-ratios and z0 are 0 exactly; loss and coefficients depend on weights and counts alone", async () => {
+    const examples = readExamples(name);
+    const policy = await loadModel(device, name, "policy");
+    const [lambdaD, lambdaU, beta] = [1.5, 0.75, 0.1];
+    const trainer = await KtoTrainer.create({
+      policy,
+      examples,
+      options: {
+        beta,
+        desirable_weight: lambdaD,
+        undesirable_weight: lambdaU,
+        per_device_train_batch_size: examples.length,
+        shuffle_dataset: false,
+        max_steps: 1,
+      },
+    });
+    try {
+      const m = examples.length;
+      const good = examples.filter(({ label }) => label).length;
+      for await (const { metrics = {} } of trainer) {
+        for (const metric of ["kl", "kl/unclamped", "rewards/chosen", "rewards/rejected", "rewards/margins"]) {
+          expect(metrics[metric], metric).toBe(0);
+        }
+        // Neither side of z0: a row that has not moved is not yet right.
+        expect(metrics["rewards/accuracies"]).toBe(0);
+        const loss = (lambdaD * good + lambdaU * (m - good)) / (2 * m);
+        expectWithin("loss", [metrics.loss ?? Number.NaN], [loss], () => (m + 2) * EPSILON * loss);
+      }
+      const { policy: own, reference } = await trainer.step.readLogProbs(m);
+      expect(bits(own as Float32Array<ArrayBuffer>)).toEqual(bits(reference as Float32Array<ArrayBuffer>));
+      expect(own.every((logProb) => logProb < 0)).toBe(true);
+      const coefficients = await device.download(trainer.step.objective.coefficients(m));
+      const wanted = examples.map(({ label }) => ((label ? -lambdaD : lambdaU) * beta) / (4 * m));
+      expectWithin("coefficients", coefficients, wanted, (i) => 6 * EPSILON * Math.abs(at(wanted, i)));
+    } finally {
+      trainer.free();
+      policy.free();
+    }
+  });
+});
+
+describe("reference point", () => {
+  it("is the clamped mean of the mismatched log-ratios, and both sides of the clamp occur here", async () => {
+    for (const [name, clamped] of [
+      ["llama", false],
+      ["gpt2", true],
+    ] as const) {
+      const { policy, reference } = fixtures[name];
+      const examples = readExamples(name);
+      const result = await runStep(policy, reference, objective, [packBatch(examples, noCut)]);
+      const [policy64, reference64] = exactOf(name);
+      const exact = exactStep(policy64, reference64, objective, [examples]);
+      expectWithin("z0", [result.kl], [exact.kl], () => LOG_PROB);
+      expect(result.klUnclamped < 0).toBe(clamped);
+      expect(result.kl).toBe(clamped ? 0 : result.klUnclamped);
+      expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
+      expectGradients(result, exact.gradients);
+    }
+  });
+
+  it("enters the coefficients as a constant", async () => {
+    const examples = readExamples("llama");
+    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    expect(result.kl).toBeGreaterThan(0.1);
+    const wanted = ktoObjective({
+      policyLogProbs: result.policy.subarray(0, examples.length),
+      referenceLogProbs: result.reference.subarray(0, examples.length),
+      labels: examples.map(({ label }) => label),
+      z0: result.kl,
+      ...objective,
+    });
+    // Log-probabilities near 90 are rounded to 2^-18, and beta makes little of that.
+    expectWithin("coefficients", result.coefficients, wanted.coefficients, (i) => {
+      return 100 * EPSILON * Math.abs(at(wanted.coefficients, i));
+    });
+  });
+
+  it("carries no gradient: the gradient is that of the examples' log-probabilities under the device's coefficients", async () => {
+    const examples = readExamples("llama");
+    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const [exact] = exactOf("llama");
+    const gradients = new Map<string, Float64Array>();
+    examples.forEach((row, i) => {
+      exact.accumulateLogProbGradient(row.promptIds, row.completionIds, at(result.coefficients, i), gradients);
+    });
+    expectGradients(result, gradients);
+  });
+
+  it("while the clamp holds z0 at 0, other mismatched completions change no bit of the gradient", async () => {
+    const examples = readExamples("gpt2");
+    const result = async (shift: number) => {
+      const pairs = examples.map((_, i) => ({
+        completionIds: examples[(i + shift) % examples.length]?.completionIds ?? [],
+      }));
+      return runStep(gpt2.policy, gpt2.reference, objective, [batchWithPairs(examples, pairs)]);
+    };
+    const [first, second] = [await result(1), await result(4)];
+    expect(first.klUnclamped).toBeLessThan(0);
+    expect(second.klUnclamped).toBeLessThan(0);
+    expect(second.klUnclamped).not.toBe(first.klUnclamped);
+    expect(bits(second.coefficients)).toEqual(bits(first.coefficients));
+    expect(bits(second.gradients)).toEqual(bits(first.gradients));
+    expect(first.gradients.some((gradient) => gradient !== 0)).toBe(true);
+  });
+
+  it("at the clamp the gradient is that of a reference point of 0 by choice", async () => {
+    const examples = readExamples("gpt2");
+    const paired = await runStep(gpt2.policy, gpt2.reference, objective, [packBatch(examples, noCut)]);
+    const unpaired = packBatch(examples, { ...noCut, mismatched: false });
+    const zero = await runStep(gpt2.policy, gpt2.reference, zeroObjective, [unpaired]);
+    expect(paired.kl).toBe(0);
+    expect(relativeDistance(zero.gradients, paired.gradients)).toBeLessThanOrEqual(SAME_GRADIENT);
+    expectWithin("loss", [zero.loss], [paired.loss], () => 8 * EPSILON);
+  });
+});
+
+describe("apo_zero_unpaired", () => {
+  it("runs no mismatched pairs, holds z0 at 0 and follows float64", async () => {
+    const examples = readExamples("llama");
+    const batch = packBatch(examples, { ...noCut, mismatched: false });
+    expect(batch.packed.shape).toMatchObject({ branchRows: 0, branchHeadRows: 0, sequences: examples.length });
+    expect(batch.rows).toBe(batch.tokens - examples.length);
+    const result = await runStep(llama.policy, llama.reference, zeroObjective, [batch]);
+    expect([result.kl, result.klUnclamped, result.sums("pairs"), result.sums("selfPairs")]).toEqual([0, 0, 0, 0]);
+    expect(result.policy.length).toBe(examples.length);
+    const exact = exactStep(...exactOf("llama"), zeroObjective, [examples]);
+    expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
+    expectGradients(result, exact.gradients);
+    // Here the mean of the pairs is positive: z0 matters, and leaving it out is another gradient.
+    const paired = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    expect(relativeDistance(result.gradients, paired.gradients)).toBeGreaterThan(GRADIENT);
+  });
+
+  it("the trainer takes it by both names, packs no pairs and reports none", async () => {
+    for (const loss_type of ["apo_zero_unpaired", "kto_zero"]) {
+      const { metrics } = await train({
+        policy: llama.policy,
+        reference: llama.reference,
+        examples: readExamples("llama"),
+        options: { loss_type: loss_type as "apo_zero_unpaired", learning_rate: 0, max_steps: 1 },
+      });
+      expect(metrics[0]).toMatchObject({ kl: 0, "kl/unclamped": 0 });
+      expect(metrics[0]).not.toHaveProperty("self_pairs");
+    }
+  });
+});
+
+describe("weights and labels", () => {
+  it("each class's weight scales its rows: float64 at lambda_D 3, lambda_U 0.2", async () => {
+    const weighted = { ...objective, desirableWeight: 3, undesirableWeight: 0.2 };
+    const examples = readExamples("llama");
+    const result = await runStep(llama.policy, llama.reference, weighted, [packBatch(examples, noCut)]);
+    const exact = exactStep(...exactOf("llama"), weighted, [examples]);
+    expectWithin("loss", [result.loss], [exact.loss], () => 3 * LOSS);
+    expectGradients(result, exact.gradients);
+  });
+
+  it('"auto" brings lambda_D n_D to 4/3 of lambda_U n_U, and the trainer uses it', async () => {
+    const examples = readExamples("llama"); // 3 desirable, 2 undesirable: the smaller class is weighted
+    const inputs = { policy: llama.policy, reference: llama.reference, examples };
+    const options = { learning_rate: 0, max_steps: 1, shuffle_dataset: false } as const;
+    const auto = await train({
+      ...inputs,
+      options: { ...options, desirable_weight: "auto", undesirable_weight: "auto" },
+    });
+    const given = await train({ ...inputs, options: { ...options, undesirable_weight: 9 / 8 } });
+    const { loss, grad_norm } = given.metrics[0] ?? {};
+    expect(auto.metrics[0]).toMatchObject({ loss, grad_norm });
+  });
+
+  it("with equal weights w, swapping the labels negates every gradient and the losses sum to w", async () => {
+    const equal = { ...objective, desirableWeight: 1.25, undesirableWeight: 1.25 };
+    const examples = readExamples("llama");
+    const swapped = examples.map((row) => ({ ...row, label: !row.label }));
+    const first = await runStep(llama.policy, llama.reference, equal, [packBatch(examples, noCut)]);
+    const second = await runStep(llama.policy, llama.reference, equal, [packBatch(swapped, noCut)]);
+    expect(second.kl).toBe(first.kl);
+    expectWithin("sum of losses", [first.loss + second.loss], [1.25], () => 16 * EPSILON);
+    const negated = first.gradients.map((gradient) => -gradient + 0);
+    expect([...second.gradients.map((gradient) => gradient + 0)]).toEqual([...negated]);
+  });
+
+  it("one class alone trains: the absent class's metrics are left out", async () => {
+    const examples = readExamples("llama").map((row) => ({ ...row, label: false }));
+    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    expectGradients(result, exactStep(...exactOf("llama"), objective, [examples]).gradients);
+    const { metrics } = await train({ ...llama, examples, options: { learning_rate: 0, max_steps: 1 } });
+    expect(metrics[0]).toHaveProperty("rewards/rejected");
+    expect(metrics[0]).not.toHaveProperty("rewards/chosen");
+    expect(metrics[0]).not.toHaveProperty("rewards/margins");
+    expect(metrics[0]).not.toHaveProperty("logps/chosen");
+  });
+});
+
+describe("accumulation", () => {
+  const examples = randomExamples(8, 5);
+  const halves = [0, 2, 4, 6].map((first) => examples.slice(first, first + 2));
+  const microbatches = halves.map((rows) => packBatch(rows, noCut));
+  /** The 8 rows at once, with the pairs that the microbatches of 2 make. */
+  const whole = batchWithPairs(
+    examples,
+    examples.map((_, i) => ({ completionIds: examples[i ^ 1]?.completionIds ?? [] })),
+  );
+
+  it("8 rows at once equal 4 microbatches of 2 with a reference point over the whole step", async () => {
+    const once = await runStep(llama.policy, llama.reference, objective, [whole]);
+    const accumulated = await runStep(llama.policy, llama.reference, objective, microbatches, "step");
+    expect(once.klUnclamped).not.toBe(0);
+    expectWithin("z0", [accumulated.klUnclamped], [once.klUnclamped], () => LOG_PROB / 10);
+    expectWithin("loss", [accumulated.loss], [once.loss], () => LOSS / 10);
+    expect(relativeDistance(accumulated.gradients, once.gradients)).toBeLessThanOrEqual(SAME_GRADIENT);
+    expectWithin("last coefficients", accumulated.coefficients, once.coefficients.subarray(6), (i) => {
+      return SAME_GRADIENT * Math.abs(at(once.coefficients, 6 + i));
+    });
+  });
+
+  it.each(["microbatch", "step"] as const)("reference_point_scope %s follows float64", async (scope) => {
+    const uneven = [examples.slice(0, 3), examples.slice(3, 5), examples.slice(5)];
+    const batches = uneven.map((rows) => packBatch(rows, noCut));
+    const result = await runStep(llama.policy, llama.reference, objective, batches, scope);
+    const exact = exactStep(...exactOf("llama"), objective, uneven, scope);
+    expectWithin("z0", [result.kl], [exact.kl], () => LOG_PROB);
+    expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
+    expectGradients(result, exact.gradients);
+    expect(result.sums("pairs")).toBe(8);
+    expect(result.sums("selfPairs")).toBe(0);
+  });
+
+  it("the scopes differ where the clamp acts on some microbatches and not on others", async () => {
+    const own = await runStep(llama.policy, llama.reference, objective, microbatches, "microbatch");
+    const shared = await runStep(llama.policy, llama.reference, objective, microbatches, "step");
+    // The mean of clamped means is not the clamped mean.
+    expect(own.klUnclamped).toBeCloseTo(shared.klUnclamped, 4);
+    expect(own.kl).toBeGreaterThan(shared.kl + 1e-3);
+  });
+
+  it("gradients start from zero at each step, and the reference point too", async () => {
+    const step = stepFor(llama.policy, llama.reference, objective, microbatches, "step");
+    try {
+      const first = await gradientsOf(step, microbatches);
+      const second = await gradientsOf(step, microbatches);
+      expect(bits(second.gradients)).toEqual(bits(first.gradients));
+      expect(second.kl).toBe(first.kl);
+    } finally {
+      step.free();
+    }
+  });
+});
+
+describe("pairs that are not mismatched", () => {
+  const [a, b, c, d] = randomExamples(4, 11) as [BatchExample, BatchExample, BatchExample, BatchExample];
+  /** Rows 0 and 1 share their prompt, rows 2 and 3 their completion: pairs (0, 1) and (2, 3) say nothing. */
+  const rows = [a, { ...b, promptIds: a.promptIds }, c, { ...d, completionIds: c.completionIds }];
+
+  it.each(["microbatch", "step"] as const)("leave the mean and are counted, in scope %s", async (scope) => {
+    const microbatches = [rows, randomExamples(3, 12)];
+    const batches = microbatches.map((own) => packBatch(own, noCut));
+    expect(batches.map(({ pairValid }) => [...pairValid])).toEqual([
+      [0, 1, 0, 1],
+      [1, 1, 1],
+    ]);
+    const result = await runStep(llama.policy, llama.reference, objective, batches, scope);
+    const exact = exactStep(...exactOf("llama"), objective, microbatches, scope);
+    expectWithin("z0", [result.kl], [exact.kl], () => LOG_PROB);
+    expectGradients(result, exact.gradients);
+    expect(result.sums("pairs")).toBe(7);
+    expect(result.sums("selfPairs")).toBe(2);
+  });
+
+  it("all rows with one prompt: every pair is counted, z0 is 0, and training goes on", async () => {
+    const onePrompt = randomExamples(6, 13).map((row) => ({ ...row, promptIds: [7, 8] }));
+    const inputs = { ...llama, examples: onePrompt };
+    const options = { learning_rate: 0, max_steps: 1, shuffle_dataset: false } as const;
+    const { metrics } = await train({ ...inputs, options });
+    expect(metrics[0]).toMatchObject({ self_pairs: 1, kl: 0, "kl/unclamped": 0 });
+    const zero = await train({ ...inputs, options: { ...options, loss_type: "apo_zero_unpaired" } });
+    expect(metrics[0]?.grad_norm).toBeGreaterThan(0);
+    expect(metrics[0]?.grad_norm).toBeCloseTo(zero.metrics[0]?.grad_norm ?? Number.NaN, 5);
+    expect(metrics[0]?.loss).toBeCloseTo(zero.metrics[0]?.loss ?? Number.NaN, 6);
+  });
+
+  it("the share of self-pairs lies between 0 and 1 also when the reference point spans the step", async () => {
+    const { metrics } = await train({
+      ...llama,
+      examples: [...rows, ...randomExamples(4, 14)],
+      options: {
+        learning_rate: 0,
+        max_steps: 1,
+        shuffle_dataset: false,
+        per_device_train_batch_size: 4,
+        gradient_accumulation_steps: 2,
+        reference_point_scope: "step",
+      },
+    });
+    expect(metrics[0]?.self_pairs).toBe(2 / 8);
+  });
+});
+
+describe("an epoch", () => {
+  /** With a learning rate of 0, means over an epoch's log-probabilities say which rows it used. */
+  async function epoch(examples: BatchExample[], batchSize: number, shuffle: boolean) {
+    const { metrics, totalSteps } = await train({
+      ...llama,
+      examples,
+      options: {
+        learning_rate: 0,
+        num_train_epochs: 1,
+        per_device_train_batch_size: batchSize,
+        shuffle_dataset: shuffle,
+        logging_steps: 1000,
+      },
+    });
+    expect(metrics).toHaveLength(1);
+    return { metrics: metrics[0] ?? {}, totalSteps };
+  }
+
+  it("9 rows at batch 4 are 3 microbatches: every row once, none with its own completion", async () => {
+    const examples = randomExamples(9, 21);
+    const logProbs = await completionLogProbs(llama.policy, examples);
+    const mean = (label: boolean) => {
+      const own = examples.flatMap((row, i) => (row.label === label ? [at(logProbs, i)] : []));
+      return own.reduce((sum, logProb) => sum + logProb, 0) / own.length;
+    };
+    for (const shuffle of [true, false]) {
+      const { metrics, totalSteps } = await epoch(examples, 4, shuffle);
+      expect(totalSteps).toBe(3);
+      expect(metrics.self_pairs).toBe(0);
+      expect(metrics.num_tokens).toBe(
+        examples.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
+      );
+      expectWithin("logps/chosen", [metrics["logps/chosen"] ?? Number.NaN], [mean(true)], () => LOG_PROB);
+      expectWithin("logps/rejected", [metrics["logps/rejected"] ?? Number.NaN], [mean(false)], () => LOG_PROB);
+    }
+  });
+
+  it("5 rows at batch 2 are 2 microbatches of 2: a row that would stand alone waits for another epoch", async () => {
+    const examples = randomExamples(5, 22).map((row) => ({ ...row, promptIds: [3, 4], completionIds: [5, 6, 7] }));
+    const { metrics, totalSteps } = await epoch(examples, 2, true);
+    expect(totalSteps).toBe(2);
+    expect(metrics.num_tokens).toBe(4 * 5);
+  });
+});
+
+describe("packing", () => {
+  const examples = readExamples("llama");
+  const run = (rows: BatchExample[]) => runStep(llama.policy, llama.reference, objective, [packBatch(rows, noCut)]);
+
+  it("rows in another order with the same pairs give the same loss and gradients", async () => {
+    const first = await run(examples);
+    for (const turn of [1, 3]) {
+      const turned = await run([...examples.slice(turn), ...examples.slice(0, turn)]);
+      expectWithin("z0", [turned.kl], [first.kl], () => 1e-5);
+      expectWithin("loss", [turned.loss], [first.loss], () => LOSS / 10);
+      expect(relativeDistance(turned.gradients, first.gradients)).toBeLessThanOrEqual(SAME_GRADIENT);
+      expectWithin(
+        "coefficients",
+        turned.coefficients,
+        [0, 1, 2, 3, 4].map((i) => at(first.coefficients, (i + turn) % 5)),
+        (i) => {
+          return SAME_GRADIENT * Math.abs(at(turned.coefficients, i));
+        },
+      );
+    }
+    // With other pairs it is another reference point.
+    const other = await run([0, 2, 4, 1, 3].map((i) => examples[i] as BatchExample));
+    expect(Math.abs(other.kl - first.kl)).toBeGreaterThan(1e-3);
+  });
+
+  it("padding up to a larger shape class changes nothing", async () => {
+    const pairs = examples.map((_, i) => ({ completionIds: examples[(i + 1) % 5]?.completionIds ?? [] }));
+    const snug = batchWithPairs(examples, pairs);
+    const wide = batchWithPairs(examples, pairs, {
+      gradientRows: snug.packed.shape.gradientRows + 192,
+      branchRows: snug.packed.shape.branchRows + 64,
+      gradientHeadRows: snug.packed.shape.gradientHeadRows + 128,
+      branchHeadRows: snug.packed.shape.branchHeadRows + 64,
+    });
+    const first = await runStep(llama.policy, llama.reference, objective, [snug]);
+    const second = await runStep(llama.policy, llama.reference, objective, [wide]);
+    expectWithin("policy", second.policy, first.policy, (i) => 64 * EPSILON * Math.abs(at(first.policy, i)));
+    expect(relativeDistance(second.gradients, first.gradients)).toBeLessThanOrEqual(SAME_GRADIENT);
+  });
+
+  it("what earlier, larger microbatches left in the memory changes no bit", async () => {
+    const small = packBatch(examples.slice(0, 2), noCut);
+    const large = packBatch(randomExamples(16, 31), noCut);
+    expect(large.packed.shape).not.toEqual(small.packed.shape);
+    const step = stepFor(llama.policy, llama.reference, objective, [small, large]);
+    try {
+      const clean = await gradientsOf(step, [small]);
+      await gradientsOf(step, [large]);
+      const after = await gradientsOf(step, [small]);
+      expect(bits(after.gradients)).toEqual(bits(clean.gradients));
+      expect(bits(after.policy)).toEqual(bits(clean.policy));
+      expect([after.loss, after.kl]).toEqual([clean.loss, clean.kl]);
+    } finally {
+      step.free();
+    }
+  });
+
+  it("one program serves every microbatch of a shape class", async () => {
+    const [one, other] = [randomExamples(3, 41), randomExamples(3, 42)].map((rows) => packBatch(rows, noCut));
+    if (one === undefined || other === undefined) throw new Error("no batches");
+    expect(other.packed.shape).toEqual(one.packed.shape);
+    expect(other.packed.usedRows).not.toBe(one.packed.usedRows);
+    const step = stepFor(llama.policy, llama.reference, objective, [one, other]);
+    try {
+      await gradientsOf(step, [one]);
+      const recorded = step.programs.length;
+      const second = await gradientsOf(step, [other]);
+      expect(step.programs).toHaveLength(recorded);
+      const alone = await runStep(llama.policy, llama.reference, objective, [other]);
+      expect(bits(second.gradients)).toEqual(bits(alone.gradients));
+    } finally {
+      step.free();
+    }
+  });
+
+  it("a mismatched completion is cut to what max_length leaves it, at least one token", async () => {
+    const maxLength = 10; // the first row's prompt has 6 tokens, the second's 9
+    const batch = packBatch(examples, { mismatched: true, maxLength });
+    const result = await runStep(llama.policy, llama.reference, objective, [batch]);
+    const cut = examples.map(({ promptIds }, i) => {
+      const completion = Array.from(examples[(i + 1) % 5]?.completionIds ?? []);
+      return { promptIds, completionIds: completion.slice(0, Math.max(1, maxLength - promptIds.length)) };
+    });
+    expect(cut.map(({ completionIds }) => completionIds.length)).toEqual([4, 1, 5, 7, 8]);
+    const [policy] = exactOf("llama");
+    const wanted = cut.map((row) => policy.logProb(row.promptIds, row.completionIds));
+    expectWithin("mismatched pairs", result.policy.subarray(5), wanted, () => LOG_PROB);
+  });
+
+  it("completions of one token have no rows of their own and are learnt from the prompt's last row", async () => {
+    const short = examples.map((row) => ({ ...row, completionIds: Array.from(row.completionIds).slice(0, 1) }));
+    const batch = packBatch(short, noCut);
+    expect(batch.packed.shape.branchRows).toBe(0);
+    const result = await runStep(llama.policy, llama.reference, objective, [batch]);
+    const exact = exactStep(...exactOf("llama"), objective, [short]);
+    expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
+    expectGradients(result, exact.gradients);
+  });
+});
+
+describe("what the loss sees", () => {
+  const examples = readExamples("llama");
+
+  it("completion tokens alone: a prompt's tokens are conditions, by the chain rule of probability", async () => {
+    const rows = examples.filter(({ promptIds }) => promptIds.length > 1);
+    const ids = ({ promptIds, completionIds }: BatchExample) => [
+      ...Array.from(promptIds),
+      ...Array.from(completionIds),
+    ];
+    const from = (row: BatchExample, start: number, end: number) => ({
+      promptIds: ids(row).slice(0, start),
+      completionIds: ids(row).slice(start, end),
+    });
+    const whole = await completionLogProbs(
+      llama.policy,
+      rows.map((row) => from(row, 1, ids(row).length)),
+    );
+    const prompts = await completionLogProbs(
+      llama.policy,
+      rows.map((row) => from(row, 1, row.promptIds.length)),
+    );
+    const completions = await completionLogProbs(llama.policy, rows);
+    const sums = completions.map((logProb, i) => logProb + at(prompts, i));
+    expectWithin("sums", sums, whole, (i) => 64 * EPSILON * Math.abs(at(whole, i)));
+    expect(prompts.every((logProb) => logProb < -1)).toBe(true);
+  });
+
+  it("rows of dLogits sum to 0, so the columns of the head's gradient do", async () => {
+    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const gradient = result.tensors.get("lm_head.weight") ?? new Float32Array(0);
+    const { vocabSize, hiddenSize } = llama.policy.config;
+    expect(gradient.length).toBe(vocabSize * hiddenSize);
+    for (let column = 0; column < hiddenSize; column++) {
+      let [sum, size] = [0, 0];
+      for (let token = 0; token < vocabSize; token++) {
+        sum += at(gradient, token * hiddenSize + column);
+        size += Math.abs(at(gradient, token * hiddenSize + column));
+      }
+      expect(Math.abs(sum)).toBeLessThanOrEqual(SAME_GRADIENT * size);
+    }
+  });
+
+  it("only tokens that condition an example's completion get an embedding gradient", async () => {
+    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const gradient = result.tensors.get("model.embed_tokens.weight") ?? new Float32Array(0);
+    const { vocabSize, hiddenSize } = llama.policy.config;
+    const moved = Array.from({ length: vocabSize }, (_, token) => token).filter((token) =>
+      gradient.subarray(token * hiddenSize, (token + 1) * hiddenSize).some((value) => value !== 0),
+    );
+    // The last token of a completion conditions nothing, and the mismatched pairs carry no gradient.
+    const conditions = examples.flatMap(({ promptIds, completionIds }) => [
+      ...Array.from(promptIds),
+      ...Array.from(completionIds).slice(0, -1),
+    ]);
+    expect(moved).toEqual([...new Set(conditions)].sort((one, other) => one - other));
+  });
+
+  it("saturates without harm: at beta 1e4 losses, coefficients and gradients are finite", async () => {
+    const steep = { ...objective, beta: 1e4 };
+    const result = await runStep(llama.policy, llama.reference, steep, [packBatch(examples, noCut)]);
+    const exact = exactStep(...exactOf("llama"), steep, [examples]);
+    expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
+    expect(result.sums("saturated")).toBe(examples.length);
+    for (const values of [result.coefficients, result.gradients]) expect(values.every(Number.isFinite)).toBe(true);
+    expect(Math.max(...result.coefficients.map(Math.abs))).toBeLessThan(1e-30);
+  });
+});
+
+describe("reference", () => {
+  it("of another build runs in memory of its own, against float64", async () => {
+    const config = {
+      model_type: "gpt2",
+      vocab_size: llama.policy.config.vocabSize,
+      n_embd: 24,
+      n_head: 3,
+      n_layer: 1,
+      n_positions: 48,
+      layer_norm_epsilon: 1e-5,
+      activation_function: "gelu_new",
+    };
+    const reference = await Model.load(device, await randomModel(folder, config, 3));
+    try {
+      const examples = readExamples("llama");
+      const result = await runStep(llama.policy, reference, objective, [packBatch(examples, noCut)]);
+      const exact = exactStep(exactOf("llama")[0], await float64Of(reference), objective, [examples]);
+      expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
+      expectWithin("z0", [result.kl], [exact.kl], () => LOG_PROB);
+      expectGradients(result, exact.gradients);
+    } finally {
+      reference.free();
+    }
+  });
+
+  it("must share the vocabulary, and must not be the policy itself", async () => {
+    const examples = readExamples("gpt2");
+    await expect(KtoTrainer.create({ policy: llama.policy, reference: gpt2.reference, examples })).rejects.toThrow(
+      /vocabulary of 96 tokens .* 120/,
+    );
+    await expect(KtoTrainer.create({ policy: llama.policy, reference: llama.policy, examples })).rejects.toThrow(
+      ConfigError,
+    );
+  });
+
+  it("is never changed by training", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const before = await device.download(llama.reference.weights);
+    await train({
+      policy,
+      reference: llama.reference,
+      examples: readExamples("llama"),
+      options: { learning_rate: 1e-3, max_steps: 2 },
+    });
+    expect(bits(await device.download(llama.reference.weights))).toEqual(bits(before));
+    policy.free();
+  });
+});
