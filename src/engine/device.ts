@@ -135,6 +135,19 @@ export class Device {
     return { buffer, offset: 0, shape, dtype };
   }
 
+  /** Runs `work`, which allocates; if it throws, what it has allocated by then is given back. */
+  allocating<T>(work: () => T): T {
+    const before = new Set(this.#allocated.keys());
+    try {
+      return work();
+    } catch (error) {
+      for (const buffer of this.#allocated.keys()) {
+        if (!before.has(buffer)) this.free({ buffer, offset: 0, shape: [], dtype: "f32" });
+      }
+      throw error;
+    }
+  }
+
   /** Gives a buffer back; every tensor in it and every program that uses it is dead from then on. */
   free(tensor: Tensor): void {
     const entry = this.#allocated.get(tensor.buffer);

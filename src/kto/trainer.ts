@@ -115,8 +115,14 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
         "The reference is the policy itself, so every log-ratio would stay 0; load the reference as a model of its own, or leave it out for a frozen copy.",
       );
     }
-    const trainer = new KtoTrainer(inputs);
-    await trainer.policy.device.idle();
+    const { device } = inputs.policy;
+    const trainer = device.allocating(() => new KtoTrainer(inputs));
+    try {
+      await device.idle(); // an adapter out of memory says so only now
+    } catch (error) {
+      trainer.free();
+      throw error;
+    }
     return trainer;
   }
 

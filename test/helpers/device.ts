@@ -21,3 +21,19 @@ export async function kernelVariants(): Promise<{ variant: string; facts: Adapte
   if (facts.subgroupSize === BASE_FACTS.subgroupSize) return [base];
   return [{ variant: `subgroups of ${facts.subgroupSize}`, facts }, base];
 }
+
+/** Runs `work` while the shared device reports other limits, to meet on a small model what a large one would meet. */
+export async function withLimits<T>(
+  limits: Partial<Record<"maxBufferSize" | "maxStorageBufferBindingSize", number>>,
+  work: (device: Device) => Promise<T>,
+): Promise<T> {
+  const device = await sharedDevice();
+  const { maxBufferSize, maxStorageBufferBindingSize } = device.limits;
+  const own = Object.getOwnPropertyDescriptor(device, "limits") ?? {};
+  Object.defineProperty(device, "limits", { ...own, value: { maxBufferSize, maxStorageBufferBindingSize, ...limits } });
+  try {
+    return await work(device);
+  } finally {
+    Object.defineProperty(device, "limits", own);
+  }
+}
