@@ -2,7 +2,15 @@
  * A microbatch as the device sees it: examples packed as region A, their mismatched completions as region B, labels
  * and pair flags. Which rows come together is the sampler's business, how rows are laid out the engine's.
  */
-import { type PackedRows, packRows, type RowBranch, type RowShape, rowShape } from "../engine/model/rows.ts";
+import {
+  type PackedRows,
+  packRows,
+  type RowBranch,
+  type RowSequence,
+  type RowShape,
+  rowShape,
+} from "../engine/model/rows.ts";
+import { DatasetError } from "../errors.ts";
 import { mismatchedPairs } from "./sampler.ts";
 
 /** What a batch needs of an example. */
@@ -60,4 +68,38 @@ export function packBatch(examples: readonly BatchExample[], options: BatchOptio
     tokens: examples.reduce((sum, { promptIds, completionIds }) => sum + promptIds.length + completionIds.length, 0),
     rows: packed.usedRows,
   };
+}
+
+/**
+ * Examples made elsewhere than by `tokenizeRows` may not fit the model: a pass over them would give numbers all the
+ * same.
+ *
+ * @param bound tokens of prompt and completion together, and the limit's name
+ * @throws DatasetError naming the example and what is wrong with it
+ */
+export function checkSequences(
+  sequences: readonly RowSequence[],
+  vocabSize: number,
+  bound: { readonly maxLength: number; readonly limit: string },
+): void {
+  for (const [index, { promptIds, completionIds }] of sequences.entries()) {
+    const where = `Example ${index + 1} of ${sequences.length}`;
+    if (promptIds.length === 0) throw new DatasetError(`${where} has an empty prompt; it needs one token or more.`);
+    if (completionIds.length === 0) {
+      throw new DatasetError(`${where} has an empty completion; it needs one token or more.`);
+    }
+    if (promptIds.length + completionIds.length > bound.maxLength) {
+      throw new DatasetError(
+        `${where} has ${promptIds.length + completionIds.length} tokens, more than ${bound.limit} ${bound.maxLength}; cut or drop it.`,
+      );
+    }
+    for (const ids of [promptIds, completionIds]) {
+      for (let at = 0; at < ids.length; at++) {
+        const id = ids[at] ?? -1;
+        if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
+          throw new DatasetError(`${where} holds token id ${id}, outside the model's vocabulary of ${vocabSize}.`);
+        }
+      }
+    }
+  }
 }

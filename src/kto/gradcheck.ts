@@ -5,7 +5,7 @@
 import type { Model } from "../engine/model/load.ts";
 import { ReferenceModel } from "../engine/model/reference.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
-import { type BatchExample, packBatch } from "./batch.ts";
+import { type BatchExample, checkSequences, packBatch } from "./batch.ts";
 import type { ObjectiveOptions } from "./objective.ts";
 import { ktoReferenceGradient } from "./reference-gradient.ts";
 import { mismatchedPairs } from "./sampler.ts";
@@ -60,10 +60,11 @@ export interface GradientCheckOptions {
   readonly tolerance?: number;
 }
 
-/** Runs the check. Neither model is changed. */
+/** Runs the check. Neither model is changed. Throws DatasetError for an example that the models cannot take. */
 export async function checkGradients(options: GradientCheckOptions): Promise<GradientCheck> {
   const { policy, reference, examples, objective } = options;
   const maxLength = Math.min(policy.config.contextLength, reference.config.contextLength);
+  checkSequences(examples, policy.config.vocabSize, { maxLength, limit: "the model's context of" });
   const batch = packBatch(examples, { mismatched: objective.lossType === "kto", maxLength });
   const step = new KtoStep({
     policy,

@@ -8,18 +8,26 @@ import type { Model } from "../engine/model/load.ts";
 import { packRows, type RowSequence, type RowShape, rowShape } from "../engine/model/rows.ts";
 import { Program } from "../engine/program.ts";
 import type { Tensor } from "../engine/tensor.ts";
+import { ConfigError } from "../errors.ts";
+import { checkSequences } from "./batch.ts";
 
 /**
  * log model(completion | prompt) in nats, summed over completion tokens, for each sequence in order.
  *
  * @param batchSize sequences computed at once
+ * @throws DatasetError for a sequence that the model cannot take
  */
 export async function completionLogProbs(
   model: Model,
   sequences: readonly RowSequence[],
   batchSize = 8,
 ): Promise<Float64Array> {
+  if (!Number.isInteger(batchSize) || batchSize < 1) {
+    throw new ConfigError(`The batch size is ${batchSize}; it must be a whole number of at least 1.`);
+  }
   const { device } = model;
+  const { contextLength, vocabSize } = model.config;
+  checkSequences(sequences, vocabSize, { maxLength: contextLength, limit: "the model's context of" });
   const batches: RowSequence[][] = [];
   for (let first = 0; first < sequences.length; first += batchSize) {
     batches.push(sequences.slice(first, first + batchSize));

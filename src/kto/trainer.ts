@@ -5,9 +5,9 @@
 import { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
-import { ConfigError, DatasetError, NumericError } from "../errors.ts";
+import { ConfigError, NumericError } from "../errors.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
-import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
+import { type BatchExample, type BatchOptions, batchShape, checkSequences, type KtoBatch, packBatch } from "./batch.ts";
 import { ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
@@ -68,7 +68,9 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       mismatched: this.options.loss_type === "kto",
       maxLength: Math.min(this.options.max_length, ...contexts),
     };
-    checkExamples(examples, policy.config.vocabSize, this.#batchOptions.maxLength);
+    const { maxLength } = this.#batchOptions;
+    const limit = maxLength < this.options.max_length ? "the model's context of" : "max_length";
+    checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
     this.stepsPerEpoch = Math.ceil(this.#microbatches(0).length / this.options.gradient_accumulation_steps);
     this.totalSteps =
       this.options.max_steps > 0
@@ -238,29 +240,5 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   free(): void {
     this.step.free();
     this.#ownReference?.free();
-  }
-}
-
-/** Examples made elsewhere than by `tokenizeRows` may not fit the model. */
-function checkExamples(examples: readonly BatchExample[], vocabSize: number, maxLength: number): void {
-  for (const [index, { promptIds, completionIds }] of examples.entries()) {
-    const where = `Example ${index + 1} of ${examples.length}`;
-    if (promptIds.length === 0) throw new DatasetError(`${where} has an empty prompt; it needs one token or more.`);
-    if (completionIds.length === 0) {
-      throw new DatasetError(`${where} has an empty completion; it needs one token or more.`);
-    }
-    if (promptIds.length + completionIds.length > maxLength) {
-      throw new DatasetError(
-        `${where} has ${promptIds.length + completionIds.length} tokens, more than max_length ${maxLength}; cut or drop it.`,
-      );
-    }
-    for (const ids of [promptIds, completionIds]) {
-      for (let at = 0; at < ids.length; at++) {
-        const id = ids[at] ?? -1;
-        if (!Number.isInteger(id) || id < 0 || id >= vocabSize) {
-          throw new DatasetError(`${where} holds token id ${id}, outside the model's vocabulary of ${vocabSize}.`);
-        }
-      }
-    }
   }
 }
