@@ -34,7 +34,7 @@ export interface GeneratedSequence {
 export interface GeneratorOptions {
   /** Sequences generated side by side; more prompts take several rounds. */
   readonly maxBatch?: number;
-  /** Tokens of prompt and continuation that the cache holds per sequence. */
+  /** Tokens of prompt and continuation together, per sequence; at most the model's context. */
   readonly maxLength: number;
 }
 
@@ -71,9 +71,15 @@ export class Generator {
   readonly #logits: Tensor[];
   readonly #programs = new Map<string, Program>();
 
-  /** Allocates the cache and scratch for this many sequences. Throws ConfigError if maxLength exceeds the context. */
+  /**
+   * Allocates the cache and scratch for this many sequences. Throws ConfigError if maxLength exceeds the context or
+   * maxBatch is no whole number of at least 1.
+   */
   constructor(model: Model, { maxBatch = 64, maxLength }: GeneratorOptions) {
     const { device, config } = model;
+    if (!Number.isInteger(maxBatch) || maxBatch < 1) {
+      throw new ConfigError(`maxBatch is ${maxBatch}; it must be a whole number of at least 1.`);
+    }
     if (maxLength > config.contextLength) {
       throw new ConfigError(
         `Prompt and new tokens together may take ${maxLength} tokens, but the model's context is ${config.contextLength}; ask for fewer new tokens or give a shorter prompt.`,
@@ -119,14 +125,37 @@ export class Generator {
     };
   }
 
-  /** Continues each prompt (one token or more). Results are in the order of the prompts. */
+  /**
+   * Continues each prompt (one token or more). Results are in the order of the prompts.
+   *
+   * @throws ConfigError for an option out of range and for a prompt that the model or the cache cannot take;
+   * NumericError when the model's logits are not finite
+   */
   async generate(prompts: readonly ArrayLike<number>[], options: GenerateOptions): Promise<GeneratedSequence[]> {
+    checkOptions(options);
+    prompts.forEach((prompt, index) => {
+      this.#checkPrompt(prompt, index + 1);
+    });
     const results: GeneratedSequence[] = [];
     for (let first = 0; first < prompts.length; first += this.#batch) {
       const round = prompts.slice(first, first + this.#batch);
       results.push(...(await this.#round(round, first, options)));
     }
     return results;
+  }
+
+  #checkPrompt(prompt: ArrayLike<number>, number: number): void {
+    const { vocabSize } = this.model.config;
+    if (prompt.length === 0) throw new ConfigError(`Prompt ${number} has no tokens; give it one or more.`);
+    if (prompt.length >= this.#maxLength) {
+      throw new ConfigError(
+        `Prompt ${number} has ${prompt.length} tokens, which leaves no room for new ones within ${this.#maxLength}.`,
+      );
+    }
+    const outside = Array.from(prompt).find((id) => !(Number.isInteger(id) && id >= 0 && id < vocabSize));
+    if (outside !== undefined) {
+      throw new ConfigError(`Prompt ${number} holds token ${outside}, outside the vocabulary of ${vocabSize}.`);
+    }
   }
 
   async #round(
@@ -136,18 +165,6 @@ export class Generator {
   ): Promise<GeneratedSequence[]> {
     const eos = new Set(options.eosTokenIds ?? this.model.config.eosTokenIds);
     const sequences = prompts.map((prompt, slot): Sequence => {
-      if (prompt.length === 0) throw new ConfigError(`Prompt ${first + slot + 1} has no tokens; give it one or more.`);
-      if (prompt.length >= this.#maxLength) {
-        throw new ConfigError(
-          `Prompt ${first + slot + 1} has ${prompt.length} tokens, which leaves no room for new ones within ${this.#maxLength}.`,
-        );
-      }
-      const outside = Array.from(prompt).find((id) => !(id >= 0 && id < this.model.config.vocabSize));
-      if (outside !== undefined) {
-        throw new ConfigError(
-          `Prompt ${first + slot + 1} holds token ${outside}, outside the vocabulary of ${this.model.config.vocabSize}.`,
-        );
-      }
       const random = new Random(options.seed, first + slot);
       return { index: slot, slot, random, ids: [], length: prompt.length, next: 0 };
     });
@@ -170,7 +187,8 @@ export class Generator {
           return false;
         }
         sequence.ids.push(sequence.next);
-        return sequence.ids.length < options.maxNewTokens && sequence.length < this.#maxLength;
+        // The new token is not in the cache yet.
+        return sequence.ids.length < options.maxNewTokens && sequence.length + 1 < this.#maxLength;
       });
       if (active.length === 0) break;
       const rows = active.map(({ next, length, slot }): Row => ({ token: next, position: length, slot }));
@@ -298,4 +316,14 @@ export class Generator {
       this.device.free(tensor);
     }
   }
+}
+
+function checkOptions({ maxNewTokens, temperature, topK, topP }: GenerateOptions): void {
+  const refuse = (name: string, value: number, expected: string) => {
+    throw new ConfigError(`${name} is ${value}; it must be ${expected}.`);
+  };
+  if (!(maxNewTokens >= 1)) refuse("maxNewTokens", maxNewTokens, "at least 1");
+  if (!(temperature >= 0)) refuse("temperature", temperature, "a number of at least 0");
+  if (!(Number.isInteger(topK) && topK >= 0)) refuse("topK", topK, "a whole number of at least 0");
+  if (!(topP > 0 && topP <= 1)) refuse("topP", topP, "a number above 0 and at most 1");
 }
