@@ -5,6 +5,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import {
   copyOfModel,
   entryOf,
@@ -24,6 +25,7 @@ import { kto } from "./streams.ts";
 /** As the help text and the README list them. */
 const exit = { options: 2, feedback: 3, model: 4, adapter: 5, files: 7, numbers: 8 } as const;
 
+shareDeviceWithCommands();
 const folder = temporaryFolder();
 /** Five pre-tokenized rows of both classes. */
 const feedback = "test/fixtures/llama/data.jsonl";
