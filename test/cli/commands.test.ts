@@ -7,6 +7,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
+import { readExpected, readJson } from "../helpers/fixtures.ts";
 import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
 import { fileIn, fixtures, freshPath, jsonl, llama, stories, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
@@ -14,24 +15,7 @@ import { kto } from "./streams.ts";
 shareDeviceWithCommands();
 const folder = temporaryFolder();
 
-/** The parts of expected.json that a command prints. */
-interface Expected {
-  hyperparameters: { beta: number; desirable_weight: number; undesirable_weight: number };
-  loss: number;
-  kl: number;
-  kl_unclamped: number;
-  gradient_norm: number;
-  policy_logps: number[];
-  reference_logps: number[];
-  log_ratio: number[];
-  kl_log_ratio: number[];
-}
-
 type Json = Record<string, unknown>;
-
-function json<T = Json>(path: string): T {
-  return JSON.parse(readFileSync(path, "utf8")) as T;
-}
 
 /** The objects of a text of one JSON object per line, each line ended. */
 function objects<T = Json>(text: string): T[] {
@@ -72,22 +56,25 @@ interface LogpsLine {
 }
 
 describe("kto logps", () => {
-  test.each(["llama", "gpt2"])("%s: one object per row, in file order, with PyTorch's numbers", async (family) => {
-    const { stdout } = await succeed("logps", ...modelsAndData(family), "--json");
-    const lines = objects<LogpsLine>(stdout);
-    const expected = json<Expected>(`${fixtures}/${family}/expected.json`);
-    const rows = objects(readFileSync(`${fixtures}/${family}/data.jsonl`, "utf8").trimEnd().concat("\n"));
-    for (const line of lines) {
-      expect(Object.keys(line)).toEqual(["index", "label", "logp", "ref_logp", "log_ratio", "tokens"]);
-    }
-    expect(lines.map(({ index, label, tokens }) => ({ index, label, tokens }))).toEqual(
-      rows.map(({ label, completion_ids }, index) => ({ index, label, tokens: (completion_ids as number[]).length })),
-    );
-    const column = (name: "logp" | "ref_logp" | "log_ratio") => lines.map((line) => Number(line[name]));
-    expectNear(column("logp"), expected.policy_logps, 1e-4);
-    expectNear(column("ref_logp"), expected.reference_logps, 1e-4);
-    expectNear(column("log_ratio"), expected.log_ratio, 1e-4);
-  });
+  test.each(["llama", "gpt2"] as const)(
+    "%s: one object per row, in file order, with PyTorch's numbers",
+    async (family) => {
+      const { stdout } = await succeed("logps", ...modelsAndData(family), "--json");
+      const lines = objects<LogpsLine>(stdout);
+      const expected = readExpected(family);
+      const rows = objects(readFileSync(`${fixtures}/${family}/data.jsonl`, "utf8").trimEnd().concat("\n"));
+      for (const line of lines) {
+        expect(Object.keys(line)).toEqual(["index", "label", "logp", "ref_logp", "log_ratio", "tokens"]);
+      }
+      expect(lines.map(({ index, label, tokens }) => ({ index, label, tokens }))).toEqual(
+        rows.map(({ label, completion_ids }, index) => ({ index, label, tokens: (completion_ids as number[]).length })),
+      );
+      const column = (name: "logp" | "ref_logp" | "log_ratio") => lines.map((line) => Number(line[name]));
+      expectNear(column("logp"), expected.policy_logps, 1e-4);
+      expectNear(column("ref_logp"), expected.reference_logps, 1e-4);
+      expectNear(column("log_ratio"), expected.log_ratio, 1e-4);
+    },
+  );
 
   test("without a reference the keys are there and hold null", async () => {
     const { stdout } = await succeed("logps", "--model", llama, "--dataset", `${fixtures}/llama/data.jsonl`, "--json");
@@ -146,8 +133,8 @@ describe("kto gradcheck", () => {
     ...["max_relative_error", "worst_parameter", "passed"],
   ];
 
-  test.each(["llama", "gpt2"])("%s: numbers and gradients are PyTorch's", async (family) => {
-    const expected = json<Expected>(`${fixtures}/${family}/expected.json`);
+  test.each(["llama", "gpt2"] as const)("%s: numbers and gradients are PyTorch's", async (family) => {
+    const expected = readExpected(family);
     const { beta, desirable_weight, undesirable_weight } = expected.hyperparameters;
     const path = freshPath(folder, "grads.safetensors");
     const { stdout } = await succeed(
@@ -197,7 +184,7 @@ describe("kto gradcheck", () => {
     const run = async (...words: string[]) =>
       objects((await succeed("gradcheck", ...modelsAndData("llama"), ...words, "--json")).stdout)[0] ?? {};
     const zero = await run("--loss_type", "kto_zero", "beta=0.5", "desirable_weight=2", "undesirable_weight=0.5");
-    const { log_ratio: ratios } = json<Expected>(`${fixtures}/llama/expected.json`);
+    const { log_ratio: ratios } = readExpected("llama");
     const labels = [true, false, true, false, true];
     const sigmoid = (u: number) => 1 / (1 + Math.exp(-u));
     const losses = ratios.map((r, i) => (labels[i] ? 2 * (1 - sigmoid(0.5 * r)) : 0.5 * (1 - sigmoid(-0.5 * r))));
@@ -313,7 +300,7 @@ describe("kto train", () => {
     const output = freshPath(folder, "run");
     await succeed("train", ...modelsAndData("llama"), "--output_dir", output, "max_steps=1", "learning_rate=0");
     const [line = {}] = objects<Record<string, number>>(readFileSync(join(output, "metrics.jsonl"), "utf8"));
-    const { log_ratio: r } = json<Expected>(`${fixtures}/llama/expected.json`);
+    const { log_ratio: r } = readExpected("llama");
     const mean = (rows: number[]) => (0.1 * rows.reduce((sum, i) => sum + (r[i] ?? Number.NaN), 0)) / rows.length;
     expectNear(
       [line["rewards/chosen"] as number, line["rewards/rejected"] as number],
@@ -364,7 +351,7 @@ describe("kto generate", () => {
 
   /** Token ids to text by the vocabulary alone, as SentencePiece defines it. */
   function spell(ids: readonly number[]): string {
-    const { model } = json<{ model: { vocab: Record<string, number> } }>(join(stories, "tokenizer.json"));
+    const { model } = readJson<{ model: { vocab: Record<string, number> } }>(join(stories, "tokenizer.json"));
     const pieces = new Map(Object.entries(model.vocab).map(([piece, id]) => [id, piece]));
     const text = ids.map((id) => pieces.get(id) ?? "").join("");
     return text
@@ -373,7 +360,7 @@ describe("kto generate", () => {
   }
 
   test("greedy, from the beginning-of-sequence token alone: the continuation that PyTorch gives", async () => {
-    const { ids } = json<{ ids: number[] }>(`${fixtures}/stories260K/golden_greedy.json`);
+    const { ids } = readJson<{ ids: number[] }>(`${fixtures}/stories260K/golden_greedy.json`);
     const [story] = await generate("--prompt", "", "--greedy", "--max_new_tokens", String(ids.length - 1));
     expect(story).toEqual({
       index: 0,
@@ -385,7 +372,7 @@ describe("kto generate", () => {
   });
 
   test("a prompt of the greedy story goes on as the story does, whichever option says greedy", async () => {
-    const { ids } = json<{ ids: number[] }>(`${fixtures}/stories260K/golden_greedy.json`);
+    const { ids } = readJson<{ ids: number[] }>(`${fixtures}/stories260K/golden_greedy.json`);
     const story = spell(ids.slice(1)).trimStart();
     const prompt = "Once upon a time, there was a";
     expect(story.startsWith(prompt)).toBe(true);

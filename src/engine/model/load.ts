@@ -132,8 +132,7 @@ export class Model {
     for (const name of COMPANIONS) {
       const from = platform.joinPath(this.folder, name);
       if ((await platform.exists(from)) !== "file") continue;
-      const text = await platform.readText(from);
-      await platform.writeFileAtomic(platform.joinPath(folder, name), text);
+      await copyFile(from, platform.joinPath(folder, name));
     }
     const tensors = await this.readTensors(this.weights);
     await writeSafetensors(platform.joinPath(folder, WEIGHTS_FILE), tensors, { format: "pt" });
@@ -143,6 +142,16 @@ export class Model {
   free(): void {
     this.device.free(this.weights);
     if (this.#ropeTable) this.device.free(this.#ropeTable);
+  }
+}
+
+/** Byte by byte: a tokenizer.model is no text. */
+async function copyFile(from: string, to: string): Promise<void> {
+  const file = await platform.openFile(from);
+  try {
+    await platform.writeFileAtomic(to, [await file.read(0, file.size)]);
+  } finally {
+    await file.close();
   }
 }
 
