@@ -39,6 +39,17 @@ export function sliceRows(tensor: Tensor, first: number, rows: number): Tensor {
   return { ...tensor, offset: tensor.offset + first * rowBytes, shape: [rows, ...rest] };
 }
 
+/** A tensor of rows in windows of at most `maxBytes`, each aligned whatever its width, with the first row of each. */
+export function rowWindows(tensor: Tensor, maxBytes: number): { readonly first: number; readonly window: Tensor }[] {
+  const [total = 0, ...rest] = tensor.shape;
+  const step = WINDOW_ALIGNMENT / BYTES_PER_ELEMENT;
+  const most = Math.max(1, Math.floor(maxBytes / (elementCount(rest) * BYTES_PER_ELEMENT) / step)) * step;
+  return Array.from({ length: Math.ceil(total / most) }, (_, index) => {
+    const first = index * most;
+    return { first, window: sliceRows(tensor, first, Math.min(most, total - first)) };
+  });
+}
+
 /** The same bytes under another shape of the same size, or of a smaller one that starts at the same byte. */
 export function reshape(tensor: Tensor, shape: readonly number[]): Tensor {
   if (elementCount(shape) > elementCount(tensor.shape)) {

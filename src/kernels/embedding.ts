@@ -14,15 +14,18 @@ import { rowElements, rowElementsGrid } from "./wgsl.ts";
 /** A row index that stands for no row: gathers give zeros, scatters write nothing. */
 export const NO_ROW = 0xffffffff;
 
-/** y[n] = table[rows[n]], or zeros where rows[n] is NO_ROW; with `accumulate`, y[n] += table[rows[n]]. */
+/**
+ * y[n] = table[rows[n] - firstRow], or zeros where that is no row of the table (as NO_ROW never is); with `accumulate`,
+ * added to y[n]. A table that is too large for one binding is read window by window, from its row `firstRow` on.
+ */
 export const gatherRows = kernel({
   name: "gatherRows",
   read: { table: "f32[V, C]", rows: "u32[N]" },
   write: { y: "f32[N, C]" },
-  uniforms: { N: "u32", V: "u32", C: "u32", accumulate: "u32" },
+  uniforms: { N: "u32", V: "u32", C: "u32", firstRow: "u32", accumulate: "u32" },
   wgsl: /* wgsl */ `
 fn element(n: u32, column: u32) {
-  let row = rows[n];
+  let row = rows[n] - u.firstRow;
   let i = n * u.C + column;
   var value = 0.0;
   if (row < u.V) { value = table[row * u.C + column]; }
@@ -52,17 +55,17 @@ ${rowElements("u.N", "u.C")}`,
 });
 
 /**
- * dTable[bucketIds[b]] += sum of dy[order[i]] for i in [bucketStarts[b], bucketStarts[b + 1]). Bucket ids must not
- * repeat; NO_ROW marks a bucket that is not used.
+ * dTable[bucketIds[b] - firstRow] += sum of dy[order[i]] for i in [bucketStarts[b], bucketStarts[b + 1]), for ids in the
+ * window of the table from `firstRow` on. Bucket ids must not repeat; NO_ROW marks a bucket that is not used.
  */
 export const embeddingBackward = kernel({
   name: "embeddingBackward",
   read: { dy: "f32[T, C]", order: "u32[T]", bucketIds: "u32[B]", bucketStarts: "u32[starts]" },
   write: { dTable: "f32[V, C]" },
-  uniforms: { B: "u32", T: "u32", V: "u32", C: "u32" },
+  uniforms: { B: "u32", T: "u32", V: "u32", C: "u32", firstRow: "u32" },
   wgsl: /* wgsl */ `
 fn element(bucket: u32, column: u32) {
-  let id = bucketIds[bucket];
+  let id = bucketIds[bucket] - u.firstRow;
   if (id >= u.V) { return; }
   var sum = 0.0;
   for (var at = bucketStarts[bucket]; at < bucketStarts[bucket + 1u]; at++) {

@@ -5,7 +5,7 @@
 import { embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
 import type { Device } from "../device.ts";
 import type { Program } from "../program.ts";
-import { reshape, sliceRows, type Tensor } from "../tensor.ts";
+import { reshape, rowWindows, sliceRows, type Tensor } from "../tensor.ts";
 import { Activations } from "./activations.ts";
 import {
   type BackwardScratch,
@@ -88,14 +88,9 @@ export function recordLayers(
 ): Tensor {
   const { config } = model;
   const first = activations.layer(shape, 0).input;
-  program.dispatch(gatherRows, { table: model.parameter("embedding"), rows: rows.tokens, y: first, accumulate: 0 });
+  recordLookup(program, model.parameter("embedding"), rows.tokens, first, false);
   if (config.position === "learned") {
-    program.dispatch(gatherRows, {
-      table: model.parameter("positions"),
-      rows: rows.positions,
-      y: first,
-      accumulate: 1,
-    });
+    recordLookup(program, model.parameter("positions"), rows.positions, first, true);
   }
   for (let layer = 0; layer < config.layers; layer++) {
     const next = activations.layer(shape, layer + 1).input;
@@ -146,21 +141,37 @@ export function recordGradients(
     const here = memory.activations.layer(shape, layer);
     recordBlockBackward(program, model, gradients, layer, here, scratch, passRows);
   }
-  program.dispatch(embeddingBackward, {
-    dy: scratch.dx,
+  recordLookupBackward(program, scratch.dx, model.layout.window(gradients, "embedding"), {
     order: rows.tokenOrder,
     bucketIds: rows.tokenBuckets,
     bucketStarts: rows.tokenStarts,
-    dTable: model.layout.window(gradients, "embedding"),
   });
   if (config.position === "learned") {
-    program.dispatch(embeddingBackward, {
-      dy: scratch.dx,
+    recordLookupBackward(program, scratch.dx, model.layout.window(gradients, "positions"), {
       order: rows.positionOrder,
       bucketIds: rows.positionBuckets,
       bucketStarts: rows.positionStarts,
-      dTable: model.layout.window(gradients, "positions"),
     });
+  }
+}
+
+/** Records y [T, C] (+)= table[ids], the table in windows that the adapter can bind. */
+function recordLookup(program: Program, table: Tensor, ids: Tensor, y: Tensor, accumulate: boolean): void {
+  for (const { first, window } of rowWindows(table, program.device.limits.maxStorageBufferBindingSize)) {
+    const adds = accumulate || first > 0;
+    program.dispatch(gatherRows, { table: window, rows: ids, y, firstRow: first, accumulate: adds ? 1 : 0 });
+  }
+}
+
+/** Records dTable[id] += the rows of dy in the bucket of `id`, for every bucket. */
+function recordLookupBackward(
+  program: Program,
+  dy: Tensor,
+  dTable: Tensor,
+  buckets: { readonly order: Tensor; readonly bucketIds: Tensor; readonly bucketStarts: Tensor },
+): void {
+  for (const { first, window } of rowWindows(dTable, program.device.limits.maxStorageBufferBindingSize)) {
+    program.dispatch(embeddingBackward, { dy, ...buckets, dTable: window, firstRow: first });
   }
 }
 

@@ -8,7 +8,7 @@ import { NO_ROW } from "../../kernels/embedding.ts";
 import type { Device } from "../device.ts";
 import { Program } from "../program.ts";
 import { Random } from "../random.ts";
-import { reshape, sliceRows, type Tensor } from "../tensor.ts";
+import { reshape, rowWindows, sliceRows, type Tensor } from "../tensor.ts";
 import { Activations } from "./activations.ts";
 import type { KeyValueCache } from "./block.ts";
 import { recordLayers } from "./decoder.ts";
@@ -107,12 +107,10 @@ export class Generator {
       headRows: u32("head rows", [this.#batch]),
     };
     this.#cache = { keys: cacheOf("key"), values: cacheOf("value"), rows: this.#inputs.cacheRows };
-    const bindable = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * config.hiddenSize) / 64) * 64;
-    this.#logits = [];
-    for (let start = 0; start < config.vocabSize; start += bindable) {
-      const columns = Math.min(bindable, config.vocabSize - start);
-      this.#logits.push(device.allocate("scratch", "logits", [this.#batch, columns]));
-    }
+    const table = model.parameter(model.headName);
+    this.#logits = rowWindows(table, device.limits.maxStorageBufferBindingSize).map(({ window }) =>
+      device.allocate("scratch", "logits", [this.#batch, window.shape[0] ?? 0]),
+    );
   }
 
   #shape(rows: number): RowShape {

@@ -101,7 +101,7 @@ export function recordHeadRows(
   const { hiddenSize: C } = model.config;
   const hidden = buffers.tensor("hidden", [rows, C]);
   const normed = buffers.tensor("normed", [rows, C]);
-  program.dispatch(gatherRows, { table: output, rows: headRows, y: hidden, accumulate: 0 });
+  program.dispatch(gatherRows, { table: output, rows: headRows, y: hidden, firstRow: 0, accumulate: 0 });
   recordNorm(program, model, "finalNorm", hidden, normed, buffers.tensor("stats", [rows, 2]));
   return normed;
 }
