@@ -58,6 +58,7 @@ export class Program {
     tensors.forEach((tensor, index) => {
       this.#checkWindow(kernel, kernel.bindings[index]?.name ?? "", tensor);
     });
+    checkAliases(kernel, tensors);
     const cost = kernel.cost(values);
     this.#work += Math.max(cost.flops, cost.bytes);
     this.#steps.push({ type: "dispatch", kernel: kernel as Kernel, tensors, values, grid: [x, y, z], cost });
@@ -251,6 +252,20 @@ export class Program {
 }
 
 const USAGE_COPY_SOURCE = 4;
+
+/** WebGPU lets one dispatch either read a buffer or write it, even in windows that are apart. */
+function checkAliases(kernel: Kernel, tensors: readonly Tensor[]): void {
+  tensors.forEach((tensor, index) => {
+    if (kernel.bindings[index]?.access !== "readWrite") return;
+    const read = tensors.findIndex((other, at) => {
+      return other.buffer === tensor.buffer && kernel.bindings[at]?.access === "read";
+    });
+    if (read < 0) return;
+    throw new Error(
+      `${kernel.name}: ${kernel.bindings[read]?.name} is read from the buffer that ${kernel.bindings[index]?.name} is written to`,
+    );
+  });
+}
 
 function encodeDispatch(pass: GPUComputePassEncoder, step: Dispatch): void {
   if (step.pipeline === undefined || step.group === undefined) throw new Error("run before prepare");
