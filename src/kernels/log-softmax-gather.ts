@@ -72,6 +72,12 @@ fn take(running: Running, logits: vec4f, column: u32, end: u32) -> Running {
   return Running(highest, running.sum * exp(running.highest - highest) + dot(terms, vec4f(1.0)));
 }
 
+/// The logit of the target where it is one of these four columns, else 0. Without branches, which compile slowly here.
+fn logitAt(logits: vec4f, column: u32, goal: u32) -> f32 {
+  let hit = vec4u(column, column + 1u, column + 2u, column + 3u) == vec4u(goal);
+  return dot(select(vec4f(), logits, hit), vec4f(1.0));
+}
+
 @compute @workgroup_size(${tile.groupSize})
 fn main(${tile.parameters}) {
   let firstRow = group.y * ${tile.rows}u;
@@ -81,6 +87,7 @@ fn main(${tile.parameters}) {
   ${tile.sums
     .map(
       ({ row }, i) => `var running${i} = Running(${LOWEST}, 0.0);
+  var goal${i} = 0.0;
   let target${i} = targets[min(${row}, u.M - 1u)] - u.windowStart;`,
     )
     .join("\n  ")}
@@ -88,8 +95,8 @@ fn main(${tile.parameters}) {
     ${tile.product}
     ${tile.sums
       .map(
-        ({ name, row }, i) => `running${i} = take(running${i}, ${name}, column, end);
-    if (target${i} - column < 4u && target${i} < end && ${row} < u.M) { targetLogits[${row}] = ${name}[target${i} - column]; }`,
+        ({ name }, i) => `running${i} = take(running${i}, ${name}, column, end);
+    goal${i} += logitAt(${name}, column, target${i});`,
       )
       .join("\n    ")}
   }
@@ -99,9 +106,11 @@ fn main(${tile.parameters}) {
       ({ row }, i) => `{
     let highest = columnsMax(running${i}.highest, lane);
     let sum = columnsSum(running${i}.sum * exp(running${i}.highest - highest), lane);
+    let goal = columnsSum(goal${i}, lane);
     if (${tile.leads} && ${row} < u.M) {
       partials[2u * (base + ${row})] = highest;
       partials[2u * (base + ${row}) + 1u] = sum;
+      if (target${i} >= start && target${i} < end) { targetLogits[${row}] = goal; }
     }
   }`,
     )
@@ -218,7 +227,7 @@ fn main(${tile.parameters}) {
   let firstColumn = group.x * ${tile.columns}u;
   ${tile.setup}
   ${tile.product}
-  ${tile.sums.map(({ name, row }) => `store(${row}, column, ${name});`).join("\n  ")}
+  ${tile.eachRow("store(row, column, value);")}
 }`,
     grid: ({ M: rows = 0, N: columns = 0 }) => [Math.ceil(columns / tile.columns), Math.ceil(rows / tile.rows)],
     cost: ({ M: rows = 0, N: columns = 0, K: inner = 0 }) => ({

@@ -96,7 +96,7 @@ fn main(${tile.parameters}) {
   let firstColumn = group.x * ${tile.columns}u;
   ${tile.setup}
   ${tile.product}
-  ${tile.sums.map(({ name, row }) => `store(${row}, column, ${name});`).join("\n  ")}
+  ${tile.eachRow("store(row, column, value);")}
 }`,
     grid: ({ M = 0, N = 0 }) => [Math.ceil(N / tile.columns), Math.ceil(M / tile.rows)],
     cost: ({ M = 0, N = 0, K = 0 }) => ({ flops: 2 * M * N * K, bytes: 4 * (M * K + K * N + M * N) }),
@@ -153,8 +153,8 @@ fn ${load}(line: u32, at: u32) -> vec4f {
       }
       return /* wgsl */ `
 fn ${load}One(line: u32, at: u32) -> f32 {
-  if (line >= ${lines[name]} || at >= ${widths[name]}) { return 0.0; }
-  return ${name}[line * ${widths[name]} + at];
+  let inside = (line < ${lines[name]}) & (at < ${widths[name]}); // not &&, which branches
+  return select(0.0, ${name}[select(0u, line * ${widths[name]} + at, inside)], inside);
 }
 fn ${load}(line: u32, at: u32) -> vec4f {
   return vec4f(${load}One(line, at), ${load}One(line, at + 1u), ${load}One(line, at + 2u), ${load}One(line, at + 3u));
@@ -181,6 +181,8 @@ export interface ProductTile {
   /** Declares the sums and computes them for `firstRow` and `firstColumn`. */
   readonly product: string;
   readonly sums: readonly { readonly name: string; readonly row: string }[];
+  /** A loop over the sums for an epilogue in terms of `row` and `value`: unrolled, its branches take long to compile. */
+  readonly eachRow: (body: string) => string;
   /** `columnsMax(value, lane)` and `columnsSum(value, lane)`: over all invocations that share the caller's rows. */
   readonly acrossColumns: string;
   /** Is this invocation the one that writes for its rows? */
@@ -195,7 +197,7 @@ export function productTile(variant: ProductVariant): ProductTile {
 /** Rows of the result per subgroup: enough to use each vec4 of B often, few enough accumulators not to spill. */
 const SUBGROUP_ROWS = 16;
 /** In TN a lane's vec4 of A holds four rows, so a subgroup covers more of them for the same loads. */
-const SUBGROUP_ROWS_TN = 32;
+const SUBGROUP_ROWS_TN = 16;
 
 const range = (count: number) => Array.from({ length: count }, (_, index) => index);
 const COMPONENTS = ["x", "y", "z", "w"];
@@ -246,12 +248,25 @@ ${range(rows)
   .join("\n")}
   }`,
     sums: range(rows).map((row) => ({ name: `sum${row}`, row: `firstRow + ${row}u` })),
+    eachRow: (body) => rowLoop(rows, "firstRow", body),
     acrossColumns: /* wgsl */ `
 fn columnsMax(value: f32, lane: u32) -> f32 { return subgroupMax(value); }
 fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
 `,
     leads: "lane == 0u",
   };
+}
+
+/** The sums leave their registers once, after the product, so that their rows can be a loop. */
+function rowLoop(rows: number, first: string, body: string): string {
+  return /* wgsl */ `var sums = array<vec4f, ${rows}>(${range(rows)
+    .map((row) => `sum${row}`)
+    .join(", ")});
+  for (var r = 0u; r < ${rows}u; r++) {
+    let row = ${first} + r;
+    let value = sums[r];
+    ${body}
+  }`;
 }
 
 const TILE = 32;
@@ -309,6 +324,7 @@ ${range(4)
     }
   }`,
     sums: range(4).map((row) => ({ name: `sum${row}`, row: `firstRow + ownRow + ${row}u` })),
+    eachRow: (body) => rowLoop(4, "firstRow + ownRow", body),
     acrossColumns: /* wgsl */ `
 var<workgroup> acrossColumns: array<f32, ${TILE_GROUP}>;
 fn columnsMax(value: f32, lane: u32) -> f32 {

@@ -211,7 +211,8 @@ async function checkBackward(
     const exponent = at(logitErrors, i) + EPSILON * (Math.abs(at(wantedForward.logSumExp, row)) + Math.abs(distance));
     errors[i] =
       Math.abs(coefficient) * (probability * (exponent + expError(distance)) + SMALLEST_NORMAL) +
-      2 * EPSILON * Math.abs(at(exact, i));
+      2 * EPSILON * Math.abs(at(exact, i)) +
+      SMALLEST_NORMAL;
   }
   expectWithin("dLogits", dLogits, exact, (i) => Math.max(at(errors, i), Number.MIN_VALUE));
   // The products: what dLogits is off by, times the other factor, and their own roundings.
