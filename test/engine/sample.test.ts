@@ -102,6 +102,8 @@ describe("top-p", () => {
     expect(drawn(logits, { topP: 0.51 })).toEqual([1, 3]);
     expect(drawn(logits, { topP: 0.76 })).toEqual([1, 2, 3]);
     expect(drawn(logits, { topP: 0.91 })).toEqual([0, 1, 2, 3]);
+    // Half of four equal ones is reached by two, the lower ids.
+    expect(drawn(Float32Array.of(1, 1, 1, 1), { topP: 0.5 })).toEqual([0, 1]);
   });
 
   it("keeps one token at least, and its proportions", () => {

@@ -331,15 +331,33 @@ describe("accumulation", () => {
     expect(own.kl).toBeGreaterThan(shared.kl + 1e-3);
   });
 
-  it("gradients start from zero at each step, and the reference point too", async () => {
-    const step = stepFor(llama.policy, llama.reference, objective, microbatches, "step");
+  it.each(["microbatch", "step"] as const)("nothing of an earlier step is left in scope %s", async (scope) => {
+    const others = [packBatch(randomExamples(2, 6), noCut), packBatch(randomExamples(2, 7), noCut)];
+    const fresh = await runStep(llama.policy, llama.reference, objective, microbatches, scope);
+    const step = stepFor(llama.policy, llama.reference, objective, [...microbatches, ...others], scope);
     try {
-      const first = await gradientsOf(step, microbatches);
+      await gradientsOf(step, others);
       const second = await gradientsOf(step, microbatches);
-      expect(bits(second.gradients)).toEqual(bits(first.gradients));
-      expect(second.kl).toBe(first.kl);
+      expect(second.kl).toBe(fresh.kl);
+      expect(bits(second.gradients)).toEqual(bits(fresh.gradients));
     } finally {
       step.free();
+    }
+  });
+
+  it("the trainer takes its scope from reference_point_scope", async () => {
+    const options = {
+      beta: objective.beta,
+      learning_rate: 0,
+      max_steps: 1,
+      shuffle_dataset: false,
+      per_device_train_batch_size: 2,
+      gradient_accumulation_steps: 4,
+    } as const;
+    for (const scope of ["microbatch", "step"] as const) {
+      const { metrics } = await train({ ...llama, examples, options: { ...options, reference_point_scope: scope } });
+      const wanted = await runStep(llama.policy, llama.reference, objective, microbatches, scope);
+      expect(metrics[0]).toMatchObject({ kl: wanted.kl, "kl/unclamped": wanted.klUnclamped });
     }
   });
 });
@@ -395,7 +413,7 @@ describe("pairs that are not mismatched", () => {
 
 describe("an epoch", () => {
   /** With a learning rate of 0, means over an epoch's log-probabilities say which rows it used. */
-  async function epoch(examples: BatchExample[], batchSize: number, shuffle: boolean) {
+  async function epoch(examples: BatchExample[], batchSize: number, shuffle: boolean, accumulation = 1) {
     const { metrics, totalSteps } = await train({
       ...llama,
       examples,
@@ -403,6 +421,7 @@ describe("an epoch", () => {
         learning_rate: 0,
         num_train_epochs: 1,
         per_device_train_batch_size: batchSize,
+        gradient_accumulation_steps: accumulation,
         shuffle_dataset: shuffle,
         logging_steps: 1000,
       },
@@ -411,23 +430,53 @@ describe("an epoch", () => {
     return { metrics: metrics[0] ?? {}, totalSteps };
   }
 
+  /** Fails unless the means of an epoch are those over every row once. */
+  async function expectEveryRowOnce(examples: BatchExample[], metrics: Metrics): Promise<void> {
+    const logProbs = await completionLogProbs(llama.policy, examples);
+    for (const [metric, label] of [
+      ["logps/chosen", true],
+      ["logps/rejected", false],
+    ] as const) {
+      const own = examples.flatMap((row, i) => (row.label === label ? [at(logProbs, i)] : []));
+      const mean = own.reduce((sum, logProb) => sum + logProb, 0) / own.length;
+      expectWithin(metric, [metrics[metric] ?? Number.NaN], [mean], () => LOG_PROB);
+    }
+    const tokens = examples.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0);
+    expect(metrics.num_tokens).toBe(tokens);
+  }
+
   it("9 rows at batch 4 are 3 microbatches: every row once, none with its own completion", async () => {
     const examples = randomExamples(9, 21);
-    const logProbs = await completionLogProbs(llama.policy, examples);
-    const mean = (label: boolean) => {
-      const own = examples.flatMap((row, i) => (row.label === label ? [at(logProbs, i)] : []));
-      return own.reduce((sum, logProb) => sum + logProb, 0) / own.length;
-    };
-    for (const shuffle of [true, false]) {
-      const { metrics, totalSteps } = await epoch(examples, 4, shuffle);
-      expect(totalSteps).toBe(3);
+    for (const [shuffle, accumulation, steps] of [
+      [true, 1, 3],
+      [false, 1, 3],
+      [true, 2, 2],
+      [false, 2, 2],
+      [true, 5, 1],
+    ] as const) {
+      const { metrics, totalSteps } = await epoch(examples, 4, shuffle, accumulation);
+      expect(totalSteps).toBe(steps);
       expect(metrics.self_pairs).toBe(0);
-      expect(metrics.num_tokens).toBe(
-        examples.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0),
-      );
-      expectWithin("logps/chosen", [metrics["logps/chosen"] ?? Number.NaN], [mean(true)], () => LOG_PROB);
-      expectWithin("logps/rejected", [metrics["logps/rejected"] ?? Number.NaN], [mean(false)], () => LOG_PROB);
+      await expectEveryRowOnce(examples, metrics);
     }
+  });
+
+  it("rows of any length may come at any step: memory is taken for the largest microbatch", async () => {
+    const long = (row: BatchExample) => ({ ...row, completionIds: new Array(100).fill(row.completionIds[0] ?? 5) });
+    const examples = randomExamples(8, 23).map((row, i) => (i < 4 ? row : long(row)));
+    const { metrics } = await epoch(examples, 2, false);
+    await expectEveryRowOnce(examples, metrics);
+  });
+
+  it("draws its microbatches anew", async () => {
+    const { metrics } = await train({
+      ...llama,
+      examples: randomExamples(12, 24),
+      options: { learning_rate: 0, num_train_epochs: 2, per_device_train_batch_size: 4, logging_steps: 1 },
+    });
+    const losses = metrics.map(({ loss }) => loss);
+    expect(losses).toHaveLength(6);
+    expect(losses.slice(3).sort()).not.toEqual(losses.slice(0, 3).sort());
   });
 
   it("5 rows at batch 2 are 2 microbatches of 2: a row that would stand alone waits for another epoch", async () => {
@@ -514,14 +563,14 @@ describe("packing", () => {
   });
 
   it("a mismatched completion is cut to what max_length leaves it, at least one token", async () => {
-    const maxLength = 10; // the first row's prompt has 6 tokens, the second's 9
+    const maxLength = 9; // the first row's prompt has 6 tokens, the second's 9
     const batch = packBatch(examples, { mismatched: true, maxLength });
     const result = await runStep(llama.policy, llama.reference, objective, [batch]);
     const cut = examples.map(({ promptIds }, i) => {
       const completion = Array.from(examples[(i + 1) % 5]?.completionIds ?? []);
       return { promptIds, completionIds: completion.slice(0, Math.max(1, maxLength - promptIds.length)) };
     });
-    expect(cut.map(({ completionIds }) => completionIds.length)).toEqual([4, 1, 5, 7, 8]);
+    expect(cut.map(({ completionIds }) => completionIds.length)).toEqual([3, 1, 5, 6, 7]);
     const [policy] = exactOf("llama");
     const wanted = cut.map((row) => policy.logProb(row.promptIds, row.completionIds));
     expectWithin("mismatched pairs", result.policy.subarray(5), wanted, () => LOG_PROB);
@@ -607,7 +656,8 @@ describe("what the loss sees", () => {
 });
 
 describe("reference", () => {
-  it("of another build runs in memory of its own, against float64", async () => {
+  /** Shares llama's vocabulary and nothing else. */
+  const loadOther = async () => {
     const config = {
       model_type: "gpt2",
       vocab_size: llama.policy.config.vocabSize,
@@ -618,7 +668,35 @@ describe("reference", () => {
       layer_norm_epsilon: 1e-5,
       activation_function: "gelu_new",
     };
-    const reference = await Model.load(device, await randomModel(folder, config, 3));
+    return Model.load(device, await randomModel(folder, config, 3));
+  };
+
+  it("of the policy's build runs in the policy's memory", async () => {
+    const batches = [packBatch(readExamples("llama"), noCut)];
+    const other = await loadOther();
+    const bytes = [llama.reference, other].map((reference) => {
+      const before = device.memory().activations ?? 0;
+      const step = stepFor(llama.policy, reference, objective, batches);
+      const taken = (device.memory().activations ?? 0) - before;
+      step.free();
+      return taken;
+    });
+    expect(bytes[0]).toBeGreaterThan(0);
+    expect(bytes[1]).toBeGreaterThan(bytes[0] ?? 0);
+    other.free();
+  });
+
+  it("bounds the rows by its context too", async () => {
+    const reference = await loadOther();
+    const examples = readExamples("llama").map((row) => ({ ...row, promptIds: new Array(40).fill(7) }));
+    await expect(KtoTrainer.create({ policy: llama.policy, reference, examples })).rejects.toThrow(
+      "Example 1 of 5 has 53 tokens, more than the model's context of 48; cut or drop it.",
+    );
+    reference.free();
+  });
+
+  it("of another build runs in memory of its own, against float64", async () => {
+    const reference = await loadOther();
     try {
       const examples = readExamples("llama");
       const result = await runStep(llama.policy, reference, objective, [packBatch(examples, noCut)]);

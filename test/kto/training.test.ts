@@ -396,13 +396,31 @@ describe("numbers that are not finite", () => {
     }
   });
 
+  it("also after windows that went well", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const trainer = await KtoTrainer.create({
+      policy,
+      reference,
+      examples: randomExamples(6, 17),
+      options: { learning_rate: 1e-3, max_steps: 4, logging_steps: 3 },
+    });
+    try {
+      expect(await advance(trainer, 3)).toHaveLength(3);
+      poison(policy, Number.NaN);
+      await expect(advance(trainer)).rejects.toThrow(/not finite in any of the 1 updates up to step 4/);
+    } finally {
+      trainer.free();
+      policy.free();
+    }
+  });
+
   it("an update that is not possible is skipped and counted, and training goes on", async () => {
     const policy = await loadModel(device, "llama", "policy");
     const trainer = await KtoTrainer.create({
       policy,
       reference,
       examples: randomExamples(6, 18),
-      options: { learning_rate: 1e-3, lr_scheduler_type: "constant", max_steps: 4, logging_steps: 2 },
+      options: { learning_rate: 1e-3, lr_scheduler_type: "constant", max_steps: 4, logging_steps: 3 },
     });
     try {
       const metrics: Metrics[] = [];
