@@ -3,11 +3,13 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../src/kernels/attention.ts";
 import * as reference from "../../src/kernels/reference/attention.ts";
+import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expError, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
-import { sharedDevice } from "../helpers/device.ts";
+import { kernelVariants, sharedDevice } from "../helpers/device.ts";
 import { f32, type HostArray, runKernel, u32, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
+const variants = await kernelVariants();
 const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
 
 interface Heads {
@@ -114,12 +116,13 @@ function probabilities(inputs: reference.AttentionInputs & { ranges: readonly nu
 }
 
 async function checkForward(
+  facts: AdapterFacts,
   inputs: reference.AttentionInputs & { ranges: readonly number[] },
   operands: { q: HostArray; k: HostArray; v: HostArray; qFrom: number; kFrom: number; vFrom: number },
 ): Promise<void> {
   const { ranges, heads, keyValueHeads, headSize, v } = inputs;
   const T = ranges.length / 4;
-  const result = await runKernel(device, attentionForward(headSize), {
+  const result = await runKernel(device, attentionForward(headSize, facts), {
     ...operands,
     ranges: u32([T, 4], ranges),
     out: unset(T, heads * headSize),
@@ -143,7 +146,7 @@ async function checkForward(
   });
 }
 
-describe("attention forward", () => {
+describe.each(variants)("attention forward, $variant", ({ facts }) => {
   it("equals float64 on packed batches: fused rows, prompts shared by branches, grouped heads", async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -160,6 +163,7 @@ describe("attention forward", () => {
           const fused = f32([T, width], rows);
           const [kFrom, vFrom] = [heads * headSize, (heads + keyValueHeads) * headSize];
           await checkForward(
+            facts,
             {
               ...shape,
               ranges,
@@ -192,6 +196,7 @@ describe("attention forward", () => {
         ] as const;
         const ranges = Array.from({ length: T }, (_, row) => [0, 0, 0, Math.min(S, past + row)]).flat();
         await checkForward(
+          facts,
           {
             ...shape,
             ranges,
@@ -220,6 +225,7 @@ describe("attention forward", () => {
     const ranges = packedRanges([{ prompt: 4, completion: 5, branch: 0 }]);
     const fused = f32([T, 16], rows);
     await checkForward(
+      facts,
       { ...shape, ranges, q: columns(rows, 16, 0, 8), k: columns(rows, 16, 8, 4), v: columns(rows, 16, 12, 4) },
       { q: fused, k: fused, v: fused, qFrom: 0, kFrom: 8, vFrom: 12 },
     );
@@ -227,7 +233,7 @@ describe("attention forward", () => {
 
   it("a row without keys, as padding has, gives zeros and a finite log-sum-exp", async () => {
     const fused = f32([2, 12], normals(seeded(3), 24));
-    const result = await runKernel(device, attentionForward(4), {
+    const result = await runKernel(device, attentionForward(4, facts), {
       q: fused,
       k: fused,
       v: fused,
@@ -246,7 +252,13 @@ describe("attention forward", () => {
 });
 
 /** Runs both halves of the backward pass on causal sequences of these lengths and compares all of dFused. */
-async function checkBackward(shape: Heads, lengths: readonly number[], scale: number, seed: number): Promise<void> {
+async function checkBackward(
+  facts: AdapterFacts,
+  shape: Heads,
+  lengths: readonly number[],
+  scale: number,
+  seed: number,
+): Promise<void> {
   const { heads, keyValueHeads, headSize } = shape;
   const ranges = packedRanges(lengths.map((length) => ({ prompt: 0, completion: length, branch: 0 })));
   const queryEnd = lengths.flatMap((length, i) => {
@@ -270,7 +282,7 @@ async function checkBackward(shape: Heads, lengths: readonly number[], scale: nu
   const [out, logSumExp] = [Float32Array.from(forward.out), Float32Array.from(forward.logSumExp)];
   const common = { fused: f32([T, width], rows), dOut: f32([T, heads * headSize], dOut) };
   const uniforms = { groupSize: heads / keyValueHeads, qFrom: 0, kFrom, vFrom };
-  const query = await runKernel(device, attentionBackwardQuery(headSize), {
+  const query = await runKernel(device, attentionBackwardQuery(headSize, facts), {
     ...common,
     ...uniforms,
     out: f32([T, heads * headSize], out),
@@ -279,7 +291,7 @@ async function checkBackward(shape: Heads, lengths: readonly number[], scale: nu
     dFused: unset(T, width),
     delta: unset(T, heads),
   });
-  const both = await runKernel(device, attentionBackwardKeyValue(headSize), {
+  const both = await runKernel(device, attentionBackwardKeyValue(headSize, facts), {
     ...common,
     ...uniforms,
     logSumExp: f32([T, heads], logSumExp),
@@ -332,21 +344,26 @@ async function checkBackward(shape: Heads, lengths: readonly number[], scale: nu
   expectWithin("dv", columns(dFused, width, vFrom, keyValueHeads * headSize), wanted.dv, bound.dv);
 }
 
-describe("attention backward", () => {
+describe.each(variants)("attention backward, $variant", ({ facts }) => {
   it("equals float64 on packed causal sequences, grouped heads summing into one key head", async () => {
     const lengths = fc.array(fc.integer({ min: 1, max: 13 }), { minLength: 1, maxLength: 4 });
-    await fc.assert(fc.asyncProperty(headShapes, lengths, fc.constantFrom(0.3, 1, 3), fc.nat(1e9), checkBackward), {
-      seed: 53,
-      numRuns: 40,
-    });
+    await fc.assert(
+      fc.asyncProperty(headShapes, lengths, fc.constantFrom(0.3, 1, 3), fc.nat(1e9), (...drawn) =>
+        checkBackward(facts, ...drawn),
+      ),
+      {
+        seed: 53,
+        numRuns: 40,
+      },
+    );
   });
 
   it("a sequence of one token: its probability is 1, so only its value has a gradient", async () => {
-    await checkBackward({ heads: 4, keyValueHeads: 2, headSize: 8 }, [1, 5, 1], 1, 4);
+    await checkBackward(facts, { heads: 4, keyValueHeads: 2, headSize: 8 }, [1, 5, 1], 1, 4);
   });
 
   it("more rows than one workgroup holds", async () => {
-    await checkBackward({ heads: 2, keyValueHeads: 1, headSize: 4 }, [33, 32, 5], 1, 6);
+    await checkBackward(facts, { heads: 2, keyValueHeads: 1, headSize: 4 }, [33, 32, 5], 1, 6);
   });
 
   it("rows that no one sees and that see nothing get zeros", async () => {
@@ -364,7 +381,7 @@ describe("attention backward", () => {
     });
     const logSumExp = f32([T, 1], [...forward.logSumExp.subarray(0, 2), -3e38]);
     const uniforms = { groupSize: 1, qFrom: 0, kFrom: 4, vFrom: 8 };
-    const query = await runKernel(device, attentionBackwardQuery(4), {
+    const query = await runKernel(device, attentionBackwardQuery(4, facts), {
       fused,
       out: f32([T, 4], forward.out),
       dOut: f32([T, 4], dOut),
@@ -374,7 +391,7 @@ describe("attention backward", () => {
       delta: unset(T, 1),
       ...uniforms,
     });
-    const both = await runKernel(device, attentionBackwardKeyValue(4), {
+    const both = await runKernel(device, attentionBackwardKeyValue(4, facts), {
       fused,
       dOut: f32([T, 4], dOut),
       logSumExp,

@@ -124,7 +124,7 @@ export function recordBlockForward(
     keys = { k: cachedKeys, v: cachedValues, kFrom: 0, vFrom: 0 };
     if (cachedKeys.shape[1] !== kvWidth) throw new Error("the cache has another width");
   }
-  program.dispatch(attentionForward(config.headSize), {
+  program.dispatch(attentionForward(config.headSize, program.device.facts), {
     q: here.qkv,
     ...keys,
     ranges: rows.ranges,
@@ -260,8 +260,15 @@ export function recordBlockBackward(
     groupSize: config.heads / config.keyValueHeads,
     ...columns(config),
   };
-  program.dispatch(attentionBackwardQuery(config.headSize), { ...shared, out: here.attention, ranges: rows.ranges });
-  program.dispatch(attentionBackwardKeyValue(config.headSize), { ...shared, queryEnd: rows.queryEnd });
+  program.dispatch(attentionBackwardQuery(config.headSize, program.device.facts), {
+    ...shared,
+    out: here.attention,
+    ranges: rows.ranges,
+  });
+  program.dispatch(attentionBackwardKeyValue(config.headSize, program.device.facts), {
+    ...shared,
+    queryEnd: rows.queryEnd,
+  });
   if (config.position === "rope") {
     program.dispatch(rope, {
       positions: rows.positions,
