@@ -187,9 +187,9 @@ describe("replay", () => {
         );
         device.upload(y, new Float32Array(192).fill(-1));
         program.run();
-        expect(await read(x)).toEqual(Array.from({ length: 192 }, (_, i) => (i < 64 ? 0 : i)));
+        expect(await read(x)).toEqual(Array.from({ length: 192 }, (_, i) => (i >= 64 && i < 128 ? 0 : i)));
         expect(await read(y)).toEqual(
-          Array.from({ length: 192 }, (_, i) => (i < 64 ? -1 : i < 128 ? i : 2 * (i - 128) + 1)),
+          Array.from({ length: 192 }, (_, i) => (i < 64 ? -1 : i < 128 ? 64 + i : 2 * (i - 128) + 1)),
         );
       },
     );
