@@ -178,8 +178,8 @@ describe("replay", () => {
       async (program, x, y) => {
         const window = (tensor: Tensor, index: number) => sliceRows(tensor, 64 * index, 64);
         program.dispatch(affine, { x: window(x, 0), y: window(y, 2), scale: 2, shift: 1 });
-        program.clear(window(x, 0));
-        program.copy(window(x, 1), window(y, 1));
+        program.clear(window(x, 1));
+        program.copy(window(x, 2), window(y, 1));
         await program.prepare();
         device.upload(
           x,
