@@ -7,7 +7,7 @@ import { Model } from "../../src/engine/model/load.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { ktoObjective } from "../../src/kernels/reference/kto-objective.ts";
-import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
+import { type BatchExample, type KtoBatch, packBatch } from "../../src/kto/batch.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import type { Metrics } from "../../src/kto/metrics.ts";
 import type { ObjectiveOptions } from "../../src/kto/objective.ts";
@@ -567,6 +567,23 @@ describe("packing", () => {
       expect(step.programs).toHaveLength(recorded);
       const alone = await runStep(llama.policy, llama.reference, objective, [other]);
       expect(bits(second.gradients)).toEqual(bits(alone.gradients));
+    } finally {
+      step.free();
+    }
+  });
+
+  it("of more kinds of microbatch than programs are kept, the oldest are recorded anew, to the same bits", async () => {
+    const rows = randomExamples(70, 43).map((row) => ({ ...row, completionIds: [5, 6] }));
+    const batches = Array.from({ length: 67 }, (_, i) => packBatch(rows.slice(0, i + 2), noCut));
+    const [first] = batches as [KtoBatch, ...KtoBatch[]];
+    const step = stepFor(llama.policy, llama.reference, objective, batches);
+    try {
+      const before = await gradientsOf(step, [first]);
+      for (const batch of batches.slice(1)) await step.gradients([batch]);
+      expect(step.programs).toHaveLength(64);
+      expect(bits((await gradientsOf(step, [first])).gradients)).toEqual(bits(before.gradients));
+      for (const batch of batches.slice(1, 4)) await step.gradients([batch]);
+      expect(step.programs).toHaveLength(64);
     } finally {
       step.free();
     }
