@@ -138,7 +138,7 @@ export function fasterThan(kind: AdapterKind, os: string = process.platform): st
   if (kind === "hardware") return undefined;
   const gpu = "this is a software adapter: a GPU with its Vulkan, Metal or Direct3D 12 driver is far faster";
   if (kind === "lavapipe" || os !== "linux") return `${gpu}.`;
-  return `${gpu}, and lavapipe about 4 times as fast (Debian and Ubuntu, as root: scripts/install-lavapipe.sh).`;
+  return `${gpu}, and lavapipe several times as fast (Debian and Ubuntu, as root: scripts/install-lavapipe.sh).`;
 }
 
 /** The report for people. */
