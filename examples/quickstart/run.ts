@@ -84,7 +84,7 @@ async function main(): Promise<boolean> {
     for await (const { step, totalSteps, metrics = {} } of trainer) {
       curve.push({ step, metrics });
       const recent = (name: string) => number(meanOfTen(curve, curve.length - 1, name));
-      const line = `update ${String(step).padStart(3)} of ${totalSteps}   loss ${recent("loss")}   reward of thumbs up ${recent("rewards/chosen")}, of thumbs down ${recent("rewards/rejected")}   accuracy ${recent("rewards/accuracies")}`;
+      const line = `update ${String(step).padStart(3)} of ${totalSteps}   loss ${recent("loss")}   reward of thumbs up ${recent("rewards/chosen")}, of thumbs down ${recent("rewards/rejected")}   margin ${recent("rewards/margins")}`;
       if (step % 10 === 0) say(line);
       else tell(line);
     }
