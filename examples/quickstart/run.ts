@@ -106,7 +106,9 @@ async function main(): Promise<boolean> {
     const shown = relative(process.cwd(), folder);
     say(`Aligned model     ${shown}  (config.json, model.safetensors, tokenizer.json)`);
     say(`Curves            ${relative(process.cwd(), curves)}`);
-    say(`Another story     npx kto generate --model ${shown} --prompt "One day, a girl found a dragon." --seed 3 --max_new_tokens 100`);
+    say(
+      `Another story     npx kto generate --model ${shown} --prompt "One day, a girl found a dragon." --seed 3 --max_new_tokens 100`,
+    );
     say(
       `Your own feedback npx kto train --model ${relative(process.cwd(), modelFolder)} --dataset FILE --output_dir my-model`,
     );
