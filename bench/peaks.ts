@@ -1,0 +1,77 @@
+/**
+ * What this adapter can do at most, measured: fused multiply-adds from registers, and a copy between buffers. Every
+ * other figure is given as a share of these.
+ */
+import type { Device } from "../src/engine/device.ts";
+import { Program } from "../src/engine/program.ts";
+import { kernel } from "../src/kernels/kernel.ts";
+import { elementwise, elementwiseGrid } from "../src/kernels/wgsl.ts";
+import { BenchmarkMemory } from "./case.ts";
+import { type TimingOptions, time } from "./measure.ts";
+
+export interface Peaks {
+  /** Billions of floating-point operations a second, f32 (a multiply-add is two). */
+  readonly gflops: number;
+  /** Billions of bytes a second, read and written bytes added. */
+  readonly gbps: number;
+}
+
+/** Independent chains that hide the latency of one another, and operations of each per invocation. */
+const CHAINS = 12;
+const ROUNDS = 256;
+
+const multiplyAdd = kernel({
+  name: "benchMultiplyAdd",
+  read: {},
+  write: { out: "f32[n, 4] as vec4f" },
+  uniforms: { n: "u32" },
+  wgsl: /* wgsl */ `
+fn element(i: u32) {
+  let x = vec4f(f32(i & 7u) * 1e-3);
+${Array.from({ length: CHAINS }, (_, c) => `  var s${c} = vec4f(${c}.0);`).join("\n")}
+  for (var round = 0u; round < ${ROUNDS}u; round += 8u) {
+${Array.from({ length: 8 }, () => Array.from({ length: CHAINS }, (_, c) => `    s${c} = fma(s${c}, x, vec4f(0.5));`).join("\n")).join("\n")}
+  }
+  out[i] = ${Array.from({ length: CHAINS }, (_, c) => `s${c}`).join(" + ")};
+}
+${elementwise("u.n")}`,
+  grid: ({ n = 0 }) => elementwiseGrid(n),
+  cost: ({ n = 0 }) => ({ flops: 2 * 4 * CHAINS * ROUNDS * n, bytes: 16 * n }),
+});
+
+const copyKernel = kernel({
+  name: "benchCopy",
+  read: { x: "f32[n, 4] as vec4f" },
+  write: { out: "f32[n, 4] as vec4f" },
+  uniforms: { n: "u32" },
+  wgsl: /* wgsl */ `
+fn element(i: u32) { out[i] = x[i]; }
+${elementwise("u.n")}`,
+  grid: ({ n = 0 }) => elementwiseGrid(n),
+  cost: ({ n = 0 }) => ({ flops: 0, bytes: 32 * n }),
+});
+
+/** Measures both peaks. */
+export async function measurePeaks(device: Device, options: TimingOptions): Promise<Peaks> {
+  const memory = new BenchmarkMemory(device);
+  const rate = async (record: (program: Program) => void, quantity: "flops" | "bytes") => {
+    const program = new Program(device, "peak");
+    record(program);
+    const { medianMs } = await time(device, program, options);
+    program.dispose();
+    return program.cost[quantity] / medianMs / 1e6;
+  };
+  // Enough invocations to fill a large GPU, little enough work for a software adapter.
+  const invocations = device.isSoftware ? 2 ** 14 : 2 ** 20;
+  const numbers = 2 ** 22;
+  try {
+    const out = memory.zeros(invocations, 4);
+    const [from, to] = [memory.zeros(numbers, 4), memory.zeros(numbers, 4)];
+    return {
+      gflops: await rate((program) => program.dispatch(multiplyAdd, { out }), "flops"),
+      gbps: await rate((program) => program.dispatch(copyKernel, { x: from, out: to }), "bytes"),
+    };
+  } finally {
+    memory.free();
+  }
+}
