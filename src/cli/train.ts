@@ -58,6 +58,11 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     output.info(
       `plan: ${trainer.totalSteps} updates, ${round(trainer.totalSteps / trainer.stepsPerEpoch)} epochs; device memory ${megabytes(device.totalBytes)}`,
     );
+    if (trainer.rowsLeftOut > 0) {
+      output.warning(
+        `${trainer.rowsLeftOut} of ${examples.length} rows waits in each epoch, another one each time: it would be a microbatch of one row, which has no mismatched pair.`,
+      );
+    }
     const imbalance = weightAdvice(desirable, undesirable, trainer.weights.desirable, trainer.weights.undesirable);
     const facts = { rows: examples.length, desirable, undesirable, parameters: policy.layout.parameterCount };
     for (const advice of [...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)]) output.warning(advice);

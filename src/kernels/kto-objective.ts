@@ -34,6 +34,8 @@ export const METRIC_SUMS = {
   correct: 12,
   /** Examples with sigmoid(u)(1 - sigmoid(u)) below 0.01: they hardly move the model any more. */
   saturated: 13,
+  /** Microbatches with a mismatched pair that counts, so that the reference point was measured. */
+  measured: 14,
   size: 24,
 } as const;
 
@@ -110,6 +112,7 @@ fn main() {
   metrics[${METRIC_SUMS.microbatches}] += 1.0;
   metrics[${METRIC_SUMS.referencePoint}] += z0;
   metrics[${METRIC_SUMS.unclampedReferencePoint}] += mean;
+  if (pairSum[1] > 0.0) { metrics[${METRIC_SUMS.measured}] += 1.0; }
 }`,
   grid: () => [1],
   cost: ({ m = 0 }) => ({ flops: 20 * m, bytes: 16 * m }),

@@ -29,6 +29,8 @@ export interface KtoBatch {
   readonly desirable: Uint32Array<ArrayBuffer>;
   /** u32[m], 0 where the pair (x_i, y_j) is not mismatched and leaves the mean. */
   readonly pairValid: Uint32Array<ArrayBuffer>;
+  /** Mismatched completions that were cut. */
+  readonly cutPairs: number;
   /** Tokens of the examples, and all rows computed by one model (the shared prompt counts once). */
   readonly tokens: number;
   readonly rows: number;
@@ -58,13 +60,17 @@ export function batchShape(examples: readonly BatchExample[], options: BatchOpti
 
 /** Packs a microbatch in the order given. */
 export function packBatch(examples: readonly BatchExample[], options: BatchOptions): KtoBatch {
-  const packed = packRows(examples, branches(examples, options));
-  const { valid } = mismatchedPairs(examples);
+  const mismatched = branches(examples, options);
+  const packed = packRows(examples, mismatched);
+  const { pair, valid } = mismatchedPairs(examples);
   return {
     size: examples.length,
     packed,
     desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
     pairValid: Uint32Array.from(valid, (flag) => (flag ? 1 : 0)),
+    cutPairs: mismatched.filter(({ completionIds }, i) => {
+      return completionIds.length < (examples[pair[i] ?? 0]?.completionIds.length ?? 0);
+    }).length,
     tokens: examples.reduce((sum, { promptIds, completionIds }) => sum + promptIds.length + completionIds.length, 0),
     rows: packed.usedRows,
   };

@@ -272,8 +272,6 @@ export interface RunFacts {
   readonly undesirable: number;
   /** Trained parameters of the model. */
   readonly parameters: number;
-  /** Whether the model has been through supervised fine-tuning, where that is known. */
-  readonly supervised?: boolean;
 }
 
 /** From this size on a model counts as large: DESIGN's and the KTO paper's border for training without SFT. */
@@ -285,7 +283,7 @@ const TOY_PARAMETERS = 1e8;
  * Warnings on values that are allowed but lie outside the ranges that are known to work: one sentence each, naming the
  * option and the range; nothing is changed. Ranges: KTO paper and TRL's KTO page.
  */
-export function configAdvice(config: KtoConfig, facts: RunFacts): string[] {
+export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] {
   const advice: string[] = [];
   const large = facts.parameters >= LARGE_PARAMETERS;
   const betaRange: [number, number] = large ? [0.01, 0.1] : [0.01, 1];
@@ -319,7 +317,7 @@ export function configAdvice(config: KtoConfig, facts: RunFacts): string[] {
       `warmup_steps ${config.warmup_steps} does not end within the run's ${steps} steps: the learning rate never reaches ${config.learning_rate}.`,
     );
   }
-  if (!large && facts.supervised !== true) {
+  if (!large) {
     advice.push(
       "below 7B parameters, KTO without supervised fine-tuning on the same kind of text first brings little over fine-tuning alone.",
     );

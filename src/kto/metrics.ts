@@ -1,6 +1,6 @@
 /**
  * The numbers of a run, from the sums that the device keeps over a logging window. TRL's names where TRL has one; means
- * are sums divided by counts over the window (not means of means), and a metric of an absent class is left out.
+ * are sums divided by counts over the window, and a metric of what the window does not hold is left out.
  * Definitions: docs/metrics.md.
  */
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
@@ -15,6 +15,8 @@ export interface WindowFacts {
   /** Tokens of examples trained on since the start. */
   readonly tokens: number;
   readonly tokensPerSecond: number;
+  /** Mismatched completions of the window that were cut to what their new prompt leaves. */
+  readonly cutPairs: number;
 }
 
 /** @param sums f32[METRIC_SUMS.size]; @param state f32[OPTIMIZER_STATE.size] after the window's last step */
@@ -32,7 +34,7 @@ export function windowMetrics(sums: Float32Array, state: Float32Array, facts: Wi
   metrics.grad_norm = state[OPTIMIZER_STATE.gradientNorm] ?? Number.NaN;
   metrics.learning_rate = facts.learningRate;
   set("kl", sum(METRIC_SUMS.referencePoint), microbatches);
-  set("kl/unclamped", sum(METRIC_SUMS.unclampedReferencePoint), microbatches);
+  set("kl/unclamped", sum(METRIC_SUMS.unclampedReferencePoint), sum(METRIC_SUMS.measured));
   set("rewards/chosen", sum(METRIC_SUMS.desirableReward), desirable);
   set("rewards/rejected", sum(METRIC_SUMS.undesirableReward), undesirable);
   if (metrics["rewards/chosen"] !== undefined && metrics["rewards/rejected"] !== undefined) {
@@ -43,6 +45,7 @@ export function windowMetrics(sums: Float32Array, state: Float32Array, facts: Wi
   set("logps/rejected", sum(METRIC_SUMS.undesirableLogProb), undesirable);
   set("saturated", sum(METRIC_SUMS.saturated), desirable + undesirable);
   set("self_pairs", sum(METRIC_SUMS.selfPairs), pairs);
+  set("cut_pairs", facts.cutPairs, pairs);
   metrics.skipped_steps = state[OPTIMIZER_STATE.stepsSkipped] ?? 0;
   metrics.num_tokens = facts.tokens;
   metrics.tokens_per_second = facts.tokensPerSecond;

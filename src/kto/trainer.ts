@@ -12,7 +12,7 @@ import { ktoParseContext, type TrainerOptions, trainerOptions } from "./config.t
 import { solveWeights } from "./data/weights.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
-import { epochSchedule } from "./sampler.ts";
+import { epochSchedule, rowsLeftOut } from "./sampler.ts";
 import { KtoStep } from "./step.ts";
 
 export interface TrainerInputs {
@@ -37,6 +37,9 @@ export interface TrainingStep {
   readonly metrics?: Metrics;
 }
 
+/** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
+const MOST_VAIN_STEPS = 10;
+
 export class KtoTrainer implements AsyncIterable<TrainingStep> {
   readonly policy: Model;
   readonly options: TrainerOptions;
@@ -44,6 +47,8 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   readonly weights: { readonly desirable: number; readonly undesirable: number };
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
+  /** Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch. */
+  readonly rowsLeftOut: number;
   readonly step: KtoStep;
   readonly #examples: readonly BatchExample[];
   readonly #ownReference: Model | undefined;
@@ -54,8 +59,13 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   #tokens = 0;
   #windowTokens = 0;
   #windowSteps = 0;
-  #windowStart = 0;
+  #windowCutPairs = 0;
+  /** Milliseconds of the window in which the loop ran, and since when it runs now. */
+  #windowMs = 0;
+  #runningSince = 0;
   #skipped = 0;
+  /** Updates since the last window in which one was possible. */
+  #vainSteps = 0;
 
   private constructor(inputs: TrainerInputs) {
     const { policy, examples } = inputs;
@@ -71,6 +81,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     const { maxLength } = this.#batchOptions;
     const limit = maxLength < this.options.max_length ? "the model's context of" : "max_length";
     checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
+    this.rowsLeftOut = rowsLeftOut(examples.length, this.#microbatches(0));
     this.stepsPerEpoch = Math.ceil(this.#microbatches(0).length / this.options.gradient_accumulation_steps);
     this.totalSteps =
       this.options.max_steps > 0
@@ -180,8 +191,8 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainingStep> {
     const { device } = this.policy;
     let batches = this.#pack(this.#done);
-    this.#windowStart = performance.now();
     while (this.#done < this.totalSteps) {
+      this.#runningSince = performance.now();
       const learningRate = learningRateAt(this.#done, this.#schedule);
       await this.step.run(batches, learningRate);
       const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
@@ -189,12 +200,14 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       this.#tokens += tokens;
       this.#windowTokens += tokens;
       this.#windowSteps++;
+      this.#windowCutPairs += batches.reduce((sum, batch) => sum + batch.cutPairs, 0);
       batches = this.#pack(this.#done); // while the device works
       const epoch = this.#done / this.stepsPerEpoch;
       const base = { step: this.#done, totalSteps: this.totalSteps, epoch, learningRate };
       if (this.#logs(this.#done)) yield { ...base, metrics: await this.#readMetrics(learningRate, epoch) };
       else {
         await device.idle();
+        this.#windowMs += performance.now() - this.#runningSince;
         yield base;
       }
     }
@@ -205,29 +218,32 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     return step % logging_steps === 0 || step === this.totalSteps || (step === 1 && logging_first_step);
   }
 
-  /** The window's metrics; clears the device's sums. Throws NumericError when no update of the window was possible. */
+  /** The window's metrics; clears the device's sums. Throws NumericError when updates have long been impossible. */
   async #readMetrics(learningRate: number, epoch: number): Promise<Metrics> {
     const { device } = this.policy;
     const sums = await device.download(this.step.objective.metrics);
     const state = await device.download(this.step.optimizer.state);
     device.upload(this.step.objective.metrics, new Float32Array(METRIC_SUMS.size));
-    const seconds = Math.max(1e-3, (performance.now() - this.#windowStart) / 1000);
+    const seconds = Math.max(1e-3, (this.#windowMs + performance.now() - this.#runningSince) / 1000);
     const metrics = windowMetrics(sums, state, {
       epoch,
       learningRate,
       tokens: this.#tokens,
       tokensPerSecond: this.#windowTokens / seconds,
+      cutPairs: this.#windowCutPairs,
     });
     const skipped = (metrics.skipped_steps ?? 0) - this.#skipped;
-    if (skipped > 0 && skipped >= this.#windowSteps) {
+    this.#vainSteps = skipped < this.#windowSteps ? 0 : this.#vainSteps + skipped;
+    if (this.#vainSteps >= Math.min(MOST_VAIN_STEPS, this.totalSteps)) {
       throw new NumericError(
-        `The gradients were not finite in any of the ${this.#windowSteps} updates up to step ${this.#done}, so the model no longer changes; lower learning_rate, or look for damaged weights.`,
+        `The gradients were not finite in any of the ${this.#vainSteps} updates up to step ${this.#done}, so the model no longer changes; lower learning_rate, or look for damaged weights.`,
       );
     }
     this.#skipped += skipped;
     this.#windowTokens = 0;
     this.#windowSteps = 0;
-    this.#windowStart = performance.now();
+    this.#windowCutPairs = 0;
+    this.#windowMs = 0;
     return metrics;
   }
 

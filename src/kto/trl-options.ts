@@ -1,8 +1,8 @@
 /**
  * The options of TRL's `KTOConfig`, `ScriptArguments` and `ModelConfig` (and of transformers' `TrainingArguments` below
  * them) that this trainer does not have. A configuration written for TRL is accepted as long as it asks for nothing
- * that would not happen; what it asks in vain is refused, never ignored. Options move from here to `config.ts` as they
- * are implemented.
+ * that would change the result and would not happen: that is refused, never ignored. What concerns only speed or where
+ * numbers are reported is accepted without effect. Options move from here to `config.ts` as they are implemented.
  */
 import type { ForeignOption } from "./parse-options.ts";
 

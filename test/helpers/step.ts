@@ -102,6 +102,7 @@ export function batchWithPairs(
     packed,
     desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
     pairValid: Uint32Array.from(examples, (_, i) => ((pairs[i]?.valid ?? true) ? 1 : 0)),
+    cutPairs: 0,
     tokens: 0,
     rows: packed.usedRows,
   };

@@ -7,6 +7,7 @@ import type { Model } from "../../src/engine/model/load.ts";
 import { Random } from "../../src/engine/random.ts";
 import { AdapterError, ConfigError, DatasetError, NumericError } from "../../src/errors.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";
+import type { TrainerOptions } from "../../src/kto/config.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import type { Metrics } from "../../src/kto/metrics.ts";
 import { KtoTrainer, type TrainerInputs, type TrainingStep } from "../../src/kto/trainer.ts";
@@ -376,7 +377,7 @@ describe("numbers that are not finite", () => {
     device.upload({ ...policy.parameter("finalNorm.weight"), shape: [1] }, Float32Array.of(value));
   };
 
-  it("no update of a window possible: NumericError, and the weights are as they were", async () => {
+  it("no update of a whole run possible: NumericError, and the weights are as they were", async () => {
     const policy = await loadModel(device, "llama", "policy");
     poison(policy, Number.NaN);
     const before = await weightsOf(policy);
@@ -388,7 +389,7 @@ describe("numbers that are not finite", () => {
     });
     try {
       await expect(advance(trainer)).rejects.toThrow(NumericError);
-      expect(trainer.stepsDone).toBe(2);
+      expect(trainer.stepsDone).toBe(4);
       expect(bits(await weightsOf(policy))).toEqual(bits(before));
     } finally {
       trainer.free();
@@ -396,18 +397,23 @@ describe("numbers that are not finite", () => {
     }
   });
 
-  it("also after windows that went well", async () => {
+  it("ten updates in a row not possible end a run that went well, nine do not", async () => {
     const policy = await loadModel(device, "llama", "policy");
     const trainer = await KtoTrainer.create({
       policy,
       reference,
       examples: randomExamples(6, 17),
-      options: { learning_rate: 1e-3, max_steps: 4, logging_steps: 3 },
+      options: { learning_rate: 1e-3, max_steps: 30, logging_steps: 1 },
     });
     try {
+      const [good = Number.NaN] = await device.download({ ...policy.parameter("finalNorm.weight"), shape: [1] });
       expect(await advance(trainer, 3)).toHaveLength(3);
       poison(policy, Number.NaN);
-      await expect(advance(trainer)).rejects.toThrow(/not finite in any of the 1 updates up to step 4/);
+      expect(await advance(trainer, 9)).toHaveLength(9);
+      poison(policy, good);
+      expect(await advance(trainer, 1)).toHaveLength(1);
+      poison(policy, Number.NaN);
+      await expect(advance(trainer)).rejects.toThrow(/not finite in any of the 10 updates up to step 23/);
     } finally {
       trainer.free();
       policy.free();
@@ -529,5 +535,46 @@ describe("what a trainer refuses", () => {
 
   it("but not one row in a microbatch without a reference point", async () => {
     expect(await refused(good, { per_device_train_batch_size: 1, loss_type: "apo_zero_unpaired" })).toBeUndefined();
+  });
+});
+
+describe("what a run does not use is counted", () => {
+  it("a row that would be a microbatch of its own waits an epoch", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const create = (rows: number, options: Partial<TrainerOptions>) =>
+      KtoTrainer.create({ policy, reference, examples: randomExamples(rows, 3), options });
+    try {
+      for (const [rows, options, left] of [
+        [3, { per_device_train_batch_size: 2 }, 1],
+        [4, { per_device_train_batch_size: 2 }, 0],
+        [9, { per_device_train_batch_size: 4 }, 0],
+        [3, { per_device_train_batch_size: 2, loss_type: "apo_zero_unpaired" }, 0],
+      ] as const) {
+        const trainer = await create(rows, { ...options, max_steps: 1 });
+        expect(trainer.rowsLeftOut).toBe(left);
+        trainer.free();
+      }
+    } finally {
+      policy.free();
+    }
+  });
+
+  it("a mismatched completion that its new prompt cuts", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const ids = (count: number, first: number) => Uint32Array.from({ length: count }, (_, i) => first + i);
+    const examples = [
+      { promptIds: ids(6, 3), completionIds: ids(2, 4), label: true },
+      { promptIds: ids(2, 9), completionIds: ids(6, 5), label: false },
+    ];
+    const options = { per_device_train_batch_size: 2, max_length: 8, max_steps: 1, learning_rate: 0 };
+    const trainer = await KtoTrainer.create({ policy, reference, examples, options });
+    try {
+      const [step] = await advance(trainer);
+      // Six tokens after a prompt of six do not fit into eight; two after a prompt of two do.
+      expect(step?.metrics?.cut_pairs).toBe(0.5);
+    } finally {
+      trainer.free();
+      policy.free();
+    }
   });
 });

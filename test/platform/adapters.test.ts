@@ -83,7 +83,7 @@ describe("choice", () => {
     ["hardware", "integrated"],
     ["lavapipe", "lavapipe"],
     ["SwiftShader", "swiftShader"],
-    ["software", "warp"],
+    ["software", "lavapipe"],
     ["1", "h100"],
     ["4", "warp"],
     ["H100", "h100"],

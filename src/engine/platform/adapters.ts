@@ -15,7 +15,7 @@ export interface AdapterFacts {
   readonly isFallbackAdapter: boolean;
 }
 
-/** The order of `auto`: the fastest first. lavapipe is about four times as fast as SwiftShader. */
+/** The order of `auto`: the fastest first. lavapipe is several times as fast as SwiftShader. */
 export const adapterKinds: readonly AdapterKind[] = ["hardware", "lavapipe", "swiftshader", "software"];
 
 export function isAdapterKind(text: string): text is AdapterKind {
@@ -48,8 +48,8 @@ export function rankAdapters<T extends { readonly kind: AdapterKind }>(found: re
 }
 
 /**
- * The adapter that `selector` means in a ranked list: "auto" (the first), a kind, an index, or a part of the
- * description, upper and lower case alike.
+ * The adapter that `selector` means in a ranked list: "auto" (the first), a kind ("software" for the first that is no
+ * hardware), an index, or a part of the description, upper and lower case alike.
  *
  * @throws AdapterError naming the selector and what there is to choose from; an empty list is the caller's to explain.
  */
@@ -60,6 +60,7 @@ export function chooseAdapter<T extends { readonly kind: AdapterKind; readonly d
   const wanted = selector.trim().toLowerCase();
   let chosen: T | undefined;
   if (wanted === "auto" || wanted === "") chosen = ranked[0];
+  else if (wanted === "software") chosen = ranked.find((found) => found.kind !== "hardware");
   else if (isAdapterKind(wanted)) chosen = ranked.find((found) => found.kind === wanted);
   else if (/^\d+$/.test(wanted)) chosen = ranked[Number(wanted)];
   else chosen = ranked.find((found) => found.description.toLowerCase().includes(wanted));
