@@ -97,6 +97,20 @@ describe.each(["tied", "untied"] as const)("a vocabulary in windows, %s embeddin
   });
 });
 
+describe("a vocabulary of which one binding does not hold a sixteenth", () => {
+  it("is walked in smaller splits, to the log-probabilities of float64", async () => {
+    // Sixteen splits would be of 512 tokens; a binding of LIMITS holds 256.
+    const model = await load({ vocab_size: 5000 }, 6);
+    const tokens = [0, 255, 256, 511, 512, 2047, 4864, 4999];
+    const sequences = tokens.map((token) => ({ promptIds: [5, 9], completionIds: [token] }));
+    const exact = await float64Of(model);
+    const wanted = sequences.map((row) => exact.logProb(row.promptIds, row.completionIds));
+    const windowed = await withLimits(LIMITS, () => completionLogProbs(model, sequences));
+    expectWithin("log-probabilities", windowed, wanted, (i) => 64 * EPSILON * Math.abs(wanted[i] ?? Number.NaN));
+    model.free();
+  });
+});
+
 describe("generation", () => {
   it("from logits in windows draws the same tokens", async () => {
     // A prefill pass of 1024 rows of 32 columns needs 128 KiB; the table [5000, 16] needs more than twice that.

@@ -22,9 +22,9 @@ import type { RowArray, RowShape } from "./rows.ts";
 
 /** Table rows that one binding holds, in whole splits; splits of pass 1 never cross a window. */
 function forwardWindow(device: Device, config: ModelConfig): { window: number; perSplit: number; splits: number } {
-  const perSplit = splitColumns(config.vocabSize);
-  const bindable = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * config.hiddenSize * perSplit));
-  const window = Math.max(1, bindable) * perSplit;
+  const bindableRows = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * config.hiddenSize));
+  const perSplit = splitColumns(config.vocabSize, bindableRows);
+  const window = Math.max(1, Math.floor(bindableRows / perSplit)) * perSplit;
   return { window, perSplit, splits: Math.ceil(config.vocabSize / perSplit) };
 }
 
