@@ -34,9 +34,16 @@ const USAGE = { mapRead: 1, copySource: 4, copyTarget: 8, uniform: 64, storage: 
 const MAP_MODE_READ = 1;
 const STAGE_COMPUTE = 4;
 
+/** Bytes of the largest staging buffer that is kept for the next download: losses and logits, not weights. */
+const LARGEST_KEPT_STAGING = 2 ** 20;
+
 /** Estimated work (flops or bytes) that one submit may hold: small enough that no watchdog sees a hung device. */
 const SUBMIT_BUDGET = { software: 2e9, hardware: 1e11 } as const;
 
+/**
+ * An open WebGPU device: allocates buffers and counts their bytes, uploads, downloads, compiles, submits. Every call
+ * throws what went wrong since the last one: AdapterError out of memory, DeviceLostError once lost or closed.
+ */
 export class Device {
   readonly gpu: GPUDevice;
   readonly kind: AdapterKind;
@@ -195,26 +202,30 @@ export class Device {
     const staging =
       this.#staging.get(size)?.pop() ??
       this.gpu.createBuffer({ label: "staging", size, usage: USAGE.mapRead | USAGE.copyTarget });
-    const encoder = this.gpu.createCommandEncoder();
-    encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, 0, bytes);
-    this.gpu.queue.submit([encoder.finish()]);
-    await this.#clock.wait(async () => {
-      try {
-        await staging.mapAsync(MAP_MODE_READ, 0, bytes);
-      } catch (error) {
-        await Promise.resolve();
-        this.check();
-        throw error;
-      }
-    });
-    const copy = staging.getMappedRange(0, bytes).slice(0);
-    staging.unmap();
-    const pool = this.#staging.get(size) ?? [];
-    if (pool.length < 4) pool.push(staging);
-    else staging.destroy();
-    this.#staging.set(size, pool);
-    this.check();
-    return copy;
+    let reusable = false;
+    try {
+      const encoder = this.gpu.createCommandEncoder();
+      encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, 0, bytes);
+      this.gpu.queue.submit([encoder.finish()]);
+      await this.#clock.wait(async () => {
+        try {
+          await staging.mapAsync(MAP_MODE_READ, 0, bytes);
+        } catch (error) {
+          await Promise.resolve();
+          this.check();
+          throw error;
+        }
+      });
+      const copy = staging.getMappedRange(0, bytes).slice(0);
+      staging.unmap();
+      reusable = size <= LARGEST_KEPT_STAGING;
+      this.check();
+      return copy;
+    } finally {
+      const pool = this.#staging.get(size) ?? [];
+      if (reusable && pool.length < 4) this.#staging.set(size, [...pool, staging]);
+      else staging.destroy();
+    }
   }
 
   /** Compiles kernels together; those known already cost nothing. A compile error carries the numbered source. */

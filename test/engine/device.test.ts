@@ -1,5 +1,5 @@
 /** Buffers and their accounting, transfers, and errors that come back at the next call in the foreground. */
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { Device } from "../../src/engine/device.ts";
 import { byteLength, reshape, rowWindows, sliceRows, type Tensor } from "../../src/engine/tensor.ts";
 import { AdapterError, DeviceLostError } from "../../src/errors.ts";
@@ -44,6 +44,60 @@ describe("memory", () => {
       expect(() => device.allocate("weights", "embedding", [300])).toThrow(
         /^"embedding" needs 1280 bytes in one buffer and the adapter ".+" allows 1000; use a smaller batch or a smaller model\.$/,
       );
+    });
+  });
+
+  describe("reading back", () => {
+    /** The staging buffers that `work` has made. */
+    async function stagingOf(
+      work: () => Promise<unknown>,
+      change: (staging: GPUBuffer) => void = () => {},
+    ): Promise<{ made: GPUBuffer[]; destroyed: GPUBuffer[] }> {
+      const made: GPUBuffer[] = [];
+      const destroyed: GPUBuffer[] = [];
+      const create = device.gpu.createBuffer.bind(device.gpu);
+      const spy = vi.spyOn(device.gpu, "createBuffer").mockImplementation((descriptor) => {
+        const buffer = create(descriptor);
+        if (descriptor.label !== "staging") return buffer;
+        made.push(buffer);
+        change(buffer);
+        const destroy = buffer.destroy.bind(buffer);
+        vi.spyOn(buffer, "destroy").mockImplementation(() => {
+          destroyed.push(buffer);
+          return destroy();
+        });
+        return buffer;
+      });
+      try {
+        await work();
+      } finally {
+        spy.mockRestore();
+      }
+      return { made, destroyed };
+    }
+
+    it("keeps a small staging buffer for the next time and no large one", async () => {
+      // Sizes that no other test reads.
+      const small = device.allocate("scratch", "small", [64 * 1237]);
+      const large = device.allocate("scratch", "large", [2 ** 18 + 64]);
+      const { made, destroyed } = await stagingOf(async () => {
+        for (const tensor of [small, small, large, large]) await device.download(tensor);
+      });
+      expect(made.map(({ size }) => size)).toEqual([4 * 64 * 1237, 2 ** 20 + 256, 2 ** 20 + 256]);
+      expect(destroyed).toEqual(made.slice(1));
+      device.free(small);
+      device.free(large);
+    });
+
+    it("that fails destroys its staging buffer", async () => {
+      const tensor = device.allocate("scratch", "read", [64 * 1239]);
+      const { made, destroyed } = await stagingOf(
+        () => expect(device.download(tensor)).rejects.toThrow("no mapping"),
+        (staging) => vi.spyOn(staging, "mapAsync").mockRejectedValue(new Error("no mapping")),
+      );
+      expect(made).toHaveLength(1);
+      expect(destroyed).toEqual(made);
+      device.free(tensor);
     });
   });
 
