@@ -10,9 +10,6 @@ export const feedbackFile: string = `${import.meta.dirname}/feedback.jsonl`;
 /** Longest story in tokens, the opening not counted. */
 export const storyTokens = 100;
 
-/** Stories of this model end with the beginning-of-story token (generation_config.json), not with "</s>" alone. */
-const endTokenIds = [1, 2];
-
 export interface Story {
   readonly opening: string;
   /** What the model wrote after the opening, with the space between them. */
@@ -58,7 +55,6 @@ export async function sampleStories(
         topP: 1,
         // Rounds must not repeat each other's random numbers; a generator's streams start anew with each call.
         seed: options.seed * 2 ** 16 + first,
-        eosTokenIds: endTokenIds,
       });
       for (const [at, { ids }] of sampled.entries()) {
         const opening = asked[first + at] ?? "";

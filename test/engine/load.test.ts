@@ -7,8 +7,9 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Device } from "../../src/engine/device.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { Model, readModelConfig } from "../../src/engine/model/load.ts";
 import { platform } from "../../src/engine/platform/index.ts";
+import { ModelFormatError } from "../../src/errors.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import {
   copyOfModel,
@@ -166,6 +167,15 @@ describe("load and save", () => {
     }
   });
 
+  test("weights are read back tensor by tensor, never all at once", async () => {
+    const model = await Model.load(device, llama);
+    const download = vi.spyOn(device, "download");
+    await model.save(freshPath(folder, "saved"));
+    const parts = [...model.layout.parts()];
+    expect(download.mock.calls.map(([tensor]) => tensor.shape)).toEqual(parts.map(({ shape }) => shape));
+    model.free();
+  });
+
   test("a model may be saved into the folder that it came from", async () => {
     const model = copyOfModel(folder, llama);
     const before = contentOf(model).tensors;
@@ -197,6 +207,56 @@ describe("load and save", () => {
     expect(device.memory().weights).toBeGreaterThanOrEqual(4 * model.layout.parameterCount);
     model.free();
     expect(device.totalBytes).toBe(before);
+  });
+});
+
+describe("end tokens", () => {
+  const withGeneration = (content: string): string => {
+    const model = withConfig(folder, llama, { eos_token_id: 2 });
+    writeFileSync(join(model, "generation_config.json"), content);
+    return model;
+  };
+
+  test.each([
+    ["a list", { eos_token_id: [1, 2] }, [1, 2]],
+    ["a number", { eos_token_id: 7 }, [7]],
+    ["none: those of config.json", { temperature: 1 }, [2]],
+    ["null: those of config.json", { eos_token_id: null }, [2]],
+    ["an empty list: those of config.json", { eos_token_id: [] }, [2]],
+  ])("are those of generation_config.json: %s", async (_, content, wanted) => {
+    expect((await readModelConfig(withGeneration(JSON.stringify(content)))).eosTokenIds).toEqual(wanted);
+  });
+
+  test("of the bundled model: both of its generation_config.json", async () => {
+    expect((await readModelConfig(stories)).eosTokenIds).toEqual([1, 2]);
+  });
+
+  test.each([
+    ["a text", '{"eos_token_id": "</s>"}', ': "eos_token_id" is "</s>", not a token id or a list of token ids'],
+    ["half a token", '{"eos_token_id": [2, 1.5]}', ': "eos_token_id" is [2,1.5], not a token id'],
+    ["below 0", '{"eos_token_id": -1}', ': "eos_token_id" is -1, not a token id'],
+    ["a list in a list", '{"eos_token_id": [[2]]}', ': "eos_token_id" is [[2]], not a token id'],
+    ["no JSON", "{", " is not valid JSON: "],
+    ["no object", "[]", " does not hold a JSON object."],
+  ])("that are none are refused by file and key: %s", async (_, content, message) => {
+    const model = withGeneration(content);
+    const failing = readModelConfig(model);
+    await expect(failing).rejects.toThrow(ModelFormatError);
+    await expect(failing).rejects.toThrow(`${join(model, "generation_config.json")}${message}`);
+  });
+});
+
+describe("the width of a head", () => {
+  test("that does not come out whole is refused by the keys that config.json has", async () => {
+    const llamaModel = withConfig(folder, llama, { hidden_size: 30, num_attention_heads: 4, head_dim: undefined });
+    await expect(readModelConfig(llamaModel)).rejects.toThrow(
+      `${join(llamaModel, "config.json")}: hidden_size 30 is not a multiple of num_attention_heads 4.`,
+    );
+    const gpt2Model = withConfig(folder, gpt2, { n_embd: 30, n_head: 4 });
+    await expect(readModelConfig(gpt2Model)).rejects.toThrow("config.json: n_embd 30 is not a multiple of n_head 4.");
+    // A width of its own need not share the hidden size out.
+    const own = withConfig(folder, llama, { hidden_size: 30, num_attention_heads: 4, head_dim: 8 });
+    expect((await readModelConfig(own)).headSize).toBe(8);
   });
 });
 

@@ -47,15 +47,7 @@ type Json = Record<string, unknown>;
  * @param text the file's content; @param file its path, for messages
  */
 export function parseModelConfig(text: string, file: string): ModelConfig {
-  let json: Json;
-  try {
-    json = JSON.parse(text) as Json;
-  } catch (error) {
-    throw new ModelFormatError(`${file} is not valid JSON: ${(error as Error).message}.`, { cause: error });
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new ModelFormatError(`${file} does not hold a JSON object.`);
-  }
+  const json = parseObject(text, file);
   const architectures = Array.isArray(json.architectures) ? json.architectures.map(String) : [];
   const name = String(json.model_type ?? architectures[0] ?? "");
   if (name === "") throw new ModelFormatError(`${file} names no architecture: "model_type" is missing.`);
@@ -68,6 +60,34 @@ export function parseModelConfig(text: string, file: string): ModelConfig {
   throw new ModelFormatError(
     `${file}: architecture "${name}"${architectures[0] ? ` (${architectures[0]})` : ""} is not supported; supported are "llama" and "gpt2".`,
   );
+}
+
+/**
+ * The end tokens of a `generation_config.json`; undefined where it names none. Throws ModelFormatError naming the file
+ * and the key unless `eos_token_id` is a token id or a list of them.
+ */
+export function parseEndTokens(text: string, file: string): readonly number[] | undefined {
+  const value = parseObject(text, file).eos_token_id;
+  if (value === undefined || value === null) return undefined;
+  const ids: unknown[] = Array.isArray(value) ? value : [value];
+  if (ids.length === 0) return undefined;
+  if (ids.every((id): id is number => Number.isSafeInteger(id) && (id as number) >= 0)) return ids;
+  throw new ModelFormatError(
+    `${file}: "eos_token_id" is ${JSON.stringify(value)}, not a token id or a list of token ids (whole numbers of at least 0).`,
+  );
+}
+
+function parseObject(text: string, file: string): Json {
+  let json: Json;
+  try {
+    json = JSON.parse(text) as Json;
+  } catch (error) {
+    throw new ModelFormatError(`${file} is not valid JSON: ${(error as Error).message}.`, { cause: error });
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw new ModelFormatError(`${file} does not hold a JSON object.`);
+  }
+  return json;
 }
 
 function llama(read: Keys): ModelConfig {
@@ -92,7 +112,10 @@ function llama(read: Keys): ModelConfig {
     layers: read.count("num_hidden_layers"),
     heads,
     keyValueHeads: read.count("num_key_value_heads", heads),
-    headSize: read.count("head_dim", hiddenSize / heads),
+    headSize:
+      (read.json.head_dim ?? null) === null
+        ? read.headSize("hidden_size", "num_attention_heads")
+        : read.count("head_dim"),
     intermediateSize: read.count("intermediate_size"),
     contextLength: read.count("max_position_embeddings", 2048),
     norm: "rms",
@@ -126,7 +149,7 @@ function gpt2(read: Keys): ModelConfig {
     layers: read.count("n_layer"),
     heads,
     keyValueHeads: heads,
-    headSize: hiddenSize / heads,
+    headSize: read.headSize("n_embd", "n_head"),
     intermediateSize: read.count("n_inner", 4 * hiddenSize),
     contextLength: read.count("n_positions", 1024),
     norm: "layer",
@@ -144,9 +167,6 @@ function gpt2(read: Keys): ModelConfig {
 }
 
 function checked(read: Keys, config: ModelConfig): ModelConfig {
-  if (!Number.isInteger(config.headSize)) {
-    throw read.error(`hidden size ${config.hiddenSize} is not a multiple of ${config.heads} heads`);
-  }
   if (config.heads % config.keyValueHeads !== 0) {
     throw read.error(`${config.heads} query heads are not a multiple of ${config.keyValueHeads} key/value heads`);
   }
@@ -178,6 +198,15 @@ class Keys {
       throw this.error(`"${key}" is ${JSON.stringify(value)}, not a whole number of at least 1`);
     }
     return value;
+  }
+
+  /** Width of one head where the heads share the hidden size out. */
+  headSize(hiddenKey: string, headsKey: string): number {
+    const [hiddenSize, heads] = [this.count(hiddenKey), this.count(headsKey)];
+    if (hiddenSize % heads !== 0) {
+      throw this.error(`${hiddenKey} ${hiddenSize} is not a multiple of ${headsKey} ${heads}`);
+    }
+    return hiddenSize / heads;
   }
 
   positive(key: string, fallback: number): number {

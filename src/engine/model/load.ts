@@ -8,7 +8,7 @@ import type { Device, MemoryCategory } from "../device.ts";
 import { platform } from "../platform/index.ts";
 import { openSafetensors, type SafetensorsFile, writeSafetensors } from "../safetensors.ts";
 import { elementCount, type Tensor } from "../tensor.ts";
-import { type ModelConfig, parseModelConfig } from "./config.ts";
+import { type ModelConfig, parseEndTokens, parseModelConfig } from "./config.ts";
 import { checkpointNaming, ParameterLayout } from "./parameters.ts";
 
 /** Files of a model folder that are copied unchanged beside the trained weights. */
@@ -32,6 +32,10 @@ export interface LoadOptions {
   readonly category?: MemoryCategory;
 }
 
+/**
+ * A model on a device: configuration and f32 weights. `load` throws ModelFormatError for a folder that is no supported
+ * model; `free` gives the memory back.
+ */
 export class Model {
   readonly device: Device;
   readonly config: ModelConfig;
@@ -126,7 +130,13 @@ export class Model {
     }));
   }
 
-  /** Writes a Hugging Face folder: weights in f32 under the names they came with, config and tokenizer beside them. */
+  /**
+   * Writes a Hugging Face folder: weights in f32 under the names they came with, config and tokenizer beside them.
+   * Makes the folder if need be and overwrites files of these names, each of them as a whole or not at all. Tensors are
+   * read one by one while the file is written, so nothing may change the weights meanwhile.
+   *
+   * @throws FileError for what cannot be read or written; DeviceLostError
+   */
   async save(folder: string): Promise<void> {
     await platform.makeFolder(folder);
     for (const name of COMPANIONS) {
@@ -134,7 +144,11 @@ export class Model {
       if ((await platform.exists(from)) !== "file") continue;
       await copyFile(from, platform.joinPath(folder, name));
     }
-    const tensors = await this.readTensors(this.weights);
+    const tensors = [...this.layout.parts()].map(({ name, shape, offset }) => ({
+      name: this.checkpointName(name),
+      shape,
+      data: () => this.device.download({ ...this.weights, offset: 4 * offset, shape }),
+    }));
     await writeSafetensors(platform.joinPath(folder, WEIGHTS_FILE), tensors, { format: "pt" });
   }
 
@@ -155,7 +169,10 @@ async function copyFile(from: string, to: string): Promise<void> {
   }
 }
 
-/** Reads a model folder's `config.json`; a missing folder or file is named. */
+/**
+ * Reads a model folder's `config.json`, and its end tokens from `generation_config.json` where that has them, as Hugging
+ * Face does. Throws FileError for a missing folder, ModelFormatError for a missing config.json and for a malformed file.
+ */
 export async function readModelConfig(folder: string): Promise<ModelConfig> {
   const found = await platform.exists(folder);
   if (found !== "folder") {
@@ -167,7 +184,11 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
   if ((await platform.exists(file)) !== "file") {
     throw new ModelFormatError(`The model folder "${folder}" has no config.json.`);
   }
-  return parseModelConfig(await platform.readText(file), file);
+  const config = parseModelConfig(await platform.readText(file), file);
+  const generationFile = platform.joinPath(folder, "generation_config.json");
+  if ((await platform.exists(generationFile)) !== "file") return config;
+  const eosTokenIds = parseEndTokens(await platform.readText(generationFile), generationFile);
+  return eosTokenIds === undefined ? config : { ...config, eosTokenIds };
 }
 
 async function openWeights(folder: string): Promise<SafetensorsFile> {
