@@ -66,15 +66,18 @@ export async function checkGradients(options: GradientCheckOptions): Promise<Gra
   const maxLength = Math.min(policy.config.contextLength, reference.config.contextLength);
   checkSequences(examples, policy.config.vocabSize, { maxLength, limit: "the model's context of" });
   const batch = packBatch(examples, { mismatched: objective.lossType === "kto", maxLength });
-  const step = new KtoStep({
-    policy,
-    reference,
-    shapes: [batch.packed.shape],
-    maxSize: batch.size,
-    objective,
-    optimizer: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradientNorm: 0 },
-    referencePointScope: "microbatch",
-  });
+  const step = policy.device.allocating(
+    () =>
+      new KtoStep({
+        policy,
+        reference,
+        shapes: [batch.packed.shape],
+        maxSize: batch.size,
+        objective,
+        optimizer: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradientNorm: 0 },
+        referencePointScope: "microbatch",
+      }),
+  );
   try {
     await step.gradients([batch]);
     const metrics = await policy.device.download(step.objective.metrics);

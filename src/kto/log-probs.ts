@@ -15,7 +15,8 @@ import { checkSequences } from "./batch.ts";
  * log model(completion | prompt) in nats, summed over completion tokens, for each sequence in order.
  *
  * @param batchSize sequences computed at once
- * @throws DatasetError for a sequence that the model cannot take
+ * @throws DatasetError for a sequence that the model cannot take, ConfigError for a batch size that is no whole number
+ * of at least 1, AdapterError for a batch that the adapter cannot hold
  */
 export async function completionLogProbs(
   model: Model,
@@ -35,8 +36,10 @@ export async function completionLogProbs(
   const result = new Float64Array(sequences.length);
   if (batches.length === 0) return result;
   const shapes = batches.map((batch) => rowShape(batch));
-  const memory = new PassMemory(device, model.config, shapes, { gradients: false });
-  const sums = device.allocate("scratch", "log-probs", [batchSize]);
+  const { memory, sums } = device.allocating(() => ({
+    memory: new PassMemory(device, model.config, shapes, { gradients: false }),
+    sums: device.allocate("scratch", "log-probs", [batchSize]),
+  }));
   const programs = new Map<string, Program>();
   try {
     for (const [index, batch] of batches.entries()) {

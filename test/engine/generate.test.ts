@@ -8,7 +8,7 @@ import { Model } from "../../src/engine/model/load.ts";
 import type { ReferenceModel } from "../../src/engine/model/reference.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError, NumericError } from "../../src/errors.ts";
-import { sharedDevice } from "../helpers/device.ts";
+import { sharedDevice, withLimits } from "../helpers/device.ts";
 import { float64Fixture, loadModel } from "../helpers/fixtures.ts";
 import { llama as llamaFolder, temporaryFolder, withConfig } from "../helpers/folders.ts";
 
@@ -241,6 +241,15 @@ describe("refusals", () => {
 });
 
 describe("memory", () => {
+  it("a generator that cannot be made leaves nothing behind", async () => {
+    const before = device.memory();
+    await withLimits({ maxBufferSize: 500_000 }, async () => {
+      // Activations of 1024 rows fit, a cache of 32 * 250 * 16 numbers does not.
+      expect(() => new Generator(llama, { maxBatch: 32, maxLength: 250 })).toThrow(/^"key cache 0" needs/);
+    });
+    expect(device.memory()).toEqual(before);
+  });
+
   it("free gives back the cache and all scratch", async () => {
     await generate([[5]], {}); // the model's rotary angles stay
     const before = device.memory();

@@ -4,8 +4,9 @@ import { Random } from "../../src/engine/random.ts";
 import { ConfigError, DatasetError } from "../../src/errors.ts";
 import { checkGradients } from "../../src/kto/gradcheck.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
+import type { ObjectiveOptions } from "../../src/kto/objective.ts";
 import { EPSILON, expectWithin } from "../helpers/compare.ts";
-import { sharedDevice } from "../helpers/device.ts";
+import { sharedDevice, withLimits } from "../helpers/device.ts";
 import { float64Fixture, loadModel, readExamples } from "../helpers/fixtures.ts";
 
 const device = await sharedDevice();
@@ -13,6 +14,7 @@ const model = await loadModel(device, "gpt2", "policy");
 afterAll(() => model.free());
 
 const examples = readExamples("gpt2");
+const objective: ObjectiveOptions = { beta: 0.1, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" };
 
 /** gpt2's context is 64 tokens. */
 const wrong = [
@@ -71,6 +73,14 @@ describe("completionLogProbs", () => {
     expect(await completionLogProbs(model, [])).toEqual(new Float64Array(0));
   });
 
+  it("leaves nothing behind where its memory does not fit", async () => {
+    const before = device.memory();
+    await withLimits({ maxBufferSize: 2000 }, async () => {
+      await expect(completionLogProbs(model, examples, 2)).rejects.toThrow(/needs \d+ bytes .* allows 2000; /);
+    });
+    expect(device.memory()).toEqual(before);
+  });
+
   it.each(wrong)("refuses %s, by its number", async (_, sequence, message) => {
     const error = await completionLogProbs(model, [...examples, sequence]).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(DatasetError);
@@ -83,12 +93,22 @@ describe("completionLogProbs", () => {
 });
 
 describe("checkGradients", () => {
+  it("leaves nothing behind where its memory does not fit", async () => {
+    const before = device.memory();
+    // Activations fit, the arena of gradients does not.
+    await withLimits({ maxBufferSize: 4 * model.layout.size - 256 }, async () => {
+      const failing = checkGradients({ policy: model, reference: model, examples: examples.slice(0, 2), objective });
+      await expect(failing).rejects.toThrow(/^"gradients" needs \d+ bytes/);
+    });
+    expect(device.memory()).toEqual(before);
+  });
+
   it.each(wrong)("refuses %s, by its number", async (_, sequence, message) => {
     const error = await checkGradients({
       policy: model,
       reference: model,
       examples: [...examples, { ...sequence, label: true }],
-      objective: { beta: 0.1, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" },
+      objective,
     }).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(DatasetError);
     expect((error as Error).message).toBe(`Example 6 of 6 ${message}`);

@@ -59,6 +59,10 @@ interface Row {
   readonly slot: number;
 }
 
+/**
+ * Continues prompts with one model, with memory for a fixed number of sequences and tokens. Throws ConfigError for
+ * sizes and options out of range, AdapterError when the memory does not fit; `free` gives it back.
+ */
 export class Generator {
   readonly device: Device;
   readonly model: Model;
@@ -73,7 +77,7 @@ export class Generator {
 
   /**
    * Allocates the cache and scratch for this many sequences. Throws ConfigError if maxLength exceeds the context or
-   * maxBatch is no whole number of at least 1.
+   * maxBatch is no whole number of at least 1, AdapterError if the adapter cannot hold it.
    */
   constructor(model: Model, { maxBatch = 64, maxLength }: GeneratorOptions) {
     const { device, config } = model;
@@ -91,26 +95,33 @@ export class Generator {
     this.#maxLength = maxLength;
     const rows = Math.max(this.#batch, PREFILL_ROWS);
     const shape = this.#shape(rows);
-    this.#activations = new Activations(device, config, [shape], false);
-    this.#head = new HeadBuffers(device, config, [shape], false);
     const kvWidth = config.keyValueHeads * config.headSize;
     const cacheOf = (what: string) =>
       Array.from({ length: config.layers }, (_, layer) =>
         device.allocate("activations", `${what} cache ${layer}`, [this.#batch * maxLength, kvWidth]),
       );
     const u32 = (name: string, dimensions: readonly number[]) => device.allocate("batch", name, dimensions, "u32");
-    this.#inputs = {
-      tokens: u32("tokens", [rows]),
-      positions: u32("positions", [rows]),
-      ranges: u32("ranges", [rows, 4]),
-      cacheRows: u32("cache rows", [rows]),
-      headRows: u32("head rows", [this.#batch]),
-    };
-    this.#cache = { keys: cacheOf("key"), values: cacheOf("value"), rows: this.#inputs.cacheRows };
-    const table = model.parameter(model.headName);
-    this.#logits = rowWindows(table, device.limits.maxStorageBufferBindingSize).map(({ window }) =>
-      device.allocate("scratch", "logits", [this.#batch, window.shape[0] ?? 0]),
-    );
+    const made = device.allocating(() => ({
+      activations: new Activations(device, config, [shape], false),
+      head: new HeadBuffers(device, config, [shape], false),
+      inputs: {
+        tokens: u32("tokens", [rows]),
+        positions: u32("positions", [rows]),
+        ranges: u32("ranges", [rows, 4]),
+        cacheRows: u32("cache rows", [rows]),
+        headRows: u32("head rows", [this.#batch]),
+      },
+      keys: cacheOf("key"),
+      values: cacheOf("value"),
+      logits: rowWindows(model.parameter(model.headName), device.limits.maxStorageBufferBindingSize).map(({ window }) =>
+        device.allocate("scratch", "logits", [this.#batch, window.shape[0] ?? 0]),
+      ),
+    }));
+    this.#activations = made.activations;
+    this.#head = made.head;
+    this.#inputs = made.inputs;
+    this.#cache = { keys: made.keys, values: made.values, rows: made.inputs.cacheRows };
+    this.#logits = made.logits;
   }
 
   #shape(rows: number): RowShape {
