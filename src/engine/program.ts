@@ -114,7 +114,7 @@ export class Program {
   async #prepare(): Promise<void> {
     const { device } = this;
     const dispatches = this.#steps.filter((step) => step.type === "dispatch");
-    await device.compile(new Set(dispatches.map((step) => step.kernel)));
+    const compiled = await Promise.all(dispatches.map((step) => device.compiled(step.kernel)));
     // Equal uniforms share one slot; slots are bound by offset.
     const slots = new Map<string, number>();
     const contents: Uint32Array[] = [];
@@ -137,11 +137,13 @@ export class Program {
       this.#uniforms = device.allocate("uniforms", `${this.name} uniforms`, [all.length], "u32");
       device.upload(this.#uniforms, all);
     }
+    // Scopes are a stack of the device: one that stays open over an await would take another program's errors.
     device.gpu.pushErrorScope("validation");
     for (const [index, step] of dispatches.entries()) {
-      const { pipeline, layout } = await device.compiled(step.kernel);
       const slot = slotOf[index];
-      if (this.#uniforms === undefined || slot === undefined) continue;
+      const made = compiled[index];
+      if (this.#uniforms === undefined || slot === undefined || made === undefined) continue;
+      const { pipeline, layout } = made;
       step.pipeline = pipeline;
       step.group = device.gpu.createBindGroup({
         label: step.kernel.name,

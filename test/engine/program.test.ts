@@ -212,6 +212,19 @@ describe("replay", () => {
     });
   });
 
+  it("programs prepared at once each get their own errors", async () => {
+    await withTensors([[4], [4]], async (program, x, y) => {
+      program.dispatch(increment, { x });
+      const other = new Program(device, "other");
+      other.dispatch(increment, { x: { ...y, offset: 256 * 1000 } }); // far beyond the buffer's end
+      const [good, bad] = await Promise.allSettled([program.prepare(), other.prepare()]);
+      other.dispose();
+      expect(good).toEqual({ status: "fulfilled", value: undefined });
+      expect(bad).toMatchObject({ status: "rejected", reason: { message: expect.stringMatching(/^program other: /) } });
+    });
+    device.check();
+  });
+
   it("prepares once: pipelines are shared, equal numbers share a slot, and dispose gives the slots back", async () => {
     await withTensors(
       [
