@@ -5,7 +5,7 @@
 import { embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
 import type { Device } from "../device.ts";
 import type { Program } from "../program.ts";
-import { reshape, rowWindows, sliceRows, type Tensor } from "../tensor.ts";
+import { rowWindows, sliceRows, type Tensor } from "../tensor.ts";
 import { Activations } from "./activations.ts";
 import {
   type BackwardScratch,
@@ -173,9 +173,4 @@ function recordLookupBackward(
   for (const { first, window } of rowWindows(dTable, program.device.limits.maxStorageBufferBindingSize)) {
     program.dispatch(embeddingBackward, { dy, ...buckets, dTable: window, firstRow: first });
   }
-}
-
-/** A tensor of per-sequence numbers. */
-export function allocateSequences(device: Device, label: string, count: number): Tensor {
-  return reshape(device.allocate("scratch", label, [count]), [count]);
 }
