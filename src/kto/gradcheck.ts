@@ -27,6 +27,7 @@ export interface GradientTensor {
   readonly data: Float32Array;
 }
 
+/** What one microbatch gave on the device; log-ratios and `kl` in nats, per example in the order of the examples. */
 export interface GradientCheck {
   readonly loss: number;
   /** z0, and the mean mismatched log-ratio before the clamp. */

@@ -6,6 +6,7 @@
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { OPTIMIZER_STATE } from "../kernels/reduce.ts";
 
+/** Values by name, as logged: KL and log-probabilities in nats. A metric of what the window does not hold is absent. */
 export type Metrics = Record<string, number>;
 
 /** What the host adds to the device's sums. */

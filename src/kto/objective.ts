@@ -9,7 +9,9 @@ import { reshape, type Tensor } from "../engine/tensor.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../kernels/kto-objective.ts";
 import type { KtoBatch } from "./batch.ts";
 
+/** The method's constants. */
 export interface ObjectiveOptions {
+  /** Scale of log-ratios (nats) in the value function; above 0. */
   readonly beta: number;
   /** lambda_D and lambda_U. */
   readonly desirableWeight: number;

@@ -40,6 +40,10 @@ export interface TrainingStep {
 /** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
 const MOST_VAIN_STEPS = 10;
 
+/**
+ * A training run, made by `KtoTrainer.create`: iterating runs one update after another and throws NumericError where
+ * gradients are not finite update after update. `free` gives all device memory back but the given models'.
+ */
 export class KtoTrainer implements AsyncIterable<TrainingStep> {
   readonly policy: Model;
   readonly options: TrainerOptions;

@@ -214,9 +214,10 @@ describe("replay", () => {
 
   it("programs prepared at once each get their own errors", async () => {
     await withTensors([[4], [4]], async (program, x, y) => {
-      program.dispatch(increment, { x });
+      for (let i = 0; i < 2; i++) program.dispatch(increment, { x });
       const other = new Program(device, "other");
       other.dispatch(increment, { x: { ...y, offset: 256 * 1000 } }); // far beyond the buffer's end
+      for (let i = 0; i < 2; i++) other.dispatch(increment, { x: y }); // so that it is ready after the good one
       const [good, bad] = await Promise.allSettled([program.prepare(), other.prepare()]);
       other.dispose();
       expect(good).toEqual({ status: "fulfilled", value: undefined });
