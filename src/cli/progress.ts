@@ -36,7 +36,7 @@ export function renderProgress(progress: Progress, width = Number.POSITIVE_INFIN
   const left = secondsLeft === undefined ? [] : [`${formatDuration(secondsLeft)} left`];
   const speed = tokensPerSecond === undefined ? [] : [`${formatCount(tokensPerSecond)} tokens/s`];
   const line = (count: number, long: boolean, tail: readonly string[]): string => {
-    const kept = shown.slice(0, count);
+    const kept = Object.keys(metrics).length === 0 ? [] : shown.slice(0, count); // none before the first logging step
     const fields = readingOrder.flatMap((metric) => {
       const field = kept.find((candidate) => candidate.metric === metric);
       return field === undefined ? [] : [`${long ? metric : field.short} ${formatMetric(metric, metrics[metric])}`];

@@ -27,19 +27,22 @@ export const trainCommand = command({
   run: runTrain,
 });
 
+const METRICS_FILE = "metrics.jsonl";
+
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   const { loadExamples, loadModels, platform, requirePairs, withDevice } = await import("./session.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
   const { output_dir } = config;
   // Before any work: a run must not end in a folder that cannot be written.
   await platform.checkWritable(output_dir);
-  const present = await platform.list(output_dir);
+  // The metrics of a run that was broken off hold nothing that another run could spoil.
+  const present = (await platform.list(output_dir)).filter((name) => name !== METRICS_FILE);
   if (present.length > 0 && !config.overwrite_output_dir) {
     throw new ConfigError(
       `output_dir "${output_dir}" is not empty (it holds ${present[0]}${present.length > 1 ? ", …" : ""}); choose another folder or set overwrite_output_dir true.`,
     );
   }
-  const metricsFile = platform.joinPath(output_dir, "metrics.jsonl");
+  const metricsFile = platform.joinPath(output_dir, METRICS_FILE);
   await withDevice(config, output, async (device) => {
     const sameModel = config.ref_model_name_or_path === config.model_name_or_path;
     const { policy, reference } = await loadModels(

@@ -246,6 +246,32 @@ export const trainerOptions = ktoOptions.pick(
 /** What `parseKtoConfig` knows beyond the schema: TRL's other options and the names of other products. */
 export const ktoParseContext: ParseContext = { foreign: foreignTrlOptions, otherProducts: otherProductsNames };
 
+/** The options that kernels compute with. */
+const float32Options = [
+  "beta",
+  "desirable_weight",
+  "undesirable_weight",
+  "learning_rate",
+  "weight_decay",
+  "adam_beta1",
+  "adam_beta2",
+  "adam_epsilon",
+  "max_grad_norm",
+] as const;
+
+/** @throws ConfigError for a value that overflows in 32 bits, or that is lost there (a positive one that becomes 0) */
+export function checkFloat32(options: TrainerOptions, where?: (name: string) => string): void {
+  for (const name of float32Options) {
+    const value = options[name];
+    if (typeof value !== "number") continue;
+    const rounded = Math.fround(value);
+    if (Number.isFinite(rounded) && (value === 0 || Math.abs(rounded) >= 2 ** -126)) continue;
+    throw new ConfigError(
+      `option "${name}"${where?.(name) ?? ""} is ${value}, which 32-bit floating point cannot hold; its numbers lie between 1.2e-38 and 3.4e38.`,
+    );
+  }
+}
+
 /**
  * Checks options and fills in the defaults. Names may be aliases and in kebab-case; values may be text, as from a
  * command line or YAML ("true", "yes", "1e-4", "none").
@@ -256,6 +282,7 @@ export const ktoParseContext: ParseContext = { foreign: foreignTrlOptions, other
 export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?: (name: string) => string): KtoConfig {
   const context = where === undefined ? ktoParseContext : { ...ktoParseContext, where };
   const config = parseOptions(ktoOptions, input, context);
+  checkFloat32(config, where);
   if (config.per_device_train_batch_size < 2 && config.loss_type === "kto") {
     throw new ConfigError(
       `option "per_device_train_batch_size"${where?.("per_device_train_batch_size") ?? ""} is 1, but the reference point is measured on mismatched pairs, each prompt with the completion of another row, and a microbatch of one row has none: use at least 2.`,

@@ -5,11 +5,12 @@
 import { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
-import { ConfigError, NumericError } from "../errors.ts";
+import { ConfigError, DatasetError, NumericError } from "../errors.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, type BatchOptions, batchShape, checkSequences, type KtoBatch, packBatch } from "./batch.ts";
-import { ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
+import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
+import { completionLogProbs } from "./log-probs.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
@@ -40,6 +41,9 @@ export interface TrainingStep {
 /** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
 const MOST_VAIN_STEPS = 10;
 
+/** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
+const MOST_STEPS_LOOKED_AT = 20_000;
+
 /**
  * A training run, made by `KtoTrainer.create`: iterating runs one update after another and throws NumericError where
  * gradients are not finite update after update. `free` gives all device memory back but the given models'.
@@ -68,6 +72,8 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   #windowMs = 0;
   #runningSince = 0;
   #skipped = 0;
+  #iterating = false;
+  #freed = false;
   /** Updates since the last window in which one was possible. */
   #vainSteps = 0;
 
@@ -75,6 +81,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     const { policy, examples } = inputs;
     this.policy = policy;
     this.options = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
+    checkFloat32(this.options);
     this.#examples = examples;
     this.weights = solveWeights(this.options.desirable_weight, this.options.undesirable_weight, examples);
     const contexts = [policy, inputs.reference ?? policy].map(({ config }) => config.contextLength);
@@ -132,6 +139,15 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
         "The reference is the policy itself, so every log-ratio would stay 0; load the reference as a model of its own, or leave it out for a frozen copy.",
       );
     }
+    if (inputs.reference !== undefined && inputs.reference.device !== inputs.policy.device) {
+      throw new ConfigError("The reference lies on another device than the policy; load both on one device.");
+    }
+    const unlabelled = inputs.examples.findIndex(({ label }) => typeof label !== "boolean");
+    if (unlabelled >= 0) {
+      throw new DatasetError(
+        `Example ${unlabelled + 1} of ${inputs.examples.length} has the label ${JSON.stringify(inputs.examples[unlabelled]?.label)}; it must be true (thumbs up) or false.`,
+      );
+    }
     const { device } = inputs.policy;
     const trainer = device.allocating(() => new KtoTrainer(inputs));
     try {
@@ -173,8 +189,9 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       .map((rows) => rows.map((row) => this.#examples[row]).filter((row) => row !== undefined));
   }
 
-  /** Every shape class of the run. */
+  /** Every shape class of the run or, where looking at every step would take long, one that holds them all. */
   #shapes(): RowShape[] {
+    if (this.totalSteps > MOST_STEPS_LOOKED_AT) return [this.#largestShape()];
     const shapes = new Map<string, RowShape>();
     for (let step = 0; step < this.totalSteps; step++) {
       for (const examples of this.#stepExamples(step)) {
@@ -185,6 +202,25 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     return [...shapes.values()];
   }
 
+  /** A shape that holds any microbatch: of the longest examples, and of those with the longest completions. */
+  #largestShape(): RowShape {
+    const longest = (length: (example: BatchExample) => number) =>
+      [...this.#examples].sort((a, b) => length(b) - length(a)).slice(0, this.options.per_device_train_batch_size);
+    const [byTotal, byCompletion] = [
+      longest(({ promptIds, completionIds }) => promptIds.length + completionIds.length),
+      longest(({ completionIds }) => completionIds.length),
+    ].map((examples) => batchShape(examples, { ...this.#batchOptions, maxLength: Number.POSITIVE_INFINITY }));
+    if (byTotal === undefined || byCompletion === undefined) throw new Error("no examples");
+    const most = (key: keyof RowShape) => Math.max(byTotal[key], byCompletion[key]);
+    return {
+      gradientRows: most("gradientRows"),
+      branchRows: most("branchRows"),
+      gradientHeadRows: most("gradientHeadRows"),
+      branchHeadRows: most("branchHeadRows"),
+      sequences: most("sequences"),
+    };
+  }
+
   #pack(step: number): KtoBatch[] {
     return step < this.totalSteps
       ? this.#stepExamples(step).map((examples) => packBatch(examples, this.#batchOptions))
@@ -193,6 +229,17 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
 
   /** Runs the updates that are left; may be left and entered again. */
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainingStep> {
+    if (this.#freed) throw new ConfigError("The trainer was freed; create another one.");
+    if (this.#iterating) throw new ConfigError("The trainer is iterated already; leave that loop first.");
+    this.#iterating = true;
+    try {
+      yield* this.#steps();
+    } finally {
+      this.#iterating = false;
+    }
+  }
+
+  async *#steps(): AsyncGenerator<TrainingStep> {
     const { device } = this.policy;
     let batches = this.#pack(this.#done);
     while (this.#done < this.totalSteps) {
@@ -238,7 +285,9 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     });
     const skipped = (metrics.skipped_steps ?? 0) - this.#skipped;
     this.#vainSteps = skipped < this.#windowSteps ? 0 : this.#vainSteps + skipped;
-    if (this.#vainSteps >= Math.min(MOST_VAIN_STEPS, this.totalSteps)) {
+    // At the end of a run nothing is left to recover in: two in a row are enough there.
+    const most = this.#done === this.totalSteps ? 2 : MOST_VAIN_STEPS;
+    if (this.#vainSteps >= Math.min(most, this.totalSteps)) {
       throw new NumericError(
         `The gradients were not finite in any of the ${this.#vainSteps} updates up to step ${this.#done}, so the model no longer changes; lower learning_rate, or look for damaged weights.`,
       );
@@ -251,13 +300,25 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     return metrics;
   }
 
-  /** Writes the policy as a Hugging Face folder. */
+  /**
+   * Writes the policy as a Hugging Face folder; see `Model.save`.
+   *
+   * @throws NumericError, before anything is written, when the policy no longer gives finite log-probabilities
+   */
   async save(folder: string): Promise<void> {
+    // The last update's gradients were finite before it, which says nothing of the weights after it.
+    const logProbs = await completionLogProbs(this.policy, this.#examples.slice(0, 1), 1);
+    if (!logProbs.every(Number.isFinite)) {
+      throw new NumericError(
+        "The model is not saved: its log-probabilities are not finite numbers any more, so the training diverged; lower learning_rate.",
+      );
+    }
     await this.policy.save(folder);
   }
 
   /** Gives back all device memory of the run; the policy stays loaded. */
   free(): void {
+    this.#freed = true;
     this.step.free();
     this.#ownReference?.free();
   }

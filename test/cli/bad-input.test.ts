@@ -242,7 +242,37 @@ describe("a model folder that cannot be used", () => {
     [
       "mathematics that is not implemented",
       () => withConfig(folder, llama, { rope_scaling: { rope_type: "yarn", factor: 4 } }),
-      /config\.json: "rope_scaling" of type "yarn" is not supported/,
+      /config\.json: "rope_scaling" is \{"rope_type":"yarn","factor":4\}, and scaling is not supported/,
+    ],
+    [
+      "rotary scaling under its older name, in its newer place",
+      () => withConfig(folder, llama, { rope_parameters: { type: "linear", factor: 4 } }),
+      /config\.json: "rope_parameters" is \{"type":"linear".*scaling is not supported/,
+    ],
+    [
+      "rotary parameters that are a list",
+      () => withConfig(folder, llama, { rope_parameters: [] }),
+      /config\.json: "rope_parameters" is \[\], not an object/,
+    ],
+    [
+      "a nested rope_theta that is text",
+      () => withConfig(folder, llama, { rope_parameters: { rope_theta: "500000" } }),
+      /config\.json: "rope_theta" is "500000", not a number above 0/,
+    ],
+    [
+      "an epsilon that 32 bits cannot hold",
+      () => withConfig(folder, llama, { rms_norm_eps: 1e-300 }),
+      /config\.json: "rms_norm_eps" is 1e-300, not a number above 0 that 32-bit floating point can hold/,
+    ],
+    [
+      "a context of one token",
+      () => withConfig(folder, llama, { max_position_embeddings: 1 }),
+      /config\.json: a context of 1 token leaves no room/,
+    ],
+    [
+      "an end token that is text",
+      () => withConfig(folder, llama, { eos_token_id: "2" }),
+      /config\.json: "eos_token_id" is "2", not a token id/,
     ],
     [
       "layers beyond all measure",
@@ -397,6 +427,29 @@ describe("a model folder that cannot be used", () => {
 });
 
 describe("numbers that overflow", () => {
+  test.each([
+    ["a learning rate that ruins the weights in the only update", ["learning_rate=1e38", "max_steps=1"]],
+    ["one that ruins all later updates", ["learning_rate=1e30", "max_steps=3"]],
+  ])("%s: no model is written", async (_, options) => {
+    const out = freshPath(folder, "out");
+    const words = ["--model", llama, "--dataset", feedback, "--output_dir", out, "lr_scheduler_type=constant"];
+    const { code, stdout, stderr } = await quietly("train", ...words, ...options);
+    expect([code, stdout]).toEqual([exit.numbers, ""]);
+    expect(stderr).toMatch(/\nerror: [^\n]*lower learning_rate[^\n]*\n$/);
+    expect(existsSync(join(out, "model.safetensors"))).toBe(false);
+  });
+
+  test.each(["beta", "desirable_weight", "learning_rate", "adam_epsilon"])(
+    "an option %s that 32 bits cannot hold",
+    async (name) => {
+      for (const value of ["1e300", "1e-300"]) {
+        const words = ["--model", llama, "--dataset", feedback, "--output_dir", freshPath(folder, "out")];
+        const sentence = new RegExp(`option "${name}" is 1e[+-]300, which 32-bit floating point cannot hold`);
+        expectRefusal(await quietly("train", ...words, `${name}=${value}`), exit.options, sentence);
+      }
+    },
+  );
+
   /** Every weight is finite, but the logits are not. */
   const overflowing = (model: string) =>
     withWeights(folder, model, (header, data) => {

@@ -578,3 +578,41 @@ describe("what a run does not use is counted", () => {
     }
   });
 });
+
+describe("misuse", () => {
+  it("a second loop beside the first, and any loop after free, are refused", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const trainer = await KtoTrainer.create({ policy, reference, examples: randomExamples(4, 5) });
+    for await (const _ of trainer) {
+      await expect(advance(trainer, 1)).rejects.toThrow(ConfigError);
+      break;
+    }
+    expect(await advance(trainer, 1)).toHaveLength(1); // the first was left
+    trainer.free();
+    await expect(advance(trainer, 1)).rejects.toThrow(/was freed/);
+    policy.free();
+  });
+
+  it("examples without a label are refused by number", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const examples = randomExamples(4, 5).map((row, i) => (i === 2 ? { ...row, label: "false" as never } : row));
+    await expect(KtoTrainer.create({ policy, reference, examples })).rejects.toThrow(
+      /^Example 3 of 4 has the label "false"/,
+    );
+    policy.free();
+  });
+
+  it("millions of updates start at once, with room for every microbatch", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const options = { max_steps: 5_000_000, per_device_train_batch_size: 3, logging_steps: 1000 };
+    const started = performance.now();
+    const trainer = await KtoTrainer.create({ policy, reference, examples: randomExamples(40, 6), options });
+    try {
+      expect(performance.now() - started).toBeLessThan(2000);
+      expect(await advance(trainer, 14)).toHaveLength(14); // an epoch: the longest rows come by
+    } finally {
+      trainer.free();
+      policy.free();
+    }
+  });
+});

@@ -49,7 +49,8 @@ type Json = Record<string, unknown>;
 export function parseModelConfig(text: string, file: string): ModelConfig {
   const json = parseObject(text, file);
   const architectures = Array.isArray(json.architectures) ? json.architectures.map(String) : [];
-  const name = String(json.model_type ?? architectures[0] ?? "");
+  const type = json.model_type ?? architectures[0] ?? "";
+  const name = typeof type === "string" ? type : JSON.stringify(type);
   if (name === "") throw new ModelFormatError(`${file} names no architecture: "model_type" is missing.`);
   const read = new Keys(json, file);
   if (json.quantization_config !== undefined && json.quantization_config !== null) {
@@ -67,7 +68,11 @@ export function parseModelConfig(text: string, file: string): ModelConfig {
  * and the key unless `eos_token_id` is a token id or a list of them.
  */
 export function parseEndTokens(text: string, file: string): readonly number[] | undefined {
-  const value = parseObject(text, file).eos_token_id;
+  return endTokens(parseObject(text, file), file);
+}
+
+function endTokens(json: Json, file: string): readonly number[] | undefined {
+  const value = json.eos_token_id;
   if (value === undefined || value === null) return undefined;
   const ids: unknown[] = Array.isArray(value) ? value : [value];
   if (ids.length === 0) return undefined;
@@ -94,17 +99,10 @@ function llama(read: Keys): ModelConfig {
   const hiddenSize = read.count("hidden_size");
   const heads = read.count("num_attention_heads");
   read.refuse("hidden_act", "silu");
-  if (read.json.rope_scaling !== undefined && read.json.rope_scaling !== null) {
-    const scaling = read.json.rope_scaling as Json;
-    const kind = String(scaling.rope_type ?? scaling.type ?? "?");
-    if (kind !== "default") throw read.error(`"rope_scaling" of type "${kind}" is not supported yet`);
-  }
-  const ropeParameters = read.json.rope_parameters as Json | undefined;
-  if (ropeParameters && String(ropeParameters.rope_type ?? "default") !== "default") {
-    throw read.error(`"rope_parameters" of type "${String(ropeParameters.rope_type)}" is not supported yet`);
-  }
+  read.refuseScaling("rope_scaling", false);
+  read.refuseScaling("rope_parameters", true);
   const attentionBias = read.flag("attention_bias", false);
-  const nestedTheta = ropeParameters?.rope_theta;
+  const nested = new Keys((read.json.rope_parameters ?? {}) as Json, read.file);
   return checked(read, {
     modelType: "llama",
     vocabSize: read.count("vocab_size"),
@@ -121,7 +119,7 @@ function llama(read: Keys): ModelConfig {
     norm: "rms",
     normEpsilon: read.positive("rms_norm_eps", 1e-6),
     position: "rope",
-    ropeTheta: typeof nestedTheta === "number" ? nestedTheta : read.positive("rope_theta", 10000),
+    ropeTheta: nested.positive("rope_theta", read.positive("rope_theta", 10000)),
     mlp: "swiglu",
     qkvBias: attentionBias,
     outputBias: attentionBias,
@@ -173,6 +171,7 @@ function checked(read: Keys, config: ModelConfig): ModelConfig {
   if (config.position === "rope" && config.headSize % 2 !== 0) {
     throw read.error(`rotary positions need an even head size, not ${config.headSize}`);
   }
+  if (config.contextLength < 2) throw read.error("a context of 1 token leaves no room for a prompt and a completion");
   return config;
 }
 
@@ -211,8 +210,10 @@ class Keys {
 
   positive(key: string, fallback: number): number {
     const value = this.json[key] ?? fallback;
-    if (typeof value !== "number" || !(value > 0) || !Number.isFinite(value)) {
-      throw this.error(`"${key}" is ${JSON.stringify(value)}, not a number above 0`);
+    if (typeof value !== "number" || !(Math.fround(value) > 0) || !Number.isFinite(Math.fround(value))) {
+      throw this.error(
+        `"${key}" is ${JSON.stringify(value)}, not a number above 0 that 32-bit floating point can hold`,
+      );
     }
     return value;
   }
@@ -221,6 +222,18 @@ class Keys {
     const value = this.json[key] ?? fallback;
     if (typeof value !== "boolean") throw this.error(`"${key}" is ${JSON.stringify(value)}, not true or false`);
     return value;
+  }
+
+  /** Throws unless rotary scaling is absent or of the type "default"; the type may be left out of `rope_parameters`. */
+  refuseScaling(key: string, typeOptional: boolean): void {
+    const value = this.json[key] ?? null;
+    if (value === null) return;
+    if (typeof value !== "object" || Array.isArray(value)) {
+      throw this.error(`"${key}" is ${JSON.stringify(value)}, not an object`);
+    }
+    const { rope_type, type } = value as Json;
+    const kind = rope_type ?? type ?? (typeOptional ? "default" : undefined);
+    if (kind !== "default") throw this.error(`"${key}" is ${JSON.stringify(value)}, and scaling is not supported yet`);
   }
 
   /** Throws unless the key is absent or holds the one value that is implemented. */
@@ -232,10 +245,10 @@ class Keys {
   }
 
   specialTokens(): { bosTokenId: number | undefined; eosTokenIds: number[] } {
-    const eos = this.json.eos_token_id;
+    const bos = this.json.bos_token_id;
     return {
-      bosTokenId: typeof this.json.bos_token_id === "number" ? this.json.bos_token_id : undefined,
-      eosTokenIds: (Array.isArray(eos) ? eos : [eos]).filter((id): id is number => typeof id === "number"),
+      bosTokenId: typeof bos === "number" ? bos : undefined,
+      eosTokenIds: [...(endTokens(this.json, this.file) ?? [])],
     };
   }
 }

@@ -2,7 +2,7 @@
  * A model on the device: its configuration, its weights in one arena, the folder that it came from. Reads and writes
  * Hugging Face folders (config.json, model.safetensors in f32, tokenizer files carried along).
  */
-import { FileError, ModelFormatError } from "../../errors.ts";
+import { FileError, ModelFormatError, NumericError } from "../../errors.ts";
 import { ropeTable } from "../../kernels/rope.ts";
 import type { Device, MemoryCategory } from "../device.ts";
 import { platform } from "../platform/index.ts";
@@ -135,7 +135,8 @@ export class Model {
    * Makes the folder if need be and overwrites files of these names, each of them as a whole or not at all. Tensors are
    * read one by one while the file is written, so nothing may change the weights meanwhile.
    *
-   * @throws FileError for what cannot be read or written; DeviceLostError
+   * @throws FileError for what cannot be read or written; NumericError for weights that are not finite, before anything
+   * of that file is in place; DeviceLostError
    */
   async save(folder: string): Promise<void> {
     await platform.makeFolder(folder);
@@ -147,7 +148,14 @@ export class Model {
     const tensors = [...this.layout.parts()].map(({ name, shape, offset }) => ({
       name: this.checkpointName(name),
       shape,
-      data: () => this.device.download({ ...this.weights, offset: 4 * offset, shape }),
+      data: async () => {
+        const data = await this.device.download({ ...this.weights, offset: 4 * offset, shape });
+        const at = firstNotFinite(data);
+        if (at < 0) return data;
+        throw new NumericError(
+          `The model cannot be saved: its "${this.checkpointName(name)}" holds ${data[at]}, so the training diverged; lower learning_rate.`,
+        );
+      },
     }));
     await writeSafetensors(platform.joinPath(folder, WEIGHTS_FILE), tensors, { format: "pt" });
   }
@@ -242,11 +250,16 @@ function checkTensors(config: ModelConfig, file: SafetensorsFile): { prefix: str
 
 /** One weight that is not a number makes every log-probability one. */
 function checkFinite(path: string, name: string, data: Float32Array): void {
-  let zero = 0;
-  for (let i = 0; i < data.length; i++) zero += 0 * (data[i] as number);
-  if (zero === 0) return;
-  const at = data.findIndex((value) => !Number.isFinite(value));
+  const at = firstNotFinite(data);
+  if (at < 0) return;
   throw new ModelFormatError(
     `${path}: tensor "${name}" holds ${data[at]} (element ${at}); the file is damaged, or the training that wrote it diverged.`,
   );
+}
+
+/** Place of the first NaN or infinity, or -1. */
+function firstNotFinite(data: Float32Array): number {
+  let zero = 0;
+  for (let i = 0; i < data.length; i++) zero += 0 * (data[i] as number);
+  return zero === 0 ? -1 : data.findIndex((value) => !Number.isFinite(value));
 }
