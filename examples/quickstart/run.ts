@@ -81,12 +81,14 @@ async function main(): Promise<boolean> {
       `Training  KTO, ${trainer.totalSteps} updates of ${training.per_device_train_batch_size} rows, beta ${training.beta}, learning rate ${training.learning_rate}, weight of a thumb up ${weights.desirable.toFixed(2)}, of a thumb down ${weights.undesirable.toFixed(2)}\n`,
     );
     const curve: { step: number; metrics: Metrics }[] = [];
+    const trainingStarted = performance.now();
     for await (const { step, totalSteps, metrics = {} } of trainer) {
       curve.push({ step, metrics });
       const recent = (name: string) => number(meanOfTen(curve, curve.length - 1, name));
       const line = `update ${String(step).padStart(3)} of ${totalSteps}   loss ${recent("loss")}   reward of thumbs up ${recent("rewards/chosen")}, of thumbs down ${recent("rewards/rejected")}   margin ${recent("rewards/margins")}`;
-      if (step % 10 === 0) say(line);
-      else tell(line);
+      const left = Math.ceil((((performance.now() - trainingStarted) / step) * (totalSteps - step)) / 1000);
+      if (step % 10 === 0) say(`${line}   ${left} s left`);
+      else tell(`${line}   ${left} s left`);
     }
     await trainer.save(folder);
     trainer.free();
@@ -110,7 +112,7 @@ async function main(): Promise<boolean> {
       `Another story     npx kto generate --model ${shown} --prompt "One day, a girl found a dragon." --seed 3 --max_new_tokens 100`,
     );
     say(
-      `Your own feedback npx kto train --model ${relative(process.cwd(), modelFolder)} --dataset FILE --output_dir my-model`,
+      `The same by hand  npx kto train --model ${relative(process.cwd(), modelFolder)} --dataset ${relative(process.cwd(), feedbackFile)} --output_dir out/my-model --learning_rate 5e-4 --desirable_weight auto --max_steps 30`,
     );
     say(`\n${Math.round(json.seconds)} seconds on ${device.description}.`);
 

@@ -169,6 +169,23 @@ describe("kto gradcheck", () => {
     expect(named?.error).toBeGreaterThan(worst.error - 2 ** -24);
   });
 
+  test.each([
+    [
+      "a lone key has no gradient but f32's rounding",
+      [
+        { prompt_ids: [5], completion_ids: [7], label: true },
+        { prompt_ids: [6], completion_ids: [9], label: false },
+      ],
+    ],
+    [
+      "the gradients of two rows cancel",
+      [true, false].map((label) => ({ prompt_ids: [5, 6], completion_ids: [7, 8], label })),
+    ],
+  ])("%s: passes", async (_, rows) => {
+    const dataset = fileIn(folder, "rows.jsonl", jsonl(rows));
+    await succeed("gradcheck", "--model", `${fixtures}/llama/policy`, "--dataset", dataset, "--log_level", "error");
+  });
+
   test("a tolerance that is not met: the object says so, the sentence names the parameter, the exit code is 8", async () => {
     const words = ["gradcheck", ...modelsAndData("llama"), "--tolerance", "1e-12", "--json", "--log_level", "error"];
     const { code, stdout, stderr } = await kto(...words);
