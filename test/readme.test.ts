@@ -65,3 +65,15 @@ test("the commands of its table are those of the program, and its exit codes tho
   const documented = [...readme.matchAll(/^\| (\d+) \|/gm)].map(([, code]) => Number(code));
   expect(documented).toEqual([0, 1, ...codes.sort((a, b) => a - b)]);
 });
+
+test("the run that it shows is one of the present quickstart", () => {
+  const source = readFileSync(join(root, "examples/quickstart/run.ts"), "utf8");
+  const number = (name: string) => new RegExp(`${name}: ([\\d.e-]+)`).exec(source)?.[1];
+  const rows = number("per_device_train_batch_size");
+  expect(readme).toContain(
+    `${number("max_steps")} updates of ${rows} rows, beta ${number("beta")}, learning rate ${Number(number("learning_rate"))},`,
+  );
+  const words = /update [^\n]*?loss[^\n]*/.exec(readme)?.[0].match(/[a-z][a-z ]*[a-z]/g) ?? [];
+  expect(words.length).toBeGreaterThan(5);
+  for (const word of words) expect(source).toContain(word);
+});
