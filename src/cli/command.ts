@@ -1,19 +1,13 @@
 /** What a command of `kto` consists of; `program.ts` lists them, prints their help and runs them. */
 import type * as z from "zod";
 import type { ParseContext } from "../kto/parse-options.ts";
-import type { Output } from "./output.ts";
+import type { Output, OutputOptions } from "./output.ts";
 
 /** Options as they were written, by canonical name, and where each was written. */
 export interface OptionInput {
   readonly values: Readonly<Record<string, unknown>>;
   /** "" for the command line, " in run.yaml" for a file. */
   readonly where: (name: string) => string;
-}
-
-/** What every command's options hold, so that `main` can set up its output. */
-export interface CommonOptions {
-  readonly json: boolean;
-  readonly log_level: "debug" | "info" | "warning" | "error";
 }
 
 export interface Command {
@@ -25,11 +19,11 @@ export interface Command {
   readonly schema: z.ZodObject;
   readonly context: ParseContext;
   /** Checks the options and runs; throws a KtoError, whose exit code is the command's. */
-  readonly execute: (input: OptionInput, openOutput: (options: CommonOptions) => Output) => Promise<void>;
+  readonly execute: (input: OptionInput, openOutput: (options: OutputOptions) => Output) => Promise<void>;
 }
 
 /** Ties a command's options to its body, so that the body gets them typed and checked. */
-export function command<Options extends CommonOptions>(definition: {
+export function command<Options extends OutputOptions>(definition: {
   name: string;
   summary: string;
   examples: readonly string[];

@@ -3,7 +3,6 @@
  * line out of the way of other lines on stderr.
  */
 import pc from "picocolors";
-import type { CommonOptions } from "./command.ts";
 
 /** The part of a Node stream that is used; tests give their own. */
 export interface TextStream {
@@ -25,6 +24,12 @@ export interface LiveLine {
 
 const levels = ["debug", "info", "warning", "error"] as const;
 
+/** What every command's options hold. */
+export interface OutputOptions {
+  readonly json: boolean;
+  readonly log_level: (typeof levels)[number];
+}
+
 export class Output {
   readonly streams: Streams;
   /** Whether results are wanted as JSON. */
@@ -32,7 +37,7 @@ export class Output {
   readonly #level: number;
   #live: LiveLine | undefined;
 
-  constructor(streams: Streams, options: CommonOptions) {
+  constructor(streams: Streams, options: OutputOptions) {
     this.streams = streams;
     this.json = options.json;
     this.#level = levels.indexOf(options.log_level);
