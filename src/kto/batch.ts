@@ -11,15 +11,10 @@ import {
   rowShape,
 } from "../engine/model/rows.ts";
 import { DatasetError } from "../errors.ts";
-import { mismatchedPairs } from "./sampler.ts";
+import { mismatchedPairs, type SampledRow } from "./sampler.ts";
 
-/** What a batch needs of an example. */
-export interface BatchExample {
-  readonly promptIds: ArrayLike<number>;
-  readonly completionIds: ArrayLike<number>;
-  /** Thumbs up. */
-  readonly label: boolean;
-}
+/** What a batch needs of an example: the same as sampling does. */
+export type BatchExample = SampledRow;
 
 export interface KtoBatch {
   /** m. */

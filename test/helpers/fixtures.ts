@@ -24,6 +24,7 @@ export interface Expected {
   kl_reference_logps: number[];
   log_ratio: number[];
   kl_log_ratio: number[];
+  value: number[];
   gradient_norm: number;
   adamw: {
     learning_rate: number;

@@ -12,35 +12,12 @@ import { type AdamwState, adamwStep } from "../../src/kernels/reference/adamw.ts
 import { at } from "../../src/kernels/reference/elements.ts";
 import { clipScale } from "../../src/kernels/reference/reduce.ts";
 import { ktoReferenceGradient } from "../../src/kto/reference-gradient.ts";
+import type { Expected } from "../helpers/fixtures.ts";
 import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
 import { centralDifferences, relativeError } from "./central-differences.ts";
 
 const fixtures = fileURLToPath(new URL("../fixtures/", import.meta.url));
 const stories = fileURLToPath(new URL("../../examples/quickstart/model/", import.meta.url));
-
-interface Expected {
-  hyperparameters: { beta: number; desirable_weight: number; undesirable_weight: number };
-  loss: number;
-  kl: number;
-  kl_unclamped: number;
-  policy_logps: number[];
-  reference_logps: number[];
-  kl_policy_logps: number[];
-  kl_reference_logps: number[];
-  log_ratio: number[];
-  kl_log_ratio: number[];
-  value: number[];
-  gradient_norm: number;
-  adamw: {
-    learning_rate: number;
-    adam_beta1: number;
-    adam_beta2: number;
-    adam_epsilon: number;
-    weight_decay: number;
-    max_grad_norm: number;
-    steps: { loss: number; kl: number; grad_norm: number; log_ratio: number[] }[];
-  };
-}
 
 function readJson<T>(path: string): T {
   return JSON.parse(readFileSync(path, "utf8")) as T;
