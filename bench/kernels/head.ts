@@ -28,17 +28,26 @@ export const headCases: readonly BenchmarkCase[] = [64, 256].flatMap((width) => 
     quick: false,
     record: (bench: BenchmarkMemory, program: Program) => {
       const forward = recordForward(bench, program, width);
-      recordBackward(bench, program, width, forward);
-      return forward.check;
+      const check = recordBackward(bench, program, width, forward);
+      return async () => {
+        await forward.check();
+        await check();
+      };
     },
   },
 ]);
+
+/** Some rows, first and last among them, that are compared with float64. */
+const CHECKED_ROWS = [0, 100, ROWS - 1];
 
 interface Forward {
   readonly hidden: Tensor;
   readonly table: Tensor;
   readonly targets: Tensor;
   readonly logSumExp: Tensor;
+  /** In float64: the logits of a row and their log-sum-exp; the table's values; the target of a row. */
+  readonly exact: (row: number) => { logits: Float64Array; logSumExp: number; target: number };
+  readonly tableValues: Float32Array;
   readonly check: () => Promise<void>;
 }
 
@@ -64,23 +73,33 @@ function recordForward(bench: BenchmarkMemory, program: Program, width: number):
   const logProbs = bench.zeros(ROWS);
   const logSumExp = bench.zeros(ROWS);
   program.dispatch(logSoftmaxGatherCombine, { partials, targetLogits, logProbs, logSumExp });
+  const exact = (row: number) => {
+    const logits = Float64Array.from({ length: VOCABULARY }, (_, id) => {
+      let sum = 0;
+      for (let c = 0; c < width; c++)
+        sum += (hidden.values[row * width + c] ?? 0) * (table.values[id * width + c] ?? 0);
+      return sum;
+    });
+    const logSumExp = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
+    return { logits, logSumExp, target: ids[row] ?? 0 };
+  };
   const check = async () => {
     const found = await device.download(logProbs);
-    for (const row of [0, 100, ROWS - 1]) {
-      const logits = Float64Array.from({ length: VOCABULARY }, (_, id) => {
-        let sum = 0;
-        for (let c = 0; c < width; c++)
-          sum += (hidden.values[row * width + c] ?? 0) * (table.values[id * width + c] ?? 0);
-        return sum;
-      });
-      const total = Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0));
-      expectClose(`log-prob ${row}`, found[row] ?? Number.NaN, (logits[ids[row] ?? 0] ?? 0) - total, 1e-4);
+    for (const row of CHECKED_ROWS) {
+      const { logits, logSumExp, target } = exact(row);
+      expectClose(`log-prob ${row}`, found[row] ?? Number.NaN, (logits[target] ?? Number.NaN) - logSumExp, 1e-4);
     }
   };
-  return { hidden: hidden.tensor, table: table.tensor, targets, logSumExp, check };
+  return { hidden: hidden.tensor, table: table.tensor, targets, logSumExp, exact, tableValues: table.values, check };
 }
 
-function recordBackward(bench: BenchmarkMemory, program: Program, width: number, forward: Forward): void {
+/** Returns the check of dHidden; dTable comes from the same dLogits by the product that `matmul TN` checks. */
+function recordBackward(
+  bench: BenchmarkMemory,
+  program: Program,
+  width: number,
+  forward: Forward,
+): () => Promise<void> {
   const { device } = bench;
   const { facts, limits } = device;
   const { hidden, table, targets, logSumExp } = forward;
@@ -88,7 +107,7 @@ function recordBackward(bench: BenchmarkMemory, program: Program, width: number,
     [ROWS],
     Uint32Array.from({ length: ROWS }, (_, row) => Math.floor(row / 32)),
   );
-  const coefficients = bench.normal([ROWS / 32]).tensor;
+  const coefficients = bench.normal([ROWS / 32]);
   const window = windowColumns(ROWS, VOCABULARY, width, limits.maxStorageBufferBindingSize);
   const dLogits = bench.zeros(ROWS, window);
   const [dHidden, dTable] = [bench.zeros(ROWS, width), bench.zeros(VOCABULARY, width)];
@@ -103,7 +122,7 @@ function recordBackward(bench: BenchmarkMemory, program: Program, width: number,
       targets,
       sequences,
       logSumExp,
-      coefficients,
+      coefficients: coefficients.tensor,
       dLogits: here,
       windowStart: start,
     });
@@ -122,4 +141,19 @@ function recordBackward(bench: BenchmarkMemory, program: Program, width: number,
       accumulate: 0,
     });
   }
+  return async () => {
+    const found = await device.download(dHidden);
+    for (const row of CHECKED_ROWS) {
+      const { logits, logSumExp: total, target } = forward.exact(row);
+      const coefficient = coefficients.values[Math.floor(row / 32)] ?? Number.NaN;
+      for (const c of [0, width - 1]) {
+        let wanted = forward.tableValues[target * width + c] ?? Number.NaN;
+        logits.forEach((logit, id) => {
+          wanted -= Math.exp(logit - total) * (forward.tableValues[id * width + c] ?? Number.NaN);
+        });
+        const size = Math.abs(coefficient);
+        expectClose(`dHidden[${row}, ${c}]`, found[row * width + c] ?? Number.NaN, coefficient * wanted, 1e-5 * size);
+      }
+    }
+  };
 }

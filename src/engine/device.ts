@@ -21,7 +21,7 @@ export type MemoryCategory =
   | "uniforms";
 
 export interface DeviceOptions {
-  /** "auto" (default), "hardware", "lavapipe", "swiftshader", an index or a part of the adapter's name. */
+  /** "auto" (default), "hardware", "lavapipe", "swiftshader", "software" (the best of these), an index or a part of the adapter's name. */
   readonly adapter?: string;
 }
 

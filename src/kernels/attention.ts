@@ -114,9 +114,7 @@ const BASE_WALK: Walk = {
   lanes: 1,
   block: BLOCK,
   enable: [],
-  entry: (rows, owners) => /* wgsl */ `
-fn each(i: u32) { element(i / ${rows}, i % ${rows}, 0u); }
-${elementwise(`${rows} * (${owners})`).replace("element(", "each(")}`,
+  entry: (rows, owners) => elementwise(`${rows} * (${owners})`, `element(i / ${rows}, i % ${rows}, 0u);`),
   grid: (rows, owners) => elementwiseGrid(rows * owners),
   uniformity: "",
   least: (start) => start,

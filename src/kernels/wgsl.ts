@@ -29,13 +29,16 @@ fn linearGroup(id: vec3u) -> u32 { return id.x + id.y * ${ROW_OF_GROUPS}u; }
 /** Invocations of a workgroup in elementwise kernels. */
 export const ELEMENTWISE_GROUP = 64;
 
-/** Entry point of an elementwise kernel: `element(i)` is called for every i below `count` (a WGSL expression). */
-export function elementwise(count: string): string {
+/**
+ * Entry point of an elementwise kernel: `element(i)`, or another WGSL statement in terms of `i`, is run for every i below
+ * `count` (a WGSL expression).
+ */
+export function elementwise(count: string, statement = "element(i);"): string {
   return /* wgsl */ `${linearGroup}
 @compute @workgroup_size(${ELEMENTWISE_GROUP})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let i = linearGroup(group) * ${ELEMENTWISE_GROUP}u + lane;
-  if (i < ${count}) { element(i); }
+  if (i < ${count}) { ${statement} }
 }`;
 }
 

@@ -20,8 +20,11 @@ const REFERENCE_BUDGET = 1e11;
 /** A gradient tensor whose norm is below this share of the whole gradient's is measured against that share. */
 const NEGLIGIBLE_SHARE = 1e-3;
 
-/** Gradients whose terms cancel leave f32's rounding of the terms behind; norms below this are taken for this. */
-const NEGLIGIBLE_NORM = 1e-4;
+/**
+ * Where the rows' gradients cancel, f32's rounding of the terms stays behind. A row's term is its coefficient times the
+ * gradient of a log-probability, so norms below this share of all coefficients' sizes are measured against that share.
+ */
+const CANCELLED_SHARE = 1e-2;
 
 export interface GradientTensor {
   /** Hugging Face name. */
@@ -124,6 +127,8 @@ async function compare(
     maxLength,
     ...objective,
   });
+  const terms = exact.coefficients.reduce((sum, coefficient) => sum + Math.abs(coefficient), 0);
+  const negligible = Math.max(NEGLIGIBLE_SHARE * exact.gradientNorm, CANCELLED_SHARE * terms, 1e-30);
   let worst = { error: -1, name: "" };
   for (const { name, data } of gradients) {
     const wanted = exact.gradients.get(name);
@@ -134,8 +139,7 @@ async function compare(
       difference += ((data[i] ?? Number.NaN) - value) ** 2;
       size += value ** 2;
     }
-    const error =
-      Math.sqrt(difference) / Math.max(Math.sqrt(size), NEGLIGIBLE_SHARE * exact.gradientNorm, NEGLIGIBLE_NORM);
+    const error = Math.sqrt(difference) / Math.max(Math.sqrt(size), negligible);
     if (!(error <= worst.error)) worst = { error, name };
   }
   const lossError = Math.abs(loss - exact.loss);

@@ -517,6 +517,25 @@ describe("a place that cannot be written is noticed before any work", () => {
     expect(readdirSync(output)).toEqual(["precious.txt"]);
   });
 
+  test("output_dir that holds only the metrics of a run that was broken off is used again", async () => {
+    const output = freshPath(folder, "broken-off");
+    mkdirSync(output, { recursive: true });
+    writeFileSync(join(output, "metrics.jsonl"), '{"step":1}\n');
+    const { code } = await quietly(
+      "train",
+      "--model",
+      llama,
+      "--dataset",
+      feedback,
+      "--output_dir",
+      output,
+      "max_steps=1",
+    );
+    expect(code).toBe(0);
+    expect(readdirSync(output)).toContain("model.safetensors");
+    expect(readFileSync(join(output, "metrics.jsonl"), "utf8").trim().split("\n")).toHaveLength(1);
+  });
+
   test.each<[string, () => string, RegExp]>([
     ["below a file", () => join(fileIn(folder, "plain", "x"), "grads.safetensors"), /plain: a file of that name is in/],
     ["a folder", () => folder, /Cannot write .*: it is a folder, not a file/],

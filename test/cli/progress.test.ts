@@ -35,6 +35,10 @@ describe("renderProgress", () => {
     }
   });
 
+  test("before the first logging step there are no metrics, not a row of dashes", () => {
+    expect(renderProgress({ step: 1, totalSteps: 6, metrics: {}, secondsLeft: 5 })).toBe("1/6  0:05 left");
+  });
+
   test("a class without rows is a dash, not NaN", () => {
     const line = renderProgress({ ...progress, metrics: { ...metrics, "rewards/chosen": Number.NaN, kl: undefined } });
     expect(line).toContain("kl -  rewards/chosen -  rewards/rejected -0.201");

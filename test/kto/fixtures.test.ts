@@ -152,6 +152,22 @@ describe.each(["gpt2", "llama"] as const)("%s against float64 PyTorch", (name) =
     expect(off.comparison?.lossError).toBeCloseTo(1e-4, 6);
   });
 
+  it("the gradient check has no absolute floor: gradients a billion times smaller fail as well", async () => {
+    const small = { ...objective, beta: objective.beta * 1e-9 };
+    const again = () => checkGradients({ policy, reference, examples, objective: small });
+    const honest = await again();
+    expect(honest.comparison?.passed).toBe(true);
+    expect(honest.gradientNorm).toBeLessThan(1e-8);
+    const read = policy.readTensors.bind(policy);
+    const readTensors = vi.spyOn(policy, "readTensors").mockImplementation(async (arena) => {
+      const sign = arena === policy.weights ? 1 : -1;
+      return (await read(arena)).map((tensor) => ({ ...tensor, data: tensor.data.map((g) => sign * g) }));
+    });
+    const { comparison } = await again();
+    readTensors.mockRestore();
+    expect(comparison).toMatchObject({ passed: false });
+  });
+
   it("five updates through the trainer: loss, reference point, rewards, norm before the clip, weights", async () => {
     const { adamw } = expected;
     const trained = await loadModel(device, name, "policy");
