@@ -64,6 +64,7 @@ export function tokenizeRows(
   let unaligned = 0;
 
   for (const [index, row] of rows.entries()) {
+    if ("promptMessages" in row) throw new DatasetError(`${placeOf(row.source)}: chats are not supported yet.`);
     const ids = "promptIds" in row ? { ...row, aligned: true } : tokenizeText(row);
     const { promptIds } = ids;
     let { completionIds } = ids;

@@ -29,7 +29,26 @@ export interface TokenRow extends RowBase {
   readonly completionIds: readonly number[];
 }
 
-export type FeedbackRow = TextRow | TokenRow;
+/** One turn of a chat, with whatever else the file gave it (tool_calls, name, ...): chat templates read those. */
+export interface ChatMessage {
+  readonly role: string;
+  readonly content: unknown;
+  readonly [key: string]: unknown;
+}
+
+/** A judged completion as chat messages; the model's chat template makes text of it. */
+export interface ChatRow extends RowBase {
+  /** The conversation up to the completion, at least one message. */
+  readonly promptMessages: readonly ChatMessage[];
+  /** What was judged: the last message of the assistant, or several with tool calls between. */
+  readonly completionMessages: readonly ChatMessage[];
+  /** JSON schemas of tools, handed to the template. */
+  readonly tools?: readonly unknown[];
+  /** `chat_template_kwargs` of the row, e.g. enable_thinking. */
+  readonly templateOptions?: Readonly<Record<string, unknown>>;
+}
+
+export type FeedbackRow = TextRow | TokenRow | ChatRow;
 
 /** A judged completion, ready for a batch. */
 export interface Example {
