@@ -68,6 +68,7 @@ function recordForward(bench: BenchmarkMemory, program: Program, width: number):
     targetLogits,
     firstSplit: 0,
     splitColumns: perSplit,
+    aFrom: 0,
     windowStart: 0,
   });
   const logProbs = bench.zeros(ROWS);
@@ -111,7 +112,10 @@ function recordBackward(
   const window = windowColumns(ROWS, VOCABULARY, width, limits.maxStorageBufferBindingSize);
   const dLogits = bench.zeros(ROWS, window);
   const [dHidden, dTable] = [bench.zeros(ROWS, width), bench.zeros(VOCABULARY, width)];
-  const none = { bias: bench.zeros(1), residual: bench.zeros(1, 4), hasBias: 0, hasResidual: 0 };
+  const none = {
+    ...{ bias: bench.zeros(1), residual: bench.zeros(1, 4), hasBias: 0, hasResidual: 0 },
+    ...{ aFrom: 0, outFrom: 0, scale: 1 },
+  };
   for (let start = 0; start < VOCABULARY; start += window) {
     const columns = Math.min(window, VOCABULARY - start);
     const tableWindow = sliceRows(table, start, columns);
@@ -124,6 +128,7 @@ function recordBackward(
       logSumExp,
       coefficients: coefficients.tensor,
       dLogits: here,
+      aFrom: 0,
       windowStart: start,
     });
     program.dispatch(matmul("NN", { M: ROWS, N: width, K: columns }, facts), {

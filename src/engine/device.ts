@@ -7,12 +7,13 @@ import { AdapterError, DeviceLostError, errorMessage } from "../errors.ts";
 import type { ElementType, Kernel } from "../kernels/kernel.ts";
 import type { AdapterFacts } from "../kernels/wgsl.ts";
 import { type AdapterKind, type FoundAdapter, platform } from "./platform/index.ts";
-import { alignWindow, BYTES_PER_ELEMENT, byteLength, elementCount, type Tensor } from "./tensor.ts";
+import { alignWindow, byteLength, elementCount, type Tensor } from "./tensor.ts";
 
 /** What device memory is used for; the memory report adds up bytes under these names. */
 export type MemoryCategory =
   | "weights"
   | "reference weights"
+  | "adapter"
   | "gradients"
   | "optimizer"
   | "activations"
@@ -24,6 +25,14 @@ export interface DeviceOptions {
   /** "auto" (default), "hardware", "lavapipe", "swiftshader", "software" (the best of these), an index or a part of the adapter's name. */
   readonly adapter?: string;
 }
+
+/** Host numbers to upload: f16 and bf16 as packed bytes, in whole words of 4. */
+export type UploadData =
+  | Float32Array<ArrayBuffer>
+  | Uint32Array<ArrayBuffer>
+  | Int32Array<ArrayBuffer>
+  | Uint16Array<ArrayBuffer>
+  | Uint8Array<ArrayBuffer>;
 
 interface CompiledKernel {
   readonly pipeline: GPUComputePipeline;
@@ -128,7 +137,7 @@ export class Device {
    */
   allocate(category: MemoryCategory, label: string, shape: readonly number[], dtype: ElementType = "f32"): Tensor {
     this.check();
-    const bytes = Math.max(16, alignWindow(elementCount(shape) * BYTES_PER_ELEMENT));
+    const bytes = Math.max(16, alignWindow(byteLength({ shape, dtype })));
     if (bytes > this.limits.maxBufferSize) {
       throw new AdapterError(
         `"${label}" needs ${bytes} bytes in one buffer and the adapter "${this.description}" allows ${this.limits.maxBufferSize}; use a smaller batch or a smaller model.`,
@@ -178,10 +187,10 @@ export class Device {
   }
 
   /** Copies host numbers into a tensor (or its first elements). Ordered with submitted work. */
-  upload(tensor: Tensor, data: Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Int32Array<ArrayBuffer>): void {
+  upload(tensor: Tensor, data: UploadData): void {
     this.check();
     if (data.byteLength > byteLength(tensor)) {
-      throw new Error(`upload of ${data.length} elements into a tensor of ${elementCount(tensor.shape)}`);
+      throw new Error(`upload of ${data.byteLength} bytes into a tensor of ${elementCount(tensor.shape)}`);
     }
     // Dawn crashes on shared memory and throws on ranges that are not multiples of 4 bytes; ours always are.
     if (!(data.buffer instanceof ArrayBuffer)) throw new Error("upload from shared memory");

@@ -6,7 +6,7 @@
 import { AdapterError } from "../errors.ts";
 import { type Cost, type Kernel, type KernelArguments, resolveValues, type Values } from "../kernels/kernel.ts";
 import type { Device } from "./device.ts";
-import { BYTES_PER_ELEMENT, byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
+import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 
 interface Dispatch {
   readonly type: "dispatch";
@@ -129,7 +129,7 @@ export class Program {
       return { offset, bytes: words.byteLength };
     });
     if (contents.length > 0) {
-      const wordsPerSlot = WINDOW_ALIGNMENT / BYTES_PER_ELEMENT;
+      const wordsPerSlot = WINDOW_ALIGNMENT / 4;
       const all = new Uint32Array(contents.length * wordsPerSlot);
       contents.forEach((words, index) => {
         all.set(words, index * wordsPerSlot);

@@ -4,6 +4,8 @@
  * tensors mean are the loader's business. Format: https://github.com/huggingface/safetensors#format
  */
 import { errorMessage, ModelFormatError } from "../errors.ts";
+import type { StoredFormat } from "../kernels/kernel.ts";
+import { fromF32, toF32 } from "./number-formats.ts";
 import { platform, type ReadableFile } from "./platform/index.ts";
 
 /** One tensor as the header describes it. */
@@ -16,11 +18,15 @@ export interface TensorEntry {
   readonly byteLength: number;
 }
 
-/** A tensor to write: its values, or a function that brings them when their turn comes. */
+/** A tensor to write: its f32 values, or a function that brings them, whole or in pieces, when their turn comes. */
 export interface TensorToWrite {
   readonly name: string;
   readonly shape: readonly number[];
-  readonly data: Float32Array | (() => Promise<Float32Array>);
+  /** How it is stored in the file; default f32. Values are rounded to the nearest. */
+  readonly format?: StoredFormat;
+  readonly data:
+    | Float32Array<ArrayBuffer>
+    | (() => Promise<Float32Array<ArrayBuffer>> | AsyncIterable<Float32Array<ArrayBuffer>>);
 }
 
 /** An open file; its header has been read and checked. */
@@ -29,7 +35,9 @@ export interface SafetensorsFile {
   /** In the order of their bytes in the file. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   readonly metadata: Readonly<Record<string, string>>;
-  /** One tensor's values. Throws ModelFormatError if the file has no such tensor or its dtype is not F32. */
+  /** The bytes of `count` elements of a tensor from element `first` on; the whole tensor by default. */
+  read(name: string, first?: number, count?: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** One tensor's values as f32. Throws ModelFormatError if the file has no such tensor or its dtype is no stored format. */
   readF32(name: string): Promise<Float32Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
@@ -42,17 +50,21 @@ const dtypeBytes: ReadonlyMap<string, number> = new Map([
   ...["U64", "I64", "F64"].map((dtype) => [dtype, 8] as const),
 ]);
 
-/** How a stored dtype becomes f32. A dtype becomes readable by an entry here. */
-const toF32: ReadonlyMap<string, (bytes: Uint8Array<ArrayBuffer>) => Float32Array<ArrayBuffer>> = new Map([
-  [
-    "F32",
-    (bytes) => {
-      // WebGPU hosts are little-endian, as the format is. A view where the alignment allows it, else a copy.
-      const aligned = bytes.byteOffset % 4 === 0 ? bytes : bytes.slice();
-      return new Float32Array(aligned.buffer, aligned.byteOffset, aligned.byteLength / 4);
-    },
-  ],
+/** The dtypes that can be read and written, under the format's names for them. */
+const storedFormats: ReadonlyMap<string, StoredFormat> = new Map([
+  ["F32", "f32"],
+  ["F16", "f16"],
+  ["BF16", "bf16"],
 ]);
+
+/** The stored format of a tensor of a file. Throws ModelFormatError naming file and tensor where there is none. */
+export function storedFormat(path: string, name: string, dtype: string): StoredFormat {
+  const format = storedFormats.get(dtype);
+  if (format !== undefined) return format;
+  throw new ModelFormatError(
+    `${path}: tensor "${name}" is stored as ${dtype}, but only ${[...storedFormats.keys()].join(", ")} can be read; convert the model to one of these first.`,
+  );
+}
 
 /** The format's own limit; a longer header is a damaged or hostile file. */
 const headerLimitBytes = 100_000_000;
@@ -67,20 +79,23 @@ export async function openSafetensors(path: string): Promise<SafetensorsFile> {
   const file = await platform.openFile(path);
   try {
     const { tensors, metadata } = await readHeader(file);
+    const entryOf = (name: string) => {
+      const entry = tensors.get(name);
+      if (!entry) throw new ModelFormatError(`${path} has no tensor "${name}".`);
+      return entry;
+    };
     return {
       path,
       tensors,
       metadata,
+      async read(name, first = 0, count) {
+        const { dtype, byteOffset, byteLength } = entryOf(name);
+        const bytes = dtypeBytes.get(dtype) ?? 1;
+        return await file.read(byteOffset + first * bytes, count === undefined ? byteLength : count * bytes);
+      },
       async readF32(name) {
-        const entry = tensors.get(name);
-        if (!entry) throw new ModelFormatError(`${path} has no tensor "${name}".`);
-        const convert = toF32.get(entry.dtype);
-        if (!convert) {
-          throw new ModelFormatError(
-            `${path}: tensor "${name}" is stored as ${entry.dtype}, but only ${[...toF32.keys()].join(", ")} can be read; convert the model to float32 first.`,
-          );
-        }
-        return convert(await file.read(entry.byteOffset, entry.byteLength));
+        const { dtype, byteOffset, byteLength } = entryOf(name);
+        return toF32(await file.read(byteOffset, byteLength), storedFormat(path, name, dtype));
       },
       close: () => file.close(),
     };
@@ -194,7 +209,7 @@ function checkCover(entries: readonly [string, TensorEntry][], path: string, dat
 }
 
 /**
- * Writes F32 tensors in the given order, to a temporary name that is renamed when complete. Only one tensor's data
+ * Writes tensors in the given order, to a temporary name that is renamed when complete. Only one tensor's data
  * is asked for at a time. Files read by PyTorch need the metadata {format: "pt"}, which is the default.
  *
  * @throws ModelFormatError if a name is repeated or reserved, or data does not have its shape's size; FileError
@@ -208,12 +223,12 @@ export async function writeSafetensors(
   const header: Record<string, unknown> = Object.create(null);
   if (Object.keys(metadata).length > 0) header.__metadata__ = metadata;
   let offset = 0;
-  for (const { name, shape } of tensors) {
+  for (const { name, shape, format = "f32" } of tensors) {
     if (Object.hasOwn(header, name) || name === "__metadata__") {
       throw new ModelFormatError(`Cannot write ${path}: the tensor name "${name}" is repeated or reserved.`);
     }
-    const byteLength = 4 * elementCount(shape);
-    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + byteLength] };
+    const byteLength = (format === "f32" ? 4 : 2) * elementCount(shape);
+    header[name] = { dtype: format.toUpperCase(), shape, data_offsets: [offset, offset + byteLength] };
     offset += byteLength;
   }
   await platform.writeFileAtomic(path, fileChunks(path, header, tensors));
@@ -227,15 +242,24 @@ async function* fileChunks(path: string, header: unknown, tensors: readonly Tens
   new DataView(start.buffer).setBigUint64(0, BigInt(padded), true);
   start.set(json, lengthFieldBytes);
   yield start;
-  for (const { name, shape, data } of tensors) {
-    const values = typeof data === "function" ? await data() : data;
-    if (values.length !== elementCount(shape)) {
+  for (const { name, shape, format = "f32", data } of tensors) {
+    let written = 0;
+    for await (const values of piecesOf(data)) {
+      written += values.length;
+      yield fromF32(values, format);
+    }
+    if (written !== elementCount(shape)) {
       throw new ModelFormatError(
-        `Cannot write ${path}: tensor "${name}" of shape [${shape.join(", ")}] was given ${values.length} values.`,
+        `Cannot write ${path}: tensor "${name}" of shape [${shape.join(", ")}] was given ${written} values.`,
       );
     }
-    yield new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   }
+}
+
+async function* piecesOf(data: TensorToWrite["data"]): AsyncGenerator<Float32Array<ArrayBuffer>> {
+  const given = typeof data === "function" ? data() : data;
+  if (Symbol.asyncIterator in given) yield* given;
+  else yield await given;
 }
 
 function elementCount(shape: readonly number[]): number {

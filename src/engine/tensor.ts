@@ -12,7 +12,10 @@ export interface Tensor {
   readonly dtype: ElementType;
 }
 
-export const BYTES_PER_ELEMENT = 4;
+/** Bytes of one element of a type. */
+export function elementBytes(dtype: ElementType): number {
+  return dtype === "f16" || dtype === "bf16" ? 2 : 4;
+}
 
 /** Windows must start at a multiple of this many bytes to be bound on every adapter. */
 export const WINDOW_ALIGNMENT = 256;
@@ -21,8 +24,9 @@ export function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
 }
 
-export function byteLength(tensor: Tensor): number {
-  return elementCount(tensor.shape) * BYTES_PER_ELEMENT;
+/** Bytes of a tensor's elements, in whole words of 4 bytes as WebGPU copies and binds them. */
+export function byteLength({ shape, dtype }: Pick<Tensor, "shape" | "dtype">): number {
+  return Math.ceil((elementCount(shape) * elementBytes(dtype)) / 4) * 4;
 }
 
 export function alignWindow(bytes: number): number {
@@ -35,15 +39,16 @@ export function sliceRows(tensor: Tensor, first: number, rows: number): Tensor {
   if (first < 0 || rows < 0 || first + rows > total) {
     throw new Error(`rows [${first}, ${first + rows}) are outside a tensor of ${total} rows`);
   }
-  const rowBytes = elementCount(rest) * BYTES_PER_ELEMENT;
+  const rowBytes = elementCount(rest) * elementBytes(tensor.dtype);
   return { ...tensor, offset: tensor.offset + first * rowBytes, shape: [rows, ...rest] };
 }
 
 /** A tensor of rows in windows of at most `maxBytes`, each aligned whatever its width, with the first row of each. */
 export function rowWindows(tensor: Tensor, maxBytes: number): { readonly first: number; readonly window: Tensor }[] {
   const [total = 0, ...rest] = tensor.shape;
-  const step = WINDOW_ALIGNMENT / BYTES_PER_ELEMENT;
-  const most = Math.max(1, Math.floor(maxBytes / (elementCount(rest) * BYTES_PER_ELEMENT) / step)) * step;
+  const perElement = elementBytes(tensor.dtype);
+  const step = WINDOW_ALIGNMENT / perElement;
+  const most = Math.max(1, Math.floor(maxBytes / (elementCount(rest) * perElement) / step)) * step;
   return Array.from({ length: Math.ceil(total / most) }, (_, index) => {
     const first = index * most;
     return { first, window: sliceRows(tensor, first, Math.min(most, total - first)) };

@@ -8,7 +8,8 @@
  * WGSL has no f32 atomics, and an order left to the hardware would not be repeatable: the host sorts the rows by id
  * into buckets, and one invocation owns one (bucket, channel).
  */
-import { kernel } from "./kernel.ts";
+import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
+import { storedBinding, storedBytes, storedElement, storedFunctions } from "./stored.ts";
 import { rowElements, rowElementsGrid } from "./wgsl.ts";
 
 /** A row index that stands for no row: gathers give zeros, scatters write nothing. */
@@ -18,24 +19,36 @@ export const NO_ROW = 0xffffffff;
  * y[n] = table[rows[n] - firstRow], or zeros where that is no row of the table (as NO_ROW never is); with `accumulate`,
  * added to y[n]. A table that is too large for one binding is read window by window, from its row `firstRow` on.
  */
-export const gatherRows = kernel({
-  name: "gatherRows",
-  read: { table: "f32[V, C]", rows: "u32[N]" },
-  write: { y: "f32[N, C]" },
-  uniforms: { N: "u32", V: "u32", C: "u32", firstRow: "u32", accumulate: "u32" },
-  wgsl: /* wgsl */ `
+export function gatherRows(format: StoredFormat = "f32"): GatherKernel {
+  return gatherKernels[format];
+}
+
+type GatherKernel = Kernel<"table" | "rows" | "y", "N" | "V" | "C" | "firstRow" | "accumulate">;
+
+const gatherKernel = (format: StoredFormat): GatherKernel =>
+  kernel({
+    name: "gatherRows",
+    read: { table: storedBinding(format, "V, C", false), rows: "u32[N]" },
+    write: { y: "f32[N, C]" },
+    uniforms: { N: "u32", V: "u32", C: "u32", firstRow: "u32", accumulate: "u32" },
+    wgsl: /* wgsl */ `${storedFunctions(format)}
 fn element(n: u32, column: u32) {
   let row = rows[n] - u.firstRow;
   let i = n * u.C + column;
   var value = 0.0;
-  if (row < u.V) { value = table[row * u.C + column]; }
+  if (row < u.V) {
+    let at = row * u.C + column;
+    value = ${storedElement(format, "table", "at")};
+  }
   if (u.accumulate != 0u) { value += y[i]; }
   y[i] = value;
 }
 ${rowElements("u.N", "u.C")}`,
-  grid: ({ N = 0, C = 0 }) => rowElementsGrid(N, C),
-  cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: 8 * N * C }),
-});
+    grid: ({ N = 0, C = 0 }) => rowElementsGrid(N, C),
+    cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: (4 + storedBytes(format)) * N * C }),
+  });
+
+const gatherKernels = { f32: gatherKernel("f32"), f16: gatherKernel("f16"), bf16: gatherKernel("bf16") } as const;
 
 /** y[rows[n]] = x[n] for every n whose rows[n] is a row of y. Rows must not repeat. */
 export const scatterRows = kernel({

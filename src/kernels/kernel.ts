@@ -7,7 +7,14 @@
  * fill the uniforms of the same name. `"f32[T, C] as vec4f"` lets the WGSL see the same bytes as vectors.
  */
 
-export type ElementType = "f32" | "u32" | "i32";
+/** How stored weights may lie in memory; arithmetic is f32 in any case. */
+export type StoredFormat = "f32" | "f16" | "bf16";
+
+/** f16 and bf16 are packed in pairs, the lower half of a 32-bit word first; WGSL sees words (`stored.ts` unpacks). */
+export type ElementType = StoredFormat | "u32" | "i32";
+
+/** The types that WGSL has without a feature: what a uniform may be. */
+export type UniformType = "f32" | "u32" | "i32";
 
 /** Anything with a shape: what the engine calls a Tensor, seen from this floor. */
 export interface Shaped {
@@ -39,7 +46,7 @@ export interface Binding {
 export interface Kernel<B extends string = string, U extends string = string> {
   readonly name: string;
   readonly bindings: readonly Binding[];
-  readonly uniforms: readonly { readonly name: U; readonly type: ElementType }[];
+  readonly uniforms: readonly { readonly name: U; readonly type: UniformType }[];
   /** Complete module: bindings, uniforms and body. Equal text means equal pipeline. */
   readonly wgsl: string;
   grid(values: Values): Grid;
@@ -59,7 +66,7 @@ export interface KernelSource<R extends string, W extends string, U extends stri
   readonly read: Readonly<Record<R, string>>;
   /** Bindings that are written, or read and written. */
   readonly write: Readonly<Record<W, string>>;
-  readonly uniforms: Readonly<Record<U, ElementType>>;
+  readonly uniforms: Readonly<Record<U, UniformType>>;
   /** WGSL extensions to enable, e.g. "subgroups". */
   readonly enable?: readonly string[];
   /** The body: functions and an entry point named `main`; uniforms are members of `u`. */
@@ -82,7 +89,7 @@ export function kernel<R extends string, W extends string, U extends string>(
   if (bindings.length > MAX_STORAGE_BINDINGS) {
     throw new Error(`${source.name} declares ${bindings.length} storage bindings, more than ${MAX_STORAGE_BINDINGS}`);
   }
-  const uniforms = Object.entries<ElementType>(source.uniforms).map(([name, type]) => ({ name: name as U, type }));
+  const uniforms = Object.entries<UniformType>(source.uniforms).map(([name, type]) => ({ name: name as U, type }));
   const header = [
     ...(source.enable ?? []).map((extension) => `enable ${extension};`),
     `struct Uniforms { ${uniforms.map(({ name, type }) => `${name}: ${type}`).join(", ")} }`,
@@ -103,7 +110,7 @@ export function kernel<R extends string, W extends string, U extends string>(
 }
 
 function parseBinding(kernelName: string, name: string, text: string, access: Binding["access"]): Binding {
-  const match = /^(f32|u32|i32)\[([^\]]*)\](?: as (\w+))?$/.exec(text.trim());
+  const match = /^(f32|u32|i32|f16|bf16)\[([^\]]*)\](?: as (\w+))?$/.exec(text.trim());
   if (!match) throw new Error(`${kernelName}: binding ${name}: cannot parse ${JSON.stringify(text)}`);
   const [, dtype = "", inside = "", view] = match;
   const dimensions = inside.split(",").map((dimension) =>
@@ -112,7 +119,13 @@ function parseBinding(kernelName: string, name: string, text: string, access: Bi
       .map((factor) => factor.trim())
       .map((factor) => (/^\d+$/.test(factor) ? Number(factor) : factor)),
   );
-  return { name, access, dtype: dtype as ElementType, dimensions, view: view ?? dtype };
+  return {
+    name,
+    access,
+    dtype: dtype as ElementType,
+    dimensions,
+    view: view ?? (dtype === "f16" || dtype === "bf16" ? "u32" : dtype),
+  };
 }
 
 /**

@@ -2,7 +2,7 @@
  * The language-model head, fused with log-softmax and gather: log-probabilities of given tokens without ever forming
  * the [tokens, vocabulary] matrix.
  *
- *   logits = hidden table^T                                  hidden [N, C], table [V, C]
+ *   logits = hidden table^T                                  hidden [N, C], table [V, C] in any stored format
  *   logProb[n] = logits[n, target[n]] - logSumExp(logits[n])
  *   dLogits[n, v] = coefficient[n] (onehot(target[n])[v] - softmax(logits[n])[v])
  *   dHidden = dLogits table,  dTable += dLogits^T hidden
@@ -12,7 +12,7 @@
  * given one coefficient per sequence, recomputes the logits of one window of the vocabulary at a time into dLogits of
  * that window, and two ordinary products follow (`matmul`). The caller walks the windows.
  */
-import { type Kernel, kernel } from "./kernel.ts";
+import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
 import { operandBindings, productTile, productVariant } from "./matmul.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
@@ -24,11 +24,11 @@ export const NO_SEQUENCE = 0xffffffff;
 
 type ForwardKernel = Kernel<
   "a" | "b" | "targets" | "partials" | "targetLogits",
-  "M" | "N" | "K" | "splits" | "firstSplit" | "splitColumns" | "windowStart"
+  "M" | "N" | "K" | "aWidth" | "aFrom" | "splits" | "firstSplit" | "splitColumns" | "windowStart"
 >;
 type GradientKernel = Kernel<
   "a" | "b" | "targets" | "sequences" | "logSumExp" | "coefficients" | "dLogits",
-  "M" | "N" | "K" | "S" | "windowStart"
+  "M" | "N" | "K" | "aWidth" | "aFrom" | "S" | "windowStart"
 >;
 
 const forwardCache = new Map<string, ForwardKernel>();
@@ -39,9 +39,15 @@ const gradientCache = new Map<string, GradientKernel>();
  * partials [splits, M, 2] = (maximum, sum of exp(logit - maximum)) for its splits from `firstSplit` on, each of
  * `splitColumns` tokens, and the target's logit where the target lies in the window.
  */
-export function logSoftmaxGatherForward(M: number, N: number, K: number, facts: AdapterFacts): ForwardKernel {
-  const variant = productVariant("NT", { M, N, K }, facts);
-  const key = JSON.stringify([variant.vectorLoads, variant.subgroupSize]);
+export function logSoftmaxGatherForward(
+  M: number,
+  N: number,
+  K: number,
+  facts: AdapterFacts,
+  format: StoredFormat = "f32",
+): ForwardKernel {
+  const variant = productVariant("NT", { M, N, K }, facts, { format });
+  const key = JSON.stringify([variant.vectorLoads, variant.subgroupSize, format]);
   const known = forwardCache.get(key);
   if (known !== undefined) return known;
   const tile = productTile(variant);
@@ -53,6 +59,8 @@ export function logSoftmaxGatherForward(M: number, N: number, K: number, facts: 
       M: "u32",
       N: "u32",
       K: "u32",
+      aWidth: "u32",
+      aFrom: "u32",
       splits: "u32",
       firstSplit: "u32",
       splitColumns: "u32",
@@ -191,9 +199,15 @@ ${elementwise("u.S")}`,
  * Pass 2 over one window: dLogits [M, N] = coefficients[sequences[row]] (onehot - softmax) for the table rows from
  * `windowStart`; rows with NO_SEQUENCE give zeros.
  */
-export function logSoftmaxGatherGradient(M: number, N: number, K: number, facts: AdapterFacts): GradientKernel {
-  const variant = productVariant("NT", { M, N, K }, facts);
-  const key = JSON.stringify([variant.vectorLoads, variant.vectorStores, variant.subgroupSize]);
+export function logSoftmaxGatherGradient(
+  M: number,
+  N: number,
+  K: number,
+  facts: AdapterFacts,
+  format: StoredFormat = "f32",
+): GradientKernel {
+  const variant = productVariant("NT", { M, N, K }, facts, { format });
+  const key = JSON.stringify([variant.vectorLoads, variant.vectorStores, variant.subgroupSize, format]);
   const known = gradientCache.get(key);
   if (known !== undefined) return known;
   const tile = productTile(variant);
@@ -212,7 +226,7 @@ export function logSoftmaxGatherGradient(M: number, N: number, K: number, facts:
       coefficients: "f32[S]",
     },
     write: { dLogits: `f32[M, N]${variant.vectorStores ? " as vec4f" : ""}` },
-    uniforms: { M: "u32", N: "u32", K: "u32", S: "u32", windowStart: "u32" },
+    uniforms: { M: "u32", N: "u32", K: "u32", aWidth: "u32", aFrom: "u32", S: "u32", windowStart: "u32" },
     enable: tile.enable,
     wgsl: /* wgsl */ `${tile.declarations}
 fn store(row: u32, column: u32, logits: vec4f) {
@@ -259,5 +273,7 @@ export function windowColumns(
   const bytesPerColumn = 4 * Math.max(rows, hiddenSize);
   const budget = Math.floor(Math.min(WINDOW_BYTES, maxBindingBytes) / bytesPerColumn);
   const wanted = Math.min(budget, Math.max(128, Math.ceil(vocabularySize / 12)));
-  return Math.min(vocabularySize, Math.max(64, Math.floor(wanted / 64) * 64));
+  // Whole steps of 128 rows: so a window of any width starts aligned, also where numbers take 2 bytes.
+  const step = wanted < 128 ? 64 : 128;
+  return Math.min(vocabularySize, Math.max(64, Math.floor(wanted / step) * step));
 }

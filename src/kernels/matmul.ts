@@ -1,16 +1,20 @@
 /**
- * Matrix product  out = op(A) op(B) [+ bias] [+ residual] [+ out],  op = identity or transpose.
+ * Matrix product  out = scale op(A) op(B) [+ bias] [+ residual] [+ out],  op = identity or transpose.
  *
  *   NN  A [M, K]  B [K, N]     a linear layer on [in, out] weights; the input gradient of one on [out, in] weights
  *   NT  A [M, K]  B [N, K]     a linear layer on [out, in] weights; the input gradient of one on [in, out] weights
  *   TN  A [K, M]  B [K, N]     weight gradients (K counts rows of the batch)
+ *
+ * B may be stored as f32, f16 or bf16; A and the result are f32. A and the result may be column ranges of wider matrices,
+ * as the parts of fused rows are.
  *
  * One template: a layout only changes how operands are loaded. Two bodies: with subgroups of a known size, each lane
  * loads vec4s of A for its own rows once, `subgroupBroadcast` hands them round, and every lane multiplies them with
  * its own four columns of B, so nothing passes through workgroup memory and there is no barrier. Elsewhere, square
  * tiles in workgroup memory. Sums are f32, in an order fixed by the shapes.
  */
-import { type Kernel, kernel } from "./kernel.ts";
+import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
+import { storedBinding, storedBytes, storedElement, storedFunctions, storedVector } from "./stored.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
 export type MatmulLayout = "NN" | "NT" | "TN";
@@ -23,17 +27,34 @@ export interface MatmulShape {
 
 export type MatmulKernel = Kernel<
   "a" | "b" | "bias" | "residual" | "out",
-  "M" | "N" | "K" | "hasBias" | "hasResidual" | "accumulate"
+  "M" | "N" | "K" | "aWidth" | "aFrom" | "outWidth" | "outFrom" | "scale" | "hasBias" | "hasResidual" | "accumulate"
 >;
+
+/** What a product's kernel depends on beside its layout and shape. */
+export interface ProductOperands {
+  /** How B is stored; default f32. */
+  readonly format?: StoredFormat;
+  /** Widths of the matrices that A and the result are column ranges of, and the first columns of these; default whole. */
+  readonly aWidth?: number;
+  readonly aFrom?: number;
+  readonly outWidth?: number;
+  readonly outFrom?: number;
+}
 
 const cache = new Map<string, MatmulKernel>();
 
 /**
- * The kernel for a product of this layout and shape. `hasBias` adds `bias[N]` to each row, `hasResidual` adds
- * `residual[M, N]`, `accumulate` adds what `out` held; pass any other small tensor for an operand that is not used.
+ * The kernel for a product of this layout and shape. `scale` multiplies the product; `hasBias` adds `bias[N]` to each
+ * row, `hasResidual` adds `residual[M, N]`, `accumulate` adds what `out` held; pass any other small tensor for an operand
+ * that is not used. A is the columns from `aFrom` on of a, the result those from `outFrom` on of out.
  */
-export function matmul(layout: MatmulLayout, shape: MatmulShape, facts: AdapterFacts): MatmulKernel {
-  const variant = productVariant(layout, shape, facts);
+export function matmul(
+  layout: MatmulLayout,
+  shape: MatmulShape,
+  facts: AdapterFacts,
+  operands: ProductOperands = {},
+): MatmulKernel {
+  const variant = productVariant(layout, shape, facts, operands);
   const key = JSON.stringify(variant);
   let found = cache.get(key);
   if (found === undefined) {
@@ -51,26 +72,35 @@ export interface ProductVariant {
   /** `out` and `residual` are seen as vec4f: N is a multiple of 4. */
   readonly vectorStores: boolean;
   readonly subgroupSize: number;
+  /** How B is stored. */
+  readonly format: StoredFormat;
 }
 
 /** The variant for a shape: vectors wherever the contiguous axes allow them. */
-export function productVariant(layout: MatmulLayout, { M, N, K }: MatmulShape, facts: AdapterFacts): ProductVariant {
+export function productVariant(
+  layout: MatmulLayout,
+  { M, N, K }: MatmulShape,
+  facts: AdapterFacts,
+  { format = "f32", aWidth = 0, aFrom = 0, outWidth = 0, outFrom = 0 }: ProductOperands = {},
+): ProductVariant {
   const contiguousA = layout === "TN" ? M : K;
   const contiguousB = layout === "NT" ? K : N;
+  const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0);
   return {
     layout,
-    vectorLoads: contiguousA % 4 === 0 && contiguousB % 4 === 0 && K % 4 === 0,
-    vectorStores: N % 4 === 0,
+    vectorLoads: fours(contiguousA, contiguousB, K, aWidth, aFrom),
+    vectorStores: fours(N, outWidth, outFrom),
     subgroupSize: facts.subgroupSize,
+    format,
   };
 }
 
 /** The declarations of the two operands, named a and b, for a kernel that computes a product. */
 export function operandBindings(variant: ProductVariant): { a: string; b: string } {
-  const operand = variant.vectorLoads ? " as vec4f" : "";
+  const { layout, vectorLoads, format } = variant;
   return {
-    a: `f32[${variant.layout === "TN" ? "K, M" : "M, K"}]${operand}`,
-    b: `f32[${variant.layout === "NT" ? "N, K" : "K, N"}]${operand}`,
+    a: storedBinding("f32", layout === "TN" ? "K, aWidth" : "M, aWidth", vectorLoads),
+    b: storedBinding(format, layout === "NT" ? "N, K" : "K, N", vectorLoads),
   };
 }
 
@@ -84,8 +114,20 @@ function buildMatmul(variant: ProductVariant): MatmulKernel {
       bias: "f32[biasSize]",
       residual: `f32[residualRows, residualColumns]${result}`,
     },
-    write: { out: `f32[M, N]${result}` },
-    uniforms: { M: "u32", N: "u32", K: "u32", hasBias: "u32", hasResidual: "u32", accumulate: "u32" },
+    write: { out: `f32[M, outWidth]${result}` },
+    uniforms: {
+      M: "u32",
+      N: "u32",
+      K: "u32",
+      aWidth: "u32",
+      aFrom: "u32",
+      outWidth: "u32",
+      outFrom: "u32",
+      scale: "f32",
+      hasBias: "u32",
+      hasResidual: "u32",
+      accumulate: "u32",
+    },
     enable: tile.enable,
     wgsl: /* wgsl */ `${tile.declarations}
 ${epilogue(variant)}
@@ -99,7 +141,10 @@ fn main(${tile.parameters}) {
   ${tile.eachRow("store(row, column, value);")}
 }`,
     grid: ({ M = 0, N = 0 }) => [Math.ceil(N / tile.columns), Math.ceil(M / tile.rows)],
-    cost: ({ M = 0, N = 0, K = 0 }) => ({ flops: 2 * M * N * K, bytes: 4 * (M * K + K * N + M * N) }),
+    cost: ({ M = 0, N = 0, K = 0 }) => ({
+      flops: 2 * M * N * K,
+      bytes: 4 * (M * K + M * N) + storedBytes(variant.format) * K * N,
+    }),
   });
 }
 
@@ -109,10 +154,10 @@ function epilogue(variant: ProductVariant): string {
     return /* wgsl */ `
 fn store(row: u32, column: u32, product: vec4f) {
   if (row >= u.M || column >= u.N) { return; }
-  let i = (row * u.N + column) / 4u;
-  var value = product;
+  let i = (row * u.outWidth + u.outFrom + column) / 4u;
+  var value = product * u.scale;
   if (u.hasBias != 0u) { value += vec4f(bias[column], bias[column + 1u], bias[column + 2u], bias[column + 3u]); }
-  if (u.hasResidual != 0u) { value += residual[i]; }
+  if (u.hasResidual != 0u) { value += residual[(row * u.N + column) / 4u]; }
   if (u.accumulate != 0u) { value += out[i]; }
   out[i] = value;
 }`;
@@ -120,10 +165,10 @@ fn store(row: u32, column: u32, product: vec4f) {
   return /* wgsl */ `
 fn storeOne(row: u32, column: u32, product: f32) {
   if (row >= u.M || column >= u.N) { return; }
-  let i = row * u.N + column;
-  var value = product;
+  let i = row * u.outWidth + u.outFrom + column;
+  var value = product * u.scale;
   if (u.hasBias != 0u) { value += bias[column]; }
-  if (u.hasResidual != 0u) { value += residual[i]; }
+  if (u.hasResidual != 0u) { value += residual[row * u.N + column]; }
   if (u.accumulate != 0u) { value += out[i]; }
   out[i] = value;
 }
@@ -142,31 +187,38 @@ fn store(row: u32, column: u32, product: vec4f) {
 function operandLoads(variant: ProductVariant): string {
   const lines = { a: variant.layout === "TN" ? "u.K" : "u.M", b: variant.layout === "NT" ? "u.N" : "u.K" };
   const widths = { a: variant.layout === "TN" ? "u.M" : "u.K", b: variant.layout === "NT" ? "u.K" : "u.N" };
-  return (["a", "b"] as const)
+  const starts = { a: (line: string) => `${line} * u.aWidth + u.aFrom`, b: (line: string) => `${line} * ${widths.b}` };
+  const formats = { a: "f32", b: variant.format } as const;
+  const loads = (["a", "b"] as const)
     .map((name) => {
       const load = `read${name.toUpperCase()}`;
       if (variant.vectorLoads) {
+        const start = starts[name](`min(line, ${lines[name]} - 1u)`);
         return /* wgsl */ `
 fn ${load}(line: u32, at: u32) -> vec4f {
-  return ${name}[(min(line, ${lines[name]} - 1u) * ${widths[name]} + min(at, ${widths[name]} - 4u)) / 4u];
+  let four = (${start} + min(at, ${widths[name]} - 4u)) / 4u;
+  return ${storedVector(formats[name], name, "four")};
 }`;
       }
       return /* wgsl */ `
 fn ${load}One(line: u32, at: u32) -> f32 {
   let inside = (line < ${lines[name]}) & (at < ${widths[name]}); // not &&, which branches
-  return select(0.0, ${name}[select(0u, line * ${widths[name]} + at, inside)], inside);
+  let i = select(0u, ${starts[name]("line")} + at, inside);
+  return select(0.0, ${storedElement(formats[name], name, "i")}, inside);
 }
 fn ${load}(line: u32, at: u32) -> vec4f {
   return vec4f(${load}One(line, at), ${load}One(line, at + 1u), ${load}One(line, at + 2u), ${load}One(line, at + 3u));
 }`;
     })
     .join("\n");
+  return storedFunctions(variant.format) + loads;
 }
 
 /**
  * A tile of a product in registers: WGSL that other kernels build their own epilogue on. The entry point has the
  * parameters `group` and `lane` and declares `firstRow` and `firstColumn`; after `setup` and `product`, each of `sums`
- * is a vec4f: the columns `column` to `column + 3` of its row. M, N and K are members of the uniforms.
+ * is a vec4f: the columns `column` to `column + 3` of its row. M, N, K, aWidth and aFrom are members of the
+ * uniforms.
  */
 export interface ProductTile {
   readonly enable: readonly string[];

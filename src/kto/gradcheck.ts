@@ -30,7 +30,7 @@ export interface GradientTensor {
   /** Hugging Face name. */
   readonly name: string;
   readonly shape: readonly number[];
-  readonly data: Float32Array;
+  readonly data: Float32Array<ArrayBuffer>;
 }
 
 /** What one microbatch gave on the device; log-ratios and `kl` in nats, per example in the order of the examples. */

@@ -37,7 +37,7 @@ export async function completionLogProbs(
   if (batches.length === 0) return result;
   const shapes = batches.map((batch) => rowShape(batch));
   const { memory, sums } = device.allocating(() => ({
-    memory: new PassMemory(device, model.config, shapes, { gradients: false }),
+    memory: new PassMemory(device, model.config, shapes, { gradients: false, adapter: model.adapter }),
     sums: device.allocate("scratch", "log-probs", [batchSize]),
   }));
   const programs = new Map<string, Program>();

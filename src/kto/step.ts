@@ -48,12 +48,12 @@ export class KtoStep {
     this.policy = policy;
     this.reference = reference;
     this.#scope = options.referencePointScope;
-    this.#memory = new PassMemory(this.device, policy.config, shapes, { gradients: true });
+    this.#memory = new PassMemory(this.device, policy.config, shapes, { gradients: true, adapter: policy.adapter });
     this.#referenceMemory = sameBuild(policy, reference)
       ? this.#memory
       : new PassMemory(this.device, reference.config, shapes, { gradients: false });
     this.objective = new Objective(this.device, options.objective, options.maxSize);
-    this.optimizer = new AdamW(policy, options.optimizer);
+    this.optimizer = new AdamW(policy.trained, options.optimizer);
   }
 
   /** Runs microbatches to gradients, coefficients and metric sums, without an update; gradients start from zero. */

@@ -1,19 +1,20 @@
 /** AdamW over a model's arena against float64: every parameter, decay, clip, windows, and gradients that are not finite. */
 import { afterAll, describe, expect, it } from "vitest";
-import type { ParameterLayout } from "../../src/engine/model/parameters.ts";
+import type { ParameterLayout } from "../../src/engine/arena.ts";
 import { AdamW, type AdamWOptions } from "../../src/engine/optimizer.ts";
 import { Program } from "../../src/engine/program.ts";
 import { elementCount } from "../../src/engine/tensor.ts";
 import { OPTIMIZER_STATE } from "../../src/kernels/reduce.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/reference/adamw.ts";
 import { clipScale, globalNorm } from "../../src/kernels/reference/reduce.ts";
+import { arenaSize, wholeArena } from "../helpers/arenas.ts";
 import { bits, EPSILON, expectWithin, normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
 import { loadModel } from "../helpers/fixtures.ts";
 
 const device = await sharedDevice();
 const model = await loadModel(device, "gpt2", "policy");
-const start = await device.download({ ...model.weights, shape: [model.layout.size] });
+const start = await device.download(wholeArena(model.weights));
 afterAll(() => model.free());
 
 const options: AdamWOptions = { beta1: 0.9, beta2: 0.98, epsilon: 1e-8, weightDecay: 0.3, maxGradientNorm: 1 };
@@ -21,8 +22,8 @@ const LEARNING_RATE = 1e-2;
 
 /** Which elements of the arena belong to parameters; the others are padding. */
 function owners(layout: ParameterLayout): { names: (string | undefined)[]; decays: boolean[] } {
-  const names = new Array<string | undefined>(layout.size).fill(undefined);
-  const decays = new Array<boolean>(layout.size).fill(false);
+  const names = new Array<string | undefined>(arenaSize(layout)).fill(undefined);
+  const decays = new Array<boolean>(arenaSize(layout)).fill(false);
   for (const { name, shape, offset } of layout.parts()) {
     names.fill(name, offset, offset + elementCount(shape));
     decays.fill(shape.length > 1, offset, offset + elementCount(shape));
@@ -34,13 +35,13 @@ const { names, decays } = owners(model.layout);
 
 /** Gradients of the size of the arena; padding has none. */
 function gradientOf(seed: number, scale: number): Float32Array<ArrayBuffer> {
-  return normals(seeded(seed), model.layout.size, scale).map((value, i) => (names[i] === undefined ? 0 : value));
+  return normals(seeded(seed), arenaSize(model.layout), scale).map((value, i) => (names[i] === undefined ? 0 : value));
 }
 
 /** Updates from these gradients, from the model's first weights; state and weights after each. */
 async function updates(own: AdamWOptions, gradients: readonly Float32Array<ArrayBuffer>[]) {
-  device.upload(model.weights, start);
-  const optimizer = new AdamW(model, own);
+  device.upload(wholeArena(model.weights), start);
+  const optimizer = new AdamW(model.weights, own);
   const program = new Program(device, "update");
   optimizer.recordStep(program);
   await program.prepare();
@@ -48,9 +49,9 @@ async function updates(own: AdamWOptions, gradients: readonly Float32Array<Array
     const results: { weights: Float32Array<ArrayBuffer>; state: Float32Array<ArrayBuffer> }[] = [];
     for (const gradient of gradients) {
       optimizer.setStep(LEARNING_RATE, 1);
-      device.upload(optimizer.gradients, gradient);
+      device.upload(wholeArena(optimizer.gradients), gradient);
       program.run();
-      const weights = await device.download({ ...model.weights, shape: [model.layout.size] });
+      const weights = await device.download(wholeArena(model.weights));
       results.push({ weights, state: await device.download(optimizer.state) });
     }
     return results;
@@ -121,7 +122,7 @@ describe("AdamW", () => {
     async (value) => {
       const [first, , third] = gradients as [Float32Array<ArrayBuffer>, unknown, Float32Array<ArrayBuffer>];
       const broken = first.slice();
-      broken[model.layout.size - 64] = value;
+      broken[arenaSize(model.layout) - 64] = value;
       const clean = await updates(options, [first, third]);
       const results = await updates(options, [first, broken, third]);
       expect(bits(results[1]?.weights ?? start)).toEqual(bits(results[0]?.weights ?? start));

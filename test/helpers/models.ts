@@ -2,7 +2,7 @@
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseModelConfig } from "../../src/engine/model/config.ts";
-import { checkpointNaming, ParameterLayout } from "../../src/engine/model/parameters.ts";
+import { checkpointNaming, parameterSpecs } from "../../src/engine/model/parameters.ts";
 import { Random } from "../../src/engine/random.ts";
 import { writeSafetensors } from "../../src/engine/safetensors.ts";
 import { elementCount } from "../../src/engine/tensor.ts";
@@ -42,11 +42,13 @@ export async function randomModel(
   const random = new Random(seed);
   const prefix = parsed.modelType === "gpt2" ? "transformer." : "model.";
   const { fullName } = checkpointNaming(parsed, [prefix]);
-  const tensors = [...new ParameterLayout(parsed).parts()].map(({ name, shape }) => {
-    const isNorm = shape.length === 1 && name.endsWith("weight");
-    const data = normals(random, elementCount(shape), isNorm ? 0.1 : 0.2);
-    return { name: fullName(name), shape, data: isNorm ? data.map((value) => 1 + value) : data };
-  });
+  const tensors = parameterSpecs(parsed)
+    .flatMap(({ parts }) => parts)
+    .map(({ name, shape }) => {
+      const isNorm = shape.length === 1 && name.endsWith("weight");
+      const data = normals(random, elementCount(shape), isNorm ? 0.1 : 0.2);
+      return { name: fullName(name), shape, data: isNorm ? data.map((value) => 1 + value) : data };
+    });
   await writeSafetensors(join(folder, "model.safetensors"), tensors, { format: "pt" });
   return folder;
 }

@@ -1,4 +1,5 @@
 /** One KTO step on the device as a function: microbatches in, every number that it leaves on the device out. */
+
 import type { Model } from "../../src/engine/model/load.ts";
 import type { ReferenceGradients, ReferenceModel } from "../../src/engine/model/reference.ts";
 import { packRows, type RowBranch, type RowShape, rowShape } from "../../src/engine/model/rows.ts";
@@ -9,6 +10,7 @@ import type { BatchExample, KtoBatch } from "../../src/kto/batch.ts";
 import type { ObjectiveOptions } from "../../src/kto/objective.ts";
 import { mismatchedPairs } from "../../src/kto/sampler.ts";
 import { KtoStep } from "../../src/kto/step.ts";
+import { wholeArena } from "./arenas.ts";
 
 /** An optimizer that the tests of gradients do not run. */
 export const noOptimizer = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradientNorm: 0 };
@@ -68,7 +70,7 @@ export async function gradientsOf(step: KtoStep, batches: readonly KtoBatch[]): 
     coefficients: await device.download(objective.coefficients(last)),
     policy: logProbs.policy as Float32Array<ArrayBuffer>,
     reference: logProbs.reference as Float32Array<ArrayBuffer>,
-    gradients: await device.download({ ...optimizer.gradients, shape: [model.layout.size] }),
+    gradients: await device.download(wholeArena(optimizer.gradients)),
     tensors: new Map((await model.readTensors(optimizer.gradients)).map(({ name, data }) => [name, data])),
   };
 }

@@ -121,7 +121,7 @@ describe("gather and scatter", () => {
           if (to === from) continue;
           const window = f32([to - from, C], table.subarray(from * C, to * C));
           const arguments_ = { table: window, rows: ids, y, firstRow: from, accumulate: Number(adds) };
-          y = f32([N, C], (await runKernel(device, gatherRows, arguments_))("y"));
+          y = f32([N, C], (await runKernel(device, gatherRows(), arguments_))("y"));
           adds = true;
         }
         const gathered = reference.gatherRows(float64(table), rows, C);

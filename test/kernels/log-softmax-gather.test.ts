@@ -78,6 +78,7 @@ async function runForward(head: Head, facts: AdapterFacts) {
       targetLogits,
       firstSplit,
       splitColumns: split,
+      aFrom: 0,
       windowStart: start,
     });
     partials = f32([splits, rows, 2], result("partials"));
@@ -163,13 +164,17 @@ async function checkBackward(
       logSumExp: f32([rows], logSumExp),
       coefficients: f32([coefficients.length], coefficients),
       dLogits: unset(rows, count),
+      aFrom: 0,
       windowStart: start,
     });
     const gradient = f32([rows, count], pass2("dLogits"));
     gradient.data.forEach((value, i) => {
       dLogits[Math.floor(i / count) * vocabulary + start + (i % count)] = value;
     });
-    const unused = { bias: unset(4), residual: unset(1, 4), hasBias: 0, hasResidual: 0 };
+    const unused = {
+      ...{ bias: unset(4), residual: unset(1, 4), hasBias: 0, hasResidual: 0 },
+      ...{ aFrom: 0, outFrom: 0, scale: 1 },
+    };
     const toHidden = { M: rows, N: width, K: count };
     const hiddenResult = await runKernel(device, matmul("NN", toHidden, facts), {
       ...unused,
@@ -324,6 +329,7 @@ describe.each(variants)("log-softmax-gather, $variant", ({ facts }) => {
       logSumExp: f32([rows], [0, 2, 0, 2, 0]),
       coefficients: f32([2], [0, 0.5]),
       dLogits: unset(rows, vocabulary),
+      aFrom: 0,
       windowStart: 0,
     });
     for (const row of [0, 1, 2, 4]) {

@@ -1,10 +1,12 @@
 /** Log-probabilities of completions as a call: its batches, its refusals, the memory that it gives back. */
+
 import { afterAll, describe, expect, it } from "vitest";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError, DatasetError } from "../../src/errors.ts";
 import { checkGradients } from "../../src/kto/gradcheck.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import type { ObjectiveOptions } from "../../src/kto/objective.ts";
+import { arenaSize } from "../helpers/arenas.ts";
 import { EPSILON, expectWithin } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
 import { float64Fixture, loadModel, readExamples } from "../helpers/fixtures.ts";
@@ -97,7 +99,7 @@ describe("checkGradients", () => {
   it("leaves nothing behind where its memory does not fit", async () => {
     const before = device.memory();
     // Activations fit, the arena of gradients does not.
-    await withLimits({ maxBufferSize: 4 * model.layout.size - 256 }, async () => {
+    await withLimits({ maxBufferSize: 4 * arenaSize(model.layout) - 256 }, async () => {
       const failing = checkGradients({ policy: model, reference: model, examples: examples.slice(0, 2), objective });
       await expect(failing).rejects.toThrow(/^"gradients" needs \d+ bytes/);
     });

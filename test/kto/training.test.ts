@@ -2,6 +2,7 @@
  * Whole trainings on the adapter: what is learnt and what is not, which bits come out, what is logged, when a run ends
  * or fails, what it leaves in memory. Tiny models, so that a run takes a second.
  */
+
 import { afterAll, describe, expect, it } from "vitest";
 import type { Model } from "../../src/engine/model/load.ts";
 import { Random } from "../../src/engine/random.ts";
@@ -11,6 +12,7 @@ import type { TrainerOptions } from "../../src/kto/config.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import type { Metrics } from "../../src/kto/metrics.ts";
 import { KtoTrainer, type TrainerInputs, type TrainingStep } from "../../src/kto/trainer.ts";
+import { wholeArena } from "../helpers/arenas.ts";
 import { bits, expectWithin } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
 import { type FixtureName, loadModel, readExamples } from "../helpers/fixtures.ts";
@@ -29,7 +31,7 @@ interface Run {
   readonly weights: Float32Array<ArrayBuffer>;
 }
 
-const weightsOf = (model: Model) => device.download({ ...model.weights, shape: [model.layout.size] });
+const weightsOf = (model: Model) => device.download(wholeArena(model.weights));
 
 /** Runs a trainer's updates that are left, or as many as asked for. */
 async function advance(trainer: KtoTrainer, most = Number.POSITIVE_INFINITY): Promise<TrainingStep[]> {

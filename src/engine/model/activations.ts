@@ -7,6 +7,7 @@
 import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
+import type { LoraAdapter, LoraScratch } from "./lora.ts";
 import type { RowShape } from "./rows.ts";
 
 /** What one layer computes, by row. */
@@ -53,10 +54,21 @@ export class Activations {
   readonly device: Device;
   readonly config: ModelConfig;
   readonly keeps: boolean;
+  /** Of the adapter's passes, one place for all layers. */
+  readonly lora: LoraScratch | undefined;
   readonly #buffers: Readonly<Record<LayerKind, Tensor>>;
 
-  /** @param shapes every shape that will be run; buffers are sized for the largest of each kind */
-  constructor(device: Device, config: ModelConfig, shapes: readonly RowShape[], keeps: boolean) {
+  /**
+   * @param shapes every shape that will be run; buffers are sized for the largest of each kind
+   * @param adapter whose passes need scratch
+   */
+  constructor(
+    device: Device,
+    config: ModelConfig,
+    shapes: readonly RowShape[],
+    keeps: boolean,
+    adapter?: LoraAdapter | undefined,
+  ) {
     this.device = device;
     this.config = config;
     this.keeps = keeps;
@@ -66,6 +78,13 @@ export class Activations {
         return [kind, device.allocate("activations", kind, [rows, width])];
       }),
     ) as Record<LayerKind, Tensor>;
+    const rows = Math.max(...shapes.map((shape) => shape.gradientRows + shape.branchRows));
+    const scratch = (name: string, width: number) => device.allocate("scratch", `adapter ${name}`, [rows, width]);
+    this.lora = adapter && {
+      inner: scratch("inner", adapter.options.rank),
+      dInner: scratch("inner gradient", adapter.options.rank),
+      dropped: adapter.options.dropout > 0 ? scratch("dropout", adapter.widestInput) : undefined,
+    };
   }
 
   /** Rows of a kind: a place for every layer (and, as an input, the last layer's output), and the spill of region B. */
@@ -86,6 +105,8 @@ export class Activations {
   }
 
   free(): void {
-    for (const buffer of Object.values(this.#buffers)) this.device.free(buffer);
+    for (const buffer of [...Object.values(this.#buffers), ...Object.values(this.lora ?? {})]) {
+      if (buffer) this.device.free(buffer);
+    }
   }
 }

@@ -17,12 +17,14 @@ import {
 } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import { rope } from "../../kernels/rope.ts";
+import type { Arena } from "../arena.ts";
 import type { Program } from "../program.ts";
 import { reshape, sliceRows, type Tensor } from "../tensor.ts";
 import { type LayerActivations, qkvWidth } from "./activations.ts";
 import type { ModelConfig } from "./config.ts";
 import { recordLinear, recordLinearBackward } from "./linear.ts";
 import type { Model } from "./load.ts";
+import type { LoraScratch } from "./lora.ts";
 import { layerName } from "./parameters.ts";
 
 /** Keys and values kept from earlier passes: generation. */
@@ -38,6 +40,8 @@ export interface KeyValueCache {
 export interface PassRows {
   readonly positions: Tensor;
   readonly ranges: Tensor;
+  /** Where the model has an adapter. */
+  readonly lora: LoraScratch | undefined;
 }
 
 /** Columns of the fused rows where queries, keys and values start. */
@@ -58,11 +62,11 @@ export function recordNorm(program: Program, model: Model, name: string, x: Tens
   }
 }
 
-/** Records dx += the gradient through Norm, and its parameters' gradients. */
+/** Records dx += the gradient through Norm, and its parameters' gradients where these are trained. */
 export function recordNormBackward(
   program: Program,
   model: Model,
-  gradients: Tensor,
+  gradients: Arena,
   name: string,
   args: { dy: Tensor; x: Tensor; stats: Tensor; dx: Tensor; partials: Tensor },
 ): void {
@@ -73,11 +77,13 @@ export function recordNormBackward(
   program.dispatch(backward, { dy, x, weight, stats, dx });
   const [rows = 0, width = 0] = dy.shape;
   const partials = reshape(args.partials, [rowBlocks(rows), width]);
-  program.dispatch(normWeightPartials, { dy, x, stats, partials });
-  program.dispatch(addColumnSums, { partials, out: model.layout.window(gradients, `${name}.weight`) });
-  if (model.config.norm === "layer") {
+  if (gradients.has(`${name}.weight`)) {
+    program.dispatch(normWeightPartials, { dy, x, stats, partials });
+    program.dispatch(addColumnSums, { partials, out: gradients.window(`${name}.weight`) });
+  }
+  if (gradients.has(`${name}.bias`)) {
     program.dispatch(columnPartials, { dy, partials });
-    program.dispatch(addColumnSums, { partials, out: model.layout.window(gradients, `${name}.bias`) });
+    program.dispatch(addColumnSums, { partials, out: gradients.window(`${name}.bias`) });
   }
 }
 
@@ -93,18 +99,11 @@ export function recordBlockForward(
 ): void {
   const { config } = model;
   const name = (part: string) => layerName(layer, part);
-  const parameter = (part: string) => model.parameter(name(part));
-  const bias = (part: string) => (model.layout.has(name(part)) ? parameter(part) : undefined);
-  const inOut = config.inOutWeights;
+  const { lora } = rows;
   const kvWidth = config.keyValueHeads * config.headSize;
 
   recordNorm(program, model, name("attentionNorm"), here.input, here.attentionNormed, here.attentionStats);
-  recordLinear(program, inOut, {
-    x: here.attentionNormed,
-    weight: parameter("qkv.weight"),
-    bias: bias("qkv.bias"),
-    y: here.qkv,
-  });
+  recordLinear(program, model, name("qkv"), { x: here.attentionNormed, y: here.qkv, lora });
   if (config.position === "rope") {
     program.dispatch(rope, {
       positions: rows.positions,
@@ -133,29 +132,12 @@ export function recordBlockForward(
     qFrom: from.qFrom,
     groupSize: config.heads / config.keyValueHeads,
   });
-  recordLinear(program, inOut, {
-    x: here.attention,
-    weight: parameter("output.weight"),
-    bias: bias("output.bias"),
-    residual: here.input,
-    y: here.middle,
-  });
+  recordLinear(program, model, name("output"), { x: here.attention, residual: here.input, y: here.middle, lora });
   recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
-  recordLinear(program, inOut, {
-    x: here.mlpNormed,
-    weight: parameter("up.weight"),
-    bias: bias("up.bias"),
-    y: here.up,
-  });
+  recordLinear(program, model, name("up"), { x: here.mlpNormed, y: here.up, lora });
   if (config.mlp === "swiglu") program.dispatch(swigluForward, { gateUp: here.up, y: here.activated });
   else program.dispatch(geluForward, { x: here.up, y: here.activated });
-  recordLinear(program, inOut, {
-    x: here.activated,
-    weight: parameter("down.weight"),
-    bias: bias("down.bias"),
-    residual: here.middle,
-    y: next,
-  });
+  recordLinear(program, model, name("down"), { x: here.activated, residual: here.middle, y: next, lora });
 }
 
 /** Scratch of the backward pass, shared by all layers; rows are those of region A. */
@@ -195,11 +177,11 @@ export function partialsSize(config: ModelConfig): number {
 export function recordBlockBackward(
   program: Program,
   model: Model,
-  gradients: Tensor,
+  gradients: Arena,
   layer: number,
   activations: LayerActivations,
   scratch: BackwardScratch,
-  rows: { positions: Tensor; ranges: Tensor; queryEnd: Tensor },
+  rows: PassRows & { readonly queryEnd: Tensor },
 ): void {
   const { config } = model;
   const count = scratch.dx.shape[0] ?? 0;
@@ -207,32 +189,25 @@ export function recordBlockBackward(
     Object.entries(activations).map(([kind, tensor]) => [kind, sliceRows(tensor, 0, count)]),
   ) as LayerActivations;
   const name = (part: string) => layerName(layer, part);
-  const parameter = (part: string) => model.parameter(name(part));
-  const gradient = (part: string) => model.layout.window(gradients, name(part));
-  const biasGradient = (part: string) => (model.layout.has(name(part)) ? gradient(part) : undefined);
-  const inOut = config.inOutWeights;
   const { dx, partials } = scratch;
+  const { lora } = rows;
 
-  recordLinearBackward(program, inOut, {
+  recordLinearBackward(program, model, gradients, name("down"), {
     dy: dx,
     x: here.activated,
-    weight: parameter("down.weight"),
     dx: scratch.dActivated,
-    dWeight: gradient("down.weight"),
-    dBias: biasGradient("down.bias"),
     partials,
+    lora,
   });
   if (config.mlp === "swiglu") {
     program.dispatch(swigluBackward, { dy: scratch.dActivated, gateUp: here.up, dGateUp: scratch.dUp });
   } else program.dispatch(geluBackward, { dy: scratch.dActivated, x: here.up, dx: scratch.dUp });
-  recordLinearBackward(program, inOut, {
+  recordLinearBackward(program, model, gradients, name("up"), {
     dy: scratch.dUp,
     x: here.mlpNormed,
-    weight: parameter("up.weight"),
     dx: scratch.dNormed,
-    dWeight: gradient("up.weight"),
-    dBias: biasGradient("up.bias"),
     partials,
+    lora,
   });
   recordNormBackward(program, model, gradients, name("mlpNorm"), {
     dy: scratch.dNormed,
@@ -242,14 +217,12 @@ export function recordBlockBackward(
     partials,
   });
 
-  recordLinearBackward(program, inOut, {
+  recordLinearBackward(program, model, gradients, name("output"), {
     dy: dx,
     x: here.attention,
-    weight: parameter("output.weight"),
     dx: scratch.dAttention,
-    dWeight: gradient("output.weight"),
-    dBias: biasGradient("output.bias"),
     partials,
+    lora,
   });
   const shared = {
     fused: here.qkv,
@@ -278,14 +251,12 @@ export function recordBlockBackward(
       direction: -1,
     });
   }
-  recordLinearBackward(program, inOut, {
+  recordLinearBackward(program, model, gradients, name("qkv"), {
     dy: scratch.dQkv,
     x: here.attentionNormed,
-    weight: parameter("qkv.weight"),
     dx: scratch.dNormed,
-    dWeight: gradient("qkv.weight"),
-    dBias: biasGradient("qkv.bias"),
     partials,
+    lora,
   });
   recordNormBackward(program, model, gradients, name("attentionNorm"), {
     dy: scratch.dNormed,

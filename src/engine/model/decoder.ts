@@ -3,6 +3,8 @@
  * gradient arena. Knows rows and sequences, not what their log-probabilities are for.
  */
 import { embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
+import type { StoredFormat } from "../../kernels/kernel.ts";
+import type { Arena } from "../arena.ts";
 import type { Device } from "../device.ts";
 import type { Program } from "../program.ts";
 import { rowWindows, sliceRows, type Tensor } from "../tensor.ts";
@@ -19,6 +21,7 @@ import {
 import type { ModelConfig } from "./config.ts";
 import { HeadBuffers, recordHeadBackward, recordHeadForward } from "./head.ts";
 import type { Model } from "./load.ts";
+import type { LoraAdapter } from "./lora.ts";
 import { type PackedRows, RowBuffer, type RowShape, rowBytes } from "./rows.ts";
 
 /**
@@ -34,11 +37,17 @@ export class PassMemory {
   readonly #scratch: Tensor[] = [];
   readonly #backward: Record<keyof BackwardScratch, Tensor> | undefined;
 
-  constructor(device: Device, config: ModelConfig, shapes: readonly RowShape[], options: { gradients: boolean }) {
+  /** @param options.adapter that the model, or one of the models, has */
+  constructor(
+    device: Device,
+    config: ModelConfig,
+    shapes: readonly RowShape[],
+    options: { readonly gradients: boolean; readonly adapter?: LoraAdapter | undefined },
+  ) {
     this.device = device;
     this.config = config;
     this.rows = new RowBuffer(device, Math.max(...shapes.map(rowBytes)));
-    this.activations = new Activations(device, config, shapes, options.gradients);
+    this.activations = new Activations(device, config, shapes, options.gradients, options.adapter);
     this.head = new HeadBuffers(device, config, shapes, options.gradients);
     if (options.gradients) {
       const rows = Math.max(...shapes.map((shape) => shape.gradientRows));
@@ -83,10 +92,11 @@ export function recordLayers(
   model: Model,
   activations: Activations,
   shape: RowShape,
-  rows: PassRows & { tokens: Tensor },
+  inputs: Omit<PassRows, "lora"> & { readonly tokens: Tensor },
   cache?: KeyValueCache,
 ): Tensor {
   const { config } = model;
+  const rows = { ...inputs, lora: activations.lora };
   const first = activations.layer(shape, 0).input;
   recordLookup(program, model.parameter("embedding"), rows.tokens, first, false);
   if (config.position === "learned") {
@@ -117,12 +127,12 @@ export function recordLogProbs(
  * gradients += sum over sequences s of region A of coefficients[s] dLogProb[s] / dParameter.
  *
  * @param coefficients f32[m]
- * @param gradients arena of the model's layout
+ * @param gradients of the parameters that are trained: all of them, or the adapter's
  */
 export function recordGradients(
   program: Program,
   model: Model,
-  gradients: Tensor,
+  gradients: Arena,
   memory: PassMemory,
   shape: RowShape,
   coefficients: Tensor,
@@ -136,18 +146,21 @@ export function recordGradients(
     positions: firstRows(rows.positions),
     ranges: firstRows(rows.ranges),
     queryEnd: rows.queryEnd,
+    lora: memory.activations.lora,
   };
-  for (let layer = config.layers - 1; layer >= 0; layer--) {
+  for (let layer = config.layers - 1; layer >= lowestTrainedLayer(gradients); layer--) {
     const here = memory.activations.layer(shape, layer);
     recordBlockBackward(program, model, gradients, layer, here, scratch, passRows);
   }
-  recordLookupBackward(program, scratch.dx, model.layout.window(gradients, "embedding"), {
-    order: rows.tokenOrder,
-    bucketIds: rows.tokenBuckets,
-    bucketStarts: rows.tokenStarts,
-  });
-  if (config.position === "learned") {
-    recordLookupBackward(program, scratch.dx, model.layout.window(gradients, "positions"), {
+  if (gradients.has("embedding")) {
+    recordLookupBackward(program, scratch.dx, gradients.window("embedding"), {
+      order: rows.tokenOrder,
+      bucketIds: rows.tokenBuckets,
+      bucketStarts: rows.tokenStarts,
+    });
+  }
+  if (gradients.has("positions")) {
+    recordLookupBackward(program, scratch.dx, gradients.window("positions"), {
       order: rows.positionOrder,
       bucketIds: rows.positionBuckets,
       bucketStarts: rows.positionStarts,
@@ -155,11 +168,24 @@ export function recordGradients(
   }
 }
 
+/** The layer below which nothing is trained, so that no gradient is needed there. */
+function lowestTrainedLayer({ layout }: Arena): number {
+  if (layout.has("embedding") || layout.has("positions")) return 0;
+  const layers = layout.specs.map(({ name }) => Number(/^\w+\.(\d+)\./.exec(name)?.[1] ?? Number.POSITIVE_INFINITY));
+  return Math.min(...layers);
+}
+
 /** Records y [T, C] (+)= table[ids], the table in windows that the adapter can bind. */
 function recordLookup(program: Program, table: Tensor, ids: Tensor, y: Tensor, accumulate: boolean): void {
   for (const { first, window } of rowWindows(table, program.device.limits.maxStorageBufferBindingSize)) {
     const adds = accumulate || first > 0;
-    program.dispatch(gatherRows, { table: window, rows: ids, y, firstRow: first, accumulate: adds ? 1 : 0 });
+    program.dispatch(gatherRows(table.dtype as StoredFormat), {
+      table: window,
+      rows: ids,
+      y,
+      firstRow: first,
+      accumulate: adds ? 1 : 0,
+    });
   }
 }
 

@@ -102,7 +102,7 @@ export class Generator {
       );
     const u32 = (name: string, dimensions: readonly number[]) => device.allocate("batch", name, dimensions, "u32");
     const made = device.allocating(() => ({
-      activations: new Activations(device, config, [shape], false),
+      activations: new Activations(device, config, [shape], false, model.adapter),
       head: new HeadBuffers(device, config, [shape], false),
       inputs: {
         tokens: u32("tokens", [rows]),

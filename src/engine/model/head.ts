@@ -3,6 +3,7 @@
  * vocabulary in windows; and its backward pass from one coefficient per sequence.
  */
 import { gatherRows, scatterRows } from "../../kernels/embedding.ts";
+import type { StoredFormat } from "../../kernels/kernel.ts";
 import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,
@@ -11,6 +12,7 @@ import {
   splitColumns,
   windowColumns,
 } from "../../kernels/log-softmax-gather.ts";
+import type { Arena } from "../arena.ts";
 import type { Device } from "../device.ts";
 import type { Program } from "../program.ts";
 import { reshape, sliceRows, type Tensor } from "../tensor.ts";
@@ -101,7 +103,7 @@ export function recordHeadRows(
   const { hiddenSize: C } = model.config;
   const hidden = buffers.tensor("hidden", [rows, C]);
   const normed = buffers.tensor("normed", [rows, C]);
-  program.dispatch(gatherRows, { table: output, rows: headRows, y: hidden, firstRow: 0, accumulate: 0 });
+  program.dispatch(gatherRows(), { table: output, rows: headRows, y: hidden, firstRow: 0, accumulate: 0 });
   recordNorm(program, model, "finalNorm", hidden, normed, buffers.tensor("stats", [rows, 2]));
   return normed;
 }
@@ -126,8 +128,9 @@ export function recordHeadForward(
   const targetLogits = buffers.tensor("targetLogits", [N]);
   for (let start = 0; start < vocabSize; start += window) {
     const columns = Math.min(window, vocabSize - start);
-    program.dispatch(logSoftmaxGatherForward(N, columns, C, device.facts), {
+    program.dispatch(logSoftmaxGatherForward(N, columns, C, device.facts, table.dtype as StoredFormat), {
       a: normed,
+      aFrom: 0,
       b: sliceRows(table, start, columns),
       targets: rows.targets,
       partials,
@@ -149,12 +152,12 @@ export function recordHeadForward(
 
 /**
  * Records pass 2 and the final norm's backward pass: from coefficients [m] of the sequences of region A to the gradient
- * of the residual stream `scratch.dx`, adding the head's and the norm's parameter gradients.
+ * of the residual stream `scratch.dx`, adding the head's and the norm's parameter gradients where these are trained.
  */
 export function recordHeadBackward(
   program: Program,
   model: Model,
-  gradients: Tensor,
+  gradients: Arena,
   buffers: HeadBuffers,
   shape: RowShape,
   rows: Readonly<Record<RowArray, Tensor>>,
@@ -168,14 +171,15 @@ export function recordHeadBackward(
   const normed = buffers.tensor("normed", [N, C]);
   const dNormed = buffers.tensor("dNormed", [N, C]);
   const table = model.parameter(model.headName);
-  const dTable = model.layout.window(gradients, model.headName);
+  const dTable = gradients.has(model.headName) ? gradients.window(model.headName) : undefined;
   const window = headWindow(device, model.config, N);
   for (let start = 0; start < vocabSize; start += window) {
     const columns = Math.min(window, vocabSize - start);
     const tableWindow = sliceRows(table, start, columns);
     const dLogits = buffers.tensor("dLogits", [N, columns]);
-    program.dispatch(logSoftmaxGatherGradient(N, columns, C, device.facts), {
+    program.dispatch(logSoftmaxGatherGradient(N, columns, C, device.facts, table.dtype as StoredFormat), {
       a: normed,
+      aFrom: 0,
       b: tableWindow,
       targets: first(rows.targets),
       sequences: rows.headSequences,
@@ -185,7 +189,7 @@ export function recordHeadBackward(
       windowStart: start,
     });
     recordProduct(program, "NN", dLogits, tableWindow, dNormed, { accumulate: start > 0 });
-    recordProduct(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
+    if (dTable) recordProduct(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
   }
   const dHidden = buffers.tensor("dHidden", [N, C]);
   program.clear(dHidden);

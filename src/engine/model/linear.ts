@@ -1,12 +1,17 @@
 /**
- * Linear layers as matrix products: forward, input gradient, weight and bias gradient. Weights lie as the checkpoint
- * has them, [out, in] or [in, out] (GPT-2); the layout of the product follows.
+ * Linear layers as matrix products: forward, input gradient, weight and bias gradient where these are trained, the
+ * model's adapter beside them. Weights lie as the checkpoint has them, [out, in] or [in, out] (GPT-2); the layout of the
+ * product follows.
  */
+import type { StoredFormat } from "../../kernels/kernel.ts";
 import { type MatmulLayout, matmul } from "../../kernels/matmul.ts";
 import { rowBlocks } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
+import type { Arena } from "../arena.ts";
 import type { Program } from "../program.ts";
 import { reshape, type Tensor } from "../tensor.ts";
+import type { Model } from "./load.ts";
+import type { LoraScratch } from "./lora.ts";
 
 export interface ProductOptions {
   /** [N], added to every row. */
@@ -15,9 +20,17 @@ export interface ProductOptions {
   readonly residual?: Tensor | undefined;
   /** Add to what `out` holds. */
   readonly accumulate?: boolean;
+  /** Multiplies the product; default 1. */
+  readonly scale?: number;
+  /** First columns of A and of the result, where these are column ranges of `a` and `out`. */
+  readonly aFrom?: number;
+  readonly outFrom?: number;
 }
 
-/** Records out [M, N] = op(a) op(b) with the kernel for this layout and shape. */
+/**
+ * Records out [M, N] = scale op(a) op(b) with the kernel for this layout, shape and storage of b. With a first column, A
+ * or the result is that column range of a wider matrix, as many columns as b leaves it.
+ */
 export function recordProduct(
   program: Program,
   layout: MatmulLayout,
@@ -26,56 +39,99 @@ export function recordProduct(
   out: Tensor,
   options: ProductOptions = {},
 ): void {
-  const [M = 0, N = 0] = out.shape;
-  const K = (layout === "TN" ? a.shape[0] : a.shape[1]) ?? 0;
+  const [M = 0, outWidth = 0] = out.shape;
+  const [bRows = 0, bColumns = 0] = b.shape;
+  const [N, K] = layout === "NT" ? [bRows, bColumns] : [bColumns, bRows];
+  const { aFrom = 0, outFrom = 0, scale = 1 } = options;
+  checkColumns(layout, { M, N, K }, a, outWidth, options);
   const { unused } = program.device;
-  program.dispatch(matmul(layout, { M, N, K }, program.device.facts), {
+  const operands = { format: b.dtype as StoredFormat, aWidth: a.shape[1] ?? 0, aFrom, outWidth, outFrom };
+  program.dispatch(matmul(layout, { M, N, K }, program.device.facts, operands), {
     a,
     b,
     bias: options.bias ?? reshape(unused, [4]),
     residual: options.residual ?? unused,
     out,
+    M,
+    N,
+    K,
+    aFrom,
+    outFrom,
+    scale,
     hasBias: options.bias ? 1 : 0,
     hasResidual: options.residual ? 1 : 0,
     accumulate: options.accumulate ? 1 : 0,
   });
 }
 
-/** y [T, out] = x [T, in] W (+ bias) (+ residual). */
+/** Without a first column, widths must be exactly those of the product; with one, the range must lie inside. */
+function checkColumns(
+  layout: MatmulLayout,
+  { M, N, K }: { M: number; N: number; K: number },
+  a: Tensor,
+  outWidth: number,
+  { aFrom, outFrom }: ProductOptions,
+): void {
+  const [aRows = 0, aWidth = 0] = a.shape;
+  const wanted = layout === "TN" ? { rows: K, columns: M } : { rows: M, columns: K };
+  const fits = (width: number, columns: number, from: number | undefined) =>
+    from === undefined ? width === columns : from + columns <= width;
+  if (aRows === wanted.rows && fits(aWidth, wanted.columns, aFrom) && fits(outWidth, N, outFrom)) return;
+  throw new Error(
+    `matmul${layout}: a [${aRows}, ${aWidth}] from column ${aFrom ?? 0} and a result of ${outWidth} columns from ${outFrom ?? 0} do not fit a product of ${M} x ${N} x ${K}`,
+  );
+}
+
+/** Records y [T, out] = x [T, in] W (+ bias) (+ residual), with the model's adapter where it has one for this layer. */
 export function recordLinear(
   program: Program,
-  inOut: boolean,
-  args: { x: Tensor; weight: Tensor; y: Tensor; bias?: Tensor | undefined; residual?: Tensor | undefined },
+  model: Model,
+  name: string,
+  args: {
+    readonly x: Tensor;
+    readonly y: Tensor;
+    readonly residual?: Tensor | undefined;
+    readonly lora: LoraScratch | undefined;
+  },
 ): void {
-  const { x, weight, y, bias, residual } = args;
-  recordProduct(program, inOut ? "NN" : "NT", x, weight, y, { bias, residual });
+  const { x, y, residual, lora } = args;
+  const weight = `${name}.weight`;
+  const bias = model.weights.has(`${name}.bias`) ? model.parameter(`${name}.bias`) : undefined;
+  recordProduct(program, model.config.inOutWeights ? "NN" : "NT", x, model.parameter(weight), y, { bias, residual });
+  if (lora) model.adapter?.recordForward(program, weight, x, y, lora);
 }
 
 /**
- * dx [T, in] = dy [T, out] W^T, dWeight += the outer products of x and dy summed over rows, dBias += dy summed over
- * rows. `partials` is scratch for the bias.
+ * Records dx [T, in] = dy [T, out] W^T and adds what is trained of the layer to the gradients: dWeight += the outer
+ * products of x and dy summed over rows, dBias += dy summed over rows, the adapter's. `partials` is scratch for the bias.
  */
 export function recordLinearBackward(
   program: Program,
-  inOut: boolean,
+  model: Model,
+  gradients: Arena,
+  name: string,
   args: {
-    dy: Tensor;
-    x: Tensor;
-    weight: Tensor;
-    dx: Tensor;
-    dWeight: Tensor;
-    dBias?: Tensor | undefined;
-    partials: Tensor;
+    readonly dy: Tensor;
+    readonly x: Tensor;
+    readonly dx: Tensor;
+    readonly partials: Tensor;
+    readonly lora: LoraScratch | undefined;
   },
 ): void {
-  const { dy, x, weight, dx, dWeight, dBias, partials } = args;
-  recordProduct(program, inOut ? "NT" : "NN", dy, weight, dx);
-  if (inOut) recordProduct(program, "TN", x, dy, dWeight, { accumulate: true });
-  else recordProduct(program, "TN", dy, x, dWeight, { accumulate: true });
-  if (dBias) {
+  const { dy, x, dx, partials, lora } = args;
+  const { inOutWeights } = model.config;
+  const weight = `${name}.weight`;
+  recordProduct(program, inOutWeights ? "NT" : "NN", dy, model.parameter(weight), dx);
+  if (gradients.has(weight)) {
+    const dWeight = gradients.window(weight);
+    if (inOutWeights) recordProduct(program, "TN", x, dy, dWeight, { accumulate: true });
+    else recordProduct(program, "TN", dy, x, dWeight, { accumulate: true });
+  }
+  if (gradients.has(`${name}.bias`)) {
     const [rows = 0, columns = 0] = dy.shape;
     const sums = reshape(partials, [rowBlocks(rows), columns]);
     program.dispatch(columnPartials, { dy, partials: sums });
-    program.dispatch(addColumnSums, { partials: sums, out: dBias });
+    program.dispatch(addColumnSums, { partials: sums, out: gradients.window(`${name}.bias`) });
   }
+  if (lora) model.adapter?.recordBackward(program, weight, gradients, { dy, x, dx }, lora);
 }

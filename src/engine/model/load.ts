@@ -1,104 +1,158 @@
 /**
- * A model on the device: its configuration, its weights in one arena, the folder that it came from. Reads and writes
- * Hugging Face folders (config.json, model.safetensors in f32, tokenizer files carried along).
+ * A model on the device: its configuration, its weights in an arena, the folder that it came from. Reads and writes
+ * Hugging Face folders (config.json, safetensors in f32, f16 or bf16, tokenizer files carried along).
  */
-import { FileError, ModelFormatError, NumericError } from "../../errors.ts";
+import { ModelFormatError } from "../../errors.ts";
+import type { StoredFormat } from "../../kernels/kernel.ts";
 import { ropeTable } from "../../kernels/rope.ts";
+import { Arena, ParameterLayout } from "../arena.ts";
 import type { Device, MemoryCategory } from "../device.ts";
-import { platform } from "../platform/index.ts";
-import { openSafetensors, type SafetensorsFile, writeSafetensors } from "../safetensors.ts";
+import { storedFormat } from "../safetensors.ts";
 import { elementCount, type Tensor } from "../tensor.ts";
-import { type ModelConfig, parseEndTokens, parseModelConfig } from "./config.ts";
-import { checkpointNaming, ParameterLayout } from "./parameters.ts";
-
-/** Files of a model folder that are copied unchanged beside the trained weights. */
-const COMPANIONS = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "tokenizer.model",
-  "chat_template.jinja",
-];
-
-const WEIGHTS_FILE = "model.safetensors";
+import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./checkpoint-files.ts";
+import type { ModelConfig } from "./config.ts";
+import { readModelConfig, writeCompanions } from "./folder.ts";
+import type { LoraAdapter } from "./lora.ts";
+import { checkpointNaming, parameterSpecs } from "./parameters.ts";
+import { arenaPieces, fillTensor, finitePieces } from "./weight-transfer.ts";
 
 export interface LoadOptions {
   /** Memory category that the weights are counted under; "weights" by default. */
   readonly category?: MemoryCategory;
+  /**
+   * Numbers to load the matrices as; "auto" (default): as the files store them, f32 where these differ. A format that
+   * holds less rounds to the nearest.
+   */
+  readonly dtype?: StoredFormat | "auto";
+  /**
+   * How matrices are stored on the device; default: as they are loaded. "f32" keeps master weights that can be trained
+   * whole, of the same values.
+   */
+  readonly storage?: StoredFormat;
+}
+
+export interface SaveOptions {
+  /** Numbers in the files; default: what the weights were loaded as, or f32 for weights stored as f32. */
+  readonly dtype?: StoredFormat;
+  /** Bytes beyond which weights are split into shards; default 5 GB, as Hugging Face does. */
+  readonly maxShardBytes?: number;
+}
+
+/** Hugging Face's default shard size. */
+const SHARD_BYTES = 5e9;
+
+/** What a model is made of, shared by its views. */
+interface ModelParts {
+  readonly device: Device;
+  readonly config: ModelConfig;
+  readonly folder: string;
+  readonly prefix: string;
+  readonly weights: Arena;
+  readonly table: RotaryTable;
 }
 
 /**
- * A model on a device: configuration and f32 weights. `load` throws ModelFormatError for a folder that is no supported
- * model; `free` gives the memory back.
+ * A model on a device: configuration and weights, with a LoRA adapter or without. `load` throws ModelFormatError for a
+ * folder that is no supported model; `free` gives the memory back.
  */
 export class Model {
   readonly device: Device;
   readonly config: ModelConfig;
-  readonly layout: ParameterLayout;
-  /** All parameters, f32[layout.size]. */
-  readonly weights: Tensor;
+  /** All parameters but an adapter's. */
+  readonly weights: Arena;
   readonly folder: string;
   /** Prefix of the decoder's tensors in the checkpoint, kept when writing. */
   readonly prefix: string;
-  #ropeTable: Tensor | undefined;
+  /** Added to the linear layers' results; trained in place of the weights. */
+  readonly adapter: LoraAdapter | undefined;
+  readonly #parts: ModelParts;
 
-  private constructor(device: Device, config: ModelConfig, folder: string, prefix: string, category: MemoryCategory) {
-    this.device = device;
-    this.config = config;
-    this.folder = folder;
-    this.prefix = prefix;
-    this.layout = new ParameterLayout(config);
-    this.weights = device.allocate(category, category, [this.layout.size]);
+  private constructor(parts: ModelParts, adapter?: LoraAdapter) {
+    this.#parts = parts;
+    this.device = parts.device;
+    this.config = parts.config;
+    this.weights = parts.weights;
+    this.folder = parts.folder;
+    this.prefix = parts.prefix;
+    this.adapter = adapter;
+  }
+
+  static #allocate(
+    device: Device,
+    config: ModelConfig,
+    origin: { readonly folder: string; readonly prefix: string },
+    options: { readonly format: StoredFormat; readonly category: MemoryCategory },
+  ): Model {
+    const { format, category } = options;
+    const layout = new ParameterLayout(parameterSpecs(config), { format, maxBufferBytes: device.limits.maxBufferSize });
+    const weights = new Arena(device, layout, category, category);
+    return new Model({ device, config, ...origin, weights, table: new RotaryTable(device, config) });
   }
 
   /**
    * Loads a Hugging Face folder. Throws ModelFormatError naming file and tensor for anything missing, left over,
    * mis-shaped or of an unsupported dtype, before anything is put on the device, and for weights that are not finite.
+   * Tensors are read by pieces: no tensor is wholly on the host.
    */
   static async load(device: Device, folder: string, options: LoadOptions = {}): Promise<Model> {
     const config = await readModelConfig(folder);
-    const file = await openWeights(folder);
+    const files = await openCheckpoint(folder);
     try {
-      const { prefix } = checkTensors(config, file);
-      const model = new Model(device, config, folder, prefix, options.category ?? "weights");
+      const { prefix, stored } = checkTensors(config, files);
+      const dtype = options.dtype === undefined || options.dtype === "auto" ? stored : options.dtype;
+      const format = options.storage ?? dtype;
+      const model = Model.#allocate(
+        device,
+        config,
+        { folder, prefix },
+        { format, category: options.category ?? "weights" },
+      );
       try {
-        for (const part of model.layout.parts()) {
-          const name = model.checkpointName(part.name);
-          const data = await file.readF32(name);
-          checkFinite(file.path, name, data);
-          model.#upload(part.offset, part.shape, data);
-        }
+        await model.#fill(files, dtype);
       } catch (error) {
         model.free();
         throw error;
       }
       return model;
     } finally {
-      await file.close();
+      await files.close();
     }
   }
 
   /** A second copy of another model's present weights on the same device, e.g. as a frozen reference. */
   static copyOf(source: Model, category: MemoryCategory): Model {
-    const copy = new Model(source.device, source.config, source.folder, source.prefix, category);
-    const encoder = source.device.gpu.createCommandEncoder();
-    encoder.copyBufferToBuffer(source.weights.buffer, 0, copy.weights.buffer, 0, 4 * source.layout.size);
-    source.device.submit(encoder.finish(), 0);
+    const { device, config, folder, prefix } = source;
+    const copy = Model.#allocate(device, config, { folder, prefix }, { format: source.layout.format, category });
+    copy.weights.copyFrom(source.weights);
     return copy;
+  }
+
+  /** This model with an adapter in front of its linear layers: the same weights, seen otherwise. */
+  withAdapter(adapter: LoraAdapter): Model {
+    return new Model(this.#parts, adapter);
+  }
+
+  /** This model without an adapter: what the adapter started from. */
+  get base(): Model {
+    return this.adapter === undefined ? this : new Model(this.#parts);
+  }
+
+  get layout(): ParameterLayout {
+    return this.weights.layout;
+  }
+
+  /** The parameters that training changes: the adapter's where there is one. */
+  get trained(): Arena {
+    return this.adapter?.weights ?? this.weights;
   }
 
   checkpointName(part: string): string {
     return part === "lm_head.weight" ? part : `${this.prefix}${part}`;
   }
 
-  /** The window of a parameter in the weights. */
+  /** A parameter's weights. */
   parameter(name: string): Tensor {
-    return this.layout.window(this.weights, name);
+    return this.weights.window(name);
   }
 
   /** The head's matrix [V, C]: the embedding's where they are tied. */
@@ -108,158 +162,126 @@ export class Model {
 
   /** The table of rotary angles, [contextLength, D/2, 2]; made at first use. */
   ropeTable(): Tensor {
-    const { contextLength, headSize, ropeTheta } = this.config;
-    if (this.#ropeTable === undefined) {
-      this.#ropeTable = this.device.allocate("scratch", "rotary angles", [contextLength, headSize / 2, 2]);
-      this.device.upload(this.#ropeTable, ropeTable(contextLength, headSize, ropeTheta));
+    return this.#parts.table.get();
+  }
+
+  /** Uploads every parameter, its numbers rounded to `dtype` on the way. */
+  async #fill(files: CheckpointFiles, dtype: StoredFormat): Promise<void> {
+    for (const spec of this.layout.specs) {
+      const names = spec.parts.map((part) => this.checkpointName(part.name));
+      const rounded = spec.shape.length > 1 ? dtype : "f32";
+      await fillTensor(this.weights, this.parameter(spec.name), files, names, rounded);
     }
-    return this.#ropeTable;
   }
 
-  #upload(offset: number, shape: readonly number[], data: Float32Array<ArrayBuffer>): void {
-    this.device.upload({ ...this.weights, offset: 4 * offset, shape }, data);
-  }
-
-  /** Tensors of an arena of this model's layout (weights, gradients) under their Hugging Face names. */
-  async readTensors(arena: Tensor): Promise<{ name: string; shape: readonly number[]; data: Float32Array }[]> {
-    const all = await this.device.download({ ...arena, shape: [this.layout.size] });
-    return [...this.layout.parts()].map(({ name, shape, offset }) => ({
-      name: this.checkpointName(name),
-      shape,
-      data: all.subarray(offset, offset + elementCount(shape)),
-    }));
+  /** Tensors of an arena of this model's parameters (weights, gradients) under their Hugging Face names, as f32 values. */
+  async readTensors(
+    arena: Arena,
+  ): Promise<{ name: string; shape: readonly number[]; data: Float32Array<ArrayBuffer> }[]> {
+    const tensors: { name: string; shape: readonly number[]; data: Float32Array<ArrayBuffer> }[] = [];
+    for (const part of arena.layout.parts()) {
+      const { name, shape } = part;
+      const data = new Float32Array(elementCount(shape));
+      let at = 0;
+      for await (const piece of arenaPieces(arena, part)) {
+        data.set(piece, at);
+        at += piece.length;
+      }
+      tensors.push({ name: this.checkpointName(name), shape, data });
+    }
+    return tensors;
   }
 
   /**
-   * Writes a Hugging Face folder: weights in f32 under the names they came with, config and tokenizer beside them.
-   * Makes the folder if need be and overwrites files of these names, each of them as a whole or not at all. Tensors are
-   * read one by one while the file is written, so nothing may change the weights meanwhile.
+   * Writes a Hugging Face folder: weights under the names they came with, config and tokenizer beside them. Makes the
+   * folder if need be and overwrites files of these names, each of them as a whole or not at all. Tensors are read by
+   * pieces while the file is written, so nothing may change the weights meanwhile. An adapter is not part of it.
    *
    * @throws FileError for what cannot be read or written; NumericError for weights that are not finite, before anything
    * of that file is in place; DeviceLostError
    */
-  async save(folder: string): Promise<void> {
-    await platform.makeFolder(folder);
-    for (const name of COMPANIONS) {
-      const from = platform.joinPath(this.folder, name);
-      if ((await platform.exists(from)) !== "file") continue;
-      await copyFile(from, platform.joinPath(folder, name));
-    }
-    const tensors = [...this.layout.parts()].map(({ name, shape, offset }) => ({
-      name: this.checkpointName(name),
-      shape,
-      data: async () => {
-        const data = await this.device.download({ ...this.weights, offset: 4 * offset, shape });
-        const at = firstNotFinite(data);
-        if (at < 0) return data;
-        throw new NumericError(
-          `The model cannot be saved: its "${this.checkpointName(name)}" holds ${data[at]}, so the training diverged; lower learning_rate.`,
-        );
-      },
-    }));
-    await writeSafetensors(platform.joinPath(folder, WEIGHTS_FILE), tensors, { format: "pt" });
+  async save(folder: string, options: SaveOptions = {}): Promise<void> {
+    const dtype = options.dtype ?? this.layout.format;
+    await writeCompanions(this.folder, folder, dtype);
+    const tensors = [...this.layout.parts()].map((part) => {
+      const name = this.checkpointName(part.name);
+      return {
+        name,
+        shape: part.shape,
+        format: dtype,
+        data: () => finitePieces(name, arenaPieces(this.weights, part), dtype),
+      };
+    });
+    await writeCheckpoint(folder, tensors, options.maxShardBytes ?? SHARD_BYTES);
   }
 
-  /** Gives the device memory back. */
+  /** Gives the device memory of the weights back; an adapter's is its own. */
   free(): void {
-    this.device.free(this.weights);
-    if (this.#ropeTable) this.device.free(this.#ropeTable);
+    this.weights.free();
+    this.#parts.table.free();
   }
 }
 
-/** Byte by byte: a tokenizer.model is no text. */
-async function copyFile(from: string, to: string): Promise<void> {
-  const file = await platform.openFile(from);
-  try {
-    await platform.writeFileAtomic(to, [await file.read(0, file.size)]);
-  } finally {
-    await file.close();
+/** The table of rotary angles of a model, made when it is first asked for. */
+class RotaryTable {
+  readonly device: Device;
+  readonly config: ModelConfig;
+  #table: Tensor | undefined;
+
+  constructor(device: Device, config: ModelConfig) {
+    this.device = device;
+    this.config = config;
+  }
+
+  get(): Tensor {
+    const { contextLength, headSize, ropeTheta } = this.config;
+    if (this.#table === undefined) {
+      this.#table = this.device.allocate("scratch", "rotary angles", [contextLength, headSize / 2, 2]);
+      this.device.upload(this.#table, ropeTable(contextLength, headSize, ropeTheta));
+    }
+    return this.#table;
+  }
+
+  free(): void {
+    if (this.#table) this.device.free(this.#table);
   }
 }
 
 /**
- * Reads a model folder's `config.json`, and its end tokens from `generation_config.json` where that has them, as Hugging
- * Face does. Throws FileError for a missing folder, ModelFormatError for a missing config.json and for a malformed file.
+ * Every parameter must be there in its shape and a dtype that can be read, and nothing else may be. Gives the prefix of
+ * the names and what the matrices are stored as, f32 where they differ.
  */
-export async function readModelConfig(folder: string): Promise<ModelConfig> {
-  const found = await platform.exists(folder);
-  if (found !== "folder") {
-    throw new FileError(
-      `The model folder "${folder}" ${found === "file" ? "is a file" : "does not exist"}; give a local Hugging Face folder with config.json and model.safetensors.`,
-    );
-  }
-  const file = platform.joinPath(folder, "config.json");
-  if ((await platform.exists(file)) !== "file") {
-    throw new ModelFormatError(`The model folder "${folder}" has no config.json.`);
-  }
-  const config = parseModelConfig(await platform.readText(file), file);
-  const generationFile = platform.joinPath(folder, "generation_config.json");
-  if ((await platform.exists(generationFile)) !== "file") return config;
-  const eosTokenIds = parseEndTokens(await platform.readText(generationFile), generationFile);
-  return eosTokenIds === undefined ? config : { ...config, eosTokenIds };
-}
-
-async function openWeights(folder: string): Promise<SafetensorsFile> {
-  const path = platform.joinPath(folder, WEIGHTS_FILE);
-  if ((await platform.exists(path)) === "file") return openSafetensors(path);
-  const names = await platform.list(folder);
-  const hint = names.includes("model.safetensors.index.json")
-    ? "it is sharded, which is not supported yet; save it as one file"
-    : names.some((name) => name.endsWith(".bin") || name.endsWith(".pt"))
-      ? "it holds PyTorch files; save it as safetensors"
-      : "there are no weights to load";
-  throw new ModelFormatError(`The model folder "${folder}" has no ${WEIGHTS_FILE}: ${hint}.`);
-}
-
-/** Every parameter must be there in its shape and dtype, and nothing else may be. */
-function checkTensors(config: ModelConfig, file: SafetensorsFile): { prefix: string } {
-  const { prefix, fullName, ignorable } = checkpointNaming(config, file.tensors.keys());
-  if (config.layers > file.tensors.size) {
+function checkTensors(config: ModelConfig, files: CheckpointFiles): { prefix: string; stored: StoredFormat } {
+  const { prefix, fullName, ignorable } = checkpointNaming(config, files.tensors.keys());
+  if (config.layers > files.tensors.size) {
     throw new ModelFormatError(
-      `${file.path} holds ${file.tensors.size} tensors, too few for the ${config.layers} layers of config.json.`,
+      `${files.path} holds ${files.tensors.size} tensors, too few for the ${config.layers} layers of config.json.`,
     );
   }
   const wanted = new Set<string>();
-  for (const part of new ParameterLayout(config).parts()) {
+  const formats = new Set<StoredFormat>();
+  for (const part of parameterSpecs(config).flatMap(({ parts }) => parts)) {
     const name = fullName(part.name);
     wanted.add(name);
-    const found = file.tensors.get(name);
+    const found = files.tensors.get(name);
     if (found === undefined) {
-      throw new ModelFormatError(`${file.path}: tensor "${name}" [${part.shape.join(", ")}] is missing.`);
+      throw new ModelFormatError(`${files.path}: tensor "${name}" [${part.shape.join(", ")}] is missing.`);
     }
     if (found.shape.length !== part.shape.length || found.shape.some((size, axis) => size !== part.shape[axis])) {
       throw new ModelFormatError(
-        `${file.path}: tensor "${name}" has shape [${found.shape.join(", ")}], but config.json makes it [${part.shape.join(", ")}].`,
+        `${found.file.path}: tensor "${name}" has shape [${found.shape.join(", ")}], but config.json makes it [${part.shape.join(", ")}].`,
       );
     }
-    if (found.dtype !== "F32") {
-      throw new ModelFormatError(
-        `${file.path}: tensor "${name}" is stored as ${found.dtype}; only F32 is supported yet, so convert the model to float32.`,
-      );
-    }
+    const format = storedFormat(found.file.path, name, found.dtype);
+    if (part.shape.length > 1) formats.add(format);
   }
-  for (const name of file.tensors.keys()) {
+  for (const [name, { file }] of files.tensors) {
     if (!wanted.has(name) && !ignorable(name)) {
       throw new ModelFormatError(
         `${file.path}: tensor "${name}" does not belong to a ${config.modelType} model of ${config.layers} layers as config.json describes it.`,
       );
     }
   }
-  return { prefix };
-}
-
-/** One weight that is not a number makes every log-probability one. */
-function checkFinite(path: string, name: string, data: Float32Array): void {
-  const at = firstNotFinite(data);
-  if (at < 0) return;
-  throw new ModelFormatError(
-    `${path}: tensor "${name}" holds ${data[at]} (element ${at}); the file is damaged, or the training that wrote it diverged.`,
-  );
-}
-
-/** Place of the first NaN or infinity, or -1. */
-function firstNotFinite(data: Float32Array): number {
-  let zero = 0;
-  for (let i = 0; i < data.length; i++) zero += 0 * (data[i] as number);
-  return zero === 0 ? -1 : data.findIndex((value) => !Number.isFinite(value));
+  const [stored = "f32"] = formats;
+  return { prefix, stored: formats.size === 1 ? stored : "f32" };
 }

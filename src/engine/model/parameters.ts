@@ -1,81 +1,14 @@
 /**
- * Where each parameter of a decoder lies in its arena, and which Hugging Face tensors it is made of. Weights,
- * gradients and both optimizer moments share one layout, so one dispatch can run over all of them. Projections that
- * read the same input are stored as one matrix: [q; k; v] and [gate; up]; their Hugging Face tensors are row ranges.
+ * The parameters of a decoder and the Hugging Face tensors that they are made of. Projections that read the same input
+ * are stored as one matrix: [q; k; v] and [gate; up]; their Hugging Face tensors are row ranges. Where parameters lie in
+ * memory is `arena.ts`' business.
  */
-import { elementCount, type Tensor, WINDOW_ALIGNMENT } from "../tensor.ts";
+import type { ParameterSpec } from "../arena.ts";
 import type { ModelConfig } from "./config.ts";
-
-/** A Hugging Face tensor as a contiguous part of a parameter. */
-export interface ParameterPart {
-  /** Without the prefix ("model.", "transformer.") that varies between checkpoints. */
-  readonly name: string;
-  readonly shape: readonly number[];
-}
-
-export interface ParameterSpec {
-  readonly name: string;
-  readonly shape: readonly number[];
-  /** Weight decay applies: matrices yes, biases and norm weights no. */
-  readonly decay: boolean;
-  readonly parts: readonly ParameterPart[];
-}
 
 /** Names of the parameters of one layer. */
 export function layerName(layer: number, part: string): string {
   return `layers.${layer}.${part}`;
-}
-
-export class ParameterLayout {
-  readonly specs: readonly ParameterSpec[];
-  /** Elements of the arena, padding included. */
-  readonly size: number;
-  /** Parameters with weight decay fill [0, decayedSize), the others the rest. */
-  readonly decayedSize: number;
-  /** Parameters proper, without padding. */
-  readonly parameterCount: number;
-  readonly #offsets = new Map<string, { offset: number; spec: ParameterSpec }>();
-
-  constructor(config: ModelConfig) {
-    const specs = parameterSpecs(config);
-    this.specs = [...specs.filter((spec) => spec.decay), ...specs.filter((spec) => !spec.decay)];
-    const alignment = WINDOW_ALIGNMENT / 4;
-    let offset = 0;
-    let decayedSize = 0;
-    let count = 0;
-    for (const spec of this.specs) {
-      this.#offsets.set(spec.name, { offset, spec });
-      const size = elementCount(spec.shape);
-      count += size;
-      offset += Math.ceil(size / alignment) * alignment;
-      if (spec.decay) decayedSize = offset;
-    }
-    this.size = offset;
-    this.decayedSize = decayedSize;
-    this.parameterCount = count;
-  }
-
-  has(name: string): boolean {
-    return this.#offsets.has(name);
-  }
-
-  /** The window of a parameter in an arena of this layout. */
-  window(arena: Tensor, name: string): Tensor {
-    const found = this.#offsets.get(name);
-    if (found === undefined) throw new Error(`the model has no parameter ${name}`);
-    return { ...arena, offset: arena.offset + 4 * found.offset, shape: found.spec.shape };
-  }
-
-  /** Every Hugging Face tensor with its first element in the arena. */
-  *parts(): Generator<ParameterPart & { readonly offset: number }> {
-    for (const spec of this.specs) {
-      let offset = this.#offsets.get(spec.name)?.offset ?? 0;
-      for (const part of spec.parts) {
-        yield { ...part, offset };
-        offset += elementCount(part.shape);
-      }
-    }
-  }
 }
 
 function single(name: string, hfName: string, shape: readonly number[]): ParameterSpec {

@@ -93,6 +93,18 @@ export const platform: Platform = {
     });
   },
 
+  async removeFile(path) {
+    refuseUrl("remove", path);
+    await attempt("remove", path, async () => {
+      const folder = await openFolder(folderOf(path), false);
+      try {
+        await folder.removeEntry(baseName(path));
+      } catch (error) {
+        if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
+      }
+    });
+  },
+
   async checkWritable(folder) {
     refuseUrl("write to the folder", folder);
     await attempt("write to the folder", folder, async () => {

@@ -73,6 +73,10 @@ export const platform: Platform = {
     await attempt("write", path, () => appendFile(path, text, "utf8"));
   },
 
+  async removeFile(path) {
+    await attempt("remove", path, () => rm(path, { force: true }));
+  },
+
   async checkWritable(folder) {
     const probe = join(folder, `.kto-write-check.${randomBytes(6).toString("hex")}.tmp`);
     await attempt("write to the folder", folder, async () => {

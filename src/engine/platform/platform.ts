@@ -44,6 +44,8 @@ export interface Platform {
   writeFileAtomic(path: string, chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array> | string): Promise<void>;
   /** Adds text at the end of a file, creating it. */
   appendText(path: string, text: string): Promise<void>;
+  /** Removes a file; content if there is none. */
+  removeFile(path: string): Promise<void>;
   /** Throws FileError now, with the reason, if files cannot be created in this folder (creating it if absent). */
   checkWritable(folder: string): Promise<void>;
   joinPath(...parts: string[]): string;

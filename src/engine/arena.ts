@@ -1,0 +1,181 @@
+/**
+ * Arenas: the memory of a set of parameters, or of one number for each of them (gradients, moments). A layout says where
+ * each parameter lies; arenas of one layout can be walked together, so one dispatch can run over all parameters. An arena
+ * is one buffer, or several where the adapter's largest buffer or two element types ask for it. Not what parameters are for.
+ */
+import type { StoredFormat } from "../kernels/kernel.ts";
+import type { Device, MemoryCategory } from "./device.ts";
+import type { Program } from "./program.ts";
+import { elementBytes, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
+
+/** A tensor of a file as a contiguous part of a parameter. */
+export interface ParameterPart {
+  /** Without the prefix ("model.", "transformer.") that varies between checkpoints. */
+  readonly name: string;
+  readonly shape: readonly number[];
+}
+
+export interface ParameterSpec {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Weight decay applies: matrices yes, biases and norm weights no. */
+  readonly decay: boolean;
+  readonly parts: readonly ParameterPart[];
+}
+
+/** One buffer of an arena. */
+export interface Segment {
+  readonly dtype: StoredFormat;
+  /** Elements, padding included. */
+  readonly size: number;
+  /** Parameters with weight decay fill [0, decayedSize), the others the rest. */
+  readonly decayedSize: number;
+}
+
+/** Where a parameter or a part of one lies. */
+export interface Place {
+  readonly segment: number;
+  /** Elements from the start of the segment. */
+  readonly offset: number;
+}
+
+export interface LayoutOptions {
+  /** How matrices are stored; default f32. What has one axis (norms, biases) is f32 in any case. */
+  readonly format?: StoredFormat;
+  /** Largest buffer in bytes; default no limit. */
+  readonly maxBufferBytes?: number;
+}
+
+export class ParameterLayout {
+  readonly specs: readonly ParameterSpec[];
+  /** How matrices are stored. */
+  readonly format: StoredFormat;
+  readonly segments: readonly Segment[];
+  /** Parameters proper, without padding. */
+  readonly parameterCount: number;
+  readonly #places = new Map<string, Place & { readonly spec: ParameterSpec }>();
+
+  constructor(specs: readonly ParameterSpec[], options: LayoutOptions = {}) {
+    const { format = "f32", maxBufferBytes = Number.POSITIVE_INFINITY } = options;
+    this.format = format;
+    this.specs = [...specs.filter((spec) => spec.decay), ...specs.filter((spec) => !spec.decay)];
+    const segments: { dtype: StoredFormat; size: number; decayedSize: number }[] = [];
+    for (const spec of this.specs) {
+      const dtype = spec.shape.length > 1 ? format : "f32";
+      const alignment = WINDOW_ALIGNMENT / elementBytes(dtype);
+      const size = Math.ceil(elementCount(spec.shape) / alignment) * alignment;
+      let segment = segments.at(-1);
+      if (segment?.dtype !== dtype || (segment.size + size) * elementBytes(dtype) > maxBufferBytes) {
+        segment = { dtype, size: 0, decayedSize: 0 };
+        segments.push(segment);
+      }
+      this.#places.set(spec.name, { segment: segments.length - 1, offset: segment.size, spec });
+      segment.size += size;
+      if (spec.decay) segment.decayedSize = segment.size;
+    }
+    this.segments = segments;
+    this.parameterCount = specs.reduce((sum, spec) => sum + elementCount(spec.shape), 0);
+  }
+
+  /** Bytes of an arena of this layout. */
+  get bytes(): number {
+    return this.segments.reduce((sum, { size, dtype }) => sum + size * elementBytes(dtype), 0);
+  }
+
+  has(name: string): boolean {
+    return this.#places.has(name);
+  }
+
+  place(name: string): Place & { readonly spec: ParameterSpec } {
+    const found = this.#places.get(name);
+    if (found === undefined) throw new Error(`there is no parameter ${name}`);
+    return found;
+  }
+
+  /** Every tensor of a file with its place. */
+  *parts(): Generator<ParameterPart & Place> {
+    for (const spec of this.specs) {
+      const { segment, offset } = this.place(spec.name);
+      let at = offset;
+      for (const part of spec.parts) {
+        yield { ...part, segment, offset: at };
+        at += elementCount(part.shape);
+      }
+    }
+  }
+}
+
+/** Device memory of one layout. */
+export class Arena {
+  readonly device: Device;
+  readonly layout: ParameterLayout;
+  readonly segments: readonly Tensor[];
+
+  /** Zeroed. Throws AdapterError when the adapter cannot hold a segment. */
+  constructor(device: Device, layout: ParameterLayout, category: MemoryCategory, label: string) {
+    this.device = device;
+    this.layout = layout;
+    this.segments = layout.segments.map(({ size, dtype }) => device.allocate(category, label, [size], dtype));
+  }
+
+  has(name: string): boolean {
+    return this.layout.has(name);
+  }
+
+  /** The tensor of a parameter. */
+  window(name: string): Tensor {
+    const { spec, ...place } = this.layout.place(name);
+    return this.at(place, spec.shape);
+  }
+
+  /** A tensor from a place on. */
+  at({ segment, offset }: Place, shape: readonly number[]): Tensor {
+    const whole = this.segments[segment];
+    if (whole === undefined) throw new Error(`the arena has no segment ${segment}`);
+    return { ...whole, offset: whole.offset + offset * elementBytes(whole.dtype), shape };
+  }
+
+  /** Records zeroing. */
+  recordClear(program: Program): void {
+    for (const segment of this.segments) program.clear(segment);
+  }
+
+  /** Copies another arena of an equal layout into this one, now. */
+  copyFrom(source: Arena): void {
+    const encoder = this.device.gpu.createCommandEncoder();
+    this.segments.forEach((segment, index) => {
+      const from = source.segments[index];
+      const sameSize = from?.shape[0] === segment.shape[0] && from?.dtype === segment.dtype;
+      if (from === undefined || !sameSize) throw new Error("the arenas differ in layout");
+      const bytes = (segment.shape[0] ?? 0) * elementBytes(segment.dtype);
+      encoder.copyBufferToBuffer(from.buffer, from.offset, segment.buffer, segment.offset, bytes);
+    });
+    this.device.submit(encoder.finish(), 0);
+  }
+
+  /**
+   * Windows over the elements of each segment, with and without weight decay apart, none larger than one binding: what an
+   * optimizer walks. Each window is given as a function, from an arena of an equal layout to its tensor.
+   */
+  *windows(): Generator<{ readonly decays: boolean; readonly of: (arena: Arena) => Tensor }> {
+    const { maxStorageBufferBindingSize } = this.device.limits;
+    for (const [segment, { size, decayedSize, dtype }] of this.layout.segments.entries()) {
+      const alignment = WINDOW_ALIGNMENT / elementBytes(dtype);
+      const most = Math.floor(maxStorageBufferBindingSize / WINDOW_ALIGNMENT) * alignment;
+      for (const [from, to, decays] of [
+        [0, decayedSize, true],
+        [decayedSize, size, false],
+      ] as const) {
+        for (let offset = from; offset < to; offset += most) {
+          const shape = [Math.min(most, to - offset)];
+          yield { decays, of: (arena) => arena.at({ segment, offset }, shape) };
+        }
+      }
+    }
+  }
+
+  /** Gives the device memory back. */
+  free(): void {
+    for (const segment of this.segments) this.device.free(segment);
+  }
+}

@@ -1,0 +1,81 @@
+/**
+ * A Hugging Face model folder but for its weights: its configuration read, its companions (tokenizer, templates)
+ * carried along to a folder that is written.
+ */
+import { FileError, ModelFormatError } from "../../errors.ts";
+import type { StoredFormat } from "../../kernels/kernel.ts";
+import { platform } from "../platform/index.ts";
+import { type ModelConfig, parseEndTokens, parseModelConfig } from "./config.ts";
+
+/** Files of a model folder that are copied unchanged beside the trained weights. */
+const COMPANIONS = [
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "merges.txt",
+  "tokenizer.model",
+  "chat_template.jinja",
+];
+
+/** Names of stored formats in config.json, under "dtype" (transformers 5) or "torch_dtype". */
+export const DTYPE_NAMES: Readonly<Record<StoredFormat, string>> = { f32: "float32", f16: "float16", bf16: "bfloat16" };
+
+/**
+ * Reads a model folder's `config.json`, and its end tokens from `generation_config.json` where that has them, as Hugging
+ * Face does. Throws FileError for a missing folder, ModelFormatError for a missing config.json and for a malformed file.
+ */
+export async function readModelConfig(folder: string): Promise<ModelConfig> {
+  const found = await platform.exists(folder);
+  if (found !== "folder") {
+    throw new FileError(
+      `The model folder "${folder}" ${found === "file" ? "is a file" : "does not exist"}; give a local Hugging Face folder with config.json and model.safetensors.`,
+    );
+  }
+  const file = platform.joinPath(folder, "config.json");
+  if ((await platform.exists(file)) !== "file") {
+    throw new ModelFormatError(`The model folder "${folder}" has no config.json.`);
+  }
+  const config = parseModelConfig(await platform.readText(file), file);
+  const generationFile = platform.joinPath(folder, "generation_config.json");
+  if ((await platform.exists(generationFile)) !== "file") return config;
+  const eosTokenIds = parseEndTokens(await platform.readText(generationFile), generationFile);
+  return eosTokenIds === undefined ? config : { ...config, eosTokenIds };
+}
+
+/** Copies what a model folder holds beside its weights; config.json says what the weights are stored as from now on. */
+export async function writeCompanions(from: string, to: string, dtype: StoredFormat): Promise<void> {
+  await platform.makeFolder(to);
+  for (const name of COMPANIONS) {
+    const source = platform.joinPath(from, name);
+    if ((await platform.exists(source)) !== "file") continue;
+    const target = platform.joinPath(to, name);
+    const changed = name === "config.json" ? withDtype(await platform.readText(source), dtype) : undefined;
+    if (changed === undefined) await copyFile(source, target);
+    else await platform.writeFileAtomic(target, changed);
+  }
+}
+
+/** A config.json that names this dtype; undefined if it does already, or names none and the weights are f32. */
+function withDtype(text: string, dtype: StoredFormat): string | undefined {
+  const config = JSON.parse(text) as Record<string, unknown>;
+  const keys = ["dtype", "torch_dtype"].filter((key) => typeof config[key] === "string");
+  if (keys.length === 0 && dtype === "f32") return undefined;
+  if (keys.length === 0) keys.push("torch_dtype");
+  if (keys.every((key) => config[key] === DTYPE_NAMES[dtype])) return undefined;
+  for (const key of keys) config[key] = DTYPE_NAMES[dtype];
+  return `${JSON.stringify(config, null, 2)}\n`;
+}
+
+/** Byte by byte: a tokenizer.model is no text. */
+async function copyFile(from: string, to: string): Promise<void> {
+  const file = await platform.openFile(from);
+  try {
+    await platform.writeFileAtomic(to, [await file.read(0, file.size)]);
+  } finally {
+    await file.close();
+  }
+}

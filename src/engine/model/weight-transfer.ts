@@ -1,0 +1,148 @@
+/**
+ * Weights on their way between files and device memory, by pieces, so that no tensor is ever wholly on the host.
+ */
+import { ModelFormatError, NumericError } from "../../errors.ts";
+import type { StoredFormat } from "../../kernels/kernel.ts";
+import type { Arena, Place } from "../arena.ts";
+import { firstNotFinite, firstNotFiniteStored, fromF32, toF32 } from "../number-formats.ts";
+import { storedFormat } from "../safetensors.ts";
+import { elementBytes, elementCount, type Tensor } from "../tensor.ts";
+import type { CheckpointFiles } from "./checkpoint-files.ts";
+import { DTYPE_NAMES } from "./folder.ts";
+
+/** Elements that are on the host at once while weights are read or written. */
+const PIECE = 2 ** 23;
+
+/**
+ * Fills the tensor of a parameter with its parts, one after another. Pieces start at whole words: a part of an odd number
+ * of 16-bit numbers does not leave one, and what is left over goes before the next part's numbers.
+ *
+ * @param names of the parts in the checkpoint; @param dtype what the numbers are rounded to on the way
+ * @throws ModelFormatError for numbers that are not finite, or too large for the format
+ */
+export async function fillTensor(
+  arena: Arena,
+  window: Tensor,
+  files: CheckpointFiles,
+  names: readonly string[],
+  dtype: StoredFormat,
+): Promise<void> {
+  const format = window.dtype as StoredFormat;
+  let at = 0;
+  let rest: Uint8Array<ArrayBuffer> = new Uint8Array(0);
+  const upload = (bytes: Uint8Array<ArrayBuffer>) => {
+    if (bytes.byteLength > 0)
+      arena.device.upload({ ...window, offset: window.offset + at, shape: uploadShape(bytes, format) }, bytes);
+    at += bytes.byteLength;
+  };
+  for (const name of names) {
+    for await (const piece of readPieces(files, name, { dtype, format })) {
+      const bytes = rest.byteLength > 0 ? joined(rest, piece) : piece;
+      const whole = bytes.byteLength - (bytes.byteLength % 4);
+      upload(bytes.subarray(0, whole));
+      rest = bytes.slice(whole);
+    }
+  }
+  if (rest.byteLength > 0) upload(joined(rest, new Uint8Array(4 - rest.byteLength)));
+}
+
+function uploadShape(bytes: Uint8Array, format: StoredFormat): readonly number[] {
+  return [bytes.byteLength / elementBytes(format)];
+}
+
+function joined(first: Uint8Array, second: Uint8Array): Uint8Array<ArrayBuffer> {
+  const whole = new Uint8Array(first.byteLength + second.byteLength);
+  whole.set(first);
+  whole.set(second, first.byteLength);
+  return whole;
+}
+
+/** A tensor of a checkpoint by pieces: rounded to `dtype`, as bytes in `format`. Throws ModelFormatError if not finite. */
+async function* readPieces(
+  files: CheckpointFiles,
+  name: string,
+  { dtype, format }: { readonly dtype: StoredFormat; readonly format: StoredFormat },
+): AsyncGenerator<Uint8Array<ArrayBuffer>> {
+  const tensor = files.tensors.get(name);
+  if (tensor === undefined) throw new Error(`tensor ${name} was checked and is gone`);
+  const { file } = tensor;
+  const stored = storedFormat(file.path, name, tensor.dtype);
+  const count = elementCount(tensor.shape);
+  for (let first = 0; first < count; first += PIECE) {
+    const bytes = await file.read(name, first, Math.min(PIECE, count - first));
+    checkFinite(file.path, name, bytes, stored, first);
+    if (stored === dtype && stored === format) {
+      yield bytes;
+      continue;
+    }
+    const values = toF32(bytes, stored);
+    const rounded = dtype === "f32" || dtype === stored ? values : toF32(fromF32(values, dtype), dtype);
+    const result = fromF32(rounded, format);
+    const lost = firstNotFiniteStored(result, format);
+    if (lost >= 0) {
+      throw new ModelFormatError(
+        `${file.path}: tensor "${name}" holds ${values[lost]} (element ${first + lost}), too large for ${DTYPE_NAMES[dtype === "f32" ? format : dtype]}; load it as bfloat16 or float32.`,
+      );
+    }
+    yield result;
+  }
+}
+
+/** A tensor of an arena as f32 values, by pieces. */
+export async function* arenaPieces(
+  arena: Arena,
+  { segment, offset, shape }: Place & { readonly shape: readonly number[] },
+): AsyncGenerator<Float32Array<ArrayBuffer>> {
+  const count = elementCount(shape);
+  for (let first = 0; first < count; first += PIECE) {
+    const size = Math.min(PIECE, count - first);
+    const window = arena.at({ segment, offset: offset + first }, [size]);
+    const perElement = elementBytes(window.dtype);
+    const before = (window.offset % 4) / perElement; // numbers of the word that the tensor does not begin
+    const bytes = await arena.device.downloadBytes({
+      ...window,
+      offset: window.offset - before * perElement,
+      shape: [size + before],
+    });
+    yield toF32(new Uint8Array(bytes, before * perElement, size * perElement), window.dtype as StoredFormat);
+  }
+}
+
+/** The same pieces. Throws NumericError at a number that is none, or that the file's format cannot hold. */
+export async function* finitePieces(
+  name: string,
+  pieces: AsyncIterable<Float32Array<ArrayBuffer>>,
+  dtype: StoredFormat,
+): AsyncGenerator<Float32Array<ArrayBuffer>> {
+  for await (const values of pieces) {
+    const at = firstNotFinite(values);
+    if (at >= 0) {
+      throw new NumericError(
+        `The model cannot be saved: its "${name}" holds ${values[at]}, so the training diverged; lower learning_rate.`,
+      );
+    }
+    const lost = dtype === "f32" ? -1 : firstNotFiniteStored(fromF32(values, dtype), dtype);
+    if (lost >= 0) {
+      throw new NumericError(
+        `The model cannot be saved as ${DTYPE_NAMES[dtype]}: its "${name}" holds ${values[lost]}, which is too large; save it as bfloat16 or float32.`,
+      );
+    }
+    yield values;
+  }
+}
+
+/** One weight that is not a number makes every log-probability one. */
+function checkFinite(
+  path: string,
+  name: string,
+  bytes: Uint8Array<ArrayBuffer>,
+  format: StoredFormat,
+  first: number,
+): void {
+  const at = firstNotFiniteStored(bytes, format);
+  if (at < 0) return;
+  const [value] = toF32(bytes.slice(at * elementBytes(format), (at + 1) * elementBytes(format)), format);
+  throw new ModelFormatError(
+    `${path}: tensor "${name}" holds ${value} (element ${first + at}); the file is damaged, or the training that wrote it diverged.`,
+  );
+}

@@ -1,0 +1,63 @@
+/**
+ * Dropout with random numbers that follow from a counter, so that nothing is kept for the backward pass:
+ *
+ *   y[t, c] = x[t, c] keptScale   if hash(t C + c, stream, state) >= threshold, else 0
+ *
+ * The hash is PCG4D (Jarzynski and Olano, "Hash Functions for GPU Rendering", 2020), its first word; `state` is the
+ * seed, the update, the microbatch and a spare word, written by the host before each pass, and `stream` tells layers
+ * apart. threshold = p 2^32 and keptScale = 1 / (1 - p) for a share p left out.
+ */
+import { kernel } from "./kernel.ts";
+import { rowElements, rowElementsGrid } from "./wgsl.ts";
+
+const BINDINGS = { x: "f32[T, C]", state: "u32[4]" } as const;
+const UNIFORMS = { T: "u32", C: "u32", stream: "u32", threshold: "u32", keptScale: "f32" } as const;
+
+const kept = /* wgsl */ `
+fn hash(i: u32) -> u32 {
+  var v = vec4u(i, u.stream ^ (state[3] * 0x9e3779b9u), state[0], state[1] * 65536u + state[2]);
+  v = v * 1664525u + 1013904223u;
+  v.x += v.y * v.w;
+  v.y += v.z * v.x;
+  v.z += v.x * v.y;
+  v.w += v.y * v.z;
+  v ^= v >> vec4u(16u);
+  v.x += v.y * v.w;
+  return v.x;
+}
+fn kept(i: u32) -> f32 { return select(0.0, x[i] * u.keptScale, hash(i) >= u.threshold); }
+`;
+
+const cost = ({ T = 0, C = 0 }) => ({ flops: 16 * T * C, bytes: 8 * T * C });
+
+/** y [T, C] = dropout(x). */
+export const dropout = kernel({
+  name: "dropout",
+  read: BINDINGS,
+  write: { y: "f32[T, C]" },
+  uniforms: UNIFORMS,
+  wgsl: /* wgsl */ `${kept}
+fn element(row: u32, column: u32) {
+  let i = row * u.C + column;
+  y[i] = kept(i);
+}
+${rowElements("u.T", "u.C")}`,
+  grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),
+  cost,
+});
+
+/** y [T, C] += dropout(x): the backward pass, which is the same mask and scale. */
+export const addDropout = kernel({
+  name: "addDropout",
+  read: BINDINGS,
+  write: { y: "f32[T, C]" },
+  uniforms: UNIFORMS,
+  wgsl: /* wgsl */ `${kept}
+fn element(row: u32, column: u32) {
+  let i = row * u.C + column;
+  y[i] += kept(i);
+}
+${rowElements("u.T", "u.C")}`,
+  grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),
+  cost,
+});
