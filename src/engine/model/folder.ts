@@ -7,10 +7,8 @@ import type { StoredFormat } from "../../kernels/kernel.ts";
 import { platform } from "../platform/index.ts";
 import { type ModelConfig, parseEndTokens, parseModelConfig } from "./config.ts";
 
-/** Files of a model folder that are copied unchanged beside the trained weights. */
-const COMPANIONS = [
-  "config.json",
-  "generation_config.json",
+/** Files of a model folder that say how text becomes tokens; copied unchanged beside trained weights. */
+const TOKENIZER_FILES = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
@@ -20,6 +18,9 @@ const COMPANIONS = [
   "tokenizer.model",
   "chat_template.jinja",
 ];
+
+/** The other files that are carried along with whole models. */
+const MODEL_FILES = ["config.json", "generation_config.json"];
 
 /** Names of stored formats in config.json, under "dtype" (transformers 5) or "torch_dtype". */
 export const DTYPE_NAMES: Readonly<Record<StoredFormat, string>> = { f32: "float32", f16: "float16", bf16: "bfloat16" };
@@ -46,10 +47,19 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
   return eosTokenIds === undefined ? config : { ...config, eosTokenIds };
 }
 
+/** Copies a model folder's tokenizer and templates, making the folder if need be. */
+export async function writeTokenizerFiles(from: string, to: string): Promise<void> {
+  await platform.makeFolder(to);
+  for (const name of TOKENIZER_FILES) {
+    const source = platform.joinPath(from, name);
+    if ((await platform.exists(source)) === "file") await copyFile(source, platform.joinPath(to, name));
+  }
+}
+
 /** Copies what a model folder holds beside its weights; config.json says what the weights are stored as from now on. */
 export async function writeCompanions(from: string, to: string, dtype: StoredFormat): Promise<void> {
-  await platform.makeFolder(to);
-  for (const name of COMPANIONS) {
+  await writeTokenizerFiles(from, to);
+  for (const name of MODEL_FILES) {
     const source = platform.joinPath(from, name);
     if ((await platform.exists(source)) !== "file") continue;
     const target = platform.joinPath(to, name);

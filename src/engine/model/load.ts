@@ -2,18 +2,17 @@
  * A model on the device: its configuration, its weights in an arena, the folder that it came from. Reads and writes
  * Hugging Face folders (config.json, safetensors in f32, f16 or bf16, tokenizer files carried along).
  */
-import { ModelFormatError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { ropeTable } from "../../kernels/rope.ts";
 import { Arena, ParameterLayout } from "../arena.ts";
 import type { Device, MemoryCategory } from "../device.ts";
-import { storedFormat } from "../safetensors.ts";
 import { elementCount, type Tensor } from "../tensor.ts";
+import { checkTensors } from "./check-tensors.ts";
 import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./checkpoint-files.ts";
 import type { ModelConfig } from "./config.ts";
 import { readModelConfig, writeCompanions } from "./folder.ts";
 import type { LoraAdapter } from "./lora.ts";
-import { checkpointNaming, parameterSpecs } from "./parameters.ts";
+import { parameterSpecs } from "./parameters.ts";
 import { arenaPieces, fillTensor, finitePieces } from "./weight-transfer.ts";
 
 export interface LoadOptions {
@@ -245,43 +244,4 @@ class RotaryTable {
   free(): void {
     if (this.#table) this.device.free(this.#table);
   }
-}
-
-/**
- * Every parameter must be there in its shape and a dtype that can be read, and nothing else may be. Gives the prefix of
- * the names and what the matrices are stored as, f32 where they differ.
- */
-function checkTensors(config: ModelConfig, files: CheckpointFiles): { prefix: string; stored: StoredFormat } {
-  const { prefix, fullName, ignorable } = checkpointNaming(config, files.tensors.keys());
-  if (config.layers > files.tensors.size) {
-    throw new ModelFormatError(
-      `${files.path} holds ${files.tensors.size} tensors, too few for the ${config.layers} layers of config.json.`,
-    );
-  }
-  const wanted = new Set<string>();
-  const formats = new Set<StoredFormat>();
-  for (const part of parameterSpecs(config).flatMap(({ parts }) => parts)) {
-    const name = fullName(part.name);
-    wanted.add(name);
-    const found = files.tensors.get(name);
-    if (found === undefined) {
-      throw new ModelFormatError(`${files.path}: tensor "${name}" [${part.shape.join(", ")}] is missing.`);
-    }
-    if (found.shape.length !== part.shape.length || found.shape.some((size, axis) => size !== part.shape[axis])) {
-      throw new ModelFormatError(
-        `${found.file.path}: tensor "${name}" has shape [${found.shape.join(", ")}], but config.json makes it [${part.shape.join(", ")}].`,
-      );
-    }
-    const format = storedFormat(found.file.path, name, found.dtype);
-    if (part.shape.length > 1) formats.add(format);
-  }
-  for (const [name, { file }] of files.tensors) {
-    if (!wanted.has(name) && !ignorable(name)) {
-      throw new ModelFormatError(
-        `${file.path}: tensor "${name}" does not belong to a ${config.modelType} model of ${config.layers} layers as config.json describes it.`,
-      );
-    }
-  }
-  const [stored = "f32"] = formats;
-  return { prefix, stored: formats.size === 1 ? stored : "f32" };
 }

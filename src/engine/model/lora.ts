@@ -15,7 +15,7 @@ import { Random } from "../random.ts";
 import { elementCount, reshape, type Tensor } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import { recordProduct } from "./linear.ts";
-import { parameterSpecs } from "./parameters.ts";
+import { modulePrefix, parameterSpecs } from "./parameters.ts";
 
 export interface LoraOptions {
   /** r. */
@@ -78,11 +78,8 @@ export function targetNames(
  *
  * @throws ConfigError naming the target and the modules that there are
  */
-export function selectModules(
-  config: ModelConfig,
-  prefix: string,
-  targetModules: LoraOptions["targetModules"],
-): LinearModule[] {
+export function selectModules(config: ModelConfig, targetModules: LoraOptions["targetModules"]): LinearModule[] {
+  const prefix = modulePrefix(config);
   const modules = linearModules(config);
   const targets = targetNames(config, targetModules);
   const known = () => `this model has ${lastNames(modules).join(", ")}`;
@@ -113,6 +110,22 @@ export function selectModules(
 
 function lastNames(modules: readonly LinearModule[]): string[] {
   return [...new Set(modules.map(({ name }) => name.slice(name.lastIndexOf(".") + 1)))].sort();
+}
+
+/** alpha / r, or alpha / sqrt(r). */
+export function loraScale({ alpha, rank, rslora }: LoraOptions): number {
+  return alpha / (rslora ? Math.sqrt(rank) : rank);
+}
+
+/** A and B of each module. */
+export function adapterSpecs(modules: readonly LinearModule[], rank: number): ParameterSpec[] {
+  const spec = (name: string, shape: readonly number[]): ParameterSpec => {
+    return { name, shape, decay: true, parts: [{ name: `${name}.weight`, shape }] };
+  };
+  return modules.flatMap(({ name, inputs, outputs }) => [
+    spec(`${name}.lora_A`, [rank, inputs]),
+    spec(`${name}.lora_B`, [outputs, rank]),
+  ]);
 }
 
 /** Scratch of an adapter's passes, for as many rows as the pass has. */
@@ -149,25 +162,12 @@ export class LoraAdapter {
   /**
    * An adapter of zeros; `initialize` makes it a new one.
    *
-   * @param prefix of the model's tensors in its checkpoint
    * @throws ConfigError for targets that the model does not have and options out of range
    */
-  static create(device: Device, config: ModelConfig, prefix: string, options: LoraOptions): LoraAdapter {
+  static create(device: Device, config: ModelConfig, options: LoraOptions): LoraAdapter {
     checkOptions(options);
-    const modules = selectModules(config, prefix, options.targetModules);
-    const specs = modules.flatMap(({ name, inputs, outputs }): ParameterSpec[] =>
-      (
-        [
-          ["lora_A", [options.rank, inputs]],
-          ["lora_B", [outputs, options.rank]],
-        ] as const
-      ).map(([part, shape]) => ({
-        name: `${name}.${part}`,
-        shape,
-        decay: true,
-        parts: [{ name: `${name}.${part}.weight`, shape }],
-      })),
-    );
+    const modules = selectModules(config, options.targetModules);
+    const specs = adapterSpecs(modules, options.rank);
     const layout = new ParameterLayout(specs, { maxBufferBytes: device.limits.maxBufferSize });
     const weights = new Arena(device, layout, "adapter", "adapter");
     return new LoraAdapter({ device, options, modules, weights }, undefined);
@@ -175,8 +175,7 @@ export class LoraAdapter {
 
   /** What is multiplied with the adapter's result. */
   get scale(): number {
-    const { alpha, rank, rslora } = this.options;
-    return alpha / (rslora ? Math.sqrt(rank) : rank);
+    return loraScale(this.options);
   }
 
   /** PEFT's start: A uniform within 1 / sqrt(in) (Kaiming with a = sqrt 5), B zero. */

@@ -102,6 +102,11 @@ function gpt2Specs(config: ModelConfig): ParameterSpec[] {
 /** Tensors that checkpoints carry and that hold no parameter: causal masks and frequency tables. */
 const NOT_PARAMETERS = [/\.attn\.(bias|masked_bias)$/, /\.rotary_emb\.inv_freq$/];
 
+/** Where the decoder's modules stand in Hugging Face's class of the family; checkpoints may leave it out. */
+export function modulePrefix(config: ModelConfig): string {
+  return config.modelType === "gpt2" ? "transformer." : "model.";
+}
+
 /**
  * The prefix of the checkpoint's decoder tensors ("model." for Llama, "transformer." or none for GPT-2) and which
  * names it may hold beside the parameters.
@@ -110,7 +115,7 @@ export function checkpointNaming(
   config: ModelConfig,
   names: Iterable<string>,
 ): { prefix: string; fullName: (part: string) => string; ignorable: (name: string) => boolean } {
-  const usual = config.modelType === "gpt2" ? "transformer." : "model.";
+  const usual = modulePrefix(config);
   const prefix = [...names].some((name) => name.startsWith(usual)) ? usual : "";
   const fullName = (part: string) => (part === "lm_head.weight" ? part : `${prefix}${part}`);
   const ignorable = (name: string) =>

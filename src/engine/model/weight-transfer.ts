@@ -88,6 +88,14 @@ async function* readPieces(
   }
 }
 
+/** A tensor of a checkpoint as f32 values, by pieces. Throws ModelFormatError for numbers that are not finite. */
+export async function* checkpointPieces(
+  files: CheckpointFiles,
+  name: string,
+): AsyncGenerator<Float32Array<ArrayBuffer>> {
+  for await (const bytes of readPieces(files, name, { dtype: "f32", format: "f32" })) yield toF32(bytes, "f32");
+}
+
 /** A tensor of an arena as f32 values, by pieces. */
 export async function* arenaPieces(
   arena: Arena,
