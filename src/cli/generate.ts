@@ -6,13 +6,14 @@ import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import { readTextFile } from "./files.ts";
 import type { Output } from "./output.ts";
-import { commonOptions, reuse } from "./shared-options.ts";
+import { commonOptions, modelOptions, reuse } from "./shared-options.ts";
 
 const prompts = "Model and prompts";
 const sampling = "Sampling";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { group: prompts, description: "the model" }),
+  ...modelOptions,
   prompt: option(z.array(z.string()).default([]), {
     group: prompts,
     description: "a text to continue; may be given several times",
@@ -134,13 +135,12 @@ function promptOfRow(line: string, place: string): string {
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
   const prompts = await readPrompts(options);
-  const { withDevice } = await import("./session.ts");
-  const { Model } = await import("../engine/model/load.ts");
+  const { loadModel, withDevice } = await import("./session.ts");
   const { Generator } = await import("../engine/model/generate.ts");
   const { decodeContinuation, loadTokenizer } = await import("../engine/tokenizer.ts");
   await withDevice(options, output, async (device) => {
-    const model = await Model.load(device, options.model_name_or_path);
-    const tokenizer = await loadTokenizer(options.model_name_or_path);
+    const model = await loadModel(device, options);
+    const tokenizer = await loadTokenizer(model.folder);
     const requests = prompts.flatMap((prompt) => {
       const ids = tokenizer.encode(prompt);
       return Array.from({ length: options.num_return_sequences }, () => ({ prompt, ids }));

@@ -9,7 +9,7 @@ import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import { checkOutputFile } from "./files.ts";
 import type { Output } from "./output.ts";
-import { commonOptions, referenceModel, reuse } from "./shared-options.ts";
+import { commonOptions, modelOptions, referenceModel, reuse } from "./shared-options.ts";
 
 const check = "Check";
 
@@ -19,6 +19,7 @@ const schema = z.strictObject({
   dataset_name: reuse(ktoOptions.shape.dataset_name, {
     description: "the feedback; the whole file is one microbatch, in its order",
   }),
+  ...modelOptions,
   max_length: ktoOptions.shape.max_length,
   beta: ktoOptions.shape.beta,
   desirable_weight: ktoOptions.shape.desirable_weight,
@@ -53,19 +54,19 @@ export const gradcheckCommand = command({
 });
 
 async function runGradcheck(options: GradcheckOptions, output: Output): Promise<void> {
-  const { loadExamples, loadModels, requirePairs, withDevice } = await import("./session.ts");
+  const { loadExamples, loadModel, loadReference, requirePairs, withDevice } = await import("./session.ts");
   const { checkGradients } = await import("../kto/gradcheck.ts");
   const { writeSafetensors } = await import("../engine/safetensors.ts");
   if (options.grads_out !== undefined) await checkOutputFile(options.grads_out);
   await withDevice(options, output, async (device) => {
-    const { model_name_or_path, ref_model_name_or_path } = options;
-    const { policy, reference } = await loadModels(device, model_name_or_path, ref_model_name_or_path);
+    const policy = await loadModel(device, options);
+    const reference = await loadReference(device, policy, options, options.ref_model_name_or_path);
     const { examples } = await loadExamples({ policy, reference }, options, output);
     requirePairs(examples, options);
     const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
     const check = await checkGradients({
       policy,
-      reference: reference ?? policy,
+      reference,
       examples,
       objective: {
         beta: options.beta,

@@ -7,11 +7,12 @@ import { placeOf } from "../kto/data/types.ts";
 import { parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
-import { commonOptions, evalBatchSize, referenceModel, reuse } from "./shared-options.ts";
+import { commonOptions, evalBatchSize, modelOptions, referenceModel, reuse } from "./shared-options.ts";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),
   ref_model_name_or_path: referenceModel,
+  ...modelOptions,
   dataset_name: ktoOptions.shape.dataset_name,
   max_length: ktoOptions.shape.max_length,
   per_device_eval_batch_size: evalBatchSize,
@@ -30,10 +31,13 @@ export const logpsCommand = command({
 });
 
 async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
-  const { loadExamples, loadModels, withDevice } = await import("./session.ts");
+  const { loadExamples, loadModel, loadReference, withDevice } = await import("./session.ts");
   const { completionLogProbs } = await import("../kto/log-probs.ts");
   await withDevice(options, output, async (device) => {
-    const { policy, reference } = await loadModels(device, options.model_name_or_path, options.ref_model_name_or_path);
+    const policy = await loadModel(device, options);
+    const referenceFolder = options.ref_model_name_or_path;
+    const reference =
+      referenceFolder === undefined ? undefined : await loadReference(device, policy, options, referenceFolder);
     const { examples } = await loadExamples({ policy, reference }, options, output);
     const finiteLogProbs = async (model: Model) => {
       const values = await completionLogProbs(model, examples, options.per_device_eval_batch_size);

@@ -95,10 +95,20 @@ function readArguments(args: readonly string[], infos: readonly OptionInfo[], co
         }
         assignments.push({ name, value: following });
         index++;
+        // `--lora_target_modules q_proj v_proj`, as Python's argument parsers read a list.
+        while (known?.kind === "strings" && isFurtherItem(args[index + 1])) {
+          assignments.push({ name, value: args[index + 1] });
+          index++;
+        }
       }
     }
   }
   return assignments;
+}
+
+/** Whether a word after an item of a list is the next one, and neither an option nor a configuration file. */
+function isFurtherItem(word: string | undefined): boolean {
+  return word !== undefined && !/^--[A-Za-z]|^[A-Za-z_][\w-]*=|\.(ya?ml|json)$/.test(word);
 }
 
 /** Whether the word after a flag is its value; an option that the schema lacks may or may not be a flag. */

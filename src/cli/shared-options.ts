@@ -18,6 +18,15 @@ export const commonOptions = {
   debug: trainer.debug,
 };
 
+/** How a model that is not trained is loaded. */
+export const modelOptions = {
+  dtype: trainer.dtype,
+  adapter_name_or_path: reuse(trainer.adapter_name_or_path, {
+    group: "Model and data",
+    description: "a LoRA adapter for the model (PEFT folder)",
+  }),
+};
+
 /** The reference model of commands that compare two models and train none. */
 export const referenceModel = reuse(trainer.ref_model_name_or_path, {
   description: "the reference model, for log-ratios",

@@ -6,6 +6,7 @@ import {
   ktoOptions,
   ktoParseContext,
   parseKtoConfig,
+  sizeInBytes,
   trainerOptionNames,
 } from "../kto/config.ts";
 import { weightAdvice } from "../kto/data/weights.ts";
@@ -30,7 +31,7 @@ export const trainCommand = command({
 const METRICS_FILE = "metrics.jsonl";
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
-  const { loadExamples, loadModels, platform, requirePairs, withDevice } = await import("./session.ts");
+  const { formatOf, loadExamples, loadForTraining, platform, requirePairs, withDevice } = await import("./session.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
   const { output_dir } = config;
   // Before any work: a run must not end in a folder that cannot be written.
@@ -44,19 +45,14 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   }
   const metricsFile = platform.joinPath(output_dir, METRICS_FILE);
   await withDevice(config, output, async (device) => {
-    const sameModel = config.ref_model_name_or_path === config.model_name_or_path;
-    const { policy, reference } = await loadModels(
-      device,
-      config.model_name_or_path,
-      sameModel ? undefined : config.ref_model_name_or_path,
-    );
+    const { policy, reference } = await loadForTraining(device, config);
     const { examples, report } = await loadExamples({ policy, reference }, config, output);
     requirePairs(examples, config);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
     const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), examples, options });
     const { desirable, undesirable } = report;
     output.info(
-      `model: ${policy.layout.parameterCount} parameters; data: ${examples.length} rows, ${desirable} desirable (weight ${round(trainer.weights.desirable)}), ${undesirable} undesirable (weight ${round(trainer.weights.undesirable)})`,
+      `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${examples.length} rows, ${desirable} desirable (weight ${round(trainer.weights.desirable)}), ${undesirable} undesirable (weight ${round(trainer.weights.undesirable)})`,
     );
     output.info(
       `plan: ${trainer.totalSteps} updates, ${round(trainer.totalSteps / trainer.stepsPerEpoch)} epochs; device memory ${megabytes(device.totalBytes)}`,
@@ -89,7 +85,8 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       line?.finish();
       output.setLive(undefined);
     }
-    await trainer.save(output_dir);
+    const dtype = formatOf(config.save_dtype) ?? "f32";
+    await trainer.save(output_dir, { dtype, maxShardBytes: sizeInBytes(config.max_shard_size) });
     const seconds = (performance.now() - started) / 1000;
     const summary = { output_dir, steps: trainer.stepsDone, train_runtime: seconds, ...last };
     if (output.json) output.jsonLine(summary);

@@ -71,8 +71,17 @@ export class Device {
   #closed = false;
   readonly #clock = new WorkClock();
 
-  private constructor(gpu: GPUDevice, found: FoundAdapter, facts: AdapterFacts) {
+  /** Only counts what is allocated, and runs nothing; see `memory-plan.ts`. */
+  readonly counts: boolean;
+
+  private constructor(
+    gpu: GPUDevice,
+    found: Pick<FoundAdapter, "kind" | "description">,
+    facts: AdapterFacts,
+    counts = false,
+  ) {
     this.gpu = gpu;
+    this.counts = counts;
     this.kind = found.kind;
     this.description = found.description;
     this.facts = facts;
@@ -116,6 +125,11 @@ export class Device {
     }
     const fixedSize = gpu.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
     return new Device(gpu, found, { subgroupSize: fixedSize });
+  }
+
+  /** A device like another one on a GPU object that does nothing. */
+  static counting(like: Device, gpu: GPUDevice): Device {
+    return new Device(gpu, like, like.facts, true);
   }
 
   get isSoftware(): boolean {

@@ -11,6 +11,7 @@ import { foreignTrlOptions, otherProductsNames } from "./trl-options.ts";
 const model = "Model and data";
 const method = "KTO";
 const training = "Training";
+const lora = "LoRA";
 const optimizer = "Optimizer (AdamW)";
 const device = "Device";
 const logging = "Output";
@@ -18,6 +19,16 @@ const logging = "Output";
 /** A z.literal("auto") beside a number: solve for the weight that balances the classes. */
 const weight = z.union([z.number().positive(), z.literal("auto")]);
 const count = z.number().int();
+
+/** A size as Hugging Face writes it. */
+const SIZE = /^\d+(\.\d+)?\s*([KMGT]i?B)?$/i;
+
+/** Bytes of "5GB" (decimal), "5GiB" (binary) or a plain number. */
+export function sizeInBytes(text: string): number {
+  const [, number = "0", unit = ""] = /^([\d.]+)\s*(\w*)$/.exec(text.trim()) ?? [];
+  const power = ["", "K", "M", "G", "T"].indexOf(unit.charAt(0).toUpperCase());
+  return Math.floor(Number(number) * (unit.toLowerCase().includes("ib") ? 1024 : 1000) ** Math.max(0, power));
+}
 
 /** The options, in the order of the help text. `ref_model_name_or_path` is filled in by `parseKtoConfig`. */
 export const ktoOptions = z.strictObject({
@@ -47,6 +58,21 @@ export const ktoOptions = z.strictObject({
     description: "tokens of prompt and completion together, at most the model's context; longer rows are cut",
     expects: "a whole number of at least 2",
     nullMeans: Number.MAX_SAFE_INTEGER,
+  }),
+  dtype: option(z.enum(["auto", "float32", "float16", "bfloat16"]).default("auto"), {
+    group: model,
+    description: "numbers of the model's matrices: auto as its files store them; what is trained is kept in float32",
+    expects: '"auto", "float32", "float16" or "bfloat16"',
+    aliases: ["torch_dtype"],
+    valueAliases: {
+      fp32: "float32",
+      f32: "float32",
+      fp16: "float16",
+      f16: "float16",
+      bf16: "bfloat16",
+      half: "float16",
+    },
+    nullMeans: "auto",
   }),
   shuffle_dataset: option(z.boolean().default(true), {
     group: model,
@@ -105,6 +131,53 @@ export const ktoOptions = z.strictObject({
     group: training,
     description: "the same seed on the same adapter gives the same model, bit for bit",
     expects: "a whole number from 0 to 4294967295",
+  }),
+
+  use_peft: option(z.boolean().default(false), {
+    group: lora,
+    description: "train a LoRA adapter over the frozen model, which without it is the reference, at no memory",
+    expects: "true or false",
+    aliases: ["use_lora"],
+  }),
+  lora_r: option(count.min(1).default(16), {
+    group: lora,
+    description: "rank of the adapter's matrices",
+    expects: "a whole number of at least 1",
+    aliases: ["lora_rank"],
+  }),
+  lora_alpha: option(z.number().positive().default(32), {
+    group: lora,
+    description: "the adapter's result is multiplied by lora_alpha / lora_r",
+    expects: "a number above 0",
+  }),
+  lora_dropout: option(z.number().min(0).lt(1).default(0.05), {
+    group: lora,
+    description: "share of the adapter's inputs left out in training, where disable_dropout is false",
+    expects: "a number from 0 to below 1",
+  }),
+  lora_target_modules: option(z.array(z.string()).default([]), {
+    group: lora,
+    description: "the linear layers that get an adapter, by name, or all-linear; PEFT's for the family if not given",
+    expects: 'names of modules such as q_proj, or "all-linear"',
+    placeholder: "names",
+    aliases: ["lora_target"],
+  }),
+  use_rslora: option(z.boolean().default(false), {
+    group: lora,
+    description: "divide lora_alpha by the root of the rank",
+    expects: "true or false",
+  }),
+  disable_dropout: option(z.boolean().default(true), {
+    group: lora,
+    description: "train without dropout, also where lora_dropout is not 0 (TRL's default)",
+    expects: "true or false",
+  }),
+  adapter_name_or_path: option(z.string().min(1).optional(), {
+    group: lora,
+    description: "an adapter to go on with (PEFT folder); without it a new one is made",
+    expects: "a folder with adapter_config.json",
+    placeholder: "folder",
+    aliases: ["lora_model_name_or_path"],
   }),
 
   learning_rate: option(z.number().min(0).default(5e-6), {
@@ -174,6 +247,25 @@ export const ktoOptions = z.strictObject({
     description: "allow an output_dir that is not empty",
     expects: "true or false",
   }),
+  save_dtype: option(z.enum(["float32", "float16", "bfloat16"]).default("float32"), {
+    group: logging,
+    description: "numbers in the files of a model that was trained whole; an adapter is saved in float32",
+    expects: '"float32", "float16" or "bfloat16"',
+    valueAliases: {
+      fp32: "float32",
+      f32: "float32",
+      fp16: "float16",
+      f16: "float16",
+      bf16: "bfloat16",
+      half: "float16",
+    },
+  }),
+  max_shard_size: option(z.string().regex(SIZE).default("5GB"), {
+    group: logging,
+    description: "split larger weights into several files",
+    expects: 'a size such as "5GB", "500MB" or a number of bytes',
+    placeholder: "size",
+  }),
   logging_steps: option(count.min(1).default(10), {
     group: logging,
     description: "write a line of metrics.jsonl every so many updates",
@@ -219,6 +311,7 @@ export const trainerOptionNames = [
   "num_train_epochs",
   "max_steps",
   "seed",
+  "disable_dropout",
   "learning_rate",
   "lr_scheduler_type",
   "warmup_steps",

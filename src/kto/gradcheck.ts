@@ -3,8 +3,10 @@
  * where the model is small enough, compared with the float64 reference tensor by tensor.
  */
 import type { Model } from "../engine/model/load.ts";
+import { adapterGradients, float64Weights } from "../engine/model/lora-reference.ts";
 import { ReferenceModel } from "../engine/model/reference.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
+import { globalNorm } from "../kernels/reference/reduce.ts";
 import { type BatchExample, checkSequences, packBatch } from "./batch.ts";
 import type { ObjectiveOptions } from "./objective.ts";
 import { ktoReferenceGradient } from "./reference-gradient.ts";
@@ -127,11 +129,13 @@ async function compare(
     maxLength,
     ...objective,
   });
+  const wantedGradients = policy.adapter ? await adapterGradients(policy, exact.gradients) : exact.gradients;
+  const gradientNorm = globalNorm(wantedGradients.values());
   const terms = exact.coefficients.reduce((sum, coefficient) => sum + Math.abs(coefficient), 0);
-  const negligible = Math.max(NEGLIGIBLE_SHARE * exact.gradientNorm, CANCELLED_SHARE * terms, 1e-30);
+  const negligible = Math.max(NEGLIGIBLE_SHARE * gradientNorm, CANCELLED_SHARE * terms, 1e-30);
   let worst = { error: -1, name: "" };
   for (const { name, data } of gradients) {
-    const wanted = exact.gradients.get(name);
+    const wanted = wantedGradients.get(name);
     let difference = 0;
     let size = 0;
     for (let i = 0; i < data.length; i++) {
@@ -152,9 +156,5 @@ async function compare(
 }
 
 async function float64Model(model: Model): Promise<ReferenceModel> {
-  const tensors = await model.readTensors(model.weights);
-  return new ReferenceModel(
-    model.config,
-    new Map(tensors.map(({ name, shape, data }) => [name, { shape, data: Float64Array.from(data) }])),
-  );
+  return new ReferenceModel(model.config, await float64Weights(model));
 }

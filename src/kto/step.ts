@@ -8,6 +8,7 @@ import type { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { AdamW, type AdamWOptions } from "../engine/optimizer.ts";
 import { Program } from "../engine/program.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { ConfigError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";
 import { Objective, type ObjectiveOptions } from "./objective.ts";
@@ -24,6 +25,8 @@ export interface StepOptions {
   readonly optimizer: AdamWOptions;
   /** What the reference point is taken over when a step has several microbatches. */
   readonly referencePointScope: "microbatch" | "step";
+  /** Seed of the adapter's dropout; undefined (default) for none whatever the adapter's options say. */
+  readonly dropoutSeed?: number | undefined;
 }
 
 /** Recorded programs that are kept; beyond this, the one that was used longest ago goes. */
@@ -40,10 +43,18 @@ export class KtoStep {
   /** The policy's own memory, in turn, unless the reference is of another build. */
   readonly #referenceMemory: PassMemory;
   readonly #programs = new Map<string, Program>();
+  /** u32[4]: what dropout's random numbers follow from. */
+  readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
 
   constructor(options: StepOptions) {
-    const { policy, reference, shapes } = options;
+    const { reference, shapes, dropoutSeed } = options;
+    let { policy } = options;
     checkVocabularies(policy, reference);
+    if (policy.adapter && dropoutSeed !== undefined) {
+      const state = policy.device.allocate("batch", "dropout state", [4], "u32");
+      policy = policy.withAdapter(policy.adapter.training(state));
+      this.#dropout = { seed: dropoutSeed, state };
+    }
     this.device = policy.device;
     this.policy = policy;
     this.reference = reference;
@@ -56,21 +67,30 @@ export class KtoStep {
     this.optimizer = new AdamW(policy.trained, options.optimizer);
   }
 
-  /** Runs microbatches to gradients, coefficients and metric sums, without an update; gradients start from zero. */
-  async gradients(batches: readonly KtoBatch[], learningRate = 0): Promise<void> {
+  /**
+   * Runs microbatches to gradients, coefficients and metric sums, without an update; gradients start from zero.
+   *
+   * @param update whose dropout is drawn, counted from 0
+   */
+  async gradients(batches: readonly KtoBatch[], learningRate = 0, update = 0): Promise<void> {
     this.optimizer.setStep(learningRate, batches.length);
     (await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program))).run();
     const wholeStep = this.#scope === "step" && batches.length > 1 && this.objective.usesPairs;
     if (wholeStep) {
       (await this.#program("clear pairs", (program) => this.objective.recordClearPairs(program))).run();
-      for (const batch of batches) await this.#runBatch("pairs", batch);
+      for (const [index, batch] of batches.entries()) await this.#runBatch("pairs", batch, update, index);
     }
-    for (const batch of batches) await this.#runBatch(wholeStep ? "gradients" : "pairs and gradients", batch);
+    const kind = wholeStep ? "gradients" : "pairs and gradients";
+    for (const [index, batch] of batches.entries()) await this.#runBatch(kind, batch, update, index);
   }
 
-  /** One update from these microbatches, whose losses are averaged. Returns as soon as the work is submitted. */
-  async run(batches: readonly KtoBatch[], learningRate: number): Promise<void> {
-    await this.gradients(batches, learningRate);
+  /**
+   * One update from these microbatches, whose losses are averaged. Returns as soon as the work is submitted.
+   *
+   * @param update its number, counted from 0
+   */
+  async run(batches: readonly KtoBatch[], learningRate: number, update: number): Promise<void> {
+    await this.gradients(batches, learningRate, update);
     (await this.#program("update", (program) => this.optimizer.recordStep(program))).run();
   }
 
@@ -81,7 +101,12 @@ export class KtoStep {
     return { policy, reference };
   }
 
-  async #runBatch(kind: "pairs" | "gradients" | "pairs and gradients", batch: KtoBatch): Promise<void> {
+  async #runBatch(
+    kind: "pairs" | "gradients" | "pairs and gradients",
+    batch: KtoBatch,
+    update: number,
+    microbatch: number,
+  ): Promise<void> {
     const { shape } = batch.packed;
     const program = await this.#program(`${kind} ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       const { objective } = this;
@@ -97,6 +122,10 @@ export class KtoStep {
     this.#memory.upload(batch.packed);
     if (this.#referenceMemory !== this.#memory) this.#referenceMemory.upload(batch.packed);
     this.objective.upload(batch);
+    if (this.#dropout) {
+      const { seed, state } = this.#dropout;
+      this.device.upload(state, Uint32Array.of(seed, update, microbatch, 0));
+    }
     program.run();
   }
 
@@ -130,6 +159,7 @@ export class KtoStep {
     this.#memory.free();
     this.objective.free();
     this.optimizer.free();
+    if (this.#dropout) this.device.free(this.#dropout.state);
   }
 }
 

@@ -2,8 +2,9 @@
  * The trainer: examples and two models in, one update after another out. Owns the schedule (which rows, which learning
  * rate) and the logging window; the work of an update is `step.ts`. Iterate it with `for await`.
  */
-import { Model } from "../engine/model/load.ts";
+import { Model, type SaveOptions } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
+import { saveAdapter } from "../engine/peft.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
 import { ConfigError, DatasetError, NumericError } from "../errors.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
@@ -17,9 +18,12 @@ import { epochSchedule, rowsLeftOut } from "./sampler.ts";
 import { KtoStep } from "./step.ts";
 
 export interface TrainerInputs {
-  /** Trained in place. */
+  /** Trained in place: its adapter where it has one, else all its weights, which must then be stored as f32. */
   readonly policy: Model;
-  /** Frozen. Default: a copy of the policy as it is now, freed with the trainer. */
+  /**
+   * Frozen. Default: the policy without its adapter, at no memory, or else a copy of it as it is now, freed with the
+   * trainer.
+   */
   readonly reference?: Model;
   /** At least 2, with token ids of the policy's vocabulary; see `tokenizeRows`. */
   readonly examples: readonly BatchExample[];
@@ -104,10 +108,10 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       totalSteps: this.totalSteps,
       warmupSteps: this.options.warmup_steps || Math.ceil(this.options.warmup_ratio * this.totalSteps),
     };
-    this.#ownReference = inputs.reference ? undefined : Model.copyOf(policy, "reference weights");
+    this.#ownReference = inputs.reference || policy.adapter ? undefined : Model.copyOf(policy, "reference weights");
     this.step = new KtoStep({
       policy,
-      reference: inputs.reference ?? this.#ownReference ?? policy,
+      reference: inputs.reference ?? this.#ownReference ?? policy.base,
       shapes: this.#shapes(),
       maxSize: this.options.per_device_train_batch_size,
       objective: {
@@ -124,6 +128,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
         maxGradientNorm: this.options.max_grad_norm,
       },
       referencePointScope: this.options.reference_point_scope,
+      dropoutSeed: this.options.disable_dropout ? undefined : this.options.seed,
     });
   }
 
@@ -141,6 +146,11 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     }
     if (inputs.reference !== undefined && inputs.reference.device !== inputs.policy.device) {
       throw new ConfigError("The reference lies on another device than the policy; load both on one device.");
+    }
+    if (inputs.policy.trained.layout.format !== "f32") {
+      throw new ConfigError(
+        `The model ${inputs.policy.folder} is stored as ${inputs.policy.trained.layout.format}, and weights that are trained must be f32: load it with storage "f32", or train a LoRA adapter.`,
+      );
     }
     const unlabelled = inputs.examples.findIndex(({ label }) => typeof label !== "boolean");
     if (unlabelled >= 0) {
@@ -245,7 +255,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     while (this.#done < this.totalSteps) {
       this.#runningSince = performance.now();
       const learningRate = learningRateAt(this.#done, this.#schedule);
-      await this.step.run(batches, learningRate);
+      await this.step.run(batches, learningRate, this.#done);
       const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
       this.#done++;
       this.#tokens += tokens;
@@ -301,11 +311,11 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   }
 
   /**
-   * Writes the policy as a Hugging Face folder; see `Model.save`.
+   * Writes the policy as a Hugging Face folder (`Model.save`), or its adapter as PEFT does (`saveAdapter`).
    *
    * @throws NumericError, before anything is written, when the policy no longer gives finite log-probabilities
    */
-  async save(folder: string): Promise<void> {
+  async save(folder: string, options: SaveOptions & { readonly baseModel?: string } = {}): Promise<void> {
     // The last update's gradients were finite before it, which says nothing of the weights after it.
     const logProbs = await completionLogProbs(this.policy, this.#examples.slice(0, 1), 1);
     if (!logProbs.every(Number.isFinite)) {
@@ -313,7 +323,8 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
         "The model is not saved: its log-probabilities are not finite numbers any more, so the training diverged; lower learning_rate.",
       );
     }
-    await this.policy.save(folder);
+    if (this.policy.adapter) await saveAdapter(this.policy, folder, options.baseModel);
+    else await this.policy.save(folder, options);
   }
 
   /** Gives back all device memory of the run; the policy stays loaded. */

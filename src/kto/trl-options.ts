@@ -43,11 +43,6 @@ const WITHOUT_EFFECT = [
   "log_level_replica",
   "logging_dir",
   "logging_nan_inf_filter",
-  "lora_alpha",
-  "lora_dropout",
-  "lora_modules_to_save",
-  "lora_r",
-  "lora_target_modules",
   "lora_task_type",
   "metric_for_best_model",
   "pad_to_multiple_of",
@@ -98,7 +93,7 @@ const NOT_YET: Readonly<Record<string, string>> = {
   load_best_model_at_end: "leave it out; the model is saved at the end",
   load_in_4bit: "leave it out",
   load_in_8bit: "leave it out",
-  lora_model_name_or_path: "give a merged model as model_name_or_path",
+  lora_modules_to_save: "leave it out; only adapters of linear layers are trained",
   max_completion_length: "max_length limits prompt and completion together",
   max_prompt_length: "max_length limits prompt and completion together",
   model_adapter_name: "leave it out",
@@ -114,17 +109,12 @@ const NOT_YET: Readonly<Record<string, string>> = {
   sync_ref_model: "leave it out",
   use_cpu: 'set adapter to "software"',
   use_dora: "leave it out",
-  use_peft: "leave it out to train all parameters",
-  use_rslora: "leave it out",
 };
 
 /** Options with their own list of values that ask for what is done anyway. */
 const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
   dataset_train_split: { harmless: ["train", null], remedy: "give the file of the split as dataset_name" },
-  disable_dropout: { harmless: [true, null], remedy: "there is no dropout here, leave it out" },
   do_train: { harmless: [true, null], remedy: "leave it out" },
-  dtype: { harmless: ["auto", "float32", "fp32", "f32", null], remedy: "leave it out to train in f32" },
-  torch_dtype: { harmless: ["auto", "float32", "fp32", "f32", null], remedy: "leave it out to train in f32" },
   logging_strategy: { harmless: ["steps", null], remedy: "set logging_steps" },
   lr_scheduler_kwargs: { harmless: [{}, null] },
   model_init_kwargs: { harmless: [{}, null] },

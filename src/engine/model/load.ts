@@ -47,6 +47,8 @@ interface ModelParts {
   readonly folder: string;
   readonly prefix: string;
   readonly weights: Arena;
+  /** What the numbers of the matrices were rounded to when they were loaded. */
+  readonly numbers: StoredFormat;
   readonly table: RotaryTable;
 }
 
@@ -64,6 +66,8 @@ export class Model {
   readonly prefix: string;
   /** Added to the linear layers' results; trained in place of the weights. */
   readonly adapter: LoraAdapter | undefined;
+  /** What the matrices' numbers were loaded as; the weights' own format may hold more. */
+  readonly numbers: StoredFormat;
   readonly #parts: ModelParts;
 
   private constructor(parts: ModelParts, adapter?: LoraAdapter) {
@@ -73,13 +77,14 @@ export class Model {
     this.weights = parts.weights;
     this.folder = parts.folder;
     this.prefix = parts.prefix;
+    this.numbers = parts.numbers;
     this.adapter = adapter;
   }
 
   static #allocate(
     device: Device,
     config: ModelConfig,
-    origin: { readonly folder: string; readonly prefix: string },
+    origin: { readonly folder: string; readonly prefix: string; readonly numbers: StoredFormat },
     options: { readonly format: StoredFormat; readonly category: MemoryCategory },
   ): Model {
     const { format, category } = options;
@@ -103,11 +108,11 @@ export class Model {
       const model = Model.#allocate(
         device,
         config,
-        { folder, prefix },
+        { folder, prefix, numbers: dtype },
         { format, category: options.category ?? "weights" },
       );
       try {
-        await model.#fill(files, dtype);
+        if (!device.counts) await model.#fill(files, dtype);
       } catch (error) {
         model.free();
         throw error;
@@ -120,8 +125,13 @@ export class Model {
 
   /** A second copy of another model's present weights on the same device, e.g. as a frozen reference. */
   static copyOf(source: Model, category: MemoryCategory): Model {
-    const { device, config, folder, prefix } = source;
-    const copy = Model.#allocate(device, config, { folder, prefix }, { format: source.layout.format, category });
+    const { device, config, folder, prefix, numbers } = source;
+    const copy = Model.#allocate(
+      device,
+      config,
+      { folder, prefix, numbers },
+      { format: source.layout.format, category },
+    );
     copy.weights.copyFrom(source.weights);
     return copy;
   }
