@@ -135,7 +135,8 @@ function promptOfRow(line: string, place: string): string {
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
   const prompts = await readPrompts(options);
-  const { loadModel, withDevice } = await import("./session.ts");
+  const { withDevice } = await import("./session.ts");
+  const { loadModel } = await import("./models.ts");
   const { Generator } = await import("../engine/model/generate.ts");
   const { decodeContinuation, loadTokenizer } = await import("../engine/tokenizer.ts");
   await withDevice(options, output, async (device) => {

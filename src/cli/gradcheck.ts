@@ -54,7 +54,8 @@ export const gradcheckCommand = command({
 });
 
 async function runGradcheck(options: GradcheckOptions, output: Output): Promise<void> {
-  const { loadExamples, loadModel, loadReference, requirePairs, withDevice } = await import("./session.ts");
+  const { loadExamples, requirePairs, withDevice } = await import("./session.ts");
+  const { loadModel, loadReference } = await import("./models.ts");
   const { checkGradients } = await import("../kto/gradcheck.ts");
   const { writeSafetensors } = await import("../engine/safetensors.ts");
   if (options.grads_out !== undefined) await checkOutputFile(options.grads_out);

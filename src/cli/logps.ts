@@ -31,7 +31,8 @@ export const logpsCommand = command({
 });
 
 async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
-  const { loadExamples, loadModel, loadReference, withDevice } = await import("./session.ts");
+  const { loadExamples, withDevice } = await import("./session.ts");
+  const { loadModel, loadReference } = await import("./models.ts");
   const { completionLogProbs } = await import("../kto/log-probs.ts");
   await withDevice(options, output, async (device) => {
     const policy = await loadModel(device, options);

@@ -10,12 +10,20 @@ import { doctorCommand, ownManifest } from "./doctor.ts";
 import { generateCommand } from "./generate.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
 import { logpsCommand } from "./logps.ts";
+import { mergeCommand } from "./merge.ts";
 import { helpOptions, readOptions } from "./options.ts";
 import { colorsFor, Output, type Streams } from "./output.ts";
 import { trainCommand } from "./train.ts";
 
 /** In the order of the help text. */
-const commands: readonly Command[] = [trainCommand, generateCommand, logpsCommand, gradcheckCommand, doctorCommand];
+const commands: readonly Command[] = [
+  trainCommand,
+  generateCommand,
+  logpsCommand,
+  gradcheckCommand,
+  mergeCommand,
+  doctorCommand,
+];
 
 const helpFlags = ["-h", "--help"];
 const versionFlags = ["-V", "--version"];

@@ -1,19 +1,15 @@
 /**
- * What the commands that run models begin with: a device, models, feedback turned into token ids, and the sentences
- * that the user should see about them. Imported by a command's body when it runs, since it loads Dawn.
+ * What the commands that run models begin with: a device, feedback turned into token ids, and the sentences that the
+ * user should see about them. Imported by a command's body when it runs, since it loads Dawn.
  */
 import { Device } from "../engine/device.ts";
-import { type LoadOptions, Model } from "../engine/model/load.ts";
-import { LoraAdapter } from "../engine/model/lora.ts";
-import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../engine/peft.ts";
+import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, DatasetError } from "../errors.ts";
-import type { StoredFormat } from "../kernels/kernel.ts";
 import { readFeedback } from "../kto/data/read.ts";
 import { defaultMaxLength, tokenizeRows } from "../kto/data/tokenize.ts";
 import type { DatasetReport, Example } from "../kto/data/types.ts";
-import { checkVocabularies } from "../kto/step.ts";
 import type { Output } from "./output.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
@@ -30,133 +26,6 @@ export async function withDevice<T>(
   } finally {
     device.close();
   }
-}
-
-/** Which model a command runs, under the names of its options. */
-export interface ModelOptions {
-  readonly model_name_or_path: string;
-  readonly dtype: DtypeName;
-  readonly adapter_name_or_path?: string | undefined;
-}
-
-type DtypeName = "auto" | "float32" | "float16" | "bfloat16";
-
-const FORMATS = { float32: "f32", float16: "f16", bfloat16: "bf16" } as const;
-
-/** The stored format that an option names; undefined for "auto". */
-export function formatOf(name: DtypeName): StoredFormat | undefined {
-  return name === "auto" ? undefined : FORMATS[name];
-}
-
-/** Where a model and its adapter lie: a folder with nothing but an adapter stands for its base with the adapter. */
-export async function modelFolders(
-  options: Pick<ModelOptions, "model_name_or_path" | "adapter_name_or_path">,
-): Promise<{ base: string; adapter: string | undefined }> {
-  const { model_name_or_path: base, adapter_name_or_path: adapter } = options;
-  const whole = (await platform.exists(platform.joinPath(base, "config.json"))) === "file";
-  if (whole || !(await isAdapterFolder(base))) return { base, adapter };
-  if (adapter !== undefined) {
-    throw new ConfigError(
-      `model_name_or_path "${base}" is an adapter and adapter_name_or_path "${adapter}" another one; name the base model and one adapter.`,
-    );
-  }
-  const { baseModel } = await readAdapterConfig(base);
-  if (baseModel === undefined) {
-    throw new ConfigError(
-      `model_name_or_path "${base}" is an adapter that does not say what its base model is; give the base as model_name_or_path and this folder as adapter_name_or_path.`,
-    );
-  }
-  return { base: baseModel, adapter: base };
-}
-
-/** A model that is not trained, as its files store it unless `dtype` says otherwise, with its adapter if there is one. */
-export async function loadModel(device: Device, options: ModelOptions): Promise<Model> {
-  const { base, adapter } = await modelFolders(options);
-  const model = await Model.load(device, base, loadOptions(options));
-  return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter));
-}
-
-function loadOptions({ dtype }: Pick<ModelOptions, "dtype">): LoadOptions {
-  return { dtype: formatOf(dtype) ?? "auto" };
-}
-
-/** The frozen model that another one is compared with: the same folder is read once. */
-export async function loadReference(
-  device: Device,
-  policy: Model,
-  options: ModelOptions,
-  folder: string,
-): Promise<Model> {
-  const category = "reference weights";
-  const reference =
-    folder === options.model_name_or_path
-      ? policy.adapter
-        ? policy.base
-        : Model.copyOf(policy, category)
-      : await Model.load(device, folder, { ...loadOptions(options), category });
-  checkVocabularies(policy, reference);
-  return reference;
-}
-
-/**
- * A model to be trained and, where it is not what the trainer takes by itself, its reference. All weights are trained in
- * f32; a reference that is the model as it was is kept as the files store it, which is the same numbers in less memory.
- */
-export async function loadForTraining(
-  device: Device,
-  config: ModelOptions & LoraConfig & { readonly ref_model_name_or_path: string; readonly seed: number },
-): Promise<{ policy: Model; reference: Model | undefined }> {
-  const { base, adapter: adapterFolder } = await modelFolders(config);
-  const usesAdapter = config.use_peft || adapterFolder !== undefined;
-  const category = "reference weights";
-  const loading = loadOptions(config);
-  let policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
-  if (usesAdapter) policy = policy.withAdapter(await trainedAdapter(policy, adapterFolder, config));
-  let reference: Model | undefined;
-  if (config.ref_model_name_or_path !== config.model_name_or_path) {
-    reference = await Model.load(device, config.ref_model_name_or_path, { ...loading, category });
-    checkVocabularies(policy, reference);
-  } else if (!usesAdapter && policy.numbers !== "f32") {
-    reference = await Model.load(device, base, { ...loading, category });
-  }
-  return { policy, reference };
-}
-
-/** The options of LoRA. */
-export interface LoraConfig {
-  readonly use_peft: boolean;
-  readonly lora_r: number;
-  readonly lora_alpha: number;
-  readonly lora_dropout: number;
-  readonly lora_target_modules: readonly string[];
-  readonly use_rslora: boolean;
-}
-
-/** The adapter to go on with, or a new one. */
-async function trainedAdapter(
-  policy: Model,
-  folder: string | undefined,
-  config: LoraConfig & { readonly seed: number },
-): Promise<LoraAdapter> {
-  if (folder !== undefined) return await loadAdapter(policy, folder);
-  const targets = targetModules(config.lora_target_modules);
-  const adapter = LoraAdapter.create(policy.device, policy.config, {
-    rank: config.lora_r,
-    alpha: config.lora_alpha,
-    dropout: config.lora_dropout,
-    rslora: config.use_rslora,
-    ...(targets === undefined ? {} : { targetModules: targets }),
-  });
-  adapter.initialize(config.seed);
-  return adapter;
-}
-
-/** Names, also written with commas between them; a single text that is no plain name is a word or pattern for all. */
-function targetModules(written: readonly string[]): readonly string[] | string | undefined {
-  const [first, ...more] = written;
-  if (first === undefined) return undefined;
-  if (more.length === 0 && (first === "all-linear" || /[*+?()|[\]^$\\]/.test(first))) return first;
-  return written.flatMap((text) => text.split(",")).map((name) => name.trim());
 }
 
 /** Reads and tokenizes a feedback file for these models; tells what was dropped, cut or odd. */
@@ -194,6 +63,24 @@ export async function loadExamples(
   }
   for (const warning of report.warnings) output.warning(warning);
   return { examples, report };
+}
+
+/**
+ * Before any work: a run must not end in a folder that cannot be written, or spoil one that holds something.
+ *
+ * @param harmless a file that may be there
+ * @throws FileError, ConfigError
+ */
+export async function checkOutputFolder(
+  { output_dir, overwrite_output_dir }: { readonly output_dir: string; readonly overwrite_output_dir: boolean },
+  harmless?: string,
+): Promise<void> {
+  await platform.checkWritable(output_dir);
+  const present = (await platform.list(output_dir)).filter((name) => name !== harmless);
+  if (present.length === 0 || overwrite_output_dir) return;
+  throw new ConfigError(
+    `output_dir "${output_dir}" is not empty (it holds ${present[0]}${present.length > 1 ? ", …" : ""}); choose another folder or set overwrite_output_dir true.`,
+  );
 }
 
 /** A microbatch of one row has no mismatched pair. */

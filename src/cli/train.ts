@@ -1,5 +1,6 @@
 /** `kto train`: KTO training from a feedback file and a model folder to a model folder. */
-import { ConfigError } from "../errors.ts";
+
+import type { Device } from "../engine/device.ts";
 import {
   configAdvice,
   type KtoConfig,
@@ -11,6 +12,7 @@ import {
 } from "../kto/config.ts";
 import { weightAdvice } from "../kto/data/weights.ts";
 import type { Metrics } from "../kto/metrics.ts";
+import type { KtoTrainer } from "../kto/trainer.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
@@ -31,21 +33,18 @@ export const trainCommand = command({
 const METRICS_FILE = "metrics.jsonl";
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
-  const { formatOf, loadExamples, loadForTraining, platform, requirePairs, withDevice } = await import("./session.ts");
+  const { checkOutputFolder, loadExamples, platform, requirePairs, withDevice } = await import("./session.ts");
+  const { formatOf, loadForTraining } = await import("./models.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
+  const { planningDevice } = await import("../engine/memory-plan.ts");
   const { output_dir } = config;
-  // Before any work: a run must not end in a folder that cannot be written.
-  await platform.checkWritable(output_dir);
   // The metrics of a run that was broken off hold nothing that another run could spoil.
-  const present = (await platform.list(output_dir)).filter((name) => name !== METRICS_FILE);
-  if (present.length > 0 && !config.overwrite_output_dir) {
-    throw new ConfigError(
-      `output_dir "${output_dir}" is not empty (it holds ${present[0]}${present.length > 1 ? ", …" : ""}); choose another folder or set overwrite_output_dir true.`,
-    );
-  }
+  await checkOutputFolder(config, METRICS_FILE);
   const metricsFile = platform.joinPath(output_dir, METRICS_FILE);
   await withDevice(config, output, async (device) => {
-    const { policy, reference } = await loadForTraining(device, config);
+    // A plan is made by the same code as a run, on a device that only counts.
+    const target = config.dry_run ? planningDevice(device) : device;
+    const { policy, reference } = await loadForTraining(target, config);
     const { examples, report } = await loadExamples({ policy, reference }, config, output);
     requirePairs(examples, config);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
@@ -55,7 +54,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${examples.length} rows, ${desirable} desirable (weight ${round(trainer.weights.desirable)}), ${undesirable} undesirable (weight ${round(trainer.weights.undesirable)})`,
     );
     output.info(
-      `plan: ${trainer.totalSteps} updates, ${round(trainer.totalSteps / trainer.stepsPerEpoch)} epochs; device memory ${megabytes(device.totalBytes)}`,
+      `plan: ${trainer.totalSteps} updates, ${round(trainer.totalSteps / trainer.stepsPerEpoch)} epochs; device memory ${megabytes(target.totalBytes)}`,
     );
     if (trainer.rowsLeftOut > 0) {
       output.warning(
@@ -66,6 +65,10 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     const facts = { rows: examples.length, desirable, undesirable, parameters: policy.layout.parameterCount };
     for (const advice of [...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)]) output.warning(advice);
 
+    if (config.dry_run) {
+      reportPlan(config, trainer, target, output);
+      return;
+    }
     const told = config.log_level === "info" || config.log_level === "debug";
     const line = told ? new ProgressLine(output.streams.stderr) : undefined;
     output.setLive(line);
@@ -94,6 +97,49 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       output.result(`trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; the model is in ${output_dir}`);
   });
 }
+
+/** What `dry_run` tells: rows, updates, and memory by category against what the adapter allows. */
+function reportPlan(config: KtoConfig, trainer: KtoTrainer, device: Device, output: Output): void {
+  const { totalSteps, stepsPerEpoch } = trainer;
+  const memory = device.memory();
+  const host = hostBytes(device);
+  if (output.json) {
+    output.jsonLine({
+      dry_run: true,
+      steps: totalSteps,
+      steps_per_epoch: stepsPerEpoch,
+      device_bytes: device.totalBytes,
+      device_bytes_by_category: memory,
+      largest_buffer: device.largestBuffer,
+      max_buffer_size: device.limits.maxBufferSize,
+      host_bytes: host,
+    });
+    return;
+  }
+  output.result(
+    `${totalSteps} updates of ${config.per_device_train_batch_size * config.gradient_accumulation_steps} rows, ${stepsPerEpoch} in an epoch`,
+  );
+  for (const [category, bytes] of Object.entries(memory)) output.result(`  ${category.padEnd(18)} ${megabytes(bytes)}`);
+  output.result(`  ${"device, in all".padEnd(18)} ${megabytes(device.totalBytes)}`);
+  output.result(`  ${"host, about".padEnd(18)} ${megabytes(host)}`);
+  const { largestBuffer, limits } = device;
+  output.result(
+    `every buffer fits: the largest has ${megabytes(largestBuffer.bytes)} (${largestBuffer.label}), and the adapter allows ${megabytes(limits.maxBufferSize)}`,
+  );
+}
+
+/**
+ * Memory of this process during the run: what it has now, with Dawn, data and options loaded, what moves weights between
+ * files and device, and on a software adapter, whose memory is the host's, the device's too.
+ */
+function hostBytes(device: Device): number {
+  return process.memoryUsage().rss + TRANSFER_BYTES + (device.isSoftware ? device.totalBytes + DRIVER_BYTES : 0);
+}
+
+/** Pieces of weights on their way, of which Node gives back the memory late. */
+const TRANSFER_BYTES = 96 * 2 ** 20;
+/** Compiled kernels of a software adapter. */
+const DRIVER_BYTES = 128 * 2 ** 20;
 
 function round(value: number): string {
   return String(Number(value.toPrecision(4)));

@@ -66,6 +66,7 @@ export class Device {
   readonly #allocated = new Map<GPUBuffer, { category: MemoryCategory; bytes: number }>();
   readonly #bytes = new Map<MemoryCategory, number>();
   #peakBytes = 0;
+  #largestBuffer = { label: "", bytes: 0 };
   readonly #staging = new Map<number, GPUBuffer[]>();
   #failure: Error | undefined;
   #closed = false;
@@ -161,6 +162,7 @@ export class Device {
     const buffer = this.gpu.createBuffer({ label, size: bytes, usage });
     this.#allocated.set(buffer, { category, bytes });
     this.#bytes.set(category, (this.#bytes.get(category) ?? 0) + bytes);
+    if (bytes > this.#largestBuffer.bytes) this.#largestBuffer = { label, bytes };
     this.#peakBytes = Math.max(this.#peakBytes, this.totalBytes);
     return { buffer, offset: 0, shape, dtype };
   }
@@ -194,6 +196,11 @@ export class Device {
 
   get totalBytes(): number {
     return [...this.#bytes.values()].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
+  /** The largest buffer that was ever allocated. */
+  get largestBuffer(): { readonly label: string; readonly bytes: number } {
+    return this.#largestBuffer;
   }
 
   get peakBytes(): number {

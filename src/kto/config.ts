@@ -226,6 +226,11 @@ export const ktoOptions = z.strictObject({
     expects: "a number of at least 0",
   }),
 
+  dry_run: option(z.boolean().default(false), {
+    group: device,
+    description: "tell what the run would do and what memory it needs, and stop",
+    expects: "true or false",
+  }),
   adapter: option(z.string().min(1).optional(), {
     group: device,
     description:
