@@ -91,7 +91,15 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     const dtype = formatOf(config.save_dtype) ?? "f32";
     await trainer.save(output_dir, { dtype, maxShardBytes: sizeInBytes(config.max_shard_size) });
     const seconds = (performance.now() - started) / 1000;
-    const summary = { output_dir, steps: trainer.stepsDone, train_runtime: seconds, ...last };
+    const summary = {
+      output_dir,
+      steps: trainer.stepsDone,
+      train_runtime: seconds,
+      ...last,
+      adapter: device.description,
+      peak_device_bytes: device.peakBytes,
+      peak_host_bytes: process.resourceUsage().maxRSS * 1024,
+    };
     if (output.json) output.jsonLine(summary);
     else
       output.result(`trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; the model is in ${output_dir}`);
