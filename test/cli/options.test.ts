@@ -77,7 +77,7 @@ describe("spellings", () => {
   test("TRL's options that are missing here are read as flags or with a value", async () => {
     await expect(train("--bf16", "--beta", "0.2")).rejects.toThrow('option "bf16" is true');
     expect((await train("--bf16", "False", "--report_to", "none", "--beta", "0.2")).beta).toBe(0.2);
-    await expect(train("use_peft=true")).rejects.toThrow('option "use_peft" is "true"');
+    await expect(train("use_dora=true")).rejects.toThrow('option "use_dora" is "true"');
   });
 
   test("TRL's options mean nothing to commands that do not train", async () => {
@@ -133,7 +133,7 @@ describe("bad files", () => {
     ],
     ["broken.json", '{"beta": ', /^.*broken\.json:\d+ cannot be parsed: [^\n]*\.$/],
     ["list.yaml", "- beta\n", /^.*list\.yaml does not hold options: expected lines of "name: value"\.$/],
-    ["peft.yaml", "use_peft: true\n", /^option "use_peft" in .*peft\.yaml is true, which is not implemented yet/],
+    ["dora.yaml", "use_dora: true\n", /^option "use_dora" in .*dora\.yaml is true, which is not implemented yet/],
   ])("%s", async (name, text, message) => {
     const path = await file(name, text);
     await expect(train("--config", path)).rejects.toThrow(message);
