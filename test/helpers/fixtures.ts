@@ -10,7 +10,9 @@ import { ReferenceModel } from "../../src/engine/model/reference.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";
 import { readFloat64Safetensors } from "./float64-safetensors.ts";
 
-export type FixtureName = "gpt2" | "llama";
+export const FIXTURES = ["gpt2", "llama", "qwen2", "qwen3"] as const;
+
+export type FixtureName = (typeof FIXTURES)[number];
 
 /** expected.json of a fixture. */
 export interface Expected {
