@@ -91,6 +91,16 @@ export async function float64Of(model: Model): Promise<ReferenceModel> {
   );
 }
 
+/** The likeliest continuation in float64, the whole sequence anew for every token. */
+export function exactGreedy(model: ReferenceModel, prompt: number[], count: number, vocabSize: number): number[] {
+  const ids = [...prompt];
+  for (let i = 0; i < count; i++) {
+    const last = model.logits(ids).subarray(-vocabSize);
+    ids.push(last.indexOf(Math.max(...last)));
+  }
+  return ids.slice(prompt.length);
+}
+
 /** |actual - expected| / |expected|, both as vectors. */
 export function relativeDistance(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
   let difference = 0;
