@@ -301,41 +301,42 @@ function ropeOf(read: Keys, theta: number, contextLength: number): { ropeTheta: 
   };
 }
 
+const SCALINGS = ["default", "linear", "dynamic", "llama3"];
+
 function scalingOf(keys: Keys, contextLength: number): RopeScaling {
   const { rope_type, type } = keys.json;
   // The older form has no theta to be there for, so that one without a type is damaged.
   const kind = rope_type ?? type ?? (keys.inside === "rope_parameters" ? "default" : undefined);
-  keys.refuse("partial_rotary_factor", 1);
-  keys.refuseUse("mrope_section");
-  keys.refuse("attention_factor", 1);
-  switch (kind) {
-    case "default":
-      return { type: "none" };
-    case "linear":
-      return { type: "linear", factor: keys.positive("factor") };
-    case "dynamic":
-      // It changes the base only for sequences beyond the context, which are never run.
-      keys.positive("factor");
-      keys.refuse("original_max_position_embeddings", contextLength);
-      return { type: "none" };
-    case "llama3": {
-      const scaling = {
-        type: "llama3",
-        factor: keys.positive("factor"),
-        lowFrequencyFactor: keys.positive("low_freq_factor"),
-        highFrequencyFactor: keys.positive("high_freq_factor"),
-        originalContextLength: keys.count("original_max_position_embeddings"),
-      } as const;
-      if (scaling.highFrequencyFactor > scaling.lowFrequencyFactor) return scaling;
-      throw keys.error(
-        `"high_freq_factor" of "${keys.inside}" is ${scaling.highFrequencyFactor}, not above its "low_freq_factor" of ${scaling.lowFrequencyFactor}`,
-      );
-    }
-    default:
-      throw keys.error(
-        `"${keys.inside}" is ${JSON.stringify(keys.json)}, and this scaling is not supported; supported are "default", "linear", "dynamic" and "llama3"`,
-      );
+  if (!SCALINGS.some((one) => one === kind)) {
+    const supported = `${SCALINGS.slice(0, -1)
+      .map((one) => `"${one}"`)
+      .join(", ")} and "${SCALINGS.at(-1)}"`;
+    throw keys.error(
+      `"${keys.inside}" is ${JSON.stringify(keys.json)}, and this scaling is not supported; supported are ${supported}`,
+    );
   }
+  keys.refuse("partial_rotary_factor", 1);
+  keys.refuse("attention_factor", 1);
+  for (const key of ["mrope_section", FULL, SLIDING]) keys.refuseUse(key);
+  if (kind === "linear") return { type: "linear", factor: keys.positive("factor") };
+  if (kind === "llama3") return llama3Scaling(keys);
+  // Dynamic scaling changes the base only for sequences beyond the context, which are never run.
+  if (kind === "dynamic") keys.refuse("original_max_position_embeddings", contextLength);
+  return { type: "none" };
+}
+
+function llama3Scaling(keys: Keys): RopeScaling {
+  const [low, high] = [keys.positive("low_freq_factor"), keys.positive("high_freq_factor")];
+  if (high <= low) {
+    throw keys.error(`"high_freq_factor" of "${keys.inside}" is ${high}, not above its "low_freq_factor" of ${low}`);
+  }
+  return {
+    type: "llama3",
+    factor: keys.positive("factor"),
+    lowFrequencyFactor: low,
+    highFrequencyFactor: high,
+    originalContextLength: keys.count("original_max_position_embeddings"),
+  };
 }
 
 /** `no_rope_layers` has a 1 (or true) for a layer WITH rotary positions; without it every n-th layer goes without. */
