@@ -277,7 +277,12 @@ describe("a model folder that cannot be used", () => {
     [
       "layers beyond all measure",
       () => withConfig(folder, llama, { num_hidden_layers: 2 ** 30 }),
-      /model\.safetensors holds 21 tensors, too few for the 1073741824 layers/,
+      /config\.json: "num_hidden_layers" is 1073741824, more than the 10000 that are supported/,
+    ],
+    [
+      "more layers than tensors",
+      () => withConfig(folder, llama, { num_hidden_layers: 1000 }),
+      /model\.safetensors holds 21 tensors, too few for the 1000 layers/,
     ],
     ["no weights", () => without("model.safetensors"), /has no model\.safetensors: there are no weights/],
     [

@@ -205,7 +205,7 @@ export function parseEndTokens(text: string, file: string): readonly number[] | 
 /** Llama and what has grown from it. */
 function rotary(read: Keys, modelType: Exclude<ModelType, "gpt2">): ModelConfig {
   const family = FAMILIES[modelType];
-  const layers = read.count("num_hidden_layers");
+  const layers = layerCount(read, "num_hidden_layers");
   const heads = read.count("num_attention_heads");
   const contextLength = read.count("max_position_embeddings", family.contextLength);
   read.refuse("hidden_act", "silu");
@@ -251,7 +251,7 @@ function rotary(read: Keys, modelType: Exclude<ModelType, "gpt2">): ModelConfig 
 function gpt2(read: Keys): ModelConfig {
   const hiddenSize = read.count("n_embd");
   const heads = read.count("n_head");
-  const layers = read.count("n_layer");
+  const layers = layerCount(read, "n_layer");
   const activation = read.json.activation_function ?? "gelu_new";
   if (activation !== "gelu_new" && activation !== "gelu_pytorch_tanh") {
     throw read.error(`"activation_function" is ${JSON.stringify(activation)}; only "gelu_new" is supported`);
@@ -400,6 +400,15 @@ function windowOf(read: Keys, family: Family): number | undefined {
 /** `max_window_layers`: layers from this one on are windowed. */
 function firstWindowed(read: Keys): number {
   return read.json.max_window_layers === 0 ? 0 : read.count("max_window_layers", 28);
+}
+
+/** Far beyond any model: what has an entry for each layer must not take the memory of a damaged number. */
+const MOST_LAYERS = 10_000;
+
+function layerCount(read: Keys, key: string): number {
+  const layers = read.count(key);
+  if (layers > MOST_LAYERS) throw read.error(`"${key}" is ${layers}, more than the ${MOST_LAYERS} that are supported`);
+  return layers;
 }
 
 function checked(read: Keys, config: ModelConfig): ModelConfig {
