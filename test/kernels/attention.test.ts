@@ -272,7 +272,7 @@ async function checkBackward(
   window = Number.POSITIVE_INFINITY,
 ): Promise<void> {
   const { heads, keyValueHeads, headSize } = shape;
-  const examples = lengths.map((length) => ({ prompt: 0, completion: length, branch: 0 }));
+  const examples = lengths.map((length) => ({ prompt: 0, completion: length, branch: 0 as const }));
   const ranges = packedRanges(examples, window);
   const queryEnd = lengths.flatMap((length, i) => {
     const end = lengths.slice(0, i + 1).reduce((sum, one) => sum + one, 0);
