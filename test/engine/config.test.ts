@@ -102,6 +102,7 @@ describe("rotary positions", () => {
     expect(theta({ rope_theta: 5, rope_parameters: { rope_theta: 6 } })).toBe(6);
     expect(theta({ rope_theta: 5, rope_parameters: {} })).toBe(5);
     expect(theta({ rope_theta: undefined, rope_parameters: {} })).toBe(10000);
+    expect(theta({ rope_theta: undefined, rope_scaling: { type: "default", rope_theta: 7 } })).toBe(7);
   });
 
   it("SmolLM3 lists the layers that have them, or leaves out every n-th", () => {

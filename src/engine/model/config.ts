@@ -184,14 +184,19 @@ export function parseModelConfig(text: string, file: string): ModelConfig {
     throw read.error(`"quantization_config" is not supported; use the unquantised model`);
   }
   if (!SUPPORTED.includes(name)) {
-    const quoted = SUPPORTED.map((one) => `"${one}"`);
     throw read.error(
-      `architecture "${name}"${architectures[0] ? ` (${architectures[0]})` : ""} is not supported; supported are ${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)}`,
+      `architecture "${name}"${architectures[0] ? ` (${architectures[0]})` : ""} is not supported; supported are ${listed(SUPPORTED)}`,
     );
   }
   for (const key of FOREIGN_KEYS) read.refuseUse(key);
   for (const key of FOREIGN_FACTORS) read.refuse(key, 1);
   return checked(read, name === "gpt2" ? gpt2(read) : rotary(read, name as Exclude<ModelType, "gpt2">));
+}
+
+/** Two names or more, quoted, for messages. */
+function listed(names: readonly string[]): string {
+  const quoted = names.map((name) => `"${name}"`);
+  return `${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)}`;
 }
 
 /**
@@ -210,7 +215,7 @@ function rotary(read: Keys, modelType: Exclude<ModelType, "gpt2">): ModelConfig 
   const contextLength = read.count("max_position_embeddings", family.contextLength);
   read.refuse("hidden_act", "silu");
   read.refuse("partial_rotary_factor", 1);
-  // Llama's code multiplies slice by slice then, which no checkpoint of today asks for; other families ignore the key.
+  // Llama's code then repeats the slices of a parallel training; the other families do not know the key.
   if (modelType === "llama") read.refuse("pretraining_tp", 1);
   if (family.attentionBias === "none") read.refuse("attention_bias", false);
   if (!family.mlpBias) read.refuse("mlp_bias", false);
@@ -296,7 +301,7 @@ function ropeOf(read: Keys, theta: number, contextLength: number): { ropeTheta: 
   }
   const outer = read.positive("rope_theta", theta);
   return {
-    ropeTheta: newer ? newer.positive("rope_theta", outer) : outer,
+    ropeTheta: (newer ?? older)?.positive("rope_theta", outer) ?? outer,
     ropeScaling: scalingOfNewer ?? scalingOfOlder ?? { type: "none" },
   };
 }
@@ -308,11 +313,8 @@ function scalingOf(keys: Keys, contextLength: number): RopeScaling {
   // The older form has no theta to be there for, so that one without a type is damaged.
   const kind = rope_type ?? type ?? (keys.inside === "rope_parameters" ? "default" : undefined);
   if (!SCALINGS.some((one) => one === kind)) {
-    const supported = `${SCALINGS.slice(0, -1)
-      .map((one) => `"${one}"`)
-      .join(", ")} and "${SCALINGS.at(-1)}"`;
     throw keys.error(
-      `"${keys.inside}" is ${JSON.stringify(keys.json)}, and this scaling is not supported; supported are ${supported}`,
+      `"${keys.inside}" is ${JSON.stringify(keys.json)}, and this scaling is not supported; supported are ${listed(SCALINGS)}`,
     );
   }
   keys.refuse("partial_rotary_factor", 1);
@@ -339,10 +341,10 @@ function llama3Scaling(keys: Keys): RopeScaling {
   };
 }
 
-/** `no_rope_layers` has a 1 (or true) for a layer WITH rotary positions; without it every n-th layer goes without. */
+/** `no_rope_layers` has a 1 for a layer WITH rotary positions; without it every n-th layer goes without. */
 function ropeLayers(read: Keys, layers: number): boolean[] {
-  const listed = read.perLayer("no_rope_layers", layers, [0, 1]);
-  if (listed) return listed.map((entry) => entry === 1);
+  const uses = read.perLayer("no_rope_layers", layers, [0, 1]);
+  if (uses) return uses.map((entry) => entry === 1);
   const interval = read.count("no_rope_layer_interval", 4);
   return Array.from({ length: layers }, (_, layer) => (layer + 1) % interval !== 0);
 }

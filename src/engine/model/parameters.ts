@@ -113,7 +113,7 @@ export function modulePrefix(config: ModelConfig): string {
 }
 
 /**
- * The prefix of the checkpoint's decoder tensors ("model." for Llama, "transformer." or none for GPT-2) and which
+ * The prefix of the checkpoint's decoder tensors ("transformer." for GPT-2, "model." for the others, or none) and which
  * names it may hold beside the parameters.
  */
 export function checkpointNaming(
