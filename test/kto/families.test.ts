@@ -5,10 +5,13 @@
 import { describe, expect, it } from "vitest";
 import { Generator } from "../../src/engine/model/generate.ts";
 import { Model } from "../../src/engine/model/load.ts";
+import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Random } from "../../src/engine/random.ts";
+import { elementCount } from "../../src/engine/tensor.ts";
 import { checkGradients } from "../../src/kto/gradcheck.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
-import { expectWithin } from "../helpers/compare.ts";
+import { wholeArena } from "../helpers/arenas.ts";
+import { expectWithin, normals } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { exactGreedy, float64Of } from "../helpers/fixtures.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
@@ -60,6 +63,24 @@ describe.each(Object.entries(FAMILY_CONFIGS))("%s against float64", (_, config) 
         expectWithin("log-probs", await completionLogProbs(policy, examples, 3), wanted, () => 1e-4);
       }),
     );
+  });
+
+  it("gradients of an adapter on every linear layer, and nothing else", async () => {
+    await withModel(config, 1, async (model) => {
+      const options = { rank: 3, alpha: 6, dropout: 0, rslora: false, targetModules: "all-linear" };
+      const adapter = LoraAdapter.create(device, model.config, options);
+      try {
+        const whole = wholeArena(adapter.weights);
+        device.upload(whole, normals(new Random(9), elementCount(whole.shape), 0.1));
+        const objective = { beta: 0.1, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" } as const;
+        const policy = model.withAdapter(adapter);
+        const { comparison, gradients } = await checkGradients({ policy, reference: model, examples, objective });
+        expect(comparison).toMatchObject({ passed: true });
+        expect(gradients.filter(({ name }) => !/lora_[AB]/.test(name)).map(({ name }) => name)).toEqual([]);
+      } finally {
+        adapter.weights.free();
+      }
+    });
   });
 
   it("greedy continuations with the cache equal the likeliest tokens of the whole sequence, anew for each", async () => {

@@ -231,7 +231,7 @@ export class Model {
   }
 }
 
-/** Tables of rotary angles of a model, as long as the positions that are run: the whole context may be a thousand times that. */
+/** Tables of rotary angles of a model, as long as the positions that are run: the context may be a thousand times that. */
 class RotaryTables {
   readonly device: Device;
   readonly config: ModelConfig;
