@@ -99,7 +99,10 @@ export const headNormBackward = memoized((facts) =>
   }),
 );
 
-/** dy [T, W], normed [T, heads D], `heads` given -> partials [G, 2 D]: per block of rows the sum of dy xhat over its rows and heads, the gradient of both weights. */
+/**
+ * dy [T, W], normed [T, heads D], `heads` given -> partials [G, 2 D]: per block of rows the sum of dy xhat over its rows
+ * and heads, the gradient of both weights.
+ */
 export const headNormWeightPartials = kernel({
   name: "headNormWeightPartials",
   read: { dy: "f32[T, W]", normed: "f32[T, heads*D]" },

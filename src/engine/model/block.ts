@@ -202,7 +202,7 @@ export function partialsSize(config: ModelConfig): number {
   return 64 * Math.max(widths.dx, widths.dQkv, widths.dUp);
 }
 
-/** Records the way of dQkv back through the norms of query and key heads, in place, and the norms' gradients if they are trained. */
+/** Records dQkv back through the norms of query and key heads, in place, and their gradients where they are trained. */
 function recordHeadNormBackward(
   program: Program,
   model: Model,

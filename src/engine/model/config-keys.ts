@@ -88,7 +88,7 @@ export class Keys {
     return new Keys(value as Json, this.file, key);
   }
 
-  /** A list with an entry for each layer (more are not read), all of them of `allowed`; undefined where it is absent. */
+  /** A list with an entry for each layer (more are not read), all of `allowed`; undefined where it is absent. */
   perLayer<T extends string | number>(key: string, layers: number, allowed: readonly T[]): readonly T[] | undefined {
     const value = this.json[key] ?? null;
     if (value === null) return undefined;
@@ -115,7 +115,7 @@ export class Keys {
     }
   }
 
-  /** Throws where the key is there at all, unless it says that what it is about is off (null, false, 0, an empty list). */
+  /** Throws where the key is there, unless it says that what it is about is off: null, false, 0, an empty list. */
   refuseUse(key: string): void {
     const value = this.json[key] ?? null;
     if (value === null || value === false || value === 0 || (Array.isArray(value) && value.length === 0)) return;
