@@ -1,10 +1,11 @@
 /**
  * Rotary position embedding, in place on the query and key heads of fused rows [q | k | v].
  *
- *   (x1, x2) <- (x1 cos - x2 sin, x2 cos + x1 sin),   x1 = x[i], x2 = x[i + D/2],   angle = position theta^(-2i/D)
+ *   (x1, x2) <- (x1 cos - x2 sin, x2 cos + x1 sin),   x1 = x[i], x2 = x[i + D/2],   angle = position frequency[i]
  *
  * Hugging Face's pairing (i, i + D/2). The backward pass is the rotation by the negative angle. Angles come from a
- * table made on the host in float64: WGSL promises only 11 bits of sin and cos.
+ * table made on the host in float64: WGSL promises only 11 bits of sin and cos. Frequencies are theta^(-2i/D), scaled
+ * for contexts longer than the first training's.
  */
 import { kernel } from "./kernel.ts";
 import { rowElements, rowElementsGrid } from "./wgsl.ts";
@@ -33,12 +34,41 @@ ${rowElements("u.T", "u.heads * u.halfSize")}`,
   cost: ({ T = 0, heads = 0, halfSize = 0 }) => ({ flops: 6 * T * heads * halfSize, bytes: 16 * T * heads * halfSize }),
 });
 
-/** The table [positions, D/2, 2] of (cos, sin) for `rope`. */
-export function ropeTable(positions: number, headSize: number, theta: number): Float32Array<ArrayBuffer> {
-  const half = headSize / 2;
+/**
+ * How frequencies are scaled. "linear" divides all of them by the factor (position interpolation, Chen et al. 2023).
+ * "llama3" divides those that turn less than `lowFrequencyFactor` times within the original context, keeps those that
+ * turn more than `highFrequencyFactor` times, and blends in between (Llama 3.1, Grattafiori et al. 2024).
+ */
+export type RopeScaling =
+  | { readonly type: "none" }
+  | { readonly type: "linear"; readonly factor: number }
+  | {
+      readonly type: "llama3";
+      readonly factor: number;
+      readonly lowFrequencyFactor: number;
+      readonly highFrequencyFactor: number;
+      /** In tokens. */
+      readonly originalContextLength: number;
+    };
+
+/** Radians a position, [D/2]. */
+export function ropeFrequencies(headSize: number, theta: number, scaling: RopeScaling): Float64Array {
+  const scaled = (frequency: number): number => {
+    if (scaling.type === "none") return frequency;
+    if (scaling.type === "linear") return frequency / scaling.factor;
+    const { factor, lowFrequencyFactor: low, highFrequencyFactor: high, originalContextLength } = scaling;
+    const turns = (originalContextLength * frequency) / (2 * Math.PI);
+    const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
+    return kept * frequency + ((1 - kept) * frequency) / factor;
+  };
+  return Float64Array.from({ length: headSize / 2 }, (_, pair) => scaled(theta ** ((-2 * pair) / headSize)));
+}
+
+/** The table [positions, D/2, 2] of (cos, sin) for `rope`. @param frequencies [D/2], of `ropeFrequencies` */
+export function ropeTable(positions: number, frequencies: Float64Array): Float32Array<ArrayBuffer> {
+  const half = frequencies.length;
   const table = new Float32Array(positions * half * 2);
-  for (let pair = 0; pair < half; pair++) {
-    const frequency = theta ** ((-2 * pair) / headSize);
+  for (const [pair, frequency] of frequencies.entries()) {
     for (let position = 0; position < positions; position++) {
       const at = (position * half + pair) * 2;
       table[at] = Math.cos(position * frequency);

@@ -222,7 +222,7 @@ describe("a model folder that cannot be used", () => {
     [
       "an unknown architecture",
       () => withConfig(folder, llama, { model_type: "mamba", architectures: ["MambaForCausalLM"] }),
-      /config\.json: architecture "mamba" \(MambaForCausalLM\) is not supported; supported are "llama" and "gpt2"/,
+      /config\.json: architecture "mamba" \(MambaForCausalLM\) is not supported; supported are "llama", "mistral", .* and "gpt2"/,
     ],
     [
       "no architecture",
@@ -242,12 +242,12 @@ describe("a model folder that cannot be used", () => {
     [
       "mathematics that is not implemented",
       () => withConfig(folder, llama, { rope_scaling: { rope_type: "yarn", factor: 4 } }),
-      /config\.json: "rope_scaling" is \{"rope_type":"yarn","factor":4\}, and scaling is not supported/,
+      /config\.json: "rope_scaling" is \{"rope_type":"yarn","factor":4\}, and this scaling is not supported/,
     ],
     [
       "rotary scaling under its older name, in its newer place",
-      () => withConfig(folder, llama, { rope_parameters: { type: "linear", factor: 4 } }),
-      /config\.json: "rope_parameters" is \{"type":"linear".*scaling is not supported/,
+      () => withConfig(folder, llama, { rope_parameters: { type: "longrope", factor: 4 } }),
+      /config\.json: "rope_parameters" is \{"type":"longrope".*scaling is not supported/,
     ],
     [
       "rotary parameters that are a list",
@@ -257,7 +257,7 @@ describe("a model folder that cannot be used", () => {
     [
       "a nested rope_theta that is text",
       () => withConfig(folder, llama, { rope_parameters: { rope_theta: "500000" } }),
-      /config\.json: "rope_theta" is "500000", not a number above 0/,
+      /config\.json: "rope_theta" of "rope_parameters" is "500000", not a number above 0/,
     ],
     [
       "an epsilon that 32 bits cannot hold",
@@ -277,7 +277,12 @@ describe("a model folder that cannot be used", () => {
     [
       "layers beyond all measure",
       () => withConfig(folder, llama, { num_hidden_layers: 2 ** 30 }),
-      /model\.safetensors holds 21 tensors, too few for the 1073741824 layers/,
+      /config\.json: "num_hidden_layers" is 1073741824, more than the 10000 that are supported/,
+    ],
+    [
+      "more layers than tensors",
+      () => withConfig(folder, llama, { num_hidden_layers: 1000 }),
+      /model\.safetensors holds 21 tensors, too few for the 1000 layers/,
     ],
     ["no weights", () => without("model.safetensors"), /has no model\.safetensors: there are no weights/],
     [

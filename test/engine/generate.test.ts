@@ -5,11 +5,10 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { type GenerateOptions, Generator } from "../../src/engine/model/generate.ts";
 import { Model } from "../../src/engine/model/load.ts";
-import type { ReferenceModel } from "../../src/engine/model/reference.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError, NumericError } from "../../src/errors.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
-import { float64Fixture, loadModel } from "../helpers/fixtures.ts";
+import { exactGreedy, float64Fixture, loadModel } from "../helpers/fixtures.ts";
 import { llama as llamaFolder, temporaryFolder, withConfig } from "../helpers/folders.ts";
 
 const device = await sharedDevice();
@@ -42,16 +41,6 @@ async function generate(
   } finally {
     generator.free();
   }
-}
-
-/** The likeliest continuation in float64, the whole sequence anew for every token. */
-function exactGreedy(model: ReferenceModel, prompt: number[], count: number, vocabSize: number): number[] {
-  const ids = [...prompt];
-  for (let i = 0; i < count; i++) {
-    const last = model.logits(ids).subarray(-vocabSize);
-    ids.push(last.indexOf(Math.max(...last)));
-  }
-  return ids.slice(prompt.length);
 }
 
 describe("tokens", () => {

@@ -25,6 +25,7 @@ import {
   withConfig,
   withWeights,
 } from "../helpers/folders.ts";
+import { FAMILY_CONFIGS, randomModel } from "../helpers/models.ts";
 
 const folder = temporaryFolder();
 let device: Device;
@@ -133,6 +134,13 @@ describe("load and save", () => {
     expect(after.tensors).toEqual(before.tensors);
     // Without it, transformers refuses the file.
     expect(after.metadata).toEqual({ format: "pt" });
+  });
+
+  test.each(Object.entries(FAMILY_CONFIGS))("%s: random weights come back bit by bit", async (_, config) => {
+    const model = await randomModel(folder, config, 5);
+    const [before, after] = [contentOf(model), contentOf(await saved(model))];
+    expect(before.tensors.size).toBeGreaterThan(8);
+    expect(after).toEqual(before);
   });
 
   test("numbers that arithmetic would change are kept: -0, the smallest and the largest", async () => {

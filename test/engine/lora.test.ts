@@ -22,7 +22,7 @@ import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits, float64, normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
-import { type FixtureName, loadModel, readExamples, relativeDistance } from "../helpers/fixtures.ts";
+import { loadModel, readExamples, relativeDistance } from "../helpers/fixtures.ts";
 
 const device = await sharedDevice();
 const models = { llama: await loadModel(device, "llama", "policy"), gpt2: await loadModel(device, "gpt2", "policy") };
@@ -211,7 +211,7 @@ describe("the two products of a layer", () => {
 });
 
 describe("gradients of A and B", () => {
-  it.each<[FixtureName, Partial<LoraOptions>]>([
+  it.each<[keyof typeof models, Partial<LoraOptions>]>([
     ["llama", { targetModules: "all-linear" }],
     ["llama", { rslora: true, rank: 5 }],
     ["llama", { targetModules: ["layers.1.mlp.down_proj"] }],

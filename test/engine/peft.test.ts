@@ -11,7 +11,7 @@ import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits, normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
-import { type FixtureName, readExamples } from "../helpers/fixtures.ts";
+import { readExamples } from "../helpers/fixtures.ts";
 import { freshPath, gpt2, llama, stories, temporaryFolder } from "../helpers/folders.ts";
 
 const folder = temporaryFolder();
@@ -26,7 +26,7 @@ afterAll(() => {
 const options: LoraOptions = { rank: 4, alpha: 6, dropout: 0.05, rslora: false };
 
 /** Saves a random adapter of a fixture's model; its folder and its numbers. */
-async function savedAdapter(name: FixtureName, changes: Partial<LoraOptions> = {}) {
+async function savedAdapter(name: keyof typeof models, changes: Partial<LoraOptions> = {}) {
   const adapter = LoraAdapter.create(device, models[name].config, { ...options, ...changes });
   const whole = wholeArena(adapter.weights);
   device.upload(whole, normals(seeded(8), whole.shape[0] ?? 0, 0.2));
@@ -166,7 +166,7 @@ describe("an adapter written by us", () => {
 });
 
 describe("merging", () => {
-  it.each<[FixtureName, LoraOptions["targetModules"], boolean]>([
+  it.each<[keyof typeof models, LoraOptions["targetModules"], boolean]>([
     ["llama", "all-linear", false],
     ["llama", ["k_proj", "up_proj"], true],
     ["gpt2", "all-linear", false],

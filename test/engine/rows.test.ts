@@ -5,15 +5,16 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {
+  cutToWindow,
   type PackedRows,
   packRows,
   type RowBranch,
   RowBuffer,
   type RowSequence,
   type RowShape,
-  rowBytes,
   rowShape,
 } from "../../src/engine/model/rows.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { NO_ROW } from "../../src/kernels/embedding.ts";
 import { NO_SEQUENCE } from "../../src/kernels/log-softmax-gather.ts";
 import { sharedDevice } from "../helpers/device.ts";
@@ -224,7 +225,49 @@ describe("rowShape", () => {
   });
 });
 
+describe("a sliding window", () => {
+  it("cuts every row's keys to the last positions up to its own, across prompt and branch, and inverts the same", () => {
+    fc.assert(
+      fc.property(batches, fc.integer({ min: 1, max: 14 }), ([sequences, branches], window) => {
+        const packed = packRows(sequences, branches);
+        const { windowRanges, windowQueryEnd } = cutToWindow(packed.arrays, window);
+        const cut = { ...packed, arrays: { ...packed.arrays, ranges: windowRanges } };
+        const { gradientRows, branchRows } = packed.shape;
+        const rows = Array.from({ length: gradientRows + branchRows }, (_, row) => row);
+        const position = (row: number) => at(packed.arrays.positions, row);
+        for (const row of rows) {
+          const wanted = keysOf(packed, row).filter((key) => position(key) > position(row) - window);
+          expect(keysOf(cut, row), `row ${row}`).toEqual(wanted);
+        }
+        for (let key = 0; key < gradientRows; key++) {
+          const seenBy = rows.slice(0, gradientRows).filter((row) => keysOf(cut, row).includes(key));
+          expect([seenBy[0], seenBy.length], `key ${key}`).toEqual([key, at(windowQueryEnd, key) - key]);
+        }
+      }),
+      { seed: 31, numRuns: 40 },
+    );
+  });
+});
+
 describe("RowBuffer", () => {
+  it("carries the windowed arrays of a model that has a window", async () => {
+    const device = await sharedDevice();
+    const sequences = [{ promptIds: [3, 4, 5], completionIds: [6, 7, 8] }];
+    const packed = packRows(sequences, [{ prompt: 0, completionIds: [9, 8, 7] }]);
+    const buffer = new RowBuffer(device, [packed.shape], 2);
+    try {
+      buffer.upload(packed);
+      const { windowRanges, windowQueryEnd, positions } = buffer.tensors(packed.shape);
+      const wanted = cutToWindow(packed.arrays, 2);
+      const read = async (tensor: Tensor | undefined) => tensor && new Uint32Array(await device.downloadBytes(tensor));
+      expect(await read(windowRanges)).toEqual(wanted.windowRanges);
+      expect(await read(windowQueryEnd)).toEqual(wanted.windowQueryEnd);
+      expect(await read(positions)).toEqual(packed.arrays.positions);
+    } finally {
+      buffer.free();
+    }
+  });
+
   it("gives the device every array of the shape uploaded last, also of a smaller shape", async () => {
     const device = await sharedDevice();
     const batch = (length: number): [RowShape, PackedRows] => {
@@ -236,7 +279,7 @@ describe("RowBuffer", () => {
       return [rowShape(sequences, branches), packRows(sequences, branches)];
     };
     const [[small, few], [large, many]] = [batch(2), batch(90)];
-    const buffer = new RowBuffer(device, Math.max(rowBytes(small), rowBytes(large)));
+    const buffer = new RowBuffer(device, [small, large], undefined);
     try {
       for (const [shape, packed] of [
         [large, many],

@@ -10,7 +10,9 @@ import { ReferenceModel } from "../../src/engine/model/reference.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";
 import { readFloat64Safetensors } from "./float64-safetensors.ts";
 
-export type FixtureName = "gpt2" | "llama";
+export const FIXTURES = ["gpt2", "llama", "qwen2", "qwen3"] as const;
+
+export type FixtureName = (typeof FIXTURES)[number];
 
 /** expected.json of a fixture. */
 export interface Expected {
@@ -87,6 +89,16 @@ export async function float64Of(model: Model): Promise<ReferenceModel> {
     model.config,
     new Map(tensors.map(({ name, shape, data }) => [name, { shape, data: Float64Array.from(data) }])),
   );
+}
+
+/** The likeliest continuation in float64, the whole sequence anew for every token. */
+export function exactGreedy(model: ReferenceModel, prompt: number[], count: number, vocabSize: number): number[] {
+  const ids = [...prompt];
+  for (let i = 0; i < count; i++) {
+    const last = model.logits(ids).subarray(-vocabSize);
+    ids.push(last.indexOf(Math.max(...last)));
+  }
+  return ids.slice(prompt.length);
 }
 
 /** |actual - expected| / |expected|, both as vectors. */

@@ -37,10 +37,15 @@ const sequences = fc.array(
   fc.record({ prompt: fc.nat(9), completion: fc.integer({ min: 1, max: 7 }), branch: fc.constantFrom(0, 0, 1, 3, 6) }),
   { minLength: 1, maxLength: 4 },
 );
+/** Sliding windows; without one, all keys. */
+const windows = fc.constantFrom(Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY, 1, 2, 5);
 type Sequences = typeof sequences extends fc.Arbitrary<infer S> ? S : never;
 
-/** [T, 4]: region A causal inside its example, region B after its prompt in A (DESIGN: packed batches). */
-function packedRanges(examples: Sequences): number[] {
+/**
+ * [T, 4]: region A causal inside its example, region B after its prompt in A (DESIGN: packed batches); of these keys the
+ * last `window`.
+ */
+function packedRanges(examples: Sequences, window = Number.POSITIVE_INFINITY): number[] {
   const ranges: number[] = [];
   const starts: number[] = [];
   let row = 0;
@@ -54,6 +59,11 @@ function packedRanges(examples: Sequences): number[] {
     const promptStart = at(starts, i);
     for (; row < first + branch; row++) ranges.push(promptStart, promptStart + prompt, first, row + 1);
   });
+  for (let at = 0; at < ranges.length; at += 4) {
+    const [prefixStart = 0, prefixEnd = 0, branchStart = 0, branchEnd = 0] = ranges.slice(at, at + 4);
+    ranges[at + 2] = Math.max(branchStart, branchEnd - window);
+    ranges[at] = Math.max(prefixStart, Math.min(prefixEnd, prefixEnd - window + branchEnd - branchStart));
+  }
   return ranges;
 }
 
@@ -147,16 +157,17 @@ async function checkForward(
 }
 
 describe.each(variants)("attention forward, $variant", ({ facts }) => {
-  it("equals float64 on packed batches: fused rows, prompts shared by branches, grouped heads", async () => {
+  it("equals float64 on packed batches: fused rows, shared prompts, grouped heads, sliding windows", async () => {
     await fc.assert(
       fc.asyncProperty(
         headShapes,
         sequences,
+        windows,
         fc.constantFrom(0.3, 1, 4),
         fc.nat(1e9),
-        async (shape, examples, scale, seed) => {
+        async (shape, examples, window, scale, seed) => {
           const { heads, keyValueHeads, headSize } = shape;
-          const ranges = packedRanges(examples);
+          const ranges = packedRanges(examples, window);
           const T = ranges.length / 4;
           const width = (heads + 2 * keyValueHeads) * headSize;
           const rows = normals(seeded(seed), T * width, scale);
@@ -258,12 +269,14 @@ async function checkBackward(
   lengths: readonly number[],
   scale: number,
   seed: number,
+  window = Number.POSITIVE_INFINITY,
 ): Promise<void> {
   const { heads, keyValueHeads, headSize } = shape;
-  const ranges = packedRanges(lengths.map((length) => ({ prompt: 0, completion: length, branch: 0 })));
+  const examples = lengths.map((length) => ({ prompt: 0, completion: length, branch: 0 as const }));
+  const ranges = packedRanges(examples, window);
   const queryEnd = lengths.flatMap((length, i) => {
     const end = lengths.slice(0, i + 1).reduce((sum, one) => sum + one, 0);
-    return new Array<number>(length).fill(end);
+    return Array.from({ length }, (_, row) => Math.min(end, end - length + row + window));
   });
   const T = ranges.length / 4;
   const random = seeded(seed);
@@ -345,10 +358,10 @@ async function checkBackward(
 }
 
 describe.each(variants)("attention backward, $variant", ({ facts }) => {
-  it("equals float64 on packed causal sequences, grouped heads summing into one key head", async () => {
+  it("equals float64 on packed causal sequences, windowed ones too, grouped heads summing into one key head", async () => {
     const lengths = fc.array(fc.integer({ min: 1, max: 13 }), { minLength: 1, maxLength: 4 });
     await fc.assert(
-      fc.asyncProperty(headShapes, lengths, fc.constantFrom(0.3, 1, 3), fc.nat(1e9), (...drawn) =>
+      fc.asyncProperty(headShapes, lengths, fc.constantFrom(0.3, 1, 3), fc.nat(1e9), windows, (...drawn) =>
         checkBackward(facts, ...drawn),
       ),
       {

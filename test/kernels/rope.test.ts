@@ -1,8 +1,8 @@
 /** Rotary positions against float64, forward and back, and the columns that must not turn. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ropeBackward, ropeForward } from "../../src/kernels/reference/rope.ts";
-import { rope, ropeTable } from "../../src/kernels/rope.ts";
+import { ropeBackward, ropeForward, ropeFrequency } from "../../src/kernels/reference/rope.ts";
+import { type RopeScaling, rope, ropeFrequencies, ropeTable } from "../../src/kernels/rope.ts";
 import { EPSILON, expectWithin, normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, u32 } from "../helpers/gpu.ts";
@@ -17,6 +17,11 @@ const shapes = fc.record({
   /** Value heads beside the rotated ones. */
   rest: fc.constantFrom(0, 3, 8),
   theta: fc.constantFrom(10000, 500000),
+  scaling: fc.constantFrom<RopeScaling>(
+    { type: "none" },
+    { type: "linear", factor: 3 },
+    { type: "llama3", factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalContextLength: 256 },
+  ),
   direction: fc.constantFrom(1, -1),
   seed: fc.integer({ min: 0, max: 2 ** 31 }),
 });
@@ -24,7 +29,7 @@ const shapes = fc.record({
 describe("rope", () => {
   it("turns the first heads of every row by its own position, and leaves the other columns alone", async () => {
     await fc.assert(
-      fc.asyncProperty(shapes, async ({ T, heads, headSize, rest, theta, direction, seed }) => {
+      fc.asyncProperty(shapes, async ({ T, heads, headSize, rest, theta, scaling, direction, seed }) => {
         const random = seeded(seed);
         const width = heads * headSize + rest;
         const x = normals(random, T * width);
@@ -32,7 +37,7 @@ describe("rope", () => {
         const half = headSize / 2;
         const result = await runKernel(device, rope, {
           positions: u32([T], positions),
-          table: f32([POSITIONS, half, 2], ropeTable(POSITIONS, headSize, theta)),
+          table: f32([POSITIONS, half, 2], ropeTable(POSITIONS, ropeFrequencies(headSize, theta, scaling))),
           x: f32([T, width], x),
           heads,
           direction,
@@ -41,7 +46,7 @@ describe("rope", () => {
           const row = Math.floor(i / (heads * headSize));
           return x[row * width + (i % (heads * headSize))] ?? Number.NaN;
         });
-        const inputs = { positions, heads, headSize, theta };
+        const inputs = { positions, heads, headSize, theta, scaling };
         const wanted =
           direction === 1 ? ropeForward({ ...inputs, x: rotated }) : ropeBackward({ ...inputs, x: rotated });
         const y = result("x");
@@ -65,10 +70,47 @@ describe("rope", () => {
   });
 
   it("the table holds cosines and sines of float64 angles, each rounded once", () => {
-    const table = ropeTable(POSITIONS, 8, 10000);
+    const table = ropeTable(POSITIONS, ropeFrequencies(8, 10000, { type: "none" }));
     const [position, pair] = [1023, 1];
     const angle = position * 10000 ** (-2 / 8);
     const entry = (position * 4 + pair) * 2;
     expect([table[entry], table[entry + 1]]).toEqual([Math.fround(Math.cos(angle)), Math.fround(Math.sin(angle))]);
+  });
+
+  it("llama3's frequencies, by the published formula worked out here, at Llama 3.1's own numbers", () => {
+    // Llama 3.1 8B: D 128, theta 500000, factor 8, low 1, high 4, 8192 tokens at first.
+    const scaling = {
+      type: "llama3",
+      factor: 8,
+      lowFrequencyFactor: 1,
+      highFrequencyFactor: 4,
+      originalContextLength: 8192,
+    } as const;
+    const found = ropeFrequencies(128, 500000, scaling);
+    const wanted = Array.from({ length: 64 }, (_, pair) => {
+      const plain = Math.exp((-Math.log(500000) * 2 * pair) / 128);
+      const wavelength = (2 * Math.PI) / plain;
+      if (wavelength < 8192 / 4) return plain;
+      if (wavelength > 8192 / 1) return plain / 8;
+      const smooth = (8192 / wavelength - 1) / (4 - 1);
+      return (1 - smooth) * (plain / 8) + smooth * plain;
+    });
+    // 29 pairs turn fast enough to be kept, 29 are divided; those between are blended, strictly within both.
+    const kinds = wanted.map((value, pair) => value * 500000 ** ((2 * pair) / 128));
+    expect(kinds.filter((share) => Math.abs(share - 1) < 1e-12)).toHaveLength(29);
+    expect(kinds.filter((share) => Math.abs(share - 1 / 8) < 1e-12)).toHaveLength(29);
+    for (const [pair, value] of wanted.entries()) expect((found[pair] ?? 0) / value, `pair ${pair}`).toBeCloseTo(1, 12);
+    const exact = (i: number) => ropeFrequency(i, 128, 500000, scaling);
+    for (const [pair, value] of wanted.entries()) expect(exact(pair) / value, `pair ${pair}`).toBeCloseTo(1, 12);
+  });
+
+  it("linear scaling divides every frequency, so that a position acts as one the factor nearer", () => {
+    const [plain, linear] = [
+      ropeFrequencies(8, 100, { type: "none" }),
+      ropeFrequencies(8, 100, { type: "linear", factor: 4 }),
+    ];
+    expect([...plain]).toEqual([1, 100 ** -0.25, 0.1, 100 ** -0.75].map((value) => expect.closeTo(value, 14)));
+    expect([...linear]).toEqual([...plain].map((value) => value / 4));
+    expect([...ropeTable(9, linear).slice(8 * 8)]).toEqual([...ropeTable(3, plain).slice(2 * 8)]);
   });
 });

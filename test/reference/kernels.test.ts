@@ -9,6 +9,7 @@ import { adamwStep } from "../../src/kernels/reference/adamw.ts";
 import { attentionBackward, attentionForward } from "../../src/kernels/reference/attention.ts";
 import { at } from "../../src/kernels/reference/elements.ts";
 import { embeddingBackward, embeddingForward } from "../../src/kernels/reference/embedding.ts";
+import { headNormBackward, headNormForward } from "../../src/kernels/reference/head-norm.ts";
 import {
   logSoftmaxGatherBackward,
   logSoftmaxGatherForward,
@@ -113,6 +114,45 @@ describe("norms", () => {
       }),
       RUNS,
     );
+  });
+});
+
+describe("head norm", () => {
+  it("headNormBackward is the gradient of headNormForward, and the columns behind the heads pass through", () => {
+    fc.assert(
+      fc.property(rows, rows, rows, fc.integer({ min: 1, max: 4 }), seed, (t, queryHeads, keyHeads, size, s) => {
+        const random = normals(s);
+        const width = (queryHeads + keyHeads) * size + 3;
+        const [x, dy, queryWeight, keyWeight] = [random(t * width), random(t * width), random(size), random(size)];
+        const inputs = { queryWeight, keyWeight, queryHeads, keyHeads, rows: t };
+        const forward = () => headNormForward(x, 1e-5, inputs);
+        const d = headNormBackward(dy, x, forward().inverse, inputs);
+        const f = () => dot(forward().y, dy);
+        expectGradient(f, x, d.dx);
+        expectGradient(f, queryWeight, d.dQueryWeight);
+        expectGradient(f, keyWeight, d.dKeyWeight);
+        for (let row = 0; row < t; row++) {
+          expect(forward().y.slice((row + 1) * width - 3, (row + 1) * width)).toEqual(
+            x.slice((row + 1) * width - 3, (row + 1) * width),
+          );
+        }
+      }),
+      RUNS,
+    );
+  });
+
+  it("each head has a mean square of its own and the weight of its kind", () => {
+    const inputs = {
+      queryWeight: Float64Array.of(1, 10),
+      keyWeight: Float64Array.of(2, 0),
+      queryHeads: 1,
+      keyHeads: 1,
+      rows: 1,
+    };
+    // Mean squares 25 / 2 and 2: (3, 4) and (2, 0) over their roots.
+    const { y } = headNormForward(Float64Array.of(3, 4, 2, 0, 7), 0, inputs);
+    const wanted = [3 / Math.sqrt(12.5), 40 / Math.sqrt(12.5), 4 / Math.sqrt(2), 0, 7];
+    expect([...y]).toEqual(wanted.map((value) => expect.closeTo(value, 12)));
   });
 });
 

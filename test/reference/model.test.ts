@@ -1,5 +1,5 @@
 /**
- * The float64 model against numbers that others computed: PyTorch autograd in float64 on two tiny random models, and
+ * The float64 model against numbers that others computed: PyTorch autograd in float64 on tiny random models, and
  * the golden logits and greedy continuation of a real one.
  */
 import { readFileSync } from "node:fs";
@@ -12,7 +12,7 @@ import { type AdamwState, adamwStep } from "../../src/kernels/reference/adamw.ts
 import { at } from "../../src/kernels/reference/elements.ts";
 import { clipScale } from "../../src/kernels/reference/reduce.ts";
 import { ktoReferenceGradient } from "../../src/kto/reference-gradient.ts";
-import type { Expected } from "../helpers/fixtures.ts";
+import { type Expected, FIXTURES } from "../helpers/fixtures.ts";
 import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
 import { centralDifferences, relativeError } from "./central-differences.ts";
 
@@ -58,7 +58,7 @@ function expectClose(actual: readonly number[], expected: readonly number[], abs
   }
 }
 
-describe.each(["gpt2", "llama"])("%s against float64 PyTorch", (name) => {
+describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
   const { config, weights, expected, inputs } = loadFixture(name);
 
   it("reproduces log-probs, reference point, loss and every gradient", () => {

@@ -10,7 +10,7 @@ import type { ModelConfig } from "./config.ts";
 import type { LoraAdapter, LoraScratch } from "./lora.ts";
 import type { RowShape } from "./rows.ts";
 
-/** What one layer computes, by row. */
+/** Width of what one layer computes, by row; 0 for what this configuration has not. */
 export function layerKinds(config: ModelConfig): Record<LayerKind, number> {
   const attention = config.heads * config.headSize;
   const { hiddenSize, intermediateSize } = config;
@@ -19,6 +19,8 @@ export function layerKinds(config: ModelConfig): Record<LayerKind, number> {
     attentionNormed: hiddenSize,
     attentionStats: 2,
     qkv: qkvWidth(config),
+    qkNormed: config.qkNorm ? qkHeads(config) * config.headSize : 0,
+    qkInverse: config.qkNorm ? qkHeads(config) : 0,
     attention,
     logSumExp: config.heads,
     middle: hiddenSize,
@@ -34,6 +36,8 @@ export type LayerKind =
   | "attentionNormed"
   | "attentionStats"
   | "qkv"
+  | "qkNormed"
+  | "qkInverse"
   | "attention"
   | "logSumExp"
   | "middle"
@@ -41,6 +45,11 @@ export type LayerKind =
   | "mlpStats"
   | "up"
   | "activated";
+
+/** Heads of queries and keys together: the first columns of the fused rows. */
+export function qkHeads(config: ModelConfig): number {
+  return config.heads + config.keyValueHeads;
+}
 
 /** Columns of the fused query, key and value rows. */
 export function qkvWidth(config: ModelConfig): number {

@@ -1,12 +1,13 @@
 /**
  * One decoder layer, forward and backward, written out as dispatches. Parts are switched by the configuration:
  *
- *   middle = input + Output(Attention(Rope(Qkv(Norm(input)))))
+ *   middle = input + Output(Attention(Rope(HeadNorm(Qkv(Norm(input))))))
  *   next   = middle + Down(Activation(Up(Norm(middle))))
  */
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../kernels/activation.ts";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../kernels/attention.ts";
 import { scatterRows } from "../../kernels/embedding.ts";
+import { headNormBackward, headNormForward, headNormWeightPartials } from "../../kernels/head-norm.ts";
 import {
   layerNormBackward,
   layerNormForward,
@@ -20,7 +21,7 @@ import { rope } from "../../kernels/rope.ts";
 import type { Arena } from "../arena.ts";
 import type { Program } from "../program.ts";
 import { reshape, sliceRows, type Tensor } from "../tensor.ts";
-import { type LayerActivations, qkvWidth } from "./activations.ts";
+import { type LayerActivations, qkHeads, qkvWidth } from "./activations.ts";
 import type { ModelConfig } from "./config.ts";
 import { recordLinear, recordLinearBackward } from "./linear.ts";
 import type { Model } from "./load.ts";
@@ -39,9 +40,35 @@ export interface KeyValueCache {
 /** What a pass needs beside activations. */
 export interface PassRows {
   readonly positions: Tensor;
+  /** All positions are below this one. */
+  readonly positionLimit: number;
   readonly ranges: Tensor;
+  /** The ranges cut to the sliding window, where the configuration has one. */
+  readonly windowRanges?: Tensor | undefined;
   /** Where the model has an adapter. */
   readonly lora: LoraScratch | undefined;
+}
+
+/** What the backward pass needs of region A's rows. */
+export interface BackwardRows extends PassRows {
+  readonly queryEnd: Tensor;
+  readonly windowQueryEnd?: Tensor | undefined;
+}
+
+/** The arrays that a layer attends by: cut to the window or not. */
+function seenBy(config: ModelConfig, layer: number, whole: Tensor, windowed: Tensor | undefined): Tensor {
+  if (!config.layerWindow[layer]) return whole;
+  if (windowed === undefined)
+    throw new Error(`layer ${layer} has a sliding window, but the rows have no ranges for it`);
+  return windowed;
+}
+
+/** Turns queries and keys of fused rows x by their positions, or back, in layers that know positions. */
+function recordRope(program: Program, model: Model, layer: number, rows: PassRows, x: Tensor, direction: 1 | -1): void {
+  const { config } = model;
+  if (!config.layerRope[layer]) return;
+  const table = model.ropeTable(rows.positionLimit);
+  program.dispatch(rope, { positions: rows.positions, table, x, heads: qkHeads(config), direction });
 }
 
 /** Columns of the fused rows where queries, keys and values start. */
@@ -104,15 +131,17 @@ export function recordBlockForward(
 
   recordNorm(program, model, name("attentionNorm"), here.input, here.attentionNormed, here.attentionStats);
   recordLinear(program, model, name("qkv"), { x: here.attentionNormed, y: here.qkv, lora });
-  if (config.position === "rope") {
-    program.dispatch(rope, {
-      positions: rows.positions,
-      table: model.ropeTable(),
+  if (config.qkNorm) {
+    program.dispatch(headNormForward(program.device.facts), {
+      weight: model.parameter(name("qkNorm.weight")),
       x: here.qkv,
-      heads: config.heads + config.keyValueHeads,
-      direction: 1,
+      normed: here.qkNormed,
+      inverse: here.qkInverse,
+      queryHeads: config.heads,
+      epsilon: config.normEpsilon,
     });
   }
+  recordRope(program, model, layer, rows, here.qkv, 1);
   const from = columns(config);
   let keys = { k: here.qkv, v: here.qkv, kFrom: from.kFrom, vFrom: from.vFrom };
   const cachedKeys = cache?.keys[layer];
@@ -126,7 +155,7 @@ export function recordBlockForward(
   program.dispatch(attentionForward(config.headSize, program.device.facts), {
     q: here.qkv,
     ...keys,
-    ranges: rows.ranges,
+    ranges: seenBy(config, layer, rows.ranges, rows.windowRanges),
     out: here.attention,
     logSumExp: here.logSumExp,
     qFrom: from.qFrom,
@@ -173,6 +202,27 @@ export function partialsSize(config: ModelConfig): number {
   return 64 * Math.max(widths.dx, widths.dQkv, widths.dUp);
 }
 
+/** Records dQkv back through the norms of query and key heads, in place, and their gradients where they are trained. */
+function recordHeadNormBackward(
+  program: Program,
+  model: Model,
+  gradients: Arena,
+  weight: string,
+  { qkNormed: normed, qkInverse: inverse }: LayerActivations,
+  { dQkv, partials }: BackwardScratch,
+): void {
+  const { heads: queryHeads, headSize } = model.config;
+  if (gradients.has(weight)) {
+    // Before dQkv is overwritten.
+    const sums = reshape(partials, [rowBlocks(dQkv.shape[0] ?? 0), 2 * headSize]);
+    const heads = qkHeads(model.config);
+    program.dispatch(headNormWeightPartials, { dy: dQkv, normed, partials: sums, heads, queryHeads });
+    program.dispatch(addColumnSums, { partials: sums, out: gradients.window(weight) });
+  }
+  const backward = headNormBackward(program.device.facts);
+  program.dispatch(backward, { weight: model.parameter(weight), normed, inverse, dx: dQkv, queryHeads });
+}
+
 /** Records the backward pass of layer `layer`: dx goes in as the gradient of its output, out as that of its input. */
 export function recordBlockBackward(
   program: Program,
@@ -181,7 +231,7 @@ export function recordBlockBackward(
   layer: number,
   activations: LayerActivations,
   scratch: BackwardScratch,
-  rows: PassRows & { readonly queryEnd: Tensor },
+  rows: BackwardRows,
 ): void {
   const { config } = model;
   const count = scratch.dx.shape[0] ?? 0;
@@ -236,21 +286,14 @@ export function recordBlockBackward(
   program.dispatch(attentionBackwardQuery(config.headSize, program.device.facts), {
     ...shared,
     out: here.attention,
-    ranges: rows.ranges,
+    ranges: seenBy(config, layer, rows.ranges, rows.windowRanges),
   });
   program.dispatch(attentionBackwardKeyValue(config.headSize, program.device.facts), {
     ...shared,
-    queryEnd: rows.queryEnd,
+    queryEnd: seenBy(config, layer, rows.queryEnd, rows.windowQueryEnd),
   });
-  if (config.position === "rope") {
-    program.dispatch(rope, {
-      positions: rows.positions,
-      table: model.ropeTable(),
-      x: scratch.dQkv,
-      heads: config.heads + config.keyValueHeads,
-      direction: -1,
-    });
-  }
+  recordRope(program, model, layer, rows, scratch.dQkv, -1);
+  if (config.qkNorm) recordHeadNormBackward(program, model, gradients, name("qkNorm.weight"), here, scratch);
   recordLinearBackward(program, model, gradients, name("qkv"), {
     dy: scratch.dQkv,
     x: here.attentionNormed,

@@ -1,11 +1,16 @@
 /**
  * What a decoder is made of, read from a Hugging Face `config.json`. One decoder with parts switched by these fields;
- * there is no code per family beyond this file and the table of tensor names in `parameters.ts`.
+ * there is no code per family beyond this file and the table of tensor names in `parameters.ts`. Keys, their meaning
+ * and their defaults are those of transformers' configuration classes.
  */
 import { ModelFormatError } from "../../errors.ts";
+import type { RopeScaling } from "../../kernels/rope.ts";
+import { Keys, parseObject } from "./config-keys.ts";
+
+export type ModelType = "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" | "gpt2";
 
 export interface ModelConfig {
-  readonly modelType: "llama" | "gpt2";
+  readonly modelType: ModelType;
   readonly vocabSize: number;
   /** C: width of the residual stream. */
   readonly hiddenSize: number;
@@ -24,7 +29,16 @@ export interface ModelConfig {
   readonly normEpsilon: number;
   readonly position: "rope" | "learned";
   readonly ropeTheta: number;
+  readonly ropeScaling: RopeScaling;
+  /** Layers whose queries and keys are turned by their positions, one entry a layer; the others know no positions. */
+  readonly layerRope: readonly boolean[];
+  /** W: in a windowed layer a token sees itself and the W - 1 before it. Undefined where no layer is windowed. */
+  readonly slidingWindow: number | undefined;
+  /** Layers with the sliding window, one entry a layer; the others see the whole sequence. */
+  readonly layerWindow: readonly boolean[];
   readonly mlp: "swiglu" | "gelu";
+  /** RMSNorm over each query and key head, before the rotary positions. */
+  readonly qkNorm: boolean;
   /** Bias on q, k, v. */
   readonly qkvBias: boolean;
   /** Bias on the attention's output projection. */
@@ -38,7 +52,120 @@ export interface ModelConfig {
   readonly eosTokenIds: readonly number[];
 }
 
-type Json = Record<string, unknown>;
+/** What the Llama-like families differ in: their configuration class's defaults, and parts that have no key. */
+interface Family {
+  /** Key/value heads where the key is absent; null in the file means as many as query heads. */
+  readonly keyValueHeads: (queryHeads: number) => number;
+  readonly contextLength: number;
+  readonly ropeTheta: number;
+  readonly tiedHead: boolean;
+  /** Width of a head where the key is absent and the heads need not share the hidden size out. */
+  readonly headSize?: number;
+  readonly qkNorm: boolean;
+  /** "key": on q, k, v and the output as `attention_bias` says; "qkv": always on q, k and v; "none": never. */
+  readonly attentionBias: "key" | "qkv" | "none";
+  /** The family has the key `mlp_bias`. */
+  readonly mlpBias: boolean;
+  /** How the family says which layers have a sliding window. */
+  readonly window: "none" | "all" | "from" | "withoutRope";
+  /** Layers without rotary positions are listed. */
+  readonly listsRope: boolean;
+}
+
+const FAMILIES: Readonly<Record<Exclude<ModelType, "gpt2">, Family>> = {
+  llama: {
+    keyValueHeads: (queryHeads) => queryHeads,
+    contextLength: 2048,
+    ropeTheta: 10000,
+    tiedHead: false,
+    qkNorm: false,
+    attentionBias: "key",
+    mlpBias: true,
+    window: "none",
+    listsRope: false,
+  },
+  mistral: {
+    keyValueHeads: () => 8,
+    contextLength: 131072,
+    ropeTheta: 10000,
+    tiedHead: false,
+    qkNorm: false,
+    attentionBias: "none",
+    mlpBias: false,
+    window: "all",
+    listsRope: false,
+  },
+  qwen2: {
+    keyValueHeads: () => 32,
+    contextLength: 32768,
+    ropeTheta: 10000,
+    tiedHead: false,
+    qkNorm: false,
+    attentionBias: "qkv",
+    mlpBias: false,
+    window: "from",
+    listsRope: false,
+  },
+  qwen3: {
+    keyValueHeads: () => 32,
+    contextLength: 32768,
+    ropeTheta: 10000,
+    tiedHead: false,
+    headSize: 128,
+    qkNorm: true,
+    attentionBias: "key",
+    mlpBias: false,
+    window: "from",
+    listsRope: false,
+  },
+  smollm3: {
+    keyValueHeads: () => 4,
+    contextLength: 32768,
+    ropeTheta: 2000000,
+    tiedHead: true,
+    qkNorm: false,
+    attentionBias: "key",
+    mlpBias: true,
+    window: "withoutRope",
+    listsRope: true,
+  },
+};
+
+const SUPPORTED = [...Object.keys(FAMILIES), "gpt2"];
+
+/**
+ * Keys of other decoders that would change the mathematics. None of the families here has them; a file that carries
+ * one was made for another implementation.
+ */
+const FOREIGN_KEYS = [
+  ...[
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "query_pre_attn_scalar",
+    "attention_multiplier",
+    "scale_depth",
+  ],
+  ...["num_local_experts", "num_experts", "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size"],
+  ...[
+    "alibi",
+    "clip_qkv",
+    "use_qk_norm",
+    "qk_layernorm",
+    "use_parallel_residual",
+    "parallel_attn",
+    "new_decoder_architecture",
+  ],
+  ...[
+    "rope_interleaved",
+    "attention_chunk_size",
+    "attn_temperature_tuning",
+    "is_encoder_decoder",
+    "add_cross_attention",
+  ],
+];
+
+/** Factors of other decoders, which a 1 switches off. */
+const FOREIGN_FACTORS = ["residual_multiplier", "embedding_multiplier", "logits_scaling", "logit_scale", "scale_emb"];
 
 /**
  * Parses a `config.json`. Throws ModelFormatError for an unknown architecture, a missing or mistyped key, and for
@@ -53,14 +180,23 @@ export function parseModelConfig(text: string, file: string): ModelConfig {
   const name = typeof type === "string" ? type : JSON.stringify(type);
   if (name === "") throw new ModelFormatError(`${file} names no architecture: "model_type" is missing.`);
   const read = new Keys(json, file);
-  if (json.quantization_config !== undefined && json.quantization_config !== null) {
-    throw new ModelFormatError(`${file}: "quantization_config" is not supported; use the unquantised model.`);
+  if (read.has("quantization_config")) {
+    throw read.error(`"quantization_config" is not supported; use the unquantised model`);
   }
-  if (name === "llama") return llama(read);
-  if (name === "gpt2") return gpt2(read);
-  throw new ModelFormatError(
-    `${file}: architecture "${name}"${architectures[0] ? ` (${architectures[0]})` : ""} is not supported; supported are "llama" and "gpt2".`,
-  );
+  if (!SUPPORTED.includes(name)) {
+    throw read.error(
+      `architecture "${name}"${architectures[0] ? ` (${architectures[0]})` : ""} is not supported; supported are ${listed(SUPPORTED)}`,
+    );
+  }
+  for (const key of FOREIGN_KEYS) read.refuseUse(key);
+  for (const key of FOREIGN_FACTORS) read.refuse(key, 1);
+  return checked(read, name === "gpt2" ? gpt2(read) : rotary(read, name as Exclude<ModelType, "gpt2">));
+}
+
+/** Two names or more, quoted, for messages. */
+function listed(names: readonly string[]): string {
+  const quoted = names.map((name) => `"${name}"`);
+  return `${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)}`;
 }
 
 /**
@@ -68,83 +204,70 @@ export function parseModelConfig(text: string, file: string): ModelConfig {
  * and the key unless `eos_token_id` is a token id or a list of them.
  */
 export function parseEndTokens(text: string, file: string): readonly number[] | undefined {
-  return endTokens(parseObject(text, file), file);
+  return new Keys(parseObject(text, file), file).endTokens();
 }
 
-function endTokens(json: Json, file: string): readonly number[] | undefined {
-  const value = json.eos_token_id;
-  if (value === undefined || value === null) return undefined;
-  const ids: unknown[] = Array.isArray(value) ? value : [value];
-  if (ids.length === 0) return undefined;
-  if (ids.every((id): id is number => Number.isSafeInteger(id) && (id as number) >= 0)) return ids;
-  throw new ModelFormatError(
-    `${file}: "eos_token_id" is ${JSON.stringify(value)}, not a token id or a list of token ids (whole numbers of at least 0).`,
-  );
-}
-
-function parseObject(text: string, file: string): Json {
-  let json: Json;
-  try {
-    json = JSON.parse(text) as Json;
-  } catch (error) {
-    throw new ModelFormatError(`${file} is not valid JSON: ${(error as Error).message}.`, { cause: error });
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new ModelFormatError(`${file} does not hold a JSON object.`);
-  }
-  return json;
-}
-
-function llama(read: Keys): ModelConfig {
-  const hiddenSize = read.count("hidden_size");
+/** Llama and what has grown from it. */
+function rotary(read: Keys, modelType: Exclude<ModelType, "gpt2">): ModelConfig {
+  const family = FAMILIES[modelType];
+  const layers = layerCount(read, "num_hidden_layers");
   const heads = read.count("num_attention_heads");
+  const contextLength = read.count("max_position_embeddings", family.contextLength);
   read.refuse("hidden_act", "silu");
-  read.refuseScaling("rope_scaling", false);
-  read.refuseScaling("rope_parameters", true);
-  const attentionBias = read.flag("attention_bias", false);
-  const nested = new Keys((read.json.rope_parameters ?? {}) as Json, read.file);
-  return checked(read, {
-    modelType: "llama",
+  read.refuse("partial_rotary_factor", 1);
+  // Llama's code then repeats the slices of a parallel training; the other families do not know the key.
+  if (modelType === "llama") read.refuse("pretraining_tp", 1);
+  if (family.attentionBias === "none") read.refuse("attention_bias", false);
+  if (!family.mlpBias) read.refuse("mlp_bias", false);
+  const attentionBias = family.attentionBias === "key" && read.flag("attention_bias", false);
+  const keyValueHeads = read.json.num_key_value_heads === null ? heads : family.keyValueHeads(heads);
+  const rope = ropeOf(read, family.ropeTheta, contextLength);
+  const layerRope = family.listsRope ? ropeLayers(read, layers) : new Array<boolean>(layers).fill(true);
+  return {
+    modelType,
     vocabSize: read.count("vocab_size"),
-    hiddenSize,
-    layers: read.count("num_hidden_layers"),
+    hiddenSize: read.count("hidden_size"),
+    layers,
     heads,
-    keyValueHeads: read.count("num_key_value_heads", heads),
+    keyValueHeads: read.count("num_key_value_heads", keyValueHeads),
     headSize:
-      (read.json.head_dim ?? null) === null
-        ? read.headSize("hidden_size", "num_attention_heads")
-        : read.count("head_dim"),
+      read.has("head_dim") || family.headSize !== undefined
+        ? read.count("head_dim", family.headSize)
+        : read.headSize("hidden_size", "num_attention_heads"),
     intermediateSize: read.count("intermediate_size"),
-    contextLength: read.count("max_position_embeddings", 2048),
+    contextLength,
     norm: "rms",
     normEpsilon: read.positive("rms_norm_eps", 1e-6),
     position: "rope",
-    ropeTheta: nested.positive("rope_theta", read.positive("rope_theta", 10000)),
+    ...rope,
+    layerRope,
+    ...windowsOf(read, family, layerRope, contextLength),
     mlp: "swiglu",
-    qkvBias: attentionBias,
+    qkNorm: family.qkNorm,
+    qkvBias: attentionBias || family.attentionBias === "qkv",
     outputBias: attentionBias,
-    mlpBias: read.flag("mlp_bias", false),
+    mlpBias: family.mlpBias && read.flag("mlp_bias", false),
     inOutWeights: false,
-    tiedHead: read.flag("tie_word_embeddings", false),
+    tiedHead: read.flag("tie_word_embeddings", family.tiedHead),
     ...read.specialTokens(),
-  });
+  };
 }
 
 function gpt2(read: Keys): ModelConfig {
   const hiddenSize = read.count("n_embd");
   const heads = read.count("n_head");
+  const layers = layerCount(read, "n_layer");
   const activation = read.json.activation_function ?? "gelu_new";
   if (activation !== "gelu_new" && activation !== "gelu_pytorch_tanh") {
     throw read.error(`"activation_function" is ${JSON.stringify(activation)}; only "gelu_new" is supported`);
   }
   read.refuse("scale_attn_weights", true);
   read.refuse("scale_attn_by_inverse_layer_idx", false);
-  read.refuse("add_cross_attention", false);
-  return checked(read, {
+  return {
     modelType: "gpt2",
     vocabSize: read.count("vocab_size"),
     hiddenSize,
-    layers: read.count("n_layer"),
+    layers,
     heads,
     keyValueHeads: heads,
     headSize: read.headSize("n_embd", "n_head"),
@@ -154,14 +277,140 @@ function gpt2(read: Keys): ModelConfig {
     normEpsilon: read.positive("layer_norm_epsilon", 1e-5),
     position: "learned",
     ropeTheta: 0,
+    ropeScaling: { type: "none" },
+    layerRope: new Array<boolean>(layers).fill(false),
+    slidingWindow: undefined,
+    layerWindow: new Array<boolean>(layers).fill(false),
     mlp: "gelu",
+    qkNorm: false,
     qkvBias: true,
     outputBias: true,
     mlpBias: true,
     inOutWeights: true,
     tiedHead: read.flag("tie_word_embeddings", true),
     ...read.specialTokens(),
-  });
+  };
+}
+
+/** Base and scaling of the rotary frequencies: `rope_theta` with `rope_scaling`, or both within `rope_parameters`. */
+function ropeOf(read: Keys, theta: number, contextLength: number): { ropeTheta: number; ropeScaling: RopeScaling } {
+  const [older, newer] = [read.object("rope_scaling"), read.object("rope_parameters")];
+  const [scalingOfOlder, scalingOfNewer] = [older, newer].map((keys) => keys && scalingOf(keys, contextLength));
+  if (older && newer && JSON.stringify(scalingOfOlder) !== JSON.stringify(scalingOfNewer)) {
+    throw read.error(`"rope_scaling" and "rope_parameters" scale the rotary positions differently; keep one of them`);
+  }
+  const outer = read.positive("rope_theta", theta);
+  return {
+    ropeTheta: (newer ?? older)?.positive("rope_theta", outer) ?? outer,
+    ropeScaling: scalingOfNewer ?? scalingOfOlder ?? { type: "none" },
+  };
+}
+
+const SCALINGS = ["default", "linear", "dynamic", "llama3"];
+
+function scalingOf(keys: Keys, contextLength: number): RopeScaling {
+  const { rope_type, type } = keys.json;
+  // The older form has no theta to be there for, so that one without a type is damaged.
+  const kind = rope_type ?? type ?? (keys.inside === "rope_parameters" ? "default" : undefined);
+  if (!SCALINGS.some((one) => one === kind)) {
+    throw keys.error(
+      `"${keys.inside}" is ${JSON.stringify(keys.json)}, and this scaling is not supported; supported are ${listed(SCALINGS)}`,
+    );
+  }
+  keys.refuse("partial_rotary_factor", 1);
+  keys.refuse("attention_factor", 1);
+  for (const key of ["mrope_section", FULL, SLIDING]) keys.refuseUse(key);
+  if (kind === "linear") return { type: "linear", factor: keys.positive("factor") };
+  if (kind === "llama3") return llama3Scaling(keys);
+  // Dynamic scaling changes the base only for sequences beyond the context, which are never run.
+  if (kind === "dynamic") keys.refuse("original_max_position_embeddings", contextLength);
+  return { type: "none" };
+}
+
+function llama3Scaling(keys: Keys): RopeScaling {
+  const [low, high] = [keys.positive("low_freq_factor"), keys.positive("high_freq_factor")];
+  if (high <= low) {
+    throw keys.error(`"high_freq_factor" of "${keys.inside}" is ${high}, not above its "low_freq_factor" of ${low}`);
+  }
+  return {
+    type: "llama3",
+    factor: keys.positive("factor"),
+    lowFrequencyFactor: low,
+    highFrequencyFactor: high,
+    originalContextLength: keys.count("original_max_position_embeddings"),
+  };
+}
+
+/** `no_rope_layers` has a 1 for a layer WITH rotary positions; without it every n-th layer goes without. */
+function ropeLayers(read: Keys, layers: number): boolean[] {
+  const uses = read.perLayer("no_rope_layers", layers, [0, 1]);
+  if (uses) return uses.map((entry) => entry === 1);
+  const interval = read.count("no_rope_layer_interval", 4);
+  return Array.from({ length: layers }, (_, layer) => (layer + 1) % interval !== 0);
+}
+
+const FULL = "full_attention";
+const SLIDING = "sliding_attention";
+
+/** The sliding window and the layers that have it, of `sliding_window` and what the family switches it with. */
+function windowsOf(
+  read: Keys,
+  family: Family,
+  layerRope: readonly boolean[],
+  contextLength: number,
+): { slidingWindow: number | undefined; layerWindow: readonly boolean[] } {
+  const window = windowOf(read, family);
+  const layers = layerRope.length;
+  const first = family.window === "from" && window !== undefined ? firstWindowed(read) : 0;
+  const usual = layerRope.map(
+    (rope, layer) => window !== undefined && layer >= first && !(family.window === "withoutRope" && rope),
+  );
+  const types = read.perLayer("layer_types", layers, [FULL, SLIDING]);
+  const layerWindow = types ? types.map((type) => type === SLIDING) : usual;
+  const listIsIgnored = family.window === "none" || family.window === "all";
+  const at = layerWindow.findIndex(
+    (windowed, layer) => (listIsIgnored || window === undefined) && windowed !== usual[layer],
+  );
+  if (at >= 0) {
+    throw read.error(
+      `"layer_types" makes layer ${at} "${layerWindow[at] ? SLIDING : FULL}", which "sliding_window" and the model type contradict`,
+    );
+  }
+  const everActs = window !== undefined && window < contextLength && layerWindow.includes(true);
+  return everActs
+    ? { slidingWindow: window, layerWindow }
+    : { slidingWindow: undefined, layerWindow: layerWindow.map(() => false) };
+}
+
+function windowOf(read: Keys, family: Family): number | undefined {
+  switch (family.window) {
+    case "none":
+      read.refuseUse("sliding_window");
+      return undefined;
+    case "all":
+      return read.json.sliding_window === null ? undefined : read.count("sliding_window", 4096);
+    case "from":
+      if (!read.flag("use_sliding_window", false) || read.json.sliding_window === null) return undefined;
+      return read.count("sliding_window", 4096);
+    case "withoutRope":
+      return read.flag("use_sliding_window", false) && read.has("sliding_window")
+        ? read.count("sliding_window")
+        : undefined;
+  }
+}
+
+/** `max_window_layers`: layers from this one on are windowed. */
+function firstWindowed(read: Keys): number {
+  return read.json.max_window_layers === 0 ? 0 : read.count("max_window_layers", 28);
+}
+
+/** Far beyond any model: what has an entry for each layer must not take the memory of a damaged number. */
+const MOST_LAYERS = 10_000;
+
+function layerCount(read: Keys, key: string): number {
+  const layers = read.count(key);
+  if (layers > MOST_LAYERS) throw read.error(`"${key}" is ${layers}, more than the ${MOST_LAYERS} that are supported`);
+  return layers;
 }
 
 function checked(read: Keys, config: ModelConfig): ModelConfig {
@@ -173,82 +422,4 @@ function checked(read: Keys, config: ModelConfig): ModelConfig {
   }
   if (config.contextLength < 2) throw read.error("a context of 1 token leaves no room for a prompt and a completion");
   return config;
-}
-
-/** Typed access to the keys of a config.json, with errors that name file and key. */
-class Keys {
-  readonly json: Json;
-  readonly file: string;
-
-  constructor(json: Json, file: string) {
-    this.json = json;
-    this.file = file;
-  }
-
-  error(what: string): ModelFormatError {
-    return new ModelFormatError(`${this.file}: ${what}.`);
-  }
-
-  /** A whole number of at least 1. */
-  count(key: string, fallback?: number): number {
-    const value = this.json[key] ?? fallback;
-    if (value === undefined) throw this.error(`key "${key}" is missing`);
-    if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > 2 ** 31) {
-      throw this.error(`"${key}" is ${JSON.stringify(value)}, not a whole number of at least 1`);
-    }
-    return value;
-  }
-
-  /** Width of one head where the heads share the hidden size out. */
-  headSize(hiddenKey: string, headsKey: string): number {
-    const [hiddenSize, heads] = [this.count(hiddenKey), this.count(headsKey)];
-    if (hiddenSize % heads !== 0) {
-      throw this.error(`${hiddenKey} ${hiddenSize} is not a multiple of ${headsKey} ${heads}`);
-    }
-    return hiddenSize / heads;
-  }
-
-  positive(key: string, fallback: number): number {
-    const value = this.json[key] ?? fallback;
-    if (typeof value !== "number" || !(Math.fround(value) > 0) || !Number.isFinite(Math.fround(value))) {
-      throw this.error(
-        `"${key}" is ${JSON.stringify(value)}, not a number above 0 that 32-bit floating point can hold`,
-      );
-    }
-    return value;
-  }
-
-  flag(key: string, fallback: boolean): boolean {
-    const value = this.json[key] ?? fallback;
-    if (typeof value !== "boolean") throw this.error(`"${key}" is ${JSON.stringify(value)}, not true or false`);
-    return value;
-  }
-
-  /** Throws unless rotary scaling is absent or of the type "default"; the type may be left out of `rope_parameters`. */
-  refuseScaling(key: string, typeOptional: boolean): void {
-    const value = this.json[key] ?? null;
-    if (value === null) return;
-    if (typeof value !== "object" || Array.isArray(value)) {
-      throw this.error(`"${key}" is ${JSON.stringify(value)}, not an object`);
-    }
-    const { rope_type, type } = value as Json;
-    const kind = rope_type ?? type ?? (typeOptional ? "default" : undefined);
-    if (kind !== "default") throw this.error(`"${key}" is ${JSON.stringify(value)}, and scaling is not supported yet`);
-  }
-
-  /** Throws unless the key is absent or holds the one value that is implemented. */
-  refuse(key: string, supported: unknown): void {
-    const value = this.json[key];
-    if (value !== undefined && value !== null && value !== supported) {
-      throw this.error(`"${key}" is ${JSON.stringify(value)}; only ${JSON.stringify(supported)} is supported`);
-    }
-  }
-
-  specialTokens(): { bosTokenId: number | undefined; eosTokenIds: number[] } {
-    const bos = this.json.bos_token_id;
-    return {
-      bosTokenId: typeof bos === "number" ? bos : undefined,
-      eosTokenIds: [...(endTokens(this.json, this.file) ?? [])],
-    };
-  }
 }

@@ -22,7 +22,7 @@ import type { ModelConfig } from "./config.ts";
 import { HeadBuffers, recordHeadBackward, recordHeadForward } from "./head.ts";
 import type { Model } from "./load.ts";
 import type { LoraAdapter } from "./lora.ts";
-import { type PackedRows, RowBuffer, type RowShape, rowBytes } from "./rows.ts";
+import { type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
 
 /**
  * Device memory of passes over a set of shapes: token rows, activations, head and, where gradients are wanted,
@@ -46,7 +46,7 @@ export class PassMemory {
   ) {
     this.device = device;
     this.config = config;
-    this.rows = new RowBuffer(device, Math.max(...shapes.map(rowBytes)));
+    this.rows = new RowBuffer(device, shapes, config.slidingWindow);
     this.activations = new Activations(device, config, shapes, options.gradients, options.adapter);
     this.head = new HeadBuffers(device, config, shapes, options.gradients);
     if (options.gradients) {
@@ -109,6 +109,11 @@ export function recordLayers(
   return activations.layer(shape, config.layers).input;
 }
 
+/** A sequence and its branch lie in the rows of a shape, so that no position reaches their number. */
+export function positionLimit(shape: RowShape): number {
+  return shape.gradientRows + shape.branchRows;
+}
+
 /** Records log-probabilities summed per sequence: sums [S], region A's sequences first. */
 export function recordLogProbs(
   program: Program,
@@ -118,7 +123,8 @@ export function recordLogProbs(
   sums: Tensor,
 ): void {
   const rows = memory.rows.tensors(shape);
-  const output = recordLayers(program, model, memory.activations, shape, rows);
+  const passRows = { ...rows, positionLimit: positionLimit(shape) };
+  const output = recordLayers(program, model, memory.activations, shape, passRows);
   recordHeadForward(program, model, memory.head, shape, rows, output, sums);
 }
 
@@ -144,8 +150,11 @@ export function recordGradients(
   recordHeadBackward(program, model, gradients, memory.head, shape, rows, coefficients, scratch);
   const passRows = {
     positions: firstRows(rows.positions),
+    positionLimit: positionLimit(shape),
     ranges: firstRows(rows.ranges),
+    windowRanges: rows.windowRanges && firstRows(rows.windowRanges),
     queryEnd: rows.queryEnd,
+    windowQueryEnd: rows.windowQueryEnd,
     lora: memory.activations.lora,
   };
   for (let layer = config.layers - 1; layer >= lowestTrainedLayer(gradients); layer--) {

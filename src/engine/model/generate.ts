@@ -71,7 +71,7 @@ export class Generator {
   readonly #activations: Activations;
   readonly #head: HeadBuffers;
   readonly #cache: KeyValueCache;
-  readonly #inputs: { tokens: Tensor; positions: Tensor; ranges: Tensor; cacheRows: Tensor; headRows: Tensor };
+  readonly #inputs: Record<"tokens" | "positions" | "ranges" | "windowRanges" | "cacheRows" | "headRows", Tensor>;
   readonly #logits: Tensor[];
   readonly #programs = new Map<string, Program>();
 
@@ -108,6 +108,7 @@ export class Generator {
         tokens: u32("tokens", [rows]),
         positions: u32("positions", [rows]),
         ranges: u32("ranges", [rows, 4]),
+        windowRanges: u32("windowed ranges", [rows, 4]),
         cacheRows: u32("cache rows", [rows]),
         headRows: u32("head rows", [this.#batch]),
       },
@@ -247,12 +248,16 @@ export class Generator {
     const tokens = new Uint32Array(capacity);
     const positions = new Uint32Array(capacity);
     const ranges = new Uint32Array(4 * capacity);
+    const windowRanges = new Uint32Array(4 * capacity);
     const cacheRows = new Uint32Array(capacity).fill(NO_ROW);
+    const window = this.model.config.slidingWindow ?? this.#maxLength;
     rows.forEach(({ token, position, slot }, row) => {
       tokens[row] = token;
       positions[row] = position;
-      cacheRows[row] = slot * this.#maxLength + position;
-      ranges.set([0, 0, slot * this.#maxLength, slot * this.#maxLength + position + 1], 4 * row);
+      const own = slot * this.#maxLength + position;
+      cacheRows[row] = own;
+      ranges.set([0, 0, own - position, own + 1], 4 * row);
+      windowRanges.set([0, 0, own - Math.min(position, window - 1), own + 1], 4 * row);
     });
     const headRows = new Uint32Array(this.#batch).fill(NO_ROW);
     headRows.set(heads);
@@ -260,6 +265,7 @@ export class Generator {
     this.device.upload(this.#inputs.tokens, tokens);
     this.device.upload(this.#inputs.positions, positions);
     this.device.upload(this.#inputs.ranges, ranges);
+    this.device.upload(this.#inputs.windowRanges, windowRanges);
     this.device.upload(this.#inputs.cacheRows, cacheRows);
     this.device.upload(this.#inputs.headRows, headRows);
     program.run();
@@ -292,7 +298,9 @@ export class Generator {
       const inputs = {
         tokens: sliceRows(this.#inputs.tokens, 0, rows),
         positions: sliceRows(this.#inputs.positions, 0, rows),
+        positionLimit: this.#maxLength,
         ranges: sliceRows(this.#inputs.ranges, 0, rows),
+        windowRanges: sliceRows(this.#inputs.windowRanges, 0, rows),
       };
       const cache = { ...this.#cache, rows: sliceRows(this.#cache.rows, 0, rows) };
       const output = recordLayers(program, this.model, this.#activations, this.#shape(rows), inputs, cache);

@@ -3,7 +3,7 @@
  * Hugging Face folders (config.json, safetensors in f32, f16 or bf16, tokenizer files carried along).
  */
 import type { StoredFormat } from "../../kernels/kernel.ts";
-import { ropeTable } from "../../kernels/rope.ts";
+import { ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
 import { Arena, ParameterLayout } from "../arena.ts";
 import type { Device, MemoryCategory } from "../device.ts";
 import { elementCount, type Tensor } from "../tensor.ts";
@@ -49,7 +49,7 @@ interface ModelParts {
   readonly weights: Arena;
   /** What the numbers of the matrices were rounded to when they were loaded. */
   readonly numbers: StoredFormat;
-  readonly table: RotaryTable;
+  readonly tables: RotaryTables;
 }
 
 /**
@@ -90,7 +90,7 @@ export class Model {
     const { format, category } = options;
     const layout = new ParameterLayout(parameterSpecs(config), { format, maxBufferBytes: device.limits.maxBufferSize });
     const weights = new Arena(device, layout, category, category);
-    return new Model({ device, config, ...origin, weights, table: new RotaryTable(device, config) });
+    return new Model({ device, config, ...origin, weights, tables: new RotaryTables(device, config) });
   }
 
   /**
@@ -169,9 +169,9 @@ export class Model {
     return this.config.tiedHead ? "embedding" : "head";
   }
 
-  /** The table of rotary angles, [contextLength, D/2, 2]; made at first use. */
-  ropeTable(): Tensor {
-    return this.#parts.table.get();
+  /** A table of rotary angles, [rows, D/2, 2], for at least this many positions of the context. */
+  ropeTable(positions: number): Tensor {
+    return this.#parts.tables.get(positions);
   }
 
   /** Uploads every parameter, its numbers rounded to `dtype` on the way. */
@@ -227,31 +227,38 @@ export class Model {
   /** Gives the device memory of the weights back; an adapter's is its own. */
   free(): void {
     this.weights.free();
-    this.#parts.table.free();
+    this.#parts.tables.free();
   }
 }
 
-/** The table of rotary angles of a model, made when it is first asked for. */
-class RotaryTable {
+/** Tables of rotary angles of a model, as long as the positions that are run: the context may be a thousand times that. */
+class RotaryTables {
   readonly device: Device;
   readonly config: ModelConfig;
-  #table: Tensor | undefined;
+  /** Each longer than those before it. */
+  readonly #tables: Tensor[] = [];
 
   constructor(device: Device, config: ModelConfig) {
     this.device = device;
     this.config = config;
   }
 
-  get(): Tensor {
-    const { contextLength, headSize, ropeTheta } = this.config;
-    if (this.#table === undefined) {
-      this.#table = this.device.allocate("scratch", "rotary angles", [contextLength, headSize / 2, 2]);
-      this.device.upload(this.#table, ropeTable(contextLength, headSize, ropeTheta));
-    }
-    return this.#table;
+  /**
+   * A table for at least this many positions. Programs keep the table that they were recorded with; a longer one is a
+   * power of two long, so that all of them together take less than twice the longest.
+   */
+  get(positions: number): Tensor {
+    const { contextLength, headSize, ropeTheta, ropeScaling } = this.config;
+    const found = this.#tables.find(({ shape: [rows = 0] }) => rows >= Math.min(positions, contextLength));
+    if (found !== undefined) return found;
+    const rows = Math.min(contextLength, 2 ** Math.ceil(Math.log2(Math.max(positions, 256))));
+    const table = this.device.allocate("scratch", "rotary angles", [rows, headSize / 2, 2]);
+    this.device.upload(table, ropeTable(rows, ropeFrequencies(headSize, ropeTheta, ropeScaling)));
+    this.#tables.push(table);
+    return table;
   }
 
   free(): void {
-    if (this.#table) this.device.free(this.#table);
+    for (const table of this.#tables) this.device.free(table);
   }
 }

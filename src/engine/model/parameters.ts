@@ -1,7 +1,8 @@
 /**
  * The parameters of a decoder and the Hugging Face tensors that they are made of. Projections that read the same input
- * are stored as one matrix: [q; k; v] and [gate; up]; their Hugging Face tensors are row ranges. Where parameters lie in
- * memory is `arena.ts`' business.
+ * are stored as one matrix: [q; k; v] and [gate; up]; their Hugging Face tensors are row ranges. The norms of query and
+ * key heads lie behind one another for the same reason: one kernel reads both. Where parameters lie in memory is
+ * `arena.ts`' business.
  */
 import type { ParameterSpec } from "../arena.ts";
 import type { ModelConfig } from "./config.ts";
@@ -55,6 +56,10 @@ function llamaSpecs(config: ModelConfig): ParameterSpec[] {
     specs.push(single(name("attentionNorm.weight"), `${hf}.input_layernorm.weight`, [C]));
     specs.push(stacked(name("qkv.weight"), C, weights(qkv, "weight")));
     if (config.qkvBias) specs.push(stacked(name("qkv.bias"), undefined, weights(qkv, "bias")));
+    if (config.qkNorm) {
+      const norms = ["q_norm", "k_norm"].map((part) => [`${hf}.self_attn.${part}.weight`, headSize] as const);
+      specs.push(stacked(name("qkNorm.weight"), undefined, norms));
+    }
     specs.push(single(name("output.weight"), `${hf}.self_attn.o_proj.weight`, [C, heads * headSize]));
     if (config.outputBias) specs.push(single(name("output.bias"), `${hf}.self_attn.o_proj.bias`, [C]));
     specs.push(single(name("mlpNorm.weight"), `${hf}.post_attention_layernorm.weight`, [C]));
@@ -108,7 +113,7 @@ export function modulePrefix(config: ModelConfig): string {
 }
 
 /**
- * The prefix of the checkpoint's decoder tensors ("model." for Llama, "transformer." or none for GPT-2) and which
+ * The prefix of the checkpoint's decoder tensors ("transformer." for GPT-2, "model." for the others, or none) and which
  * names it may hold beside the parameters.
  */
 export function checkpointNaming(

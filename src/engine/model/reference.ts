@@ -1,62 +1,34 @@
 /**
  * A whole decoder in float64, one sequence at a time: no packing, no caches, no device. It is what `kto gradcheck` and
- * the tests compare the GPU with, composed of src/kernels/reference only. Tensor names
- * and layouts are those of Hugging Face checkpoints, listed here a second time on purpose: an oracle shares no table
- * with what it judges.
+ * the tests compare the GPU with, composed of src/kernels/reference only.
  */
-import { ModelFormatError } from "../../errors.ts";
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../kernels/reference/activation.ts";
 import { attentionBackward, attentionForward } from "../../kernels/reference/attention.ts";
 import { columnSums, joinColumns, splitColumns } from "../../kernels/reference/columns.ts";
 import { add, at } from "../../kernels/reference/elements.ts";
 import { embeddingBackward, embeddingForward, gatherRows, scatterRows } from "../../kernels/reference/embedding.ts";
+import { type HeadNormInputs, headNormBackward, headNormForward } from "../../kernels/reference/head-norm.ts";
 import { logSoftmaxGatherBackward, logSoftmaxGatherForward } from "../../kernels/reference/log-softmax-gather.ts";
 import { matmul } from "../../kernels/reference/matmul.ts";
 import { layerNormBackward, layerNormForward, rmsNormBackward, rmsNormForward } from "../../kernels/reference/norm.ts";
 import { ropeBackward, ropeForward } from "../../kernels/reference/rope.ts";
 import type { ModelConfig } from "./config.ts";
+import {
+  type Layer,
+  type Linear,
+  type Norm,
+  type Parameter,
+  type ReferenceTensor,
+  referenceLayer,
+  TensorTable,
+} from "./reference-parameters.ts";
 
-export interface ReferenceTensor {
-  readonly shape: readonly number[];
-  readonly data: Float64Array;
-}
+export type { ReferenceTensor } from "./reference-parameters.ts";
 
 /** Gradients under the names of the weights, each in its weight's layout. */
 export type ReferenceGradients = Map<string, Float64Array>;
 
 type Ids = ArrayLike<number>;
-
-/** A parameter as the checkpoint names it. */
-interface Parameter {
-  readonly name: string;
-  readonly data: Float64Array;
-}
-
-/** `y = x W + bias`, W stored [out, in] or, `inOut`, [in, out]. */
-interface Linear {
-  readonly weight: Parameter;
-  readonly bias: Parameter | undefined;
-  readonly inputs: number;
-  readonly outputs: number;
-  readonly inOut: boolean;
-}
-
-interface Norm {
-  readonly weight: Parameter;
-  /** LayerNorm has one, RMSNorm has none. */
-  readonly bias: Parameter | undefined;
-}
-
-interface Layer {
-  readonly attentionNorm: Norm;
-  /** Their outputs side by side are q, k, v: three in Llama, one fused in GPT-2. */
-  readonly qkv: readonly Linear[];
-  readonly attentionOutput: Linear;
-  readonly mlpNorm: Norm;
-  /** Their outputs side by side are what the activation takes: gate and up in Llama, one in GPT-2. */
-  readonly mlpInput: readonly Linear[];
-  readonly mlpOutput: Linear;
-}
 
 interface NormResult {
   readonly y: Float64Array;
@@ -70,6 +42,9 @@ interface NormResult {
 interface LayerActivations {
   readonly x: Float64Array;
   readonly attentionNorm: NormResult;
+  /** Before the norms of query and key heads: [q | k | v], [T, H + KV]; undefined without them. */
+  readonly headNorm: { readonly x: Float64Array; readonly inverse: Float64Array } | undefined;
+  /** As attention takes them: normed and rotated. */
   readonly q: Float64Array;
   readonly k: Float64Array;
   readonly v: Float64Array;
@@ -83,15 +58,13 @@ interface LayerActivations {
 interface Activations {
   readonly ids: Ids;
   readonly positions: Int32Array;
-  /** [T, 4] */
-  readonly ranges: Int32Array;
   readonly layers: readonly LayerActivations[];
   /** [T, C], input of the last norm. */
   readonly last: Float64Array;
   readonly finalNorm: NormResult;
 }
 
-/** A Llama or GPT-2 decoder in float64. It reads the arrays of `weights` in place and never writes them. */
+/** A decoder in float64. It reads the arrays of `weights` in place and never writes them. */
 export class ReferenceModel {
   readonly config: ModelConfig;
   /** Names of the tensors in use, as the checkpoint spells them; other tensors (masks, a tied head's copy) are ignored. */
@@ -110,16 +83,12 @@ export class ReferenceModel {
     this.config = config;
     const tensors = new TensorTable(config, weights);
     const { hiddenSize: width, vocabSize } = config;
-    const llama = config.modelType === "llama";
-    this.#embedding = tensors.parameter(llama ? "embed_tokens.weight" : "wte.weight", [vocabSize, width]);
+    const gpt2 = config.modelType === "gpt2";
+    this.#embedding = tensors.parameter(gpt2 ? "wte.weight" : "embed_tokens.weight", [vocabSize, width]);
     this.#positionTable =
       config.position === "learned" ? tensors.parameter("wpe.weight", [config.contextLength, width]) : undefined;
-    const layers: Layer[] = [];
-    for (let i = 0; i < config.layers; i++) {
-      layers.push(llama ? llamaLayer(tensors, config, i) : gpt2Layer(tensors, config, i));
-    }
-    this.#layers = layers;
-    this.#finalNorm = tensors.norm(llama ? "norm" : "ln_f");
+    this.#layers = Array.from({ length: config.layers }, (_, i) => referenceLayer(tensors, config, i));
+    this.#finalNorm = tensors.norm(gpt2 ? "ln_f" : "norm");
     this.#head = config.tiedHead ? this.#embedding : tensors.parameter("lm_head.weight", [vocabSize, width]);
     this.parameterNames = tensors.used;
   }
@@ -169,31 +138,26 @@ export class ReferenceModel {
     if (rows > contextLength) {
       throw new RangeError(`A sequence of ${rows} tokens is longer than the model's context of ${contextLength}.`);
     }
-    const positions = new Int32Array(rows);
-    const ranges = new Int32Array(4 * rows);
-    for (let t = 0; t < rows; t++) {
-      positions[t] = t;
-      ranges[4 * t + 3] = t + 1;
-    }
+    const positions = Int32Array.from({ length: rows }, (_, t) => t);
     let x = embeddingForward(this.#embedding.data, ids, width);
     if (this.#positionTable) x = plus(x, embeddingForward(this.#positionTable.data, positions, width));
     const layers: LayerActivations[] = [];
-    for (const layer of this.#layers) {
-      const { y, activations } = layerForward(this.config, layer, x, positions, ranges);
+    for (const [i, layer] of this.#layers.entries()) {
+      const { y, activations } = layerForward(this.config, i, layer, x, positions);
       layers.push(activations);
       x = y;
     }
-    return { ids, positions, ranges, layers, last: x, finalNorm: normForward(this.config, this.#finalNorm, x) };
+    return { ids, positions, layers, last: x, finalNorm: normForward(this.config, this.#finalNorm, x) };
   }
 
   #backward(activations: Activations, dHidden: Float64Array, grads: ReferenceGradients): void {
     const { hiddenSize: width, vocabSize, contextLength } = this.config;
-    const { ids, positions, ranges, layers, last, finalNorm } = activations;
+    const { ids, positions, layers, last, finalNorm } = activations;
     let dx = normBackward(this.#finalNorm, dHidden, last, finalNorm, grads);
     for (let i = layers.length - 1; i >= 0; i--) {
       const layer = this.#layers[i];
       const saved = layers[i];
-      if (layer && saved) dx = layerBackward(this.config, layer, saved, dx, positions, ranges, grads);
+      if (layer && saved) dx = layerBackward(this.config, i, layer, saved, dx, positions, grads);
     }
     accumulate(grads, this.#embedding, embeddingBackward(dx, ids, vocabSize, width));
     if (this.#positionTable) {
@@ -202,98 +166,37 @@ export class ReferenceModel {
   }
 }
 
-/** Looks tensors up by their name without prefix, checks shapes, remembers which are used. */
-class TensorTable {
-  readonly used: string[] = [];
-  readonly #config: ModelConfig;
-  readonly #byShortName = new Map<string, { name: string; tensor: ReferenceTensor }>();
-
-  constructor(config: ModelConfig, weights: ReadonlyMap<string, ReferenceTensor>) {
-    this.#config = config;
-    for (const [name, tensor] of weights)
-      this.#byShortName.set(name.replace(/^(transformer|model)\./, ""), { name, tensor });
+/** Keys that each row sees, [T, 4] as `attentionForward` takes it: those up to itself, within the layer's window. */
+function visibleRanges(config: ModelConfig, index: number, rows: number): Int32Array {
+  const window = config.layerWindow[index] ? (config.slidingWindow ?? rows) : rows;
+  const ranges = new Int32Array(4 * rows);
+  for (let t = 0; t < rows; t++) {
+    ranges[4 * t + 2] = Math.max(0, t - window + 1);
+    ranges[4 * t + 3] = t + 1;
   }
-
-  parameter(shortName: string, shape: readonly number[]): Parameter {
-    const found = this.#byShortName.get(shortName);
-    if (!found) throw new ModelFormatError(`Tensor "${shortName}" of the ${this.#config.modelType} model is missing.`);
-    const { name, tensor } = found;
-    if (tensor.shape.join() !== shape.join()) {
-      throw new ModelFormatError(`Tensor "${name}" has shape [${tensor.shape.join(", ")}], not [${shape.join(", ")}].`);
-    }
-    this.used.push(name);
-    return { name, data: tensor.data };
-  }
-
-  linear(shortName: string, inputs: number, outputs: number, bias: boolean): Linear {
-    const inOut = this.#config.inOutWeights;
-    return {
-      weight: this.parameter(`${shortName}.weight`, inOut ? [inputs, outputs] : [outputs, inputs]),
-      bias: bias ? this.parameter(`${shortName}.bias`, [outputs]) : undefined,
-      inputs,
-      outputs,
-      inOut,
-    };
-  }
-
-  norm(shortName: string): Norm {
-    const { hiddenSize, norm } = this.#config;
-    return {
-      weight: this.parameter(`${shortName}.weight`, [hiddenSize]),
-      bias: norm === "layer" ? this.parameter(`${shortName}.bias`, [hiddenSize]) : undefined,
-    };
-  }
-}
-
-function llamaLayer(tensors: TensorTable, config: ModelConfig, index: number): Layer {
-  const { hiddenSize: width, heads, keyValueHeads, headSize, intermediateSize, qkvBias, outputBias, mlpBias } = config;
-  const prefix = `layers.${index}.`;
-  return {
-    attentionNorm: tensors.norm(`${prefix}input_layernorm`),
-    qkv: [
-      tensors.linear(`${prefix}self_attn.q_proj`, width, heads * headSize, qkvBias),
-      tensors.linear(`${prefix}self_attn.k_proj`, width, keyValueHeads * headSize, qkvBias),
-      tensors.linear(`${prefix}self_attn.v_proj`, width, keyValueHeads * headSize, qkvBias),
-    ],
-    attentionOutput: tensors.linear(`${prefix}self_attn.o_proj`, heads * headSize, width, outputBias),
-    mlpNorm: tensors.norm(`${prefix}post_attention_layernorm`),
-    mlpInput: [
-      tensors.linear(`${prefix}mlp.gate_proj`, width, intermediateSize, mlpBias),
-      tensors.linear(`${prefix}mlp.up_proj`, width, intermediateSize, mlpBias),
-    ],
-    mlpOutput: tensors.linear(`${prefix}mlp.down_proj`, intermediateSize, width, mlpBias),
-  };
-}
-
-function gpt2Layer(tensors: TensorTable, config: ModelConfig, index: number): Layer {
-  const { hiddenSize: width, intermediateSize, qkvBias, outputBias, mlpBias } = config;
-  const prefix = `h.${index}.`;
-  return {
-    attentionNorm: tensors.norm(`${prefix}ln_1`),
-    qkv: [tensors.linear(`${prefix}attn.c_attn`, width, 3 * width, qkvBias)],
-    attentionOutput: tensors.linear(`${prefix}attn.c_proj`, width, width, outputBias),
-    mlpNorm: tensors.norm(`${prefix}ln_2`),
-    mlpInput: [tensors.linear(`${prefix}mlp.c_fc`, width, intermediateSize, mlpBias)],
-    mlpOutput: tensors.linear(`${prefix}mlp.c_proj`, intermediateSize, width, mlpBias),
-  };
+  return ranges;
 }
 
 function layerForward(
   config: ModelConfig,
+  index: number,
   layer: Layer,
   x: Float64Array,
   positions: Int32Array,
-  ranges: Int32Array,
 ): { y: Float64Array; activations: LayerActivations } {
   const { heads, keyValueHeads, headSize, intermediateSize } = config;
   const rows = positions.length;
+  const ranges = visibleRanges(config, index, rows);
   const attentionNorm = normForward(config, layer.attentionNorm, x);
-  const qkv = layer.qkv.map((part) => linearForward(part, attentionNorm.y, rows));
-  const widths = [heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize];
-  const [q, k, v] = splitColumns(joinColumns(qkv, rows), widths, rows) as [Float64Array, Float64Array, Float64Array];
-  const rotatedQ = rotateForward(config, q, heads, positions);
-  const rotatedK = rotateForward(config, k, keyValueHeads, positions);
-  const attention = attentionForward({ q: rotatedQ, k: rotatedK, v, ranges, heads, keyValueHeads, headSize });
+  const products = layer.qkv.map((part) => linearForward(part, attentionNorm.y, rows));
+  const fused = joinColumns(products, rows);
+  const norms = headNormInputs(config, layer, rows);
+  const normed = norms && headNormForward(fused, config.normEpsilon, norms);
+  const headNorm = normed && { x: fused, inverse: normed.inverse };
+  const [plainQ, plainK, v] = splitQkv(config, normed?.y ?? fused, rows);
+  const q = rotateForward(config, index, plainQ, heads, positions);
+  const k = rotateForward(config, index, plainK, keyValueHeads, positions);
+  const attention = attentionForward({ q, k, v, ranges, heads, keyValueHeads, headSize });
   const middle = linearForward(layer.attentionOutput, attention.out, rows, x);
   const mlpNorm = normForward(config, layer.mlpNorm, middle);
   const mlpParts = layer.mlpInput.map((part) => linearForward(part, mlpNorm.y, rows));
@@ -302,17 +205,17 @@ function layerForward(
   const y = linearForward(layer.mlpOutput, activated, rows, middle);
   return {
     y,
-    activations: { x, attentionNorm, q: rotatedQ, k: rotatedK, v, attention, middle, mlpNorm, mlpHidden, activated },
+    activations: { x, attentionNorm, headNorm, q, k, v, attention, middle, mlpNorm, mlpHidden, activated },
   };
 }
 
 function layerBackward(
   config: ModelConfig,
+  index: number,
   layer: Layer,
   saved: LayerActivations,
   dy: Float64Array,
   positions: Int32Array,
-  ranges: Int32Array,
   grads: ReferenceGradients,
 ): Float64Array {
   const { heads, keyValueHeads, headSize, intermediateSize } = config;
@@ -325,19 +228,34 @@ function layerBackward(
   const dMlpNorm = linearBackward(layer.mlpInput, dMlpHidden, saved.mlpNorm.y, rows, grads);
   const dMiddle = plus(dy, normBackward(layer.mlpNorm, dMlpNorm, saved.middle, saved.mlpNorm, grads));
   const dOut = linearBackward([layer.attentionOutput], dMiddle, saved.attention.out, rows, grads);
-  const { q, k, v, attention } = saved;
+  const { q, k, v, attention, headNorm } = saved;
   const { logSumExp } = attention;
+  const ranges = visibleRanges(config, index, rows);
   const d = attentionBackward({ q, k, v, ranges, heads, keyValueHeads, headSize, dOut, logSumExp });
-  const dq = rotateBackward(config, d.dq, heads, positions);
-  const dk = rotateBackward(config, d.dk, keyValueHeads, positions);
-  const dAttentionNorm = linearBackward(
-    layer.qkv,
-    joinColumns([dq, dk, d.dv], rows),
-    saved.attentionNorm.y,
-    rows,
-    grads,
-  );
+  const dq = rotateBackward(config, index, d.dq, heads, positions);
+  const dk = rotateBackward(config, index, d.dk, keyValueHeads, positions);
+  let dFused = joinColumns([dq, dk, d.dv], rows);
+  const norms = headNormInputs(config, layer, rows);
+  if (headNorm && norms && layer.queryNorm && layer.keyNorm) {
+    const { dx, dQueryWeight, dKeyWeight } = headNormBackward(dFused, headNorm.x, headNorm.inverse, norms);
+    accumulate(grads, layer.queryNorm, dQueryWeight);
+    accumulate(grads, layer.keyNorm, dKeyWeight);
+    dFused = dx;
+  }
+  const dAttentionNorm = linearBackward(layer.qkv, dFused, saved.attentionNorm.y, rows, grads);
   return plus(dMiddle, normBackward(layer.attentionNorm, dAttentionNorm, saved.x, saved.attentionNorm, grads));
+}
+
+function splitQkv(config: ModelConfig, fused: Float64Array, rows: number): [Float64Array, Float64Array, Float64Array] {
+  const { heads, keyValueHeads, headSize } = config;
+  const widths = [heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize];
+  return splitColumns(fused, widths, rows) as [Float64Array, Float64Array, Float64Array];
+}
+
+function headNormInputs(config: ModelConfig, { queryNorm, keyNorm }: Layer, rows: number): HeadNormInputs | undefined {
+  if (!queryNorm || !keyNorm) return undefined;
+  const { heads: queryHeads, keyValueHeads: keyHeads } = config;
+  return { queryWeight: queryNorm.data, keyWeight: keyNorm.data, queryHeads, keyHeads, rows };
 }
 
 function normForward(config: ModelConfig, norm: Norm, x: Float64Array): NormResult {
@@ -367,14 +285,27 @@ function normBackward(
   return d.dx;
 }
 
-function rotateForward(config: ModelConfig, x: Float64Array, heads: number, positions: Int32Array): Float64Array {
-  if (config.position !== "rope") return x;
-  return ropeForward({ x, positions, heads, headSize: config.headSize, theta: config.ropeTheta });
+type Rotate = typeof ropeForward;
+
+function rotateForward(config: ModelConfig, index: number, x: Float64Array, heads: number, positions: Int32Array) {
+  return rotated(ropeForward, config, index, x, heads, positions);
 }
 
-function rotateBackward(config: ModelConfig, dy: Float64Array, heads: number, positions: Int32Array): Float64Array {
-  if (config.position !== "rope") return dy;
-  return ropeBackward({ x: dy, positions, heads, headSize: config.headSize, theta: config.ropeTheta });
+function rotateBackward(config: ModelConfig, index: number, dy: Float64Array, heads: number, positions: Int32Array) {
+  return rotated(ropeBackward, config, index, dy, heads, positions);
+}
+
+function rotated(
+  rotate: Rotate,
+  config: ModelConfig,
+  index: number,
+  x: Float64Array,
+  heads: number,
+  positions: Int32Array,
+): Float64Array {
+  if (!config.layerRope[index]) return x;
+  const { headSize, ropeTheta: theta, ropeScaling: scaling } = config;
+  return rotate({ x, positions, heads, headSize, theta, scaling });
 }
 
 function linearForward(linear: Linear, x: Float64Array, rows: number, residual?: Float64Array): Float64Array {

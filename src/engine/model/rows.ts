@@ -179,38 +179,78 @@ export function packRows(
   return { shape, usedGradientRows, usedRows: usedGradientRows + row - shape.gradientRows, arrays };
 }
 
+/** The arrays of rows that see no further than a sliding window, and their shapes. */
+function windowShapes(shape: RowShape) {
+  const { ranges, queryEnd } = arrayShapes(shape);
+  return { windowRanges: ranges, windowQueryEnd: queryEnd } as const;
+}
+
+export type WindowArray = keyof ReturnType<typeof windowShapes>;
+
+/**
+ * Cuts the keys that rows see to those of the last `window` positions. The keys of a row are its prefix and then its
+ * branch, one position after another up to its own, so the window takes them from the end.
+ *
+ * @param ranges u32[rows, 4] @param queryEnd u32[A], of `packRows`
+ */
+export function cutToWindow(
+  { ranges, queryEnd }: { readonly ranges: Uint32Array; readonly queryEnd: Uint32Array },
+  window: number,
+): Record<WindowArray, Uint32Array> {
+  const windowRanges = ranges.slice();
+  for (let at = 0; at < ranges.length; at += 4) {
+    const [prefixStart = 0, prefixEnd = 0, branchStart = 0, branchEnd = 0] = ranges.subarray(at, at + 4);
+    const ofBranch = Math.min(window, branchEnd - branchStart);
+    const ofPrefix = Math.min(window - ofBranch, prefixEnd - prefixStart);
+    windowRanges[at] = prefixEnd - ofPrefix;
+    windowRanges[at + 2] = branchEnd - ofBranch;
+  }
+  // The key of row j is seen by the queries of its sequence at less than `window` positions behind it.
+  const windowQueryEnd = queryEnd.map((end, row) => Math.min(end, row + window));
+  return { windowRanges, windowQueryEnd };
+}
+
 /** Windows of a batch buffer for one shape, in bytes. */
-function windows(shape: RowShape): {
-  entries: { name: RowArray; shape: readonly number[]; offset: number }[];
+function windows(
+  shape: RowShape,
+  windowed: boolean,
+): {
+  entries: { name: RowArray | WindowArray; shape: readonly number[]; offset: number }[];
   bytes: number;
 } {
   let bytes = 0;
-  const entries = Object.entries(arrayShapes(shape)).map(([name, size]) => {
-    const entry = { name: name as RowArray, shape: size, offset: bytes };
+  const sizes = { ...arrayShapes(shape), ...(windowed ? windowShapes(shape) : {}) };
+  const entries = Object.entries(sizes).map(([name, size]) => {
+    const entry = { name: name as RowArray | WindowArray, shape: size, offset: bytes };
     bytes += alignWindow(4 * size.reduce((a, b) => a * b, 1));
     return entry;
   });
   return { entries, bytes };
 }
 
-/** Bytes of the device buffer for a shape. */
-export function rowBytes(shape: RowShape): number {
-  return windows(shape).bytes;
-}
-
 /** The device's copy of the arrays, in one buffer: one upload a batch. */
 export class RowBuffer {
   readonly device: Device;
+  readonly #slidingWindow: number | undefined;
   readonly #buffer: Tensor;
 
-  /** @param bytes the largest `rowBytes` of the shapes that will be uploaded */
-  constructor(device: Device, bytes: number) {
+  /**
+   * @param shapes every shape that will be uploaded
+   * @param slidingWindow of the model; the windowed arrays are there if it has one
+   */
+  constructor(device: Device, shapes: readonly RowShape[], slidingWindow: number | undefined) {
     this.device = device;
+    this.#slidingWindow = slidingWindow;
+    const bytes = Math.max(...shapes.map((shape) => this.#windows(shape).bytes));
     this.#buffer = device.allocate("batch", "token rows", [bytes / 4], "u32");
   }
 
-  tensors(shape: RowShape): Readonly<Record<RowArray, Tensor>> {
-    const { entries, bytes } = windows(shape);
+  #windows(shape: RowShape) {
+    return windows(shape, this.#slidingWindow !== undefined);
+  }
+
+  tensors(shape: RowShape): Readonly<Record<RowArray, Tensor> & Partial<Record<WindowArray, Tensor>>> {
+    const { entries, bytes } = this.#windows(shape);
     if (bytes > 4 * (this.#buffer.shape[0] ?? 0)) throw new Error("the shape does not fit this row buffer");
     return Object.fromEntries(
       entries.map(({ name, shape: size, offset }) => [name, { ...this.#buffer, offset, shape: size }]),
@@ -218,9 +258,12 @@ export class RowBuffer {
   }
 
   upload(packed: PackedRows): void {
-    const { entries, bytes } = windows(packed.shape);
+    const { entries, bytes } = this.#windows(packed.shape);
+    const window = this.#slidingWindow;
+    const arrays: Readonly<Record<string, Uint32Array>> =
+      window === undefined ? packed.arrays : { ...packed.arrays, ...cutToWindow(packed.arrays, window) };
     const all = new Uint32Array(bytes / 4);
-    for (const { name, offset } of entries) all.set(packed.arrays[name], offset / 4);
+    for (const { name, offset } of entries) all.set(arrays[name] ?? [], offset / 4);
     this.device.upload(this.#buffer, all);
   }
 

@@ -1,0 +1,130 @@
+/**
+ * RMSNorm over every query and key head of fused rows [q | k | v], as in Qwen3: each head is a vector of D numbers with
+ * its own mean square; all query heads share one weight of D numbers, all key heads another.
+ *
+ *   y = xhat weight,   xhat = x inverse,   inverse = 1 / sqrt(mean_d(x^2) + epsilon)
+ *   dx = inverse (g - xhat mean_d(g xhat)),   g = dy weight,   dWeight = sum over rows and heads of dy xhat
+ *
+ * In place on the rows; xhat and inverse are kept for the backward pass, since x cannot be had back from y where a
+ * weight is 0. The weights lie behind one another, [query weight; key weight].
+ */
+import { kernel } from "./kernel.ts";
+import { type AdapterFacts, linearGrid, linearGroup, reduction, rowElements, rowElementsGrid } from "./wgsl.ts";
+
+function memoized<T>(build: (facts: AdapterFacts) => T): (facts: AdapterFacts) => T {
+  const cache = new Map<number, T>();
+  return (facts) => {
+    let found = cache.get(facts.subgroupSize);
+    if (found === undefined) {
+      found = build(facts);
+      cache.set(facts.subgroupSize, found);
+    }
+    return found;
+  };
+}
+
+/**
+ * One workgroup per row and head. In scope: `index` (of the head among all rows' heads), `at` (the head's first element
+ * in the fused rows), `kept` (its first in the kept ones), `weightAt` (its weight's first) and `lane`.
+ */
+function headKernel(facts: AdapterFacts, body: string): { enable: readonly string[]; wgsl: string } {
+  const reduce = reduction(facts);
+  return {
+    enable: reduce.enable,
+    wgsl: /* wgsl */ `${linearGroup}${reduce.wgsl}
+@compute @workgroup_size(GROUP)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let index = linearGroup(group);
+  if (index >= u.T * u.heads) { return; }
+  let row = index / u.heads;
+  let head = index - row * u.heads;
+  let at = row * u.W + head * u.D;
+  let kept = index * u.D;
+  let weightAt = select(u.D, 0u, head < u.queryHeads);
+${body}
+}`,
+  };
+}
+
+const UNIFORMS = { T: "u32", W: "u32", D: "u32", heads: "u32", queryHeads: "u32" } as const;
+
+/**
+ * x [T, W]: its first `heads` heads of size D, the first `queryHeads` of them queries, are normed in place; weight [2 D]
+ * -> normed [T, heads D] = xhat, inverse [T, heads].
+ */
+export const headNormForward = memoized((facts) =>
+  kernel({
+    name: "headNormForward",
+    read: { weight: "f32[2*D]" },
+    write: { x: "f32[T, W]", normed: "f32[T, heads*D]", inverse: "f32[T, heads]" },
+    uniforms: { ...UNIFORMS, epsilon: "f32" },
+    ...headKernel(
+      facts,
+      /* wgsl */ `
+  var squares = 0.0;
+  for (var d = lane; d < u.D; d += GROUP) { squares += x[at + d] * x[at + d]; }
+  let scale = inverseSqrt(reduceSum(squares, lane) / f32(u.D) + u.epsilon);
+  for (var d = lane; d < u.D; d += GROUP) {
+    let xhat = x[at + d] * scale;
+    normed[kept + d] = xhat;
+    x[at + d] = xhat * weight[weightAt + d];
+  }
+  if (lane == 0u) { inverse[index] = scale; }`,
+    ),
+    grid: ({ T = 0, heads = 0 }) => linearGrid(T * heads),
+    cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 4 * T * heads * D, bytes: 12 * T * heads * D }),
+  }),
+);
+
+/** dx [T, W]: dy in its first `heads` heads becomes the gradient before the norm, in place; other columns stay. */
+export const headNormBackward = memoized((facts) =>
+  kernel({
+    name: "headNormBackward",
+    read: { weight: "f32[2*D]", normed: "f32[T, heads*D]", inverse: "f32[T, heads]" },
+    write: { dx: "f32[T, W]" },
+    uniforms: UNIFORMS,
+    ...headKernel(
+      facts,
+      /* wgsl */ `
+  var along = 0.0;
+  for (var d = lane; d < u.D; d += GROUP) { along += dx[at + d] * weight[weightAt + d] * normed[kept + d]; }
+  let meanAlong = reduceSum(along, lane) / f32(u.D);
+  for (var d = lane; d < u.D; d += GROUP) {
+    let g = dx[at + d] * weight[weightAt + d];
+    dx[at + d] = inverse[index] * (g - normed[kept + d] * meanAlong);
+  }`,
+    ),
+    grid: ({ T = 0, heads = 0 }) => linearGrid(T * heads),
+    cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 8 * T * heads * D, bytes: 12 * T * heads * D }),
+  }),
+);
+
+/**
+ * dy [T, W], normed [T, heads D], `heads` given -> partials [G, 2 D]: per block of rows the sum of dy xhat over its rows
+ * and heads, the gradient of both weights.
+ */
+export const headNormWeightPartials = kernel({
+  name: "headNormWeightPartials",
+  read: { dy: "f32[T, W]", normed: "f32[T, heads*D]" },
+  write: { partials: "f32[G, 2*D]" },
+  uniforms: { ...UNIFORMS, G: "u32" },
+  wgsl: /* wgsl */ `
+fn element(block: u32, c: u32) {
+  let rowsPerBlock = (u.T + u.G - 1u) / u.G;
+  let first = block * rowsPerBlock;
+  let ofKeys = c >= u.D;
+  let d = select(c, c - u.D, ofKeys);
+  let firstHead = select(0u, u.queryHeads, ofKeys);
+  let endHead = select(u.queryHeads, u.heads, ofKeys);
+  var sum = 0.0;
+  for (var row = first; row < min(first + rowsPerBlock, u.T); row++) {
+    for (var head = firstHead; head < endHead; head++) {
+      sum += dy[row * u.W + head * u.D + d] * normed[(row * u.heads + head) * u.D + d];
+    }
+  }
+  partials[block * 2u * u.D + c] = sum;
+}
+${rowElements("u.G", "2u * u.D")}`,
+  grid: ({ G = 0, D = 0 }) => rowElementsGrid(G, 2 * D),
+  cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 2 * T * heads * D, bytes: 8 * T * heads * D }),
+});
