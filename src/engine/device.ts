@@ -7,7 +7,7 @@ import { AdapterError, DeviceLostError, errorMessage } from "../errors.ts";
 import type { ElementType, Kernel } from "../kernels/kernel.ts";
 import type { AdapterFacts } from "../kernels/wgsl.ts";
 import { type AdapterKind, type FoundAdapter, platform } from "./platform/index.ts";
-import { alignWindow, byteLength, elementCount, type Tensor } from "./tensor.ts";
+import { alignWindow, byteLength, type Tensor } from "./tensor.ts";
 
 /** What device memory is used for; the memory report adds up bytes under these names. */
 export type MemoryCategory =
@@ -211,7 +211,7 @@ export class Device {
   upload(tensor: Tensor, data: UploadData): void {
     this.check();
     if (data.byteLength > byteLength(tensor)) {
-      throw new Error(`upload of ${data.byteLength} bytes into a tensor of ${elementCount(tensor.shape)}`);
+      throw new Error(`upload of ${data.byteLength} bytes into a tensor of ${byteLength(tensor)}`);
     }
     // Dawn crashes on shared memory and throws on ranges that are not multiples of 4 bytes; ours always are.
     if (!(data.buffer instanceof ArrayBuffer)) throw new Error("upload from shared memory");

@@ -147,7 +147,7 @@ describe("transfers", () => {
 
   it("refuses more than the tensor holds, and shared memory", () => {
     const tensor = device.allocate("scratch", "small", [3]);
-    expect(() => device.upload(tensor, new Float32Array(4))).toThrow("upload of 4 elements into a tensor of 3");
+    expect(() => device.upload(tensor, new Float32Array(4))).toThrow("upload of 16 bytes into a tensor of 12");
     const shared = new Float32Array(new SharedArrayBuffer(12)) as unknown as Float32Array<ArrayBuffer>;
     expect(() => device.upload(tensor, shared)).toThrow("upload from shared memory");
     device.free(tensor);

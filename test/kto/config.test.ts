@@ -154,7 +154,7 @@ describe("options of TRL's that are not implemented", () => {
       push_to_hub: false,
       disable_dropout: true,
       optim: "adamw_torch",
-      dtype: "float32",
+      dtype: "auto",
       dataloader_num_workers: 4,
       remove_unused_columns: true,
       resume_from_checkpoint: null,
@@ -164,15 +164,15 @@ describe("options of TRL's that are not implemented", () => {
   });
 
   test.each([
-    [
-      "use_peft",
-      true,
-      'option "use_peft" is true, which is not implemented yet: leave it out to train all parameters.',
-    ],
+    ["use_dora", true, 'option "use_dora" is true, which is not implemented yet: leave it out.'],
     ["bf16", "yes", 'option "bf16" is "yes", which is not implemented yet: leave it out to train in f32.'],
     ["eval_strategy", "epoch", 'option "eval_strategy" is "epoch", which is not implemented yet: set it to "no".'],
     ["optim", "adafactor", /^option "optim" is "adafactor", which is not implemented yet: AdamW/],
-    ["disable_dropout", false, /^option "disable_dropout" is false, which is not implemented yet/],
+    [
+      "lora_modules_to_save",
+      ["lm_head"],
+      /^option "lora_modules_to_save" is \["lm_head"\], which is not implemented yet/,
+    ],
   ])("%s: %j is refused, not ignored", (name, written, message) => {
     expect(messageOf({ [name]: written })).toMatch(message);
   });
