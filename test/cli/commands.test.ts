@@ -56,7 +56,7 @@ interface LogpsLine {
 }
 
 describe("kto logps", () => {
-  test.each(["llama", "gpt2"] as const)(
+  test.each(["llama", "gpt2", "qwen2", "qwen3"] as const)(
     "%s: one object per row, in file order, with PyTorch's numbers",
     async (family) => {
       const { stdout } = await succeed("logps", ...modelsAndData(family), "--json");
@@ -445,5 +445,74 @@ describe("the adapter", () => {
     const { code, stderr } = await kto(command, ...words);
     expect([code, stderr]).toEqual([5, expect.stringMatching(/^error: No adapter matches "abacus"/)]);
     expect((await kto(command, ...words, "--adapter", "lyre")).stderr).toContain('No adapter matches "lyre"');
+  });
+});
+
+describe("LoRA on the command line", () => {
+  const data = ["--dataset_name", `${fixtures}/llama/data.jsonl`];
+  const lora = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "q_proj", "down_proj"];
+  const short = ["--max_steps", "2", "--learning_rate", "5e-3", "--logging_steps", "1"];
+  const logps = async (...model: string[]) =>
+    objects<LogpsLine>((await succeed("logps", ...model, ...data, "--json")).stdout).map(({ logp }) => logp);
+
+  test("train, use, go on with, check and merge an adapter", async () => {
+    const adapter = freshPath(folder, "adapter");
+    await succeed("train", "--model_name_or_path", llama, ...data, "--output_dir", adapter, ...lora, ...short);
+    expect(readdirSync(adapter).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors", "metrics.jsonl"]);
+    const config = readJson<Json>(join(adapter, "adapter_config.json"));
+    expect(config).toMatchObject({ r: 4, lora_alpha: 32, target_modules: ["q_proj", "down_proj"] });
+    expect(config.base_model_name_or_path).toBe(llama);
+
+    // The folder alone stands for its base with it.
+    const alone = await logps("--model_name_or_path", adapter);
+    expect(await logps("--model_name_or_path", llama, "--adapter_name_or_path", adapter)).toEqual(alone);
+    const base = await logps("--model_name_or_path", llama);
+    expect(Math.max(...alone.map((value, i) => Math.abs(value - (base[i] ?? 0))))).toBeGreaterThan(0.1);
+
+    const checked = await succeed("gradcheck", "--model_name_or_path", adapter, ...data, "--json");
+    expect(objects(checked.stdout)[0]).toMatchObject({ passed: true });
+
+    const merged = freshPath(folder, "merged");
+    const { stdout } = await succeed("merge", "--adapter_name_or_path", adapter, "--output_dir", merged, "--json");
+    expect(objects(stdout)).toEqual([{ output_dir: merged, base_model: llama, adapter }]);
+    expectNear(await logps("--model_name_or_path", merged), alone, 1e-4);
+
+    // Two updates more, from where the adapter is and not from the base.
+    const further = freshPath(folder, "further");
+    const going = ["--adapter_name_or_path", adapter, "--output_dir", further, ...short, "--logging_first_step"];
+    await succeed("train", "--model_name_or_path", llama, ...data, ...going);
+    const [first] = objects(readFileSync(join(further, "metrics.jsonl"), "utf8"));
+    expect(Math.abs(Number(first?.["rewards/margins"]))).toBeGreaterThan(0.05);
+    expect(await logps("--model_name_or_path", further)).not.toEqual(alone);
+  });
+
+  test("a base in bf16 stays as it is stored, and dry_run tells the same memory before as there is after", async () => {
+    const { Model } = await import("../../src/engine/model/load.ts");
+    const { sharedDevice } = await import("../helpers/device.ts");
+    const base = freshPath(folder, "bf16");
+    const model = await Model.load(await sharedDevice(), llama);
+    await model.save(base, { dtype: "bf16" });
+    const { parameterCount } = model.layout;
+    model.free();
+    const args = ["--model_name_or_path", base, ...data, ...lora, ...short, "--json"];
+    const planned = freshPath(folder, "planned");
+    const { stdout } = await succeed("train", ...args, "--output_dir", planned, "--dry_run");
+    expect(existsSync(planned) ? readdirSync(planned) : []).toEqual([]);
+    const [plan] = objects<{ device_bytes_by_category: Record<string, number> }>(stdout);
+    const { weights = 0, ...others } = plan?.device_bytes_by_category ?? {};
+    expect(weights).toBeGreaterThanOrEqual(2 * parameterCount);
+    expect(weights).toBeLessThan(3 * parameterCount);
+    expect(others["reference weights"]).toBeUndefined();
+    expect(others.adapter).toBeGreaterThan(0);
+  });
+
+  test.each<[string, string[], number, RegExp]>([
+    ["a target that is not there", ["--lora_target_modules", "query"], 2, /names "query", which is no linear layer/],
+    ["an adapter that is not there", ["--adapter_name_or_path", "no/where"], 7, /no\/where/],
+  ])("%s is refused in a sentence", async (_, words, code, sentence) => {
+    const out = ["--output_dir", freshPath(folder, "out")];
+    const result = await kto("train", "--model_name_or_path", llama, ...data, ...out, "--use_peft", ...words);
+    expect(result.stderr).toMatch(sentence);
+    expect(result.code).toBe(code);
   });
 });

@@ -128,6 +128,21 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
     }
   });
 
+  it.each(["bf16", "f16"] as const)(
+    "with weights stored as %s, the gradients of float64 on the rounded weights",
+    async (dtype) => {
+      const rounded = await Model.load(device, policy.folder, { dtype });
+      expect(rounded.weights.layout.format).toBe(dtype);
+      const check = await checkGradients({ policy: rounded, reference, examples, objective });
+      expect(check.comparison?.passed).toBe(true);
+      expect(check.comparison?.maxRelativeError).toBeLessThanOrEqual(GRADIENT / 10);
+      // Rounding is seen: the loss is near PyTorch's on the weights that were not rounded, and is not it.
+      expect(Math.abs(check.loss - expected.loss)).toBeLessThan(5e-3);
+      expect(check.loss).not.toBe(expected.loss);
+      rounded.free();
+    },
+  );
+
   it("the gradient check passes, and fails by name where one tensor or the loss is off", async () => {
     expect(check.comparison?.passed).toBe(true);
     expect(check.comparison?.maxRelativeError).toBeLessThanOrEqual(GRADIENT);
