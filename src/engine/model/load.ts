@@ -6,7 +6,7 @@ import type { StoredFormat } from "../../kernels/kernel.ts";
 import { ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
 import { Arena, ParameterLayout } from "../arena.ts";
 import type { Device, MemoryCategory } from "../device.ts";
-import { elementCount, type Tensor } from "../tensor.ts";
+import { byteLength, elementCount, type Tensor } from "../tensor.ts";
 import { checkTensors } from "./check-tensors.ts";
 import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./checkpoint-files.ts";
 import type { ModelConfig } from "./config.ts";
@@ -36,6 +36,9 @@ export interface SaveOptions {
   /** Bytes beyond which weights are split into shards; default 5 GB, as Hugging Face does. */
   readonly maxShardBytes?: number;
 }
+
+/** Bytes of uploads after which loading waits for the device. */
+const MOST_WAITING = 2 ** 26;
 
 /** Hugging Face's default shard size. */
 const SHARD_BYTES = 5e9;
@@ -176,10 +179,17 @@ export class Model {
 
   /** Uploads every parameter, its numbers rounded to `dtype` on the way. */
   async #fill(files: CheckpointFiles, dtype: StoredFormat): Promise<void> {
+    let waiting = 0;
     for (const spec of this.layout.specs) {
       const names = spec.parts.map((part) => this.checkpointName(part.name));
       const rounded = spec.shape.length > 1 ? dtype : "f32";
-      await fillTensor(this.weights, this.parameter(spec.name), files, names, rounded);
+      const window = this.parameter(spec.name);
+      await fillTensor(this.weights, window, files, names, rounded);
+      // The queue keeps a copy of what it has not written yet: a slow adapter would pile up the model a second time.
+      waiting += byteLength(window);
+      if (waiting < MOST_WAITING) continue;
+      await this.device.idle();
+      waiting = 0;
     }
   }
 
