@@ -1,6 +1,6 @@
 /** The Node platform's part for caches of downloads: growing files, links, digests, and who else is at work. */
 
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
 import { copyFile, type FileHandle, open, readlink, rename, rm, stat, symlink } from "node:fs/promises";
 import { homedir, hostname } from "node:os";
@@ -35,9 +35,8 @@ export const cacheFiles: CacheFiles = {
   async linkOrCopy(target, path) {
     const wanted = relative(dirname(path), target);
     if ((await readlink(path).catch(() => undefined)) === wanted) return;
-    const temporary = `${path}.${cacheFiles.processName}.tmp`;
+    const temporary = `${path}.${randomBytes(6).toString("hex")}.tmp`;
     await attempt("write", path, async () => {
-      await rm(temporary, { force: true });
       try {
         await symlink(wanted, temporary, "file");
       } catch (error) {
