@@ -501,7 +501,7 @@ describe("numbers that overflow", () => {
 
 describe("a place that cannot be written is noticed before any work", () => {
   // No model is there either: had work begun, that would be the complaint.
-  const model = "nowhere";
+  const model = "./nowhere";
 
   test.each<[string, () => string, RegExp]>([
     ["below a file", () => join(fileIn(folder, "plain", "x"), "out"), /plain\/out: a part of the path is a file/],
@@ -523,7 +523,7 @@ describe("a place that cannot be written is noticed before any work", () => {
     writeFileSync(join(output, "precious.txt"), "x");
     expectRefusal(await train(output, model, feedback), exit.options, /not empty \(it holds precious\.txt\)/);
     const allowed = await train(output, model, feedback, "--overwrite_output_dir");
-    expectRefusal(allowed, exit.files, /model folder "nowhere"/);
+    expectRefusal(allowed, exit.files, /model folder "\.\/nowhere"/);
     expect(readdirSync(output)).toEqual(["precious.txt"]);
   });
 
