@@ -1,6 +1,14 @@
 /** The public surface of kto-webgpu: re-exports only. What is not here may change without notice. */
 
 export { Device, type DeviceOptions, type MemoryCategory } from "./engine/device.ts";
+export {
+  type DatasetOptions,
+  type DownloadProgress,
+  type HubOptions,
+  type HubPatience,
+  resolveDatasetFiles,
+  resolveModelFolder,
+} from "./engine/hub.ts";
 export type { ModelConfig } from "./engine/model/config.ts";
 export {
   type GeneratedSequence,

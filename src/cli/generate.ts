@@ -14,6 +14,7 @@ const sampling = "Sampling";
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { group: prompts, description: "the model" }),
   ...modelOptions,
+  model_revision: reuse(ktoOptions.shape.model_revision, { group: prompts }),
   prompt: option(z.array(z.string()).default([]), {
     group: prompts,
     description: "a text to continue; may be given several times",
@@ -140,7 +141,7 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
   const { Generator } = await import("../engine/model/generate.ts");
   const { decodeContinuation, loadTokenizer } = await import("../engine/tokenizer.ts");
   await withDevice(options, output, async (device) => {
-    const model = await loadModel(device, options);
+    const model = await loadModel(device, options, output);
     const tokenizer = await loadTokenizer(model.folder);
     const requests = prompts.flatMap((prompt) => {
       const ids = tokenizer.encode(prompt);

@@ -20,6 +20,7 @@ const schema = z.strictObject({
     description: "the feedback; the whole file is one microbatch, in its order",
   }),
   ...modelOptions,
+  dataset_config: ktoOptions.shape.dataset_config,
   max_length: ktoOptions.shape.max_length,
   beta: ktoOptions.shape.beta,
   desirable_weight: ktoOptions.shape.desirable_weight,
@@ -60,8 +61,8 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
   const { writeSafetensors } = await import("../engine/safetensors.ts");
   if (options.grads_out !== undefined) await checkOutputFile(options.grads_out);
   await withDevice(options, output, async (device) => {
-    const policy = await loadModel(device, options);
-    const reference = await loadReference(device, policy, options, options.ref_model_name_or_path);
+    const policy = await loadModel(device, options, output);
+    const reference = await loadReference(device, policy, options, options.ref_model_name_or_path, output);
     const { examples } = await loadExamples({ policy, reference }, options, output);
     requirePairs(examples, options);
     const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);

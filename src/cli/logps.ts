@@ -14,6 +14,7 @@ const schema = z.strictObject({
   ref_model_name_or_path: referenceModel,
   ...modelOptions,
   dataset_name: ktoOptions.shape.dataset_name,
+  dataset_config: ktoOptions.shape.dataset_config,
   max_length: ktoOptions.shape.max_length,
   per_device_eval_batch_size: evalBatchSize,
   ...commonOptions,
@@ -35,10 +36,10 @@ async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
   const { loadModel, loadReference } = await import("./models.ts");
   const { completionLogProbs } = await import("../kto/log-probs.ts");
   await withDevice(options, output, async (device) => {
-    const policy = await loadModel(device, options);
-    const referenceFolder = options.ref_model_name_or_path;
+    const policy = await loadModel(device, options, output);
+    const referenceName = options.ref_model_name_or_path;
     const reference =
-      referenceFolder === undefined ? undefined : await loadReference(device, policy, options, referenceFolder);
+      referenceName === undefined ? undefined : await loadReference(device, policy, options, referenceName, output);
     const { examples } = await loadExamples({ policy, reference }, options, output);
     const finiteLogProbs = async (model: Model) => {
       const values = await completionLogProbs(model, examples, options.per_device_eval_batch_size);

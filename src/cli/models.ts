@@ -3,6 +3,7 @@
  * model to be trained. Imported by a command's body when it runs.
  */
 import type { Device } from "../engine/device.ts";
+import { resolveModelFolder } from "../engine/hub.ts";
 import { type LoadOptions, Model } from "../engine/model/load.ts";
 import { LoraAdapter } from "../engine/model/lora.ts";
 import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../engine/peft.ts";
@@ -10,11 +11,13 @@ import { platform } from "../engine/platform/index.ts";
 import { ConfigError } from "../errors.ts";
 import type { StoredFormat } from "../kernels/kernel.ts";
 import { checkVocabularies } from "../kto/step.ts";
+import { showingDownloads } from "./downloads.ts";
 import type { Output } from "./output.ts";
 
 /** Which model a command runs, under the names of its options. */
 export interface ModelOptions {
   readonly model_name_or_path: string;
+  readonly model_revision: string;
   readonly dtype: DtypeName;
   readonly adapter_name_or_path?: string | undefined;
 }
@@ -28,16 +31,22 @@ export function formatOf(name: DtypeName): StoredFormat | undefined {
   return name === "auto" ? undefined : FORMATS[name];
 }
 
-/** The folder of a model or adapter. */
-export async function modelFolder(nameOrPath: string, _output: Output): Promise<string> {
-  return nameOrPath;
+/** The local folder of a model or adapter, downloaded if need be. */
+export async function modelFolder(nameOrPath: string, output: Output, revision = "main"): Promise<string> {
+  return await showingDownloads(output, (hub) => resolveModelFolder(nameOrPath, { ...hub, revision }));
 }
 
-/** Where a model and its adapter lie: a folder with nothing but an adapter stands for its base with the adapter. */
-export async function modelFolders(
-  options: Pick<ModelOptions, "model_name_or_path" | "adapter_name_or_path">,
+/**
+ * Where a model and its adapter lie: a folder with nothing but an adapter stands for its base with the adapter. The
+ * revision is the model's; other repositories need not have it.
+ */
+async function modelFolders(
+  options: Pick<ModelOptions, "model_name_or_path" | "model_revision" | "adapter_name_or_path">,
+  output: Output,
 ): Promise<{ base: string; adapter: string | undefined }> {
-  const { model_name_or_path: base, adapter_name_or_path: adapter } = options;
+  const base = await modelFolder(options.model_name_or_path, output, options.model_revision);
+  const adapterName = options.adapter_name_or_path;
+  const adapter = adapterName === undefined ? undefined : await modelFolder(adapterName, output);
   const whole = (await platform.exists(platform.joinPath(base, "config.json"))) === "file";
   if (whole || !(await isAdapterFolder(base))) return { base, adapter };
   if (adapter !== undefined) {
@@ -51,12 +60,12 @@ export async function modelFolders(
       `model_name_or_path "${base}" is an adapter that does not say what its base model is; give the base as model_name_or_path and this folder as adapter_name_or_path.`,
     );
   }
-  return { base: baseModel, adapter: base };
+  return { base: await modelFolder(baseModel, output), adapter: base };
 }
 
 /** A model that is not trained, as its files store it unless `dtype` says otherwise, with its adapter if there is one. */
-export async function loadModel(device: Device, options: ModelOptions): Promise<Model> {
-  const { base, adapter } = await modelFolders(options);
+export async function loadModel(device: Device, options: ModelOptions, output: Output): Promise<Model> {
+  const { base, adapter } = await modelFolders(options, output);
   const model = await Model.load(device, base, loadOptions(options));
   return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter));
 }
@@ -70,15 +79,16 @@ export async function loadReference(
   device: Device,
   policy: Model,
   options: ModelOptions,
-  folder: string,
+  nameOrPath: string,
+  output: Output,
 ): Promise<Model> {
   const category = "reference weights";
   const reference =
-    folder === options.model_name_or_path
+    nameOrPath === options.model_name_or_path
       ? policy.adapter
         ? policy.base
         : Model.copyOf(policy, category)
-      : await Model.load(device, folder, { ...loadOptions(options), category });
+      : await Model.load(device, await modelFolder(nameOrPath, output), { ...loadOptions(options), category });
   checkVocabularies(policy, reference);
   return reference;
 }
@@ -90,8 +100,9 @@ export async function loadReference(
 export async function loadForTraining(
   device: Device,
   config: ModelOptions & LoraConfig & { readonly ref_model_name_or_path: string; readonly seed: number },
+  output: Output,
 ): Promise<{ policy: Model; reference: Model | undefined }> {
-  const { base, adapter: adapterFolder } = await modelFolders(config);
+  const { base, adapter: adapterFolder } = await modelFolders(config, output);
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const category = "reference weights";
   const loading = loadOptions(config);
@@ -99,7 +110,8 @@ export async function loadForTraining(
   if (usesAdapter) policy = policy.withAdapter(await trainedAdapter(policy, adapterFolder, config));
   let reference: Model | undefined;
   if (config.ref_model_name_or_path !== config.model_name_or_path) {
-    reference = await Model.load(device, config.ref_model_name_or_path, { ...loading, category });
+    const folder = await modelFolder(config.ref_model_name_or_path, output);
+    reference = await Model.load(device, folder, { ...loading, category });
     checkVocabularies(policy, reference);
   } else if (!usesAdapter && policy.numbers !== "f32") {
     reference = await Model.load(device, base, { ...loading, category });

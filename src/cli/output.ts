@@ -66,13 +66,18 @@ export class Output {
     this.#log("warning", `${colors.yellow("warning:")} ${text}`);
   }
 
+  /** Whether messages of this level are shown. */
+  tells(level: (typeof levels)[number]): boolean {
+    return levels.indexOf(level) >= this.#level;
+  }
+
   /** Puts a live line under the control of this output; undefined lets it go. */
   setLive(line: LiveLine | undefined): void {
     this.#live = line;
   }
 
   #log(level: (typeof levels)[number], text: string): void {
-    if (levels.indexOf(level) >= this.#level) this.#write(this.streams.stderr, text);
+    if (this.tells(level)) this.#write(this.streams.stderr, text);
   }
 
   #write(stream: TextStream, text: string): void {

@@ -3,13 +3,15 @@
  * user should see about them. Imported by a command's body when it runs, since it loads Dawn.
  */
 import { Device } from "../engine/device.ts";
+import { resolveDatasetFiles } from "../engine/hub.ts";
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, DatasetError } from "../errors.ts";
 import { readFeedback } from "../kto/data/read.ts";
 import { defaultMaxLength, tokenizeRows } from "../kto/data/tokenize.ts";
-import type { DatasetReport, Example } from "../kto/data/types.ts";
+import type { DatasetReport, Example, FeedbackRow } from "../kto/data/types.ts";
+import { showingDownloads } from "./downloads.ts";
 import type { Output } from "./output.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
@@ -28,13 +30,30 @@ export async function withDevice<T>(
   }
 }
 
-/** Reads and tokenizes a feedback file for these models; tells what was dropped, cut or odd. */
+/** The rows of a feedback file, or of the training split of a data set, one file after another. */
+async function readDataset(name: string, config: string | undefined, output: Output): Promise<FeedbackRow[]> {
+  const { train = [] } = await showingDownloads(output, (hub) =>
+    resolveDatasetFiles(name, { ...hub, config, splits: ["train"] }),
+  );
+  const rows: FeedbackRow[] = [];
+  for (const file of train) {
+    // Row by row: a spread of a large file's rows would overflow the stack.
+    for (const row of await readFeedback(file)) rows.push(row);
+  }
+  return rows;
+}
+
+/** Reads and tokenizes feedback for these models; tells what was dropped, cut or odd. */
 export async function loadExamples(
   { policy, reference }: { readonly policy: Model; readonly reference: Model | undefined },
-  options: { readonly dataset_name: string; readonly max_length: number },
+  options: {
+    readonly dataset_name: string;
+    readonly dataset_config?: string | undefined;
+    readonly max_length: number;
+  },
   output: Output,
 ): Promise<{ examples: Example[]; report: DatasetReport }> {
-  const rows = await readFeedback(options.dataset_name);
+  const rows = await readDataset(options.dataset_name, options.dataset_config, output);
   const needsTokenizer = rows.some((row) => "prompt" in row);
   const contextLength = Math.min(policy.config.contextLength, (reference ?? policy).config.contextLength);
   const maxLength = Math.min(options.max_length, contextLength);

@@ -20,6 +20,7 @@ export const commonOptions = {
 
 /** How a model that is not trained is loaded. */
 export const modelOptions = {
+  model_revision: trainer.model_revision,
   dtype: trainer.dtype,
   adapter_name_or_path: reuse(trainer.adapter_name_or_path, {
     group: "Model and data",

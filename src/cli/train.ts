@@ -1,4 +1,4 @@
-/** `kto train`: KTO training from a feedback file and a model folder to a model folder. */
+/** `kto train`: KTO training from feedback and a model to a model folder. */
 
 import type { Device } from "../engine/device.ts";
 import {
@@ -44,7 +44,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   await withDevice(config, output, async (device) => {
     // A plan is made by the same code as a run, on a device that only counts.
     const target = config.dry_run ? planningDevice(device) : device;
-    const { policy, reference } = await loadForTraining(target, config);
+    const { policy, reference } = await loadForTraining(target, config, output);
     const { examples, report } = await loadExamples({ policy, reference }, config, output);
     requirePairs(examples, config);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
@@ -69,8 +69,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       reportPlan(config, trainer, target, output);
       return;
     }
-    const told = config.log_level === "info" || config.log_level === "debug";
-    const line = told ? new ProgressLine(output.streams.stderr) : undefined;
+    const line = output.tells("info") ? new ProgressLine(output.streams.stderr) : undefined;
     output.setLive(line);
     // Not earlier: a run that was refused leaves its folder empty, so that it can be started again.
     await platform.writeFileAtomic(metricsFile, "");

@@ -74,7 +74,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   chat_template_path: "the template in the model's own folder is used, leave it out",
   data_seed: "seed sets the order of the data as well, leave it out",
   dataloader_drop_last: "leave it out",
-  dataset_config: "give a local file as dataset_name",
   dataset_streaming: "leave it out",
   deepspeed: "training runs on one adapter, leave it out",
   do_eval: "leave it out",
@@ -119,7 +118,6 @@ const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
   lr_scheduler_kwargs: { harmless: [{}, null] },
   model_init_kwargs: { harmless: [{}, null] },
   ref_model_init_kwargs: { harmless: [{}, null] },
-  model_revision: { harmless: ["main", null], remedy: "give the folder of that revision as model_name_or_path" },
   optim: {
     harmless: ["adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused", null],
     remedy: "AdamW is the optimizer, leave it out",

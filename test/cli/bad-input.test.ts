@@ -72,8 +72,18 @@ describe("a feedback file that cannot be used", () => {
 
   test.each<[string, () => string, number, RegExp]>([
     ["a missing file", () => "nowhere.jsonl", exit.files, /Cannot open nowhere\.jsonl: it does not exist/],
-    ["a missing name without an ending", () => "nowhere", exit.files, /from nowhere: it does not exist; give a local/],
-    ["a folder", () => folder, exit.files, /it is a folder; give a local \.jsonl/],
+    [
+      "a missing path without an ending",
+      () => "./nowhere",
+      exit.files,
+      /from \.\/nowhere: it does not exist; give a local/,
+    ],
+    [
+      "a folder of other things",
+      () => "src/cli",
+      exit.options,
+      /src\/cli holds no \.parquet, \.jsonl, \.json or \.csv/,
+    ],
     ["an unknown kind of file", () => rows("x", "rows.txt"), exit.feedback, /rows\.txt is not a kind of file/],
     ["an empty file", () => rows(""), exit.feedback, /rows\.jsonl is empty/],
     ["blank lines alone", () => rows("\n\r\n"), exit.feedback, /rows\.jsonl holds no rows/],
@@ -379,7 +389,7 @@ describe("a model folder that cannot be used", () => {
   });
 
   test.each<[string, string, RegExp]>([
-    ["a missing folder", "nowhere", /model folder "nowhere" does not exist; give a local Hugging Face folder/],
+    ["a missing folder", "./nowhere", /model folder "\.\/nowhere" does not exist; give a local Hugging Face folder/],
     ["a file", feedback, /model folder "test\/fixtures\/llama\/data\.jsonl" is a file; give a local/],
   ])("%s", async (_, model, sentence) => {
     await expectTrainRefusal(model, feedback, exit.files, sentence);
@@ -496,7 +506,7 @@ describe("numbers that overflow", () => {
 
 describe("a place that cannot be written is noticed before any work", () => {
   // No model is there either: had work begun, that would be the complaint.
-  const model = "nowhere";
+  const model = "./nowhere";
 
   test.each<[string, () => string, RegExp]>([
     ["below a file", () => join(fileIn(folder, "plain", "x"), "out"), /plain\/out: a part of the path is a file/],
@@ -518,7 +528,7 @@ describe("a place that cannot be written is noticed before any work", () => {
     writeFileSync(join(output, "precious.txt"), "x");
     expectRefusal(await train(output, model, feedback), exit.options, /not empty \(it holds precious\.txt\)/);
     const allowed = await train(output, model, feedback, "--overwrite_output_dir");
-    expectRefusal(allowed, exit.files, /model folder "nowhere"/);
+    expectRefusal(allowed, exit.files, /model folder "\.\/nowhere"/);
     expect(readdirSync(output)).toEqual(["precious.txt"]);
   });
 

@@ -48,11 +48,23 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
     [["help", "doktor"], 2, 'unknown command "doktor": did you mean "doctor"?'],
     [["x"], 2, 'unknown command "x": commands are train, generate, logps, gradcheck, merge, doctor.'],
     [["--beta", "1"], 2, "a command comes first, then its options: kto <command> --beta; kto --help lists them."],
-    [["train"], 2, 'option "model_name_or_path" is required: a local Hugging Face model folder.'],
+    [
+      ["train"],
+      2,
+      'option "model_name_or_path" is required: a local Hugging Face model folder or a hub id such as "owner/name".',
+    ],
     [["train", ...files, "--learningrate", "1"], 2, 'unknown option "learningrate": did you mean "learning_rate"?'],
     [["train", ...files, "beta=-1"], 2, 'option "beta" is -1; it must be a number above 0.'],
-    [["logps", "--model", "m"], 2, 'option "dataset_name" is required: a local feedback file.'],
-    [["gradcheck", "--tolerance=0"], 2, 'option "model_name_or_path" is required: a local Hugging Face model folder.'],
+    [
+      ["logps", "--model", "m"],
+      2,
+      'option "dataset_name" is required: a local feedback file or the hub id of a data set.',
+    ],
+    [
+      ["gradcheck", "--tolerance=0"],
+      2,
+      'option "model_name_or_path" is required: a local Hugging Face model folder or a hub id such as "owner/name".',
+    ],
     [["doctor", "--modle", "m"], 2, 'unknown option "modle": --help lists the options.'],
     [["train", "nowhere.yaml"], 7, "cannot read the configuration file nowhere.yaml: there is no such file."],
   ])("kto %j", async (words, exitCode, sentence) => {

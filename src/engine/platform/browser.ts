@@ -122,6 +122,9 @@ export const platform: Platform = {
       .join("/");
   },
   baseName,
+
+  // The private file system has neither links nor streamed digests, and a page may not read the hub's redirects.
+  cacheFiles: undefined,
 };
 
 /** What the browser is willing to give: its first choice, and its software adapter if that is another one. */

@@ -6,12 +6,11 @@
 import { randomBytes } from "node:crypto";
 import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { errorMessage, FileError } from "../../errors.ts";
+import { FileError } from "../../errors.ts";
 import { listAdapters, requestAdapter } from "./node-adapters.ts";
+import { cacheFiles } from "./node-cache-files.ts";
+import { attempt, errorCode, fileError, largestRead, writeAll } from "./node-errors.ts";
 import type { Platform, ReadableFile } from "./platform.ts";
-
-/** Node refuses single reads of 2 GiB and more; weights are larger. */
-const largestRead = 1 << 30;
 
 export const platform: Platform = {
   requestAdapter,
@@ -88,6 +87,7 @@ export const platform: Platform = {
 
   joinPath: join,
   baseName: basename,
+  cacheFiles,
 };
 
 class OpenFile implements ReadableFile {
@@ -149,16 +149,6 @@ async function makeFolder(path: string): Promise<void> {
   }
 }
 
-async function writeAll(handle: FileHandle, chunk: Uint8Array | string): Promise<void> {
-  const bytes = typeof chunk === "string" ? Buffer.from(chunk, "utf8") : chunk;
-  let written = 0;
-  while (written < bytes.byteLength) {
-    const length = Math.min(bytes.byteLength - written, largestRead);
-    const { bytesWritten } = await handle.write(bytes, written, length);
-    written += bytesWritten;
-  }
-}
-
 /** The rename itself outlives a power cut only once the folder is on the disk; not every file system can do that. */
 async function syncFolder(folder: string): Promise<void> {
   try {
@@ -171,38 +161,4 @@ async function syncFolder(folder: string): Promise<void> {
   } catch {
     // Windows and some network file systems refuse to sync a folder; the file's own content is safe already.
   }
-}
-
-async function attempt<T>(action: string, path: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    throw fileError(action, path, error);
-  }
-}
-
-const reasons: Readonly<Record<string, string>> = {
-  ENOENT: "it does not exist",
-  EACCES: "permission is denied",
-  EPERM: "permission is denied",
-  EROFS: "the file system is read-only",
-  ENOSPC: "no space is left on the disk",
-  EDQUOT: "the disk quota is used up",
-  EISDIR: "it is a folder, not a file",
-  ENOTDIR: "a part of the path is a file, not a folder",
-  EEXIST: "a file of that name is in the way",
-  ENAMETOOLONG: "the name is too long",
-  EMFILE: "too many files are open",
-};
-
-function fileError(action: string, path: string, error: unknown): FileError {
-  const code = errorCode(error);
-  let reason = (code === undefined ? undefined : reasons[code]) ?? errorMessage(error);
-  if (code === "ENOENT" && action.endsWith("the folder")) reason = "it cannot be created there";
-  if (code === "ENOENT" && action === "write") reason = `the folder ${dirname(path)} does not exist`;
-  return new FileError(`Cannot ${action} ${path}: ${reason}.`, { cause: error });
-}
-
-function errorCode(error: unknown): string | undefined {
-  return error instanceof Error && "code" in error && typeof error.code === "string" ? error.code : undefined;
 }

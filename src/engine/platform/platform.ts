@@ -25,6 +25,43 @@ export interface FoundAdapter {
   readonly description: string;
 }
 
+/** A file that grows at its end. */
+export interface GrowingFile {
+  readonly path: string;
+  /** Bytes in the file, those of earlier runs included. */
+  readonly size: number;
+  append(chunk: Uint8Array): Promise<void>;
+  /** Takes away everything that was written. */
+  empty(): Promise<void>;
+  /** Syncs to the disk and closes. */
+  close(): Promise<void>;
+}
+
+/**
+ * What a cache of downloads on a real file system needs besides reading and writing whole files. All of it throws
+ * FileError.
+ */
+export interface CacheFiles {
+  environment(name: string): string | undefined;
+  homeFolder(): string;
+  /** Milliseconds since 1970, or undefined if the file is not there. */
+  modifiedMs(path: string): Promise<number | undefined>;
+  /** Creates the file if it is absent, keeps what it holds if not. */
+  openGrowing(path: string): Promise<GrowingFile>;
+  /** A relative symbolic link at `path` to the file `target`; a copy where the file system has no links. */
+  linkOrCopy(target: string, path: string): Promise<void>;
+  /** Replaces what is at `to`. False if there is nothing at `from` (any more). */
+  rename(from: string, to: string): Promise<boolean>;
+  /** Removes a file; content if there is none. */
+  remove(path: string): Promise<void>;
+  /** Lower-case hexadecimal digest of `prefix` and the file's bytes. */
+  digest(path: string, algorithm: "sha256" | "sha1", prefix?: string): Promise<string>;
+  /** Names this process among those that share the file system; letters, digits and "." only. */
+  readonly processName: string;
+  /** Whether the process of that name is known to have ended. One on another machine never is. */
+  hasEnded(processName: string): boolean;
+}
+
 export interface Platform {
   /**
    * The best adapter: hardware, else lavapipe, else SwiftShader. `selector` is "auto" (default), a kind, an index
@@ -50,4 +87,7 @@ export interface Platform {
   checkWritable(folder: string): Promise<void>;
   joinPath(...parts: string[]): string;
   baseName(path: string): string;
+
+  /** Undefined where there is no file system to keep downloads in. */
+  readonly cacheFiles: CacheFiles | undefined;
 }

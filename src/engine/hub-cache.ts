@@ -1,0 +1,85 @@
+/**
+ * The layout of huggingface_hub's cache: models--owner--name/ with blobs/ (files by ETag), refs/ (a revision's commit)
+ * and snapshots/ (a commit's files as links to blobs). Both programs can use what either has downloaded.
+ */
+import { FileError } from "../errors.ts";
+import type { Repository } from "./hub-http.ts";
+import type { HubSettings } from "./hub-settings.ts";
+import { platform } from "./platform/index.ts";
+
+/** The part of the cache that holds one repository. */
+export class RepositoryCache {
+  readonly folder: string;
+  readonly #settings: HubSettings;
+
+  constructor(settings: HubSettings, { kind, id }: Repository) {
+    this.#settings = settings;
+    this.folder = platform.joinPath(settings.cacheFolder, `${kind}s--${id.replaceAll("/", "--")}`);
+  }
+
+  get blobsFolder(): string {
+    return platform.joinPath(this.folder, "blobs");
+  }
+
+  snapshot(commit: string): string {
+    return platform.joinPath(this.folder, "snapshots", commit);
+  }
+
+  /** Where a file of a commit lies, there or not. */
+  pathOf(commit: string, file: string): string {
+    return platform.joinPath(this.snapshot(commit), ...file.split("/"));
+  }
+
+  /** The commit of the revision that was downloaded last, if its folder is still there. */
+  async cachedCommit(): Promise<string | undefined> {
+    const { revision } = this.#settings;
+    const ref = platform.joinPath(this.folder, "refs", ...revision.split("/"));
+    const commit = (await platform.exists(ref)) === "file" ? (await platform.readText(ref)).trim() : revision;
+    if (!isFileName(commit) || (await platform.exists(this.snapshot(commit))) !== "folder") return undefined;
+    return commit;
+  }
+
+  /** Remembers which commit the revision is; a commit asked for by its hash needs none. */
+  async writeRef(commit: string): Promise<void> {
+    const { revision } = this.#settings;
+    if (revision === commit) return;
+    const parts = revision.split("/");
+    const ref = platform.joinPath(this.folder, "refs", ...parts);
+    if ((await platform.exists(ref)) === "file" && (await platform.readText(ref)) === commit) return;
+    await platform.makeFolder(platform.joinPath(this.folder, "refs", ...parts.slice(0, -1)));
+    await platform.writeFileAtomic(ref, commit);
+  }
+
+  /** Puts a blob into a snapshot under the repository's name for it. */
+  async link(blob: string, commit: string, file: string): Promise<void> {
+    await platform.makeFolder(platform.joinPath(this.snapshot(commit), ...file.split("/").slice(0, -1)));
+    await this.#settings.files.linkOrCopy(blob, this.pathOf(commit, file));
+  }
+
+  /** Every file of a snapshot, as the repository names it, sorted. */
+  async filesOf(commit: string): Promise<string[]> {
+    return await filesBelow(this.snapshot(commit));
+  }
+}
+
+/** The files of a folder and of those in it, named from it with "/", sorted. */
+export async function filesBelow(folder: string, prefix = ""): Promise<string[]> {
+  const found: string[] = [];
+  for (const name of await platform.list(folder)) {
+    const path = platform.joinPath(folder, name);
+    const kind = await platform.exists(path);
+    if (kind === "folder") found.push(...(await filesBelow(path, `${prefix}${name}/`)));
+    else if (kind === "file") found.push(`${prefix}${name}`);
+  }
+  return found.sort();
+}
+
+/** Names from a server become paths of this machine: nothing may lead out of the folder. */
+export function checkRepositoryPath(file: string, where: string): string {
+  if (file.split("/").every(isFileName)) return file;
+  throw new FileError(`${where} lists a file named ${JSON.stringify(file)}, which would lie outside its folder.`);
+}
+
+export function isFileName(name: string): boolean {
+  return name !== "" && name !== "." && name !== ".." && !/[/\\:\p{Cc}]/u.test(name);
+}

@@ -1,0 +1,208 @@
+/**
+ * Which files of a data set belong to which split: by the `configs` in the front matter of its README.md, else by the
+ * names of folders and files, as the `datasets` library of Hugging Face reads them. Names only; nothing is opened.
+ */
+import { parse as parseYaml } from "yaml";
+import { ConfigError } from "../errors.ts";
+
+/** File names by split: "train", "test", "train_prefs", ... */
+export type SplitFiles = Readonly<Record<string, readonly string[]>>;
+
+/** Kinds of data files; the earlier goes where two are equally frequent. */
+const endings = ["parquet", "jsonl", "ndjson", "json", "csv"];
+
+/** JSON that describes a data set or a program and holds no rows. */
+const descriptions = /^(dataset_infos?|dataset_dict|state|metadata|config|package|package-lock|tsconfig)\.json$/;
+
+/** Words in names that stand for a split. */
+const splitWords: readonly [split: string, words: readonly string[]][] = [
+  ["train", ["train", "training"]],
+  ["validation", ["validation", "valid", "dev", "val"]],
+  ["test", ["test", "testing", "eval", "evaluation"]],
+];
+
+/** Whether a name says that it is a file of data, so that it can be no id of a repository. */
+export function isDataFile(name: string): boolean {
+  return endings.includes(endingOf(name));
+}
+
+/**
+ * @param files of the repository or folder, with "/" between folders
+ * @param readme the text of README.md, if there is one
+ * @param config the subset that is wanted: a config of the README's, else a folder or the beginning of file names
+ * @param where the data set, for sentences
+ * @throws ConfigError if a subset must be named, or the named one is not there, or there are no data files at all
+ */
+export function splitsOf(
+  files: readonly string[],
+  readme: string | undefined,
+  config: string | undefined,
+  where: string,
+): SplitFiles {
+  const data = files.filter(
+    (file) =>
+      isDataFile(file) && !descriptions.test(baseOf(file)) && !file.split("/").some((part) => /^[._]/.test(part)),
+  );
+  const declared = declaredConfigs(readme);
+  const chosen = chooseConfig(declared, config, where);
+  if (chosen !== undefined) {
+    const found = declaredSplits(chosen, data);
+    if (Object.keys(found).length > 0) return found;
+  }
+  const subset = config === undefined || chosen !== undefined ? data : subsetOf(data, config);
+  if (subset.length === 0) {
+    throw new ConfigError(
+      data.length === 0 || config === undefined
+        ? `${where} holds no .parquet, .jsonl, .json or .csv file of data.`
+        : `${where} has no subset "${config}": neither a config, a folder nor a file begins with that name.`,
+    );
+  }
+  return splitsByName(mostCommonKind(subset), config);
+}
+
+interface DeclaredConfig {
+  readonly name: string;
+  readonly isDefault: boolean;
+  readonly folder: string | undefined;
+  /** Patterns by split. */
+  readonly patterns: readonly { split: string; patterns: readonly string[] }[];
+}
+
+function declaredConfigs(readme: string | undefined): DeclaredConfig[] {
+  const front = /^\uFEFF?---\r?\n([\s\S]*?)\r?\n---/.exec(readme ?? "")?.[1];
+  if (front === undefined) return [];
+  let header: unknown;
+  try {
+    header = parseYaml(front);
+  } catch {
+    // A README that the hub shows anyway; file names must do.
+    return [];
+  }
+  const configs = isRecord(header) && Array.isArray(header.configs) ? header.configs : [];
+  return configs.filter(isRecord).map((entry) => ({
+    name: String(entry.config_name ?? "default"),
+    isDefault: entry.default === true,
+    folder: typeof entry.data_dir === "string" ? entry.data_dir.replace(/^\.?\/|\/$/g, "") : undefined,
+    patterns: patternsOf(entry.data_files),
+  }));
+}
+
+/** `data_files` is a pattern, a list of patterns, or a list of splits with their patterns. */
+function patternsOf(dataFiles: unknown): { split: string; patterns: string[] }[] {
+  const texts = (value: unknown) => (Array.isArray(value) ? value : [value]).filter((one) => typeof one === "string");
+  const listed = Array.isArray(dataFiles) ? dataFiles : [];
+  const bySplit = listed.filter(isRecord).map(({ split, path }) => ({
+    split: String(split ?? "train"),
+    patterns: texts(path),
+  }));
+  const plain = texts(dataFiles);
+  return plain.length > 0 ? [{ split: "train", patterns: plain }, ...bySplit] : bySplit;
+}
+
+function chooseConfig(
+  declared: readonly DeclaredConfig[],
+  config: string | undefined,
+  where: string,
+): DeclaredConfig | undefined {
+  if (config !== undefined) return declared.find(({ name }) => name === config);
+  const standard = declared.find(({ isDefault }) => isDefault) ?? declared.find(({ name }) => name === "default");
+  if (standard !== undefined || declared.length <= 1) return standard ?? declared[0];
+  const names = declared.map(({ name }) => name).join(", ");
+  throw new ConfigError(`${where} has several subsets: set dataset_config to one of ${names}.`);
+}
+
+function declaredSplits({ folder, patterns }: DeclaredConfig, data: readonly string[]): SplitFiles {
+  const below = (pattern: string) => (folder === undefined || folder === "" ? pattern : `${folder}/${pattern}`);
+  if (patterns.length === 0) {
+    const inFolder = data.filter((file) => folder !== undefined && file.startsWith(below("")));
+    return inFolder.length > 0 ? splitsByName(mostCommonKind(inFolder), folder) : {};
+  }
+  const found = patterns.map(({ split, patterns: own }): [string, string[]] => {
+    const expressions = own.map((pattern) => globExpression(below(pattern.replace(/^\.\//, ""))));
+    return [split, data.filter((file) => expressions.some((expression) => expression.test(file)))];
+  });
+  return Object.fromEntries(found.filter(([, matching]) => matching.length > 0));
+}
+
+/** `*` within a folder, `**` across folders, `?`, `[...]` and `{a,b}`. */
+function globExpression(pattern: string): RegExp {
+  const source = pattern.replace(/\*\*\/?|\*|\?|\[[^\]/]+\]|\{[^{}/]*\}|[\s\S]/g, (piece) => {
+    if (piece === "**/") return "(?:.*/)?";
+    if (piece === "**") return ".*";
+    if (piece === "*") return "[^/]*";
+    if (piece === "?") return "[^/]";
+    if (/^\[.+\]$/.test(piece)) return piece.replace(/^\[!/, "[^").replaceAll("\\", "\\\\");
+    if (/^\{.*\}$/.test(piece)) return `(?:${piece.slice(1, -1).split(",").map(escaped).join("|")})`;
+    return escaped(piece);
+  });
+  return new RegExp(`^${source}$`);
+}
+
+function escaped(text: string): string {
+  return text.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&");
+}
+
+/** Files in a folder of that name, else files whose names begin with it. */
+function subsetOf(data: readonly string[], config: string): string[] {
+  const inFolder = data.filter((file) => file.startsWith(`${config}/`) || file.startsWith(`data/${config}/`));
+  if (inFolder.length > 0) return inFolder;
+  const begins = new RegExp(`^${escaped(config)}[-_.]`);
+  return data.filter((file) => begins.test(baseOf(file)));
+}
+
+/** The same rows in several formats would count twice. */
+function mostCommonKind(data: readonly string[]): string[] {
+  const count = (ending: string) => data.filter((file) => endingOf(file) === ending).length;
+  const best = endings.reduce((most, ending) => (count(ending) > count(most) ? ending : most));
+  return data.filter((file) => endingOf(file) === best);
+}
+
+/** By names; files that name no split are left out unless none does, and then all are for training. */
+function splitsByName(data: readonly string[], config: string | undefined): SplitFiles {
+  const splits: Record<string, string[]> = {};
+  for (const file of data) {
+    const split = splitOfName(file, config);
+    if (split !== undefined) splits[split] = [...(splits[split] ?? []), file];
+  }
+  return Object.keys(splits).length > 0 ? splits : { train: [...data] };
+}
+
+function splitOfName(file: string, config: string | undefined): string | undefined {
+  // The subset's own name is no hint: a subset may be called "test-set".
+  const own = config !== undefined && file.includes(config) ? file.slice(file.indexOf(config) + config.length) : file;
+  // data/train_prefs-00000-of-00002.parquet: the name of the split, whatever it is.
+  const sharded = /(?:^|\/)([A-Za-z]\w*)-\d+-of-\d+\.\w+$/.exec(own)?.[1];
+  if (sharded !== undefined) return exactSplit(sharded);
+  for (const part of own.split("/").toReversed()) {
+    const words = part.toLowerCase().split(/[^a-z]+/);
+    const found = splitWords.find(([, names]) => words.some((word) => names.includes(word)));
+    if (found !== undefined) return found[0];
+  }
+  return undefined;
+}
+
+function exactSplit(name: string): string {
+  return splitWords.find(([, names]) => names.includes(name.toLowerCase()))?.[0] ?? name;
+}
+
+/** A numbered file of which the others are not there, as in a download that was not finished. */
+export function incompleteShards(files: readonly string[]): string | undefined {
+  return files.find((file) => {
+    const [, before, total, after] = /^(.*)-\d+-of-(\d+)(\.\w+)$/.exec(file) ?? [];
+    if (before === undefined || after === undefined || total === undefined) return false;
+    const present = files.filter((other) => other.startsWith(`${before}-`) && other.endsWith(`-of-${total}${after}`));
+    return present.length < Number(total);
+  });
+}
+
+function endingOf(file: string): string {
+  return file.slice(file.lastIndexOf(".") + 1).toLowerCase();
+}
+
+function baseOf(file: string): string {
+  return file.slice(file.lastIndexOf("/") + 1);
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

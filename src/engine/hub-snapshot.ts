@@ -1,0 +1,166 @@
+/**
+ * One commit of a repository: which files it has, and a way to have those that are needed on this machine. From the hub,
+ * or from the cache alone when offline or when the hub cannot be reached.
+ */
+import { FileError } from "../errors.ts";
+import { checkRepositoryPath, isFileName, RepositoryCache } from "./hub-cache.ts";
+import { describeRemote, downloadBlob, type RemoteFile } from "./hub-download.ts";
+import { checkAnswer, HubUnreachableError, type Repository, requestOnce, withRetries } from "./hub-http.ts";
+import type { HubSettings } from "./hub-settings.ts";
+import { platform } from "./platform/index.ts";
+
+export interface Snapshot {
+  /** The local folder that holds the files once they were fetched. */
+  readonly folder: string;
+  /** Where the files come from, for sentences. */
+  readonly origin: string;
+  /** All files that can be had, as the repository names them, sorted. */
+  readonly files: readonly string[];
+  /** Brings files into the folder; those that lie there cost nothing. */
+  readonly fetch: (names: readonly string[]) => Promise<void>;
+  /** The local path of a file. */
+  readonly pathOf: (name: string) => string;
+}
+
+/**
+ * Lets `use` fetch what it needs from the revision that the settings name. If the hub cannot be reached, `use` runs
+ * again on what is cached of the commit that the revision was last, with a warning.
+ *
+ * @throws FileError for a repository, revision or file that cannot be had; what `use` throws
+ */
+export async function withSnapshot<T>(
+  settings: HubSettings,
+  repository: Repository,
+  use: (snapshot: Snapshot) => Promise<T>,
+): Promise<T> {
+  const cache = new RepositoryCache(settings, repository);
+  const commit = await cache.cachedCommit();
+  const what = `the ${repository.kind} "${repository.id}"`;
+  if (settings.offline) {
+    if (commit !== undefined) return await use(await cachedSnapshot(cache, commit));
+    throw new FileError(
+      `The hub is offline (HF_HUB_OFFLINE), and ${what} is neither a local path nor, in revision "${settings.revision}", in the cache ${settings.cacheFolder}; run once online.`,
+    );
+  }
+  try {
+    const { commit: current, files } = await listRepository(settings, repository, commit !== undefined);
+    const result = await use(new RemoteSnapshot(settings, repository, cache, current, files));
+    // Last: until everything is there, the revision stands for the commit that was complete before.
+    await cache.writeRef(current);
+    return result;
+  } catch (error) {
+    if (!(error instanceof HubUnreachableError) || commit === undefined) throw error;
+    const result = await cachedSnapshot(cache, commit)
+      .then(use)
+      .catch(() => Promise.reject(error));
+    settings.onWarning(`${error.message.replace(/;[^;]*$/, "")}; the cached copy of ${what} is used.`);
+    return result;
+  }
+}
+
+async function cachedSnapshot(cache: RepositoryCache, commit: string): Promise<Snapshot> {
+  const folder = cache.snapshot(commit);
+  return {
+    folder,
+    origin: `the cached copy ${folder}`,
+    files: await cache.filesOf(commit),
+    // `files` lists only what is here.
+    fetch: async () => undefined,
+    pathOf: (name) => cache.pathOf(commit, name),
+  };
+}
+
+class RemoteSnapshot implements Snapshot {
+  readonly folder: string;
+  readonly origin: string;
+  readonly files: readonly string[];
+  readonly #settings: HubSettings;
+  readonly #repository: Repository;
+  readonly #cache: RepositoryCache;
+  readonly #commit: string;
+  /** Bytes of files that are finished, and of all that were asked for. */
+  #doneBytes = 0;
+  #totalBytes = 0;
+
+  constructor(
+    settings: HubSettings,
+    repository: Repository,
+    cache: RepositoryCache,
+    commit: string,
+    files: readonly string[],
+  ) {
+    this.#settings = settings;
+    this.#repository = repository;
+    this.#cache = cache;
+    this.#commit = commit;
+    this.folder = cache.snapshot(commit);
+    this.origin = `"${repository.id}" on ${settings.endpoint}`;
+    this.files = files;
+  }
+
+  readonly pathOf = (name: string): string => this.#cache.pathOf(this.#commit, name);
+
+  readonly fetch = async (names: readonly string[]): Promise<void> => {
+    const missing: RemoteFile[] = [];
+    for (const name of names) {
+      if ((await platform.exists(this.pathOf(name))) === "file") continue;
+      const remote = await describeRemote(this.#settings, this.#repository, this.#commit, name);
+      missing.push(remote);
+      this.#totalBytes += remote.size ?? 0;
+    }
+    for (const remote of missing) {
+      let bytes = 0;
+      const blob = await downloadBlob(this.#settings, this.#repository, this.#cache, remote, (now) => {
+        bytes = now;
+        const progress = { bytes: this.#doneBytes + bytes, totalBytes: this.#totalBytes };
+        this.#settings.onProgress({ file: remote.name, ...progress });
+      });
+      this.#doneBytes += remote.size ?? bytes;
+      await this.#cache.link(blob, this.#commit, remote.name);
+    }
+  };
+}
+
+/** Asked with less patience where there is a cached copy to use instead. */
+const attemptsWithCache = 2;
+
+async function listRepository(
+  settings: HubSettings,
+  repository: Repository,
+  cached: boolean,
+): Promise<{ commit: string; files: string[] }> {
+  const { kind, id } = repository;
+  const url = `${settings.endpoint}/api/${kind}s/${id}/revision/${encodeURIComponent(settings.revision)}`;
+  const { patience } = settings;
+  const attempts = cached ? Math.min(attemptsWithCache, patience.attempts) : patience.attempts;
+  const what = `ask ${settings.endpoint} for the ${kind} "${id}"${cached ? "" : ", which is neither a local path nor in the cache"}`;
+  return await withRetries({ patience: { ...patience, attempts } }, what, () =>
+    requestOnce(settings, { url, method: "GET" }, async (response) => {
+      checkAnswer(settings, repository, response);
+      const text = await response.text();
+      const listing = parseListing(text);
+      if (listing === undefined) {
+        throw new FileError(`${url} does not answer as a Hugging Face hub does; check HF_ENDPOINT.`);
+      }
+      for (const file of listing.files) checkRepositoryPath(file, `"${id}" on ${settings.endpoint}`);
+      return listing;
+    }),
+  );
+}
+
+function parseListing(text: string): { commit: string; files: string[] } | undefined {
+  let answer: unknown;
+  try {
+    answer = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  if (typeof answer !== "object" || answer === null || !("sha" in answer) || !("siblings" in answer)) return undefined;
+  const { sha, siblings } = answer;
+  if (typeof sha !== "string" || !isFileName(sha) || !Array.isArray(siblings)) return undefined;
+  const files = siblings.map((sibling: unknown) =>
+    typeof sibling === "object" && sibling !== null && "rfilename" in sibling ? sibling.rfilename : undefined,
+  );
+  if (!files.every((file) => typeof file === "string")) return undefined;
+  return { commit: sha, files: files.sort() };
+}

@@ -1,0 +1,168 @@
+/**
+ * Names to files: a model or a data set given as a local path or as an id on the Hugging Face hub. A path that exists
+ * always wins. Only what is needed is downloaded, into the cache that huggingface_hub uses as well.
+ */
+import { ConfigError, FileError, ModelFormatError } from "../errors.ts";
+import { filesBelow, isFileName } from "./hub-cache.ts";
+import { incompleteShards, isDataFile, type SplitFiles, splitsOf } from "./hub-datasets.ts";
+import { type HubOptions, hubSettings } from "./hub-settings.ts";
+import { type Snapshot, withSnapshot } from "./hub-snapshot.ts";
+import { platform } from "./platform/index.ts";
+
+export type { DownloadProgress, HubOptions, HubPatience } from "./hub-settings.ts";
+
+/** Small files of a model that this program or those that use its results read. */
+const modelFiles = new Set([
+  "config.json",
+  "generation_config.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "tokenizer.model",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "vocab.json",
+  "vocab.txt",
+  "merges.txt",
+  "chat_template.jinja",
+  "chat_template.json",
+  "adapter_config.json",
+]);
+const moreTemplates = /^additional_chat_templates\/[^/]+\.jinja$/;
+
+const weightsFile = "model.safetensors";
+const indexFile = "model.safetensors.index.json";
+const adapterFile = "adapter_model.safetensors";
+
+/** Whether a text has the form of a repository's id: "name" or "owner/name" (huggingface_hub's rules). */
+export function isRepositoryId(text: string): boolean {
+  return (
+    text.length <= 96 &&
+    /^(?:[A-Za-z0-9][\w.-]*\/)?[A-Za-z0-9][\w.-]*$/.test(text) &&
+    !/--|\.\.|[-.](?:\/|$)|\.git$/.test(text)
+  );
+}
+
+/**
+ * The local folder of a model, downloaded first if it is a hub id and not cached yet. A local path is given back as it
+ * is, looked at no further.
+ *
+ * @throws FileError for a name that is neither, for a repository that cannot be had, and for a download that fails;
+ * ModelFormatError for a repository without safetensors weights; ConfigError for settings that cannot be used
+ */
+export async function resolveModelFolder(nameOrPath: string, options: HubOptions = {}): Promise<string> {
+  if ((await platform.exists(nameOrPath)) !== undefined) {
+    if (options.revision !== undefined && options.revision !== "main") {
+      options.onWarning?.(
+        `${nameOrPath} is a local path, so the revision "${options.revision}" has no meaning for it.`,
+      );
+    }
+    return nameOrPath;
+  }
+  if (!isRepositoryId(nameOrPath)) {
+    throw new FileError(
+      `The model folder "${nameOrPath}" does not exist; give a local Hugging Face folder with config.json and model.safetensors, or an id on the Hugging Face hub ("owner/name").`,
+    );
+  }
+  const settings = await hubSettings(options);
+  return await withSnapshot(settings, { kind: "model", id: nameOrPath }, async (snapshot) => {
+    await fetchModel(snapshot);
+    return snapshot.folder;
+  });
+}
+
+async function fetchModel(snapshot: Snapshot): Promise<void> {
+  const { files, origin } = snapshot;
+  const has = (name: string) => files.includes(name);
+  const whole = has(weightsFile);
+  const sharded = !whole && has(indexFile);
+  if (!whole && !sharded && !has(adapterFile)) {
+    const others = files.some((file) => /\.(bin|pt|pth|gguf|onnx|h5|msgpack)$/.test(file));
+    throw new ModelFormatError(
+      `${origin} has no ${weightsFile}: ${others ? "its weights are in another format, so choose a repository that has them as safetensors" : "there are no weights to load"}.`,
+    );
+  }
+  if (!has("config.json") && !has(adapterFile)) throw new ModelFormatError(`${origin} has no config.json.`);
+  const small = files.filter((file) => modelFiles.has(file) || moreTemplates.test(file));
+  await snapshot.fetch(sharded ? [...small, indexFile] : small);
+  const weights = sharded ? await shardsOf(snapshot) : [weightsFile];
+  await snapshot.fetch([...weights, adapterFile].filter(has));
+}
+
+/** The shards that the index names, all of which must be there. */
+async function shardsOf({ files, origin, pathOf }: Snapshot): Promise<string[]> {
+  const path = pathOf(indexFile);
+  let index: unknown;
+  try {
+    index = JSON.parse(await platform.readText(path));
+  } catch (error) {
+    throw new ModelFormatError(`${path} is not valid JSON.`, { cause: error });
+  }
+  const map = typeof index === "object" && index !== null && "weight_map" in index ? index.weight_map : undefined;
+  const shards = typeof map === "object" && map !== null ? [...new Set(Object.values(map))] : [];
+  if (shards.length === 0) throw new ModelFormatError(`${path} has no "weight_map" that names shards.`);
+  return shards.map((shard) => {
+    if (typeof shard === "string" && isFileName(shard) && files.includes(shard)) return shard;
+    throw new ModelFormatError(`${origin} has no ${String(shard)}, which its ${indexFile} names as a shard.`);
+  });
+}
+
+export interface DatasetOptions extends HubOptions {
+  /** A subset ("config"): one that README.md declares, else a folder or the beginning of file names. */
+  readonly config?: string | undefined;
+  /** The splits to download; all by default. */
+  readonly splits?: readonly string[] | undefined;
+}
+
+/**
+ * The local files of a data set by split. A local file is the split that is asked for, a local folder is read like a
+ * repository.
+ *
+ * @throws FileError as resolveModelFolder does; ConfigError for a subset or split that is not there
+ */
+export async function resolveDatasetFiles(
+  nameOrPath: string,
+  options: DatasetOptions = {},
+): Promise<Record<string, string[]>> {
+  const found = await platform.exists(nameOrPath);
+  // A file that is missing is told by whoever opens it.
+  if (found === "file" || (found === undefined && isDataFile(nameOrPath))) {
+    return { [options.splits?.[0] ?? "train"]: [nameOrPath] };
+  }
+  if (found === "folder") {
+    const pathOf = (name: string) => platform.joinPath(nameOrPath, ...name.split("/"));
+    const files = await filesBelow(nameOrPath);
+    return await fetchSplits({ folder: nameOrPath, origin: nameOrPath, files, pathOf, fetch: async () => {} }, options);
+  }
+  if (!isRepositoryId(nameOrPath)) {
+    throw new FileError(
+      `Cannot read feedback from ${nameOrPath}: it does not exist; give a local .jsonl, .json or .csv file, or an id on the Hugging Face hub ("owner/name").`,
+    );
+  }
+  const settings = await hubSettings(options);
+  return await withSnapshot(settings, { kind: "dataset", id: nameOrPath }, (snapshot) =>
+    fetchSplits(snapshot, options),
+  );
+}
+
+const readmeFile = "README.md";
+
+async function fetchSplits(snapshot: Snapshot, options: DatasetOptions): Promise<Record<string, string[]>> {
+  const { files, origin, pathOf } = snapshot;
+  const readmes = files.filter((file) => file === readmeFile);
+  await snapshot.fetch(readmes);
+  const readme = readmes.length > 0 ? await platform.readText(pathOf(readmeFile)) : undefined;
+  const splits: SplitFiles = splitsOf(files, readme, options.config, origin);
+  const wanted = options.splits ?? Object.keys(splits);
+  const chosen = wanted.map((split): [string, readonly string[]] => {
+    const members = splits[split];
+    if (members !== undefined) return [split, members];
+    throw new ConfigError(`${origin} has no split "${split}"; it has ${Object.keys(splits).join(", ")}.`);
+  });
+  const needed = chosen.flatMap(([, members]) => members);
+  const shard = incompleteShards(needed);
+  if (shard !== undefined) {
+    throw new FileError(`${origin} has ${shard}, but not all the files that are numbered with it.`);
+  }
+  await snapshot.fetch(needed);
+  return Object.fromEntries(chosen.map(([split, members]) => [split, members.map(pathOf)]));
+}
