@@ -1,3 +1,3 @@
 /** The host's platform. Bundlers replace `node.ts` by `browser.ts` (package.json, "browser"). */
 export { platform } from "./node.ts";
-export type { AdapterKind, FoundAdapter, Platform, ReadableFile } from "./platform.ts";
+export type { AdapterKind, FoundAdapter, Platform, ReadableFile, Sha256 } from "./platform.ts";

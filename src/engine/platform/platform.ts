@@ -25,6 +25,13 @@ export interface FoundAdapter {
   readonly description: string;
 }
 
+/** A SHA-256 hash that is fed piece by piece. */
+export interface Sha256 {
+  update(bytes: Uint8Array): void;
+  /** In hexadecimal; ends the hash. */
+  digest(): string;
+}
+
 export interface Platform {
   /**
    * The best adapter: hardware, else lavapipe, else SwiftShader. `selector` is "auto" (default), a kind, an index
@@ -48,6 +55,12 @@ export interface Platform {
   removeFile(path: string): Promise<void>;
   /** Throws FileError now, with the reason, if files cannot be created in this folder (creating it if absent). */
   checkWritable(folder: string): Promise<void>;
+  sha256(): Sha256;
+  /** A variable of the environment; undefined if it is not set or empty, or where there is no environment. */
+  environment(name: string): string | undefined;
+  homeFolder(): string;
+  /** Where files may lie that can be made again; it need not exist yet. */
+  cacheFolder(): string;
   joinPath(...parts: string[]): string;
   baseName(path: string): string;
 }
