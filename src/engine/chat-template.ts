@@ -37,6 +37,9 @@ type Json = Readonly<Record<string, unknown>>;
 /** Templates by name: "default", and "tool_use" for chats with tools. */
 type Templates = ReadonlyMap<string, string>;
 
+const mainFile = "chat_template.jinja";
+const additionalFolder = "additional_chat_templates";
+
 /** The variables that a caller cannot set through `variables`. */
 const reserved = ["messages", "tools", "add_generation_prompt", "continue_final_message"];
 
@@ -58,6 +61,21 @@ export async function loadChatTemplate(
   const config = (await readJson(platform.joinPath(folder, "tokenizer_config.json"))) ?? {};
   const map = (await readJson(platform.joinPath(folder, "special_tokens_map.json"))) ?? {};
   return createChatTemplate(found.templates, specialTokens({ ...map, ...config }), found.source);
+}
+
+/**
+ * Puts the template of `templatePath` into a model folder as its own, where it goes before what the folder had.
+ *
+ * @throws ModelFormatError if there is none
+ */
+export async function saveChatTemplate(templatePath: string, folder: string): Promise<void> {
+  const { templates } = await findAtPath(templatePath);
+  const others = platform.joinPath(folder, additionalFolder);
+  for (const [name, text] of templates) {
+    if (name !== "default") await platform.makeFolder(others);
+    const path = name === "default" ? platform.joinPath(folder, mainFile) : platform.joinPath(others, `${name}.jinja`);
+    await platform.writeFileAtomic(path, text);
+  }
 }
 
 /**
@@ -197,9 +215,9 @@ async function findAtPath(path: string): Promise<Found> {
 }
 
 async function findInFolder(folder: string): Promise<Found | undefined> {
-  const source = platform.joinPath(folder, "chat_template.jinja");
+  const source = platform.joinPath(folder, mainFile);
   if ((await platform.exists(source)) === "file") {
-    const templates = new Map(await additionalTemplates(platform.joinPath(folder, "additional_chat_templates")));
+    const templates = new Map(await additionalTemplates(platform.joinPath(folder, additionalFolder)));
     return { source, templates: templates.set("default", await platform.readText(source)) };
   }
   return (
