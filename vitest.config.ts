@@ -3,7 +3,14 @@
  * adapter, so a device and its pipelines are opened once and shared. A test leaves no global state behind.
  */
 
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { defineConfig } from "vitest/config";
+
+// Commands under test keep what they cache in a folder of this run, never in the user's.
+const cache = mkdtempSync(join(tmpdir(), "kto-cache-"));
+process.on("exit", () => rmSync(cache, { recursive: true, force: true }));
 
 export default defineConfig({
   test: {
@@ -12,6 +19,7 @@ export default defineConfig({
     maxWorkers: 1,
     fileParallelism: false,
     isolate: false,
+    env: { KTO_CACHE: cache },
     testTimeout: 120_000,
     hookTimeout: 120_000,
   },

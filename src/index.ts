@@ -1,5 +1,6 @@
 /** The public surface of kto-webgpu: re-exports only. What is not here may change without notice. */
 
+export { type ChatTemplate, loadChatTemplate, type RenderOptions } from "./engine/chat-template.ts";
 export { Device, type DeviceOptions, type MemoryCategory } from "./engine/device.ts";
 export {
   type DatasetOptions,
@@ -34,7 +35,16 @@ export type { BatchExample } from "./kto/batch.ts";
 export { configAdvice, type RunFacts, type TrainerOptions } from "./kto/config.ts";
 export { readFeedback } from "./kto/data/read.ts";
 export { type TokenizeOptions, tokenizeRows } from "./kto/data/tokenize.ts";
-export type { DatasetReport, Example, FeedbackRow, RowSource, TextRow, TokenRow } from "./kto/data/types.ts";
+export type {
+  ChatMessage,
+  ChatRow,
+  DatasetReport,
+  Example,
+  FeedbackRow,
+  RowSource,
+  TextRow,
+  TokenRow,
+} from "./kto/data/types.ts";
 export { autoWeights, type ClassWeights, weightAdvice } from "./kto/data/weights.ts";
 export {
   checkGradients,

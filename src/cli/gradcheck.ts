@@ -9,19 +9,18 @@ import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import { checkOutputFile } from "./files.ts";
 import type { Output } from "./output.ts";
-import { commonOptions, modelOptions, referenceModel, reuse } from "./shared-options.ts";
+import { commonOptions, feedbackOptions, modelOptions, referenceModel, reuse } from "./shared-options.ts";
 
 const check = "Check";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),
   ref_model_name_or_path: reuse(referenceModel, { description: "the reference model (default: the model itself)" }),
+  ...feedbackOptions,
   dataset_name: reuse(ktoOptions.shape.dataset_name, {
     description: "the feedback; the whole file is one microbatch, in its order",
   }),
   ...modelOptions,
-  dataset_config: ktoOptions.shape.dataset_config,
-  max_length: ktoOptions.shape.max_length,
   beta: ktoOptions.shape.beta,
   desirable_weight: ktoOptions.shape.desirable_weight,
   undesirable_weight: ktoOptions.shape.undesirable_weight,

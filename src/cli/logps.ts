@@ -7,15 +7,20 @@ import { placeOf } from "../kto/data/types.ts";
 import { parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
-import { commonOptions, evalBatchSize, modelOptions, referenceModel, reuse } from "./shared-options.ts";
+import {
+  commonOptions,
+  evalBatchSize,
+  feedbackOptions,
+  modelOptions,
+  referenceModel,
+  reuse,
+} from "./shared-options.ts";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),
   ref_model_name_or_path: referenceModel,
   ...modelOptions,
-  dataset_name: ktoOptions.shape.dataset_name,
-  dataset_config: ktoOptions.shape.dataset_config,
-  max_length: ktoOptions.shape.max_length,
+  ...feedbackOptions,
   per_device_eval_batch_size: evalBatchSize,
   ...commonOptions,
 });

@@ -175,6 +175,7 @@ function placeholder(info: OptionInfo): string {
     choice: "<name>",
     number: "<n>",
     numberOrWord: "<n>",
+    object: "<json>",
     string: "<text>",
     strings: "<text>",
   };

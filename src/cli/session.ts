@@ -2,13 +2,17 @@
  * What the commands that run models begin with: a device, feedback turned into token ids, and the sentences that the
  * user should see about them. Imported by a command's body when it runs, since it loads Dawn.
  */
+import { loadChatTemplate } from "../engine/chat-template.ts";
 import { Device } from "../engine/device.ts";
 import { resolveDatasetFiles } from "../engine/hub.ts";
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, DatasetError } from "../errors.ts";
+import type { KtoConfig } from "../kto/config.ts";
+import type { EncodeRowOptions } from "../kto/data/encode.ts";
 import { readFeedback } from "../kto/data/read.ts";
+import { encodeWithCache } from "../kto/data/token-cache.ts";
 import { defaultMaxLength, tokenizeRows } from "../kto/data/tokenize.ts";
 import type { DatasetReport, Example, FeedbackRow } from "../kto/data/types.ts";
 import { showingDownloads } from "./downloads.ts";
@@ -30,6 +34,12 @@ export async function withDevice<T>(
   }
 }
 
+/** The options that say how feedback becomes token ids. */
+export type FeedbackOptions = Pick<
+  KtoConfig,
+  "dataset_name" | "dataset_config" | "max_length" | "chat_template_path" | "chat_template_kwargs" | "overwrite_cache"
+>;
+
 /** The rows of a feedback file, or of the training split of a data set, one file after another. */
 async function readDataset(name: string, config: string | undefined, output: Output): Promise<FeedbackRow[]> {
   const { train = [] } = await showingDownloads(output, (hub) =>
@@ -46,15 +56,10 @@ async function readDataset(name: string, config: string | undefined, output: Out
 /** Reads and tokenizes feedback for these models; tells what was dropped, cut or odd. */
 export async function loadExamples(
   { policy, reference }: { readonly policy: Model; readonly reference: Model | undefined },
-  options: {
-    readonly dataset_name: string;
-    readonly dataset_config?: string | undefined;
-    readonly max_length: number;
-  },
+  options: FeedbackOptions,
   output: Output,
 ): Promise<{ examples: Example[]; report: DatasetReport }> {
   const rows = await readDataset(options.dataset_name, options.dataset_config, output);
-  const needsTokenizer = rows.some((row) => "prompt" in row);
   const contextLength = Math.min(policy.config.contextLength, (reference ?? policy).config.contextLength);
   const maxLength = Math.min(options.max_length, contextLength);
   // Neither the default nor "none", which stands for the largest number, was chosen for this model.
@@ -63,8 +68,16 @@ export async function loadExamples(
       `max_length ${options.max_length} is more than the model's context of ${contextLength} tokens, which is used in its place.`,
     );
   }
+  const encodeOptions = await loadForRows(rows, policy.folder, options);
+  const { encoded, note } = await encodeWithCache(rows, {
+    ...encodeOptions,
+    modelFolder: policy.folder,
+    overwriteCache: options.overwrite_cache,
+  });
+  if (note !== undefined) output.info(`data: ${note}`);
   const { examples, report } = tokenizeRows(rows, {
-    ...(needsTokenizer ? { tokenizer: await loadTokenizer(policy.folder) } : {}),
+    ...encodeOptions,
+    encoded,
     vocabSize: policy.config.vocabSize,
     contextLength,
     maxLength,
@@ -100,6 +113,24 @@ export async function checkOutputFolder(
   throw new ConfigError(
     `output_dir "${output_dir}" is not empty (it holds ${present[0]}${present.length > 1 ? ", …" : ""}); choose another folder or set overwrite_output_dir true.`,
   );
+}
+
+/** What these rows need of a model folder: nothing, a tokenizer, or a chat template as well. */
+async function loadForRows(
+  rows: readonly FeedbackRow[],
+  folder: string,
+  options: FeedbackOptions,
+): Promise<EncodeRowOptions> {
+  if (rows.every((row) => "promptIds" in row)) return {};
+  const tokenizer = await loadTokenizer(folder);
+  if (!rows.some((row) => "promptMessages" in row)) return { tokenizer };
+  const { chat_template_path: templatePath, chat_template_kwargs: templateOptions } = options;
+  const chatTemplate = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
+  return {
+    tokenizer,
+    ...(chatTemplate ? { chatTemplate } : {}),
+    ...(templateOptions ? { templateOptions } : {}),
+  };
 }
 
 /** A microbatch of one row has no mismatched pair. */

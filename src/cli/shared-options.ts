@@ -28,6 +28,16 @@ export const modelOptions = {
   }),
 };
 
+/** How feedback becomes token ids; for commands that read it. */
+export const feedbackOptions = {
+  dataset_name: trainer.dataset_name,
+  dataset_config: trainer.dataset_config,
+  max_length: trainer.max_length,
+  chat_template_path: trainer.chat_template_path,
+  chat_template_kwargs: trainer.chat_template_kwargs,
+  overwrite_cache: trainer.overwrite_cache,
+};
+
 /** The reference model of commands that compare two models and train none. */
 export const referenceModel = reuse(trainer.ref_model_name_or_path, {
   description: "the reference model, for log-ratios",

@@ -35,6 +35,7 @@ const METRICS_FILE = "metrics.jsonl";
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   const { checkOutputFolder, loadExamples, platform, requirePairs, withDevice } = await import("./session.ts");
   const { formatOf, loadForTraining } = await import("./models.ts");
+  const { saveChatTemplate } = await import("../engine/chat-template.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
   const { planningDevice } = await import("../engine/memory-plan.ts");
   const { output_dir } = config;
@@ -89,6 +90,8 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     }
     const dtype = formatOf(config.save_dtype) ?? "f32";
     await trainer.save(output_dir, { dtype, maxShardBytes: sizeInBytes(config.max_shard_size) });
+    // Whoever uses the model needs the template that it was trained with.
+    if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, output_dir);
     const seconds = (performance.now() - started) / 1000;
     const summary = {
       output_dir,

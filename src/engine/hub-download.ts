@@ -84,7 +84,7 @@ export async function downloadBlob(
     await files.rename(path, blob);
   } catch (error) {
     // Whoever comes next goes on from here; nothing is there any more of a damaged one.
-    if (file.size === 0) await files.remove(path);
+    if (file.size === 0) await platform.removeFile(path);
     else await files.rename(path, freePath(blob));
     throw error;
   }
@@ -200,7 +200,7 @@ async function checkDigest({ files }: HubSettings, { url, etag }: RemoteFile, pa
   }
   const found = await files.digest(path, algorithm, prefix);
   if (found === etag) return;
-  await files.remove(path);
+  await platform.removeFile(path);
   throw new FileError(
     `The download of ${url} is damaged and was deleted: its ${algorithm} is ${found}, but the hub says ${etag}; run the command again.`,
   );

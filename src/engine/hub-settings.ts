@@ -71,12 +71,12 @@ export async function hubSettings(options: HubOptions): Promise<HubSettings> {
       'A web page cannot keep a cache of Hugging Face downloads; put the files into its private file system and give that path, "opfs:...".',
     );
   }
-  const set = (name: string) => files.environment(name)?.trim() || undefined;
+  const set = (name: string) => platform.environment(name)?.trim() || undefined;
   const withHome = (path: string) =>
-    path === "~" || path.startsWith("~/") ? platform.joinPath(files.homeFolder(), path.slice(1)) : path;
+    path === "~" || path.startsWith("~/") ? platform.joinPath(platform.homeFolder(), path.slice(1)) : path;
   const home = withHome(
     set("HF_HOME") ??
-      platform.joinPath(set("XDG_CACHE_HOME") ?? platform.joinPath(files.homeFolder(), ".cache"), "huggingface"),
+      platform.joinPath(set("XDG_CACHE_HOME") ?? platform.joinPath(platform.homeFolder(), ".cache"), "huggingface"),
   );
   const cacheFolder =
     options.cacheFolder ?? set("HF_HUB_CACHE") ?? set("HUGGINGFACE_HUB_CACHE") ?? platform.joinPath(home, "hub");

@@ -87,6 +87,22 @@ export const ktoOptions = z.strictObject({
     },
     nullMeans: "auto",
   }),
+  chat_template_path: option(z.string().min(1).optional(), {
+    group: model,
+    description: "the chat template for rows of messages (default: the model folder's own)",
+    expects: "a .jinja file or a folder that holds a chat template",
+    placeholder: "path",
+  }),
+  chat_template_kwargs: option(z.record(z.string(), z.unknown()).optional(), {
+    group: model,
+    description: "variables of the chat template, such as enable_thinking; a row's own go before them",
+    expects: 'a JSON object or a mapping, such as {"enable_thinking": false}',
+  }),
+  overwrite_cache: option(z.boolean().default(false), {
+    group: model,
+    description: "tokenize anew, also what the cache of token ids holds",
+    expects: "true or false",
+  }),
   shuffle_dataset: option(z.boolean().default(true), {
     group: model,
     description: "draw the rows in a seeded random order, anew in each epoch",

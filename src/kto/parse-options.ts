@@ -24,7 +24,7 @@ export interface OptionAbout {
   readonly nullMeans?: string | number | boolean;
 }
 
-export type OptionKind = "number" | "boolean" | "string" | "choice" | "numberOrWord" | "strings";
+export type OptionKind = "number" | "boolean" | "string" | "choice" | "numberOrWord" | "strings" | "object";
 
 export interface OptionInfo {
   readonly name: string;
@@ -195,6 +195,7 @@ function kindOf(name: string, schema: z.ZodType): Pick<OptionInfo, "kind" | "wor
   if (schema instanceof z.ZodBoolean) return { kind: "boolean", words: [] };
   if (schema instanceof z.ZodString) return { kind: "string", words: [] };
   if (schema instanceof z.ZodArray) return { kind: "strings", words: [] };
+  if (schema instanceof z.ZodRecord) return { kind: "object", words: [] };
   if (schema instanceof z.ZodEnum) return { kind: "choice", words: schema.options.map(String) };
   if (schema instanceof z.ZodUnion) {
     const words = schema.options.flatMap((part) => (part instanceof z.ZodLiteral ? [...part.values].map(String) : []));
@@ -227,8 +228,19 @@ function coerce(info: OptionInfo, written: unknown): unknown {
       return typeof written === "number" ? written : (numberFromText(text, written) ?? text.toLowerCase());
     case "string":
       return String(written);
+    case "object":
+      return jsonFromText(text) ?? written;
     case "strings":
       return written;
+  }
+}
+
+/** As from a command line; a file's mapping is an object already. */
+function jsonFromText(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
   }
 }
 

@@ -71,7 +71,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   auto_find_batch_size: "set per_device_train_batch_size yourself",
   bf16: "leave it out to train in f32",
   bf16_full_eval: "leave it out",
-  chat_template_path: "the template in the model's own folder is used, leave it out",
   data_seed: "seed sets the order of the data as well, leave it out",
   dataloader_drop_last: "leave it out",
   dataset_streaming: "leave it out",

@@ -50,6 +50,8 @@ describe("defaults and coercion", () => {
     ["output_dir", 2024, "2024"],
     ["ref_model_name_or_path", "None", "model"],
     ["max_length", null, Number.MAX_SAFE_INTEGER],
+    ["chat_template_kwargs", '{"enable_thinking": false}', { enable_thinking: false }],
+    ["chat_template_kwargs", { date_string: "1 May" }, { date_string: "1 May" }],
   ])("%s: %j is read as people mean it", (name, written, value) => {
     expect(parseKtoConfig({ ...required, [name]: written })).toHaveProperty(name, value);
   });

@@ -1,5 +1,6 @@
 /** File operations of the Node platform: what a reader can count on, and what each failure says. */
 
+import { createHash } from "node:crypto";
 import {
   appendFileSync,
   existsSync,
@@ -10,9 +11,11 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import fc from "fast-check";
+import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { platform as browserPlatform } from "../../src/engine/platform/browser.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { FileError } from "../../src/errors.ts";
 
@@ -150,5 +153,62 @@ describe("checkWritable", () => {
     await expect(platform.checkWritable("/proc/self/task")).rejects.toThrow(FileError);
     // Node 20's recursive mkdir does not return from this one.
     await expect(platform.checkWritable("/proc/self/task/runs/one")).rejects.toThrow("it cannot be created there");
+  });
+});
+
+describe("the environment", () => {
+  afterEach(() => {
+    vi.unstubAllEnvs();
+  });
+
+  test("a variable that is empty is not set", () => {
+    vi.stubEnv("KTO_TEST_VARIABLE", "x");
+    expect(platform.environment("KTO_TEST_VARIABLE")).toBe("x");
+    vi.stubEnv("KTO_TEST_VARIABLE", "");
+    expect(platform.environment("KTO_TEST_VARIABLE")).toBeUndefined();
+    expect(platform.homeFolder()).toBe(homedir());
+  });
+
+  test("the cache lies where KTO_CACHE says, else in the user's folder of caches", () => {
+    vi.stubEnv("KTO_CACHE", "/there");
+    vi.stubEnv("XDG_CACHE_HOME", "/caches");
+    expect(platform.cacheFolder()).toBe("/there");
+    vi.stubEnv("KTO_CACHE", "");
+    expect(platform.cacheFolder()).toBe(join("/caches", "kto-webgpu"));
+    vi.stubEnv("XDG_CACHE_HOME", "");
+    expect(platform.cacheFolder()).toBe(join(homedir(), ".cache", "kto-webgpu"));
+  });
+});
+
+describe.each([
+  ["Node", platform],
+  ["browser", browserPlatform],
+])("sha256 (%s)", (_, { sha256 }) => {
+  const hash = (...pieces: Uint8Array[]) => {
+    const one = sha256();
+    for (const piece of pieces) one.update(piece);
+    return one.digest();
+  };
+
+  // FIPS 180-2, appendix B, and NIST's vector for the empty message.
+  test.each([
+    ["", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"],
+    ["abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"],
+    [
+      "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+      "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1",
+    ],
+  ])("%j", (text, digest) => {
+    expect(hash(new TextEncoder().encode(text))).toBe(digest);
+  });
+
+  test("bytes in pieces of any length hash as those in one", () => {
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ maxLength: 150 }), { maxLength: 6 }), (pieces) => {
+        const whole = createHash("sha256").update(Buffer.concat(pieces)).digest("hex");
+        expect(hash(...pieces)).toBe(whole);
+      }),
+      { seed: 5, numRuns: 200 },
+    );
   });
 });

@@ -17,6 +17,7 @@ const TOKENIZER_FILES = [
   "merges.txt",
   "tokenizer.model",
   "chat_template.jinja",
+  "chat_template.json",
 ];
 
 /** The other files that are carried along with whole models. */

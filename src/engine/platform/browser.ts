@@ -7,6 +7,7 @@
 import { AdapterError, errorMessage, FileError } from "../../errors.ts";
 import { chooseAdapter, classifyAdapter, describeAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
 import type { FoundAdapter, Platform, ReadableFile } from "./platform.ts";
+import { sha256 } from "./sha256.ts";
 
 const scheme = "opfs:";
 
@@ -115,6 +116,10 @@ export const platform: Platform = {
     });
   },
 
+  sha256,
+  environment: () => undefined,
+  homeFolder: () => scheme,
+  cacheFolder: () => `${scheme}kto-webgpu`,
   joinPath(...parts) {
     return parts
       .filter((part) => part !== "")

@@ -1,3 +1,11 @@
 /** The host's platform. Bundlers replace `node.ts` by `browser.ts` (package.json, "browser"). */
 export { platform } from "./node.ts";
-export type { AdapterKind, CacheFiles, FoundAdapter, GrowingFile, Platform, ReadableFile } from "./platform.ts";
+export type {
+  AdapterKind,
+  CacheFiles,
+  FoundAdapter,
+  GrowingFile,
+  Platform,
+  ReadableFile,
+  Sha256,
+} from "./platform.ts";

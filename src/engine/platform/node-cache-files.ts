@@ -2,8 +2,8 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
-import { copyFile, type FileHandle, open, readlink, rename, rm, stat, symlink } from "node:fs/promises";
-import { homedir, hostname } from "node:os";
+import { copyFile, type FileHandle, open, readlink, rename, stat, symlink } from "node:fs/promises";
+import { hostname } from "node:os";
 import { dirname, relative } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { attempt, errorCode, fileError, writeAll } from "./node-errors.ts";
@@ -13,9 +13,6 @@ import type { CacheFiles, GrowingFile } from "./platform.ts";
 const host = hostname().replace(/[^A-Za-z0-9]/g, "");
 
 export const cacheFiles: CacheFiles = {
-  environment: (name) => process.env[name],
-  homeFolder: homedir,
-
   async modifiedMs(path) {
     try {
       return (await stat(path)).mtimeMs;
@@ -56,10 +53,6 @@ export const cacheFiles: CacheFiles = {
       if (errorCode(error) === "ENOENT") return false;
       throw fileError("write", to, error);
     }
-  },
-
-  async remove(path) {
-    await attempt("remove", path, () => rm(path, { force: true }));
   },
 
   async digest(path, algorithm, prefix = "") {

@@ -3,8 +3,9 @@
  * that names the path and the reason in words.
  */
 
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { homedir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { FileError } from "../../errors.ts";
 import { listAdapters, requestAdapter } from "./node-adapters.ts";
@@ -85,10 +86,24 @@ export const platform: Platform = {
     });
   },
 
+  sha256() {
+    const hash = createHash("sha256");
+    return { update: (bytes) => void hash.update(bytes), digest: () => hash.digest("hex") };
+  },
+
+  environment,
+  homeFolder: homedir,
+  cacheFolder() {
+    return environment("KTO_CACHE") ?? join(environment("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "kto-webgpu");
+  },
   joinPath: join,
   baseName: basename,
   cacheFiles,
 };
+
+function environment(name: string): string | undefined {
+  return process.env[name] || undefined;
+}
 
 class OpenFile implements ReadableFile {
   readonly path: string;

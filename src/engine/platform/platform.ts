@@ -42,8 +42,6 @@ export interface GrowingFile {
  * FileError.
  */
 export interface CacheFiles {
-  environment(name: string): string | undefined;
-  homeFolder(): string;
   /** Milliseconds since 1970, or undefined if the file is not there. */
   modifiedMs(path: string): Promise<number | undefined>;
   /** Creates the file if it is absent, keeps what it holds if not. */
@@ -52,14 +50,19 @@ export interface CacheFiles {
   linkOrCopy(target: string, path: string): Promise<void>;
   /** Replaces what is at `to`. False if there is nothing at `from` (any more). */
   rename(from: string, to: string): Promise<boolean>;
-  /** Removes a file; content if there is none. */
-  remove(path: string): Promise<void>;
   /** Lower-case hexadecimal digest of `prefix` and the file's bytes. */
   digest(path: string, algorithm: "sha256" | "sha1", prefix?: string): Promise<string>;
   /** Names this process among those that share the file system; letters, digits and "." only. */
   readonly processName: string;
   /** Whether the process of that name is known to have ended. One on another machine never is. */
   hasEnded(processName: string): boolean;
+}
+
+/** A SHA-256 hash that is fed piece by piece. */
+export interface Sha256 {
+  update(bytes: Uint8Array): void;
+  /** In hexadecimal; ends the hash. */
+  digest(): string;
 }
 
 export interface Platform {
@@ -85,6 +88,12 @@ export interface Platform {
   removeFile(path: string): Promise<void>;
   /** Throws FileError now, with the reason, if files cannot be created in this folder (creating it if absent). */
   checkWritable(folder: string): Promise<void>;
+  sha256(): Sha256;
+  /** A variable of the environment; undefined if it is not set or empty, or where there is no environment. */
+  environment(name: string): string | undefined;
+  homeFolder(): string;
+  /** Where files may lie that can be made again; it need not exist yet. */
+  cacheFolder(): string;
   joinPath(...parts: string[]): string;
   baseName(path: string): string;
 

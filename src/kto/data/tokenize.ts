@@ -3,7 +3,8 @@
  * TRL's, except that nothing is dropped or cut without being counted, and that no EOS follows a cut.
  */
 import type { Tokenizer } from "../../engine/tokenizer.ts";
-import { ConfigError, DatasetError } from "../../errors.ts";
+import { ConfigError, DatasetError, ModelFormatError } from "../../errors.ts";
+import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
 import {
   type DatasetReport,
   type DroppedRows,
@@ -11,12 +12,9 @@ import {
   type FeedbackRow,
   type LengthSummary,
   placeOf,
-  type TextRow,
 } from "./types.ts";
 
-export interface TokenizeOptions {
-  /** Needed for rows of text only. */
-  readonly tokenizer?: Tokenizer;
+export interface TokenizeOptions extends EncodeRowOptions {
   /** The model's: ids must lie below. */
   readonly vocabSize: number;
   /** The model's longest sequence, in tokens. */
@@ -25,8 +23,8 @@ export interface TokenizeOptions {
   readonly maxLength?: number;
   /** Rows with a longer prompt are dropped; default none. */
   readonly maxPromptLength?: number;
-  /** End completions of text with the tokenizer's EOS token unless they have it or were cut; default true. */
-  readonly appendEos?: boolean;
+  /** The rows' ids where they are known already (`token-cache.ts`), one entry a row. */
+  readonly encoded?: readonly EncodedRow[];
 }
 
 /** The length limit when none is set (TRL's default). */
@@ -36,11 +34,11 @@ export const defaultMaxLength = 1024;
 const namedLines = 5;
 
 /**
- * Tokenizes rows in order. A prompt begins with the tokenizer's leading special tokens; a completion is what
- * tokens(prompt + completion) hold after tokens(prompt), or, where those do not begin alike, tokens(completion)
- * (counted in a warning). Rows that are token ids already are used verbatim.
+ * Tokenizes rows in order, as `encode.ts` says; rows whose prompt and completion do not meet cleanly are counted in a
+ * warning.
  *
  * @throws DatasetError naming file and line: a prompt of no tokens, a token id outside the vocabulary; no row left
+ * @throws ModelFormatError if the tokenizer's special tokens lie outside the model's vocabulary
  * @throws ConfigError if maxLength is not from 2 to contextLength
  */
 export function tokenizeRows(
@@ -52,7 +50,8 @@ export function tokenizeRows(
   checkLimits(maxLength, maxPromptLength, contextLength);
   if (rows.length === 0) throw new DatasetError("There are no rows of feedback to tokenize.");
 
-  const tokenizeText = textTokenizer(options);
+  const outside = options.tokenizer && checkTokenizer(options.tokenizer, vocabSize);
+  const encode = rowEncoder(options);
   const examples: Example[] = [];
   const dropped = new Map<string, { count: number; firstLines: number[] }>();
   const drop = (row: FeedbackRow, reason: string) => {
@@ -61,13 +60,10 @@ export function tokenizeRows(
     entry.count++;
     if (entry.firstLines.length < namedLines) entry.firstLines.push(row.source.line);
   };
-  let unaligned = 0;
+  const unaligned = { texts: 0, chats: 0, chatsParted: 0 };
 
   for (const [index, row] of rows.entries()) {
-    if ("promptMessages" in row) throw new DatasetError(`${placeOf(row.source)}: chats are not supported yet.`);
-    const ids = "promptIds" in row ? { ...row, aligned: true } : tokenizeText(row);
-    const { promptIds } = ids;
-    let { completionIds } = ids;
+    const { promptIds, completionIds, aligned, promptIsPrefix } = options.encoded?.[index] ?? encode(row);
     if (promptIds.length === 0) {
       throw new DatasetError(
         `${placeOf(row.source)}: the prompt has no tokens; one or more are needed before the completion.`,
@@ -93,12 +89,12 @@ export function tokenizeRows(
       continue;
     }
     const cut = completionIds.length > room;
-    if (cut) completionIds = completionIds.slice(0, room);
-    if (!ids.aligned) unaligned++;
+    if (!aligned) unaligned["promptMessages" in row ? "chats" : "texts"]++;
+    if (!promptIsPrefix) unaligned.chatsParted++;
     examples.push({
       index,
       promptIds: Uint32Array.from(promptIds),
-      completionIds: Uint32Array.from(completionIds),
+      completionIds: Uint32Array.from(completionIds).slice(0, room),
       label: row.label,
       source: row.source,
       ...(row.pair === undefined ? {} : { pairId: row.pair }),
@@ -108,44 +104,8 @@ export function tokenizeRows(
 
   const reasons = [...dropped].map(([reason, { count, firstLines }]) => ({ reason, count, firstLines }));
   if (examples.length === 0) throw nothingLeft(rows, reasons);
-  return { examples, report: reportOf(rows.length, examples, reasons, unaligned) };
-}
-
-interface Ids {
-  readonly promptIds: readonly number[];
-  readonly completionIds: readonly number[];
-  /** tokens(prompt + completion) begin with tokens(prompt). */
-  readonly aligned: boolean;
-}
-
-/** A function from a text row to ids, EOS included. */
-function textTokenizer({ tokenizer, appendEos = true }: TokenizeOptions): (row: TextRow) => Ids {
-  // The two rows of a pair, and often more, share their prompt.
-  let lastPrompt: string | undefined;
-  let promptIds: readonly number[] = [];
-  return ({ prompt, completion, source }) => {
-    if (!tokenizer) {
-      throw new DatasetError(
-        `${placeOf(source)} is text, but there is no tokenizer; give "prompt_ids" and "completion_ids" instead.`,
-      );
-    }
-    if (prompt !== lastPrompt) {
-      promptIds = tokenizer.encode(prompt);
-      lastPrompt = prompt;
-    }
-    if (completion === "") return { promptIds, completionIds: [], aligned: true };
-    const whole = tokenizer.encode(prompt + completion);
-    const aligned = promptIds.every((id, i) => whole[i] === id);
-    const completionIds = aligned
-      ? whole.slice(promptIds.length)
-      : tokenizer.encode(completion, { addSpecialTokens: false });
-    const eos = tokenizer.eosTokenId;
-    if (appendEos && eos !== undefined && completionIds.length > 0 && completionIds.at(-1) !== eos) {
-      // Still subject to the cut, which takes the EOS first.
-      completionIds.push(eos);
-    }
-    return { promptIds, completionIds, aligned };
-  };
+  const warnings = [...(outside ? [outside] : []), ...alignmentWarnings(unaligned, examples.length)];
+  return { examples, report: reportOf(rows.length, examples, reasons, warnings) };
 }
 
 function checkLimits(maxLength: number, maxPromptLength: number, contextLength: number): void {
@@ -164,13 +124,54 @@ function checkLimits(maxLength: number, maxPromptLength: number, contextLength: 
   }
 }
 
-function checkVocabulary(ids: readonly number[], row: FeedbackRow, vocabSize: number): void {
-  const outside = ids.find((id) => id >= vocabSize);
-  if (outside === undefined) return;
-  const cause = "promptIds" in row ? "" : "; the tokenizer does not belong to this model";
-  throw new DatasetError(
-    `${placeOf(row.source)}: token id ${outside} is outside the model's vocabulary of ${vocabSize} tokens${cause}.`,
+/**
+ * A tokenizer may know fewer tokens than the model, whose vocabulary is often padded; more of them it should not know.
+ * Returns a warning where it does.
+ */
+function checkTokenizer(tokenizer: Tokenizer, vocabSize: number): string | undefined {
+  if (tokenizer.vocabSize <= vocabSize) return undefined;
+  const sizes = `The tokenizer has ${tokenizer.vocabSize} tokens, the model ${vocabSize}`;
+  const special = (["bos", "eos"] as const).find((name) => (tokenizer[`${name}TokenId`] ?? 0) >= vocabSize);
+  if (special === undefined) return `${sizes}; a row that needs one of the others will be refused.`;
+  throw new ModelFormatError(
+    `${sizes}, and its ${special}_token is number ${tokenizer[`${special}TokenId`]}: they do not belong together; put the model's own tokenizer files into its folder.`,
   );
+}
+
+function checkVocabulary(ids: ArrayLike<number>, row: FeedbackRow, vocabSize: number): void {
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i] ?? 0;
+    if (id < vocabSize) continue;
+    const cause = "promptIds" in row ? "" : "; the tokenizer does not belong to this model";
+    throw new DatasetError(
+      `${placeOf(row.source)}: token id ${id} is outside the model's vocabulary of ${vocabSize} tokens${cause}.`,
+    );
+  }
+}
+
+/** Sentences on the rows kept whose prompt and completion do not meet cleanly. */
+function alignmentWarnings(
+  { texts, chats, chatsParted }: { readonly texts: number; readonly chats: number; readonly chatsParted: number },
+  rows: number,
+): string[] {
+  const warnings: string[] = [];
+  const differ = "the tokens of prompt + completion do not begin with those of the prompt";
+  if (texts > 0) {
+    warnings.push(
+      `In ${texts} of ${rows} rows ${differ}, so the two were tokenized apart; end prompts without a space and begin completions with it.`,
+    );
+  }
+  if (chats > 0) {
+    warnings.push(
+      `In ${chats} of ${rows} chats ${differ}, so the two were tokenized apart; a template that opens the assistant's turn with a special token or a new line avoids it.`,
+    );
+  }
+  if (chatsParted > 0) {
+    warnings.push(
+      `In ${chatsParted} of ${rows} chats the template renders the prompt alone otherwise than as the beginning of the whole, so the completion begins where they first differ; look at the rows, or set the template's variables (chat_template_kwargs, such as enable_thinking) or another template (chat_template_path).`,
+    );
+  }
+  return warnings;
 }
 
 function nothingLeft(rows: readonly FeedbackRow[], reasons: readonly DroppedRows[]): DatasetError {
@@ -185,7 +186,7 @@ function reportOf(
   rows: number,
   examples: readonly Example[],
   dropped: readonly DroppedRows[],
-  unaligned: number,
+  otherWarnings: readonly string[],
 ): DatasetReport {
   const desirable = examples.filter(({ label }) => label).length;
   const undesirable = examples.length - desirable;
@@ -199,11 +200,6 @@ function reportOf(
       `${examples.length === 1 ? "The only row is" : `All ${examples.length} rows are`} ${present} and none is ${absent}; training on one class alone needs a careful learning rate.`,
     );
   }
-  if (unaligned > 0) {
-    warnings.push(
-      `In ${unaligned} of ${examples.length} rows the tokens of prompt + completion do not begin with those of the prompt, so the two were tokenized apart; end prompts without a space and begin completions with it.`,
-    );
-  }
   return {
     rows,
     examples: examples.length,
@@ -214,7 +210,7 @@ function reportOf(
     promptTokens: sum(prompt),
     completionTokens: sum(completion),
     lengths: { prompt: summary(prompt), completion: summary(completion), total: summary(total) },
-    warnings,
+    warnings: [...warnings, ...otherWarnings],
   };
 }
 
