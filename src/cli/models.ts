@@ -38,17 +38,17 @@ export async function modelFolder(nameOrPath: string, output: Output, revision =
 
 /**
  * Where a model and its adapter lie: a folder with nothing but an adapter stands for its base with the adapter. The
- * revision is the model's; other repositories need not have it.
+ * revision is the model's; other repositories need not have it. `baseName` is what the base was asked for by.
  */
 async function modelFolders(
   options: Pick<ModelOptions, "model_name_or_path" | "model_revision" | "adapter_name_or_path">,
   output: Output,
-): Promise<{ base: string; adapter: string | undefined }> {
+): Promise<{ base: string; baseName: string; adapter: string | undefined }> {
   const base = await modelFolder(options.model_name_or_path, output, options.model_revision);
   const adapterName = options.adapter_name_or_path;
   const adapter = adapterName === undefined ? undefined : await modelFolder(adapterName, output);
   const whole = (await platform.exists(platform.joinPath(base, "config.json"))) === "file";
-  if (whole || !(await isAdapterFolder(base))) return { base, adapter };
+  if (whole || !(await isAdapterFolder(base))) return { base, baseName: options.model_name_or_path, adapter };
   if (adapter !== undefined) {
     throw new ConfigError(
       `model_name_or_path "${base}" is an adapter and adapter_name_or_path "${adapter}" another one; name the base model and one adapter.`,
@@ -60,7 +60,7 @@ async function modelFolders(
       `model_name_or_path "${base}" is an adapter that does not say what its base model is; give the base as model_name_or_path and this folder as adapter_name_or_path.`,
     );
   }
-  return { base: await modelFolder(baseModel, output), adapter: base };
+  return { base: await modelFolder(baseModel, output), baseName: baseModel, adapter: base };
 }
 
 /** A model that is not trained, as its files store it unless `dtype` says otherwise, with its adapter if there is one. */
@@ -101,8 +101,8 @@ export async function loadForTraining(
   device: Device,
   config: ModelOptions & LoraConfig & { readonly ref_model_name_or_path: string; readonly seed: number },
   output: Output,
-): Promise<{ policy: Model; reference: Model | undefined }> {
-  const { base, adapter: adapterFolder } = await modelFolders(config, output);
+): Promise<{ policy: Model; reference: Model | undefined; baseName: string }> {
+  const { base, baseName, adapter: adapterFolder } = await modelFolders(config, output);
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const category = "reference weights";
   const loading = loadOptions(config);
@@ -116,7 +116,7 @@ export async function loadForTraining(
   } else if (!usesAdapter && policy.numbers !== "f32") {
     reference = await Model.load(device, base, { ...loading, category });
   }
-  return { policy, reference };
+  return { policy, reference, baseName };
 }
 
 /** The options of LoRA. */

@@ -45,7 +45,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   await withDevice(config, output, async (device) => {
     // A plan is made by the same code as a run, on a device that only counts.
     const target = config.dry_run ? planningDevice(device) : device;
-    const { policy, reference } = await loadForTraining(target, config, output);
+    const { policy, reference, baseName } = await loadForTraining(target, config, output);
     const { examples, report } = await loadExamples({ policy, reference }, config, output);
     requirePairs(examples, config);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
@@ -89,7 +89,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       output.setLive(undefined);
     }
     const dtype = formatOf(config.save_dtype) ?? "f32";
-    await trainer.save(output_dir, { dtype, maxShardBytes: sizeInBytes(config.max_shard_size) });
+    await trainer.save(output_dir, { dtype, baseModel: baseName, maxShardBytes: sizeInBytes(config.max_shard_size) });
     // Whoever uses the model needs the template that it was trained with.
     if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, output_dir);
     const seconds = (performance.now() - started) / 1000;
