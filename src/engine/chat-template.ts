@@ -1,0 +1,263 @@
+/**
+ * Chats to text by the Jinja template that comes with a model, with the variables that Hugging Face's transformers
+ * gives to it; the language is @huggingface/jinja's. Not tokenizing, and not where a prompt ends (src/kto/data/chat.ts).
+ */
+import { Environment, Interpreter, Template } from "@huggingface/jinja";
+import { ConfigError, errorMessage, ModelFormatError } from "../errors.ts";
+import { platform } from "./platform/index.ts";
+import { strftime } from "./strftime.ts";
+
+export interface RenderOptions {
+  /** End with what opens the assistant's answer, where the template has such. */
+  readonly addGenerationPrompt?: boolean;
+  /** End with the last message's content, to be continued, rather than with what closes it. */
+  readonly continueFinalMessage?: boolean;
+  /** JSON schemas of the tools that may be called. */
+  readonly tools?: readonly unknown[];
+  /** The template's other variables: enable_thinking, documents, date_string, ... They go before special tokens. */
+  readonly variables?: Readonly<Record<string, unknown>>;
+}
+
+export interface ChatTemplate {
+  /**
+   * @throws ModelFormatError with the file and what the template itself said, if it refuses the messages
+   * @throws ConfigError if `variables` sets what is taken from the chat itself (messages, tools, ...)
+   */
+  render(messages: readonly Readonly<Record<string, unknown>>[], options?: RenderOptions): string;
+  /** The file that it came from. */
+  readonly source: string;
+  /** Its text, or texts: whatever rendering depends on besides the options. */
+  readonly text: string;
+  /** It can ask for the date, so that what it renders may differ from day to day. */
+  readonly usesDate: boolean;
+}
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Templates by name: "default", and "tool_use" for chats with tools. */
+type Templates = ReadonlyMap<string, string>;
+
+/** The variables that a caller cannot set through `variables`. */
+const reserved = ["messages", "tools", "add_generation_prompt", "continue_final_message"];
+
+/**
+ * The chat template of a model folder: its chat_template.jinja (and additional_chat_templates/*.jinja), else
+ * chat_template in tokenizer_config.json, else chat_template.json. Undefined if it has none.
+ *
+ * @param options.templatePath a .jinja or .json file, or a folder that holds a template as a model folder does; goes
+ *   before the model folder's. Special tokens are the model folder's in any case.
+ * @throws ModelFormatError naming the file that holds no template, or one that cannot be parsed
+ */
+export async function loadChatTemplate(
+  folder: string,
+  options: { readonly templatePath?: string } = {},
+): Promise<ChatTemplate | undefined> {
+  const { templatePath } = options;
+  const found = templatePath === undefined ? await findInFolder(folder) : await findAtPath(templatePath);
+  if (found === undefined) return undefined;
+  const config = (await readJson(platform.joinPath(folder, "tokenizer_config.json"))) ?? {};
+  const map = (await readJson(platform.joinPath(folder, "special_tokens_map.json"))) ?? {};
+  return createChatTemplate(found.templates, specialTokens({ ...map, ...config }), found.source);
+}
+
+/**
+ * A template from its text.
+ *
+ * @param templates the text, or texts by name ("default", "tool_use")
+ * @param tokens special tokens by their names: bos_token, eos_token, ...
+ * @param source the file, for messages
+ */
+export function createChatTemplate(templates: string | Templates, tokens: Json, source: string): ChatTemplate {
+  const texts: Templates = typeof templates === "string" ? new Map([["default", templates]]) : templates;
+  const parsed = new Map([...texts].map(([name, text]) => [name, parse(text, source)]));
+  const text = [...texts].map((entry) => JSON.stringify(entry)).join("\n");
+  const select = (withTools: boolean): Template => {
+    const template = (withTools ? parsed.get("tool_use") : undefined) ?? parsed.get("default");
+    if (template) return template;
+    throw new ModelFormatError(
+      `${source} has chat templates named ${[...texts.keys()].join(", ")} but none named "default"; give the file of one as chat_template_path.`,
+    );
+  };
+  const run = (messages: readonly Json[], { addGenerationPrompt = false, tools, variables = {} }: RenderOptions) => {
+    const name = reserved.find((one) => one in variables);
+    if (name !== undefined) {
+      throw new ConfigError(`The chat template's variable "${name}" is taken from the chat itself; leave it out.`);
+    }
+    const environment = new Environment();
+    const all = {
+      ...globals,
+      documents: null,
+      ...tokens,
+      ...variables,
+      messages,
+      // Absent tools are None, not undefined: templates ask for both.
+      tools: tools ?? null,
+      add_generation_prompt: addGenerationPrompt,
+    };
+    try {
+      for (const [key, value] of Object.entries(all)) {
+        // `namespace` is a function of the language itself.
+        if (!environment.variables.has(key)) environment.set(key, value);
+      }
+      return String(new Interpreter(environment).run(select(tools !== undefined).parsed).value);
+    } catch (error) {
+      if (error instanceof ModelFormatError) throw error;
+      throw new ModelFormatError(`${source}: the chat template stopped with "${errorMessage(error)}".`, {
+        cause: error,
+      });
+    }
+  };
+  return {
+    source,
+    text,
+    usesDate: text.includes("strftime_now"),
+    render(messages, options = {}) {
+      if (options.continueFinalMessage !== true) return run(messages, options);
+      if (options.addGenerationPrompt === true) {
+        throw new ModelFormatError("A chat cannot both continue its last message and open a new one.");
+      }
+      return untilMarker(run(withMarker(messages), options), source);
+    },
+  };
+}
+
+/** What templates expect of the language beyond @huggingface/jinja's own; dates in English, as Python writes them. */
+const globals: Json = {
+  true: true,
+  false: false,
+  none: null,
+  True: true,
+  False: false,
+  None: null,
+  range(start: number, stop?: number, step = 1): number[] {
+    const [first, end] = stop === undefined ? [0, start] : [start, stop];
+    return Array.from({ length: Math.max(0, Math.ceil((end - first) / step)) }, (_, i) => first + i * step);
+  },
+  raise_exception(message: unknown): never {
+    throw new Error(String(message));
+  },
+  strftime_now: (format: string) => strftime(new Date(), format),
+};
+
+/** Stands behind the last message's content; its space is gone afterwards where the template trims contents. */
+const marker = "\u{F0000}continue here\u{F0000} ";
+
+function withMarker(messages: readonly Json[]): Json[] {
+  const last = messages.at(-1);
+  if (last === undefined) throw new ModelFormatError("A chat of no messages has no last one to continue.");
+  return [...messages.slice(0, -1), { ...last, content: contentWithMarker(last.content) }];
+}
+
+/** Content is text, or a list of parts of which the last with text is continued. */
+function contentWithMarker(content: unknown): unknown {
+  if (!Array.isArray(content)) return `${typeof content === "string" ? content : ""}${marker}`;
+  const parts = content as readonly Json[];
+  const index = parts.findLastIndex((part) => typeof part.text === "string");
+  if (index === -1) return [...parts, { type: "text", text: marker }];
+  return parts.map((part, i) => (i === index ? { ...part, text: `${String(part.text)}${marker}` } : part));
+}
+
+function untilMarker(text: string, source: string): string {
+  const at = text.lastIndexOf(marker.trimEnd());
+  if (at === -1) {
+    throw new ModelFormatError(
+      `${source}: the chat template leaves out the content of the last message, so that it cannot be continued.`,
+    );
+  }
+  const before = text.slice(0, at);
+  return text.startsWith(marker, at) ? before : before.trimEnd();
+}
+
+function parse(text: string, source: string): Template {
+  try {
+    return new Template(text);
+  } catch (error) {
+    throw new ModelFormatError(`${source}: the chat template cannot be parsed: ${errorMessage(error)}.`, {
+      cause: error,
+    });
+  }
+}
+
+interface Found {
+  readonly source: string;
+  readonly templates: Templates;
+}
+
+async function findAtPath(path: string): Promise<Found> {
+  const kind = await platform.exists(path);
+  if (kind === undefined) {
+    throw new ModelFormatError(`${path} does not exist; chat_template_path names a .jinja file or a folder with one.`);
+  }
+  let found: Found | undefined;
+  if (kind === "folder") found = await findInFolder(path);
+  else if (path.endsWith(".json")) found = await findInJson(path);
+  else found = { source: path, templates: new Map([["default", await platform.readText(path)]]) };
+  if (found) return found;
+  throw new ModelFormatError(`${path} holds no chat template; chat_template_path names a .jinja file or a folder.`);
+}
+
+async function findInFolder(folder: string): Promise<Found | undefined> {
+  const source = platform.joinPath(folder, "chat_template.jinja");
+  if ((await platform.exists(source)) === "file") {
+    const templates = new Map(await additionalTemplates(platform.joinPath(folder, "additional_chat_templates")));
+    return { source, templates: templates.set("default", await platform.readText(source)) };
+  }
+  return (
+    (await findInJson(platform.joinPath(folder, "tokenizer_config.json"))) ??
+    (await findInJson(platform.joinPath(folder, "chat_template.json")))
+  );
+}
+
+async function additionalTemplates(folder: string): Promise<[name: string, text: string][]> {
+  if ((await platform.exists(folder)) !== "folder") return [];
+  const names = (await platform.list(folder)).filter((name) => name.endsWith(".jinja"));
+  return await Promise.all(
+    names.map(async (name): Promise<[string, string]> => {
+      return [name.slice(0, -".jinja".length), await platform.readText(platform.joinPath(folder, name))];
+    }),
+  );
+}
+
+/** The key chat_template of a JSON file: a text, or a list of objects with name and template. */
+async function findInJson(source: string): Promise<Found | undefined> {
+  const template = (await readJson(source))?.chat_template;
+  if (template === undefined || template === null) return undefined;
+  if (typeof template === "string") return { source, templates: new Map([["default", template]]) };
+  const entries = Array.isArray(template) ? template : [];
+  const templates = new Map<string, string>();
+  for (const entry of entries as readonly unknown[]) {
+    if (!isObject(entry) || typeof entry.name !== "string" || typeof entry.template !== "string") continue;
+    templates.set(entry.name, entry.template);
+  }
+  if (templates.size > 0 && templates.size === entries.length) return { source, templates };
+  throw new ModelFormatError(
+    `${source}: chat_template is neither a text nor a list of {"name": ..., "template": ...} with a text in each.`,
+  );
+}
+
+/** The names ending in _token, as their texts, and the list of additional ones. A null is a token that is not there. */
+function specialTokens(config: Json): Json {
+  const textOf = (token: unknown) => (isObject(token) ? token.content : token);
+  const tokens: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(config)) {
+    if (name.endsWith("_token") && typeof textOf(value) === "string") tokens[name] = textOf(value);
+    else if (name === "additional_special_tokens" && Array.isArray(value)) tokens[name] = value.map(textOf);
+  }
+  return tokens;
+}
+
+async function readJson(path: string): Promise<Json | undefined> {
+  if ((await platform.exists(path)) !== "file") return undefined;
+  let json: unknown;
+  try {
+    json = JSON.parse(await platform.readText(path));
+  } catch (error) {
+    throw new ModelFormatError(`${path} cannot be read as JSON: ${errorMessage(error)}.`, { cause: error });
+  }
+  if (isObject(json)) return json;
+  throw new ModelFormatError(`${path} does not hold a JSON object.`);
+}
+
+function isObject(value: unknown): value is Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
