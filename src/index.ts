@@ -20,6 +20,7 @@ export {
 export { type LoadOptions, Model } from "./engine/model/load.ts";
 export type { RowSequence } from "./engine/model/rows.ts";
 export type { SamplingOptions } from "./engine/model/sample.ts";
+export { TextStream } from "./engine/text-stream.ts";
 export { decodeContinuation, loadTokenizer, type Tokenizer } from "./engine/tokenizer.ts";
 export {
   AdapterError,

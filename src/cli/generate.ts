@@ -3,9 +3,11 @@ import * as z from "zod";
 import { ConfigError, DatasetError, errorMessage } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
+import { requireTemplate } from "./chat.ts";
 import { command } from "./command.ts";
 import { readTextFile } from "./files.ts";
 import type { Output } from "./output.ts";
+import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
 import { commonOptions, modelOptions, reuse } from "./shared-options.ts";
 
 const prompts = "Model and prompts";
@@ -23,7 +25,7 @@ const schema = z.strictObject({
   }),
   prompts_file: option(z.string().min(1).optional(), {
     group: prompts,
-    description: "prompts from a file: one on each line, or the prompt field of each row of a .jsonl file",
+    description: "prompts from a file: one on each line, or prompt (or messages) of each row of a .jsonl file",
     expects: "a text or .jsonl file",
     placeholder: "file",
   }),
@@ -37,35 +39,18 @@ const schema = z.strictObject({
     description: "continuations of each prompt",
     expects: "a whole number of at least 1",
   }),
-  temperature: option(z.number().min(0).default(1), {
+  stream: option(z.boolean().optional(), {
     group: sampling,
-    description: "divides the logits; 0 is the same as --greedy",
-    expects: "a number of at least 0",
-  }),
-  top_k: option(z.number().int().min(0).default(0), {
-    group: sampling,
-    description: "sample among the k likeliest tokens; 0 for all",
-    expects: "a whole number of at least 0",
-  }),
-  top_p: option(z.number().gt(0).max(1).default(1), {
-    group: sampling,
-    description: "sample among the likeliest tokens that make up this probability",
-    expects: "a number above 0 and at most 1",
-  }),
-  greedy: option(z.boolean().default(false), {
-    group: sampling,
-    description: "always take the likeliest token",
+    description: "print the text as it comes; default: on a terminal, where there is one continuation",
     expects: "true or false",
   }),
-  do_sample: option(z.boolean().optional(), {
-    group: sampling,
-    description: "false is the same as --greedy",
+  chat: option(z.boolean().default(false), {
+    group: "Chat",
+    description: "prompts are a user's messages, put into the chat template; implied by the options below",
     expects: "true or false",
   }),
-  seed: reuse(ktoOptions.shape.seed, {
-    group: sampling,
-    description: "the same seed on the same adapter gives the same text",
-  }),
+  ...chatTemplateOptions,
+  ...samplingOptions,
   ...commonOptions,
 });
 
@@ -92,24 +77,32 @@ export function parseGenerateOptions(
   if (options.prompt.length === 0 && options.prompts_file === undefined) {
     throw new ConfigError('there is nothing to continue: give --prompt "text" or --prompts_file file.');
   }
-  if (options.greedy && options.do_sample === true) {
-    throw new ConfigError("options greedy and do_sample contradict each other: keep one.");
-  }
+  checkSampling(options);
   const greedy = options.greedy || options.do_sample === false || options.temperature === 0;
-  if (greedy && options.num_return_sequences > 1) {
+  if (greedy) refuseSeveral(options);
+  const { system, chat_template_path } = options;
+  const chat = options.chat || system !== undefined || chat_template_path !== undefined;
+  return { ...options, greedy, chat };
+}
+
+/** Greedy decoding finds the same continuation each time. */
+function refuseSeveral(options: Pick<GenerateOptions, "num_return_sequences">): void {
+  if (options.num_return_sequences > 1) {
     throw new ConfigError(
       `option "num_return_sequences" is ${options.num_return_sequences}, but greedy decoding gives one continuation only: sample, or set it to 1.`,
     );
   }
-  return { ...options, greedy };
 }
+
+/** A text, or the messages of a chat. */
+type Prompt = string | readonly Readonly<Record<string, unknown>>[];
 
 /**
  * The prompts in order, those of the command line first.
  *
  * @throws FileError if the file cannot be read; DatasetError for a row without a prompt, naming file and line
  */
-export async function readPrompts(options: Pick<GenerateOptions, "prompt" | "prompts_file">): Promise<string[]> {
+export async function readPrompts(options: Pick<GenerateOptions, "prompt" | "prompts_file">): Promise<Prompt[]> {
   const file = options.prompts_file;
   if (file === undefined) return [...options.prompt];
   const text = await readTextFile(file, "prompts file");
@@ -122,16 +115,25 @@ export async function readPrompts(options: Pick<GenerateOptions, "prompt" | "pro
   return [...options.prompt, ...fromFile];
 }
 
-function promptOfRow(line: string, place: string): string {
+function promptOfRow(line: string, place: string): Prompt {
   let row: unknown;
   try {
     row = JSON.parse(line);
   } catch (error) {
     throw new DatasetError(`${place} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
   }
-  const prompt = typeof row === "object" && row !== null && "prompt" in row ? row.prompt : undefined;
-  if (typeof prompt !== "string") throw new DatasetError(`${place} has no "prompt" that is text.`);
-  return prompt;
+  const fields = typeof row === "object" && row !== null ? (row as Record<string, unknown>) : {};
+  const prompt = fields.messages ?? fields.prompt;
+  if (typeof prompt === "string") return prompt;
+  if (isChat(prompt)) return prompt;
+  throw new DatasetError(
+    `${place} has no "prompt" that is text, nor a list of chat messages as "messages" or "prompt".`,
+  );
+}
+
+function isChat(value: unknown): value is readonly Readonly<Record<string, unknown>>[] {
+  const isMessage = (one: unknown) => typeof one === "object" && one !== null && "role" in one;
+  return Array.isArray(value) && value.length > 0 && value.every(isMessage);
 }
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
@@ -139,12 +141,26 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
   const { withDevice } = await import("./session.ts");
   const { loadModel } = await import("./models.ts");
   const { Generator } = await import("../engine/model/generate.ts");
-  const { decodeContinuation, loadTokenizer } = await import("../engine/tokenizer.ts");
+  const { TextStream } = await import("../engine/text-stream.ts");
+  const { loadTokenizer } = await import("../engine/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
     const tokenizer = await loadTokenizer(model.folder);
+    const sampling = await resolveSampling(options, model.folder);
+    if (sampling.temperature === 0) refuseSeveral(options);
+    const isChatting = options.chat || prompts.some((prompt) => typeof prompt !== "string");
+    const template = isChatting ? await requireTemplate(model.folder, options.chat_template_path) : undefined;
+    const encode = (prompt: Prompt) => {
+      if (template === undefined || (typeof prompt === "string" && !options.chat))
+        return tokenizer.encode(String(prompt));
+      const messages = typeof prompt === "string" ? [{ role: "user", content: prompt }] : prompt;
+      const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
+      return tokenizer.encode(template.render([...system, ...messages], { addGenerationPrompt: true }), {
+        addSpecialTokens: false,
+      });
+    };
     const requests = prompts.flatMap((prompt) => {
-      const ids = tokenizer.encode(prompt);
+      const ids = encode(prompt);
       return Array.from({ length: options.num_return_sequences }, () => ({ prompt, ids }));
     });
     const longest = Math.max(...requests.map(({ ids }) => ids.length));
@@ -152,21 +168,39 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
       maxBatch: Math.min(requests.length, MOST_SIDE_BY_SIDE),
       maxLength: longest + options.max_new_tokens,
     });
+    // A chat's answer stands alone; a text goes on from its prompt.
+    const openingOf = (prompt: Prompt) => (options.chat || typeof prompt !== "string" ? "" : prompt);
+    const isLive = options.stream ?? (requests.length === 1 && output.streams.stdout.isTTY === true);
+    const live = isLive && !output.json;
+    const streams = requests.map(({ ids }) => new TextStream(tokenizer, ids, { stopStrings: options.stop_strings }));
+    const texts = requests.map(() => "");
+    // Of sequences side by side the first is shown as it comes, the others behind it.
+    const add = (index: number, piece: string) => {
+      texts[index] = (texts[index] ?? "") + piece;
+      if (live && index === 0 && piece !== "") output.piece(piece);
+    };
+    const [first] = requests;
+    if (live && first) output.piece(openingOf(first.prompt));
     const results = await generator.generate(
       requests.map(({ ids }) => ids),
       {
+        ...sampling,
         maxNewTokens: options.max_new_tokens,
-        temperature: options.greedy ? 0 : options.temperature,
-        topK: options.top_k,
-        topP: options.top_p,
         seed: options.seed,
+        onToken: (index, ids) => {
+          const stream = streams[index];
+          add(index, stream?.push(ids.at(-1) ?? 0) ?? "");
+          return stream?.stopped ? "stop" : undefined;
+        },
       },
     );
-    for (const [index, { prompt, ids }] of requests.entries()) {
+    for (const [index, { prompt }] of requests.entries()) {
+      add(index, streams[index]?.end() ?? "");
       const { ids: newIds = [], finish } = results[index] ?? {};
-      const completion = decodeContinuation(tokenizer, ids, newIds);
+      const completion = texts[index] ?? "";
       if (output.json) output.jsonLine({ index, prompt, completion, tokens: newIds.length, finish });
-      else output.result(`${index > 0 ? "\n" : ""}${prompt}${completion}`);
+      else if (live && index === 0) output.result("");
+      else output.result(`${index > 0 ? "\n" : ""}${openingOf(prompt)}${completion}`);
     }
   });
 }

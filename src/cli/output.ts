@@ -14,6 +14,8 @@ export interface TextStream {
 export interface Streams {
   readonly stdout: TextStream;
   readonly stderr: TextStream;
+  /** What chat reads. */
+  readonly stdin?: NodeJS.ReadableStream;
 }
 
 /** A line that is redrawn in place; it is wiped before another line is written and drawn again after it. */
@@ -46,6 +48,11 @@ export class Output {
   /** A line of the result, on stdout. */
   result(text: string): void {
     this.#write(this.streams.stdout, text);
+  }
+
+  /** A part of a result's line, on stdout. */
+  piece(text: string): void {
+    this.streams.stdout.write(text);
   }
 
   /** One JSON value on one line of stdout; numbers that are not finite become null. */

@@ -5,6 +5,7 @@
 import { CommanderError, Option, Command as Program } from "commander";
 import { ConfigError, errorMessage, KtoError } from "../errors.ts";
 import { nearest } from "../kto/parse-options.ts";
+import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";
 import { doctorCommand, ownManifest } from "./doctor.ts";
 import { generateCommand } from "./generate.ts";
@@ -19,6 +20,7 @@ import { trainCommand } from "./train.ts";
 const commands: readonly Command[] = [
   trainCommand,
   generateCommand,
+  chatCommand,
   logpsCommand,
   gradcheckCommand,
   mergeCommand,

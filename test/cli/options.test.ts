@@ -1,11 +1,12 @@
 /** Every spelling of an option that the README allows, and which of two wins. */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { doctorCommand } from "../../src/cli/doctor.ts";
 import { generateCommand, parseGenerateOptions, readPrompts } from "../../src/cli/generate.ts";
 import { readOptions } from "../../src/cli/options.ts";
+import { resolveSampling } from "../../src/cli/sampling-options.ts";
 import { trainCommand } from "../../src/cli/train.ts";
 import { parseKtoConfig } from "../../src/kto/config.ts";
 
@@ -158,8 +159,25 @@ describe("generate", () => {
     expect(parse({ prompt: "x", ...values }).greedy).toBe(true);
   });
 
-  test("sampling is the default", () => {
-    expect(parse({ prompt: "x" })).toMatchObject({ greedy: false, temperature: 1, top_k: 0, top_p: 1 });
+  const plain = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 };
+
+  test("sampling from all tokens is the default where the model's folder says nothing", async () => {
+    const options = parse({ prompt: "x" });
+    expect(options.greedy).toBe(false);
+    expect(await resolveSampling(options, folder)).toEqual(plain);
+  });
+
+  test("generation_config.json gives defaults, and options go before it", async () => {
+    const text = '{"do_sample": false, "temperature": 0.6, "top_k": 20, "top_p": 0.9, "repetition_penalty": 1.1}';
+    const model = join(folder, "model");
+    await mkdir(model);
+    await writeFile(join(model, "generation_config.json"), text);
+    const sampling = (values: Record<string, unknown>) => resolveSampling(parse({ prompt: "x", ...values }), model);
+    const fromFile = { ...plain, temperature: 0.6, topK: 20, topP: 0.9, repetitionPenalty: 1.1 };
+    expect(await sampling({})).toEqual({ ...fromFile, temperature: 0 });
+    expect(await sampling({ do_sample: true, top_k: 3 })).toEqual({ ...fromFile, topK: 3 });
+    expect(await sampling({ temperature: 0.7, min_p: 0.1 })).toEqual({ ...fromFile, temperature: 0.7, minP: 0.1 });
+    expect(await sampling({ temperature: 0 })).toEqual({ ...fromFile, temperature: 0 });
   });
 
   test.each([

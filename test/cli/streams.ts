@@ -1,4 +1,5 @@
 /** Streams that keep what is written, for tests of the command line. */
+import { Readable } from "node:stream";
 import { main } from "../../src/cli/program.ts";
 
 export class CapturedStream {
@@ -21,5 +22,17 @@ export async function kto(...argv: string[]): Promise<{ code: number; stdout: st
   const stdout = new CapturedStream();
   const stderr = new CapturedStream();
   const code = await main(argv, { stdout, stderr });
+  return { code, stdout: stdout.text, stderr: stderr.text };
+}
+
+/** One command line that reads these lines. */
+export async function ktoReading(
+  lines: readonly string[],
+  ...argv: string[]
+): Promise<{ code: number; stdout: string; stderr: string }> {
+  const stdout = new CapturedStream();
+  const stderr = new CapturedStream();
+  const stdin = Readable.from(lines.map((line) => `${line}\n`));
+  const code = await main(argv, { stdout, stderr, stdin });
   return { code, stdout: stdout.text, stderr: stderr.text };
 }

@@ -178,6 +178,59 @@ describe("the end of a sequence", () => {
   });
 });
 
+describe("onToken", () => {
+  it("is told each new token with its prompt, and ends a sequence behind the token that it stops at", async () => {
+    const prompts = randomPrompts(11, 13);
+    const whole = await generate(prompts, {}, { maxBatch: 8 });
+    const told = prompts.map((): number[] => []);
+    const cut = await generate(
+      prompts,
+      {
+        onToken: (index, ids) => {
+          told[index]?.push(ids.at(-1) ?? -1);
+          return index === 9 && ids.length === 3 ? "stop" : undefined;
+        },
+      },
+      { maxBatch: 8 },
+    );
+    expect(cut).toEqual(
+      whole.map(({ ids, finish }, i) => (i === 9 ? { ids: ids.slice(0, 3), finish: "stop" } : { ids, finish })),
+    );
+    expect(told).toEqual(cut.map(({ ids }) => ids));
+  });
+});
+
+describe("a kept prefix", () => {
+  it("gives the continuation that the whole prompt gives, of prompts longer, shorter, other and the same", async () => {
+    const generator = new Generator(llama, { maxBatch: 1, maxLength: 60 });
+    const exact = float64Fixture("llama", "policy");
+    try {
+      let prompt = [5, 9, 40];
+      const turns = [
+        (ids: number[]) => [...prompt, ...ids, 7, 8],
+        () => [5, 9, 41, 6],
+        () => prompt,
+        () => [5],
+        () => [6, 7],
+      ];
+      for (const next of [...turns, () => prompt]) {
+        const [result] = await generator.generate([prompt], { ...greedy, reusePrefix: true });
+        expect(result?.ids).toEqual(exactGreedy(exact, prompt, 10, llama.config.vocabSize));
+        prompt = next(result?.ids ?? []);
+      }
+    } finally {
+      generator.free();
+    }
+  });
+});
+
+it("the repetition penalty counts prompt and continuation", async () => {
+  const [result] = await generate([[5, 9, 40]], { repetitionPenalty: 1e6 });
+  const ids = [5, 9, 40, ...(result?.ids ?? [])];
+  // Nothing that occurred comes again while another token has a positive logit.
+  expect(new Set(ids).size).toBe(13);
+});
+
 describe("refusals", () => {
   it.each([
     ["an empty prompt", [[5], []], {}, "Prompt 2 has no tokens; give it one or more."],
@@ -190,6 +243,8 @@ describe("refusals", () => {
     ["half a token", [[5]], { topK: 1.5 }, /^topK is 1.5; /],
     ["no probability", [[5]], { topP: 0 }, /^topP is 0; /],
     ["too much of it", [[5]], { topP: 1.1 }, /^topP is 1.1; /],
+    ["a negative share", [[5]], { minP: -0.1 }, "minP is -0.1; it must be a number from 0 to 1."],
+    ["no penalty", [[5]], { repetitionPenalty: 0 }, "repetitionPenalty is 0; it must be a number above 0."],
     ["a seed that is none", [[5]], { seed: -1 }, /random seed is -1/],
   ] as [string, number[][], Partial<GenerateOptions>, string | RegExp][])(
     "%s",

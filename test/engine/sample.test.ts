@@ -1,4 +1,5 @@
 /** Choosing a token from logits: what may be drawn, how often, and what ties and extremes do. */
+import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type SamplingOptions, sampleToken } from "../../src/engine/model/sample.ts";
 import { Random } from "../../src/engine/random.ts";
@@ -120,4 +121,95 @@ describe("top-p", () => {
     // At temperature 1/2 the squares count: 0.25 of 0.345.
     expect(drawn(logits, { temperature: 0.5, topP: 0.7 })).toEqual([1]);
   });
+});
+
+describe("min-p", () => {
+  const logits = logitsOf([0.1, 0.5, 0.15, 0.25]);
+
+  it("keeps what is at least so many times as probable as the likeliest", () => {
+    expect(drawn(logits, { minP: 0.19 })).toEqual([0, 1, 2, 3]);
+    expect(drawn(logits, { minP: 0.21 })).toEqual([1, 2, 3]);
+    expect(drawn(logits, { minP: 0.49 })).toEqual([1, 3]);
+    expect(drawn(logits, { minP: 1 })).toEqual([1]);
+  });
+
+  it("after temperature, top-k and top-p", () => {
+    // At temperature 2 the square roots count: sqrt(0.2) = 0.447.
+    expect(drawn(logits, { temperature: 2, minP: 0.44 })).toEqual([0, 1, 2, 3]);
+    expect(drawn(logits, { topK: 3, minP: 0.4 })).toEqual([1, 3]);
+    expect(drawn(logits, { topP: 0.51, minP: 0.1 })).toEqual([1, 3]);
+  });
+});
+
+describe("the repetition penalty", () => {
+  const greedy = { ...plain, temperature: 0, repetitionPenalty: 2 };
+  const random = new Random(1);
+
+  it("divides positive logits and multiplies negative ones, once, also when greedy", () => {
+    // 3 becomes 1.5, below 2; -1 becomes -2, below -1.5.
+    expect(sampleToken(Float32Array.of(3, 2, 1), greedy, random, [0, 0, 0])).toBe(1);
+    expect(sampleToken(Float32Array.of(3, 1.4, 1), greedy, random, [0, 0, 0])).toBe(0);
+    expect(sampleToken(Float32Array.of(-1, -1.5), greedy, random, [0])).toBe(1);
+    expect(sampleToken(Float32Array.of(-1, -2.5), greedy, random, [0])).toBe(0);
+    expect(sampleToken(Float32Array.of(3, 2, 1), { ...greedy, repetitionPenalty: 1 }, random, [0])).toBe(0);
+  });
+
+  it("comes before temperature, and leaves the caller's logits", () => {
+    const logits = Float32Array.of(2, 1, -1);
+    const wanted = normalised([Math.exp(2 / 2 / 0.5), Math.exp(1 / 0.5), Math.exp((-1 * 2) / 0.5)]);
+    const found = [0, 0, 0];
+    for (let i = 0; i < 20_000; i++) {
+      const token = sampleToken(logits, { ...plain, temperature: 0.5, repetitionPenalty: 2 }, random, [0, 2]);
+      found[token] = (found[token] ?? Number.NaN) + 1;
+    }
+    expect(chiSquare(found, wanted)).toBeLessThan(CRITICAL[2] ?? 0);
+    expect(logits).toEqual(Float32Array.of(2, 1, -1));
+  });
+});
+
+/** The same by sorting everything and walking down, as the definitions read. */
+function plainSample(logits: Float32Array, options: Required<SamplingOptions>, draw: number, seen: number[]): number {
+  const { temperature, topK, topP, minP, repetitionPenalty } = options;
+  let kept = Array.from(logits, (logit, id) => {
+    const factor = logit < 0 ? repetitionPenalty : 1 / repetitionPenalty;
+    return { id, logit: Math.fround(seen.includes(id) ? logit * factor : logit) };
+  }).sort((a, b) => b.logit - a.logit || a.id - b.id);
+  if (topK > 0) kept = kept.slice(0, topK);
+  const top = kept[0]?.logit ?? 0;
+  const weighed = kept.map(({ id, logit }) => ({ id, weight: Math.exp((logit - top) / temperature) }));
+  const total = weighed.reduce((sum, { weight }) => sum + weight, 0);
+  let before = 0;
+  const nucleus = weighed.filter(({ weight }) => {
+    const stays = topP >= 1 || before < topP * total;
+    before += weight;
+    return stays;
+  });
+  const left = nucleus.filter(({ weight }) => weight >= minP);
+  if (topK === 0 && topP >= 1) left.sort((a, b) => a.id - b.id);
+  let rest = draw * left.reduce((sum, { weight }) => sum + weight, 0);
+  for (const { id, weight } of left) {
+    rest -= weight;
+    if (rest < 0) return id;
+  }
+  return left.at(-1)?.id ?? -1;
+}
+
+it("draws what sorting the whole vocabulary would draw, whatever the options and the vocabulary", () => {
+  const options = fc.record({
+    temperature: fc.constantFrom(0.3, 1, 5),
+    topK: fc.constantFrom(0, 1, 7, 40, 300, 5000),
+    topP: fc.constantFrom(1, 0.9, 0.43, 0.999),
+    minP: fc.constantFrom(0, 0.03, 0.7),
+    repetitionPenalty: fc.constantFrom(1, 1.25),
+  });
+  fc.assert(
+    fc.property(options, fc.constantFrom(3, 50, 2000, 9000), fc.nat(1e6), (chosen, size, seed) => {
+      const source = new Random(seed);
+      // In steps of a quarter, so that many are equal.
+      const logits = Float32Array.from({ length: size }, () => Math.round(40 * source.float() - 20) / 4);
+      const seen = [0, 1, 2, size - 1];
+      const draw = new Random(seed, 1).float();
+      expect(sampleToken(logits, chosen, new Random(seed, 1), seen)).toBe(plainSample(logits, chosen, draw, seen));
+    }),
+  );
 });

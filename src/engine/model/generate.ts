@@ -23,12 +23,23 @@ export interface GenerateOptions extends SamplingOptions {
   readonly seed: number;
   /** Ends a sequence; not part of what is returned. Default: the model's. */
   readonly eosTokenIds?: readonly number[];
+  /**
+   * Called for every new token, with the prompt's place and the continuation so far, whose last id is the new one.
+   * "stop" ends the sequence behind it. Tokens of sequences side by side come in turn; an end token is not told.
+   */
+  readonly onToken?: (promptIndex: number, ids: readonly number[]) => "stop" | undefined;
+  /**
+   * With a single prompt: keep what the cache holds of its first tokens from the call before, as the turns of a
+   * conversation want it. The model's weights must be the same still. The sums of a product may come in another order
+   * than without, so that logits can differ in their last bits. Default false.
+   */
+  readonly reusePrefix?: boolean;
 }
 
 export interface GeneratedSequence {
   readonly ids: number[];
-  /** "eos", or "length" when maxNewTokens or the model's context ended it. */
-  readonly finish: "eos" | "length";
+  /** "eos", "stop" when onToken ended it, or "length" when maxNewTokens or the model's context did. */
+  readonly finish: "eos" | "stop" | "length";
 }
 
 export interface GeneratorOptions {
@@ -46,6 +57,7 @@ interface Sequence {
   readonly index: number;
   readonly slot: number;
   readonly random: Random;
+  readonly prompt: ArrayLike<number>;
   readonly ids: number[];
   /** Tokens in the cache. */
   length: number;
@@ -74,6 +86,8 @@ export class Generator {
   readonly #inputs: Record<"tokens" | "positions" | "ranges" | "windowRanges" | "cacheRows" | "headRows", Tensor>;
   readonly #logits: Tensor[];
   readonly #programs = new Map<string, Program>();
+  /** The tokens whose keys and values the first slot of the cache holds. */
+  #cached: number[] = [];
 
   /**
    * Allocates the cache and scratch for this many sequences. Throws ConfigError if maxLength exceeds the context or
@@ -176,10 +190,12 @@ export class Generator {
     const eos = new Set(options.eosTokenIds ?? this.model.config.eosTokenIds);
     const sequences = prompts.map((prompt, slot): Sequence => {
       const random = new Random(options.seed, first + slot);
-      return { index: slot, slot, random, ids: [], length: prompt.length, next: 0 };
+      return { index: slot, slot, random, prompt, ids: [], length: prompt.length, next: 0 };
     });
     const results: GeneratedSequence[] = sequences.map(({ ids }) => ({ ids, finish: "length" }));
-    let logits = await this.#prefill(prompts);
+    const reused = options.reusePrefix && prompts.length === 1 ? commonLength(this.#cached, prompts[0] ?? []) : 0;
+    this.#cached = []; // until the passes have been made
+    let logits = await this.#prefill(prompts, reused);
     let active = sequences;
     while (active.length > 0) {
       active.forEach((sequence, at) => {
@@ -189,7 +205,7 @@ export class Generator {
             `Prompt ${first + sequence.slot + 1}: the logits after ${sequence.length} tokens are not finite numbers; the weights of ${this.model.folder} overflow f32.`,
           );
         }
-        sequence.next = sampleToken(row, options, sequence.random);
+        sequence.next = sampleToken(row, options, sequence.random, tokensOf(sequence));
       });
       active = active.filter((sequence) => {
         if (eos.has(sequence.next)) {
@@ -197,6 +213,10 @@ export class Generator {
           return false;
         }
         sequence.ids.push(sequence.next);
+        if (options.onToken?.(first + sequence.index, sequence.ids) === "stop") {
+          results[sequence.index] = { ids: sequence.ids, finish: "stop" };
+          return false;
+        }
         // The new token is not in the cache yet.
         return sequence.ids.length < options.maxNewTokens && sequence.length + 1 < this.#maxLength;
       });
@@ -208,11 +228,13 @@ export class Generator {
         rows.map((_, row) => row),
       );
     }
+    const [single] = sequences;
+    if (single) this.#cached = [...tokensOf(single)].slice(0, single.length);
     return results;
   }
 
-  /** Runs all prompt tokens; returns the logits of each prompt's last one. */
-  async #prefill(prompts: readonly ArrayLike<number>[]): Promise<(sequence: number) => Float32Array> {
+  /** Runs all prompt tokens but the first `reused`; returns the logits of each prompt's last one. */
+  async #prefill(prompts: readonly ArrayLike<number>[], reused: number): Promise<(sequence: number) => Float32Array> {
     const { vocabSize } = this.model.config;
     const all = new Float32Array(prompts.length * vocabSize);
     let rows: Row[] = [];
@@ -229,7 +251,7 @@ export class Generator {
       lasts = [];
     };
     for (const [slot, prompt] of prompts.entries()) {
-      for (let position = 0; position < prompt.length; position++) {
+      for (let position = reused; position < prompt.length; position++) {
         if (rows.length === Math.max(this.#batch, PREFILL_ROWS)) await flush();
         rows.push({ token: prompt[position] ?? 0, position, slot });
       }
@@ -335,7 +357,21 @@ export class Generator {
   }
 }
 
-function checkOptions({ maxNewTokens, temperature, topK, topP }: GenerateOptions): void {
+/** Prompt and continuation. */
+function* tokensOf({ prompt, ids }: Sequence): Iterable<number> {
+  for (let i = 0; i < prompt.length; i++) yield prompt[i] ?? 0;
+  yield* ids;
+}
+
+/** Tokens at the prompt's start that are cached; its last one is run in any case, for its logits. */
+function commonLength(cached: readonly number[], prompt: ArrayLike<number>): number {
+  let length = 0;
+  while (length < Math.min(cached.length, prompt.length - 1) && cached[length] === prompt[length]) length++;
+  return length;
+}
+
+function checkOptions(options: GenerateOptions): void {
+  const { maxNewTokens, temperature, topK, topP, minP = 0, repetitionPenalty = 1 } = options;
   const refuse = (name: string, value: number, expected: string) => {
     throw new ConfigError(`${name} is ${value}; it must be ${expected}.`);
   };
@@ -343,4 +379,8 @@ function checkOptions({ maxNewTokens, temperature, topK, topP }: GenerateOptions
   if (!(temperature >= 0)) refuse("temperature", temperature, "a number of at least 0");
   if (!(Number.isInteger(topK) && topK >= 0)) refuse("topK", topK, "a whole number of at least 0");
   if (!(topP > 0 && topP <= 1)) refuse("topP", topP, "a number above 0 and at most 1");
+  if (!(minP >= 0 && minP <= 1)) refuse("minP", minP, "a number from 0 to 1");
+  if (!(repetitionPenalty > 0 && repetitionPenalty < Number.POSITIVE_INFINITY)) {
+    refuse("repetitionPenalty", repetitionPenalty, "a number above 0");
+  }
 }

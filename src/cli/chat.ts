@@ -1,0 +1,188 @@
+/**
+ * `kto chat`: a conversation with a model, line by line. Answers go to stdout as they come, all else to stderr. The
+ * keys and values of the conversation so far stay on the device; only what a turn adds is computed.
+ */
+import { createInterface } from "node:readline/promises";
+import * as z from "zod";
+import type { ChatTemplate } from "../engine/chat-template.ts";
+import type { Generator } from "../engine/model/generate.ts";
+import type { SamplingOptions } from "../engine/model/sample.ts";
+import { TextStream } from "../engine/text-stream.ts";
+import type { Tokenizer } from "../engine/tokenizer.ts";
+import { ConfigError } from "../errors.ts";
+import { ktoOptions } from "../kto/config.ts";
+import { option, parseOptions } from "../kto/parse-options.ts";
+import { command } from "./command.ts";
+import type { Output } from "./output.ts";
+import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
+import { commonOptions, modelOptions, reuse } from "./shared-options.ts";
+
+const schema = z.strictObject({
+  model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { group: "Model", description: "the model" }),
+  ...modelOptions,
+  model_revision: reuse(ktoOptions.shape.model_revision, { group: "Model" }),
+  ...chatTemplateOptions,
+  max_new_tokens: option(z.number().int().min(1).default(512), {
+    group: "Sampling",
+    description: "longest answer",
+    expects: "a whole number of at least 1",
+  }),
+  max_length: option(z.number().int().min(2).default(4096), {
+    group: "Chat",
+    description: "tokens of the whole conversation that there is memory for; at most the model's context",
+    expects: "a whole number of at least 2",
+  }),
+  ...samplingOptions,
+  ...commonOptions,
+});
+
+type ChatOptions = Readonly<z.output<typeof schema>>;
+
+export const chatCommand = command({
+  name: "chat",
+  summary: "talk with a model",
+  examples: [
+    'kto chat --model_name_or_path ./aligned --system "Answer briefly."',
+    "kto chat --model_name_or_path ./aligned --greedy --json < questions.txt",
+  ],
+  schema,
+  parse: ({ values, where }) => {
+    const options = parseOptions(schema, values, { where });
+    checkSampling(options);
+    return options;
+  },
+  run: runChat,
+});
+
+/** What a turn needs. */
+interface Talk {
+  readonly options: ChatOptions;
+  readonly output: Output;
+  readonly generator: Generator;
+  readonly tokenizer: Tokenizer;
+  readonly template: ChatTemplate;
+  readonly sampling: SamplingOptions;
+  readonly maxLength: number;
+  /** A person types: a conversation that is full need not end the program. */
+  readonly terminal: boolean;
+  readonly interrupted: () => boolean;
+}
+
+type Message = Readonly<Record<"role" | "content", string>>;
+
+async function runChat(options: ChatOptions, output: Output): Promise<void> {
+  const { withDevice } = await import("./session.ts");
+  const { loadModel } = await import("./models.ts");
+  const { Generator } = await import("../engine/model/generate.ts");
+  const { loadTokenizer } = await import("../engine/tokenizer.ts");
+  await withDevice(options, output, async (device) => {
+    const model = await loadModel(device, options, output);
+    const maxLength = Math.min(options.max_length, model.config.contextLength);
+    const { stdin } = output.streams;
+    if (stdin === undefined) throw new ConfigError("there is nothing to read questions from: give kto chat an input.");
+    const terminal = output.streams.stderr.isTTY === true && "isTTY" in stdin && stdin.isTTY === true;
+    let answering = false;
+    let interrupted = false;
+    const talk: Talk = {
+      options,
+      output,
+      generator: new Generator(model, { maxBatch: 1, maxLength }),
+      tokenizer: await loadTokenizer(model.folder),
+      template: await requireTemplate(model.folder, options.chat_template_path),
+      sampling: await resolveSampling(options, model.folder),
+      maxLength,
+      terminal,
+      interrupted: () => interrupted,
+    };
+    const lines = createInterface({
+      input: stdin,
+      ...(terminal ? { output: process.stderr, terminal: true, prompt: "> " } : { terminal: false }),
+    });
+    let closed = false;
+    lines.on("close", () => {
+      closed = true;
+    });
+    lines.on("SIGINT", () => {
+      if (answering) interrupted = true;
+      else lines.close();
+    });
+    if (terminal) output.info("/reset begins anew, /system text sets the system message, /exit ends.");
+    let system = options.system;
+    let messages: Message[] = opening(system);
+    let turn = 0;
+    try {
+      if (terminal) lines.prompt();
+      for await (const line of lines) {
+        const [, word, rest = ""] = /^\/(\w+)(?:\s+(.*))?$/.exec(line.trim()) ?? [];
+        if (word === "exit") break;
+        if (word === "reset" || word === "system") {
+          if (word === "system") system = rest === "" ? undefined : rest;
+          messages = opening(system);
+          output.info("a new conversation begins.");
+        } else if (word !== undefined) {
+          output.warning(`there is no /${word}; there are /reset, /system and /exit.`);
+        } else if (line.trim() !== "") {
+          answering = true;
+          interrupted = false;
+          messages = await answer(talk, [...messages, { role: "user", content: line }], turn++);
+          answering = false;
+        }
+        if (terminal && !closed) lines.prompt();
+      }
+    } finally {
+      lines.close();
+    }
+  });
+}
+
+function opening(system: string | undefined): Message[] {
+  return system === undefined ? [] : [{ role: "system", content: system }];
+}
+
+/** Streams the answer to a conversation; returns the conversation with it. */
+async function answer(talk: Talk, messages: Message[], turn: number): Promise<Message[]> {
+  const { options, output, generator, tokenizer, template, sampling, maxLength } = talk;
+  const ids = tokenizer.encode(template.render(messages, { addGenerationPrompt: true }), { addSpecialTokens: false });
+  if (ids.length >= maxLength) {
+    const sentence = `The conversation takes ${ids.length} tokens, which leaves no room for an answer within ${maxLength}; begin anew with /reset, or raise max_length if the model's context allows it.`;
+    if (!talk.terminal) throw new ConfigError(sentence);
+    output.warning(sentence);
+    return messages.slice(0, -1);
+  }
+  const stream = new TextStream(tokenizer, ids, { stopStrings: options.stop_strings });
+  let content = "";
+  const show = (piece: string) => {
+    content += piece;
+    if (!output.json && piece !== "") output.piece(piece);
+  };
+  const [result] = await generator.generate([ids], {
+    ...sampling,
+    maxNewTokens: options.max_new_tokens,
+    seed: options.seed + turn,
+    reusePrefix: true,
+    onToken: (_, newIds) => {
+      show(stream.push(newIds.at(-1) ?? 0));
+      return stream.stopped || talk.interrupted() ? "stop" : undefined;
+    },
+  });
+  show(stream.end());
+  const { ids: newIds = [], finish } = result ?? {};
+  if (output.json) {
+    const prompt = messages.at(-1)?.content;
+    output.jsonLine({ turn, prompt, completion: content, tokens: newIds.length, finish });
+  } else {
+    output.result("");
+  }
+  if (finish === "length" && ids.length + newIds.length >= maxLength) {
+    output.warning(`the answer ends here: the conversation fills its ${maxLength} tokens; /reset begins anew.`);
+  }
+  return [...messages, { role: "assistant", content }];
+}
+
+/** @throws ConfigError if neither the model's folder nor chat_template_path has one */
+export async function requireTemplate(folder: string, templatePath: string | undefined): Promise<ChatTemplate> {
+  const { loadChatTemplate } = await import("../engine/chat-template.ts");
+  const template = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
+  if (template !== undefined) return template;
+  throw new ConfigError(`The model folder "${folder}" has no chat template; give one as chat_template_path.`);
+}

@@ -1,0 +1,98 @@
+/** How generate and chat draw tokens: their options, and what holds where neither they nor the model's folder say it. */
+import * as z from "zod";
+import { readGenerationDefaults } from "../engine/model/generation-config.ts";
+import type { SamplingOptions } from "../engine/model/sample.ts";
+import { ConfigError } from "../errors.ts";
+import { ktoOptions } from "../kto/config.ts";
+import { option } from "../kto/parse-options.ts";
+import { reuse } from "./shared-options.ts";
+
+const group = "Sampling";
+
+export const samplingOptions = {
+  temperature: option(z.number().min(0).optional(), {
+    group,
+    description: "divides the logits; 0 is the same as --greedy; default generation_config.json's, else 1",
+    expects: "a number of at least 0",
+  }),
+  top_k: option(z.number().int().min(0).optional(), {
+    group,
+    description: "sample among the k likeliest tokens, 0 for all; default generation_config.json's, else 0",
+    expects: "a whole number of at least 0",
+  }),
+  top_p: option(z.number().gt(0).max(1).optional(), {
+    group,
+    description:
+      "sample among the likeliest tokens that make up this probability; default generation_config.json's, else 1",
+    expects: "a number above 0 and at most 1",
+  }),
+  min_p: option(z.number().min(0).max(1).optional(), {
+    group,
+    description:
+      "sample among tokens at least this many times as probable as the likeliest; default generation_config.json's, else 0",
+    expects: "a number from 0 to 1",
+  }),
+  repetition_penalty: option(z.number().gt(0).optional(), {
+    group,
+    description: "makes tokens that occurred less likely where above 1; default generation_config.json's, else 1",
+    expects: "a number above 0",
+  }),
+  greedy: option(z.boolean().default(false), {
+    group,
+    description: "always take the likeliest token",
+    expects: "true or false",
+  }),
+  do_sample: option(z.boolean().optional(), {
+    group,
+    description: "false is the same as --greedy; default generation_config.json's, else true",
+    expects: "true or false",
+  }),
+  stop_strings: option(z.array(z.string().min(1)).default([]), {
+    group,
+    description: "end before this text; may be given several times",
+    expects: "text",
+  }),
+  seed: reuse(ktoOptions.shape.seed, {
+    group,
+    description: "the same seed on the same adapter gives the same text",
+  }),
+};
+
+export const chatTemplateOptions = {
+  chat_template_path: option(z.string().min(1).optional(), {
+    group: "Chat",
+    description: "a .jinja file, or a folder with one, in place of the model's chat template",
+    expects: "a file or folder",
+    placeholder: "file",
+  }),
+  system: option(z.string().optional(), {
+    group: "Chat",
+    description: "a system message before the chat",
+    expects: "text",
+  }),
+};
+
+const schema = z.strictObject(samplingOptions);
+type Sampling = Readonly<z.output<typeof schema>>;
+
+/** @throws ConfigError for options that contradict each other */
+export function checkSampling({ greedy, do_sample }: Sampling): void {
+  if (greedy && do_sample === true) {
+    throw new ConfigError("options greedy and do_sample contradict each other: keep one.");
+  }
+}
+
+/** Options given go before generation_config.json, which goes before our own defaults: sampling from all tokens. */
+export async function resolveSampling(options: Sampling, modelFolder: string): Promise<SamplingOptions> {
+  const file = await readGenerationDefaults(modelFolder);
+  // A temperature that is asked for says that tokens are to be drawn.
+  const wantsSampling = options.do_sample ?? (options.temperature !== undefined ? true : file.doSample);
+  const greedy = options.greedy || wantsSampling === false;
+  return {
+    temperature: greedy ? 0 : (options.temperature ?? file.temperature ?? 1),
+    topK: options.top_k ?? file.topK ?? 0,
+    topP: options.top_p ?? file.topP ?? 1,
+    minP: options.min_p ?? file.minP ?? 0,
+    repetitionPenalty: options.repetition_penalty ?? file.repetitionPenalty ?? 1,
+  };
+}

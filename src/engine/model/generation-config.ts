@@ -1,0 +1,56 @@
+/**
+ * How a model's authors want it sampled: generation_config.json of its folder, under our names. Its end tokens are read
+ * with the model (folder.ts).
+ */
+import { errorMessage, ModelFormatError } from "../../errors.ts";
+import { platform } from "../platform/index.ts";
+
+/** What the file sets; the rest is undefined. */
+export interface GenerationDefaults {
+  readonly doSample: boolean | undefined;
+  readonly temperature: number | undefined;
+  readonly topK: number | undefined;
+  readonly topP: number | undefined;
+  readonly minP: number | undefined;
+  readonly repetitionPenalty: number | undefined;
+}
+
+/** @throws ModelFormatError naming the file and the key whose value cannot be used */
+export async function readGenerationDefaults(folder: string): Promise<GenerationDefaults> {
+  const file = platform.joinPath(folder, "generation_config.json");
+  const found = (await platform.exists(file)) === "file";
+  return parseGenerationDefaults(found ? await platform.readText(file) : "{}", file);
+}
+
+/** @param file for messages */
+export function parseGenerationDefaults(text: string, file: string): GenerationDefaults {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new ModelFormatError(`${file} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
+  }
+  if (typeof json !== "object" || json === null || Array.isArray(json)) {
+    throw new ModelFormatError(`${file} does not hold a JSON object.`);
+  }
+  const config = json as Record<string, unknown>;
+  const refuse = (key: string, expected: string) => {
+    throw new ModelFormatError(`${file}: "${key}" is ${JSON.stringify(config[key])}; it must be ${expected}.`);
+  };
+  const number = (key: string, expected: string, fits: (value: number) => boolean): number | undefined => {
+    const value = config[key];
+    if (value === undefined || value === null) return undefined;
+    if (typeof value === "number" && fits(value)) return value;
+    return refuse(key, expected);
+  };
+  const doSample = config.do_sample ?? undefined;
+  if (doSample !== undefined && typeof doSample !== "boolean") refuse("do_sample", "true or false");
+  return {
+    doSample: doSample === undefined ? undefined : doSample === true,
+    temperature: number("temperature", "a number of at least 0", (value) => value >= 0),
+    topK: number("top_k", "a whole number of at least 0", (value) => Number.isInteger(value) && value >= 0),
+    topP: number("top_p", "a number above 0 and at most 1", (value) => value > 0 && value <= 1),
+    minP: number("min_p", "a number from 0 to 1", (value) => value >= 0 && value <= 1),
+    repetitionPenalty: number("repetition_penalty", "a number above 0", (value) => value > 0),
+  };
+}
