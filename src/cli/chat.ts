@@ -142,7 +142,9 @@ function opening(system: string | undefined): Message[] {
 /** Streams the answer to a conversation; returns the conversation with it. */
 async function answer(talk: Talk, messages: Message[], turn: number): Promise<Message[]> {
   const { options, output, generator, tokenizer, template, sampling, maxLength } = talk;
-  const ids = tokenizer.encode(template.render(messages, { addGenerationPrompt: true }), { addSpecialTokens: false });
+  const variables = options.chat_template_kwargs ?? {};
+  const text = template.render(messages, { addGenerationPrompt: true, variables });
+  const ids = tokenizer.encode(text, { addSpecialTokens: false });
   if (ids.length >= maxLength) {
     const sentence = `The conversation takes ${ids.length} tokens, which leaves no room for an answer within ${maxLength}; begin anew with /reset, or raise max_length if the model's context allows it.`;
     if (!talk.terminal) throw new ConfigError(sentence);

@@ -155,9 +155,9 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
         return tokenizer.encode(String(prompt));
       const messages = typeof prompt === "string" ? [{ role: "user", content: prompt }] : prompt;
       const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
-      return tokenizer.encode(template.render([...system, ...messages], { addGenerationPrompt: true }), {
-        addSpecialTokens: false,
-      });
+      const variables = options.chat_template_kwargs ?? {};
+      const text = template.render([...system, ...messages], { addGenerationPrompt: true, variables });
+      return tokenizer.encode(text, { addSpecialTokens: false });
     };
     const requests = prompts.flatMap((prompt) => {
       const ids = encode(prompt);

@@ -65,6 +65,10 @@ export const chatTemplateOptions = {
     expects: "a file or folder",
     placeholder: "file",
   }),
+  chat_template_kwargs: reuse(ktoOptions.shape.chat_template_kwargs, {
+    group: "Chat",
+    description: "variables of the chat template, such as enable_thinking",
+  }),
   system: option(z.string().optional(), {
     group: "Chat",
     description: "a system message before the chat",
