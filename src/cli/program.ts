@@ -6,6 +6,7 @@ import { CommanderError, Option, Command as Program } from "commander";
 import { ConfigError, errorMessage, KtoError } from "../errors.ts";
 import { nearest } from "../kto/parse-options.ts";
 import type { Command } from "./command.ts";
+import { dataCommand } from "./data.ts";
 import { doctorCommand, ownManifest } from "./doctor.ts";
 import { generateCommand } from "./generate.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
@@ -20,6 +21,7 @@ const commands: readonly Command[] = [
   trainCommand,
   generateCommand,
   logpsCommand,
+  dataCommand,
   gradcheckCommand,
   mergeCommand,
   doctorCommand,

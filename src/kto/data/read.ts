@@ -6,14 +6,14 @@ import { DatasetError } from "../../errors.ts";
 import { type ColumnMapping, checkColumnMapping, mapColumns, neededColumns } from "./columns.ts";
 import { rowsOfRecord } from "./layouts.ts";
 import { type FileRecord, recordsOf } from "./records.ts";
-import { filesOf, needsCount, parseSplit, sliceBounds } from "./splits.ts";
+import { needsCount, type Slice, sliceBounds } from "./slice.ts";
 import { type FeedbackRow, placeOf, type RowSource } from "./types.ts";
 
 export interface ReadOptions {
   /** Where the file's columns have other names; default none have. */
   readonly columnMapping?: ColumnMapping;
-  /** The split of a folder of files, or a slice of it in records of the file; default "train". */
-  readonly split?: string;
+  /** Only these records of the files; a preference pair is one. Default all. */
+  readonly slice?: Slice;
   /** Is told the layout of the rows once the first is read. */
   readonly onLayout?: (layout: string) => void;
 }
@@ -22,7 +22,7 @@ export interface ReadOptions {
  * Reads feedback into memory. A field that is null counts as absent, unknown fields are ignored, and a label is true or
  * false, 1 or 0 (in csv also as these words).
  *
- * @param path a file, a folder with files of several splits, or the files themselves, in order
+ * @param path a file, or several that follow each other (`resolveDatasetFiles` names those of a split)
  * @returns one row per judged completion in file order; a preference pair gives its chosen row, then its rejected one
  * @throws DatasetError naming file and line; FileError if a file cannot be read
  */
@@ -40,11 +40,11 @@ export async function* feedbackRows(
   path: string | readonly string[],
   options: ReadOptions = {},
 ): AsyncGenerator<FeedbackRow> {
-  const split = parseSplit(options.split ?? "train");
   const mapping = checkColumnMapping(options.columnMapping ?? {});
-  const files = typeof path === "string" ? await filesOf(path, split.name) : path;
+  const files = typeof path === "string" ? [path] : path;
+  const slice = options.slice ?? {};
   const records = () => allRecords(files, neededColumns(mapping));
-  const { begin, end } = sliceBounds(split, needsCount(split) ? await countOf(records()) : 0);
+  const { begin, end } = sliceBounds(slice, needsCount(slice) ? await countOf(records()) : 0);
 
   let first: { layout: string; source: RowSource } | undefined;
   let pairs = 0;
@@ -70,7 +70,7 @@ export async function* feedbackRows(
   const place = typeof path === "string" ? path : (path[0] ?? "The list of feedback files");
   throw new DatasetError(
     index > 0
-      ? `${place}: no rows are left by the slice ${options.split} of its ${index} records.`
+      ? `${place}: the slice leaves no rows; there are ${index} in the file.`
       : `${place} holds no rows; each needs a prompt, a completion and a label.`,
   );
 }
