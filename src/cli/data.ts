@@ -16,7 +16,8 @@ const { adapter: _, ...outputOptions } = commonOptions;
 
 const schema = z.strictObject({
   ...feedbackOptions,
-  model_name_or_path: reuse(ktoOptions.shape.model_name_or_path.optional(), {
+  model_name_or_path: reuse(ktoOptions.shape.ref_model_name_or_path, {
+    aliases: ["model", "base_model"],
     description: "the model whose tokens are counted and shown (default: none, and characters are)",
   }),
   output: option(z.string().min(1).optional(), {
