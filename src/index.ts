@@ -34,7 +34,10 @@ export {
 } from "./errors.ts";
 export type { BatchExample } from "./kto/batch.ts";
 export { configAdvice, type RunFacts, type TrainerOptions } from "./kto/config.ts";
-export { readFeedback } from "./kto/data/read.ts";
+export type { ColumnMapping } from "./kto/data/columns.ts";
+export { feedbackRows, type ReadOptions, readFeedback } from "./kto/data/read.ts";
+export { parseSplit, type Slice } from "./kto/data/slice.ts";
+export { type FeedbackSummary, summarizeRows } from "./kto/data/summary.ts";
 export { type TokenizeOptions, tokenizeRows } from "./kto/data/tokenize.ts";
 export type {
   ChatMessage,

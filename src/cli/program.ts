@@ -7,6 +7,7 @@ import { ConfigError, errorMessage, KtoError } from "../errors.ts";
 import { nearest } from "../kto/parse-options.ts";
 import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";
+import { dataCommand } from "./data.ts";
 import { doctorCommand, ownManifest } from "./doctor.ts";
 import { generateCommand } from "./generate.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
@@ -22,6 +23,7 @@ const commands: readonly Command[] = [
   generateCommand,
   chatCommand,
   logpsCommand,
+  dataCommand,
   gradcheckCommand,
   mergeCommand,
   doctorCommand,

@@ -10,8 +10,10 @@ import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, DatasetError } from "../errors.ts";
 import type { KtoConfig } from "../kto/config.ts";
+import { checkColumnMapping } from "../kto/data/columns.ts";
 import type { EncodeRowOptions } from "../kto/data/encode.ts";
 import { readFeedback } from "../kto/data/read.ts";
+import { parseSplit } from "../kto/data/slice.ts";
 import { encodeWithCache } from "../kto/data/token-cache.ts";
 import { defaultMaxLength, tokenizeRows } from "../kto/data/tokenize.ts";
 import type { DatasetReport, Example, FeedbackRow } from "../kto/data/types.ts";
@@ -37,29 +39,53 @@ export async function withDevice<T>(
 /** The options that say how feedback becomes token ids. */
 export type FeedbackOptions = Pick<
   KtoConfig,
-  "dataset_name" | "dataset_config" | "max_length" | "chat_template_path" | "chat_template_kwargs" | "overwrite_cache"
+  | "dataset_name"
+  | "dataset_config"
+  | "dataset_train_split"
+  | "column_mapping"
+  | "max_length"
+  | "chat_template_path"
+  | "chat_template_kwargs"
+  | "overwrite_cache"
 >;
 
-/** The rows of a feedback file, or of the training split of a data set, one file after another. */
-async function readDataset(name: string, config: string | undefined, output: Output): Promise<FeedbackRow[]> {
-  const { train = [] } = await showingDownloads(output, (hub) =>
-    resolveDatasetFiles(name, { ...hub, config, splits: ["train"] }),
-  );
-  const rows: FeedbackRow[] = [];
-  for (const file of train) {
-    // Row by row: a spread of a large file's rows would overflow the stack.
-    for (const row of await readFeedback(file)) rows.push(row);
-  }
-  return rows;
-}
+/** What tokenization needs of a model. */
+export type ModelOfRows = Pick<Model, "config" | "folder">;
 
 /** Reads and tokenizes feedback for these models; tells what was dropped, cut or odd. */
 export async function loadExamples(
-  { policy, reference }: { readonly policy: Model; readonly reference: Model | undefined },
+  { policy, reference }: { readonly policy: ModelOfRows; readonly reference: ModelOfRows | undefined },
   options: FeedbackOptions,
   output: Output,
 ): Promise<{ examples: Example[]; report: DatasetReport }> {
-  const rows = await readDataset(options.dataset_name, options.dataset_config, output);
+  return await encodeFeedback(await readRows(options, output), { policy, reference }, options, output);
+}
+
+/** The rows that the options ask for: of a file, or of a split of a data set, one file after another. */
+export async function readRows(
+  options: Pick<FeedbackOptions, "dataset_name" | "dataset_config" | "dataset_train_split" | "column_mapping">,
+  output: Output,
+  onLayout?: (layout: string) => void,
+): Promise<FeedbackRow[]> {
+  const { dataset_config: config, column_mapping: columnMapping } = options;
+  const { name, slice } = parseSplit(options.dataset_train_split);
+  const splits = await showingDownloads(output, (hub) =>
+    resolveDatasetFiles(options.dataset_name, { ...hub, config, splits: [name] }),
+  );
+  return await readFeedback(splits[name] ?? [], {
+    ...(slice ? { slice } : {}),
+    ...(columnMapping ? { columnMapping: checkColumnMapping(columnMapping) } : {}),
+    ...(onLayout ? { onLayout } : {}),
+  });
+}
+
+/** Rows to token ids for these models; tells what was dropped, cut or odd. */
+export async function encodeFeedback(
+  rows: readonly FeedbackRow[],
+  { policy, reference }: { readonly policy: ModelOfRows; readonly reference?: ModelOfRows | undefined },
+  options: FeedbackOptions,
+  output: Output,
+): Promise<{ examples: Example[]; report: DatasetReport }> {
   const contextLength = Math.min(policy.config.contextLength, (reference ?? policy).config.contextLength);
   const maxLength = Math.min(options.max_length, contextLength);
   // Neither the default nor "none", which stands for the largest number, was chosen for this model.

@@ -32,6 +32,8 @@ export const modelOptions = {
 export const feedbackOptions = {
   dataset_name: trainer.dataset_name,
   dataset_config: trainer.dataset_config,
+  dataset_train_split: trainer.dataset_train_split,
+  column_mapping: trainer.column_mapping,
   max_length: trainer.max_length,
   chat_template_path: trainer.chat_template_path,
   chat_template_kwargs: trainer.chat_template_kwargs,

@@ -66,6 +66,17 @@ export const ktoOptions = z.strictObject({
     expects: "the name of a subset",
     placeholder: "name",
   }),
+  dataset_train_split: option(z.string().min(1).default("train"), {
+    group: model,
+    description: "the split of a folder of files, or a slice of the rows, such as train[:100] or train[10%:]",
+    expects: "the name of a split, or a slice of one such as train[:100]",
+    placeholder: "split",
+  }),
+  column_mapping: option(z.record(z.string(), z.string()).optional(), {
+    group: model,
+    description: "the file's own names of columns, where they are others than ours",
+    expects: 'a JSON object or a mapping, such as {"prompt": "question", "label": "thumb"}',
+  }),
   max_length: option(count.min(2).default(1024), {
     group: model,
     description: "tokens of prompt and completion together, at most the model's context; longer rows are cut",

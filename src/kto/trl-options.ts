@@ -19,6 +19,7 @@ const WITHOUT_EFFECT = [
   "dataloader_pin_memory",
   "dataloader_prefetch_factor",
   "dataset_num_proc",
+  "dataset_streaming",
   "dataset_test_split",
   "ddp_backend",
   "ddp_bucket_cap_mb",
@@ -73,7 +74,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   bf16_full_eval: "leave it out",
   data_seed: "seed sets the order of the data as well, leave it out",
   dataloader_drop_last: "leave it out",
-  dataset_streaming: "leave it out",
   deepspeed: "training runs on one adapter, leave it out",
   do_eval: "leave it out",
   do_predict: "leave it out",
@@ -111,7 +111,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
 
 /** Options with their own list of values that ask for what is done anyway. */
 const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
-  dataset_train_split: { harmless: ["train", null], remedy: "give the file of the split as dataset_name" },
   do_train: { harmless: [true, null], remedy: "leave it out" },
   logging_strategy: { harmless: ["steps", null], remedy: "set logging_steps" },
   lr_scheduler_kwargs: { harmless: [{}, null] },

@@ -124,18 +124,23 @@ describe("readFeedback", () => {
       /"prompt_ids" is "1 2", not a list/,
     ],
     [
-      "chat messages",
+      "a chat that ends with the user",
       '{"messages":[{"role":"user","content":"x"}],"label":true}',
       "jsonl",
-      /:1: .*chat messages.*not supported/,
+      /:1: "messages" ends with a message of the role "user"; the last one must be the assistant's/,
     ],
     [
-      "a conversational prompt",
+      "a message without content",
       '{"prompt":[{"role":"user"}],"completion":[],"label":true}',
       "jsonl",
-      /:1: "prompt" is a list of chat/,
+      /:1: "prompt" at position 0 has no "content"/,
     ],
-    ["JSON with a fault", '[{"prompt":"p"},\n{"prompt" "q"}]', "json", /:2 is not valid JSON/],
+    [
+      "JSON with a fault",
+      '[{"prompt":"p","completion":"c","label":1},\n{"prompt" "q"}]',
+      "json",
+      /:2 is not valid JSON/,
+    ],
     ["lines of JSON under the name .json", good + good, "json", /not valid JSON.*name it \.jsonl/],
     ["JSON that is no list", '{"data":[]}', "json", /no list of rows/],
     [
@@ -152,7 +157,7 @@ describe("readFeedback", () => {
     ],
     ["a csv label of words", "prompt,completion,label\na,b,up\n", "csv", /:2: "label" is "up"/],
     ["a csv quote that is not closed", 'prompt,completion,label\n"a,b,1\n', "csv", /not valid CSV/],
-    ["parquet", "PAR1", "parquet", /parquet files are not supported/],
+    ["parquet that ends at once", "PAR1", "parquet", /is damaged or not a parquet file/],
     ["an unknown ending", "x", "txt", /not a kind of file that is known/],
   ])("refuses %s with file and line", async (_, content, ending, message) => {
     const path = await write(content, ending);

@@ -1,14 +1,16 @@
-/** Lines of text files: read by pieces, and found again inside a JSON list. */
+/** Text files by pieces: their lines, and the elements of a JSON list. Neither holds more than one of them at a time. */
 import { platform, type ReadableFile } from "../../engine/platform/index.ts";
-import { DatasetError } from "../../errors.ts";
+import { DatasetError, errorMessage } from "../../errors.ts";
 
 const pieceBytes = 1 << 20;
 const newline = 0x0a;
+/** A line, or a row that spans lines, beyond this is no row of feedback; strings end at about twice as much. */
+export const longestRow = 256 * 2 ** 20;
 
 /**
  * The lines of a UTF-8 file without their "\n", numbered from 1; a byte order mark is dropped.
  *
- * @throws DatasetError if the file is empty or a line is not UTF-8; FileError if it cannot be read
+ * @throws DatasetError if the file is empty or a line is not UTF-8 or too long; FileError if it cannot be read
  */
 export async function* readLines(path: string): AsyncGenerator<{ text: string; line: number }> {
   const file = await platform.openFile(path);
@@ -34,6 +36,8 @@ export async function* readLines(path: string): AsyncGenerator<{ text: string; l
 async function* lineBytes(file: ReadableFile): AsyncGenerator<Uint8Array> {
   /** Pieces of a line whose end has not come yet. */
   let begun: Uint8Array[] = [];
+  let held = 0;
+  let line = 1;
   for (let offset = 0; offset < file.size; offset += pieceBytes) {
     const piece = await file.read(offset, Math.min(pieceBytes, file.size - offset));
     let start = 0;
@@ -41,9 +45,13 @@ async function* lineBytes(file: ReadableFile): AsyncGenerator<Uint8Array> {
       const rest = piece.subarray(start, end);
       yield begun.length > 0 ? joined([...begun, rest]) : rest;
       begun = [];
+      held = 0;
+      line++;
       start = end + 1;
     }
     if (start < piece.length) begun.push(piece.subarray(start));
+    held += piece.length - start;
+    if (held > longestRow) throw tooLong(file.path, line);
   }
   if (begun.length > 0) yield joined(begun);
 }
@@ -58,27 +66,156 @@ function joined(pieces: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** The 1-based line on which each element of a JSON list begins; the text is known to be a valid JSON list. */
-export function startLines(json: string): number[] {
-  const starts: number[] = [];
-  let line = 1;
-  let depth = 0;
-  let awaitsElement = false;
-  for (const [token] of json.matchAll(/"[^"\\]*(?:\\.[^"\\]*)*"|\n|[{}[\],]|[^\s"{}[\],]+/g)) {
-    if (token === "\n") {
-      line++;
-      continue;
-    }
-    const closes = token === "}" || token === "]";
-    if (awaitsElement && depth === 1 && !closes && token !== ",") {
-      starts.push(line);
-      awaitsElement = false;
-    }
-    if (token === "[" || token === "{") {
-      depth++;
-      if (depth === 1) awaitsElement = true;
-    } else if (closes) depth--;
-    else if (token === "," && depth === 1) awaitsElement = true;
+/** The refusal of a row that does not end. */
+export function tooLong(path: string, line: number): DatasetError {
+  return new DatasetError(
+    `${path}:${line} begins a row of more than ${longestRow / 2 ** 20} MiB; a quote or a bracket may not be closed.`,
+  );
+}
+
+/** One element of a JSON list. */
+export interface ListElement {
+  readonly value: unknown;
+  /** 1-based line on which it begins. */
+  readonly line: number;
+  /** 1-based position in the list. */
+  readonly element: number;
+}
+
+/**
+ * The elements of the JSON list that a file holds. The text is split at the list's own commas; each element is then
+ * parsed by itself.
+ *
+ * @throws DatasetError naming the line of what is not JSON
+ */
+export async function* readJsonList(path: string): AsyncGenerator<ListElement> {
+  const splitter = new ListSplitter(path);
+  for await (const { text, line } of readLines(path)) yield* splitter.add(text, line);
+  splitter.end();
+}
+
+/** Follows strings and brackets just as far as needed to tell the list's own commas from all others. */
+class ListSplitter {
+  readonly #path: string;
+  #state: "before" | "inside" | "after" = "before";
+  #depth = 0;
+  #inString = false;
+  /** The text of the element that is being read. */
+  #pieces: string[] = [];
+  #held = 0;
+  #startLine = 0;
+  #element = 0;
+  #lastLine = 1;
+  #afterComma = false;
+
+  constructor(path: string) {
+    this.#path = path;
   }
-  return starts;
+
+  *add(text: string, line: number): Generator<ListElement> {
+    this.#lastLine = line;
+    let position = 0;
+    if (this.#state === "before") {
+      position = text.search(/\S/);
+      if (position < 0) return;
+      if (text[position] !== "[") throw this.#noList(text, line);
+      this.#state = "inside";
+      position++;
+    }
+    let start = position;
+    if (this.#state === "inside") {
+      for (; position < text.length; position++) {
+        const character = text[position];
+        if (this.#inString) {
+          if (character === "\\") position++;
+          else if (character === '"') this.#inString = false;
+        } else if (character === '"') this.#inString = true;
+        else if (character === "{" || character === "[") this.#depth++;
+        else if (this.#depth > 0) {
+          if (character === "}" || character === "]") this.#depth--;
+        } else if (character === "," || character === "]") {
+          this.#hold(text.slice(start, position), line);
+          const found = this.#take(line, character === "]");
+          if (found !== undefined) yield found;
+          start = position + 1;
+          this.#afterComma = character === ",";
+          if (character === "]") {
+            this.#state = "after";
+            break;
+          }
+        }
+      }
+    }
+    if (this.#state === "inside") {
+      this.#hold(text.slice(start), line);
+      if (this.#pieces.length > 0) this.#hold("\n", line);
+    } else if (/\S/.test(text.slice(start))) {
+      throw new DatasetError(`${this.#path}:${line} is not valid JSON: there is text after the end of the list.`);
+    }
+  }
+
+  end(): void {
+    if (this.#state === "before") {
+      throw new DatasetError(`${this.#path} holds no rows; it has no list of rows at its top level.`);
+    }
+    if (this.#state === "inside") {
+      throw new DatasetError(`${this.#path}:${this.#lastLine} is not valid JSON: the list of rows does not end.`);
+    }
+  }
+
+  /** Keeps a piece of the element; white space before it is not part of it. */
+  #hold(piece: string, line: number): void {
+    if (this.#pieces.length === 0) {
+      if (!/\S/.test(piece)) return;
+      this.#startLine = line;
+    }
+    this.#pieces.push(piece);
+    this.#held += piece.length;
+    if (this.#held > longestRow) throw tooLong(this.#path, this.#startLine);
+  }
+
+  /** The element that ends here; undefined in an empty list. */
+  #take(line: number, isLast: boolean): ListElement | undefined {
+    const text = this.#pieces.join("");
+    this.#pieces = [];
+    this.#held = 0;
+    if (text === "") {
+      if (isLast && !this.#afterComma) return undefined;
+      throw new DatasetError(`${this.#path}:${line} is not valid JSON: an element is missing beside a comma.`);
+    }
+    try {
+      return { value: JSON.parse(text), line: this.#startLine, element: ++this.#element };
+    } catch (error) {
+      const position = Number(/position (\d+)/.exec(errorMessage(error))?.[1] ?? 0);
+      const faulty = this.#startLine + text.slice(0, position).split("\n").length - 1;
+      throw new DatasetError(`${this.#path}:${faulty} is not valid JSON: ${withoutPlace(errorMessage(error))}.`, {
+        cause: error,
+      });
+    }
+  }
+
+  #noList(text: string, line: number): DatasetError {
+    if (isJson(text)) {
+      const remedy = "if it holds one object per line, name it .jsonl";
+      return new DatasetError(
+        `${this.#path} is not valid JSON of the form [row, row, ...], no list of rows; ${remedy}.`,
+      );
+    }
+    if (/^\s*\{/.test(text)) return new DatasetError(`${this.#path} holds no list of rows at its top level.`);
+    return new DatasetError(`${this.#path}:${line} is not valid JSON: a list of rows begins with "[".`);
+  }
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** V8 names positions within what it was given, which is one element and not the file. */
+function withoutPlace(message: string): string {
+  return message.replace(/ (in JSON )?at position \d+( \(line \d+ column \d+\))?/, "");
 }

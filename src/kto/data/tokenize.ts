@@ -5,14 +5,8 @@
 import type { Tokenizer } from "../../engine/tokenizer.ts";
 import { ConfigError, DatasetError, ModelFormatError } from "../../errors.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
-import {
-  type DatasetReport,
-  type DroppedRows,
-  type Example,
-  type FeedbackRow,
-  type LengthSummary,
-  placeOf,
-} from "./types.ts";
+import { quantiles } from "./summary.ts";
+import { type DatasetReport, type DroppedRows, type Example, type FeedbackRow, placeOf } from "./types.ts";
 
 export interface TokenizeOptions extends EncodeRowOptions {
   /** The model's: ids must lie below. */
@@ -209,18 +203,11 @@ function reportOf(
     cut: examples.filter(({ cut }) => cut).length,
     promptTokens: sum(prompt),
     completionTokens: sum(completion),
-    lengths: { prompt: summary(prompt), completion: summary(completion), total: summary(total) },
+    lengths: { prompt: quantiles(prompt), completion: quantiles(completion), total: quantiles(total) },
     warnings: [...warnings, ...otherWarnings],
   };
 }
 
 function sum(values: readonly number[]): number {
   return values.reduce((total, value) => total + value, 0);
-}
-
-/** Quantiles by the nearest rank. */
-function summary(lengths: readonly number[]): LengthSummary {
-  const sorted = [...lengths].sort((a, b) => a - b);
-  const rank = (share: number) => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? 0;
-  return { min: rank(0), median: rank(0.5), p95: rank(0.95), max: rank(1) };
 }

@@ -3,9 +3,9 @@
 /** Where a row was read. */
 export interface RowSource {
   readonly file: string;
-  /** 1-based line on which the row begins. */
+  /** 1-based line on which the row begins; of a parquet file, the number of the row. */
   readonly line: number;
-  /** 1-based position in the list, where several rows may share a line (.json). */
+  /** 1-based position in the list, where an earlier row begins on the same line (.json). */
   readonly element?: number;
 }
 

@@ -1,0 +1,196 @@
+/** `kto data`: what a feedback file holds, as training will see it; with --output, the rows in TRL's plain layout. */
+import * as z from "zod";
+import { platform } from "../engine/platform/index.ts";
+import type { Tokenizer } from "../engine/tokenizer.ts";
+import { ktoOptions } from "../kto/config.ts";
+import { type FeedbackSummary, summarizeRows, toPlainLine } from "../kto/data/summary.ts";
+import type { DatasetReport, Example, FeedbackRow, LengthSummary } from "../kto/data/types.ts";
+import { placeOf } from "../kto/data/types.ts";
+import { option, parseOptions } from "../kto/parse-options.ts";
+import { command } from "./command.ts";
+import { checkOutputFile } from "./files.ts";
+import { colorsFor, type Output } from "./output.ts";
+import { commonOptions, feedbackOptions, reuse } from "./shared-options.ts";
+
+const { adapter: _, ...outputOptions } = commonOptions;
+
+const schema = z.strictObject({
+  ...feedbackOptions,
+  model_name_or_path: reuse(ktoOptions.shape.ref_model_name_or_path, {
+    aliases: ["model", "base_model"],
+    description: "the model whose tokens are counted and shown (default: none, and characters are)",
+  }),
+  output: option(z.string().min(1).optional(), {
+    group: "Output",
+    description: "write the rows as lines of prompt, completion, label",
+    expects: "a path that ends in .jsonl",
+    placeholder: "file.jsonl",
+  }),
+  ...outputOptions,
+});
+
+export type DataOptions = Readonly<z.output<typeof schema>>;
+
+/** Rendered examples that are shown. */
+const shownExamples = 3;
+/** Characters of a prompt and of a completion that are shown. */
+const shownCharacters = 600;
+
+export const dataCommand = command({
+  name: "data",
+  summary: "show what a feedback file holds, or convert it",
+  examples: [
+    "kto data --dataset_name feedback.csv --model_name_or_path ./model",
+    "kto data --dataset_name pairs.parquet --output unpaired.jsonl",
+  ],
+  schema,
+  parse: ({ values, where }) => parseOptions(schema, values, { where }),
+  run: runData,
+});
+
+/** A prompt and its completion as the model sees them. */
+interface Rendered {
+  readonly place: string;
+  readonly label: boolean;
+  readonly prompt: string;
+  readonly completion: string;
+}
+
+interface Tokenized {
+  readonly report: DatasetReport;
+  readonly rendered: readonly Rendered[];
+}
+
+async function runData(options: DataOptions, output: Output): Promise<void> {
+  if (options.output !== undefined) await checkOutputFile(options.output);
+  const { readRows } = await import("./session.ts");
+  let layout = "";
+  const rows = await readRows(options, output, (found) => {
+    layout = found;
+  });
+  const tokenized = await tokenize(rows, options, output);
+  const summary = summarizeRows(rows, tokenized?.report);
+  const rendered = tokenized?.rendered ?? rows.slice(0, shownExamples).map(renderPlain);
+  if (options.output !== undefined) await platform.writeFileAtomic(options.output, lines(rows));
+  if (output.json) {
+    output.jsonLine({ file: options.dataset_name, layout, ...jsonSummary(summary), examples: rendered });
+    return;
+  }
+  print(layout, summary, rendered, output);
+  if (options.output !== undefined) output.info(`${rows.length} rows were written to ${options.output}.`);
+}
+
+async function tokenize(
+  rows: readonly FeedbackRow[],
+  options: DataOptions,
+  output: Output,
+): Promise<Tokenized | undefined> {
+  if (options.model_name_or_path === undefined) return undefined;
+  const { encodeFeedback } = await import("./session.ts");
+  const { loadTokenizer } = await import("../engine/tokenizer.ts");
+  const { modelFolder } = await import("./models.ts");
+  const { readModelConfig } = await import("../engine/model/folder.ts");
+  const folder = await modelFolder(options.model_name_or_path, output);
+  const policy = { folder, config: await readModelConfig(folder) };
+  const { examples, report } = await encodeFeedback(rows, { policy }, options, output);
+  const hasTokenizer = (await platform.exists(platform.joinPath(folder, "tokenizer.json"))) !== undefined;
+  const tokenizer = hasTokenizer ? await loadTokenizer(folder) : undefined;
+  return { report, rendered: examples.slice(0, shownExamples).map((example) => render(example, tokenizer)) };
+}
+
+function render({ promptIds, completionIds, label, source }: Example, tokenizer: Tokenizer | undefined): Rendered {
+  const show = (ids: Uint32Array) => tokenizer?.decode(ids) ?? `[${ids.join(", ")}]`;
+  return { place: placeOf(source), label, prompt: show(promptIds), completion: show(completionIds) };
+}
+
+/** Without a model there is no chat template: messages are shown by their roles. */
+function renderPlain(row: FeedbackRow): Rendered {
+  const place = placeOf(row.source);
+  const { label } = row;
+  if ("promptIds" in row) {
+    return { place, label, prompt: `[${row.promptIds.join(", ")}]`, completion: `[${row.completionIds.join(", ")}]` };
+  }
+  if ("prompt" in row) return { place, label, prompt: row.prompt, completion: row.completion };
+  const turns = (messages: typeof row.promptMessages) =>
+    messages
+      .map(({ role, content, ...rest }) => {
+        const text = typeof content === "string" ? content : JSON.stringify(content ?? rest);
+        return `[${role}] ${text}`;
+      })
+      .join("\n");
+  return { place, label, prompt: `${turns(row.promptMessages)}\n`, completion: turns(row.completionMessages) };
+}
+
+async function* lines(rows: readonly FeedbackRow[]): AsyncGenerator<Uint8Array> {
+  const encoder = new TextEncoder();
+  for (const row of rows) yield encoder.encode(`${toPlainLine(row)}\n`);
+}
+
+function jsonSummary(summary: FeedbackSummary): Record<string, unknown> {
+  const { weights, dropped, lengths } = summary;
+  return {
+    rows: summary.rows,
+    kept: summary.kept,
+    desirable: summary.desirable,
+    undesirable: summary.undesirable,
+    pairs: summary.pairs,
+    distinct_prompts: summary.distinctPrompts,
+    distinct_completions: summary.distinctCompletions,
+    repeated_rows: summary.repeatedRows,
+    contradictions: summary.contradictions,
+    length_unit: summary.unit,
+    lengths,
+    cut: summary.cut,
+    dropped: dropped.map(({ reason, count, firstLines }) => ({ reason, count, first_lines: firstLines })),
+    weight_ratio: summary.ratio ?? null,
+    suggested_desirable_weight: weights.desirable,
+    suggested_undesirable_weight: weights.undesirable,
+  };
+}
+
+function print(layout: string, summary: FeedbackSummary, rendered: readonly Rendered[], output: Output): void {
+  const { desirable, undesirable, pairs, unit, lengths, dropped, weights, ratio } = summary;
+  const line = (name: string, text: string) => output.result(`${name.padEnd(14)}${text}`);
+  line("layout", layout);
+  const pairsText = pairs > 0 ? ` (${pairs} pairs)` : "";
+  line("rows", `${summary.rows}${pairsText}: ${desirable} desirable, ${undesirable} undesirable`);
+  if (summary.kept !== summary.rows) line("kept", String(summary.kept));
+  for (const { reason, count, firstLines } of dropped) {
+    line("dropped", `${count}: ${reason} (line ${firstLines.join(", ")}${count > firstLines.length ? ", …" : ""})`);
+  }
+  if (summary.cut > 0) line("cut", `${summary.cut} completions, to the length limit`);
+  line("distinct", `${summary.distinctPrompts} prompts, ${summary.distinctCompletions} completions`);
+  if (summary.repeatedRows > 0) line("repeated", `${summary.repeatedRows} rows say again what an earlier one says`);
+  if (summary.contradictions > 0) {
+    line("contradicted", `${summary.contradictions} completions are both desirable and undesirable for one prompt`);
+  }
+  const quantiles = ({ min, median, p95, max }: LengthSummary) =>
+    `min ${min}, median ${median}, p95 ${p95}, max ${max}`;
+  line("prompt", `${quantiles(lengths.prompt)} ${unit}`);
+  line("completion", `${quantiles(lengths.completion)} ${unit}`);
+  line("together", `${quantiles(lengths.total)} ${unit}`);
+  if (ratio === undefined) line("weights", "one class is absent, so there is nothing to balance");
+  else {
+    const three = (value: number) => String(Number(value.toPrecision(4)));
+    const inRange = ratio >= 1 && ratio <= 1.5 ? "inside" : "outside";
+    line(
+      "weights",
+      `at 1 and 1 the classes weigh ${three(ratio)} : 1, ${inRange} [1, 1.5]; auto sets desirable_weight ${three(weights.desirable)}, undesirable_weight ${three(weights.undesirable)}`,
+    );
+  }
+  const colors = colorsFor(output.streams.stdout);
+  const colored = colors.isColorSupported;
+  for (const { place, label, prompt, completion } of rendered) {
+    output.result("");
+    output.result(`--- ${place}, ${label ? "desirable" : "undesirable"}`);
+    const begin = prompt.length > shownCharacters ? `…${prompt.slice(-shownCharacters)}` : prompt;
+    const end = completion.length > shownCharacters ? `${completion.slice(0, shownCharacters)}…` : completion;
+    const marked = label ? colors.green(safe(end)) : colors.red(safe(end));
+    output.result(`${safe(begin)}${colored ? marked : `>>>${safe(end)}<<<`}`);
+  }
+}
+
+/** Control characters of a file are not for the terminal to obey. */
+function safe(text: string): string {
+  return text.replace(/[^\P{Cc}\n\t]/gu, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`);
+}

@@ -1,0 +1,224 @@
+/**
+ * Records to rows: which of TRL's layouts a record has, and what it says. Pairs become two rows. Text stays text and is
+ * never taken for a chat: only messages go through a chat template.
+ */
+import { DatasetError } from "../../errors.ts";
+import { conversationOf, messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
+import { described, type FileRecord } from "./records.ts";
+import { type ChatMessage, type FeedbackRow, placeOf, type RowSource } from "./types.ts";
+
+type Fields = Readonly<Record<string, unknown>>;
+
+/** What a row is called by: its columns. */
+const columnsOfLayout = {
+  binary: "prompt/completion/label",
+  pair: "prompt/chosen/rejected",
+  implicitPair: "chosen/rejected",
+  tokens: "prompt_ids/completion_ids/label",
+  messages: "messages/label",
+  conversations: "conversations/label",
+} as const;
+type Columns = keyof typeof columnsOfLayout;
+
+/** One record as rows. */
+export interface RecordRows {
+  /** For people, e.g. "conversational prompt/completion/label"; one file keeps one layout. */
+  readonly layout: string;
+  /** One row, or the chosen and the rejected one of a pair, which lack their pair's number. */
+  readonly rows: readonly FeedbackRow[];
+  readonly isPair: boolean;
+}
+
+/** @throws DatasetError naming file, line and field */
+export function rowsOfRecord({ fields, source, textOnly = false }: FileRecord): RecordRows {
+  const columns = columnsOf(fields, source, textOnly);
+  const named = columnsOfLayout[columns];
+  const single = (row: FeedbackRow, layout: string = named) => ({ layout, rows: [row], isPair: false });
+  const common = () => ({ label: thumb(fields, source, textOnly), source });
+  switch (columns) {
+    case "tokens": {
+      const promptIds = tokenIds(fields, "prompt_ids", source);
+      const completionIds = tokenIds(fields, "completion_ids", source);
+      return single({ promptIds, completionIds, ...common() });
+    }
+    case "messages":
+    case "conversations": {
+      const whole = columns === "messages" ? messagesOf : conversationOf;
+      const messages = whole(field(fields, columns, source), columns, source);
+      return single({ ...partChat(messages, columns, source), ...chatOptions(fields, source), ...common() });
+    }
+    case "binary": {
+      const chat = `conversational ${named}`;
+      if (!isConversational(fields, ["prompt", "completion"])) {
+        const prompt = text(fields, "prompt", source);
+        return single({ prompt, completion: text(fields, "completion", source), ...common() });
+      }
+      const promptMessages = messages(fields, "prompt", source);
+      const completionMessages = completion(fields, "completion", source);
+      return single({ promptMessages, completionMessages, ...chatOptions(fields, source), ...common() }, chat);
+    }
+    case "pair":
+    case "implicitPair":
+      return pairRows(fields, source, named);
+  }
+}
+
+function pairRows(fields: Fields, source: RowSource, columns: string): RecordRows {
+  const labels = [true, false] as const;
+  if (!isConversational(fields, ["chosen", "rejected"]) && !Array.isArray(fields.prompt)) {
+    const given = { chosen: text(fields, "chosen", source), rejected: text(fields, "rejected", source) };
+    const { prompt, chosen, rejected } = has(fields, "prompt")
+      ? { ...given, prompt: text(fields, "prompt", source) }
+      : partTexts(given.chosen, given.rejected, source);
+    const rows = labels.map((label) => ({ prompt, completion: label ? chosen : rejected, label, source }));
+    return { layout: columns, rows, isPair: true };
+  }
+  const chosen = messages(fields, "chosen", source);
+  const rejected = messages(fields, "rejected", source);
+  // As in TRL, a prompt that is text beside whole chats is a copy of their beginning.
+  const parts =
+    has(fields, "prompt") && typeof fields.prompt !== "string"
+      ? { prompt: messages(fields, "prompt", source), chosen, rejected }
+      : partChats(chosen, rejected, source);
+  checkAnswer(parts.chosen, "chosen", source);
+  checkAnswer(parts.rejected, "rejected", source);
+  const options = chatOptions(fields, source);
+  const rows = labels.map((label) => {
+    const completionMessages = label ? parts.chosen : parts.rejected;
+    return { promptMessages: parts.prompt, completionMessages, ...options, label, source };
+  });
+  return { layout: `conversational ${columns}`, rows, isPair: true };
+}
+
+/** The beginning that two texts share is the prompt; a space before the answers belongs to them. */
+function partTexts(chosen: string, rejected: string, source: RowSource) {
+  const shortest = Math.min(chosen.length, rejected.length);
+  let length = 0;
+  // Neither answer may be left empty, also where one text begins with the whole other.
+  while (length < shortest - 1 && chosen[length] === rejected[length]) length++;
+  if (chosen[length - 1] === " ") length--;
+  // No half of a character that takes two code units.
+  if (/[\ud800-\udbff]/.test(chosen[length - 1] ?? "")) length--;
+  if (length <= 0) throw noSharedPrompt(source);
+  return { prompt: chosen.slice(0, length), chosen: chosen.slice(length), rejected: rejected.slice(length) };
+}
+
+/** The messages with which two chats begin alike are the prompt. */
+function partChats(chosen: readonly ChatMessage[], rejected: readonly ChatMessage[], source: RowSource) {
+  const shortest = Math.min(chosen.length, rejected.length);
+  let length = 0;
+  while (length < shortest - 1 && sameMessage(chosen[length], rejected[length])) length++;
+  if (length === 0) throw noSharedPrompt(source);
+  return { prompt: chosen.slice(0, length), chosen: chosen.slice(length), rejected: rejected.slice(length) };
+}
+
+function sameMessage(a: ChatMessage | undefined, b: ChatMessage | undefined): boolean {
+  const sorted = (message: ChatMessage | undefined) => JSON.stringify(Object.entries(message ?? {}).sort());
+  return sorted(a) === sorted(b);
+}
+
+function noSharedPrompt(source: RowSource): DatasetError {
+  return new DatasetError(
+    `${placeOf(source)}: "chosen" and "rejected" do not begin alike, so no prompt can be taken from them; give a "prompt" of the same kind as they are (text or messages).`,
+  );
+}
+
+/** Which columns a row is read from. */
+function columnsOf(fields: Fields, source: RowSource, textOnly: boolean): Columns {
+  // An empty cell of csv can be an empty text, but no list.
+  const present = (name: string) => has(fields, name) && !(textOnly && fields[name] === "");
+  if (present("messages")) return "messages";
+  if (present("conversations")) return "conversations";
+  if (present("prompt_ids") || present("completion_ids")) return "tokens";
+  if (has(fields, "chosen") || has(fields, "rejected")) return has(fields, "prompt") ? "pair" : "implicitPair";
+  if (has(fields, "prompt") || has(fields, "completion")) return "binary";
+  const found = Object.keys(fields)
+    .slice(0, 20)
+    .map((name) => `"${name}"`);
+  throw new DatasetError(
+    `${placeOf(source)}: no layout of feedback fits the fields ${found.length > 0 ? found.join(", ") : "of an empty row"}; a row needs "prompt", "completion" and "label", or "prompt", "chosen" and "rejected", or "messages" and "label", or "prompt_ids", "completion_ids" and "label" (column_mapping reads them from columns of other names).`,
+  );
+}
+
+function has(fields: Fields, name: string): boolean {
+  return fields[name] !== undefined && fields[name] !== null;
+}
+
+function isConversational(fields: Fields, names: readonly string[]): boolean {
+  return names.some((name) => typeof fields[name] === "object" && fields[name] !== null);
+}
+
+function field(fields: Fields, name: string, source: RowSource): unknown {
+  const value = fields[name];
+  if (value === undefined || value === null) {
+    throw new DatasetError(`${placeOf(source)}: the field "${name}" is missing.`);
+  }
+  return value;
+}
+
+function text(fields: Fields, name: string, source: RowSource): string {
+  const value = field(fields, name, source);
+  if (typeof value !== "string") {
+    throw new DatasetError(`${placeOf(source)}: "${name}" is ${described(value)}, not a text.`);
+  }
+  return value;
+}
+
+/** Messages where another field of the row has messages, so that text is a mistake. */
+function messages(fields: Fields, name: string, source: RowSource): ChatMessage[] {
+  const value = field(fields, name, source);
+  if (typeof value === "string") {
+    throw new DatasetError(
+      `${placeOf(source)}: "${name}" is a text, but other fields of the row are chat messages; give all of them as messages or all as text.`,
+    );
+  }
+  return messagesOf(value, name, source);
+}
+
+function completion(fields: Fields, name: string, source: RowSource): ChatMessage[] {
+  const answer = messages(fields, name, source);
+  checkAnswer(answer, name, source);
+  return answer;
+}
+
+function checkAnswer(answer: readonly ChatMessage[], name: string, source: RowSource): void {
+  const role = answer.at(-1)?.role;
+  if (role === "assistant") return;
+  throw new DatasetError(
+    `${placeOf(source)}: "${name}" ends with a message of the role "${role}"; the last one must be the assistant's, since it is what was judged.`,
+  );
+}
+
+function chatOptions(fields: Fields, source: RowSource) {
+  const tools = toolsOf(fields.tools, source);
+  const templateOptions = templateOptionsOf(fields.chat_template_kwargs, source);
+  return { ...(tools ? { tools } : {}), ...(templateOptions ? { templateOptions } : {}) };
+}
+
+function thumb(fields: Fields, source: RowSource, textOnly: boolean): boolean {
+  const value = field(fields, "label", source);
+  if (value === true || value === 1) return true;
+  if (value === false || value === 0) return false;
+  const word = textOnly && typeof value === "string" ? value.trim().toLowerCase() : "";
+  // The words that spreadsheets and data frames write for a boolean.
+  if (["true", "1", "1.0"].includes(word)) return true;
+  if (["false", "0", "0.0"].includes(word)) return false;
+  throw new DatasetError(
+    `${placeOf(source)}: "label" is ${described(value)}; it must be true (desirable) or false (undesirable).`,
+  );
+}
+
+function tokenIds(fields: Fields, name: string, source: RowSource): number[] {
+  const given = field(fields, name, source);
+  const value = typeof given === "string" && given.startsWith("[") ? parsed(given, name, source) : given;
+  if (!Array.isArray(value)) {
+    throw new DatasetError(`${placeOf(source)}: "${name}" is ${described(value)}, not a list of token ids.`);
+  }
+  const wrong = value.findIndex((id) => !Number.isSafeInteger(id) || id < 0);
+  if (wrong >= 0) {
+    throw new DatasetError(
+      `${placeOf(source)}: "${name}" has ${described(value[wrong])} at position ${wrong}; token ids are whole numbers from 0.`,
+    );
+  }
+  return value;
+}

@@ -1,0 +1,191 @@
+/** Feedback files to records, one form of file each: .jsonl, .json, .csv here, .parquet in its own file. */
+import { parse as parseCsv } from "csv-parse/browser/esm/sync";
+import { platform } from "../../engine/platform/index.ts";
+import { DatasetError, errorMessage, FileError } from "../../errors.ts";
+import { longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
+import { parquetRecords } from "./parquet.ts";
+import { placeOf, type RowSource } from "./types.ts";
+
+export type Fields = Readonly<Record<string, unknown>>;
+
+/** One row of a file as it stands there. */
+export interface FileRecord {
+  readonly fields: Fields;
+  readonly source: RowSource;
+  /** All fields are text, so labels are words (.csv). */
+  readonly textOnly?: boolean;
+}
+
+/** The endings of files that are read. */
+export const feedbackEndings = ["jsonl", "ndjson", "json", "csv", "parquet"] as const;
+
+/** Characters of csv that are parsed at once. */
+const blockCharacters = 1 << 20;
+
+/**
+ * The records of one file, in order, without ever holding the file (of parquet: one row group).
+ *
+ * @param columns the only columns that are needed; parquet does not read the others
+ * @throws DatasetError naming file and line; FileError if the file cannot be read
+ */
+export async function* recordsOf(path: string, columns: readonly string[]): AsyncGenerator<FileRecord> {
+  switch (endingOf(path)) {
+    case "jsonl":
+    case "ndjson":
+      return yield* jsonLines(path);
+    case "json":
+      return yield* jsonList(path);
+    case "csv":
+      return yield* csvRecords(path);
+    case "parquet":
+      return yield* parquetRecords(path, columns);
+  }
+  const found = await platform.exists(path);
+  const forms = "a local .jsonl, .json, .csv or .parquet file";
+  if (found !== "file") {
+    const what = found === "folder" ? "is a folder" : "does not exist";
+    throw new FileError(`Cannot read feedback from ${path}: it ${what}; give ${forms}.`);
+  }
+  throw new DatasetError(`${path} is not a kind of file that is known; feedback is read from ${forms}.`);
+}
+
+/** What follows the last dot, in lower case. */
+export function endingOf(path: string): string {
+  return path.slice(path.lastIndexOf(".") + 1).toLowerCase();
+}
+
+/** A value as an error message shows it, shortened. */
+export function described(value: unknown): string {
+  let json: string;
+  try {
+    json = JSON.stringify(value) ?? String(value);
+  } catch {
+    // Nested so deeply that it cannot be written.
+    return Array.isArray(value) ? "a list" : "an object";
+  }
+  return json.length > 40 ? `${json.slice(0, 37)}...` : json;
+}
+
+async function* jsonLines(path: string): AsyncGenerator<FileRecord> {
+  for await (const { text, line } of readLines(path)) {
+    if (text.trim() === "") continue;
+    const source = { file: path, line };
+    let fields: unknown;
+    try {
+      fields = JSON.parse(text);
+    } catch (error) {
+      throw new DatasetError(`${placeOf(source)} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
+    }
+    yield record(fields, source);
+  }
+}
+
+async function* jsonList(path: string): AsyncGenerator<FileRecord> {
+  let lastLine = 0;
+  for await (const { value, line, element } of readJsonList(path)) {
+    yield record(value, { file: path, line, ...(line === lastLine ? { element } : {}) });
+    lastLine = line;
+  }
+}
+
+function record(fields: unknown, source: RowSource): FileRecord {
+  if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
+    throw new DatasetError(`${placeOf(source)}: a row must be a JSON object, not ${described(fields)}.`);
+  }
+  return { fields: fields as Fields, source };
+}
+
+/** The text of one csv record and the line on which it begins. */
+interface CsvText {
+  readonly text: string;
+  readonly line: number;
+}
+
+async function* csvRecords(path: string): AsyncGenerator<FileRecord> {
+  let header: string[] | undefined;
+  for await (const block of csvBlocks(path)) {
+    const rows = parseBlock(path, block);
+    for (const [i, cells] of rows.entries()) {
+      const source = { file: path, line: block[i]?.line ?? 1 };
+      if (!header) {
+        header = headerOf(cells, source);
+        continue;
+      }
+      if (cells.length !== header.length) {
+        throw new DatasetError(
+          `${placeOf(source)} has ${cells.length} columns, but the header names ${header.length}; texts with commas or line breaks need double quotes.`,
+        );
+      }
+      const fields = Object.fromEntries(header.map((name, column) => [name, cells[column]]));
+      yield { fields, source, textOnly: true };
+    }
+  }
+}
+
+/**
+ * Whole records, about a mebibyte at a time. A line break ends a record where the quotes before it are even in number:
+ * a doubled quote within a quoted text leaves that as it is.
+ */
+async function* csvBlocks(path: string): AsyncGenerator<CsvText[]> {
+  let block: CsvText[] = [];
+  let blockSize = 0;
+  let begun: string[] = [];
+  let begunSize = 0;
+  let startLine = 1;
+  let open = false;
+  for await (const { text, line } of readLines(path)) {
+    if (begun.length === 0) startLine = line;
+    for (let at = text.indexOf('"'); at >= 0; at = text.indexOf('"', at + 1)) open = !open;
+    // Only at the end of a record is a carriage return part of the line break.
+    const content = !open && text.endsWith("\r") ? text.slice(0, -1) : text;
+    if (begun.length === 0 && !open && content === "") continue;
+    begun.push(content);
+    begunSize += content.length + 1;
+    if (begunSize > longestRow) throw tooLong(path, startLine);
+    if (open) continue;
+    block.push({ text: begun.join("\n"), line: startLine });
+    blockSize += begunSize;
+    begun = [];
+    begunSize = 0;
+    if (blockSize < blockCharacters) continue;
+    yield block;
+    block = [];
+    blockSize = 0;
+  }
+  if (begun.length > 0) block.push({ text: begun.join("\n"), line: startLine });
+  yield block;
+}
+
+function parseBlock(path: string, block: readonly CsvText[]): string[][] {
+  const parse = (text: string) =>
+    parseCsv(text, { relax_column_count: true, record_delimiter: "\n", skip_empty_lines: false }) as string[][];
+  try {
+    return parse(block.map(({ text }) => text).join("\n"));
+  } catch (error) {
+    // The parser counts lines from the beginning of the block; the record at fault is found by trying each.
+    let cause = error;
+    const faulty = block.find(({ text }) => {
+      try {
+        parse(text);
+        return false;
+      } catch (thrown) {
+        cause = thrown;
+        return true;
+      }
+    });
+    const reason = errorMessage(cause)
+      .replace(/,? (at|on) line \d+/g, "")
+      .replace(/\s+/g, " ")
+      .replace(/\.$/, "");
+    throw new DatasetError(`${path}:${faulty?.line ?? 1} is not valid CSV: ${reason.slice(0, 200)}.`, { cause });
+  }
+}
+
+function headerOf(cells: readonly string[], source: RowSource): string[] {
+  const header = cells.map((name) => name.trim());
+  const twice = header.find((name, i) => name !== "" && header.indexOf(name) !== i);
+  if (twice !== undefined) {
+    throw new DatasetError(`${placeOf(source)} names the column "${twice}" twice; rename or remove one of them.`);
+  }
+  return header;
+}

@@ -1,0 +1,94 @@
+/** `kto data`: what it tells of a file, with and without a model, and the rows that it writes. */
+import { readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+import { main } from "../../src/cli/program.ts";
+import { readFeedback } from "../../src/kto/data/read.ts";
+import { fileIn, freshPath, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
+import { testStreams } from "./streams.ts";
+
+const folder = temporaryFolder();
+const real = "test/fixtures/feedback";
+
+async function data(...words: string[]) {
+  const { streams, text } = testStreams();
+  const code = await main(["data", ...words], streams);
+  return { code, ...text() };
+}
+
+const judged = [
+  { prompt: "Once", completion: " upon a time", label: true },
+  { prompt: "Once", completion: " upon a time", label: true },
+  { prompt: "Once", completion: " upon a time", label: false },
+  { prompt: "There", completion: " was\u001b[2J", label: false },
+  { prompt: "There", completion: "", label: false },
+];
+
+describe("kto data", () => {
+  it("counts in characters without a model", async () => {
+    const { code, stdout } = await data("--dataset_name", fileIn(folder, "rows.jsonl", jsonl(judged)));
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/layout +prompt\/completion\/label\n/);
+    expect(stdout).toMatch(/rows +5: 2 desirable, 3 undesirable\n/);
+    expect(stdout).toMatch(/distinct +2 prompts, 3 completions\n/);
+    expect(stdout).toMatch(/repeated +1 rows/);
+    expect(stdout).toMatch(/contradicted +1 completions/);
+    expect(stdout).toMatch(/prompt +min 4, median 4, p95 5, max 5 characters\n/);
+    // lambda_D n_D / (lambda_U n_U) = 4/3 with n_D = 2, n_U = 3: lambda_D = 2.
+    expect(stdout).toMatch(/outside \[1, 1\.5\]; auto sets desirable_weight 2, undesirable_weight 1\n/);
+    expect(stdout).toContain("--- ");
+    expect(stdout).toContain("Once>>> upon a time<<<\n");
+  });
+
+  it("counts in tokens with a model, names what is dropped, and shows what the model sees", async () => {
+    const file = fileIn(folder, "rows.jsonl", jsonl(judged));
+    const { code, stdout } = await data("--dataset_name", file, "--model", stories, "--json");
+    expect(code).toBe(0);
+    const found = JSON.parse(stdout);
+    expect(found).toMatchObject({
+      file,
+      layout: "prompt/completion/label",
+      rows: 5,
+      kept: 4,
+      desirable: 2,
+      undesirable: 2,
+      length_unit: "tokens",
+      dropped: [{ reason: "the completion is empty", count: 1, first_lines: [5] }],
+    });
+    expect(found.examples).toHaveLength(3);
+    expect(found.examples[0]).toMatchObject({ label: true, completion: expect.stringContaining("upon a time") });
+    expect(found.examples[0].prompt).toMatch(/^<s>/);
+  });
+
+  it("writes pairs as single rows, which read back as they were", async () => {
+    const out = freshPath(folder, "out.jsonl");
+    const pairs = `${real}/dpo_en_demo.paired.jsonl`;
+    const { code, stdout, stderr } = await data("--dataset_name", pairs, "--output", out);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/rows +16 \(8 pairs\): 8 desirable, 8 undesirable/);
+    expect(stderr).toContain(`16 rows were written to ${out}.`);
+    const bare = (rows: Awaited<ReturnType<typeof readFeedback>>) => rows.map(({ source: _, pair: __, ...row }) => row);
+    expect(bare(await readFeedback(out))).toEqual(bare(await readFeedback(pairs)));
+    expect(readFileSync(out, "utf8").split("\n")).toHaveLength(17);
+  });
+
+  it("reads columns of other names and a slice of a split in a folder", async () => {
+    const rows = Array.from({ length: 4 }, (_, i) => ({ q: `q${i}`, a: `a${i}`, thumb: i % 2 }));
+    const file = fileIn(folder, "test.jsonl", jsonl(rows));
+    const mapping = '{"prompt": "q", "completion": "a", "label": "thumb"}';
+    const words = ["--dataset_name", file, "--column_mapping", mapping, "--dataset_train_split", "train[1:]"];
+    const { code, stdout } = await data(...words);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/rows +3: 2 desirable, 1 undesirable/);
+    const parent = file.slice(0, -"/test.jsonl".length);
+    const split = await data("--dataset_name", parent, "--column_mapping", mapping, "dataset_train_split=test[:50%]");
+    expect(split.stdout).toMatch(/rows +2: 1 desirable, 1 undesirable/);
+    const wrong = await data("--dataset_name", file, "--column_mapping", '{"prompt": "question"}');
+    expect(wrong.code).toBe(3);
+    expect(wrong.stderr).toMatch(/reads "prompt" from the column "question", which is not there/);
+  });
+
+  it("does not let a file's control characters reach the terminal", async () => {
+    const { stdout } = await data("--dataset_name", fileIn(folder, "rows.jsonl", jsonl(judged.slice(3))));
+    expect(stdout).toContain(" was\\x1b[2J");
+  });
+});
