@@ -41,7 +41,9 @@ if (model === undefined || folder === undefined) {
         digest.update(JSON.stringify([[...promptIds], [...completionIds], label]));
       }
       const losses = flags.includes("--losses") ? `  losses ${(await lossesOf(model, path)).join(" ")}` : "";
-      process.stdout.write(`${file}  rows ${rows.length}  kept ${examples.length}  ids ${digest.digest("hex")}${losses}\n`);
+      process.stdout.write(
+        `${file}  rows ${rows.length}  kept ${examples.length}  ids ${digest.digest("hex")}${losses}\n`,
+      );
     } catch (error) {
       process.stdout.write(`${file}  ${errorMessage(error)}\n`);
     }

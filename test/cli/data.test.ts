@@ -1,19 +1,14 @@
 /** `kto data`: what it tells of a file, with and without a model, and the rows that it writes. */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { main } from "../../src/cli/program.ts";
 import { readFeedback } from "../../src/kto/data/read.ts";
 import { fileIn, freshPath, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
-import { testStreams } from "./streams.ts";
+import { kto } from "./streams.ts";
 
 const folder = temporaryFolder();
 const real = "test/fixtures/feedback";
 
-async function data(...words: string[]) {
-  const { streams, text } = testStreams();
-  const code = await main(["data", ...words], streams);
-  return { code, ...text() };
-}
+const data = (...words: string[]) => kto("data", ...words);
 
 const judged = [
   { prompt: "Once", completion: " upon a time", label: true },
