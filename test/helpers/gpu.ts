@@ -2,11 +2,11 @@
 import type { Device } from "../../src/engine/device.ts";
 import { Program } from "../../src/engine/program.ts";
 import { elementCount, type Tensor } from "../../src/engine/tensor.ts";
-import type { Kernel, KernelArguments, Shaped } from "../../src/kernels/kernel.ts";
+import type { Kernel, KernelArguments, Shaped, StoredFormat } from "../../src/kernels/kernel.ts";
 
 /** Host numbers with a shape: an operand of `runKernel`. The same object passed twice becomes one tensor. */
 export interface HostArray extends Shaped {
-  readonly data: Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>;
+  readonly data: Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 }
 
 /** f32 numbers of a shape; they are rounded to f32 here if they are not yet. */
@@ -16,6 +16,42 @@ export function f32(shape: readonly number[], data: Iterable<number>): HostArray
 
 export function u32(shape: readonly number[], data: Iterable<number>): HostArray {
   return checked({ shape, dtype: "u32", data: Uint32Array.from(data) });
+}
+
+/**
+ * Numbers stored as a format, and what they are after rounding to it. Rounded here bit by bit, by the definition of the
+ * formats and not by the code under test.
+ */
+export function stored(
+  format: StoredFormat,
+  shape: readonly number[],
+  data: Iterable<number>,
+): { array: HostArray; values: Float64Array } {
+  if (format === "f32") {
+    const array = f32(shape, data);
+    return { array, values: Float64Array.from(array.data) };
+  }
+  const [fractionBits, lowest, bias] = format === "bf16" ? [7, -126, 127] : [10, -14, 15];
+  const values = Float64Array.from(data, (value) => {
+    const exponent = Math.max(lowest, Math.floor(Math.log2(Math.abs(Math.fround(value)) || 2 ** lowest)));
+    const unit = 2 ** (exponent - fractionBits);
+    const units = Math.abs(Math.fround(value)) / unit;
+    const below = Math.floor(units);
+    const up = units - below > 0.5 || (units - below === 0.5 && below % 2 === 1);
+    return Math.sign(value) * (up ? below + 1 : below) * unit;
+  });
+  const bits = Uint16Array.from(values, (value) => {
+    const size = Math.abs(value);
+    const exponent = Math.max(lowest, Math.floor(Math.log2(size || 2 ** lowest)));
+    const fraction = size / 2 ** (exponent - fractionBits);
+    const isNormal = fraction >= 2 ** fractionBits;
+    const biased = isNormal ? exponent + bias : 0;
+    return (value < 0 ? 0x8000 : 0) | (biased << fractionBits) | (isNormal ? fraction - 2 ** fractionBits : fraction);
+  });
+  // Whole words: an odd number of halves has one more behind.
+  const padded = new Uint16Array(2 * Math.ceil(bits.length / 2));
+  padded.set(bits);
+  return { array: { shape, dtype: format, data: padded }, values };
 }
 
 /** An f32 tensor full of NaN: for results, which must all be written, and for operands that must not be read. */

@@ -5,7 +5,7 @@ import { bucketRows, embeddingBackward, gatherRows, NO_ROW, scatterRows } from "
 import * as reference from "../../src/kernels/reference/embedding.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
-import { f32, runKernel, u32, unset } from "../helpers/gpu.ts";
+import { f32, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
 
@@ -98,6 +98,20 @@ describe("buckets", () => {
 });
 
 describe("gather and scatter", () => {
+  it.each(["bf16", "f16"] as const)("gather unpacks rows stored as %s, whatever the width", async (format) => {
+    await fc.assert(
+      fc.asyncProperty(shapes, async ({ T: N, V, C, seed }) => {
+        const random = seeded(seed);
+        const { array, values } = stored(format, [V, C], normals(random, V * C));
+        const rows = Array.from({ length: N }, () => random.below(V));
+        const args = { table: array, rows: u32([N], rows), y: unset(N, C), firstRow: 0, accumulate: 0 };
+        const y = (await runKernel(device, gatherRows(format), args))("y");
+        expect(Float64Array.from(y)).toEqual(reference.gatherRows(values, rows, C));
+      }),
+      { seed: 43, numRuns: 20 },
+    );
+  });
+
   it("gather copies rows, gives zeros for NO_ROW, and adds on request", async () => {
     await fc.assert(
       fc.asyncProperty(shapes, fc.boolean(), async ({ T: N, V, C, seed }, accumulate) => {

@@ -4,6 +4,7 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import type { StoredFormat } from "../../src/kernels/kernel.ts";
 import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,
@@ -27,7 +28,7 @@ import {
   seeded,
 } from "../helpers/compare.ts";
 import { kernelVariants, sharedDevice } from "../helpers/device.ts";
-import { f32, runKernel, u32, unset } from "../helpers/gpu.ts";
+import { f32, type HostArray, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -43,6 +44,13 @@ interface Head {
   /** Tokens per window, and per split inside a window. */
   readonly window: number;
   readonly split: number;
+  /** How the table is stored; its numbers are representable. Default f32. */
+  readonly format?: StoredFormat;
+}
+
+/** Rows of the table as they are stored. */
+function tableRows({ table, width, format = "f32" }: Head, start: number, count: number): HostArray {
+  return stored(format, [count, width], table.subarray(start * width, (start + count) * width)).array;
 }
 
 /** Targets in turn at the first and last token and on both sides of every border of a split or window. */
@@ -63,16 +71,16 @@ function windowsOf({ vocabulary, window, split }: Head): { start: number; count:
 
 /** Pass 1 on the device, window by window. */
 async function runForward(head: Head, facts: AdapterFacts) {
-  const { rows, width, hidden, table, targets, split } = head;
+  const { rows, width, hidden, targets, split } = head;
   const windows = windowsOf(head);
   const splits = windows.reduce((sum, { splits }) => sum + splits, 0);
   let partials = unset(splits, rows, 2);
   let targetLogits = unset(rows);
   let firstSplit = 0;
   for (const { start, count, splits: own } of windows) {
-    const result = await runKernel(device, logSoftmaxGatherForward(rows, count, width, facts), {
+    const result = await runKernel(device, logSoftmaxGatherForward(rows, count, width, facts, head.format), {
       a: f32([rows, width], hidden),
-      b: f32([count, width], table.subarray(start * width, (start + count) * width)),
+      b: tableRows(head, start, count),
       targets: u32([rows], targets),
       partials,
       targetLogits,
@@ -155,8 +163,8 @@ async function checkBackward(
   const dTable = new Float32Array(vocabulary * width);
   const dLogits = new Float32Array(rows * vocabulary);
   for (const { start, count } of windowsOf(head)) {
-    const window = f32([count, width], table.subarray(start * width, (start + count) * width));
-    const pass2 = await runKernel(device, logSoftmaxGatherGradient(rows, count, width, facts), {
+    const window = tableRows(head, start, count);
+    const pass2 = await runKernel(device, logSoftmaxGatherGradient(rows, count, width, facts, head.format), {
       a: f32([rows, width], hidden),
       b: window,
       targets: u32([rows], targets),
@@ -176,7 +184,7 @@ async function checkBackward(
       ...{ aFrom: 0, outFrom: 0, scale: 1 },
     };
     const toHidden = { M: rows, N: width, K: count };
-    const hiddenResult = await runKernel(device, matmul("NN", toHidden, facts), {
+    const hiddenResult = await runKernel(device, matmul("NN", toHidden, facts, { format: head.format ?? "f32" }), {
       ...unused,
       a: gradient,
       b: window,
@@ -309,6 +317,18 @@ describe.each(variants)("log-softmax-gather, $variant", ({ facts }) => {
       }),
       { seed: 62, numRuns: 14 },
     );
+  });
+
+  it.each([
+    ["bf16", 8],
+    ["f16", 3],
+  ] as const)("a table stored as %s gives what its numbers give, width %i", async (format, width) => {
+    const whole = headOf({ rows: 33, vocabulary: 257, width, cut: { window: 256, split: 256 }, seed: 3 });
+    const { values } = stored(format, [257, width], whole.table);
+    const head: Head = { ...whole, table: Float32Array.from(values), format };
+    await checkForward(head, facts);
+    const sequences = head.targets.map((_, row) => row % 3);
+    await checkBackward(head, sequences, Float32Array.of(-0.5, 0.25, 1), facts);
   });
 
   it.each([4, 3])("logits of +-80 stay finite and exact to rounding, width %i", async (width) => {

@@ -1,12 +1,13 @@
 /** The matrix product in its three layouts, both bodies, vector and scalar loads and stores, and every epilogue. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import type { StoredFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
 import * as reference from "../../src/kernels/reference/matmul.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
 import { kernelVariants, sharedDevice } from "../helpers/device.ts";
-import { f32, runKernel, unset } from "../helpers/gpu.ts";
+import { f32, runKernel, stored, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -22,6 +23,11 @@ interface Case extends MatmulShape {
   readonly hasResidual: boolean;
   readonly accumulate: boolean;
   readonly seed: number;
+  /** How B is stored; default f32. */
+  readonly format?: StoredFormat;
+  readonly scale?: number;
+  /** Columns of a and out on each side of the range that A and the result are; default none. */
+  readonly margin?: { readonly a: number; readonly out: number };
 }
 
 function cases(size: fc.Arbitrary<number>): fc.Arbitrary<Case> {
@@ -38,23 +44,32 @@ function cases(size: fc.Arbitrary<number>): fc.Arbitrary<Case> {
 }
 
 async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case): Promise<void> {
-  const { M, N, K, hasBias, hasResidual, accumulate } = one;
+  const { M, N, K, hasBias, hasResidual, accumulate, format = "f32", scale = 1 } = one;
+  const { a: aFrom, out: outFrom } = one.margin ?? { a: 0, out: 0 };
   const random = seeded(one.seed);
   const a = normals(random, M * K);
-  const b = normals(random, K * N);
+  const b = stored(format, layout === "NT" ? [N, K] : [K, N], normals(random, K * N));
   const bias = normals(random, N);
   const residual = normals(random, M * N);
   const before = normals(random, M * N);
-  const result = await runKernel(device, matmul(layout, one, facts), {
-    a: f32(layout === "TN" ? [K, M] : [M, K], a),
-    b: f32(layout === "NT" ? [N, K] : [K, N], b),
+  const [aRows, aColumns] = layout === "TN" ? [K, M] : [M, K];
+  const [aWidth, outWidth] = [aColumns + 2 * aFrom, N + 2 * outFrom];
+  const wide = within(a, aRows, aColumns, aFrom);
+  const outBefore = within(accumulate ? before : new Float32Array(M * N).fill(Number.NaN), M, N, outFrom);
+  const operands = { format, aWidth, aFrom, outWidth, outFrom };
+  const result = await runKernel(device, matmul(layout, one, facts, operands), {
+    a: f32([aRows, aWidth], wide),
+    b: b.array,
     // NaN in whatever the flags turn off: it must not be read.
     bias: hasBias ? f32([N], bias) : unset(4),
     residual: hasResidual ? f32([M, N], residual) : unset(1, 4),
-    out: accumulate ? f32([M, N], before) : unset(M, N),
-    aFrom: 0,
-    outFrom: 0,
-    scale: 1,
+    out: f32([M, outWidth], outBefore),
+    M,
+    N,
+    K,
+    aFrom,
+    outFrom,
+    scale,
     hasBias: Number(hasBias),
     hasResidual: Number(hasResidual),
     accumulate: Number(accumulate),
@@ -72,8 +87,8 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case): Prom
     });
   }
   const inputs = {
-    a: float64(a),
-    b: float64(b),
+    a: float64(a).map((value) => scale * value),
+    b: b.values,
     m: M,
     n: N,
     k: K,
@@ -84,12 +99,29 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case): Prom
   const absolute = reference.matmulAbsolute({ ...inputs, residual: addedAbsolute });
   // c = 4: with K = 1 one product and three additions round once each; for larger K the K roundings of partial sums,
   // none of which exceeds the sum of absolute terms, add up like a random walk, and 4 sqrt(K) is four deviations.
+  const out = result("out");
+  const own = out.filter((_, i) => inRange(i % outWidth, N, outFrom));
+  // The columns beside the range are another part's: they hold what they held.
+  expect([...out].filter((_, i) => !inRange(i % outWidth, N, outFrom))).toEqual(
+    [...outBefore].filter((_, i) => !inRange(i % outWidth, N, outFrom)),
+  );
   expectWithin(
-    `matmul${layout} ${M}x${N}x${K}`,
-    result("out"),
+    `matmul${layout} ${M}x${N}x${K} ${format}`,
+    own,
     reference.matmul({ ...inputs, residual: added }),
     absolute.map((terms) => 4 * Math.sqrt(K) * EPSILON * terms),
   );
+}
+
+const inRange = (column: number, columns: number, from: number) => column >= from && column < from + columns;
+
+/** A matrix as the middle columns of a wider one, full of 7 elsewhere: read or written, they would show. */
+function within(matrix: Float32Array, rows: number, columns: number, margin: number): Float32Array {
+  const width = columns + 2 * margin;
+  const wide = new Float32Array(rows * width).fill(7);
+  for (let row = 0; row < rows; row++)
+    wide.set(matrix.subarray(row * columns, (row + 1) * columns), row * width + margin);
+  return wide;
 }
 
 describe.each(variants)("matmul, $variant", ({ facts }) => {
@@ -108,10 +140,36 @@ describe.each(variants)("matmul, $variant", ({ facts }) => {
       );
     });
 
+    it("takes A and gives the result as columns of wider matrices, scaled", async () => {
+      const margins = fc.record({ a: fc.constantFrom(0, 1, 4, 8), out: fc.constantFrom(0, 2, 4, 12) });
+      await fc.assert(
+        fc.asyncProperty(cases(fc.oneof(anySize, vectorSize)), margins, (one, margin) =>
+          check(layout, facts, { ...one, hasResidual: false, margin, scale: 0.75 }),
+        ),
+        { seed: 10, numRuns: 20 },
+      );
+    });
+
     it("covers several workgroups in both directions with a long sum", async () => {
       const one = { M: 131, N: 140, K: 516, hasBias: true, hasResidual: true, accumulate: true, seed: 3 };
       await check(layout, facts, one);
     });
+  });
+
+  // In 16 bits are weights, which stand in products of these two layouts. Of odd sizes, pairs straddle rows.
+  it.each(
+    (["NT", "NN"] as const).flatMap((layout) => (["bf16", "f16"] as const).map((format) => ({ layout, format }))),
+  )("$layout equals the float64 product of what B is rounded to, stored as $format", async ({ layout, format }) => {
+    const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 4, format };
+    await check(layout, facts, { M: 36, N: 68, K: 132, ...all });
+    for (const [M, N, K] of [
+      [37, 35, 33],
+      [5, 71, 1],
+      [1, 1, 7],
+      [17, 33, 131],
+    ] as const) {
+      await check(layout, facts, { M, N, K, ...all });
+    }
   });
 
   it("gives the same bits twice", async () => {
