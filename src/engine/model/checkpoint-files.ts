@@ -125,7 +125,9 @@ function parseIndex(text: string, path: string): Map<string, string> {
 /**
  * Writes tensors into a folder, in their order: one model.safetensors, or, if they take more than `maxShardBytes`,
  * model-00001-of-0000N.safetensors and an index, split between tensors. Weight files of the other kind that lie in the
- * folder are removed afterwards, since a loader would take those.
+ * folder are removed afterwards, since a loader would take those. Shards that replace others of the same names do so one
+ * by one: the old index goes first and the new one comes last, so that a folder left in between has no weights to load,
+ * instead of a mixture.
  *
  * @throws FileError; what a tensor's own data throws
  */
@@ -138,6 +140,7 @@ export async function writeCheckpoint(
   const digits = (count: number) => String(count).padStart(5, "0");
   const nameOf = (shard: number) =>
     shards.length === 1 ? WEIGHTS_FILE : `model-${digits(shard + 1)}-of-${digits(shards.length)}.safetensors`;
+  if (shards.length > 1) await platform.removeFile(platform.joinPath(folder, INDEX_FILE));
   const written = new Set(shards.length === 1 ? [WEIGHTS_FILE] : [INDEX_FILE]);
   for (const [shard, group] of shards.entries()) {
     await writeSafetensors(platform.joinPath(folder, nameOf(shard)), group, { format: "pt" });
