@@ -17,9 +17,11 @@ export {
   Generator,
   type GeneratorOptions,
 } from "./engine/model/generate.ts";
-export { type LoadOptions, Model } from "./engine/model/load.ts";
+export { type LoadOptions, Model, type SaveOptions } from "./engine/model/load.ts";
+export { LoraAdapter, type LoraOptions } from "./engine/model/lora.ts";
 export type { RowSequence } from "./engine/model/rows.ts";
 export type { SamplingOptions } from "./engine/model/sample.ts";
+export { loadAdapter, type MergeOptions, mergeAdapter, saveAdapter } from "./engine/peft.ts";
 export { TextStream } from "./engine/text-stream.ts";
 export { decodeContinuation, loadTokenizer, type Tokenizer } from "./engine/tokenizer.ts";
 export {

@@ -74,9 +74,11 @@ async function runChat(options: ChatOptions, output: Output): Promise<void> {
   const { withDevice } = await import("./session.ts");
   const { loadModel } = await import("./models.ts");
   const { Generator } = await import("../engine/model/generate.ts");
+  const { textFolder } = await import("../engine/model/folder.ts");
   const { loadTokenizer } = await import("../engine/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
+    const texts = await textFolder(model);
     const maxLength = Math.min(options.max_length, model.config.contextLength);
     const { stdin } = output.streams;
     if (stdin === undefined) throw new ConfigError("there is nothing to read questions from: give kto chat an input.");
@@ -87,8 +89,8 @@ async function runChat(options: ChatOptions, output: Output): Promise<void> {
       options,
       output,
       generator: new Generator(model, { maxBatch: 1, maxLength }),
-      tokenizer: await loadTokenizer(model.folder),
-      template: await requireTemplate(model.folder, options.chat_template_path),
+      tokenizer: await loadTokenizer(texts),
+      template: await requireTemplate(texts, options.chat_template_path),
       sampling: await resolveSampling(options, model.folder),
       maxLength,
       terminal,

@@ -160,7 +160,8 @@ function print(layout: string, summary: FeedbackSummary, rendered: readonly Rend
   }
   if (summary.cut > 0) line("cut", `${summary.cut} completions, to the length limit`);
   line("distinct", `${summary.distinctPrompts} prompts, ${summary.distinctCompletions} completions`);
-  if (summary.repeatedRows > 0) line("repeated", `${summary.repeatedRows} rows say again what an earlier one says`);
+  if (summary.repeatedRows > 0)
+    line("repeated", `rows that say again what an earlier one says: ${summary.repeatedRows}`);
   if (summary.contradictions > 0) {
     line("contradicted", `${summary.contradictions} completions are both desirable and undesirable for one prompt`);
   }

@@ -142,14 +142,16 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
   const { loadModel } = await import("./models.ts");
   const { Generator } = await import("../engine/model/generate.ts");
   const { TextStream } = await import("../engine/text-stream.ts");
+  const { textFolder } = await import("../engine/model/folder.ts");
   const { loadTokenizer } = await import("../engine/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
-    const tokenizer = await loadTokenizer(model.folder);
+    const textsFolder = await textFolder(model);
+    const tokenizer = await loadTokenizer(textsFolder);
     const sampling = await resolveSampling(options, model.folder);
     if (sampling.temperature === 0) refuseSeveral(options);
     const isChatting = options.chat || prompts.some((prompt) => typeof prompt !== "string");
-    const template = isChatting ? await requireTemplate(model.folder, options.chat_template_path) : undefined;
+    const template = isChatting ? await requireTemplate(textsFolder, options.chat_template_path) : undefined;
     const encode = (prompt: Prompt) => {
       if (template === undefined || (typeof prompt === "string" && !options.chat))
         return tokenizer.encode(String(prompt));
@@ -164,9 +166,11 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
       return Array.from({ length: options.num_return_sequences }, () => ({ prompt, ids }));
     });
     const longest = Math.max(...requests.map(({ ids }) => ids.length));
+    const maxLength = longest + options.max_new_tokens;
+    const fitting = Math.max(1, Generator.mostSideBySide(model, maxLength));
     const generator = new Generator(model, {
-      maxBatch: Math.min(requests.length, MOST_SIDE_BY_SIDE),
-      maxLength: longest + options.max_new_tokens,
+      maxBatch: Math.min(requests.length, MOST_SIDE_BY_SIDE, fitting),
+      maxLength,
     });
     // A chat's answer stands alone; a text goes on from its prompt.
     const openingOf = (prompt: Prompt) => (options.chat || typeof prompt !== "string" ? "" : prompt);

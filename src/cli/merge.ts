@@ -16,7 +16,7 @@ const schema = z.strictObject({
     description: "the adapter (PEFT folder)",
     expects: "a folder with adapter_config.json",
     placeholder: "folder",
-    aliases: ["adapter", "lora_model_name_or_path"],
+    aliases: ["lora_model_name_or_path"],
   }),
   model_name_or_path: option(z.string().min(1).optional(), {
     group: models,

@@ -48,6 +48,11 @@ async function modelFolders(
   const adapterName = options.adapter_name_or_path;
   const adapter = adapterName === undefined ? undefined : await modelFolder(adapterName, output);
   const whole = (await platform.exists(platform.joinPath(base, "config.json"))) === "file";
+  if (whole && adapter === undefined && (await isAdapterFolder(base))) {
+    throw new ConfigError(
+      `The folder "${base}" holds a whole model and an adapter; say which is meant: name the adapter as adapter_name_or_path too, or remove adapter_config.json or config.json.`,
+    );
+  }
   if (whole || !(await isAdapterFolder(base))) return { base, baseName: options.model_name_or_path, adapter };
   if (adapter !== undefined) {
     throw new ConfigError(
@@ -74,6 +79,16 @@ function loadOptions({ dtype }: Pick<ModelOptions, "dtype">): LoadOptions {
   return { dtype: formatOf(dtype) ?? "auto" };
 }
 
+/** A reference is a whole model: passes of both share their scratch, which is sized for one adapter. */
+async function referenceFolder(nameOrPath: string, output: Output): Promise<string> {
+  const folder = await modelFolder(nameOrPath, output);
+  const whole = (await platform.exists(platform.joinPath(folder, "config.json"))) === "file";
+  if (whole || !(await isAdapterFolder(folder))) return folder;
+  throw new ConfigError(
+    `ref_model_name_or_path "${nameOrPath}" is an adapter; make a whole model of it first: kto merge --adapter_name_or_path ${nameOrPath} --output_dir ...`,
+  );
+}
+
 /** The frozen model that another one is compared with: the same folder is read once. */
 export async function loadReference(
   device: Device,
@@ -88,7 +103,7 @@ export async function loadReference(
       ? policy.adapter
         ? policy.base
         : Model.copyOf(policy, category)
-      : await Model.load(device, await modelFolder(nameOrPath, output), { ...loadOptions(options), category });
+      : await Model.load(device, await referenceFolder(nameOrPath, output), { ...loadOptions(options), category });
   checkVocabularies(policy, reference);
   return reference;
 }
@@ -107,10 +122,10 @@ export async function loadForTraining(
   const category = "reference weights";
   const loading = loadOptions(config);
   let policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
-  if (usesAdapter) policy = policy.withAdapter(await trainedAdapter(policy, adapterFolder, config));
+  if (usesAdapter) policy = policy.withAdapter(await trainedAdapter(policy, adapterFolder, config, output));
   let reference: Model | undefined;
   if (config.ref_model_name_or_path !== config.model_name_or_path) {
-    const folder = await modelFolder(config.ref_model_name_or_path, output);
+    const folder = await referenceFolder(config.ref_model_name_or_path, output);
     reference = await Model.load(device, folder, { ...loading, category });
     checkVocabularies(policy, reference);
   } else if (!usesAdapter && policy.numbers !== "f32") {
@@ -134,8 +149,16 @@ async function trainedAdapter(
   policy: Model,
   folder: string | undefined,
   config: LoraConfig & { readonly seed: number },
+  output: Output,
 ): Promise<LoraAdapter> {
-  if (folder !== undefined) return await loadAdapter(policy, folder);
+  if (folder !== undefined) {
+    const adapter = await loadAdapter(policy, folder);
+    const { rank, alpha, rslora } = adapter.options;
+    output.info(
+      `going on with the adapter ${folder}: rank ${rank}, alpha ${alpha}${rslora ? ", rslora" : ""}; lora_ options are its own.`,
+    );
+    return adapter;
+  }
   const targets = targetModules(config.lora_target_modules);
   const adapter = LoraAdapter.create(policy.device, policy.config, {
     rank: config.lora_r,
@@ -148,10 +171,12 @@ async function trainedAdapter(
   return adapter;
 }
 
-/** Names, also written with commas between them; a single text that is no plain name is a word or pattern for all. */
+/** Names, also as one text "a,b" or "[a, b]"; a single text that is neither is a word or pattern for all. */
 function targetModules(written: readonly string[]): readonly string[] | string | undefined {
   const [first, ...more] = written;
   if (first === undefined) return undefined;
-  if (more.length === 0 && (first === "all-linear" || /[*+?()|[\]^$\\]/.test(first))) return first;
-  return written.flatMap((text) => text.split(",")).map((name) => name.trim());
+  const isList = /^\[.*\]$/.test(first);
+  if (more.length === 0 && !isList && (first === "all-linear" || /[*+?()|[\]^$\\]/.test(first))) return first;
+  const names = written.flatMap((text) => text.replace(/^\[(.*)\]$/, "$1").split(","));
+  return names.map((name) => name.trim().replace(/^(["'])(.*)\1$/, "$2"));
 }

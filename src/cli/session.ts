@@ -5,6 +5,7 @@
 import { loadChatTemplate } from "../engine/chat-template.ts";
 import { Device } from "../engine/device.ts";
 import { resolveDatasetFiles } from "../engine/hub.ts";
+import { textFolder } from "../engine/model/folder.ts";
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
@@ -26,6 +27,12 @@ export async function withDevice<T>(
   output: Output,
   body: (device: Device) => Promise<T>,
 ): Promise<T> {
+  const adapterConfig = options.adapter === undefined ? "" : platform.joinPath(options.adapter, "adapter_config.json");
+  if (adapterConfig !== "" && (await platform.exists(adapterConfig)) === "file") {
+    throw new ConfigError(
+      `option "adapter" is "${options.adapter}", a LoRA adapter, but it chooses the GPU: use --adapter_name_or_path.`,
+    );
+  }
   const device = await Device.open(options.adapter === undefined ? {} : { adapter: options.adapter });
   try {
     const { kind } = device;
@@ -50,7 +57,7 @@ export type FeedbackOptions = Pick<
 >;
 
 /** What tokenization needs of a model. */
-export type ModelOfRows = Pick<Model, "config" | "folder">;
+export type ModelOfRows = Pick<Model, "config" | "folder"> & Partial<Pick<Model, "adapter">>;
 
 /** Reads and tokenizes feedback for these models; tells what was dropped, cut or odd. */
 export async function loadExamples(
@@ -94,10 +101,11 @@ export async function encodeFeedback(
       `max_length ${options.max_length} is more than the model's context of ${contextLength} tokens, which is used in its place.`,
     );
   }
-  const encodeOptions = await loadForRows(rows, policy.folder, options);
+  const texts = await textFolder(policy);
+  const encodeOptions = await loadForRows(rows, texts, options);
   const { encoded, note } = await encodeWithCache(rows, {
     ...encodeOptions,
-    modelFolder: policy.folder,
+    modelFolder: texts,
     overwriteCache: options.overwrite_cache,
   });
   if (note !== undefined) output.info(`data: ${note}`);

@@ -1,6 +1,8 @@
 /** `kto train`: KTO training from feedback and a model to a model folder. */
 
 import type { Device } from "../engine/device.ts";
+import type { Model } from "../engine/model/load.ts";
+import { ConfigError } from "../errors.ts";
 import {
   configAdvice,
   type KtoConfig,
@@ -48,6 +50,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     const { policy, reference, baseName } = await loadForTraining(target, config, output);
     const { examples, report } = await loadExamples({ policy, reference }, config, output);
     requirePairs(examples, config);
+    await checkKind(output_dir, policy);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
     const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), examples, options });
     const { desirable, undesirable } = report;
@@ -63,7 +66,13 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       );
     }
     const imbalance = weightAdvice(desirable, undesirable, trainer.weights.desirable, trainer.weights.undesirable);
-    const facts = { rows: examples.length, desirable, undesirable, parameters: policy.layout.parameterCount };
+    const facts = {
+      rows: examples.length,
+      desirable,
+      undesirable,
+      parameters: policy.layout.parameterCount,
+      adapter: policy.adapter !== undefined,
+    };
     for (const advice of [...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)]) output.warning(advice);
 
     if (config.dry_run) {
@@ -104,8 +113,19 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     };
     if (output.json) output.jsonLine(summary);
     else
-      output.result(`trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; the model is in ${output_dir}`);
+      output.result(
+        `trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
+      );
   });
+}
+
+/** A folder with both a whole model and an adapter in it would leave open which of them is meant. */
+async function checkKind(folder: string, policy: Model): Promise<void> {
+  const { platform } = await import("./session.ts");
+  const other = policy.adapter ? "config.json" : "adapter_config.json";
+  if ((await platform.exists(platform.joinPath(folder, other))) !== "file") return;
+  const [here, made] = policy.adapter ? ["a whole model", "an adapter"] : ["an adapter", "a whole model"];
+  throw new ConfigError(`output_dir "${folder}" holds ${here}, and this run makes ${made}: choose another folder.`);
 }
 
 /** What `dry_run` tells: rows, updates, and memory by category against what the adapter allows. */

@@ -7,7 +7,7 @@ import type { StoredFormat } from "../kernels/kernel.ts";
 import { checkTensors } from "./model/check-tensors.ts";
 import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./model/checkpoint-files.ts";
 import type { ModelConfig } from "./model/config.ts";
-import { readModelConfig, writeCompanions, writeTokenizerFiles } from "./model/folder.ts";
+import { readModelConfig, textFolder, writeCompanions, writeTokenizerFiles } from "./model/folder.ts";
 import type { Model } from "./model/load.ts";
 import {
   adapterSpecs,
@@ -52,6 +52,9 @@ const UNSUPPORTED: Readonly<Record<string, readonly unknown[]>> = {
   arrow_config: [],
   use_qalora: [false],
   use_bdlora: [false],
+  kasa_config: [],
+  monteclora_config: [],
+  velora_config: [],
 };
 
 /** Ways to initialise that change the base's weights too, so that the base alone is not what the adapter was made for. */
@@ -133,7 +136,7 @@ export async function loadAdapter(model: Model, folder: string): Promise<LoraAda
   const { options } = await readAdapterConfig(folder);
   const file = await openAdapter(folder, model.config, options);
   try {
-    const adapter = LoraAdapter.create(model.device, model.config, options);
+    const adapter = LoraAdapter.create(model.device, model.config, options, folder);
     try {
       for (const part of adapter.weights.layout.parts()) {
         model.device.upload(adapter.weights.at(part, part.shape), await readValues(file, model.config, part.name));
@@ -218,7 +221,7 @@ async function readValues(
 export async function saveAdapter(model: Model, folder: string, baseModel: string = model.folder): Promise<void> {
   const { adapter, config } = model;
   if (adapter === undefined) throw new Error("the model has no adapter to save");
-  await writeTokenizerFiles(model.folder, folder);
+  await writeTokenizerFiles(await textFolder(model), folder);
   const tensors = [...adapter.weights.layout.parts()].map((part) => {
     const name = peftName(config, part.name);
     return { name, shape: part.shape, data: () => finitePieces(name, arenaPieces(adapter.weights, part), "f32") };
@@ -306,10 +309,17 @@ export async function mergeAdapter(
           const pieces = module
             ? () => mergedWeight(base, name, adapter, config, module, options)
             : () => checkpointPieces(base, name);
-          return { name, shape, format, data: () => finitePieces(name, pieces(), format) };
+          return {
+            name,
+            shape,
+            format,
+            data: () => finitePieces(name, pieces(), format, "base and adapter overflow f32 together"),
+          };
         }),
       );
       await writeCompanions(baseFolder, outFolder, format);
+      // What the adapter was trained with goes before what the base came with.
+      await writeTokenizerFiles(adapterFolder, outFolder);
       await writeCheckpoint(outFolder, tensors, maxShardBytes);
     } finally {
       await adapter.close();

@@ -197,7 +197,8 @@ export const ktoOptions = z.strictObject({
   }),
   lora_target_modules: option(z.array(z.string()).default([]), {
     group: lora,
-    description: "the linear layers that get an adapter, by name, or all-linear; PEFT's for the family if not given",
+    description:
+      "the linear layers that get an adapter, by name, or all-linear; PEFT's for the family if not given (q_proj and v_proj, or c_attn)",
     expects: 'names of modules such as q_proj, or "all-linear"',
     placeholder: "names",
     aliases: ["lora_target"],
@@ -435,8 +436,10 @@ export interface RunFacts {
   readonly rows: number;
   readonly desirable: number;
   readonly undesirable: number;
-  /** Trained parameters of the model. */
+  /** Parameters of the model. */
   readonly parameters: number;
+  /** A LoRA adapter is trained, which takes rates ten times as high; default false. */
+  readonly adapter?: boolean;
 }
 
 /** From this size on a model counts as large: DESIGN's and the KTO paper's border for training without SFT. */
@@ -457,7 +460,8 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
       `beta ${config.beta} is unusual: 0.01 to 0.1 suits large or fine-tuned models, 0.1 to 1 small ones without supervised fine-tuning.`,
     );
   }
-  const rateRange: [number, number] = facts.parameters < TOY_PARAMETERS ? [5e-7, 5e-3] : [5e-7, 5e-6];
+  const highestRate = (facts.parameters < TOY_PARAMETERS ? 5e-3 : 5e-6) * (facts.adapter ? 10 : 1);
+  const rateRange = [5e-7, highestRate] as const;
   if (config.learning_rate < rateRange[0] || config.learning_rate > rateRange[1]) {
     advice.push(
       `learning_rate ${config.learning_rate} is outside ${rateRange.map((rate) => rate.toExponential()).join(" to ")}, the range that works for models of this size.`,

@@ -3,7 +3,7 @@
  * in closed form, clip, AdamW. Records a program for each shape class once and replays it. No data, no schedule.
  */
 import type { Device } from "../engine/device.ts";
-import { PassMemory, recordGradients, recordLogProbs } from "../engine/model/decoder.ts";
+import { PassMemory, positionLimit, recordGradients, recordLogProbs } from "../engine/model/decoder.ts";
 import type { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { AdamW, type AdamWOptions } from "../engine/optimizer.ts";
@@ -63,6 +63,9 @@ export class KtoStep {
     this.#referenceMemory = sameBuild(policy, reference)
       ? this.#memory
       : new PassMemory(this.device, reference.config, shapes, { gradients: false });
+    // Made now, once for the longest rows, so that a plan of the run counts them.
+    const positions = Math.max(...shapes.map(positionLimit));
+    for (const model of [policy, reference]) if (model.config.position === "rope") model.ropeTable(positions);
     this.objective = new Objective(this.device, options.objective, options.maxSize);
     this.optimizer = new AdamW(policy.trained, options.optimizer);
   }
@@ -99,6 +102,18 @@ export class KtoStep {
     const policy = await this.device.download(this.objective.policySums(size));
     const reference = await this.device.download(this.objective.referenceSums(size));
     return { policy, reference };
+  }
+
+  /** Log-probabilities of a microbatch's sequences under the policy as it is now, [m] or [2 m]; no gradients, no metrics. */
+  async policyLogProbs(batch: KtoBatch): Promise<Float32Array> {
+    const { shape } = batch.packed;
+    const sums = this.objective.policySums(batch.size);
+    const program = await this.#program(`policy ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
+      recordLogProbs(recording, this.policy, this.#memory, shape, sums);
+    });
+    this.#memory.upload(batch.packed);
+    program.run();
+    return await this.device.download(sums);
   }
 
   async #runBatch(

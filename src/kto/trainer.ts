@@ -11,7 +11,6 @@ import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, type BatchOptions, batchShape, checkSequences, type KtoBatch, packBatch } from "./batch.ts";
 import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
-import { completionLogProbs } from "./log-probs.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
@@ -150,6 +149,17 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     if (inputs.policy.trained.layout.format !== "f32") {
       throw new ConfigError(
         `The model ${inputs.policy.folder} is stored as ${inputs.policy.trained.layout.format}, and weights that are trained must be f32: load it with storage "f32", or train a LoRA adapter.`,
+      );
+    }
+    const trained = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
+    if (!trained.disable_dropout && inputs.policy.config.dropsOut) {
+      throw new ConfigError(
+        `option "disable_dropout" is false, but the dropout of ${inputs.policy.folder}'s own layers (see its config.json) is not implemented, only an adapter's: leave it true.`,
+      );
+    }
+    if (inputs.reference?.adapter !== undefined) {
+      throw new ConfigError(
+        `The reference ${inputs.reference.folder} has an adapter, which a reference cannot have: merge it into the model first.`,
       );
     }
     const unlabelled = inputs.examples.findIndex(({ label }) => typeof label !== "boolean");
@@ -316,9 +326,10 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
    * @throws NumericError, before anything is written, when the policy no longer gives finite log-probabilities
    */
   async save(folder: string, options: SaveOptions & { readonly baseModel?: string } = {}): Promise<void> {
+    if (this.#freed) throw new ConfigError("The trainer was freed; save before that.");
     // The last update's gradients were finite before it, which says nothing of the weights after it.
-    const logProbs = await completionLogProbs(this.policy, this.#examples.slice(0, 1), 1);
-    if (!logProbs.every(Number.isFinite)) {
+    const [batch] = this.#pack(Math.max(0, this.#done - 1));
+    if (batch && !(await this.step.policyLogProbs(batch)).every(Number.isFinite)) {
       throw new NumericError(
         "The model is not saved: its log-probabilities are not finite numbers any more, so the training diverged; lower learning_rate.",
       );

@@ -96,6 +96,23 @@ describe("rows of chat messages", () => {
     expect(existsSync(join(output, "tokenizer.json"))).toBe(true);
   });
 
+  test("an adapter brings the template that it was trained with, to logps, to going on, and to the merged model", async () => {
+    const template = fileIn(folder, "own.jinja", "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+    const adapter = freshPath(folder, "adapter");
+    await run(
+      ...["train", "--model", model, "--dataset", data, "--output_dir", adapter, "--chat_template_path", template],
+      ...["--max_steps", "1", "--per_device_train_batch_size", "4", "--use_peft", "--lora_r", "2"],
+    );
+    const own = await run("logps", "--model", adapter, "--dataset", data);
+    const named = await run("logps", "--model", adapter, "--dataset", data, "--chat_template_path", template);
+    expect(own.lines).toEqual(named.lines);
+    const base = await run("logps", "--model", model, "--dataset", data);
+    expect(own.lines.map(({ tokens }) => tokens)).not.toEqual(base.lines.map(({ tokens }) => tokens));
+    const merged = freshPath(folder, "merged");
+    await run("merge", "--adapter_name_or_path", adapter, "--output_dir", merged);
+    expect(readFileSync(join(merged, "chat_template.jinja"), "utf8")).toBe(readFileSync(template, "utf8"));
+  });
+
   test("a model without a template is told what to do", async () => {
     const bare = freshPath(folder, "bare");
     cpSync(model, bare, { recursive: true });

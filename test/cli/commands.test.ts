@@ -3,13 +3,27 @@
  * models whose numbers float64 PyTorch computed (test/fixtures) and on a trained one.
  */
 import { execFileSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { Model } from "../../src/engine/model/load.ts";
+import { platform } from "../../src/engine/platform/index.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
+import { sharedDevice } from "../helpers/device.ts";
 import { readExpected, readJson } from "../helpers/fixtures.ts";
 import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
-import { fileIn, fixtures, freshPath, jsonl, llama, stories, temporaryFolder } from "../helpers/folders.ts";
+import {
+  copyOfModel,
+  fileIn,
+  fixtures,
+  freshPath,
+  gpt2,
+  jsonl,
+  llama,
+  stories,
+  temporaryFolder,
+  withConfig,
+} from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
 
 shareDeviceWithCommands();
@@ -486,24 +500,84 @@ describe("LoRA on the command line", () => {
     expect(await logps("--model_name_or_path", further)).not.toEqual(alone);
   });
 
-  test("a base in bf16 stays as it is stored, and dry_run tells the same memory before as there is after", async () => {
-    const { Model } = await import("../../src/engine/model/load.ts");
-    const { sharedDevice } = await import("../helpers/device.ts");
+  test("a base in bf16 stays as it is stored, and dry_run tells beforehand the memory that training then takes", async () => {
+    const device = await sharedDevice();
     const base = freshPath(folder, "bf16");
-    const model = await Model.load(await sharedDevice(), llama);
+    const model = await Model.load(device, llama);
     await model.save(base, { dtype: "bf16" });
     const { parameterCount } = model.layout;
     model.free();
-    const args = ["--model_name_or_path", base, ...data, ...lora, ...short, "--json"];
-    const planned = freshPath(folder, "planned");
-    const { stdout } = await succeed("train", ...args, "--output_dir", planned, "--dry_run");
-    expect(existsSync(planned) ? readdirSync(planned) : []).toEqual([]);
-    const [plan] = objects<{ device_bytes_by_category: Record<string, number> }>(stdout);
-    const { weights = 0, ...others } = plan?.device_bytes_by_category ?? {};
-    expect(weights).toBeGreaterThanOrEqual(2 * parameterCount);
-    expect(weights).toBeLessThan(3 * parameterCount);
-    expect(others["reference weights"]).toBeUndefined();
-    expect(others.adapter).toBeGreaterThan(0);
+    for (const kind of [lora, []]) {
+      const args = ["--model_name_or_path", base, ...data, ...kind, ...short, "--json"];
+      const planned = freshPath(folder, "planned");
+      const { stdout } = await succeed("train", ...args, "--output_dir", planned, "--dry_run");
+      expect(readdirSync(planned)).toEqual([]);
+      const [plan] = objects<{ device_bytes_by_category: Record<string, number> }>(stdout);
+      const { uniforms: _, ...wanted } = plan?.device_bytes_by_category ?? {};
+      // What training takes, seen when its first update has been made.
+      const before = device.memory();
+      let during: Readonly<Record<string, number>> = {};
+      const appended = vi.spyOn(platform, "appendText").mockImplementation(async () => {
+        during = device.memory();
+      });
+      await succeed("train", ...args, "--output_dir", planned);
+      appended.mockRestore();
+      const found = Object.keys(wanted).map((name) => [name, (during[name] ?? 0) - (before[name] ?? 0)]);
+      expect(Object.fromEntries(found)).toEqual(wanted);
+      const { weights = 0 } = wanted;
+      if (kind === lora) {
+        expect(weights).toBeLessThan(3 * parameterCount);
+        expect(wanted["reference weights"]).toBeUndefined();
+      } else {
+        expect(weights).toBeGreaterThanOrEqual(4 * parameterCount);
+        expect(wanted["reference weights"]).toBeLessThan(3 * parameterCount);
+      }
+    }
+  });
+
+  test("a folder of one kind is not filled with the other, and one with both is asked about", async () => {
+    const whole = copyOfModel(folder, llama);
+    const made = ["--model_name_or_path", llama, ...data, ...short, "--overwrite_output_dir"];
+    const mixed = await kto("train", ...made, ...lora, "--output_dir", whole);
+    expect(mixed.code).toBe(2);
+    expect(mixed.stderr).toMatch(
+      /output_dir ".*" holds a whole model, and this run makes an adapter: choose another folder/,
+    );
+    const adapter = freshPath(folder, "adapter");
+    await succeed("train", ...made, ...lora, "--output_dir", adapter);
+    const other = await kto("train", ...made, "--output_dir", adapter);
+    expect(other.stderr).toMatch(/holds an adapter, and this run makes a whole model/);
+    cpSync(join(llama, "config.json"), join(adapter, "config.json"));
+    const both = await kto("logps", "--model_name_or_path", adapter, ...data);
+    expect(both.code).toBe(2);
+    expect(both.stderr).toMatch(/holds a whole model and an adapter; say which is meant/);
+    const reference = await kto(
+      "train",
+      ...made,
+      "--output_dir",
+      freshPath(folder, "x"),
+      "--ref_model_name_or_path",
+      await onlyAdapter(adapter),
+    );
+    expect(reference.stderr).toMatch(
+      /ref_model_name_or_path ".*" is an adapter; make a whole model of it first: kto merge/,
+    );
+  });
+
+  /** The folder without what makes it a whole model. */
+  async function onlyAdapter(adapter: string): Promise<string> {
+    rmSync(join(adapter, "config.json"));
+    return adapter;
+  }
+
+  test("dropout of the model's own layers is refused where the family has it, as GPT-2", async () => {
+    const result = await kto(
+      ...["train", "--model_name_or_path", withConfig(folder, gpt2, { attn_pdrop: 0.1 })],
+      ...["--dataset_name", `${fixtures}/gpt2/data.jsonl`],
+      ...["--output_dir", freshPath(folder, "out"), "--disable_dropout", "false"],
+    );
+    expect(result.code).toBe(2);
+    expect(result.stderr).toMatch(/"disable_dropout" is false, but the dropout of .* own layers .* is not implemented/);
   });
 
   test.each<[string, string[], number, RegExp]>([

@@ -287,11 +287,32 @@ describe("refusals", () => {
 describe("memory", () => {
   it("a generator that cannot be made leaves nothing behind", async () => {
     const before = device.memory();
-    await withLimits({ maxBufferSize: 500_000 }, async () => {
-      // Activations of 1024 rows fit, a cache of 32 * 250 * 16 numbers does not.
-      expect(() => new Generator(llama, { maxBatch: 32, maxLength: 250 })).toThrow(/^"key cache 0" needs/);
+    await withLimits({ maxBufferSize: 200_000 }, async () => {
+      expect(() => new Generator(llama, { maxBatch: 8, maxLength: 100 })).toThrow(/^"\w+" needs/);
     });
     expect(device.memory()).toEqual(before);
+  });
+
+  it("the cache holds as many sequences as were asked for, and says what fits where one binding cannot", async () => {
+    const cacheBytes = (maxBatch: number) => {
+      const before = device.memory().activations ?? 0;
+      const generator = new Generator(llama, { maxBatch, maxLength: 64 });
+      const bytes = (device.memory().activations ?? 0) - before;
+      generator.free();
+      return bytes;
+    };
+    // Keys and values of 2 layers, 16 numbers a token.
+    const one = 2 * 2 * 64 * 16 * 4;
+    expect(cacheBytes(8) - cacheBytes(1)).toBe(7 * one);
+    await withLimits({ maxStorageBufferBindingSize: 3 * 64 * 16 * 4 }, async () => {
+      expect(Generator.mostSideBySide(llama, 64)).toBe(3);
+      expect(() => new Generator(llama, { maxBatch: 4, maxLength: 64 })).toThrow(
+        /^The keys of 4 sequences of 64 tokens do not fit one binding .*; take 3 or fewer, or shorter ones/,
+      );
+      expect(() => new Generator(llama, { maxBatch: 1, maxLength: 250 })).toThrow(
+        /; take shorter sequences \(max_length/,
+      );
+    });
   });
 
   it("free gives back the cache and all scratch", async () => {

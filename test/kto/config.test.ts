@@ -190,6 +190,7 @@ describe("advice", () => {
   test.each([
     [{ beta: 0.001 }, large, /^beta 0\.001 is unusual/],
     [{ beta: 0.5 }, large, /^beta 0\.5 is unusual/],
+    [{ learning_rate: 6e-5 }, { ...large, adapter: true }, /^learning_rate 0\.00006 is outside 5e-7 to 5e-5/],
     [{ learning_rate: 1e-3 }, large, /^learning_rate 0\.001 is outside 5e-7 to 5e-6/],
     [{ per_device_train_batch_size: 2 }, large, /^the reference point is taken over 2 rows; 8 to 128/],
     [

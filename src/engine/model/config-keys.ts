@@ -51,6 +51,15 @@ export class Keys {
     return value;
   }
 
+  /** Whether one of these shares is above 0. */
+  any(keys: readonly string[], fallback: number): boolean {
+    return keys.some((key) => {
+      const value = this.json[key] ?? fallback;
+      if (typeof value === "number" && value >= 0 && value <= 1) return value > 0;
+      throw this.error(`${this.#named(key)} is ${JSON.stringify(value)}, not a number from 0 to 1`);
+    });
+  }
+
   /** Width of one head where the heads share the hidden size out. */
   headSize(hiddenKey: string, headsKey: string): number {
     const [hiddenSize, heads] = [this.count(hiddenKey), this.count(headsKey)];

@@ -48,6 +48,8 @@ export interface ModelConfig {
   readonly inOutWeights: boolean;
   /** The head shares the embedding's tensor. */
   readonly tiedHead: boolean;
+  /** The family trains with dropout of its own; ours does not have it. */
+  readonly dropsOut: boolean;
   readonly bosTokenId: number | undefined;
   readonly eosTokenIds: readonly number[];
 }
@@ -249,6 +251,7 @@ function rotary(read: Keys, modelType: Exclude<ModelType, "gpt2">): ModelConfig 
     mlpBias: family.mlpBias && read.flag("mlp_bias", false),
     inOutWeights: false,
     tiedHead: read.flag("tie_word_embeddings", family.tiedHead),
+    dropsOut: read.any(["attention_dropout"], 0),
     ...read.specialTokens(),
   };
 }
@@ -288,6 +291,7 @@ function gpt2(read: Keys): ModelConfig {
     mlpBias: true,
     inOutWeights: true,
     tiedHead: read.flag("tie_word_embeddings", true),
+    dropsOut: read.any(["attn_pdrop", "embd_pdrop", "resid_pdrop"], 0.1),
     ...read.specialTokens(),
   };
 }

@@ -48,6 +48,20 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
   return eosTokenIds === undefined ? config : { ...config, eosTokenIds };
 }
 
+/**
+ * The folder whose tokenizer and templates go with a model: its adapter's, where that was saved with a tokenizer, since it
+ * was trained with it; else the model's own.
+ */
+export async function textFolder(model: {
+  readonly folder: string;
+  readonly adapter?: { readonly folder: string | undefined } | undefined;
+}): Promise<string> {
+  const own = model.adapter?.folder;
+  if (own === undefined) return model.folder;
+  const tokenizer = platform.joinPath(own, "tokenizer.json");
+  return (await platform.exists(tokenizer)) === "file" ? own : model.folder;
+}
+
 /** Copies a model folder's tokenizer and templates, making the folder if need be. */
 export async function writeTokenizerFiles(from: string, to: string): Promise<void> {
   await platform.makeFolder(to);

@@ -3,7 +3,7 @@
  * have ended leave the pass. Each sequence draws from a generator of its own, so its tokens do not depend on which
  * others are generated beside it.
  */
-import { ConfigError, NumericError } from "../../errors.ts";
+import { AdapterError, ConfigError, NumericError } from "../../errors.ts";
 import { NO_ROW } from "../../kernels/embedding.ts";
 import type { Device } from "../device.ts";
 import { Program } from "../program.ts";
@@ -78,6 +78,9 @@ interface Row {
 export class Generator {
   readonly device: Device;
   readonly model: Model;
+  /** Sequences side by side. */
+  readonly #slots: number;
+  /** The same in whole steps of rows, which programs are recorded for. */
   readonly #batch: number;
   readonly #maxLength: number;
   readonly #activations: Activations;
@@ -105,6 +108,13 @@ export class Generator {
     }
     this.device = device;
     this.model = model;
+    const most = Generator.mostSideBySide(model, maxLength);
+    if (maxBatch > most) {
+      throw new AdapterError(
+        `The keys of ${maxBatch} sequences of ${maxLength} tokens do not fit one binding of the adapter "${device.description}"; ${most === 0 ? "take shorter sequences (max_length, max_new_tokens)" : `take ${most} or fewer, or shorter ones`}.`,
+      );
+    }
+    this.#slots = maxBatch;
     this.#batch = Math.ceil(maxBatch / COUNT_STEP) * COUNT_STEP;
     this.#maxLength = maxLength;
     const rows = Math.max(this.#batch, PREFILL_ROWS);
@@ -112,7 +122,7 @@ export class Generator {
     const kvWidth = config.keyValueHeads * config.headSize;
     const cacheOf = (what: string) =>
       Array.from({ length: config.layers }, (_, layer) =>
-        device.allocate("activations", `${what} cache ${layer}`, [this.#batch * maxLength, kvWidth]),
+        device.allocate("activations", `${what} cache ${layer}`, [this.#slots * maxLength, kvWidth]),
       );
     const u32 = (name: string, dimensions: readonly number[]) => device.allocate("batch", name, dimensions, "u32");
     const made = device.allocating(() => ({
@@ -139,6 +149,13 @@ export class Generator {
     this.#logits = made.logits;
   }
 
+  /** Sequences of this many tokens whose keys, or values, of one layer one binding of the adapter holds. */
+  static mostSideBySide({ device, config }: Model, maxLength: number): number {
+    const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
+    const bytes = 4 * maxLength * config.keyValueHeads * config.headSize;
+    return Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize) / bytes);
+  }
+
   #shape(rows: number): RowShape {
     return {
       gradientRows: rows,
@@ -161,8 +178,8 @@ export class Generator {
       this.#checkPrompt(prompt, index + 1);
     });
     const results: GeneratedSequence[] = [];
-    for (let first = 0; first < prompts.length; first += this.#batch) {
-      const round = prompts.slice(first, first + this.#batch);
+    for (let first = 0; first < prompts.length; first += this.#slots) {
+      const round = prompts.slice(first, first + this.#slots);
       results.push(...(await this.#round(round, first, options)));
     }
     return results;

@@ -20,7 +20,7 @@ export interface LoadOptions {
   readonly category?: MemoryCategory;
   /**
    * Numbers to load the matrices as; "auto" (default): as the files store them, f32 where these differ. A format that
-   * holds less rounds to the nearest.
+   * holds less rounds to the nearest. Norms and biases keep the numbers of the files.
    */
   readonly dtype?: StoredFormat | "auto";
   /**
@@ -31,7 +31,7 @@ export interface LoadOptions {
 }
 
 export interface SaveOptions {
-  /** Numbers in the files; default: what the weights were loaded as, or f32 for weights stored as f32. */
+  /** Numbers of every tensor in the files, norms and biases too; default: what the weights were loaded as, or f32 for weights stored as f32. */
   readonly dtype?: StoredFormat;
   /** Bytes beyond which weights are split into shards; default 5 GB, as Hugging Face does. */
   readonly maxShardBytes?: number;

@@ -145,32 +145,36 @@ export class LoraAdapter {
   readonly modules: readonly LinearModule[];
   /** All A and B. */
   readonly weights: Arena;
+  /** The folder that it was loaded from. */
+  readonly folder: string | undefined;
   /** u32[4], see `dropout`: set while training with dropout. */
   readonly #dropoutState: Tensor | undefined;
 
   private constructor(
-    parts: Pick<LoraAdapter, "device" | "options" | "modules" | "weights">,
+    parts: Pick<LoraAdapter, "device" | "options" | "modules" | "weights" | "folder">,
     dropoutState: Tensor | undefined,
   ) {
     this.device = parts.device;
     this.options = parts.options;
     this.modules = parts.modules;
     this.weights = parts.weights;
+    this.folder = parts.folder;
     this.#dropoutState = dropoutState;
   }
 
   /**
    * An adapter of zeros; `initialize` makes it a new one.
    *
+   * @param folder that it will be filled from
    * @throws ConfigError for targets that the model does not have and options out of range
    */
-  static create(device: Device, config: ModelConfig, options: LoraOptions): LoraAdapter {
+  static create(device: Device, config: ModelConfig, options: LoraOptions, folder?: string): LoraAdapter {
     checkOptions(options);
     const modules = selectModules(config, options.targetModules);
     const specs = adapterSpecs(modules, options.rank);
     const layout = new ParameterLayout(specs, { maxBufferBytes: device.limits.maxBufferSize });
     const weights = new Arena(device, layout, "adapter", "adapter");
-    return new LoraAdapter({ device, options, modules, weights }, undefined);
+    return new LoraAdapter({ device, options, modules, weights, folder }, undefined);
   }
 
   /** What is multiplied with the adapter's result. */

@@ -121,13 +121,12 @@ export async function* finitePieces(
   name: string,
   pieces: AsyncIterable<Float32Array<ArrayBuffer>>,
   dtype: StoredFormat,
+  cause = "the training diverged; lower learning_rate",
 ): AsyncGenerator<Float32Array<ArrayBuffer>> {
   for await (const values of pieces) {
     const at = firstNotFinite(values);
     if (at >= 0) {
-      throw new NumericError(
-        `The model cannot be saved: its "${name}" holds ${values[at]}, so the training diverged; lower learning_rate.`,
-      );
+      throw new NumericError(`The model cannot be saved: its "${name}" holds ${values[at]}, so ${cause}.`);
     }
     const lost = dtype === "f32" ? -1 : firstNotFiniteStored(fromF32(values, dtype), dtype);
     if (lost >= 0) {
