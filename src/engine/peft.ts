@@ -279,8 +279,8 @@ export interface MergeOptions {
 }
 
 /**
- * Writes base + adapter as a whole model: W + scale B A for the adapter's layers, the other tensors as they are. Runs on
- * the host, tensor by tensor; no device is needed.
+ * Writes base + adapter as a whole model: W + scale B A for the adapter's layers, the other tensors as they are, with the
+ * adapter's tokenizer files before the base's. Runs on the host, tensor by tensor; no device is needed.
  *
  * @throws ModelFormatError for a base or adapter that cannot be used or do not fit each other; FileError; NumericError
  */
@@ -310,6 +310,8 @@ export async function mergeAdapter(
         }),
       );
       await writeCompanions(baseFolder, outFolder, format);
+      // An adapter may have been trained with another chat template than its base has.
+      await writeTokenizerFiles(adapterFolder, outFolder);
       await writeCheckpoint(outFolder, tensors, maxShardBytes);
     } finally {
       await adapter.close();
