@@ -6,11 +6,11 @@ import { Device } from "./device.ts";
 
 /** A counting device with the limits and features of a real one. */
 export function planningDevice(device: Device): Device {
-  const { gpu } = device;
+  const { features } = device.gpu;
   const nothing = () => undefined;
   const stand: Partial<Record<keyof GPUDevice, unknown>> = {
-    limits: gpu.limits,
-    features: gpu.features,
+    limits: device.limits,
+    features,
     lost: new Promise<never>(nothing),
     addEventListener: nothing,
     destroy: nothing,

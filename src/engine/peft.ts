@@ -282,8 +282,8 @@ export interface MergeOptions {
 }
 
 /**
- * Writes base + adapter as a whole model: W + scale B A for the adapter's layers, the other tensors as they are. Runs on
- * the host, tensor by tensor; no device is needed.
+ * Writes base + adapter as a whole model: W + scale B A for the adapter's layers, the other tensors as they are, with the
+ * adapter's tokenizer files before the base's. Runs on the host, tensor by tensor; no device is needed.
  *
  * @throws ModelFormatError for a base or adapter that cannot be used or do not fit each other; FileError; NumericError
  */

@@ -582,7 +582,7 @@ describe("LoRA on the command line", () => {
 
   test.each<[string, string[], number, RegExp]>([
     ["a target that is not there", ["--lora_target_modules", "query"], 2, /names "query", which is no linear layer/],
-    ["an adapter that is not there", ["--adapter_name_or_path", "no/where"], 7, /no\/where/],
+    ["an adapter that is not there", ["--adapter_name_or_path", "./no/where"], 7, /no\/where/],
   ])("%s is refused in a sentence", async (_, words, code, sentence) => {
     const out = ["--output_dir", freshPath(folder, "out")];
     const result = await kto("train", "--model_name_or_path", llama, ...data, ...out, "--use_peft", ...words);

@@ -7,7 +7,7 @@ import { elementBytes, elementCount } from "../../src/engine/tensor.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { bits } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
-import { loadModel, readExamples } from "../helpers/fixtures.ts";
+import { loadModel, readExamples, readExpected, relativeDistance } from "../helpers/fixtures.ts";
 import { gpt2 } from "../helpers/folders.ts";
 
 const device = await sharedDevice();
@@ -95,4 +95,37 @@ it("training in several buffers gives the bits of training in one", async () => 
   const several = await withLimits({ maxBufferSize: 100_000 }, train);
   expect(several.buffers).toBeGreaterThan(1);
   expect(several.tensors).toEqual(one.tensors);
+});
+
+it("the norm of the gradients is taken, and clipped, over all buffers", async () => {
+  const { adamw } = readExpected("gpt2");
+  const expected = adamw.steps[0]?.grad_norm ?? Number.NaN;
+  const maxNorm = expected / 4;
+  const reference = await loadModel(device, "gpt2", "reference");
+  const step = async () => {
+    const policy = await Model.load(device, gpt2);
+    const trainer = await KtoTrainer.create({
+      policy,
+      reference,
+      examples: readExamples("gpt2"),
+      options: {
+        ...{ max_steps: 1, learning_rate: 0.01, lr_scheduler_type: "constant", max_grad_norm: maxNorm },
+        // So large that an update is the clipped gradient, and not its sign: what is clipped shows.
+        ...{ adam_epsilon: 1, logging_steps: 1, shuffle_dataset: false },
+      },
+    });
+    let norm: number | undefined;
+    for await (const { metrics } of trainer) norm = metrics?.grad_norm ?? norm;
+    const tensors = await policy.readTensors(policy.weights);
+    trainer.free();
+    policy.free();
+    return { norm: norm ?? Number.NaN, weights: tensors.flatMap(({ data }) => [...data]) };
+  };
+  const one = await step();
+  const several = await withLimits({ maxBufferSize: 100_000 }, step);
+  reference.free();
+  expect(Math.abs(several.norm / expected - 1)).toBeLessThan(1e-3);
+  // The sum of squares in another order.
+  expect(Math.abs(several.norm / one.norm - 1)).toBeLessThan(1e-6);
+  expect(relativeDistance(several.weights, one.weights)).toBeLessThan(1e-6);
 });

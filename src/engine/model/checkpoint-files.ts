@@ -16,6 +16,7 @@ import { elementBytes, elementCount } from "../tensor.ts";
 
 export const WEIGHTS_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";
+const SHARD_NAME = /^model-\d{5}-of-\d{5}\.safetensors$/;
 
 /** A tensor of the folder and the file that holds it. */
 export interface CheckpointTensor extends TensorEntry {
@@ -45,9 +46,11 @@ export async function openCheckpoint(folder: string): Promise<CheckpointFiles> {
   const index = platform.joinPath(folder, INDEX_FILE);
   if ((await platform.exists(index)) === "file") return openShards(folder, index);
   const names = await platform.list(folder);
-  const hint = names.some((name) => name.endsWith(".bin") || name.endsWith(".pt"))
-    ? "it holds PyTorch files; save it as safetensors"
-    : "there are no weights to load";
+  const hint = names.some((name) => SHARD_NAME.test(name))
+    ? `it holds shards without ${INDEX_FILE}, so a download or a save was broken off`
+    : names.some((name) => name.endsWith(".bin") || name.endsWith(".pt"))
+      ? "it holds PyTorch files; save it as safetensors"
+      : "there are no weights to load";
   throw new ModelFormatError(`The model folder "${folder}" has no ${WEIGHTS_FILE}: ${hint}.`);
 }
 
@@ -155,7 +158,7 @@ export async function writeCheckpoint(
     await platform.writeFileAtomic(platform.joinPath(folder, INDEX_FILE), `${JSON.stringify(index, null, 2)}\n`);
   }
   for (const name of await platform.list(folder)) {
-    const weights = name === WEIGHTS_FILE || name === INDEX_FILE || /^model-\d{5}-of-\d{5}\.safetensors$/.test(name);
+    const weights = name === WEIGHTS_FILE || name === INDEX_FILE || SHARD_NAME.test(name);
     if (weights && !written.has(name)) await platform.removeFile(platform.joinPath(folder, name));
   }
 }

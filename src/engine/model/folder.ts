@@ -84,16 +84,34 @@ export async function writeCompanions(from: string, to: string, dtype: StoredFor
   }
 }
 
-/** A config.json that names this dtype; undefined if it does already, or names none and the weights are f32. */
+/**
+ * A config.json that names this dtype; undefined if it does already, or names none and the weights are f32. All else keeps
+ * its spelling: written anew, 10000.0 would become 10000, which Python reads as a number of another type.
+ */
 function withDtype(text: string, dtype: StoredFormat): string | undefined {
   const config = JSON.parse(text) as Record<string, unknown>;
-  const keys = ["dtype", "torch_dtype"].filter((key) => typeof config[key] === "string");
-  if (keys.length === 0 && dtype === "f32") return undefined;
-  if (keys.length === 0) keys.push("torch_dtype");
-  if (keys.every((key) => config[key] === DTYPE_NAMES[dtype])) return undefined;
-  for (const key of keys) config[key] = DTYPE_NAMES[dtype];
-  return `${JSON.stringify(config, null, 2)}\n`;
+  const name = DTYPE_NAMES[dtype];
+  const keys = ["dtype", "torch_dtype"].filter((key) => config[key] !== undefined);
+  if (keys.every((key) => (config[key] ?? DTYPE_NAMES.f32) === name) && (keys.length > 0 || dtype === "f32"))
+    return undefined;
+  if (keys.length === 0) return text.replace("{", `{\n  "torch_dtype": "${name}",`);
+  let changed = "";
+  let copied = 0;
+  let depth = 0;
+  for (const { 0: token, 1: key, 2: value, index } of text.matchAll(JSON_PIECES)) {
+    if (token === "{" || token === "[") depth++;
+    else if (token === "}" || token === "]") depth--;
+    else if (depth === 1 && key !== undefined && value !== undefined && keys.includes(JSON.parse(key) as string)) {
+      const end = index + token.length;
+      changed += `${text.slice(copied, end - value.length)}"${name}"`;
+      copied = end;
+    }
+  }
+  return changed + text.slice(copied);
 }
+
+/** Brackets, and texts with the text or null that they are the key of, if it is one. */
+const JSON_PIECES = /("(?:[^"\\]|\\.)*")(?:\s*:\s*("(?:[^"\\]|\\.)*"|null))?|[{}[\]]/g;
 
 /** Byte by byte: a tokenizer.model is no text. */
 async function copyFile(from: string, to: string): Promise<void> {

@@ -17,7 +17,8 @@ const PIECE = 2 ** 23;
  * Fills the tensor of a parameter with its parts, one after another. Pieces start at whole words: a part of an odd number
  * of 16-bit numbers does not leave one, and what is left over goes before the next part's numbers.
  *
- * @param names of the parts in the checkpoint; @param dtype what the numbers are rounded to on the way
+ * @param names of the parts in the checkpoint; @param dtype what the numbers are rounded to on the way; @param piece
+ * elements that are on the host at once
  * @throws ModelFormatError for numbers that are not finite, or too large for the format
  */
 export async function fillTensor(
@@ -26,6 +27,7 @@ export async function fillTensor(
   files: CheckpointFiles,
   names: readonly string[],
   dtype: StoredFormat,
+  piece: number = PIECE,
 ): Promise<void> {
   const format = window.dtype as StoredFormat;
   let at = 0;
@@ -36,8 +38,8 @@ export async function fillTensor(
     at += bytes.byteLength;
   };
   for (const name of names) {
-    for await (const piece of readPieces(files, name, { dtype, format })) {
-      const bytes = rest.byteLength > 0 ? joined(rest, piece) : piece;
+    for await (const read of readPieces(files, name, { dtype, format, piece })) {
+      const bytes = rest.byteLength > 0 ? joined(rest, read) : read;
       const whole = bytes.byteLength - (bytes.byteLength % 4);
       upload(bytes.subarray(0, whole));
       rest = bytes.slice(whole);
@@ -61,15 +63,15 @@ function joined(first: Uint8Array, second: Uint8Array): Uint8Array<ArrayBuffer> 
 async function* readPieces(
   files: CheckpointFiles,
   name: string,
-  { dtype, format }: { readonly dtype: StoredFormat; readonly format: StoredFormat },
+  { dtype, format, piece }: { readonly dtype: StoredFormat; readonly format: StoredFormat; readonly piece: number },
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
   const tensor = files.tensors.get(name);
   if (tensor === undefined) throw new Error(`tensor ${name} was checked and is gone`);
   const { file } = tensor;
   const stored = storedFormat(file.path, name, tensor.dtype);
   const count = elementCount(tensor.shape);
-  for (let first = 0; first < count; first += PIECE) {
-    const bytes = await file.read(name, first, Math.min(PIECE, count - first));
+  for (let first = 0; first < count; first += piece) {
+    const bytes = await file.read(name, first, Math.min(piece, count - first));
     checkFinite(file.path, name, bytes, stored, first);
     if (stored === dtype && stored === format) {
       yield bytes;
@@ -80,8 +82,9 @@ async function* readPieces(
     const result = fromF32(rounded, format);
     const lost = firstNotFiniteStored(result, format);
     if (lost >= 0) {
+      const narrow = dtype === "f32" ? format : dtype;
       throw new ModelFormatError(
-        `${file.path}: tensor "${name}" holds ${values[lost]} (element ${first + lost}), too large for ${DTYPE_NAMES[dtype === "f32" ? format : dtype]}; load it as bfloat16 or float32.`,
+        `${file.path}: tensor "${name}" holds ${values[lost]} (element ${first + lost}), too large for ${DTYPE_NAMES[narrow]}; load it as ${wider(narrow)}.`,
       );
     }
     yield result;
@@ -93,17 +96,19 @@ export async function* checkpointPieces(
   files: CheckpointFiles,
   name: string,
 ): AsyncGenerator<Float32Array<ArrayBuffer>> {
-  for await (const bytes of readPieces(files, name, { dtype: "f32", format: "f32" })) yield toF32(bytes, "f32");
+  for await (const bytes of readPieces(files, name, { dtype: "f32", format: "f32", piece: PIECE }))
+    yield toF32(bytes, "f32");
 }
 
-/** A tensor of an arena as f32 values, by pieces. */
+/** A tensor of an arena as f32 values, by pieces of at most `piece` elements. */
 export async function* arenaPieces(
   arena: Arena,
   { segment, offset, shape }: Place & { readonly shape: readonly number[] },
+  piece: number = PIECE,
 ): AsyncGenerator<Float32Array<ArrayBuffer>> {
   const count = elementCount(shape);
-  for (let first = 0; first < count; first += PIECE) {
-    const size = Math.min(PIECE, count - first);
+  for (let first = 0; first < count; first += piece) {
+    const size = Math.min(piece, count - first);
     const window = arena.at({ segment, offset: offset + first }, [size]);
     const perElement = elementBytes(window.dtype);
     const before = (window.offset % 4) / perElement; // numbers of the word that the tensor does not begin
@@ -131,11 +136,16 @@ export async function* finitePieces(
     const lost = dtype === "f32" ? -1 : firstNotFiniteStored(fromF32(values, dtype), dtype);
     if (lost >= 0) {
       throw new NumericError(
-        `The model cannot be saved as ${DTYPE_NAMES[dtype]}: its "${name}" holds ${values[lost]}, which is too large; save it as bfloat16 or float32.`,
+        `The model cannot be saved as ${DTYPE_NAMES[dtype]}: its "${name}" holds ${values[lost]}, which is too large; save it as ${wider(dtype)}.`,
       );
     }
     yield values;
   }
+}
+
+/** The formats that hold larger numbers, in words. */
+function wider(format: StoredFormat): string {
+  return format === "f16" ? `${DTYPE_NAMES.bf16} or ${DTYPE_NAMES.f32}` : DTYPE_NAMES.f32;
 }
 
 /** One weight that is not a number makes every log-probability one. */

@@ -1,0 +1,146 @@
+/**
+ * `kto train --dry_run`: the memory that it tells is what the run itself would hold, by category, and nothing is written.
+ * The run is stopped where its trainer has allocated everything.
+ */
+import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, test, vi } from "vitest";
+import { Model } from "../../src/engine/model/load.ts";
+import { KtoTrainer } from "../../src/kto/trainer.ts";
+import { shareDeviceWithCommands } from "../helpers/commands.ts";
+import { sharedDevice, withLimits } from "../helpers/device.ts";
+import { fixtures, freshPath, llama, temporaryFolder } from "../helpers/folders.ts";
+import { kto } from "./streams.ts";
+
+shareDeviceWithCommands();
+const folder = temporaryFolder();
+
+interface Plan {
+  dry_run: boolean;
+  steps: number;
+  steps_per_epoch: number;
+  device_bytes: number;
+  device_bytes_by_category: Record<string, number>;
+  largest_buffer: { label: string; bytes: number };
+  max_buffer_size: number;
+  host_bytes: number;
+}
+
+const data = ["--dataset_name", `${fixtures}/llama/data.jsonl`, "--max_steps", "3"];
+const lora = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "all-linear"];
+
+let inBf16: string;
+beforeAll(async () => {
+  inBf16 = freshPath(folder, "bf16");
+  const model = await Model.load(await sharedDevice(), llama);
+  await model.save(inBf16, { dtype: "bf16" });
+  model.free();
+});
+
+async function planOf(...words: string[]): Promise<Plan> {
+  const output = freshPath(folder, "planned");
+  const { code, stdout, stderr } = await kto("train", ...data, ...words, "--output_dir", output, "--dry_run", "--json");
+  expect(code, stderr).toBe(0);
+  expect(stdout).toMatch(/^\{.*\}\n$/);
+  expect(existsSync(output) ? readdirSync(output) : []).toEqual([]);
+  return JSON.parse(stdout) as Plan;
+}
+
+/** Bytes by category that a run holds once its trainer is made, beside what the shared device held before. */
+async function heldBy(...words: string[]): Promise<Record<string, number>> {
+  const device = await sharedDevice();
+  const before = device.memory();
+  let held: Record<string, number> = {};
+  const create = KtoTrainer.create.bind(KtoTrainer);
+  const spy = vi.spyOn(KtoTrainer, "create").mockImplementation(async (inputs) => {
+    await create(inputs);
+    held = Object.fromEntries(
+      Object.entries(device.memory())
+        .map(([category, bytes]) => [category, bytes - (before[category] ?? 0)] as const)
+        .filter(([, bytes]) => bytes > 0),
+    );
+    throw new Error("enough was seen");
+  });
+  const { stderr } = await kto("train", ...data, ...words, "--output_dir", freshPath(folder, "run"));
+  spy.mockRestore();
+  expect(stderr).toContain("enough was seen");
+  expect(device.memory()).toEqual(before);
+  return held;
+}
+
+describe("kto train --dry_run", () => {
+  test.each<[string, () => string[]]>([
+    ["all weights of a model in f32", () => ["--model", llama]],
+    ["all weights of a model in bf16, whose reference stays so", () => ["--model", inBf16]],
+    ["an adapter of a model in f32", () => ["--model", llama, ...lora]],
+    ["an adapter of a model in bf16", () => ["--model", inBf16, ...lora]],
+    ["another reference", () => ["--model", llama, "--ref_model", `${fixtures}/llama/reference`, "--dtype", "float16"]],
+    ["no mismatched pairs", () => ["--model", llama, "--loss_type", "apo_zero_unpaired"]],
+  ])("%s: the bytes that the run will hold", async (_, words) => {
+    const { device_bytes: total, device_bytes_by_category: planned } = await planOf(...words());
+    const held = await heldBy(...words());
+    // The device itself, which the shared one had before the run, has 256 bytes under "uniforms".
+    expect({ ...planned, uniforms: (planned.uniforms ?? 0) - 256 }).toEqual({ uniforms: 0, ...held });
+    expect(total).toBe(Object.values(planned).reduce((sum, bytes) => sum + bytes, 0));
+  });
+
+  test("an adapter is trained in less memory than the model, and a model in bf16 takes half", async () => {
+    const [full, adapter, half] = [
+      await planOf("--model", llama),
+      await planOf("--model", llama, ...lora),
+      await planOf("--model", inBf16, ...lora),
+    ].map(({ device_bytes_by_category }) => device_bytes_by_category);
+    expect(adapter?.["reference weights"]).toBeUndefined();
+    expect(adapter?.optimizer).toBeLessThan((full?.optimizer ?? 0) / 2);
+    expect(half?.weights).toBeLessThan(0.55 * (adapter?.weights ?? 0));
+  });
+
+  test("tells updates and what the largest buffer is, to programs and to people", async () => {
+    const plan = await planOf("--model", llama, "--per_device_train_batch_size", "2");
+    const device = await sharedDevice();
+    expect(plan).toMatchObject({
+      dry_run: true,
+      steps: 3,
+      max_buffer_size: device.limits.maxBufferSize,
+      largest_buffer: { label: expect.any(String), bytes: expect.any(Number) },
+    });
+    expect(plan.host_bytes).toBeGreaterThan(2 ** 26);
+    const words = ["--model", llama, "--output_dir", freshPath(folder, "planned"), "--dry_run"];
+    const { code, stdout } = await kto("train", ...data, ...words);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^3 updates of \d+ rows, \d+ in an epoch\n/);
+    expect(stdout).toMatch(/^ {2}optimizer {2,}\d+\.\d MiB$/m);
+    expect(stdout).toMatch(/^ {2}device, in all {2,}\d+\.\d MiB$/m);
+    expect(stdout).toMatch(
+      /\nevery buffer fits: the largest has \d+\.\d MiB \([\w ]+\), and the adapter allows \d+\.\d MiB\n$/,
+    );
+  });
+
+  test("what an earlier run left in the folder stays as it is", async () => {
+    const output = freshPath(folder, "earlier");
+    mkdirSync(output);
+    writeFileSync(join(output, "metrics.jsonl"), "kept");
+    const words = ["--model", llama, "--output_dir", output, "--dry_run"];
+    expect((await kto("train", ...data, ...words)).code).toBe(0);
+    writeFileSync(join(output, "model.safetensors"), "kept");
+    const refused = await kto("train", ...data, ...words);
+    expect([refused.code, refused.stdout]).toEqual([2, ""]);
+    expect(refused.stderr).toMatch(/output_dir ".*" is not empty \(it holds model\.safetensors\)/);
+    expect((await kto("train", ...data, ...words, "--overwrite_output_dir")).code).toBe(0);
+    expect(readdirSync(output).sort()).toEqual(["metrics.jsonl", "model.safetensors"]);
+  });
+
+  test("a parameter that no buffer of the adapter can hold is named before anything is loaded", async () => {
+    await withLimits({ maxBufferSize: 8192 }, async () => {
+      for (const more of [["--dry_run"], []]) {
+        const output = freshPath(folder, "planned");
+        const { code, stdout, stderr } = await kto("train", ...data, "--model", llama, "--output_dir", output, ...more);
+        expect([code, stdout]).toEqual([5, ""]);
+        expect(stderr).toMatch(
+          /error: "weights" needs 15360 bytes in one buffer and the adapter ".+" allows 8192; use a smaller batch or a smaller model\.\n$/,
+        );
+        expect(readdirSync(output)).toEqual([]);
+      }
+    });
+  });
+});
