@@ -74,7 +74,7 @@ describe("kto merge", () => {
   });
 
   test("takes another base and writes its dtype or the one asked for; --json is one object", async () => {
-    const words = ["--adapter", adapter, "--model", inBf16, "--json"];
+    const words = ["--adapter_name_or_path", adapter, "--model", inBf16, "--json"];
     const { into, stdout } = await merged(...words);
     expect(stdout).toBe(`${JSON.stringify({ output_dir: into, base_model: inBf16, adapter })}\n`);
     expect([await dtypesOf(into), torchDtype(into)]).toEqual([["BF16"], "bfloat16"]);
@@ -85,8 +85,8 @@ describe("kto merge", () => {
   });
 
   test("splits into shards of the size asked for, of a base that may be in shards itself", async () => {
-    const one = await merged("--adapter", adapter);
-    const shards = await merged("--adapter", adapter, "--max_shard_size", "20KB");
+    const one = await merged("--adapter_name_or_path", adapter);
+    const shards = await merged("--adapter_name_or_path", adapter, "--max_shard_size", "20KB");
     expect(existsSync(join(shards.into, "model.safetensors.index.json"))).toBe(true);
     expect(readdirSync(shards.into)).toContain("model-00002-of-00006.safetensors");
     expect(new Map([...(await tensorsOf(shards.into))].sort())).toEqual(
@@ -97,26 +97,26 @@ describe("kto merge", () => {
     const model = await Model.load(device, llama);
     await model.save(base, { maxShardBytes: 20_000 });
     model.free();
-    const again = await merged("--adapter", adapter, "--model", base);
+    const again = await merged("--adapter_name_or_path", adapter, "--model", base);
     expect(await tensorsOf(again.into)).toEqual(await tensorsOf(one.into));
   });
 
   test("the tokenizer goes along, and a chat template that the adapter has goes before its base's", async () => {
     const base = copyOfModel(folder, stories);
     writeFileSync(join(base, "chat_template.jinja"), "the base's");
-    const plain = await merged("--adapter", storyAdapter, "--model", base);
+    const plain = await merged("--adapter_name_or_path", storyAdapter, "--model", base);
     expect(readFileSync(join(plain.into, "tokenizer.json"))).toEqual(readFileSync(join(stories, "tokenizer.json")));
     expect(readFileSync(join(plain.into, "chat_template.jinja"), "utf8")).toBe("the base's");
     const own = freshPath(folder, "adapter");
     cpSync(storyAdapter, own, { recursive: true });
     writeFileSync(join(own, "chat_template.jinja"), "the adapter's");
-    const trained = await merged("--adapter", own, "--model", base);
+    const trained = await merged("--adapter_name_or_path", own, "--model", base);
     expect(readFileSync(join(trained.into, "chat_template.jinja"), "utf8")).toBe("the adapter's");
   });
 
   test("overwrites a folder only when told to", async () => {
-    const { into } = await merged("--adapter", adapter, "--max_shard_size", "20KB");
-    const words = ["merge", "--adapter", adapter, "--output_dir", into];
+    const { into } = await merged("--adapter_name_or_path", adapter, "--max_shard_size", "20KB");
+    const words = ["merge", "--adapter_name_or_path", adapter, "--output_dir", into];
     const refused = await kto(...words);
     expect([refused.code, refused.stdout]).toEqual([2, ""]);
     expect(refused.stderr).toMatch(/^error: output_dir ".*" is not empty \(it holds config\.json, …\)/);
@@ -147,36 +147,36 @@ describe("kto merge refuses", () => {
 
   test.each<[string, () => string[], number, RegExp]>([
     ["no adapter", () => [], 2, /adapter_name_or_path/],
-    ["an adapter that is not there", () => ["--adapter", "./no/where"], 7, /"\.\/no\/where" does not exist/],
+    ["an adapter that is not there", () => ["--adapter_name_or_path", "./no/where"], 7, /"\.\/no\/where" does not exist/],
     [
       "a folder that is no adapter",
-      () => ["--adapter", emptyFolder()],
+      () => ["--adapter_name_or_path", emptyFolder()],
       7,
       /has no adapter_config\.json; give a folder that PEFT or kto wrote/,
     ],
     [
       "an adapter that names no base",
-      () => ["--adapter", withKeys({ base_model_name_or_path: null })],
+      () => ["--adapter_name_or_path", withKeys({ base_model_name_or_path: null })],
       2,
       /does not say what its base model is; name it as model_name_or_path/,
     ],
     [
       "an adapter whose base has gone",
-      () => ["--adapter", withKeys({ base_model_name_or_path: "./gone/away" })],
+      () => ["--adapter_name_or_path", withKeys({ base_model_name_or_path: "./gone/away" })],
       7,
       /"\.\/gone\/away" does not exist/,
     ],
-    ["an adapter without weights", () => ["--adapter", withoutWeights()], 4, /has no adapter_model\.safetensors/],
-    ["another base", () => ["--adapter", adapter, "--model", gpt2], 4, /adapter_config\.json does not fit the base/],
+    ["an adapter without weights", () => ["--adapter_name_or_path", withoutWeights()], 4, /has no adapter_model\.safetensors/],
+    ["another base", () => ["--adapter_name_or_path", adapter, "--model", gpt2], 4, /adapter_config\.json does not fit the base/],
     [
       "a base of other sizes",
-      () => ["--adapter", adapter, "--model", stories],
+      () => ["--adapter_name_or_path", adapter, "--model", stories],
       4,
       /the adapter was made for another base/,
     ],
-    ["a dtype that is none", () => ["--adapter", adapter, "--save_dtype", "int8"], 2, /"auto", "float32", "float16"/],
-    ["a size that is none", () => ["--adapter", adapter, "--max_shard_size", "big"], 2, /a size such as "5GB"/],
-    ["an option of another command", () => ["--adapter", adapter, "--beta", "1"], 2, /beta/],
+    ["a dtype that is none", () => ["--adapter_name_or_path", adapter, "--save_dtype", "int8"], 2, /"auto", "float32", "float16"/],
+    ["a size that is none", () => ["--adapter_name_or_path", adapter, "--max_shard_size", "big"], 2, /a size such as "5GB"/],
+    ["an option of another command", () => ["--adapter_name_or_path", adapter, "--beta", "1"], 2, /beta/],
   ])("%s, in a sentence, and leaves nothing behind", async (_, words, code, sentence) => {
     const into = freshPath(folder, "merged");
     const result = await kto("merge", ...words(), "--output_dir", into);
@@ -188,7 +188,7 @@ describe("kto merge refuses", () => {
   });
 
   test("no output folder", async () => {
-    const { code, stderr } = await kto("merge", "--adapter", adapter);
+    const { code, stderr } = await kto("merge", "--adapter_name_or_path", adapter);
     expect([code, stderr]).toEqual([2, expect.stringMatching(/output_dir/)]);
   });
 });
