@@ -51,7 +51,10 @@ export type {
   TextRow,
   TokenRow,
 } from "./kto/data/types.ts";
+export { holdOut } from "./kto/data/validation-split.ts";
 export { autoWeights, type ClassWeights, weightAdvice } from "./kto/data/weights.ts";
+export { Evaluator, type EvaluatorOptions } from "./kto/evaluate.ts";
+export type { Evaluation } from "./kto/evaluation.ts";
 export {
   checkGradients,
   type GradientCheck,

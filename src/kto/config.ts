@@ -5,6 +5,7 @@
  */
 import * as z from "zod";
 import { ConfigError } from "../errors.ts";
+import { checkEvaluates, checkEvaluationRows, evaluationOptions, evaluationStrategy } from "./evaluation-options.ts";
 import { option, type ParseContext, parseOptions } from "./parse-options.ts";
 import { foreignTrlOptions, otherProductsNames } from "./trl-options.ts";
 
@@ -267,6 +268,8 @@ export const ktoOptions = z.strictObject({
     expects: "a number of at least 0",
   }),
 
+  ...evaluationOptions,
+
   dry_run: option(z.boolean().default(false), {
     group: device,
     description: "tell what the run would do and what memory it needs, and stop",
@@ -369,6 +372,15 @@ export const trainerOptionNames = [
   "max_grad_norm",
   "logging_steps",
   "logging_first_step",
+  "eval_strategy",
+  "eval_steps",
+  "eval_on_start",
+  "per_device_eval_batch_size",
+  "metric_for_best_model",
+  "greater_is_better",
+  "load_best_model_at_end",
+  "early_stopping_patience",
+  "early_stopping_threshold",
 ] as const;
 
 /** The options of training itself, under TRL's names; ranges and defaults are those of the command line. */
@@ -427,6 +439,11 @@ export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?:
       `option "per_device_train_batch_size"${where?.("per_device_train_batch_size") ?? ""} is 1, but the reference point is measured on mismatched pairs, each prompt with the completion of another row, and a microbatch of one row has none: use at least 2.`,
     );
   }
+  checkEvaluationRows(config);
+  checkEvaluates(
+    config,
+    evaluationStrategy(config, config.eval_dataset_name !== undefined || config.validation_split !== undefined),
+  );
   return { ...config, ref_model_name_or_path: config.ref_model_name_or_path ?? config.model_name_or_path };
 }
 

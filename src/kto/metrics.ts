@@ -20,8 +20,13 @@ export interface WindowFacts {
   readonly cutPairs: number;
 }
 
-/** @param sums f32[METRIC_SUMS.size]; @param state f32[OPTIMIZER_STATE.size] after the window's last step */
-export function windowMetrics(sums: Float32Array, state: Float32Array, facts: WindowFacts): Metrics {
+/**
+ * What the objective's own sums tell, of training and of evaluation.
+ *
+ * @param sums [METRIC_SUMS.size]
+ * @param cutPairs mismatched completions that were cut to what their new prompt leaves
+ */
+export function objectiveMetrics(sums: ArrayLike<number>, cutPairs: number): Metrics {
   const sum = (place: number) => sums[place] ?? Number.NaN;
   const metrics: Metrics = {};
   const set = (name: string, total: number, count: number) => {
@@ -32,8 +37,6 @@ export function windowMetrics(sums: Float32Array, state: Float32Array, facts: Wi
   const microbatches = sum(METRIC_SUMS.microbatches);
   const pairs = sum(METRIC_SUMS.pairs);
   set("loss", sum(METRIC_SUMS.loss), microbatches);
-  metrics.grad_norm = state[OPTIMIZER_STATE.gradientNorm] ?? Number.NaN;
-  metrics.learning_rate = facts.learningRate;
   set("kl", sum(METRIC_SUMS.referencePoint), microbatches);
   set("kl/unclamped", sum(METRIC_SUMS.unclampedReferencePoint), sum(METRIC_SUMS.measured));
   set("rewards/chosen", sum(METRIC_SUMS.desirableReward), desirable);
@@ -46,7 +49,19 @@ export function windowMetrics(sums: Float32Array, state: Float32Array, facts: Wi
   set("logps/rejected", sum(METRIC_SUMS.undesirableLogProb), undesirable);
   set("saturated", sum(METRIC_SUMS.saturated), desirable + undesirable);
   set("self_pairs", sum(METRIC_SUMS.selfPairs), pairs);
-  set("cut_pairs", facts.cutPairs, pairs);
+  set("cut_pairs", cutPairs, pairs);
+  return metrics;
+}
+
+/** @param sums f32[METRIC_SUMS.size]; @param state f32[OPTIMIZER_STATE.size] after the window's last step */
+export function windowMetrics(sums: Float32Array, state: Float32Array, facts: WindowFacts): Metrics {
+  const { loss, ...rest } = objectiveMetrics(sums, facts.cutPairs);
+  const metrics: Metrics = {
+    ...(loss === undefined ? {} : { loss }),
+    grad_norm: state[OPTIMIZER_STATE.gradientNorm] ?? Number.NaN,
+    learning_rate: facts.learningRate,
+    ...rest,
+  };
   metrics.skipped_steps = state[OPTIMIZER_STATE.stepsSkipped] ?? 0;
   metrics.num_tokens = facts.tokens;
   metrics.tokens_per_second = facts.tokensPerSecond;

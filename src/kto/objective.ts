@@ -3,9 +3,9 @@
  * A variant of the method is one kernel and its float64 twin; nothing else changes.
  */
 import type { Device } from "../engine/device.ts";
-import type { AdamW } from "../engine/optimizer.ts";
 import type { Program } from "../engine/program.ts";
 import { reshape, type Tensor } from "../engine/tensor.ts";
+import { STEP_NUMBERS } from "../kernels/adamw.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../kernels/kto-objective.ts";
 import type { KtoBatch } from "./batch.ts";
 
@@ -88,15 +88,19 @@ export class Objective {
     });
   }
 
-  /** Records coefficients and metric sums from the log-probabilities and the reference point as it stands. */
-  recordCoefficients(program: Program, size: number, optimizer: AdamW): void {
+  /**
+   * Records coefficients and metric sums from the log-probabilities and the reference point as it stands.
+   *
+   * @param stepNumbers the optimizer's; without them the coefficients are 0, which an evaluation does not read
+   */
+  recordCoefficients(program: Program, size: number, stepNumbers: Tensor | undefined): void {
     const { beta, desirableWeight, undesirableWeight } = this.options;
     program.dispatch(ktoObjective, {
       policy: this.policySums(size),
       reference: this.referenceSums(size),
       desirable: reshape(this.#desirable, [size]),
       pairSum: this.pairSum,
-      step: optimizer.stepNumbers,
+      step: stepNumbers ?? reshape(this.device.unused, [STEP_NUMBERS.size]),
       coefficients: this.coefficients(size),
       metrics: this.metrics,
       beta,

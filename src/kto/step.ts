@@ -22,7 +22,8 @@ export interface StepOptions {
   /** The largest microbatch, in examples. */
   readonly maxSize: number;
   readonly objective: ObjectiveOptions;
-  readonly optimizer: AdamWOptions;
+  /** undefined for a step that only evaluates: it has no gradients, no moments and no backward scratch. */
+  readonly optimizer: AdamWOptions | undefined;
   /** What the reference point is taken over when a step has several microbatches. */
   readonly referencePointScope: "microbatch" | "step";
   /** Seed of the adapter's dropout; undefined (default) for none whatever the adapter's options say. */
@@ -37,7 +38,7 @@ export class KtoStep {
   readonly policy: Model;
   readonly reference: Model;
   readonly objective: Objective;
-  readonly optimizer: AdamW;
+  readonly #optimizer: AdamW | undefined;
   readonly #scope: StepOptions["referencePointScope"];
   readonly #memory: PassMemory;
   /** The policy's own memory, in turn, unless the reference is of another build. */
@@ -59,7 +60,10 @@ export class KtoStep {
     this.policy = policy;
     this.reference = reference;
     this.#scope = options.referencePointScope;
-    this.#memory = new PassMemory(this.device, policy.config, shapes, { gradients: true, adapter: policy.adapter });
+    this.#memory = new PassMemory(this.device, policy.config, shapes, {
+      gradients: options.optimizer !== undefined,
+      adapter: policy.adapter,
+    });
     this.#referenceMemory = sameBuild(policy, reference)
       ? this.#memory
       : new PassMemory(this.device, reference.config, shapes, { gradients: false });
@@ -67,7 +71,17 @@ export class KtoStep {
     const positions = Math.max(...shapes.map(positionLimit));
     for (const model of [policy, reference]) if (model.config.position === "rope") model.ropeTable(positions);
     this.objective = new Objective(this.device, options.objective, options.maxSize);
-    this.optimizer = new AdamW(policy.trained, options.optimizer);
+    this.#optimizer = options.optimizer && new AdamW(policy.trained, options.optimizer);
+  }
+
+  get optimizer(): AdamW {
+    if (this.#optimizer === undefined) throw new Error("a step that only evaluates has no optimizer");
+    return this.#optimizer;
+  }
+
+  /** Adds a microbatch to the metric sums: the forward pass of training, without gradients. */
+  async evaluate(batch: KtoBatch): Promise<void> {
+    await this.#runBatch("evaluation", batch, 0, 0);
   }
 
   /**
@@ -117,7 +131,7 @@ export class KtoStep {
   }
 
   async #runBatch(
-    kind: "pairs" | "gradients" | "pairs and gradients",
+    kind: "pairs" | "gradients" | "pairs and gradients" | "evaluation",
     batch: KtoBatch,
     update: number,
     microbatch: number,
@@ -127,10 +141,11 @@ export class KtoStep {
       const { objective } = this;
       recordLogProbs(recording, this.reference, this.#referenceMemory, shape, objective.referenceSums(batch.size));
       recordLogProbs(recording, this.policy, this.#memory, shape, objective.policySums(batch.size));
-      if (kind === "pairs and gradients") objective.recordClearPairs(recording);
+      if (kind === "pairs and gradients" || kind === "evaluation") objective.recordClearPairs(recording);
       if (kind !== "gradients") objective.recordPairs(recording, batch.size);
       if (kind === "pairs") return;
-      objective.recordCoefficients(recording, batch.size, this.optimizer);
+      objective.recordCoefficients(recording, batch.size, this.#optimizer?.stepNumbers);
+      if (kind === "evaluation") return;
       const coefficients = objective.coefficients(batch.size);
       recordGradients(recording, this.policy, this.optimizer.gradients, this.#memory, shape, coefficients);
     });
@@ -173,7 +188,7 @@ export class KtoStep {
     if (this.#referenceMemory !== this.#memory) this.#referenceMemory.free();
     this.#memory.free();
     this.objective.free();
-    this.optimizer.free();
+    this.#optimizer?.free();
     if (this.#dropout) this.device.free(this.#dropout.state);
   }
 }

@@ -11,6 +11,7 @@ import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, type BatchOptions, batchShape, checkSequences, type KtoBatch, packBatch } from "./batch.ts";
 import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
+import { type Evaluation, RunEvaluation } from "./evaluation.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
@@ -26,12 +27,16 @@ export interface TrainerInputs {
   readonly reference?: Model;
   /** At least 2, with token ids of the policy's vocabulary; see `tokenizeRows`. */
   readonly examples: readonly BatchExample[];
+  /** Rows to evaluate on, at least 2, of which the training sees nothing. */
+  readonly evalExamples?: readonly BatchExample[];
+  /** Where the best weights are kept for `load_best_model_at_end`. */
+  readonly outputFolder?: string;
   readonly options?: Partial<TrainerOptions>;
 }
 
 /** What an update leaves behind. */
 export interface TrainingStep {
-  /** Updates done, from 1. */
+  /** Updates done, from 1; 0 for the evaluation of `eval_on_start`. */
   readonly step: number;
   readonly totalSteps: number;
   /** Passes over the data so far. */
@@ -39,6 +44,8 @@ export interface TrainingStep {
   readonly learningRate: number;
   /** On logging steps: means over the window since the last one. */
   readonly metrics?: Metrics;
+  /** After steps at which the model is evaluated. */
+  readonly evaluation?: Evaluation;
 }
 
 /** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
@@ -63,6 +70,11 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   readonly step: KtoStep;
   readonly #examples: readonly BatchExample[];
   readonly #ownReference: Model | undefined;
+  readonly #evaluation: RunEvaluation | undefined;
+  #stopReason: string | undefined;
+  #bestStep: number | undefined;
+  /** Of the last logging window. */
+  #lastMetrics: Metrics | undefined;
   readonly #batchOptions: BatchOptions;
   readonly #schedule: ScheduleOptions;
   #epoch: { number: number; microbatches: number[][] } | undefined;
@@ -95,6 +107,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     const { maxLength } = this.#batchOptions;
     const limit = maxLength < this.options.max_length ? "the model's context of" : "max_length";
     checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
+    checkSequences(inputs.evalExamples ?? [], policy.config.vocabSize, { maxLength, limit });
     this.rowsLeftOut = rowsLeftOut(examples.length, this.#microbatches(0));
     this.stepsPerEpoch = Math.ceil(this.#microbatches(0).length / this.options.gradient_accumulation_steps);
     this.totalSteps =
@@ -108,17 +121,19 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       warmupSteps: this.options.warmup_steps || Math.ceil(this.options.warmup_ratio * this.totalSteps),
     };
     this.#ownReference = inputs.reference || policy.adapter ? undefined : Model.copyOf(policy, "reference weights");
+    const reference = inputs.reference ?? this.#ownReference ?? policy.base;
+    const objective = {
+      beta: this.options.beta,
+      desirableWeight: this.weights.desirable,
+      undesirableWeight: this.weights.undesirable,
+      lossType: this.options.loss_type,
+    };
     this.step = new KtoStep({
       policy,
-      reference: inputs.reference ?? this.#ownReference ?? policy.base,
+      reference,
       shapes: this.#shapes(),
       maxSize: this.options.per_device_train_batch_size,
-      objective: {
-        beta: this.options.beta,
-        desirableWeight: this.weights.desirable,
-        undesirableWeight: this.weights.undesirable,
-        lossType: this.options.loss_type,
-      },
+      objective,
       optimizer: {
         beta1: this.options.adam_beta1,
         beta2: this.options.adam_beta2,
@@ -128,6 +143,17 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       },
       referencePointScope: this.options.reference_point_scope,
       dropoutSeed: this.options.disable_dropout ? undefined : this.options.seed,
+    });
+    this.#evaluation = RunEvaluation.create({
+      policy, // without dropout
+      reference,
+      examples: inputs.evalExamples,
+      objective,
+      maxLength,
+      options: this.options,
+      totalSteps: this.totalSteps,
+      stepsPerEpoch: this.stepsPerEpoch,
+      outputFolder: inputs.outputFolder,
     });
   }
 
@@ -162,12 +188,8 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
         `The reference ${inputs.reference.folder} has an adapter, which a reference cannot have: merge it into the model first.`,
       );
     }
-    const unlabelled = inputs.examples.findIndex(({ label }) => typeof label !== "boolean");
-    if (unlabelled >= 0) {
-      throw new DatasetError(
-        `Example ${unlabelled + 1} of ${inputs.examples.length} has the label ${JSON.stringify(inputs.examples[unlabelled]?.label)}; it must be true (thumbs up) or false.`,
-      );
-    }
+    checkLabels(inputs.examples);
+    checkLabels(inputs.evalExamples ?? []);
     const { device } = inputs.policy;
     const trainer = device.allocating(() => new KtoTrainer(inputs));
     try {
@@ -261,8 +283,12 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
 
   async *#steps(): AsyncGenerator<TrainingStep> {
     const { device } = this.policy;
+    if (this.#done === 0 && this.#evaluation?.due(0)) {
+      const evaluation = await this.#evaluation.run(0, undefined);
+      yield { step: 0, totalSteps: this.totalSteps, epoch: 0, learningRate: 0, evaluation };
+    }
     let batches = this.#pack(this.#done);
-    while (this.#done < this.totalSteps) {
+    while (this.#done < this.totalSteps && this.#stopReason === undefined) {
       this.#runningSince = performance.now();
       const learningRate = learningRateAt(this.#done, this.#schedule);
       await this.step.run(batches, learningRate, this.#done);
@@ -275,13 +301,52 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       batches = this.#pack(this.#done); // while the device works
       const epoch = this.#done / this.stepsPerEpoch;
       const base = { step: this.#done, totalSteps: this.totalSteps, epoch, learningRate };
-      if (this.#logs(this.#done)) yield { ...base, metrics: await this.#readMetrics(learningRate, epoch) };
+      let metrics: Metrics | undefined;
+      if (this.#logs(this.#done)) metrics = await this.#readMetrics(learningRate, epoch);
       else {
         await device.idle();
         this.#windowMs += performance.now() - this.#runningSince;
-        yield base;
       }
+      const evaluation = await this.#evaluate();
+      if (evaluation?.stop !== undefined && metrics === undefined) {
+        this.#runningSince = performance.now(); // the evaluation's time is not the window's
+        metrics = await this.#readMetrics(learningRate, epoch);
+      }
+      if (this.#done === this.totalSteps || this.#stopReason !== undefined) {
+        this.#bestStep = await this.#evaluation?.loadBest();
+      }
+      yield { ...base, ...(metrics ? { metrics } : {}), ...(evaluation ? { evaluation } : {}) };
     }
+  }
+
+  /** The evaluation that is due after the last update, if one is. */
+  async #evaluate(): Promise<Evaluation | undefined> {
+    if (!this.#evaluation?.due(this.#done)) return undefined;
+    const evaluation = await this.#evaluation.run(this.#done, this.#lastMetrics);
+    this.#stopReason = evaluation.stop;
+    return evaluation;
+  }
+
+  /** Why the run ended before its last step, if it did. */
+  get stopReason(): string | undefined {
+    return this.#stopReason;
+  }
+
+  /** The step whose weights the policy has, once the run has ended with `load_best_model_at_end`. */
+  get bestStep(): number | undefined {
+    return this.#bestStep;
+  }
+
+  /**
+   * The metrics of the rows to evaluate on, as the model is now. Changes nothing.
+   *
+   * @throws ConfigError for a run that does not evaluate
+   */
+  async evaluate(): Promise<Metrics> {
+    if (this.#evaluation === undefined) {
+      throw new ConfigError("This run does not evaluate: create the trainer with evalExamples.");
+    }
+    return await this.#evaluation.metrics();
   }
 
   #logs(step: number): boolean {
@@ -317,6 +382,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     this.#windowSteps = 0;
     this.#windowCutPairs = 0;
     this.#windowMs = 0;
+    this.#lastMetrics = metrics;
     return metrics;
   }
 
@@ -342,6 +408,16 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   free(): void {
     this.#freed = true;
     this.step.free();
+    this.#evaluation?.free();
     this.#ownReference?.free();
   }
+}
+
+/** @throws DatasetError for an example whose label is neither true nor false */
+function checkLabels(examples: readonly BatchExample[]): void {
+  const at = examples.findIndex(({ label }) => typeof label !== "boolean");
+  if (at < 0) return;
+  throw new DatasetError(
+    `Example ${at + 1} of ${examples.length} has the label ${JSON.stringify(examples[at]?.label)}; it must be true (thumbs up) or false.`,
+  );
 }

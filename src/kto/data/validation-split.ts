@@ -1,0 +1,41 @@
+/** Holding rows out of training to evaluate on. Rows of one prompt never come apart: a model would know half of them. */
+import { Random } from "../../engine/random.ts";
+import { DatasetError } from "../../errors.ts";
+import { keysOf, type SampledRow } from "../ring.ts";
+
+/** Apart from the generator streams of the sampler, which count epochs. */
+const STREAM = 2 ** 41;
+
+/**
+ * Parts examples by prompt. Whole prompts, drawn by the seed, are held out until they make up the share; each side
+ * keeps the order of the examples.
+ *
+ * @param share above 0 and below 1
+ * @throws DatasetError if a side would have fewer than two rows
+ */
+export function holdOut<Row extends SampledRow>(
+  examples: readonly Row[],
+  share: number,
+  seed: number,
+): { training: Row[]; validation: Row[] } {
+  const { prompt } = keysOf(examples);
+  const sizes = new Map<number, number>();
+  for (const key of prompt) sizes.set(key, (sizes.get(key) ?? 0) + 1);
+  const wanted = share * examples.length;
+  const held = new Set<number>();
+  let rows = 0;
+  for (const key of new Random(seed, STREAM).shuffle([...sizes.keys()])) {
+    if (rows >= wanted) break;
+    held.add(key);
+    rows += sizes.get(key) ?? 0;
+  }
+  const isHeld = (index: number) => held.has(prompt[index] ?? -1);
+  const training = examples.filter((_, index) => !isHeld(index));
+  const validation = examples.filter((_, index) => isHeld(index));
+  if (training.length < 2 || validation.length < 2) {
+    throw new DatasetError(
+      `validation_split ${share} of ${examples.length} rows with ${sizes.size} different ${sizes.size === 1 ? "prompt" : "prompts"} leaves ${training.length} to train on and ${validation.length} to evaluate on, and both need at least 2; rows of one prompt stay together, so choose another share or give eval_dataset_name.`,
+    );
+  }
+  return { training, validation };
+}

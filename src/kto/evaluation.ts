@@ -1,0 +1,120 @@
+/**
+ * The evaluations of a training run: when they are due, the best model kept, the decision to stop. The numbers are
+ * `evaluate.ts`'s, the decisions `selection.ts`'s.
+ */
+import { platform } from "../engine/platform/index.ts";
+import { ConfigError } from "../errors.ts";
+import { BestModel } from "./best-model.ts";
+import type { TrainerOptions } from "./config.ts";
+import { Evaluator, type EvaluatorOptions } from "./evaluate.ts";
+import { checkEvaluates, evaluationStrategy } from "./evaluation-options.ts";
+import type { Metrics } from "./metrics.ts";
+import { Selection } from "./selection.ts";
+
+/** What an evaluation leaves behind. */
+export interface Evaluation {
+  /** Under TRL's names, `eval_loss` and so on. */
+  readonly metrics: Metrics;
+  /** By `metric_for_best_model`. */
+  readonly isBest: boolean;
+  /** A sentence to show: the model learns its training rows by heart. */
+  readonly warning?: string;
+  /** Why the run stops here, if it does. */
+  readonly stop?: string;
+}
+
+export interface RunEvaluationOptions extends Omit<EvaluatorOptions, "batchSize" | "examples"> {
+  readonly examples: EvaluatorOptions["examples"] | undefined;
+  readonly options: TrainerOptions;
+  readonly totalSteps: number;
+  readonly stepsPerEpoch: number;
+  /** Where the best weights are kept. */
+  readonly outputFolder: string | undefined;
+}
+
+export class RunEvaluation {
+  readonly #evaluator: Evaluator;
+  readonly selection: Selection;
+  readonly #best: BestModel | undefined;
+  readonly #due: (step: number) => boolean;
+  #lastStep = -1;
+
+  /**
+   * undefined for a run that does not evaluate.
+   *
+   * @throws ConfigError for options that contradict each other; see `Evaluator` for the rest
+   */
+  static create(options: RunEvaluationOptions): RunEvaluation | undefined {
+    const { examples } = options;
+    const strategy = evaluationStrategy(options.options, examples !== undefined);
+    checkEvaluates(options.options, strategy);
+    if (strategy === "no") return undefined;
+    if (examples === undefined) {
+      throw new ConfigError(
+        `option "eval_strategy" is "${strategy}", but there are no rows to evaluate on: give evalExamples, or set it to "no".`,
+      );
+    }
+    if (options.options.load_best_model_at_end && options.outputFolder === undefined) {
+      throw new ConfigError(
+        'option "load_best_model_at_end" is true, but there is no folder to keep the best weights in: give outputFolder.',
+      );
+    }
+    return new RunEvaluation({ ...options, examples }, strategy);
+  }
+
+  private constructor(
+    run: RunEvaluationOptions & { readonly examples: EvaluatorOptions["examples"] },
+    strategy: "steps" | "epoch",
+  ) {
+    const { options, totalSteps, stepsPerEpoch, outputFolder, ...rest } = run;
+    this.selection = new Selection({
+      metric: options.metric_for_best_model,
+      greaterIsBetter: options.greater_is_better,
+      patience: options.early_stopping_patience,
+      threshold: options.early_stopping_threshold,
+    });
+    this.#best =
+      options.load_best_model_at_end && outputFolder !== undefined
+        ? new BestModel(run.policy, platform.joinPath(outputFolder, "best"))
+        : undefined;
+    const given = options.eval_steps ?? options.logging_steps;
+    const every = strategy === "epoch" ? stepsPerEpoch : given < 1 ? Math.ceil(given * totalSteps) : given;
+    this.#due = (step) => (step === 0 ? options.eval_on_start : step % every === 0 || step === totalSteps);
+    this.#evaluator = new Evaluator({ ...rest, batchSize: options.per_device_eval_batch_size });
+  }
+
+  /** Whether the model is evaluated after this many updates: every so many, and at the end. */
+  due(step: number): boolean {
+    return this.#due(step);
+  }
+
+  /** @param training the metrics of the last logging window, if there was one */
+  async run(step: number, training: Metrics | undefined): Promise<Evaluation> {
+    const metrics = await this.#evaluator.run();
+    const selected = this.selection.consider(step, metrics, training);
+    this.#lastStep = step;
+    if (selected.isBest && this.#best) {
+      const { metric } = this.selection;
+      await this.#best.keep({ step, metric, value: metrics[metric] ?? Number.NaN });
+    }
+    return { metrics, ...selected };
+  }
+
+  /** The metrics now, without any consequence. */
+  async metrics(): Promise<Metrics> {
+    return await this.#evaluator.run();
+  }
+
+  /** Puts the best weights back where `load_best_model_at_end` asks for it; returns their step. */
+  async loadBest(): Promise<number | undefined> {
+    const { best } = this.selection.state;
+    if (this.#best === undefined || best === undefined) return undefined;
+    if (best.step !== this.#lastStep) await this.#best.restore();
+    return best.step;
+  }
+
+  /** Gives the device memory back. */
+  free(): void {
+    this.#evaluator.free();
+  }
+}

@@ -1,0 +1,128 @@
+/**
+ * What follows from a row of evaluations: which is the best, when to stop, when the model fits its training rows at the
+ * cost of others. Numbers only; the weights of the best are kept by `best-model.ts`.
+ */
+import { ConfigError } from "../errors.ts";
+import { EVAL_PREFIX } from "./evaluate.ts";
+import type { Metrics } from "./metrics.ts";
+
+export interface SelectionOptions {
+  /** A metric of the evaluation, with or without `eval_`. Default "loss". */
+  readonly metric?: string | undefined;
+  /** Default, as in transformers: false for a metric whose name ends in "loss", else true. */
+  readonly greaterIsBetter?: boolean | undefined;
+  /** Evaluations in a row without an improvement after which to stop; default never. */
+  readonly patience?: number | undefined;
+  /** How much more than the best is an improvement for `patience`; default any. */
+  readonly threshold?: number | undefined;
+}
+
+/** One evaluation as the warning looks at it. */
+interface Margins {
+  readonly step: number;
+  /** rewards/margins of the training rows. */
+  readonly training: number;
+  /** eval_rewards/margins. */
+  readonly validation: number;
+}
+
+/** Plain numbers, so that it fits into a JSON checkpoint. */
+export interface SelectionState {
+  readonly best: { readonly step: number; readonly value: number } | undefined;
+  /** Evaluations since the last improvement by more than the threshold. */
+  readonly vain: number;
+  readonly margins: readonly Margins[];
+  readonly warned: boolean;
+}
+
+export interface Selected {
+  /** This evaluation is the best so far. */
+  readonly isBest: boolean;
+  /** A sentence, if the run is to stop. */
+  readonly stop?: string;
+  /** A sentence, once in a run. */
+  readonly warning?: string;
+}
+
+/** Evaluations that the warning looks at: as many falls in a row, one less, are seldom chance. */
+const WARNING_WINDOW = 4;
+
+export class Selection {
+  /** With the prefix. */
+  readonly metric: string;
+  readonly greaterIsBetter: boolean;
+  readonly #patience: number;
+  readonly #threshold: number;
+  #state: SelectionState;
+
+  /** @param state to go on from */
+  constructor(options: SelectionOptions = {}, state?: SelectionState) {
+    const { metric = "loss" } = options;
+    this.metric = metric.startsWith(EVAL_PREFIX) ? metric : `${EVAL_PREFIX}${metric}`;
+    this.greaterIsBetter = options.greaterIsBetter ?? !this.metric.endsWith("loss");
+    this.#patience = options.patience ?? Number.POSITIVE_INFINITY;
+    this.#threshold = options.threshold ?? 0;
+    this.#state = state ?? { best: undefined, vain: 0, margins: [], warned: false };
+  }
+
+  get state(): SelectionState {
+    return this.#state;
+  }
+
+  /**
+   * Takes the next evaluation. A value that is not finite is no improvement.
+   *
+   * @param training the metrics of the last logging window, if there was one
+   * @throws ConfigError if the evaluation has no such metric
+   */
+  consider(step: number, evaluation: Metrics, training: Metrics | undefined): Selected {
+    const value = evaluation[this.metric];
+    if (value === undefined) {
+      throw new ConfigError(
+        `metric_for_best_model is "${this.metric}", which the evaluation does not have; it has ${Object.keys(evaluation).join(", ")}.`,
+      );
+    }
+    const { best } = this.#state;
+    const gain = best === undefined ? Number.POSITIVE_INFINITY : (value - best.value) * (this.greaterIsBetter ? 1 : -1);
+    const isBest = Number.isFinite(value) && gain > 0;
+    const improves = isBest && gain > this.#threshold;
+    const vain = improves ? 0 : this.#state.vain + 1;
+    const margins = withMargins(this.#state.margins, step, evaluation, training);
+    const warning = this.#state.warned ? undefined : overfits(margins);
+    const newBest = isBest ? { step, value } : best;
+    this.#state = { best: newBest, vain, margins, warned: this.#state.warned || warning !== undefined };
+    const stop = vain >= this.#patience ? stopSentence(this.metric, vain, newBest) : undefined;
+    return { isBest, ...(stop === undefined ? {} : { stop }), ...(warning === undefined ? {} : { warning }) };
+  }
+}
+
+function stopSentence(metric: string, vain: number, best: SelectionState["best"]): string {
+  const times = vain === 1 ? "1 evaluation" : `${vain} evaluations in a row`;
+  const since = best === undefined ? "it was never a finite number" : `its best is ${best.value} at step ${best.step}`;
+  return `${metric} has not improved in ${times}: ${since}.`;
+}
+
+/** The last few evaluations for which both margins are known. */
+function withMargins(
+  earlier: readonly Margins[],
+  step: number,
+  evaluation: Metrics,
+  training: Metrics | undefined,
+): Margins[] {
+  const [own, other] = [training?.["rewards/margins"], evaluation[`${EVAL_PREFIX}rewards/margins`]];
+  if (own === undefined || other === undefined) return [...earlier];
+  return [...earlier, { step, training: own, validation: other }].slice(-WARNING_WINDOW);
+}
+
+/**
+ * The rule: over the last four evaluations the validation margin fell each time, while the training margin, whose
+ * windows are noisy, was higher at the last than at the first.
+ */
+function overfits(margins: readonly Margins[]): string | undefined {
+  const [first, last] = [margins[0], margins.at(-1)];
+  if (margins.length < WARNING_WINDOW || first === undefined || last === undefined) return undefined;
+  const falls = margins.every((here, i) => i === 0 || here.validation < (margins[i - 1]?.validation ?? 0));
+  if (!falls || !(last.training > first.training)) return undefined;
+  const change = (key: "training" | "validation") => `from ${first[key].toPrecision(3)} to ${last[key].toPrecision(3)}`;
+  return `since step ${first.step} the reward margin of the training rows rose ${change("training")} while that of the validation rows fell ${change("validation")} in ${WARNING_WINDOW - 1} evaluations in a row: the model learns its rows by heart; stop earlier (early_stopping_patience), raise beta, or lower learning_rate.`;
+}
