@@ -63,6 +63,13 @@ export class NumericError extends KtoError {
   }
 }
 
+/** A judge of answers cannot be asked: its server or module fails. Exit code 9. */
+export class JudgeError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 9, options);
+  }
+}
+
 /** The sentence to show for anything thrown. */
 export function errorMessage(error: unknown): string {
   return error instanceof Error ? error.message : String(error);

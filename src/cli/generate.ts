@@ -1,5 +1,6 @@
 /** `kto generate`: samples continuations of prompts from a model. */
 import * as z from "zod";
+import type { Tokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
@@ -95,7 +96,7 @@ function refuseSeveral(options: Pick<GenerateOptions, "num_return_sequences">): 
 }
 
 /** A text, or the messages of a chat. */
-type Prompt = string | readonly Readonly<Record<string, unknown>>[];
+export type Prompt = string | readonly Readonly<Record<string, unknown>>[];
 
 /**
  * The prompts in order, those of the command line first.
@@ -136,6 +137,27 @@ function isChat(value: unknown): value is readonly Readonly<Record<string, unkno
   return Array.isArray(value) && value.length > 0 && value.every(isMessage);
 }
 
+/** Prompts to token ids: texts as they are, chats (and with `chat` texts too) through the model's chat template. */
+export async function promptEncoder(
+  prompts: readonly Prompt[],
+  tokenizer: Tokenizer,
+  folder: string,
+  options: Partial<Pick<GenerateOptions, "chat" | "system" | "chat_template_path" | "chat_template_kwargs">>,
+): Promise<(prompt: Prompt) => number[]> {
+  const isChatting = options.chat === true || prompts.some((prompt) => typeof prompt !== "string");
+  const template = isChatting ? await requireTemplate(folder, options.chat_template_path) : undefined;
+  return (prompt) => {
+    if (template === undefined || (typeof prompt === "string" && options.chat !== true)) {
+      return tokenizer.encode(String(prompt));
+    }
+    const messages = typeof prompt === "string" ? [{ role: "user", content: prompt }] : prompt;
+    const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
+    const variables = options.chat_template_kwargs ?? {};
+    const text = template.render([...system, ...messages], { addGenerationPrompt: true, variables });
+    return tokenizer.encode(text, { addSpecialTokens: false });
+  };
+}
+
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
   const prompts = await readPrompts(options);
   const { withDevice } = await import("./session.ts");
@@ -150,17 +172,7 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const tokenizer = await loadTokenizer(textsFolder);
     const sampling = await resolveSampling(options, model.folder);
     if (sampling.temperature === 0) refuseSeveral(options);
-    const isChatting = options.chat || prompts.some((prompt) => typeof prompt !== "string");
-    const template = isChatting ? await requireTemplate(textsFolder, options.chat_template_path) : undefined;
-    const encode = (prompt: Prompt) => {
-      if (template === undefined || (typeof prompt === "string" && !options.chat))
-        return tokenizer.encode(String(prompt));
-      const messages = typeof prompt === "string" ? [{ role: "user", content: prompt }] : prompt;
-      const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
-      const variables = options.chat_template_kwargs ?? {};
-      const text = template.render([...system, ...messages], { addGenerationPrompt: true, variables });
-      return tokenizer.encode(text, { addSpecialTokens: false });
-    };
+    const encode = await promptEncoder(prompts, tokenizer, textsFolder, options);
     const requests = prompts.flatMap((prompt) => {
       const ids = encode(prompt);
       return Array.from({ length: options.num_return_sequences }, () => ({ prompt, ids }));

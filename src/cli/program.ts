@@ -9,6 +9,7 @@ import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";
 import { dataCommand } from "./data.ts";
 import { doctorCommand, ownManifest } from "./doctor.ts";
+import { evalCommand } from "./eval.ts";
 import { generateCommand } from "./generate.ts";
 import { gradcheckCommand } from "./gradcheck.ts";
 import { logpsCommand } from "./logps.ts";
@@ -20,6 +21,7 @@ import { trainCommand } from "./train.ts";
 /** In the order of the help text. */
 const commands: readonly Command[] = [
   trainCommand,
+  evalCommand,
   generateCommand,
   chatCommand,
   logpsCommand,
@@ -91,7 +93,8 @@ function createProgram(streams: Streams): Program {
 Options can also come from a file (--config run.yaml) or as trailing name=value.
 
 Exit codes: 0 done; 2 options; 3 feedback file; 4 model folder; 5 no adapter;
-6 device lost; 7 files; 8 numbers came out wrong; 1 a bug of ours.`,
+6 device lost; 7 files; 8 numbers came out wrong; 9 no judge;
+1 a bug of ours.`,
     )
     .exitOverride()
     .configureHelp({ minWidthToWrap: 20 })

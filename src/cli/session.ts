@@ -68,14 +68,19 @@ export async function loadExamples(
   return await encodeFeedback(await readRows(options, output), { policy, reference }, options, output);
 }
 
-/** The rows that the options ask for: of a file, or of a split of a data set, one file after another. */
+/**
+ * The rows that the options ask for: of a file, or of a split of a data set, one file after another.
+ *
+ * @param splitOption the option that the split was given as, for messages
+ */
 export async function readRows(
   options: Pick<FeedbackOptions, "dataset_name" | "dataset_config" | "dataset_train_split" | "column_mapping">,
   output: Output,
   onLayout?: (layout: string) => void,
+  splitOption?: string,
 ): Promise<FeedbackRow[]> {
   const { dataset_config: config, column_mapping: columnMapping } = options;
-  const { name, slice } = parseSplit(options.dataset_train_split);
+  const { name, slice } = parseSplit(options.dataset_train_split, splitOption);
   const splits = await showingDownloads(output, (hub) =>
     resolveDatasetFiles(options.dataset_name, { ...hub, config, splits: [name] }),
   );

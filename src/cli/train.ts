@@ -13,6 +13,7 @@ import {
   trainerOptionNames,
 } from "../kto/config.ts";
 import { weightAdvice } from "../kto/data/weights.ts";
+import type { Evaluation } from "../kto/evaluation.ts";
 import type { Metrics } from "../kto/metrics.ts";
 import type { KtoTrainer } from "../kto/trainer.ts";
 import { command } from "./command.ts";
@@ -35,9 +36,11 @@ export const trainCommand = command({
 const METRICS_FILE = "metrics.jsonl";
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
-  const { checkOutputFolder, loadExamples, platform, requirePairs, withDevice } = await import("./session.ts");
+  const { checkOutputFolder, platform, withDevice } = await import("./session.ts");
   const { formatOf, loadForTraining } = await import("./models.ts");
   const { saveChatTemplate } = await import("../engine/chat-template.ts");
+  const { loadTrainingRows } = await import("./evaluation-rows.ts");
+  const { SampleLog } = await import("./samples.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
   const { planningDevice } = await import("../engine/memory-plan.ts");
   const { output_dir } = config;
@@ -48,12 +51,20 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     // A plan is made by the same code as a run, on a device that only counts.
     const target = config.dry_run ? planningDevice(device) : device;
     const { policy, reference, baseName } = await loadForTraining(target, config, output);
-    const { examples, report } = await loadExamples({ policy, reference }, config, output);
-    requirePairs(examples, config);
+    const { examples, evalExamples } = await loadTrainingRows({ policy, reference }, config, output);
     await checkKind(output_dir, policy);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
-    const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), examples, options });
-    const { desirable, undesirable } = report;
+    const trainer = await KtoTrainer.create({
+      policy,
+      ...(reference ? { reference } : {}),
+      examples,
+      ...(evalExamples ? { evalExamples } : {}),
+      outputFolder: output_dir,
+      options,
+    });
+    const samples = await SampleLog.create(policy, config, evalExamples);
+    const desirable = examples.filter(({ label }) => label).length;
+    const undesirable = examples.length - desirable;
     output.info(
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${examples.length} rows, ${desirable} desirable (weight ${round(trainer.weights.desirable)}), ${undesirable} undesirable (weight ${round(trainer.weights.undesirable)})`,
     );
@@ -83,20 +94,35 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     output.setLive(line);
     // Not earlier: a run that was refused leaves its folder empty, so that it can be started again.
     await platform.writeFileAtomic(metricsFile, "");
+    await samples?.start();
     const started = performance.now();
     let last: Metrics = {};
+    let lastEvaluation: Metrics = {};
+    const log = async (values: Record<string, number>) =>
+      await platform.appendText(metricsFile, `${JSON.stringify(values)}\n`);
     try {
-      for await (const { step, totalSteps, metrics } of trainer) {
+      await samples?.write(0);
+      for await (const { step, totalSteps, epoch, metrics, evaluation } of trainer) {
         if (metrics) {
           last = metrics;
-          await platform.appendText(metricsFile, `${JSON.stringify({ step, ...metrics })}\n`);
+          await log({ step, ...metrics });
         }
+        if (evaluation) {
+          lastEvaluation = evaluation.metrics;
+          await log({ step, epoch, ...evaluation.metrics });
+          output.info(evaluationLine(step, evaluation));
+          if (evaluation.warning) output.warning(evaluation.warning);
+          if (step > 0) await samples?.write(step);
+        }
+        if (step === 0) continue;
         line?.update({ step, totalSteps, metrics: last, tokensPerSecond: last.tokens_per_second });
       }
     } finally {
       line?.finish();
       output.setLive(undefined);
     }
+    if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
+    if (trainer.bestStep !== undefined) output.info(`the model of step ${trainer.bestStep} is the best and is saved`);
     const dtype = formatOf(config.save_dtype) ?? "f32";
     await trainer.save(output_dir, { dtype, baseModel: baseName, maxShardBytes: sizeInBytes(config.max_shard_size) });
     // Whoever uses the model needs the template that it was trained with.
@@ -107,6 +133,8 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       steps: trainer.stepsDone,
       train_runtime: seconds,
       ...last,
+      ...lastEvaluation,
+      ...(trainer.bestStep === undefined ? {} : { best_step: trainer.bestStep }),
       adapter: device.description,
       peak_device_bytes: device.peakBytes,
       peak_host_bytes: process.resourceUsage().maxRSS * 1024,
@@ -117,6 +145,15 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
         `trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
   });
+}
+
+/** An evaluation on one line. */
+function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
+  const shown = ["eval_loss", "eval_kl", "eval_rewards/margins", "eval_rewards/accuracies"].flatMap((name) => {
+    const value = metrics[name];
+    return value === undefined ? [] : [`${name} ${value.toFixed(4)}`];
+  });
+  return `evaluation at step ${step}: ${shown.join("  ")}${isBest ? "  (the best so far)" : ""}`;
 }
 
 /** A folder with both a whole model and an adapter in it would leave open which of them is meant. */

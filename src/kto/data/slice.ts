@@ -16,14 +16,15 @@ export interface Slice {
 /**
  * "train", "test[:100]", "train[10%:20%]".
  *
+ * @param optionName for the message
  * @throws ConfigError for what is not a name, or a name with a slice
  */
-export function parseSplit(written: string): { name: string; slice?: Slice } {
+export function parseSplit(written: string, optionName = "dataset_train_split"): { name: string; slice?: Slice } {
   const match = /^([\w.-]+)(\[\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*\])?$/.exec(written.trim());
   const name = match?.[1];
   if (name === undefined) {
     throw new ConfigError(
-      `option "dataset_train_split" is "${written}"; it must be the name of a split, such as train, or a slice of one, such as train[:100] or train[10%:].`,
+      `option "${optionName}" is "${written}"; it must be the name of a split, such as train, or a slice of one, such as train[:100] or train[10%:].`,
     );
   }
   if (match?.[2] === undefined) return { name };

@@ -1,0 +1,296 @@
+/** `kto eval`: losses and rewards of a model on feedback, and how often a judge prefers its answers to another model's. */
+import * as z from "zod";
+import type { Device } from "../engine/device.ts";
+import type { Model } from "../engine/model/load.ts";
+import { ConfigError, NumericError } from "../errors.ts";
+import { ktoOptions } from "../kto/config.ts";
+import type { Example, FeedbackRow } from "../kto/data/types.ts";
+import type { JudgedWinRate } from "../kto/judge/compare.ts";
+import type { Judge } from "../kto/judge/judge.ts";
+import type { Metrics } from "../kto/metrics.ts";
+import { option, parseOptions } from "../kto/parse-options.ts";
+import { command } from "./command.ts";
+import { type Prompt, promptEncoder, readPrompts } from "./generate.ts";
+import { asksForJudge, judgeOptions, openJudge } from "./judging.ts";
+import type { Output } from "./output.ts";
+import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
+import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, reuse } from "./shared-options.ts";
+
+const method = "KTO";
+const answers = "Answers to judge";
+const { dataset_train_split: _, ...feedback } = feedbackOptions;
+
+const schema = z.strictObject({
+  model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),
+  ref_model_name_or_path: reuse(ktoOptions.shape.ref_model_name_or_path, {
+    description: "the reference, and the judge's other model (default: an adapter's base)",
+  }),
+  ...modelOptions,
+  ...feedback,
+  dataset_name: reuse(ktoOptions.shape.ref_model_name_or_path, {
+    aliases: ["dataset"],
+    description: "feedback for losses and rewards; without prompts of their own, its prompts are judged",
+    expects: "a local feedback file or the hub id of a data set",
+    placeholder: "data",
+  }),
+  dataset_test_split: reuse(ktoOptions.shape.dataset_test_split, {
+    group: "Model and data",
+    description: "which split of a data set, also a slice of it, such as test[:100]",
+  }),
+  per_device_eval_batch_size: evalBatchSize,
+  beta: ktoOptions.shape.beta,
+  desirable_weight: ktoOptions.shape.desirable_weight,
+  undesirable_weight: ktoOptions.shape.undesirable_weight,
+  loss_type: reuse(ktoOptions.shape.loss_type, { group: method }),
+  ...judgeOptions,
+  prompt: option(z.array(z.string()).default([]), {
+    group: answers,
+    description: "a prompt for both models; may be given several times",
+    expects: "text",
+    aliases: ["prompts"],
+  }),
+  prompts_file: option(z.string().min(1).optional(), {
+    group: answers,
+    description: "prompts from a file: one on each line, or prompt (or messages) of each row of a .jsonl file",
+    expects: "a text or .jsonl file",
+    placeholder: "file",
+  }),
+  judge_prompts: option(z.number().int().min(1).default(100), {
+    group: answers,
+    description: "prompts that are judged at most",
+    expects: "a whole number of at least 1",
+  }),
+  max_new_tokens: option(z.number().int().min(1).default(256), {
+    group: answers,
+    description: "the longest answer",
+    expects: "a whole number of at least 1",
+  }),
+  ...samplingOptions,
+  chat: option(z.boolean().default(false), {
+    group: answers,
+    description: "prompts are a user's messages, put into the chat template; implied by system",
+    expects: "true or false",
+  }),
+  system: reuse(chatTemplateOptions.system, { group: answers }),
+  ...commonOptions,
+});
+
+export type EvalOptions = Readonly<z.output<typeof schema>>;
+
+export const evalCommand = command({
+  name: "eval",
+  summary: "losses and rewards on feedback, win rate by a judge",
+  examples: [
+    "kto eval --model_name_or_path ./aligned --ref_model_name_or_path ./model --dataset_name feedback.jsonl",
+    "kto eval --model_name_or_path ./aligned --ref_model_name_or_path ./model --prompts_file prompts.txt --judge judge.mjs",
+    "kto eval --model_name_or_path ./adapter --prompts_file prompts.txt --judge_base_url http://localhost:8080/v1 --judge_model qwen3",
+  ],
+  schema,
+  parse: ({ values, where }) => parseEvalOptions(values, where),
+  run: runEval,
+});
+
+/** @throws ConfigError */
+export function parseEvalOptions(
+  values: Readonly<Record<string, unknown>>,
+  where: (name: string) => string,
+): EvalOptions {
+  const options = parseOptions(schema, values, { where });
+  checkSampling(options);
+  const judged = asksForJudge(options);
+  const hasPrompts = options.prompt.length > 0 || options.prompts_file !== undefined;
+  if (!judged && hasPrompts) {
+    throw new ConfigError("there are prompts but no judge of the answers: give judge, or judge_model.");
+  }
+  if (options.dataset_name === undefined && !judged) {
+    throw new ConfigError("there is nothing to evaluate: give dataset_name, or prompts and a judge.");
+  }
+  if (options.dataset_name === undefined && !hasPrompts) {
+    throw new ConfigError("the judge has no prompts: give prompt, prompts_file or dataset_name.");
+  }
+  return { ...options, chat: options.chat || options.system !== undefined };
+}
+
+async function runEval(options: EvalOptions, output: Output): Promise<void> {
+  const judge = asksForJudge(options) ? await openJudge(options) : undefined;
+  const given = await readPrompts(options);
+  const { encodeFeedback, readRows, withDevice } = await import("./session.ts");
+  await withDevice(options, output, async (device) => {
+    const { policy, reference } = await loadBoth(device, options, output);
+    let rows: FeedbackRow[] = [];
+    let metrics: Metrics | undefined;
+    if (options.dataset_name !== undefined) {
+      const { dataset_name, dataset_test_split: dataset_train_split } = options;
+      const dataset = { ...options, dataset_name, dataset_train_split };
+      rows = await readRows(dataset, output, undefined, "dataset_test_split");
+      const { examples } = await encodeFeedback(rows, { policy, reference }, dataset, output);
+      metrics = { rows: examples.length, ...(await measure(policy, reference, examples, options)) };
+    }
+    const winRate = judge && (await judgeAnswers(judge, { policy, reference }, { given, rows }, options, output));
+    report({ metrics, winRate, judge }, output);
+  });
+}
+
+/** The model and what it is compared with. */
+async function loadBoth(
+  device: Device,
+  options: EvalOptions,
+  output: Output,
+): Promise<{ policy: Model; reference: Model }> {
+  const { loadModel } = await import("./models.ts");
+  const policy = await loadModel(device, options, output);
+  const name = options.ref_model_name_or_path;
+  if (name === undefined) {
+    if (policy.adapter) return { policy, reference: policy.base };
+    throw new ConfigError(
+      "there is no model to compare with: give ref_model_name_or_path, the model before it was trained.",
+    );
+  }
+  // Not loadReference: answers may be compared across vocabularies, and log-probabilities are refused later.
+  const { adapter_name_or_path: _, model_revision: __, ...rest } = options;
+  const other = { ...rest, model_name_or_path: name, model_revision: "main" };
+  return { policy, reference: await loadModel(device, other, output) };
+}
+
+/** @throws NumericError for a loss that is not finite */
+async function measure(
+  policy: Model,
+  reference: Model,
+  examples: readonly Example[],
+  options: EvalOptions,
+): Promise<Metrics> {
+  const { Evaluator } = await import("../kto/evaluate.ts");
+  const { solveWeights } = await import("../kto/data/weights.ts");
+  const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
+  const evaluator = new Evaluator({
+    policy,
+    reference,
+    examples,
+    batchSize: options.per_device_eval_batch_size,
+    objective: {
+      beta: options.beta,
+      desirableWeight: weights.desirable,
+      undesirableWeight: weights.undesirable,
+      lossType: options.loss_type,
+    },
+    maxLength: Math.min(options.max_length, policy.config.contextLength, reference.config.contextLength),
+  });
+  try {
+    const metrics = await evaluator.run();
+    if (Number.isFinite(metrics.eval_loss)) return metrics;
+  } finally {
+    evaluator.free();
+  }
+  throw new NumericError(
+    `The loss of ${policy.folder} is not a finite number: the weights of the model or of its reference overflow f32.`,
+  );
+}
+
+/** Answers of both models to the same prompts under the same random numbers, and the judge's word on them. */
+async function judgeAnswers(
+  judge: Judge,
+  { policy, reference }: { readonly policy: Model; readonly reference: Model },
+  { given, rows }: { readonly given: readonly Prompt[]; readonly rows: readonly FeedbackRow[] },
+  options: EvalOptions,
+  output: Output,
+): Promise<JudgedWinRate> {
+  const { Continuations } = await import("../kto/continuations.ts");
+  const { judgePairs } = await import("../kto/judge/compare.ts");
+  const { textFolder } = await import("../engine/model/folder.ts");
+  const { loadTokenizer } = await import("../engine/tokenizer.ts");
+  const all = given.length > 0 ? given : await promptsOf(rows, await textFolder(policy));
+  const prompts = all.slice(0, options.judge_prompts);
+  if (prompts.length < all.length) output.info(`the first ${prompts.length} of ${all.length} prompts are judged`);
+  const answersOf = async (model: Model): Promise<string[]> => {
+    const texts = await textFolder(model);
+    const tokenizer = await loadTokenizer(texts);
+    const encode = await promptEncoder(prompts, tokenizer, texts, options);
+    const continuations = new Continuations(model, tokenizer, prompts.map(encode), {
+      maxNewTokens: options.max_new_tokens,
+      seed: options.seed,
+      sampling: await resolveSampling(options, model.folder),
+    });
+    try {
+      return await continuations.run();
+    } finally {
+      continuations.free();
+    }
+  };
+  const [own, others] = [await answersOf(policy), await answersOf(reference)];
+  output.info(`both models have answered; ${judge.name} judges ${prompts.length} prompts in both orders`);
+  const pairs = prompts.map((prompt, i) => ({
+    prompt: promptText(prompt),
+    model: own[i] ?? "",
+    opponent: others[i] ?? "",
+  }));
+  if (options.judge === undefined) output.info(`every exchange with it is added to ${options.judge_transcripts}`);
+  const result = await judgePairs(judge, pairs, {
+    concurrency: options.judge_concurrency,
+    onJudged: (done) => output.debug(`${done} of ${pairs.length} prompts judged`),
+  });
+  if (result.judged < result.prompts) {
+    output.warning(
+      `the judge's budget of ${options.judge_budget} requests ended after ${result.judged} of ${result.prompts} prompts; the win rate is over those.`,
+    );
+  }
+  if (judge.unclear !== undefined && judge.unclear > 0) {
+    output.warning(`${judge.unclear} answers of the judge held no verdict, asked twice, and count as ties.`);
+  }
+  return result;
+}
+
+/** The different prompts of feedback, in order. */
+async function promptsOf(rows: readonly FeedbackRow[], folder: string): Promise<Prompt[]> {
+  const { loadTokenizer } = await import("../engine/tokenizer.ts");
+  const tokenizer = rows.some((row) => "promptIds" in row) ? await loadTokenizer(folder) : undefined;
+  const prompts = rows.map((row): Prompt => {
+    if ("promptMessages" in row) return row.promptMessages;
+    if ("prompt" in row) return row.prompt;
+    return tokenizer?.decode(row.promptIds, { skipSpecialTokens: true }) ?? "";
+  });
+  return [...new Map(prompts.map((prompt) => [JSON.stringify(prompt), prompt])).values()];
+}
+
+/** A chat as the judge reads it. */
+function promptText(prompt: Prompt): string {
+  if (typeof prompt === "string") return prompt;
+  const [only, ...more] = prompt;
+  const content = (message: Readonly<Record<string, unknown>> | undefined) =>
+    typeof message?.content === "string" ? message.content : JSON.stringify(message?.content);
+  if (more.length === 0 && only?.role === "user") return content(only);
+  return prompt.map((message) => `${String(message.role)}: ${content(message)}`).join("\n");
+}
+
+function report(
+  {
+    metrics,
+    winRate,
+    judge,
+  }: {
+    readonly metrics: Metrics | undefined;
+    readonly winRate: JudgedWinRate | undefined;
+    readonly judge: Judge | undefined;
+  },
+  output: Output,
+): void {
+  if (output.json) {
+    output.jsonLine({ ...metrics, ...(winRate ? { win_rate: jsonWinRate(winRate), judge: judge?.name } : {}) });
+    return;
+  }
+  for (const [name, value] of Object.entries(metrics ?? {})) {
+    output.result(`${name.padEnd(28)} ${Number.isInteger(value) ? value : value.toFixed(4)}`);
+  }
+  if (winRate === undefined) return;
+  const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
+  output.result(
+    `${"win rate".padEnd(28)} ${percent(winRate.share)}   95% interval ${percent(winRate.low)} - ${percent(winRate.high)}; ${winRate.wins} won, ${winRate.ties} even, ${winRate.losses} lost`,
+  );
+  output.result(
+    `${"verdicts that turned round".padEnd(28)} ${percent(winRate.inconsistent)}   with the order of the answers`,
+  );
+}
+
+function jsonWinRate(winRate: JudgedWinRate): Record<string, number | undefined> {
+  const { firstShare, ...rest } = winRate;
+  return { ...rest, first_share: firstShare };
+}

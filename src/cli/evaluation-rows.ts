@@ -1,0 +1,58 @@
+/** The rows that a training run evaluates on: another data set, another split, or rows held out of the training's. */
+import { platform } from "../engine/platform/index.ts";
+import { ConfigError } from "../errors.ts";
+import type { KtoConfig } from "../kto/config.ts";
+import { parseSplit } from "../kto/data/slice.ts";
+import type { Example } from "../kto/data/types.ts";
+import { holdOut } from "../kto/data/validation-split.ts";
+import { evaluationStrategy } from "../kto/evaluation-options.ts";
+import type { Output } from "./output.ts";
+import { encodeFeedback, loadExamples, type ModelOfRows, readRows, requirePairs } from "./session.ts";
+
+export interface TrainingRows {
+  readonly examples: readonly Example[];
+  /** undefined for a run that does not evaluate. */
+  readonly evalExamples: readonly Example[] | undefined;
+}
+
+/** Reads, tokenizes and parts the rows of a run; throws what these do. */
+export async function loadTrainingRows(
+  models: { readonly policy: ModelOfRows; readonly reference: ModelOfRows | undefined },
+  config: KtoConfig,
+  output: Output,
+): Promise<TrainingRows> {
+  const { examples } = await loadExamples(models, config, output);
+  requirePairs(examples, config);
+  const { eval_dataset_name: other, validation_split: share } = config;
+  const strategy = evaluationStrategy(config, other !== undefined || share !== undefined);
+  if (strategy === "no") return { examples, evalExamples: undefined };
+  if (share !== undefined) {
+    const { training, validation } = holdOut(examples, share, config.seed);
+    output.info(`validation: ${validation.length} of ${examples.length} rows held out`);
+    return { examples: training, evalExamples: validation };
+  }
+  if (other === undefined) await requireOwnSplit(config);
+  const dataset = {
+    ...config,
+    dataset_name: other ?? config.dataset_name,
+    // A subset is one of the data set that it was named with.
+    dataset_config: other === undefined ? config.dataset_config : undefined,
+    dataset_train_split: config.dataset_test_split,
+  };
+  const rows = await readRows(dataset, output, undefined, "dataset_test_split");
+  const { examples: evalExamples } = await encodeFeedback(rows, models, dataset, output);
+  requirePairs(evalExamples, dataset);
+  output.info(`validation: ${evalExamples.length} rows of ${dataset.dataset_name}`);
+  return { examples, evalExamples };
+}
+
+/** One file is every split that is asked of it: only another slice of it is other rows. */
+async function requireOwnSplit(config: KtoConfig): Promise<void> {
+  const { dataset_name, dataset_train_split, dataset_test_split } = config;
+  const { slice } = parseSplit(dataset_test_split, "dataset_test_split");
+  const isFile = (await platform.exists(dataset_name)) === "file";
+  if (dataset_test_split !== dataset_train_split && (!isFile || slice !== undefined)) return;
+  throw new ConfigError(
+    `eval_strategy is "${config.eval_strategy}", but ${dataset_name}${isFile ? " is a single file" : `'s split ${dataset_test_split} is what is trained on`}: give eval_dataset_name, validation_split, or a slice of it as dataset_test_split, such as train[90%:] beside dataset_train_split train[:90%].`,
+  );
+}

@@ -1,0 +1,95 @@
+/**
+ * samples.jsonl: what the model says to the same prompts as it is trained, beginning with what it said before. One
+ * object a line: {"step", "index", "prompt", "completion"}.
+ */
+
+import { textFolder } from "../engine/model/folder.ts";
+import type { Model } from "../engine/model/load.ts";
+import { platform } from "../engine/platform/index.ts";
+import { loadTokenizer } from "../engine/tokenizer.ts";
+import { DatasetError } from "../errors.ts";
+import type { KtoConfig } from "../kto/config.ts";
+import { Continuations } from "../kto/continuations.ts";
+import type { Example } from "../kto/data/types.ts";
+import { promptEncoder, readPrompts } from "./generate.ts";
+import { resolveSampling } from "./sampling-options.ts";
+
+export const SAMPLES_FILE = "samples.jsonl";
+
+export class SampleLog {
+  readonly #continuations: Continuations;
+  readonly #prompts: readonly unknown[];
+  readonly #path: string;
+
+  /**
+   * undefined where no samples are asked for. Allocates the generator's device memory.
+   *
+   * @throws FileError, DatasetError for prompts that cannot be read; AdapterError
+   */
+  static async create(
+    policy: Model,
+    config: KtoConfig,
+    evalExamples: readonly Example[] | undefined,
+  ): Promise<SampleLog | undefined> {
+    const { eval_prompts_file: file, eval_samples: most } = config;
+    if (most === 0 || (file === undefined && most === undefined)) return undefined;
+    const texts = await textFolder(policy);
+    const tokenizer = await loadTokenizer(texts);
+    let prompts: { readonly prompt: unknown; readonly ids: readonly number[] }[];
+    if (file === undefined) {
+      const different = new Map((evalExamples ?? []).map(({ promptIds }) => [promptIds.join(), [...promptIds]]));
+      prompts = [...different.values()].map((ids) => ({
+        prompt: tokenizer.decode(ids, { skipSpecialTokens: true }),
+        ids,
+      }));
+    } else {
+      const written = await readPrompts({ prompt: [], prompts_file: file });
+      const encode = await promptEncoder(written, tokenizer, texts, config);
+      prompts = written.map((prompt) => ({ prompt, ids: encode(prompt) }));
+    }
+    prompts = prompts.slice(0, most);
+    const { contextLength } = policy.config;
+    const long = prompts.findIndex(({ ids }) => ids.length >= contextLength);
+    if (long >= 0) {
+      throw new DatasetError(
+        `Prompt ${long + 1} of the samples has ${prompts[long]?.ids.length} tokens, which leaves no room to continue it within the model's context of ${contextLength}; shorten it.`,
+      );
+    }
+    const continuations = new Continuations(
+      policy,
+      tokenizer,
+      prompts.map(({ ids }) => ids),
+      {
+        maxNewTokens: config.eval_max_new_tokens,
+        seed: config.seed,
+        sampling: await resolveSampling({ greedy: false, stop_strings: [], seed: config.seed }, policy.folder),
+      },
+    );
+    const path = platform.joinPath(config.output_dir, SAMPLES_FILE);
+    return new SampleLog(
+      continuations,
+      prompts.map(({ prompt }) => prompt),
+      path,
+    );
+  }
+
+  private constructor(continuations: Continuations, prompts: readonly unknown[], path: string) {
+    this.#continuations = continuations;
+    this.#prompts = prompts;
+    this.#path = path;
+  }
+
+  /** Empties the file of an earlier run. */
+  async start(): Promise<void> {
+    await platform.writeFileAtomic(this.#path, "");
+  }
+
+  /** Adds the model's continuations as it is after this many updates. */
+  async write(step: number): Promise<void> {
+    const completions = await this.#continuations.run();
+    const lines = completions.map((completion, index) => {
+      return `${JSON.stringify({ step, index, prompt: this.#prompts[index], completion })}\n`;
+    });
+    await platform.appendText(this.#path, lines.join(""));
+  }
+}

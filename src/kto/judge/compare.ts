@@ -1,0 +1,101 @@
+/**
+ * Win rate by a judge. Every pair of answers is shown in both orders and both verdicts count half, so that a judge who
+ * likes the first answer, whatever it says, finds both models equal.
+ */
+import { JudgeError } from "../../errors.ts";
+import { type WinRate, wilsonInterval } from "../report/statistics.ts";
+import type { Judge, Verdict } from "./judge.ts";
+
+/** A prompt with the answers of two models. */
+export interface AnswerPair {
+  readonly prompt: string;
+  readonly model: string;
+  readonly opponent: string;
+}
+
+export interface JudgedWinRate extends WinRate {
+  /** Prompts that were judged in both orders; fewer than there are where the judge's budget ended. */
+  readonly judged: number;
+  readonly prompts: number;
+  /** Share of the prompts judged whose verdict turned round with the order: the judge's own unsteadiness. */
+  readonly inconsistent: number;
+  /** Of all verdicts but ties, the share for the answer that was shown first; absent if all were ties. */
+  readonly firstShare?: number;
+}
+
+/**
+ * Asks the judge about every pair, twice. The share is the mean over prompts of the two verdicts, a tie counting half;
+ * wins, ties and losses are prompts by that mean, so that two contrary verdicts are a tie. The interval is Wilson's
+ * over prompts. Equal answers are a tie and are not shown.
+ *
+ * @param options.concurrency questions under way at once; the result does not depend on it while the budget lasts
+ * @throws JudgeError if the judge cannot be asked, or its budget ends before one pair is judged
+ */
+export async function judgePairs(
+  judge: Judge,
+  pairs: readonly AnswerPair[],
+  options: { readonly concurrency?: number; readonly onJudged?: (done: number) => void } = {},
+): Promise<JudgedWinRate> {
+  const verdicts: ([Verdict, Verdict] | undefined)[] = pairs.map(() => undefined);
+  let next = 0;
+  let done = 0;
+  let ended = false;
+  const work = async () => {
+    while (!ended && next < pairs.length) {
+      const index = next++;
+      const pair = pairs[index];
+      if (pair === undefined) return;
+      const both = await askBothWays(judge, index, pair).catch((error: unknown) => {
+        ended = true; // the others finish what they have begun
+        throw error;
+      });
+      if (both === undefined) {
+        ended = true;
+        return;
+      }
+      verdicts[index] = both;
+      options.onJudged?.(++done);
+    }
+  };
+  const outcomes = await Promise.allSettled(Array.from({ length: Math.max(1, options.concurrency ?? 1) }, work));
+  for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
+  const judged = verdicts.filter((both) => both !== undefined);
+  if (judged.length === 0) {
+    throw new JudgeError(
+      pairs.length === 0
+        ? "There are no answers to judge."
+        : `The budget of the judge ${judge.name} ended before one prompt was judged in both orders; raise judge_budget to ${2 * pairs.length} or more.`,
+    );
+  }
+  return { ...summary(judged), judged: judged.length, prompts: pairs.length };
+}
+
+/** The verdicts with the model's answer first, and with it second; undefined where the budget ended. */
+async function askBothWays(
+  judge: Judge,
+  index: number,
+  { prompt, model, opponent }: AnswerPair,
+): Promise<[Verdict, Verdict] | undefined> {
+  if (model === opponent) return ["tie", "tie"];
+  const first = await judge.compare({ index, prompt, a: model, b: opponent, swapped: false });
+  if (first === undefined) return undefined;
+  const second = await judge.compare({ index, prompt, a: opponent, b: model, swapped: true });
+  return second === undefined ? undefined : [first, second];
+}
+
+/** What a verdict gives the answer shown first. */
+const FIRST_SHARE: Readonly<Record<Verdict, number>> = { a: 1, tie: 0.5, b: 0 };
+
+function summary(judged: readonly (readonly [Verdict, Verdict])[]): Omit<JudgedWinRate, "judged" | "prompts"> {
+  const shares = judged.map(([first, second]) => (FIRST_SHARE[first] + 1 - FIRST_SHARE[second]) / 2);
+  const total = shares.reduce((sum, share) => sum + share, 0);
+  const decided = judged.flat().filter((verdict) => verdict !== "tie");
+  return {
+    ...wilsonInterval(total, judged.length),
+    wins: shares.filter((share) => share > 0.5).length,
+    ties: shares.filter((share) => share === 0.5).length,
+    losses: shares.filter((share) => share < 0.5).length,
+    inconsistent: judged.filter(([first, second]) => first !== "tie" && first === second).length / judged.length,
+    ...(decided.length > 0 ? { firstShare: decided.filter((verdict) => verdict === "a").length / decided.length } : {}),
+  };
+}
