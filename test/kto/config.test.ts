@@ -149,8 +149,6 @@ describe("options of TRL's that are not implemented", () => {
       lora_r: 16,
       precompute_ref_log_probs: false,
       gradient_checkpointing: false,
-      eval_strategy: "no",
-      eval_steps: 100,
       save_strategy: "no",
       report_to: "none",
       push_to_hub: false,
@@ -168,7 +166,6 @@ describe("options of TRL's that are not implemented", () => {
   test.each([
     ["use_dora", true, 'option "use_dora" is true, which is not implemented yet: leave it out.'],
     ["bf16", "yes", 'option "bf16" is "yes", which is not implemented yet: leave it out to train in f32.'],
-    ["eval_strategy", "epoch", 'option "eval_strategy" is "epoch", which is not implemented yet: set it to "no".'],
     ["optim", "adafactor", /^option "optim" is "adafactor", which is not implemented yet: AdamW/],
     [
       "lora_modules_to_save",
@@ -177,6 +174,43 @@ describe("options of TRL's that are not implemented", () => {
     ],
   ])("%s: %j is refused, not ignored", (name, written, message) => {
     expect(messageOf({ [name]: written })).toMatch(message);
+  });
+});
+
+describe("evaluation", () => {
+  test("a configuration of TRL that does not evaluate runs, whatever it says about evaluations", () => {
+    const trl = {
+      evaluation_strategy: "no",
+      eval_steps: 100,
+      per_device_eval_batch_size: 4,
+      metric_for_best_model: "loss",
+    };
+    expect(parseKtoConfig({ ...required, ...trl })).toMatchObject({ eval_strategy: "no", eval_steps: 100 });
+  });
+
+  test.each([
+    ["eval_on_start", true],
+    ["load_best_model_at_end", true],
+    ["early_stopping_patience", 3],
+    ["eval_samples", 4],
+    ["eval_prompts_file", "prompts.txt"],
+  ])("%s means nothing in a run that does not evaluate", (name, value) => {
+    expect(messageOf({ [name]: value })).toBe(
+      `option "${name}" is ${JSON.stringify(value)}, but the run does not evaluate: set eval_strategy to "steps" or "epoch", and give rows as eval_dataset_name or validation_split.`,
+    );
+    expect(parseKtoConfig({ ...required, [name]: value, validation_split: 0.1 })).toHaveProperty(name, value);
+  });
+
+  test("ranges, and two answers to what to evaluate on", () => {
+    expect(messageOf({ eval_steps: 2.5 })).toBe(
+      'option "eval_steps" is 2.5; it must be a whole number of at least 1, or a share of the run between 0 and 1.',
+    );
+    expect(messageOf({ validation_split: 1 })).toBe(
+      'option "validation_split" is 1; it must be a number between 0 and 1.',
+    );
+    expect(messageOf({ validation_split: 0.1, eval_dataset_name: "other" })).toBe(
+      "options eval_dataset_name and validation_split both say what to evaluate on: keep one.",
+    );
   });
 });
 

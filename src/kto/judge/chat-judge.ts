@@ -164,7 +164,9 @@ export class ChatJudge implements Judge {
 
 /** The last verdict of a reply, or a reply that is nothing but one. */
 export function readVerdict(reply: string): Verdict | undefined {
-  const last = [...reply.matchAll(/verdict[\s*_`"':]*(?:answer[\s*_`"']*)?\b(a|b|tie)\b/gi)].at(-1)?.[1];
+  // At the end of its line, so that "a" is not an article.
+  const line = /verdict[\s*_`"':-]*(?:answer[\s*_`"']*|an? )?\b(a|b|tie)\b[ \t*_`"'.]*$/gim;
+  const last = [...reply.matchAll(line)].at(-1)?.[1];
   const whole = /^[\s*_`"'.[\]()]*(a|b|tie)[\s*_`"'.[\]()]*$/i.exec(reply)?.[1];
   return (last ?? whole)?.toLowerCase() as Verdict | undefined;
 }
