@@ -30,6 +30,7 @@ export {
   DatasetError,
   DeviceLostError,
   FileError,
+  JudgeError,
   KtoError,
   ModelFormatError,
   NumericError,
@@ -54,7 +55,6 @@ export type {
 export { holdOut } from "./kto/data/validation-split.ts";
 export { autoWeights, type ClassWeights, weightAdvice } from "./kto/data/weights.ts";
 export { Evaluator, type EvaluatorOptions } from "./kto/evaluate.ts";
-export type { Evaluation } from "./kto/evaluation.ts";
 export {
   checkGradients,
   type GradientCheck,
@@ -62,9 +62,13 @@ export {
   type GradientComparison,
   type GradientTensor,
 } from "./kto/gradcheck.ts";
+export { ChatJudge, type ChatJudgeOptions, type Transcript } from "./kto/judge/chat-judge.ts";
+export { type AnswerPair, type JudgedWinRate, judgePairs } from "./kto/judge/compare.ts";
+export { functionJudge, type Judge, type JudgeFunction, type Question, type Verdict } from "./kto/judge/judge.ts";
 export { completionLogProbs } from "./kto/log-probs.ts";
 export type { Metrics } from "./kto/metrics.ts";
 export type { ObjectiveOptions } from "./kto/objective.ts";
 export { disjoint, type Share, type WinRate, wilsonInterval, winRate } from "./kto/report/statistics.ts";
 export { type Figure, linePlots, type Panel, type Series } from "./kto/report/svg.ts";
+export type { Evaluation } from "./kto/run-evaluation.ts";
 export { KtoTrainer, type TrainerInputs, type TrainingStep } from "./kto/trainer.ts";

@@ -13,8 +13,8 @@ import {
   trainerOptionNames,
 } from "../kto/config.ts";
 import { weightAdvice } from "../kto/data/weights.ts";
-import type { Evaluation } from "../kto/evaluation.ts";
 import type { Metrics } from "../kto/metrics.ts";
+import type { Evaluation } from "../kto/run-evaluation.ts";
 import type { KtoTrainer } from "../kto/trainer.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";

@@ -1,7 +1,7 @@
 /**
  * Evaluation: the metrics of a model on rows that it is not trained on. Runs the training step's own forward pass, so
  * that the numbers mean the same; nothing of it reaches the training. When to evaluate, and what follows from it, is
- * `evaluation.ts`'s.
+ * `run-evaluation.ts`'s.
  */
 import type { Model } from "../engine/model/load.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";

@@ -18,6 +18,8 @@ export interface WindowFacts {
   readonly tokensPerSecond: number;
   /** Mismatched completions of the window that were cut to what their new prompt leaves. */
   readonly cutPairs: number;
+  /** Device memory in bytes, by category. */
+  readonly memory: Readonly<Record<string, number>>;
 }
 
 /**
@@ -65,6 +67,9 @@ export function windowMetrics(sums: Float32Array, state: Float32Array, facts: Wi
   metrics.skipped_steps = state[OPTIMIZER_STATE.stepsSkipped] ?? 0;
   metrics.num_tokens = facts.tokens;
   metrics.tokens_per_second = facts.tokensPerSecond;
+  for (const [category, bytes] of Object.entries(facts.memory)) {
+    metrics[`bytes/${category.replaceAll(" ", "_")}`] = bytes;
+  }
   metrics.epoch = facts.epoch;
   return metrics;
 }

@@ -11,9 +11,9 @@ import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, type BatchOptions, batchShape, checkSequences, type KtoBatch, packBatch } from "./batch.ts";
 import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
-import { type Evaluation, RunEvaluation } from "./evaluation.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
+import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
 import { KtoStep } from "./step.ts";
 
@@ -367,6 +367,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       tokens: this.#tokens,
       tokensPerSecond: this.#windowTokens / seconds,
       cutPairs: this.#windowCutPairs,
+      memory: device.memory(),
     });
     const skipped = (metrics.skipped_steps ?? 0) - this.#skipped;
     this.#vainSteps = skipped < this.#windowSteps ? 0 : this.#vainSteps + skipped;

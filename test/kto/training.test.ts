@@ -91,6 +91,8 @@ describe("what is learnt", () => {
     const [first, last] = [metrics[0] ?? {}, metrics.at(-1) ?? {}];
     expect(first).toMatchObject({ loss: 0.5, "rewards/margins": 0 });
     expect(last["rewards/accuracies"]).toBe(1);
+    // The gradients of every weight in f32, and twice as much for the moments.
+    expect(last["bytes/optimizer"]).toBeGreaterThan(2 * (last["bytes/gradients"] ?? Number.NaN));
     expect(last["rewards/margins"]).toBeGreaterThan(4);
     expect(last["rewards/chosen"]).toBeGreaterThan(1);
     expect(last["rewards/rejected"]).toBeLessThan(-1);
