@@ -122,7 +122,13 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       output.setLive(undefined);
     }
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
-    if (trainer.bestStep !== undefined) output.info(`the model of step ${trainer.bestStep} is the best and is saved`);
+    if (trainer.bestStep === 0) {
+      output.warning(
+        "no evaluation was better than the one before training, so the model is saved as it was; look at the evaluations before you trust the options or the rows.",
+      );
+    } else if (trainer.bestStep !== undefined) {
+      output.info(`the model of step ${trainer.bestStep} is the best and is saved`);
+    }
     const dtype = formatOf(config.save_dtype) ?? "f32";
     await trainer.save(output_dir, { dtype, baseModel: baseName, maxShardBytes: sizeInBytes(config.max_shard_size) });
     // Whoever uses the model needs the template that it was trained with.

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import { readExpected } from "../helpers/fixtures.ts";
+import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
 import { fileIn, fixtures, freshPath, jsonl, llama, stories, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
 
@@ -196,6 +197,10 @@ describe("kto train with an evaluation", () => {
       [4, true, false],
       [4, false, true],
     ]);
+    const defined = readFileSync("docs/metrics.md", "utf8");
+    for (const name of new Set(lines.flatMap(Object.keys))) {
+      expect(defined).toContain(name.startsWith("bytes/") ? `\`${name.slice(6)}\`` : `\`${name}\``);
+    }
     expect(lines[0]).toMatchObject({ epoch: 0, eval_loss: 0.5, "eval_rewards/margins": 0 });
     const evaluations = lines.filter((line) => "eval_loss" in line);
     const best = evaluations.reduce((one, other) => (Number(other.eval_loss) < Number(one.eval_loss) ? other : one));
@@ -216,6 +221,17 @@ describe("kto train with an evaluation", () => {
       .split("\n")
       .map((line) => (JSON.parse(line) as Json).completion);
     expect(said.slice(0, 2).map(({ completion }) => completion)).toEqual(base);
+  });
+
+  test("the best may be the model before training: it is saved as it was, and a warning says so", async () => {
+    const output = freshPath(folder, "out");
+    const options = ["validation_split=0.25", "eval_on_start=true", "load_best_model_at_end=true", "eval_steps=4"];
+    // A rate at which nothing but damage is done.
+    const words = run(fileIn(folder, "rows.jsonl", feedback(16)), output, ...options, "learning_rate=0.5");
+    const { stderr } = await succeed(...words);
+    expect(stderr).toContain("warning: no evaluation was better than the one before training");
+    const weights = (path: string) => new Map([...readFloat64Safetensors(join(path, "model.safetensors"))].sort());
+    expect(weights(output)).toEqual(weights(stories));
   });
 
   test("of another file, with samples of its prompts; dry_run counts the evaluation's memory", async () => {
