@@ -46,13 +46,19 @@ export async function loadTrainingRows(
   return { examples, evalExamples };
 }
 
-/** One file is every split that is asked of it: only another slice of it is other rows. */
+/** One file is every split that is asked of it: only two slices of it can be different rows. */
 async function requireOwnSplit(config: KtoConfig): Promise<void> {
   const { dataset_name, dataset_train_split, dataset_test_split } = config;
-  const { slice } = parseSplit(dataset_test_split, "dataset_test_split");
+  const [training, validation] = [
+    parseSplit(dataset_train_split),
+    parseSplit(dataset_test_split, "dataset_test_split"),
+  ];
   const isFile = (await platform.exists(dataset_name)) === "file";
-  if (dataset_test_split !== dataset_train_split && (!isFile || slice !== undefined)) return;
+  const sameRows = isFile || training.name === validation.name;
+  const bothSliced = training.slice !== undefined && validation.slice !== undefined;
+  if (!sameRows || (bothSliced && dataset_test_split !== dataset_train_split)) return;
+  const found = isFile ? "is a single file" : `has one split ${training.name}`;
   throw new ConfigError(
-    `eval_strategy is "${config.eval_strategy}", but ${dataset_name}${isFile ? " is a single file" : `'s split ${dataset_test_split} is what is trained on`}: give eval_dataset_name, validation_split, or a slice of it as dataset_test_split, such as train[90%:] beside dataset_train_split train[:90%].`,
+    `eval_strategy is "${config.eval_strategy}", but ${dataset_name} ${found}, so the rows that are trained on would be evaluated: give eval_dataset_name, validation_split, or a slice of it as dataset_test_split, such as train[90%:] beside dataset_train_split train[:90%].`,
   );
 }

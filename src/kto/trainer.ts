@@ -323,7 +323,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   async #evaluate(): Promise<Evaluation | undefined> {
     if (!this.#evaluation?.due(this.#done)) return undefined;
     const evaluation = await this.#evaluation.run(this.#done, this.#lastMetrics);
-    this.#stopReason = evaluation.stop;
+    if (this.#done < this.totalSteps) this.#stopReason = evaluation.stop;
     return evaluation;
   }
 

@@ -260,8 +260,12 @@ describe("kto train with an evaluation", () => {
     const slices = ["dataset_train_split=train[:6]", "dataset_test_split=train[6:]", "eval_strategy=epoch"];
     const { stderr } = await succeed(...run(rows, freshPath(folder, "out"), ...slices));
     expect(stderr).toContain(`validation: 2 rows of ${rows}`);
+    const overlap = ["dataset_test_split=train[6:]", "eval_strategy=epoch"];
+    expect(await sentence(...run(rows, freshPath(folder, "out"), ...overlap))).toMatch(
+      /^2 error: eval_strategy is "epoch", but .* is a single file, so the rows that are trained on would be evaluated/,
+    );
     expect(await sentence(...run(rows, freshPath(folder, "out"), "eval_strategy=steps"))).toBe(
-      `2 error: eval_strategy is "steps", but ${rows} is a single file: give eval_dataset_name, validation_split, or a slice of it as dataset_test_split, such as train[90%:] beside dataset_train_split train[:90%].`,
+      `2 error: eval_strategy is "steps", but ${rows} is a single file, so the rows that are trained on would be evaluated: give eval_dataset_name, validation_split, or a slice of it as dataset_test_split, such as train[90%:] beside dataset_train_split train[:90%].`,
     );
   });
 
