@@ -103,6 +103,8 @@ class RemoteSnapshot implements Snapshot {
   readonly fetch = async (names: readonly string[]): Promise<void> => {
     const missing: RemoteFile[] = [];
     for (const name of names) {
+      // Here and not for the whole listing: what stays on the hub may have any name.
+      checkRepositoryPath(name, this.origin);
       if ((await platform.exists(this.pathOf(name))) === "file") continue;
       const remote = await describeRemote(this.#settings, this.#repository, this.#commit, name);
       missing.push(remote);
@@ -142,7 +144,6 @@ async function listRepository(
       if (listing === undefined) {
         throw new FileError(`${url} does not answer as a Hugging Face hub does; check HF_ENDPOINT.`);
       }
-      for (const file of listing.files) checkRepositoryPath(file, `"${id}" on ${settings.endpoint}`);
       return listing;
     }),
   );

@@ -205,9 +205,14 @@ describe("only what is needed", () => {
     expect(hub.take()).toEqual(["api", "api"]);
   });
 
-  test("names that would lead out of the folder", async () => {
-    hub.files = { ...wholeModel, "../../evil": some };
-    await expect(resolve()).rejects.toThrow('lists a file named "../../evil", which would lie outside its folder');
+  test("names that could lead out of the folder are refused where they are needed, and there alone", async () => {
+    hub.files = { ...wholeModel, "../../evil": some, "runs/12:30:00.log": some };
+    expect(readdirSync(await resolve()).sort()).toEqual(Object.keys(wholeModel).sort());
+    hub.files = { ...wholeModel, "additional_chat_templates/C:x.jinja": some };
+    hub.commit = "b".repeat(40);
+    await expect(resolve()).rejects.toThrow(
+      'lists a file named "additional_chat_templates/C:x.jinja", whose name could lead out of its folder',
+    );
   });
 });
 
