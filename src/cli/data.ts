@@ -88,9 +88,10 @@ async function tokenize(
   if (options.model_name_or_path === undefined) return undefined;
   const { encodeFeedback } = await import("./session.ts");
   const { loadTokenizer } = await import("../engine/tokenizer.ts");
-  const { modelFolder } = await import("./models.ts");
+  const { modelFolders } = await import("./models.ts");
   const { readModelConfig } = await import("../engine/model/folder.ts");
-  const folder = await modelFolder(options.model_name_or_path, output);
+  const names = { model_name_or_path: options.model_name_or_path, model_revision: "main" };
+  const { base: folder } = await modelFolders(names, output, false);
   const policy = { folder, config: await readModelConfig(folder) };
   const { examples, report } = await encodeFeedback(rows, { policy }, options, output);
   const hasTokenizer = (await platform.exists(platform.joinPath(folder, "tokenizer.json"))) !== undefined;

@@ -1,5 +1,6 @@
 /** `kto data`: what it tells of a file, with and without a model, and the rows that it writes. */
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readFeedback } from "../../src/kto/data/read.ts";
 import { fileIn, freshPath, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
@@ -52,6 +53,24 @@ describe("kto data", () => {
     expect(found.examples).toHaveLength(3);
     expect(found.examples[0]).toMatchObject({ label: true, completion: expect.stringContaining("upon a time") });
     expect(found.examples[0].prompt).toMatch(/^<s>/);
+  });
+
+  it("takes an adapter's folder for its base", async () => {
+    const adapter = freshPath(folder, "adapter");
+    mkdirSync(adapter);
+    const config = {
+      peft_type: "LORA",
+      base_model_name_or_path: resolve(stories),
+      r: 8,
+      lora_alpha: 8,
+      target_modules: ["q_proj"],
+    };
+    writeFileSync(join(adapter, "adapter_config.json"), JSON.stringify(config));
+    writeFileSync(join(adapter, "adapter_model.safetensors"), "");
+    const file = fileIn(folder, "rows.jsonl", jsonl(judged));
+    const { code, stdout, stderr } = await data("--dataset_name", file, "--model", adapter, "--json");
+    expect(code, stderr).toBe(0);
+    expect(stdout).toBe((await data("--dataset_name", file, "--model", stories, "--json")).stdout);
   });
 
   it("writes pairs as single rows, which read back as they were", async () => {
