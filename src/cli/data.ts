@@ -4,7 +4,7 @@ import { platform } from "../engine/platform/index.ts";
 import type { Tokenizer } from "../engine/tokenizer.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../kto/data/summary.ts";
-import type { DatasetReport, Example, FeedbackRow, LengthSummary } from "../kto/data/types.ts";
+import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../kto/data/types.ts";
 import { placeOf } from "../kto/data/types.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
@@ -69,22 +69,26 @@ async function runData(options: DataOptions, output: Output): Promise<void> {
     layout = found;
   });
   const tokenized = await tokenize(rows, options, output);
-  const summary = summarizeRows(rows, tokenized?.report);
-  const rendered = tokenized?.rendered ?? rows.slice(0, shownExamples).map(renderPlain);
+  const summary = await summarizeRows(rows, tokenized?.report);
+  const rendered = tokenized?.rendered ?? (await firstRows(rows, shownExamples)).map(renderPlain);
   if (options.output !== undefined) await platform.writeFileAtomic(options.output, lines(rows));
   if (output.json) {
     output.jsonLine({ file: options.dataset_name, layout, ...jsonSummary(summary), examples: rendered });
     return;
   }
   print(layout, summary, rendered, output);
-  if (options.output !== undefined) output.info(`${rows.length} rows were written to ${options.output}.`);
+  if (options.output !== undefined) output.info(`${summary.rows} rows were written to ${options.output}.`);
 }
 
-async function tokenize(
-  rows: readonly FeedbackRow[],
-  options: DataOptions,
-  output: Output,
-): Promise<Tokenized | undefined> {
+async function firstRows(rows: FeedbackRows, count: number): Promise<FeedbackRow[]> {
+  const first: FeedbackRow[] = [];
+  for await (const row of rows) {
+    if (first.push(row) === count) break;
+  }
+  return first;
+}
+
+async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output): Promise<Tokenized | undefined> {
   if (options.model_name_or_path === undefined) return undefined;
   const { encodeFeedback } = await import("./session.ts");
   const { loadTokenizer } = await import("../engine/tokenizer.ts");
@@ -122,9 +126,9 @@ function renderPlain(row: FeedbackRow): Rendered {
   return { place, label, prompt: `${turns(row.promptMessages)}\n`, completion: turns(row.completionMessages) };
 }
 
-async function* lines(rows: readonly FeedbackRow[]): AsyncGenerator<Uint8Array> {
+async function* lines(rows: FeedbackRows): AsyncGenerator<Uint8Array> {
   const encoder = new TextEncoder();
-  for (const row of rows) yield encoder.encode(`${toPlainLine(row)}\n`);
+  for await (const row of rows) yield encoder.encode(`${toPlainLine(row)}\n`);
 }
 
 function jsonSummary(summary: FeedbackSummary): Record<string, unknown> {
