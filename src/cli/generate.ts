@@ -1,5 +1,6 @@
 /** `kto generate`: samples continuations of prompts from a model. */
 import * as z from "zod";
+import type { Tokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
@@ -7,7 +8,7 @@ import { requireTemplate } from "./chat.ts";
 import { command } from "./command.ts";
 import { readTextFile } from "./files.ts";
 import type { Output } from "./output.ts";
-import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
+import { chatTemplateOptions, checkSampling, endTokens, resolveSampling, samplingOptions } from "./sampling-options.ts";
 import { commonOptions, modelOptions, reuse } from "./shared-options.ts";
 
 const prompts = "Model and prompts";
@@ -25,7 +26,8 @@ const schema = z.strictObject({
   }),
   prompts_file: option(z.string().min(1).optional(), {
     group: prompts,
-    description: "prompts from a file: one on each line, or prompt (or messages) of each row of a .jsonl file",
+    description:
+      "prompts from a file: one on each line, or prompt (or messages) of each row of a .jsonl file, with its tools and chat_template_kwargs",
     expects: "a text or .jsonl file",
     placeholder: "file",
   }),
@@ -94,8 +96,16 @@ function refuseSeveral(options: Pick<GenerateOptions, "num_return_sequences">): 
   }
 }
 
-/** A text, or the messages of a chat. */
-type Prompt = string | readonly Readonly<Record<string, unknown>>[];
+/** A chat, with what its row gives to the template besides. */
+interface ChatPrompt {
+  readonly messages: readonly Readonly<Record<string, unknown>>[];
+  readonly tools?: readonly unknown[];
+  /** The row's `chat_template_kwargs`, which go before the command's. */
+  readonly variables?: Readonly<Record<string, unknown>>;
+}
+
+/** A text or a chat. */
+export type Prompt = string | ChatPrompt;
 
 /**
  * The prompts in order, those of the command line first.
@@ -125,15 +135,50 @@ function promptOfRow(line: string, place: string): Prompt {
   const fields = typeof row === "object" && row !== null ? (row as Record<string, unknown>) : {};
   const prompt = fields.messages ?? fields.prompt;
   if (typeof prompt === "string") return prompt;
-  if (isChat(prompt)) return prompt;
+  if (isChat(prompt)) {
+    const { tools, chat_template_kwargs: variables } = fields;
+    if (tools != null && !Array.isArray(tools)) throw new DatasetError(`${place}: "tools" is not a list.`);
+    if (variables != null && !isObject(variables)) {
+      throw new DatasetError(`${place}: "chat_template_kwargs" is not an object of variables.`);
+    }
+    return { messages: prompt, ...(tools ? { tools } : {}), ...(variables ? { variables } : {}) };
+  }
   throw new DatasetError(
     `${place} has no "prompt" that is text, nor a list of chat messages as "messages" or "prompt".`,
   );
 }
 
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
 function isChat(value: unknown): value is readonly Readonly<Record<string, unknown>>[] {
   const isMessage = (one: unknown) => typeof one === "object" && one !== null && "role" in one;
   return Array.isArray(value) && value.length > 0 && value.every(isMessage);
+}
+
+/** Prompts to token ids: texts as they are, chats (and with `chat` texts too) through the model's chat template. */
+export async function promptEncoder(
+  prompts: readonly Prompt[],
+  tokenizer: Tokenizer,
+  folder: string,
+  options: Partial<Pick<GenerateOptions, "chat" | "system" | "chat_template_path" | "chat_template_kwargs">>,
+): Promise<(prompt: Prompt) => number[]> {
+  const isChatting = options.chat === true || prompts.some((prompt) => typeof prompt !== "string");
+  const template = isChatting ? await requireTemplate(folder, options.chat_template_path) : undefined;
+  return (prompt) => {
+    if (template === undefined || (typeof prompt === "string" && options.chat !== true)) {
+      return tokenizer.encode(String(prompt));
+    }
+    const chat: ChatPrompt = typeof prompt === "string" ? { messages: [{ role: "user", content: prompt }] } : prompt;
+    const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
+    const text = template.render([...system, ...chat.messages], {
+      addGenerationPrompt: true,
+      ...(chat.tools ? { tools: chat.tools } : {}),
+      variables: { ...options.chat_template_kwargs, ...chat.variables },
+    });
+    return tokenizer.encode(text, { addSpecialTokens: false });
+  };
 }
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
@@ -148,19 +193,9 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const model = await loadModel(device, options, output);
     const textsFolder = await textFolder(model);
     const tokenizer = await loadTokenizer(textsFolder);
-    const sampling = await resolveSampling(options, model.folder);
+    const sampling = await resolveSampling(options, model.folder, output);
     if (sampling.temperature === 0) refuseSeveral(options);
-    const isChatting = options.chat || prompts.some((prompt) => typeof prompt !== "string");
-    const template = isChatting ? await requireTemplate(textsFolder, options.chat_template_path) : undefined;
-    const encode = (prompt: Prompt) => {
-      if (template === undefined || (typeof prompt === "string" && !options.chat))
-        return tokenizer.encode(String(prompt));
-      const messages = typeof prompt === "string" ? [{ role: "user", content: prompt }] : prompt;
-      const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
-      const variables = options.chat_template_kwargs ?? {};
-      const text = template.render([...system, ...messages], { addGenerationPrompt: true, variables });
-      return tokenizer.encode(text, { addSpecialTokens: false });
-    };
+    const encode = await promptEncoder(prompts, tokenizer, textsFolder, options);
     const requests = prompts.flatMap((prompt) => {
       const ids = encode(prompt);
       return Array.from({ length: options.num_return_sequences }, () => ({ prompt, ids }));
@@ -189,6 +224,7 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
       requests.map(({ ids }) => ids),
       {
         ...sampling,
+        eosTokenIds: endTokens(options, tokenizer, model.config.eosTokenIds),
         maxNewTokens: options.max_new_tokens,
         seed: options.seed,
         onToken: (index, ids) => {
@@ -202,7 +238,8 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
       add(index, streams[index]?.end() ?? "");
       const { ids: newIds = [], finish } = results[index] ?? {};
       const completion = texts[index] ?? "";
-      if (output.json) output.jsonLine({ index, prompt, completion, tokens: newIds.length, finish });
+      const shown = typeof prompt === "string" ? prompt : prompt.messages;
+      if (output.json) output.jsonLine({ index, prompt: shown, completion, tokens: newIds.length, finish });
       else if (live && index === 0) output.result("");
       else output.result(`${index > 0 ? "\n" : ""}${openingOf(prompt)}${completion}`);
     }
