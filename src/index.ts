@@ -41,13 +41,14 @@ export type { ColumnMapping } from "./kto/data/columns.ts";
 export { feedbackRows, type ReadOptions, readFeedback } from "./kto/data/read.ts";
 export { parseSplit, type Slice } from "./kto/data/slice.ts";
 export { type FeedbackSummary, summarizeRows } from "./kto/data/summary.ts";
-export { type TokenizeOptions, tokenizeRows } from "./kto/data/tokenize.ts";
+export { type TokenizedRows, type TokenizeOptions, tokenizeRows } from "./kto/data/tokenize.ts";
 export type {
   ChatMessage,
   ChatRow,
   DatasetReport,
   Example,
   FeedbackRow,
+  FeedbackRows,
   RowSource,
   TextRow,
   TokenRow,

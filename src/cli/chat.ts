@@ -14,7 +14,7 @@ import { ktoOptions } from "../kto/config.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
-import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
+import { chatTemplateOptions, checkSampling, endTokens, resolveSampling, samplingOptions } from "./sampling-options.ts";
 import { commonOptions, modelOptions, reuse } from "./shared-options.ts";
 
 const schema = z.strictObject({
@@ -91,7 +91,7 @@ async function runChat(options: ChatOptions, output: Output): Promise<void> {
       generator: new Generator(model, { maxBatch: 1, maxLength }),
       tokenizer: await loadTokenizer(texts),
       template: await requireTemplate(texts, options.chat_template_path),
-      sampling: await resolveSampling(options, model.folder),
+      sampling: await resolveSampling(options, model.folder, output),
       maxLength,
       terminal,
       interrupted: () => interrupted,
@@ -161,6 +161,7 @@ async function answer(talk: Talk, messages: Message[], turn: number): Promise<Me
   };
   const [result] = await generator.generate([ids], {
     ...sampling,
+    eosTokenIds: endTokens(options, tokenizer, generator.model.config.eosTokenIds),
     maxNewTokens: options.max_new_tokens,
     seed: options.seed + turn,
     reusePrefix: true,

@@ -2,13 +2,14 @@
 import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
 import type { Tokenizer } from "../engine/tokenizer.ts";
+import { ConfigError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../kto/data/summary.ts";
-import type { DatasetReport, Example, FeedbackRow, LengthSummary } from "../kto/data/types.ts";
+import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../kto/data/types.ts";
 import { placeOf } from "../kto/data/types.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
-import { checkOutputFile } from "./files.ts";
+import { checkOutputFile, isSameFile } from "./files.ts";
 import { colorsFor, type Output } from "./output.ts";
 import { commonOptions, feedbackOptions, reuse } from "./shared-options.ts";
 
@@ -20,12 +21,19 @@ const schema = z.strictObject({
     aliases: ["model", "base_model"],
     description: "the model whose tokens are counted and shown (default: none, and characters are)",
   }),
-  output: option(z.string().min(1).optional(), {
-    group: "Output",
-    description: "write the rows as lines of prompt, completion, label",
-    expects: "a path that ends in .jsonl",
-    placeholder: "file.jsonl",
-  }),
+  model_revision: ktoOptions.shape.model_revision,
+  output: option(
+    z
+      .string()
+      .regex(/\.jsonl$/i)
+      .optional(),
+    {
+      group: "Output",
+      description: "write the rows as lines of prompt, completion, label",
+      expects: "a path that ends in .jsonl",
+      placeholder: "file.jsonl",
+    },
+  ),
   ...outputOptions,
 });
 
@@ -62,35 +70,45 @@ interface Tokenized {
 }
 
 async function runData(options: DataOptions, output: Output): Promise<void> {
-  if (options.output !== undefined) await checkOutputFile(options.output);
+  if (options.output !== undefined) {
+    await checkOutputFile(options.output);
+    if (await isSameFile(options.output, options.dataset_name)) {
+      throw new ConfigError(`output "${options.output}" is the feedback file itself: choose another name.`);
+    }
+  }
   const { readRows } = await import("./session.ts");
   let layout = "";
   const rows = await readRows(options, output, (found) => {
     layout = found;
   });
   const tokenized = await tokenize(rows, options, output);
-  const summary = summarizeRows(rows, tokenized?.report);
-  const rendered = tokenized?.rendered ?? rows.slice(0, shownExamples).map(renderPlain);
+  const summary = await summarizeRows(rows, tokenized?.report);
+  const rendered = tokenized?.rendered ?? (await firstRows(rows, shownExamples)).map(renderPlain);
   if (options.output !== undefined) await platform.writeFileAtomic(options.output, lines(rows));
   if (output.json) {
     output.jsonLine({ file: options.dataset_name, layout, ...jsonSummary(summary), examples: rendered });
     return;
   }
   print(layout, summary, rendered, output);
-  if (options.output !== undefined) output.info(`${rows.length} rows were written to ${options.output}.`);
+  if (options.output !== undefined) output.info(`${summary.rows} rows were written to ${options.output}.`);
 }
 
-async function tokenize(
-  rows: readonly FeedbackRow[],
-  options: DataOptions,
-  output: Output,
-): Promise<Tokenized | undefined> {
+async function firstRows(rows: FeedbackRows, count: number): Promise<FeedbackRow[]> {
+  const first: FeedbackRow[] = [];
+  for await (const row of rows) {
+    if (first.push(row) === count) break;
+  }
+  return first;
+}
+
+async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output): Promise<Tokenized | undefined> {
   if (options.model_name_or_path === undefined) return undefined;
   const { encodeFeedback } = await import("./session.ts");
   const { loadTokenizer } = await import("../engine/tokenizer.ts");
-  const { modelFolder } = await import("./models.ts");
+  const { modelFolders } = await import("./models.ts");
   const { readModelConfig } = await import("../engine/model/folder.ts");
-  const folder = await modelFolder(options.model_name_or_path, output);
+  const names = { model_name_or_path: options.model_name_or_path, model_revision: options.model_revision };
+  const { base: folder } = await modelFolders(names, output, false);
   const policy = { folder, config: await readModelConfig(folder) };
   const { examples, report } = await encodeFeedback(rows, { policy }, options, output);
   const hasTokenizer = (await platform.exists(platform.joinPath(folder, "tokenizer.json"))) !== undefined;
@@ -121,9 +139,9 @@ function renderPlain(row: FeedbackRow): Rendered {
   return { place, label, prompt: `${turns(row.promptMessages)}\n`, completion: turns(row.completionMessages) };
 }
 
-async function* lines(rows: readonly FeedbackRow[]): AsyncGenerator<Uint8Array> {
+async function* lines(rows: FeedbackRows): AsyncGenerator<Uint8Array> {
   const encoder = new TextEncoder();
-  for (const row of rows) yield encoder.encode(`${toPlainLine(row)}\n`);
+  for await (const row of rows) yield encoder.encode(`${toPlainLine(row)}\n`);
 }
 
 function jsonSummary(summary: FeedbackSummary): Record<string, unknown> {
@@ -161,7 +179,10 @@ function print(layout: string, summary: FeedbackSummary, rendered: readonly Rend
   if (summary.cut > 0) line("cut", `${summary.cut} completions, to the length limit`);
   line("distinct", `${summary.distinctPrompts} prompts, ${summary.distinctCompletions} completions`);
   if (summary.repeatedRows > 0)
-    line("repeated", `rows that say again what an earlier one says: ${summary.repeatedRows}`);
+    line(
+      "repeated",
+      `${summary.repeatedRows === 1 ? "1 row says" : `${summary.repeatedRows} rows say`} again what an earlier one says`,
+    );
   if (summary.contradictions > 0) {
     line("contradicted", `${summary.contradictions} completions are both desirable and undesirable for one prompt`);
   }

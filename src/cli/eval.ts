@@ -2,9 +2,10 @@
 import * as z from "zod";
 import type { Device } from "../engine/device.ts";
 import type { Model } from "../engine/model/load.ts";
+import type { Tokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, NumericError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
-import type { Example, FeedbackRow } from "../kto/data/types.ts";
+import type { Example, FeedbackRow, FeedbackRows } from "../kto/data/types.ts";
 import type { JudgedWinRate } from "../kto/judge/compare.ts";
 import type { Judge } from "../kto/judge/judge.ts";
 import type { Metrics } from "../kto/metrics.ts";
@@ -117,7 +118,7 @@ async function runEval(options: EvalOptions, output: Output): Promise<void> {
   const { encodeFeedback, readRows, withDevice } = await import("./session.ts");
   await withDevice(options, output, async (device) => {
     const { policy, reference } = await loadBoth(device, options, output);
-    let rows: FeedbackRow[] = [];
+    let rows: FeedbackRows = [];
     let metrics: Metrics | undefined;
     if (options.dataset_name !== undefined) {
       const { dataset_name, dataset_test_split: dataset_train_split } = options;
@@ -190,7 +191,7 @@ async function measure(
 async function judgeAnswers(
   judge: Judge,
   { policy, reference }: { readonly policy: Model; readonly reference: Model },
-  { given, rows }: { readonly given: readonly Prompt[]; readonly rows: readonly FeedbackRow[] },
+  { given, rows }: { readonly given: readonly Prompt[]; readonly rows: FeedbackRows },
   options: EvalOptions,
   output: Output,
 ): Promise<JudgedWinRate> {
@@ -208,7 +209,7 @@ async function judgeAnswers(
     const continuations = new Continuations(model, tokenizer, prompts.map(encode), {
       maxNewTokens: options.max_new_tokens,
       seed: options.seed,
-      sampling: await resolveSampling(options, model.folder),
+      sampling: await resolveSampling(options, model.folder, output),
     });
     try {
       return await continuations.run();
@@ -240,25 +241,37 @@ async function judgeAnswers(
 }
 
 /** The different prompts of feedback, in order. */
-async function promptsOf(rows: readonly FeedbackRow[], folder: string): Promise<Prompt[]> {
+async function promptsOf(rows: FeedbackRows, folder: string): Promise<Prompt[]> {
   const { loadTokenizer } = await import("../engine/tokenizer.ts");
-  const tokenizer = rows.some((row) => "promptIds" in row) ? await loadTokenizer(folder) : undefined;
-  const prompts = rows.map((row): Prompt => {
-    if ("promptMessages" in row) return row.promptMessages;
-    if ("prompt" in row) return row.prompt;
-    return tokenizer?.decode(row.promptIds, { skipSpecialTokens: true }) ?? "";
-  });
-  return [...new Map(prompts.map((prompt) => [JSON.stringify(prompt), prompt])).values()];
+  let tokenizer: Tokenizer | undefined;
+  const prompts = new Map<string, Prompt>();
+  for await (const row of rows) {
+    if ("promptIds" in row) tokenizer ??= await loadTokenizer(folder);
+    const prompt = promptOf(row, tokenizer);
+    prompts.set(JSON.stringify(prompt), prompt);
+  }
+  return [...prompts.values()];
+}
+
+function promptOf(row: FeedbackRow, tokenizer: Tokenizer | undefined): Prompt {
+  if ("prompt" in row) return row.prompt;
+  if ("promptIds" in row) return tokenizer?.decode(row.promptIds, { skipSpecialTokens: true }) ?? "";
+  return {
+    messages: row.promptMessages,
+    ...(row.tools ? { tools: row.tools } : {}),
+    ...(row.templateOptions ? { variables: row.templateOptions } : {}),
+  };
 }
 
 /** A chat as the judge reads it. */
 function promptText(prompt: Prompt): string {
   if (typeof prompt === "string") return prompt;
-  const [only, ...more] = prompt;
+  const { messages } = prompt;
+  const [only, ...more] = messages;
   const content = (message: Readonly<Record<string, unknown>> | undefined) =>
     typeof message?.content === "string" ? message.content : JSON.stringify(message?.content);
   if (more.length === 0 && only?.role === "user") return content(only);
-  return prompt.map((message) => `${String(message.role)}: ${content(message)}`).join("\n");
+  return messages.map((message) => `${String(message.role)}: ${content(message)}`).join("\n");
 }
 
 function report(

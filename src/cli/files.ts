@@ -1,5 +1,5 @@
 /** Files that the command line itself reads and writes; models and feedback are read through the platform. */
-import { readFile } from "node:fs/promises";
+import { readFile, realpath } from "node:fs/promises";
 import { dirname } from "node:path";
 import { platform } from "../engine/platform/index.ts";
 import { errorMessage, FileError } from "../errors.ts";
@@ -17,6 +17,12 @@ export async function readTextFile(path: string, what: string): Promise<string> 
     };
     throw new FileError(`cannot read the ${what} ${path}: ${reasons[code] ?? errorMessage(error)}.`, { cause: error });
   }
+}
+
+/** Whether two paths lead to one file that is there. */
+export async function isSameFile(one: string, other: string): Promise<boolean> {
+  const [a, b] = await Promise.all([one, other].map((path) => realpath(path).catch(() => undefined)));
+  return a !== undefined && a === b;
 }
 
 /**

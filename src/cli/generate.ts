@@ -8,7 +8,7 @@ import { requireTemplate } from "./chat.ts";
 import { command } from "./command.ts";
 import { readTextFile } from "./files.ts";
 import type { Output } from "./output.ts";
-import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
+import { chatTemplateOptions, checkSampling, endTokens, resolveSampling, samplingOptions } from "./sampling-options.ts";
 import { commonOptions, modelOptions, reuse } from "./shared-options.ts";
 
 const prompts = "Model and prompts";
@@ -26,7 +26,8 @@ const schema = z.strictObject({
   }),
   prompts_file: option(z.string().min(1).optional(), {
     group: prompts,
-    description: "prompts from a file: one on each line, or prompt (or messages) of each row of a .jsonl file",
+    description:
+      "prompts from a file: one on each line, or prompt (or messages) of each row of a .jsonl file, with its tools and chat_template_kwargs",
     expects: "a text or .jsonl file",
     placeholder: "file",
   }),
@@ -95,8 +96,16 @@ function refuseSeveral(options: Pick<GenerateOptions, "num_return_sequences">): 
   }
 }
 
-/** A text, or the messages of a chat. */
-export type Prompt = string | readonly Readonly<Record<string, unknown>>[];
+/** A chat, with what its row gives to the template besides. */
+interface ChatPrompt {
+  readonly messages: readonly Readonly<Record<string, unknown>>[];
+  readonly tools?: readonly unknown[];
+  /** The row's `chat_template_kwargs`, which go before the command's. */
+  readonly variables?: Readonly<Record<string, unknown>>;
+}
+
+/** A text or a chat. */
+export type Prompt = string | ChatPrompt;
 
 /**
  * The prompts in order, those of the command line first.
@@ -126,10 +135,21 @@ function promptOfRow(line: string, place: string): Prompt {
   const fields = typeof row === "object" && row !== null ? (row as Record<string, unknown>) : {};
   const prompt = fields.messages ?? fields.prompt;
   if (typeof prompt === "string") return prompt;
-  if (isChat(prompt)) return prompt;
+  if (isChat(prompt)) {
+    const { tools, chat_template_kwargs: variables } = fields;
+    if (tools != null && !Array.isArray(tools)) throw new DatasetError(`${place}: "tools" is not a list.`);
+    if (variables != null && !isObject(variables)) {
+      throw new DatasetError(`${place}: "chat_template_kwargs" is not an object of variables.`);
+    }
+    return { messages: prompt, ...(tools ? { tools } : {}), ...(variables ? { variables } : {}) };
+  }
   throw new DatasetError(
     `${place} has no "prompt" that is text, nor a list of chat messages as "messages" or "prompt".`,
   );
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isChat(value: unknown): value is readonly Readonly<Record<string, unknown>>[] {
@@ -150,10 +170,13 @@ export async function promptEncoder(
     if (template === undefined || (typeof prompt === "string" && options.chat !== true)) {
       return tokenizer.encode(String(prompt));
     }
-    const messages = typeof prompt === "string" ? [{ role: "user", content: prompt }] : prompt;
+    const chat: ChatPrompt = typeof prompt === "string" ? { messages: [{ role: "user", content: prompt }] } : prompt;
     const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
-    const variables = options.chat_template_kwargs ?? {};
-    const text = template.render([...system, ...messages], { addGenerationPrompt: true, variables });
+    const text = template.render([...system, ...chat.messages], {
+      addGenerationPrompt: true,
+      ...(chat.tools ? { tools: chat.tools } : {}),
+      variables: { ...options.chat_template_kwargs, ...chat.variables },
+    });
     return tokenizer.encode(text, { addSpecialTokens: false });
   };
 }
@@ -170,7 +193,7 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const model = await loadModel(device, options, output);
     const textsFolder = await textFolder(model);
     const tokenizer = await loadTokenizer(textsFolder);
-    const sampling = await resolveSampling(options, model.folder);
+    const sampling = await resolveSampling(options, model.folder, output);
     if (sampling.temperature === 0) refuseSeveral(options);
     const encode = await promptEncoder(prompts, tokenizer, textsFolder, options);
     const requests = prompts.flatMap((prompt) => {
@@ -201,6 +224,7 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
       requests.map(({ ids }) => ids),
       {
         ...sampling,
+        eosTokenIds: endTokens(options, tokenizer, model.config.eosTokenIds),
         maxNewTokens: options.max_new_tokens,
         seed: options.seed,
         onToken: (index, ids) => {
@@ -214,7 +238,8 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
       add(index, streams[index]?.end() ?? "");
       const { ids: newIds = [], finish } = results[index] ?? {};
       const completion = texts[index] ?? "";
-      if (output.json) output.jsonLine({ index, prompt, completion, tokens: newIds.length, finish });
+      const shown = typeof prompt === "string" ? prompt : prompt.messages;
+      if (output.json) output.jsonLine({ index, prompt: shown, completion, tokens: newIds.length, finish });
       else if (live && index === 0) output.result("");
       else output.result(`${index > 0 ? "\n" : ""}${openingOf(prompt)}${completion}`);
     }

@@ -53,7 +53,7 @@ export const mergeCommand = command({
 });
 
 async function runMerge(options: MergeCommandOptions, output: Output): Promise<void> {
-  const { checkOutputFolder } = await import("./session.ts");
+  const { checkKind, checkOutputFolder } = await import("./session.ts");
   const { formatOf, modelFolder } = await import("./models.ts");
   const { mergeAdapter, readAdapterConfig } = await import("../engine/peft.ts");
   const adapter = await modelFolder(options.adapter_name_or_path, output);
@@ -63,6 +63,7 @@ async function runMerge(options: MergeCommandOptions, output: Output): Promise<v
     throw new ConfigError(`The adapter ${adapter} does not say what its base model is; name it as model_name_or_path.`);
   }
   await checkOutputFolder(options);
+  await checkKind(options.output_dir, false);
   const dtype = formatOf(options.save_dtype);
   await mergeAdapter(await modelFolder(base, output), adapter, options.output_dir, {
     ...(dtype === undefined ? {} : { dtype }),

@@ -32,21 +32,28 @@ export function formatOf(name: DtypeName): StoredFormat | undefined {
 }
 
 /** The local folder of a model or adapter, downloaded if need be. */
-export async function modelFolder(nameOrPath: string, output: Output, revision = "main"): Promise<string> {
-  return await showingDownloads(output, (hub) => resolveModelFolder(nameOrPath, { ...hub, revision }));
+export async function modelFolder(
+  nameOrPath: string,
+  output: Output,
+  revision = "main",
+  weights = true,
+): Promise<string> {
+  return await showingDownloads(output, (hub) => resolveModelFolder(nameOrPath, { ...hub, revision, weights }));
 }
 
 /**
  * Where a model and its adapter lie: a folder with nothing but an adapter stands for its base with the adapter. The
- * revision is the model's; other repositories need not have it. `baseName` is what the base was asked for by.
+ * revision is the model's; other repositories need not have it. `baseName` is what the base was asked for by. Without
+ * `weights` nothing more than configuration and tokenizer is downloaded.
  */
-async function modelFolders(
+export async function modelFolders(
   options: Pick<ModelOptions, "model_name_or_path" | "model_revision" | "adapter_name_or_path">,
   output: Output,
+  weights = true,
 ): Promise<{ base: string; baseName: string; adapter: string | undefined }> {
-  const base = await modelFolder(options.model_name_or_path, output, options.model_revision);
+  const base = await modelFolder(options.model_name_or_path, output, options.model_revision, weights);
   const adapterName = options.adapter_name_or_path;
-  const adapter = adapterName === undefined ? undefined : await modelFolder(adapterName, output);
+  const adapter = adapterName === undefined ? undefined : await modelFolder(adapterName, output, "main", weights);
   const whole = (await platform.exists(platform.joinPath(base, "config.json"))) === "file";
   if (whole && adapter === undefined && (await isAdapterFolder(base))) {
     throw new ConfigError(
@@ -65,7 +72,7 @@ async function modelFolders(
       `model_name_or_path "${base}" is an adapter that does not say what its base model is; give the base as model_name_or_path and this folder as adapter_name_or_path.`,
     );
   }
-  return { base: await modelFolder(baseModel, output), baseName: baseModel, adapter: base };
+  return { base: await modelFolder(baseModel, output, "main", weights), baseName: baseModel, adapter: base };
 }
 
 /** A model that is not trained, as its files store it unless `dtype` says otherwise, with its adapter if there is one. */

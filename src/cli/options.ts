@@ -6,7 +6,7 @@
  */
 import { Option } from "commander";
 import { parseDocument } from "yaml";
-import { ConfigError } from "../errors.ts";
+import { ConfigError, errorMessage } from "../errors.ts";
 import {
   booleanWord,
   findOption,
@@ -146,7 +146,12 @@ async function readConfigFile(path: string): Promise<Record<string, unknown>> {
     const reason = (fault.message.split("\n")[0] ?? "").replace(/ at line \d+, column \d+:?$/, "");
     throw new ConfigError(`${path}${line === undefined ? "" : `:${line}`} cannot be parsed: ${reason}.`);
   }
-  const value: unknown = document.toJS();
+  let value: unknown;
+  try {
+    value = document.toJS();
+  } catch (error) {
+    throw new ConfigError(`${path} cannot be read: ${errorMessage(error)}.`, { cause: error });
+  }
   if (value === null || value === undefined) return {};
   if (typeof value !== "object" || Array.isArray(value)) {
     throw new ConfigError(`${path} does not hold options: expected lines of "name: value".`);

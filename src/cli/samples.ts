@@ -12,6 +12,7 @@ import type { KtoConfig } from "../kto/config.ts";
 import { Continuations } from "../kto/continuations.ts";
 import type { Example } from "../kto/data/types.ts";
 import { promptEncoder, readPrompts } from "./generate.ts";
+import type { Output } from "./output.ts";
 import { resolveSampling } from "./sampling-options.ts";
 
 export const SAMPLES_FILE = "samples.jsonl";
@@ -30,6 +31,7 @@ export class SampleLog {
     policy: Model,
     config: KtoConfig,
     evalExamples: readonly Example[] | undefined,
+    output: Output,
   ): Promise<SampleLog | undefined> {
     const { eval_prompts_file: file, eval_samples: most } = config;
     if (most === 0 || (file === undefined && most === undefined)) return undefined;
@@ -62,7 +64,7 @@ export class SampleLog {
       {
         maxNewTokens: config.eval_max_new_tokens,
         seed: config.seed,
-        sampling: await resolveSampling({ greedy: false, stop_strings: [], seed: config.seed }, policy.folder),
+        sampling: await resolveSampling({ greedy: false, stop_strings: [], seed: config.seed }, policy.folder, output),
       },
     );
     const path = platform.joinPath(config.output_dir, SAMPLES_FILE);

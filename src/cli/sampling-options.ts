@@ -2,9 +2,11 @@
 import * as z from "zod";
 import { readGenerationDefaults } from "../engine/model/generation-config.ts";
 import type { SamplingOptions } from "../engine/model/sample.ts";
+import type { Tokenizer } from "../engine/tokenizer.ts";
 import { ConfigError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { option } from "../kto/parse-options.ts";
+import type { Output } from "./output.ts";
 import { reuse } from "./shared-options.ts";
 
 const group = "Sampling";
@@ -15,10 +17,10 @@ export const samplingOptions = {
     description: "divides the logits; 0 is the same as --greedy; default generation_config.json's, else 1",
     expects: "a number of at least 0",
   }),
-  top_k: option(z.number().int().min(0).optional(), {
+  top_k: option(z.number().int().min(-1).optional(), {
     group,
-    description: "sample among the k likeliest tokens, 0 for all; default generation_config.json's, else 0",
-    expects: "a whole number of at least 0",
+    description: "sample among the k likeliest tokens, 0 or -1 for all; default generation_config.json's, else 0",
+    expects: "a whole number of at least 0, or -1",
   }),
   top_p: option(z.number().gt(0).max(1).optional(), {
     group,
@@ -49,7 +51,8 @@ export const samplingOptions = {
   }),
   stop_strings: option(z.array(z.string().min(1)).default([]), {
     group,
-    description: "end before this text; may be given several times",
+    description:
+      "end before this text, or before this token where it is one, special tokens included; may be given several times",
     expects: "text",
   }),
   seed: reuse(ktoOptions.shape.seed, {
@@ -86,15 +89,44 @@ export function checkSampling({ greedy, do_sample }: Sampling): void {
   }
 }
 
-/** Options given go before generation_config.json, which goes before our own defaults: sampling from all tokens. */
-export async function resolveSampling(options: Sampling, modelFolder: string): Promise<SamplingOptions> {
+/**
+ * The tokens that end a text: the model's, and each stop string that is one token by itself. Text alone would not show
+ * the special ones, which are left out of it.
+ */
+export function endTokens(
+  { stop_strings }: Pick<Sampling, "stop_strings">,
+  tokenizer: Tokenizer,
+  ofModel: readonly number[],
+): number[] {
+  const wanted = stop_strings.flatMap((text) => {
+    const ids = tokenizer.encode(text, { addSpecialTokens: false });
+    return ids.length === 1 && tokenizer.decode(ids) === text ? ids : [];
+  });
+  return [...new Set([...ofModel, ...wanted])];
+}
+
+/**
+ * Options given go before generation_config.json, which goes before our own defaults: sampling from all tokens.
+ *
+ * @param output is warned of what the file sets and nothing here does
+ */
+export async function resolveSampling(
+  options: Sampling,
+  modelFolder: string,
+  output: Pick<Output, "warning">,
+): Promise<SamplingOptions> {
   const file = await readGenerationDefaults(modelFolder);
+  if (file.ignored.length > 0) {
+    output.warning(
+      `generation_config.json sets ${file.ignored.join(", ")}, which ${file.ignored.length === 1 ? "is" : "are"} not supported and ignored.`,
+    );
+  }
   // A temperature that is asked for says that tokens are to be drawn.
   const wantsSampling = options.do_sample ?? (options.temperature !== undefined ? true : file.doSample);
   const greedy = options.greedy || wantsSampling === false;
   return {
     temperature: greedy ? 0 : (options.temperature ?? file.temperature ?? 1),
-    topK: options.top_k ?? file.topK ?? 0,
+    topK: Math.max(0, options.top_k ?? file.topK ?? 0),
     topP: options.top_p ?? file.topP ?? 1,
     minP: options.min_p ?? file.minP ?? 0,
     repetitionPenalty: options.repetition_penalty ?? file.repetitionPenalty ?? 1,

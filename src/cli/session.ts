@@ -13,11 +13,11 @@ import { ConfigError, DatasetError } from "../errors.ts";
 import type { KtoConfig } from "../kto/config.ts";
 import { checkColumnMapping } from "../kto/data/columns.ts";
 import type { EncodeRowOptions } from "../kto/data/encode.ts";
-import { readFeedback } from "../kto/data/read.ts";
+import { feedbackRows } from "../kto/data/read.ts";
 import { parseSplit } from "../kto/data/slice.ts";
-import { encodeWithCache } from "../kto/data/token-cache.ts";
-import { defaultMaxLength, tokenizeRows } from "../kto/data/tokenize.ts";
-import type { DatasetReport, Example, FeedbackRow } from "../kto/data/types.ts";
+import { encodeWithCache, type RowsSurvey, surveyRows } from "../kto/data/token-cache.ts";
+import { defaultMaxLength, ExampleCollector } from "../kto/data/tokenize.ts";
+import type { DatasetReport, Example, FeedbackRow, FeedbackRows } from "../kto/data/types.ts";
 import { showingDownloads } from "./downloads.ts";
 import type { Output } from "./output.ts";
 
@@ -69,7 +69,8 @@ export async function loadExamples(
 }
 
 /**
- * The rows that the options ask for: of a file, or of a split of a data set, one file after another.
+ * The rows that the options ask for: of a file, or of a split of a data set, one file after another. They are read anew
+ * each time that they are gone through, and never held.
  *
  * @param splitOption the option that the split was given as, for messages
  */
@@ -78,22 +79,27 @@ export async function readRows(
   output: Output,
   onLayout?: (layout: string) => void,
   splitOption?: string,
-): Promise<FeedbackRow[]> {
+): Promise<AsyncIterable<FeedbackRow>> {
   const { dataset_config: config, column_mapping: columnMapping } = options;
   const { name, slice } = parseSplit(options.dataset_train_split, splitOption);
   const splits = await showingDownloads(output, (hub) =>
     resolveDatasetFiles(options.dataset_name, { ...hub, config, splits: [name] }),
   );
-  return await readFeedback(splits[name] ?? [], {
+  const readOptions = {
     ...(slice ? { slice } : {}),
     ...(columnMapping ? { columnMapping: checkColumnMapping(columnMapping) } : {}),
     ...(onLayout ? { onLayout } : {}),
-  });
+  };
+  return { [Symbol.asyncIterator]: () => feedbackRows(splits[name] ?? [], readOptions) };
 }
 
-/** Rows to token ids for these models; tells what was dropped, cut or odd. */
+/**
+ * Rows to token ids for these models, a row at a time; tells what was dropped, cut or odd.
+ *
+ * @param rows that can be gone through several times
+ */
 export async function encodeFeedback(
-  rows: readonly FeedbackRow[],
+  rows: FeedbackRows,
   { policy, reference }: { readonly policy: ModelOfRows; readonly reference?: ModelOfRows | undefined },
   options: FeedbackOptions,
   output: Output,
@@ -107,20 +113,14 @@ export async function encodeFeedback(
     );
   }
   const texts = await textFolder(policy);
-  const encodeOptions = await loadForRows(rows, texts, options);
-  const { encoded, note } = await encodeWithCache(rows, {
-    ...encodeOptions,
-    modelFolder: texts,
-    overwriteCache: options.overwrite_cache,
-  });
+  const survey = await surveyRows(rows);
+  const encodeOptions = await loadForRows(survey, texts, options);
+  const { vocabSize } = policy.config;
+  const collector = new ExampleCollector({ ...encodeOptions, vocabSize, contextLength, maxLength });
+  const cacheOptions = { ...encodeOptions, modelFolder: texts, overwriteCache: options.overwrite_cache };
+  const note = await encodeWithCache(rows, survey, cacheOptions, (row, encoded) => collector.add(row, encoded));
   if (note !== undefined) output.info(`data: ${note}`);
-  const { examples, report } = tokenizeRows(rows, {
-    ...encodeOptions,
-    encoded,
-    vocabSize: policy.config.vocabSize,
-    contextLength,
-    maxLength,
-  });
+  const { examples, report } = collector.finish();
   for (const { reason, count, firstLines } of report.dropped) {
     const more = count > firstLines.length ? ", …" : "";
     output.warning(
@@ -156,13 +156,13 @@ export async function checkOutputFolder(
 
 /** What these rows need of a model folder: nothing, a tokenizer, or a chat template as well. */
 async function loadForRows(
-  rows: readonly FeedbackRow[],
+  { texts, chats }: RowsSurvey,
   folder: string,
   options: FeedbackOptions,
 ): Promise<EncodeRowOptions> {
-  if (rows.every((row) => "promptIds" in row)) return {};
+  if (texts + chats === 0) return {};
   const tokenizer = await loadTokenizer(folder);
-  if (!rows.some((row) => "promptMessages" in row)) return { tokenizer };
+  if (chats === 0) return { tokenizer };
   const { chat_template_path: templatePath, chat_template_kwargs: templateOptions } = options;
   const chatTemplate = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
   return {
@@ -170,6 +170,18 @@ async function loadForRows(
     ...(chatTemplate ? { chatTemplate } : {}),
     ...(templateOptions ? { templateOptions } : {}),
   };
+}
+
+/**
+ * A folder with both a whole model and an adapter in it would leave open which of them is meant.
+ *
+ * @throws ConfigError where the folder holds the other kind than the one to be written
+ */
+export async function checkKind(folder: string, adapter: boolean): Promise<void> {
+  const other = adapter ? "config.json" : "adapter_config.json";
+  if ((await platform.exists(platform.joinPath(folder, other))) !== "file") return;
+  const [here, made] = adapter ? ["a whole model", "an adapter"] : ["an adapter", "a whole model"];
+  throw new ConfigError(`output_dir "${folder}" holds ${here}, and this makes ${made}: choose another folder.`);
 }
 
 /** A microbatch of one row has no mismatched pair. */

@@ -1,8 +1,6 @@
 /** `kto train`: KTO training from feedback and a model to a model folder. */
 
 import type { Device } from "../engine/device.ts";
-import type { Model } from "../engine/model/load.ts";
-import { ConfigError } from "../errors.ts";
 import {
   configAdvice,
   type KtoConfig,
@@ -36,7 +34,7 @@ export const trainCommand = command({
 const METRICS_FILE = "metrics.jsonl";
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
-  const { checkOutputFolder, platform, withDevice } = await import("./session.ts");
+  const { checkKind, checkOutputFolder, platform, withDevice } = await import("./session.ts");
   const { formatOf, loadForTraining } = await import("./models.ts");
   const { saveChatTemplate } = await import("../engine/chat-template.ts");
   const { loadTrainingRows } = await import("./evaluation-rows.ts");
@@ -52,7 +50,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     const target = config.dry_run ? planningDevice(device) : device;
     const { policy, reference, baseName } = await loadForTraining(target, config, output);
     const { examples, evalExamples } = await loadTrainingRows({ policy, reference }, config, output);
-    await checkKind(output_dir, policy);
+    await checkKind(output_dir, policy.adapter !== undefined);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
     const trainer = await KtoTrainer.create({
       policy,
@@ -160,15 +158,6 @@ function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
     return value === undefined ? [] : [`${name} ${value.toFixed(4)}`];
   });
   return `evaluation at step ${step}: ${shown.join("  ")}${isBest ? "  (the best so far)" : ""}`;
-}
-
-/** A folder with both a whole model and an adapter in it would leave open which of them is meant. */
-async function checkKind(folder: string, policy: Model): Promise<void> {
-  const { platform } = await import("./session.ts");
-  const other = policy.adapter ? "config.json" : "adapter_config.json";
-  if ((await platform.exists(platform.joinPath(folder, other))) !== "file") return;
-  const [here, made] = policy.adapter ? ["a whole model", "an adapter"] : ["an adapter", "a whole model"];
-  throw new ConfigError(`output_dir "${folder}" holds ${here}, and this run makes ${made}: choose another folder.`);
 }
 
 /** What `dry_run` tells: rows, updates, and memory by category against what the adapter allows. */

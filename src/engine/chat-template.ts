@@ -4,6 +4,7 @@
  */
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { ConfigError, errorMessage, ModelFormatError } from "../errors.ts";
+import { TEMPLATES_FOLDER, templatesIn } from "./model/folder.ts";
 import { platform } from "./platform/index.ts";
 import { strftime } from "./strftime.ts";
 
@@ -38,7 +39,6 @@ type Json = Readonly<Record<string, unknown>>;
 type Templates = ReadonlyMap<string, string>;
 
 const mainFile = "chat_template.jinja";
-const additionalFolder = "additional_chat_templates";
 
 /** The variables that a caller cannot set through `variables`. */
 const reserved = ["messages", "tools", "add_generation_prompt", "continue_final_message"];
@@ -64,13 +64,17 @@ export async function loadChatTemplate(
 }
 
 /**
- * Puts the template of `templatePath` into a model folder as its own, where it goes before what the folder had.
+ * Puts the template of `templatePath` into a model folder as its own, where it goes before what the folder had; other
+ * additional templates there, which would go with another main one, are removed.
  *
  * @throws ModelFormatError if there is none
  */
 export async function saveChatTemplate(templatePath: string, folder: string): Promise<void> {
   const { templates } = await findAtPath(templatePath);
-  const others = platform.joinPath(folder, additionalFolder);
+  const others = platform.joinPath(folder, TEMPLATES_FOLDER);
+  for (const name of await templatesIn(folder)) {
+    if (!templates.has(name.slice(0, -".jinja".length))) await platform.removeFile(platform.joinPath(others, name));
+  }
   for (const [name, text] of templates) {
     if (name !== "default") await platform.makeFolder(others);
     const path = name === "default" ? platform.joinPath(folder, mainFile) : platform.joinPath(others, `${name}.jinja`);
@@ -217,7 +221,7 @@ async function findAtPath(path: string): Promise<Found> {
 async function findInFolder(folder: string): Promise<Found | undefined> {
   const source = platform.joinPath(folder, mainFile);
   if ((await platform.exists(source)) === "file") {
-    const templates = new Map(await additionalTemplates(platform.joinPath(folder, additionalFolder)));
+    const templates = new Map(await additionalTemplates(folder));
     return { source, templates: templates.set("default", await platform.readText(source)) };
   }
   return (
@@ -227,11 +231,10 @@ async function findInFolder(folder: string): Promise<Found | undefined> {
 }
 
 async function additionalTemplates(folder: string): Promise<[name: string, text: string][]> {
-  if ((await platform.exists(folder)) !== "folder") return [];
-  const names = (await platform.list(folder)).filter((name) => name.endsWith(".jinja"));
   return await Promise.all(
-    names.map(async (name): Promise<[string, string]> => {
-      return [name.slice(0, -".jinja".length), await platform.readText(platform.joinPath(folder, name))];
+    (await templatesIn(folder)).map(async (name): Promise<[string, string]> => {
+      const path = platform.joinPath(folder, TEMPLATES_FOLDER, name);
+      return [name.slice(0, -".jinja".length), await platform.readText(path)];
     }),
   );
 }

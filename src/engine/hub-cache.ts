@@ -77,7 +77,7 @@ export async function filesBelow(folder: string, prefix = ""): Promise<string[]>
 /** Names from a server become paths of this machine: nothing may lead out of the folder. */
 export function checkRepositoryPath(file: string, where: string): string {
   if (file.split("/").every(isFileName)) return file;
-  throw new FileError(`${where} lists a file named ${JSON.stringify(file)}, which would lie outside its folder.`);
+  throw new FileError(`${where} lists a file named ${JSON.stringify(file)}, whose name could lead out of its folder.`);
 }
 
 export function isFileName(name: string): boolean {

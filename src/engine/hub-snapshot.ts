@@ -14,6 +14,8 @@ export interface Snapshot {
   readonly folder: string;
   /** Where the files come from, for sentences. */
   readonly origin: string;
+  /** Only what was downloaded earlier can be had. */
+  readonly isCached: boolean;
   /** All files that can be had, as the repository names them, sorted. */
   readonly files: readonly string[];
   /** Brings files into the folder; those that lie there cost nothing. */
@@ -26,12 +28,15 @@ export interface Snapshot {
  * Lets `use` fetch what it needs from the revision that the settings name. If the hub cannot be reached, `use` runs
  * again on what is cached of the commit that the revision was last, with a warning.
  *
+ * @param options.partial `use` fetches less than others need, so that a commit that was complete before stays the one to
+ *   fall back on
  * @throws FileError for a repository, revision or file that cannot be had; what `use` throws
  */
 export async function withSnapshot<T>(
   settings: HubSettings,
   repository: Repository,
   use: (snapshot: Snapshot) => Promise<T>,
+  { partial = false }: { readonly partial?: boolean } = {},
 ): Promise<T> {
   const cache = new RepositoryCache(settings, repository);
   const commit = await cache.cachedCommit();
@@ -46,7 +51,7 @@ export async function withSnapshot<T>(
     const { commit: current, files } = await listRepository(settings, repository, commit !== undefined);
     const result = await use(new RemoteSnapshot(settings, repository, cache, current, files));
     // Last: until everything is there, the revision stands for the commit that was complete before.
-    await cache.writeRef(current);
+    if (!partial || commit === undefined) await cache.writeRef(current);
     return result;
   } catch (error) {
     if (!(error instanceof HubUnreachableError) || commit === undefined) throw error;
@@ -63,6 +68,7 @@ async function cachedSnapshot(cache: RepositoryCache, commit: string): Promise<S
   return {
     folder,
     origin: `the cached copy ${folder}`,
+    isCached: true,
     files: await cache.filesOf(commit),
     // `files` lists only what is here.
     fetch: async () => undefined,
@@ -73,6 +79,7 @@ async function cachedSnapshot(cache: RepositoryCache, commit: string): Promise<S
 class RemoteSnapshot implements Snapshot {
   readonly folder: string;
   readonly origin: string;
+  readonly isCached = false;
   readonly files: readonly string[];
   readonly #settings: HubSettings;
   readonly #repository: Repository;
@@ -103,6 +110,8 @@ class RemoteSnapshot implements Snapshot {
   readonly fetch = async (names: readonly string[]): Promise<void> => {
     const missing: RemoteFile[] = [];
     for (const name of names) {
+      // Here and not for the whole listing: what stays on the hub may have any name.
+      checkRepositoryPath(name, this.origin);
       if ((await platform.exists(this.pathOf(name))) === "file") continue;
       const remote = await describeRemote(this.#settings, this.#repository, this.#commit, name);
       missing.push(remote);
@@ -142,7 +151,6 @@ async function listRepository(
       if (listing === undefined) {
         throw new FileError(`${url} does not answer as a Hugging Face hub does; check HF_ENDPOINT.`);
       }
-      for (const file of listing.files) checkRepositoryPath(file, `"${id}" on ${settings.endpoint}`);
       return listing;
     }),
   );

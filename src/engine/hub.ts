@@ -7,6 +7,7 @@ import { filesBelow, isFileName } from "./hub-cache.ts";
 import { incompleteShards, isDataFile, type SplitFiles, splitsOf } from "./hub-datasets.ts";
 import { type HubOptions, hubSettings } from "./hub-settings.ts";
 import { type Snapshot, withSnapshot } from "./hub-snapshot.ts";
+import { parseModelConfig } from "./model/config.ts";
 import { platform } from "./platform/index.ts";
 
 export type { DownloadProgress, HubOptions, HubPatience } from "./hub-settings.ts";
@@ -42,14 +43,19 @@ export function isRepositoryId(text: string): boolean {
   );
 }
 
+export interface ModelFetchOptions extends HubOptions {
+  /** False where configuration and tokenizer are enough; true by default. */
+  readonly weights?: boolean | undefined;
+}
+
 /**
  * The local folder of a model, downloaded first if it is a hub id and not cached yet. A local path is given back as it
- * is, looked at no further.
+ * is, looked at no further. A model that is not supported is refused before its weights are downloaded.
  *
  * @throws FileError for a name that is neither, for a repository that cannot be had, and for a download that fails;
- * ModelFormatError for a repository without safetensors weights; ConfigError for settings that cannot be used
+ * ModelFormatError for a repository without safetensors weights or of an unsupported model; ConfigError for settings that cannot be used
  */
-export async function resolveModelFolder(nameOrPath: string, options: HubOptions = {}): Promise<string> {
+export async function resolveModelFolder(nameOrPath: string, options: ModelFetchOptions = {}): Promise<string> {
   if ((await platform.exists(nameOrPath)) !== undefined) {
     if (options.revision !== undefined && options.revision !== "main") {
       options.onWarning?.(
@@ -64,26 +70,33 @@ export async function resolveModelFolder(nameOrPath: string, options: HubOptions
     );
   }
   const settings = await hubSettings(options);
-  return await withSnapshot(settings, { kind: "model", id: nameOrPath }, async (snapshot) => {
-    await fetchModel(snapshot);
+  const { weights = true } = options;
+  const fetchAll = async (snapshot: Snapshot) => {
+    await fetchModel(snapshot, weights);
     return snapshot.folder;
-  });
+  };
+  return await withSnapshot(settings, { kind: "model", id: nameOrPath }, fetchAll, { partial: !weights });
 }
 
-async function fetchModel(snapshot: Snapshot): Promise<void> {
+async function fetchModel(snapshot: Snapshot, withWeights: boolean): Promise<void> {
   const { files, origin } = snapshot;
   const has = (name: string) => files.includes(name);
   const whole = has(weightsFile);
   const sharded = !whole && has(indexFile);
-  if (!whole && !sharded && !has(adapterFile)) {
+  if (withWeights && !whole && !sharded && !has(adapterFile)) {
     const others = files.some((file) => /\.(bin|pt|pth|gguf|onnx|h5|msgpack)$/.test(file));
     throw new ModelFormatError(
-      `${origin} has no ${weightsFile}: ${others ? "its weights are in another format, so choose a repository that has them as safetensors" : "there are no weights to load"}.`,
+      `${origin} has no ${weightsFile}: ${others ? "its weights are in another format, so choose a repository that has them as safetensors" : snapshot.isCached ? "its weights were not downloaded; run once online" : "there are no weights to load"}.`,
     );
   }
-  if (!has("config.json") && !has(adapterFile)) throw new ModelFormatError(`${origin} has no config.json.`);
+  if (!has("config.json") && !has("adapter_config.json")) throw new ModelFormatError(`${origin} has no config.json.`);
   const small = files.filter((file) => modelFiles.has(file) || moreTemplates.test(file));
-  await snapshot.fetch(sharded ? [...small, indexFile] : small);
+  await snapshot.fetch(sharded && withWeights ? [...small, indexFile] : small);
+  if (has("config.json")) {
+    const path = snapshot.pathOf("config.json");
+    parseModelConfig(await platform.readText(path), path);
+  }
+  if (!withWeights) return;
   const weights = sharded ? await shardsOf(snapshot) : [weightsFile];
   await snapshot.fetch([...weights, adapterFile].filter(has));
 }
@@ -114,7 +127,7 @@ export interface DatasetOptions extends HubOptions {
 }
 
 /**
- * The local files of a data set by split. A local file is the split that is asked for, a local folder is read like a
+ * The local files of a data set by split. A local file is the split "train", a local folder is read like a
  * repository.
  *
  * @throws FileError as resolveModelFolder does; ConfigError for a subset or split that is not there
@@ -126,16 +139,23 @@ export async function resolveDatasetFiles(
   const found = await platform.exists(nameOrPath);
   // A file that is missing is told by whoever opens it.
   if (found === "file" || (found === undefined && isDataFile(nameOrPath))) {
-    return { [options.splits?.[0] ?? "train"]: [nameOrPath] };
+    const other = options.splits?.find((split) => split !== "train");
+    if (other === undefined && options.config === undefined) return { train: [nameOrPath] };
+    throw new ConfigError(
+      `${nameOrPath} is one file, whose rows are the split "train"; it has no ${other === undefined ? `subset "${options.config}"` : `split "${other}"`}.`,
+    );
   }
   if (found === "folder") {
     const pathOf = (name: string) => platform.joinPath(nameOrPath, ...name.split("/"));
     const files = await filesBelow(nameOrPath);
-    return await fetchSplits({ folder: nameOrPath, origin: nameOrPath, files, pathOf, fetch: async () => {} }, options);
+    return await fetchSplits(
+      { folder: nameOrPath, origin: nameOrPath, isCached: false, files, pathOf, fetch: async () => {} },
+      options,
+    );
   }
   if (!isRepositoryId(nameOrPath)) {
     throw new FileError(
-      `Cannot read feedback from ${nameOrPath}: it does not exist; give a local .jsonl, .json or .csv file, or an id on the Hugging Face hub ("owner/name").`,
+      `Cannot read feedback from ${nameOrPath}: it does not exist; give a local .jsonl, .json, .csv or .parquet file, or an id on the Hugging Face hub ("owner/name").`,
     );
   }
   const settings = await hubSettings(options);

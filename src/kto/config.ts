@@ -22,7 +22,7 @@ const weight = z.union([z.number().positive(), z.literal("auto")]);
 const count = z.number().int();
 
 /** A size as Hugging Face writes it. */
-const SIZE = /^\d+(\.\d+)?\s*([KMGT]i?B)?$/i;
+const SIZE = /^(?!0+(\.0+)?\s*[KMGT]?)\d+(\.\d+)?\s*([KMGT]i?B)?$/i;
 
 /** Bytes of "5GB" (decimal), "5GiB" (binary) or a plain number. */
 export function sizeInBytes(text: string): number {

@@ -543,12 +543,12 @@ describe("LoRA on the command line", () => {
     const mixed = await kto("train", ...made, ...lora, "--output_dir", whole);
     expect(mixed.code).toBe(2);
     expect(mixed.stderr).toMatch(
-      /output_dir ".*" holds a whole model, and this run makes an adapter: choose another folder/,
+      /output_dir ".*" holds a whole model, and this makes an adapter: choose another folder/,
     );
     const adapter = freshPath(folder, "adapter");
     await succeed("train", ...made, ...lora, "--output_dir", adapter);
     const other = await kto("train", ...made, "--output_dir", adapter);
-    expect(other.stderr).toMatch(/holds an adapter, and this run makes a whole model/);
+    expect(other.stderr).toMatch(/holds an adapter, and this makes a whole model/);
     cpSync(join(llama, "config.json"), join(adapter, "config.json"));
     const both = await kto("logps", "--model_name_or_path", adapter, ...data);
     expect(both.code).toBe(2);

@@ -1,5 +1,6 @@
 /** `kto data`: what it tells of a file, with and without a model, and the rows that it writes. */
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readFeedback } from "../../src/kto/data/read.ts";
 import { fileIn, freshPath, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
@@ -25,7 +26,7 @@ describe("kto data", () => {
     expect(stdout).toMatch(/layout +prompt\/completion\/label\n/);
     expect(stdout).toMatch(/rows +5: 2 desirable, 3 undesirable\n/);
     expect(stdout).toMatch(/distinct +2 prompts, 3 completions\n/);
-    expect(stdout).toMatch(/repeated +1 rows/);
+    expect(stdout).toMatch(/repeated +1 row says again/);
     expect(stdout).toMatch(/contradicted +1 completions/);
     expect(stdout).toMatch(/prompt +min 4, median 4, p95 5, max 5 characters\n/);
     // lambda_D n_D / (lambda_U n_U) = 4/3 with n_D = 2, n_U = 3: lambda_D = 2.
@@ -52,6 +53,24 @@ describe("kto data", () => {
     expect(found.examples).toHaveLength(3);
     expect(found.examples[0]).toMatchObject({ label: true, completion: expect.stringContaining("upon a time") });
     expect(found.examples[0].prompt).toMatch(/^<s>/);
+  });
+
+  it("takes an adapter's folder for its base", async () => {
+    const adapter = freshPath(folder, "adapter");
+    mkdirSync(adapter);
+    const config = {
+      peft_type: "LORA",
+      base_model_name_or_path: resolve(stories),
+      r: 8,
+      lora_alpha: 8,
+      target_modules: ["q_proj"],
+    };
+    writeFileSync(join(adapter, "adapter_config.json"), JSON.stringify(config));
+    writeFileSync(join(adapter, "adapter_model.safetensors"), "");
+    const file = fileIn(folder, "rows.jsonl", jsonl(judged));
+    const { code, stdout, stderr } = await data("--dataset_name", file, "--model", adapter, "--json");
+    expect(code, stderr).toBe(0);
+    expect(stdout).toBe((await data("--dataset_name", file, "--model", stories, "--json")).stdout);
   });
 
   it("writes pairs as single rows, which read back as they were", async () => {
@@ -85,5 +104,24 @@ describe("kto data", () => {
   it("does not let a file's control characters reach the terminal", async () => {
     const { stdout } = await data("--dataset_name", fileIn(folder, "rows.jsonl", jsonl(judged.slice(3))));
     expect(stdout).toContain(" was\\x1b[2J");
+  });
+
+  it("refuses to write over what it reads, another ending, and a split or subset that one file does not have", async () => {
+    const file = fileIn(folder, "own.jsonl", jsonl(judged));
+    const over = await data("--dataset_name", file, "--output", file);
+    expect([over.code, over.stderr]).toEqual([
+      2,
+      expect.stringMatching(/is the feedback file itself: choose another name/),
+    ]);
+    expect(readFileSync(file, "utf8")).toBe(jsonl(judged));
+    const csv = await data("--dataset_name", file, "--output", freshPath(folder, "x.csv"));
+    expect([csv.code, csv.stderr]).toEqual([2, expect.stringMatching(/it must be a path that ends in \.jsonl/)]);
+    const split = await data("--dataset_name", file, "--dataset_train_split", "test");
+    expect([split.code, split.stderr]).toEqual([
+      2,
+      expect.stringMatching(/is one file, whose rows are the split "train"; it has no split "test"/),
+    ]);
+    const subset = await data("--dataset_name", file, "--dataset_config", "en");
+    expect([subset.code, subset.stderr]).toEqual([2, expect.stringMatching(/it has no subset "en"/)]);
   });
 });

@@ -4,11 +4,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { doctorCommand } from "../../src/cli/doctor.ts";
-import { generateCommand, parseGenerateOptions, readPrompts } from "../../src/cli/generate.ts";
+import { generateCommand, parseGenerateOptions, promptEncoder, readPrompts } from "../../src/cli/generate.ts";
 import { readOptions } from "../../src/cli/options.ts";
-import { resolveSampling } from "../../src/cli/sampling-options.ts";
+import { endTokens, resolveSampling } from "../../src/cli/sampling-options.ts";
 import { trainCommand } from "../../src/cli/train.ts";
+import { loadTokenizer } from "../../src/engine/tokenizer.ts";
 import { parseKtoConfig } from "../../src/kto/config.ts";
+import { stories } from "../helpers/folders.ts";
+import { tokenizerFolders } from "../helpers/tokenizers.ts";
 
 let folder = "";
 
@@ -133,6 +136,11 @@ describe("bad files", () => {
       /^option "model_name_or_path" stands twice in .*, once as "base_model"/,
     ],
     ["broken.json", '{"beta": ', /^.*broken\.json:\d+ cannot be parsed: [^\n]*\.$/],
+    [
+      "aliases.yaml",
+      `a: &a [${"x,".repeat(9)}x]\nb: &b [${"*a,".repeat(9)}*a]\nc: &c [${"*b,".repeat(9)}*b]\nbeta: [${"*c,".repeat(9)}*c]\n`,
+      /^.*aliases\.yaml cannot be read: Excessive alias count/,
+    ],
     ["list.yaml", "- beta\n", /^.*list\.yaml does not hold options: expected lines of "name: value"\.$/],
     ["dora.yaml", "use_dora: true\n", /^option "use_dora" in .*dora\.yaml is true, which is not implemented yet/],
   ])("%s", async (name, text, message) => {
@@ -159,12 +167,13 @@ describe("generate", () => {
     expect(parse({ prompt: "x", ...values }).greedy).toBe(true);
   });
 
+  const unwarned = { warning: (sentence: string) => expect.unreachable(sentence) };
   const plain = { temperature: 1, topK: 0, topP: 1, minP: 0, repetitionPenalty: 1 };
 
   test("sampling from all tokens is the default where the model's folder says nothing", async () => {
     const options = parse({ prompt: "x" });
     expect(options.greedy).toBe(false);
-    expect(await resolveSampling(options, folder)).toEqual(plain);
+    expect(await resolveSampling(options, folder, unwarned)).toEqual(plain);
   });
 
   test("generation_config.json gives defaults, and options go before it", async () => {
@@ -172,12 +181,48 @@ describe("generate", () => {
     const model = join(folder, "model");
     await mkdir(model);
     await writeFile(join(model, "generation_config.json"), text);
-    const sampling = (values: Record<string, unknown>) => resolveSampling(parse({ prompt: "x", ...values }), model);
+    const sampling = (values: Record<string, unknown>) =>
+      resolveSampling(parse({ prompt: "x", ...values }), model, unwarned);
     const fromFile = { ...plain, temperature: 0.6, topK: 20, topP: 0.9, repetitionPenalty: 1.1 };
     expect(await sampling({})).toEqual({ ...fromFile, temperature: 0 });
     expect(await sampling({ do_sample: true, top_k: 3 })).toEqual({ ...fromFile, topK: 3 });
     expect(await sampling({ temperature: 0.7, min_p: 0.1 })).toEqual({ ...fromFile, temperature: 0.7, minP: 0.1 });
     expect(await sampling({ temperature: 0 })).toEqual({ ...fromFile, temperature: 0 });
+    expect(await sampling({ do_sample: true, top_k: -1 })).toEqual({ ...fromFile, topK: 0 });
+  });
+
+  test("what generation_config.json sets and nothing here does is named once", async () => {
+    const model = join(folder, "beams");
+    await mkdir(model);
+    await writeFile(join(model, "generation_config.json"), '{"num_beams": 4, "typical_p": 0.9, "bad_words_ids": []}');
+    const warnings: string[] = [];
+    await resolveSampling(parse({ prompt: "x" }), model, { warning: (sentence) => warnings.push(sentence) });
+    expect(warnings).toEqual([
+      "generation_config.json sets typical_p, num_beams, which are not supported and ignored.",
+    ]);
+  });
+
+  test("a stop string that is one token, special or not, is an end token", async () => {
+    const tokenizer = await loadTokenizer(tokenizerFolders.qwen3);
+    const ids = endTokens({ stop_strings: ["<|im_end|>", "!", "the end of it"] }, tokenizer, [151_643]);
+    // Numbers of the tokenizer's own file.
+    expect(ids).toEqual([151_643, 151_645, 0]);
+  });
+
+  test("a row's tools and variables reach the template, the row's before the command's", async () => {
+    const template = await file("tools.jinja", "{{ tools[0].name }} {{ mood }} {{ messages[0].content }}");
+    const row = { tools: [{ name: "run" }], chat_template_kwargs: { mood: "sad" } };
+    const messages = [{ role: "user", content: "Tom" }];
+    const rows = await file("chats.jsonl", `${JSON.stringify({ messages, ...row })}\n`);
+    const [prompt = ""] = await readPrompts({ prompt: [], prompts_file: rows });
+    const tokenizer = await loadTokenizer(stories);
+    const options = { chat_template_path: template, chat_template_kwargs: { mood: "glad" } };
+    const encode = await promptEncoder([prompt], tokenizer, stories, options);
+    expect(tokenizer.decode(encode(prompt))).toBe("run sad Tom");
+    for (const [key, value] of [["tools", "run"] as const, ["chat_template_kwargs", []] as const]) {
+      const bad = await file("bad.jsonl", `${JSON.stringify({ messages, [key]: value })}\n`);
+      await expect(readPrompts({ prompt: [], prompts_file: bad })).rejects.toThrow(`${bad}:1: "${key}" is not a`);
+    }
   });
 
   test.each([

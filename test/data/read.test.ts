@@ -35,6 +35,16 @@ describe("readFeedback", () => {
     expect(csv.map(({ source: _, ...row }) => row)).toEqual(rows);
   });
 
+  it("reads lines of JSON that are named .json", async () => {
+    const rows = [
+      { prompt: "p", completion: "c", label: true },
+      { prompt: "q", completion: "d", label: false },
+    ];
+    const found = await read(`\n${rows.map(line).join("\n")}`, "json");
+    expect(found.map(({ source: _, ...row }) => row)).toEqual(rows);
+    expect(found.map(({ source }) => source.line)).toEqual([2, 4]);
+  });
+
   it("knows the line on which each row begins", async () => {
     const row = { prompt: "p", completion: "c", label: 1 };
     const lines = async (content: string, ending: string) =>
@@ -141,7 +151,8 @@ describe("readFeedback", () => {
       "json",
       /:2 is not valid JSON/,
     ],
-    ["lines of JSON under the name .json", good + good, "json", /not valid JSON.*name it \.jsonl/],
+    ["one line of JSON under the name .json", good, "json", /not valid JSON.*name it \.jsonl/],
+    ["a bad line among lines of JSON under that name", `${good}{"a"\n`, "json", /:2 is not valid JSON/],
     ["JSON that is no list", '{"data":[]}', "json", /no list of rows/],
     [
       "a json row among others on its line",

@@ -6,8 +6,9 @@ import { createChatTemplate } from "../../src/engine/chat-template.ts";
 import { loadTokenizer } from "../../src/engine/tokenizer.ts";
 import { DatasetError } from "../../src/errors.ts";
 import type { EncodedRow } from "../../src/kto/data/encode.ts";
-import { type CachedEncodeOptions, encodeWithCache } from "../../src/kto/data/token-cache.ts";
-import { tokenizeRows } from "../../src/kto/data/tokenize.ts";
+import { type CachedEncodeOptions, encodeWithCache, surveyRows } from "../../src/kto/data/token-cache.ts";
+import { storedRows, TokenIdStore } from "../../src/kto/data/token-ids.ts";
+import { ExampleCollector, tokenizeRows } from "../../src/kto/data/tokenize.ts";
 import type { ChatRow, FeedbackRow, TextRow } from "../../src/kto/data/types.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 
@@ -48,7 +49,8 @@ async function run(given: readonly FeedbackRow[] = rows, changes: Partial<Cached
   const tokenizer = await loadTokenizer(model);
   const encode = vi.fn(tokenizer.encode);
   const options = { tokenizer: { ...tokenizer, encode }, chatTemplate, modelFolder: model, ...changes };
-  const { encoded, note } = await encodeWithCache(given, options);
+  const encoded: EncodedRow[] = [];
+  const note = await encodeWithCache(given, await surveyRows(given), options, (_, row) => encoded.push(row));
   return { encoded, note: note ?? "", calls: encode.mock.calls.length, options };
 }
 
@@ -83,8 +85,26 @@ describe("a second run", () => {
     expect(note).toMatch(read);
     for (const maxLength of [4, 512]) {
       const without = tokenizeRows(text, { ...limits, ...options, maxLength });
-      expect(tokenizeRows(text, { ...limits, ...options, maxLength, encoded })).toEqual(without);
+      const collector = new ExampleCollector({ ...limits, ...options, maxLength });
+      for (const [i, row] of text.entries()) collector.add(row, encoded[i] as EncodedRow);
+      expect(collector.finish()).toEqual(without);
     }
+  });
+
+  it("gets them whole where they fill many blocks", () => {
+    const store = new TokenIdStore();
+    const lengths = [200_000, 100_000, 0, 300_000, 262_144, 5];
+    const given = lengths.map((length, i) => ({
+      promptIds: Uint32Array.from({ length }, (_, at) => at + i),
+      completionIds: [i],
+      aligned: i % 2 === 0,
+      promptIsPrefix: i % 3 === 0,
+    }));
+    const stored = given.map((row) => store.add(row));
+    const words = new Uint32Array(Uint8Array.from(Buffer.concat(store.body())).buffer);
+    expect(lists(stored)).toEqual(lists(given));
+    expect(lists([...(storedRows(words, 6) ?? [])])).toEqual(lists(given));
+    expect(storedRows(words, 5)).toBeUndefined();
   });
 
   it("remembers which rows were tokenized apart or parted by their template", async () => {
@@ -211,6 +231,15 @@ describe("damage and faults are survived", () => {
   it("a row that cannot be tokenized is an error as without a cache, and nothing is kept", async () => {
     const refusing = { chatTemplate: template("{{ raise_exception('no') }}") };
     await expect(run(rows, refusing)).rejects.toThrow(DatasetError);
+    expect(existsSync(join(cache, "tokens"))).toBe(false);
+  });
+
+  it("rows that change between the two times they are read are refused, and nothing is kept", async () => {
+    const options = { tokenizer: await loadTokenizer(model), chatTemplate, modelFolder: model };
+    const survey = await surveyRows(rows.slice(0, 3));
+    await expect(encodeWithCache(rows, survey, options, () => undefined)).rejects.toThrow(
+      new DatasetError("The feedback changed while it was read; run the command again."),
+    );
     expect(existsSync(join(cache, "tokens"))).toBe(false);
   });
 

@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import { loadTokenizer, type Tokenizer } from "../../src/engine/tokenizer.ts";
 import { ConfigError, DatasetError } from "../../src/errors.ts";
+import { summarizeRows } from "../../src/kto/data/summary.ts";
 import { tokenizeRows } from "../../src/kto/data/tokenize.ts";
 import type { FeedbackRow } from "../../src/kto/data/types.ts";
 
@@ -49,6 +50,18 @@ describe("tokenizeRows", () => {
     expect(example?.completionIds.at(-1)).toBe(eos);
     expect(example?.cut).toBe(false);
     expect(report.warnings).toHaveLength(1); // One class only.
+  });
+
+  it("takes rows one after another as it takes a list; so does the summary", async () => {
+    const rows = [text("Once", " upon"), text("Once", ""), ids([5], [6, 7], false), text("Once", " upon", false)];
+    async function* stream() {
+      yield* rows;
+    }
+    const options = { ...limits, tokenizer };
+    const whole = tokenizeRows(rows, options);
+    expect(await tokenizeRows(stream(), options)).toEqual(whole);
+    expect(await summarizeRows(stream(), whole.report)).toEqual(summarizeRows(rows, whole.report));
+    expect(summarizeRows(rows)).toMatchObject({ distinctPrompts: 2, contradictions: 1, unit: "characters" });
   });
 
   it("adds no second EOS, and none when told so or when the tokenizer has none", () => {

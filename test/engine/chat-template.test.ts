@@ -11,6 +11,7 @@ import {
   loadChatTemplate,
   saveChatTemplate,
 } from "../../src/engine/chat-template.ts";
+import { writeTokenizerFiles } from "../../src/engine/model/folder.ts";
 import { strftime } from "../../src/engine/strftime.ts";
 import { ConfigError, ModelFormatError } from "../../src/errors.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
@@ -254,6 +255,16 @@ describe("where a template is found", () => {
     const template = await load(model);
     expect(template.render([])).toBe("other");
     expect(template.render([], { tools: [] })).toBe("other tools");
+  });
+
+  it("is carried along whole to a folder that is written; one that replaces it leaves nothing of it", async () => {
+    const names = ["chat_template.jinja", "additional_chat_templates/tool_use.jinja"];
+    const model = folderOf({ [names[0] ?? ""]: "main", [names[1] ?? ""]: "tools" });
+    const saved = join(folderOf({}), "saved");
+    await writeTokenizerFiles(model, saved);
+    expect((await load(saved)).render([], { tools: [] })).toBe("tools");
+    await saveChatTemplate(folderOf({ "chat_template.jinja": "other" }), saved);
+    expect((await load(saved)).render([], { tools: [] })).toBe("other");
   });
 
   it("there may be none", async () => {

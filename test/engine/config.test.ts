@@ -245,6 +245,7 @@ describe("what is not implemented is refused by its key", () => {
     ],
     [{ rope_scaling: { type: "linear" } }, 'key "factor" of "rope_scaling" is missing.'],
     [{ rope_scaling: { type: "linear", factor: -2 } }, '"factor" of "rope_scaling" is -2, not a number above 0'],
+    [{ rope_scaling: { type: "dynamic" } }, 'key "factor" of "rope_scaling" is missing.'],
     [{ rope_scaling: llama3 }, 'key "original_max_position_embeddings" of "rope_scaling" is missing.'],
     [
       { rope_scaling: { ...llama3, high_freq_factor: 1, original_max_position_embeddings: 8 } },

@@ -6,7 +6,8 @@ import { gpt2, stories } from "../helpers/folders.ts";
 
 it("reads what the file sets; nothing where there is none", async () => {
   expect(await readGenerationDefaults(stories)).toMatchObject({ doSample: true, temperature: 1, topP: 0.9 });
-  expect(Object.values(await readGenerationDefaults(gpt2)).filter((value) => value !== undefined)).toEqual([]);
+  const ofNone = Object.values(await readGenerationDefaults(gpt2)).filter((value) => value !== undefined);
+  expect(ofNone).toEqual([[]]);
   const text = '{"top_k": 20, "min_p": 0.1, "repetition_penalty": 1.1, "do_sample": false, "top_p": null}';
   expect(parseGenerationDefaults(text, "f")).toEqual({
     doSample: false,
@@ -15,7 +16,16 @@ it("reads what the file sets; nothing where there is none", async () => {
     topP: undefined,
     minP: 0.1,
     repetitionPenalty: 1.1,
+    ignored: [],
   });
+  expect(parseGenerationDefaults('{"top_k": -1}', "f").topK).toBe(0);
+});
+
+it("names what would change the text but is not supported, and only that", () => {
+  const acting = { suppress_tokens: [1], no_repeat_ngram_size: 3, typical_p: 0.9, bad_words_ids: [[2]], num_beams: 2 };
+  expect(parseGenerationDefaults(JSON.stringify(acting), "f").ignored.toSorted()).toEqual(Object.keys(acting).sort());
+  const idle = { suppress_tokens: null, no_repeat_ngram_size: 0, typical_p: 1, bad_words_ids: [], num_beams: 1 };
+  expect(parseGenerationDefaults(JSON.stringify({ ...idle, pad_token_id: 0 }), "f").ignored).toEqual([]);
 });
 
 it.each([

@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   type DownloadProgress,
-  type HubOptions,
+  type ModelFetchOptions,
   resolveDatasetFiles,
   resolveModelFolder,
 } from "../../src/engine/hub.ts";
@@ -52,7 +52,7 @@ beforeEach(() => {
 
 const patience = { attempts: 3, firstDelayMs: 1, longestDelayMs: 1500, stallMs: 150 };
 
-async function resolve(options: HubOptions = {}, name = id): Promise<string> {
+async function resolve(options: ModelFetchOptions = {}, name = id): Promise<string> {
   return await resolveModelFolder(name, { endpoint: hub.endpoint, cacheFolder: cache, patience, ...options });
 }
 
@@ -149,6 +149,7 @@ describe("only what is needed", () => {
     ];
     const others = ["README.md", "pytorch_model.bin", "onnx/model.onnx", "model-q4.gguf", "tf_model.h5", "train.py"];
     hub.files = Object.fromEntries([...needed, ...others].map((name) => [name, Buffer.from(name)]));
+    hub.files["config.json"] = config;
     const path = await resolve();
     expect(
       readdirSync(path, { recursive: true })
@@ -185,6 +186,27 @@ describe("only what is needed", () => {
     await expect(resolve()).rejects.toThrow("model.safetensors.index.json is not valid JSON");
   });
 
+  test("a model that is not supported is refused before its weights are downloaded", async () => {
+    hub.files = { "config.json": Buffer.from('{"model_type": "mamba"}'), "model.safetensors": weights };
+    await expect(resolve()).rejects.toThrow(/config\.json: .*"mamba"/);
+    expect(hub.take()).toEqual(["api", "HEAD config.json", "GET config.json"]);
+  });
+
+  test("no weights where none are wanted, and later runs still have a whole model to fall back on", async () => {
+    hub.files = { ...wholeModel, "tokenizer.json": some };
+    const path = await resolve({ weights: false });
+    expect(readdirSync(path).sort()).toEqual(["config.json", "tokenizer.json"]);
+    expect(await resolve({ weights: false, offline: true })).toBe(path);
+    await expect(resolve({ offline: true })).rejects.toThrow("its weights were not downloaded; run once online");
+    expect(savedWeights(await resolve())).toEqual(weights);
+    hub.commit = "9".repeat(40);
+    expect(await resolve({ weights: false })).not.toBe(path);
+    expect(await resolve({ offline: true })).toBe(path);
+    hub.commit = "8".repeat(40);
+    hub.files = { "config.json": config, "pytorch_model.bin": some };
+    expect(readdirSync(await resolve({ weights: false }))).toEqual(["config.json"]);
+  });
+
   test("an adapter alone", async () => {
     hub.files = { "adapter_config.json": some, "adapter_model.safetensors": weights, "README.md": some };
     expect(readdirSync(await resolve()).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors"]);
@@ -205,9 +227,14 @@ describe("only what is needed", () => {
     expect(hub.take()).toEqual(["api", "api"]);
   });
 
-  test("names that would lead out of the folder", async () => {
-    hub.files = { ...wholeModel, "../../evil": some };
-    await expect(resolve()).rejects.toThrow('lists a file named "../../evil", which would lie outside its folder');
+  test("names that could lead out of the folder are refused where they are needed, and there alone", async () => {
+    hub.files = { ...wholeModel, "../../evil": some, "runs/12:30:00.log": some };
+    expect(readdirSync(await resolve()).sort()).toEqual(Object.keys(wholeModel).sort());
+    hub.files = { ...wholeModel, "additional_chat_templates/C:x.jinja": some };
+    hub.commit = "b".repeat(40);
+    await expect(resolve()).rejects.toThrow(
+      'lists a file named "additional_chat_templates/C:x.jinja", whose name could lead out of its folder',
+    );
   });
 });
 
@@ -341,7 +368,7 @@ describe("damage and lies", () => {
 });
 
 describe("refusals and overload", () => {
-  test.each<[string, number, Record<string, string>, HubOptions, RegExp]>([
+  test.each<[string, number, Record<string, string>, ModelFetchOptions, RegExp]>([
     ["401", 401, {}, {}, /^The hub does not show the model "tiny\/llama" \(HTTP 401\): .* set HF_TOKEN to a token/],
     ["401 with a token", 401, {}, { token: "x" }, /whether the token in HF_TOKEN is still valid/],
     [
@@ -426,7 +453,7 @@ describe("offline", () => {
     );
     rmSync(join(await resolve(), "model.safetensors"));
     await expect(resolve({ offline: true })).rejects.toThrow(
-      /the cached copy .* has no model\.safetensors: there are no/,
+      /the cached copy .* has no model\.safetensors: its weights were not downloaded; run once online/,
     );
   });
 
@@ -587,11 +614,13 @@ describe("data sets", () => {
     const train = join(local, "data", "train.jsonl");
     expect(await resolveDatasetFiles(local)).toEqual({ train: [train], test: [join(local, "test.jsonl")] });
     expect(await resolveDatasetFiles(train)).toEqual({ train: [train] });
-    expect(await resolveDatasetFiles(train, { splits: ["test"] })).toEqual({ test: [train] });
+    await expect(resolveDatasetFiles(train, { splits: ["test"] })).rejects.toThrow(
+      /is one file, .* it has no split "test"/,
+    );
     expect(await resolveDatasetFiles("no/such.jsonl")).toEqual({ train: ["no/such.jsonl"] });
     await expect(resolveDatasetFiles("./nowhere")).rejects.toThrow(
       new FileError(
-        'Cannot read feedback from ./nowhere: it does not exist; give a local .jsonl, .json or .csv file, or an id on the Hugging Face hub ("owner/name").',
+        'Cannot read feedback from ./nowhere: it does not exist; give a local .jsonl, .json, .csv or .parquet file, or an id on the Hugging Face hub ("owner/name").',
       ),
     );
   });

@@ -171,7 +171,8 @@ const FOREIGN_FACTORS = ["residual_multiplier", "embedding_multiplier", "logits_
 
 /**
  * Parses a `config.json`. Throws ModelFormatError for an unknown architecture, a missing or mistyped key, and for
- * every option that would change the mathematics and is not implemented, naming the file and the key.
+ * every option that would change the mathematics and is not implemented, naming the file and the key. Rotary scaling of
+ * type "dynamic" is taken within the context that the file names; the longer one that it allows is not offered.
  *
  * @param text the file's content; @param file its path, for messages
  */
@@ -326,8 +327,12 @@ function scalingOf(keys: Keys, contextLength: number): RopeScaling {
   for (const key of ["mrope_section", FULL, SLIDING]) keys.refuseUse(key);
   if (kind === "linear") return { type: "linear", factor: keys.positive("factor") };
   if (kind === "llama3") return llama3Scaling(keys);
-  // Dynamic scaling changes the base only for sequences beyond the context, which are never run.
-  if (kind === "dynamic") keys.refuse("original_max_position_embeddings", contextLength);
+  // Dynamic scaling changes the base only for sequences beyond the context, which are never run: the longer context that
+  // its factor promises is not offered.
+  if (kind === "dynamic") {
+    keys.positive("factor");
+    keys.refuse("original_max_position_embeddings", contextLength);
+  }
   return { type: "none" };
 }
 

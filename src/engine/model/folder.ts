@@ -20,6 +20,9 @@ const TOKENIZER_FILES = [
   "chat_template.json",
 ];
 
+/** Where a model folder has chat templates besides chat_template.jinja, each as name.jinja. */
+export const TEMPLATES_FOLDER = "additional_chat_templates";
+
 /** The other files that are carried along with whole models. */
 const MODEL_FILES = ["config.json", "generation_config.json"];
 
@@ -69,6 +72,19 @@ export async function writeTokenizerFiles(from: string, to: string): Promise<voi
     const source = platform.joinPath(from, name);
     if ((await platform.exists(source)) === "file") await copyFile(source, platform.joinPath(to, name));
   }
+  const templates = await templatesIn(from);
+  if (templates.length > 0) await platform.makeFolder(platform.joinPath(to, TEMPLATES_FOLDER));
+  for (const name of templates) {
+    const path = (folder: string) => platform.joinPath(folder, TEMPLATES_FOLDER, name);
+    await copyFile(path(from), path(to));
+  }
+}
+
+/** The files of a model folder's additional templates. */
+export async function templatesIn(folder: string): Promise<string[]> {
+  const path = platform.joinPath(folder, TEMPLATES_FOLDER);
+  if ((await platform.exists(path)) !== "folder") return [];
+  return (await platform.list(path)).filter((name) => name.endsWith(".jinja"));
 }
 
 /** Copies what a model folder holds beside its weights; config.json says what the weights are stored as from now on. */

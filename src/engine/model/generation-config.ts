@@ -13,6 +13,22 @@ export interface GenerationDefaults {
   readonly topP: number | undefined;
   readonly minP: number | undefined;
   readonly repetitionPenalty: number | undefined;
+  /** Keys that would change what is generated but are not supported. */
+  readonly ignored: readonly string[];
+}
+
+/** Keys without an effect here, each with the test for a value that would have one. */
+const NOT_SUPPORTED: Readonly<Record<string, (value: unknown) => boolean>> = {
+  suppress_tokens: hasEntries,
+  begin_suppress_tokens: hasEntries,
+  bad_words_ids: hasEntries,
+  no_repeat_ngram_size: (value) => Number(value) > 0,
+  typical_p: (value) => Number(value) < 1,
+  num_beams: (value) => Number(value) > 1,
+};
+
+function hasEntries(value: unknown): boolean {
+  return Array.isArray(value) && value.length > 0;
 }
 
 /** @throws ModelFormatError naming the file and the key whose value cannot be used */
@@ -45,12 +61,15 @@ export function parseGenerationDefaults(text: string, file: string): GenerationD
   };
   const doSample = config.do_sample ?? undefined;
   if (doSample !== undefined && typeof doSample !== "boolean") refuse("do_sample", "true or false");
+  // vLLM writes "all tokens" as -1.
+  const topK = number("top_k", "a whole number of at least 0", (value) => Number.isInteger(value) && value >= -1);
   return {
     doSample: doSample === undefined ? undefined : doSample === true,
     temperature: number("temperature", "a number of at least 0", (value) => value >= 0),
-    topK: number("top_k", "a whole number of at least 0", (value) => Number.isInteger(value) && value >= 0),
+    topK: topK === -1 ? 0 : topK,
     topP: number("top_p", "a number above 0 and at most 1", (value) => value > 0 && value <= 1),
     minP: number("min_p", "a number from 0 to 1", (value) => value >= 0 && value <= 1),
     repetitionPenalty: number("repetition_penalty", "a number above 0", (value) => value > 0),
+    ignored: Object.keys(NOT_SUPPORTED).filter((key) => config[key] != null && NOT_SUPPORTED[key]?.(config[key])),
   };
 }

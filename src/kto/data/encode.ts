@@ -1,5 +1,8 @@
 /**
- * A row's text or chat to token ids: where the prompt's ids end and the completion's begin. The conventions are TRL's.
+ * A row's text or chat to token ids: where the prompt's ids end and the completion's begin. The conventions are TRL's
+ * where tokens(prompt + completion) begin with tokens(prompt). Where they do not, TRL cuts the ids of the whole at the
+ * number of the prompt's, so that a token may be lost or doubled at the seam; here the two are tokenized apart, so that
+ * they say just what the row says, and such rows are counted in a warning.
  * Length limits and their account are `tokenize.ts`'s.
  */
 import type { ChatTemplate } from "../../engine/chat-template.ts";

@@ -94,6 +94,19 @@ export async function* readJsonList(path: string): AsyncGenerator<ListElement> {
   splitter.end();
 }
 
+/** Whether a file begins with a JSON object on a line of its own and goes on with another one. */
+export async function holdsObjectsByLine(path: string): Promise<boolean> {
+  let first = true;
+  for await (const { text } of readLines(path)) {
+    if (text.trim() === "") continue;
+    if (!/^\s*\{/.test(text)) return false;
+    if (!first) return true;
+    if (!isJson(text)) return false;
+    first = false;
+  }
+  return false;
+}
+
 /** Follows strings and brackets just as far as needed to tell the list's own commas from all others. */
 class ListSplitter {
   readonly #path: string;

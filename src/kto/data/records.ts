@@ -2,7 +2,7 @@
 import { parse as parseCsv } from "csv-parse/browser/esm/sync";
 import { platform } from "../../engine/platform/index.ts";
 import { DatasetError, errorMessage, FileError } from "../../errors.ts";
-import { longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
+import { holdsObjectsByLine, longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
 import { parquetRecords } from "./parquet.ts";
 import { placeOf, type RowSource } from "./types.ts";
 
@@ -34,7 +34,8 @@ export async function* recordsOf(path: string, columns: readonly string[]): Asyn
     case "ndjson":
       return yield* jsonLines(path);
     case "json":
-      return yield* jsonList(path);
+      // Many a data set has lines of JSON under this name.
+      return yield* (await holdsObjectsByLine(path)) ? jsonLines(path) : jsonList(path);
     case "csv":
       return yield* csvRecords(path);
     case "parquet":

@@ -1,5 +1,6 @@
 /** What a set of rows amounts to, in numbers, and the rows written out in TRL's prompt/completion/label layout. */
-import type { DatasetReport, DroppedRows, FeedbackRow, LengthSummary } from "./types.ts";
+import { platform } from "../../engine/platform/index.ts";
+import type { DatasetReport, DroppedRows, FeedbackRow, FeedbackRows, LengthSummary } from "./types.ts";
 import { autoWeights, type ClassWeights, weightRatio } from "./weights.ts";
 
 /** The numbers of `kto data`. */
@@ -29,41 +30,99 @@ export interface FeedbackSummary {
   readonly weights: ClassWeights;
 }
 
-/** @param report of tokenization with a model, if there was one */
-export function summarizeRows(rows: readonly FeedbackRow[], report?: DatasetReport): FeedbackSummary {
-  const desirable = report?.desirable ?? rows.filter(({ label }) => label).length;
-  const undesirable = report?.undesirable ?? rows.length - desirable;
-  const prompts = new Set<string>();
-  const completions = new Set<string>();
-  const labels = new Map<string, Set<boolean>>();
-  let repeatedRows = 0;
-  for (const row of rows) {
-    const [prompt, completion] = contentOf(row).map((part) => JSON.stringify(part)) as [string, string];
-    prompts.add(prompt);
-    completions.add(completion);
-    const key = `${prompt}\n${completion}`;
-    const seen = labels.get(key) ?? new Set();
-    labels.set(key, seen);
-    if (seen.has(row.label)) repeatedRows++;
-    seen.add(row.label);
+/**
+ * Sums rows up. Of rows that come one after another (`feedbackRows`) no text is held.
+ *
+ * @param report of tokenization with a model, if there was one
+ */
+export function summarizeRows(rows: Iterable<FeedbackRow>, report?: DatasetReport): FeedbackSummary;
+export function summarizeRows(rows: AsyncIterable<FeedbackRow>, report?: DatasetReport): Promise<FeedbackSummary>;
+export function summarizeRows(rows: FeedbackRows, report?: DatasetReport): FeedbackSummary | Promise<FeedbackSummary> {
+  const counter = new RowCounter();
+  if (Symbol.iterator in rows) {
+    for (const row of rows) counter.add(row);
+    return counter.summary(report);
   }
-  return {
-    rows: rows.length,
-    kept: report?.examples ?? rows.length,
-    desirable,
-    undesirable,
-    pairs: new Set(rows.flatMap(({ pair }) => (pair === undefined ? [] : [pair]))).size,
-    distinctPrompts: prompts.size,
-    distinctCompletions: completions.size,
-    repeatedRows,
-    contradictions: [...labels.values()].filter((seen) => seen.size === 2).length,
-    unit: report !== undefined || rows.every((row) => "promptIds" in row) ? "tokens" : "characters",
-    lengths: report?.lengths ?? plainLengths(rows),
-    cut: report?.cut ?? 0,
-    dropped: report?.dropped ?? [],
-    ratio: desirable > 0 && undesirable > 0 ? weightRatio(desirable, undesirable, 1, 1) : undefined,
-    weights: autoWeights(desirable, undesirable),
-  };
+  return (async () => {
+    for await (const row of rows) counter.add(row);
+    return counter.summary(report);
+  })();
+}
+
+/** Counts rows one after another; of their texts it keeps fingerprints and lengths. */
+class RowCounter {
+  #rows = 0;
+  #desirable = 0;
+  #onlyIds = true;
+  /** A pair's rows follow each other. */
+  #pairs = 0;
+  #lastPair: number | undefined;
+  #repeatedRows = 0;
+  #contradictions = 0;
+  readonly #prompts = new Set<string>();
+  readonly #completions = new Set<string>();
+  /** By prompt and completion: 1 for desirable rows, 2 for undesirable ones, 3 for both. */
+  readonly #labels = new Map<string, number>();
+  readonly #lengths: { readonly prompt: number[]; readonly completion: number[] } = { prompt: [], completion: [] };
+
+  add(row: FeedbackRow): void {
+    this.#rows++;
+    if (row.label) this.#desirable++;
+    if (!("promptIds" in row)) this.#onlyIds = false;
+    if (row.pair !== undefined && row.pair !== this.#lastPair) this.#pairs++;
+    this.#lastPair = row.pair;
+    const [prompt, completion] = contentOf(row);
+    const [promptPrint, completionPrint] = [fingerprint(prompt), fingerprint(completion)];
+    this.#prompts.add(promptPrint);
+    this.#completions.add(completionPrint);
+    const key = fingerprint([promptPrint, completionPrint]);
+    const [seen, bit] = [this.#labels.get(key) ?? 0, row.label ? 1 : 2];
+    if ((seen & bit) !== 0) this.#repeatedRows++;
+    else if (seen !== 0) this.#contradictions++;
+    this.#labels.set(key, seen | bit);
+    const [promptLength, completionLength] = plainLengths(row);
+    this.#lengths.prompt.push(promptLength);
+    this.#lengths.completion.push(completionLength);
+  }
+
+  summary(report: DatasetReport | undefined): FeedbackSummary {
+    const desirable = report?.desirable ?? this.#desirable;
+    const undesirable = report?.undesirable ?? this.#rows - desirable;
+    const { prompt, completion } = this.#lengths;
+    return {
+      rows: this.#rows,
+      kept: report?.examples ?? this.#rows,
+      desirable,
+      undesirable,
+      pairs: this.#pairs,
+      distinctPrompts: this.#prompts.size,
+      distinctCompletions: this.#completions.size,
+      repeatedRows: this.#repeatedRows,
+      contradictions: this.#contradictions,
+      unit: report !== undefined || this.#onlyIds ? "tokens" : "characters",
+      lengths: report?.lengths ?? {
+        prompt: quantiles(prompt),
+        completion: quantiles(completion),
+        total: quantiles(prompt.map((length, i) => length + (completion[i] ?? 0))),
+      },
+      cut: report?.cut ?? 0,
+      dropped: report?.dropped ?? [],
+      ratio: desirable > 0 && undesirable > 0 ? weightRatio(desirable, undesirable, 1, 1) : undefined,
+      weights: autoWeights(desirable, undesirable),
+    };
+  }
+}
+
+const encoder = new TextEncoder();
+
+/** 128 bits of a digest, as eight characters: what has the same is taken for the same. */
+function fingerprint(content: unknown): string {
+  const hash = platform.sha256();
+  hash.update(encoder.encode(JSON.stringify(content)));
+  const digest = hash.digest();
+  return String.fromCharCode(
+    ...Array.from({ length: 8 }, (_, i) => Number.parseInt(digest.slice(4 * i, 4 * i + 4), 16)),
+  );
 }
 
 /** One row as a line of JSON in the layout that it has without pairs. */
@@ -90,19 +149,12 @@ function contentOf(row: FeedbackRow): [prompt: unknown, completion: unknown] {
 }
 
 /** Characters of texts and of messages' contents; of ids, their number. */
-function plainLengths(rows: readonly FeedbackRow[]): DatasetReport["lengths"] {
+function plainLengths(row: FeedbackRow): [prompt: number, completion: number] {
   const content = (messages: readonly { readonly content: unknown }[]) =>
     messages.reduce((sum, { content }) => sum + textLength(content), 0);
-  const lengths = rows.map((row): [number, number] => {
-    if ("promptIds" in row) return [row.promptIds.length, row.completionIds.length];
-    if ("prompt" in row) return [row.prompt.length, row.completion.length];
-    return [content(row.promptMessages), content(row.completionMessages)];
-  });
-  return {
-    prompt: quantiles(lengths.map(([prompt]) => prompt)),
-    completion: quantiles(lengths.map(([, completion]) => completion)),
-    total: quantiles(lengths.map(([prompt, completion]) => prompt + completion)),
-  };
+  if ("promptIds" in row) return [row.promptIds.length, row.completionIds.length];
+  if ("prompt" in row) return [row.prompt.length, row.completion.length];
+  return [content(row.promptMessages), content(row.completionMessages)];
 }
 
 function textLength(content: unknown): number {

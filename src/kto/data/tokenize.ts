@@ -6,7 +6,14 @@ import type { Tokenizer } from "../../engine/tokenizer.ts";
 import { ConfigError, DatasetError, ModelFormatError } from "../../errors.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
 import { quantiles } from "./summary.ts";
-import { type DatasetReport, type DroppedRows, type Example, type FeedbackRow, placeOf } from "./types.ts";
+import {
+  type DatasetReport,
+  type DroppedRows,
+  type Example,
+  type FeedbackRow,
+  type FeedbackRows,
+  placeOf,
+} from "./types.ts";
 
 export interface TokenizeOptions extends EncodeRowOptions {
   /** The model's: ids must lie below. */
@@ -17,8 +24,6 @@ export interface TokenizeOptions extends EncodeRowOptions {
   readonly maxLength?: number;
   /** Rows with a longer prompt are dropped; default none. */
   readonly maxPromptLength?: number;
-  /** The rows' ids where they are known already (`token-cache.ts`), one entry a row. */
-  readonly encoded?: readonly EncodedRow[];
 }
 
 /** The length limit when none is set (TRL's default). */
@@ -27,37 +32,59 @@ export const defaultMaxLength = 1024;
 /** How many lines a report names for each reason. */
 const namedLines = 5;
 
+export interface TokenizedRows {
+  readonly examples: Example[];
+  readonly report: DatasetReport;
+}
+
 /**
  * Tokenizes rows in order, as `encode.ts` says; rows whose prompt and completion do not meet cleanly are counted in a
- * warning.
+ * warning. Rows that come one after another (`feedbackRows`) are forgotten once they are ids.
  *
  * @throws DatasetError naming file and line: a prompt of no tokens, a token id outside the vocabulary; no row left
  * @throws ModelFormatError if the tokenizer's special tokens lie outside the model's vocabulary
  * @throws ConfigError if maxLength is not from 2 to contextLength
  */
-export function tokenizeRows(
-  rows: readonly FeedbackRow[],
-  options: TokenizeOptions,
-): { examples: Example[]; report: DatasetReport } {
-  const { vocabSize, contextLength, maxPromptLength = Number.POSITIVE_INFINITY } = options;
-  const maxLength = options.maxLength ?? Math.min(defaultMaxLength, contextLength);
-  checkLimits(maxLength, maxPromptLength, contextLength);
-  if (rows.length === 0) throw new DatasetError("There are no rows of feedback to tokenize.");
-
-  const outside = options.tokenizer && checkTokenizer(options.tokenizer, vocabSize);
+export function tokenizeRows(rows: Iterable<FeedbackRow>, options: TokenizeOptions): TokenizedRows;
+export function tokenizeRows(rows: AsyncIterable<FeedbackRow>, options: TokenizeOptions): Promise<TokenizedRows>;
+export function tokenizeRows(rows: FeedbackRows, options: TokenizeOptions): TokenizedRows | Promise<TokenizedRows> {
+  const collector = new ExampleCollector(options);
   const encode = rowEncoder(options);
-  const examples: Example[] = [];
-  const dropped = new Map<string, { count: number; firstLines: number[] }>();
-  const drop = (row: FeedbackRow, reason: string) => {
-    const entry = dropped.get(reason) ?? { count: 0, firstLines: [] };
-    dropped.set(reason, entry);
-    entry.count++;
-    if (entry.firstLines.length < namedLines) entry.firstLines.push(row.source.line);
-  };
-  const unaligned = { texts: 0, chats: 0, chatsParted: 0 };
+  if (Symbol.iterator in rows) {
+    for (const row of rows) collector.add(row, encode(row));
+    return collector.finish();
+  }
+  return (async () => {
+    for await (const row of rows) collector.add(row, encode(row));
+    return collector.finish();
+  })();
+}
 
-  for (const [index, row] of rows.entries()) {
-    const { promptIds, completionIds, aligned, promptIsPrefix } = options.encoded?.[index] ?? encode(row);
+/** Makes examples of rows whose ids are known, one after another; holds no row. Throws as `tokenizeRows` does. */
+export class ExampleCollector {
+  readonly #options: TokenizeOptions;
+  readonly #maxLength: number;
+  /** On the tokenizer. */
+  readonly #warning: string | undefined;
+  readonly #examples: Example[] = [];
+  readonly #dropped = new Map<string, { count: number; firstLines: number[] }>();
+  readonly #unaligned = { texts: 0, chats: 0, chatsParted: 0 };
+  #rows = 0;
+  #file = "";
+
+  constructor(options: TokenizeOptions) {
+    const { contextLength, maxPromptLength = Number.POSITIVE_INFINITY, tokenizer, vocabSize } = options;
+    this.#options = options;
+    this.#maxLength = options.maxLength ?? Math.min(defaultMaxLength, contextLength);
+    checkLimits(this.#maxLength, maxPromptLength, contextLength);
+    this.#warning = tokenizer && checkTokenizer(tokenizer, vocabSize);
+  }
+
+  /** @param encoded of the row; ids that are 32-bit words are not copied */
+  add(row: FeedbackRow, { promptIds, completionIds, aligned, promptIsPrefix }: EncodedRow): void {
+    const { vocabSize } = this.#options;
+    const index = this.#rows++;
+    if (index === 0) this.#file = row.source.file;
     if (promptIds.length === 0) {
       throw new DatasetError(
         `${placeOf(row.source)}: the prompt has no tokens; one or more are needed before the completion.`,
@@ -65,41 +92,54 @@ export function tokenizeRows(
     }
     checkVocabulary(promptIds, row, vocabSize);
     checkVocabulary(completionIds, row, vocabSize);
-    if (completionIds.length === 0) {
-      drop(row, "the completion is empty");
-      continue;
+    const room = this.#maxLength - promptIds.length;
+    const reason = this.#reasonToDrop(promptIds.length, completionIds.length);
+    if (reason !== undefined) {
+      const entry = this.#dropped.get(reason) ?? { count: 0, firstLines: [] };
+      this.#dropped.set(reason, entry);
+      entry.count++;
+      if (entry.firstLines.length < namedLines) entry.firstLines.push(row.source.line);
+      return;
     }
-    if (promptIds.length > contextLength) {
-      drop(row, `the prompt is longer than the model's context of ${contextLength} tokens`);
-      continue;
-    }
-    if (promptIds.length > maxPromptLength) {
-      drop(row, `the prompt is longer than max_prompt_length (${maxPromptLength} tokens)`);
-      continue;
-    }
-    const room = maxLength - promptIds.length;
-    if (room < 1) {
-      drop(row, `the prompt leaves no room for a completion within max_length (${maxLength} tokens)`);
-      continue;
-    }
-    const cut = completionIds.length > room;
-    if (!aligned) unaligned["promptMessages" in row ? "chats" : "texts"]++;
-    if (!promptIsPrefix) unaligned.chatsParted++;
-    examples.push({
+    if (!aligned) this.#unaligned["promptMessages" in row ? "chats" : "texts"]++;
+    if (!promptIsPrefix) this.#unaligned.chatsParted++;
+    this.#examples.push({
       index,
-      promptIds: Uint32Array.from(promptIds),
-      completionIds: Uint32Array.from(completionIds).slice(0, room),
+      promptIds: words(promptIds),
+      completionIds: words(completionIds).subarray(0, room),
       label: row.label,
       source: row.source,
       ...(row.pair === undefined ? {} : { pairId: row.pair }),
-      cut,
+      cut: completionIds.length > room,
     });
   }
 
-  const reasons = [...dropped].map(([reason, { count, firstLines }]) => ({ reason, count, firstLines }));
-  if (examples.length === 0) throw nothingLeft(rows, reasons);
-  const warnings = [...(outside ? [outside] : []), ...alignmentWarnings(unaligned, examples.length)];
-  return { examples, report: reportOf(rows.length, examples, reasons, warnings) };
+  finish(): TokenizedRows {
+    const [examples, rows] = [this.#examples, this.#rows];
+    if (rows === 0) throw new DatasetError("There are no rows of feedback to tokenize.");
+    const reasons = [...this.#dropped].map(([reason, { count, firstLines }]) => ({ reason, count, firstLines }));
+    if (examples.length === 0) throw nothingLeft(this.#file, rows, reasons);
+    const alignment = alignmentWarnings(this.#unaligned, examples.length);
+    const warnings = [...(this.#warning ? [this.#warning] : []), ...alignment];
+    return { examples, report: reportOf(rows, examples, reasons, warnings) };
+  }
+
+  #reasonToDrop(promptLength: number, completionLength: number): string | undefined {
+    const { contextLength, maxPromptLength = Number.POSITIVE_INFINITY } = this.#options;
+    if (completionLength === 0) return "the completion is empty";
+    if (promptLength > contextLength) return `the prompt is longer than the model's context of ${contextLength} tokens`;
+    if (promptLength > maxPromptLength) {
+      return `the prompt is longer than max_prompt_length (${maxPromptLength} tokens)`;
+    }
+    if (promptLength < this.#maxLength) return undefined;
+    return `the prompt leaves no room for a completion within max_length (${this.#maxLength} tokens)`;
+  }
+}
+
+function words(ids: ArrayLike<number>): Uint32Array<ArrayBuffer> {
+  return ids instanceof Uint32Array && ids.buffer instanceof ArrayBuffer
+    ? (ids as Uint32Array<ArrayBuffer>)
+    : Uint32Array.from(ids);
 }
 
 function checkLimits(maxLength: number, maxPromptLength: number, contextLength: number): void {
@@ -168,12 +208,11 @@ function alignmentWarnings(
   return warnings;
 }
 
-function nothingLeft(rows: readonly FeedbackRow[], reasons: readonly DroppedRows[]): DatasetError {
-  const file = rows[0]?.source.file;
+function nothingLeft(file: string, rows: number, reasons: readonly DroppedRows[]): DatasetError {
   const lines = ({ count, firstLines }: DroppedRows) =>
     `${firstLines.length === 1 ? "line" : "lines"} ${firstLines.join(", ")}${count > firstLines.length ? ", ..." : ""}`;
   const list = reasons.map((entry) => `${entry.count} (${lines(entry)}) because ${entry.reason}`).join("; ");
-  return new DatasetError(`${file}: none of the ${rows.length} rows can be used: ${list}.`);
+  return new DatasetError(`${file}: none of the ${rows} rows can be used: ${list}.`);
 }
 
 function reportOf(

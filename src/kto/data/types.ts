@@ -50,6 +50,9 @@ export interface ChatRow extends RowBase {
 
 export type FeedbackRow = TextRow | TokenRow | ChatRow;
 
+/** Rows in a list, or one after another from a file. */
+export type FeedbackRows = Iterable<FeedbackRow> | AsyncIterable<FeedbackRow>;
+
 /** A judged completion, ready for a batch. */
 export interface Example {
   /** 0-based position of its row in the file; rows that were dropped leave gaps. A pair's rows count as two. */
