@@ -5,7 +5,8 @@
  * read or written is passed over.
  */
 import { platform } from "../../engine/platform/index.ts";
-import { errorMessage, FileError } from "../../errors.ts";
+import { errorMessage } from "../../errors.ts";
+import { EntryCache, unlessFileError } from "../entry-cache.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
 import type { FeedbackRow } from "./types.ts";
 
@@ -26,11 +27,7 @@ export interface CachedEncoding {
 /** Raised when the files' layout changes, or when the same rows would give other ids: also by another library. */
 const formatVersion = 1;
 const magic = 0x4b544f49;
-const ending = ".ids";
-const digestLength = 64;
-/** Files kept, newest first, up to both limits. */
-const keptFiles = 32;
-const keptBytes = 2 ** 31;
+const cache = new EntryCache("tokens", ".ids");
 
 /** Each row's ids, from the cache or from the tokenizer. */
 export async function encodeWithCache(
@@ -40,20 +37,20 @@ export async function encodeWithCache(
   const encode = rowEncoder(options);
   const count = rows.filter((row) => !("promptIds" in row)).length;
   if (count === 0) return { encoded: rows.map(encode) };
-  const folder = platform.joinPath(platform.cacheFolder(), "tokens");
   const key = await cacheKey(rows, options);
   if (options.overwriteCache !== true) {
-    const found = await readEntry(folder, key, count).catch(unlessFileError);
-    if (found !== undefined) {
+    const found = await cache.read(key);
+    const kept = found && decodeBody(new Uint32Array(found.body.buffer));
+    if (found !== undefined && kept?.length === count) {
       let next = 0;
-      const encoded = rows.map((row) => ("promptIds" in row ? encode(row) : (found.encoded[next++] ?? encode(row))));
+      const encoded = rows.map((row) => ("promptIds" in row ? encode(row) : (kept[next++] ?? encode(row))));
       return { encoded, note: `token ids of ${count} rows read from ${found.path}` };
     }
   }
   const encoded = rows.map(encode);
   const tokenized = rows.flatMap((row, i) => ("promptIds" in row ? [] : (encoded[i] ?? [])));
   try {
-    const path = await writeEntry(folder, key, tokenized);
+    const path = await cache.write(key, new Uint8Array(encodeBody(tokenized).buffer));
     return { encoded, note: `${count} rows tokenized; their ids are kept in ${path}` };
   } catch (error) {
     unlessFileError(error);
@@ -82,70 +79,6 @@ async function cacheKey(rows: readonly FeedbackRow[], options: CachedEncodeOptio
       add([row.promptMessages, row.completionMessages, row.tools ?? null, row.templateOptions ?? null]);
     }
   }
-  return hash.digest();
-}
-
-/** Undefined where there is none that is whole. */
-async function readEntry(
-  folder: string,
-  key: string,
-  count: number,
-): Promise<{ path: string; encoded: EncodedRow[] } | undefined> {
-  const name = (await entriesIn(folder)).findLast((entry) => entry.endsWith(`-${key}${ending}`));
-  if (name === undefined) return undefined;
-  const path = platform.joinPath(folder, name);
-  const file = await platform.openFile(path);
-  try {
-    const bodyLength = file.size - digestLength;
-    if (bodyLength <= 0 || bodyLength % 4 !== 0) return undefined;
-    const body = await file.read(0, bodyLength);
-    const written = new TextDecoder().decode(await file.read(bodyLength, digestLength));
-    if (written !== digestOf(key, body)) return undefined;
-    const encoded = decodeBody(new Uint32Array(body.buffer));
-    return encoded?.length === count ? { path, encoded } : undefined;
-  } finally {
-    await file.close();
-  }
-}
-
-async function writeEntry(folder: string, key: string, encoded: readonly EncodedRow[]): Promise<string> {
-  const body = new Uint8Array(encodeBody(encoded).buffer);
-  if (body.length > keptBytes) throw new FileError(`they take more than ${keptBytes / 2 ** 30} GiB.`);
-  await platform.makeFolder(folder);
-  // The time comes first, so that names are sorted by age.
-  const name = `${Date.now().toString(36).padStart(9, "0")}-${key}${ending}`;
-  const path = platform.joinPath(folder, name);
-  await platform.writeFileAtomic(path, [body, new TextEncoder().encode(digestOf(key, body))]);
-  // Another run may remove the same files at the same time.
-  await removeOld(folder, name, key).catch(unlessFileError);
-  return path;
-}
-
-/** Entries that the newest one stands for, or that are too many. */
-async function removeOld(folder: string, newest: string, key: string): Promise<void> {
-  let files = 0;
-  let bytes = 0;
-  for (const name of (await entriesIn(folder)).reverse()) {
-    const path = platform.joinPath(folder, name);
-    const file = await platform.openFile(path);
-    await file.close();
-    files++;
-    bytes += file.size;
-    const replaced = name !== newest && name.endsWith(`-${key}${ending}`);
-    if (replaced || files > keptFiles || bytes > keptBytes) await platform.removeFile(path);
-  }
-}
-
-/** Names, oldest first. */
-async function entriesIn(folder: string): Promise<string[]> {
-  if ((await platform.exists(folder)) !== "folder") return [];
-  return (await platform.list(folder)).filter((name) => name.endsWith(ending));
-}
-
-function digestOf(key: string, body: Uint8Array): string {
-  const hash = platform.sha256();
-  hash.update(new TextEncoder().encode(key));
-  hash.update(body);
   return hash.digest();
 }
 
@@ -183,9 +116,4 @@ function decodeBody(words: Uint32Array): EncodedRow[] | undefined {
       promptIsPrefix: (flags & 2) !== 0,
     };
   });
-}
-
-/** Files that cannot be read or written are no reason to stop; everything else is. */
-function unlessFileError(error: unknown): undefined {
-  if (!(error instanceof FileError)) throw error;
 }

@@ -1,0 +1,99 @@
+/**
+ * A folder of files that can be made again: each is named by a hash of everything its content follows from, and ends in
+ * a digest of that content, so that an entry is found whole or not at all. Newest first, up to a number and a size.
+ * What is kept in it is its users' business.
+ */
+import { platform } from "../engine/platform/index.ts";
+import { FileError } from "../errors.ts";
+
+const digestLength = 64;
+/** Files kept, newest first, up to both limits. */
+const keptFiles = 32;
+const keptBytes = 2 ** 31;
+
+export class EntryCache {
+  readonly #name: string;
+  readonly #ending: string;
+
+  /** @param name of the folder in the cache folder; @param ending of its files, dot included */
+  constructor(name: string, ending: string) {
+    this.#name = name;
+    this.#ending = ending;
+  }
+
+  /** Not fixed at the start: the environment may say otherwise later. */
+  get #folder(): string {
+    return platform.joinPath(platform.cacheFolder(), this.#name);
+  }
+
+  /** The entry under this key; undefined where there is none that is whole and can be read. */
+  async read(key: string): Promise<{ readonly path: string; readonly body: Uint8Array<ArrayBuffer> } | undefined> {
+    return await this.#read(key).catch(unlessFileError);
+  }
+
+  async #read(key: string): Promise<{ readonly path: string; readonly body: Uint8Array<ArrayBuffer> } | undefined> {
+    const name = (await this.#entries()).findLast((entry) => entry.endsWith(`-${key}${this.#ending}`));
+    if (name === undefined) return undefined;
+    const path = platform.joinPath(this.#folder, name);
+    const file = await platform.openFile(path);
+    try {
+      const bodyLength = file.size - digestLength;
+      if (bodyLength <= 0 || bodyLength % 4 !== 0) return undefined;
+      const body = await file.read(0, bodyLength);
+      const written = new TextDecoder().decode(await file.read(bodyLength, digestLength));
+      return written === digestOf(key, body) ? { path, body } : undefined;
+    } finally {
+      await file.close();
+    }
+  }
+
+  /**
+   * Keeps an entry, whose length must be a multiple of 4, and removes old ones; returns its path.
+   *
+   * @throws FileError where it cannot be written
+   */
+  async write(key: string, body: Uint8Array): Promise<string> {
+    if (body.length > keptBytes) throw new FileError(`they take more than ${keptBytes / 2 ** 30} GiB.`);
+    await platform.makeFolder(this.#folder);
+    // The time comes first, so that names are sorted by age.
+    const name = `${Date.now().toString(36).padStart(9, "0")}-${key}${this.#ending}`;
+    const path = platform.joinPath(this.#folder, name);
+    await platform.writeFileAtomic(path, [body, new TextEncoder().encode(digestOf(key, body))]);
+    // Another run may remove the same files at the same time.
+    await this.#removeOld(name, key).catch(unlessFileError);
+    return path;
+  }
+
+  /** Entries that the newest one stands for, or that are too many. */
+  async #removeOld(newest: string, key: string): Promise<void> {
+    let files = 0;
+    let bytes = 0;
+    for (const name of (await this.#entries()).reverse()) {
+      const path = platform.joinPath(this.#folder, name);
+      const file = await platform.openFile(path);
+      await file.close();
+      files++;
+      bytes += file.size;
+      const replaced = name !== newest && name.endsWith(`-${key}${this.#ending}`);
+      if (replaced || files > keptFiles || bytes > keptBytes) await platform.removeFile(path);
+    }
+  }
+
+  /** Names, oldest first. */
+  async #entries(): Promise<string[]> {
+    if ((await platform.exists(this.#folder)) !== "folder") return [];
+    return (await platform.list(this.#folder)).filter((name) => name.endsWith(this.#ending));
+  }
+}
+
+function digestOf(key: string, body: Uint8Array): string {
+  const hash = platform.sha256();
+  hash.update(new TextEncoder().encode(key));
+  hash.update(body);
+  return hash.digest();
+}
+
+/** Files that cannot be read or written are no reason to stop; everything else is. */
+export function unlessFileError(error: unknown): undefined {
+  if (!(error instanceof FileError)) throw error;
+}
