@@ -53,6 +53,8 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     await checkKind(output_dir, policy);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
     const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), examples, options });
+    if (trainer.referenceMode === "cached") reference?.free();
+    if (trainer.referenceNote !== undefined) output.info(`reference: ${trainer.referenceNote}`);
     const { desirable, undesirable } = report;
     output.info(
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${examples.length} rows, ${desirable} desirable (weight ${round(trainer.weights.desirable)}), ${undesirable} undesirable (weight ${round(trainer.weights.undesirable)})`,
