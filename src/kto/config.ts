@@ -191,6 +191,12 @@ export const ktoOptions = z.strictObject({
     expects: '"random", "sequential" or "group_by_length"',
     nullMeans: "random",
   }),
+  gradient_checkpointing: option(z.boolean().default(false), {
+    group: training,
+    description:
+      "keep only the inputs of layers and compute the rest again in the backward pass: less memory, the same gradients, more time (TRL's default is true)",
+    expects: "true or false",
+  }),
   seed: option(count.min(0).max(0xffffffff).default(42), {
     group: training,
     description: "the same seed on the same adapter gives the same model, bit for bit",
@@ -385,6 +391,7 @@ export const trainerOptionNames = [
   "gradient_accumulation_steps",
   "num_train_epochs",
   "max_steps",
+  "gradient_checkpointing",
   "seed",
   "disable_dropout",
   "learning_rate",

@@ -30,6 +30,8 @@ export interface StepOptions {
   readonly optimizer: AdamWOptions;
   /** What the reference point is taken over when a step has several microbatches. */
   readonly referencePointScope: "microbatch" | "step";
+  /** Keep the inputs of layers only, and compute the rest again in the backward pass; default false. */
+  readonly gradientCheckpointing?: boolean;
   /** Seed of the adapter's dropout; undefined (default) for none whatever the adapter's options say. */
   readonly dropoutSeed?: number | undefined;
 }
@@ -65,7 +67,11 @@ export class KtoStep {
     this.policy = policy;
     this.reference = reference;
     this.#scope = options.referencePointScope;
-    this.#memory = new PassMemory(this.device, policy.config, shapes, { gradients: true, adapter: policy.adapter });
+    this.#memory = new PassMemory(this.device, policy.config, shapes, {
+      gradients: true,
+      checkpointing: options.gradientCheckpointing,
+      adapter: policy.adapter,
+    });
     this.#referenceMemory =
       referenceModel === undefined || sameBuild(policy, referenceModel)
         ? referenceModel && this.#memory

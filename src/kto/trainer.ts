@@ -141,6 +141,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
         weightDecay: this.options.weight_decay,
         maxGradientNorm: this.options.max_grad_norm,
       },
+      gradientCheckpointing: this.options.gradient_checkpointing,
       referencePointScope: this.options.reference_point_scope,
       dropoutSeed: this.options.disable_dropout ? undefined : this.options.seed,
     });

@@ -85,7 +85,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   fsdp: "training runs on one adapter, leave it out",
   fsdp_config: "training runs on one adapter, leave it out",
   generate_during_eval: "run kto generate after the training",
-  gradient_checkpointing: "leave it out; a smaller per_device_train_batch_size needs less memory",
   label_smoothing_factor: "leave it out",
   load_best_model_at_end: "leave it out; the model is saved at the end",
   load_in_4bit: "leave it out",
