@@ -191,6 +191,13 @@ export const ktoOptions = z.strictObject({
     expects: '"random", "sequential" or "group_by_length"',
     nullMeans: "random",
   }),
+  freeze_parameters: option(z.array(z.string()).default([]), {
+    group: training,
+    description:
+      "regular expressions, found anywhere in a tensor's Hugging Face name, of parameters that are not trained and take no gradients and moments",
+    expects: "regular expressions such as embed_tokens or layers\\.[0-3]\\.",
+    placeholder: "patterns",
+  }),
   gradient_checkpointing: option(z.boolean().default(false), {
     group: training,
     description:
@@ -391,6 +398,7 @@ export const trainerOptionNames = [
   "gradient_accumulation_steps",
   "num_train_epochs",
   "max_steps",
+  "freeze_parameters",
   "gradient_checkpointing",
   "seed",
   "disable_dropout",

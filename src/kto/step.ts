@@ -2,6 +2,7 @@
  * One KTO update on the device: reference and policy log-probabilities of a packed microbatch, coefficients, gradients
  * in closed form, clip, AdamW. Records a program for each shape class once and replays it. No data, no schedule.
  */
+import type { ParameterLayout } from "../engine/arena.ts";
 import type { Device } from "../engine/device.ts";
 import { PassMemory, positionLimit, recordGradients, recordLogProbs } from "../engine/model/decoder.ts";
 import { Model } from "../engine/model/load.ts";
@@ -28,6 +29,8 @@ export interface StepOptions {
   readonly maxSize: number;
   readonly objective: ObjectiveOptions;
   readonly optimizer: AdamWOptions;
+  /** The parameters that are trained; default all of the policy, or its adapter. */
+  readonly trained?: ParameterLayout | undefined;
   /** What the reference point is taken over when a step has several microbatches. */
   readonly referencePointScope: "microbatch" | "step";
   /** Keep the inputs of layers only, and compute the rest again in the backward pass; default false. */
@@ -81,7 +84,7 @@ export class KtoStep {
     for (const model of [policy, referenceModel]) if (model?.config.position === "rope") model.ropeTable(positions);
     const referenceKind = reference === "uniform" ? "uniform" : "model";
     this.objective = new Objective(this.device, { ...options.objective, referenceKind }, options.maxSize);
-    this.optimizer = new AdamW(policy.trained, options.optimizer);
+    this.optimizer = new AdamW(policy.trained, options.optimizer, options.trained);
   }
 
   /**

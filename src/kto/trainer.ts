@@ -2,6 +2,8 @@
  * The trainer: examples and two models in, one update after another out. Owns the schedule (which rows, which learning
  * rate) and the logging window; the work of an update is `step.ts`. Iterate it with `for await`.
  */
+import type { ParameterLayout } from "../engine/arena.ts";
+import { trainedLayout } from "../engine/model/freezing.ts";
 import { Model, type SaveOptions } from "../engine/model/load.ts";
 import { saveAdapter } from "../engine/peft.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
@@ -50,6 +52,8 @@ interface Prepared {
   readonly options: TrainerOptions;
   readonly plan: RunPlan;
   readonly mode: ReferenceMode;
+  /** undefined for all that the policy trains. */
+  readonly trained: ParameterLayout | undefined;
 }
 
 function prepare({ policy, reference, examples, options: given }: TrainerInputs): Prepared {
@@ -61,7 +65,7 @@ function prepare({ policy, reference, examples, options: given }: TrainerInputs)
   const limit = maxLength < options.max_length ? "the model's context of" : "max_length";
   checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
   const plan = new RunPlan(examples, { mismatched: options.loss_type === "kto", maxLength }, options);
-  return { options, plan, mode };
+  return { options, plan, mode, trained: trainedLayout(policy, options.freeze_parameters) };
 }
 
 /**
@@ -101,7 +105,11 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   /** Updates since the last window in which one was possible. */
   #vainSteps = 0;
 
-  private constructor(inputs: TrainerInputs, { options, plan, mode }: Prepared, cached: ReferenceLogProbs | undefined) {
+  private constructor(
+    inputs: TrainerInputs,
+    { options, plan, mode, trained }: Prepared,
+    cached: ReferenceLogProbs | undefined,
+  ) {
     const { policy, examples } = inputs;
     this.policy = policy;
     this.options = options;
@@ -141,6 +149,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
         weightDecay: this.options.weight_decay,
         maxGradientNorm: this.options.max_grad_norm,
       },
+      trained,
       gradientCheckpointing: this.options.gradient_checkpointing,
       referencePointScope: this.options.reference_point_scope,
       dropoutSeed: this.options.disable_dropout ? undefined : this.options.seed,
