@@ -85,7 +85,6 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   readonly referenceMode: ReferenceMode;
   /** Where cached log-probabilities of the reference come from, for people. */
   readonly referenceNote: string | undefined;
-  readonly #examples: readonly BatchExample[];
   readonly #ownReference: Model | undefined;
   readonly #plan: RunPlan;
   readonly #cached: ReferenceLogProbs | undefined;
@@ -115,7 +114,6 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     this.options = options;
     this.referenceMode = mode;
     this.referenceNote = cached?.note;
-    this.#examples = examples;
     this.#plan = plan;
     this.#cached = cached;
     this.weights = solveWeights(this.options.desirable_weight, this.options.undesirable_weight, examples);

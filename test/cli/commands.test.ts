@@ -312,7 +312,9 @@ describe("kto train", () => {
     const weightsOf = async (...more: string[]) => {
       const output = freshPath(folder, "run");
       const { stdout } = await succeed(...words(output, "max_steps=2", ...more));
-      expect(stdout).toMatch(new RegExp(`^trained 2 updates in \\d+\\.\\d s; the model and metrics.jsonl are in ${output}\n$`));
+      expect(stdout).toMatch(
+        new RegExp(`^trained 2 updates in \\d+\\.\\d s; the model and metrics.jsonl are in ${output}\n$`),
+      );
       return readFileSync(join(output, "model.safetensors"));
     };
     const once = await weightsOf("seed=7");

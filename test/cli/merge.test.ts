@@ -147,7 +147,12 @@ describe("kto merge refuses", () => {
 
   test.each<[string, () => string[], number, RegExp]>([
     ["no adapter", () => [], 2, /adapter_name_or_path/],
-    ["an adapter that is not there", () => ["--adapter_name_or_path", "./no/where"], 7, /"\.\/no\/where" does not exist/],
+    [
+      "an adapter that is not there",
+      () => ["--adapter_name_or_path", "./no/where"],
+      7,
+      /"\.\/no\/where" does not exist/,
+    ],
     [
       "a folder that is no adapter",
       () => ["--adapter_name_or_path", emptyFolder()],
@@ -166,16 +171,36 @@ describe("kto merge refuses", () => {
       7,
       /"\.\/gone\/away" does not exist/,
     ],
-    ["an adapter without weights", () => ["--adapter_name_or_path", withoutWeights()], 4, /has no adapter_model\.safetensors/],
-    ["another base", () => ["--adapter_name_or_path", adapter, "--model", gpt2], 4, /adapter_config\.json does not fit the base/],
+    [
+      "an adapter without weights",
+      () => ["--adapter_name_or_path", withoutWeights()],
+      4,
+      /has no adapter_model\.safetensors/,
+    ],
+    [
+      "another base",
+      () => ["--adapter_name_or_path", adapter, "--model", gpt2],
+      4,
+      /adapter_config\.json does not fit the base/,
+    ],
     [
       "a base of other sizes",
       () => ["--adapter_name_or_path", adapter, "--model", stories],
       4,
       /the adapter was made for another base/,
     ],
-    ["a dtype that is none", () => ["--adapter_name_or_path", adapter, "--save_dtype", "int8"], 2, /"auto", "float32", "float16"/],
-    ["a size that is none", () => ["--adapter_name_or_path", adapter, "--max_shard_size", "big"], 2, /a size such as "5GB"/],
+    [
+      "a dtype that is none",
+      () => ["--adapter_name_or_path", adapter, "--save_dtype", "int8"],
+      2,
+      /"auto", "float32", "float16"/,
+    ],
+    [
+      "a size that is none",
+      () => ["--adapter_name_or_path", adapter, "--max_shard_size", "big"],
+      2,
+      /a size such as "5GB"/,
+    ],
     ["an option of another command", () => ["--adapter_name_or_path", adapter, "--beta", "1"], 2, /beta/],
   ])("%s, in a sentence, and leaves nothing behind", async (_, words, code, sentence) => {
     const into = freshPath(folder, "merged");
