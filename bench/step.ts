@@ -8,6 +8,7 @@ import type { Device } from "../src/engine/device.ts";
 import { Model } from "../src/engine/model/load.ts";
 import type { KernelTime } from "../src/engine/program.ts";
 import { Random } from "../src/engine/random.ts";
+import type { TrainerOptions } from "../src/kto/config.ts";
 import { KtoTrainer } from "../src/kto/trainer.ts";
 import { llamaConfig, randomModel } from "../test/helpers/models.ts";
 import { summary } from "./measure.ts";
@@ -16,38 +17,41 @@ export interface StepCase {
   readonly name: string;
   readonly quick: boolean;
   readonly config: Readonly<Record<string, unknown>>;
+  readonly options?: Partial<TrainerOptions>;
 }
 
 const ROWS = 8;
 const PROMPT = 64;
 const COMPLETION = 64;
 
+const stories260K = {
+  vocab_size: 512,
+  hidden_size: 64,
+  num_hidden_layers: 5,
+  num_attention_heads: 8,
+  num_key_value_heads: 4,
+  intermediate_size: 172,
+  max_position_embeddings: 512,
+};
+
+const hidden256 = {
+  vocab_size: 8192,
+  hidden_size: 256,
+  num_hidden_layers: 6,
+  num_attention_heads: 8,
+  num_key_value_heads: 4,
+  intermediate_size: 704,
+  max_position_embeddings: 512,
+};
+
 export const stepCases: readonly StepCase[] = [
+  { name: "KTO step (a): stories260K's shape", quick: true, config: stories260K },
+  { name: "KTO step (b): hidden 256, 6 layers, vocabulary 8192", quick: false, config: hidden256 },
   {
-    name: "KTO step (a): stories260K's shape",
-    quick: true,
-    config: {
-      vocab_size: 512,
-      hidden_size: 64,
-      num_hidden_layers: 5,
-      num_attention_heads: 8,
-      num_key_value_heads: 4,
-      intermediate_size: 172,
-      max_position_embeddings: 512,
-    },
-  },
-  {
-    name: "KTO step (b): hidden 256, 6 layers, vocabulary 8192",
+    name: "KTO step (c): as (b), gradient_checkpointing",
     quick: false,
-    config: {
-      vocab_size: 8192,
-      hidden_size: 256,
-      num_hidden_layers: 6,
-      num_attention_heads: 8,
-      num_key_value_heads: 4,
-      intermediate_size: 704,
-      max_position_embeddings: 512,
-    },
+    config: hidden256,
+    options: { gradient_checkpointing: true },
   },
 ];
 
@@ -65,7 +69,7 @@ export interface StepResult {
 }
 
 /** Times `steps` updates after two that warm up. */
-export async function timeStep(device: Device, { config }: StepCase, steps: number): Promise<StepResult> {
+export async function timeStep(device: Device, { config, options }: StepCase, steps: number): Promise<StepResult> {
   const scratch = join(import.meta.dirname, "..", ".cache", "bench");
   mkdirSync(scratch, { recursive: true });
   const folder = await randomModel(scratch, llamaConfig(config), 1);
@@ -83,7 +87,13 @@ export async function timeStep(device: Device, { config }: StepCase, steps: numb
   const trainer = await KtoTrainer.create({
     policy,
     examples,
-    options: { per_device_train_batch_size: ROWS, max_steps: steps + 2, learning_rate: 1e-4, logging_steps: 1000 },
+    options: {
+      per_device_train_batch_size: ROWS,
+      max_steps: steps + 2,
+      learning_rate: 1e-4,
+      logging_steps: 1000,
+      ...options,
+    },
   });
   const times: number[] = [];
   let last = start;

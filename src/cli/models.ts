@@ -10,6 +10,7 @@ import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../engine/peft.
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError } from "../errors.ts";
 import type { StoredFormat } from "../kernels/kernel.ts";
+import type { KtoConfig } from "../kto/config.ts";
 import { checkVocabularies } from "../kto/step.ts";
 import { showingDownloads } from "./downloads.ts";
 import type { Output } from "./output.ts";
@@ -121,10 +122,16 @@ export async function loadReference(
  */
 export async function loadForTraining(
   device: Device,
-  config: ModelOptions & LoraConfig & { readonly ref_model_name_or_path: string; readonly seed: number },
+  config: ModelOptions &
+    LoraConfig & { readonly ref_model_name_or_path: string; readonly seed: number } & Pick<
+      KtoConfig,
+      "reference" | "precompute_ref_log_probs"
+    >,
   output: Output,
 ): Promise<{ policy: Model; reference: Model | undefined; baseName: string }> {
   const { base, baseName, adapter: adapterFolder } = await modelFolders(config, output);
+  // The cached log-probabilities are the policy's own before training, the uniform reference needs no model.
+  const needsCopy = !config.precompute_ref_log_probs && (config.reference === "auto" || config.reference === "copy");
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const category = "reference weights";
   const loading = loadOptions(config);
@@ -135,7 +142,7 @@ export async function loadForTraining(
     const folder = await referenceFolder(config.ref_model_name_or_path, output);
     reference = await Model.load(device, folder, { ...loading, category });
     checkVocabularies(policy, reference);
-  } else if (!usesAdapter && policy.numbers !== "f32") {
+  } else if (needsCopy && !usesAdapter && policy.numbers !== "f32") {
     reference = await Model.load(device, base, { ...loading, category });
   }
   return { policy, reference, baseName };

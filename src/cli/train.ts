@@ -60,7 +60,9 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       outputFolder: output_dir,
       options,
     });
-    const samples = await SampleLog.create(policy, config, evalExamples);
+    if (trainer.referenceMode === "cached") reference?.free();
+    if (trainer.referenceNote !== undefined) output.info(`reference: ${trainer.referenceNote}`);
+    const samples = await SampleLog.create(policy, config, evalExamples, output);
     const desirable = examples.filter(({ label }) => label).length;
     const undesirable = examples.length - desirable;
     output.info(

@@ -154,22 +154,23 @@ export class Arena {
   }
 
   /**
-   * Windows over the elements of each segment, with and without weight decay apart, none larger than one binding: what an
-   * optimizer walks. Each window is given as a function, from an arena of an equal layout to its tensor.
+   * Windows over all parameters of this arena, with and without weight decay apart, none larger than one binding: what an
+   * optimizer walks. `of` gives a window's tensor in any arena whose layout holds these parameters: of this layout, or of
+   * a larger one, `whole`, of which this is a part. A window spans the parameters that follow one another in both.
    */
-  *windows(): Generator<{ readonly decays: boolean; readonly of: (arena: Arena) => Tensor }> {
-    const { maxStorageBufferBindingSize } = this.device.limits;
-    for (const [segment, { size, decayedSize, dtype }] of this.layout.segments.entries()) {
-      const alignment = WINDOW_ALIGNMENT / elementBytes(dtype);
-      const most = Math.floor(maxStorageBufferBindingSize / WINDOW_ALIGNMENT) * alignment;
-      for (const [from, to, decays] of [
-        [0, decayedSize, true],
-        [decayedSize, size, false],
-      ] as const) {
-        for (let offset = from; offset < to; offset += most) {
-          const shape = [Math.min(most, to - offset)];
-          yield { decays, of: (arena) => arena.at({ segment, offset }, shape) };
-        }
+  *windows(whole: ParameterLayout = this.layout): Generator<{
+    readonly decays: boolean;
+    readonly of: (arena: Arena) => Tensor;
+  }> {
+    const most = Math.floor(this.device.limits.maxStorageBufferBindingSize / WINDOW_ALIGNMENT) * WINDOW_ELEMENTS;
+    for (const { first, decays, size } of runs(this.layout, whole)) {
+      for (let from = 0; from < size; from += most) {
+        const shape = [Math.min(most, size - from)];
+        const of = (arena: Arena) => {
+          const { segment, offset } = arena.layout.place(first);
+          return arena.at({ segment, offset: offset + from }, shape);
+        };
+        yield { decays, of };
       }
     }
   }
@@ -178,4 +179,26 @@ export class Arena {
   free(): void {
     for (const segment of this.segments) this.device.free(segment);
   }
+}
+
+/** f32 elements of an aligned piece of memory. */
+const WINDOW_ELEMENTS = WINDOW_ALIGNMENT / 4;
+
+/** Parameters of `own` that follow one another there and in `whole`, padding included: the first's name, f32 elements. */
+function runs(own: ParameterLayout, whole: ParameterLayout): { first: string; decays: boolean; size: number }[] {
+  const found: { first: string; decays: boolean; size: number }[] = [];
+  let end: readonly [Place, Place] | undefined;
+  for (const { name, shape, decay } of own.specs) {
+    const places = [own.place(name), whole.place(name)] as const;
+    const follows = places.every(({ segment, offset }, i) => {
+      return segment === end?.[i as 0 | 1].segment && offset === end[i as 0 | 1].offset;
+    });
+    const size = Math.ceil(elementCount(shape) / WINDOW_ELEMENTS) * WINDOW_ELEMENTS;
+    const last = found.at(-1);
+    if (last && follows && last.decays === decay) last.size += size;
+    else found.push({ first: name, decays: decay, size });
+    const after = ({ segment, offset }: Place): Place => ({ segment, offset: offset + size });
+    end = [after(places[0]), after(places[1])];
+  }
+  return found;
 }

@@ -24,7 +24,7 @@ export class AdamW {
   /** What is trained. */
   readonly weights: Arena;
   readonly options: AdamWOptions;
-  /** Of the weights' layout in f32; zeroed by `recordZeroGradients`, added to by backward passes. */
+  /** Of what is trained, in f32; zeroed by `recordZeroGradients`, added to by backward passes. */
   readonly gradients: Arena;
   readonly #moments: { readonly first: Arena; readonly second: Arena } | undefined;
   /** f32[8], places in OPTIMIZER_STATE. */
@@ -36,14 +36,16 @@ export class AdamW {
   /**
    * @param weights f32 if they are to be updated; of weights in another format only gradients and their norm are computed,
    * and there are no moments
+   * @param trained the layout of those parameters that are trained; default all
    */
-  constructor(weights: Arena, options: AdamWOptions) {
+  constructor(weights: Arena, options: AdamWOptions, trained?: ParameterLayout) {
     const { device, layout } = weights;
     this.device = device;
     this.weights = weights;
     this.options = options;
     const own = layout.format === "f32";
-    const f32Layout = own ? layout : new ParameterLayout(layout.specs, { maxBufferBytes: device.limits.maxBufferSize });
+    const f32Layout =
+      trained ?? (own ? layout : new ParameterLayout(layout.specs, { maxBufferBytes: device.limits.maxBufferSize }));
     this.gradients = new Arena(device, f32Layout, "gradients", "gradients");
     this.#moments = own
       ? {
@@ -94,7 +96,7 @@ export class AdamW {
     if (moments === undefined) throw new Error("weights that are not f32 cannot be updated");
     this.recordNorm(program);
     const { beta1, beta2, epsilon, weightDecay } = this.options;
-    for (const { decays, of } of this.gradients.windows()) {
+    for (const { decays, of } of this.gradients.windows(this.weights.layout)) {
       program.dispatch(adamw, {
         gradient: of(this.gradients),
         state: this.state,

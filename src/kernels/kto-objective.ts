@@ -9,6 +9,9 @@
  *   loss = mean_i lambda_i (1 - sigmoid(u_i)) = mean_i lambda_i sigmoid(-u_i)
  *   coefficient_i = dLoss / dPolicy_i = -+ beta lambda_i sigmoid(u_i) sigmoid(-u_i) / m
  *
+ * Against the uniform reference every log-probability of the reference is one constant, which cancels in r_i - z0: 0
+ * stands for it, and z0 is the mean itself, without the clamp. Where no pair gave a mean, u_i is 0 and no gradient flows.
+ *
  * Entries [0, m) of the log-probabilities are the examples, [m, 2 m) the mismatched pairs. The sum over pairs has a
  * kernel of its own, so that a reference point can span several microbatches.
  */
@@ -66,7 +69,8 @@ fn main() {
 
 /**
  * coefficients [m], and the sums of METRIC_SUMS but those of pairs. `S` entries of policy and reference: 2 m, or m when
- * z0 is 0 by choice and no pairs were computed. pairSum must be zero in that case.
+ * z0 is 0 by choice and no pairs were computed. pairSum must be zero in that case. `clamped` is 0 against the uniform
+ * reference, else 1.
  */
 export const ktoObjective = kernel({
   name: "ktoObjective",
@@ -78,12 +82,14 @@ export const ktoObjective = kernel({
     step: `f32[${STEP_NUMBERS.size}]`,
   },
   write: { coefficients: "f32[m]", metrics: `f32[${METRIC_SUMS.size}]` },
-  uniforms: { m: "u32", beta: "f32", desirableWeight: "f32", undesirableWeight: "f32" },
+  uniforms: { m: "u32", beta: "f32", desirableWeight: "f32", undesirableWeight: "f32", clamped: "u32" },
   wgsl: /* wgsl */ `${sigmoid}
 @compute @workgroup_size(1)
 fn main() {
-  let mean = select(0.0, pairSum[0] / pairSum[1], pairSum[1] > 0.0);
-  let z0 = max(0.0, mean);
+  let measured = pairSum[1] > 0.0;
+  let mean = select(0.0, pairSum[0] / pairSum[1], measured);
+  let z0 = select(mean, max(0.0, mean), u.clamped != 0u);
+  let known = select(0.0, 1.0, measured || u.clamped != 0u);
   let share = 1.0 / f32(u.m);
   var loss = 0.0;
   for (var i = 0u; i < u.m; i++) {
@@ -91,11 +97,11 @@ fn main() {
     let good = desirable[i] != 0u;
     let sign = select(-1.0, 1.0, good);
     let weight = select(u.undesirableWeight, u.desirableWeight, good);
-    let gain = sign * (reward - z0);
+    let gain = known * sign * (reward - z0);
     let utility = u.beta * gain;
     let slope = sigmoid(utility) * sigmoid(-utility);
     loss += weight * sigmoid(-utility) * share;
-    coefficients[i] = -sign * weight * u.beta * slope * share * step[${STEP_NUMBERS.microbatchWeight}];
+    coefficients[i] = -known * sign * weight * u.beta * slope * share * step[${STEP_NUMBERS.microbatchWeight}];
     if (good) {
       metrics[${METRIC_SUMS.desirable}] += 1.0;
       metrics[${METRIC_SUMS.desirableReward}] += u.beta * reward;
@@ -112,7 +118,7 @@ fn main() {
   metrics[${METRIC_SUMS.microbatches}] += 1.0;
   metrics[${METRIC_SUMS.referencePoint}] += z0;
   metrics[${METRIC_SUMS.unclampedReferencePoint}] += mean;
-  if (pairSum[1] > 0.0) { metrics[${METRIC_SUMS.measured}] += 1.0; }
+  if (measured) { metrics[${METRIC_SUMS.measured}] += 1.0; }
 }`,
   grid: () => [1],
   cost: ({ m = 0 }) => ({ flops: 20 * m, bytes: 16 * m }),

@@ -29,6 +29,8 @@ export interface KtoBatch {
   /** Tokens of the examples, and all rows computed by one model (the shared prompt counts once). */
   readonly tokens: number;
   readonly rows: number;
+  /** f32[m] or, with the mismatched pairs behind, f32[2 m]: computed before, where no reference model is run. */
+  readonly referenceLogProbs?: Float32Array<ArrayBuffer>;
 }
 
 export interface BatchOptions {

@@ -6,6 +6,7 @@
 import * as z from "zod";
 import { ConfigError } from "../errors.ts";
 import { checkEvaluates, checkEvaluationRows, evaluationOptions, evaluationStrategy } from "./evaluation-options.ts";
+import { referenceMode, samplingOf } from "./method-options.ts";
 import { option, type ParseContext, parseOptions } from "./parse-options.ts";
 import { foreignTrlOptions, otherProductsNames } from "./trl-options.ts";
 
@@ -112,7 +113,7 @@ export const ktoOptions = z.strictObject({
   }),
   overwrite_cache: option(z.boolean().default(false), {
     group: model,
-    description: "tokenize anew, also what the cache of token ids holds",
+    description: "compute token ids and reference log-probs anew, also those that the cache holds",
     expects: "true or false",
   }),
   shuffle_dataset: option(z.boolean().default(true), {
@@ -142,6 +143,17 @@ export const ktoOptions = z.strictObject({
     expects: '"kto" or "apo_zero_unpaired"',
     valueAliases: { kto_zero: "apo_zero_unpaired" },
   }),
+  reference: option(z.enum(["auto", "copy", "adapter_off", "cached", "uniform"]).default("auto"), {
+    group: method,
+    description:
+      "copy: a frozen model beside the trained one; adapter_off: the model without its adapter; cached: its log-probs computed before training and kept on disk, so that it takes no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: adapter_off with an adapter, else copy",
+    expects: '"auto", "copy", "adapter_off", "cached" or "uniform"',
+  }),
+  precompute_ref_log_probs: option(z.boolean().default(false), {
+    group: method,
+    description: 'the same as reference "cached"',
+    expects: "true or false",
+  }),
   reference_point_scope: option(z.enum(["microbatch", "step"]).default("microbatch"), {
     group: method,
     description: "the rows over which the reference point is taken when gradients are accumulated",
@@ -167,6 +179,31 @@ export const ktoOptions = z.strictObject({
     group: training,
     description: "updates in all, in place of num_train_epochs; -1 for as many as the epochs need",
     expects: "a whole number of at least 1, or -1 for as many as the epochs need",
+  }),
+  group_by_length: option(z.boolean().default(false), {
+    group: training,
+    description:
+      "rows of similar length come into one microbatch; prompts and completions are packed without padding in any case",
+    expects: "true or false",
+  }),
+  train_sampling_strategy: option(z.enum(["random", "sequential", "group_by_length"]).default("random"), {
+    group: training,
+    description: "sequential: as shuffle_dataset false; group_by_length: as group_by_length true",
+    expects: '"random", "sequential" or "group_by_length"',
+    nullMeans: "random",
+  }),
+  freeze_parameters: option(z.array(z.string()).default([]), {
+    group: training,
+    description:
+      "regular expressions, found anywhere in a tensor's Hugging Face name, of parameters that are not trained and take no gradients and moments",
+    expects: "regular expressions such as embed_tokens or layers\\.[0-3]\\.",
+    placeholder: "patterns",
+  }),
+  gradient_checkpointing: option(z.boolean().default(false), {
+    group: training,
+    description:
+      "keep only the inputs of layers and compute the rest again in the backward pass: less memory, the same gradients, more time (TRL's default is true)",
+    expects: "true or false",
   }),
   seed: option(count.min(0).max(0xffffffff).default(42), {
     group: training,
@@ -352,13 +389,20 @@ export const trainerOptionNames = [
   "desirable_weight",
   "undesirable_weight",
   "loss_type",
+  "reference",
+  "precompute_ref_log_probs",
   "reference_point_scope",
   "max_length",
+  "overwrite_cache",
   "shuffle_dataset",
+  "group_by_length",
+  "train_sampling_strategy",
   "per_device_train_batch_size",
   "gradient_accumulation_steps",
   "num_train_epochs",
   "max_steps",
+  "freeze_parameters",
+  "gradient_checkpointing",
   "seed",
   "disable_dropout",
   "learning_rate",
@@ -444,6 +488,11 @@ export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?:
     config,
     evaluationStrategy(config, config.eval_dataset_name !== undefined || config.validation_split !== undefined),
   );
+  samplingOf(config); // contradictions are told before anything is loaded
+  referenceMode(config, {
+    adapter: config.use_peft || config.adapter_name_or_path !== undefined || config.reference === "adapter_off",
+    given: (config.ref_model_name_or_path ?? config.model_name_or_path) !== config.model_name_or_path,
+  });
   return { ...config, ref_model_name_or_path: config.ref_model_name_or_path ?? config.model_name_or_path };
 }
 

@@ -9,13 +9,13 @@ import { type BatchExample, type BatchOptions, batchShape, packBatch } from "./b
 import { type Metrics, objectiveMetrics } from "./metrics.ts";
 import type { ObjectiveOptions } from "./objective.ts";
 import { epochSchedule } from "./sampler.ts";
-import { KtoStep } from "./step.ts";
+import { KtoStep, type StepReference } from "./step.ts";
 
 export interface EvaluatorOptions {
   /** As it is when `run` is called. */
   readonly policy: Model;
-  /** Frozen; its vocabulary must be the policy's. */
-  readonly reference: Model;
+  /** As in `StepOptions`, but not "cached": there are no numbers for rows that are not trained on. */
+  readonly reference: Exclude<StepReference, "cached">;
   /** At least 2, with token ids of the policy's vocabulary; checked by `checkSequences`. */
   readonly examples: readonly BatchExample[];
   /** Rows of a microbatch at most, 2 or more unless the reference point is 0. */

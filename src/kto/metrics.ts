@@ -15,6 +15,8 @@ export interface WindowFacts {
   readonly learningRate: number;
   /** Tokens of examples trained on since the start. */
   readonly tokens: number;
+  /** Token rows that the models ran forward for training since the start. */
+  readonly tokensComputed: number;
   readonly tokensPerSecond: number;
   /** Mismatched completions of the window that were cut to what their new prompt leaves. */
   readonly cutPairs: number;
@@ -66,6 +68,7 @@ export function windowMetrics(sums: Float32Array, state: Float32Array, facts: Wi
   };
   metrics.skipped_steps = state[OPTIMIZER_STATE.stepsSkipped] ?? 0;
   metrics.num_tokens = facts.tokens;
+  metrics.tokens_computed = facts.tokensComputed;
   metrics.tokens_per_second = facts.tokensPerSecond;
   for (const [category, bytes] of Object.entries(facts.memory)) {
     metrics[`bytes/${category.replaceAll(" ", "_")}`] = bytes;

@@ -18,12 +18,15 @@ export interface ObjectiveOptions {
   readonly undesirableWeight: number;
   /** "apo_zero_unpaired": the reference point is 0 and no mismatched pairs are computed. */
   readonly lossType: "kto" | "apo_zero_unpaired";
+  /** "uniform": the reference's log-probabilities are one constant, for which 0 stands; default "model". */
+  readonly referenceKind?: "model" | "uniform";
 }
 
 export class Objective {
   readonly device: Device;
   readonly options: ObjectiveOptions;
   readonly #policySums: Tensor;
+  /** Written by a pass or by an upload; zero, as it was allocated, where there is no reference. */
   readonly #referenceSums: Tensor;
   readonly #desirable: Tensor;
   readonly #pairValid: Tensor;
@@ -70,6 +73,7 @@ export class Objective {
   upload(batch: KtoBatch): void {
     this.device.upload(this.#desirable, batch.desirable);
     this.device.upload(this.#pairValid, batch.pairValid);
+    if (batch.referenceLogProbs) this.device.upload(this.#referenceSums, batch.referenceLogProbs);
   }
 
   recordClearPairs(program: Program): void {
@@ -106,6 +110,7 @@ export class Objective {
       beta,
       desirableWeight,
       undesirableWeight,
+      clamped: this.options.referenceKind === "uniform" ? 0 : 1,
     });
   }
 

@@ -4,14 +4,21 @@
  */
 import type { ReferenceGradients, ReferenceModel } from "../engine/model/reference.ts";
 import { at } from "../kernels/reference/elements.ts";
-import { type KtoLossType, ktoObjective, referencePoint } from "../kernels/reference/kto-objective.ts";
+import {
+  type KtoLossType,
+  ktoObjective,
+  type ReferenceKind,
+  referencePoint,
+} from "../kernels/reference/kto-objective.ts";
 import { globalNorm } from "../kernels/reference/reduce.ts";
 
 type Ids = ArrayLike<number>;
 
 export interface KtoReferenceInputs {
   readonly policy: ReferenceModel;
-  readonly reference: ReferenceModel;
+  /** Not asked where its log-probabilities are one constant ("uniform"). */
+  readonly reference: Pick<ReferenceModel, "logProb">;
+  readonly referenceKind?: ReferenceKind;
   /** [m], one microbatch. */
   readonly examples: readonly { readonly promptIds: Ids; readonly completionIds: Ids; readonly label: boolean }[];
   /** [m] j: example i's prompt is continued with example j's completion to estimate z0. */
@@ -51,7 +58,8 @@ export interface KtoReferenceResult {
 
 /** Loss and gradient of one microbatch, one sequence after another. The formulas are those of `ktoObjective`. */
 export function ktoReferenceGradient(inputs: KtoReferenceInputs): KtoReferenceResult {
-  const { policy, reference, examples, pairs, pairValid, lossType } = inputs;
+  const { policy, examples, pairs, pairValid, lossType, referenceKind = "model" } = inputs;
+  const reference = referenceKind === "uniform" ? { logProb: () => 0 } : inputs.reference;
   const policyLogProbs = examples.map((row) => policy.logProb(row.promptIds, row.completionIds));
   const referenceLogProbs = examples.map((row) => reference.logProb(row.promptIds, row.completionIds));
   const mismatched = lossType === "apo_zero_unpaired" ? [] : examples.map((row, i) => mismatch(inputs, row, pairs[i]));
@@ -62,12 +70,14 @@ export function ktoReferenceGradient(inputs: KtoReferenceInputs): KtoReferenceRe
     referenceLogProbs: klReferenceLogProbs,
     valid: pairValid,
     lossType,
+    referenceKind,
   });
   const objective = ktoObjective({
     policyLogProbs,
     referenceLogProbs,
     labels: examples.map((row) => row.label),
     z0: point.z0,
+    measured: referenceKind !== "uniform" || point.pairs > 0,
     beta: inputs.beta,
     desirableWeight: inputs.desirableWeight,
     undesirableWeight: inputs.undesirableWeight,

@@ -17,6 +17,11 @@ export interface ScheduleOptions {
   readonly epoch: number;
   /** False keeps the order of the examples, whatever pairs it makes. Default true. */
   readonly shuffle?: boolean;
+  /**
+   * Rows of similar length (tokens of prompt and completion) come into one microbatch, as transformers'
+   * group_by_length: shuffled rows are sorted within stretches of 50 microbatches. Default false.
+   */
+  readonly groupByLength?: boolean;
   /** False for objectives without a reference point to estimate: pairs do not matter, one row is enough. Default true. */
   readonly mismatched?: boolean;
 }
@@ -33,6 +38,9 @@ export interface MismatchedPairs {
 const leaveOutStream = 0;
 const firstEpochStream = 1;
 
+/** Microbatches among which rows are sorted by length: enough to choose from, few enough to leave an epoch random. */
+const sortedMicrobatches = 50;
+
 /** Exchanges of rows between microbatches are given up after so many in a row that reached no new minimum. */
 const vainExchanges = 1000;
 /** After this many, some exchanges that make it worse are taken, to leave a local minimum. */
@@ -48,14 +56,15 @@ const worseAccepted = 1 / 4;
  * @throws ConfigError for a batch size of 1 (or not a whole number); DatasetError for fewer than two examples
  */
 export function epochSchedule(examples: readonly SampledRow[], options: ScheduleOptions): number[][] {
-  const { batchSize, seed, epoch, shuffle = true, mismatched = true } = options;
+  const { batchSize, seed, epoch, shuffle = true, groupByLength = false, mismatched = true } = options;
   checkSizes(batchSize, examples.length, mismatched);
   const rows = examples.map((_, index) => index);
   if (mismatched) leaveOutOne(rows, batchSize, seed, epoch);
   const sizes = microbatchSizes(rows.length, batchSize);
   if (!shuffle) return consecutive(rows, sizes);
   const random = new Random(seed, firstEpochStream + epoch);
-  const microbatches = stratified(rows, sizes, examples, random);
+  const stretch = groupByLength ? sortedMicrobatches : 1;
+  const microbatches = stratified(rows, sizes, examples, random, stretch);
   return mismatched ? arranged(microbatches, examples, random) : microbatches;
 }
 
@@ -118,20 +127,28 @@ function consecutive(rows: readonly number[], sizes: readonly number[]): number[
 
 /**
  * Deals both classes, each shuffled, over the microbatches: the first k microbatches together hold floor(share + phase)
- * desirable rows, so that each holds its share rounded up or down.
+ * desirable rows, so that each holds its share rounded up or down. Within a stretch of several microbatches the rows of
+ * each class are dealt by their length, the longest first.
  */
 function stratified(
   rows: readonly number[],
   sizes: readonly number[],
   examples: readonly SampledRow[],
   random: Random,
+  stretch: number,
 ): number[][] {
   const desirable = random.shuffle(rows.filter((row) => examples[row]?.label));
   const undesirable = random.shuffle(rows.filter((row) => !examples[row]?.label));
   const phase = random.float();
   let filled = 0;
   let dealt = 0;
-  const microbatches = sizes.map((size) => {
+  const microbatches = sizes.map((size, k) => {
+    if (stretch > 1 && k % stretch === 0) {
+      const next = sizes.slice(k, k + stretch).reduce((sum, rows) => sum + rows, 0);
+      const dealtThen = Math.floor(((filled + next) * desirable.length) / rows.length + phase);
+      sortByLength(desirable, dealt, dealtThen, examples);
+      sortByLength(undesirable, filled - dealt, filled + next - dealtThen, examples);
+    }
     filled += size;
     // Whole numbers first: the share of the last microbatch is then exact.
     const upTo = Math.floor((filled * desirable.length) / rows.length + phase);
@@ -142,6 +159,16 @@ function stratified(
     return random.shuffle([...fromDesirable, ...fromUndesirable]);
   });
   return random.shuffle(microbatches);
+}
+
+/** Sorts rows [from, to) in place, the longest first; equally long ones stay in their random order. */
+function sortByLength(rows: number[], from: number, to: number, examples: readonly SampledRow[]): void {
+  const length = (row: number) => {
+    const example = examples[row];
+    return example === undefined ? 0 : example.promptIds.length + example.completionIds.length;
+  };
+  const sorted = rows.slice(from, to).sort((a, b) => length(b) - length(a));
+  rows.splice(from, sorted.length, ...sorted);
 }
 
 /** Orders each microbatch on its ring; where that is not enough, exchanges rows of one class between microbatches. */

@@ -2,9 +2,10 @@
  * One KTO update on the device: reference and policy log-probabilities of a packed microbatch, coefficients, gradients
  * in closed form, clip, AdamW. Records a program for each shape class once and replays it. No data, no schedule.
  */
+import type { ParameterLayout } from "../engine/arena.ts";
 import type { Device } from "../engine/device.ts";
 import { PassMemory, positionLimit, recordGradients, recordLogProbs } from "../engine/model/decoder.ts";
-import type { Model } from "../engine/model/load.ts";
+import { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { AdamW, type AdamWOptions } from "../engine/optimizer.ts";
 import { Program } from "../engine/program.ts";
@@ -13,10 +14,15 @@ import { ConfigError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";
 import { Objective, type ObjectiveOptions } from "./objective.ts";
 
+/**
+ * Where the reference's log-probabilities come from: the pass of a frozen model, whose vocabulary must be the policy's;
+ * numbers computed before, which each microbatch brings; or nowhere, the uniform reference.
+ */
+export type StepReference = Model | "cached" | "uniform";
+
 export interface StepOptions {
   readonly policy: Model;
-  /** Frozen; its vocabulary must be the policy's. */
-  readonly reference: Model;
+  readonly reference: StepReference;
   /** Every shape class that will be run, so that memory is allocated once. */
   readonly shapes: readonly RowShape[];
   /** The largest microbatch, in examples. */
@@ -24,8 +30,12 @@ export interface StepOptions {
   readonly objective: ObjectiveOptions;
   /** undefined for a step that only evaluates: it has no gradients, no moments and no backward scratch. */
   readonly optimizer: AdamWOptions | undefined;
+  /** The parameters that are trained; default all of the policy, or its adapter. */
+  readonly trained?: ParameterLayout | undefined;
   /** What the reference point is taken over when a step has several microbatches. */
   readonly referencePointScope: "microbatch" | "step";
+  /** Keep the inputs of layers only, and compute the rest again in the backward pass; default false. */
+  readonly gradientCheckpointing?: boolean;
   /** Seed of the adapter's dropout; undefined (default) for none whatever the adapter's options say. */
   readonly dropoutSeed?: number | undefined;
 }
@@ -36,13 +46,13 @@ const MOST_PROGRAMS = 64;
 export class KtoStep {
   readonly device: Device;
   readonly policy: Model;
-  readonly reference: Model;
+  readonly reference: StepReference;
   readonly objective: Objective;
   readonly #optimizer: AdamW | undefined;
   readonly #scope: StepOptions["referencePointScope"];
   readonly #memory: PassMemory;
   /** The policy's own memory, in turn, unless the reference is of another build. */
-  readonly #referenceMemory: PassMemory;
+  readonly #referenceMemory: PassMemory | undefined;
   readonly #programs = new Map<string, Program>();
   /** u32[4]: what dropout's random numbers follow from. */
   readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
@@ -50,7 +60,8 @@ export class KtoStep {
   constructor(options: StepOptions) {
     const { reference, shapes, dropoutSeed } = options;
     let { policy } = options;
-    checkVocabularies(policy, reference);
+    const referenceModel = reference instanceof Model ? reference : undefined;
+    if (referenceModel) checkVocabularies(policy, referenceModel);
     if (policy.adapter && dropoutSeed !== undefined) {
       const state = policy.device.allocate("batch", "dropout state", [4], "u32");
       policy = policy.withAdapter(policy.adapter.training(state));
@@ -62,16 +73,19 @@ export class KtoStep {
     this.#scope = options.referencePointScope;
     this.#memory = new PassMemory(this.device, policy.config, shapes, {
       gradients: options.optimizer !== undefined,
+      checkpointing: options.gradientCheckpointing,
       adapter: policy.adapter,
     });
-    this.#referenceMemory = sameBuild(policy, reference)
-      ? this.#memory
-      : new PassMemory(this.device, reference.config, shapes, { gradients: false });
+    this.#referenceMemory =
+      referenceModel === undefined || sameBuild(policy, referenceModel)
+        ? referenceModel && this.#memory
+        : new PassMemory(this.device, referenceModel.config, shapes, { gradients: false });
     // Made now, once for the longest rows, so that a plan of the run counts them.
     const positions = Math.max(...shapes.map(positionLimit));
-    for (const model of [policy, reference]) if (model.config.position === "rope") model.ropeTable(positions);
-    this.objective = new Objective(this.device, options.objective, options.maxSize);
-    this.#optimizer = options.optimizer && new AdamW(policy.trained, options.optimizer);
+    for (const model of [policy, referenceModel]) if (model?.config.position === "rope") model.ropeTable(positions);
+    const referenceKind = reference === "uniform" ? "uniform" : "model";
+    this.objective = new Objective(this.device, { ...options.objective, referenceKind }, options.maxSize);
+    this.#optimizer = options.optimizer && new AdamW(policy.trained, options.optimizer, options.trained);
   }
 
   get optimizer(): AdamW {
@@ -92,13 +106,28 @@ export class KtoStep {
   async gradients(batches: readonly KtoBatch[], learningRate = 0, update = 0): Promise<void> {
     this.optimizer.setStep(learningRate, batches.length);
     (await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program))).run();
-    const wholeStep = this.#scope === "step" && batches.length > 1 && this.objective.usesPairs;
+    const wholeStep = this.#wholeStep(batches);
     if (wholeStep) {
       (await this.#program("clear pairs", (program) => this.objective.recordClearPairs(program))).run();
       for (const [index, batch] of batches.entries()) await this.#runBatch("pairs", batch, update, index);
     }
     const kind = wholeStep ? "gradients" : "pairs and gradients";
     for (const [index, batch] of batches.entries()) await this.#runBatch(kind, batch, update, index);
+  }
+
+  /**
+   * Token rows that the models run forward for an update from these microbatches: a prompt shared with a mismatched
+   * completion counts once, and twice where the reference point is taken over the step before.
+   */
+  rowsRun(batches: readonly KtoBatch[]): number {
+    const models = this.reference instanceof Model ? 2 : 1;
+    const passes = this.#wholeStep(batches) ? 2 : 1;
+    return models * passes * batches.reduce((sum, { rows }) => sum + rows, 0);
+  }
+
+  /** Is the reference point one over all these microbatches? */
+  #wholeStep(batches: readonly KtoBatch[]): boolean {
+    return this.#scope === "step" && batches.length > 1 && this.objective.usesPairs;
   }
 
   /**
@@ -137,9 +166,14 @@ export class KtoStep {
     microbatch: number,
   ): Promise<void> {
     const { shape } = batch.packed;
+    if ((this.reference === "cached") !== (batch.referenceLogProbs !== undefined)) {
+      throw new Error("reference log-probabilities come with a microbatch where they are cached, and only there");
+    }
     const program = await this.#program(`${kind} ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       const { objective } = this;
-      recordLogProbs(recording, this.reference, this.#referenceMemory, shape, objective.referenceSums(batch.size));
+      if (this.reference instanceof Model && this.#referenceMemory) {
+        recordLogProbs(recording, this.reference, this.#referenceMemory, shape, objective.referenceSums(batch.size));
+      }
       recordLogProbs(recording, this.policy, this.#memory, shape, objective.policySums(batch.size));
       if (kind === "pairs and gradients" || kind === "evaluation") objective.recordClearPairs(recording);
       if (kind !== "gradients") objective.recordPairs(recording, batch.size);
@@ -150,7 +184,7 @@ export class KtoStep {
       recordGradients(recording, this.policy, this.optimizer.gradients, this.#memory, shape, coefficients);
     });
     this.#memory.upload(batch.packed);
-    if (this.#referenceMemory !== this.#memory) this.#referenceMemory.upload(batch.packed);
+    if (this.#referenceMemory !== this.#memory) this.#referenceMemory?.upload(batch.packed);
     this.objective.upload(batch);
     if (this.#dropout) {
       const { seed, state } = this.#dropout;
@@ -185,7 +219,7 @@ export class KtoStep {
   free(): void {
     for (const program of this.#programs.values()) program.dispose();
     this.#programs.clear();
-    if (this.#referenceMemory !== this.#memory) this.#referenceMemory.free();
+    if (this.#referenceMemory !== this.#memory) this.#referenceMemory?.free();
     this.#memory.free();
     this.objective.free();
     this.#optimizer?.free();

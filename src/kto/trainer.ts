@@ -2,19 +2,22 @@
  * The trainer: examples and two models in, one update after another out. Owns the schedule (which rows, which learning
  * rate) and the logging window; the work of an update is `step.ts`. Iterate it with `for await`.
  */
+import type { ParameterLayout } from "../engine/arena.ts";
+import { trainedLayout } from "../engine/model/freezing.ts";
 import { Model, type SaveOptions } from "../engine/model/load.ts";
-import type { RowShape } from "../engine/model/rows.ts";
 import { saveAdapter } from "../engine/peft.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
 import { ConfigError, DatasetError, NumericError } from "../errors.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
-import { type BatchExample, type BatchOptions, batchShape, checkSequences, type KtoBatch, packBatch } from "./batch.ts";
+import { type BatchExample, checkSequences, type KtoBatch } from "./batch.ts";
 import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
+import { type ReferenceMode, referenceMode } from "./method-options.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
+import { ReferenceLogProbs } from "./reference-log-probs.ts";
 import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
-import { epochSchedule, rowsLeftOut } from "./sampler.ts";
+import { RunPlan } from "./run-plan.ts";
 import { KtoStep } from "./step.ts";
 
 export interface TrainerInputs {
@@ -22,7 +25,7 @@ export interface TrainerInputs {
   readonly policy: Model;
   /**
    * Frozen. Default: the policy without its adapter, at no memory, or else a copy of it as it is now, freed with the
-   * trainer.
+   * trainer. With `reference` "cached" it is not needed any more, and may be freed, once the trainer is there.
    */
   readonly reference?: Model;
   /** At least 2, with token ids of the policy's vocabulary; see `tokenizeRows`. */
@@ -51,8 +54,32 @@ export interface TrainingStep {
 /** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
 const MOST_VAIN_STEPS = 10;
 
-/** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
-const MOST_STEPS_LOOKED_AT = 20_000;
+/** What a run is made of before it takes any memory. */
+interface Prepared {
+  readonly options: TrainerOptions;
+  readonly plan: RunPlan;
+  readonly mode: ReferenceMode;
+  /** undefined for all that the policy trains. */
+  readonly trained: ParameterLayout | undefined;
+}
+
+function prepare({ policy, reference, examples, evalExamples = [], options: given }: TrainerInputs): Prepared {
+  const options = parseOptions(trainerOptions, { ...given }, ktoParseContext);
+  checkFloat32(options);
+  const mode = referenceMode(options, { adapter: policy.adapter !== undefined, given: reference !== undefined });
+  const contexts = [policy, reference ?? policy].map(({ config }) => config.contextLength);
+  const maxLength = Math.min(options.max_length, ...contexts);
+  const limit = maxLength < options.max_length ? "the model's context of" : "max_length";
+  checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
+  checkSequences(evalExamples, policy.config.vocabSize, { maxLength, limit });
+  if (mode === "cached" && evalExamples.length > 0) {
+    throw new ConfigError(
+      'option "reference" is cached (precompute_ref_log_probs), which has numbers for the rows that are trained on only: leave evaluation out, or keep the reference as a copy.',
+    );
+  }
+  const plan = new RunPlan(examples, { mismatched: options.loss_type === "kto", maxLength }, options);
+  return { options, plan, mode, trained: trainedLayout(policy, options.freeze_parameters) };
+}
 
 /**
  * A training run, made by `KtoTrainer.create`: iterating runs one update after another and throws NumericError where
@@ -68,18 +95,21 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   /** Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch. */
   readonly rowsLeftOut: number;
   readonly step: KtoStep;
-  readonly #examples: readonly BatchExample[];
+  readonly referenceMode: ReferenceMode;
+  /** Where cached log-probabilities of the reference come from, for people. */
+  readonly referenceNote: string | undefined;
   readonly #ownReference: Model | undefined;
   readonly #evaluation: RunEvaluation | undefined;
   #stopReason: string | undefined;
   #bestStep: number | undefined;
   /** Of the last logging window. */
   #lastMetrics: Metrics | undefined;
-  readonly #batchOptions: BatchOptions;
+  readonly #plan: RunPlan;
+  readonly #cached: ReferenceLogProbs | undefined;
   readonly #schedule: ScheduleOptions;
-  #epoch: { number: number; microbatches: number[][] } | undefined;
   #done = 0;
   #tokens = 0;
+  #rowsRun = 0;
   #windowTokens = 0;
   #windowSteps = 0;
   #windowCutPairs = 0;
@@ -92,36 +122,32 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   /** Updates since the last window in which one was possible. */
   #vainSteps = 0;
 
-  private constructor(inputs: TrainerInputs) {
+  private constructor(
+    inputs: TrainerInputs,
+    { options, plan, mode, trained }: Prepared,
+    cached: ReferenceLogProbs | undefined,
+  ) {
     const { policy, examples } = inputs;
     this.policy = policy;
-    this.options = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
-    checkFloat32(this.options);
-    this.#examples = examples;
+    this.options = options;
+    this.referenceMode = mode;
+    this.referenceNote = cached?.note;
+    this.#plan = plan;
+    this.#cached = cached;
     this.weights = solveWeights(this.options.desirable_weight, this.options.undesirable_weight, examples);
-    const contexts = [policy, inputs.reference ?? policy].map(({ config }) => config.contextLength);
-    this.#batchOptions = {
-      mismatched: this.options.loss_type === "kto",
-      maxLength: Math.min(this.options.max_length, ...contexts),
-    };
-    const { maxLength } = this.#batchOptions;
-    const limit = maxLength < this.options.max_length ? "the model's context of" : "max_length";
-    checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
-    checkSequences(inputs.evalExamples ?? [], policy.config.vocabSize, { maxLength, limit });
-    this.rowsLeftOut = rowsLeftOut(examples.length, this.#microbatches(0));
-    this.stepsPerEpoch = Math.ceil(this.#microbatches(0).length / this.options.gradient_accumulation_steps);
-    this.totalSteps =
-      this.options.max_steps > 0
-        ? this.options.max_steps
-        : Math.ceil(this.options.num_train_epochs * this.stepsPerEpoch);
+    this.rowsLeftOut = plan.rowsLeftOut;
+    this.stepsPerEpoch = plan.stepsPerEpoch;
+    this.totalSteps = plan.totalSteps;
     this.#schedule = {
       type: this.options.lr_scheduler_type,
       learningRate: this.options.learning_rate,
       totalSteps: this.totalSteps,
       warmupSteps: this.options.warmup_steps || Math.ceil(this.options.warmup_ratio * this.totalSteps),
     };
-    this.#ownReference = inputs.reference || policy.adapter ? undefined : Model.copyOf(policy, "reference weights");
-    const reference = inputs.reference ?? this.#ownReference ?? policy.base;
+    this.#ownReference =
+      mode === "copy" && inputs.reference === undefined ? Model.copyOf(policy.base, "reference weights") : undefined;
+    const reference =
+      mode === "cached" || mode === "uniform" ? mode : (inputs.reference ?? this.#ownReference ?? policy.base);
     const objective = {
       beta: this.options.beta,
       desirableWeight: this.weights.desirable,
@@ -131,7 +157,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     this.step = new KtoStep({
       policy,
       reference,
-      shapes: this.#shapes(),
+      shapes: plan.shapes(),
       maxSize: this.options.per_device_train_batch_size,
       objective,
       optimizer: {
@@ -141,15 +167,17 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
         weightDecay: this.options.weight_decay,
         maxGradientNorm: this.options.max_grad_norm,
       },
+      trained,
+      gradientCheckpointing: this.options.gradient_checkpointing,
       referencePointScope: this.options.reference_point_scope,
       dropoutSeed: this.options.disable_dropout ? undefined : this.options.seed,
     });
     this.#evaluation = RunEvaluation.create({
       policy, // without dropout
-      reference,
+      reference: reference === "cached" ? policy.base : reference, // with cached numbers there are no rows to evaluate
       examples: inputs.evalExamples,
       objective,
-      maxLength,
+      maxLength: plan.batchOptions.maxLength,
       options: this.options,
       totalSteps: this.totalSteps,
       stepsPerEpoch: this.stepsPerEpoch,
@@ -191,7 +219,17 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     checkLabels(inputs.examples);
     checkLabels(inputs.evalExamples ?? []);
     const { device } = inputs.policy;
-    const trainer = device.allocating(() => new KtoTrainer(inputs));
+    const prepared = prepare(inputs);
+    // Before anything of the run is allocated: the reference's pass and the training are never in memory together.
+    const cached =
+      prepared.mode === "cached"
+        ? await ReferenceLogProbs.of(
+            inputs.reference ?? inputs.policy.base,
+            prepared.plan,
+            prepared.options.overwrite_cache,
+          )
+        : undefined;
+    const trainer = device.allocating(() => new KtoTrainer(inputs, prepared, cached));
     try {
       await device.idle(); // an adapter out of memory says so only now
     } catch (error) {
@@ -206,67 +244,9 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     return this.#done;
   }
 
-  /** The microbatches of an epoch: a pure function of data, seed and epoch. */
-  #microbatches(epoch: number): number[][] {
-    if (this.#epoch?.number !== epoch) {
-      const microbatches = epochSchedule(this.#examples, {
-        batchSize: this.options.per_device_train_batch_size,
-        seed: this.options.seed,
-        epoch,
-        shuffle: this.options.shuffle_dataset,
-        mismatched: this.options.loss_type === "kto",
-      });
-      this.#epoch = { number: epoch, microbatches };
-    }
-    return this.#epoch.microbatches;
-  }
-
-  /** The microbatches of update `step`, counted from 0. */
-  #stepExamples(step: number): BatchExample[][] {
-    const accumulation = this.options.gradient_accumulation_steps;
-    const microbatches = this.#microbatches(Math.floor(step / this.stepsPerEpoch));
-    const first = (step % this.stepsPerEpoch) * accumulation;
-    return microbatches
-      .slice(first, first + accumulation)
-      .map((rows) => rows.map((row) => this.#examples[row]).filter((row) => row !== undefined));
-  }
-
-  /** Every shape class of the run or, where looking at every step would take long, one that holds them all. */
-  #shapes(): RowShape[] {
-    if (this.totalSteps > MOST_STEPS_LOOKED_AT) return [this.#largestShape()];
-    const shapes = new Map<string, RowShape>();
-    for (let step = 0; step < this.totalSteps; step++) {
-      for (const examples of this.#stepExamples(step)) {
-        const shape = batchShape(examples, this.#batchOptions);
-        shapes.set(JSON.stringify(shape), shape);
-      }
-    }
-    return [...shapes.values()];
-  }
-
-  /** A shape that holds any microbatch: of the longest examples, and of those with the longest completions. */
-  #largestShape(): RowShape {
-    const longest = (length: (example: BatchExample) => number) =>
-      [...this.#examples].sort((a, b) => length(b) - length(a)).slice(0, this.options.per_device_train_batch_size);
-    const [byTotal, byCompletion] = [
-      longest(({ promptIds, completionIds }) => promptIds.length + completionIds.length),
-      longest(({ completionIds }) => completionIds.length),
-    ].map((examples) => batchShape(examples, { ...this.#batchOptions, maxLength: Number.POSITIVE_INFINITY }));
-    if (byTotal === undefined || byCompletion === undefined) throw new Error("no examples");
-    const most = (key: keyof RowShape) => Math.max(byTotal[key], byCompletion[key]);
-    return {
-      gradientRows: most("gradientRows"),
-      branchRows: most("branchRows"),
-      gradientHeadRows: most("gradientHeadRows"),
-      branchHeadRows: most("branchHeadRows"),
-      sequences: most("sequences"),
-    };
-  }
-
   #pack(step: number): KtoBatch[] {
-    return step < this.totalSteps
-      ? this.#stepExamples(step).map((examples) => packBatch(examples, this.#batchOptions))
-      : [];
+    const batches = this.#plan.batches(step);
+    return this.#cached?.attach(step, batches) ?? batches;
   }
 
   /** Runs the updates that are left; may be left and entered again. */
@@ -295,6 +275,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
       this.#done++;
       this.#tokens += tokens;
+      this.#rowsRun += this.step.rowsRun(batches);
       this.#windowTokens += tokens;
       this.#windowSteps++;
       this.#windowCutPairs += batches.reduce((sum, batch) => sum + batch.cutPairs, 0);
@@ -365,6 +346,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       epoch,
       learningRate,
       tokens: this.#tokens,
+      tokensComputed: this.#rowsRun,
       tokensPerSecond: this.#windowTokens / seconds,
       cutPairs: this.#windowCutPairs,
       memory: device.memory(),

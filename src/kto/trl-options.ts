@@ -77,8 +77,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   fsdp: "training runs on one adapter, leave it out",
   fsdp_config: "training runs on one adapter, leave it out",
   generate_during_eval: "set eval_samples",
-  gradient_checkpointing: "leave it out; a smaller per_device_train_batch_size needs less memory",
-  group_by_length: "leave it out",
   label_smoothing_factor: "leave it out",
   load_in_4bit: "leave it out",
   load_in_8bit: "leave it out",
@@ -89,7 +87,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   neftune_noise_alpha: "leave it out",
   optim_args: "leave it out",
   padding_free: "leave it out; batches are packed without padding in any case",
-  precompute_ref_log_probs: "leave it out; the reference model then stays in memory",
   push_to_hub: "upload output_dir yourself",
   ref_adapter_name: "leave it out",
   resume_from_checkpoint: "leave it out and give a new output_dir",
@@ -110,10 +107,6 @@ const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
   optim: {
     harmless: ["adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused", null],
     remedy: "AdamW is the optimizer, leave it out",
-  },
-  train_sampling_strategy: {
-    harmless: ["random", null],
-    remedy: "set shuffle_dataset to false for the order of the file",
   },
   truncation_mode: { harmless: ["keep_start", null], remedy: "sequences are cut at their end, leave it out" },
 };

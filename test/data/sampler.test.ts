@@ -29,8 +29,9 @@ describe("epochSchedule", () => {
         fc.integer({ min: 2, max: 20 }),
         fc.nat(1000),
         fc.nat(5),
-        (rows, batchSize, seed, epoch) => {
-          const schedule = epochSchedule(rows, { batchSize, seed, epoch });
+        fc.boolean(),
+        (rows, batchSize, seed, epoch, groupByLength) => {
+          const schedule = epochSchedule(rows, { batchSize, seed, epoch, groupByLength });
           const used = schedule.flat().sort((a, b) => a - b);
           expect(new Set(used).size).toBe(used.length);
           const left = rowsLeftOut(rows.length, schedule);
@@ -97,6 +98,33 @@ describe("epochSchedule", () => {
     for (let epoch = 0; epoch < 5; epoch++) {
       expect(invalidPairs(epochSchedule(rows, { batchSize: 8, seed: 4, epoch }), rows)).toBe(0);
     }
+  });
+
+  it("grouped by length, rows of a microbatch are alike, in a seeded order without self-pairs", () => {
+    const random = new Random(3);
+    const rows = Array.from({ length: 1000 }, (_, i): SampledRow => {
+      const ids = (length: number) => Array.from({ length }, () => random.below(1000));
+      return { promptIds: ids(2 + random.below(40)), completionIds: ids(1 + random.below(200)), label: i % 4 !== 0 };
+    });
+    const lengthOf = (index: number) => (rows[index]?.promptIds.length ?? 0) + (rows[index]?.completionIds.length ?? 0);
+    /** Of a microbatch laid out as a rectangle, as trainers that pad do it. */
+    const paddingShare = (schedule: readonly number[][]) => {
+      const padded = schedule.reduce((sum, batch) => sum + batch.length * Math.max(...batch.map(lengthOf)), 0);
+      return 1 - schedule.flat().reduce((sum, index) => sum + lengthOf(index), 0) / padded;
+    };
+    const schedule = (groupByLength: boolean, epoch = 0) =>
+      epochSchedule(rows, { batchSize: 8, seed: 4, epoch, groupByLength });
+    const [grouped, mixed] = [schedule(true), schedule(false)];
+    expect(paddingShare(mixed)).toBeGreaterThan(0.3);
+    expect(paddingShare(grouped)).toBeLessThan(0.08);
+    expect(invalidPairs(grouped, rows)).toBe(0);
+    expect(schedule(true)).toEqual(grouped);
+    expect(schedule(true, 1)).not.toEqual(grouped);
+    // The microbatches come in a random order: no curriculum of lengths.
+    const means = grouped.map((batch) => batch.reduce((sum, index) => sum + lengthOf(index), 0) / batch.length);
+    const falls = means.slice(1).filter((mean, i) => mean < (means[i] ?? 0)).length;
+    expect(falls).toBeGreaterThan(means.length / 3);
+    expect(falls).toBeLessThan((means.length * 2) / 3);
   });
 
   it("mixes the rows of a preference pair among the others", () => {

@@ -21,6 +21,7 @@ interface Batch {
   readonly desirableWeight: number;
   readonly undesirableWeight: number;
   readonly microbatchWeight?: number;
+  readonly referenceKind?: "model" | "uniform";
 }
 
 /** Both kernels in turn, as the trainer dispatches them. */
@@ -53,12 +54,13 @@ async function run(batch: Batch) {
     beta: batch.beta,
     desirableWeight: batch.desirableWeight,
     undesirableWeight: batch.undesirableWeight,
+    clamped: batch.referenceKind === "uniform" ? 0 : 1,
   });
   return { coefficients: result("coefficients"), metrics: result("metrics"), pairSum: pairSum.data };
 }
 
 async function check(batch: Batch): Promise<{ coefficients: Float32Array; metrics: Float32Array }> {
-  const { labels, valid, desirableWeight, undesirableWeight, microbatchWeight = 1 } = batch;
+  const { labels, valid, desirableWeight, undesirableWeight, microbatchWeight = 1, referenceKind = "model" } = batch;
   const m = labels.length;
   const beta = Math.fround(batch.beta);
   const point = reference.referencePoint({
@@ -66,7 +68,9 @@ async function check(batch: Batch): Promise<{ coefficients: Float32Array; metric
     referenceLogProbs: batch.reference.subarray(m),
     valid,
     lossType: batch.policy.length > m ? "kto" : "apo_zero_unpaired",
+    referenceKind,
   });
+  const measured = referenceKind === "model" || point.pairs > 0;
   const weights = {
     desirableWeight: Math.fround(desirableWeight),
     undesirableWeight: Math.fround(undesirableWeight),
@@ -76,6 +80,7 @@ async function check(batch: Batch): Promise<{ coefficients: Float32Array; metric
     referenceLogProbs: batch.reference,
     labels,
     z0: point.z0,
+    measured,
     beta,
     ...weights,
   });
@@ -97,10 +102,11 @@ async function check(batch: Batch): Promise<{ coefficients: Float32Array; metric
   }
 
   // u = beta (r - z0): its absolute error is the relative error of what the sigmoid's tail is made of.
-  const utility = (i: number) => (labels[i] ? 1 : -1) * beta * (at(wanted.logRatios, i) - point.z0);
+  const utility = (i: number) => (labels[i] ? 1 : -1) * beta * (measured ? at(wanted.logRatios, i) - point.z0 : 0);
   const tailError = (i: number) => {
     const ratio = Math.abs(at(wanted.logRatios, i));
-    const difference = beta * (2 * EPSILON * (ratio + point.z0) + pointError) + 2 * EPSILON * Math.abs(utility(i));
+    const difference =
+      beta * (2 * EPSILON * (ratio + Math.abs(point.z0)) + pointError) + 2 * EPSILON * Math.abs(utility(i));
     return difference + expError(utility(i)) + 8 * EPSILON;
   };
   const weightOf = (i: number) => (labels[i] ? weights.desirableWeight : weights.undesirableWeight);
@@ -157,6 +163,7 @@ const batches = fc.record({
   desirableWeight: fc.constantFrom(1, 4 / 3, 13.33, 0),
   undesirableWeight: fc.constantFrom(1, 0.5, 0),
   microbatchWeight: fc.constantFrom(1, 0.25),
+  referenceKind: fc.constantFrom("model", "model", "uniform"),
   seed: fc.nat(1e9),
 });
 
@@ -170,7 +177,7 @@ describe("KTO objective", () => {
         await check({
           ...numbers,
           policy: referenceLogProbs.map((value, i) => value + at(ratios, i) + (i < m ? 0 : drift)),
-          reference: referenceLogProbs,
+          reference: numbers.referenceKind === "uniform" ? new Float32Array(2 * m) : referenceLogProbs,
           labels: Array.from({ length: m }, () =>
             classes === "mixed" ? random.below(2) === 0 : classes === "desirable",
           ),
@@ -197,6 +204,31 @@ describe("KTO objective", () => {
       expect(metrics[METRIC_SUMS.referencePoint]).toBe(z0);
       expect(metrics[METRIC_SUMS.unclampedReferencePoint]).toBe(pair);
     }
+  });
+
+  it("against the uniform reference a mean below 0 is not clamped, and equals a constant reference that is low", async () => {
+    const policy = Float32Array.of(-30, -38, -36, -42);
+    const numbers = { ...base, policy, labels: [true, false] };
+    const uniform = await check({ ...numbers, reference: new Float32Array(4), referenceKind: "uniform" });
+    expect(uniform.metrics[METRIC_SUMS.referencePoint]).toBe(-39);
+    expect(uniform.metrics[METRIC_SUMS.correct]).toBe(1);
+    const constant = await check({ ...numbers, reference: new Float32Array(4).fill(-128) });
+    expect(constant.metrics[METRIC_SUMS.referencePoint]).toBe(89);
+    expect([...uniform.coefficients]).toEqual([...constant.coefficients]);
+    expect(uniform.metrics[METRIC_SUMS.loss]).toBe(constant.metrics[METRIC_SUMS.loss]);
+  });
+
+  it("against the uniform reference nothing is learnt where no pair says what the reference point is", async () => {
+    const { coefficients, metrics } = await check({
+      ...base,
+      policy: Float32Array.of(-30, -38, -36, -42),
+      reference: new Float32Array(4),
+      labels: [true, false],
+      valid: [false, false],
+      referenceKind: "uniform",
+    });
+    expect([...coefficients].map((value) => value + 0)).toEqual([0, 0]);
+    expect(metrics[METRIC_SUMS.loss]).toBe(0.5);
   });
 
   it("without pairs, by choice, z0 is 0 and no pair is counted", async () => {
@@ -286,6 +318,7 @@ describe("KTO objective", () => {
       beta: 0.1,
       desirableWeight: 1,
       undesirableWeight: 1,
+      clamped: 1,
     });
     expect(result("metrics")[METRIC_SUMS.loss]).toBe(8.5);
     expect(result("metrics")[METRIC_SUMS.microbatches]).toBe(9);

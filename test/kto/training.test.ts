@@ -277,12 +277,14 @@ describe("logging", () => {
       }
     }
     // The second epoch saw the same rows under the same weights.
-    const [{ epoch: _one, num_tokens: tokens = 0, ...first }, { epoch, num_tokens, ...second }] = metrics.map(
-      withoutTime,
-    ) as [Metrics, Metrics];
+    const [
+      { epoch: _one, num_tokens: tokens = 0, tokens_computed: computed = 0, ...first },
+      { epoch, num_tokens, tokens_computed, ...second },
+    ] = metrics.map(withoutTime) as [Metrics, Metrics];
     expect(second).toEqual(first);
     expect(epoch).toBe(2);
     expect(num_tokens).toBe(2 * tokens);
+    expect(tokens_computed).toBe(2 * computed);
   });
 
   it("a window's loss, kl and accuracy are those of its updates one by one", async () => {

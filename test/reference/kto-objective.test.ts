@@ -157,6 +157,31 @@ describe("objective", () => {
     );
   });
 
+  it("uniform equals a reference whose log-probs are all one constant, low enough that the clamp does not act", () => {
+    fc.assert(
+      fc.property(microbatch, (batch) => {
+        const numbers = {
+          beta: 0.1,
+          desirableWeight: 1.5,
+          undesirableWeight: 0.75,
+          labels: batch.map((row) => row.label),
+        };
+        const pairs = { policyLogProbs: batch.map((row) => row.klPolicy), valid: batch.map(() => true) };
+        const policyLogProbs = batch.map((row) => row.policy);
+        const [uniform, constant] = (["uniform", "model"] as const).map((referenceKind) => {
+          const referenceLogProbs = batch.map(() => (referenceKind === "uniform" ? 0 : -1e6));
+          const point = referencePoint({ ...pairs, referenceLogProbs, lossType: "kto", referenceKind });
+          return ktoObjective({ ...numbers, policyLogProbs, referenceLogProbs, z0: point.z0 });
+        });
+        expect(uniform?.loss).toBeCloseTo(constant?.loss ?? Number.NaN, 8);
+        for (const [i, coefficient] of (uniform?.coefficients ?? []).entries()) {
+          expect(coefficient).toBeCloseTo(constant?.coefficients[i] ?? Number.NaN, 8);
+        }
+      }),
+      RUNS,
+    );
+  });
+
   it.each([200, -200, 1e4, -1e4])("is finite and keeps its digits at r = %d", (r) => {
     for (const label of [true, false]) {
       const row = { policy: r, reference: 0, klPolicy: 0, klReference: 0, label };

@@ -2,7 +2,9 @@
  * Device memory of a pass: what a layer computes, one buffer a kind. When activations are kept for the backward pass,
  * layer l owns the rows [l A, l A + A) of each kind (A: rows of region A) and writes A + B rows from l A on: the rows
  * of region B spill into the place of layer l + 1, which is written only when they are no longer needed. So region B
- * costs its rows once, not once a layer. Without keeping, all layers share one place.
+ * costs its rows once, not once a layer. What is not kept has one place for all layers: everything in a pass without
+ * gradients, everything but the layers' inputs with gradient checkpointing (Chen et al. 2016), which computes a layer
+ * again from its input before its backward pass.
  */
 import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
@@ -30,6 +32,9 @@ export function layerKinds(config: ModelConfig): Record<LayerKind, number> {
     activated: intermediateSize,
   };
 }
+
+/** What a pass leaves behind for a backward pass. */
+export type Keeps = "all" | "inputs" | "none";
 
 export type LayerKind =
   | "input"
@@ -62,7 +67,7 @@ export type LayerActivations = Readonly<Record<LayerKind, Tensor>>;
 export class Activations {
   readonly device: Device;
   readonly config: ModelConfig;
-  readonly keeps: boolean;
+  readonly keeps: Keeps;
   /** Of the adapter's passes, one place for all layers. */
   readonly lora: LoraScratch | undefined;
   readonly #buffers: Readonly<Record<LayerKind, Tensor>>;
@@ -75,7 +80,7 @@ export class Activations {
     device: Device,
     config: ModelConfig,
     shapes: readonly RowShape[],
-    keeps: boolean,
+    keeps: Keeps,
     adapter?: LoraAdapter | undefined,
   ) {
     this.device = device;
@@ -98,16 +103,20 @@ export class Activations {
 
   /** Rows of a kind: a place for every layer (and, as an input, the last layer's output), and the spill of region B. */
   #rows(shape: RowShape, kind: string): number {
-    const places = this.keeps ? this.config.layers + (kind === "input" ? 1 : 0) : 1;
+    const places = this.#keeps(kind) ? this.config.layers + (kind === "input" ? 1 : 0) : 1;
     return places * shape.gradientRows + shape.branchRows;
+  }
+
+  #keeps(kind: string): boolean {
+    return this.keeps === "all" || (this.keeps === "inputs" && kind === "input");
   }
 
   /** Layer `layer` of a pass over `shape`; index `layers` holds the last layer's output as its `input`. */
   layer(shape: RowShape, layer: number): LayerActivations {
     const rows = shape.gradientRows + shape.branchRows;
-    const first = this.keeps ? layer * shape.gradientRows : 0;
     const windows = Object.entries(this.#buffers).map(([kind, buffer]): [string, Tensor] => {
       const width = buffer.shape[1] ?? 0;
+      const first = this.#keeps(kind) ? layer * shape.gradientRows : 0;
       return [kind, { ...buffer, offset: 4 * first * width, shape: [rows, width] }];
     });
     return Object.fromEntries(windows) as Record<LayerKind, Tensor>;

@@ -20,7 +20,7 @@ import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import { rope } from "../../kernels/rope.ts";
 import type { Arena } from "../arena.ts";
 import type { Program } from "../program.ts";
-import { reshape, sliceRows, type Tensor } from "../tensor.ts";
+import { reshape, type Tensor } from "../tensor.ts";
 import { type LayerActivations, qkHeads, qkvWidth } from "./activations.ts";
 import type { ModelConfig } from "./config.ts";
 import { recordLinear, recordLinearBackward } from "./linear.ts";
@@ -114,13 +114,13 @@ export function recordNormBackward(
   }
 }
 
-/** Records layer `layer` from `here.input` to `next` [T, C]. */
+/** Records layer `layer` from `here.input` to `next` [T, C]; without `next`, up to what its backward pass needs. */
 export function recordBlockForward(
   program: Program,
   model: Model,
   layer: number,
   here: LayerActivations,
-  next: Tensor,
+  next: Tensor | undefined,
   rows: PassRows,
   cache?: KeyValueCache,
 ): void {
@@ -166,7 +166,7 @@ export function recordBlockForward(
   recordLinear(program, model, name("up"), { x: here.mlpNormed, y: here.up, lora });
   if (config.mlp === "swiglu") program.dispatch(swigluForward, { gateUp: here.up, y: here.activated });
   else program.dispatch(geluForward, { x: here.up, y: here.activated });
-  recordLinear(program, model, name("down"), { x: here.activated, residual: here.middle, y: next, lora });
+  if (next) recordLinear(program, model, name("down"), { x: here.activated, residual: here.middle, y: next, lora });
 }
 
 /** Scratch of the backward pass, shared by all layers; rows are those of region A. */
@@ -223,21 +223,17 @@ function recordHeadNormBackward(
   program.dispatch(backward, { weight: model.parameter(weight), normed, inverse, dx: dQkv, queryHeads });
 }
 
-/** Records the backward pass of layer `layer`: dx goes in as the gradient of its output, out as that of its input. */
+/** Records the backward pass of layer `layer`, `here` being region A alone: dx goes in as the gradient of its output, out as that of its input. */
 export function recordBlockBackward(
   program: Program,
   model: Model,
   gradients: Arena,
   layer: number,
-  activations: LayerActivations,
+  here: LayerActivations,
   scratch: BackwardScratch,
   rows: BackwardRows,
 ): void {
   const { config } = model;
-  const count = scratch.dx.shape[0] ?? 0;
-  const here = Object.fromEntries(
-    Object.entries(activations).map(([kind, tensor]) => [kind, sliceRows(tensor, 0, count)]),
-  ) as LayerActivations;
   const name = (part: string) => layerName(layer, part);
   const { dx, partials } = scratch;
   const { lora } = rows;

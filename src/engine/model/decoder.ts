@@ -8,7 +8,7 @@ import type { Arena } from "../arena.ts";
 import type { Device } from "../device.ts";
 import type { Program } from "../program.ts";
 import { rowWindows, sliceRows, type Tensor } from "../tensor.ts";
-import { Activations } from "./activations.ts";
+import { Activations, type LayerActivations } from "./activations.ts";
 import {
   type BackwardScratch,
   backwardWidths,
@@ -37,17 +37,25 @@ export class PassMemory {
   readonly #scratch: Tensor[] = [];
   readonly #backward: Record<keyof BackwardScratch, Tensor> | undefined;
 
-  /** @param options.adapter that the model, or one of the models, has */
+  /**
+   * @param options.adapter that the model, or one of the models, has
+   * @param options.checkpointing keep the inputs of layers only, and compute the rest again in the backward pass
+   */
   constructor(
     device: Device,
     config: ModelConfig,
     shapes: readonly RowShape[],
-    options: { readonly gradients: boolean; readonly adapter?: LoraAdapter | undefined },
+    options: {
+      readonly gradients: boolean;
+      readonly checkpointing?: boolean | undefined;
+      readonly adapter?: LoraAdapter | undefined;
+    },
   ) {
     this.device = device;
     this.config = config;
     this.rows = new RowBuffer(device, shapes, config.slidingWindow);
-    this.activations = new Activations(device, config, shapes, options.gradients, options.adapter);
+    const keeps = !options.gradients ? "none" : options.checkpointing ? "inputs" : "all";
+    this.activations = new Activations(device, config, shapes, keeps, options.adapter);
     this.head = new HeadBuffers(device, config, shapes, options.gradients);
     if (options.gradients) {
       const rows = Math.max(...shapes.map((shape) => shape.gradientRows));
@@ -158,7 +166,11 @@ export function recordGradients(
     lora: memory.activations.lora,
   };
   for (let layer = config.layers - 1; layer >= lowestTrainedLayer(gradients); layer--) {
-    const here = memory.activations.layer(shape, layer);
+    const here = gradientRowsOf(memory.activations.layer(shape, layer), shape);
+    // The place that all layers share still holds the last one's.
+    if (memory.activations.keeps === "inputs" && layer < config.layers - 1) {
+      recordBlockForward(program, model, layer, here, undefined, passRows);
+    }
     recordBlockBackward(program, model, gradients, layer, here, scratch, passRows);
   }
   if (gradients.has("embedding")) {
@@ -175,6 +187,12 @@ export function recordGradients(
       bucketStarts: rows.positionStarts,
     });
   }
+}
+
+/** A layer's activations of region A. */
+function gradientRowsOf(activations: LayerActivations, shape: RowShape): LayerActivations {
+  const windows = Object.entries(activations).map(([kind, x]) => [kind, sliceRows(x, 0, shape.gradientRows)]);
+  return Object.fromEntries(windows) as LayerActivations;
 }
 
 /** The layer below which nothing is trained, so that no gradient is needed there. */

@@ -9,6 +9,13 @@ import { at, idAt } from "./elements.ts";
 /** "kto" estimates z0 from the mismatched pairs; "apo_zero_unpaired" sets it to 0 and needs no pairs. */
 export type KtoLossType = "kto" | "apo_zero_unpaired";
 
+/**
+ * What log-ratios are against. "model": the log-probs of a reference model, and z0 is clamped at 0. "uniform": no model;
+ * every completion has the same log-prob c under it, which cancels in r_i - z0, so 0 stands for it. A clamp at 0 would
+ * be one at an arbitrary c, so there is none: with c low enough it never acts.
+ */
+export type ReferenceKind = "model" | "uniform";
+
 export interface ReferencePointInputs {
   /** [m] `log pi_theta(y_j | x_i)`; may be empty with "apo_zero_unpaired". */
   readonly policyLogProbs: ArrayLike<number>;
@@ -17,6 +24,8 @@ export interface ReferencePointInputs {
   /** [m] false for a pair whose prompt or completion equals the row's own: it is not mismatched and leaves the mean. */
   readonly valid: readonly boolean[];
   readonly lossType: KtoLossType;
+  /** Default "model". */
+  readonly referenceKind?: ReferenceKind;
 }
 
 export interface ReferencePoint {
@@ -29,10 +38,11 @@ export interface ReferencePoint {
 
 /**
  * `z0 = max(0, mean over valid i of (log pi_theta(y_j|x_i) - log pi_ref(y_j|x_i)))`; 0 without a valid pair, and 0 for
- * "apo_zero_unpaired".
+ * "apo_zero_unpaired". Against the uniform reference, `z0 = mean over valid i of log pi_theta(y_j|x_i)`: minus the
+ * entropy of the policy, as estimated on the mismatched pairs.
  */
 export function referencePoint(inputs: ReferencePointInputs): ReferencePoint {
-  const { policyLogProbs, referenceLogProbs, valid, lossType } = inputs;
+  const { policyLogProbs, referenceLogProbs, valid, lossType, referenceKind = "model" } = inputs;
   if (lossType === "apo_zero_unpaired") return { z0: 0, unclamped: 0, pairs: 0 };
   let sum = 0;
   let pairs = 0;
@@ -42,7 +52,7 @@ export function referencePoint(inputs: ReferencePointInputs): ReferencePoint {
     pairs++;
   }
   const unclamped = pairs === 0 ? 0 : sum / pairs;
-  return { z0: Math.max(0, unclamped), unclamped, pairs };
+  return { z0: referenceKind === "uniform" ? unclamped : Math.max(0, unclamped), unclamped, pairs };
 }
 
 export interface KtoObjectiveInputs {
@@ -58,6 +68,11 @@ export interface KtoObjectiveInputs {
   readonly desirableWeight: number;
   /** lambda_U */
   readonly undesirableWeight: number;
+  /**
+   * False where a reference point is needed and no pair gave one ("uniform" only, where 0 is none): u_i is then 0 and no
+   * gradient flows. Default true.
+   */
+  readonly measured?: boolean;
 }
 
 export interface KtoObjective {
@@ -80,6 +95,7 @@ export interface KtoObjective {
  */
 export function ktoObjective(inputs: KtoObjectiveInputs): KtoObjective {
   const { policyLogProbs, referenceLogProbs, labels, z0, beta, desirableWeight, undesirableWeight } = inputs;
+  const known = inputs.measured === false ? 0 : 1;
   const m = labels.length;
   const losses = new Float64Array(m);
   const values = new Float64Array(m);
@@ -90,11 +106,11 @@ export function ktoObjective(inputs: KtoObjectiveInputs): KtoObjective {
     const logRatio = idAt(policyLogProbs, i) - idAt(referenceLogProbs, i);
     const weight = labels[i] ? desirableWeight : undesirableWeight;
     const direction = labels[i] ? -1 : 1;
-    const u = -direction * beta * (logRatio - z0);
+    const u = -direction * beta * (logRatio - z0) * known;
     logRatios[i] = logRatio;
     values[i] = weight * sigmoid(u);
     losses[i] = weight * sigmoid(-u);
-    coefficients[i] = (direction * weight * beta * sigmoid(u) * sigmoid(-u)) / m;
+    coefficients[i] = (known * direction * weight * beta * sigmoid(u) * sigmoid(-u)) / m;
     loss += at(losses, i) / m;
   }
   return { loss, losses, values, logRatios, coefficients };
