@@ -81,7 +81,10 @@ export async function readRows(
   splitOption?: string,
 ): Promise<AsyncIterable<FeedbackRow>> {
   const { dataset_config: config, column_mapping: columnMapping } = options;
-  const { name, slice } = parseSplit(options.dataset_train_split, splitOption);
+  const { name: asked, slice } = parseSplit(options.dataset_train_split, splitOption);
+  // "test" is what an evaluation asks for by default; a single file is then meant as it is.
+  const isFile = splitOption !== undefined && (await platform.exists(options.dataset_name)) === "file";
+  const name = isFile && asked === "test" ? "train" : asked;
   const splits = await showingDownloads(output, (hub) =>
     resolveDatasetFiles(options.dataset_name, { ...hub, config, splits: [name] }),
   );
