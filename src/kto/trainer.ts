@@ -3,21 +3,33 @@
  * rate) and the logging window; the work of an update is `step.ts`. Iterate it with `for await`.
  */
 import { Model, type SaveOptions } from "../engine/model/load.ts";
-import type { RowShape } from "../engine/model/rows.ts";
 import { saveAdapter } from "../engine/peft.ts";
-import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
-import { ConfigError, DatasetError, NumericError } from "../errors.ts";
-import { METRIC_SUMS } from "../kernels/kto-objective.ts";
-import { type BatchExample, type BatchOptions, batchShape, checkSequences, type KtoBatch, packBatch } from "./batch.ts";
+import { platform } from "../engine/platform/index.ts";
+import { ConfigError, DatasetError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
+import { type BatchExample, checkSequences } from "./batch.ts";
+import type { TrainerCallbacks } from "./callbacks.ts";
+import { checkpointDue } from "./checkpoint-options.ts";
+import { Checkpoints } from "./checkpoints.ts";
 import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
+import { placeOf, type RowSource } from "./data/types.ts";
 import { solveWeights } from "./data/weights.ts";
-import { type Metrics, windowMetrics } from "./metrics.ts";
+import { checkHostMemory, withWhatFits } from "./fitting.ts";
+import { LoggingWindow } from "./logging-window.ts";
+import type { Metrics } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
 import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
-import { epochSchedule, rowsLeftOut } from "./sampler.ts";
+import { RunSchedule } from "./run-schedule.ts";
+import {
+  digestOf,
+  type LogLine,
+  type RunState,
+  TRAINER_STATE_FILE,
+  type TrainerStateFacts,
+  trainerStateText,
+} from "./run-state.ts";
 import { KtoStep } from "./step.ts";
 
-export interface TrainerInputs {
+export interface TrainerInputs extends TrainerCallbacks {
   /** Trained in place: its adapter where it has one, else all its weights, which must then be stored as f32. */
   readonly policy: Model;
   /**
@@ -29,8 +41,12 @@ export interface TrainerInputs {
   readonly examples: readonly BatchExample[];
   /** Rows to evaluate on, at least 2, of which the training sees nothing. */
   readonly evalExamples?: readonly BatchExample[];
-  /** Where the best weights are kept for `load_best_model_at_end`. */
+  /** Where checkpoints and the best weights (`load_best_model_at_end`) are kept; without it there are none. */
   readonly outputFolder?: string;
+  /** What else must be the same when a run is resumed, by name; plain values. */
+  readonly settings?: Readonly<Record<string, unknown>>;
+  /** What a checkpoint of an adapter names as its base; default: the policy's folder. */
+  readonly baseModel?: string;
   readonly options?: Partial<TrainerOptions>;
 }
 
@@ -48,12 +64,6 @@ export interface TrainingStep {
   readonly evaluation?: Evaluation;
 }
 
-/** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
-const MOST_VAIN_STEPS = 10;
-
-/** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
-const MOST_STEPS_LOOKED_AT = 20_000;
-
 /**
  * A training run, made by `KtoTrainer.create`: iterating runs one update after another and throws NumericError where
  * gradients are not finite update after update. `free` gives all device memory back but the given models'.
@@ -63,10 +73,6 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   readonly options: TrainerOptions;
   /** lambda_D and lambda_U, with "auto" solved. */
   readonly weights: { readonly desirable: number; readonly undesirable: number };
-  readonly totalSteps: number;
-  readonly stepsPerEpoch: number;
-  /** Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch. */
-  readonly rowsLeftOut: number;
   readonly step: KtoStep;
   readonly #examples: readonly BatchExample[];
   readonly #ownReference: Model | undefined;
@@ -75,22 +81,18 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   #bestStep: number | undefined;
   /** Of the last logging window. */
   #lastMetrics: Metrics | undefined;
-  readonly #batchOptions: BatchOptions;
-  readonly #schedule: ScheduleOptions;
-  #epoch: { number: number; microbatches: number[][] } | undefined;
+  readonly #schedule: RunSchedule;
   #done = 0;
-  #tokens = 0;
-  #windowTokens = 0;
-  #windowSteps = 0;
-  #windowCutPairs = 0;
-  /** Milliseconds of the window in which the loop ran, and since when it runs now. */
-  #windowMs = 0;
-  #runningSince = 0;
-  #skipped = 0;
+  readonly #window: LoggingWindow;
+  readonly #callbacks: TrainerCallbacks;
+  readonly #checkpoints: Checkpoints | undefined;
+  readonly #settings: Readonly<Record<string, unknown>>;
+  #data: string | undefined;
+  #log: LogLine[] = [];
+  #stopRequested = false;
+  #interrupted = false;
   #iterating = false;
   #freed = false;
-  /** Updates since the last window in which one was possible. */
-  #vainSteps = 0;
 
   private constructor(inputs: TrainerInputs) {
     const { policy, examples } = inputs;
@@ -98,28 +100,18 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     this.options = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
     checkFloat32(this.options);
     this.#examples = examples;
+    this.#callbacks = inputs;
+    this.#settings = inputs.settings ?? {};
     this.weights = solveWeights(this.options.desirable_weight, this.options.undesirable_weight, examples);
     const contexts = [policy, inputs.reference ?? policy].map(({ config }) => config.contextLength);
-    this.#batchOptions = {
-      mismatched: this.options.loss_type === "kto",
-      maxLength: Math.min(this.options.max_length, ...contexts),
-    };
-    const { maxLength } = this.#batchOptions;
+    const maxLength = Math.min(this.options.max_length, ...contexts);
     const limit = maxLength < this.options.max_length ? "the model's context of" : "max_length";
     checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
     checkSequences(inputs.evalExamples ?? [], policy.config.vocabSize, { maxLength, limit });
-    this.rowsLeftOut = rowsLeftOut(examples.length, this.#microbatches(0));
-    this.stepsPerEpoch = Math.ceil(this.#microbatches(0).length / this.options.gradient_accumulation_steps);
-    this.totalSteps =
-      this.options.max_steps > 0
-        ? this.options.max_steps
-        : Math.ceil(this.options.num_train_epochs * this.stepsPerEpoch);
-    this.#schedule = {
-      type: this.options.lr_scheduler_type,
-      learningRate: this.options.learning_rate,
-      totalSteps: this.totalSteps,
-      warmupSteps: this.options.warmup_steps || Math.ceil(this.options.warmup_ratio * this.totalSteps),
-    };
+    this.#schedule = new RunSchedule(examples, this.options, {
+      mismatched: this.options.loss_type === "kto",
+      maxLength,
+    });
     this.#ownReference = inputs.reference || policy.adapter ? undefined : Model.copyOf(policy, "reference weights");
     const reference = inputs.reference ?? this.#ownReference ?? policy.base;
     const objective = {
@@ -131,7 +123,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     this.step = new KtoStep({
       policy,
       reference,
-      shapes: this.#shapes(),
+      shapes: this.#schedule.shapes(),
       maxSize: this.options.per_device_train_batch_size,
       objective,
       optimizer: {
@@ -155,10 +147,23 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       stepsPerEpoch: this.stepsPerEpoch,
       outputFolder: inputs.outputFolder,
     });
+    this.#window = new LoggingWindow(this.step);
+    this.#checkpoints =
+      inputs.outputFolder === undefined
+        ? undefined
+        : new Checkpoints({
+            policy,
+            step: this.step,
+            options: this.options,
+            folder: inputs.outputFolder,
+            baseModel: inputs.baseModel,
+            warn: (sentence) => this.#warn(sentence),
+          });
   }
 
   /**
-   * Checks options and examples and allocates all device memory of the run.
+   * Checks options and examples, allocates all device memory of the run and, with `resume_from_checkpoint`, puts a
+   * checkpoint's weights into the policy. The policy is loaded as for the run that is resumed, since it is its reference.
    *
    * @throws ConfigError for an option out of range; DatasetError for examples that the model cannot take; AdapterError
    * when the device cannot hold the run
@@ -191,9 +196,22 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     checkLabels(inputs.examples);
     checkLabels(inputs.evalExamples ?? []);
     const { device } = inputs.policy;
-    const trainer = device.allocating(() => new KtoTrainer(inputs));
+    const planned = (plan: TrainerInputs) => new KtoTrainer(plan);
+    let trainer: KtoTrainer;
     try {
+      trainer = device.allocating(() => new KtoTrainer(inputs));
+    } catch (error) {
+      throw await withWhatFits(error, inputs, planned);
+    }
+    try {
+      checkHostMemory(device);
       await device.idle(); // an adapter out of memory says so only now
+    } catch (error) {
+      trainer.free();
+      throw await withWhatFits(error, inputs, planned);
+    }
+    try {
+      await trainer.#resume();
     } catch (error) {
       trainer.free();
       throw error;
@@ -201,122 +219,220 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     return trainer;
   }
 
+  get totalSteps(): number {
+    return this.#schedule.totalSteps;
+  }
+
+  get stepsPerEpoch(): number {
+    return this.#schedule.stepsPerEpoch;
+  }
+
+  /** Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch. */
+  get rowsLeftOut(): number {
+    return this.#schedule.rowsLeftOut;
+  }
+
   /** Updates done. */
   get stepsDone(): number {
     return this.#done;
   }
 
-  /** The microbatches of an epoch: a pure function of data, seed and epoch. */
-  #microbatches(epoch: number): number[][] {
-    if (this.#epoch?.number !== epoch) {
-      const microbatches = epochSchedule(this.#examples, {
-        batchSize: this.options.per_device_train_batch_size,
-        seed: this.options.seed,
-        epoch,
-        shuffle: this.options.shuffle_dataset,
-        mismatched: this.options.loss_type === "kto",
-      });
-      this.#epoch = { number: epoch, microbatches };
-    }
-    return this.#epoch.microbatches;
-  }
-
-  /** The microbatches of update `step`, counted from 0. */
-  #stepExamples(step: number): BatchExample[][] {
-    const accumulation = this.options.gradient_accumulation_steps;
-    const microbatches = this.#microbatches(Math.floor(step / this.stepsPerEpoch));
-    const first = (step % this.stepsPerEpoch) * accumulation;
-    return microbatches
-      .slice(first, first + accumulation)
-      .map((rows) => rows.map((row) => this.#examples[row]).filter((row) => row !== undefined));
-  }
-
-  /** Every shape class of the run or, where looking at every step would take long, one that holds them all. */
-  #shapes(): RowShape[] {
-    if (this.totalSteps > MOST_STEPS_LOOKED_AT) return [this.#largestShape()];
-    const shapes = new Map<string, RowShape>();
-    for (let step = 0; step < this.totalSteps; step++) {
-      for (const examples of this.#stepExamples(step)) {
-        const shape = batchShape(examples, this.#batchOptions);
-        shapes.set(JSON.stringify(shape), shape);
-      }
-    }
-    return [...shapes.values()];
-  }
-
-  /** A shape that holds any microbatch: of the longest examples, and of those with the longest completions. */
-  #largestShape(): RowShape {
-    const longest = (length: (example: BatchExample) => number) =>
-      [...this.#examples].sort((a, b) => length(b) - length(a)).slice(0, this.options.per_device_train_batch_size);
-    const [byTotal, byCompletion] = [
-      longest(({ promptIds, completionIds }) => promptIds.length + completionIds.length),
-      longest(({ completionIds }) => completionIds.length),
-    ].map((examples) => batchShape(examples, { ...this.#batchOptions, maxLength: Number.POSITIVE_INFINITY }));
-    if (byTotal === undefined || byCompletion === undefined) throw new Error("no examples");
-    const most = (key: keyof RowShape) => Math.max(byTotal[key], byCompletion[key]);
-    return {
-      gradientRows: most("gradientRows"),
-      branchRows: most("branchRows"),
-      gradientHeadRows: most("gradientHeadRows"),
-      branchHeadRows: most("branchHeadRows"),
-      sequences: most("sequences"),
-    };
-  }
-
-  #pack(step: number): KtoBatch[] {
-    return step < this.totalSteps
-      ? this.#stepExamples(step).map((examples) => packBatch(examples, this.#batchOptions))
-      : [];
-  }
-
-  /** Runs the updates that are left; may be left and entered again. */
+  /**
+   * Runs the updates that are left; may be left and entered again.
+   *
+   * @throws NumericError; DeviceLostError that says what was saved; FileError where a run that was stopped cannot be
+   * saved; what a callback throws
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainingStep> {
     if (this.#freed) throw new ConfigError("The trainer was freed; create another one.");
     if (this.#iterating) throw new ConfigError("The trainer is iterated already; leave that loop first.");
     this.#iterating = true;
     try {
       yield* this.#steps();
+    } catch (error) {
+      throw error instanceof DeviceLostError ? this.#afterLoss(error) : error;
     } finally {
       this.#iterating = false;
+      this.#stopRequested = false;
     }
   }
 
   async *#steps(): AsyncGenerator<TrainingStep> {
     const { device } = this.policy;
     if (this.#done === 0 && this.#evaluation?.due(0)) {
-      const evaluation = await this.#evaluation.run(0, undefined);
-      yield { step: 0, totalSteps: this.totalSteps, epoch: 0, learningRate: 0, evaluation };
+      const evaluation = await this.#evaluate();
+      const start = { step: 0, totalSteps: this.totalSteps, epoch: 0, learningRate: 0 };
+      yield { ...start, ...(evaluation ? { evaluation } : {}) };
     }
-    let batches = this.#pack(this.#done);
-    while (this.#done < this.totalSteps && this.#stopReason === undefined) {
-      this.#runningSince = performance.now();
-      const learningRate = learningRateAt(this.#done, this.#schedule);
+    let batches = this.#schedule.pack(this.#done);
+    while (!this.#ended) {
+      this.#interrupted = this.#stopRequested;
+      if (this.#interrupted) {
+        await this.#saveStopped();
+        return;
+      }
+      this.#window.resume();
+      const learningRate = this.#schedule.learningRate(this.#done);
       await this.step.run(batches, learningRate, this.#done);
-      const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
       this.#done++;
-      this.#tokens += tokens;
-      this.#windowTokens += tokens;
-      this.#windowSteps++;
-      this.#windowCutPairs += batches.reduce((sum, batch) => sum + batch.cutPairs, 0);
-      batches = this.#pack(this.#done); // while the device works
+      this.#window.add(batches);
+      batches = this.#schedule.pack(this.#done); // while the device works
       const epoch = this.#done / this.stepsPerEpoch;
-      const base = { step: this.#done, totalSteps: this.totalSteps, epoch, learningRate };
       let metrics: Metrics | undefined;
-      if (this.#logs(this.#done)) metrics = await this.#readMetrics(learningRate, epoch);
+      if (this.#logs(this.#done)) metrics = await this.#endWindow(learningRate, epoch);
       else {
         await device.idle();
-        this.#windowMs += performance.now() - this.#runningSince;
+        this.#window.pause();
       }
       const evaluation = await this.#evaluate();
       if (evaluation?.stop !== undefined && metrics === undefined) {
-        this.#runningSince = performance.now(); // the evaluation's time is not the window's
-        metrics = await this.#readMetrics(learningRate, epoch);
+        this.#window.resume(); // the evaluation's time is not the window's
+        metrics = await this.#endWindow(learningRate, epoch);
       }
-      if (this.#done === this.totalSteps || this.#stopReason !== undefined) {
-        this.#bestStep = await this.#evaluation?.loadBest();
-      }
-      yield { ...base, ...(metrics ? { metrics } : {}), ...(evaluation ? { evaluation } : {}) };
+      const step: TrainingStep = {
+        ...{ step: this.#done, totalSteps: this.totalSteps, epoch, learningRate },
+        ...(metrics ? { metrics } : {}),
+        ...(evaluation ? { evaluation } : {}),
+      };
+      await this.#callbacks.onStep?.(step);
+      await this.#saveIfDue();
+      if (this.#ended) await this.#loadBest();
+      yield step;
     }
+    if (this.#bestStep === undefined) await this.#loadBest(); // resumed at its end
+  }
+
+  /** No update is left, or the evaluations ended the run. */
+  get #ended(): boolean {
+    return this.#done >= this.totalSteps || this.#stopReason !== undefined;
+  }
+
+  /**
+   * Ends the iteration after the update in progress, with a checkpoint in `outputFolder` whatever `save_strategy` says.
+   * A later iteration goes on.
+   */
+  stop(): void {
+    this.#stopRequested = true;
+  }
+
+  /** Whether `stop` ended the last iteration, with updates left to do. */
+  get interrupted(): boolean {
+    return this.#interrupted;
+  }
+
+  /** The lines of the metrics so far, those of a resumed run before it included: what metrics.jsonl holds. */
+  get log(): readonly LogLine[] {
+    return this.#log;
+  }
+
+  /** The last good checkpoint: saved by this run, or the one that it goes on from. */
+  get lastCheckpoint(): { readonly path: string; readonly step: number } | undefined {
+    return this.#checkpoints?.last;
+  }
+
+  #warn(sentence: string): void {
+    if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
+    else console.warn(sentence);
+  }
+
+  /** Where the run is. */
+  #state(): RunState {
+    this.#data ??= digestOf(this.#examples);
+    return {
+      version: 1,
+      step: this.#done,
+      totalSteps: this.totalSteps,
+      stepsPerEpoch: this.stepsPerEpoch,
+      stopReason: this.#stopReason,
+      counts: this.#window.counts,
+      lastMetrics: this.#lastMetrics,
+      evaluation: this.#evaluation?.state as RunState["evaluation"],
+      data: this.#data,
+      options: this.options,
+      settings: this.#settings,
+      log: this.#log,
+    };
+  }
+
+  async #facts(): Promise<TrainerStateFacts> {
+    const best = this.#evaluation?.selection.state.best;
+    const saved = best && (best.step === this.#done || (await this.#checkpoints?.has(best.step)));
+    return {
+      epoch: this.#done / this.stepsPerEpoch,
+      best,
+      bestCheckpoint: saved ? this.#checkpoints?.path(best.step) : undefined,
+      trainBatchSize: this.options.per_device_train_batch_size,
+      numTrainEpochs: Math.ceil(this.options.num_train_epochs),
+      loggingSteps: this.options.logging_steps,
+      saveSteps: this.options.save_steps,
+    };
+  }
+
+  /** Writes trainer_state.json, as it is after the last update, into a folder. */
+  async saveState(folder: string): Promise<void> {
+    const text = trainerStateText(this.#state(), await this.#facts());
+    await platform.writeFileAtomic(platform.joinPath(folder, TRAINER_STATE_FILE), text);
+  }
+
+  /** A disk that is full for a while is no reason to lose the run: it goes on with the checkpoints that there are. */
+  async #saveIfDue(): Promise<void> {
+    const run = { step: this.#done, stepsPerEpoch: this.stepsPerEpoch, ends: this.#ended };
+    const checkpoints = this.#checkpoints;
+    if (checkpoints === undefined || !checkpointDue(this.options, run)) return;
+    try {
+      await checkpoints.save(this.#state(), await this.#facts());
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+      const { last } = checkpoints;
+      this.#warn(
+        `The checkpoint of step ${this.#done} was not saved: ${errorMessage(error)} The training goes on${last ? `; the last good checkpoint is ${last.path}` : ""}.`,
+      );
+      return;
+    }
+    await this.#tellOfCheckpoint(checkpoints);
+  }
+
+  async #saveStopped(): Promise<void> {
+    const checkpoints = this.#checkpoints;
+    if (checkpoints === undefined || this.#done === 0 || checkpoints.last?.step === this.#done) return;
+    await checkpoints.save(this.#state(), await this.#facts());
+    await this.#tellOfCheckpoint(checkpoints);
+  }
+
+  /** Apart from the saving, since what a callback throws is its own. */
+  async #tellOfCheckpoint({ last }: Checkpoints): Promise<void> {
+    if (last) await this.#callbacks.onCheckpoint?.({ folder: last.path, step: last.step });
+  }
+
+  async #resume(): Promise<void> {
+    const { resume_from_checkpoint: from } = this.options;
+    if (from === false || this.policy.device.counts) return;
+    if (this.#checkpoints === undefined) {
+      throw new ConfigError(
+        'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
+      );
+    }
+    const state = await this.#checkpoints.restore(from, this.#state());
+    this.#done = state.step;
+    this.#log = [...state.log];
+    this.#stopReason = state.stopReason;
+    this.#window.restore(state.counts);
+    this.#lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
+    if (state.evaluation) {
+      const { selection, lastStep } = state.evaluation;
+      this.#evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+    }
+  }
+
+  /** The error of a lost device, with what is left of the run. */
+  #afterLoss(error: DeviceLostError): DeviceLostError {
+    const last = this.#checkpoints?.last;
+    const left = last
+      ? `${last.path} holds the run up to step ${last.step}: go on from there with resume_from_checkpoint`
+      : "no checkpoint was saved, so the run is to be started anew";
+    return new DeviceLostError(`${error.message.replace(/\.?$/, ".")} It was after step ${this.#done}; ${left}.`, {
+      cause: error,
+    });
   }
 
   /** The evaluation that is due after the last update, if one is. */
@@ -324,7 +440,13 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     if (!this.#evaluation?.due(this.#done)) return undefined;
     const evaluation = await this.#evaluation.run(this.#done, this.#lastMetrics);
     if (this.#done < this.totalSteps) this.#stopReason = evaluation.stop;
+    this.#log.push({ step: this.#done, epoch: this.#done / this.stepsPerEpoch, ...evaluation.metrics });
+    await this.#callbacks.onEvaluate?.({ step: this.#done, ...evaluation });
     return evaluation;
+  }
+
+  async #loadBest(): Promise<void> {
+    this.#bestStep = await this.#evaluation?.loadBest();
   }
 
   /** Why the run ended before its last step, if it did. */
@@ -354,36 +476,16 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     return step % logging_steps === 0 || step === this.totalSteps || (step === 1 && logging_first_step);
   }
 
-  /** The window's metrics; clears the device's sums. Throws NumericError when updates have long been impossible. */
-  async #readMetrics(learningRate: number, epoch: number): Promise<Metrics> {
-    const { device } = this.policy;
-    const sums = await device.download(this.step.objective.metrics);
-    const state = await device.download(this.step.optimizer.state);
-    device.upload(this.step.objective.metrics, new Float32Array(METRIC_SUMS.size));
-    const seconds = Math.max(1e-3, (this.#windowMs + performance.now() - this.#runningSince) / 1000);
-    const metrics = windowMetrics(sums, state, {
+  async #endWindow(learningRate: number, epoch: number): Promise<Metrics> {
+    const metrics = await this.#window.end({
+      step: this.#done,
+      totalSteps: this.totalSteps,
       epoch,
       learningRate,
-      tokens: this.#tokens,
-      tokensPerSecond: this.#windowTokens / seconds,
-      cutPairs: this.#windowCutPairs,
-      memory: device.memory(),
+      rows: () => rowNames(this.#schedule.stepExamples(this.#done - 1).at(-1) ?? [], this.#examples),
     });
-    const skipped = (metrics.skipped_steps ?? 0) - this.#skipped;
-    this.#vainSteps = skipped < this.#windowSteps ? 0 : this.#vainSteps + skipped;
-    // At the end of a run nothing is left to recover in: two in a row are enough there.
-    const most = this.#done === this.totalSteps ? 2 : MOST_VAIN_STEPS;
-    if (this.#vainSteps >= Math.min(most, this.totalSteps)) {
-      throw new NumericError(
-        `The gradients were not finite in any of the ${this.#vainSteps} updates up to step ${this.#done}, so the model no longer changes; lower learning_rate, or look for damaged weights.`,
-      );
-    }
-    this.#skipped += skipped;
-    this.#windowTokens = 0;
-    this.#windowSteps = 0;
-    this.#windowCutPairs = 0;
-    this.#windowMs = 0;
     this.#lastMetrics = metrics;
+    this.#log.push({ step: this.#done, ...metrics });
     return metrics;
   }
 
@@ -395,7 +497,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   async save(folder: string, options: SaveOptions & { readonly baseModel?: string } = {}): Promise<void> {
     if (this.#freed) throw new ConfigError("The trainer was freed; save before that.");
     // The last update's gradients were finite before it, which says nothing of the weights after it.
-    const [batch] = this.#pack(Math.max(0, this.#done - 1));
+    const [batch] = this.#schedule.pack(Math.max(0, this.#done - 1));
     if (batch && !(await this.step.policyLogProbs(batch)).every(Number.isFinite)) {
       throw new NumericError(
         "The model is not saved: its log-probabilities are not finite numbers any more, so the training diverged; lower learning_rate.",
@@ -421,4 +523,16 @@ function checkLabels(examples: readonly BatchExample[]): void {
   throw new DatasetError(
     `Example ${at + 1} of ${examples.length} has the label ${JSON.stringify(examples[at]?.label)}; it must be true (thumbs up) or false.`,
   );
+}
+
+/** Rows by the lines that they came from, or else by their places among the examples, counted from 1. */
+function rowNames(rows: readonly BatchExample[], examples: readonly BatchExample[]): string {
+  return rows
+    .map((row) => ("source" in row ? placeOf(row.source as RowSource) : `example ${examples.indexOf(row) + 1}`))
+    .join(", ");
+}
+
+/** What JSON holds as null is not a number. */
+function numbers(values: Readonly<Record<string, number | null>>): Metrics {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value ?? Number.NaN]));
 }
