@@ -31,7 +31,7 @@ export const checkpointOptions = {
     group,
     description: "go on from the last good checkpoint in output_dir (true), or from a checkpoint's folder",
     expects: "true, false or the folder of a checkpoint",
-    placeholder: "true|folder",
+    placeholder: "path",
     nullMeans: false,
   }),
 };
