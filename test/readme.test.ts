@@ -63,7 +63,13 @@ test("the commands of its table are those of the program, and its exit codes tho
     return new (value as new (message: string) => InstanceType<typeof errors.KtoError>)("").exitCode;
   });
   const documented = [...readme.matchAll(/^\| (\d+) \|/gm)].map(([, code]) => Number(code));
-  expect(documented).toEqual([0, 1, ...codes.sort((a, b) => a - b)]);
+  // InterruptedError has one for each of two signals.
+  expect(documented).toEqual([
+    0,
+    1,
+    ...codes.sort((a, b) => a - b),
+    new errors.InterruptedError("", "SIGTERM").exitCode,
+  ]);
 });
 
 test("the run that it shows is one of the present quickstart", () => {

@@ -89,6 +89,8 @@ function readArguments(args: readonly string[], infos: readonly OptionInfo[], co
         assignments.push({ name, value: false });
       } else if (optionalValue && !isValueOfFlag(following, known !== undefined)) {
         assignments.push({ name, value: true });
+      } else if (known?.kind === "flagOrText" && !isFurtherItem(following)) {
+        assignments.push({ name, value: true });
       } else {
         if (following === undefined || /^--[A-Za-z]/.test(following)) {
           throw new ConfigError(`option "${word}" needs a value: ${known?.about.expects ?? "a YAML or JSON file"}.`);
@@ -178,6 +180,7 @@ function placeholder(info: OptionInfo): string {
   const byKind = {
     boolean: "",
     choice: "<name>",
+    flagOrText: "<text>",
     number: "<n>",
     numberOrWord: "<n>",
     object: "<json>",

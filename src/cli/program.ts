@@ -3,7 +3,7 @@
  * on stderr and an exit code. It prints no results and knows nothing of what the commands do.
  */
 import { CommanderError, Option, Command as Program } from "commander";
-import { ConfigError, errorMessage, KtoError } from "../errors.ts";
+import { ConfigError, errorMessage, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/parse-options.ts";
 import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";
@@ -94,7 +94,7 @@ Options can also come from a file (--config run.yaml) or as trailing name=value.
 
 Exit codes: 0 done; 2 options; 3 feedback file; 4 model folder; 5 no adapter;
 6 device lost; 7 files; 8 numbers came out wrong; 9 no judge;
-1 a bug of ours.`,
+130, 143 stopped by SIGINT, SIGTERM; 1 a bug of ours.`,
     )
     .exitOverride()
     .configureHelp({ minWidthToWrap: 20 })
@@ -127,7 +127,9 @@ function unknownCommand(name: string): ConfigError {
 function reportError(error: unknown, argv: readonly string[], streams: Streams): number {
   const expected = error instanceof KtoError;
   const sentence = expected ? onOneLine(error.message) : `internal error (please report): ${errorMessage(error)}`;
-  streams.stderr.write(`${colorsFor(streams.stderr).red("error:")} ${sentence}\n`);
+  const colors = colorsFor(streams.stderr);
+  const heading = error instanceof InterruptedError ? colors.yellow("stopped:") : colors.red("error:");
+  streams.stderr.write(`${heading} ${sentence}\n`);
   // Asked of the words themselves, since the options may be what could not be read.
   if (argv.some((word) => /^(--)?debug(=(true|yes|on|1))?$/i.test(word)) && error instanceof Error) {
     streams.stderr.write(`${stackWithCauses(error)}\n`);

@@ -81,9 +81,12 @@ export class SampleLog {
     this.#path = path;
   }
 
-  /** Empties the file of an earlier run. */
-  async start(): Promise<void> {
-    await platform.writeFileAtomic(this.#path, "");
+  /** Leaves of an earlier run's file what was written up to the step that the run goes on from: nothing at step 0. */
+  async start(step: number): Promise<void> {
+    const present = step > 0 && (await platform.exists(this.#path)) === "file";
+    const lines = present ? (await platform.readText(this.#path)).split("\n") : [];
+    const kept = lines.filter((line) => stepOf(line) <= step).map((line) => `${line}\n`);
+    await platform.writeFileAtomic(this.#path, kept.join(""));
   }
 
   /** Adds the model's continuations as it is after this many updates. */
@@ -93,5 +96,15 @@ export class SampleLog {
       return `${JSON.stringify({ step, index, prompt: this.#prompts[index], completion })}\n`;
     });
     await platform.appendText(this.#path, lines.join(""));
+  }
+}
+
+/** Infinity for a line that was cut off. */
+function stepOf(line: string): number {
+  try {
+    const { step } = JSON.parse(line) as { step?: unknown };
+    return typeof step === "number" ? step : Number.POSITIVE_INFINITY;
+  } catch {
+    return Number.POSITIVE_INFINITY;
   }
 }

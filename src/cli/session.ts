@@ -142,18 +142,19 @@ export async function encodeFeedback(
 /**
  * Before any work: a run must not end in a folder that cannot be written, or spoil one that holds something.
  *
- * @param harmless a file that may be there
+ * @param harmless whether something of this name may be there
  * @throws FileError, ConfigError
  */
 export async function checkOutputFolder(
   { output_dir, overwrite_output_dir }: { readonly output_dir: string; readonly overwrite_output_dir: boolean },
-  harmless?: string,
+  harmless: (name: string) => boolean = () => false,
 ): Promise<void> {
   await platform.checkWritable(output_dir);
-  const present = (await platform.list(output_dir)).filter((name) => name !== harmless);
+  const present = (await platform.list(output_dir)).filter((name) => !harmless(name));
   if (present.length === 0 || overwrite_output_dir) return;
+  const resumable = present.some((name) => /^checkpoint-\d+$/.test(name));
   throw new ConfigError(
-    `output_dir "${output_dir}" is not empty (it holds ${present[0]}${present.length > 1 ? ", …" : ""}); choose another folder or set overwrite_output_dir true.`,
+    `output_dir "${output_dir}" is not empty (it holds ${present[0]}${present.length > 1 ? ", …" : ""}); choose another folder or set overwrite_output_dir true${resumable ? ", or go on from its last checkpoint with resume_from_checkpoint true" : ""}.`,
   );
 }
 

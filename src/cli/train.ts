@@ -1,6 +1,7 @@
 /** `kto train`: KTO training from feedback and a model to a model folder. */
 
 import type { Device } from "../engine/device.ts";
+import { InterruptedError } from "../errors.ts";
 import {
   configAdvice,
   type KtoConfig,
@@ -15,8 +16,11 @@ import type { Metrics } from "../kto/metrics.ts";
 import type { Evaluation } from "../kto/run-evaluation.ts";
 import type { KtoTrainer } from "../kto/trainer.ts";
 import { command } from "./command.ts";
+import type { MetricsFile } from "./metrics-file.ts";
 import type { Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
+import type { SampleLog } from "./samples.ts";
+import { type EndSignal, withSignals } from "./signals.ts";
 
 export const trainCommand = command({
   name: "train",
@@ -31,20 +35,33 @@ export const trainCommand = command({
   run: runTrain,
 });
 
-const METRICS_FILE = "metrics.jsonl";
+/** Options beside the trainer's that a run keeps when it is resumed: which models, and what is trained. */
+const KEPT_SETTINGS = [
+  "model_name_or_path",
+  "ref_model_name_or_path",
+  "model_revision",
+  "dtype",
+  "adapter_name_or_path",
+  "use_peft",
+  "lora_r",
+  "lora_alpha",
+  "lora_dropout",
+  "lora_target_modules",
+  "use_rslora",
+] as const;
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
-  const { checkKind, checkOutputFolder, platform, withDevice } = await import("./session.ts");
+  const { checkKind, withDevice } = await import("./session.ts");
   const { formatOf, loadForTraining } = await import("./models.ts");
   const { saveChatTemplate } = await import("../engine/chat-template.ts");
   const { loadTrainingRows } = await import("./evaluation-rows.ts");
-  const { SampleLog } = await import("./samples.ts");
+  const { SampleLog: Samples } = await import("./samples.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
   const { planningDevice } = await import("../engine/memory-plan.ts");
+  const { removeCheckpoints } = await import("../engine/checkpoint.ts");
+  const { METRICS_FILE, MetricsFile } = await import("./metrics-file.ts");
   const { output_dir } = config;
-  // The metrics of a run that was broken off hold nothing that another run could spoil.
-  await checkOutputFolder(config, METRICS_FILE);
-  const metricsFile = platform.joinPath(output_dir, METRICS_FILE);
+  await checkRunFolder(config);
   await withDevice(config, output, async (device) => {
     // A plan is made by the same code as a run, on a device that only counts.
     const target = config.dry_run ? planningDevice(device) : device;
@@ -52,17 +69,27 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     const { examples, evalExamples } = await loadTrainingRows({ policy, reference }, config, output);
     await checkKind(output_dir, policy.adapter !== undefined);
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
+    const warn = (sentence: string) => output.warning(sentence);
+    let samples: SampleLog | undefined;
     const trainer = await KtoTrainer.create({
       policy,
       ...(reference ? { reference } : {}),
       examples,
       ...(evalExamples ? { evalExamples } : {}),
       outputFolder: output_dir,
+      baseModel: baseName,
+      settings: Object.fromEntries(KEPT_SETTINGS.map((name) => [name, config[name]])),
       options,
+      onWarning: warn,
+      // Before the checkpoint of the step, so that what is resumed from there need not say it again.
+      onEvaluate: async ({ step }) => {
+        if (step > 0) await samples?.write(step);
+      },
+      onCheckpoint: ({ folder }) => output.info(`checkpoint: ${folder}`),
     });
     if (trainer.referenceMode === "cached") reference?.free();
     if (trainer.referenceNote !== undefined) output.info(`reference: ${trainer.referenceNote}`);
-    const samples = await SampleLog.create(policy, config, evalExamples, output);
+    samples = await Samples.create(policy, config, evalExamples, output);
     const desirable = examples.filter(({ label }) => label).length;
     const undesirable = examples.length - desirable;
     output.info(
@@ -90,37 +117,15 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       reportPlan(config, trainer, target, output);
       return;
     }
-    const line = output.tells("info") ? new ProgressLine(output.streams.stderr) : undefined;
-    output.setLive(line);
-    // Not earlier: a run that was refused leaves its folder empty, so that it can be started again.
-    await platform.writeFileAtomic(metricsFile, "");
-    await samples?.start();
+    const metricsFile = new MetricsFile(output_dir, warn);
+    // Not earlier: a run that was refused leaves its folder as it was, so that it can be started again.
+    if (config.resume_from_checkpoint === false) await removeCheckpoints(output_dir);
+    else output.info(`resumed: ${trainer.stepsDone} of ${trainer.totalSteps} updates are done`);
+    await metricsFile.start(trainer.log);
+    await samples?.start(trainer.stepsDone);
     const started = performance.now();
-    let last: Metrics = {};
-    let lastEvaluation: Metrics = {};
-    const log = async (values: Record<string, number>) =>
-      await platform.appendText(metricsFile, `${JSON.stringify(values)}\n`);
-    try {
-      await samples?.write(0);
-      for await (const { step, totalSteps, epoch, metrics, evaluation } of trainer) {
-        if (metrics) {
-          last = metrics;
-          await log({ step, ...metrics });
-        }
-        if (evaluation) {
-          lastEvaluation = evaluation.metrics;
-          await log({ step, epoch, ...evaluation.metrics });
-          output.info(evaluationLine(step, evaluation));
-          if (evaluation.warning) output.warning(evaluation.warning);
-          if (step > 0) await samples?.write(step);
-        }
-        if (step === 0) continue;
-        line?.update({ step, totalSteps, metrics: last, tokensPerSecond: last.tokens_per_second });
-      }
-    } finally {
-      line?.finish();
-      output.setLive(undefined);
-    }
+    if (trainer.stepsDone === 0) await samples?.write(0);
+    const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output);
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
     if (trainer.bestStep === 0) {
       output.warning(
@@ -131,6 +136,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     }
     const dtype = formatOf(config.save_dtype) ?? "f32";
     await trainer.save(output_dir, { dtype, baseModel: baseName, maxShardBytes: sizeInBytes(config.max_shard_size) });
+    await trainer.saveState(output_dir);
     // Whoever uses the model needs the template that it was trained with.
     if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, output_dir);
     const seconds = (performance.now() - started) / 1000;
@@ -151,6 +157,70 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
         `trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
   });
+}
+
+/** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */
+async function checkRunFolder(config: KtoConfig): Promise<void> {
+  const { checkOutputFolder, platform } = await import("./session.ts");
+  const { isCheckpointLeftover } = await import("../engine/checkpoint.ts");
+  const { METRICS_FILE } = await import("./metrics-file.ts");
+  const { output_dir, resume_from_checkpoint: from } = config;
+  const resumesHere =
+    from === true ||
+    (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
+  // The metrics of a run that was broken off hold nothing that another run could spoil.
+  await checkOutputFolder(config, (name) => resumesHere || name === METRICS_FILE || isCheckpointLeftover(name));
+}
+
+/**
+ * Runs the updates that are left, telling of each; returns the metrics of the last window and of the last evaluation.
+ *
+ * @throws InterruptedError after a signal, when the update in progress is done and saved
+ */
+async function runUpdates(
+  trainer: KtoTrainer,
+  metricsFile: MetricsFile,
+  output: Output,
+): Promise<{ last: Metrics; lastEvaluation: Metrics }> {
+  const lastLine = (name: string) => (trainer.log.findLast((line) => name in line) ?? {}) as Metrics;
+  const line = output.tells("info") ? new ProgressLine(output.streams.stderr) : undefined;
+  output.setLive(line);
+  const tell = (signal: EndSignal) => {
+    trainer.stop();
+    output.warning(`${signal}: stopping after this update, with a checkpoint; once more to stop at once.`);
+  };
+  try {
+    return await withSignals(tell, async (signalled) => {
+      for await (const { step, totalSteps, metrics, evaluation } of trainer) {
+        await metricsFile.update(trainer.log);
+        if (evaluation) {
+          output.info(evaluationLine(step, evaluation));
+          if (evaluation.warning) output.warning(evaluation.warning);
+        }
+        if (step === 0) continue;
+        line?.update({ step, totalSteps, metrics, tokensPerSecond: metrics?.tokens_per_second });
+      }
+      await metricsFile.finish(trainer.log);
+      const signal = signalled();
+      if (signal !== undefined && trainer.interrupted) throw interruption(trainer, signal);
+      const [{ step: _, ...last }, { step: __, epoch: ___, ...lastEvaluation }] = [
+        lastLine("loss"),
+        lastLine("eval_loss"),
+      ];
+      return { last, lastEvaluation };
+    });
+  } finally {
+    line?.finish();
+    output.setLive(undefined);
+  }
+}
+
+function interruption(trainer: KtoTrainer, signal: EndSignal): InterruptedError {
+  const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
+  const where = saved
+    ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
+    : "nothing was to be saved yet";
+  return new InterruptedError(`${signal} after ${stepsDone} of ${totalSteps} updates: ${where}.`, signal);
 }
 
 /** An evaluation on one line. */

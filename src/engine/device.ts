@@ -325,7 +325,15 @@ export class Device {
   /** Waits until all submitted work is done, then raises what went wrong in it. */
   async idle(): Promise<void> {
     this.check();
-    await this.#clock.wait(() => this.gpu.queue.onSubmittedWorkDone());
+    await this.#clock.wait(async () => {
+      try {
+        await this.gpu.queue.onSubmittedWorkDone();
+      } catch (error) {
+        await Promise.resolve(); // the news of a lost device comes after this one
+        this.check();
+        throw error;
+      }
+    });
     this.check();
   }
 

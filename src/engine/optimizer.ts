@@ -66,6 +66,16 @@ export class AdamW {
     this.device.upload(this.stepNumbers, numbers);
   }
 
+  /**
+   * What it remembers between steps, of the weights' layout.
+   *
+   * @throws Error where the weights are not updated and there is nothing to remember
+   */
+  get moments(): { readonly first: Arena; readonly second: Arena } {
+    if (this.#moments === undefined) throw new Error("weights that are not f32 cannot be updated");
+    return this.#moments;
+  }
+
   recordZeroGradients(program: Program): void {
     this.gradients.recordClear(program);
   }
@@ -92,8 +102,7 @@ export class AdamW {
 
   /** Records norm, clip and update. A gradient that is not finite leaves everything as it was and is counted. */
   recordStep(program: Program): void {
-    const moments = this.#moments;
-    if (moments === undefined) throw new Error("weights that are not f32 cannot be updated");
+    const { moments } = this;
     this.recordNorm(program);
     const { beta1, beta2, epsilon, weightDecay } = this.options;
     for (const { decays, of } of this.gradients.windows(this.weights.layout)) {

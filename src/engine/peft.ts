@@ -121,6 +121,11 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
   };
 }
 
+/** The name under which a file holds a parameter that is trained: in a model's own folder, or PEFT's of an adapter. */
+export function trainedName(model: Model, part: string): string {
+  return model.adapter ? peftName(model.config, part) : model.checkpointName(part);
+}
+
 /** The name that PEFT gives a tensor of ours, e.g. "layers.0.self_attn.q_proj.lora_A.weight". */
 function peftName(config: ModelConfig, part: string): string {
   return `base_model.model.${modulePrefix(config)}${part}`;

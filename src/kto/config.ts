@@ -5,6 +5,7 @@
  */
 import * as z from "zod";
 import { ConfigError } from "../errors.ts";
+import { checkpointOptions } from "./checkpoint-options.ts";
 import { checkEvaluates, checkEvaluationRows, evaluationOptions, evaluationStrategy } from "./evaluation-options.ts";
 import { referenceMode, samplingOf } from "./method-options.ts";
 import { option, type ParseContext, parseOptions } from "./parse-options.ts";
@@ -307,6 +308,8 @@ export const ktoOptions = z.strictObject({
 
   ...evaluationOptions,
 
+  ...checkpointOptions,
+
   dry_run: option(z.boolean().default(false), {
     group: device,
     description: "tell what the run would do and what memory it needs, and stop",
@@ -425,6 +428,11 @@ export const trainerOptionNames = [
   "load_best_model_at_end",
   "early_stopping_patience",
   "early_stopping_threshold",
+  "save_strategy",
+  "save_steps",
+  "save_total_limit",
+  "save_only_model",
+  "resume_from_checkpoint",
 ] as const;
 
 /** The options of training itself, under TRL's names; ranges and defaults are those of the command line. */

@@ -24,7 +24,15 @@ export interface OptionAbout {
   readonly nullMeans?: string | number | boolean;
 }
 
-export type OptionKind = "number" | "boolean" | "string" | "choice" | "numberOrWord" | "strings" | "object";
+export type OptionKind =
+  | "number"
+  | "boolean"
+  | "string"
+  | "choice"
+  | "numberOrWord"
+  | "flagOrText"
+  | "strings"
+  | "object";
 
 export interface OptionInfo {
   readonly name: string;
@@ -198,6 +206,7 @@ function kindOf(name: string, schema: z.ZodType): Pick<OptionInfo, "kind" | "wor
   if (schema instanceof z.ZodRecord) return { kind: "object", words: [] };
   if (schema instanceof z.ZodEnum) return { kind: "choice", words: schema.options.map(String) };
   if (schema instanceof z.ZodUnion) {
+    if (schema.options.some((part) => part instanceof z.ZodBoolean)) return { kind: "flagOrText", words: [] };
     const words = schema.options.flatMap((part) => (part instanceof z.ZodLiteral ? [...part.values].map(String) : []));
     return { kind: "numberOrWord", words };
   }
@@ -220,6 +229,8 @@ function coerce(info: OptionInfo, written: unknown): unknown {
       return typeof written === "number" ? written : (numberFromText(text, written) ?? written);
     case "boolean":
       return booleanWord(text) ?? written;
+    case "flagOrText":
+      return booleanWord(text) ?? text;
     case "choice": {
       const word = text.toLowerCase();
       return info.about.valueAliases?.[word] ?? word;

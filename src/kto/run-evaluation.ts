@@ -9,7 +9,7 @@ import type { TrainerOptions } from "./config.ts";
 import { Evaluator, type EvaluatorOptions } from "./evaluate.ts";
 import { checkEvaluates, evaluationStrategy } from "./evaluation-options.ts";
 import type { Metrics } from "./metrics.ts";
-import { Selection } from "./selection.ts";
+import { Selection, type SelectionState } from "./selection.ts";
 
 /** What an evaluation leaves behind. */
 export interface Evaluation {
@@ -98,6 +98,16 @@ export class RunEvaluation {
       await this.#best.keep({ step, metric, value: metrics[metric] ?? Number.NaN });
     }
     return { metrics, ...selected };
+  }
+
+  /** What a run that is resumed goes on from; plain numbers. */
+  get state(): { readonly selection: SelectionState; readonly lastStep: number } {
+    return { selection: this.selection.state, lastStep: this.#lastStep };
+  }
+
+  restore(state: RunEvaluation["state"]): void {
+    this.selection.restore(state.selection);
+    this.#lastStep = state.lastStep;
   }
 
   /** The metrics now, without any consequence. */

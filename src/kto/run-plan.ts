@@ -66,6 +66,11 @@ export class RunPlan {
     return this.#microbatches(Math.floor(step / this.stepsPerEpoch)).slice(first, first + accumulation);
   }
 
+  /** The examples of each microbatch of update `step`. */
+  examplesOf(step: number): BatchExample[][] {
+    return this.rows(step).map((rows) => this.#examplesOf(rows));
+  }
+
   #examplesOf(rows: readonly number[]): BatchExample[] {
     return rows.map((row) => this.examples[row]).filter((example) => example !== undefined);
   }

@@ -69,6 +69,11 @@ export class Selection {
     return this.#state;
   }
 
+  /** Goes on from the state of another one with the same options. */
+  restore(state: SelectionState): void {
+    this.#state = state;
+  }
+
   /**
    * Takes the next evaluation. A value that is not finite is no improvement.
    *

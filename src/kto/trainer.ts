@@ -6,21 +6,35 @@ import type { ParameterLayout } from "../engine/arena.ts";
 import { trainedLayout } from "../engine/model/freezing.ts";
 import { Model, type SaveOptions } from "../engine/model/load.ts";
 import { saveAdapter } from "../engine/peft.ts";
+import { platform } from "../engine/platform/index.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
-import { ConfigError, DatasetError, NumericError } from "../errors.ts";
-import { METRIC_SUMS } from "../kernels/kto-objective.ts";
+import { ConfigError, DatasetError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
 import { type BatchExample, checkSequences, type KtoBatch } from "./batch.ts";
+import type { TrainerCallbacks } from "./callbacks.ts";
+import { checkpointDue } from "./checkpoint-options.ts";
+import { Checkpoints } from "./checkpoints.ts";
 import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
+import { placeOf, type RowSource } from "./data/types.ts";
 import { solveWeights } from "./data/weights.ts";
+import { checkHostMemory, withWhatFits } from "./fitting.ts";
+import { LoggingWindow } from "./logging-window.ts";
 import { type ReferenceMode, referenceMode } from "./method-options.ts";
-import { type Metrics, windowMetrics } from "./metrics.ts";
+import type { Metrics } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
 import { ReferenceLogProbs } from "./reference-log-probs.ts";
 import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
 import { RunPlan } from "./run-plan.ts";
+import {
+  digestOf,
+  type LogLine,
+  type RunState,
+  TRAINER_STATE_FILE,
+  type TrainerStateFacts,
+  trainerStateText,
+} from "./run-state.ts";
 import { KtoStep } from "./step.ts";
 
-export interface TrainerInputs {
+export interface TrainerInputs extends TrainerCallbacks {
   /** Trained in place: its adapter where it has one, else all its weights, which must then be stored as f32. */
   readonly policy: Model;
   /**
@@ -32,8 +46,12 @@ export interface TrainerInputs {
   readonly examples: readonly BatchExample[];
   /** Rows to evaluate on, at least 2, of which the training sees nothing. */
   readonly evalExamples?: readonly BatchExample[];
-  /** Where the best weights are kept for `load_best_model_at_end`. */
+  /** Where checkpoints and the best weights (`load_best_model_at_end`) are kept; without it there are none. */
   readonly outputFolder?: string;
+  /** What else must be the same when a run is resumed, by name; plain values. */
+  readonly settings?: Readonly<Record<string, unknown>>;
+  /** What a checkpoint of an adapter names as its base; default: the policy's folder. */
+  readonly baseModel?: string;
   readonly options?: Partial<TrainerOptions>;
 }
 
@@ -50,9 +68,6 @@ export interface TrainingStep {
   /** After steps at which the model is evaluated. */
   readonly evaluation?: Evaluation;
 }
-
-/** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
-const MOST_VAIN_STEPS = 10;
 
 /** What a run is made of before it takes any memory. */
 interface Prepared {
@@ -90,14 +105,11 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   readonly options: TrainerOptions;
   /** lambda_D and lambda_U, with "auto" solved. */
   readonly weights: { readonly desirable: number; readonly undesirable: number };
-  readonly totalSteps: number;
-  readonly stepsPerEpoch: number;
-  /** Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch. */
-  readonly rowsLeftOut: number;
   readonly step: KtoStep;
   readonly referenceMode: ReferenceMode;
   /** Where cached log-probabilities of the reference come from, for people. */
   readonly referenceNote: string | undefined;
+  readonly #examples: readonly BatchExample[];
   readonly #ownReference: Model | undefined;
   readonly #evaluation: RunEvaluation | undefined;
   #stopReason: string | undefined;
@@ -108,19 +120,16 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   readonly #cached: ReferenceLogProbs | undefined;
   readonly #schedule: ScheduleOptions;
   #done = 0;
-  #tokens = 0;
-  #rowsRun = 0;
-  #windowTokens = 0;
-  #windowSteps = 0;
-  #windowCutPairs = 0;
-  /** Milliseconds of the window in which the loop ran, and since when it runs now. */
-  #windowMs = 0;
-  #runningSince = 0;
-  #skipped = 0;
+  readonly #window: LoggingWindow;
+  readonly #callbacks: TrainerCallbacks;
+  readonly #checkpoints: Checkpoints | undefined;
+  readonly #settings: Readonly<Record<string, unknown>>;
+  #data: string | undefined;
+  #log: LogLine[] = [];
+  #stopRequested = false;
+  #interrupted = false;
   #iterating = false;
   #freed = false;
-  /** Updates since the last window in which one was possible. */
-  #vainSteps = 0;
 
   private constructor(
     inputs: TrainerInputs,
@@ -134,10 +143,10 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     this.referenceNote = cached?.note;
     this.#plan = plan;
     this.#cached = cached;
+    this.#examples = examples;
+    this.#callbacks = inputs;
+    this.#settings = inputs.settings ?? {};
     this.weights = solveWeights(this.options.desirable_weight, this.options.undesirable_weight, examples);
-    this.rowsLeftOut = plan.rowsLeftOut;
-    this.stepsPerEpoch = plan.stepsPerEpoch;
-    this.totalSteps = plan.totalSteps;
     this.#schedule = {
       type: this.options.lr_scheduler_type,
       learningRate: this.options.learning_rate,
@@ -183,10 +192,23 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       stepsPerEpoch: this.stepsPerEpoch,
       outputFolder: inputs.outputFolder,
     });
+    this.#window = new LoggingWindow(this.step);
+    this.#checkpoints =
+      inputs.outputFolder === undefined
+        ? undefined
+        : new Checkpoints({
+            policy,
+            step: this.step,
+            options: this.options,
+            folder: inputs.outputFolder,
+            baseModel: inputs.baseModel,
+            warn: (sentence) => this.#warn(sentence),
+          });
   }
 
   /**
-   * Checks options and examples and allocates all device memory of the run.
+   * Checks options and examples, allocates all device memory of the run and, with `resume_from_checkpoint`, puts a
+   * checkpoint's weights into the policy. The policy is loaded as for the run that is resumed, since it is its reference.
    *
    * @throws ConfigError for an option out of range; DatasetError for examples that the model cannot take; AdapterError
    * when the device cannot hold the run
@@ -229,14 +251,40 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
             prepared.options.overwrite_cache,
           )
         : undefined;
-    const trainer = device.allocating(() => new KtoTrainer(inputs, prepared, cached));
+    const planned = (plan: TrainerInputs) => new KtoTrainer(plan, prepare(plan), cached);
+    let trainer: KtoTrainer;
     try {
+      trainer = device.allocating(() => new KtoTrainer(inputs, prepared, cached));
+    } catch (error) {
+      throw await withWhatFits(error, inputs, planned);
+    }
+    try {
+      checkHostMemory(device);
       await device.idle(); // an adapter out of memory says so only now
+    } catch (error) {
+      trainer.free();
+      throw await withWhatFits(error, inputs, planned);
+    }
+    try {
+      await trainer.#resume();
     } catch (error) {
       trainer.free();
       throw error;
     }
     return trainer;
+  }
+
+  get totalSteps(): number {
+    return this.#plan.totalSteps;
+  }
+
+  get stepsPerEpoch(): number {
+    return this.#plan.stepsPerEpoch;
+  }
+
+  /** Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch. */
+  get rowsLeftOut(): number {
+    return this.#plan.rowsLeftOut;
   }
 
   /** Updates done. */
@@ -249,55 +297,202 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     return this.#cached?.attach(step, batches) ?? batches;
   }
 
-  /** Runs the updates that are left; may be left and entered again. */
+  /**
+   * Runs the updates that are left; may be left and entered again.
+   *
+   * @throws NumericError; DeviceLostError that says what was saved; FileError where a run that was stopped cannot be
+   * saved; what a callback throws
+   */
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainingStep> {
     if (this.#freed) throw new ConfigError("The trainer was freed; create another one.");
     if (this.#iterating) throw new ConfigError("The trainer is iterated already; leave that loop first.");
     this.#iterating = true;
     try {
       yield* this.#steps();
+    } catch (error) {
+      throw error instanceof DeviceLostError ? this.#afterLoss(error) : error;
     } finally {
       this.#iterating = false;
+      this.#stopRequested = false;
     }
   }
 
   async *#steps(): AsyncGenerator<TrainingStep> {
     const { device } = this.policy;
     if (this.#done === 0 && this.#evaluation?.due(0)) {
-      const evaluation = await this.#evaluation.run(0, undefined);
-      yield { step: 0, totalSteps: this.totalSteps, epoch: 0, learningRate: 0, evaluation };
+      const evaluation = await this.#evaluate();
+      const start = { step: 0, totalSteps: this.totalSteps, epoch: 0, learningRate: 0 };
+      yield { ...start, ...(evaluation ? { evaluation } : {}) };
     }
     let batches = this.#pack(this.#done);
-    while (this.#done < this.totalSteps && this.#stopReason === undefined) {
-      this.#runningSince = performance.now();
+    while (!this.#ended) {
+      this.#interrupted = this.#stopRequested;
+      if (this.#interrupted) {
+        await this.#saveStopped();
+        return;
+      }
+      this.#window.resume();
       const learningRate = learningRateAt(this.#done, this.#schedule);
       await this.step.run(batches, learningRate, this.#done);
-      const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
       this.#done++;
-      this.#tokens += tokens;
-      this.#rowsRun += this.step.rowsRun(batches);
-      this.#windowTokens += tokens;
-      this.#windowSteps++;
-      this.#windowCutPairs += batches.reduce((sum, batch) => sum + batch.cutPairs, 0);
+      this.#window.add(batches, this.step.rowsRun(batches));
       batches = this.#pack(this.#done); // while the device works
       const epoch = this.#done / this.stepsPerEpoch;
-      const base = { step: this.#done, totalSteps: this.totalSteps, epoch, learningRate };
       let metrics: Metrics | undefined;
-      if (this.#logs(this.#done)) metrics = await this.#readMetrics(learningRate, epoch);
+      if (this.#logs(this.#done)) metrics = await this.#endWindow(learningRate, epoch);
       else {
         await device.idle();
-        this.#windowMs += performance.now() - this.#runningSince;
+        this.#window.pause();
       }
       const evaluation = await this.#evaluate();
       if (evaluation?.stop !== undefined && metrics === undefined) {
-        this.#runningSince = performance.now(); // the evaluation's time is not the window's
-        metrics = await this.#readMetrics(learningRate, epoch);
+        this.#window.resume(); // the evaluation's time is not the window's
+        metrics = await this.#endWindow(learningRate, epoch);
       }
-      if (this.#done === this.totalSteps || this.#stopReason !== undefined) {
-        this.#bestStep = await this.#evaluation?.loadBest();
-      }
-      yield { ...base, ...(metrics ? { metrics } : {}), ...(evaluation ? { evaluation } : {}) };
+      const step: TrainingStep = {
+        ...{ step: this.#done, totalSteps: this.totalSteps, epoch, learningRate },
+        ...(metrics ? { metrics } : {}),
+        ...(evaluation ? { evaluation } : {}),
+      };
+      await this.#callbacks.onStep?.(step);
+      await this.#saveIfDue();
+      if (this.#ended) await this.#loadBest();
+      yield step;
     }
+    if (this.#bestStep === undefined) await this.#loadBest(); // resumed at its end
+  }
+
+  /** No update is left, or the evaluations ended the run. */
+  get #ended(): boolean {
+    return this.#done >= this.totalSteps || this.#stopReason !== undefined;
+  }
+
+  /**
+   * Ends the iteration after the update in progress, with a checkpoint in `outputFolder` whatever `save_strategy` says.
+   * A later iteration goes on.
+   */
+  stop(): void {
+    this.#stopRequested = true;
+  }
+
+  /** Whether `stop` ended the last iteration, with updates left to do. */
+  get interrupted(): boolean {
+    return this.#interrupted;
+  }
+
+  /** The lines of the metrics so far, those of a resumed run before it included: what metrics.jsonl holds. */
+  get log(): readonly LogLine[] {
+    return this.#log;
+  }
+
+  /** The last good checkpoint: saved by this run, or the one that it goes on from. */
+  get lastCheckpoint(): { readonly path: string; readonly step: number } | undefined {
+    return this.#checkpoints?.last;
+  }
+
+  #warn(sentence: string): void {
+    if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
+    else console.warn(sentence);
+  }
+
+  /** Where the run is. */
+  #state(): RunState {
+    this.#data ??= digestOf(this.#examples);
+    return {
+      version: 1,
+      step: this.#done,
+      totalSteps: this.totalSteps,
+      stepsPerEpoch: this.stepsPerEpoch,
+      stopReason: this.#stopReason,
+      counts: this.#window.counts,
+      lastMetrics: this.#lastMetrics,
+      evaluation: this.#evaluation?.state as RunState["evaluation"],
+      data: this.#data,
+      options: this.options,
+      settings: this.#settings,
+      log: this.#log,
+    };
+  }
+
+  async #facts(): Promise<TrainerStateFacts> {
+    const best = this.#evaluation?.selection.state.best;
+    const saved = best && (best.step === this.#done || (await this.#checkpoints?.has(best.step)));
+    return {
+      epoch: this.#done / this.stepsPerEpoch,
+      best,
+      bestCheckpoint: saved ? this.#checkpoints?.path(best.step) : undefined,
+      trainBatchSize: this.options.per_device_train_batch_size,
+      numTrainEpochs: Math.ceil(this.options.num_train_epochs),
+      loggingSteps: this.options.logging_steps,
+      saveSteps: this.options.save_steps,
+    };
+  }
+
+  /** Writes trainer_state.json, as it is after the last update, into a folder. */
+  async saveState(folder: string): Promise<void> {
+    const text = trainerStateText(this.#state(), await this.#facts());
+    await platform.writeFileAtomic(platform.joinPath(folder, TRAINER_STATE_FILE), text);
+  }
+
+  /** A disk that is full for a while is no reason to lose the run: it goes on with the checkpoints that there are. */
+  async #saveIfDue(): Promise<void> {
+    const run = { step: this.#done, stepsPerEpoch: this.stepsPerEpoch, ends: this.#ended };
+    const checkpoints = this.#checkpoints;
+    if (checkpoints === undefined || !checkpointDue(this.options, run)) return;
+    try {
+      await checkpoints.save(this.#state(), await this.#facts());
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+      const { last } = checkpoints;
+      this.#warn(
+        `The checkpoint of step ${this.#done} was not saved: ${errorMessage(error)} The training goes on${last ? `; the last good checkpoint is ${last.path}` : ""}.`,
+      );
+      return;
+    }
+    await this.#tellOfCheckpoint(checkpoints);
+  }
+
+  async #saveStopped(): Promise<void> {
+    const checkpoints = this.#checkpoints;
+    if (checkpoints === undefined || this.#done === 0 || checkpoints.last?.step === this.#done) return;
+    await checkpoints.save(this.#state(), await this.#facts());
+    await this.#tellOfCheckpoint(checkpoints);
+  }
+
+  /** Apart from the saving, since what a callback throws is its own. */
+  async #tellOfCheckpoint({ last }: Checkpoints): Promise<void> {
+    if (last) await this.#callbacks.onCheckpoint?.({ folder: last.path, step: last.step });
+  }
+
+  async #resume(): Promise<void> {
+    const { resume_from_checkpoint: from } = this.options;
+    if (from === false || this.policy.device.counts) return;
+    if (this.#checkpoints === undefined) {
+      throw new ConfigError(
+        'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
+      );
+    }
+    const state = await this.#checkpoints.restore(from, this.#state());
+    this.#done = state.step;
+    this.#log = [...state.log];
+    this.#stopReason = state.stopReason;
+    this.#window.restore(state.counts);
+    this.#lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
+    if (state.evaluation) {
+      const { selection, lastStep } = state.evaluation;
+      this.#evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+    }
+  }
+
+  /** The error of a lost device, with what is left of the run. */
+  #afterLoss(error: DeviceLostError): DeviceLostError {
+    const last = this.#checkpoints?.last;
+    const left = last
+      ? `${last.path} holds the run up to step ${last.step}: go on from there with resume_from_checkpoint`
+      : "no checkpoint was saved, so the run is to be started anew";
+    return new DeviceLostError(`${error.message.replace(/\.?$/, ".")} It was after step ${this.#done}; ${left}.`, {
+      cause: error,
+    });
   }
 
   /** The evaluation that is due after the last update, if one is. */
@@ -305,7 +500,13 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     if (!this.#evaluation?.due(this.#done)) return undefined;
     const evaluation = await this.#evaluation.run(this.#done, this.#lastMetrics);
     if (this.#done < this.totalSteps) this.#stopReason = evaluation.stop;
+    this.#log.push({ step: this.#done, epoch: this.#done / this.stepsPerEpoch, ...evaluation.metrics });
+    await this.#callbacks.onEvaluate?.({ step: this.#done, ...evaluation });
     return evaluation;
+  }
+
+  async #loadBest(): Promise<void> {
+    this.#bestStep = await this.#evaluation?.loadBest();
   }
 
   /** Why the run ended before its last step, if it did. */
@@ -335,37 +536,16 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     return step % logging_steps === 0 || step === this.totalSteps || (step === 1 && logging_first_step);
   }
 
-  /** The window's metrics; clears the device's sums. Throws NumericError when updates have long been impossible. */
-  async #readMetrics(learningRate: number, epoch: number): Promise<Metrics> {
-    const { device } = this.policy;
-    const sums = await device.download(this.step.objective.metrics);
-    const state = await device.download(this.step.optimizer.state);
-    device.upload(this.step.objective.metrics, new Float32Array(METRIC_SUMS.size));
-    const seconds = Math.max(1e-3, (this.#windowMs + performance.now() - this.#runningSince) / 1000);
-    const metrics = windowMetrics(sums, state, {
+  async #endWindow(learningRate: number, epoch: number): Promise<Metrics> {
+    const metrics = await this.#window.end({
+      step: this.#done,
+      totalSteps: this.totalSteps,
       epoch,
       learningRate,
-      tokens: this.#tokens,
-      tokensComputed: this.#rowsRun,
-      tokensPerSecond: this.#windowTokens / seconds,
-      cutPairs: this.#windowCutPairs,
-      memory: device.memory(),
+      rows: () => rowNames(this.#plan.examplesOf(this.#done - 1).at(-1) ?? [], this.#examples),
     });
-    const skipped = (metrics.skipped_steps ?? 0) - this.#skipped;
-    this.#vainSteps = skipped < this.#windowSteps ? 0 : this.#vainSteps + skipped;
-    // At the end of a run nothing is left to recover in: two in a row are enough there.
-    const most = this.#done === this.totalSteps ? 2 : MOST_VAIN_STEPS;
-    if (this.#vainSteps >= Math.min(most, this.totalSteps)) {
-      throw new NumericError(
-        `The gradients were not finite in any of the ${this.#vainSteps} updates up to step ${this.#done}, so the model no longer changes; lower learning_rate, or look for damaged weights.`,
-      );
-    }
-    this.#skipped += skipped;
-    this.#windowTokens = 0;
-    this.#windowSteps = 0;
-    this.#windowCutPairs = 0;
-    this.#windowMs = 0;
     this.#lastMetrics = metrics;
+    this.#log.push({ step: this.#done, ...metrics });
     return metrics;
   }
 
@@ -403,4 +583,16 @@ function checkLabels(examples: readonly BatchExample[]): void {
   throw new DatasetError(
     `Example ${at + 1} of ${examples.length} has the label ${JSON.stringify(examples[at]?.label)}; it must be true (thumbs up) or false.`,
   );
+}
+
+/** Rows by the lines that they came from, or else by their places among the examples, counted from 1. */
+function rowNames(rows: readonly BatchExample[], examples: readonly BatchExample[]): string {
+  return rows
+    .map((row) => ("source" in row ? placeOf(row.source as RowSource) : `example ${examples.indexOf(row) + 1}`))
+    .join(", ");
+}
+
+/** What JSON holds as null is not a number. */
+function numbers(values: Readonly<Record<string, number | null>>): Metrics {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value ?? Number.NaN]));
 }

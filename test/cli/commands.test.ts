@@ -257,8 +257,8 @@ describe("kto train", () => {
 
     // The folder: what came in, with other weights, and the metrics.
     expect(readdirSync(output).sort()).toEqual([
-      ...["config.json", "generation_config.json", "metrics.jsonl", "model.safetensors"],
-      ...["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"],
+      ...["checkpoint-6", "config.json", "generation_config.json", "metrics.jsonl", "model.safetensors"],
+      ...["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json"],
     ]);
     for (const name of ["config.json", "tokenizer.json", "tokenizer_config.json"]) {
       expect(readFileSync(join(output, name)), name).toEqual(readFileSync(join(stories, name)));
@@ -474,7 +474,9 @@ describe("LoRA on the command line", () => {
   test("train, use, go on with, check and merge an adapter", async () => {
     const adapter = freshPath(folder, "adapter");
     await succeed("train", "--model_name_or_path", llama, ...data, "--output_dir", adapter, ...lora, ...short);
-    expect(readdirSync(adapter).sort()).toEqual(["adapter_config.json", "adapter_model.safetensors", "metrics.jsonl"]);
+    expect(readdirSync(adapter).sort()).toEqual([
+      ...["adapter_config.json", "adapter_model.safetensors", "checkpoint-2", "metrics.jsonl", "trainer_state.json"],
+    ]);
     const config = readJson<Json>(join(adapter, "adapter_config.json"));
     expect(config).toMatchObject({ r: 4, lora_alpha: 32, target_modules: ["q_proj", "down_proj"] });
     expect(config.base_model_name_or_path).toBe(llama);

@@ -149,7 +149,6 @@ describe("options of TRL's that are not implemented", () => {
       lora_r: 16,
       precompute_ref_log_probs: false,
       gradient_checkpointing: false,
-      save_strategy: "no",
       report_to: "none",
       push_to_hub: false,
       disable_dropout: true,

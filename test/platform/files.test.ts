@@ -212,3 +212,19 @@ describe.each([
     );
   });
 });
+
+test("a folder is renamed with what it holds, and not over another one that holds something", async () => {
+  const [from, to] = [join(folder, "rename-from"), join(folder, "rename-to")];
+  await platform.makeFolder(from);
+  await platform.writeFileAtomic(join(from, "a.txt"), "a");
+  await platform.renameFolder(from, to);
+  expect(await platform.exists(from)).toBeUndefined();
+  expect(await platform.readText(join(to, "a.txt"))).toBe("a");
+  await platform.makeFolder(from);
+  await platform.writeFileAtomic(join(from, "b.txt"), "b");
+  await expect(platform.renameFolder(from, to)).rejects.toThrow(`Cannot rename the folder ${from}: `);
+  expect(await platform.list(to)).toEqual(["a.txt"]);
+  await platform.removeFolder(to);
+  await platform.removeFolder(to); // content if there is none
+  expect(await platform.exists(to)).toBeUndefined();
+});

@@ -106,6 +106,26 @@ export const platform: Platform = {
     });
   },
 
+  async removeFolder(path) {
+    refuseUrl("remove the folder", path);
+    await attempt("remove the folder", path, async () => {
+      const folder = await openFolder(folderOf(path), false);
+      try {
+        await folder.removeEntry(baseName(path), { recursive: true });
+      } catch (error) {
+        if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
+      }
+    });
+  },
+
+  async renameFolder(from, to) {
+    refuseUrl("rename the folder", from);
+    await attempt("rename the folder", from, async () => {
+      await copyFolder(await openFolder(from, false), await openFolder(to, true));
+      await (await openFolder(folderOf(from), false)).removeEntry(baseName(from), { recursive: true });
+    });
+  },
+
   async checkWritable(folder) {
     refuseUrl("write to the folder", folder);
     await attempt("write to the folder", folder, async () => {
@@ -119,6 +139,7 @@ export const platform: Platform = {
   sha256,
   environment: () => undefined,
   homeFolder: () => scheme,
+  hostMemoryBytes: () => undefined,
   cacheFolder: () => `${scheme}kto-webgpu`,
   joinPath(...parts) {
     return parts
@@ -220,6 +241,19 @@ async function openFolder(path: string, create: boolean): Promise<FileSystemDire
   let folder = await navigator.storage.getDirectory();
   for (const name of partsOf(path)) folder = await folder.getDirectoryHandle(name, { create });
   return folder;
+}
+
+/** The private file system moves files only, and not in every browser. */
+async function copyFolder(from: FileSystemDirectoryHandle, to: FileSystemDirectoryHandle): Promise<void> {
+  for (const name of (await Array.fromAsync(from.keys())).sort()) {
+    const entry = await from.getFileHandle(name).catch(() => undefined);
+    if (entry === undefined) {
+      await copyFolder(await from.getDirectoryHandle(name), await to.getDirectoryHandle(name, { create: true }));
+      continue;
+    }
+    const stream = await (await to.getFileHandle(name, { create: true })).createWritable();
+    await (await entry.getFile()).stream().pipeTo(stream);
+  }
 }
 
 async function openPrivateFile(path: string, create: boolean): Promise<FileSystemFileHandle> {

@@ -5,7 +5,7 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
-import { homedir } from "node:os";
+import { homedir, totalmem } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { FileError } from "../../errors.ts";
 import { listAdapters, requestAdapter } from "./node-adapters.ts";
@@ -77,6 +77,15 @@ export const platform: Platform = {
     await attempt("remove", path, () => rm(path, { force: true }));
   },
 
+  async removeFolder(path) {
+    await attempt("remove the folder", path, () => rm(path, { recursive: true, force: true }));
+  },
+
+  async renameFolder(from, to) {
+    await attempt("rename the folder", from, () => rename(from, to));
+    await syncFolder(dirname(to));
+  },
+
   async checkWritable(folder) {
     const probe = join(folder, `.kto-write-check.${randomBytes(6).toString("hex")}.tmp`);
     await attempt("write to the folder", folder, async () => {
@@ -93,6 +102,7 @@ export const platform: Platform = {
 
   environment,
   homeFolder: homedir,
+  hostMemoryBytes: totalmem,
   cacheFolder() {
     return environment("KTO_CACHE") ?? join(environment("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "kto-webgpu");
   },

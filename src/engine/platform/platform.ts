@@ -86,12 +86,21 @@ export interface Platform {
   appendText(path: string, text: string): Promise<void>;
   /** Removes a file; content if there is none. */
   removeFile(path: string): Promise<void>;
+  /** Removes a folder with all that it holds; content if there is none. */
+  removeFolder(path: string): Promise<void>;
+  /**
+   * Gives a folder another name beside its present one, which nothing may have yet. At once where the host can do that,
+   * as Node's can; a browser copies the files in the order of `list`, then removes the old ones.
+   */
+  renameFolder(from: string, to: string): Promise<void>;
   /** Throws FileError now, with the reason, if files cannot be created in this folder (creating it if absent). */
   checkWritable(folder: string): Promise<void>;
   sha256(): Sha256;
   /** A variable of the environment; undefined if it is not set or empty, or where there is no environment. */
   environment(name: string): string | undefined;
   homeFolder(): string;
+  /** Bytes of this machine's memory; undefined where the host does not tell. */
+  hostMemoryBytes(): number | undefined;
   /** Where files may lie that can be made again; it need not exist yet. */
   cacheFolder(): string;
   joinPath(...parts: string[]): string;

@@ -1,0 +1,68 @@
+/**
+ * The numbers of f32 arenas (trained weights, moments) in safetensors files and back, bit by bit, by pieces. What they
+ * mean, and whether they are finite, is not looked at.
+ */
+import { ModelFormatError } from "../errors.ts";
+import type { Arena } from "./arena.ts";
+import type { CheckpointTensor } from "./model/checkpoint-files.ts";
+import { arenaPieces } from "./model/weight-transfer.ts";
+import type { TensorToWrite } from "./safetensors.ts";
+import { byteLength, elementCount, type Tensor } from "./tensor.ts";
+
+/** Elements on the host at once while a file is read. */
+const PIECE = 2 ** 22;
+
+/** An arena's tensors as they are to be written. */
+export function arenaTensors(arena: Arena, nameOf: (part: string) => string): TensorToWrite[] {
+  return [...arena.layout.parts()].map((part) => ({
+    name: nameOf(part.name),
+    shape: part.shape,
+    data: () => arenaPieces(arena, part),
+  }));
+}
+
+/** A tensor outside of an arena, as it is to be written. */
+export function deviceTensor(arena: Arena, name: string, tensor: Tensor): TensorToWrite {
+  return { name, shape: tensor.shape, data: () => arena.device.download(tensor) };
+}
+
+/**
+ * Throws ModelFormatError naming file and tensor if a file's tensor is not there, or is not f32 of this shape.
+ *
+ * @param path the file to name where a tensor is missing
+ */
+export function requireTensor(
+  tensors: ReadonlyMap<string, CheckpointTensor>,
+  path: string,
+  name: string,
+  shape: readonly number[],
+): CheckpointTensor {
+  const found = tensors.get(name);
+  if (found === undefined) throw new ModelFormatError(`${path}: tensor "${name}" is missing.`);
+  if (found.dtype === "F32" && found.shape.join() === shape.join()) return found;
+  throw new ModelFormatError(
+    `${found.file.path}: tensor "${name}" is ${found.dtype} [${found.shape.join(", ")}], not F32 [${shape.join(", ")}].`,
+  );
+}
+
+/** Puts a file's numbers into an arena. Throws ModelFormatError, see `requireTensor`. */
+export async function fillArena(
+  arena: Arena,
+  tensors: ReadonlyMap<string, CheckpointTensor>,
+  path: string,
+  nameOf: (part: string) => string,
+): Promise<void> {
+  const { device } = arena;
+  for (const { name, shape, segment, offset } of arena.layout.parts()) {
+    const { file } = requireTensor(tensors, path, nameOf(name), shape);
+    const count = elementCount(shape);
+    for (let first = 0; first < count; first += PIECE) {
+      const size = Math.min(PIECE, count - first);
+      const window = arena.at({ segment, offset: offset + first }, [size]);
+      device.upload(window, await file.read(nameOf(name), first, size));
+      // The queue keeps a copy of what it has not written yet.
+      if (byteLength(window) === 4 * PIECE) await device.idle();
+    }
+  }
+  await device.idle();
+}

@@ -1,0 +1,179 @@
+/**
+ * Checkpoint folders, `checkpoint-N` in the folder of a run: written under another name and renamed when complete, listed,
+ * looked at for damage, thrown away when there are too many. What is in them is their writer's business, but for
+ * checksums.json, which has the size and the SHA-256 of every other file.
+ */
+import { errorMessage, FileError } from "../errors.ts";
+import { platform } from "./platform/index.ts";
+
+/** A complete checkpoint of a run. */
+export interface CheckpointFolder {
+  readonly path: string;
+  /** N of checkpoint-N: updates done. */
+  readonly step: number;
+}
+
+export const CHECKSUMS_FILE = "checksums.json";
+
+const NAME = /^checkpoint-(\d{1,15})$/;
+/** Folders that are being written or thrown away: whatever they hold, it is no checkpoint. */
+const TEMPORARY = /^\.checkpoint-\d+\.(writing|removing)$/;
+
+/** Bytes on the host at once while files are hashed. */
+const PIECE = 2 ** 22;
+
+interface FileSum {
+  readonly bytes: number;
+  readonly sha256: string;
+}
+
+/** Whether a name in the folder of a run is that of a folder which was being written or thrown away. */
+export function isCheckpointLeftover(name: string): boolean {
+  return TEMPORARY.test(name);
+}
+
+/** The path of the checkpoint of a step. */
+export function checkpointPath(runFolder: string, step: number): string {
+  return platform.joinPath(runFolder, `checkpoint-${step}`);
+}
+
+/** The checkpoints of a run, the earliest first; none where there is no such folder. */
+export async function listCheckpoints(runFolder: string): Promise<CheckpointFolder[]> {
+  if ((await platform.exists(runFolder)) !== "folder") return [];
+  const found: CheckpointFolder[] = [];
+  for (const name of await platform.list(runFolder)) {
+    const step = NAME.exec(name)?.[1];
+    const path = platform.joinPath(runFolder, name);
+    if (step !== undefined && (await platform.exists(path)) === "folder") found.push({ path, step: Number(step) });
+  }
+  return found.sort((a, b) => a.step - b.step);
+}
+
+/**
+ * Writes the checkpoint of a step as a whole or not at all, in place of an earlier one of the same step.
+ *
+ * @param write fills the folder that it is given with files, not with folders
+ * @returns the checkpoint's folder
+ * @throws FileError for what cannot be written, after which nothing is left of it; what `write` throws
+ */
+export async function writeCheckpointFolder(
+  runFolder: string,
+  step: number,
+  write: (folder: string) => Promise<void>,
+): Promise<string> {
+  const folder = platform.joinPath(runFolder, `.checkpoint-${step}.writing`);
+  const path = checkpointPath(runFolder, step);
+  try {
+    await platform.removeFolder(folder);
+    await platform.makeFolder(folder);
+    await write(folder);
+    const files: Record<string, FileSum> = {};
+    // Read back: a disk that does not give back what it took is known now and not when the checkpoint is needed.
+    for (const name of await platform.list(folder)) files[name] = await sumOf(platform.joinPath(folder, name));
+    const text = `${JSON.stringify({ files }, null, 2)}\n`;
+    await platform.writeFileAtomic(platform.joinPath(folder, CHECKSUMS_FILE), text);
+    await throwAway(runFolder, step);
+    await platform.renameFolder(folder, path);
+  } catch (error) {
+    await platform.removeFolder(folder).catch(() => undefined);
+    throw error;
+  }
+  return path;
+}
+
+/** Renamed first, so that what is half thrown away is not taken for a checkpoint. */
+async function throwAway(runFolder: string, step: number): Promise<void> {
+  const path = checkpointPath(runFolder, step);
+  if ((await platform.exists(path)) === undefined) return;
+  const going = platform.joinPath(runFolder, `.checkpoint-${step}.removing`);
+  await platform.removeFolder(going);
+  await platform.renameFolder(path, going);
+  await platform.removeFolder(going);
+}
+
+/**
+ * Throws away the earliest checkpoints beyond `limit`, but none of those to be kept.
+ *
+ * @param kept steps: the last good checkpoint, the best one
+ */
+export async function pruneCheckpoints(runFolder: string, limit: number, kept: readonly number[]): Promise<void> {
+  const present = await listCheckpoints(runFolder);
+  let tooMany = present.length - limit;
+  for (const { step } of present) {
+    if (tooMany <= 0) break;
+    if (kept.includes(step)) continue;
+    await throwAway(runFolder, step);
+    tooMany--;
+  }
+}
+
+/** Removes what a run that was killed left half written. */
+export async function removeLeftovers(runFolder: string): Promise<void> {
+  if ((await platform.exists(runFolder)) !== "folder") return;
+  for (const name of await platform.list(runFolder)) {
+    if (isCheckpointLeftover(name)) await platform.removeFolder(platform.joinPath(runFolder, name));
+  }
+}
+
+/** Throws all checkpoints of a run away, with what is half written. */
+export async function removeCheckpoints(runFolder: string): Promise<void> {
+  await pruneCheckpoints(runFolder, 0, []);
+  await removeLeftovers(runFolder);
+}
+
+/** What is wrong with a checkpoint's files, in words that follow "is damaged: "; undefined if they are as written. */
+export async function checkpointDamage(folder: string): Promise<string | undefined> {
+  try {
+    const path = platform.joinPath(folder, CHECKSUMS_FILE);
+    if ((await platform.exists(path)) !== "file") return `it has no ${CHECKSUMS_FILE}`;
+    const sums = parseSums(await platform.readText(path));
+    if (sums === undefined) return `its ${CHECKSUMS_FILE} cannot be read`;
+    for (const [name, { bytes, sha256 }] of sums) {
+      const file = platform.joinPath(folder, name);
+      if ((await platform.exists(file)) !== "file") return `its ${name} is missing`;
+      const found = await sumOf(file, bytes);
+      if (found.bytes !== bytes) return `its ${name} has ${found.bytes} bytes and should have ${bytes}`;
+      if (found.sha256 !== sha256) return `its ${name} does not hold what was written`;
+    }
+    return undefined;
+  } catch (error) {
+    if (error instanceof FileError) return errorMessage(error).replace(/\.$/, "");
+    throw error;
+  }
+}
+
+function parseSums(text: string): [name: string, sum: FileSum][] | undefined {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  const files = isObject(json) ? json.files : undefined;
+  if (!isObject(files)) return undefined;
+  const entries = Object.entries(files);
+  const wellFormed = entries.every(
+    ([name, sum]) =>
+      // A name with a path in it could point out of the folder.
+      /^[^/\\]+$/.test(name) && isObject(sum) && typeof sum.bytes === "number" && typeof sum.sha256 === "string",
+  );
+  return wellFormed && entries.length > 0 ? (entries as [string, FileSum][]) : undefined;
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** @param wanted the size beyond which the contents do not matter any more */
+async function sumOf(path: string, wanted?: number): Promise<FileSum> {
+  const file = await platform.openFile(path);
+  try {
+    const { size } = file;
+    if (wanted !== undefined && wanted !== size) return { bytes: size, sha256: "" };
+    const hash = platform.sha256();
+    for (let at = 0; at < size; at += PIECE) hash.update(await file.read(at, Math.min(PIECE, size - at)));
+    return { bytes: size, sha256: hash.digest() };
+  } finally {
+    await file.close();
+  }
+}

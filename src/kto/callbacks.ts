@@ -1,0 +1,23 @@
+/**
+ * What a program may hang onto a training run, to plug in a tracker of its own. A callback is waited for before the run
+ * goes on; what it throws ends the run as it is, unchanged.
+ */
+import type { Evaluation } from "./run-evaluation.ts";
+import type { TrainingStep } from "./trainer.ts";
+
+/** A checkpoint that is complete on the disk. */
+export interface SavedCheckpoint {
+  readonly folder: string;
+  /** Updates done. */
+  readonly step: number;
+}
+
+export interface TrainerCallbacks {
+  /** After each update and its evaluation, before a checkpoint of it: what the loop over the trainer gets as well. */
+  readonly onStep?: (step: TrainingStep) => void | Promise<void>;
+  /** After each evaluation, that of `eval_on_start` (step 0) included, before `onStep`. */
+  readonly onEvaluate?: (evaluation: Evaluation & { readonly step: number }) => void | Promise<void>;
+  readonly onCheckpoint?: (checkpoint: SavedCheckpoint) => void | Promise<void>;
+  /** Sentences about what went wrong and did not end the run. Default: the console. */
+  readonly onWarning?: (sentence: string) => void;
+}

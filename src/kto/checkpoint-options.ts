@@ -1,0 +1,47 @@
+/** The options of checkpoints, under transformers' names, and when a checkpoint is due. */
+import * as z from "zod";
+import { option } from "./parse-options.ts";
+
+const group = "Checkpoints";
+const count = z.number().int();
+
+export const checkpointOptions = {
+  save_strategy: option(z.enum(["no", "steps", "epoch"]).default("steps"), {
+    group,
+    description: "when to save a checkpoint: every save_steps updates or every epoch, and at the end; no for none",
+    expects: '"no", "steps" or "epoch"',
+  }),
+  save_steps: option(count.min(1).default(500), {
+    group,
+    description: "updates between checkpoints",
+    expects: "a whole number of at least 1",
+  }),
+  save_total_limit: option(count.min(1).optional(), {
+    group,
+    description: "keep so many checkpoints, the latest; neither the last good one nor the best is ever removed",
+    expects: "a whole number of at least 1",
+    placeholder: "number",
+  }),
+  save_only_model: option(z.boolean().default(false), {
+    group,
+    description: "leave the optimizer out of checkpoints: smaller, but a run cannot be resumed from them",
+    expects: "true or false",
+  }),
+  resume_from_checkpoint: option(z.union([z.boolean(), z.string().min(1)]).default(false), {
+    group,
+    description: "go on from the last good checkpoint in output_dir (true), or from a checkpoint's folder",
+    expects: "true, false or the folder of a checkpoint",
+    placeholder: "path",
+    nullMeans: false,
+  }),
+};
+
+/** Whether a checkpoint is due after this many updates. */
+export function checkpointDue(
+  options: { readonly save_strategy: "no" | "steps" | "epoch"; readonly save_steps: number },
+  run: { readonly step: number; readonly stepsPerEpoch: number; readonly ends: boolean },
+): boolean {
+  if (options.save_strategy === "no") return false;
+  const every = options.save_strategy === "steps" ? options.save_steps : run.stepsPerEpoch;
+  return run.ends || run.step % every === 0;
+}

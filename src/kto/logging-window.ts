@@ -1,0 +1,128 @@
+/**
+ * The logging window of a run: what the host counts since the last line of the metrics, the sums that the device keeps
+ * meanwhile, and the verdict that updates have become impossible. Everything but time is part of a checkpoint.
+ */
+import { NumericError } from "../errors.ts";
+import { METRIC_SUMS } from "../kernels/kto-objective.ts";
+import type { KtoBatch } from "./batch.ts";
+import { type Metrics, windowMetrics } from "./metrics.ts";
+import type { KtoStep } from "./step.ts";
+
+/** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
+const MOST_VAIN_STEPS = 10;
+
+/** The counts of the host; plain numbers, as they stand in a checkpoint. */
+export interface WindowCounts {
+  /** Tokens of examples trained on since the start. */
+  readonly tokens: number;
+  /** Token rows that the models ran forward since the start. */
+  readonly rowsRun: number;
+  readonly windowTokens: number;
+  readonly windowSteps: number;
+  readonly windowCutPairs: number;
+  /** Updates skipped up to the last window. */
+  readonly skipped: number;
+  /** Updates since the last window in which one was possible. */
+  readonly vainSteps: number;
+}
+
+/** Where a run is when a window ends. */
+export interface WindowEnd {
+  readonly step: number;
+  readonly totalSteps: number;
+  readonly epoch: number;
+  readonly learningRate: number;
+  /** Names of the rows of the last microbatch, to say where gradients were not finite. */
+  readonly rows: () => string;
+}
+
+export class LoggingWindow {
+  readonly #step: KtoStep;
+  #counts: WindowCounts = {
+    tokens: 0,
+    rowsRun: 0,
+    windowTokens: 0,
+    windowSteps: 0,
+    windowCutPairs: 0,
+    skipped: 0,
+    vainSteps: 0,
+  };
+  /** Milliseconds of the window in which the loop ran, and since when it runs now. */
+  #ms = 0;
+  #runningSince = 0;
+
+  constructor(step: KtoStep) {
+    this.#step = step;
+  }
+
+  get counts(): WindowCounts {
+    return this.#counts;
+  }
+
+  /** Goes on from the counts of a checkpoint; the device's sums are restored beside them. */
+  restore(counts: WindowCounts): void {
+    this.#counts = counts;
+  }
+
+  /** Time counts from here to `pause` or `end`. */
+  resume(): void {
+    this.#runningSince = performance.now();
+  }
+
+  pause(): void {
+    this.#ms += performance.now() - this.#runningSince;
+  }
+
+  /** Counts an update of these microbatches, for which the models ran `rowsRun` token rows forward. */
+  add(batches: readonly KtoBatch[], rowsRun: number): void {
+    const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
+    const cutPairs = batches.reduce((sum, batch) => sum + batch.cutPairs, 0);
+    const { windowTokens, windowSteps, windowCutPairs, ...rest } = this.#counts;
+    this.#counts = {
+      ...rest,
+      tokens: rest.tokens + tokens,
+      rowsRun: rest.rowsRun + rowsRun,
+      windowTokens: windowTokens + tokens,
+      windowSteps: windowSteps + 1,
+      windowCutPairs: windowCutPairs + cutPairs,
+    };
+  }
+
+  /** The window's metrics; begins the next one. Throws NumericError when updates have long been impossible. */
+  async end({ step, totalSteps, epoch, learningRate, rows }: WindowEnd): Promise<Metrics> {
+    const { device, objective, optimizer } = this.#step;
+    const sums = await device.download(objective.metrics);
+    const state = await device.download(optimizer.state);
+    device.upload(objective.metrics, new Float32Array(METRIC_SUMS.size));
+    const seconds = Math.max(1e-3, (this.#ms + performance.now() - this.#runningSince) / 1000);
+    const { windowTokens, windowSteps, windowCutPairs, skipped: skippedBefore, vainSteps, ...totals } = this.#counts;
+    const metrics = windowMetrics(sums, state, {
+      epoch,
+      learningRate,
+      tokens: totals.tokens,
+      tokensComputed: totals.rowsRun,
+      tokensPerSecond: windowTokens / seconds,
+      cutPairs: windowCutPairs,
+      memory: device.memory(),
+    });
+    const skipped = (metrics.skipped_steps ?? 0) - skippedBefore;
+    const vain = skipped < windowSteps ? 0 : vainSteps + skipped;
+    // At the end of a run nothing is left to recover in: two in a row are enough there.
+    const most = step === totalSteps ? 2 : MOST_VAIN_STEPS;
+    if (vain >= Math.min(most, totalSteps)) {
+      throw new NumericError(
+        `The gradients were not finite in any of the ${vain} updates up to step ${step}, so the model no longer changes; lower learning_rate, or look for damaged weights (rows of the last microbatch: ${rows()}).`,
+      );
+    }
+    this.#counts = {
+      ...totals,
+      windowTokens: 0,
+      windowSteps: 0,
+      windowCutPairs: 0,
+      skipped: skippedBefore + skipped,
+      vainSteps: vain,
+    };
+    this.#ms = 0;
+    return metrics;
+  }
+}

@@ -1,0 +1,173 @@
+/**
+ * Where a run is, as numbers and words: what a checkpoint holds beside weights and moments, as JSON files that are read
+ * back bit by bit. trainer_state.json has the keys of Hugging Face's, for whoever reads those; the rest is ours.
+ */
+import * as z from "zod";
+import { platform } from "../engine/platform/index.ts";
+import { errorMessage, ModelFormatError } from "../errors.ts";
+import type { BatchExample } from "./batch.ts";
+
+export const TRAINER_STATE_FILE = "trainer_state.json";
+/** Options, position and counts. */
+export const RUN_STATE_FILE = "run_state.json";
+/** What random numbers follow from. */
+export const RANDOM_STATE_FILE = "rng_state.json";
+
+/** One line of the metrics; null for a number that is none. */
+export type LogLine = Readonly<Record<string, number | null>>;
+
+const number = z.number();
+const whole = z.number().int().min(0);
+/** NaN and infinities are null in JSON. */
+const metric = z.number().nullable();
+const options = z.record(z.string(), z.unknown());
+
+const runState = z.object({
+  version: z.literal(1),
+  /** Updates done. */
+  step: whole,
+  totalSteps: whole,
+  stepsPerEpoch: whole,
+  /** Why the run ended early, if it did. */
+  stopReason: z.string().optional(),
+  /** Of the logging window; the device's sums lie in optimizer.safetensors. */
+  counts: z.object({
+    tokens: whole,
+    rowsRun: whole,
+    windowTokens: whole,
+    windowSteps: whole,
+    windowCutPairs: whole,
+    skipped: number,
+    vainSteps: number,
+  }),
+  lastMetrics: z.record(z.string(), metric).optional(),
+  evaluation: z
+    .object({
+      selection: z.object({
+        best: z.object({ step: whole, value: number }).optional(),
+        vain: whole,
+        margins: z.array(z.object({ step: whole, training: number, validation: number })),
+        warned: z.boolean(),
+      }),
+      lastStep: number,
+    })
+    .optional(),
+  /** SHA-256 of the examples, in their order. */
+  data: z.string(),
+  /** Of the trainer, every one of them, and what else the caller wants to be the same. */
+  options,
+  settings: options,
+});
+
+/** run_state.json, and the lines of the metrics from trainer_state.json. */
+export type RunState = z.output<typeof runState> & { readonly log: readonly LogLine[] };
+
+const trainerState = z.object({ global_step: whole, log_history: z.array(z.record(z.string(), metric)) });
+
+/** What trainer_state.json tells beyond the run's state. */
+export interface TrainerStateFacts {
+  readonly epoch: number;
+  readonly best: { readonly step: number; readonly value: number } | undefined;
+  /** The checkpoint of the best step, where there is one. */
+  readonly bestCheckpoint: string | undefined;
+  readonly trainBatchSize: number;
+  readonly numTrainEpochs: number;
+  readonly loggingSteps: number;
+  readonly saveSteps: number;
+}
+
+/** trainer_state.json with the keys that transformers writes; those that mean nothing here are at their defaults. */
+export function trainerStateText(state: RunState, facts: TrainerStateFacts): string {
+  const json = {
+    best_global_step: facts.best?.step ?? null,
+    best_metric: facts.best?.value ?? null,
+    best_model_checkpoint: facts.bestCheckpoint ?? null,
+    epoch: facts.epoch,
+    eval_steps: null,
+    global_step: state.step,
+    is_hyper_param_search: false,
+    is_local_process_zero: true,
+    is_world_process_zero: true,
+    log_history: state.log,
+    logging_steps: facts.loggingSteps,
+    max_steps: state.totalSteps,
+    num_input_tokens_seen: state.counts.tokens,
+    num_train_epochs: facts.numTrainEpochs,
+    save_steps: facts.saveSteps,
+    stateful_callbacks: {},
+    total_flos: 0,
+    train_batch_size: facts.trainBatchSize,
+    trial_name: null,
+    trial_params: null,
+  };
+  return `${JSON.stringify(json, null, 2)}\n`;
+}
+
+/** Writes a state's files into a folder. */
+export async function writeRunState(
+  folder: string,
+  state: RunState,
+  facts: TrainerStateFacts,
+  seed: number,
+): Promise<void> {
+  const { log: _, ...rest } = state;
+  const random = {
+    about: "No generator runs on from step to step: every draw follows from the seed, the epoch and the update.",
+    seed,
+    epoch: Math.floor(state.step / state.stepsPerEpoch),
+    update: state.step,
+  };
+  const texts = {
+    [TRAINER_STATE_FILE]: trainerStateText(state, facts),
+    [RUN_STATE_FILE]: `${JSON.stringify(rest, null, 2)}\n`,
+    [RANDOM_STATE_FILE]: `${JSON.stringify(random, null, 2)}\n`,
+  };
+  for (const [name, text] of Object.entries(texts)) {
+    await platform.writeFileAtomic(platform.joinPath(folder, name), text);
+  }
+}
+
+/** Reads them back. Throws ModelFormatError naming the file for what is malformed; FileError. */
+export async function readRunState(folder: string): Promise<RunState> {
+  const state = await readJson(platform.joinPath(folder, RUN_STATE_FILE), runState);
+  const trainer = await readJson(platform.joinPath(folder, TRAINER_STATE_FILE), trainerState);
+  const randomFile = platform.joinPath(folder, RANDOM_STATE_FILE);
+  const random = await readJson(randomFile, z.object({ seed: whole, update: whole }));
+  for (const [file, step] of [
+    [TRAINER_STATE_FILE, trainer.global_step],
+    [RANDOM_STATE_FILE, random.update],
+  ] as const) {
+    if (step === state.step) continue;
+    throw new ModelFormatError(
+      `${platform.joinPath(folder, file)} is of step ${step} and ${RUN_STATE_FILE} of step ${state.step}.`,
+    );
+  }
+  if (random.seed !== state.options.seed) {
+    throw new ModelFormatError(`${randomFile} has the seed ${random.seed}, and the run ${String(state.options.seed)}.`);
+  }
+  return { ...state, log: trainer.log_history };
+}
+
+async function readJson<S extends z.ZodType>(path: string, schema: S): Promise<z.output<S>> {
+  let json: unknown;
+  const text = await platform.readText(path);
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new ModelFormatError(`${path} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
+  }
+  const read = schema.safeParse(json);
+  if (read.success) return read.data;
+  const [issue] = read.error.issues;
+  throw new ModelFormatError(`${path}: ${issue?.path.join(".") || "it"} cannot be used (${issue?.message}).`);
+}
+
+/** SHA-256 of examples in their order: token ids, where prompts end, labels. */
+export function digestOf(examples: readonly BatchExample[]): string {
+  const hash = platform.sha256();
+  for (const { promptIds, completionIds, label } of examples) {
+    const words = Uint32Array.from([promptIds.length, completionIds.length, label ? 1 : 0]);
+    for (const ids of [words, promptIds, completionIds]) hash.update(new Uint8Array(Uint32Array.from(ids).buffer));
+  }
+  return hash.digest();
+}

@@ -1,0 +1,112 @@
+/**
+ * Runs of kto train that end before their time: killed, stopped by a signal, with files that cannot be written. Each goes
+ * on from its last checkpoint to the same bits.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { killTest } from "../../scripts/kill-test.ts";
+import { platform } from "../../src/engine/platform/index.ts";
+import { FileError } from "../../src/errors.ts";
+import { shareDeviceWithCommands } from "../helpers/commands.ts";
+import { fixtures, freshPath, temporaryFolder } from "../helpers/folders.ts";
+import { kto } from "./streams.ts";
+
+shareDeviceWithCommands();
+const folder = temporaryFolder();
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+/** A run of 6 updates over 4 rows. */
+const words = (output: string, ...more: string[]) => [
+  ...["train", "--model_name_or_path", `${fixtures}/llama/policy`, "--dataset_name", `${fixtures}/llama/data.jsonl`],
+  ...["--output_dir", output, "--per_device_train_batch_size", "2", "--max_steps", "6", "--logging_steps", "2"],
+  ...["--learning_rate", "1e-3", ...more],
+];
+
+const weightsOf = (output: string) => readFileSync(join(output, "model.safetensors"));
+const metricsOf = (output: string) =>
+  readFileSync(join(output, "metrics.jsonl"), "utf8").replace(/"(tokens_per_second|bytes\/\w+)":[\d.]+,/g, "");
+
+describe("kto train", () => {
+  test("resume_from_checkpoint goes on in output_dir, by a flag or a folder; metrics are cut back to the checkpoint", async () => {
+    const [whole, output] = [freshPath(folder, "whole"), freshPath(folder, "run")];
+    expect((await kto(...words(whole))).code).toBe(0);
+    expect((await kto(...words(output, "--save_steps", "4"))).code).toBe(0);
+    expect(metricsOf(output)).toBe(metricsOf(whole));
+    const { code, stderr } = await kto(
+      ...words(output, "--save_steps", "4", "--resume_from_checkpoint", join(output, "checkpoint-4")),
+    );
+    expect(code, stderr).toBe(0);
+    expect(stderr).toContain("resumed: 4 of 6 updates are done");
+    expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
+    expect(metricsOf(output)).toBe(metricsOf(whole));
+    const again = await kto(...words(output, "--resume_from_checkpoint"));
+    expect(again.stderr).toContain("resumed: 6 of 6 updates are done");
+    expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
+  });
+
+  test("a folder with checkpoints is refused with the remedy; overwriting removes them", async () => {
+    const output = freshPath(folder, "run");
+    await kto(...words(output, "max_steps=2", "save_steps=1"));
+    const refused = await kto(...words(output));
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain("or go on from its last checkpoint with resume_from_checkpoint true.");
+    const overwritten = await kto(...words(output, "--overwrite_output_dir", "max_steps=1"));
+    expect(overwritten.code, overwritten.stderr).toBe(0);
+    expect(readdirSync(output).filter((name) => name.startsWith("checkpoint"))).toEqual(["checkpoint-1"]);
+  });
+
+  test("another model than before is refused", async () => {
+    const output = freshPath(folder, "run");
+    await kto(...words(output, "max_steps=2"));
+    const other = await kto(
+      ...words(output, "model_name_or_path=test/fixtures/llama/reference", "--resume_from_checkpoint"),
+    );
+    expect(other.code).toBe(2);
+    expect(other.stderr).toContain('option "model_name_or_path" is "test/fixtures/llama/reference", but the run of');
+  });
+
+  test("metrics.jsonl that takes no lines: told once, the run goes on and writes them at its end", async () => {
+    vi.spyOn(platform, "appendText").mockRejectedValue(new FileError("Cannot write metrics.jsonl: no space is left."));
+    const output = freshPath(folder, "run");
+    const { code, stderr } = await kto(...words(output));
+    expect(code, stderr).toBe(0);
+    expect(stderr.match(/no space is left\. The training goes on; the lines are written at its end\./g)).toHaveLength(
+      1,
+    );
+    expect(metricsOf(output).trimEnd().split("\n")).toHaveLength(3);
+  });
+
+  test.each([
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const)("%s: the update is finished, a checkpoint saved, the exit code %i", async (signal, code) => {
+    const output = freshPath(folder, "run");
+    const child = spawn(process.execPath, ["bin/kto.js", ...words(output, "max_steps=100000", "save_steps=2")], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    let stderr = "";
+    let sent = false;
+    child.stderr.on("data", (text) => {
+      stderr += String(text);
+      if (sent || !stderr.includes("checkpoint: ")) return;
+      sent = child.kill(signal); // a second one would stop it at once
+    });
+    const [found] = await once(child, "close");
+    expect(found, stderr).toBe(code);
+    expect(stderr).toContain(`${signal}: stopping after this update`);
+    const [, step] =
+      new RegExp(`stopped: ${signal} after (\\d+) of 100000 updates: .* is saved; go on`).exec(stderr) ?? [];
+    expect(existsSync(join(output, `checkpoint-${step}`))).toBe(true);
+  });
+});
+
+test("killed at random moments and resumed, runs end in the same bits", async () => {
+  const results = await killTest({ runs: 1, seed: 7, steps: 4, mostKills: 3 });
+  expect(results.every(({ same }) => same)).toBe(true);
+  expect(results[0]?.kills).toBeGreaterThan(0);
+});
