@@ -52,8 +52,11 @@ describe("defaults of a family", () => {
   it("keys that change nothing are accepted: what the real files carry", () => {
     const smollm2 = { is_llama_config: true, rope_interleaved: false, pretraining_tp: 1, "transformers.js_config": {} };
     expect(parse(of("llama", smollm2))).toEqual(parse(of("llama")));
-    const inert = { attention_dropout: 0.1, initializer_range: 0.02, use_cache: true, torch_dtype: "bfloat16" };
+    const inert = { attention_dropout: 0, initializer_range: 0.02, use_cache: true, torch_dtype: "bfloat16" };
     expect(parse(of("qwen2", { ...inert, sliding_window: 32768, max_window_layers: 21 }))).toEqual(parse(of("qwen2")));
+    // Training with it would be another training, which the trainer refuses where it is asked for.
+    expect(parse(of("qwen2", { attention_dropout: 0.1 })).dropsOut).toBe(true);
+    expect(parse(of("qwen2")).dropsOut).toBe(false);
     // SmolLM3's own file says 2; its code does not know the key.
     expect(parse(of("smollm3", { pretraining_tp: 2 }))).toEqual(parse(of("smollm3")));
     expect(parse(of("llama", { residual_multiplier: 1, num_experts: 0, alibi: false }))).toEqual(parse(of("llama")));
