@@ -35,8 +35,9 @@ export {
   ModelFormatError,
   NumericError,
 } from "./errors.ts";
+export { configAdvice, type RunFacts } from "./kto/advice.ts";
 export type { BatchExample } from "./kto/batch.ts";
-export { configAdvice, type RunFacts, type TrainerOptions } from "./kto/config.ts";
+export type { TrainerOptions } from "./kto/config.ts";
 export type { ColumnMapping } from "./kto/data/columns.ts";
 export { feedbackRows, type ReadOptions, readFeedback } from "./kto/data/read.ts";
 export { parseSplit, type Slice } from "./kto/data/slice.ts";

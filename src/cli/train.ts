@@ -2,8 +2,8 @@
 
 import type { Device } from "../engine/device.ts";
 import { InterruptedError } from "../errors.ts";
+import { configAdvice } from "../kto/advice.ts";
 import {
-  configAdvice,
   type KtoConfig,
   ktoOptions,
   ktoParseContext,

@@ -1,12 +1,12 @@
 /**
- * Every option of the trainer: TRL's name, default, range and one line of description. Also the advice on values that
- * are allowed but seldom meant. The options of the other commands stand in their own files in `src/cli`; what follows
- * from the class counts (imbalance, "auto" weights) in `data/weights.ts`.
+ * Every option of the trainer: TRL's name, default, range and one line of description; those of LoRA, evaluation and
+ * checkpoints in files of their own. The options of the other commands stand in `src/cli`, advice on values in `advice.ts`.
  */
 import * as z from "zod";
 import { ConfigError } from "../errors.ts";
 import { checkpointOptions } from "./checkpoint-options.ts";
 import { checkEvaluates, checkEvaluationRows, evaluationOptions, evaluationStrategy } from "./evaluation-options.ts";
+import { loraOptions } from "./lora-options.ts";
 import { referenceMode, samplingOf } from "./method-options.ts";
 import { option, type ParseContext, parseOptions } from "./parse-options.ts";
 import { foreignTrlOptions, otherProductsNames } from "./trl-options.ts";
@@ -14,7 +14,6 @@ import { foreignTrlOptions, otherProductsNames } from "./trl-options.ts";
 const model = "Model and data";
 const method = "KTO";
 const training = "Training";
-const lora = "LoRA";
 const optimizer = "Optimizer (AdamW)";
 const device = "Device";
 const logging = "Output";
@@ -212,53 +211,7 @@ export const ktoOptions = z.strictObject({
     expects: "a whole number from 0 to 4294967295",
   }),
 
-  use_peft: option(z.boolean().default(false), {
-    group: lora,
-    description: "train a LoRA adapter over the frozen model, which without it is the reference, at no memory",
-    expects: "true or false",
-    aliases: ["use_lora"],
-  }),
-  lora_r: option(count.min(1).default(16), {
-    group: lora,
-    description: "rank of the adapter's matrices",
-    expects: "a whole number of at least 1",
-    aliases: ["lora_rank"],
-  }),
-  lora_alpha: option(z.number().positive().default(32), {
-    group: lora,
-    description: "the adapter's result is multiplied by lora_alpha / lora_r",
-    expects: "a number above 0",
-  }),
-  lora_dropout: option(z.number().min(0).lt(1).default(0.05), {
-    group: lora,
-    description: "share of the adapter's inputs left out in training, where disable_dropout is false",
-    expects: "a number from 0 to below 1",
-  }),
-  lora_target_modules: option(z.array(z.string()).default([]), {
-    group: lora,
-    description:
-      "the linear layers that get an adapter, by name, or all-linear; PEFT's for the family if not given (q_proj and v_proj, or c_attn)",
-    expects: 'names of modules such as q_proj, or "all-linear"',
-    placeholder: "names",
-    aliases: ["lora_target"],
-  }),
-  use_rslora: option(z.boolean().default(false), {
-    group: lora,
-    description: "divide lora_alpha by the root of the rank",
-    expects: "true or false",
-  }),
-  disable_dropout: option(z.boolean().default(true), {
-    group: lora,
-    description: "train without dropout, also where lora_dropout is not 0 (TRL's default)",
-    expects: "true or false",
-  }),
-  adapter_name_or_path: option(z.string().min(1).optional(), {
-    group: lora,
-    description: "an adapter to go on with (PEFT folder); without it a new one is made",
-    expects: "a folder with adapter_config.json",
-    placeholder: "folder",
-    aliases: ["lora_model_name_or_path"],
-  }),
+  ...loraOptions,
 
   learning_rate: option(z.number().min(0).default(5e-6), {
     group: optimizer,
@@ -502,68 +455,4 @@ export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?:
     given: (config.ref_model_name_or_path ?? config.model_name_or_path) !== config.model_name_or_path,
   });
   return { ...config, ref_model_name_or_path: config.ref_model_name_or_path ?? config.model_name_or_path };
-}
-
-/** What is known of a run once the model and the data have been read. */
-export interface RunFacts {
-  /** Rows that training will use. */
-  readonly rows: number;
-  readonly desirable: number;
-  readonly undesirable: number;
-  /** Parameters of the model. */
-  readonly parameters: number;
-  /** A LoRA adapter is trained, which takes rates ten times as high; default false. */
-  readonly adapter?: boolean;
-}
-
-/** From this size on a model counts as large: DESIGN's and the KTO paper's border for training without SFT. */
-const LARGE_PARAMETERS = 7e9;
-/** Below this size a model is a toy, and takes learning rates that would ruin a real one. */
-const TOY_PARAMETERS = 1e8;
-
-/**
- * Warnings on values that are allowed but lie outside the ranges that are known to work: one sentence each, naming the
- * option and the range; nothing is changed. Ranges: KTO paper and TRL's KTO page.
- */
-export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] {
-  const advice: string[] = [];
-  const large = facts.parameters >= LARGE_PARAMETERS;
-  const betaRange: [number, number] = large ? [0.01, 0.1] : [0.01, 1];
-  if (config.beta < betaRange[0] || config.beta > betaRange[1]) {
-    advice.push(
-      `beta ${config.beta} is unusual: 0.01 to 0.1 suits large or fine-tuned models, 0.1 to 1 small ones without supervised fine-tuning.`,
-    );
-  }
-  const highestRate = (facts.parameters < TOY_PARAMETERS ? 5e-3 : 5e-6) * (facts.adapter ? 10 : 1);
-  const rateRange = [5e-7, highestRate] as const;
-  if (config.learning_rate < rateRange[0] || config.learning_rate > rateRange[1]) {
-    advice.push(
-      `learning_rate ${config.learning_rate} is outside ${rateRange.map((rate) => rate.toExponential()).join(" to ")}, the range that works for models of this size.`,
-    );
-  }
-  const perUpdate = config.per_device_train_batch_size * config.gradient_accumulation_steps;
-  const scope = config.reference_point_scope === "step" ? perUpdate : config.per_device_train_batch_size;
-  if (config.loss_type === "kto" && (scope < 8 || scope > 128)) {
-    const remedy = scope < 8 && perUpdate >= 8 ? ' (reference_point_scope "step" takes it over the whole update)' : "";
-    advice.push(
-      `the reference point is taken over ${scope} rows; 8 to 128 are recommended, since fewer make it noisy and more make it slow${remedy}.`,
-    );
-  }
-  if (perUpdate > facts.rows) {
-    advice.push(
-      `one update asks for ${perUpdate} rows (per_device_train_batch_size x gradient_accumulation_steps), but there are only ${facts.rows}.`,
-    );
-  }
-  const steps = config.max_steps > 0 ? config.max_steps : Math.ceil((facts.rows * config.num_train_epochs) / perUpdate);
-  if (config.warmup_steps >= steps && config.warmup_steps > 0) {
-    advice.push(
-      `warmup_steps ${config.warmup_steps} does not end within the run's ${steps} steps: the learning rate never reaches ${config.learning_rate}.`,
-    );
-  }
-  if (!large) {
-    advice.push(
-      "below 7B parameters, KTO without supervised fine-tuning on the same kind of text first brings little over fine-tuning alone.",
-    );
-  }
-  return advice;
 }

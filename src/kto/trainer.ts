@@ -2,28 +2,25 @@
  * The trainer: examples and two models in, one update after another out. Owns the schedule (which rows, which learning
  * rate) and the logging window; the work of an update is `step.ts`. Iterate it with `for await`.
  */
-import type { ParameterLayout } from "../engine/arena.ts";
-import { trainedLayout } from "../engine/model/freezing.ts";
 import { Model, type SaveOptions } from "../engine/model/load.ts";
 import { saveAdapter } from "../engine/peft.ts";
 import { platform } from "../engine/platform/index.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
-import { ConfigError, DatasetError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
-import { type BatchExample, checkSequences, type KtoBatch } from "./batch.ts";
+import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
+import type { BatchExample, KtoBatch } from "./batch.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
 import { checkpointDue } from "./checkpoint-options.ts";
 import { Checkpoints } from "./checkpoints.ts";
-import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
-import { placeOf, type RowSource } from "./data/types.ts";
+import type { TrainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
 import { checkHostMemory, withWhatFits } from "./fitting.ts";
 import { LoggingWindow } from "./logging-window.ts";
-import { type ReferenceMode, referenceMode } from "./method-options.ts";
+import type { ReferenceMode } from "./method-options.ts";
 import type { Metrics } from "./metrics.ts";
-import { parseOptions } from "./parse-options.ts";
 import { ReferenceLogProbs } from "./reference-log-probs.ts";
 import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
-import { RunPlan } from "./run-plan.ts";
+import { checkInputs, type Prepared, prepare, rowNames, type TrainerInputs } from "./run-inputs.ts";
+import type { RunPlan } from "./run-plan.ts";
 import {
   digestOf,
   type LogLine,
@@ -34,26 +31,7 @@ import {
 } from "./run-state.ts";
 import { KtoStep } from "./step.ts";
 
-export interface TrainerInputs extends TrainerCallbacks {
-  /** Trained in place: its adapter where it has one, else all its weights, which must then be stored as f32. */
-  readonly policy: Model;
-  /**
-   * Frozen. Default: the policy without its adapter, at no memory, or else a copy of it as it is now, freed with the
-   * trainer. With `reference` "cached" it is not needed any more, and may be freed, once the trainer is there.
-   */
-  readonly reference?: Model;
-  /** At least 2, with token ids of the policy's vocabulary; see `tokenizeRows`. */
-  readonly examples: readonly BatchExample[];
-  /** Rows to evaluate on, at least 2, of which the training sees nothing. */
-  readonly evalExamples?: readonly BatchExample[];
-  /** Where checkpoints and the best weights (`load_best_model_at_end`) are kept; without it there are none. */
-  readonly outputFolder?: string;
-  /** What else must be the same when a run is resumed, by name; plain values. */
-  readonly settings?: Readonly<Record<string, unknown>>;
-  /** What a checkpoint of an adapter names as its base; default: the policy's folder. */
-  readonly baseModel?: string;
-  readonly options?: Partial<TrainerOptions>;
-}
+export type { TrainerInputs } from "./run-inputs.ts";
 
 /** What an update leaves behind. */
 export interface TrainingStep {
@@ -67,33 +45,6 @@ export interface TrainingStep {
   readonly metrics?: Metrics;
   /** After steps at which the model is evaluated. */
   readonly evaluation?: Evaluation;
-}
-
-/** What a run is made of before it takes any memory. */
-interface Prepared {
-  readonly options: TrainerOptions;
-  readonly plan: RunPlan;
-  readonly mode: ReferenceMode;
-  /** undefined for all that the policy trains. */
-  readonly trained: ParameterLayout | undefined;
-}
-
-function prepare({ policy, reference, examples, evalExamples = [], options: given }: TrainerInputs): Prepared {
-  const options = parseOptions(trainerOptions, { ...given }, ktoParseContext);
-  checkFloat32(options);
-  const mode = referenceMode(options, { adapter: policy.adapter !== undefined, given: reference !== undefined });
-  const contexts = [policy, reference ?? policy].map(({ config }) => config.contextLength);
-  const maxLength = Math.min(options.max_length, ...contexts);
-  const limit = maxLength < options.max_length ? "the model's context of" : "max_length";
-  checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
-  checkSequences(evalExamples, policy.config.vocabSize, { maxLength, limit });
-  if (mode === "cached" && evalExamples.length > 0) {
-    throw new ConfigError(
-      'option "reference" is cached (precompute_ref_log_probs), which has numbers for the rows that are trained on only: leave evaluation out, or keep the reference as a copy.',
-    );
-  }
-  const plan = new RunPlan(examples, { mismatched: options.loss_type === "kto", maxLength }, options);
-  return { options, plan, mode, trained: trainedLayout(policy, options.freeze_parameters) };
 }
 
 /**
@@ -214,32 +165,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
    * when the device cannot hold the run
    */
   static async create(inputs: TrainerInputs): Promise<KtoTrainer> {
-    if (inputs.reference === inputs.policy) {
-      throw new ConfigError(
-        "The reference is the policy itself, so every log-ratio would stay 0; load the reference as a model of its own, or leave it out for a frozen copy.",
-      );
-    }
-    if (inputs.reference !== undefined && inputs.reference.device !== inputs.policy.device) {
-      throw new ConfigError("The reference lies on another device than the policy; load both on one device.");
-    }
-    if (inputs.policy.trained.layout.format !== "f32") {
-      throw new ConfigError(
-        `The model ${inputs.policy.folder} is stored as ${inputs.policy.trained.layout.format}, and weights that are trained must be f32: load it with storage "f32", or train a LoRA adapter.`,
-      );
-    }
-    const trained = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
-    if (!trained.disable_dropout && inputs.policy.config.dropsOut) {
-      throw new ConfigError(
-        `option "disable_dropout" is false, but the dropout of ${inputs.policy.folder}'s own layers (see its config.json) is not implemented, only an adapter's: leave it true.`,
-      );
-    }
-    if (inputs.reference?.adapter !== undefined) {
-      throw new ConfigError(
-        `The reference ${inputs.reference.folder} has an adapter, which a reference cannot have: merge it into the model first.`,
-      );
-    }
-    checkLabels(inputs.examples);
-    checkLabels(inputs.evalExamples ?? []);
+    checkInputs(inputs);
     const { device } = inputs.policy;
     const prepared = prepare(inputs);
     // Before anything of the run is allocated: the reference's pass and the training are never in memory together.
@@ -574,22 +500,6 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     this.#evaluation?.free();
     this.#ownReference?.free();
   }
-}
-
-/** @throws DatasetError for an example whose label is neither true nor false */
-function checkLabels(examples: readonly BatchExample[]): void {
-  const at = examples.findIndex(({ label }) => typeof label !== "boolean");
-  if (at < 0) return;
-  throw new DatasetError(
-    `Example ${at + 1} of ${examples.length} has the label ${JSON.stringify(examples[at]?.label)}; it must be true (thumbs up) or false.`,
-  );
-}
-
-/** Rows by the lines that they came from, or else by their places among the examples, counted from 1. */
-function rowNames(rows: readonly BatchExample[], examples: readonly BatchExample[]): string {
-  return rows
-    .map((row) => ("source" in row ? placeOf(row.source as RowSource) : `example ${examples.indexOf(row) + 1}`))
-    .join(", ");
 }
 
 /** What JSON holds as null is not a number. */

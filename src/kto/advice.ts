@@ -1,0 +1,69 @@
+/**
+ * Advice on values that are allowed but seldom meant, once the model and the data of a run are known. What is refused
+ * stands in `config.ts`; what follows from the class counts in `data/weights.ts`.
+ */
+import type { TrainerOptions } from "./config.ts";
+
+/** What is known of a run once the model and the data have been read. */
+export interface RunFacts {
+  /** Rows that training will use. */
+  readonly rows: number;
+  readonly desirable: number;
+  readonly undesirable: number;
+  /** Parameters of the model. */
+  readonly parameters: number;
+  /** A LoRA adapter is trained, which takes rates ten times as high; default false. */
+  readonly adapter?: boolean;
+}
+
+/** From this size on a model counts as large: DESIGN's and the KTO paper's border for training without SFT. */
+const LARGE_PARAMETERS = 7e9;
+/** Below this size a model is a toy, and takes learning rates that would ruin a real one. */
+const TOY_PARAMETERS = 1e8;
+
+/**
+ * Warnings on values that are allowed but lie outside the ranges that are known to work: one sentence each, naming the
+ * option and the range; nothing is changed. Ranges: KTO paper and TRL's KTO page.
+ */
+export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] {
+  const advice: string[] = [];
+  const large = facts.parameters >= LARGE_PARAMETERS;
+  const betaRange: [number, number] = large ? [0.01, 0.1] : [0.01, 1];
+  if (config.beta < betaRange[0] || config.beta > betaRange[1]) {
+    advice.push(
+      `beta ${config.beta} is unusual: 0.01 to 0.1 suits large or fine-tuned models, 0.1 to 1 small ones without supervised fine-tuning.`,
+    );
+  }
+  const highestRate = (facts.parameters < TOY_PARAMETERS ? 5e-3 : 5e-6) * (facts.adapter ? 10 : 1);
+  const rateRange = [5e-7, highestRate] as const;
+  if (config.learning_rate < rateRange[0] || config.learning_rate > rateRange[1]) {
+    advice.push(
+      `learning_rate ${config.learning_rate} is outside ${rateRange.map((rate) => rate.toExponential()).join(" to ")}, the range that works for models of this size.`,
+    );
+  }
+  const perUpdate = config.per_device_train_batch_size * config.gradient_accumulation_steps;
+  const scope = config.reference_point_scope === "step" ? perUpdate : config.per_device_train_batch_size;
+  if (config.loss_type === "kto" && (scope < 8 || scope > 128)) {
+    const remedy = scope < 8 && perUpdate >= 8 ? ' (reference_point_scope "step" takes it over the whole update)' : "";
+    advice.push(
+      `the reference point is taken over ${scope} rows; 8 to 128 are recommended, since fewer make it noisy and more make it slow${remedy}.`,
+    );
+  }
+  if (perUpdate > facts.rows) {
+    advice.push(
+      `one update asks for ${perUpdate} rows (per_device_train_batch_size x gradient_accumulation_steps), but there are only ${facts.rows}.`,
+    );
+  }
+  const steps = config.max_steps > 0 ? config.max_steps : Math.ceil((facts.rows * config.num_train_epochs) / perUpdate);
+  if (config.warmup_steps >= steps && config.warmup_steps > 0) {
+    advice.push(
+      `warmup_steps ${config.warmup_steps} does not end within the run's ${steps} steps: the learning rate never reaches ${config.learning_rate}.`,
+    );
+  }
+  if (!large) {
+    advice.push(
+      "below 7B parameters, KTO without supervised fine-tuning on the same kind of text first brings little over fine-tuning alone.",
+    );
+  }
+  return advice;
+}
