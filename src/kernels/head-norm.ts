@@ -9,19 +9,15 @@
  * weight is 0. The weights lie behind one another, [query weight; key weight].
  */
 import { kernel } from "./kernel.ts";
-import { type AdapterFacts, linearGrid, linearGroup, reduction, rowElements, rowElementsGrid } from "./wgsl.ts";
-
-function memoized<T>(build: (facts: AdapterFacts) => T): (facts: AdapterFacts) => T {
-  const cache = new Map<number, T>();
-  return (facts) => {
-    let found = cache.get(facts.subgroupSize);
-    if (found === undefined) {
-      found = build(facts);
-      cache.set(facts.subgroupSize, found);
-    }
-    return found;
-  };
-}
+import {
+  type AdapterFacts,
+  linearGrid,
+  linearGroup,
+  memoized,
+  reduction,
+  rowElements,
+  rowElementsGrid,
+} from "./wgsl.ts";
 
 /**
  * One workgroup per row and head. In scope: `index` (of the head among all rows' heads), `at` (the head's first element

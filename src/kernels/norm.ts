@@ -12,19 +12,15 @@
  * block of rows here, then `addColumnSums`.
  */
 import { kernel } from "./kernel.ts";
-import { type AdapterFacts, linearGrid, linearGroup, reduction, rowElements, rowElementsGrid } from "./wgsl.ts";
-
-function memoized<T>(build: (facts: AdapterFacts) => T): (facts: AdapterFacts) => T {
-  const cache = new Map<number, T>();
-  return (facts) => {
-    let found = cache.get(facts.subgroupSize);
-    if (found === undefined) {
-      found = build(facts);
-      cache.set(facts.subgroupSize, found);
-    }
-    return found;
-  };
-}
+import {
+  type AdapterFacts,
+  linearGrid,
+  linearGroup,
+  memoized,
+  reduction,
+  rowElements,
+  rowElementsGrid,
+} from "./wgsl.ts";
 
 /** One workgroup per row; `row`, `lane` and `base` (first element of the row) are in scope. */
 function rowKernel(facts: AdapterFacts, body: string): { enable: readonly string[]; wgsl: string } {

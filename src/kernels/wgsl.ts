@@ -124,3 +124,16 @@ fn sigmoid(x: f32) -> f32 {
   return select(e, 1.0, x >= 0.0) / (1.0 + e);
 }
 `;
+
+/** A kernel built once for each kind of adapter. */
+export function memoized<T>(build: (facts: AdapterFacts) => T): (facts: AdapterFacts) => T {
+  const cache = new Map<number, T>();
+  return (facts) => {
+    let found = cache.get(facts.subgroupSize);
+    if (found === undefined) {
+      found = build(facts);
+      cache.set(facts.subgroupSize, found);
+    }
+    return found;
+  };
+}

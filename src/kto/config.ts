@@ -22,6 +22,16 @@ const logging = "Output";
 const weight = z.union([z.number().positive(), z.literal("auto")]);
 const count = z.number().int();
 
+/** Other names of dtypes that people write. */
+const DTYPE_ALIASES = {
+  fp32: "float32",
+  f32: "float32",
+  fp16: "float16",
+  f16: "float16",
+  bf16: "bfloat16",
+  half: "float16",
+};
+
 /** A size as Hugging Face writes it. */
 const SIZE = /^(?!0+(\.0+)?\s*[KMGT]?)\d+(\.\d+)?\s*([KMGT]i?B)?$/i;
 
@@ -90,14 +100,7 @@ export const ktoOptions = z.strictObject({
     description: "numbers of the model's matrices: auto as its files store them; what is trained is kept in float32",
     expects: '"auto", "float32", "float16" or "bfloat16"',
     aliases: ["torch_dtype"],
-    valueAliases: {
-      fp32: "float32",
-      f32: "float32",
-      fp16: "float16",
-      f16: "float16",
-      bf16: "bfloat16",
-      half: "float16",
-    },
+    valueAliases: DTYPE_ALIASES,
     nullMeans: "auto",
   }),
   chat_template_path: option(z.string().min(1).optional(), {
@@ -293,14 +296,7 @@ export const ktoOptions = z.strictObject({
     group: logging,
     description: "numbers in the files of a model that was trained whole; an adapter is saved in float32",
     expects: '"float32", "float16" or "bfloat16"',
-    valueAliases: {
-      fp32: "float32",
-      f32: "float32",
-      fp16: "float16",
-      f16: "float16",
-      bf16: "bfloat16",
-      half: "float16",
-    },
+    valueAliases: DTYPE_ALIASES,
   }),
   max_shard_size: option(z.string().regex(SIZE).default("5GB"), {
     group: logging,
