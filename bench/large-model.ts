@@ -4,7 +4,7 @@
  *
  *   npx tsx bench/large-model.ts [--folder DIR] [--json FILE]
  *
- * The model takes 1.2 GB in DIR (a temporary folder by default, then removed). Each part runs in a process of its own.
+ * Exits 1 if memory is more than 15% off its plan. The model takes 1.2 GB in DIR (a temporary folder by default, then removed). Each part runs in a process of its own.
  */
 import { execFile, execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -48,6 +48,8 @@ const CONFIG = {
 
 const SHARD_BYTES = 500e6;
 const PIECE = 2 ** 22;
+/** How far memory may be off its plan, as a share. */
+const WITHIN = 0.15;
 /** Two rows of 32 tokens. */
 const ROW_TOKENS = 16;
 
@@ -143,6 +145,10 @@ try {
     ]),
   ];
   for (const row of table) console.log(row.map((cell) => cell.padEnd(12)).join(""));
+  const shares = (["device", "host"] as const).map(
+    (what) => Number(step.result[`peak_${what}_bytes`]) / Number(plan[`${what}_bytes`]) - 1,
+  );
+  if (shares.some((share) => !(Math.abs(share) <= WITHIN))) process.exitCode = 1;
   if (values.json) writeFileSync(values.json, `${JSON.stringify(report, null, 2)}\n`);
 } finally {
   if (values.folder === undefined) rmSync(parent, { recursive: true, force: true });

@@ -1,53 +1,44 @@
 /**
- * Shows that one set of feedback in several forms of file is one set to the model: the rows and a digest of all token
- * ids of each file, and with --losses the losses of three training steps.
+ * Shows that one set of feedback in several forms of file is one set to the model: the rows of each file, a digest of all
+ * its token ids and the losses of three training steps. Exits 1 unless all of them agree.
  *
- *     npx tsx scripts/check-feedback-forms.ts <model folder> <folder of feedback files> [--losses]
+ *     npx tsx scripts/check-feedback-forms.ts <model folder> <file> <file> ...
  */
 import { createHash } from "node:crypto";
-import { mkdtemp, readdir, readFile, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { main } from "../src/cli/program.ts";
 import { loadChatTemplate } from "../src/engine/chat-template.ts";
 import { readModelConfig } from "../src/engine/model/folder.ts";
 import { loadTokenizer } from "../src/engine/tokenizer.ts";
-import { errorMessage } from "../src/errors.ts";
 import { readFeedback } from "../src/kto/data/read.ts";
-import { feedbackEndings } from "../src/kto/data/records.ts";
 import { tokenizeRows } from "../src/kto/data/tokenize.ts";
 
-const [model, folder, ...flags] = process.argv.slice(2);
-if (model === undefined || folder === undefined) {
-  process.stderr.write("usage: check-feedback-forms <model folder> <folder of feedback files> [--losses]\n");
+const [model, ...files] = process.argv.slice(2);
+if (model === undefined || files.length < 2) {
+  process.stderr.write("usage: check-feedback-forms <model folder> <file> <file> ...\n");
   process.exitCode = 2;
 } else {
   const tokenizer = await loadTokenizer(model);
   const chatTemplate = await loadChatTemplate(model);
-  const config = await readModelConfig(model);
-  for (const file of (await readdir(folder)).sort()) {
-    if (!feedbackEndings.some((ending) => file.endsWith(`.${ending}`))) continue;
-    const path = join(folder, file);
-    try {
-      const rows = await readFeedback(path);
-      const { examples } = tokenizeRows(rows, {
-        tokenizer,
-        ...(chatTemplate ? { chatTemplate } : {}),
-        vocabSize: config.vocabSize,
-        contextLength: config.contextLength,
-      });
-      const digest = createHash("sha256");
-      for (const { promptIds, completionIds, label } of examples) {
-        digest.update(JSON.stringify([[...promptIds], [...completionIds], label]));
-      }
-      const losses = flags.includes("--losses") ? `  losses ${(await lossesOf(model, path)).join(" ")}` : "";
-      process.stdout.write(
-        `${file}  rows ${rows.length}  kept ${examples.length}  ids ${digest.digest("hex")}${losses}\n`,
-      );
-    } catch (error) {
-      process.stdout.write(`${file}  ${errorMessage(error)}\n`);
+  const { vocabSize, contextLength } = await readModelConfig(model);
+  const found = new Set<string>();
+  for (const file of files) {
+    const rows = await readFeedback(file);
+    const options = { tokenizer, vocabSize, contextLength, ...(chatTemplate ? { chatTemplate } : {}) };
+    const { examples } = tokenizeRows(rows, options);
+    const digest = createHash("sha256");
+    for (const { promptIds, completionIds, label } of examples) {
+      digest.update(JSON.stringify([[...promptIds], [...completionIds], label]));
     }
+    const losses = await lossesOf(model, file);
+    const result = `rows ${rows.length}  kept ${examples.length}  ids ${digest.digest("hex")}  losses ${losses.join(" ")}`;
+    found.add(result);
+    process.stdout.write(`${basename(file)}  ${result}\n`);
   }
+  process.stdout.write(found.size === 1 ? "all agree\n" : `${found.size} different sets\n`);
+  process.exitCode = found.size === 1 ? 0 : 1;
 }
 
 /** The losses of three updates of four rows. */
