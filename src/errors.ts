@@ -3,12 +3,15 @@
  * Anything that is not a KtoError is a bug of ours. The exit codes are part of the command line's contract (README).
  */
 
+/** Characters. A name from a damaged file, which a message repeats, can be as long as the file. */
+const LONGEST_MESSAGE = 4000;
+
 /** Base of every expected failure. `exitCode` is what `kto` exits with. */
 export class KtoError extends Error {
   readonly exitCode: number;
 
   constructor(message: string, exitCode: number, options?: { cause?: unknown }) {
-    super(message, options);
+    super(shortened(message, LONGEST_MESSAGE), options);
     this.name = new.target.name;
     this.exitCode = exitCode;
   }
@@ -78,6 +81,26 @@ export class InterruptedError extends KtoError {
   constructor(message: string, signal: keyof typeof SIGNAL_CODES = "SIGINT", options?: { cause?: unknown }) {
     super(message, SIGNAL_CODES[signal], options);
   }
+}
+
+/**
+ * A value of a file as a message shows it: JSON, whose middle is left out if it has more than `most` characters. What is
+ * nested so deeply that it cannot be written is named by its kind.
+ */
+export function shown(value: unknown, most = 200): string {
+  let json: string;
+  try {
+    json = JSON.stringify(value) ?? String(value);
+  } catch {
+    return Array.isArray(value) ? "a list" : "an object";
+  }
+  return shortened(json, most);
+}
+
+function shortened(text: string, most: number): string {
+  if (text.length <= most) return text;
+  const end = Math.floor(most / 4);
+  return `${text.slice(0, most - end - 3)}...${text.slice(-end)}`;
 }
 
 /** The sentence to show for anything thrown. */

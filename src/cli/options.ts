@@ -19,6 +19,9 @@ import {
 import type { Command, OptionInput } from "./command.ts";
 import { readTextFile } from "./files.ts";
 
+/** Brackets within brackets in a configuration file. */
+const DEEPEST = 100;
+
 interface Assignment {
   /** As canonical as can be: the option's name, or the normalised spelling of a name that the schema lacks. */
   readonly name: string;
@@ -141,6 +144,7 @@ function knownName(written: string, infos: readonly OptionInfo[], context: Parse
 /** A YAML or JSON file that holds one mapping. */
 async function readConfigFile(path: string): Promise<Record<string, unknown>> {
   const text = await readTextFile(path, "configuration file");
+  checkNesting(path, text);
   const document = parseDocument(text, { prettyErrors: true });
   const fault = document.errors[0];
   if (fault !== undefined) {
@@ -159,6 +163,19 @@ async function readConfigFile(path: string): Promise<Record<string, unknown>> {
     throw new ConfigError(`${path} does not hold options: expected lines of "name: value".`);
   }
   return value as Record<string, unknown>;
+}
+
+/** The parser's time grows with the square of the depth, and no option holds more than a list. */
+function checkNesting(path: string, text: string): void {
+  let depth = 0;
+  for (const [bracket] of text.matchAll(/[[\]{}]/g)) {
+    depth = bracket === "[" || bracket === "{" ? depth + 1 : Math.max(0, depth - 1);
+    if (depth > DEEPEST) {
+      throw new ConfigError(
+        `${path} cannot be read: its values nest more than ${DEEPEST} deep; options are plain values and lists of them.`,
+      );
+    }
+  }
 }
 
 /** The options as commander's help shows them, grouped. */

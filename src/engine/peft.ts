@@ -2,7 +2,7 @@
  * LoRA adapters as PEFT keeps them: a folder with adapter_config.json and adapter_model.safetensors. Read, written and
  * merged into a base model. What an adapter computes stands in `model/lora.ts`.
  */
-import { errorMessage, FileError, ModelFormatError } from "../errors.ts";
+import { errorMessage, FileError, ModelFormatError, shown } from "../errors.ts";
 import type { StoredFormat } from "../kernels/kernel.ts";
 import { checkTensors } from "./model/check-tensors.ts";
 import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./model/checkpoint-files.ts";
@@ -87,12 +87,14 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
     throw new ModelFormatError(`${path} does not hold a JSON object.`);
   }
   const bad = (key: string, wanted: string) =>
-    new ModelFormatError(`${path}: "${key}" is ${JSON.stringify(json[key]) ?? "missing"}, not ${wanted}.`);
+    new ModelFormatError(
+      `${path}: "${key}" is ${json[key] === undefined ? "missing" : shown(json[key])}, not ${wanted}.`,
+    );
   if (json.peft_type !== "LORA") throw bad("peft_type", '"LORA", the only kind of adapter that is supported');
   for (const [key, off] of Object.entries(UNSUPPORTED)) {
     const value = json[key] ?? null;
-    if (value === null || off.some((harmless) => JSON.stringify(harmless) === JSON.stringify(value))) continue;
-    throw new ModelFormatError(`${path}: "${key}" is ${JSON.stringify(value)}, which is not supported.`);
+    if (value === null || off.some((harmless) => shown(harmless) === shown(value))) continue;
+    throw new ModelFormatError(`${path}: "${key}" is ${shown(value)}, which is not supported.`);
   }
   const start = json.init_lora_weights;
   if (typeof start === "string" && CHANGES_BASE.test(start)) {

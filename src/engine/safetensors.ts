@@ -3,7 +3,7 @@
  * without gaps. Read by ranges and written as a stream, so no file is ever wholly in memory. Shards and what the
  * tensors mean are the loader's business. Format: https://github.com/huggingface/safetensors#format
  */
-import { errorMessage, ModelFormatError } from "../errors.ts";
+import { errorMessage, ModelFormatError, shown } from "../errors.ts";
 import type { StoredFormat } from "../kernels/kernel.ts";
 import { fromF32, toF32 } from "./number-formats.ts";
 import { platform, type ReadableFile } from "./platform/index.ts";
@@ -169,11 +169,11 @@ function parseEntry(name: string, value: unknown, path: string, dataStart: numbe
   const { dtype, shape, data_offsets: offsets } = value;
   const elementBytes = typeof dtype === "string" ? dtypeBytes.get(dtype) : undefined;
   if (typeof dtype !== "string" || elementBytes === undefined) {
-    throw bad(`has the unknown dtype ${JSON.stringify(dtype)}`);
+    throw bad(`has the unknown dtype ${shown(dtype)}`);
   }
-  if (!isCountList(shape)) throw bad(`has the shape ${JSON.stringify(shape)}, not a list of whole numbers`);
+  if (!isCountList(shape)) throw bad(`has the shape ${shown(shape)}, not a list of whole numbers`);
   if (!isCountList(offsets) || offsets.length !== 2) {
-    throw bad(`has the data_offsets ${JSON.stringify(offsets)}, not two whole numbers`);
+    throw bad(`has the data_offsets ${shown(offsets)}, not two whole numbers`);
   }
   const [begin = 0, end = 0] = offsets;
   if (end < begin) throw bad(`has data_offsets that end (${end}) before they begin (${begin})`);

@@ -4,7 +4,7 @@
  * `config.ts` and in the files of `src/cli`; how they are spelled on a command line, in `src/cli/options.ts`.
  */
 import * as z from "zod";
-import { ConfigError } from "../errors.ts";
+import { ConfigError, shown } from "../errors.ts";
 
 /** What a person is told about one option. */
 export interface OptionAbout {
@@ -106,7 +106,10 @@ export function parseOptions<S extends z.ZodObject>(
     }
     const value = coerce(info, written);
     const earlier = given.get(info.name);
-    if (earlier !== undefined && JSON.stringify(values[info.name]) !== JSON.stringify(value)) {
+    if (
+      earlier !== undefined &&
+      shown(values[info.name], Number.POSITIVE_INFINITY) !== shown(value, Number.POSITIVE_INFINITY)
+    ) {
       throw new ConfigError(
         `options "${earlier.as}" and "${as}" are the same option but say ${show(earlier.written)} and ${show(written)}: keep one.`,
       );
@@ -287,9 +290,9 @@ function sameValue(harmless: unknown, written: unknown): boolean {
   if (typeof harmless === "boolean") return isScalar(written) && booleanWord(String(written)) === harmless;
   if (typeof harmless === "number") return isScalar(written) && Number(written) === harmless;
   if (typeof harmless === "string") return isScalar(written) && String(written).trim().toLowerCase() === harmless;
-  return JSON.stringify(harmless) === JSON.stringify(written);
+  return shown(harmless) === shown(written, Number.POSITIVE_INFINITY);
 }
 
 function show(value: unknown): string {
-  return typeof value === "number" ? String(value) : (JSON.stringify(value) ?? String(value));
+  return typeof value === "number" ? String(value) : shown(value);
 }

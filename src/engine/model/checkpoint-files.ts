@@ -2,7 +2,7 @@
  * The weight files of a Hugging Face folder as one table of tensors: model.safetensors, or shards with an index that
  * says which file holds which tensor. Reads by ranges, writes in shards of a chosen size. Not what the tensors mean.
  */
-import { errorMessage, ModelFormatError } from "../../errors.ts";
+import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { platform } from "../platform/index.ts";
 import {
@@ -118,7 +118,7 @@ function parseIndex(text: string, path: string): Map<string, string> {
     // A name with a path in it could point out of the folder.
     if (typeof name !== "string" || !/^[^/\\]+\.safetensors$/.test(name)) {
       throw new ModelFormatError(
-        `${path}: tensor "${tensor}" is mapped to ${JSON.stringify(name)}, not to the name of a .safetensors file beside it.`,
+        `${path}: tensor "${tensor}" is mapped to ${shown(name)}, not to the name of a .safetensors file beside it.`,
       );
     }
   }

@@ -2,7 +2,7 @@
  * Typed access to the keys of a Hugging Face JSON file, with errors that name file and key. What the keys mean for a
  * model is said in `config.ts`.
  */
-import { ModelFormatError } from "../../errors.ts";
+import { ModelFormatError, shown } from "../../errors.ts";
 
 export type Json = Record<string, unknown>;
 
@@ -46,7 +46,7 @@ export class Keys {
     const value = this.json[key] ?? fallback;
     if (value === undefined) throw this.error(`key ${this.#named(key)} is missing`);
     if (typeof value !== "number" || !Number.isInteger(value) || value < 1 || value > 2 ** 31) {
-      throw this.error(`${this.#named(key)} is ${JSON.stringify(value)}, not a whole number of at least 1`);
+      throw this.error(`${this.#named(key)} is ${shown(value)}, not a whole number of at least 1`);
     }
     return value;
   }
@@ -56,7 +56,7 @@ export class Keys {
     return keys.some((key) => {
       const value = this.json[key] ?? fallback;
       if (typeof value === "number" && value >= 0 && value <= 1) return value > 0;
-      throw this.error(`${this.#named(key)} is ${JSON.stringify(value)}, not a number from 0 to 1`);
+      throw this.error(`${this.#named(key)} is ${shown(value)}, not a number from 0 to 1`);
     });
   }
 
@@ -74,7 +74,7 @@ export class Keys {
     if (value === undefined) throw this.error(`key ${this.#named(key)} is missing`);
     if (typeof value !== "number" || !(Math.fround(value) > 0) || !Number.isFinite(Math.fround(value))) {
       throw this.error(
-        `${this.#named(key)} is ${JSON.stringify(value)}, not a number above 0 that 32-bit floating point can hold`,
+        `${this.#named(key)} is ${shown(value)}, not a number above 0 that 32-bit floating point can hold`,
       );
     }
     return value;
@@ -82,8 +82,7 @@ export class Keys {
 
   flag(key: string, fallback: boolean): boolean {
     const value = this.json[key] ?? fallback;
-    if (typeof value !== "boolean")
-      throw this.error(`${this.#named(key)} is ${JSON.stringify(value)}, not true or false`);
+    if (typeof value !== "boolean") throw this.error(`${this.#named(key)} is ${shown(value)}, not true or false`);
     return value;
   }
 
@@ -92,7 +91,7 @@ export class Keys {
     const value = this.json[key] ?? null;
     if (value === null) return undefined;
     if (typeof value !== "object" || Array.isArray(value)) {
-      throw this.error(`"${key}" is ${JSON.stringify(value)}, not an object`);
+      throw this.error(`"${key}" is ${shown(value)}, not an object`);
     }
     return new Keys(value as Json, this.file, key);
   }
@@ -102,15 +101,13 @@ export class Keys {
     const value = this.json[key] ?? null;
     if (value === null) return undefined;
     if (!Array.isArray(value) || value.length < layers) {
-      throw this.error(
-        `"${key}" is ${JSON.stringify(value)}, not a list with an entry for each of the ${layers} layers`,
-      );
+      throw this.error(`"${key}" is ${shown(value)}, not a list with an entry for each of the ${layers} layers`);
     }
     return value.slice(0, layers).map((entry: unknown) => {
       const found = allowed.find((one) => one === entry);
       if (found !== undefined) return found;
-      const choices = allowed.map((one) => JSON.stringify(one)).join(" and ");
-      throw this.error(`"${key}" holds ${JSON.stringify(entry)}; only ${choices} are supported`);
+      const choices = allowed.map((one) => shown(one)).join(" and ");
+      throw this.error(`"${key}" holds ${shown(entry)}; only ${choices} are supported`);
     });
   }
 
@@ -118,9 +115,7 @@ export class Keys {
   refuse(key: string, supported: unknown): void {
     const value = this.json[key];
     if (value !== undefined && value !== null && value !== supported) {
-      throw this.error(
-        `${this.#named(key)} is ${JSON.stringify(value)}; only ${JSON.stringify(supported)} is supported`,
-      );
+      throw this.error(`${this.#named(key)} is ${shown(value)}; only ${shown(supported)} is supported`);
     }
   }
 
@@ -128,7 +123,7 @@ export class Keys {
   refuseUse(key: string): void {
     const value = this.json[key] ?? null;
     if (value === null || value === false || value === 0 || (Array.isArray(value) && value.length === 0)) return;
-    throw this.error(`${this.#named(key)} is ${JSON.stringify(value)}, which is not supported`);
+    throw this.error(`${this.#named(key)} is ${shown(value)}, which is not supported`);
   }
 
   specialTokens(): { bosTokenId: number | undefined; eosTokenIds: number[] } {
@@ -147,7 +142,7 @@ export class Keys {
     if (ids.length === 0) return undefined;
     if (ids.every((id): id is number => Number.isSafeInteger(id) && (id as number) >= 0)) return ids;
     throw this.error(
-      `"eos_token_id" is ${JSON.stringify(value)}, not a token id or a list of token ids (whole numbers of at least 0)`,
+      `"eos_token_id" is ${shown(value)}, not a token id or a list of token ids (whole numbers of at least 0)`,
     );
   }
 

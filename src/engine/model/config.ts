@@ -3,7 +3,7 @@
  * there is no code per family beyond this file and the table of tensor names in `parameters.ts`. Keys, their meaning
  * and their defaults are those of transformers' configuration classes.
  */
-import { ModelFormatError } from "../../errors.ts";
+import { ModelFormatError, shown } from "../../errors.ts";
 import type { RopeScaling } from "../../kernels/rope.ts";
 import { Keys, parseObject } from "./config-keys.ts";
 
@@ -178,9 +178,11 @@ const FOREIGN_FACTORS = ["residual_multiplier", "embedding_multiplier", "logits_
  */
 export function parseModelConfig(text: string, file: string): ModelConfig {
   const json = parseObject(text, file);
-  const architectures = Array.isArray(json.architectures) ? json.architectures.map(String) : [];
+  const architectures = Array.isArray(json.architectures)
+    ? json.architectures.map((name) => (typeof name === "string" ? name : shown(name)))
+    : [];
   const type = json.model_type ?? architectures[0] ?? "";
-  const name = typeof type === "string" ? type : JSON.stringify(type);
+  const name = typeof type === "string" ? type : shown(type);
   if (name === "") throw new ModelFormatError(`${file} names no architecture: "model_type" is missing.`);
   const read = new Keys(json, file);
   if (read.has("quantization_config")) {
@@ -263,7 +265,7 @@ function gpt2(read: Keys): ModelConfig {
   const layers = layerCount(read, "n_layer");
   const activation = read.json.activation_function ?? "gelu_new";
   if (activation !== "gelu_new" && activation !== "gelu_pytorch_tanh") {
-    throw read.error(`"activation_function" is ${JSON.stringify(activation)}; only "gelu_new" is supported`);
+    throw read.error(`"activation_function" is ${shown(activation)}; only "gelu_new" is supported`);
   }
   read.refuse("scale_attn_weights", true);
   read.refuse("scale_attn_by_inverse_layer_idx", false);
@@ -301,7 +303,11 @@ function gpt2(read: Keys): ModelConfig {
 function ropeOf(read: Keys, theta: number, contextLength: number): { ropeTheta: number; ropeScaling: RopeScaling } {
   const [older, newer] = [read.object("rope_scaling"), read.object("rope_parameters")];
   const [scalingOfOlder, scalingOfNewer] = [older, newer].map((keys) => keys && scalingOf(keys, contextLength));
-  if (older && newer && JSON.stringify(scalingOfOlder) !== JSON.stringify(scalingOfNewer)) {
+  if (
+    older &&
+    newer &&
+    shown(scalingOfOlder, Number.POSITIVE_INFINITY) !== shown(scalingOfNewer, Number.POSITIVE_INFINITY)
+  ) {
     throw read.error(`"rope_scaling" and "rope_parameters" scale the rotary positions differently; keep one of them`);
   }
   const outer = read.positive("rope_theta", theta);
@@ -319,7 +325,7 @@ function scalingOf(keys: Keys, contextLength: number): RopeScaling {
   const kind = rope_type ?? type ?? (keys.inside === "rope_parameters" ? "default" : undefined);
   if (!SCALINGS.some((one) => one === kind)) {
     throw keys.error(
-      `"${keys.inside}" is ${JSON.stringify(keys.json)}, and this scaling is not supported; supported are ${listed(SCALINGS)}`,
+      `"${keys.inside}" is ${shown(keys.json)}, and this scaling is not supported; supported are ${listed(SCALINGS)}`,
     );
   }
   keys.refuse("partial_rotary_factor", 1);

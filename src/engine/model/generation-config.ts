@@ -2,7 +2,7 @@
  * How a model's authors want it sampled: generation_config.json of its folder, under our names. Its end tokens are read
  * with the model (folder.ts).
  */
-import { errorMessage, ModelFormatError } from "../../errors.ts";
+import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
 
 /** What the file sets; the rest is undefined. */
@@ -51,7 +51,7 @@ export function parseGenerationDefaults(text: string, file: string): GenerationD
   }
   const config = json as Record<string, unknown>;
   const refuse = (key: string, expected: string) => {
-    throw new ModelFormatError(`${file}: "${key}" is ${JSON.stringify(config[key])}; it must be ${expected}.`);
+    throw new ModelFormatError(`${file}: "${key}" is ${shown(config[key])}; it must be ${expected}.`);
   };
   const number = (key: string, expected: string, fits: (value: number) => boolean): number | undefined => {
     const value = config[key];

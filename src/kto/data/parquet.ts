@@ -1,7 +1,7 @@
 /** Parquet files to records, a row group at a time, read by ranges. */
 import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 import { compressors } from "hyparquet-compressors";
-import { platform } from "../../engine/platform/index.ts";
+import { platform, type ReadableFile } from "../../engine/platform/index.ts";
 import { DatasetError, errorMessage, KtoError } from "../../errors.ts";
 import type { FileRecord } from "./records.ts";
 
@@ -32,10 +32,11 @@ export async function* parquetRecords(path: string, columns: readonly string[]):
     if (opened.size === 0) throw new DatasetError(`${path} is empty; it must hold at least two rows of feedback.`);
     const file: AsyncBuffer = {
       byteLength: opened.size,
-      slice: async (start, end = opened.size) => {
-        if (!(start >= 0 && start <= end && end <= opened.size))
-          throw new Error("it names bytes that it does not have");
-        return (await opened.read(start, end - start)).buffer;
+      slice: (start, end = opened.size) => {
+        const bytes = sliceOf(opened, start, end);
+        // hyparquet starts several reads and waits for one after another: when the first fails, nobody waits for the rest.
+        bytes.catch(() => undefined);
+        return bytes;
       },
     };
     const metadata = await attempt(() => parquetMetadataAsync(file));
@@ -64,6 +65,11 @@ export async function* parquetRecords(path: string, columns: readonly string[]):
   } finally {
     await opened.close();
   }
+}
+
+async function sliceOf(file: ReadableFile, start: number, end: number): Promise<ArrayBuffer> {
+  if (!(start >= 0 && start <= end && end <= file.size)) throw new Error("it names bytes that it does not have");
+  return (await file.read(start, end - start)).buffer;
 }
 
 function counter(): () => number {

@@ -1,7 +1,7 @@
 /** Feedback files to records, one form of file each: .jsonl, .json, .csv here, .parquet in its own file. */
 import { parse as parseCsv } from "csv-parse/browser/esm/sync";
 import { platform } from "../../engine/platform/index.ts";
-import { DatasetError, errorMessage, FileError } from "../../errors.ts";
+import { DatasetError, errorMessage, FileError, shown } from "../../errors.ts";
 import { holdsObjectsByLine, longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
 import { parquetRecords } from "./parquet.ts";
 import { placeOf, type RowSource } from "./types.ts";
@@ -57,14 +57,7 @@ export function endingOf(path: string): string {
 
 /** A value as an error message shows it, shortened. */
 export function described(value: unknown): string {
-  let json: string;
-  try {
-    json = JSON.stringify(value) ?? String(value);
-  } catch {
-    // Nested so deeply that it cannot be written.
-    return Array.isArray(value) ? "a list" : "an object";
-  }
-  return json.length > 40 ? `${json.slice(0, 37)}...` : json;
+  return shown(value, 40);
 }
 
 async function* jsonLines(path: string): AsyncGenerator<FileRecord> {
