@@ -5,6 +5,7 @@ import { describe, expect, it } from "vitest";
 import { readOptions } from "../src/cli/options.ts";
 import { trainCommand } from "../src/cli/train.ts";
 import { parseModelConfig } from "../src/engine/model/config.ts";
+import { parseGenerationDefaults } from "../src/engine/model/generation-config.ts";
 import { readAdapterConfig } from "../src/engine/peft.ts";
 import { ConfigError, ModelFormatError } from "../src/errors.ts";
 import { freshPath, temporaryFolder } from "./helpers/folders.ts";
@@ -53,6 +54,11 @@ describe("what the fuzzer found", () => {
     const adapter = freshPath(folder, "");
     writeFileSync(join(adapter, "adapter_config.json"), `{"peft_type": "LORA", "bias": ${objects(100_000)}}`);
     await expect(readAdapterConfig(adapter)).rejects.toThrow('"bias" is an object, which is not supported');
+  });
+
+  it("generation_config.json: a list nested too deeply to be taken for a number", () => {
+    const text = `{"num_beams": ${lists(100_000)}}`;
+    expect(parseGenerationDefaults(text, "generation_config.json").ignored).toEqual([]);
   });
 
   it("options: a file whose nesting takes the parser seconds", async () => {

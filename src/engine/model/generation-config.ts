@@ -22,9 +22,9 @@ const NOT_SUPPORTED: Readonly<Record<string, (value: unknown) => boolean>> = {
   suppress_tokens: hasEntries,
   begin_suppress_tokens: hasEntries,
   bad_words_ids: hasEntries,
-  no_repeat_ngram_size: (value) => Number(value) > 0,
-  typical_p: (value) => Number(value) < 1,
-  num_beams: (value) => Number(value) > 1,
+  no_repeat_ngram_size: (value) => typeof value === "number" && value > 0,
+  typical_p: (value) => typeof value === "number" && value < 1,
+  num_beams: (value) => typeof value === "number" && value > 1,
 };
 
 function hasEntries(value: unknown): boolean {
