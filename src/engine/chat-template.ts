@@ -4,6 +4,7 @@
  */
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { ConfigError, errorMessage, ModelFormatError } from "../errors.ts";
+import { isJsonObject, type JsonObject, readJsonObject } from "./json-file.ts";
 import { TEMPLATES_FOLDER, templatesIn } from "./model/folder.ts";
 import { platform } from "./platform/index.ts";
 import { strftime } from "./strftime.ts";
@@ -33,8 +34,6 @@ export interface ChatTemplate {
   readonly usesDate: boolean;
 }
 
-type Json = Readonly<Record<string, unknown>>;
-
 /** Templates by name: "default", and "tool_use" for chats with tools. */
 type Templates = ReadonlyMap<string, string>;
 
@@ -58,8 +57,8 @@ export async function loadChatTemplate(
   const { templatePath } = options;
   const found = templatePath === undefined ? await findInFolder(folder) : await findAtPath(templatePath);
   if (found === undefined) return undefined;
-  const config = (await readJson(platform.joinPath(folder, "tokenizer_config.json"))) ?? {};
-  const map = (await readJson(platform.joinPath(folder, "special_tokens_map.json"))) ?? {};
+  const config = (await readJsonObject(platform.joinPath(folder, "tokenizer_config.json"))) ?? {};
+  const map = (await readJsonObject(platform.joinPath(folder, "special_tokens_map.json"))) ?? {};
   return createChatTemplate(found.templates, specialTokens({ ...map, ...config }), found.source);
 }
 
@@ -89,7 +88,7 @@ export async function saveChatTemplate(templatePath: string, folder: string): Pr
  * @param tokens special tokens by their names: bos_token, eos_token, ...
  * @param source the file, for messages
  */
-export function createChatTemplate(templates: string | Templates, tokens: Json, source: string): ChatTemplate {
+export function createChatTemplate(templates: string | Templates, tokens: JsonObject, source: string): ChatTemplate {
   const texts: Templates = typeof templates === "string" ? new Map([["default", templates]]) : templates;
   const parsed = new Map([...texts].map(([name, text]) => [name, parse(text, source)]));
   const text = [...texts].map((entry) => JSON.stringify(entry)).join("\n");
@@ -100,7 +99,10 @@ export function createChatTemplate(templates: string | Templates, tokens: Json, 
       `${source} has chat templates named ${[...texts.keys()].join(", ")} but none named "default"; give the file of one as chat_template_path.`,
     );
   };
-  const run = (messages: readonly Json[], { addGenerationPrompt = false, tools, variables = {} }: RenderOptions) => {
+  const run = (
+    messages: readonly JsonObject[],
+    { addGenerationPrompt = false, tools, variables = {} }: RenderOptions,
+  ) => {
     const name = reserved.find((one) => one in variables);
     if (name !== undefined) {
       throw new ConfigError(`The chat template's variable "${name}" is taken from the chat itself; leave it out.`);
@@ -144,7 +146,7 @@ export function createChatTemplate(templates: string | Templates, tokens: Json, 
 }
 
 /** What templates expect of the language beyond @huggingface/jinja's own; dates in English, as Python writes them. */
-const globals: Json = {
+const globals: JsonObject = {
   true: true,
   false: false,
   none: null,
@@ -164,7 +166,7 @@ const globals: Json = {
 /** Stands behind the last message's content; its space is gone afterwards where the template trims contents. */
 const marker = "\u{F0000}continue here\u{F0000} ";
 
-function withMarker(messages: readonly Json[]): Json[] {
+function withMarker(messages: readonly JsonObject[]): JsonObject[] {
   const last = messages.at(-1);
   if (last === undefined) throw new ModelFormatError("A chat of no messages has no last one to continue.");
   return [...messages.slice(0, -1), { ...last, content: contentWithMarker(last.content) }];
@@ -173,7 +175,7 @@ function withMarker(messages: readonly Json[]): Json[] {
 /** Content is text, or a list of parts of which the last with text is continued. */
 function contentWithMarker(content: unknown): unknown {
   if (!Array.isArray(content)) return `${typeof content === "string" ? content : ""}${marker}`;
-  const parts = content as readonly Json[];
+  const parts = content as readonly JsonObject[];
   const index = parts.findLastIndex((part) => typeof part.text === "string");
   if (index === -1) return [...parts, { type: "text", text: marker }];
   return parts.map((part, i) => (i === index ? { ...part, text: `${String(part.text)}${marker}` } : part));
@@ -241,13 +243,13 @@ async function additionalTemplates(folder: string): Promise<[name: string, text:
 
 /** The key chat_template of a JSON file: a text, or a list of objects with name and template. */
 async function findInJson(source: string): Promise<Found | undefined> {
-  const template = (await readJson(source))?.chat_template;
+  const template = (await readJsonObject(source))?.chat_template;
   if (template === undefined || template === null) return undefined;
   if (typeof template === "string") return { source, templates: new Map([["default", template]]) };
   const entries = Array.isArray(template) ? template : [];
   const templates = new Map<string, string>();
   for (const entry of entries as readonly unknown[]) {
-    if (!isObject(entry) || typeof entry.name !== "string" || typeof entry.template !== "string") continue;
+    if (!isJsonObject(entry) || typeof entry.name !== "string" || typeof entry.template !== "string") continue;
     templates.set(entry.name, entry.template);
   }
   if (templates.size > 0 && templates.size === entries.length) return { source, templates };
@@ -257,28 +259,12 @@ async function findInJson(source: string): Promise<Found | undefined> {
 }
 
 /** The names ending in _token, as their texts, and the list of additional ones. A null is a token that is not there. */
-function specialTokens(config: Json): Json {
-  const textOf = (token: unknown) => (isObject(token) ? token.content : token);
+function specialTokens(config: JsonObject): JsonObject {
+  const textOf = (token: unknown) => (isJsonObject(token) ? token.content : token);
   const tokens: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(config)) {
     if (name.endsWith("_token") && typeof textOf(value) === "string") tokens[name] = textOf(value);
     else if (name === "additional_special_tokens" && Array.isArray(value)) tokens[name] = value.map(textOf);
   }
   return tokens;
-}
-
-async function readJson(path: string): Promise<Json | undefined> {
-  if ((await platform.exists(path)) !== "file") return undefined;
-  let json: unknown;
-  try {
-    json = JSON.parse(await platform.readText(path));
-  } catch (error) {
-    throw new ModelFormatError(`${path} cannot be read as JSON: ${errorMessage(error)}.`, { cause: error });
-  }
-  if (isObject(json)) return json;
-  throw new ModelFormatError(`${path} does not hold a JSON object.`);
-}
-
-function isObject(value: unknown): value is Json {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -4,6 +4,7 @@
  */
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { errorMessage, ModelFormatError } from "../errors.ts";
+import { type JsonObject, readJsonObject } from "./json-file.ts";
 import { platform } from "./platform/index.ts";
 
 export interface EncodeOptions {
@@ -31,8 +32,6 @@ export interface Tokenizer {
   readonly addsBos: boolean;
 }
 
-type Json = Record<string, unknown>;
-
 /**
  * Reads `tokenizer.json` and, where they exist, `tokenizer_config.json` and `special_tokens_map.json`.
  *
@@ -40,12 +39,12 @@ type Json = Record<string, unknown>;
  */
 export async function loadTokenizer(modelFolder: string): Promise<Tokenizer> {
   const path = platform.joinPath(modelFolder, "tokenizer.json");
-  const tokenizerJson = await readJson(path);
+  const tokenizerJson = await readJsonObject(path);
   if (!tokenizerJson) {
     throw new ModelFormatError(`${path} does not exist; without it text cannot be turned into tokens.`);
   }
-  const config = (await readJson(platform.joinPath(modelFolder, "tokenizer_config.json"))) ?? {};
-  const specialTokens = (await readJson(platform.joinPath(modelFolder, "special_tokens_map.json"))) ?? {};
+  const config = (await readJsonObject(platform.joinPath(modelFolder, "tokenizer_config.json"))) ?? {};
+  const specialTokens = (await readJsonObject(platform.joinPath(modelFolder, "special_tokens_map.json"))) ?? {};
   return createTokenizer(tokenizerJson, { ...specialTokens, ...config }, path);
 }
 
@@ -54,7 +53,7 @@ export async function loadTokenizer(modelFolder: string): Promise<Tokenizer> {
  *
  * @param path of the tokenizer.json, for messages
  */
-export function createTokenizer(tokenizerJson: object, config: Json, path = "tokenizer.json"): Tokenizer {
+export function createTokenizer(tokenizerJson: object, config: JsonObject, path = "tokenizer.json"): Tokenizer {
   let hub: HubTokenizer;
   let prefix: number[];
   try {
@@ -115,21 +114,6 @@ function leadingSpecialTokens(hub: HubTokenizer): number[] {
 
 /** A special token stands in the config as its text or as an object with its text. */
 function specialTokenId(hub: HubTokenizer, token: unknown): number | undefined {
-  const text = typeof token === "object" && token !== null ? (token as Json).content : token;
+  const text = typeof token === "object" && token !== null ? (token as JsonObject).content : token;
   return typeof text === "string" ? hub.token_to_id(text) : undefined;
-}
-
-/** Undefined if there is no such file. */
-async function readJson(path: string): Promise<Json | undefined> {
-  if ((await platform.exists(path)) !== "file") return undefined;
-  let json: unknown;
-  try {
-    json = JSON.parse(await platform.readText(path));
-  } catch (error) {
-    throw new ModelFormatError(`${path} cannot be read as JSON: ${errorMessage(error)}.`, { cause: error });
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new ModelFormatError(`${path} does not hold a JSON object.`);
-  }
-  return json as Json;
 }

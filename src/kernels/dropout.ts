@@ -30,34 +30,25 @@ fn kept(i: u32) -> f32 { return select(0.0, x[i] * u.keptScale, hash(i) >= u.thr
 
 const cost = ({ T = 0, C = 0 }) => ({ flops: 16 * T * C, bytes: 8 * T * C });
 
-/** y [T, C] = dropout(x). */
-export const dropout = kernel({
-  name: "dropout",
-  read: BINDINGS,
-  write: { y: "f32[T, C]" },
-  uniforms: UNIFORMS,
-  wgsl: /* wgsl */ `${kept}
+function dropoutKernel(name: string, assign: "=" | "+=") {
+  return kernel({
+    name,
+    read: BINDINGS,
+    write: { y: "f32[T, C]" },
+    uniforms: UNIFORMS,
+    wgsl: /* wgsl */ `${kept}
 fn element(row: u32, column: u32) {
   let i = row * u.C + column;
-  y[i] = kept(i);
+  y[i] ${assign} kept(i);
 }
 ${rowElements("u.T", "u.C")}`,
-  grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),
-  cost,
-});
+    grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),
+    cost,
+  });
+}
+
+/** y [T, C] = dropout(x). */
+export const dropout = dropoutKernel("dropout", "=");
 
 /** y [T, C] += dropout(x): the backward pass, which is the same mask and scale. */
-export const addDropout = kernel({
-  name: "addDropout",
-  read: BINDINGS,
-  write: { y: "f32[T, C]" },
-  uniforms: UNIFORMS,
-  wgsl: /* wgsl */ `${kept}
-fn element(row: u32, column: u32) {
-  let i = row * u.C + column;
-  y[i] += kept(i);
-}
-${rowElements("u.T", "u.C")}`,
-  grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),
-  cost,
-});
+export const addDropout = dropoutKernel("addDropout", "+=");
