@@ -50,7 +50,8 @@ export class Program {
   dispatch<B extends string, U extends string>(kernel: Kernel<B, U>, args: KernelArguments<Tensor, B, U>): void {
     if (this.#prepared) throw new Error(`program ${this.name} is already prepared`);
     const values = resolveValues(kernel, args);
-    const [x, y = 1, z = 1] = kernel.grid(values);
+    const [chosen = kernel] = kernel.candidates?.(values) ?? [];
+    const [x, y = 1, z = 1] = chosen.grid(values);
     if (x * y * z === 0) return;
     const tensors = kernel.bindings.map(
       (binding) => (args as Readonly<Record<string, Tensor>>)[binding.name] as Tensor,
@@ -61,7 +62,7 @@ export class Program {
     checkAliases(kernel, tensors);
     const cost = kernel.cost(values);
     this.#work += Math.max(cost.flops, cost.bytes);
-    this.#steps.push({ type: "dispatch", kernel: kernel as Kernel, tensors, values, grid: [x, y, z], cost });
+    this.#steps.push({ type: "dispatch", kernel: chosen as Kernel, tensors, values, grid: [x, y, z], cost });
   }
 
   /** Records zeroing a tensor. */

@@ -10,7 +10,7 @@
  */
 import { kernel } from "./kernel.ts";
 import { OPTIMIZER_STATE } from "./reduce.ts";
-import { elementwise, elementwiseGrid } from "./wgsl.ts";
+import { elementwise, elementwiseGrid, inVectors } from "./wgsl.ts";
 
 /** Places in the host's numbers of a step, f32[4]. */
 export const STEP_NUMBERS = {
@@ -20,20 +20,27 @@ export const STEP_NUMBERS = {
   size: 4,
 } as const;
 
-export const adamw = kernel({
-  name: "adamw",
-  read: { gradient: "f32[n]", state: `f32[${OPTIMIZER_STATE.size}]`, step: `f32[${STEP_NUMBERS.size}]` },
-  write: { parameter: "f32[n]", first: "f32[n]", second: "f32[n]" },
-  uniforms: {
-    n: "u32",
-    beta1: "f32",
-    beta2: "f32",
-    complement1: "f32",
-    complement2: "f32",
-    epsilon: "f32",
-    weightDecay: "f32",
-  },
-  wgsl: /* wgsl */ `
+export const adamw = inVectors(
+  ({ n }) => [n],
+  (lanes) =>
+    kernel({
+      name: "adamw",
+      read: {
+        gradient: `f32[n]${lanes.view}`,
+        state: `f32[${OPTIMIZER_STATE.size}]`,
+        step: `f32[${STEP_NUMBERS.size}]`,
+      },
+      write: { parameter: `f32[n]${lanes.view}`, first: `f32[n]${lanes.view}`, second: `f32[n]${lanes.view}` },
+      uniforms: {
+        n: "u32",
+        beta1: "f32",
+        beta2: "f32",
+        complement1: "f32",
+        complement2: "f32",
+        epsilon: "f32",
+        weightDecay: "f32",
+      },
+      wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(i: u32) {
   if (state[${OPTIMIZER_STATE.skipped}] != 0.0) { return; }
   let learningRate = step[${STEP_NUMBERS.learningRate}];
@@ -46,7 +53,8 @@ fn element(i: u32) {
     / (sqrt(v / state[${OPTIMIZER_STATE.correction2}]) + u.epsilon);
   parameter[i] = parameter[i] * (1.0 - learningRate * u.weightDecay) - learningRate * direction;
 }
-${elementwise("u.n")}`,
-  grid: ({ n = 0 }) => elementwiseGrid(n),
-  cost: ({ n = 0 }) => ({ flops: 14 * n, bytes: 28 * n }),
-});
+${elementwise("u.n / LANES")}`,
+      grid: ({ n = 0 }) => elementwiseGrid(n / lanes.count),
+      cost: ({ n = 0 }) => ({ flops: 14 * n, bytes: 28 * n }),
+    }),
+);

@@ -18,21 +18,17 @@
  * multiply-adds, and a broadcast almost nothing. The subgroup then walks the union of its lanes' ranges.
  */
 import { kernel } from "./kernel.ts";
-import { type AdapterFacts, elementwise, elementwiseGrid, linearGrid, linearGroup } from "./wgsl.ts";
+import { type AdapterFacts, elementwise, elementwiseGrid, lanesFor, linearGrid, linearGroup } from "./wgsl.ts";
 
 /** Head-size-dependent text: a head row is `SIZE` elements of type `E`, vectors where the size allows them. */
 function headCode(headSize: number): { view: string; code: string } {
-  const vector = headSize % 4 === 0;
-  const lanes = vector ? 4 : 1;
+  const { count, view, wgsl } = lanesFor(headSize);
   return {
-    view: vector ? " as vec4f" : "",
-    code: /* wgsl */ `
-alias E = ${vector ? "vec4f" : "f32"};
-const LANES: u32 = ${lanes}u;
-const SIZE: u32 = ${headSize / lanes}u;
+    view,
+    code: /* wgsl */ `${wgsl}
+const SIZE: u32 = ${headSize / count}u;
 const SCALE: f32 = ${1 / Math.sqrt(headSize)};
 const LOWEST: f32 = -3.0e38;
-fn total(x: E) -> f32 { return ${vector ? "x.x + x.y + x.z + x.w" : "x"}; }
 `,
   };
 }

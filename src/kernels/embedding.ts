@@ -9,8 +9,8 @@
  * into buckets, and one invocation owns one (bucket, channel).
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { storedBinding, storedBytes, storedElement, storedFunctions } from "./stored.ts";
-import { rowElements, rowElementsGrid } from "./wgsl.ts";
+import { storedBinding, storedBytes, storedElement, storedFunctions, storedVector } from "./stored.ts";
+import { inVectors, rowElements, rowElementsGrid } from "./wgsl.ts";
 
 /** A row index that stands for no row: gathers give zeros, scatters write nothing. */
 export const NO_ROW = 0xffffffff;
@@ -26,70 +26,84 @@ export function gatherRows(format: StoredFormat = "f32"): GatherKernel {
 type GatherKernel = Kernel<"table" | "rows" | "y", "N" | "V" | "C" | "firstRow" | "accumulate">;
 
 const gatherKernel = (format: StoredFormat): GatherKernel =>
-  kernel({
-    name: "gatherRows",
-    read: { table: storedBinding(format, "V, C", false), rows: "u32[N]" },
-    write: { y: "f32[N, C]" },
-    uniforms: { N: "u32", V: "u32", C: "u32", firstRow: "u32", accumulate: "u32" },
-    wgsl: /* wgsl */ `${storedFunctions(format)}
+  inVectors(
+    ({ C }) => [C],
+    ({ count, view, wgsl }) =>
+      kernel({
+        name: "gatherRows",
+        read: { table: storedBinding(format, "V, C", count === 4), rows: "u32[N]" },
+        write: { y: `f32[N, C]${view}` },
+        uniforms: { N: "u32", V: "u32", C: "u32", firstRow: "u32", accumulate: "u32" },
+        wgsl: /* wgsl */ `${wgsl}${storedFunctions(format)}
 fn element(n: u32, column: u32) {
+  let width = u.C / LANES;
   let row = rows[n] - u.firstRow;
-  let i = n * u.C + column;
-  var value = 0.0;
+  let i = n * width + column;
+  var value = E();
   if (row < u.V) {
-    let at = row * u.C + column;
-    value = ${storedElement(format, "table", "at")};
+    let at = row * width + column;
+    value = ${(count === 4 ? storedVector : storedElement)(format, "table", "at")};
   }
   if (u.accumulate != 0u) { value += y[i]; }
   y[i] = value;
 }
-${rowElements("u.N", "u.C")}`,
-    grid: ({ N = 0, C = 0 }) => rowElementsGrid(N, C),
-    cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: (4 + storedBytes(format)) * N * C }),
-  });
+${rowElements("u.N", "u.C / LANES")}`,
+        grid: ({ N = 0, C = 0 }) => rowElementsGrid(N, C / count),
+        cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: (4 + storedBytes(format)) * N * C }),
+      }),
+  );
 
 const gatherKernels = { f32: gatherKernel("f32"), f16: gatherKernel("f16"), bf16: gatherKernel("bf16") } as const;
 
 /** y[rows[n]] = x[n] for every n whose rows[n] is a row of y. Rows must not repeat. */
-export const scatterRows = kernel({
-  name: "scatterRows",
-  read: { x: "f32[N, width]", rows: "u32[N]" },
-  write: { y: "f32[V, C]" },
-  // Columns [xColumn, xColumn + C) of x: a cache takes its part of a wider row.
-  uniforms: { N: "u32", V: "u32", C: "u32", width: "u32", xColumn: "u32" },
-  wgsl: /* wgsl */ `
+export const scatterRows = inVectors(
+  ({ C, width, xColumn }) => [C, width, xColumn],
+  (lanes) =>
+    kernel({
+      name: "scatterRows",
+      read: { x: `f32[N, width]${lanes.view}`, rows: "u32[N]" },
+      write: { y: `f32[V, C]${lanes.view}` },
+      // Columns [xColumn, xColumn + C) of x: a cache takes its part of a wider row.
+      uniforms: { N: "u32", V: "u32", C: "u32", width: "u32", xColumn: "u32" },
+      wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(n: u32, column: u32) {
   let row = rows[n];
-  if (row < u.V) { y[row * u.C + column] = x[n * u.width + u.xColumn + column]; }
+  if (row < u.V) { y[row * (u.C / LANES) + column] = x[(n * u.width + u.xColumn) / LANES + column]; }
 }
-${rowElements("u.N", "u.C")}`,
-  grid: ({ N = 0, C = 0 }) => rowElementsGrid(N, C),
-  cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: 8 * N * C }),
-});
+${rowElements("u.N", "u.C / LANES")}`,
+      grid: ({ N = 0, C = 0 }) => rowElementsGrid(N, C / lanes.count),
+      cost: ({ N = 0, C = 0 }) => ({ flops: 0, bytes: 8 * N * C }),
+    }),
+);
 
 /**
  * dTable[bucketIds[b] - firstRow] += sum of dy[order[i]] for i in [bucketStarts[b], bucketStarts[b + 1]), for ids in the
  * window of the table from `firstRow` on. Bucket ids must not repeat; NO_ROW marks a bucket that is not used.
  */
-export const embeddingBackward = kernel({
-  name: "embeddingBackward",
-  read: { dy: "f32[T, C]", order: "u32[T]", bucketIds: "u32[B]", bucketStarts: "u32[starts]" },
-  write: { dTable: "f32[V, C]" },
-  uniforms: { B: "u32", T: "u32", V: "u32", C: "u32", firstRow: "u32" },
-  wgsl: /* wgsl */ `
+export const embeddingBackward = inVectors(
+  ({ C }) => [C],
+  (lanes) =>
+    kernel({
+      name: "embeddingBackward",
+      read: { dy: `f32[T, C]${lanes.view}`, order: "u32[T]", bucketIds: "u32[B]", bucketStarts: "u32[starts]" },
+      write: { dTable: `f32[V, C]${lanes.view}` },
+      uniforms: { B: "u32", T: "u32", V: "u32", C: "u32", firstRow: "u32" },
+      wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(bucket: u32, column: u32) {
+  let width = u.C / LANES;
   let id = bucketIds[bucket] - u.firstRow;
   if (id >= u.V) { return; }
-  var sum = 0.0;
+  var sum = E();
   for (var at = bucketStarts[bucket]; at < bucketStarts[bucket + 1u]; at++) {
-    sum += dy[order[at] * u.C + column];
+    sum += dy[order[at] * width + column];
   }
-  dTable[id * u.C + column] += sum;
+  dTable[id * width + column] += sum;
 }
-${rowElements("u.B", "u.C")}`,
-  grid: ({ B = 0, C = 0 }) => rowElementsGrid(B, C),
-  cost: ({ B = 0, T = 0, C = 0 }) => ({ flops: T * C, bytes: 4 * (T * C + 2 * B * C) }),
-});
+${rowElements("u.B", "u.C / LANES")}`,
+      grid: ({ B = 0, C = 0 }) => rowElementsGrid(B, C / lanes.count),
+      cost: ({ B = 0, T = 0, C = 0 }) => ({ flops: T * C, bytes: 4 * (T * C + 2 * B * C) }),
+    }),
+);
 
 /**
  * Sorts rows by id for `embeddingBackward`: arrays of fixed capacity (ids.length buckets), so that one recorded

@@ -11,6 +11,8 @@
 import { kernel } from "./kernel.ts";
 import {
   type AdapterFacts,
+  inVectors,
+  type Lanes,
   linearGrid,
   linearGroup,
   memoized,
@@ -21,22 +23,23 @@ import {
 
 /**
  * One workgroup per row and head. In scope: `index` (of the head among all rows' heads), `at` (the head's first element
- * in the fused rows), `kept` (its first in the kept ones), `weightAt` (its weight's first) and `lane`.
+ * in the fused rows), its `size` in elements, `kept` (its first in the kept ones), `weightAt` (its weight's first) and `lane`.
  */
-function headKernel(facts: AdapterFacts, body: string): { enable: readonly string[]; wgsl: string } {
+function headKernel(facts: AdapterFacts, lanes: Lanes, body: string): { enable: readonly string[]; wgsl: string } {
   const reduce = reduction(facts);
   return {
     enable: reduce.enable,
-    wgsl: /* wgsl */ `${linearGroup}${reduce.wgsl}
+    wgsl: /* wgsl */ `${lanes.wgsl}${linearGroup}${reduce.wgsl}
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let index = linearGroup(group);
   if (index >= u.T * u.heads) { return; }
   let row = index / u.heads;
   let head = index - row * u.heads;
-  let at = row * u.W + head * u.D;
-  let kept = index * u.D;
-  let weightAt = select(u.D, 0u, head < u.queryHeads);
+  let size = u.D / LANES;
+  let at = row * (u.W / LANES) + head * size;
+  let kept = index * size;
+  let weightAt = select(size, 0u, head < u.queryHeads);
 ${body}
 }`,
   };
@@ -49,78 +52,94 @@ const UNIFORMS = { T: "u32", W: "u32", D: "u32", heads: "u32", queryHeads: "u32"
  * -> normed [T, heads D] = xhat, inverse [T, heads].
  */
 export const headNormForward = memoized((facts) =>
-  kernel({
-    name: "headNormForward",
-    read: { weight: "f32[2*D]" },
-    write: { x: "f32[T, W]", normed: "f32[T, heads*D]", inverse: "f32[T, heads]" },
-    uniforms: { ...UNIFORMS, epsilon: "f32" },
-    ...headKernel(
-      facts,
-      /* wgsl */ `
-  var squares = 0.0;
-  for (var d = lane; d < u.D; d += GROUP) { squares += x[at + d] * x[at + d]; }
-  let scale = inverseSqrt(reduceSum(squares, lane) / f32(u.D) + u.epsilon);
-  for (var d = lane; d < u.D; d += GROUP) {
+  inVectors(
+    ({ D, W }) => [D, W],
+    (lanes) =>
+      kernel({
+        name: "headNormForward",
+        read: { weight: `f32[2*D]${lanes.view}` },
+        write: { x: `f32[T, W]${lanes.view}`, normed: `f32[T, heads*D]${lanes.view}`, inverse: "f32[T, heads]" },
+        uniforms: { ...UNIFORMS, epsilon: "f32" },
+        ...headKernel(
+          facts,
+          lanes,
+          /* wgsl */ `
+  var squares = E();
+  for (var d = lane; d < size; d += GROUP) { squares += x[at + d] * x[at + d]; }
+  let scale = inverseSqrt(reduceSum(total(squares), lane) / f32(u.D) + u.epsilon);
+  for (var d = lane; d < size; d += GROUP) {
     let xhat = x[at + d] * scale;
     normed[kept + d] = xhat;
     x[at + d] = xhat * weight[weightAt + d];
   }
   if (lane == 0u) { inverse[index] = scale; }`,
-    ),
-    grid: ({ T = 0, heads = 0 }) => linearGrid(T * heads),
-    cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 4 * T * heads * D, bytes: 12 * T * heads * D }),
-  }),
+        ),
+        grid: ({ T = 0, heads = 0 }) => linearGrid(T * heads),
+        cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 4 * T * heads * D, bytes: 12 * T * heads * D }),
+      }),
+  ),
 );
 
 /** dx [T, W]: dy in its first `heads` heads becomes the gradient before the norm, in place; other columns stay. */
 export const headNormBackward = memoized((facts) =>
-  kernel({
-    name: "headNormBackward",
-    read: { weight: "f32[2*D]", normed: "f32[T, heads*D]", inverse: "f32[T, heads]" },
-    write: { dx: "f32[T, W]" },
-    uniforms: UNIFORMS,
-    ...headKernel(
-      facts,
-      /* wgsl */ `
-  var along = 0.0;
-  for (var d = lane; d < u.D; d += GROUP) { along += dx[at + d] * weight[weightAt + d] * normed[kept + d]; }
-  let meanAlong = reduceSum(along, lane) / f32(u.D);
-  for (var d = lane; d < u.D; d += GROUP) {
+  inVectors(
+    ({ D, W }) => [D, W],
+    (lanes) =>
+      kernel({
+        name: "headNormBackward",
+        read: { weight: `f32[2*D]${lanes.view}`, normed: `f32[T, heads*D]${lanes.view}`, inverse: "f32[T, heads]" },
+        write: { dx: `f32[T, W]${lanes.view}` },
+        uniforms: UNIFORMS,
+        ...headKernel(
+          facts,
+          lanes,
+          /* wgsl */ `
+  var along = E();
+  for (var d = lane; d < size; d += GROUP) { along += dx[at + d] * weight[weightAt + d] * normed[kept + d]; }
+  let meanAlong = reduceSum(total(along), lane) / f32(u.D);
+  for (var d = lane; d < size; d += GROUP) {
     let g = dx[at + d] * weight[weightAt + d];
     dx[at + d] = inverse[index] * (g - normed[kept + d] * meanAlong);
   }`,
-    ),
-    grid: ({ T = 0, heads = 0 }) => linearGrid(T * heads),
-    cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 8 * T * heads * D, bytes: 12 * T * heads * D }),
-  }),
+        ),
+        grid: ({ T = 0, heads = 0 }) => linearGrid(T * heads),
+        cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 8 * T * heads * D, bytes: 12 * T * heads * D }),
+      }),
+  ),
 );
 
 /**
  * dy [T, W], normed [T, heads D], `heads` given -> partials [G, 2 D]: per block of rows the sum of dy xhat over its rows
  * and heads, the gradient of both weights.
  */
-export const headNormWeightPartials = kernel({
-  name: "headNormWeightPartials",
-  read: { dy: "f32[T, W]", normed: "f32[T, heads*D]" },
-  write: { partials: "f32[G, 2*D]" },
-  uniforms: { ...UNIFORMS, G: "u32" },
-  wgsl: /* wgsl */ `
+export const headNormWeightPartials = inVectors(
+  ({ D, W }) => [D, W],
+  (lanes) =>
+    kernel({
+      name: "headNormWeightPartials",
+      read: { dy: `f32[T, W]${lanes.view}`, normed: `f32[T, heads*D]${lanes.view}` },
+      write: { partials: `f32[G, 2*D]${lanes.view}` },
+      uniforms: { ...UNIFORMS, G: "u32" },
+      wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(block: u32, c: u32) {
+  let size = u.D / LANES;
+  let width = u.W / LANES;
   let rowsPerBlock = (u.T + u.G - 1u) / u.G;
   let first = block * rowsPerBlock;
-  let ofKeys = c >= u.D;
-  let d = select(c, c - u.D, ofKeys);
+  let ofKeys = c >= size;
+  let d = select(c, c - size, ofKeys);
   let firstHead = select(0u, u.queryHeads, ofKeys);
   let endHead = select(u.queryHeads, u.heads, ofKeys);
-  var sum = 0.0;
+  var sum = E();
   for (var row = first; row < min(first + rowsPerBlock, u.T); row++) {
     for (var head = firstHead; head < endHead; head++) {
-      sum += dy[row * u.W + head * u.D + d] * normed[(row * u.heads + head) * u.D + d];
+      sum += dy[row * width + head * size + d] * normed[(row * u.heads + head) * size + d];
     }
   }
-  partials[block * 2u * u.D + c] = sum;
+  partials[block * 2u * size + c] = sum;
 }
-${rowElements("u.G", "2u * u.D")}`,
-  grid: ({ G = 0, D = 0 }) => rowElementsGrid(G, 2 * D),
-  cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 2 * T * heads * D, bytes: 8 * T * heads * D }),
-});
+${rowElements("u.G", "2u * (u.D / LANES)")}`,
+      grid: ({ G = 0, D = 0 }) => rowElementsGrid(G, (2 * D) / lanes.count),
+      cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 2 * T * heads * D, bytes: 8 * T * heads * D }),
+    }),
+);

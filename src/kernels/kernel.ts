@@ -51,6 +51,11 @@ export interface Kernel<B extends string = string, U extends string = string> {
   readonly wgsl: string;
   grid(values: Values): Grid;
   cost(values: Values): Cost;
+  /**
+   * Kernels with the same bindings and uniforms that compute the same for these values, the default first; without it
+   * the kernel is its own only candidate.
+   */
+  candidates?(values: Values): readonly Kernel<B, U>[];
   /** Only carries the names for the type checker. */
   readonly bindingNames?: B;
 }

@@ -83,7 +83,7 @@ export const ktoObjective = kernel({
   },
   write: { coefficients: "f32[m]", metrics: `f32[${METRIC_SUMS.size}]` },
   uniforms: { m: "u32", beta: "f32", desirableWeight: "f32", undesirableWeight: "f32", clamped: "u32" },
-  wgsl: /* wgsl */ `${sigmoid}
+  wgsl: /* wgsl */ `${sigmoid("f32")}
 @compute @workgroup_size(1)
 fn main() {
   let measured = pairSum[1] > 0.0;

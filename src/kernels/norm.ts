@@ -14,6 +14,8 @@
 import { kernel } from "./kernel.ts";
 import {
   type AdapterFacts,
+  inVectors,
+  type Lanes,
   linearGrid,
   linearGroup,
   memoized,
@@ -22,17 +24,18 @@ import {
   rowElementsGrid,
 } from "./wgsl.ts";
 
-/** One workgroup per row; `row`, `lane` and `base` (first element of the row) are in scope. */
-function rowKernel(facts: AdapterFacts, body: string): { enable: readonly string[]; wgsl: string } {
+/** One workgroup per row; `row`, `lane`, `base` (first element of the row) and its `width` in elements are in scope. */
+function rowKernel(facts: AdapterFacts, lanes: Lanes, body: string): { enable: readonly string[]; wgsl: string } {
   const reduce = reduction(facts);
   return {
     enable: reduce.enable,
-    wgsl: /* wgsl */ `${linearGroup}${reduce.wgsl}
+    wgsl: /* wgsl */ `${lanes.wgsl}${linearGroup}${reduce.wgsl}
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let row = linearGroup(group);
   if (row >= u.T) { return; }
-  let base = row * u.C;
+  let width = u.C / LANES;
+  let base = row * width;
 ${body}
 }`,
   };
@@ -40,88 +43,108 @@ ${body}
 
 /** x [T, C], weight [C] -> y [T, C], stats [T, 2] = (0, inverse RMS). */
 export const rmsNormForward = memoized((facts) =>
-  kernel({
-    name: "rmsNormForward",
-    read: { x: "f32[T, C]", weight: "f32[C]" },
-    write: { y: "f32[T, C]", stats: "f32[T, 2]" },
-    uniforms: { T: "u32", C: "u32", epsilon: "f32" },
-    ...rowKernel(
-      facts,
-      /* wgsl */ `
-  var squares = 0.0;
-  for (var c = lane; c < u.C; c += GROUP) { squares += x[base + c] * x[base + c]; }
-  let inverse = inverseSqrt(reduceSum(squares, lane) / f32(u.C) + u.epsilon);
-  for (var c = lane; c < u.C; c += GROUP) { y[base + c] = x[base + c] * inverse * weight[c]; }
+  inVectors(
+    ({ C }) => [C],
+    (lanes) =>
+      kernel({
+        name: "rmsNormForward",
+        read: { x: `f32[T, C]${lanes.view}`, weight: `f32[C]${lanes.view}` },
+        write: { y: `f32[T, C]${lanes.view}`, stats: "f32[T, 2]" },
+        uniforms: { T: "u32", C: "u32", epsilon: "f32" },
+        ...rowKernel(
+          facts,
+          lanes,
+          /* wgsl */ `
+  var squares = E();
+  for (var c = lane; c < width; c += GROUP) { squares += x[base + c] * x[base + c]; }
+  let inverse = inverseSqrt(reduceSum(total(squares), lane) / f32(u.C) + u.epsilon);
+  for (var c = lane; c < width; c += GROUP) { y[base + c] = x[base + c] * inverse * weight[c]; }
   if (lane == 0u) {
     stats[2u * row] = 0.0;
     stats[2u * row + 1u] = inverse;
   }`,
-    ),
-    grid: ({ T = 0 }) => linearGrid(T),
-    cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: 8 * T * C }),
-  }),
+        ),
+        grid: ({ T = 0 }) => linearGrid(T),
+        cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: 8 * T * C }),
+      }),
+  ),
 );
 
 /** x [T, C], weight [C], bias [C] -> y [T, C], stats [T, 2] = (mean, inverse standard deviation). */
 export const layerNormForward = memoized((facts) =>
-  kernel({
-    name: "layerNormForward",
-    read: { x: "f32[T, C]", weight: "f32[C]", bias: "f32[C]" },
-    write: { y: "f32[T, C]", stats: "f32[T, 2]" },
-    uniforms: { T: "u32", C: "u32", epsilon: "f32" },
-    ...rowKernel(
-      facts,
-      /* wgsl */ `
-  var total = 0.0;
-  for (var c = lane; c < u.C; c += GROUP) { total += x[base + c]; }
-  let mean = reduceSum(total, lane) / f32(u.C);
-  var squares = 0.0;
-  for (var c = lane; c < u.C; c += GROUP) {
+  inVectors(
+    ({ C }) => [C],
+    (lanes) =>
+      kernel({
+        name: "layerNormForward",
+        read: { x: `f32[T, C]${lanes.view}`, weight: `f32[C]${lanes.view}`, bias: `f32[C]${lanes.view}` },
+        write: { y: `f32[T, C]${lanes.view}`, stats: "f32[T, 2]" },
+        uniforms: { T: "u32", C: "u32", epsilon: "f32" },
+        ...rowKernel(
+          facts,
+          lanes,
+          /* wgsl */ `
+  var sum = E();
+  for (var c = lane; c < width; c += GROUP) { sum += x[base + c]; }
+  let mean = reduceSum(total(sum), lane) / f32(u.C);
+  var squares = E();
+  for (var c = lane; c < width; c += GROUP) {
     let centred = x[base + c] - mean;
     squares += centred * centred;
   }
-  let inverse = inverseSqrt(reduceSum(squares, lane) / f32(u.C) + u.epsilon);
-  for (var c = lane; c < u.C; c += GROUP) { y[base + c] = (x[base + c] - mean) * inverse * weight[c] + bias[c]; }
+  let inverse = inverseSqrt(reduceSum(total(squares), lane) / f32(u.C) + u.epsilon);
+  for (var c = lane; c < width; c += GROUP) { y[base + c] = (x[base + c] - mean) * inverse * weight[c] + bias[c]; }
   if (lane == 0u) {
     stats[2u * row] = mean;
     stats[2u * row + 1u] = inverse;
   }`,
-    ),
-    grid: ({ T = 0 }) => linearGrid(T),
-    cost: ({ T = 0, C = 0 }) => ({ flops: 7 * T * C, bytes: 8 * T * C }),
-  }),
+        ),
+        grid: ({ T = 0 }) => linearGrid(T),
+        cost: ({ T = 0, C = 0 }) => ({ flops: 7 * T * C, bytes: 8 * T * C }),
+      }),
+  ),
 );
 
 function normBackward(name: string, meanOfGradient: string) {
   return memoized((facts) =>
-    kernel({
-      name,
-      read: { dy: "f32[T, C]", x: "f32[T, C]", weight: "f32[C]", stats: "f32[T, 2]" },
-      write: { dx: "f32[T, C]" },
-      uniforms: { T: "u32", C: "u32" },
-      ...rowKernel(
-        facts,
-        /* wgsl */ `
+    inVectors(
+      ({ C }) => [C],
+      (lanes) =>
+        kernel({
+          name,
+          read: {
+            dy: `f32[T, C]${lanes.view}`,
+            x: `f32[T, C]${lanes.view}`,
+            weight: `f32[C]${lanes.view}`,
+            stats: "f32[T, 2]",
+          },
+          write: { dx: `f32[T, C]${lanes.view}` },
+          uniforms: { T: "u32", C: "u32" },
+          ...rowKernel(
+            facts,
+            lanes,
+            /* wgsl */ `
   let mean = stats[2u * row];
   let inverse = stats[2u * row + 1u];
-  var total = 0.0;
-  var along = 0.0;
-  for (var c = lane; c < u.C; c += GROUP) {
+  var sum = E();
+  var along = E();
+  for (var c = lane; c < width; c += GROUP) {
     let g = dy[base + c] * weight[c];
-    total += g;
+    sum += g;
     along += g * (x[base + c] - mean) * inverse;
   }
-  let meanAlong = reduceSum(along, lane) / f32(u.C);
+  let meanAlong = reduceSum(total(along), lane) / f32(u.C);
   let meanGradient = ${meanOfGradient};
-  for (var c = lane; c < u.C; c += GROUP) {
+  for (var c = lane; c < width; c += GROUP) {
     let g = dy[base + c] * weight[c];
     let xhat = (x[base + c] - mean) * inverse;
     dx[base + c] += inverse * (g - meanGradient - xhat * meanAlong);
   }`,
-      ),
-      grid: ({ T = 0 }) => linearGrid(T),
-      cost: ({ T = 0, C = 0 }) => ({ flops: 12 * T * C, bytes: 16 * T * C }),
-    }),
+          ),
+          grid: ({ T = 0 }) => linearGrid(T),
+          cost: ({ T = 0, C = 0 }) => ({ flops: 12 * T * C, bytes: 16 * T * C }),
+        }),
+    ),
   );
 }
 
@@ -129,7 +152,7 @@ function normBackward(name: string, meanOfGradient: string) {
 export const rmsNormBackward = normBackward("rmsNormBackward", "0.0");
 
 /** dx [T, C] += the gradient through LayerNorm of dy [T, C]. */
-export const layerNormBackward = normBackward("layerNormBackward", "reduceSum(total, lane) / f32(u.C)");
+export const layerNormBackward = normBackward("layerNormBackward", "reduceSum(total(sum), lane) / f32(u.C)");
 
 /** Blocks of rows whose sums are taken apart, for T rows. */
 export function rowBlocks(rows: number): number {
@@ -137,22 +160,27 @@ export function rowBlocks(rows: number): number {
 }
 
 /** partials [G, C]: per block of rows the sum of dy xhat, the gradient of a norm's weight. */
-export const normWeightPartials = kernel({
-  name: "normWeightPartials",
-  read: { dy: "f32[T, C]", x: "f32[T, C]", stats: "f32[T, 2]" },
-  write: { partials: "f32[G, C]" },
-  uniforms: { T: "u32", C: "u32", G: "u32" },
-  wgsl: /* wgsl */ `
+export const normWeightPartials = inVectors(
+  ({ C }) => [C],
+  (lanes) =>
+    kernel({
+      name: "normWeightPartials",
+      read: { dy: `f32[T, C]${lanes.view}`, x: `f32[T, C]${lanes.view}`, stats: "f32[T, 2]" },
+      write: { partials: `f32[G, C]${lanes.view}` },
+      uniforms: { T: "u32", C: "u32", G: "u32" },
+      wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(block: u32, c: u32) {
+  let width = u.C / LANES;
   let rowsPerBlock = (u.T + u.G - 1u) / u.G;
   let first = block * rowsPerBlock;
-  var sum = 0.0;
+  var sum = E();
   for (var row = first; row < min(first + rowsPerBlock, u.T); row++) {
-    sum += dy[row * u.C + c] * (x[row * u.C + c] - stats[2u * row]) * stats[2u * row + 1u];
+    sum += dy[row * width + c] * (x[row * width + c] - stats[2u * row]) * stats[2u * row + 1u];
   }
-  partials[block * u.C + c] = sum;
+  partials[block * width + c] = sum;
 }
-${rowElements("u.G", "u.C")}`,
-  grid: ({ G = 0, C = 0 }) => rowElementsGrid(G, C),
-  cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: 8 * T * C }),
-});
+${rowElements("u.G", "u.C / LANES")}`,
+      grid: ({ G = 0, C = 0 }) => rowElementsGrid(G, C / lanes.count),
+      cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: 8 * T * C }),
+    }),
+);

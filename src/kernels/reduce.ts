@@ -3,26 +3,31 @@
  * Two passes each, partial sums then their sum in a fixed order, so that the bits do not depend on scheduling.
  */
 import { kernel } from "./kernel.ts";
-import { type AdapterFacts, elementwise, elementwiseGrid, reduction, rowElements, rowElementsGrid } from "./wgsl.ts";
+import { elementwise, elementwiseGrid, inVectors, memoized, reduction, rowElements, rowElementsGrid } from "./wgsl.ts";
 
 /** partials [G, C]: per block of rows the sum over rows of dy [T, C]. */
-export const columnPartials = kernel({
-  name: "columnPartials",
-  read: { dy: "f32[T, C]" },
-  write: { partials: "f32[G, C]" },
-  uniforms: { T: "u32", C: "u32", G: "u32" },
-  wgsl: /* wgsl */ `
+export const columnPartials = inVectors(
+  ({ C }) => [C],
+  (lanes) =>
+    kernel({
+      name: "columnPartials",
+      read: { dy: `f32[T, C]${lanes.view}` },
+      write: { partials: `f32[G, C]${lanes.view}` },
+      uniforms: { T: "u32", C: "u32", G: "u32" },
+      wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(block: u32, c: u32) {
+  let width = u.C / LANES;
   let rowsPerBlock = (u.T + u.G - 1u) / u.G;
   let first = block * rowsPerBlock;
-  var sum = 0.0;
-  for (var row = first; row < min(first + rowsPerBlock, u.T); row++) { sum += dy[row * u.C + c]; }
-  partials[block * u.C + c] = sum;
+  var sum = E();
+  for (var row = first; row < min(first + rowsPerBlock, u.T); row++) { sum += dy[row * width + c]; }
+  partials[block * width + c] = sum;
 }
-${rowElements("u.G", "u.C")}`,
-  grid: ({ G = 0, C = 0 }) => rowElementsGrid(G, C),
-  cost: ({ T = 0, C = 0 }) => ({ flops: T * C, bytes: 4 * T * C }),
-});
+${rowElements("u.G", "u.C / LANES")}`,
+      grid: ({ G = 0, C = 0 }) => rowElementsGrid(G, C / lanes.count),
+      cost: ({ T = 0, C = 0 }) => ({ flops: T * C, bytes: 4 * T * C }),
+    }),
+);
 
 /** out [C] += sum over blocks of partials [G, C]. */
 export const addColumnSums = kernel({
@@ -44,38 +49,31 @@ ${elementwise("u.C")}`,
 /** Partial sums of squares that the global norm is made of. */
 export const NORM_PARTIALS = 256;
 
-const squarePartialsCache = new Map<number, ReturnType<typeof buildSquarePartials>>();
-
-function buildSquarePartials(facts: AdapterFacts) {
+/** partials [256] (+)= sums of squares of x [n]; `first` starts over, else they are added. */
+export const squarePartials = memoized((facts) => {
   const reduce = reduction(facts);
-  return kernel({
-    name: "squarePartials",
-    read: { x: "f32[n]" },
-    write: { partials: `f32[${NORM_PARTIALS}]` },
-    uniforms: { n: "u32", first: "u32" },
-    enable: reduce.enable,
-    wgsl: /* wgsl */ `${reduce.wgsl}
+  return inVectors(
+    ({ n }) => [n],
+    (lanes) =>
+      kernel({
+        name: "squarePartials",
+        read: { x: `f32[n]${lanes.view}` },
+        write: { partials: `f32[${NORM_PARTIALS}]` },
+        uniforms: { n: "u32", first: "u32" },
+        enable: reduce.enable,
+        wgsl: /* wgsl */ `${lanes.wgsl}${reduce.wgsl}
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  var sum = 0.0;
-  for (var i = group.x * GROUP + lane; i < u.n; i += GROUP * ${NORM_PARTIALS}u) { sum += x[i] * x[i]; }
-  let total = reduceSum(sum, lane);
-  if (lane == 0u) { partials[group.x] = select(partials[group.x], 0.0, u.first != 0u) + total; }
+  var sum = E();
+  for (var i = group.x * GROUP + lane; i < u.n / LANES; i += GROUP * ${NORM_PARTIALS}u) { sum += x[i] * x[i]; }
+  let here = reduceSum(total(sum), lane);
+  if (lane == 0u) { partials[group.x] = select(partials[group.x], 0.0, u.first != 0u) + here; }
 }`,
-    grid: () => [NORM_PARTIALS],
-    cost: ({ n = 0 }) => ({ flops: 2 * n, bytes: 4 * n }),
-  });
-}
-
-/** partials [256] (+)= sums of squares of x [n]; `first` starts over, else they are added. */
-export function squarePartials(facts: AdapterFacts) {
-  let found = squarePartialsCache.get(facts.subgroupSize);
-  if (found === undefined) {
-    found = buildSquarePartials(facts);
-    squarePartialsCache.set(facts.subgroupSize, found);
-  }
-  return found;
-}
+        grid: () => [NORM_PARTIALS],
+        cost: ({ n = 0 }) => ({ flops: 2 * n, bytes: 4 * n }),
+      }),
+  );
+});
 
 /**
  * Places in the optimizer's state on the device, f32[8]. `correction1` and `correction2` are 1 - beta^t, kept by the

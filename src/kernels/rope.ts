@@ -8,31 +8,39 @@
  * for contexts longer than the first training's.
  */
 import { kernel } from "./kernel.ts";
-import { rowElements, rowElementsGrid } from "./wgsl.ts";
+import { inVectors, rowElements, rowElementsGrid } from "./wgsl.ts";
 
 /** x [T, W]: `heads` heads of size 2 `halfSize` from column 0 are rotated; `direction` is 1 or -1 (backward). */
-export const rope = kernel({
-  name: "rope",
-  read: { positions: "u32[T]", table: "f32[P, halfSize, 2]" },
-  write: { x: "f32[T, W]" },
-  uniforms: { T: "u32", W: "u32", P: "u32", heads: "u32", halfSize: "u32", direction: "f32" },
-  wgsl: /* wgsl */ `
+export const rope = inVectors(
+  ({ halfSize, W }) => [halfSize, W],
+  (lanes) =>
+    kernel({
+      name: "rope",
+      read: { positions: "u32[T]", table: `f32[P, 2, halfSize]${lanes.view}` },
+      write: { x: `f32[T, W]${lanes.view}` },
+      uniforms: { T: "u32", W: "u32", P: "u32", heads: "u32", halfSize: "u32", direction: "f32" },
+      wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(row: u32, column: u32) {
-  let head = column / u.halfSize;
-  let pair = column - head * u.halfSize;
-  let entry = (min(positions[row], u.P - 1u) * u.halfSize + pair) * 2u;
+  let half = u.halfSize / LANES;
+  let head = column / half;
+  let pair = column - head * half;
+  let entry = min(positions[row], u.P - 1u) * 2u * half + pair;
   let cosine = table[entry];
-  let sine = table[entry + 1u] * u.direction;
-  let at = row * u.W + head * 2u * u.halfSize + pair;
+  let sine = table[entry + half] * u.direction;
+  let at = row * (u.W / LANES) + head * 2u * half + pair;
   let x1 = x[at];
-  let x2 = x[at + u.halfSize];
+  let x2 = x[at + half];
   x[at] = x1 * cosine - x2 * sine;
-  x[at + u.halfSize] = x2 * cosine + x1 * sine;
+  x[at + half] = x2 * cosine + x1 * sine;
 }
-${rowElements("u.T", "u.heads * u.halfSize")}`,
-  grid: ({ T = 0, heads = 0, halfSize = 0 }) => rowElementsGrid(T, heads * halfSize),
-  cost: ({ T = 0, heads = 0, halfSize = 0 }) => ({ flops: 6 * T * heads * halfSize, bytes: 16 * T * heads * halfSize }),
-});
+${rowElements("u.T", "u.heads * (u.halfSize / LANES)")}`,
+      grid: ({ T = 0, heads = 0, halfSize = 0 }) => rowElementsGrid(T, heads * (halfSize / lanes.count)),
+      cost: ({ T = 0, heads = 0, halfSize = 0 }) => ({
+        flops: 6 * T * heads * halfSize,
+        bytes: 16 * T * heads * halfSize,
+      }),
+    }),
+);
 
 /**
  * How frequencies are scaled. "linear" divides all of them by the factor (position interpolation, Chen et al. 2023).
@@ -64,15 +72,15 @@ export function ropeFrequencies(headSize: number, theta: number, scaling: RopeSc
   return Float64Array.from({ length: headSize / 2 }, (_, pair) => scaled(theta ** ((-2 * pair) / headSize)));
 }
 
-/** The table [positions, D/2, 2] of (cos, sin) for `rope`. @param frequencies [D/2], of `ropeFrequencies` */
+/** The table [positions, 2, D/2], cosines then sines, for `rope`. @param frequencies [D/2], of `ropeFrequencies` */
 export function ropeTable(positions: number, frequencies: Float64Array): Float32Array<ArrayBuffer> {
   const half = frequencies.length;
   const table = new Float32Array(positions * half * 2);
   for (const [pair, frequency] of frequencies.entries()) {
     for (let position = 0; position < positions; position++) {
-      const at = (position * half + pair) * 2;
+      const at = position * 2 * half + pair;
       table[at] = Math.cos(position * frequency);
-      table[at + 1] = Math.sin(position * frequency);
+      table[at + half] = Math.sin(position * frequency);
     }
   }
   return table;

@@ -2,7 +2,7 @@
  * The few WGSL snippets that several kernels share, and the facts about an adapter that decide between variants.
  * Text only: what a snippet computes is said beside it.
  */
-import type { Grid } from "./kernel.ts";
+import type { Grid, Kernel, Values } from "./kernel.ts";
 
 /** What kernels may know of the adapter that they are built for. */
 export interface AdapterFacts {
@@ -66,6 +66,45 @@ export function rowElementsGrid(rows: number, columns: number): Grid {
   return [Math.ceil(columns / ELEMENTWISE_GROUP), Math.min(rows, ROW_OF_GROUPS), Math.ceil(rows / ROW_OF_GROUPS)];
 }
 
+/** How a kernel sees the numbers of a row: one by one, or in fours. */
+export interface Lanes {
+  readonly count: 1 | 4;
+  /** What a binding's declaration ends with. */
+  readonly view: "" | " as vec4f";
+  /** WGSL: `E`, what a binding's elements are; `LANES`, numbers in one; `total(x: E) -> f32`, their sum. */
+  readonly wgsl: string;
+}
+
+const lanesOf = (count: 1 | 4): Lanes => ({
+  count,
+  view: count === 4 ? " as vec4f" : "",
+  wgsl: /* wgsl */ `
+alias E = ${count === 4 ? "vec4f" : "f32"};
+const LANES: u32 = ${count}u;
+fn total(x: E) -> f32 { return ${count === 4 ? "(x.x + x.y) + (x.z + x.w)" : "x"}; }
+`,
+});
+
+/** The lanes for rows of these widths. */
+export function lanesFor(...widths: readonly number[]): Lanes {
+  return lanesOf(widths.every((width) => width % 4 === 0) ? 4 : 1);
+}
+
+/**
+ * A kernel that takes vectors where all `widths` (of rows and first columns) are multiples of 4: a vector costs about as
+ * much to load as a number, on software adapters three to four times less per number.
+ */
+export function inVectors<B extends string, U extends string>(
+  widths: (values: Values) => readonly (number | undefined)[],
+  build: (lanes: Lanes) => Kernel<B, U>,
+): Kernel<B, U> {
+  const [byOne, byFour] = [build(lanesOf(1)), build(lanesOf(4))];
+  const candidates = (values: Values) => [
+    widths(values).every((width) => width !== undefined && width % 4 === 0) ? byFour : byOne,
+  ];
+  return { ...byOne, candidates };
+}
+
 /** How a workgroup reduces: extensions to enable, its size, and the WGSL of `reduceSum(value, lane)`. */
 export interface Reduction {
   readonly enable: readonly string[];
@@ -112,16 +151,16 @@ fn reduceSum(value: f32, lane: u32) -> f32 {
   };
 }
 
-/** `safeTanh(x)`: beyond +-9.01 f32 tanh is +-1, and some drivers' exponential form overflows to NaN. */
+/** `safeTanh(x: E)`: beyond +-9.01 f32 tanh is +-1, and some drivers' exponential form overflows to NaN. */
 export const safeTanh = /* wgsl */ `
-fn safeTanh(x: f32) -> f32 { return tanh(clamp(x, -9.01, 9.01)); }
+fn safeTanh(x: E) -> E { return tanh(clamp(x, E(-9.01), E(9.01))); }
 `;
 
-/** `sigmoid(x)` without overflow at either end. */
-export const sigmoid = /* wgsl */ `
-fn sigmoid(x: f32) -> f32 {
+/** `sigmoid(x)` of this WGSL type, without overflow at either end. */
+export const sigmoid = (type: "f32" | "E") => /* wgsl */ `
+fn sigmoid(x: ${type}) -> ${type} {
   let e = exp(-abs(x));
-  return select(e, 1.0, x >= 0.0) / (1.0 + e);
+  return select(e, ${type}(1.0), x >= ${type}()) / (1.0 + e);
 }
 `;
 

@@ -37,7 +37,7 @@ describe("rope", () => {
         const half = headSize / 2;
         const result = await runKernel(device, rope, {
           positions: u32([T], positions),
-          table: f32([POSITIONS, half, 2], ropeTable(POSITIONS, ropeFrequencies(headSize, theta, scaling))),
+          table: f32([POSITIONS, 2, half], ropeTable(POSITIONS, ropeFrequencies(headSize, theta, scaling))),
           x: f32([T, width], x),
           heads,
           direction,
@@ -73,8 +73,8 @@ describe("rope", () => {
     const table = ropeTable(POSITIONS, ropeFrequencies(8, 10000, { type: "none" }));
     const [position, pair] = [1023, 1];
     const angle = position * 10000 ** (-2 / 8);
-    const entry = (position * 4 + pair) * 2;
-    expect([table[entry], table[entry + 1]]).toEqual([Math.fround(Math.cos(angle)), Math.fround(Math.sin(angle))]);
+    const entry = position * 2 * 4 + pair;
+    expect([table[entry], table[entry + 4]]).toEqual([Math.fround(Math.cos(angle)), Math.fround(Math.sin(angle))]);
   });
 
   it("llama3's frequencies, by the published formula worked out here, at Llama 3.1's own numbers", () => {

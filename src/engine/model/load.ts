@@ -262,7 +262,7 @@ class RotaryTables {
     const found = this.#tables.find(({ shape: [rows = 0] }) => rows >= Math.min(positions, contextLength));
     if (found !== undefined) return found;
     const rows = Math.min(contextLength, 2 ** Math.ceil(Math.log2(Math.max(positions, 256))));
-    const table = this.device.allocate("scratch", "rotary angles", [rows, headSize / 2, 2]);
+    const table = this.device.allocate("scratch", "rotary angles", [rows, 2, headSize / 2]);
     this.device.upload(table, ropeTable(rows, ropeFrequencies(headSize, ropeTheta, ropeScaling)));
     this.#tables.push(table);
     return table;
