@@ -125,7 +125,7 @@ export class Device {
       });
     }
     const fixedSize = gpu.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
-    return new Device(gpu, found, { subgroupSize: fixedSize });
+    return new Device(gpu, found, { subgroupSize: fixedSize, software: found.kind !== "hardware" });
   }
 
   /** A device like another one on a GPU object that does nothing. */

@@ -56,6 +56,10 @@ export interface Kernel<B extends string = string, U extends string = string> {
    * the kernel is its own only candidate.
    */
   candidates?(values: Values): readonly Kernel<B, U>[];
+  /** Names this candidate among those that it competes with. */
+  readonly variant?: string;
+  /** Where several candidates compete: what of the values decides which is fastest. */
+  readonly tuningClass?: string;
   /** Only carries the names for the type checker. */
   readonly bindingNames?: B;
 }
@@ -78,6 +82,17 @@ export interface KernelSource<R extends string, W extends string, U extends stri
   readonly wgsl: string;
   readonly grid: (values: Values) => Grid;
   readonly cost: (values: Values) => Cost;
+}
+
+/** The first of kernels that compute the same, with all of them as its candidates by name; `tuningClass` of the shape. */
+export function oneOf<B extends string, U extends string>(
+  kernels: readonly { readonly variant: string; readonly kernel: Kernel<B, U> }[],
+  tuningClass: string,
+): Kernel<B, U> {
+  const named = kernels.map(({ variant, kernel: one }) => ({ ...one, variant, tuningClass }));
+  const [first] = named;
+  if (first === undefined) throw new Error("a kernel without candidates");
+  return named.length === 1 ? first : { ...first, candidates: () => named };
 }
 
 /** Storage buffers that core WebGPU guarantees for one stage; no kernel of ours may need more. */

@@ -12,8 +12,15 @@
  * given one coefficient per sequence, recomputes the logits of one window of the vocabulary at a time into dLogits of
  * that window, and two ordinary products follow (`matmul`). The caller walks the windows.
  */
-import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { operandBindings, productTile, productVariant } from "./matmul.ts";
+import { type Kernel, kernel, oneOf, type StoredFormat } from "./kernel.ts";
+import {
+  type MatmulShape,
+  operandBindings,
+  type ProductVariant,
+  productClass,
+  productTile,
+  productVariants,
+} from "./product-tile.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 /** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */
@@ -46,12 +53,31 @@ export function logSoftmaxGatherForward(
   facts: AdapterFacts,
   format: StoredFormat = "f32",
 ): ForwardKernel {
-  const variant = productVariant("NT", { M, N, K }, facts, { format });
-  const key = JSON.stringify([variant.vectorLoads, variant.subgroupSize, format]);
-  const known = forwardCache.get(key);
-  if (known !== undefined) return known;
+  return headKernel({ M, N, K }, facts, format, forwardCache, buildForward);
+}
+
+/** The kernel for a shape, with one candidate for each tile of the product. */
+function headKernel<B extends string, U extends string>(
+  shape: MatmulShape,
+  facts: AdapterFacts,
+  format: StoredFormat,
+  cache: Map<string, Kernel<B, U>>,
+  build: (variant: ProductVariant) => Kernel<B, U>,
+): Kernel<B, U> {
+  const variants = productVariants("NT", shape, facts, { format });
+  const kernels = variants.map((variant) => {
+    const key = JSON.stringify(variant);
+    const known = cache.get(key) ?? build(variant);
+    cache.set(key, known);
+    return { variant: variant.tile, kernel: known };
+  });
+  const [variant] = variants;
+  return oneOf(kernels, variant === undefined ? "" : productClass(shape, variant));
+}
+
+function buildForward(variant: ProductVariant): ForwardKernel {
   const tile = productTile(variant);
-  const built = kernel({
+  return kernel({
     name: "logSoftmaxGatherForward",
     read: { ...operandBindings(variant), targets: "u32[M]" },
     write: { partials: "f32[splits, M, 2]", targetLogits: "f32[M]" },
@@ -133,8 +159,6 @@ fn main(${tile.parameters}) {
       bytes: 4 * (rows * inner + columns * inner),
     }),
   });
-  forwardCache.set(key, built);
-  return built;
 }
 
 /**
@@ -206,17 +230,17 @@ export function logSoftmaxGatherGradient(
   facts: AdapterFacts,
   format: StoredFormat = "f32",
 ): GradientKernel {
-  const variant = productVariant("NT", { M, N, K }, facts, { format });
-  const key = JSON.stringify([variant.vectorLoads, variant.vectorStores, variant.subgroupSize, format]);
-  const known = gradientCache.get(key);
-  if (known !== undefined) return known;
+  return headKernel({ M, N, K }, facts, format, gradientCache, buildGradient);
+}
+
+function buildGradient(variant: ProductVariant): GradientKernel {
   const tile = productTile(variant);
   const store = variant.vectorStores
     ? "if (column < u.N) { dLogits[(row * u.N + column) / 4u] = value; }"
     : `for (var c = 0u; c < 4u; c++) {
     if (column + c < u.N) { dLogits[row * u.N + column + c] = value[c]; }
   }`;
-  const built = kernel({
+  return kernel({
     name: "logSoftmaxGatherGradient",
     read: {
       ...operandBindings(variant),
@@ -253,8 +277,6 @@ fn main(${tile.parameters}) {
       bytes: 4 * (rows * inner + columns * inner + rows * columns),
     }),
   });
-  gradientCache.set(key, built);
-  return built;
 }
 
 /** Device bytes that pass 2 may take for the dLogits of one window. */

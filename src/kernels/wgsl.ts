@@ -8,10 +8,12 @@ import type { Grid, Kernel, Values } from "./kernel.ts";
 export interface AdapterFacts {
   /** Lanes of a subgroup where the adapter has exactly one size and the feature is enabled, else 0. */
   readonly subgroupSize: number;
+  /** The adapter is a program on the CPU, where a load costs as much as several multiply-adds. */
+  readonly software: boolean;
 }
 
 /** The variants that run on every WebGPU adapter. */
-export const BASE_FACTS: AdapterFacts = { subgroupSize: 0 };
+export const BASE_FACTS: AdapterFacts = { subgroupSize: 0, software: false };
 
 /** Workgroups in the first grid dimension before the second one is used; the limit is 65,535 in each. */
 const ROW_OF_GROUPS = 32768;

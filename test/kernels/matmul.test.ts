@@ -2,7 +2,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { StoredFormat } from "../../src/kernels/kernel.ts";
-import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
+import { type MatmulKernel, type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
+import { type TileName, tileNames } from "../../src/kernels/product-tile.ts";
 import * as reference from "../../src/kernels/reference/matmul.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
@@ -43,7 +44,7 @@ function cases(size: fc.Arbitrary<number>): fc.Arbitrary<Case> {
   });
 }
 
-async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case): Promise<void> {
+async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case, tile?: TileName): Promise<void> {
   const { M, N, K, hasBias, hasResidual, accumulate, format = "f32", scale = 1 } = one;
   const { a: aFrom, out: outFrom } = one.margin ?? { a: 0, out: 0 };
   const random = seeded(one.seed);
@@ -57,7 +58,8 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case): Prom
   const wide = within(a, aRows, aColumns, aFrom);
   const outBefore = within(accumulate ? before : new Float32Array(M * N).fill(Number.NaN), M, N, outFrom);
   const operands = { format, aWidth, aFrom, outWidth, outFrom };
-  const result = await runKernel(device, matmul(layout, one, facts, operands), {
+  const kernel = matmul(layout, one, facts, operands);
+  const result = await runKernel(device, candidate(kernel, tile), {
     a: f32([aRows, aWidth], wide),
     b: b.array,
     // NaN in whatever the flags turn off: it must not be read.
@@ -113,6 +115,15 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case): Prom
   );
 }
 
+/** The candidate of this name; the default without a name. */
+function candidate(kernel: MatmulKernel, tile: TileName | undefined): MatmulKernel {
+  if (tile === undefined) return kernel;
+  const found = kernel.candidates?.({}).find(({ variant }) => variant === tile);
+  if (found === undefined) throw new Error(`no candidate ${tile}`);
+  const { candidates: _, ...alone } = found;
+  return alone;
+}
+
 const inRange = (column: number, columns: number, from: number) => column >= from && column < from + columns;
 
 /** A matrix as the middle columns of a wider one, full of 7 elsewhere: read or written, they would show. */
@@ -123,6 +134,23 @@ function within(matrix: Float32Array, rows: number, columns: number, margin: num
     wide.set(matrix.subarray(row * columns, (row + 1) * columns), row * width + margin);
   return wide;
 }
+
+// What a tuner may choose instead of the default, on a GPU too: every one within, at
+// and over the border of its tile, in several workgroups.
+const alternatives = variants.flatMap(({ variant, facts }) => {
+  const gpu = { ...facts, software: false };
+  return tileNames(64, gpu)
+    .slice(1)
+    .map((tile) => ({ variant, facts: gpu, tile }));
+});
+
+describe.each(alternatives)("matmul by $tile, $variant", ({ facts, tile }) => {
+  it.each(layouts)("%s equals the float64 product", async (layout) => {
+    const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 9 };
+    await check(layout, facts, { M: 132, N: 68, K: 100, ...all }, tile);
+    await check(layout, facts, { M: 64, N: 64, K: 16, ...all, hasBias: false, hasResidual: false }, tile);
+  });
+});
 
 describe.each(variants)("matmul, $variant", ({ facts }) => {
   describe.each(layouts)("%s", (layout) => {

@@ -1,0 +1,384 @@
+/**
+ * A tile of a matrix product, the body that the matrix product and the language-model head share: how operands are
+ * loaded, and the ways in which a workgroup computes its part of op(A) op(B). Not an epilogue: what is done with the sums
+ * is the caller's. Sums are f32, over k in an order fixed by the shapes.
+ */
+import type { StoredFormat } from "./kernel.ts";
+import { storedBinding, storedElement, storedFunctions, storedVector } from "./stored.ts";
+import type { AdapterFacts } from "./wgsl.ts";
+
+export type MatmulLayout = "NN" | "NT" | "TN";
+
+export interface MatmulShape {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** What a product's kernel depends on beside its layout and shape. */
+export interface ProductOperands {
+  /** How B is stored; default f32. */
+  readonly format?: StoredFormat;
+  /** Widths of the matrices that A and the result are column ranges of, and the first columns of these; default whole. */
+  readonly aWidth?: number;
+  readonly aFrom?: number;
+  readonly outWidth?: number;
+  readonly outFrom?: number;
+}
+
+/** What a product's text depends on. */
+export interface ProductVariant {
+  readonly layout: MatmulLayout;
+  /** Operands are read as vec4f: their contiguous axis and K are multiples of 4. */
+  readonly vectorLoads: boolean;
+  /** `out` and `residual` are seen as vec4f: N is a multiple of 4. */
+  readonly vectorStores: boolean;
+  readonly subgroupSize: number;
+  /** How B is stored. */
+  readonly format: StoredFormat;
+  readonly tile: TileName;
+}
+
+/**
+ * How a workgroup shares the work:
+ *
+ *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, `subgroupBroadcast` hands them round,
+ *                and every lane multiplies them with its own four columns of B; no workgroup memory, no barrier
+ *   workgroupS   S rows by S columns, operands in tiles of workgroup memory, 16 along k at a time
+ *   registers    32 rows by 32 columns, every invocation loads all that it needs: where caches do the sharing
+ */
+export type TileName = "subgroup4" | "subgroup8" | "subgroup16" | "workgroup32" | "workgroup64" | "registers";
+
+/**
+ * The tiles that can compute a product of M rows on an adapter, the default first. Few rows (generation, a token of each
+ * sequence) take a low tile, which wastes nothing. On software adapters only what can be faster than the default is
+ * tried: tiles in workgroup memory are several times slower there. 32 rows a subgroup give 45 instead of 36 GFLOP/s in TN
+ * at 512^3 on lavapipe, but take 10 s instead of 3 to compile.
+ */
+export function tileNames(M: number, facts: AdapterFacts): readonly TileName[] {
+  if (facts.subgroupSize < 4) return ["workgroup32", "workgroup64", "registers"];
+  if (M <= 4) return ["subgroup4"];
+  if (M <= 8) return ["subgroup8"];
+  if (facts.software) return ["subgroup16", "subgroup8"];
+  return ["subgroup16", "subgroup8", "workgroup32", "workgroup64", "registers"];
+}
+
+/**
+ * Every variant for a shape, the default first: vectors wherever the contiguous axes allow them. Where they do not, there
+ * is one tile only: such sizes are rare in models, and loads by number are slow in any tile.
+ */
+export function productVariants(
+  layout: MatmulLayout,
+  shape: MatmulShape,
+  facts: AdapterFacts,
+  operands: ProductOperands = {},
+): readonly ProductVariant[] {
+  const [first = "workgroup32", ...others] = tileNames(shape.M, facts);
+  const variant = productVariant(layout, shape, facts, first, operands);
+  if (!variant.vectorLoads || !variant.vectorStores) return [variant];
+  return [variant, ...others.map((tile) => ({ ...variant, tile }))];
+}
+
+/** What decides which tile is fastest: the format of B, and each size to the next power of two. */
+export function productClass({ M, N, K }: MatmulShape, { format }: ProductVariant): string {
+  const power = (size: number) => 2 ** Math.ceil(Math.log2(Math.max(1, size)));
+  return `${power(M)} x ${power(N)} x ${power(K)} ${format}`;
+}
+
+function productVariant(
+  layout: MatmulLayout,
+  { M, N, K }: MatmulShape,
+  facts: AdapterFacts,
+  tile: TileName,
+  { format = "f32", aWidth = 0, aFrom = 0, outWidth = 0, outFrom = 0 }: ProductOperands,
+): ProductVariant {
+  const contiguousA = layout === "TN" ? M : K;
+  const contiguousB = layout === "NT" ? K : N;
+  const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0);
+  return {
+    layout,
+    vectorLoads: fours(contiguousA, contiguousB, K, aWidth, aFrom),
+    vectorStores: fours(N, outWidth, outFrom),
+    subgroupSize: facts.subgroupSize,
+    format,
+    tile,
+  };
+}
+
+/** The declarations of the two operands, named a and b, for a kernel that computes a product. */
+export function operandBindings(variant: ProductVariant): { a: string; b: string } {
+  const { layout, vectorLoads, format } = variant;
+  return {
+    a: storedBinding("f32", layout === "TN" ? "K, aWidth" : "M, aWidth", vectorLoads),
+    b: storedBinding(format, layout === "NT" ? "N, K" : "K, N", vectorLoads),
+  };
+}
+
+/**
+ * `readA(line, at)` and `readB(line, at)`: four contiguous elements of an operand from column `at` of its stored row
+ * `line`. Vector loads clamp (what lies outside meets only results that are never stored); scalar loads give zeros.
+ */
+function operandLoads(variant: ProductVariant): string {
+  const lines = { a: variant.layout === "TN" ? "u.K" : "u.M", b: variant.layout === "NT" ? "u.N" : "u.K" };
+  const widths = { a: variant.layout === "TN" ? "u.M" : "u.K", b: variant.layout === "NT" ? "u.K" : "u.N" };
+  const starts = { a: (line: string) => `${line} * u.aWidth + u.aFrom`, b: (line: string) => `${line} * ${widths.b}` };
+  const formats = { a: "f32", b: variant.format } as const;
+  const loads = (["a", "b"] as const)
+    .map((name) => {
+      const load = `read${name.toUpperCase()}`;
+      if (variant.vectorLoads) {
+        const start = starts[name](`min(line, ${lines[name]} - 1u)`);
+        return /* wgsl */ `
+fn ${load}(line: u32, at: u32) -> vec4f {
+  let four = (${start} + min(at, ${widths[name]} - 4u)) / 4u;
+  return ${storedVector(formats[name], name, "four")};
+}`;
+      }
+      return /* wgsl */ `
+fn ${load}One(line: u32, at: u32) -> f32 {
+  let inside = (line < ${lines[name]}) & (at < ${widths[name]}); // not &&, which branches
+  let i = select(0u, ${starts[name]("line")} + at, inside);
+  return select(0.0, ${storedElement(formats[name], name, "i")}, inside);
+}
+fn ${load}(line: u32, at: u32) -> vec4f {
+  return vec4f(${load}One(line, at), ${load}One(line, at + 1u), ${load}One(line, at + 2u), ${load}One(line, at + 3u));
+}`;
+    })
+    .join("\n");
+  return storedFunctions(variant.format) + loads;
+}
+
+/**
+ * A tile of a product in registers: WGSL that other kernels build their own epilogue on. The entry point has the
+ * parameters `group` and `lane` and declares `firstRow` and `firstColumn`; after `setup` and `product`, each of `sums`
+ * is a vec4f: the columns `column` to `column + 3` of its row. M, N, K, aWidth and aFrom are members of the
+ * uniforms.
+ */
+export interface ProductTile {
+  readonly enable: readonly string[];
+  readonly groupSize: number;
+  /** Result rows and columns that one workgroup covers. */
+  readonly rows: number;
+  readonly columns: number;
+  readonly declarations: string;
+  readonly parameters: string;
+  /** Once, after `firstRow`. */
+  readonly setup: string;
+  /** Declares the sums and computes them for `firstRow` and `firstColumn`. */
+  readonly product: string;
+  readonly sums: readonly { readonly name: string; readonly row: string }[];
+  /** A loop over the sums for an epilogue in terms of `row` and `value`: unrolled, its branches take long to compile. */
+  readonly eachRow: (body: string) => string;
+  /** `columnsMax(value, lane)` and `columnsSum(value, lane)`: over all invocations that share the caller's rows. */
+  readonly acrossColumns: string;
+  /** Is this invocation the one that writes for its rows? */
+  readonly leads: string;
+}
+
+/** The tile of a variant. */
+export function productTile(variant: ProductVariant): ProductTile {
+  switch (variant.tile) {
+    case "workgroup32":
+      return workgroupTile(variant, 32, 4);
+    case "workgroup64":
+      return workgroupTile(variant, 64, 8);
+    case "registers":
+      return registerTile(variant);
+    default:
+      return subgroupTile(variant, Number(variant.tile.slice("subgroup".length)));
+  }
+}
+
+const range = (count: number) => Array.from({ length: count }, (_, index) => index);
+const COMPONENTS = ["x", "y", "z", "w"];
+
+/** Loads of op(B) rows k to k + 3 at the invocation's four columns: vec4fs b0 to b3. */
+function loadB(layout: MatmulLayout): string[] {
+  if (layout !== "NT") return range(4).map((i) => `let b${i} = readB(k + ${i}u, column);`);
+  return [
+    ...range(4).map((i) => `let t${i} = readB(column + ${i}u, k);`),
+    ...COMPONENTS.map((c, i) => `let b${i} = vec4f(t0.${c}, t1.${c}, t2.${c}, t3.${c});`),
+  ];
+}
+
+/** Four rows of op(A) from `firstRow`, each a vec4f of four along k: a${first} to a${first + 3}. */
+function transposedLoads(firstRow: string, first = 0): string[] {
+  return [
+    ...range(4).map((i) => `let s${first + i} = readA(k + ${i}u, ${firstRow});`),
+    ...COMPONENTS.map(
+      (c, i) =>
+        `let a${first + i} = vec4f(s${first}.${c}, s${first + 1}.${c}, s${first + 2}.${c}, s${first + 3}.${c});`,
+    ),
+  ];
+}
+
+/** `sum` plus a row's four along k times the four rows of B. */
+const addProducts = (sum: string) =>
+  `${sum} = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, ${sum}))));`;
+
+const declareSums = (rows: number) =>
+  range(rows)
+    .map((row) => `  var sum${row} = vec4f();`)
+    .join("\n");
+
+function subgroupTile(variant: ProductVariant, wantedRows: number): ProductTile {
+  const lanes = variant.subgroupSize;
+  const transposedA = variant.layout === "TN";
+  const rows = transposedA ? Math.min(wantedRows, 4 * lanes) : wantedRows;
+  const registers = transposedA ? 4 : Math.max(1, rows / lanes);
+  const loadA = transposedA
+    ? transposedLoads("ownRow")
+    : range(registers).map((i) => `let a${i} = readA(ownRow + ${i * lanes}u, k);`);
+  const broadcast = (row: number) =>
+    transposedA
+      ? `subgroupBroadcast(a${row % 4}, ${Math.floor(row / 4)}u)`
+      : `subgroupBroadcast(a${Math.floor(row / lanes) % registers}, ${row % lanes}u)`;
+  const ownRow = transposedA ? `(lane % ${rows / 4}u) * 4u` : `lane % ${Math.min(lanes, rows)}u`;
+  return {
+    enable: ["subgroups"],
+    groupSize: lanes,
+    rows,
+    columns: 4 * lanes,
+    declarations: operandLoads(variant),
+    parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
+    setup: `let ownRow = firstRow + ${ownRow};`,
+    product: /* wgsl */ `let column = firstColumn + lane * 4u;
+${declareSums(rows)}
+  for (var k = 0u; k < u.K; k += 4u) {
+    ${loadA.join("\n    ")}
+    ${loadB(variant.layout).join("\n    ")}
+${range(rows)
+  .map((row) => `    { let a = ${broadcast(row)}; ${addProducts(`sum${row}`)} }`)
+  .join("\n")}
+  }`,
+    sums: range(rows).map((row) => ({ name: `sum${row}`, row: `firstRow + ${row}u` })),
+    eachRow: (body) => rowLoop(rows, "firstRow", body),
+    acrossColumns: /* wgsl */ `
+fn columnsMax(value: f32, lane: u32) -> f32 { return subgroupMax(value); }
+fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
+`,
+    leads: "lane == 0u",
+  };
+}
+
+/** The sums leave their registers once, after the product, so that their rows can be a loop. */
+function rowLoop(rows: number, first: string, body: string): string {
+  return /* wgsl */ `var sums = array<vec4f, ${rows}>(${range(rows)
+    .map((row) => `sum${row}`)
+    .join(", ")});
+  for (var r = 0u; r < ${rows}u; r++) {
+    let row = ${first} + r;
+    let value = sums[r];
+    ${body}
+  }`;
+}
+
+/** Along k, what a tile in workgroup memory holds at once. */
+const TILE_K = 16;
+
+/** Sums over the invocations of a row, `lanes` neighbours in a workgroup of `group`, through workgroup memory. */
+const acrossNeighbours = (lanes: number, group: number) => /* wgsl */ `
+var<workgroup> acrossColumns: array<f32, ${group}>;
+fn columnsMax(value: f32, lane: u32) -> f32 {
+  workgroupBarrier();
+  acrossColumns[lane] = value;
+  workgroupBarrier();
+  var result = value;
+  for (var i = 0u; i < ${lanes}u; i++) { result = max(result, acrossColumns[lane / ${lanes}u * ${lanes}u + i]); }
+  return result;
+}
+fn columnsSum(value: f32, lane: u32) -> f32 {
+  workgroupBarrier();
+  acrossColumns[lane] = value;
+  workgroupBarrier();
+  var result = 0.0;
+  for (var i = 0u; i < ${lanes}u; i++) { result += acrossColumns[lane / ${lanes}u * ${lanes}u + i]; }
+  return result;
+}
+`;
+
+/** A square of `size` rows and columns, each invocation with `rows` rows by 4 columns of it. */
+function workgroupTile(variant: ProductVariant, size: number, rows: number): ProductTile {
+  const perRow = size / 4;
+  const group = (size / rows) * perRow;
+  // Tiles lie k-major, [TILE_K][size]. An operand whose stored rows run along k is scattered on the way in.
+  const loadTile = (name: "A" | "B", alongK: boolean, first: string) => {
+    const perInvocation = (size * TILE_K) / 4 / group;
+    const quadsPerLine = (alongK ? TILE_K : size) / 4;
+    const places = alongK
+      ? range(4).map((i) => `(at + ${i}u) * ${size}u + line`)
+      : range(4).map((i) => `line * ${size}u + at + ${i}u`);
+    return /* wgsl */ `
+    for (var i = 0u; i < ${perInvocation}u; i++) {
+      let quad = i * ${group}u + lane;
+      let line = quad / ${quadsPerLine}u;
+      let at = (quad % ${quadsPerLine}u) * 4u;
+      let value = ${alongK ? `read${name}(${first} + line, k + at)` : `read${name}(k + line, ${first} + at)`};
+      ${places.map((place, i) => `tile${name}[${place}] = value.${COMPONENTS[i]};`).join("\n      ")}
+    }`;
+  };
+  return {
+    enable: [],
+    groupSize: group,
+    rows: size,
+    columns: size,
+    declarations: /* wgsl */ `${operandLoads(variant)}
+var<workgroup> tileA: array<f32, ${size * TILE_K}>;
+var<workgroup> tileB: array<f32, ${size * TILE_K}>;`,
+    parameters: "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32",
+    setup: `let ownRow = (lane / ${perRow}u) * ${rows}u;`,
+    product: /* wgsl */ `let ownColumn = (lane % ${perRow}u) * 4u;
+  let column = firstColumn + ownColumn;
+${declareSums(rows)}
+  for (var k = 0u; k < u.K; k += ${TILE_K}u) {
+    workgroupBarrier();
+    ${loadTile("A", variant.layout !== "TN", "firstRow")}
+    ${loadTile("B", variant.layout === "NT", "firstColumn")}
+    workgroupBarrier();
+    // Vector loads past K read clamped values: only the k that exist take part.
+    let last = min(${TILE_K}u, u.K - k);
+    for (var i = 0u; i < last; i++) {
+      let at = i * ${size}u;
+      let b = vec4f(${range(4)
+        .map((c) => `tileB[at + ownColumn + ${c}u]`)
+        .join(", ")});
+${range(rows)
+  .map((row) => `      sum${row} = fma(vec4f(tileA[at + ownRow + ${row}u]), b, sum${row});`)
+  .join("\n")}
+    }
+  }`,
+    sums: range(rows).map((row) => ({ name: `sum${row}`, row: `firstRow + ownRow + ${row}u` })),
+    eachRow: (body) => rowLoop(rows, "firstRow + ownRow", body),
+    acrossColumns: acrossNeighbours(perRow, group),
+    leads: `lane % ${perRow}u == 0u`,
+  };
+}
+
+/** 8 by 8 invocations, each with 4 rows by 4 columns. */
+function registerTile(variant: ProductVariant): ProductTile {
+  const own = "firstRow + ownRow";
+  const loadA =
+    variant.layout === "TN" ? transposedLoads(own) : range(4).map((i) => `let a${i} = readA(${own} + ${i}u, k);`);
+  return {
+    enable: [],
+    groupSize: 64,
+    rows: 32,
+    columns: 32,
+    declarations: operandLoads(variant),
+    parameters: "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32",
+    setup: "let ownRow = (lane / 8u) * 4u;",
+    product: /* wgsl */ `let column = firstColumn + (lane % 8u) * 4u;
+${declareSums(4)}
+  for (var k = 0u; k < u.K; k += 4u) {
+    ${loadA.join("\n    ")}
+    ${loadB(variant.layout).join("\n    ")}
+${range(4)
+  .map((row) => `    { let a = a${row}; ${addProducts(`sum${row}`)} }`)
+  .join("\n")}
+  }`,
+    sums: range(4).map((row) => ({ name: `sum${row}`, row: `${own} + ${row}u` })),
+    eachRow: (body) => rowLoop(4, own, body),
+    acrossColumns: acrossNeighbours(8, 64),
+    leads: "lane % 8u == 0u",
+  };
+}
