@@ -3,11 +3,12 @@
  * compiled pipelines, submission. Errors from callbacks are kept and raised at the next call in the foreground; they
  * never reach stdout. What runs on the device is recorded in `program.ts`.
  */
-import { AdapterError, DeviceLostError, errorMessage } from "../errors.ts";
+import { AdapterError, ConfigError, DeviceLostError, errorMessage } from "../errors.ts";
 import type { ElementType, Kernel } from "../kernels/kernel.ts";
 import type { AdapterFacts } from "../kernels/wgsl.ts";
 import { type AdapterKind, type FoundAdapter, platform } from "./platform/index.ts";
 import { alignWindow, byteLength, type Tensor } from "./tensor.ts";
+import { Tuner, type Tuning } from "./tuner.ts";
 
 /** What device memory is used for; the memory report adds up bytes under these names. */
 export type MemoryCategory =
@@ -24,6 +25,8 @@ export type MemoryCategory =
 export interface DeviceOptions {
   /** "auto" (default), "hardware", "lavapipe", "swiftshader", "software" (the best of these), an index or a part of the adapter's name. */
   readonly adapter?: string;
+  /** Whether kernels are chosen by timing them; "off" takes the defaults. Default: the variable KTO_TUNING, else "on". */
+  readonly tuning?: Tuning;
 }
 
 /** Host numbers to upload: f16 and bf16 as packed bytes, in whole words of 4. */
@@ -60,6 +63,8 @@ export class Device {
   readonly description: string;
   readonly facts: AdapterFacts;
   readonly limits: GPUSupportedLimits;
+  /** Chooses among kernels that compute the same. */
+  readonly tuner: Tuner;
   /** A tensor to pass for operands that a kernel does not use. */
   readonly unused: Tensor;
   readonly #pipelines = new Map<string, Promise<CompiledKernel>>();
@@ -79,8 +84,10 @@ export class Device {
     gpu: GPUDevice,
     found: Pick<FoundAdapter, "kind" | "description">,
     facts: AdapterFacts,
+    tuning: Tuning,
     counts = false,
   ) {
+    this.tuner = new Tuner(found.description, tuning);
     this.gpu = gpu;
     this.counts = counts;
     this.kind = found.kind;
@@ -106,6 +113,7 @@ export class Device {
 
   /** Opens the best adapter, or the one selected. Throws AdapterError when there is none or it gives no device. */
   static async open(options: DeviceOptions = {}): Promise<Device> {
+    const tuning = options.tuning ?? tuningOf(platform.environment("KTO_TUNING"));
     const found = await platform.requestAdapter(options.adapter);
     const { adapter } = found;
     const wanted: GPUFeatureName[] = ["subgroups", "timestamp-query", "shader-f16"];
@@ -125,12 +133,12 @@ export class Device {
       });
     }
     const fixedSize = gpu.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
-    return new Device(gpu, found, { subgroupSize: fixedSize, software: found.kind !== "hardware" });
+    return new Device(gpu, found, { subgroupSize: fixedSize, software: found.kind !== "hardware" }, tuning);
   }
 
   /** A device like another one on a GPU object that does nothing. */
   static counting(like: Device, gpu: GPUDevice): Device {
-    return new Device(gpu, like, like.facts, true);
+    return new Device(gpu, like, like.facts, "off", true);
   }
 
   get isSoftware(): boolean {
@@ -343,6 +351,11 @@ export class Device {
     this.#closed = true;
     this.gpu.destroy();
   }
+}
+
+function tuningOf(value: string | undefined): Tuning {
+  if (value === undefined || value === "on" || value === "off") return value ?? "on";
+  throw new ConfigError(`the variable KTO_TUNING is ${JSON.stringify(value)}; use "on" or "off".`);
 }
 
 /** Work (flops or bytes) below which a wait tells how slow the queue is to answer, not how slow the work is. */

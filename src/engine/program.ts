@@ -7,13 +7,16 @@ import { AdapterError } from "../errors.ts";
 import { type Cost, type Kernel, type KernelArguments, resolveValues, type Values } from "../kernels/kernel.ts";
 import type { Device } from "./device.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
+import type { Trial } from "./tuner.ts";
 
 interface Dispatch {
   readonly type: "dispatch";
-  readonly kernel: Kernel;
+  /** The default of the candidates until `prepare` has chosen. */
+  kernel: Kernel;
+  grid: readonly [number, number, number];
+  readonly candidates: readonly Kernel[];
   readonly tensors: readonly Tensor[];
   readonly values: Values;
-  readonly grid: readonly [number, number, number];
   readonly cost: Cost;
   pipeline?: GPUComputePipeline;
   group?: GPUBindGroup;
@@ -50,9 +53,10 @@ export class Program {
   dispatch<B extends string, U extends string>(kernel: Kernel<B, U>, args: KernelArguments<Tensor, B, U>): void {
     if (this.#prepared) throw new Error(`program ${this.name} is already prepared`);
     const values = resolveValues(kernel, args);
-    const [chosen = kernel] = kernel.candidates?.(values) ?? [];
-    const [x, y = 1, z = 1] = chosen.grid(values);
-    if (x * y * z === 0) return;
+    const candidates = kernel.candidates?.(values) ?? [kernel];
+    const [chosen = kernel] = candidates;
+    const grid = wholeGrid(chosen, values);
+    if (grid.includes(0)) return;
     const tensors = kernel.bindings.map(
       (binding) => (args as Readonly<Record<string, Tensor>>)[binding.name] as Tensor,
     );
@@ -62,7 +66,7 @@ export class Program {
     checkAliases(kernel, tensors);
     const cost = kernel.cost(values);
     this.#work += Math.max(cost.flops, cost.bytes);
-    this.#steps.push({ type: "dispatch", kernel: chosen as Kernel, tensors, values, grid: [x, y, z], cost });
+    this.#steps.push({ type: "dispatch", kernel: chosen, candidates, tensors, values, grid, cost });
   }
 
   /** Records zeroing a tensor. */
@@ -115,6 +119,7 @@ export class Program {
   async #prepare(): Promise<void> {
     const { device } = this;
     const dispatches = this.#steps.filter((step) => step.type === "dispatch");
+    for (const step of dispatches) await this.#choose(step);
     const compiled = await Promise.all(dispatches.map((step) => device.compiled(step.kernel)));
     // Equal uniforms share one slot; slots are bound by offset.
     const slots = new Map<string, number>();
@@ -160,6 +165,65 @@ export class Program {
     }
     const error = await device.gpu.popErrorScope();
     if (error !== null) throw new Error(`program ${this.name}: ${error.message}`);
+  }
+
+  /** Replaces a dispatch's kernel by the candidate that the device's tuner chooses. */
+  async #choose(step: Dispatch): Promise<void> {
+    const { kernel, candidates, values } = step;
+    if (candidates.length < 2) return;
+    const chosen = await this.device.tuner.choose({
+      kernel: kernel.name,
+      tuningClass: kernel.tuningClass ?? "",
+      variants: candidates.map(({ variant = "" }) => variant),
+      texts: candidates.map(({ wgsl }) => wgsl),
+      flops: step.cost.flops,
+      trialBytes: kernel.bindings.reduce((sum, { access }, index) => {
+        const tensor = step.tensors[index];
+        return access === "read" || tensor === undefined ? sum : sum + byteLength(tensor);
+      }, 0),
+      trials: () => this.#trials(step),
+    });
+    step.kernel = candidates.find(({ variant }) => variant === chosen) ?? kernel;
+    step.grid = wholeGrid(step.kernel, values);
+  }
+
+  /** A program for each candidate of a dispatch. What it reads is the dispatch's own, what it writes is set aside. */
+  async #trials(step: Dispatch): Promise<{ trials: Trial[]; done: () => void }> {
+    const { device } = this;
+    const own: Tensor[] = [];
+    const programs: Program[] = [];
+    const done = () => {
+      for (const program of programs) program.dispose();
+      for (const tensor of own) device.free(tensor);
+    };
+    try {
+      const tensors = step.kernel.bindings.map(({ name, access }, index) => {
+        const tensor = step.tensors[index] as Tensor;
+        if (access === "read") return tensor;
+        const scratch = device.allocate("scratch", `trial of ${name}`, tensor.shape, tensor.dtype);
+        own.push(scratch);
+        return scratch;
+      });
+      const trials = await Promise.all(
+        step.candidates.map(async (kernel) => {
+          const program = new Program(device, `trial of ${kernel.name}`);
+          programs.push(program);
+          const cost = kernel.cost(step.values);
+          const grid = wholeGrid(kernel, step.values);
+          program.#steps.push({ type: "dispatch", kernel, candidates: [], tensors, values: step.values, grid, cost });
+          await program.prepare();
+          const run = async (times: number): Promise<void> => {
+            for (let i = 0; i < times; i++) program.run();
+            await device.idle();
+          };
+          return { variant: kernel.variant ?? "", run };
+        }),
+      );
+      return { trials, done };
+    } catch (error) {
+      done();
+      throw error;
+    }
   }
 
   /** Encodes and submits the program, in several submits if it is long. `prepare` must have been awaited. */
@@ -252,6 +316,11 @@ export class Program {
     if (this.#uniforms) this.device.free(this.#uniforms);
     this.#uniforms = undefined;
   }
+}
+
+function wholeGrid(kernel: Kernel, values: Values): readonly [number, number, number] {
+  const [x, y = 1, z = 1] = kernel.grid(values);
+  return [x, y, z];
 }
 
 const USAGE_COPY_SOURCE = 4;

@@ -8,9 +8,9 @@ import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 
 let opened: Promise<Device> | undefined;
 
-/** The shared device; never close it. KTO_ADAPTER chooses the adapter. */
+/** The shared device, without tuning, so that results do not hang on timings; never close it. KTO_ADAPTER chooses the adapter. */
 export function sharedDevice(): Promise<Device> {
-  opened ??= Device.open();
+  opened ??= Device.open({ tuning: "off" });
   return opened;
 }
 

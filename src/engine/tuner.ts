@@ -1,0 +1,171 @@
+/**
+ * Picks among kernels that compute the same by timing them on this adapter, and remembers what it found: on disk, by
+ * adapter, driver and the kernels' own text. The first candidate is the default and stays unless another one is clearly
+ * faster. How a trial runs is `program.ts`'s business.
+ *
+ * Candidates may add in another order, so a choice can change the last bits of a result. A choice that is remembered
+ * stands, and checkpoints carry the choices of their run; "off" takes the defaults everywhere.
+ */
+import * as z from "zod";
+import { FileError } from "../errors.ts";
+import { platform } from "./platform/index.ts";
+
+export type Tuning = "on" | "off";
+
+/** Floating-point operations of a dispatch below which it is not worth a measurement. */
+const LEAST_FLOPS = 1e8;
+/** Bytes that trials may set aside beside the run's own memory. */
+const MOST_TRIAL_BYTES = 2 ** 26;
+/** Rounds in which every candidate is timed once; rounds are interleaved, since machines have other work. */
+const ROUNDS = 5;
+/** Least time of one timing, in milliseconds. */
+const LEAST_MS = 4;
+/** A candidate replaces the default where it takes at most this share of its time. */
+const CLEARLY_FASTER = 0.93;
+
+/** One candidate, ready to run. */
+export interface Trial {
+  readonly variant: string;
+  /** Runs it so many times and waits for the end. */
+  run(times: number): Promise<void>;
+}
+
+/** Candidates of one kernel for one class of shapes. */
+export interface Contest {
+  readonly kernel: string;
+  readonly tuningClass: string;
+  /** Names, the default first. */
+  readonly variants: readonly string[];
+  /** Texts of the candidates: with another text, a measurement counts no more. */
+  readonly texts: readonly string[];
+  readonly flops: number;
+  /** Device bytes that the trials take. */
+  readonly trialBytes: number;
+  /** Makes the trials; `done` gives back what they hold. */
+  readonly trials: () => Promise<{ readonly trials: readonly Trial[]; readonly done: () => void }>;
+}
+
+const remembered = z.object({ adapter: z.string(), choices: z.record(z.string(), z.string()) });
+
+export class Tuner {
+  readonly #adapter: string;
+  readonly #tuning: Tuning;
+  readonly #choices = new Map<string, string>();
+  readonly #measured = new Map<string, string>();
+  #read: Promise<void> | undefined;
+  /** One measurement at a time: two would disturb each other. */
+  #queue: Promise<unknown> = Promise.resolve();
+
+  /** @param adapter its name with the driver's version */
+  constructor(adapter: string, tuning: Tuning) {
+    this.#adapter = adapter;
+    this.#tuning = tuning;
+  }
+
+  /** What has been chosen so far, by kernel and class. */
+  get choices(): Readonly<Record<string, string>> {
+    return Object.fromEntries([...this.#choices].sort(([a], [b]) => (a < b ? -1 : 1)));
+  }
+
+  /** Takes choices made before, as of the run that a checkpoint continues. They go before everything else. */
+  adopt(choices: Readonly<Record<string, string>>): void {
+    for (const [key, variant] of Object.entries(choices)) this.#choices.set(key, variant);
+  }
+
+  /** The name of the candidate to use. */
+  async choose(contest: Contest): Promise<string> {
+    const [first = ""] = contest.variants;
+    const untried = contest.flops < LEAST_FLOPS || contest.trialBytes > MOST_TRIAL_BYTES;
+    if (untried || contest.variants.length < 2 || (this.#tuning === "off" && this.#choices.size === 0)) return first;
+    const known = this.#choices.get(keyOf(contest));
+    if (known !== undefined && contest.variants.includes(known)) return known;
+    if (this.#tuning === "off") return first;
+    const next = this.#queue.then(() => this.#decide(contest));
+    this.#queue = next.catch(() => undefined);
+    return await next;
+  }
+
+  async #decide(contest: Contest): Promise<string> {
+    const key = keyOf(contest);
+    const known = this.#choices.get(key);
+    if (known !== undefined && contest.variants.includes(known)) return known;
+    this.#read ??= this.#readFile();
+    await this.#read;
+    let variant = this.#measured.get(key);
+    if (variant === undefined || !contest.variants.includes(variant)) {
+      variant = await fastest(contest);
+      this.#measured.set(key, variant);
+      await this.#writeFile();
+    }
+    this.#choices.set(key, variant);
+    return variant;
+  }
+
+  get #path(): string {
+    const hash = platform.sha256();
+    hash.update(new TextEncoder().encode(this.#adapter));
+    return platform.joinPath(platform.cacheFolder(), "tuning", `${hash.digest().slice(0, 16)}.json`);
+  }
+
+  /** What cannot be read is measured again. */
+  async #readFile(): Promise<void> {
+    try {
+      if ((await platform.exists(this.#path)) !== "file") return;
+      const { adapter, choices } = remembered.parse(JSON.parse(await platform.readText(this.#path)));
+      if (adapter !== this.#adapter) return;
+      for (const [key, variant] of Object.entries(choices)) {
+        if (!this.#measured.has(key)) this.#measured.set(key, variant);
+      }
+    } catch (error) {
+      if (error instanceof FileError || error instanceof SyntaxError || error instanceof z.ZodError) return;
+      throw error;
+    }
+  }
+
+  /** Adds to what other processes have written by now. Where nothing can be written, nothing is remembered. */
+  async #writeFile(): Promise<void> {
+    await this.#readFile();
+    const file = { adapter: this.#adapter, choices: Object.fromEntries([...this.#measured].sort()) };
+    try {
+      await platform.makeFolder(platform.joinPath(platform.cacheFolder(), "tuning"));
+      await platform.writeFileAtomic(this.#path, `${JSON.stringify(file, null, 2)}\n`);
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+    }
+  }
+}
+
+/** Texts are part of the key, so that a changed kernel is measured anew. */
+function keyOf({ kernel, tuningClass, texts }: Contest): string {
+  const hash = platform.sha256();
+  for (const text of texts) hash.update(new TextEncoder().encode(text));
+  return `${kernel} ${tuningClass} ${hash.digest().slice(0, 8)}`;
+}
+
+/** Times every candidate and gives the name of the fastest, of the default unless another is clearly faster. */
+async function fastest(contest: Contest): Promise<string> {
+  const { trials, done } = await contest.trials();
+  try {
+    const [reference] = trials;
+    if (reference === undefined) throw new Error(`no trial for ${contest.kernel}`);
+    const timed = async (trial: Trial, times: number): Promise<number> => {
+      const start = performance.now();
+      await trial.run(times);
+      return performance.now() - start;
+    };
+    // Software adapters compile at the first run.
+    for (const trial of trials) await trial.run(1);
+    const times = Math.max(1, Math.ceil(LEAST_MS / Math.max(await timed(reference, 1), 0.01)));
+    const best = new Map<Trial, number>();
+    for (let round = 0; round < ROUNDS; round++) {
+      for (const trial of trials) {
+        best.set(trial, Math.min(best.get(trial) ?? Number.POSITIVE_INFINITY, await timed(trial, times)));
+      }
+    }
+    const limit = CLEARLY_FASTER * (best.get(reference) ?? 0);
+    const [winner] = [...best].filter(([, ms]) => ms <= limit).sort(([, a], [, b]) => a - b);
+    return (winner?.[0] ?? reference).variant;
+  } finally {
+    done();
+  }
+}
