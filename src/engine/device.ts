@@ -27,6 +27,11 @@ export interface DeviceOptions {
   readonly adapter?: string;
   /** Whether kernels are chosen by timing them; "off" takes the defaults. Default: the variable KTO_TUNING, else "on". */
   readonly tuning?: Tuning;
+  /**
+   * "all" (default) asks for the optional features and the larger buffers that the adapter has; "core" only for what every
+   * WebGPU adapter guarantees, to tell a driver's faults from ours. Default: the variable KTO_FEATURES, else "all".
+   */
+  readonly features?: "all" | "core";
 }
 
 /** Host numbers to upload: f16 and bf16 as packed bytes, in whole words of 4. */
@@ -113,19 +118,22 @@ export class Device {
 
   /** Opens the best adapter, or the one selected. Throws AdapterError when there is none or it gives no device. */
   static async open(options: DeviceOptions = {}): Promise<Device> {
-    const tuning = options.tuning ?? tuningOf(platform.environment("KTO_TUNING"));
+    const tuning = options.tuning ?? choiceOf("KTO_TUNING", ["on", "off"]);
+    const core = (options.features ?? choiceOf("KTO_FEATURES", ["all", "core"])) === "core";
     const found = await platform.requestAdapter(options.adapter);
     const { adapter } = found;
-    const wanted: GPUFeatureName[] = ["subgroups", "timestamp-query", "shader-f16"];
+    const wanted: GPUFeatureName[] = core ? [] : ["subgroups", "timestamp-query", "shader-f16"];
     const { subgroupMinSize, subgroupMaxSize } = adapter.info;
     let gpu: GPUDevice;
     try {
       gpu = await adapter.requestDevice({
         requiredFeatures: wanted.filter((feature) => adapter.features.has(feature)),
-        requiredLimits: {
-          maxBufferSize: adapter.limits.maxBufferSize,
-          maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
-        },
+        requiredLimits: core
+          ? {}
+          : {
+              maxBufferSize: adapter.limits.maxBufferSize,
+              maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
+            },
       });
     } catch (error) {
       throw new AdapterError(`The adapter "${found.description}" gave no device: ${errorMessage(error)}`, {
@@ -353,9 +361,12 @@ export class Device {
   }
 }
 
-function tuningOf(value: string | undefined): Tuning {
-  if (value === undefined || value === "on" || value === "off") return value ?? "on";
-  throw new ConfigError(`the variable KTO_TUNING is ${JSON.stringify(value)}; use "on" or "off".`);
+/** What a variable of the environment says, the first of the choices if it is not set. */
+function choiceOf<const T extends string>(variable: string, choices: readonly [T, ...T[]]): T {
+  const value = platform.environment(variable);
+  const found = value === undefined ? choices[0] : choices.find((choice) => choice === value);
+  if (found !== undefined) return found;
+  throw new ConfigError(`the variable ${variable} is ${JSON.stringify(value)}; use ${choices.join(" or ")}.`);
 }
 
 /** Work (flops or bytes) below which a wait tells how slow the queue is to answer, not how slow the work is. */

@@ -2,10 +2,36 @@
 import { describe, expect, it, vi } from "vitest";
 import { Device } from "../../src/engine/device.ts";
 import { byteLength, reshape, rowWindows, sliceRows, type Tensor } from "../../src/engine/tensor.ts";
-import { AdapterError, DeviceLostError } from "../../src/errors.ts";
+import { AdapterError, ConfigError, DeviceLostError } from "../../src/errors.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
 
 const device = await sharedDevice();
+
+describe("opening", () => {
+  it("with core features asks for nothing that WebGPU does not guarantee", async () => {
+    const core = await Device.open({ adapter: device.kind, features: "core" });
+    try {
+      expect([...core.gpu.features].filter((feature) => feature !== "core-features-and-limits")).toEqual([]);
+      expect(core.facts.subgroupSize).toBe(0);
+      // The specification's default limits.
+      const { limits } = core;
+      expect([limits.maxStorageBuffersPerShaderStage, limits.maxComputeWorkgroupStorageSize]).toEqual([8, 16384]);
+      expect([limits.maxComputeInvocationsPerWorkgroup, limits.maxComputeWorkgroupSizeX]).toEqual([256, 256]);
+      expect([limits.maxStorageBufferBindingSize, limits.maxBufferSize]).toEqual([2 ** 27, 2 ** 28]);
+    } finally {
+      core.close();
+    }
+  });
+
+  it.each([
+    ["KTO_FEATURES", 'the variable KTO_FEATURES is "some"; use all or core.'],
+    ["KTO_TUNING", 'the variable KTO_TUNING is "some"; use on or off.'],
+  ])("refuses what %s does not mean", async (variable, sentence) => {
+    vi.stubEnv(variable, "some");
+    await expect(Device.open()).rejects.toThrow(new ConfigError(sentence));
+    vi.unstubAllEnvs();
+  });
+});
 
 describe("memory", () => {
   it("is counted by category, in whole windows of 256 bytes, and given back once", () => {
