@@ -4,6 +4,7 @@
  * folders to list, so `list` works on "opfs:" only. Runs in pages and in workers.
  */
 
+import { decompressBrotli, decompressGzip } from "hyparquet-compressors";
 import { AdapterError, errorMessage, FileError } from "../../errors.ts";
 import { chooseAdapter, classifyAdapter, describeAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
 import type { FoundAdapter, Platform, ReadableFile } from "./platform.ts";
@@ -137,6 +138,8 @@ export const platform: Platform = {
   },
 
   sha256,
+  decompress: (format, bytes, length) =>
+    format === "gzip" ? decompressGzip(bytes, length) : decompressBrotli(bytes, length),
   environment: () => undefined,
   homeFolder: () => scheme,
   hostMemoryBytes: () => undefined,

@@ -7,6 +7,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { homedir, totalmem } from "node:os";
 import { basename, dirname, join } from "node:path";
+import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { FileError } from "../../errors.ts";
 import { listAdapters, requestAdapter } from "./node-adapters.ts";
 import { cacheFiles } from "./node-cache-files.ts";
@@ -93,6 +94,10 @@ export const platform: Platform = {
       await (await open(probe, "wx")).close();
       await rm(probe);
     });
+  },
+
+  decompress(format, bytes, length) {
+    return (format === "gzip" ? gunzipSync : brotliDecompressSync)(bytes, { maxOutputLength: length });
   },
 
   sha256() {

@@ -96,6 +96,11 @@ export interface Platform {
   /** Throws FileError now, with the reason, if files cannot be created in this folder (creating it if absent). */
   checkWritable(folder: string): Promise<void>;
   sha256(): Sha256;
+  /**
+   * What gzip or Brotli packed. More than `length` bytes are refused, on Node before memory is taken for them; what is
+   * thrown is the host's error.
+   */
+  decompress(format: "gzip" | "brotli", bytes: Uint8Array, length: number): Uint8Array;
   /** A variable of the environment; undefined if it is not set or empty, or where there is no environment. */
   environment(name: string): string | undefined;
   homeFolder(): string;

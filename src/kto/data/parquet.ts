@@ -1,14 +1,17 @@
-/** Parquet files to records, a row group at a time, read by ranges. */
-import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
-import { compressors } from "hyparquet-compressors";
+/**
+ * Parquet files to records, a row group at a time, read by ranges. hyparquet decodes, and is given only what was checked
+ * before: it takes the memory that a file asks for.
+ */
+import { type FileMetaData, parquetReadObjects } from "hyparquet";
 import { platform, type ReadableFile } from "../../engine/platform/index.ts";
-import { DatasetError, errorMessage, KtoError } from "../../errors.ts";
+import { DatasetError, KtoError } from "../../errors.ts";
+import { pageColumn, type RowGroup, rangeOf, readFooter } from "./parquet-footer.ts";
+import { plainPages } from "./parquet-pages.ts";
 import type { FileRecord } from "./records.ts";
+import { concatenated, Damage } from "./thrift.ts";
 
-/** What hyparquet reads without help. */
-const ownCodecs = ["UNCOMPRESSED", "SNAPPY"];
-/** More rows than that in one row group are a damaged number: no file of texts has them. */
-const mostRows = 2 ** 27;
+/** Lists and structs of a value within each other; a column of JSON could hold more. */
+const deepestValue = 100;
 
 /**
  * The rows of a parquet file; `source.line` is the number of the row, from 1. Whole numbers come as numbers, and fields
@@ -18,94 +21,76 @@ const mostRows = 2 ** 27;
  * @throws DatasetError naming the file: not parquet, damaged, or compressed in a way that is not supported
  */
 export async function* parquetRecords(path: string, columns: readonly string[]): AsyncGenerator<FileRecord> {
-  const opened = await platform.openFile(path);
-  // An error of the file itself comes out of hyparquet as it went in; it is no damage of the content.
-  const attempt = async <T>(work: () => Promise<T>): Promise<T> => {
+  const file = await platform.openFile(path);
+  // An error of the file itself comes out as it went in; what hyparquet throws is no sentence.
+  const attempt = async <T>(work: () => T | Promise<T>, failure: string): Promise<T> => {
     try {
       return await work();
     } catch (error) {
       if (error instanceof KtoError) throw error;
-      throw damaged(path, errorMessage(error), error);
+      const reason = error instanceof Damage ? error.message : failure;
+      throw new DatasetError(`${path} is damaged or not a parquet file: ${reason}; write it again.`, { cause: error });
     }
   };
   try {
-    if (opened.size === 0) throw new DatasetError(`${path} is empty; it must hold at least two rows of feedback.`);
-    const file: AsyncBuffer = {
-      byteLength: opened.size,
-      slice: (start, end = opened.size) => {
-        const bytes = sliceOf(opened, start, end);
-        // hyparquet starts several reads and waits for one after another: when the first fails, nobody waits for the rest.
-        bytes.catch(() => undefined);
-        return bytes;
-      },
-    };
-    const metadata = await attempt(() => parquetMetadataAsync(file));
-    checkMetadata(path, metadata);
+    if (file.size === 0) throw new DatasetError(`${path} is empty; it must hold at least two rows of feedback.`);
+    const metadata = await attempt(() => readFooter(file), "its footer does not tell its rows and columns");
     const present = columnsOf(metadata);
     const wanted = present.filter((name) => columns.includes(name));
-    const line = counter();
     if (wanted.length === 0) {
       // The layout's own refusal names the columns that there are.
       if (metadata.num_rows > 0n) yield { fields: asFields(present), source: { file: path, line: 1 } };
       return;
     }
-    let rowStart = 0;
-    for (const { num_rows } of metadata.row_groups) {
-      const rowEnd = rowStart + Number(num_rows);
-      const range = { rowStart, rowEnd };
-      const rows = await attempt(() => parquetReadObjects({ file, metadata, columns: wanted, compressors, ...range }));
-      if (rows.length !== Number(num_rows)) throw damaged(path, "a row group has other rows than it says");
-      rowStart = rowEnd;
+    let line = 0;
+    for (const group of metadata.row_groups) {
+      const failure = `its rows ${line + 1} to ${line + Number(group.num_rows)} cannot be decoded`;
+      const rows = await attempt(() => readRowGroup(file, metadata, group, wanted), failure);
       for (const row of rows) {
-        const fields = plain(row, 0);
-        if (typeof fields !== "object" || fields === null) throw damaged(path, "a row is no record");
-        yield { fields: fields as Record<string, unknown>, source: { file: path, line: line() } };
+        line++;
+        const fields = await attempt(() => plain(row, 0), failure);
+        yield { fields: fields as Record<string, unknown>, source: { file: path, line } };
       }
     }
   } finally {
-    await opened.close();
+    await file.close();
   }
 }
 
-async function sliceOf(file: ReadableFile, start: number, end: number): Promise<ArrayBuffer> {
-  if (!(start >= 0 && start <= end && end <= file.size)) throw new Error("it names bytes that it does not have");
-  return (await file.read(start, end - start)).buffer;
-}
-
-function counter(): () => number {
-  let count = 0;
-  return () => ++count;
-}
-
-function damaged(path: string, reason: string, cause?: unknown): DatasetError {
-  const said = reason
-    .replace(/^parquet /, "")
-    .replace(/\.$/, "")
-    .slice(0, 200);
-  return new DatasetError(`${path} is damaged or not a parquet file: ${said}.`, { cause });
-}
-
-function checkMetadata(path: string, metadata: FileMetaData): void {
-  if (!Array.isArray(metadata.row_groups)) throw damaged(path, "it names no row groups");
-  for (const { columns, num_rows } of metadata.row_groups) {
-    if (!(num_rows >= 0n && num_rows <= mostRows)) throw damaged(path, `a row group says that it has ${num_rows} rows`);
-    if (!Array.isArray(columns)) throw damaged(path, "a row group has no columns");
-    for (const { meta_data } of columns) {
-      const codec = meta_data?.codec;
-      if (codec !== undefined && (ownCodecs.includes(codec) || codec in compressors)) continue;
-      const name = meta_data?.path_in_schema?.join(".") ?? "?";
-      const supported = [...ownCodecs, ...Object.keys(compressors)].filter((one, i, all) => all.indexOf(one) === i);
-      throw new DatasetError(
-        `${path}: the column "${name}" is compressed with ${codec ?? "a codec that is not known"}, which is not supported; write the file again with one of ${supported.join(", ")}.`,
-      );
-    }
+/** The rows of a group, from a file in memory that holds its wanted columns and nothing else. */
+async function readRowGroup(
+  file: ReadableFile,
+  metadata: FileMetaData,
+  group: RowGroup,
+  wanted: readonly string[],
+): Promise<Record<string, unknown>[]> {
+  const parts: Uint8Array[] = [];
+  const columns: RowGroup["columns"] = [];
+  let at = 0;
+  for (const { meta_data: meta } of group.columns) {
+    if (meta === undefined || !wanted.includes(meta.path_in_schema[0] ?? "")) continue;
+    const { start, end } = rangeOf(meta);
+    const pages = plainPages(await file.read(start, end - start), pageColumn(metadata, group, meta));
+    const size = pages.reduce((sum, { length }) => sum + length, 0);
+    const { dictionary_page_offset: _, ...rest } = meta;
+    const place = { data_page_offset: BigInt(at), total_compressed_size: BigInt(size) };
+    columns.push({ file_offset: 0n, meta_data: { ...rest, ...place, codec: "UNCOMPRESSED" } });
+    parts.push(...pages);
+    at += size;
   }
+  const { buffer } = concatenated(parts);
+  return await parquetReadObjects({
+    file: { byteLength: at, slice: (start, end) => buffer.slice(start, end) },
+    metadata: { ...metadata, row_groups: [{ ...group, columns }] },
+    columns: [...wanted],
+    compressors: {},
+  });
 }
 
 /** The top-level columns, from the first level of the schema's tree, which is stored depth first. */
 function columnsOf(metadata: FileMetaData): string[] {
   const names = metadata.row_groups.flatMap(({ columns }) =>
-    columns.map(({ meta_data }) => meta_data?.path_in_schema?.[0] ?? ""),
+    columns.map(({ meta_data }) => meta_data?.path_in_schema[0] ?? ""),
   );
   return [...new Set(names)];
 }
@@ -116,6 +101,7 @@ function asFields(names: readonly string[]): Record<string, unknown> {
 
 /** Values as JSON has them. */
 function plain(value: unknown, depth: number): unknown {
+  if (depth > deepestValue) throw new Damage(`a value in it nests more than ${deepestValue} deep`);
   if (typeof value === "bigint") {
     const number = Number(value);
     return Number.isSafeInteger(number) ? number : String(value);
