@@ -1,19 +1,30 @@
 /**
  * Damaged inputs for every reader of files, each made by a kind, a seed and a number, and given to the reader that users
- * meet: what comes back is success or a KtoError, soon and within bounded memory, or a violation. No device is used.
+ * meet: what comes back is success or a KtoError, soon and within bounded memory, or a violation. What needs a device
+ * (`needsDevice`) has the tests'.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { brotliCompressSync, gzipSync } from "node:zlib";
+import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
 import { readOptions } from "../../src/cli/options.ts";
 import { trainCommand } from "../../src/cli/train.ts";
-import { checkpointDamage, listCheckpoints, writeCheckpointFolder } from "../../src/engine/checkpoint.ts";
+import {
+  CHECKSUMS_FILE,
+  checkpointDamage,
+  listCheckpoints,
+  writeCheckpointFolder,
+} from "../../src/engine/checkpoint.ts";
 import { checkTensors } from "../../src/engine/model/check-tensors.ts";
 import { openCheckpoint, writeCheckpoint } from "../../src/engine/model/checkpoint-files.ts";
 import { parseEndTokens, parseModelConfig } from "../../src/engine/model/config.ts";
 import { readModelConfig } from "../../src/engine/model/folder.ts";
 import { readGenerationDefaults } from "../../src/engine/model/generation-config.ts";
+import { Model } from "../../src/engine/model/load.ts";
+import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { checkpointPieces, finitePieces } from "../../src/engine/model/weight-transfer.ts";
-import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, mergeAdapter } from "../../src/engine/peft.ts";
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, loadAdapter, mergeAdapter } from "../../src/engine/peft.ts";
 import { Random } from "../../src/engine/random.ts";
 import { openSafetensors, type TensorToWrite, writeSafetensors } from "../../src/engine/safetensors.ts";
 import { loadTokenizer } from "../../src/engine/tokenizer.ts";
@@ -21,6 +32,9 @@ import { errorMessage, KtoError } from "../../src/errors.ts";
 import { parseKtoConfig } from "../../src/kto/config.ts";
 import { readFeedback } from "../../src/kto/data/read.ts";
 import { type RunState, readRunState, writeRunState } from "../../src/kto/run-state.ts";
+import { KtoTrainer } from "../../src/kto/trainer.ts";
+import { sharedDevice } from "./device.ts";
+import { readExamples } from "./fixtures.ts";
 import { type FileForm, mutated } from "./mutations.ts";
 
 /** Milliseconds of processor time that one input may take; what takes longer hangs as far as a user can tell. */
@@ -40,6 +54,7 @@ interface FuzzKind {
   readonly files: Readonly<Record<string, FileForm>>;
   /** Reads the folder, of which one file is damaged. */
   readonly read: (folder: string, damaged: string) => Promise<unknown>;
+  readonly needsDevice?: boolean;
 }
 
 export interface FuzzOutcome {
@@ -86,6 +101,108 @@ const feedback = (files: Readonly<Record<string, () => string | Uint8Array>>, fo
 });
 const rowsOf = (name: string) => () => readFileSync(`test/fixtures/feedback/${name}`, "utf8");
 const firstRows = (name: string) => () => `${rowsOf(name)().split("\n").slice(0, 8).join("\n")}\n`;
+
+const adapterFiles: Pick<FuzzKind, "prepare" | "files"> = {
+  prepare: async (folder) => {
+    const layer = "base_model.model.model.layers";
+    await writeSafetensors(
+      join(folder, ADAPTER_WEIGHTS),
+      zeros({
+        [`${layer}.0.self_attn.q_proj.lora_A.weight`]: [2, 32],
+        [`${layer}.0.self_attn.q_proj.lora_B.weight`]: [32, 2],
+        [`${layer}.1.self_attn.q_proj.lora_A.weight`]: [2, 32],
+        [`${layer}.1.self_attn.q_proj.lora_B.weight`]: [32, 2],
+      }),
+    );
+    write(folder, {
+      [ADAPTER_CONFIG]: `{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "lora_dropout": 0.05, "bias": "none",
+        "use_rslora": false, "use_dora": false, "target_modules": ["q_proj"], "modules_to_save": null,
+        "base_model_name_or_path": "model", "init_lora_weights": true, "rank_pattern": {}}`,
+    });
+  },
+  files: { [ADAPTER_CONFIG]: "text", [ADAPTER_WEIGHTS]: "safetensors" },
+};
+
+let loaded: Promise<Model> | undefined;
+async function sharedModel(): Promise<Model> {
+  loaded ??= Model.load(await sharedDevice(), llama);
+  return await loaded;
+}
+
+/** Columns that hold the same rows, written so that each meets another way of parquet's. */
+function encodedParquet(codec: NonNullable<ColumnSource["codec"]>, encoding: ColumnSource["encoding"]): Uint8Array {
+  const rows = Array.from({ length: 40 }, (_, i) => ({
+    prompt: `A prompt ${i % 9}`,
+    completion: `An answer, the ${i}th`,
+  }));
+  const text = (name: "prompt" | "completion"): ColumnSource => ({
+    name,
+    data: rows.map((row) => row[name]),
+    type: "STRING",
+    nullable: name === "prompt",
+    ...(encoding === undefined ? {} : { encoding }),
+  });
+  const labels = { name: "label", data: rows.map((_, i) => (i * 7) % 3 === 0), type: "BOOLEAN" as const };
+  const columnData = [text("prompt"), text("completion"), labels];
+  const compressors = {
+    GZIP: (bytes: Uint8Array) => gzipSync(bytes),
+    BROTLI: (bytes: Uint8Array) => brotliCompressSync(bytes),
+  };
+  return new Uint8Array(parquetWriteBuffer({ columnData, codec, compressors, rowGroupSize: 25 }));
+}
+
+/** A run that was broken off after three of four updates, and goes on from its checkpoint. */
+function resumedRun(lora: boolean): FuzzKind {
+  const train = async (folder: string, options: Parameters<typeof KtoTrainer.create>[0]["options"]) => {
+    const base = await Model.load(await sharedDevice(), llama, { storage: "f32" });
+    const adapter = LoraAdapter.create(base.device, base.config, { rank: 2, alpha: 4, dropout: 0, rslora: false });
+    adapter.initialize(5);
+    const policy = lora ? base.withAdapter(adapter) : base;
+    try {
+      const trainer = await KtoTrainer.create({
+        policy,
+        examples: readExamples("llama"),
+        evalExamples: readExamples("llama").slice(0, 4),
+        outputFolder: folder,
+        onWarning: () => undefined,
+        options: { per_device_train_batch_size: 2, eval_steps: 2, max_steps: 4, seed: 3, ...options },
+      });
+      try {
+        for await (const { step } of trainer) if (step === 3 && options?.save_steps === 3) break;
+        await trainer.saveState(folder);
+      } finally {
+        trainer.free();
+      }
+    } finally {
+      adapter.free();
+      base.free();
+    }
+  };
+  const inFolder = (files: Readonly<Record<string, FileForm>>) =>
+    Object.fromEntries(Object.entries(files).map(([name, form]) => [`checkpoint-3/${name}`, form]));
+  return {
+    prepare: (folder) => train(folder, { save_steps: 3 }),
+    files: inFolder({
+      ...(lora ? { [ADAPTER_WEIGHTS]: "safetensors" } : { "model.safetensors": "safetensors" }),
+      "optimizer.safetensors": "safetensors",
+      "run_state.json": "text",
+      "trainer_state.json": "text",
+      "rng_state.json": "text",
+    }),
+    read: async (folder) => {
+      const checkpoint = join(folder, "checkpoint-3");
+      // As if it had been written so: sums that do not fit are the business of the kind "checkpoint".
+      const names = readdirSync(checkpoint).filter((name) => name !== CHECKSUMS_FILE);
+      const files = names.map((name) => {
+        const bytes = readFileSync(join(checkpoint, name));
+        return [name, { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") }] as const;
+      });
+      write(checkpoint, { [CHECKSUMS_FILE]: JSON.stringify({ files: Object.fromEntries(files) }) });
+      await train(folder, { save_strategy: "no", resume_from_checkpoint: checkpoint });
+    },
+    needsDevice: true,
+  };
+}
 
 const runState: RunState = {
   version: 1,
@@ -176,25 +293,13 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
     },
   },
   adapter: {
-    prepare: async (folder) => {
-      const layer = "base_model.model.model.layers";
-      await writeSafetensors(
-        join(folder, ADAPTER_WEIGHTS),
-        zeros({
-          [`${layer}.0.self_attn.q_proj.lora_A.weight`]: [2, 32],
-          [`${layer}.0.self_attn.q_proj.lora_B.weight`]: [32, 2],
-          [`${layer}.1.self_attn.q_proj.lora_A.weight`]: [2, 32],
-          [`${layer}.1.self_attn.q_proj.lora_B.weight`]: [32, 2],
-        }),
-      );
-      write(folder, {
-        [ADAPTER_CONFIG]: `{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "lora_dropout": 0.05, "bias": "none",
-          "use_rslora": false, "use_dora": false, "target_modules": ["q_proj"], "modules_to_save": null,
-          "base_model_name_or_path": "model", "init_lora_weights": true, "rank_pattern": {}}`,
-      });
-    },
-    files: { [ADAPTER_CONFIG]: "text", [ADAPTER_WEIGHTS]: "safetensors" },
+    ...adapterFiles,
     read: (folder) => mergeAdapter(llama, folder, join(folder, "merged")),
+  },
+  "adapter on a device": {
+    ...adapterFiles,
+    read: async (folder) => (await loadAdapter(await sharedModel(), folder)).free(),
+    needsDevice: true,
   },
   tokenizer: {
     prepare: (folder) => copy(folder, stories, ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]),
@@ -226,6 +331,16 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
     {
       "rows.parquet": () => readFileSync("test/fixtures/feedback/kto_en_demo.parquet"),
       "messages.parquet": () => readFileSync("test/fixtures/feedback/kto_en_demo_messages.parquet"),
+    },
+    "binary",
+  ),
+  "parquet of other writers": feedback(
+    {
+      "plain.parquet": () => encodedParquet("UNCOMPRESSED", "PLAIN"),
+      "gzip.parquet": () => encodedParquet("GZIP", undefined),
+      "brotli.parquet": () => encodedParquet("BROTLI", undefined),
+      "lengths.parquet": () => encodedParquet("UNCOMPRESSED", "DELTA_LENGTH_BYTE_ARRAY"),
+      "prefixes.parquet": () => encodedParquet("UNCOMPRESSED", "DELTA_BYTE_ARRAY"),
     },
     "binary",
   ),
@@ -261,6 +376,8 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
       await (await openSafetensors(join(found.path, "optimizer.safetensors"))).close();
     },
   },
+  "resumed run": resumedRun(false),
+  "resumed run of an adapter": resumedRun(true),
 };
 
 /** Good files of one kind in a folder, damaged one input after another. */
