@@ -68,6 +68,11 @@ describe("what the fuzzer found", () => {
     await expect(readOptions([path], trainCommand)).rejects.toThrow("nest more than 100 deep");
   });
 
+  it("parquet: a run of 2^28 values in a page of 300, which took all memory", async () => {
+    const fuzzer = await Fuzzer.open("parquet", freshPath(folder, "files"));
+    expect(await fuzzer.run(1, 775)).toMatchObject({ result: "refused", violation: undefined });
+  });
+
   it("parquet: a read that fails after another did, which nobody waits for any more", async () => {
     // A rejection without a handler ends a process, and fails this test file.
     const fuzzer = await Fuzzer.open("parquet", freshPath(folder, "files"));
