@@ -5,6 +5,7 @@
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
+import { checkpointDamage } from "../../src/engine/checkpoint.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { platform } from "../../src/engine/platform/index.ts";
@@ -358,6 +359,32 @@ describe("faults", () => {
     expect(checkpointsIn(path)).toEqual(["checkpoint-1", "checkpoint-3"]);
     vi.restoreAllMocks();
     expect(bits((await run(newFolder(), { max_steps: 3 })).weights)).toEqual(bits(weights));
+  });
+
+  it("a disk that is full in the middle of any file of a checkpoint: nothing is left of that one, all others are whole", async () => {
+    const names = readdirSync(join(await aBrokenRun(), "checkpoint-2"));
+    expect(names).toContain("checksums.json");
+    const write = platform.writeFileAtomic.bind(platform);
+    for (const full of names) {
+      vi.spyOn(platform, "writeFileAtomic").mockImplementation(async (path, chunks) => {
+        const fails = path.includes(".checkpoint-2.writing") && path.endsWith(full);
+        await write(path, fails ? cutShort(chunks) : chunks);
+      });
+      const path = newFolder();
+      const { warnings } = await run(path, { max_steps: 3 });
+      vi.restoreAllMocks();
+      expect(warnings).toHaveLength(1);
+      expect(warnings[0]).toContain(`${full}: no space is left on the disk. The training goes on; the last good`);
+      expect(checkpointsIn(path)).toEqual(["checkpoint-1", "checkpoint-3"]);
+      for (const name of checkpointsIn(path)) expect(await checkpointDamage(join(path, name))).toBeUndefined();
+    }
+    /** As the system says it after a first part. */
+    async function* cutShort(chunks: Parameters<typeof write>[1]): AsyncGenerator<Uint8Array> {
+      for await (const chunk of typeof chunks === "string" ? [Buffer.from(chunks)] : chunks) {
+        yield chunk.subarray(0, 9);
+        throw Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
+      }
+    }
   });
 
   it("a run that is stopped and cannot be saved says so", async () => {
