@@ -342,7 +342,7 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
       "lengths.parquet": () => encodedParquet("UNCOMPRESSED", "DELTA_LENGTH_BYTE_ARRAY"),
       "prefixes.parquet": () => encodedParquet("UNCOMPRESSED", "DELTA_BYTE_ARRAY"),
     },
-    "binary",
+    "pages",
   ),
   options: {
     prepare: (folder) => write(folder, { "run.yaml": optionsFile }),

@@ -4,8 +4,8 @@
  */
 import type { Random } from "../../src/engine/random.ts";
 
-/** How a file is built, which says what damage still gets past its first check. */
-export type FileForm = "text" | "binary" | "safetensors";
+/** How a file is built, which says what damage still gets past its first check. In "pages" nothing may move. */
+export type FileForm = "text" | "binary" | "safetensors" | "pages";
 
 /** No damaged file is larger than this, so that what is read into memory has a known bound. */
 export const LARGEST_INPUT = 2 ** 21;
@@ -35,7 +35,18 @@ export function mutated(random: Random, bytes: Uint8Array, form: FileForm): Uint
 function onceMutated(random: Random, bytes: Uint8Array, form: FileForm): Uint8Array {
   if (form === "text" && random.below(4) > 0) return Buffer.from(textMutated(random, Buffer.from(bytes).toString()));
   if (form === "safetensors" && random.below(3) > 0) return headerMutated(random, bytes);
+  if (form === "pages" && random.below(4) > 0) return bytesChanged(random, bytes);
   return bytesMutated(random, bytes);
+}
+
+/** Damage that leaves everything where it is: one byte to eight exchanged, most for those at the ends of their range. */
+function bytesChanged(random: Random, bytes: Uint8Array): Uint8Array {
+  const copy = Buffer.from(bytes);
+  const at = random.below(copy.length);
+  for (let i = random.below(8); i >= 0 && at + i < copy.length; i--) {
+    copy[at + i] = [0, 1, 0x7f, 0x80, 0xff, random.below(256)][random.below(6)] ?? 0;
+  }
+  return copy;
 }
 
 /** Damage within the JSON header, whose length field is right again afterwards. */
