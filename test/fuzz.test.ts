@@ -1,5 +1,5 @@
 /** Damaged files of every kind are read or refused in one sentence; `scripts/fuzz.ts` tries many more. */
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readOptions } from "../src/cli/options.ts";
@@ -7,6 +7,7 @@ import { trainCommand } from "../src/cli/train.ts";
 import { parseModelConfig } from "../src/engine/model/config.ts";
 import { parseGenerationDefaults } from "../src/engine/model/generation-config.ts";
 import { readAdapterConfig } from "../src/engine/peft.ts";
+import { loadTokenizer } from "../src/engine/tokenizer.ts";
 import { ConfigError, ModelFormatError } from "../src/errors.ts";
 import { freshPath, temporaryFolder } from "./helpers/folders.ts";
 import { FUZZ_KINDS, Fuzzer } from "./helpers/fuzz.ts";
@@ -66,6 +67,19 @@ describe("what the fuzzer found", () => {
     writeFileSync(path, `use_peft: ${objects(100_000)}\n`);
     await expect(readOptions([path], trainCommand)).rejects.toThrow(ConfigError);
     await expect(readOptions([path], trainCommand)).rejects.toThrow("nest more than 100 deep");
+  });
+
+  it("tokenizer.json: a token whose id is no number, which a text then has among its ids", async () => {
+    const path = freshPath(folder, "");
+    const json = JSON.parse(readFileSync("examples/quickstart/model/tokenizer.json", "utf8"));
+    json.model.vocab["<0xF0>"] = "";
+    writeFileSync(join(path, "tokenizer.json"), JSON.stringify(json));
+    await expect(loadTokenizer(path)).rejects.toThrow('tokenizer.json: the token "<0xF0>" has "" for an id');
+  });
+
+  it("run_state.json: an option nested too deeply to be compared with the run's", async () => {
+    const fuzzer = await Fuzzer.open("resumed run", freshPath(folder, "files"));
+    expect(await fuzzer.run(1, 86)).toMatchObject({ result: "refused", violation: undefined });
   });
 
   it("parquet: a run of 2^28 values in a page of 300, which took all memory", async () => {

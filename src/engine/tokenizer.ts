@@ -3,8 +3,8 @@
  * Not chat templates.
  */
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
-import { errorMessage, ModelFormatError } from "../errors.ts";
-import { type JsonObject, readJsonObject } from "./json-file.ts";
+import { errorMessage, ModelFormatError, shown } from "../errors.ts";
+import { isJsonObject, type JsonObject, readJsonObject } from "./json-file.ts";
 import { platform } from "./platform/index.ts";
 
 export interface EncodeOptions {
@@ -67,6 +67,7 @@ export function createTokenizer(tokenizerJson: object, config: JsonObject, path 
   // The config's own choice, and otherwise none: tidied spaces would make decoded text differ from the tokens' text.
   const cleanUpSpaces = config.clean_up_tokenization_spaces === true;
   const bosTokenId = specialTokenId(hub, config.bos_token);
+  checkIds(tokenizerJson, path);
   let vocabSize = 0;
   for (const id of hub.get_vocab(true).values()) vocabSize = Math.max(vocabSize, id + 1);
   return {
@@ -99,6 +100,21 @@ export function decodeContinuation(tokenizer: Tokenizer, promptIds: readonly num
   const prompt = tokenizer.decode(promptIds, options);
   const whole = tokenizer.decode([...promptIds, ...ids], options);
   return whole.startsWith(prompt) ? whole.slice(prompt.length) : tokenizer.decode(ids, options);
+}
+
+/** The library takes any value for an id, and a text would have it among its ids. */
+function checkIds(tokenizerJson: object, path: string): void {
+  const { model, added_tokens: added } = tokenizerJson as { model?: { vocab?: unknown }; added_tokens?: unknown };
+  const vocab = model?.vocab;
+  // Unigram's is a list, whose places are the ids.
+  const ids: [token: unknown, id: unknown][] = isJsonObject(vocab) ? Object.entries(vocab) : [];
+  for (const token of Array.isArray(added) ? added : []) if (isJsonObject(token)) ids.push([token.content, token.id]);
+  for (const [token, id] of ids) {
+    if (Number.isSafeInteger(id) && (id as number) >= 0) continue;
+    throw new ModelFormatError(
+      `${path}: the token ${shown(token, 40)} has ${shown(id, 40)} for an id, not a whole number.`,
+    );
+  }
 }
 
 /** What the post-processor puts before a text; what it puts behind is not asked for. */

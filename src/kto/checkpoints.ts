@@ -18,7 +18,7 @@ import type { Model } from "../engine/model/load.ts";
 import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../engine/peft.ts";
 import { platform } from "../engine/platform/index.ts";
 import { openSafetensors, writeSafetensors } from "../engine/safetensors.ts";
-import { ConfigError, errorMessage, FileError, ModelFormatError } from "../errors.ts";
+import { ConfigError, errorMessage, FileError, ModelFormatError, shown } from "../errors.ts";
 import type { TrainerOptions } from "./config.ts";
 import { type RunState, readRunState, type TrainerStateFacts, writeRunState } from "./run-state.ts";
 import type { KtoStep } from "./step.ts";
@@ -167,7 +167,8 @@ export class Checkpoints {
   /** @throws ConfigError naming the option, or the data, that is another one than in the run that is resumed */
   #checkSame(path: string, state: RunState, now: Pick<RunState, "data" | "settings" | "totalSteps">): void {
     const options: Readonly<Record<string, unknown>> = this.#run.options;
-    const text = (value: unknown) => JSON.stringify(value ?? null);
+    // Of a damaged file, whose values may nest too deeply to be written.
+    const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
     const refuse = (name: string, before: unknown, after: unknown) => {
       throw new ConfigError(
         `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start anew in another output_dir.`,

@@ -197,6 +197,15 @@ describe("pages that ask for more than they hold", () => {
   });
 });
 
+it("Zstandard of a page that writes beyond its end, 4 GB of it: broken off", () => {
+  // A frame of one block: a literal, then 98,047 copies of 65,539 bytes each, all of one kind, and a bit that ends them.
+  const block = [0x08, 97, 0xff, 0xff, 0xff, 0x54, 0, 0, 52, 1];
+  const frame = [0x28, 0xb5, 0x2f, 0xfd, 0xa0, 100, 0, 0, 0, (block.length << 3) | 5, 0, 0, ...block];
+  const start = performance.now();
+  expect(() => decompress("ZSTD", Uint8Array.from(frame), 100)).toThrow("timed out");
+  expect(performance.now() - start).toBeLessThan(5000);
+});
+
 describe("footers", () => {
   const good = readFileSync("test/fixtures/feedback/kto_en_demo.parquet");
   const footerAt = good.length - 8 - good.readUInt32LE(good.length - 8);

@@ -7,6 +7,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { homedir, totalmem } from "node:os";
 import { basename, dirname, join } from "node:path";
+import { runInNewContext } from "node:vm";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { FileError } from "../../errors.ts";
 import { listAdapters, requestAdapter } from "./node-adapters.ts";
@@ -98,6 +99,10 @@ export const platform: Platform = {
 
   decompress(format, bytes, length) {
     return (format === "gzip" ? gunzipSync : brotliDecompressSync)(bytes, { maxOutputLength: length });
+  },
+
+  withinTime<T>(milliseconds: number, work: () => T): T {
+    return runInNewContext("work()", { work }, { timeout: Math.ceil(milliseconds) }) as T;
   },
 
   sha256() {

@@ -101,6 +101,8 @@ export interface Platform {
    * thrown is the host's error.
    */
   decompress(format: "gzip" | "brotli", bytes: Uint8Array, length: number): Uint8Array;
+  /** Breaks off `work`, which may not wait for anything, with an error when it takes longer. A browser cannot. */
+  withinTime<T>(milliseconds: number, work: () => T): T;
   /** A variable of the environment; undefined if it is not set or empty, or where there is no environment. */
   environment(name: string): string | undefined;
   homeFolder(): string;

@@ -8,6 +8,11 @@ import { Damage } from "./thrift.ts";
 
 /** The codecs that are read, as parquet names them. */
 export const codecs = ["UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "LZ4", "LZ4_RAW", "ZSTD"] as const;
+
+/** Milliseconds for a page of Zstandard, a hundred times what they take. */
+const leastZstdMs = 1500;
+const zstdMsOfMebibyte = 1500;
+
 export type Codec = (typeof codecs)[number];
 
 export function isCodec(name: unknown): name is Codec {
@@ -37,8 +42,7 @@ function decompressed(codec: Codec, bytes: Uint8Array, length: number): Uint8Arr
     case "BROTLI":
       return platform.decompress("brotli", bytes, length);
     case "ZSTD":
-      // Given where to write, the decoder takes no memory for the window, whose size is the file's word.
-      return decompressZstd(bytes, new Uint8Array(length));
+      return zstd(bytes, length);
     case "LZ4":
       return lz4(bytes, length);
     case "LZ4_RAW":
@@ -70,6 +74,15 @@ function checkSnappy(bytes: Uint8Array, length: number): void {
   }
   if (at !== bytes.length || written !== length)
     throw new Damage("a page in it is not Snappy of the size that it says");
+}
+
+/**
+ * Given where to write, the decoder takes no memory for the window, whose size is the file's word. It does not stop at the
+ * end of what it writes to, so that twenty bytes can keep it busy for a minute.
+ */
+function zstd(bytes: Uint8Array, length: number): Uint8Array {
+  const most = leastZstdMs + (length / 2 ** 20) * zstdMsOfMebibyte;
+  return platform.withinTime(most, () => decompressZstd(bytes, new Uint8Array(length)));
 }
 
 /** "LZ4" is Hadoop's: blocks, each after its two sizes in big-endian; some writers left the sizes out. */
