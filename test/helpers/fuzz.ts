@@ -1,7 +1,6 @@
 /**
  * Damaged inputs for every reader of files, each made by a kind, a seed and a number, and given to the reader that users
- * meet: what comes back is success or a KtoError, soon and within bounded memory, or a violation. What needs a device
- * (`needsDevice`) has the tests'.
+ * meet: what comes back is success or a KtoError, soon and within bounded memory, or a violation.
  */
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -54,7 +53,6 @@ interface FuzzKind {
   readonly files: Readonly<Record<string, FileForm>>;
   /** Reads the folder, of which one file is damaged. */
   readonly read: (folder: string, damaged: string) => Promise<unknown>;
-  readonly needsDevice?: boolean;
 }
 
 export interface FuzzOutcome {
@@ -200,7 +198,6 @@ function resumedRun(lora: boolean): FuzzKind {
       write(checkpoint, { [CHECKSUMS_FILE]: JSON.stringify({ files: Object.fromEntries(files) }) });
       await train(folder, { save_strategy: "no", resume_from_checkpoint: checkpoint });
     },
-    needsDevice: true,
   };
 }
 
@@ -299,7 +296,6 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
   "adapter on a device": {
     ...adapterFiles,
     read: async (folder) => (await loadAdapter(await sharedModel(), folder)).free(),
-    needsDevice: true,
   },
   tokenizer: {
     prepare: (folder) => copy(folder, stories, ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]),
