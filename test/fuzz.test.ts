@@ -69,12 +69,15 @@ describe("what the fuzzer found", () => {
     await expect(readOptions([path], trainCommand)).rejects.toThrow("nest more than 100 deep");
   });
 
-  it("tokenizer.json: a token whose id is no number, which a text then has among its ids", async () => {
+  it.each([
+    ["is no number, which a text then has among its ids", "", '""'],
+    ["is so large that going through all ids up to it takes a minute", 2147483647, "2147483647"],
+  ])("tokenizer.json: a token whose id %s", async (_, id, told) => {
     const path = freshPath(folder, "");
     const json = JSON.parse(readFileSync("examples/quickstart/model/tokenizer.json", "utf8"));
-    json.model.vocab["<0xF0>"] = "";
+    json.model.vocab["<0xF0>"] = id;
     writeFileSync(join(path, "tokenizer.json"), JSON.stringify(json));
-    await expect(loadTokenizer(path)).rejects.toThrow('tokenizer.json: the token "<0xF0>" has "" for an id');
+    await expect(loadTokenizer(path)).rejects.toThrow(`tokenizer.json: the token "<0xF0>" has ${told} for an id`);
   });
 
   it("run_state.json: an option nested too deeply to be compared with the run's", async () => {

@@ -54,6 +54,7 @@ export async function loadTokenizer(modelFolder: string): Promise<Tokenizer> {
  * @param path of the tokenizer.json, for messages
  */
 export function createTokenizer(tokenizerJson: object, config: JsonObject, path = "tokenizer.json"): Tokenizer {
+  checkIds(tokenizerJson, path);
   let hub: HubTokenizer;
   let prefix: number[];
   try {
@@ -67,7 +68,6 @@ export function createTokenizer(tokenizerJson: object, config: JsonObject, path 
   // The config's own choice, and otherwise none: tidied spaces would make decoded text differ from the tokens' text.
   const cleanUpSpaces = config.clean_up_tokenization_spaces === true;
   const bosTokenId = specialTokenId(hub, config.bos_token);
-  checkIds(tokenizerJson, path);
   let vocabSize = 0;
   for (const id of hub.get_vocab(true).values()) vocabSize = Math.max(vocabSize, id + 1);
   return {
@@ -102,7 +102,10 @@ export function decodeContinuation(tokenizer: Tokenizer, promptIds: readonly num
   return whole.startsWith(prompt) ? whole.slice(prompt.length) : tokenizer.decode(ids, options);
 }
 
-/** The library takes any value for an id, and a text would have it among its ids. */
+/** More ids than any vocabulary has. */
+const MOST_IDS = 2 ** 22;
+
+/** The library takes any value for an id: a text would have it among its ids, and all ids up to it are gone through. */
 function checkIds(tokenizerJson: object, path: string): void {
   const { model, added_tokens: added } = tokenizerJson as { model?: { vocab?: unknown }; added_tokens?: unknown };
   const vocab = model?.vocab;
@@ -110,9 +113,9 @@ function checkIds(tokenizerJson: object, path: string): void {
   const ids: [token: unknown, id: unknown][] = isJsonObject(vocab) ? Object.entries(vocab) : [];
   for (const token of Array.isArray(added) ? added : []) if (isJsonObject(token)) ids.push([token.content, token.id]);
   for (const [token, id] of ids) {
-    if (Number.isSafeInteger(id) && (id as number) >= 0) continue;
+    if (Number.isSafeInteger(id) && (id as number) >= 0 && (id as number) < MOST_IDS) continue;
     throw new ModelFormatError(
-      `${path}: the token ${shown(token, 40)} has ${shown(id, 40)} for an id, not a whole number.`,
+      `${path}: the token ${shown(token, 40)} has ${shown(id, 40)} for an id, not a whole number below ${MOST_IDS}.`,
     );
   }
 }
