@@ -39,6 +39,12 @@ export const METRIC_SUMS = {
   saturated: 13,
   /** Microbatches with a mismatched pair that counts, so that the reference point was measured. */
   measured: 14,
+  /** Over completion tokens of examples: how many, the sums of their rows' mean logits, and of their entropies. */
+  desirableTokens: 15,
+  undesirableTokens: 16,
+  desirableLogits: 17,
+  undesirableLogits: 18,
+  entropy: 19,
   size: 24,
 } as const;
 
@@ -68,7 +74,7 @@ fn main() {
 });
 
 /**
- * coefficients [m], and the sums of METRIC_SUMS but those of pairs. `S` entries of policy and reference: 2 m, or m when
+ * coefficients [m], and the sums of METRIC_SUMS but those of pairs and tokens. `S` entries of policy and reference: 2 m, or m when
  * z0 is 0 by choice and no pairs were computed. pairSum must be zero in that case. `clamped` is 0 against the uniform
  * reference, else 1.
  */
@@ -122,4 +128,32 @@ fn main() {
 }`,
   grid: () => [1],
   cost: ({ m = 0 }) => ({ flops: 20 * m, bytes: 16 * m }),
+});
+
+/**
+ * Adds the sums of METRIC_SUMS over completion tokens: `ranges` are the head rows of the examples, one a token, `entropies`
+ * and `logits` sums over them.
+ */
+export const tokenSums = kernel({
+  name: "tokenSums",
+  read: { ranges: "u32[m, 2]", entropies: "f32[m]", logits: "f32[m]", desirable: "u32[m]" },
+  write: { metrics: `f32[${METRIC_SUMS.size}]` },
+  uniforms: { m: "u32" },
+  wgsl: /* wgsl */ `
+@compute @workgroup_size(1)
+fn main() {
+  for (var i = 0u; i < u.m; i++) {
+    let tokens = f32(ranges[2u * i + 1u] - ranges[2u * i]);
+    metrics[${METRIC_SUMS.entropy}] += entropies[i];
+    if (desirable[i] != 0u) {
+      metrics[${METRIC_SUMS.desirableTokens}] += tokens;
+      metrics[${METRIC_SUMS.desirableLogits}] += logits[i];
+    } else {
+      metrics[${METRIC_SUMS.undesirableTokens}] += tokens;
+      metrics[${METRIC_SUMS.undesirableLogits}] += logits[i];
+    }
+  }
+}`,
+  grid: () => [1],
+  cost: ({ m = 0 }) => ({ flops: 3 * m, bytes: 20 * m }),
 });

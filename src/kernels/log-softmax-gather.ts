@@ -56,8 +56,8 @@ export function logSoftmaxGatherForward(
   return headKernel({ M, N, K }, facts, format, forwardCache, buildForward);
 }
 
-/** The kernel for a shape, with one candidate for each tile of the product. */
-function headKernel<B extends string, U extends string>(
+/** The kernel for a shape, with one candidate for each tile of the product: of this file, and of `logit-statistics`. */
+export function headKernel<B extends string, U extends string>(
   shape: MatmulShape,
   facts: AdapterFacts,
   format: StoredFormat,

@@ -51,6 +51,9 @@ export function objectiveMetrics(sums: ArrayLike<number>, cutPairs: number): Met
   set("rewards/accuracies", sum(METRIC_SUMS.correct), desirable + undesirable);
   set("logps/chosen", sum(METRIC_SUMS.desirableLogProb), desirable);
   set("logps/rejected", sum(METRIC_SUMS.undesirableLogProb), undesirable);
+  set("logits/chosen", sum(METRIC_SUMS.desirableLogits), sum(METRIC_SUMS.desirableTokens));
+  set("logits/rejected", sum(METRIC_SUMS.undesirableLogits), sum(METRIC_SUMS.undesirableTokens));
+  set("entropy", sum(METRIC_SUMS.entropy), sum(METRIC_SUMS.desirableTokens) + sum(METRIC_SUMS.undesirableTokens));
   set("saturated", sum(METRIC_SUMS.saturated), desirable + undesirable);
   set("self_pairs", sum(METRIC_SUMS.selfPairs), pairs);
   set("cut_pairs", cutPairs, pairs);

@@ -3,10 +3,11 @@
  * A variant of the method is one kernel and its float64 twin; nothing else changes.
  */
 import type { Device } from "../engine/device.ts";
+import type { TokenSums } from "../engine/model/head.ts";
 import type { Program } from "../engine/program.ts";
-import { reshape, type Tensor } from "../engine/tensor.ts";
+import { reshape, sliceRows, type Tensor } from "../engine/tensor.ts";
 import { STEP_NUMBERS } from "../kernels/adamw.ts";
-import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../kernels/kto-objective.ts";
+import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../kernels/kto-objective.ts";
 import type { KtoBatch } from "./batch.ts";
 
 /** The method's constants. */
@@ -31,6 +32,7 @@ export class Objective {
   readonly #desirable: Tensor;
   readonly #pairValid: Tensor;
   readonly #coefficients: Tensor;
+  readonly #tokenSums: TokenSums;
   /** f32[2]: sum and number of mismatched log-ratios that make up the reference point. */
   readonly pairSum: Tensor;
   /** f32[24], places in METRIC_SUMS. */
@@ -45,6 +47,10 @@ export class Objective {
     this.#desirable = device.allocate("batch", "labels", [maxSize], "u32");
     this.#pairValid = device.allocate("batch", "pair flags", [maxSize], "u32");
     this.#coefficients = device.allocate("scratch", "coefficients", [maxSize]);
+    this.#tokenSums = {
+      entropies: device.allocate("scratch", "entropies", [maxSize]),
+      logits: device.allocate("scratch", "mean logits", [maxSize]),
+    };
     this.pairSum = device.allocate("scratch", "reference point", [2]);
     this.metrics = device.allocate("scratch", "metric sums", [METRIC_SUMS.size]);
   }
@@ -68,6 +74,12 @@ export class Objective {
 
   coefficients(size: number): Tensor {
     return reshape(this.#coefficients, [size]);
+  }
+
+  /** Where the sums over the examples' completion tokens go. */
+  tokenSums(size: number): TokenSums {
+    const { entropies, logits } = this.#tokenSums;
+    return { entropies: reshape(entropies, [size]), logits: reshape(logits, [size]) };
   }
 
   upload(batch: KtoBatch): void {
@@ -114,6 +126,16 @@ export class Objective {
     });
   }
 
+  /** Records adding `tokenSums` to the metric sums. @param sequenceRanges u32[S, 2], head rows of the sequences */
+  recordTokens(program: Program, size: number, sequenceRanges: Tensor): void {
+    program.dispatch(tokenSums, {
+      ranges: sliceRows(sequenceRanges, 0, size),
+      ...this.tokenSums(size),
+      desirable: reshape(this.#desirable, [size]),
+      metrics: this.metrics,
+    });
+  }
+
   /** Gives the device memory back. */
   free(): void {
     for (const tensor of [
@@ -122,6 +144,8 @@ export class Objective {
       this.#desirable,
       this.#pairValid,
       this.#coefficients,
+      this.#tokenSums.entropies,
+      this.#tokenSums.logits,
       this.pairSum,
       this.metrics,
     ]) {

@@ -4,7 +4,13 @@
  */
 import type { ParameterLayout } from "../engine/arena.ts";
 import type { Device } from "../engine/device.ts";
-import { PassMemory, positionLimit, recordGradients, recordLogProbs } from "../engine/model/decoder.ts";
+import {
+  PassMemory,
+  positionLimit,
+  recordGradients,
+  recordLogitSums,
+  recordLogProbs,
+} from "../engine/model/decoder.ts";
 import { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { AdamW, type AdamWOptions } from "../engine/optimizer.ts";
@@ -96,14 +102,16 @@ export class KtoStep {
   /** Adds a microbatch to the metric sums: the forward pass of training, without gradients. */
   async evaluate(batch: KtoBatch): Promise<void> {
     await this.#runBatch("evaluation", batch, 0, 0);
+    await this.#addTokenSums(batch);
   }
 
   /**
    * Runs microbatches to gradients, coefficients and metric sums, without an update; gradients start from zero.
    *
    * @param update whose dropout is drawn, counted from 0
+   * @param tokens whether the metric sums over tokens are wanted as well, which cost one more pass over the vocabulary
    */
-  async gradients(batches: readonly KtoBatch[], learningRate = 0, update = 0): Promise<void> {
+  async gradients(batches: readonly KtoBatch[], learningRate = 0, update = 0, tokens = false): Promise<void> {
     this.optimizer.setStep(learningRate, batches.length);
     (await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program))).run();
     const wholeStep = this.#wholeStep(batches);
@@ -112,7 +120,10 @@ export class KtoStep {
       for (const [index, batch] of batches.entries()) await this.#runBatch("pairs", batch, update, index);
     }
     const kind = wholeStep ? "gradients" : "pairs and gradients";
-    for (const [index, batch] of batches.entries()) await this.#runBatch(kind, batch, update, index);
+    for (const [index, batch] of batches.entries()) {
+      await this.#runBatch(kind, batch, update, index);
+      if (tokens) await this.#addTokenSums(batch);
+    }
   }
 
   /**
@@ -134,9 +145,10 @@ export class KtoStep {
    * One update from these microbatches, whose losses are averaged. Returns as soon as the work is submitted.
    *
    * @param update its number, counted from 0
+   * @param tokens as in `gradients`; the update is the same, bit by bit
    */
-  async run(batches: readonly KtoBatch[], learningRate: number, update: number): Promise<void> {
-    await this.gradients(batches, learningRate, update);
+  async run(batches: readonly KtoBatch[], learningRate: number, update: number, tokens = false): Promise<void> {
+    await this.gradients(batches, learningRate, update, tokens);
     (await this.#program("update", (program) => this.optimizer.recordStep(program))).run();
   }
 
@@ -190,6 +202,16 @@ export class KtoStep {
       const { seed, state } = this.#dropout;
       this.device.upload(state, Uint32Array.of(seed, update, microbatch, 0));
     }
+    program.run();
+  }
+
+  /** Adds what the logits of the microbatch's own completions are; its pass must be the last that was run. */
+  async #addTokenSums(batch: KtoBatch): Promise<void> {
+    const { shape } = batch.packed;
+    const program = await this.#program(`tokens ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
+      recordLogitSums(recording, this.policy, this.#memory, shape, this.objective.tokenSums(batch.size));
+      this.objective.recordTokens(recording, batch.size, this.#memory.rows.tensors(shape).sequenceRanges);
+    });
     program.run();
   }
 

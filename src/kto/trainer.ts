@@ -259,7 +259,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
       }
       this.#window.resume();
       const learningRate = learningRateAt(this.#done, this.#schedule);
-      await this.step.run(batches, learningRate, this.#done);
+      await this.step.run(batches, learningRate, this.#done, this.#logs(this.#done + 1));
       this.#done++;
       this.#window.add(batches, this.step.rowsRun(batches));
       batches = this.#pack(this.#done); // while the device works

@@ -19,7 +19,7 @@ import {
   recordBlockForward,
 } from "./block.ts";
 import type { ModelConfig } from "./config.ts";
-import { HeadBuffers, recordHeadBackward, recordHeadForward } from "./head.ts";
+import { HeadBuffers, recordHeadBackward, recordHeadForward, recordTokenSums, type TokenSums } from "./head.ts";
 import type { Model } from "./load.ts";
 import type { LoraAdapter } from "./lora.ts";
 import { type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
@@ -134,6 +134,17 @@ export function recordLogProbs(
   const passRows = { ...rows, positionLimit: positionLimit(shape) };
   const output = recordLayers(program, model, memory.activations, shape, passRows);
   recordHeadForward(program, model, memory.head, shape, rows, output, sums);
+}
+
+/** Records entropies and mean logits of region A's sequences [m] after `recordLogProbs` over the same memory and shape. */
+export function recordLogitSums(
+  program: Program,
+  model: Model,
+  memory: PassMemory,
+  shape: RowShape,
+  sums: TokenSums,
+): void {
+  recordTokenSums(program, model, memory.head, shape, memory.rows.tensors(shape), sums);
 }
 
 /**

@@ -12,6 +12,7 @@ import {
   splitColumns,
   windowColumns,
 } from "../../kernels/log-softmax-gather.ts";
+import { logitStatistics, logitStatisticsCombine } from "../../kernels/logit-statistics.ts";
 import type { Arena } from "../arena.ts";
 import type { Device } from "../device.ts";
 import type { Program } from "../program.ts";
@@ -148,6 +149,52 @@ export function recordHeadForward(
     logSumExp: buffers.tensor("logSumExp", [N]),
   });
   program.dispatch(sequenceSums, { logProbs, ranges: rows.sequenceRanges, sums });
+}
+
+/** Sums over the head rows of each of m sequences. */
+export interface TokenSums {
+  /** f32[m], in nats. */
+  readonly entropies: Tensor;
+  /** f32[m], of the mean logit of each row. */
+  readonly logits: Tensor;
+}
+
+/**
+ * Records the entropies and mean logits of region A's head rows, summed per sequence. Follows pass 1 over the same buffers,
+ * before or after pass 2, and takes what pass 1 needs no more: no memory of its own.
+ */
+export function recordTokenSums(
+  program: Program,
+  model: Model,
+  buffers: HeadBuffers,
+  shape: RowShape,
+  rows: Readonly<Record<RowArray, Tensor>>,
+  sums: TokenSums,
+): void {
+  const { device } = program;
+  const { vocabSize, hiddenSize: C } = model.config;
+  const N = shape.gradientHeadRows;
+  const table = model.parameter(model.headName);
+  const { window, perSplit, splits } = forwardWindow(device, model.config);
+  const partials = buffers.tensor("partials", [splits, N, 2]);
+  for (let start = 0; start < vocabSize; start += window) {
+    const columns = Math.min(window, vocabSize - start);
+    program.dispatch(logitStatistics(N, columns, C, device.facts, table.dtype as StoredFormat), {
+      a: buffers.tensor("normed", [N, C]),
+      aFrom: 0,
+      b: sliceRows(table, start, columns),
+      logSumExp: buffers.tensor("logSumExp", [N]),
+      partials,
+      firstSplit: start / perSplit,
+      splitColumns: perSplit,
+    });
+  }
+  const entropies = buffers.tensor("logProbs", [N]);
+  const meanLogits = buffers.tensor("targetLogits", [N]);
+  program.dispatch(logitStatisticsCombine, { partials, entropies, meanLogits, V: vocabSize });
+  const ranges = sliceRows(rows.sequenceRanges, 0, sums.entropies.shape[0] ?? 0);
+  program.dispatch(sequenceSums, { logProbs: entropies, ranges, sums: sums.entropies });
+  program.dispatch(sequenceSums, { logProbs: meanLogits, ranges, sums: sums.logits });
 }
 
 /**

@@ -77,7 +77,14 @@ export function segmentSum(logProbs: Float64Array, ranges: ArrayLike<number>): F
   return sums;
 }
 
-function fillLogits(logits: Float64Array, hidden: Float64Array, table: Float64Array, n: number, columns: number): void {
+/** Fills `logits` [V] with those of row n. */
+export function fillLogits(
+  logits: Float64Array,
+  hidden: Float64Array,
+  table: Float64Array,
+  n: number,
+  columns: number,
+): void {
   for (let v = 0; v < logits.length; v++) {
     let sum = 0;
     for (let i = n * columns, j = v * columns; i < (n + 1) * columns; i++, j++) {
