@@ -1,4 +1,4 @@
-/** The fused head: pass 1 (log-probabilities), and pass 2 with its two products (gradients), window by window. */
+/** The fused head: pass 1 (log-probabilities), the same with the statistics of logits, and pass 2 with its two products (gradients), window by window. */
 
 import type { Program } from "../../src/engine/program.ts";
 import { reshape, sliceRows, type Tensor } from "../../src/engine/tensor.ts";
@@ -9,6 +9,7 @@ import {
   splitColumns,
   windowColumns,
 } from "../../src/kernels/log-softmax-gather.ts";
+import { logitStatistics, logitStatisticsCombine } from "../../src/kernels/logit-statistics.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectClose } from "../case.ts";
 
@@ -21,6 +22,19 @@ export const headCases: readonly BenchmarkCase[] = [64, 256].flatMap((width) => 
     shape: `${ROWS} rows, ${VOCABULARY} x ${width}`,
     quick: width === 64,
     record: (bench: BenchmarkMemory, program: Program) => recordForward(bench, program, width).check,
+  },
+  {
+    name: "log-softmax-gather forward + statistics",
+    shape: `${ROWS} rows, ${VOCABULARY} x ${width}`,
+    quick: width === 64,
+    record: (bench: BenchmarkMemory, program: Program) => {
+      const forward = recordForward(bench, program, width);
+      const check = recordStatistics(bench, program, width, forward);
+      return async () => {
+        await forward.check();
+        await check();
+      };
+    },
   },
   {
     name: "log-softmax-gather forward + backward",
@@ -45,6 +59,8 @@ interface Forward {
   readonly table: Tensor;
   readonly targets: Tensor;
   readonly logSumExp: Tensor;
+  readonly partials: Tensor;
+  readonly splitColumns: number;
   /** In float64: the logits of a row and their log-sum-exp; the table's values; the target of a row. */
   readonly exact: (row: number) => { logits: Float64Array; logSumExp: number; target: number };
   readonly tableValues: Float32Array;
@@ -91,7 +107,41 @@ function recordForward(bench: BenchmarkMemory, program: Program, width: number):
       expectClose(`log-prob ${row}`, found[row] ?? Number.NaN, (logits[target] ?? Number.NaN) - logSumExp, 1e-4);
     }
   };
-  return { hidden: hidden.tensor, table: table.tensor, targets, logSumExp, exact, tableValues: table.values, check };
+  return {
+    ...{ hidden: hidden.tensor, table: table.tensor, targets, logSumExp, partials, splitColumns: perSplit },
+    ...{ exact, tableValues: table.values, check },
+  };
+}
+
+/** Entropies and mean logits, as on logging steps, in the partials of pass 1. */
+function recordStatistics(
+  bench: BenchmarkMemory,
+  program: Program,
+  width: number,
+  { hidden, table, logSumExp, partials, splitColumns: perSplit, exact }: Forward,
+): () => Promise<void> {
+  const { device } = bench;
+  program.dispatch(logitStatistics(ROWS, VOCABULARY, width, device.facts), {
+    a: hidden,
+    b: table,
+    logSumExp,
+    partials,
+    firstSplit: 0,
+    splitColumns: perSplit,
+    aFrom: 0,
+  });
+  const [entropies, meanLogits] = [bench.zeros(ROWS), bench.zeros(ROWS)];
+  program.dispatch(logitStatisticsCombine, { partials, entropies, meanLogits, V: VOCABULARY });
+  return async () => {
+    const found = { entropies: await device.download(entropies), meanLogits: await device.download(meanLogits) };
+    for (const row of CHECKED_ROWS) {
+      const { logits, logSumExp: total } = exact(row);
+      const entropy = logits.reduce((sum, logit) => sum + Math.exp(logit - total) * (total - logit), 0);
+      expectClose(`entropy ${row}`, found.entropies[row] ?? Number.NaN, entropy, 1e-3);
+      const mean = logits.reduce((sum, logit) => sum + logit, 0) / VOCABULARY;
+      expectClose(`mean logit ${row}`, found.meanLogits[row] ?? Number.NaN, mean, 1e-5);
+    }
+  };
 }
 
 /** Returns the check of dHidden; dTable comes from the same dLogits by the product that `matmul TN` checks. */

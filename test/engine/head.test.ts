@@ -8,6 +8,7 @@ import { Model } from "../../src/engine/model/load.ts";
 import { AdapterError } from "../../src/errors.ts";
 import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
+import { objectiveMetrics } from "../../src/kto/metrics.ts";
 import type { ObjectiveOptions } from "../../src/kto/objective.ts";
 import { EPSILON, expectWithin } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
@@ -15,6 +16,7 @@ import { float64Of, relativeDistance } from "../helpers/fixtures.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 import { llamaConfig, randomModel } from "../helpers/models.ts";
 import { exactStep, gradientsOf, type StepResult, stepFor } from "../helpers/step.ts";
+import { exactTokenMetrics } from "../helpers/token-metrics.ts";
 
 const device = await sharedDevice();
 const folder = temporaryFolder();
@@ -96,6 +98,23 @@ describe.each(["tied", "untied"] as const)("a vocabulary in windows, %s embeddin
     expect(windowed.dispatches - whole.dispatches).toBe(2 * (3 + 3) + 3 + 3 * (16 - 8));
   });
 });
+
+it.each(["tied", "untied"] as const)(
+  "entropies and mean logits in windows are float64's, %s embeddings",
+  async (kind) => {
+    const { policy, reference } = models[kind];
+    const wanted = exactTokenMetrics(await float64Of(policy), examples);
+    await withLimits(LIMITS, async () => {
+      const step = stepFor(policy, reference, objective, batches);
+      await step.gradients(batches, 0, 0, true);
+      const found = objectiveMetrics(await device.download(step.objective.metrics), 0);
+      step.free();
+      for (const [name, value] of Object.entries(wanted)) {
+        expectWithin(name, [found[name] ?? Number.NaN], [value], () => 1e-5 * Math.max(1, Math.abs(value)));
+      }
+    });
+  },
+);
 
 describe("a vocabulary of which one binding does not hold a sixteenth", () => {
   it("is walked in smaller splits, to the log-probabilities of float64", async () => {

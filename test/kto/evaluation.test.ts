@@ -19,6 +19,7 @@ import { bits } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { float64Fixture, loadModel, readExamples } from "../helpers/fixtures.ts";
 import { freshPath, temporaryFolder } from "../helpers/folders.ts";
+import { exactTokenMetrics } from "../helpers/token-metrics.ts";
 
 const device = await sharedDevice();
 const folder = temporaryFolder();
@@ -86,6 +87,9 @@ describe("the numbers", () => {
       "eval_rewards/accuracies": mean(rows.map(({ label, ratio, z0 }) => ((label ? ratio > z0 : ratio < z0) ? 1 : 0))),
       "eval_logps/chosen": mean(of(true).map(({ policy }) => policy)),
       "eval_logps/rejected": mean(of(false).map(({ policy }) => policy)),
+      ...Object.fromEntries(
+        Object.entries(exactTokenMetrics(exactPolicy, examples)).map(([name, value]) => [`eval_${name}`, value]),
+      ),
     };
   }
 
