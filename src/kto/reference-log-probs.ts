@@ -1,7 +1,7 @@
 /**
- * The reference's log-probabilities of a whole run, computed before it (TRL: precompute_ref_log_probs), so that no
+ * The reference's log-probabilities of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs), so that no
  * reference model is resident while training. They belong to a schedule: log pi_ref(y_j|x_i) depends on the pair, and
- * pairs are drawn anew each epoch, so every microbatch of the run has its own numbers, by the very pass that a live
+ * pairs are drawn anew each epoch, so every microbatch has its own numbers, by the very pass that a live
  * reference would make. Kept on disk under a hash of all that they follow from: the reference's weights as they lie on the
  * device, the token ids, the rows of each microbatch (which seed, order and batch settings make), the cut and the adapter.
  * Whoever changes none of these finds them again; learning rate, beta or weights do not count.
@@ -9,14 +9,14 @@
 import type { Arena } from "../engine/arena.ts";
 import { PassMemory, recordLogProbs } from "../engine/model/decoder.ts";
 import type { Model } from "../engine/model/load.ts";
+import type { RowShape } from "../engine/model/rows.ts";
 import { platform } from "../engine/platform/index.ts";
 import type { Sha256 } from "../engine/platform/platform.ts";
 import { Program } from "../engine/program.ts";
 import { elementBytes, type Tensor } from "../engine/tensor.ts";
 import { errorMessage, NumericError } from "../errors.ts";
-import type { KtoBatch } from "./batch.ts";
+import type { BatchExample, BatchOptions, KtoBatch } from "./batch.ts";
 import { EntryCache, unlessFileError } from "./entry-cache.ts";
-import type { RunPlan } from "./run-plan.ts";
 
 /** Raised when the same inputs would give other numbers or another layout. */
 const FORMAT = 1;
@@ -24,12 +24,30 @@ const cache = new EntryCache("reference", ".logps");
 /** Words of weights that are on the host at once while they are hashed. */
 const PIECE_WORDS = 2 ** 22;
 
-/** f32 numbers of every microbatch of a run, in its order. */
+/** The microbatches of a run's updates (`RunPlan`), or of an evaluation (`EvaluationPlan`), each of which is a step. */
+export interface Microbatches {
+  readonly examples: readonly BatchExample[];
+  readonly batchOptions: BatchOptions;
+  readonly totalSteps: number;
+  /** Indices into `examples`. */
+  rows(step: number): readonly (readonly number[])[];
+  batches(step: number): KtoBatch[];
+  shapes(): RowShape[];
+}
+
+export interface ReferenceLogProbsOptions {
+  /** Compute anew what the cache holds; default false. */
+  readonly anew?: boolean;
+  /** What a step is called, one and several. */
+  readonly stepNames: readonly [string, string];
+}
+
+/** f32 numbers of every microbatch of a run or of an evaluation, in its order. */
 export class ReferenceLogProbs {
   /** Where they come from, for people. */
   readonly note: string;
   readonly #values: Float32Array<ArrayBuffer>;
-  /** Of each update's microbatches. */
+  /** Of each step's microbatches. */
   readonly #starts: readonly (readonly number[])[];
 
   private constructor(values: Float32Array<ArrayBuffer>, starts: readonly (readonly number[])[], note: string) {
@@ -43,7 +61,11 @@ export class ReferenceLogProbs {
    *
    * @throws NumericError where the reference gives numbers that are not finite
    */
-  static async of(reference: Model, plan: RunPlan, anew = false): Promise<ReferenceLogProbs> {
+  static async of(
+    reference: Model,
+    plan: Microbatches,
+    { anew = false, stepNames }: ReferenceLogProbsOptions,
+  ): Promise<ReferenceLogProbs> {
     const { starts, size } = places(plan);
     if (reference.device.counts) return new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
     const key = await cacheKey(reference, plan);
@@ -52,8 +74,8 @@ export class ReferenceLogProbs {
       const note = `log-probabilities of the reference read from ${found.path}`;
       return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note);
     }
-    const values = await compute(reference, plan, starts, size);
-    const done = `log-probabilities of the reference computed for ${plan.totalSteps} updates`;
+    const values = await compute(reference, plan, starts, size, stepNames[0]);
+    const done = `log-probabilities of the reference computed for ${plan.totalSteps} ${stepNames[plan.totalSteps === 1 ? 0 : 1]}`;
     try {
       const path = await cache.write(key, new Uint8Array(values.buffer));
       return new ReferenceLogProbs(values, starts, `${done}; they are kept in ${path}`);
@@ -63,7 +85,7 @@ export class ReferenceLogProbs {
     }
   }
 
-  /** The microbatches of update `step` with their numbers. */
+  /** The microbatches of step `step`, counted from 0, with their numbers. */
   attach(step: number, batches: readonly KtoBatch[]): KtoBatch[] {
     return batches.map((batch, index) => {
       const start = this.#starts[step]?.[index] ?? 0;
@@ -74,7 +96,7 @@ export class ReferenceLogProbs {
 }
 
 /** Where the numbers of each microbatch start, and how many there are in all. */
-function places(plan: RunPlan): { starts: number[][]; size: number } {
+function places(plan: Microbatches): { starts: number[][]; size: number } {
   const perRow = plan.batchOptions.mismatched ? 2 : 1;
   let size = 0;
   const starts = Array.from({ length: plan.totalSteps }, (_, step) =>
@@ -89,14 +111,16 @@ function places(plan: RunPlan): { starts: number[][]; size: number } {
 
 async function compute(
   reference: Model,
-  plan: RunPlan,
+  plan: Microbatches,
   starts: readonly (readonly number[])[],
   size: number,
+  stepName: string,
 ): Promise<Float32Array<ArrayBuffer>> {
   const { device } = reference;
-  const largest = 2 * plan.options.per_device_train_batch_size;
+  const shapes = plan.shapes();
+  const largest = Math.max(...shapes.map(({ sequences }) => sequences));
   const { memory, sums } = device.allocating(() => ({
-    memory: new PassMemory(device, reference.config, plan.shapes(), { gradients: false, adapter: reference.adapter }),
+    memory: new PassMemory(device, reference.config, shapes, { gradients: false, adapter: reference.adapter }),
     sums: device.allocate("scratch", "reference log-probs", [largest]),
   }));
   const programs = new Map<string, Program>();
@@ -120,7 +144,7 @@ async function compute(
         const broken = found.findIndex((value) => !Number.isFinite(value));
         if (broken >= 0) {
           throw new NumericError(
-            `The reference model ${reference.folder} gives a log-probability of ${found[broken]} in update ${step + 1}; look for damaged weights.`,
+            `The reference model ${reference.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights.`,
           );
         }
         values.set(found, starts[step]?.[index] ?? 0);
@@ -134,7 +158,7 @@ async function compute(
   return values;
 }
 
-async function cacheKey(reference: Model, plan: RunPlan): Promise<string> {
+async function cacheKey(reference: Model, plan: Microbatches): Promise<string> {
   const { device, config, adapter } = reference;
   const hash = platform.sha256();
   const encoder = new TextEncoder();

@@ -7,8 +7,11 @@ import { type BatchExample, checkSequences } from "./batch.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
 import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
 import { placeOf, type RowSource } from "./data/types.ts";
+import { evaluationStrategy } from "./evaluation-options.ts";
+import { EvaluationPlan } from "./evaluation-plan.ts";
 import { type ReferenceMode, referenceMode } from "./method-options.ts";
 import { parseOptions } from "./parse-options.ts";
+import { ReferenceLogProbs } from "./reference-log-probs.ts";
 import { RunPlan } from "./run-plan.ts";
 
 export interface TrainerInputs extends TrainerCallbacks {
@@ -51,13 +54,34 @@ export function prepare({ policy, reference, examples, evalExamples = [], option
   const limit = maxLength < options.max_length ? "the model's context of" : "max_length";
   checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
   checkSequences(evalExamples, policy.config.vocabSize, { maxLength, limit });
-  if (mode === "cached" && evalExamples.length > 0) {
-    throw new ConfigError(
-      'option "reference" is cached (precompute_ref_log_probs), which has numbers for the rows that are trained on only: leave evaluation out, or keep the reference as a copy.',
-    );
-  }
   const plan = new RunPlan(examples, { mismatched: options.loss_type === "kto", maxLength }, options);
   return { options, plan, mode, trained: trainedLayout(policy, options.freeze_parameters) };
+}
+
+/** The reference's log-probabilities of a run whose reference is "cached". */
+export interface CachedReference {
+  readonly updates: ReferenceLogProbs;
+  /** undefined for a run that does not evaluate. */
+  readonly evaluation: ReferenceLogProbs | undefined;
+}
+
+/** From the cache or by passes of the reference, before anything of the run is allocated. Throws NumericError. */
+export async function cachedReference(
+  { policy, reference = policy.base, evalExamples }: TrainerInputs,
+  { plan, options }: Prepared,
+): Promise<CachedReference> {
+  const anew = options.overwrite_cache;
+  const evaluates = evalExamples !== undefined && evaluationStrategy(options, true) !== "no";
+  // First the smaller one, so that rows which are refused are refused soon.
+  const evaluation = evaluates
+    ? await ReferenceLogProbs.of(
+        reference,
+        new EvaluationPlan(evalExamples, plan.batchOptions, options.per_device_eval_batch_size),
+        { anew, stepNames: ["evaluation microbatch", "evaluation microbatches"] },
+      )
+    : undefined;
+  const updates = await ReferenceLogProbs.of(reference, plan, { anew, stepNames: ["update", "updates"] });
+  return { updates, evaluation };
 }
 
 /** @throws ConfigError for models that cannot be trained or compared, DatasetError for an example without a label */

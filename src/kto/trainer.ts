@@ -17,9 +17,16 @@ import { checkHostMemory, withWhatFits } from "./fitting.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import type { ReferenceMode } from "./method-options.ts";
 import type { Metrics } from "./metrics.ts";
-import { ReferenceLogProbs } from "./reference-log-probs.ts";
 import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
-import { checkInputs, type Prepared, prepare, rowNames, type TrainerInputs } from "./run-inputs.ts";
+import {
+  type CachedReference,
+  cachedReference,
+  checkInputs,
+  type Prepared,
+  prepare,
+  rowNames,
+  type TrainerInputs,
+} from "./run-inputs.ts";
 import type { RunPlan } from "./run-plan.ts";
 import {
   digestOf,
@@ -68,7 +75,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   /** Of the last logging window. */
   #lastMetrics: Metrics | undefined;
   readonly #plan: RunPlan;
-  readonly #cached: ReferenceLogProbs | undefined;
+  readonly #cached: CachedReference | undefined;
   readonly #schedule: ScheduleOptions;
   #done = 0;
   readonly #window: LoggingWindow;
@@ -85,13 +92,13 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
   private constructor(
     inputs: TrainerInputs,
     { options, plan, mode, trained }: Prepared,
-    cached: ReferenceLogProbs | undefined,
+    cached: CachedReference | undefined,
   ) {
     const { policy, examples } = inputs;
     this.policy = policy;
     this.options = options;
     this.referenceMode = mode;
-    this.referenceNote = cached?.note;
+    this.referenceNote = cached && [cached.updates, cached.evaluation].flatMap((one) => one?.note ?? []).join("; ");
     this.#plan = plan;
     this.#cached = cached;
     this.#examples = examples;
@@ -134,7 +141,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     });
     this.#evaluation = RunEvaluation.create({
       policy, // without dropout
-      reference: reference === "cached" ? policy.base : reference, // with cached numbers there are no rows to evaluate
+      reference: reference === "cached" ? (cached?.evaluation ?? policy.base) : reference,
       examples: inputs.evalExamples,
       objective,
       maxLength: plan.batchOptions.maxLength,
@@ -169,14 +176,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     const { device } = inputs.policy;
     const prepared = prepare(inputs);
     // Before anything of the run is allocated: the reference's pass and the training are never in memory together.
-    const cached =
-      prepared.mode === "cached"
-        ? await ReferenceLogProbs.of(
-            inputs.reference ?? inputs.policy.base,
-            prepared.plan,
-            prepared.options.overwrite_cache,
-          )
-        : undefined;
+    const cached = prepared.mode === "cached" ? await cachedReference(inputs, prepared) : undefined;
     const planned = (plan: TrainerInputs) => new KtoTrainer(plan, prepare(plan), cached);
     let trainer: KtoTrainer;
     try {
@@ -220,7 +220,7 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
 
   #pack(step: number): KtoBatch[] {
     const batches = this.#plan.batches(step);
-    return this.#cached?.attach(step, batches) ?? batches;
+    return this.#cached?.updates.attach(step, batches) ?? batches;
   }
 
   /**

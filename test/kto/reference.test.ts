@@ -156,6 +156,72 @@ describe.each(["microbatch", "step"] as const)("with reference_point_scope %s", 
   });
 });
 
+describe("evaluation with cached log-probabilities", () => {
+  const evalExamples = randomExamples(7, 8);
+  const evaluated = { eval_steps: 2, eval_on_start: true, per_device_eval_batch_size: 3, max_length: 20 } as const;
+
+  /** The evaluations of a run over the fixture's policy, or over an adapter of it. */
+  async function evaluate(reference: "copy" | "cached", own?: TrainerInputs["reference"], withAdapter = false) {
+    const base = await loadModel(device, "llama", "policy");
+    const adapter = LoraAdapter.create(device, base.config, { rank: 4, alpha: 8, dropout: 0, rslora: false });
+    adapter.initialize(3);
+    const trainer = await KtoTrainer.create({
+      policy: withAdapter ? base.withAdapter(adapter) : base,
+      ...(own ? { reference: own } : {}),
+      examples: examples.filter((row) => row.promptIds.length + row.completionIds.length <= 20),
+      evalExamples: evalExamples.filter((row) => row.promptIds.length + row.completionIds.length <= 20),
+      options: { ...options, ...evaluated, reference },
+    });
+    try {
+      const memory = device.memory();
+      const evaluations: Metrics[] = [];
+      for await (const { evaluation } of trainer) if (evaluation) evaluations.push(evaluation.metrics);
+      const now = await trainer.evaluate();
+      return { evaluations, now, memory, note: trainer.referenceNote };
+    } finally {
+      trainer.free();
+      adapter.free();
+      base.free();
+    }
+  }
+
+  it.each([
+    ["a copy", undefined, false],
+    ["a reference model of its own", models.reference, false],
+    ["the model without its adapter", undefined, true],
+  ] as const)("tells what it tells with %s, without that model in memory", async (_, own, withAdapter) => {
+    const live = await evaluate("copy", own, withAdapter);
+    const cached = await evaluate("cached", own, withAdapter);
+    expect(live.evaluations).toHaveLength(4); // steps 0, 2, 4, 5
+    live.evaluations.forEach((metrics, index) => {
+      const found = cached.evaluations[index] ?? {};
+      expect(Object.keys(found)).toEqual(Object.keys(metrics));
+      for (const [name, value] of Object.entries(metrics)) {
+        if (!/runtime|per_second/.test(name)) expectWithin(name, [found[name] ?? Number.NaN], [value], () => SAME);
+      }
+    });
+    expect(cached.now["eval_rewards/margins"]).toBe(cached.evaluations.at(-1)?.["eval_rewards/margins"]);
+    expect(Math.abs(cached.now["eval_rewards/margins"] ?? 0)).toBeGreaterThan(1e-3);
+    expect(cached.memory).not.toHaveProperty("reference weights");
+    if (own === undefined) expect(live.memory["reference weights"]).toBeGreaterThan(0);
+    expect(cached.note).toMatch(
+      /^log-probabilities of the reference computed for 5 updates; .*; log-prob.* computed for \d evaluation microbatches; /,
+    );
+    expect((await evaluate("cached", own, withAdapter)).note).toMatch(
+      /^log-probabilities of the reference read from .*; log-probabilities of the reference read from /,
+    );
+  });
+
+  it("computes nothing for rows on which a run does not evaluate", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const own = { ...options, reference: "cached", eval_strategy: "no" } as const;
+    const trainer = await KtoTrainer.create({ policy, examples, evalExamples, options: own });
+    expect(trainer.referenceNote).not.toContain("evaluation");
+    trainer.free();
+    policy.free();
+  });
+});
+
 describe("the cache of log-probabilities", () => {
   const read = /^log-probabilities of the reference read from /;
   const written = /^log-probabilities of the reference computed for 5 updates; they are kept in /;
