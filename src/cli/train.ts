@@ -14,6 +14,7 @@ import {
 import { weightAdvice } from "../kto/data/weights.ts";
 import type { Metrics } from "../kto/metrics.ts";
 import type { Evaluation } from "../kto/run-evaluation.ts";
+import type { RunTimes } from "../kto/timing.ts";
 import type { KtoTrainer } from "../kto/trainer.ts";
 import { command } from "./command.ts";
 import type { MetricsFile } from "./metrics-file.ts";
@@ -21,6 +22,7 @@ import type { Output } from "./output.ts";
 import { ProgressLine } from "./progress.ts";
 import type { SampleLog } from "./samples.ts";
 import { type EndSignal, withSignals } from "./signals.ts";
+import { timeFacts, timeLines } from "./time-estimate.ts";
 
 export const trainCommand = command({
   name: "train",
@@ -71,15 +73,18 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
     const warn = (sentence: string) => output.warning(sentence);
     let samples: SampleLog | undefined;
-    const trainer = await KtoTrainer.create({
-      policy,
-      ...(reference ? { reference } : {}),
+    const inputs = {
       examples,
       ...(evalExamples ? { evalExamples } : {}),
       outputFolder: output_dir,
       baseModel: baseName,
       settings: Object.fromEntries(KEPT_SETTINGS.map((name) => [name, config[name]])),
       options,
+    };
+    const trainer = await KtoTrainer.create({
+      policy,
+      ...(reference ? { reference } : {}),
+      ...inputs,
       onWarning: warn,
       // Before the checkpoint of the step, so that what is resumed from there need not say it again.
       onEvaluate: async ({ step }) => {
@@ -114,7 +119,18 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     for (const advice of [...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)]) output.warning(advice);
 
     if (config.dry_run) {
-      reportPlan(config, trainer, target, output);
+      const facts = planFacts(trainer, target);
+      if (!output.json) reportPlan(config, trainer, target, output);
+      let times: RunTimes | undefined;
+      try {
+        const models = await loadForTraining(device, config, output);
+        const { policy: own, reference: other } = models;
+        times = await KtoTrainer.time({ policy: own, ...(other ? { reference: other } : {}), ...inputs });
+      } finally {
+        // The plan stands also where the run turns out not to fit.
+        if (output.json) output.jsonLine({ ...facts, ...(times ? timeFacts(times) : {}) });
+      }
+      for (const line of output.json ? [] : timeLines(times)) output.result(line);
       return;
     }
     const metricsFile = new MetricsFile(output_dir, warn);
@@ -232,30 +248,30 @@ function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
   return `evaluation at step ${step}: ${shown.join("  ")}${isBest ? "  (the best so far)" : ""}`;
 }
 
-/** What `dry_run` tells: rows, updates, and memory by category against what the adapter allows. */
+/** What `dry_run` tells: updates, and memory by category against what the adapter allows. */
+function planFacts({ totalSteps, stepsPerEpoch }: KtoTrainer, device: Device): Readonly<Record<string, unknown>> {
+  return {
+    dry_run: true,
+    steps: totalSteps,
+    steps_per_epoch: stepsPerEpoch,
+    device_bytes: device.totalBytes,
+    device_bytes_by_category: device.memory(),
+    largest_buffer: device.largestBuffer,
+    max_buffer_size: device.limits.maxBufferSize,
+    host_bytes: hostBytes(device),
+  };
+}
+
+/** The same for people. */
 function reportPlan(config: KtoConfig, trainer: KtoTrainer, device: Device, output: Output): void {
   const { totalSteps, stepsPerEpoch } = trainer;
-  const memory = device.memory();
-  const host = hostBytes(device);
-  if (output.json) {
-    output.jsonLine({
-      dry_run: true,
-      steps: totalSteps,
-      steps_per_epoch: stepsPerEpoch,
-      device_bytes: device.totalBytes,
-      device_bytes_by_category: memory,
-      largest_buffer: device.largestBuffer,
-      max_buffer_size: device.limits.maxBufferSize,
-      host_bytes: host,
-    });
-    return;
-  }
   output.result(
     `${totalSteps} updates of ${config.per_device_train_batch_size * config.gradient_accumulation_steps} rows, ${stepsPerEpoch} in an epoch`,
   );
-  for (const [category, bytes] of Object.entries(memory)) output.result(`  ${category.padEnd(18)} ${megabytes(bytes)}`);
+  for (const [category, bytes] of Object.entries(device.memory()))
+    output.result(`  ${category.padEnd(18)} ${megabytes(bytes)}`);
   output.result(`  ${"device, in all".padEnd(18)} ${megabytes(device.totalBytes)}`);
-  output.result(`  ${"host, about".padEnd(18)} ${megabytes(host)}`);
+  output.result(`  ${"host, about".padEnd(18)} ${megabytes(hostBytes(device))}`);
   const { largestBuffer, limits } = device;
   output.result(
     `every buffer fits: the largest has ${megabytes(largestBuffer.bytes)} (${largestBuffer.label}), and the adapter allows ${megabytes(limits.maxBufferSize)}`,

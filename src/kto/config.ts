@@ -268,7 +268,8 @@ export const ktoOptions = z.strictObject({
 
   dry_run: option(z.boolean().default(false), {
     group: device,
-    description: "tell what the run would do and what memory it needs, and stop",
+    description:
+      "tell what the run would do, the memory it needs and the time it takes, and stop; a little of it is run",
     expects: "true or false",
   }),
   adapter: option(z.string().min(1).optional(), {

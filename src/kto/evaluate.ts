@@ -11,6 +11,7 @@ import { type Metrics, objectiveMetrics } from "./metrics.ts";
 import type { ObjectiveOptions } from "./objective.ts";
 import { ReferenceLogProbs } from "./reference-log-probs.ts";
 import { KtoStep, type StepReference } from "./step.ts";
+import { medianStep, secondsWhenWarm } from "./warm-time.ts";
 
 export interface EvaluatorOptions {
   /** As it is when `run` is called. */
@@ -93,6 +94,15 @@ export class Evaluator {
       steps_per_second: this.#plan.totalSteps / seconds,
     };
     return Object.fromEntries(Object.entries(metrics).map(([name, value]) => [`${EVAL_PREFIX}${name}`, value]));
+  }
+
+  /** Seconds that a run takes, from one microbatch of median size. */
+  async seconds(): Promise<number> {
+    const batches = this.#batches(medianStep(this.#plan));
+    const perStep = await secondsWhenWarm(this.#step.device, async () => {
+      for (const batch of batches) await this.#step.evaluate(batch);
+    });
+    return this.#plan.totalSteps * perStep;
   }
 
   /** Gives the device memory back. */

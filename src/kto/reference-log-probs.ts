@@ -38,6 +38,8 @@ export interface Microbatches {
 export interface ReferenceLogProbsOptions {
   /** Compute anew what the cache holds; default false. */
   readonly anew?: boolean;
+  /** false for zeros in their place, where only time or memory is asked about; default true. */
+  readonly compute?: boolean;
   /** What a step is called, one and several. */
   readonly stepNames: readonly [string, string];
 }
@@ -64,10 +66,11 @@ export class ReferenceLogProbs {
   static async of(
     reference: Model,
     plan: Microbatches,
-    { anew = false, stepNames }: ReferenceLogProbsOptions,
+    { anew = false, compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
   ): Promise<ReferenceLogProbs> {
     const { starts, size } = places(plan);
-    if (reference.device.counts) return new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
+    if (reference.device.counts || !wanted)
+      return new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
     const key = await cacheKey(reference, plan);
     const found = anew ? undefined : await cache.read(key);
     if (found?.body.length === 4 * size) {

@@ -88,6 +88,16 @@ export class RunEvaluation {
     return this.#due(step);
   }
 
+  /** How many evaluations a run of so many updates has, if nothing stops it. */
+  count(totalSteps: number): number {
+    return Array.from({ length: totalSteps + 1 }, (_, step) => step).filter((step) => this.#due(step)).length;
+  }
+
+  /** Seconds that one evaluation takes, measured on a part of it. */
+  async seconds(): Promise<number> {
+    return await this.#evaluator.seconds();
+  }
+
   /** @param training the metrics of the last logging window, if there was one */
   async run(step: number, training: Metrics | undefined): Promise<Evaluation> {
     const metrics = await this.#evaluator.run();

@@ -65,22 +65,28 @@ export interface CachedReference {
   readonly evaluation: ReferenceLogProbs | undefined;
 }
 
-/** From the cache or by passes of the reference, before anything of the run is allocated. Throws NumericError. */
+/**
+ * From the cache or by passes of the reference, before anything of the run is allocated.
+ *
+ * @param compute false for zeros in their place
+ * @throws NumericError where the reference gives numbers that are not finite
+ */
 export async function cachedReference(
   { policy, reference = policy.base, evalExamples }: TrainerInputs,
   { plan, options }: Prepared,
+  compute = true,
 ): Promise<CachedReference> {
-  const anew = options.overwrite_cache;
+  const common = { anew: options.overwrite_cache, compute };
   const evaluates = evalExamples !== undefined && evaluationStrategy(options, true) !== "no";
   // First the smaller one, so that rows which are refused are refused soon.
   const evaluation = evaluates
     ? await ReferenceLogProbs.of(
         reference,
         new EvaluationPlan(evalExamples, plan.batchOptions, options.per_device_eval_batch_size),
-        { anew, stepNames: ["evaluation microbatch", "evaluation microbatches"] },
+        { ...common, stepNames: ["evaluation microbatch", "evaluation microbatches"] },
       )
     : undefined;
-  const updates = await ReferenceLogProbs.of(reference, plan, { anew, stepNames: ["update", "updates"] });
+  const updates = await ReferenceLogProbs.of(reference, plan, { ...common, stepNames: ["update", "updates"] });
   return { updates, evaluation };
 }
 

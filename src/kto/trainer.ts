@@ -37,6 +37,7 @@ import {
   trainerStateText,
 } from "./run-state.ts";
 import { KtoStep } from "./step.ts";
+import { type RunTimes, timeRun } from "./timing.ts";
 
 export type { TrainerInputs } from "./run-inputs.ts";
 
@@ -173,10 +174,50 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
    */
   static async create(inputs: TrainerInputs): Promise<KtoTrainer> {
     checkInputs(inputs);
-    const { device } = inputs.policy;
     const prepared = prepare(inputs);
     // Before anything of the run is allocated: the reference's pass and the training are never in memory together.
     const cached = prepared.mode === "cached" ? await cachedReference(inputs, prepared) : undefined;
+    const trainer = await KtoTrainer.#allocate(inputs, prepared, cached);
+    try {
+      await trainer.#resume();
+    } catch (error) {
+      trainer.free();
+      throw error;
+    }
+    return trainer;
+  }
+
+  /**
+   * How long the run of these inputs would take: allocates it, runs a little of it and frees it. Writes nothing and leaves
+   * the policy's weights as they are; a checkpoint to resume from is not looked at.
+   *
+   * @throws what `create` throws
+   */
+  static async time(inputs: TrainerInputs): Promise<RunTimes> {
+    checkInputs(inputs);
+    const prepared = prepare(inputs);
+    const cached = prepared.mode === "cached" ? await cachedReference(inputs, prepared, false) : undefined;
+    const trainer = await KtoTrainer.#allocate(inputs, prepared, cached);
+    try {
+      const { step } = trainer;
+      return await timeRun({
+        plan: prepared.plan,
+        step,
+        evaluation: trainer.#evaluation,
+        cached: cached !== undefined,
+      });
+    } finally {
+      trainer.free();
+    }
+  }
+
+  /** All device memory of the run. */
+  static async #allocate(
+    inputs: TrainerInputs,
+    prepared: Prepared,
+    cached: CachedReference | undefined,
+  ): Promise<KtoTrainer> {
+    const { device } = inputs.policy;
     const planned = (plan: TrainerInputs) => new KtoTrainer(plan, prepare(plan), cached);
     let trainer: KtoTrainer;
     try {
@@ -190,12 +231,6 @@ export class KtoTrainer implements AsyncIterable<TrainingStep> {
     } catch (error) {
       trainer.free();
       throw await withWhatFits(error, inputs, planned);
-    }
-    try {
-      await trainer.#resume();
-    } catch (error) {
-      trainer.free();
-      throw error;
     }
     return trainer;
   }

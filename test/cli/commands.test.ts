@@ -249,6 +249,7 @@ describe("kto train", () => {
   const trlMetrics = [
     ...["loss", "grad_norm", "learning_rate", "epoch", "num_tokens", "kl"],
     ...["logps/chosen", "logps/rejected", "rewards/chosen", "rewards/rejected", "rewards/margins"],
+    ...["logits/chosen", "logits/rejected", "entropy"],
   ];
 
   test("a model folder comes out that prefers what was liked; metrics.jsonl, stdout and stderr tell how", async () => {

@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { Model } from "../../src/engine/model/load.ts";
+import { AdapterError } from "../../src/errors.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
@@ -24,6 +25,11 @@ interface Plan {
   largest_buffer: { label: string; bytes: number };
   max_buffer_size: number;
   host_bytes: number;
+  seconds_per_update: number;
+  evaluations: number;
+  seconds_per_evaluation: number;
+  seconds_of_reference: number;
+  estimated_seconds: number;
 }
 
 const data = ["--dataset_name", `${fixtures}/llama/data.jsonl`, "--max_steps", "3"];
@@ -112,8 +118,50 @@ describe("kto train --dry_run", () => {
     expect(stdout).toMatch(/^ {2}optimizer {2,}\d+\.\d MiB$/m);
     expect(stdout).toMatch(/^ {2}device, in all {2,}\d+\.\d MiB$/m);
     expect(stdout).toMatch(
-      /\nevery buffer fits: the largest has \d+\.\d MiB \([\w ]+\), and the adapter allows \d+\.\d MiB\n$/,
+      /\nevery buffer fits: the largest has \d+\.\d MiB \([\w ]+\), and the adapter allows \d+\.\d MiB\n/,
     );
+    expect(stdout).toMatch(
+      /\nan update takes about [\d.e-]+ s \(one of median size was timed\)\nthe run takes about 0:\d\d: updates 0:\d\d; loading, compiling and saving come on top\n$/,
+    );
+  });
+
+  test("tells how long updates, evaluations and a reference computed before them take, of which it runs a little", async () => {
+    const evaluated = ["--validation_split", "0.4", "--eval_steps", "2", "--eval_on_start"];
+    const plan = await planOf("--model", llama, ...evaluated, "--precompute_ref_log_probs");
+    expect(plan.evaluations).toBe(3); // steps 0, 2, 3
+    expect(plan.seconds_per_update).toBeGreaterThan(0);
+    expect(plan.seconds_per_evaluation).toBeGreaterThan(0);
+    // A pass of one microbatch an update, and one evaluation.
+    expect(plan.seconds_of_reference).toBeGreaterThan(plan.seconds_per_evaluation);
+    expect(plan.estimated_seconds).toBeCloseTo(
+      3 * plan.seconds_per_update + 3 * plan.seconds_per_evaluation + plan.seconds_of_reference,
+      9,
+    );
+    const plain = await planOf("--model", llama);
+    expect([plain.evaluations, plain.seconds_of_reference]).toEqual([0, 0]);
+    expect(plain.estimated_seconds).toBeCloseTo(3 * plain.seconds_per_update, 9);
+    const words = ["--model", llama, ...evaluated, "--precompute_ref_log_probs", "--dry_run"];
+    const { stdout } = await kto("train", ...data, ...words, "--output_dir", freshPath(folder, "planned"));
+    expect(stdout).toMatch(
+      /: updates 0:\d\d, 3 evaluations 0:\d\d, the reference's log-probs before them, unless the cache holds these, 0:\d\d; /,
+    );
+  });
+
+  test("a run that turns out not to fit is refused after its plan was told", async () => {
+    const device = await sharedDevice();
+    const refused = vi.spyOn(KtoTrainer, "time").mockImplementation(async () => {
+      throw new AdapterError("The adapter ran out of memory.");
+    });
+    const words = ["--model", llama, "--output_dir", freshPath(folder, "planned"), "--dry_run"];
+    const [text, json] = [await kto("train", ...data, ...words), await kto("train", ...data, ...words, "--json")];
+    refused.mockRestore();
+    for (const { code, stderr } of [text, json]) {
+      expect(code).toBe(5);
+      expect(stderr).toContain("error: The adapter ran out of memory.");
+    }
+    expect(text.stdout).toContain("device, in all");
+    expect(JSON.parse(json.stdout)).toMatchObject({ dry_run: true, max_buffer_size: device.limits.maxBufferSize });
+    expect(JSON.parse(json.stdout)).not.toHaveProperty("estimated_seconds");
   });
 
   test("what an earlier run left in the folder stays as it is", async () => {

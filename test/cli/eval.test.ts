@@ -61,6 +61,7 @@ describe("kto eval", () => {
     expect(Object.keys(found)).toEqual([
       ...["rows", "eval_loss", "eval_kl", "eval_kl/unclamped", "eval_rewards/chosen", "eval_rewards/rejected"],
       ...["eval_rewards/margins", "eval_rewards/accuracies", "eval_logps/chosen", "eval_logps/rejected"],
+      ...["eval_logits/chosen", "eval_logits/rejected", "eval_entropy"],
       ...["eval_saturated", "eval_self_pairs", "eval_cut_pairs", "eval_runtime"],
       ...["eval_samples_per_second", "eval_steps_per_second"],
     ]);

@@ -1,0 +1,34 @@
+/** How long `kto train --dry_run` says that the run will take, for people and for programs. */
+import type { RunTimes } from "../kto/timing.ts";
+import { formatDuration } from "./progress.ts";
+
+/** Under the names of `--json`; seconds. */
+export function timeFacts(times: RunTimes): Readonly<Record<string, number>> {
+  return {
+    seconds_per_update: times.secondsPerUpdate,
+    evaluations: times.evaluations,
+    seconds_per_evaluation: times.secondsPerEvaluation,
+    seconds_of_reference: times.secondsOfReference,
+    estimated_seconds: times.seconds,
+  };
+}
+
+/** One line each. */
+export function timeLines(times: RunTimes): string[] {
+  const { updates, secondsPerUpdate, evaluations, secondsPerEvaluation, secondsOfReference, seconds } = times;
+  const parts = [
+    `updates ${formatDuration(updates * secondsPerUpdate)}`,
+    ...(evaluations > 0
+      ? [
+          `${evaluations} evaluation${evaluations === 1 ? "" : "s"} ${formatDuration(evaluations * secondsPerEvaluation)}`,
+        ]
+      : []),
+    ...(secondsOfReference > 0
+      ? [`the reference's log-probs before them, unless the cache holds these, ${formatDuration(secondsOfReference)}`]
+      : []),
+  ];
+  return [
+    `an update takes about ${Number(secondsPerUpdate.toPrecision(3))} s (one of median size was timed)`,
+    `the run takes about ${formatDuration(seconds)}: ${parts.join(", ")}; loading, compiling and saving come on top`,
+  ];
+}

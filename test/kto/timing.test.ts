@@ -1,0 +1,100 @@
+/** What a run is said to take: which update stands for all, what a warm run is, and that timing leaves no trace. */
+import { mkdtempSync, readdirSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { Device } from "../../src/engine/device.ts";
+import type { BatchExample } from "../../src/kto/batch.ts";
+import { RunPlan } from "../../src/kto/run-plan.ts";
+import { KtoTrainer } from "../../src/kto/trainer.ts";
+import { medianStep, secondsWhenWarm } from "../../src/kto/warm-time.ts";
+import { wholeArena } from "../helpers/arenas.ts";
+import { bits } from "../helpers/compare.ts";
+import { sharedDevice } from "../helpers/device.ts";
+import { loadModel, readExamples } from "../helpers/fixtures.ts";
+import { temporaryFolder } from "../helpers/folders.ts";
+
+const device = await sharedDevice();
+const folder = temporaryFolder();
+
+it("the update of median size stands for all", () => {
+  const row = (length: number): BatchExample => ({
+    promptIds: Array.from({ length }, (_, i) => 3 + i),
+    completionIds: [5, 6],
+    label: true,
+  });
+  const lengths = [10, 11, 900, 901, 300, 301, 12, 13, 500, 501]; // two rows an update, in the order of the file
+  const plan = new RunPlan(
+    lengths.map(row),
+    { mismatched: false, maxLength: 1000 },
+    {
+      per_device_train_batch_size: 2,
+      gradient_accumulation_steps: 1,
+      num_train_epochs: 1,
+      max_steps: -1,
+      seed: 1,
+      shuffle_dataset: false,
+      train_sampling_strategy: "sequential",
+      group_by_length: false,
+    },
+  );
+  expect(plan.rows(2)).toEqual([[4, 5]]);
+  expect(medianStep(plan)).toBe(2);
+});
+
+describe("a warm run", () => {
+  let now = 0;
+  beforeEach(() => {
+    vi.spyOn(performance, "now").mockImplementation(() => now);
+  });
+  afterEach(() => vi.restoreAllMocks());
+  const idle = { idle: async () => {} } as Device;
+
+  /** Seconds that each run takes in turn; what is told, and how many ran. */
+  async function told(...seconds: number[]): Promise<[number, number]> {
+    let runs = 0;
+    const found = await secondsWhenWarm(idle, async () => {
+      now += 1000 * (seconds[runs++] ?? Number.NaN);
+    });
+    return [found, runs];
+  }
+
+  it("is not the first one, and a long one is timed once", async () => {
+    expect(await told(90, 30)).toEqual([30, 2]);
+  });
+
+  it("is one that has settled, where the device oversleeps at first", async () => {
+    expect(await told(4, 2, 1.1, 0.6, 0.59)).toEqual([0.59, 5]);
+    expect(await told(4, 1, 1.2)).toEqual([1, 3]);
+  });
+
+  it("is not waited for for ever", async () => {
+    expect(await told(1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128)).toEqual([1 / 128, 8]);
+  });
+});
+
+it("timing a run leaves weights, memory and cache as they were", async () => {
+  const cache = mkdtempSync(join(folder, "cache-"));
+  vi.stubEnv("KTO_CACHE", cache);
+  const memory = device.memory();
+  const policy = await loadModel(device, "llama", "policy");
+  const before = bits(await device.download(wholeArena(policy.weights)));
+  const times = await KtoTrainer.time({
+    policy,
+    examples: readExamples("llama"),
+    evalExamples: readExamples("llama"),
+    outputFolder: join(folder, "nothing"),
+    options: {
+      ...{ max_steps: 40, learning_rate: 0.1, weight_decay: 0.5, per_device_train_batch_size: 3 },
+      ...{ reference: "cached", eval_steps: 10, load_best_model_at_end: true },
+    },
+  });
+  expect(times).toMatchObject({ updates: 40, evaluations: 4 });
+  expect(times.secondsPerUpdate).toBeGreaterThan(0);
+  const { updates, secondsPerUpdate, evaluations, secondsPerEvaluation, secondsOfReference } = times;
+  expect(times.seconds).toBe(updates * secondsPerUpdate + evaluations * secondsPerEvaluation + secondsOfReference);
+  expect(bits(await device.download(wholeArena(policy.weights)))).toEqual(before);
+  expect([readdirSync(cache), readdirSync(folder).includes("nothing")]).toEqual([[], false]);
+  vi.unstubAllEnvs();
+  policy.free();
+  expect(device.memory()).toEqual(memory);
+});
