@@ -80,7 +80,7 @@ function marks(output: string): string {
 /** What must be the same: weights, and the numbers of the run but for those that tell of the process: time, memory. */
 function resultOf(output: string): string {
   const timeless = (text: string) =>
-    text.replace(/"([a-z_]*_per_second|bytes\/\w+)": ?[\d.e-]+,?/g, "").replaceAll(output, "");
+    text.replace(/"([a-z_]*_per_second|device_time_share|bytes\/\w+)": ?[\d.e-]+,?/g, "").replaceAll(output, "");
   return createHash("sha256")
     .update(readFileSync(join(output, "model.safetensors")))
     .update(timeless(readFileSync(join(output, "metrics.jsonl"), "utf8")))

@@ -6,6 +6,7 @@
 import { AdapterError } from "../errors.ts";
 import { type Cost, type Kernel, type KernelArguments, resolveValues, type Values } from "../kernels/kernel.ts";
 import type { Device } from "./device.ts";
+import type { PassTimer } from "./pass-timer.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 import type { Trial } from "./tuner.ts";
 
@@ -226,8 +227,12 @@ export class Program {
     }
   }
 
-  /** Encodes and submits the program, in several submits if it is long. `prepare` must have been awaited. */
-  run(): void {
+  /**
+   * Encodes and submits the program, in several submits if it is long. `prepare` must have been awaited.
+   *
+   * @param timer is to time the passes
+   */
+  run(timer?: PassTimer): void {
     const { device } = this;
     let encoder = device.gpu.createCommandEncoder({ label: this.name });
     let pass: GPUComputePassEncoder | undefined;
@@ -246,7 +251,10 @@ export class Program {
           encoder = device.gpu.createCommandEncoder({ label: this.name });
         }
         work += cost;
-        pass ??= encoder.beginComputePass();
+        if (pass === undefined) {
+          const timestampWrites = timer?.next();
+          pass = encoder.beginComputePass(timestampWrites && { timestampWrites });
+        }
         encodeDispatch(pass, step);
       } else {
         pass?.end();

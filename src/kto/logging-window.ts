@@ -91,6 +91,7 @@ export class LoggingWindow {
   /** The window's metrics; begins the next one. Throws NumericError when updates have long been impossible. */
   async end({ step, totalSteps, epoch, learningRate, rows }: WindowEnd): Promise<Metrics> {
     const { device, objective, optimizer } = this.#step;
+    const deviceTimeShare = await this.#step.deviceTimeShare();
     const sums = await device.download(objective.metrics);
     const state = await device.download(optimizer.state);
     device.upload(objective.metrics, new Float32Array(METRIC_SUMS.size));
@@ -102,6 +103,7 @@ export class LoggingWindow {
       tokens: totals.tokens,
       tokensComputed: totals.rowsRun,
       tokensPerSecond: windowTokens / seconds,
+      deviceTimeShare,
       cutPairs: windowCutPairs,
       memory: device.memory(),
     });

@@ -18,6 +18,8 @@ export interface WindowFacts {
   /** Token rows that the models ran forward for training since the start. */
   readonly tokensComputed: number;
   readonly tokensPerSecond: number;
+  /** Of the window's last update; undefined where it is not known. */
+  readonly deviceTimeShare: number | undefined;
   /** Mismatched completions of the window that were cut to what their new prompt leaves. */
   readonly cutPairs: number;
   /** Device memory in bytes, by category. */
@@ -73,6 +75,7 @@ export function windowMetrics(sums: Float32Array, state: Float32Array, facts: Wi
   metrics.num_tokens = facts.tokens;
   metrics.tokens_computed = facts.tokensComputed;
   metrics.tokens_per_second = facts.tokensPerSecond;
+  if (facts.deviceTimeShare !== undefined) metrics.device_time_share = facts.deviceTimeShare;
   for (const [category, bytes] of Object.entries(facts.memory)) {
     metrics[`bytes/${category.replaceAll(" ", "_")}`] = bytes;
   }

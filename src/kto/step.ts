@@ -14,6 +14,7 @@ import {
 import { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { AdamW, type AdamWOptions } from "../engine/optimizer.ts";
+import { PassTimer } from "../engine/pass-timer.ts";
 import { Program } from "../engine/program.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { ConfigError } from "../errors.ts";
@@ -60,6 +61,9 @@ export class KtoStep {
   /** The policy's own memory, in turn, unless the reference is of another build. */
   readonly #referenceMemory: PassMemory | undefined;
   readonly #programs = new Map<string, Program>();
+  readonly #timer: PassTimer;
+  /** Since when an update that is logged runs. */
+  #loggedSince: number | undefined;
   /** u32[4]: what dropout's random numbers follow from. */
   readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
 
@@ -74,6 +78,7 @@ export class KtoStep {
       this.#dropout = { seed: dropoutSeed, state };
     }
     this.device = policy.device;
+    this.#timer = new PassTimer(this.device);
     this.policy = policy;
     this.reference = reference;
     this.#scope = options.referencePointScope;
@@ -113,10 +118,10 @@ export class KtoStep {
    */
   async gradients(batches: readonly KtoBatch[], learningRate = 0, update = 0, tokens = false): Promise<void> {
     this.optimizer.setStep(learningRate, batches.length);
-    (await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program))).run();
+    this.#submit(await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program)));
     const wholeStep = this.#wholeStep(batches);
     if (wholeStep) {
-      (await this.#program("clear pairs", (program) => this.objective.recordClearPairs(program))).run();
+      this.#submit(await this.#program("clear pairs", (program) => this.objective.recordClearPairs(program)));
       for (const [index, batch] of batches.entries()) await this.#runBatch("pairs", batch, update, index);
     }
     const kind = wholeStep ? "gradients" : "pairs and gradients";
@@ -145,11 +150,28 @@ export class KtoStep {
    * One update from these microbatches, whose losses are averaged. Returns as soon as the work is submitted.
    *
    * @param update its number, counted from 0
-   * @param tokens as in `gradients`; the update is the same, bit by bit
+   * @param logged whether its metrics are wanted: the sums over tokens, as in `gradients`, and `deviceTimeShare`; the
+   * update is the same, bit by bit
    */
-  async run(batches: readonly KtoBatch[], learningRate: number, update: number, tokens = false): Promise<void> {
-    await this.gradients(batches, learningRate, update, tokens);
-    (await this.#program("update", (program) => this.optimizer.recordStep(program))).run();
+  async run(batches: readonly KtoBatch[], learningRate: number, update: number, logged = false): Promise<void> {
+    this.#loggedSince = logged ? performance.now() : undefined;
+    this.#timer.restart();
+    await this.gradients(batches, learningRate, update, logged);
+    this.#submit(await this.#program("update", (program) => this.optimizer.recordStep(program)));
+  }
+
+  /**
+   * The share of the time since the last update was begun in which the device computed, once it is done; undefined for an
+   * update that was not run to be logged, and for adapters that do not time their work.
+   */
+  async deviceTimeShare(): Promise<number | undefined> {
+    if (this.#loggedSince === undefined) return undefined;
+    const seconds = await this.#timer.seconds();
+    return seconds ? (1000 * seconds) / (performance.now() - this.#loggedSince) : undefined;
+  }
+
+  #submit(program: Program): void {
+    program.run(this.#loggedSince === undefined ? undefined : this.#timer);
   }
 
   /** Log-probabilities of the last microbatch, [m] or [2 m] with the mismatched pairs behind. */
@@ -202,7 +224,7 @@ export class KtoStep {
       const { seed, state } = this.#dropout;
       this.device.upload(state, Uint32Array.of(seed, update, microbatch, 0));
     }
-    program.run();
+    this.#submit(program);
   }
 
   /** Adds what the logits of the microbatch's own completions are; its pass must be the last that was run. */
@@ -212,7 +234,7 @@ export class KtoStep {
       recordLogitSums(recording, this.policy, this.#memory, shape, this.objective.tokenSums(batch.size));
       this.objective.recordTokens(recording, batch.size, this.#memory.rows.tensors(shape).sequenceRanges);
     });
-    program.run();
+    this.#submit(program);
   }
 
   /** The program under this name, recorded at its first use. */
@@ -245,6 +267,7 @@ export class KtoStep {
     this.#memory.free();
     this.objective.free();
     this.#optimizer?.free();
+    this.#timer.free();
     if (this.#dropout) this.device.free(this.#dropout.state);
   }
 }

@@ -1,6 +1,7 @@
 /** Recording, preparing and replaying: what is refused when, what a replay does, what is counted and freed. */
 import { describe, expect, it, vi } from "vitest";
 import { Device } from "../../src/engine/device.ts";
+import { coveredNanoseconds, PassTimer } from "../../src/engine/pass-timer.ts";
 import { Program } from "../../src/engine/program.ts";
 import { sliceRows, type Tensor } from "../../src/engine/tensor.ts";
 import { AdapterError } from "../../src/errors.ts";
@@ -303,5 +304,35 @@ describe("a kernel that does not compile", () => {
     });
     expect(device).toBeInstanceOf(Device);
     device.check();
+  });
+});
+
+describe("the device's own time", () => {
+  it("is told of every pass since the restart, and not where more passes ran than can be timed", async () => {
+    await withTensors([[4]], async (program, x) => {
+      program.dispatch(increment, { x });
+      await program.prepare();
+      const timer = new PassTimer(device);
+      expect(await timer.seconds()).toBeUndefined();
+      const started = performance.now();
+      for (let run = 0; run < 3; run++) program.run(timer);
+      const seconds = (await timer.seconds()) ?? Number.NaN;
+      expect(seconds).toBeGreaterThan(0);
+      expect(seconds).toBeLessThan((performance.now() - started) / 1000);
+      expect(await read(x)).toEqual([3, 3, 3, 3]);
+      timer.restart();
+      expect(await timer.seconds()).toBeUndefined();
+      for (let pass = 0; pass < 2048; pass++) expect(timer.next()).toBeDefined();
+      expect(timer.next()).toBeUndefined();
+      expect(await timer.seconds()).toBeUndefined();
+      timer.free();
+    });
+  });
+
+  it("counts time in which two passes ran once", () => {
+    const covered = (...stamps: number[]) => coveredNanoseconds(BigUint64Array.from(stamps, BigInt));
+    expect(covered()).toBe(0);
+    expect(covered(10, 20, 30, 45)).toBe(25);
+    expect(covered(10, 20, 15, 25, 16, 18)).toBe(15);
   });
 });

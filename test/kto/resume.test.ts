@@ -97,7 +97,7 @@ async function run(
 /** All but the numbers that tell of time and of what this process has recorded so far (bytes of uniforms). */
 function withoutTime(values: unknown): unknown[] {
   const text = JSON.stringify(values, (key, value) =>
-    /_per_second$|_runtime$|^bytes\//.test(key) ? undefined : value,
+    /_per_second$|^device_time_share$|_runtime$|^bytes\//.test(key) ? undefined : value,
   );
   return JSON.parse(text) as unknown[];
 }

@@ -61,9 +61,9 @@ async function train(
   }
 }
 
-/** All but the one number that tells of time. */
+/** All but the numbers that tell of time. */
 function withoutTime(metrics: Metrics | undefined): Metrics {
-  const { tokens_per_second: _, ...rest } = metrics ?? {};
+  const { tokens_per_second: _, device_time_share: __, ...rest } = metrics ?? {};
   return rest;
 }
 
@@ -93,6 +93,10 @@ describe("what is learnt", () => {
     expect(last["rewards/accuracies"]).toBe(1);
     // The gradients of every weight in f32, and twice as much for the moments.
     expect(last["bytes/optimizer"]).toBeGreaterThan(2 * (last["bytes/gradients"] ?? Number.NaN));
+    for (const line of metrics) {
+      expect(line.device_time_share).toBeGreaterThan(0);
+      expect(line.device_time_share).toBeLessThanOrEqual(1);
+    }
     expect(last["rewards/margins"]).toBeGreaterThan(4);
     expect(last["rewards/chosen"]).toBeGreaterThan(1);
     expect(last["rewards/rejected"]).toBeLessThan(-1);

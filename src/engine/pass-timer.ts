@@ -1,0 +1,79 @@
+/**
+ * How long the device computed, by its own clock: two timestamps around each compute pass of the programs that are run
+ * with this timer. Not for kernels one by one, which is `Program.profile`.
+ */
+import type { Device } from "./device.ts";
+
+/** Passes that one query set times; it holds 4096 timestamps. */
+const MOST_PASSES = 2048;
+
+const QUERY_RESOLVE = 0x200;
+const COPY_SOURCE = 4;
+
+export class PassTimer {
+  readonly #device: Device;
+  #queries: GPUQuerySet | undefined;
+  #resolved: GPUBuffer | undefined;
+  #passes = 0;
+
+  constructor(device: Device) {
+    this.#device = device;
+  }
+
+  /** Begins anew: passes timed before are forgotten. */
+  restart(): void {
+    this.#passes = 0;
+  }
+
+  /** What the next pass is begun with; undefined where the adapter has no timestamps or too many passes were run. */
+  next(): GPUComputePassTimestampWrites | undefined {
+    const { gpu } = this.#device;
+    if (!gpu.features.has("timestamp-query")) return undefined;
+    const index = 2 * this.#passes++;
+    if (this.#passes > MOST_PASSES) return undefined;
+    this.#queries ??= gpu.createQuerySet({ type: "timestamp", count: 2 * MOST_PASSES });
+    return { querySet: this.#queries, beginningOfPassWriteIndex: index, endOfPassWriteIndex: index + 1 };
+  }
+
+  /**
+   * Seconds in which passes ran since `restart`, once they are done; time in which two ran counts once. undefined where not
+   * all were timed.
+   */
+  async seconds(): Promise<number | undefined> {
+    const count = this.#passes;
+    if (this.#queries === undefined || count === 0 || count > MOST_PASSES) return undefined;
+    const { gpu } = this.#device;
+    this.#resolved ??= gpu.createBuffer({ size: 16 * MOST_PASSES, usage: QUERY_RESOLVE | COPY_SOURCE });
+    const encoder = gpu.createCommandEncoder();
+    encoder.resolveQuerySet(this.#queries, 0, 2 * count, this.#resolved, 0);
+    this.#device.submit(encoder.finish(), 0);
+    const bytes = await this.#device.downloadBytes({
+      buffer: this.#resolved,
+      offset: 0,
+      shape: [4 * count],
+      dtype: "u32",
+    });
+    return coveredNanoseconds(new BigUint64Array(bytes)) / 1e9;
+  }
+
+  free(): void {
+    this.#queries?.destroy();
+    this.#resolved?.destroy();
+    this.#queries = undefined;
+    this.#resolved = undefined;
+  }
+}
+
+/** Nanoseconds that intervals cover: [begin, end] one after another, in the order in which they began. */
+export function coveredNanoseconds(stamps: BigUint64Array): number {
+  let covered = 0n;
+  let last = 0n;
+  for (let at = 0; at + 1 < stamps.length; at += 2) {
+    const [begin = 0n, end = 0n] = stamps.subarray(at, at + 2);
+    const from = begin > last ? begin : last;
+    if (end <= from) continue;
+    covered += end - from;
+    last = end;
+  }
+  return Number(covered);
+}
