@@ -71,7 +71,15 @@ export { functionJudge, type Judge, type JudgeFunction, type Question, type Verd
 export { completionLogProbs } from "./kto/log-probs.ts";
 export type { Metrics } from "./kto/metrics.ts";
 export type { ObjectiveOptions } from "./kto/objective.ts";
-export { disjoint, type Share, type WinRate, wilsonInterval, winRate } from "./kto/report/statistics.ts";
+export {
+  disjoint,
+  type Mean,
+  meanInterval,
+  type Share,
+  type WinRate,
+  wilsonInterval,
+  winRate,
+} from "./kto/report/statistics.ts";
 export { type Figure, linePlots, type Panel, type Series } from "./kto/report/svg.ts";
 export type { Evaluation } from "./kto/run-evaluation.ts";
 export { KtoTrainer, type TrainerInputs, type TrainingStep } from "./kto/trainer.ts";

@@ -1,6 +1,6 @@
 /**
- * How sure a measured share is. Wilson's score interval (Wilson 1927, without continuity correction) and the win rate
- * of one model over another on the same prompts. Not tests of significance.
+ * How sure a measured share or mean is. Wilson's score interval (Wilson 1927, without continuity correction), the win rate
+ * of one model over another on the same prompts, and Student's interval of a mean. Not tests of significance.
  */
 import { ConfigError } from "../../errors.ts";
 
@@ -59,4 +59,55 @@ export function winRate(scores: readonly (readonly [number, number])[]): WinRate
 /** Do two intervals have no point in common? */
 export function disjoint(a: Share, b: Share): boolean {
   return a.high < b.low || b.high < a.low;
+}
+
+/** A mean and the interval that it lies in with 95% confidence, in the unit of the values. */
+export interface Mean {
+  readonly mean: number;
+  readonly low: number;
+  readonly high: number;
+}
+
+/**
+ * The mean of repeated measurements with Student's interval, mean +- t sqrt(s^2 (1/n + overlap)).
+ *
+ * @param values two or more
+ * @param overlap 0 for independent measurements. For repeated random splits of one data set, whose measurements are not
+ * independent, Nadeau and Bengio (2003) put here the held-out rows over the training rows, so that the interval holds
+ * for other rows of the same kind too
+ * @throws ConfigError for fewer than two values, or an overlap below 0
+ */
+export function meanInterval(values: readonly number[], overlap = 0): Mean {
+  const count = values.length;
+  if (count < 2 || !(overlap >= 0)) {
+    throw new ConfigError(
+      `${count} values with an overlap of ${overlap} have no interval; there must be two values or more, and no overlap below 0.`,
+    );
+  }
+  const mean = values.reduce((sum, value) => sum + value, 0) / count;
+  const variance = values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (count - 1);
+  const half = studentT95(count - 1) * Math.sqrt(variance * (1 / count + overlap));
+  return { mean, low: mean - half, high: mean + half };
+}
+
+/** t with P(|T| < t) = 0.95 for a whole number of degrees of freedom: Abramowitz and Stegun 26.7.3 and 26.7.4, solved. */
+function studentT95(freedom: number): number {
+  const within = (angle: number): number => {
+    const [sine, cosine] = [Math.sin(angle), Math.cos(angle)];
+    const odd = freedom % 2 === 1;
+    let term = odd ? cosine : 1;
+    let sum = freedom === 1 ? 0 : term;
+    for (let k = odd ? 3 : 2; k < freedom; k += 2) {
+      term *= ((k - 1) / k) * cosine ** 2;
+      sum += term;
+    }
+    return odd ? (2 / Math.PI) * (angle + sine * sum) : sine * sum;
+  };
+  let [low, high] = [0, Math.PI / 2];
+  for (let halving = 0; halving < 60; halving++) {
+    const middle = (low + high) / 2;
+    if (within(middle) < 0.95) low = middle;
+    else high = middle;
+  }
+  return Math.sqrt(freedom) * Math.tan(low);
 }
