@@ -8,7 +8,7 @@ import type { TextRow } from "../../src/index.ts";
 export const comparisonsFile: string = `${import.meta.dirname}/comparisons.jsonl`;
 
 /** Longest prompt + answer in tokens of stories260K, whose context is 512. */
-export const maxLength = 320;
+export const maxLength = 256;
 
 /** Two answers to one instruction, as they lie in comparisons.jsonl. */
 export interface Comparison {

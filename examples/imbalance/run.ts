@@ -6,12 +6,12 @@
  */
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { Device, KtoError, loadTokenizer, tokenizeRows } from "../../src/index.ts";
+import { Device, KtoError, loadTokenizer, Model, tokenizeRows } from "../../src/index.ts";
 import { modelFolder } from "../quickstart/stories.ts";
 import { judge, maxLength, readComparisons } from "./comparisons.ts";
 import { splitOf, validationShare } from "./design.ts";
 import { type Labels, type Run, summarize, tableText } from "./summary.ts";
-import { trainArm, trainingOptions, type Weighting } from "./train.ts";
+import { trainArm, trainingOptions, validationLogProbs, type Weighting } from "./train.ts";
 
 /** Those that are reported; the options were chosen on seed 0. */
 const reportedSeeds = [1, 2, 3, 4, 5, 6, 7, 8];
@@ -49,13 +49,15 @@ async function main(seeds: readonly number[]): Promise<boolean> {
   const runs = [...(await keptRuns(file, options))];
   const device = await Device.open();
   try {
+    const base = await Model.load(device, modelFolder);
     for (const seed of seeds) {
+      const truth = splitOf(examples, seed, false).validation;
+      const before = await validationLogProbs(base, truth);
       for (const labels of ["annotators", "shuffled"] as const satisfies Labels[]) {
         const split = splitOf(examples, seed, labels === "shuffled");
-        const truth = splitOf(examples, seed, false).validation;
         for (const weighting of ["1/1", "auto"] as const satisfies Weighting[]) {
           if (runs.some((run) => run.seed === seed && run.labels === labels && run.weighting === weighting)) continue;
-          const outcome = await trainArm(device, { split, weighting, seed, truth });
+          const outcome = await trainArm(device, { split, weighting, seed, truth, before });
           runs.push({ seed, labels, weighting, outcome });
           const kept: Kept = { options, adapter: device.description, runs };
           await writeFile(file, `${JSON.stringify(kept, null, 2)}\n`);

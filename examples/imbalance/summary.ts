@@ -51,8 +51,8 @@ export interface Summary {
  */
 export function summarize(runs: readonly Run[], overlap: number): Summary {
   const lines = (["annotators", "shuffled"] as const).flatMap((labels) =>
-    Object.entries(figures).map(([figure, valueOf]): Line => {
-      const [equal, auto] = (["1/1", "auto"] as const).map((weighting) => valuesOf(runs, labels, weighting, valueOf));
+    Object.entries(figures).map(([figure, figureOf]): Line => {
+      const [equal, auto] = (["1/1", "auto"] as const).map((weighting) => valuesOf(runs, labels, weighting, figureOf));
       if (!equal || !auto) throw new Error("there are two weightings");
       const differences = auto.map((value, at) => value - (equal[at] ?? Number.NaN));
       return {
@@ -83,12 +83,12 @@ function valuesOf(
   runs: readonly Run[],
   labels: Labels,
   weighting: Weighting,
-  valueOf: (outcome: Outcome) => number,
+  figureOf: (outcome: Outcome) => number,
 ): number[] {
   return runs
     .filter((run) => run.labels === labels && run.weighting === weighting)
     .sort((a, b) => a.seed - b.seed)
-    .map(({ outcome }) => valueOf(outcome));
+    .map(({ outcome }) => figureOf(outcome));
 }
 
 /** The lines as a Markdown table. */

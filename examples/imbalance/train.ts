@@ -51,17 +51,27 @@ export interface Outcome extends RewardShares {
   readonly evaluation: Metrics;
 }
 
+/** log p(completion | prompt) in nats, row by row. */
+export function validationLogProbs(model: Model, rows: readonly Example[]): Promise<Float64Array> {
+  return completionLogProbs(model, rows, trainingOptions.per_device_eval_batch_size);
+}
+
 export interface Arm {
   readonly split: Split;
   readonly weighting: Weighting;
   readonly seed: number;
   /** The validation rows in the same order with the annotators' labels. */
   readonly truth: readonly Example[];
+  /** Log-probabilities of the validation rows under the model before training: `validationLogProbs`. */
+  readonly before: ArrayLike<number>;
   /** Instead of some of `trainingOptions`, for a short run. */
   readonly options?: Partial<TrainerOptions>;
 }
 
-export async function trainArm(device: Device, { split, weighting, seed, truth, options }: Arm): Promise<Outcome> {
+export async function trainArm(
+  device: Device,
+  { split, weighting, seed, truth, before, options }: Arm,
+): Promise<Outcome> {
   const { training, validation } = split;
   const started = performance.now();
   const policy = await Model.load(device, modelFolder);
@@ -80,10 +90,9 @@ export async function trainArm(device: Device, { split, weighting, seed, truth, 
     },
   });
   try {
-    const before = await completionLogProbs(policy, validation, trainingOptions.per_device_eval_batch_size);
     let evaluation: Metrics = {};
     for await (const step of trainer) evaluation = step.evaluation?.metrics ?? evaluation;
-    const after = await completionLogProbs(policy, validation, trainingOptions.per_device_eval_batch_size);
+    const after = await validationLogProbs(policy, validation);
     const logRatios = after.map((logProb, row) => logProb - (before[row] ?? Number.NaN));
     const referencePoint = evaluation.eval_kl ?? Number.NaN;
     return {

@@ -1,6 +1,6 @@
 /**
- * How sure a measured share or mean is. Wilson's score interval (Wilson 1927, without continuity correction), the win rate
- * of one model over another on the same prompts, and Student's interval of a mean. Not tests of significance.
+ * How sure a measured share or mean is: Wilson's score interval (Wilson 1927, without continuity correction), the win
+ * rate of one model over another on the same prompts, Student's interval of a mean. Not tests of significance.
  */
 import { ConfigError } from "../../errors.ts";
 

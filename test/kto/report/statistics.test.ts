@@ -1,7 +1,7 @@
-/** Wilson's interval against published and independently computed values, and what a win rate counts. */
+/** The intervals against published and independently computed values, and what a win rate counts. */
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../../src/errors.ts";
-import { disjoint, wilsonInterval, winRate } from "../../../src/kto/report/statistics.ts";
+import { disjoint, meanInterval, wilsonInterval, winRate } from "../../../src/kto/report/statistics.ts";
 
 describe("wilsonInterval", () => {
   // Newcombe 1998, table I, method 3 (Wilson without continuity correction), 95%.
@@ -38,6 +38,48 @@ describe("wilsonInterval", () => {
     [1, 2.5],
   ])("%d of %d is refused", (successes, trials) => {
     expect(() => wilsonInterval(successes, trials)).toThrow(ConfigError);
+  });
+});
+
+describe("meanInterval", () => {
+  // Student 1908, hours of sleep gained by one drug over the other; R's t.test gives [0.7001142, 2.4598858].
+  const sleep = [1.2, 2.4, 1.3, 1.3, 0, 1, 1.8, 0.8, 4.6, 1.4];
+
+  test("is Student's", () => {
+    const { mean, low, high } = meanInterval(sleep);
+    expect(mean).toBeCloseTo(1.58, 12);
+    expect(low).toBeCloseTo(0.7001142, 7);
+    expect(high).toBeCloseTo(2.4598858, 7);
+  });
+
+  // Fisher and Yates, table of t at 5%.
+  test.each([
+    [1, 12.706],
+    [2, 4.303],
+    [3, 3.182],
+    [4, 2.776],
+    [7, 2.365],
+    [30, 2.042],
+    [120, 1.98],
+  ])("uses t for %i degrees of freedom", (freedom, t) => {
+    // +-a about 0 has the variance a^2 (freedom + 1) / freedom if all values are +-a; with an odd count one is 0.
+    const values: number[] = Array.from({ length: freedom + 1 }, (_, i) =>
+      i === freedom && i % 2 === 0 ? 0 : i % 2 ? 1 : -1,
+    );
+    const squares = values.reduce((sum, value) => sum + value ** 2, 0);
+    const { mean, high } = meanInterval(values);
+    expect(mean).toBeCloseTo(0, 12);
+    expect(high / Math.sqrt(squares / freedom / (freedom + 1))).toBeCloseTo(t, 3);
+  });
+
+  test("an overlap widens it by sqrt(1 + n overlap), Nadeau and Bengio's correction", () => {
+    const [plain, wide] = [meanInterval(sleep), meanInterval(sleep, 1 / 3)];
+    expect((wide.high - wide.mean) / (plain.high - plain.mean)).toBeCloseTo(Math.sqrt(1 + 10 / 3), 12);
+  });
+
+  test("one value has none", () => {
+    expect(() => meanInterval([1])).toThrow(ConfigError);
+    expect(() => meanInterval([1, 2], Number.NaN)).toThrow(ConfigError);
   });
 });
 
