@@ -6,7 +6,7 @@
  */
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { Device, KtoError, loadTokenizer, Model, tokenizeRows } from "../../src/index.ts";
+import { ConfigError, Device, KtoError, loadTokenizer, Model, tokenizeRows } from "../../src/index.ts";
 import { modelFolder } from "../quickstart/stories.ts";
 import { judge, maxLength, readComparisons } from "./comparisons.ts";
 import { splitOf, validationShare } from "./design.ts";
@@ -19,19 +19,24 @@ const reportedSeeds = [1, 2, 3, 4, 5, 6, 7, 8];
 const folder = resolve(process.cwd(), "out", "imbalance");
 
 interface Kept {
-  /** Runs under other options are not kept. */
-  readonly options: string;
+  /** `trainingOptions`: runs under others are not mixed with these. */
+  readonly options: typeof trainingOptions;
   readonly adapter: string;
   readonly runs: readonly Run[];
 }
 
-async function keptRuns(file: string, options: string): Promise<readonly Run[]> {
+/** @throws ConfigError where the file holds runs under other options: whoever made them decides what becomes of them */
+async function keptRuns(file: string): Promise<readonly Run[]> {
+  let text: string;
   try {
-    const kept = JSON.parse(await readFile(file, "utf8")) as Kept;
-    return kept.options === options ? kept.runs : [];
-  } catch {
-    return []; // none yet
+    text = await readFile(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
+    throw error;
   }
+  const kept = JSON.parse(text) as Kept;
+  if (JSON.stringify(kept.options) === JSON.stringify(trainingOptions)) return kept.runs;
+  throw new ConfigError(`${file} holds runs under other options than those of train.ts; move it away first.`);
 }
 
 async function main(seeds: readonly number[]): Promise<boolean> {
@@ -45,8 +50,7 @@ async function main(seeds: readonly number[]): Promise<boolean> {
   );
   await mkdir(folder, { recursive: true });
   const file = join(folder, "results.json");
-  const options = JSON.stringify(trainingOptions);
-  const runs = [...(await keptRuns(file, options))];
+  const runs = [...(await keptRuns(file))];
   const device = await Device.open();
   try {
     const base = await Model.load(device, modelFolder);
@@ -59,7 +63,7 @@ async function main(seeds: readonly number[]): Promise<boolean> {
           if (runs.some((run) => run.seed === seed && run.labels === labels && run.weighting === weighting)) continue;
           const outcome = await trainArm(device, { split, weighting, seed, truth, before });
           runs.push({ seed, labels, weighting, outcome });
-          const kept: Kept = { options, adapter: device.description, runs };
+          const kept: Kept = { options: trainingOptions, adapter: device.description, runs };
           await writeFile(file, `${JSON.stringify(kept, null, 2)}\n`);
           const desirable = split.training.filter(({ label }) => label).length;
           say(
