@@ -109,7 +109,7 @@ async function examine(
     os: `${process.platform} ${process.arch}`,
     cpus: availableParallelism(),
     memory_bytes: totalmem(),
-    packages: packageVersions(),
+    packages: installedVersions(),
     adapters: found.map((candidate, index) => reportAdapter(candidate, index, index === chosenIndex)),
     reason: chosen === undefined ? null : reasonFor(chosen.kind, selector, found.length),
     faster: chosen === undefined ? null : (fasterThan(chosen.kind) ?? null),
@@ -187,19 +187,24 @@ interface PackageManifest {
   readonly dependencies?: Readonly<Record<string, string>>;
 }
 
-/** This package's own manifest: two folders up from src/cli and from dist/cli alike. */
-export function ownManifest(): PackageManifest {
-  return readManifest(join(dirname(fileURLToPath(import.meta.url)), "..", "..", "package.json"));
+/** This package's folder: two folders up from src/cli and from dist/cli alike. */
+export function packageFolder(): string {
+  return join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 }
 
-function packageVersions(): Record<string, string | null> {
+export function ownManifest(): PackageManifest {
+  return readManifest(join(packageFolder(), "package.json"));
+}
+
+/** Of this package and what it needs; null for one that is not installed. */
+export function installedVersions(): Record<string, string | null> {
   const own = ownManifest();
   const names = Object.keys(own.dependencies ?? {});
   return { [own.name]: own.version, ...Object.fromEntries(names.map((name) => [name, installedVersion(name)])) };
 }
 
 /** By looking into the folders, since a package's "exports" may hide its package.json. */
-function installedVersion(name: string): string | null {
+export function installedVersion(name: string): string | null {
   for (const folder of createRequire(import.meta.url).resolve.paths(name) ?? []) {
     try {
       return readManifest(join(folder, name, "package.json")).version;

@@ -5,6 +5,7 @@
 import { CommanderError, Option, Command as Program } from "commander";
 import { ConfigError, errorMessage, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/parse-options.ts";
+import { benchCommand } from "./bench.ts";
 import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";
 import { dataCommand } from "./data.ts";
@@ -28,6 +29,7 @@ const commands: readonly Command[] = [
   dataCommand,
   gradcheckCommand,
   mergeCommand,
+  benchCommand,
   doctorCommand,
 ];
 

@@ -6,6 +6,8 @@
 import { expect } from "vitest";
 import { Random } from "../../src/engine/random.ts";
 
+export { normals } from "../../src/bench/case.ts";
+
 /** Half a unit in the last place of 1: the largest relative error of one f32 operation that rounds to nearest. */
 export const EPSILON = 2 ** -24;
 
@@ -46,11 +48,6 @@ export function expectWithin(
     );
   }
   return worst;
-}
-
-/** `count` normal numbers, already rounded to f32. */
-export function normals(random: Random, count: number, scale = 1): Float32Array<ArrayBuffer> {
-  return Float32Array.from({ length: count }, () => scale * random.normal());
 }
 
 export function seeded(seed: number): Random {

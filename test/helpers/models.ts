@@ -1,12 +1,7 @@
 /** Models of any small size with random weights, as Hugging Face folders: for what the fixtures are too small to show. */
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
-import { parseModelConfig } from "../../src/engine/model/config.ts";
-import { checkpointNaming, parameterSpecs } from "../../src/engine/model/parameters.ts";
-import { Random } from "../../src/engine/random.ts";
-import { writeSafetensors } from "../../src/engine/safetensors.ts";
-import { elementCount } from "../../src/engine/tensor.ts";
-import { normals } from "./compare.ts";
+import { writeRandomModel } from "../../src/bench/random-model.ts";
 
 /** A config.json of a tiny Llama; `changes` replaces keys. */
 export function llamaConfig(changes: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
@@ -123,18 +118,6 @@ export async function randomModel(
   seed: number,
 ): Promise<string> {
   const folder = mkdtempSync(join(parent, "model-"));
-  writeFileSync(join(folder, "config.json"), JSON.stringify(config));
-  const parsed = parseModelConfig(JSON.stringify(config), join(folder, "config.json"));
-  const random = new Random(seed);
-  const prefix = parsed.modelType === "gpt2" ? "transformer." : "model.";
-  const { fullName } = checkpointNaming(parsed, [prefix]);
-  const tensors = parameterSpecs(parsed)
-    .flatMap(({ parts }) => parts)
-    .map(({ name, shape }) => {
-      const isNorm = shape.length === 1 && name.endsWith("weight");
-      const data = normals(random, elementCount(shape), isNorm ? 0.1 : 0.2);
-      return { name: fullName(name), shape, data: isNorm ? data.map((value) => 1 + value) : data };
-    });
-  await writeSafetensors(join(folder, "model.safetensors"), tensors, { format: "pt" });
+  await writeRandomModel(folder, config, seed);
   return folder;
 }

@@ -6,8 +6,8 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 
 const source = resolve(dirname(fileURLToPath(import.meta.url)), "../../src");
-/** From the ground up. src/errors.ts lies below all of them; src/index.ts, which re-exports, above the method. */
-const floors = ["errors.ts", "kernels", "engine", "kto", "index.ts", "cli"];
+/** From the ground up. src/errors.ts lies below all of them; src/index.ts, which re-exports, above the method; the benchmarks below the command line. */
+const floors = ["errors.ts", "kernels", "engine", "kto", "index.ts", "bench", "cli"];
 
 interface Import {
   readonly from: string;

@@ -1,9 +1,9 @@
 /**
  * Timing a recorded program: many replays in one wait, wall time divided by their number, repeated; median and spread.
- * What is timed has been checked before by its case. Not a profiler (that is `Program.profile`).
+ * What is timed has been checked before by its case.
  */
-import type { Device } from "../src/engine/device.ts";
-import type { Program } from "../src/engine/program.ts";
+import type { Device } from "../engine/device.ts";
+import type { Program } from "../engine/program.ts";
 
 export interface Timing {
   readonly medianMs: number;
@@ -33,6 +33,16 @@ export async function time(device: Device, program: Program, options: TimingOpti
   const times: number[] = [];
   for (let i = 0; i < options.repetitions; i++) times.push((await replay(count)) / count);
   return { ...summary(times), replays: count * options.repetitions };
+}
+
+/** Milliseconds of one replay by the device's own timestamps, pauses between dispatches left out; null without them. */
+export async function deviceTime(device: Device, program: Program, repetitions = 5): Promise<number | null> {
+  if (!device.gpu.features.has("timestamp-query")) return null;
+  const times: number[] = [];
+  for (let i = 0; i < repetitions; i++) {
+    times.push((await program.profile()).reduce((sum, { ms }) => sum + ms, 0));
+  }
+  return summary(times).medianMs;
 }
 
 /** Median and relative distance between the quartiles. */

@@ -2,10 +2,10 @@
  * What this adapter can do at most, measured: fused multiply-adds from registers, and a copy between buffers. Every
  * other figure is given as a share of these.
  */
-import type { Device } from "../src/engine/device.ts";
-import { Program } from "../src/engine/program.ts";
-import { kernel } from "../src/kernels/kernel.ts";
-import { elementwise, elementwiseGrid } from "../src/kernels/wgsl.ts";
+import type { Device } from "../engine/device.ts";
+import { Program } from "../engine/program.ts";
+import { kernel } from "../kernels/kernel.ts";
+import { elementwise, elementwiseGrid } from "../kernels/wgsl.ts";
 import { BenchmarkMemory } from "./case.ts";
 import { type TimingOptions, time } from "./measure.ts";
 

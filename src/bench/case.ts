@@ -1,0 +1,87 @@
+/** What a benchmark is: a name, a shape, and a program that is recorded, checked against float64, and timed. */
+import type { Device, UploadData } from "../engine/device.ts";
+import type { Program } from "../engine/program.ts";
+import { Random } from "../engine/random.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import type { PeerWork } from "./peer-work.ts";
+
+export interface BenchmarkCase {
+  readonly name: string;
+  /** For people, e.g. "512 x 512 x 512". */
+  readonly shape: string;
+  /** Part of the quick mode. */
+  readonly quick: boolean;
+  /** The same work for other engines, where they can do it. */
+  readonly peerWork?: PeerWork;
+  /** Records the work into `program`; returns the check to run after the first replay, which throws if it is wrong. */
+  readonly record: (bench: BenchmarkMemory, program: Program) => () => Promise<void>;
+}
+
+/** Device memory of one case, with seeded contents. */
+export class BenchmarkMemory {
+  readonly device: Device;
+  readonly #tensors: Tensor[] = [];
+  readonly #random = new Random(1);
+
+  constructor(device: Device) {
+    this.device = device;
+  }
+
+  /** Zeroes. */
+  zeros(...shape: number[]): Tensor {
+    return this.#allocate(shape, "f32");
+  }
+
+  /** These numbers, as f32 or u32 by the array's type. */
+  of(shape: readonly number[], values: Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer>): Tensor {
+    const tensor = this.#allocate(shape, values instanceof Float32Array ? "f32" : "u32");
+    this.device.upload(tensor, values as UploadData);
+    return tensor;
+  }
+
+  /** Normal numbers of this standard deviation, and their values on the host. */
+  normal(shape: readonly number[], deviation = 1): { tensor: Tensor; values: Float32Array<ArrayBuffer> } {
+    const values = normals(this.#random, product(shape), deviation);
+    return { tensor: this.of(shape, values), values };
+  }
+
+  #allocate(shape: readonly number[], dtype: "f32" | "u32"): Tensor {
+    const tensor = this.device.allocate("scratch", "benchmark", shape, dtype);
+    this.#tensors.push(tensor);
+    return tensor;
+  }
+
+  free(): void {
+    for (const tensor of this.#tensors) this.device.free(tensor);
+  }
+}
+
+function product(shape: readonly number[]): number {
+  return shape.reduce((size, dimension) => size * dimension, 1);
+}
+
+/** `count` normal numbers, already rounded to f32. */
+export function normals(random: Random, count: number, deviation = 1): Float32Array<ArrayBuffer> {
+  return Float32Array.from({ length: count }, () => deviation * random.normal());
+}
+
+/** Throws unless |found - wanted| <= bound. */
+export function expectClose(what: string, found: number | undefined, wanted: number | undefined, bound: number): void {
+  if (Math.abs((found ?? Number.NaN) - (wanted ?? Number.NaN)) <= bound) return;
+  throw new Error(`${what} is ${found}, wanted ${wanted} within ${bound}: a wrong kernel is not timed`);
+}
+
+/**
+ * Throws unless every number is within `tolerance` of the wanted one, relative to the largest of them: a check that the
+ * work was done at all. How exact a kernel is, its own test shows.
+ */
+export function expectAllClose(
+  what: string,
+  found: ArrayLike<number>,
+  wanted: ArrayLike<number>,
+  tolerance = 1e-5,
+): void {
+  let largest = 0;
+  for (let i = 0; i < wanted.length; i++) largest = Math.max(largest, Math.abs(wanted[i] ?? Number.NaN));
+  for (let i = 0; i < wanted.length; i++) expectClose(`${what}[${i}]`, found[i], wanted[i], tolerance * largest);
+}

@@ -1,0 +1,65 @@
+/** SwiGLU and GELU, forward and backward: elementwise, bound by memory. */
+import type { Program } from "../../engine/program.ts";
+import type { Tensor } from "../../engine/tensor.ts";
+import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../kernels/activation.ts";
+import * as reference from "../../kernels/reference/activation.ts";
+import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
+
+const ROWS = 1024;
+const WIDTH = 704;
+const shape = `${ROWS} x ${WIDTH}`;
+
+export const activationCases: readonly BenchmarkCase[] = [
+  {
+    name: "SwiGLU forward",
+    shape,
+    quick: true,
+    record: (bench, program) => {
+      const gateUp = bench.normal([ROWS, 2 * WIDTH]);
+      const y = bench.zeros(ROWS, WIDTH);
+      program.dispatch(swigluForward, { gateUp: gateUp.tensor, y });
+      return check(bench, y, () => reference.swigluForward(Float64Array.from(gateUp.values), WIDTH));
+    },
+  },
+  {
+    name: "SwiGLU backward",
+    shape,
+    quick: true,
+    record: (bench, program) => {
+      const gateUp = bench.normal([ROWS, 2 * WIDTH]);
+      const dy = bench.normal([ROWS, WIDTH]);
+      const dGateUp = bench.zeros(ROWS, 2 * WIDTH);
+      program.dispatch(swigluBackward, { dy: dy.tensor, gateUp: gateUp.tensor, dGateUp });
+      return check(bench, dGateUp, () =>
+        reference.swigluBackward(Float64Array.from(dy.values), Float64Array.from(gateUp.values), WIDTH),
+      );
+    },
+  },
+  {
+    name: "GELU forward",
+    shape,
+    quick: false,
+    record: (bench: BenchmarkMemory, program: Program) => {
+      const x = bench.normal([ROWS, WIDTH]);
+      const y = bench.zeros(ROWS, WIDTH);
+      program.dispatch(geluForward, { x: x.tensor, y });
+      return check(bench, y, () => reference.geluForward(Float64Array.from(x.values)));
+    },
+  },
+  {
+    name: "GELU backward",
+    shape,
+    quick: false,
+    record: (bench, program) => {
+      const x = bench.normal([ROWS, WIDTH]);
+      const dy = bench.normal([ROWS, WIDTH]);
+      const dx = bench.zeros(ROWS, WIDTH);
+      program.dispatch(geluBackward, { dy: dy.tensor, x: x.tensor, dx });
+      return check(bench, dx, () => reference.geluBackward(Float64Array.from(dy.values), Float64Array.from(x.values)));
+    },
+  },
+];
+
+function check(bench: BenchmarkMemory, result: Tensor, exact: () => Float64Array): () => Promise<void> {
+  return async () => expectAllClose("result", await bench.device.download(result), exact());
+}

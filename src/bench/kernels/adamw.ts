@@ -1,0 +1,51 @@
+/** The fused AdamW update over an arena: bound by memory. */
+import { adamw, STEP_NUMBERS } from "../../kernels/adamw.ts";
+import { OPTIMIZER_STATE } from "../../kernels/reduce.ts";
+import { adamwStep } from "../../kernels/reference/adamw.ts";
+import { type BenchmarkCase, expectAllClose } from "../case.ts";
+
+const LEARNING_RATE = 1e-3;
+
+export const adamwCases: readonly BenchmarkCase[] = [
+  { n: 2 ** 20, quick: true },
+  { n: 2 ** 23, quick: false },
+].map(({ n, quick }) => ({
+  name: "adamw",
+  shape: `${n}`,
+  quick,
+  record: (bench, program) => {
+    const parameter = bench.normal([n]);
+    const gradient = bench.normal([n]);
+    const [firstMoment, secondMoment] = [bench.zeros(n), bench.zeros(n)];
+    // As they are in the first step.
+    const numbers = new Float32Array(OPTIMIZER_STATE.size);
+    numbers[OPTIMIZER_STATE.clipScale] = 1;
+    numbers[OPTIMIZER_STATE.correction1] = 0.1;
+    numbers[OPTIMIZER_STATE.correction2] = 0.001;
+    const step = new Float32Array(STEP_NUMBERS.size);
+    step[STEP_NUMBERS.learningRate] = LEARNING_RATE;
+    const options = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01 };
+    program.dispatch(adamw, {
+      gradient: gradient.tensor,
+      state: bench.of([OPTIMIZER_STATE.size], numbers),
+      step: bench.of([STEP_NUMBERS.size], step),
+      parameter: parameter.tensor,
+      first: firstMoment,
+      second: secondMoment,
+      ...{ complement1: 0.1, complement2: 0.001, ...options },
+    });
+    return async () => {
+      const exact = adamwStep(
+        {
+          parameter: Float64Array.from(parameter.values),
+          firstMoment: new Float64Array(n),
+          secondMoment: new Float64Array(n),
+        },
+        Float64Array.from(gradient.values),
+        { ...options, learningRate: LEARNING_RATE, step: 1, scale: 1 },
+      );
+      expectAllClose("parameter", await bench.device.download(parameter.tensor), exact.parameter, 1e-6);
+      expectAllClose("second moment", await bench.device.download(secondMoment), exact.secondMoment);
+    };
+  },
+}));

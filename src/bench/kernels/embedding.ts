@@ -1,0 +1,57 @@
+/** Rows of a table looked up, and their gradients added up by token: bound by memory. */
+import { Random } from "../../engine/random.ts";
+import { bucketRows, embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
+import * as reference from "../../kernels/reference/embedding.ts";
+import { type BenchmarkCase, expectAllClose } from "../case.ts";
+
+const ROWS = 1024;
+const VOCABULARY = 8192;
+const WIDTH = 256;
+const shape = `${ROWS} rows, ${VOCABULARY} x ${WIDTH}`;
+
+export const embeddingCases: readonly BenchmarkCase[] = [
+  {
+    name: "embedding forward",
+    shape,
+    quick: true,
+    record: (bench, program) => {
+      const table = bench.normal([VOCABULARY, WIDTH]);
+      const y = bench.zeros(ROWS, WIDTH);
+      const rows = bench.of([ROWS], tokens());
+      program.dispatch(gatherRows(), { table: table.tensor, rows, y, firstRow: 0, accumulate: 0 });
+      return async () => {
+        const exact = reference.embeddingForward(Float64Array.from(table.values), tokens(), WIDTH);
+        expectAllClose("y", await bench.device.download(y), exact);
+      };
+    },
+  },
+  {
+    name: "embedding backward",
+    shape,
+    quick: true,
+    record: (bench, program) => {
+      const { order, bucketIds, bucketStarts } = bucketRows(tokens(), ROWS);
+      const dy = bench.normal([ROWS, WIDTH]);
+      const dTable = bench.zeros(VOCABULARY, WIDTH);
+      const upload = (values: Uint32Array) => bench.of([values.length], values as Uint32Array<ArrayBuffer>);
+      program.dispatch(embeddingBackward, {
+        dy: dy.tensor,
+        order: upload(order),
+        bucketIds: upload(bucketIds),
+        bucketStarts: upload(bucketStarts),
+        dTable,
+        firstRow: 0,
+      });
+      return async () => {
+        const exact = reference.embeddingBackward(Float64Array.from(dy.values), tokens(), VOCABULARY, WIDTH);
+        expectAllClose("dTable", await bench.device.download(dTable), exact);
+      };
+    },
+  },
+];
+
+/** Half of the vocabulary is never seen, so that tokens come more than once. */
+function tokens(): Uint32Array<ArrayBuffer> {
+  const random = new Random(2);
+  return Uint32Array.from({ length: ROWS }, () => random.below(VOCABULARY / 2));
+}

@@ -1,0 +1,73 @@
+/** The matrix product in its three layouts. */
+import { Random } from "../../engine/random.ts";
+import { type MatmulLayout, matmul } from "../../kernels/matmul.ts";
+import { type BenchmarkCase, expectClose, normals } from "../case.ts";
+
+/** out [M, N] = op(a) op(b) over K. */
+export interface ProductShape {
+  readonly layout: MatmulLayout;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+const shapes: readonly (Omit<ProductShape, "layout"> & { quick: boolean })[] = [
+  { M: 512, N: 512, K: 512, quick: true },
+  { M: 1024, N: 1024, K: 1024, quick: false },
+  { M: 256, N: 50257, K: 64, quick: false },
+  { M: 1024, N: 704, K: 256, quick: true },
+];
+
+export const matmulCases: readonly BenchmarkCase[] = shapes.flatMap(({ M, N, K, quick }) =>
+  (["NN", "NT", "TN"] as const).map((layout): BenchmarkCase => {
+    const shape = { layout, M, N, K };
+    return {
+      name: `matmul ${layout}`,
+      shape: `${M} x ${N} x ${K}`,
+      quick,
+      peerWork: { kind: "matmul", ...shape },
+      record: (bench, program) => {
+        const { a, b, aShape, bShape, check } = productInputs(shape);
+        const out = bench.zeros(M, N);
+        program.dispatch(matmul(layout, { M, N, K }, bench.device.facts), {
+          a: bench.of(aShape, a),
+          b: bench.of(bShape, b),
+          out,
+          bias: bench.zeros(1),
+          residual: bench.zeros(1, 4),
+          aFrom: 0,
+          outFrom: 0,
+          scale: 1,
+          hasBias: 0,
+          hasResidual: 0,
+          accumulate: 0,
+        });
+        return async () => check(await bench.device.download(out));
+      },
+    };
+  }),
+);
+
+/** Operands of a product, as they lie, and a check of 64 of its elements in float64. */
+export function productInputs({ layout, M, N, K }: ProductShape) {
+  const random = new Random(1);
+  const a = normals(random, M * K);
+  const b = normals(random, K * N);
+  const check = (out: ArrayLike<number>): void => {
+    for (let i = 0; i < 64; i++) {
+      const [row, column] = [random.below(M), random.below(N)];
+      let sum = 0;
+      let terms = 0;
+      for (let k = 0; k < K; k++) {
+        const x = a[layout === "TN" ? k * M + row : row * K + k] ?? Number.NaN;
+        const y = b[layout === "NT" ? column * K + k : k * N + column] ?? Number.NaN;
+        sum += x * y;
+        terms += Math.abs(x * y);
+      }
+      expectClose(`out[${row}, ${column}]`, out[row * N + column], sum, 4 * Math.sqrt(K) * 2 ** -24 * terms);
+    }
+  };
+  const aShape = layout === "TN" ? ([K, M] as const) : ([M, K] as const);
+  const bShape = layout === "NT" ? ([N, K] as const) : ([K, N] as const);
+  return { a, b, aShape, bShape, check };
+}

@@ -1,0 +1,86 @@
+/** RMSNorm and LayerNorm, forward and backward with the weight's gradient: bound by memory. */
+import type { Program } from "../../engine/program.ts";
+import {
+  layerNormBackward,
+  layerNormForward,
+  normWeightPartials,
+  rmsNormBackward,
+  rmsNormForward,
+  rowBlocks,
+} from "../../kernels/norm.ts";
+import { addColumnSums } from "../../kernels/reduce.ts";
+import * as reference from "../../kernels/reference/norm.ts";
+import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
+
+const EPSILON = 1e-5;
+const ROWS = 1024;
+
+export const normCases: readonly BenchmarkCase[] = (["RMSNorm", "LayerNorm"] as const).flatMap((name) =>
+  [256, 1024].flatMap((columns) => {
+    const shape = `${ROWS} x ${columns}`;
+    const quick = name === "RMSNorm" && columns === 256;
+    return [
+      {
+        name: `${name} forward`,
+        shape,
+        quick,
+        record: (bench, program) => {
+          const made = recordForward(bench, program, name, columns);
+          return async () => {
+            expectAllClose("y", await bench.device.download(made.y), exactOf(name, made).y);
+          };
+        },
+      },
+      {
+        name: `${name} forward + backward`,
+        shape,
+        quick,
+        record: (bench, program) => {
+          const { facts } = bench.device;
+          const made = recordForward(bench, program, name, columns);
+          const dy = bench.normal([ROWS, columns]);
+          const dx = bench.zeros(ROWS, columns);
+          const partials = bench.zeros(rowBlocks(ROWS), columns);
+          const dWeight = bench.zeros(columns);
+          const backward = name === "RMSNorm" ? rmsNormBackward(facts) : layerNormBackward(facts);
+          const { stats } = made;
+          const x = made.x.tensor;
+          program.clear(dx); // the kernels add to what is there
+          program.clear(dWeight);
+          program.dispatch(backward, { dy: dy.tensor, x, weight: made.weight.tensor, stats, dx });
+          program.dispatch(normWeightPartials, { dy: dy.tensor, x, stats, partials });
+          program.dispatch(addColumnSums, { partials, out: dWeight });
+          return async () => {
+            const exact = exactOf(name, made).backward(Float64Array.from(dy.values));
+            expectAllClose("dx", await bench.device.download(dx), exact.dx);
+            expectAllClose("dWeight", await bench.device.download(dWeight), exact.dWeight);
+          };
+        },
+      },
+    ] satisfies BenchmarkCase[];
+  }),
+);
+
+function recordForward(bench: BenchmarkMemory, program: Program, name: "RMSNorm" | "LayerNorm", columns: number) {
+  const { facts } = bench.device;
+  const x = bench.normal([ROWS, columns]);
+  const weight = bench.normal([columns]);
+  const bias = bench.normal([columns]);
+  const y = bench.zeros(ROWS, columns);
+  const stats = bench.zeros(ROWS, 2);
+  const args = { x: x.tensor, weight: weight.tensor, y, stats, epsilon: EPSILON };
+  if (name === "RMSNorm") program.dispatch(rmsNormForward(facts), args);
+  else program.dispatch(layerNormForward(facts), { ...args, bias: bias.tensor });
+  return { x, weight, bias, y, stats };
+}
+
+function exactOf(name: "RMSNorm" | "LayerNorm", made: ReturnType<typeof recordForward>) {
+  const [x, weight, bias] = [made.x, made.weight, made.bias].map(({ values }) => Float64Array.from(values));
+  if (x === undefined || weight === undefined || bias === undefined) throw new Error("a norm without inputs");
+  if (name === "RMSNorm") {
+    const { y, inverseRms } = reference.rmsNormForward(x, weight, EPSILON);
+    return { y, backward: (dy: Float64Array) => reference.rmsNormBackward(dy, x, weight, inverseRms) };
+  }
+  const { y, mean, inverseStd } = reference.layerNormForward(x, weight, bias, EPSILON);
+  return { y, backward: (dy: Float64Array) => reference.layerNormBackward(dy, x, weight, mean, inverseStd) };
+}

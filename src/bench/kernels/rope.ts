@@ -1,0 +1,31 @@
+/** Rotary positions in place on fused rows. One replay turns the rows on, the next one back, so that they stay as they are. */
+import { rope, ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
+import { type BenchmarkCase, expectAllClose } from "../case.ts";
+
+const ROWS = 1024;
+const HEADS = 12;
+const HEAD_SIZE = 32;
+
+export const ropeCases: readonly BenchmarkCase[] = [
+  {
+    name: "rope there and back",
+    shape: `${ROWS} x ${HEADS} heads of ${HEAD_SIZE}`,
+    quick: false,
+    record: (bench, program) => {
+      const x = bench.normal([ROWS, HEADS * HEAD_SIZE]);
+      const frequencies = ropeFrequencies(HEAD_SIZE, 10000, { type: "none" });
+      const args = {
+        positions: bench.of(
+          [ROWS],
+          Uint32Array.from({ length: ROWS }, (_, row) => row),
+        ),
+        table: bench.of([ROWS, HEAD_SIZE / 2, 2], ropeTable(ROWS, frequencies)),
+        x: x.tensor,
+        heads: HEADS,
+      };
+      program.dispatch(rope, { ...args, direction: 1 });
+      program.dispatch(rope, { ...args, direction: -1 });
+      return async () => expectAllClose("x", await bench.device.download(x.tensor), x.values);
+    },
+  },
+];

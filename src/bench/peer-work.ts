@@ -1,0 +1,24 @@
+/**
+ * Work that other engines can do too, as data: what a peer's process is told to do. The numbers follow from it and a
+ * seed, so that nobody hands them over.
+ */
+import type { HeadShape } from "./kernels/log-softmax-gather.ts";
+import type { ProductShape } from "./kernels/matmul.ts";
+import type { StepRows } from "./step.ts";
+
+export type PeerWork =
+  | ({ readonly kind: "matmul" } & ProductShape)
+  | ({ readonly kind: "head"; readonly backward: boolean } & HeadShape)
+  | {
+      readonly kind: "step";
+      /** A model folder: the policy and, frozen, its reference. */
+      readonly folder: string;
+      readonly batch: StepRows;
+      /** Losses of the first updates, which the peer's must equal. */
+      readonly losses: readonly number[];
+      /** A safetensors file with the gradients of the first update, by Hugging Face name. */
+      readonly gradients: string;
+    };
+
+/** How an engine did: milliseconds of one run, or why there is no figure. */
+export type PeerResult = { readonly median_ms: number; readonly spread: number } | { readonly error: string };

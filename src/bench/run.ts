@@ -1,0 +1,183 @@
+/**
+ * The benchmarks one after another: every kernel checked and timed as a share of this adapter's peaks, then whole
+ * updates; and the same work by other engines, where the caller can run them.
+ */
+import type { Device } from "../engine/device.ts";
+import { platform } from "../engine/platform/index.ts";
+import { type KernelTime, Program } from "../engine/program.ts";
+import { writeSafetensors } from "../engine/safetensors.ts";
+import { ConfigError } from "../errors.ts";
+import { type BenchmarkCase, BenchmarkMemory } from "./case.ts";
+import { activationCases } from "./kernels/activation.ts";
+import { adamwCases } from "./kernels/adamw.ts";
+import { attentionCases } from "./kernels/attention.ts";
+import { embeddingCases } from "./kernels/embedding.ts";
+import { logSoftmaxGatherCases } from "./kernels/log-softmax-gather.ts";
+import { matmulCases } from "./kernels/matmul.ts";
+import { normCases } from "./kernels/norm.ts";
+import { reduceCases } from "./kernels/reduce.ts";
+import { ropeCases } from "./kernels/rope.ts";
+import { deviceTime, type TimingOptions, time } from "./measure.ts";
+import type { Peaks } from "./peaks.ts";
+import type { PeerResult, PeerWork } from "./peer-work.ts";
+import { writeRandomModel } from "./random-model.ts";
+import { type StepCase, stepCases, stepTruth, timeStep } from "./step.ts";
+
+const kernelCases: readonly BenchmarkCase[] = [
+  ...matmulCases,
+  ...logSoftmaxGatherCases,
+  ...attentionCases,
+  ...normCases,
+  ...activationCases,
+  ...ropeCases,
+  ...embeddingCases,
+  ...reduceCases,
+  ...adamwCases,
+];
+
+/** One line of the report; times in milliseconds of wall clock but `device_ms`, by the device's own timestamps. */
+export interface BenchmarkResult {
+  readonly name: string;
+  readonly shape: string;
+  readonly median_ms: number;
+  /** Distance between the quartiles over the median. */
+  readonly spread: number;
+  /** null where the adapter has no timestamps. */
+  readonly device_ms: number | null;
+  readonly gflops: number;
+  readonly gbps: number;
+  /** The larger of the shares of the two peaks. */
+  readonly share_of_peak: number;
+  readonly peers: Readonly<Record<string, PeerResult>>;
+  /** Of whole updates. */
+  readonly step?: {
+    /** Kernels compiled within. */
+    readonly first_ms: number;
+    readonly tokens_per_second: number;
+    readonly device_bytes: number;
+    readonly host_pack_ms: number;
+    readonly host_submit_ms: number;
+    /** Packing, uploading, encoding and submitting over the whole. */
+    readonly host_share: number;
+    /** Of the memory peak that AdamW moves its bytes at; null where kernels cannot be timed. */
+    readonly adamw_share_of_copy: number | null;
+    readonly kernels: readonly KernelTime[];
+  };
+}
+
+export interface BenchmarkOptions {
+  readonly quick: boolean;
+  /** Part of a name, in any case; default all. */
+  readonly filter?: string | undefined;
+  /** A folder for models; it is there, and the caller's to remove. */
+  readonly scratch: string;
+  readonly runPeers: (work: PeerWork) => Promise<Record<string, PeerResult>>;
+}
+
+export function timingOptions(quick: boolean): TimingOptions {
+  return quick ? { leastMs: 50, repetitions: 7 } : { leastMs: 200, repetitions: 15 };
+}
+
+/**
+ * Runs what the options choose.
+ *
+ * @throws ConfigError where the filter leaves nothing
+ */
+export async function* runBenchmarks(
+  device: Device,
+  peaks: Peaks,
+  options: BenchmarkOptions,
+): AsyncGenerator<BenchmarkResult> {
+  const { quick, filter = "" } = options;
+  const chosen = <T extends { name: string; quick: boolean }>(cases: readonly T[]) =>
+    cases.filter((one) => (one.quick || !quick) && one.name.toLowerCase().includes(filter.toLowerCase()));
+  const kernels = chosen(kernelCases);
+  const steps = chosen(stepCases);
+  if (kernels.length + steps.length === 0) {
+    const names = new Set([...kernelCases, ...stepCases].map(({ name }) => name));
+    throw new ConfigError(
+      `no benchmark${quick ? " of the quick ones" : ""} has "${filter}" in its name: there are ${[...names].join(", ")}.`,
+    );
+  }
+  for (const one of kernels) yield await runKernel(device, one, peaks, options);
+  for (const one of steps) yield await runStep(device, one, peaks, options);
+}
+
+async function runKernel(
+  device: Device,
+  one: BenchmarkCase,
+  peaks: Peaks,
+  { quick, runPeers }: BenchmarkOptions,
+): Promise<BenchmarkResult> {
+  const memory = new BenchmarkMemory(device);
+  const program = new Program(device, one.name);
+  let timing: { medianMs: number; spread: number };
+  let deviceMs: number | null;
+  try {
+    const check = one.record(memory, program);
+    await program.prepare();
+    program.run();
+    await check();
+    timing = await time(device, program, timingOptions(quick));
+    deviceMs = await deviceTime(device, program);
+  } finally {
+    program.dispose();
+    memory.free();
+  }
+  return {
+    name: one.name,
+    shape: one.shape,
+    ...rates(program.cost, timing, peaks),
+    device_ms: deviceMs,
+    peers: one.peerWork ? await runPeers(one.peerWork) : {},
+  };
+}
+
+async function runStep(
+  device: Device,
+  one: StepCase,
+  peaks: Peaks,
+  { quick, scratch, runPeers }: BenchmarkOptions,
+): Promise<BenchmarkResult> {
+  const { rows, prompt, completion } = one.batch;
+  const folder = platform.joinPath(scratch, `model-${one.name.replace(/\W+/g, "-")}`);
+  await writeRandomModel(folder, one.config, 1);
+  const result = await timeStep(device, folder, one, quick ? 8 : 16);
+  const adamw = result.kernels.find(({ name }) => name === "adamw");
+  let peers: Record<string, PeerResult> = {};
+  if (one.peers) {
+    const truth = await stepTruth(device, folder, one.batch);
+    const gradients = platform.joinPath(folder, "gradients.safetensors");
+    await writeSafetensors(gradients, truth.gradients);
+    peers = await runPeers({ kind: "step", folder, losses: truth.losses, gradients, batch: one.batch });
+  }
+  await platform.removeFolder(folder);
+  return {
+    name: one.name,
+    shape: `${rows} rows of ${prompt} + ${completion} tokens`,
+    ...rates(result, result, peaks),
+    device_ms: result.kernels.length > 0 ? result.kernels.reduce((sum, { ms }) => sum + ms, 0) : null,
+    peers,
+    step: {
+      first_ms: result.firstMs,
+      tokens_per_second: result.tokensPerSecond,
+      device_bytes: result.deviceBytes,
+      host_pack_ms: result.host.packMs,
+      host_submit_ms: result.host.submitMs,
+      host_share: (result.host.packMs + result.host.submitMs) / result.medianMs,
+      adamw_share_of_copy: adamw ? adamw.bytes / adamw.ms / 1e6 / peaks.gbps : null,
+      kernels: result.kernels,
+    },
+  };
+}
+
+function rates(
+  { flops, bytes }: { readonly flops: number; readonly bytes: number },
+  { medianMs, spread }: { readonly medianMs: number; readonly spread: number },
+  peaks: Peaks,
+) {
+  const gflops = flops / medianMs / 1e6;
+  const gbps = bytes / medianMs / 1e6;
+  const share = Math.max(gflops / peaks.gflops, gbps / peaks.gbps);
+  return { median_ms: medianMs, spread, gflops, gbps, share_of_peak: share };
+}

@@ -1,0 +1,262 @@
+/**
+ * Whole KTO updates on random models: policy, live reference, mismatched pairs, clip, AdamW. What an update costs, where
+ * its time goes, and how much of it the host takes.
+ */
+import type { Device } from "../engine/device.ts";
+import { Model } from "../engine/model/load.ts";
+import type { KernelTime } from "../engine/program.ts";
+import { Random } from "../engine/random.ts";
+import type { TensorToWrite } from "../engine/safetensors.ts";
+import { METRIC_SUMS } from "../kernels/kto-objective.ts";
+import { type BatchExample, packBatch } from "../kto/batch.ts";
+import type { TrainerOptions } from "../kto/config.ts";
+import { KtoStep } from "../kto/step.ts";
+import { KtoTrainer } from "../kto/trainer.ts";
+import { summary } from "./measure.ts";
+
+/** Rows of a microbatch and the tokens of each. */
+export interface StepRows {
+  readonly rows: number;
+  readonly prompt: number;
+  readonly completion: number;
+}
+
+export interface StepCase {
+  readonly name: string;
+  readonly quick: boolean;
+  /** A config.json. */
+  readonly config: Readonly<Record<string, unknown>>;
+  readonly batch: StepRows;
+  readonly options?: Partial<TrainerOptions>;
+  /** Whether other engines do the same update. */
+  readonly peers: boolean;
+}
+
+/** A Llama of these sizes, as config.json has it. */
+function llama(sizes: Readonly<Record<string, number>>): Record<string, unknown> {
+  return {
+    model_type: "llama",
+    architectures: ["LlamaForCausalLM"],
+    hidden_act: "silu",
+    num_attention_heads: 8,
+    num_key_value_heads: 4,
+    max_position_embeddings: 512,
+    rms_norm_eps: 1e-5,
+    rope_theta: 10000,
+    tie_word_embeddings: true,
+    bos_token_id: 1,
+    eos_token_id: 2,
+    ...sizes,
+  };
+}
+
+/** (a): the shape of stories260K. */
+export const stories260K = llama({ vocab_size: 512, hidden_size: 64, num_hidden_layers: 5, intermediate_size: 172 });
+/** (b) */
+export const hidden256 = llama({ vocab_size: 8192, hidden_size: 256, num_hidden_layers: 6, intermediate_size: 704 });
+
+const batch: StepRows = { rows: 8, prompt: 64, completion: 64 };
+
+export const stepCases: readonly StepCase[] = [
+  { name: "KTO step (a): stories260K's shape", quick: true, config: stories260K, batch, peers: true },
+  {
+    name: "KTO step (b): hidden 256, 6 layers, vocabulary 8192",
+    quick: false,
+    config: hidden256,
+    batch,
+    peers: true,
+  },
+  {
+    name: "KTO step (c): as (b), gradient_checkpointing",
+    quick: false,
+    config: hidden256,
+    batch,
+    options: { gradient_checkpointing: true },
+    peers: false,
+  },
+];
+
+export interface StepResult {
+  readonly medianMs: number;
+  readonly spread: number;
+  /** Of one update. */
+  readonly flops: number;
+  readonly bytes: number;
+  /** From loading the trainer to the end of the first update, kernels compiled within. */
+  readonly firstMs: number;
+  readonly tokensPerSecond: number;
+  /** Device memory of the run: both models, gradients, moments, activations, scratch. */
+  readonly deviceBytes: number;
+  /** Of it, what does not depend on the batch: models, gradients, moments. */
+  readonly parameterBytes: number;
+  /** Median milliseconds of an update in which JavaScript packs the batch, and uploads, encodes and submits. */
+  readonly host: { readonly packMs: number; readonly submitMs: number };
+  /** Device time by kernel, largest first; empty where the adapter cannot time kernels. */
+  readonly kernels: readonly KernelTime[];
+}
+
+/** Seeded rows, every second one desirable. */
+export function stepExamples({ rows, prompt, completion }: StepRows, vocabSize: number): BatchExample[] {
+  const random = new Random(2);
+  const ids = (count: number) => Uint32Array.from({ length: count }, () => 3 + random.below(vocabSize - 3));
+  return Array.from({ length: rows }, (_, row) => ({
+    promptIds: ids(prompt),
+    completionIds: ids(completion),
+    label: row % 2 === 0,
+  }));
+}
+
+/** What every engine's update does. */
+export const STEP_SETTINGS = {
+  beta: 0.1,
+  learningRate: 1e-4,
+  beta1: 0.9,
+  beta2: 0.999,
+  epsilon: 1e-8,
+  maxNorm: 1,
+} as const;
+
+/** Times `steps` updates of the model in `folder` after two that warm up. */
+export async function timeStep(
+  device: Device,
+  folder: string,
+  { batch, options }: Pick<StepCase, "batch" | "options">,
+  steps: number,
+): Promise<StepResult> {
+  const policy = await Model.load(device, folder);
+  const examples = stepExamples(batch, policy.config.vocabSize);
+  const start = performance.now();
+  const trainer = await KtoTrainer.create({
+    policy,
+    examples,
+    options: {
+      per_device_train_batch_size: batch.rows,
+      max_steps: steps + 2,
+      learning_rate: STEP_SETTINGS.learningRate,
+      beta: STEP_SETTINGS.beta,
+      logging_steps: steps + 2,
+      max_length: batch.prompt + batch.completion,
+      ...options,
+    },
+  });
+  try {
+    const times: number[] = [];
+    let last = start;
+    for await (const _ of trainer) {
+      await device.idle();
+      const now = performance.now();
+      times.push(now - last);
+      last = now;
+    }
+    const host = await timeHost(device, trainer.step, examples, batch, Math.min(steps, 8));
+    const timing = summary(times.slice(2));
+    const memory = device.memory();
+    const kernels = await profile(device, trainer.step);
+    return {
+      firstMs: times[0] ?? Number.NaN,
+      ...timing,
+      ...costOf(trainer.step),
+      tokensPerSecond: (1000 * batch.rows * (batch.prompt + batch.completion)) / timing.medianMs,
+      deviceBytes: device.totalBytes,
+      parameterBytes: ["weights", "reference weights", "gradients", "optimizer"].reduce(
+        (sum, category) => sum + (memory[category] ?? 0),
+        0,
+      ),
+      host,
+      kernels,
+    };
+  } finally {
+    trainer.free();
+    policy.free();
+  }
+}
+
+/** A program that is replayed once an update is counted once: clearing, the microbatch, the optimizer's. */
+function costOf(step: KtoStep): { flops: number; bytes: number } {
+  const costs = step.programs.map(({ cost }) => cost);
+  return {
+    flops: costs.reduce((sum, { flops }) => sum + flops, 0),
+    bytes: costs.reduce((sum, { bytes }) => sum + bytes, 0),
+  };
+}
+
+/** The parts of an update that are JavaScript's, the device being idle before each. */
+async function timeHost(
+  device: Device,
+  step: KtoStep,
+  examples: readonly BatchExample[],
+  { prompt, completion }: StepRows,
+  updates: number,
+): Promise<StepResult["host"]> {
+  const packing: number[] = [];
+  const submitting: number[] = [];
+  for (let update = 0; update < updates; update++) {
+    const start = performance.now();
+    const packed = packBatch(examples, { mismatched: true, maxLength: prompt + completion });
+    const ready = performance.now();
+    await step.run([packed], STEP_SETTINGS.learningRate, update);
+    submitting.push(performance.now() - ready);
+    packing.push(ready - start);
+    await device.idle();
+  }
+  return { packMs: summary(packing).medianMs, submitMs: summary(submitting).medianMs };
+}
+
+async function profile(device: Device, step: KtoStep): Promise<KernelTime[]> {
+  if (!device.gpu.features.has("timestamp-query")) return [];
+  const kernels = new Map<string, KernelTime>();
+  for (const program of step.programs) {
+    for (const entry of await program.profile()) {
+      const sum = kernels.get(entry.name) ?? { name: entry.name, dispatches: 0, ms: 0, flops: 0, bytes: 0 };
+      kernels.set(entry.name, {
+        name: entry.name,
+        dispatches: sum.dispatches + entry.dispatches,
+        ms: sum.ms + entry.ms,
+        flops: sum.flops + entry.flops,
+        bytes: sum.bytes + entry.bytes,
+      });
+    }
+  }
+  return [...kernels.values()].sort((a, b) => b.ms - a.ms);
+}
+
+/** What another engine, or another schedule, has to agree with. */
+export interface StepTruth {
+  /** Of the first updates; from the second on they depend on gradients, clip, AdamW and reference point. */
+  readonly losses: readonly number[];
+  /** Of the first update, before clipping, by Hugging Face name. */
+  readonly gradients: readonly (TensorToWrite & { readonly data: Float32Array<ArrayBuffer> })[];
+}
+
+/** Our own engine's first updates of the model in `folder`, whose copy is the reference. */
+export async function stepTruth(device: Device, folder: string, batch: StepRows, updates = 3): Promise<StepTruth> {
+  const policy = await Model.load(device, folder);
+  const reference = Model.copyOf(policy, "reference weights");
+  const examples = stepExamples(batch, policy.config.vocabSize);
+  const packed = packBatch(examples, { mismatched: true, maxLength: batch.prompt + batch.completion });
+  const { beta, beta1, beta2, epsilon, maxNorm } = STEP_SETTINGS;
+  const step = new KtoStep({
+    policy,
+    reference,
+    shapes: [packed.packed.shape],
+    maxSize: batch.rows,
+    objective: { beta, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" },
+    optimizer: { beta1, beta2, epsilon, weightDecay: 0, maxGradientNorm: maxNorm },
+    referencePointScope: "microbatch",
+  });
+  try {
+    await step.gradients([packed]);
+    const gradients = await policy.readTensors(step.optimizer.gradients);
+    const losses: number[] = [];
+    for (let update = 0; update < updates; update++) {
+      device.upload(step.objective.metrics, new Float32Array(METRIC_SUMS.size));
+      await step.run([packed], STEP_SETTINGS.learningRate, update);
+      losses.push((await device.download(step.objective.metrics))[METRIC_SUMS.loss] ?? Number.NaN);
+    }
+    return { losses, gradients };
+  } finally {
+    step.free();
+    reference.free();
+    policy.free();
+  }
+}

@@ -1,0 +1,157 @@
+/** `kto bench`: kernels and whole updates on the adapter at hand, as a table and as JSON; src/bench has the benchmarks. */
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import * as z from "zod";
+import type { PeerResult } from "../bench/peer-work.ts";
+import type { BenchmarkResult } from "../bench/run.ts";
+import { option, parseOptions } from "../kto/parse-options.ts";
+import { command } from "./command.ts";
+import { installedVersions, packageFolder } from "./doctor.ts";
+import type { Output } from "./output.ts";
+import { commonOptions } from "./shared-options.ts";
+
+const group = "Benchmarks";
+const { json: _, ...otherOptions } = commonOptions;
+
+const schema = z.strictObject({
+  quick: option(z.boolean().default(false), {
+    group,
+    description: "fewer of them and less often, in under two minutes",
+    expects: "true or false",
+  }),
+  filter: option(z.string().min(1).optional(), {
+    group,
+    description: "only those with this in their name, e.g. matmul",
+    expects: "a part of a name",
+  }),
+  peers: option(z.boolean().optional(), {
+    group,
+    description: "time other engines on the same work; they are there in a checkout only (default: unless --quick)",
+    expects: "true or false",
+  }),
+  json: option(z.string().min(1).optional(), {
+    group,
+    description: 'write the results into this file; "-" writes them to stdout instead of the table',
+    expects: 'the name of a file, or "-"',
+    placeholder: "file",
+  }),
+  ...otherOptions,
+});
+
+type BenchOptions = Omit<z.output<typeof schema>, "json"> & {
+  readonly json: boolean;
+  readonly jsonFile: string | undefined;
+};
+
+export const benchCommand = command({
+  name: "bench",
+  summary: "measure kernels and whole updates on this adapter",
+  examples: ["kto bench --quick", "kto bench --json results.json", "kto bench --filter matmul --adapter lavapipe"],
+  schema,
+  parse: ({ values, where }): BenchOptions => {
+    const { json, ...options } = parseOptions(schema, values, { where });
+    return { ...options, json: json === "-", jsonFile: json === "-" ? undefined : json };
+  },
+  run: runBench,
+});
+
+async function runBench(options: BenchOptions, output: Output): Promise<void> {
+  const { Device } = await import("../engine/device.ts");
+  const { platform } = await import("../engine/platform/index.ts");
+  const { measurePeaks } = await import("../bench/peaks.ts");
+  const { runBenchmarks, timingOptions } = await import("../bench/run.ts");
+  const { checkOutputFile } = await import("./files.ts");
+  const { peerRunner, peerVersions } = await import("./bench-peers.ts");
+  if (options.jsonFile) await checkOutputFile(options.jsonFile);
+  const say = (line: string) => {
+    if (!output.json) output.result(line);
+  };
+  const scratch = mkdtempSync(join(tmpdir(), "kto-bench-"));
+  const device = await Device.open(options.adapter === undefined ? {} : { adapter: options.adapter });
+  try {
+    const peaks = await measurePeaks(device, timingOptions(options.quick));
+    say(
+      `${device.description}${device.isSoftware ? " (software: these figures are not a GPU's)" : ""}, subgroups of ${device.facts.subgroupSize || "no fixed size"}`,
+    );
+    say(`peaks: ${peaks.gflops.toFixed(1)} GFLOP/s (fused multiply-add), ${peaks.gbps.toFixed(1)} GB/s (copy)`);
+    say(row("", "", "median ms", "device ms", "spread", "GFLOP/s", "GB/s", "of peak"));
+    const withPeers = options.peers ?? !options.quick;
+    const results: BenchmarkResult[] = [];
+    const runPeers = withPeers ? peerRunner(options.adapter, (text) => output.debug(text)) : async () => ({});
+    for await (const result of runBenchmarks(device, peaks, { ...options, scratch, runPeers })) {
+      results.push(result);
+      for (const line of tableLines(result)) say(line);
+    }
+    const report = {
+      adapter: device.description,
+      versions: { ...installedVersions(), ...(withPeers ? peerVersions() : {}) },
+      node: process.version,
+      commit: commit(),
+      date: new Date().toISOString(),
+      peaks,
+      results,
+    };
+    if (output.json) output.jsonLine(report);
+    if (options.jsonFile) {
+      await platform.writeFileAtomic(options.jsonFile, `${JSON.stringify(report, null, 2)}\n`);
+      output.info(`written to ${options.jsonFile}`);
+    }
+  } finally {
+    device.close();
+    rmSync(scratch, { recursive: true, force: true });
+  }
+}
+
+/** A result as lines of the table: itself, its peers, and the parts of a whole update. */
+export function tableLines(result: BenchmarkResult): string[] {
+  const { name, shape, peers, step } = result;
+  const lines = [
+    row(
+      name,
+      shape,
+      result.median_ms.toFixed(3),
+      result.device_ms?.toFixed(3) ?? "",
+      percent(result.spread),
+      result.gflops.toFixed(1),
+      result.gbps.toFixed(1),
+      percent(result.share_of_peak),
+    ),
+    ...Object.entries(peers).map(([peer, theirs]) => peerLine(peer, theirs, result.median_ms)),
+  ];
+  if (step === undefined) return lines;
+  lines.push(
+    `  ${Math.round(step.tokens_per_second)} tokens/s, first update ${(step.first_ms / 1000).toFixed(1)} s, ${(step.device_bytes / 2 ** 20).toFixed(1)} MiB, host ${percent(step.host_share)}${step.adamw_share_of_copy === null ? "" : `, AdamW at ${percent(step.adamw_share_of_copy)} of the copy`}`,
+  );
+  for (const { name, dispatches, ms, flops, bytes } of step.kernels.slice(0, 12)) {
+    const rates = [(flops / ms / 1e6).toFixed(1), (bytes / ms / 1e6).toFixed(1)];
+    lines.push(row(`  ${name}`, `${dispatches} dispatches`, "", ms.toFixed(2), "", ...rates));
+  }
+  return lines;
+}
+
+function peerLine(peer: string, theirs: PeerResult, ours: number): string {
+  if ("error" in theirs) return `  ${peer}: not timed: ${theirs.error}`;
+  const times = `${(theirs.median_ms / ours).toFixed(2)} times ours`;
+  return row(`  ${peer}`, times, theirs.median_ms.toFixed(3), "", percent(theirs.spread));
+}
+
+function row(name: string, shape: string, ...numbers: string[]): string {
+  return `${name.padEnd(38)} ${shape.padEnd(32)}${numbers.map((text) => text.padStart(10)).join("")}`.trimEnd();
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
+}
+
+/** The commit that was measured, marked where files differ from it; null outside a checkout. */
+function commit(): string | null {
+  const git = (...args: string[]) =>
+    execFileSync("git", args, { cwd: packageFolder(), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  try {
+    return git("rev-parse", "--short", "HEAD") + (git("status", "--porcelain") === "" ? "" : " with changes");
+  } catch {
+    return null;
+  }
+}
