@@ -18,6 +18,11 @@ export interface TimingOptions {
   readonly repetitions: number;
 }
 
+/** How long and how often; `quick` where it is to be over soon. */
+export function timingOptions(quick: boolean): TimingOptions {
+  return quick ? { leastMs: 50, repetitions: 7 } : { leastMs: 200, repetitions: 15 };
+}
+
 /** Runs the program until compilation and caches are behind it, then times it. */
 export async function time(device: Device, program: Program, options: TimingOptions): Promise<Timing> {
   await program.prepare();

@@ -17,7 +17,7 @@ import { matmulCases } from "./kernels/matmul.ts";
 import { normCases } from "./kernels/norm.ts";
 import { reduceCases } from "./kernels/reduce.ts";
 import { ropeCases } from "./kernels/rope.ts";
-import { deviceTime, type TimingOptions, time } from "./measure.ts";
+import { deviceTime, time, timingOptions } from "./measure.ts";
 import type { Peaks } from "./peaks.ts";
 import type { PeerResult, PeerWork } from "./peer-work.ts";
 import { writeRandomModel } from "./random-model.ts";
@@ -72,10 +72,6 @@ export interface BenchmarkOptions {
   /** A folder for models; it is there, and the caller's to remove. */
   readonly scratch: string;
   readonly runPeers: (work: PeerWork) => Promise<Record<string, PeerResult>>;
-}
-
-export function timingOptions(quick: boolean): TimingOptions {
-  return quick ? { leastMs: 50, repetitions: 7 } : { leastMs: 200, repetitions: 15 };
 }
 
 /**

@@ -61,7 +61,8 @@ async function runBench(options: BenchOptions, output: Output): Promise<void> {
   const { Device } = await import("../engine/device.ts");
   const { platform } = await import("../engine/platform/index.ts");
   const { measurePeaks } = await import("../bench/peaks.ts");
-  const { runBenchmarks, timingOptions } = await import("../bench/run.ts");
+  const { runBenchmarks } = await import("../bench/run.ts");
+  const { timingOptions } = await import("../bench/measure.ts");
   const { checkOutputFile } = await import("./files.ts");
   const { peerRunner, peerVersions } = await import("./bench-peers.ts");
   if (options.jsonFile) await checkOutputFile(options.jsonFile);

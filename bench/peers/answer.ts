@@ -1,0 +1,77 @@
+/**
+ * What every peer's process does: reads its task from argv, puts the adapter that our own engine would use where the
+ * peer looks for one, lets it do the work once, checks that, and only then times it as `src/bench/measure.ts` times ours.
+ * The last line of stdout is the answer: a PeerResult, or null for work that this peer does not do.
+ */
+import { globals } from "webgpu";
+import { summary, timingOptions } from "../../src/bench/measure.ts";
+import type { PeerResult, PeerWork } from "../../src/bench/peer-work.ts";
+import { platform } from "../../src/engine/platform/index.ts";
+
+/** Work that is ready to be run again and again. */
+export interface PeerRun {
+  /** Throws where the outputs are wrong. Comes first, and compiles. */
+  readonly check: () => Promise<void>;
+  /** Submits one run. */
+  readonly submit: () => void | Promise<void>;
+  readonly queue: GPUQueue;
+}
+
+/** Answers for the peer whose `prepare` is given; undefined from it means that the peer does not do this work. */
+export async function answer(prepare: (work: PeerWork) => Promise<PeerRun | undefined>): Promise<void> {
+  const { work, adapter } = JSON.parse(process.argv[2] ?? "{}") as { work: PeerWork; adapter?: string };
+  const found = await platform.requestAdapter(adapter);
+  Object.assign(globalThis, globals);
+  // An engine whose commands the device refuses is fast, and says so on stderr at most.
+  let refused: string | undefined;
+  const open = found.adapter.requestDevice.bind(found.adapter);
+  found.adapter.requestDevice = async (descriptor) => {
+    const device = await open(descriptor);
+    device.addEventListener("uncapturederror", (event) => {
+      event.preventDefault();
+      refused ??= (event as GPUUncapturedErrorEvent).error.message;
+    });
+    return device;
+  };
+  const gpu = { requestAdapter: async () => found.adapter };
+  Object.defineProperty(globalThis, "navigator", { value: { gpu, userAgent: "Node" }, configurable: true });
+  let result: PeerResult | null;
+  try {
+    const run = await prepare(work);
+    if (run === undefined) result = null;
+    else {
+      await run.check();
+      result = await time(run);
+      if (refused !== undefined) throw new Error(`the device refused its commands: ${refused}`);
+    }
+  } catch (error) {
+    result = { error: (error instanceof Error ? error.message : String(error)).split("\n", 1)[0] ?? "" };
+  }
+  process.stdout.write(`${JSON.stringify(result)}\n`, () => process.exit(0));
+}
+
+async function time(run: PeerRun): Promise<PeerResult> {
+  let predictedMs = 0;
+  const replay = async (count: number): Promise<number> => {
+    const start = performance.now();
+    for (let i = 0; i < count; i++) await run.submit();
+    // As our own device does: a pending promise of the queue spins a core that a software adapter wants.
+    const restMs = 0.9 * predictedMs * count - (performance.now() - start);
+    if (restMs > 4) await new Promise((resolve) => setTimeout(resolve, restMs));
+    await run.queue.onSubmittedWorkDone();
+    return performance.now() - start;
+  };
+  for (let i = 0; i < 2; i++) await replay(1);
+  const once = await replay(1);
+  const { leastMs, repetitions } = timingOptions(once > 2000);
+  const count = Math.max(1, Math.ceil(leastMs / once));
+  predictedMs = once;
+  const times: number[] = [];
+  for (let i = 0; i < repetitions; i++) {
+    const ms = (await replay(count)) / count;
+    times.push(ms);
+    predictedMs = Math.min(predictedMs, ms);
+  }
+  const { medianMs, spread } = summary(times);
+  return { median_ms: medianMs, spread };
+}
