@@ -46,13 +46,21 @@ export async function stepRun(work: Extract<PeerWork, { kind: "step" }>): Promis
   const logProbs = logProbsOf(config, prompt + completion - 1);
   const { beta, learningRate, beta1, beta2, epsilon, maxNorm } = STEP_SETTINGS;
 
-  const loss = (policy: Parameters, referenceLogProbs: np.Array, referencePoint: np.Array, tokens: Tokens, signs: np.Array) => {
+  const loss = (
+    policy: Parameters,
+    referenceLogProbs: np.Array,
+    referencePoint: np.Array,
+    tokens: Tokens,
+    signs: np.Array,
+  ) => {
     const reward = logProbs(policy, tokens).sub(referenceLogProbs);
     const values = nn.sigmoid(reward.sub(referencePoint).mul(signs).mul(beta));
     return values.mul(-1).add(1).mean();
   };
   const gradients = (policy: Parameters, reference: Parameters, own: Tokens, mismatched: Tokens, signs: np.Array) => {
-    const kl = logProbs(tree.ref(policy), tree.ref(mismatched)).sub(logProbs(tree.ref(reference), mismatched)).mean();
+    const kl = logProbs(tree.ref(policy), tree.ref(mismatched))
+      .sub(logProbs(tree.ref(reference), mismatched))
+      .mean();
     const referencePoint = lax.stopGradient(np.maximum(kl, 0));
     const referenceLogProbs = logProbs(reference, tree.ref(own));
     return valueAndGrad(loss)(policy, referenceLogProbs, referencePoint, own, signs);
@@ -79,9 +87,7 @@ export async function stepRun(work: Extract<PeerWork, { kind: "step" }>): Promis
       const scaled = g.mul(scale.ref);
       const newFirst = m.mul(beta1).add(scaled.ref.mul(1 - beta1));
       const newSecond = v.mul(beta2).add(np.square(scaled).mul(1 - beta2));
-      const direction = newFirst.ref
-        .div(correction1.ref)
-        .div(np.sqrt(newSecond.ref.div(correction2.ref)).add(epsilon));
+      const direction = newFirst.ref.div(correction1.ref).div(np.sqrt(newSecond.ref.div(correction2.ref)).add(epsilon));
       next.policy[name] = p.sub(direction.mul(learningRate));
       next.first[name] = newFirst;
       next.second[name] = newSecond;
@@ -174,7 +180,9 @@ function logProbsOf(config: ModelConfig, length: number): (parameters: Parameter
   const half = headSize / 2;
   const table = ropeTable(length, ropeFrequencies(headSize, ropeTheta, { type: "none" }));
   const angles = (offset: number) =>
-    np.array(Float32Array.from({ length: length * half }, (_, i) => table[2 * i + offset] ?? 0)).reshape([length, 1, half]);
+    np
+      .array(Float32Array.from({ length: length * half }, (_, i) => table[2 * i + offset] ?? 0))
+      .reshape([length, 1, half]);
   const [cosines, sines] = [angles(0), angles(1)];
 
   const norm = (x: np.Array, weight: np.Array) => {
@@ -186,10 +194,7 @@ function logProbsOf(config: ModelConfig, length: number): (parameters: Parameter
     const [x1, x2] = np.split(x, 2, -1);
     if (!x1 || !x2) throw new Error("a head without halves");
     return np.concatenate(
-      [
-        x1.ref.mul(cosines.ref).sub(x2.ref.mul(sines.ref)),
-        x2.mul(cosines.ref).add(x1.mul(sines.ref)),
-      ],
+      [x1.ref.mul(cosines.ref).sub(x2.ref.mul(sines.ref)), x2.mul(cosines.ref).add(x1.mul(sines.ref))],
       -1,
     );
   };

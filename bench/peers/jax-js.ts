@@ -49,8 +49,7 @@ await answer(async (work: PeerWork): Promise<PeerRun | undefined> => {
       ([found]) => inputs.checkForward(found ?? []),
     );
   }
-  const loss = (h: np.Array, t: np.Array, ids: np.Array, weights: np.Array) =>
-    logProbs(h, t, ids).mul(weights).sum();
+  const loss = (h: np.Array, t: np.Array, ids: np.Array, weights: np.Array) => logProbs(h, t, ids).mul(weights).sum();
   const both = jit(valueAndGrad(loss, { argnums: [0, 1] }));
   return runOf(
     () => {

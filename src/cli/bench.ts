@@ -1,5 +1,4 @@
 /** `kto bench`: kernels and whole updates on the adapter at hand, as a table and as JSON; src/bench has the benchmarks. */
-import { execFileSync } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,7 +7,8 @@ import type { PeerResult } from "../bench/peer-work.ts";
 import type { BenchmarkResult } from "../bench/run.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
-import { installedVersions, packageFolder } from "./doctor.ts";
+import { commit } from "./commit.ts";
+import { installedVersions } from "./doctor.ts";
 import type { Output } from "./output.ts";
 import { commonOptions } from "./shared-options.ts";
 
@@ -144,15 +144,4 @@ function row(name: string, shape: string, ...numbers: string[]): string {
 
 function percent(share: number): string {
   return `${(100 * share).toFixed(share < 0.1 ? 1 : 0)}%`;
-}
-
-/** The commit that was measured, marked where files differ from it; null outside a checkout. */
-function commit(): string | null {
-  const git = (...args: string[]) =>
-    execFileSync("git", args, { cwd: packageFolder(), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
-  try {
-    return git("rev-parse", "--short", "HEAD") + (git("status", "--porcelain") === "" ? "" : " with changes");
-  } catch {
-    return null;
-  }
 }

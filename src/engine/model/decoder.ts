@@ -162,11 +162,23 @@ export function recordGradients(
   shape: RowShape,
   coefficients: Tensor,
 ): void {
+  const rows = memory.rows.tensors(shape);
+  recordHeadBackward(program, model, gradients, memory.head, shape, rows, coefficients, memory.backward(shape));
+  recordLayersBackward(program, model, gradients, memory, shape);
+}
+
+/** Records the backward pass of embedding and layers, from the gradient of the last layer's output in the scratch's `dx`. */
+export function recordLayersBackward(
+  program: Program,
+  model: Model,
+  gradients: Arena,
+  memory: PassMemory,
+  shape: RowShape,
+): void {
   const { config } = model;
   const rows = memory.rows.tensors(shape);
   const scratch = memory.backward(shape);
   const firstRows = (tensor: Tensor) => sliceRows(tensor, 0, shape.gradientRows);
-  recordHeadBackward(program, model, gradients, memory.head, shape, rows, coefficients, scratch);
   const passRows = {
     positions: firstRows(rows.positions),
     positionLimit: positionLimit(shape),

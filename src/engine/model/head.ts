@@ -238,15 +238,33 @@ export function recordHeadBackward(
     recordProduct(program, "NN", dLogits, tableWindow, dNormed, { accumulate: start > 0 });
     if (dTable) recordProduct(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
   }
+  recordHeadRowsBackward(program, model, gradients, buffers, shape, rows, scratch);
+}
+
+/**
+ * Records the final norm's backward pass, the gradients of the head rows' normed values being in the head's buffers:
+ * to the gradient of the residual stream `scratch.dx`, and the norm's parameter gradients where these are trained.
+ */
+export function recordHeadRowsBackward(
+  program: Program,
+  model: Model,
+  gradients: Arena,
+  buffers: HeadBuffers,
+  shape: RowShape,
+  rows: Readonly<Record<RowArray, Tensor>>,
+  scratch: BackwardScratch,
+): void {
+  const { hiddenSize: C } = model.config;
+  const N = shape.gradientHeadRows;
   const dHidden = buffers.tensor("dHidden", [N, C]);
   program.clear(dHidden);
   recordNormBackward(program, model, gradients, "finalNorm", {
-    dy: dNormed,
+    dy: buffers.tensor("dNormed", [N, C]),
     x: buffers.tensor("hidden", [N, C]),
     stats: buffers.tensor("stats", [N, 2]),
     dx: dHidden,
     partials: scratch.partials,
   });
   program.clear(scratch.dx);
-  program.dispatch(scatterRows, { x: dHidden, rows: first(rows.headRows), y: scratch.dx, xColumn: 0 });
+  program.dispatch(scatterRows, { x: dHidden, rows: sliceRows(rows.headRows, 0, N), y: scratch.dx, xColumn: 0 });
 }
