@@ -9,10 +9,19 @@ import type { PeerWork } from "../../src/bench/peer-work.ts";
 import { answer, type PeerRun } from "./answer.ts";
 import { stepRun } from "./jax-js-step.ts";
 
+// jax-js maps and filters iterators, which Node does from version 22 on.
+const iterators = Object.getPrototypeOf(Object.getPrototypeOf([][Symbol.iterator]())) as Record<string, unknown>;
+iterators.map ??= function* <T, U>(this: Iterable<T>, of: (value: T) => U) {
+  for (const value of this) yield of(value);
+};
+iterators.filter ??= function* <T>(this: Iterable<T>, keeps: (value: T) => boolean) {
+  for (const value of this) if (keeps(value)) yield value;
+};
+
 await answer(async (work: PeerWork): Promise<PeerRun | undefined> => {
   if (!(await init("webgpu")).includes("webgpu")) throw new Error("the WebGPU backend did not start");
   defaultDevice("webgpu");
-  if (work.kind === "step") return await stepRun(work);
+  if (work.kind === "step") return await stepRun(work, getWebGPUDevice().queue);
 
   const runOf = (compute: () => np.Array[], check: (outputs: Float32Array[]) => void): PeerRun => ({
     check: async () => check((await Promise.all(compute().map((output) => output.data()))) as Float32Array[]),

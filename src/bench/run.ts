@@ -67,24 +67,22 @@ export interface BenchmarkResult {
 
 export interface BenchmarkOptions {
   readonly quick: boolean;
-  /** Part of a name, in any case; default all. */
-  readonly filter?: string | undefined;
   /** A folder for models; it is there, and the caller's to remove. */
   readonly scratch: string;
   readonly runPeers: (work: PeerWork) => Promise<Record<string, PeerResult>>;
 }
 
+/** The benchmarks that options choose. */
+export interface ChosenBenchmarks {
+  readonly kernels: readonly BenchmarkCase[];
+  readonly steps: readonly StepCase[];
+}
+
 /**
- * Runs what the options choose.
- *
+ * @param filter part of a name, in any case; default all
  * @throws ConfigError where the filter leaves nothing
  */
-export async function* runBenchmarks(
-  device: Device,
-  peaks: Peaks,
-  options: BenchmarkOptions,
-): AsyncGenerator<BenchmarkResult> {
-  const { quick, filter = "" } = options;
+export function chooseBenchmarks(quick: boolean, filter = ""): ChosenBenchmarks {
   const chosen = <T extends { name: string; quick: boolean }>(cases: readonly T[]) =>
     cases.filter((one) => (one.quick || !quick) && one.name.toLowerCase().includes(filter.toLowerCase()));
   const kernels = chosen(kernelCases);
@@ -95,6 +93,16 @@ export async function* runBenchmarks(
       `no benchmark${quick ? " of the quick ones" : ""} has "${filter}" in its name: there are ${[...names].join(", ")}.`,
     );
   }
+  return { kernels, steps };
+}
+
+/** Runs what was chosen. */
+export async function* runBenchmarks(
+  device: Device,
+  peaks: Peaks,
+  { kernels, steps }: ChosenBenchmarks,
+  options: BenchmarkOptions,
+): AsyncGenerator<BenchmarkResult> {
   for (const one of kernels) yield await runKernel(device, one, peaks, options);
   for (const one of steps) yield await runStep(device, one, peaks, options);
 }

@@ -61,10 +61,11 @@ async function runBench(options: BenchOptions, output: Output): Promise<void> {
   const { Device } = await import("../engine/device.ts");
   const { platform } = await import("../engine/platform/index.ts");
   const { measurePeaks } = await import("../bench/peaks.ts");
-  const { runBenchmarks } = await import("../bench/run.ts");
+  const { chooseBenchmarks, runBenchmarks } = await import("../bench/run.ts");
   const { timingOptions } = await import("../bench/measure.ts");
   const { checkOutputFile } = await import("./files.ts");
   const { peerRunner, peerVersions } = await import("./bench-peers.ts");
+  const chosen = chooseBenchmarks(options.quick, options.filter);
   if (options.jsonFile) await checkOutputFile(options.jsonFile);
   const say = (line: string) => {
     if (!output.json) output.result(line);
@@ -81,7 +82,7 @@ async function runBench(options: BenchOptions, output: Output): Promise<void> {
     const withPeers = options.peers ?? !options.quick;
     const results: BenchmarkResult[] = [];
     const runPeers = withPeers ? peerRunner(options.adapter, (text) => output.debug(text)) : async () => ({});
-    for await (const result of runBenchmarks(device, peaks, { ...options, scratch, runPeers })) {
+    for await (const result of runBenchmarks(device, peaks, chosen, { quick: options.quick, scratch, runPeers })) {
       results.push(result);
       for (const line of tableLines(result)) say(line);
     }
