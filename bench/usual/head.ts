@@ -11,52 +11,66 @@ import type { Program } from "../../src/engine/program.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { kernel } from "../../src/kernels/kernel.ts";
 import { logSoftmaxGatherCombine } from "../../src/kernels/log-softmax-gather.ts";
-import { elementwise, elementwiseGrid, rowElements, rowElementsGrid } from "../../src/kernels/wgsl.ts";
+import { elementwise, elementwiseGrid, inVectors, rowElements, rowElementsGrid } from "../../src/kernels/wgsl.ts";
 
 /** Invocations of a row; neighbours read neighbouring logits. */
-const LANES = 64;
+const ROW_LANES = 64;
 
-/** logits [N, V], targets [N] -> partials [LANES, N, 2] = (maximum, sum of exponentials), targetLogits [N]. */
-const softmaxPartials = kernel({
-  name: "usualSoftmaxPartials",
-  read: { logits: "f32[N, V]", targets: "u32[N]" },
-  write: { partials: `f32[${LANES}, N, 2]`, targetLogits: "f32[N]" },
-  uniforms: { N: "u32", V: "u32" },
-  wgsl: /* wgsl */ `
+/** logits [N, V], targets [N] -> partials [ROW_LANES, N, 2] = (maximum, sum of exponentials), targetLogits [N]. */
+const softmaxPartials = inVectors(
+  ({ V }) => [V],
+  ({ count, view, wgsl }) =>
+    kernel({
+      name: "usualSoftmaxPartials",
+      read: { logits: `f32[N, V]${view}`, targets: "u32[N]" },
+      write: { partials: `f32[${ROW_LANES}, N, 2]`, targetLogits: "f32[N]" },
+      uniforms: { N: "u32", V: "u32" },
+      wgsl: /* wgsl */ `${wgsl}
+fn most(x: E) -> f32 { return ${count === 4 ? "max(max(x.x, x.y), max(x.z, x.w))" : "x"}; }
 fn element(i: u32) {
-  let row = i / ${LANES}u;
-  let lane = i % ${LANES}u;
-  let base = row * u.V;
+  let row = i / ${ROW_LANES}u;
+  let lane = i % ${ROW_LANES}u;
+  let end = (row + 1u) * u.V / LANES;
+  let start = row * u.V / LANES;
   var highest = -3.0e38;
-  for (var id = lane; id < u.V; id += ${LANES}u) { highest = max(highest, logits[base + id]); }
+  for (var at = start + lane; at < end; at += ${ROW_LANES}u) { highest = max(highest, most(logits[at])); }
   var sum = 0.0;
-  for (var id = lane; id < u.V; id += ${LANES}u) { sum += exp(logits[base + id] - highest); }
+  for (var at = start + lane; at < end; at += ${ROW_LANES}u) { sum += total(exp(logits[at] - highest)); }
   partials[2u * (lane * u.N + row)] = highest;
   partials[2u * (lane * u.N + row) + 1u] = sum;
-  if (lane == 0u) { targetLogits[row] = logits[base + min(targets[row], u.V - 1u)]; }
+  if (lane == 0u) {
+    let chosen = row * u.V + min(targets[row], u.V - 1u);
+    targetLogits[row] = logits[chosen / LANES]${count === 4 ? "[chosen % LANES]" : ""};
+  }
 }
-${elementwise(`u.N * ${LANES}u`)}`,
-  grid: ({ N = 0 }) => elementwiseGrid(N * LANES),
-  cost: ({ N = 0, V = 0 }) => ({ flops: 3 * N * V, bytes: 8 * N * V }),
-});
+${elementwise(`u.N * ${ROW_LANES}u`)}`,
+      grid: ({ N = 0 }) => elementwiseGrid(N * ROW_LANES),
+      cost: ({ N = 0, V = 0 }) => ({ flops: 3 * N * V, bytes: 8 * N * V }),
+    }),
+);
 
 /** logits [N, V] <- coefficients[sequences[row]] (onehot - softmax); zeros where there is no such sequence. */
-const softmaxGradient = kernel({
-  name: "usualSoftmaxGradient",
-  read: { targets: "u32[N]", sequences: "u32[N]", logSumExp: "f32[N]", coefficients: "f32[S]" },
-  write: { logits: "f32[N, V]" },
-  uniforms: { N: "u32", V: "u32", S: "u32" },
-  wgsl: /* wgsl */ `
-fn element(row: u32, id: u32) {
-  let i = row * u.V + id;
+const softmaxGradient = inVectors(
+  ({ V }) => [V],
+  ({ count, view, wgsl }) =>
+    kernel({
+      name: "usualSoftmaxGradient",
+      read: { targets: "u32[N]", sequences: "u32[N]", logSumExp: "f32[N]", coefficients: "f32[S]" },
+      write: { logits: `f32[N, V]${view}` },
+      uniforms: { N: "u32", V: "u32", S: "u32" },
+      wgsl: /* wgsl */ `${wgsl}
+fn element(row: u32, column: u32) {
+  let at = row * u.V / LANES + column;
   var coefficient = 0.0;
   if (sequences[row] < u.S) { coefficient = coefficients[sequences[row]]; }
-  logits[i] = coefficient * (select(0.0, 1.0, id == targets[row]) - exp(logits[i] - logSumExp[row]));
+  let hit = ${count === 4 ? "vec4u(0u, 1u, 2u, 3u) == vec4u(targets[row] - 4u * column)" : "column == targets[row]"};
+  logits[at] = coefficient * (select(E(), E(1.0), hit) - exp(logits[at] - logSumExp[row]));
 }
-${rowElements("u.N", "u.V")}`,
-  grid: ({ N = 0, V = 0 }) => rowElementsGrid(N, V),
-  cost: ({ N = 0, V = 0 }) => ({ flops: 4 * N * V, bytes: 8 * N * V }),
-});
+${rowElements("u.N", "u.V / LANES")}`,
+      grid: ({ N = 0, V = 0 }) => rowElementsGrid(N, V / count),
+      cost: ({ N = 0, V = 0 }) => ({ flops: 4 * N * V, bytes: 8 * N * V }),
+    }),
+);
 
 export class UsualHead {
   readonly device: Device;
@@ -71,7 +85,7 @@ export class UsualHead {
     this.device = device;
     const allocate = (name: string, ...shape: number[]) => device.allocate("scratch", `usual ${name}`, shape);
     this.#logits = allocate("logits", rows, vocabulary);
-    this.#partials = allocate("partials", LANES, rows, 2);
+    this.#partials = allocate("partials", ROW_LANES, rows, 2);
     this.#targetLogits = allocate("target logits", rows);
     this.#logProbs = allocate("log-probs", rows);
     this.#logSumExp = allocate("log-sum-exp", rows);
