@@ -11,7 +11,10 @@ import { type BenchmarkCase, BenchmarkMemory } from "./case.ts";
 import { activationCases } from "./kernels/activation.ts";
 import { adamwCases } from "./kernels/adamw.ts";
 import { attentionCases } from "./kernels/attention.ts";
+import { dropoutCases } from "./kernels/dropout.ts";
 import { embeddingCases } from "./kernels/embedding.ts";
+import { headNormCases } from "./kernels/head-norm.ts";
+import { ktoObjectiveCases } from "./kernels/kto-objective.ts";
 import { logSoftmaxGatherCases } from "./kernels/log-softmax-gather.ts";
 import { matmulCases } from "./kernels/matmul.ts";
 import { normCases } from "./kernels/norm.ts";
@@ -28,9 +31,12 @@ const kernelCases: readonly BenchmarkCase[] = [
   ...logSoftmaxGatherCases,
   ...attentionCases,
   ...normCases,
+  ...headNormCases,
   ...activationCases,
   ...ropeCases,
   ...embeddingCases,
+  ...dropoutCases,
+  ...ktoObjectiveCases,
   ...reduceCases,
   ...adamwCases,
 ];

@@ -1,0 +1,31 @@
+/** Dropout by a counter-based hash: some arithmetic for each number, and no mask to keep. */
+import { dropout } from "../../kernels/dropout.ts";
+import * as reference from "../../kernels/reference/dropout.ts";
+import { type BenchmarkCase, expectAllClose } from "../case.ts";
+
+const [ROWS, WIDTH] = [1024, 256];
+const PROBABILITY = 0.1;
+
+export const dropoutCases: readonly BenchmarkCase[] = [
+  {
+    name: "dropout",
+    shape: `${ROWS} x ${WIDTH}`,
+    quick: false,
+    record: (bench, program) => {
+      const x = bench.normal([ROWS, WIDTH]);
+      const y = bench.zeros(ROWS, WIDTH);
+      program.dispatch(dropout, {
+        x: x.tensor,
+        state: bench.of([4], Uint32Array.of(1, 2, 3, 4)),
+        y,
+        stream: 5,
+        threshold: Math.round(PROBABILITY * 2 ** 32),
+        keptScale: 1 / (1 - PROBABILITY),
+      });
+      return async () => {
+        const exact = reference.dropout(Float64Array.from(x.values), PROBABILITY, 5, [1, 2, 3, 4]);
+        expectAllClose("y", await bench.device.download(y), exact);
+      };
+    },
+  },
+];

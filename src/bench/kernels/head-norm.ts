@@ -1,0 +1,40 @@
+/** RMSNorm of query and key heads, in place: a second replay norms what is normed, which takes the same time. */
+import { headNormForward } from "../../kernels/head-norm.ts";
+import * as reference from "../../kernels/reference/head-norm.ts";
+import { type BenchmarkCase, expectAllClose } from "../case.ts";
+
+const ROWS = 1024;
+const [QUERY_HEADS, KEY_HEADS, SIZE] = [8, 4, 32];
+const WIDTH = (QUERY_HEADS + 2 * KEY_HEADS) * SIZE;
+const EPSILON = 1e-6;
+
+export const headNormCases: readonly BenchmarkCase[] = [
+  {
+    name: "head norm forward",
+    shape: `${ROWS} x ${QUERY_HEADS}/${KEY_HEADS} heads of ${SIZE}`,
+    quick: false,
+    record: (bench, program) => {
+      const heads = QUERY_HEADS + KEY_HEADS;
+      const x = bench.normal([ROWS, WIDTH]);
+      const weight = bench.normal([2 * SIZE]);
+      program.dispatch(headNormForward(bench.device.facts), {
+        weight: weight.tensor,
+        x: x.tensor,
+        normed: bench.zeros(ROWS, heads * SIZE),
+        inverse: bench.zeros(ROWS, heads),
+        queryHeads: QUERY_HEADS,
+        epsilon: EPSILON,
+      });
+      return async () => {
+        const { y } = reference.headNormForward(Float64Array.from(x.values), EPSILON, {
+          queryWeight: Float64Array.from(weight.values.subarray(0, SIZE)),
+          keyWeight: Float64Array.from(weight.values.subarray(SIZE)),
+          queryHeads: QUERY_HEADS,
+          keyHeads: KEY_HEADS,
+          rows: ROWS,
+        });
+        expectAllClose("y", await bench.device.download(x.tensor), y);
+      };
+    },
+  },
+];
