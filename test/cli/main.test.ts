@@ -46,7 +46,11 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
   test.each([
     [["trian"], 2, 'unknown command "trian": did you mean "train"?'],
     [["help", "doktor"], 2, 'unknown command "doktor": did you mean "doctor"?'],
-    [["x"], 2, 'unknown command "x": commands are train, eval, generate, chat, logps, data, gradcheck, merge, bench, doctor.'],
+    [
+      ["x"],
+      2,
+      'unknown command "x": commands are train, eval, generate, chat, logps, data, gradcheck, merge, bench, doctor.',
+    ],
     [["--beta", "1"], 2, "a command comes first, then its options: kto <command> --beta; kto --help lists them."],
     [
       ["train"],

@@ -70,6 +70,15 @@ function checked(array: HostArray): HostArray {
   return array;
 }
 
+/** The candidate of this name, alone; the kernel as it is without a name. */
+export function candidate<B extends string, U extends string>(kernel: Kernel<B, U>, name: string | undefined) {
+  if (name === undefined) return kernel;
+  const found = kernel.candidates?.({}).find(({ variant }) => variant === name);
+  if (found === undefined) throw new Error(`${kernel.name} has no candidate ${name}`);
+  const { candidates: _, ...alone } = found;
+  return alone;
+}
+
 /** Dispatches a kernel once; the function returned gives the f32 contents of a binding that it writes. */
 export async function runKernel<B extends string, U extends string>(
   device: Device,

@@ -14,6 +14,7 @@ import {
   windowColumns,
 } from "../../src/kernels/log-softmax-gather.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
+import { type TileName, tileNames } from "../../src/kernels/product-tile.ts";
 import * as reference from "../../src/kernels/reference/log-softmax-gather.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import {
@@ -27,7 +28,7 @@ import {
   seeded,
 } from "../helpers/compare.ts";
 import { kernelVariants, sharedDevice } from "../helpers/device.ts";
-import { f32, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
+import { candidate, f32, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
 import { errorsOf, type Head, headOf, shapes, steepHead, tableRows, windowsOf } from "../helpers/heads.ts";
 
 const device = await sharedDevice();
@@ -35,7 +36,7 @@ const variants = await kernelVariants();
 const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
 
 /** Pass 1 on the device, window by window. */
-async function runForward(head: Head, facts: AdapterFacts) {
+async function runForward(head: Head, facts: AdapterFacts, tile?: TileName) {
   const { rows, width, hidden, targets, split } = head;
   const windows = windowsOf(head);
   const splits = windows.reduce((sum, { splits }) => sum + splits, 0);
@@ -43,17 +44,21 @@ async function runForward(head: Head, facts: AdapterFacts) {
   let targetLogits = unset(rows);
   let firstSplit = 0;
   for (const { start, count, splits: own } of windows) {
-    const result = await runKernel(device, logSoftmaxGatherForward(rows, count, width, facts, head.format), {
-      a: f32([rows, width], hidden),
-      b: tableRows(head, start, count),
-      targets: u32([rows], targets),
-      partials,
-      targetLogits,
-      firstSplit,
-      splitColumns: split,
-      aFrom: 0,
-      windowStart: start,
-    });
+    const result = await runKernel(
+      device,
+      candidate(logSoftmaxGatherForward(rows, count, width, facts, head.format), tile),
+      {
+        a: f32([rows, width], hidden),
+        b: tableRows(head, start, count),
+        targets: u32([rows], targets),
+        partials,
+        targetLogits,
+        firstSplit,
+        splitColumns: split,
+        aFrom: 0,
+        windowStart: start,
+      },
+    );
     partials = f32([splits, rows, 2], result("partials"));
     targetLogits = f32([rows], result("targetLogits"));
     firstSplit += own;
@@ -67,9 +72,9 @@ async function runForward(head: Head, facts: AdapterFacts) {
   return { logProbs: combined("logProbs"), logSumExp: combined("logSumExp") };
 }
 
-async function checkForward(head: Head, facts: AdapterFacts): Promise<void> {
+async function checkForward(head: Head, facts: AdapterFacts, tile?: TileName): Promise<void> {
   const { hidden, table, targets, vocabulary } = head;
-  const actual = await runForward(head, facts);
+  const actual = await runForward(head, facts, tile);
   const wanted = reference.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
   const { logitErrors, logSumExpErrors } = errorsOf(head, wanted.logSumExp);
   expectWithin("logSumExp", actual.logSumExp, wanted.logSumExp, logSumExpErrors);
@@ -84,6 +89,7 @@ async function checkBackward(
   sequences: readonly number[],
   coefficients: Float32Array,
   facts: AdapterFacts,
+  tile?: TileName,
 ): Promise<void> {
   const { rows, vocabulary, width, hidden, table, targets } = head;
   const wantedForward = reference.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
@@ -95,17 +101,21 @@ async function checkBackward(
   const dLogits = new Float32Array(rows * vocabulary);
   for (const { start, count } of windowsOf(head)) {
     const window = tableRows(head, start, count);
-    const pass2 = await runKernel(device, logSoftmaxGatherGradient(rows, count, width, facts, head.format), {
-      a: f32([rows, width], hidden),
-      b: window,
-      targets: u32([rows], targets),
-      sequences: u32([rows], sequences),
-      logSumExp: f32([rows], logSumExp),
-      coefficients: f32([coefficients.length], coefficients),
-      dLogits: unset(rows, count),
-      aFrom: 0,
-      windowStart: start,
-    });
+    const pass2 = await runKernel(
+      device,
+      candidate(logSoftmaxGatherGradient(rows, count, width, facts, head.format), tile),
+      {
+        a: f32([rows, width], hidden),
+        b: window,
+        targets: u32([rows], targets),
+        sequences: u32([rows], sequences),
+        logSumExp: f32([rows], logSumExp),
+        coefficients: f32([coefficients.length], coefficients),
+        dLogits: unset(rows, count),
+        aFrom: 0,
+        windowStart: start,
+      },
+    );
     const gradient = f32([rows, count], pass2("dLogits"));
     gradient.data.forEach((value, i) => {
       dLogits[Math.floor(i / count) * vocabulary + start + (i % count)] = value;
@@ -182,6 +192,23 @@ async function checkBackward(
     tableBound,
   );
 }
+
+// What a tuner may choose instead of the default, on a GPU too. In vectors, over several splits.
+const alternatives = variants.flatMap(({ variant, facts }) => {
+  const gpu = { ...facts, software: false };
+  return tileNames(64, gpu)
+    .slice(1)
+    .map((tile) => ({ variant, facts: gpu, tile }));
+});
+
+describe.each(alternatives)("log-softmax-gather by $tile, $variant", ({ facts, tile }) => {
+  it("both passes equal float64", async () => {
+    const head = headOf({ rows: 33, vocabulary: 128, width: 20, cut: { window: 256, split: 32 }, seed: 4 });
+    await checkForward(head, facts, tile);
+    const sequences = head.targets.map((_, row) => row % 3);
+    await checkBackward(head, sequences, Float32Array.of(-0.5, 0.25, 1), facts, tile);
+  });
+});
 
 describe.each(variants)("log-softmax-gather, $variant", ({ facts }) => {
   it("pass 1 gives the log-probabilities of float64 over odd vocabularies, windows and splits", async () => {

@@ -2,13 +2,13 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { StoredFormat } from "../../src/kernels/kernel.ts";
-import { type MatmulKernel, type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
+import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
 import { type TileName, tileNames } from "../../src/kernels/product-tile.ts";
 import * as reference from "../../src/kernels/reference/matmul.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
 import { kernelVariants, sharedDevice } from "../helpers/device.ts";
-import { f32, runKernel, stored, unset } from "../helpers/gpu.ts";
+import { candidate, f32, runKernel, stored, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -113,15 +113,6 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case, tile?
     reference.matmul({ ...inputs, residual: added }),
     absolute.map((terms) => 4 * Math.sqrt(K) * EPSILON * terms),
   );
-}
-
-/** The candidate of this name; the default without a name. */
-function candidate(kernel: MatmulKernel, tile: TileName | undefined): MatmulKernel {
-  if (tile === undefined) return kernel;
-  const found = kernel.candidates?.({}).find(({ variant }) => variant === tile);
-  if (found === undefined) throw new Error(`no candidate ${tile}`);
-  const { candidates: _, ...alone } = found;
-  return alone;
 }
 
 const inRange = (column: number, columns: number, from: number) => column >= from && column < from + columns;
