@@ -10,7 +10,6 @@ import type { PeerWork } from "../../src/bench/peer-work.ts";
 import { STEP_SETTINGS, type StepRows, stepExamples } from "../../src/bench/step.ts";
 import { type ModelConfig, parseModelConfig } from "../../src/engine/model/config.ts";
 import { openSafetensors } from "../../src/engine/safetensors.ts";
-import { ropeFrequencies, ropeTable } from "../../src/kernels/rope.ts";
 import type { PeerRun } from "./answer.ts";
 
 /** By Hugging Face name. */
@@ -186,12 +185,13 @@ function logProbsOf(
   const length = prompt + completion - 1;
   const { hiddenSize, heads, keyValueHeads, headSize, layers, normEpsilon, ropeTheta } = config;
   const half = headSize / 2;
-  const table = ropeTable(length, ropeFrequencies(headSize, ropeTheta, { type: "none" }));
-  const angles = (offset: number) =>
-    np
-      .array(Float32Array.from({ length: length * half }, (_, i) => table[2 * i + offset] ?? 0))
-      .reshape([length, 1, half]);
-  const [cosines, sines] = [angles(0), angles(1)];
+  const angles = (of: (angle: number) => number) => {
+    const values = Float32Array.from({ length: length * half }, (_, i) =>
+      of(Math.floor(i / half) * ropeTheta ** (-(i % half) / half)),
+    );
+    return np.array(values).reshape([length, 1, half]);
+  };
+  const [cosines, sines] = [angles(Math.cos), angles(Math.sin)];
 
   const norm = (x: np.Array, weight: np.Array) => {
     const scale = np.reciprocal(np.sqrt(np.square(x.ref).mean(-1, { keepdims: true }).add(normEpsilon)));

@@ -19,7 +19,7 @@ export const ropeCases: readonly BenchmarkCase[] = [
           [ROWS],
           Uint32Array.from({ length: ROWS }, (_, row) => row),
         ),
-        table: bench.of([ROWS, HEAD_SIZE / 2, 2], ropeTable(ROWS, frequencies)),
+        table: bench.of([ROWS, 2, HEAD_SIZE / 2], ropeTable(ROWS, frequencies)),
         x: x.tensor,
         heads: HEADS,
       };
