@@ -1,7 +1,8 @@
 /** `kto merge`: a LoRA adapter and its base model to a whole model. Needs no GPU. */
 import * as z from "zod";
 import { ConfigError } from "../errors.ts";
-import { ktoOptions, sizeInBytes } from "../kto/config.ts";
+import { ktoOptions } from "../kto/config.ts";
+import { sizeInBytes } from "../kto/output-options.ts";
 import { option, parseOptions } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";

@@ -3,16 +3,10 @@
 import type { Device } from "../engine/device.ts";
 import { InterruptedError } from "../errors.ts";
 import { configAdvice } from "../kto/advice.ts";
-import {
-  type KtoConfig,
-  ktoOptions,
-  ktoParseContext,
-  parseKtoConfig,
-  sizeInBytes,
-  trainerOptionNames,
-} from "../kto/config.ts";
+import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptionNames } from "../kto/config.ts";
 import { weightAdvice } from "../kto/data/weights.ts";
 import type { Metrics } from "../kto/metrics.ts";
+import { sizeInBytes } from "../kto/output-options.ts";
 import type { Evaluation } from "../kto/run-evaluation.ts";
 import type { RunTimes } from "../kto/timing.ts";
 import type { KtoTrainer } from "../kto/trainer.ts";

@@ -2,8 +2,22 @@
  * What a program may hang onto a training run, to plug in a tracker of its own. A callback is waited for before the run
  * goes on; what it throws ends the run as it is, unchanged.
  */
+import type { Metrics } from "./metrics.ts";
 import type { Evaluation } from "./run-evaluation.ts";
-import type { TrainingStep } from "./trainer.ts";
+
+/** What an update leaves behind. */
+export interface TrainingStep {
+  /** Updates done, from 1; 0 for the evaluation of `eval_on_start`. */
+  readonly step: number;
+  readonly totalSteps: number;
+  /** Passes over the data so far. */
+  readonly epoch: number;
+  readonly learningRate: number;
+  /** On logging steps: means over the window since the last one. */
+  readonly metrics?: Metrics;
+  /** After steps at which the model is evaluated. */
+  readonly evaluation?: Evaluation;
+}
 
 /** A checkpoint that is complete on the disk. */
 export interface SavedCheckpoint {

@@ -8,7 +8,7 @@ import { Model } from "../engine/model/load.ts";
 import { LoraAdapter } from "../engine/model/lora.ts";
 import { platform } from "../engine/platform/index.ts";
 import { AdapterError } from "../errors.ts";
-import type { TrainerInputs } from "./trainer.ts";
+import type { TrainerInputs } from "./run-inputs.ts";
 
 /** The share of what was refused that is taken to fit, where the adapter does not say how much it has. */
 const LIKELY_SHARE = 0.75;

@@ -5,8 +5,8 @@
 import type { RowShape } from "../engine/model/rows.ts";
 import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
 import type { TrainerOptions } from "./config.ts";
-import { samplingOf } from "./method-options.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
+import { samplingOf } from "./training-options.ts";
 
 /** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
 const MOST_STEPS_LOOKED_AT = 20_000;

@@ -13,8 +13,8 @@ import { Activations } from "./activations.ts";
 import type { KeyValueCache } from "./block.ts";
 import { recordLayers } from "./decoder.ts";
 import { HeadBuffers, recordHeadRows } from "./head.ts";
-import { recordProduct } from "./linear.ts";
 import type { Model } from "./load.ts";
+import { recordProduct } from "./product.ts";
 import type { RowShape } from "./rows.ts";
 import { type SamplingOptions, sampleToken } from "./sample.ts";
 

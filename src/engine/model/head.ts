@@ -19,8 +19,8 @@ import type { Program } from "../program.ts";
 import { reshape, sliceRows, type Tensor } from "../tensor.ts";
 import { type BackwardScratch, recordNorm, recordNormBackward } from "./block.ts";
 import type { ModelConfig } from "./config.ts";
-import { recordProduct } from "./linear.ts";
 import type { Model } from "./load.ts";
+import { recordProduct } from "./product.ts";
 import type { RowArray, RowShape } from "./rows.ts";
 
 /** Table rows that one binding holds, in whole splits; splits of pass 1 never cross a window. */

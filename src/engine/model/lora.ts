@@ -14,8 +14,8 @@ import type { Program } from "../program.ts";
 import { Random } from "../random.ts";
 import { elementCount, reshape, type Tensor } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
-import { recordProduct } from "./linear.ts";
 import { modulePrefix, parameterSpecs } from "./parameters.ts";
+import { recordProduct } from "./product.ts";
 
 export interface LoraOptions {
   /** r. */

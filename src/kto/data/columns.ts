@@ -1,7 +1,6 @@
 /** The names of columns: those that mean something here, and a user's mapping from them to a file's own. */
 import { ConfigError, DatasetError } from "../../errors.ts";
-import type { Fields } from "./records.ts";
-import { placeOf, type RowSource } from "./types.ts";
+import { type Fields, placeOf, type RowSource } from "./types.ts";
 
 /** Every column that a layout reads. */
 export const knownColumns = [

@@ -4,10 +4,8 @@
  */
 import { DatasetError } from "../../errors.ts";
 import { conversationOf, messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
-import { described, type FileRecord } from "./records.ts";
-import { type ChatMessage, type FeedbackRow, placeOf, type RowSource } from "./types.ts";
-
-type Fields = Readonly<Record<string, unknown>>;
+import { described } from "./records.ts";
+import { type ChatMessage, type FeedbackRow, type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
 
 /** What a row is called by: its columns. */
 const columnsOfLayout = {

@@ -7,8 +7,8 @@ import { platform, type ReadableFile } from "../../engine/platform/index.ts";
 import { DatasetError, KtoError } from "../../errors.ts";
 import { pageColumn, type RowGroup, rangeOf, readFooter } from "./parquet-footer.ts";
 import { plainPages } from "./parquet-pages.ts";
-import type { FileRecord } from "./records.ts";
 import { concatenated, Damage } from "./thrift.ts";
+import type { FileRecord } from "./types.ts";
 
 /** Lists and structs of a value within each other; a column of JSON could hold more. */
 const deepestValue = 100;

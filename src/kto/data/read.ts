@@ -5,9 +5,9 @@
 import { DatasetError } from "../../errors.ts";
 import { type ColumnMapping, checkColumnMapping, mapColumns, neededColumns } from "./columns.ts";
 import { rowsOfRecord } from "./layouts.ts";
-import { type FileRecord, recordsOf } from "./records.ts";
+import { recordsOf } from "./records.ts";
 import { needsCount, type Slice, sliceBounds } from "./slice.ts";
-import { type FeedbackRow, placeOf, type RowSource } from "./types.ts";
+import { type FeedbackRow, type FileRecord, placeOf, type RowSource } from "./types.ts";
 
 export interface ReadOptions {
   /** Where the file's columns have other names; default none have. */

@@ -4,17 +4,7 @@ import { platform } from "../../engine/platform/index.ts";
 import { DatasetError, errorMessage, FileError, shown } from "../../errors.ts";
 import { holdsObjectsByLine, longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
 import { parquetRecords } from "./parquet.ts";
-import { placeOf, type RowSource } from "./types.ts";
-
-export type Fields = Readonly<Record<string, unknown>>;
-
-/** One row of a file as it stands there. */
-export interface FileRecord {
-  readonly fields: Fields;
-  readonly source: RowSource;
-  /** All fields are text, so labels are words (.csv). */
-  readonly textOnly?: boolean;
-}
+import { type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
 
 /** The endings of files that are read. */
 export const feedbackEndings = ["jsonl", "ndjson", "json", "csv", "parquet"] as const;

@@ -9,6 +9,17 @@ export interface RowSource {
   readonly element?: number;
 }
 
+/** What a file says of one row, by the names of its columns. */
+export type Fields = Readonly<Record<string, unknown>>;
+
+/** One row of a file as it stands there. */
+export interface FileRecord {
+  readonly fields: Fields;
+  readonly source: RowSource;
+  /** All fields are text, so labels are words (.csv). */
+  readonly textOnly?: boolean;
+}
+
 interface RowBase {
   /** Thumbs up. */
   readonly label: boolean;

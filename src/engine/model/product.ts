@@ -1,0 +1,77 @@
+/**
+ * A matrix product of two tensors, recorded with the kernel for its layout, shape and storage. Knows no model: linear
+ * layers, adapters and the head are made of it.
+ */
+import type { StoredFormat } from "../../kernels/kernel.ts";
+import { type MatmulLayout, matmul } from "../../kernels/matmul.ts";
+import type { Program } from "../program.ts";
+import { reshape, type Tensor } from "../tensor.ts";
+
+export interface ProductOptions {
+  /** [N], added to every row. */
+  readonly bias?: Tensor | undefined;
+  /** [M, N], added elementwise. */
+  readonly residual?: Tensor | undefined;
+  /** Add to what `out` holds. */
+  readonly accumulate?: boolean;
+  /** Multiplies the product; default 1. */
+  readonly scale?: number;
+  /** First columns of A and of the result, where these are column ranges of `a` and `out`. */
+  readonly aFrom?: number;
+  readonly outFrom?: number;
+}
+
+/**
+ * Records out [M, N] = scale op(a) op(b) with the kernel for this layout, shape and storage of b. With a first column, A
+ * or the result is that column range of a wider matrix, as many columns as b leaves it.
+ */
+export function recordProduct(
+  program: Program,
+  layout: MatmulLayout,
+  a: Tensor,
+  b: Tensor,
+  out: Tensor,
+  options: ProductOptions = {},
+): void {
+  const [M = 0, outWidth = 0] = out.shape;
+  const [bRows = 0, bColumns = 0] = b.shape;
+  const [N, K] = layout === "NT" ? [bRows, bColumns] : [bColumns, bRows];
+  const { aFrom = 0, outFrom = 0, scale = 1 } = options;
+  checkColumns(layout, { M, N, K }, a, outWidth, options);
+  const { unused } = program.device;
+  const operands = { format: b.dtype as StoredFormat, aWidth: a.shape[1] ?? 0, aFrom, outWidth, outFrom };
+  program.dispatch(matmul(layout, { M, N, K }, program.device.facts, operands), {
+    a,
+    b,
+    bias: options.bias ?? reshape(unused, [4]),
+    residual: options.residual ?? unused,
+    out,
+    M,
+    N,
+    K,
+    aFrom,
+    outFrom,
+    scale,
+    hasBias: options.bias ? 1 : 0,
+    hasResidual: options.residual ? 1 : 0,
+    accumulate: options.accumulate ? 1 : 0,
+  });
+}
+
+/** Without a first column, widths must be exactly those of the product; with one, the range must lie inside. */
+function checkColumns(
+  layout: MatmulLayout,
+  { M, N, K }: { M: number; N: number; K: number },
+  a: Tensor,
+  outWidth: number,
+  { aFrom, outFrom }: ProductOptions,
+): void {
+  const [aRows = 0, aWidth = 0] = a.shape;
+  const wanted = layout === "TN" ? { rows: K, columns: M } : { rows: M, columns: K };
+  const fits = (width: number, columns: number, from: number | undefined) =>
+    from === undefined ? width === columns : from + columns <= width;
+  if (aRows === wanted.rows && fits(aWidth, wanted.columns, aFrom) && fits(outWidth, N, outFrom)) return;
+  throw new Error(
+    `matmul${layout}: a [${aRows}, ${aWidth}] from column ${aFrom ?? 0} and a result of ${outWidth} columns from ${outFrom ?? 0} do not fit a product of ${M} x ${N} x ${K}`,
+  );
+}
