@@ -11,11 +11,11 @@ import { TextStream } from "../engine/text-stream.ts";
 import type { Tokenizer } from "../engine/tokenizer.ts";
 import { ConfigError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
-import { option, parseOptions } from "../kto/parse-options.ts";
+import { option, parseOptions, reuse } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
 import { chatTemplateOptions, checkSampling, endTokens, resolveSampling, samplingOptions } from "./sampling-options.ts";
-import { commonOptions, modelOptions, reuse } from "./shared-options.ts";
+import { commonOptions, modelOptions } from "./shared-options.ts";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { group: "Model", description: "the model" }),

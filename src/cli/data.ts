@@ -7,11 +7,11 @@ import { ktoOptions } from "../kto/config.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../kto/data/summary.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../kto/data/types.ts";
 import { placeOf } from "../kto/data/types.ts";
-import { option, parseOptions } from "../kto/parse-options.ts";
+import { option, parseOptions, reuse } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import { checkOutputFile, isSameFile } from "./files.ts";
 import { colorsFor, type Output } from "./output.ts";
-import { commonOptions, feedbackOptions, reuse } from "./shared-options.ts";
+import { commonOptions, feedbackOptions } from "./shared-options.ts";
 
 const { adapter: _, ...outputOptions } = commonOptions;
 

@@ -9,13 +9,13 @@ import type { Example, FeedbackRow, FeedbackRows } from "../kto/data/types.ts";
 import type { JudgedWinRate } from "../kto/judge/compare.ts";
 import type { Judge } from "../kto/judge/judge.ts";
 import type { Metrics } from "../kto/metrics.ts";
-import { option, parseOptions } from "../kto/parse-options.ts";
+import { option, parseOptions, reuse } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import { type Prompt, promptEncoder, readPrompts } from "./generate.ts";
 import { asksForJudge, judgeOptions, openJudge } from "./judging.ts";
 import type { Output } from "./output.ts";
 import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
-import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, reuse } from "./shared-options.ts";
+import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "./shared-options.ts";
 
 const method = "KTO";
 const answers = "Answers to judge";

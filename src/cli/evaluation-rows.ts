@@ -1,13 +1,17 @@
-/** The rows that a training run evaluates on: another data set, another split, or rows held out of the training's. */
+/**
+ * The rows of a training run, and those that it evaluates on: another data set, another split, or rows held out of the
+ * training's. Supervised fine-tuning takes the desirable ones of either.
+ */
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError } from "../errors.ts";
-import type { KtoConfig } from "../kto/config.ts";
+import { DesirableRows } from "../kto/data/desirable.ts";
 import { parseSplit } from "../kto/data/slice.ts";
 import type { Example } from "../kto/data/types.ts";
 import { holdOut } from "../kto/data/validation-split.ts";
 import { evaluationStrategy } from "../kto/evaluation-options.ts";
+import type { RunConfig } from "../kto/run-options.ts";
 import type { Output } from "./output.ts";
-import { encodeFeedback, loadExamples, type ModelOfRows, readRows, requirePairs } from "./session.ts";
+import { encodeFeedback, type FeedbackOptions, type ModelOfRows, readRows, requirePairs } from "./session.ts";
 
 export interface TrainingRows {
   readonly examples: readonly Example[];
@@ -15,14 +19,28 @@ export interface TrainingRows {
   readonly evalExamples: readonly Example[] | undefined;
 }
 
+/** What a run does with its rows: pairs them (KTO), takes them one by one, or imitates those that are desirable. */
+export type RowsUse = "pairs" | "rows" | "imitation";
+
 /** Reads, tokenizes and parts the rows of a run; throws what these do. */
 export async function loadTrainingRows(
   models: { readonly policy: ModelOfRows; readonly reference: ModelOfRows | undefined },
-  config: KtoConfig,
+  config: RunConfig,
+  use: RowsUse,
   output: Output,
 ): Promise<TrainingRows> {
-  const { examples } = await loadExamples(models, config, output);
-  requirePairs(examples, config);
+  const load = async (dataset: FeedbackOptions, splitOption?: string) => {
+    const labels = use === "imitation" ? "optional" : "required";
+    const read = await readRows(dataset, output, undefined, splitOption, labels);
+    const rows = use === "imitation" ? new DesirableRows(read) : read;
+    const { examples } = await encodeFeedback(rows, models, dataset, output);
+    if (rows instanceof DesirableRows && rows.leftOut > 0) {
+      output.info(`data: ${rows.leftOut} undesirable rows of ${dataset.dataset_name} left out`);
+    }
+    if (use === "pairs") requirePairs(examples, dataset);
+    return examples;
+  };
+  const examples = await load(config);
   const { eval_dataset_name: other, validation_split: share } = config;
   const strategy = evaluationStrategy(config, other !== undefined || share !== undefined);
   if (strategy === "no") return { examples, evalExamples: undefined };
@@ -39,15 +57,13 @@ export async function loadTrainingRows(
     dataset_config: other === undefined ? config.dataset_config : undefined,
     dataset_train_split: config.dataset_test_split,
   };
-  const rows = await readRows(dataset, output, undefined, "dataset_test_split");
-  const { examples: evalExamples } = await encodeFeedback(rows, models, dataset, output);
-  requirePairs(evalExamples, dataset);
+  const evalExamples = await load(dataset, "dataset_test_split");
   output.info(`validation: ${evalExamples.length} rows of ${dataset.dataset_name}`);
   return { examples, evalExamples };
 }
 
 /** One file is every split that is asked of it: only two slices of it can be different rows. */
-async function requireOwnSplit(config: KtoConfig): Promise<void> {
+async function requireOwnSplit(config: RunConfig): Promise<void> {
   const { dataset_name, dataset_train_split, dataset_test_split } = config;
   const [training, validation] = [
     parseSplit(dataset_train_split),

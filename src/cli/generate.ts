@@ -3,13 +3,13 @@ import * as z from "zod";
 import type { Tokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
-import { option, parseOptions } from "../kto/parse-options.ts";
+import { option, parseOptions, reuse } from "../kto/parse-options.ts";
 import { requireTemplate } from "./chat.ts";
 import { command } from "./command.ts";
 import { readTextFile } from "./files.ts";
 import type { Output } from "./output.ts";
 import { chatTemplateOptions, checkSampling, endTokens, resolveSampling, samplingOptions } from "./sampling-options.ts";
-import { commonOptions, modelOptions, reuse } from "./shared-options.ts";
+import { commonOptions, modelOptions } from "./shared-options.ts";
 
 const prompts = "Model and prompts";
 const sampling = "Sampling";

@@ -5,11 +5,11 @@ import { ktoOptions } from "../kto/config.ts";
 import { type Example, placeOf } from "../kto/data/types.ts";
 import { solveWeights } from "../kto/data/weights.ts";
 import type { GradientCheck } from "../kto/gradcheck.ts";
-import { option, parseOptions } from "../kto/parse-options.ts";
+import { option, parseOptions, reuse } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import { checkOutputFile } from "./files.ts";
 import type { Output } from "./output.ts";
-import { commonOptions, feedbackOptions, modelOptions, referenceModel, reuse } from "./shared-options.ts";
+import { commonOptions, feedbackOptions, modelOptions, referenceModel } from "./shared-options.ts";
 
 const check = "Check";
 
@@ -63,7 +63,7 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
     const policy = await loadModel(device, options, output);
     const reference = await loadReference(device, policy, options, options.ref_model_name_or_path, output);
     const { examples } = await loadExamples({ policy, reference }, options, output);
-    requirePairs(examples, options);
+    if (options.loss_type === "kto") requirePairs(examples, options);
     const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
     const check = await checkGradients({
       policy,

@@ -4,17 +4,10 @@ import type { Model } from "../engine/model/load.ts";
 import { NumericError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { placeOf } from "../kto/data/types.ts";
-import { parseOptions } from "../kto/parse-options.ts";
+import { parseOptions, reuse } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
-import {
-  commonOptions,
-  evalBatchSize,
-  feedbackOptions,
-  modelOptions,
-  referenceModel,
-  reuse,
-} from "./shared-options.ts";
+import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, referenceModel } from "./shared-options.ts";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),

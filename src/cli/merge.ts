@@ -3,10 +3,10 @@ import * as z from "zod";
 import { ConfigError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { sizeInBytes } from "../kto/output-options.ts";
-import { option, parseOptions } from "../kto/parse-options.ts";
+import { option, parseOptions, reuse } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
-import { commonOptions, reuse } from "./shared-options.ts";
+import { commonOptions } from "./shared-options.ts";
 
 const models = "Models";
 const { adapter: _, ...outputOptions } = commonOptions;

@@ -116,9 +116,23 @@ export async function loadReference(
   return reference;
 }
 
+/** A model to be trained, whole (in f32) or by an adapter; `base` is its folder. */
+export async function loadPolicy(
+  device: Device,
+  config: ModelOptions & LoraConfig & { readonly seed: number },
+  output: Output,
+): Promise<{ policy: Model; base: string; baseName: string }> {
+  const { base, baseName, adapter: adapterFolder } = await modelFolders(config, output);
+  const usesAdapter = config.use_peft || adapterFolder !== undefined;
+  const loading = loadOptions(config);
+  const policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
+  if (!usesAdapter) return { policy, base, baseName };
+  return { policy: policy.withAdapter(await trainedAdapter(policy, adapterFolder, config, output)), base, baseName };
+}
+
 /**
- * A model to be trained and, where it is not what the trainer takes by itself, its reference. All weights are trained in
- * f32; a reference that is the model as it was is kept as the files store it, which is the same numbers in less memory.
+ * A model to be trained and, where it is not what the trainer takes by itself, its reference. A reference that is the
+ * model as it was is kept as the files store it, which is the same numbers in less memory.
  */
 export async function loadForTraining(
   device: Device,
@@ -129,20 +143,17 @@ export async function loadForTraining(
     >,
   output: Output,
 ): Promise<{ policy: Model; reference: Model | undefined; baseName: string }> {
-  const { base, baseName, adapter: adapterFolder } = await modelFolders(config, output);
+  const { policy, base, baseName } = await loadPolicy(device, config, output);
   // The cached log-probabilities are the policy's own before training, the uniform reference needs no model.
   const needsCopy = !config.precompute_ref_log_probs && (config.reference === "auto" || config.reference === "copy");
-  const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const category = "reference weights";
   const loading = loadOptions(config);
-  let policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
-  if (usesAdapter) policy = policy.withAdapter(await trainedAdapter(policy, adapterFolder, config, output));
   let reference: Model | undefined;
   if (config.ref_model_name_or_path !== config.model_name_or_path) {
     const folder = await referenceFolder(config.ref_model_name_or_path, output);
     reference = await Model.load(device, folder, { ...loading, category });
     checkVocabularies(policy, reference);
-  } else if (needsCopy && !usesAdapter && policy.numbers !== "f32") {
+  } else if (needsCopy && !policy.adapter && policy.numbers !== "f32") {
     reference = await Model.load(device, base, { ...loading, category });
   }
   return { policy, reference, baseName };

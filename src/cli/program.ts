@@ -17,11 +17,13 @@ import { logpsCommand } from "./logps.ts";
 import { mergeCommand } from "./merge.ts";
 import { helpOptions, readOptions } from "./options.ts";
 import { colorsFor, Output, type Streams } from "./output.ts";
+import { sftCommand } from "./sft.ts";
 import { trainCommand } from "./train.ts";
 
 /** In the order of the help text. */
 const commands: readonly Command[] = [
   trainCommand,
+  sftCommand,
   evalCommand,
   generateCommand,
   chatCommand,

@@ -15,7 +15,7 @@ export interface Progress {
 }
 
 /** The metrics of the line in the order in which they go when the terminal is narrow: the last one first. */
-const shown: readonly { metric: string; short: string }[] = [
+const ktoMetrics: readonly { metric: string; short: string }[] = [
   { metric: "loss", short: "loss" },
   { metric: "kl", short: "kl" },
   { metric: "rewards/margins", short: "margin" },
@@ -23,8 +23,16 @@ const shown: readonly { metric: string; short: string }[] = [
   { metric: "rewards/chosen", short: "chosen" },
   { metric: "rewards/rejected", short: "rejected" },
 ];
+/** Of supervised fine-tuning, which has no rewards. */
+const sftMetrics: typeof ktoMetrics = [
+  { metric: "loss", short: "loss" },
+  { metric: "mean_token_accuracy", short: "accuracy" },
+];
 /** The order of reading. */
-const readingOrder = ["loss", "kl", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"];
+const readingOrder = [
+  ...["loss", "mean_token_accuracy"],
+  ...["kl", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"],
+];
 
 /**
  * One line of at most `width` characters: full metric names where they fit, short ones else, then fewer of them.
@@ -32,6 +40,7 @@ const readingOrder = ["loss", "kl", "rewards/chosen", "rewards/rejected", "rewar
  */
 export function renderProgress(progress: Progress, width = Number.POSITIVE_INFINITY): string {
   const { step, totalSteps, metrics, tokensPerSecond, secondsLeft } = progress;
+  const shown = "mean_token_accuracy" in metrics ? sftMetrics : ktoMetrics;
   const head = `${String(step).padStart(String(totalSteps).length)}/${totalSteps}`;
   const left = secondsLeft === undefined ? [] : [`${formatDuration(secondsLeft)} left`];
   const speed = tokensPerSecond === undefined ? [] : [`${formatCount(tokensPerSecond)} tokens/s`];
@@ -69,7 +78,7 @@ function formatCount(value: number): string {
 
 function formatMetric(metric: string, value: number | undefined): string {
   if (value === undefined || Number.isNaN(value)) return "-";
-  if (metric === "rewards/accuracies") return `${Math.round(value * 100)}%`;
+  if (metric.endsWith("accuracies") || metric.endsWith("accuracy")) return `${Math.round(value * 100)}%`;
   const digits = value.toFixed(Math.abs(value) >= 100 ? 1 : 3);
   return metric.startsWith("rewards/") && value >= 0 ? `+${digits}` : digits;
 }

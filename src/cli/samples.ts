@@ -8,9 +8,9 @@ import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
 import { DatasetError } from "../errors.ts";
-import type { KtoConfig } from "../kto/config.ts";
 import { Continuations } from "../kto/continuations.ts";
 import type { Example } from "../kto/data/types.ts";
+import type { RunConfig } from "../kto/run-options.ts";
 import { promptEncoder, readPrompts } from "./generate.ts";
 import type { Output } from "./output.ts";
 import { resolveSampling } from "./sampling-options.ts";
@@ -29,7 +29,7 @@ export class SampleLog {
    */
   static async create(
     policy: Model,
-    config: KtoConfig,
+    config: RunConfig,
     evalExamples: readonly Example[] | undefined,
     output: Output,
   ): Promise<SampleLog | undefined> {

@@ -5,9 +5,8 @@ import type { SamplingOptions } from "../engine/model/sample.ts";
 import type { Tokenizer } from "../engine/tokenizer.ts";
 import { ConfigError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
-import { option } from "../kto/parse-options.ts";
+import { option, reuse } from "../kto/parse-options.ts";
 import type { Output } from "./output.ts";
-import { reuse } from "./shared-options.ts";
 
 const group = "Sampling";
 

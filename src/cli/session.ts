@@ -10,14 +10,14 @@ import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, DatasetError } from "../errors.ts";
-import type { KtoConfig } from "../kto/config.ts";
 import { checkColumnMapping } from "../kto/data/columns.ts";
 import type { EncodeRowOptions } from "../kto/data/encode.ts";
 import { feedbackRows } from "../kto/data/read.ts";
 import { parseSplit } from "../kto/data/slice.ts";
 import { encodeWithCache, type RowsSurvey, surveyRows } from "../kto/data/token-cache.ts";
 import { defaultMaxLength, ExampleCollector } from "../kto/data/tokenize.ts";
-import type { DatasetReport, Example, FeedbackRow, FeedbackRows } from "../kto/data/types.ts";
+import type { DatasetReport, Example, FeedbackRow, FeedbackRows, Labels } from "../kto/data/types.ts";
+import type { RunConfig } from "../kto/run-options.ts";
 import { showingDownloads } from "./downloads.ts";
 import type { Output } from "./output.ts";
 
@@ -45,7 +45,7 @@ export async function withDevice<T>(
 
 /** The options that say how feedback becomes token ids. */
 export type FeedbackOptions = Pick<
-  KtoConfig,
+  RunConfig,
   | "dataset_name"
   | "dataset_config"
   | "dataset_train_split"
@@ -73,12 +73,14 @@ export async function loadExamples(
  * each time that they are gone through, and never held.
  *
  * @param splitOption the option that the split was given as, for messages
+ * @param labels "optional" where rows without a label are desirable
  */
 export async function readRows(
   options: Pick<FeedbackOptions, "dataset_name" | "dataset_config" | "dataset_train_split" | "column_mapping">,
   output: Output,
   onLayout?: (layout: string) => void,
   splitOption?: string,
+  labels?: Labels,
 ): Promise<AsyncIterable<FeedbackRow>> {
   const { dataset_config: config, column_mapping: columnMapping } = options;
   const { name: asked, slice } = parseSplit(options.dataset_train_split, splitOption);
@@ -92,6 +94,7 @@ export async function readRows(
     ...(slice ? { slice } : {}),
     ...(columnMapping ? { columnMapping: checkColumnMapping(columnMapping) } : {}),
     ...(onLayout ? { onLayout } : {}),
+    ...(labels ? { labels } : {}),
   };
   return { [Symbol.asyncIterator]: () => feedbackRows(splits[name] ?? [], readOptions) };
 }
@@ -189,11 +192,8 @@ export async function checkKind(folder: string, adapter: boolean): Promise<void>
 }
 
 /** A microbatch of one row has no mismatched pair. */
-export function requirePairs(
-  examples: readonly Example[],
-  options: { readonly dataset_name: string; readonly loss_type: string },
-): void {
-  if (examples.length >= 2 || options.loss_type !== "kto") return;
+export function requirePairs(examples: readonly Example[], options: { readonly dataset_name: string }): void {
+  if (examples.length >= 2) return;
   throw new DatasetError(
     `${options.dataset_name} has one row to use, but the reference point is measured on mismatched pairs, each prompt with the completion of another row; give at least 2 rows.`,
   );

@@ -1,14 +1,9 @@
 /** Options that several commands have, taken from the trainer's so that names, ranges and defaults are the same. */
 import * as z from "zod";
 import { ktoOptions } from "../kto/config.ts";
-import { type OptionAbout, option } from "../kto/parse-options.ts";
+import { option, reuse } from "../kto/parse-options.ts";
 
 const trainer = ktoOptions.shape;
-
-/** An option of the trainer under another heading or description. */
-export function reuse<S extends z.ZodType>(schema: S, about: Partial<OptionAbout>): S {
-  return option(schema, { ...(schema.meta() as unknown as OptionAbout), ...about });
-}
 
 /** Every command has these. */
 export const commonOptions = {

@@ -1,22 +1,11 @@
 /** `kto train`: KTO training from feedback and a model to a model folder. */
 
-import type { Device } from "../engine/device.ts";
-import { InterruptedError } from "../errors.ts";
 import { configAdvice } from "../kto/advice.ts";
 import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptionNames } from "../kto/config.ts";
 import { weightAdvice } from "../kto/data/weights.ts";
-import type { Metrics } from "../kto/metrics.ts";
-import { sizeInBytes } from "../kto/output-options.ts";
-import type { Evaluation } from "../kto/run-evaluation.ts";
-import type { RunTimes } from "../kto/timing.ts";
-import type { KtoTrainer } from "../kto/trainer.ts";
 import { command } from "./command.ts";
-import type { MetricsFile } from "./metrics-file.ts";
 import type { Output } from "./output.ts";
-import { ProgressLine } from "./progress.ts";
-import type { SampleLog } from "./samples.ts";
-import { type EndSignal, withSignals } from "./signals.ts";
-import { timeFacts, timeLines } from "./time-estimate.ts";
+import { round, runTraining } from "./training.ts";
 
 export const trainCommand = command({
   name: "train",
@@ -31,78 +20,36 @@ export const trainCommand = command({
   run: runTrain,
 });
 
-/** Options beside the trainer's that a run keeps when it is resumed: which models, and what is trained. */
-const KEPT_SETTINGS = [
-  "model_name_or_path",
-  "ref_model_name_or_path",
-  "model_revision",
-  "dtype",
-  "adapter_name_or_path",
-  "use_peft",
-  "lora_r",
-  "lora_alpha",
-  "lora_dropout",
-  "lora_target_modules",
-  "use_rslora",
-] as const;
-
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
-  const { checkKind, withDevice } = await import("./session.ts");
-  const { formatOf, loadForTraining } = await import("./models.ts");
-  const { saveChatTemplate } = await import("../engine/chat-template.ts");
+  const { checkKind } = await import("./session.ts");
+  const { loadForTraining } = await import("./models.ts");
   const { loadTrainingRows } = await import("./evaluation-rows.ts");
-  const { SampleLog: Samples } = await import("./samples.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
-  const { planningDevice } = await import("../engine/memory-plan.ts");
-  const { removeCheckpoints } = await import("../engine/checkpoint.ts");
-  const { METRICS_FILE, MetricsFile } = await import("./metrics-file.ts");
-  const { output_dir } = config;
-  await checkRunFolder(config);
-  await withDevice(config, output, async (device) => {
-    // A plan is made by the same code as a run, on a device that only counts.
-    const target = config.dry_run ? planningDevice(device) : device;
-    const { policy, reference, baseName } = await loadForTraining(target, config, output);
-    const { examples, evalExamples } = await loadTrainingRows({ policy, reference }, config, output);
-    await checkKind(output_dir, policy.adapter !== undefined);
-    const options = Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]]));
-    const warn = (sentence: string) => output.warning(sentence);
-    let samples: SampleLog | undefined;
+  await runTraining(config, output, async (device, shared) => {
+    const { policy, reference, baseName } = await loadForTraining(device, config, output);
+    const use = config.loss_type === "kto" ? "pairs" : "rows";
+    const { examples, evalExamples } = await loadTrainingRows({ policy, reference }, config, use, output);
+    await checkKind(config.output_dir, policy.adapter !== undefined);
     const inputs = {
       examples,
       ...(evalExamples ? { evalExamples } : {}),
-      outputFolder: output_dir,
       baseModel: baseName,
-      settings: Object.fromEntries(KEPT_SETTINGS.map((name) => [name, config[name]])),
-      options,
+      ...shared,
+      options: Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]])),
     };
-    const trainer = await KtoTrainer.create({
-      policy,
-      ...(reference ? { reference } : {}),
-      ...inputs,
-      onWarning: warn,
-      // Before the checkpoint of the step, so that what is resumed from there need not say it again.
-      onEvaluate: async ({ step }) => {
-        if (step > 0) await samples?.write(step);
-      },
-      onCheckpoint: ({ folder }) => output.info(`checkpoint: ${folder}`),
-    });
+    const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), ...inputs });
     if (trainer.referenceMode === "cached") reference?.free();
     if (trainer.referenceNote !== undefined) output.info(`reference: ${trainer.referenceNote}`);
-    samples = await Samples.create(policy, config, evalExamples, output);
+    const { weights, rowsLeftOut } = trainer;
     const desirable = examples.filter(({ label }) => label).length;
     const undesirable = examples.length - desirable;
-    output.info(
-      `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${examples.length} rows, ${desirable} desirable (weight ${round(trainer.weights.desirable)}), ${undesirable} undesirable (weight ${round(trainer.weights.undesirable)})`,
-    );
-    output.info(
-      `plan: ${trainer.totalSteps} updates, ${round(trainer.totalSteps / trainer.stepsPerEpoch)} epochs; device memory ${megabytes(target.totalBytes)}`,
-    );
-    if (trainer.rowsLeftOut > 0) {
-      output.warning(
-        `${trainer.rowsLeftOut} of ${examples.length} rows waits in each epoch, another one each time: it would be a microbatch of one row, which has no mismatched pair.`,
-      );
-    }
-    const imbalance = weightAdvice(desirable, undesirable, trainer.weights.desirable, trainer.weights.undesirable);
+    const leftOut =
+      rowsLeftOut === 0
+        ? []
+        : [
+            `${rowsLeftOut} of ${examples.length} rows waits in each epoch, another one each time: it would be a microbatch of one row, which has no mismatched pair.`,
+          ];
+    const imbalance = weightAdvice(desirable, undesirable, weights.desirable, weights.undesirable);
     const facts = {
       rows: examples.length,
       desirable,
@@ -110,185 +57,18 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       parameters: policy.layout.parameterCount,
       adapter: policy.adapter !== undefined,
     };
-    for (const advice of [...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)]) output.warning(advice);
-
-    if (config.dry_run) {
-      const facts = planFacts(trainer, target);
-      if (!output.json) reportPlan(config, trainer, target, output);
-      let times: RunTimes | undefined;
-      try {
-        const models = await loadForTraining(device, config, output);
-        const { policy: own, reference: other } = models;
-        times = await KtoTrainer.time({ policy: own, ...(other ? { reference: other } : {}), ...inputs });
-      } finally {
-        // The plan stands also where the run turns out not to fit.
-        if (output.json) output.jsonLine({ ...facts, ...(times ? timeFacts(times) : {}) });
-      }
-      for (const line of output.json ? [] : timeLines(times)) output.result(line);
-      return;
-    }
-    const metricsFile = new MetricsFile(output_dir, warn);
-    // Not earlier: a run that was refused leaves its folder as it was, so that it can be started again.
-    if (config.resume_from_checkpoint === false) await removeCheckpoints(output_dir);
-    else output.info(`resumed: ${trainer.stepsDone} of ${trainer.totalSteps} updates are done`);
-    await metricsFile.start(trainer.log);
-    await samples?.start(trainer.stepsDone);
-    const started = performance.now();
-    if (trainer.stepsDone === 0) await samples?.write(0);
-    const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output);
-    if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
-    if (trainer.bestStep === 0) {
-      output.warning(
-        "no evaluation was better than the one before training, so the model is saved as it was; look at the evaluations before you trust the options or the rows.",
-      );
-    } else if (trainer.bestStep !== undefined) {
-      output.info(`the model of step ${trainer.bestStep} is the best and is saved`);
-    }
-    const dtype = formatOf(config.save_dtype) ?? "f32";
-    await trainer.save(output_dir, { dtype, baseModel: baseName, maxShardBytes: sizeInBytes(config.max_shard_size) });
-    await trainer.saveState(output_dir);
-    // Whoever uses the model needs the template that it was trained with.
-    if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, output_dir);
-    const seconds = (performance.now() - started) / 1000;
-    const summary = {
-      output_dir,
-      steps: trainer.stepsDone,
-      train_runtime: seconds,
-      ...last,
-      ...lastEvaluation,
-      ...(trainer.bestStep === undefined ? {} : { best_step: trainer.bestStep }),
-      adapter: device.description,
-      peak_device_bytes: device.peakBytes,
-      peak_host_bytes: process.resourceUsage().maxRSS * 1024,
+    return {
+      trainer,
+      policy,
+      baseName,
+      evalExamples,
+      data: `${examples.length} rows, ${desirable} desirable (weight ${round(weights.desirable)}), ${undesirable} undesirable (weight ${round(weights.undesirable)})`,
+      time: async (real) => {
+        const models = await loadForTraining(real, config, output);
+        const other = models.reference ? { reference: models.reference } : {};
+        return await KtoTrainer.time({ policy: models.policy, ...other, ...inputs });
+      },
+      advice: [...leftOut, ...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)],
     };
-    if (output.json) output.jsonLine(summary);
-    else
-      output.result(
-        `trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
-      );
   });
-}
-
-/** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */
-async function checkRunFolder(config: KtoConfig): Promise<void> {
-  const { checkOutputFolder, platform } = await import("./session.ts");
-  const { isCheckpointLeftover } = await import("../engine/checkpoint.ts");
-  const { METRICS_FILE } = await import("./metrics-file.ts");
-  const { output_dir, resume_from_checkpoint: from } = config;
-  const resumesHere =
-    from === true ||
-    (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
-  // The metrics of a run that was broken off hold nothing that another run could spoil.
-  await checkOutputFolder(config, (name) => resumesHere || name === METRICS_FILE || isCheckpointLeftover(name));
-}
-
-/**
- * Runs the updates that are left, telling of each; returns the metrics of the last window and of the last evaluation.
- *
- * @throws InterruptedError after a signal, when the update in progress is done and saved
- */
-async function runUpdates(
-  trainer: KtoTrainer,
-  metricsFile: MetricsFile,
-  output: Output,
-): Promise<{ last: Metrics; lastEvaluation: Metrics }> {
-  const lastLine = (name: string) => (trainer.log.findLast((line) => name in line) ?? {}) as Metrics;
-  const line = output.tells("info") ? new ProgressLine(output.streams.stderr) : undefined;
-  output.setLive(line);
-  const tell = (signal: EndSignal) => {
-    trainer.stop();
-    output.warning(`${signal}: stopping after this update, with a checkpoint; once more to stop at once.`);
-  };
-  try {
-    return await withSignals(tell, async (signalled) => {
-      for await (const { step, totalSteps, metrics, evaluation } of trainer) {
-        await metricsFile.update(trainer.log);
-        if (evaluation) {
-          output.info(evaluationLine(step, evaluation));
-          if (evaluation.warning) output.warning(evaluation.warning);
-        }
-        if (step === 0) continue;
-        line?.update({ step, totalSteps, metrics, tokensPerSecond: metrics?.tokens_per_second });
-      }
-      await metricsFile.finish(trainer.log);
-      const signal = signalled();
-      if (signal !== undefined && trainer.interrupted) throw interruption(trainer, signal);
-      const [{ step: _, ...last }, { step: __, epoch: ___, ...lastEvaluation }] = [
-        lastLine("loss"),
-        lastLine("eval_loss"),
-      ];
-      return { last, lastEvaluation };
-    });
-  } finally {
-    line?.finish();
-    output.setLive(undefined);
-  }
-}
-
-function interruption(trainer: KtoTrainer, signal: EndSignal): InterruptedError {
-  const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
-  const where = saved
-    ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
-    : "nothing was to be saved yet";
-  return new InterruptedError(`${signal} after ${stepsDone} of ${totalSteps} updates: ${where}.`, signal);
-}
-
-/** An evaluation on one line. */
-function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
-  const shown = ["eval_loss", "eval_kl", "eval_rewards/margins", "eval_rewards/accuracies"].flatMap((name) => {
-    const value = metrics[name];
-    return value === undefined ? [] : [`${name} ${value.toFixed(4)}`];
-  });
-  return `evaluation at step ${step}: ${shown.join("  ")}${isBest ? "  (the best so far)" : ""}`;
-}
-
-/** What `dry_run` tells: updates, and memory by category against what the adapter allows. */
-function planFacts({ totalSteps, stepsPerEpoch }: KtoTrainer, device: Device): Readonly<Record<string, unknown>> {
-  return {
-    dry_run: true,
-    steps: totalSteps,
-    steps_per_epoch: stepsPerEpoch,
-    device_bytes: device.totalBytes,
-    device_bytes_by_category: device.memory(),
-    largest_buffer: device.largestBuffer,
-    max_buffer_size: device.limits.maxBufferSize,
-    host_bytes: hostBytes(device),
-  };
-}
-
-/** The same for people. */
-function reportPlan(config: KtoConfig, trainer: KtoTrainer, device: Device, output: Output): void {
-  const { totalSteps, stepsPerEpoch } = trainer;
-  output.result(
-    `${totalSteps} updates of ${config.per_device_train_batch_size * config.gradient_accumulation_steps} rows, ${stepsPerEpoch} in an epoch`,
-  );
-  for (const [category, bytes] of Object.entries(device.memory()))
-    output.result(`  ${category.padEnd(18)} ${megabytes(bytes)}`);
-  output.result(`  ${"device, in all".padEnd(18)} ${megabytes(device.totalBytes)}`);
-  output.result(`  ${"host, about".padEnd(18)} ${megabytes(hostBytes(device))}`);
-  const { largestBuffer, limits } = device;
-  output.result(
-    `every buffer fits: the largest has ${megabytes(largestBuffer.bytes)} (${largestBuffer.label}), and the adapter allows ${megabytes(limits.maxBufferSize)}`,
-  );
-}
-
-/**
- * Memory of this process during the run: what it has now, with Dawn, data and options loaded, what moves weights between
- * files and device, and on a software adapter, whose memory is the host's, the device's too.
- */
-function hostBytes(device: Device): number {
-  return process.memoryUsage().rss + TRANSFER_BYTES + (device.isSoftware ? device.totalBytes + DRIVER_BYTES : 0);
-}
-
-/** Pieces of weights on their way, of which Node gives back the memory late. */
-const TRANSFER_BYTES = 96 * 2 ** 20;
-/** Compiled kernels of a software adapter. */
-const DRIVER_BYTES = 128 * 2 ** 20;
-
-function round(value: number): string {
-  return String(Number(value.toPrecision(4)));
-}
-
-function megabytes(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }

@@ -58,11 +58,15 @@ export class AdamW {
     this.#partials = device.allocate("scratch", "norm partials", [NORM_PARTIALS]);
   }
 
-  /** Sets what changes from step to step. */
-  setStep(learningRate: number, microbatches: number): void {
+  /**
+   * Sets what changes from step to step.
+   *
+   * @param microbatchWeight factor on the coefficients of every microbatch, see STEP_NUMBERS
+   */
+  setStep(learningRate: number, microbatchWeight: number): void {
     const numbers = new Float32Array(STEP_NUMBERS.size);
     numbers[STEP_NUMBERS.learningRate] = learningRate;
-    numbers[STEP_NUMBERS.microbatchWeight] = 1 / microbatches;
+    numbers[STEP_NUMBERS.microbatchWeight] = microbatchWeight;
     this.device.upload(this.stepNumbers, numbers);
   }
 

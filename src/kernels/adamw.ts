@@ -15,7 +15,10 @@ import { elementwise, elementwiseGrid, inVectors } from "./wgsl.ts";
 /** Places in the host's numbers of a step, f32[4]. */
 export const STEP_NUMBERS = {
   learningRate: 0,
-  /** 1 / number of microbatches in this step: their losses are averaged. */
+  /**
+   * Factor on the coefficients of a microbatch: 1 / microbatches of the update where their losses are averaged, 1 / its
+   * completion tokens where every token weighs the same.
+   */
   microbatchWeight: 1,
   size: 4,
 } as const;

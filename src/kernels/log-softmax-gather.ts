@@ -195,6 +195,23 @@ ${elementwise("u.N")}`,
   cost: ({ N = 0, splits = 0 }) => ({ flops: 4 * N * splits, bytes: 8 * N * splits }),
 });
 
+/** hits [N]: 1 where no token has a higher logit than the target, which a tie does not hinder; else 0. After pass 1. */
+export const targetHits = kernel({
+  name: "targetHits",
+  read: { partials: "f32[splits, N, 2]", targetLogits: "f32[N]" },
+  write: { hits: "f32[N]" },
+  uniforms: { N: "u32", splits: "u32" },
+  wgsl: /* wgsl */ `
+fn element(row: u32) {
+  var highest = ${LOWEST};
+  for (var split = 0u; split < u.splits; split++) { highest = max(highest, partials[2u * (split * u.N + row)]); }
+  hits[row] = select(0.0, 1.0, targetLogits[row] >= highest);
+}
+${elementwise("u.N")}`,
+  grid: ({ N = 0 }) => elementwiseGrid(N),
+  cost: ({ N = 0, splits = 0 }) => ({ flops: N * splits, bytes: 4 * N * splits }),
+});
+
 /** sums [S] = per sequence the sum of logProbs over its head rows [ranges[s].x, ranges[s].y). */
 export const sequenceSums = kernel({
   name: "sequenceSums",

@@ -3,17 +3,22 @@
  * stands in `config.ts`; what follows from the class counts in `data/weights.ts`.
  */
 import type { TrainerOptions } from "./config.ts";
+import type { RunOptions } from "./run-options.ts";
 
-/** What is known of a run once the model and the data have been read. */
-export interface RunFacts {
+/** What is known of a run's size once the model and the data have been read. */
+export interface SizeFacts {
   /** Rows that training will use. */
   readonly rows: number;
-  readonly desirable: number;
-  readonly undesirable: number;
   /** Parameters of the model. */
   readonly parameters: number;
   /** A LoRA adapter is trained, which takes rates ten times as high; default false. */
   readonly adapter?: boolean;
+}
+
+/** What is known of a run on feedback. */
+export interface RunFacts extends SizeFacts {
+  readonly desirable: number;
+  readonly undesirable: number;
 }
 
 /** From this size on a model counts as large: DESIGN's and the KTO paper's border for training without SFT. */
@@ -34,13 +39,7 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
       `beta ${config.beta} is unusual: 0.01 to 0.1 suits large or fine-tuned models, 0.1 to 1 small ones without supervised fine-tuning.`,
     );
   }
-  const highestRate = (facts.parameters < TOY_PARAMETERS ? 5e-3 : 5e-6) * (facts.adapter ? 10 : 1);
-  const rateRange = [5e-7, highestRate] as const;
-  if (config.learning_rate < rateRange[0] || config.learning_rate > rateRange[1]) {
-    advice.push(
-      `learning_rate ${config.learning_rate} is outside ${rateRange.map((rate) => rate.toExponential()).join(" to ")}, the range that works for models of this size.`,
-    );
-  }
+  advice.push(...rateAdvice(config, facts, [5e-7, 5e-6]));
   const perUpdate = config.per_device_train_batch_size * config.gradient_accumulation_steps;
   const scope = config.reference_point_scope === "step" ? perUpdate : config.per_device_train_batch_size;
   if (config.loss_type === "kto" && (scope < 8 || scope > 128)) {
@@ -49,6 +48,32 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
       `the reference point is taken over ${scope} rows; 8 to 128 are recommended, since fewer make it noisy and more make it slow${remedy}.`,
     );
   }
+  advice.push(...scheduleAdvice(config, facts));
+  if (!large) {
+    advice.push(
+      "below 7B parameters, KTO without supervised fine-tuning on the same kind of text first (kto sft) brings little over fine-tuning alone.",
+    );
+  }
+  return advice;
+}
+
+/** The same for supervised fine-tuning, which takes higher rates. */
+export function sftAdvice(config: RunOptions, facts: SizeFacts): string[] {
+  return [...rateAdvice(config, facts, [1e-6, 1e-4]), ...scheduleAdvice(config, facts)];
+}
+
+/** @param range of rates for a model that is no toy and is trained whole */
+function rateAdvice(config: RunOptions, facts: SizeFacts, [lowest, highest]: readonly [number, number]): string[] {
+  const most = (facts.parameters < TOY_PARAMETERS ? 5e-3 : highest) * (facts.adapter ? 10 : 1);
+  if (config.learning_rate >= lowest && config.learning_rate <= most) return [];
+  return [
+    `learning_rate ${config.learning_rate} is outside ${[lowest, most].map((rate) => rate.toExponential()).join(" to ")}, the range that works for models of this size.`,
+  ];
+}
+
+function scheduleAdvice(config: RunOptions, facts: SizeFacts): string[] {
+  const advice: string[] = [];
+  const perUpdate = config.per_device_train_batch_size * config.gradient_accumulation_steps;
   if (perUpdate > facts.rows) {
     advice.push(
       `one update asks for ${perUpdate} rows (per_device_train_batch_size x gradient_accumulation_steps), but there are only ${facts.rows}.`,
@@ -58,11 +83,6 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
   if (config.warmup_steps >= steps && config.warmup_steps > 0) {
     advice.push(
       `warmup_steps ${config.warmup_steps} does not end within the run's ${steps} steps: the learning rate never reaches ${config.learning_rate}.`,
-    );
-  }
-  if (!large) {
-    advice.push(
-      "below 7B parameters, KTO without supervised fine-tuning on the same kind of text first brings little over fine-tuning alone.",
     );
   }
   return advice;

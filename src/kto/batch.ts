@@ -22,6 +22,8 @@ export interface KtoBatch {
   readonly packed: PackedRows;
   /** u32[m], 1 for thumbs up. */
   readonly desirable: Uint32Array<ArrayBuffer>;
+  /** u32[m]. */
+  readonly completionTokens: Uint32Array<ArrayBuffer>;
   /** u32[m], 0 where the pair (x_i, y_j) is not mismatched and leaves the mean. */
   readonly pairValid: Uint32Array<ArrayBuffer>;
   /** Mismatched completions that were cut. */
@@ -64,6 +66,7 @@ export function packBatch(examples: readonly BatchExample[], options: BatchOptio
     size: examples.length,
     packed,
     desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
+    completionTokens: Uint32Array.from(examples, ({ completionIds }) => completionIds.length),
     pairValid: Uint32Array.from(valid, (flag) => (flag ? 1 : 0)),
     cutPairs: mismatched.filter(({ completionIds }, i) => {
       return completionIds.length < (examples[pair[i] ?? 0]?.completionIds.length ?? 0);

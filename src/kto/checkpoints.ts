@@ -19,7 +19,7 @@ import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../engine/peft.ts";
 import { platform } from "../engine/platform/index.ts";
 import { openSafetensors, writeSafetensors } from "../engine/safetensors.ts";
 import { ConfigError, errorMessage, FileError, ModelFormatError, shown } from "../errors.ts";
-import type { TrainerOptions } from "./config.ts";
+import type { RunOptions } from "./run-options.ts";
 import { type RunState, readRunState, type TrainerStateFacts, writeRunState } from "./run-state.ts";
 import type { KtoStep } from "./step.ts";
 
@@ -36,10 +36,13 @@ const METRIC_SUMS = "metric_sums";
 const MAY_CHANGE =
   /^(save_|logging_|eval_|per_device_eval_|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
 
+/** For people. */
+const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as const;
+
 export interface CheckpointsOptions {
   readonly policy: Model;
   readonly step: KtoStep;
-  readonly options: TrainerOptions;
+  readonly options: RunOptions;
   /** The folder of the run. */
   readonly folder: string;
   /** What an adapter names as its base. */
@@ -120,7 +123,10 @@ export class Checkpoints {
    * @throws FileError, ModelFormatError if there is none or the one that was named is damaged; ConfigError for options or
    * data that are not those of the run that is resumed
    */
-  async restore(from: string | true, now: Pick<RunState, "data" | "settings" | "totalSteps">): Promise<RunState> {
+  async restore(
+    from: string | true,
+    now: Pick<RunState, "method" | "data" | "settings" | "totalSteps">,
+  ): Promise<RunState> {
     await removeLeftovers(this.#run.folder);
     const { path, state } = typeof from === "string" ? await this.#open(from) : await this.#lastGood();
     this.#checkSame(path, state, now);
@@ -165,7 +171,12 @@ export class Checkpoints {
   }
 
   /** @throws ConfigError naming the option, or the data, that is another one than in the run that is resumed */
-  #checkSame(path: string, state: RunState, now: Pick<RunState, "data" | "settings" | "totalSteps">): void {
+  #checkSame(path: string, state: RunState, now: Pick<RunState, "method" | "data" | "settings" | "totalSteps">): void {
+    if (state.method !== now.method) {
+      throw new ConfigError(
+        `The run of ${path} is ${METHOD_NAMES[state.method]} and this one is ${METHOD_NAMES[now.method]}, which cannot go on from it: give its model as model_name_or_path, and another output_dir.`,
+      );
+    }
     const options: Readonly<Record<string, unknown>> = this.#run.options;
     // Of a damaged file, whose values may nest too deeply to be written.
     const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);

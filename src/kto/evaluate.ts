@@ -4,11 +4,10 @@
  * `run-evaluation.ts`'s.
  */
 import type { Model } from "../engine/model/load.ts";
-import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import type { BatchExample, KtoBatch } from "./batch.ts";
 import { EvaluationPlan } from "./evaluation-plan.ts";
-import { type Metrics, objectiveMetrics } from "./metrics.ts";
-import type { ObjectiveOptions } from "./objective.ts";
+import type { Metrics } from "./metrics.ts";
+import { type TrainedFor, usesPairs } from "./objective.ts";
 import { ReferenceLogProbs } from "./reference-log-probs.ts";
 import { KtoStep, type StepReference } from "./step.ts";
 import { medianStep, secondsWhenWarm } from "./warm-time.ts";
@@ -22,7 +21,7 @@ export interface EvaluatorOptions {
   readonly examples: readonly BatchExample[];
   /** Rows of a microbatch at most, 2 or more unless the reference point is 0. */
   readonly batchSize: number;
-  readonly objective: ObjectiveOptions;
+  readonly objective: TrainedFor;
   /** Tokens of prompt and completion together; a mismatched completion is cut to what its new prompt leaves. */
   readonly maxLength: number;
 }
@@ -43,7 +42,7 @@ export class Evaluator {
    */
   constructor(options: EvaluatorOptions) {
     const { policy, reference, examples, batchSize, objective, maxLength } = options;
-    const plan = new EvaluationPlan(examples, { mismatched: objective.lossType === "kto", maxLength }, batchSize);
+    const plan = new EvaluationPlan(examples, { mismatched: usesPairs(objective), maxLength }, batchSize);
     const shapes = plan.shapes();
     this.#plan = plan;
     this.#cached = reference instanceof ReferenceLogProbs ? reference : undefined;
@@ -71,12 +70,12 @@ export class Evaluator {
     const { device, objective } = this.#step;
     const started = performance.now();
     // Added up in float64: an evaluation may be much longer than a logging window.
-    const totals = new Float64Array(METRIC_SUMS.size);
+    const totals = new Float64Array(objective.metrics.shape[0] ?? 0);
     let cutPairs = 0;
     let rows = 0;
     for (let step = 0; step < this.#plan.totalSteps; step++) {
       for (const batch of this.#batches(step)) {
-        device.upload(objective.metrics, new Float32Array(METRIC_SUMS.size));
+        objective.clearMetrics();
         await this.#step.evaluate(batch);
         const sums = await device.download(objective.metrics);
         sums.forEach((sum, place) => {
@@ -88,7 +87,7 @@ export class Evaluator {
     }
     const seconds = Math.max(1e-3, (performance.now() - started) / 1000);
     const metrics: Metrics = {
-      ...objectiveMetrics(totals, cutPairs),
+      ...objective.metricsOf(totals, cutPairs),
       runtime: seconds,
       samples_per_second: rows / seconds,
       steps_per_second: this.#plan.totalSteps / seconds,

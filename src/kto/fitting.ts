@@ -8,7 +8,7 @@ import { Model } from "../engine/model/load.ts";
 import { LoraAdapter } from "../engine/model/lora.ts";
 import { platform } from "../engine/platform/index.ts";
 import { AdapterError } from "../errors.ts";
-import type { TrainerInputs } from "./run-inputs.ts";
+import type { RunInputs } from "./run-inputs.ts";
 
 /** The share of what was refused that is taken to fit, where the adapter does not say how much it has. */
 const LIKELY_SHARE = 0.75;
@@ -22,11 +22,22 @@ export function checkHostMemory(device: Device): void {
   );
 }
 
-/** The same error with the largest microbatch that fits; any other error as it is. */
-export async function withWhatFits(
+/** The inputs of a run as far as its memory depends on them. */
+interface Fitted extends RunInputs {
+  readonly reference?: Model;
+  readonly options?: { readonly per_device_train_batch_size?: number };
+}
+
+/**
+ * The same error with the largest microbatch that fits; any other error as it is.
+ *
+ * @param smallest rows that a microbatch must have
+ */
+export async function withWhatFits<Inputs extends Fitted>(
   error: unknown,
-  inputs: TrainerInputs,
-  plan: (inputs: TrainerInputs) => object,
+  inputs: Inputs,
+  smallest: number,
+  plan: (inputs: Inputs) => object,
 ): Promise<unknown> {
   const { device } = inputs.policy;
   if (!(error instanceof AdapterError) || device.counts) return error;
@@ -35,7 +46,7 @@ export async function withWhatFits(
   // A plan that is not refused says nothing of how much there is: the adapter ran out below what it allows.
   const most = refused === undefined ? Number.POSITIVE_INFINITY : refused * LIKELY_SHARE;
   let fitting: { size: number; bytes: number } | undefined;
-  let [low, high] = [inputs.options?.loss_type === "apo_zero_unpaired" ? 1 : 2, size - 1];
+  let [low, high] = [smallest, size - 1];
   while (low <= high) {
     const middle = Math.floor((low + high) / 2);
     const bytes = await plannedBytes(inputs, middle, plan);
@@ -51,10 +62,10 @@ export async function withWhatFits(
 }
 
 /** Bytes of the run with microbatches of this size; undefined where a buffer would be too large. */
-async function plannedBytes(
-  inputs: TrainerInputs,
+async function plannedBytes<Inputs extends Fitted>(
+  inputs: Inputs,
   size: number,
-  plan: (inputs: TrainerInputs) => object,
+  plan: (inputs: Inputs) => object,
 ): Promise<number | undefined> {
   const device = planningDevice(inputs.policy.device);
   try {
@@ -68,8 +79,7 @@ async function plannedBytes(
         category: "reference weights" as const,
       }),
     };
-    const { reference: _, ...rest } = inputs;
-    plan({ ...rest, ...other, policy: model, options: { ...inputs.options, per_device_train_batch_size: size } });
+    plan({ ...inputs, ...other, policy: model, options: { ...inputs.options, per_device_train_batch_size: size } });
     return device.totalBytes;
   } catch (error) {
     if (error instanceof AdapterError) return undefined;

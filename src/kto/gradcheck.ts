@@ -8,7 +8,7 @@ import { ReferenceModel } from "../engine/model/reference.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { globalNorm } from "../kernels/reference/reduce.ts";
 import { type BatchExample, checkSequences, packBatch } from "./batch.ts";
-import type { ObjectiveOptions } from "./objective.ts";
+import { type ObjectiveOptions, usesPairs } from "./objective.ts";
 import { ktoReferenceGradient } from "./reference-gradient.ts";
 import { mismatchedPairs } from "./sampler.ts";
 import { KtoStep } from "./step.ts";
@@ -74,7 +74,7 @@ export async function checkGradients(options: GradientCheckOptions): Promise<Gra
   const { policy, reference, examples, objective } = options;
   const maxLength = Math.min(policy.config.contextLength, reference.config.contextLength);
   checkSequences(examples, policy.config.vocabSize, { maxLength, limit: "the model's context of" });
-  const batch = packBatch(examples, { mismatched: objective.lossType === "kto", maxLength });
+  const batch = packBatch(examples, { mismatched: usesPairs(objective), maxLength });
   const step = policy.device.allocating(
     () =>
       new KtoStep({

@@ -3,7 +3,6 @@
  * meanwhile, and the verdict that updates have become impossible. Everything but time is part of a checkpoint.
  */
 import { NumericError } from "../errors.ts";
-import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import type { KtoBatch } from "./batch.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
 import type { KtoStep } from "./step.ts";
@@ -94,17 +93,16 @@ export class LoggingWindow {
     const deviceTimeShare = await this.#step.deviceTimeShare();
     const sums = await device.download(objective.metrics);
     const state = await device.download(optimizer.state);
-    device.upload(objective.metrics, new Float32Array(METRIC_SUMS.size));
+    objective.clearMetrics();
     const seconds = Math.max(1e-3, (this.#ms + performance.now() - this.#runningSince) / 1000);
     const { windowTokens, windowSteps, windowCutPairs, skipped: skippedBefore, vainSteps, ...totals } = this.#counts;
-    const metrics = windowMetrics(sums, state, {
+    const metrics = windowMetrics(objective.metricsOf(sums, windowCutPairs), state, {
       epoch,
       learningRate,
       tokens: totals.tokens,
       tokensComputed: totals.rowsRun,
       tokensPerSecond: windowTokens / seconds,
       deviceTimeShare,
-      cutPairs: windowCutPairs,
       memory: device.memory(),
     });
     const skipped = (metrics.skipped_steps ?? 0) - skippedBefore;

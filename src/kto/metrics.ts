@@ -20,14 +20,12 @@ export interface WindowFacts {
   readonly tokensPerSecond: number;
   /** Of the window's last update; undefined where it is not known. */
   readonly deviceTimeShare: number | undefined;
-  /** Mismatched completions of the window that were cut to what their new prompt leaves. */
-  readonly cutPairs: number;
   /** Device memory in bytes, by category. */
   readonly memory: Readonly<Record<string, number>>;
 }
 
 /**
- * What the objective's own sums tell, of training and of evaluation.
+ * What the sums of KTO tell, of training and of evaluation.
  *
  * @param sums [METRIC_SUMS.size]
  * @param cutPairs mismatched completions that were cut to what their new prompt leaves
@@ -62,9 +60,8 @@ export function objectiveMetrics(sums: ArrayLike<number>, cutPairs: number): Met
   return metrics;
 }
 
-/** @param sums f32[METRIC_SUMS.size]; @param state f32[OPTIMIZER_STATE.size] after the window's last step */
-export function windowMetrics(sums: Float32Array, state: Float32Array, facts: WindowFacts): Metrics {
-  const { loss, ...rest } = objectiveMetrics(sums, facts.cutPairs);
+/** @param objective the objective's own metrics; @param state f32[OPTIMIZER_STATE.size] after the window's last step */
+export function windowMetrics({ loss, ...rest }: Metrics, state: Float32Array, facts: WindowFacts): Metrics {
   const metrics: Metrics = {
     ...(loss === undefined ? {} : { loss }),
     grad_norm: state[OPTIMIZER_STATE.gradientNorm] ?? Number.NaN,

@@ -1,16 +1,16 @@
 /**
  * The seam between models and method: from log-probabilities per sequence to coefficients per sequence, on the device.
- * A variant of the method is one kernel and its float64 twin; nothing else changes.
+ * A method is one kernel and its float64 twin, wrapped in one of these (`kto-objective.ts`, `sft-objective.ts`); nothing
+ * else changes.
  */
 import type { Device } from "../engine/device.ts";
 import type { TokenSums } from "../engine/model/head.ts";
 import type { Program } from "../engine/program.ts";
-import { reshape, sliceRows, type Tensor } from "../engine/tensor.ts";
-import { STEP_NUMBERS } from "../kernels/adamw.ts";
-import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../kernels/kto-objective.ts";
+import { elementCount, reshape, type Tensor } from "../engine/tensor.ts";
 import type { KtoBatch } from "./batch.ts";
+import type { Metrics } from "./metrics.ts";
 
-/** The method's constants. */
+/** The constants of KTO. */
 export interface ObjectiveOptions {
   /** Scale of log-ratios (nats) in the value function; above 0. */
   readonly beta: number;
@@ -23,53 +23,44 @@ export interface ObjectiveOptions {
   readonly referenceKind?: "model" | "uniform";
 }
 
-export class Objective {
+/** What a model is trained for: KTO with these constants, or "sft", the cross-entropy of completions, which has none. */
+export type TrainedFor = ObjectiveOptions | "sft";
+
+/** Whether mismatched pairs are computed beside the examples. */
+export function usesPairs(objective: TrainedFor): boolean {
+  return objective !== "sft" && objective.lossType === "kto";
+}
+
+export abstract class Objective {
   readonly device: Device;
-  readonly options: ObjectiveOptions;
+  /** Log-probabilities of a microbatch's sequences: the examples, then the pairs if there are any. */
   readonly #policySums: Tensor;
-  /** Written by a pass or by an upload; zero, as it was allocated, where there is no reference. */
-  readonly #referenceSums: Tensor;
-  readonly #desirable: Tensor;
-  readonly #pairValid: Tensor;
   readonly #coefficients: Tensor;
   readonly #tokenSums: TokenSums;
-  /** f32[2]: sum and number of mismatched log-ratios that make up the reference point. */
-  readonly pairSum: Tensor;
-  /** f32[24], places in METRIC_SUMS. */
+  /** f32: the running sums of a logging window, whose places are the kernel's. */
   readonly metrics: Tensor;
+  readonly usesPairs: boolean;
 
   /** @param maxSize the largest microbatch */
-  constructor(device: Device, options: ObjectiveOptions, maxSize: number) {
+  protected constructor(device: Device, objective: TrainedFor, maxSize: number, metricSums: number) {
     this.device = device;
-    this.options = options;
-    this.#policySums = device.allocate("scratch", "policy log-probs", [2 * maxSize]);
-    this.#referenceSums = device.allocate("scratch", "reference log-probs", [2 * maxSize]);
-    this.#desirable = device.allocate("batch", "labels", [maxSize], "u32");
-    this.#pairValid = device.allocate("batch", "pair flags", [maxSize], "u32");
+    this.usesPairs = usesPairs(objective);
+    this.#policySums = device.allocate("scratch", "policy log-probs", [this.sequences(maxSize)]);
     this.#coefficients = device.allocate("scratch", "coefficients", [maxSize]);
     this.#tokenSums = {
       entropies: device.allocate("scratch", "entropies", [maxSize]),
       logits: device.allocate("scratch", "mean logits", [maxSize]),
     };
-    this.pairSum = device.allocate("scratch", "reference point", [2]);
-    this.metrics = device.allocate("scratch", "metric sums", [METRIC_SUMS.size]);
-  }
-
-  get usesPairs(): boolean {
-    return this.options.lossType === "kto";
+    this.metrics = device.allocate("scratch", "metric sums", [metricSums]);
   }
 
   /** Sequences of a microbatch of m: the examples, then the pairs if there are any. */
-  sequences(size: number): number {
+  protected sequences(size: number): number {
     return this.usesPairs ? 2 * size : size;
   }
 
   policySums(size: number): Tensor {
     return reshape(this.#policySums, [this.sequences(size)]);
-  }
-
-  referenceSums(size: number): Tensor {
-    return reshape(this.#referenceSums, [this.sequences(size)]);
   }
 
   coefficients(size: number): Tensor {
@@ -82,73 +73,50 @@ export class Objective {
     return { entropies: reshape(entropies, [size]), logits: reshape(logits, [size]) };
   }
 
-  upload(batch: KtoBatch): void {
-    this.device.upload(this.#desirable, batch.desirable);
-    this.device.upload(this.#pairValid, batch.pairValid);
-    if (batch.referenceLogProbs) this.device.upload(this.#referenceSums, batch.referenceLogProbs);
-  }
+  /** Where a reference's log-probabilities go; undefined for a method without one. */
+  abstract referenceSums(size: number): Tensor | undefined;
 
-  recordClearPairs(program: Program): void {
-    program.clear(this.pairSum);
-  }
+  /** Where the hits of a microbatch's sequences go, see `recordTargetHits`; undefined for a method that counts none. */
+  abstract hitCounts(size: number): Tensor | undefined;
+
+  /** Uploads what the objective needs of a microbatch beside its log-probabilities. */
+  abstract upload(batch: KtoBatch): void;
+
+  abstract recordClearPairs(program: Program): void;
 
   /** Records adding this microbatch's mismatched log-ratios to the reference point, and counting them. */
-  recordPairs(program: Program, size: number): void {
-    if (!this.usesPairs) return;
-    program.dispatch(mismatchedPairSum, {
-      policy: this.policySums(size),
-      reference: this.referenceSums(size),
-      pairValid: reshape(this.#pairValid, [size]),
-      pairSum: this.pairSum,
-      metrics: this.metrics,
-    });
-  }
+  abstract recordPairs(program: Program, size: number): void;
 
   /**
    * Records coefficients and metric sums from the log-probabilities and the reference point as it stands.
    *
    * @param stepNumbers the optimizer's; without them the coefficients are 0, which an evaluation does not read
    */
-  recordCoefficients(program: Program, size: number, stepNumbers: Tensor | undefined): void {
-    const { beta, desirableWeight, undesirableWeight } = this.options;
-    program.dispatch(ktoObjective, {
-      policy: this.policySums(size),
-      reference: this.referenceSums(size),
-      desirable: reshape(this.#desirable, [size]),
-      pairSum: this.pairSum,
-      step: stepNumbers ?? reshape(this.device.unused, [STEP_NUMBERS.size]),
-      coefficients: this.coefficients(size),
-      metrics: this.metrics,
-      beta,
-      desirableWeight,
-      undesirableWeight,
-      clamped: this.options.referenceKind === "uniform" ? 0 : 1,
-    });
-  }
+  abstract recordCoefficients(program: Program, size: number, stepNumbers: Tensor | undefined): void;
 
   /** Records adding `tokenSums` to the metric sums. @param sequenceRanges u32[S, 2], head rows of the sequences */
-  recordTokens(program: Program, size: number, sequenceRanges: Tensor): void {
-    program.dispatch(tokenSums, {
-      ranges: sliceRows(sequenceRanges, 0, size),
-      ...this.tokenSums(size),
-      desirable: reshape(this.#desirable, [size]),
-      metrics: this.metrics,
-    });
+  abstract recordTokens(program: Program, size: number, sequenceRanges: Tensor): void;
+
+  /** The factor on the coefficients of each of these microbatches, which make up one update. */
+  abstract microbatchWeight(batches: readonly KtoBatch[]): number;
+
+  /**
+   * What the sums tell, of training and of evaluation, under TRL's names.
+   *
+   * @param sums as long as `metrics`
+   * @param cutPairs mismatched completions that were cut to what their new prompt leaves
+   */
+  abstract metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics;
+
+  /** Begins a new window. */
+  clearMetrics(): void {
+    this.device.upload(this.metrics, new Float32Array(elementCount(this.metrics.shape)));
   }
 
   /** Gives the device memory back. */
   free(): void {
-    for (const tensor of [
-      this.#policySums,
-      this.#referenceSums,
-      this.#desirable,
-      this.#pairValid,
-      this.#coefficients,
-      this.#tokenSums.entropies,
-      this.#tokenSums.logits,
-      this.pairSum,
-      this.metrics,
-    ]) {
+    const { entropies, logits } = this.#tokenSums;
+    for (const tensor of [this.#policySums, this.#coefficients, entropies, logits, this.metrics]) {
       this.device.free(tensor);
     }
   }

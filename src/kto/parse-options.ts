@@ -48,6 +48,8 @@ export interface OptionInfo {
 /** An option of TRL that has no counterpart here; `harmless` are the values that ask for nothing that is not done. */
 export interface ForeignOption {
   readonly harmless: "any" | readonly unknown[];
+  /** Why other values are refused, a clause after "which"; default that it is not implemented yet. */
+  readonly reason?: string;
   /** The remedy, a clause after "so". */
   readonly remedy?: string;
 }
@@ -64,6 +66,11 @@ export interface ParseContext {
 /** Attaches the description; types and defaults stay zod's. */
 export function option<S extends z.ZodType>(schema: S, about: OptionAbout): S {
   return schema.meta({ ...about });
+}
+
+/** The same option with another text or another default. */
+export function reuse<S extends z.ZodType>(schema: S, about: Partial<OptionAbout>, own: z.ZodType = schema): S {
+  return option(schema, { ...(own.meta() as unknown as OptionAbout), ...about });
 }
 
 /** The options of a schema, in its order. */
@@ -280,7 +287,7 @@ function checkForeign(as: string, written: unknown, infos: readonly OptionInfo[]
   if (foreign.harmless === "any" || foreign.harmless.some((value) => sameValue(value, written))) return;
   const remedy = foreign.remedy === undefined ? "leave it out" : foreign.remedy;
   throw new ConfigError(
-    `option "${as}"${context.where?.(name) ?? ""} is ${show(written)}, which is not implemented yet: ${remedy}.`,
+    `option "${as}"${context.where?.(name) ?? ""} is ${show(written)}, which ${foreign.reason ?? "is not implemented yet"}: ${remedy}.`,
   );
 }
 

@@ -5,10 +5,10 @@
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError } from "../errors.ts";
 import { BestModel } from "./best-model.ts";
-import type { TrainerOptions } from "./config.ts";
 import { Evaluator, type EvaluatorOptions } from "./evaluate.ts";
 import { checkEvaluates, evaluationStrategy } from "./evaluation-options.ts";
 import type { Metrics } from "./metrics.ts";
+import type { RunOptions } from "./run-options.ts";
 import { Selection, type SelectionState } from "./selection.ts";
 
 /** What an evaluation leaves behind. */
@@ -25,7 +25,7 @@ export interface Evaluation {
 
 export interface RunEvaluationOptions extends Omit<EvaluatorOptions, "batchSize" | "examples"> {
   readonly examples: EvaluatorOptions["examples"] | undefined;
-  readonly options: TrainerOptions;
+  readonly options: RunOptions;
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
   /** Where the best weights are kept. */

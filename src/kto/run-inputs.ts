@@ -5,26 +5,24 @@ import type { Model } from "../engine/model/load.ts";
 import { ConfigError, DatasetError } from "../errors.ts";
 import { type BatchExample, checkSequences } from "./batch.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
-import { checkFloat32, ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
+import { ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
 import { placeOf, type RowSource } from "./data/types.ts";
 import { evaluationStrategy } from "./evaluation-options.ts";
 import { EvaluationPlan } from "./evaluation-plan.ts";
 import { type ReferenceMode, referenceMode } from "./method-options.ts";
 import { parseOptions } from "./parse-options.ts";
 import { ReferenceLogProbs } from "./reference-log-probs.ts";
+import { checkFloat32, type RunOptions } from "./run-options.ts";
 import { RunPlan } from "./run-plan.ts";
+import { type SftTrainerOptions, sftParseContext, sftTrainerOptions } from "./sft-config.ts";
 
-export interface TrainerInputs extends TrainerCallbacks {
+/** What every training run is made from. */
+export interface RunInputs extends TrainerCallbacks {
   /** Trained in place: its adapter where it has one, else all its weights, which must then be stored as f32. */
   readonly policy: Model;
-  /**
-   * Frozen. Default: the policy without its adapter, at no memory, or else a copy of it as it is now, freed with the
-   * trainer. With `reference` "cached" it is not needed any more, and may be freed, once the trainer is there.
-   */
-  readonly reference?: Model;
-  /** At least 2, with token ids of the policy's vocabulary; see `tokenizeRows`. */
+  /** With token ids of the policy's vocabulary; see `tokenizeRows`. KTO needs at least 2. */
   readonly examples: readonly BatchExample[];
-  /** Rows to evaluate on, at least 2, of which the training sees nothing. */
+  /** Rows to evaluate on, of which the training sees nothing. KTO needs at least 2. */
   readonly evalExamples?: readonly BatchExample[];
   /** Where checkpoints and the best weights (`load_best_model_at_end`) are kept; without it there are none. */
   readonly outputFolder?: string;
@@ -32,30 +30,37 @@ export interface TrainerInputs extends TrainerCallbacks {
   readonly settings?: Readonly<Record<string, unknown>>;
   /** What a checkpoint of an adapter names as its base; default: the policy's folder. */
   readonly baseModel?: string;
+}
+
+export interface TrainerInputs extends RunInputs {
+  /**
+   * Frozen. Default: the policy without its adapter, at no memory, or else a copy of it as it is now, freed with the
+   * trainer. With `reference` "cached" it is not needed any more, and may be freed, once the trainer is there.
+   */
+  readonly reference?: Model;
   readonly options?: Partial<TrainerOptions>;
 }
 
+/** The examples of supervised fine-tuning are all to be imitated: their label is true. */
+export interface SftTrainerInputs extends RunInputs {
+  readonly options?: Partial<SftTrainerOptions>;
+}
+
 /** What a run is made of before it takes any memory. */
-export interface Prepared {
-  readonly options: TrainerOptions;
+export interface Prepared<Options extends RunOptions> {
+  readonly options: Options;
   readonly plan: RunPlan;
-  readonly mode: ReferenceMode;
   /** undefined for all that the policy trains. */
   readonly trained: ParameterLayout | undefined;
 }
 
-/** Parses the options, checks the rows and plans the run. Throws ConfigError, DatasetError. */
-export function prepare({ policy, reference, examples, evalExamples = [], options: given }: TrainerInputs): Prepared {
-  const options = parseOptions(trainerOptions, { ...given }, ktoParseContext);
-  checkFloat32(options);
+/** Parses the options, checks models and rows and plans the run. Throws ConfigError, DatasetError. */
+export function prepare(inputs: TrainerInputs): Prepared<TrainerOptions> & { readonly mode: ReferenceMode } {
+  const { policy, reference } = inputs;
+  checkReference(policy, reference);
+  const options = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
   const mode = referenceMode(options, { adapter: policy.adapter !== undefined, given: reference !== undefined });
-  const contexts = [policy, reference ?? policy].map(({ config }) => config.contextLength);
-  const maxLength = Math.min(options.max_length, ...contexts);
-  const limit = maxLength < options.max_length ? "the model's context of" : "max_length";
-  checkSequences(examples, policy.config.vocabSize, { maxLength, limit });
-  checkSequences(evalExamples, policy.config.vocabSize, { maxLength, limit });
-  const plan = new RunPlan(examples, { mismatched: options.loss_type === "kto", maxLength }, options);
-  return { options, plan, mode, trained: trainedLayout(policy, options.freeze_parameters) };
+  return { ...planned(inputs, options, [policy, reference ?? policy], options.loss_type === "kto"), mode };
 }
 
 /** The reference's log-probabilities of a run whose reference is "cached". */
@@ -73,7 +78,7 @@ export interface CachedReference {
  */
 export async function cachedReference(
   { policy, reference = policy.base, evalExamples }: TrainerInputs,
-  { plan, options }: Prepared,
+  { plan, options }: Prepared<TrainerOptions>,
   compute = true,
 ): Promise<CachedReference> {
   const common = { anew: options.overwrite_cache, compute };
@@ -90,34 +95,70 @@ export async function cachedReference(
   return { updates, evaluation };
 }
 
-/** @throws ConfigError for models that cannot be trained or compared, DatasetError for an example without a label */
-export function checkInputs(inputs: TrainerInputs): void {
-  if (inputs.reference === inputs.policy) {
+/** As `prepare`, for supervised fine-tuning. */
+export function prepareSft(inputs: SftTrainerInputs): Prepared<SftTrainerOptions> {
+  const options = parseOptions(sftTrainerOptions, { ...inputs.options }, sftParseContext);
+  for (const examples of [inputs.examples, inputs.evalExamples ?? []]) {
+    const at = examples.findIndex(({ label }) => label === false);
+    if (at < 0) continue;
+    throw new DatasetError(
+      `Example ${at + 1} of ${examples.length} has the label false (thumbs down), and supervised fine-tuning imitates every example; leave such rows out.`,
+    );
+  }
+  return planned(inputs, options, [inputs.policy], false);
+}
+
+/** @param models that run the rows: their contexts bound the rows' lengths */
+function planned<Options extends RunOptions>(
+  inputs: RunInputs,
+  options: Options,
+  models: readonly Model[],
+  mismatched: boolean,
+): Prepared<Options> {
+  const { policy, examples, evalExamples = [] } = inputs;
+  checkFloat32(options);
+  checkPolicy(policy, options);
+  const maxLength = Math.min(options.max_length, ...models.map(({ config }) => config.contextLength));
+  const limit = maxLength < options.max_length ? "the model's context of" : "max_length";
+  for (const rows of [examples, evalExamples]) {
+    checkLabels(rows);
+    checkSequences(rows, policy.config.vocabSize, { maxLength, limit });
+  }
+  const plan = new RunPlan(examples, { mismatched, maxLength }, options);
+  return { options, plan, trained: trainedLayout(policy, options.freeze_parameters) };
+}
+
+/** @throws ConfigError for a reference that the policy cannot be compared with */
+function checkReference(policy: Model, reference: Model | undefined): void {
+  if (reference === undefined) return;
+  if (reference === policy) {
     throw new ConfigError(
       "The reference is the policy itself, so every log-ratio would stay 0; load the reference as a model of its own, or leave it out for a frozen copy.",
     );
   }
-  if (inputs.reference !== undefined && inputs.reference.device !== inputs.policy.device) {
+  if (reference.device !== policy.device) {
     throw new ConfigError("The reference lies on another device than the policy; load both on one device.");
   }
-  if (inputs.policy.trained.layout.format !== "f32") {
+  if (reference.adapter !== undefined) {
     throw new ConfigError(
-      `The model ${inputs.policy.folder} is stored as ${inputs.policy.trained.layout.format}, and weights that are trained must be f32: load it with storage "f32", or train a LoRA adapter.`,
+      `The reference ${reference.folder} has an adapter, which a reference cannot have: merge it into the model first.`,
     );
   }
-  const trained = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
-  if (!trained.disable_dropout && inputs.policy.config.dropsOut) {
+}
+
+/** @throws ConfigError for a model that cannot be trained */
+function checkPolicy(policy: Model, options: RunOptions): void {
+  const { format } = policy.trained.layout;
+  if (format !== "f32") {
     throw new ConfigError(
-      `option "disable_dropout" is false, but the dropout of ${inputs.policy.folder}'s own layers (see its config.json) is not implemented, only an adapter's: leave it true.`,
+      `The model ${policy.folder} is stored as ${format}, and weights that are trained must be f32: load it with storage "f32", or train a LoRA adapter.`,
     );
   }
-  if (inputs.reference?.adapter !== undefined) {
+  if (!options.disable_dropout && policy.config.dropsOut) {
     throw new ConfigError(
-      `The reference ${inputs.reference.folder} has an adapter, which a reference cannot have: merge it into the model first.`,
+      `option "disable_dropout" is false, but the dropout of ${policy.folder}'s own layers (see its config.json) is not implemented, only an adapter's: leave it true.`,
     );
   }
-  checkLabels(inputs.examples);
-  checkLabels(inputs.evalExamples ?? []);
 }
 
 /** @throws DatasetError for an example whose label is neither true nor false */

@@ -4,7 +4,7 @@
  */
 import type { RowShape } from "../engine/model/rows.ts";
 import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
-import type { TrainerOptions } from "./config.ts";
+import type { RunOptions } from "./run-options.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
 import { samplingOf } from "./training-options.ts";
 
@@ -12,7 +12,7 @@ import { samplingOf } from "./training-options.ts";
 const MOST_STEPS_LOOKED_AT = 20_000;
 
 export type PlanOptions = Pick<
-  TrainerOptions,
+  RunOptions,
   | "per_device_train_batch_size"
   | "gradient_accumulation_steps"
   | "num_train_epochs"

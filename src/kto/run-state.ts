@@ -24,6 +24,8 @@ const options = z.record(z.string(), z.unknown());
 
 const runState = z.object({
   version: z.literal(1),
+  /** What the model was trained for; checkpoints of the first version do not say it. */
+  method: z.enum(["kto", "sft"]).default("kto"),
   /** Updates done. */
   step: whole,
   totalSteps: whole,

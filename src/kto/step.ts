@@ -1,6 +1,7 @@
 /**
- * One KTO update on the device: reference and policy log-probabilities of a packed microbatch, coefficients, gradients
- * in closed form, clip, AdamW. Records a program for each shape class once and replays it. No data, no schedule.
+ * One update on the device: reference and policy log-probabilities of a packed microbatch, the objective's coefficients,
+ * gradients in closed form, clip, AdamW. Records a program for each shape class once and replays it. No data, no
+ * schedule.
  */
 import type { ParameterLayout } from "../engine/arena.ts";
 import type { Device } from "../engine/device.ts";
@@ -10,6 +11,7 @@ import {
   recordGradients,
   recordLogitSums,
   recordLogProbs,
+  recordTargetHits,
 } from "../engine/model/decoder.ts";
 import { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
@@ -19,13 +21,16 @@ import { Program } from "../engine/program.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { ConfigError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";
-import { Objective, type ObjectiveOptions } from "./objective.ts";
+import { KtoObjective } from "./kto-objective.ts";
+import type { Objective, TrainedFor } from "./objective.ts";
+import { SftObjective } from "./sft-objective.ts";
 
 /**
  * Where the reference's log-probabilities come from: the pass of a frozen model, whose vocabulary must be the policy's;
- * numbers computed before, which each microbatch brings; or nowhere, the uniform reference.
+ * numbers computed before, which each microbatch brings; or nowhere, the uniform reference, and "none" for an objective
+ * that compares with nothing.
  */
-export type StepReference = Model | "cached" | "uniform";
+export type StepReference = Model | "cached" | "uniform" | "none";
 
 export interface StepOptions {
   readonly policy: Model;
@@ -34,7 +39,7 @@ export interface StepOptions {
   readonly shapes: readonly RowShape[];
   /** The largest microbatch, in examples. */
   readonly maxSize: number;
-  readonly objective: ObjectiveOptions;
+  readonly objective: TrainedFor;
   /** undefined for a step that only evaluates: it has no gradients, no moments and no backward scratch. */
   readonly optimizer: AdamWOptions | undefined;
   /** The parameters that are trained; default all of the policy, or its adapter. */
@@ -94,8 +99,7 @@ export class KtoStep {
     // Made now, once for the longest rows, so that a plan of the run counts them.
     const positions = Math.max(...shapes.map(positionLimit));
     for (const model of [policy, referenceModel]) if (model?.config.position === "rope") model.ropeTable(positions);
-    const referenceKind = reference === "uniform" ? "uniform" : "model";
-    this.objective = new Objective(this.device, { ...options.objective, referenceKind }, options.maxSize);
+    this.objective = objectiveOf(options, this.device);
     this.#optimizer = options.optimizer && new AdamW(policy.trained, options.optimizer, options.trained);
   }
 
@@ -117,7 +121,7 @@ export class KtoStep {
    * @param tokens whether the metric sums over tokens are wanted as well, which cost one more pass over the vocabulary
    */
   async gradients(batches: readonly KtoBatch[], learningRate = 0, update = 0, tokens = false): Promise<void> {
-    this.optimizer.setStep(learningRate, batches.length);
+    this.optimizer.setStep(learningRate, this.objective.microbatchWeight(batches));
     this.#submit(await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program)));
     const wholeStep = this.#wholeStep(batches);
     if (wholeStep) {
@@ -147,7 +151,7 @@ export class KtoStep {
   }
 
   /**
-   * One update from these microbatches, whose losses are averaged. Returns as soon as the work is submitted.
+   * One update from these microbatches. Returns as soon as the work is submitted.
    *
    * @param update its number, counted from 0
    * @param logged whether its metrics are wanted: the sums over tokens, as in `gradients`, and `deviceTimeShare`; the
@@ -174,10 +178,11 @@ export class KtoStep {
     program.run(this.#loggedSince === undefined ? undefined : this.#timer);
   }
 
-  /** Log-probabilities of the last microbatch, [m] or [2 m] with the mismatched pairs behind. */
+  /** Log-probabilities of the last microbatch, [m] or [2 m] with the mismatched pairs behind; 0 without a reference. */
   async readLogProbs(size: number): Promise<{ policy: Float32Array; reference: Float32Array }> {
     const policy = await this.device.download(this.objective.policySums(size));
-    const reference = await this.device.download(this.objective.referenceSums(size));
+    const sums = this.objective.referenceSums(size);
+    const reference = sums === undefined ? new Float32Array(policy.length) : await this.device.download(sums);
     return { policy, reference };
   }
 
@@ -205,10 +210,13 @@ export class KtoStep {
     }
     const program = await this.#program(`${kind} ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       const { objective } = this;
-      if (this.reference instanceof Model && this.#referenceMemory) {
-        recordLogProbs(recording, this.reference, this.#referenceMemory, shape, objective.referenceSums(batch.size));
+      const referenceSums = objective.referenceSums(batch.size);
+      if (this.reference instanceof Model && this.#referenceMemory && referenceSums) {
+        recordLogProbs(recording, this.reference, this.#referenceMemory, shape, referenceSums);
       }
       recordLogProbs(recording, this.policy, this.#memory, shape, objective.policySums(batch.size));
+      const hits = objective.hitCounts(batch.size);
+      if (hits) recordTargetHits(recording, this.policy, this.#memory, shape, hits);
       if (kind === "pairs and gradients" || kind === "evaluation") objective.recordClearPairs(recording);
       if (kind !== "gradients") objective.recordPairs(recording, batch.size);
       if (kind === "pairs") return;
@@ -270,6 +278,12 @@ export class KtoStep {
     this.#timer.free();
     if (this.#dropout) this.device.free(this.#dropout.state);
   }
+}
+
+function objectiveOf({ objective, reference, maxSize }: StepOptions, device: Device): Objective {
+  if (objective === "sft") return new SftObjective(device, maxSize);
+  const referenceKind = reference === "uniform" ? "uniform" : "model";
+  return new KtoObjective(device, { ...objective, referenceKind }, maxSize);
 }
 
 /** @throws ConfigError naming both models if their vocabularies differ in size */

@@ -1,92 +1,54 @@
 /**
  * The KTO trainer: examples and two models in, a training run out. Decides what the run is made of (reference, weights,
- * objective, memory); how it goes on is `training-run.ts`'s business.
+ * objective); how it goes on is `training-run.ts`'s business.
  */
 import { Model } from "../engine/model/load.ts";
+import type { TrainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
-import { checkHostMemory, withWhatFits } from "./fitting.ts";
+import { withWhatFits } from "./fitting.ts";
 import type { ReferenceMode } from "./method-options.ts";
-import { RunEvaluation } from "./run-evaluation.ts";
-import {
-  type CachedReference,
-  cachedReference,
-  checkInputs,
-  type Prepared,
-  prepare,
-  type TrainerInputs,
-} from "./run-inputs.ts";
-import type { RunPlan } from "./run-plan.ts";
-import { KtoStep } from "./step.ts";
-import { type RunTimes, timeRun } from "./timing.ts";
+import { type CachedReference, cachedReference, prepare, type TrainerInputs } from "./run-inputs.ts";
+import type { RunTimes } from "./timing.ts";
 import { TrainingRun } from "./training-run.ts";
 
 export type { TrainingStep } from "./callbacks.ts";
 export type { TrainerInputs } from "./run-inputs.ts";
 
 /** A KTO training run, made by `KtoTrainer.create`. `free` gives all device memory back but the given models'. */
-export class KtoTrainer extends TrainingRun {
+export class KtoTrainer extends TrainingRun<TrainerOptions> {
   /** lambda_D and lambda_U, with "auto" solved. */
   readonly weights: { readonly desirable: number; readonly undesirable: number };
   readonly referenceMode: ReferenceMode;
   /** Where cached log-probabilities of the reference come from, for people. */
   readonly referenceNote: string | undefined;
   readonly #ownReference: Model | undefined;
-  readonly #plan: RunPlan;
-  readonly #evaluation: RunEvaluation | undefined;
 
   private constructor(
     inputs: TrainerInputs,
-    { options, plan, mode, trained }: Prepared,
+    prepared: ReturnType<typeof prepare>,
     cached: CachedReference | undefined,
   ) {
-    const { policy, examples, outputFolder } = inputs;
+    const { policy, reference, examples } = inputs;
+    const { mode, options } = prepared;
     const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
     const ownReference =
-      mode === "copy" && inputs.reference === undefined ? Model.copyOf(policy.base, "reference weights") : undefined;
-    const reference =
-      mode === "cached" || mode === "uniform" ? mode : (inputs.reference ?? ownReference ?? policy.base);
-    const objective = {
-      beta: options.beta,
-      desirableWeight: weights.desirable,
-      undesirableWeight: weights.undesirable,
-      lossType: options.loss_type,
-    };
-    const step = new KtoStep({
-      policy,
-      reference,
-      shapes: plan.shapes(),
-      maxSize: options.per_device_train_batch_size,
-      objective,
-      optimizer: {
-        beta1: options.adam_beta1,
-        beta2: options.adam_beta2,
-        epsilon: options.adam_epsilon,
-        weightDecay: options.weight_decay,
-        maxGradientNorm: options.max_grad_norm,
+      mode === "copy" && reference === undefined ? Model.copyOf(policy.base, "reference weights") : undefined;
+    super({
+      inputs,
+      prepared,
+      objective: {
+        beta: options.beta,
+        desirableWeight: weights.desirable,
+        undesirableWeight: weights.undesirable,
+        lossType: options.loss_type,
       },
-      trained,
-      gradientCheckpointing: options.gradient_checkpointing,
+      reference: mode === "cached" || mode === "uniform" ? mode : (reference ?? ownReference ?? policy.base),
       referencePointScope: options.reference_point_scope,
-      dropoutSeed: options.disable_dropout ? undefined : options.seed,
+      cached,
     });
-    const evaluation = RunEvaluation.create({
-      policy, // without dropout
-      reference: reference === "cached" ? (cached?.evaluation ?? policy.base) : reference,
-      examples: inputs.evalExamples,
-      objective,
-      maxLength: plan.batchOptions.maxLength,
-      options,
-      totalSteps: plan.totalSteps,
-      stepsPerEpoch: plan.stepsPerEpoch,
-      outputFolder,
-    });
-    const { baseModel, settings } = inputs;
-    super({ policy, options, plan, step, evaluation, cached, callbacks: inputs, outputFolder, baseModel, settings });
     this.weights = weights;
     this.referenceMode = mode;
     this.referenceNote = cached && [cached.updates, cached.evaluation].flatMap((one) => one?.note ?? []).join("; ");
-    this.#plan = plan;
-    this.#evaluation = evaluation;
     this.#ownReference = ownReference;
   }
 
@@ -98,18 +60,8 @@ export class KtoTrainer extends TrainingRun {
    * when the device cannot hold the run
    */
   static async create(inputs: TrainerInputs): Promise<KtoTrainer> {
-    checkInputs(inputs);
-    const prepared = prepare(inputs);
     // Before anything of the run is allocated: the reference's pass and the training are never in memory together.
-    const cached = prepared.mode === "cached" ? await cachedReference(inputs, prepared) : undefined;
-    const trainer = await KtoTrainer.#allocate(inputs, prepared, cached);
-    try {
-      await trainer.resume();
-    } catch (error) {
-      trainer.free();
-      throw error;
-    }
-    return trainer;
+    return await TrainingRun.started(inputs.policy.device, ...(await KtoTrainer.#made(inputs)));
   }
 
   /**
@@ -119,45 +71,19 @@ export class KtoTrainer extends TrainingRun {
    * @throws what `create` throws
    */
   static async time(inputs: TrainerInputs): Promise<RunTimes> {
-    checkInputs(inputs);
-    const prepared = prepare(inputs);
-    const cached = prepared.mode === "cached" ? await cachedReference(inputs, prepared, false) : undefined;
-    const trainer = await KtoTrainer.#allocate(inputs, prepared, cached);
-    try {
-      const { step } = trainer;
-      return await timeRun({
-        plan: trainer.#plan,
-        step,
-        evaluation: trainer.#evaluation,
-        cached: cached !== undefined,
-      });
-    } finally {
-      trainer.free();
-    }
+    return await TrainingRun.timed(inputs.policy.device, ...(await KtoTrainer.#made(inputs, false)));
   }
 
-  /** All device memory of the run. */
-  static async #allocate(
-    inputs: TrainerInputs,
-    prepared: Prepared,
-    cached: CachedReference | undefined,
-  ): Promise<KtoTrainer> {
-    const { device } = inputs.policy;
-    const planned = (plan: TrainerInputs) => new KtoTrainer(plan, prepare(plan), cached);
-    let trainer: KtoTrainer;
-    try {
-      trainer = device.allocating(() => new KtoTrainer(inputs, prepared, cached));
-    } catch (error) {
-      throw await withWhatFits(error, inputs, planned);
-    }
-    try {
-      checkHostMemory(device);
-      await device.idle(); // an adapter out of memory says so only now
-    } catch (error) {
-      trainer.free();
-      throw await withWhatFits(error, inputs, planned);
-    }
-    return trainer;
+  /** How the run is made, and what to say where the device does not hold it. @param compute of a cached reference */
+  static async #made(inputs: TrainerInputs, compute = true) {
+    const prepared = prepare(inputs);
+    const cached = prepared.mode === "cached" ? await cachedReference(inputs, prepared, compute) : undefined;
+    const smallest = prepared.plan.batchOptions.mismatched ? 2 : 1;
+    return [
+      () => new KtoTrainer(inputs, prepared, cached),
+      (error: unknown) =>
+        withWhatFits(error, inputs, smallest, (fewer) => new KtoTrainer(fewer, prepare(fewer), cached)),
+    ] as const;
   }
 
   override free(): void {

@@ -1,101 +1,168 @@
 /**
  * A training run, whatever it trains for: one update after another, logged, evaluated, saved, resumed. Owns the schedule
- * (which rows, which learning rate) and the run's record; what is trained and for what is the trainers' (`trainer.ts`),
+ * (which rows, which learning rate); what is trained and for what is the trainers' (`trainer.ts`),
  * the work of an update `step.ts`'s. Iterate it with `for await`.
  */
+import type { Device } from "../engine/device.ts";
 import type { Model, SaveOptions } from "../engine/model/load.ts";
 import { saveAdapter } from "../engine/peft.ts";
-import { platform } from "../engine/platform/index.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
-import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
+import { ConfigError, DeviceLostError, NumericError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";
 import type { TrainerCallbacks, TrainingStep } from "./callbacks.ts";
-import { checkpointDue } from "./checkpoint-options.ts";
-import { Checkpoints } from "./checkpoints.ts";
-import type { TrainerOptions } from "./config.ts";
+import { checkHostMemory } from "./fitting.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import type { Metrics } from "./metrics.ts";
-import type { Evaluation, RunEvaluation } from "./run-evaluation.ts";
-import { type CachedReference, rowNames } from "./run-inputs.ts";
+import type { TrainedFor } from "./objective.ts";
+import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
+import { type CachedReference, type Prepared, type RunInputs, rowNames } from "./run-inputs.ts";
+import type { RunOptions } from "./run-options.ts";
 import type { RunPlan } from "./run-plan.ts";
-import {
-  digestOf,
-  type LogLine,
-  type RunState,
-  TRAINER_STATE_FILE,
-  type TrainerStateFacts,
-  trainerStateText,
-} from "./run-state.ts";
-import type { KtoStep } from "./step.ts";
+import { RunRecord } from "./run-record.ts";
+import type { LogLine } from "./run-state.ts";
+import { KtoStep, type StepReference } from "./step.ts";
+import { type RunTimes, timeRun } from "./timing.ts";
 
-/** What a run is made of, once its device memory is there. */
-export interface RunParts {
-  readonly policy: Model;
-  readonly options: TrainerOptions;
-  readonly plan: RunPlan;
-  readonly step: KtoStep;
-  readonly evaluation: RunEvaluation | undefined;
+/** What a run is made of before it takes memory. */
+export interface RunParts<Options extends RunOptions> {
+  readonly inputs: RunInputs;
+  readonly prepared: Prepared<Options>;
+  readonly objective: TrainedFor;
+  readonly reference: StepReference;
+  readonly referencePointScope: "microbatch" | "step";
   /** The reference's log-probabilities, where they were computed before. */
-  readonly cached: CachedReference | undefined;
-  readonly callbacks: TrainerCallbacks;
-  readonly outputFolder: string | undefined;
-  readonly baseModel: string | undefined;
-  readonly settings: Readonly<Record<string, unknown>> | undefined;
+  readonly cached?: CachedReference | undefined;
 }
 
 /** Iterating it runs one update after another and throws NumericError where gradients are not finite update after update. */
-export class TrainingRun implements AsyncIterable<TrainingStep> {
+export class TrainingRun<Options extends RunOptions> implements AsyncIterable<TrainingStep> {
   readonly policy: Model;
-  readonly options: TrainerOptions;
+  readonly options: Options;
   readonly step: KtoStep;
   readonly #evaluation: RunEvaluation | undefined;
-  #stopReason: string | undefined;
   #bestStep: number | undefined;
-  /** Of the last logging window. */
-  #lastMetrics: Metrics | undefined;
   readonly #plan: RunPlan;
   readonly #cached: CachedReference | undefined;
   readonly #schedule: ScheduleOptions;
-  #done = 0;
   readonly #window: LoggingWindow;
+  readonly #record: RunRecord;
   readonly #callbacks: TrainerCallbacks;
-  readonly #checkpoints: Checkpoints | undefined;
-  readonly #settings: Readonly<Record<string, unknown>>;
-  #data: string | undefined;
-  #log: LogLine[] = [];
   #stopRequested = false;
   #interrupted = false;
   #iterating = false;
   #freed = false;
 
-  protected constructor(parts: RunParts) {
-    const { policy, options, plan, step, outputFolder, baseModel } = parts;
+  /** Allocates all device memory of the run but the models'. */
+  protected constructor({ inputs, prepared, objective, reference, referencePointScope, cached }: RunParts<Options>) {
+    const { policy, outputFolder } = inputs;
+    const { options, plan, trained } = prepared;
     this.policy = policy;
     this.options = options;
-    this.step = step;
     this.#plan = plan;
-    this.#cached = parts.cached;
-    this.#evaluation = parts.evaluation;
-    this.#callbacks = parts.callbacks;
-    this.#settings = parts.settings ?? {};
+    this.#cached = cached;
+    this.#callbacks = inputs;
     this.#schedule = {
       type: options.lr_scheduler_type,
       learningRate: options.learning_rate,
       totalSteps: this.totalSteps,
       warmupSteps: options.warmup_steps || Math.ceil(options.warmup_ratio * this.totalSteps),
     };
-    this.#window = new LoggingWindow(step);
-    this.#checkpoints =
-      outputFolder === undefined
-        ? undefined
-        : new Checkpoints({
-            policy,
-            step,
-            options,
-            folder: outputFolder,
-            baseModel,
-            warn: (sentence) => this.#warn(sentence),
-          });
+    this.step = new KtoStep({
+      policy,
+      reference,
+      shapes: plan.shapes(),
+      maxSize: options.per_device_train_batch_size,
+      objective,
+      optimizer: {
+        beta1: options.adam_beta1,
+        beta2: options.adam_beta2,
+        epsilon: options.adam_epsilon,
+        weightDecay: options.weight_decay,
+        maxGradientNorm: options.max_grad_norm,
+      },
+      trained,
+      gradientCheckpointing: options.gradient_checkpointing,
+      referencePointScope,
+      dropoutSeed: options.disable_dropout ? undefined : options.seed,
+    });
+    this.#evaluation = RunEvaluation.create({
+      policy, // without dropout
+      reference: reference === "cached" ? (cached?.evaluation ?? policy.base) : reference,
+      examples: inputs.evalExamples,
+      objective,
+      maxLength: plan.batchOptions.maxLength,
+      options,
+      totalSteps: this.totalSteps,
+      stepsPerEpoch: this.stepsPerEpoch,
+      outputFolder,
+    });
+    this.#window = new LoggingWindow(this.step);
+    this.#record = new RunRecord({
+      inputs,
+      method: objective === "sft" ? "sft" : "kto",
+      options,
+      plan,
+      step: this.step,
+      window: this.#window,
+      evaluation: this.#evaluation,
+    });
+  }
+
+  /**
+   * Makes a run and, with `resume_from_checkpoint`, puts a checkpoint's weights into the policy.
+   *
+   * @param explained what to say of an error of the allocations
+   */
+  protected static async started<Run extends TrainingRun<RunOptions>>(
+    device: Device,
+    make: () => Run,
+    explained: (error: unknown) => Promise<unknown>,
+  ): Promise<Run> {
+    const run = await TrainingRun.#allocated(device, make, explained);
+    try {
+      await run.#record.resume();
+    } catch (error) {
+      run.free();
+      throw error;
+    }
+    return run;
+  }
+
+  /** How long a run would take: allocates it, runs a little of it and frees it. The policy's weights stay as they are. */
+  protected static async timed(
+    device: Device,
+    make: () => TrainingRun<RunOptions>,
+    explained: (error: unknown) => Promise<unknown>,
+  ): Promise<RunTimes> {
+    const run = await TrainingRun.#allocated(device, make, explained);
+    try {
+      const [plan, step, evaluation] = [run.#plan, run.step, run.#evaluation];
+      return await timeRun({ plan, step, evaluation, cached: run.#cached !== undefined });
+    } finally {
+      run.free();
+    }
+  }
+
+  /** Makes a run and sees that the device holds it. */
+  static async #allocated<Run extends TrainingRun<RunOptions>>(
+    device: Device,
+    make: () => Run,
+    explained: (error: unknown) => Promise<unknown>,
+  ): Promise<Run> {
+    let run: Run;
+    try {
+      run = device.allocating(make);
+    } catch (error) {
+      throw await explained(error);
+    }
+    try {
+      checkHostMemory(device);
+      await device.idle(); // an adapter out of memory says so only now
+    } catch (error) {
+      run.free();
+      throw await explained(error);
+    }
+    return run;
   }
 
   get totalSteps(): number {
@@ -113,7 +180,7 @@ export class TrainingRun implements AsyncIterable<TrainingStep> {
 
   /** Updates done. */
   get stepsDone(): number {
-    return this.#done;
+    return this.#record.done;
   }
 
   #pack(step: number): KtoBatch[] {
@@ -134,7 +201,7 @@ export class TrainingRun implements AsyncIterable<TrainingStep> {
     try {
       yield* this.#steps();
     } catch (error) {
-      throw error instanceof DeviceLostError ? this.#afterLoss(error) : error;
+      throw error instanceof DeviceLostError ? this.#record.afterLoss(error) : error;
     } finally {
       this.#iterating = false;
       this.#stopRequested = false;
@@ -143,27 +210,27 @@ export class TrainingRun implements AsyncIterable<TrainingStep> {
 
   async *#steps(): AsyncGenerator<TrainingStep> {
     const { device } = this.policy;
-    if (this.#done === 0 && this.#evaluation?.due(0)) {
+    if (this.#record.done === 0 && this.#evaluation?.due(0)) {
       const evaluation = await this.#evaluate();
       const start = { step: 0, totalSteps: this.totalSteps, epoch: 0, learningRate: 0 };
       yield { ...start, ...(evaluation ? { evaluation } : {}) };
     }
-    let batches = this.#pack(this.#done);
-    while (!this.#ended) {
+    let batches = this.#pack(this.#record.done);
+    while (!this.#record.ended) {
       this.#interrupted = this.#stopRequested;
       if (this.#interrupted) {
-        await this.#saveStopped();
+        await this.#record.saveStopped();
         return;
       }
       this.#window.resume();
-      const learningRate = learningRateAt(this.#done, this.#schedule);
-      await this.step.run(batches, learningRate, this.#done, this.#logs(this.#done + 1));
-      this.#done++;
+      const learningRate = learningRateAt(this.#record.done, this.#schedule);
+      await this.step.run(batches, learningRate, this.#record.done, this.#logs(this.#record.done + 1));
+      this.#record.done++;
       this.#window.add(batches, this.step.rowsRun(batches));
-      batches = this.#pack(this.#done); // while the device works
-      const epoch = this.#done / this.stepsPerEpoch;
+      batches = this.#pack(this.#record.done); // while the device works
+      const epoch = this.#record.done / this.stepsPerEpoch;
       let metrics: Metrics | undefined;
-      if (this.#logs(this.#done)) metrics = await this.#endWindow(learningRate, epoch);
+      if (this.#logs(this.#record.done)) metrics = await this.#endWindow(learningRate, epoch);
       else {
         await device.idle();
         this.#window.pause();
@@ -174,21 +241,16 @@ export class TrainingRun implements AsyncIterable<TrainingStep> {
         metrics = await this.#endWindow(learningRate, epoch);
       }
       const step: TrainingStep = {
-        ...{ step: this.#done, totalSteps: this.totalSteps, epoch, learningRate },
+        ...{ step: this.#record.done, totalSteps: this.totalSteps, epoch, learningRate },
         ...(metrics ? { metrics } : {}),
         ...(evaluation ? { evaluation } : {}),
       };
       await this.#callbacks.onStep?.(step);
-      await this.#saveIfDue();
-      if (this.#ended) await this.#loadBest();
+      await this.#record.saveIfDue();
+      if (this.#record.ended) await this.#loadBest();
       yield step;
     }
     if (this.#bestStep === undefined) await this.#loadBest(); // resumed at its end
-  }
-
-  /** No update is left, or the evaluations ended the run. */
-  get #ended(): boolean {
-    return this.#done >= this.totalSteps || this.#stopReason !== undefined;
   }
 
   /**
@@ -206,127 +268,30 @@ export class TrainingRun implements AsyncIterable<TrainingStep> {
 
   /** The lines of the metrics so far, those of a resumed run before it included: what metrics.jsonl holds. */
   get log(): readonly LogLine[] {
-    return this.#log;
+    return this.#record.log;
   }
 
   /** The last good checkpoint: saved by this run, or the one that it goes on from. */
   get lastCheckpoint(): { readonly path: string; readonly step: number } | undefined {
-    return this.#checkpoints?.last;
-  }
-
-  #warn(sentence: string): void {
-    if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
-    else console.warn(sentence);
-  }
-
-  /** Where the run is. */
-  #state(): RunState {
-    this.#data ??= digestOf(this.#plan.examples);
-    return {
-      version: 1,
-      step: this.#done,
-      totalSteps: this.totalSteps,
-      stepsPerEpoch: this.stepsPerEpoch,
-      stopReason: this.#stopReason,
-      counts: this.#window.counts,
-      lastMetrics: this.#lastMetrics,
-      evaluation: this.#evaluation?.state as RunState["evaluation"],
-      data: this.#data,
-      options: this.options,
-      settings: this.#settings,
-      log: this.#log,
-    };
-  }
-
-  async #facts(): Promise<TrainerStateFacts> {
-    const best = this.#evaluation?.selection.state.best;
-    const saved = best && (best.step === this.#done || (await this.#checkpoints?.has(best.step)));
-    return {
-      epoch: this.#done / this.stepsPerEpoch,
-      best,
-      bestCheckpoint: saved ? this.#checkpoints?.path(best.step) : undefined,
-      trainBatchSize: this.options.per_device_train_batch_size,
-      numTrainEpochs: Math.ceil(this.options.num_train_epochs),
-      loggingSteps: this.options.logging_steps,
-      saveSteps: this.options.save_steps,
-    };
+    return this.#record.last;
   }
 
   /** Writes trainer_state.json, as it is after the last update, into a folder. */
   async saveState(folder: string): Promise<void> {
-    const text = trainerStateText(this.#state(), await this.#facts());
-    await platform.writeFileAtomic(platform.joinPath(folder, TRAINER_STATE_FILE), text);
-  }
-
-  /** A disk that is full for a while is no reason to lose the run: it goes on with the checkpoints that there are. */
-  async #saveIfDue(): Promise<void> {
-    const run = { step: this.#done, stepsPerEpoch: this.stepsPerEpoch, ends: this.#ended };
-    const checkpoints = this.#checkpoints;
-    if (checkpoints === undefined || !checkpointDue(this.options, run)) return;
-    try {
-      await checkpoints.save(this.#state(), await this.#facts());
-    } catch (error) {
-      if (!(error instanceof FileError)) throw error;
-      const { last } = checkpoints;
-      this.#warn(
-        `The checkpoint of step ${this.#done} was not saved: ${errorMessage(error)} The training goes on${last ? `; the last good checkpoint is ${last.path}` : ""}.`,
-      );
-      return;
-    }
-    await this.#tellOfCheckpoint(checkpoints);
-  }
-
-  async #saveStopped(): Promise<void> {
-    const checkpoints = this.#checkpoints;
-    if (checkpoints === undefined || this.#done === 0 || checkpoints.last?.step === this.#done) return;
-    await checkpoints.save(this.#state(), await this.#facts());
-    await this.#tellOfCheckpoint(checkpoints);
-  }
-
-  /** Apart from the saving, since what a callback throws is its own. */
-  async #tellOfCheckpoint({ last }: Checkpoints): Promise<void> {
-    if (last) await this.#callbacks.onCheckpoint?.({ folder: last.path, step: last.step });
-  }
-
-  /** Goes on from the checkpoint that `resume_from_checkpoint` names, if it names one. */
-  protected async resume(): Promise<void> {
-    const { resume_from_checkpoint: from } = this.options;
-    if (from === false || this.policy.device.counts) return;
-    if (this.#checkpoints === undefined) {
-      throw new ConfigError(
-        'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
-      );
-    }
-    const state = await this.#checkpoints.restore(from, this.#state());
-    this.#done = state.step;
-    this.#log = [...state.log];
-    this.#stopReason = state.stopReason;
-    this.#window.restore(state.counts);
-    this.#lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
-    if (state.evaluation) {
-      const { selection, lastStep } = state.evaluation;
-      this.#evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
-    }
-  }
-
-  /** The error of a lost device, with what is left of the run. */
-  #afterLoss(error: DeviceLostError): DeviceLostError {
-    const last = this.#checkpoints?.last;
-    const left = last
-      ? `${last.path} holds the run up to step ${last.step}: go on from there with resume_from_checkpoint`
-      : "no checkpoint was saved, so the run is to be started anew";
-    return new DeviceLostError(`${error.message.replace(/\.?$/, ".")} It was after step ${this.#done}; ${left}.`, {
-      cause: error,
-    });
+    await this.#record.saveState(folder);
   }
 
   /** The evaluation that is due after the last update, if one is. */
   async #evaluate(): Promise<Evaluation | undefined> {
-    if (!this.#evaluation?.due(this.#done)) return undefined;
-    const evaluation = await this.#evaluation.run(this.#done, this.#lastMetrics);
-    if (this.#done < this.totalSteps) this.#stopReason = evaluation.stop;
-    this.#log.push({ step: this.#done, epoch: this.#done / this.stepsPerEpoch, ...evaluation.metrics });
-    await this.#callbacks.onEvaluate?.({ step: this.#done, ...evaluation });
+    if (!this.#evaluation?.due(this.#record.done)) return undefined;
+    const evaluation = await this.#evaluation.run(this.#record.done, this.#record.lastMetrics);
+    if (this.#record.done < this.totalSteps) this.#record.stopReason = evaluation.stop;
+    this.#record.log.push({
+      step: this.#record.done,
+      epoch: this.#record.done / this.stepsPerEpoch,
+      ...evaluation.metrics,
+    });
+    await this.#callbacks.onEvaluate?.({ step: this.#record.done, ...evaluation });
     return evaluation;
   }
 
@@ -336,7 +301,7 @@ export class TrainingRun implements AsyncIterable<TrainingStep> {
 
   /** Why the run ended before its last step, if it did. */
   get stopReason(): string | undefined {
-    return this.#stopReason;
+    return this.#record.stopReason;
   }
 
   /** The step whose weights the policy has, once the run has ended with `load_best_model_at_end`. */
@@ -363,14 +328,14 @@ export class TrainingRun implements AsyncIterable<TrainingStep> {
 
   async #endWindow(learningRate: number, epoch: number): Promise<Metrics> {
     const metrics = await this.#window.end({
-      step: this.#done,
+      step: this.#record.done,
       totalSteps: this.totalSteps,
       epoch,
       learningRate,
-      rows: () => rowNames(this.#plan.examplesOf(this.#done - 1).at(-1) ?? [], this.#plan.examples),
+      rows: () => rowNames(this.#plan.examplesOf(this.#record.done - 1).at(-1) ?? [], this.#plan.examples),
     });
-    this.#lastMetrics = metrics;
-    this.#log.push({ step: this.#done, ...metrics });
+    this.#record.lastMetrics = metrics;
+    this.#record.log.push({ step: this.#record.done, ...metrics });
     return metrics;
   }
 
@@ -382,7 +347,7 @@ export class TrainingRun implements AsyncIterable<TrainingStep> {
   async save(folder: string, options: SaveOptions & { readonly baseModel?: string } = {}): Promise<void> {
     if (this.#freed) throw new ConfigError("The trainer was freed; save before that.");
     // The last update's gradients were finite before it, which says nothing of the weights after it.
-    const [batch] = this.#pack(Math.max(0, this.#done - 1));
+    const [batch] = this.#pack(Math.max(0, this.#record.done - 1));
     if (batch && !(await this.step.policyLogProbs(batch)).every(Number.isFinite)) {
       throw new NumericError(
         "The model is not saved: its log-probabilities are not finite numbers any more, so the training diverged; lower learning_rate.",
@@ -398,9 +363,4 @@ export class TrainingRun implements AsyncIterable<TrainingStep> {
     this.step.free();
     this.#evaluation?.free();
   }
-}
-
-/** What JSON holds as null is not a number. */
-function numbers(values: Readonly<Record<string, number | null>>): Metrics {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value ?? Number.NaN]));
 }

@@ -7,7 +7,7 @@
 import type { ForeignOption } from "./parse-options.ts";
 
 /** Values that switch a feature off, in the spellings that people use. */
-const OFF = [false, null, "no", 0, "", [], {}];
+export const OFF = [false, null, "no", 0, "", [], {}];
 
 /** What changes neither the training nor its result here. */
 const WITHOUT_EFFECT = [

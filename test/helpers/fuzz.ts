@@ -203,6 +203,7 @@ function resumedRun(lora: boolean): FuzzKind {
 
 const runState: RunState = {
   version: 1,
+  method: "kto",
   step: 3,
   totalSteps: 8,
   stepsPerEpoch: 4,

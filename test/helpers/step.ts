@@ -103,6 +103,7 @@ export function batchWithPairs(
     size: examples.length,
     packed,
     desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
+    completionTokens: Uint32Array.from(examples, ({ completionIds }) => completionIds.length),
     pairValid: Uint32Array.from(examples, (_, i) => ((pairs[i]?.valid ?? true) ? 1 : 0)),
     cutPairs: 0,
     tokens: 0,

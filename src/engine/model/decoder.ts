@@ -19,7 +19,14 @@ import {
   recordBlockForward,
 } from "./block.ts";
 import type { ModelConfig } from "./config.ts";
-import { HeadBuffers, recordHeadBackward, recordHeadForward, recordTokenSums, type TokenSums } from "./head.ts";
+import {
+  HeadBuffers,
+  recordHeadBackward,
+  recordHeadForward,
+  recordHeadHits,
+  recordTokenSums,
+  type TokenSums,
+} from "./head.ts";
 import type { Model } from "./load.ts";
 import type { LoraAdapter } from "./lora.ts";
 import { type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
@@ -145,6 +152,17 @@ export function recordLogitSums(
   sums: TokenSums,
 ): void {
   recordTokenSums(program, model, memory.head, shape, memory.rows.tensors(shape), sums);
+}
+
+/** Records, after `recordLogProbs` over the same memory and shape, how many targets of each sequence come first: [S]. */
+export function recordTargetHits(
+  program: Program,
+  model: Model,
+  memory: PassMemory,
+  shape: RowShape,
+  counts: Tensor,
+): void {
+  recordHeadHits(program, model, memory.head, shape, memory.rows.tensors(shape), counts);
 }
 
 /**

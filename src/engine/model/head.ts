@@ -10,6 +10,7 @@ import {
   logSoftmaxGatherGradient,
   sequenceSums,
   splitColumns,
+  targetHits,
   windowColumns,
 } from "../../kernels/log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "../../kernels/logit-statistics.ts";
@@ -195,6 +196,26 @@ export function recordTokenSums(
   const ranges = sliceRows(rows.sequenceRanges, 0, sums.entropies.shape[0] ?? 0);
   program.dispatch(sequenceSums, { logProbs: entropies, ranges, sums: sums.entropies });
   program.dispatch(sequenceSums, { logProbs: meanLogits, ranges, sums: sums.logits });
+}
+
+/**
+ * Records, after pass 1 over the same rows, how many targets of each sequence have the highest logit of all tokens: counts
+ * [S], whole numbers as f32.
+ */
+export function recordHeadHits(
+  program: Program,
+  model: Model,
+  buffers: HeadBuffers,
+  shape: RowShape,
+  rows: Readonly<Record<RowArray, Tensor>>,
+  counts: Tensor,
+): void {
+  const N = shape.gradientHeadRows + shape.branchHeadRows;
+  const { splits } = forwardWindow(program.device, model.config);
+  const hits = buffers.tensor("logProbs", [N]); // they are summed by now, and pass 2 does not read them
+  const targetLogits = buffers.tensor("targetLogits", [N]);
+  program.dispatch(targetHits, { partials: buffers.tensor("partials", [splits, N, 2]), targetLogits, hits });
+  program.dispatch(sequenceSums, { logProbs: hits, ranges: rows.sequenceRanges, sums: counts });
 }
 
 /**

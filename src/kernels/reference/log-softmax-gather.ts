@@ -33,6 +33,16 @@ export function logSoftmaxGatherForward(
   return { logProbs, logSumExp };
 }
 
+/** `hits[n] = 1 where logits[targets[n]] is the highest of row n, alone or with others, else 0`. @returns [N] */
+export function targetHits(hidden: Float64Array, table: Float64Array, targets: ArrayLike<number>): Float64Array {
+  const columns = targets.length === 0 ? 1 : hidden.length / targets.length;
+  const logits = new Float64Array(table.length / columns);
+  return Float64Array.from({ length: targets.length }, (_, n) => {
+    fillLogits(logits, hidden, table, n, columns);
+    return at(logits, idAt(targets, n)) >= Math.max(...logits) ? 1 : 0;
+  });
+}
+
 /**
  * `dLogits[n, v] = coefficients[n] ([v = targets[n]] - exp(logits[v] - logSumExp[n]))`, where coefficients[n] is
  * dloss / dlogProbs[n]; `dHidden[n] = sum_v dLogits[n, v] table[v]`, `dTable[v] = sum_n dLogits[n, v] hidden[n]`.

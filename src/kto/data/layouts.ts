@@ -5,7 +5,15 @@
 import { DatasetError } from "../../errors.ts";
 import { conversationOf, messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
 import { described } from "./records.ts";
-import { type ChatMessage, type FeedbackRow, type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
+import {
+  type ChatMessage,
+  type FeedbackRow,
+  type Fields,
+  type FileRecord,
+  type Labels,
+  placeOf,
+  type RowSource,
+} from "./types.ts";
 
 /** What a row is called by: its columns. */
 const columnsOfLayout = {
@@ -18,6 +26,14 @@ const columnsOfLayout = {
 } as const;
 type Columns = keyof typeof columnsOfLayout;
 
+/** What a row must have, for messages. */
+const needed = {
+  required:
+    '"prompt", "completion" and "label", or "prompt", "chosen" and "rejected", or "messages" and "label", or "prompt_ids", "completion_ids" and "label"',
+  optional:
+    '"prompt" and "completion", or "messages", or "prompt_ids" and "completion_ids", all with a "label" or without, or "prompt", "chosen" and "rejected"',
+} as const;
+
 /** One record as rows. */
 export interface RecordRows {
   /** For people, e.g. "conversational prompt/completion/label"; one file keeps one layout. */
@@ -28,11 +44,15 @@ export interface RecordRows {
 }
 
 /** @throws DatasetError naming file, line and field */
-export function rowsOfRecord({ fields, source, textOnly = false }: FileRecord): RecordRows {
-  const columns = columnsOf(fields, source, textOnly);
-  const named = columnsOfLayout[columns];
+export function rowsOfRecord(
+  { fields, source, textOnly = false }: FileRecord,
+  labels: Labels = "required",
+): RecordRows {
+  const columns = columnsOf(fields, source, textOnly, labels);
+  const unlabelled = labels === "optional" && !has(fields, "label");
+  const named = unlabelled ? columnsOfLayout[columns].replace("/label", "") : columnsOfLayout[columns];
   const single = (row: FeedbackRow, layout: string = named) => ({ layout, rows: [row], isPair: false });
-  const common = () => ({ label: thumb(fields, source, textOnly), source });
+  const common = () => ({ label: unlabelled || thumb(fields, source, textOnly), source });
   switch (columns) {
     case "tokens": {
       const promptIds = tokenIds(fields, "prompt_ids", source);
@@ -122,7 +142,7 @@ function noSharedPrompt(source: RowSource): DatasetError {
 }
 
 /** Which columns a row is read from. */
-function columnsOf(fields: Fields, source: RowSource, textOnly: boolean): Columns {
+function columnsOf(fields: Fields, source: RowSource, textOnly: boolean, labels: Labels): Columns {
   // An empty cell of csv can be an empty text, but no list.
   const present = (name: string) => has(fields, name) && !(textOnly && fields[name] === "");
   if (present("messages")) return "messages";
@@ -134,7 +154,7 @@ function columnsOf(fields: Fields, source: RowSource, textOnly: boolean): Column
     .slice(0, 20)
     .map((name) => `"${name}"`);
   throw new DatasetError(
-    `${placeOf(source)}: no layout of feedback fits the fields ${found.length > 0 ? found.join(", ") : "of an empty row"}; a row needs "prompt", "completion" and "label", or "prompt", "chosen" and "rejected", or "messages" and "label", or "prompt_ids", "completion_ids" and "label" (column_mapping reads them from columns of other names).`,
+    `${placeOf(source)}: no layout of feedback fits the fields ${found.length > 0 ? found.join(", ") : "of an empty row"}; a row needs ${needed[labels]} (column_mapping reads them from columns of other names).`,
   );
 }
 

@@ -7,13 +7,15 @@ import { type ColumnMapping, checkColumnMapping, mapColumns, neededColumns } fro
 import { rowsOfRecord } from "./layouts.ts";
 import { recordsOf } from "./records.ts";
 import { needsCount, type Slice, sliceBounds } from "./slice.ts";
-import { type FeedbackRow, type FileRecord, placeOf, type RowSource } from "./types.ts";
+import { type FeedbackRow, type FileRecord, type Labels, placeOf, type RowSource } from "./types.ts";
 
 export interface ReadOptions {
   /** Where the file's columns have other names; default none have. */
   readonly columnMapping?: ColumnMapping;
   /** Only these records of the files; a preference pair is one. Default all. */
   readonly slice?: Slice;
+  /** "optional": a row without a label is desirable, as for supervised fine-tuning. Default "required". */
+  readonly labels?: Labels;
   /** Is told the layout of the rows once the first is read. */
   readonly onLayout?: (layout: string) => void;
 }
@@ -53,7 +55,10 @@ export async function* feedbackRows(
     if (index >= end) break;
     if (index++ < begin) continue;
     const { source } = record;
-    const { layout, rows, isPair } = rowsOfRecord({ ...record, fields: mapColumns(record.fields, mapping, source) });
+    const { layout, rows, isPair } = rowsOfRecord(
+      { ...record, fields: mapColumns(record.fields, mapping, source) },
+      options.labels,
+    );
     if (first === undefined) {
       first = { layout, source };
       options.onLayout?.(layout);
@@ -71,7 +76,7 @@ export async function* feedbackRows(
   throw new DatasetError(
     index > 0
       ? `${place}: the slice leaves no rows; there are ${index} in the file.`
-      : `${place} holds no rows; each needs a prompt, a completion and a label.`,
+      : `${place} holds no rows; each needs a prompt${options.labels === "optional" ? " and a completion" : ", a completion and a label"}.`,
   );
 }
 

@@ -61,6 +61,9 @@ export interface ChatRow extends RowBase {
 
 export type FeedbackRow = TextRow | TokenRow | ChatRow;
 
+/** Whether every row must have a label; where it may lack one, as for supervised fine-tuning, it is desirable. */
+export type Labels = "required" | "optional";
+
 /** Rows in a list, or one after another from a file. */
 export type FeedbackRows = Iterable<FeedbackRow> | AsyncIterable<FeedbackRow>;
 

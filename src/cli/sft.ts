@@ -1,0 +1,60 @@
+/** `kto sft`: the supervised stage before KTO, from completions to be imitated and a model to a model folder. */
+
+import { sftAdvice } from "../kto/advice.ts";
+import { runOptionNames } from "../kto/run-options.ts";
+import { parseSftConfig, type SftConfig, sftOptions, sftParseContext } from "../kto/sft-config.ts";
+import { command } from "./command.ts";
+import type { Output } from "./output.ts";
+import { runTraining } from "./training.ts";
+
+export const sftCommand = command({
+  name: "sft",
+  summary: "fine-tune a model on completions to be imitated, the stage before train",
+  examples: [
+    "kto sft --model_name_or_path ./model --dataset_name answers.jsonl --output_dir ./tuned",
+    "kto train --model_name_or_path ./tuned --dataset_name feedback.jsonl --output_dir ./aligned",
+  ],
+  schema: sftOptions,
+  context: sftParseContext,
+  parse: ({ values, where }) => parseSftConfig(values, where),
+  run: runSft,
+});
+
+async function runSft(config: SftConfig, output: Output): Promise<void> {
+  const { checkKind } = await import("./session.ts");
+  const { loadPolicy } = await import("./models.ts");
+  const { loadTrainingRows } = await import("./evaluation-rows.ts");
+  const { SftTrainer } = await import("../kto/sft-trainer.ts");
+  await runTraining(config, output, async (device, shared) => {
+    const { policy, baseName } = await loadPolicy(device, config, output);
+    const models = { policy, reference: undefined };
+    const { examples, evalExamples } = await loadTrainingRows(models, config, "imitation", output);
+    await checkKind(config.output_dir, policy.adapter !== undefined);
+    const inputs = {
+      examples,
+      ...(evalExamples ? { evalExamples } : {}),
+      baseModel: baseName,
+      ...shared,
+      options: Object.fromEntries(runOptionNames.map((name) => [name, config[name]])),
+    };
+    const trainer = await SftTrainer.create({ policy, ...inputs });
+    const tokens = examples.reduce((sum, { completionIds }) => sum + completionIds.length, 0);
+    const facts = {
+      rows: examples.length,
+      parameters: policy.layout.parameterCount,
+      adapter: policy.adapter !== undefined,
+    };
+    return {
+      trainer,
+      policy,
+      baseName,
+      evalExamples,
+      data: `${examples.length} rows with ${tokens} completion tokens`,
+      time: async (real) => {
+        const { policy: own } = await loadPolicy(real, config, output);
+        return await SftTrainer.time({ policy: own, ...inputs });
+      },
+      advice: sftAdvice(config, facts),
+    };
+  });
+}

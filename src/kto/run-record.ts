@@ -1,0 +1,192 @@
+/**
+ * The record of a training run: how far it is, what it logged, and the checkpoints that keep it, saved when they are due
+ * and gone on from. What is in a checkpoint's files is `checkpoints.ts`' and `run-state.ts`' business.
+ */
+import type { Model } from "../engine/model/load.ts";
+import { platform } from "../engine/platform/index.ts";
+import { ConfigError, DeviceLostError, errorMessage, FileError } from "../errors.ts";
+import type { TrainerCallbacks } from "./callbacks.ts";
+import { checkpointDue } from "./checkpoint-options.ts";
+import { Checkpoints } from "./checkpoints.ts";
+import type { LoggingWindow } from "./logging-window.ts";
+import type { Metrics } from "./metrics.ts";
+import type { RunEvaluation } from "./run-evaluation.ts";
+import type { RunInputs } from "./run-inputs.ts";
+import type { RunOptions } from "./run-options.ts";
+import type { RunPlan } from "./run-plan.ts";
+import {
+  digestOf,
+  type LogLine,
+  type RunState,
+  TRAINER_STATE_FILE,
+  type TrainerStateFacts,
+  trainerStateText,
+} from "./run-state.ts";
+import type { KtoStep } from "./step.ts";
+
+export interface RecordedRun {
+  readonly inputs: RunInputs;
+  readonly method: RunState["method"];
+  readonly options: RunOptions;
+  readonly plan: RunPlan;
+  readonly step: KtoStep;
+  readonly window: LoggingWindow;
+  readonly evaluation: RunEvaluation | undefined;
+}
+
+export class RunRecord {
+  /** Updates done. */
+  done = 0;
+  /** The lines of the metrics so far, those of a resumed run before it included. */
+  log: LogLine[] = [];
+  /** Why the run ended before its last step, if it did. */
+  stopReason: string | undefined;
+  /** Of the last logging window. */
+  lastMetrics: Metrics | undefined;
+  readonly #run: RecordedRun;
+  readonly #policy: Model;
+  readonly #callbacks: TrainerCallbacks;
+  readonly #checkpoints: Checkpoints | undefined;
+  #data: string | undefined;
+
+  constructor(run: RecordedRun) {
+    const { policy, outputFolder, baseModel } = run.inputs;
+    this.#run = run;
+    this.#policy = policy;
+    this.#callbacks = run.inputs;
+    this.#checkpoints =
+      outputFolder === undefined
+        ? undefined
+        : new Checkpoints({
+            policy,
+            step: run.step,
+            options: run.options,
+            folder: outputFolder,
+            baseModel,
+            warn: (sentence) => this.#warn(sentence),
+          });
+  }
+
+  /** No update is left, or the evaluations ended the run. */
+  get ended(): boolean {
+    return this.done >= this.#run.plan.totalSteps || this.stopReason !== undefined;
+  }
+
+  /** The last good checkpoint: saved by this run, or the one that it goes on from. */
+  get last(): { readonly path: string; readonly step: number } | undefined {
+    return this.#checkpoints?.last;
+  }
+
+  #warn(sentence: string): void {
+    if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
+    else console.warn(sentence);
+  }
+
+  /** Where the run is. */
+  #state(): RunState {
+    this.#data ??= digestOf(this.#run.plan.examples);
+    return {
+      version: 1,
+      method: this.#run.method,
+      step: this.done,
+      totalSteps: this.#run.plan.totalSteps,
+      stepsPerEpoch: this.#run.plan.stepsPerEpoch,
+      stopReason: this.stopReason,
+      counts: this.#run.window.counts,
+      lastMetrics: this.lastMetrics,
+      evaluation: this.#run.evaluation?.state as RunState["evaluation"],
+      data: this.#data,
+      options: this.#run.options,
+      settings: this.#run.inputs.settings ?? {},
+      log: this.log,
+    };
+  }
+
+  async #facts(): Promise<TrainerStateFacts> {
+    const best = this.#run.evaluation?.selection.state.best;
+    const saved = best && (best.step === this.done || (await this.#checkpoints?.has(best.step)));
+    return {
+      epoch: this.done / this.#run.plan.stepsPerEpoch,
+      best,
+      bestCheckpoint: saved ? this.#checkpoints?.path(best.step) : undefined,
+      trainBatchSize: this.#run.options.per_device_train_batch_size,
+      numTrainEpochs: Math.ceil(this.#run.options.num_train_epochs),
+      loggingSteps: this.#run.options.logging_steps,
+      saveSteps: this.#run.options.save_steps,
+    };
+  }
+
+  /** Writes trainer_state.json, as it is after the last update, into a folder. */
+  async saveState(folder: string): Promise<void> {
+    const text = trainerStateText(this.#state(), await this.#facts());
+    await platform.writeFileAtomic(platform.joinPath(folder, TRAINER_STATE_FILE), text);
+  }
+
+  /** A disk that is full for a while is no reason to lose the run: it goes on with the checkpoints that there are. */
+  async saveIfDue(): Promise<void> {
+    const run = { step: this.done, stepsPerEpoch: this.#run.plan.stepsPerEpoch, ends: this.ended };
+    const checkpoints = this.#checkpoints;
+    if (checkpoints === undefined || !checkpointDue(this.#run.options, run)) return;
+    try {
+      await checkpoints.save(this.#state(), await this.#facts());
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+      const { last } = checkpoints;
+      this.#warn(
+        `The checkpoint of step ${this.done} was not saved: ${errorMessage(error)} The training goes on${last ? `; the last good checkpoint is ${last.path}` : ""}.`,
+      );
+      return;
+    }
+    await this.#tellOfCheckpoint(checkpoints);
+  }
+
+  /** Saves a run that was stopped between checkpoints. */
+  async saveStopped(): Promise<void> {
+    const checkpoints = this.#checkpoints;
+    if (checkpoints === undefined || this.done === 0 || checkpoints.last?.step === this.done) return;
+    await checkpoints.save(this.#state(), await this.#facts());
+    await this.#tellOfCheckpoint(checkpoints);
+  }
+
+  /** Apart from the saving, since what a callback throws is its own. */
+  async #tellOfCheckpoint({ last }: Checkpoints): Promise<void> {
+    if (last) await this.#callbacks.onCheckpoint?.({ folder: last.path, step: last.step });
+  }
+
+  /** Goes on from the checkpoint that `resume_from_checkpoint` names, if it names one. */
+  async resume(): Promise<void> {
+    const { resume_from_checkpoint: from } = this.#run.options;
+    if (from === false || this.#policy.device.counts) return;
+    if (this.#checkpoints === undefined) {
+      throw new ConfigError(
+        'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
+      );
+    }
+    const state = await this.#checkpoints.restore(from, this.#state());
+    this.done = state.step;
+    this.log = [...state.log];
+    this.stopReason = state.stopReason;
+    this.#run.window.restore(state.counts);
+    this.lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
+    if (state.evaluation) {
+      const { selection, lastStep } = state.evaluation;
+      this.#run.evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+    }
+  }
+
+  /** The error of a lost device, with what is left of the run. */
+  afterLoss(error: DeviceLostError): DeviceLostError {
+    const last = this.#checkpoints?.last;
+    const left = last
+      ? `${last.path} holds the run up to step ${last.step}: go on from there with resume_from_checkpoint`
+      : "no checkpoint was saved, so the run is to be started anew";
+    return new DeviceLostError(`${error.message.replace(/\.?$/, ".")} It was after step ${this.done}; ${left}.`, {
+      cause: error,
+    });
+  }
+}
+
+/** What JSON holds as null is not a number. */
+function numbers(values: Readonly<Record<string, number | null>>): Metrics {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value ?? Number.NaN]));
+}

@@ -1,0 +1,81 @@
+/**
+ * The objective of supervised fine-tuning on the device: the cross-entropy of completions, over the kernel of
+ * `src/kernels/sft-objective.ts`. It compares with nothing, so there are no pairs and no reference.
+ */
+import type { Device } from "../engine/device.ts";
+import type { Program } from "../engine/program.ts";
+import { reshape, type Tensor } from "../engine/tensor.ts";
+import { STEP_NUMBERS } from "../kernels/adamw.ts";
+import { SFT_SUMS, sftObjective, sftTokenSums } from "../kernels/sft-objective.ts";
+import type { KtoBatch } from "./batch.ts";
+import type { Metrics } from "./metrics.ts";
+import { Objective } from "./objective.ts";
+
+export class SftObjective extends Objective {
+  readonly #completionTokens: Tensor;
+  readonly #hitCounts: Tensor;
+
+  /** @param maxSize the largest microbatch */
+  constructor(device: Device, maxSize: number) {
+    super(device, "sft", maxSize, SFT_SUMS.size);
+    this.#completionTokens = device.allocate("batch", "completion lengths", [maxSize], "u32");
+    this.#hitCounts = device.allocate("scratch", "hit counts", [maxSize]);
+  }
+
+  override referenceSums(): undefined {
+    return undefined;
+  }
+
+  override hitCounts(size: number): Tensor {
+    return reshape(this.#hitCounts, [size]);
+  }
+
+  override upload(batch: KtoBatch): void {
+    this.device.upload(this.#completionTokens, batch.completionTokens);
+  }
+
+  override recordClearPairs(): void {}
+
+  override recordPairs(): void {}
+
+  override recordCoefficients(program: Program, size: number, stepNumbers: Tensor | undefined): void {
+    program.dispatch(sftObjective, {
+      policy: this.policySums(size),
+      hits: this.hitCounts(size),
+      completionTokens: reshape(this.#completionTokens, [size]),
+      step: stepNumbers ?? reshape(this.device.unused, [STEP_NUMBERS.size]),
+      coefficients: this.coefficients(size),
+      metrics: this.metrics,
+    });
+  }
+
+  override recordTokens(program: Program, size: number): void {
+    program.dispatch(sftTokenSums, {
+      completionTokens: reshape(this.#completionTokens, [size]),
+      entropies: this.tokenSums(size).entropies,
+      metrics: this.metrics,
+    });
+  }
+
+  /** Every completion token of an update weighs the same. */
+  override microbatchWeight(batches: readonly KtoBatch[]): number {
+    const sum = (lengths: Uint32Array) => lengths.reduce((total, length) => total + length, 0);
+    return 1 / batches.reduce((total, { completionTokens }) => total + sum(completionTokens), 0);
+  }
+
+  override metricsOf(sums: ArrayLike<number>): Metrics {
+    const sum = (place: number) => sums[place] ?? Number.NaN;
+    const [tokens, measured] = [sum(SFT_SUMS.tokens), sum(SFT_SUMS.measuredTokens)];
+    if (!(tokens > 0)) return {};
+    return {
+      loss: -sum(SFT_SUMS.logProb) / tokens,
+      mean_token_accuracy: sum(SFT_SUMS.hits) / tokens,
+      ...(measured > 0 ? { entropy: sum(SFT_SUMS.entropy) / measured } : {}),
+    };
+  }
+
+  override free(): void {
+    super.free();
+    for (const tensor of [this.#completionTokens, this.#hitCounts]) this.device.free(tensor);
+  }
+}

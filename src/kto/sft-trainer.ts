@@ -1,0 +1,43 @@
+/**
+ * The trainer of the supervised stage before KTO: completions to be imitated in, a training run out. The same run and
+ * the same step as KTO's, with an objective that knows neither a reference nor pairs of rows.
+ */
+import { withWhatFits } from "./fitting.ts";
+import { type Prepared, prepareSft, type SftTrainerInputs } from "./run-inputs.ts";
+import type { SftTrainerOptions } from "./sft-config.ts";
+import type { RunTimes } from "./timing.ts";
+import { TrainingRun } from "./training-run.ts";
+
+/**
+ * A run of supervised fine-tuning, made by `SftTrainer.create`: the loss is the mean cross-entropy over the completion
+ * tokens of an update. `free` gives all device memory back but the model's.
+ */
+export class SftTrainer extends TrainingRun<SftTrainerOptions> {
+  private constructor(inputs: SftTrainerInputs, prepared: Prepared<SftTrainerOptions>) {
+    super({ inputs, prepared, objective: "sft", reference: "none", referencePointScope: "microbatch" });
+  }
+
+  /**
+   * Checks options and examples, allocates all device memory of the run and, with `resume_from_checkpoint`, puts a
+   * checkpoint's weights into the policy.
+   *
+   * @throws ConfigError for an option out of range, or one of KTO's; DatasetError for examples that the model cannot
+   * take or that are thumbs down; AdapterError when the device cannot hold the run
+   */
+  static async create(inputs: SftTrainerInputs): Promise<SftTrainer> {
+    return await TrainingRun.started(inputs.policy.device, ...SftTrainer.#made(inputs));
+  }
+
+  /** As `KtoTrainer.time`. */
+  static async time(inputs: SftTrainerInputs): Promise<RunTimes> {
+    return await TrainingRun.timed(inputs.policy.device, ...SftTrainer.#made(inputs));
+  }
+
+  static #made(inputs: SftTrainerInputs) {
+    const prepared = prepareSft(inputs);
+    return [
+      () => new SftTrainer(inputs, prepared),
+      (error: unknown) => withWhatFits(error, inputs, 1, (fewer) => new SftTrainer(fewer, prepareSft(fewer))),
+    ] as const;
+  }
+}
