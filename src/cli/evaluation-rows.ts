@@ -30,10 +30,10 @@ export async function loadTrainingRows(
   output: Output,
 ): Promise<TrainingRows> {
   const load = async (dataset: FeedbackOptions, splitOption?: string) => {
-    const labels = use === "imitation" ? "optional" : "required";
-    const read = await readRows(dataset, output, undefined, splitOption, labels);
+    const options = { ...dataset, labels: use === "imitation" ? "optional" : "required" } as const;
+    const read = await readRows(options, output, undefined, splitOption);
     const rows = use === "imitation" ? new DesirableRows(read) : read;
-    const { examples } = await encodeFeedback(rows, models, dataset, output);
+    const { examples } = await encodeFeedback(rows, models, options, output);
     if (rows instanceof DesirableRows && rows.leftOut > 0) {
       output.info(`data: ${rows.leftOut} undesirable rows of ${dataset.dataset_name} left out`);
     }

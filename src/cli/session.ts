@@ -43,8 +43,8 @@ export async function withDevice<T>(
   }
 }
 
-/** The options that say how feedback becomes token ids. */
-export type FeedbackOptions = Pick<
+/** The options that say how feedback becomes token ids, and whether it must be labelled (default "required"). */
+export type FeedbackOptions = { readonly labels?: Labels } & Pick<
   RunConfig,
   | "dataset_name"
   | "dataset_config"
@@ -73,16 +73,17 @@ export async function loadExamples(
  * each time that they are gone through, and never held.
  *
  * @param splitOption the option that the split was given as, for messages
- * @param labels "optional" where rows without a label are desirable
  */
 export async function readRows(
-  options: Pick<FeedbackOptions, "dataset_name" | "dataset_config" | "dataset_train_split" | "column_mapping">,
+  options: Pick<
+    FeedbackOptions,
+    "labels" | "dataset_name" | "dataset_config" | "dataset_train_split" | "column_mapping"
+  >,
   output: Output,
   onLayout?: (layout: string) => void,
   splitOption?: string,
-  labels?: Labels,
 ): Promise<AsyncIterable<FeedbackRow>> {
-  const { dataset_config: config, column_mapping: columnMapping } = options;
+  const { dataset_config: config, column_mapping: columnMapping, labels } = options;
   const { name: asked, slice } = parseSplit(options.dataset_train_split, splitOption);
   // "test" is what an evaluation asks for by default; a single file is then meant as it is.
   const isFile = splitOption !== undefined && (await platform.exists(options.dataset_name)) === "file";
@@ -122,7 +123,8 @@ export async function encodeFeedback(
   const survey = await surveyRows(rows);
   const encodeOptions = await loadForRows(survey, texts, options);
   const { vocabSize } = policy.config;
-  const collector = new ExampleCollector({ ...encodeOptions, vocabSize, contextLength, maxLength });
+  const labels = options.labels ?? "required";
+  const collector = new ExampleCollector({ ...encodeOptions, vocabSize, contextLength, maxLength, labels });
   const cacheOptions = { ...encodeOptions, modelFolder: texts, overwriteCache: options.overwrite_cache };
   const note = await encodeWithCache(rows, survey, cacheOptions, (row, encoded) => collector.add(row, encoded));
   if (note !== undefined) output.info(`data: ${note}`);

@@ -1,6 +1,7 @@
 /**
- * The whole KTO gradient of one microbatch in float64, one sequence at a time: the oracle of gradient checks. Composed
- * of the reference model and the reference objective; it shares nothing with the device's step but the formulas.
+ * Whole gradients in float64, one sequence at a time: of KTO's microbatch, of an update of supervised fine-tuning. The
+ * oracle of gradient checks. Composed of the reference model and the reference objectives; it shares nothing with the
+ * device's step but the formulas.
  */
 import type { ReferenceGradients, ReferenceModel } from "../engine/model/reference.ts";
 import { at } from "../kernels/reference/elements.ts";
@@ -11,6 +12,7 @@ import {
   referencePoint,
 } from "../kernels/reference/kto-objective.ts";
 import { globalNorm } from "../kernels/reference/reduce.ts";
+import { sftObjective } from "../kernels/reference/sft-objective.ts";
 
 type Ids = ArrayLike<number>;
 
@@ -101,6 +103,21 @@ export function ktoReferenceGradient(inputs: KtoReferenceInputs): KtoReferenceRe
     gradients,
     gradientNorm: globalNorm(gradients.values()),
   };
+}
+
+/** Loss and gradient of one update of supervised fine-tuning, over all its examples. The formulas are `sftObjective`'s. */
+export function sftReferenceGradient(
+  policy: ReferenceModel,
+  examples: readonly { readonly promptIds: Ids; readonly completionIds: Ids }[],
+): Pick<KtoReferenceResult, "loss" | "policyLogProbs" | "gradients" | "gradientNorm"> {
+  const policyLogProbs = examples.map((row) => policy.logProb(row.promptIds, row.completionIds));
+  const tokens = examples.reduce((sum, { completionIds }) => sum + completionIds.length, 0);
+  const { loss, coefficients } = sftObjective({ policyLogProbs, tokens });
+  const gradients: ReferenceGradients = new Map();
+  examples.forEach((row, i) => {
+    policy.accumulateLogProbGradient(row.promptIds, row.completionIds, at(coefficients, i), gradients);
+  });
+  return { loss, policyLogProbs, gradients, gradientNorm: globalNorm(gradients.values()) };
 }
 
 function mismatch(inputs: KtoReferenceInputs, row: { readonly promptIds: Ids }, pair: number | undefined) {

@@ -49,7 +49,7 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
     [
       ["x"],
       2,
-      'unknown command "x": commands are train, eval, generate, chat, logps, data, gradcheck, merge, bench, doctor.',
+      'unknown command "x": commands are train, sft, eval, generate, chat, logps, data, gradcheck, merge, bench, doctor.',
     ],
     [["--beta", "1"], 2, "a command comes first, then its options: kto <command> --beta; kto --help lists them."],
     [

@@ -11,6 +11,7 @@ import {
   NO_SEQUENCE,
   sequenceSums,
   splitColumns,
+  targetHits,
   windowColumns,
 } from "../../src/kernels/log-softmax-gather.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
@@ -69,7 +70,8 @@ async function runForward(head: Head, facts: AdapterFacts, tile?: TileName) {
     logProbs: unset(rows),
     logSumExp: unset(rows),
   });
-  return { logProbs: combined("logProbs"), logSumExp: combined("logSumExp") };
+  const hits = await runKernel(device, targetHits, { partials, targetLogits, hits: unset(rows) });
+  return { logProbs: combined("logProbs"), logSumExp: combined("logSumExp"), hits: hits("hits") };
 }
 
 async function checkForward(head: Head, facts: AdapterFacts, tile?: TileName): Promise<void> {
@@ -271,6 +273,27 @@ describe.each(variants)("log-softmax-gather, $variant", ({ facts }) => {
       }
     }
     expect(result("dLogits")[3 * vocabulary]).toBeGreaterThan(0);
+  });
+
+  it("hits: targets that are the highest of all windows and splits, and the second; a tie is a hit", async () => {
+    const head = headOf({ rows: 33, vocabulary: 513, width: 20, cut: { window: 192, split: 64 }, seed: 8 });
+    const { logits, logitErrors } = errorsOf(head, new Float64Array(head.rows));
+    const order = Array.from({ length: head.rows }, (_, row) => {
+      const own = logits.subarray(row * head.vocabulary, (row + 1) * head.vocabulary);
+      return [...own.keys()].sort((a, b) => at(own, b) - at(own, a));
+    });
+    const targets = order.map((tokens, row) => tokens[row % 2] ?? 0);
+    // The best two of every row are further apart than f32 may err, so that float64's verdict is the one.
+    for (const [row, [best = 0, second = 0]] of order.entries()) {
+      const [a, b] = [row * head.vocabulary + best, row * head.vocabulary + second];
+      expect(at(logits, a) - at(logits, b)).toBeGreaterThan(at(logitErrors, a) + at(logitErrors, b));
+    }
+    const { hits } = await runForward({ ...head, targets }, facts);
+    const wanted = reference.targetHits(float64(head.hidden), float64(head.table), targets);
+    expect([...hits]).toEqual([...wanted]);
+    expect(wanted.reduce((sum, hit) => sum + hit, 0)).toBe(17);
+    const equal = { ...head, table: new Float32Array(head.table.length).fill(0.5) };
+    expect((await runForward(equal, facts)).hits.every((hit) => hit === 1)).toBe(true);
   });
 
   it("gives the same bits twice", async () => {

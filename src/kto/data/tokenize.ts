@@ -12,6 +12,7 @@ import {
   type Example,
   type FeedbackRow,
   type FeedbackRows,
+  type Labels,
   placeOf,
 } from "./types.ts";
 
@@ -24,6 +25,8 @@ export interface TokenizeOptions extends EncodeRowOptions {
   readonly maxLength?: number;
   /** Rows with a longer prompt are dropped; default none. */
   readonly maxPromptLength?: number;
+  /** As the rows were read: where labels are optional, rows of one class alone are nothing to warn of. */
+  readonly labels?: Labels;
 }
 
 /** The length limit when none is set (TRL's default). */
@@ -121,7 +124,7 @@ export class ExampleCollector {
     if (examples.length === 0) throw nothingLeft(this.#file, rows, reasons);
     const alignment = alignmentWarnings(this.#unaligned, examples.length);
     const warnings = [...(this.#warning ? [this.#warning] : []), ...alignment];
-    return { examples, report: reportOf(rows, examples, reasons, warnings) };
+    return { examples, report: reportOf(rows, examples, reasons, warnings, this.#options.labels) };
   }
 
   #reasonToDrop(promptLength: number, completionLength: number): string | undefined {
@@ -220,6 +223,7 @@ function reportOf(
   examples: readonly Example[],
   dropped: readonly DroppedRows[],
   otherWarnings: readonly string[],
+  labels: Labels = "required",
 ): DatasetReport {
   const desirable = examples.filter(({ label }) => label).length;
   const undesirable = examples.length - desirable;
@@ -227,7 +231,7 @@ function reportOf(
   const completion = examples.map(({ completionIds }) => completionIds.length);
   const total = prompt.map((length, i) => length + (completion[i] ?? 0));
   const warnings: string[] = [];
-  if (desirable === 0 || undesirable === 0) {
+  if (labels === "required" && (desirable === 0 || undesirable === 0)) {
     const [present, absent] = desirable === 0 ? ["undesirable", "desirable"] : ["desirable", "undesirable"];
     warnings.push(
       `${examples.length === 1 ? "The only row is" : `All ${examples.length} rows are`} ${present} and none is ${absent}; training on one class alone needs a careful learning rate.`,
