@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
-import { fileIn, fixtures, freshPath, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
+import { fileIn, freshPath, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
 
 shareDeviceWithCommands();
