@@ -5,8 +5,8 @@
 import type { Arena } from "../../src/engine/arena.ts";
 import type { Device } from "../../src/engine/device.ts";
 import type { HeadBuffers } from "../../src/engine/model/head.ts";
-import { recordProduct } from "../../src/engine/model/linear.ts";
 import type { Model } from "../../src/engine/model/load.ts";
+import { recordProduct } from "../../src/engine/model/product.ts";
 import type { Program } from "../../src/engine/program.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { kernel } from "../../src/kernels/kernel.ts";

@@ -13,7 +13,8 @@ import { Program } from "../../src/engine/program.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { NO_SEQUENCE, sequenceSums } from "../../src/kernels/log-softmax-gather.ts";
 import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
-import { Objective, type ObjectiveOptions } from "../../src/kto/objective.ts";
+import { KtoObjective } from "../../src/kto/kto-objective.ts";
+import type { ObjectiveOptions } from "../../src/kto/objective.ts";
 import { UsualHead } from "./head.ts";
 
 /** Whole sequences, in which every token but the first is predicted, though only completions count. */
@@ -39,7 +40,7 @@ function packWhole(
 
 export class UsualStep {
   readonly device: Device;
-  readonly objective: Objective;
+  readonly objective: KtoObjective;
   readonly optimizer: AdamW;
   readonly #policy: Model;
   readonly #examples: readonly BatchExample[];
@@ -68,7 +69,7 @@ export class UsualStep {
     this.#head = new UsualHead(this.device, headRows, policy.config.vocabSize);
     const size = examples.length;
     this.#sums = this.device.allocate("scratch", "usual sums", [size]);
-    this.objective = new Objective(this.device, args.objective, size);
+    this.objective = new KtoObjective(this.device, args.objective, size);
     this.optimizer = new AdamW(policy.weights, args.optimizer);
 
     const program = new Program(this.device, "usual schedule");

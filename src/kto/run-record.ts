@@ -95,6 +95,7 @@ export class RunRecord {
       counts: this.#run.window.counts,
       lastMetrics: this.lastMetrics,
       evaluation: this.#run.evaluation?.state as RunState["evaluation"],
+      tuning: this.#policy.device.tuner.choices,
       data: this.#data,
       options: this.#run.options,
       settings: this.#run.inputs.settings ?? {},
@@ -163,6 +164,7 @@ export class RunRecord {
       );
     }
     const state = await this.#checkpoints.restore(from, this.#state());
+    this.#policy.device.tuner.adopt(state.tuning);
     this.done = state.step;
     this.log = [...state.log];
     this.stopReason = state.stopReason;

@@ -54,6 +54,8 @@ const runState = z.object({
       lastStep: number,
     })
     .optional(),
+  /** Kernels that the device's tuner chose: with others, the last bits of a result may be others. */
+  tuning: z.record(z.string(), z.string()).default({}),
   /** SHA-256 of the examples, in their order. */
   data: z.string(),
   /** Of the trainer, every one of them, and what else the caller wants to be the same. */

@@ -81,6 +81,7 @@ describe("kto sft", () => {
     const plan = await kto(...words(output, ...more, "--dry_run", "--json"));
     expect(plan.code, plan.stderr).toBe(0);
     expect(JSON.parse(plan.stdout)).toMatchObject({ dry_run: true, steps: 2, steps_per_epoch: 8 });
+    expect(JSON.parse(plan.stdout).estimated_seconds).toBeGreaterThan(0);
     expect(JSON.parse(plan.stdout).device_bytes_by_category).not.toHaveProperty("reference weights");
     const { code, stderr } = await kto(...words(output, ...more));
     expect(code, stderr).toBe(0);

@@ -207,6 +207,7 @@ const runState: RunState = {
   step: 3,
   totalSteps: 8,
   stepsPerEpoch: 4,
+  tuning: {},
   counts: { tokens: 90, rowsRun: 12, windowTokens: 30, windowSteps: 1, windowCutPairs: 0, skipped: 0, vainSteps: 0 },
   lastMetrics: { loss: 0.5, kl: 0 },
   evaluation: { selection: { best: { step: 2, value: 0.4 }, vain: 0, margins: [], warned: false }, lastStep: 2 },

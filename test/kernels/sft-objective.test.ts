@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import * as reference from "../../src/kernels/reference/sft-objective.ts";
-import { SFT_SUMS, sftObjective } from "../../src/kernels/sft-objective.ts";
+import { SFT_SUMS, sftObjective, sftTokenSums } from "../../src/kernels/sft-objective.ts";
 import { EPSILON, expectWithin } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, u32, unset } from "../helpers/gpu.ts";
@@ -16,7 +16,11 @@ interface Microbatch {
 }
 
 /** One microbatch of an update of `total` completion tokens, added to the sums so far. */
-async function run({ policy, tokens, hits }: Microbatch, total: number, sums: Iterable<number> = [0, 0, 0, 0]) {
+async function run(
+  { policy, tokens, hits }: Microbatch,
+  total: number,
+  sums: Iterable<number> = new Float32Array(SFT_SUMS.size),
+) {
   const m = policy.length;
   const result = await runKernel(device, sftObjective, {
     policy: f32([m], policy),
@@ -63,8 +67,21 @@ describe("sftObjective", () => {
   });
 
   it("adds to sums that are there, and takes the weight of a token from the host alone", async () => {
-    const { coefficients, sums } = await run({ policy: [-3, -5], tokens: [2, 4], hits: [1, 0] }, 16, [1, 2, 3, 0]);
+    const { coefficients, sums } = await run(
+      { policy: [-3, -5], tokens: [2, 4], hits: [1, 0] },
+      16,
+      [1, 2, 3, 0, 0, 0, 0, 0],
+    );
     expect([...coefficients]).toEqual([-1 / 16, -1 / 16]);
-    expect([...sums]).toEqual([-7, 8, 4, 0]);
+    expect([...sums]).toEqual([-7, 8, 4, 0, 0, 0, 0, 0]);
+  });
+
+  it("adds entropies and the tokens that they are over beside the others", async () => {
+    const result = await runKernel(device, sftTokenSums, {
+      completionTokens: u32([3], [2, 1, 4]),
+      entropies: f32([3], [0.5, 0.25, 3]),
+      metrics: f32([SFT_SUMS.size], [1, 2, 3, 4, 5, 6, 7, 8]),
+    });
+    expect([...result("metrics")]).toEqual([1, 2, 3, 11, 8.75, 6, 7, 8]);
   });
 });

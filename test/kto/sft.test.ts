@@ -8,6 +8,7 @@ import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { ConfigError, DatasetError } from "../../src/errors.ts";
 import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
+import { Evaluator } from "../../src/kto/evaluate.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import type { Metrics } from "../../src/kto/metrics.ts";
 import { sftReferenceGradient } from "../../src/kto/reference-gradient.ts";
@@ -168,6 +169,25 @@ describe("a run", () => {
     expect(trainer.stepsDone).toBe(1);
     trainer.free();
     policy.free();
+  });
+
+  it("logs the entropy that an evaluation of KTO finds on the same rows", async () => {
+    const examples = rowsOf("llama");
+    const policy = await loadModel(device, "llama", "policy");
+    const common = { policy, examples, batchSize: 8, maxLength: policy.config.contextLength };
+    const constants = { beta: 0.1, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" } as const;
+    const runs: Metrics[] = [];
+    for (const evaluator of [
+      new Evaluator({ ...common, objective: "sft", reference: "none" }),
+      new Evaluator({ ...common, objective: constants, reference: "uniform" }),
+    ]) {
+      runs.push(await evaluator.run());
+      evaluator.free();
+    }
+    policy.free();
+    const [sft, kto] = runs;
+    expect(sft?.eval_entropy).toBeGreaterThan(0);
+    expect(sft?.eval_entropy).toBeCloseTo(kto?.eval_entropy ?? Number.NaN, 6);
   });
 
   it.each([false, true])("broken off and resumed ends in the same bits (LoRA with dropout: %s)", async (lora) => {
