@@ -4,6 +4,7 @@
  */
 import type { Device } from "../engine/device.ts";
 import { Program } from "../engine/program.ts";
+import { reshape } from "../engine/tensor.ts";
 import { kernel } from "../kernels/kernel.ts";
 import { elementwise, elementwiseGrid } from "../kernels/wgsl.ts";
 import { BenchmarkMemory } from "./case.ts";
@@ -39,17 +40,21 @@ ${elementwise("u.n")}`,
   cost: ({ n = 0 }) => ({ flops: 2 * 4 * CHAINS * ROUNDS * n, bytes: 16 * n }),
 });
 
-const copyKernel = kernel({
-  name: "benchCopy",
-  read: { x: "f32[n, 4] as vec4f" },
-  write: { out: "f32[n, 4] as vec4f" },
-  uniforms: { n: "u32" },
-  wgsl: /* wgsl */ `
-fn element(i: u32) { out[i] = x[i]; }
+/** Copies n times `each` vectors, `each` to an invocation, neighbours' side by side: what pays differs between adapters. */
+const copyKernel = (each: number) =>
+  kernel({
+    name: `benchCopy${each}`,
+    read: { x: `f32[n, ${each}, 4] as vec4f` },
+    write: { out: `f32[n, ${each}, 4] as vec4f` },
+    uniforms: { n: "u32" },
+    wgsl: /* wgsl */ `
+fn element(i: u32) {
+${Array.from({ length: each }, (_, at) => `  out[i + ${at}u * u.n] = x[i + ${at}u * u.n];`).join("\n")}
+}
 ${elementwise("u.n")}`,
-  grid: ({ n = 0 }) => elementwiseGrid(n),
-  cost: ({ n = 0 }) => ({ flops: 0, bytes: 32 * n }),
-});
+    grid: ({ n = 0 }) => elementwiseGrid(n),
+    cost: ({ n = 0 }) => ({ flops: 0, bytes: 32 * each * n }),
+  });
 
 /** Measures both peaks. */
 export async function measurePeaks(device: Device, options: TimingOptions): Promise<Peaks> {
@@ -67,9 +72,15 @@ export async function measurePeaks(device: Device, options: TimingOptions): Prom
   try {
     const out = memory.zeros(invocations, 4);
     const [from, to] = [memory.zeros(numbers, 4), memory.zeros(numbers, 4)];
+    const copies: number[] = [];
+    for (const each of [1, 4, 8]) {
+      const shape = [numbers / each, each, 4];
+      const args = { x: reshape(from, shape), out: reshape(to, shape) };
+      copies.push(await rate((program) => program.dispatch(copyKernel(each), args), "bytes"));
+    }
     return {
       gflops: await rate((program) => program.dispatch(multiplyAdd, { out }), "flops"),
-      gbps: await rate((program) => program.dispatch(copyKernel, { x: from, out: to }), "bytes"),
+      gbps: Math.max(...copies),
     };
   } finally {
     memory.free();

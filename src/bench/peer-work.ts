@@ -2,9 +2,22 @@
  * Work that other engines can do too, as data: what a peer's process is told to do. The numbers follow from it and a
  * seed, so that nobody hands them over.
  */
-import type { HeadShape } from "./kernels/log-softmax-gather.ts";
-import type { ProductShape } from "./kernels/matmul.ts";
+import type { MatmulLayout } from "../kernels/product-tile.ts";
 import type { StepRows } from "./step.ts";
+
+/** out [M, N] = op(a) op(b) over K. */
+export interface ProductShape {
+  readonly layout: MatmulLayout;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+export interface HeadShape {
+  readonly rows: number;
+  readonly vocabulary: number;
+  readonly width: number;
+}
 
 export type PeerWork =
   | ({ readonly kind: "matmul" } & ProductShape)

@@ -169,7 +169,9 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
     const off = await again();
     download.mockRestore();
     expect(off.comparison).toMatchObject({ passed: false, maxRelativeError: check.comparison?.maxRelativeError });
-    expect(off.comparison?.lossError).toBeCloseTo(1e-4, 6);
+    // By so much, give or take what the loss was off by before, and f32's rounding of the sum.
+    const before = check.comparison?.lossError ?? Number.NaN;
+    expect(Math.abs((off.comparison?.lossError ?? Number.NaN) - 1e-4)).toBeLessThanOrEqual(before + 2e-7);
   });
 
   it("the gradient check has no absolute floor: gradients a billion times smaller fail as well", async () => {

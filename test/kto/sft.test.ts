@@ -83,7 +83,7 @@ async function train(
     try {
       for await (const { step } of trainer) if (step === stopAfter) break;
       const log = JSON.stringify(trainer.log, (key, value) =>
-        /_per_second$|_runtime$|^bytes\//.test(key) ? undefined : value,
+        /_per_second$|_runtime$|_time_share$|^bytes\//.test(key) ? undefined : value,
       );
       return {
         metrics: trainer.log.filter((line) => "loss" in line) as Metrics[],

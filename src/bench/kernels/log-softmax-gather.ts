@@ -11,12 +11,7 @@ import {
 } from "../../kernels/log-softmax-gather.ts";
 import { matmul } from "../../kernels/matmul.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectClose, normals } from "../case.ts";
-
-export interface HeadShape {
-  readonly rows: number;
-  readonly vocabulary: number;
-  readonly width: number;
-}
+import type { HeadShape } from "../peer-work.ts";
 
 /** Rows of one sequence, which share a coefficient. */
 const SEQUENCE_ROWS = 32;

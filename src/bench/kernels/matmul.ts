@@ -1,15 +1,8 @@
 /** The matrix product in its three layouts. */
 import { Random } from "../../engine/random.ts";
-import { type MatmulLayout, matmul } from "../../kernels/matmul.ts";
+import { matmul } from "../../kernels/matmul.ts";
 import { type BenchmarkCase, expectClose, normals } from "../case.ts";
-
-/** out [M, N] = op(a) op(b) over K. */
-export interface ProductShape {
-  readonly layout: MatmulLayout;
-  readonly M: number;
-  readonly N: number;
-  readonly K: number;
-}
+import type { ProductShape } from "../peer-work.ts";
 
 const shapes: readonly (Omit<ProductShape, "layout"> & { quick: boolean })[] = [
   { M: 512, N: 512, K: 512, quick: true },
