@@ -4,7 +4,7 @@
  */
 import type { Device } from "../engine/device.ts";
 import type { Model } from "../engine/model/load.ts";
-import { InterruptedError } from "../errors.ts";
+import { errorMessage, FileError, InterruptedError } from "../errors.ts";
 import type { TrainerCallbacks } from "../kto/callbacks.ts";
 import type { Example } from "../kto/data/types.ts";
 import type { Metrics } from "../kto/metrics.ts";
@@ -63,13 +63,22 @@ export async function runTraining(
     const target = config.dry_run ? planningDevice(device) : device;
     const warn = (sentence: string) => output.warning(sentence);
     let samples: SampleLog | undefined;
+    // As with the metrics, a disk that is full is no reason to lose the run.
+    const writeSamples = async (step: number): Promise<void> => {
+      try {
+        await samples?.write(step);
+      } catch (error) {
+        if (!(error instanceof FileError)) throw error;
+        warn(`The samples of step ${step} were not written: ${errorMessage(error)} The training goes on.`);
+      }
+    };
     const { trainer, policy, baseName, evalExamples, data, advice, time } = await prepare(target, {
       outputFolder: output_dir,
       settings: Object.fromEntries(KEPT_SETTINGS.map((name) => [name, (config as Record<string, unknown>)[name]])),
       onWarning: warn,
       // Before the checkpoint of the step, so that what is resumed from there need not say it again.
       onEvaluate: async ({ step }) => {
-        if (step > 0) await samples?.write(step);
+        if (step > 0) await writeSamples(step);
       },
       onCheckpoint: ({ folder }) => output.info(`checkpoint: ${folder}`),
     });
@@ -102,7 +111,7 @@ export async function runTraining(
     await metricsFile.start(trainer.log);
     await samples?.start(trainer.stepsDone);
     const started = performance.now();
-    if (trainer.stepsDone === 0) await samples?.write(0);
+    if (trainer.stepsDone === 0) await writeSamples(0);
     const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output);
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
     if (trainer.bestStep === 0) {

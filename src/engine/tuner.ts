@@ -7,7 +7,7 @@
  * stands, and checkpoints carry the choices of their run; "off" takes the defaults everywhere.
  */
 import * as z from "zod";
-import { FileError } from "../errors.ts";
+import { AdapterError, FileError } from "../errors.ts";
 import { platform } from "./platform/index.ts";
 
 export type Tuning = "on" | "off";
@@ -93,7 +93,12 @@ export class Tuner {
     await this.#read;
     let variant = this.#measured.get(key);
     if (variant === undefined || !contest.variants.includes(variant)) {
-      variant = await fastest(contest);
+      try {
+        variant = await fastest(contest);
+      } catch (error) {
+        if (!(error instanceof AdapterError)) throw error;
+        return contest.variants[0] ?? ""; // no room for trials: nothing is learnt, and the run goes on
+      }
       this.#measured.set(key, variant);
       await this.#writeFile();
     }

@@ -168,12 +168,13 @@ fn sigmoid(x: ${type}) -> ${type} {
 
 /** A kernel built once for each kind of adapter. */
 export function memoized<T>(build: (facts: AdapterFacts) => T): (facts: AdapterFacts) => T {
-  const cache = new Map<number, T>();
+  const cache = new Map<string, T>();
   return (facts) => {
-    let found = cache.get(facts.subgroupSize);
+    const key = `${facts.subgroupSize} ${facts.software}`;
+    let found = cache.get(key);
     if (found === undefined) {
       found = build(facts);
-      cache.set(facts.subgroupSize, found);
+      cache.set(key, found);
     }
     return found;
   };

@@ -7,7 +7,7 @@ import { arenaPieces } from "../engine/model/weight-transfer.ts";
 import { platform } from "../engine/platform/index.ts";
 import { openSafetensors, writeSafetensors } from "../engine/safetensors.ts";
 import { elementCount } from "../engine/tensor.ts";
-import { ModelFormatError } from "../errors.ts";
+import { FileError, ModelFormatError } from "../errors.ts";
 
 /** Elements on the host at once while the file is read. */
 const PIECE = 2 ** 22;
@@ -47,12 +47,16 @@ export class BestModel {
   /**
    * Puts the kept weights back into the model.
    *
-   * @throws FileError; ModelFormatError if the file is not the one that was written
+   * @param step that they must be of: a run that was resumed from an earlier checkpoint may find those of a later one
+   * @throws FileError if there are none, or of another step; ModelFormatError if the file is not the one that was written
    */
-  async restore(): Promise<void> {
+  async restore(step: number): Promise<void> {
     const arena = this.#model.trained;
     const file = await openSafetensors(this.path);
     try {
+      if (file.metadata.step !== String(step)) {
+        throw new FileError(`${file.path} holds the weights of step ${file.metadata.step}, not of step ${step}.`);
+      }
       for (const { name, shape, segment, offset } of arena.layout.parts()) {
         const stored = file.tensors.get(name);
         if (stored?.dtype !== "F32" || stored.shape.join() !== shape.join()) {

@@ -3,7 +3,7 @@
  * `evaluate.ts`'s, the decisions `selection.ts`'s.
  */
 import { platform } from "../engine/platform/index.ts";
-import { ConfigError } from "../errors.ts";
+import { ConfigError, errorMessage, FileError } from "../errors.ts";
 import { BestModel } from "./best-model.ts";
 import { Evaluator, type EvaluatorOptions } from "./evaluate.ts";
 import { checkEvaluates, evaluationStrategy } from "./evaluation-options.ts";
@@ -105,7 +105,13 @@ export class RunEvaluation {
     this.#lastStep = step;
     if (selected.isBest && this.#best) {
       const { metric } = this.selection;
-      await this.#best.keep({ step, metric, value: metrics[metric] ?? Number.NaN });
+      try {
+        await this.#best.keep({ step, metric, value: metrics[metric] ?? Number.NaN });
+      } catch (error) {
+        if (!(error instanceof FileError)) throw error;
+        const warning = `The best model so far, of step ${step}, was not kept: ${errorMessage(error)} The training goes on.`;
+        return { metrics, ...selected, warning };
+      }
     }
     return { metrics, ...selected };
   }
@@ -125,11 +131,15 @@ export class RunEvaluation {
     return await this.#evaluator.run();
   }
 
-  /** Puts the best weights back where `load_best_model_at_end` asks for it; returns their step. */
+  /**
+   * Puts the best weights back where `load_best_model_at_end` asks for it; returns their step.
+   *
+   * @throws FileError if they are not there, or were replaced by a later run's
+   */
   async loadBest(): Promise<number | undefined> {
     const { best } = this.selection.state;
     if (this.#best === undefined || best === undefined) return undefined;
-    if (best.step !== this.#lastStep) await this.#best.restore();
+    if (best.step !== this.#lastStep) await this.#best.restore(best.step);
     return best.step;
   }
 

@@ -31,6 +31,11 @@ export const sftOptions = z.strictObject({
   }),
   ...loraOptions,
   use_peft: reuse(loraOptions.use_peft, { description: "train a LoRA adapter over the frozen model" }),
+  disable_dropout: reuse(
+    loraOptions.disable_dropout.unwrap().default(false),
+    { description: "train without dropout, also where lora_dropout is not 0 (TRL has this option for KTO only)" },
+    loraOptions.disable_dropout,
+  ),
   ...optimizerOptions,
   learning_rate: reuse(optimizerOptions.learning_rate.unwrap().default(2e-5), {}, optimizerOptions.learning_rate),
   ...evaluationOptions,

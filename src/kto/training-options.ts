@@ -58,7 +58,7 @@ export const trainingOptions = {
   }),
   seed: option(count.min(0).max(0xffffffff).default(42), {
     group: training,
-    description: "the same seed on the same adapter gives the same model, bit for bit",
+    description: "the same seed on the same adapter, with the same kernels chosen, gives the same model, bit for bit",
     expects: "a whole number from 0 to 4294967295",
   }),
 };

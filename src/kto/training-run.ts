@@ -7,7 +7,7 @@ import type { Device } from "../engine/device.ts";
 import type { Model, SaveOptions } from "../engine/model/load.ts";
 import { saveAdapter } from "../engine/peft.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
-import { ConfigError, DeviceLostError, NumericError } from "../errors.ts";
+import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";
 import type { TrainerCallbacks, TrainingStep } from "./callbacks.ts";
 import { checkHostMemory } from "./fitting.ts";
@@ -296,7 +296,14 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
   }
 
   async #loadBest(): Promise<void> {
-    this.#bestStep = await this.#evaluation?.loadBest();
+    try {
+      this.#bestStep = await this.#evaluation?.loadBest();
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+      const sentence = `The best model cannot be put back: ${errorMessage(error)} The model is that of the last update.`;
+      if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
+      else console.warn(sentence);
+    }
   }
 
   /** Why the run ended before its last step, if it did. */

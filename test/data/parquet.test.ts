@@ -135,7 +135,7 @@ describe("pages that ask for more than they hold", () => {
     expect(() => runs(bytes, width, count)).toThrow(Damage);
   });
 
-  const values = (encoding: number, bytes: number[], count: number, type = "BYTE_ARRAY") =>
+  const values = (encoding: number, bytes: number[], count: number, type = "BYTE_ARRAY", room = { bytes: 100 }) =>
     checkValues(Uint8Array.from(bytes), {
       start: 0,
       count,
@@ -143,10 +143,20 @@ describe("pages that ask for more than they hold", () => {
       type,
       typeLength: undefined,
       hasLength: false,
-      mostBytes: 100,
+      room,
     });
   /** A block of 8 numbers in one mini block: the first value, then one delta for all the others. */
   const eight = (first: number, delta: number) => [8, 1, 8, 2 * first, 2 * delta, 0];
+
+  it("what texts take is taken from the room of all pages", () => {
+    // Eight texts: the first adds one byte, each other shares all of the one before and adds another.
+    const texts = [...eight(0, 1), ...eight(1, 0), ...Array.from({ length: 8 }, () => 65)];
+    const room = { bytes: 100 };
+    values(encodings.deltaByteArray, texts, 8, "BYTE_ARRAY", room);
+    expect(room.bytes).toBe(100 - 36);
+    values(encodings.deltaByteArray, texts, 8, "BYTE_ARRAY", room);
+    expect(() => values(encodings.deltaByteArray, texts, 8, "BYTE_ARRAY", room)).toThrow(Damage);
+  });
 
   it.each<[string, number, number[], number, string?]>([
     [

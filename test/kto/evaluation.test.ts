@@ -4,12 +4,13 @@
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, vi } from "vitest";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Random } from "../../src/engine/random.ts";
-import { ConfigError, DatasetError } from "../../src/errors.ts";
+import { ConfigError, DatasetError, FileError } from "../../src/errors.ts";
 import { ktoObjective, referencePoint } from "../../src/kernels/reference/kto-objective.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";
+import { BestModel } from "../../src/kto/best-model.ts";
 import { Evaluator } from "../../src/kto/evaluate.ts";
 import { evaluationSchedule } from "../../src/kto/evaluation-plan.ts";
 import type { ObjectiveOptions } from "../../src/kto/objective.ts";
@@ -248,6 +249,32 @@ describe("training", () => {
       const header = readFileSync(join(outputFolder, "best", "trained.safetensors")).toString("latin1", 8, 400);
       expect(header).toContain(`"step":"${best + 1}"`);
     }
+  });
+
+  it("best weights of another step are not put back, and ones that cannot be written do not end the run", async () => {
+    const options = {
+      ...{ ...quick, learning_rate: 0.1, lr_scheduler_type: "constant" as const, max_steps: 40 },
+      ...{ eval_steps: 1, load_best_model_at_end: true, early_stopping_patience: 3 },
+    };
+    const { keep } = BestModel.prototype;
+    const told = vi.spyOn(console, "warn").mockImplementation(() => undefined);
+    const kept = vi.spyOn(BestModel.prototype, "keep");
+    // As a run finds them that was killed and goes on from a checkpoint before them.
+    kept.mockImplementation(function (this: BestModel, about) {
+      return keep.call(this, { ...about, step: about.step + 100 });
+    });
+    const other = await train(options, { evalExamples, outputFolder: freshPath(folder, "out") });
+    expect(other.trainer.bestStep).toBeUndefined();
+    expect(told.mock.lastCall?.[0]).toMatch(
+      /^The best model cannot be put back: .+ holds the weights of step 1\d\d, not of step \d+\. The model is that of the last update\.$/,
+    );
+    kept.mockRejectedValue(new FileError("no space left on device"));
+    const full = await train(options, { evalExamples, outputFolder: freshPath(folder, "out") });
+    expect(full.steps.flatMap(({ evaluation }) => evaluation?.warning ?? [])[0]).toMatch(
+      /^The best model so far, of step 1, was not kept: no space left on device/,
+    );
+    expect(full.trainer.bestStep).toBeUndefined();
+    vi.restoreAllMocks();
   });
 
   it("without load_best_model_at_end the last weights stay, and nothing is written", async () => {

@@ -125,8 +125,13 @@ function checkDeltas(bytes: Uint8Array, start: number, count: number): number {
   return Math.min(at, bytes.length);
 }
 
+/** What the rest of a column may still take when it is decoded; each page takes its part away. */
+export interface Room {
+  bytes: number;
+}
+
 /** Texts that begin as the one before: lengths shared, lengths added, then what is added. */
-function checkPrefixes(bytes: Uint8Array, start: number, count: number, mostBytes: number): void {
+function checkPrefixes(bytes: Uint8Array, start: number, count: number, room: Room): void {
   const middle = checkDeltas(bytes, start, count);
   checkDeltas(bytes, middle, count);
   const reader = { view: new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength), offset: start };
@@ -140,8 +145,9 @@ function checkPrefixes(bytes: Uint8Array, start: number, count: number, mostByte
     if (prefix < 0 || suffix < 0 || prefix > last) throw new Damage("a text in it shares more than there is");
     last = prefix + suffix;
     total += last;
-    if (total > mostBytes) throw new Damage("its texts are larger than the file can tell");
+    if (total > room.bytes) throw new Damage("its texts are larger than the file can tell");
   }
+  room.bytes -= total;
 }
 
 /**
@@ -149,7 +155,7 @@ function checkPrefixes(bytes: Uint8Array, start: number, count: number, mostByte
  *
  * @param count values that are not null
  * @param hasLength whether runs have their length in bytes before them, and bits of one
- * @param mostBytes what the texts of the page may have, decoded
+ * @param room what texts may take, decoded; less after each page
  */
 export function checkValues(
   bytes: Uint8Array,
@@ -160,10 +166,10 @@ export function checkValues(
     type: string;
     typeLength: number | undefined;
     hasLength: boolean;
-    mostBytes: number;
+    room: Room;
   },
 ): void {
-  const { start, count, encoding, type, typeLength, hasLength, mostBytes } = options;
+  const { start, count, encoding, type, typeLength, hasLength, room } = options;
   const left = bytes.length - start;
   switch (encoding) {
     case encodings.plain:
@@ -184,7 +190,7 @@ export function checkValues(
       checkDeltas(bytes, start, count);
       return;
     case encodings.deltaByteArray:
-      checkPrefixes(bytes, start, count, mostBytes);
+      checkPrefixes(bytes, start, count, room);
       return;
   }
   throw new Damage("a page in it is encoded in a way that is not known");

@@ -4,7 +4,7 @@
  * Headers as in Apache's parquet.thrift.
  */
 import { type Codec, decompress } from "./parquet-codecs.ts";
-import { checkRuns, checkValues, encodings, leastBytes } from "./parquet-encodings.ts";
+import { checkRuns, checkValues, encodings, leastBytes, type Room } from "./parquet-encodings.ts";
 import { Damage, fieldOf, numberOf, readThrift, structOf, type ThriftStruct, thrift, writeThrift } from "./thrift.ts";
 
 export interface PageColumn {
@@ -29,7 +29,7 @@ const mostGrowth = 64;
 /** The pages one after another, headers and bodies. Throws Damage, or whatever a decoder throws. */
 export function plainPages(bytes: Uint8Array, column: PageColumn): Uint8Array[] {
   const parts: Uint8Array[] = [];
-  let room = leastRoom + mostGrowth * bytes.length;
+  const room: Room = { bytes: leastRoom + mostGrowth * bytes.length };
   let values = 0;
   let at = 0;
   // Behind the last value a writer may leave what it likes.
@@ -39,10 +39,10 @@ export function plainPages(bytes: Uint8Array, column: PageColumn): Uint8Array[] 
     const size = numberOf(fields, 2) ?? -1;
     const stored = numberOf(fields, 3) ?? -1;
     if (!(stored >= 0 && stored <= bytes.length - end)) throw new Damage("a page in it is longer than its column");
-    if (!(size >= 0 && size <= room)) throw new Damage("a page in it says that it is larger than it can be");
+    if (!(size >= 0 && size <= room.bytes)) throw new Damage("a page in it says that it is larger than it can be");
     const page = { body: bytes.subarray(end, end + stored), size, fields };
     at = end + stored;
-    room -= size;
+    room.bytes -= size;
     switch (numberOf(fields, 1)) {
       case pageTypes.dictionary:
         parts.push(...dictionaryPage(page, column));
@@ -89,7 +89,7 @@ function dictionaryPage({ body, size, fields }: Page, column: PageColumn): Uint8
   return pageOf(pageTypes.dictionary, page, 7, numbers(header, [1, 2]));
 }
 
-function dataPage({ body, size, fields }: Page, column: PageColumn, room: number): Uint8Array[] {
+function dataPage({ body, size, fields }: Page, column: PageColumn, room: Room): Uint8Array[] {
   const page = decompress(column.codec, body, size);
   const view = new DataView(page.buffer, page.byteOffset, page.byteLength);
   const header = structOf(fields, 5) ?? [];
@@ -114,13 +114,13 @@ function dataPage({ body, size, fields }: Page, column: PageColumn, room: number
     type: column.type,
     typeLength: column.typeLength,
     hasLength: column.type === "BOOLEAN",
-    mostBytes: room,
+    room,
   });
   return pageOf(pageTypes.data, page, 5, numbers(header, [1, 2, 3, 4]));
 }
 
 /** The levels of these pages lie before the values, which alone are compressed. */
-function dataPageV2({ body, size, fields }: Page, column: PageColumn, room: number): Uint8Array[] {
+function dataPageV2({ body, size, fields }: Page, column: PageColumn, room: Room): Uint8Array[] {
   const header = structOf(fields, 8) ?? [];
   const [count = 0, nulls = 0, rows = -1, encoding, definitionBytes = -1, repetitionBytes = -1] = [
     1, 2, 3, 4, 5, 6,
@@ -150,7 +150,7 @@ function dataPageV2({ body, size, fields }: Page, column: PageColumn, room: numb
     type: column.type,
     typeLength: column.typeLength,
     hasLength: encoding === encodings.rle,
-    mostBytes: room,
+    room,
   });
   const page = new Uint8Array(levels + values.length);
   page.set(body.subarray(0, levels));
