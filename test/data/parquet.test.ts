@@ -343,8 +343,9 @@ describe("footers", () => {
           }
         },
       ),
-      { numRuns: 300 },
+      { seed: 11, numRuns: 300 },
     );
+    // The damages reach many of the checks: so many different sentences of this seed.
     expect(told.size).toBeGreaterThan(5);
   });
 });
