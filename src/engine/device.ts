@@ -253,7 +253,7 @@ export class Device {
       const encoder = this.gpu.createCommandEncoder();
       encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, 0, bytes);
       this.gpu.queue.submit([encoder.finish()]);
-      await this.#clock.wait(async () => {
+      await this.#clock.wait(false, async () => {
         try {
           await staging.mapAsync(MAP_MODE_READ, 0, bytes);
         } catch (error) {
@@ -327,21 +327,31 @@ export class Device {
     throw new Error(`kernel ${kernel.name} does not compile: ${reason}\n${messages.join("\n")}\n${source.join("\n")}`);
   }
 
-  /** Submits encoded work; `work` is its estimated cost, from which waiting times are predicted. */
-  submit(commands: GPUCommandBuffer, work: number): void {
+  /**
+   * Submits encoded work.
+   *
+   * @param work its estimated cost, from which waiting times are predicted
+   * @param first it runs for the first time, which says nothing of the next: software adapters compile then
+   */
+  submit(commands: GPUCommandBuffer, work: number, first = false): void {
     this.check();
     this.gpu.queue.submit([commands]);
-    this.#clock.submitted(work);
+    this.#clock.submitted(work, first);
   }
 
   get submitBudget(): number {
     return this.isSoftware ? SUBMIT_BUDGET.software : SUBMIT_BUDGET.hardware;
   }
 
-  /** Waits until all submitted work is done, then raises what went wrong in it. */
-  async idle(): Promise<void> {
+  /**
+   * Waits until all submitted work is done, then raises what went wrong in it.
+   *
+   * @param exactly keeps asking instead of sleeping through what is predicted: for timings of unlike work, which a
+   * prediction from the one would spoil for the other
+   */
+  async idle(exactly = false): Promise<void> {
     this.check();
-    await this.#clock.wait(async () => {
+    await this.#clock.wait(exactly, async () => {
       try {
         await this.gpu.queue.onSubmittedWorkDone();
       } catch (error) {
@@ -379,24 +389,33 @@ const LEAST_TELLING_WORK = 2e7;
 class WorkClock {
   #pending = 0;
   #since = 0;
+  /** Part of what is pending runs for the first time. */
+  #first = false;
   /** Seconds per unit of work, learnt from waits. */
   #rate = 0;
 
-  submitted(work: number): void {
+  submitted(work: number, first: boolean): void {
     if (this.#pending === 0) this.#since = performance.now();
     this.#pending += work;
+    this.#first ||= first;
   }
 
-  async wait(done: () => Promise<unknown>): Promise<void> {
+  async wait(exactly: boolean, done: () => Promise<unknown>): Promise<void> {
     const work = this.#pending;
     const since = this.#since;
+    const tells = !this.#first && work >= LEAST_TELLING_WORK;
     this.#pending = 0;
+    this.#first = false;
+    if (exactly) {
+      await done();
+      return;
+    }
     const predictedMs = work * this.#rate * 1000 - (performance.now() - since);
     const sleeps = predictedMs > 4;
     if (sleeps) await new Promise((resolve) => setTimeout(resolve, Math.min(predictedMs * 0.9, 5000)));
     const asked = performance.now();
     await done();
-    if (work < LEAST_TELLING_WORK) return;
+    if (!tells) return;
     const now = performance.now();
     const rate = (now - since) / 1000 / work;
     if (now - asked < 1) {

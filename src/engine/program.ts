@@ -43,7 +43,7 @@ export class Program {
   readonly #steps: Step[] = [];
   #uniforms: Tensor | undefined;
   #prepared: Promise<void> | undefined;
-  #work = 0;
+  #hasRun = false;
 
   constructor(device: Device, name: string) {
     this.device = device;
@@ -66,7 +66,6 @@ export class Program {
     });
     checkAliases(kernel, tensors);
     const cost = kernel.cost(values);
-    this.#work += Math.max(cost.flops, cost.bytes);
     this.#steps.push({ type: "dispatch", kernel: chosen, candidates, tensors, values, grid, cost });
   }
 
@@ -215,7 +214,7 @@ export class Program {
           await program.prepare();
           const run = async (times: number): Promise<void> => {
             for (let i = 0; i < times; i++) program.run();
-            await device.idle();
+            await device.idle(true);
           };
           return { variant: kernel.variant ?? "", run };
         }),
@@ -240,7 +239,7 @@ export class Program {
     const flush = () => {
       pass?.end();
       pass = undefined;
-      device.submit(encoder.finish(), work);
+      device.submit(encoder.finish(), work, !this.#hasRun);
       work = 0;
     };
     for (const step of this.#steps) {
@@ -263,6 +262,7 @@ export class Program {
       }
     }
     flush();
+    this.#hasRun = true;
   }
 
   /** Runs the program once, timing every dispatch on the device; kernels by falling time. Needs timestamp queries. */

@@ -14,14 +14,10 @@ export function medianStep(plan: Pick<Microbatches, "totalSteps" | "batches">): 
   return bySize[Math.floor(bySize.length / 2)]?.step ?? 0;
 }
 
-/** Times of less than this are taken again until they settle. */
+/** A time of less than this is taken twice, since machines have other work. */
 const LONG_SECONDS = 5;
-const MOST_REPETITIONS = 8;
 
-/**
- * Seconds of `work` once everything is compiled: those of its second run, or, if it is short, of a later one. The device
- * sleeps through what it expects of a wait, and the first run, which compiles, made it expect too much.
- */
+/** Seconds of `work` once everything is compiled, as it is by a first run. */
 export async function secondsWhenWarm(device: Device, work: () => Promise<void>): Promise<number> {
   const once = async () => {
     await device.idle();
@@ -31,11 +27,6 @@ export async function secondsWhenWarm(device: Device, work: () => Promise<void>)
     return (performance.now() - started) / 1000;
   };
   await once();
-  let least = await once();
-  for (let repetition = 2; repetition < MOST_REPETITIONS && least < LONG_SECONDS; repetition++) {
-    const seconds = await once();
-    if (seconds > 0.9 * least) return Math.min(seconds, least);
-    least = seconds;
-  }
-  return least;
+  const seconds = await once();
+  return seconds < LONG_SECONDS ? Math.min(seconds, await once()) : seconds;
 }
