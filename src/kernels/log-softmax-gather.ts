@@ -12,15 +12,8 @@
  * given one coefficient per sequence, recomputes the logits of one window of the vocabulary at a time into dLogits of
  * that window, and two ordinary products follow (`matmul`). The caller walks the windows.
  */
-import { type Kernel, kernel, oneOf, type StoredFormat } from "./kernel.ts";
-import {
-  type MatmulShape,
-  operandBindings,
-  type ProductVariant,
-  productClass,
-  productTile,
-  productVariants,
-} from "./product-tile.ts";
+import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
+import { operandBindings, type ProductVariant, productTile, tiledKernel } from "./product-tile.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 /** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */
@@ -53,26 +46,7 @@ export function logSoftmaxGatherForward(
   facts: AdapterFacts,
   format: StoredFormat = "f32",
 ): ForwardKernel {
-  return headKernel({ M, N, K }, facts, format, forwardCache, buildForward);
-}
-
-/** The kernel for a shape, with one candidate for each tile of the product: of this file, and of `logit-statistics`. */
-export function headKernel<B extends string, U extends string>(
-  shape: MatmulShape,
-  facts: AdapterFacts,
-  format: StoredFormat,
-  cache: Map<string, Kernel<B, U>>,
-  build: (variant: ProductVariant) => Kernel<B, U>,
-): Kernel<B, U> {
-  const variants = productVariants("NT", shape, facts, { format });
-  const kernels = variants.map((variant) => {
-    const key = JSON.stringify(variant);
-    const known = cache.get(key) ?? build(variant);
-    cache.set(key, known);
-    return { variant: variant.tile, kernel: known };
-  });
-  const [variant] = variants;
-  return oneOf(kernels, variant === undefined ? "" : productClass(shape, variant));
+  return tiledKernel("NT", { M, N, K }, facts, { format }, forwardCache, buildForward);
 }
 
 function buildForward(variant: ProductVariant): ForwardKernel {
@@ -247,7 +221,7 @@ export function logSoftmaxGatherGradient(
   facts: AdapterFacts,
   format: StoredFormat = "f32",
 ): GradientKernel {
-  return headKernel({ M, N, K }, facts, format, gradientCache, buildGradient);
+  return tiledKernel("NT", { M, N, K }, facts, { format }, gradientCache, buildGradient);
 }
 
 function buildGradient(variant: ProductVariant): GradientKernel {

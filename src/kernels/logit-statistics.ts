@@ -10,8 +10,7 @@
  * other bits where metrics are wanted. The [tokens, vocabulary] matrix never exists here either.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { headKernel } from "./log-softmax-gather.ts";
-import { operandBindings, type ProductVariant, productTile } from "./product-tile.ts";
+import { operandBindings, type ProductVariant, productTile, tiledKernel } from "./product-tile.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 type StatisticsKernel = Kernel<
@@ -32,7 +31,7 @@ export function logitStatistics(
   facts: AdapterFacts,
   format: StoredFormat = "f32",
 ): StatisticsKernel {
-  return headKernel({ M, N, K }, facts, format, cache, buildStatistics);
+  return tiledKernel("NT", { M, N, K }, facts, { format }, cache, buildStatistics);
 }
 
 function buildStatistics(variant: ProductVariant): StatisticsKernel {

@@ -11,16 +11,15 @@
  * One template: a layout only changes how operands are loaded, and a tile (`product-tile.ts`) how a workgroup shares the
  * work. Sums are f32, in an order fixed by the shapes.
  */
-import { type Kernel, kernel, oneOf } from "./kernel.ts";
+import { type Kernel, kernel } from "./kernel.ts";
 import {
   type MatmulLayout,
   type MatmulShape,
   operandBindings,
   type ProductOperands,
   type ProductVariant,
-  productClass,
   productTile,
-  productVariants,
+  tiledKernel,
 } from "./product-tile.ts";
 import { storedBytes } from "./stored.ts";
 import type { AdapterFacts } from "./wgsl.ts";
@@ -45,20 +44,7 @@ export function matmul(
   facts: AdapterFacts,
   operands: ProductOperands = {},
 ): MatmulKernel {
-  const variants = productVariants(layout, shape, facts, operands);
-  const kernels = variants.map((variant) => ({ variant: variant.tile, kernel: cached(variant) }));
-  const [variant] = variants;
-  return oneOf(kernels, variant === undefined ? "" : productClass(shape, variant));
-}
-
-function cached(variant: ProductVariant): MatmulKernel {
-  const key = JSON.stringify(variant);
-  let found = cache.get(key);
-  if (found === undefined) {
-    found = buildMatmul(variant);
-    cache.set(key, found);
-  }
-  return found;
+  return tiledKernel(layout, shape, facts, operands, cache, buildMatmul);
 }
 
 function buildMatmul(variant: ProductVariant): MatmulKernel {

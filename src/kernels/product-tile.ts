@@ -3,7 +3,7 @@
  * loaded, and the ways in which a workgroup computes its part of op(A) op(B). Not an epilogue: what is done with the sums
  * is the caller's. Sums are f32, over k in an order fixed by the shapes.
  */
-import type { StoredFormat } from "./kernel.ts";
+import { type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
 import { storedBinding, storedElement, storedFunctions, storedVector } from "./stored.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
@@ -55,7 +55,7 @@ export type TileName = "subgroup4" | "subgroup8" | "subgroup16" | "workgroup32" 
  * tried: tiles in workgroup memory are several times slower there. 32 rows a subgroup give 45 instead of 36 GFLOP/s in TN
  * at 512^3 on lavapipe, but take 10 s instead of 3 to compile.
  */
-export function tileNames(M: number, facts: AdapterFacts): readonly TileName[] {
+export function tileNames(M: number, facts: AdapterFacts): readonly [TileName, ...TileName[]] {
   if (facts.subgroupSize < 4) return ["workgroup32", "workgroup64", "registers"];
   if (M <= 4) return ["subgroup4"];
   if (M <= 8) return ["subgroup8"];
@@ -64,23 +64,34 @@ export function tileNames(M: number, facts: AdapterFacts): readonly TileName[] {
 }
 
 /**
- * Every variant for a shape, the default first: vectors wherever the contiguous axes allow them. Where they do not, there
- * is one tile only: such sizes are rare in models, and loads by number are slow in any tile.
+ * The kernel that `build` makes of a product of this shape, by the default tile, with the other tiles as its candidates.
+ * Vectors wherever the contiguous axes allow them; where they do not, there is one tile only: such sizes are rare in
+ * models, and loads by number are slow in any tile.
+ *
+ * @param cache kernels made before, by variant
  */
-export function productVariants(
+export function tiledKernel<B extends string, U extends string>(
   layout: MatmulLayout,
   shape: MatmulShape,
   facts: AdapterFacts,
-  operands: ProductOperands = {},
-): readonly ProductVariant[] {
-  const [first = "workgroup32", ...others] = tileNames(shape.M, facts);
+  operands: ProductOperands,
+  cache: Map<string, Kernel<B, U>>,
+  build: (variant: ProductVariant) => Kernel<B, U>,
+): Kernel<B, U> {
+  const [first, ...others] = tileNames(shape.M, facts);
   const variant = productVariant(layout, shape, facts, first, operands);
-  if (!variant.vectorLoads || !variant.vectorStores) return [variant];
-  return [variant, ...others.map((tile) => ({ ...variant, tile }))];
+  const tiles = variant.vectorLoads && variant.vectorStores ? [first, ...others] : [first];
+  const kernels = tiles.map((tile) => {
+    const key = JSON.stringify({ ...variant, tile });
+    const known = cache.get(key) ?? build({ ...variant, tile });
+    cache.set(key, known);
+    return { variant: tile, kernel: known };
+  });
+  return oneOf(kernels, productClass(shape, variant.format));
 }
 
 /** What decides which tile is fastest: the format of B, and each size to the next power of two. */
-export function productClass({ M, N, K }: MatmulShape, { format }: ProductVariant): string {
+function productClass({ M, N, K }: MatmulShape, format: StoredFormat): string {
   const power = (size: number) => 2 ** Math.ceil(Math.log2(Math.max(1, size)));
   return `${power(M)} x ${power(N)} x ${power(K)} ${format}`;
 }
