@@ -179,9 +179,12 @@ describe("gather and scatter", () => {
     );
   });
 
+  const offsets = fc.nat(3);
   it("scatter moves a range of columns to rows that do not repeat, and leaves the others alone", async () => {
     await fc.assert(
-      fc.asyncProperty(shapes, fc.nat(5), fc.nat(3), async ({ T, V, C, seed }, from, after) => {
+      fc.asyncProperty(shapes, offsets, offsets, fc.boolean(), async ({ T, V, C: drawn, seed }, first, last, fours) => {
+        // Half of the cases in multiples of 4, for which columns move as vectors.
+        const [C = 1, from = 0, after = 0] = [drawn, first, last].map((size) => (fours ? 4 * size : size));
         const N = Math.min(T, V);
         const random = seeded(seed);
         const width = from + C + after;
