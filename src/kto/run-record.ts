@@ -167,12 +167,13 @@ export class RunRecord {
     this.#policy.device.tuner.adopt(state.tuning);
     this.done = state.step;
     this.log = [...state.log];
-    this.stopReason = state.stopReason;
     this.#run.window.restore(state.counts);
     this.lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
     if (state.evaluation) {
       const { selection, lastStep } = state.evaluation;
       this.#run.evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+      // A run that was stopped early goes on where early_stopping_patience is now larger.
+      if (state.stopReason !== undefined) this.stopReason = this.#run.evaluation?.selection.stop;
     }
   }
 

@@ -69,7 +69,18 @@ export class Selection {
     return this.#state;
   }
 
-  /** Goes on from the state of another one with the same options. */
+  /** Why the run should end now, if it should. */
+  get stop(): string | undefined {
+    const { vain, best } = this.#state;
+    if (vain < this.#patience) return undefined;
+    const times = vain === 1 ? "1 evaluation" : `${vain} evaluations in a row`;
+    const enough = this.#threshold === 0 ? "" : ` by more than ${this.#threshold}`;
+    const since =
+      best === undefined ? "it was never a finite number" : `its best is ${best.value} at step ${best.step}`;
+    return `${this.metric} has not improved${enough} in ${times}: ${since}.`;
+  }
+
+  /** Goes on from the state of another one, whose patience may have been another. */
   restore(state: SelectionState): void {
     this.#state = state;
   }
@@ -96,15 +107,9 @@ export class Selection {
     const warning = this.#state.warned ? undefined : overfits(margins);
     const newBest = isBest ? { step, value } : best;
     this.#state = { best: newBest, vain, margins, warned: this.#state.warned || warning !== undefined };
-    const stop = vain >= this.#patience ? stopSentence(this.metric, vain, newBest) : undefined;
+    const { stop } = this;
     return { isBest, ...(stop === undefined ? {} : { stop }), ...(warning === undefined ? {} : { warning }) };
   }
-}
-
-function stopSentence(metric: string, vain: number, best: SelectionState["best"]): string {
-  const times = vain === 1 ? "1 evaluation" : `${vain} evaluations in a row`;
-  const since = best === undefined ? "it was never a finite number" : `its best is ${best.value} at step ${best.step}`;
-  return `${metric} has not improved in ${times}: ${since}.`;
 }
 
 /** The last few evaluations for which both margins are known. */

@@ -43,6 +43,7 @@ interface Run {
   readonly state: string;
   readonly warnings: string[];
   readonly checkpoints: SavedCheckpoint[];
+  readonly stopReason: string | undefined;
 }
 
 /** A run in this folder, as a process would make it; `stopAfter` breaks it off as a kill does, without a word. */
@@ -84,6 +85,7 @@ async function run(
         ),
         warnings,
         checkpoints,
+        stopReason: trainer.stopReason,
       };
     } finally {
       trainer.free();
@@ -175,6 +177,13 @@ describe("a run that goes on", () => {
     // Once more at its end: nothing is left to do, and the best weights are put in place all the same.
     const ended = await run(path, { ...evaluated, resume_from_checkpoint: true }, inputs);
     expect(bits(ended.weights)).toEqual(bits(whole.weights));
+    expect(whole.stopReason).toMatch(/^eval_loss has not improved/);
+    expect(ended.stopReason).toBe(whole.stopReason);
+    // With more patience it goes on as if it had had it from the start.
+    const patient = { ...evaluated, early_stopping_patience: 100 };
+    const more = await run(path, { ...patient, resume_from_checkpoint: true }, inputs);
+    expect(more.stopReason).toBeUndefined();
+    expect(more.log).toEqual((await run(newFolder(), patient, inputs)).log);
   });
 
   it("a stop ends the loop after the update, with a checkpoint whatever save_strategy says", async () => {

@@ -51,7 +51,9 @@ describe("early stopping", () => {
   test("an improvement within the threshold is the best and yet does not count", () => {
     const selected = consider({ patience: 2, threshold: 0.5 }, [3, 2.75, 2.5]);
     expect(flags(selected)).toEqual([true, true, true]);
-    expect(selected[2]?.stop).toBe("eval_loss has not improved in 2 evaluations in a row: its best is 2.5 at step 2.");
+    expect(selected[2]?.stop).toBe(
+      "eval_loss has not improved by more than 0.5 in 2 evaluations in a row: its best is 2.5 at step 2.",
+    );
   });
 
   test("goes on from a state that went through JSON", () => {
