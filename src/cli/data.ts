@@ -1,7 +1,6 @@
 /** `kto data`: what a feedback file holds, as training will see it; with --output, the rows in TRL's plain layout. */
 import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
-import type { Tokenizer } from "../engine/tokenizer.ts";
 import { ConfigError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../kto/data/summary.ts";
@@ -104,7 +103,7 @@ async function firstRows(rows: FeedbackRows, count: number): Promise<FeedbackRow
 async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output): Promise<Tokenized | undefined> {
   if (options.model_name_or_path === undefined) return undefined;
   const { encodeFeedback } = await import("./session.ts");
-  const { loadTokenizer } = await import("../engine/tokenizer.ts");
+  const { decodeContinuation, loadTokenizer } = await import("../engine/tokenizer.ts");
   const { modelFolders } = await import("./models.ts");
   const { readModelConfig } = await import("../engine/model/folder.ts");
   const names = { model_name_or_path: options.model_name_or_path, model_revision: options.model_revision };
@@ -113,12 +112,14 @@ async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output
   const { examples, report } = await encodeFeedback(rows, { policy }, options, output);
   const hasTokenizer = (await platform.exists(platform.joinPath(folder, "tokenizer.json"))) !== undefined;
   const tokenizer = hasTokenizer ? await loadTokenizer(folder) : undefined;
-  return { report, rendered: examples.slice(0, shownExamples).map((example) => render(example, tokenizer)) };
-}
-
-function render({ promptIds, completionIds, label, source }: Example, tokenizer: Tokenizer | undefined): Rendered {
-  const show = (ids: Uint32Array) => tokenizer?.decode(ids) ?? `[${ids.join(", ")}]`;
-  return { place: placeOf(source), label, prompt: show(promptIds), completion: show(completionIds) };
+  const texts = ({ promptIds, completionIds }: Example) =>
+    tokenizer
+      ? { prompt: tokenizer.decode(promptIds), completion: decodeContinuation(tokenizer, promptIds, completionIds, {}) }
+      : { prompt: `[${promptIds.join(", ")}]`, completion: `[${completionIds.join(", ")}]` };
+  const rendered = examples
+    .slice(0, shownExamples)
+    .map((example) => ({ place: placeOf(example.source), label: example.label, ...texts(example) }));
+  return { report, rendered };
 }
 
 /** Without a model there is no chat template: messages are shown by their roles. */

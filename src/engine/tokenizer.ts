@@ -95,10 +95,14 @@ export function createTokenizer(tokenizerJson: object, config: JsonObject, path 
  * The text that `ids` add to `promptIds`. Decoding them alone would lose the space before their first word with
  * tokenizers that strip it from the start of a text.
  */
-export function decodeContinuation(tokenizer: Tokenizer, promptIds: readonly number[], ids: readonly number[]): string {
-  const options = { skipSpecialTokens: true };
+export function decodeContinuation(
+  tokenizer: Tokenizer,
+  promptIds: ArrayLike<number>,
+  ids: ArrayLike<number>,
+  options: DecodeOptions = { skipSpecialTokens: true },
+): string {
   const prompt = tokenizer.decode(promptIds, options);
-  const whole = tokenizer.decode([...promptIds, ...ids], options);
+  const whole = tokenizer.decode([...Array.from(promptIds), ...Array.from(ids)], options);
   return whole.startsWith(prompt) ? whole.slice(prompt.length) : tokenizer.decode(ids, options);
 }
 

@@ -166,7 +166,10 @@ describe("a run that goes on", () => {
   });
 
   it("with evaluations: the best model, the early stop and the samples' steps are those of the run without a break", async () => {
-    const evaluated = { eval_steps: 2, load_best_model_at_end: true, early_stopping_patience: 2, learning_rate: 3e-2 };
+    const evaluated = {
+      ...{ eval_steps: 2, load_best_model_at_end: true, learning_rate: 3e-2 },
+      ...{ early_stopping_patience: 2, early_stopping_threshold: 9 },
+    };
     const inputs = { evalExamples: readExamples("llama").slice(0, 4) };
     const whole = await run(newFolder(), evaluated, inputs);
     const path = newFolder();
