@@ -51,7 +51,7 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
   advice.push(...scheduleAdvice(config, facts));
   if (!large) {
     advice.push(
-      "below 7B parameters, KTO without supervised fine-tuning on the same kind of text first (kto sft) brings little over fine-tuning alone.",
+      "below 7B parameters, KTO brings little over supervised fine-tuning alone: unless this model has had that on the same kind of text, run kto sft first.",
     );
   }
   return advice;

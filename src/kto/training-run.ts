@@ -41,6 +41,8 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
   readonly step: KtoStep;
   readonly #evaluation: RunEvaluation | undefined;
   #bestStep: number | undefined;
+  /** The warning of it was given. */
+  #saturated = false;
   readonly #plan: RunPlan;
   readonly #cached: CachedReference | undefined;
   readonly #schedule: ScheduleOptions;
@@ -300,10 +302,13 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
       this.#bestStep = await this.#evaluation?.loadBest();
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
-      const sentence = `The best model cannot be put back: ${errorMessage(error)} The model is that of the last update.`;
-      if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
-      else console.warn(sentence);
+      this.#warn(`The best model cannot be put back: ${errorMessage(error)} The model is that of the last update.`);
     }
+  }
+
+  #warn(sentence: string): void {
+    if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
+    else console.warn(sentence);
   }
 
   /** Why the run ended before its last step, if it did. */
@@ -343,6 +348,12 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     });
     this.#record.lastMetrics = metrics;
     this.#record.log.push({ step: this.#record.done, ...metrics });
+    if (metrics.saturated === 1 && !this.#saturated) {
+      this.#saturated = true;
+      this.#warn(
+        `since step ${this.#record.done} no row moves the model any more (saturated is 1): either it knows all rows by heart, or learning_rate is too high and the model may be ruined; look at what it says before you use it.`,
+      );
+    }
     return metrics;
   }
 

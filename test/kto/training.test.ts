@@ -325,6 +325,28 @@ describe("logging", () => {
     expect(await logged({ logging_steps: 3, logging_first_step: true })).toEqual([1, 3, 5]);
     expect(await logged({ logging_steps: 100 })).toEqual([5]);
   });
+
+  it("warns once where no row moves the model any more, as after a rate that ruins it", async () => {
+    for (const [learning_rate, count] of [
+      [1, 1],
+      [1e-4, 0],
+    ] as const) {
+      const warnings: string[] = [];
+      const policy = await loadModel(device, "llama", "policy");
+      const trainer = await KtoTrainer.create({
+        policy,
+        examples: readExamples("llama"),
+        onWarning: (sentence) => void warnings.push(sentence),
+        options: { learning_rate, beta: 1, max_steps: 4, logging_steps: 1, lr_scheduler_type: "constant" },
+      });
+      for await (const _ of trainer);
+      trainer.free();
+      policy.free();
+      expect(
+        warnings.filter((sentence) => /^since step 2 no row moves the model any more/.test(sentence)),
+      ).toHaveLength(count);
+    }
+  });
 });
 
 describe("the schedule", () => {
