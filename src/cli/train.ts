@@ -34,11 +34,11 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       examples,
       ...(evalExamples ? { evalExamples } : {}),
       baseModel: baseName,
+      ownsReference: true,
       ...shared,
       options: Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]])),
     };
     const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), ...inputs });
-    if (trainer.referenceMode === "cached") reference?.free();
     if (trainer.referenceNote !== undefined) output.info(`reference: ${trainer.referenceNote}`);
     const { weights, rowsLeftOut } = trainer;
     const desirable = examples.filter(({ label }) => label).length;

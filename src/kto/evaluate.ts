@@ -10,7 +10,7 @@ import type { Metrics } from "./metrics.ts";
 import { type TrainedFor, usesPairs } from "./objective.ts";
 import { ReferenceLogProbs } from "./reference-log-probs.ts";
 import { KtoStep, type StepReference } from "./step.ts";
-import { medianStep, secondsWhenWarm } from "./warm-time.ts";
+import { meanStep, secondsWhenWarm } from "./warm-time.ts";
 
 export interface EvaluatorOptions {
   /** As it is when `run` is called. */
@@ -95,9 +95,9 @@ export class Evaluator {
     return Object.fromEntries(Object.entries(metrics).map(([name, value]) => [`${EVAL_PREFIX}${name}`, value]));
   }
 
-  /** Seconds that a run takes, from one microbatch of median size. */
+  /** Seconds that a run takes, from one microbatch of mean size. */
   async seconds(): Promise<number> {
-    const batches = this.#batches(medianStep(this.#plan));
+    const batches = this.#batches(meanStep(this.#plan));
     const perStep = await secondsWhenWarm(this.#step.device, async () => {
       for (const batch of batches) await this.#step.evaluate(batch);
     });

@@ -38,6 +38,11 @@ export interface TrainerInputs extends RunInputs {
    * trainer. With `reference` "cached" it is not needed any more, and may be freed, once the trainer is there.
    */
   readonly reference?: Model;
+  /**
+   * The trainer may free the reference: with "cached" it does so once the log-probabilities are there, before the run is
+   * allocated, so that both are never in memory together.
+   */
+  readonly ownsReference?: boolean;
   readonly options?: Partial<TrainerOptions>;
 }
 

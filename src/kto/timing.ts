@@ -1,11 +1,11 @@
 /**
  * How long a run takes, measured on a small part of it: one update, one microbatch of an evaluation and one pass for the
- * reference's log-probabilities, each of median size and warm. Runs what the run itself runs; writes nothing.
+ * reference's log-probabilities, each of mean size and warm. Runs what the run itself runs; writes nothing.
  */
 import type { Microbatches } from "./reference-log-probs.ts";
 import type { RunEvaluation } from "./run-evaluation.ts";
 import type { KtoStep } from "./step.ts";
-import { medianStep, secondsWhenWarm } from "./warm-time.ts";
+import { meanStep, secondsWhenWarm } from "./warm-time.ts";
 
 /** Seconds by the clock on the wall, without loading, compiling, samples and saving. */
 export interface RunTimes {
@@ -14,7 +14,7 @@ export interface RunTimes {
   /** How often the run evaluates. */
   readonly evaluations: number;
   readonly secondsPerEvaluation: number;
-  /** What a cached reference takes before the run, if the cache does not hold it; else 0. */
+  /** What a cached reference takes before the run where the cache does not hold it; 0 for other references. */
   readonly secondsOfReference: number;
   /** Of all that. */
   readonly seconds: number;
@@ -32,7 +32,7 @@ export interface TimedRun {
 export async function timeRun({ plan, step, evaluation, cached }: TimedRun): Promise<RunTimes> {
   const { device } = step;
   const updates = plan.totalSteps;
-  const batches = plan.batches(medianStep(plan)).map((batch) => {
+  const batches = plan.batches(meanStep(plan)).map((batch) => {
     const referenceLogProbs = new Float32Array(batch.packed.shape.sequences); // their values take no time
     return cached ? { ...batch, referenceLogProbs } : batch;
   });

@@ -60,7 +60,6 @@ export class KtoTrainer extends TrainingRun<TrainerOptions> {
    * when the device cannot hold the run
    */
   static async create(inputs: TrainerInputs): Promise<KtoTrainer> {
-    // Before anything of the run is allocated: the reference's pass and the training are never in memory together.
     return await TrainingRun.started(inputs.policy.device, ...(await KtoTrainer.#made(inputs)));
   }
 
@@ -78,11 +77,14 @@ export class KtoTrainer extends TrainingRun<TrainerOptions> {
   static async #made(inputs: TrainerInputs, compute = true) {
     const prepared = prepare(inputs);
     const cached = prepared.mode === "cached" ? await cachedReference(inputs, prepared, compute) : undefined;
+    const { reference, ...others } = inputs;
+    if (prepared.mode === "cached" && inputs.ownsReference) reference?.free();
+    const held = prepared.mode === "cached" ? others : inputs;
     const smallest = prepared.plan.batchOptions.mismatched ? 2 : 1;
     return [
-      () => new KtoTrainer(inputs, prepared, cached),
+      () => new KtoTrainer(held, prepared, cached),
       (error: unknown) =>
-        withWhatFits(error, inputs, smallest, (fewer) => new KtoTrainer(fewer, prepare(fewer), cached)),
+        withWhatFits(error, held, smallest, (fewer) => new KtoTrainer(fewer, prepare(fewer), cached)),
     ] as const;
   }
 

@@ -2,16 +2,18 @@
 import type { Device } from "../engine/device.ts";
 import type { Microbatches } from "./reference-log-probs.ts";
 
-/** Steps among which the median is looked for: rows are drawn at random, so that the first ones stand for all. */
+/** Steps over which the mean is taken: rows are drawn at random, so that the first ones stand for all. */
 const MOST_STEPS_LOOKED_AT = 1000;
 
-/** The step of median size, by token rows on the device. */
-export function medianStep(plan: Pick<Microbatches, "totalSteps" | "batches">): number {
+/** The step whose token rows on the device are nearest to the mean, so that its time stands for every step of the run. */
+export function meanStep(plan: Pick<Microbatches, "totalSteps" | "batches">): number {
   const rowsOf = (step: number) =>
     plan.batches(step).reduce((sum, { packed: { shape } }) => sum + shape.gradientRows + shape.branchRows, 0);
   const steps = Array.from({ length: Math.min(plan.totalSteps, MOST_STEPS_LOOKED_AT) }, (_, step) => step);
-  const bySize = steps.map((step) => ({ step, rows: rowsOf(step) })).sort((a, b) => a.rows - b.rows);
-  return bySize[Math.floor(bySize.length / 2)]?.step ?? 0;
+  const sizes = steps.map(rowsOf);
+  const mean = sizes.reduce((sum, rows) => sum + rows, 0) / sizes.length;
+  const distances = sizes.map((rows) => Math.abs(rows - mean));
+  return distances.indexOf(Math.min(...distances));
 }
 
 /** A time of less than this is taken twice, since machines have other work. */

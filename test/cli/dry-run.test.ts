@@ -121,7 +121,7 @@ describe("kto train --dry_run", () => {
       /\nevery buffer fits: the largest has \d+\.\d MiB \([\w ]+\), and the adapter allows \d+\.\d MiB\n/,
     );
     expect(stdout).toMatch(
-      /\nan update takes about [\d.e-]+ s \(one of median size was timed\)\nthe run takes about 0:\d\d: updates 0:\d\d; loading, compiling and saving come on top\n$/,
+      /\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about 0:\d\d: updates 0:\d\d; loading, compiling and saving come on top\n$/,
     );
   });
 

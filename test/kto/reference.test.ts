@@ -156,6 +156,32 @@ describe.each(["microbatch", "step"] as const)("with reference_point_scope %s", 
   });
 });
 
+it("a cached reference that is the trainer's own is freed before the run is allocated", async () => {
+  const policy = await loadModel(device, "llama", "policy");
+  const weights = () => device.memory().weights ?? 0;
+  const alone = weights();
+  for (const ownsReference of [true, false]) {
+    const reference = await loadModel(device, "llama", "reference");
+    const both = weights();
+    expect(both).toBeGreaterThan(alone);
+    const held: number[] = [];
+    const { allocate } = device;
+    vi.spyOn(device, "allocate").mockImplementation((...args) => {
+      if (args[0] === "optimizer") held.push(weights()); // nothing but the run has any of that
+      return allocate.apply(device, args);
+    });
+    const trainer = await KtoTrainer.create({
+      ...{ policy, reference, ownsReference, examples },
+      options: { ...options, reference: "cached" },
+    });
+    expect(held[0]).toBe(ownsReference ? alone : both);
+    vi.restoreAllMocks();
+    trainer.free();
+    reference.free();
+  }
+  policy.free();
+});
+
 describe("evaluation with cached log-probabilities", () => {
   const evalExamples = randomExamples(7, 8);
   const evaluated = { eval_steps: 2, eval_on_start: true, per_device_eval_batch_size: 3, max_length: 20 } as const;
