@@ -66,7 +66,7 @@ const foreign: Readonly<Record<string, ForeignOption>> = {
     ofKto.map((name) => [
       name,
       {
-        harmless: [null],
+        harmless: [null, false],
         reason: "belongs to KTO, and supervised fine-tuning has no reference and no labels",
         remedy: "leave it out, or run kto train",
       },
