@@ -83,8 +83,7 @@ export class KtoTrainer extends TrainingRun<TrainerOptions> {
     const smallest = prepared.plan.batchOptions.mismatched ? 2 : 1;
     return [
       () => new KtoTrainer(held, prepared, cached),
-      (error: unknown) =>
-        withWhatFits(error, held, smallest, (fewer) => new KtoTrainer(fewer, prepare(fewer), cached)),
+      (error: unknown) => withWhatFits(error, held, smallest, (fewer) => new KtoTrainer(fewer, prepare(fewer), cached)),
     ] as const;
   }
 
