@@ -15,7 +15,7 @@ export const longestRow = 256 * 2 ** 20;
 export async function* readLines(path: string): AsyncGenerator<{ text: string; line: number }> {
   const file = await platform.openFile(path);
   try {
-    if (file.size === 0) throw new DatasetError(`${path} is empty; it must hold at least two rows of feedback.`);
+    if (file.size === 0) throw new DatasetError(`${path} is empty; give a file that holds rows.`);
     const decoder = new TextDecoder("utf-8", { fatal: true });
     let line = 0;
     for await (const bytes of lineBytes(file)) {

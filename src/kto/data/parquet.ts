@@ -35,7 +35,7 @@ export async function* parquetRecords(path: string, columns: readonly string[]):
     }
   };
   try {
-    if (file.size === 0) throw new DatasetError(`${path} is empty; it must hold at least two rows of feedback.`);
+    if (file.size === 0) throw new DatasetError(`${path} is empty; give a file that holds rows.`);
     const metadata = await attempt(() => readFooter(file), "its footer does not tell its rows and columns");
     const present = columnsOf(metadata);
     const wanted = present.filter((name) => columns.includes(name));
