@@ -26,11 +26,20 @@ export interface ProductOperands {
   readonly outFrom?: number;
 }
 
+/**
+ * How four contiguous elements of an operand are loaded:
+ *
+ *   aligned   as one vector: the contiguous axis and K are multiples of 4
+ *   shifted   out of the two vectors that they lie in: only K is, and K counts the operand's rows
+ *   single    one by one
+ */
+type Loads = "aligned" | "shifted" | "single";
+
 /** What a product's text depends on. */
 export interface ProductVariant {
   readonly layout: MatmulLayout;
-  /** Operands are read as vec4f: their contiguous axis and K are multiples of 4. */
-  readonly vectorLoads: boolean;
+  readonly loadsA: Loads;
+  readonly loadsB: Loads;
   /** `out` and `residual` are seen as vec4f: N is a multiple of 4. */
   readonly vectorStores: boolean;
   readonly subgroupSize: number;
@@ -65,8 +74,8 @@ export function tileNames(M: number, facts: AdapterFacts): readonly [TileName, .
 
 /**
  * The kernel that `build` makes of a product of this shape, by the default tile, with the other tiles as its candidates.
- * Vectors wherever the contiguous axes allow them; where they do not, there is one tile only: such sizes are rare in
- * models, and loads by number are slow in any tile.
+ * Aligned vectors wherever the contiguous axes allow them; where they do not, there is one tile only: such sizes are
+ * rare in models.
  *
  * @param cache kernels made before, by variant
  */
@@ -80,7 +89,8 @@ export function tiledKernel<B extends string, U extends string>(
 ): Kernel<B, U> {
   const [first, ...others] = tileNames(shape.M, facts);
   const variant = productVariant(layout, shape, facts, first, operands);
-  const tiles = variant.vectorLoads && variant.vectorStores ? [first, ...others] : [first];
+  const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
+  const tiles = aligned ? [first, ...others] : [first];
   const kernels = tiles.map((tile) => {
     const key = JSON.stringify({ ...variant, tile });
     const known = cache.get(key) ?? build({ ...variant, tile });
@@ -106,9 +116,12 @@ function productVariant(
   const contiguousA = layout === "TN" ? M : K;
   const contiguousB = layout === "NT" ? K : N;
   const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0);
+  const loads = (aligned: boolean, rowsAlongK: boolean): Loads =>
+    aligned ? "aligned" : rowsAlongK && fours(K) ? "shifted" : "single";
   return {
     layout,
-    vectorLoads: fours(contiguousA, contiguousB, K, aWidth, aFrom),
+    loadsA: loads(fours(contiguousA, K, aWidth, aFrom), layout === "TN"),
+    loadsB: loads(fours(contiguousB, K), layout !== "NT"),
     vectorStores: fours(N, outWidth, outFrom),
     subgroupSize: facts.subgroupSize,
     format,
@@ -118,45 +131,79 @@ function productVariant(
 
 /** The declarations of the two operands, named a and b, for a kernel that computes a product. */
 export function operandBindings(variant: ProductVariant): { a: string; b: string } {
-  const { layout, vectorLoads, format } = variant;
+  const { layout, loadsA, loadsB, format } = variant;
   return {
-    a: storedBinding("f32", layout === "TN" ? "K, aWidth" : "M, aWidth", vectorLoads),
-    b: storedBinding(format, layout === "NT" ? "N, K" : "K, N", vectorLoads),
+    a: storedBinding("f32", layout === "TN" ? "K, aWidth" : "M, aWidth", loadsA !== "single"),
+    b: storedBinding(format, layout === "NT" ? "N, K" : "K, N", loadsB !== "single"),
   };
 }
 
 /**
  * `readA(line, at)` and `readB(line, at)`: four contiguous elements of an operand from column `at` of its stored row
- * `line`. Vector loads clamp (what lies outside meets only results that are never stored); scalar loads give zeros.
+ * `line`. Of what lies outside, single loads give zeros; vectors may be anything, since it meets only results that are
+ * never stored.
  */
 function operandLoads(variant: ProductVariant): string {
-  const lines = { a: variant.layout === "TN" ? "u.K" : "u.M", b: variant.layout === "NT" ? "u.N" : "u.K" };
-  const widths = { a: variant.layout === "TN" ? "u.M" : "u.K", b: variant.layout === "NT" ? "u.K" : "u.N" };
-  const starts = { a: (line: string) => `${line} * u.aWidth + u.aFrom`, b: (line: string) => `${line} * ${widths.b}` };
-  const formats = { a: "f32", b: variant.format } as const;
-  const loads = (["a", "b"] as const)
-    .map((name) => {
-      const load = `read${name.toUpperCase()}`;
-      if (variant.vectorLoads) {
-        const start = starts[name](`min(line, ${lines[name]} - 1u)`);
-        return /* wgsl */ `
+  const { layout, loadsA, loadsB, format } = variant;
+  const alongK = { a: layout === "TN", b: layout !== "NT" };
+  const loads = [
+    operandLoad("a", "f32", loadsA, {
+      lines: alongK.a ? "u.K" : "u.M",
+      columns: alongK.a ? "u.M" : "u.K",
+      start: (line) => `${line} * u.aWidth + u.aFrom`,
+    }),
+    operandLoad("b", format, loadsB, {
+      lines: alongK.b ? "u.K" : "u.N",
+      columns: alongK.b ? "u.N" : "u.K",
+      start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
+    }),
+  ];
+  return storedFunctions(format) + loads.join("\n");
+}
+
+interface StoredOperand {
+  readonly lines: string;
+  readonly columns: string;
+  /** Where a stored row's own columns start. */
+  readonly start: (line: string) => string;
+}
+
+function operandLoad(
+  name: "a" | "b",
+  format: StoredFormat,
+  loads: Loads,
+  { lines, columns, start }: StoredOperand,
+): string {
+  const load = `read${name.toUpperCase()}`;
+  switch (loads) {
+    case "aligned":
+      return /* wgsl */ `
 fn ${load}(line: u32, at: u32) -> vec4f {
-  let four = (${start} + min(at, ${widths[name]} - 4u)) / 4u;
-  return ${storedVector(formats[name], name, "four")};
+  let four = (${start(`min(line, ${lines} - 1u)`)} + min(at, ${columns} - 4u)) / 4u;
+  return ${storedVector(format, name, "four")};
 }`;
-      }
+    case "shifted":
+      return /* wgsl */ `
+fn ${load}(line: u32, at: u32) -> vec4f {
+  let i = ${start("line")} + at;
+  let low = ${storedVector(format, name, "i / 4u")};
+  let high = ${storedVector(format, name, "i / 4u + 1u")};
+  let shift = i % 4u;
+  let less = select(low, vec4f(low.yzw, high.x), shift == 1u);
+  let more = select(vec4f(low.zw, high.xy), vec4f(low.w, high.xyz), shift == 3u);
+  return select(less, more, shift >= 2u);
+}`;
+    case "single":
       return /* wgsl */ `
 fn ${load}One(line: u32, at: u32) -> f32 {
-  let inside = (line < ${lines[name]}) & (at < ${widths[name]}); // not &&, which branches
-  let i = select(0u, ${starts[name]("line")} + at, inside);
-  return select(0.0, ${storedElement(formats[name], name, "i")}, inside);
+  let inside = (line < ${lines}) & (at < ${columns}); // not &&, which branches
+  let i = select(0u, ${start("line")} + at, inside);
+  return select(0.0, ${storedElement(format, name, "i")}, inside);
 }
 fn ${load}(line: u32, at: u32) -> vec4f {
   return vec4f(${load}One(line, at), ${load}One(line, at + 1u), ${load}One(line, at + 2u), ${load}One(line, at + 3u));
 }`;
-    })
-    .join("\n");
-  return storedFunctions(variant.format) + loads;
+  }
 }
 
 /**

@@ -159,6 +159,19 @@ describe.each(variants)("matmul, $variant", ({ facts }) => {
       );
     });
 
+    it("equals the float64 product where K is a multiple of 4 and the other sizes are not", async () => {
+      const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 11 };
+      for (const [M, N, K] of [
+        [37, 69, 20],
+        [1, 35, 4],
+        [34, 1, 64],
+        [66, 38, 36],
+        [35, 67, 8],
+      ] as const) {
+        await check(layout, facts, { M, N, K, ...all });
+      }
+    });
+
     it("takes A and gives the result as columns of wider matrices, scaled", async () => {
       const margins = fc.record({ a: fc.constantFrom(0, 1, 4, 8), out: fc.constantFrom(0, 2, 4, 12) });
       await fc.assert(
@@ -186,6 +199,7 @@ describe.each(variants)("matmul, $variant", ({ facts }) => {
       [5, 71, 1],
       [1, 1, 7],
       [17, 33, 131],
+      [17, 35, 132],
     ] as const) {
       await check(layout, facts, { M, N, K, ...all });
     }

@@ -94,8 +94,12 @@ describe("what is learnt", () => {
     // The gradients of every weight in f32, and twice as much for the moments.
     expect(last["bytes/optimizer"]).toBeGreaterThan(2 * (last["bytes/gradients"] ?? Number.NaN));
     for (const line of metrics) {
-      expect(line.device_time_share).toBeGreaterThan(0);
-      expect(line.device_time_share).toBeLessThanOrEqual(1);
+      if (device.gpu.features.has("timestamp-query")) {
+        expect(line.device_time_share).toBeGreaterThan(0);
+        expect(line.device_time_share).toBeLessThanOrEqual(1);
+      } else {
+        expect(line).not.toHaveProperty("device_time_share");
+      }
     }
     expect(last["rewards/margins"]).toBeGreaterThan(4);
     expect(last["rewards/chosen"]).toBeGreaterThan(1);
