@@ -37,7 +37,7 @@ export {
 } from "./errors.ts";
 export { configAdvice, type RunFacts } from "./kto/advice.ts";
 export type { BatchExample } from "./kto/batch.ts";
-export type { SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/callbacks.ts";
+export type { OwnMetrics, SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/callbacks.ts";
 export type { TrainerOptions } from "./kto/config.ts";
 export type { ColumnMapping } from "./kto/data/columns.ts";
 export { feedbackRows, type ReadOptions, readFeedback } from "./kto/data/read.ts";

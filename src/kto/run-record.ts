@@ -4,12 +4,13 @@
  */
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
-import { ConfigError, DeviceLostError, errorMessage, FileError } from "../errors.ts";
-import type { TrainerCallbacks } from "./callbacks.ts";
+import { DeviceLostError, errorMessage, FileError } from "../errors.ts";
+import { type TrainerCallbacks, warn } from "./callbacks.ts";
 import { checkpointDue } from "./checkpoint-options.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { Metrics } from "./metrics.ts";
+import type { Resumption } from "./resumption.ts";
 import type { RunEvaluation } from "./run-evaluation.ts";
 import type { RunInputs } from "./run-inputs.ts";
 import type { RunOptions } from "./run-options.ts";
@@ -63,7 +64,7 @@ export class RunRecord {
             options: run.options,
             folder: outputFolder,
             baseModel,
-            warn: (sentence) => this.#warn(sentence),
+            warn: (sentence) => warn(this.#callbacks, sentence),
           });
   }
 
@@ -75,11 +76,6 @@ export class RunRecord {
   /** The last good checkpoint: saved by this run, or the one that it goes on from. */
   get last(): { readonly path: string; readonly step: number } | undefined {
     return this.#checkpoints?.last;
-  }
-
-  #warn(sentence: string): void {
-    if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
-    else console.warn(sentence);
   }
 
   /** Where the run is. */
@@ -133,7 +129,8 @@ export class RunRecord {
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
       const { last } = checkpoints;
-      this.#warn(
+      warn(
+        this.#callbacks,
         `The checkpoint of step ${this.done} was not saved: ${errorMessage(error)} The training goes on${last ? `; the last good checkpoint is ${last.path}` : ""}.`,
       );
       return;
@@ -154,17 +151,9 @@ export class RunRecord {
     if (last) await this.#callbacks.onCheckpoint?.({ folder: last.path, step: last.step });
   }
 
-  /** Goes on from the checkpoint that `resume_from_checkpoint` names, if it names one. */
-  async resume(): Promise<void> {
-    const { resume_from_checkpoint: from } = this.#run.options;
-    if (from === false || this.#policy.device.counts) return;
-    if (this.#checkpoints === undefined) {
-      throw new ConfigError(
-        'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
-      );
-    }
-    const state = await this.#checkpoints.restore(from, this.#state());
-    this.#policy.device.tuner.adopt(state.tuning);
+  /** Goes on from a checkpoint. */
+  async resume({ path, state }: Resumption): Promise<void> {
+    await this.#checkpoints?.restore({ path, step: state.step });
     this.done = state.step;
     this.log = [...state.log];
     this.#run.window.restore(state.counts);

@@ -9,11 +9,12 @@ import { saveAdapter } from "../engine/peft.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
 import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";
-import type { TrainerCallbacks, TrainingStep } from "./callbacks.ts";
+import { type TrainerCallbacks, type TrainingStep, warn } from "./callbacks.ts";
 import { checkHostMemory } from "./fitting.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import type { Metrics } from "./metrics.ts";
 import type { TrainedFor } from "./objective.ts";
+import type { Resumption } from "./resumption.ts";
 import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
 import { type CachedReference, type Prepared, type RunInputs, rowNames } from "./run-inputs.ts";
 import type { RunOptions } from "./run-options.ts";
@@ -111,18 +112,19 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
   }
 
   /**
-   * Makes a run and, with `resume_from_checkpoint`, puts a checkpoint's weights into the policy.
+   * Makes a run and, where it is resumed, puts the checkpoint's weights into the policy.
    *
    * @param explained what to say of an error of the allocations
    */
   protected static async started<Run extends TrainingRun<RunOptions>>(
     device: Device,
+    resumed: Resumption | undefined,
     make: () => Run,
     explained: (error: unknown) => Promise<unknown>,
   ): Promise<Run> {
     const run = await TrainingRun.#allocated(device, make, explained);
     try {
-      await run.#record.resume();
+      if (resumed) await run.#record.resume(resumed);
     } catch (error) {
       run.free();
       throw error;
@@ -302,13 +304,11 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
       this.#bestStep = await this.#evaluation?.loadBest();
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
-      this.#warn(`The best model cannot be put back: ${errorMessage(error)} The model is that of the last update.`);
+      warn(
+        this.#callbacks,
+        `The best model cannot be put back: ${errorMessage(error)} The model is that of the last update.`,
+      );
     }
-  }
-
-  #warn(sentence: string): void {
-    if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
-    else console.warn(sentence);
   }
 
   /** Why the run ended before its last step, if it did. */
@@ -350,7 +350,8 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     this.#record.log.push({ step: this.#record.done, ...metrics });
     if (metrics.saturated === 1 && !this.#saturated) {
       this.#saturated = true;
-      this.#warn(
+      warn(
+        this.#callbacks,
         `since step ${this.#record.done} no row moves the model any more (saturated is 1): either it knows all rows by heart, or learning_rate is too high and the model may be ruined; look at what it says before you use it.`,
       );
     }

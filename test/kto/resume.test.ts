@@ -133,19 +133,6 @@ async function failure(work: Promise<unknown>): Promise<Error> {
   );
 }
 
-describe("the kernels that the tuner chose", () => {
-  it("are kept by a checkpoint and chosen again by the run that goes on from it", async () => {
-    const choices = { "matmulNT 64 x 64 x 64 f32 0123abcd": "subgroup8" };
-    vi.spyOn(device.tuner, "choices", "get").mockReturnValue(choices);
-    const output = freshPath(folder, "tuned");
-    await run(output, {}, { stopAfter: 2 });
-    vi.restoreAllMocks();
-    const adopt = vi.spyOn(device.tuner, "adopt").mockReturnValue();
-    await run(output, { resume_from_checkpoint: true });
-    expect(adopt).toHaveBeenCalledWith(choices);
-  });
-});
-
 describe("a run that goes on", () => {
   it.each([
     ["all weights", {}, false],
