@@ -7,7 +7,7 @@ import { platform } from "../engine/platform/index.ts";
 import { ConfigError, errorMessage, FileError, ModelFormatError, shown } from "../errors.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
-import type { Prepared, RunInputs } from "./run-inputs.ts";
+import { evaluatedRows, type Prepared, type RunInputs } from "./run-inputs.ts";
 import type { RunOptions } from "./run-options.ts";
 import { digestOf, type RunState, readRunState } from "./run-state.ts";
 
@@ -112,6 +112,12 @@ function checkSame(
   if (state.data !== digestOf(plan.examples)) {
     throw new ConfigError(
       `The data is not that of the run of ${path}: its rows, their order or their tokens changed; give the same data, or start anew in another output_dir.`,
+    );
+  }
+  const rows = evaluatedRows(inputs.evalExamples, given);
+  if (rows && state.evaluationData !== undefined && state.evaluationData !== digestOf(rows)) {
+    throw new ConfigError(
+      `The rows to evaluate on are not those of the run of ${path}, so that its evaluations before and after could not be compared: give the same rows, set eval_strategy to "no", or start anew in another output_dir.`,
     );
   }
   const { totalSteps } = plan;

@@ -68,6 +68,14 @@ export function prepare(inputs: TrainerInputs): Prepared<TrainerOptions> & { rea
   return { ...planned(inputs, options, [policy, reference ?? policy], options.loss_type === "kto"), mode };
 }
 
+/** The rows that a run evaluates on, if it does. */
+export function evaluatedRows(
+  evalExamples: readonly BatchExample[] | undefined,
+  options: RunOptions,
+): readonly BatchExample[] | undefined {
+  return evaluationStrategy(options, evalExamples !== undefined) === "no" ? undefined : evalExamples;
+}
+
 /** The reference's log-probabilities of a run whose reference is "cached". */
 export interface CachedReference {
   readonly updates: ReferenceLogProbs;
@@ -87,12 +95,12 @@ export async function cachedReference(
   compute = true,
 ): Promise<CachedReference> {
   const common = { anew: options.overwrite_cache, compute };
-  const evaluates = evalExamples !== undefined && evaluationStrategy(options, true) !== "no";
+  const rows = evaluatedRows(evalExamples, options);
   // First the smaller one, so that rows which are refused are refused soon.
-  const evaluation = evaluates
+  const evaluation = rows
     ? await ReferenceLogProbs.of(
         reference,
-        new EvaluationPlan(evalExamples, plan.batchOptions, options.per_device_eval_batch_size),
+        new EvaluationPlan(rows, plan.batchOptions, options.per_device_eval_batch_size),
         { ...common, stepNames: ["evaluation microbatch", "evaluation microbatches"] },
       )
     : undefined;

@@ -12,7 +12,7 @@ import type { LoggingWindow } from "./logging-window.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Resumption } from "./resumption.ts";
 import type { RunEvaluation } from "./run-evaluation.ts";
-import type { RunInputs } from "./run-inputs.ts";
+import { evaluatedRows, type RunInputs } from "./run-inputs.ts";
 import type { RunOptions } from "./run-options.ts";
 import type { RunPlan } from "./run-plan.ts";
 import {
@@ -48,7 +48,7 @@ export class RunRecord {
   readonly #policy: Model;
   readonly #callbacks: TrainerCallbacks;
   readonly #checkpoints: Checkpoints | undefined;
-  #data: string | undefined;
+  #digests: Pick<RunState, "data" | "evaluationData"> | undefined;
 
   constructor(run: RecordedRun) {
     const { policy, outputFolder, baseModel } = run.inputs;
@@ -80,7 +80,11 @@ export class RunRecord {
 
   /** Where the run is. */
   #state(): RunState {
-    this.#data ??= digestOf(this.#run.plan.examples);
+    const rows = evaluatedRows(this.#run.inputs.evalExamples, this.#run.options);
+    this.#digests ??= {
+      data: digestOf(this.#run.plan.examples),
+      evaluationData: rows && digestOf(rows),
+    };
     return {
       version: 1,
       method: this.#run.method,
@@ -92,7 +96,7 @@ export class RunRecord {
       lastMetrics: this.lastMetrics,
       evaluation: this.#run.evaluation?.state as RunState["evaluation"],
       tuning: this.#policy.device.tuner.choices,
-      data: this.#data,
+      ...this.#digests,
       options: this.#run.options,
       settings: this.#run.inputs.settings ?? {},
       log: this.log,

@@ -58,6 +58,8 @@ const runState = z.object({
   tuning: z.record(z.string(), z.string()).default({}),
   /** SHA-256 of the examples, in their order. */
   data: z.string(),
+  /** The same of the rows that the run evaluates on; checkpoints did not always say it. */
+  evaluationData: z.string().optional(),
   /** Of the trainer, every one of them, and what else the caller wants to be the same. */
   options,
   settings: options,

@@ -343,6 +343,22 @@ describe("what changed meanwhile", () => {
     expect(settings.message).toContain('option "dtype" is "float16", but the run of');
   });
 
+  it("rows to evaluate on: refused, unless the run evaluates no more or the checkpoint does not know them", async () => {
+    const path = newFolder();
+    const rows = readExamples("llama");
+    const evaluated = { eval_steps: 4, max_steps: 4 };
+    await run(path, evaluated, { evalExamples: rows.slice(0, 4), stopAfter: 1 });
+    const resumed = { ...evaluated, resume_from_checkpoint: true };
+    const error = await failure(run(path, resumed, { evalExamples: rows.slice(0, 3) }));
+    expect(error).toBeInstanceOf(ConfigError);
+    expect(error.message).toContain(
+      `The rows to evaluate on are not those of the run of ${join(path, "checkpoint-1")}`,
+    );
+    await run(path, { ...resumed, eval_strategy: "no" }, { evalExamples: rows.slice(0, 3), stopAfter: 2 });
+    // That checkpoint was saved without evaluations.
+    expect((await run(path, resumed, { evalExamples: rows.slice(0, 3) })).log).toHaveLength(3);
+  });
+
   it("without a folder of the run there is nothing to resume", async () => {
     const policy = await Model.load(device, llama, { storage: "f32" });
     const inputs = { policy, examples: readExamples("llama"), options: { resume_from_checkpoint: true } };
