@@ -88,9 +88,10 @@ export class RunEvaluation {
     return this.#due(step);
   }
 
-  /** How many evaluations a run of so many updates has, if nothing stops it. */
-  count(totalSteps: number): number {
-    return Array.from({ length: totalSteps + 1 }, (_, step) => step).filter((step) => this.#due(step)).length;
+  /** How many evaluations a run of so many updates has after those done, if nothing stops it. */
+  count(done: number, totalSteps: number): number {
+    const first = done === 0 ? 0 : done + 1;
+    return Array.from({ length: totalSteps + 1 - first }, (_, i) => first + i).filter(this.#due).length;
   }
 
   /** Seconds that one evaluation takes, measured on a part of it. */

@@ -33,7 +33,9 @@ export class SftTrainer extends TrainingRun<SftTrainerOptions> {
 
   /** As `KtoTrainer.time`. */
   static async time(inputs: SftTrainerInputs): Promise<RunTimes> {
-    return await TrainingRun.timed(inputs.policy.device, ...SftTrainer.#made(inputs, prepareSft(inputs)));
+    const prepared = prepareSft(inputs);
+    const resumed = await resumption(inputs, "sft", prepared);
+    return await TrainingRun.timed(inputs.policy.device, resumed, ...SftTrainer.#made(inputs, prepared));
   }
 
   static #made(inputs: SftTrainerInputs, prepared: Prepared<SftTrainerOptions>) {

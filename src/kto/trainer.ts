@@ -67,13 +67,15 @@ export class KtoTrainer extends TrainingRun<TrainerOptions> {
   }
 
   /**
-   * How long the run of these inputs would take: allocates it, runs a little of it and frees it. Writes nothing and leaves
-   * the policy's weights as they are; a checkpoint to resume from is not looked at.
+   * How long the run of these inputs, or what is left of it, would take: allocates it, runs a little of it and frees it.
+   * Writes nothing and leaves the policy's weights as they are.
    *
    * @throws what `create` throws
    */
   static async time(inputs: TrainerInputs): Promise<RunTimes> {
-    return await TrainingRun.timed(inputs.policy.device, ...(await KtoTrainer.#made(inputs, prepare(inputs), false)));
+    const prepared = prepare(inputs);
+    const resumed = await resumption(inputs, "kto", prepared);
+    return await TrainingRun.timed(inputs.policy.device, resumed, ...(await KtoTrainer.#made(inputs, prepared, false)));
   }
 
   /** How the run is made, and what to say where the device does not hold it. @param compute of a cached reference */

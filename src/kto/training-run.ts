@@ -132,16 +132,20 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     return run;
   }
 
-  /** How long a run would take: allocates it, runs a little of it and frees it. The policy's weights stay as they are. */
+  /**
+   * How long a run, or what is left of it, would take: allocates it, runs a little of it and frees it. The policy's
+   * weights stay as they are.
+   */
   protected static async timed(
     device: Device,
+    resumed: Resumption | undefined,
     make: () => TrainingRun<RunOptions>,
     explained: (error: unknown) => Promise<unknown>,
   ): Promise<RunTimes> {
     const run = await TrainingRun.#allocated(device, make, explained);
     try {
       const [plan, step, evaluation] = [run.#plan, run.step, run.#evaluation];
-      return await timeRun({ plan, step, evaluation, cached: run.#cached !== undefined });
+      return await timeRun({ plan, step, evaluation, cached: run.#cached, done: resumed?.state.step ?? 0 });
     } finally {
       run.free();
     }
