@@ -83,9 +83,9 @@ export class RunEvaluation {
     this.#evaluator = new Evaluator({ ...rest, batchSize: options.per_device_eval_batch_size });
   }
 
-  /** Whether the model is evaluated after this many updates: every so many, and at the end. */
+  /** Whether the model is now to be evaluated, after this many updates: every so many and at the end, once. */
   due(step: number): boolean {
-    return this.#due(step);
+    return step > this.#lastStep && this.#due(step);
   }
 
   /** How many evaluations a run of so many updates has after those done, if nothing stops it. */

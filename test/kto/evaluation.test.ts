@@ -222,6 +222,23 @@ describe("training", () => {
     expect(await evaluated({ eval_strategy: "no" })).toEqual([]);
   });
 
+  it("evaluates once before the first update, however often the loop is left there", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const options = { ...quick, max_steps: 1, eval_steps: 1, eval_on_start: true };
+    const trainer = await KtoTrainer.create({ policy, examples: randomExamples(12, 2), evalExamples, options });
+    const steps: number[] = [];
+    for (let times = 0; times < 2; times++) {
+      for await (const { step, evaluation } of trainer) {
+        if (evaluation) steps.push(step);
+        if (step === 0) break;
+      }
+    }
+    expect(steps).toEqual([0, 1]);
+    expect(trainer.log.filter((line) => "eval_loss" in line).map(({ step }) => step)).toEqual([0, 1]);
+    trainer.free();
+    policy.free();
+  });
+
   it("stops early, tells why, and the best weights are back bit for bit", async () => {
     for (const adapter of [false, true]) {
       const outputFolder = freshPath(folder, "out");
