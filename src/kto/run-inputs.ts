@@ -10,10 +10,12 @@ import { placeOf, type RowSource } from "./data/types.ts";
 import { evaluationStrategy } from "./evaluation-options.ts";
 import { EvaluationPlan } from "./evaluation-plan.ts";
 import { type ReferenceMode, referenceMode } from "./method-options.ts";
+import { metricNames } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
 import { ReferenceLogProbs } from "./reference-log-probs.ts";
 import { checkFloat32, type RunOptions } from "./run-options.ts";
 import { RunPlan } from "./run-plan.ts";
+import { checkMetric } from "./selection.ts";
 import { type SftTrainerOptions, sftParseContext, sftTrainerOptions } from "./sft-config.ts";
 
 /** What every training run is made from. */
@@ -65,7 +67,7 @@ export function prepare(inputs: TrainerInputs): Prepared<TrainerOptions> & { rea
   checkReference(policy, reference);
   const options = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
   const mode = referenceMode(options, { adapter: policy.adapter !== undefined, given: reference !== undefined });
-  return { ...planned(inputs, options, [policy, reference ?? policy], options.loss_type === "kto"), mode };
+  return { ...planned(inputs, options, [policy, reference ?? policy], options.loss_type), mode };
 }
 
 /** The rows that a run evaluates on, if it does. */
@@ -118,7 +120,7 @@ export function prepareSft(inputs: SftTrainerInputs): Prepared<SftTrainerOptions
       `Example ${at + 1} of ${examples.length} has the label false (thumbs down), and supervised fine-tuning imitates every example; leave such rows out.`,
     );
   }
-  return planned(inputs, options, [inputs.policy], false);
+  return planned(inputs, options, [inputs.policy], "sft");
 }
 
 /** @param models that run the rows: their contexts bound the rows' lengths */
@@ -126,7 +128,7 @@ function planned<Options extends RunOptions>(
   inputs: RunInputs,
   options: Options,
   models: readonly Model[],
-  mismatched: boolean,
+  lossType: TrainerOptions["loss_type"] | "sft",
 ): Prepared<Options> {
   const { policy, examples, evalExamples = [] } = inputs;
   checkFloat32(options);
@@ -137,7 +139,11 @@ function planned<Options extends RunOptions>(
     checkLabels(rows);
     checkSequences(rows, policy.config.vocabSize, { maxLength, limit });
   }
-  const plan = new RunPlan(examples, { mismatched, maxLength }, options);
+  const evaluated = evaluatedRows(inputs.evalExamples, options);
+  if (evaluated && options.metric_for_best_model !== undefined) {
+    checkMetric(options.metric_for_best_model, metricNames(lossType, new Set(evaluated.map(({ label }) => label))));
+  }
+  const plan = new RunPlan(examples, { mismatched: lossType === "kto", maxLength }, options);
   return { options, plan, trained: trainedLayout(policy, options.freeze_parameters) };
 }
 
