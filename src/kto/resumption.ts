@@ -4,7 +4,7 @@
  */
 import { checkpointDamage, listCheckpoints } from "../engine/checkpoint.ts";
 import { platform } from "../engine/platform/index.ts";
-import { ConfigError, errorMessage, FileError, ModelFormatError, shown } from "../errors.ts";
+import { ConfigError, FileError, ModelFormatError, shown } from "../errors.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
 import { evaluatedRows, type Prepared, type RunInputs } from "./run-inputs.ts";
@@ -45,43 +45,55 @@ export async function resumption(
       'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
     );
   }
-  const found = typeof from === "string" ? await open(from) : await lastGood(outputFolder, inputs);
+  const found = typeof from === "string" ? await named(from) : await lastGood(outputFolder, inputs);
   checkSame(found, inputs, method, prepared);
   policy.device.tuner.adopt(found.state.tuning);
   return found;
 }
 
-/** @throws ModelFormatError that says why a checkpoint cannot be used; FileError where there is none */
-async function open(path: string): Promise<Resumption> {
+/**
+ * @returns a sentence without its end for a checkpoint that cannot be used
+ * @throws FileError where there is none
+ */
+async function read(path: string): Promise<Resumption | string> {
   if ((await platform.exists(path)) !== "folder") {
     throw new FileError(
       `There is no checkpoint "${path}"; resume_from_checkpoint names the folder of one, or is true for the last good one in output_dir.`,
     );
   }
   const damage = await checkpointDamage(path);
-  if (damage !== undefined) {
-    throw new ModelFormatError(`The checkpoint ${path} is damaged: ${damage}; resume from another one.`);
-  }
+  if (damage !== undefined) return `The checkpoint ${path} is damaged: ${damage}`;
   if ((await platform.exists(platform.joinPath(path, OPTIMIZER_FILE))) !== "file") {
-    throw new ModelFormatError(
-      `The checkpoint ${path} has no ${OPTIMIZER_FILE} (it was saved with save_only_model), so the run cannot go on from it; resume from another one.`,
-    );
+    return `The checkpoint ${path} has no ${OPTIMIZER_FILE} (it was saved with save_only_model), so the run cannot go on from it`;
   }
-  return { path, state: await readRunState(path) };
+  try {
+    return { path, state: await readRunState(path) };
+  } catch (error) {
+    if (!(error instanceof ModelFormatError || error instanceof FileError)) throw error;
+    return `The checkpoint ${path} is damaged: ${error.message.replace(/\.$/, "")}`;
+  }
+}
+
+async function named(path: string): Promise<Resumption> {
+  const found = await read(path);
+  if (typeof found === "string") throw new ModelFormatError(`${found}; resume from another one.`);
+  return found;
 }
 
 async function lastGood(folder: string, inputs: RunInputs): Promise<Resumption> {
-  const present = await listCheckpoints(folder);
-  for (const { path } of present.reverse()) {
-    try {
-      return await open(path);
-    } catch (error) {
-      if (!(error instanceof ModelFormatError)) throw error;
-      warn(inputs, errorMessage(error).replace("resume from another one", "the one before is used"));
+  const unusable: string[] = [];
+  for (const { path } of (await listCheckpoints(folder)).reverse()) {
+    const found = await read(path);
+    if (typeof found === "string") {
+      unusable.push(found);
+      continue;
     }
+    for (const sentence of unusable) warn(inputs, `${sentence}; the last good one before it, ${path}, is used.`);
+    return found;
   }
+  for (const sentence of unusable) warn(inputs, `${sentence}.`);
   throw new FileError(
-    `resume_from_checkpoint is true, but ${folder} has no ${present.length > 0 ? "good " : ""}checkpoint to go on from; leave it out to start anew.`,
+    `resume_from_checkpoint is true, but ${folder} has no ${unusable.length > 0 ? "good " : ""}checkpoint to go on from; leave it out to start anew.`,
   );
 }
 
