@@ -80,7 +80,7 @@ const foreign: Readonly<Record<string, ForeignOption>> = {
   assistant_only_loss: {
     harmless: OFF,
     reason: "is another choice of tokens",
-    remedy: "the loss is over the last answer of a chat, leave it out",
+    remedy: "the loss is over the last answer of a chat; give each answer as a row of its own, and leave it out",
   },
   completion_only_loss: {
     harmless: [true, null],
