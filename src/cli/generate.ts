@@ -40,6 +40,7 @@ const schema = z.strictObject({
     group: sampling,
     description: "continuations of each prompt",
     expects: "a whole number of at least 1",
+    aliases: ["num_samples"],
   }),
   stream: option(z.boolean().optional(), {
     group: sampling,
