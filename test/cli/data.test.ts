@@ -56,6 +56,14 @@ describe("kto data", () => {
     expect(found.examples[0].prompt).toMatch(/^<s>/);
   });
 
+  it("puts no end token behind texts that were cut, with append_eos false", async () => {
+    const words = ["--dataset_name", fileIn(folder, "rows.jsonl", jsonl(judged)), "--model", stories, "--json"];
+    const [ended, cut] = [await data(...words), await data(...words, "--append_eos", "false")];
+    expect([ended.code, cut.code]).toEqual([0, 0]);
+    const completionOf = (stdout: string) => JSON.parse(stdout).examples[0].completion;
+    expect([completionOf(ended.stdout), completionOf(cut.stdout)]).toEqual([" upon a time</s>", " upon a time"]);
+  });
+
   it("takes rows without a label where labels are optional, as for kto sft", async () => {
     const file = fileIn(folder, "rows.jsonl", jsonl(judged.map(({ label: _, ...row }) => row)));
     const refused = await data("--dataset_name", file);
