@@ -37,7 +37,7 @@ export {
 } from "./errors.ts";
 export { configAdvice, type RunFacts } from "./kto/advice.ts";
 export type { BatchExample } from "./kto/batch.ts";
-export type { OwnMetrics, SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/callbacks.ts";
+export type { SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/callbacks.ts";
 export type { TrainerOptions } from "./kto/config.ts";
 export type { ColumnMapping } from "./kto/data/columns.ts";
 export { feedbackRows, type ReadOptions, readFeedback } from "./kto/data/read.ts";
@@ -81,7 +81,7 @@ export {
   winRate,
 } from "./kto/report/statistics.ts";
 export { type Figure, linePlots, type Panel, type Series } from "./kto/report/svg.ts";
-export type { Evaluation } from "./kto/run-evaluation.ts";
+export type { Evaluation, OwnMetrics } from "./kto/run-evaluation.ts";
 export type { SftTrainerInputs, TrainerInputs } from "./kto/run-inputs.ts";
 export type { SftTrainerOptions } from "./kto/sft-config.ts";
 export { SftTrainer } from "./kto/sft-trainer.ts";

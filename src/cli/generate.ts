@@ -158,6 +158,17 @@ function isChat(value: unknown): value is readonly Readonly<Record<string, unkno
   return Array.isArray(value) && value.length > 0 && value.every(isMessage);
 }
 
+/** A chat as a judge reads it. */
+export function promptText(prompt: Prompt): string {
+  if (typeof prompt === "string") return prompt;
+  const { messages } = prompt;
+  const [only, ...more] = messages;
+  const content = (message: Readonly<Record<string, unknown>> | undefined) =>
+    typeof message?.content === "string" ? message.content : JSON.stringify(message?.content);
+  if (more.length === 0 && only?.role === "user") return content(only);
+  return messages.map((message) => `${String(message.role)}: ${content(message)}`).join("\n");
+}
+
 /** Prompts to token ids: texts as they are, chats (and with `chat` texts too) through the model's chat template. */
 export async function promptEncoder(
   prompts: readonly Prompt[],

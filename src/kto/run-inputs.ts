@@ -13,6 +13,7 @@ import { type ReferenceMode, referenceMode } from "./method-options.ts";
 import { metricNames } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
 import { ReferenceLogProbs } from "./reference-log-probs.ts";
+import type { OwnMetrics } from "./run-evaluation.ts";
 import { checkFloat32, type RunOptions } from "./run-options.ts";
 import { RunPlan } from "./run-plan.ts";
 import { checkMetric } from "./selection.ts";
@@ -30,6 +31,8 @@ export interface RunInputs extends TrainerCallbacks {
   readonly outputFolder?: string;
   /** What else must be the same when a run is resumed, by name; plain values. */
   readonly settings?: Readonly<Record<string, unknown>>;
+  /** Metrics of each evaluation that the caller measures. */
+  readonly ownMetrics?: OwnMetrics | undefined;
   /** What a checkpoint of an adapter names as its base; default: the policy's folder. */
   readonly baseModel?: string;
 }
@@ -141,7 +144,8 @@ function planned<Options extends RunOptions>(
   }
   const evaluated = evaluatedRows(inputs.evalExamples, options);
   if (evaluated && options.metric_for_best_model !== undefined) {
-    checkMetric(options.metric_for_best_model, metricNames(lossType, new Set(evaluated.map(({ label }) => label))));
+    const names = metricNames(lossType, new Set(evaluated.map(({ label }) => label)));
+    checkMetric(options.metric_for_best_model, [...names, ...(inputs.ownMetrics?.names ?? [])]);
   }
   const plan = new RunPlan(examples, { mismatched: lossType === "kto", maxLength }, options);
   return { options, plan, trained: trainedLayout(policy, options.freeze_parameters) };

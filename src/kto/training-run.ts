@@ -97,6 +97,7 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
       options,
       totalSteps: this.totalSteps,
       stepsPerEpoch: this.stepsPerEpoch,
+      ownMetrics: inputs.ownMetrics,
       outputFolder,
     });
     this.#window = new LoggingWindow(this.step);
