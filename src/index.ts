@@ -81,7 +81,7 @@ export {
   winRate,
 } from "./kto/report/statistics.ts";
 export { type Figure, linePlots, type Panel, type Series } from "./kto/report/svg.ts";
-export type { Evaluation } from "./kto/run-evaluation.ts";
+export type { Evaluation, OwnMetrics } from "./kto/run-evaluation.ts";
 export type { SftTrainerInputs, TrainerInputs } from "./kto/run-inputs.ts";
 export type { SftTrainerOptions } from "./kto/sft-config.ts";
 export { SftTrainer } from "./kto/sft-trainer.ts";

@@ -189,5 +189,7 @@ export async function requireTemplate(folder: string, templatePath: string | und
   const { loadChatTemplate } = await import("../engine/chat-template.ts");
   const template = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
   if (template !== undefined) return template;
-  throw new ConfigError(`The model folder "${folder}" has no chat template; give one as chat_template_path.`);
+  throw new ConfigError(
+    `The model folder "${folder}" has no chat template; give one as chat_template_path, or let kto generate continue plain text.`,
+  );
 }

@@ -21,6 +21,11 @@ const schema = z.strictObject({
     description: "the model whose tokens are counted and shown (default: none, and characters are)",
   }),
   model_revision: ktoOptions.shape.model_revision,
+  labels: option(z.enum(["required", "optional"]).default("required"), {
+    group: "Model and data",
+    description: "optional: rows may lack a label, as kto sft takes them, and are then desirable",
+    expects: '"required" or "optional"',
+  }),
   output: option(
     z
       .string()

@@ -8,11 +8,12 @@ import { ktoOptions } from "../kto/config.ts";
 import type { Example, FeedbackRow, FeedbackRows } from "../kto/data/types.ts";
 import type { JudgedWinRate } from "../kto/judge/compare.ts";
 import type { Judge } from "../kto/judge/judge.ts";
+import { asksForJudge, judgeOptions } from "../kto/judge/judge-options.ts";
 import type { Metrics } from "../kto/metrics.ts";
 import { option, parseOptions, reuse } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
-import { type Prompt, promptEncoder, readPrompts } from "./generate.ts";
-import { asksForJudge, judgeOptions, openJudge } from "./judging.ts";
+import { type Prompt, promptEncoder, promptText, readPrompts } from "./generate.ts";
+import { openJudge } from "./judging.ts";
 import type { Output } from "./output.ts";
 import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
 import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "./shared-options.ts";
@@ -261,17 +262,6 @@ function promptOf(row: FeedbackRow, tokenizer: Tokenizer | undefined): Prompt {
     ...(row.tools ? { tools: row.tools } : {}),
     ...(row.templateOptions ? { variables: row.templateOptions } : {}),
   };
-}
-
-/** A chat as the judge reads it. */
-function promptText(prompt: Prompt): string {
-  if (typeof prompt === "string") return prompt;
-  const { messages } = prompt;
-  const [only, ...more] = messages;
-  const content = (message: Readonly<Record<string, unknown>> | undefined) =>
-    typeof message?.content === "string" ? message.content : JSON.stringify(message?.content);
-  if (more.length === 0 && only?.role === "user") return content(only);
-  return messages.map((message) => `${String(message.role)}: ${content(message)}`).join("\n");
 }
 
 function report(

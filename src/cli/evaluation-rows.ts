@@ -34,9 +34,7 @@ export async function loadTrainingRows(
     const read = await readRows(options, output, undefined, splitOption);
     const rows = use === "imitation" ? new DesirableRows(read) : read;
     const { examples } = await encodeFeedback(rows, models, options, output);
-    if (rows instanceof DesirableRows && rows.leftOut > 0) {
-      output.info(`data: ${rows.leftOut} undesirable rows of ${dataset.dataset_name} left out`);
-    }
+    if (rows instanceof DesirableRows) tellOfDesirable(rows, dataset.dataset_name, output);
     if (use === "pairs") requirePairs(examples, dataset);
     return examples;
   };
@@ -60,6 +58,14 @@ export async function loadTrainingRows(
   const evalExamples = await load(dataset, "dataset_test_split");
   output.info(`validation: ${evalExamples.length} rows of ${dataset.dataset_name}`);
   return { examples, evalExamples };
+}
+
+function tellOfDesirable({ leftOut, withEarlierAnswers: chats }: DesirableRows, name: string, output: Output): void {
+  if (leftOut > 0) output.info(`data: ${leftOut} undesirable rows of ${name} left out`);
+  if (chats === 0) return;
+  output.info(
+    `data: in ${chats} ${chats === 1 ? "chat" : "chats"} of ${name} the assistant speaks several times, and its last answer alone is imitated; give each answer as a row of its own to imitate them all`,
+  );
 }
 
 /** One file is every split that is asked of it: only two slices of it can be different rows. */

@@ -40,6 +40,7 @@ const schema = z.strictObject({
     group: sampling,
     description: "continuations of each prompt",
     expects: "a whole number of at least 1",
+    aliases: ["num_samples"],
   }),
   stream: option(z.boolean().optional(), {
     group: sampling,
@@ -155,6 +156,17 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
 function isChat(value: unknown): value is readonly Readonly<Record<string, unknown>>[] {
   const isMessage = (one: unknown) => typeof one === "object" && one !== null && "role" in one;
   return Array.isArray(value) && value.length > 0 && value.every(isMessage);
+}
+
+/** A chat as a judge reads it. */
+export function promptText(prompt: Prompt): string {
+  if (typeof prompt === "string") return prompt;
+  const { messages } = prompt;
+  const [only, ...more] = messages;
+  const content = (message: Readonly<Record<string, unknown>> | undefined) =>
+    typeof message?.content === "string" ? message.content : JSON.stringify(message?.content);
+  if (more.length === 0 && only?.role === "user") return content(only);
+  return messages.map((message) => `${String(message.role)}: ${content(message)}`).join("\n");
 }
 
 /** Prompts to token ids: texts as they are, chats (and with `chat` texts too) through the model's chat template. */

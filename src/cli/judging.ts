@@ -1,80 +1,17 @@
-/** The judge that a command's options name, and where its transcripts go. */
+/** The judge that a command's options name, where its transcripts go, and what it makes of a run's samples. */
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError, errorMessage, FileError, JudgeError } from "../errors.ts";
 import { ChatJudge } from "../kto/judge/chat-judge.ts";
+import { type AnswerPair, judgePairs, WIN_RATE_METRICS, winRateMetrics } from "../kto/judge/compare.ts";
 import { functionJudge, type Judge, type JudgeFunction } from "../kto/judge/judge.ts";
-import { option } from "../kto/parse-options.ts";
+import { asksForJudge, type JudgeOptions } from "../kto/judge/judge-options.ts";
+import type { OwnMetrics } from "../kto/run-evaluation.ts";
 import { checkOutputFile } from "./files.ts";
-
-const group = "Judge";
-const count = z.number().int();
-
-export const judgeOptions = {
-  judge: option(z.string().min(1).optional(), {
-    group,
-    description: 'a JavaScript module: export default (prompt, a, b) => "a", "b", "tie" or a number',
-    expects: "a JavaScript module",
-    placeholder: "module",
-  }),
-  judge_base_url: option(z.string().min(1).optional(), {
-    group,
-    description: "a server of the OpenAI chat protocol; its key is KTO_JUDGE_API_KEY or OPENAI_API_KEY",
-    expects: "an address such as https://api.openai.com/v1",
-    placeholder: "url",
-  }),
-  judge_model: option(z.string().min(1).optional(), {
-    group,
-    description: "the judge's model; without judge_base_url one of OpenAI's",
-    expects: "a model that the server has",
-    placeholder: "name",
-  }),
-  judge_request: option(z.record(z.string(), z.unknown()).optional(), {
-    group,
-    description: "more fields of each request, such as max_tokens; null leaves one out",
-    expects: 'a JSON object or a mapping, such as {"temperature": null}',
-  }),
-  judge_budget: option(count.min(2).optional(), {
-    group,
-    description: "requests at most, those that fail included; each prompt takes two",
-    expects: "a whole number of at least 2",
-  }),
-  judge_timeout: option(z.number().positive().default(60), {
-    group,
-    description: "seconds until a request counts as lost; it is sent again a few times",
-    expects: "a number above 0",
-  }),
-  judge_concurrency: option(count.min(1).default(4), {
-    group,
-    description: "prompts that are judged at once",
-    expects: "a whole number of at least 1",
-  }),
-  judge_transcripts: option(z.string().min(1).default("judge-transcripts.jsonl"), {
-    group,
-    description: "where every exchange with the server is added",
-    expects: "a path that ends in .jsonl",
-    placeholder: "file.jsonl",
-  }),
-};
-
-const schema = z.strictObject(judgeOptions);
-export type JudgeOptions = Readonly<z.output<typeof schema>>;
+import type { Output } from "./output.ts";
 
 const OPENAI = "https://api.openai.com/v1";
-
-/** Whether the options name a judge. Throws ConfigError where they name two, or half of one. */
-export function asksForJudge(options: JudgeOptions): boolean {
-  const { judge, judge_base_url: baseUrl, judge_model: model } = options;
-  if (judge !== undefined && (baseUrl !== undefined || model !== undefined)) {
-    throw new ConfigError("options judge and judge_base_url or judge_model name two judges: keep one.");
-  }
-  if (baseUrl !== undefined && model === undefined) {
-    throw new ConfigError(`option "judge_base_url" is "${baseUrl}" without a model: give judge_model as well.`);
-  }
-  return judge !== undefined || model !== undefined;
-}
 
 /**
  * The judge, before any other work: a module that cannot be loaded or a file that cannot be written is told at once.
@@ -109,4 +46,31 @@ async function judgeModule(path: string): Promise<JudgeFunction> {
   throw new ConfigError(
     `The judge ${path} has no function as its default export; write export default async (prompt, a, b) => "a", "b", "tie" or a number.`,
   );
+}
+
+/**
+ * The win rate of a run's evaluations, where the options name a judge: of what the model says against what it said before
+ * training. A judge that fails is no reason to lose the run.
+ *
+ * @throws what `openJudge` does
+ */
+export async function judgeOfRun(
+  options: JudgeOptions,
+  output: Output,
+): Promise<((pairs: (step: number) => Promise<AnswerPair[]>) => OwnMetrics) | undefined> {
+  if (!asksForJudge(options)) return undefined;
+  const judge = await openJudge(options);
+  return (pairs) => ({
+    names: WIN_RATE_METRICS,
+    measure: async (step) => {
+      try {
+        const found = await judgePairs(judge, await pairs(step), { concurrency: options.judge_concurrency });
+        return winRateMetrics(found);
+      } catch (error) {
+        if (!(error instanceof JudgeError || error instanceof FileError)) throw error;
+        output.warning(`There is no win rate at step ${step}: ${errorMessage(error)} The training goes on.`);
+        return Object.fromEntries(WIN_RATE_METRICS.map((name) => [name, Number.NaN]));
+      }
+    },
+  });
 }

@@ -1,26 +1,38 @@
 /**
  * samples.jsonl: what the model says to the same prompts as it is trained, beginning with what it said before. One
- * object a line: {"step", "index", "prompt", "completion"}.
+ * object a line: {"step", "index", "prompt", "completion"}. A judge may compare them.
  */
 
 import { textFolder } from "../engine/model/folder.ts";
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
-import { DatasetError } from "../errors.ts";
+import { DatasetError, FileError } from "../errors.ts";
 import { Continuations } from "../kto/continuations.ts";
 import type { Example } from "../kto/data/types.ts";
+import type { AnswerPair } from "../kto/judge/compare.ts";
 import type { RunConfig } from "../kto/run-options.ts";
-import { promptEncoder, readPrompts } from "./generate.ts";
+import { type Prompt, promptEncoder, promptText, readPrompts } from "./generate.ts";
 import type { Output } from "./output.ts";
 import { resolveSampling } from "./sampling-options.ts";
 
 export const SAMPLES_FILE = "samples.jsonl";
 
+/** One line. */
+interface Sample {
+  readonly step: number;
+  readonly index: number;
+  readonly prompt: Prompt | undefined;
+  readonly completion: string;
+}
+
 export class SampleLog {
   readonly #continuations: Continuations;
-  readonly #prompts: readonly unknown[];
+  readonly #prompts: readonly Prompt[];
   readonly #path: string;
+  #last: { readonly step: number; readonly completions: readonly string[] } | undefined;
+  /** What was said before training. */
+  #first: readonly string[] | undefined;
 
   /**
    * undefined where no samples are asked for. Allocates the generator's device memory.
@@ -37,7 +49,7 @@ export class SampleLog {
     if (most === 0 || (file === undefined && most === undefined)) return undefined;
     const texts = await textFolder(policy);
     const tokenizer = await loadTokenizer(texts);
-    let prompts: { readonly prompt: unknown; readonly ids: readonly number[] }[];
+    let prompts: { readonly prompt: Prompt; readonly ids: readonly number[] }[];
     if (file === undefined) {
       const different = new Map((evalExamples ?? []).map(({ promptIds }) => [promptIds.join(), [...promptIds]]));
       prompts = [...different.values()].map((ids) => ({
@@ -75,7 +87,7 @@ export class SampleLog {
     );
   }
 
-  private constructor(continuations: Continuations, prompts: readonly unknown[], path: string) {
+  private constructor(continuations: Continuations, prompts: readonly Prompt[], path: string) {
     this.#continuations = continuations;
     this.#prompts = prompts;
     this.#path = path;
@@ -87,13 +99,41 @@ export class SampleLog {
     const lines = present ? (await platform.readText(this.#path)).split("\n") : [];
     const kept = lines.filter((line) => stepOf(line) <= step).map((line) => `${line}\n`);
     await platform.writeFileAtomic(this.#path, kept.join(""));
+    const first = kept.map((line) => JSON.parse(line) as Partial<Sample>).filter((sample) => sample.step === 0);
+    const asked = JSON.stringify(first.map(({ prompt }) => prompt)) === JSON.stringify(this.#prompts);
+    if (asked) this.#first = first.map(({ completion }) => String(completion));
+  }
+
+  /** What the model says as it is after this many updates; once for a step. */
+  async #completions(step: number): Promise<readonly string[]> {
+    if (this.#last?.step !== step) this.#last = { step, completions: await this.#continuations.run() };
+    if (step === 0) this.#first = this.#last.completions;
+    return this.#last.completions;
+  }
+
+  /**
+   * What the model says as it is after this many updates, beside what it said before training.
+   *
+   * @throws FileError where a run that is resumed has lost that
+   */
+  async pairs(step: number): Promise<AnswerPair[]> {
+    const completions = await this.#completions(step);
+    const before = this.#first;
+    if (before === undefined) {
+      throw new FileError(`${this.#path} does not hold what the model said to these prompts before training.`);
+    }
+    return this.#prompts.map((prompt, i) => ({
+      prompt: promptText(prompt),
+      model: completions[i] ?? "",
+      opponent: before[i] ?? "",
+    }));
   }
 
   /** Adds the model's continuations as it is after this many updates. */
   async write(step: number): Promise<void> {
-    const completions = await this.#continuations.run();
-    const lines = completions.map((completion, index) => {
-      return `${JSON.stringify({ step, index, prompt: this.#prompts[index], completion })}\n`;
+    const lines = (await this.#completions(step)).map((completion, index) => {
+      const sample: Sample = { step, index, prompt: this.#prompts[index], completion };
+      return `${JSON.stringify(sample)}\n`;
     });
     await platform.appendText(this.#path, lines.join(""));
   }

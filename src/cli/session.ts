@@ -51,6 +51,7 @@ export type FeedbackOptions = { readonly labels?: Labels } & Pick<
   | "dataset_train_split"
   | "column_mapping"
   | "max_length"
+  | "append_eos"
   | "chat_template_path"
   | "chat_template_kwargs"
   | "overwrite_cache"
@@ -171,11 +172,13 @@ async function loadForRows(
 ): Promise<EncodeRowOptions> {
   if (texts + chats === 0) return {};
   const tokenizer = await loadTokenizer(folder);
-  if (chats === 0) return { tokenizer };
+  const { append_eos: appendEos } = options;
+  if (chats === 0) return { tokenizer, appendEos };
   const { chat_template_path: templatePath, chat_template_kwargs: templateOptions } = options;
   const chatTemplate = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
   return {
     tokenizer,
+    appendEos,
     ...(chatTemplate ? { chatTemplate } : {}),
     ...(templateOptions ? { templateOptions } : {}),
   };

@@ -30,6 +30,7 @@ export const feedbackOptions = {
   dataset_train_split: trainer.dataset_train_split,
   column_mapping: trainer.column_mapping,
   max_length: trainer.max_length,
+  append_eos: trainer.append_eos,
   chat_template_path: trainer.chat_template_path,
   chat_template_kwargs: trainer.chat_template_kwargs,
   overwrite_cache: trainer.overwrite_cache,

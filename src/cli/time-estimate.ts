@@ -5,6 +5,7 @@ import { formatDuration } from "./progress.ts";
 /** Under the names of `--json`; seconds. */
 export function timeFacts(times: RunTimes): Readonly<Record<string, number>> {
   return {
+    steps_left: times.updates,
     seconds_per_update: times.secondsPerUpdate,
     evaluations: times.evaluations,
     seconds_per_evaluation: times.secondsPerEvaluation,
@@ -15,17 +16,15 @@ export function timeFacts(times: RunTimes): Readonly<Record<string, number>> {
 
 /** One line each. */
 export function timeLines(times: RunTimes): string[] {
-  const { updates, secondsPerUpdate, evaluations, secondsPerEvaluation, secondsOfReference, seconds } = times;
+  const { done, updates, secondsPerUpdate, evaluations, secondsPerEvaluation, secondsOfReference, seconds } = times;
   const parts = [
-    `updates ${formatDuration(updates * secondsPerUpdate)}`,
+    `${updates} update${updates === 1 ? "" : "s"}${done > 0 ? " left" : ""} ${formatDuration(updates * secondsPerUpdate)}`,
     ...(evaluations > 0
       ? [
           `${evaluations} evaluation${evaluations === 1 ? "" : "s"} ${formatDuration(evaluations * secondsPerEvaluation)}`,
         ]
       : []),
-    ...(secondsOfReference > 0
-      ? [`the reference's log-probs before them, unless the cache holds these, ${formatDuration(secondsOfReference)}`]
-      : []),
+    ...(secondsOfReference > 0 ? [`the reference's log-probs before them ${formatDuration(secondsOfReference)}`] : []),
   ];
   return [
     `an update takes about ${Number(secondsPerUpdate.toPrecision(3))} s (one of mean size was timed)`,

@@ -36,7 +36,7 @@ export interface ReadyRun {
 }
 
 /** What a command hands to its trainer beside models, rows and options. */
-export type SharedInputs = Pick<RunInputs, "outputFolder" | "settings"> & TrainerCallbacks;
+export type SharedInputs = Pick<RunInputs, "outputFolder" | "settings" | "ownMetrics"> & TrainerCallbacks;
 
 /**
  * Trains a model and saves it.
@@ -56,8 +56,10 @@ export async function runTraining(
   const { planningDevice } = await import("../engine/memory-plan.ts");
   const { removeCheckpoints } = await import("../engine/checkpoint.ts");
   const { METRICS_FILE, MetricsFile } = await import("./metrics-file.ts");
+  const { judgeOfRun } = await import("./judging.ts");
   const { output_dir } = config;
   await checkRunFolder(config);
+  const judged = await judgeOfRun(config, output);
   await withDevice(config, output, async (device) => {
     // A plan is made by the same code as a run, on a device that only counts.
     const target = config.dry_run ? planningDevice(device) : device;
@@ -76,6 +78,7 @@ export async function runTraining(
       outputFolder: output_dir,
       settings: Object.fromEntries(KEPT_SETTINGS.map((name) => [name, (config as Record<string, unknown>)[name]])),
       onWarning: warn,
+      ownMetrics: judged?.(async (step) => (await samples?.pairs(step)) ?? []),
       // Before the checkpoint of the step, so that what is resumed from there need not say it again.
       onEvaluate: async ({ step }) => {
         if (step > 0) await writeSamples(step);
@@ -233,6 +236,7 @@ function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
     "eval_kl",
     "eval_rewards/margins",
     "eval_rewards/accuracies",
+    "eval_win_rate",
   ].flatMap((name) => {
     const value = metrics[name];
     return value === undefined ? [] : [`${name} ${value.toFixed(4)}`];

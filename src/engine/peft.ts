@@ -30,7 +30,10 @@ export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
 /** What adapter_config.json says, as far as it concerns us. */
 export interface AdapterConfig {
   readonly options: LoraOptions;
-  /** Where the base model was when the adapter was trained; undefined where the file does not say. */
+  /**
+   * Where the base model was when the adapter was trained, a folder or a hub id; undefined where the file does not say. A
+   * relative path is looked for from the working folder, then from the adapter's.
+   */
   readonly baseModel: string | undefined;
 }
 
@@ -119,8 +122,14 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
       rslora,
       targetModules: targets as readonly string[] | string,
     },
-    baseModel: typeof baseModel === "string" && baseModel !== "" ? baseModel : undefined,
+    baseModel: typeof baseModel === "string" && baseModel !== "" ? await basePath(baseModel, folder) : undefined,
   };
+}
+
+async function basePath(baseModel: string, folder: string): Promise<string> {
+  const beside = platform.joinPath(folder, baseModel);
+  const isBeside = (await platform.exists(baseModel)) === undefined && (await platform.exists(beside)) === "folder";
+  return isBeside ? beside : baseModel;
 }
 
 /** The name under which a file holds a parameter that is trained: in a model's own folder, or PEFT's of an adapter. */
@@ -222,7 +231,8 @@ async function readValues(
  * Writes a model's adapter as PEFT does: adapter_config.json with PEFT's keys, adapter_model.safetensors in f32, the
  * tokenizer files of the base beside them.
  *
- * @param baseModel what the configuration names as the base: a folder or hub id
+ * @param baseModel what the configuration names as the base: a hub id, or a folder, which is written as an absolute path
+ * so that it is found from anywhere
  * @throws FileError; NumericError for weights that are not finite
  */
 export async function saveAdapter(model: Model, folder: string, baseModel: string = model.folder): Promise<void> {
@@ -234,7 +244,9 @@ export async function saveAdapter(model: Model, folder: string, baseModel: strin
     return { name, shape: part.shape, data: () => finitePieces(name, arenaPieces(adapter.weights, part), "f32") };
   });
   await writeSafetensors(platform.joinPath(folder, ADAPTER_WEIGHTS), tensors, { format: "pt" });
-  const text = JSON.stringify(adapterConfig(config, adapter.options, baseModel), null, 2);
+  const isLocal = (await platform.exists(baseModel)) === "folder";
+  const base = isLocal ? platform.absolutePath(baseModel) : baseModel;
+  const text = JSON.stringify(adapterConfig(config, adapter.options, base), null, 2);
   await platform.writeFileAtomic(platform.joinPath(folder, ADAPTER_CONFIG), `${text}\n`);
 }
 

@@ -85,6 +85,13 @@ export class Program {
     return this.#steps.filter((step) => step.type === "dispatch").length;
   }
 
+  /** The kernels of its dispatches, in order: name and, among candidates, the one that `choose` has chosen. */
+  get kernels(): readonly string[] {
+    return this.#steps.flatMap((step) =>
+      step.type === "dispatch" ? `${step.kernel.name} ${step.kernel.variant ?? ""}`.trimEnd() : [],
+    );
+  }
+
   /** Flops and bytes of one replay. */
   get cost(): Cost {
     let flops = 0;
@@ -110,6 +117,11 @@ export class Program {
     if (elementCount(tensor.shape) === 0) throw new Error(`${kernel.name}: ${name} is empty`);
   }
 
+  /** Chooses the kernels that will run, as `prepare` does; compiles nothing but what has to be timed for it. */
+  async choose(): Promise<void> {
+    for (const step of this.#steps) if (step.type === "dispatch") await this.#choose(step);
+  }
+
   /** Compiles what is needed and builds bind groups; further calls return the same promise. */
   prepare(): Promise<void> {
     this.#prepared ??= this.#prepare();
@@ -119,7 +131,7 @@ export class Program {
   async #prepare(): Promise<void> {
     const { device } = this;
     const dispatches = this.#steps.filter((step) => step.type === "dispatch");
-    for (const step of dispatches) await this.#choose(step);
+    await this.choose();
     const compiled = await Promise.all(dispatches.map((step) => device.compiled(step.kernel)));
     // Equal uniforms share one slot; slots are bound by offset.
     const slots = new Map<string, number>();

@@ -76,10 +76,14 @@ export class Tuner {
   async choose(contest: Contest): Promise<string> {
     const [first = ""] = contest.variants;
     const untried = contest.flops < LEAST_FLOPS || contest.trialBytes > MOST_TRIAL_BYTES;
-    if (untried || contest.variants.length < 2 || (this.#tuning === "off" && this.#choices.size === 0)) return first;
-    const known = this.#choices.get(keyOf(contest));
+    if (untried || contest.variants.length < 2) return first;
+    const key = keyOf(contest);
+    const known = this.#choices.get(key);
     if (known !== undefined && contest.variants.includes(known)) return known;
-    if (this.#tuning === "off") return first;
+    if (this.#tuning === "off") {
+      this.#choices.set(key, first); // a run that goes on where there is tuning keeps to it
+      return first;
+    }
     const next = this.#queue.then(() => this.#decide(contest));
     this.#queue = next.catch(() => undefined);
     return await next;
@@ -93,14 +97,15 @@ export class Tuner {
     await this.#read;
     let variant = this.#measured.get(key);
     if (variant === undefined || !contest.variants.includes(variant)) {
-      try {
-        variant = await fastest(contest);
-      } catch (error) {
+      const found = await fastest(contest).catch((error: unknown) => {
         if (!(error instanceof AdapterError)) throw error;
-        return contest.variants[0] ?? ""; // no room for trials: nothing is learnt, and the run goes on
+        return undefined; // no room for trials: nothing is learnt for other runs, and this one keeps to the default
+      });
+      if (found !== undefined) {
+        this.#measured.set(key, found);
+        await this.#writeFile();
       }
-      this.#measured.set(key, variant);
-      await this.#writeFile();
+      variant = found ?? contest.variants[0] ?? "";
     }
     this.#choices.set(key, variant);
     return variant;

@@ -35,3 +35,7 @@ export interface TrainerCallbacks {
   /** Sentences about what went wrong and did not end the run. Default: the console. */
   readonly onWarning?: (sentence: string) => void;
 }
+
+export function warn({ onWarning = console.warn }: TrainerCallbacks, sentence: string): void {
+  onWarning(sentence);
+}

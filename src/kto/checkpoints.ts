@@ -1,14 +1,12 @@
 /**
  * A run's checkpoints: what is trained (f32, whatever the files of the model store), both moments, and the state of the
  * run, saved into a folder and brought back bit by bit. How folders come and go is `engine/checkpoint.ts`' business, when
- * they are saved the trainer's.
+ * they are saved the trainer's, which one a run goes on from `resumption.ts`'.
  */
 import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../engine/arena-files.ts";
 import {
   type CheckpointFolder,
-  checkpointDamage,
   checkpointPath,
-  listCheckpoints,
   pruneCheckpoints,
   removeLeftovers,
   writeCheckpointFolder,
@@ -18,9 +16,9 @@ import type { Model } from "../engine/model/load.ts";
 import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../engine/peft.ts";
 import { platform } from "../engine/platform/index.ts";
 import { openSafetensors, writeSafetensors } from "../engine/safetensors.ts";
-import { ConfigError, errorMessage, FileError, ModelFormatError, shown } from "../errors.ts";
+import { errorMessage, FileError } from "../errors.ts";
 import type { RunOptions } from "./run-options.ts";
-import { type RunState, readRunState, type TrainerStateFacts, writeRunState } from "./run-state.ts";
+import { type RunState, type TrainerStateFacts, writeRunState } from "./run-state.ts";
 import type { KtoStep } from "./step.ts";
 
 export const OPTIMIZER_FILE = "optimizer.safetensors";
@@ -31,13 +29,6 @@ const SECOND_MOMENT = "exp_avg_sq.";
 /** The optimizer's small state and the sums of the logging window. */
 const OPTIMIZER_STATE = "optimizer_state";
 const METRIC_SUMS = "metric_sums";
-
-/** Options that do not change what comes out of a step: a resumed run may have others than the run before. */
-const MAY_CHANGE =
-  /^(save_|logging_|eval_|per_device_eval_|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
-
-/** For people. */
-const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as const;
 
 export interface CheckpointsOptions {
   readonly policy: Model;
@@ -114,97 +105,11 @@ export class Checkpoints {
     return (await platform.exists(this.path(step))) === "folder";
   }
 
-  /**
-   * Brings weights, moments and sums back onto the device, from a checkpoint's folder or, for true, from the last good one
-   * in the folder of the run; the damaged ones after it are named in warnings.
-   *
-   * @param now what the run would be from its own options, to be compared
-   * @returns the state to go on from
-   * @throws FileError, ModelFormatError if there is none or the one that was named is damaged; ConfigError for options or
-   * data that are not those of the run that is resumed
-   */
-  async restore(
-    from: string | true,
-    now: Pick<RunState, "method" | "data" | "settings" | "totalSteps">,
-  ): Promise<RunState> {
+  /** Brings weights, moments and sums of a good checkpoint back onto the device. */
+  async restore(from: CheckpointFolder): Promise<void> {
     await removeLeftovers(this.#run.folder);
-    const { path, state } = typeof from === "string" ? await this.#open(from) : await this.#lastGood();
-    this.#checkSame(path, state, now);
-    await this.#fill(path);
-    this.#last = { path, step: state.step };
-    return state;
-  }
-
-  /** @throws ModelFormatError that says why a checkpoint cannot be used; FileError where there is none */
-  async #open(path: string): Promise<{ path: string; state: RunState }> {
-    if ((await platform.exists(path)) !== "folder") {
-      throw new FileError(
-        `There is no checkpoint "${path}"; resume_from_checkpoint names the folder of one, or is true for the last good one in output_dir.`,
-      );
-    }
-    const damage = await checkpointDamage(path);
-    if (damage !== undefined) {
-      throw new ModelFormatError(`The checkpoint ${path} is damaged: ${damage}; resume from another one.`);
-    }
-    if ((await platform.exists(platform.joinPath(path, OPTIMIZER_FILE))) !== "file") {
-      throw new ModelFormatError(
-        `The checkpoint ${path} has no ${OPTIMIZER_FILE} (it was saved with save_only_model), so the run cannot go on from it; resume from another one.`,
-      );
-    }
-    return { path, state: await readRunState(path) };
-  }
-
-  async #lastGood(): Promise<{ path: string; state: RunState }> {
-    const { folder, warn } = this.#run;
-    const present = await listCheckpoints(folder);
-    for (const { path } of present.reverse()) {
-      try {
-        return await this.#open(path);
-      } catch (error) {
-        if (!(error instanceof ModelFormatError)) throw error;
-        warn(errorMessage(error).replace("resume from another one", "the one before is used"));
-      }
-    }
-    throw new FileError(
-      `resume_from_checkpoint is true, but ${folder} has no ${present.length > 0 ? "good " : ""}checkpoint to go on from; leave it out to start anew.`,
-    );
-  }
-
-  /** @throws ConfigError naming the option, or the data, that is another one than in the run that is resumed */
-  #checkSame(path: string, state: RunState, now: Pick<RunState, "method" | "data" | "settings" | "totalSteps">): void {
-    if (state.method !== now.method) {
-      throw new ConfigError(
-        `The run of ${path} is ${METHOD_NAMES[state.method]} and this one is ${METHOD_NAMES[now.method]}, which cannot go on from it: give its model as model_name_or_path, and another output_dir.`,
-      );
-    }
-    const options: Readonly<Record<string, unknown>> = this.#run.options;
-    // Of a damaged file, whose values may nest too deeply to be written.
-    const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
-    const refuse = (name: string, before: unknown, after: unknown) => {
-      throw new ConfigError(
-        `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start anew in another output_dir.`,
-      );
-    };
-    for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {
-      if (MAY_CHANGE.test(name)) continue;
-      const after = Object.hasOwn(now.settings, name) ? now.settings[name] : options[name];
-      if (text(before) !== text(after)) refuse(name, before, after);
-    }
-    if (state.data !== now.data) {
-      throw new ConfigError(
-        `The data is not that of the run of ${path}: its rows, their order or their tokens changed; give the same data, or start anew in another output_dir.`,
-      );
-    }
-    if (now.totalSteps < state.totalSteps) {
-      throw new ConfigError(
-        `The run of ${path} was to have ${state.totalSteps} updates and would now have ${now.totalSteps}: max_steps and num_train_epochs may grow when a run is resumed, not shrink.`,
-      );
-    }
-    if (now.totalSteps > state.totalSteps) {
-      this.#run.warn(
-        `The run was to have ${state.totalSteps} updates and now has ${now.totalSteps}: the learning rate of the updates to come follows the new length.`,
-      );
-    }
+    await this.#fill(from.path);
+    this.#last = from;
   }
 
   async #fill(path: string): Promise<void> {

@@ -7,6 +7,7 @@ import * as z from "zod";
 import { ConfigError } from "../errors.ts";
 import { checkpointOptions } from "./checkpoint-options.ts";
 import { evaluationOptions } from "./evaluation-options.ts";
+import { judgeOptions } from "./judge/judge-options.ts";
 import { loraOptions } from "./lora-options.ts";
 import { methodOptions, referenceMode, referenceModelOption } from "./method-options.ts";
 import { modelOptions } from "./model-options.ts";
@@ -28,6 +29,7 @@ export const ktoOptions = z.strictObject({
   ...loraOptions,
   ...optimizerOptions,
   ...evaluationOptions,
+  ...judgeOptions,
   ...checkpointOptions,
   ...deviceOptions,
   ...outputOptions,

@@ -29,6 +29,9 @@ export interface EvaluatorOptions {
 /** The prefix of every metric of an evaluation, as TRL writes it. */
 export const EVAL_PREFIX = "eval_";
 
+/** What an evaluation has beside the objective's own metrics. */
+export const EVALUATION_TIMES = ["runtime", "samples_per_second", "steps_per_second"] as const;
+
 export class Evaluator {
   readonly #step: KtoStep;
   readonly #plan: EvaluationPlan;
@@ -86,12 +89,12 @@ export class Evaluator {
       }
     }
     const seconds = Math.max(1e-3, (performance.now() - started) / 1000);
-    const metrics: Metrics = {
-      ...objective.metricsOf(totals, cutPairs),
+    const times: Record<(typeof EVALUATION_TIMES)[number], number> = {
       runtime: seconds,
       samples_per_second: rows / seconds,
       steps_per_second: this.#plan.totalSteps / seconds,
     };
+    const metrics: Metrics = { ...objective.metricsOf(totals, cutPairs), ...times };
     return Object.fromEntries(Object.entries(metrics).map(([name, value]) => [`${EVAL_PREFIX}${name}`, value]));
   }
 

@@ -5,6 +5,7 @@
  */
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { OPTIMIZER_STATE } from "../kernels/reduce.ts";
+import { SFT_SUMS } from "../kernels/sft-objective.ts";
 
 /** Values by name, as logged: KL and log-probabilities in nats. A metric of what the window does not hold is absent. */
 export type Metrics = Record<string, number>;
@@ -58,6 +59,32 @@ export function objectiveMetrics(sums: ArrayLike<number>, cutPairs: number): Met
   set("self_pairs", sum(METRIC_SUMS.selfPairs), pairs);
   set("cut_pairs", cutPairs, pairs);
   return metrics;
+}
+
+/** What the sums of supervised fine-tuning tell. @param sums [SFT_SUMS.size] */
+export function sftMetrics(sums: ArrayLike<number>): Metrics {
+  const sum = (place: number) => sums[place] ?? Number.NaN;
+  const [tokens, measured] = [sum(SFT_SUMS.tokens), sum(SFT_SUMS.measuredTokens)];
+  if (!(tokens > 0)) return {};
+  return {
+    loss: -sum(SFT_SUMS.logProb) / tokens,
+    mean_token_accuracy: sum(SFT_SUMS.hits) / tokens,
+    ...(measured > 0 ? { entropy: sum(SFT_SUMS.entropy) / measured } : {}),
+  };
+}
+
+/** The names of what the sums over rows of these labels tell, if a pair of each microbatch counts. */
+export function metricNames(lossType: "kto" | "apo_zero_unpaired" | "sft", labels: ReadonlySet<boolean>): string[] {
+  if (lossType === "sft") return Object.keys(sftMetrics(new Float64Array(SFT_SUMS.size).fill(1)));
+  const { desirable, desirableTokens, undesirable, undesirableTokens, pairs, measured } = METRIC_SUMS;
+  const missing = [
+    ...(labels.has(true) ? [] : [desirable, desirableTokens]),
+    ...(labels.has(false) ? [] : [undesirable, undesirableTokens]),
+    ...(lossType === "kto" ? [] : [pairs, measured]),
+  ];
+  const sums = new Float64Array(METRIC_SUMS.size).fill(1);
+  for (const place of missing) sums[place] = 0;
+  return Object.keys(objectiveMetrics(sums, 0));
 }
 
 /** @param objective the objective's own metrics; @param state f32[OPTIMIZER_STATE.size] after the window's last step */

@@ -60,6 +60,11 @@ export const modelOptions = {
     expects: "a whole number of at least 2",
     nullMeans: Number.MAX_SAFE_INTEGER,
   }),
+  append_eos: option(z.boolean().default(true), {
+    group: model,
+    description: "end completions of text with the tokenizer's EOS token; false for texts that were cut, not ended",
+    expects: "true or false",
+  }),
   dtype: option(z.enum(["auto", "float32", "float16", "bfloat16"]).default("auto"), {
     group: model,
     description: "numbers of the model's matrices: auto as its files store them; what is trained is kept in float32",

@@ -3,8 +3,9 @@
  * reference model is resident while training. They belong to a schedule: log pi_ref(y_j|x_i) depends on the pair, and
  * pairs are drawn anew each epoch, so every microbatch has its own numbers, by the very pass that a live
  * reference would make. Kept on disk under a hash of all that they follow from: the reference's weights as they lie on the
- * device, the token ids, the rows of each microbatch (which seed, order and batch settings make), the cut and the adapter.
- * Whoever changes none of these finds them again; learning rate, beta or weights do not count.
+ * device, the token ids, the rows of each microbatch (which seed, order and batch settings make), the cut, the adapter,
+ * and the kernels that compute them, since others may round otherwise. Whoever changes none of these finds them again;
+ * learning rate, beta or weights do not count.
  */
 import type { Arena } from "../engine/arena.ts";
 import { PassMemory, recordLogProbs } from "../engine/model/decoder.ts";
@@ -19,7 +20,7 @@ import type { BatchExample, BatchOptions, KtoBatch } from "./batch.ts";
 import { EntryCache, unlessFileError } from "./entry-cache.ts";
 
 /** Raised when the same inputs would give other numbers or another layout. */
-const FORMAT = 1;
+const FORMAT = 2;
 const cache = new EntryCache("reference", ".logps");
 /** Words of weights that are on the host at once while they are hashed. */
 const PIECE_WORDS = 2 ** 22;
@@ -38,7 +39,7 @@ export interface Microbatches {
 export interface ReferenceLogProbsOptions {
   /** Compute anew what the cache holds; default false. */
   readonly anew?: boolean;
-  /** false for zeros in their place, where only time or memory is asked about; default true. */
+  /** false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true. */
   readonly compute?: boolean;
   /** What a step is called, one and several. */
   readonly stepNames: readonly [string, string];
@@ -48,14 +49,22 @@ export interface ReferenceLogProbsOptions {
 export class ReferenceLogProbs {
   /** Where they come from, for people. */
   readonly note: string;
+  /** They were found and not computed. */
+  readonly found: boolean;
   readonly #values: Float32Array<ArrayBuffer>;
   /** Of each step's microbatches. */
   readonly #starts: readonly (readonly number[])[];
 
-  private constructor(values: Float32Array<ArrayBuffer>, starts: readonly (readonly number[])[], note: string) {
+  private constructor(
+    values: Float32Array<ArrayBuffer>,
+    starts: readonly (readonly number[])[],
+    note: string,
+    found = false,
+  ) {
     this.#values = values;
     this.#starts = starts;
     this.note = note;
+    this.found = found;
   }
 
   /**
@@ -69,22 +78,28 @@ export class ReferenceLogProbs {
     { anew = false, compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
   ): Promise<ReferenceLogProbs> {
     const { starts, size } = places(plan);
-    if (reference.device.counts || !wanted)
-      return new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
-    const key = await cacheKey(reference, plan);
-    const found = anew ? undefined : await cache.read(key);
-    if (found?.body.length === 4 * size) {
-      const note = `log-probabilities of the reference read from ${found.path}`;
-      return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note);
-    }
-    const values = await compute(reference, plan, starts, size, stepNames[0]);
-    const done = `log-probabilities of the reference computed for ${plan.totalSteps} ${stepNames[plan.totalSteps === 1 ? 0 : 1]}`;
+    const none = () => new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
+    if (reference.device.counts) return none();
+    const pass = new ReferencePass(reference, plan.shapes());
     try {
-      const path = await cache.write(key, new Uint8Array(values.buffer));
-      return new ReferenceLogProbs(values, starts, `${done}; they are kept in ${path}`);
-    } catch (error) {
-      unlessFileError(error);
-      return new ReferenceLogProbs(values, starts, `${done}; they are not kept: ${errorMessage(error)}`);
+      const key = await cacheKey(reference, plan, await pass.kernels());
+      const found = anew ? undefined : await cache.read(key);
+      if (found?.body.length === 4 * size) {
+        const note = `log-probabilities of the reference read from ${found.path}`;
+        return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, true);
+      }
+      if (!wanted) return none();
+      const values = await compute(pass, plan, starts, size, stepNames[0]);
+      const done = `log-probabilities of the reference computed for ${plan.totalSteps} ${stepNames[plan.totalSteps === 1 ? 0 : 1]}`;
+      try {
+        const path = await cache.write(key, new Uint8Array(values.buffer));
+        return new ReferenceLogProbs(values, starts, `${done}; they are kept in ${path}`);
+      } catch (error) {
+        unlessFileError(error);
+        return new ReferenceLogProbs(values, starts, `${done}; they are not kept: ${errorMessage(error)}`);
+      }
+    } finally {
+      pass.free();
     }
   }
 
@@ -112,61 +127,94 @@ function places(plan: Microbatches): { starts: number[][]; size: number } {
   return { starts, size };
 }
 
+/** The pass of the reference over a microbatch, in memory of its own. */
+class ReferencePass {
+  readonly reference: Model;
+  readonly #shapes: readonly RowShape[];
+  readonly #memory: PassMemory;
+  readonly #sums: Tensor;
+  readonly #programs = new Map<string, Program>();
+
+  /** @param shapes of a plan: every class of its microbatches, or one that holds them all */
+  constructor(reference: Model, shapes: readonly RowShape[]) {
+    const { device, config, adapter } = reference;
+    const largest = Math.max(...shapes.map(({ sequences }) => sequences));
+    this.reference = reference;
+    this.#shapes = shapes;
+    [this.#memory, this.#sums] = device.allocating(() => [
+      new PassMemory(device, config, shapes, { gradients: false, adapter }),
+      device.allocate("scratch", "reference log-probs", [largest]),
+    ]);
+  }
+
+  #recorded(shape: RowShape): Program {
+    const program = new Program(this.reference.device, "reference log-probs");
+    recordLogProbs(program, this.reference, this.#memory, shape, this.#sumsOf(shape));
+    return program;
+  }
+
+  #sumsOf({ sequences }: RowShape): Tensor {
+    return { ...this.#sums, shape: [sequences] };
+  }
+
+  /** What runs for each class of microbatches, in order. */
+  async kernels(): Promise<(readonly string[])[]> {
+    const found: (readonly string[])[] = [];
+    for (const shape of this.#shapes) {
+      const program = this.#recorded(shape);
+      await program.choose();
+      found.push(program.kernels);
+    }
+    return found;
+  }
+
+  async logProbs({ packed }: KtoBatch): Promise<Float32Array> {
+    const key = JSON.stringify(packed.shape);
+    const program = this.#programs.get(key) ?? this.#recorded(packed.shape);
+    this.#programs.set(key, program);
+    await program.prepare();
+    this.#memory.upload(packed);
+    program.run();
+    return await this.reference.device.download(this.#sumsOf(packed.shape));
+  }
+
+  free(): void {
+    for (const program of this.#programs.values()) program.dispose();
+    this.#memory.free();
+    this.reference.device.free(this.#sums);
+  }
+}
+
 async function compute(
-  reference: Model,
+  pass: ReferencePass,
   plan: Microbatches,
   starts: readonly (readonly number[])[],
   size: number,
   stepName: string,
 ): Promise<Float32Array<ArrayBuffer>> {
-  const { device } = reference;
-  const shapes = plan.shapes();
-  const largest = Math.max(...shapes.map(({ sequences }) => sequences));
-  const { memory, sums } = device.allocating(() => ({
-    memory: new PassMemory(device, reference.config, shapes, { gradients: false, adapter: reference.adapter }),
-    sums: device.allocate("scratch", "reference log-probs", [largest]),
-  }));
-  const programs = new Map<string, Program>();
   const values = new Float32Array(size);
-  try {
-    for (let step = 0; step < plan.totalSteps; step++) {
-      for (const [index, { packed }] of plan.batches(step).entries()) {
-        const { shape } = packed;
-        const target: Tensor = { ...sums, shape: [shape.sequences] };
-        const key = JSON.stringify(shape);
-        let program = programs.get(key);
-        if (program === undefined) {
-          program = new Program(device, "reference log-probs");
-          recordLogProbs(program, reference, memory, shape, target);
-          programs.set(key, program);
-        }
-        await program.prepare();
-        memory.upload(packed);
-        program.run();
-        const found = await device.download(target);
-        const broken = found.findIndex((value) => !Number.isFinite(value));
-        if (broken >= 0) {
-          throw new NumericError(
-            `The reference model ${reference.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights.`,
-          );
-        }
-        values.set(found, starts[step]?.[index] ?? 0);
+  for (let step = 0; step < plan.totalSteps; step++) {
+    for (const [index, batch] of plan.batches(step).entries()) {
+      const found = await pass.logProbs(batch);
+      const broken = found.findIndex((value) => !Number.isFinite(value));
+      if (broken >= 0) {
+        throw new NumericError(
+          `The reference model ${pass.reference.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights.`,
+        );
       }
+      values.set(found, starts[step]?.[index] ?? 0);
     }
-  } finally {
-    for (const program of programs.values()) program.dispose();
-    memory.free();
-    device.free(sums);
   }
   return values;
 }
 
-async function cacheKey(reference: Model, plan: Microbatches): Promise<string> {
+async function cacheKey(reference: Model, plan: Microbatches, kernels: readonly unknown[]): Promise<string> {
   const { device, config, adapter } = reference;
   const hash = platform.sha256();
   const encoder = new TextEncoder();
   const add = (part: unknown) => hash.update(encoder.encode(`${JSON.stringify(part)}\n`));
   add(["format", FORMAT, device.description, device.facts]);
+  add(kernels);
   add([config, adapter?.options ?? null]);
   await addWeights(hash, reference.weights);
   if (adapter) await addWeights(hash, adapter.weights);

@@ -5,7 +5,7 @@
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError, errorMessage, FileError } from "../errors.ts";
 import { BestModel } from "./best-model.ts";
-import { Evaluator, type EvaluatorOptions } from "./evaluate.ts";
+import { EVAL_PREFIX, Evaluator, type EvaluatorOptions } from "./evaluate.ts";
 import { checkEvaluates, evaluationStrategy } from "./evaluation-options.ts";
 import type { Metrics } from "./metrics.ts";
 import type { RunOptions } from "./run-options.ts";
@@ -23,17 +23,27 @@ export interface Evaluation {
   readonly stop?: string;
 }
 
+/** What a program adds to the metrics of an evaluation, such as the verdicts of a judge. */
+export interface OwnMetrics {
+  /** Of all that `measure` gives, without `eval_`. */
+  readonly names: readonly string[];
+  /** Looks at the policy as it is, after this many updates, and changes nothing. */
+  readonly measure: (step: number) => Promise<Metrics>;
+}
+
 export interface RunEvaluationOptions extends Omit<EvaluatorOptions, "batchSize" | "examples"> {
   readonly examples: EvaluatorOptions["examples"] | undefined;
   readonly options: RunOptions;
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
+  readonly ownMetrics: OwnMetrics | undefined;
   /** Where the best weights are kept. */
   readonly outputFolder: string | undefined;
 }
 
 export class RunEvaluation {
   readonly #evaluator: Evaluator;
+  readonly #ownMetrics: OwnMetrics | undefined;
   readonly selection: Selection;
   readonly #best: BestModel | undefined;
   readonly #due: (step: number) => boolean;
@@ -66,7 +76,8 @@ export class RunEvaluation {
     run: RunEvaluationOptions & { readonly examples: EvaluatorOptions["examples"] },
     strategy: "steps" | "epoch",
   ) {
-    const { options, totalSteps, stepsPerEpoch, outputFolder, ...rest } = run;
+    const { options, totalSteps, stepsPerEpoch, ownMetrics, outputFolder, ...rest } = run;
+    this.#ownMetrics = ownMetrics;
     this.selection = new Selection({
       metric: options.metric_for_best_model,
       greaterIsBetter: options.greater_is_better,
@@ -83,14 +94,15 @@ export class RunEvaluation {
     this.#evaluator = new Evaluator({ ...rest, batchSize: options.per_device_eval_batch_size });
   }
 
-  /** Whether the model is evaluated after this many updates: every so many, and at the end. */
+  /** Whether the model is now to be evaluated, after this many updates: every so many and at the end, once. */
   due(step: number): boolean {
-    return this.#due(step);
+    return step > this.#lastStep && this.#due(step);
   }
 
-  /** How many evaluations a run of so many updates has, if nothing stops it. */
-  count(totalSteps: number): number {
-    return Array.from({ length: totalSteps + 1 }, (_, step) => step).filter((step) => this.#due(step)).length;
+  /** How many evaluations a run of so many updates has after those done, if nothing stops it. */
+  count(done: number, totalSteps: number): number {
+    const first = done === 0 ? 0 : done + 1;
+    return Array.from({ length: totalSteps + 1 - first }, (_, i) => first + i).filter(this.#due).length;
   }
 
   /** Seconds that one evaluation takes, measured on a part of it. */
@@ -100,7 +112,11 @@ export class RunEvaluation {
 
   /** @param training the metrics of the last logging window, if there was one */
   async run(step: number, training: Metrics | undefined): Promise<Evaluation> {
-    const metrics = await this.#evaluator.run();
+    const own = Object.entries((await this.#ownMetrics?.measure(step)) ?? {});
+    const metrics: Metrics = {
+      ...(await this.#evaluator.run()),
+      ...Object.fromEntries(own.map(([name, value]) => [`${EVAL_PREFIX}${name}`, value])),
+    };
     const selected = this.selection.consider(step, metrics, training);
     this.#lastStep = step;
     if (selected.isBest && this.#best) {

@@ -10,10 +10,13 @@ import { placeOf, type RowSource } from "./data/types.ts";
 import { evaluationStrategy } from "./evaluation-options.ts";
 import { EvaluationPlan } from "./evaluation-plan.ts";
 import { type ReferenceMode, referenceMode } from "./method-options.ts";
+import { metricNames } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
 import { ReferenceLogProbs } from "./reference-log-probs.ts";
+import type { OwnMetrics } from "./run-evaluation.ts";
 import { checkFloat32, type RunOptions } from "./run-options.ts";
 import { RunPlan } from "./run-plan.ts";
+import { checkMetric } from "./selection.ts";
 import { type SftTrainerOptions, sftParseContext, sftTrainerOptions } from "./sft-config.ts";
 
 /** What every training run is made from. */
@@ -28,6 +31,8 @@ export interface RunInputs extends TrainerCallbacks {
   readonly outputFolder?: string;
   /** What else must be the same when a run is resumed, by name; plain values. */
   readonly settings?: Readonly<Record<string, unknown>>;
+  /** Metrics of each evaluation that the caller measures. */
+  readonly ownMetrics?: OwnMetrics | undefined;
   /** What a checkpoint of an adapter names as its base; default: the policy's folder. */
   readonly baseModel?: string;
 }
@@ -65,7 +70,15 @@ export function prepare(inputs: TrainerInputs): Prepared<TrainerOptions> & { rea
   checkReference(policy, reference);
   const options = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
   const mode = referenceMode(options, { adapter: policy.adapter !== undefined, given: reference !== undefined });
-  return { ...planned(inputs, options, [policy, reference ?? policy], options.loss_type === "kto"), mode };
+  return { ...planned(inputs, options, [policy, reference ?? policy], options.loss_type), mode };
+}
+
+/** The rows that a run evaluates on, if it does. */
+export function evaluatedRows(
+  evalExamples: readonly BatchExample[] | undefined,
+  options: RunOptions,
+): readonly BatchExample[] | undefined {
+  return evaluationStrategy(options, evalExamples !== undefined) === "no" ? undefined : evalExamples;
 }
 
 /** The reference's log-probabilities of a run whose reference is "cached". */
@@ -87,12 +100,12 @@ export async function cachedReference(
   compute = true,
 ): Promise<CachedReference> {
   const common = { anew: options.overwrite_cache, compute };
-  const evaluates = evalExamples !== undefined && evaluationStrategy(options, true) !== "no";
+  const rows = evaluatedRows(evalExamples, options);
   // First the smaller one, so that rows which are refused are refused soon.
-  const evaluation = evaluates
+  const evaluation = rows
     ? await ReferenceLogProbs.of(
         reference,
-        new EvaluationPlan(evalExamples, plan.batchOptions, options.per_device_eval_batch_size),
+        new EvaluationPlan(rows, plan.batchOptions, options.per_device_eval_batch_size),
         { ...common, stepNames: ["evaluation microbatch", "evaluation microbatches"] },
       )
     : undefined;
@@ -110,7 +123,7 @@ export function prepareSft(inputs: SftTrainerInputs): Prepared<SftTrainerOptions
       `Example ${at + 1} of ${examples.length} has the label false (thumbs down), and supervised fine-tuning imitates every example; leave such rows out.`,
     );
   }
-  return planned(inputs, options, [inputs.policy], false);
+  return planned(inputs, options, [inputs.policy], "sft");
 }
 
 /** @param models that run the rows: their contexts bound the rows' lengths */
@@ -118,7 +131,7 @@ function planned<Options extends RunOptions>(
   inputs: RunInputs,
   options: Options,
   models: readonly Model[],
-  mismatched: boolean,
+  lossType: TrainerOptions["loss_type"] | "sft",
 ): Prepared<Options> {
   const { policy, examples, evalExamples = [] } = inputs;
   checkFloat32(options);
@@ -129,7 +142,12 @@ function planned<Options extends RunOptions>(
     checkLabels(rows);
     checkSequences(rows, policy.config.vocabSize, { maxLength, limit });
   }
-  const plan = new RunPlan(examples, { mismatched, maxLength }, options);
+  const evaluated = evaluatedRows(inputs.evalExamples, options);
+  if (evaluated && options.metric_for_best_model !== undefined) {
+    const names = metricNames(lossType, new Set(evaluated.map(({ label }) => label)));
+    checkMetric(options.metric_for_best_model, [...names, ...(inputs.ownMetrics?.names ?? [])]);
+  }
+  const plan = new RunPlan(examples, { mismatched: lossType === "kto", maxLength }, options);
   return { options, plan, trained: trainedLayout(policy, options.freeze_parameters) };
 }
 

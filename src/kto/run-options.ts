@@ -6,6 +6,7 @@ import * as z from "zod";
 import { ConfigError } from "../errors.ts";
 import { checkpointOptions } from "./checkpoint-options.ts";
 import { checkEvaluates, checkEvaluationRows, evaluationOptions, evaluationStrategy } from "./evaluation-options.ts";
+import { asksForJudge, judgeOptions } from "./judge/judge-options.ts";
 import { loraOptions } from "./lora-options.ts";
 import { modelOptions } from "./model-options.ts";
 import { deviceOptions, outputOptions } from "./output-options.ts";
@@ -17,6 +18,7 @@ const schema = z.strictObject({
   ...loraOptions,
   ...optimizerOptions,
   ...evaluationOptions,
+  ...judgeOptions,
   ...checkpointOptions,
   ...deviceOptions,
   ...outputOptions,
@@ -106,5 +108,11 @@ export function checkRunConfig(config: RunConfig, where?: (name: string) => stri
     config,
     evaluationStrategy(config, config.eval_dataset_name !== undefined || config.validation_split !== undefined),
   );
+  const { eval_samples: samples, eval_prompts_file: prompts } = config;
+  if (asksForJudge(config) && (samples === 0 || (samples === undefined && prompts === undefined))) {
+    throw new ConfigError(
+      "the judge has no answers to compare: give eval_samples or eval_prompts_file, the prompts that are continued at each evaluation.",
+    );
+  }
   samplingOf(config);
 }

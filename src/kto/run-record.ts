@@ -4,14 +4,15 @@
  */
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
-import { ConfigError, DeviceLostError, errorMessage, FileError } from "../errors.ts";
-import type { TrainerCallbacks } from "./callbacks.ts";
+import { DeviceLostError, errorMessage, FileError } from "../errors.ts";
+import { type TrainerCallbacks, warn } from "./callbacks.ts";
 import { checkpointDue } from "./checkpoint-options.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { Metrics } from "./metrics.ts";
+import type { Resumption } from "./resumption.ts";
 import type { RunEvaluation } from "./run-evaluation.ts";
-import type { RunInputs } from "./run-inputs.ts";
+import { evaluatedRows, type RunInputs } from "./run-inputs.ts";
 import type { RunOptions } from "./run-options.ts";
 import type { RunPlan } from "./run-plan.ts";
 import {
@@ -47,7 +48,7 @@ export class RunRecord {
   readonly #policy: Model;
   readonly #callbacks: TrainerCallbacks;
   readonly #checkpoints: Checkpoints | undefined;
-  #data: string | undefined;
+  #digests: Pick<RunState, "data" | "evaluationData"> | undefined;
 
   constructor(run: RecordedRun) {
     const { policy, outputFolder, baseModel } = run.inputs;
@@ -63,7 +64,7 @@ export class RunRecord {
             options: run.options,
             folder: outputFolder,
             baseModel,
-            warn: (sentence) => this.#warn(sentence),
+            warn: (sentence) => warn(this.#callbacks, sentence),
           });
   }
 
@@ -77,14 +78,13 @@ export class RunRecord {
     return this.#checkpoints?.last;
   }
 
-  #warn(sentence: string): void {
-    if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
-    else console.warn(sentence);
-  }
-
   /** Where the run is. */
   #state(): RunState {
-    this.#data ??= digestOf(this.#run.plan.examples);
+    const rows = evaluatedRows(this.#run.inputs.evalExamples, this.#run.options);
+    this.#digests ??= {
+      data: digestOf(this.#run.plan.examples),
+      evaluationData: rows && digestOf(rows),
+    };
     return {
       version: 1,
       method: this.#run.method,
@@ -96,7 +96,7 @@ export class RunRecord {
       lastMetrics: this.lastMetrics,
       evaluation: this.#run.evaluation?.state as RunState["evaluation"],
       tuning: this.#policy.device.tuner.choices,
-      data: this.#data,
+      ...this.#digests,
       options: this.#run.options,
       settings: this.#run.inputs.settings ?? {},
       log: this.log,
@@ -133,7 +133,8 @@ export class RunRecord {
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
       const { last } = checkpoints;
-      this.#warn(
+      warn(
+        this.#callbacks,
         `The checkpoint of step ${this.done} was not saved: ${errorMessage(error)} The training goes on${last ? `; the last good checkpoint is ${last.path}` : ""}.`,
       );
       return;
@@ -154,17 +155,9 @@ export class RunRecord {
     if (last) await this.#callbacks.onCheckpoint?.({ folder: last.path, step: last.step });
   }
 
-  /** Goes on from the checkpoint that `resume_from_checkpoint` names, if it names one. */
-  async resume(): Promise<void> {
-    const { resume_from_checkpoint: from } = this.#run.options;
-    if (from === false || this.#policy.device.counts) return;
-    if (this.#checkpoints === undefined) {
-      throw new ConfigError(
-        'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
-      );
-    }
-    const state = await this.#checkpoints.restore(from, this.#state());
-    this.#policy.device.tuner.adopt(state.tuning);
+  /** Goes on from a checkpoint. */
+  async resume({ path, state }: Resumption): Promise<void> {
+    await this.#checkpoints?.restore({ path, step: state.step });
     this.done = state.step;
     this.log = [...state.log];
     this.#run.window.restore(state.counts);

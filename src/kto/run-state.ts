@@ -29,7 +29,7 @@ const runState = z.object({
   /** Updates done. */
   step: whole,
   totalSteps: whole,
-  stepsPerEpoch: whole,
+  stepsPerEpoch: z.number().int().min(1),
   /** Why the run ended early, if it did. */
   stopReason: z.string().optional(),
   /** Of the logging window; the device's sums lie in optimizer.safetensors. */
@@ -39,8 +39,8 @@ const runState = z.object({
     windowTokens: whole,
     windowSteps: whole,
     windowCutPairs: whole,
-    skipped: number,
-    vainSteps: number,
+    skipped: whole,
+    vainSteps: whole,
   }),
   lastMetrics: z.record(z.string(), metric).optional(),
   evaluation: z
@@ -58,6 +58,8 @@ const runState = z.object({
   tuning: z.record(z.string(), z.string()).default({}),
   /** SHA-256 of the examples, in their order. */
   data: z.string(),
+  /** The same of the rows that the run evaluates on; checkpoints did not always say it. */
+  evaluationData: z.string().optional(),
   /** Of the trainer, every one of them, and what else the caller wants to be the same. */
   options,
   settings: options,
@@ -131,7 +133,7 @@ export async function writeRunState(
   }
 }
 
-/** Reads them back. Throws ModelFormatError naming the file for what is malformed; FileError. */
+/** Reads them back. Throws ModelFormatError naming the file for what is malformed or contradicts itself; FileError. */
 export async function readRunState(folder: string): Promise<RunState> {
   const state = await readJson(platform.joinPath(folder, RUN_STATE_FILE), runState);
   const trainer = await readJson(platform.joinPath(folder, TRAINER_STATE_FILE), trainerState);
@@ -149,7 +151,31 @@ export async function readRunState(folder: string): Promise<RunState> {
   if (random.seed !== state.options.seed) {
     throw new ModelFormatError(`${randomFile} has the seed ${random.seed}, and the run ${String(state.options.seed)}.`);
   }
+  const wrong = contradiction(state, trainer.log_history);
+  if (wrong !== undefined) throw new ModelFormatError(`${platform.joinPath(folder, wrong)}.`);
   return { ...state, log: trainer.log_history };
+}
+
+/** What no run can have written, in words that begin with the file's name. */
+function contradiction(
+  { step, totalSteps, counts, evaluation }: z.output<typeof runState>,
+  log: readonly LogLine[],
+): string | undefined {
+  if (step > totalSteps) return `${RUN_STATE_FILE} is of step ${step} of ${totalSteps}`;
+  const steps = {
+    "counts.windowSteps": counts.windowSteps,
+    "counts.skipped": counts.skipped,
+    "counts.vainSteps": counts.vainSteps,
+    "evaluation.lastStep": evaluation?.lastStep ?? 0,
+    "evaluation.selection.best.step": evaluation?.selection.best?.step ?? 0,
+  };
+  const later = Object.entries(steps).find(([, value]) => value > step);
+  if (later) return `${RUN_STATE_FILE} is of step ${step}, but its ${later[0]} is ${later[1]}`;
+  if (counts.windowTokens > counts.tokens) {
+    return `${RUN_STATE_FILE} counts ${counts.windowTokens} tokens since the last line of the metrics, and ${counts.tokens} in all`;
+  }
+  const line = log.find((one) => !(Number(one.step) <= step));
+  return line && `${TRAINER_STATE_FILE} is of step ${step}, but has a line of the metrics of step ${String(line.step)}`;
 }
 
 async function readJson<S extends z.ZodType>(path: string, schema: S): Promise<z.output<S>> {

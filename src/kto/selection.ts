@@ -3,7 +3,7 @@
  * cost of others. Numbers only; the weights of the best are kept by `best-model.ts`.
  */
 import { ConfigError } from "../errors.ts";
-import { EVAL_PREFIX } from "./evaluate.ts";
+import { EVAL_PREFIX, EVALUATION_TIMES } from "./evaluate.ts";
 import type { Metrics } from "./metrics.ts";
 
 export interface SelectionOptions {
@@ -58,7 +58,7 @@ export class Selection {
   /** @param state to go on from */
   constructor(options: SelectionOptions = {}, state?: SelectionState) {
     const { metric = "loss" } = options;
-    this.metric = metric.startsWith(EVAL_PREFIX) ? metric : `${EVAL_PREFIX}${metric}`;
+    this.metric = withPrefix(metric);
     this.greaterIsBetter = options.greaterIsBetter ?? !this.metric.endsWith("loss");
     this.#patience = options.patience ?? Number.POSITIVE_INFINITY;
     this.#threshold = options.threshold ?? 0;
@@ -93,11 +93,7 @@ export class Selection {
    */
   consider(step: number, evaluation: Metrics, training: Metrics | undefined): Selected {
     const value = evaluation[this.metric];
-    if (value === undefined) {
-      throw new ConfigError(
-        `metric_for_best_model is "${this.metric}", which the evaluation does not have; it has ${Object.keys(evaluation).join(", ")}.`,
-      );
-    }
+    if (value === undefined) throw noSuchMetric(this.metric, Object.keys(evaluation));
     const { best } = this.#state;
     const gain = best === undefined ? Number.POSITIVE_INFINITY : (value - best.value) * (this.greaterIsBetter ? 1 : -1);
     const isBest = Number.isFinite(value) && gain > 0;
@@ -110,6 +106,23 @@ export class Selection {
     const { stop } = this;
     return { isBest, ...(stop === undefined ? {} : { stop }), ...(warning === undefined ? {} : { warning }) };
   }
+}
+
+/** @throws ConfigError before any evaluation, if an evaluation with metrics of these names will not have the one asked for */
+export function checkMetric(asked: string, names: readonly string[]): void {
+  const metric = withPrefix(asked);
+  const all = [...names, ...EVALUATION_TIMES].map(withPrefix);
+  if (!all.includes(metric)) throw noSuchMetric(metric, all);
+}
+
+function withPrefix(metric: string): string {
+  return metric.startsWith(EVAL_PREFIX) ? metric : `${EVAL_PREFIX}${metric}`;
+}
+
+function noSuchMetric(metric: string, names: readonly string[]): ConfigError {
+  return new ConfigError(
+    `metric_for_best_model is "${metric}", which the evaluation of these rows does not have; give one that it has: ${names.join(", ")}.`,
+  );
 }
 
 /** The last few evaluations for which both margins are known. */

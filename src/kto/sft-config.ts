@@ -5,6 +5,7 @@
 import * as z from "zod";
 import { checkpointOptions } from "./checkpoint-options.ts";
 import { evaluationOptions } from "./evaluation-options.ts";
+import { judgeOptions } from "./judge/judge-options.ts";
 import { loraOptions } from "./lora-options.ts";
 import { methodOptions, referenceModelOption } from "./method-options.ts";
 import { modelOptions } from "./model-options.ts";
@@ -39,6 +40,7 @@ export const sftOptions = z.strictObject({
   ...optimizerOptions,
   learning_rate: reuse(optimizerOptions.learning_rate.unwrap().default(2e-5), {}, optimizerOptions.learning_rate),
   ...evaluationOptions,
+  ...judgeOptions,
   ...checkpointOptions,
   ...deviceOptions,
   ...outputOptions,
@@ -80,7 +82,7 @@ const foreign: Readonly<Record<string, ForeignOption>> = {
   assistant_only_loss: {
     harmless: OFF,
     reason: "is another choice of tokens",
-    remedy: "the loss is over the last answer of a chat, leave it out",
+    remedy: "the loss is over the last answer of a chat; give each answer as a row of its own, and leave it out",
   },
   completion_only_loss: {
     harmless: [true, null],

@@ -8,7 +8,7 @@ import { reshape, type Tensor } from "../engine/tensor.ts";
 import { STEP_NUMBERS } from "../kernels/adamw.ts";
 import { SFT_SUMS, sftObjective, sftTokenSums } from "../kernels/sft-objective.ts";
 import type { KtoBatch } from "./batch.ts";
-import type { Metrics } from "./metrics.ts";
+import { type Metrics, sftMetrics } from "./metrics.ts";
 import { Objective } from "./objective.ts";
 
 export class SftObjective extends Objective {
@@ -64,14 +64,7 @@ export class SftObjective extends Objective {
   }
 
   override metricsOf(sums: ArrayLike<number>): Metrics {
-    const sum = (place: number) => sums[place] ?? Number.NaN;
-    const [tokens, measured] = [sum(SFT_SUMS.tokens), sum(SFT_SUMS.measuredTokens)];
-    if (!(tokens > 0)) return {};
-    return {
-      loss: -sum(SFT_SUMS.logProb) / tokens,
-      mean_token_accuracy: sum(SFT_SUMS.hits) / tokens,
-      ...(measured > 0 ? { entropy: sum(SFT_SUMS.entropy) / measured } : {}),
-    };
+    return sftMetrics(sums);
   }
 
   override free(): void {

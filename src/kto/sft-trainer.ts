@@ -3,6 +3,7 @@
  * the same step as KTO's, with an objective that knows neither a reference nor pairs of rows.
  */
 import { withWhatFits } from "./fitting.ts";
+import { resumption } from "./resumption.ts";
 import { type Prepared, prepareSft, type SftTrainerInputs } from "./run-inputs.ts";
 import type { SftTrainerOptions } from "./sft-config.ts";
 import type { RunTimes } from "./timing.ts";
@@ -25,16 +26,19 @@ export class SftTrainer extends TrainingRun<SftTrainerOptions> {
    * take or that are thumbs down; AdapterError when the device cannot hold the run
    */
   static async create(inputs: SftTrainerInputs): Promise<SftTrainer> {
-    return await TrainingRun.started(inputs.policy.device, ...SftTrainer.#made(inputs));
+    const prepared = prepareSft(inputs);
+    const resumed = await resumption(inputs, "sft", prepared);
+    return await TrainingRun.started(inputs.policy.device, resumed, ...SftTrainer.#made(inputs, prepared));
   }
 
   /** As `KtoTrainer.time`. */
   static async time(inputs: SftTrainerInputs): Promise<RunTimes> {
-    return await TrainingRun.timed(inputs.policy.device, ...SftTrainer.#made(inputs));
+    const prepared = prepareSft(inputs);
+    const resumed = await resumption(inputs, "sft", prepared);
+    return await TrainingRun.timed(inputs.policy.device, resumed, ...SftTrainer.#made(inputs, prepared));
   }
 
-  static #made(inputs: SftTrainerInputs) {
-    const prepared = prepareSft(inputs);
+  static #made(inputs: SftTrainerInputs, prepared: Prepared<SftTrainerOptions>) {
     return [
       () => new SftTrainer(inputs, prepared),
       (error: unknown) => withWhatFits(error, inputs, 1, (fewer) => new SftTrainer(fewer, prepareSft(fewer))),

@@ -4,17 +4,21 @@
  */
 import type { Microbatches } from "./reference-log-probs.ts";
 import type { RunEvaluation } from "./run-evaluation.ts";
+import type { CachedReference } from "./run-inputs.ts";
 import type { KtoStep } from "./step.ts";
 import { meanStep, secondsWhenWarm } from "./warm-time.ts";
 
 /** Seconds by the clock on the wall, without loading, compiling, samples and saving. */
 export interface RunTimes {
+  /** Updates that an earlier run did, which this one goes on from. */
+  readonly done: number;
+  /** Updates after them. */
   readonly updates: number;
   readonly secondsPerUpdate: number;
-  /** How often the run evaluates. */
+  /** How often the run evaluates in them. */
   readonly evaluations: number;
   readonly secondsPerEvaluation: number;
-  /** What a cached reference takes before the run where the cache does not hold it; 0 for other references. */
+  /** What a cached reference takes before the run; 0 where the cache holds it, and for other references. */
   readonly secondsOfReference: number;
   /** Of all that. */
   readonly seconds: number;
@@ -25,28 +29,32 @@ export interface TimedRun {
   readonly plan: Microbatches;
   readonly step: KtoStep;
   readonly evaluation: RunEvaluation | undefined;
-  /** Whether the reference's log-probabilities are computed before the run. */
-  readonly cached: boolean;
+  /** The reference's log-probabilities, where they are computed before the run. */
+  readonly cached: CachedReference | undefined;
+  /** Updates that an earlier run did. */
+  readonly done: number;
 }
 
-export async function timeRun({ plan, step, evaluation, cached }: TimedRun): Promise<RunTimes> {
+export async function timeRun({ plan, step, evaluation, cached, done }: TimedRun): Promise<RunTimes> {
   const { device } = step;
-  const updates = plan.totalSteps;
+  const { totalSteps } = plan;
+  const updates = totalSteps - done;
   const batches = plan.batches(meanStep(plan)).map((batch) => {
     const referenceLogProbs = new Float32Array(batch.packed.shape.sequences); // their values take no time
     return cached ? { ...batch, referenceLogProbs } : batch;
   });
   const secondsPerUpdate = await secondsWhenWarm(device, () => step.run(batches, 0, 0));
-  const evaluations = evaluation === undefined ? 0 : evaluation.count(updates);
+  const evaluations = evaluation === undefined ? 0 : evaluation.count(done, totalSteps);
   const secondsPerEvaluation = evaluation === undefined ? 0 : await evaluation.seconds();
-  let secondsOfReference = 0;
-  if (cached) {
+  // Of the whole plan, also where a part of it is done.
+  let secondsOfReference = cached?.evaluation?.found === false ? secondsPerEvaluation : 0;
+  if (cached?.updates.found === false) {
     // The policy's own pass stands for that of the reference: the same rows, in nearly always the same build.
     const perUpdate = await secondsWhenWarm(device, async () => {
       for (const batch of batches) await step.policyLogProbs(batch);
     });
-    secondsOfReference = updates * perUpdate + secondsPerEvaluation;
+    secondsOfReference += totalSteps * perUpdate;
   }
   const seconds = updates * secondsPerUpdate + evaluations * secondsPerEvaluation + secondsOfReference;
-  return { updates, secondsPerUpdate, evaluations, secondsPerEvaluation, secondsOfReference, seconds };
+  return { done, updates, secondsPerUpdate, evaluations, secondsPerEvaluation, secondsOfReference, seconds };
 }

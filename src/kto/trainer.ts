@@ -7,6 +7,7 @@ import type { TrainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
 import { withWhatFits } from "./fitting.ts";
 import type { ReferenceMode } from "./method-options.ts";
+import { resumption } from "./resumption.ts";
 import { type CachedReference, cachedReference, prepare, type TrainerInputs } from "./run-inputs.ts";
 import type { RunTimes } from "./timing.ts";
 import { TrainingRun } from "./training-run.ts";
@@ -60,22 +61,25 @@ export class KtoTrainer extends TrainingRun<TrainerOptions> {
    * when the device cannot hold the run
    */
   static async create(inputs: TrainerInputs): Promise<KtoTrainer> {
-    return await TrainingRun.started(inputs.policy.device, ...(await KtoTrainer.#made(inputs)));
+    const prepared = prepare(inputs);
+    const resumed = await resumption(inputs, "kto", prepared);
+    return await TrainingRun.started(inputs.policy.device, resumed, ...(await KtoTrainer.#made(inputs, prepared)));
   }
 
   /**
-   * How long the run of these inputs would take: allocates it, runs a little of it and frees it. Writes nothing and leaves
-   * the policy's weights as they are; a checkpoint to resume from is not looked at.
+   * How long the run of these inputs, or what is left of it, would take: allocates it, runs a little of it and frees it.
+   * Writes nothing and leaves the policy's weights as they are.
    *
    * @throws what `create` throws
    */
   static async time(inputs: TrainerInputs): Promise<RunTimes> {
-    return await TrainingRun.timed(inputs.policy.device, ...(await KtoTrainer.#made(inputs, false)));
+    const prepared = prepare(inputs);
+    const resumed = await resumption(inputs, "kto", prepared);
+    return await TrainingRun.timed(inputs.policy.device, resumed, ...(await KtoTrainer.#made(inputs, prepared, false)));
   }
 
   /** How the run is made, and what to say where the device does not hold it. @param compute of a cached reference */
-  static async #made(inputs: TrainerInputs, compute = true) {
-    const prepared = prepare(inputs);
+  static async #made(inputs: TrainerInputs, prepared: ReturnType<typeof prepare>, compute = true) {
     const cached = prepared.mode === "cached" ? await cachedReference(inputs, prepared, compute) : undefined;
     const { reference, ...others } = inputs;
     if (prepared.mode === "cached" && inputs.ownsReference) reference?.free();

@@ -9,11 +9,12 @@ import { saveAdapter } from "../engine/peft.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
 import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";
-import type { TrainerCallbacks, TrainingStep } from "./callbacks.ts";
+import { type TrainerCallbacks, type TrainingStep, warn } from "./callbacks.ts";
 import { checkHostMemory } from "./fitting.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import type { Metrics } from "./metrics.ts";
 import type { TrainedFor } from "./objective.ts";
+import type { Resumption } from "./resumption.ts";
 import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
 import { type CachedReference, type Prepared, type RunInputs, rowNames } from "./run-inputs.ts";
 import type { RunOptions } from "./run-options.ts";
@@ -96,6 +97,7 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
       options,
       totalSteps: this.totalSteps,
       stepsPerEpoch: this.stepsPerEpoch,
+      ownMetrics: inputs.ownMetrics,
       outputFolder,
     });
     this.#window = new LoggingWindow(this.step);
@@ -111,18 +113,19 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
   }
 
   /**
-   * Makes a run and, with `resume_from_checkpoint`, puts a checkpoint's weights into the policy.
+   * Makes a run and, where it is resumed, puts the checkpoint's weights into the policy.
    *
    * @param explained what to say of an error of the allocations
    */
   protected static async started<Run extends TrainingRun<RunOptions>>(
     device: Device,
+    resumed: Resumption | undefined,
     make: () => Run,
     explained: (error: unknown) => Promise<unknown>,
   ): Promise<Run> {
     const run = await TrainingRun.#allocated(device, make, explained);
     try {
-      await run.#record.resume();
+      if (resumed) await run.#record.resume(resumed);
     } catch (error) {
       run.free();
       throw error;
@@ -130,16 +133,20 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     return run;
   }
 
-  /** How long a run would take: allocates it, runs a little of it and frees it. The policy's weights stay as they are. */
+  /**
+   * How long a run, or what is left of it, would take: allocates it, runs a little of it and frees it. The policy's
+   * weights stay as they are.
+   */
   protected static async timed(
     device: Device,
+    resumed: Resumption | undefined,
     make: () => TrainingRun<RunOptions>,
     explained: (error: unknown) => Promise<unknown>,
   ): Promise<RunTimes> {
     const run = await TrainingRun.#allocated(device, make, explained);
     try {
       const [plan, step, evaluation] = [run.#plan, run.step, run.#evaluation];
-      return await timeRun({ plan, step, evaluation, cached: run.#cached !== undefined });
+      return await timeRun({ plan, step, evaluation, cached: run.#cached, done: resumed?.state.step ?? 0 });
     } finally {
       run.free();
     }
@@ -302,13 +309,11 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
       this.#bestStep = await this.#evaluation?.loadBest();
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
-      this.#warn(`The best model cannot be put back: ${errorMessage(error)} The model is that of the last update.`);
+      warn(
+        this.#callbacks,
+        `The best model cannot be put back: ${errorMessage(error)} The model is that of the last update.`,
+      );
     }
-  }
-
-  #warn(sentence: string): void {
-    if (this.#callbacks.onWarning) this.#callbacks.onWarning(sentence);
-    else console.warn(sentence);
   }
 
   /** Why the run ended before its last step, if it did. */
@@ -350,7 +355,8 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     this.#record.log.push({ step: this.#record.done, ...metrics });
     if (metrics.saturated === 1 && !this.#saturated) {
       this.#saturated = true;
-      this.#warn(
+      warn(
+        this.#callbacks,
         `since step ${this.#record.done} no row moves the model any more (saturated is 1): either it knows all rows by heart, or learning_rate is too high and the model may be ruined; look at what it says before you use it.`,
       );
     }

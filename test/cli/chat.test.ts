@@ -81,6 +81,8 @@ test("a full conversation and a model without a template are said in a sentence"
   const bare = await ktoReading(["Tom"], "chat", "--model", model);
   expect([bare.code, bare.stderr]).toEqual([
     2,
-    expect.stringContaining("has no chat template; give one as chat_template_path."),
+    expect.stringContaining(
+      "has no chat template; give one as chat_template_path, or let kto generate continue plain text.",
+    ),
   ]);
 });

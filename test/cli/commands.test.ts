@@ -4,7 +4,7 @@
  */
 import { execFileSync } from "node:child_process";
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { Model } from "../../src/engine/model/load.ts";
 import { platform } from "../../src/engine/platform/index.ts";
@@ -480,7 +480,7 @@ describe("LoRA on the command line", () => {
     ]);
     const config = readJson<Json>(join(adapter, "adapter_config.json"));
     expect(config).toMatchObject({ r: 4, lora_alpha: 32, target_modules: ["q_proj", "down_proj"] });
-    expect(config.base_model_name_or_path).toBe(llama);
+    expect(config.base_model_name_or_path).toBe(resolve(llama));
 
     // The folder alone stands for its base with it.
     const alone = await logps("--model_name_or_path", adapter);
@@ -493,7 +493,7 @@ describe("LoRA on the command line", () => {
 
     const merged = freshPath(folder, "merged");
     const { stdout } = await succeed("merge", "--adapter_name_or_path", adapter, "--output_dir", merged, "--json");
-    expect(objects(stdout)).toEqual([{ output_dir: merged, base_model: llama, adapter }]);
+    expect(objects(stdout)).toEqual([{ output_dir: merged, base_model: resolve(llama), adapter }]);
     expectNear(await logps("--model_name_or_path", merged), alone, 1e-4);
 
     // Two updates more, from where the adapter is and not from the base.

@@ -56,6 +56,24 @@ describe("kto data", () => {
     expect(found.examples[0].prompt).toMatch(/^<s>/);
   });
 
+  it("puts no end token behind texts that were cut, with append_eos false", async () => {
+    const words = ["--dataset_name", fileIn(folder, "rows.jsonl", jsonl(judged)), "--model", stories, "--json"];
+    const [ended, cut] = [await data(...words), await data(...words, "--append_eos", "false")];
+    expect([ended.code, cut.code]).toEqual([0, 0]);
+    const completionOf = (stdout: string) => JSON.parse(stdout).examples[0].completion;
+    expect([completionOf(ended.stdout), completionOf(cut.stdout)]).toEqual([" upon a time</s>", " upon a time"]);
+  });
+
+  it("takes rows without a label where labels are optional, as for kto sft", async () => {
+    const file = fileIn(folder, "rows.jsonl", jsonl(judged.map(({ label: _, ...row }) => row)));
+    const refused = await data("--dataset_name", file);
+    expect([refused.code, refused.stderr]).toEqual([3, expect.stringMatching(/"label" is missing\./)]);
+    const { code, stdout, stderr } = await data("--dataset_name", file, "--labels", "optional", "--model", stories);
+    expect([code, stderr]).toEqual([0, expect.not.stringContaining("one class alone")]);
+    expect(stdout).toMatch(/layout +prompt\/completion\nrows +5: 4 desirable, 0 undesirable\nkept +4\n/);
+    expect(stdout).toMatch(/completion +min \d+, median \d+, p95 \d+, max \d+ tokens\n/);
+  });
+
   it("takes an adapter's folder for its base", async () => {
     const adapter = freshPath(folder, "adapter");
     mkdirSync(adapter);

@@ -25,6 +25,7 @@ interface Plan {
   largest_buffer: { label: string; bytes: number };
   max_buffer_size: number;
   host_bytes: number;
+  steps_left: number;
   seconds_per_update: number;
   evaluations: number;
   seconds_per_evaluation: number;
@@ -121,7 +122,7 @@ describe("kto train --dry_run", () => {
       /\nevery buffer fits: the largest has \d+\.\d MiB \([\w ]+\), and the adapter allows \d+\.\d MiB\n/,
     );
     expect(stdout).toMatch(
-      /\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about 0:\d\d: updates 0:\d\d; loading, compiling and saving come on top\n$/,
+      /\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about 0:\d\d: 3 updates 0:\d\d; loading, compiling and saving come on top\n$/,
     );
   });
 
@@ -142,8 +143,28 @@ describe("kto train --dry_run", () => {
     expect(plain.estimated_seconds).toBeCloseTo(3 * plain.seconds_per_update, 9);
     const words = ["--model", llama, ...evaluated, "--precompute_ref_log_probs", "--dry_run"];
     const { stdout } = await kto("train", ...data, ...words, "--output_dir", freshPath(folder, "planned"));
-    expect(stdout).toMatch(
-      /: updates 0:\d\d, 3 evaluations 0:\d\d, the reference's log-probs before them, unless the cache holds these, 0:\d\d; /,
+    expect(stdout).toMatch(/: 3 updates 0:\d\d, 3 evaluations 0:\d\d, the reference's log-probs before them 0:\d\d; /);
+  });
+
+  test("of a run that is resumed what is left counts", async () => {
+    const output = freshPath(folder, "run");
+    const words = ["--model", llama, "--validation_split", "0.4", "--eval_steps", "1", "--save_steps", "1"];
+    expect((await kto("train", ...data, ...words, "--output_dir", output)).code).toBe(0);
+    const resumed = [
+      ...data,
+      ...words,
+      "--output_dir",
+      output,
+      "--resume_from_checkpoint",
+      join(output, "checkpoint-2"),
+    ];
+    const { code, stdout, stderr } = await kto("train", ...resumed, "--dry_run", "--json");
+    expect(code, stderr).toBe(0);
+    const plan = JSON.parse(stdout) as Plan;
+    expect(plan).toMatchObject({ steps: 3, steps_left: 1, evaluations: 1 });
+    expect(plan.estimated_seconds).toBeCloseTo(plan.seconds_per_update + plan.seconds_per_evaluation, 9);
+    expect((await kto("train", ...resumed, "--dry_run")).stdout).toMatch(
+      /: 1 update left 0:\d\d, 1 evaluation 0:\d\d; /,
     );
   });
 

@@ -1,6 +1,6 @@
 /** kto eval, and kto train with rows to evaluate on: what is printed, what lies in the output folder, what is refused. */
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -222,6 +222,51 @@ describe("kto train with an evaluation", () => {
       .split("\n")
       .map((line) => (JSON.parse(line) as Json).completion);
     expect(said.slice(0, 2).map(({ completion }) => completion)).toEqual(base);
+  });
+
+  test("with a judge: the win rate against what was said before training, also after a break", async () => {
+    const output = freshPath(folder, "out");
+    const prompts = fileIn(folder, "prompts.txt", "Once upon a time\nOne day\nTom\n");
+    const judge = fileIn(folder, "judge.mjs", "export default (prompt, a, b) => a.length - b.length;");
+    const words = [
+      ...run(fileIn(folder, "rows.jsonl", feedback(16)), output, "validation_split=0.25", "eval_on_start=true"),
+      ...["learning_rate=2e-2", "save_steps=2", "--eval_prompts_file", prompts, "eval_max_new_tokens=20"],
+      ...["--judge", judge, "metric_for_best_model=win_rate"],
+    ];
+    const { stderr } = await succeed(...words);
+    expect(stderr).toMatch(/evaluation at step 4: .* {2}eval_win_rate \d\.\d{4}/);
+    const evaluations = () => linesOf(join(output, "metrics.jsonl")).filter((line) => "eval_loss" in line);
+    const first = evaluations();
+    const said = linesOf(join(output, "samples.jsonl"));
+    const lengths = (step: unknown) => said.flatMap((one) => (one.step === step ? String(one.completion).length : []));
+    const shares = first.map(({ step }) => {
+      const [now, before] = [lengths(step), lengths(0)];
+      return now.reduce((sum, length, i) => sum + (1 + Math.sign(length - (before[i] ?? 0))) / 2, 0) / 3;
+    });
+    expect(shares.some((share) => share !== 0.5)).toBe(true);
+    for (const [i, share] of shares.entries()) expect(first[i]?.eval_win_rate).toBeCloseTo(share, 9);
+    expect(first[0]).toMatchObject({ eval_win_rate: 0.5, "eval_win_rate/ties": 3, "eval_win_rate/judged": 3 });
+    const defined = readFileSync("docs/metrics.md", "utf8");
+    for (const name of Object.keys(first[0] ?? {})) expect(defined).toContain(`\`${name}\``);
+
+    const again = [...words, "--resume_from_checkpoint", join(output, "checkpoint-2")];
+    await succeed(...again);
+    expect(evaluations()[2]?.eval_win_rate).toBe(first[2]?.eval_win_rate);
+    rmSync(join(output, "samples.jsonl"));
+    expect((await succeed(...again)).stderr).toMatch(
+      /There is no win rate at step 4: .*samples\.jsonl does not hold what the model said to these prompts before training\. The training goes on\./,
+    );
+    expect(evaluations()[2]).toMatchObject({ eval_win_rate: null, "eval_win_rate/ties": null });
+  });
+
+  test("a judge that fails does not end the run", async () => {
+    const rows = fileIn(folder, "rows.jsonl", feedback(8));
+    const judge = fileIn(folder, "judge.mjs", "export default () => { throw new Error('no'); };");
+    const more = ["validation_split=0.5", "eval_samples=1", "learning_rate=2e-2", "--judge", judge];
+    const { stderr } = await succeed(...run(rows, freshPath(folder, "out"), ...more));
+    expect(stderr).toMatch(
+      /There is no win rate at step 4: The judge .*judge\.mjs failed on prompt 1: no The training/,
+    );
   });
 
   test("the best may be the model before training: it is saved as it was, and a warning says so", async () => {

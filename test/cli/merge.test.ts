@@ -1,6 +1,6 @@
 /** `kto merge`: its options, what it prints and writes, and what it refuses. What a merged model computes: peft.test.ts. */
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { Device } from "../../src/engine/device.ts";
 import { openCheckpoint } from "../../src/engine/model/checkpoint-files.ts";
@@ -68,7 +68,7 @@ describe("kto merge", () => {
     const { into, stdout } = await merged("--adapter_name_or_path", adapter);
     expect(open).not.toHaveBeenCalled();
     open.mockRestore();
-    expect(stdout).toBe(`merged ${adapter} into ${llama}; the model is in ${into}\n`);
+    expect(stdout).toBe(`merged ${adapter} into ${resolve(llama)}; the model is in ${into}\n`);
     expect(readdirSync(into).sort()).toEqual(["config.json", "model.safetensors"]);
     expect(readFileSync(join(into, "config.json"))).toEqual(readFileSync(join(llama, "config.json")));
   });

@@ -225,6 +225,10 @@ describe("generate", () => {
     }
   });
 
+  test("num_samples is another name of num_return_sequences", () => {
+    expect(parse({ prompt: "x", num_samples: 3 })).toMatchObject({ num_return_sequences: 3 });
+  });
+
   test.each([
     [{}, "there is nothing to continue"],
     [{ prompt: "x", greedy: true, do_sample: true }, "contradict"],

@@ -117,6 +117,21 @@ describe("kto sft", () => {
     expect(found.stderr.match(/^error: .*$/gm)).toHaveLength(1);
   });
 
+  test("of a chat the last answer alone is imitated, which is said where there are others", async () => {
+    const say = (role: string) => ({ role, content: role });
+    const turn = [say("user"), say("assistant")];
+    const chats = [[...turn, ...turn], turn, [...turn, ...turn, ...turn]].map((messages) => ({ messages }));
+    const template = fileIn(folder, "plain.jinja", "{% for m in messages %}{{ m.content }} {% endfor %}");
+    const { code, stderr } = await kto(
+      ...words(freshPath(folder, "chats"), "--dataset_name", fileIn(folder, "chats.jsonl", jsonl(chats))),
+      ...["--chat_template_path", template, "--max_steps", "1"],
+    );
+    expect(code, stderr).toBe(0);
+    expect(stderr).toMatch(
+      /data: in 2 chats of .*chats\.jsonl the assistant speaks several times, and its last answer/,
+    );
+  });
+
   test("rows that are all thumbs down, or say nothing", async () => {
     const down = fileIn(folder, "down.jsonl", jsonl(rows.map((row) => ({ ...row, label: false }))));
     const refused = await kto(...words(freshPath(folder, "refused"), "--dataset_name", down));

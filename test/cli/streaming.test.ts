@@ -35,6 +35,7 @@ const options = {
   chat_template_path: undefined,
   chat_template_kwargs: undefined,
   overwrite_cache: false,
+  append_eos: true,
 };
 
 beforeAll(async () => {

@@ -1,6 +1,6 @@
 /** Adapters as PEFT keeps them: names, shapes and keys to the letter, round trips, merging, and what cannot be used. */
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter, type LoraOptions } from "../../src/engine/model/lora.ts";
@@ -56,7 +56,7 @@ const PEFT_CONFIG = {
   alpha_pattern: {},
   arrow_config: null,
   auto_mapping: null,
-  base_model_name_or_path: llama,
+  base_model_name_or_path: resolve(llama),
   bias: "none",
   corda_config: null,
   ensure_weight_tying: false,
@@ -131,7 +131,7 @@ describe("an adapter written by us", () => {
     );
     expect(configOf(into)).toEqual({
       ...PEFT_CONFIG,
-      base_model_name_or_path: gpt2,
+      base_model_name_or_path: resolve(gpt2),
       fan_in_fan_out: true,
       target_modules: ["c_attn", "c_fc", "c_proj"],
       use_rslora: true,
@@ -151,6 +151,24 @@ describe("an adapter written by us", () => {
     expect((await readAdapterConfig(into)).baseModel).toBe("some/hub-id");
     adapter.free();
     model.free();
+  });
+
+  it("names a base that it finds from the working folder, or else from its own, and any other as it is written", async () => {
+    const into = freshPath(folder, "adapter");
+    mkdirSync(join(into, "base"), { recursive: true });
+    mkdirSync(join(into, llama), { recursive: true });
+    for (const [written, found] of [
+      [llama, llama],
+      ["./base", join(into, "base")],
+      ["../adapter/base", join(into, "base")],
+      [resolve(llama), resolve(llama)],
+      ["some/hub-id", "some/hub-id"],
+      ["./gone", "./gone"],
+    ]) {
+      const config = { ...PEFT_CONFIG, base_model_name_or_path: written };
+      writeFileSync(join(into, "adapter_config.json"), JSON.stringify(config));
+      expect((await readAdapterConfig(into)).baseModel).toBe(found);
+    }
   });
 
   it("comes back bit by bit", async () => {

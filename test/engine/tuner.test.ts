@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Device } from "../../src/engine/device.ts";
 import { Program } from "../../src/engine/program.ts";
 import { type Contest, Tuner } from "../../src/engine/tuner.ts";
+import { AdapterError } from "../../src/errors.ts";
 import { kernel, oneOf } from "../../src/kernels/kernel.ts";
 import { sharedDevice } from "../helpers/device.ts";
 
@@ -85,6 +86,18 @@ describe("the choice", () => {
     }
   });
 
+  it("is the default for the whole run where there was no room to measure, and for that run only", async () => {
+    const ms = { first: 3, second: 1 };
+    const full = async () => {
+      throw new AdapterError("The adapter ran out of memory.");
+    };
+    const tuner = new Tuner("a", "on");
+    expect(await tuner.choose(contest(ms, { trials: full }))).toBe("first");
+    expect(await tuner.choose(contest(ms))).toBe("first");
+    expect(Object.values(tuner.choices)).toEqual(["first"]);
+    expect(await new Tuner("a", "on").choose(contest(ms))).toBe("second");
+  });
+
   it("does not hang on a file that is damaged, or that cannot be written", async () => {
     const ms = { first: 3, second: 1 };
     await new Tuner("a", "on").choose(contest(ms));
@@ -113,6 +126,12 @@ describe("the choice", () => {
       expect(one.runs()).toBe(0);
       expect(resumed.choices).toEqual({ [key]: "second" });
     }
+    // A default that was taken unmeasured is a choice as well.
+    const off = new Tuner("a", "off");
+    await off.choose(contest(ms));
+    const tuned = new Tuner("b", "on");
+    tuned.adopt(off.choices);
+    expect(await tuned.choose(contest(ms))).toBe("first");
     // One that does not exist any more is measured again.
     const old = new Tuner("c", "on");
     old.adopt({ [key]: "gone" });

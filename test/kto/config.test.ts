@@ -188,6 +188,16 @@ describe("evaluation", () => {
     expect(parseKtoConfig({ ...required, ...trl })).toMatchObject({ eval_strategy: "no", eval_steps: 100 });
   });
 
+  test("a judge needs samples to compare, and is one", () => {
+    const judged = { validation_split: 0.1, judge: "judge.mjs" };
+    const nothing = "the judge has no answers to compare: give eval_samples or eval_prompts_file, the prompts that";
+    for (const samples of [{}, { eval_samples: 0, eval_prompts_file: "prompts.txt" }]) {
+      expect(messageOf({ ...judged, ...samples })).toContain(nothing);
+    }
+    expect(messageOf({ ...judged, judge_model: "qwen3", eval_samples: 2 })).toContain("name two judges: keep one.");
+    expect(parseKtoConfig({ ...required, ...judged, eval_samples: 2 })).toMatchObject({ judge: "judge.mjs" });
+  });
+
   test.each([
     ["eval_on_start", true],
     ["load_best_model_at_end", true],

@@ -222,6 +222,23 @@ describe("training", () => {
     expect(await evaluated({ eval_strategy: "no" })).toEqual([]);
   });
 
+  it("evaluates once before the first update, however often the loop is left there", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const options = { ...quick, max_steps: 1, eval_steps: 1, eval_on_start: true };
+    const trainer = await KtoTrainer.create({ policy, examples: randomExamples(12, 2), evalExamples, options });
+    const steps: number[] = [];
+    for (let times = 0; times < 2; times++) {
+      for await (const { step, evaluation } of trainer) {
+        if (evaluation) steps.push(step);
+        if (step === 0) break;
+      }
+    }
+    expect(steps).toEqual([0, 1]);
+    expect(trainer.log.filter((line) => "eval_loss" in line).map(({ step }) => step)).toEqual([0, 1]);
+    trainer.free();
+    policy.free();
+  });
+
   it("stops early, tells why, and the best weights are back bit for bit", async () => {
     for (const adapter of [false, true]) {
       const outputFolder = freshPath(folder, "out");
@@ -285,6 +302,29 @@ describe("training", () => {
 });
 
 describe("what a trainer refuses of an evaluation", () => {
+  it.each<[string, Options, readonly BatchExample[], RegExp]>([
+    ["bleu", {}, evalExamples, /: eval_loss, eval_kl, .*eval_rewards\/margins, .*eval_steps_per_second\.$/],
+    ["eval_rewards/margins", {}, evalExamples.filter(({ label }) => label), /: eval_loss, .*eval_rewards\/chosen, /],
+    ["kl/unclamped", { loss_type: "apo_zero_unpaired" }, evalExamples, /: eval_loss, eval_kl, eval_rewards/],
+  ])("a metric_for_best_model that its rows will not have, before anything is computed: %s", async (...given) => {
+    const [metric_for_best_model, more, rows, names] = given;
+    const policy = await loadModel(device, "llama", "policy");
+    const options = { ...quick, ...more, metric_for_best_model, max_steps: 1, eval_steps: 1 };
+    const inputs = { policy, examples: randomExamples(12, 2), evalExamples: rows };
+    const error = await KtoTrainer.create({ ...inputs, options }).catch((reason: unknown) => reason as Error);
+    expect(error).toBeInstanceOf(ConfigError);
+    const { message } = error as Error;
+    expect(message).toMatch(
+      /^metric_for_best_model is "eval_.*", which the evaluation of these rows does not have; give/,
+    );
+    expect(message).toMatch(names);
+    // The names are those that an evaluation has.
+    const trainer = await KtoTrainer.create({ ...inputs, options: { ...options, metric_for_best_model: "loss" } });
+    expect(Object.keys(await trainer.evaluate())).toEqual(message.slice(message.indexOf(": ") + 2, -1).split(", "));
+    trainer.free();
+    policy.free();
+  });
+
   it("options without rows, a metric that there is not, the best without a folder, rows that cannot be used", async () => {
     const refusal = async (options: Options, inputs: Parameters<typeof train>[1] = {}) => {
       const before = device.memory();
@@ -300,10 +340,6 @@ describe("what a trainer refuses of an evaluation", () => {
     expect(without?.message).toMatch(/there are no rows to evaluate on: give evalExamples/);
     expect((await refusal({ early_stopping_patience: 1 }))?.message).toMatch(/the run does not evaluate/);
     expect((await refusal({ load_best_model_at_end: true }, { evalExamples }))?.message).toMatch(/give outputFolder/);
-    const metric = await refusal({ metric_for_best_model: "bleu" }, { evalExamples });
-    expect(metric?.message).toMatch(
-      /^metric_for_best_model is "eval_bleu", which the evaluation does not have; it has eval_loss, /,
-    );
     const [first] = evalExamples as [BatchExample];
     const outside = await refusal({}, { evalExamples: [first, { ...first, completionIds: [500] }] });
     expect(outside).toBeInstanceOf(DatasetError);

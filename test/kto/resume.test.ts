@@ -2,6 +2,7 @@
  * Runs that are broken off and go on: the same bits as without the break, checkpoints that are damaged or cannot be
  * written, options and data that changed meanwhile, what callbacks are told. Tiny models, so that a run takes a second.
  */
+import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
@@ -132,19 +133,6 @@ async function failure(work: Promise<unknown>): Promise<Error> {
     (error: Error) => error,
   );
 }
-
-describe("the kernels that the tuner chose", () => {
-  it("are kept by a checkpoint and chosen again by the run that goes on from it", async () => {
-    const choices = { "matmulNT 64 x 64 x 64 f32 0123abcd": "subgroup8" };
-    vi.spyOn(device.tuner, "choices", "get").mockReturnValue(choices);
-    const output = freshPath(folder, "tuned");
-    await run(output, {}, { stopAfter: 2 });
-    vi.restoreAllMocks();
-    const adopt = vi.spyOn(device.tuner, "adopt").mockReturnValue();
-    await run(output, { resume_from_checkpoint: true });
-    expect(adopt).toHaveBeenCalledWith(choices);
-  });
-});
 
 describe("a run that goes on", () => {
   it.each([
@@ -288,8 +276,63 @@ describe("damage", () => {
     expect(resumed.warnings).toHaveLength(1);
     expect(resumed.warnings[0]).toContain(`The checkpoint ${join(path, "checkpoint-3")} is damaged: `);
     expect(resumed.warnings[0]).toContain(sentence);
-    expect(resumed.warnings[0]).toContain("; the one before is used.");
+    expect(resumed.warnings[0]).toContain(`; the last good one before it, ${join(path, "checkpoint-2")}, is used.`);
     expect(resumed.checkpoints[0]?.step).toBe(3); // from 2 on, and the damaged one is replaced
+  });
+
+  /** Changes a file of the last checkpoint and its checksum; returns the folder of the run. */
+  async function forged(name: string, change: (json: Json) => object): Promise<string> {
+    const path = await damaged(name, (bytes) => Buffer.from(JSON.stringify(change(JSON.parse(bytes.toString())))));
+    const checkpoint = join(path, "checkpoint-3");
+    const bytes = readFileSync(join(checkpoint, name));
+    const sums = JSON.parse(readFileSync(join(checkpoint, "checksums.json"), "utf8"));
+    sums.files[name] = { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
+    writeFileSync(join(checkpoint, "checksums.json"), JSON.stringify(sums));
+    return path;
+  }
+  type Json = Record<string, unknown> & { counts: object; log_history: object[] };
+  const counts = (changes: object) => (json: Json) => ({ ...json, counts: { ...json.counts, ...changes } });
+  const selection = { vain: 0, margins: [], warned: false };
+
+  it.each<[string, string, (json: Json) => object, string]>([
+    ["more steps than there are", "run_state.json", (json) => ({ ...json, totalSteps: 2 }), "is of step 3 of 2"],
+    [
+      "no step of an epoch",
+      "run_state.json",
+      (json) => ({ ...json, stepsPerEpoch: 0 }),
+      "stepsPerEpoch cannot be used",
+    ],
+    ["a negative count", "run_state.json", counts({ skipped: -1 }), "counts.skipped cannot be used"],
+    ["more skipped than done", "run_state.json", counts({ skipped: 4 }), "but its counts.skipped is 4"],
+    ["a window before the run", "run_state.json", counts({ windowSteps: 4 }), "but its counts.windowSteps is 4"],
+    ["a window of all tokens and more", "run_state.json", counts({ windowTokens: 9e9 }), "counts 9000000000 tokens"],
+    [
+      "a best model to come",
+      "run_state.json",
+      (json) => ({ ...json, evaluation: { lastStep: 3, selection: { ...selection, best: { step: 4, value: 1 } } } }),
+      "but its evaluation.selection.best.step is 4",
+    ],
+    [
+      "an evaluation to come",
+      "run_state.json",
+      (json) => ({ ...json, evaluation: { lastStep: 4, selection } }),
+      "but its evaluation.lastStep is 4",
+    ],
+    [
+      "a line to come",
+      "trainer_state.json",
+      (json) => ({ ...json, log_history: [...json.log_history, { step: 4, loss: 1 }] }),
+      "but has a line of the metrics of step 4",
+    ],
+  ])("%s, under a checksum that is right: it is named, and the checkpoint before is used", async (...given) => {
+    const [, name, change, sentence] = given;
+    const path = await forged(name, change);
+    const resumed = await run(path, { resume_from_checkpoint: true }, { stopAfter: 3 });
+    expect(resumed.warnings).toHaveLength(1);
+    expect(resumed.warnings[0]).toContain(`The checkpoint ${join(path, "checkpoint-3")} is damaged: `);
+    expect(resumed.warnings[0]).toContain(sentence);
+    expect(resumed.warnings[0]).toContain(`; the last good one before it, ${join(path, "checkpoint-2")}, is used.`);
+    expect(resumed.checkpoints[0]?.step).toBe(3);
   });
 
   it("one that is named is not replaced by another one", async () => {
@@ -302,12 +345,16 @@ describe("damage", () => {
   it("none left, none at all, no such folder", async () => {
     const path = await damaged("model.safetensors", flipped);
     for (const step of [1, 2]) rmSync(join(path, `checkpoint-${step}`), { recursive: true });
+    const onWarning = vi.fn();
     const [none, never, missing] = [
-      await failure(run(path, { resume_from_checkpoint: true })),
+      await failure(run(path, { resume_from_checkpoint: true }, { onWarning })),
       await failure(run(newFolder(), { resume_from_checkpoint: true })),
       await failure(run(path, { resume_from_checkpoint: "nowhere" })),
     ];
     for (const error of [none, never, missing]) expect(error).toBeInstanceOf(FileError);
+    expect(onWarning.mock.calls).toEqual([
+      [expect.stringMatching(/ is damaged: .* does not hold what was written\.$/)],
+    ]);
     expect(none.message).toContain("has no good checkpoint to go on from; leave it out to start anew.");
     expect(never.message).toContain("has no checkpoint to go on from");
     expect(missing.message).toContain('There is no checkpoint "nowhere"');
@@ -354,6 +401,22 @@ describe("what changed meanwhile", () => {
     expect(data.message).toContain("The data is not that of the run of");
     expect(order.message).toContain("The data is not that of the run of");
     expect(settings.message).toContain('option "dtype" is "float16", but the run of');
+  });
+
+  it("rows to evaluate on: refused, unless the run evaluates no more or the checkpoint does not know them", async () => {
+    const path = newFolder();
+    const rows = readExamples("llama");
+    const evaluated = { eval_steps: 4, max_steps: 4 };
+    await run(path, evaluated, { evalExamples: rows.slice(0, 4), stopAfter: 1 });
+    const resumed = { ...evaluated, resume_from_checkpoint: true };
+    const error = await failure(run(path, resumed, { evalExamples: rows.slice(0, 3) }));
+    expect(error).toBeInstanceOf(ConfigError);
+    expect(error.message).toContain(
+      `The rows to evaluate on are not those of the run of ${join(path, "checkpoint-1")}`,
+    );
+    await run(path, { ...resumed, eval_strategy: "no" }, { evalExamples: rows.slice(0, 3), stopAfter: 2 });
+    // That checkpoint was saved without evaluations.
+    expect((await run(path, resumed, { evalExamples: rows.slice(0, 3) })).log).toHaveLength(3);
   });
 
   it("without a folder of the run there is nothing to resume", async () => {

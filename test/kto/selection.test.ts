@@ -33,7 +33,7 @@ describe("the best evaluation", () => {
   test("a metric that the evaluation does not have is named with those that it has", () => {
     expect(() => consider({ metric: "accuracy" }, [1])).toThrow(ConfigError);
     expect(() => consider({ metric: "accuracy" }, [1])).toThrow(
-      'metric_for_best_model is "eval_accuracy", which the evaluation does not have; it has eval_loss.',
+      'metric_for_best_model is "eval_accuracy", which the evaluation of these rows does not have; give one that it has: eval_loss.',
     );
   });
 });

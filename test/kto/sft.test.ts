@@ -171,6 +171,16 @@ describe("a run", () => {
     policy.free();
   });
 
+  it("goes by metrics of its own alone", async () => {
+    const [examples, policy] = [rowsOf("llama"), await loadModel(device, "llama", "policy")];
+    const options = { max_steps: 1, metric_for_best_model: "rewards/margins" };
+    const made = SftTrainer.create({ policy, examples, evalExamples: examples, options });
+    await expect(made).rejects.toThrow(
+      /^metric_for_best_model is "eval_rewards\/margins", .* it has: eval_loss, eval_mean_token_accuracy, eval_entropy, eval_r/,
+    );
+    policy.free();
+  });
+
   it("logs the entropy that an evaluation of KTO finds on the same rows", async () => {
     const examples = rowsOf("llama");
     const policy = await loadModel(device, "llama", "policy");

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Device } from "../../src/engine/device.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";
 import { RunPlan } from "../../src/kto/run-plan.ts";
-import { KtoTrainer } from "../../src/kto/trainer.ts";
+import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";
 import { meanStep, secondsWhenWarm } from "../../src/kto/warm-time.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits } from "../helpers/compare.ts";
@@ -75,7 +75,7 @@ it("timing a run leaves weights, memory and cache as they were", async () => {
   const memory = device.memory();
   const policy = await loadModel(device, "llama", "policy");
   const before = bits(await device.download(wholeArena(policy.weights)));
-  const times = await KtoTrainer.time({
+  const inputs: TrainerInputs = {
     policy,
     examples: readExamples("llama"),
     evalExamples: readExamples("llama"),
@@ -84,13 +84,20 @@ it("timing a run leaves weights, memory and cache as they were", async () => {
       ...{ max_steps: 40, learning_rate: 0.1, weight_decay: 0.5, per_device_train_batch_size: 3 },
       ...{ reference: "cached", eval_steps: 10, load_best_model_at_end: true },
     },
-  });
+  };
+  const times = await KtoTrainer.time(inputs);
   expect(times).toMatchObject({ updates: 40, evaluations: 4 });
   expect(times.secondsPerUpdate).toBeGreaterThan(0);
   const { updates, secondsPerUpdate, evaluations, secondsPerEvaluation, secondsOfReference } = times;
   expect(times.seconds).toBe(updates * secondsPerUpdate + evaluations * secondsPerEvaluation + secondsOfReference);
   expect(bits(await device.download(wholeArena(policy.weights)))).toEqual(before);
   expect([readdirSync(cache), readdirSync(folder).includes("nothing")]).toEqual([[], false]);
+  expect(secondsOfReference).toBeGreaterThan(secondsPerEvaluation);
+  (await KtoTrainer.create(inputs)).free();
+  expect((await KtoTrainer.time(inputs)).secondsOfReference).toBe(0); // the cache holds it now
+  const others = { ...inputs, evalExamples: readExamples("llama").slice(0, 4) };
+  const halfHeld = await KtoTrainer.time(others);
+  expect(halfHeld.secondsOfReference).toBe(halfHeld.secondsPerEvaluation);
   vi.unstubAllEnvs();
   policy.free();
   expect(device.memory()).toEqual(memory);

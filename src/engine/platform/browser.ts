@@ -152,6 +152,7 @@ export const platform: Platform = {
       .join("/");
   },
   baseName,
+  absolutePath: (path) => path, // there is no working folder
 
   // The private file system has neither links nor streamed digests, and a page may not read the hub's redirects.
   cacheFiles: undefined,

@@ -6,7 +6,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { homedir, totalmem } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { runInNewContext } from "node:vm";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { FileError } from "../../errors.ts";
@@ -118,6 +118,7 @@ export const platform: Platform = {
   },
   joinPath: join,
   baseName: basename,
+  absolutePath: (path) => resolve(path),
   cacheFiles,
 };
 

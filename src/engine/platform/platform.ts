@@ -112,6 +112,8 @@ export interface Platform {
   cacheFolder(): string;
   joinPath(...parts: string[]): string;
   baseName(path: string): string;
+  /** The same place named so that it does not hang on a working folder. */
+  absolutePath(path: string): string;
 
   /** Undefined where there is no file system to keep downloads in. */
   readonly cacheFiles: CacheFiles | undefined;

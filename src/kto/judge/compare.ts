@@ -3,6 +3,7 @@
  * likes the first answer, whatever it says, finds both models equal.
  */
 import { JudgeError } from "../../errors.ts";
+import type { Metrics } from "../metrics.ts";
 import { type WinRate, wilsonInterval } from "../report/statistics.ts";
 import type { Judge, Verdict } from "./judge.ts";
 
@@ -21,6 +22,19 @@ export interface JudgedWinRate extends WinRate {
   readonly inconsistent: number;
   /** Of all verdicts but ties, the share for the answer that was shown first; absent if all were ties. */
   readonly firstShare?: number;
+}
+
+/** The names of `winRateMetrics`. */
+export const WIN_RATE_METRICS = [
+  "win_rate",
+  ...["low", "high", "wins", "ties", "losses", "judged", "inconsistent"].map((name) => `win_rate/${name}`),
+];
+
+/** As metrics of an evaluation, in the order of their names. */
+export function winRateMetrics(found: JudgedWinRate): Metrics {
+  const { share, low, high, wins, ties, losses, judged, inconsistent } = found;
+  const values = [share, low, high, wins, ties, losses, judged, inconsistent];
+  return Object.fromEntries(values.map((value, i) => [WIN_RATE_METRICS[i] ?? "", value]));
 }
 
 /**

@@ -1,0 +1,69 @@
+/** The options that name a judge and say how it is asked. */
+import * as z from "zod";
+import { ConfigError } from "../../errors.ts";
+import { option } from "../parse-options.ts";
+
+const group = "Judge";
+const count = z.number().int();
+
+export const judgeOptions = {
+  judge: option(z.string().min(1).optional(), {
+    group,
+    description: 'a JavaScript module: export default (prompt, a, b) => "a", "b", "tie" or a number',
+    expects: "a JavaScript module",
+    placeholder: "module",
+  }),
+  judge_base_url: option(z.string().min(1).optional(), {
+    group,
+    description: "a server of the OpenAI chat protocol; its key is KTO_JUDGE_API_KEY or OPENAI_API_KEY",
+    expects: "an address such as https://api.openai.com/v1",
+    placeholder: "url",
+  }),
+  judge_model: option(z.string().min(1).optional(), {
+    group,
+    description: "the judge's model; without judge_base_url one of OpenAI's",
+    expects: "a model that the server has",
+    placeholder: "name",
+  }),
+  judge_request: option(z.record(z.string(), z.unknown()).optional(), {
+    group,
+    description: "more fields of each request, such as max_tokens; null leaves one out",
+    expects: 'a JSON object or a mapping, such as {"temperature": null}',
+  }),
+  judge_budget: option(count.min(2).optional(), {
+    group,
+    description: "requests at most, those that fail included; each prompt takes two",
+    expects: "a whole number of at least 2",
+  }),
+  judge_timeout: option(z.number().positive().default(60), {
+    group,
+    description: "seconds until a request counts as lost; it is sent again a few times",
+    expects: "a number above 0",
+  }),
+  judge_concurrency: option(count.min(1).default(4), {
+    group,
+    description: "prompts that are judged at once",
+    expects: "a whole number of at least 1",
+  }),
+  judge_transcripts: option(z.string().min(1).default("judge-transcripts.jsonl"), {
+    group,
+    description: "where every exchange with the server is added",
+    expects: "a path that ends in .jsonl",
+    placeholder: "file.jsonl",
+  }),
+};
+
+const schema = z.strictObject(judgeOptions);
+export type JudgeOptions = Readonly<z.output<typeof schema>>;
+
+/** Whether the options name a judge. Throws ConfigError where they name two, or half of one. */
+export function asksForJudge(options: JudgeOptions): boolean {
+  const { judge, judge_base_url: baseUrl, judge_model: model } = options;
+  if (judge !== undefined && (baseUrl !== undefined || model !== undefined)) {
+    throw new ConfigError("options judge and judge_base_url or judge_model name two judges: keep one.");
+  }
+  if (baseUrl !== undefined && model === undefined) {
+    throw new ConfigError(`option "judge_base_url" is "${baseUrl}" without a model: give judge_model as well.`);
+  }
+  return judge !== undefined || model !== undefined;
+}

@@ -1,0 +1,147 @@
+/**
+ * Which checkpoint a run goes on from: one that is whole, and of this run. Known before any work, since what is computed
+ * before the run must come out as it did then. Bringing it back onto the device is `checkpoints.ts`' business.
+ */
+import { checkpointDamage, listCheckpoints } from "../engine/checkpoint.ts";
+import { platform } from "../engine/platform/index.ts";
+import { ConfigError, FileError, ModelFormatError, shown } from "../errors.ts";
+import { warn } from "./callbacks.ts";
+import { OPTIMIZER_FILE } from "./checkpoints.ts";
+import { evaluatedRows, type Prepared, type RunInputs } from "./run-inputs.ts";
+import type { RunOptions } from "./run-options.ts";
+import { digestOf, type RunState, readRunState } from "./run-state.ts";
+
+export interface Resumption {
+  /** The checkpoint's folder. */
+  readonly path: string;
+  readonly state: RunState;
+}
+
+/** Options that do not change what comes out of a step: a resumed run may have others than the run before. */
+const MAY_CHANGE =
+  /^(save_|logging_|eval_|per_device_eval_|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
+
+/** For people. */
+const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as const;
+
+/**
+ * The checkpoint that `resume_from_checkpoint` names, or for true the last good one in the folder of the run; the damaged
+ * ones after it are named in warnings. The device's tuner keeps to the kernels of that run from here on.
+ *
+ * @returns undefined for a run that starts anew, and for a plan of a run
+ * @throws FileError, ModelFormatError if there is none or the one that was named is damaged; ConfigError for options or
+ * data that are not those of the run that is resumed
+ */
+export async function resumption(
+  inputs: RunInputs,
+  method: RunState["method"],
+  prepared: Prepared<RunOptions>,
+): Promise<Resumption | undefined> {
+  const { resume_from_checkpoint: from } = prepared.options;
+  const { policy, outputFolder } = inputs;
+  if (from === false || policy.device.counts) return undefined;
+  if (outputFolder === undefined) {
+    throw new ConfigError(
+      'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
+    );
+  }
+  const found = typeof from === "string" ? await named(from) : await lastGood(outputFolder, inputs);
+  checkSame(found, inputs, method, prepared);
+  policy.device.tuner.adopt(found.state.tuning);
+  return found;
+}
+
+/**
+ * @returns a sentence without its end for a checkpoint that cannot be used
+ * @throws FileError where there is none
+ */
+async function read(path: string): Promise<Resumption | string> {
+  if ((await platform.exists(path)) !== "folder") {
+    throw new FileError(
+      `There is no checkpoint "${path}"; resume_from_checkpoint names the folder of one, or is true for the last good one in output_dir.`,
+    );
+  }
+  const damage = await checkpointDamage(path);
+  if (damage !== undefined) return `The checkpoint ${path} is damaged: ${damage}`;
+  if ((await platform.exists(platform.joinPath(path, OPTIMIZER_FILE))) !== "file") {
+    return `The checkpoint ${path} has no ${OPTIMIZER_FILE} (it was saved with save_only_model), so the run cannot go on from it`;
+  }
+  try {
+    return { path, state: await readRunState(path) };
+  } catch (error) {
+    if (!(error instanceof ModelFormatError || error instanceof FileError)) throw error;
+    return `The checkpoint ${path} is damaged: ${error.message.replace(/\.$/, "")}`;
+  }
+}
+
+async function named(path: string): Promise<Resumption> {
+  const found = await read(path);
+  if (typeof found === "string") throw new ModelFormatError(`${found}; resume from another one.`);
+  return found;
+}
+
+async function lastGood(folder: string, inputs: RunInputs): Promise<Resumption> {
+  const unusable: string[] = [];
+  for (const { path } of (await listCheckpoints(folder)).reverse()) {
+    const found = await read(path);
+    if (typeof found === "string") {
+      unusable.push(found);
+      continue;
+    }
+    for (const sentence of unusable) warn(inputs, `${sentence}; the last good one before it, ${path}, is used.`);
+    return found;
+  }
+  for (const sentence of unusable) warn(inputs, `${sentence}.`);
+  throw new FileError(
+    `resume_from_checkpoint is true, but ${folder} has no ${unusable.length > 0 ? "good " : ""}checkpoint to go on from; leave it out to start anew.`,
+  );
+}
+
+/** @throws ConfigError naming the option, or the data, that is another one than in the run that is resumed */
+function checkSame(
+  { path, state }: Resumption,
+  inputs: RunInputs,
+  method: RunState["method"],
+  { options: given, plan }: Prepared<RunOptions>,
+): void {
+  if (state.method !== method) {
+    throw new ConfigError(
+      `The run of ${path} is ${METHOD_NAMES[state.method]} and this one is ${METHOD_NAMES[method]}, which cannot go on from it: give its model as model_name_or_path, and another output_dir.`,
+    );
+  }
+  const options: Readonly<Record<string, unknown>> = given;
+  const settings = inputs.settings ?? {};
+  // Of a damaged file, whose values may nest too deeply to be written.
+  const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
+  for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {
+    if (MAY_CHANGE.test(name)) continue;
+    const after = Object.hasOwn(settings, name) ? settings[name] : options[name];
+    if (text(before) === text(after)) continue;
+    throw new ConfigError(
+      `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start anew in another output_dir.`,
+    );
+  }
+  if (state.data !== digestOf(plan.examples)) {
+    throw new ConfigError(
+      `The data is not that of the run of ${path}: its rows, their order or their tokens changed; give the same data, or start anew in another output_dir.`,
+    );
+  }
+  const rows = evaluatedRows(inputs.evalExamples, given);
+  if (rows && state.evaluationData !== undefined && state.evaluationData !== digestOf(rows)) {
+    throw new ConfigError(
+      `The rows to evaluate on are not those of the run of ${path}, so that its evaluations before and after could not be compared: give the same rows, set eval_strategy to "no", or start anew in another output_dir.`,
+    );
+  }
+  const { totalSteps } = plan;
+  if (totalSteps < state.totalSteps) {
+    throw new ConfigError(
+      `The run of ${path} was to have ${state.totalSteps} updates and would now have ${totalSteps}: max_steps and num_train_epochs may grow when a run is resumed, not shrink.`,
+    );
+  }
+  if (totalSteps > state.totalSteps) {
+    warn(
+      inputs,
+      `The run was to have ${state.totalSteps} updates and now has ${totalSteps}: the learning rate of the updates to come follows the new length.`,
+    );
+  }
+}
