@@ -53,10 +53,25 @@ export interface ProductVariant {
  *
  *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, `subgroupBroadcast` hands them round,
  *                and every lane multiplies them with its own four columns of B; no workgroup memory, no barrier
+ *   subgroupRkS  the same by S subgroups, each with every S-th step along k, whose sums are added at the end through
+ *                workgroup memory (split-K): for products of few tiles, which leave a GPU's cores without work
  *   workgroupS   S rows by S columns, operands in tiles of workgroup memory, 16 along k at a time
  *   registers    32 rows by 32 columns, every invocation loads all that it needs: where caches do the sharing
  */
-export type TileName = "subgroup4" | "subgroup8" | "subgroup16" | "workgroup32" | "workgroup64" | "registers";
+export type TileName =
+  | `subgroup${4 | 8 | 16}`
+  | `subgroup${4 | 8 | 16}k${typeof SLICES}`
+  | "workgroup32"
+  | "workgroup64"
+  | "registers";
+
+/** Subgroups that share a tile's sums in split-K. */
+const SLICES = 4;
+/** Split-K is tried for products of at most so many tiles, where K is at least so long. */
+const SPLIT_MOST_TILES = 256;
+const SPLIT_LEAST_K = 128;
+/** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
+const SPLIT_MOST_LANES = 32;
 
 /**
  * The tiles that can compute a product of M rows on an adapter, the default first. Few rows (generation, a token of each
@@ -64,12 +79,19 @@ export type TileName = "subgroup4" | "subgroup8" | "subgroup16" | "workgroup32" 
  * tried: tiles in workgroup memory are several times slower there. 32 rows a subgroup give 45 instead of 36 GFLOP/s in TN
  * at 512^3 on lavapipe, but take 10 s instead of 3 to compile.
  */
-export function tileNames(M: number, facts: AdapterFacts): readonly [TileName, ...TileName[]] {
-  if (facts.subgroupSize < 4) return ["workgroup32", "workgroup64", "registers"];
-  if (M <= 4) return ["subgroup4"];
-  if (M <= 8) return ["subgroup8"];
-  if (facts.software) return ["subgroup16", "subgroup8"];
-  return ["subgroup16", "subgroup8", "workgroup32", "workgroup64", "registers"];
+export function tileNames(
+  { M, N, K }: MatmulShape,
+  { subgroupSize: lanes, software }: AdapterFacts,
+): readonly [TileName, ...TileName[]] {
+  if (lanes < 4) return ["workgroup32", "workgroup64", "registers"];
+  const rows = M <= 4 ? 4 : M <= 8 ? 8 : 16;
+  const tiles = Math.ceil(M / rows) * Math.ceil(N / (4 * lanes));
+  const splits = !software && lanes <= SPLIT_MOST_LANES && tiles <= SPLIT_MOST_TILES && K >= SPLIT_LEAST_K;
+  const names: [TileName, ...TileName[]] = [`subgroup${rows}`];
+  if (splits) names.push(`subgroup${rows}k${SLICES}`);
+  if (rows === 16) names.push("subgroup8");
+  if (rows === 16 && !software) names.push("workgroup32", "workgroup64", "registers");
+  return names;
 }
 
 /**
@@ -87,7 +109,7 @@ export function tiledKernel<B extends string, U extends string>(
   cache: Map<string, Kernel<B, U>>,
   build: (variant: ProductVariant) => Kernel<B, U>,
 ): Kernel<B, U> {
-  const [first, ...others] = tileNames(shape.M, facts);
+  const [first, ...others] = tileNames(shape, facts);
   const variant = productVariant(layout, shape, facts, first, operands);
   const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
   const tiles = aligned ? [first, ...others] : [first];
@@ -242,8 +264,10 @@ export function productTile(variant: ProductVariant): ProductTile {
       return workgroupTile(variant, 64, 8);
     case "registers":
       return registerTile(variant);
-    default:
-      return subgroupTile(variant, Number(variant.tile.slice("subgroup".length)));
+    default: {
+      const [rows, slices] = variant.tile.slice("subgroup".length).split("k").map(Number);
+      return subgroupTile(variant, rows ?? 16, slices);
+    }
   }
 }
 
@@ -279,7 +303,7 @@ const declareSums = (rows: number) =>
     .map((row) => `  var sum${row} = vec4f();`)
     .join("\n");
 
-function subgroupTile(variant: ProductVariant, wantedRows: number): ProductTile {
+function subgroupTile(variant: ProductVariant, wantedRows: number, slices = 1): ProductTile {
   const lanes = variant.subgroupSize;
   const transposedA = variant.layout === "TN";
   const rows = transposedA ? Math.min(wantedRows, 4 * lanes) : wantedRows;
@@ -292,31 +316,61 @@ function subgroupTile(variant: ProductVariant, wantedRows: number): ProductTile 
       ? `subgroupBroadcast(a${row % 4}, ${Math.floor(row / 4)}u)`
       : `subgroupBroadcast(a${Math.floor(row / lanes) % registers}, ${row % lanes}u)`;
   const ownRow = transposedA ? `(lane % ${rows / 4}u) * 4u` : `lane % ${Math.min(lanes, rows)}u`;
+  const split = slices > 1;
   return {
     enable: ["subgroups"],
-    groupSize: lanes,
+    groupSize: slices * lanes,
     rows,
     columns: 4 * lanes,
-    declarations: operandLoads(variant),
+    declarations: operandLoads(variant) + (split ? sliceDeclarations(rows * lanes) : ""),
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
-    setup: `let ownRow = firstRow + ${ownRow};`,
-    product: /* wgsl */ `let column = firstColumn + lane * 4u;
+    setup: `let ownRow = firstRow + ${ownRow};${split ? CLAIM_SLICE : ""}`,
+    product: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
 ${declareSums(rows)}
-  for (var k = 0u; k < u.K; k += 4u) {
+  ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
+  for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
     ${loadA.join("\n    ")}
     ${loadB(variant.layout).join("\n    ")}
 ${range(rows)
   .map((row) => `    { let a = ${broadcast(row)}; ${addProducts(`sum${row}`)} }`)
   .join("\n")}
-  }`,
+  }${split ? addSlices(rows, lanes, slices) : ""}`,
     sums: range(rows).map((row) => ({ name: `sum${row}`, row: `firstRow + ${row}u` })),
     eachRow: (body) => rowLoop(rows, "firstRow", body),
     acrossColumns: /* wgsl */ `
 fn columnsMax(value: f32, lane: u32) -> f32 { return subgroupMax(value); }
 fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
 `,
-    leads: "lane == 0u",
+    leads: split ? "(lane == 0u && slice == 0u)" : "lane == 0u",
   };
+}
+
+/** Split-K: room for the sums of one slice, a vec4f of every lane and row. */
+const sliceDeclarations = (sums: number) => /* wgsl */ `
+var<workgroup> slicesClaimed: atomic<u32>;
+var<workgroup> sliceSums: array<vec4f, ${sums}>;`;
+
+/**
+ * Each subgroup draws its slice, since WGSL does not say which invocations of a workgroup are a subgroup. Whoever gets
+ * which, the sums of a slice are the same.
+ */
+const CLAIM_SLICE = /* wgsl */ `
+  var claim = 0u;
+  if (subgroupElect()) { claim = atomicAdd(&slicesClaimed, 1u); }
+  let slice = subgroupBroadcastFirst(claim);`;
+
+/** Adds the slices' sums to those of slice 0, in their order; the others are left without columns. */
+function addSlices(rows: number, lanes: number, slices: number): string {
+  const at = (row: number) => `sliceSums[${row * lanes}u + lane]`;
+  const each = (statement: (row: number) => string) => range(rows).map(statement).join(" ");
+  return /* wgsl */ `
+  for (var other = 1u; other < ${slices}u; other++) {
+    workgroupBarrier();
+    if (slice == other) { ${each((row) => `${at(row)} = sum${row};`)} }
+    workgroupBarrier();
+    if (slice == 0u) { ${each((row) => `sum${row} += ${at(row)};`)} }
+  }
+  column = select(u.N, column, slice == 0u);`;
 }
 
 /** The sums leave their registers once, after the product, so that their rows can be a loop. */

@@ -80,7 +80,7 @@ type Cut = Pick<Head, "window" | "split">;
 export const shapes = fc.record({
   rows: fc.constantFrom(1, 3, 15, 16, 17, 33),
   vocabulary: fc.constantFrom(1, 2, 31, 32, 33, 97, 128, 257, 513),
-  width: fc.constantFrom(1, 3, 4, 8, 20, 33),
+  width: fc.constantFrom<number>(1, 3, 4, 8, 20, 33),
   // Windows and splits as the caller takes them (the whole, one split), and cut so that both have ragged ends.
   cut: fc.constantFrom<Cut>({ window: 1000, split: 256 }, { window: 1000, split: 32 }, { window: 192, split: 64 }),
   seed: fc.nat(1e9),
