@@ -3,8 +3,15 @@
  * loaded, and the ways in which a workgroup computes its part of op(A) op(B). Not an epilogue: what is done with the sums
  * is the caller's. Sums are f32, over k in an order fixed by the shapes.
  */
-import { type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
-import { storedBinding, storedElement, storedFunctions, storedVector } from "./stored.ts";
+import { type ActivationFormat, type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
+import {
+  activationBinding,
+  loadedActivation,
+  storedBinding,
+  storedElement,
+  storedFunctions,
+  storedVector,
+} from "./stored.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
 export type MatmulLayout = "NN" | "NT" | "TN";
@@ -19,6 +26,9 @@ export interface MatmulShape {
 export interface ProductOperands {
   /** How B is stored; default f32. */
   readonly format?: StoredFormat;
+  /** How A and the result are stored; default f32. */
+  readonly aFormat?: ActivationFormat;
+  readonly outFormat?: ActivationFormat;
   /** Widths of the matrices that A and the result are column ranges of, and the first columns of these; default whole. */
   readonly aWidth?: number;
   readonly aFrom?: number;
@@ -36,6 +46,9 @@ export interface ProductVariant {
   readonly subgroupSize: number;
   /** How B is stored. */
   readonly format: StoredFormat;
+  /** How A and the result are stored. */
+  readonly aFormat: ActivationFormat;
+  readonly outFormat: ActivationFormat;
   readonly tile: TileName;
 }
 
@@ -101,7 +114,15 @@ function productVariant(
   { M, N, K }: MatmulShape,
   facts: AdapterFacts,
   tile: TileName,
-  { format = "f32", aWidth = 0, aFrom = 0, outWidth = 0, outFrom = 0 }: ProductOperands,
+  {
+    format = "f32",
+    aFormat = "f32",
+    outFormat = "f32",
+    aWidth = 0,
+    aFrom = 0,
+    outWidth = 0,
+    outFrom = 0,
+  }: ProductOperands,
 ): ProductVariant {
   const contiguousA = layout === "TN" ? M : K;
   const contiguousB = layout === "NT" ? K : N;
@@ -112,15 +133,17 @@ function productVariant(
     vectorStores: fours(N, outWidth, outFrom),
     subgroupSize: facts.subgroupSize,
     format,
+    aFormat,
+    outFormat,
     tile,
   };
 }
 
 /** The declarations of the two operands, named a and b, for a kernel that computes a product. */
 export function operandBindings(variant: ProductVariant): { a: string; b: string } {
-  const { layout, vectorLoads, format } = variant;
+  const { layout, vectorLoads, format, aFormat } = variant;
   return {
-    a: storedBinding("f32", layout === "TN" ? "K, aWidth" : "M, aWidth", vectorLoads),
+    a: activationBinding(aFormat, layout === "TN" ? "K, aWidth" : "M, aWidth", vectorLoads),
     b: storedBinding(format, layout === "NT" ? "N, K" : "K, N", vectorLoads),
   };
 }
@@ -133,7 +156,10 @@ function operandLoads(variant: ProductVariant): string {
   const lines = { a: variant.layout === "TN" ? "u.K" : "u.M", b: variant.layout === "NT" ? "u.N" : "u.K" };
   const widths = { a: variant.layout === "TN" ? "u.M" : "u.K", b: variant.layout === "NT" ? "u.K" : "u.N" };
   const starts = { a: (line: string) => `${line} * u.aWidth + u.aFrom`, b: (line: string) => `${line} * ${widths.b}` };
-  const formats = { a: "f32", b: variant.format } as const;
+  const element = {
+    a: (index: string) => loadedActivation(variant.aFormat, `a[${index}]`, variant.vectorLoads),
+    b: (index: string) => (variant.vectorLoads ? storedVector : storedElement)(variant.format, "b", index),
+  };
   const loads = (["a", "b"] as const)
     .map((name) => {
       const load = `read${name.toUpperCase()}`;
@@ -142,14 +168,14 @@ function operandLoads(variant: ProductVariant): string {
         return /* wgsl */ `
 fn ${load}(line: u32, at: u32) -> vec4f {
   let four = (${start} + min(at, ${widths[name]} - 4u)) / 4u;
-  return ${storedVector(formats[name], name, "four")};
+  return ${element[name]("four")};
 }`;
       }
       return /* wgsl */ `
 fn ${load}One(line: u32, at: u32) -> f32 {
   let inside = (line < ${lines[name]}) & (at < ${widths[name]}); // not &&, which branches
   let i = select(0u, ${starts[name]("line")} + at, inside);
-  return select(0.0, ${storedElement(formats[name], name, "i")}, inside);
+  return select(0.0, ${element[name]("i")}, inside);
 }
 fn ${load}(line: u32, at: u32) -> vec4f {
   return vec4f(${load}One(line, at), ${load}One(line, at + 1u), ${load}One(line, at + 2u), ${load}One(line, at + 3u));

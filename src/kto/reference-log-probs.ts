@@ -3,7 +3,8 @@
  * reference model is resident while training. They belong to a schedule: log pi_ref(y_j|x_i) depends on the pair, and
  * pairs are drawn anew each epoch, so every microbatch has its own numbers, by the very pass that a live
  * reference would make. Kept on disk under a hash of all that they follow from: the reference's weights as they lie on the
- * device, the token ids, the rows of each microbatch (which seed, order and batch settings make), the cut and the adapter.
+ * device, the token ids, the rows of each microbatch (which seed, order and batch settings make), the cut, the adapter and
+ * the format of activations.
  * Whoever changes none of these finds them again; learning rate, beta or weights do not count.
  */
 import type { Arena } from "../engine/arena.ts";
@@ -38,6 +39,8 @@ export interface Microbatches {
 export interface ReferenceLogProbsOptions {
   /** Compute anew what the cache holds; default false. */
   readonly anew?: boolean;
+  /** As in `StepOptions`: like the training that they are for. Default false. */
+  readonly fp16?: boolean;
   /** false for zeros in their place, where only time or memory is asked about; default true. */
   readonly compute?: boolean;
   /** What a step is called, one and several. */
@@ -66,18 +69,18 @@ export class ReferenceLogProbs {
   static async of(
     reference: Model,
     plan: Microbatches,
-    { anew = false, compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
+    { anew = false, fp16 = false, compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
   ): Promise<ReferenceLogProbs> {
     const { starts, size } = places(plan);
     if (reference.device.counts || !wanted)
       return new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
-    const key = await cacheKey(reference, plan);
+    const key = await cacheKey(reference, plan, fp16);
     const found = anew ? undefined : await cache.read(key);
     if (found?.body.length === 4 * size) {
       const note = `log-probabilities of the reference read from ${found.path}`;
       return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note);
     }
-    const values = await compute(reference, plan, starts, size, stepNames[0]);
+    const values = await compute(reference, plan, { starts, size, stepName: stepNames[0], fp16 });
     const done = `log-probabilities of the reference computed for ${plan.totalSteps} ${stepNames[plan.totalSteps === 1 ? 0 : 1]}`;
     try {
       const path = await cache.write(key, new Uint8Array(values.buffer));
@@ -115,15 +118,22 @@ function places(plan: Microbatches): { starts: number[][]; size: number } {
 async function compute(
   reference: Model,
   plan: Microbatches,
-  starts: readonly (readonly number[])[],
-  size: number,
-  stepName: string,
+  {
+    starts,
+    size,
+    stepName,
+    fp16,
+  }: { starts: readonly (readonly number[])[]; size: number; stepName: string; fp16: boolean },
 ): Promise<Float32Array<ArrayBuffer>> {
   const { device } = reference;
   const shapes = plan.shapes();
   const largest = Math.max(...shapes.map(({ sequences }) => sequences));
   const { memory, sums } = device.allocating(() => ({
-    memory: new PassMemory(device, reference.config, shapes, { gradients: false, adapter: reference.adapter }),
+    memory: new PassMemory(device, reference.config, shapes, {
+      gradients: false,
+      format: fp16 ? "f16" : "f32",
+      adapter: reference.adapter,
+    }),
     sums: device.allocate("scratch", "reference log-probs", [largest]),
   }));
   const programs = new Map<string, Program>();
@@ -161,13 +171,13 @@ async function compute(
   return values;
 }
 
-async function cacheKey(reference: Model, plan: Microbatches): Promise<string> {
+async function cacheKey(reference: Model, plan: Microbatches, fp16: boolean): Promise<string> {
   const { device, config, adapter } = reference;
   const hash = platform.sha256();
   const encoder = new TextEncoder();
   const add = (part: unknown) => hash.update(encoder.encode(`${JSON.stringify(part)}\n`));
   add(["format", FORMAT, device.description, device.facts]);
-  add([config, adapter?.options ?? null]);
+  add([config, adapter?.options ?? null, ...(fp16 ? ["fp16"] : [])]);
   await addWeights(hash, reference.weights);
   if (adapter) await addWeights(hash, adapter.weights);
   const { mismatched, maxLength } = plan.batchOptions;
