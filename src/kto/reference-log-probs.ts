@@ -157,7 +157,7 @@ async function compute(
         const broken = found.findIndex((value) => !Number.isFinite(value));
         if (broken >= 0) {
           throw new NumericError(
-            `The reference model ${reference.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights.`,
+            `The reference model ${reference.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights${fp16 ? ", or leave fp16 out (an activation may be beyond 65504)" : ""}.`,
           );
         }
         values.set(found, starts[step]?.[index] ?? 0);

@@ -62,6 +62,7 @@ export class KtoStep {
   readonly policy: Model;
   readonly reference: StepReference;
   readonly objective: Objective;
+  readonly fp16: boolean;
   readonly #optimizer: AdamW | undefined;
   readonly #scope: StepOptions["referencePointScope"];
   readonly #memory: PassMemory;
@@ -76,7 +77,8 @@ export class KtoStep {
 
   constructor(options: StepOptions) {
     const { reference, shapes, dropoutSeed } = options;
-    const format = options.fp16 ? "f16" : "f32";
+    this.fp16 = options.fp16 ?? false;
+    const format = this.fp16 ? "f16" : "f32";
     let { policy } = options;
     const referenceModel = reference instanceof Model ? reference : undefined;
     if (referenceModel) checkVocabularies(policy, referenceModel);

@@ -212,6 +212,24 @@ async function train(options: Options, Trainer: typeof KtoTrainer | typeof SftTr
 const values = (metrics: readonly Metrics[], name: string) => metrics.map((line) => line[name] ?? Number.NaN);
 
 describe.runIf(offered)("a run with fp16", () => {
+  it("that overflows in every update ends with what may be done", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    device.upload({ ...policy.parameter("layers.1.mlpNorm.weight"), shape: [1] }, Float32Array.of(1e6));
+    const inputs = { policy, examples: readExamples("llama"), options: { fp16: true, max_steps: 2 } };
+    const trainer = await KtoTrainer.create(inputs);
+    try {
+      const run = (async () => {
+        for await (const _ of trainer);
+      })();
+      await expect(run).rejects.toThrow(
+        /lower learning_rate, leave fp16 out \(an activation may be beyond 65504\), or look/,
+      );
+    } finally {
+      trainer.free();
+      policy.free();
+    }
+  });
+
   it("follows that in f32, evaluations too, from a log-ratio of exactly 0 on, and has the same bits again", async () => {
     const [exact, found, again] = [await train({}), await train({ fp16: true }), await train({ fp16: true })];
     expectWithin("losses", values(found.metrics, "loss"), values(exact.metrics, "loss"), () => 2e-3);
@@ -264,6 +282,15 @@ describe.runIf(offered)("a run with fp16", () => {
         device.upload(gain, Float32Array.of(good));
       }
       expect(skipped).toEqual([1, 1, 1]);
+      device.upload(gain, Float32Array.of(1e6));
+      const reference = {
+        policy,
+        examples: readExamples("llama"),
+        options: { fp16: true, reference: "cached" },
+      } as const;
+      await expect(KtoTrainer.create(reference)).rejects.toThrow(
+        /or leave fp16 out \(an activation may be beyond 65504\)/,
+      );
     } finally {
       trainer.free();
       policy.free();
