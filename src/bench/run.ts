@@ -111,7 +111,10 @@ export async function* runBenchmarks(
   options: BenchmarkOptions,
 ): AsyncGenerator<BenchmarkResult> {
   for (const one of kernels) yield await runKernel(device, one, peaks, options);
-  for (const one of steps) yield await runStep(device, one, peaks, options);
+  for (const one of steps) {
+    if (one.options?.fp16 && !device.gpu.features.has("shader-f16")) continue;
+    yield await runStep(device, one, peaks, options);
+  }
 }
 
 async function runKernel(

@@ -74,6 +74,14 @@ export const stepCases: readonly StepCase[] = [
     options: { gradient_checkpointing: true },
     peers: false,
   },
+  {
+    name: "KTO step (d): as (b), fp16",
+    quick: false,
+    config: hidden256,
+    batch,
+    options: { fp16: true },
+    peers: false,
+  },
 ];
 
 export interface StepResult {

@@ -4,7 +4,14 @@
  * nothing. There is no graph and no tape: the caller writes forward and backward out in order.
  */
 import { AdapterError } from "../errors.ts";
-import { type Cost, type Kernel, type KernelArguments, resolveValues, type Values } from "../kernels/kernel.ts";
+import {
+  type Cost,
+  fittingFormat,
+  type Kernel,
+  type KernelArguments,
+  resolveValues,
+  type Values,
+} from "../kernels/kernel.ts";
 import type { Device } from "./device.ts";
 import type { PassTimer } from "./pass-timer.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
@@ -51,8 +58,9 @@ export class Program {
   }
 
   /** Records a dispatch. Throws when a shape does not fit or a window exceeds what the adapter can bind. */
-  dispatch<B extends string, U extends string>(kernel: Kernel<B, U>, args: KernelArguments<Tensor, B, U>): void {
+  dispatch<B extends string, U extends string>(given: Kernel<B, U>, args: KernelArguments<Tensor, B, U>): void {
     if (this.#prepared) throw new Error(`program ${this.name} is already prepared`);
+    const kernel = fittingFormat(given, args);
     const values = resolveValues(kernel, args);
     const candidates = kernel.candidates?.(values) ?? [kernel];
     const [chosen = kernel] = candidates;

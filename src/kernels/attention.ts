@@ -17,14 +17,16 @@
  * one row of a block and `subgroupBroadcast` hands it round: on software adapters a load costs about as much as eight
  * multiply-adds, and a broadcast almost nothing. The subgroup then walks the union of its lanes' ranges.
  */
-import { kernel } from "./kernel.ts";
+import { type ActivationFormat, inFormats, type Kernel, kernel } from "./kernel.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid, lanesFor, linearGrid, linearGroup } from "./wgsl.ts";
 
 /** Head-size-dependent text: a head row is `SIZE` elements of type `E`, vectors where the size allows them. */
-function headCode(headSize: number): { view: string; code: string } {
-  const { count, view, wgsl } = lanesFor(headSize);
+function headCode(headSize: number, format: ActivationFormat) {
+  const { count, view, activations, activationBytes, wgsl } = lanesFor(headSize, format);
   return {
     view,
+    activations,
+    activationBytes,
     code: /* wgsl */ `${wgsl}
 const SIZE: u32 = ${headSize / count}u;
 const SCALE: f32 = ${1 / Math.sqrt(headSize)};
@@ -93,7 +95,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     most: (start, end) => `subgroupMax(select(0u, ${end}, ${start} < ${end}))`,
     load: (name, from, at) =>
       `var ${name}: array<E, SIZE>;\n{ let start = ${at("lane")};\n${range(size)
-        .map((d) => `${name}[${d}] = ${from}[start + ${d}u];`)
+        .map((d) => `${name}[${d}] = E(${from}[start + ${d}u]);`)
         .join("\n")} }`,
     element: (name, _, j, d) => `subgroupBroadcast(${name}[${d}], ${j}u)`,
     loadNumber: (name, value) => `let ${name} = ${value("lane")};`,
@@ -119,7 +121,7 @@ const BASE_WALK: Walk = {
     range(BLOCK)
       .map((j) => `let ${name}${j} = ${at(`${j}u`)};`)
       .join("\n"),
-  element: (name, from, j, d) => `${from}[${name}${j} + ${d}]`,
+  element: (name, from, j, d) => `E(${from}[${name}${j} + ${d}])`,
   loadNumber: (name, value) =>
     range(BLOCK)
       .map((j) => `let ${name}${j} = ${value(`${j}u`)};`)
@@ -128,17 +130,23 @@ const BASE_WALK: Walk = {
   each: (body) => `for (var d = 0u; d < SIZE; d++) { ${body("d")} }`,
 };
 
-type Build<K> = (headSize: number, walk: Walk) => K;
+type Build<B extends string, U extends string> = (
+  headSize: number,
+  walk: Walk,
+  format: ActivationFormat,
+) => Kernel<B, U>;
 
-/** One kernel for each head size and variant. */
-function memoized<K>(build: Build<K>): (headSize: number, facts: AdapterFacts) => K {
-  const cache = new Map<string, K>();
+/** One kernel for each head size and variant, of activations in any format. */
+function memoized<B extends string, U extends string>(
+  build: Build<B, U>,
+): (headSize: number, facts: AdapterFacts) => Kernel<B, U> {
+  const cache = new Map<string, Kernel<B, U>>();
   return (headSize, facts) => {
     const walk = walkOf(headSize % 4 === 0 ? headSize / 4 : headSize, facts);
     const key = `${headSize} ${walk.lanes}`;
     let found = cache.get(key);
     if (found === undefined) {
-      found = build(headSize, walk);
+      found = inFormats((format) => build(headSize, walk, format));
       cache.set(key, found);
     }
     return found;
@@ -146,19 +154,19 @@ function memoized<K>(build: Build<K>): (headSize: number, facts: AdapterFacts) =
 }
 
 /** q [T, qWidth], k [S, kWidth], v [S, vWidth], ranges [T, 4] -> out [T, H D], logSumExp [T, H]. */
-export const attentionForward = memoized((headSize, walk) => {
-  const { view, code } = headCode(headSize);
+export const attentionForward = memoized((headSize, walk, format) => {
+  const { activations, activationBytes, code } = headCode(headSize, format);
   const { each, element, block } = walk;
   const rows = range(block);
   return kernel({
     name: "attentionForward",
     read: {
-      q: `f32[T, qWidth]${view}`,
-      k: `f32[S, kWidth]${view}`,
-      v: `f32[S, vWidth]${view}`,
+      q: activations("T, qWidth"),
+      k: activations("S, kWidth"),
+      v: activations("S, vWidth"),
       ranges: "u32[T, 4] as vec4u",
     },
-    write: { out: `f32[T, H*${headSize}]${view}`, logSumExp: "f32[T, H]" },
+    write: { out: activations(`T, H*${headSize}`), logSumExp: "f32[T, H]" },
     uniforms: {
       T: "u32",
       S: "u32",
@@ -181,7 +189,7 @@ fn element(head: u32, ownRow: u32, lane: u32) {
   var query: array<E, SIZE>;
   var sum: array<E, SIZE>;
   let qAt = (row * u.qWidth + u.qFrom) / LANES + head * SIZE;
-  ${each((d) => `query[${d}] = q[qAt + ${d}] * SCALE; sum[${d}] = E();`)}
+  ${each((d) => `query[${d}] = E(q[qAt + ${d}]) * SCALE; sum[${d}] = E();`)}
   var highest = LOWEST;
   var weight = 0.0;
   let seen = ranges[row];
@@ -215,26 +223,26 @@ fn element(head: u32, ownRow: u32, lane: u32) {
   if (ownRow >= u.T) { return; }
   let inverse = select(0.0, 1.0 / weight, weight > 0.0);
   let outAt = (row * u.H + head) * SIZE;
-  ${each((d) => `out[outAt + ${d}] = sum[${d}] * inverse;`)}
+  ${each((d) => `out[outAt + ${d}] = A(sum[${d}] * inverse);`)}
   logSumExp[row * u.H + head] = highest + log(max(weight, 1e-37));
 }
 ${walk.entry("u.T", "u.H")}`,
     grid: ({ T = 0, H = 0 }) => walk.grid(T, H),
     // Which keys a row sees is data; a causal row sees half of a sequence, whose length is not known here.
-    cost: ({ T = 0, H = 0 }) => ({ flops: 4 * T * H * headSize * 64, bytes: 16 * T * H * headSize }),
+    cost: ({ T = 0, H = 0 }) => ({ flops: 4 * T * H * headSize * 64, bytes: 4 * activationBytes * T * H * headSize }),
   });
 });
 
 /** -> dq (columns of dFused), delta [T, H] = dOut . out, which the other half of the backward pass needs. */
-export const attentionBackwardQuery = memoized((headSize, walk) => {
-  const { view, code } = headCode(headSize);
+export const attentionBackwardQuery = memoized((headSize, walk, format) => {
+  const { view, activations, activationBytes, code } = headCode(headSize, format);
   const { each, element, block } = walk;
   const rows = range(block);
   return kernel({
     name: "attentionBackwardQuery",
     read: {
-      fused: `f32[T, width]${view}`,
-      out: `f32[T, H*${headSize}]${view}`,
+      fused: activations("T, width"),
+      out: activations(`T, H*${headSize}`),
       dOut: `f32[T, H*${headSize}]${view}`,
       logSumExp: "f32[T, H]",
       ranges: "u32[T, 4] as vec4u",
@@ -254,9 +262,9 @@ fn element(head: u32, ownRow: u32, lane: u32) {
   let outAt = (row * u.H + head) * SIZE;
   var product = E();
   ${each(
-    (d) => `query[${d}] = fused[qAt + ${d}] * SCALE;
+    (d) => `query[${d}] = E(fused[qAt + ${d}]) * SCALE;
     gradient[${d}] = dOut[outAt + ${d}];
-    product += gradient[${d}] * out[outAt + ${d}];
+    product += gradient[${d}] * E(out[outAt + ${d}]);
     sum[${d}] = E();`,
   )}
   let rowDelta = total(product);
@@ -294,19 +302,22 @@ fn element(head: u32, ownRow: u32, lane: u32) {
 }
 ${walk.entry("u.T", "u.H")}`,
     grid: ({ T = 0, H = 0 }) => walk.grid(T, H),
-    cost: ({ T = 0, H = 0 }) => ({ flops: 6 * T * H * headSize * 64, bytes: 20 * T * H * headSize }),
+    cost: ({ T = 0, H = 0 }) => ({
+      flops: 6 * T * H * headSize * 64,
+      bytes: (8 + 3 * activationBytes) * T * H * headSize,
+    }),
   });
 });
 
 /** -> dk and dv (columns of dFused); each key row gathers from the query rows and heads that saw it. */
-export const attentionBackwardKeyValue = memoized((headSize, walk) => {
-  const { view, code } = headCode(headSize);
+export const attentionBackwardKeyValue = memoized((headSize, walk, format) => {
+  const { view, activations, activationBytes, code } = headCode(headSize, format);
   const { each, element, block } = walk;
   const rows = range(block);
   return kernel({
     name: "attentionBackwardKeyValue",
     read: {
-      fused: `f32[T, width]${view}`,
+      fused: activations("T, width"),
       dOut: `f32[T, H*${headSize}]${view}`,
       logSumExp: "f32[T, H]",
       delta: "f32[T, H]",
@@ -326,8 +337,8 @@ fn element(kvHead: u32, ownRow: u32, lane: u32) {
   let kAt = (row * u.width + u.kFrom) / LANES + kvHead * SIZE;
   let vAt = (row * u.width + u.vFrom) / LANES + kvHead * SIZE;
   ${each(
-    (d) => `key[${d}] = fused[kAt + ${d}] * SCALE;
-    value[${d}] = fused[vAt + ${d}];
+    (d) => `key[${d}] = E(fused[kAt + ${d}]) * SCALE;
+    value[${d}] = E(fused[vAt + ${d}]);
     dKey[${d}] = E();
     dValue[${d}] = E();`,
   )}
@@ -379,6 +390,9 @@ fn element(kvHead: u32, ownRow: u32, lane: u32) {
 }
 ${walk.entry("u.T", "u.H / u.groupSize")}`,
     grid: ({ T = 0, H = 0, groupSize = 1 }) => walk.grid(T, H / groupSize),
-    cost: ({ T = 0, H = 0 }) => ({ flops: 8 * T * H * headSize * 64, bytes: 20 * T * H * headSize }),
+    cost: ({ T = 0, H = 0 }) => ({
+      flops: 8 * T * H * headSize * 64,
+      bytes: (12 + 2 * activationBytes) * T * H * headSize,
+    }),
   });
 });

@@ -7,10 +7,9 @@
  * seed, the update, the microbatch and a spare word, written by the host before each pass, and `stream` tells layers
  * apart. threshold = p 2^32 and keptScale = 1 / (1 - p) for a share p left out.
  */
-import { kernel } from "./kernel.ts";
+import { inFormats, kernel } from "./kernel.ts";
 import { rowElements, rowElementsGrid } from "./wgsl.ts";
 
-const BINDINGS = { x: "f32[T, C]", state: "u32[4]" } as const;
 const UNIFORMS = { T: "u32", C: "u32", stream: "u32", threshold: "u32", keptScale: "f32" } as const;
 
 const kept = /* wgsl */ `
@@ -25,29 +24,29 @@ fn hash(i: u32) -> u32 {
   v.x += v.y * v.w;
   return v.x;
 }
-fn kept(i: u32) -> f32 { return select(0.0, x[i] * u.keptScale, hash(i) >= u.threshold); }
+fn kept(i: u32) -> f32 { return select(0.0, f32(x[i]) * u.keptScale, hash(i) >= u.threshold); }
 `;
 
-const cost = ({ T = 0, C = 0 }) => ({ flops: 16 * T * C, bytes: 8 * T * C });
-
 function dropoutKernel(name: string, assign: "=" | "+=") {
-  return kernel({
-    name,
-    read: BINDINGS,
-    write: { y: "f32[T, C]" },
-    uniforms: UNIFORMS,
-    wgsl: /* wgsl */ `${kept}
+  return inFormats((format) =>
+    kernel({
+      name,
+      read: { x: `${format}[T, C] as ${format}`, state: "u32[4]" },
+      write: { y: "f32[T, C]" },
+      uniforms: UNIFORMS,
+      wgsl: /* wgsl */ `${kept}
 fn element(row: u32, column: u32) {
   let i = row * u.C + column;
   y[i] ${assign} kept(i);
 }
 ${rowElements("u.T", "u.C")}`,
-    grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),
-    cost,
-  });
+      grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),
+      cost: ({ T = 0, C = 0 }) => ({ flops: 16 * T * C, bytes: (format === "f16" ? 6 : 8) * T * C }),
+    }),
+  );
 }
 
-/** y [T, C] = dropout(x). */
+/** y [T, C] = dropout(x); x is an activation in any format. */
 export const dropout = dropoutKernel("dropout", "=");
 
 /** y [T, C] += dropout(x): the backward pass, which is the same mask and scale. */

@@ -11,11 +11,11 @@
 import { kernel } from "./kernel.ts";
 import {
   type AdapterFacts,
-  inVectors,
   type Lanes,
   linearGrid,
   linearGroup,
   memoized,
+  ofActivations,
   reduction,
   rowElements,
   rowElementsGrid,
@@ -52,42 +52,49 @@ const UNIFORMS = { T: "u32", W: "u32", D: "u32", heads: "u32", queryHeads: "u32"
  * -> normed [T, heads D] = xhat, inverse [T, heads].
  */
 export const headNormForward = memoized((facts) =>
-  inVectors(
+  ofActivations(
     ({ D, W }) => [D, W],
     (lanes) =>
       kernel({
         name: "headNormForward",
         read: { weight: `f32[2*D]${lanes.view}` },
-        write: { x: `f32[T, W]${lanes.view}`, normed: `f32[T, heads*D]${lanes.view}`, inverse: "f32[T, heads]" },
+        write: {
+          x: lanes.activations("T, W"),
+          normed: lanes.activations("T, heads*D"),
+          inverse: "f32[T, heads]",
+        },
         uniforms: { ...UNIFORMS, epsilon: "f32" },
         ...headKernel(
           facts,
           lanes,
           /* wgsl */ `
   var squares = E();
-  for (var d = lane; d < size; d += GROUP) { squares += x[at + d] * x[at + d]; }
+  for (var d = lane; d < size; d += GROUP) { squares += E(x[at + d]) * E(x[at + d]); }
   let scale = inverseSqrt(reduceSum(total(squares), lane) / f32(u.D) + u.epsilon);
   for (var d = lane; d < size; d += GROUP) {
-    let xhat = x[at + d] * scale;
-    normed[kept + d] = xhat;
-    x[at + d] = xhat * weight[weightAt + d];
+    let xhat = E(x[at + d]) * scale;
+    normed[kept + d] = A(xhat);
+    x[at + d] = A(xhat * weight[weightAt + d]);
   }
   if (lane == 0u) { inverse[index] = scale; }`,
         ),
         grid: ({ T = 0, heads = 0 }) => linearGrid(T * heads),
-        cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 4 * T * heads * D, bytes: 12 * T * heads * D }),
+        cost: ({ T = 0, heads = 0, D = 0 }) => ({
+          flops: 4 * T * heads * D,
+          bytes: 3 * lanes.activationBytes * T * heads * D,
+        }),
       }),
   ),
 );
 
 /** dx [T, W]: dy in its first `heads` heads becomes the gradient before the norm, in place; other columns stay. */
 export const headNormBackward = memoized((facts) =>
-  inVectors(
+  ofActivations(
     ({ D, W }) => [D, W],
     (lanes) =>
       kernel({
         name: "headNormBackward",
-        read: { weight: `f32[2*D]${lanes.view}`, normed: `f32[T, heads*D]${lanes.view}`, inverse: "f32[T, heads]" },
+        read: { weight: `f32[2*D]${lanes.view}`, normed: lanes.activations("T, heads*D"), inverse: "f32[T, heads]" },
         write: { dx: `f32[T, W]${lanes.view}` },
         uniforms: UNIFORMS,
         ...headKernel(
@@ -95,15 +102,18 @@ export const headNormBackward = memoized((facts) =>
           lanes,
           /* wgsl */ `
   var along = E();
-  for (var d = lane; d < size; d += GROUP) { along += dx[at + d] * weight[weightAt + d] * normed[kept + d]; }
+  for (var d = lane; d < size; d += GROUP) { along += dx[at + d] * weight[weightAt + d] * E(normed[kept + d]); }
   let meanAlong = reduceSum(total(along), lane) / f32(u.D);
   for (var d = lane; d < size; d += GROUP) {
     let g = dx[at + d] * weight[weightAt + d];
-    dx[at + d] = inverse[index] * (g - normed[kept + d] * meanAlong);
+    dx[at + d] = inverse[index] * (g - E(normed[kept + d]) * meanAlong);
   }`,
         ),
         grid: ({ T = 0, heads = 0 }) => linearGrid(T * heads),
-        cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 8 * T * heads * D, bytes: 12 * T * heads * D }),
+        cost: ({ T = 0, heads = 0, D = 0 }) => ({
+          flops: 8 * T * heads * D,
+          bytes: (8 + lanes.activationBytes) * T * heads * D,
+        }),
       }),
   ),
 );
@@ -112,12 +122,12 @@ export const headNormBackward = memoized((facts) =>
  * dy [T, W], normed [T, heads D], `heads` given -> partials [G, 2 D]: per block of rows the sum of dy xhat over its rows
  * and heads, the gradient of both weights.
  */
-export const headNormWeightPartials = inVectors(
+export const headNormWeightPartials = ofActivations(
   ({ D, W }) => [D, W],
   (lanes) =>
     kernel({
       name: "headNormWeightPartials",
-      read: { dy: `f32[T, W]${lanes.view}`, normed: `f32[T, heads*D]${lanes.view}` },
+      read: { dy: `f32[T, W]${lanes.view}`, normed: lanes.activations("T, heads*D") },
       write: { partials: `f32[G, 2*D]${lanes.view}` },
       uniforms: { ...UNIFORMS, G: "u32" },
       wgsl: /* wgsl */ `${lanes.wgsl}
@@ -133,13 +143,16 @@ fn element(block: u32, c: u32) {
   var sum = E();
   for (var row = first; row < min(first + rowsPerBlock, u.T); row++) {
     for (var head = firstHead; head < endHead; head++) {
-      sum += dy[row * width + head * size + d] * normed[(row * u.heads + head) * size + d];
+      sum += dy[row * width + head * size + d] * E(normed[(row * u.heads + head) * size + d]);
     }
   }
   partials[block * 2u * size + c] = sum;
 }
 ${rowElements("u.G", "2u * (u.D / LANES)")}`,
       grid: ({ G = 0, D = 0 }) => rowElementsGrid(G, (2 * D) / lanes.count),
-      cost: ({ T = 0, heads = 0, D = 0 }) => ({ flops: 2 * T * heads * D, bytes: 8 * T * heads * D }),
+      cost: ({ T = 0, heads = 0, D = 0 }) => ({
+        flops: 2 * T * heads * D,
+        bytes: (4 + lanes.activationBytes) * T * heads * D,
+      }),
     }),
 );

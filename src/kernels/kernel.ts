@@ -10,7 +10,13 @@
 /** How stored weights may lie in memory; arithmetic is f32 in any case. */
 export type StoredFormat = "f32" | "f16" | "bf16";
 
-/** f16 and bf16 are packed in pairs, the lower half of a 32-bit word first; WGSL sees words (`stored.ts` unpacks). */
+/** How the activations of a pass may lie in memory; arithmetic is f32 in any case. */
+export type ActivationFormat = "f32" | "f16";
+
+/**
+ * f16 and bf16 are packed in pairs, the lower half of a 32-bit word first. WGSL sees words (`stored.ts` unpacks), or, where
+ * a binding is declared `as f16` or `as vec4h`, numbers of its own type f16, for which the adapter needs `shader-f16`.
+ */
 export type ElementType = StoredFormat | "u32" | "i32";
 
 /** The types that WGSL has without a feature: what a uniform may be. */
@@ -56,6 +62,8 @@ export interface Kernel<B extends string = string, U extends string = string> {
    * the kernel is its own only candidate.
    */
   candidates?(values: Values): readonly Kernel<B, U>[];
+  /** The same kernel for activations in other formats: a dispatch takes the one that its tensors fit. */
+  readonly formats?: readonly Kernel<B, U>[];
   /** Names this candidate among those that it competes with. */
   readonly variant?: string;
   /** Where several candidates compete: what of the values decides which is fastest. */
@@ -95,6 +103,23 @@ export function oneOf<B extends string, U extends string>(
   return named.length === 1 ? first : { ...first, candidates: () => named };
 }
 
+/** A kernel of activations, written once: the f32 one, with those for other formats beside it. */
+export function inFormats<B extends string, U extends string>(
+  build: (format: ActivationFormat) => Kernel<B, U>,
+): Kernel<B, U> {
+  return { ...build("f32"), formats: [build("f16")] };
+}
+
+/** The one among a kernel and its `formats` whose element types are those of the tensors; else the kernel. */
+export function fittingFormat<B extends string, U extends string>(
+  target: Kernel<B, U>,
+  args: Readonly<Record<string, unknown>>,
+): Kernel<B, U> {
+  const fits = ({ bindings }: Kernel) =>
+    bindings.every(({ name, dtype }) => (args[name] as Shaped | undefined)?.dtype === dtype);
+  return target.formats?.find(fits) ?? target;
+}
+
 /** Storage buffers that core WebGPU guarantees for one stage; no kernel of ours may need more. */
 export const MAX_STORAGE_BINDINGS = 8;
 
@@ -110,8 +135,9 @@ export function kernel<R extends string, W extends string, U extends string>(
     throw new Error(`${source.name} declares ${bindings.length} storage bindings, more than ${MAX_STORAGE_BINDINGS}`);
   }
   const uniforms = Object.entries<UniformType>(source.uniforms).map(([name, type]) => ({ name: name as U, type }));
+  const halves = bindings.some(({ view }) => view === "f16" || view === "vec4h") ? ["f16"] : [];
   const header = [
-    ...(source.enable ?? []).map((extension) => `enable ${extension};`),
+    ...[...halves, ...(source.enable ?? [])].map((extension) => `enable ${extension};`),
     `struct Uniforms { ${uniforms.map(({ name, type }) => `${name}: ${type}`).join(", ")} }`,
     "@group(0) @binding(0) var<uniform> u: Uniforms;",
     ...bindings.map(

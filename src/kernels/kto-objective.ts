@@ -94,7 +94,8 @@ export const ktoObjective = kernel({
 fn main() {
   let measured = pairSum[1] > 0.0;
   let mean = select(0.0, pairSum[0] / pairSum[1], measured);
-  let z0 = select(mean, max(0.0, mean), u.clamped != 0u);
+  // The maximum of 0 and what is no number may be 0: a pair that overflowed must not pass for a reference point.
+  let z0 = select(mean, 0.0, u.clamped != 0u && mean < 0.0);
   let known = select(0.0, 1.0, measured || u.clamped != 0u);
   let share = 1.0 / f32(u.m);
   var loss = 0.0;

@@ -5,8 +5,8 @@
  *   NT  A [M, K]  B [N, K]     a linear layer on [out, in] weights; the input gradient of one on [in, out] weights
  *   TN  A [K, M]  B [K, N]     weight gradients (K counts rows of the batch)
  *
- * B may be stored as f32, f16 or bf16; A and the result are f32. A and the result may be column ranges of wider matrices,
- * as the parts of fused rows are.
+ * B may be stored as f32, f16 or bf16, A and the result as f32 or f16; products and sums are f32. A and the result may
+ * be column ranges of wider matrices, as the parts of fused rows are.
  *
  * One template: a layout only changes how operands are loaded, and a tile (`product-tile.ts`) how a workgroup shares the
  * work. Sums are f32, in an order fixed by the shapes.
@@ -21,7 +21,7 @@ import {
   productTile,
   tiledKernel,
 } from "./product-tile.ts";
-import { storedBytes } from "./stored.ts";
+import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
 export type { MatmulLayout, MatmulShape } from "./product-tile.ts";
@@ -57,7 +57,7 @@ function buildMatmul(variant: ProductVariant): MatmulKernel {
       bias: "f32[biasSize]",
       residual: `f32[residualRows, residualColumns]${result}`,
     },
-    write: { out: `f32[M, outWidth]${result}` },
+    write: { out: activationBinding(variant.outFormat, "M, outWidth", variant.vectorStores) },
     uniforms: {
       M: "u32",
       N: "u32",
@@ -86,14 +86,20 @@ fn main(${tile.parameters}) {
     grid: ({ M = 0, N = 0 }) => [Math.ceil(N / tile.columns), Math.ceil(M / tile.rows)],
     cost: ({ M = 0, N = 0, K = 0 }) => ({
       flops: 2 * M * N * K,
-      bytes: 4 * (M * K + M * N) + storedBytes(variant.format) * K * N,
+      bytes:
+        storedBytes(variant.aFormat) * M * K +
+        storedBytes(variant.format) * K * N +
+        storedBytes(variant.outFormat) * M * N,
     }),
   });
 }
 
 /** `store(row, column, value)`: four neighbouring columns through the epilogue, whatever lies outside left alone. */
 function epilogue(variant: ProductVariant): string {
-  if (variant.vectorStores) {
+  const { outFormat: format, vectorStores: vectors } = variant;
+  const before = loadedActivation(format, "out[i]", vectors);
+  const after = storedActivation(format, "value", vectors);
+  if (vectors) {
     return /* wgsl */ `
 fn store(row: u32, column: u32, product: vec4f) {
   if (row >= u.M || column >= u.N) { return; }
@@ -101,8 +107,8 @@ fn store(row: u32, column: u32, product: vec4f) {
   var value = product * u.scale;
   if (u.hasBias != 0u) { value += vec4f(bias[column], bias[column + 1u], bias[column + 2u], bias[column + 3u]); }
   if (u.hasResidual != 0u) { value += residual[(row * u.N + column) / 4u]; }
-  if (u.accumulate != 0u) { value += out[i]; }
-  out[i] = value;
+  if (u.accumulate != 0u) { value += ${before}; }
+  out[i] = ${after};
 }`;
   }
   return /* wgsl */ `
@@ -112,8 +118,8 @@ fn storeOne(row: u32, column: u32, product: f32) {
   var value = product * u.scale;
   if (u.hasBias != 0u) { value += bias[column]; }
   if (u.hasResidual != 0u) { value += residual[row * u.N + column]; }
-  if (u.accumulate != 0u) { value += out[i]; }
-  out[i] = value;
+  if (u.accumulate != 0u) { value += ${before}; }
+  out[i] = ${after};
 }
 fn store(row: u32, column: u32, product: vec4f) {
   storeOne(row, column, product.x);

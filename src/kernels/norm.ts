@@ -7,7 +7,7 @@
  * With xhat = (x - mean) inverse and g = dy weight:
  *   dx = inverse (g - xhat mean(g xhat) [- mean(g), LayerNorm only]),  dWeight = sum dy xhat,  dBias = sum dy.
  *
- * Forward keeps [mean, inverse] per row. dx is added to the gradient that the residual stream already carries. The
+ * x is the residual stream, f32; y is an activation in any format. Forward keeps [mean, inverse] per row. dx is added to the gradient that the residual stream already carries. The
  * weight gradients sum over rows in two passes, since workgroups have no order among themselves: partial sums per
  * block of rows here, then `addColumnSums`.
  */
@@ -19,6 +19,7 @@ import {
   linearGrid,
   linearGroup,
   memoized,
+  ofActivations,
   reduction,
   rowElements,
   rowElementsGrid,
@@ -43,13 +44,13 @@ ${body}
 
 /** x [T, C], weight [C] -> y [T, C], stats [T, 2] = (0, inverse RMS). */
 export const rmsNormForward = memoized((facts) =>
-  inVectors(
+  ofActivations(
     ({ C }) => [C],
     (lanes) =>
       kernel({
         name: "rmsNormForward",
         read: { x: `f32[T, C]${lanes.view}`, weight: `f32[C]${lanes.view}` },
-        write: { y: `f32[T, C]${lanes.view}`, stats: "f32[T, 2]" },
+        write: { y: lanes.activations("T, C"), stats: "f32[T, 2]" },
         uniforms: { T: "u32", C: "u32", epsilon: "f32" },
         ...rowKernel(
           facts,
@@ -58,27 +59,27 @@ export const rmsNormForward = memoized((facts) =>
   var squares = E();
   for (var c = lane; c < width; c += GROUP) { squares += x[base + c] * x[base + c]; }
   let inverse = inverseSqrt(reduceSum(total(squares), lane) / f32(u.C) + u.epsilon);
-  for (var c = lane; c < width; c += GROUP) { y[base + c] = x[base + c] * inverse * weight[c]; }
+  for (var c = lane; c < width; c += GROUP) { y[base + c] = A(x[base + c] * inverse * weight[c]); }
   if (lane == 0u) {
     stats[2u * row] = 0.0;
     stats[2u * row + 1u] = inverse;
   }`,
         ),
         grid: ({ T = 0 }) => linearGrid(T),
-        cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: 8 * T * C }),
+        cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: (4 + lanes.activationBytes) * T * C }),
       }),
   ),
 );
 
 /** x [T, C], weight [C], bias [C] -> y [T, C], stats [T, 2] = (mean, inverse standard deviation). */
 export const layerNormForward = memoized((facts) =>
-  inVectors(
+  ofActivations(
     ({ C }) => [C],
     (lanes) =>
       kernel({
         name: "layerNormForward",
         read: { x: `f32[T, C]${lanes.view}`, weight: `f32[C]${lanes.view}`, bias: `f32[C]${lanes.view}` },
-        write: { y: `f32[T, C]${lanes.view}`, stats: "f32[T, 2]" },
+        write: { y: lanes.activations("T, C"), stats: "f32[T, 2]" },
         uniforms: { T: "u32", C: "u32", epsilon: "f32" },
         ...rowKernel(
           facts,
@@ -93,14 +94,14 @@ export const layerNormForward = memoized((facts) =>
     squares += centred * centred;
   }
   let inverse = inverseSqrt(reduceSum(total(squares), lane) / f32(u.C) + u.epsilon);
-  for (var c = lane; c < width; c += GROUP) { y[base + c] = (x[base + c] - mean) * inverse * weight[c] + bias[c]; }
+  for (var c = lane; c < width; c += GROUP) { y[base + c] = A((x[base + c] - mean) * inverse * weight[c] + bias[c]); }
   if (lane == 0u) {
     stats[2u * row] = mean;
     stats[2u * row + 1u] = inverse;
   }`,
         ),
         grid: ({ T = 0 }) => linearGrid(T),
-        cost: ({ T = 0, C = 0 }) => ({ flops: 7 * T * C, bytes: 8 * T * C }),
+        cost: ({ T = 0, C = 0 }) => ({ flops: 7 * T * C, bytes: (4 + lanes.activationBytes) * T * C }),
       }),
   ),
 );

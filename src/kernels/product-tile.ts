@@ -3,8 +3,15 @@
  * loaded, and the ways in which a workgroup computes its part of op(A) op(B). Not an epilogue: what is done with the sums
  * is the caller's. Sums are f32, over k in an order fixed by the shapes.
  */
-import { type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
-import { storedBinding, storedElement, storedFunctions, storedVector } from "./stored.ts";
+import { type ActivationFormat, type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
+import {
+  activationBinding,
+  loadedActivation,
+  storedBinding,
+  storedElement,
+  storedFunctions,
+  storedVector,
+} from "./stored.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
 export type MatmulLayout = "NN" | "NT" | "TN";
@@ -19,6 +26,9 @@ export interface MatmulShape {
 export interface ProductOperands {
   /** How B is stored; default f32. */
   readonly format?: StoredFormat;
+  /** How A and the result are stored; default f32. */
+  readonly aFormat?: ActivationFormat;
+  readonly outFormat?: ActivationFormat;
   /** Widths of the matrices that A and the result are column ranges of, and the first columns of these; default whole. */
   readonly aWidth?: number;
   readonly aFrom?: number;
@@ -45,6 +55,9 @@ export interface ProductVariant {
   readonly subgroupSize: number;
   /** How B is stored. */
   readonly format: StoredFormat;
+  /** How A and the result are stored. */
+  readonly aFormat: ActivationFormat;
+  readonly outFormat: ActivationFormat;
   readonly tile: TileName;
 }
 
@@ -133,7 +146,15 @@ function productVariant(
   { M, N, K }: MatmulShape,
   facts: AdapterFacts,
   tile: TileName,
-  { format = "f32", aWidth = 0, aFrom = 0, outWidth = 0, outFrom = 0 }: ProductOperands,
+  {
+    format = "f32",
+    aFormat = "f32",
+    outFormat = "f32",
+    aWidth = 0,
+    aFrom = 0,
+    outWidth = 0,
+    outFrom = 0,
+  }: ProductOperands,
 ): ProductVariant {
   const contiguousA = layout === "TN" ? M : K;
   const contiguousB = layout === "NT" ? K : N;
@@ -147,15 +168,17 @@ function productVariant(
     vectorStores: fours(N, outWidth, outFrom),
     subgroupSize: facts.subgroupSize,
     format,
+    aFormat,
+    outFormat,
     tile,
   };
 }
 
 /** The declarations of the two operands, named a and b, for a kernel that computes a product. */
 export function operandBindings(variant: ProductVariant): { a: string; b: string } {
-  const { layout, loadsA, loadsB, format } = variant;
+  const { layout, loadsA, loadsB, format, aFormat } = variant;
   return {
-    a: storedBinding("f32", layout === "TN" ? "K, aWidth" : "M, aWidth", loadsA !== "single"),
+    a: activationBinding(aFormat, layout === "TN" ? "K, aWidth" : "M, aWidth", loadsA !== "single"),
     b: storedBinding(format, layout === "NT" ? "N, K" : "K, N", loadsB !== "single"),
   };
 }
@@ -166,18 +189,20 @@ export function operandBindings(variant: ProductVariant): { a: string; b: string
  * never stored.
  */
 function operandLoads(variant: ProductVariant): string {
-  const { layout, loadsA, loadsB, format } = variant;
+  const { layout, loadsA, loadsB, format, aFormat } = variant;
   const alongK = { a: layout === "TN", b: layout !== "NT" };
   const loads = [
-    operandLoad("a", "f32", loadsA, {
+    operandLoad("a", loadsA, {
       lines: alongK.a ? "u.K" : "u.M",
       columns: alongK.a ? "u.M" : "u.K",
       start: (line) => `${line} * u.aWidth + u.aFrom`,
+      load: (index) => loadedActivation(aFormat, `a[${index}]`, loadsA !== "single"),
     }),
-    operandLoad("b", format, loadsB, {
+    operandLoad("b", loadsB, {
       lines: alongK.b ? "u.K" : "u.N",
       columns: alongK.b ? "u.N" : "u.K",
       start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
+      load: (index) => (loadsB === "single" ? storedElement : storedVector)(format, "b", index),
     }),
   ];
   return storedFunctions(format) + loads.join("\n");
@@ -188,28 +213,25 @@ interface StoredOperand {
   readonly columns: string;
   /** Where a stored row's own columns start. */
   readonly start: (line: string) => string;
+  /** An element, or a vector of four, by its index. */
+  readonly load: (index: string) => string;
 }
 
-function operandLoad(
-  name: "a" | "b",
-  format: StoredFormat,
-  loads: Loads,
-  { lines, columns, start }: StoredOperand,
-): string {
+function operandLoad(name: "a" | "b", loads: Loads, { lines, columns, start, load: at }: StoredOperand): string {
   const load = `read${name.toUpperCase()}`;
   switch (loads) {
     case "aligned":
       return /* wgsl */ `
 fn ${load}(line: u32, at: u32) -> vec4f {
   let four = (${start(`min(line, ${lines} - 1u)`)} + min(at, ${columns} - 4u)) / 4u;
-  return ${storedVector(format, name, "four")};
+  return ${at("four")};
 }`;
     case "shifted":
       return /* wgsl */ `
 fn ${load}(line: u32, at: u32) -> vec4f {
   let i = ${start("line")} + at;
-  let low = ${storedVector(format, name, "i / 4u")};
-  let high = ${storedVector(format, name, "i / 4u + 1u")};
+  let low = ${at("i / 4u")};
+  let high = ${at("i / 4u + 1u")};
   let shift = i % 4u;
   let less = select(low, vec4f(low.yzw, high.x), shift == 1u);
   let more = select(vec4f(low.zw, high.xy), vec4f(low.w, high.xyz), shift == 3u);
@@ -220,7 +242,7 @@ fn ${load}(line: u32, at: u32) -> vec4f {
 fn ${load}One(line: u32, at: u32) -> f32 {
   let inside = (line < ${lines}) & (at < ${columns}); // not &&, which branches
   let i = select(0u, ${start("line")} + at, inside);
-  return select(0.0, ${storedElement(format, name, "i")}, inside);
+  return select(0.0, ${at("i")}, inside);
 }
 fn ${load}(line: u32, at: u32) -> vec4f {
   return vec4f(${load}One(line, at), ${load}One(line, at + 1u), ${load}One(line, at + 2u), ${load}One(line, at + 3u));

@@ -8,16 +8,16 @@
  * for contexts longer than the first training's.
  */
 import { kernel } from "./kernel.ts";
-import { inVectors, rowElements, rowElementsGrid } from "./wgsl.ts";
+import { ofActivations, rowElements, rowElementsGrid } from "./wgsl.ts";
 
 /** x [T, W]: `heads` heads of size 2 `halfSize` from column 0 are rotated; `direction` is 1 or -1 (backward). */
-export const rope = inVectors(
+export const rope = ofActivations(
   ({ halfSize, W }) => [halfSize, W],
   (lanes) =>
     kernel({
       name: "rope",
       read: { positions: "u32[T]", table: `f32[P, 2, halfSize]${lanes.view}` },
-      write: { x: `f32[T, W]${lanes.view}` },
+      write: { x: lanes.activations("T, W") },
       uniforms: { T: "u32", W: "u32", P: "u32", heads: "u32", halfSize: "u32", direction: "f32" },
       wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(row: u32, column: u32) {
@@ -28,16 +28,16 @@ fn element(row: u32, column: u32) {
   let cosine = table[entry];
   let sine = table[entry + half] * u.direction;
   let at = row * (u.W / LANES) + head * 2u * half + pair;
-  let x1 = x[at];
-  let x2 = x[at + half];
-  x[at] = x1 * cosine - x2 * sine;
-  x[at + half] = x2 * cosine + x1 * sine;
+  let x1 = E(x[at]);
+  let x2 = E(x[at + half]);
+  x[at] = A(x1 * cosine - x2 * sine);
+  x[at + half] = A(x2 * cosine + x1 * sine);
 }
 ${rowElements("u.T", "u.heads * (u.halfSize / LANES)")}`,
       grid: ({ T = 0, heads = 0, halfSize = 0 }) => rowElementsGrid(T, heads * (halfSize / lanes.count)),
       cost: ({ T = 0, heads = 0, halfSize = 0 }) => ({
         flops: 6 * T * heads * halfSize,
-        bytes: 16 * T * heads * halfSize,
+        bytes: 4 * lanes.activationBytes * T * heads * halfSize,
       }),
     }),
 );

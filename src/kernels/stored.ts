@@ -2,9 +2,9 @@
  * Reading stored weights in WGSL, whatever their format: f32, or f16 and bf16 packed in pairs. One snippet a format, taken
  * by the matrix product, the head and the embedding, so that a format is added here and nowhere else. bf16 is the upper
  * half of an f32, so a shift unpacks it exactly; f16 goes through `unpack2x16float`, which is core WGSL: neither needs
- * the feature `shader-f16`.
+ * the feature `shader-f16`. Activations, which are written as well, are WGSL's own f16, which needs it.
  */
-import type { StoredFormat } from "./kernel.ts";
+import type { ActivationFormat, StoredFormat } from "./kernel.ts";
 
 /** Bytes of one number. */
 export function storedBytes(format: StoredFormat): number {
@@ -42,4 +42,22 @@ export function storedVector(format: StoredFormat, name: string, index: string):
 /** A WGSL expression for element `index` of `name`, an f32; the binding is seen element by element (word by word). */
 export function storedElement(format: StoredFormat, name: string, index: string): string {
   return format === "f32" ? `${name}[${index}]` : `unpackOne(${name}[(${index}) / 2u], ${index})`;
+}
+
+/** The binding of a matrix of activations: its format and shape, seen as vectors of four where `vectors`. */
+export function activationBinding(format: ActivationFormat, shape: string, vectors: boolean): string {
+  if (format === "f32") return storedBinding(format, shape, vectors);
+  return `f16[${shape}] as ${vectors ? "vec4h" : "f16"}`;
+}
+
+/** A WGSL expression for what `element` of such a binding holds: an f32, or a vec4f where `vectors`. */
+export function loadedActivation(format: ActivationFormat, element: string, vectors: boolean): string {
+  if (format === "f32") return element;
+  return `${vectors ? "vec4f" : "f32"}(${element})`;
+}
+
+/** A WGSL expression for what is assigned to an element of such a binding for `value`, an f32 or a vec4f. */
+export function storedActivation(format: ActivationFormat, value: string, vectors: boolean): string {
+  if (format === "f32") return value;
+  return `${vectors ? "vec4h" : "f16"}(${value})`;
 }

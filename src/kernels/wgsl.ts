@@ -2,7 +2,7 @@
  * The few WGSL snippets that several kernels share, and the facts about an adapter that decide between variants.
  * Text only: what a snippet computes is said beside it.
  */
-import type { Grid, Kernel, Values } from "./kernel.ts";
+import { type ActivationFormat, type Grid, inFormats, type Kernel, type Values } from "./kernel.ts";
 
 /** What kernels may know of the adapter that they are built for. */
 export interface AdapterFacts {
@@ -73,23 +73,37 @@ export interface Lanes {
   readonly count: 1 | 4;
   /** What a binding's declaration ends with. */
   readonly view: "" | " as vec4f";
-  /** WGSL: `E`, what a binding's elements are; `LANES`, numbers in one; `total(x: E) -> f32`, their sum. */
+  /** The declaration of a binding of activations of this shape; its elements are `A`. */
+  readonly activations: (shape: string) => string;
+  /** Bytes of an activation. */
+  readonly activationBytes: number;
+  /**
+   * WGSL: `E`, what is computed with and what other bindings' elements are; `A`, what activations' elements are, so that
+   * `E(x[i])` loads one and `A(value)` stores one; `LANES`, numbers in an element; `total(x: E) -> f32`, their sum.
+   */
   readonly wgsl: string;
 }
 
-const lanesOf = (count: 1 | 4): Lanes => ({
-  count,
-  view: count === 4 ? " as vec4f" : "",
-  wgsl: /* wgsl */ `
-alias E = ${count === 4 ? "vec4f" : "f32"};
+function lanesOf(count: 1 | 4, format: ActivationFormat): Lanes {
+  const activation = format === "f16" ? (["f16", "vec4h"] as const) : (["f32", "vec4f"] as const);
+  const [element, stored] = count === 4 ? ["vec4f", activation[1]] : ["f32", activation[0]];
+  return {
+    count,
+    view: count === 4 ? " as vec4f" : "",
+    activations: (shape) => `${format}[${shape}] as ${stored}`,
+    activationBytes: format === "f16" ? 2 : 4,
+    wgsl: /* wgsl */ `
+alias E = ${element};
+alias A = ${stored};
 const LANES: u32 = ${count}u;
 fn total(x: E) -> f32 { return ${count === 4 ? "(x.x + x.y) + (x.z + x.w)" : "x"}; }
 `,
-});
+  };
+}
 
-/** The lanes for rows of these widths. */
-export function lanesFor(...widths: readonly number[]): Lanes {
-  return lanesOf(widths.every((width) => width % 4 === 0) ? 4 : 1);
+/** The lanes for rows of this width. */
+export function lanesFor(width: number, format: ActivationFormat = "f32"): Lanes {
+  return lanesOf(width % 4 === 0 ? 4 : 1, format);
 }
 
 /**
@@ -99,12 +113,21 @@ export function lanesFor(...widths: readonly number[]): Lanes {
 export function inVectors<B extends string, U extends string>(
   widths: (values: Values) => readonly (number | undefined)[],
   build: (lanes: Lanes) => Kernel<B, U>,
+  format: ActivationFormat = "f32",
 ): Kernel<B, U> {
-  const [byOne, byFour] = [build(lanesOf(1)), build(lanesOf(4))];
+  const [byOne, byFour] = [build(lanesOf(1, format)), build(lanesOf(4, format))];
   const candidates = (values: Values) => [
     widths(values).every((width) => width !== undefined && width % 4 === 0) ? byFour : byOne,
   ];
   return { ...byOne, candidates };
+}
+
+/** As `inVectors`, for a kernel of activations, in whatever format these are. */
+export function ofActivations<B extends string, U extends string>(
+  widths: (values: Values) => readonly (number | undefined)[],
+  build: (lanes: Lanes) => Kernel<B, U>,
+): Kernel<B, U> {
+  return inFormats((format) => inVectors(widths, build, format));
 }
 
 /** How a workgroup reduces: extensions to enable, its size, and the WGSL of `reduceSum(value, lane)`. */

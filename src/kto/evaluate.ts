@@ -24,6 +24,8 @@ export interface EvaluatorOptions {
   readonly objective: TrainedFor;
   /** Tokens of prompt and completion together; a mismatched completion is cut to what its new prompt leaves. */
   readonly maxLength: number;
+  /** As in `StepOptions`: like the training that is evaluated. Default false. */
+  readonly fp16?: boolean;
 }
 
 /** The prefix of every metric of an evaluation, as TRL writes it. */
@@ -44,7 +46,7 @@ export class Evaluator {
    * adapter cannot hold it
    */
   constructor(options: EvaluatorOptions) {
-    const { policy, reference, examples, batchSize, objective, maxLength } = options;
+    const { policy, reference, examples, batchSize, objective, maxLength, fp16 = false } = options;
     const plan = new EvaluationPlan(examples, { mismatched: usesPairs(objective), maxLength }, batchSize);
     const shapes = plan.shapes();
     this.#plan = plan;
@@ -59,6 +61,7 @@ export class Evaluator {
           objective,
           optimizer: undefined,
           referencePointScope: "microbatch",
+          fp16,
         }),
     );
   }

@@ -4,8 +4,8 @@
  * pairs are drawn anew each epoch, so every microbatch has its own numbers, by the very pass that a live
  * reference would make. Kept on disk under a hash of all that they follow from: the reference's weights as they lie on the
  * device, the token ids, the rows of each microbatch (which seed, order and batch settings make), the cut, the adapter,
- * and the kernels that compute them, since others may round otherwise. Whoever changes none of these finds them again;
- * learning rate, beta or weights do not count.
+ * the format of activations, and the kernels that compute them, since others may round otherwise. Whoever changes none of
+ * these finds them again; learning rate, beta or weights do not count.
  */
 import type { Arena } from "../engine/arena.ts";
 import { PassMemory, recordLogProbs } from "../engine/model/decoder.ts";
@@ -39,6 +39,8 @@ export interface Microbatches {
 export interface ReferenceLogProbsOptions {
   /** Compute anew what the cache holds; default false. */
   readonly anew?: boolean;
+  /** As in `StepOptions`: like the training that they are for. Default false. */
+  readonly fp16?: boolean;
   /** false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true. */
   readonly compute?: boolean;
   /** What a step is called, one and several. */
@@ -75,14 +77,14 @@ export class ReferenceLogProbs {
   static async of(
     reference: Model,
     plan: Microbatches,
-    { anew = false, compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
+    { anew = false, fp16 = false, compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
   ): Promise<ReferenceLogProbs> {
     const { starts, size } = places(plan);
     const none = () => new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
     if (reference.device.counts) return none();
-    const pass = new ReferencePass(reference, plan.shapes());
+    const pass = new ReferencePass(reference, plan.shapes(), fp16);
     try {
-      const key = await cacheKey(reference, plan, await pass.kernels());
+      const key = await cacheKey(pass, plan);
       const found = anew ? undefined : await cache.read(key);
       if (found?.body.length === 4 * size) {
         const note = `log-probabilities of the reference read from ${found.path}`;
@@ -130,19 +132,21 @@ function places(plan: Microbatches): { starts: number[][]; size: number } {
 /** The pass of the reference over a microbatch, in memory of its own. */
 class ReferencePass {
   readonly reference: Model;
+  readonly fp16: boolean;
   readonly #shapes: readonly RowShape[];
   readonly #memory: PassMemory;
   readonly #sums: Tensor;
   readonly #programs = new Map<string, Program>();
 
   /** @param shapes of a plan: every class of its microbatches, or one that holds them all */
-  constructor(reference: Model, shapes: readonly RowShape[]) {
+  constructor(reference: Model, shapes: readonly RowShape[], fp16: boolean) {
     const { device, config, adapter } = reference;
     const largest = Math.max(...shapes.map(({ sequences }) => sequences));
     this.reference = reference;
+    this.fp16 = fp16;
     this.#shapes = shapes;
     [this.#memory, this.#sums] = device.allocating(() => [
-      new PassMemory(device, config, shapes, { gradients: false, adapter }),
+      new PassMemory(device, config, shapes, { gradients: false, format: fp16 ? "f16" : "f32", adapter }),
       device.allocate("scratch", "reference log-probs", [largest]),
     ]);
   }
@@ -199,7 +203,7 @@ async function compute(
       const broken = found.findIndex((value) => !Number.isFinite(value));
       if (broken >= 0) {
         throw new NumericError(
-          `The reference model ${pass.reference.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights.`,
+          `The reference model ${pass.reference.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights${pass.fp16 ? ", or leave fp16 out (an activation may be beyond 65504)" : ""}.`,
         );
       }
       values.set(found, starts[step]?.[index] ?? 0);
@@ -208,13 +212,14 @@ async function compute(
   return values;
 }
 
-async function cacheKey(reference: Model, plan: Microbatches, kernels: readonly unknown[]): Promise<string> {
+async function cacheKey(pass: ReferencePass, plan: Microbatches): Promise<string> {
+  const { reference, fp16 } = pass;
   const { device, config, adapter } = reference;
   const hash = platform.sha256();
   const encoder = new TextEncoder();
   const add = (part: unknown) => hash.update(encoder.encode(`${JSON.stringify(part)}\n`));
   add(["format", FORMAT, device.description, device.facts]);
-  add(kernels);
+  add([await pass.kernels(), fp16]);
   add([config, adapter?.options ?? null]);
   await addWeights(hash, reference.weights);
   if (adapter) await addWeights(hash, adapter.weights);

@@ -1,8 +1,9 @@
 /** What a training run is made from: the inputs of the trainer checked, and what follows from them before any memory. */
 import type { ParameterLayout } from "../engine/arena.ts";
+import type { Device } from "../engine/device.ts";
 import { trainedLayout } from "../engine/model/freezing.ts";
 import type { Model } from "../engine/model/load.ts";
-import { ConfigError, DatasetError } from "../errors.ts";
+import { AdapterError, ConfigError, DatasetError } from "../errors.ts";
 import { type BatchExample, checkSequences } from "./batch.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
 import { ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
@@ -99,7 +100,7 @@ export async function cachedReference(
   { plan, options }: Prepared<TrainerOptions>,
   compute = true,
 ): Promise<CachedReference> {
-  const common = { anew: options.overwrite_cache, compute };
+  const common = { anew: options.overwrite_cache, fp16: options.fp16, compute };
   const rows = evaluatedRows(evalExamples, options);
   // First the smaller one, so that rows which are refused are refused soon.
   const evaluation = rows
@@ -136,6 +137,7 @@ function planned<Options extends RunOptions>(
   const { policy, examples, evalExamples = [] } = inputs;
   checkFloat32(options);
   checkPolicy(policy, options);
+  if (options.fp16) checkF16(policy.device);
   const maxLength = Math.min(options.max_length, ...models.map(({ config }) => config.contextLength));
   const limit = maxLength < options.max_length ? "the model's context of" : "max_length";
   for (const rows of [examples, evalExamples]) {
@@ -182,6 +184,14 @@ function checkPolicy(policy: Model, options: RunOptions): void {
       `option "disable_dropout" is false, but the dropout of ${policy.folder}'s own layers (see its config.json) is not implemented, only an adapter's: leave it true.`,
     );
   }
+}
+
+/** @throws AdapterError for a device without f16 in kernels */
+function checkF16({ gpu, description }: Device): void {
+  if (gpu.features.has("shader-f16")) return;
+  throw new AdapterError(
+    `option "fp16" is true, but the adapter "${description}" does not have shader-f16, or KTO_FEATURES=core leaves it out: leave fp16 out to train in f32.`,
+  );
 }
 
 /** @throws DatasetError for an example whose label is neither true nor false */

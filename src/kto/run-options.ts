@@ -38,6 +38,7 @@ export const runOptionNames = [
   "num_train_epochs",
   "max_steps",
   "freeze_parameters",
+  "fp16",
   "gradient_checkpointing",
   "seed",
   "disable_dropout",

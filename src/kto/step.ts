@@ -46,6 +46,8 @@ export interface StepOptions {
   readonly trained?: ParameterLayout | undefined;
   /** What the reference point is taken over when a step has several microbatches. */
   readonly referencePointScope: "microbatch" | "step";
+  /** Keep activations as f16 (`Activations`); the adapter must have the feature shader-f16. Default false. */
+  readonly fp16?: boolean;
   /** Keep the inputs of layers only, and compute the rest again in the backward pass; default false. */
   readonly gradientCheckpointing?: boolean;
   /** Seed of the adapter's dropout; undefined (default) for none whatever the adapter's options say. */
@@ -60,6 +62,7 @@ export class KtoStep {
   readonly policy: Model;
   readonly reference: StepReference;
   readonly objective: Objective;
+  readonly fp16: boolean;
   readonly #optimizer: AdamW | undefined;
   readonly #scope: StepOptions["referencePointScope"];
   readonly #memory: PassMemory;
@@ -74,6 +77,8 @@ export class KtoStep {
 
   constructor(options: StepOptions) {
     const { reference, shapes, dropoutSeed } = options;
+    this.fp16 = options.fp16 ?? false;
+    const format = this.fp16 ? "f16" : "f32";
     let { policy } = options;
     const referenceModel = reference instanceof Model ? reference : undefined;
     if (referenceModel) checkVocabularies(policy, referenceModel);
@@ -89,13 +94,14 @@ export class KtoStep {
     this.#scope = options.referencePointScope;
     this.#memory = new PassMemory(this.device, policy.config, shapes, {
       gradients: options.optimizer !== undefined,
+      format,
       checkpointing: options.gradientCheckpointing,
       adapter: policy.adapter,
     });
     this.#referenceMemory =
       referenceModel === undefined || sameBuild(policy, referenceModel)
         ? referenceModel && this.#memory
-        : new PassMemory(this.device, referenceModel.config, shapes, { gradients: false });
+        : new PassMemory(this.device, referenceModel.config, shapes, { gradients: false, format });
     // Made now, once for the longest rows, so that a plan of the run counts them.
     const positions = Math.max(...shapes.map(positionLimit));
     for (const model of [policy, referenceModel]) if (model?.config.position === "rope") model.ropeTable(positions);

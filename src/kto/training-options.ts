@@ -50,6 +50,12 @@ export const trainingOptions = {
     expects: "regular expressions such as embed_tokens or layers\\.[0-3]\\.",
     placeholder: "patterns",
   }),
+  fp16: option(z.boolean().default(false), {
+    group: training,
+    description:
+      "keep activations as f16: about half their memory, gradients right to about 1%; what is computed, weights, gradients and moments stay f32, so there is no loss scale (the adapter must have shader-f16)",
+    expects: "true or false",
+  }),
   gradient_checkpointing: option(z.boolean().default(false), {
     group: training,
     description:

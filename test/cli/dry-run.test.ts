@@ -9,7 +9,7 @@ import { Model } from "../../src/engine/model/load.ts";
 import { AdapterError } from "../../src/errors.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
-import { sharedDevice, withLimits } from "../helpers/device.ts";
+import { activationFormats, sharedDevice, withLimits } from "../helpers/device.ts";
 import { fixtures, freshPath, llama, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
 
@@ -35,6 +35,9 @@ interface Plan {
 
 const data = ["--dataset_name", `${fixtures}/llama/data.jsonl`, "--max_steps", "3"];
 const lora = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "all-linear"];
+
+/** Where the adapter has it. */
+const fp16 = (await activationFormats()).includes("f16") ? ["--fp16"] : [];
 
 let inBf16: string;
 beforeAll(async () => {
@@ -83,6 +86,7 @@ describe("kto train --dry_run", () => {
     ["an adapter of a model in bf16", () => ["--model", inBf16, ...lora]],
     ["another reference", () => ["--model", llama, "--ref_model", `${fixtures}/llama/reference`, "--dtype", "float16"]],
     ["no mismatched pairs", () => ["--model", llama, "--loss_type", "apo_zero_unpaired"]],
+    ["activations in f16", () => ["--model", llama, ...fp16]],
   ])("%s: the bytes that the run will hold", async (_, words) => {
     const { device_bytes: total, device_bytes_by_category: planned } = await planOf(...words());
     const held = await heldBy(...words());

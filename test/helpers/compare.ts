@@ -5,6 +5,7 @@
  */
 import { expect } from "vitest";
 import { Random } from "../../src/engine/random.ts";
+import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 
 export { normals } from "../../src/bench/case.ts";
 
@@ -17,6 +18,12 @@ export const SMALLEST_NORMAL = 2 ** -126;
 /** Relative error of WGSL's and Vulkan's exp(x): (3 + 2 |x|) units in the last place, each 2 EPSILON. */
 export function expError(x: number): number {
   return (3 + 2 * Math.abs(x)) * 2 * EPSILON;
+}
+
+/** The bound of a result that is off by `bound` and then rounded to the format that it is stored in. */
+export function storedBound(format: ActivationFormat, value: number, bound: number): number {
+  // Half a unit of f16: 2^-11 of a normal number, 2^-25 below these.
+  return format === "f32" ? bound : bound + 2 ** -11 * (Math.abs(value) + bound) + 2 ** -25;
 }
 
 /** Fails unless |actual[i] - expected[i]| <= bound[i] for every i, naming the worst. Returns the largest quotient. */

@@ -4,6 +4,7 @@
  * that skips itself would pass on a machine that can run nothing.
  */
 import { Device } from "../../src/engine/device.ts";
+import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 
 let opened: Promise<Device> | undefined;
@@ -20,6 +21,12 @@ export async function kernelVariants(): Promise<{ variant: string; facts: Adapte
   const base = { variant: "base", facts: BASE_FACTS };
   if (facts.subgroupSize === BASE_FACTS.subgroupSize) return [base];
   return [{ variant: `subgroups of ${facts.subgroupSize}`, facts }, base];
+}
+
+/** What activations may be stored as on this adapter. */
+export async function activationFormats(): Promise<ActivationFormat[]> {
+  const { features } = (await sharedDevice()).gpu;
+  return features.has("shader-f16") ? ["f32", "f16"] : ["f32"];
 }
 
 /** Runs `work` while the shared device reports other limits, to meet on a small model what a large one would meet. */

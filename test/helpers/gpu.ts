@@ -2,7 +2,7 @@
 import type { Device } from "../../src/engine/device.ts";
 import { Program } from "../../src/engine/program.ts";
 import { elementCount, type Tensor } from "../../src/engine/tensor.ts";
-import type { Kernel, KernelArguments, Shaped, StoredFormat } from "../../src/kernels/kernel.ts";
+import type { ActivationFormat, Kernel, KernelArguments, Shaped, StoredFormat } from "../../src/kernels/kernel.ts";
 
 /** Host numbers with a shape: an operand of `runKernel`. The same object passed twice becomes one tensor. */
 export interface HostArray extends Shaped {
@@ -41,6 +41,7 @@ export function stored(
     return Math.sign(value) * (up ? below + 1 : below) * unit;
   });
   const bits = Uint16Array.from(values, (value) => {
+    if (Number.isNaN(value)) return 0x7fff;
     const size = Math.abs(value);
     const exponent = Math.max(lowest, Math.floor(Math.log2(size || 2 ** lowest)));
     const fraction = size / 2 ** (exponent - fractionBits);
@@ -52,6 +53,22 @@ export function stored(
   const padded = new Uint16Array(2 * Math.ceil(bits.length / 2));
   padded.set(bits);
   return { array: { shape, dtype: format, data: padded }, values };
+}
+
+/** Numbers of f16 bits, by the definition of the format. */
+function fromHalves(bits: Uint16Array): Float32Array<ArrayBuffer> {
+  return Float32Array.from(bits, (half) => {
+    const [sign, exponent, fraction] = [half >> 15 ? -1 : 1, (half >> 10) & 31, half & 1023];
+    if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
+    return sign * (exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25));
+  });
+}
+
+/** As `unset`, for results in a format. */
+export function unsetAs(format: ActivationFormat, ...shape: number[]): HostArray {
+  if (format === "f32") return unset(...shape);
+  const words = 2 * Math.ceil(elementCount(shape) / 2);
+  return { shape, dtype: format, data: new Uint16Array(words).fill(0x7e00) };
 }
 
 /** An f32 tensor full of NaN: for results, which must all be written, and for operands that must not be read. */
@@ -79,7 +96,7 @@ export function candidate<B extends string, U extends string>(kernel: Kernel<B, 
   return alone;
 }
 
-/** Dispatches a kernel once; the function returned gives the f32 contents of a binding that it writes. */
+/** Dispatches a kernel once; the function returned gives the numbers of a binding that it writes. */
 export async function runKernel<B extends string, U extends string>(
   device: Device,
   kernel: Kernel<B, U>,
@@ -107,7 +124,10 @@ export async function runKernel<B extends string, U extends string>(
     const results = new Map<string, Float32Array<ArrayBuffer>>();
     for (const { name, access } of kernel.bindings) {
       const tensor = tensors.get(operands[name] as HostArray);
-      if (access === "readWrite" && tensor) results.set(name, await device.download(tensor));
+      if (access !== "readWrite" || tensor === undefined) continue;
+      const bytes = await device.downloadBytes(tensor);
+      const halves = () => fromHalves(new Uint16Array(bytes)).slice(0, elementCount(tensor.shape));
+      results.set(name, tensor.dtype === "f16" ? halves() : new Float32Array(bytes));
     }
     return (name) => {
       const result = results.get(name);

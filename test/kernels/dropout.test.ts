@@ -2,23 +2,18 @@
 import { describe, expect, it } from "vitest";
 import { addDropout, dropout } from "../../src/kernels/dropout.ts";
 import * as reference from "../../src/kernels/reference/dropout.ts";
-import { float64, normals, seeded } from "../helpers/compare.ts";
-import { sharedDevice } from "../helpers/device.ts";
-import { f32, runKernel, u32, unset } from "../helpers/gpu.ts";
+import { expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
+import { activationFormats, sharedDevice } from "../helpers/device.ts";
+import { f32, type HostArray, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
+const formats = await activationFormats();
 type State = [number, number, number, number];
 
-async function run(
-  x: Float32Array<ArrayBuffer>,
-  [rows, columns]: [number, number],
-  p: number,
-  stream: number,
-  state: State,
-) {
-  const args = { x: f32([rows, columns], x), state: u32([4], state), stream };
+async function run(x: HostArray, p: number, stream: number, state: State) {
+  const args = { x, state: u32([4], state), stream };
   const values = { threshold: Math.round(p * 2 ** 32), keptScale: 1 / (1 - p) };
-  return (await runKernel(device, dropout, { ...args, ...values, y: unset(rows, columns) }))("y");
+  return (await runKernel(device, dropout, { ...args, ...values, y: unset(...x.shape) }))("y");
 }
 
 describe("dropout", () => {
@@ -27,18 +22,19 @@ describe("dropout", () => {
     [[37, 71], 0.05],
     [[64, 128], 0.5],
     [[3, 1000], 0.99],
-  ] as const)("of %j with a share of %d is the twin's", async ([rows, columns], p) => {
-    const x = normals(seeded(rows), rows * columns);
+  ] as const)("of %j with a share of %d is the twin's, of activations in any format", async ([rows, columns], p) => {
+    const given = normals(seeded(rows), rows * columns);
     const state: State = [0xfedcba98, 70000, 3, 1];
-    const y = await run(x, [rows, columns], p, 11, state);
-    const wanted = reference.dropout(float64(x), p, 11, state);
-    y.forEach((value, i) => {
-      expect(Math.abs(value - (wanted[i] ?? Number.NaN))).toBeLessThanOrEqual(2 ** -22 * Math.abs(wanted[i] ?? 0));
-    });
+    for (const format of formats) {
+      const { array, values } = stored(format, [rows, columns], given);
+      const y = await run(array, p, 11, state);
+      const wanted = reference.dropout(values, p, 11, state);
+      expectWithin(format, y, wanted, (i) => 2 ** -22 * Math.abs(wanted[i] ?? 0));
+    }
   });
 
   it("leaves out its share, and other elements for another seed, update, microbatch or layer", async () => {
-    const ones = new Float32Array(200 * 100).fill(1);
+    const ones = f32([200, 100], new Float32Array(200 * 100).fill(1));
     const states: [number, State][] = [
       [0, [1, 0, 0, 0]],
       [0, [2, 0, 0, 0]],
@@ -47,9 +43,7 @@ describe("dropout", () => {
       [1, [1, 0, 0, 0]],
     ];
     const kept = await Promise.all(
-      states.map(async ([stream, state]) =>
-        (await run(ones, [200, 100], 0.3, stream, state)).map((y) => (y === 0 ? 0 : 1)),
-      ),
+      states.map(async ([stream, state]) => (await run(ones, 0.3, stream, state)).map((y) => (y === 0 ? 0 : 1))),
     );
     const [first = new Float32Array()] = kept;
     for (const [index, mask] of kept.entries()) {
@@ -60,9 +54,7 @@ describe("dropout", () => {
       const agree = mask.reduce((sum, one, i) => sum + (one === first[i] ? 1 : 0), 0) / 20_000;
       expect(Math.abs(agree - 0.58)).toBeLessThan(0.0175);
     }
-    expect(await run(ones, [200, 100], 0.3, 0, [1, 0, 0, 0])).toEqual(
-      await run(ones, [200, 100], 0.3, 0, [1, 0, 0, 0]),
-    );
+    expect(await run(ones, 0.3, 0, [1, 0, 0, 0])).toEqual(await run(ones, 0.3, 0, [1, 0, 0, 0]));
   });
 
   it("adds the same mask of a gradient to what was there", async () => {

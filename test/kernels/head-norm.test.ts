@@ -2,16 +2,18 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { headNormBackward, headNormForward, headNormWeightPartials } from "../../src/kernels/head-norm.ts";
+import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import { rowBlocks } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
 import * as reference from "../../src/kernels/reference/head-norm.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
-import { EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
-import { kernelVariants, sharedDevice } from "../helpers/device.ts";
-import { f32, runKernel, unset } from "../helpers/gpu.ts";
+import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
+import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { f32, runKernel, stored, unset, unsetAs } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
+const formats = await activationFormats();
 
 const shapes = fc.record({
   T: fc.constantFrom(1, 2, 7, 33, 65),
@@ -30,12 +32,13 @@ const epsilon = Math.fround(1e-6);
 /** Relative error of a mean of D rounded numbers and of the inverse root taken of it, as for the other norms. */
 const reductionError = (D: number) => (2 * Math.sqrt(D) + 8) * EPSILON;
 
-async function check(facts: AdapterFacts, shape: Shape): Promise<void> {
+async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape): Promise<void> {
   const { T, queryHeads, keyHeads, D, rest } = shape;
   const random = seeded(shape.seed);
   const heads = queryHeads + keyHeads;
   const W = heads * D + rest;
-  const [x, dy, weight] = [normals(random, T * W), normals(random, T * W), normals(random, 2 * D)];
+  const { array, values: x } = stored(format, [T, W], normals(random, T * W));
+  const [dy, weight] = [normals(random, T * W), normals(random, 2 * D)];
   weight[0] = 0; // a weight that hides its channel
   const inputs = {
     queryWeight: float64(weight.slice(0, D)),
@@ -46,40 +49,42 @@ async function check(facts: AdapterFacts, shape: Shape): Promise<void> {
   };
   const forward = await runKernel(device, headNormForward(facts), {
     weight: f32([2 * D], weight),
-    x: f32([T, W], x),
-    normed: unset(T, heads * D),
+    x: array,
+    normed: unsetAs(format, T, heads * D),
     inverse: unset(T, heads),
     queryHeads,
     epsilon,
   });
-  const wanted = reference.headNormForward(float64(x), epsilon, inputs);
+  const wanted = reference.headNormForward(x, epsilon, inputs);
   const error = reductionError(D);
   expectWithin("inverse", forward("inverse"), wanted.inverse, (i) => error * at(wanted.inverse, i));
   expectWithin("y", forward("x"), wanted.y, (i) =>
-    i % W < heads * D ? (error + 4 * EPSILON) * Math.abs(at(wanted.y, i)) : Number.MIN_VALUE,
+    i % W < heads * D
+      ? storedBound(format, at(wanted.y, i), (error + 4 * EPSILON) * Math.abs(at(wanted.y, i)))
+      : Number.MIN_VALUE,
   );
 
   /** In normed rows [T, heads D] the element that lies at `i` in fused rows, if there is one. */
   const keptAt = (i: number) => Math.floor(i / W) * heads * D + (i % W);
-  const xhat = (i: number) => at(x, i) * at(wanted.inverse, Math.floor(i / W) * heads + Math.floor((i % W) / D));
+  const inverseAt = (i: number) => at(wanted.inverse, Math.floor(i / W) * heads + Math.floor((i % W) / D));
+  const xhat = (i: number) => at(x, i) * inverseAt(i);
   const fused = Array.from({ length: T * W }, (_, i) => i).filter((i) => i % W < heads * D);
-  expectWithin(
-    "normed",
-    forward("normed"),
-    fused.map(xhat),
-    (i) => (error + 2 * EPSILON) * Math.abs(xhat(fused[i] ?? 0)),
-  );
+  expectWithin("normed", forward("normed"), fused.map(xhat), (i) => {
+    const value = xhat(fused[i] ?? 0);
+    return storedBound(format, value, (error + 2 * EPSILON) * Math.abs(value));
+  });
 
-  // What the forward pass keeps is an input of the backward pass: rounded to f32 before either side sees it.
-  const normed = f32([T, heads * D], fused.map(xhat));
-  const back = { normed, inverse: f32([T, heads], wanted.inverse) };
+  // What the forward pass keeps is an input of the backward pass: rounded before either side sees it.
+  const normed = stored(format, [T, heads * D], fused.map(xhat));
+  const back = { normed: normed.array, inverse: f32([T, heads], wanted.inverse) };
   const backward = await runKernel(device, headNormBackward(facts), {
     weight: f32([2 * D], weight),
     ...back,
     dx: f32([T, W], dy),
     queryHeads,
   });
-  const d = reference.headNormBackward(float64(dy), float64(x), wanted.inverse, inputs);
+  const before = x.map((value, i) => (i % W < heads * D ? at(normed.values, keptAt(i)) / inverseAt(i) : value));
+  const d = reference.headNormBackward(float64(dy), before, wanted.inverse, inputs);
   const g = (i: number) => {
     const [head, c] = [Math.floor((i % W) / D), (i % W) % D];
     return Math.abs(at(dy, i) * at(weight, (head < queryHeads ? 0 : D) + c));
@@ -88,15 +93,14 @@ async function check(facts: AdapterFacts, shape: Shape): Promise<void> {
     if (i % W >= heads * D) return Number.MIN_VALUE;
     const first = i - ((i % W) % D);
     let along = 0;
-    for (let c = 0; c < D; c++) along += (g(first + c) * Math.abs(xhat(first + c))) / D;
-    const scale = at(wanted.inverse, Math.floor(i / W) * heads + Math.floor((i % W) / D));
-    return error * scale * (g(i) + Math.abs(xhat(i)) * along);
+    for (let c = 0; c < D; c++) along += (g(first + c) * Math.abs(at(normed.values, keptAt(first + c)))) / D;
+    return error * inverseAt(i) * (g(i) + Math.abs(at(normed.values, keptAt(i))) * along);
   });
 
   const G = rowBlocks(T);
   const partials = await runKernel(device, headNormWeightPartials, {
     dy: f32([T, W], dy),
-    normed,
+    normed: normed.array,
     partials: unset(G, 2 * D),
     heads,
     queryHeads,
@@ -116,7 +120,7 @@ async function check(facts: AdapterFacts, shape: Shape): Promise<void> {
       for (let row = 0; row < T; row++) {
         for (let head = from; head < to; head++) {
           const i = row * W + head * D + (c % D);
-          terms += Math.abs(at(dy, i) * at(normed.data, keptAt(i)));
+          terms += Math.abs(at(dy, i) * at(normed.values, keptAt(i)));
         }
       }
       return (2 * Math.sqrt(T * (to - from)) + 6) * EPSILON * terms;
@@ -125,12 +129,15 @@ async function check(facts: AdapterFacts, shape: Shape): Promise<void> {
 }
 
 describe.each(variants)("head norm, $variant", ({ facts }) => {
-  it("norms every query and key head in place, and back, and sums both weights over rows and heads", async () => {
-    await fc.assert(
-      fc.asyncProperty(shapes, (shape) => check(facts, shape)),
-      { seed: 41, numRuns: 30 },
-    );
-  });
+  it.each(formats)(
+    "norms every head of queries and keys in %s in place, and back, and sums weights",
+    async (format) => {
+      await fc.assert(
+        fc.asyncProperty(shapes, (shape) => check(facts, format, shape)),
+        { seed: 41, numRuns: 30 },
+      );
+    },
+  );
 
   it("a head of zeros stays zeros, by the epsilon", async () => {
     const result = await runKernel(device, headNormForward(facts), {

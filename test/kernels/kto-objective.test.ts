@@ -206,6 +206,14 @@ describe("KTO objective", () => {
     }
   });
 
+  it("a pair that is not a number makes every coefficient one that is none, so that the update is skipped", async () => {
+    const policy = Float32Array.of(-3, -4, Number.NaN, -6);
+    const reference = Float32Array.of(-3, -5, -4, -7);
+    const classes = { labels: [true, false], valid: [true, true], beta: 0.1, desirableWeight: 1, undesirableWeight: 1 };
+    const { coefficients } = await run({ policy, reference, ...classes });
+    expect([...coefficients]).toEqual([Number.NaN, Number.NaN]);
+  });
+
   it("against the uniform reference a mean below 0 is not clamped, and equals a constant reference that is low", async () => {
     const policy = Float32Array.of(-30, -38, -36, -42);
     const numbers = { ...base, policy, labels: [true, false] };

@@ -1,17 +1,18 @@
 /** The matrix product in its three layouts, both bodies, vector and scalar loads and stores, and every epilogue. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { StoredFormat } from "../../src/kernels/kernel.ts";
+import type { ActivationFormat, StoredFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
 import { type TileName, tileNames } from "../../src/kernels/product-tile.ts";
 import * as reference from "../../src/kernels/reference/matmul.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
-import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
-import { kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { bits, EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
+import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";
 import { candidate, f32, runKernel, stored, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
+const formats = await activationFormats();
 const layouts: readonly MatmulLayout[] = ["NN", "NT", "TN"];
 
 /** Around the tiles of both bodies (16 or 32 rows, 32 columns, steps of 4 or 16 in k), and primes. */
@@ -26,6 +27,9 @@ interface Case extends MatmulShape {
   readonly seed: number;
   /** How B is stored; default f32. */
   readonly format?: StoredFormat;
+  /** How A and the result are stored; default f32. */
+  readonly aFormat?: ActivationFormat;
+  readonly outFormat?: ActivationFormat;
   readonly scale?: number;
   /** Columns of a and out on each side of the range that A and the result are; default none. */
   readonly margin?: { readonly a: number; readonly out: number };
@@ -45,27 +49,38 @@ function cases(size: fc.Arbitrary<number>): fc.Arbitrary<Case> {
 }
 
 async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case, tile?: TileName): Promise<void> {
-  const { M, N, K, hasBias, hasResidual, accumulate, format = "f32", scale = 1 } = one;
+  const {
+    M,
+    N,
+    K,
+    hasBias,
+    hasResidual,
+    accumulate,
+    format = "f32",
+    aFormat = "f32",
+    outFormat = "f32",
+    scale = 1,
+  } = one;
   const { a: aFrom, out: outFrom } = one.margin ?? { a: 0, out: 0 };
   const random = seeded(one.seed);
-  const a = normals(random, M * K);
+  const a = stored(aFormat, [M * K], normals(random, M * K)).values;
   const b = stored(format, layout === "NT" ? [N, K] : [K, N], normals(random, K * N));
   const bias = normals(random, N);
   const residual = normals(random, M * N);
-  const before = normals(random, M * N);
+  const before = stored(outFormat, [M * N], normals(random, M * N)).values;
   const [aRows, aColumns] = layout === "TN" ? [K, M] : [M, K];
   const [aWidth, outWidth] = [aColumns + 2 * aFrom, N + 2 * outFrom];
   const wide = within(a, aRows, aColumns, aFrom);
-  const outBefore = within(accumulate ? before : new Float32Array(M * N).fill(Number.NaN), M, N, outFrom);
-  const operands = { format, aWidth, aFrom, outWidth, outFrom };
+  const outBefore = within(accumulate ? before : new Float64Array(M * N).fill(Number.NaN), M, N, outFrom);
+  const operands = { format, aFormat, outFormat, aWidth, aFrom, outWidth, outFrom };
   const kernel = matmul(layout, one, facts, operands);
   const result = await runKernel(device, candidate(kernel, tile), {
-    a: f32([aRows, aWidth], wide),
+    a: stored(aFormat, [aRows, aWidth], wide).array,
     b: b.array,
     // NaN in whatever the flags turn off: it must not be read.
     bias: hasBias ? f32([N], bias) : unset(4),
     residual: hasResidual ? f32([M, N], residual) : unset(1, 4),
-    out: f32([M, outWidth], outBefore),
+    out: stored(outFormat, [M, outWidth], outBefore).array,
     M,
     N,
     K,
@@ -89,7 +104,7 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case, tile?
     });
   }
   const inputs = {
-    a: float64(a).map((value) => scale * value),
+    a: a.map((value) => scale * value),
     b: b.values,
     m: M,
     n: N,
@@ -107,20 +122,21 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case, tile?
   expect([...out].filter((_, i) => !inRange(i % outWidth, N, outFrom))).toEqual(
     [...outBefore].filter((_, i) => !inRange(i % outWidth, N, outFrom)),
   );
+  const exact = reference.matmul({ ...inputs, residual: added });
   expectWithin(
-    `matmul${layout} ${M}x${N}x${K} ${format}`,
+    `matmul${layout} ${M}x${N}x${K} ${aFormat} ${format} ${outFormat}`,
     own,
-    reference.matmul({ ...inputs, residual: added }),
-    absolute.map((terms) => 4 * Math.sqrt(K) * EPSILON * terms),
+    exact,
+    absolute.map((terms, i) => storedBound(outFormat, exact[i] ?? Number.NaN, 4 * Math.sqrt(K) * EPSILON * terms)),
   );
 }
 
 const inRange = (column: number, columns: number, from: number) => column >= from && column < from + columns;
 
 /** A matrix as the middle columns of a wider one, full of 7 elsewhere: read or written, they would show. */
-function within(matrix: Float32Array, rows: number, columns: number, margin: number): Float32Array {
+function within(matrix: Float64Array, rows: number, columns: number, margin: number): Float64Array {
   const width = columns + 2 * margin;
-  const wide = new Float32Array(rows * width).fill(7);
+  const wide = new Float64Array(rows * width).fill(7);
   for (let row = 0; row < rows; row++)
     wide.set(matrix.subarray(row * columns, (row + 1) * columns), row * width + margin);
   return wide;
@@ -208,6 +224,39 @@ describe.each(variants)("matmul, $variant", ({ facts }) => {
       await check(layout, facts, { M, N, K, ...all });
     }
   });
+
+  // The products of a pass with f16 activations: into them, out of them, both, and, for weights' gradients, as A or B.
+  const halves = [
+    { layout: "NT", aFormat: "f16", format: "bf16", outFormat: "f16" },
+    { layout: "NT", aFormat: "f16", outFormat: "f32" },
+    { layout: "NN", aFormat: "f16", format: "f16", outFormat: "f16" },
+    { layout: "NN", aFormat: "f32", outFormat: "f16" },
+    { layout: "TN", aFormat: "f16" },
+    { layout: "TN", format: "f16" },
+  ] as const;
+  it.skipIf(formats.length === 1).each(halves)(
+    "$layout equals the float64 product of f16 activations, rounded once, $aFormat $format $outFormat",
+    async ({ layout, ...stored }) => {
+      const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 6, ...stored };
+      for (const [M, N, K] of [
+        [36, 68, 132],
+        [37, 35, 33],
+        [5, 71, 1],
+        [1, 3, 7],
+      ] as const) {
+        await check(layout, facts, { M, N, K, ...all });
+        await check(layout, facts, {
+          M,
+          N,
+          K,
+          ...all,
+          accumulate: false,
+          margin: { a: 4, out: 8 },
+          hasResidual: false,
+        });
+      }
+    },
+  );
 
   it("gives the same bits twice", async () => {
     const random = seeded(5);

@@ -1,6 +1,7 @@
 /** RMSNorm and LayerNorm, forward, backward, and the two passes of their weight gradients. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import {
   layerNormBackward,
   layerNormForward,
@@ -12,12 +13,13 @@ import {
 import { addColumnSums } from "../../src/kernels/reduce.ts";
 import * as reference from "../../src/kernels/reference/norm.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
-import { EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
-import { kernelVariants, sharedDevice } from "../helpers/device.ts";
-import { f32, runKernel, unset } from "../helpers/gpu.ts";
+import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
+import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { f32, runKernel, unset, unsetAs } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
+const formats = await activationFormats();
 
 const shapes = fc.record({
   T: fc.constantFrom(1, 2, 7, 33),
@@ -60,11 +62,12 @@ const meanOf = (count: number, term: (c: number) => number) => {
 /** The mean of C rounded numbers is off by sqrt(C) of their roundings; an inverse square root by 2 units, 4 EPSILON. */
 const reductionError = (C: number) => (2 * Math.sqrt(C) + 8) * EPSILON;
 
-function checkForward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Inputs) {
+function checkForward(norm: "rms" | "layer", facts: AdapterFacts, format: ActivationFormat, inputs: Inputs) {
   return async () => {
     const { T, C, x, weight, bias } = inputs;
     const epsilon = Math.fround(1e-5);
-    const common = { x: f32([T, C], x), weight: f32([C], weight), epsilon, y: unset(T, C), stats: unset(T, 2) };
+    const y = unsetAs(format, T, C);
+    const common = { x: f32([T, C], x), weight: f32([C], weight), epsilon, y, stats: unset(T, 2) };
     const result =
       norm === "rms"
         ? await runKernel(device, rmsNormForward(facts), common)
@@ -92,12 +95,14 @@ function checkForward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Inputs
       inverse,
       (row) => at(inverse, row) * inverseError(row),
     );
-    expectWithin(`${norm} y`, result("y"), norm === "rms" ? rms.y : layer.y, (i) => {
+    const exact = norm === "rms" ? rms.y : layer.y;
+    expectWithin(`${norm} y`, result("y"), exact, (i) => {
       const row = Math.floor(i / C);
       const scale = Math.abs(at(weight, i % C)) * at(inverse, row);
       const centred = Math.abs(at(x, i) - at(mean, row));
       const offset = norm === "rms" ? 0 : 2 * EPSILON * Math.abs(at(bias, i % C));
-      return scale * (meanError(row) + centred * (inverseError(row) + 4 * EPSILON)) + offset;
+      const bound = scale * (meanError(row) + centred * (inverseError(row) + 4 * EPSILON)) + offset;
+      return storedBound(format, at(exact, i), bound);
     });
   };
 }
@@ -169,9 +174,10 @@ function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Input
 }
 
 describe.each(variants)("norms, $variant", ({ facts }) => {
-  it.each(["rms", "layer"] as const)("%s norm forward keeps mean and inverse and writes y", async (norm) => {
+  const forwards = formats.flatMap((format) => [["rms", format] as const, ["layer", format] as const]);
+  it.each(forwards)("%s norm forward keeps mean and inverse and writes y as %s", async (norm, format) => {
     await fc.assert(
-      fc.asyncProperty(shapes, (shape) => checkForward(norm, facts, inputsOf(shape))()),
+      fc.asyncProperty(shapes, (shape) => checkForward(norm, facts, format, inputsOf(shape))()),
       { seed: 11, numRuns: 25 },
     );
   });

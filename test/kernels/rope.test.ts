@@ -3,11 +3,12 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ropeBackward, ropeForward, ropeFrequency } from "../../src/kernels/reference/rope.ts";
 import { type RopeScaling, rope, ropeFrequencies, ropeTable } from "../../src/kernels/rope.ts";
-import { EPSILON, expectWithin, normals, seeded } from "../helpers/compare.ts";
-import { sharedDevice } from "../helpers/device.ts";
-import { f32, runKernel, u32 } from "../helpers/gpu.ts";
+import { EPSILON, expectWithin, normals, seeded, storedBound } from "../helpers/compare.ts";
+import { activationFormats, sharedDevice } from "../helpers/device.ts";
+import { f32, runKernel, stored, u32 } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
+const formats = await activationFormats();
 const POSITIONS = 1024;
 
 const shapes = fc.record({
@@ -26,19 +27,19 @@ const shapes = fc.record({
   seed: fc.integer({ min: 0, max: 2 ** 31 }),
 });
 
-describe("rope", () => {
+describe.each(formats)("rope of %s", (format) => {
   it("turns the first heads of every row by its own position, and leaves the other columns alone", async () => {
     await fc.assert(
       fc.asyncProperty(shapes, async ({ T, heads, headSize, rest, theta, scaling, direction, seed }) => {
         const random = seeded(seed);
         const width = heads * headSize + rest;
-        const x = normals(random, T * width);
+        const { array, values: x } = stored(format, [T, width], normals(random, T * width));
         const positions = Array.from({ length: T }, () => random.below(POSITIONS));
         const half = headSize / 2;
         const result = await runKernel(device, rope, {
           positions: u32([T], positions),
           table: f32([POSITIONS, 2, half], ropeTable(POSITIONS, ropeFrequencies(headSize, theta, scaling))),
-          x: f32([T, width], x),
+          x: array,
           heads,
           direction,
         });
@@ -59,7 +60,8 @@ describe("rope", () => {
           wanted,
           (i) => {
             const partner = i % headSize < half ? i + half : i - half;
-            return 4 * EPSILON * (Math.abs(rotated[i] ?? 0) + Math.abs(rotated[partner] ?? 0));
+            const bound = 4 * EPSILON * (Math.abs(rotated[i] ?? 0) + Math.abs(rotated[partner] ?? 0));
+            return storedBound(format, wanted[i] ?? Number.NaN, bound);
           },
         );
         const others = indices.filter((i) => !inside(i));
@@ -68,7 +70,9 @@ describe("rope", () => {
       { seed: 21, numRuns: 40 },
     );
   });
+});
 
+describe("rope", () => {
   it("the table holds cosines and sines of float64 angles, each rounded once", () => {
     const table = ropeTable(POSITIONS, ropeFrequencies(8, 10000, { type: "none" }));
     const [position, pair] = [1023, 1];

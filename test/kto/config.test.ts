@@ -165,7 +165,7 @@ describe("options of TRL's that are not implemented", () => {
 
   test.each([
     ["use_dora", true, 'option "use_dora" is true, which is not implemented yet: leave it out.'],
-    ["bf16", "yes", 'option "bf16" is "yes", which is not implemented yet: leave it out to train in f32.'],
+    ["bf16", "yes", 'option "bf16" is "yes", which is not implemented yet: leave it out to train in f32, or set fp16.'],
     ["optim", "adafactor", /^option "optim" is "adafactor", which is not implemented yet: AdamW/],
     [
       "lora_modules_to_save",

@@ -374,6 +374,7 @@ describe("damage", () => {
 describe("what changed meanwhile", () => {
   it.each([
     ["learning_rate", { learning_rate: 2e-3 }, 'option "learning_rate" is 0.002, but the run of'],
+    ["format of activations", { fp16: true }, 'option "fp16" is true, but the run of'],
     ["seed", { seed: 4 }, 'option "seed" is 4, but the run of'],
     ["rows of an update", { gradient_accumulation_steps: 1 }, 'option "gradient_accumulation_steps" is 1'],
     ["fewer updates", { max_steps: 5 }, "was to have 8 updates and would now have 5"],

@@ -5,9 +5,13 @@
  * costs its rows once, not once a layer. What is not kept has one place for all layers: everything in a pass without
  * gradients, everything but the layers' inputs with gradient checkpointing (Chen et al. 2016), which computes a layer
  * again from its input before its backward pass.
+ *
+ * The format is that of what layers compute between the places where they add to the residual stream. The stream itself
+ * is f32, since it adds up over the layers, and so are the statistics of reductions.
  */
+import type { ActivationFormat, ElementType } from "../../kernels/kernel.ts";
 import type { Device } from "../device.ts";
-import type { Tensor } from "../tensor.ts";
+import { elementBytes, type Tensor, WINDOW_ALIGNMENT } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { LoraAdapter, LoraScratch } from "./lora.ts";
 import type { RowShape } from "./rows.ts";
@@ -51,6 +55,16 @@ export type LayerKind =
   | "up"
   | "activated";
 
+/** f32 in any format: the residual stream, and what is kept of reductions. */
+const ALWAYS_F32: ReadonlySet<string> = new Set<LayerKind>([
+  "input",
+  "middle",
+  "attentionStats",
+  "mlpStats",
+  "qkInverse",
+  "logSumExp",
+]);
+
 /** Heads of queries and keys together: the first columns of the fused rows. */
 export function qkHeads(config: ModelConfig): number {
   return config.heads + config.keyValueHeads;
@@ -74,22 +88,30 @@ export class Activations {
 
   /**
    * @param shapes every shape that will be run; buffers are sized for the largest of each kind
-   * @param adapter whose passes need scratch
+   * @param options.format of the kinds that are not f32 in any case; default f32
+   * @param options.adapter whose passes need scratch
    */
   constructor(
     device: Device,
     config: ModelConfig,
     shapes: readonly RowShape[],
     keeps: Keeps,
-    adapter?: LoraAdapter | undefined,
+    options: { readonly format?: ActivationFormat | undefined; readonly adapter?: LoraAdapter | undefined } = {},
   ) {
+    const { format = "f32", adapter } = options;
     this.device = device;
     this.config = config;
     this.keeps = keeps;
     this.#buffers = Object.fromEntries(
       Object.entries(layerKinds(config)).map(([kind, width]) => {
-        const rows = Math.max(...shapes.map((shape) => this.#rows(shape, kind)));
-        return [kind, device.allocate("activations", kind, [rows, width])];
+        const dtype = ALWAYS_F32.has(kind) ? "f32" : format;
+        const last = kind === "input" ? config.layers : config.layers - 1;
+        const rows = Math.max(
+          ...shapes.map(
+            (shape) => this.#firstRow(shape, last, kind, width, dtype) + shape.gradientRows + shape.branchRows,
+          ),
+        );
+        return [kind, device.allocate("activations", kind, [rows, width], dtype)];
       }),
     ) as Record<LayerKind, Tensor>;
     const rows = Math.max(...shapes.map((shape) => shape.gradientRows + shape.branchRows));
@@ -101,14 +123,12 @@ export class Activations {
     };
   }
 
-  /** Rows of a kind: a place for every layer (and, as an input, the last layer's output), and the spill of region B. */
-  #rows(shape: RowShape, kind: string): number {
-    const places = this.#keeps(kind) ? this.config.layers + (kind === "input" ? 1 : 0) : 1;
-    return places * shape.gradientRows + shape.branchRows;
-  }
-
-  #keeps(kind: string): boolean {
-    return this.keeps === "all" || (this.keeps === "inputs" && kind === "input");
+  /** Where layer `layer`'s place starts: every layer (and, as an input, the last one's output) has one, or all share one. */
+  #firstRow({ gradientRows }: RowShape, layer: number, kind: string, width: number, dtype: ElementType): number {
+    if (this.keeps === "none" || (this.keeps === "inputs" && kind !== "input")) return 0;
+    // Row counts are multiples of 64: 2 bytes of an odd width may leave the next place between two windows.
+    const aligned = (gradientRows * width * elementBytes(dtype)) % WINDOW_ALIGNMENT === 0;
+    return layer * (aligned ? gradientRows : gradientRows + 64);
   }
 
   /** Layer `layer` of a pass over `shape`; index `layers` holds the last layer's output as its `input`. */
@@ -116,8 +136,8 @@ export class Activations {
     const rows = shape.gradientRows + shape.branchRows;
     const windows = Object.entries(this.#buffers).map(([kind, buffer]): [string, Tensor] => {
       const width = buffer.shape[1] ?? 0;
-      const first = this.#keeps(kind) ? layer * shape.gradientRows : 0;
-      return [kind, { ...buffer, offset: 4 * first * width, shape: [rows, width] }];
+      const first = this.#firstRow(shape, layer, kind, width, buffer.dtype);
+      return [kind, { ...buffer, offset: first * width * elementBytes(buffer.dtype), shape: [rows, width] }];
     });
     return Object.fromEntries(windows) as Record<LayerKind, Tensor>;
   }

@@ -3,7 +3,7 @@
  * gradient arena. Knows rows and sequences, not what their log-probabilities are for.
  */
 import { embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
-import type { StoredFormat } from "../../kernels/kernel.ts";
+import type { ActivationFormat, StoredFormat } from "../../kernels/kernel.ts";
 import type { Arena } from "../arena.ts";
 import type { Device } from "../device.ts";
 import type { Program } from "../program.ts";
@@ -45,6 +45,7 @@ export class PassMemory {
   readonly #backward: Record<keyof BackwardScratch, Tensor> | undefined;
 
   /**
+   * @param options.format of activations; default f32
    * @param options.adapter that the model, or one of the models, has
    * @param options.checkpointing keep the inputs of layers only, and compute the rest again in the backward pass
    */
@@ -54,6 +55,7 @@ export class PassMemory {
     shapes: readonly RowShape[],
     options: {
       readonly gradients: boolean;
+      readonly format?: ActivationFormat | undefined;
       readonly checkpointing?: boolean | undefined;
       readonly adapter?: LoraAdapter | undefined;
     },
@@ -62,7 +64,7 @@ export class PassMemory {
     this.config = config;
     this.rows = new RowBuffer(device, shapes, config.slidingWindow);
     const keeps = !options.gradients ? "none" : options.checkpointing ? "inputs" : "all";
-    this.activations = new Activations(device, config, shapes, keeps, options.adapter);
+    this.activations = new Activations(device, config, shapes, keeps, options);
     this.head = new HeadBuffers(device, config, shapes, options.gradients);
     if (options.gradients) {
       const rows = Math.max(...shapes.map((shape) => shape.gradientRows));

@@ -126,7 +126,7 @@ export class Generator {
       );
     const u32 = (name: string, dimensions: readonly number[]) => device.allocate("batch", name, dimensions, "u32");
     const made = device.allocating(() => ({
-      activations: new Activations(device, config, [shape], "none", model.adapter),
+      activations: new Activations(device, config, [shape], "none", { adapter: model.adapter }),
       head: new HeadBuffers(device, config, [shape], false),
       inputs: {
         tokens: u32("tokens", [rows]),

@@ -2,7 +2,7 @@
  * A matrix product of two tensors, recorded with the kernel for its layout, shape and storage. Knows no model: linear
  * layers, adapters and the head are made of it.
  */
-import type { StoredFormat } from "../../kernels/kernel.ts";
+import type { ActivationFormat, StoredFormat } from "../../kernels/kernel.ts";
 import { type MatmulLayout, matmul } from "../../kernels/matmul.ts";
 import type { Program } from "../program.ts";
 import { reshape, type Tensor } from "../tensor.ts";
@@ -22,7 +22,7 @@ export interface ProductOptions {
 }
 
 /**
- * Records out [M, N] = scale op(a) op(b) with the kernel for this layout, shape and storage of b. With a first column, A
+ * Records out [M, N] = scale op(a) op(b) with the kernel for this layout and shape, and for how each is stored. With a first column, A
  * or the result is that column range of a wider matrix, as many columns as b leaves it.
  */
 export function recordProduct(
@@ -39,7 +39,15 @@ export function recordProduct(
   const { aFrom = 0, outFrom = 0, scale = 1 } = options;
   checkColumns(layout, { M, N, K }, a, outWidth, options);
   const { unused } = program.device;
-  const operands = { format: b.dtype as StoredFormat, aWidth: a.shape[1] ?? 0, aFrom, outWidth, outFrom };
+  const operands = {
+    format: b.dtype as StoredFormat,
+    aFormat: a.dtype as ActivationFormat,
+    outFormat: out.dtype as ActivationFormat,
+    aWidth: a.shape[1] ?? 0,
+    aFrom,
+    outWidth,
+    outFrom,
+  };
   program.dispatch(matmul(layout, { M, N, K }, program.device.facts, operands), {
     a,
     b,
