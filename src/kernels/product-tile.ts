@@ -60,14 +60,11 @@ function loadB(layout: MatmulLayout): string[] {
   ];
 }
 
-/** Four rows of op(A) from `firstRow`, each a vec4f of four along k: a${first} to a${first + 3}. */
-function transposedLoads(firstRow: string, first = 0): string[] {
+/** Four rows of op(A) from `firstRow`, each a vec4f of four along k: a0 to a3. */
+function transposedLoads(firstRow: string): string[] {
   return [
-    ...range(4).map((i) => `let s${first + i} = readA(k + ${i}u, ${firstRow});`),
-    ...COMPONENTS.map(
-      (c, i) =>
-        `let a${first + i} = vec4f(s${first}.${c}, s${first + 1}.${c}, s${first + 2}.${c}, s${first + 3}.${c});`,
-    ),
+    ...range(4).map((i) => `let s${i} = readA(k + ${i}u, ${firstRow});`),
+    ...COMPONENTS.map((c, i) => `let a${i} = vec4f(s0.${c}, s1.${c}, s2.${c}, s3.${c});`),
   ];
 }
 
@@ -80,19 +77,57 @@ const declareSums = (rows: number) =>
     .map((row) => `  var sum${row} = vec4f();`)
     .join("\n");
 
+interface SharedRows {
+  /** Declares `ownRow`, and what else the loads take. */
+  readonly setup: string;
+  /** An invocation's part of the four steps along k. */
+  readonly loads: readonly string[];
+  /** The products of every row, in order. */
+  readonly products: readonly string[];
+}
+
+/** Rows of op(A) that lie along k: an invocation loads four along k of every `lanes`-th row, a broadcast is one row's. */
+function rowsAlongK(rows: number, lanes: number): SharedRows {
+  const registers = Math.max(1, rows / lanes);
+  const four = (row: number) => `subgroupBroadcast(a${Math.floor(row / lanes) % registers}, ${row % lanes}u)`;
+  return {
+    setup: `let ownRow = firstRow + lane % ${Math.min(lanes, rows)}u;`,
+    loads: range(registers).map((i) => `let a${i} = readA(ownRow + ${i * lanes}u, k);`),
+    products: range(rows).map((row) => `{ let a = ${four(row)}; ${addProducts(`sum${row}`)} }`),
+  };
+}
+
+/**
+ * Rows of op(A) that lie across k (A is transposed): an invocation loads four rows at some of the four steps along k,
+ * others the same rows at other steps, and a broadcast is four rows' at one step.
+ */
+function rowsAcrossK(rows: number, lanes: number): SharedRows {
+  const quads = rows / 4;
+  const steps = Math.min(4, lanes / quads);
+  const four = (quad: number, step: number) =>
+    `subgroupBroadcast(a${Math.floor(step / steps)}, ${quad + quads * (step % steps)}u)`;
+  return {
+    setup: `let ownRow = firstRow + (lane % ${quads}u) * 4u;
+  let ownStep = (lane / ${quads}u) % ${steps}u;`,
+    loads: range(4 / steps).map((i) => `let a${i} = readA(k + ${i * steps}u + ownStep, ownRow);`),
+    products: range(quads).map(
+      (quad) => `{
+      ${range(4)
+        .map((step) => `let s${step} = ${four(quad, step)};`)
+        .join(" ")}
+      ${COMPONENTS.map(
+        (c, i) => `{ let a = vec4f(s0.${c}, s1.${c}, s2.${c}, s3.${c}); ${addProducts(`sum${4 * quad + i}`)} }`,
+      ).join("\n      ")}
+    }`,
+    ),
+  };
+}
+
 function subgroupTile(variant: ProductVariant, wantedRows: number, slices = 1): ProductTile {
   const lanes = variant.subgroupSize;
-  const transposedA = variant.layout === "TN";
-  const rows = transposedA ? Math.min(wantedRows, 4 * lanes) : wantedRows;
-  const registers = transposedA ? 4 : Math.max(1, rows / lanes);
-  const loadA = transposedA
-    ? transposedLoads("ownRow")
-    : range(registers).map((i) => `let a${i} = readA(ownRow + ${i * lanes}u, k);`);
-  const broadcast = (row: number) =>
-    transposedA
-      ? `subgroupBroadcast(a${row % 4}, ${Math.floor(row / 4)}u)`
-      : `subgroupBroadcast(a${Math.floor(row / lanes) % registers}, ${row % lanes}u)`;
-  const ownRow = transposedA ? `(lane % ${rows / 4}u) * 4u` : `lane % ${Math.min(lanes, rows)}u`;
+  const across = variant.layout === "TN";
+  const rows = across ? Math.min(wantedRows, 4 * lanes) : wantedRows;
+  const { setup, loads, products } = across ? rowsAcrossK(rows, lanes) : rowsAlongK(rows, lanes);
   const split = slices > 1;
   return {
     enable: ["subgroups"],
@@ -101,16 +136,12 @@ function subgroupTile(variant: ProductVariant, wantedRows: number, slices = 1): 
     columns: 4 * lanes,
     declarations: operandLoads(variant) + (split ? sliceDeclarations(rows * lanes) : ""),
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
-    setup: `let ownRow = firstRow + ${ownRow};${split ? CLAIM_SLICE : ""}`,
+    setup: setup + (split ? CLAIM_SLICE : ""),
     product: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
 ${declareSums(rows)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
   for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
-    ${loadA.join("\n    ")}
-    ${loadB(variant.layout).join("\n    ")}
-${range(rows)
-  .map((row) => `    { let a = ${broadcast(row)}; ${addProducts(`sum${row}`)} }`)
-  .join("\n")}
+    ${[...loads, ...loadB(variant.layout), ...products].join("\n    ")}
   }${split ? addSlices(rows, lanes, slices) : ""}`,
     sums: range(rows).map((row) => ({ name: `sum${row}`, row: `firstRow + ${row}u` })),
     eachRow: (body) => rowLoop(rows, "firstRow", body),
