@@ -13,7 +13,8 @@
  * that window, and two ordinary products follow (`matmul`). The caller walks the windows.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { operandBindings, type ProductVariant, productTile, tiledKernel } from "./product-tile.ts";
+import { productTile } from "./product-tile.ts";
+import { operandBindings, type ProductVariant, tiledKernel } from "./product-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 /** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */

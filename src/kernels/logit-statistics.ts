@@ -10,7 +10,8 @@
  * other bits where metrics are wanted. The [tokens, vocabulary] matrix never exists here either.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { operandBindings, type ProductVariant, productTile, tiledKernel } from "./product-tile.ts";
+import { productTile } from "./product-tile.ts";
+import { operandBindings, type ProductVariant, tiledKernel } from "./product-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 type StatisticsKernel = Kernel<

@@ -12,19 +12,19 @@
  * work. Sums are f32, in an order fixed by the shapes.
  */
 import { type Kernel, kernel } from "./kernel.ts";
+import { productTile } from "./product-tile.ts";
 import {
   type MatmulLayout,
   type MatmulShape,
   operandBindings,
   type ProductOperands,
   type ProductVariant,
-  productTile,
   tiledKernel,
-} from "./product-tile.ts";
+} from "./product-variant.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
-export type { MatmulLayout, MatmulShape } from "./product-tile.ts";
+export type { MatmulLayout, MatmulShape } from "./product-variant.ts";
 
 export type MatmulKernel = Kernel<
   "a" | "b" | "bias" | "residual" | "out",

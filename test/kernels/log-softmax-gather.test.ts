@@ -15,7 +15,7 @@ import {
   windowColumns,
 } from "../../src/kernels/log-softmax-gather.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
-import { type TileName, tileNames } from "../../src/kernels/product-tile.ts";
+import { type TileName, tileNames } from "../../src/kernels/product-variant.ts";
 import * as reference from "../../src/kernels/reference/log-softmax-gather.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import {

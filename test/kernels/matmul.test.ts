@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { ActivationFormat, StoredFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
-import { type TileName, tileNames } from "../../src/kernels/product-tile.ts";
+import { type TileName, tileNames } from "../../src/kernels/product-variant.ts";
 import * as reference from "../../src/kernels/reference/matmul.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";

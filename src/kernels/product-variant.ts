@@ -1,0 +1,248 @@
+/**
+ * What a kernel that computes a matrix product depends on: its layout, how its operands are stored and loaded, and the
+ * tile by which a workgroup shares the work (`product-tile.ts`), of which several are candidates.
+ */
+import { type ActivationFormat, type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
+import {
+  activationBinding,
+  loadedActivation,
+  storedBinding,
+  storedElement,
+  storedFunctions,
+  storedVector,
+} from "./stored.ts";
+import type { AdapterFacts } from "./wgsl.ts";
+
+export type MatmulLayout = "NN" | "NT" | "TN";
+
+export interface MatmulShape {
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
+/** What a product's kernel depends on beside its layout and shape. */
+export interface ProductOperands {
+  /** How B is stored; default f32. */
+  readonly format?: StoredFormat;
+  /** How A and the result are stored; default f32. */
+  readonly aFormat?: ActivationFormat;
+  readonly outFormat?: ActivationFormat;
+  /** Widths of the matrices that A and the result are column ranges of, and the first columns of these; default whole. */
+  readonly aWidth?: number;
+  readonly aFrom?: number;
+  readonly outWidth?: number;
+  readonly outFrom?: number;
+}
+
+/**
+ * How four contiguous elements of an operand are loaded:
+ *
+ *   aligned   as one vector: the contiguous axis and K are multiples of 4
+ *   shifted   out of the two vectors that they lie in: only K is, and K counts the operand's rows
+ *   single    one by one
+ */
+type Loads = "aligned" | "shifted" | "single";
+
+/** What a product's text depends on. */
+export interface ProductVariant {
+  readonly layout: MatmulLayout;
+  readonly loadsA: Loads;
+  readonly loadsB: Loads;
+  /** `out` and `residual` are seen as vec4f: N is a multiple of 4. */
+  readonly vectorStores: boolean;
+  readonly subgroupSize: number;
+  /** How B is stored. */
+  readonly format: StoredFormat;
+  /** How A and the result are stored. */
+  readonly aFormat: ActivationFormat;
+  readonly outFormat: ActivationFormat;
+  readonly tile: TileName;
+}
+
+/**
+ * How a workgroup shares the work:
+ *
+ *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, `subgroupBroadcast` hands them round,
+ *                and every lane multiplies them with its own four columns of B; no workgroup memory, no barrier
+ *   subgroupRkS  the same by S subgroups, each with every S-th step along k, whose sums are added at the end through
+ *                workgroup memory (split-K): for products of few tiles, which leave a GPU's cores without work
+ *   workgroupS   S rows by S columns, operands in tiles of workgroup memory, 16 along k at a time
+ *   registers    32 rows by 32 columns, every invocation loads all that it needs: where caches do the sharing
+ */
+export type TileName =
+  | `subgroup${4 | 8 | 16}`
+  | `subgroup${4 | 8 | 16}k4`
+  | "workgroup32"
+  | "workgroup64"
+  | "registers";
+
+/** Split-K is tried for products of at most so many tiles, where K is at least so long. */
+const SPLIT_MOST_TILES = 256;
+const SPLIT_LEAST_K = 128;
+/** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
+const SPLIT_MOST_LANES = 32;
+
+/**
+ * The tiles that can compute a product of M rows on an adapter, the default first. Few rows (generation, a token of each
+ * sequence) take a low tile, which wastes nothing. On software adapters only what can be faster than the default is
+ * tried: tiles in workgroup memory are several times slower there. 32 rows a subgroup give 45 instead of 36 GFLOP/s in TN
+ * at 512^3 on lavapipe, but take 10 s instead of 3 to compile.
+ */
+export function tileNames(
+  { M, N, K }: MatmulShape,
+  { subgroupSize: lanes, software }: AdapterFacts,
+): readonly [TileName, ...TileName[]] {
+  if (lanes < 4) return ["workgroup32", "workgroup64", "registers"];
+  const rows = M <= 4 ? 4 : M <= 8 ? 8 : 16;
+  const tiles = Math.ceil(M / rows) * Math.ceil(N / (4 * lanes));
+  const splits = !software && lanes <= SPLIT_MOST_LANES && tiles <= SPLIT_MOST_TILES && K >= SPLIT_LEAST_K;
+  const names: [TileName, ...TileName[]] = [`subgroup${rows}`];
+  if (splits) names.push(`subgroup${rows}k4`);
+  if (rows === 16) names.push("subgroup8");
+  if (rows === 16 && !software) names.push("workgroup32", "workgroup64", "registers");
+  return names;
+}
+
+/**
+ * The kernel that `build` makes of a product of this shape, by the default tile, with the other tiles as its candidates.
+ * Aligned vectors wherever the contiguous axes allow them; where they do not, there is one tile only: such sizes are
+ * rare in models.
+ *
+ * @param cache kernels made before, by variant
+ */
+export function tiledKernel<B extends string, U extends string>(
+  layout: MatmulLayout,
+  shape: MatmulShape,
+  facts: AdapterFacts,
+  operands: ProductOperands,
+  cache: Map<string, Kernel<B, U>>,
+  build: (variant: ProductVariant) => Kernel<B, U>,
+): Kernel<B, U> {
+  const [first, ...others] = tileNames(shape, facts);
+  const variant = productVariant(layout, shape, facts, first, operands);
+  const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
+  const tiles = aligned ? [first, ...others] : [first];
+  const kernels = tiles.map((tile) => {
+    const key = JSON.stringify({ ...variant, tile });
+    const known = cache.get(key) ?? build({ ...variant, tile });
+    cache.set(key, known);
+    return { variant: tile, kernel: known };
+  });
+  return oneOf(kernels, productClass(shape, variant.format));
+}
+
+/** What decides which tile is fastest: the format of B, and each size to the next power of two. */
+function productClass({ M, N, K }: MatmulShape, format: StoredFormat): string {
+  const power = (size: number) => 2 ** Math.ceil(Math.log2(Math.max(1, size)));
+  return `${power(M)} x ${power(N)} x ${power(K)} ${format}`;
+}
+
+function productVariant(
+  layout: MatmulLayout,
+  { M, N, K }: MatmulShape,
+  facts: AdapterFacts,
+  tile: TileName,
+  {
+    format = "f32",
+    aFormat = "f32",
+    outFormat = "f32",
+    aWidth = 0,
+    aFrom = 0,
+    outWidth = 0,
+    outFrom = 0,
+  }: ProductOperands,
+): ProductVariant {
+  const contiguousA = layout === "TN" ? M : K;
+  const contiguousB = layout === "NT" ? K : N;
+  const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0);
+  const loads = (aligned: boolean, rowsAlongK: boolean): Loads =>
+    aligned ? "aligned" : rowsAlongK && fours(K) ? "shifted" : "single";
+  return {
+    layout,
+    loadsA: loads(fours(contiguousA, K, aWidth, aFrom), layout === "TN"),
+    loadsB: loads(fours(contiguousB, K), layout !== "NT"),
+    vectorStores: fours(N, outWidth, outFrom),
+    subgroupSize: facts.subgroupSize,
+    format,
+    aFormat,
+    outFormat,
+    tile,
+  };
+}
+
+/** The declarations of the two operands, named a and b, for a kernel that computes a product. */
+export function operandBindings(variant: ProductVariant): { a: string; b: string } {
+  const { layout, loadsA, loadsB, format, aFormat } = variant;
+  return {
+    a: activationBinding(aFormat, layout === "TN" ? "K, aWidth" : "M, aWidth", loadsA !== "single"),
+    b: storedBinding(format, layout === "NT" ? "N, K" : "K, N", loadsB !== "single"),
+  };
+}
+
+/**
+ * `readA(line, at)` and `readB(line, at)`: four contiguous elements of an operand from column `at` of its stored row
+ * `line`. Of what lies outside, single loads give zeros; vectors may be anything, since it meets only results that are
+ * never stored.
+ */
+export function operandLoads(variant: ProductVariant): string {
+  const { layout, loadsA, loadsB, format, aFormat } = variant;
+  const alongK = { a: layout === "TN", b: layout !== "NT" };
+  const loads = [
+    operandLoad("a", loadsA, {
+      lines: alongK.a ? "u.K" : "u.M",
+      columns: alongK.a ? "u.M" : "u.K",
+      start: (line) => `${line} * u.aWidth + u.aFrom`,
+      load: (index) => loadedActivation(aFormat, `a[${index}]`, loadsA !== "single"),
+    }),
+    operandLoad("b", loadsB, {
+      lines: alongK.b ? "u.K" : "u.N",
+      columns: alongK.b ? "u.N" : "u.K",
+      start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
+      load: (index) => (loadsB === "single" ? storedElement : storedVector)(format, "b", index),
+    }),
+  ];
+  return storedFunctions(format) + loads.join("\n");
+}
+
+interface StoredOperand {
+  readonly lines: string;
+  readonly columns: string;
+  /** Where a stored row's own columns start. */
+  readonly start: (line: string) => string;
+  /** An element, or a vector of four, by its index. */
+  readonly load: (index: string) => string;
+}
+
+function operandLoad(name: "a" | "b", loads: Loads, { lines, columns, start, load: at }: StoredOperand): string {
+  const load = `read${name.toUpperCase()}`;
+  switch (loads) {
+    case "aligned":
+      return /* wgsl */ `
+fn ${load}(line: u32, at: u32) -> vec4f {
+  let four = (${start(`min(line, ${lines} - 1u)`)} + min(at, ${columns} - 4u)) / 4u;
+  return ${at("four")};
+}`;
+    case "shifted":
+      return /* wgsl */ `
+fn ${load}(line: u32, at: u32) -> vec4f {
+  let i = ${start("line")} + at;
+  let low = ${at("i / 4u")};
+  let high = ${at("i / 4u + 1u")};
+  let shift = i % 4u;
+  let less = select(low, vec4f(low.yzw, high.x), shift == 1u);
+  let more = select(vec4f(low.zw, high.xy), vec4f(low.w, high.xyz), shift == 3u);
+  return select(less, more, shift >= 2u);
+}`;
+    case "single":
+      return /* wgsl */ `
+fn ${load}One(line: u32, at: u32) -> f32 {
+  let inside = (line < ${lines}) & (at < ${columns}); // not &&, which branches
+  let i = select(0u, ${start("line")} + at, inside);
+  return select(0.0, ${at("i")}, inside);
+}
+fn ${load}(line: u32, at: u32) -> vec4f {
+  return vec4f(${load}One(line, at), ${load}One(line, at + 1u), ${load}One(line, at + 2u), ${load}One(line, at + 3u));
+}`;
+  }
+}
