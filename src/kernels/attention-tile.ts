@@ -32,9 +32,9 @@ const WORKGROUP_LANES = 32;
 
 /** The tile for heads of this size, `few` where there are no more than a few rows. */
 export function tileShape(headSize: number, facts: AdapterFacts, few: boolean): TileShape {
-  const rows = few ? 4 : 16;
   const lanes = facts.subgroupSize;
-  if (lanes < 4) return { headSize, team: "workgroup", lanes: WORKGROUP_LANES, rows, columns: 2 };
+  if (lanes < 4) return { headSize, team: "workgroup", lanes: WORKGROUP_LANES, rows: 4, columns: 4 };
+  const rows = few ? 4 : headSize > 4 * lanes ? 8 : 16;
   return { headSize, team: "subgroup", lanes, rows, columns: lanes <= 8 ? 4 : lanes <= 16 ? 2 : 1 };
 }
 
@@ -123,13 +123,30 @@ fn firstFrom(start: u32, end: u32, least: u32) -> u32 {
 }
 ${
   this.#inSubgroup
-    ? ""
+    ? `${this.attributes}
+fn lanesMax(own: f32) -> f32 {
+  var x = own;
+${range(Math.log2(lanes))
+  .map((i) => `  x = max(x, subgroupShuffleXor(x, ${2 ** i}u));`)
+  .join("\n")}
+  return x;
+}
+${this.attributes}
+fn lanesSum(own: f32) -> f32 {
+  var x = own;
+${range(Math.log2(lanes))
+  .map((i) => `  x += subgroupShuffleXor(x, ${2 ** i}u);`)
+  .join("\n")}
+  return x;
+}`
     : `var<workgroup> handed: array<X, ${rows * lanes}>;
 var<workgroup> handedStarts: array<XU, ${lanes}>;
-var<workgroup> channels: array<vec4f, ${lanes}>;
+var<workgroup> channels: array<vec4f, ${rows * lanes}>;
 var<workgroup> rowResults: array<f32, ${rows}>;`
 }
-`.replaceAll("/** ", "// ").replaceAll(" */", "");
+`
+      .replaceAll("/** ", "// ")
+      .replaceAll(" */", "");
   }
 
   /** Entry point: \`element(owner, tile, lane)\` for each tile of \`rows\` rows of each of \`owners\`. */
@@ -222,7 +239,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(${this.#inSubgroup ? "subg
     return /* wgsl */ `
 ${this.each((r) => `var ${into}${r} = X();`)}
 {
-  for (var d = 0u; d < ${this.shape.headSize}u; d += 4u) {
+  for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
     ${this.#held.map((i) => `let a${i} = ${a}Four(${start}${i}, d);`).join(" ")}
     ${columns.map((c) => `let t${c} = ${b}Four(${starts}${c}, d);`).join(" ")}
     ${COMPONENTS.map((e, i) => `let b${i} = X(${columns.map((c) => `t${c}.${e}`).join(", ")});`).join(" ")}
@@ -234,8 +251,7 @@ ${this.each((r) => `    { let a = ${this.of("a", r)}; ${into}${r} = fma(X(a.x), 
   /** `${into}${r}`: the largest of `value(r)`, or their sum, over all lanes. */
   overLanes(into: string, what: "max" | "sum", value: (r: number) => string): string {
     if (this.#inSubgroup) {
-      const reduce = what === "max" ? "subgroupMax" : "subgroupAdd";
-      return this.each((r) => `let ${into}${r} = ${reduce}(${value(r)});`);
+      return this.each((r) => `let ${into}${r} = ${what === "max" ? "lanesMax" : "lanesSum"}(${value(r)});`);
     }
     const { lanes, rows, columns } = this.shape;
     const rest = columns === 1 ? "" : ".x";
@@ -277,13 +293,16 @@ workgroupBarrier();`;
       this.#inSubgroup ? `subgroupShuffle(${x}${r}, owner)` : `handed[${r * lanes}u + owner]`;
     const product = (r: number, chunk: number) => {
       const name = `${sum}${chunk}x${r}`;
-      const added = range(columns).reduceRight((rest, c) => `fma(vec4f(${this.component("a", c)}), b${c}, ${rest})`, name);
+      const added = range(columns).reduceRight(
+        (rest, c) => `fma(vec4f(${this.component("a", c)}), b${c}, ${rest})`,
+        name,
+      );
       return `    { let a = ${handed(r)}; ${name} = ${added}; }`;
     };
     return /* wgsl */ `${share}
 ${this.chunks
   .map(
-    (chunk) => `for (var i = 0u; i < ${this.shape.lanes / this.#parts}u; i++) {
+    (chunk) => `for (var i = 0u; i < ${unknown(this.shape.lanes / this.#parts)}; i++) {
     let owner = ${this.#parts === 1 ? "i" : `i * ${this.#parts}u + lane / ${this.#channelLanes}u`};
     ${range(columns)
       .map((c) => `let b${c} = ${b}Four(${startOf(c)}, ${this.#channel(chunk)});`)
@@ -294,6 +313,29 @@ ${this.each((r) => product(r, chunk))}
   .join("\n")}`;
   }
 
+  /** Declares the held `${into}` of what all lanes know as `value(r)`. */
+  hold(into: string, value: (r: number) => string): string {
+    if (!this.#inSubgroup) return this.each((r) => `let ${into}${r} = ${value(r)};`);
+    const { lanes } = this.shape;
+    return this.#held
+      .map((i) => {
+        const rows = this.rows.slice(i * lanes, (i + 1) * lanes);
+        const own = rows.reduceRight(
+          (rest, r) => (rest === "" ? value(r) : `select(${rest}, ${value(r)}, lane == ${r % lanes}u)`),
+          "",
+        );
+        return `let ${into}${i} = ${own};`;
+      })
+      .join("\n");
+  }
+
+  /** Stores the held `${value}` of each row at the held `${at}`. */
+  storeHeld(binding: string, at: string, value: string): string {
+    const { lanes, rows } = this.shape;
+    const condition = this.#inSubgroup ? `lane < ${Math.min(lanes, rows)}u` : "lane == 0u";
+    return `if (${condition}) { ${this.#held.map((i) => `${binding}[${at}${i}] = ${value}${i};`).join(" ")} }`;
+  }
+
   /** The first of the lane's channels in a chunk; lanes without channels read the last ones again. */
   #channel(chunk: number): string {
     const first = `${4 * chunk * this.shape.lanes}u + lane % ${this.#channelLanes}u * 4u`;
@@ -302,7 +344,7 @@ ${this.each((r) => product(r, chunk))}
 
   /** Stores `value(r, sum)` of each row's sums where row r, held as `${start}`, starts. */
   store(sum: string, start: string, value: (r: number, sum: string) => string): string {
-    const { lanes, headSize } = this.shape;
+    const { lanes, headSize, rows } = this.shape;
     const stores: string[] = [];
     for (const chunk of this.chunks) {
       const names = this.rows.map((r) => `${sum}${chunk}x${r}`);
@@ -312,18 +354,27 @@ ${this.each((r) => product(r, chunk))}
         }
       }
       if (this.#parts > 1 && !this.#inSubgroup) {
-        for (const name of names) {
-          const others = range(this.#parts).map((part) => `channels[${part * this.#channelLanes}u + lane % ${this.#channelLanes}u]`);
-          stores.push(`workgroupBarrier(); channels[lane] = ${name}; workgroupBarrier(); ${name} = ${others.join(" + ")};`);
-        }
+        const others = (r: number) =>
+          range(this.#parts).map(
+            (part) => `channels[${r * lanes + part * this.#channelLanes}u + lane % ${this.#channelLanes}u]`,
+          );
+        stores.push(
+          "workgroupBarrier();",
+          ...names.map((name, r) => `channels[${r * lanes}u + lane] = ${name};`),
+          "workgroupBarrier();",
+          ...names.map((name, r) => `${name} = ${others(r).join(" + ")};`),
+        );
       }
-      // Broadcasts belong before the branch.
-      stores.push(...this.rows.map((r) => `let ${sum}${chunk}start${r} = ${this.of(start, r)};`));
-      stores.push(
-        `if (lane < ${this.#channelLanes}u && ${4 * chunk * lanes}u + lane * 4u < ${headSize}u) {`,
-        ...names.map((name, r) => `  store(${sum}${chunk}start${r}, ${4 * chunk * lanes}u + lane * 4u, ${value(r, name)});`),
-        "}",
-      );
+      // Once through memory, so that the stores are a loop: they are long texts to a driver's compiler.
+      const values = names.map((name, r) => value(r, name));
+      stores.push(/* wgsl */ `{
+    let channel = ${4 * chunk * lanes}u + lane * 4u;
+    var values = array<vec4f, ${rows}>(${values.join(", ")});
+    var places = array<u32, ${rows}>(${this.rows.map((r) => this.of(start, r)).join(", ")});
+    for (var r = 0u; r < ${unknown(rows)}; r++) {
+      if (lane < ${this.#channelLanes}u && channel < ${headSize}u) { store(places[r], channel, values[r]); }
+    }
+  }`);
     }
     return stores.join("\n");
   }
@@ -335,3 +386,6 @@ function fold(columns: number, join: (a: string, b: string) => string): string {
     .map((c) => `x.${COMPONENTS[c]}`)
     .reduce(join);
 }
+
+/** A count as a bound that the compiler does not know: unrolled, these loops spill registers and take long to compile. */
+export const unknown = (count: number) => `min(${count}u, u.H * ${count}u)`;

@@ -16,7 +16,8 @@
  * that any of them sees, then from the next such one: none is visited that no row sees. The rows of a query tile are
  * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile.
  */
-import { AttentionTile, type TileShape, tileShape } from "./attention-tile.ts";
+import * as rows from "./attention-rows.ts";
+import { AttentionTile, type TileShape, tileShape, unknown } from "./attention-tile.ts";
 import { type Kernel, kernel } from "./kernel.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
@@ -26,8 +27,12 @@ const OFFSETS = { qFrom: "u32", kFrom: "u32", vFrom: "u32" } as const;
 /** Rows, tokens times heads of a group, up to which a tile of few rows wastes less: generation. */
 const FEW_ROWS = 32;
 
+/** Head sizes up to which a lane that owns a row is faster than one that owns channels. */
+const SMALL_HEAD = 16;
+
 /** One kernel for each head size and kind of adapter; one with few rows a tile beside it. */
 function perHeadSize<B extends string, U extends string>(
+  byRows: (headSize: number, facts: AdapterFacts) => Kernel<B, U>,
   build: (tile: AttentionTile) => Kernel<B, U>,
 ): (headSize: number, facts: AdapterFacts) => Kernel<B, U> {
   const built = new Map<string, Kernel<B, U>>();
@@ -38,6 +43,7 @@ function perHeadSize<B extends string, U extends string>(
     return found;
   };
   return (headSize, facts) => {
+    if (headSize <= SMALL_HEAD) return byRows(headSize, facts);
     const many = made(tileShape(headSize, facts, false));
     const few = made(tileShape(headSize, facts, true));
     const candidates = ({ T = 0, groupSize = 1 }) => [T * groupSize <= FEW_ROWS ? few : many];
@@ -67,7 +73,7 @@ const MASKED: f32 = -3.0e38;
 `;
 
 /** q [T, qWidth], k [S, kWidth], v [S, vWidth], ranges [T, 4] -> out [T, H D], logSumExp [T, H]. */
-export const attentionForward = perHeadSize((tile) => {
+export const attentionForward = perHeadSize(rows.attentionForward, (tile) => {
   const { headSize } = tile.shape;
   const { view, width, each } = bound(tile);
   return kernel({
@@ -134,10 +140,8 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   ${tile.overLanes("whole", "sum", (r) => `weight${r}`)}
   ${each((r) => `let inverse${r} = select(0.0, 1.0 / whole${r}, whole${r} > 0.0);`)}
   ${tile.store("sum", "outAt", (r, sum) => `${sum} * inverse${r}`)}
-  ${each((r) => `let resultAt${r} = ${tile.of("result", r)};`)}
-  if (lane == 0u) {
-    ${each((r) => `logSumExp[resultAt${r}] = highest${r} + log(max(whole${r}, 1e-37));`)}
-  }
+  ${tile.hold("normalizer", (r) => `highest${r} + log(max(whole${r}, 1e-37))`)}
+  ${tile.storeHeld("logSumExp", "result", "normalizer")}
 }
 ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
     grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T * groupSize, H / groupSize),
@@ -147,7 +151,7 @@ ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
 });
 
 /** -> dq (columns of dFused), delta [T, H] = dOut . out, which the other half of the backward pass needs. */
-export const attentionBackwardQuery = perHeadSize((tile) => {
+export const attentionBackwardQuery = perHeadSize(rows.attentionBackwardQuery, (tile) => {
   const { headSize } = tile.shape;
   const { view, width, each } = bound(tile);
   return kernel({
@@ -177,7 +181,7 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   let end${i} = ranges[token${i}].w;
   var rowDelta${i} = 0.0;`,
   )}
-  for (var d = 0u; d < ${headSize}u; d += 4u) {
+  for (var d = 0u; d < ${unknown(headSize)}; d += 4u) {
     ${tile.held(QUERY_ROWS, (i) => `rowDelta${i} += dot(dOutFour(gradient${i}, d), outFour(gradient${i}, d));`)}
   }
   ${tile.zeros("sum")}
@@ -197,10 +201,7 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     key += ${width}u;
   }
   ${tile.store("sum", "query", (_, sum) => sum)}
-  ${each((r) => `let resultAt${r} = ${tile.of("result", r)}; let deltaOf${r} = ${tile.of("rowDelta", r)};`)}
-  if (lane == 0u) {
-    ${each((r) => `delta[resultAt${r}] = deltaOf${r};`)}
-  }
+  ${tile.storeHeld("delta", "result", "rowDelta")}
 }
 ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
     grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T * groupSize, H / groupSize),
@@ -209,7 +210,7 @@ ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
 });
 
 /** -> dk and dv (columns of dFused); each key row gathers from the query rows and heads that saw it. */
-export const attentionBackwardKeyValue = perHeadSize((tile) => {
+export const attentionBackwardKeyValue = perHeadSize(rows.attentionBackwardKeyValue, (tile) => {
   const { headSize } = tile.shape;
   const { view, width, each } = bound(tile);
   return kernel({
