@@ -266,6 +266,17 @@ describe.each(variants)("attention forward of $format, $variant", ({ facts, form
   });
 });
 
+it.each([16, 32, 64])("is text that compiles for subgroups of %i", async (subgroupSize) => {
+  // This adapter's subgroups may have another size, so nothing is run.
+  if (!device.gpu.features.has("subgroups")) return;
+  for (const headSize of [6, 32, 128]) {
+    const facts = { subgroupSize, software: false };
+    for (const kernel of [attentionForward, attentionBackwardQuery, attentionBackwardKeyValue]) {
+      await device.compiled(kernel(headSize, facts));
+    }
+  }
+});
+
 /** Runs both halves of the backward pass on causal sequences of these lengths and compares all of dFused. */
 async function checkBackward(
   facts: AdapterFacts,
@@ -376,6 +387,14 @@ describe.each(variants)("attention backward of $format, $variant", ({ facts, for
         numRuns: 40,
       },
     );
+  });
+
+  it("heads of more channels than a subgroup's lanes own at once", async () => {
+    await checkBackward(facts, { heads: 6, keyValueHeads: 2, headSize: 36 }, [21, 9], 1, 7);
+  });
+
+  it("more heads in a group than a tile has columns", async () => {
+    await checkBackward(facts, { heads: 131, keyValueHeads: 1, headSize: 20 }, [3], 1, 8);
   });
 
   it("a sequence of one token: its probability is 1, so only its value has a gradient", async () => {
