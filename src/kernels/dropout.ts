@@ -8,6 +8,7 @@
  * apart. threshold = p 2^32 and keptScale = 1 / (1 - p) for a share p left out.
  */
 import { inFormats, kernel } from "./kernel.ts";
+import { activationBinding, storedBytes } from "./stored.ts";
 import { rowElements, rowElementsGrid } from "./wgsl.ts";
 
 const UNIFORMS = { T: "u32", C: "u32", stream: "u32", threshold: "u32", keptScale: "f32" } as const;
@@ -31,7 +32,7 @@ function dropoutKernel(name: string, assign: "=" | "+=") {
   return inFormats((format) =>
     kernel({
       name,
-      read: { x: `${format}[T, C] as ${format}`, state: "u32[4]" },
+      read: { x: activationBinding(format, "T, C", false), state: "u32[4]" },
       write: { y: "f32[T, C]" },
       uniforms: UNIFORMS,
       wgsl: /* wgsl */ `${kept}
@@ -41,7 +42,7 @@ fn element(row: u32, column: u32) {
 }
 ${rowElements("u.T", "u.C")}`,
       grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),
-      cost: ({ T = 0, C = 0 }) => ({ flops: 16 * T * C, bytes: (format === "f16" ? 6 : 8) * T * C }),
+      cost: ({ T = 0, C = 0 }) => ({ flops: 16 * T * C, bytes: (4 + storedBytes(format)) * T * C }),
     }),
   );
 }

@@ -3,6 +3,7 @@
  * Text only: what a snippet computes is said beside it.
  */
 import { type ActivationFormat, type Grid, inFormats, type Kernel, type Values } from "./kernel.ts";
+import { activationBinding, storedBytes } from "./stored.ts";
 
 /** What kernels may know of the adapter that they are built for. */
 export interface AdapterFacts {
@@ -85,16 +86,15 @@ export interface Lanes {
 }
 
 function lanesOf(count: 1 | 4, format: ActivationFormat): Lanes {
-  const activation = format === "f16" ? (["f16", "vec4h"] as const) : (["f32", "vec4f"] as const);
-  const [element, stored] = count === 4 ? ["vec4f", activation[1]] : ["f32", activation[0]];
+  const [element, half] = count === 4 ? ["vec4f", "vec4h"] : ["f32", "f16"];
   return {
     count,
     view: count === 4 ? " as vec4f" : "",
-    activations: (shape) => `${format}[${shape}] as ${stored}`,
-    activationBytes: format === "f16" ? 2 : 4,
+    activations: (shape) => activationBinding(format, shape, count === 4),
+    activationBytes: storedBytes(format),
     wgsl: /* wgsl */ `
 alias E = ${element};
-alias A = ${stored};
+alias A = ${format === "f16" ? half : element};
 const LANES: u32 = ${count}u;
 fn total(x: E) -> f32 { return ${count === 4 ? "(x.x + x.y) + (x.z + x.w)" : "x"}; }
 `,

@@ -2,14 +2,17 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../src/kernels/attention.ts";
+import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import * as reference from "../../src/kernels/reference/attention.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
-import { EPSILON, expError, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
-import { kernelVariants, sharedDevice } from "../helpers/device.ts";
-import { f32, type HostArray, runKernel, u32, unset } from "../helpers/gpu.ts";
+import { EPSILON, expError, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
+import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { f32, type HostArray, runKernel, stored, u32, unset, unsetAs } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
-const variants = await kernelVariants();
+const formats = await activationFormats();
+/** Every variant of the kernels, for activations in every format. */
+const variants = (await kernelVariants()).flatMap((one) => formats.map((format) => ({ ...one, format })));
 const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
 
 interface Heads {
@@ -18,19 +21,21 @@ interface Heads {
   readonly headSize: number;
 }
 
-const headShapes = fc
-  .record({
-    keyValueHeads: fc.constantFrom(1, 2, 3),
-    groupSize: fc.constantFrom(1, 2, 4),
-    headSize: fc.constantFrom(1, 4, 6, 8),
-  })
-  .map(
-    ({ keyValueHeads, groupSize, headSize }): Heads => ({
-      heads: keyValueHeads * groupSize,
-      keyValueHeads,
-      headSize,
-    }),
-  );
+/** In f16 fewer sizes, since each is a text of its own: small ones in vectors and not, and a large one. */
+const headShapes = (format: ActivationFormat) =>
+  fc
+    .record({
+      keyValueHeads: fc.constantFrom(1, 2, 3),
+      groupSize: fc.constantFrom(1, 2, 4),
+      headSize: fc.constantFrom(...(format === "f32" ? [1, 4, 6, 8, 20, 32] : [6, 8, 32])),
+    })
+    .map(
+      ({ keyValueHeads, groupSize, headSize }): Heads => ({
+        heads: keyValueHeads * groupSize,
+        keyValueHeads,
+        headSize,
+      }),
+    );
 
 /** Prompt, completion, and a branch that continues the same prompt (0: none), as the batch packs them. */
 const sequences = fc.array(
@@ -68,7 +73,7 @@ function packedRanges(examples: Sequences, window = Number.POSITIVE_INFINITY): n
 }
 
 /** Columns [from, from + width) of rows of `total` columns. */
-function columns(x: Float32Array, total: number, from: number, width: number): Float64Array {
+function columns(x: ArrayLike<number>, total: number, from: number, width: number): Float64Array {
   const rows = x.length / total;
   return Float64Array.from({ length: rows * width }, (_, i) =>
     at(x, Math.floor(i / width) * total + from + (i % width)),
@@ -127,6 +132,7 @@ function probabilities(inputs: reference.AttentionInputs & { ranges: readonly nu
 
 async function checkForward(
   facts: AdapterFacts,
+  format: ActivationFormat,
   inputs: reference.AttentionInputs & { ranges: readonly number[] },
   operands: { q: HostArray; k: HostArray; v: HostArray; qFrom: number; kFrom: number; vFrom: number },
 ): Promise<void> {
@@ -135,7 +141,7 @@ async function checkForward(
   const result = await runKernel(device, attentionForward(headSize, facts), {
     ...operands,
     ranges: u32([T, 4], ranges),
-    out: unset(T, heads * headSize),
+    out: unsetAs(format, T, heads * headSize),
     logSumExp: unset(T, heads),
     groupSize: heads / keyValueHeads,
   });
@@ -149,18 +155,18 @@ async function checkForward(
     keys.forEach((key, n) => {
       terms += at(p, n) * Math.abs(at(v, (key * keyValueHeads + group) * headSize + d));
     });
-    return terms * error;
+    return storedBound(format, at(wanted.out, i), terms * error);
   });
   expectWithin("logSumExp", result("logSumExp"), wanted.logSumExp, (i) => {
     return details(Math.floor(i / heads), i % heads).logSumExpError;
   });
 }
 
-describe.each(variants)("attention forward, $variant", ({ facts }) => {
+describe.each(variants)("attention forward of $format, $variant", ({ facts, format }) => {
   it("equals float64 on packed batches: fused rows, shared prompts, grouped heads, sliding windows", async () => {
     await fc.assert(
       fc.asyncProperty(
-        headShapes,
+        headShapes(format),
         sequences,
         windows,
         fc.constantFrom(0.3, 1, 4),
@@ -170,11 +176,11 @@ describe.each(variants)("attention forward, $variant", ({ facts }) => {
           const ranges = packedRanges(examples, window);
           const T = ranges.length / 4;
           const width = (heads + 2 * keyValueHeads) * headSize;
-          const rows = normals(seeded(seed), T * width, scale);
-          const fused = f32([T, width], rows);
+          const { array: fused, values: rows } = stored(format, [T, width], normals(seeded(seed), T * width, scale));
           const [kFrom, vFrom] = [heads * headSize, (heads + keyValueHeads) * headSize];
           await checkForward(
             facts,
+            format,
             {
               ...shape,
               ranges,
@@ -192,7 +198,7 @@ describe.each(variants)("attention forward, $variant", ({ facts }) => {
 
   it("equals float64 on a cache: keys and values in buffers of their own, of other widths and more rows", async () => {
     await fc.assert(
-      fc.asyncProperty(headShapes, fc.integer({ min: 1, max: 40 }), fc.nat(1e9), async (shape, past, seed) => {
+      fc.asyncProperty(headShapes(format), fc.integer({ min: 1, max: 40 }), fc.nat(1e9), async (shape, past, seed) => {
         const { heads, keyValueHeads, headSize } = shape;
         const random = seeded(seed);
         const T = 1 + random.below(3);
@@ -200,25 +206,23 @@ describe.each(variants)("attention forward, $variant", ({ facts }) => {
         // Extra columns before and after, in whole heads.
         const [qFrom, kFrom, vFrom] = [headSize, 2 * headSize, 0];
         const [qWidth, kWidth, vWidth] = [heads + 2, keyValueHeads + 3, keyValueHeads + 1].map((n) => n * headSize);
-        const [q, k, v] = [
-          normals(random, T * at([qWidth ?? 0], 0)),
-          normals(random, S * (kWidth ?? 0)),
-          normals(random, S * (vWidth ?? 0)),
-        ] as const;
+        const drawn = (rows: number, width = 0) => stored(format, [rows, width], normals(random, rows * width));
+        const [q, k, v] = [drawn(T, qWidth), drawn(S, kWidth), drawn(S, vWidth)];
         const ranges = Array.from({ length: T }, (_, row) => [0, 0, 0, Math.min(S, past + row)]).flat();
         await checkForward(
           facts,
+          format,
           {
             ...shape,
             ranges,
-            q: columns(q, qWidth ?? 0, qFrom, heads * headSize),
-            k: columns(k, kWidth ?? 0, kFrom, keyValueHeads * headSize),
-            v: columns(v, vWidth ?? 0, vFrom, keyValueHeads * headSize),
+            q: columns(q.values, qWidth ?? 0, qFrom, heads * headSize),
+            k: columns(k.values, kWidth ?? 0, kFrom, keyValueHeads * headSize),
+            v: columns(v.values, vWidth ?? 0, vFrom, keyValueHeads * headSize),
           },
           {
-            q: f32([T, qWidth ?? 0], q),
-            k: f32([S, kWidth ?? 0], k),
-            v: f32([S, vWidth ?? 0], v),
+            q: q.array,
+            k: k.array,
+            v: v.array,
             qFrom,
             kFrom,
             vFrom,
@@ -232,24 +236,24 @@ describe.each(variants)("attention forward, $variant", ({ facts }) => {
   it("scores of hundreds neither overflow nor lose the largest", async () => {
     const shape = { heads: 2, keyValueHeads: 1, headSize: 4 };
     const T = 9;
-    const rows = normals(seeded(9), T * 16, 15);
+    const { array: fused, values: rows } = stored(format, [T, 16], normals(seeded(9), T * 16, 15));
     const ranges = packedRanges([{ prompt: 4, completion: 5, branch: 0 }]);
-    const fused = f32([T, 16], rows);
     await checkForward(
       facts,
+      format,
       { ...shape, ranges, q: columns(rows, 16, 0, 8), k: columns(rows, 16, 8, 4), v: columns(rows, 16, 12, 4) },
       { q: fused, k: fused, v: fused, qFrom: 0, kFrom: 8, vFrom: 12 },
     );
   });
 
   it("a row without keys, as padding has, gives zeros and a finite log-sum-exp", async () => {
-    const fused = f32([2, 12], normals(seeded(3), 24));
+    const fused = stored(format, [2, 12], normals(seeded(3), 24)).array;
     const result = await runKernel(device, attentionForward(4, facts), {
       q: fused,
       k: fused,
       v: fused,
       ranges: u32([2, 4], [0, 0, 0, 0, 0, 0, 1, 2]),
-      out: unset(2, 4),
+      out: unsetAs(format, 2, 4),
       logSumExp: unset(2, 1),
       groupSize: 1,
       qFrom: 0,
@@ -262,9 +266,21 @@ describe.each(variants)("attention forward, $variant", ({ facts }) => {
   });
 });
 
+it.each([16, 32, 64])("is text that compiles for subgroups of %i", async (subgroupSize) => {
+  // This adapter's subgroups may have another size, so nothing is run.
+  if (!device.gpu.features.has("subgroups")) return;
+  for (const headSize of [6, 32, 128]) {
+    const facts = { subgroupSize, software: false };
+    for (const kernel of [attentionForward, attentionBackwardQuery, attentionBackwardKeyValue]) {
+      await device.compiled(kernel(headSize, facts));
+    }
+  }
+});
+
 /** Runs both halves of the backward pass on causal sequences of these lengths and compares all of dFused. */
 async function checkBackward(
   facts: AdapterFacts,
+  format: ActivationFormat,
   shape: Heads,
   lengths: readonly number[],
   scale: number,
@@ -282,7 +298,7 @@ async function checkBackward(
   const random = seeded(seed);
   const width = (heads + 2 * keyValueHeads) * headSize;
   const [kFrom, vFrom] = [heads * headSize, (heads + keyValueHeads) * headSize];
-  const rows = normals(random, T * width, scale);
+  const { array: fused, values: rows } = stored(format, [T, width], normals(random, T * width, scale));
   const dOut = normals(random, T * heads * headSize);
   const inputs = {
     ...shape,
@@ -292,13 +308,14 @@ async function checkBackward(
     v: columns(rows, width, vFrom, keyValueHeads * headSize),
   };
   const forward = reference.attentionForward(inputs);
-  const [out, logSumExp] = [Float32Array.from(forward.out), Float32Array.from(forward.logSumExp)];
-  const common = { fused: f32([T, width], rows), dOut: f32([T, heads * headSize], dOut) };
+  const out = stored(format, [T, heads * headSize], forward.out).array;
+  const logSumExp = Float32Array.from(forward.logSumExp);
+  const common = { fused, dOut: f32([T, heads * headSize], dOut) };
   const uniforms = { groupSize: heads / keyValueHeads, qFrom: 0, kFrom, vFrom };
   const query = await runKernel(device, attentionBackwardQuery(headSize, facts), {
     ...common,
     ...uniforms,
-    out: f32([T, heads * headSize], out),
+    out,
     logSumExp: f32([T, heads], logSumExp),
     ranges: u32([T, 4], ranges),
     dFused: unset(T, width),
@@ -335,14 +352,15 @@ async function checkBackward(
         }
         return sum;
       });
-      // delta = dOut . out <= sum p along; it carries the roundings of `out` and of its own sum.
+      // delta = dOut . out <= sum p along; it carries the roundings of `out`, as it is kept, and of its own sum.
       const delta = along.reduce((sum, one, n) => sum + at(p, n) * one, 0);
       keys.forEach((key, n) => {
         const keyBase = (key * keyValueHeads + group) * headSize;
         // The sums over keys, and over the queries and heads that see a key, like random walks.
         const steps = Math.sqrt(Math.max(keys.length, (at(queriesSeen, key) * heads) / keyValueHeads));
         const relative = error + (2 * steps + 2 * Math.sqrt(headSize) + 8) * EPSILON;
-        const dScore = (at(p, n) * (at(along, n) + delta) * relative) / Math.sqrt(headSize);
+        const kept = storedBound(format, delta, 0);
+        const dScore = (at(p, n) * ((at(along, n) + delta) * relative + kept)) / Math.sqrt(headSize);
         for (let d = 0; d < headSize; d++) {
           bound.dq[queryBase + d] = at(bound.dq, queryBase + d) + dScore * Math.abs(at(inputs.k, keyBase + d));
           bound.dk[keyBase + d] = at(bound.dk, keyBase + d) + dScore * Math.abs(at(inputs.q, queryBase + d));
@@ -357,12 +375,12 @@ async function checkBackward(
   expectWithin("dv", columns(dFused, width, vFrom, keyValueHeads * headSize), wanted.dv, bound.dv);
 }
 
-describe.each(variants)("attention backward, $variant", ({ facts }) => {
+describe.each(variants)("attention backward of $format, $variant", ({ facts, format }) => {
   it("equals float64 on packed causal sequences, windowed ones too, grouped heads summing into one key head", async () => {
     const lengths = fc.array(fc.integer({ min: 1, max: 13 }), { minLength: 1, maxLength: 4 });
     await fc.assert(
-      fc.asyncProperty(headShapes, lengths, fc.constantFrom(0.3, 1, 3), fc.nat(1e9), windows, (...drawn) =>
-        checkBackward(facts, ...drawn),
+      fc.asyncProperty(headShapes(format), lengths, fc.constantFrom(0.3, 1, 3), fc.nat(1e9), windows, (...drawn) =>
+        checkBackward(facts, format, ...drawn),
       ),
       {
         seed: 53,
@@ -371,20 +389,27 @@ describe.each(variants)("attention backward, $variant", ({ facts }) => {
     );
   });
 
+  it("heads of more channels than a subgroup's lanes own at once", async () => {
+    await checkBackward(facts, { heads: 6, keyValueHeads: 2, headSize: 36 }, [21, 9], 1, 7);
+  });
+
+  it("more heads in a group than a tile has columns", async () => {
+    await checkBackward(facts, { heads: 131, keyValueHeads: 1, headSize: 20 }, [3], 1, 8);
+  });
+
   it("a sequence of one token: its probability is 1, so only its value has a gradient", async () => {
-    await checkBackward(facts, { heads: 4, keyValueHeads: 2, headSize: 8 }, [1, 5, 1], 1, 4);
+    await checkBackward(facts, format, { heads: 4, keyValueHeads: 2, headSize: 8 }, [1, 5, 1], 1, 4);
   });
 
   it("more rows than one workgroup holds", async () => {
-    await checkBackward(facts, { heads: 2, keyValueHeads: 1, headSize: 4 }, [33, 32, 5], 1, 6);
+    await checkBackward(facts, format, { heads: 2, keyValueHeads: 1, headSize: 4 }, [33, 32, 5], 1, 6);
   });
 
   it("rows that no one sees and that see nothing get zeros", async () => {
     const [T, width] = [3, 12];
     const random = seeded(8);
-    const rows = normals(random, T * width);
+    const { array: fused, values: rows } = stored(format, [T, width], normals(random, T * width));
     const dOut = normals(random, T * 4);
-    const fused = f32([T, width], rows);
     const inputs = { ranges: [0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0], heads: 1, keyValueHeads: 1, headSize: 4 };
     const forward = reference.attentionForward({
       ...inputs,
@@ -396,7 +421,7 @@ describe.each(variants)("attention backward, $variant", ({ facts }) => {
     const uniforms = { groupSize: 1, qFrom: 0, kFrom: 4, vFrom: 8 };
     const query = await runKernel(device, attentionBackwardQuery(4, facts), {
       fused,
-      out: f32([T, 4], forward.out),
+      out: stored(format, [T, 4], forward.out).array,
       dOut: f32([T, 4], dOut),
       logSumExp,
       ranges: u32([T, 4], inputs.ranges),

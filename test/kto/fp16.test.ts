@@ -320,7 +320,7 @@ describe("memory of activations", () => {
   it.each(Object.entries(SIZES))("of %s is little more than half, counted before a run", (name, sizes) => {
     const model_type = name === "qwen2" ? "qwen2" : "llama";
     const config = parseModelConfig(JSON.stringify(llamaConfig({ ...sizes, model_type })), name);
-    const shape = { gradientRows: 512, branchRows: 128, gradientHeadRows: 256, branchHeadRows: 128, sequences: 16 };
+    const shape = { gradientRows: 128, branchRows: 64, gradientHeadRows: 64, branchHeadRows: 64, sequences: 4 };
     const bytesOf = (format: "f32" | "f16") => {
       const plan = planningDevice(device);
       new PassMemory(plan, config, [shape], { gradients: true, format });

@@ -15,11 +15,12 @@ import type { SavedCheckpoint } from "../../src/kto/callbacks.ts";
 import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits } from "../helpers/compare.ts";
-import { sharedDevice } from "../helpers/device.ts";
+import { activationFormats, sharedDevice } from "../helpers/device.ts";
 import { readExamples } from "../helpers/fixtures.ts";
 import { freshPath, llama, temporaryFolder } from "../helpers/folders.ts";
 
 const device = await sharedDevice();
+const formats = await activationFormats();
 const folder = temporaryFolder();
 afterEach(() => {
   vi.restoreAllMocks();
@@ -374,7 +375,6 @@ describe("damage", () => {
 describe("what changed meanwhile", () => {
   it.each([
     ["learning_rate", { learning_rate: 2e-3 }, 'option "learning_rate" is 0.002, but the run of'],
-    ["format of activations", { fp16: true }, 'option "fp16" is true, but the run of'],
     ["seed", { seed: 4 }, 'option "seed" is 4, but the run of'],
     ["rows of an update", { gradient_accumulation_steps: 1 }, 'option "gradient_accumulation_steps" is 1'],
     ["fewer updates", { max_steps: 5 }, "was to have 8 updates and would now have 5"],
@@ -382,6 +382,12 @@ describe("what changed meanwhile", () => {
     const error = await failure(run(await aBrokenRun(), { ...options, resume_from_checkpoint: true }));
     expect(error).toBeInstanceOf(ConfigError);
     expect(error.message).toContain(sentence);
+  });
+
+  it.runIf(formats.includes("f16"))("the format of activations: refused", async () => {
+    const error = await failure(run(await aBrokenRun(), { fp16: true, resume_from_checkpoint: true }));
+    expect(error).toBeInstanceOf(ConfigError);
+    expect(error.message).toContain('option "fp16" is true, but the run of');
   });
 
   it("rows and settings: refused", async () => {
