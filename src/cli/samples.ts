@@ -61,6 +61,9 @@ export class SampleLog {
       const encode = await promptEncoder(written, tokenizer, texts, config);
       prompts = written.map((prompt) => ({ prompt, ids: encode(prompt) }));
     }
+    if (most !== undefined && prompts.length < most) {
+      output.warning(`eval_samples is ${most}, but the different prompts are only ${prompts.length}.`);
+    }
     prompts = prompts.slice(0, most);
     const { contextLength } = policy.config;
     const long = prompts.findIndex(({ ids }) => ids.length >= contextLength);

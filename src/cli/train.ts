@@ -2,6 +2,7 @@
 
 import { configAdvice } from "../kto/advice.ts";
 import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptionNames } from "../kto/config.ts";
+import type { Example } from "../kto/data/types.ts";
 import { weightAdvice } from "../kto/data/weights.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
@@ -54,6 +55,8 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       rows: examples.length,
       desirable,
       undesirable,
+      prompts: prompts(examples),
+      evaluationPrompts: evalExamples && prompts(evalExamples),
       parameters: policy.layout.parameterCount,
       adapter: policy.adapter !== undefined,
     };
@@ -71,4 +74,8 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       advice: [...leftOut, ...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)],
     };
   });
+}
+
+function prompts(examples: readonly Example[]): number {
+  return new Set(examples.map(({ promptIds }) => promptIds.join())).size;
 }

@@ -7,6 +7,7 @@ import type { Model } from "../engine/model/load.ts";
 import { errorMessage, FileError, InterruptedError } from "../errors.ts";
 import type { TrainerCallbacks } from "../kto/callbacks.ts";
 import type { Example } from "../kto/data/types.ts";
+import { unusedLoraOptions } from "../kto/lora-options.ts";
 import type { Metrics } from "../kto/metrics.ts";
 import { sizeInBytes } from "../kto/output-options.ts";
 import type { Evaluation } from "../kto/run-evaluation.ts";
@@ -92,7 +93,8 @@ export async function runTraining(
     output.info(
       `plan: ${trainer.totalSteps} updates, ${round(trainer.totalSteps / trainer.stepsPerEpoch)} epochs; device memory ${megabytes(target.totalBytes)}`,
     );
-    for (const sentence of advice) output.warning(sentence);
+    const unused = policy.adapter ? undefined : unusedLoraOptions({ ...config });
+    for (const sentence of [...(unused ? [unused] : []), ...advice]) output.warning(sentence);
 
     if (config.dry_run) {
       const facts = planFacts(trainer, target);

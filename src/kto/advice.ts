@@ -19,6 +19,9 @@ export interface SizeFacts {
 export interface RunFacts extends SizeFacts {
   readonly desirable: number;
   readonly undesirable: number;
+  /** Different prompts among them, and among the validation rows where there are any; default: enough. */
+  readonly prompts?: number;
+  readonly evaluationPrompts?: number | undefined;
 }
 
 /** From this size on a model counts as large: DESIGN's and the KTO paper's border for training without SFT. */
@@ -47,6 +50,17 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
     advice.push(
       `the reference point is taken over ${scope} rows; 8 to 128 are recommended, since fewer make it noisy and more make it slow${remedy}.`,
     );
+  }
+  if (config.loss_type === "kto") {
+    for (const [rows, prompts] of [
+      ["rows", facts.prompts],
+      ["validation rows", facts.evaluationPrompts],
+    ] as const) {
+      if (prompts !== 1) continue;
+      advice.push(
+        `all ${rows} have the same prompt, so no pair of them is mismatched and the reference point is not estimated (kl is 0); give rows of several prompts.`,
+      );
+    }
   }
   advice.push(...scheduleAdvice(config, facts));
   if (!large) {

@@ -54,3 +54,17 @@ export const loraOptions = {
     aliases: ["lora_model_name_or_path"],
   }),
 };
+
+/**
+ * A sentence on options of an adapter that were given although none is trained, as happens where `use_peft` was
+ * forgotten: TRL ignores them as well. undefined where all is as it should be.
+ */
+export function unusedLoraOptions(config: Readonly<Record<string, unknown>>): string | undefined {
+  if (config.use_peft === true) return undefined;
+  const given = Object.entries(loraOptions).filter(
+    ([name, schema]) => JSON.stringify(config[name]) !== JSON.stringify(schema.parse(undefined)),
+  );
+  if (given.length === 0) return undefined;
+  const names = given.map(([name]) => name).join(", ");
+  return `without use_peft no adapter is made, and the whole model is trained: ${names} ${given.length === 1 ? "has" : "have"} no effect.`;
+}

@@ -67,7 +67,10 @@ describe("kto data", () => {
   it("takes rows without a label where labels are optional, as for kto sft", async () => {
     const file = fileIn(folder, "rows.jsonl", jsonl(judged.map(({ label: _, ...row }) => row)));
     const refused = await data("--dataset_name", file);
-    expect([refused.code, refused.stderr]).toEqual([3, expect.stringMatching(/"label" is missing\./)]);
+    expect([refused.code, refused.stderr]).toEqual([
+      3,
+      expect.stringMatching(/"label" is missing \(kto sft .* --labels optional shows them\)\./),
+    ]);
     const { code, stdout, stderr } = await data("--dataset_name", file, "--labels", "optional", "--model", stories);
     expect([code, stderr]).toEqual([0, expect.not.stringContaining("one class alone")]);
     expect(stdout).toMatch(/layout +prompt\/completion\nrows +5: 4 desirable, 0 undesirable\nkept +4\n/);

@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../src/errors.ts";
 import { configAdvice, type RunFacts } from "../../src/kto/advice.ts";
 import { parseKtoConfig } from "../../src/kto/config.ts";
+import { unusedLoraOptions } from "../../src/kto/lora-options.ts";
 import { editDistance } from "../../src/kto/parse-options.ts";
 
 const required = { model_name_or_path: "model", dataset_name: "rows.jsonl", output_dir: "out" };
@@ -245,10 +246,24 @@ describe("advice", () => {
     [{}, { ...large, rows: 5 }, /^one update asks for 8 rows .* only 5\.$/],
     [{ max_steps: 10, warmup_steps: 20 }, large, /^warmup_steps 20 does not end within the run's 10 steps/],
     [{}, { ...large, parameters: 1e9 }, /^below 7B parameters/],
+    [{}, { ...large, prompts: 1, evaluationPrompts: 2 }, /^all rows have the same prompt, .* \(kl is 0\)/],
+    [{}, { ...large, prompts: 2, evaluationPrompts: 1 }, /^all validation rows have the same prompt/],
+    [{ loss_type: "apo_zero_unpaired" }, { ...large, prompts: 1, parameters: 1e9 }, /^below 7B/],
   ] as const)("%j", (input, facts, sentence) => {
     const advice = configAdvice(parseKtoConfig({ ...required, ...input }), facts);
     expect(advice).toHaveLength(1);
     expect(advice[0]).toMatch(sentence);
+  });
+
+  test.each([
+    [{}, undefined],
+    [{ use_peft: true, lora_r: 8 }, undefined],
+    [{ lora_r: 8 }, /^without use_peft no adapter is made, .*: lora_r has no effect\.$/],
+    [{ lora_r: 8, lora_target_modules: "all-linear" }, /: lora_r, lora_target_modules have no effect\.$/],
+  ])("options of an adapter, %j", (input, sentence) => {
+    const found = unusedLoraOptions(parseKtoConfig({ ...required, ...input }));
+    if (sentence) expect(found).toMatch(sentence);
+    else expect(found).toBeUndefined();
   });
 
   test("a toy model may take a toy's learning rate, a small one a larger beta", () => {

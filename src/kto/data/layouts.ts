@@ -169,7 +169,9 @@ function isConversational(fields: Fields, names: readonly string[]): boolean {
 function field(fields: Fields, name: string, source: RowSource): unknown {
   const value = fields[name];
   if (value === undefined || value === null) {
-    throw new DatasetError(`${placeOf(source)}: the field "${name}" is missing.`);
+    const remedy =
+      name === "label" ? " (kto sft trains on rows without labels, kto data --labels optional shows them)" : "";
+    throw new DatasetError(`${placeOf(source)}: the field "${name}" is missing${remedy}.`);
   }
   return value;
 }
