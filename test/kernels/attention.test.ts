@@ -22,7 +22,7 @@ const headShapes = fc
   .record({
     keyValueHeads: fc.constantFrom(1, 2, 3),
     groupSize: fc.constantFrom(1, 2, 4),
-    headSize: fc.constantFrom(1, 4, 6, 8, 20, 32),
+    headSize: fc.constantFrom(1, 4, 6, 8, 18, 20, 36),
   })
   .map(
     ({ keyValueHeads, groupSize, headSize }): Heads => ({
