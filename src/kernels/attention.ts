@@ -28,7 +28,10 @@ const OFFSETS = { qFrom: "u32", kFrom: "u32", vFrom: "u32" } as const;
 /** Rows, tokens times heads of a group, up to which a tile of few rows wastes less: generation. */
 const FEW_ROWS = 32;
 
-/** Head sizes up to which lanes with rows of their own are faster (measured on lavapipe): with subgroups, without. */
+/**
+ * Head sizes up to which lanes with rows of their own are taken, with subgroups and without. Measured on lavapipe: they are
+ * faster at 8, and at 32 only without subgroups; between, the limits are guesses.
+ */
 const SMALL_HEAD = { subgroups: 16, none: 32 } as const;
 
 /** One kernel for each head size and kind of adapter; one with few rows a tile beside it. */
