@@ -401,5 +401,5 @@ function fold(columns: number, join: (a: string, b: string) => string): string {
     .reduce(join);
 }
 
-/** A count as a bound that the compiler does not know: unrolled, these loops spill registers and take long to compile. */
+/** A count as a bound that the compiler does not know: unrolled, these loops ran slower on lavapipe and took longer to compile. */
 export const unknown = (count: number) => `min(${count}u, u.H * ${count}u)`;

@@ -14,7 +14,8 @@
  *
  * A tile (`attention-tile.ts`) is some rows of one side, which walk the other side in tiles of columns from the first
  * that any of them sees, then from the next such one: none is visited that no row sees. The rows of a query tile are
- * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile.
+ * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile. Small heads fit the
+ * registers of a lane and go another way (`attention-rows.ts`).
  */
 import * as rows from "./attention-rows.ts";
 import { AttentionTile, type TileShape, tileShape, unknown } from "./attention-tile.ts";
@@ -27,8 +28,11 @@ const OFFSETS = { qFrom: "u32", kFrom: "u32", vFrom: "u32" } as const;
 /** Rows, tokens times heads of a group, up to which a tile of few rows wastes less: generation. */
 const FEW_ROWS = 32;
 
-/** Head sizes up to which a lane that owns a row is faster than one that owns channels. */
-const SMALL_HEAD = 16;
+/**
+ * Head sizes up to which lanes with rows of their own are taken, with subgroups and without. Measured on lavapipe: they are
+ * faster at 8, and at 32 only without subgroups; between, the limits are guesses.
+ */
+const SMALL_HEAD = { subgroups: 16, none: 32 } as const;
 
 /** One kernel for each head size and kind of adapter, of activations in any format; one with few rows a tile beside it. */
 function perHeadSize<B extends string, U extends string>(
@@ -43,7 +47,8 @@ function perHeadSize<B extends string, U extends string>(
     return found;
   };
   return (headSize, facts) => {
-    if (headSize <= SMALL_HEAD) return byRows(headSize, facts);
+    const small = facts.subgroupSize >= 4 ? SMALL_HEAD.subgroups : SMALL_HEAD.none;
+    if (headSize <= small) return byRows(headSize, facts);
     return inFormats((format) => {
       const many = made(tileShape(headSize, facts, false), format);
       const few = made(tileShape(headSize, facts, true), format);
@@ -64,7 +69,7 @@ const heldQueries = (tile: AttentionTile, more: (i: number) => string): string =
   ${more(i)}`,
   );
 
-/** A condition, as \`vec<bool>\`: is each of the lane's columns in [start, end) of row r? */
+/** WGSL, a vector of bool: is each of the lane's columns in [start, end) of row r? */
 const inside = (tile: AttentionTile, r: number) =>
   `(columns >= XU(${tile.of("start", r)})) & (columns < XU(${tile.of("end", r)}))`;
 

@@ -27,7 +27,7 @@ const headShapes = (format: ActivationFormat) =>
     .record({
       keyValueHeads: fc.constantFrom(1, 2, 3),
       groupSize: fc.constantFrom(1, 2, 4),
-      headSize: fc.constantFrom(...(format === "f32" ? [1, 4, 6, 8, 20, 32] : [6, 8, 32])),
+      headSize: fc.constantFrom(...(format === "f32" ? [1, 4, 6, 8, 18, 20, 36] : [6, 8, 20])),
     })
     .map(
       ({ keyValueHeads, groupSize, headSize }): Heads => ({
