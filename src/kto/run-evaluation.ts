@@ -137,9 +137,10 @@ export class RunEvaluation {
     return { selection: this.selection.state, lastStep: this.#lastStep };
   }
 
-  restore(state: RunEvaluation["state"]): void {
-    this.selection.restore(state.selection);
+  /** @returns a sentence, if the best model is looked for anew */
+  restore(state: RunEvaluation["state"]): string | undefined {
     this.#lastStep = state.lastStep;
+    return this.selection.restore(state.selection);
   }
 
   /** The metrics now, without any consequence. */

@@ -164,7 +164,8 @@ export class RunRecord {
     this.lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
     if (state.evaluation) {
       const { selection, lastStep } = state.evaluation;
-      this.#run.evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+      const anew = this.#run.evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+      if (anew !== undefined) warn(this.#callbacks, anew);
       // A run that was stopped early goes on where early_stopping_patience is now larger.
       if (state.stopReason !== undefined) this.stopReason = this.#run.evaluation?.selection.stop;
     }

@@ -46,6 +46,8 @@ const runState = z.object({
   evaluation: z
     .object({
       selection: z.object({
+        metric: z.string().optional(),
+        greaterIsBetter: z.boolean().optional(),
         best: z.object({ step: whole, value: number }).optional(),
         vain: whole,
         margins: z.array(z.object({ step: whole, training: number, validation: number })),

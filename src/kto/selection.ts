@@ -26,8 +26,11 @@ interface Margins {
   readonly validation: number;
 }
 
-/** Plain numbers, so that it fits into a JSON checkpoint. */
+/** Plain values, so that it fits into a JSON checkpoint. */
 export interface SelectionState {
+  /** Of which metric `best` and `vain` tell, with the prefix; checkpoints did not always say it. */
+  readonly metric?: string | undefined;
+  readonly greaterIsBetter?: boolean | undefined;
   readonly best: { readonly step: number; readonly value: number } | undefined;
   /** Evaluations since the last improvement by more than the threshold. */
   readonly vain: number;
@@ -55,18 +58,17 @@ export class Selection {
   readonly #threshold: number;
   #state: SelectionState;
 
-  /** @param state to go on from */
-  constructor(options: SelectionOptions = {}, state?: SelectionState) {
+  constructor(options: SelectionOptions = {}) {
     const { metric = "loss" } = options;
     this.metric = withPrefix(metric);
     this.greaterIsBetter = options.greaterIsBetter ?? !this.metric.endsWith("loss");
     this.#patience = options.patience ?? Number.POSITIVE_INFINITY;
     this.#threshold = options.threshold ?? 0;
-    this.#state = state ?? { best: undefined, vain: 0, margins: [], warned: false };
+    this.#state = { best: undefined, vain: 0, margins: [], warned: false };
   }
 
   get state(): SelectionState {
-    return this.#state;
+    return { ...this.#state, metric: this.metric, greaterIsBetter: this.greaterIsBetter };
   }
 
   /** Why the run should end now, if it should. */
@@ -80,9 +82,21 @@ export class Selection {
     return `${this.metric} has not improved${enough} in ${times}: ${since}.`;
   }
 
-  /** Goes on from the state of another one, whose patience may have been another. */
-  restore(state: SelectionState): void {
-    this.#state = state;
+  /**
+   * Goes on from the state of another one, whose patience may have been another. Where it went by another metric, whose
+   * values cannot be compared with those to come, the best is looked for anew.
+   *
+   * @returns a sentence, if it is
+   */
+  restore(state: SelectionState): string | undefined {
+    const { metric = this.metric, greaterIsBetter = this.greaterIsBetter } = state;
+    if (metric === this.metric && greaterIsBetter === this.greaterIsBetter) {
+      this.#state = state;
+      return undefined;
+    }
+    this.#state = { ...state, best: undefined, vain: 0 };
+    const named = (name: string, more: boolean) => `${name} (${more ? "more" : "less"} is better)`;
+    return `The best model was that by ${named(metric, greaterIsBetter)} and is now that by ${named(this.metric, this.greaterIsBetter)}: it is looked for anew, from the next evaluation on.`;
   }
 
   /**

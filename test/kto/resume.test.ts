@@ -420,6 +420,19 @@ describe("what changed meanwhile", () => {
     expect((await run(path, resumed, { evalExamples: rows.slice(0, 3) })).log).toHaveLength(3);
   });
 
+  it("the metric of the best model: the best is looked for anew", async () => {
+    const path = newFolder();
+    const inputs = { evalExamples: readExamples("llama").slice(0, 4) };
+    const evaluated = { eval_steps: 1, max_steps: 3, load_best_model_at_end: true };
+    await run(path, { ...evaluated, metric_for_best_model: "rewards/margins" }, { ...inputs, stopAfter: 2 });
+    const resumed = await run(path, { ...evaluated, resume_from_checkpoint: true }, inputs);
+    expect(resumed.warnings).toEqual([
+      "The best model was that by eval_rewards/margins (more is better) and is now that by eval_loss (less is better): it is looked for anew, from the next evaluation on.",
+    ]);
+    const [{ best_global_step: step }] = JSON.parse(resumed.state) as [{ best_global_step: number }];
+    expect(step).toBe(3); // the only one after the break
+  });
+
   it("without a folder of the run there is nothing to resume", async () => {
     const policy = await Model.load(device, llama, { storage: "f32" });
     const inputs = { policy, examples: readExamples("llama"), options: { resume_from_checkpoint: true } };

@@ -60,11 +60,43 @@ describe("early stopping", () => {
     const first = new Selection({ patience: 2 });
     first.consider(1, { eval_loss: 1 }, undefined);
     first.consider(2, { eval_loss: 2 }, undefined);
-    const second = new Selection({ patience: 2 }, JSON.parse(JSON.stringify(first.state)));
+    const second = new Selection({ patience: 2 });
+    expect(second.restore(JSON.parse(JSON.stringify(first.state)))).toBeUndefined();
     expect(second.consider(3, { eval_loss: 1.5 }, undefined)).toMatchObject({
       isBest: false,
       stop: "eval_loss has not improved in 2 evaluations in a row: its best is 1 at step 1.",
     });
+  });
+});
+
+describe("a state of another metric", () => {
+  const before = new Selection({ metric: "rewards/margins" });
+  before.consider(1, { "eval_rewards/margins": 9 }, undefined);
+  before.consider(2, { "eval_rewards/margins": 8 }, undefined);
+
+  test.each<[string, SelectionOptions, string]>([
+    ["metric", {}, "and is now that by eval_loss (less is better)"],
+    [
+      "direction",
+      { metric: "rewards/margins", greaterIsBetter: false },
+      "and is now that by eval_rewards/margins (less is better)",
+    ],
+  ])("another %s: the best is looked for anew, and that is said", (_, options, now) => {
+    const after = new Selection({ ...options, patience: 1 });
+    expect(after.restore(before.state)).toBe(
+      `The best model was that by eval_rewards/margins (more is better) ${now}: it is looked for anew, from the next evaluation on.`,
+    );
+    expect(after.stop).toBeUndefined();
+    // No improvement of the value before, but that tells of something else.
+    expect(after.consider(3, { [after.metric]: 10 }, undefined)).toMatchObject({ isBest: true });
+    expect(after.state).toMatchObject({ metric: after.metric, best: { step: 3, value: 10 }, vain: 0 });
+  });
+
+  test("one that does not say its metric is of this one", () => {
+    const { metric: _, greaterIsBetter: __, ...old } = before.state;
+    const after = new Selection({ metric: "rewards/margins" });
+    expect(after.restore(old)).toBeUndefined();
+    expect(after.state.best).toEqual({ step: 1, value: 9 });
   });
 });
 
