@@ -1,11 +1,12 @@
 /** The judge that a command's options name, where its transcripts go, and what it makes of a run's samples. */
+import { setMaxListeners } from "node:events";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { platform } from "../engine/platform/index.ts";
-import { ConfigError, errorMessage, FileError, JudgeError } from "../errors.ts";
+import { asPhrase, ConfigError, errorMessage, FileError, JudgeError } from "../errors.ts";
 import { ChatJudge } from "../kto/judge/chat-judge.ts";
 import { type AnswerPair, judgePairs, WIN_RATE_METRICS, winRateMetrics } from "../kto/judge/compare.ts";
-import { functionJudge, type Judge, type JudgeFunction } from "../kto/judge/judge.ts";
+import { answerWithin, functionJudge, type Judge, type JudgeFunction, type JudgeWait } from "../kto/judge/judge.ts";
 import { asksForJudge, type JudgeOptions } from "../kto/judge/judge-options.ts";
 import type { OwnMetrics } from "../kto/run-evaluation.ts";
 import { checkOutputFile } from "./files.ts";
@@ -16,11 +17,13 @@ const OPENAI = "https://api.openai.com/v1";
 /**
  * The judge, before any other work: a module that cannot be loaded or a file that cannot be written is told at once.
  *
+ * @param signal ends the waiting for its answers
  * @throws FileError, ConfigError, JudgeError
  */
-export async function openJudge(options: JudgeOptions): Promise<Judge> {
+export async function openJudge(options: JudgeOptions, signal?: AbortSignal): Promise<Judge> {
   const { judge, judge_model: model, judge_transcripts: transcripts } = options;
-  if (judge !== undefined) return functionJudge(await judgeModule(judge), judge);
+  const wait = { timeoutMs: Math.ceil(options.judge_timeout * 1000), signal };
+  if (judge !== undefined) return functionJudge(await judgeModule(judge, wait), judge, wait);
   if (model === undefined) throw new ConfigError("there is no judge: give judge or judge_model.");
   await checkOutputFile(transcripts);
   return new ChatJudge({
@@ -28,19 +31,19 @@ export async function openJudge(options: JudgeOptions): Promise<Judge> {
     model,
     apiKey: platform.environment("KTO_JUDGE_API_KEY") ?? platform.environment("OPENAI_API_KEY"),
     budget: options.judge_budget,
-    timeoutMs: options.judge_timeout * 1000,
+    ...wait,
     request: options.judge_request,
     onTranscript: (entry) => platform.appendText(transcripts, `${JSON.stringify(entry)}\n`),
   });
 }
 
-async function judgeModule(path: string): Promise<JudgeFunction> {
+async function judgeModule(path: string, wait: JudgeWait): Promise<JudgeFunction> {
   if ((await platform.exists(path)) !== "file") throw new FileError(`The judge ${path} does not exist.`);
   let loaded: { default?: unknown };
   try {
-    loaded = (await import(pathToFileURL(resolve(path)).href)) as { default?: unknown };
+    loaded = await answerWithin(async () => (await import(pathToFileURL(resolve(path)).href)) as object, wait);
   } catch (error) {
-    throw new JudgeError(`The judge ${path} cannot be loaded: ${errorMessage(error)}`, { cause: error });
+    throw new JudgeError(`The judge ${path} cannot be loaded: ${asPhrase(errorMessage(error))}.`, { cause: error });
   }
   if (typeof loaded.default === "function") return loaded.default as JudgeFunction;
   throw new ConfigError(
@@ -52,14 +55,17 @@ async function judgeModule(path: string): Promise<JudgeFunction> {
  * The win rate of a run's evaluations, where the options name a judge: of what the model says against what it said before
  * training. A judge that fails is no reason to lose the run.
  *
+ * @param signal of a run that is to stop: its judge is not waited for
  * @throws what `openJudge` does
  */
 export async function judgeOfRun(
   options: JudgeOptions,
   output: Output,
+  signal: AbortSignal,
 ): Promise<((pairs: (step: number) => Promise<AnswerPair[]>) => OwnMetrics) | undefined> {
   if (!asksForJudge(options)) return undefined;
-  const judge = await openJudge(options);
+  setMaxListeners(0, signal); // one for each prompt that is judged
+  const judge = await openJudge(options, signal);
   return (pairs) => ({
     names: WIN_RATE_METRICS,
     measure: async (step) => {
@@ -68,7 +74,8 @@ export async function judgeOfRun(
         return winRateMetrics(found);
       } catch (error) {
         if (!(error instanceof JudgeError || error instanceof FileError)) throw error;
-        output.warning(`There is no win rate at step ${step}: ${errorMessage(error)} The training goes on.`);
+        const next = signal.aborted ? "" : " The training goes on.";
+        output.warning(`There is no win rate at step ${step}: ${errorMessage(error)}${next}`);
         return Object.fromEntries(WIN_RATE_METRICS.map((name) => [name, Number.NaN]));
       }
     },

@@ -59,7 +59,8 @@ export async function runTraining(
   const { judgeOfRun } = await import("./judging.ts");
   const { output_dir } = config;
   await checkRunFolder(config);
-  const judged = await judgeOfRun(config, output);
+  const stopping = new AbortController();
+  const judged = await judgeOfRun(config, output, stopping.signal);
   await withDevice(config, output, async (device) => {
     // A plan is made by the same code as a run, on a device that only counts.
     const target = config.dry_run ? planningDevice(device) : device;
@@ -115,7 +116,7 @@ export async function runTraining(
     await samples?.start(trainer.stepsDone);
     const started = performance.now();
     if (trainer.stepsDone === 0) await writeSamples(0);
-    const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output);
+    const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output, () => stopping.abort());
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
     if (trainer.bestStep === 0) {
       output.warning(
@@ -180,18 +181,21 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
 /**
  * Runs the updates that are left, telling of each; returns the metrics of the last window and of the last evaluation.
  *
+ * @param onStop is called at a signal
  * @throws InterruptedError after a signal, when the update in progress is done and saved
  */
 async function runUpdates(
   trainer: TrainingRun<RunOptions>,
   metricsFile: MetricsFile,
   output: Output,
+  onStop: () => void,
 ): Promise<{ last: Metrics; lastEvaluation: Metrics }> {
   const lastLine = (name: string) => (trainer.log.findLast((line) => name in line) ?? {}) as Metrics;
   const line = output.tells("info") ? new ProgressLine(output.streams.stderr) : undefined;
   output.setLive(line);
   const tell = (signal: EndSignal) => {
     trainer.stop();
+    onStop();
     output.warning(`${signal}: stopping after this update, with a checkpoint; once more to stop at once.`);
   };
   try {

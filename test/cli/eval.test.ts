@@ -139,7 +139,11 @@ describe("kto eval", () => {
       /^2 error: The judge .*judge\.mjs has no function as its default export/,
     );
     expect(await sentence("eval", ...twoStories, ...answers, "--judge", module("throw new Error('no');"))).toMatch(
-      /^9 error: The judge .*judge\.mjs cannot be loaded: no$/,
+      /^9 error: The judge .*judge\.mjs cannot be loaded: no\.$/,
+    );
+    const never = ["--judge", module("await new Promise(() => {});"), "judge_timeout=0.1"];
+    expect(await sentence("eval", ...twoStories, ...answers, ...never)).toMatch(
+      /^9 error: The judge .*judge\.mjs cannot be loaded: no answer within 0\.1 s\.$/,
     );
     expect(await sentence("eval", ...twoStories, ...answers, "--judge", "j.mjs", "--judge_model", "m")).toBe(
       "2 error: options judge and judge_base_url or judge_model name two judges: keep one.",
@@ -259,13 +263,16 @@ describe("kto train with an evaluation", () => {
     expect(evaluations()[2]).toMatchObject({ eval_win_rate: null, "eval_win_rate/ties": null });
   });
 
-  test("a judge that fails does not end the run", async () => {
+  test.each([
+    ["fails", "throw new Error('no\\nlexicon');", "no lexicon"],
+    ["does not answer", "return new Promise(() => {});", "no answer within 0.1 s"],
+  ])("a judge that %s does not end the run", async (_, body, reason) => {
     const rows = fileIn(folder, "rows.jsonl", feedback(8));
-    const judge = fileIn(folder, "judge.mjs", "export default () => { throw new Error('no'); };");
+    const judge = fileIn(folder, "judge.mjs", `export default () => { ${body} };`);
     const more = ["validation_split=0.5", "eval_samples=1", "learning_rate=2e-2", "--judge", judge];
-    const { stderr } = await succeed(...run(rows, freshPath(folder, "out"), ...more));
-    expect(stderr).toMatch(
-      /There is no win rate at step 4: The judge .*judge\.mjs failed on prompt 1: no The training/,
+    const { stderr } = await succeed(...run(rows, freshPath(folder, "out"), ...more, "judge_timeout=0.1"));
+    expect(stderr).toContain(
+      `There is no win rate at step 4: The judge ${judge} failed on prompt 1: ${reason}. The training goes on.\n`,
     );
   });
 

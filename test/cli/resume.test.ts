@@ -11,7 +11,7 @@ import { killTest } from "../../scripts/kill-test.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { FileError } from "../../src/errors.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
-import { fixtures, freshPath, temporaryFolder } from "../helpers/folders.ts";
+import { fileIn, fixtures, freshPath, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
 
 shareDeviceWithCommands();
@@ -106,6 +106,36 @@ describe("kto train", () => {
       new RegExp(`stopped: ${signal} after (\\d+) of 100000 updates: .* is saved; go on`).exec(stderr) ?? [];
     expect(existsSync(join(output, `checkpoint-${step}`))).toBe(true);
   });
+});
+
+test("SIGINT while a judge does not answer: the run is saved and stops", async () => {
+  const output = freshPath(folder, "run");
+  const judge = fileIn(
+    folder,
+    "judge.mjs",
+    "export default () => { console.error('asked'); return new Promise(() => {}); };",
+  );
+  const rows = Array.from({ length: 8 }, (_, i) => ({
+    prompt: "One day",
+    completion: ` she ${i}`,
+    label: i % 2 === 0,
+  }));
+  const run = [
+    ...["train", "--model_name_or_path", stories, "--dataset_name", fileIn(folder, "rows.jsonl", jsonl(rows))],
+    ...["--output_dir", output, "--eval_dataset_name", fileIn(folder, "more.jsonl", jsonl(rows)), "eval_samples=1"],
+    ...["max_steps=4", "learning_rate=0.05", "logging_steps=2", "eval_max_new_tokens=8", "--judge", judge],
+  ];
+  const child = spawn(process.execPath, ["bin/kto.js", ...run], { stdio: ["ignore", "ignore", "pipe"] });
+  let stderr = "";
+  let sent = false;
+  child.stderr.on("data", (text) => {
+    stderr += String(text);
+    if (!sent && stderr.includes("asked")) sent = child.kill("SIGINT");
+  });
+  const [code] = await once(child, "close");
+  expect(code, stderr).toBe(130);
+  expect(stderr).toMatch(/no win rate at step 2: The judge .* failed on prompt 1: it is not waited for any more\.\n/);
+  expect(stderr).toContain(`stopped: SIGINT after 2 of 4 updates: ${join(output, "checkpoint-2")} is saved; go on`);
 });
 
 test("killed at random moments and resumed, runs end in the same bits", async () => {
