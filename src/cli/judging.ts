@@ -4,11 +4,13 @@ import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { platform } from "../engine/platform/index.ts";
 import { asPhrase, ConfigError, errorMessage, FileError, JudgeError } from "../errors.ts";
+import { EVAL_PREFIX } from "../kto/evaluate.ts";
 import { ChatJudge } from "../kto/judge/chat-judge.ts";
 import { type AnswerPair, judgePairs, WIN_RATE_METRICS, winRateMetrics } from "../kto/judge/compare.ts";
 import { answerWithin, functionJudge, type Judge, type JudgeFunction, type JudgeWait } from "../kto/judge/judge.ts";
 import { asksForJudge, type JudgeOptions } from "../kto/judge/judge-options.ts";
 import type { OwnMetrics } from "../kto/run-evaluation.ts";
+import type { RunConfig } from "../kto/run-options.ts";
 import { checkOutputFile } from "./files.ts";
 import type { Output } from "./output.ts";
 
@@ -51,6 +53,12 @@ async function judgeModule(path: string, wait: JudgeWait): Promise<JudgeFunction
   );
 }
 
+/** In words, whether a run cannot do without a win rate. */
+export function needOfWinRate({ metric_for_best_model: metric = "" }: RunConfig): string | undefined {
+  const goesByIt = WIN_RATE_METRICS.includes(metric.replace(EVAL_PREFIX, ""));
+  return goesByIt ? `option "metric_for_best_model" is "${metric}"` : undefined;
+}
+
 /**
  * The win rate of a run's evaluations, where the options name a judge: of what the model says against what it said before
  * training. A judge that fails is no reason to lose the run.
@@ -76,7 +84,7 @@ export async function judgeOfRun(
         if (!(error instanceof JudgeError || error instanceof FileError)) throw error;
         const next = signal.aborted ? "" : " The training goes on.";
         output.warning(`There is no win rate at step ${step}: ${errorMessage(error)}${next}`);
-        return Object.fromEntries(WIN_RATE_METRICS.map((name) => [name, Number.NaN]));
+        return undefined;
       }
     },
   });

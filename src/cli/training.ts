@@ -56,7 +56,7 @@ export async function runTraining(
   const { planningDevice } = await import("../engine/memory-plan.ts");
   const { removeCheckpoints } = await import("../engine/checkpoint.ts");
   const { METRICS_FILE, MetricsFile } = await import("./metrics-file.ts");
-  const { judgeOfRun } = await import("./judging.ts");
+  const { judgeOfRun, needOfWinRate } = await import("./judging.ts");
   const { output_dir } = config;
   await checkRunFolder(config);
   const stopping = new AbortController();
@@ -112,8 +112,8 @@ export async function runTraining(
     // Not earlier: a run that was refused leaves its folder as it was, so that it can be started again.
     if (config.resume_from_checkpoint === false) await removeCheckpoints(output_dir);
     else output.info(`resumed: ${trainer.stepsDone} of ${trainer.totalSteps} updates are done`);
+    await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
     await metricsFile.start(trainer.log);
-    await samples?.start(trainer.stepsDone);
     const started = performance.now();
     if (trainer.stepsDone === 0) await writeSamples(0);
     const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output, () => stopping.abort());

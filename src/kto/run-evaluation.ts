@@ -27,8 +27,8 @@ export interface Evaluation {
 export interface OwnMetrics {
   /** Of all that `measure` gives, without `eval_`. */
   readonly names: readonly string[];
-  /** Looks at the policy as it is, after this many updates, and changes nothing. */
-  readonly measure: (step: number) => Promise<Metrics>;
+  /** Looks at the policy as it is, after this many updates, and changes nothing; undefined where it cannot be measured. */
+  readonly measure: (step: number) => Promise<Metrics | undefined>;
 }
 
 export interface RunEvaluationOptions extends Omit<EvaluatorOptions, "batchSize" | "examples"> {
@@ -112,12 +112,14 @@ export class RunEvaluation {
 
   /** @param training the metrics of the last logging window, if there was one */
   async run(step: number, training: Metrics | undefined): Promise<Evaluation> {
-    const own = Object.entries((await this.#ownMetrics?.measure(step)) ?? {});
+    const own = await this.#ownMetrics?.measure(step);
+    const ownNames = (this.#ownMetrics?.names ?? []).map((name) => EVAL_PREFIX + name);
     const metrics: Metrics = {
       ...(await this.#evaluator.run()),
-      ...Object.fromEntries(own.map(([name, value]) => [`${EVAL_PREFIX}${name}`, value])),
+      ...Object.fromEntries(ownNames.map((name) => [name, own?.[name.slice(EVAL_PREFIX.length)] ?? Number.NaN])),
     };
-    const selected = this.selection.consider(step, metrics, training);
+    const measured = own !== undefined || !ownNames.includes(this.selection.metric);
+    const selected = this.selection.consider(step, metrics, training, measured);
     this.#lastStep = step;
     if (selected.isBest && this.#best) {
       const { metric } = this.selection;
@@ -151,11 +153,12 @@ export class RunEvaluation {
   /**
    * Puts the best weights back where `load_best_model_at_end` asks for it; returns their step.
    *
-   * @throws FileError if they are not there, or were replaced by a later run's
+   * @throws FileError if there are none, if they are not there, or were replaced by a later run's
    */
   async loadBest(): Promise<number | undefined> {
-    const { best } = this.selection.state;
-    if (this.#best === undefined || best === undefined) return undefined;
+    const { best, metric } = this.selection.state;
+    if (this.#best === undefined) return undefined;
+    if (best === undefined) throw new FileError(`there is none by ${metric}.`);
     if (best.step !== this.#lastStep) await this.#best.restore(best.step);
     return best.step;
   }

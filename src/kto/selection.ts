@@ -102,17 +102,19 @@ export class Selection {
   /**
    * Takes the next evaluation. A value that is not finite is no improvement.
    *
+   * @param measured false where the metric could not be measured, which says nothing of the model: `patience` does not
+   * count it
    * @param training the metrics of the last logging window, if there was one
    * @throws ConfigError if the evaluation has no such metric
    */
-  consider(step: number, evaluation: Metrics, training: Metrics | undefined): Selected {
+  consider(step: number, evaluation: Metrics, training: Metrics | undefined, measured = true): Selected {
     const value = evaluation[this.metric];
     if (value === undefined) throw noSuchMetric(this.metric, Object.keys(evaluation));
     const { best } = this.#state;
     const gain = best === undefined ? Number.POSITIVE_INFINITY : (value - best.value) * (this.greaterIsBetter ? 1 : -1);
     const isBest = Number.isFinite(value) && gain > 0;
     const improves = isBest && gain > this.#threshold;
-    const vain = improves ? 0 : this.#state.vain + 1;
+    const vain = improves ? 0 : this.#state.vain + (measured ? 1 : 0);
     const margins = withMargins(this.#state.margins, step, evaluation, training);
     const warning = this.#state.warned ? undefined : overfits(margins);
     const newBest = isBest ? { step, value } : best;

@@ -42,6 +42,7 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
   readonly step: KtoStep;
   readonly #evaluation: RunEvaluation | undefined;
   #bestStep: number | undefined;
+  #bestSought = false;
   /** The warning of it was given. */
   #saturated = false;
   readonly #plan: RunPlan;
@@ -261,7 +262,7 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
       if (this.#record.ended) await this.#loadBest();
       yield step;
     }
-    if (this.#bestStep === undefined) await this.#loadBest(); // resumed at its end
+    await this.#loadBest(); // resumed at its end
   }
 
   /**
@@ -270,6 +271,11 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
    */
   stop(): void {
     this.#stopRequested = true;
+  }
+
+  /** No update is left, or the evaluations ended the run. */
+  get finished(): boolean {
+    return this.#record.ended;
   }
 
   /** Whether `stop` ended the last iteration, with updates left to do. */
@@ -306,7 +312,10 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     return evaluation;
   }
 
+  /** Once in a run. */
   async #loadBest(): Promise<void> {
+    if (this.#bestSought) return;
+    this.#bestSought = true;
     try {
       this.#bestStep = await this.#evaluation?.loadBest();
     } catch (error) {

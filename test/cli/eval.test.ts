@@ -257,7 +257,11 @@ describe("kto train with an evaluation", () => {
     await succeed(...again);
     expect(evaluations()[2]?.eval_win_rate).toBe(first[2]?.eval_win_rate);
     rmSync(join(output, "samples.jsonl"));
-    expect((await succeed(...again)).stderr).toMatch(
+    const before = readFileSync(join(output, "metrics.jsonl"));
+    const lost = `${join(output, "samples.jsonl")} does not hold what the model said to these prompts before training.`;
+    expect(await sentence(...again)).toBe(`2 error: option "metric_for_best_model" is "win_rate", but ${lost}`);
+    expect(readFileSync(join(output, "metrics.jsonl"))).toEqual(before);
+    expect((await succeed(...again, "metric_for_best_model=loss")).stderr).toMatch(
       /There is no win rate at step 4: .*samples\.jsonl does not hold what the model said to these prompts before training\. The training goes on\./,
     );
     expect(evaluations()[2]).toMatchObject({ eval_win_rate: null, "eval_win_rate/ties": null });
@@ -270,10 +274,17 @@ describe("kto train with an evaluation", () => {
     const rows = fileIn(folder, "rows.jsonl", feedback(8));
     const judge = fileIn(folder, "judge.mjs", `export default () => { ${body} };`);
     const more = ["validation_split=0.5", "eval_samples=1", "learning_rate=2e-2", "--judge", judge];
-    const { stderr } = await succeed(...run(rows, freshPath(folder, "out"), ...more, "judge_timeout=0.1"));
+    const best = ["metric_for_best_model=win_rate", "load_best_model_at_end=true", "early_stopping_patience=1"];
+    const words = run(rows, freshPath(folder, "out"), ...more, ...best, "judge_timeout=0.1");
+    const { stderr } = await succeed(...words);
     expect(stderr).toContain(
       `There is no win rate at step 4: The judge ${judge} failed on prompt 1: ${reason}. The training goes on.\n`,
     );
+    // The evaluation before it did not count either.
+    expect(stderr).not.toContain("stopped at step");
+    const none =
+      "The best model cannot be put back: there is none by eval_win_rate. The model is that of the last update.";
+    expect(stderr.split(none)).toHaveLength(2);
   });
 
   test("the best may be the model before training: it is saved as it was, and a warning says so", async () => {

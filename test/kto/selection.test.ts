@@ -56,6 +56,18 @@ describe("early stopping", () => {
     );
   });
 
+  test("a value that could not be measured does not count, one that is no number does", () => {
+    const selection = new Selection({ patience: 2 });
+    const take = (step: number, value: number, measured: boolean) =>
+      selection.consider(step, { eval_loss: value }, undefined, measured).stop;
+    for (const step of [1, 2, 3, 4]) expect(take(step, Number.NaN, false)).toBeUndefined();
+    expect(take(5, Number.NaN, true)).toBeUndefined();
+    expect(take(6, Number.NaN, false)).toBeUndefined();
+    expect(take(7, Number.NaN, true)).toBe(
+      "eval_loss has not improved in 2 evaluations in a row: it was never a finite number.",
+    );
+  });
+
   test("goes on from a state that went through JSON", () => {
     const first = new Selection({ patience: 2 });
     first.consider(1, { eval_loss: 1 }, undefined);
