@@ -77,7 +77,7 @@ export async function runTraining(
     };
     const { trainer, policy, baseName, evalExamples, data, advice, time } = await prepare(target, {
       outputFolder: output_dir,
-      settings: Object.fromEntries(KEPT_SETTINGS.map((name) => [name, (config as Record<string, unknown>)[name]])),
+      settings: keptSettings(config),
       onWarning: warn,
       ownMetrics: judged?.(async (step) => (await samples?.pairs(step)) ?? []),
       // Before the checkpoint of the step, so that what is resumed from there need not say it again.
@@ -150,7 +150,7 @@ export async function runTraining(
   });
 }
 
-/** Options beside the trainer's that a run keeps when it is resumed: which models, and what is trained. */
+/** Options beside the trainer's that a run keeps when it is resumed: which models, what is trained, what rows become. */
 const KEPT_SETTINGS = [
   "model_name_or_path",
   "ref_model_name_or_path",
@@ -163,7 +163,21 @@ const KEPT_SETTINGS = [
   "lora_dropout",
   "lora_target_modules",
   "use_rslora",
-] as const;
+  "append_eos",
+  "chat_template_path",
+  "chat_template_kwargs",
+  "eval_max_new_tokens",
+];
+
+/** Those of a run with a judge; one without may get a judge. */
+const KEPT_OF_JUDGE = ["judge", "judge_model", "judge_request"];
+
+function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
+  const { judge, judge_model: model } = config;
+  const names = (judge ?? model) ? [...KEPT_SETTINGS, ...KEPT_OF_JUDGE] : KEPT_SETTINGS;
+  // null, so that one that is given later is seen.
+  return Object.fromEntries(names.map((name) => [name, (config as Record<string, unknown>)[name] ?? null]));
+}
 
 /** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */
 async function checkRunFolder(config: RunConfig): Promise<void> {
