@@ -324,6 +324,18 @@ describe("damage", () => {
       (json) => ({ ...json, log_history: [...json.log_history, { step: 4, loss: 1 }] }),
       "but has a line of the metrics of step 4",
     ],
+    [
+      "a line before the run",
+      "trainer_state.json",
+      (json) => ({ ...json, log_history: [{ step: -4, loss: 1 }] }),
+      "but has a line of the metrics of step -4",
+    ],
+    [
+      "half an evaluation",
+      "run_state.json",
+      (json) => ({ ...json, evaluation: { lastStep: 0.5, selection } }),
+      "evaluation.lastStep cannot be used",
+    ],
   ])("%s, under a checksum that is right: it is named, and the checkpoint before is used", async (...given) => {
     const [, name, change, sentence] = given;
     const path = await forged(name, change);
