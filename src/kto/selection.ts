@@ -9,7 +9,7 @@ import type { Metrics } from "./metrics.ts";
 export interface SelectionOptions {
   /** A metric of the evaluation, with or without `eval_`. Default "loss". */
   readonly metric?: string | undefined;
-  /** Default, as in transformers: false for a metric whose name ends in "loss", else true. */
+  /** Default: false for a metric whose name ends in "loss" (as in transformers), "losses" or "inconsistent", else true. */
   readonly greaterIsBetter?: boolean | undefined;
   /** Evaluations in a row without an improvement after which to stop; default never. */
   readonly patience?: number | undefined;
@@ -61,7 +61,7 @@ export class Selection {
   constructor(options: SelectionOptions = {}) {
     const { metric = "loss" } = options;
     this.metric = withPrefix(metric);
-    this.greaterIsBetter = options.greaterIsBetter ?? !this.metric.endsWith("loss");
+    this.greaterIsBetter = options.greaterIsBetter ?? !/(loss|losses|inconsistent)$/.test(this.metric);
     this.#patience = options.patience ?? Number.POSITIVE_INFINITY;
     this.#threshold = options.threshold ?? 0;
     this.#state = { best: undefined, vain: 0, margins: [], warned: false };

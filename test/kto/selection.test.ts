@@ -20,6 +20,16 @@ describe("the best evaluation", () => {
     expect(flags(kl)).toEqual([true, false, true]);
   });
 
+  test.each([
+    ["loss", false],
+    ["win_rate", true],
+    ["win_rate/wins", true],
+    ["win_rate/losses", false],
+    ["win_rate/inconsistent", false],
+  ])("of %s more is better: %s", (metric, more) => {
+    expect(new Selection({ metric }).greaterIsBetter).toBe(more);
+  });
+
   test("a value that is not a number is never the best", () => {
     expect(flags(consider({}, [Number.NaN, 2, Number.NaN, Number.NEGATIVE_INFINITY, 1]))).toEqual([
       false,
