@@ -158,6 +158,11 @@ export class RunRecord {
   /** Goes on from a checkpoint. */
   async resume({ path, state }: Resumption): Promise<void> {
     await this.#checkpoints?.restore({ path, step: state.step });
+    this.adopt(state);
+  }
+
+  /** Goes on from a checkpoint but for what lies on the device. */
+  adopt(state: RunState): void {
     this.done = state.step;
     this.log = [...state.log];
     this.#run.window.restore(state.counts);

@@ -149,7 +149,9 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     const run = await TrainingRun.#allocated(device, make, explained);
     try {
       const [plan, step, evaluation] = [run.#plan, run.step, run.#evaluation];
-      return await timeRun({ plan, step, evaluation, cached: run.#cached, done: resumed?.state.step ?? 0 });
+      if (resumed) run.#record.adopt(resumed.state);
+      const { done, ended } = run.#record;
+      return await timeRun({ plan, step, evaluation, cached: run.#cached, done, last: ended ? done : run.totalSteps });
     } finally {
       run.free();
     }
