@@ -32,7 +32,7 @@ export const judgeOptions = {
   }),
   judge_budget: option(count.min(2).optional(), {
     group,
-    description: "requests at most, those that fail included; each prompt takes two",
+    description: "requests at most, those that fail included; each prompt takes two each time it is judged",
     expects: "a whole number of at least 2",
   }),
   judge_timeout: option(z.number().positive().max(86_400).default(60), {
