@@ -53,6 +53,32 @@ async function judgeModule(path: string, wait: JudgeWait): Promise<JudgeFunction
   );
 }
 
+/**
+ * Runs a command that may ask a module. A promise that the module leaves rejected would end the process: it is told, once,
+ * and the module's answers stand.
+ */
+export async function tellingUnhandled(
+  { judge }: JudgeOptions,
+  output: Output,
+  work: () => Promise<void>,
+): Promise<void> {
+  if (judge === undefined) return await work();
+  let told = false;
+  const tell = (reason: unknown) => {
+    if (told) return;
+    told = true;
+    output.warning(
+      `A promise was rejected and not handled, most likely in the judge ${judge}: ${asPhrase(errorMessage(reason))}.`,
+    );
+  };
+  process.on("unhandledRejection", tell);
+  try {
+    await work();
+  } finally {
+    process.off("unhandledRejection", tell);
+  }
+}
+
 /** In words, whether a run cannot do without a win rate. */
 export function needOfWinRate({ metric_for_best_model: metric = "" }: RunConfig): string | undefined {
   const goesByIt = WIN_RATE_METRICS.includes(metric.replace(EVAL_PREFIX, ""));

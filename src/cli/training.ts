@@ -38,17 +38,16 @@ export interface ReadyRun {
 /** What a command hands to its trainer beside models, rows and options. */
 export type SharedInputs = Pick<RunInputs, "outputFolder" | "settings" | "ownMetrics"> & TrainerCallbacks;
 
-/**
- * Trains a model and saves it.
- *
- * @param prepare loads models and rows onto the device and makes the trainer; all of it also for a plan, on a device that
- * only counts
- */
-export async function runTraining(
-  config: RunConfig,
-  output: Output,
-  prepare: (device: Device, shared: SharedInputs) => Promise<ReadyRun>,
-): Promise<void> {
+/** Loads models and rows onto the device and makes the trainer; all of it also for a plan, on a device that only counts. */
+type Preparation = (device: Device, shared: SharedInputs) => Promise<ReadyRun>;
+
+/** Trains a model and saves it. */
+export async function runTraining(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
+  const { tellingUnhandled } = await import("./judging.ts");
+  await tellingUnhandled(config, output, () => train(config, output, prepare));
+}
+
+async function train(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
   const { withDevice } = await import("./session.ts");
   const { formatOf } = await import("./models.ts");
   const { saveChatTemplate } = await import("../engine/chat-template.ts");
@@ -184,12 +183,15 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
   const { checkOutputFolder, platform } = await import("./session.ts");
   const { isCheckpointLeftover } = await import("../engine/checkpoint.ts");
   const { METRICS_FILE } = await import("./metrics-file.ts");
+  const { SAMPLES_FILE } = await import("./samples.ts");
+  const { BEST_FOLDER } = await import("../kto/best-model.ts");
   const { output_dir, resume_from_checkpoint: from } = config;
   const resumesHere =
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
-  // The metrics of a run that was broken off hold nothing that another run could spoil.
-  await checkOutputFolder(config, (name) => resumesHere || name === METRICS_FILE || isCheckpointLeftover(name));
+  // A run that was broken off before its first checkpoint cannot go on: what it left is no reason not to start it anew.
+  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER];
+  await checkOutputFolder(config, (name) => resumesHere || left.includes(name) || isCheckpointLeftover(name));
 }
 
 /**

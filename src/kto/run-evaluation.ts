@@ -4,7 +4,7 @@
  */
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError, errorMessage, FileError } from "../errors.ts";
-import { BestModel } from "./best-model.ts";
+import { BEST_FOLDER, BestModel } from "./best-model.ts";
 import { EVAL_PREFIX, Evaluator, type EvaluatorOptions } from "./evaluate.ts";
 import { checkEvaluates, evaluationStrategy } from "./evaluation-options.ts";
 import type { Metrics } from "./metrics.ts";
@@ -86,7 +86,7 @@ export class RunEvaluation {
     });
     this.#best =
       options.load_best_model_at_end && outputFolder !== undefined
-        ? new BestModel(run.policy, platform.joinPath(outputFolder, "best"))
+        ? new BestModel(run.policy, platform.joinPath(outputFolder, BEST_FOLDER))
         : undefined;
     const given = options.eval_steps ?? options.logging_steps;
     const every = strategy === "epoch" ? stepsPerEpoch : given < 1 ? Math.ceil(given * totalSteps) : given;

@@ -4,14 +4,14 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { killTest } from "../../scripts/kill-test.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { FileError } from "../../src/errors.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
-import { fileIn, fixtures, freshPath, jsonl, llama, stories, temporaryFolder } from "../helpers/folders.ts";
+import { copyOfModel, fileIn, fixtures, freshPath, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
 
 shareDeviceWithCommands();
@@ -67,6 +67,17 @@ describe("kto train", () => {
     expect(readdirSync(output).filter((name) => name.startsWith("checkpoint"))).toEqual(["checkpoint-1"]);
   });
 
+  test("what a run left that was killed before its first checkpoint is in nobody's way", async () => {
+    const output = freshPath(folder, "run");
+    mkdirSync(join(output, "best"), { recursive: true });
+    for (const name of ["metrics.jsonl", "samples.jsonl", "best/trained.safetensors"]) {
+      writeFileSync(join(output, name), "");
+    }
+    const { code, stderr } = await kto(...words(output, "max_steps=1"));
+    expect(code, stderr).toBe(0);
+    expect((await kto(...words(output))).stderr).toContain("is not empty (it holds checkpoint-1, …)");
+  });
+
   describe("what a run keeps", () => {
     const judge = fileIn(folder, "judge.mjs", "export default () => 'a';");
     const other = fileIn(folder, "other.mjs", "export default () => 'b';");
@@ -83,7 +94,7 @@ describe("kto train", () => {
     });
 
     test.each([
-      ["model_name_or_path", llama],
+      ["model_name_or_path", copyOfModel(folder, stories)],
       ["append_eos", false],
       ["chat_template_kwargs", { enable_thinking: true }],
       ["per_device_eval_batch_size", 4],
@@ -143,30 +154,41 @@ describe("kto train", () => {
   });
 });
 
-test("SIGINT while a judge does not answer: the run is saved and stops", async () => {
-  const output = freshPath(folder, "run");
-  const judge = fileIn(
-    folder,
-    "judge.mjs",
-    "export default () => { console.error('asked'); return new Promise(() => {}); };",
-  );
-  const rows = storyRows(8);
-  const run = [
-    ...["train", "--model_name_or_path", stories, "--dataset_name", fileIn(folder, "rows.jsonl", jsonl(rows))],
-    ...["--output_dir", output, "--eval_dataset_name", fileIn(folder, "more.jsonl", jsonl(rows)), "eval_samples=1"],
-    ...["max_steps=4", "learning_rate=0.05", "logging_steps=2", "eval_max_new_tokens=8", "--judge", judge],
-  ];
-  const child = spawn(process.execPath, ["bin/kto.js", ...run], { stdio: ["ignore", "ignore", "pipe"] });
-  let stderr = "";
-  let sent = false;
-  child.stderr.on("data", (text) => {
-    stderr += String(text);
-    if (!sent && stderr.includes("asked")) sent = child.kill("SIGINT");
+describe("a judge's module", () => {
+  /** A run in a process of its own, with this for the body of the judge; SIGINT comes once it says "asked". */
+  async function judged(body: string): Promise<{ code: number; stderr: string; output: string }> {
+    const output = freshPath(folder, "run");
+    const judge = fileIn(folder, "judge.mjs", `export default () => { ${body} };`);
+    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
+    const run = [
+      ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
+      ...["--output_dir", output, "eval_samples=1", "max_steps=4", "learning_rate=0.05", "logging_steps=2"],
+      ...["eval_max_new_tokens=8", "--judge", judge],
+    ];
+    const child = spawn(process.execPath, ["bin/kto.js", ...run], { stdio: ["ignore", "ignore", "pipe"] });
+    let stderr = "";
+    let sent = false;
+    child.stderr.on("data", (text) => {
+      stderr += String(text);
+      if (!sent && stderr.includes("asked")) sent = child.kill("SIGINT");
+    });
+    const [code] = (await once(child, "close")) as [number];
+    return { code, stderr, output };
+  }
+
+  test("SIGINT while it does not answer: the run is saved and stops", async () => {
+    const { code, stderr, output } = await judged("console.error('asked'); return new Promise(() => {});");
+    expect(code, stderr).toBe(130);
+    expect(stderr).toMatch(/no win rate at step 2: The judge .* failed on prompt 1: it is not waited for any more\.\n/);
+    expect(stderr).toContain(`stopped: SIGINT after 2 of 4 updates: ${join(output, "checkpoint-2")} is saved; go on`);
   });
-  const [code] = await once(child, "close");
-  expect(code, stderr).toBe(130);
-  expect(stderr).toMatch(/no win rate at step 2: The judge .* failed on prompt 1: it is not waited for any more\.\n/);
-  expect(stderr).toContain(`stopped: SIGINT after 2 of 4 updates: ${join(output, "checkpoint-2")} is saved; go on`);
+
+  test("a promise that it leaves rejected is told once, and the run goes on", async () => {
+    const { code, stderr } = await judged("Promise.reject(new Error('one\\ntwo')); return 'a';");
+    expect(code, stderr).toBe(0);
+    expect(stderr.match(/warning: A promise was rejected .* judge .*judge\.mjs: one two\.\n/g)).toHaveLength(1);
+    expect(stderr).toContain("eval_win_rate 0.5000");
+  });
 });
 
 test("killed at random moments and resumed, runs end in the same bits", async () => {
