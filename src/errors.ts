@@ -84,15 +84,15 @@ export class InterruptedError extends KtoError {
 }
 
 /**
- * A value of a file as a message shows it: JSON, whose middle is left out if it has more than `most` characters. What is
- * nested so deeply that it cannot be written is named by its kind.
+ * A foreign value as a message shows it: JSON, whose middle is left out if it has more than `most` characters. What cannot
+ * be written, such as what is nested too deeply, is named by its kind.
  */
 export function shown(value: unknown, most = 200): string {
   let json: string;
   try {
     json = JSON.stringify(value) ?? String(value);
   } catch {
-    return Array.isArray(value) ? "a list" : "an object";
+    return Array.isArray(value) ? "a list" : typeof value === "bigint" ? `${value}n` : "an object";
   }
   return shortened(json, most);
 }
@@ -105,5 +105,16 @@ function shortened(text: string, most: number): string {
 
 /** The sentence to show for anything thrown. */
 export function errorMessage(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (typeof error === "string") return error;
+  return error instanceof Error ? String(error.message) : shown(error);
+}
+
+/** Foreign words, which may be of several lines or none, as the end of a sentence of ours, without its full stop. */
+export function asPhrase(words: string): string {
+  return (
+    words
+      .replace(/[\s\p{Cc}]+/gu, " ")
+      .trim()
+      .replace(/\.$/, "") || "no reason is given"
+  );
 }

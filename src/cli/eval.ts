@@ -13,7 +13,7 @@ import type { Metrics } from "../kto/metrics.ts";
 import { option, parseOptions, reuse } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts } from "./generate.ts";
-import { openJudge } from "./judging.ts";
+import { openJudge, tellingUnhandled } from "./judging.ts";
 import type { Output } from "./output.ts";
 import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
 import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "./shared-options.ts";
@@ -89,7 +89,7 @@ export const evalCommand = command({
   ],
   schema,
   parse: ({ values, where }) => parseEvalOptions(values, where),
-  run: runEval,
+  run: (options, output) => tellingUnhandled(options, output, () => runEval(options, output)),
 });
 
 /** @throws ConfigError */

@@ -1,13 +1,16 @@
 /** The judge that a command's options name, where its transcripts go, and what it makes of a run's samples. */
+import { setMaxListeners } from "node:events";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { platform } from "../engine/platform/index.ts";
-import { ConfigError, errorMessage, FileError, JudgeError } from "../errors.ts";
+import { asPhrase, ConfigError, errorMessage, FileError, JudgeError } from "../errors.ts";
+import { EVAL_PREFIX } from "../kto/evaluate.ts";
 import { ChatJudge } from "../kto/judge/chat-judge.ts";
 import { type AnswerPair, judgePairs, WIN_RATE_METRICS, winRateMetrics } from "../kto/judge/compare.ts";
-import { functionJudge, type Judge, type JudgeFunction } from "../kto/judge/judge.ts";
+import { answerWithin, functionJudge, type Judge, type JudgeFunction, type JudgeWait } from "../kto/judge/judge.ts";
 import { asksForJudge, type JudgeOptions } from "../kto/judge/judge-options.ts";
 import type { OwnMetrics } from "../kto/run-evaluation.ts";
+import type { RunConfig } from "../kto/run-options.ts";
 import { checkOutputFile } from "./files.ts";
 import type { Output } from "./output.ts";
 
@@ -16,11 +19,13 @@ const OPENAI = "https://api.openai.com/v1";
 /**
  * The judge, before any other work: a module that cannot be loaded or a file that cannot be written is told at once.
  *
+ * @param signal ends the waiting for its answers
  * @throws FileError, ConfigError, JudgeError
  */
-export async function openJudge(options: JudgeOptions): Promise<Judge> {
+export async function openJudge(options: JudgeOptions, signal?: AbortSignal): Promise<Judge> {
   const { judge, judge_model: model, judge_transcripts: transcripts } = options;
-  if (judge !== undefined) return functionJudge(await judgeModule(judge), judge);
+  const wait = { timeoutMs: Math.ceil(options.judge_timeout * 1000), signal };
+  if (judge !== undefined) return functionJudge(await judgeModule(judge, wait), judge, wait);
   if (model === undefined) throw new ConfigError("there is no judge: give judge or judge_model.");
   await checkOutputFile(transcripts);
   return new ChatJudge({
@@ -28,19 +33,19 @@ export async function openJudge(options: JudgeOptions): Promise<Judge> {
     model,
     apiKey: platform.environment("KTO_JUDGE_API_KEY") ?? platform.environment("OPENAI_API_KEY"),
     budget: options.judge_budget,
-    timeoutMs: options.judge_timeout * 1000,
+    ...wait,
     request: options.judge_request,
     onTranscript: (entry) => platform.appendText(transcripts, `${JSON.stringify(entry)}\n`),
   });
 }
 
-async function judgeModule(path: string): Promise<JudgeFunction> {
+async function judgeModule(path: string, wait: JudgeWait): Promise<JudgeFunction> {
   if ((await platform.exists(path)) !== "file") throw new FileError(`The judge ${path} does not exist.`);
   let loaded: { default?: unknown };
   try {
-    loaded = (await import(pathToFileURL(resolve(path)).href)) as { default?: unknown };
+    loaded = await answerWithin(async () => (await import(pathToFileURL(resolve(path)).href)) as object, wait);
   } catch (error) {
-    throw new JudgeError(`The judge ${path} cannot be loaded: ${errorMessage(error)}`, { cause: error });
+    throw new JudgeError(`The judge ${path} cannot be loaded: ${asPhrase(errorMessage(error))}.`, { cause: error });
   }
   if (typeof loaded.default === "function") return loaded.default as JudgeFunction;
   throw new ConfigError(
@@ -49,17 +54,52 @@ async function judgeModule(path: string): Promise<JudgeFunction> {
 }
 
 /**
+ * Runs a command that may ask a module. A promise that the module leaves rejected would end the process: it is told, once,
+ * and the module's answers stand.
+ */
+export async function tellingUnhandled(
+  { judge }: JudgeOptions,
+  output: Output,
+  work: () => Promise<void>,
+): Promise<void> {
+  if (judge === undefined) return await work();
+  let told = false;
+  const tell = (reason: unknown) => {
+    if (told) return;
+    told = true;
+    output.warning(
+      `A promise was rejected and not handled, most likely in the judge ${judge}: ${asPhrase(errorMessage(reason))}.`,
+    );
+  };
+  process.on("unhandledRejection", tell);
+  try {
+    await work();
+  } finally {
+    process.off("unhandledRejection", tell);
+  }
+}
+
+/** In words, whether a run cannot do without a win rate. */
+export function needOfWinRate({ metric_for_best_model: metric = "" }: RunConfig): string | undefined {
+  const goesByIt = WIN_RATE_METRICS.includes(metric.replace(EVAL_PREFIX, ""));
+  return goesByIt ? `option "metric_for_best_model" is "${metric}"` : undefined;
+}
+
+/**
  * The win rate of a run's evaluations, where the options name a judge: of what the model says against what it said before
  * training. A judge that fails is no reason to lose the run.
  *
+ * @param signal of a run that is to stop: its judge is not waited for
  * @throws what `openJudge` does
  */
 export async function judgeOfRun(
   options: JudgeOptions,
   output: Output,
+  signal: AbortSignal,
 ): Promise<((pairs: (step: number) => Promise<AnswerPair[]>) => OwnMetrics) | undefined> {
   if (!asksForJudge(options)) return undefined;
-  const judge = await openJudge(options);
+  setMaxListeners(0, signal); // one for each prompt that is judged
+  const judge = await openJudge(options, signal);
   return (pairs) => ({
     names: WIN_RATE_METRICS,
     measure: async (step) => {
@@ -68,8 +108,9 @@ export async function judgeOfRun(
         return winRateMetrics(found);
       } catch (error) {
         if (!(error instanceof JudgeError || error instanceof FileError)) throw error;
-        output.warning(`There is no win rate at step ${step}: ${errorMessage(error)} The training goes on.`);
-        return Object.fromEntries(WIN_RATE_METRICS.map((name) => [name, Number.NaN]));
+        const next = signal.aborted ? "" : " The training goes on.";
+        output.warning(`There is no win rate at step ${step}: ${errorMessage(error)}${next}`);
+        return undefined;
       }
     },
   });

@@ -7,7 +7,7 @@ import { textFolder } from "../engine/model/folder.ts";
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
-import { DatasetError, FileError } from "../errors.ts";
+import { ConfigError, DatasetError, FileError } from "../errors.ts";
 import { Continuations } from "../kto/continuations.ts";
 import type { Example } from "../kto/data/types.ts";
 import type { AnswerPair } from "../kto/judge/compare.ts";
@@ -96,15 +96,25 @@ export class SampleLog {
     this.#path = path;
   }
 
-  /** Leaves of an earlier run's file what was written up to the step that the run goes on from: nothing at step 0. */
-  async start(step: number): Promise<void> {
+  /**
+   * Leaves of an earlier run's file what was written up to the step that the run goes on from: nothing at step 0.
+   *
+   * @param needed why the run cannot do without what was said before training, if it cannot
+   * @throws ConfigError, before anything is written, where a run that is resumed has lost that
+   */
+  async start(step: number, needed: string | undefined): Promise<void> {
     const present = step > 0 && (await platform.exists(this.#path)) === "file";
     const lines = present ? (await platform.readText(this.#path)).split("\n") : [];
     const kept = lines.filter((line) => stepOf(line) <= step).map((line) => `${line}\n`);
-    await platform.writeFileAtomic(this.#path, kept.join(""));
     const first = kept.map((line) => JSON.parse(line) as Partial<Sample>).filter((sample) => sample.step === 0);
     const asked = JSON.stringify(first.map(({ prompt }) => prompt)) === JSON.stringify(this.#prompts);
     if (asked) this.#first = first.map(({ completion }) => String(completion));
+    else if (step > 0 && needed !== undefined) throw new ConfigError(`${needed}, but ${this.#lost()}`);
+    await platform.writeFileAtomic(this.#path, kept.join(""));
+  }
+
+  #lost(): string {
+    return `${this.#path} does not hold what the model said to these prompts before training.`;
   }
 
   /** What the model says as it is after this many updates; once for a step. */
@@ -122,9 +132,7 @@ export class SampleLog {
   async pairs(step: number): Promise<AnswerPair[]> {
     const completions = await this.#completions(step);
     const before = this.#first;
-    if (before === undefined) {
-      throw new FileError(`${this.#path} does not hold what the model said to these prompts before training.`);
-    }
+    if (before === undefined) throw new FileError(this.#lost());
     return this.#prompts.map((prompt, i) => ({
       prompt: promptText(prompt),
       model: completions[i] ?? "",

@@ -39,17 +39,16 @@ export interface ReadyRun {
 /** What a command hands to its trainer beside models, rows and options. */
 export type SharedInputs = Pick<RunInputs, "outputFolder" | "settings" | "ownMetrics"> & TrainerCallbacks;
 
-/**
- * Trains a model and saves it.
- *
- * @param prepare loads models and rows onto the device and makes the trainer; all of it also for a plan, on a device that
- * only counts
- */
-export async function runTraining(
-  config: RunConfig,
-  output: Output,
-  prepare: (device: Device, shared: SharedInputs) => Promise<ReadyRun>,
-): Promise<void> {
+/** Loads models and rows onto the device and makes the trainer; all of it also for a plan, on a device that only counts. */
+type Preparation = (device: Device, shared: SharedInputs) => Promise<ReadyRun>;
+
+/** Trains a model and saves it. */
+export async function runTraining(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
+  const { tellingUnhandled } = await import("./judging.ts");
+  await tellingUnhandled(config, output, () => train(config, output, prepare));
+}
+
+async function train(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
   const { withDevice } = await import("./session.ts");
   const { formatOf } = await import("./models.ts");
   const { saveChatTemplate } = await import("../engine/chat-template.ts");
@@ -57,10 +56,11 @@ export async function runTraining(
   const { planningDevice } = await import("../engine/memory-plan.ts");
   const { removeCheckpoints } = await import("../engine/checkpoint.ts");
   const { METRICS_FILE, MetricsFile } = await import("./metrics-file.ts");
-  const { judgeOfRun } = await import("./judging.ts");
+  const { judgeOfRun, needOfWinRate } = await import("./judging.ts");
   const { output_dir } = config;
   await checkRunFolder(config);
-  const judged = await judgeOfRun(config, output);
+  const stopping = new AbortController();
+  const judged = await judgeOfRun(config, output, stopping.signal);
   await withDevice(config, output, async (device) => {
     // A plan is made by the same code as a run, on a device that only counts.
     const target = config.dry_run ? planningDevice(device) : device;
@@ -77,7 +77,7 @@ export async function runTraining(
     };
     const { trainer, policy, baseName, evalExamples, data, advice, time } = await prepare(target, {
       outputFolder: output_dir,
-      settings: Object.fromEntries(KEPT_SETTINGS.map((name) => [name, (config as Record<string, unknown>)[name]])),
+      settings: keptSettings(config),
       onWarning: warn,
       ownMetrics: judged?.(async (step) => (await samples?.pairs(step)) ?? []),
       // Before the checkpoint of the step, so that what is resumed from there need not say it again.
@@ -113,11 +113,11 @@ export async function runTraining(
     // Not earlier: a run that was refused leaves its folder as it was, so that it can be started again.
     if (config.resume_from_checkpoint === false) await removeCheckpoints(output_dir);
     else output.info(`resumed: ${trainer.stepsDone} of ${trainer.totalSteps} updates are done`);
+    await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
     await metricsFile.start(trainer.log);
-    await samples?.start(trainer.stepsDone);
     const started = performance.now();
     if (trainer.stepsDone === 0) await writeSamples(0);
-    const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output);
+    const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output, () => stopping.abort());
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
     if (trainer.bestStep === 0) {
       output.warning(
@@ -151,7 +151,7 @@ export async function runTraining(
   });
 }
 
-/** Options beside the trainer's that a run keeps when it is resumed: which models, and what is trained. */
+/** Options beside the trainer's that a run keeps when it is resumed: which models, what is trained, what rows become. */
 const KEPT_SETTINGS = [
   "model_name_or_path",
   "ref_model_name_or_path",
@@ -164,36 +164,56 @@ const KEPT_SETTINGS = [
   "lora_dropout",
   "lora_target_modules",
   "use_rslora",
-] as const;
+  "append_eos",
+  "chat_template_path",
+  "chat_template_kwargs",
+  "eval_max_new_tokens",
+];
+
+/** Those of a run with a judge; one without may get a judge. */
+const KEPT_OF_JUDGE = ["judge", "judge_model", "judge_request"];
+
+function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
+  const { judge, judge_model: model } = config;
+  const names = (judge ?? model) ? [...KEPT_SETTINGS, ...KEPT_OF_JUDGE] : KEPT_SETTINGS;
+  // null, so that one that is given later is seen.
+  return Object.fromEntries(names.map((name) => [name, (config as Record<string, unknown>)[name] ?? null]));
+}
 
 /** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */
 async function checkRunFolder(config: RunConfig): Promise<void> {
   const { checkOutputFolder, platform } = await import("./session.ts");
   const { isCheckpointLeftover } = await import("../engine/checkpoint.ts");
   const { METRICS_FILE } = await import("./metrics-file.ts");
+  const { SAMPLES_FILE } = await import("./samples.ts");
+  const { BEST_FOLDER } = await import("../kto/best-model.ts");
   const { output_dir, resume_from_checkpoint: from } = config;
   const resumesHere =
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
-  // The metrics of a run that was broken off hold nothing that another run could spoil.
-  await checkOutputFolder(config, (name) => resumesHere || name === METRICS_FILE || isCheckpointLeftover(name));
+  // A run that was broken off before its first checkpoint cannot go on: what it left is no reason not to start it anew.
+  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER];
+  await checkOutputFolder(config, (name) => resumesHere || left.includes(name) || isCheckpointLeftover(name));
 }
 
 /**
  * Runs the updates that are left, telling of each; returns the metrics of the last window and of the last evaluation.
  *
+ * @param onStop is called at a signal
  * @throws InterruptedError after a signal, when the update in progress is done and saved
  */
 async function runUpdates(
   trainer: TrainingRun<RunOptions>,
   metricsFile: MetricsFile,
   output: Output,
+  onStop: () => void,
 ): Promise<{ last: Metrics; lastEvaluation: Metrics }> {
   const lastLine = (name: string) => (trainer.log.findLast((line) => name in line) ?? {}) as Metrics;
   const line = output.tells("info") ? new ProgressLine(output.streams.stderr) : undefined;
   output.setLive(line);
   const tell = (signal: EndSignal) => {
     trainer.stop();
+    onStop();
     output.warning(`${signal}: stopping after this update, with a checkpoint; once more to stop at once.`);
   };
   try {

@@ -12,6 +12,9 @@ import { FileError, ModelFormatError } from "../errors.ts";
 /** Elements on the host at once while the file is read. */
 const PIECE = 2 ** 22;
 
+/** In the folder of the run. */
+export const BEST_FOLDER = "best";
+
 export class BestModel {
   readonly #model: Model;
   readonly #folder: string;

@@ -57,7 +57,7 @@ export const evaluationOptions = {
   }),
   greater_is_better: option(z.boolean().optional(), {
     group,
-    description: "whether more of that metric is better; default: unless its name ends in loss",
+    description: "whether more of that metric is better; default: unless its name ends in loss, losses or inconsistent",
     expects: "true or false",
   }),
   load_best_model_at_end: option(z.boolean().default(false), {

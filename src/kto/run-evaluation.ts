@@ -4,7 +4,7 @@
  */
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError, errorMessage, FileError } from "../errors.ts";
-import { BestModel } from "./best-model.ts";
+import { BEST_FOLDER, BestModel } from "./best-model.ts";
 import { EVAL_PREFIX, Evaluator, type EvaluatorOptions } from "./evaluate.ts";
 import { checkEvaluates, evaluationStrategy } from "./evaluation-options.ts";
 import type { Metrics } from "./metrics.ts";
@@ -27,8 +27,8 @@ export interface Evaluation {
 export interface OwnMetrics {
   /** Of all that `measure` gives, without `eval_`. */
   readonly names: readonly string[];
-  /** Looks at the policy as it is, after this many updates, and changes nothing. */
-  readonly measure: (step: number) => Promise<Metrics>;
+  /** Looks at the policy as it is, after this many updates, and changes nothing; undefined where it cannot be measured. */
+  readonly measure: (step: number) => Promise<Metrics | undefined>;
 }
 
 export interface RunEvaluationOptions extends Omit<EvaluatorOptions, "batchSize" | "examples"> {
@@ -86,7 +86,7 @@ export class RunEvaluation {
     });
     this.#best =
       options.load_best_model_at_end && outputFolder !== undefined
-        ? new BestModel(run.policy, platform.joinPath(outputFolder, "best"))
+        ? new BestModel(run.policy, platform.joinPath(outputFolder, BEST_FOLDER))
         : undefined;
     const given = options.eval_steps ?? options.logging_steps;
     const every = strategy === "epoch" ? stepsPerEpoch : given < 1 ? Math.ceil(given * totalSteps) : given;
@@ -112,12 +112,14 @@ export class RunEvaluation {
 
   /** @param training the metrics of the last logging window, if there was one */
   async run(step: number, training: Metrics | undefined): Promise<Evaluation> {
-    const own = Object.entries((await this.#ownMetrics?.measure(step)) ?? {});
+    const own = await this.#ownMetrics?.measure(step);
+    const ownNames = (this.#ownMetrics?.names ?? []).map((name) => EVAL_PREFIX + name);
     const metrics: Metrics = {
       ...(await this.#evaluator.run()),
-      ...Object.fromEntries(own.map(([name, value]) => [`${EVAL_PREFIX}${name}`, value])),
+      ...Object.fromEntries(ownNames.map((name) => [name, own?.[name.slice(EVAL_PREFIX.length)] ?? Number.NaN])),
     };
-    const selected = this.selection.consider(step, metrics, training);
+    const measured = own !== undefined || !ownNames.includes(this.selection.metric);
+    const selected = this.selection.consider(step, metrics, training, measured);
     this.#lastStep = step;
     if (selected.isBest && this.#best) {
       const { metric } = this.selection;
@@ -137,9 +139,10 @@ export class RunEvaluation {
     return { selection: this.selection.state, lastStep: this.#lastStep };
   }
 
-  restore(state: RunEvaluation["state"]): void {
-    this.selection.restore(state.selection);
+  /** @returns a sentence, if the best model is looked for anew */
+  restore(state: RunEvaluation["state"]): string | undefined {
     this.#lastStep = state.lastStep;
+    return this.selection.restore(state.selection);
   }
 
   /** The metrics now, without any consequence. */
@@ -150,11 +153,12 @@ export class RunEvaluation {
   /**
    * Puts the best weights back where `load_best_model_at_end` asks for it; returns their step.
    *
-   * @throws FileError if they are not there, or were replaced by a later run's
+   * @throws FileError if there are none, if they are not there, or were replaced by a later run's
    */
   async loadBest(): Promise<number | undefined> {
-    const { best } = this.selection.state;
-    if (this.#best === undefined || best === undefined) return undefined;
+    const { best, metric } = this.selection.state;
+    if (this.#best === undefined) return undefined;
+    if (best === undefined) throw new FileError(`there is none by ${metric}.`);
     if (best.step !== this.#lastStep) await this.#best.restore(best.step);
     return best.step;
   }

@@ -158,13 +158,19 @@ export class RunRecord {
   /** Goes on from a checkpoint. */
   async resume({ path, state }: Resumption): Promise<void> {
     await this.#checkpoints?.restore({ path, step: state.step });
+    this.adopt(state);
+  }
+
+  /** Goes on from a checkpoint but for what lies on the device. */
+  adopt(state: RunState): void {
     this.done = state.step;
     this.log = [...state.log];
     this.#run.window.restore(state.counts);
     this.lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
     if (state.evaluation) {
       const { selection, lastStep } = state.evaluation;
-      this.#run.evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+      const anew = this.#run.evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+      if (anew !== undefined) warn(this.#callbacks, anew);
       // A run that was stopped early goes on where early_stopping_patience is now larger.
       if (state.stopReason !== undefined) this.stopReason = this.#run.evaluation?.selection.stop;
     }

@@ -46,12 +46,14 @@ const runState = z.object({
   evaluation: z
     .object({
       selection: z.object({
+        metric: z.string().optional(),
+        greaterIsBetter: z.boolean().optional(),
         best: z.object({ step: whole, value: number }).optional(),
         vain: whole,
         margins: z.array(z.object({ step: whole, training: number, validation: number })),
         warned: z.boolean(),
       }),
-      lastStep: number,
+      lastStep: whole.or(z.literal(-1)),
     })
     .optional(),
   /** Kernels that the device's tuner chose: with others, the last bits of a result may be others. */
@@ -174,7 +176,7 @@ function contradiction(
   if (counts.windowTokens > counts.tokens) {
     return `${RUN_STATE_FILE} counts ${counts.windowTokens} tokens since the last line of the metrics, and ${counts.tokens} in all`;
   }
-  const line = log.find((one) => !(Number(one.step) <= step));
+  const line = log.find((one) => !(Number(one.step) >= 0 && Number(one.step) <= step));
   return line && `${TRAINER_STATE_FILE} is of step ${step}, but has a line of the metrics of step ${String(line.step)}`;
 }
 

@@ -9,7 +9,7 @@ import type { Metrics } from "./metrics.ts";
 export interface SelectionOptions {
   /** A metric of the evaluation, with or without `eval_`. Default "loss". */
   readonly metric?: string | undefined;
-  /** Default, as in transformers: false for a metric whose name ends in "loss", else true. */
+  /** Default: false for a metric whose name ends in "loss" (as in transformers), "losses" or "inconsistent", else true. */
   readonly greaterIsBetter?: boolean | undefined;
   /** Evaluations in a row without an improvement after which to stop; default never. */
   readonly patience?: number | undefined;
@@ -26,8 +26,11 @@ interface Margins {
   readonly validation: number;
 }
 
-/** Plain numbers, so that it fits into a JSON checkpoint. */
+/** Plain values, so that it fits into a JSON checkpoint. */
 export interface SelectionState {
+  /** Of which metric `best` and `vain` tell, with the prefix; checkpoints did not always say it. */
+  readonly metric?: string | undefined;
+  readonly greaterIsBetter?: boolean | undefined;
   readonly best: { readonly step: number; readonly value: number } | undefined;
   /** Evaluations since the last improvement by more than the threshold. */
   readonly vain: number;
@@ -55,18 +58,17 @@ export class Selection {
   readonly #threshold: number;
   #state: SelectionState;
 
-  /** @param state to go on from */
-  constructor(options: SelectionOptions = {}, state?: SelectionState) {
+  constructor(options: SelectionOptions = {}) {
     const { metric = "loss" } = options;
     this.metric = withPrefix(metric);
-    this.greaterIsBetter = options.greaterIsBetter ?? !this.metric.endsWith("loss");
+    this.greaterIsBetter = options.greaterIsBetter ?? !/(loss|losses|inconsistent)$/.test(this.metric);
     this.#patience = options.patience ?? Number.POSITIVE_INFINITY;
     this.#threshold = options.threshold ?? 0;
-    this.#state = state ?? { best: undefined, vain: 0, margins: [], warned: false };
+    this.#state = { best: undefined, vain: 0, margins: [], warned: false };
   }
 
   get state(): SelectionState {
-    return this.#state;
+    return { ...this.#state, metric: this.metric, greaterIsBetter: this.greaterIsBetter };
   }
 
   /** Why the run should end now, if it should. */
@@ -80,25 +82,39 @@ export class Selection {
     return `${this.metric} has not improved${enough} in ${times}: ${since}.`;
   }
 
-  /** Goes on from the state of another one, whose patience may have been another. */
-  restore(state: SelectionState): void {
-    this.#state = state;
+  /**
+   * Goes on from the state of another one, whose patience may have been another. Where it went by another metric, whose
+   * values cannot be compared with those to come, the best is looked for anew.
+   *
+   * @returns a sentence, if it is
+   */
+  restore(state: SelectionState): string | undefined {
+    const { metric = this.metric, greaterIsBetter = this.greaterIsBetter } = state;
+    if (metric === this.metric && greaterIsBetter === this.greaterIsBetter) {
+      this.#state = state;
+      return undefined;
+    }
+    this.#state = { ...state, best: undefined, vain: 0 };
+    const named = (name: string, more: boolean) => `${name} (${more ? "more" : "less"} is better)`;
+    return `The best model was that by ${named(metric, greaterIsBetter)} and is now that by ${named(this.metric, this.greaterIsBetter)}: it is looked for anew, from the next evaluation on.`;
   }
 
   /**
    * Takes the next evaluation. A value that is not finite is no improvement.
    *
+   * @param measured false where the metric could not be measured, which says nothing of the model: `patience` does not
+   * count it
    * @param training the metrics of the last logging window, if there was one
    * @throws ConfigError if the evaluation has no such metric
    */
-  consider(step: number, evaluation: Metrics, training: Metrics | undefined): Selected {
+  consider(step: number, evaluation: Metrics, training: Metrics | undefined, measured = true): Selected {
     const value = evaluation[this.metric];
     if (value === undefined) throw noSuchMetric(this.metric, Object.keys(evaluation));
     const { best } = this.#state;
     const gain = best === undefined ? Number.POSITIVE_INFINITY : (value - best.value) * (this.greaterIsBetter ? 1 : -1);
     const isBest = Number.isFinite(value) && gain > 0;
     const improves = isBest && gain > this.#threshold;
-    const vain = improves ? 0 : this.#state.vain + 1;
+    const vain = improves ? 0 : this.#state.vain + (measured ? 1 : 0);
     const margins = withMargins(this.#state.margins, step, evaluation, training);
     const warning = this.#state.warned ? undefined : overfits(margins);
     const newBest = isBest ? { step, value } : best;

@@ -33,18 +33,20 @@ export interface TimedRun {
   readonly cached: CachedReference | undefined;
   /** Updates that an earlier run did. */
   readonly done: number;
+  /** The update that the run ends with. */
+  readonly last: number;
 }
 
-export async function timeRun({ plan, step, evaluation, cached, done }: TimedRun): Promise<RunTimes> {
+export async function timeRun({ plan, step, evaluation, cached, done, last }: TimedRun): Promise<RunTimes> {
   const { device } = step;
   const { totalSteps } = plan;
-  const updates = totalSteps - done;
+  const updates = last - done;
   const batches = plan.batches(meanStep(plan)).map((batch) => {
     const referenceLogProbs = new Float32Array(batch.packed.shape.sequences); // their values take no time
     return cached ? { ...batch, referenceLogProbs } : batch;
   });
   const secondsPerUpdate = await secondsWhenWarm(device, () => step.run(batches, 0, 0));
-  const evaluations = evaluation === undefined ? 0 : evaluation.count(done, totalSteps);
+  const evaluations = evaluation === undefined ? 0 : evaluation.count(done, last);
   const secondsPerEvaluation = evaluation === undefined ? 0 : await evaluation.seconds();
   // Of the whole plan, also where a part of it is done.
   let secondsOfReference = cached?.evaluation?.found === false ? secondsPerEvaluation : 0;

@@ -42,6 +42,7 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
   readonly step: KtoStep;
   readonly #evaluation: RunEvaluation | undefined;
   #bestStep: number | undefined;
+  #bestSought = false;
   /** The warning of it was given. */
   #saturated = false;
   readonly #plan: RunPlan;
@@ -148,7 +149,9 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     const run = await TrainingRun.#allocated(device, make, explained);
     try {
       const [plan, step, evaluation] = [run.#plan, run.step, run.#evaluation];
-      return await timeRun({ plan, step, evaluation, cached: run.#cached, done: resumed?.state.step ?? 0 });
+      if (resumed) run.#record.adopt(resumed.state);
+      const { done, ended } = run.#record;
+      return await timeRun({ plan, step, evaluation, cached: run.#cached, done, last: ended ? done : run.totalSteps });
     } finally {
       run.free();
     }
@@ -261,7 +264,7 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
       if (this.#record.ended) await this.#loadBest();
       yield step;
     }
-    if (this.#bestStep === undefined) await this.#loadBest(); // resumed at its end
+    await this.#loadBest(); // resumed at its end
   }
 
   /**
@@ -270,6 +273,11 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
    */
   stop(): void {
     this.#stopRequested = true;
+  }
+
+  /** No update is left, or the evaluations ended the run. */
+  get finished(): boolean {
+    return this.#record.ended;
   }
 
   /** Whether `stop` ended the last iteration, with updates left to do. */
@@ -306,7 +314,10 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     return evaluation;
   }
 
+  /** Once in a run. */
   async #loadBest(): Promise<void> {
+    if (this.#bestSought) return;
+    this.#bestSought = true;
     try {
       this.#bestStep = await this.#evaluation?.loadBest();
     } catch (error) {

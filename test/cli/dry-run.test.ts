@@ -172,6 +172,21 @@ describe("kto train --dry_run", () => {
     );
   });
 
+  test("of a run that its evaluations stopped nothing is left, unless it has more patience now", async () => {
+    const output = freshPath(folder, "run");
+    const words = ["--model", llama, "--validation_split", "0.4", "--eval_steps", "1", "--output_dir", output];
+    const resumed = [...words, "--early_stopping_threshold", "9"];
+    const [hasty, patient] = ["1", "2"].map((times) => [...data, ...resumed, "--early_stopping_patience", times]);
+    expect((await kto("train", ...(hasty ?? []))).stderr).toContain("stopped at step 2");
+    for (const [run, left] of [
+      [hasty, 0],
+      [patient, 1],
+    ] as const) {
+      const { stdout, stderr } = await kto("train", ...(run ?? []), "--resume_from_checkpoint", "--dry_run", "--json");
+      expect(JSON.parse(stdout), stderr).toMatchObject({ steps_left: left, evaluations: left });
+    }
+  });
+
   test("a run that turns out not to fit is refused after its plan was told", async () => {
     const device = await sharedDevice();
     const refused = vi.spyOn(KtoTrainer, "time").mockImplementation(async () => {

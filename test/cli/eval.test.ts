@@ -139,7 +139,11 @@ describe("kto eval", () => {
       /^2 error: The judge .*judge\.mjs has no function as its default export/,
     );
     expect(await sentence("eval", ...twoStories, ...answers, "--judge", module("throw new Error('no');"))).toMatch(
-      /^9 error: The judge .*judge\.mjs cannot be loaded: no$/,
+      /^9 error: The judge .*judge\.mjs cannot be loaded: no\.$/,
+    );
+    const never = ["--judge", module("await new Promise(() => {});"), "judge_timeout=0.1"];
+    expect(await sentence("eval", ...twoStories, ...answers, ...never)).toMatch(
+      /^9 error: The judge .*judge\.mjs cannot be loaded: no answer within 0\.1 s\.$/,
     );
     expect(await sentence("eval", ...twoStories, ...answers, "--judge", "j.mjs", "--judge_model", "m")).toBe(
       "2 error: options judge and judge_base_url or judge_model name two judges: keep one.",
@@ -253,20 +257,34 @@ describe("kto train with an evaluation", () => {
     await succeed(...again);
     expect(evaluations()[2]?.eval_win_rate).toBe(first[2]?.eval_win_rate);
     rmSync(join(output, "samples.jsonl"));
-    expect((await succeed(...again)).stderr).toMatch(
+    const before = readFileSync(join(output, "metrics.jsonl"));
+    const lost = `${join(output, "samples.jsonl")} does not hold what the model said to these prompts before training.`;
+    expect(await sentence(...again)).toBe(`2 error: option "metric_for_best_model" is "win_rate", but ${lost}`);
+    expect(readFileSync(join(output, "metrics.jsonl"))).toEqual(before);
+    expect((await succeed(...again, "metric_for_best_model=loss")).stderr).toMatch(
       /There is no win rate at step 4: .*samples\.jsonl does not hold what the model said to these prompts before training\. The training goes on\./,
     );
     expect(evaluations()[2]).toMatchObject({ eval_win_rate: null, "eval_win_rate/ties": null });
   });
 
-  test("a judge that fails does not end the run", async () => {
+  test.each([
+    ["fails", "throw new Error('no\\nlexicon');", "no lexicon"],
+    ["does not answer", "return new Promise(() => {});", "no answer within 0.1 s"],
+  ])("a judge that %s does not end the run", async (_, body, reason) => {
     const rows = fileIn(folder, "rows.jsonl", feedback(8));
-    const judge = fileIn(folder, "judge.mjs", "export default () => { throw new Error('no'); };");
+    const judge = fileIn(folder, "judge.mjs", `export default () => { ${body} };`);
     const more = ["validation_split=0.5", "eval_samples=1", "learning_rate=2e-2", "--judge", judge];
-    const { stderr } = await succeed(...run(rows, freshPath(folder, "out"), ...more));
-    expect(stderr).toMatch(
-      /There is no win rate at step 4: The judge .*judge\.mjs failed on prompt 1: no The training/,
+    const best = ["metric_for_best_model=win_rate", "load_best_model_at_end=true", "early_stopping_patience=1"];
+    const words = run(rows, freshPath(folder, "out"), ...more, ...best, "judge_timeout=0.1");
+    const { stderr } = await succeed(...words);
+    expect(stderr).toContain(
+      `There is no win rate at step 4: The judge ${judge} failed on prompt 1: ${reason}. The training goes on.\n`,
     );
+    // The evaluation before it did not count either.
+    expect(stderr).not.toContain("stopped at step");
+    const none =
+      "The best model cannot be put back: there is none by eval_win_rate. The model is that of the last update.";
+    expect(stderr.split(none)).toHaveLength(2);
   });
 
   test("the best may be the model before training: it is saved as it was, and a warning says so", async () => {

@@ -4,14 +4,14 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterEach, describe, expect, test, vi } from "vitest";
+import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { killTest } from "../../scripts/kill-test.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { FileError } from "../../src/errors.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
-import { fixtures, freshPath, temporaryFolder } from "../helpers/folders.ts";
+import { copyOfModel, fileIn, fixtures, freshPath, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
 
 shareDeviceWithCommands();
@@ -26,6 +26,10 @@ const words = (output: string, ...more: string[]) => [
   ...["--output_dir", output, "--per_device_train_batch_size", "2", "--max_steps", "6", "--logging_steps", "2"],
   ...["--learning_rate", "1e-3", ...more],
 ];
+
+/** Rows of text. */
+const storyRows = (count: number) =>
+  Array.from({ length: count }, (_, i) => ({ prompt: "One day", completion: ` she ${i}`, label: i % 2 === 0 }));
 
 const weightsOf = (output: string) => readFileSync(join(output, "model.safetensors"));
 const metricsOf = (output: string) =>
@@ -63,14 +67,56 @@ describe("kto train", () => {
     expect(readdirSync(output).filter((name) => name.startsWith("checkpoint"))).toEqual(["checkpoint-1"]);
   });
 
-  test("another model than before is refused", async () => {
+  test("what a run left that was killed before its first checkpoint is in nobody's way", async () => {
     const output = freshPath(folder, "run");
-    await kto(...words(output, "max_steps=2"));
-    const other = await kto(
-      ...words(output, "model_name_or_path=test/fixtures/llama/reference", "--resume_from_checkpoint"),
-    );
-    expect(other.code).toBe(2);
-    expect(other.stderr).toContain('option "model_name_or_path" is "test/fixtures/llama/reference", but the run of');
+    mkdirSync(join(output, "best"), { recursive: true });
+    for (const name of ["metrics.jsonl", "samples.jsonl", "best/trained.safetensors"]) {
+      writeFileSync(join(output, name), "");
+    }
+    const { code, stderr } = await kto(...words(output, "max_steps=1"));
+    expect(code, stderr).toBe(0);
+    expect((await kto(...words(output))).stderr).toContain("is not empty (it holds checkpoint-1, …)");
+  });
+
+  describe("what a run keeps", () => {
+    const judge = fileIn(folder, "judge.mjs", "export default () => 'a';");
+    const other = fileIn(folder, "other.mjs", "export default () => 'b';");
+    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
+    const judged = (output: string, ...more: string[]) => [
+      ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
+      ...["--output_dir", output, "max_steps=2", "eval_samples=1", "eval_max_new_tokens=4", ...more],
+    ];
+    let plain: string;
+    let withJudge: string;
+    beforeAll(async () => {
+      [plain, withJudge] = [freshPath(folder, "run"), freshPath(folder, "run")];
+      for (const run of [judged(plain), judged(withJudge, "--judge", judge)]) expect((await kto(...run)).code).toBe(0);
+    });
+
+    test.each([
+      ["model_name_or_path", copyOfModel(folder, stories)],
+      ["append_eos", false],
+      ["chat_template_kwargs", { enable_thinking: true }],
+      ["per_device_eval_batch_size", 4],
+      ["eval_max_new_tokens", 5],
+      ["judge", other],
+      ["judge_request", { seed: 1 }],
+    ])("another %s is refused", async (name, value) => {
+      const text = typeof value === "string" ? value : JSON.stringify(value);
+      const { code, stderr } = await kto(
+        ...judged(withJudge, ...(name === "judge" ? [] : ["--judge", judge]), "--resume_from_checkpoint"),
+        `${name}=${text}`,
+      );
+      expect(code, stderr).toBe(2);
+      expect(stderr).toContain(`option "${name}" is ${JSON.stringify(value)}, but the run of `);
+    });
+
+    test("a judge may come, not go", async () => {
+      const gone = await kto(...judged(withJudge, "--resume_from_checkpoint"));
+      expect(gone.stderr).toContain('option "judge" is null, but the run of');
+      const { code, stderr } = await kto(...judged(plain, "--judge", judge, "--resume_from_checkpoint"));
+      expect(code, stderr).toBe(0);
+    });
   });
 
   test("metrics.jsonl that takes no lines: told once, the run goes on and writes them at its end", async () => {
@@ -105,6 +151,43 @@ describe("kto train", () => {
     const [, step] =
       new RegExp(`stopped: ${signal} after (\\d+) of 100000 updates: .* is saved; go on`).exec(stderr) ?? [];
     expect(existsSync(join(output, `checkpoint-${step}`))).toBe(true);
+  });
+});
+
+describe("a judge's module", () => {
+  /** A run in a process of its own, with this for the body of the judge; SIGINT comes once it says "asked". */
+  async function judged(body: string): Promise<{ code: number; stderr: string; output: string }> {
+    const output = freshPath(folder, "run");
+    const judge = fileIn(folder, "judge.mjs", `export default () => { ${body} };`);
+    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
+    const run = [
+      ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
+      ...["--output_dir", output, "eval_samples=1", "max_steps=4", "learning_rate=0.05", "logging_steps=2"],
+      ...["eval_max_new_tokens=8", "--judge", judge],
+    ];
+    const child = spawn(process.execPath, ["bin/kto.js", ...run], { stdio: ["ignore", "ignore", "pipe"] });
+    let stderr = "";
+    let sent = false;
+    child.stderr.on("data", (text) => {
+      stderr += String(text);
+      if (!sent && stderr.includes("asked")) sent = child.kill("SIGINT");
+    });
+    const [code] = (await once(child, "close")) as [number];
+    return { code, stderr, output };
+  }
+
+  test("SIGINT while it does not answer: the run is saved and stops", async () => {
+    const { code, stderr, output } = await judged("console.error('asked'); return new Promise(() => {});");
+    expect(code, stderr).toBe(130);
+    expect(stderr).toMatch(/no win rate at step 2: The judge .* failed on prompt 1: it is not waited for any more\.\n/);
+    expect(stderr).toContain(`stopped: SIGINT after 2 of 4 updates: ${join(output, "checkpoint-2")} is saved; go on`);
+  });
+
+  test("a promise that it leaves rejected is told once, and the run goes on", async () => {
+    const { code, stderr } = await judged("Promise.reject(new Error('one\\ntwo')); return 'a';");
+    expect(code, stderr).toBe(0);
+    expect(stderr.match(/warning: A promise was rejected .* judge .*judge\.mjs: one two\.\n/g)).toHaveLength(1);
+    expect(stderr).toContain("eval_win_rate 0.5000");
   });
 });
 

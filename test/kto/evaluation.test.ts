@@ -285,6 +285,7 @@ describe("training", () => {
     expect(told.mock.lastCall?.[0]).toMatch(
       /^The best model cannot be put back: .+ holds the weights of step 1\d\d, not of step \d+\. The model is that of the last update\.$/,
     );
+    expect(told.mock.calls.filter(([sentence]) => String(sentence).includes("cannot be put back"))).toHaveLength(1);
     kept.mockRejectedValue(new FileError("no space left on device"));
     const full = await train(options, { evalExamples, outputFolder: freshPath(folder, "out") });
     expect(full.steps.flatMap(({ evaluation }) => evaluation?.warning ?? [])[0]).toMatch(

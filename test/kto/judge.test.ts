@@ -13,6 +13,12 @@ import { functionJudge } from "../../src/kto/judge/judge.ts";
 const pairs = (count: number): AnswerPair[] =>
   Array.from({ length: count }, (_, i) => ({ prompt: `prompt ${i}`, model: `model ${i}`, opponent: `other ${i}` }));
 
+const failureOf = (work: Promise<unknown>): Promise<Error> =>
+  work.then(
+    () => new Error("it was to fail"),
+    (error: Error) => error,
+  );
+
 describe("win rates", () => {
   test("a judge who sees the answer: all won, and none where the models change places", async () => {
     const judge = functionJudge((_, a) => (a.startsWith("model") ? "a" : "b"), "honest");
@@ -80,23 +86,80 @@ describe("win rates", () => {
       throw new Error("no lexicon");
     }, "judge.mjs");
     await expect(judgePairs(failing, pairs(2))).rejects.toThrow(
-      new JudgeError("The judge judge.mjs failed on prompt 1: no lexicon"),
+      new JudgeError("The judge judge.mjs failed on prompt 1: no lexicon."),
     );
-    for (const [answer, shown] of [
-      ["A", '"A"'],
-      [undefined, "undefined"],
-      [Number.NaN, "NaN"],
-    ]) {
-      await expect(
-        judgePairs(
-          functionJudge(() => answer, "j"),
-          pairs(1),
-        ),
-      ).rejects.toThrow(
-        `The judge j answered ${shown} to prompt 1; it must be "a", "b", "tie" or a number: above 0 where a is better, below 0 where b is.`,
-      );
-    }
     await expect(judgePairs(failing, [])).rejects.toThrow("There are no answers to judge.");
+  });
+
+  const circular: Record<string, unknown> = {};
+  circular.self = circular;
+  test.each([
+    ["A", '"A"'],
+    [undefined, "undefined"],
+    [Number.NaN, "NaN"],
+    [1n, "1n"],
+    [Symbol("s"), "Symbol(s)"],
+    [circular, "an object"],
+    [Object.create(null), "{}"],
+    ["a\n".repeat(999), '"a\\na\\n'],
+  ])("an answer that is none, %#, is shown", async (answer, shown) => {
+    const outcome = failureOf(
+      judgePairs(
+        functionJudge(() => answer, "j"),
+        pairs(1),
+      ),
+    );
+    expect(await outcome).toBeInstanceOf(JudgeError);
+    expect((await outcome).message).toContain(`The judge j answered ${shown}`);
+    expect((await outcome).message).toMatch(
+      / to prompt 1; it must be "a", "b", "tie" or a number: above 0 where a is better, below 0 where b is\.$/,
+    );
+    expect((await outcome).message.length).toBeLessThan(400);
+  });
+
+  test.each([
+    [new Error("one\n  two\u001b[31m."), "one two [31m."],
+    [new Error(), "no reason is given."],
+    [Object.create(null), "{}."],
+    [Symbol("s"), "Symbol(s)."],
+    [null, "null."],
+    ["words", "words."],
+  ])("an error that it throws, %#, is the end of one sentence", async (thrown, shown) => {
+    const judge = functionJudge(() => {
+      throw thrown;
+    }, "j");
+    expect(await failureOf(judgePairs(judge, pairs(1)))).toEqual(
+      new JudgeError(`The judge j failed on prompt 1: ${shown}`),
+    );
+  });
+
+  const never = () => new Promise(() => {});
+
+  test("an answer that does not come is lost after the timeout", async () => {
+    const judge = functionJudge(never, "j", { timeoutMs: 20 });
+    expect(await failureOf(judgePairs(judge, pairs(9), { concurrency: 3 }))).toEqual(
+      new JudgeError("The judge j failed on prompt 1: no answer within 0.02 s."),
+    );
+  });
+
+  test.each([
+    ["answer comes", never],
+    ["prompt is left, all answers being there at once", () => "a"],
+  ])("a signal ends the waiting before the next %s", async (_, answer) => {
+    const stopping = new AbortController();
+    let asked = 0;
+    const judge = functionJudge(
+      () => {
+        if (++asked === 3) setTimeout(() => stopping.abort());
+        return answer();
+      },
+      "j",
+      { signal: stopping.signal },
+    );
+    const error = await failureOf(judgePairs(judge, pairs(500), { concurrency: 9 }));
+    expect(error).toBeInstanceOf(JudgeError);
+    expect(error.message).toMatch(/^The judge j failed on prompt \d+: it is not waited for any more\.$/);
+    expect(asked).toBeLessThan(100);
   });
 });
 
@@ -250,6 +313,19 @@ describe("a server of the OpenAI chat protocol", () => {
     expect(transcripts.map(({ error }) => error)).toEqual(["no answer within 0.04 s", "no answer within 0.04 s"]);
   });
 
+  test.each([
+    ["answers", {}],
+    ["pauses", { timeoutMs: 1, backoffMs: 1e6 }],
+  ])("that %s late is not waited for after a signal", async (_, options) => {
+    const { baseUrl } = await serve(() => {});
+    const stopping = new AbortController();
+    const { judge } = judgeAt(baseUrl, { ...options, signal: stopping.signal });
+    setTimeout(() => stopping.abort(), 50);
+    expect(await failureOf(judgePairs(judge, pairs(30), { concurrency: 9 }))).toEqual(
+      new JudgeError(`The judge critic at ${baseUrl} is not waited for any more.`),
+    );
+  });
+
   test("that is not there is told after a few requests", async () => {
     const { baseUrl } = await serve(() => {});
     await close?.();
@@ -289,7 +365,7 @@ describe("a server of the OpenAI chat protocol", () => {
     expect(received).toHaveLength(5);
     expect(judge.requests).toBe(5);
     await expect(judgePairs(judge, pairs(10))).rejects.toThrow(
-      `The budget of the judge critic at ${baseUrl} ended before one prompt was judged in both orders; raise judge_budget to 20 or more.`,
+      `The budget of the judge critic at ${baseUrl} ended before one prompt was judged in both orders; raise judge_budget: these 10 prompts take 20 requests each time that they are judged.`,
     );
   });
 

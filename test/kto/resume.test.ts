@@ -325,6 +325,18 @@ describe("damage", () => {
       (json) => ({ ...json, log_history: [...json.log_history, { step: 4, loss: 1 }] }),
       "but has a line of the metrics of step 4",
     ],
+    [
+      "a line before the run",
+      "trainer_state.json",
+      (json) => ({ ...json, log_history: [{ step: -4, loss: 1 }] }),
+      "but has a line of the metrics of step -4",
+    ],
+    [
+      "half an evaluation",
+      "run_state.json",
+      (json) => ({ ...json, evaluation: { lastStep: 0.5, selection } }),
+      "evaluation.lastStep cannot be used",
+    ],
   ])("%s, under a checksum that is right: it is named, and the checkpoint before is used", async (...given) => {
     const [, name, change, sentence] = given;
     const path = await forged(name, change);
@@ -424,6 +436,19 @@ describe("what changed meanwhile", () => {
     await run(path, { ...resumed, eval_strategy: "no" }, { evalExamples: rows.slice(0, 3), stopAfter: 2 });
     // That checkpoint was saved without evaluations.
     expect((await run(path, resumed, { evalExamples: rows.slice(0, 3) })).log).toHaveLength(3);
+  });
+
+  it("the metric of the best model: the best is looked for anew", async () => {
+    const path = newFolder();
+    const inputs = { evalExamples: readExamples("llama").slice(0, 4) };
+    const evaluated = { eval_steps: 1, max_steps: 3, load_best_model_at_end: true };
+    await run(path, { ...evaluated, metric_for_best_model: "rewards/margins" }, { ...inputs, stopAfter: 2 });
+    const resumed = await run(path, { ...evaluated, resume_from_checkpoint: true }, inputs);
+    expect(resumed.warnings).toEqual([
+      "The best model was that by eval_rewards/margins (more is better) and is now that by eval_loss (less is better): it is looked for anew, from the next evaluation on.",
+    ]);
+    const [{ best_global_step: step }] = JSON.parse(resumed.state) as [{ best_global_step: number }];
+    expect(step).toBe(3); // the only one after the break
   });
 
   it("without a folder of the run there is nothing to resume", async () => {

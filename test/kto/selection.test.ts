@@ -20,6 +20,16 @@ describe("the best evaluation", () => {
     expect(flags(kl)).toEqual([true, false, true]);
   });
 
+  test.each([
+    ["loss", false],
+    ["win_rate", true],
+    ["win_rate/wins", true],
+    ["win_rate/losses", false],
+    ["win_rate/inconsistent", false],
+  ])("of %s more is better: %s", (metric, more) => {
+    expect(new Selection({ metric }).greaterIsBetter).toBe(more);
+  });
+
   test("a value that is not a number is never the best", () => {
     expect(flags(consider({}, [Number.NaN, 2, Number.NaN, Number.NEGATIVE_INFINITY, 1]))).toEqual([
       false,
@@ -56,15 +66,59 @@ describe("early stopping", () => {
     );
   });
 
+  test("a value that could not be measured does not count, one that is no number does", () => {
+    const selection = new Selection({ patience: 2 });
+    const take = (step: number, value: number, measured: boolean) =>
+      selection.consider(step, { eval_loss: value }, undefined, measured).stop;
+    for (const step of [1, 2, 3, 4]) expect(take(step, Number.NaN, false)).toBeUndefined();
+    expect(take(5, Number.NaN, true)).toBeUndefined();
+    expect(take(6, Number.NaN, false)).toBeUndefined();
+    expect(take(7, Number.NaN, true)).toBe(
+      "eval_loss has not improved in 2 evaluations in a row: it was never a finite number.",
+    );
+  });
+
   test("goes on from a state that went through JSON", () => {
     const first = new Selection({ patience: 2 });
     first.consider(1, { eval_loss: 1 }, undefined);
     first.consider(2, { eval_loss: 2 }, undefined);
-    const second = new Selection({ patience: 2 }, JSON.parse(JSON.stringify(first.state)));
+    const second = new Selection({ patience: 2 });
+    expect(second.restore(JSON.parse(JSON.stringify(first.state)))).toBeUndefined();
     expect(second.consider(3, { eval_loss: 1.5 }, undefined)).toMatchObject({
       isBest: false,
       stop: "eval_loss has not improved in 2 evaluations in a row: its best is 1 at step 1.",
     });
+  });
+});
+
+describe("a state of another metric", () => {
+  const before = new Selection({ metric: "rewards/margins" });
+  before.consider(1, { "eval_rewards/margins": 9 }, undefined);
+  before.consider(2, { "eval_rewards/margins": 8 }, undefined);
+
+  test.each<[string, SelectionOptions, string]>([
+    ["metric", {}, "and is now that by eval_loss (less is better)"],
+    [
+      "direction",
+      { metric: "rewards/margins", greaterIsBetter: false },
+      "and is now that by eval_rewards/margins (less is better)",
+    ],
+  ])("another %s: the best is looked for anew, and that is said", (_, options, now) => {
+    const after = new Selection({ ...options, patience: 1 });
+    expect(after.restore(before.state)).toBe(
+      `The best model was that by eval_rewards/margins (more is better) ${now}: it is looked for anew, from the next evaluation on.`,
+    );
+    expect(after.stop).toBeUndefined();
+    // No improvement of the value before, but that tells of something else.
+    expect(after.consider(3, { [after.metric]: 10 }, undefined)).toMatchObject({ isBest: true });
+    expect(after.state).toMatchObject({ metric: after.metric, best: { step: 3, value: 10 }, vain: 0 });
+  });
+
+  test("one that does not say its metric is of this one", () => {
+    const { metric: _, greaterIsBetter: __, ...old } = before.state;
+    const after = new Selection({ metric: "rewards/margins" });
+    expect(after.restore(old)).toBeUndefined();
+    expect(after.state.best).toEqual({ step: 1, value: 9 });
   });
 });
 

@@ -2,10 +2,11 @@
  * A judge behind the OpenAI chat protocol, which most servers of models speak: POST {base}/chat/completions. Asks again
  * after errors that pass, within a budget of requests, and hands every exchange to whoever keeps transcripts.
  */
-import { errorMessage, JudgeError } from "../../errors.ts";
-import type { Judge, Question, Verdict } from "./judge.ts";
+import { asPhrase, errorMessage, JudgeError } from "../../errors.ts";
+import { answerWithin, type Judge, type JudgeWait, type Question, type Verdict } from "./judge.ts";
 
-export interface ChatJudgeOptions {
+/** `timeoutMs` is for one request. */
+export interface ChatJudgeOptions extends JudgeWait {
   /** Up to and without "/chat/completions", e.g. "https://api.openai.com/v1". */
   readonly baseUrl: string;
   readonly model: string;
@@ -13,8 +14,6 @@ export interface ChatJudgeOptions {
   readonly apiKey?: string | undefined;
   /** Requests in all, those that fail included; default no limit. */
   readonly budget?: number | undefined;
-  /** Milliseconds until a request counts as lost; default 60 000. */
-  readonly timeoutMs?: number | undefined;
   /** Requests for one question at most; default 6. */
   readonly attempts?: number | undefined;
   /** Pause before the second request, doubled before each further one; default 1000 ms. */
@@ -88,7 +87,7 @@ export class ChatJudge implements Judge {
   }
 
   async compare(question: Question): Promise<Verdict | undefined> {
-    const { attempts = 6, backoffMs = 1000, budget = Number.POSITIVE_INFINITY } = this.#options;
+    const { attempts = 6, backoffMs = 1000, budget = Number.POSITIVE_INFINITY, signal } = this.#options;
     let unclear = 0;
     for (let attempt = 1; ; attempt++) {
       if (this.#requests >= budget) return undefined;
@@ -110,12 +109,14 @@ export class ChatJudge implements Judge {
         throw new JudgeError(`The judge ${this.name} cannot be asked${times}: ${outcome.error}.`);
       }
       const pause = Math.min(LONGEST_PAUSE_MS, pauseMs ?? backoffMs * 2 ** (attempt - 1));
-      await new Promise((resolve) => setTimeout(resolve, pause));
+      // As for an answer that does not come.
+      await answerWithin(() => new Promise(() => {}), { timeoutMs: pause, signal }).catch(() => undefined);
+      if (signal?.aborted) throw new JudgeError(`The judge ${this.name} is not waited for any more.`);
     }
   }
 
   async #ask(question: Question): Promise<Outcome> {
-    const { apiKey, timeoutMs = 60_000 } = this.#options;
+    const { apiKey, timeoutMs = 60_000, signal } = this.#options;
     let response: Response;
     let text: string;
     try {
@@ -126,7 +127,7 @@ export class ChatJudge implements Judge {
           ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }),
         },
         body: JSON.stringify(this.#body(question)),
-        signal: AbortSignal.timeout(timeoutMs),
+        signal: AbortSignal.any([AbortSignal.timeout(timeoutMs), ...(signal ? [signal] : [])]),
       });
       text = await response.text();
     } catch (error) {
@@ -142,7 +143,7 @@ export class ChatJudge implements Judge {
     }
     const { reply, usage } = readReply(text);
     if (reply !== undefined) return { kind: "reply", reply, status, usage };
-    return { kind: "passing", error: `its answer is no chat completion: ${text.slice(0, QUOTED)}`, status };
+    return { kind: "passing", error: `its answer is no chat completion: ${asPhrase(text).slice(0, QUOTED)}`, status };
   }
 
   #body({ prompt, a, b }: Question): Record<string, unknown> {
@@ -191,8 +192,7 @@ function serverReason(text: string): string {
   } catch {
     // Not JSON: a proxy's page, of which the beginning tells enough.
   }
-  const line = reason.replace(/\s+/g, " ").trim().replace(/\.$/, "").slice(0, QUOTED);
-  return line === "" ? "" : ` (${line})`;
+  return reason.trim() === "" ? "" : ` (${asPhrase(reason).slice(0, QUOTED)})`;
 }
 
 function advice(status: number): string {
@@ -203,7 +203,7 @@ function advice(status: number): string {
 
 function networkReason(error: unknown): string {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  return errorMessage(cause) || (cause as { code?: string }).code || "the connection failed";
+  return asPhrase(errorMessage(cause) || (cause as { code?: string }).code || "the connection failed");
 }
 
 /** The pause that a server asks for, in seconds or until a date. */

@@ -78,7 +78,7 @@ export async function judgePairs(
     throw new JudgeError(
       pairs.length === 0
         ? "There are no answers to judge."
-        : `The budget of the judge ${judge.name} ended before one prompt was judged in both orders; raise judge_budget to ${2 * pairs.length} or more.`,
+        : `The budget of the judge ${judge.name} ended before one prompt was judged in both orders; raise judge_budget: these ${pairs.length} prompts take ${2 * pairs.length} requests each time that they are judged.`,
     );
   }
   return { ...summary(judged), judged: judged.length, prompts: pairs.length };

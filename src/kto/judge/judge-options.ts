@@ -32,13 +32,13 @@ export const judgeOptions = {
   }),
   judge_budget: option(count.min(2).optional(), {
     group,
-    description: "requests at most, those that fail included; each prompt takes two",
+    description: "requests at most, those that fail included; each prompt takes two each time it is judged",
     expects: "a whole number of at least 2",
   }),
-  judge_timeout: option(z.number().positive().default(60), {
+  judge_timeout: option(z.number().positive().max(86_400).default(60), {
     group,
-    description: "seconds until a request counts as lost; it is sent again a few times",
-    expects: "a number above 0",
+    description: "seconds that an answer is waited for; a request to a server is sent again a few times",
+    expects: "a number above 0 and at most 86400, a day",
   }),
   judge_concurrency: option(count.min(1).default(4), {
     group,

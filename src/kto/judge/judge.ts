@@ -1,5 +1,5 @@
 /** What a judge is: it sees a prompt and two answers and says which is better. Who asks it, and how often, is `compare.ts`'s. */
-import { errorMessage, JudgeError } from "../../errors.ts";
+import { asPhrase, errorMessage, JudgeError, shown } from "../../errors.ts";
 
 /** Which of two answers is better, in the order in which they were shown. */
 export type Verdict = "a" | "b" | "tie";
@@ -33,27 +33,59 @@ export interface Judge {
  */
 export type JudgeFunction = (prompt: string, a: string, b: string) => unknown;
 
+const NOT_WAITED_FOR = "it is not waited for any more";
+
+export interface JudgeWait {
+  /** Milliseconds until an answer counts as lost; default 60 000. */
+  readonly timeoutMs?: number | undefined;
+  /** Ends the waiting. */
+  readonly signal?: AbortSignal | undefined;
+}
+
 /** A judge that is a function; `name` is for messages. */
-export function functionJudge(judge: JudgeFunction, name: string): Judge {
+export function functionJudge(judge: JudgeFunction, name: string, wait: JudgeWait = {}): Judge {
   return {
     name,
     async compare({ index, prompt, a, b }) {
       let answer: unknown;
       try {
-        answer = await judge(prompt, a, b);
+        answer = await answerWithin(() => judge(prompt, a, b), wait);
       } catch (error) {
-        throw new JudgeError(`The judge ${name} failed on prompt ${index + 1}: ${errorMessage(error)}`, {
-          cause: error,
-        });
+        const reason = asPhrase(errorMessage(error));
+        throw new JudgeError(`The judge ${name} failed on prompt ${index + 1}: ${reason}.`, { cause: error });
       }
       const verdict = verdictOf(answer);
       if (verdict !== undefined) return verdict;
-      const shown = typeof answer === "number" ? String(answer) : JSON.stringify(answer);
+      const said = typeof answer === "number" ? String(answer) : asPhrase(shown(answer));
       throw new JudgeError(
-        `The judge ${name} answered ${shown} to prompt ${index + 1}; it must be "a", "b", "tie" or a number: above 0 where a is better, below 0 where b is.`,
+        `The judge ${name} answered ${said} to prompt ${index + 1}; it must be "a", "b", "tie" or a number: above 0 where a is better, below 0 where b is.`,
       );
     },
   };
+}
+
+/**
+ * What becomes of an answer, if it comes in time. The timer also keeps a process alive that waits for nothing else.
+ *
+ * @throws Error if it does not, or if the waiting was ended; what `ask` throws
+ */
+export async function answerWithin<T>(ask: () => T, { timeoutMs = 60_000, signal }: JudgeWait): Promise<Awaited<T>> {
+  const given = new AbortController();
+  await new Promise((resolve) => setTimeout(resolve)); // a signal comes through, also where all answers are at once there
+  if (signal?.aborted) throw new Error(NOT_WAITED_FOR);
+  try {
+    return await Promise.race([
+      ask(),
+      new Promise<never>((_, reject) => {
+        const end = (reason: string) => reject(new Error(reason));
+        const timer = setTimeout(end, timeoutMs, `no answer within ${timeoutMs / 1000} s`);
+        given.signal.addEventListener("abort", () => clearTimeout(timer));
+        signal?.addEventListener("abort", () => end(NOT_WAITED_FOR), { signal: given.signal });
+      }),
+    ]);
+  } finally {
+    given.abort();
+  }
 }
 
 function verdictOf(answer: unknown): Verdict | undefined {
