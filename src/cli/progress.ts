@@ -111,7 +111,7 @@ export class ProgressLine implements LiveLine {
     this.#intervalMs = stream.isTTY === true ? REDRAW_MS : (options.plainIntervalMs ?? 5000);
   }
 
-  /** Call after every update; metrics and speed that are absent keep their last value. */
+  /** Call after every update; metrics and speed that are absent keep their last value until a plain line has told it. */
   update(progress: {
     step: number;
     totalSteps: number;
@@ -159,6 +159,9 @@ export class ProgressLine implements LiveLine {
       this.#stream.write(`\r${renderProgress(this.#latest, width)}\x1b[K`);
     } else {
       this.#stream.write(`${renderProgress(this.#latest)}\n`);
+      // Lines stay: the same numbers again beside a later step would be taken for that step's.
+      this.#metrics = {};
+      this.#tokensPerSecond = undefined;
     }
   }
 }

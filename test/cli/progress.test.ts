@@ -83,6 +83,15 @@ describe("ProgressLine", () => {
     expect(stream.text.match(/^ *\d+\/12/gm)).toEqual([" 1/12", " 6/12", "11/12", "12/12"]);
   });
 
+  test("a plain line does not repeat what an earlier one said of earlier updates", () => {
+    const stream = new CapturedStream();
+    const line = new ProgressLine(stream, { now: () => 0, plainIntervalMs: 0 });
+    line.update({ step: 1, totalSteps: 3, metrics, tokensPerSecond: 100 });
+    line.update({ step: 2, totalSteps: 3 });
+    line.update({ step: 3, totalSteps: 3, metrics });
+    expect(stream.text.match(/loss|tokens\/s|^\d/gm)).toEqual(["1", "loss", "tokens/s", "2", "3", "loss"]);
+  });
+
   test("the time left does not count the first update, which compiles", () => {
     const stream = new CapturedStream();
     let now = 60_000;
