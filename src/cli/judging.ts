@@ -75,6 +75,7 @@ export async function tellingUnhandled(
   try {
     await work();
   } finally {
+    await new Promise((resolve) => setImmediate(resolve)); // what the last answers left is told after them
     process.off("unhandledRejection", tell);
   }
 }

@@ -155,17 +155,9 @@ describe("kto train", () => {
 });
 
 describe("a judge's module", () => {
-  /** A run in a process of its own, with this for the body of the judge; SIGINT comes once it says "asked". */
-  async function judged(body: string): Promise<{ code: number; stderr: string; output: string }> {
-    const output = freshPath(folder, "run");
-    const judge = fileIn(folder, "judge.mjs", `export default () => { ${body} };`);
-    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
-    const run = [
-      ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
-      ...["--output_dir", output, "eval_samples=1", "max_steps=4", "learning_rate=0.05", "logging_steps=2"],
-      ...["eval_max_new_tokens=8", "--judge", judge],
-    ];
-    const child = spawn(process.execPath, ["bin/kto.js", ...run], { stdio: ["ignore", "ignore", "pipe"] });
+  /** A command in a process of its own; SIGINT comes once it says "asked". */
+  async function alone(...command: string[]): Promise<{ code: number; stderr: string }> {
+    const child = spawn(process.execPath, ["bin/kto.js", ...command], { stdio: ["ignore", "ignore", "pipe"] });
     let stderr = "";
     let sent = false;
     child.stderr.on("data", (text) => {
@@ -173,21 +165,43 @@ describe("a judge's module", () => {
       if (!sent && stderr.includes("asked")) sent = child.kill("SIGINT");
     });
     const [code] = (await once(child, "close")) as [number];
-    return { code, stderr, output };
+    return { code, stderr };
   }
 
+  /** With this for its body. It leaves a timer running. */
+  const judgeThat = (body: string) =>
+    fileIn(folder, "judge.mjs", `setInterval(() => {}, 1000); export default () => { ${body} };`);
+
+  const training = (output: string, judge: string) => {
+    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
+    return [
+      ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
+      ...["--output_dir", output, "eval_samples=1", "max_steps=4", "learning_rate=0.05", "logging_steps=2"],
+      ...["eval_max_new_tokens=8", "--judge", judge],
+    ];
+  };
+
   test("SIGINT while it does not answer: the run is saved and stops", async () => {
-    const { code, stderr, output } = await judged("console.error('asked'); return new Promise(() => {});");
+    const output = freshPath(folder, "run");
+    const judge = judgeThat("console.error('asked'); return new Promise(() => {});");
+    const { code, stderr } = await alone(...training(output, judge));
     expect(code, stderr).toBe(130);
     expect(stderr).toMatch(/no win rate at step 2: The judge .* failed on prompt 1: it is not waited for any more\.\n/);
     expect(stderr).toContain(`stopped: SIGINT after 2 of 4 updates: ${join(output, "checkpoint-2")} is saved; go on`);
   });
 
-  test("a promise that it leaves rejected is told once, and the run goes on", async () => {
-    const { code, stderr } = await judged("Promise.reject(new Error('one\\ntwo')); return 'a';");
-    expect(code, stderr).toBe(0);
-    expect(stderr.match(/warning: A promise was rejected .* judge .*judge\.mjs: one two\.\n/g)).toHaveLength(1);
-    expect(stderr).toContain("eval_win_rate 0.5000");
+  test("a promise that it leaves rejected is told once, and the command goes on", async () => {
+    const output = freshPath(folder, "run");
+    const judge = judgeThat("Promise.reject(new Error('one\\ntwo')); return 'a';");
+    const models = ["--model_name_or_path", output, "--ref_model_name_or_path", stories];
+    for (const command of [
+      training(output, judge),
+      ["eval", ...models, "--prompt", "One day", "--max_new_tokens", "8", "--judge", judge],
+    ]) {
+      const { code, stderr } = await alone(...command);
+      expect(code, stderr).toBe(0);
+      expect(stderr.match(/warning: A promise was rejected .* judge .*judge\.mjs: one two\.\n/g)).toHaveLength(1);
+    }
   });
 });
 
