@@ -67,7 +67,14 @@ export {
 } from "./kto/gradcheck.ts";
 export { ChatJudge, type ChatJudgeOptions, type Transcript } from "./kto/judge/chat-judge.ts";
 export { type AnswerPair, type JudgedWinRate, judgePairs } from "./kto/judge/compare.ts";
-export { functionJudge, type Judge, type JudgeFunction, type Question, type Verdict } from "./kto/judge/judge.ts";
+export {
+  functionJudge,
+  type Judge,
+  type JudgeFunction,
+  type JudgeWait,
+  type Question,
+  type Verdict,
+} from "./kto/judge/judge.ts";
 export { completionLogProbs } from "./kto/log-probs.ts";
 export type { Metrics } from "./kto/metrics.ts";
 export type { ObjectiveOptions } from "./kto/objective.ts";
