@@ -13,7 +13,7 @@
  * that window, and two ordinary products follow (`matmul`). The caller walks the windows.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { productTile } from "./product-tile.ts";
+import { productTile, tileGrid, tileOrigin } from "./product-tile.ts";
 import { operandBindings, type ProductVariant, tiledKernel } from "./product-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
@@ -89,8 +89,9 @@ fn logitAt(logits: vec4f, column: u32, goal: u32) -> f32 {
 
 @compute @workgroup_size(${tile.groupSize})
 fn main(${tile.parameters}) {
-  let firstRow = group.y * ${tile.rows}u;
-  let start = group.x * u.splitColumns;
+  // Rows first, so that a split's part of the table is read once into the caches.
+  let firstRow = group.x * ${tile.rows}u;
+  let start = group.y * u.splitColumns;
   let end = min(start + u.splitColumns, u.N);
   ${tile.setup}
   ${tile.sums
@@ -109,7 +110,7 @@ fn main(${tile.parameters}) {
       )
       .join("\n    ")}
   }
-  let base = (u.firstSplit + group.x) * u.M;
+  let base = (u.firstSplit + group.y) * u.M;
   ${tile.sums
     .map(
       ({ row }, i) => `{
@@ -126,8 +127,8 @@ fn main(${tile.parameters}) {
     .join("\n  ")}
 }`,
     grid: ({ M: rows = 0, N: columns = 0, splitColumns = 1 }) => [
-      Math.ceil(columns / splitColumns),
       Math.ceil(rows / tile.rows),
+      Math.ceil(columns / splitColumns),
     ],
     cost: ({ M: rows = 0, N: columns = 0, K: inner = 0 }) => ({
       flops: 2 * rows * columns * inner + 6 * rows * columns,
@@ -256,14 +257,12 @@ fn store(row: u32, column: u32, logits: vec4f) {
 }
 
 @compute @workgroup_size(${tile.groupSize})
-fn main(${tile.parameters}) {
-  let firstRow = group.y * ${tile.rows}u;
-  let firstColumn = group.x * ${tile.columns}u;
+fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
   ${tile.setup}
   ${tile.product}
   ${tile.eachRow("store(row, column, value);")}
 }`,
-    grid: ({ M: rows = 0, N: columns = 0 }) => [Math.ceil(columns / tile.columns), Math.ceil(rows / tile.rows)],
+    grid: ({ M: rows = 0, N: columns = 0 }) => tileGrid(variant, tile, rows, columns),
     cost: ({ M: rows = 0, N: columns = 0, K: inner = 0 }) => ({
       flops: 2 * rows * columns * inner + 4 * rows * columns,
       bytes: 4 * (rows * inner + columns * inner + rows * columns),

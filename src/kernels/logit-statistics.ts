@@ -68,8 +68,9 @@ fn take(sums: Sums, logits: vec4f, column: u32, end: u32, total: f32) -> Sums {
 
 @compute @workgroup_size(${tile.groupSize})
 fn main(${tile.parameters}) {
-  let firstRow = group.y * ${tile.rows}u;
-  let start = group.x * u.splitColumns;
+  // Rows first, so that a split's part of the table is read once into the caches.
+  let firstRow = group.x * ${tile.rows}u;
+  let start = group.y * u.splitColumns;
   let end = min(start + u.splitColumns, u.N);
   ${tile.setup}
   ${tile.sums
@@ -82,7 +83,7 @@ fn main(${tile.parameters}) {
     ${tile.product}
     ${tile.sums.map(({ name }, i) => `sums${i} = take(sums${i}, ${name}, column, end, total${i});`).join("\n    ")}
   }
-  let base = (u.firstSplit + group.x) * u.M;
+  let base = (u.firstSplit + group.y) * u.M;
   ${tile.sums
     .map(
       ({ row }, i) => `{
@@ -97,8 +98,8 @@ fn main(${tile.parameters}) {
     .join("\n  ")}
 }`,
     grid: ({ M: rows = 0, N: columns = 0, splitColumns = 1 }) => [
-      Math.ceil(columns / splitColumns),
       Math.ceil(rows / tile.rows),
+      Math.ceil(columns / splitColumns),
     ],
     cost: ({ M: rows = 0, N: columns = 0, K: inner = 0 }) => ({
       flops: 2 * rows * columns * inner + 5 * rows * columns,

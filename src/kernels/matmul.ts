@@ -12,7 +12,7 @@
  * work. Sums are f32, in an order fixed by the shapes.
  */
 import { type Kernel, kernel } from "./kernel.ts";
-import { productTile } from "./product-tile.ts";
+import { productTile, tileGrid, tileOrigin } from "./product-tile.ts";
 import {
   type MatmulLayout,
   type MatmulShape,
@@ -76,14 +76,12 @@ function buildMatmul(variant: ProductVariant): MatmulKernel {
 ${epilogue(variant)}
 
 @compute @workgroup_size(${tile.groupSize})
-fn main(${tile.parameters}) {
-  let firstRow = group.y * ${tile.rows}u;
-  let firstColumn = group.x * ${tile.columns}u;
+fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
   ${tile.setup}
   ${tile.product}
   ${tile.eachRow("store(row, column, value);")}
 }`,
-    grid: ({ M = 0, N = 0 }) => [Math.ceil(N / tile.columns), Math.ceil(M / tile.rows)],
+    grid: ({ M = 0, N = 0 }) => tileGrid(variant, tile, M, N),
     cost: ({ M = 0, N = 0, K = 0 }) => ({
       flops: 2 * M * N * K,
       bytes:

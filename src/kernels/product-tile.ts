@@ -32,6 +32,23 @@ export interface ProductTile {
   readonly leads: string;
 }
 
+/**
+ * WGSL for `firstRow` and `firstColumn` of a workgroup of `tileGrid`. Workgroups run in about the order of their numbers, x
+ * first: tiles that follow one another share the longer operand's part and walk the shorter one, which caches hold. Of
+ * equal ones a transposed A is the one that is shared: 42 against 53 ms at 1024^3 on lavapipe, and 55 against 40 in NN.
+ */
+export const tileOrigin = ({ layout }: ProductVariant, { rows, columns }: ProductTile): string => /* wgsl */ `
+  let place = select(group.xy, group.yx, u.N ${layout === "TN" ? ">" : ">="} u.M);
+  let firstRow = place.y * ${rows}u;
+  let firstColumn = place.x * ${columns}u;`;
+
+/** Workgroups for a result of M rows and N columns. */
+export function tileGrid({ layout }: ProductVariant, tile: ProductTile, M: number, N: number): [number, number] {
+  const [rows, columns] = [Math.ceil(M / tile.rows), Math.ceil(N / tile.columns)];
+  const rowsFirst = layout === "TN" ? N > M : N >= M;
+  return rowsFirst ? [rows, columns] : [columns, rows];
+}
+
 /** The tile of a variant. */
 export function productTile(variant: ProductVariant): ProductTile {
   switch (variant.tile) {
