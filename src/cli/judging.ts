@@ -77,8 +77,12 @@ export async function tellingUnhandled(
   } finally {
     await new Promise((resolve) => setImmediate(resolve)); // what the last answers left is told after them
     process.off("unhandledRejection", tell);
+    // What comes later still, while the process ends, must not end it with another code.
+    if (!process.listeners("unhandledRejection").includes(ignore)) process.on("unhandledRejection", ignore);
   }
 }
+
+function ignore(): void {}
 
 /** In words, whether a run cannot do without a win rate. */
 export function needOfWinRate({ metric_for_best_model: metric = "" }: RunConfig): string | undefined {

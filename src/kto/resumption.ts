@@ -113,8 +113,9 @@ function checkSame(
   const settings = inputs.settings ?? {};
   // Of a damaged file, whose values may nest too deeply to be written.
   const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
+  const comparesEvaluations = (state.evaluation?.lastStep ?? -1) >= 0 && evaluatedRows(inputs.evalExamples, given);
   for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {
-    if (MAY_CHANGE.test(name)) continue;
+    if (MAY_CHANGE.test(name) || (name === "per_device_eval_batch_size" && !comparesEvaluations)) continue;
     const after = Object.hasOwn(settings, name) ? settings[name] : options[name];
     if (text(before) === text(after)) continue;
     throw new ConfigError(

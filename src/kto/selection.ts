@@ -149,7 +149,8 @@ function withMargins(
   training: Metrics | undefined,
 ): Margins[] {
   const [own, other] = [training?.["rewards/margins"], evaluation[`${EVAL_PREFIX}rewards/margins`]];
-  if (own === undefined || other === undefined) return [...earlier];
+  // A margin that is no number tells nothing, and no checkpoint could hold it.
+  if (own === undefined || other === undefined || !Number.isFinite(own + other)) return [...earlier];
   return [...earlier, { step, training: own, validation: other }].slice(-WARNING_WINDOW);
 }
 

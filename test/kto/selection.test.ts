@@ -185,4 +185,16 @@ describe("the warning that rows are learnt by heart", () => {
       /^since step 1 the reward margin of the training rows rose from 1\.00 to 4\.00 while that of the validation rows fell from 1\.00 to 0\.250 in 3 evaluations in a row/,
     );
   });
+
+  test("margins that are no numbers are left out of what a checkpoint holds", () => {
+    const selection = new Selection();
+    for (const margin of [Number.NaN, Number.POSITIVE_INFINITY, 1]) {
+      selection.consider(1, { eval_loss: 1, "eval_rewards/margins": margin }, { "rewards/margins": 2 });
+      selection.consider(1, { eval_loss: 1, "eval_rewards/margins": 2 }, { "rewards/margins": margin });
+    }
+    expect(selection.state.margins).toEqual([
+      { step: 1, training: 2, validation: 1 },
+      { step: 1, training: 1, validation: 2 },
+    ]);
+  });
 });
