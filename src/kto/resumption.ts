@@ -113,7 +113,8 @@ function checkSame(
   const settings = inputs.settings ?? {};
   // Of a damaged file, whose values may nest too deeply to be written.
   const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
-  const comparesEvaluations = (state.evaluation?.lastStep ?? -1) >= 0 && evaluatedRows(inputs.evalExamples, given);
+  const rows = evaluatedRows(inputs.evalExamples, given);
+  const comparesEvaluations = rows !== undefined && (state.evaluation?.lastStep ?? -1) >= 0;
   for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {
     if (MAY_CHANGE.test(name) || (name === "per_device_eval_batch_size" && !comparesEvaluations)) continue;
     const after = Object.hasOwn(settings, name) ? settings[name] : options[name];
@@ -127,7 +128,6 @@ function checkSame(
       `The data is not that of the run of ${path}: its rows, their order or their tokens changed; give the same data, or start anew in another output_dir.`,
     );
   }
-  const rows = evaluatedRows(inputs.evalExamples, given);
   if (rows && state.evaluationData !== undefined && state.evaluationData !== digestOf(rows)) {
     throw new ConfigError(
       `The rows to evaluate on are not those of the run of ${path}, so that its evaluations before and after could not be compared: give the same rows, set eval_strategy to "no", or start anew in another output_dir.`,

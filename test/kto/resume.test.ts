@@ -396,6 +396,12 @@ describe("what changed meanwhile", () => {
     expect(error.message).toContain(sentence);
   });
 
+  it("the microbatches of evaluations, where none was made: they may be others", async () => {
+    const options = { per_device_eval_batch_size: 2, resume_from_checkpoint: true };
+    const { checkpoints } = await run(await aBrokenRun(), options, { stopAfter: 4 });
+    expect(checkpoints.map(({ step }) => step)).toEqual([4]);
+  });
+
   it.runIf(formats.includes("f16"))("the format of activations: refused", async () => {
     const error = await failure(run(await aBrokenRun(), { fp16: true, resume_from_checkpoint: true }));
     expect(error).toBeInstanceOf(ConfigError);
