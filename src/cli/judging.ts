@@ -113,8 +113,10 @@ export async function judgeOfRun(
         return winRateMetrics(found);
       } catch (error) {
         if (!(error instanceof JudgeError || error instanceof FileError)) throw error;
-        const next = signal.aborted ? "" : " The training goes on.";
-        output.warning(`There is no win rate at step ${step}: ${errorMessage(error)}${next}`);
+        // A run that is to stop breaks the evaluation off, and makes it when it goes on.
+        if (!signal.aborted) {
+          output.warning(`There is no win rate at step ${step}: ${errorMessage(error)} The training goes on.`);
+        }
         return undefined;
       }
     },

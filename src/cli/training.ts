@@ -218,13 +218,14 @@ async function runUpdates(
   };
   try {
     return await withSignals(tell, async (signalled) => {
+      const { stepsDone: before } = trainer;
       for await (const { step, totalSteps, metrics, evaluation } of trainer) {
         await metricsFile.update(trainer.log);
         if (evaluation) {
           output.info(evaluationLine(step, evaluation));
           if (evaluation.warning) output.warning(evaluation.warning);
         }
-        if (step === 0) continue;
+        if (step === before) continue; // an evaluation before the first update
         line?.update({ step, totalSteps, metrics, tokensPerSecond: metrics?.tokens_per_second });
       }
       await metricsFile.finish(trainer.log);

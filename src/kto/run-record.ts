@@ -68,8 +68,9 @@ export class RunRecord {
           });
   }
 
-  /** No update is left, or the evaluations ended the run. */
+  /** No update is left, nor the evaluation of the last one, or the evaluations ended the run. */
   get ended(): boolean {
+    if (this.#run.evaluation?.due(this.done)) return false;
     return this.done >= this.#run.plan.totalSteps || this.stopReason !== undefined;
   }
 

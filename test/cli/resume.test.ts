@@ -181,14 +181,42 @@ describe("a judge's module", () => {
     ];
   };
 
-  test("SIGINT while it does not answer: the run is saved and stops", async () => {
-    const output = freshPath(folder, "run");
-    const judge = judgeThat("console.error('asked'); return new Promise(() => {});");
-    const { code, stderr } = await alone(...training(output, judge));
-    expect(code, stderr).toBe(130);
-    expect(stderr).toMatch(/no win rate at step 2: The judge .* failed on prompt 1: it is not waited for any more\.\n/);
-    expect(stderr).toContain(`stopped: SIGINT after 2 of 4 updates: ${join(output, "checkpoint-2")} is saved; go on`);
-  });
+  test.each([2, 4])(
+    "SIGINT while it does not answer at step %i: the run is saved, and what goes on from it makes that evaluation",
+    async (step) => {
+      const [whole, output, answers] = [freshPath(folder, "run"), freshPath(folder, "run"), freshPath(folder, "on")];
+      const judge = fileIn(
+        folder,
+        "judge.mjs",
+        `import { existsSync } from "node:fs";
+        let questions = 0;
+        export default (prompt, a, b) => {
+          if (questions++ < ${step - 2} || existsSync(${JSON.stringify(answers)})) return a.length - b.length;
+          console.error("asked");
+          return new Promise(() => {});
+        };`,
+      );
+      const words = (folder: string, ...more: string[]) => [...training(folder, judge), "--save_strategy=no", ...more];
+      const { code, stderr } = await alone(...words(output));
+      expect(code, stderr).toBe(130);
+      expect(stderr).not.toContain("no win rate");
+      expect(stderr).toContain(
+        `stopped: SIGINT after ${step} of 4 updates: ${join(output, `checkpoint-${step}`)} is saved; go on`,
+      );
+      writeFileSync(answers, "");
+      const plan = await kto(...words(output, "--resume_from_checkpoint", "--dry_run", "--json"));
+      expect(JSON.parse(plan.stdout), plan.stderr).toMatchObject({ steps_left: 4 - step, evaluations: 3 - step / 2 });
+      for (const run of [words(whole), words(output, "--resume_from_checkpoint")]) {
+        const { code, stderr } = await kto(...run);
+        expect(code, stderr).toBe(0);
+      }
+      const evaluations = (output: string) => metricsOf(output).replace(/,"eval_(runtime|\w+_per_second)":[\d.]+/g, "");
+      expect(evaluations(output)).toBe(evaluations(whole));
+      expect(evaluations(output).match(/"eval_win_rate":[\d.]+/g)).toHaveLength(2);
+      expect(readFileSync(join(output, "samples.jsonl"))).toEqual(readFileSync(join(whole, "samples.jsonl")));
+      expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
+    },
+  );
 
   test("a promise that it leaves rejected is told once, and the command goes on", async () => {
     const output = freshPath(folder, "run");
