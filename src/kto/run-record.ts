@@ -23,6 +23,7 @@ import {
   type TrainerStateFacts,
   trainerStateText,
 } from "./run-state.ts";
+import { criterionOf } from "./selection.ts";
 import type { KtoStep } from "./step.ts";
 
 export interface RecordedRun {
@@ -170,7 +171,14 @@ export class RunRecord {
     this.lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
     if (state.evaluation) {
       const { selection, lastStep } = state.evaluation;
-      const anew = this.#run.evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+      const { metric_for_best_model, greater_is_better } = state.options;
+      const asked = criterionOf({ metric: metric_for_best_model, greaterIsBetter: greater_is_better });
+      // Checkpoints did not always say which metric they went by.
+      const { best, metric = asked.metric, greaterIsBetter = asked.greaterIsBetter } = selection;
+      const anew = this.#run.evaluation?.restore({
+        selection: { ...selection, best, metric, greaterIsBetter },
+        lastStep,
+      });
       if (anew !== undefined) warn(this.#callbacks, anew);
       // A run that was stopped early goes on where early_stopping_patience is now larger.
       if (state.stopReason !== undefined) this.stopReason = this.#run.evaluation?.selection.stop;

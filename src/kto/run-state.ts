@@ -20,7 +20,7 @@ const number = z.number();
 const whole = z.number().int().min(0);
 /** NaN and infinities are null in JSON. */
 const metric = z.number().nullable();
-const options = z.record(z.string(), z.unknown());
+const settings = z.record(z.string(), z.unknown());
 
 const runState = z.object({
   version: z.literal(1),
@@ -63,8 +63,11 @@ const runState = z.object({
   /** The same of the rows that the run evaluates on; checkpoints did not always say it. */
   evaluationData: z.string().optional(),
   /** Of the trainer, every one of them, and what else the caller wants to be the same. */
-  options,
-  settings: options,
+  options: z.looseObject({
+    metric_for_best_model: z.string().optional(),
+    greater_is_better: z.boolean().optional(),
+  }),
+  settings,
 });
 
 /** run_state.json, and the lines of the metrics from trainer_state.json. */

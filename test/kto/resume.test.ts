@@ -139,6 +139,22 @@ async function aBrokenRun(): Promise<string> {
   return copy;
 }
 
+type Json = Record<string, unknown> & {
+  counts: object;
+  log_history: object[];
+  evaluation: { selection: Record<string, unknown> };
+};
+
+/** Changes a JSON file of a checkpoint and its checksum. */
+function forge(checkpoint: string, name: string, change: (json: Json) => object): void {
+  const json = JSON.parse(readFileSync(join(checkpoint, name), "utf8")) as Json;
+  const bytes = Buffer.from(JSON.stringify(change(json)));
+  writeFileSync(join(checkpoint, name), bytes);
+  const sums = JSON.parse(readFileSync(join(checkpoint, "checksums.json"), "utf8"));
+  sums.files[name] = { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
+  writeFileSync(join(checkpoint, "checksums.json"), JSON.stringify(sums));
+}
+
 async function failure(work: Promise<unknown>): Promise<Error> {
   return await work.then(
     () => {
@@ -372,17 +388,6 @@ describe("damage", () => {
     expect(resumed.checkpoints[0]?.step).toBe(3); // from 2 on, and the damaged one is replaced
   });
 
-  /** Changes a file of the last checkpoint and its checksum; returns the folder of the run. */
-  async function forged(name: string, change: (json: Json) => object): Promise<string> {
-    const path = await damaged(name, (bytes) => Buffer.from(JSON.stringify(change(JSON.parse(bytes.toString())))));
-    const checkpoint = join(path, "checkpoint-3");
-    const bytes = readFileSync(join(checkpoint, name));
-    const sums = JSON.parse(readFileSync(join(checkpoint, "checksums.json"), "utf8"));
-    sums.files[name] = { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
-    writeFileSync(join(checkpoint, "checksums.json"), JSON.stringify(sums));
-    return path;
-  }
-  type Json = Record<string, unknown> & { counts: object; log_history: object[] };
   const counts = (changes: object) => (json: Json) => ({ ...json, counts: { ...json.counts, ...changes } });
   const selection = { vain: 0, margins: [], warned: false };
 
@@ -430,7 +435,8 @@ describe("damage", () => {
     ],
   ])("%s, under a checksum that is right: it is named, and the checkpoint before is used", async (...given) => {
     const [, name, change, sentence] = given;
-    const path = await forged(name, change);
+    const path = await aBrokenRun();
+    forge(join(path, "checkpoint-3"), name, change);
     const resumed = await run(path, { resume_from_checkpoint: true }, { stopAfter: 3 });
     expect(resumed.warnings).toHaveLength(1);
     expect(resumed.warnings[0]).toContain(`The checkpoint ${join(path, "checkpoint-3")} is damaged: `);
@@ -535,11 +541,21 @@ describe("what changed meanwhile", () => {
     expect((await run(path, resumed, { evalExamples: rows.slice(0, 3) })).log).toHaveLength(3);
   });
 
-  it("the metric of the best model: the best is looked for anew", async () => {
+  it.each([
+    ["", (json: Json) => json],
+    [
+      ", also where the checkpoint is of a version that did not say it",
+      ({ evaluation, ...json }: Json) => {
+        const { metric: _, greaterIsBetter: __, ...selection } = evaluation.selection;
+        return { ...json, evaluation: { ...evaluation, selection } };
+      },
+    ],
+  ])("the metric of the best model: the best is looked for anew%s", async (_, change) => {
     const path = newFolder();
     const inputs = { evalExamples: readExamples("llama").slice(0, 4) };
     const evaluated = { eval_steps: 1, max_steps: 3, load_best_model_at_end: true };
     await run(path, { ...evaluated, metric_for_best_model: "rewards/margins" }, { ...inputs, stopAfter: 2 });
+    forge(join(path, "checkpoint-2"), "run_state.json", change);
     const resumed = await run(path, { ...evaluated, resume_from_checkpoint: true }, inputs);
     expect(resumed.warnings).toEqual([
       "The best model was that by eval_rewards/margins (more is better) and is now that by eval_loss (less is better): it is looked for anew, from the next evaluation on.",
