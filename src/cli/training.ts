@@ -7,6 +7,7 @@ import type { Model } from "../engine/model/load.ts";
 import { errorMessage, FileError, InterruptedError } from "../errors.ts";
 import type { TrainerCallbacks } from "../kto/callbacks.ts";
 import type { Example } from "../kto/data/types.ts";
+import { drawsSamples } from "../kto/evaluation-options.ts";
 import { unusedLoraOptions } from "../kto/lora-options.ts";
 import type { Metrics } from "../kto/metrics.ts";
 import { sizeInBytes } from "../kto/output-options.ts";
@@ -167,7 +168,6 @@ const KEPT_SETTINGS = [
   "append_eos",
   "chat_template_path",
   "chat_template_kwargs",
-  "eval_max_new_tokens",
 ];
 
 /** Those of a run with a judge; one without may get a judge. */
@@ -177,7 +177,8 @@ function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
   const { judge, judge_model: model } = config;
   const names = (judge ?? model) ? [...KEPT_SETTINGS, ...KEPT_OF_JUDGE] : KEPT_SETTINGS;
   // null, so that one that is given later is seen.
-  return Object.fromEntries(names.map((name) => [name, (config as Record<string, unknown>)[name] ?? null]));
+  const kept = Object.fromEntries(names.map((name) => [name, (config as Record<string, unknown>)[name] ?? null]));
+  return { ...kept, eval_max_new_tokens: drawsSamples(config) ? config.eval_max_new_tokens : undefined };
 }
 
 /** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */

@@ -117,6 +117,7 @@ function checkSame(
   const comparesEvaluations = rows !== undefined && (state.evaluation?.lastStep ?? -1) >= 0;
   for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {
     if (MAY_CHANGE.test(name) || (name === "per_device_eval_batch_size" && !comparesEvaluations)) continue;
+    if (Object.hasOwn(settings, name) && settings[name] === undefined) continue;
     const after = Object.hasOwn(settings, name) ? settings[name] : options[name];
     if (text(before) === text(after)) continue;
     throw new ConfigError(

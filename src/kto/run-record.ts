@@ -49,6 +49,8 @@ export class RunRecord {
   readonly #policy: Model;
   readonly #callbacks: TrainerCallbacks;
   readonly #checkpoints: Checkpoints | undefined;
+  /** Those of this run, and what it leaves open, as the run before it had that. */
+  #settings: RunState["settings"];
   #digests: Pick<RunState, "data" | "evaluationData"> | undefined;
 
   constructor(run: RecordedRun) {
@@ -56,6 +58,7 @@ export class RunRecord {
     this.#run = run;
     this.#policy = policy;
     this.#callbacks = run.inputs;
+    this.#settings = run.inputs.settings ?? {};
     this.#checkpoints =
       outputFolder === undefined
         ? undefined
@@ -100,7 +103,7 @@ export class RunRecord {
       tuning: this.#policy.device.tuner.choices,
       ...this.#digests,
       options: this.#run.options,
-      settings: this.#run.inputs.settings ?? {},
+      settings: this.#settings,
       log: this.log,
     };
   }
@@ -167,6 +170,8 @@ export class RunRecord {
   adopt(state: RunState): void {
     this.done = state.step;
     this.log = [...state.log];
+    const given = Object.entries(this.#settings).filter(([, value]) => value !== undefined);
+    this.#settings = { ...state.settings, ...Object.fromEntries(given) };
     this.#run.window.restore(state.counts);
     this.lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
     if (state.evaluation) {

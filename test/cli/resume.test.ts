@@ -119,6 +119,23 @@ describe("kto train", () => {
     });
   });
 
+  test("samples of any length may come where none were drawn; their length stays, also while none are drawn", async () => {
+    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
+    const output = freshPath(folder, "run");
+    const evaluated = (steps: number, ...more: string[]) =>
+      kto(
+        ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
+        ...["--output_dir", output, `max_steps=${steps}`, "lr_scheduler_type=constant", ...more],
+      );
+    const samples = ["eval_samples=1", "eval_max_new_tokens=5"];
+    for (const [i, more] of [[], samples, []].entries()) {
+      const { code, stderr } = await evaluated(i + 1, ...more, `resume_from_checkpoint=${i > 0}`);
+      expect(code, stderr).toBe(0);
+    }
+    const { stderr } = await evaluated(4, "eval_samples=1", "eval_max_new_tokens=6", "--resume_from_checkpoint");
+    expect(stderr).toContain(`option "eval_max_new_tokens" is 6, but the run of ${join(output, "checkpoint-3")} had 5`);
+  });
+
   test("metrics.jsonl that takes no lines: told once, the run goes on and writes them at its end", async () => {
     vi.spyOn(platform, "appendText").mockRejectedValue(new FileError("Cannot write metrics.jsonl: no space is left."));
     const output = freshPath(folder, "run");
