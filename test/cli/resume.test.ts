@@ -248,6 +248,21 @@ describe("a judge's module", () => {
       expect(stderr.match(/warning: A promise was rejected .* judge .*judge\.mjs: one two\.\n/g)).toHaveLength(1);
     }
   });
+
+  test("one that it leaves rejected when the command has ended: the exit code is the command's own", async () => {
+    const output = freshPath(folder, "run");
+    const judge = (body: string) =>
+      fileIn(folder, "judge.mjs", `setInterval(() => Promise.reject("late"), 1); export default () => { ${body} };`);
+    const models = ["--model_name_or_path", output, "--ref_model_name_or_path", stories];
+    const asked = ["eval", ...models, "--prompt", "One day", "--max_new_tokens", "8", "--judge"];
+    for (const [command, expected] of [
+      [training(output, judge("return 'a';")), 0],
+      [[...asked, judge("throw new Error('no');")], 9],
+    ] as const) {
+      const { code, stderr } = await alone(...command);
+      expect(code, stderr).toBe(expected);
+    }
+  });
 });
 
 test("killed at random moments and resumed, runs end in the same bits", async () => {
