@@ -9,7 +9,7 @@ import { textFolder } from "../engine/model/folder.ts";
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
-import { ConfigError, DatasetError } from "../errors.ts";
+import { ConfigError, counted, DatasetError } from "../errors.ts";
 import { checkColumnMapping } from "../kto/data/columns.ts";
 import type { EncodeRowOptions } from "../kto/data/encode.ts";
 import { feedbackRows } from "../kto/data/read.ts";
@@ -132,14 +132,10 @@ export async function encodeFeedback(
   const { examples, report } = collector.finish();
   for (const { reason, count, firstLines } of report.dropped) {
     const more = count > firstLines.length ? ", …" : "";
-    output.warning(
-      `${count} ${count === 1 ? "row" : "rows"} dropped: ${reason} (line ${firstLines.join(", ")}${more}).`,
-    );
+    output.warning(`${counted(count, "row")} dropped: ${reason} (line ${firstLines.join(", ")}${more}).`);
   }
   if (report.cut > 0) {
-    output.warning(
-      `${report.cut} ${report.cut === 1 ? "completion was" : "completions were"} cut to max_length ${maxLength}.`,
-    );
+    output.warning(`${counted(report.cut, "completion was", "completions were")} cut to max_length ${maxLength}.`);
   }
   for (const warning of report.warnings) output.warning(warning);
   return { examples, report };

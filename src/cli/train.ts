@@ -1,5 +1,6 @@
 /** `kto train`: KTO training from feedback and a model to a model folder. */
 
+import { counted } from "../errors.ts";
 import { configAdvice } from "../kto/advice.ts";
 import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptionNames } from "../kto/config.ts";
 import type { Example } from "../kto/data/types.ts";
@@ -65,7 +66,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       policy,
       baseName,
       evalExamples,
-      data: `${examples.length} rows, ${desirable} desirable (weight ${round(weights.desirable)}), ${undesirable} undesirable (weight ${round(weights.undesirable)})`,
+      data: `${counted(examples.length, "row")}, ${desirable} desirable (weight ${round(weights.desirable)}), ${undesirable} undesirable (weight ${round(weights.undesirable)})`,
       time: async (real) => {
         const models = await loadForTraining(real, config, output);
         const other = models.reference ? { reference: models.reference } : {};

@@ -4,7 +4,7 @@
  */
 import type { Device } from "../engine/device.ts";
 import type { Model } from "../engine/model/load.ts";
-import { errorMessage, FileError, InterruptedError } from "../errors.ts";
+import { counted, errorMessage, FileError, InterruptedError } from "../errors.ts";
 import type { TrainerCallbacks } from "../kto/callbacks.ts";
 import type { Example } from "../kto/data/types.ts";
 import { drawsSamples } from "../kto/evaluation-options.ts";
@@ -92,7 +92,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
     );
     output.info(
-      `plan: ${trainer.totalSteps} updates, ${round(trainer.totalSteps / trainer.stepsPerEpoch)} epochs; device memory ${megabytes(target.totalBytes)}`,
+      `plan: ${counted(trainer.totalSteps, "update")}, ${counted(round(trainer.totalSteps / trainer.stepsPerEpoch), "epoch")}; device memory ${megabytes(target.totalBytes)}`,
     );
     const unused = policy.adapter ? undefined : unusedLoraOptions({ ...config });
     for (const sentence of [...(unused ? [unused] : []), ...advice]) output.warning(sentence);
@@ -113,7 +113,8 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
     const metricsFile = new MetricsFile(output_dir, warn);
     // Not earlier: a run that was refused leaves its folder as it was, so that it can be started again.
     if (config.resume_from_checkpoint === false) await removeCheckpoints(output_dir);
-    else output.info(`resumed: ${trainer.stepsDone} of ${trainer.totalSteps} updates are done`);
+    else
+      output.info(`resumed: ${trainer.stepsDone} of ${counted(trainer.totalSteps, "update is", "updates are")} done`);
     await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
     await metricsFile.start(trainer.log);
     const started = performance.now();
@@ -147,7 +148,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
     if (output.json) output.jsonLine(summary);
     else
       output.result(
-        `trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
+        `trained ${counted(trainer.stepsDone, "update")} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
   });
 }
@@ -249,7 +250,7 @@ function interruption(trainer: TrainingRun<RunOptions>, signal: EndSignal): Inte
   const where = saved
     ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
     : "nothing was to be saved yet";
-  return new InterruptedError(`${signal} after ${stepsDone} of ${totalSteps} updates: ${where}.`, signal);
+  return new InterruptedError(`${signal} after ${stepsDone} of ${counted(totalSteps, "update")}: ${where}.`, signal);
 }
 
 /** An evaluation on one line. */
@@ -289,7 +290,7 @@ function planFacts(
 function reportPlan(config: RunConfig, trainer: TrainingRun<RunOptions>, device: Device, output: Output): void {
   const { totalSteps, stepsPerEpoch } = trainer;
   output.result(
-    `${totalSteps} updates of ${config.per_device_train_batch_size * config.gradient_accumulation_steps} rows, ${stepsPerEpoch} in an epoch`,
+    `${counted(totalSteps, "update")} of ${counted(config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}, ${stepsPerEpoch} in an epoch`,
   );
   for (const [category, bytes] of Object.entries(device.memory()))
     output.result(`  ${category.padEnd(18)} ${megabytes(bytes)}`);
@@ -314,8 +315,8 @@ const TRANSFER_BYTES = 96 * 2 ** 20;
 /** Compiled kernels of a software adapter. */
 const DRIVER_BYTES = 128 * 2 ** 20;
 
-export function round(value: number): string {
-  return String(Number(value.toPrecision(4)));
+export function round(value: number): number {
+  return Number(value.toPrecision(4));
 }
 
 function megabytes(bytes: number): string {

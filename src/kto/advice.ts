@@ -2,6 +2,7 @@
  * Advice on values that are allowed but seldom meant, once the model and the data of a run are known. What is refused
  * stands in `config.ts`; what follows from the class counts in `data/weights.ts`.
  */
+import { counted } from "../errors.ts";
 import type { TrainerOptions } from "./config.ts";
 import type { RunOptions } from "./run-options.ts";
 
@@ -48,7 +49,7 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
   if (config.loss_type === "kto" && (scope < 8 || scope > 128)) {
     const remedy = scope < 8 && perUpdate >= 8 ? ' (reference_point_scope "step" takes it over the whole update)' : "";
     advice.push(
-      `the reference point is taken over ${scope} rows; 8 to 128 are recommended, since fewer make it noisy and more make it slow${remedy}.`,
+      `the reference point is taken over ${counted(scope, "row")}; 8 to 128 are recommended, since fewer make it noisy and more make it slow${remedy}.`,
     );
   }
   if (config.loss_type === "kto") {
@@ -96,7 +97,7 @@ function scheduleAdvice(config: RunOptions, facts: SizeFacts): string[] {
   const steps = config.max_steps > 0 ? config.max_steps : Math.ceil((facts.rows * config.num_train_epochs) / perUpdate);
   if (config.warmup_steps >= steps && config.warmup_steps > 0) {
     advice.push(
-      `warmup_steps ${config.warmup_steps} does not end within the run's ${steps} steps: the learning rate never reaches ${config.learning_rate}.`,
+      `warmup_steps ${config.warmup_steps} does not end within the run's ${counted(steps, "step")}: the learning rate never reaches ${config.learning_rate}.`,
     );
   }
   return advice;

@@ -2,7 +2,7 @@
  * What follows from a row of evaluations: which is the best, when to stop, when the model fits its training rows at the
  * cost of others. Numbers only; the weights of the best are kept by `best-model.ts`.
  */
-import { ConfigError } from "../errors.ts";
+import { ConfigError, counted } from "../errors.ts";
 import { EVAL_PREFIX, EVALUATION_TIMES } from "./evaluate.ts";
 import type { Metrics } from "./metrics.ts";
 
@@ -75,7 +75,7 @@ export class Selection {
   get stop(): string | undefined {
     const { vain, best } = this.#state;
     if (vain < this.#patience) return undefined;
-    const times = vain === 1 ? "1 evaluation" : `${vain} evaluations in a row`;
+    const times = counted(vain, "evaluation", "evaluations in a row");
     const enough = this.#threshold === 0 ? "" : ` by more than ${this.#threshold}`;
     const since =
       best === undefined ? "it was never a finite number" : `its best is ${best.value} at step ${best.step}`;

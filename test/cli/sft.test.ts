@@ -90,6 +90,21 @@ describe("kto sft", () => {
     expect(existsSync(join(output, "adapter_model.safetensors"))).toBe(true);
   });
 
+  test("one of anything is not many", async () => {
+    const dataset = fileIn(folder, "row.jsonl", jsonl(rows.slice(0, 1)));
+    const output = freshPath(folder, "tuned");
+    const run = words(output, "--dataset_name", dataset, "--max_steps", "1", "--per_device_train_batch_size", "1");
+    const { stdout, stderr } = await kto(...run);
+    expect(stderr).toMatch(/data: 1 row tokenized; the ids are /);
+    expect(stderr).toMatch(/; data: 1 row with \d+ completion tokens\n/);
+    expect(stderr).toContain("plan: 1 update, 1 epoch; ");
+    expect(stdout).toMatch(/^trained 1 update in /);
+    expect((await kto(...run, "--resume_from_checkpoint")).stderr).toContain("resumed: 1 of 1 update is done");
+    expect((await kto(...run, "--overwrite_output_dir", "--dry_run")).stdout).toMatch(
+      /^1 update of 1 row, 1 in an epoch\n/,
+    );
+  });
+
   test("resume_from_checkpoint ends in the same bits", async () => {
     const [whole, output] = [freshPath(folder, "whole"), freshPath(folder, "parted")];
     expect((await kto(...words(whole))).code).toBe(0);
