@@ -28,7 +28,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   const { loadTrainingRows } = await import("./evaluation-rows.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
   await runTraining(config, output, async (device, shared) => {
-    const { policy, reference, baseName } = await loadForTraining(device, config, output);
+    const { policy, reference, baseName, fineTuned } = await loadForTraining(device, config, output);
     const use = config.loss_type === "kto" ? "pairs" : "rows";
     const { examples, evalExamples } = await loadTrainingRows({ policy, reference }, config, use, output);
     await checkKind(config.output_dir, policy.adapter !== undefined);
@@ -56,6 +56,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       rows: examples.length,
       desirable,
       undesirable,
+      fineTuned,
       prompts: prompts(examples),
       evaluationPrompts: evalExamples && prompts(evalExamples),
       parameters: policy.layout.parameterCount,

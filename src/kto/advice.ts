@@ -20,6 +20,8 @@ export interface SizeFacts {
 export interface RunFacts extends SizeFacts {
   readonly desirable: number;
   readonly undesirable: number;
+  /** Whether the model is known to come from supervised fine-tuning; default false. */
+  readonly fineTuned?: boolean;
   /** Different prompts among them, and among the validation rows where there are any; default: enough. */
   readonly prompts?: number;
   readonly evaluationPrompts?: number | undefined;
@@ -64,7 +66,7 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
     }
   }
   advice.push(...scheduleAdvice(config, facts));
-  if (!large) {
+  if (!large && !facts.fineTuned) {
     advice.push(
       "below 7B parameters, KTO brings little over supervised fine-tuning alone: unless this model has had that on the same kind of text, run kto sft first.",
     );

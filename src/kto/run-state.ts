@@ -161,6 +161,19 @@ export async function readRunState(folder: string): Promise<RunState> {
   return { ...state, log: trainer.log_history };
 }
 
+/** Whether the folder of a model or an adapter shows that supervised fine-tuning made it: kto sft, or TRL's. */
+export async function showsFineTuning(folder: string): Promise<boolean> {
+  const path = platform.joinPath(folder, TRAINER_STATE_FILE);
+  if ((await platform.exists(path)) !== "file") return false;
+  try {
+    const { log_history } = await readJson(path, trainerState);
+    return log_history.some((line) => "mean_token_accuracy" in line);
+  } catch (error) {
+    if (error instanceof ModelFormatError) return false; // another program's
+    throw error;
+  }
+}
+
 /** What no run can have written, in words that begin with the file's name. */
 function contradiction(
   { step, totalSteps, counts, evaluation }: z.output<typeof runState>,
