@@ -19,6 +19,7 @@ import { defaultMaxLength, ExampleCollector } from "../kto/data/tokenize.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, Labels } from "../kto/data/types.ts";
 import type { RunConfig } from "../kto/run-options.ts";
 import { showingDownloads } from "./downloads.ts";
+import { checkWritable } from "./files.ts";
 import type { Output } from "./output.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
@@ -142,16 +143,19 @@ export async function encodeFeedback(
 }
 
 /**
- * Before any work: a run must not end in a folder that cannot be written, or spoil one that holds something.
+ * Before any work: a run must not end in a folder that cannot be written, or spoil one that holds something. Creates the
+ * folder, unless the work is only planned.
  *
  * @param harmless whether something of this name may be there
  * @throws FileError, ConfigError
  */
 export async function checkOutputFolder(
-  { output_dir, overwrite_output_dir }: { readonly output_dir: string; readonly overwrite_output_dir: boolean },
+  options: { readonly output_dir: string; readonly overwrite_output_dir: boolean; readonly dry_run?: boolean },
   harmless: (name: string) => boolean = () => false,
 ): Promise<void> {
-  await platform.checkWritable(output_dir);
+  const { output_dir, overwrite_output_dir, dry_run = false } = options;
+  await checkWritable(output_dir, dry_run);
+  if ((await platform.exists(output_dir)) === undefined) return;
   const present = (await platform.list(output_dir)).filter((name) => !harmless(name));
   if (present.length === 0 || overwrite_output_dir) return;
   const resumable = present.some((name) => /^checkpoint-\d+$/.test(name));

@@ -10,7 +10,7 @@ import { AdapterError } from "../../src/errors.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import { activationFormats, sharedDevice, withLimits } from "../helpers/device.ts";
-import { fixtures, freshPath, llama, temporaryFolder } from "../helpers/folders.ts";
+import { fixtures, freshPath, llama, stories, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
 
 shareDeviceWithCommands();
@@ -52,7 +52,7 @@ async function planOf(...words: string[]): Promise<Plan> {
   const { code, stdout, stderr } = await kto("train", ...data, ...words, "--output_dir", output, "--dry_run", "--json");
   expect(code, stderr).toBe(0);
   expect(stdout).toMatch(/^\{.*\}\n$/);
-  expect(existsSync(output) ? readdirSync(output) : []).toEqual([]);
+  expect(existsSync(output)).toBe(false);
   return JSON.parse(stdout) as Plan;
 }
 
@@ -204,6 +204,21 @@ describe("kto train --dry_run", () => {
     expect(JSON.parse(json.stdout)).not.toHaveProperty("estimated_seconds");
   });
 
+  test("nothing is written, and what could not be is told all the same", async () => {
+    const place = freshPath(folder, "place");
+    mkdirSync(place);
+    writeFileSync(join(place, "file"), "");
+    const words = ["--model", stories, "--dry_run", "--output_dir"];
+    const judge = ["validation_split=0.4", "eval_samples=1", "judge_model=m", "judge_base_url=http://localhost:1/v1"];
+    const transcripts = `judge_transcripts=${join(place, "logs", "judge.jsonl")}`;
+    const { code, stderr } = await kto("train", ...data, ...words, join(place, "runs", "one"), ...judge, transcripts);
+    expect(code, stderr).toBe(0);
+    expect(readdirSync(place)).toEqual(["file"]);
+    const refused = await kto("train", ...data, ...words, join(place, "file", "one"));
+    expect(refused.code).toBe(7);
+    expect(refused.stderr).toContain(`Cannot write to the folder ${join(place, "file")}`);
+  });
+
   test("what an earlier run left in the folder stays as it is", async () => {
     const output = freshPath(folder, "earlier");
     mkdirSync(output);
@@ -227,7 +242,7 @@ describe("kto train --dry_run", () => {
         expect(stderr).toMatch(
           /error: "weights" needs 15360 bytes in one buffer and the adapter ".+" allows 8192; use a smaller batch or a smaller model\.\n$/,
         );
-        expect(readdirSync(output)).toEqual([]);
+        expect(existsSync(output) ? readdirSync(output) : undefined).toEqual(more.length > 0 ? undefined : []);
       }
     });
   });
