@@ -269,9 +269,9 @@ function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
   return `evaluation at step ${step}: ${shown.join("  ")}${isBest ? "  (the best so far)" : ""}`;
 }
 
-/** What `dry_run` tells: updates, and memory by category against what the adapter allows. */
+/** What `dry_run` tells: updates, memory by category against what the adapter allows, disk space of checkpoints. */
 function planFacts(
-  { totalSteps, stepsPerEpoch }: TrainingRun<RunOptions>,
+  { totalSteps, stepsPerEpoch, checkpointSpace }: TrainingRun<RunOptions>,
   device: Device,
 ): Readonly<Record<string, unknown>> {
   return {
@@ -283,12 +283,14 @@ function planFacts(
     largest_buffer: device.largestBuffer,
     max_buffer_size: device.limits.maxBufferSize,
     host_bytes: hostBytes(device),
+    checkpoint_bytes: checkpointSpace?.bytes ?? 0,
+    most_checkpoints: checkpointSpace?.most ?? 0,
   };
 }
 
 /** The same for people. */
 function reportPlan(config: RunConfig, trainer: TrainingRun<RunOptions>, device: Device, output: Output): void {
-  const { totalSteps, stepsPerEpoch } = trainer;
+  const { totalSteps, stepsPerEpoch, checkpointSpace } = trainer;
   output.result(
     `${counted(totalSteps, "update")} of ${counted(config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}, ${stepsPerEpoch} in an epoch`,
   );
@@ -300,6 +302,11 @@ function reportPlan(config: RunConfig, trainer: TrainingRun<RunOptions>, device:
   output.result(
     `every buffer fits: the largest has ${megabytes(largestBuffer.bytes)} (${largestBuffer.label}), and the adapter allows ${megabytes(limits.maxBufferSize)}`,
   );
+  if (checkpointSpace) {
+    const { bytes, most } = checkpointSpace;
+    const atOnce = most === 1 ? "there is one" : `at most ${most} at once, ${megabytes(most * bytes)}`;
+    output.result(`a checkpoint takes about ${megabytes(bytes)} on the disk; ${atOnce}`);
+  }
 }
 
 /**

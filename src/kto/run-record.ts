@@ -6,7 +6,7 @@ import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { DeviceLostError, errorMessage, FileError } from "../errors.ts";
 import { type TrainerCallbacks, warn } from "./callbacks.ts";
-import { checkpointDue } from "./checkpoint-options.ts";
+import { checkpointDue, mostCheckpoints } from "./checkpoint-options.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { Metrics } from "./metrics.ts";
@@ -81,6 +81,14 @@ export class RunRecord {
   /** The last good checkpoint: saved by this run, or the one that it goes on from. */
   get last(): { readonly path: string; readonly step: number } | undefined {
     return this.#checkpoints?.last;
+  }
+
+  /** The disk space of its checkpoints, if nothing stops the run: bytes of one, and how many there are at once, at most. */
+  get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
+    const { options, plan, evaluation } = this.#run;
+    const { totalSteps, stepsPerEpoch } = plan;
+    const most = mostCheckpoints(options, { totalSteps, stepsPerEpoch, evaluates: evaluation !== undefined });
+    return this.#checkpoints && most > 0 ? { bytes: this.#checkpoints.bytes, most } : undefined;
   }
 
   /** Where the run is. */

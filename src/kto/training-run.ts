@@ -292,6 +292,11 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     return this.#record.last;
   }
 
+  /** The disk space of its checkpoints, if nothing stops the run: bytes of one, and how many there are at once, at most. */
+  get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
+    return this.#record.checkpointSpace;
+  }
+
   /** Writes trainer_state.json, as it is after the last update, into a folder. */
   async saveState(folder: string): Promise<void> {
     await this.#record.saveState(folder);
