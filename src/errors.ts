@@ -103,6 +103,11 @@ function shortened(text: string, most: number): string {
   return `${text.slice(0, most - end - 3)}...${text.slice(-end)}`;
 }
 
+/** "1 row", "2 rows". */
+export function counted(count: number, one: string, many = `${one}s`): string {
+  return `${count} ${count === 1 ? one : many}`;
+}
+
 /** The sentence to show for anything thrown. */
 export function errorMessage(error: unknown): string {
   if (typeof error === "string") return error;

@@ -1,7 +1,7 @@
 /** `kto data`: what a feedback file holds, as training will see it; with --output, the rows in TRL's plain layout. */
 import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
-import { ConfigError } from "../errors.ts";
+import { ConfigError, counted } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../kto/data/summary.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../kto/data/types.ts";
@@ -94,7 +94,8 @@ async function runData(options: DataOptions, output: Output): Promise<void> {
     return;
   }
   print(layout, summary, rendered, output);
-  if (options.output !== undefined) output.info(`${summary.rows} rows were written to ${options.output}.`);
+  if (options.output !== undefined)
+    output.info(`${counted(summary.rows, "row was", "rows were")} written to ${options.output}.`);
 }
 
 async function firstRows(rows: FeedbackRows, count: number): Promise<FeedbackRow[]> {
@@ -176,21 +177,24 @@ function print(layout: string, summary: FeedbackSummary, rendered: readonly Rend
   const { desirable, undesirable, pairs, unit, lengths, dropped, weights, ratio } = summary;
   const line = (name: string, text: string) => output.result(`${name.padEnd(14)}${text}`);
   line("layout", layout);
-  const pairsText = pairs > 0 ? ` (${pairs} pairs)` : "";
+  const pairsText = pairs > 0 ? ` (${counted(pairs, "pair")})` : "";
   line("rows", `${summary.rows}${pairsText}: ${desirable} desirable, ${undesirable} undesirable`);
   if (summary.kept !== summary.rows) line("kept", String(summary.kept));
   for (const { reason, count, firstLines } of dropped) {
     line("dropped", `${count}: ${reason} (line ${firstLines.join(", ")}${count > firstLines.length ? ", …" : ""})`);
   }
-  if (summary.cut > 0) line("cut", `${summary.cut} completions, to the length limit`);
-  line("distinct", `${summary.distinctPrompts} prompts, ${summary.distinctCompletions} completions`);
+  if (summary.cut > 0) line("cut", `${counted(summary.cut, "completion")}, to the length limit`);
+  line(
+    "distinct",
+    `${counted(summary.distinctPrompts, "prompt")}, ${counted(summary.distinctCompletions, "completion")}`,
+  );
   if (summary.repeatedRows > 0)
-    line(
-      "repeated",
-      `${summary.repeatedRows === 1 ? "1 row says" : `${summary.repeatedRows} rows say`} again what an earlier one says`,
-    );
+    line("repeated", `${counted(summary.repeatedRows, "row says", "rows say")} again what an earlier one says`);
   if (summary.contradictions > 0) {
-    line("contradicted", `${summary.contradictions} completions are both desirable and undesirable for one prompt`);
+    line(
+      "contradicted",
+      `${counted(summary.contradictions, "completion is", "completions are")} both desirable and undesirable for one prompt`,
+    );
   }
   const quantiles = ({ min, median, p95, max }: LengthSummary) =>
     `min ${min}, median ${median}, p95 ${p95}, max ${max}`;

@@ -3,7 +3,7 @@ import * as z from "zod";
 import type { Device } from "../engine/device.ts";
 import type { Model } from "../engine/model/load.ts";
 import type { Tokenizer } from "../engine/tokenizer.ts";
-import { ConfigError, NumericError } from "../errors.ts";
+import { ConfigError, counted, NumericError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import type { Example, FeedbackRow, FeedbackRows } from "../kto/data/types.ts";
 import type { JudgedWinRate } from "../kto/judge/compare.ts";
@@ -202,7 +202,10 @@ async function judgeAnswers(
   const { loadTokenizer } = await import("../engine/tokenizer.ts");
   const all = given.length > 0 ? given : await promptsOf(rows, await textFolder(policy));
   const prompts = all.slice(0, options.judge_prompts);
-  if (prompts.length < all.length) output.info(`the first ${prompts.length} of ${all.length} prompts are judged`);
+  if (prompts.length < all.length)
+    output.info(
+      `the first ${counted(prompts.length, `of ${all.length} prompts is`, `of ${all.length} prompts are`)} judged`,
+    );
   const answersOf = async (model: Model): Promise<string[]> => {
     const texts = await textFolder(model);
     const tokenizer = await loadTokenizer(texts);
@@ -219,7 +222,7 @@ async function judgeAnswers(
     }
   };
   const [own, others] = [await answersOf(policy), await answersOf(reference)];
-  output.info(`both models have answered; ${judge.name} judges ${prompts.length} prompts in both orders`);
+  output.info(`both models have answered; ${judge.name} judges ${counted(prompts.length, "prompt")} in both orders`);
   const pairs = prompts.map((prompt, i) => ({
     prompt: promptText(prompt),
     model: own[i] ?? "",
@@ -228,7 +231,7 @@ async function judgeAnswers(
   if (options.judge === undefined) output.info(`every exchange with it is added to ${options.judge_transcripts}`);
   const result = await judgePairs(judge, pairs, {
     concurrency: options.judge_concurrency,
-    onJudged: (done) => output.debug(`${done} of ${pairs.length} prompts judged`),
+    onJudged: (done) => output.debug(`${done} of ${counted(pairs.length, "prompt")} judged`),
   });
   if (result.judged < result.prompts) {
     output.warning(

@@ -3,7 +3,7 @@
  * training's. Supervised fine-tuning takes the desirable ones of either.
  */
 import { platform } from "../engine/platform/index.ts";
-import { ConfigError } from "../errors.ts";
+import { ConfigError, counted } from "../errors.ts";
 import { DesirableRows } from "../kto/data/desirable.ts";
 import { parseSplit } from "../kto/data/slice.ts";
 import type { Example } from "../kto/data/types.ts";
@@ -56,15 +56,15 @@ export async function loadTrainingRows(
     dataset_train_split: config.dataset_test_split,
   };
   const evalExamples = await load(dataset, "dataset_test_split");
-  output.info(`validation: ${evalExamples.length} rows of ${dataset.dataset_name}`);
+  output.info(`validation: ${counted(evalExamples.length, "row")} of ${dataset.dataset_name}`);
   return { examples, evalExamples };
 }
 
 function tellOfDesirable({ leftOut, withEarlierAnswers: chats }: DesirableRows, name: string, output: Output): void {
-  if (leftOut > 0) output.info(`data: ${leftOut} undesirable rows of ${name} left out`);
+  if (leftOut > 0) output.info(`data: ${counted(leftOut, "undesirable row")} of ${name} left out`);
   if (chats === 0) return;
   output.info(
-    `data: in ${chats} ${chats === 1 ? "chat" : "chats"} of ${name} the assistant speaks several times, and its last answer alone is imitated; give each answer as a row of its own to imitate them all`,
+    `data: in ${counted(chats, "chat")} of ${name} the assistant speaks several times, and its last answer alone is imitated; give each answer as a row of its own to imitate them all`,
   );
 }
 

@@ -26,13 +26,28 @@ export async function isSameFile(one: string, other: string): Promise<boolean> {
 }
 
 /**
- * Before work whose result goes into a file: can the file be written? Creates the folder that it is to lie in.
+ * Before work whose result goes into a folder: can it be written? Creates it; for work that is only planned, the nearest
+ * folder above it that is there is looked at in its place.
+ *
+ * @throws FileError naming the folder, and the reason
+ */
+export async function checkWritable(folder: string, planned: boolean): Promise<void> {
+  let present = folder;
+  while (planned && (await platform.exists(present)) === undefined && dirname(present) !== present) {
+    present = dirname(present);
+  }
+  await platform.checkWritable(present);
+}
+
+/**
+ * Before work whose result goes into a file: can the file be written? Creates the folder that it is to lie in, unless the
+ * work is only planned.
  *
  * @throws FileError naming the file or folder, and the reason
  */
-export async function checkOutputFile(path: string): Promise<void> {
+export async function checkOutputFile(path: string, planned = false): Promise<void> {
   if ((await platform.exists(path)) === "folder") {
     throw new FileError(`Cannot write ${path}: it is a folder, not a file.`);
   }
-  await platform.checkWritable(dirname(path));
+  await checkWritable(dirname(path), planned);
 }

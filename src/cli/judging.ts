@@ -22,12 +22,15 @@ const OPENAI = "https://api.openai.com/v1";
  * @param signal ends the waiting for its answers
  * @throws FileError, ConfigError, JudgeError
  */
-export async function openJudge(options: JudgeOptions, signal?: AbortSignal): Promise<Judge> {
+export async function openJudge(
+  options: JudgeOptions & { readonly dry_run?: boolean },
+  signal?: AbortSignal,
+): Promise<Judge> {
   const { judge, judge_model: model, judge_transcripts: transcripts } = options;
   const wait = { timeoutMs: Math.ceil(options.judge_timeout * 1000), signal };
   if (judge !== undefined) return functionJudge(await judgeModule(judge, wait), judge, wait);
   if (model === undefined) throw new ConfigError("there is no judge: give judge or judge_model.");
-  await checkOutputFile(transcripts);
+  await checkOutputFile(transcripts, options.dry_run);
   return new ChatJudge({
     baseUrl: options.judge_base_url ?? OPENAI,
     model,
@@ -98,7 +101,7 @@ export function needOfWinRate({ metric_for_best_model: metric = "" }: RunConfig)
  * @throws what `openJudge` does
  */
 export async function judgeOfRun(
-  options: JudgeOptions,
+  options: JudgeOptions & Pick<RunConfig, "dry_run">,
   output: Output,
   signal: AbortSignal,
 ): Promise<((pairs: (step: number) => Promise<AnswerPair[]>) => OwnMetrics) | undefined> {
@@ -113,8 +116,10 @@ export async function judgeOfRun(
         return winRateMetrics(found);
       } catch (error) {
         if (!(error instanceof JudgeError || error instanceof FileError)) throw error;
-        const next = signal.aborted ? "" : " The training goes on.";
-        output.warning(`There is no win rate at step ${step}: ${errorMessage(error)}${next}`);
+        // A run that is to stop breaks the evaluation off, and makes it when it goes on.
+        if (!signal.aborted) {
+          output.warning(`There is no win rate at step ${step}: ${errorMessage(error)} The training goes on.`);
+        }
         return undefined;
       }
     },

@@ -11,6 +11,7 @@ import { platform } from "../engine/platform/index.ts";
 import { ConfigError } from "../errors.ts";
 import type { StoredFormat } from "../kernels/kernel.ts";
 import type { KtoConfig } from "../kto/config.ts";
+import { showsFineTuning } from "../kto/run-state.ts";
 import { checkVocabularies } from "../kto/step.ts";
 import { showingDownloads } from "./downloads.ts";
 import type { Output } from "./output.ts";
@@ -116,18 +117,24 @@ export async function loadReference(
   return reference;
 }
 
-/** A model to be trained, whole (in f32) or by an adapter; `base` is its folder. */
+/**
+ * A model to be trained, whole (in f32) or by an adapter; `base` is its folder. `fineTuned`: it, or the adapter that is
+ * gone on with, shows that supervised fine-tuning made it.
+ */
 export async function loadPolicy(
   device: Device,
   config: ModelOptions & LoraConfig & { readonly seed: number },
   output: Output,
-): Promise<{ policy: Model; base: string; baseName: string }> {
+): Promise<{ policy: Model; base: string; baseName: string; fineTuned: boolean }> {
   const { base, baseName, adapter: adapterFolder } = await modelFolders(config, output);
+  const fineTuned =
+    (await showsFineTuning(base)) || (adapterFolder !== undefined && (await showsFineTuning(adapterFolder)));
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const loading = loadOptions(config);
   const policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
-  if (!usesAdapter) return { policy, base, baseName };
-  return { policy: policy.withAdapter(await trainedAdapter(policy, adapterFolder, config, output)), base, baseName };
+  if (!usesAdapter) return { policy, base, baseName, fineTuned };
+  const adapter = await trainedAdapter(policy, adapterFolder, config, output);
+  return { policy: policy.withAdapter(adapter), base, baseName, fineTuned };
 }
 
 /**
@@ -142,8 +149,8 @@ export async function loadForTraining(
       "reference" | "precompute_ref_log_probs"
     >,
   output: Output,
-): Promise<{ policy: Model; reference: Model | undefined; baseName: string }> {
-  const { policy, base, baseName } = await loadPolicy(device, config, output);
+): Promise<{ policy: Model; reference: Model | undefined; baseName: string; fineTuned: boolean }> {
+  const { policy, base, ...names } = await loadPolicy(device, config, output);
   // The cached log-probabilities are the policy's own before training, the uniform reference needs no model.
   const needsCopy = !config.precompute_ref_log_probs && (config.reference === "auto" || config.reference === "copy");
   const category = "reference weights";
@@ -156,7 +163,7 @@ export async function loadForTraining(
   } else if (needsCopy && !policy.adapter && policy.numbers !== "f32") {
     reference = await Model.load(device, base, { ...loading, category });
   }
-  return { policy, reference, baseName };
+  return { policy, reference, ...names };
 }
 
 /** The options of LoRA. */

@@ -10,6 +10,7 @@ import { loadTokenizer } from "../engine/tokenizer.ts";
 import { ConfigError, DatasetError, FileError } from "../errors.ts";
 import { Continuations } from "../kto/continuations.ts";
 import type { Example } from "../kto/data/types.ts";
+import { drawsSamples } from "../kto/evaluation-options.ts";
 import type { AnswerPair } from "../kto/judge/compare.ts";
 import type { RunConfig } from "../kto/run-options.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts } from "./generate.ts";
@@ -45,8 +46,8 @@ export class SampleLog {
     evalExamples: readonly Example[] | undefined,
     output: Output,
   ): Promise<SampleLog | undefined> {
+    if (!drawsSamples(config)) return undefined;
     const { eval_prompts_file: file, eval_samples: most } = config;
-    if (most === 0 || (file === undefined && most === undefined)) return undefined;
     const texts = await textFolder(policy);
     const tokenizer = await loadTokenizer(texts);
     let prompts: { readonly prompt: Prompt; readonly ids: readonly number[] }[];

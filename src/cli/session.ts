@@ -9,7 +9,7 @@ import { textFolder } from "../engine/model/folder.ts";
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/tokenizer.ts";
-import { ConfigError, DatasetError } from "../errors.ts";
+import { ConfigError, counted, DatasetError } from "../errors.ts";
 import { checkColumnMapping } from "../kto/data/columns.ts";
 import type { EncodeRowOptions } from "../kto/data/encode.ts";
 import { feedbackRows } from "../kto/data/read.ts";
@@ -19,6 +19,7 @@ import { defaultMaxLength, ExampleCollector } from "../kto/data/tokenize.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, Labels } from "../kto/data/types.ts";
 import type { RunConfig } from "../kto/run-options.ts";
 import { showingDownloads } from "./downloads.ts";
+import { checkWritable } from "./files.ts";
 import type { Output } from "./output.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
@@ -132,30 +133,29 @@ export async function encodeFeedback(
   const { examples, report } = collector.finish();
   for (const { reason, count, firstLines } of report.dropped) {
     const more = count > firstLines.length ? ", …" : "";
-    output.warning(
-      `${count} ${count === 1 ? "row" : "rows"} dropped: ${reason} (line ${firstLines.join(", ")}${more}).`,
-    );
+    output.warning(`${counted(count, "row")} dropped: ${reason} (line ${firstLines.join(", ")}${more}).`);
   }
   if (report.cut > 0) {
-    output.warning(
-      `${report.cut} ${report.cut === 1 ? "completion was" : "completions were"} cut to max_length ${maxLength}.`,
-    );
+    output.warning(`${counted(report.cut, "completion was", "completions were")} cut to max_length ${maxLength}.`);
   }
   for (const warning of report.warnings) output.warning(warning);
   return { examples, report };
 }
 
 /**
- * Before any work: a run must not end in a folder that cannot be written, or spoil one that holds something.
+ * Before any work: a run must not end in a folder that cannot be written, or spoil one that holds something. Creates the
+ * folder, unless the work is only planned.
  *
  * @param harmless whether something of this name may be there
  * @throws FileError, ConfigError
  */
 export async function checkOutputFolder(
-  { output_dir, overwrite_output_dir }: { readonly output_dir: string; readonly overwrite_output_dir: boolean },
+  options: { readonly output_dir: string; readonly overwrite_output_dir: boolean; readonly dry_run?: boolean },
   harmless: (name: string) => boolean = () => false,
 ): Promise<void> {
-  await platform.checkWritable(output_dir);
+  const { output_dir, overwrite_output_dir, dry_run = false } = options;
+  await checkWritable(output_dir, dry_run);
+  if ((await platform.exists(output_dir)) === undefined) return;
   const present = (await platform.list(output_dir)).filter((name) => !harmless(name));
   if (present.length === 0 || overwrite_output_dir) return;
   const resumable = present.some((name) => /^checkpoint-\d+$/.test(name));

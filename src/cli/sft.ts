@@ -1,5 +1,6 @@
 /** `kto sft`: the supervised stage before KTO, from completions to be imitated and a model to a model folder. */
 
+import { counted } from "../errors.ts";
 import { sftAdvice } from "../kto/advice.ts";
 import { runOptionNames } from "../kto/run-options.ts";
 import { parseSftConfig, type SftConfig, sftOptions, sftParseContext } from "../kto/sft-config.ts";
@@ -49,7 +50,7 @@ async function runSft(config: SftConfig, output: Output): Promise<void> {
       policy,
       baseName,
       evalExamples,
-      data: `${examples.length} rows with ${tokens} completion tokens`,
+      data: `${counted(examples.length, "row")} with ${counted(tokens, "completion token")}`,
       time: async (real) => {
         const { policy: own } = await loadPolicy(real, config, output);
         return await SftTrainer.time({ policy: own, ...inputs });

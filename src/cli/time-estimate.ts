@@ -1,4 +1,5 @@
 /** How long `kto train --dry_run` says that the run will take, for people and for programs. */
+import { counted } from "../errors.ts";
 import type { RunTimes } from "../kto/timing.ts";
 import { formatDuration } from "./progress.ts";
 
@@ -18,11 +19,9 @@ export function timeFacts(times: RunTimes): Readonly<Record<string, number>> {
 export function timeLines(times: RunTimes): string[] {
   const { done, updates, secondsPerUpdate, evaluations, secondsPerEvaluation, secondsOfReference, seconds } = times;
   const parts = [
-    `${updates} update${updates === 1 ? "" : "s"}${done > 0 ? " left" : ""} ${formatDuration(updates * secondsPerUpdate)}`,
+    `${counted(updates, "update")}${done > 0 ? " left" : ""} ${formatDuration(updates * secondsPerUpdate)}`,
     ...(evaluations > 0
-      ? [
-          `${evaluations} evaluation${evaluations === 1 ? "" : "s"} ${formatDuration(evaluations * secondsPerEvaluation)}`,
-        ]
+      ? [`${counted(evaluations, "evaluation")} ${formatDuration(evaluations * secondsPerEvaluation)}`]
       : []),
     ...(secondsOfReference > 0 ? [`the reference's log-probs before them ${formatDuration(secondsOfReference)}`] : []),
   ];

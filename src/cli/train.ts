@@ -1,5 +1,6 @@
 /** `kto train`: KTO training from feedback and a model to a model folder. */
 
+import { counted } from "../errors.ts";
 import { configAdvice } from "../kto/advice.ts";
 import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptionNames } from "../kto/config.ts";
 import type { Example } from "../kto/data/types.ts";
@@ -27,7 +28,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   const { loadTrainingRows } = await import("./evaluation-rows.ts");
   const { KtoTrainer } = await import("../kto/trainer.ts");
   await runTraining(config, output, async (device, shared) => {
-    const { policy, reference, baseName } = await loadForTraining(device, config, output);
+    const { policy, reference, baseName, fineTuned } = await loadForTraining(device, config, output);
     const use = config.loss_type === "kto" ? "pairs" : "rows";
     const { examples, evalExamples } = await loadTrainingRows({ policy, reference }, config, use, output);
     await checkKind(config.output_dir, policy.adapter !== undefined);
@@ -55,6 +56,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       rows: examples.length,
       desirable,
       undesirable,
+      fineTuned,
       prompts: prompts(examples),
       evaluationPrompts: evalExamples && prompts(evalExamples),
       parameters: policy.layout.parameterCount,
@@ -65,7 +67,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       policy,
       baseName,
       evalExamples,
-      data: `${examples.length} rows, ${desirable} desirable (weight ${round(weights.desirable)}), ${undesirable} undesirable (weight ${round(weights.undesirable)})`,
+      data: `${counted(examples.length, "row")}, ${desirable} desirable (weight ${round(weights.desirable)}), ${undesirable} undesirable (weight ${round(weights.undesirable)})`,
       time: async (real) => {
         const models = await loadForTraining(real, config, output);
         const other = models.reference ? { reference: models.reference } : {};

@@ -4,9 +4,10 @@
  */
 import type { Device } from "../engine/device.ts";
 import type { Model } from "../engine/model/load.ts";
-import { errorMessage, FileError, InterruptedError } from "../errors.ts";
+import { counted, errorMessage, FileError, InterruptedError } from "../errors.ts";
 import type { TrainerCallbacks } from "../kto/callbacks.ts";
 import type { Example } from "../kto/data/types.ts";
+import { drawsSamples } from "../kto/evaluation-options.ts";
 import { unusedLoraOptions } from "../kto/lora-options.ts";
 import type { Metrics } from "../kto/metrics.ts";
 import { sizeInBytes } from "../kto/output-options.ts";
@@ -91,7 +92,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
     );
     output.info(
-      `plan: ${trainer.totalSteps} updates, ${round(trainer.totalSteps / trainer.stepsPerEpoch)} epochs; device memory ${megabytes(target.totalBytes)}`,
+      `plan: ${counted(trainer.totalSteps, "update")}, ${counted(round(trainer.totalSteps / trainer.stepsPerEpoch), "epoch")}; device memory ${megabytes(target.totalBytes)}`,
     );
     const unused = policy.adapter ? undefined : unusedLoraOptions({ ...config });
     for (const sentence of [...(unused ? [unused] : []), ...advice]) output.warning(sentence);
@@ -112,7 +113,8 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
     const metricsFile = new MetricsFile(output_dir, warn);
     // Not earlier: a run that was refused leaves its folder as it was, so that it can be started again.
     if (config.resume_from_checkpoint === false) await removeCheckpoints(output_dir);
-    else output.info(`resumed: ${trainer.stepsDone} of ${trainer.totalSteps} updates are done`);
+    else
+      output.info(`resumed: ${trainer.stepsDone} of ${counted(trainer.totalSteps, "update is", "updates are")} done`);
     await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
     await metricsFile.start(trainer.log);
     const started = performance.now();
@@ -146,7 +148,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
     if (output.json) output.jsonLine(summary);
     else
       output.result(
-        `trained ${trainer.stepsDone} updates in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
+        `trained ${counted(trainer.stepsDone, "update")} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
   });
 }
@@ -167,7 +169,6 @@ const KEPT_SETTINGS = [
   "append_eos",
   "chat_template_path",
   "chat_template_kwargs",
-  "eval_max_new_tokens",
 ];
 
 /** Those of a run with a judge; one without may get a judge. */
@@ -177,7 +178,8 @@ function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
   const { judge, judge_model: model } = config;
   const names = (judge ?? model) ? [...KEPT_SETTINGS, ...KEPT_OF_JUDGE] : KEPT_SETTINGS;
   // null, so that one that is given later is seen.
-  return Object.fromEntries(names.map((name) => [name, (config as Record<string, unknown>)[name] ?? null]));
+  const kept = Object.fromEntries(names.map((name) => [name, (config as Record<string, unknown>)[name] ?? null]));
+  return { ...kept, eval_max_new_tokens: drawsSamples(config) ? config.eval_max_new_tokens : undefined };
 }
 
 /** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */
@@ -218,13 +220,14 @@ async function runUpdates(
   };
   try {
     return await withSignals(tell, async (signalled) => {
+      const { stepsDone: before } = trainer;
       for await (const { step, totalSteps, metrics, evaluation } of trainer) {
         await metricsFile.update(trainer.log);
         if (evaluation) {
           output.info(evaluationLine(step, evaluation));
           if (evaluation.warning) output.warning(evaluation.warning);
         }
-        if (step === 0) continue;
+        if (step === before) continue; // an evaluation before the first update
         line?.update({ step, totalSteps, metrics, tokensPerSecond: metrics?.tokens_per_second });
       }
       await metricsFile.finish(trainer.log);
@@ -247,7 +250,7 @@ function interruption(trainer: TrainingRun<RunOptions>, signal: EndSignal): Inte
   const where = saved
     ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
     : "nothing was to be saved yet";
-  return new InterruptedError(`${signal} after ${stepsDone} of ${totalSteps} updates: ${where}.`, signal);
+  return new InterruptedError(`${signal} after ${stepsDone} of ${counted(totalSteps, "update")}: ${where}.`, signal);
 }
 
 /** An evaluation on one line. */
@@ -266,9 +269,9 @@ function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
   return `evaluation at step ${step}: ${shown.join("  ")}${isBest ? "  (the best so far)" : ""}`;
 }
 
-/** What `dry_run` tells: updates, and memory by category against what the adapter allows. */
+/** What `dry_run` tells: updates, memory by category against what the adapter allows, disk space of checkpoints. */
 function planFacts(
-  { totalSteps, stepsPerEpoch }: TrainingRun<RunOptions>,
+  { totalSteps, stepsPerEpoch, checkpointSpace }: TrainingRun<RunOptions>,
   device: Device,
 ): Readonly<Record<string, unknown>> {
   return {
@@ -280,14 +283,16 @@ function planFacts(
     largest_buffer: device.largestBuffer,
     max_buffer_size: device.limits.maxBufferSize,
     host_bytes: hostBytes(device),
+    checkpoint_bytes: checkpointSpace?.bytes ?? 0,
+    most_checkpoints: checkpointSpace?.most ?? 0,
   };
 }
 
 /** The same for people. */
 function reportPlan(config: RunConfig, trainer: TrainingRun<RunOptions>, device: Device, output: Output): void {
-  const { totalSteps, stepsPerEpoch } = trainer;
+  const { totalSteps, stepsPerEpoch, checkpointSpace } = trainer;
   output.result(
-    `${totalSteps} updates of ${config.per_device_train_batch_size * config.gradient_accumulation_steps} rows, ${stepsPerEpoch} in an epoch`,
+    `${counted(totalSteps, "update")} of ${counted(config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}, ${stepsPerEpoch} in an epoch`,
   );
   for (const [category, bytes] of Object.entries(device.memory()))
     output.result(`  ${category.padEnd(18)} ${megabytes(bytes)}`);
@@ -297,6 +302,11 @@ function reportPlan(config: RunConfig, trainer: TrainingRun<RunOptions>, device:
   output.result(
     `every buffer fits: the largest has ${megabytes(largestBuffer.bytes)} (${largestBuffer.label}), and the adapter allows ${megabytes(limits.maxBufferSize)}`,
   );
+  if (checkpointSpace) {
+    const { bytes, most } = checkpointSpace;
+    const atOnce = most === 1 ? "there is one" : `at most ${most} at once, ${megabytes(most * bytes)}`;
+    output.result(`a checkpoint takes about ${megabytes(bytes)} on the disk; ${atOnce}`);
+  }
 }
 
 /**
@@ -312,8 +322,8 @@ const TRANSFER_BYTES = 96 * 2 ** 20;
 /** Compiled kernels of a software adapter. */
 const DRIVER_BYTES = 128 * 2 ** 20;
 
-export function round(value: number): string {
-  return String(Number(value.toPrecision(4)));
+export function round(value: number): number {
+  return Number(value.toPrecision(4));
 }
 
 function megabytes(bytes: number): string {

@@ -2,6 +2,7 @@
  * Advice on values that are allowed but seldom meant, once the model and the data of a run are known. What is refused
  * stands in `config.ts`; what follows from the class counts in `data/weights.ts`.
  */
+import { counted } from "../errors.ts";
 import type { TrainerOptions } from "./config.ts";
 import type { RunOptions } from "./run-options.ts";
 
@@ -19,6 +20,8 @@ export interface SizeFacts {
 export interface RunFacts extends SizeFacts {
   readonly desirable: number;
   readonly undesirable: number;
+  /** Whether the model is known to come from supervised fine-tuning; default false. */
+  readonly fineTuned?: boolean;
   /** Different prompts among them, and among the validation rows where there are any; default: enough. */
   readonly prompts?: number;
   readonly evaluationPrompts?: number | undefined;
@@ -48,7 +51,7 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
   if (config.loss_type === "kto" && (scope < 8 || scope > 128)) {
     const remedy = scope < 8 && perUpdate >= 8 ? ' (reference_point_scope "step" takes it over the whole update)' : "";
     advice.push(
-      `the reference point is taken over ${scope} rows; 8 to 128 are recommended, since fewer make it noisy and more make it slow${remedy}.`,
+      `the reference point is taken over ${counted(scope, "row")}; 8 to 128 are recommended, since fewer make it noisy and more make it slow${remedy}.`,
     );
   }
   if (config.loss_type === "kto") {
@@ -63,7 +66,7 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
     }
   }
   advice.push(...scheduleAdvice(config, facts));
-  if (!large) {
+  if (!large && !facts.fineTuned) {
     advice.push(
       "below 7B parameters, KTO brings little over supervised fine-tuning alone: unless this model has had that on the same kind of text, run kto sft first.",
     );
@@ -96,7 +99,7 @@ function scheduleAdvice(config: RunOptions, facts: SizeFacts): string[] {
   const steps = config.max_steps > 0 ? config.max_steps : Math.ceil((facts.rows * config.num_train_epochs) / perUpdate);
   if (config.warmup_steps >= steps && config.warmup_steps > 0) {
     advice.push(
-      `warmup_steps ${config.warmup_steps} does not end within the run's ${steps} steps: the learning rate never reaches ${config.learning_rate}.`,
+      `warmup_steps ${config.warmup_steps} does not end within the run's ${counted(steps, "step")}: the learning rate never reaches ${config.learning_rate}.`,
     );
   }
   return advice;

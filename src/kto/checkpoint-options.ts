@@ -36,6 +36,22 @@ export const checkpointOptions = {
   }),
 };
 
+/**
+ * How many checkpoints lie on the disk at once, at most, in a run that nothing stops: one beyond `save_total_limit` while
+ * it is being written, and the best one beside the latest.
+ */
+export function mostCheckpoints(
+  options: Parameters<typeof checkpointDue>[0] & { readonly save_total_limit?: number | undefined },
+  run: { readonly totalSteps: number; readonly stepsPerEpoch: number; readonly evaluates: boolean },
+): number {
+  const { totalSteps, stepsPerEpoch, evaluates } = run;
+  const due = Array.from({ length: totalSteps }, (_, i) => i + 1).filter((step) =>
+    checkpointDue(options, { step, stepsPerEpoch, ends: step === totalSteps }),
+  ).length;
+  const { save_total_limit: limit = Number.POSITIVE_INFINITY } = options;
+  return Math.min(due, Math.max(limit, evaluates ? 2 : 1) + 1);
+}
+
 /** Whether a checkpoint is due after this many updates. */
 export function checkpointDue(
   options: { readonly save_strategy: "no" | "steps" | "epoch"; readonly save_steps: number },

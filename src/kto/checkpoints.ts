@@ -54,6 +54,14 @@ export class Checkpoints {
     return this.#last;
   }
 
+  /** Bytes of one: weights and moments, beside which the rest is small. */
+  get bytes(): number {
+    const { policy, step, options } = this.#run;
+    const weights = (policy.adapter ?? policy.layout).parameterCount;
+    const moments = options.save_only_model ? 0 : 2 * step.optimizer.moments.first.layout.parameterCount;
+    return 4 * (weights + moments);
+  }
+
   /**
    * Saves a checkpoint, then throws away those beyond `save_total_limit`.
    *

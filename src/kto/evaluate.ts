@@ -71,8 +71,12 @@ export class Evaluator {
     return this.#cached?.attach(step, batches) ?? batches;
   }
 
-  /** The metrics of docs/metrics.md under TRL's names, with the prefix `eval_`. */
-  async run(): Promise<Metrics> {
+  /**
+   * The metrics of docs/metrics.md under TRL's names, with the prefix `eval_`.
+   *
+   * @throws the reason of `signal` where it is aborted before the last microbatch
+   */
+  async run(signal?: AbortSignal): Promise<Metrics> {
     const { device, objective } = this.#step;
     const started = performance.now();
     // Added up in float64: an evaluation may be much longer than a logging window.
@@ -81,6 +85,7 @@ export class Evaluator {
     let rows = 0;
     for (let step = 0; step < this.#plan.totalSteps; step++) {
       for (const batch of this.#batches(step)) {
+        signal?.throwIfAborted();
         objective.clearMetrics();
         await this.#step.evaluate(batch);
         const sums = await device.download(objective.metrics);

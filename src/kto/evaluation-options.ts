@@ -104,6 +104,14 @@ export function evaluationStrategy(
   return options.eval_strategy ?? (hasRows ? "steps" : "no");
 }
 
+/** Whether prompts are continued at each evaluation. */
+export function drawsSamples({
+  eval_samples: count,
+  eval_prompts_file: file,
+}: Pick<EvaluationOptions, "eval_samples" | "eval_prompts_file">): boolean {
+  return count !== 0 && (count ?? file) !== undefined;
+}
+
 /** The options that mean nothing without an evaluation. */
 type Dependents = Pick<EvaluationOptions, "eval_on_start" | "load_best_model_at_end" | "early_stopping_patience"> &
   Partial<Pick<EvaluationOptions, "eval_prompts_file" | "eval_samples">>;

@@ -111,7 +111,7 @@ export class LoggingWindow {
     const most = step === totalSteps ? 2 : MOST_VAIN_STEPS;
     if (vain >= Math.min(most, totalSteps)) {
       throw new NumericError(
-        `The gradients were not finite in any of the ${vain} updates up to step ${step}, so the model no longer changes; lower learning_rate, ${this.#step.fp16 ? "leave fp16 out (an activation may be beyond 65504), " : ""}or look for damaged weights (rows of the last microbatch: ${rows()}).`,
+        `The gradients were not finite in ${vain === 1 ? "the update" : `any of the ${vain} updates`} up to step ${step}, so the model no longer changes; lower learning_rate, ${this.#step.fp16 ? "leave fp16 out (an activation may be beyond 65504), " : ""}or look for damaged weights (rows of the last microbatch: ${rows()}).`,
       );
     }
     this.#counts = {

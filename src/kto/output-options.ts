@@ -20,7 +20,7 @@ export const deviceOptions = {
   dry_run: option(z.boolean().default(false), {
     group: device,
     description:
-      "tell what the run would do, the memory it needs and the time it takes, and stop; a little of it is run",
+      "tell what the run would do, the memory and disk space it needs and the time it takes, and stop; a little of it is run",
     expects: "true or false",
   }),
   adapter: option(z.string().min(1).optional(), {

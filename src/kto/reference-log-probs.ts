@@ -15,7 +15,7 @@ import { platform } from "../engine/platform/index.ts";
 import type { Sha256 } from "../engine/platform/platform.ts";
 import { Program } from "../engine/program.ts";
 import { elementBytes, type Tensor } from "../engine/tensor.ts";
-import { errorMessage, NumericError } from "../errors.ts";
+import { counted, errorMessage, NumericError } from "../errors.ts";
 import type { BatchExample, BatchOptions, KtoBatch } from "./batch.ts";
 import { EntryCache, unlessFileError } from "./entry-cache.ts";
 
@@ -92,7 +92,7 @@ export class ReferenceLogProbs {
       }
       if (!wanted) return none();
       const values = await compute(pass, plan, starts, size, stepNames[0]);
-      const done = `log-probabilities of the reference computed for ${plan.totalSteps} ${stepNames[plan.totalSteps === 1 ? 0 : 1]}`;
+      const done = `log-probabilities of the reference computed for ${counted(plan.totalSteps, ...stepNames)}`;
       try {
         const path = await cache.write(key, new Uint8Array(values.buffer));
         return new ReferenceLogProbs(values, starts, `${done}; they are kept in ${path}`);

@@ -4,7 +4,7 @@
  */
 import { checkpointDamage, listCheckpoints } from "../engine/checkpoint.ts";
 import { platform } from "../engine/platform/index.ts";
-import { ConfigError, FileError, ModelFormatError, shown } from "../errors.ts";
+import { ConfigError, counted, FileError, ModelFormatError, shown } from "../errors.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
 import { evaluatedRows, type Prepared, type RunInputs } from "./run-inputs.ts";
@@ -117,6 +117,7 @@ function checkSame(
   const comparesEvaluations = rows !== undefined && (state.evaluation?.lastStep ?? -1) >= 0;
   for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {
     if (MAY_CHANGE.test(name) || (name === "per_device_eval_batch_size" && !comparesEvaluations)) continue;
+    if (Object.hasOwn(settings, name) && settings[name] === undefined) continue;
     const after = Object.hasOwn(settings, name) ? settings[name] : options[name];
     if (text(before) === text(after)) continue;
     throw new ConfigError(
@@ -136,13 +137,13 @@ function checkSame(
   const { totalSteps } = plan;
   if (totalSteps < state.totalSteps) {
     throw new ConfigError(
-      `The run of ${path} was to have ${state.totalSteps} updates and would now have ${totalSteps}: max_steps and num_train_epochs may grow when a run is resumed, not shrink.`,
+      `The run of ${path} was to have ${counted(state.totalSteps, "update")} and would now have ${totalSteps}: max_steps and num_train_epochs may grow when a run is resumed, not shrink.`,
     );
   }
   if (totalSteps > state.totalSteps) {
     warn(
       inputs,
-      `The run was to have ${state.totalSteps} updates and now has ${totalSteps}: the learning rate of the updates to come follows the new length.`,
+      `The run was to have ${counted(state.totalSteps, "update")} and now has ${totalSteps}: the learning rate of the updates to come follows the new length.`,
     );
   }
 }

@@ -99,10 +99,9 @@ export class RunEvaluation {
     return step > this.#lastStep && this.#due(step);
   }
 
-  /** How many evaluations a run of so many updates has after those done, if nothing stops it. */
+  /** How many evaluations a run of so many updates still has after so many of them, if nothing stops it. */
   count(done: number, totalSteps: number): number {
-    const first = done === 0 ? 0 : done + 1;
-    return Array.from({ length: totalSteps + 1 - first }, (_, i) => first + i).filter(this.#due).length;
+    return Array.from({ length: totalSteps + 1 - done }, (_, i) => done + i).filter((step) => this.due(step)).length;
   }
 
   /** Seconds that one evaluation takes, measured on a part of it. */
@@ -110,12 +109,18 @@ export class RunEvaluation {
     return await this.#evaluator.seconds();
   }
 
-  /** @param training the metrics of the last logging window, if there was one */
-  async run(step: number, training: Metrics | undefined): Promise<Evaluation> {
+  /**
+   * Evaluates, selects and keeps the best weights; nothing of that where it is broken off.
+   *
+   * @param training the metrics of the last logging window, if there was one
+   * @throws the reason of `signal` where it is aborted before all is measured
+   */
+  async run(step: number, training: Metrics | undefined, signal: AbortSignal): Promise<Evaluation> {
+    signal.throwIfAborted();
     const own = await this.#ownMetrics?.measure(step);
     const ownNames = (this.#ownMetrics?.names ?? []).map((name) => EVAL_PREFIX + name);
     const metrics: Metrics = {
-      ...(await this.#evaluator.run()),
+      ...(await this.#evaluator.run(signal)),
       ...Object.fromEntries(ownNames.map((name) => [name, own?.[name.slice(EVAL_PREFIX.length)] ?? Number.NaN])),
     };
     const measured = own !== undefined || !ownNames.includes(this.selection.metric);

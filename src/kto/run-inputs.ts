@@ -30,7 +30,7 @@ export interface RunInputs extends TrainerCallbacks {
   readonly evalExamples?: readonly BatchExample[];
   /** Where checkpoints and the best weights (`load_best_model_at_end`) are kept; without it there are none. */
   readonly outputFolder?: string;
-  /** What else must be the same when a run is resumed, by name; plain values. */
+  /** What else must be the same when a run is resumed, by name; plain values. What is undefined may be anything. */
   readonly settings?: Readonly<Record<string, unknown>>;
   /** Metrics of each evaluation that the caller measures. */
   readonly ownMetrics?: OwnMetrics | undefined;

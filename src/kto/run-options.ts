@@ -5,7 +5,13 @@
 import * as z from "zod";
 import { ConfigError } from "../errors.ts";
 import { checkpointOptions } from "./checkpoint-options.ts";
-import { checkEvaluates, checkEvaluationRows, evaluationOptions, evaluationStrategy } from "./evaluation-options.ts";
+import {
+  checkEvaluates,
+  checkEvaluationRows,
+  drawsSamples,
+  evaluationOptions,
+  evaluationStrategy,
+} from "./evaluation-options.ts";
 import { asksForJudge, judgeOptions } from "./judge/judge-options.ts";
 import { loraOptions } from "./lora-options.ts";
 import { modelOptions } from "./model-options.ts";
@@ -109,8 +115,7 @@ export function checkRunConfig(config: RunConfig, where?: (name: string) => stri
     config,
     evaluationStrategy(config, config.eval_dataset_name !== undefined || config.validation_split !== undefined),
   );
-  const { eval_samples: samples, eval_prompts_file: prompts } = config;
-  if (asksForJudge(config) && (samples === 0 || (samples === undefined && prompts === undefined))) {
+  if (asksForJudge(config) && !drawsSamples(config)) {
     throw new ConfigError(
       "the judge has no answers to compare: give eval_samples or eval_prompts_file, the prompts that are continued at each evaluation.",
     );

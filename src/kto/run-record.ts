@@ -6,7 +6,7 @@ import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
 import { DeviceLostError, errorMessage, FileError } from "../errors.ts";
 import { type TrainerCallbacks, warn } from "./callbacks.ts";
-import { checkpointDue } from "./checkpoint-options.ts";
+import { checkpointDue, mostCheckpoints } from "./checkpoint-options.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { Metrics } from "./metrics.ts";
@@ -23,6 +23,7 @@ import {
   type TrainerStateFacts,
   trainerStateText,
 } from "./run-state.ts";
+import { criterionOf } from "./selection.ts";
 import type { KtoStep } from "./step.ts";
 
 export interface RecordedRun {
@@ -48,6 +49,8 @@ export class RunRecord {
   readonly #policy: Model;
   readonly #callbacks: TrainerCallbacks;
   readonly #checkpoints: Checkpoints | undefined;
+  /** Those of this run, and what it leaves open, as the run before it had that. */
+  #settings: RunState["settings"];
   #digests: Pick<RunState, "data" | "evaluationData"> | undefined;
 
   constructor(run: RecordedRun) {
@@ -55,6 +58,7 @@ export class RunRecord {
     this.#run = run;
     this.#policy = policy;
     this.#callbacks = run.inputs;
+    this.#settings = run.inputs.settings ?? {};
     this.#checkpoints =
       outputFolder === undefined
         ? undefined
@@ -68,14 +72,23 @@ export class RunRecord {
           });
   }
 
-  /** No update is left, or the evaluations ended the run. */
+  /** No update is left, nor the evaluation of the last one, or the evaluations ended the run. */
   get ended(): boolean {
+    if (this.#run.evaluation?.due(this.done)) return false;
     return this.done >= this.#run.plan.totalSteps || this.stopReason !== undefined;
   }
 
   /** The last good checkpoint: saved by this run, or the one that it goes on from. */
   get last(): { readonly path: string; readonly step: number } | undefined {
     return this.#checkpoints?.last;
+  }
+
+  /** The disk space of its checkpoints, if nothing stops the run: bytes of one, and how many there are at once, at most. */
+  get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
+    const { options, plan, evaluation } = this.#run;
+    const { totalSteps, stepsPerEpoch } = plan;
+    const most = mostCheckpoints(options, { totalSteps, stepsPerEpoch, evaluates: evaluation !== undefined });
+    return this.#checkpoints && most > 0 ? { bytes: this.#checkpoints.bytes, most } : undefined;
   }
 
   /** Where the run is. */
@@ -98,7 +111,7 @@ export class RunRecord {
       tuning: this.#policy.device.tuner.choices,
       ...this.#digests,
       options: this.#run.options,
-      settings: this.#run.inputs.settings ?? {},
+      settings: this.#settings,
       log: this.log,
     };
   }
@@ -165,11 +178,20 @@ export class RunRecord {
   adopt(state: RunState): void {
     this.done = state.step;
     this.log = [...state.log];
+    const given = Object.entries(this.#settings).filter(([, value]) => value !== undefined);
+    this.#settings = { ...state.settings, ...Object.fromEntries(given) };
     this.#run.window.restore(state.counts);
     this.lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
     if (state.evaluation) {
       const { selection, lastStep } = state.evaluation;
-      const anew = this.#run.evaluation?.restore({ selection: { ...selection, best: selection.best }, lastStep });
+      const { metric_for_best_model, greater_is_better } = state.options;
+      const asked = criterionOf({ metric: metric_for_best_model, greaterIsBetter: greater_is_better });
+      // Checkpoints did not always say which metric they went by.
+      const { best, metric = asked.metric, greaterIsBetter = asked.greaterIsBetter } = selection;
+      const anew = this.#run.evaluation?.restore({
+        selection: { ...selection, best, metric, greaterIsBetter },
+        lastStep,
+      });
       if (anew !== undefined) warn(this.#callbacks, anew);
       // A run that was stopped early goes on where early_stopping_patience is now larger.
       if (state.stopReason !== undefined) this.stopReason = this.#run.evaluation?.selection.stop;

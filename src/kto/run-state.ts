@@ -20,7 +20,7 @@ const number = z.number();
 const whole = z.number().int().min(0);
 /** NaN and infinities are null in JSON. */
 const metric = z.number().nullable();
-const options = z.record(z.string(), z.unknown());
+const settings = z.record(z.string(), z.unknown());
 
 const runState = z.object({
   version: z.literal(1),
@@ -63,8 +63,11 @@ const runState = z.object({
   /** The same of the rows that the run evaluates on; checkpoints did not always say it. */
   evaluationData: z.string().optional(),
   /** Of the trainer, every one of them, and what else the caller wants to be the same. */
-  options,
-  settings: options,
+  options: z.looseObject({
+    metric_for_best_model: z.string().optional(),
+    greater_is_better: z.boolean().optional(),
+  }),
+  settings,
 });
 
 /** run_state.json, and the lines of the metrics from trainer_state.json. */
@@ -156,6 +159,19 @@ export async function readRunState(folder: string): Promise<RunState> {
   const wrong = contradiction(state, trainer.log_history);
   if (wrong !== undefined) throw new ModelFormatError(`${platform.joinPath(folder, wrong)}.`);
   return { ...state, log: trainer.log_history };
+}
+
+/** Whether the folder of a model or an adapter shows that supervised fine-tuning made it: kto sft, or TRL's. */
+export async function showsFineTuning(folder: string): Promise<boolean> {
+  const path = platform.joinPath(folder, TRAINER_STATE_FILE);
+  if ((await platform.exists(path)) !== "file") return false;
+  try {
+    const { log_history } = await readJson(path, trainerState);
+    return log_history.some((line) => "mean_token_accuracy" in line);
+  } catch (error) {
+    if (error instanceof ModelFormatError) return false; // another program's
+    throw error;
+  }
 }
 
 /** What no run can have written, in words that begin with the file's name. */

@@ -2,7 +2,7 @@
  * What follows from a row of evaluations: which is the best, when to stop, when the model fits its training rows at the
  * cost of others. Numbers only; the weights of the best are kept by `best-model.ts`.
  */
-import { ConfigError } from "../errors.ts";
+import { ConfigError, counted } from "../errors.ts";
 import { EVAL_PREFIX, EVALUATION_TIMES } from "./evaluate.ts";
 import type { Metrics } from "./metrics.ts";
 
@@ -28,9 +28,9 @@ interface Margins {
 
 /** Plain values, so that it fits into a JSON checkpoint. */
 export interface SelectionState {
-  /** Of which metric `best` and `vain` tell, with the prefix; checkpoints did not always say it. */
-  readonly metric?: string | undefined;
-  readonly greaterIsBetter?: boolean | undefined;
+  /** Of which metric `best` and `vain` tell, with the prefix. */
+  readonly metric: string;
+  readonly greaterIsBetter: boolean;
   readonly best: { readonly step: number; readonly value: number } | undefined;
   /** Evaluations since the last improvement by more than the threshold. */
   readonly vain: number;
@@ -59,23 +59,23 @@ export class Selection {
   #state: SelectionState;
 
   constructor(options: SelectionOptions = {}) {
-    const { metric = "loss" } = options;
-    this.metric = withPrefix(metric);
-    this.greaterIsBetter = options.greaterIsBetter ?? !/(loss|losses|inconsistent)$/.test(this.metric);
+    const criterion = criterionOf(options);
+    this.metric = criterion.metric;
+    this.greaterIsBetter = criterion.greaterIsBetter;
     this.#patience = options.patience ?? Number.POSITIVE_INFINITY;
     this.#threshold = options.threshold ?? 0;
-    this.#state = { best: undefined, vain: 0, margins: [], warned: false };
+    this.#state = { ...criterion, best: undefined, vain: 0, margins: [], warned: false };
   }
 
   get state(): SelectionState {
-    return { ...this.#state, metric: this.metric, greaterIsBetter: this.greaterIsBetter };
+    return this.#state;
   }
 
   /** Why the run should end now, if it should. */
   get stop(): string | undefined {
     const { vain, best } = this.#state;
     if (vain < this.#patience) return undefined;
-    const times = vain === 1 ? "1 evaluation" : `${vain} evaluations in a row`;
+    const times = counted(vain, "evaluation", "evaluations in a row");
     const enough = this.#threshold === 0 ? "" : ` by more than ${this.#threshold}`;
     const since =
       best === undefined ? "it was never a finite number" : `its best is ${best.value} at step ${best.step}`;
@@ -89,12 +89,16 @@ export class Selection {
    * @returns a sentence, if it is
    */
   restore(state: SelectionState): string | undefined {
-    const { metric = this.metric, greaterIsBetter = this.greaterIsBetter } = state;
+    const { metric, greaterIsBetter } = state;
     if (metric === this.metric && greaterIsBetter === this.greaterIsBetter) {
       this.#state = state;
       return undefined;
     }
-    this.#state = { ...state, best: undefined, vain: 0 };
+    this.#state = {
+      ...state,
+      ...{ metric: this.metric, greaterIsBetter: this.greaterIsBetter },
+      ...{ best: undefined, vain: 0 },
+    };
     const named = (name: string, more: boolean) => `${name} (${more ? "more" : "less"} is better)`;
     return `The best model was that by ${named(metric, greaterIsBetter)} and is now that by ${named(this.metric, this.greaterIsBetter)}: it is looked for anew, from the next evaluation on.`;
   }
@@ -118,10 +122,20 @@ export class Selection {
     const margins = withMargins(this.#state.margins, step, evaluation, training);
     const warning = this.#state.warned ? undefined : overfits(margins);
     const newBest = isBest ? { step, value } : best;
-    this.#state = { best: newBest, vain, margins, warned: this.#state.warned || warning !== undefined };
+    const warned = this.#state.warned || warning !== undefined;
+    this.#state = { ...this.#state, best: newBest, vain, margins, warned };
     const { stop } = this;
     return { isBest, ...(stop === undefined ? {} : { stop }), ...(warning === undefined ? {} : { warning }) };
   }
+}
+
+/** Which metric says what is best, with the prefix, and whether more of it is better. */
+export function criterionOf({
+  metric = "loss",
+  greaterIsBetter,
+}: SelectionOptions): Pick<SelectionState, "metric" | "greaterIsBetter"> {
+  const name = withPrefix(metric);
+  return { metric: name, greaterIsBetter: greaterIsBetter ?? !/(loss|losses|inconsistent)$/.test(name) };
 }
 
 /** @throws ConfigError before any evaluation, if an evaluation with metrics of these names will not have the one asked for */

@@ -51,7 +51,7 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
   readonly #window: LoggingWindow;
   readonly #record: RunRecord;
   readonly #callbacks: TrainerCallbacks;
-  #stopRequested = false;
+  #stopping = new AbortController();
   #interrupted = false;
   #iterating = false;
   #freed = false;
@@ -218,20 +218,26 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
       throw error instanceof DeviceLostError ? this.#record.afterLoss(error) : error;
     } finally {
       this.#iterating = false;
-      this.#stopRequested = false;
+      this.#stopping = new AbortController();
     }
   }
 
   async *#steps(): AsyncGenerator<TrainingStep> {
     const { device } = this.policy;
-    if (this.#record.done === 0 && this.#evaluation?.due(0)) {
-      const evaluation = await this.#evaluate();
-      const start = { step: 0, totalSteps: this.totalSteps, epoch: 0, learningRate: 0 };
-      yield { ...start, ...(evaluation ? { evaluation } : {}) };
+    this.#interrupted = false;
+    // That of eval_on_start, or the one that a stop broke off.
+    if (this.#evaluation?.due(this.#record.done)) {
+      const { done } = this.#record;
+      const step = await this.#evaluated(undefined, done === 0 ? 0 : learningRateAt(done - 1, this.#schedule));
+      if (step.evaluation) {
+        if (done > 0) await this.#record.saveIfDue();
+        if (this.#record.ended) await this.#loadBest();
+        yield step;
+      }
     }
     let batches = this.#pack(this.#record.done);
     while (!this.#record.ended) {
-      this.#interrupted = this.#stopRequested;
+      this.#interrupted = this.#stopping.signal.aborted;
       if (this.#interrupted) {
         await this.#record.saveStopped();
         return;
@@ -242,23 +248,13 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
       this.#record.done++;
       this.#window.add(batches, this.step.rowsRun(batches));
       batches = this.#pack(this.#record.done); // while the device works
-      const epoch = this.#record.done / this.stepsPerEpoch;
       let metrics: Metrics | undefined;
-      if (this.#logs(this.#record.done)) metrics = await this.#endWindow(learningRate, epoch);
+      if (this.#logs(this.#record.done)) metrics = await this.#endWindow(learningRate);
       else {
         await device.idle();
         this.#window.pause();
       }
-      const evaluation = await this.#evaluate();
-      if (evaluation?.stop !== undefined && metrics === undefined) {
-        this.#window.resume(); // the evaluation's time is not the window's
-        metrics = await this.#endWindow(learningRate, epoch);
-      }
-      const step: TrainingStep = {
-        ...{ step: this.#record.done, totalSteps: this.totalSteps, epoch, learningRate },
-        ...(metrics ? { metrics } : {}),
-        ...(evaluation ? { evaluation } : {}),
-      };
+      const step = await this.#evaluated(metrics, learningRate);
       await this.#callbacks.onStep?.(step);
       await this.#record.saveIfDue();
       if (this.#record.ended) await this.#loadBest();
@@ -269,18 +265,19 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
 
   /**
    * Ends the iteration after the update in progress, with a checkpoint in `outputFolder` whatever `save_strategy` says.
-   * A later iteration goes on.
+   * An evaluation is broken off and leaves nothing behind. A later iteration, or a run that is resumed, goes on, with that
+   * evaluation first.
    */
   stop(): void {
-    this.#stopRequested = true;
+    this.#stopping.abort();
   }
 
-  /** No update is left, or the evaluations ended the run. */
+  /** No update is left, nor the evaluation of the last one, or the evaluations ended the run. */
   get finished(): boolean {
     return this.#record.ended;
   }
 
-  /** Whether `stop` ended the last iteration, with updates left to do. */
+  /** Whether `stop` ended the last iteration, with something left to do. */
   get interrupted(): boolean {
     return this.#interrupted;
   }
@@ -295,15 +292,47 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     return this.#record.last;
   }
 
+  /** The disk space of its checkpoints, if nothing stops the run: bytes of one, and how many there are at once, at most. */
+  get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
+    return this.#record.checkpointSpace;
+  }
+
   /** Writes trainer_state.json, as it is after the last update, into a folder. */
   async saveState(folder: string): Promise<void> {
     await this.#record.saveState(folder);
   }
 
-  /** The evaluation that is due after the last update, if one is. */
+  /**
+   * Evaluates after the last update, if that is due.
+   *
+   * @param logged the metrics of the window that ended with it
+   */
+  async #evaluated(logged: Metrics | undefined, learningRate: number): Promise<TrainingStep> {
+    const { done } = this.#record;
+    const evaluation = await this.#evaluate();
+    let metrics = logged;
+    if (evaluation?.stop !== undefined && !this.#logs(done)) {
+      this.#window.resume(); // the evaluation's time is not the window's
+      metrics = await this.#endWindow(learningRate);
+    }
+    return {
+      ...{ step: done, totalSteps: this.totalSteps, epoch: done / this.stepsPerEpoch, learningRate },
+      ...(metrics ? { metrics } : {}),
+      ...(evaluation ? { evaluation } : {}),
+    };
+  }
+
+  /** undefined where none is due after the last update, and where a stop breaks it off. */
   async #evaluate(): Promise<Evaluation | undefined> {
     if (!this.#evaluation?.due(this.#record.done)) return undefined;
-    const evaluation = await this.#evaluation.run(this.#record.done, this.#record.lastMetrics);
+    const { signal } = this.#stopping;
+    let evaluation: Evaluation;
+    try {
+      evaluation = await this.#evaluation.run(this.#record.done, this.#record.lastMetrics, signal);
+    } catch (error) {
+      if (error === signal.reason) return undefined;
+      throw error;
+    }
     if (this.#record.done < this.totalSteps) this.#record.stopReason = evaluation.stop;
     this.#record.log.push({
       step: this.#record.done,
@@ -356,11 +385,11 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     return step % logging_steps === 0 || step === this.totalSteps || (step === 1 && logging_first_step);
   }
 
-  async #endWindow(learningRate: number, epoch: number): Promise<Metrics> {
+  async #endWindow(learningRate: number): Promise<Metrics> {
     const metrics = await this.#window.end({
       step: this.#record.done,
       totalSteps: this.totalSteps,
-      epoch,
+      epoch: this.#record.done / this.stepsPerEpoch,
       learningRate,
       rows: () => rowNames(this.#plan.examplesOf(this.#record.done - 1).at(-1) ?? [], this.#plan.examples),
     });

@@ -132,7 +132,7 @@ describe("a feedback file that cannot be used", () => {
       "only completions that are empty",
       () => rows([{ ...row(true), completion_ids: [] }]),
       exit.feedback,
-      /rows\.jsonl: none of the 1 rows can be used: 1 \(line 1\) because the completion is empty/,
+      /rows\.jsonl: its only row cannot be used: 1 \(line 1\) because the completion is empty/,
     ],
     [
       "only prompts longer than the context",
@@ -485,7 +485,7 @@ describe("numbers that overflow", () => {
     const output = freshPath(folder, "out");
     const { code, stdout, stderr } = await train(output, overflowing(llama), feedback);
     expect([code, stdout]).toEqual([exit.numbers, ""]);
-    expect(stderr).toMatch(/^error: The gradients were not finite in any of the 1 updates up to step 1[^\n]*\n$/m);
+    expect(stderr).toMatch(/^error: The gradients were not finite in the update up to step 1[^\n]*\n$/m);
     expect(readdirSync(output)).toEqual(["metrics.jsonl"]);
   });
 

@@ -61,7 +61,7 @@ describe("rows of chat messages", () => {
   test("kto logps gives what their ids give, the second time from the cache", async () => {
     const words = ["logps", "--model", model, "--dataset"];
     const first = await run(...words, data);
-    expect(first.stderr).toMatch(/data: 4 rows tokenized; their ids are kept in /);
+    expect(first.stderr).toMatch(/data: 4 rows tokenized; the ids are kept in /);
     const second = await run(...words, data);
     expect(second.stderr).toMatch(/data: token ids of 4 rows read from /);
     const anew = await run(...words, data, "--overwrite_cache");

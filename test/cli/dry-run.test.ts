@@ -2,7 +2,7 @@
  * `kto train --dry_run`: the memory that it tells is what the run itself would hold, by category, and nothing is written.
  * The run is stopped where its trainer has allocated everything.
  */
-import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { Model } from "../../src/engine/model/load.ts";
@@ -10,7 +10,7 @@ import { AdapterError } from "../../src/errors.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import { activationFormats, sharedDevice, withLimits } from "../helpers/device.ts";
-import { fixtures, freshPath, llama, temporaryFolder } from "../helpers/folders.ts";
+import { fixtures, freshPath, llama, stories, temporaryFolder } from "../helpers/folders.ts";
 import { kto } from "./streams.ts";
 
 shareDeviceWithCommands();
@@ -25,6 +25,8 @@ interface Plan {
   largest_buffer: { label: string; bytes: number };
   max_buffer_size: number;
   host_bytes: number;
+  checkpoint_bytes: number;
+  most_checkpoints: number;
   steps_left: number;
   seconds_per_update: number;
   evaluations: number;
@@ -52,7 +54,7 @@ async function planOf(...words: string[]): Promise<Plan> {
   const { code, stdout, stderr } = await kto("train", ...data, ...words, "--output_dir", output, "--dry_run", "--json");
   expect(code, stderr).toBe(0);
   expect(stdout).toMatch(/^\{.*\}\n$/);
-  expect(existsSync(output) ? readdirSync(output) : []).toEqual([]);
+  expect(existsSync(output)).toBe(false);
   return JSON.parse(stdout) as Plan;
 }
 
@@ -126,7 +128,7 @@ describe("kto train --dry_run", () => {
       /\nevery buffer fits: the largest has \d+\.\d MiB \([\w ]+\), and the adapter allows \d+\.\d MiB\n/,
     );
     expect(stdout).toMatch(
-      /\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about 0:\d\d: 3 updates 0:\d\d; loading, compiling and saving come on top\n$/,
+      /\na checkpoint takes about \d+\.\d MiB on the disk; there is one\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about 0:\d\d: 3 updates 0:\d\d; loading, compiling and saving come on top\n$/,
     );
   });
 
@@ -148,6 +150,31 @@ describe("kto train --dry_run", () => {
     const words = ["--model", llama, ...evaluated, "--precompute_ref_log_probs", "--dry_run"];
     const { stdout } = await kto("train", ...data, ...words, "--output_dir", freshPath(folder, "planned"));
     expect(stdout).toMatch(/: 3 updates 0:\d\d, 3 evaluations 0:\d\d, the reference's log-probs before them 0:\d\d; /);
+  });
+
+  test.each<[string, string[], string[]]>([
+    ["all weights", [], ["model.safetensors", "optimizer.safetensors"]],
+    ["an adapter", lora, ["adapter_model.safetensors", "optimizer.safetensors"]],
+    ["some of the weights", ["--freeze_parameters", "embed_tokens"], ["model.safetensors", "optimizer.safetensors"]],
+    ["the model alone", ["--save_only_model"], ["model.safetensors"]],
+  ])("tells the disk space that checkpoints take: %s", async (_, options, files) => {
+    const words = ["--model", llama, "--save_steps", "1", ...options];
+    const plan = await planOf(...words);
+    const output = freshPath(folder, "run");
+    const { code, stderr } = await kto("train", ...data, ...words, "--output_dir", output);
+    expect(code, stderr).toBe(0);
+    const sizes = files.map((name) => {
+      const bytes = readFileSync(join(output, "checkpoint-3", name));
+      return bytes.length - 8 - Number(bytes.readBigUInt64LE());
+    });
+    const more = sizes.reduce((sum, size) => sum + size) - plan.checkpoint_bytes;
+    expect(more).toBeGreaterThanOrEqual(0);
+    expect(more).toBeLessThan(200); // the optimizer's small state and sums of metrics
+    expect(plan.most_checkpoints).toBe(3);
+    expect((await planOf(...words, "--save_total_limit", "1")).most_checkpoints).toBe(2);
+    expect((await planOf(...words, "--save_strategy", "no")).most_checkpoints).toBe(0);
+    const text = await kto("train", ...data, ...words, "--output_dir", freshPath(folder, "planned"), "--dry_run");
+    expect(text.stdout).toMatch(/\na checkpoint takes about \d+\.\d MiB on the disk; at most 3 at once, \d+\.\d MiB\n/);
   });
 
   test("of a run that is resumed what is left counts", async () => {
@@ -204,6 +231,21 @@ describe("kto train --dry_run", () => {
     expect(JSON.parse(json.stdout)).not.toHaveProperty("estimated_seconds");
   });
 
+  test("nothing is written, and what could not be is told all the same", async () => {
+    const place = freshPath(folder, "place");
+    mkdirSync(place);
+    writeFileSync(join(place, "file"), "");
+    const words = ["--model", stories, "--dry_run", "--output_dir"];
+    const judge = ["validation_split=0.4", "eval_samples=1", "judge_model=m", "judge_base_url=http://localhost:1/v1"];
+    const transcripts = `judge_transcripts=${join(place, "logs", "judge.jsonl")}`;
+    const { code, stderr } = await kto("train", ...data, ...words, join(place, "runs", "one"), ...judge, transcripts);
+    expect(code, stderr).toBe(0);
+    expect(readdirSync(place)).toEqual(["file"]);
+    const refused = await kto("train", ...data, ...words, join(place, "file", "one"));
+    expect(refused.code).toBe(7);
+    expect(refused.stderr).toContain(`Cannot write to the folder ${join(place, "file")}`);
+  });
+
   test("what an earlier run left in the folder stays as it is", async () => {
     const output = freshPath(folder, "earlier");
     mkdirSync(output);
@@ -227,7 +269,7 @@ describe("kto train --dry_run", () => {
         expect(stderr).toMatch(
           /error: "weights" needs 15360 bytes in one buffer and the adapter ".+" allows 8192; use a smaller batch or a smaller model\.\n$/,
         );
-        expect(readdirSync(output)).toEqual([]);
+        expect(existsSync(output) ? readdirSync(output) : undefined).toEqual(more.length > 0 ? undefined : []);
       }
     });
   });

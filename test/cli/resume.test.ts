@@ -119,6 +119,23 @@ describe("kto train", () => {
     });
   });
 
+  test("samples of any length may come where none were drawn; their length stays, also while none are drawn", async () => {
+    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
+    const output = freshPath(folder, "run");
+    const evaluated = (steps: number, ...more: string[]) =>
+      kto(
+        ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
+        ...["--output_dir", output, `max_steps=${steps}`, "lr_scheduler_type=constant", ...more],
+      );
+    const samples = ["eval_samples=1", "eval_max_new_tokens=5"];
+    for (const [i, more] of [[], samples, []].entries()) {
+      const { code, stderr } = await evaluated(i + 1, ...more, `resume_from_checkpoint=${i > 0}`);
+      expect(code, stderr).toBe(0);
+    }
+    const { stderr } = await evaluated(4, "eval_samples=1", "eval_max_new_tokens=6", "--resume_from_checkpoint");
+    expect(stderr).toContain(`option "eval_max_new_tokens" is 6, but the run of ${join(output, "checkpoint-3")} had 5`);
+  });
+
   test("metrics.jsonl that takes no lines: told once, the run goes on and writes them at its end", async () => {
     vi.spyOn(platform, "appendText").mockRejectedValue(new FileError("Cannot write metrics.jsonl: no space is left."));
     const output = freshPath(folder, "run");
@@ -181,14 +198,42 @@ describe("a judge's module", () => {
     ];
   };
 
-  test("SIGINT while it does not answer: the run is saved and stops", async () => {
-    const output = freshPath(folder, "run");
-    const judge = judgeThat("console.error('asked'); return new Promise(() => {});");
-    const { code, stderr } = await alone(...training(output, judge));
-    expect(code, stderr).toBe(130);
-    expect(stderr).toMatch(/no win rate at step 2: The judge .* failed on prompt 1: it is not waited for any more\.\n/);
-    expect(stderr).toContain(`stopped: SIGINT after 2 of 4 updates: ${join(output, "checkpoint-2")} is saved; go on`);
-  });
+  test.each([2, 4])(
+    "SIGINT while it does not answer at step %i: the run is saved, and what goes on from it makes that evaluation",
+    async (step) => {
+      const [whole, output, answers] = [freshPath(folder, "run"), freshPath(folder, "run"), freshPath(folder, "on")];
+      const judge = fileIn(
+        folder,
+        "judge.mjs",
+        `import { existsSync } from "node:fs";
+        let questions = 0;
+        export default (prompt, a, b) => {
+          if (questions++ < ${step - 2} || existsSync(${JSON.stringify(answers)})) return a.length - b.length;
+          console.error("asked");
+          return new Promise(() => {});
+        };`,
+      );
+      const words = (folder: string, ...more: string[]) => [...training(folder, judge), "--save_strategy=no", ...more];
+      const { code, stderr } = await alone(...words(output));
+      expect(code, stderr).toBe(130);
+      expect(stderr).not.toContain("no win rate");
+      expect(stderr).toContain(
+        `stopped: SIGINT after ${step} of 4 updates: ${join(output, `checkpoint-${step}`)} is saved; go on`,
+      );
+      writeFileSync(answers, "");
+      const plan = await kto(...words(output, "--resume_from_checkpoint", "--dry_run", "--json"));
+      expect(JSON.parse(plan.stdout), plan.stderr).toMatchObject({ steps_left: 4 - step, evaluations: 3 - step / 2 });
+      for (const run of [words(whole), words(output, "--resume_from_checkpoint")]) {
+        const { code, stderr } = await kto(...run);
+        expect(code, stderr).toBe(0);
+      }
+      const evaluations = (output: string) => metricsOf(output).replace(/,"eval_(runtime|\w+_per_second)":[\d.]+/g, "");
+      expect(evaluations(output)).toBe(evaluations(whole));
+      expect(evaluations(output).match(/"eval_win_rate":[\d.]+/g)).toHaveLength(2);
+      expect(readFileSync(join(output, "samples.jsonl"))).toEqual(readFileSync(join(whole, "samples.jsonl")));
+      expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
+    },
+  );
 
   test("a promise that it leaves rejected is told once, and the command goes on", async () => {
     const output = freshPath(folder, "run");
@@ -201,6 +246,21 @@ describe("a judge's module", () => {
       const { code, stderr } = await alone(...command);
       expect(code, stderr).toBe(0);
       expect(stderr.match(/warning: A promise was rejected .* judge .*judge\.mjs: one two\.\n/g)).toHaveLength(1);
+    }
+  });
+
+  test("one that it leaves rejected when the command has ended: the exit code is the command's own", async () => {
+    const output = freshPath(folder, "run");
+    const judge = (body: string) =>
+      fileIn(folder, "judge.mjs", `setInterval(() => Promise.reject("late"), 1); export default () => { ${body} };`);
+    const models = ["--model_name_or_path", output, "--ref_model_name_or_path", stories];
+    const asked = ["eval", ...models, "--prompt", "One day", "--max_new_tokens", "8", "--judge"];
+    for (const [command, expected] of [
+      [training(output, judge("return 'a';")), 0],
+      [[...asked, judge("throw new Error('no');")], 9],
+    ] as const) {
+      const { code, stderr } = await alone(...command);
+      expect(code, stderr).toBe(expected);
     }
   });
 });

@@ -76,7 +76,7 @@ describe("the desirable rows of feedback", () => {
     const rows = [{ prompt: "a", completion: "b", label: false }];
     await expect(read(rows)).rejects.toThrow(DatasetError);
     await expect(read(rows)).rejects.toThrow(
-      "all 1 rows are undesirable, and supervised fine-tuning imitates its rows",
+      "the only row is undesirable, and supervised fine-tuning imitates its rows",
     );
   });
 });

@@ -198,7 +198,7 @@ describe("tokenizeRows", () => {
     };
     const run = () => tokenizeRows([long], { vocabSize: 9, contextLength: 10 });
     expect(run).toThrow(DatasetError);
-    expect(run).toThrow(/^f\.jsonl: none of the 1 rows .* 1 \(line 1\) because .*context of 10 tokens/);
+    expect(run).toThrow(/^f\.jsonl: its only row cannot be used: 1 \(line 1\) because .*context of 10 tokens/);
     expect(() => tokenizeRows([], limits)).toThrow(DatasetError);
   });
 

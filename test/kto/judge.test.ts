@@ -365,7 +365,7 @@ describe("a server of the OpenAI chat protocol", () => {
     expect(received).toHaveLength(5);
     expect(judge.requests).toBe(5);
     await expect(judgePairs(judge, pairs(10))).rejects.toThrow(
-      `The budget of the judge critic at ${baseUrl} ended before one prompt was judged in both orders; raise judge_budget: these 10 prompts take 20 requests each time that they are judged.`,
+      `The budget of the judge critic at ${baseUrl} ended before one prompt was judged in both orders; raise judge_budget: judging 10 prompts takes 20 requests each time.`,
     );
   });
 

@@ -52,9 +52,14 @@ interface Run {
 async function run(
   outputFolder: string,
   options: Options = {},
-  inputs: Partial<TrainerInputs> & { lora?: boolean; stopAfter?: number; stop?: number } = {},
+  inputs: Partial<TrainerInputs> & {
+    lora?: boolean;
+    stopAfter?: number;
+    stop?: number;
+    measure?: (step: number, trainer: KtoTrainer) => number | undefined;
+  } = {},
 ): Promise<Run> {
-  const { lora = false, stopAfter, stop, ...more } = inputs;
+  const { lora = false, stopAfter, stop, measure, ...more } = inputs;
   let policy = await Model.load(device, llama, { storage: "f32" });
   if (lora) {
     const adapter = LoraAdapter.create(device, policy.config, { rank: 2, alpha: 4, dropout: 0.25, rslora: false });
@@ -64,10 +69,18 @@ async function run(
   const warnings: string[] = [];
   const checkpoints: SavedCheckpoint[] = [];
   try {
-    const trainer = await KtoTrainer.create({
+    const ownMetrics = measure && {
+      names: ["mine"],
+      measure: async (step: number) => {
+        const mine = measure(step, trainer);
+        return mine === undefined ? undefined : { mine };
+      },
+    };
+    const trainer: KtoTrainer = await KtoTrainer.create({
       policy,
       examples: readExamples("llama"),
       outputFolder,
+      ownMetrics,
       onWarning: (sentence) => void warnings.push(sentence),
       onCheckpoint: (saved) => void checkpoints.push(saved),
       ...more,
@@ -124,6 +137,22 @@ async function aBrokenRun(): Promise<string> {
   const copy = freshPath(folder, "run");
   cpSync(brokenOff, copy, { recursive: true });
   return copy;
+}
+
+type Json = Record<string, unknown> & {
+  counts: object;
+  log_history: object[];
+  evaluation: { selection: Record<string, unknown> };
+};
+
+/** Changes a JSON file of a checkpoint and its checksum. */
+function forge(checkpoint: string, name: string, change: (json: Json) => object): void {
+  const json = JSON.parse(readFileSync(join(checkpoint, name), "utf8")) as Json;
+  const bytes = Buffer.from(JSON.stringify(change(json)));
+  writeFileSync(join(checkpoint, name), bytes);
+  const sums = JSON.parse(readFileSync(join(checkpoint, "checksums.json"), "utf8"));
+  sums.files[name] = { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
+  writeFileSync(join(checkpoint, "checksums.json"), JSON.stringify(sums));
 }
 
 async function failure(work: Promise<unknown>): Promise<Error> {
@@ -186,6 +215,84 @@ describe("a run that goes on", () => {
     expect(whole.checkpoints).toEqual([]);
     const resumed = await run(path, { save_strategy: "no", resume_from_checkpoint: true });
     expect(bits(resumed.weights)).toEqual(bits(whole.weights));
+  });
+
+  /** By a metric that rises up to step 4. */
+  const byMine: Options = {
+    ...{ eval_steps: 1, metric_for_best_model: "mine", early_stopping_patience: 2, load_best_model_at_end: true },
+    ...{ max_steps: 7, logging_steps: 4, learning_rate: 3e-2 },
+  };
+  const mine = (step: number) => -Math.abs(step - 4);
+
+  it.each([
+    ["while its own metrics are measured", "steps", [2, 4], 6, undefined],
+    ["while its own metrics are measured, no checkpoint being due", "no", [1, 4], 6, undefined],
+    ["while its rows are run", "steps", [2, 4], 6, mine],
+    ["one that ends the run", "steps", [6], 6, undefined],
+    ["after the last update", "no", [5], 5, undefined],
+    ["before the first update", "steps", [0], 6, undefined],
+  ] as const)("stopped within an evaluation, %s: it is made when the run goes on", async (...given) => {
+    const [, save_strategy, stops, last, measured] = given;
+    const options = { ...byMine, save_strategy, max_steps: last === 6 ? 7 : last, eval_on_start: stops[0] === 0 };
+    const inputs = { evalExamples: readExamples("llama").slice(0, 4) };
+    const whole = await run(newFolder(), options, { ...inputs, measure: mine });
+    const path = newFolder();
+    for (const at of stops) {
+      const stopped = await run(
+        path,
+        { ...options, resume_from_checkpoint: at !== stops[0] },
+        {
+          ...inputs,
+          measure: (step, trainer) => {
+            if (step !== at) return mine(step);
+            trainer.stop();
+            return measured?.(step);
+          },
+        },
+      );
+      const evaluated = stopped.log.filter((line) => "eval_loss" in (line as object));
+      expect(evaluated.map((line) => (line as { step: number }).step)).not.toContain(at);
+      expect(stopped.stopReason).toBeUndefined();
+      expect(checkpointsIn(path).includes(`checkpoint-${at}`)).toBe(at > 0);
+    }
+    const resumed = await run(path, { ...options, resume_from_checkpoint: stops[0] > 0 }, { ...inputs, measure: mine });
+    expect(resumed.log).toEqual(whole.log);
+    expect(resumed.stopReason).toBe(whole.stopReason);
+    expect(bits(resumed.weights)).toEqual(bits(whole.weights));
+    const best = ({ state }: Run) => /"best_global_step":\d+,"best_metric":[-\d.]+/.exec(state)?.[0];
+    expect(best(resumed)).toBe(best(whole));
+    // At its end: nothing is left to do.
+    const ended = await run(path, { ...options, resume_from_checkpoint: true }, { ...inputs, measure: mine });
+    expect(ended.log).toEqual(whole.log);
+  });
+
+  it("a loop that is entered again begins with the evaluation that was broken off", async () => {
+    const policy = await Model.load(device, llama, { storage: "f32" });
+    let stopping = true;
+    const trainer: KtoTrainer = await KtoTrainer.create({
+      policy,
+      ...{ examples: readExamples("llama"), evalExamples: readExamples("llama").slice(0, 4) },
+      ownMetrics: {
+        names: ["mine"],
+        measure: async () => {
+          if (stopping) trainer.stop();
+          return { mine: 1 };
+        },
+      },
+      options: { ...OPTIONS, max_steps: 1, eval_steps: 1 },
+    });
+    const told: [step: number, evaluated: boolean][] = [];
+    for (let times = 0; times < 2; times++) {
+      for await (const { step, evaluation } of trainer) told.push([step, evaluation !== undefined]);
+      expect([trainer.finished, trainer.interrupted]).toEqual([times === 1, times === 0]);
+      stopping = false;
+    }
+    expect(told).toEqual([
+      [1, false],
+      [1, true],
+    ]);
+    trainer.free();
+    policy.free();
   });
 
   it("a checkpoint is a model folder of its own", async () => {
@@ -281,17 +388,6 @@ describe("damage", () => {
     expect(resumed.checkpoints[0]?.step).toBe(3); // from 2 on, and the damaged one is replaced
   });
 
-  /** Changes a file of the last checkpoint and its checksum; returns the folder of the run. */
-  async function forged(name: string, change: (json: Json) => object): Promise<string> {
-    const path = await damaged(name, (bytes) => Buffer.from(JSON.stringify(change(JSON.parse(bytes.toString())))));
-    const checkpoint = join(path, "checkpoint-3");
-    const bytes = readFileSync(join(checkpoint, name));
-    const sums = JSON.parse(readFileSync(join(checkpoint, "checksums.json"), "utf8"));
-    sums.files[name] = { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
-    writeFileSync(join(checkpoint, "checksums.json"), JSON.stringify(sums));
-    return path;
-  }
-  type Json = Record<string, unknown> & { counts: object; log_history: object[] };
   const counts = (changes: object) => (json: Json) => ({ ...json, counts: { ...json.counts, ...changes } });
   const selection = { vain: 0, margins: [], warned: false };
 
@@ -339,7 +435,8 @@ describe("damage", () => {
     ],
   ])("%s, under a checksum that is right: it is named, and the checkpoint before is used", async (...given) => {
     const [, name, change, sentence] = given;
-    const path = await forged(name, change);
+    const path = await aBrokenRun();
+    forge(join(path, "checkpoint-3"), name, change);
     const resumed = await run(path, { resume_from_checkpoint: true }, { stopAfter: 3 });
     expect(resumed.warnings).toHaveLength(1);
     expect(resumed.warnings[0]).toContain(`The checkpoint ${join(path, "checkpoint-3")} is damaged: `);
@@ -444,11 +541,21 @@ describe("what changed meanwhile", () => {
     expect((await run(path, resumed, { evalExamples: rows.slice(0, 3) })).log).toHaveLength(3);
   });
 
-  it("the metric of the best model: the best is looked for anew", async () => {
+  it.each([
+    ["", (json: Json) => json],
+    [
+      ", also where the checkpoint is of a version that did not say it",
+      ({ evaluation, ...json }: Json) => {
+        const { metric: _, greaterIsBetter: __, ...selection } = evaluation.selection;
+        return { ...json, evaluation: { ...evaluation, selection } };
+      },
+    ],
+  ])("the metric of the best model: the best is looked for anew%s", async (_, change) => {
     const path = newFolder();
     const inputs = { evalExamples: readExamples("llama").slice(0, 4) };
     const evaluated = { eval_steps: 1, max_steps: 3, load_best_model_at_end: true };
     await run(path, { ...evaluated, metric_for_best_model: "rewards/margins" }, { ...inputs, stopAfter: 2 });
+    forge(join(path, "checkpoint-2"), "run_state.json", change);
     const resumed = await run(path, { ...evaluated, resume_from_checkpoint: true }, inputs);
     expect(resumed.warnings).toEqual([
       "The best model was that by eval_rewards/margins (more is better) and is now that by eval_loss (less is better): it is looked for anew, from the next evaluation on.",

@@ -113,13 +113,6 @@ describe("a state of another metric", () => {
     expect(after.consider(3, { [after.metric]: 10 }, undefined)).toMatchObject({ isBest: true });
     expect(after.state).toMatchObject({ metric: after.metric, best: { step: 3, value: 10 }, vain: 0 });
   });
-
-  test("one that does not say its metric is of this one", () => {
-    const { metric: _, greaterIsBetter: __, ...old } = before.state;
-    const after = new Selection({ metric: "rewards/margins" });
-    expect(after.restore(old)).toBeUndefined();
-    expect(after.state.best).toEqual({ step: 1, value: 9 });
-  });
 });
 
 describe("the warning that rows are learnt by heart", () => {

@@ -1,5 +1,5 @@
 /** Whether a checkpoint's tensors are those of a configuration: names, shapes, dtypes. */
-import { ModelFormatError } from "../../errors.ts";
+import { counted, ModelFormatError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { storedFormat } from "../safetensors.ts";
 import type { CheckpointFiles } from "./checkpoint-files.ts";
@@ -14,7 +14,7 @@ export function checkTensors(config: ModelConfig, files: CheckpointFiles): { pre
   const { prefix, fullName, ignorable } = checkpointNaming(config, files.tensors.keys());
   if (config.layers > files.tensors.size) {
     throw new ModelFormatError(
-      `${files.path} holds ${files.tensors.size} tensors, too few for the ${config.layers} layers of config.json.`,
+      `${files.path} holds ${counted(files.tensors.size, "tensor")}, too few for the ${counted(config.layers, "layer")} of config.json.`,
     );
   }
   const wanted = new Set<string>();

@@ -3,7 +3,7 @@
  * have ended leave the pass. Each sequence draws from a generator of its own, so its tokens do not depend on which
  * others are generated beside it.
  */
-import { AdapterError, ConfigError, NumericError } from "../../errors.ts";
+import { AdapterError, ConfigError, counted, NumericError } from "../../errors.ts";
 import { NO_ROW } from "../../kernels/embedding.ts";
 import type { Device } from "../device.ts";
 import { Program } from "../program.ts";
@@ -111,7 +111,7 @@ export class Generator {
     const most = Generator.mostSideBySide(model, maxLength);
     if (maxBatch > most) {
       throw new AdapterError(
-        `The keys of ${maxBatch} sequences of ${maxLength} tokens do not fit one binding of the adapter "${device.description}"; ${most === 0 ? "take shorter sequences (max_length, max_new_tokens)" : `take ${most} or fewer, or shorter ones`}.`,
+        `The keys of ${counted(maxBatch, "sequence")} of ${maxLength} tokens do not fit one binding of the adapter "${device.description}"; ${most === 0 ? "take shorter sequences (max_length, max_new_tokens)" : `take ${most} or fewer, or shorter ones`}.`,
       );
     }
     this.#slots = maxBatch;

@@ -43,7 +43,7 @@ export class DesirableRows implements AsyncIterable<FeedbackRow> {
     this.#withEarlierAnswers = withEarlierAnswers;
     if (kept > 0 || leftOut === 0) return;
     throw new DatasetError(
-      `${file}: all ${leftOut} rows are undesirable, and supervised fine-tuning imitates its rows; give some that are desirable.`,
+      `${file}: ${leftOut === 1 ? "the only row is" : `all ${leftOut} rows are`} undesirable, and supervised fine-tuning imitates its rows; give some that are desirable.`,
     );
   }
 }

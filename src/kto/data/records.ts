@@ -1,7 +1,7 @@
 /** Feedback files to records, one form of file each: .jsonl, .json, .csv here, .parquet in its own file. */
 import { parse as parseCsv } from "csv-parse/browser/esm/sync";
 import { platform } from "../../engine/platform/index.ts";
-import { DatasetError, errorMessage, FileError, shown } from "../../errors.ts";
+import { counted, DatasetError, errorMessage, FileError, shown } from "../../errors.ts";
 import { holdsObjectsByLine, longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
 import { parquetRecords } from "./parquet.ts";
 import { type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
@@ -97,7 +97,7 @@ async function* csvRecords(path: string): AsyncGenerator<FileRecord> {
       }
       if (cells.length !== header.length) {
         throw new DatasetError(
-          `${placeOf(source)} has ${cells.length} columns, but the header names ${header.length}; texts with commas or line breaks need double quotes.`,
+          `${placeOf(source)} has ${counted(cells.length, "column")}, but the header names ${header.length}; texts with commas or line breaks need double quotes.`,
         );
       }
       const fields = Object.fromEntries(header.map((name, column) => [name, cells[column]]));

@@ -7,7 +7,7 @@
  * read or written is passed over.
  */
 import { platform, type Sha256 } from "../../engine/platform/index.ts";
-import { DatasetError, errorMessage } from "../../errors.ts";
+import { counted, DatasetError, errorMessage } from "../../errors.ts";
 import { EntryCache, unlessFileError } from "../entry-cache.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
 import { storedRows, TokenIdStore } from "./token-ids.ts";
@@ -82,12 +82,12 @@ export async function encodeWithCache(
   if (hash.digest() !== survey.digest) {
     throw new DatasetError("The feedback changed while it was read; run the command again.");
   }
-  if (found && kept) return `token ids of ${count} rows read from ${found.path}`;
+  if (found && kept) return `token ids of ${counted(count, "row")} read from ${found.path}`;
   try {
-    return `${count} rows tokenized; their ids are kept in ${await cache.write(key, ...store.body())}`;
+    return `${counted(count, "row")} tokenized; the ids are kept in ${await cache.write(key, ...store.body())}`;
   } catch (error) {
     unlessFileError(error);
-    return `${count} rows tokenized; their ids are not kept: ${errorMessage(error)}`;
+    return `${counted(count, "row")} tokenized; the ids are not kept: ${errorMessage(error)}`;
   }
 }
 

@@ -3,7 +3,7 @@
  * TRL's, except that nothing is dropped or cut without being counted, and that no EOS follows a cut.
  */
 import type { Tokenizer } from "../../engine/tokenizer.ts";
-import { ConfigError, DatasetError, ModelFormatError } from "../../errors.ts";
+import { ConfigError, counted, DatasetError, ModelFormatError } from "../../errors.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
 import { quantiles } from "./summary.ts";
 import {
@@ -195,17 +195,17 @@ function alignmentWarnings(
   const differ = "the tokens of prompt + completion do not begin with those of the prompt";
   if (texts > 0) {
     warnings.push(
-      `In ${texts} of ${rows} rows ${differ}, so the two were tokenized apart; end prompts without a space and begin completions with it.`,
+      `In ${texts} of ${counted(rows, "row")} ${differ}, so the two were tokenized apart; end prompts without a space and begin completions with it.`,
     );
   }
   if (chats > 0) {
     warnings.push(
-      `In ${chats} of ${rows} chats ${differ}, so the two were tokenized apart; a template that opens the assistant's turn with a special token or a new line avoids it.`,
+      `In ${chats} of ${counted(rows, "chat")} ${differ}, so the two were tokenized apart; a template that opens the assistant's turn with a special token or a new line avoids it.`,
     );
   }
   if (chatsParted > 0) {
     warnings.push(
-      `In ${chatsParted} of ${rows} chats the template renders the prompt alone otherwise than as the beginning of the whole, so the completion begins where they first differ; look at the rows, or set the template's variables (chat_template_kwargs, such as enable_thinking) or another template (chat_template_path).`,
+      `In ${chatsParted} of ${counted(rows, "chat")} the template renders the prompt alone otherwise than as the beginning of the whole, so the completion begins where they first differ; look at the rows, or set the template's variables (chat_template_kwargs, such as enable_thinking) or another template (chat_template_path).`,
     );
   }
   return warnings;
@@ -215,7 +215,9 @@ function nothingLeft(file: string, rows: number, reasons: readonly DroppedRows[]
   const lines = ({ count, firstLines }: DroppedRows) =>
     `${firstLines.length === 1 ? "line" : "lines"} ${firstLines.join(", ")}${count > firstLines.length ? ", ..." : ""}`;
   const list = reasons.map((entry) => `${entry.count} (${lines(entry)}) because ${entry.reason}`).join("; ");
-  return new DatasetError(`${file}: none of the ${rows} rows can be used: ${list}.`);
+  return new DatasetError(
+    `${file}: ${rows === 1 ? "its only row cannot" : `none of the ${rows} rows can`} be used: ${list}.`,
+  );
 }
 
 function reportOf(

@@ -1,6 +1,6 @@
 /** Holding rows out of training to evaluate on. Rows of one prompt never come apart: a model would know half of them. */
 import { Random } from "../../engine/random.ts";
-import { DatasetError } from "../../errors.ts";
+import { counted, DatasetError } from "../../errors.ts";
 import { keysOf, type SampledRow } from "../ring.ts";
 
 /** Apart from the generator streams of the sampler, which count epochs. */
@@ -34,7 +34,7 @@ export function holdOut<Row extends SampledRow>(
   const validation = examples.filter((_, index) => isHeld(index));
   if (training.length < 2 || validation.length < 2) {
     throw new DatasetError(
-      `validation_split ${share} of ${examples.length} rows with ${sizes.size} different ${sizes.size === 1 ? "prompt" : "prompts"} leaves ${training.length} to train on and ${validation.length} to evaluate on, and both need at least 2; rows of one prompt stay together, so choose another share or give eval_dataset_name.`,
+      `validation_split ${share} of ${counted(examples.length, "row")} with ${counted(sizes.size, "different prompt")} leaves ${training.length} to train on and ${validation.length} to evaluate on, and both need at least 2; rows of one prompt stay together, so choose another share or give eval_dataset_name.`,
     );
   }
   return { training, validation };

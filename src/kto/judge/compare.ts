@@ -2,7 +2,7 @@
  * Win rate by a judge. Every pair of answers is shown in both orders and both verdicts count half, so that a judge who
  * likes the first answer, whatever it says, finds both models equal.
  */
-import { JudgeError } from "../../errors.ts";
+import { counted, JudgeError } from "../../errors.ts";
 import type { Metrics } from "../metrics.ts";
 import { type WinRate, wilsonInterval } from "../report/statistics.ts";
 import type { Judge, Verdict } from "./judge.ts";
@@ -78,7 +78,7 @@ export async function judgePairs(
     throw new JudgeError(
       pairs.length === 0
         ? "There are no answers to judge."
-        : `The budget of the judge ${judge.name} ended before one prompt was judged in both orders; raise judge_budget: these ${pairs.length} prompts take ${2 * pairs.length} requests each time that they are judged.`,
+        : `The budget of the judge ${judge.name} ended before one prompt was judged in both orders; raise judge_budget: judging ${counted(pairs.length, "prompt")} takes ${2 * pairs.length} requests each time.`,
     );
   }
   return { ...summary(judged), judged: judged.length, prompts: pairs.length };
