@@ -2,11 +2,11 @@
  * Attention (`attention.ts` has the formulas and what the operands are) for small heads, whose rows fit the registers of
  * an invocation: each owns a row of one head and walks the rows of the other side in blocks. In the base variant it loads
  * them all itself. With small subgroups, whose lanes own neighbouring rows and so meet the same blocks, each lane loads
- * one row of a block and `subgroupBroadcast` hands it round: on software adapters a load costs about as much as eight
- * multiply-adds, and a broadcast almost nothing. The subgroup then walks the union of its lanes' ranges.
+ * one row of a block and the others take it from that lane: on software adapters a load costs about as much as eight
+ * multiply-adds, and this almost nothing. The subgroup then walks the union of its lanes' ranges.
  */
 import { type ActivationFormat, inFormats, type Kernel, kernel } from "./kernel.ts";
-import { type AdapterFacts, elementwise, elementwiseGrid, lanesFor, linearGrid, linearGroup } from "./wgsl.ts";
+import { type AdapterFacts, elementwise, elementwiseGrid, lanesFor, linearGrid, linearGroup, ofLane } from "./wgsl.ts";
 
 /** Head-size-dependent text: a head row is `SIZE` elements of type `E`, vectors where the size allows them. */
 function headCode(headSize: number, format: ActivationFormat) {
@@ -85,9 +85,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
       `var ${name}: array<E, SIZE>;\n{ let start = ${at("lane")};\n${range(size)
         .map((d) => `${name}[${d}] = E(${from}[start + ${d}u]);`)
         .join("\n")} }`,
-    element: (name, _, j, d) => `subgroupBroadcast(${name}[${d}], ${j}u)`,
+    element: (name, _, j, d) => ofLane(j, `${name}[${d}]`, facts),
     loadNumber: (name, value) => `let ${name} = ${value("lane")};`,
-    number: (name, j) => `subgroupBroadcast(${name}, ${j}u)`,
+    number: (name, j) => ofLane(j, name, facts),
     each: (body) =>
       range(size)
         .map((d) => `{ ${body(`${d}`)} }`)
@@ -131,7 +131,7 @@ function memoized<B extends string, U extends string>(
   const cache = new Map<string, Kernel<B, U>>();
   return (headSize, facts) => {
     const walk = walkOf(headSize % 4 === 0 ? headSize / 4 : headSize, facts);
-    const key = `${headSize} ${walk.lanes}`;
+    const key = `${headSize} ${walk.lanes} ${facts.software}`;
     let found = cache.get(key);
     if (found === undefined) {
       found = inFormats((format) => build(headSize, walk, format));

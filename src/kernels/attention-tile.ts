@@ -5,13 +5,13 @@
  *   scores       x[r, j] = sum_d a[r, d] b[j, d]      lanes own columns j; both operands are head rows in memory
  *   accumulate   sum[r, d] += sum_j x[r, j] b[j, d]   lanes own channels d; x is what the first product has become
  *
- * The lanes that share a tile are a subgroup, which hands numbers round by broadcast and shuffle (on software adapters
+ * The lanes that share a tile are a subgroup, which hands numbers round by shuffles (on software adapters
  * these cost almost nothing, and a load as much as eight multiply-adds), or, where subgroups cannot be used, a workgroup,
  * which hands x round through its memory. Not the softmax, nor which rows see which: that is `attention.ts`.
  */
 import type { ActivationFormat } from "./kernel.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
-import { type AdapterFacts, linearGrid, linearGroup } from "./wgsl.ts";
+import { type AdapterFacts, linearGrid, linearGroup, ofLane, unknownCount } from "./wgsl.ts";
 
 const range = (count: number) => Array.from({ length: count }, (_, index) => index);
 const COMPONENTS = ["x", "y", "z", "w"];
@@ -23,6 +23,7 @@ export interface TileShape {
   /** Of a subgroup, or of a workgroup. */
   readonly team: "subgroup" | "workgroup";
   readonly lanes: number;
+  readonly software: boolean;
   /** Rows of a tile. */
   readonly rows: number;
   /** Columns of a lane in the first product. */
@@ -34,10 +35,10 @@ const WORKGROUP_LANES = 32;
 
 /** The tile for heads of this size, `few` where there are no more than a few rows. */
 export function tileShape(headSize: number, facts: AdapterFacts, few: boolean): TileShape {
-  const lanes = facts.subgroupSize;
-  if (lanes < 4) return { headSize, team: "workgroup", lanes: WORKGROUP_LANES, rows: 4, columns: 4 };
+  const { subgroupSize: lanes, software } = facts;
+  if (lanes < 4) return { headSize, team: "workgroup", lanes: WORKGROUP_LANES, software, rows: 4, columns: 4 };
   const rows = few ? 4 : headSize > 4 * lanes ? 8 : 16;
-  return { headSize, team: "subgroup", lanes, rows, columns: lanes <= 8 ? 4 : lanes <= 16 ? 2 : 1 };
+  return { headSize, team: "subgroup", lanes, software, rows, columns: lanes <= 8 ? 4 : lanes <= 16 ? 2 : 1 };
 }
 
 /** WGSL of a tile. Rows r are numbers known here; what is said of each row is text in terms of r. */
@@ -201,7 +202,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(${this.#inSubgroup ? "subg
   of(name: string, r: number): string {
     if (!this.#inSubgroup) return `${name}${r}`;
     const { lanes } = this.shape;
-    return `subgroupBroadcast(${name}${Math.floor(r / lanes)}, ${r % lanes}u)`;
+    return ofLane(r % lanes, `${name}${Math.floor(r / lanes)}`, this.shape);
   }
 
   /** The smallest, or largest, u32 over all rows. */
@@ -401,5 +402,5 @@ function fold(columns: number, join: (a: string, b: string) => string): string {
     .reduce(join);
 }
 
-/** A count as a bound that the compiler does not know: unrolled, these loops ran slower on lavapipe and took longer to compile. */
-export const unknown = (count: number) => `min(${count}u, u.H * ${count}u)`;
+/** For loops that unrolled ran slower on lavapipe and took two to three times as long to compile. */
+export const unknown = (count: number) => unknownCount(count, "u.H");

@@ -13,8 +13,9 @@
  * that window, and two ordinary products follow (`matmul`). The caller walks the windows.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { productTile, tileGrid, tileOrigin } from "./product-tile.ts";
+import { eachRow, productTile, tileGrid, tileOrigin } from "./product-tile.ts";
 import { operandBindings, type ProductVariant, tiledKernel } from "./product-variant.ts";
+import { vocabularyGrid, vocabularyPass } from "./vocabulary-pass.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 /** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */
@@ -68,68 +69,35 @@ function buildForward(variant: ProductVariant): ForwardKernel {
       windowStart: "u32",
     },
     enable: tile.enable,
-    wgsl: /* wgsl */ `${tile.declarations}
-${tile.acrossColumns}
-struct Running { highest: f32, sum: f32 }
+    wgsl: /* wgsl */ `
+/// Of the columns so far: the highest logit, the sum of exp(logit - highest), and the target's logit if it is one of them.
+struct Kept { highest: f32, sum: f32, goal: f32 }
+const NOTHING = Kept(${LOWEST}, 0.0, 0.0);
 
-/// Takes four more logits of a row into its running maximum and sum; columns at and beyond \`end\` do not exist.
-fn take(running: Running, logits: vec4f, column: u32, end: u32) -> Running {
-  let inside = vec4u(column, column + 1u, column + 2u, column + 3u) < vec4u(end);
+fn take(kept: Kept, logits: vec4f, column: u32, end: u32, goal: u32) -> Kept {
+  let columns = vec4u(column, column + 1u, column + 2u, column + 3u);
+  let inside = columns < vec4u(end);
   let x = select(vec4f(${LOWEST}), logits, inside);
-  let highest = max(running.highest, max(max(x.x, x.y), max(x.z, x.w)));
+  let highest = max(kept.highest, max(max(x.x, x.y), max(x.z, x.w)));
   let terms = select(vec4f(), exp(x - highest), inside);
-  return Running(highest, running.sum * exp(running.highest - highest) + dot(terms, vec4f(1.0)));
+  let hits = select(vec4f(), logits, columns == vec4u(goal)); // no branch, which compiles slowly here
+  return Kept(
+    highest,
+    kept.sum * exp(kept.highest - highest) + dot(terms, vec4f(1.0)),
+    kept.goal + dot(hits, vec4f(1.0)),
+  );
 }
-
-/// The logit of the target where it is one of these four columns, else 0. Without branches, which compile slowly here.
-fn logitAt(logits: vec4f, column: u32, goal: u32) -> f32 {
-  let hit = vec4u(column, column + 1u, column + 2u, column + 3u) == vec4u(goal);
-  return dot(select(vec4f(), logits, hit), vec4f(1.0));
-}
-
-@compute @workgroup_size(${tile.groupSize})
-fn main(${tile.parameters}) {
-  // Rows first, so that a split's part of the table is read once into the caches.
-  let firstRow = group.x * ${tile.rows}u;
-  let start = group.y * u.splitColumns;
-  let end = min(start + u.splitColumns, u.N);
-  ${tile.setup}
-  ${tile.sums
-    .map(
-      ({ row }, i) => `var running${i} = Running(${LOWEST}, 0.0);
-  var goal${i} = 0.0;
-  let target${i} = targets[min(${row}, u.M - 1u)] - u.windowStart;`,
-    )
-    .join("\n  ")}
-  for (var firstColumn = start; firstColumn < end; firstColumn += ${tile.columns}u) {
-    ${tile.product}
-    ${tile.sums
-      .map(
-        ({ name }, i) => `running${i} = take(running${i}, ${name}, column, end);
-    goal${i} += logitAt(${name}, column, target${i});`,
-      )
-      .join("\n    ")}
-  }
-  let base = (u.firstSplit + group.y) * u.M;
-  ${tile.sums
-    .map(
-      ({ row }, i) => `{
-    let highest = columnsMax(running${i}.highest, lane);
-    let sum = columnsSum(running${i}.sum * exp(running${i}.highest - highest), lane);
-    let goal = columnsSum(goal${i}, lane);
-    if (${tile.leads} && ${row} < u.M) {
-      partials[2u * (base + ${row})] = highest;
-      partials[2u * (base + ${row}) + 1u] = sum;
-      if (target${i} >= start && target${i} < end) { targetLogits[${row}] = goal; }
-    }
-  }`,
-    )
-    .join("\n  ")}
-}`,
-    grid: ({ M: rows = 0, N: columns = 0, splitColumns = 1 }) => [
-      Math.ceil(rows / tile.rows),
-      Math.ceil(columns / splitColumns),
-    ],
+${vocabularyPass(tile, {
+  givenType: "u32",
+  given: "targets[row] - u.windowStart",
+  reduce: /* wgsl */ `let highest = columnsMax(kept.highest, lane);
+    let sum = columnsSum(kept.sum * exp(kept.highest - highest), lane);
+    let goal = columnsSum(kept.goal, lane);`,
+  store: /* wgsl */ `partials[2u * at] = highest;
+      partials[2u * at + 1u] = sum;
+      if (given >= start && given < end) { targetLogits[row] = goal; }`,
+})}`,
+    grid: ({ M: rows = 0, N: columns = 0, splitColumns = 1 }) => vocabularyGrid(tile, rows, columns, splitColumns),
     cost: ({ M: rows = 0, N: columns = 0, K: inner = 0 }) => ({
       flops: 2 * rows * columns * inner + 6 * rows * columns,
       bytes: 4 * (rows * inner + columns * inner),
@@ -247,7 +215,6 @@ function buildGradient(variant: ProductVariant): GradientKernel {
     enable: tile.enable,
     wgsl: /* wgsl */ `${tile.declarations}
 fn store(row: u32, column: u32, logits: vec4f) {
-  if (row >= u.M) { return; }
   var coefficient = 0.0;
   if (sequences[row] < u.S) { coefficient = coefficients[sequences[row]]; }
   let goal = targets[row] - u.windowStart;
@@ -260,7 +227,7 @@ fn store(row: u32, column: u32, logits: vec4f) {
 fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
   ${tile.setup}
   ${tile.product}
-  ${tile.eachRow("store(row, column, value);")}
+  ${eachRow(tile, "store(row, column, value);")}
 }`,
     grid: ({ M: rows = 0, N: columns = 0 }) => tileGrid(variant, tile, rows, columns),
     cost: ({ M: rows = 0, N: columns = 0, K: inner = 0 }) => ({

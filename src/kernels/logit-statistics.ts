@@ -12,6 +12,7 @@
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
 import { productTile } from "./product-tile.ts";
 import { operandBindings, type ProductVariant, tiledKernel } from "./product-variant.ts";
+import { vocabularyGrid, vocabularyPass } from "./vocabulary-pass.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 type StatisticsKernel = Kernel<
@@ -52,55 +53,26 @@ function buildStatistics(variant: ProductVariant): StatisticsKernel {
       splitColumns: "u32",
     },
     enable: tile.enable,
-    wgsl: /* wgsl */ `${tile.declarations}
-${tile.acrossColumns}
-struct Sums { entropy: f32, logits: f32 }
+    wgsl: /* wgsl */ `
+struct Kept { entropy: f32, logits: f32 }
+const NOTHING = Kept(0.0, 0.0);
 
-/// Adds four more logits of a row whose log-sum-exp is \`total\`; columns at and beyond \`end\` do not exist.
-fn take(sums: Sums, logits: vec4f, column: u32, end: u32, total: f32) -> Sums {
+/// \`total\` is the row's log-sum-exp.
+fn take(kept: Kept, logits: vec4f, column: u32, end: u32, total: f32) -> Kept {
   let inside = vec4u(column, column + 1u, column + 2u, column + 3u) < vec4u(end);
   let surprise = select(vec4f(), total - logits, inside); // -log p, in nats
-  return Sums(
-    sums.entropy + dot(exp(-surprise), surprise),
-    sums.logits + dot(select(vec4f(), logits, inside), vec4f(1.0)),
+  return Kept(
+    kept.entropy + dot(exp(-surprise), surprise),
+    kept.logits + dot(select(vec4f(), logits, inside), vec4f(1.0)),
   );
 }
-
-@compute @workgroup_size(${tile.groupSize})
-fn main(${tile.parameters}) {
-  // Rows first, so that a split's part of the table is read once into the caches.
-  let firstRow = group.x * ${tile.rows}u;
-  let start = group.y * u.splitColumns;
-  let end = min(start + u.splitColumns, u.N);
-  ${tile.setup}
-  ${tile.sums
-    .map(
-      ({ row }, i) => `var sums${i} = Sums(0.0, 0.0);
-  let total${i} = logSumExp[min(${row}, u.M - 1u)];`,
-    )
-    .join("\n  ")}
-  for (var firstColumn = start; firstColumn < end; firstColumn += ${tile.columns}u) {
-    ${tile.product}
-    ${tile.sums.map(({ name }, i) => `sums${i} = take(sums${i}, ${name}, column, end, total${i});`).join("\n    ")}
-  }
-  let base = (u.firstSplit + group.y) * u.M;
-  ${tile.sums
-    .map(
-      ({ row }, i) => `{
-    let entropy = columnsSum(sums${i}.entropy, lane);
-    let logits = columnsSum(sums${i}.logits, lane);
-    if (${tile.leads} && ${row} < u.M) {
-      partials[2u * (base + ${row})] = entropy;
-      partials[2u * (base + ${row}) + 1u] = logits;
-    }
-  }`,
-    )
-    .join("\n  ")}
-}`,
-    grid: ({ M: rows = 0, N: columns = 0, splitColumns = 1 }) => [
-      Math.ceil(rows / tile.rows),
-      Math.ceil(columns / splitColumns),
-    ],
+${vocabularyPass(tile, {
+  givenType: "f32",
+  given: "logSumExp[row]",
+  reduce: "let entropy = columnsSum(kept.entropy, lane); let logits = columnsSum(kept.logits, lane);",
+  store: "partials[2u * at] = entropy; partials[2u * at + 1u] = logits;",
+})}`,
+    grid: ({ M: rows = 0, N: columns = 0, splitColumns = 1 }) => vocabularyGrid(tile, rows, columns, splitColumns),
     cost: ({ M: rows = 0, N: columns = 0, K: inner = 0 }) => ({
       flops: 2 * rows * columns * inner + 5 * rows * columns,
       bytes: 4 * (rows * inner + columns * inner),

@@ -12,7 +12,7 @@
  * work. Sums are f32, in an order fixed by the shapes.
  */
 import { type Kernel, kernel } from "./kernel.ts";
-import { productTile, tileGrid, tileOrigin } from "./product-tile.ts";
+import { eachRow, productTile, tileGrid, tileOrigin } from "./product-tile.ts";
 import {
   type MatmulLayout,
   type MatmulShape,
@@ -79,7 +79,7 @@ ${epilogue(variant)}
 fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
   ${tile.setup}
   ${tile.product}
-  ${tile.eachRow("store(row, column, value);")}
+  ${eachRow(tile, "store(row, column, value);")}
 }`,
     grid: ({ M = 0, N = 0 }) => tileGrid(variant, tile, M, N),
     cost: ({ M = 0, N = 0, K = 0 }) => ({
@@ -92,7 +92,7 @@ fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
   });
 }
 
-/** `store(row, column, value)`: four neighbouring columns through the epilogue, whatever lies outside left alone. */
+/** `store(row, column, value)`: four neighbouring columns through the epilogue, those outside left alone. */
 function epilogue(variant: ProductVariant): string {
   const { outFormat: format, vectorStores: vectors } = variant;
   const before = loadedActivation(format, "out[i]", vectors);
@@ -100,7 +100,7 @@ function epilogue(variant: ProductVariant): string {
   if (vectors) {
     return /* wgsl */ `
 fn store(row: u32, column: u32, product: vec4f) {
-  if (row >= u.M || column >= u.N) { return; }
+  if (column >= u.N) { return; }
   let i = (row * u.outWidth + u.outFrom + column) / 4u;
   var value = product * u.scale;
   if (u.hasBias != 0u) { value += vec4f(bias[column], bias[column + 1u], bias[column + 2u], bias[column + 3u]); }
@@ -111,7 +111,7 @@ fn store(row: u32, column: u32, product: vec4f) {
   }
   return /* wgsl */ `
 fn storeOne(row: u32, column: u32, product: f32) {
-  if (row >= u.M || column >= u.N) { return; }
+  if (column >= u.N) { return; }
   let i = row * u.outWidth + u.outFrom + column;
   var value = product * u.scale;
   if (u.hasBias != 0u) { value += bias[column]; }

@@ -4,12 +4,13 @@
  * over k in an order fixed by the shapes.
  */
 import { type MatmulLayout, operandLoads, type ProductVariant } from "./product-variant.ts";
+import { ofLane } from "./wgsl.ts";
 
 /**
  * A tile of a product in registers: WGSL that other kernels build their own epilogue on. The entry point has the
- * parameters `group` and `lane` and declares `firstRow` and `firstColumn`; after `setup` and `product`, each of `sums`
- * is a vec4f: the columns `column` to `column + 3` of its row. M, N, K, aWidth and aFrom are members of the
- * uniforms.
+ * parameters `group` and `lane` and declares `firstRow` and `firstColumn`. `setup` declares `ownFirst`, the first of the
+ * invocation's `ownRows` rows; `product` declares `sum0`, `sum1` and so on for these, each a vec4f: the columns `column`
+ * to `column + 3`. M, N, K, aWidth and aFrom are members of the uniforms.
  */
 export interface ProductTile {
   readonly enable: readonly string[];
@@ -23,9 +24,7 @@ export interface ProductTile {
   readonly setup: string;
   /** Declares the sums and computes them for `firstRow` and `firstColumn`. */
   readonly product: string;
-  readonly sums: readonly { readonly name: string; readonly row: string }[];
-  /** A loop over the sums for an epilogue in terms of `row` and `value`: unrolled, its branches take long to compile. */
-  readonly eachRow: (body: string) => string;
+  readonly ownRows: number;
   /** `columnsMax(value, lane)` and `columnsSum(value, lane)`: over all invocations that share the caller's rows. */
   readonly acrossColumns: string;
   /** Is this invocation the one that writes for its rows? */
@@ -77,10 +76,10 @@ function loadB(layout: MatmulLayout): string[] {
   ];
 }
 
-/** Four rows of op(A) from `firstRow`, each a vec4f of four along k: a0 to a3. */
-function transposedLoads(firstRow: string): string[] {
+/** The invocation's four rows of a transposed A, each a vec4f of four along k: a0 to a3. */
+function transposedLoads(): string[] {
   return [
-    ...range(4).map((i) => `let s${i} = readA(k + ${i}u, ${firstRow});`),
+    ...range(4).map((i) => `let s${i} = readA(k + ${i}u, ownFirst);`),
     ...COMPONENTS.map((c, i) => `let a${i} = vec4f(s0.${c}, s1.${c}, s2.${c}, s3.${c});`),
   ];
 }
@@ -95,7 +94,7 @@ const declareSums = (rows: number) =>
     .join("\n");
 
 interface SharedRows {
-  /** Declares `ownRow`, and what else the loads take. */
+  /** Declares what the loads take. */
   readonly setup: string;
   /** An invocation's part of the four steps along k. */
   readonly loads: readonly string[];
@@ -103,30 +102,32 @@ interface SharedRows {
   readonly products: readonly string[];
 }
 
-/** Rows of op(A) that lie along k: an invocation loads four along k of every `lanes`-th row, a broadcast is one row's. */
-function rowsAlongK(rows: number, lanes: number): SharedRows {
+/** Rows of op(A) that lie along k: an invocation loads four along k of every `lanes`-th row, a lane's vector is one row's. */
+function rowsAlongK(rows: number, variant: ProductVariant): SharedRows {
+  const lanes = variant.subgroupSize;
   const registers = Math.max(1, rows / lanes);
-  const four = (row: number) => `subgroupBroadcast(a${Math.floor(row / lanes) % registers}, ${row % lanes}u)`;
+  const four = (row: number) => ofLane(row % lanes, `a${Math.floor(row / lanes) % registers}`, variant);
   return {
-    setup: `let ownRow = firstRow + lane % ${Math.min(lanes, rows)}u;`,
-    loads: range(registers).map((i) => `let a${i} = readA(ownRow + ${i * lanes}u, k);`),
+    setup: `let loadRow = firstRow + lane % ${Math.min(lanes, rows)}u;`,
+    loads: range(registers).map((i) => `let a${i} = readA(loadRow + ${i * lanes}u, k);`),
     products: range(rows).map((row) => `{ let a = ${four(row)}; ${addProducts(`sum${row}`)} }`),
   };
 }
 
 /**
  * Rows of op(A) that lie across k (A is transposed): an invocation loads four rows at some of the four steps along k,
- * others the same rows at other steps, and a broadcast is four rows' at one step.
+ * others the same rows at other steps, and a lane's vector is four rows' at one step.
  */
-function rowsAcrossK(rows: number, lanes: number): SharedRows {
+function rowsAcrossK(rows: number, variant: ProductVariant): SharedRows {
+  const lanes = variant.subgroupSize;
   const quads = rows / 4;
   const steps = Math.min(4, lanes / quads);
   const four = (quad: number, step: number) =>
-    `subgroupBroadcast(a${Math.floor(step / steps)}, ${quad + quads * (step % steps)}u)`;
+    ofLane(quad + quads * (step % steps), `a${Math.floor(step / steps)}`, variant);
   return {
-    setup: `let ownRow = firstRow + (lane % ${quads}u) * 4u;
-  let ownStep = (lane / ${quads}u) % ${steps}u;`,
-    loads: range(4 / steps).map((i) => `let a${i} = readA(k + ${i * steps}u + ownStep, ownRow);`),
+    setup: `let loadRow = firstRow + (lane % ${quads}u) * 4u;
+  let loadStep = (lane / ${quads}u) % ${steps}u;`,
+    loads: range(4 / steps).map((i) => `let a${i} = readA(k + ${i * steps}u + loadStep, loadRow);`),
     products: range(quads).map(
       (quad) => `{
       ${range(4)
@@ -144,7 +145,7 @@ function subgroupTile(variant: ProductVariant, wantedRows: number, slices = 1): 
   const lanes = variant.subgroupSize;
   const across = variant.layout === "TN";
   const rows = across ? Math.min(wantedRows, 4 * lanes) : wantedRows;
-  const { setup, loads, products } = across ? rowsAcrossK(rows, lanes) : rowsAlongK(rows, lanes);
+  const { setup, loads, products } = across ? rowsAcrossK(rows, variant) : rowsAlongK(rows, variant);
   const split = slices > 1;
   return {
     enable: ["subgroups"],
@@ -153,15 +154,15 @@ function subgroupTile(variant: ProductVariant, wantedRows: number, slices = 1): 
     columns: 4 * lanes,
     declarations: operandLoads(variant) + (split ? sliceDeclarations(rows * lanes) : ""),
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
-    setup: setup + (split ? CLAIM_SLICE : ""),
+    setup: `let ownFirst = firstRow;
+  ${setup}${split ? CLAIM_SLICE : ""}`,
     product: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
 ${declareSums(rows)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
   for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
     ${[...loads, ...loadB(variant.layout), ...products].join("\n    ")}
   }${split ? addSlices(rows, lanes, slices) : ""}`,
-    sums: range(rows).map((row) => ({ name: `sum${row}`, row: `firstRow + ${row}u` })),
-    eachRow: (body) => rowLoop(rows, "firstRow", body),
+    ownRows: rows,
     acrossColumns: /* wgsl */ `
 fn columnsMax(value: f32, lane: u32) -> f32 { return subgroupMax(value); }
 fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
@@ -198,14 +199,17 @@ function addSlices(rows: number, lanes: number, slices: number): string {
   column = select(u.N, column, slice == 0u);`;
 }
 
-/** The sums leave their registers once, after the product, so that their rows can be a loop. */
-function rowLoop(rows: number, first: string, body: string): string {
-  return /* wgsl */ `var sums = array<vec4f, ${rows}>(${range(rows)
+/**
+ * After `product`, a loop over the invocation's rows that exist, for an epilogue in terms of `row` and its sums `value`.
+ * The sums leave their registers once for it; compilers do not know how often it runs, so that none unrolls it: on
+ * lavapipe the branches of 16 epilogues took 2.5 of 2.8 s to compile.
+ */
+export function eachRow({ ownRows }: ProductTile, body: string): string {
+  return /* wgsl */ `var sums = array<vec4f, ${ownRows}>(${range(ownRows)
     .map((row) => `sum${row}`)
     .join(", ")});
-  for (var r = 0u; r < ${rows}u; r++) {
-    let row = ${first} + r;
-    let value = sums[r];
+  for (var row = ownFirst; row < min(ownFirst + ${ownRows}u, u.M); row++) {
+    let value = sums[row - ownFirst];
     ${body}
   }`;
 }
@@ -263,7 +267,8 @@ function workgroupTile(variant: ProductVariant, size: number, rows: number): Pro
 var<workgroup> tileA: array<f32, ${size * TILE_K}>;
 var<workgroup> tileB: array<f32, ${size * TILE_K}>;`,
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32",
-    setup: `let ownRow = (lane / ${perRow}u) * ${rows}u;`,
+    setup: `let ownRow = (lane / ${perRow}u) * ${rows}u;
+  let ownFirst = firstRow + ownRow;`,
     product: /* wgsl */ `let ownColumn = (lane % ${perRow}u) * 4u;
   let column = firstColumn + ownColumn;
 ${declareSums(rows)}
@@ -284,8 +289,7 @@ ${range(rows)
   .join("\n")}
     }
   }`,
-    sums: range(rows).map((row) => ({ name: `sum${row}`, row: `firstRow + ownRow + ${row}u` })),
-    eachRow: (body) => rowLoop(rows, "firstRow + ownRow", body),
+    ownRows: rows,
     acrossColumns: acrossNeighbours(perRow, group),
     leads: `lane % ${perRow}u == 0u`,
   };
@@ -293,9 +297,8 @@ ${range(rows)
 
 /** 8 by 8 invocations, each with 4 rows by 4 columns. */
 function registerTile(variant: ProductVariant): ProductTile {
-  const own = "firstRow + ownRow";
   const loadA =
-    variant.layout === "TN" ? transposedLoads(own) : range(4).map((i) => `let a${i} = readA(${own} + ${i}u, k);`);
+    variant.layout === "TN" ? transposedLoads() : range(4).map((i) => `let a${i} = readA(ownFirst + ${i}u, k);`);
   return {
     enable: [],
     groupSize: 64,
@@ -303,7 +306,7 @@ function registerTile(variant: ProductVariant): ProductTile {
     columns: 32,
     declarations: operandLoads(variant),
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32",
-    setup: "let ownRow = (lane / 8u) * 4u;",
+    setup: "let ownFirst = firstRow + (lane / 8u) * 4u;",
     product: /* wgsl */ `let column = firstColumn + (lane % 8u) * 4u;
 ${declareSums(4)}
   for (var k = 0u; k < u.K; k += 4u) {
@@ -313,8 +316,7 @@ ${range(4)
   .map((row) => `    { let a = a${row}; ${addProducts(`sum${row}`)} }`)
   .join("\n")}
   }`,
-    sums: range(4).map((row) => ({ name: `sum${row}`, row: `${own} + ${row}u` })),
-    eachRow: (body) => rowLoop(4, own, body),
+    ownRows: 4,
     acrossColumns: acrossNeighbours(8, 64),
     leads: "lane % 8u == 0u",
   };

@@ -52,6 +52,7 @@ export interface ProductVariant {
   /** `out` and `residual` are seen as vec4f: N is a multiple of 4. */
   readonly vectorStores: boolean;
   readonly subgroupSize: number;
+  readonly software: boolean;
   /** How B is stored. */
   readonly format: StoredFormat;
   /** How A and the result are stored. */
@@ -63,7 +64,7 @@ export interface ProductVariant {
 /**
  * How a workgroup shares the work:
  *
- *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, `subgroupBroadcast` hands them round,
+ *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, the others take them from it (`ofLane`),
  *                and every lane multiplies them with its own four columns of B; no workgroup memory, no barrier
  *   subgroupRkS  the same by S subgroups, each with every S-th step along k, whose sums are added at the end through
  *                workgroup memory (split-K): for products of few tiles, which leave a GPU's cores without work
@@ -71,7 +72,7 @@ export interface ProductVariant {
  *   registers    32 rows by 32 columns, every invocation loads all that it needs: where caches do the sharing
  */
 export type TileName =
-  | `subgroup${4 | 8 | 16}`
+  | `subgroup${4 | 8 | 16 | 32}`
   | `subgroup${4 | 8 | 16}k4`
   | "workgroup32"
   | "workgroup64"
@@ -85,9 +86,9 @@ const SPLIT_MOST_LANES = 32;
 
 /**
  * The tiles that can compute a product of M rows on an adapter, the default first. Few rows (generation, a token of each
- * sequence) take a low tile, which wastes nothing. On software adapters only what can be faster than the default is
- * tried: tiles in workgroup memory are several times slower there. 32 rows a subgroup give 45 instead of 36 GFLOP/s in TN
- * at 512^3 on lavapipe, but take 10 s instead of 3 to compile.
+ * sequence) take a low tile, which wastes nothing. On software adapters, where a load costs about 10 times a multiply-add
+ * and sums are kept in memory anyway, the default is 32 rows: 60 GFLOP/s at 512^3 on lavapipe, 16 rows 50. There only
+ * what can be faster than the default is tried: tiles in workgroup memory are several times slower.
  */
 export function tileNames(
   { M, N, K }: MatmulShape,
@@ -95,12 +96,15 @@ export function tileNames(
 ): readonly [TileName, ...TileName[]] {
   if (lanes < 4) return ["workgroup32", "workgroup64", "registers"];
   const rows = M <= 4 ? 4 : M <= 8 ? 8 : 16;
+  const many = M > 16;
   const tiles = Math.ceil(M / rows) * Math.ceil(N / (4 * lanes));
-  const splits = !software && lanes <= SPLIT_MOST_LANES && tiles <= SPLIT_MOST_TILES && K >= SPLIT_LEAST_K;
+  const splits = lanes <= SPLIT_MOST_LANES && tiles <= SPLIT_MOST_TILES && K >= SPLIT_LEAST_K;
+  if (software) return many ? ["subgroup32", "subgroup16"] : [`subgroup${rows}`];
   const names: [TileName, ...TileName[]] = [`subgroup${rows}`];
   if (splits) names.push(`subgroup${rows}k4`);
   if (rows === 16) names.push("subgroup8");
-  if (rows === 16 && !software) names.push("workgroup32", "workgroup64", "registers");
+  if (many) names.push("subgroup32");
+  if (rows === 16) names.push("workgroup32", "workgroup64", "registers");
   return names;
 }
 
@@ -164,6 +168,7 @@ function productVariant(
     loadsB: loads(fours(contiguousB, K), layout !== "NT"),
     vectorStores: fours(N, outWidth, outFrom),
     subgroupSize: facts.subgroupSize,
+    software: facts.software,
     format,
     aFormat,
     outFormat,

@@ -88,7 +88,7 @@ it("a run goes on with the kernels of its checkpoint to the same bits, on a devi
   // What the other device will hardly measure to be the fastest.
   const others = Object.entries(choices).map(([key, name]) => [
     key,
-    name === "subgroup16" ? "subgroup8" : "subgroup16",
+    name === "subgroup16" ? "subgroup32" : "subgroup16",
   ]);
   tuned.device.tuner.adopt(Object.fromEntries(others));
   const whole = await train(tuned, mkdtempSync(join(folder, "run-")));
