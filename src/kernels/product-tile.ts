@@ -68,8 +68,8 @@ const range = (count: number) => Array.from({ length: count }, (_, index) => ind
 const COMPONENTS = ["x", "y", "z", "w"];
 
 /** Loads of op(B) rows k to k + 3 at the invocation's four columns: vec4fs b0 to b3. */
-function loadB(layout: MatmulLayout): string[] {
-  if (layout !== "NT") return range(4).map((i) => `let b${i} = readB(k + ${i}u, column);`);
+function loadB(layout: MatmulLayout, read = (line: string) => `readB(${line}, column)`): string[] {
+  if (layout !== "NT") return range(4).map((i) => `let b${i} = ${read(`k + ${i}u`)};`);
   return [
     ...range(4).map((i) => `let t${i} = readB(column + ${i}u, k);`),
     ...COMPONENTS.map((c, i) => `let b${i} = vec4f(t0.${c}, t1.${c}, t2.${c}, t3.${c});`),
@@ -147,12 +147,14 @@ function subgroupTile(variant: ProductVariant, wantedRows: number, slices = 1): 
   const rows = across ? Math.min(wantedRows, 4 * lanes) : wantedRows;
   const { setup, loads, products } = across ? rowsAcrossK(rows, variant) : rowsAlongK(rows, variant);
   const split = slices > 1;
+  const shifted = variant.loadsB === "shifted";
+  const readB = (line: string) => (shifted ? `readBOfLane(${line}, column, lane)` : `readB(${line}, column)`);
   return {
     enable: ["subgroups"],
     groupSize: slices * lanes,
     rows,
     columns: 4 * lanes,
-    declarations: operandLoads(variant) + (split ? sliceDeclarations(rows * lanes) : ""),
+    declarations: operandLoads(variant, lanes) + (split ? sliceDeclarations(rows * lanes) : ""),
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: `let ownFirst = firstRow;
   ${setup}${split ? CLAIM_SLICE : ""}`,
@@ -160,7 +162,7 @@ function subgroupTile(variant: ProductVariant, wantedRows: number, slices = 1): 
 ${declareSums(rows)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
   for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
-    ${[...loads, ...loadB(variant.layout), ...products].join("\n    ")}
+    ${[...loads, ...loadB(variant.layout, readB), ...products].join("\n    ")}
   }${split ? addSlices(rows, lanes, slices) : ""}`,
     ownRows: rows,
     acrossColumns: /* wgsl */ `

@@ -189,8 +189,11 @@ export function operandBindings(variant: ProductVariant): { a: string; b: string
  * `readA(line, at)` and `readB(line, at)`: four contiguous elements of an operand from column `at` of its stored row
  * `line`. Of what lies outside, single loads give zeros; vectors may be anything, since it meets only results that are
  * never stored.
+ *
+ * @param lanes of a subgroup whose lanes read fours of B that follow one another: where they are shifted there is then
+ * `readBOfLane(line, at, lane)` too, in which a lane takes its second vector from the next lane
  */
-export function operandLoads(variant: ProductVariant): string {
+export function operandLoads(variant: ProductVariant, lanes = 0): string {
   const { layout, loadsA, loadsB, format, aFormat } = variant;
   const alongK = { a: layout === "TN", b: layout !== "NT" };
   const loads = [
@@ -199,15 +202,18 @@ export function operandLoads(variant: ProductVariant): string {
       columns: alongK.a ? "u.M" : "u.K",
       start: (line) => `${line} * u.aWidth + u.aFrom`,
       load: (index) => loadedActivation(aFormat, `a[${index}]`, loadsA !== "single"),
+      lanes: 0,
     }),
     operandLoad("b", loadsB, {
       lines: alongK.b ? "u.K" : "u.N",
       columns: alongK.b ? "u.N" : "u.K",
       start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
       load: (index) => (loadsB === "single" ? storedElement : storedVector)(format, "b", index),
+      lanes,
     }),
   ];
-  return storedFunctions(format) + loads.join("\n");
+  const shifted = loadsA === "shifted" || loadsB === "shifted" ? SHIFTED_FOUR : "";
+  return storedFunctions(format) + shifted + loads.join("\n");
 }
 
 interface StoredOperand {
@@ -217,9 +223,31 @@ interface StoredOperand {
   readonly start: (line: string) => string;
   /** An element, or a vector of four, by its index. */
   readonly load: (index: string) => string;
+  /** Of a subgroup whose lanes read fours that follow one another, else 0. */
+  readonly lanes: number;
 }
 
-function operandLoad(name: "a" | "b", loads: Loads, { lines, columns, start, load: at }: StoredOperand): string {
+/** Four elements from place `shift` on of the eight in two vectors. */
+const SHIFTED_FOUR = /* wgsl */ `
+fn shiftedFour(low: vec4f, high: vec4f, shift: u32) -> vec4f {
+  let less = select(low, vec4f(low.yzw, high.x), shift == 1u);
+  let more = select(vec4f(low.zw, high.xy), vec4f(low.w, high.xyz), shift == 3u);
+  return select(less, more, shift >= 2u);
+}`;
+
+function shiftedOfLane(load: string, { start, load: at, lanes }: StoredOperand): string {
+  return /* wgsl */ `
+fn ${load}OfLane(line: u32, at: u32, lane: u32) -> vec4f {
+  let i = ${start("line")} + at;
+  let low = ${at("i / 4u")};
+  var high = subgroupShuffleDown(low, 1u);
+  if (lane == ${lanes - 1}u) { high = ${at("i / 4u + 1u")}; }
+  return shiftedFour(low, high, i % 4u);
+}`;
+}
+
+function operandLoad(name: "a" | "b", loads: Loads, operand: StoredOperand): string {
+  const { lines, columns, start, load: at, lanes } = operand;
   const load = `read${name.toUpperCase()}`;
   switch (loads) {
     case "aligned":
@@ -232,13 +260,9 @@ fn ${load}(line: u32, at: u32) -> vec4f {
       return /* wgsl */ `
 fn ${load}(line: u32, at: u32) -> vec4f {
   let i = ${start("line")} + at;
-  let low = ${at("i / 4u")};
-  let high = ${at("i / 4u + 1u")};
-  let shift = i % 4u;
-  let less = select(low, vec4f(low.yzw, high.x), shift == 1u);
-  let more = select(vec4f(low.zw, high.xy), vec4f(low.w, high.xyz), shift == 3u);
-  return select(less, more, shift >= 2u);
-}`;
+  return shiftedFour(${at("i / 4u")}, ${at("i / 4u + 1u")}, i % 4u);
+}
+${lanes > 0 ? shiftedOfLane(load, operand) : ""}`;
     case "single":
       return /* wgsl */ `
 fn ${load}One(line: u32, at: u32) -> f32 {
