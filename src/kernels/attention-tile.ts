@@ -37,7 +37,8 @@ const WORKGROUP_LANES = 32;
 export function tileShape(headSize: number, facts: AdapterFacts, few: boolean): TileShape {
   const { subgroupSize: lanes, software } = facts;
   if (lanes < 4) return { headSize, team: "workgroup", lanes: WORKGROUP_LANES, software, rows: 4, columns: 4 };
-  const rows = few ? 4 : headSize > 4 * lanes ? 8 : 16;
+  // On software adapters more rows share a load; their sums are in memory anyway.
+  const rows = few ? 4 : (headSize > 4 * lanes ? 8 : 16) * (software ? 2 : 1);
   return { headSize, team: "subgroup", lanes, software, rows, columns: lanes <= 8 ? 4 : lanes <= 16 ? 2 : 1 };
 }
 
