@@ -150,7 +150,7 @@ export class Arena {
       const bytes = (segment.shape[0] ?? 0) * elementBytes(segment.dtype);
       encoder.copyBufferToBuffer(from.buffer, from.offset, segment.buffer, segment.offset, bytes);
     });
-    this.device.submit(encoder.finish(), 0);
+    this.device.submit(encoder.finish());
   }
 
   /**

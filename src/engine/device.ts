@@ -80,7 +80,6 @@ export class Device {
   readonly #staging = new Map<number, GPUBuffer[]>();
   #failure: Error | undefined;
   #closed = false;
-  readonly #clock = new WorkClock();
 
   /** Only counts what is allocated, and runs nothing; see `memory-plan.ts`. */
   readonly counts: boolean;
@@ -253,15 +252,13 @@ export class Device {
       const encoder = this.gpu.createCommandEncoder();
       encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, 0, bytes);
       this.gpu.queue.submit([encoder.finish()]);
-      await this.#clock.wait(false, async () => {
-        try {
-          await staging.mapAsync(MAP_MODE_READ, 0, bytes);
-        } catch (error) {
-          await Promise.resolve();
-          this.check();
-          throw error;
-        }
-      });
+      try {
+        await platform.withoutSpinning(staging.mapAsync(MAP_MODE_READ, 0, bytes));
+      } catch (error) {
+        await Promise.resolve();
+        this.check();
+        throw error;
+      }
       const copy = staging.getMappedRange(0, bytes).slice(0);
       staging.unmap();
       reusable = size <= LARGEST_KEPT_STAGING;
@@ -327,39 +324,26 @@ export class Device {
     throw new Error(`kernel ${kernel.name} does not compile: ${reason}\n${messages.join("\n")}\n${source.join("\n")}`);
   }
 
-  /**
-   * Submits encoded work.
-   *
-   * @param work its estimated cost, from which waiting times are predicted
-   * @param first it runs for the first time, which says nothing of the next: software adapters compile then
-   */
-  submit(commands: GPUCommandBuffer, work: number, first = false): void {
+  /** Submits encoded work. */
+  submit(commands: GPUCommandBuffer): void {
     this.check();
     this.gpu.queue.submit([commands]);
-    this.#clock.submitted(work, first);
   }
 
   get submitBudget(): number {
     return this.isSoftware ? SUBMIT_BUDGET.software : SUBMIT_BUDGET.hardware;
   }
 
-  /**
-   * Waits until all submitted work is done, then raises what went wrong in it.
-   *
-   * @param exactly keeps asking instead of sleeping through what is predicted: for timings of unlike work, which a
-   * prediction from the one would spoil for the other
-   */
-  async idle(exactly = false): Promise<void> {
+  /** Waits until all submitted work is done, then raises what went wrong in it. */
+  async idle(): Promise<void> {
     this.check();
-    await this.#clock.wait(exactly, async () => {
-      try {
-        await this.gpu.queue.onSubmittedWorkDone();
-      } catch (error) {
-        await Promise.resolve(); // the news of a lost device comes after this one
-        this.check();
-        throw error;
-      }
-    });
+    try {
+      await platform.withoutSpinning(this.gpu.queue.onSubmittedWorkDone());
+    } catch (error) {
+      await Promise.resolve(); // the news of a lost device comes after this one
+      this.check();
+      throw error;
+    }
     this.check();
   }
 
@@ -377,52 +361,4 @@ function choiceOf<const T extends string>(variable: string, choices: readonly [T
   const found = value === undefined ? choices[0] : choices.find((choice) => choice === value);
   if (found !== undefined) return found;
   throw new ConfigError(`the variable ${variable} is ${JSON.stringify(value)}; use ${choices.join(" or ")}.`);
-}
-
-/** Work (flops or bytes) below which a wait tells how slow the queue is to answer, not how slow the work is. */
-const LEAST_TELLING_WORK = 2e7;
-
-/**
- * Predicts how long pending work takes, so that waiting sleeps instead of polling: Dawn in Node spins a whole core
- * while a promise of the queue is pending, and on a software adapter that core is wanted for the work itself.
- */
-class WorkClock {
-  #pending = 0;
-  #since = 0;
-  /** Part of what is pending runs for the first time. */
-  #first = false;
-  /** Seconds per unit of work, learnt from waits. */
-  #rate = 0;
-
-  submitted(work: number, first: boolean): void {
-    if (this.#pending === 0) this.#since = performance.now();
-    this.#pending += work;
-    this.#first ||= first;
-  }
-
-  async wait(exactly: boolean, done: () => Promise<unknown>): Promise<void> {
-    const work = this.#pending;
-    const since = this.#since;
-    const tells = !this.#first && work >= LEAST_TELLING_WORK;
-    this.#pending = 0;
-    this.#first = false;
-    if (exactly) {
-      await done();
-      return;
-    }
-    const predictedMs = work * this.#rate * 1000 - (performance.now() - since);
-    const sleeps = predictedMs > 4;
-    if (sleeps) await new Promise((resolve) => setTimeout(resolve, Math.min(predictedMs * 0.9, 5000)));
-    const asked = performance.now();
-    await done();
-    if (!tells) return;
-    const now = performance.now();
-    const rate = (now - since) / 1000 / work;
-    if (now - asked < 1) {
-      // The work was done before we asked, perhaps long before: the time since then says at most how slow it is.
-      this.#rate = sleeps ? this.#rate / 2 : Math.min(rate, this.#rate);
-    } else {
-      this.#rate = this.#rate === 0 ? rate * 0.5 : Math.min(rate, 0.8 * this.#rate + 0.2 * rate);
-    }
-  }
 }

@@ -46,7 +46,7 @@ export class PassTimer {
     this.#resolved ??= gpu.createBuffer({ size: 16 * MOST_PASSES, usage: QUERY_RESOLVE | COPY_SOURCE });
     const encoder = gpu.createCommandEncoder();
     encoder.resolveQuerySet(this.#queries, 0, 2 * count, this.#resolved, 0);
-    this.#device.submit(encoder.finish(), 0);
+    this.#device.submit(encoder.finish());
     const bytes = await this.#device.downloadBytes({
       buffer: this.#resolved,
       offset: 0,

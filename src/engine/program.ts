@@ -50,7 +50,6 @@ export class Program {
   readonly #steps: Step[] = [];
   #uniforms: Tensor | undefined;
   #prepared: Promise<void> | undefined;
-  #hasRun = false;
 
   constructor(device: Device, name: string) {
     this.device = device;
@@ -234,7 +233,7 @@ export class Program {
           await program.prepare();
           const run = async (times: number): Promise<void> => {
             for (let i = 0; i < times; i++) program.run();
-            await device.idle(true);
+            await device.idle();
           };
           return { variant: kernel.variant ?? "", run };
         }),
@@ -259,7 +258,7 @@ export class Program {
     const flush = () => {
       pass?.end();
       pass = undefined;
-      device.submit(encoder.finish(), work, !this.#hasRun);
+      device.submit(encoder.finish());
       work = 0;
     };
     for (const step of this.#steps) {
@@ -282,7 +281,6 @@ export class Program {
       }
     }
     flush();
-    this.#hasRun = true;
   }
 
   /** Runs the program once, timing every dispatch on the device; kernels by falling time. Needs timestamp queries. */
@@ -320,7 +318,7 @@ export class Program {
         timed.push(step);
       }
       encoder.resolveQuerySet(querySet, 0, 2 * count, resolved, 0);
-      this.device.submit(encoder.finish(), 0);
+      this.device.submit(encoder.finish());
       const bytes = await this.device.downloadBytes({ buffer: resolved, offset: 0, shape: [4 * count], dtype: "u32" });
       const stamps = new BigUint64Array(bytes);
       timed.forEach((step, index) => {

@@ -140,6 +140,7 @@ export const platform: Platform = {
   sha256,
   decompress: (format, bytes, length) =>
     format === "gzip" ? decompressGzip(bytes, length) : decompressBrotli(bytes, length),
+  withoutSpinning: (promise) => promise,
   withinTime: (_, work) => work(),
   environment: () => undefined,
   homeFolder: () => scheme,

@@ -13,11 +13,13 @@ import { FileError } from "../../errors.ts";
 import { listAdapters, requestAdapter } from "./node-adapters.ts";
 import { cacheFiles } from "./node-cache-files.ts";
 import { attempt, errorCode, fileError, largestRead, writeAll } from "./node-errors.ts";
+import { withoutSpinning } from "./node-waiting.ts";
 import type { Platform, ReadableFile } from "./platform.ts";
 
 export const platform: Platform = {
   requestAdapter,
   listAdapters,
+  withoutSpinning,
 
   async exists(path) {
     try {

@@ -73,6 +73,8 @@ export interface Platform {
   requestAdapter(selector?: string): Promise<FoundAdapter>;
   /** Every adapter that can be opened here, best first, without opening a device. */
   listAdapters(): Promise<FoundAdapter[]>;
+  /** The outcome of a promise of the GPU, waited for without taking a core. */
+  withoutSpinning<T>(promise: Promise<T>): Promise<T>;
 
   exists(path: string): Promise<"file" | "folder" | undefined>;
   /** Names in a folder, sorted. */
