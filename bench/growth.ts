@@ -1,7 +1,8 @@
 /**
  * How the time and the memory of an update grow with tokens, parameters and vocabulary, each from 1 to 16 times, the
- * rest as it is. Time is compared with the straight line that fits it best; memory beside models, gradients and moments
- * is shown on its own, since a vocabulary should cost its weights alone.
+ * rest as it is. All sizes of an axis take their updates in turn, so that a machine that is slower for a while is so for
+ * all of them. Time is compared with the straight line that fits it best; memory beside models, gradients and moments is
+ * shown on its own, since a vocabulary should cost its weights alone.
  *
  *   npx tsx bench/growth.ts [--updates N] [--most FACTOR] [--out FILE]     writes FILE.json and FILE.svg
  */
@@ -9,18 +10,27 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { summary } from "../src/bench/measure.ts";
 import { writeRandomModel } from "../src/bench/random-model.ts";
-import { type StepRows, stories260K, timeStep } from "../src/bench/step.ts";
+import { STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../src/bench/step.ts";
 import { commit } from "../src/cli/commit.ts";
 import { Device } from "../src/engine/device.ts";
 import { parseModelConfig } from "../src/engine/model/config.ts";
+import { Model } from "../src/engine/model/load.ts";
 import { parameterSpecs } from "../src/engine/model/parameters.ts";
 import { elementCount } from "../src/engine/tensor.ts";
 import { linePlots } from "../src/kto/report/svg.ts";
+import { KtoTrainer } from "../src/kto/trainer.ts";
 
 /** Large enough that a dispatch costs more than its launch. */
 const config = { ...stories260K, hidden_size: 128, intermediate_size: 344, num_hidden_layers: 2, vocab_size: 1024 };
 const batch: StepRows = { rows: 4, prompt: 32, completion: 32 };
+
+/** Categories of device memory that depend on the model alone. */
+const PARAMETER_CATEGORIES: ReadonlySet<string> = new Set(["weights", "reference weights", "gradients", "optimizer"]);
+
+/** Updates of each size before those that are timed. */
+const WARM_UP = 2;
 
 type Axis = "tokens" | "parameters" | "vocabulary";
 
@@ -43,33 +53,78 @@ interface Point {
   readonly working_bytes: number;
 }
 
+/** A run of one size. */
+interface Subject {
+  readonly factor: number;
+  readonly x: number;
+  readonly bytes: number;
+  readonly workingBytes: number;
+  /** Makes an update. */
+  readonly update: () => Promise<void>;
+  readonly free: () => void;
+}
+
+async function prepare(device: Device, folder: string, axis: Axis, factor: number, updates: number): Promise<Subject> {
+  const { config, batch } = scaled(axis, factor);
+  const before = device.memory();
+  await writeRandomModel(folder, config, 1);
+  const policy = await Model.load(device, folder);
+  const trainer = await KtoTrainer.create({
+    policy,
+    examples: stepExamples(batch, policy.config.vocabSize),
+    options: {
+      ...{ per_device_train_batch_size: batch.rows, max_steps: updates, logging_steps: updates },
+      ...{ learning_rate: STEP_SETTINGS.learningRate, max_length: batch.prompt + batch.completion },
+    },
+  });
+  const steps = trainer[Symbol.asyncIterator]();
+  const after = Object.entries(device.memory());
+  const added = (categories: typeof after) =>
+    categories.reduce((sum, [category, bytes]) => sum + bytes - (before[category] ?? 0), 0);
+  const parameters = parameterSpecs(parseModelConfig(JSON.stringify(config), "config.json"))
+    .flatMap(({ parts }) => parts)
+    .reduce((sum, { shape }) => sum + elementCount(shape), 0);
+  const tokens = batch.rows * (batch.prompt + batch.completion);
+  return {
+    factor,
+    x: { tokens, parameters, vocabulary: Number(config.vocab_size) }[axis],
+    bytes: added(after),
+    workingBytes: added(after.filter(([category]) => !PARAMETER_CATEGORIES.has(category))),
+    update: async () => {
+      await steps.next();
+      await device.idle();
+    },
+    free: () => {
+      trainer.free();
+      policy.free();
+    },
+  };
+}
+
 async function measure(device: Device, folder: string, axis: Axis, factors: readonly number[], updates: number) {
-  const points: Omit<Point, "off_line">[] = [];
-  for (const factor of factors) {
-    const { config, batch } = scaled(axis, factor);
-    await writeRandomModel(folder, config, 1);
-    const result = await timeStep(device, folder, { batch }, updates);
-    const parameters = parameterSpecs(parseModelConfig(JSON.stringify(config), "config.json"))
-      .flatMap(({ parts }) => parts)
-      .reduce((sum, { shape }) => sum + elementCount(shape), 0);
-    const x = {
-      tokens: batch.rows * (batch.prompt + batch.completion),
-      parameters,
-      vocabulary: Number(config.vocab_size),
-    }[axis];
-    points.push({
-      factor,
-      x,
-      median_ms: result.medianMs,
-      spread: result.spread,
-      device_bytes: result.deviceBytes,
-      working_bytes: result.deviceBytes - result.parameterBytes,
-    });
-    const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
-    console.log(
-      `${axis} x${factor}: ${x}, ${result.medianMs.toFixed(1)} ms (spread ${(100 * result.spread).toFixed(0)}%), ${mebibytes(result.deviceBytes)}, of them ${mebibytes(result.deviceBytes - result.parameterBytes)} beside parameters`,
-    );
+  const subjects: Subject[] = [];
+  const times = new Map<Subject, number[]>();
+  try {
+    for (const factor of factors) subjects.push(await prepare(device, folder, axis, factor, WARM_UP + updates));
+    for (let round = 0; round < WARM_UP + updates; round++) {
+      for (const subject of subjects) {
+        const start = performance.now();
+        await subject.update();
+        if (round >= WARM_UP) times.set(subject, [...(times.get(subject) ?? []), performance.now() - start]);
+      }
+    }
+  } finally {
+    for (const { free } of subjects) free();
   }
+  const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  const points = subjects.map((subject) => {
+    const { factor, x, bytes, workingBytes } = subject;
+    const { medianMs, spread } = summary(times.get(subject) ?? []);
+    console.log(
+      `${axis} x${factor}: ${x}, ${medianMs.toFixed(1)} ms (spread ${(100 * spread).toFixed(0)}%), ${mebibytes(bytes)}, of them ${mebibytes(workingBytes)} beside parameters`,
+    );
+    return { factor, x, median_ms: medianMs, spread, device_bytes: bytes, working_bytes: workingBytes };
+  });
   return withLine(points);
 }
 
@@ -90,7 +145,7 @@ function withLine(points: readonly Omit<Point, "off_line">[]): Point[] {
 
 const { values } = parseArgs({
   options: {
-    updates: { type: "string", default: "8" },
+    updates: { type: "string", default: "24" },
     most: { type: "string", default: "16" },
     out: { type: "string", default: join(import.meta.dirname, "results", "growth") },
   },

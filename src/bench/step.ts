@@ -95,8 +95,6 @@ export interface StepResult {
   readonly tokensPerSecond: number;
   /** Device memory of the run: both models, gradients, moments, activations, scratch. */
   readonly deviceBytes: number;
-  /** Of it, what does not depend on the batch: models, gradients, moments. */
-  readonly parameterBytes: number;
   /** Median milliseconds of an update in which JavaScript packs the batch, and uploads, encodes and submits. */
   readonly host: { readonly packMs: number; readonly submitMs: number };
   /** Device time by kernel, largest first; empty where the adapter cannot time kernels. */
@@ -158,7 +156,6 @@ export async function timeStep(
     }
     const host = await timeHost(device, trainer.step, examples, batch, Math.min(steps, 8));
     const timing = summary(times.slice(2));
-    const memory = device.memory();
     const kernels = await profile(device, trainer.step);
     return {
       firstMs: times[0] ?? Number.NaN,
@@ -166,10 +163,6 @@ export async function timeStep(
       ...costOf(trainer.step),
       tokensPerSecond: (1000 * batch.rows * (batch.prompt + batch.completion)) / timing.medianMs,
       deviceBytes: device.totalBytes,
-      parameterBytes: ["weights", "reference weights", "gradients", "optimizer"].reduce(
-        (sum, category) => sum + (memory[category] ?? 0),
-        0,
-      ),
       host,
       kernels,
     };
