@@ -308,13 +308,15 @@ export class Device {
       layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
       compute: { module, entryPoint: "main" },
     });
-    const [outcome, scopeError] = await Promise.all([
-      pending.then(
-        (pipeline) => ({ pipeline }),
-        (error: unknown) => ({ error }),
-      ),
-      this.gpu.popErrorScope(),
-    ]);
+    const [outcome, scopeError] = await platform.withoutSpinning(
+      Promise.all([
+        pending.then(
+          (pipeline) => ({ pipeline }),
+          (error: unknown) => ({ error }),
+        ),
+        this.gpu.popErrorScope(),
+      ]),
+    );
     if ("pipeline" in outcome && scopeError === null) return { pipeline: outcome.pipeline, layout };
     const messages = (await module.getCompilationInfo()).messages.map(
       (message) => `  line ${message.lineNum}: ${message.message}`,

@@ -14,6 +14,7 @@ import {
 } from "../kernels/kernel.ts";
 import type { Device } from "./device.ts";
 import type { PassTimer } from "./pass-timer.ts";
+import { platform } from "./platform/index.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 import type { Trial } from "./tuner.ts";
 
@@ -182,7 +183,7 @@ export class Program {
         ],
       });
     }
-    const error = await device.gpu.popErrorScope();
+    const error = await platform.withoutSpinning(device.gpu.popErrorScope());
     if (error !== null) throw new Error(`program ${this.name}: ${error.message}`);
   }
 

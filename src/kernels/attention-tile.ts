@@ -5,9 +5,9 @@
  *   scores       x[r, j] = sum_d a[r, d] b[j, d]      lanes own columns j; both operands are head rows in memory
  *   accumulate   sum[r, d] += sum_j x[r, j] b[j, d]   lanes own channels d; x is what the first product has become
  *
- * The lanes that share a tile are a subgroup, which hands numbers round by shuffles (on software adapters
- * these cost almost nothing, and a load as much as eight multiply-adds), or, where subgroups cannot be used, a workgroup,
- * which hands x round through its memory. Not the softmax, nor which rows see which: that is `attention.ts`.
+ * The lanes that share a tile are a subgroup, which hands numbers round (`ofLane`; on software adapters that costs almost
+ * nothing, and a load as much as eight multiply-adds), or, where subgroups cannot be used, a workgroup, which hands x
+ * round through its memory. Not the softmax, nor which rows see which: that is `attention.ts`.
  */
 import type { ActivationFormat } from "./kernel.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
@@ -37,8 +37,8 @@ const WORKGROUP_LANES = 32;
 export function tileShape(headSize: number, facts: AdapterFacts, few: boolean): TileShape {
   const { subgroupSize: lanes, software } = facts;
   if (lanes < 4) return { headSize, team: "workgroup", lanes: WORKGROUP_LANES, software, rows: 4, columns: 4 };
-  // On software adapters more rows share a load; their sums are in memory anyway.
-  const rows = few ? 4 : (headSize > 4 * lanes ? 8 : 16) * (software ? 2 : 1);
+  // On lavapipe more rows share a load, and their sums are in memory anyway; SwiftShader, with 4 lanes, compiles too slowly.
+  const rows = few ? 4 : (headSize > 4 * lanes ? 8 : 16) * (software && lanes >= 8 ? 2 : 1);
   return { headSize, team: "subgroup", lanes, software, rows, columns: lanes <= 8 ? 4 : lanes <= 16 ? 2 : 1 };
 }
 

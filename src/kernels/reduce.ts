@@ -89,6 +89,8 @@ export const OPTIMIZER_STATE = {
   correction2: 4,
   stepsTaken: 5,
   stepsSkipped: 6,
+  /** Steps skipped since the last one that was taken. */
+  skippedInRow: 7,
   size: 8,
 } as const;
 
@@ -113,8 +115,10 @@ fn main() {
   if (!finite) {
     state[${OPTIMIZER_STATE.clipScale}] = 0.0;
     state[${OPTIMIZER_STATE.stepsSkipped}] += 1.0;
+    state[${OPTIMIZER_STATE.skippedInRow}] += 1.0;
     return;
   }
+  state[${OPTIMIZER_STATE.skippedInRow}] = 0.0;
   state[${OPTIMIZER_STATE.clipScale}] = select(1.0, min(1.0, u.maxNorm / (norm + 1e-6)), u.maxNorm > 0.0);
   state[${OPTIMIZER_STATE.correction1}] = state[${OPTIMIZER_STATE.correction1}] * u.beta1 + u.complement1;
   state[${OPTIMIZER_STATE.correction2}] = state[${OPTIMIZER_STATE.correction2}] * u.beta2 + u.complement2;

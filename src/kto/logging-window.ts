@@ -3,6 +3,7 @@
  * meanwhile, and the verdict that updates have become impossible. Everything but time is part of a checkpoint.
  */
 import { NumericError } from "../errors.ts";
+import { OPTIMIZER_STATE } from "../kernels/reduce.ts";
 import type { KtoBatch } from "./batch.ts";
 import { type Metrics, windowMetrics } from "./metrics.ts";
 import type { KtoStep } from "./step.ts";
@@ -17,12 +18,7 @@ export interface WindowCounts {
   /** Token rows that the models ran forward since the start. */
   readonly rowsRun: number;
   readonly windowTokens: number;
-  readonly windowSteps: number;
   readonly windowCutPairs: number;
-  /** Updates skipped up to the last window. */
-  readonly skipped: number;
-  /** Updates since the last window in which one was possible. */
-  readonly vainSteps: number;
 }
 
 /** Where a run is when a window ends. */
@@ -41,10 +37,7 @@ export class LoggingWindow {
     tokens: 0,
     rowsRun: 0,
     windowTokens: 0,
-    windowSteps: 0,
     windowCutPairs: 0,
-    skipped: 0,
-    vainSteps: 0,
   };
   /** Milliseconds of the window in which the loop ran, and since when it runs now. */
   #ms = 0;
@@ -76,13 +69,12 @@ export class LoggingWindow {
   add(batches: readonly KtoBatch[], rowsRun: number): void {
     const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
     const cutPairs = batches.reduce((sum, batch) => sum + batch.cutPairs, 0);
-    const { windowTokens, windowSteps, windowCutPairs, ...rest } = this.#counts;
+    const { windowTokens, windowCutPairs, ...rest } = this.#counts;
     this.#counts = {
       ...rest,
       tokens: rest.tokens + tokens,
       rowsRun: rest.rowsRun + rowsRun,
       windowTokens: windowTokens + tokens,
-      windowSteps: windowSteps + 1,
       windowCutPairs: windowCutPairs + cutPairs,
     };
   }
@@ -95,7 +87,7 @@ export class LoggingWindow {
     const state = await device.download(optimizer.state);
     objective.clearMetrics();
     const seconds = Math.max(1e-3, (this.#ms + performance.now() - this.#runningSince) / 1000);
-    const { windowTokens, windowSteps, windowCutPairs, skipped: skippedBefore, vainSteps, ...totals } = this.#counts;
+    const { windowTokens, windowCutPairs, ...totals } = this.#counts;
     const metrics = windowMetrics(objective.metricsOf(sums, windowCutPairs), state, {
       epoch,
       learningRate,
@@ -105,8 +97,7 @@ export class LoggingWindow {
       deviceTimeShare,
       memory: device.memory(),
     });
-    const skipped = (metrics.skipped_steps ?? 0) - skippedBefore;
-    const vain = skipped < windowSteps ? 0 : vainSteps + skipped;
+    const vain = state[OPTIMIZER_STATE.skippedInRow] ?? 0;
     // At the end of a run nothing is left to recover in: two in a row are enough there.
     const most = step === totalSteps ? 2 : MOST_VAIN_STEPS;
     if (vain >= Math.min(most, totalSteps)) {
@@ -117,10 +108,7 @@ export class LoggingWindow {
     this.#counts = {
       ...totals,
       windowTokens: 0,
-      windowSteps: 0,
       windowCutPairs: 0,
-      skipped: skippedBefore + skipped,
-      vainSteps: vain,
     };
     this.#ms = 0;
     return metrics;

@@ -61,7 +61,9 @@ export const loraOptions = {
  */
 export function unusedLoraOptions(config: Readonly<Record<string, unknown>>): string | undefined {
   if (config.use_peft === true) return undefined;
-  const given = Object.entries(loraOptions).filter(
+  // disable_dropout, whose default is not everywhere the same, asks for no adapter.
+  const { disable_dropout: _, ...adapterOptions } = loraOptions;
+  const given = Object.entries(adapterOptions).filter(
     ([name, schema]) => JSON.stringify(config[name]) !== JSON.stringify(schema.parse(undefined)),
   );
   if (given.length === 0) return undefined;

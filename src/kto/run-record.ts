@@ -140,7 +140,9 @@ export class RunRecord {
   async saveIfDue(): Promise<void> {
     const run = { step: this.done, stepsPerEpoch: this.#run.plan.stepsPerEpoch, ends: this.ended };
     const checkpoints = this.#checkpoints;
-    if (checkpoints === undefined || !checkpointDue(this.#run.options, run)) return;
+    // One of this step lacks the evaluation that a stop broke off.
+    const again = checkpoints?.last?.step === this.done;
+    if (checkpoints === undefined || !(again || checkpointDue(this.#run.options, run))) return;
     try {
       await checkpoints.save(this.#state(), await this.#facts());
     } catch (error) {

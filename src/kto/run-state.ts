@@ -37,10 +37,7 @@ const runState = z.object({
     tokens: whole,
     rowsRun: whole,
     windowTokens: whole,
-    windowSteps: whole,
     windowCutPairs: whole,
-    skipped: whole,
-    vainSteps: whole,
   }),
   lastMetrics: z.record(z.string(), metric).optional(),
   evaluation: z
@@ -181,9 +178,6 @@ function contradiction(
 ): string | undefined {
   if (step > totalSteps) return `${RUN_STATE_FILE} is of step ${step} of ${totalSteps}`;
   const steps = {
-    "counts.windowSteps": counts.windowSteps,
-    "counts.skipped": counts.skipped,
-    "counts.vainSteps": counts.vainSteps,
     "evaluation.lastStep": evaluation?.lastStep ?? 0,
     "evaluation.selection.best.step": evaluation?.selection.best?.step ?? 0,
   };

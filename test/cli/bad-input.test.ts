@@ -481,6 +481,15 @@ describe("numbers that overflow", () => {
       for (let offset = begin; offset < end; offset += 4) data.writeFloatLE(3e38, offset);
     });
 
+  test("kto train writes no model that the last updates could not change, though an earlier one of the same window could", async () => {
+    const output = freshPath(folder, "out");
+    const words = ["--model", llama, "--dataset", feedback, "--output_dir", output];
+    const { code, stderr } = await quietly("train", ...words, "learning_rate=1e6", "max_steps=5");
+    expect(code).toBe(exit.numbers);
+    expect(stderr).toMatch(/^error: The gradients were not finite in any of the [2-4] updates up to step 5/m);
+    expect(readdirSync(output)).toEqual(["metrics.jsonl"]);
+  });
+
   test("kto train stops when no update was possible, and writes no model", async () => {
     const output = freshPath(folder, "out");
     const { code, stdout, stderr } = await train(output, overflowing(llama), feedback);

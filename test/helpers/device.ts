@@ -15,12 +15,14 @@ export function sharedDevice(): Promise<Device> {
   return opened;
 }
 
-/** The variants of a kernel to test: what this adapter gets, and what every other adapter gets. */
+/** The variants of a kernel to test: what this adapter gets, what a GPU with its subgroups gets, and what any adapter can. */
 export async function kernelVariants(): Promise<{ variant: string; facts: AdapterFacts }[]> {
   const { facts } = await sharedDevice();
   const base = { variant: "base", facts: BASE_FACTS };
   if (facts.subgroupSize === BASE_FACTS.subgroupSize) return [base];
-  return [{ variant: `subgroups of ${facts.subgroupSize}`, facts }, base];
+  const own = { variant: `subgroups of ${facts.subgroupSize}`, facts };
+  const gpu = { variant: `subgroups of ${facts.subgroupSize} on a GPU`, facts: { ...facts, software: false } };
+  return facts.software ? [own, gpu, base] : [own, base];
 }
 
 /** What activations may be stored as on this adapter. */

@@ -208,7 +208,7 @@ const runState: RunState = {
   totalSteps: 8,
   stepsPerEpoch: 4,
   tuning: {},
-  counts: { tokens: 90, rowsRun: 12, windowTokens: 30, windowSteps: 1, windowCutPairs: 0, skipped: 0, vainSteps: 0 },
+  counts: { tokens: 90, rowsRun: 12, windowTokens: 30, windowCutPairs: 0 },
   lastMetrics: { loss: 0.5, kl: 0 },
   evaluation: { selection: { best: { step: 2, value: 0.4 }, vain: 0, margins: [], warned: false }, lastStep: 2 },
   data: "0".repeat(64),

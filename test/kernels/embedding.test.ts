@@ -180,6 +180,18 @@ describe("gather and scatter", () => {
   });
 
   const offsets = fc.nat(3);
+  it("gather reaches rows beyond one row of workgroups", async () => {
+    const count = 4 * 32768 + 3;
+    const rows = Uint32Array.from({ length: count }, (_, n) => n % 3);
+    const arguments_ = {
+      table: f32([3, 1], Float32Array.of(1, 2, 3)),
+      rows: u32([count], [...rows]),
+      y: unset(count, 1),
+    };
+    const y = (await runKernel(device, gatherRows(), { ...arguments_, firstRow: 0, accumulate: 0 }))("y");
+    expect([...y].findIndex((value, n) => value !== 1 + (n % 3))).toBe(-1);
+  });
+
   it("scatter moves a range of columns to rows that do not repeat, and leaves the others alone", async () => {
     await fc.assert(
       fc.asyncProperty(shapes, offsets, offsets, fc.boolean(), async ({ T, V, C: drawn, seed }, first, last, fours) => {

@@ -127,18 +127,20 @@ describe("clip and advance", () => {
   });
 
   it.each([Number.NaN, Number.POSITIVE_INFINITY])("a sum that is %f is counted and advances nothing", async (bad) => {
-    const before = Float32Array.of(3, 0.5, 0, 0.19, 0.002, 2, 4, 0);
+    const before = Float32Array.of(3, 0.5, 0, 0.19, 0.002, 2, 4, 1);
     const partials = squares.slice();
     partials[200] = bad;
     const state = await decide(partials, before, 1);
     expect(state[OPTIMIZER_STATE.skipped]).toBe(1);
     expect(state[OPTIMIZER_STATE.clipScale]).toBe(0);
     expect(state[OPTIMIZER_STATE.stepsSkipped]).toBe(5);
+    expect(state[OPTIMIZER_STATE.skippedInRow]).toBe(2);
     for (const kept of ["correction1", "correction2", "stepsTaken"] as const) {
       expect(state[OPTIMIZER_STATE[kept]], kept).toBe(before[OPTIMIZER_STATE[kept]]);
     }
     const next = await decide(squares, state, 1);
     expect(next[OPTIMIZER_STATE.skipped]).toBe(0);
     expect(next[OPTIMIZER_STATE.stepsTaken]).toBe(3);
+    expect([next[OPTIMIZER_STATE.stepsSkipped], next[OPTIMIZER_STATE.skippedInRow]]).toEqual([5, 0]);
   });
 });

@@ -259,6 +259,7 @@ describe("advice", () => {
     [{}, undefined],
     [{ use_peft: true, lora_r: 8 }, undefined],
     [{ lora_r: 8 }, /^without use_peft no adapter is made, .*: lora_r has no effect\.$/],
+    [{ lora_r: 8, disable_dropout: false }, /: lora_r has no effect\.$/],
     [{ lora_r: 8, lora_target_modules: "all-linear" }, /: lora_r, lora_target_modules have no effect\.$/],
   ])("options of an adapter, %j", (input, sentence) => {
     const found = unusedLoraOptions(parseKtoConfig({ ...required, ...input }));

@@ -295,6 +295,26 @@ describe("a run that goes on", () => {
     policy.free();
   });
 
+  it("an evaluation that was broken off is made once, though the run stops again right after it", async () => {
+    const path = newFolder();
+    const told: number[] = [];
+    const options = { save_strategy: "no", eval_steps: 2, max_steps: 4 } as const;
+    const inputs = {
+      evalExamples: readExamples("llama").slice(0, 4),
+      onEvaluate: ({ step }: { step: number }) => void told.push(step),
+    };
+    const stopAtTwo = (step: number, trainer: KtoTrainer) => {
+      if (step === 2) trainer.stop();
+      return 1;
+    };
+    await run(path, options, { ...inputs, measure: stopAtTwo });
+    expect(told).toEqual([]);
+    await run(path, { ...options, resume_from_checkpoint: true }, { ...inputs, measure: () => 1, stop: 2 });
+    expect(told).toEqual([2]);
+    await run(path, { ...options, resume_from_checkpoint: true }, { ...inputs, measure: () => 1 });
+    expect(told).toEqual([2, 4]);
+  });
+
   it("a checkpoint is a model folder of its own", async () => {
     const path = await aBrokenRun();
     const model = await Model.load(device, join(path, "checkpoint-3"));
@@ -399,9 +419,7 @@ describe("damage", () => {
       (json) => ({ ...json, stepsPerEpoch: 0 }),
       "stepsPerEpoch cannot be used",
     ],
-    ["a negative count", "run_state.json", counts({ skipped: -1 }), "counts.skipped cannot be used"],
-    ["more skipped than done", "run_state.json", counts({ skipped: 4 }), "but its counts.skipped is 4"],
-    ["a window before the run", "run_state.json", counts({ windowSteps: 4 }), "but its counts.windowSteps is 4"],
+    ["a negative count", "run_state.json", counts({ rowsRun: -1 }), "counts.rowsRun cannot be used"],
     ["a window of all tokens and more", "run_state.json", counts({ windowTokens: 9e9 }), "counts 9000000000 tokens"],
     [
       "a best model to come",

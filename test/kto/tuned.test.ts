@@ -86,10 +86,11 @@ it("a run goes on with the kernels of its checkpoint to the same bits, on a devi
   expect(Object.keys(choices).length).toBeGreaterThan(2);
   expect(found.note).toMatch(/^log-probabilities of the reference computed for 3 updates/);
   // What the other device will hardly measure to be the fastest.
-  const others = Object.entries(choices).map(([key, name]) => [
-    key,
-    name === "subgroup16" ? "subgroup32" : "subgroup16",
-  ]);
+  const rivals: Record<string, string> = {
+    ...{ subgroup16: "subgroup32", subgroup32: "subgroup16" },
+    ...{ registers: "workgroup32", workgroup32: "registers", workgroup64: "registers" },
+  };
+  const others = Object.entries(choices).map(([key, name]) => [key, rivals[name]]);
   tuned.device.tuner.adopt(Object.fromEntries(others));
   const whole = await train(tuned, mkdtempSync(join(folder, "run-")));
   // Not those of the other kernels.

@@ -8,17 +8,22 @@
 const SHARE = 1 / 32;
 /** Sleeps in milliseconds: shorter than the least they cost more than the turn, and longer ones would keep others waiting. */
 const SLEEP_MS = { least: 0.05, most: 1 } as const;
+/** Windows may make 16 ms of a millisecond, by its timer. */
+const SLEEPS = process.platform !== "win32";
 
 const never = new Int32Array(new SharedArrayBuffer(4));
 let pending = 0;
+/** When somebody began to wait where nobody had. */
+let since = 0;
 let sleeping = false;
 
 /** The outcome of a promise of the GPU. */
 export async function withoutSpinning<T>(promise: Promise<T>): Promise<T> {
-  pending++;
+  if (!SLEEPS) return await promise;
+  if (pending++ === 0) since = performance.now();
   if (!sleeping) {
     sleeping = true;
-    sleepInTurns(performance.now());
+    sleepInTurns();
   }
   try {
     return await promise;
@@ -28,7 +33,7 @@ export async function withoutSpinning<T>(promise: Promise<T>): Promise<T> {
 }
 
 /** One for all who wait. */
-function sleepInTurns(since: number): void {
+function sleepInTurns(): void {
   setImmediate(() => {
     if (pending === 0) {
       sleeping = false;
@@ -36,6 +41,6 @@ function sleepInTurns(since: number): void {
     }
     const ms = Math.min((performance.now() - since) * SHARE, SLEEP_MS.most);
     if (ms >= SLEEP_MS.least) Atomics.wait(never, 0, 0, ms);
-    sleepInTurns(since);
+    sleepInTurns();
   });
 }
