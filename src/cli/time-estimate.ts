@@ -27,6 +27,6 @@ export function timeLines(times: RunTimes): string[] {
   ];
   return [
     `an update takes about ${Number(secondsPerUpdate.toPrecision(3))} s (one of mean size was timed)`,
-    `the run takes about ${formatDuration(seconds)}: ${parts.join(", ")}; loading, compiling and saving come on top`,
+    `the run takes about ${formatDuration(seconds)}: ${parts.join(", ")}; loading, compiling, samples, judges and saving come on top`,
   ];
 }

@@ -4,7 +4,7 @@
  */
 import type { Device } from "../engine/device.ts";
 import type { Model } from "../engine/model/load.ts";
-import { counted, errorMessage, FileError, InterruptedError } from "../errors.ts";
+import { ConfigError, counted, errorMessage, FileError, InterruptedError } from "../errors.ts";
 import type { TrainerCallbacks } from "../kto/callbacks.ts";
 import type { Example } from "../kto/data/types.ts";
 import { drawsSamples } from "../kto/evaluation-options.ts";
@@ -118,6 +118,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
     await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
     await metricsFile.start(trainer.log);
     const started = performance.now();
+    const { stepsDone: doneBefore } = trainer;
     if (trainer.stepsDone === 0) await writeSamples(0);
     const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output, () => stopping.abort());
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
@@ -148,7 +149,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
     if (output.json) output.jsonLine(summary);
     else
       output.result(
-        `trained ${counted(trainer.stepsDone, "update")} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
+        `trained ${counted(trainer.stepsDone, "update")}${doneBefore > 0 ? `, ${trainer.stepsDone - doneBefore} of them` : ""} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
   });
 }
@@ -184,12 +185,18 @@ function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
 
 /** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */
 async function checkRunFolder(config: RunConfig): Promise<void> {
+  const { isSameFile } = await import("./files.ts");
   const { checkOutputFolder, platform } = await import("./session.ts");
   const { isCheckpointLeftover } = await import("../engine/checkpoint.ts");
   const { METRICS_FILE } = await import("./metrics-file.ts");
   const { SAMPLES_FILE } = await import("./samples.ts");
   const { BEST_FOLDER } = await import("../kto/best-model.ts");
-  const { output_dir, resume_from_checkpoint: from } = config;
+  const { output_dir, model_name_or_path, resume_from_checkpoint: from } = config;
+  if (from === false && (await isSameFile(output_dir, model_name_or_path))) {
+    throw new ConfigError(
+      `output_dir "${output_dir}" is the folder of the model that is trained, whose files would be replaced; choose another folder.`,
+    );
+  }
   const resumesHere =
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
@@ -216,7 +223,9 @@ async function runUpdates(
   const tell = (signal: EndSignal) => {
     trainer.stop();
     onStop();
-    output.warning(`${signal}: stopping after this update, with a checkpoint; once more to stop at once.`);
+    output.warning(
+      `${signal}: stopping after this update, with a checkpoint (an evaluation is broken off, and made when the run goes on); once more to stop at once.`,
+    );
   };
   try {
     return await withSignals(tell, async (signalled) => {
@@ -249,7 +258,7 @@ function interruption(trainer: TrainingRun<RunOptions>, signal: EndSignal): Inte
   const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
   const where = saved
     ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
-    : "nothing was to be saved yet";
+    : "nothing was to be saved yet; start the run anew";
   return new InterruptedError(`${signal} after ${stepsDone} of ${counted(totalSteps, "update")}: ${where}.`, signal);
 }
 

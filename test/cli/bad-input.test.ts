@@ -550,6 +550,12 @@ describe("a place that cannot be written is noticed before any work", () => {
     expect(readdirSync(output)).toEqual(["precious.txt"]);
   });
 
+  test("the folder of the model that is trained is not overwritten", async () => {
+    const own = withWeights(folder, llama, () => undefined);
+    const refused = await train(join(own, "."), own, feedback, "--overwrite_output_dir");
+    expectRefusal(refused, exit.options, /is the folder of the model that is trained/);
+  });
+
   test("output_dir that holds only the metrics of a run that was broken off is used again", async () => {
     const output = freshPath(folder, "broken-off");
     mkdirSync(output, { recursive: true });
