@@ -88,7 +88,8 @@ const SPLIT_MOST_LANES = 32;
  * The tiles that can compute a product of M rows on an adapter, the default first. Few rows (generation, a token of each
  * sequence) take a low tile, which wastes nothing. On software adapters, where a load costs about 10 times a multiply-add
  * and sums are kept in memory anyway, the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe, 16 rows 50 to
- * 54, before both took rows by shuffles. There only what can be faster than the default is tried: tiles in workgroup memory are several times slower.
+ * 54, before both took rows by shuffles. There only what can be faster than the default is tried: tiles in workgroup
+ * memory are several times slower.
  */
 export function tileNames(
   { M, N, K }: MatmulShape,
@@ -97,9 +98,9 @@ export function tileNames(
   if (lanes < 4) return ["workgroup32", "workgroup64", "registers"];
   const rows = M <= 4 ? 4 : M <= 8 ? 8 : 16;
   const many = M > 16;
+  if (software) return many ? ["subgroup32", "subgroup16"] : [`subgroup${rows}`];
   const tiles = Math.ceil(M / rows) * Math.ceil(N / (4 * lanes));
   const splits = lanes <= SPLIT_MOST_LANES && tiles <= SPLIT_MOST_TILES && K >= SPLIT_LEAST_K;
-  if (software) return many ? ["subgroup32", "subgroup16"] : [`subgroup${rows}`];
   const names: [TileName, ...TileName[]] = [`subgroup${rows}`];
   if (splits) names.push(`subgroup${rows}k4`);
   if (rows === 16) names.push("subgroup8");
