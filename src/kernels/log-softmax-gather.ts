@@ -13,9 +13,9 @@
  * that window, and two ordinary products follow (`matmul`). The caller walks the windows.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { eachRow, productTile, tileGrid, tileOrigin } from "./product-tile.ts";
-import { operandBindings, type ProductVariant, tiledKernel } from "./product-variant.ts";
-import { vocabularyGrid, vocabularyPass } from "./vocabulary-pass.ts";
+import { vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
+import { eachRow, productTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
+import { operandBindings, type ProductVariant, tiledKernel } from "./matmul-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 /** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */

@@ -10,9 +10,9 @@
  * other bits where metrics are wanted. The [tokens, vocabulary] matrix never exists here either.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { productTile } from "./product-tile.ts";
-import { operandBindings, type ProductVariant, tiledKernel } from "./product-variant.ts";
-import { vocabularyGrid, vocabularyPass } from "./vocabulary-pass.ts";
+import { vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
+import { productTile } from "./matmul-tile.ts";
+import { operandBindings, type ProductVariant, tiledKernel } from "./matmul-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 type StatisticsKernel = Kernel<

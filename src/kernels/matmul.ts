@@ -12,7 +12,7 @@
  * work. Sums are f32, in an order fixed by the shapes.
  */
 import { type Kernel, kernel } from "./kernel.ts";
-import { eachRow, productTile, tileGrid, tileOrigin } from "./product-tile.ts";
+import { eachRow, productTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
 import {
   type MatmulLayout,
   type MatmulShape,
@@ -20,11 +20,11 @@ import {
   type ProductOperands,
   type ProductVariant,
   tiledKernel,
-} from "./product-variant.ts";
+} from "./matmul-variant.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
-export type { MatmulLayout, MatmulShape } from "./product-variant.ts";
+export type { MatmulLayout, MatmulShape } from "./matmul-variant.ts";
 
 export type MatmulKernel = Kernel<
   "a" | "b" | "bias" | "residual" | "out",

@@ -5,8 +5,8 @@
 import type { Model } from "../engine/model/load.ts";
 import { adapterGradients, float64Weights } from "../engine/model/lora-reference.ts";
 import { ReferenceModel } from "../engine/model/reference.ts";
+import { globalNorm } from "../kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
-import { globalNorm } from "../kernels/reference/reduce.ts";
 import { type BatchExample, checkSequences, packBatch } from "./batch.ts";
 import { type ObjectiveOptions, usesPairs } from "./objective.ts";
 import { ktoReferenceGradient } from "./reference-gradient.ts";

@@ -4,15 +4,15 @@
  * device's step but the formulas.
  */
 import type { ReferenceGradients, ReferenceModel } from "../engine/model/reference.ts";
-import { at } from "../kernels/reference/elements.ts";
+import { at } from "../kernels/float64/elements.ts";
 import {
   type KtoLossType,
   ktoObjective,
   type ReferenceKind,
   referencePoint,
-} from "../kernels/reference/kto-objective.ts";
-import { globalNorm } from "../kernels/reference/reduce.ts";
-import { sftObjective } from "../kernels/reference/sft-objective.ts";
+} from "../kernels/float64/kto-objective.ts";
+import { globalNorm } from "../kernels/float64/reduce.ts";
+import { sftObjective } from "../kernels/float64/sft-objective.ts";
 
 type Ids = ArrayLike<number>;
 

@@ -10,10 +10,10 @@ import { adapterGradients, float64Weights } from "../../src/engine/model/lora-re
 import { ReferenceModel } from "../../src/engine/model/reference.ts";
 import { Program } from "../../src/engine/program.ts";
 import { ConfigError } from "../../src/errors.ts";
-import { type AdamwState, adamwStep } from "../../src/kernels/reference/adamw.ts";
-import { dropout } from "../../src/kernels/reference/dropout.ts";
-import { matmul } from "../../src/kernels/reference/matmul.ts";
-import { globalNorm } from "../../src/kernels/reference/reduce.ts";
+import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
+import { dropout } from "../../src/kernels/float64/dropout.ts";
+import { matmul } from "../../src/kernels/float64/matmul.ts";
+import { globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { checkGradients } from "../../src/kto/gradcheck.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import { ktoReferenceGradient } from "../../src/kto/reference-gradient.ts";

@@ -3,9 +3,9 @@
 import type { Model } from "../../src/engine/model/load.ts";
 import type { ReferenceGradients, ReferenceModel } from "../../src/engine/model/reference.ts";
 import { packRows, type RowBranch, type RowShape, rowShape } from "../../src/engine/model/rows.ts";
+import { ktoObjective, referencePoint } from "../../src/kernels/float64/kto-objective.ts";
+import { globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";
-import { ktoObjective, referencePoint } from "../../src/kernels/reference/kto-objective.ts";
-import { globalNorm } from "../../src/kernels/reference/reduce.ts";
 import type { BatchExample, KtoBatch } from "../../src/kto/batch.ts";
 import type { ObjectiveOptions } from "../../src/kto/objective.ts";
 import { mismatchedPairs } from "../../src/kto/sampler.ts";

@@ -2,8 +2,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/activation.ts";
+import * as reference from "../../src/kernels/float64/activation.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
-import * as reference from "../../src/kernels/reference/activation.ts";
 import {
   EPSILON,
   expError,

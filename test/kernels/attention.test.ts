@@ -2,8 +2,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../src/kernels/attention.ts";
+import * as reference from "../../src/kernels/float64/attention.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
-import * as reference from "../../src/kernels/reference/attention.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expError, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";

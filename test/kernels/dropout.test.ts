@@ -1,7 +1,7 @@
 /** Dropout against its twin: the same elements are left out, the others are scaled, and what is drawn depends on all that it should. */
 import { describe, expect, it } from "vitest";
 import { addDropout, dropout } from "../../src/kernels/dropout.ts";
-import * as reference from "../../src/kernels/reference/dropout.ts";
+import * as reference from "../../src/kernels/float64/dropout.ts";
 import { expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
 import { activationFormats, sharedDevice } from "../helpers/device.ts";
 import { f32, type HostArray, runKernel, stored, u32, unset } from "../helpers/gpu.ts";

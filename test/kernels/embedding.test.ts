@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { bucketRows, embeddingBackward, gatherRows, NO_ROW, scatterRows } from "../../src/kernels/embedding.ts";
-import * as reference from "../../src/kernels/reference/embedding.ts";
+import * as reference from "../../src/kernels/float64/embedding.ts";
 import { bits, EPSILON, expectWithin, float64, normals, SMALLEST_NORMAL, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, stored, u32, unset } from "../helpers/gpu.ts";

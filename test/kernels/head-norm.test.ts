@@ -1,11 +1,11 @@
 /** The norms of query and key heads, forward, backward and the gradient of their weights, against float64. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import * as reference from "../../src/kernels/float64/head-norm.ts";
 import { headNormBackward, headNormForward, headNormWeightPartials } from "../../src/kernels/head-norm.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import { rowBlocks } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
-import * as reference from "../../src/kernels/reference/head-norm.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";

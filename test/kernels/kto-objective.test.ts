@@ -1,9 +1,9 @@
 /** The reference point and the objective: loss, coefficients and metrics against float64, to saturation and beyond. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { sigmoid } from "../../src/kernels/float64/activation.ts";
+import * as reference from "../../src/kernels/float64/kto-objective.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../../src/kernels/kto-objective.ts";
-import { sigmoid } from "../../src/kernels/reference/activation.ts";
-import * as reference from "../../src/kernels/reference/kto-objective.ts";
 import { EPSILON, expError, expectWithin, normals, SMALLEST_NORMAL, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, u32, unset, zeros } from "../helpers/gpu.ts";

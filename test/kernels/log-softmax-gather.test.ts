@@ -4,6 +4,7 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import * as reference from "../../src/kernels/float64/log-softmax-gather.ts";
 import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,
@@ -15,8 +16,7 @@ import {
   windowColumns,
 } from "../../src/kernels/log-softmax-gather.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
-import { type TileName, tileNames } from "../../src/kernels/product-variant.ts";
-import * as reference from "../../src/kernels/reference/log-softmax-gather.ts";
+import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import {
   bits,

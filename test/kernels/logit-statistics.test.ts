@@ -1,10 +1,10 @@
 /** Entropy and mean of rows of logits, over windows and splits of the vocabulary, against float64; and their sums. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { logSoftmaxGatherForward } from "../../src/kernels/float64/log-softmax-gather.ts";
+import * as reference from "../../src/kernels/float64/logit-statistics.ts";
 import { METRIC_SUMS, tokenSums } from "../../src/kernels/kto-objective.ts";
 import { logitStatistics, logitStatisticsCombine } from "../../src/kernels/logit-statistics.ts";
-import { logSoftmaxGatherForward } from "../../src/kernels/reference/log-softmax-gather.ts";
-import * as reference from "../../src/kernels/reference/logit-statistics.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expError, expectWithin, float64, SMALLEST_NORMAL } from "../helpers/compare.ts";
 import { kernelVariants, sharedDevice } from "../helpers/device.ts";

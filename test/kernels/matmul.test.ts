@@ -1,10 +1,10 @@
 /** The matrix product in its three layouts, both bodies, vector and scalar loads and stores, and every epilogue. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import * as reference from "../../src/kernels/float64/matmul.ts";
 import type { ActivationFormat, StoredFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
-import { type TileName, tileNames } from "../../src/kernels/product-variant.ts";
-import * as reference from "../../src/kernels/reference/matmul.ts";
+import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";

@@ -1,6 +1,7 @@
 /** RMSNorm and LayerNorm, forward, backward, and the two passes of their weight gradients. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import * as reference from "../../src/kernels/float64/norm.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import {
   layerNormBackward,
@@ -11,7 +12,6 @@ import {
   rowBlocks,
 } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
-import * as reference from "../../src/kernels/reference/norm.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";

@@ -1,6 +1,8 @@
 /** Column sums (bias gradients), the global norm and the decision whether a step is taken. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { columnSums } from "../../src/kernels/float64/columns.ts";
+import { clipScale, globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { rowBlocks } from "../../src/kernels/norm.ts";
 import {
   addColumnSums,
@@ -10,8 +12,6 @@ import {
   OPTIMIZER_STATE,
   squarePartials,
 } from "../../src/kernels/reduce.ts";
-import { columnSums } from "../../src/kernels/reference/columns.ts";
-import { clipScale, globalNorm } from "../../src/kernels/reference/reduce.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
 import { kernelVariants, sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, unset } from "../helpers/gpu.ts";

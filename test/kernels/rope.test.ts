@@ -1,7 +1,7 @@
 /** Rotary positions against float64, forward and back, and the columns that must not turn. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ropeBackward, ropeForward, ropeFrequency } from "../../src/kernels/reference/rope.ts";
+import { ropeBackward, ropeForward, ropeFrequency } from "../../src/kernels/float64/rope.ts";
 import { type RopeScaling, rope, ropeFrequencies, ropeTable } from "../../src/kernels/rope.ts";
 import { EPSILON, expectWithin, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, sharedDevice } from "../helpers/device.ts";

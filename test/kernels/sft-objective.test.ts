@@ -1,7 +1,7 @@
 /** The objective of supervised fine-tuning: coefficients and sums against float64, over many microbatches. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import * as reference from "../../src/kernels/reference/sft-objective.ts";
+import * as reference from "../../src/kernels/float64/sft-objective.ts";
 import { SFT_SUMS, sftObjective, sftTokenSums } from "../../src/kernels/sft-objective.ts";
 import { EPSILON, expectWithin } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";

@@ -8,7 +8,7 @@ import { afterAll, describe, expect, it, vi } from "vitest";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError, DatasetError, FileError } from "../../src/errors.ts";
-import { ktoObjective, referencePoint } from "../../src/kernels/reference/kto-objective.ts";
+import { ktoObjective, referencePoint } from "../../src/kernels/float64/kto-objective.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";
 import { BestModel } from "../../src/kto/best-model.ts";
 import { Evaluator } from "../../src/kto/evaluate.ts";

@@ -13,9 +13,9 @@ import { ReferenceModel, type ReferenceTensor } from "../../src/engine/model/ref
 import { packRows, rowShape } from "../../src/engine/model/rows.ts";
 import { Program } from "../../src/engine/program.ts";
 import { sliceRows } from "../../src/engine/tensor.ts";
+import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
+import { clipScale } from "../../src/kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";
-import { type AdamwState, adamwStep } from "../../src/kernels/reference/adamw.ts";
-import { clipScale } from "../../src/kernels/reference/reduce.ts";
 import { packBatch } from "../../src/kto/batch.ts";
 import { checkGradients, type GradientCheck } from "../../src/kto/gradcheck.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";

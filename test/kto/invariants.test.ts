@@ -7,7 +7,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { Model } from "../../src/engine/model/load.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError } from "../../src/errors.ts";
-import { ktoObjective } from "../../src/kernels/reference/kto-objective.ts";
+import { ktoObjective } from "../../src/kernels/float64/kto-objective.ts";
 import { type BatchExample, type KtoBatch, packBatch } from "../../src/kto/batch.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import type { Metrics } from "../../src/kto/metrics.ts";

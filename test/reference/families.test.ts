@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { parseModelConfig } from "../../src/engine/model/config.ts";
 import { ReferenceModel } from "../../src/engine/model/reference.ts";
-import { at } from "../../src/kernels/reference/elements.ts";
+import { at } from "../../src/kernels/float64/elements.ts";
 import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 import { FAMILY_CONFIGS, llamaConfig, randomModel } from "../helpers/models.ts";

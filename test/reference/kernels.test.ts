@@ -4,26 +4,26 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/reference/activation.ts";
-import { adamwStep } from "../../src/kernels/reference/adamw.ts";
-import { attentionBackward, attentionForward } from "../../src/kernels/reference/attention.ts";
-import { at } from "../../src/kernels/reference/elements.ts";
-import { embeddingBackward, embeddingForward } from "../../src/kernels/reference/embedding.ts";
-import { headNormBackward, headNormForward } from "../../src/kernels/reference/head-norm.ts";
+import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/float64/activation.ts";
+import { adamwStep } from "../../src/kernels/float64/adamw.ts";
+import { attentionBackward, attentionForward } from "../../src/kernels/float64/attention.ts";
+import { at } from "../../src/kernels/float64/elements.ts";
+import { embeddingBackward, embeddingForward } from "../../src/kernels/float64/embedding.ts";
+import { headNormBackward, headNormForward } from "../../src/kernels/float64/head-norm.ts";
 import {
   logSoftmaxGatherBackward,
   logSoftmaxGatherForward,
   segmentSum,
-} from "../../src/kernels/reference/log-softmax-gather.ts";
-import { matmul, matmulAbsolute } from "../../src/kernels/reference/matmul.ts";
+} from "../../src/kernels/float64/log-softmax-gather.ts";
+import { matmul, matmulAbsolute } from "../../src/kernels/float64/matmul.ts";
 import {
   layerNormBackward,
   layerNormForward,
   rmsNormBackward,
   rmsNormForward,
-} from "../../src/kernels/reference/norm.ts";
-import { clipScale, globalNorm } from "../../src/kernels/reference/reduce.ts";
-import { ropeBackward, ropeForward } from "../../src/kernels/reference/rope.ts";
+} from "../../src/kernels/float64/norm.ts";
+import { clipScale, globalNorm } from "../../src/kernels/float64/reduce.ts";
+import { ropeBackward, ropeForward } from "../../src/kernels/float64/rope.ts";
 import { dot, expectGradient, normals, relativeError } from "./central-differences.ts";
 
 /** Fixed, so that a failure is the same on every machine. */

@@ -1,8 +1,8 @@
 /** The invariants of the KTO objective that concern formulas alone, on the float64 reference. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { at } from "../../src/kernels/reference/elements.ts";
-import { ktoObjective, referencePoint } from "../../src/kernels/reference/kto-objective.ts";
+import { at } from "../../src/kernels/float64/elements.ts";
+import { ktoObjective, referencePoint } from "../../src/kernels/float64/kto-objective.ts";
 import { expectGradient } from "./central-differences.ts";
 
 const RUNS = { numRuns: 50, seed: 20240202 };

@@ -2,7 +2,7 @@
 import type { Program } from "../../engine/program.ts";
 import type { Tensor } from "../../engine/tensor.ts";
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../kernels/activation.ts";
-import * as reference from "../../kernels/reference/activation.ts";
+import * as reference from "../../kernels/float64/activation.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
 
 const ROWS = 1024;

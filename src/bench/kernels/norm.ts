@@ -1,5 +1,6 @@
 /** RMSNorm and LayerNorm, forward and backward with the weight's gradient: bound by memory. */
 import type { Program } from "../../engine/program.ts";
+import * as reference from "../../kernels/float64/norm.ts";
 import {
   layerNormBackward,
   layerNormForward,
@@ -9,7 +10,6 @@ import {
   rowBlocks,
 } from "../../kernels/norm.ts";
 import { addColumnSums } from "../../kernels/reduce.ts";
-import * as reference from "../../kernels/reference/norm.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
 
 const EPSILON = 1e-5;

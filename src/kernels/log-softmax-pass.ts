@@ -3,7 +3,7 @@
  * head's pass 1 and the logit statistics share. The vocabulary is walked in splits, each by its own workgroups; what they
  * kept is combined by another kernel.
  */
-import type { ProductTile } from "./product-tile.ts";
+import type { ProductTile } from "./matmul-tile.ts";
 import { unknownCount } from "./wgsl.ts";
 
 const range = (count: number) => Array.from({ length: count }, (_, index) => index);

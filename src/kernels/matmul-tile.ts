@@ -3,7 +3,7 @@
  * workgroup computes its part of op(A) op(B). Not an epilogue: what is done with the sums is the caller's. Sums are f32,
  * over k in an order fixed by the shapes.
  */
-import { type MatmulLayout, operandLoads, type ProductVariant } from "./product-variant.ts";
+import { type MatmulLayout, operandLoads, type ProductVariant } from "./matmul-variant.ts";
 import { ofLane } from "./wgsl.ts";
 
 /**
