@@ -14,11 +14,11 @@ import { summary } from "../src/bench/measure.ts";
 import { writeRandomModel } from "../src/bench/random-model.ts";
 import { STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../src/bench/step.ts";
 import { commit } from "../src/cli/commit.ts";
-import { Device } from "../src/engine/device.ts";
+import { Device } from "../src/engine/gpu/device.ts";
+import { elementCount } from "../src/engine/gpu/tensor.ts";
 import { parseModelConfig } from "../src/engine/model/config.ts";
 import { Model } from "../src/engine/model/load.ts";
 import { parameterSpecs } from "../src/engine/model/parameters.ts";
-import { elementCount } from "../src/engine/tensor.ts";
 import { linePlots } from "../src/kto/report/svg.ts";
 import { KtoTrainer } from "../src/kto/trainer.ts";
 

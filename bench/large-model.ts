@@ -11,11 +11,11 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
+import { elementCount } from "../src/engine/gpu/tensor.ts";
 import { writeCheckpoint } from "../src/engine/model/checkpoint-files.ts";
 import { parseModelConfig } from "../src/engine/model/config.ts";
 import { checkpointNaming, modulePrefix, parameterSpecs } from "../src/engine/model/parameters.ts";
 import { Random } from "../src/engine/random.ts";
-import { elementCount } from "../src/engine/tensor.ts";
 
 /** Qwen/Qwen3-0.6B's config.json. */
 const CONFIG = {

@@ -9,9 +9,9 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { main } from "../src/cli/program.ts";
-import { loadChatTemplate } from "../src/engine/chat-template.ts";
 import { readModelConfig } from "../src/engine/model/folder.ts";
-import { loadTokenizer } from "../src/engine/tokenizer.ts";
+import { loadChatTemplate } from "../src/engine/text/chat-template.ts";
+import { loadTokenizer } from "../src/engine/text/tokenizer.ts";
 import { readFeedback } from "../src/kto/data/read.ts";
 import { tokenizeRows } from "../src/kto/data/tokenize.ts";
 

@@ -1,7 +1,6 @@
 /** The public surface of kto-webgpu: re-exports only. What is not here may change without notice. */
 
-export { type ChatTemplate, loadChatTemplate, type RenderOptions } from "./engine/chat-template.ts";
-export { Device, type DeviceOptions, type MemoryCategory } from "./engine/device.ts";
+export { Device, type DeviceOptions, type MemoryCategory } from "./engine/gpu/device.ts";
 export {
   type DatasetOptions,
   type DownloadProgress,
@@ -9,7 +8,7 @@ export {
   type HubPatience,
   resolveDatasetFiles,
   resolveModelFolder,
-} from "./engine/hub.ts";
+} from "./engine/hub/resolve.ts";
 export type { ModelConfig } from "./engine/model/config.ts";
 export {
   type GeneratedSequence,
@@ -22,8 +21,9 @@ export { LoraAdapter, type LoraOptions } from "./engine/model/lora.ts";
 export type { RowSequence } from "./engine/model/rows.ts";
 export type { SamplingOptions } from "./engine/model/sample.ts";
 export { loadAdapter, type MergeOptions, mergeAdapter, saveAdapter } from "./engine/peft.ts";
-export { TextStream } from "./engine/text-stream.ts";
-export { decodeContinuation, loadTokenizer, type Tokenizer } from "./engine/tokenizer.ts";
+export { type ChatTemplate, loadChatTemplate, type RenderOptions } from "./engine/text/chat-template.ts";
+export { TextStream } from "./engine/text/text-stream.ts";
+export { decodeContinuation, loadTokenizer, type Tokenizer } from "./engine/text/tokenizer.ts";
 export {
   AdapterError,
   ConfigError,

@@ -7,7 +7,7 @@ import { trainCommand } from "../src/cli/train.ts";
 import { parseModelConfig } from "../src/engine/model/config.ts";
 import { parseGenerationDefaults } from "../src/engine/model/generation-config.ts";
 import { readAdapterConfig } from "../src/engine/peft.ts";
-import { loadTokenizer } from "../src/engine/tokenizer.ts";
+import { loadTokenizer } from "../src/engine/text/tokenizer.ts";
 import { ConfigError, ModelFormatError } from "../src/errors.ts";
 import { freshPath, temporaryFolder } from "./helpers/folders.ts";
 import { FUZZ_KINDS, Fuzzer } from "./helpers/fuzz.ts";

@@ -8,8 +8,8 @@ import { join } from "node:path";
 import { jit, lax, nn, numpy as np, tree, valueAndGrad } from "@jax-js/jax";
 import type { PeerWork } from "../../src/bench/peer-work.ts";
 import { STEP_SETTINGS, type StepRows, stepExamples } from "../../src/bench/step.ts";
+import { openSafetensors } from "../../src/engine/files/safetensors.ts";
 import { type ModelConfig, parseModelConfig } from "../../src/engine/model/config.ts";
-import { openSafetensors } from "../../src/engine/safetensors.ts";
 import type { PeerRun } from "./answer.ts";
 
 /** By Hugging Face name. */

@@ -3,14 +3,14 @@
  * prompt is run twice by each model, and the head runs over all rows with its logits in memory. What packing and the
  * fused head save is the difference to `src/kto/step.ts`; for comparison only.
  */
-import type { Device } from "../../src/engine/device.ts";
+import type { Device } from "../../src/engine/gpu/device.ts";
+import { AdamW, type AdamWOptions } from "../../src/engine/gpu/optimizer.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
+import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 import { PassMemory, positionLimit, recordLayers, recordLayersBackward } from "../../src/engine/model/decoder.ts";
 import { recordHeadRows, recordHeadRowsBackward } from "../../src/engine/model/head.ts";
 import type { Model } from "../../src/engine/model/load.ts";
 import { type PackedRows, packRows } from "../../src/engine/model/rows.ts";
-import { AdamW, type AdamWOptions } from "../../src/engine/optimizer.ts";
-import { Program } from "../../src/engine/program.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
 import { NO_SEQUENCE, sequenceSums } from "../../src/kernels/log-softmax-gather.ts";
 import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
 import { KtoObjective } from "../../src/kto/kto-objective.ts";

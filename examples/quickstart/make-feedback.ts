@@ -2,10 +2,10 @@
  * Makes `feedback.jsonl`: stories by the model itself on the training openings, a thumb for each from `judge.ts`.
  * `npx tsx examples/quickstart/make-feedback.ts`; the same adapter gives the same file.
  */
-import { Device } from "../../src/engine/device.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { platform } from "../../src/engine/platform/index.ts";
-import { loadTokenizer } from "../../src/engine/tokenizer.ts";
+import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { judgeStory } from "./judge.ts";
 import { trainingOpenings } from "./openings.ts";
 import { feedbackFile, modelFolder, sampleStories, survivesTokenization } from "./stories.ts";

@@ -1,8 +1,8 @@
 /** What a benchmark is: a name, a shape, and a program that is recorded, checked against float64, and timed. */
-import type { Device, UploadData } from "../engine/device.ts";
-import type { Program } from "../engine/program.ts";
+import type { Device, UploadData } from "../engine/gpu/device.ts";
+import type { Program } from "../engine/gpu/program.ts";
+import type { Tensor } from "../engine/gpu/tensor.ts";
 import { Random } from "../engine/random.ts";
-import type { Tensor } from "../engine/tensor.ts";
 import type { PeerWork } from "./peer-work.ts";
 
 export interface BenchmarkCase {

@@ -1,10 +1,11 @@
 /** Models of any shape with random weights, as Hugging Face folders: what a benchmark, or a test, trains. */
+
+import { writeSafetensors } from "../engine/files/safetensors.ts";
+import { elementCount } from "../engine/gpu/tensor.ts";
 import { parseModelConfig } from "../engine/model/config.ts";
 import { checkpointNaming, parameterSpecs } from "../engine/model/parameters.ts";
 import { platform } from "../engine/platform/index.ts";
 import { Random } from "../engine/random.ts";
-import { writeSafetensors } from "../engine/safetensors.ts";
-import { elementCount } from "../engine/tensor.ts";
 import { normals } from "./case.ts";
 
 /** Writes `config.json` and `model.safetensors` into a folder; matrices are N(0, 0.2^2), norm weights 1 + N(0, 0.1^2). */

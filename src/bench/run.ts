@@ -2,10 +2,11 @@
  * The benchmarks one after another: every kernel checked and timed as a share of this adapter's peaks, then whole
  * updates; and the same work by other engines, where the caller can run them.
  */
-import type { Device } from "../engine/device.ts";
+
+import { writeSafetensors } from "../engine/files/safetensors.ts";
+import type { Device } from "../engine/gpu/device.ts";
+import { type KernelTime, Program } from "../engine/gpu/program.ts";
 import { platform } from "../engine/platform/index.ts";
-import { type KernelTime, Program } from "../engine/program.ts";
-import { writeSafetensors } from "../engine/safetensors.ts";
 import { ConfigError } from "../errors.ts";
 import { type BenchmarkCase, BenchmarkMemory } from "./case.ts";
 import { activationCases } from "./kernels/activation.ts";

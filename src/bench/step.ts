@@ -2,11 +2,12 @@
  * Whole KTO updates on random models: policy, live reference, mismatched pairs, clip, AdamW. What an update costs, where
  * its time goes, and how much of it the host takes.
  */
-import type { Device } from "../engine/device.ts";
+
+import type { TensorToWrite } from "../engine/files/safetensors.ts";
+import type { Device } from "../engine/gpu/device.ts";
+import type { KernelTime } from "../engine/gpu/program.ts";
 import { Model } from "../engine/model/load.ts";
-import type { KernelTime } from "../engine/program.ts";
 import { Random } from "../engine/random.ts";
-import type { TensorToWrite } from "../engine/safetensors.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, packBatch } from "../kto/batch.ts";
 import type { TrainerOptions } from "../kto/config.ts";

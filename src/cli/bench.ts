@@ -58,7 +58,7 @@ export const benchCommand = command({
 });
 
 async function runBench(options: BenchOptions, output: Output): Promise<void> {
-  const { Device } = await import("../engine/device.ts");
+  const { Device } = await import("../engine/gpu/device.ts");
   const { platform } = await import("../engine/platform/index.ts");
   const { measurePeaks } = await import("../bench/peaks.ts");
   const { chooseBenchmarks, runBenchmarks } = await import("../bench/run.ts");

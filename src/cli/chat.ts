@@ -4,11 +4,11 @@
  */
 import { createInterface } from "node:readline/promises";
 import * as z from "zod";
-import type { ChatTemplate } from "../engine/chat-template.ts";
 import type { Generator } from "../engine/model/generate.ts";
 import type { SamplingOptions } from "../engine/model/sample.ts";
-import { TextStream } from "../engine/text-stream.ts";
-import type { Tokenizer } from "../engine/tokenizer.ts";
+import type { ChatTemplate } from "../engine/text/chat-template.ts";
+import { TextStream } from "../engine/text/text-stream.ts";
+import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { option, parseOptions, reuse } from "../kto/parse-options.ts";
@@ -75,7 +75,7 @@ async function runChat(options: ChatOptions, output: Output): Promise<void> {
   const { loadModel } = await import("./models.ts");
   const { Generator } = await import("../engine/model/generate.ts");
   const { textFolder } = await import("../engine/model/folder.ts");
-  const { loadTokenizer } = await import("../engine/tokenizer.ts");
+  const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
     const texts = await textFolder(model);
@@ -186,7 +186,7 @@ async function answer(talk: Talk, messages: Message[], turn: number): Promise<Me
 
 /** @throws ConfigError if neither the model's folder nor chat_template_path has one */
 export async function requireTemplate(folder: string, templatePath: string | undefined): Promise<ChatTemplate> {
-  const { loadChatTemplate } = await import("../engine/chat-template.ts");
+  const { loadChatTemplate } = await import("../engine/text/chat-template.ts");
   const template = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
   if (template !== undefined) return template;
   throw new ConfigError(

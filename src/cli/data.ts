@@ -109,7 +109,7 @@ async function firstRows(rows: FeedbackRows, count: number): Promise<FeedbackRow
 async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output): Promise<Tokenized | undefined> {
   if (options.model_name_or_path === undefined) return undefined;
   const { encodeFeedback } = await import("./session.ts");
-  const { decodeContinuation, loadTokenizer } = await import("../engine/tokenizer.ts");
+  const { decodeContinuation, loadTokenizer } = await import("../engine/text/tokenizer.ts");
   const { modelFolders } = await import("./models.ts");
   const { readModelConfig } = await import("../engine/model/folder.ts");
   const names = { model_name_or_path: options.model_name_or_path, model_revision: options.model_revision };

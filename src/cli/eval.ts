@@ -1,8 +1,8 @@
 /** `kto eval`: losses and rewards of a model on feedback, and how often a judge prefers its answers to another model's. */
 import * as z from "zod";
-import type { Device } from "../engine/device.ts";
+import type { Device } from "../engine/gpu/device.ts";
 import type { Model } from "../engine/model/load.ts";
-import type { Tokenizer } from "../engine/tokenizer.ts";
+import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError, counted, NumericError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import type { Example, FeedbackRow, FeedbackRows } from "../kto/data/types.ts";
@@ -199,7 +199,7 @@ async function judgeAnswers(
   const { Continuations } = await import("../kto/continuations.ts");
   const { judgePairs } = await import("../kto/judge/compare.ts");
   const { textFolder } = await import("../engine/model/folder.ts");
-  const { loadTokenizer } = await import("../engine/tokenizer.ts");
+  const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
   const all = given.length > 0 ? given : await promptsOf(rows, await textFolder(policy));
   const prompts = all.slice(0, options.judge_prompts);
   if (prompts.length < all.length)
@@ -246,7 +246,7 @@ async function judgeAnswers(
 
 /** The different prompts of feedback, in order. */
 async function promptsOf(rows: FeedbackRows, folder: string): Promise<Prompt[]> {
-  const { loadTokenizer } = await import("../engine/tokenizer.ts");
+  const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
   let tokenizer: Tokenizer | undefined;
   const prompts = new Map<string, Prompt>();
   for await (const row of rows) {

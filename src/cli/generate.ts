@@ -1,6 +1,6 @@
 /** `kto generate`: samples continuations of prompts from a model. */
 import * as z from "zod";
-import type { Tokenizer } from "../engine/tokenizer.ts";
+import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { option, parseOptions, reuse } from "../kto/parse-options.ts";
@@ -198,9 +198,9 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
   const { withDevice } = await import("./session.ts");
   const { loadModel } = await import("./models.ts");
   const { Generator } = await import("../engine/model/generate.ts");
-  const { TextStream } = await import("../engine/text-stream.ts");
+  const { TextStream } = await import("../engine/text/text-stream.ts");
   const { textFolder } = await import("../engine/model/folder.ts");
-  const { loadTokenizer } = await import("../engine/tokenizer.ts");
+  const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
     const textsFolder = await textFolder(model);

@@ -57,7 +57,7 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
   const { loadExamples, requirePairs, withDevice } = await import("./session.ts");
   const { loadModel, loadReference } = await import("./models.ts");
   const { checkGradients } = await import("../kto/gradcheck.ts");
-  const { writeSafetensors } = await import("../engine/safetensors.ts");
+  const { writeSafetensors } = await import("../engine/files/safetensors.ts");
   if (options.grads_out !== undefined) await checkOutputFile(options.grads_out);
   await withDevice(options, output, async (device) => {
     const policy = await loadModel(device, options, output);

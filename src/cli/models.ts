@@ -2,8 +2,8 @@
  * The models that a command runs, from the options that name them: a model with or without an adapter, its reference, a
  * model to be trained. Imported by a command's body when it runs.
  */
-import type { Device } from "../engine/device.ts";
-import { resolveModelFolder } from "../engine/hub.ts";
+import type { Device } from "../engine/gpu/device.ts";
+import { resolveModelFolder } from "../engine/hub/resolve.ts";
 import { type LoadOptions, Model } from "../engine/model/load.ts";
 import { LoraAdapter } from "../engine/model/lora.ts";
 import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../engine/peft.ts";

@@ -6,7 +6,7 @@
 import { textFolder } from "../engine/model/folder.ts";
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
-import { loadTokenizer } from "../engine/tokenizer.ts";
+import { loadTokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, FileError } from "../errors.ts";
 import { Continuations } from "../kto/continuations.ts";
 import type { Example } from "../kto/data/types.ts";

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { readGenerationDefaults } from "../engine/model/generation-config.ts";
 import type { SamplingOptions } from "../engine/model/sample.ts";
-import type { Tokenizer } from "../engine/tokenizer.ts";
+import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { option, reuse } from "../kto/parse-options.ts";

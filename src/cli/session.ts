@@ -2,13 +2,14 @@
  * What the commands that run models begin with: a device, feedback turned into token ids, and the sentences that the
  * user should see about them. Imported by a command's body when it runs, since it loads Dawn.
  */
-import { loadChatTemplate } from "../engine/chat-template.ts";
-import { Device } from "../engine/device.ts";
-import { resolveDatasetFiles } from "../engine/hub.ts";
+
+import { Device } from "../engine/gpu/device.ts";
+import { resolveDatasetFiles } from "../engine/hub/resolve.ts";
 import { textFolder } from "../engine/model/folder.ts";
 import type { Model } from "../engine/model/load.ts";
 import { platform } from "../engine/platform/index.ts";
-import { loadTokenizer } from "../engine/tokenizer.ts";
+import { loadChatTemplate } from "../engine/text/chat-template.ts";
+import { loadTokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError, counted, DatasetError } from "../errors.ts";
 import { checkColumnMapping } from "../kto/data/columns.ts";
 import type { EncodeRowOptions } from "../kto/data/encode.ts";

@@ -2,7 +2,7 @@
  * What the commands that train have in common: a run from its options to a model folder, its lines, metrics and samples,
  * its plan, its stop by a signal. What is trained, on which rows and for what, the command says.
  */
-import type { Device } from "../engine/device.ts";
+import type { Device } from "../engine/gpu/device.ts";
 import type { Model } from "../engine/model/load.ts";
 import { ConfigError, counted, errorMessage, FileError, InterruptedError } from "../errors.ts";
 import type { TrainerCallbacks } from "../kto/callbacks.ts";
@@ -52,10 +52,10 @@ export async function runTraining(config: RunConfig, output: Output, prepare: Pr
 async function train(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
   const { withDevice } = await import("./session.ts");
   const { formatOf } = await import("./models.ts");
-  const { saveChatTemplate } = await import("../engine/chat-template.ts");
+  const { saveChatTemplate } = await import("../engine/text/chat-template.ts");
   const { SampleLog: Samples } = await import("./samples.ts");
-  const { planningDevice } = await import("../engine/memory-plan.ts");
-  const { removeCheckpoints } = await import("../engine/checkpoint.ts");
+  const { planningDevice } = await import("../engine/gpu/memory-plan.ts");
+  const { removeCheckpoints } = await import("../engine/files/checkpoint-folders.ts");
   const { METRICS_FILE, MetricsFile } = await import("./metrics-file.ts");
   const { judgeOfRun, needOfWinRate } = await import("./judging.ts");
   const { output_dir } = config;
@@ -187,7 +187,7 @@ function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
 async function checkRunFolder(config: RunConfig): Promise<void> {
   const { isSameFile } = await import("./files.ts");
   const { checkOutputFolder, platform } = await import("./session.ts");
-  const { isCheckpointLeftover } = await import("../engine/checkpoint.ts");
+  const { isCheckpointLeftover } = await import("../engine/files/checkpoint-folders.ts");
   const { METRICS_FILE } = await import("./metrics-file.ts");
   const { SAMPLES_FILE } = await import("./samples.ts");
   const { BEST_FOLDER } = await import("../kto/best-model.ts");

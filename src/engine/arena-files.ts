@@ -3,11 +3,11 @@
  * mean, and whether they are finite, is not looked at.
  */
 import { ModelFormatError } from "../errors.ts";
-import type { Arena } from "./arena.ts";
+import type { TensorToWrite } from "./files/safetensors.ts";
+import type { Arena } from "./gpu/arena.ts";
+import { byteLength, elementCount, type Tensor } from "./gpu/tensor.ts";
 import type { CheckpointTensor } from "./model/checkpoint-files.ts";
 import { arenaPieces } from "./model/weight-transfer.ts";
-import type { TensorToWrite } from "./safetensors.ts";
-import { byteLength, elementCount, type Tensor } from "./tensor.ts";
 
 /** Elements on the host at once while a file is read. */
 const PIECE = 2 ** 22;

@@ -4,6 +4,7 @@
  */
 import { errorMessage, FileError, ModelFormatError, shown } from "../errors.ts";
 import type { StoredFormat } from "../kernels/kernel.ts";
+import { openSafetensors, type SafetensorsFile, writeSafetensors } from "./files/safetensors.ts";
 import { checkTensors } from "./model/check-tensors.ts";
 import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./model/checkpoint-files.ts";
 import type { ModelConfig } from "./model/config.ts";
@@ -22,7 +23,6 @@ import { modulePrefix, parameterSpecs } from "./model/parameters.ts";
 import { arenaPieces, checkpointPieces, finitePieces } from "./model/weight-transfer.ts";
 import { firstNotFinite } from "./number-formats.ts";
 import { platform } from "./platform/index.ts";
-import { openSafetensors, type SafetensorsFile, writeSafetensors } from "./safetensors.ts";
 
 export const ADAPTER_CONFIG = "adapter_config.json";
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";

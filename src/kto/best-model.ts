@@ -2,11 +2,12 @@
  * The best weights of a run, kept beside it: what is trained, in f32, as one file that is replaced as a whole. Not a
  * checkpoint: there are no moments and no place in the data in it.
  */
+
+import { openSafetensors, writeSafetensors } from "../engine/files/safetensors.ts";
+import { elementCount } from "../engine/gpu/tensor.ts";
 import type { Model } from "../engine/model/load.ts";
 import { arenaPieces } from "../engine/model/weight-transfer.ts";
 import { platform } from "../engine/platform/index.ts";
-import { openSafetensors, writeSafetensors } from "../engine/safetensors.ts";
-import { elementCount } from "../engine/tensor.ts";
 import { FileError, ModelFormatError } from "../errors.ts";
 
 /** Elements on the host at once while the file is read. */

@@ -10,12 +10,12 @@ import {
   pruneCheckpoints,
   removeLeftovers,
   writeCheckpointFolder,
-} from "../engine/checkpoint.ts";
+} from "../engine/files/checkpoint-folders.ts";
+import { openSafetensors, writeSafetensors } from "../engine/files/safetensors.ts";
 import { type CheckpointTensor, openCheckpoint } from "../engine/model/checkpoint-files.ts";
 import type { Model } from "../engine/model/load.ts";
 import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../engine/peft.ts";
 import { platform } from "../engine/platform/index.ts";
-import { openSafetensors, writeSafetensors } from "../engine/safetensors.ts";
 import { errorMessage, FileError } from "../errors.ts";
 import type { RunOptions } from "./run-options.ts";
 import { type RunState, type TrainerStateFacts, writeRunState } from "./run-state.ts";

@@ -5,7 +5,7 @@
 import { Generator } from "../engine/model/generate.ts";
 import type { Model } from "../engine/model/load.ts";
 import type { SamplingOptions } from "../engine/model/sample.ts";
-import { decodeContinuation, type Tokenizer } from "../engine/tokenizer.ts";
+import { decodeContinuation, type Tokenizer } from "../engine/text/tokenizer.ts";
 
 export interface ContinuationOptions {
   readonly maxNewTokens: number;

@@ -2,8 +2,8 @@
  * What to say when an adapter cannot hold a run: the largest microbatch that it could, by plans of the run with fewer
  * rows, made on a device that only counts.
  */
-import type { Device } from "../engine/device.ts";
-import { planningDevice } from "../engine/memory-plan.ts";
+import type { Device } from "../engine/gpu/device.ts";
+import { planningDevice } from "../engine/gpu/memory-plan.ts";
 import { Model } from "../engine/model/load.ts";
 import { LoraAdapter } from "../engine/model/lora.ts";
 import { platform } from "../engine/platform/index.ts";

@@ -7,17 +7,18 @@
  * the format of activations, and the kernels that compute them, since others may round otherwise. Whoever changes none of
  * these finds them again; learning rate, beta or weights do not count.
  */
-import type { Arena } from "../engine/arena.ts";
+
+import { EntryCache, unlessFileError } from "../engine/files/entry-cache.ts";
+import type { Arena } from "../engine/gpu/arena.ts";
+import { Program } from "../engine/gpu/program.ts";
+import { elementBytes, type Tensor } from "../engine/gpu/tensor.ts";
 import { PassMemory, recordLogProbs } from "../engine/model/decoder.ts";
 import type { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { platform } from "../engine/platform/index.ts";
 import type { Sha256 } from "../engine/platform/platform.ts";
-import { Program } from "../engine/program.ts";
-import { elementBytes, type Tensor } from "../engine/tensor.ts";
 import { counted, errorMessage, NumericError } from "../errors.ts";
 import type { BatchExample, BatchOptions, KtoBatch } from "./batch.ts";
-import { EntryCache, unlessFileError } from "./entry-cache.ts";
 
 /** Raised when the same inputs would give other numbers or another layout. */
 const FORMAT = 2;

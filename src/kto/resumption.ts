@@ -2,7 +2,7 @@
  * Which checkpoint a run goes on from: one that is whole, and of this run. Known before any work, since what is computed
  * before the run must come out as it did then. Bringing it back onto the device is `checkpoints.ts`' business.
  */
-import { checkpointDamage, listCheckpoints } from "../engine/checkpoint.ts";
+import { checkpointDamage, listCheckpoints } from "../engine/files/checkpoint-folders.ts";
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError, counted, FileError, ModelFormatError, shown } from "../errors.ts";
 import { warn } from "./callbacks.ts";

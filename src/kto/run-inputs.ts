@@ -1,6 +1,6 @@
 /** What a training run is made from: the inputs of the trainer checked, and what follows from them before any memory. */
-import type { ParameterLayout } from "../engine/arena.ts";
-import type { Device } from "../engine/device.ts";
+import type { ParameterLayout } from "../engine/gpu/arena.ts";
+import type { Device } from "../engine/gpu/device.ts";
 import { trainedLayout } from "../engine/model/freezing.ts";
 import type { Model } from "../engine/model/load.ts";
 import { AdapterError, ConfigError, DatasetError } from "../errors.ts";

@@ -3,8 +3,12 @@
  * gradients in closed form, clip, AdamW. Records a program for each shape class once and replays it. No data, no
  * schedule.
  */
-import type { ParameterLayout } from "../engine/arena.ts";
-import type { Device } from "../engine/device.ts";
+import type { ParameterLayout } from "../engine/gpu/arena.ts";
+import type { Device } from "../engine/gpu/device.ts";
+import { AdamW, type AdamWOptions } from "../engine/gpu/optimizer.ts";
+import { PassTimer } from "../engine/gpu/pass-timer.ts";
+import { Program } from "../engine/gpu/program.ts";
+import type { Tensor } from "../engine/gpu/tensor.ts";
 import {
   PassMemory,
   positionLimit,
@@ -15,10 +19,6 @@ import {
 } from "../engine/model/decoder.ts";
 import { Model } from "../engine/model/load.ts";
 import type { RowShape } from "../engine/model/rows.ts";
-import { AdamW, type AdamWOptions } from "../engine/optimizer.ts";
-import { PassTimer } from "../engine/pass-timer.ts";
-import { Program } from "../engine/program.ts";
-import type { Tensor } from "../engine/tensor.ts";
 import { ConfigError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";
 import { KtoObjective } from "./kto-objective.ts";

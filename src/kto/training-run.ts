@@ -3,7 +3,7 @@
  * (which rows, which learning rate); what is trained and for what is the trainers' (`trainer.ts`),
  * the work of an update `step.ts`'s. Iterate it with `for await`.
  */
-import type { Device } from "../engine/device.ts";
+import type { Device } from "../engine/gpu/device.ts";
 import type { Model, SaveOptions } from "../engine/model/load.ts";
 import { saveAdapter } from "../engine/peft.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";

@@ -2,7 +2,7 @@
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
-import { Device } from "../../src/engine/device.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
 import { openCheckpoint } from "../../src/engine/model/checkpoint-files.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";

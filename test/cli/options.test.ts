@@ -8,7 +8,7 @@ import { generateCommand, parseGenerateOptions, promptEncoder, readPrompts } fro
 import { readOptions } from "../../src/cli/options.ts";
 import { endTokens, resolveSampling } from "../../src/cli/sampling-options.ts";
 import { trainCommand } from "../../src/cli/train.ts";
-import { loadTokenizer } from "../../src/engine/tokenizer.ts";
+import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { parseKtoConfig } from "../../src/kto/config.ts";
 import { stories } from "../helpers/folders.ts";
 import { tokenizerFolders } from "../helpers/tokenizers.ts";

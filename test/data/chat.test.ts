@@ -1,7 +1,7 @@
 /** Where a chat's prompt ends and its completion begins, in text and in tokens, with real templates and tokenizers. */
 import { describe, expect, it } from "vitest";
-import { type ChatTemplate, createChatTemplate, loadChatTemplate } from "../../src/engine/chat-template.ts";
-import { loadTokenizer, type Tokenizer } from "../../src/engine/tokenizer.ts";
+import { type ChatTemplate, createChatTemplate, loadChatTemplate } from "../../src/engine/text/chat-template.ts";
+import { loadTokenizer, type Tokenizer } from "../../src/engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, ModelFormatError } from "../../src/errors.ts";
 import { type TokenizeOptions, tokenizeRows } from "../../src/kto/data/tokenize.ts";
 import type { ChatMessage, ChatRow } from "../../src/kto/data/types.ts";

@@ -2,8 +2,8 @@
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { createChatTemplate } from "../../src/engine/chat-template.ts";
-import { loadTokenizer } from "../../src/engine/tokenizer.ts";
+import { createChatTemplate } from "../../src/engine/text/chat-template.ts";
+import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { DatasetError } from "../../src/errors.ts";
 import type { EncodedRow } from "../../src/kto/data/encode.ts";
 import { type CachedEncodeOptions, encodeWithCache, surveyRows } from "../../src/kto/data/token-cache.ts";

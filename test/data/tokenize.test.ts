@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, it } from "vitest";
-import { loadTokenizer, type Tokenizer } from "../../src/engine/tokenizer.ts";
+import { loadTokenizer, type Tokenizer } from "../../src/engine/text/tokenizer.ts";
 import { ConfigError, DatasetError } from "../../src/errors.ts";
 import { summarizeRows } from "../../src/kto/data/summary.ts";
 import { tokenizeRows } from "../../src/kto/data/tokenize.ts";

@@ -1,9 +1,9 @@
 /** Arenas in one buffer and in several: every parameter in its place, and a whole training step that gives the same bits. */
 import { describe, expect, it } from "vitest";
-import { Arena, ParameterLayout } from "../../src/engine/arena.ts";
+import { Arena, ParameterLayout } from "../../src/engine/gpu/arena.ts";
+import { elementBytes, elementCount } from "../../src/engine/gpu/tensor.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { parameterSpecs } from "../../src/engine/model/parameters.ts";
-import { elementBytes, elementCount } from "../../src/engine/tensor.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { bits } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";

@@ -5,14 +5,14 @@
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
+import { writeTokenizerFiles } from "../../src/engine/model/folder.ts";
 import {
   type ChatTemplate,
   createChatTemplate,
   loadChatTemplate,
   saveChatTemplate,
-} from "../../src/engine/chat-template.ts";
-import { writeTokenizerFiles } from "../../src/engine/model/folder.ts";
-import { strftime } from "../../src/engine/strftime.ts";
+} from "../../src/engine/text/chat-template.ts";
+import { strftime } from "../../src/engine/text/strftime.ts";
 import { ConfigError, ModelFormatError } from "../../src/errors.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 import { llama2Template, tokenizerFolders } from "../helpers/tokenizers.ts";

@@ -2,9 +2,9 @@
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
+import { openSafetensors, writeSafetensors } from "../../src/engine/files/safetensors.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { platform } from "../../src/engine/platform/index.ts";
-import { openSafetensors, writeSafetensors } from "../../src/engine/safetensors.ts";
 import { ModelFormatError, NumericError } from "../../src/errors.ts";
 import { bits } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";

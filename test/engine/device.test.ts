@@ -1,7 +1,7 @@
 /** Buffers and their accounting, transfers, and errors that come back at the next call in the foreground. */
 import { describe, expect, it, vi } from "vitest";
-import { Device } from "../../src/engine/device.ts";
-import { byteLength, reshape, rowWindows, sliceRows, type Tensor } from "../../src/engine/tensor.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
+import { byteLength, reshape, rowWindows, sliceRows, type Tensor } from "../../src/engine/gpu/tensor.ts";
 import { AdapterError, ConfigError, DeviceLostError } from "../../src/errors.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
 

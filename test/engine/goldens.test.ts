@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { Generator } from "../../src/engine/model/generate.ts";
 import { Model } from "../../src/engine/model/load.ts";
-import { loadTokenizer } from "../../src/engine/tokenizer.ts";
+import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { readJson } from "../helpers/fixtures.ts";
 

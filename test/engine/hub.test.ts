@@ -18,7 +18,7 @@ import {
   type ModelFetchOptions,
   resolveDatasetFiles,
   resolveModelFolder,
-} from "../../src/engine/hub.ts";
+} from "../../src/engine/hub/resolve.ts";
 import { ConfigError, FileError, ModelFormatError } from "../../src/errors.ts";
 import { freshPath, llama, temporaryFolder } from "../helpers/folders.ts";
 import { FakeHub, faults, gitHash, sha256 } from "../helpers/hub-server.ts";

@@ -6,11 +6,11 @@ import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
-import type { Device } from "../../src/engine/device.ts";
+import type { Device } from "../../src/engine/gpu/device.ts";
+import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { readModelConfig } from "../../src/engine/model/folder.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { platform } from "../../src/engine/platform/index.ts";
-import { elementCount } from "../../src/engine/tensor.ts";
 import { ModelFormatError } from "../../src/errors.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import {

@@ -3,12 +3,12 @@
  * weights in float64, training that leaves the base as it is.
  */
 import { afterAll, describe, expect, it } from "vitest";
-import { Arena, ParameterLayout } from "../../src/engine/arena.ts";
+import { Arena, ParameterLayout } from "../../src/engine/gpu/arena.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter, type LoraOptions, linearModules, selectModules } from "../../src/engine/model/lora.ts";
 import { adapterGradients, float64Weights } from "../../src/engine/model/lora-reference.ts";
 import { ReferenceModel } from "../../src/engine/model/reference.ts";
-import { Program } from "../../src/engine/program.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { dropout } from "../../src/kernels/float64/dropout.ts";

@@ -1,9 +1,9 @@
 /** AdamW over a model's arena against float64: every parameter, decay, clip, windows, and gradients that are not finite. */
 import { afterAll, describe, expect, it } from "vitest";
-import type { ParameterLayout } from "../../src/engine/arena.ts";
-import { AdamW, type AdamWOptions } from "../../src/engine/optimizer.ts";
-import { Program } from "../../src/engine/program.ts";
-import { elementCount } from "../../src/engine/tensor.ts";
+import type { ParameterLayout } from "../../src/engine/gpu/arena.ts";
+import { AdamW, type AdamWOptions } from "../../src/engine/gpu/optimizer.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
+import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { clipScale, globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { OPTIMIZER_STATE } from "../../src/kernels/reduce.ts";

@@ -2,10 +2,10 @@
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
+import { openSafetensors, writeSafetensors } from "../../src/engine/files/safetensors.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter, type LoraOptions } from "../../src/engine/model/lora.ts";
 import { loadAdapter, mergeAdapter, readAdapterConfig, saveAdapter } from "../../src/engine/peft.ts";
-import { openSafetensors, writeSafetensors } from "../../src/engine/safetensors.ts";
 import { FileError, ModelFormatError } from "../../src/errors.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import { wholeArena } from "../helpers/arenas.ts";

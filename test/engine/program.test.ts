@@ -1,9 +1,9 @@
 /** Recording, preparing and replaying: what is refused when, what a replay does, what is counted and freed. */
 import { describe, expect, it, vi } from "vitest";
-import { Device } from "../../src/engine/device.ts";
-import { coveredNanoseconds, PassTimer } from "../../src/engine/pass-timer.ts";
-import { Program } from "../../src/engine/program.ts";
-import { sliceRows, type Tensor } from "../../src/engine/tensor.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
+import { coveredNanoseconds, PassTimer } from "../../src/engine/gpu/pass-timer.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
+import { sliceRows, type Tensor } from "../../src/engine/gpu/tensor.ts";
 import { AdapterError } from "../../src/errors.ts";
 import { kernel } from "../../src/kernels/kernel.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";

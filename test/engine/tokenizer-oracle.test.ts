@@ -7,7 +7,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { Tokenizer as RustTokenizer } from "tokenizers";
 import { beforeAll, describe, expect, it } from "vitest";
-import { createTokenizer, type Tokenizer } from "../../src/engine/tokenizer.ts";
+import { createTokenizer, type Tokenizer } from "../../src/engine/text/tokenizer.ts";
 import { tokenizerFolders } from "../helpers/tokenizers.ts";
 
 const words =

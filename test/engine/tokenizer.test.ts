@@ -2,7 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { createTokenizer, loadTokenizer, type Tokenizer } from "../../src/engine/tokenizer.ts";
+import { createTokenizer, loadTokenizer, type Tokenizer } from "../../src/engine/text/tokenizer.ts";
 import { ModelFormatError } from "../../src/errors.ts";
 
 const llamaFolder = "test/fixtures/data/stories260K";

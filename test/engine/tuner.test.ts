@@ -3,9 +3,9 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import { Device } from "../../src/engine/device.ts";
-import { Program } from "../../src/engine/program.ts";
-import { type Contest, Tuner } from "../../src/engine/tuner.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
+import { type Contest, Tuner } from "../../src/engine/gpu/tuner.ts";
 import { AdapterError } from "../../src/errors.ts";
 import { kernel, oneOf } from "../../src/kernels/kernel.ts";
 import { sharedDevice } from "../helpers/device.ts";

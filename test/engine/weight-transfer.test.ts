@@ -5,11 +5,11 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { Arena, ParameterLayout, type ParameterSpec } from "../../src/engine/arena.ts";
+import { Arena, ParameterLayout, type ParameterSpec } from "../../src/engine/gpu/arena.ts";
+import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { openCheckpoint, writeCheckpoint } from "../../src/engine/model/checkpoint-files.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { arenaPieces, fillTensor } from "../../src/engine/model/weight-transfer.ts";
-import { elementCount } from "../../src/engine/tensor.ts";
 import { ModelFormatError, NumericError } from "../../src/errors.ts";
 import { normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";

@@ -1,6 +1,6 @@
 /** Arenas seen as one tensor, which they are for the small f32 models of the tests. */
-import type { Arena, ParameterLayout } from "../../src/engine/arena.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import type { Arena, ParameterLayout } from "../../src/engine/gpu/arena.ts";
+import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 
 /** The only segment. */
 export function wholeArena(arena: Arena): Tensor {

@@ -4,8 +4,8 @@
  * freed. Files that use it still open the adapters that they name themselves.
  */
 import { afterAll, beforeAll, vi } from "vitest";
-import { Device } from "../../src/engine/device.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
+import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 import { sharedDevice } from "./device.ts";
 
 /** Call at the top of a test file. */

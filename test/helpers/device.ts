@@ -3,7 +3,7 @@
  * state is shared and a kernel is compiled once. Without an adapter the tests fail with AdapterError's sentence: a test
  * that skips itself would pass on a machine that can run nothing.
  */
-import { Device } from "../../src/engine/device.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 

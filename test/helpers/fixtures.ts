@@ -3,7 +3,7 @@
  * for them. Models are loaded anew at each call, since training changes them; free them.
  */
 import { readFileSync } from "node:fs";
-import type { Device } from "../../src/engine/device.ts";
+import type { Device } from "../../src/engine/gpu/device.ts";
 import { parseModelConfig } from "../../src/engine/model/config.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { ReferenceModel } from "../../src/engine/model/reference.ts";

@@ -14,7 +14,8 @@ import {
   checkpointDamage,
   listCheckpoints,
   writeCheckpointFolder,
-} from "../../src/engine/checkpoint.ts";
+} from "../../src/engine/files/checkpoint-folders.ts";
+import { openSafetensors, type TensorToWrite, writeSafetensors } from "../../src/engine/files/safetensors.ts";
 import { checkTensors } from "../../src/engine/model/check-tensors.ts";
 import { openCheckpoint, writeCheckpoint } from "../../src/engine/model/checkpoint-files.ts";
 import { parseEndTokens, parseModelConfig } from "../../src/engine/model/config.ts";
@@ -25,8 +26,7 @@ import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { checkpointPieces, finitePieces } from "../../src/engine/model/weight-transfer.ts";
 import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, loadAdapter, mergeAdapter } from "../../src/engine/peft.ts";
 import { Random } from "../../src/engine/random.ts";
-import { openSafetensors, type TensorToWrite, writeSafetensors } from "../../src/engine/safetensors.ts";
-import { loadTokenizer } from "../../src/engine/tokenizer.ts";
+import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { errorMessage, KtoError } from "../../src/errors.ts";
 import { parseKtoConfig } from "../../src/kto/config.ts";
 import { readFeedback } from "../../src/kto/data/read.ts";

@@ -1,7 +1,7 @@
 /** Runs one kernel on host arrays: upload, dispatch, download. What engine code does with long-lived tensors. */
-import type { Device } from "../../src/engine/device.ts";
-import { Program } from "../../src/engine/program.ts";
-import { elementCount, type Tensor } from "../../src/engine/tensor.ts";
+import type { Device } from "../../src/engine/gpu/device.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
+import { elementCount, type Tensor } from "../../src/engine/gpu/tensor.ts";
 import type { ActivationFormat, Kernel, KernelArguments, Shaped, StoredFormat } from "../../src/kernels/kernel.ts";
 
 /** Host numbers with a shape: an operand of `runKernel`. The same object passed twice becomes one tensor. */

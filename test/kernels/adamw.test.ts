@@ -1,7 +1,7 @@
 /** Whole optimiser steps on the device, global norm, clip and update, against float64 AdamW. */
 import { afterAll, describe, expect, it } from "vitest";
-import { Program } from "../../src/engine/program.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
+import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 import { adamw, STEP_NUMBERS } from "../../src/kernels/adamw.ts";
 import * as reference from "../../src/kernels/float64/adamw.ts";
 import { clipScale, globalNorm } from "../../src/kernels/float64/reduce.ts";

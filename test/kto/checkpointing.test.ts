@@ -1,6 +1,6 @@
 /** Gradient checkpointing: the same bits as with all activations kept, in the memory that the layers' inputs need. */
 import { describe, expect, it } from "vitest";
-import { planningDevice } from "../../src/engine/memory-plan.ts";
+import { planningDevice } from "../../src/engine/gpu/memory-plan.ts";
 import { layerKinds } from "../../src/engine/model/activations.ts";
 import { PassMemory } from "../../src/engine/model/decoder.ts";
 import { Model } from "../../src/engine/model/load.ts";

@@ -3,11 +3,11 @@
  * and gradients of a packed microbatch, greedy generation. Sequences are longer than every sliding window.
  */
 import { describe, expect, it } from "vitest";
+import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { Generator } from "../../src/engine/model/generate.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Random } from "../../src/engine/random.ts";
-import { elementCount } from "../../src/engine/tensor.ts";
 import { checkGradients } from "../../src/kto/gradcheck.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";
 import { wholeArena } from "../helpers/arenas.ts";

@@ -1,7 +1,7 @@
 /** What a run does when the device is lost under it or cannot hold it. */
 import { mkdirSync } from "node:fs";
 import { afterEach, expect, it, vi } from "vitest";
-import { Device } from "../../src/engine/device.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { AdapterError, DeviceLostError } from "../../src/errors.ts";

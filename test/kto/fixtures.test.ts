@@ -3,6 +3,8 @@
  * logits and greedy continuation of a real one. The tolerances are those of docs/design.md, "What decides correct".
  */
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { Program } from "../../src/engine/gpu/program.ts";
+import { sliceRows } from "../../src/engine/gpu/tensor.ts";
 import type { ModelConfig } from "../../src/engine/model/config.ts";
 import { PassMemory, positionLimit, recordLayers } from "../../src/engine/model/decoder.ts";
 import { Generator } from "../../src/engine/model/generate.ts";
@@ -11,8 +13,6 @@ import { Model } from "../../src/engine/model/load.ts";
 import { recordProduct } from "../../src/engine/model/product.ts";
 import { ReferenceModel, type ReferenceTensor } from "../../src/engine/model/reference.ts";
 import { packRows, rowShape } from "../../src/engine/model/rows.ts";
-import { Program } from "../../src/engine/program.ts";
-import { sliceRows } from "../../src/engine/tensor.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { clipScale } from "../../src/kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";

@@ -3,15 +3,15 @@
  * memory that it is for, and what is said where it cannot be. Without the feature there is only the refusal to test.
  */
 import { describe, expect, it } from "vitest";
-import { Device } from "../../src/engine/device.ts";
-import { planningDevice } from "../../src/engine/memory-plan.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
+import { planningDevice } from "../../src/engine/gpu/memory-plan.ts";
+import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { layerKinds } from "../../src/engine/model/activations.ts";
 import { parseModelConfig } from "../../src/engine/model/config.ts";
 import { PassMemory } from "../../src/engine/model/decoder.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Random } from "../../src/engine/random.ts";
-import { elementCount } from "../../src/engine/tensor.ts";
 import { AdapterError } from "../../src/errors.ts";
 import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
 import type { Metrics } from "../../src/kto/metrics.ts";

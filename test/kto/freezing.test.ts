@@ -1,10 +1,10 @@
 /** Parameters frozen by pattern: their bits stay, the others' first update is that of a whole run, memory is saved. */
 import { afterAll, describe, expect, it } from "vitest";
+import { AdamW } from "../../src/engine/gpu/optimizer.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
 import { trainedLayout } from "../../src/engine/model/freezing.ts";
 import type { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
-import { AdamW } from "../../src/engine/optimizer.ts";
-import { Program } from "../../src/engine/program.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import { checkpointDamage } from "../../src/engine/checkpoint.ts";
+import { checkpointDamage } from "../../src/engine/files/checkpoint-folders.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { platform } from "../../src/engine/platform/index.ts";

@@ -2,7 +2,7 @@
 import { mkdtempSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import type { Device } from "../../src/engine/device.ts";
+import type { Device } from "../../src/engine/gpu/device.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";
 import { RunPlan } from "../../src/kto/run-plan.ts";
 import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";

@@ -5,7 +5,7 @@
 import { mkdtempSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it, onTestFinished, vi } from "vitest";
-import { Device } from "../../src/engine/device.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/load.ts";
 import { Random } from "../../src/engine/random.ts";
 import type { TrainingStep } from "../../src/kto/callbacks.ts";

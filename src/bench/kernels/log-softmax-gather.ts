@@ -1,7 +1,7 @@
 /** The fused head: pass 1 (log-probabilities), and pass 2 with its two products (gradients), window by window. */
-import type { Program } from "../../engine/program.ts";
+import type { Program } from "../../engine/gpu/program.ts";
+import { reshape, sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import { Random } from "../../engine/random.ts";
-import { reshape, sliceRows, type Tensor } from "../../engine/tensor.ts";
 import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,

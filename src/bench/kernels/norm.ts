@@ -1,5 +1,5 @@
 /** RMSNorm and LayerNorm, forward and backward with the weight's gradient: bound by memory. */
-import type { Program } from "../../engine/program.ts";
+import type { Program } from "../../engine/gpu/program.ts";
 import * as reference from "../../kernels/float64/norm.ts";
 import {
   layerNormBackward,

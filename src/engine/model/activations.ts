@@ -10,8 +10,8 @@
  * is f32, since it adds up over the layers, and so are the statistics of reductions.
  */
 import type { ActivationFormat, ElementType } from "../../kernels/kernel.ts";
-import type { Device } from "../device.ts";
-import { elementBytes, type Tensor, WINDOW_ALIGNMENT } from "../tensor.ts";
+import type { Device } from "../gpu/device.ts";
+import { elementBytes, type Tensor, WINDOW_ALIGNMENT } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import type { LoraAdapter, LoraScratch } from "./lora.ts";
 import type { RowShape } from "./rows.ts";

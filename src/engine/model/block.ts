@@ -18,9 +18,9 @@ import {
 } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import { rope } from "../../kernels/rope.ts";
-import type { Arena } from "../arena.ts";
-import type { Program } from "../program.ts";
-import { reshape, type Tensor } from "../tensor.ts";
+import type { Arena } from "../gpu/arena.ts";
+import type { Program } from "../gpu/program.ts";
+import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { type LayerActivations, qkHeads, qkvWidth } from "./activations.ts";
 import type { ModelConfig } from "./config.ts";
 import { recordLinear, recordLinearBackward } from "./linear.ts";

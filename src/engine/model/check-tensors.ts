@@ -1,7 +1,7 @@
 /** Whether a checkpoint's tensors are those of a configuration: names, shapes, dtypes. */
 import { counted, ModelFormatError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
-import { storedFormat } from "../safetensors.ts";
+import { storedFormat } from "../files/safetensors.ts";
 import type { CheckpointFiles } from "./checkpoint-files.ts";
 import type { ModelConfig } from "./config.ts";
 import { checkpointNaming, parameterSpecs } from "./parameters.ts";

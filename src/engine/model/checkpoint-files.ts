@@ -4,15 +4,15 @@
  */
 import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
-import { platform } from "../platform/index.ts";
 import {
   openSafetensors,
   type SafetensorsFile,
   type TensorEntry,
   type TensorToWrite,
   writeSafetensors,
-} from "../safetensors.ts";
-import { elementBytes, elementCount } from "../tensor.ts";
+} from "../files/safetensors.ts";
+import { elementBytes, elementCount } from "../gpu/tensor.ts";
+import { platform } from "../platform/index.ts";
 
 export const WEIGHTS_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";

@@ -4,10 +4,10 @@
  */
 import { embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
 import type { ActivationFormat, StoredFormat } from "../../kernels/kernel.ts";
-import type { Arena } from "../arena.ts";
-import type { Device } from "../device.ts";
-import type { Program } from "../program.ts";
-import { rowWindows, sliceRows, type Tensor } from "../tensor.ts";
+import type { Arena } from "../gpu/arena.ts";
+import type { Device } from "../gpu/device.ts";
+import type { Program } from "../gpu/program.ts";
+import { rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
 import { Activations, type LayerActivations } from "./activations.ts";
 import {
   type BackwardScratch,

@@ -3,7 +3,7 @@
  * gradients nor moments.
  */
 import { ConfigError } from "../../errors.ts";
-import { ParameterLayout } from "../arena.ts";
+import { ParameterLayout } from "../gpu/arena.ts";
 import type { Model } from "./load.ts";
 
 /**

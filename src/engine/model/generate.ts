@@ -5,10 +5,10 @@
  */
 import { AdapterError, ConfigError, counted, NumericError } from "../../errors.ts";
 import { NO_ROW } from "../../kernels/embedding.ts";
-import type { Device } from "../device.ts";
-import { Program } from "../program.ts";
+import type { Device } from "../gpu/device.ts";
+import { Program } from "../gpu/program.ts";
+import { reshape, rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
 import { Random } from "../random.ts";
-import { reshape, rowWindows, sliceRows, type Tensor } from "../tensor.ts";
 import { Activations } from "./activations.ts";
 import type { KeyValueCache } from "./block.ts";
 import { recordLayers } from "./decoder.ts";

@@ -14,10 +14,10 @@ import {
   windowColumns,
 } from "../../kernels/log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "../../kernels/logit-statistics.ts";
-import type { Arena } from "../arena.ts";
-import type { Device } from "../device.ts";
-import type { Program } from "../program.ts";
-import { reshape, sliceRows, type Tensor } from "../tensor.ts";
+import type { Arena } from "../gpu/arena.ts";
+import type { Device } from "../gpu/device.ts";
+import type { Program } from "../gpu/program.ts";
+import { reshape, sliceRows, type Tensor } from "../gpu/tensor.ts";
 import { type BackwardScratch, recordNorm, recordNormBackward } from "./block.ts";
 import type { ModelConfig } from "./config.ts";
 import type { Model } from "./load.ts";

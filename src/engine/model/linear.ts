@@ -5,9 +5,9 @@
  */
 import { rowBlocks } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
-import type { Arena } from "../arena.ts";
-import type { Program } from "../program.ts";
-import { reshape, type Tensor } from "../tensor.ts";
+import type { Arena } from "../gpu/arena.ts";
+import type { Program } from "../gpu/program.ts";
+import { reshape, type Tensor } from "../gpu/tensor.ts";
 import type { Model } from "./load.ts";
 import type { LoraScratch } from "./lora.ts";
 import { recordProduct } from "./product.ts";

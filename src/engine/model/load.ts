@@ -4,9 +4,9 @@
  */
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
-import { Arena, ParameterLayout } from "../arena.ts";
-import type { Device, MemoryCategory } from "../device.ts";
-import { byteLength, elementCount, type Tensor } from "../tensor.ts";
+import { Arena, ParameterLayout } from "../gpu/arena.ts";
+import type { Device, MemoryCategory } from "../gpu/device.ts";
+import { byteLength, elementCount, type Tensor } from "../gpu/tensor.ts";
 import { checkTensors } from "./check-tensors.ts";
 import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./checkpoint-files.ts";
 import type { ModelConfig } from "./config.ts";

@@ -8,11 +8,11 @@
  */
 import { ConfigError } from "../../errors.ts";
 import { addDropout, dropout } from "../../kernels/dropout.ts";
-import { Arena, ParameterLayout, type ParameterSpec } from "../arena.ts";
-import type { Device } from "../device.ts";
-import type { Program } from "../program.ts";
+import { Arena, ParameterLayout, type ParameterSpec } from "../gpu/arena.ts";
+import type { Device } from "../gpu/device.ts";
+import type { Program } from "../gpu/program.ts";
+import { elementCount, reshape, type Tensor } from "../gpu/tensor.ts";
 import { Random } from "../random.ts";
-import { elementCount, reshape, type Tensor } from "../tensor.ts";
 import type { ModelConfig } from "./config.ts";
 import { modulePrefix, parameterSpecs } from "./parameters.ts";
 import { recordProduct } from "./product.ts";

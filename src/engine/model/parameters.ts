@@ -4,7 +4,7 @@
  * key heads lie behind one another for the same reason: one kernel reads both. Where parameters lie in memory is
  * `arena.ts`' business.
  */
-import type { ParameterSpec } from "../arena.ts";
+import type { ParameterSpec } from "../gpu/arena.ts";
 import type { ModelConfig } from "./config.ts";
 
 /** Names of the parameters of one layer. */

@@ -4,8 +4,8 @@
  */
 import type { ActivationFormat, StoredFormat } from "../../kernels/kernel.ts";
 import { type MatmulLayout, matmul } from "../../kernels/matmul.ts";
-import type { Program } from "../program.ts";
-import { reshape, type Tensor } from "../tensor.ts";
+import type { Program } from "../gpu/program.ts";
+import { reshape, type Tensor } from "../gpu/tensor.ts";
 
 export interface ProductOptions {
   /** [N], added to every row. */

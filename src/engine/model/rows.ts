@@ -5,8 +5,8 @@
  */
 import { bucketRows, NO_ROW } from "../../kernels/embedding.ts";
 import { NO_SEQUENCE } from "../../kernels/log-softmax-gather.ts";
-import type { Device } from "../device.ts";
-import { alignWindow, type Tensor } from "../tensor.ts";
+import type { Device } from "../gpu/device.ts";
+import { alignWindow, type Tensor } from "../gpu/tensor.ts";
 
 /** Capacities that a program is recorded for. */
 export interface RowShape {

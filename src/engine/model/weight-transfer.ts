@@ -3,10 +3,10 @@
  */
 import { ModelFormatError, NumericError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
-import type { Arena, Place } from "../arena.ts";
+import { storedFormat } from "../files/safetensors.ts";
+import type { Arena, Place } from "../gpu/arena.ts";
+import { elementBytes, elementCount, type Tensor } from "../gpu/tensor.ts";
 import { firstNotFinite, firstNotFiniteStored, fromF32, toF32 } from "../number-formats.ts";
-import { storedFormat } from "../safetensors.ts";
-import { elementBytes, elementCount, type Tensor } from "../tensor.ts";
 import type { CheckpointFiles } from "./checkpoint-files.ts";
 import { DTYPE_NAMES } from "./folder.ts";
 

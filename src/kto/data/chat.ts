@@ -3,7 +3,7 @@
  * taken from the model's template: the prompt is what it renders for the prompt's messages, and the completion what it
  * adds to that when it renders the whole chat (TRL's rule).
  */
-import type { ChatTemplate } from "../../engine/chat-template.ts";
+import type { ChatTemplate } from "../../engine/text/chat-template.ts";
 import { DatasetError, ModelFormatError } from "../../errors.ts";
 import { type ChatMessage, type ChatRow, placeOf } from "./types.ts";
 

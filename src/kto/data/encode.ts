@@ -5,8 +5,8 @@
  * they say just what the row says, and such rows are counted in a warning.
  * Length limits and their account are `tokenize.ts`'s.
  */
-import type { ChatTemplate } from "../../engine/chat-template.ts";
-import type { Tokenizer } from "../../engine/tokenizer.ts";
+import type { ChatTemplate } from "../../engine/text/chat-template.ts";
+import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { DatasetError } from "../../errors.ts";
 import { chatRenderer } from "./chat.ts";
 import { type ChatRow, type FeedbackRow, placeOf, type TextRow } from "./types.ts";

@@ -6,9 +6,10 @@
  * and its variables. Length limits come later and do not count. Nothing here may fail a run: a cache that cannot be
  * read or written is passed over.
  */
+
+import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
 import { platform, type Sha256 } from "../../engine/platform/index.ts";
 import { counted, DatasetError, errorMessage } from "../../errors.ts";
-import { EntryCache, unlessFileError } from "../entry-cache.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
 import { storedRows, TokenIdStore } from "./token-ids.ts";
 import type { FeedbackRow, FeedbackRows } from "./types.ts";

@@ -2,7 +2,7 @@
  * Rows to examples: token ids within the length limits, and an account of what was dropped or cut. The conventions are
  * TRL's, except that nothing is dropped or cut without being counted, and that no EOS follows a cut.
  */
-import type { Tokenizer } from "../../engine/tokenizer.ts";
+import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, DatasetError, ModelFormatError } from "../../errors.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
 import { quantiles } from "./summary.ts";

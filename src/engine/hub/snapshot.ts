@@ -2,12 +2,12 @@
  * One commit of a repository: which files it has, and a way to have those that are needed on this machine. From the hub,
  * or from the cache alone when offline or when the hub cannot be reached.
  */
-import { FileError } from "../errors.ts";
-import { checkRepositoryPath, isFileName, RepositoryCache } from "./hub-cache.ts";
-import { describeRemote, downloadBlob, type RemoteFile } from "./hub-download.ts";
-import { checkAnswer, HubUnreachableError, type Repository, requestOnce, withRetries } from "./hub-http.ts";
-import type { HubSettings } from "./hub-settings.ts";
-import { platform } from "./platform/index.ts";
+import { FileError } from "../../errors.ts";
+import { platform } from "../platform/index.ts";
+import { checkRepositoryPath, isFileName, RepositoryCache } from "./cache.ts";
+import { describeRemote, downloadBlob, type RemoteFile } from "./download.ts";
+import { checkAnswer, HubUnreachableError, type Repository, requestOnce, withRetries } from "./http.ts";
+import type { HubSettings } from "./settings.ts";
 
 export interface Snapshot {
   /** The local folder that holds the files once they were fetched. */

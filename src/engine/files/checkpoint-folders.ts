@@ -3,8 +3,8 @@
  * looked at for damage, thrown away when there are too many. What is in them is their writer's business, but for
  * checksums.json, which has the size and the SHA-256 of every other file.
  */
-import { errorMessage, FileError } from "../errors.ts";
-import { platform } from "./platform/index.ts";
+import { errorMessage, FileError } from "../../errors.ts";
+import { platform } from "../platform/index.ts";
 
 /** A complete checkpoint of a run. */
 export interface CheckpointFolder {

@@ -7,8 +7,8 @@
  * stands, and checkpoints carry the choices of their run; "off" takes the defaults everywhere.
  */
 import * as z from "zod";
-import { AdapterError, FileError } from "../errors.ts";
-import { platform } from "./platform/index.ts";
+import { AdapterError, FileError } from "../../errors.ts";
+import { platform } from "../platform/index.ts";
 
 export type Tuning = "on" | "off";
 

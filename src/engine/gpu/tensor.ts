@@ -2,7 +2,7 @@
  * A tensor: shape, element type and a window into a device buffer. Tensors own nothing; buffers come from
  * `device.allocate`, which counts their bytes by category.
  */
-import type { ElementType } from "../kernels/kernel.ts";
+import type { ElementType } from "../../kernels/kernel.ts";
 
 export interface Tensor {
   readonly buffer: GPUBuffer;

@@ -2,8 +2,8 @@
  * Requests to the hub: redirects followed without taking the token to another host, connections that stall given up,
  * passing faults tried again with growing waits, refusals turned into sentences. Knows nothing of files and caches.
  */
-import { errorMessage, FileError } from "../errors.ts";
-import type { HubSettings } from "./hub-settings.ts";
+import { errorMessage, FileError } from "../../errors.ts";
+import type { HubSettings } from "./settings.ts";
 
 /** The hub could not be reached, or kept failing: what is cached may be used in its place. */
 export class HubUnreachableError extends FileError {}

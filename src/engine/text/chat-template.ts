@@ -3,10 +3,10 @@
  * gives to it; the language is @huggingface/jinja's. Not tokenizing, and not where a prompt ends (src/kto/data/chat.ts).
  */
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
-import { ConfigError, errorMessage, ModelFormatError } from "../errors.ts";
-import { isJsonObject, type JsonObject, readJsonObject } from "./json-file.ts";
-import { TEMPLATES_FOLDER, templatesIn } from "./model/folder.ts";
-import { platform } from "./platform/index.ts";
+import { ConfigError, errorMessage, ModelFormatError } from "../../errors.ts";
+import { isJsonObject, type JsonObject, readJsonObject } from "../files/json-file.ts";
+import { TEMPLATES_FOLDER, templatesIn } from "../model/folder.ts";
+import { platform } from "../platform/index.ts";
 import { strftime } from "./strftime.ts";
 
 export interface RenderOptions {

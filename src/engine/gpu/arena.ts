@@ -3,7 +3,7 @@
  * each parameter lies; arenas of one layout can be walked together, so one dispatch can run over all parameters. An arena
  * is one buffer, or several where the adapter's largest buffer or two element types ask for it. Not what parameters are for.
  */
-import type { StoredFormat } from "../kernels/kernel.ts";
+import type { StoredFormat } from "../../kernels/kernel.ts";
 import type { Device, MemoryCategory } from "./device.ts";
 import type { Program } from "./program.ts";
 import { elementBytes, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";

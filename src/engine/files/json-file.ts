@@ -1,6 +1,6 @@
 /** The optional JSON files of a model folder. */
-import { errorMessage, ModelFormatError } from "../errors.ts";
-import { platform } from "./platform/index.ts";
+import { errorMessage, ModelFormatError } from "../../errors.ts";
+import { platform } from "../platform/index.ts";
 
 export type JsonObject = Record<string, unknown>;
 

@@ -3,7 +3,7 @@
  * names of folders and files, as the `datasets` library of Hugging Face reads them. Names only; nothing is opened.
  */
 import { parse as parseYaml } from "yaml";
-import { ConfigError } from "../errors.ts";
+import { ConfigError } from "../../errors.ts";
 
 /** File names by split: "train", "test", "train_prefs", ... */
 export type SplitFiles = Readonly<Record<string, readonly string[]>>;

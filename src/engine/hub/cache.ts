@@ -2,10 +2,10 @@
  * The layout of huggingface_hub's cache: models--owner--name/ with blobs/ (files by ETag), refs/ (a revision's commit)
  * and snapshots/ (a commit's files as links to blobs). Both programs can use what either has downloaded.
  */
-import { FileError } from "../errors.ts";
-import type { Repository } from "./hub-http.ts";
-import type { HubSettings } from "./hub-settings.ts";
-import { platform } from "./platform/index.ts";
+import { FileError } from "../../errors.ts";
+import { platform } from "../platform/index.ts";
+import type { Repository } from "./http.ts";
+import type { HubSettings } from "./settings.ts";
 
 /** The part of the cache that holds one repository. */
 export class RepositoryCache {

@@ -2,8 +2,8 @@
  * AdamW over one arena of trained parameters: gradients, both moments and the small state live on the device; a step is recorded
  * once and replayed. Knows parameters, not losses.
  */
-import { adamw, STEP_NUMBERS } from "../kernels/adamw.ts";
-import { clipAndAdvance, NORM_PARTIALS, OPTIMIZER_STATE, squarePartials } from "../kernels/reduce.ts";
+import { adamw, STEP_NUMBERS } from "../../kernels/adamw.ts";
+import { clipAndAdvance, NORM_PARTIALS, OPTIMIZER_STATE, squarePartials } from "../../kernels/reduce.ts";
 import { Arena, ParameterLayout } from "./arena.ts";
 import type { Device } from "./device.ts";
 import type { Program } from "./program.ts";

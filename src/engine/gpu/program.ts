@@ -3,7 +3,7 @@
  * groups and uniforms are made once in `prepare`; a replay only encodes and submits, allocates nothing and checks
  * nothing. There is no graph and no tape: the caller writes forward and backward out in order.
  */
-import { AdapterError } from "../errors.ts";
+import { AdapterError } from "../../errors.ts";
 import {
   type Cost,
   fittingFormat,
@@ -11,10 +11,10 @@ import {
   type KernelArguments,
   resolveValues,
   type Values,
-} from "../kernels/kernel.ts";
+} from "../../kernels/kernel.ts";
+import { platform } from "../platform/index.ts";
 import type { Device } from "./device.ts";
 import type { PassTimer } from "./pass-timer.ts";
-import { platform } from "./platform/index.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 import type { Trial } from "./tuner.ts";
 

@@ -3,9 +3,9 @@
  * Not chat templates.
  */
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
-import { errorMessage, ModelFormatError, shown } from "../errors.ts";
-import { isJsonObject, type JsonObject, readJsonObject } from "./json-file.ts";
-import { platform } from "./platform/index.ts";
+import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
+import { isJsonObject, type JsonObject, readJsonObject } from "../files/json-file.ts";
+import { platform } from "../platform/index.ts";
 
 export interface EncodeOptions {
   /**

@@ -3,10 +3,10 @@
  * without gaps. Read by ranges and written as a stream, so no file is ever wholly in memory. Shards and what the
  * tensors mean are the loader's business. Format: https://github.com/huggingface/safetensors#format
  */
-import { errorMessage, ModelFormatError, shown } from "../errors.ts";
-import type { StoredFormat } from "../kernels/kernel.ts";
-import { fromF32, toF32 } from "./number-formats.ts";
-import { platform, type ReadableFile } from "./platform/index.ts";
+import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
+import type { StoredFormat } from "../../kernels/kernel.ts";
+import { fromF32, toF32 } from "../number-formats.ts";
+import { platform, type ReadableFile } from "../platform/index.ts";
 
 /** One tensor as the header describes it. */
 export interface TensorEntry {

@@ -3,10 +3,10 @@
  * compiled pipelines, submission. Errors from callbacks are kept and raised at the next call in the foreground; they
  * never reach stdout. What runs on the device is recorded in `program.ts`.
  */
-import { AdapterError, ConfigError, DeviceLostError, errorMessage } from "../errors.ts";
-import type { ElementType, Kernel } from "../kernels/kernel.ts";
-import type { AdapterFacts } from "../kernels/wgsl.ts";
-import { type AdapterKind, type FoundAdapter, platform } from "./platform/index.ts";
+import { AdapterError, ConfigError, DeviceLostError, errorMessage } from "../../errors.ts";
+import type { ElementType, Kernel } from "../../kernels/kernel.ts";
+import type { AdapterFacts } from "../../kernels/wgsl.ts";
+import { type AdapterKind, type FoundAdapter, platform } from "../platform/index.ts";
 import { alignWindow, byteLength, type Tensor } from "./tensor.ts";
 import { Tuner, type Tuning } from "./tuner.ts";
 

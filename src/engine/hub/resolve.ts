@@ -2,15 +2,15 @@
  * Names to files: a model or a data set given as a local path or as an id on the Hugging Face hub. A path that exists
  * always wins. Only what is needed is downloaded, into the cache that huggingface_hub uses as well.
  */
-import { ConfigError, FileError, ModelFormatError } from "../errors.ts";
-import { filesBelow, isFileName } from "./hub-cache.ts";
-import { incompleteShards, isDataFile, type SplitFiles, splitsOf } from "./hub-datasets.ts";
-import { type HubOptions, hubSettings } from "./hub-settings.ts";
-import { type Snapshot, withSnapshot } from "./hub-snapshot.ts";
-import { parseModelConfig } from "./model/config.ts";
-import { platform } from "./platform/index.ts";
+import { ConfigError, FileError, ModelFormatError } from "../../errors.ts";
+import { parseModelConfig } from "../model/config.ts";
+import { platform } from "../platform/index.ts";
+import { filesBelow, isFileName } from "./cache.ts";
+import { incompleteShards, isDataFile, type SplitFiles, splitsOf } from "./datasets.ts";
+import { type HubOptions, hubSettings } from "./settings.ts";
+import { type Snapshot, withSnapshot } from "./snapshot.ts";
 
-export type { DownloadProgress, HubOptions, HubPatience } from "./hub-settings.ts";
+export type { DownloadProgress, HubOptions, HubPatience } from "./settings.ts";
 
 /** Small files of a model that this program or those that use its results read. */
 const modelFiles = new Set([

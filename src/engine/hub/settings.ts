@@ -2,8 +2,8 @@
  * Where the hub is, where its cache lies, with which token and patience it is asked: options first, then the environment
  * variables of huggingface_hub, then its defaults, so that both share one cache.
  */
-import { ConfigError, FileError } from "../errors.ts";
-import { type CacheFiles, platform } from "./platform/index.ts";
+import { ConfigError, FileError } from "../../errors.ts";
+import { type CacheFiles, platform } from "../platform/index.ts";
 
 /** How often and how long a request is tried. */
 export interface HubPatience {

@@ -5,11 +5,11 @@
  * Processes never write to the same file: each has an .incomplete file with its own name in it. One that is left behind
  * is taken over by renaming it, which only one process can do. Two that want a blob at once both download it.
  */
-import { FileError } from "../errors.ts";
-import { isFileName, type RepositoryCache } from "./hub-cache.ts";
-import { checkAnswer, PassingFault, pageOf, type Repository, requestOnce, withRetries } from "./hub-http.ts";
-import type { HubSettings } from "./hub-settings.ts";
-import { type GrowingFile, platform } from "./platform/index.ts";
+import { FileError } from "../../errors.ts";
+import { type GrowingFile, platform } from "../platform/index.ts";
+import { isFileName, type RepositoryCache } from "./cache.ts";
+import { checkAnswer, PassingFault, pageOf, type Repository, requestOnce, withRetries } from "./http.ts";
+import type { HubSettings } from "./settings.ts";
 
 /** What the hub says of a file. */
 export interface RemoteFile {

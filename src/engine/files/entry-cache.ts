@@ -3,8 +3,9 @@
  * a digest of that content, so that an entry is found whole or not at all. Newest first, up to a number and a size.
  * What is kept in it is its users' business.
  */
-import { platform } from "../engine/platform/index.ts";
-import { FileError } from "../errors.ts";
+
+import { FileError } from "../../errors.ts";
+import { platform } from "../platform/index.ts";
 
 const digestLength = 64;
 /** Files kept, newest first, up to both limits. */
