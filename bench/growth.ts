@@ -16,9 +16,9 @@ import { STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../src/
 import { commit } from "../src/cli/commit.ts";
 import { Device } from "../src/engine/gpu/device.ts";
 import { elementCount } from "../src/engine/gpu/tensor.ts";
-import { parseModelConfig } from "../src/engine/model/config.ts";
-import { Model } from "../src/engine/model/load.ts";
-import { parameterSpecs } from "../src/engine/model/parameters.ts";
+import { parseModelConfig } from "../src/engine/model/config/config.ts";
+import { Model } from "../src/engine/model/model.ts";
+import { parameterSpecs } from "../src/engine/model/weights/parameters.ts";
 import { linePlots } from "../src/kto/report/svg.ts";
 import { KtoTrainer } from "../src/kto/trainer.ts";
 

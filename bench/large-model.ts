@@ -12,9 +12,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
 import { elementCount } from "../src/engine/gpu/tensor.ts";
-import { writeCheckpoint } from "../src/engine/model/checkpoint-files.ts";
-import { parseModelConfig } from "../src/engine/model/config.ts";
-import { checkpointNaming, modulePrefix, parameterSpecs } from "../src/engine/model/parameters.ts";
+import { parseModelConfig } from "../src/engine/model/config/config.ts";
+import { writeCheckpoint } from "../src/engine/model/weights/checkpoint-files.ts";
+import { checkpointNaming, modulePrefix, parameterSpecs } from "../src/engine/model/weights/parameters.ts";
 import { Random } from "../src/engine/random.ts";
 
 /** Qwen/Qwen3-0.6B's config.json. */

@@ -16,7 +16,7 @@ import { writeRandomModel } from "../src/bench/random-model.ts";
 import { hidden256, STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../src/bench/step.ts";
 import { commit } from "../src/cli/commit.ts";
 import { Device } from "../src/engine/gpu/device.ts";
-import { Model } from "../src/engine/model/load.ts";
+import { Model } from "../src/engine/model/model.ts";
 import { type KtoBatch, packBatch } from "../src/kto/batch.ts";
 import { KtoStep } from "../src/kto/step.ts";
 import { predictedRatio } from "./usual/prediction.ts";

@@ -9,7 +9,7 @@ import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { main } from "../src/cli/program.ts";
-import { readModelConfig } from "../src/engine/model/folder.ts";
+import { readModelConfig } from "../src/engine/model/config/folder.ts";
 import { loadChatTemplate } from "../src/engine/text/chat-template.ts";
 import { loadTokenizer } from "../src/engine/text/tokenizer.ts";
 import { readFeedback } from "../src/kto/data/read.ts";

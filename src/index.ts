@@ -9,18 +9,18 @@ export {
   resolveDatasetFiles,
   resolveModelFolder,
 } from "./engine/hub/resolve.ts";
-export type { ModelConfig } from "./engine/model/config.ts";
+export type { ModelConfig } from "./engine/model/config/config.ts";
 export {
   type GeneratedSequence,
   type GenerateOptions,
   Generator,
   type GeneratorOptions,
-} from "./engine/model/generate.ts";
-export { type LoadOptions, Model, type SaveOptions } from "./engine/model/load.ts";
+} from "./engine/model/generate/generate.ts";
+export type { SamplingOptions } from "./engine/model/generate/sample.ts";
 export { LoraAdapter, type LoraOptions } from "./engine/model/lora.ts";
+export { type LoadOptions, Model, type SaveOptions } from "./engine/model/model.ts";
+export { loadAdapter, type MergeOptions, mergeAdapter, saveAdapter } from "./engine/model/peft.ts";
 export type { RowSequence } from "./engine/model/rows.ts";
-export type { SamplingOptions } from "./engine/model/sample.ts";
-export { loadAdapter, type MergeOptions, mergeAdapter, saveAdapter } from "./engine/peft.ts";
 export { type ChatTemplate, loadChatTemplate, type RenderOptions } from "./engine/text/chat-template.ts";
 export { TextStream } from "./engine/text/text-stream.ts";
 export { decodeContinuation, loadTokenizer, type Tokenizer } from "./engine/text/tokenizer.ts";

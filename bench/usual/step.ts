@@ -9,7 +9,7 @@ import { Program } from "../../src/engine/gpu/program.ts";
 import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 import { PassMemory, positionLimit, recordLayers, recordLayersBackward } from "../../src/engine/model/decoder.ts";
 import { recordHeadRows, recordHeadRowsBackward } from "../../src/engine/model/head.ts";
-import type { Model } from "../../src/engine/model/load.ts";
+import type { Model } from "../../src/engine/model/model.ts";
 import { type PackedRows, packRows } from "../../src/engine/model/rows.ts";
 import { NO_SEQUENCE, sequenceSums } from "../../src/kernels/log-softmax-gather.ts";
 import { type BatchExample, packBatch } from "../../src/kto/batch.ts";

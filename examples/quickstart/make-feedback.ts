@@ -3,7 +3,7 @@
  * `npx tsx examples/quickstart/make-feedback.ts`; the same adapter gives the same file.
  */
 import { Device } from "../../src/engine/gpu/device.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { judgeStory } from "./judge.ts";

@@ -2,8 +2,8 @@
 
 import { writeSafetensors } from "../engine/files/safetensors.ts";
 import { elementCount } from "../engine/gpu/tensor.ts";
-import { parseModelConfig } from "../engine/model/config.ts";
-import { checkpointNaming, parameterSpecs } from "../engine/model/parameters.ts";
+import { parseModelConfig } from "../engine/model/config/config.ts";
+import { checkpointNaming, parameterSpecs } from "../engine/model/weights/parameters.ts";
 import { platform } from "../engine/platform/index.ts";
 import { Random } from "../engine/random.ts";
 import { normals } from "./case.ts";

@@ -6,7 +6,7 @@
 import type { TensorToWrite } from "../engine/files/safetensors.ts";
 import type { Device } from "../engine/gpu/device.ts";
 import type { KernelTime } from "../engine/gpu/program.ts";
-import { Model } from "../engine/model/load.ts";
+import { Model } from "../engine/model/model.ts";
 import { Random } from "../engine/random.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, packBatch } from "../kto/batch.ts";

@@ -4,8 +4,8 @@
  */
 import { createInterface } from "node:readline/promises";
 import * as z from "zod";
-import type { Generator } from "../engine/model/generate.ts";
-import type { SamplingOptions } from "../engine/model/sample.ts";
+import type { Generator } from "../engine/model/generate/generate.ts";
+import type { SamplingOptions } from "../engine/model/generate/sample.ts";
 import type { ChatTemplate } from "../engine/text/chat-template.ts";
 import { TextStream } from "../engine/text/text-stream.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
@@ -73,8 +73,8 @@ type Message = Readonly<Record<"role" | "content", string>>;
 async function runChat(options: ChatOptions, output: Output): Promise<void> {
   const { withDevice } = await import("./session.ts");
   const { loadModel } = await import("./models.ts");
-  const { Generator } = await import("../engine/model/generate.ts");
-  const { textFolder } = await import("../engine/model/folder.ts");
+  const { Generator } = await import("../engine/model/generate/generate.ts");
+  const { textFolder } = await import("../engine/model/config/folder.ts");
   const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);

@@ -111,7 +111,7 @@ async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output
   const { encodeFeedback } = await import("./session.ts");
   const { decodeContinuation, loadTokenizer } = await import("../engine/text/tokenizer.ts");
   const { modelFolders } = await import("./models.ts");
-  const { readModelConfig } = await import("../engine/model/folder.ts");
+  const { readModelConfig } = await import("../engine/model/config/folder.ts");
   const names = { model_name_or_path: options.model_name_or_path, model_revision: options.model_revision };
   const { base: folder } = await modelFolders(names, output, false);
   const policy = { folder, config: await readModelConfig(folder) };

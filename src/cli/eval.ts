@@ -1,7 +1,7 @@
 /** `kto eval`: losses and rewards of a model on feedback, and how often a judge prefers its answers to another model's. */
 import * as z from "zod";
 import type { Device } from "../engine/gpu/device.ts";
-import type { Model } from "../engine/model/load.ts";
+import type { Model } from "../engine/model/model.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError, counted, NumericError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
@@ -198,7 +198,7 @@ async function judgeAnswers(
 ): Promise<JudgedWinRate> {
   const { Continuations } = await import("../kto/continuations.ts");
   const { judgePairs } = await import("../kto/judge/compare.ts");
-  const { textFolder } = await import("../engine/model/folder.ts");
+  const { textFolder } = await import("../engine/model/config/folder.ts");
   const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
   const all = given.length > 0 ? given : await promptsOf(rows, await textFolder(policy));
   const prompts = all.slice(0, options.judge_prompts);

@@ -197,9 +197,9 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
   const prompts = await readPrompts(options);
   const { withDevice } = await import("./session.ts");
   const { loadModel } = await import("./models.ts");
-  const { Generator } = await import("../engine/model/generate.ts");
+  const { Generator } = await import("../engine/model/generate/generate.ts");
   const { TextStream } = await import("../engine/text/text-stream.ts");
-  const { textFolder } = await import("../engine/model/folder.ts");
+  const { textFolder } = await import("../engine/model/config/folder.ts");
   const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);

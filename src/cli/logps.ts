@@ -1,6 +1,6 @@
 /** `kto logps`: log-probability of each completion, and its log-ratio to a reference model, row by row. */
 import * as z from "zod";
-import type { Model } from "../engine/model/load.ts";
+import type { Model } from "../engine/model/model.ts";
 import { NumericError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";
 import { placeOf } from "../kto/data/types.ts";

@@ -56,7 +56,7 @@ export const mergeCommand = command({
 async function runMerge(options: MergeCommandOptions, output: Output): Promise<void> {
   const { checkKind, checkOutputFolder } = await import("./session.ts");
   const { formatOf, modelFolder } = await import("./models.ts");
-  const { mergeAdapter, readAdapterConfig } = await import("../engine/peft.ts");
+  const { mergeAdapter, readAdapterConfig } = await import("../engine/model/peft.ts");
   const adapter = await modelFolder(options.adapter_name_or_path, output);
   const { baseModel } = await readAdapterConfig(adapter);
   const base = options.model_name_or_path ?? baseModel;

@@ -4,9 +4,9 @@
  */
 import type { Device } from "../engine/gpu/device.ts";
 import { resolveModelFolder } from "../engine/hub/resolve.ts";
-import { type LoadOptions, Model } from "../engine/model/load.ts";
 import { LoraAdapter } from "../engine/model/lora.ts";
-import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../engine/peft.ts";
+import { type LoadOptions, Model } from "../engine/model/model.ts";
+import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../engine/model/peft.ts";
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError } from "../errors.ts";
 import type { StoredFormat } from "../kernels/kernel.ts";

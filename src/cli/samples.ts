@@ -3,8 +3,8 @@
  * object a line: {"step", "index", "prompt", "completion"}. A judge may compare them.
  */
 
-import { textFolder } from "../engine/model/folder.ts";
-import type { Model } from "../engine/model/load.ts";
+import { textFolder } from "../engine/model/config/folder.ts";
+import type { Model } from "../engine/model/model.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadTokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, FileError } from "../errors.ts";

@@ -1,7 +1,7 @@
 /** How generate and chat draw tokens: their options, and what holds where neither they nor the model's folder say it. */
 import * as z from "zod";
-import { readGenerationDefaults } from "../engine/model/generation-config.ts";
-import type { SamplingOptions } from "../engine/model/sample.ts";
+import { readGenerationDefaults } from "../engine/model/config/generation-config.ts";
+import type { SamplingOptions } from "../engine/model/generate/sample.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError } from "../errors.ts";
 import { ktoOptions } from "../kto/config.ts";

@@ -5,8 +5,8 @@
 
 import { Device } from "../engine/gpu/device.ts";
 import { resolveDatasetFiles } from "../engine/hub/resolve.ts";
-import { textFolder } from "../engine/model/folder.ts";
-import type { Model } from "../engine/model/load.ts";
+import { textFolder } from "../engine/model/config/folder.ts";
+import type { Model } from "../engine/model/model.ts";
 import { platform } from "../engine/platform/index.ts";
 import { loadChatTemplate } from "../engine/text/chat-template.ts";
 import { loadTokenizer } from "../engine/text/tokenizer.ts";

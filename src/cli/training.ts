@@ -3,7 +3,7 @@
  * its plan, its stop by a signal. What is trained, on which rows and for what, the command says.
  */
 import type { Device } from "../engine/gpu/device.ts";
-import type { Model } from "../engine/model/load.ts";
+import type { Model } from "../engine/model/model.ts";
 import { ConfigError, counted, errorMessage, FileError, InterruptedError } from "../errors.ts";
 import type { TrainerCallbacks } from "../kto/callbacks.ts";
 import type { Example } from "../kto/data/types.ts";

@@ -5,8 +5,8 @@
 
 import { openSafetensors, writeSafetensors } from "../engine/files/safetensors.ts";
 import { elementCount } from "../engine/gpu/tensor.ts";
-import type { Model } from "../engine/model/load.ts";
-import { arenaPieces } from "../engine/model/weight-transfer.ts";
+import type { Model } from "../engine/model/model.ts";
+import { arenaPieces } from "../engine/model/weights/weight-transfer.ts";
 import { platform } from "../engine/platform/index.ts";
 import { FileError, ModelFormatError } from "../errors.ts";
 

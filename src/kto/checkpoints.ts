@@ -3,7 +3,7 @@
  * run, saved into a folder and brought back bit by bit. How folders come and go is `engine/checkpoint.ts`' business, when
  * they are saved the trainer's, which one a run goes on from `resumption.ts`'.
  */
-import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../engine/arena-files.ts";
+
 import {
   type CheckpointFolder,
   checkpointPath,
@@ -12,9 +12,10 @@ import {
   writeCheckpointFolder,
 } from "../engine/files/checkpoint-folders.ts";
 import { openSafetensors, writeSafetensors } from "../engine/files/safetensors.ts";
-import { type CheckpointTensor, openCheckpoint } from "../engine/model/checkpoint-files.ts";
-import type { Model } from "../engine/model/load.ts";
-import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../engine/peft.ts";
+import type { Model } from "../engine/model/model.ts";
+import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../engine/model/peft.ts";
+import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../engine/model/weights/arena-files.ts";
+import { type CheckpointTensor, openCheckpoint } from "../engine/model/weights/checkpoint-files.ts";
 import { platform } from "../engine/platform/index.ts";
 import { errorMessage, FileError } from "../errors.ts";
 import type { RunOptions } from "./run-options.ts";

@@ -3,7 +3,7 @@
  * that the numbers mean the same; nothing of it reaches the training. When to evaluate, and what follows from it, is
  * `run-evaluation.ts`'s.
  */
-import type { Model } from "../engine/model/load.ts";
+import type { Model } from "../engine/model/model.ts";
 import type { BatchExample, KtoBatch } from "./batch.ts";
 import { EvaluationPlan } from "./evaluation-plan.ts";
 import type { Metrics } from "./metrics.ts";

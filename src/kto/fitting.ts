@@ -4,8 +4,8 @@
  */
 import type { Device } from "../engine/gpu/device.ts";
 import { planningDevice } from "../engine/gpu/memory-plan.ts";
-import { Model } from "../engine/model/load.ts";
 import { LoraAdapter } from "../engine/model/lora.ts";
+import { Model } from "../engine/model/model.ts";
 import { platform } from "../engine/platform/index.ts";
 import { AdapterError } from "../errors.ts";
 import type { RunInputs } from "./run-inputs.ts";

@@ -2,9 +2,10 @@
  * Gradient check: one microbatch through the real training step, its loss, log-ratios and gradients read back, and,
  * where the model is small enough, compared with the float64 reference tensor by tensor.
  */
-import type { Model } from "../engine/model/load.ts";
-import { adapterGradients, float64Weights } from "../engine/model/lora-reference.ts";
-import { ReferenceModel } from "../engine/model/reference.ts";
+
+import { ReferenceModel } from "../engine/model/float64/decoder.ts";
+import { adapterGradients, float64Weights } from "../engine/model/float64/lora.ts";
+import type { Model } from "../engine/model/model.ts";
 import { globalNorm } from "../kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, checkSequences, packBatch } from "./batch.ts";

@@ -6,7 +6,7 @@ import type { Device } from "../engine/gpu/device.ts";
 import { Program } from "../engine/gpu/program.ts";
 import type { Tensor } from "../engine/gpu/tensor.ts";
 import { PassMemory, recordLogProbs } from "../engine/model/decoder.ts";
-import type { Model } from "../engine/model/load.ts";
+import type { Model } from "../engine/model/model.ts";
 import { packRows, type RowSequence, type RowShape, rowShape } from "../engine/model/rows.ts";
 import { ConfigError } from "../errors.ts";
 import { checkSequences } from "./batch.ts";

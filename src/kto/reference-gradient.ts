@@ -3,7 +3,7 @@
  * oracle of gradient checks. Composed of the reference model and the reference objectives; it shares nothing with the
  * device's step but the formulas.
  */
-import type { ReferenceGradients, ReferenceModel } from "../engine/model/reference.ts";
+import type { ReferenceGradients, ReferenceModel } from "../engine/model/float64/decoder.ts";
 import { at } from "../kernels/float64/elements.ts";
 import {
   type KtoLossType,

@@ -13,7 +13,7 @@ import type { Arena } from "../engine/gpu/arena.ts";
 import { Program } from "../engine/gpu/program.ts";
 import { elementBytes, type Tensor } from "../engine/gpu/tensor.ts";
 import { PassMemory, recordLogProbs } from "../engine/model/decoder.ts";
-import type { Model } from "../engine/model/load.ts";
+import type { Model } from "../engine/model/model.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { platform } from "../engine/platform/index.ts";
 import type { Sha256 } from "../engine/platform/platform.ts";

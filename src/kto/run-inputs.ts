@@ -2,7 +2,7 @@
 import type { ParameterLayout } from "../engine/gpu/arena.ts";
 import type { Device } from "../engine/gpu/device.ts";
 import { trainedLayout } from "../engine/model/freezing.ts";
-import type { Model } from "../engine/model/load.ts";
+import type { Model } from "../engine/model/model.ts";
 import { AdapterError, ConfigError, DatasetError } from "../errors.ts";
 import { type BatchExample, checkSequences } from "./batch.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";

@@ -2,7 +2,7 @@
  * The record of a training run: how far it is, what it logged, and the checkpoints that keep it, saved when they are due
  * and gone on from. What is in a checkpoint's files is `checkpoints.ts`' and `run-state.ts`' business.
  */
-import type { Model } from "../engine/model/load.ts";
+import type { Model } from "../engine/model/model.ts";
 import { platform } from "../engine/platform/index.ts";
 import { DeviceLostError, errorMessage, FileError } from "../errors.ts";
 import { type TrainerCallbacks, warn } from "./callbacks.ts";

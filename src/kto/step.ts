@@ -17,7 +17,7 @@ import {
   recordLogProbs,
   recordTargetHits,
 } from "../engine/model/decoder.ts";
-import { Model } from "../engine/model/load.ts";
+import { Model } from "../engine/model/model.ts";
 import type { RowShape } from "../engine/model/rows.ts";
 import { ConfigError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";

@@ -2,7 +2,7 @@
  * The KTO trainer: examples and two models in, a training run out. Decides what the run is made of (reference, weights,
  * objective); how it goes on is `training-run.ts`'s business.
  */
-import { Model } from "../engine/model/load.ts";
+import { Model } from "../engine/model/model.ts";
 import type { TrainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
 import { withWhatFits } from "./fitting.ts";

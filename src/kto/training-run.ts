@@ -4,8 +4,8 @@
  * the work of an update `step.ts`'s. Iterate it with `for await`.
  */
 import type { Device } from "../engine/gpu/device.ts";
-import type { Model, SaveOptions } from "../engine/model/load.ts";
-import { saveAdapter } from "../engine/peft.ts";
+import type { Model, SaveOptions } from "../engine/model/model.ts";
+import { saveAdapter } from "../engine/model/peft.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
 import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
 import type { KtoBatch } from "./batch.ts";

@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { afterEach, describe, expect, test, vi } from "vitest";
-import { Model } from "../../src/engine/model/load.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import { sharedDevice } from "../helpers/device.ts";

@@ -5,7 +5,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
-import { Model } from "../../src/engine/model/load.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { AdapterError } from "../../src/errors.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";

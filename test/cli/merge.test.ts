@@ -3,10 +3,10 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, write
 import { join, resolve } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { Device } from "../../src/engine/gpu/device.ts";
-import { openCheckpoint } from "../../src/engine/model/checkpoint-files.ts";
-import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
-import { saveAdapter } from "../../src/engine/peft.ts";
+import { Model } from "../../src/engine/model/model.ts";
+import { saveAdapter } from "../../src/engine/model/peft.ts";
+import { openCheckpoint } from "../../src/engine/model/weights/checkpoint-files.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";

@@ -9,7 +9,7 @@ import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { Output } from "../../src/cli/output.ts";
 import { encodeFeedback, readRows } from "../../src/cli/session.ts";
-import { readModelConfig } from "../../src/engine/model/folder.ts";
+import { readModelConfig } from "../../src/engine/model/config/folder.ts";
 import { summarizeRows } from "../../src/kto/data/summary.ts";
 import type { FeedbackRow } from "../../src/kto/data/types.ts";
 import { freshPath, stories, temporaryFolder } from "../helpers/folders.ts";

@@ -2,8 +2,8 @@
 import { describe, expect, it } from "vitest";
 import { Arena, ParameterLayout } from "../../src/engine/gpu/arena.ts";
 import { elementBytes, elementCount } from "../../src/engine/gpu/tensor.ts";
-import { Model } from "../../src/engine/model/load.ts";
-import { parameterSpecs } from "../../src/engine/model/parameters.ts";
+import { Model } from "../../src/engine/model/model.ts";
+import { parameterSpecs } from "../../src/engine/model/weights/parameters.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { bits } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";

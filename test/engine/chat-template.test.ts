@@ -5,7 +5,7 @@
 import { mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
-import { writeTokenizerFiles } from "../../src/engine/model/folder.ts";
+import { writeTokenizerFiles } from "../../src/engine/model/config/folder.ts";
 import {
   type ChatTemplate,
   createChatTemplate,

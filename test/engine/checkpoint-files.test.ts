@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "no
 import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
 import { openSafetensors, writeSafetensors } from "../../src/engine/files/safetensors.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { ModelFormatError, NumericError } from "../../src/errors.ts";
 import { bits } from "../helpers/compare.ts";

@@ -3,7 +3,7 @@
  * absent; and that everything which is not implemented is refused by its key.
  */
 import { describe, expect, it } from "vitest";
-import { type ModelConfig, parseEndTokens, parseModelConfig } from "../../src/engine/model/config.ts";
+import { type ModelConfig, parseEndTokens, parseModelConfig } from "../../src/engine/model/config/config.ts";
 import { ModelFormatError } from "../../src/errors.ts";
 import { gpt2Config, llamaConfig } from "../helpers/models.ts";
 

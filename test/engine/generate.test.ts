@@ -3,8 +3,8 @@
  * sequences end; what is refused.
  */
 import { afterAll, describe, expect, it } from "vitest";
-import { type GenerateOptions, Generator } from "../../src/engine/model/generate.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { type GenerateOptions, Generator } from "../../src/engine/model/generate/generate.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError, NumericError } from "../../src/errors.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";

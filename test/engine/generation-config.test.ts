@@ -1,6 +1,6 @@
 /** What generation_config.json sets, what it leaves open, and what is refused. */
 import { expect, it } from "vitest";
-import { parseGenerationDefaults, readGenerationDefaults } from "../../src/engine/model/generation-config.ts";
+import { parseGenerationDefaults, readGenerationDefaults } from "../../src/engine/model/config/generation-config.ts";
 import { ModelFormatError } from "../../src/errors.ts";
 import { gpt2, stories } from "../helpers/folders.ts";
 

@@ -6,8 +6,8 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { Generator } from "../../src/engine/model/generate.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { Generator } from "../../src/engine/model/generate/generate.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { readJson } from "../helpers/fixtures.ts";

@@ -3,8 +3,8 @@
  * under a device that reports small limits, against float64 and against the same work in one window.
  */
 import { afterAll, describe, expect, it } from "vitest";
-import { Generator } from "../../src/engine/model/generate.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { Generator } from "../../src/engine/model/generate/generate.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { AdapterError } from "../../src/errors.ts";
 import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";

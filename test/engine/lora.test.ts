@@ -5,10 +5,10 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { Arena, ParameterLayout } from "../../src/engine/gpu/arena.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
+import { adapterGradients, float64Weights } from "../../src/engine/model/float64/lora.ts";
 import { LoraAdapter, type LoraOptions, linearModules, selectModules } from "../../src/engine/model/lora.ts";
-import { adapterGradients, float64Weights } from "../../src/engine/model/lora-reference.ts";
-import { ReferenceModel } from "../../src/engine/model/reference.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { dropout } from "../../src/kernels/float64/dropout.ts";

@@ -1,7 +1,7 @@
 /** Choosing a token from logits: what may be drawn, how often, and what ties and extremes do. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { type SamplingOptions, sampleToken } from "../../src/engine/model/sample.ts";
+import { type SamplingOptions, sampleToken } from "../../src/engine/model/generate/sample.ts";
 import { Random } from "../../src/engine/random.ts";
 
 const plain: SamplingOptions = { temperature: 1, topK: 0, topP: 1 };

@@ -4,9 +4,9 @@
  */
 import { readFileSync } from "node:fs";
 import type { Device } from "../../src/engine/gpu/device.ts";
-import { parseModelConfig } from "../../src/engine/model/config.ts";
-import { Model } from "../../src/engine/model/load.ts";
-import { ReferenceModel } from "../../src/engine/model/reference.ts";
+import { parseModelConfig } from "../../src/engine/model/config/config.ts";
+import { ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";
 import { readFloat64Safetensors } from "./float64-safetensors.ts";
 

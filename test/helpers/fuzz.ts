@@ -16,15 +16,15 @@ import {
   writeCheckpointFolder,
 } from "../../src/engine/files/checkpoint-folders.ts";
 import { openSafetensors, type TensorToWrite, writeSafetensors } from "../../src/engine/files/safetensors.ts";
-import { checkTensors } from "../../src/engine/model/check-tensors.ts";
-import { openCheckpoint, writeCheckpoint } from "../../src/engine/model/checkpoint-files.ts";
-import { parseEndTokens, parseModelConfig } from "../../src/engine/model/config.ts";
-import { readModelConfig } from "../../src/engine/model/folder.ts";
-import { readGenerationDefaults } from "../../src/engine/model/generation-config.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { parseEndTokens, parseModelConfig } from "../../src/engine/model/config/config.ts";
+import { readModelConfig } from "../../src/engine/model/config/folder.ts";
+import { readGenerationDefaults } from "../../src/engine/model/config/generation-config.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
-import { checkpointPieces, finitePieces } from "../../src/engine/model/weight-transfer.ts";
-import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, loadAdapter, mergeAdapter } from "../../src/engine/peft.ts";
+import { Model } from "../../src/engine/model/model.ts";
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, loadAdapter, mergeAdapter } from "../../src/engine/model/peft.ts";
+import { checkTensors } from "../../src/engine/model/weights/check-tensors.ts";
+import { openCheckpoint, writeCheckpoint } from "../../src/engine/model/weights/checkpoint-files.ts";
+import { checkpointPieces, finitePieces } from "../../src/engine/model/weights/weight-transfer.ts";
 import { Random } from "../../src/engine/random.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { errorMessage, KtoError } from "../../src/errors.ts";

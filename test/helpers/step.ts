@@ -1,7 +1,7 @@
 /** One KTO step on the device as a function: microbatches in, every number that it leaves on the device out. */
 
-import type { Model } from "../../src/engine/model/load.ts";
-import type { ReferenceGradients, ReferenceModel } from "../../src/engine/model/reference.ts";
+import type { ReferenceGradients, ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
+import type { Model } from "../../src/engine/model/model.ts";
 import { packRows, type RowBranch, type RowShape, rowShape } from "../../src/engine/model/rows.ts";
 import { ktoObjective, referencePoint } from "../../src/kernels/float64/kto-objective.ts";
 import { globalNorm } from "../../src/kernels/float64/reduce.ts";

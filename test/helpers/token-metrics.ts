@@ -1,5 +1,5 @@
 /** logits/* and entropy of docs/metrics.md in float64, from every logit of a model. */
-import type { ReferenceModel } from "../../src/engine/model/reference.ts";
+import type { ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";
 
 export function exactTokenMetrics(model: ReferenceModel, examples: readonly BatchExample[]): Record<string, number> {

@@ -4,9 +4,9 @@
  */
 import { describe, expect, it } from "vitest";
 import { elementCount } from "../../src/engine/gpu/tensor.ts";
-import { Generator } from "../../src/engine/model/generate.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { Generator } from "../../src/engine/model/generate/generate.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { checkGradients } from "../../src/kto/gradcheck.ts";
 import { completionLogProbs } from "../../src/kto/log-probs.ts";

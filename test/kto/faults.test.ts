@@ -2,7 +2,7 @@
 import { mkdirSync } from "node:fs";
 import { afterEach, expect, it, vi } from "vitest";
 import { Device } from "../../src/engine/gpu/device.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { AdapterError, DeviceLostError } from "../../src/errors.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";

@@ -5,13 +5,13 @@
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { Program } from "../../src/engine/gpu/program.ts";
 import { sliceRows } from "../../src/engine/gpu/tensor.ts";
-import type { ModelConfig } from "../../src/engine/model/config.ts";
+import type { ModelConfig } from "../../src/engine/model/config/config.ts";
 import { PassMemory, positionLimit, recordLayers } from "../../src/engine/model/decoder.ts";
-import { Generator } from "../../src/engine/model/generate.ts";
+import { ReferenceModel, type ReferenceTensor } from "../../src/engine/model/float64/decoder.ts";
+import { Generator } from "../../src/engine/model/generate/generate.ts";
 import { recordHeadRows } from "../../src/engine/model/head.ts";
-import { Model } from "../../src/engine/model/load.ts";
-import { recordProduct } from "../../src/engine/model/product.ts";
-import { ReferenceModel, type ReferenceTensor } from "../../src/engine/model/reference.ts";
+import { recordProduct } from "../../src/engine/model/matmul.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { packRows, rowShape } from "../../src/engine/model/rows.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { clipScale } from "../../src/kernels/float64/reduce.ts";

@@ -4,7 +4,7 @@
  */
 
 import { afterAll, describe, expect, it } from "vitest";
-import { Model } from "../../src/engine/model/load.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { ktoObjective } from "../../src/kernels/float64/kto-objective.ts";

@@ -7,8 +7,8 @@ import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, write
 import { join } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { checkpointDamage } from "../../src/engine/files/checkpoint-folders.ts";
-import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { ConfigError, FileError, ModelFormatError, NumericError } from "../../src/errors.ts";
 import type { SavedCheckpoint } from "../../src/kto/callbacks.ts";

@@ -4,8 +4,8 @@
  */
 import { mkdirSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { Model } from "../../src/engine/model/load.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { ConfigError, DatasetError } from "../../src/errors.ts";
 import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
 import { Evaluator } from "../../src/kto/evaluate.ts";

@@ -4,7 +4,7 @@
  */
 
 import { afterAll, describe, expect, it } from "vitest";
-import type { Model } from "../../src/engine/model/load.ts";
+import type { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { AdapterError, ConfigError, DatasetError, NumericError } from "../../src/errors.ts";
 import type { BatchExample } from "../../src/kto/batch.ts";

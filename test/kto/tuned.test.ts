@@ -6,7 +6,7 @@ import { mkdtempSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it, onTestFinished, vi } from "vitest";
 import { Device } from "../../src/engine/gpu/device.ts";
-import { Model } from "../../src/engine/model/load.ts";
+import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import type { TrainingStep } from "../../src/kto/callbacks.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";

@@ -4,8 +4,8 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { parseModelConfig } from "../../src/engine/model/config.ts";
-import { ReferenceModel } from "../../src/engine/model/reference.ts";
+import { parseModelConfig } from "../../src/engine/model/config/config.ts";
+import { ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
 import { at } from "../../src/kernels/float64/elements.ts";
 import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
 import { temporaryFolder } from "../helpers/folders.ts";

@@ -5,8 +5,8 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { parseModelConfig } from "../../src/engine/model/config.ts";
-import { ReferenceModel, type ReferenceTensor } from "../../src/engine/model/reference.ts";
+import { parseModelConfig } from "../../src/engine/model/config/config.ts";
+import { ReferenceModel, type ReferenceTensor } from "../../src/engine/model/float64/decoder.ts";
 import { ModelFormatError } from "../../src/errors.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { at } from "../../src/kernels/float64/elements.ts";

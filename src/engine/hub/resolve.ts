@@ -3,7 +3,7 @@
  * always wins. Only what is needed is downloaded, into the cache that huggingface_hub uses as well.
  */
 import { ConfigError, FileError, ModelFormatError } from "../../errors.ts";
-import { parseModelConfig } from "../model/config.ts";
+import { parseModelConfig } from "../model/config/config.ts";
 import { platform } from "../platform/index.ts";
 import { filesBelow, isFileName } from "./cache.ts";
 import { incompleteShards, isDataFile, type SplitFiles, splitsOf } from "./datasets.ts";

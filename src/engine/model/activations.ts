@@ -12,7 +12,7 @@
 import type { ActivationFormat, ElementType } from "../../kernels/kernel.ts";
 import type { Device } from "../gpu/device.ts";
 import { elementBytes, type Tensor, WINDOW_ALIGNMENT } from "../gpu/tensor.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./config/config.ts";
 import type { LoraAdapter, LoraScratch } from "./lora.ts";
 import type { RowShape } from "./rows.ts";
 

@@ -22,11 +22,11 @@ import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { type LayerActivations, qkHeads, qkvWidth } from "./activations.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./config/config.ts";
 import { recordLinear, recordLinearBackward } from "./linear.ts";
-import type { Model } from "./load.ts";
 import type { LoraScratch } from "./lora.ts";
-import { layerName } from "./parameters.ts";
+import type { Model } from "./model.ts";
+import { layerName } from "./weights/parameters.ts";
 
 /** Keys and values kept from earlier passes: generation. */
 export interface KeyValueCache {

@@ -18,7 +18,7 @@ import {
   recordBlockBackward,
   recordBlockForward,
 } from "./block.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ModelConfig } from "./config/config.ts";
 import {
   HeadBuffers,
   recordHeadBackward,
@@ -27,8 +27,8 @@ import {
   recordTokenSums,
   type TokenSums,
 } from "./head.ts";
-import type { Model } from "./load.ts";
 import type { LoraAdapter } from "./lora.ts";
+import type { Model } from "./model.ts";
 import { type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
 
 /**

@@ -4,7 +4,7 @@
  */
 import { ConfigError } from "../../errors.ts";
 import { ParameterLayout } from "../gpu/arena.ts";
-import type { Model } from "./load.ts";
+import type { Model } from "./model.ts";
 
 /**
  * The layout of the parameters that no pattern matches; undefined without patterns. A pattern is a regular expression

@@ -19,9 +19,9 @@ import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, sliceRows, type Tensor } from "../gpu/tensor.ts";
 import { type BackwardScratch, recordNorm, recordNormBackward } from "./block.ts";
-import type { ModelConfig } from "./config.ts";
-import type { Model } from "./load.ts";
-import { recordProduct } from "./product.ts";
+import type { ModelConfig } from "./config/config.ts";
+import { recordProduct } from "./matmul.ts";
+import type { Model } from "./model.ts";
 import type { RowArray, RowShape } from "./rows.ts";
 
 /** Table rows that one binding holds, in whole splits; splits of pass 1 never cross a window. */

@@ -8,9 +8,9 @@ import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
-import type { Model } from "./load.ts";
 import type { LoraScratch } from "./lora.ts";
-import { recordProduct } from "./product.ts";
+import { recordProduct } from "./matmul.ts";
+import type { Model } from "./model.ts";
 
 /** Records y [T, out] = x [T, in] W (+ bias) (+ residual), with the model's adapter where it has one for this layer. */
 export function recordLinear(

@@ -13,9 +13,9 @@ import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
 import { elementCount, reshape, type Tensor } from "../gpu/tensor.ts";
 import { Random } from "../random.ts";
-import type { ModelConfig } from "./config.ts";
-import { modulePrefix, parameterSpecs } from "./parameters.ts";
-import { recordProduct } from "./product.ts";
+import type { ModelConfig } from "./config/config.ts";
+import { recordProduct } from "./matmul.ts";
+import { modulePrefix, parameterSpecs } from "./weights/parameters.ts";
 
 export interface LoraOptions {
   /** r. */

@@ -5,7 +5,7 @@
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { ConfigError, errorMessage, ModelFormatError } from "../../errors.ts";
 import { isJsonObject, type JsonObject, readJsonObject } from "../files/json-file.ts";
-import { TEMPLATES_FOLDER, templatesIn } from "../model/folder.ts";
+import { TEMPLATES_FOLDER, templatesIn } from "../model/config/folder.ts";
 import { platform } from "../platform/index.ts";
 import { strftime } from "./strftime.ts";
 

@@ -1,6 +1,6 @@
 /**
  * The text of a continuation while its tokens come: each piece is handed out once it can no longer change, and text is
- * ended before a stop string. Not the tokens (src/engine/model/generate.ts).
+ * ended before a stop string. Not the tokens (src/engine/model/generate/generate.ts).
  */
 import type { Tokenizer } from "./tokenizer.ts";
 

@@ -2,17 +2,17 @@
  * A whole decoder in float64, one sequence at a time: no packing, no caches, no device. It is what `kto gradcheck` and
  * the tests compare the GPU with, composed of src/kernels/reference only.
  */
-import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../kernels/float64/activation.ts";
-import { attentionBackward, attentionForward } from "../../kernels/float64/attention.ts";
-import { columnSums, joinColumns, splitColumns } from "../../kernels/float64/columns.ts";
-import { add, at } from "../../kernels/float64/elements.ts";
-import { embeddingBackward, embeddingForward, gatherRows, scatterRows } from "../../kernels/float64/embedding.ts";
-import { type HeadNormInputs, headNormBackward, headNormForward } from "../../kernels/float64/head-norm.ts";
-import { logSoftmaxGatherBackward, logSoftmaxGatherForward } from "../../kernels/float64/log-softmax-gather.ts";
-import { matmul } from "../../kernels/float64/matmul.ts";
-import { layerNormBackward, layerNormForward, rmsNormBackward, rmsNormForward } from "../../kernels/float64/norm.ts";
-import { ropeBackward, ropeForward } from "../../kernels/float64/rope.ts";
-import type { ModelConfig } from "./config.ts";
+import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../../kernels/float64/activation.ts";
+import { attentionBackward, attentionForward } from "../../../kernels/float64/attention.ts";
+import { columnSums, joinColumns, splitColumns } from "../../../kernels/float64/columns.ts";
+import { add, at } from "../../../kernels/float64/elements.ts";
+import { embeddingBackward, embeddingForward, gatherRows, scatterRows } from "../../../kernels/float64/embedding.ts";
+import { type HeadNormInputs, headNormBackward, headNormForward } from "../../../kernels/float64/head-norm.ts";
+import { logSoftmaxGatherBackward, logSoftmaxGatherForward } from "../../../kernels/float64/log-softmax-gather.ts";
+import { matmul } from "../../../kernels/float64/matmul.ts";
+import { layerNormBackward, layerNormForward, rmsNormBackward, rmsNormForward } from "../../../kernels/float64/norm.ts";
+import { ropeBackward, ropeForward } from "../../../kernels/float64/rope.ts";
+import type { ModelConfig } from "../config/config.ts";
 import {
   type Layer,
   type Linear,
@@ -21,9 +21,9 @@ import {
   type ReferenceTensor,
   referenceLayer,
   TensorTable,
-} from "./reference-parameters.ts";
+} from "./parameters.ts";
 
-export type { ReferenceTensor } from "./reference-parameters.ts";
+export type { ReferenceTensor } from "./parameters.ts";
 
 /** Gradients under the names of the weights, each in its weight's layout. */
 export type ReferenceGradients = Map<string, Float64Array>;

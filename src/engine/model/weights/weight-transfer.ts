@@ -1,14 +1,14 @@
 /**
  * Weights on their way between files and device memory, by pieces, so that no tensor is ever wholly on the host.
  */
-import { ModelFormatError, NumericError } from "../../errors.ts";
-import type { StoredFormat } from "../../kernels/kernel.ts";
-import { storedFormat } from "../files/safetensors.ts";
-import type { Arena, Place } from "../gpu/arena.ts";
-import { elementBytes, elementCount, type Tensor } from "../gpu/tensor.ts";
-import { firstNotFinite, firstNotFiniteStored, fromF32, toF32 } from "../number-formats.ts";
+import { ModelFormatError, NumericError } from "../../../errors.ts";
+import type { StoredFormat } from "../../../kernels/kernel.ts";
+import { storedFormat } from "../../files/safetensors.ts";
+import type { Arena, Place } from "../../gpu/arena.ts";
+import { elementBytes, elementCount, type Tensor } from "../../gpu/tensor.ts";
+import { firstNotFinite, firstNotFiniteStored, fromF32, toF32 } from "../../number-formats.ts";
+import { DTYPE_NAMES } from "../config/folder.ts";
 import type { CheckpointFiles } from "./checkpoint-files.ts";
-import { DTYPE_NAMES } from "./folder.ts";
 
 /** Elements that are on the host at once while weights are read or written. */
 const PIECE = 2 ** 23;

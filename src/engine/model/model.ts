@@ -7,13 +7,13 @@ import { ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
 import { Arena, ParameterLayout } from "../gpu/arena.ts";
 import type { Device, MemoryCategory } from "../gpu/device.ts";
 import { byteLength, elementCount, type Tensor } from "../gpu/tensor.ts";
-import { checkTensors } from "./check-tensors.ts";
-import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./checkpoint-files.ts";
-import type { ModelConfig } from "./config.ts";
-import { readModelConfig, writeCompanions } from "./folder.ts";
+import type { ModelConfig } from "./config/config.ts";
+import { readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
-import { parameterSpecs } from "./parameters.ts";
-import { arenaPieces, fillTensor, finitePieces } from "./weight-transfer.ts";
+import { checkTensors } from "./weights/check-tensors.ts";
+import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./weights/checkpoint-files.ts";
+import { parameterSpecs } from "./weights/parameters.ts";
+import { arenaPieces, fillTensor, finitePieces } from "./weights/weight-transfer.ts";
 
 export interface LoadOptions {
   /** Memory category that the weights are counted under; "weights" by default. */

@@ -2,8 +2,8 @@
  * How a model's authors want it sampled: generation_config.json of its folder, under our names. Its end tokens are read
  * with the model (folder.ts).
  */
-import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
-import { platform } from "../platform/index.ts";
+import { errorMessage, ModelFormatError, shown } from "../../../errors.ts";
+import { platform } from "../../platform/index.ts";
 
 /** What the file sets; the rest is undefined. */
 export interface GenerationDefaults {

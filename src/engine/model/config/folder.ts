@@ -2,9 +2,9 @@
  * A Hugging Face model folder but for its weights: its configuration read, its companions (tokenizer, templates)
  * carried along to a folder that is written.
  */
-import { FileError, ModelFormatError } from "../../errors.ts";
-import type { StoredFormat } from "../../kernels/kernel.ts";
-import { platform } from "../platform/index.ts";
+import { FileError, ModelFormatError } from "../../../errors.ts";
+import type { StoredFormat } from "../../../kernels/kernel.ts";
+import { platform } from "../../platform/index.ts";
 import { type ModelConfig, parseEndTokens, parseModelConfig } from "./config.ts";
 
 /** Files of a model folder that say how text becomes tokens; copied unchanged beside trained weights. */

@@ -2,17 +2,17 @@
  * The weight files of a Hugging Face folder as one table of tensors: model.safetensors, or shards with an index that
  * says which file holds which tensor. Reads by ranges, writes in shards of a chosen size. Not what the tensors mean.
  */
-import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
-import type { StoredFormat } from "../../kernels/kernel.ts";
+import { errorMessage, ModelFormatError, shown } from "../../../errors.ts";
+import type { StoredFormat } from "../../../kernels/kernel.ts";
 import {
   openSafetensors,
   type SafetensorsFile,
   type TensorEntry,
   type TensorToWrite,
   writeSafetensors,
-} from "../files/safetensors.ts";
-import { elementBytes, elementCount } from "../gpu/tensor.ts";
-import { platform } from "../platform/index.ts";
+} from "../../files/safetensors.ts";
+import { elementBytes, elementCount } from "../../gpu/tensor.ts";
+import { platform } from "../../platform/index.ts";
 
 export const WEIGHTS_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";

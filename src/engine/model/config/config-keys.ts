@@ -2,7 +2,7 @@
  * Typed access to the keys of a Hugging Face JSON file, with errors that name file and key. What the keys mean for a
  * model is said in `config.ts`.
  */
-import { ModelFormatError, shown } from "../../errors.ts";
+import { ModelFormatError, shown } from "../../../errors.ts";
 
 export type Json = Record<string, unknown>;
 

@@ -2,8 +2,8 @@
  * The parameters of the float64 decoder in `reference.ts`, under the names of Hugging Face checkpoints. The names are
  * listed here a second time on purpose: an oracle shares no table with what it judges.
  */
-import { ModelFormatError } from "../../errors.ts";
-import type { ModelConfig } from "./config.ts";
+import { ModelFormatError } from "../../../errors.ts";
+import type { ModelConfig } from "../config/config.ts";
 
 export interface ReferenceTensor {
   readonly shape: readonly number[];

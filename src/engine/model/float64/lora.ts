@@ -2,11 +2,11 @@
  * LoRA in float64, by another way than the device's: the adapter is merged into the weights, W' = W + scale B A, and the
  * gradients of A and B follow from that of W' by the chain rule, dA = scale B^T dW', dB = scale dW' A^T. No dropout.
  */
-import { add, at } from "../../kernels/float64/elements.ts";
-import { matmul } from "../../kernels/float64/matmul.ts";
-import type { Model } from "./load.ts";
-import { type LinearModule, loraScale } from "./lora.ts";
-import type { ReferenceGradients, ReferenceTensor } from "./reference.ts";
+import { add, at } from "../../../kernels/float64/elements.ts";
+import { matmul } from "../../../kernels/float64/matmul.ts";
+import { type LinearModule, loraScale } from "../lora.ts";
+import type { Model } from "../model.ts";
+import type { ReferenceGradients, ReferenceTensor } from "./decoder.ts";
 
 /** A model's weights in float64 under their checkpoint names, its adapter merged into them. */
 export async function float64Weights(model: Model): Promise<Map<string, ReferenceTensor>> {

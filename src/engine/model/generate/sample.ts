@@ -2,7 +2,7 @@
  * Choosing a token from logits, in Hugging Face's order: repetition penalty (Keskar et al. 2019), then greedy, or
  * temperature, top-k, top-p and min-p. Host arithmetic; sorts no more of the vocabulary than it must.
  */
-import type { Random } from "../random.ts";
+import type { Random } from "../../random.ts";
 
 export interface SamplingOptions {
   /** Logits are divided by this; 0 takes the likeliest token. */

@@ -3,19 +3,19 @@
  * have ended leave the pass. Each sequence draws from a generator of its own, so its tokens do not depend on which
  * others are generated beside it.
  */
-import { AdapterError, ConfigError, counted, NumericError } from "../../errors.ts";
-import { NO_ROW } from "../../kernels/embedding.ts";
-import type { Device } from "../gpu/device.ts";
-import { Program } from "../gpu/program.ts";
-import { reshape, rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
-import { Random } from "../random.ts";
-import { Activations } from "./activations.ts";
-import type { KeyValueCache } from "./block.ts";
-import { recordLayers } from "./decoder.ts";
-import { HeadBuffers, recordHeadRows } from "./head.ts";
-import type { Model } from "./load.ts";
-import { recordProduct } from "./product.ts";
-import type { RowShape } from "./rows.ts";
+import { AdapterError, ConfigError, counted, NumericError } from "../../../errors.ts";
+import { NO_ROW } from "../../../kernels/embedding.ts";
+import type { Device } from "../../gpu/device.ts";
+import { Program } from "../../gpu/program.ts";
+import { reshape, rowWindows, sliceRows, type Tensor } from "../../gpu/tensor.ts";
+import { Random } from "../../random.ts";
+import { Activations } from "../activations.ts";
+import type { KeyValueCache } from "../block.ts";
+import { recordLayers } from "../decoder.ts";
+import { HeadBuffers, recordHeadRows } from "../head.ts";
+import { recordProduct } from "../matmul.ts";
+import type { Model } from "../model.ts";
+import type { RowShape } from "../rows.ts";
 import { type SamplingOptions, sampleToken } from "./sample.ts";
 
 export interface GenerateOptions extends SamplingOptions {

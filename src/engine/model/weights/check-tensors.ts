@@ -1,9 +1,9 @@
 /** Whether a checkpoint's tensors are those of a configuration: names, shapes, dtypes. */
-import { counted, ModelFormatError } from "../../errors.ts";
-import type { StoredFormat } from "../../kernels/kernel.ts";
-import { storedFormat } from "../files/safetensors.ts";
+import { counted, ModelFormatError } from "../../../errors.ts";
+import type { StoredFormat } from "../../../kernels/kernel.ts";
+import { storedFormat } from "../../files/safetensors.ts";
+import type { ModelConfig } from "../config/config.ts";
 import type { CheckpointFiles } from "./checkpoint-files.ts";
-import type { ModelConfig } from "./config.ts";
 import { checkpointNaming, parameterSpecs } from "./parameters.ts";
 
 /**

@@ -2,14 +2,13 @@
  * LoRA adapters as PEFT keeps them: a folder with adapter_config.json and adapter_model.safetensors. Read, written and
  * merged into a base model. What an adapter computes stands in `model/lora.ts`.
  */
-import { errorMessage, FileError, ModelFormatError, shown } from "../errors.ts";
-import type { StoredFormat } from "../kernels/kernel.ts";
-import { openSafetensors, type SafetensorsFile, writeSafetensors } from "./files/safetensors.ts";
-import { checkTensors } from "./model/check-tensors.ts";
-import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./model/checkpoint-files.ts";
-import type { ModelConfig } from "./model/config.ts";
-import { readModelConfig, textFolder, writeCompanions, writeTokenizerFiles } from "./model/folder.ts";
-import type { Model } from "./model/load.ts";
+import { errorMessage, FileError, ModelFormatError, shown } from "../../errors.ts";
+import type { StoredFormat } from "../../kernels/kernel.ts";
+import { openSafetensors, type SafetensorsFile, writeSafetensors } from "../files/safetensors.ts";
+import { firstNotFinite } from "../number-formats.ts";
+import { platform } from "../platform/index.ts";
+import type { ModelConfig } from "./config/config.ts";
+import { readModelConfig, textFolder, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
 import {
   adapterSpecs,
   type LinearModule,
@@ -18,11 +17,12 @@ import {
   loraScale,
   selectModules,
   targetNames,
-} from "./model/lora.ts";
-import { modulePrefix, parameterSpecs } from "./model/parameters.ts";
-import { arenaPieces, checkpointPieces, finitePieces } from "./model/weight-transfer.ts";
-import { firstNotFinite } from "./number-formats.ts";
-import { platform } from "./platform/index.ts";
+} from "./lora.ts";
+import type { Model } from "./model.ts";
+import { checkTensors } from "./weights/check-tensors.ts";
+import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./weights/checkpoint-files.ts";
+import { modulePrefix, parameterSpecs } from "./weights/parameters.ts";
+import { arenaPieces, checkpointPieces, finitePieces } from "./weights/weight-transfer.ts";
 
 export const ADAPTER_CONFIG = "adapter_config.json";
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";

@@ -4,8 +4,8 @@
  * key heads lie behind one another for the same reason: one kernel reads both. Where parameters lie in memory is
  * `arena.ts`' business.
  */
-import type { ParameterSpec } from "../gpu/arena.ts";
-import type { ModelConfig } from "./config.ts";
+import type { ParameterSpec } from "../../gpu/arena.ts";
+import type { ModelConfig } from "../config/config.ts";
 
 /** Names of the parameters of one layer. */
 export function layerName(layer: number, part: string): string {

@@ -3,8 +3,8 @@
  * there is no code per family beyond this file and the table of tensor names in `parameters.ts`. Keys, their meaning
  * and their defaults are those of transformers' configuration classes.
  */
-import { ModelFormatError, shown } from "../../errors.ts";
-import type { RopeScaling } from "../../kernels/rope.ts";
+import { ModelFormatError, shown } from "../../../errors.ts";
+import type { RopeScaling } from "../../../kernels/rope.ts";
 import { Keys, parseObject } from "./config-keys.ts";
 
 export type ModelType = "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" | "gpt2";

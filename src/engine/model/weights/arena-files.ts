@@ -2,12 +2,12 @@
  * The numbers of f32 arenas (trained weights, moments) in safetensors files and back, bit by bit, by pieces. What they
  * mean, and whether they are finite, is not looked at.
  */
-import { ModelFormatError } from "../errors.ts";
-import type { TensorToWrite } from "./files/safetensors.ts";
-import type { Arena } from "./gpu/arena.ts";
-import { byteLength, elementCount, type Tensor } from "./gpu/tensor.ts";
-import type { CheckpointTensor } from "./model/checkpoint-files.ts";
-import { arenaPieces } from "./model/weight-transfer.ts";
+import { ModelFormatError } from "../../../errors.ts";
+import type { TensorToWrite } from "../../files/safetensors.ts";
+import type { Arena } from "../../gpu/arena.ts";
+import { byteLength, elementCount, type Tensor } from "../../gpu/tensor.ts";
+import type { CheckpointTensor } from "./checkpoint-files.ts";
+import { arenaPieces } from "./weight-transfer.ts";
 
 /** Elements on the host at once while a file is read. */
 const PIECE = 2 ** 22;
