@@ -17,8 +17,8 @@ import { hidden256, STEP_SETTINGS, type StepRows, stepExamples, stories260K } fr
 import { commit } from "../src/cli/commit.ts";
 import { Device } from "../src/engine/gpu/device.ts";
 import { Model } from "../src/engine/model/model.ts";
-import { type KtoBatch, packBatch } from "../src/kto/batch.ts";
-import { KtoStep } from "../src/kto/step.ts";
+import { type KtoBatch, packBatch } from "../src/kto/method/batch.ts";
+import { KtoStep } from "../src/kto/method/update.ts";
 import { predictedRatio } from "./usual/prediction.ts";
 import { UsualStep } from "./usual/step.ts";
 

@@ -36,7 +36,6 @@ export {
   NumericError,
 } from "./errors.ts";
 export { configAdvice, type RunFacts } from "./kto/advice.ts";
-export type { BatchExample } from "./kto/batch.ts";
 export type { SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/callbacks.ts";
 export type { TrainerOptions } from "./kto/config.ts";
 export type { ColumnMapping } from "./kto/data/columns.ts";
@@ -57,7 +56,8 @@ export type {
 } from "./kto/data/types.ts";
 export { holdOut } from "./kto/data/validation-split.ts";
 export { autoWeights, type ClassWeights, weightAdvice } from "./kto/data/weights.ts";
-export { Evaluator, type EvaluatorOptions } from "./kto/evaluate.ts";
+export { Evaluator, type EvaluatorOptions } from "./kto/evaluation/evaluator.ts";
+export type { Evaluation, OwnMetrics } from "./kto/evaluation/run-evaluation.ts";
 export {
   checkGradients,
   type GradientCheck,
@@ -75,9 +75,10 @@ export {
   type Question,
   type Verdict,
 } from "./kto/judge/judge.ts";
-export { completionLogProbs } from "./kto/log-probs.ts";
-export type { Metrics } from "./kto/metrics.ts";
-export type { ObjectiveOptions } from "./kto/objective.ts";
+export type { BatchExample } from "./kto/method/batch.ts";
+export { completionLogProbs } from "./kto/method/log-probs.ts";
+export type { Metrics } from "./kto/method/metrics.ts";
+export type { ObjectiveOptions } from "./kto/method/objective.ts";
 export {
   disjoint,
   type Mean,
@@ -88,7 +89,6 @@ export {
   winRate,
 } from "./kto/report/statistics.ts";
 export { type Figure, linePlots, type Panel, type Series } from "./kto/report/svg.ts";
-export type { Evaluation, OwnMetrics } from "./kto/run-evaluation.ts";
 export type { SftTrainerInputs, TrainerInputs } from "./kto/run-inputs.ts";
 export type { SftTrainerOptions } from "./kto/sft-config.ts";
 export { SftTrainer } from "./kto/sft-trainer.ts";

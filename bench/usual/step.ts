@@ -1,7 +1,7 @@
 /**
  * A KTO update on the usual schedule, from the parts of our own engine: (x, y) and (x, y') are passes of their own, each
  * prompt is run twice by each model, and the head runs over all rows with its logits in memory. What packing and the
- * fused head save is the difference to `src/kto/step.ts`; for comparison only.
+ * fused head save is the difference to `src/kto/method/update.ts`; for comparison only.
  */
 import type { Device } from "../../src/engine/gpu/device.ts";
 import { AdamW, type AdamWOptions } from "../../src/engine/gpu/optimizer.ts";
@@ -12,9 +12,9 @@ import { recordHeadRows, recordHeadRowsBackward } from "../../src/engine/model/h
 import type { Model } from "../../src/engine/model/model.ts";
 import { type PackedRows, packRows } from "../../src/engine/model/rows.ts";
 import { NO_SEQUENCE, sequenceSums } from "../../src/kernels/log-softmax-gather.ts";
-import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
-import { KtoObjective } from "../../src/kto/kto-objective.ts";
-import type { ObjectiveOptions } from "../../src/kto/objective.ts";
+import { type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
+import { KtoObjective } from "../../src/kto/method/kto-objective.ts";
+import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
 import { UsualHead } from "./head.ts";
 
 /** Whole sequences, in which every token but the first is predicted, though only completions count. */

@@ -9,7 +9,7 @@ import type { Example, FeedbackRow, FeedbackRows } from "../kto/data/types.ts";
 import type { JudgedWinRate } from "../kto/judge/compare.ts";
 import type { Judge } from "../kto/judge/judge.ts";
 import { asksForJudge, judgeOptions } from "../kto/judge/judge-options.ts";
-import type { Metrics } from "../kto/metrics.ts";
+import type { Metrics } from "../kto/method/metrics.ts";
 import { option, parseOptions, reuse } from "../kto/parse-options.ts";
 import { command } from "./command.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts } from "./generate.ts";
@@ -161,7 +161,7 @@ async function measure(
   examples: readonly Example[],
   options: EvalOptions,
 ): Promise<Metrics> {
-  const { Evaluator } = await import("../kto/evaluate.ts");
+  const { Evaluator } = await import("../kto/evaluation/evaluator.ts");
   const { solveWeights } = await import("../kto/data/weights.ts");
   const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
   const evaluator = new Evaluator({
@@ -196,7 +196,7 @@ async function judgeAnswers(
   options: EvalOptions,
   output: Output,
 ): Promise<JudgedWinRate> {
-  const { Continuations } = await import("../kto/continuations.ts");
+  const { Continuations } = await import("../kto/evaluation/continuations.ts");
   const { judgePairs } = await import("../kto/judge/compare.ts");
   const { textFolder } = await import("../engine/model/config/folder.ts");
   const { loadTokenizer } = await import("../engine/text/tokenizer.ts");

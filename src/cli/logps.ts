@@ -32,7 +32,7 @@ export const logpsCommand = command({
 async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
   const { loadExamples, withDevice } = await import("./session.ts");
   const { loadModel, loadReference } = await import("./models.ts");
-  const { completionLogProbs } = await import("../kto/log-probs.ts");
+  const { completionLogProbs } = await import("../kto/method/log-probs.ts");
   await withDevice(options, output, async (device) => {
     const policy = await loadModel(device, options, output);
     const referenceName = options.ref_model_name_or_path;

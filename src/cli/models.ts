@@ -11,8 +11,8 @@ import { platform } from "../engine/platform/index.ts";
 import { ConfigError } from "../errors.ts";
 import type { StoredFormat } from "../kernels/kernel.ts";
 import type { KtoConfig } from "../kto/config.ts";
+import { checkVocabularies } from "../kto/method/update.ts";
 import { showsFineTuning } from "../kto/run-state.ts";
-import { checkVocabularies } from "../kto/step.ts";
 import { showingDownloads } from "./downloads.ts";
 import type { Output } from "./output.ts";
 

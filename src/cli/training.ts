@@ -7,11 +7,11 @@ import type { Model } from "../engine/model/model.ts";
 import { ConfigError, counted, errorMessage, FileError, InterruptedError } from "../errors.ts";
 import type { TrainerCallbacks } from "../kto/callbacks.ts";
 import type { Example } from "../kto/data/types.ts";
+import type { Evaluation } from "../kto/evaluation/run-evaluation.ts";
 import { drawsSamples } from "../kto/evaluation-options.ts";
 import { unusedLoraOptions } from "../kto/lora-options.ts";
-import type { Metrics } from "../kto/metrics.ts";
+import type { Metrics } from "../kto/method/metrics.ts";
 import { sizeInBytes } from "../kto/output-options.ts";
-import type { Evaluation } from "../kto/run-evaluation.ts";
 import type { RunInputs } from "../kto/run-inputs.ts";
 import type { RunConfig, RunOptions } from "../kto/run-options.ts";
 import type { RunTimes } from "../kto/timing.ts";
@@ -190,7 +190,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
   const { isCheckpointLeftover } = await import("../engine/files/checkpoint-folders.ts");
   const { METRICS_FILE } = await import("./metrics-file.ts");
   const { SAMPLES_FILE } = await import("./samples.ts");
-  const { BEST_FOLDER } = await import("../kto/best-model.ts");
+  const { BEST_FOLDER } = await import("../kto/evaluation/best-model.ts");
   const { output_dir, model_name_or_path, resume_from_checkpoint: from } = config;
   if (from === false && (await isSameFile(output_dir, model_name_or_path))) {
     throw new ConfigError(

@@ -2,8 +2,9 @@
  * What a program may hang onto a training run, to plug in a tracker of its own. A callback is waited for before the run
  * goes on; what it throws ends the run as it is, unchanged.
  */
-import type { Metrics } from "./metrics.ts";
-import type { Evaluation } from "./run-evaluation.ts";
+
+import type { Evaluation } from "./evaluation/run-evaluation.ts";
+import type { Metrics } from "./method/metrics.ts";
 
 /** What an update leaves behind. */
 export interface TrainingStep {

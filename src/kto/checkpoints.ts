@@ -18,9 +18,9 @@ import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../engine/
 import { type CheckpointTensor, openCheckpoint } from "../engine/model/weights/checkpoint-files.ts";
 import { platform } from "../engine/platform/index.ts";
 import { errorMessage, FileError } from "../errors.ts";
+import type { KtoStep } from "./method/update.ts";
 import type { RunOptions } from "./run-options.ts";
 import { type RunState, type TrainerStateFacts, writeRunState } from "./run-state.ts";
-import type { KtoStep } from "./step.ts";
 
 export const OPTIMIZER_FILE = "optimizer.safetensors";
 

@@ -8,11 +8,11 @@ import { adapterGradients, float64Weights } from "../engine/model/float64/lora.t
 import type { Model } from "../engine/model/model.ts";
 import { globalNorm } from "../kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
-import { type BatchExample, checkSequences, packBatch } from "./batch.ts";
-import { type ObjectiveOptions, usesPairs } from "./objective.ts";
-import { ktoReferenceGradient } from "./reference-gradient.ts";
-import { mismatchedPairs } from "./sampler.ts";
-import { KtoStep } from "./step.ts";
+import { type BatchExample, checkSequences, packBatch } from "./method/batch.ts";
+import { ktoReferenceGradient } from "./method/float64-gradient.ts";
+import { type ObjectiveOptions, usesPairs } from "./method/objective.ts";
+import { mismatchedPairs } from "./method/sampler.ts";
+import { KtoStep } from "./method/update.ts";
 
 /** Largest relative error, in norm, of a gradient tensor in f32 that still passes. */
 export const GRADIENT_TOLERANCE = 1e-3;

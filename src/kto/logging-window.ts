@@ -4,9 +4,9 @@
  */
 import { NumericError } from "../errors.ts";
 import { OPTIMIZER_STATE } from "../kernels/reduce.ts";
-import type { KtoBatch } from "./batch.ts";
-import { type Metrics, windowMetrics } from "./metrics.ts";
-import type { KtoStep } from "./step.ts";
+import type { KtoBatch } from "./method/batch.ts";
+import { type Metrics, windowMetrics } from "./method/metrics.ts";
+import type { KtoStep } from "./method/update.ts";
 
 /** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
 const MOST_VAIN_STEPS = 10;

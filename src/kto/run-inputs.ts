@@ -4,20 +4,20 @@ import type { Device } from "../engine/gpu/device.ts";
 import { trainedLayout } from "../engine/model/freezing.ts";
 import type { Model } from "../engine/model/model.ts";
 import { AdapterError, ConfigError, DatasetError } from "../errors.ts";
-import { type BatchExample, checkSequences } from "./batch.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
 import { ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
 import { placeOf, type RowSource } from "./data/types.ts";
+import type { OwnMetrics } from "./evaluation/run-evaluation.ts";
+import { checkMetric } from "./evaluation/selection.ts";
 import { evaluationStrategy } from "./evaluation-options.ts";
-import { EvaluationPlan } from "./evaluation-plan.ts";
+import { type BatchExample, checkSequences } from "./method/batch.ts";
+import { EvaluationPlan } from "./method/evaluation-plan.ts";
+import { metricNames } from "./method/metrics.ts";
+import { ReferenceLogProbs } from "./method/reference-log-probs.ts";
+import { RunPlan } from "./method/run-plan.ts";
 import { type ReferenceMode, referenceMode } from "./method-options.ts";
-import { metricNames } from "./metrics.ts";
 import { parseOptions } from "./parse-options.ts";
-import { ReferenceLogProbs } from "./reference-log-probs.ts";
-import type { OwnMetrics } from "./run-evaluation.ts";
 import { checkFloat32, type RunOptions } from "./run-options.ts";
-import { RunPlan } from "./run-plan.ts";
-import { checkMetric } from "./selection.ts";
 import { type SftTrainerOptions, sftParseContext, sftTrainerOptions } from "./sft-config.ts";
 
 /** What every training run is made from. */

@@ -8,13 +8,15 @@ import { DeviceLostError, errorMessage, FileError } from "../errors.ts";
 import { type TrainerCallbacks, warn } from "./callbacks.ts";
 import { checkpointDue, mostCheckpoints } from "./checkpoint-options.ts";
 import { Checkpoints } from "./checkpoints.ts";
+import type { RunEvaluation } from "./evaluation/run-evaluation.ts";
+import { criterionOf } from "./evaluation/selection.ts";
 import type { LoggingWindow } from "./logging-window.ts";
-import type { Metrics } from "./metrics.ts";
+import type { Metrics } from "./method/metrics.ts";
+import type { RunPlan } from "./method/run-plan.ts";
+import type { KtoStep } from "./method/update.ts";
 import type { Resumption } from "./resumption.ts";
-import type { RunEvaluation } from "./run-evaluation.ts";
 import { evaluatedRows, type RunInputs } from "./run-inputs.ts";
 import type { RunOptions } from "./run-options.ts";
-import type { RunPlan } from "./run-plan.ts";
 import {
   digestOf,
   type LogLine,
@@ -23,8 +25,6 @@ import {
   type TrainerStateFacts,
   trainerStateText,
 } from "./run-state.ts";
-import { criterionOf } from "./selection.ts";
-import type { KtoStep } from "./step.ts";
 
 export interface RecordedRun {
   readonly inputs: RunInputs;

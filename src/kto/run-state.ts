@@ -5,7 +5,7 @@
 import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
 import { errorMessage, ModelFormatError } from "../errors.ts";
-import type { BatchExample } from "./batch.ts";
+import type { BatchExample } from "./method/batch.ts";
 
 export const TRAINER_STATE_FILE = "trainer_state.json";
 /** Options, position and counts. */

@@ -2,11 +2,12 @@
  * How long a run takes, measured on a small part of it: one update, one microbatch of an evaluation and one pass for the
  * reference's log-probabilities, each of mean size and warm. Runs what the run itself runs; writes nothing.
  */
-import type { Microbatches } from "./reference-log-probs.ts";
-import type { RunEvaluation } from "./run-evaluation.ts";
+
+import type { RunEvaluation } from "./evaluation/run-evaluation.ts";
+import type { Microbatches } from "./method/reference-log-probs.ts";
+import type { KtoStep } from "./method/update.ts";
+import { meanStep, secondsWhenWarm } from "./method/warm-time.ts";
 import type { CachedReference } from "./run-inputs.ts";
-import type { KtoStep } from "./step.ts";
-import { meanStep, secondsWhenWarm } from "./warm-time.ts";
 
 /** Seconds by the clock on the wall, without loading, compiling, samples and saving. */
 export interface RunTimes {

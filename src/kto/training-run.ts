@@ -8,20 +8,20 @@ import type { Model, SaveOptions } from "../engine/model/model.ts";
 import { saveAdapter } from "../engine/model/peft.ts";
 import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
 import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
-import type { KtoBatch } from "./batch.ts";
 import { type TrainerCallbacks, type TrainingStep, warn } from "./callbacks.ts";
+import { type Evaluation, RunEvaluation } from "./evaluation/run-evaluation.ts";
 import { checkHostMemory } from "./fitting.ts";
 import { LoggingWindow } from "./logging-window.ts";
-import type { Metrics } from "./metrics.ts";
-import type { TrainedFor } from "./objective.ts";
+import type { KtoBatch } from "./method/batch.ts";
+import type { Metrics } from "./method/metrics.ts";
+import type { TrainedFor } from "./method/objective.ts";
+import type { RunPlan } from "./method/run-plan.ts";
+import { KtoStep, type StepReference } from "./method/update.ts";
 import type { Resumption } from "./resumption.ts";
-import { type Evaluation, RunEvaluation } from "./run-evaluation.ts";
 import { type CachedReference, type Prepared, type RunInputs, rowNames } from "./run-inputs.ts";
 import type { RunOptions } from "./run-options.ts";
-import type { RunPlan } from "./run-plan.ts";
 import { RunRecord } from "./run-record.ts";
 import type { LogLine } from "./run-state.ts";
-import { KtoStep, type StepReference } from "./step.ts";
 import { type RunTimes, timeRun } from "./timing.ts";
 
 /** What a run is made of before it takes memory. */

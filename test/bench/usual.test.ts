@@ -10,7 +10,7 @@ import { parseModelConfig } from "../../src/engine/model/config/config.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";
-import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
+import { type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { llamaConfig, randomModel } from "../helpers/models.ts";
 import { gradientsOf, noOptimizer, stepFor } from "../helpers/step.ts";

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError, DatasetError } from "../../src/errors.ts";
-import { epochSchedule, mismatchedPairs, rowsLeftOut, type SampledRow } from "../../src/kto/sampler.ts";
+import { epochSchedule, mismatchedPairs, rowsLeftOut, type SampledRow } from "../../src/kto/method/sampler.ts";
 
 const row = (prompt: number, completion: number, label: boolean): SampledRow => ({
   promptIds: [prompt],

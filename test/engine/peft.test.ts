@@ -7,7 +7,7 @@ import { LoraAdapter, type LoraOptions } from "../../src/engine/model/lora.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { loadAdapter, mergeAdapter, readAdapterConfig, saveAdapter } from "../../src/engine/model/peft.ts";
 import { FileError, ModelFormatError } from "../../src/errors.ts";
-import { completionLogProbs } from "../../src/kto/log-probs.ts";
+import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits, normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";

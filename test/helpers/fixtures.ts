@@ -7,7 +7,7 @@ import type { Device } from "../../src/engine/gpu/device.ts";
 import { parseModelConfig } from "../../src/engine/model/config/config.ts";
 import { ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
 import { Model } from "../../src/engine/model/model.ts";
-import type { BatchExample } from "../../src/kto/batch.ts";
+import type { BatchExample } from "../../src/kto/method/batch.ts";
 import { readFloat64Safetensors } from "./float64-safetensors.ts";
 
 export const FIXTURES = ["gpt2", "llama", "qwen2", "qwen3"] as const;

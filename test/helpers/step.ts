@@ -6,10 +6,10 @@ import { packRows, type RowBranch, type RowShape, rowShape } from "../../src/eng
 import { ktoObjective, referencePoint } from "../../src/kernels/float64/kto-objective.ts";
 import { globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";
-import type { BatchExample, KtoBatch } from "../../src/kto/batch.ts";
-import type { ObjectiveOptions } from "../../src/kto/objective.ts";
-import { mismatchedPairs } from "../../src/kto/sampler.ts";
-import { KtoStep } from "../../src/kto/step.ts";
+import type { BatchExample, KtoBatch } from "../../src/kto/method/batch.ts";
+import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
+import { mismatchedPairs } from "../../src/kto/method/sampler.ts";
+import { KtoStep } from "../../src/kto/method/update.ts";
 import { wholeArena } from "./arenas.ts";
 
 /** An optimizer that the tests of gradients do not run. */

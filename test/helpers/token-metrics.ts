@@ -1,6 +1,6 @@
 /** logits/* and entropy of docs/metrics.md in float64, from every logit of a model. */
 import type { ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
-import type { BatchExample } from "../../src/kto/batch.ts";
+import type { BatchExample } from "../../src/kto/method/batch.ts";
 
 export function exactTokenMetrics(model: ReferenceModel, examples: readonly BatchExample[]): Record<string, number> {
   const tokens = examples.flatMap(({ promptIds, completionIds, label }) => {

@@ -9,7 +9,7 @@ import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { checkGradients } from "../../src/kto/gradcheck.ts";
-import { completionLogProbs } from "../../src/kto/log-probs.ts";
+import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { expectWithin, normals } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";

@@ -8,12 +8,12 @@ import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vites
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError } from "../../src/errors.ts";
-import { type BatchExample, packBatch } from "../../src/kto/batch.ts";
-import { completionLogProbs } from "../../src/kto/log-probs.ts";
-import type { Metrics } from "../../src/kto/metrics.ts";
-import { ktoReferenceGradient } from "../../src/kto/reference-gradient.ts";
-import { mismatchedPairs } from "../../src/kto/sampler.ts";
-import { KtoStep, type StepReference } from "../../src/kto/step.ts";
+import { type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
+import { ktoReferenceGradient } from "../../src/kto/method/float64-gradient.ts";
+import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
+import type { Metrics } from "../../src/kto/method/metrics.ts";
+import { mismatchedPairs } from "../../src/kto/method/sampler.ts";
+import { KtoStep, type StepReference } from "../../src/kto/method/update.ts";
 import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { expectWithin } from "../helpers/compare.ts";

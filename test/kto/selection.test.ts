@@ -1,7 +1,7 @@
 /** Which evaluation is the best, when a run stops, when it is warned: on numbers made by hand. */
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../src/errors.ts";
-import { Selection, type SelectionOptions } from "../../src/kto/selection.ts";
+import { Selection, type SelectionOptions } from "../../src/kto/evaluation/selection.ts";
 
 /** Feeds values of one metric; returns what each of them led to. */
 function consider(options: SelectionOptions, values: readonly number[], metric = "eval_loss") {

@@ -11,7 +11,7 @@ import { ModelFormatError } from "../../src/errors.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { at } from "../../src/kernels/float64/elements.ts";
 import { clipScale } from "../../src/kernels/float64/reduce.ts";
-import { ktoReferenceGradient } from "../../src/kto/reference-gradient.ts";
+import { ktoReferenceGradient } from "../../src/kto/method/float64-gradient.ts";
 import { type Expected, FIXTURES } from "../helpers/fixtures.ts";
 import { readFloat64Safetensors } from "../helpers/float64-safetensors.ts";
 import { centralDifferences, relativeError } from "./central-differences.ts";

@@ -3,7 +3,7 @@
  * likes the first answer, whatever it says, finds both models equal.
  */
 import { counted, JudgeError } from "../../errors.ts";
-import type { Metrics } from "../metrics.ts";
+import type { Metrics } from "../method/metrics.ts";
 import { type WinRate, wilsonInterval } from "../report/statistics.ts";
 import type { Judge, Verdict } from "./judge.ts";
 

@@ -2,13 +2,13 @@
  * The evaluations of a training run: when they are due, the best model kept, the decision to stop. The numbers are
  * `evaluate.ts`'s, the decisions `selection.ts`'s.
  */
-import { platform } from "../engine/platform/index.ts";
-import { ConfigError, errorMessage, FileError } from "../errors.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { ConfigError, errorMessage, FileError } from "../../errors.ts";
+import { checkEvaluates, evaluationStrategy } from "../evaluation-options.ts";
+import type { Metrics } from "../method/metrics.ts";
+import type { RunOptions } from "../run-options.ts";
 import { BEST_FOLDER, BestModel } from "./best-model.ts";
-import { EVAL_PREFIX, Evaluator, type EvaluatorOptions } from "./evaluate.ts";
-import { checkEvaluates, evaluationStrategy } from "./evaluation-options.ts";
-import type { Metrics } from "./metrics.ts";
-import type { RunOptions } from "./run-options.ts";
+import { EVAL_PREFIX, Evaluator, type EvaluatorOptions } from "./evaluator.ts";
 import { Selection, type SelectionState } from "./selection.ts";
 
 /** What an evaluation leaves behind. */

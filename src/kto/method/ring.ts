@@ -2,7 +2,7 @@
  * The order of one microbatch on its ring, where each row's neighbour gives its mismatched completion: two rows with
  * equal prompts or equal completions clash and should not be neighbours. Search only; no randomness of its own.
  */
-import type { Random } from "../engine/random.ts";
+import type { Random } from "../../engine/random.ts";
 
 /** What sampling needs to know of an example. */
 export interface SampledRow {

@@ -3,9 +3,9 @@
  * are sums divided by counts over the window, and a metric of what the window does not hold is left out.
  * Definitions: docs/metrics.md.
  */
-import { METRIC_SUMS } from "../kernels/kto-objective.ts";
-import { OPTIMIZER_STATE } from "../kernels/reduce.ts";
-import { SFT_SUMS } from "../kernels/sft-objective.ts";
+import { METRIC_SUMS } from "../../kernels/kto-objective.ts";
+import { OPTIMIZER_STATE } from "../../kernels/reduce.ts";
+import { SFT_SUMS } from "../../kernels/sft-objective.ts";
 
 /** Values by name, as logged: KL and log-probabilities in nats. A metric of what the window does not hold is absent. */
 export type Metrics = Record<string, number>;

@@ -3,12 +3,12 @@
  * checkpoint: there are no moments and no place in the data in it.
  */
 
-import { openSafetensors, writeSafetensors } from "../engine/files/safetensors.ts";
-import { elementCount } from "../engine/gpu/tensor.ts";
-import type { Model } from "../engine/model/model.ts";
-import { arenaPieces } from "../engine/model/weights/weight-transfer.ts";
-import { platform } from "../engine/platform/index.ts";
-import { FileError, ModelFormatError } from "../errors.ts";
+import { openSafetensors, writeSafetensors } from "../../engine/files/safetensors.ts";
+import { elementCount } from "../../engine/gpu/tensor.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { arenaPieces } from "../../engine/model/weights/weight-transfer.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { FileError, ModelFormatError } from "../../errors.ts";
 
 /** Elements on the host at once while the file is read. */
 const PIECE = 2 ** 22;

@@ -2,9 +2,9 @@
  * What follows from a row of evaluations: which is the best, when to stop, when the model fits its training rows at the
  * cost of others. Numbers only; the weights of the best are kept by `best-model.ts`.
  */
-import { ConfigError, counted } from "../errors.ts";
-import { EVAL_PREFIX, EVALUATION_TIMES } from "./evaluate.ts";
-import type { Metrics } from "./metrics.ts";
+import { ConfigError, counted } from "../../errors.ts";
+import type { Metrics } from "../method/metrics.ts";
+import { EVAL_PREFIX, EVALUATION_TIMES } from "./evaluator.ts";
 
 export interface SelectionOptions {
   /** A metric of the evaluation, with or without `eval_`. Default "loss". */

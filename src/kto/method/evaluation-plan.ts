@@ -1,5 +1,5 @@
 /** The microbatches of an evaluation: a pure function of its rows and their number in a microbatch. No models, no device. */
-import type { RowShape } from "../engine/model/rows.ts";
+import type { RowShape } from "../../engine/model/rows.ts";
 import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
 import { epochSchedule } from "./sampler.ts";
 

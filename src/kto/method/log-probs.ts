@@ -2,13 +2,13 @@
  * Log-probabilities of completions under one or two models, row by row: what `kto logps` prints. Uses the training
  * step's own forward pass, without mismatched pairs.
  */
-import type { Device } from "../engine/gpu/device.ts";
-import { Program } from "../engine/gpu/program.ts";
-import type { Tensor } from "../engine/gpu/tensor.ts";
-import { PassMemory, recordLogProbs } from "../engine/model/decoder.ts";
-import type { Model } from "../engine/model/model.ts";
-import { packRows, type RowSequence, type RowShape, rowShape } from "../engine/model/rows.ts";
-import { ConfigError } from "../errors.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import { Program } from "../../engine/gpu/program.ts";
+import type { Tensor } from "../../engine/gpu/tensor.ts";
+import { PassMemory, recordLogProbs } from "../../engine/model/decoder.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { packRows, type RowSequence, type RowShape, rowShape } from "../../engine/model/rows.ts";
+import { ConfigError } from "../../errors.ts";
 import { checkSequences } from "./batch.ts";
 
 /**

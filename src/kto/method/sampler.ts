@@ -2,8 +2,8 @@
  * Which rows make up each microbatch of an epoch, and in which order, since row i's mismatched completion is that of
  * row (i + 1) mod m. A pure function of data, seed and epoch: a checkpoint needs only the position. Not packing.
  */
-import { Random } from "../engine/random.ts";
-import { ConfigError, DatasetError } from "../errors.ts";
+import { Random } from "../../engine/random.ts";
+import { ConfigError, DatasetError } from "../../errors.ts";
 import { arrangeRing, equalIds, fewestClashes, keysOf, type Ring, type SampledRow } from "./ring.ts";
 
 export type { SampledRow } from "./ring.ts";

@@ -2,11 +2,11 @@
  * Which rows each update of a run trains on, and the shapes that they take on the device: a pure function of data and
  * options. No models, no device.
  */
-import type { RowShape } from "../engine/model/rows.ts";
+import type { RowShape } from "../../engine/model/rows.ts";
+import type { RunOptions } from "../run-options.ts";
+import { samplingOf } from "../training-options.ts";
 import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
-import type { RunOptions } from "./run-options.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
-import { samplingOf } from "./training-options.ts";
 
 /** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
 const MOST_STEPS_LOOKED_AT = 20_000;

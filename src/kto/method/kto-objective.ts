@@ -1,9 +1,9 @@
 /** The objective of KTO on the device: its buffers, and the kernels of `src/kernels/kto-objective.ts` over them. */
-import type { Device } from "../engine/gpu/device.ts";
-import type { Program } from "../engine/gpu/program.ts";
-import { reshape, sliceRows, type Tensor } from "../engine/gpu/tensor.ts";
-import { STEP_NUMBERS } from "../kernels/adamw.ts";
-import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../kernels/kto-objective.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import type { Program } from "../../engine/gpu/program.ts";
+import { reshape, sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
+import { STEP_NUMBERS } from "../../kernels/adamw.ts";
+import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../../kernels/kto-objective.ts";
 import type { KtoBatch } from "./batch.ts";
 import { type Metrics, objectiveMetrics } from "./metrics.ts";
 import { Objective, type ObjectiveOptions } from "./objective.ts";

@@ -3,16 +3,16 @@
  * oracle of gradient checks. Composed of the reference model and the reference objectives; it shares nothing with the
  * device's step but the formulas.
  */
-import type { ReferenceGradients, ReferenceModel } from "../engine/model/float64/decoder.ts";
-import { at } from "../kernels/float64/elements.ts";
+import type { ReferenceGradients, ReferenceModel } from "../../engine/model/float64/decoder.ts";
+import { at } from "../../kernels/float64/elements.ts";
 import {
   type KtoLossType,
   ktoObjective,
   type ReferenceKind,
   referencePoint,
-} from "../kernels/float64/kto-objective.ts";
-import { globalNorm } from "../kernels/float64/reduce.ts";
-import { sftObjective } from "../kernels/float64/sft-objective.ts";
+} from "../../kernels/float64/kto-objective.ts";
+import { globalNorm } from "../../kernels/float64/reduce.ts";
+import { sftObjective } from "../../kernels/float64/sft-objective.ts";
 
 type Ids = ArrayLike<number>;
 

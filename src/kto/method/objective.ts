@@ -3,10 +3,10 @@
  * A method is one kernel and its float64 twin, wrapped in one of these (`kto-objective.ts`, `sft-objective.ts`); nothing
  * else changes.
  */
-import type { Device } from "../engine/gpu/device.ts";
-import type { Program } from "../engine/gpu/program.ts";
-import { elementCount, reshape, type Tensor } from "../engine/gpu/tensor.ts";
-import type { TokenSums } from "../engine/model/head.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import type { Program } from "../../engine/gpu/program.ts";
+import { elementCount, reshape, type Tensor } from "../../engine/gpu/tensor.ts";
+import type { TokenSums } from "../../engine/model/head.ts";
 import type { KtoBatch } from "./batch.ts";
 import type { Metrics } from "./metrics.ts";
 

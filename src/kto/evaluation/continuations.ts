@@ -2,10 +2,10 @@
  * Continuations of fixed prompts by a model as it is at the moment: what samples and judges look at. The same seed on
  * the same weights gives the same texts.
  */
-import { Generator } from "../engine/model/generate/generate.ts";
-import type { SamplingOptions } from "../engine/model/generate/sample.ts";
-import type { Model } from "../engine/model/model.ts";
-import { decodeContinuation, type Tokenizer } from "../engine/text/tokenizer.ts";
+import { Generator } from "../../engine/model/generate/generate.ts";
+import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { decodeContinuation, type Tokenizer } from "../../engine/text/tokenizer.ts";
 
 export interface ContinuationOptions {
   readonly maxNewTokens: number;

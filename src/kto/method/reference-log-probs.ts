@@ -8,16 +8,16 @@
  * these finds them again; learning rate, beta or weights do not count.
  */
 
-import { EntryCache, unlessFileError } from "../engine/files/entry-cache.ts";
-import type { Arena } from "../engine/gpu/arena.ts";
-import { Program } from "../engine/gpu/program.ts";
-import { elementBytes, type Tensor } from "../engine/gpu/tensor.ts";
-import { PassMemory, recordLogProbs } from "../engine/model/decoder.ts";
-import type { Model } from "../engine/model/model.ts";
-import type { RowShape } from "../engine/model/rows.ts";
-import { platform } from "../engine/platform/index.ts";
-import type { Sha256 } from "../engine/platform/platform.ts";
-import { counted, errorMessage, NumericError } from "../errors.ts";
+import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
+import type { Arena } from "../../engine/gpu/arena.ts";
+import { Program } from "../../engine/gpu/program.ts";
+import { elementBytes, type Tensor } from "../../engine/gpu/tensor.ts";
+import { PassMemory, recordLogProbs } from "../../engine/model/decoder.ts";
+import type { Model } from "../../engine/model/model.ts";
+import type { RowShape } from "../../engine/model/rows.ts";
+import { platform } from "../../engine/platform/index.ts";
+import type { Sha256 } from "../../engine/platform/platform.ts";
+import { counted, errorMessage, NumericError } from "../../errors.ts";
 import type { BatchExample, BatchOptions, KtoBatch } from "./batch.ts";
 
 /** Raised when the same inputs would give other numbers or another layout. */

@@ -2,11 +2,11 @@
  * The objective of supervised fine-tuning on the device: the cross-entropy of completions, over the kernel of
  * `src/kernels/sft-objective.ts`. It compares with nothing, so there are no pairs and no reference.
  */
-import type { Device } from "../engine/gpu/device.ts";
-import type { Program } from "../engine/gpu/program.ts";
-import { reshape, type Tensor } from "../engine/gpu/tensor.ts";
-import { STEP_NUMBERS } from "../kernels/adamw.ts";
-import { SFT_SUMS, sftObjective, sftTokenSums } from "../kernels/sft-objective.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import type { Program } from "../../engine/gpu/program.ts";
+import { reshape, type Tensor } from "../../engine/gpu/tensor.ts";
+import { STEP_NUMBERS } from "../../kernels/adamw.ts";
+import { SFT_SUMS, sftObjective, sftTokenSums } from "../../kernels/sft-objective.ts";
 import type { KtoBatch } from "./batch.ts";
 import { type Metrics, sftMetrics } from "./metrics.ts";
 import { Objective } from "./objective.ts";

@@ -9,8 +9,8 @@ import {
   type RowSequence,
   type RowShape,
   rowShape,
-} from "../engine/model/rows.ts";
-import { DatasetError } from "../errors.ts";
+} from "../../engine/model/rows.ts";
+import { DatasetError } from "../../errors.ts";
 import { mismatchedPairs, type SampledRow } from "./sampler.ts";
 
 /** What a batch needs of an example: the same as sampling does. */

@@ -3,12 +3,12 @@
  * gradients in closed form, clip, AdamW. Records a program for each shape class once and replays it. No data, no
  * schedule.
  */
-import type { ParameterLayout } from "../engine/gpu/arena.ts";
-import type { Device } from "../engine/gpu/device.ts";
-import { AdamW, type AdamWOptions } from "../engine/gpu/optimizer.ts";
-import { PassTimer } from "../engine/gpu/pass-timer.ts";
-import { Program } from "../engine/gpu/program.ts";
-import type { Tensor } from "../engine/gpu/tensor.ts";
+import type { ParameterLayout } from "../../engine/gpu/arena.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import { AdamW, type AdamWOptions } from "../../engine/gpu/optimizer.ts";
+import { PassTimer } from "../../engine/gpu/pass-timer.ts";
+import { Program } from "../../engine/gpu/program.ts";
+import type { Tensor } from "../../engine/gpu/tensor.ts";
 import {
   PassMemory,
   positionLimit,
@@ -16,10 +16,10 @@ import {
   recordLogitSums,
   recordLogProbs,
   recordTargetHits,
-} from "../engine/model/decoder.ts";
-import { Model } from "../engine/model/model.ts";
-import type { RowShape } from "../engine/model/rows.ts";
-import { ConfigError } from "../errors.ts";
+} from "../../engine/model/decoder.ts";
+import { Model } from "../../engine/model/model.ts";
+import type { RowShape } from "../../engine/model/rows.ts";
+import { ConfigError } from "../../errors.ts";
 import type { KtoBatch } from "./batch.ts";
 import { KtoObjective } from "./kto-objective.ts";
 import type { Objective, TrainedFor } from "./objective.ts";

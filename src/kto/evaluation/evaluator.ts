@@ -3,14 +3,14 @@
  * that the numbers mean the same; nothing of it reaches the training. When to evaluate, and what follows from it, is
  * `run-evaluation.ts`'s.
  */
-import type { Model } from "../engine/model/model.ts";
-import type { BatchExample, KtoBatch } from "./batch.ts";
-import { EvaluationPlan } from "./evaluation-plan.ts";
-import type { Metrics } from "./metrics.ts";
-import { type TrainedFor, usesPairs } from "./objective.ts";
-import { ReferenceLogProbs } from "./reference-log-probs.ts";
-import { KtoStep, type StepReference } from "./step.ts";
-import { meanStep, secondsWhenWarm } from "./warm-time.ts";
+import type { Model } from "../../engine/model/model.ts";
+import type { BatchExample, KtoBatch } from "../method/batch.ts";
+import { EvaluationPlan } from "../method/evaluation-plan.ts";
+import type { Metrics } from "../method/metrics.ts";
+import { type TrainedFor, usesPairs } from "../method/objective.ts";
+import { ReferenceLogProbs } from "../method/reference-log-probs.ts";
+import { KtoStep, type StepReference } from "../method/update.ts";
+import { meanStep, secondsWhenWarm } from "../method/warm-time.ts";
 
 export interface EvaluatorOptions {
   /** As it is when `run` is called. */
