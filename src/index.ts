@@ -35,9 +35,6 @@ export {
   ModelFormatError,
   NumericError,
 } from "./errors.ts";
-export { configAdvice, type RunFacts } from "./kto/advice.ts";
-export type { SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/callbacks.ts";
-export type { TrainerOptions } from "./kto/config.ts";
 export type { ColumnMapping } from "./kto/data/columns.ts";
 export { feedbackRows, type ReadOptions, readFeedback } from "./kto/data/read.ts";
 export { parseSplit, type Slice } from "./kto/data/slice.ts";
@@ -79,6 +76,9 @@ export type { BatchExample } from "./kto/method/batch.ts";
 export { completionLogProbs } from "./kto/method/log-probs.ts";
 export type { Metrics } from "./kto/method/metrics.ts";
 export type { ObjectiveOptions } from "./kto/method/objective.ts";
+export { configAdvice, type RunFacts } from "./kto/options/advice.ts";
+export type { TrainerOptions } from "./kto/options/kto.ts";
+export type { SftTrainerOptions } from "./kto/options/sft.ts";
 export {
   disjoint,
   type Mean,
@@ -89,7 +89,7 @@ export {
   winRate,
 } from "./kto/report/statistics.ts";
 export { type Figure, linePlots, type Panel, type Series } from "./kto/report/svg.ts";
-export type { SftTrainerInputs, TrainerInputs } from "./kto/run-inputs.ts";
-export type { SftTrainerOptions } from "./kto/sft-config.ts";
+export type { SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/run/callbacks.ts";
+export type { SftTrainerInputs, TrainerInputs } from "./kto/run/inputs.ts";
 export { SftTrainer } from "./kto/sft-trainer.ts";
 export { KtoTrainer } from "./kto/trainer.ts";

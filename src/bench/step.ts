@@ -9,9 +9,9 @@ import type { KernelTime } from "../engine/gpu/program.ts";
 import { Model } from "../engine/model/model.ts";
 import { Random } from "../engine/random.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
-import type { TrainerOptions } from "../kto/config.ts";
 import { type BatchExample, packBatch } from "../kto/method/batch.ts";
 import { KtoStep } from "../kto/method/update.ts";
+import type { TrainerOptions } from "../kto/options/kto.ts";
 import { KtoTrainer } from "../kto/trainer.ts";
 import { summary } from "./measure.ts";
 

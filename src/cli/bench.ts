@@ -5,7 +5,7 @@ import { join } from "node:path";
 import * as z from "zod";
 import type { PeerResult } from "../bench/peer-work.ts";
 import type { BenchmarkResult } from "../bench/run.ts";
-import { option, parseOptions } from "../kto/parse-options.ts";
+import { option, parseOptions } from "../kto/options/parse.ts";
 import { command } from "./command.ts";
 import { commit } from "./commit.ts";
 import { installedVersions } from "./doctor.ts";

@@ -2,11 +2,11 @@
 import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError, counted } from "../errors.ts";
-import { ktoOptions } from "../kto/config.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../kto/data/summary.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../kto/data/types.ts";
 import { placeOf } from "../kto/data/types.ts";
-import { option, parseOptions, reuse } from "../kto/parse-options.ts";
+import { ktoOptions } from "../kto/options/kto.ts";
+import { option, parseOptions, reuse } from "../kto/options/parse.ts";
 import { command } from "./command.ts";
 import { checkOutputFile, isSameFile } from "./files.ts";
 import { colorsFor, type Output } from "./output.ts";

@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import * as z from "zod";
 import type { AdapterKind, FoundAdapter, Platform } from "../engine/platform/platform.ts";
 import { AdapterError, KtoError } from "../errors.ts";
-import { parseOptions } from "../kto/parse-options.ts";
+import { parseOptions } from "../kto/options/parse.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
 import { commonOptions } from "./shared-options.ts";

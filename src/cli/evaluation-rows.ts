@@ -8,8 +8,8 @@ import { DesirableRows } from "../kto/data/desirable.ts";
 import { parseSplit } from "../kto/data/slice.ts";
 import type { Example } from "../kto/data/types.ts";
 import { holdOut } from "../kto/data/validation-split.ts";
-import { evaluationStrategy } from "../kto/evaluation-options.ts";
-import type { RunConfig } from "../kto/run-options.ts";
+import { evaluationStrategy } from "../kto/options/evaluation.ts";
+import type { RunConfig } from "../kto/options/run.ts";
 import type { Output } from "./output.ts";
 import { encodeFeedback, type FeedbackOptions, type ModelOfRows, readRows, requirePairs } from "./session.ts";
 

@@ -2,8 +2,8 @@
 import * as z from "zod";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../errors.ts";
-import { ktoOptions } from "../kto/config.ts";
-import { option, parseOptions, reuse } from "../kto/parse-options.ts";
+import { ktoOptions } from "../kto/options/kto.ts";
+import { option, parseOptions, reuse } from "../kto/options/parse.ts";
 import { requireTemplate } from "./chat.ts";
 import { command } from "./command.ts";
 import { readTextFile } from "./files.ts";

@@ -1,11 +1,11 @@
 /** `kto gradcheck`: the loss and every gradient of one microbatch, the GPU's against the float64 reference's. */
 import * as z from "zod";
 import { NumericError } from "../errors.ts";
-import { ktoOptions } from "../kto/config.ts";
 import { type Example, placeOf } from "../kto/data/types.ts";
 import { solveWeights } from "../kto/data/weights.ts";
 import type { GradientCheck } from "../kto/gradcheck.ts";
-import { option, parseOptions, reuse } from "../kto/parse-options.ts";
+import { ktoOptions } from "../kto/options/kto.ts";
+import { option, parseOptions, reuse } from "../kto/options/parse.ts";
 import { command } from "./command.ts";
 import { checkOutputFile } from "./files.ts";
 import type { Output } from "./output.ts";

@@ -9,8 +9,8 @@ import type { OwnMetrics } from "../kto/evaluation/run-evaluation.ts";
 import { ChatJudge } from "../kto/judge/chat-judge.ts";
 import { type AnswerPair, judgePairs, WIN_RATE_METRICS, winRateMetrics } from "../kto/judge/compare.ts";
 import { answerWithin, functionJudge, type Judge, type JudgeFunction, type JudgeWait } from "../kto/judge/judge.ts";
-import { asksForJudge, type JudgeOptions } from "../kto/judge/judge-options.ts";
-import type { RunConfig } from "../kto/run-options.ts";
+import { asksForJudge, type JudgeOptions } from "../kto/options/judge.ts";
+import type { RunConfig } from "../kto/options/run.ts";
 import { checkOutputFile } from "./files.ts";
 import type { Output } from "./output.ts";
 

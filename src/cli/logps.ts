@@ -2,9 +2,9 @@
 import * as z from "zod";
 import type { Model } from "../engine/model/model.ts";
 import { NumericError } from "../errors.ts";
-import { ktoOptions } from "../kto/config.ts";
 import { placeOf } from "../kto/data/types.ts";
-import { parseOptions, reuse } from "../kto/parse-options.ts";
+import { ktoOptions } from "../kto/options/kto.ts";
+import { parseOptions, reuse } from "../kto/options/parse.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
 import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, referenceModel } from "./shared-options.ts";

@@ -1,9 +1,9 @@
 /** `kto merge`: a LoRA adapter and its base model to a whole model. Needs no GPU. */
 import * as z from "zod";
 import { ConfigError } from "../errors.ts";
-import { ktoOptions } from "../kto/config.ts";
-import { sizeInBytes } from "../kto/output-options.ts";
-import { option, parseOptions, reuse } from "../kto/parse-options.ts";
+import { ktoOptions } from "../kto/options/kto.ts";
+import { sizeInBytes } from "../kto/options/output.ts";
+import { option, parseOptions, reuse } from "../kto/options/parse.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
 import { commonOptions } from "./shared-options.ts";

@@ -4,7 +4,7 @@
  */
 import { platform } from "../engine/platform/index.ts";
 import { errorMessage, FileError } from "../errors.ts";
-import type { LogLine } from "../kto/run-state.ts";
+import type { LogLine } from "../kto/run/state.ts";
 
 export const METRICS_FILE = "metrics.jsonl";
 

@@ -10,9 +10,9 @@ import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../engine/model
 import { platform } from "../engine/platform/index.ts";
 import { ConfigError } from "../errors.ts";
 import type { StoredFormat } from "../kernels/kernel.ts";
-import type { KtoConfig } from "../kto/config.ts";
 import { checkVocabularies } from "../kto/method/update.ts";
-import { showsFineTuning } from "../kto/run-state.ts";
+import type { KtoConfig } from "../kto/options/kto.ts";
+import { showsFineTuning } from "../kto/run/state.ts";
 import { showingDownloads } from "./downloads.ts";
 import type { Output } from "./output.ts";
 

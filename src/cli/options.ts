@@ -15,7 +15,7 @@ import {
   optionInfos,
   type ParseContext,
   unknownOption,
-} from "../kto/parse-options.ts";
+} from "../kto/options/parse.ts";
 import type { Command, OptionInput } from "./command.ts";
 import { readTextFile } from "./files.ts";
 

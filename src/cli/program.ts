@@ -4,7 +4,7 @@
  */
 import { CommanderError, Option, Command as Program } from "commander";
 import { ConfigError, errorMessage, InterruptedError, KtoError } from "../errors.ts";
-import { nearest } from "../kto/parse-options.ts";
+import { nearest } from "../kto/options/parse.ts";
 import { benchCommand } from "./bench.ts";
 import { chatCommand } from "./chat.ts";
 import type { Command } from "./command.ts";

@@ -4,8 +4,8 @@ import { readGenerationDefaults } from "../engine/model/config/generation-config
 import type { SamplingOptions } from "../engine/model/generate/sample.ts";
 import type { Tokenizer } from "../engine/text/tokenizer.ts";
 import { ConfigError } from "../errors.ts";
-import { ktoOptions } from "../kto/config.ts";
-import { option, reuse } from "../kto/parse-options.ts";
+import { ktoOptions } from "../kto/options/kto.ts";
+import { option, reuse } from "../kto/options/parse.ts";
 import type { Output } from "./output.ts";
 
 const group = "Sampling";

@@ -18,7 +18,7 @@ import { parseSplit } from "../kto/data/slice.ts";
 import { encodeWithCache, type RowsSurvey, surveyRows } from "../kto/data/token-cache.ts";
 import { defaultMaxLength, ExampleCollector } from "../kto/data/tokenize.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, Labels } from "../kto/data/types.ts";
-import type { RunConfig } from "../kto/run-options.ts";
+import type { RunConfig } from "../kto/options/run.ts";
 import { showingDownloads } from "./downloads.ts";
 import { checkWritable } from "./files.ts";
 import type { Output } from "./output.ts";

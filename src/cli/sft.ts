@@ -1,9 +1,9 @@
 /** `kto sft`: the supervised stage before KTO, from completions to be imitated and a model to a model folder. */
 
 import { counted } from "../errors.ts";
-import { sftAdvice } from "../kto/advice.ts";
-import { runOptionNames } from "../kto/run-options.ts";
-import { parseSftConfig, type SftConfig, sftOptions, sftParseContext } from "../kto/sft-config.ts";
+import { sftAdvice } from "../kto/options/advice.ts";
+import { runOptionNames } from "../kto/options/run.ts";
+import { parseSftConfig, type SftConfig, sftOptions, sftParseContext } from "../kto/options/sft.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
 import { runTraining } from "./training.ts";

@@ -1,10 +1,10 @@
 /** `kto train`: KTO training from feedback and a model to a model folder. */
 
 import { counted } from "../errors.ts";
-import { configAdvice } from "../kto/advice.ts";
-import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptionNames } from "../kto/config.ts";
 import type { Example } from "../kto/data/types.ts";
 import { weightAdvice } from "../kto/data/weights.ts";
+import { configAdvice } from "../kto/options/advice.ts";
+import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptionNames } from "../kto/options/kto.ts";
 import { command } from "./command.ts";
 import type { Output } from "./output.ts";
 import { round, runTraining } from "./training.ts";

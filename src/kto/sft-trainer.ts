@@ -2,12 +2,13 @@
  * The trainer of the supervised stage before KTO: completions to be imitated in, a training run out. The same run and
  * the same step as KTO's, with an objective that knows neither a reference nor pairs of rows.
  */
-import { withWhatFits } from "./fitting.ts";
-import { resumption } from "./resumption.ts";
-import { type Prepared, prepareSft, type SftTrainerInputs } from "./run-inputs.ts";
-import type { SftTrainerOptions } from "./sft-config.ts";
-import type { RunTimes } from "./timing.ts";
-import { TrainingRun } from "./training-run.ts";
+
+import type { SftTrainerOptions } from "./options/sft.ts";
+import { withWhatFits } from "./run/fitting.ts";
+import { type Prepared, prepareSft, type SftTrainerInputs } from "./run/inputs.ts";
+import { resumption } from "./run/resumption.ts";
+import type { RunTimes } from "./run/timing.ts";
+import { TrainingRun } from "./run/training-run.ts";
 
 /**
  * A run of supervised fine-tuning, made by `SftTrainer.create`: the loss is the mean cross-entropy over the completion

@@ -3,17 +3,17 @@
  * objective); how it goes on is `training-run.ts`'s business.
  */
 import { Model } from "../engine/model/model.ts";
-import type { TrainerOptions } from "./config.ts";
 import { solveWeights } from "./data/weights.ts";
-import { withWhatFits } from "./fitting.ts";
-import type { ReferenceMode } from "./method-options.ts";
-import { resumption } from "./resumption.ts";
-import { type CachedReference, cachedReference, prepare, type TrainerInputs } from "./run-inputs.ts";
-import type { RunTimes } from "./timing.ts";
-import { TrainingRun } from "./training-run.ts";
+import type { TrainerOptions } from "./options/kto.ts";
+import type { ReferenceMode } from "./options/method.ts";
+import { withWhatFits } from "./run/fitting.ts";
+import { type CachedReference, cachedReference, prepare, type TrainerInputs } from "./run/inputs.ts";
+import { resumption } from "./run/resumption.ts";
+import type { RunTimes } from "./run/timing.ts";
+import { TrainingRun } from "./run/training-run.ts";
 
-export type { TrainingStep } from "./callbacks.ts";
-export type { TrainerInputs } from "./run-inputs.ts";
+export type { TrainingStep } from "./run/callbacks.ts";
+export type { TrainerInputs } from "./run/inputs.ts";
 
 /** A KTO training run, made by `KtoTrainer.create`. `free` gives all device memory back but the given models'. */
 export class KtoTrainer extends TrainingRun<TrainerOptions> {

@@ -9,7 +9,7 @@ import { readOptions } from "../../src/cli/options.ts";
 import { endTokens, resolveSampling } from "../../src/cli/sampling-options.ts";
 import { trainCommand } from "../../src/cli/train.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
-import { parseKtoConfig } from "../../src/kto/config.ts";
+import { parseKtoConfig } from "../../src/kto/options/kto.ts";
 import { stories } from "../helpers/folders.ts";
 import { tokenizerFolders } from "../helpers/tokenizers.ts";
 

@@ -28,9 +28,9 @@ import { checkpointPieces, finitePieces } from "../../src/engine/model/weights/w
 import { Random } from "../../src/engine/random.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { errorMessage, KtoError } from "../../src/errors.ts";
-import { parseKtoConfig } from "../../src/kto/config.ts";
 import { readFeedback } from "../../src/kto/data/read.ts";
-import { type RunState, readRunState, writeRunState } from "../../src/kto/run-state.ts";
+import { parseKtoConfig } from "../../src/kto/options/kto.ts";
+import { type RunState, readRunState, writeRunState } from "../../src/kto/run/state.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { sharedDevice } from "./device.ts";
 import { readExamples } from "./fixtures.ts";

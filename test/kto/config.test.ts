@@ -1,10 +1,10 @@
 /** The trainer's options: what a user may write, what is refused and in which words, what is advised against. */
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../src/errors.ts";
-import { configAdvice, type RunFacts } from "../../src/kto/advice.ts";
-import { parseKtoConfig } from "../../src/kto/config.ts";
-import { unusedLoraOptions } from "../../src/kto/lora-options.ts";
-import { editDistance } from "../../src/kto/parse-options.ts";
+import { configAdvice, type RunFacts } from "../../src/kto/options/advice.ts";
+import { parseKtoConfig } from "../../src/kto/options/kto.ts";
+import { unusedLoraOptions } from "../../src/kto/options/lora.ts";
+import { editDistance } from "../../src/kto/options/parse.ts";
 
 const required = { model_name_or_path: "model", dataset_name: "rows.jsonl", output_dir: "out" };
 

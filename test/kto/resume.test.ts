@@ -11,7 +11,7 @@ import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { ConfigError, FileError, ModelFormatError, NumericError } from "../../src/errors.ts";
-import type { SavedCheckpoint } from "../../src/kto/callbacks.ts";
+import type { SavedCheckpoint } from "../../src/kto/run/callbacks.ts";
 import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits } from "../helpers/compare.ts";

@@ -13,7 +13,7 @@ import { sftReferenceGradient } from "../../src/kto/method/float64-gradient.ts";
 import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import type { Metrics } from "../../src/kto/method/metrics.ts";
 import { KtoStep } from "../../src/kto/method/update.ts";
-import type { SftTrainerInputs } from "../../src/kto/run-inputs.ts";
+import type { SftTrainerInputs } from "../../src/kto/run/inputs.ts";
 import { SftTrainer } from "../../src/kto/sft-trainer.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";

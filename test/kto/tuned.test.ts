@@ -8,7 +8,7 @@ import { expect, it, onTestFinished, vi } from "vitest";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
-import type { TrainingStep } from "../../src/kto/callbacks.ts";
+import type { TrainingStep } from "../../src/kto/run/callbacks.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits } from "../helpers/compare.ts";

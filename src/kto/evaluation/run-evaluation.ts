@@ -4,9 +4,9 @@
  */
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError, errorMessage, FileError } from "../../errors.ts";
-import { checkEvaluates, evaluationStrategy } from "../evaluation-options.ts";
 import type { Metrics } from "../method/metrics.ts";
-import type { RunOptions } from "../run-options.ts";
+import { checkEvaluates, evaluationStrategy } from "../options/evaluation.ts";
+import type { RunOptions } from "../options/run.ts";
 import { BEST_FOLDER, BestModel } from "./best-model.ts";
 import { EVAL_PREFIX, Evaluator, type EvaluatorOptions } from "./evaluator.ts";
 import { Selection, type SelectionState } from "./selection.ts";

@@ -3,8 +3,8 @@
  * options. No models, no device.
  */
 import type { RowShape } from "../../engine/model/rows.ts";
-import type { RunOptions } from "../run-options.ts";
-import { samplingOf } from "../training-options.ts";
+import type { RunOptions } from "../options/run.ts";
+import { samplingOf } from "../options/training.ts";
 import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
 

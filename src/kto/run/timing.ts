@@ -3,11 +3,11 @@
  * reference's log-probabilities, each of mean size and warm. Runs what the run itself runs; writes nothing.
  */
 
-import type { RunEvaluation } from "./evaluation/run-evaluation.ts";
-import type { Microbatches } from "./method/reference-log-probs.ts";
-import type { KtoStep } from "./method/update.ts";
-import { meanStep, secondsWhenWarm } from "./method/warm-time.ts";
-import type { CachedReference } from "./run-inputs.ts";
+import type { RunEvaluation } from "../evaluation/run-evaluation.ts";
+import type { Microbatches } from "../method/reference-log-probs.ts";
+import type { KtoStep } from "../method/update.ts";
+import { meanStep, secondsWhenWarm } from "../method/warm-time.ts";
+import type { CachedReference } from "./inputs.ts";
 
 /** Seconds by the clock on the wall, without loading, compiling, samples and saving. */
 export interface RunTimes {

@@ -1,24 +1,24 @@
 /** What a training run is made from: the inputs of the trainer checked, and what follows from them before any memory. */
-import type { ParameterLayout } from "../engine/gpu/arena.ts";
-import type { Device } from "../engine/gpu/device.ts";
-import { trainedLayout } from "../engine/model/freezing.ts";
-import type { Model } from "../engine/model/model.ts";
-import { AdapterError, ConfigError, DatasetError } from "../errors.ts";
+import type { ParameterLayout } from "../../engine/gpu/arena.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import { trainedLayout } from "../../engine/model/freezing.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { AdapterError, ConfigError, DatasetError } from "../../errors.ts";
+import { placeOf, type RowSource } from "../data/types.ts";
+import type { OwnMetrics } from "../evaluation/run-evaluation.ts";
+import { checkMetric } from "../evaluation/selection.ts";
+import { type BatchExample, checkSequences } from "../method/batch.ts";
+import { EvaluationPlan } from "../method/evaluation-plan.ts";
+import { metricNames } from "../method/metrics.ts";
+import { ReferenceLogProbs } from "../method/reference-log-probs.ts";
+import { RunPlan } from "../method/run-plan.ts";
+import { evaluationStrategy } from "../options/evaluation.ts";
+import { ktoParseContext, type TrainerOptions, trainerOptions } from "../options/kto.ts";
+import { type ReferenceMode, referenceMode } from "../options/method.ts";
+import { parseOptions } from "../options/parse.ts";
+import { checkFloat32, type RunOptions } from "../options/run.ts";
+import { type SftTrainerOptions, sftParseContext, sftTrainerOptions } from "../options/sft.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
-import { ktoParseContext, type TrainerOptions, trainerOptions } from "./config.ts";
-import { placeOf, type RowSource } from "./data/types.ts";
-import type { OwnMetrics } from "./evaluation/run-evaluation.ts";
-import { checkMetric } from "./evaluation/selection.ts";
-import { evaluationStrategy } from "./evaluation-options.ts";
-import { type BatchExample, checkSequences } from "./method/batch.ts";
-import { EvaluationPlan } from "./method/evaluation-plan.ts";
-import { metricNames } from "./method/metrics.ts";
-import { ReferenceLogProbs } from "./method/reference-log-probs.ts";
-import { RunPlan } from "./method/run-plan.ts";
-import { type ReferenceMode, referenceMode } from "./method-options.ts";
-import { parseOptions } from "./parse-options.ts";
-import { checkFloat32, type RunOptions } from "./run-options.ts";
-import { type SftTrainerOptions, sftParseContext, sftTrainerOptions } from "./sft-config.ts";
 
 /** What every training run is made from. */
 export interface RunInputs extends TrainerCallbacks {

@@ -10,17 +10,17 @@ import {
   pruneCheckpoints,
   removeLeftovers,
   writeCheckpointFolder,
-} from "../engine/files/checkpoint-folders.ts";
-import { openSafetensors, writeSafetensors } from "../engine/files/safetensors.ts";
-import type { Model } from "../engine/model/model.ts";
-import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../engine/model/peft.ts";
-import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../engine/model/weights/arena-files.ts";
-import { type CheckpointTensor, openCheckpoint } from "../engine/model/weights/checkpoint-files.ts";
-import { platform } from "../engine/platform/index.ts";
-import { errorMessage, FileError } from "../errors.ts";
-import type { KtoStep } from "./method/update.ts";
-import type { RunOptions } from "./run-options.ts";
-import { type RunState, type TrainerStateFacts, writeRunState } from "./run-state.ts";
+} from "../../engine/files/checkpoint-folders.ts";
+import { openSafetensors, writeSafetensors } from "../../engine/files/safetensors.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../../engine/model/peft.ts";
+import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../../engine/model/weights/arena-files.ts";
+import { type CheckpointTensor, openCheckpoint } from "../../engine/model/weights/checkpoint-files.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { errorMessage, FileError } from "../../errors.ts";
+import type { KtoStep } from "../method/update.ts";
+import type { RunOptions } from "../options/run.ts";
+import { type RunState, type TrainerStateFacts, writeRunState } from "./state.ts";
 
 export const OPTIMIZER_FILE = "optimizer.safetensors";
 

@@ -1,7 +1,7 @@
 /** The options that name a judge and say how it is asked. */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { option } from "../parse-options.ts";
+import { option } from "./parse.ts";
 
 const group = "Judge";
 const count = z.number().int();

@@ -4,18 +4,18 @@
  * values in `advice.ts`.
  */
 import * as z from "zod";
-import { ConfigError } from "../errors.ts";
-import { checkpointOptions } from "./checkpoint-options.ts";
-import { evaluationOptions } from "./evaluation-options.ts";
-import { judgeOptions } from "./judge/judge-options.ts";
-import { loraOptions } from "./lora-options.ts";
-import { methodOptions, referenceMode, referenceModelOption } from "./method-options.ts";
-import { modelOptions } from "./model-options.ts";
-import { deviceOptions, outputOptions } from "./output-options.ts";
-import { type ParseContext, parseOptions } from "./parse-options.ts";
-import { checkRunConfig, runOptionNames } from "./run-options.ts";
-import { optimizerOptions, trainingOptions } from "./training-options.ts";
-import { foreignTrlOptions, otherProductsNames } from "./trl-options.ts";
+import { ConfigError } from "../../errors.ts";
+import { checkpointOptions } from "./checkpoint.ts";
+import { evaluationOptions } from "./evaluation.ts";
+import { judgeOptions } from "./judge.ts";
+import { loraOptions } from "./lora.ts";
+import { methodOptions, referenceMode, referenceModelOption } from "./method.ts";
+import { modelOptions } from "./model.ts";
+import { deviceOptions, outputOptions } from "./output.ts";
+import { type ParseContext, parseOptions } from "./parse.ts";
+import { checkRunConfig, runOptionNames } from "./run.ts";
+import { optimizerOptions, trainingOptions } from "./training.ts";
+import { foreignTrlOptions, otherProductsNames } from "./trl.ts";
 
 const { model_name_or_path, ...otherModelOptions } = modelOptions;
 

@@ -1,7 +1,7 @@
 /** The options of the machine and of what is written: the device, the folder of results, the log. */
 import * as z from "zod";
-import { DTYPE_ALIASES } from "./model-options.ts";
-import { option } from "./parse-options.ts";
+import { DTYPE_ALIASES } from "./model.ts";
+import { option } from "./parse.ts";
 
 const device = "Device";
 const logging = "Output";

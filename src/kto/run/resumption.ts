@@ -2,14 +2,14 @@
  * Which checkpoint a run goes on from: one that is whole, and of this run. Known before any work, since what is computed
  * before the run must come out as it did then. Bringing it back onto the device is `checkpoints.ts`' business.
  */
-import { checkpointDamage, listCheckpoints } from "../engine/files/checkpoint-folders.ts";
-import { platform } from "../engine/platform/index.ts";
-import { ConfigError, counted, FileError, ModelFormatError, shown } from "../errors.ts";
+import { checkpointDamage, listCheckpoints } from "../../engine/files/checkpoint-folders.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { ConfigError, counted, FileError, ModelFormatError, shown } from "../../errors.ts";
+import type { RunOptions } from "../options/run.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
-import { evaluatedRows, type Prepared, type RunInputs } from "./run-inputs.ts";
-import type { RunOptions } from "./run-options.ts";
-import { digestOf, type RunState, readRunState } from "./run-state.ts";
+import { evaluatedRows, type Prepared, type RunInputs } from "./inputs.ts";
+import { digestOf, type RunState, readRunState } from "./state.ts";
 
 export interface Resumption {
   /** The checkpoint's folder. */

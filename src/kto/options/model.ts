@@ -1,6 +1,6 @@
 /** The options that say which model and which rows, under TRL's names. */
 import * as z from "zod";
-import { option } from "./parse-options.ts";
+import { option } from "./parse.ts";
 
 const model = "Model and data";
 const count = z.number().int();

@@ -1,6 +1,6 @@
 /** The options of checkpoints, under transformers' names, and when a checkpoint is due. */
 import * as z from "zod";
-import { option } from "./parse-options.ts";
+import { option } from "./parse.ts";
 
 const group = "Checkpoints";
 const count = z.number().int();

@@ -3,17 +3,17 @@
  * learning rate, and the sentences for options that belong to KTO or to parts of TRL's SFT that there are none of here.
  */
 import * as z from "zod";
-import { checkpointOptions } from "./checkpoint-options.ts";
-import { evaluationOptions } from "./evaluation-options.ts";
-import { judgeOptions } from "./judge/judge-options.ts";
-import { loraOptions } from "./lora-options.ts";
-import { methodOptions, referenceModelOption } from "./method-options.ts";
-import { modelOptions } from "./model-options.ts";
-import { deviceOptions, outputOptions } from "./output-options.ts";
-import { type ForeignOption, optionInfos, type ParseContext, parseOptions, reuse } from "./parse-options.ts";
-import { checkRunConfig, type RunOptions, runOptionNames } from "./run-options.ts";
-import { optimizerOptions, trainingOptions } from "./training-options.ts";
-import { foreignTrlOptions, OFF, otherProductsNames } from "./trl-options.ts";
+import { checkpointOptions } from "./checkpoint.ts";
+import { evaluationOptions } from "./evaluation.ts";
+import { judgeOptions } from "./judge.ts";
+import { loraOptions } from "./lora.ts";
+import { methodOptions, referenceModelOption } from "./method.ts";
+import { modelOptions } from "./model.ts";
+import { deviceOptions, outputOptions } from "./output.ts";
+import { type ForeignOption, optionInfos, type ParseContext, parseOptions, reuse } from "./parse.ts";
+import { checkRunConfig, type RunOptions, runOptionNames } from "./run.ts";
+import { optimizerOptions, trainingOptions } from "./training.ts";
+import { foreignTrlOptions, OFF, otherProductsNames } from "./trl.ts";
 
 /** The options, in the order of the help text. */
 export const sftOptions = z.strictObject({

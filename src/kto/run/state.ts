@@ -3,9 +3,9 @@
  * back bit by bit. trainer_state.json has the keys of Hugging Face's, for whoever reads those; the rest is ours.
  */
 import * as z from "zod";
-import { platform } from "../engine/platform/index.ts";
-import { errorMessage, ModelFormatError } from "../errors.ts";
-import type { BatchExample } from "./method/batch.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { errorMessage, ModelFormatError } from "../../errors.ts";
+import type { BatchExample } from "../method/batch.ts";
 
 export const TRAINER_STATE_FILE = "trainer_state.json";
 /** Options, position and counts. */

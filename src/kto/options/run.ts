@@ -3,20 +3,20 @@
  * adds its own (`config.ts`, `sft-config.ts`) and may give them other defaults.
  */
 import * as z from "zod";
-import { ConfigError } from "../errors.ts";
-import { checkpointOptions } from "./checkpoint-options.ts";
+import { ConfigError } from "../../errors.ts";
+import { checkpointOptions } from "./checkpoint.ts";
 import {
   checkEvaluates,
   checkEvaluationRows,
   drawsSamples,
   evaluationOptions,
   evaluationStrategy,
-} from "./evaluation-options.ts";
-import { asksForJudge, judgeOptions } from "./judge/judge-options.ts";
-import { loraOptions } from "./lora-options.ts";
-import { modelOptions } from "./model-options.ts";
-import { deviceOptions, outputOptions } from "./output-options.ts";
-import { optimizerOptions, samplingOf, trainingOptions } from "./training-options.ts";
+} from "./evaluation.ts";
+import { asksForJudge, judgeOptions } from "./judge.ts";
+import { loraOptions } from "./lora.ts";
+import { modelOptions } from "./model.ts";
+import { deviceOptions, outputOptions } from "./output.ts";
+import { optimizerOptions, samplingOf, trainingOptions } from "./training.ts";
 
 const schema = z.strictObject({
   ...modelOptions,

@@ -4,7 +4,7 @@
  * `config.ts` and in the files of `src/cli`; how they are spelled on a command line, in `src/cli/options.ts`.
  */
 import * as z from "zod";
-import { ConfigError, shown } from "../errors.ts";
+import { ConfigError, shown } from "../../errors.ts";
 
 /** What a person is told about one option. */
 export interface OptionAbout {

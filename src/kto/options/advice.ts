@@ -2,9 +2,9 @@
  * Advice on values that are allowed but seldom meant, once the model and the data of a run are known. What is refused
  * stands in `config.ts`; what follows from the class counts in `data/weights.ts`.
  */
-import { counted } from "../errors.ts";
-import type { TrainerOptions } from "./config.ts";
-import type { RunOptions } from "./run-options.ts";
+import { counted } from "../../errors.ts";
+import type { TrainerOptions } from "./kto.ts";
+import type { RunOptions } from "./run.ts";
 
 /** What is known of a run's size once the model and the data have been read. */
 export interface SizeFacts {

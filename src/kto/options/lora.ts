@@ -1,6 +1,6 @@
 /** The options of LoRA, under TRL's names: spread into the trainer's. */
 import * as z from "zod";
-import { option } from "./parse-options.ts";
+import { option } from "./parse.ts";
 
 const group = "LoRA";
 const count = z.number().int();

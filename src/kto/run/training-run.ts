@@ -3,25 +3,25 @@
  * (which rows, which learning rate); what is trained and for what is the trainers' (`trainer.ts`),
  * the work of an update `step.ts`'s. Iterate it with `for await`.
  */
-import type { Device } from "../engine/gpu/device.ts";
-import type { Model, SaveOptions } from "../engine/model/model.ts";
-import { saveAdapter } from "../engine/model/peft.ts";
-import { learningRateAt, type ScheduleOptions } from "../engine/schedule.ts";
-import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../errors.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import type { Model, SaveOptions } from "../../engine/model/model.ts";
+import { saveAdapter } from "../../engine/model/peft.ts";
+import { learningRateAt, type ScheduleOptions } from "../../engine/schedule.ts";
+import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../../errors.ts";
+import { type Evaluation, RunEvaluation } from "../evaluation/run-evaluation.ts";
+import type { KtoBatch } from "../method/batch.ts";
+import type { Metrics } from "../method/metrics.ts";
+import type { TrainedFor } from "../method/objective.ts";
+import type { RunPlan } from "../method/run-plan.ts";
+import { KtoStep, type StepReference } from "../method/update.ts";
+import type { RunOptions } from "../options/run.ts";
 import { type TrainerCallbacks, type TrainingStep, warn } from "./callbacks.ts";
-import { type Evaluation, RunEvaluation } from "./evaluation/run-evaluation.ts";
 import { checkHostMemory } from "./fitting.ts";
+import { type CachedReference, type Prepared, type RunInputs, rowNames } from "./inputs.ts";
 import { LoggingWindow } from "./logging-window.ts";
-import type { KtoBatch } from "./method/batch.ts";
-import type { Metrics } from "./method/metrics.ts";
-import type { TrainedFor } from "./method/objective.ts";
-import type { RunPlan } from "./method/run-plan.ts";
-import { KtoStep, type StepReference } from "./method/update.ts";
+import { RunRecord } from "./record.ts";
 import type { Resumption } from "./resumption.ts";
-import { type CachedReference, type Prepared, type RunInputs, rowNames } from "./run-inputs.ts";
-import type { RunOptions } from "./run-options.ts";
-import { RunRecord } from "./run-record.ts";
-import type { LogLine } from "./run-state.ts";
+import type { LogLine } from "./state.ts";
 import { type RunTimes, timeRun } from "./timing.ts";
 
 /** What a run is made of before it takes memory. */

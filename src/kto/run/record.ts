@@ -2,21 +2,21 @@
  * The record of a training run: how far it is, what it logged, and the checkpoints that keep it, saved when they are due
  * and gone on from. What is in a checkpoint's files is `checkpoints.ts`' and `run-state.ts`' business.
  */
-import type { Model } from "../engine/model/model.ts";
-import { platform } from "../engine/platform/index.ts";
-import { DeviceLostError, errorMessage, FileError } from "../errors.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { DeviceLostError, errorMessage, FileError } from "../../errors.ts";
+import type { RunEvaluation } from "../evaluation/run-evaluation.ts";
+import { criterionOf } from "../evaluation/selection.ts";
+import type { Metrics } from "../method/metrics.ts";
+import type { RunPlan } from "../method/run-plan.ts";
+import type { KtoStep } from "../method/update.ts";
+import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
+import type { RunOptions } from "../options/run.ts";
 import { type TrainerCallbacks, warn } from "./callbacks.ts";
-import { checkpointDue, mostCheckpoints } from "./checkpoint-options.ts";
 import { Checkpoints } from "./checkpoints.ts";
-import type { RunEvaluation } from "./evaluation/run-evaluation.ts";
-import { criterionOf } from "./evaluation/selection.ts";
+import { evaluatedRows, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
-import type { Metrics } from "./method/metrics.ts";
-import type { RunPlan } from "./method/run-plan.ts";
-import type { KtoStep } from "./method/update.ts";
 import type { Resumption } from "./resumption.ts";
-import { evaluatedRows, type RunInputs } from "./run-inputs.ts";
-import type { RunOptions } from "./run-options.ts";
 import {
   digestOf,
   type LogLine,
@@ -24,7 +24,7 @@ import {
   TRAINER_STATE_FILE,
   type TrainerStateFacts,
   trainerStateText,
-} from "./run-state.ts";
+} from "./state.ts";
 
 export interface RecordedRun {
   readonly inputs: RunInputs;

@@ -3,8 +3,8 @@
  * said in several ways.
  */
 import * as z from "zod";
-import { ConfigError } from "../errors.ts";
-import { option } from "./parse-options.ts";
+import { ConfigError } from "../../errors.ts";
+import { option } from "./parse.ts";
 
 const training = "Training";
 const optimizer = "Optimizer (AdamW)";

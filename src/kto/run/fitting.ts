@@ -2,13 +2,13 @@
  * What to say when an adapter cannot hold a run: the largest microbatch that it could, by plans of the run with fewer
  * rows, made on a device that only counts.
  */
-import type { Device } from "../engine/gpu/device.ts";
-import { planningDevice } from "../engine/gpu/memory-plan.ts";
-import { LoraAdapter } from "../engine/model/lora.ts";
-import { Model } from "../engine/model/model.ts";
-import { platform } from "../engine/platform/index.ts";
-import { AdapterError } from "../errors.ts";
-import type { RunInputs } from "./run-inputs.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import { planningDevice } from "../../engine/gpu/memory-plan.ts";
+import { LoraAdapter } from "../../engine/model/lora.ts";
+import { Model } from "../../engine/model/model.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { AdapterError } from "../../errors.ts";
+import type { RunInputs } from "./inputs.ts";
 
 /** The share of what was refused that is taken to fit, where the adapter does not say how much it has. */
 const LIKELY_SHARE = 0.75;

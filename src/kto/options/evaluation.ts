@@ -1,7 +1,7 @@
 /** The options of evaluation during training, under TRL's and transformers' names, and what they ask of each other. */
 import * as z from "zod";
-import { ConfigError } from "../errors.ts";
-import { option } from "./parse-options.ts";
+import { ConfigError } from "../../errors.ts";
+import { option } from "./parse.ts";
 
 const group = "Evaluation";
 const count = z.number().int();

@@ -3,8 +3,8 @@
  * TRL's and ours.
  */
 import * as z from "zod";
-import { ConfigError } from "../errors.ts";
-import { option } from "./parse-options.ts";
+import { ConfigError } from "../../errors.ts";
+import { option } from "./parse.ts";
 
 const method = "KTO";
 

@@ -4,7 +4,7 @@
  * that would change the result and would not happen: that is refused, never ignored. What concerns only speed or where
  * numbers are reported is accepted without effect. Options move from here to `config.ts` as they are implemented.
  */
-import type { ForeignOption } from "./parse-options.ts";
+import type { ForeignOption } from "./parse.ts";
 
 /** Values that switch a feature off, in the spellings that people use. */
 export const OFF = [false, null, "no", 0, "", [], {}];

@@ -3,8 +3,8 @@
  * goes on; what it throws ends the run as it is, unchanged.
  */
 
-import type { Evaluation } from "./evaluation/run-evaluation.ts";
-import type { Metrics } from "./method/metrics.ts";
+import type { Evaluation } from "../evaluation/run-evaluation.ts";
+import type { Metrics } from "../method/metrics.ts";
 
 /** What an update leaves behind. */
 export interface TrainingStep {

@@ -2,11 +2,11 @@
  * The logging window of a run: what the host counts since the last line of the metrics, the sums that the device keeps
  * meanwhile, and the verdict that updates have become impossible. Everything but time is part of a checkpoint.
  */
-import { NumericError } from "../errors.ts";
-import { OPTIMIZER_STATE } from "../kernels/reduce.ts";
-import type { KtoBatch } from "./method/batch.ts";
-import { type Metrics, windowMetrics } from "./method/metrics.ts";
-import type { KtoStep } from "./method/update.ts";
+import { NumericError } from "../../errors.ts";
+import { OPTIMIZER_STATE } from "../../kernels/reduce.ts";
+import type { KtoBatch } from "../method/batch.ts";
+import { type Metrics, windowMetrics } from "../method/metrics.ts";
+import type { KtoStep } from "../method/update.ts";
 
 /** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
 const MOST_VAIN_STEPS = 10;
