@@ -1,6 +1,6 @@
 /** Says in one line which adapter will be used and, where it is a software one, what would be faster. */
 
-import { fasterThan } from "../src/cli/doctor.ts";
+import { fasterThan } from "../src/cli/commands/doctor.ts";
 import { platform } from "../src/engine/platform/index.ts";
 import { KtoError } from "../src/errors.ts";
 

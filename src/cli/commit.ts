@@ -2,7 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { packageFolder } from "./doctor.ts";
+import { packageFolder } from "./commands/doctor.ts";
 
 /** The commit, marked where files differ from it; null outside a checkout. */
 export function commit(): string | null {

@@ -5,20 +5,20 @@
 import { CommanderError, Option, Command as Program } from "commander";
 import { ConfigError, errorMessage, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/options/parse.ts";
-import { benchCommand } from "./bench.ts";
-import { chatCommand } from "./chat.ts";
-import type { Command } from "./command.ts";
-import { dataCommand } from "./data.ts";
-import { doctorCommand, ownManifest } from "./doctor.ts";
-import { evalCommand } from "./eval.ts";
-import { generateCommand } from "./generate.ts";
-import { gradcheckCommand } from "./gradcheck.ts";
-import { logpsCommand } from "./logps.ts";
-import { mergeCommand } from "./merge.ts";
-import { helpOptions, readOptions } from "./options.ts";
-import { colorsFor, Output, type Streams } from "./output.ts";
-import { sftCommand } from "./sft.ts";
-import { trainCommand } from "./train.ts";
+import { benchCommand } from "./commands/bench.ts";
+import { chatCommand } from "./commands/chat.ts";
+import { dataCommand } from "./commands/data.ts";
+import { doctorCommand, ownManifest } from "./commands/doctor.ts";
+import { evalCommand } from "./commands/eval.ts";
+import { generateCommand } from "./commands/generate.ts";
+import { gradcheckCommand } from "./commands/gradcheck.ts";
+import { logpsCommand } from "./commands/logps.ts";
+import { mergeCommand } from "./commands/merge.ts";
+import { sftCommand } from "./commands/sft.ts";
+import { trainCommand } from "./commands/train.ts";
+import type { Command } from "./options/command.ts";
+import { helpOptions, readOptions } from "./options/command-line.ts";
+import { colorsFor, Output, type Streams } from "./terminal/output.ts";
 
 /** In the order of the help text. */
 const commands: readonly Command[] = [

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { PeerWork } from "../../src/bench/peer-work.ts";
 import { stepTruth } from "../../src/bench/step.ts";
-import { peerRunner } from "../../src/cli/bench-peers.ts";
+import { peerRunner } from "../../src/cli/commands/bench-peers.ts";
 import { writeSafetensors } from "../../src/engine/files/safetensors.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { llamaConfig, randomModel } from "../helpers/models.ts";

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { expectAllClose } from "../../src/bench/case.ts";
-import { tableLines } from "../../src/cli/bench.ts";
+import { tableLines } from "../../src/cli/commands/bench.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import { kto } from "./streams.ts";
 

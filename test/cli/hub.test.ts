@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
-import { DownloadLine, renderDownload } from "../../src/cli/downloads.ts";
+import { DownloadLine, renderDownload } from "../../src/cli/terminal/downloads.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import { fixtures, llama, temporaryFolder } from "../helpers/folders.ts";
 import { FakeHub, faults } from "../helpers/hub-server.ts";

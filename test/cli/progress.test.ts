@@ -1,7 +1,7 @@
 /** The live line: what it says, how it shortens, when it is written. */
 import { describe, expect, test } from "vitest";
-import { Output } from "../../src/cli/output.ts";
-import { formatDuration, ProgressLine, renderProgress } from "../../src/cli/progress.ts";
+import { Output } from "../../src/cli/terminal/output.ts";
+import { formatDuration, ProgressLine, renderProgress } from "../../src/cli/terminal/progress.ts";
 import { CapturedStream } from "./streams.ts";
 
 const metrics = {

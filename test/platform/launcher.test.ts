@@ -56,7 +56,7 @@ test("built code is preferred, unless a source file is newer than it", () => {
   utimesSync(main, new Date("2026-01-01"), new Date("2026-01-01"));
   utimesSync(built, new Date("2026-01-02"), new Date("2026-01-02"));
   expect(launch()).toMatchObject({ code: 3, stdout: "built" });
-  write("src/cli/options.ts", "export const changed = true;");
+  write("src/cli/options/command-line.ts", "export const changed = true;");
   expect(launch()).toMatchObject({ code: 5 });
 });
 

@@ -1,7 +1,7 @@
 /**
  * Options in general: a zod schema whose fields carry what a person needs to know (group, description, range), and the
  * way from loosely typed values (YAML, command line, JavaScript) to checked ones. Which options there are stands in
- * `config.ts` and in the files of `src/cli`; how they are spelled on a command line, in `src/cli/options.ts`.
+ * `config.ts` and in the files of `src/cli`; how they are spelled on a command line, in `src/cli/options/command-line.ts`.
  */
 import * as z from "zod";
 import { ConfigError, shown } from "../../errors.ts";

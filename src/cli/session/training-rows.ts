@@ -2,16 +2,16 @@
  * The rows of a training run, and those that it evaluates on: another data set, another split, or rows held out of the
  * training's. Supervised fine-tuning takes the desirable ones of either.
  */
-import { platform } from "../engine/platform/index.ts";
-import { ConfigError, counted } from "../errors.ts";
-import { DesirableRows } from "../kto/data/desirable.ts";
-import { parseSplit } from "../kto/data/slice.ts";
-import type { Example } from "../kto/data/types.ts";
-import { holdOut } from "../kto/data/validation-split.ts";
-import { evaluationStrategy } from "../kto/options/evaluation.ts";
-import type { RunConfig } from "../kto/options/run.ts";
-import type { Output } from "./output.ts";
-import { encodeFeedback, type FeedbackOptions, type ModelOfRows, readRows, requirePairs } from "./session.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { ConfigError, counted } from "../../errors.ts";
+import { DesirableRows } from "../../kto/data/desirable.ts";
+import { parseSplit } from "../../kto/data/slice.ts";
+import type { Example } from "../../kto/data/types.ts";
+import { holdOut } from "../../kto/data/validation-split.ts";
+import { evaluationStrategy } from "../../kto/options/evaluation.ts";
+import type { RunConfig } from "../../kto/options/run.ts";
+import type { Output } from "../terminal/output.ts";
+import { encodeFeedback, type FeedbackOptions, type ModelOfRows, readRows, requirePairs } from "./rows.ts";
 
 export interface TrainingRows {
   readonly examples: readonly Example[];

@@ -1,12 +1,12 @@
 /** `kto sft`: the supervised stage before KTO, from completions to be imitated and a model to a model folder. */
 
-import { counted } from "../errors.ts";
-import { sftAdvice } from "../kto/options/advice.ts";
-import { runOptionNames } from "../kto/options/run.ts";
-import { parseSftConfig, type SftConfig, sftOptions, sftParseContext } from "../kto/options/sft.ts";
-import { command } from "./command.ts";
-import type { Output } from "./output.ts";
-import { runTraining } from "./training.ts";
+import { counted } from "../../errors.ts";
+import { sftAdvice } from "../../kto/options/advice.ts";
+import { runOptionNames } from "../../kto/options/run.ts";
+import { parseSftConfig, type SftConfig, sftOptions, sftParseContext } from "../../kto/options/sft.ts";
+import { command } from "../options/command.ts";
+import { runTraining } from "../session/training.ts";
+import type { Output } from "../terminal/output.ts";
 
 export const sftCommand = command({
   name: "sft",
@@ -22,10 +22,10 @@ export const sftCommand = command({
 });
 
 async function runSft(config: SftConfig, output: Output): Promise<void> {
-  const { checkKind } = await import("./session.ts");
-  const { loadPolicy } = await import("./models.ts");
-  const { loadTrainingRows } = await import("./evaluation-rows.ts");
-  const { SftTrainer } = await import("../kto/sft-trainer.ts");
+  const { checkKind } = await import("../session/rows.ts");
+  const { loadPolicy } = await import("../session/models.ts");
+  const { loadTrainingRows } = await import("../session/training-rows.ts");
+  const { SftTrainer } = await import("../../kto/sft-trainer.ts");
   await runTraining(config, output, async (device, shared) => {
     const { policy, baseName } = await loadPolicy(device, config, output);
     const models = { policy, reference: undefined };

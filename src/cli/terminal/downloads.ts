@@ -1,5 +1,5 @@
 /** The line that shows a download from the hub: in place on a terminal, as a plain line every few seconds elsewhere. */
-import type { DownloadProgress, HubOptions } from "../engine/hub/resolve.ts";
+import type { DownloadProgress, HubOptions } from "../../engine/hub/resolve.ts";
 import type { LiveLine, Output, TextStream } from "./output.ts";
 import { formatDuration } from "./progress.ts";
 

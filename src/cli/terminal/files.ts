@@ -1,8 +1,8 @@
 /** Files that the command line itself reads and writes; models and feedback are read through the platform. */
 import { readFile, realpath } from "node:fs/promises";
 import { dirname } from "node:path";
-import { platform } from "../engine/platform/index.ts";
-import { errorMessage, FileError } from "../errors.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { errorMessage, FileError } from "../../errors.ts";
 
 /** @throws FileError naming the file, `what` it was to be, and the reason */
 export async function readTextFile(path: string, what: string): Promise<string> {

@@ -6,7 +6,7 @@
  */
 import { Option } from "commander";
 import { parseDocument } from "yaml";
-import { ConfigError, errorMessage } from "../errors.ts";
+import { ConfigError, errorMessage } from "../../errors.ts";
 import {
   booleanWord,
   findOption,
@@ -15,9 +15,9 @@ import {
   optionInfos,
   type ParseContext,
   unknownOption,
-} from "../kto/options/parse.ts";
+} from "../../kto/options/parse.ts";
+import { readTextFile } from "../terminal/files.ts";
 import type { Command, OptionInput } from "./command.ts";
-import { readTextFile } from "./files.ts";
 
 /** Brackets within brackets in a configuration file. */
 const DEEPEST = 100;

@@ -8,12 +8,12 @@ import { availableParallelism, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import * as z from "zod";
-import type { AdapterKind, FoundAdapter, Platform } from "../engine/platform/platform.ts";
-import { AdapterError, KtoError } from "../errors.ts";
-import { parseOptions } from "../kto/options/parse.ts";
-import { command } from "./command.ts";
-import type { Output } from "./output.ts";
-import { commonOptions } from "./shared-options.ts";
+import type { AdapterKind, FoundAdapter, Platform } from "../../engine/platform/platform.ts";
+import { AdapterError, KtoError } from "../../errors.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
+import { command } from "../options/command.ts";
+import { commonOptions } from "../options/shared.ts";
+import type { Output } from "../terminal/output.ts";
 
 const schema = z.strictObject(commonOptions);
 
@@ -30,7 +30,7 @@ export const doctorCommand = command({
 
 async function runDoctor(options: DoctorOptions, output: Output): Promise<void> {
   // Loaded here and not above: loading Dawn takes a moment that --help and a mistyped option need not wait for.
-  const { platform } = await import("../engine/platform/index.ts");
+  const { platform } = await import("../../engine/platform/index.ts");
   await doctor(platform, options, output);
 }
 

@@ -1,16 +1,16 @@
 /** `kto data`: what a feedback file holds, as training will see it; with --output, the rows in TRL's plain layout. */
 import * as z from "zod";
-import { platform } from "../engine/platform/index.ts";
-import { ConfigError, counted } from "../errors.ts";
-import { type FeedbackSummary, summarizeRows, toPlainLine } from "../kto/data/summary.ts";
-import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../kto/data/types.ts";
-import { placeOf } from "../kto/data/types.ts";
-import { ktoOptions } from "../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../kto/options/parse.ts";
-import { command } from "./command.ts";
-import { checkOutputFile, isSameFile } from "./files.ts";
-import { colorsFor, type Output } from "./output.ts";
-import { commonOptions, feedbackOptions } from "./shared-options.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { ConfigError, counted } from "../../errors.ts";
+import { type FeedbackSummary, summarizeRows, toPlainLine } from "../../kto/data/summary.ts";
+import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../../kto/data/types.ts";
+import { placeOf } from "../../kto/data/types.ts";
+import { ktoOptions } from "../../kto/options/kto.ts";
+import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { command } from "../options/command.ts";
+import { commonOptions, feedbackOptions } from "../options/shared.ts";
+import { checkOutputFile, isSameFile } from "../terminal/files.ts";
+import { colorsFor, type Output } from "../terminal/output.ts";
 
 const { adapter: _, ...outputOptions } = commonOptions;
 
@@ -80,7 +80,7 @@ async function runData(options: DataOptions, output: Output): Promise<void> {
       throw new ConfigError(`output "${options.output}" is the feedback file itself: choose another name.`);
     }
   }
-  const { readRows } = await import("./session.ts");
+  const { readRows } = await import("../session/rows.ts");
   let layout = "";
   const rows = await readRows(options, output, (found) => {
     layout = found;
@@ -108,10 +108,10 @@ async function firstRows(rows: FeedbackRows, count: number): Promise<FeedbackRow
 
 async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output): Promise<Tokenized | undefined> {
   if (options.model_name_or_path === undefined) return undefined;
-  const { encodeFeedback } = await import("./session.ts");
-  const { decodeContinuation, loadTokenizer } = await import("../engine/text/tokenizer.ts");
-  const { modelFolders } = await import("./models.ts");
-  const { readModelConfig } = await import("../engine/model/config/folder.ts");
+  const { encodeFeedback } = await import("../session/rows.ts");
+  const { decodeContinuation, loadTokenizer } = await import("../../engine/text/tokenizer.ts");
+  const { modelFolders } = await import("../session/models.ts");
+  const { readModelConfig } = await import("../../engine/model/config/folder.ts");
   const names = { model_name_or_path: options.model_name_or_path, model_revision: options.model_revision };
   const { base: folder } = await modelFolders(names, output, false);
   const policy = { folder, config: await readModelConfig(folder) };

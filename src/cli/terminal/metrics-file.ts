@@ -2,9 +2,9 @@
  * metrics.jsonl of a run: the trainer's log, a line for each entry, written as the run goes. A disk that takes no line is
  * told once and does not end the run: at the end the file is written anew, whole.
  */
-import { platform } from "../engine/platform/index.ts";
-import { errorMessage, FileError } from "../errors.ts";
-import type { LogLine } from "../kto/run/state.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { errorMessage, FileError } from "../../errors.ts";
+import type { LogLine } from "../../kto/run/state.ts";
 
 export const METRICS_FILE = "metrics.jsonl";
 

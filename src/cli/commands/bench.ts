@@ -3,14 +3,14 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as z from "zod";
-import type { PeerResult } from "../bench/peer-work.ts";
-import type { BenchmarkResult } from "../bench/run.ts";
-import { option, parseOptions } from "../kto/options/parse.ts";
-import { command } from "./command.ts";
-import { commit } from "./commit.ts";
+import type { PeerResult } from "../../bench/peer-work.ts";
+import type { BenchmarkResult } from "../../bench/run.ts";
+import { option, parseOptions } from "../../kto/options/parse.ts";
+import { commit } from "../commit.ts";
+import { command } from "../options/command.ts";
+import { commonOptions } from "../options/shared.ts";
+import type { Output } from "../terminal/output.ts";
 import { installedVersions } from "./doctor.ts";
-import type { Output } from "./output.ts";
-import { commonOptions } from "./shared-options.ts";
 
 const group = "Benchmarks";
 const { json: _, ...otherOptions } = commonOptions;
@@ -58,12 +58,12 @@ export const benchCommand = command({
 });
 
 async function runBench(options: BenchOptions, output: Output): Promise<void> {
-  const { Device } = await import("../engine/gpu/device.ts");
-  const { platform } = await import("../engine/platform/index.ts");
-  const { measurePeaks } = await import("../bench/peaks.ts");
-  const { chooseBenchmarks, runBenchmarks } = await import("../bench/run.ts");
-  const { timingOptions } = await import("../bench/measure.ts");
-  const { checkOutputFile } = await import("./files.ts");
+  const { Device } = await import("../../engine/gpu/device.ts");
+  const { platform } = await import("../../engine/platform/index.ts");
+  const { measurePeaks } = await import("../../bench/peaks.ts");
+  const { chooseBenchmarks, runBenchmarks } = await import("../../bench/run.ts");
+  const { timingOptions } = await import("../../bench/measure.ts");
+  const { checkOutputFile } = await import("../terminal/files.ts");
   const { peerRunner, peerVersions } = await import("./bench-peers.ts");
   const chosen = chooseBenchmarks(options.quick, options.filter);
   if (options.jsonFile) await checkOutputFile(options.jsonFile);

@@ -1,22 +1,22 @@
 /** `kto eval`: losses and rewards of a model on feedback, and how often a judge prefers its answers to another model's. */
 import * as z from "zod";
-import type { Device } from "../engine/gpu/device.ts";
-import type { Model } from "../engine/model/model.ts";
-import type { Tokenizer } from "../engine/text/tokenizer.ts";
-import { ConfigError, counted, NumericError } from "../errors.ts";
-import type { Example, FeedbackRow, FeedbackRows } from "../kto/data/types.ts";
-import type { JudgedWinRate } from "../kto/judge/compare.ts";
-import type { Judge } from "../kto/judge/judge.ts";
-import type { Metrics } from "../kto/method/metrics.ts";
-import { asksForJudge, judgeOptions } from "../kto/options/judge.ts";
-import { ktoOptions } from "../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../kto/options/parse.ts";
-import { command } from "./command.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import type { Model } from "../../engine/model/model.ts";
+import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { ConfigError, counted, NumericError } from "../../errors.ts";
+import type { Example, FeedbackRow, FeedbackRows } from "../../kto/data/types.ts";
+import type { JudgedWinRate } from "../../kto/judge/compare.ts";
+import type { Judge } from "../../kto/judge/judge.ts";
+import type { Metrics } from "../../kto/method/metrics.ts";
+import { asksForJudge, judgeOptions } from "../../kto/options/judge.ts";
+import { ktoOptions } from "../../kto/options/kto.ts";
+import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { command } from "../options/command.ts";
+import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "../options/sampling.ts";
+import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "../options/shared.ts";
+import { openJudge, tellingUnhandled } from "../session/judge.ts";
+import type { Output } from "../terminal/output.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts } from "./generate.ts";
-import { openJudge, tellingUnhandled } from "./judging.ts";
-import type { Output } from "./output.ts";
-import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "./sampling-options.ts";
-import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "./shared-options.ts";
 
 const method = "KTO";
 const answers = "Answers to judge";
@@ -116,7 +116,7 @@ export function parseEvalOptions(
 async function runEval(options: EvalOptions, output: Output): Promise<void> {
   const judge = asksForJudge(options) ? await openJudge(options) : undefined;
   const given = await readPrompts(options);
-  const { encodeFeedback, readRows, withDevice } = await import("./session.ts");
+  const { encodeFeedback, readRows, withDevice } = await import("../session/rows.ts");
   await withDevice(options, output, async (device) => {
     const { policy, reference } = await loadBoth(device, options, output);
     let rows: FeedbackRows = [];
@@ -139,7 +139,7 @@ async function loadBoth(
   options: EvalOptions,
   output: Output,
 ): Promise<{ policy: Model; reference: Model }> {
-  const { loadModel } = await import("./models.ts");
+  const { loadModel } = await import("../session/models.ts");
   const policy = await loadModel(device, options, output);
   const name = options.ref_model_name_or_path;
   if (name === undefined) {
@@ -161,8 +161,8 @@ async function measure(
   examples: readonly Example[],
   options: EvalOptions,
 ): Promise<Metrics> {
-  const { Evaluator } = await import("../kto/evaluation/evaluator.ts");
-  const { solveWeights } = await import("../kto/data/weights.ts");
+  const { Evaluator } = await import("../../kto/evaluation/evaluator.ts");
+  const { solveWeights } = await import("../../kto/data/weights.ts");
   const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
   const evaluator = new Evaluator({
     policy,
@@ -196,10 +196,10 @@ async function judgeAnswers(
   options: EvalOptions,
   output: Output,
 ): Promise<JudgedWinRate> {
-  const { Continuations } = await import("../kto/evaluation/continuations.ts");
-  const { judgePairs } = await import("../kto/judge/compare.ts");
-  const { textFolder } = await import("../engine/model/config/folder.ts");
-  const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
+  const { Continuations } = await import("../../kto/evaluation/continuations.ts");
+  const { judgePairs } = await import("../../kto/judge/compare.ts");
+  const { textFolder } = await import("../../engine/model/config/folder.ts");
+  const { loadTokenizer } = await import("../../engine/text/tokenizer.ts");
   const all = given.length > 0 ? given : await promptsOf(rows, await textFolder(policy));
   const prompts = all.slice(0, options.judge_prompts);
   if (prompts.length < all.length)
@@ -246,7 +246,7 @@ async function judgeAnswers(
 
 /** The different prompts of feedback, in order. */
 async function promptsOf(rows: FeedbackRows, folder: string): Promise<Prompt[]> {
-  const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
+  const { loadTokenizer } = await import("../../engine/text/tokenizer.ts");
   let tokenizer: Tokenizer | undefined;
   const prompts = new Map<string, Prompt>();
   for await (const row of rows) {

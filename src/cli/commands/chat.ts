@@ -4,18 +4,24 @@
  */
 import { createInterface } from "node:readline/promises";
 import * as z from "zod";
-import type { Generator } from "../engine/model/generate/generate.ts";
-import type { SamplingOptions } from "../engine/model/generate/sample.ts";
-import type { ChatTemplate } from "../engine/text/chat-template.ts";
-import { TextStream } from "../engine/text/text-stream.ts";
-import type { Tokenizer } from "../engine/text/tokenizer.ts";
-import { ConfigError } from "../errors.ts";
-import { ktoOptions } from "../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../kto/options/parse.ts";
-import { command } from "./command.ts";
-import type { Output } from "./output.ts";
-import { chatTemplateOptions, checkSampling, endTokens, resolveSampling, samplingOptions } from "./sampling-options.ts";
-import { commonOptions, modelOptions } from "./shared-options.ts";
+import type { Generator } from "../../engine/model/generate/generate.ts";
+import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
+import type { ChatTemplate } from "../../engine/text/chat-template.ts";
+import { TextStream } from "../../engine/text/text-stream.ts";
+import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { ConfigError } from "../../errors.ts";
+import { ktoOptions } from "../../kto/options/kto.ts";
+import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { command } from "../options/command.ts";
+import {
+  chatTemplateOptions,
+  checkSampling,
+  endTokens,
+  resolveSampling,
+  samplingOptions,
+} from "../options/sampling.ts";
+import { commonOptions, modelOptions } from "../options/shared.ts";
+import type { Output } from "../terminal/output.ts";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { group: "Model", description: "the model" }),
@@ -71,11 +77,11 @@ interface Talk {
 type Message = Readonly<Record<"role" | "content", string>>;
 
 async function runChat(options: ChatOptions, output: Output): Promise<void> {
-  const { withDevice } = await import("./session.ts");
-  const { loadModel } = await import("./models.ts");
-  const { Generator } = await import("../engine/model/generate/generate.ts");
-  const { textFolder } = await import("../engine/model/config/folder.ts");
-  const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
+  const { withDevice } = await import("../session/rows.ts");
+  const { loadModel } = await import("../session/models.ts");
+  const { Generator } = await import("../../engine/model/generate/generate.ts");
+  const { textFolder } = await import("../../engine/model/config/folder.ts");
+  const { loadTokenizer } = await import("../../engine/text/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
     const texts = await textFolder(model);
@@ -186,7 +192,7 @@ async function answer(talk: Talk, messages: Message[], turn: number): Promise<Me
 
 /** @throws ConfigError if neither the model's folder nor chat_template_path has one */
 export async function requireTemplate(folder: string, templatePath: string | undefined): Promise<ChatTemplate> {
-  const { loadChatTemplate } = await import("../engine/text/chat-template.ts");
+  const { loadChatTemplate } = await import("../../engine/text/chat-template.ts");
   const template = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
   if (template !== undefined) return template;
   throw new ConfigError(

@@ -1,12 +1,12 @@
 /** How generate and chat draw tokens: their options, and what holds where neither they nor the model's folder say it. */
 import * as z from "zod";
-import { readGenerationDefaults } from "../engine/model/config/generation-config.ts";
-import type { SamplingOptions } from "../engine/model/generate/sample.ts";
-import type { Tokenizer } from "../engine/text/tokenizer.ts";
-import { ConfigError } from "../errors.ts";
-import { ktoOptions } from "../kto/options/kto.ts";
-import { option, reuse } from "../kto/options/parse.ts";
-import type { Output } from "./output.ts";
+import { readGenerationDefaults } from "../../engine/model/config/generation-config.ts";
+import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
+import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { ConfigError } from "../../errors.ts";
+import { ktoOptions } from "../../kto/options/kto.ts";
+import { option, reuse } from "../../kto/options/parse.ts";
+import type { Output } from "../terminal/output.ts";
 
 const group = "Sampling";
 

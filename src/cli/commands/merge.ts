@@ -1,12 +1,12 @@
 /** `kto merge`: a LoRA adapter and its base model to a whole model. Needs no GPU. */
 import * as z from "zod";
-import { ConfigError } from "../errors.ts";
-import { ktoOptions } from "../kto/options/kto.ts";
-import { sizeInBytes } from "../kto/options/output.ts";
-import { option, parseOptions, reuse } from "../kto/options/parse.ts";
-import { command } from "./command.ts";
-import type { Output } from "./output.ts";
-import { commonOptions } from "./shared-options.ts";
+import { ConfigError } from "../../errors.ts";
+import { ktoOptions } from "../../kto/options/kto.ts";
+import { sizeInBytes } from "../../kto/options/output.ts";
+import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { command } from "../options/command.ts";
+import { commonOptions } from "../options/shared.ts";
+import type { Output } from "../terminal/output.ts";
 
 const models = "Models";
 const { adapter: _, ...outputOptions } = commonOptions;
@@ -54,9 +54,9 @@ export const mergeCommand = command({
 });
 
 async function runMerge(options: MergeCommandOptions, output: Output): Promise<void> {
-  const { checkKind, checkOutputFolder } = await import("./session.ts");
-  const { formatOf, modelFolder } = await import("./models.ts");
-  const { mergeAdapter, readAdapterConfig } = await import("../engine/model/peft.ts");
+  const { checkKind, checkOutputFolder } = await import("../session/rows.ts");
+  const { formatOf, modelFolder } = await import("../session/models.ts");
+  const { mergeAdapter, readAdapterConfig } = await import("../../engine/model/peft.ts");
   const adapter = await modelFolder(options.adapter_name_or_path, output);
   const { baseModel } = await readAdapterConfig(adapter);
   const base = options.model_name_or_path ?? baseModel;

@@ -1,15 +1,15 @@
 /** `kto gradcheck`: the loss and every gradient of one microbatch, the GPU's against the float64 reference's. */
 import * as z from "zod";
-import { NumericError } from "../errors.ts";
-import { type Example, placeOf } from "../kto/data/types.ts";
-import { solveWeights } from "../kto/data/weights.ts";
-import type { GradientCheck } from "../kto/gradcheck.ts";
-import { ktoOptions } from "../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../kto/options/parse.ts";
-import { command } from "./command.ts";
-import { checkOutputFile } from "./files.ts";
-import type { Output } from "./output.ts";
-import { commonOptions, feedbackOptions, modelOptions, referenceModel } from "./shared-options.ts";
+import { NumericError } from "../../errors.ts";
+import { type Example, placeOf } from "../../kto/data/types.ts";
+import { solveWeights } from "../../kto/data/weights.ts";
+import type { GradientCheck } from "../../kto/gradcheck.ts";
+import { ktoOptions } from "../../kto/options/kto.ts";
+import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { command } from "../options/command.ts";
+import { commonOptions, feedbackOptions, modelOptions, referenceModel } from "../options/shared.ts";
+import { checkOutputFile } from "../terminal/files.ts";
+import type { Output } from "../terminal/output.ts";
 
 const check = "Check";
 
@@ -54,10 +54,10 @@ export const gradcheckCommand = command({
 });
 
 async function runGradcheck(options: GradcheckOptions, output: Output): Promise<void> {
-  const { loadExamples, requirePairs, withDevice } = await import("./session.ts");
-  const { loadModel, loadReference } = await import("./models.ts");
-  const { checkGradients } = await import("../kto/gradcheck.ts");
-  const { writeSafetensors } = await import("../engine/files/safetensors.ts");
+  const { loadExamples, requirePairs, withDevice } = await import("../session/rows.ts");
+  const { loadModel, loadReference } = await import("../session/models.ts");
+  const { checkGradients } = await import("../../kto/gradcheck.ts");
+  const { writeSafetensors } = await import("../../engine/files/safetensors.ts");
   if (options.grads_out !== undefined) await checkOutputFile(options.grads_out);
   await withDevice(options, output, async (device) => {
     const policy = await loadModel(device, options, output);

@@ -3,19 +3,19 @@
  * object a line: {"step", "index", "prompt", "completion"}. A judge may compare them.
  */
 
-import { textFolder } from "../engine/model/config/folder.ts";
-import type { Model } from "../engine/model/model.ts";
-import { platform } from "../engine/platform/index.ts";
-import { loadTokenizer } from "../engine/text/tokenizer.ts";
-import { ConfigError, DatasetError, FileError } from "../errors.ts";
-import type { Example } from "../kto/data/types.ts";
-import { Continuations } from "../kto/evaluation/continuations.ts";
-import type { AnswerPair } from "../kto/judge/compare.ts";
-import { drawsSamples } from "../kto/options/evaluation.ts";
-import type { RunConfig } from "../kto/options/run.ts";
-import { type Prompt, promptEncoder, promptText, readPrompts } from "./generate.ts";
-import type { Output } from "./output.ts";
-import { resolveSampling } from "./sampling-options.ts";
+import { textFolder } from "../../engine/model/config/folder.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { loadTokenizer } from "../../engine/text/tokenizer.ts";
+import { ConfigError, DatasetError, FileError } from "../../errors.ts";
+import type { Example } from "../../kto/data/types.ts";
+import { Continuations } from "../../kto/evaluation/continuations.ts";
+import type { AnswerPair } from "../../kto/judge/compare.ts";
+import { drawsSamples } from "../../kto/options/evaluation.ts";
+import type { RunConfig } from "../../kto/options/run.ts";
+import { type Prompt, promptEncoder, promptText, readPrompts } from "../commands/generate.ts";
+import { resolveSampling } from "../options/sampling.ts";
+import type { Output } from "../terminal/output.ts";
 
 export const SAMPLES_FILE = "samples.jsonl";
 

@@ -1,15 +1,21 @@
 /** `kto generate`: samples continuations of prompts from a model. */
 import * as z from "zod";
-import type { Tokenizer } from "../engine/text/tokenizer.ts";
-import { ConfigError, DatasetError, errorMessage } from "../errors.ts";
-import { ktoOptions } from "../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../kto/options/parse.ts";
+import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { ConfigError, DatasetError, errorMessage } from "../../errors.ts";
+import { ktoOptions } from "../../kto/options/kto.ts";
+import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { command } from "../options/command.ts";
+import {
+  chatTemplateOptions,
+  checkSampling,
+  endTokens,
+  resolveSampling,
+  samplingOptions,
+} from "../options/sampling.ts";
+import { commonOptions, modelOptions } from "../options/shared.ts";
+import { readTextFile } from "../terminal/files.ts";
+import type { Output } from "../terminal/output.ts";
 import { requireTemplate } from "./chat.ts";
-import { command } from "./command.ts";
-import { readTextFile } from "./files.ts";
-import type { Output } from "./output.ts";
-import { chatTemplateOptions, checkSampling, endTokens, resolveSampling, samplingOptions } from "./sampling-options.ts";
-import { commonOptions, modelOptions } from "./shared-options.ts";
 
 const prompts = "Model and prompts";
 const sampling = "Sampling";
@@ -195,12 +201,12 @@ export async function promptEncoder(
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
   const prompts = await readPrompts(options);
-  const { withDevice } = await import("./session.ts");
-  const { loadModel } = await import("./models.ts");
-  const { Generator } = await import("../engine/model/generate/generate.ts");
-  const { TextStream } = await import("../engine/text/text-stream.ts");
-  const { textFolder } = await import("../engine/model/config/folder.ts");
-  const { loadTokenizer } = await import("../engine/text/tokenizer.ts");
+  const { withDevice } = await import("../session/rows.ts");
+  const { loadModel } = await import("../session/models.ts");
+  const { Generator } = await import("../../engine/model/generate/generate.ts");
+  const { TextStream } = await import("../../engine/text/text-stream.ts");
+  const { textFolder } = await import("../../engine/model/config/folder.ts");
+  const { loadTokenizer } = await import("../../engine/text/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
     const textsFolder = await textFolder(model);

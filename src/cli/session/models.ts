@@ -2,19 +2,19 @@
  * The models that a command runs, from the options that name them: a model with or without an adapter, its reference, a
  * model to be trained. Imported by a command's body when it runs.
  */
-import type { Device } from "../engine/gpu/device.ts";
-import { resolveModelFolder } from "../engine/hub/resolve.ts";
-import { LoraAdapter } from "../engine/model/lora.ts";
-import { type LoadOptions, Model } from "../engine/model/model.ts";
-import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../engine/model/peft.ts";
-import { platform } from "../engine/platform/index.ts";
-import { ConfigError } from "../errors.ts";
-import type { StoredFormat } from "../kernels/kernel.ts";
-import { checkVocabularies } from "../kto/method/update.ts";
-import type { KtoConfig } from "../kto/options/kto.ts";
-import { showsFineTuning } from "../kto/run/state.ts";
-import { showingDownloads } from "./downloads.ts";
-import type { Output } from "./output.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import { resolveModelFolder } from "../../engine/hub/resolve.ts";
+import { LoraAdapter } from "../../engine/model/lora.ts";
+import { type LoadOptions, Model } from "../../engine/model/model.ts";
+import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../../engine/model/peft.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { ConfigError } from "../../errors.ts";
+import type { StoredFormat } from "../../kernels/kernel.ts";
+import { checkVocabularies } from "../../kto/method/update.ts";
+import type { KtoConfig } from "../../kto/options/kto.ts";
+import { showsFineTuning } from "../../kto/run/state.ts";
+import { showingDownloads } from "../terminal/downloads.ts";
+import type { Output } from "../terminal/output.ts";
 
 /** Which model a command runs, under the names of its options. */
 export interface ModelOptions {

@@ -2,26 +2,26 @@
  * What the commands that train have in common: a run from its options to a model folder, its lines, metrics and samples,
  * its plan, its stop by a signal. What is trained, on which rows and for what, the command says.
  */
-import type { Device } from "../engine/gpu/device.ts";
-import type { Model } from "../engine/model/model.ts";
-import { ConfigError, counted, errorMessage, FileError, InterruptedError } from "../errors.ts";
-import type { Example } from "../kto/data/types.ts";
-import type { Evaluation } from "../kto/evaluation/run-evaluation.ts";
-import type { Metrics } from "../kto/method/metrics.ts";
-import { drawsSamples } from "../kto/options/evaluation.ts";
-import { unusedLoraOptions } from "../kto/options/lora.ts";
-import { sizeInBytes } from "../kto/options/output.ts";
-import type { RunConfig, RunOptions } from "../kto/options/run.ts";
-import type { TrainerCallbacks } from "../kto/run/callbacks.ts";
-import type { RunInputs } from "../kto/run/inputs.ts";
-import type { RunTimes } from "../kto/run/timing.ts";
-import type { TrainingRun } from "../kto/run/training-run.ts";
-import type { MetricsFile } from "./metrics-file.ts";
-import type { Output } from "./output.ts";
-import { ProgressLine } from "./progress.ts";
+import type { Device } from "../../engine/gpu/device.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { ConfigError, counted, errorMessage, FileError, InterruptedError } from "../../errors.ts";
+import type { Example } from "../../kto/data/types.ts";
+import type { Evaluation } from "../../kto/evaluation/run-evaluation.ts";
+import type { Metrics } from "../../kto/method/metrics.ts";
+import { drawsSamples } from "../../kto/options/evaluation.ts";
+import { unusedLoraOptions } from "../../kto/options/lora.ts";
+import { sizeInBytes } from "../../kto/options/output.ts";
+import type { RunConfig, RunOptions } from "../../kto/options/run.ts";
+import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
+import type { RunInputs } from "../../kto/run/inputs.ts";
+import type { RunTimes } from "../../kto/run/timing.ts";
+import type { TrainingRun } from "../../kto/run/training-run.ts";
+import type { MetricsFile } from "../terminal/metrics-file.ts";
+import type { Output } from "../terminal/output.ts";
+import { ProgressLine } from "../terminal/progress.ts";
+import { type EndSignal, withSignals } from "../terminal/signals.ts";
+import { timeFacts, timeLines } from "../terminal/time-estimate.ts";
 import type { SampleLog } from "./samples.ts";
-import { type EndSignal, withSignals } from "./signals.ts";
-import { timeFacts, timeLines } from "./time-estimate.ts";
 
 /** A run that can begin. */
 export interface ReadyRun {
@@ -45,19 +45,19 @@ type Preparation = (device: Device, shared: SharedInputs) => Promise<ReadyRun>;
 
 /** Trains a model and saves it. */
 export async function runTraining(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
-  const { tellingUnhandled } = await import("./judging.ts");
+  const { tellingUnhandled } = await import("./judge.ts");
   await tellingUnhandled(config, output, () => train(config, output, prepare));
 }
 
 async function train(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
-  const { withDevice } = await import("./session.ts");
+  const { withDevice } = await import("./rows.ts");
   const { formatOf } = await import("./models.ts");
-  const { saveChatTemplate } = await import("../engine/text/chat-template.ts");
+  const { saveChatTemplate } = await import("../../engine/text/chat-template.ts");
   const { SampleLog: Samples } = await import("./samples.ts");
-  const { planningDevice } = await import("../engine/gpu/memory-plan.ts");
-  const { removeCheckpoints } = await import("../engine/files/checkpoint-folders.ts");
-  const { METRICS_FILE, MetricsFile } = await import("./metrics-file.ts");
-  const { judgeOfRun, needOfWinRate } = await import("./judging.ts");
+  const { planningDevice } = await import("../../engine/gpu/memory-plan.ts");
+  const { removeCheckpoints } = await import("../../engine/files/checkpoint-folders.ts");
+  const { METRICS_FILE, MetricsFile } = await import("../terminal/metrics-file.ts");
+  const { judgeOfRun, needOfWinRate } = await import("./judge.ts");
   const { output_dir } = config;
   await checkRunFolder(config);
   const stopping = new AbortController();
@@ -185,12 +185,12 @@ function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
 
 /** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */
 async function checkRunFolder(config: RunConfig): Promise<void> {
-  const { isSameFile } = await import("./files.ts");
-  const { checkOutputFolder, platform } = await import("./session.ts");
-  const { isCheckpointLeftover } = await import("../engine/files/checkpoint-folders.ts");
-  const { METRICS_FILE } = await import("./metrics-file.ts");
+  const { isSameFile } = await import("../terminal/files.ts");
+  const { checkOutputFolder, platform } = await import("./rows.ts");
+  const { isCheckpointLeftover } = await import("../../engine/files/checkpoint-folders.ts");
+  const { METRICS_FILE } = await import("../terminal/metrics-file.ts");
   const { SAMPLES_FILE } = await import("./samples.ts");
-  const { BEST_FOLDER } = await import("../kto/evaluation/best-model.ts");
+  const { BEST_FOLDER } = await import("../../kto/evaluation/best-model.ts");
   const { output_dir, model_name_or_path, resume_from_checkpoint: from } = config;
   if (from === false && (await isSameFile(output_dir, model_name_or_path))) {
     throw new ConfigError(

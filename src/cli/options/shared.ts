@@ -1,7 +1,7 @@
 /** Options that several commands have, taken from the trainer's so that names, ranges and defaults are the same. */
 import * as z from "zod";
-import { ktoOptions } from "../kto/options/kto.ts";
-import { option, reuse } from "../kto/options/parse.ts";
+import { ktoOptions } from "../../kto/options/kto.ts";
+import { option, reuse } from "../../kto/options/parse.ts";
 
 const trainer = ktoOptions.shape;
 

@@ -1,13 +1,13 @@
 /** `kto logps`: log-probability of each completion, and its log-ratio to a reference model, row by row. */
 import * as z from "zod";
-import type { Model } from "../engine/model/model.ts";
-import { NumericError } from "../errors.ts";
-import { placeOf } from "../kto/data/types.ts";
-import { ktoOptions } from "../kto/options/kto.ts";
-import { parseOptions, reuse } from "../kto/options/parse.ts";
-import { command } from "./command.ts";
-import type { Output } from "./output.ts";
-import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, referenceModel } from "./shared-options.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { NumericError } from "../../errors.ts";
+import { placeOf } from "../../kto/data/types.ts";
+import { ktoOptions } from "../../kto/options/kto.ts";
+import { parseOptions, reuse } from "../../kto/options/parse.ts";
+import { command } from "../options/command.ts";
+import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, referenceModel } from "../options/shared.ts";
+import type { Output } from "../terminal/output.ts";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),
@@ -30,9 +30,9 @@ export const logpsCommand = command({
 });
 
 async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
-  const { loadExamples, withDevice } = await import("./session.ts");
-  const { loadModel, loadReference } = await import("./models.ts");
-  const { completionLogProbs } = await import("../kto/method/log-probs.ts");
+  const { loadExamples, withDevice } = await import("../session/rows.ts");
+  const { loadModel, loadReference } = await import("../session/models.ts");
+  const { completionLogProbs } = await import("../../kto/method/log-probs.ts");
   await withDevice(options, output, async (device) => {
     const policy = await loadModel(device, options, output);
     const referenceName = options.ref_model_name_or_path;

@@ -1,6 +1,6 @@
 /** How long `kto train --dry_run` says that the run will take, for people and for programs. */
-import { counted } from "../errors.ts";
-import type { RunTimes } from "../kto/run/timing.ts";
+import { counted } from "../../errors.ts";
+import type { RunTimes } from "../../kto/run/timing.ts";
 import { formatDuration } from "./progress.ts";
 
 /** Under the names of `--json`; seconds. */

@@ -1,7 +1,7 @@
 /** What a command of `kto` consists of; `program.ts` lists them, prints their help and runs them. */
 import type * as z from "zod";
-import type { ParseContext } from "../kto/options/parse.ts";
-import type { Output, OutputOptions } from "./output.ts";
+import type { ParseContext } from "../../kto/options/parse.ts";
+import type { Output, OutputOptions } from "../terminal/output.ts";
 
 /** Options as they were written, by canonical name, and where each was written. */
 export interface OptionInput {

@@ -3,25 +3,25 @@
  * user should see about them. Imported by a command's body when it runs, since it loads Dawn.
  */
 
-import { Device } from "../engine/gpu/device.ts";
-import { resolveDatasetFiles } from "../engine/hub/resolve.ts";
-import { textFolder } from "../engine/model/config/folder.ts";
-import type { Model } from "../engine/model/model.ts";
-import { platform } from "../engine/platform/index.ts";
-import { loadChatTemplate } from "../engine/text/chat-template.ts";
-import { loadTokenizer } from "../engine/text/tokenizer.ts";
-import { ConfigError, counted, DatasetError } from "../errors.ts";
-import { checkColumnMapping } from "../kto/data/columns.ts";
-import type { EncodeRowOptions } from "../kto/data/encode.ts";
-import { feedbackRows } from "../kto/data/read.ts";
-import { parseSplit } from "../kto/data/slice.ts";
-import { encodeWithCache, type RowsSurvey, surveyRows } from "../kto/data/token-cache.ts";
-import { defaultMaxLength, ExampleCollector } from "../kto/data/tokenize.ts";
-import type { DatasetReport, Example, FeedbackRow, FeedbackRows, Labels } from "../kto/data/types.ts";
-import type { RunConfig } from "../kto/options/run.ts";
-import { showingDownloads } from "./downloads.ts";
-import { checkWritable } from "./files.ts";
-import type { Output } from "./output.ts";
+import { Device } from "../../engine/gpu/device.ts";
+import { resolveDatasetFiles } from "../../engine/hub/resolve.ts";
+import { textFolder } from "../../engine/model/config/folder.ts";
+import type { Model } from "../../engine/model/model.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { loadChatTemplate } from "../../engine/text/chat-template.ts";
+import { loadTokenizer } from "../../engine/text/tokenizer.ts";
+import { ConfigError, counted, DatasetError } from "../../errors.ts";
+import { checkColumnMapping } from "../../kto/data/columns.ts";
+import type { EncodeRowOptions } from "../../kto/data/encode.ts";
+import { feedbackRows } from "../../kto/data/read.ts";
+import { parseSplit } from "../../kto/data/slice.ts";
+import { encodeWithCache, type RowsSurvey, surveyRows } from "../../kto/data/token-cache.ts";
+import { defaultMaxLength, ExampleCollector } from "../../kto/data/tokenize.ts";
+import type { DatasetReport, Example, FeedbackRow, FeedbackRows, Labels } from "../../kto/data/types.ts";
+import type { RunConfig } from "../../kto/options/run.ts";
+import { showingDownloads } from "../terminal/downloads.ts";
+import { checkWritable } from "../terminal/files.ts";
+import type { Output } from "../terminal/output.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
 export async function withDevice<T>(

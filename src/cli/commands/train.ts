@@ -1,13 +1,19 @@
 /** `kto train`: KTO training from feedback and a model to a model folder. */
 
-import { counted } from "../errors.ts";
-import type { Example } from "../kto/data/types.ts";
-import { weightAdvice } from "../kto/data/weights.ts";
-import { configAdvice } from "../kto/options/advice.ts";
-import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptionNames } from "../kto/options/kto.ts";
-import { command } from "./command.ts";
-import type { Output } from "./output.ts";
-import { round, runTraining } from "./training.ts";
+import { counted } from "../../errors.ts";
+import type { Example } from "../../kto/data/types.ts";
+import { weightAdvice } from "../../kto/data/weights.ts";
+import { configAdvice } from "../../kto/options/advice.ts";
+import {
+  type KtoConfig,
+  ktoOptions,
+  ktoParseContext,
+  parseKtoConfig,
+  trainerOptionNames,
+} from "../../kto/options/kto.ts";
+import { command } from "../options/command.ts";
+import { round, runTraining } from "../session/training.ts";
+import type { Output } from "../terminal/output.ts";
 
 export const trainCommand = command({
   name: "train",
@@ -23,10 +29,10 @@ export const trainCommand = command({
 });
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
-  const { checkKind } = await import("./session.ts");
-  const { loadForTraining } = await import("./models.ts");
-  const { loadTrainingRows } = await import("./evaluation-rows.ts");
-  const { KtoTrainer } = await import("../kto/trainer.ts");
+  const { checkKind } = await import("../session/rows.ts");
+  const { loadForTraining } = await import("../session/models.ts");
+  const { loadTrainingRows } = await import("../session/training-rows.ts");
+  const { KtoTrainer } = await import("../../kto/trainer.ts");
   await runTraining(config, output, async (device, shared) => {
     const { policy, reference, baseName, fineTuned } = await loadForTraining(device, config, output);
     const use = config.loss_type === "kto" ? "pairs" : "rows";

@@ -2,17 +2,17 @@
 import { setMaxListeners } from "node:events";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { platform } from "../engine/platform/index.ts";
-import { asPhrase, ConfigError, errorMessage, FileError, JudgeError } from "../errors.ts";
-import { EVAL_PREFIX } from "../kto/evaluation/evaluator.ts";
-import type { OwnMetrics } from "../kto/evaluation/run-evaluation.ts";
-import { ChatJudge } from "../kto/judge/chat-judge.ts";
-import { type AnswerPair, judgePairs, WIN_RATE_METRICS, winRateMetrics } from "../kto/judge/compare.ts";
-import { answerWithin, functionJudge, type Judge, type JudgeFunction, type JudgeWait } from "../kto/judge/judge.ts";
-import { asksForJudge, type JudgeOptions } from "../kto/options/judge.ts";
-import type { RunConfig } from "../kto/options/run.ts";
-import { checkOutputFile } from "./files.ts";
-import type { Output } from "./output.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { asPhrase, ConfigError, errorMessage, FileError, JudgeError } from "../../errors.ts";
+import { EVAL_PREFIX } from "../../kto/evaluation/evaluator.ts";
+import type { OwnMetrics } from "../../kto/evaluation/run-evaluation.ts";
+import { ChatJudge } from "../../kto/judge/chat-judge.ts";
+import { type AnswerPair, judgePairs, WIN_RATE_METRICS, winRateMetrics } from "../../kto/judge/compare.ts";
+import { answerWithin, functionJudge, type Judge, type JudgeFunction, type JudgeWait } from "../../kto/judge/judge.ts";
+import { asksForJudge, type JudgeOptions } from "../../kto/options/judge.ts";
+import type { RunConfig } from "../../kto/options/run.ts";
+import { checkOutputFile } from "../terminal/files.ts";
+import type { Output } from "../terminal/output.ts";
 
 const OPENAI = "https://api.openai.com/v1";
 
