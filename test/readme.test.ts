@@ -46,7 +46,7 @@ test("every file that it links to exists", () => {
 });
 
 test("the commands of its table are those of the program, and its exit codes those of the errors", async () => {
-  const { kto } = await import("./cli/streams.ts");
+  const { kto } = await import("./helpers/streams.ts");
   const { stdout } = await kto("--help");
   const named = [...readme.matchAll(/^\| `kto (\w+)` \|/gm)].map(([, name = ""]) => name).sort();
   const commands = /Commands:\n([\s\S]*?)\n\n/.exec(stdout)?.[1] ?? "";

@@ -20,7 +20,7 @@ import {
   withWeightBytes,
   withWeights,
 } from "../helpers/folders.ts";
-import { kto } from "./streams.ts";
+import { kto } from "../helpers/streams.ts";
 
 /** As the help text and the README list them. */
 const exit = { options: 2, feedback: 3, model: 4, adapter: 5, files: 7, numbers: 8 } as const;

@@ -1,6 +1,6 @@
 /** Whole command lines: help, exit codes, one sentence on stderr and no stack trace. */
 import { describe, expect, test } from "vitest";
-import { kto } from "./streams.ts";
+import { kto } from "../helpers/streams.ts";
 
 const commands = ["train", "generate", "logps", "gradcheck", "doctor"];
 

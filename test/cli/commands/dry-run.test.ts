@@ -1,0 +1,276 @@
+/**
+ * `kto train --dry_run`: the memory that it tells is what the run itself would hold, by category, and nothing is written.
+ * The run is stopped where its trainer has allocated everything.
+ */
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, test, vi } from "vitest";
+import { Model } from "../../../src/engine/model/model.ts";
+import { AdapterError } from "../../../src/errors.ts";
+import { KtoTrainer } from "../../../src/kto/trainer.ts";
+import { shareDeviceWithCommands } from "../../helpers/commands.ts";
+import { activationFormats, sharedDevice, withLimits } from "../../helpers/device.ts";
+import { fixtures, freshPath, llama, stories, temporaryFolder } from "../../helpers/folders.ts";
+import { kto } from "../../helpers/streams.ts";
+
+shareDeviceWithCommands();
+const folder = temporaryFolder();
+
+interface Plan {
+  dry_run: boolean;
+  steps: number;
+  steps_per_epoch: number;
+  device_bytes: number;
+  device_bytes_by_category: Record<string, number>;
+  largest_buffer: { label: string; bytes: number };
+  max_buffer_size: number;
+  host_bytes: number;
+  checkpoint_bytes: number;
+  most_checkpoints: number;
+  steps_left: number;
+  seconds_per_update: number;
+  evaluations: number;
+  seconds_per_evaluation: number;
+  seconds_of_reference: number;
+  estimated_seconds: number;
+}
+
+const data = ["--dataset_name", `${fixtures}/llama/data.jsonl`, "--max_steps", "3"];
+const lora = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "all-linear"];
+
+/** Where the adapter has it. */
+const fp16 = (await activationFormats()).includes("f16") ? ["--fp16"] : [];
+
+let inBf16: string;
+beforeAll(async () => {
+  inBf16 = freshPath(folder, "bf16");
+  const model = await Model.load(await sharedDevice(), llama);
+  await model.save(inBf16, { dtype: "bf16" });
+  model.free();
+});
+
+async function planOf(...words: string[]): Promise<Plan> {
+  const output = freshPath(folder, "planned");
+  const { code, stdout, stderr } = await kto("train", ...data, ...words, "--output_dir", output, "--dry_run", "--json");
+  expect(code, stderr).toBe(0);
+  expect(stdout).toMatch(/^\{.*\}\n$/);
+  expect(existsSync(output)).toBe(false);
+  return JSON.parse(stdout) as Plan;
+}
+
+/** Bytes by category that a run holds once its trainer is made, beside what the shared device held before. */
+async function heldBy(...words: string[]): Promise<Record<string, number>> {
+  const device = await sharedDevice();
+  const before = device.memory();
+  let held: Record<string, number> = {};
+  const create = KtoTrainer.create.bind(KtoTrainer);
+  const spy = vi.spyOn(KtoTrainer, "create").mockImplementation(async (inputs) => {
+    await create(inputs);
+    held = Object.fromEntries(
+      Object.entries(device.memory())
+        .map(([category, bytes]) => [category, bytes - (before[category] ?? 0)] as const)
+        .filter(([, bytes]) => bytes > 0),
+    );
+    throw new Error("enough was seen");
+  });
+  const { stderr } = await kto("train", ...data, ...words, "--output_dir", freshPath(folder, "run"));
+  spy.mockRestore();
+  expect(stderr).toContain("enough was seen");
+  expect(device.memory()).toEqual(before);
+  return held;
+}
+
+describe("kto train --dry_run", () => {
+  test.each<[string, () => string[]]>([
+    ["all weights of a model in f32", () => ["--model", llama]],
+    ["all weights of a model in bf16, whose reference stays so", () => ["--model", inBf16]],
+    ["an adapter of a model in f32", () => ["--model", llama, ...lora]],
+    ["an adapter of a model in bf16", () => ["--model", inBf16, ...lora]],
+    ["another reference", () => ["--model", llama, "--ref_model", `${fixtures}/llama/reference`, "--dtype", "float16"]],
+    ["no mismatched pairs", () => ["--model", llama, "--loss_type", "apo_zero_unpaired"]],
+    ["activations in f16", () => ["--model", llama, ...fp16]],
+  ])("%s: the bytes that the run will hold", async (_, words) => {
+    const { device_bytes: total, device_bytes_by_category: planned } = await planOf(...words());
+    const held = await heldBy(...words());
+    // The device itself, which the shared one had before the run, has 256 bytes under "uniforms".
+    expect({ ...planned, uniforms: (planned.uniforms ?? 0) - 256 }).toEqual({ uniforms: 0, ...held });
+    expect(total).toBe(Object.values(planned).reduce((sum, bytes) => sum + bytes, 0));
+  });
+
+  test("an adapter is trained in less memory than the model, and a model in bf16 takes half", async () => {
+    const [full, adapter, half] = [
+      await planOf("--model", llama),
+      await planOf("--model", llama, ...lora),
+      await planOf("--model", inBf16, ...lora),
+    ].map(({ device_bytes_by_category }) => device_bytes_by_category);
+    expect(adapter?.["reference weights"]).toBeUndefined();
+    expect(adapter?.optimizer).toBeLessThan((full?.optimizer ?? 0) / 2);
+    expect(half?.weights).toBeLessThan(0.55 * (adapter?.weights ?? 0));
+  });
+
+  test("tells updates and what the largest buffer is, to programs and to people", async () => {
+    const plan = await planOf("--model", llama, "--per_device_train_batch_size", "2");
+    const device = await sharedDevice();
+    expect(plan).toMatchObject({
+      dry_run: true,
+      steps: 3,
+      max_buffer_size: device.limits.maxBufferSize,
+      largest_buffer: { label: expect.any(String), bytes: expect.any(Number) },
+    });
+    expect(plan.host_bytes).toBeGreaterThan(2 ** 26);
+    const words = ["--model", llama, "--output_dir", freshPath(folder, "planned"), "--dry_run"];
+    const { code, stdout } = await kto("train", ...data, ...words);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/^3 updates of \d+ rows, \d+ in an epoch\n/);
+    expect(stdout).toMatch(/^ {2}optimizer {2,}\d+\.\d MiB$/m);
+    expect(stdout).toMatch(/^ {2}device, in all {2,}\d+\.\d MiB$/m);
+    expect(stdout).toMatch(
+      /\nevery buffer fits: the largest has \d+\.\d MiB \([\w ]+\), and the adapter allows \d+\.\d MiB\n/,
+    );
+    expect(stdout).toMatch(
+      /\na checkpoint takes about \d+\.\d MiB on the disk; there is one\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about 0:\d\d: 3 updates 0:\d\d; loading, compiling, samples, judges and saving come on top\n$/,
+    );
+  });
+
+  test("tells how long updates, evaluations and a reference computed before them take, of which it runs a little", async () => {
+    const evaluated = ["--validation_split", "0.4", "--eval_steps", "2", "--eval_on_start"];
+    const plan = await planOf("--model", llama, ...evaluated, "--precompute_ref_log_probs");
+    expect(plan.evaluations).toBe(3); // steps 0, 2, 3
+    expect(plan.seconds_per_update).toBeGreaterThan(0);
+    expect(plan.seconds_per_evaluation).toBeGreaterThan(0);
+    // A pass of one microbatch an update, and one evaluation.
+    expect(plan.seconds_of_reference).toBeGreaterThan(plan.seconds_per_evaluation);
+    expect(plan.estimated_seconds).toBeCloseTo(
+      3 * plan.seconds_per_update + 3 * plan.seconds_per_evaluation + plan.seconds_of_reference,
+      9,
+    );
+    const plain = await planOf("--model", llama);
+    expect([plain.evaluations, plain.seconds_of_reference]).toEqual([0, 0]);
+    expect(plain.estimated_seconds).toBeCloseTo(3 * plain.seconds_per_update, 9);
+    const words = ["--model", llama, ...evaluated, "--precompute_ref_log_probs", "--dry_run"];
+    const { stdout } = await kto("train", ...data, ...words, "--output_dir", freshPath(folder, "planned"));
+    expect(stdout).toMatch(/: 3 updates 0:\d\d, 3 evaluations 0:\d\d, the reference's log-probs before them 0:\d\d; /);
+  });
+
+  test.each<[string, string[], string[]]>([
+    ["all weights", [], ["model.safetensors", "optimizer.safetensors"]],
+    ["an adapter", lora, ["adapter_model.safetensors", "optimizer.safetensors"]],
+    ["some of the weights", ["--freeze_parameters", "embed_tokens"], ["model.safetensors", "optimizer.safetensors"]],
+    ["the model alone", ["--save_only_model"], ["model.safetensors"]],
+  ])("tells the disk space that checkpoints take: %s", async (_, options, files) => {
+    const words = ["--model", llama, "--save_steps", "1", ...options];
+    const plan = await planOf(...words);
+    const output = freshPath(folder, "run");
+    const { code, stderr } = await kto("train", ...data, ...words, "--output_dir", output);
+    expect(code, stderr).toBe(0);
+    const sizes = files.map((name) => {
+      const bytes = readFileSync(join(output, "checkpoint-3", name));
+      return bytes.length - 8 - Number(bytes.readBigUInt64LE());
+    });
+    const more = sizes.reduce((sum, size) => sum + size) - plan.checkpoint_bytes;
+    expect(more).toBeGreaterThanOrEqual(0);
+    expect(more).toBeLessThan(200); // the optimizer's small state and sums of metrics
+    expect(plan.most_checkpoints).toBe(3);
+    expect((await planOf(...words, "--save_total_limit", "1")).most_checkpoints).toBe(2);
+    expect((await planOf(...words, "--save_strategy", "no")).most_checkpoints).toBe(0);
+    const text = await kto("train", ...data, ...words, "--output_dir", freshPath(folder, "planned"), "--dry_run");
+    expect(text.stdout).toMatch(/\na checkpoint takes about \d+\.\d MiB on the disk; at most 3 at once, \d+\.\d MiB\n/);
+  });
+
+  test("of a run that is resumed what is left counts", async () => {
+    const output = freshPath(folder, "run");
+    const words = ["--model", llama, "--validation_split", "0.4", "--eval_steps", "1", "--save_steps", "1"];
+    expect((await kto("train", ...data, ...words, "--output_dir", output)).code).toBe(0);
+    const resumed = [
+      ...data,
+      ...words,
+      "--output_dir",
+      output,
+      "--resume_from_checkpoint",
+      join(output, "checkpoint-2"),
+    ];
+    const { code, stdout, stderr } = await kto("train", ...resumed, "--dry_run", "--json");
+    expect(code, stderr).toBe(0);
+    const plan = JSON.parse(stdout) as Plan;
+    expect(plan).toMatchObject({ steps: 3, steps_left: 1, evaluations: 1 });
+    expect(plan.estimated_seconds).toBeCloseTo(plan.seconds_per_update + plan.seconds_per_evaluation, 9);
+    expect((await kto("train", ...resumed, "--dry_run")).stdout).toMatch(
+      /: 1 update left 0:\d\d, 1 evaluation 0:\d\d; /,
+    );
+  });
+
+  test("of a run that its evaluations stopped nothing is left, unless it has more patience now", async () => {
+    const output = freshPath(folder, "run");
+    const words = ["--model", llama, "--validation_split", "0.4", "--eval_steps", "1", "--output_dir", output];
+    const resumed = [...words, "--early_stopping_threshold", "9"];
+    const [hasty, patient] = ["1", "2"].map((times) => [...data, ...resumed, "--early_stopping_patience", times]);
+    expect((await kto("train", ...(hasty ?? []))).stderr).toContain("stopped at step 2");
+    for (const [run, left] of [
+      [hasty, 0],
+      [patient, 1],
+    ] as const) {
+      const { stdout, stderr } = await kto("train", ...(run ?? []), "--resume_from_checkpoint", "--dry_run", "--json");
+      expect(JSON.parse(stdout), stderr).toMatchObject({ steps_left: left, evaluations: left });
+    }
+  });
+
+  test("a run that turns out not to fit is refused after its plan was told", async () => {
+    const device = await sharedDevice();
+    const refused = vi.spyOn(KtoTrainer, "time").mockImplementation(async () => {
+      throw new AdapterError("The adapter ran out of memory.");
+    });
+    const words = ["--model", llama, "--output_dir", freshPath(folder, "planned"), "--dry_run"];
+    const [text, json] = [await kto("train", ...data, ...words), await kto("train", ...data, ...words, "--json")];
+    refused.mockRestore();
+    for (const { code, stderr } of [text, json]) {
+      expect(code).toBe(5);
+      expect(stderr).toContain("error: The adapter ran out of memory.");
+    }
+    expect(text.stdout).toContain("device, in all");
+    expect(JSON.parse(json.stdout)).toMatchObject({ dry_run: true, max_buffer_size: device.limits.maxBufferSize });
+    expect(JSON.parse(json.stdout)).not.toHaveProperty("estimated_seconds");
+  });
+
+  test("nothing is written, and what could not be is told all the same", async () => {
+    const place = freshPath(folder, "place");
+    mkdirSync(place);
+    writeFileSync(join(place, "file"), "");
+    const words = ["--model", stories, "--dry_run", "--output_dir"];
+    const judge = ["validation_split=0.4", "eval_samples=1", "judge_model=m", "judge_base_url=http://localhost:1/v1"];
+    const transcripts = `judge_transcripts=${join(place, "logs", "judge.jsonl")}`;
+    const { code, stderr } = await kto("train", ...data, ...words, join(place, "runs", "one"), ...judge, transcripts);
+    expect(code, stderr).toBe(0);
+    expect(readdirSync(place)).toEqual(["file"]);
+    const refused = await kto("train", ...data, ...words, join(place, "file", "one"));
+    expect(refused.code).toBe(7);
+    expect(refused.stderr).toContain(`Cannot write to the folder ${join(place, "file")}`);
+  });
+
+  test("what an earlier run left in the folder stays as it is", async () => {
+    const output = freshPath(folder, "earlier");
+    mkdirSync(output);
+    writeFileSync(join(output, "metrics.jsonl"), "kept");
+    const words = ["--model", llama, "--output_dir", output, "--dry_run"];
+    expect((await kto("train", ...data, ...words)).code).toBe(0);
+    writeFileSync(join(output, "model.safetensors"), "kept");
+    const refused = await kto("train", ...data, ...words);
+    expect([refused.code, refused.stdout]).toEqual([2, ""]);
+    expect(refused.stderr).toMatch(/output_dir ".*" is not empty \(it holds model\.safetensors\)/);
+    expect((await kto("train", ...data, ...words, "--overwrite_output_dir")).code).toBe(0);
+    expect(readdirSync(output).sort()).toEqual(["metrics.jsonl", "model.safetensors"]);
+  });
+
+  test("a parameter that no buffer of the adapter can hold is named before anything is loaded", async () => {
+    await withLimits({ maxBufferSize: 8192 }, async () => {
+      for (const more of [["--dry_run"], []]) {
+        const output = freshPath(folder, "planned");
+        const { code, stdout, stderr } = await kto("train", ...data, "--model", llama, "--output_dir", output, ...more);
+        expect([code, stdout]).toEqual([5, ""]);
+        expect(stderr).toMatch(
+          /error: "weights" needs 15360 bytes in one buffer and the adapter ".+" allows 8192; use a smaller batch or a smaller model\.\n$/,
+        );
+        expect(existsSync(output) ? readdirSync(output) : undefined).toEqual(more.length > 0 ? undefined : []);
+      }
+    });
+  });
+});

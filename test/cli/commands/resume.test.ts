@@ -1,0 +1,272 @@
+/**
+ * Runs of kto train that end before their time: killed, stopped by a signal, with files that cannot be written. Each goes
+ * on from its last checkpoint to the same bits.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { killTest } from "../../../scripts/kill-test.ts";
+import { platform } from "../../../src/engine/platform/index.ts";
+import { FileError } from "../../../src/errors.ts";
+import { shareDeviceWithCommands } from "../../helpers/commands.ts";
+import { copyOfModel, fileIn, fixtures, freshPath, jsonl, stories, temporaryFolder } from "../../helpers/folders.ts";
+import { kto } from "../../helpers/streams.ts";
+
+shareDeviceWithCommands();
+const folder = temporaryFolder();
+afterEach(() => {
+  vi.restoreAllMocks();
+});
+
+/** A run of 6 updates over 4 rows. */
+const words = (output: string, ...more: string[]) => [
+  ...["train", "--model_name_or_path", `${fixtures}/llama/policy`, "--dataset_name", `${fixtures}/llama/data.jsonl`],
+  ...["--output_dir", output, "--per_device_train_batch_size", "2", "--max_steps", "6", "--logging_steps", "2"],
+  ...["--learning_rate", "1e-3", ...more],
+];
+
+/** Rows of text. */
+const storyRows = (count: number) =>
+  Array.from({ length: count }, (_, i) => ({ prompt: "One day", completion: ` she ${i}`, label: i % 2 === 0 }));
+
+const weightsOf = (output: string) => readFileSync(join(output, "model.safetensors"));
+const metricsOf = (output: string) =>
+  readFileSync(join(output, "metrics.jsonl"), "utf8").replace(
+    /"(tokens_per_second|device_time_share|bytes\/\w+)":[\d.e-]+,/g,
+    "",
+  );
+
+describe("kto train", () => {
+  test("resume_from_checkpoint goes on in output_dir, by a flag or a folder; metrics are cut back to the checkpoint", async () => {
+    const [whole, output] = [freshPath(folder, "whole"), freshPath(folder, "run")];
+    expect((await kto(...words(whole))).code).toBe(0);
+    expect((await kto(...words(output, "--save_steps", "4"))).code).toBe(0);
+    expect(metricsOf(output)).toBe(metricsOf(whole));
+    const { code, stderr } = await kto(
+      ...words(output, "--save_steps", "4", "--resume_from_checkpoint", join(output, "checkpoint-4")),
+    );
+    expect(code, stderr).toBe(0);
+    expect(stderr).toContain("resumed: 4 of 6 updates are done");
+    expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
+    expect(metricsOf(output)).toBe(metricsOf(whole));
+    const again = await kto(...words(output, "--resume_from_checkpoint"));
+    expect(again.stderr).toContain("resumed: 6 of 6 updates are done");
+    expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
+  });
+
+  test("a folder with checkpoints is refused with the remedy; overwriting removes them", async () => {
+    const output = freshPath(folder, "run");
+    await kto(...words(output, "max_steps=2", "save_steps=1"));
+    const refused = await kto(...words(output));
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toContain("or go on from its last checkpoint with resume_from_checkpoint true.");
+    const overwritten = await kto(...words(output, "--overwrite_output_dir", "max_steps=1"));
+    expect(overwritten.code, overwritten.stderr).toBe(0);
+    expect(readdirSync(output).filter((name) => name.startsWith("checkpoint"))).toEqual(["checkpoint-1"]);
+  });
+
+  test("what a run left that was killed before its first checkpoint is in nobody's way", async () => {
+    const output = freshPath(folder, "run");
+    mkdirSync(join(output, "best"), { recursive: true });
+    for (const name of ["metrics.jsonl", "samples.jsonl", "best/trained.safetensors"]) {
+      writeFileSync(join(output, name), "");
+    }
+    const { code, stderr } = await kto(...words(output, "max_steps=1"));
+    expect(code, stderr).toBe(0);
+    expect((await kto(...words(output))).stderr).toContain("is not empty (it holds checkpoint-1, …)");
+  });
+
+  describe("what a run keeps", () => {
+    const judge = fileIn(folder, "judge.mjs", "export default () => 'a';");
+    const other = fileIn(folder, "other.mjs", "export default () => 'b';");
+    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
+    const judged = (output: string, ...more: string[]) => [
+      ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
+      ...["--output_dir", output, "max_steps=2", "eval_samples=1", "eval_max_new_tokens=4", ...more],
+    ];
+    let plain: string;
+    let withJudge: string;
+    beforeAll(async () => {
+      [plain, withJudge] = [freshPath(folder, "run"), freshPath(folder, "run")];
+      for (const run of [judged(plain), judged(withJudge, "--judge", judge)]) expect((await kto(...run)).code).toBe(0);
+    });
+
+    test.each([
+      ["model_name_or_path", copyOfModel(folder, stories)],
+      ["append_eos", false],
+      ["chat_template_kwargs", { enable_thinking: true }],
+      ["per_device_eval_batch_size", 4],
+      ["eval_max_new_tokens", 5],
+      ["judge", other],
+      ["judge_request", { seed: 1 }],
+    ])("another %s is refused", async (name, value) => {
+      const text = typeof value === "string" ? value : JSON.stringify(value);
+      const { code, stderr } = await kto(
+        ...judged(withJudge, ...(name === "judge" ? [] : ["--judge", judge]), "--resume_from_checkpoint"),
+        `${name}=${text}`,
+      );
+      expect(code, stderr).toBe(2);
+      expect(stderr).toContain(`option "${name}" is ${JSON.stringify(value)}, but the run of `);
+    });
+
+    test("a judge may come, not go", async () => {
+      const gone = await kto(...judged(withJudge, "--resume_from_checkpoint"));
+      expect(gone.stderr).toContain('option "judge" is null, but the run of');
+      const { code, stderr } = await kto(...judged(plain, "--judge", judge, "--resume_from_checkpoint"));
+      expect(code, stderr).toBe(0);
+    });
+  });
+
+  test("samples of any length may come where none were drawn; their length stays, also while none are drawn", async () => {
+    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
+    const output = freshPath(folder, "run");
+    const evaluated = (steps: number, ...more: string[]) =>
+      kto(
+        ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
+        ...["--output_dir", output, `max_steps=${steps}`, "lr_scheduler_type=constant", ...more],
+      );
+    const samples = ["eval_samples=1", "eval_max_new_tokens=5"];
+    for (const [i, more] of [[], samples, []].entries()) {
+      const { code, stderr } = await evaluated(i + 1, ...more, `resume_from_checkpoint=${i > 0}`);
+      expect(code, stderr).toBe(0);
+    }
+    const { stderr } = await evaluated(4, "eval_samples=1", "eval_max_new_tokens=6", "--resume_from_checkpoint");
+    expect(stderr).toContain(`option "eval_max_new_tokens" is 6, but the run of ${join(output, "checkpoint-3")} had 5`);
+  });
+
+  test("metrics.jsonl that takes no lines: told once, the run goes on and writes them at its end", async () => {
+    vi.spyOn(platform, "appendText").mockRejectedValue(new FileError("Cannot write metrics.jsonl: no space is left."));
+    const output = freshPath(folder, "run");
+    const { code, stderr } = await kto(...words(output));
+    expect(code, stderr).toBe(0);
+    expect(stderr.match(/no space is left\. The training goes on; the lines are written at its end\./g)).toHaveLength(
+      1,
+    );
+    expect(metricsOf(output).trimEnd().split("\n")).toHaveLength(3);
+  });
+
+  test.each([
+    ["SIGINT", 130],
+    ["SIGTERM", 143],
+  ] as const)("%s: the update is finished, a checkpoint saved, the exit code %i", async (signal, code) => {
+    const output = freshPath(folder, "run");
+    const child = spawn(process.execPath, ["bin/kto.js", ...words(output, "max_steps=100000", "save_steps=2")], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    let stderr = "";
+    let sent = false;
+    child.stderr.on("data", (text) => {
+      stderr += String(text);
+      if (sent || !stderr.includes("checkpoint: ")) return;
+      sent = child.kill(signal); // a second one would stop it at once
+    });
+    const [found] = await once(child, "close");
+    expect(found, stderr).toBe(code);
+    expect(stderr).toContain(`${signal}: stopping after this update`);
+    const [, step] =
+      new RegExp(`stopped: ${signal} after (\\d+) of 100000 updates: .* is saved; go on`).exec(stderr) ?? [];
+    expect(existsSync(join(output, `checkpoint-${step}`))).toBe(true);
+  });
+});
+
+describe("a judge's module", () => {
+  /** A command in a process of its own; SIGINT comes once it says "asked". */
+  async function alone(...command: string[]): Promise<{ code: number; stderr: string }> {
+    const child = spawn(process.execPath, ["bin/kto.js", ...command], { stdio: ["ignore", "ignore", "pipe"] });
+    let stderr = "";
+    let sent = false;
+    child.stderr.on("data", (text) => {
+      stderr += String(text);
+      if (!sent && stderr.includes("asked")) sent = child.kill("SIGINT");
+    });
+    const [code] = (await once(child, "close")) as [number];
+    return { code, stderr };
+  }
+
+  /** With this for its body. It leaves a timer running. */
+  const judgeThat = (body: string) =>
+    fileIn(folder, "judge.mjs", `setInterval(() => {}, 1000); export default () => { ${body} };`);
+
+  const training = (output: string, judge: string) => {
+    const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
+    return [
+      ...["train", "--model_name_or_path", stories, "--dataset_name", rows, "--eval_dataset_name", rows],
+      ...["--output_dir", output, "eval_samples=1", "max_steps=4", "learning_rate=0.05", "logging_steps=2"],
+      ...["eval_max_new_tokens=8", "--judge", judge],
+    ];
+  };
+
+  test.each([2, 4])(
+    "SIGINT while it does not answer at step %i: the run is saved, and what goes on from it makes that evaluation",
+    async (step) => {
+      const [whole, output, answers] = [freshPath(folder, "run"), freshPath(folder, "run"), freshPath(folder, "on")];
+      const judge = fileIn(
+        folder,
+        "judge.mjs",
+        `import { existsSync } from "node:fs";
+        let questions = 0;
+        export default (prompt, a, b) => {
+          if (questions++ < ${step - 2} || existsSync(${JSON.stringify(answers)})) return a.length - b.length;
+          console.error("asked");
+          return new Promise(() => {});
+        };`,
+      );
+      const words = (folder: string, ...more: string[]) => [...training(folder, judge), "--save_strategy=no", ...more];
+      const { code, stderr } = await alone(...words(output));
+      expect(code, stderr).toBe(130);
+      expect(stderr).not.toContain("no win rate");
+      expect(stderr).toContain(
+        `stopped: SIGINT after ${step} of 4 updates: ${join(output, `checkpoint-${step}`)} is saved; go on`,
+      );
+      writeFileSync(answers, "");
+      const plan = await kto(...words(output, "--resume_from_checkpoint", "--dry_run", "--json"));
+      expect(JSON.parse(plan.stdout), plan.stderr).toMatchObject({ steps_left: 4 - step, evaluations: 3 - step / 2 });
+      for (const run of [words(whole), words(output, "--resume_from_checkpoint")]) {
+        const { code, stderr } = await kto(...run);
+        expect(code, stderr).toBe(0);
+      }
+      const evaluations = (output: string) => metricsOf(output).replace(/,"eval_(runtime|\w+_per_second)":[\d.]+/g, "");
+      expect(evaluations(output)).toBe(evaluations(whole));
+      expect(evaluations(output).match(/"eval_win_rate":[\d.]+/g)).toHaveLength(2);
+      expect(readFileSync(join(output, "samples.jsonl"))).toEqual(readFileSync(join(whole, "samples.jsonl")));
+      expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
+    },
+  );
+
+  test("a promise that it leaves rejected is told once, and the command goes on", async () => {
+    const output = freshPath(folder, "run");
+    const judge = judgeThat("Promise.reject(new Error('one\\ntwo')); return 'a';");
+    const models = ["--model_name_or_path", output, "--ref_model_name_or_path", stories];
+    for (const command of [
+      training(output, judge),
+      ["eval", ...models, "--prompt", "One day", "--max_new_tokens", "8", "--judge", judge],
+    ]) {
+      const { code, stderr } = await alone(...command);
+      expect(code, stderr).toBe(0);
+      expect(stderr.match(/warning: A promise was rejected .* judge .*judge\.mjs: one two\.\n/g)).toHaveLength(1);
+    }
+  });
+
+  test("one that it leaves rejected when the command has ended: the exit code is the command's own", async () => {
+    const output = freshPath(folder, "run");
+    const judge = (body: string) =>
+      fileIn(folder, "judge.mjs", `setInterval(() => Promise.reject("late"), 1); export default () => { ${body} };`);
+    const models = ["--model_name_or_path", output, "--ref_model_name_or_path", stories];
+    const asked = ["eval", ...models, "--prompt", "One day", "--max_new_tokens", "8", "--judge"];
+    for (const [command, expected] of [
+      [training(output, judge("return 'a';")), 0],
+      [[...asked, judge("throw new Error('no');")], 9],
+    ] as const) {
+      const { code, stderr } = await alone(...command);
+      expect(code, stderr).toBe(expected);
+    }
+  });
+});
+
+test("killed at random moments and resumed, runs end in the same bits", async () => {
+  const results = await killTest({ runs: 1, seed: 7, steps: 4, mostKills: 3 });
+  expect(results.every(({ same }) => same)).toBe(true);
+  expect(results[0]?.kills).toBeGreaterThan(0);
+});
