@@ -6,10 +6,10 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { jit, lax, nn, numpy as np, tree, valueAndGrad } from "@jax-js/jax";
-import type { PeerWork } from "../../src/bench/peer-work.ts";
-import { STEP_SETTINGS, type StepRows, stepExamples } from "../../src/bench/step.ts";
 import { openSafetensors } from "../../src/engine/files/safetensors.ts";
 import { type ModelConfig, parseModelConfig } from "../../src/engine/model/config/config.ts";
+import type { PeerWork } from "../peer-work.ts";
+import { STEP_SETTINGS, type StepRows, stepExamples } from "../step.ts";
 import type { PeerRun } from "./answer.ts";
 
 /** By Hugging Face name. */

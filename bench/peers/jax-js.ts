@@ -3,9 +3,9 @@
  * under jit. An argument is consumed where it is used; `.ref` keeps it.
  */
 import { defaultDevice, getWebGPUDevice, init, jit, nn, numpy as np, tree, valueAndGrad } from "@jax-js/jax";
-import { headInputs } from "../../src/bench/kernels/log-softmax-gather.ts";
-import { productInputs } from "../../src/bench/kernels/matmul.ts";
-import type { PeerWork } from "../../src/bench/peer-work.ts";
+import { headInputs } from "../kernels/log-softmax-gather.ts";
+import { productInputs } from "../kernels/matmul.ts";
+import type { PeerWork } from "../peer-work.ts";
 import { answer, type PeerRun } from "./answer.ts";
 import { stepRun } from "./jax-js-step.ts";
 

@@ -1,7 +1,7 @@
 /** Models of any small size with random weights, as Hugging Face folders: for what the fixtures are too small to show. */
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
-import { writeRandomModel } from "../../src/bench/random-model.ts";
+import { writeRandomModel } from "../../bench/random-model.ts";
 
 /** A config.json of a tiny Llama; `changes` replaces keys. */
 export function llamaConfig(changes: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {

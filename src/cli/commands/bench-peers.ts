@@ -5,7 +5,7 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { PeerResult, PeerWork } from "../../bench/peer-work.ts";
+import type { PeerResult, PeerWork } from "../../../bench/peer-work.ts";
 import { errorMessage } from "../../errors.ts";
 import { installedVersion, packageFolder } from "./doctor.ts";
 

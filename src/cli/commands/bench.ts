@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as z from "zod";
-import type { PeerResult } from "../../bench/peer-work.ts";
-import type { BenchmarkResult } from "../../bench/run.ts";
+import type { PeerResult } from "../../../bench/peer-work.ts";
+import type { BenchmarkResult } from "../../../bench/run.ts";
 import { option, parseOptions } from "../../kto/options/parse.ts";
 import { commit } from "../commit.ts";
 import { command } from "../options/command.ts";
@@ -60,9 +60,9 @@ export const benchCommand = command({
 async function runBench(options: BenchOptions, output: Output): Promise<void> {
   const { Device } = await import("../../engine/gpu/device.ts");
   const { platform } = await import("../../engine/platform/index.ts");
-  const { measurePeaks } = await import("../../bench/peaks.ts");
-  const { chooseBenchmarks, runBenchmarks } = await import("../../bench/run.ts");
-  const { timingOptions } = await import("../../bench/measure.ts");
+  const { measurePeaks } = await import("../../../bench/peaks.ts");
+  const { chooseBenchmarks, runBenchmarks } = await import("../../../bench/run.ts");
+  const { timingOptions } = await import("../../../bench/measure.ts");
   const { checkOutputFile } = await import("../terminal/files.ts");
   const { peerRunner, peerVersions } = await import("./bench-peers.ts");
   const chosen = chooseBenchmarks(options.quick, options.filter);

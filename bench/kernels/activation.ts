@@ -1,8 +1,8 @@
 /** SwiGLU and GELU, forward and backward: elementwise, bound by memory. */
-import type { Program } from "../../engine/gpu/program.ts";
-import type { Tensor } from "../../engine/gpu/tensor.ts";
-import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../kernels/activation.ts";
-import * as reference from "../../kernels/float64/activation.ts";
+import type { Program } from "../../src/engine/gpu/program.ts";
+import type { Tensor } from "../../src/engine/gpu/tensor.ts";
+import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/activation.ts";
+import * as reference from "../../src/kernels/float64/activation.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
 
 const ROWS = 1024;

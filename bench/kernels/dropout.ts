@@ -1,6 +1,6 @@
 /** Dropout by a counter-based hash: some arithmetic for each number, and no mask to keep. */
-import { dropout } from "../../kernels/dropout.ts";
-import * as reference from "../../kernels/float64/dropout.ts";
+import { dropout } from "../../src/kernels/dropout.ts";
+import * as reference from "../../src/kernels/float64/dropout.ts";
 import { type BenchmarkCase, expectAllClose } from "../case.ts";
 
 const [ROWS, WIDTH] = [1024, 256];

@@ -1,7 +1,7 @@
 /** Rows of a table looked up, and their gradients added up by token: bound by memory. */
-import { Random } from "../../engine/random.ts";
-import { bucketRows, embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
-import * as reference from "../../kernels/float64/embedding.ts";
+import { Random } from "../../src/engine/random.ts";
+import { bucketRows, embeddingBackward, gatherRows } from "../../src/kernels/embedding.ts";
+import * as reference from "../../src/kernels/float64/embedding.ts";
 import { type BenchmarkCase, expectAllClose } from "../case.ts";
 
 const ROWS = 1024;

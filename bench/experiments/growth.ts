@@ -4,23 +4,23 @@
  * all of them. Time is compared with the straight line that fits it best; memory beside models, gradients and moments is
  * shown on its own, since a vocabulary should cost its weights alone.
  *
- *   npx tsx bench/growth.ts [--updates N] [--most FACTOR] [--out FILE]     writes FILE.json and FILE.svg
+ *   npx tsx bench/experiments/growth.ts [--updates N] [--most FACTOR] [--out FILE]     writes FILE.json and FILE.svg
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { summary } from "../src/bench/measure.ts";
-import { writeRandomModel } from "../src/bench/random-model.ts";
-import { STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../src/bench/step.ts";
-import { commit } from "../src/cli/commit.ts";
-import { Device } from "../src/engine/gpu/device.ts";
-import { elementCount } from "../src/engine/gpu/tensor.ts";
-import { parseModelConfig } from "../src/engine/model/config/config.ts";
-import { Model } from "../src/engine/model/model.ts";
-import { parameterSpecs } from "../src/engine/model/weights/parameters.ts";
-import { linePlots } from "../src/kto/report/svg.ts";
-import { KtoTrainer } from "../src/kto/trainer.ts";
+import { commit } from "../../src/cli/commit.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
+import { elementCount } from "../../src/engine/gpu/tensor.ts";
+import { parseModelConfig } from "../../src/engine/model/config/config.ts";
+import { Model } from "../../src/engine/model/model.ts";
+import { parameterSpecs } from "../../src/engine/model/weights/parameters.ts";
+import { linePlots } from "../../src/kto/report/svg.ts";
+import { KtoTrainer } from "../../src/kto/trainer.ts";
+import { summary } from "../measure.ts";
+import { writeRandomModel } from "../random-model.ts";
+import { STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../step.ts";
 
 /** Large enough that a dispatch costs more than its launch. */
 const config = { ...stories260K, hidden_size: 128, intermediate_size: 344, num_hidden_layers: 2, vocab_size: 1024 };

@@ -1,7 +1,7 @@
 /** The objective of a microbatch: next to no work, one invocation, so what it costs is two dispatches. */
-import { STEP_NUMBERS } from "../../kernels/adamw.ts";
-import * as reference from "../../kernels/float64/kto-objective.ts";
-import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../../kernels/kto-objective.ts";
+import { STEP_NUMBERS } from "../../src/kernels/adamw.ts";
+import * as reference from "../../src/kernels/float64/kto-objective.ts";
+import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../../src/kernels/kto-objective.ts";
 import { type BenchmarkCase, expectAllClose } from "../case.ts";
 
 const SIZE = 64;

@@ -1,15 +1,15 @@
 /** The fused head: pass 1 (log-probabilities), and pass 2 with its two products (gradients), window by window. */
-import type { Program } from "../../engine/gpu/program.ts";
-import { reshape, sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
-import { Random } from "../../engine/random.ts";
+import type { Program } from "../../src/engine/gpu/program.ts";
+import { reshape, sliceRows, type Tensor } from "../../src/engine/gpu/tensor.ts";
+import { Random } from "../../src/engine/random.ts";
 import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,
   logSoftmaxGatherGradient,
   splitColumns,
   windowColumns,
-} from "../../kernels/log-softmax-gather.ts";
-import { matmul } from "../../kernels/matmul.ts";
+} from "../../src/kernels/log-softmax-gather.ts";
+import { matmul } from "../../src/kernels/matmul.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectClose, normals } from "../case.ts";
 import type { HeadShape } from "../peer-work.ts";
 

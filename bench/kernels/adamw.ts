@@ -1,7 +1,7 @@
 /** The fused AdamW update over an arena: bound by memory. */
-import { adamw, STEP_NUMBERS } from "../../kernels/adamw.ts";
-import { adamwStep } from "../../kernels/float64/adamw.ts";
-import { OPTIMIZER_STATE } from "../../kernels/reduce.ts";
+import { adamw, STEP_NUMBERS } from "../../src/kernels/adamw.ts";
+import { adamwStep } from "../../src/kernels/float64/adamw.ts";
+import { OPTIMIZER_STATE } from "../../src/kernels/reduce.ts";
 import { type BenchmarkCase, expectAllClose } from "../case.ts";
 
 const LEARNING_RATE = 1e-3;

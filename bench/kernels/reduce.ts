@@ -1,7 +1,7 @@
 /** The global norm of a gradient arena and the decision of a step: what clipping costs. Bound by memory. */
 
-import { clipScale, globalNorm } from "../../kernels/float64/reduce.ts";
-import { clipAndAdvance, NORM_PARTIALS, OPTIMIZER_STATE, squarePartials } from "../../kernels/reduce.ts";
+import { clipScale, globalNorm } from "../../src/kernels/float64/reduce.ts";
+import { clipAndAdvance, NORM_PARTIALS, OPTIMIZER_STATE, squarePartials } from "../../src/kernels/reduce.ts";
 import { type BenchmarkCase, expectClose } from "../case.ts";
 
 export const reduceCases: readonly BenchmarkCase[] = [

@@ -1,11 +1,11 @@
 /** Models of any shape with random weights, as Hugging Face folders: what a benchmark, or a test, trains. */
 
-import { writeSafetensors } from "../engine/files/safetensors.ts";
-import { elementCount } from "../engine/gpu/tensor.ts";
-import { parseModelConfig } from "../engine/model/config/config.ts";
-import { checkpointNaming, parameterSpecs } from "../engine/model/weights/parameters.ts";
-import { platform } from "../engine/platform/index.ts";
-import { Random } from "../engine/random.ts";
+import { writeSafetensors } from "../src/engine/files/safetensors.ts";
+import { elementCount } from "../src/engine/gpu/tensor.ts";
+import { parseModelConfig } from "../src/engine/model/config/config.ts";
+import { checkpointNaming, parameterSpecs } from "../src/engine/model/weights/parameters.ts";
+import { platform } from "../src/engine/platform/index.ts";
+import { Random } from "../src/engine/random.ts";
 import { normals } from "./case.ts";
 
 /** Writes `config.json` and `model.safetensors` into a folder; matrices are N(0, 0.2^2), norm weights 1 + N(0, 0.1^2). */

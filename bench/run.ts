@@ -3,11 +3,11 @@
  * updates; and the same work by other engines, where the caller can run them.
  */
 
-import { writeSafetensors } from "../engine/files/safetensors.ts";
-import type { Device } from "../engine/gpu/device.ts";
-import { type KernelTime, Program } from "../engine/gpu/program.ts";
-import { platform } from "../engine/platform/index.ts";
-import { ConfigError } from "../errors.ts";
+import { writeSafetensors } from "../src/engine/files/safetensors.ts";
+import type { Device } from "../src/engine/gpu/device.ts";
+import { type KernelTime, Program } from "../src/engine/gpu/program.ts";
+import { platform } from "../src/engine/platform/index.ts";
+import { ConfigError } from "../src/errors.ts";
 import { type BenchmarkCase, BenchmarkMemory } from "./case.ts";
 import { activationCases } from "./kernels/activation.ts";
 import { adamwCases } from "./kernels/adamw.ts";

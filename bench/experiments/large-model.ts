@@ -2,7 +2,7 @@
  * A model of Qwen3-0.6B's exact shape, its tokenizer and random bf16 weights in shards: how long it takes to load, to generate four
  * tokens and to make one LoRA KTO step, and the memory of both beside what `kto train --dry_run` had said before.
  *
- *   npx tsx bench/large-model.ts [--folder DIR] [--json FILE]
+ *   npx tsx bench/experiments/large-model.ts [--folder DIR] [--json FILE]
  *
  * Exits 1 if memory is more than 15% off its plan. The model takes 1.2 GB in DIR (a temporary folder by default, then removed). Each part runs in a process of its own.
  */
@@ -11,11 +11,11 @@ import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
-import { elementCount } from "../src/engine/gpu/tensor.ts";
-import { parseModelConfig } from "../src/engine/model/config/config.ts";
-import { writeCheckpoint } from "../src/engine/model/weights/checkpoint-files.ts";
-import { checkpointNaming, modulePrefix, parameterSpecs } from "../src/engine/model/weights/parameters.ts";
-import { Random } from "../src/engine/random.ts";
+import { elementCount } from "../../src/engine/gpu/tensor.ts";
+import { parseModelConfig } from "../../src/engine/model/config/config.ts";
+import { writeCheckpoint } from "../../src/engine/model/weights/checkpoint-files.ts";
+import { checkpointNaming, modulePrefix, parameterSpecs } from "../../src/engine/model/weights/parameters.ts";
+import { Random } from "../../src/engine/random.ts";
 
 /** Qwen/Qwen3-0.6B's config.json. */
 const CONFIG = {

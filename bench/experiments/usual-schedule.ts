@@ -3,7 +3,7 @@
  * (`usual/step.ts`), in turn in one process, their gradients compared first; beside each ratio what the number of
  * multiplications would make of it, attention left out.
  *
- *   npx tsx bench/usual-schedule.ts [--updates N] [--small] [--json FILE]
+ *   npx tsx bench/experiments/usual-schedule.ts [--updates N] [--small] [--json FILE]
  *
  * `--small` is the shape of stories260K instead of hidden 256: quickly over, and no measure.
  */
@@ -11,14 +11,14 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { summary } from "../src/bench/measure.ts";
-import { writeRandomModel } from "../src/bench/random-model.ts";
-import { hidden256, STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../src/bench/step.ts";
-import { commit } from "../src/cli/commit.ts";
-import { Device } from "../src/engine/gpu/device.ts";
-import { Model } from "../src/engine/model/model.ts";
-import { type KtoBatch, packBatch } from "../src/kto/method/batch.ts";
-import { KtoStep } from "../src/kto/method/update.ts";
+import { commit } from "../../src/cli/commit.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
+import { Model } from "../../src/engine/model/model.ts";
+import { type KtoBatch, packBatch } from "../../src/kto/method/batch.ts";
+import { KtoStep } from "../../src/kto/method/update.ts";
+import { summary } from "../measure.ts";
+import { writeRandomModel } from "../random-model.ts";
+import { hidden256, STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../step.ts";
 import { predictedRatio } from "./usual/prediction.ts";
 import { UsualStep } from "./usual/step.ts";
 

@@ -2,16 +2,16 @@
  * The head as it is usually written: logits of every row in memory by a plain product, log-softmax and gather over them,
  * and in the backward pass their gradient in place, then two products. For comparison only.
  */
-import type { Arena } from "../../src/engine/gpu/arena.ts";
-import type { Device } from "../../src/engine/gpu/device.ts";
-import type { Program } from "../../src/engine/gpu/program.ts";
-import type { Tensor } from "../../src/engine/gpu/tensor.ts";
-import type { HeadBuffers } from "../../src/engine/model/head.ts";
-import { recordProduct } from "../../src/engine/model/matmul.ts";
-import type { Model } from "../../src/engine/model/model.ts";
-import { kernel } from "../../src/kernels/kernel.ts";
-import { logSoftmaxGatherCombine } from "../../src/kernels/log-softmax-gather.ts";
-import { elementwise, elementwiseGrid, inVectors, rowElements, rowElementsGrid } from "../../src/kernels/wgsl.ts";
+import type { Arena } from "../../../src/engine/gpu/arena.ts";
+import type { Device } from "../../../src/engine/gpu/device.ts";
+import type { Program } from "../../../src/engine/gpu/program.ts";
+import type { Tensor } from "../../../src/engine/gpu/tensor.ts";
+import type { HeadBuffers } from "../../../src/engine/model/head.ts";
+import { recordProduct } from "../../../src/engine/model/matmul.ts";
+import type { Model } from "../../../src/engine/model/model.ts";
+import { kernel } from "../../../src/kernels/kernel.ts";
+import { logSoftmaxGatherCombine } from "../../../src/kernels/log-softmax-gather.ts";
+import { elementwise, elementwiseGrid, inVectors, rowElements, rowElementsGrid } from "../../../src/kernels/wgsl.ts";
 
 /** Invocations of a row; neighbours read neighbouring logits. */
 const ROW_LANES = 64;

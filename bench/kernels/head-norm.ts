@@ -1,7 +1,7 @@
 /** RMSNorm of query and key heads, in place: a second replay norms what is normed, which takes the same time. */
 
-import * as reference from "../../kernels/float64/head-norm.ts";
-import { headNormForward } from "../../kernels/head-norm.ts";
+import * as reference from "../../src/kernels/float64/head-norm.ts";
+import { headNormForward } from "../../src/kernels/head-norm.ts";
 import { type BenchmarkCase, expectAllClose } from "../case.ts";
 
 const ROWS = 1024;

@@ -1,6 +1,6 @@
 /** Attention over causal sequences with grouped-query heads: forward, and both halves of its backward pass. */
-import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../kernels/attention.ts";
-import * as reference from "../../kernels/float64/attention.ts";
+import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../src/kernels/attention.ts";
+import * as reference from "../../src/kernels/float64/attention.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
 
 const HEADS = 8;

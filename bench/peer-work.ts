@@ -2,7 +2,7 @@
  * Work that other engines can do too, as data: what a peer's process is told to do. The numbers follow from it and a
  * seed, so that nobody hands them over.
  */
-import type { MatmulLayout } from "../kernels/matmul-variant.ts";
+import type { MatmulLayout } from "../src/kernels/matmul-variant.ts";
 import type { StepRows } from "./step.ts";
 
 /** out [M, N] = op(a) op(b) over K. */

@@ -1,6 +1,6 @@
 /** The matrix product in its three layouts. */
-import { Random } from "../../engine/random.ts";
-import { matmul } from "../../kernels/matmul.ts";
+import { Random } from "../../src/engine/random.ts";
+import { matmul } from "../../src/kernels/matmul.ts";
 import { type BenchmarkCase, expectClose, normals } from "../case.ts";
 import type { ProductShape } from "../peer-work.ts";
 

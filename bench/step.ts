@@ -3,16 +3,16 @@
  * its time goes, and how much of it the host takes.
  */
 
-import type { TensorToWrite } from "../engine/files/safetensors.ts";
-import type { Device } from "../engine/gpu/device.ts";
-import type { KernelTime } from "../engine/gpu/program.ts";
-import { Model } from "../engine/model/model.ts";
-import { Random } from "../engine/random.ts";
-import { METRIC_SUMS } from "../kernels/kto-objective.ts";
-import { type BatchExample, packBatch } from "../kto/method/batch.ts";
-import { KtoStep } from "../kto/method/update.ts";
-import type { TrainerOptions } from "../kto/options/kto.ts";
-import { KtoTrainer } from "../kto/trainer.ts";
+import type { TensorToWrite } from "../src/engine/files/safetensors.ts";
+import type { Device } from "../src/engine/gpu/device.ts";
+import type { KernelTime } from "../src/engine/gpu/program.ts";
+import { Model } from "../src/engine/model/model.ts";
+import { Random } from "../src/engine/random.ts";
+import { METRIC_SUMS } from "../src/kernels/kto-objective.ts";
+import { type BatchExample, packBatch } from "../src/kto/method/batch.ts";
+import { KtoStep } from "../src/kto/method/update.ts";
+import type { TrainerOptions } from "../src/kto/options/kto.ts";
+import { KtoTrainer } from "../src/kto/trainer.ts";
 import { summary } from "./measure.ts";
 
 /** Rows of a microbatch and the tokens of each. */

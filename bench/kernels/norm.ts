@@ -1,6 +1,6 @@
 /** RMSNorm and LayerNorm, forward and backward with the weight's gradient: bound by memory. */
-import type { Program } from "../../engine/gpu/program.ts";
-import * as reference from "../../kernels/float64/norm.ts";
+import type { Program } from "../../src/engine/gpu/program.ts";
+import * as reference from "../../src/kernels/float64/norm.ts";
 import {
   layerNormBackward,
   layerNormForward,
@@ -8,8 +8,8 @@ import {
   rmsNormBackward,
   rmsNormForward,
   rowBlocks,
-} from "../../kernels/norm.ts";
-import { addColumnSums } from "../../kernels/reduce.ts";
+} from "../../src/kernels/norm.ts";
+import { addColumnSums } from "../../src/kernels/reduce.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
 
 const EPSILON = 1e-5;

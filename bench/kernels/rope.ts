@@ -1,5 +1,5 @@
 /** Rotary positions in place on fused rows. One replay turns the rows on, the next one back, so that they stay as they are. */
-import { rope, ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
+import { rope, ropeFrequencies, ropeTable } from "../../src/kernels/rope.ts";
 import { type BenchmarkCase, expectAllClose } from "../case.ts";
 
 const ROWS = 1024;

@@ -3,18 +3,18 @@
  * prompt is run twice by each model, and the head runs over all rows with its logits in memory. What packing and the
  * fused head save is the difference to `src/kto/method/update.ts`; for comparison only.
  */
-import type { Device } from "../../src/engine/gpu/device.ts";
-import { AdamW, type AdamWOptions } from "../../src/engine/gpu/optimizer.ts";
-import { Program } from "../../src/engine/gpu/program.ts";
-import type { Tensor } from "../../src/engine/gpu/tensor.ts";
-import { PassMemory, positionLimit, recordLayers, recordLayersBackward } from "../../src/engine/model/decoder.ts";
-import { recordHeadRows, recordHeadRowsBackward } from "../../src/engine/model/head.ts";
-import type { Model } from "../../src/engine/model/model.ts";
-import { type PackedRows, packRows } from "../../src/engine/model/rows.ts";
-import { NO_SEQUENCE, sequenceSums } from "../../src/kernels/log-softmax-gather.ts";
-import { type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
-import { KtoObjective } from "../../src/kto/method/kto-objective.ts";
-import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
+import type { Device } from "../../../src/engine/gpu/device.ts";
+import { AdamW, type AdamWOptions } from "../../../src/engine/gpu/optimizer.ts";
+import { Program } from "../../../src/engine/gpu/program.ts";
+import type { Tensor } from "../../../src/engine/gpu/tensor.ts";
+import { PassMemory, positionLimit, recordLayers, recordLayersBackward } from "../../../src/engine/model/decoder.ts";
+import { recordHeadRows, recordHeadRowsBackward } from "../../../src/engine/model/head.ts";
+import type { Model } from "../../../src/engine/model/model.ts";
+import { type PackedRows, packRows } from "../../../src/engine/model/rows.ts";
+import { NO_SEQUENCE, sequenceSums } from "../../../src/kernels/log-softmax-gather.ts";
+import { type BatchExample, packBatch } from "../../../src/kto/method/batch.ts";
+import { KtoObjective } from "../../../src/kto/method/kto-objective.ts";
+import type { ObjectiveOptions } from "../../../src/kto/method/objective.ts";
 import { UsualHead } from "./head.ts";
 
 /** Whole sequences, in which every token but the first is predicted, though only completions count. */
