@@ -13,14 +13,8 @@ import { type BatchExample, packBatch } from "../src/kto/method/batch.ts";
 import { KtoStep } from "../src/kto/method/update.ts";
 import type { TrainerOptions } from "../src/kto/options/kto.ts";
 import { KtoTrainer } from "../src/kto/trainer.ts";
-import { summary } from "./measure.ts";
-
-/** Rows of a microbatch and the tokens of each. */
-export interface StepRows {
-  readonly rows: number;
-  readonly prompt: number;
-  readonly completion: number;
-}
+import { summary } from "./measure/measure.ts";
+import type { StepRows } from "./measure/peer-work.ts";
 
 export interface StepCase {
   readonly name: string;

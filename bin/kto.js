@@ -9,7 +9,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
-const built = join(root, "dist", "cli", "main.js");
+const built = join(root, "dist", "src", "cli", "main.js");
 const source = join(root, "src", "cli", "main.ts");
 
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
@@ -17,18 +17,28 @@ if (major < 20 || (major === 20 && minor < 19)) {
   fail(`Node ${process.versions.node} is too old: kto-webgpu needs Node 20.19 or newer (https://nodejs.org).`);
 }
 
-if (existsSync(built) && !(existsSync(source) && newestChange(join(root, "src")) > statSync(built).mtimeMs)) {
-  await import(pathToFileURL(built).href);
+if (existsSync(built) && !(existsSync(source) && newestSource() > statSync(built).mtimeMs)) {
+  await run(built);
 } else if (existsSync(source)) {
   const tsx = await import("tsx/esm/api").catch(() => undefined);
   if (tsx === undefined) fail(`The packages of ${root} are not installed; run "npm ci" there.`);
   tsx.register();
-  await import(pathToFileURL(source).href);
+  await run(source);
 } else {
   fail(`Neither ${built} nor ${source} exists; install kto-webgpu again.`);
 }
 
+async function run(main) {
+  const { runProcess } = await import(pathToFileURL(main).href);
+  await runProcess();
+}
+
 /** In a checkout a build that is older than the sources would run yesterday's code without a word. */
+function newestSource() {
+  const folders = [join(root, "src"), join(root, "bench")].filter((folder) => existsSync(folder));
+  return Math.max(...folders.map(newestChange));
+}
+
 function newestChange(folder) {
   let newest = 0;
   for (const entry of readdirSync(folder, { withFileTypes: true })) {

@@ -82,6 +82,7 @@ async function runTests() {
       return code;
     }
   }
+  await run("node", ["--import", "tsx", "scripts/structure.ts"]);
   const report = join(root, ".cache", "vitest.json");
   mkdirSync(dirname(report), { recursive: true });
   rmSync(report, { force: true });

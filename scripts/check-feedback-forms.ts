@@ -8,7 +8,7 @@ import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
-import { main } from "../src/cli/program.ts";
+import { main } from "../src/cli/main.ts";
 import { readModelConfig } from "../src/engine/model/config/folder.ts";
 import { loadChatTemplate } from "../src/engine/text/chat-template.ts";
 import { loadTokenizer } from "../src/engine/text/tokenizer.ts";

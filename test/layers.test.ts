@@ -1,96 +1,102 @@
-/** The shape of the house: a floor imports from the floors below it only, never in a circle, and Node stays outside. */
+/**
+ * The shape of the house: floors and their wings import downwards only, never in a circle, and Node stays outside. The
+ * figures behind it are printed by scripts/structure.ts.
+ */
+import { expect, test } from "vitest";
+import { circles, fileEdges, folderEdges, readStructure } from "../scripts/structure.ts";
 
-import { readdirSync, readFileSync } from "node:fs";
-import { dirname, join, relative, resolve, sep } from "node:path";
-import { fileURLToPath } from "node:url";
-import { describe, expect, test } from "vitest";
+/**
+ * Floors and wings from the ground up. A file belongs to the longest name that its path begins with. Wings on one line
+ * do not import each other.
+ */
+const order: readonly (readonly string[])[] = [
+  ["src/errors.ts"],
+  ["src/kernels/"],
+  ["src/kernels/float64/"],
+  ["src/engine/platform/"],
+  ["src/engine/"],
+  ["src/engine/files/", "src/engine/gpu/"],
+  ["src/engine/model/config/"],
+  ["src/engine/model/weights/", "src/engine/text/", "src/engine/hub/"],
+  ["src/engine/model/"],
+  ["src/engine/model/float64/", "src/engine/model/generate/"],
+  ["src/kto/options/", "src/kto/data/", "src/kto/report/"],
+  ["src/kto/method/"],
+  ["src/kto/evaluation/", "src/kto/judge/"],
+  ["src/kto/run/"],
+  ["src/kto/"],
+  ["src/index.ts"],
+  ["bench/measure/"],
+  ["bench/kernels/"],
+  ["bench/"],
+  ["src/cli/terminal/"],
+  ["src/cli/options/"],
+  ["src/cli/session/"],
+  ["src/cli/commands/"],
+  ["src/cli/"],
+];
 
-const source = resolve(dirname(fileURLToPath(import.meta.url)), "../../src");
-/** From the ground up. src/errors.ts lies below all of them; src/index.ts, which re-exports, above the method; the benchmarks below the command line. */
-const floors = ["errors.ts", "kernels", "engine", "kto", "index.ts", "bench", "cli"];
+const structure = readStructure();
+const files = structure.files.map(({ path }) => path);
+const { imports } = structure;
+const tell = ({ from, to }: { readonly from: string; readonly to: string }) => `${from} imports ${to}`;
 
-interface Import {
-  readonly from: string;
-  readonly to: string;
+const wings = order
+  .flatMap((line, height) => line.map((name) => ({ name, height })))
+  .sort((a, b) => b.name.length - a.name.length);
+
+function wingOf(path: string) {
+  return wings.find(({ name }) => path.startsWith(name));
 }
 
-const files = readdirSync(source, { recursive: true, encoding: "utf8" })
-  .filter((name) => name.endsWith(".ts"))
-  .map((name) => name.split(sep).join("/"));
-const imports = files.flatMap(importsOf);
+test("the imports were found at all", () => {
+  const node = "src/engine/platform/node.ts";
+  expect(imports.filter(({ from }) => from === node).map(({ to }) => to)).toEqual(
+    expect.arrayContaining(["node:fs/promises", "src/errors.ts", "src/engine/platform/platform.ts"]),
+  );
+  expect(imports).toContainEqual({ from: "src/engine/platform/node-adapters.ts", to: "webgpu", dynamic: true });
+});
 
-function importsOf(file: string): Import[] {
-  const text = readFileSync(join(source, file), "utf8");
-  const statements = text.matchAll(/^(?:import|export)\s(?:type\s)?(?:[^;"'`]*?\sfrom\s)?["']([^"']+)["']/gm);
-  const dynamic = text.matchAll(/\bimport\(\s*["']([^"']+)["']\s*\)/g);
-  return [...statements, ...dynamic].map(([, to = ""]) => ({
-    from: file,
-    to: to.startsWith(".")
-      ? relative(source, resolve(source, dirname(file), to))
-          .split(sep)
-          .join("/")
-      : to,
-  }));
-}
+test("every file stands in a wing, and every wing holds a file", () => {
+  expect(files.filter((file) => wingOf(file) === undefined)).toEqual([]);
+  const used = new Set(files.map((file) => wingOf(file)?.name));
+  expect(wings.filter(({ name }) => !used.has(name))).toEqual([]);
+});
 
-function floorOf(file: string): number {
-  return floors.indexOf(file.split("/")[0] ?? "");
-}
-
-describe("src", () => {
-  test("the imports were found at all", () => {
-    const platformImports = imports.filter(({ from }) => from === "engine/platform/node.ts").map(({ to }) => to);
-    expect(platformImports).toEqual(
-      expect.arrayContaining(["node:fs/promises", "errors.ts", "engine/platform/platform.ts"]),
-    );
-    expect(imports).toContainEqual({ from: "engine/platform/node-adapters.ts", to: "webgpu" });
+test("a wing imports from itself and from the wings below", () => {
+  const upward = fileEdges(structure).filter(([from, to]) => {
+    const [above, below] = [wingOf(from), wingOf(to)];
+    return above?.name !== below?.name && (below?.height ?? 0) >= (above?.height ?? 0);
   });
+  expect(upward.map(([from, to]) => `${from} imports ${to}`)).toEqual([]);
+});
 
-  test("every file stands on a floor", () => {
-    expect(files.filter((file) => floorOf(file) === -1)).toEqual([]);
-  });
+test("imports stay inside the sources and name files that exist", () => {
+  const local = imports.filter(({ to }) => to.startsWith(".") || /^(src|bench|test|examples|scripts)\//.test(to));
+  expect(local.filter(({ to }) => !files.includes(to)).map(tell)).toEqual([]);
+});
 
-  test("a floor imports from itself and the floors below", () => {
-    const upward = imports.filter(({ from, to }) => floorOf(to) > floorOf(from));
-    expect(upward.map(({ from, to }) => `${from} imports ${to}`)).toEqual([]);
-  });
+test("node: is imported by the Node platform and the command line only", () => {
+  const strays = imports.filter(
+    ({ from, to }) =>
+      to.startsWith("node:") && !from.startsWith("src/cli/") && !/^src\/engine\/platform\/node(-\w+)*\.ts$/.test(from),
+  );
+  expect(strays.map(tell)).toEqual([]);
+});
 
-  test("imports stay inside src and name files that exist", () => {
-    const local = imports.filter(({ to }) => to.endsWith(".ts") || to.startsWith(".."));
-    const lost = local.filter(({ to }) => !files.includes(to));
-    expect(lost.map(({ from, to }) => `${from} imports ${to}`)).toEqual([]);
-  });
+test("below the command line, the Node platform's parts are reached through platform/index.ts only", () => {
+  const strays = imports.filter(
+    ({ from, to }) => to.startsWith("src/engine/platform/node") && !/^src\/(engine\/platform|cli)\//.test(from),
+  );
+  expect(strays.map(tell)).toEqual([]);
+});
 
-  test("node: is imported by the Node platform and the command line only", () => {
-    const strays = imports.filter(
-      ({ from, to }) =>
-        to.startsWith("node:") && !from.startsWith("cli/") && !/^engine\/platform\/node(-\w+)*\.ts$/.test(from),
-    );
-    expect(strays.map(({ from, to }) => `${from} imports ${to}`)).toEqual([]);
+test("no circle of imports between files, those of types included, nor between folders", () => {
+  expect(circles(fileEdges(structure))).toEqual([]);
+  const folders = [...folderEdges(structure).keys()].map((edge): [string, string] => {
+    const [from = "", to = ""] = edge.split(" -> ");
+    return [from, to];
   });
-
-  test("the Node platform's parts are reached through platform/index.ts only", () => {
-    const strays = imports.filter(
-      ({ from, to }) => to.startsWith("engine/platform/node") && !from.startsWith("engine/platform/"),
-    );
-    expect(strays.map(({ from, to }) => `${from} imports ${to}`)).toEqual([]);
-  });
-
-  test("no circle of imports, those of types included", () => {
-    const graph = new Map<string, string[]>();
-    for (const { from, to } of imports) {
-      if (files.includes(to)) graph.set(from, [...(graph.get(from) ?? []), to]);
-    }
-    const done = new Set<string>();
-    const circles: string[] = [];
-    const visit = (file: string, path: string[]) => {
-      if (path.includes(file)) circles.push([...path.slice(path.indexOf(file)), file].join(" -> "));
-      else if (!done.has(file)) {
-        for (const next of graph.get(file) ?? []) visit(next, [...path, file]);
-        done.add(file);
-      }
-    };
-    for (const file of files) visit(file, []);
-    expect(circles).toEqual([]);
-  });
+  // src/ itself holds the lowest file, errors.ts, and the public surface, index.ts.
+  expect(circles(folders.filter((edge) => !edge.includes("src")))).toEqual([]);
 });

@@ -10,7 +10,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { commit } from "../../src/cli/commit.ts";
+import { commit } from "../../src/cli/terminal/versions.ts";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { parseModelConfig } from "../../src/engine/model/config/config.ts";
@@ -18,9 +18,10 @@ import { Model } from "../../src/engine/model/model.ts";
 import { parameterSpecs } from "../../src/engine/model/weights/parameters.ts";
 import { linePlots } from "../../src/kto/report/svg.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
-import { summary } from "../measure.ts";
+import { summary } from "../measure/measure.ts";
+import type { StepRows } from "../measure/peer-work.ts";
 import { writeRandomModel } from "../random-model.ts";
-import { STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../step.ts";
+import { STEP_SETTINGS, stepExamples, stories260K } from "../step.ts";
 
 /** Large enough that a dispatch costs more than its launch. */
 const config = { ...stories260K, hidden_size: 128, intermediate_size: 344, num_hidden_layers: 2, vocab_size: 1024 };

@@ -11,14 +11,15 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { commit } from "../../src/cli/commit.ts";
+import { commit } from "../../src/cli/terminal/versions.ts";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { type KtoBatch, packBatch } from "../../src/kto/method/batch.ts";
 import { KtoStep } from "../../src/kto/method/update.ts";
-import { summary } from "../measure.ts";
+import { summary } from "../measure/measure.ts";
+import type { StepRows } from "../measure/peer-work.ts";
 import { writeRandomModel } from "../random-model.ts";
-import { hidden256, STEP_SETTINGS, type StepRows, stepExamples, stories260K } from "../step.ts";
+import { hidden256, STEP_SETTINGS, stepExamples, stories260K } from "../step.ts";
 import { predictedRatio } from "./usual/prediction.ts";
 import { UsualStep } from "./usual/step.ts";
 

@@ -3,7 +3,7 @@ import type { Program } from "../../src/engine/gpu/program.ts";
 import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/activation.ts";
 import * as reference from "../../src/kernels/float64/activation.ts";
-import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
+import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../measure/case.ts";
 
 const ROWS = 1024;
 const WIDTH = 704;

@@ -2,7 +2,7 @@
 import { adamw, STEP_NUMBERS } from "../../src/kernels/adamw.ts";
 import { adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { OPTIMIZER_STATE } from "../../src/kernels/reduce.ts";
-import { type BenchmarkCase, expectAllClose } from "../case.ts";
+import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
 const LEARNING_RATE = 1e-3;
 

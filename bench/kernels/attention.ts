@@ -1,7 +1,7 @@
 /** Attention over causal sequences with grouped-query heads: forward, and both halves of its backward pass. */
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../src/kernels/attention.ts";
 import * as reference from "../../src/kernels/float64/attention.ts";
-import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
+import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../measure/case.ts";
 
 const HEADS = 8;
 const KEY_VALUE_HEADS = 4;

@@ -1,7 +1,7 @@
 /** Dropout by a counter-based hash: some arithmetic for each number, and no mask to keep. */
 import { dropout } from "../../src/kernels/dropout.ts";
 import * as reference from "../../src/kernels/float64/dropout.ts";
-import { type BenchmarkCase, expectAllClose } from "../case.ts";
+import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
 const [ROWS, WIDTH] = [1024, 256];
 const PROBABILITY = 0.1;

@@ -2,7 +2,7 @@
 import { Random } from "../../src/engine/random.ts";
 import { bucketRows, embeddingBackward, gatherRows } from "../../src/kernels/embedding.ts";
 import * as reference from "../../src/kernels/float64/embedding.ts";
-import { type BenchmarkCase, expectAllClose } from "../case.ts";
+import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
 const ROWS = 1024;
 const VOCABULARY = 8192;

@@ -2,7 +2,7 @@
 
 import * as reference from "../../src/kernels/float64/head-norm.ts";
 import { headNormForward } from "../../src/kernels/head-norm.ts";
-import { type BenchmarkCase, expectAllClose } from "../case.ts";
+import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
 const ROWS = 1024;
 const [QUERY_HEADS, KEY_HEADS, SIZE] = [8, 4, 32];

@@ -2,7 +2,7 @@
 import { STEP_NUMBERS } from "../../src/kernels/adamw.ts";
 import * as reference from "../../src/kernels/float64/kto-objective.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../../src/kernels/kto-objective.ts";
-import { type BenchmarkCase, expectAllClose } from "../case.ts";
+import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
 const SIZE = 64;
 

@@ -10,8 +10,8 @@ import {
   windowColumns,
 } from "../../src/kernels/log-softmax-gather.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
-import { type BenchmarkCase, type BenchmarkMemory, expectClose, normals } from "../case.ts";
-import type { HeadShape } from "../peer-work.ts";
+import { type BenchmarkCase, type BenchmarkMemory, expectClose, normals } from "../measure/case.ts";
+import type { HeadShape } from "../measure/peer-work.ts";
 
 /** Rows of one sequence, which share a coefficient. */
 const SEQUENCE_ROWS = 32;

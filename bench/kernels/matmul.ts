@@ -1,8 +1,8 @@
 /** The matrix product in its three layouts. */
 import { Random } from "../../src/engine/random.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
-import { type BenchmarkCase, expectClose, normals } from "../case.ts";
-import type { ProductShape } from "../peer-work.ts";
+import { type BenchmarkCase, expectClose, normals } from "../measure/case.ts";
+import type { ProductShape } from "../measure/peer-work.ts";
 
 const shapes: readonly (Omit<ProductShape, "layout"> & { quick: boolean })[] = [
   { M: 512, N: 512, K: 512, quick: true },

@@ -10,7 +10,7 @@ import {
   rowBlocks,
 } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
-import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../case.ts";
+import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../measure/case.ts";
 
 const EPSILON = 1e-5;
 const ROWS = 1024;

@@ -2,7 +2,7 @@
 
 import { clipScale, globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { clipAndAdvance, NORM_PARTIALS, OPTIMIZER_STATE, squarePartials } from "../../src/kernels/reduce.ts";
-import { type BenchmarkCase, expectClose } from "../case.ts";
+import { type BenchmarkCase, expectClose } from "../measure/case.ts";
 
 export const reduceCases: readonly BenchmarkCase[] = [
   { n: 2 ** 20, quick: true },

@@ -1,6 +1,6 @@
 /** Rotary positions in place on fused rows. One replay turns the rows on, the next one back, so that they stay as they are. */
 import { rope, ropeFrequencies, ropeTable } from "../../src/kernels/rope.ts";
-import { type BenchmarkCase, expectAllClose } from "../case.ts";
+import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
 const ROWS = 1024;
 const HEADS = 12;

@@ -1,12 +1,12 @@
 /**
  * What every peer's process does: reads its task from argv, puts the adapter that our own engine would use where the
- * peer looks for one, lets it do the work once, checks that, and only then times it as `bench/measure.ts` times ours.
+ * peer looks for one, lets it do the work once, checks that, and only then times it as `bench/measure/measure.ts` times ours.
  * The last line of stdout is the answer: a PeerResult, or null for work that this peer does not do.
  */
 import { globals } from "webgpu";
 import { platform } from "../../src/engine/platform/index.ts";
-import { summary, timingOptions } from "../measure.ts";
-import type { PeerResult, PeerWork } from "../peer-work.ts";
+import { summary, timingOptions } from "../measure/measure.ts";
+import type { PeerResult, PeerWork } from "../measure/peer-work.ts";
 
 /** Work that is ready to be run again and again. */
 export interface PeerRun {

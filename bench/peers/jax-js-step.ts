@@ -8,8 +8,8 @@ import { join } from "node:path";
 import { jit, lax, nn, numpy as np, tree, valueAndGrad } from "@jax-js/jax";
 import { openSafetensors } from "../../src/engine/files/safetensors.ts";
 import { type ModelConfig, parseModelConfig } from "../../src/engine/model/config/config.ts";
-import type { PeerWork } from "../peer-work.ts";
-import { STEP_SETTINGS, type StepRows, stepExamples } from "../step.ts";
+import type { PeerWork, StepRows } from "../measure/peer-work.ts";
+import { STEP_SETTINGS, stepExamples } from "../step.ts";
 import type { PeerRun } from "./answer.ts";
 
 /** By Hugging Face name. */

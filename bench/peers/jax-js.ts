@@ -5,7 +5,7 @@
 import { defaultDevice, getWebGPUDevice, init, jit, nn, numpy as np, tree, valueAndGrad } from "@jax-js/jax";
 import { headInputs } from "../kernels/log-softmax-gather.ts";
 import { productInputs } from "../kernels/matmul.ts";
-import type { PeerWork } from "../peer-work.ts";
+import type { PeerWork } from "../measure/peer-work.ts";
 import { answer, type PeerRun } from "./answer.ts";
 import { stepRun } from "./jax-js-step.ts";
 

@@ -6,7 +6,7 @@ import { createRequire } from "node:module";
 import type * as Tf from "@tensorflow/tfjs-core";
 import { headInputs } from "../kernels/log-softmax-gather.ts";
 import { productInputs } from "../kernels/matmul.ts";
-import type { PeerWork } from "../peer-work.ts";
+import type { PeerWork } from "../measure/peer-work.ts";
 import { answer, type PeerRun } from "./answer.ts";
 
 /** The part of the backend that submits what has been recorded. */

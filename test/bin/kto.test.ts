@@ -37,9 +37,11 @@ function launch(...options: string[]) {
   return { code: result.status, stdout: result.stdout.trim(), stderr: result.stderr.trim() };
 }
 
-const sources = `const told: string = [...process.argv.slice(2), process.cwd()].join("|");
+const sources = `export function runProcess() {
+const told: string = [...process.argv.slice(2), process.cwd()].join("|");
 console.log("sources", told);
-process.exitCode = 5;`;
+process.exitCode = 5;
+}`;
 
 test("the sources run from any folder, with the arguments and the exit code passed through", () => {
   write("src/cli/main.ts", sources);
@@ -52,7 +54,10 @@ test("the sources run from any folder, with the arguments and the exit code pass
 
 test("built code is preferred, unless a source file is newer than it", () => {
   const main = write("src/cli/main.ts", sources);
-  const built = write("dist/cli/main.js", 'console.log("built"); process.exit(3);');
+  const built = write(
+    "dist/src/cli/main.js",
+    'export const runProcess = () => { console.log("built"); process.exit(3); };',
+  );
   utimesSync(main, new Date("2026-01-01"), new Date("2026-01-01"));
   utimesSync(built, new Date("2026-01-02"), new Date("2026-01-02"));
   expect(launch()).toMatchObject({ code: 3, stdout: "built" });

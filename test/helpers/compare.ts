@@ -7,7 +7,7 @@ import { expect } from "vitest";
 import { Random } from "../../src/engine/random.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 
-export { normals } from "../../bench/case.ts";
+export { normals } from "../../bench/measure/case.ts";
 
 /** Half a unit in the last place of 1: the largest relative error of one f32 operation that rounds to nearest. */
 export const EPSILON = 2 ** -24;

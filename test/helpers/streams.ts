@@ -1,6 +1,6 @@
 /** Streams that keep what is written, for tests of the command line. */
 import { Readable } from "node:stream";
-import { main } from "../../src/cli/program.ts";
+import { main } from "../../src/cli/main.ts";
 
 export class CapturedStream {
   text = "";

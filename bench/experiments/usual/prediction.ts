@@ -1,7 +1,7 @@
 /** What the number of multiplications makes of the usual schedule against ours; attention is left out. */
 
 import type { ModelConfig } from "../../../src/engine/model/config/config.ts";
-import type { StepRows } from "../../step.ts";
+import type { StepRows } from "../../measure/peer-work.ts";
 
 /**
  * Multiplications of an update on the usual schedule, always with a live reference, over those of ours. A row costs a

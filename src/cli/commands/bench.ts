@@ -1,16 +1,15 @@
-/** `kto bench`: kernels and whole updates on the adapter at hand, as a table and as JSON; src/bench has the benchmarks. */
+/** `kto bench`: kernels and whole updates on the adapter at hand, as a table and as JSON; bench/ has the benchmarks. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as z from "zod";
-import type { PeerResult } from "../../../bench/peer-work.ts";
+import type { PeerResult } from "../../../bench/measure/peer-work.ts";
 import type { BenchmarkResult } from "../../../bench/run.ts";
 import { option, parseOptions } from "../../kto/options/parse.ts";
-import { commit } from "../commit.ts";
 import { command } from "../options/command.ts";
 import { commonOptions } from "../options/shared.ts";
 import type { Output } from "../terminal/output.ts";
-import { installedVersions } from "./doctor.ts";
+import { commit, installedVersions } from "../terminal/versions.ts";
 
 const group = "Benchmarks";
 const { json: _, ...otherOptions } = commonOptions;
@@ -60,11 +59,11 @@ export const benchCommand = command({
 async function runBench(options: BenchOptions, output: Output): Promise<void> {
   const { Device } = await import("../../engine/gpu/device.ts");
   const { platform } = await import("../../engine/platform/index.ts");
-  const { measurePeaks } = await import("../../../bench/peaks.ts");
+  const { measurePeaks } = await import("../../../bench/measure/peaks.ts");
   const { chooseBenchmarks, runBenchmarks } = await import("../../../bench/run.ts");
-  const { timingOptions } = await import("../../../bench/measure.ts");
+  const { timingOptions } = await import("../../../bench/measure/measure.ts");
   const { checkOutputFile } = await import("../terminal/files.ts");
-  const { peerRunner, peerVersions } = await import("./bench-peers.ts");
+  const { peerRunner, peerVersions } = await import("../session/bench-peers.ts");
   const chosen = chooseBenchmarks(options.quick, options.filter);
   if (options.jsonFile) await checkOutputFile(options.jsonFile);
   const say = (line: string) => {

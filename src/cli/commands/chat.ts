@@ -21,6 +21,7 @@ import {
   samplingOptions,
 } from "../options/sampling.ts";
 import { commonOptions, modelOptions } from "../options/shared.ts";
+import { requireTemplate } from "../session/prompts.ts";
 import type { Output } from "../terminal/output.ts";
 
 const schema = z.strictObject({
@@ -188,14 +189,4 @@ async function answer(talk: Talk, messages: Message[], turn: number): Promise<Me
     output.warning(`the answer ends here: the conversation fills its ${maxLength} tokens; /reset begins anew.`);
   }
   return [...messages, { role: "assistant", content }];
-}
-
-/** @throws ConfigError if neither the model's folder nor chat_template_path has one */
-export async function requireTemplate(folder: string, templatePath: string | undefined): Promise<ChatTemplate> {
-  const { loadChatTemplate } = await import("../../engine/text/chat-template.ts");
-  const template = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
-  if (template !== undefined) return template;
-  throw new ConfigError(
-    `The model folder "${folder}" has no chat template; give one as chat_template_path, or let kto generate continue plain text.`,
-  );
 }

@@ -2,11 +2,7 @@
  * `kto doctor`: what this machine offers to kto-webgpu, which adapter is chosen and why, and what would be faster. It
  * looks only: it opens no device and changes nothing.
  */
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { availableParallelism, totalmem } from "node:os";
-import { dirname, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import * as z from "zod";
 import type { AdapterKind, FoundAdapter, Platform } from "../../engine/platform/platform.ts";
 import { AdapterError, KtoError } from "../../errors.ts";
@@ -14,6 +10,7 @@ import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import { commonOptions } from "../options/shared.ts";
 import type { Output } from "../terminal/output.ts";
+import { installedVersions } from "../terminal/versions.ts";
 
 const schema = z.strictObject(commonOptions);
 
@@ -179,42 +176,4 @@ function formatBytes(bytes: number): string {
   const units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
   const power = bytes < 1 ? 0 : Math.min(Math.floor(Math.log2(bytes) / 10), units.length - 1);
   return `${Number((bytes / 1024 ** power).toPrecision(3))} ${units[power]}`;
-}
-
-interface PackageManifest {
-  readonly name: string;
-  readonly version: string;
-  readonly dependencies?: Readonly<Record<string, string>>;
-}
-
-/** This package's folder: two folders up from src/cli and from dist/cli alike. */
-export function packageFolder(): string {
-  return join(dirname(fileURLToPath(import.meta.url)), "..", "..");
-}
-
-export function ownManifest(): PackageManifest {
-  return readManifest(join(packageFolder(), "package.json"));
-}
-
-/** Of this package and what it needs; null for one that is not installed. */
-export function installedVersions(): Record<string, string | null> {
-  const own = ownManifest();
-  const names = Object.keys(own.dependencies ?? {});
-  return { [own.name]: own.version, ...Object.fromEntries(names.map((name) => [name, installedVersion(name)])) };
-}
-
-/** By looking into the folders, since a package's "exports" may hide its package.json. */
-export function installedVersion(name: string): string | null {
-  for (const folder of createRequire(import.meta.url).resolve.paths(name) ?? []) {
-    try {
-      return readManifest(join(folder, name, "package.json")).version;
-    } catch {
-      // Not in this folder; the next one up is tried.
-    }
-  }
-  return null;
-}
-
-function readManifest(path: string): PackageManifest {
-  return JSON.parse(readFileSync(path, "utf8")) as PackageManifest;
 }

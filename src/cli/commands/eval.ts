@@ -15,8 +15,8 @@ import { command } from "../options/command.ts";
 import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "../options/sampling.ts";
 import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "../options/shared.ts";
 import { openJudge, tellingUnhandled } from "../session/judge.ts";
+import { type Prompt, promptEncoder, promptText, readPrompts } from "../session/prompts.ts";
 import type { Output } from "../terminal/output.ts";
-import { type Prompt, promptEncoder, promptText, readPrompts } from "./generate.ts";
 
 const method = "KTO";
 const answers = "Answers to judge";

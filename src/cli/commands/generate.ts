@@ -1,7 +1,6 @@
 /** `kto generate`: samples continuations of prompts from a model. */
 import * as z from "zod";
-import type { Tokenizer } from "../../engine/text/tokenizer.ts";
-import { ConfigError, DatasetError, errorMessage } from "../../errors.ts";
+import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
@@ -13,9 +12,8 @@ import {
   samplingOptions,
 } from "../options/sampling.ts";
 import { commonOptions, modelOptions } from "../options/shared.ts";
-import { readTextFile } from "../terminal/files.ts";
+import { type Prompt, promptEncoder, readPrompts } from "../session/prompts.ts";
 import type { Output } from "../terminal/output.ts";
-import { requireTemplate } from "./chat.ts";
 
 const prompts = "Model and prompts";
 const sampling = "Sampling";
@@ -101,102 +99,6 @@ function refuseSeveral(options: Pick<GenerateOptions, "num_return_sequences">): 
       `option "num_return_sequences" is ${options.num_return_sequences}, but greedy decoding gives one continuation only: sample, or set it to 1.`,
     );
   }
-}
-
-/** A chat, with what its row gives to the template besides. */
-interface ChatPrompt {
-  readonly messages: readonly Readonly<Record<string, unknown>>[];
-  readonly tools?: readonly unknown[];
-  /** The row's `chat_template_kwargs`, which go before the command's. */
-  readonly variables?: Readonly<Record<string, unknown>>;
-}
-
-/** A text or a chat. */
-export type Prompt = string | ChatPrompt;
-
-/**
- * The prompts in order, those of the command line first.
- *
- * @throws FileError if the file cannot be read; DatasetError for a row without a prompt, naming file and line
- */
-export async function readPrompts(options: Pick<GenerateOptions, "prompt" | "prompts_file">): Promise<Prompt[]> {
-  const file = options.prompts_file;
-  if (file === undefined) return [...options.prompt];
-  const text = await readTextFile(file, "prompts file");
-  const rows = text.split(/\r?\n/).map((line, index) => ({ line, place: `${file}:${index + 1}` }));
-  const written = rows.filter(({ line }) => line.trim() !== "");
-  const fromFile = /\.jsonl$/i.test(file)
-    ? written.map(({ line, place }) => promptOfRow(line, place))
-    : written.map(({ line }) => line);
-  if (fromFile.length === 0) throw new DatasetError(`${file} holds no prompt.`);
-  return [...options.prompt, ...fromFile];
-}
-
-function promptOfRow(line: string, place: string): Prompt {
-  let row: unknown;
-  try {
-    row = JSON.parse(line);
-  } catch (error) {
-    throw new DatasetError(`${place} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
-  }
-  const fields = typeof row === "object" && row !== null ? (row as Record<string, unknown>) : {};
-  const prompt = fields.messages ?? fields.prompt;
-  if (typeof prompt === "string") return prompt;
-  if (isChat(prompt)) {
-    const { tools, chat_template_kwargs: variables } = fields;
-    if (tools != null && !Array.isArray(tools)) throw new DatasetError(`${place}: "tools" is not a list.`);
-    if (variables != null && !isObject(variables)) {
-      throw new DatasetError(`${place}: "chat_template_kwargs" is not an object of variables.`);
-    }
-    return { messages: prompt, ...(tools ? { tools } : {}), ...(variables ? { variables } : {}) };
-  }
-  throw new DatasetError(
-    `${place} has no "prompt" that is text, nor a list of chat messages as "messages" or "prompt".`,
-  );
-}
-
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
-function isChat(value: unknown): value is readonly Readonly<Record<string, unknown>>[] {
-  const isMessage = (one: unknown) => typeof one === "object" && one !== null && "role" in one;
-  return Array.isArray(value) && value.length > 0 && value.every(isMessage);
-}
-
-/** A chat as a judge reads it. */
-export function promptText(prompt: Prompt): string {
-  if (typeof prompt === "string") return prompt;
-  const { messages } = prompt;
-  const [only, ...more] = messages;
-  const content = (message: Readonly<Record<string, unknown>> | undefined) =>
-    typeof message?.content === "string" ? message.content : JSON.stringify(message?.content);
-  if (more.length === 0 && only?.role === "user") return content(only);
-  return messages.map((message) => `${String(message.role)}: ${content(message)}`).join("\n");
-}
-
-/** Prompts to token ids: texts as they are, chats (and with `chat` texts too) through the model's chat template. */
-export async function promptEncoder(
-  prompts: readonly Prompt[],
-  tokenizer: Tokenizer,
-  folder: string,
-  options: Partial<Pick<GenerateOptions, "chat" | "system" | "chat_template_path" | "chat_template_kwargs">>,
-): Promise<(prompt: Prompt) => number[]> {
-  const isChatting = options.chat === true || prompts.some((prompt) => typeof prompt !== "string");
-  const template = isChatting ? await requireTemplate(folder, options.chat_template_path) : undefined;
-  return (prompt) => {
-    if (template === undefined || (typeof prompt === "string" && options.chat !== true)) {
-      return tokenizer.encode(String(prompt));
-    }
-    const chat: ChatPrompt = typeof prompt === "string" ? { messages: [{ role: "user", content: prompt }] } : prompt;
-    const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
-    const text = template.render([...system, ...chat.messages], {
-      addGenerationPrompt: true,
-      ...(chat.tools ? { tools: chat.tools } : {}),
-      variables: { ...options.chat_template_kwargs, ...chat.variables },
-    });
-    return tokenizer.encode(text, { addSpecialTokens: false });
-  };
 }
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {

@@ -1,4 +1,4 @@
-/** What a command of `kto` consists of; `program.ts` lists them, prints their help and runs them. */
+/** What a command of `kto` consists of; `main.ts` lists them, prints their help and runs them. */
 import type * as z from "zod";
 import type { ParseContext } from "../../kto/options/parse.ts";
 import type { Output, OutputOptions } from "../terminal/output.ts";

@@ -6,15 +6,13 @@
 import { copyFile, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { homedir } from "node:os";
-import { basename, dirname, join, resolve } from "node:path";
-import { fileURLToPath } from "node:url";
+import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { brotliDecompress } from "node:zlib";
 import { AdapterError, errorMessage } from "../../errors.ts";
+import { packageFolder } from "./node-package.ts";
 
 const require = createRequire(import.meta.url);
-/** This package's own folder: three up from src/engine/platform and from dist/engine/platform alike. */
-const packageFolder = resolve(dirname(fileURLToPath(import.meta.url)), "../../..");
 const driverFile = "vk_swiftshader_icd.json";
 const loaderFile = "libvulkan.so.1";
 

@@ -1,7 +1,7 @@
 /** Holding rows out of training to evaluate on. Rows of one prompt never come apart: a model would know half of them. */
 import { Random } from "../../engine/random.ts";
 import { counted, DatasetError } from "../../errors.ts";
-import { keysOf, type SampledRow } from "../method/ring.ts";
+import { keysOf, type SampledRow } from "./equal-rows.ts";
 
 /** Apart from the generator streams of the sampler, which count epochs. */
 const STREAM = 2 ** 41;

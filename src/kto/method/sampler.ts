@@ -4,9 +4,10 @@
  */
 import { Random } from "../../engine/random.ts";
 import { ConfigError, DatasetError } from "../../errors.ts";
-import { arrangeRing, equalIds, fewestClashes, keysOf, type Ring, type SampledRow } from "./ring.ts";
+import { equalIds, keysOf, type SampledRow } from "../data/equal-rows.ts";
+import { arrangeRing, fewestClashes, type Ring } from "./ring.ts";
 
-export type { SampledRow } from "./ring.ts";
+export type { SampledRow } from "../data/equal-rows.ts";
 
 export interface ScheduleOptions {
   /** Rows per microbatch at most. */

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { expectAllClose } from "../../../bench/case.ts";
+import { expectAllClose } from "../../../bench/measure/case.ts";
 import { tableLines } from "../../../src/cli/commands/bench.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { kto } from "../../helpers/streams.ts";

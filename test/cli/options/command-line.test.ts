@@ -4,15 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { doctorCommand } from "../../../src/cli/commands/doctor.ts";
-import {
-  generateCommand,
-  parseGenerateOptions,
-  promptEncoder,
-  readPrompts,
-} from "../../../src/cli/commands/generate.ts";
+import { generateCommand, parseGenerateOptions } from "../../../src/cli/commands/generate.ts";
 import { trainCommand } from "../../../src/cli/commands/train.ts";
 import { readOptions } from "../../../src/cli/options/command-line.ts";
 import { endTokens, resolveSampling } from "../../../src/cli/options/sampling.ts";
+import { promptEncoder, readPrompts } from "../../../src/cli/session/prompts.ts";
 import { loadTokenizer } from "../../../src/engine/text/tokenizer.ts";
 import { parseKtoConfig } from "../../../src/kto/options/kto.ts";
 import { stories } from "../../helpers/folders.ts";

@@ -2,11 +2,11 @@
  * What this adapter can do at most, measured: fused multiply-adds from registers, and a copy between buffers. Every
  * other figure is given as a share of these.
  */
-import type { Device } from "../src/engine/gpu/device.ts";
-import { Program } from "../src/engine/gpu/program.ts";
-import { reshape } from "../src/engine/gpu/tensor.ts";
-import { kernel } from "../src/kernels/kernel.ts";
-import { elementwise, elementwiseGrid } from "../src/kernels/wgsl.ts";
+import type { Device } from "../../src/engine/gpu/device.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
+import { reshape } from "../../src/engine/gpu/tensor.ts";
+import { kernel } from "../../src/kernels/kernel.ts";
+import { elementwise, elementwiseGrid } from "../../src/kernels/wgsl.ts";
 import { BenchmarkMemory } from "./case.ts";
 import { type TimingOptions, time } from "./measure.ts";
 

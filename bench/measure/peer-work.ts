@@ -2,8 +2,7 @@
  * Work that other engines can do too, as data: what a peer's process is told to do. The numbers follow from it and a
  * seed, so that nobody hands them over.
  */
-import type { MatmulLayout } from "../src/kernels/matmul-variant.ts";
-import type { StepRows } from "./step.ts";
+import type { MatmulLayout } from "../../src/kernels/matmul-variant.ts";
 
 /** out [M, N] = op(a) op(b) over K. */
 export interface ProductShape {
@@ -17,6 +16,13 @@ export interface HeadShape {
   readonly rows: number;
   readonly vocabulary: number;
   readonly width: number;
+}
+
+/** Rows of a microbatch and the tokens of each. */
+export interface StepRows {
+  readonly rows: number;
+  readonly prompt: number;
+  readonly completion: number;
 }
 
 export type PeerWork =

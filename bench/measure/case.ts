@@ -1,8 +1,8 @@
 /** What a benchmark is: a name, a shape, and a program that is recorded, checked against float64, and timed. */
-import type { Device, UploadData } from "../src/engine/gpu/device.ts";
-import type { Program } from "../src/engine/gpu/program.ts";
-import type { Tensor } from "../src/engine/gpu/tensor.ts";
-import { Random } from "../src/engine/random.ts";
+import type { Device, UploadData } from "../../src/engine/gpu/device.ts";
+import type { Program } from "../../src/engine/gpu/program.ts";
+import type { Tensor } from "../../src/engine/gpu/tensor.ts";
+import { Random } from "../../src/engine/random.ts";
 import type { PeerWork } from "./peer-work.ts";
 
 export interface BenchmarkCase {

@@ -5,9 +5,10 @@
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { PeerResult, PeerWork } from "../../../bench/peer-work.ts";
+import type { PeerResult, PeerWork } from "../../../bench/measure/peer-work.ts";
+import { packageFolder } from "../../engine/platform/node-package.ts";
 import { errorMessage } from "../../errors.ts";
-import { installedVersion, packageFolder } from "./doctor.ts";
+import { installedVersion } from "../terminal/versions.ts";
 
 /** The programs, and the package that each measures. */
 const PEERS = { "jax-js": "@jax-js/jax", tfjs: "@tensorflow/tfjs-backend-webgpu" } as const;
@@ -15,7 +16,7 @@ const LONGEST_MS = 20 * 60 * 1000;
 
 function peersHere(): [name: string, program: string, version: string][] {
   return Object.entries(PEERS).flatMap(([name, packageName]) => {
-    const program = join(packageFolder(), "bench", "peers", `${name}.ts`);
+    const program = join(packageFolder, "bench", "peers", `${name}.ts`);
     const version = installedVersion(packageName);
     return existsSync(program) && version !== null ? [[name, program, version] as [string, string, string]] : [];
   });
@@ -48,7 +49,7 @@ async function runPeer(
   debug: (text: string) => void,
 ): Promise<PeerResult | undefined> {
   const child = spawn(process.execPath, ["--import", "tsx", program, JSON.stringify({ work, adapter: selector })], {
-    cwd: packageFolder(),
+    cwd: packageFolder,
     stdio: ["ignore", "pipe", "pipe"],
     timeout: LONGEST_MS,
   });

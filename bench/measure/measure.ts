@@ -2,8 +2,8 @@
  * Timing a recorded program: many replays in one wait, wall time divided by their number, repeated; median and spread.
  * What is timed has been checked before by its case.
  */
-import type { Device } from "../src/engine/gpu/device.ts";
-import type { Program } from "../src/engine/gpu/program.ts";
+import type { Device } from "../../src/engine/gpu/device.ts";
+import type { Program } from "../../src/engine/gpu/program.ts";
 
 export interface Timing {
   readonly medianMs: number;

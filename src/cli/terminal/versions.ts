@@ -1,0 +1,52 @@
+/** Which code runs here: this package's version and commit, and the versions of the packages that it needs. */
+import { execFileSync } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { packageFolder } from "../../engine/platform/node-package.ts";
+
+interface PackageManifest {
+  readonly name: string;
+  readonly version: string;
+  readonly dependencies?: Readonly<Record<string, string>>;
+}
+
+export function ownManifest(): PackageManifest {
+  return readManifest(join(packageFolder, "package.json"));
+}
+
+/** Of this package and what it needs; null for one that is not installed. */
+export function installedVersions(): Record<string, string | null> {
+  const own = ownManifest();
+  const names = Object.keys(own.dependencies ?? {});
+  return { [own.name]: own.version, ...Object.fromEntries(names.map((name) => [name, installedVersion(name)])) };
+}
+
+/** By looking into the folders, since a package's "exports" may hide its package.json. */
+export function installedVersion(name: string): string | null {
+  for (const folder of createRequire(import.meta.url).resolve.paths(name) ?? []) {
+    try {
+      return readManifest(join(folder, name, "package.json")).version;
+    } catch {
+      // Not in this folder; the next one up is tried.
+    }
+  }
+  return null;
+}
+
+function readManifest(path: string): PackageManifest {
+  return JSON.parse(readFileSync(path, "utf8")) as PackageManifest;
+}
+
+/** The commit, marked where files differ from it; null outside a checkout. */
+export function commit(): string | null {
+  const folder = packageFolder;
+  if (!existsSync(join(folder, ".git"))) return null; // an installed package lies in somebody else's repository
+  const git = (...args: string[]) =>
+    execFileSync("git", args, { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  try {
+    return git("rev-parse", "--short", "HEAD") + (git("status", "--porcelain") === "" ? "" : " with changes");
+  } catch {
+    return null;
+  }
+}
