@@ -4,7 +4,7 @@
  */
 import { CommanderError, Option, Command as Program } from "commander";
 import { ConfigError, errorMessage, InterruptedError, KtoError } from "../errors.ts";
-import { nearest } from "../kto/options/parse.ts";
+import { nearest } from "../kto/options/names.ts";
 import { benchCommand } from "./commands/bench.ts";
 import { chatCommand } from "./commands/chat.ts";
 import { dataCommand } from "./commands/data.ts";

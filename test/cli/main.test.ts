@@ -24,7 +24,7 @@ describe("help", () => {
       expect(stdout).toContain(`\n${heading}\n`);
     }
     expect(stdout).toMatch(/--learning_rate <n> [^-]*\[default\s+5e-6\]/);
-    expect(stdout).toMatch(/--lr_scheduler_type <name> [^[]*\[constant \|\s+linear \|\s+cosine; default linear\]/);
+    expect(stdout).toMatch(/--lr_scheduler_type <name> [^[]*\[linear \|\s+cosine \|[^\]]*; default\s+linear\]/);
     expect(await kto("help", "train")).toMatchObject({ code: 0, stdout });
   });
 

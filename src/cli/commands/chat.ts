@@ -11,7 +11,8 @@ import { TextStream } from "../../engine/text/text-stream.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { option, reuse } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import {
   chatTemplateOptions,

@@ -6,7 +6,8 @@ import { type FeedbackSummary, summarizeRows, toPlainLine } from "../../kto/data
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../../kto/data/types.ts";
 import { placeOf } from "../../kto/data/types.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { option, reuse } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import { commonOptions, feedbackOptions } from "../options/shared.ts";
 import { checkOutputFile, isSameFile } from "../terminal/files.ts";

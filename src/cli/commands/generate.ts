@@ -2,7 +2,8 @@
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { option, reuse } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import {
   chatTemplateOptions,

@@ -2,8 +2,9 @@
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
+import { option, reuse } from "../../kto/options/option.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import { commonOptions } from "../options/shared.ts";
 import type { Output } from "../terminal/output.ts";

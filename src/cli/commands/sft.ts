@@ -2,8 +2,13 @@
 
 import { counted } from "../../errors.ts";
 import { sftAdvice } from "../../kto/options/advice.ts";
-import { runOptionNames } from "../../kto/options/run.ts";
-import { parseSftConfig, type SftConfig, sftOptions, sftParseContext } from "../../kto/options/sft.ts";
+import {
+  parseSftConfig,
+  type SftConfig,
+  sftOptions,
+  sftParseContext,
+  sftTrainerOptions,
+} from "../../kto/options/sft.ts";
 import { command } from "../options/command.ts";
 import { runTraining } from "../session/training.ts";
 import type { Output } from "../terminal/output.ts";
@@ -36,7 +41,7 @@ async function runSft(config: SftConfig, output: Output): Promise<void> {
       ...(evalExamples ? { evalExamples } : {}),
       baseModel: baseName,
       ...shared,
-      options: Object.fromEntries(runOptionNames.map((name) => [name, config[name]])),
+      options: sftTrainerOptions.partOf(config),
     };
     const trainer = await SftTrainer.create({ policy, ...inputs });
     const tokens = examples.reduce((sum, { completionIds }) => sum + completionIds.length, 0);

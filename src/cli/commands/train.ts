@@ -4,13 +4,7 @@ import { counted } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import { weightAdvice } from "../../kto/data/weights.ts";
 import { configAdvice } from "../../kto/options/advice.ts";
-import {
-  type KtoConfig,
-  ktoOptions,
-  ktoParseContext,
-  parseKtoConfig,
-  trainerOptionNames,
-} from "../../kto/options/kto.ts";
+import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptions } from "../../kto/options/kto.ts";
 import { command } from "../options/command.ts";
 import { round, runTraining } from "../session/training.ts";
 import type { Output } from "../terminal/output.ts";
@@ -44,7 +38,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       baseModel: baseName,
       ownsReference: true,
       ...shared,
-      options: Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]])),
+      options: trainerOptions.partOf(config),
     };
     const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), ...inputs });
     if (trainer.referenceNote !== undefined) output.info(`reference: ${trainer.referenceNote}`);

@@ -7,15 +7,10 @@
 import { Option } from "commander";
 import { parseDocument } from "yaml";
 import { ConfigError, errorMessage } from "../../errors.ts";
-import {
-  booleanWord,
-  findOption,
-  normalName,
-  type OptionInfo,
-  optionInfos,
-  type ParseContext,
-  unknownOption,
-} from "../../kto/options/parse.ts";
+import { findOption, normalName } from "../../kto/options/names.ts";
+import { expectedOf, type OptionInfo, optionInfos } from "../../kto/options/option.ts";
+import { type ParseContext, unknownOption } from "../../kto/options/parse.ts";
+import { booleanWord } from "../../kto/options/values.ts";
 import { readTextFile } from "../terminal/files.ts";
 import type { Command, OptionInput } from "./command.ts";
 
@@ -96,7 +91,9 @@ function readArguments(args: readonly string[], infos: readonly OptionInfo[], co
         assignments.push({ name, value: true });
       } else {
         if (following === undefined || /^--[A-Za-z]/.test(following)) {
-          throw new ConfigError(`option "${word}" needs a value: ${known?.about.expects ?? "a YAML or JSON file"}.`);
+          throw new ConfigError(
+            `option "${word}" needs a value: ${known ? expectedOf(known) : "a YAML or JSON file"}.`,
+          );
         }
         assignments.push({ name, value: following });
         index++;
@@ -211,10 +208,11 @@ function helpText(info: OptionInfo): string {
   const notes: string[] = [];
   if (info.required) notes.push("required");
   if (info.kind === "choice") notes.push(info.words.join(" | "));
-  if (info.defaultValue !== undefined && info.defaultValue !== false && !Array.isArray(info.defaultValue)) {
-    notes.push(`default ${defaultText(info.defaultValue)}`);
+  const { defaultValue } = info;
+  if (defaultValue !== undefined && defaultValue !== false && typeof defaultValue !== "object") {
+    notes.push(`default ${defaultText(defaultValue)}`);
   }
-  if (info.kind === "boolean" && info.defaultValue === true) notes.push(`--no_${info.name} for false`);
+  if (defaultValue === true) notes.push(`--no_${info.name} for false`);
   const aliases = info.about.aliases ?? [];
   if (aliases.length > 0) notes.push(`also --${aliases.join(", --")}`);
   return info.about.description + (notes.length > 0 ? ` [${notes.join("; ")}]` : "");

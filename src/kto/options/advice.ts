@@ -1,10 +1,11 @@
 /**
  * Advice on values that are allowed but seldom meant, once the model and the data of a run are known. What is refused
- * stands in `config.ts`; what follows from the class counts in `data/weights.ts`.
+ * stands in `kto.ts`; what follows from the class counts in `data/weights.ts`.
  */
 import { counted } from "../../errors.ts";
 import type { TrainerOptions } from "./kto.ts";
 import type { RunOptions } from "./run.ts";
+import { scheduleOf } from "./schedule.ts";
 
 /** What is known of a run's size once the model and the data have been read. */
 export interface SizeFacts {
@@ -97,9 +98,18 @@ function scheduleAdvice(config: RunOptions, facts: SizeFacts): string[] {
     );
   }
   const steps = config.max_steps > 0 ? config.max_steps : Math.ceil((facts.rows * config.num_train_epochs) / perUpdate);
-  if (config.warmup_steps >= steps && config.warmup_steps > 0) {
+  const { type, warmupSteps, parameters } = scheduleOf(config, steps);
+  if (type === "constant" && warmupSteps > 0) {
     advice.push(
-      `warmup_steps ${config.warmup_steps} does not end within the run's ${counted(steps, "step")}: the learning rate never reaches ${config.learning_rate}.`,
+      'lr_scheduler_type "constant" has no warm-up, so warmup_steps and warmup_ratio have no effect: use "constant_with_warmup".',
+    );
+  } else if (warmupSteps >= steps && warmupSteps > 0) {
+    advice.push(
+      `the warm-up of ${counted(warmupSteps, "step")} does not end within the run's ${counted(steps, "step")}: the learning rate never reaches ${config.learning_rate}.`,
+    );
+  } else if (warmupSteps + (parameters?.num_decay_steps ?? 0) > steps) {
+    advice.push(
+      `warm-up and decay take ${warmupSteps} and ${parameters?.num_decay_steps} steps, more than the run's ${steps}: the decay begins before the warm-up ends, so the learning rate never reaches ${config.learning_rate}.`,
     );
   }
   return advice;

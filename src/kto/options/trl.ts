@@ -95,7 +95,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
 const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
   do_train: { harmless: [true, null], remedy: "leave it out" },
   logging_strategy: { harmless: ["steps", null], remedy: "set logging_steps" },
-  lr_scheduler_kwargs: { harmless: [{}, null] },
   model_init_kwargs: { harmless: [{}, null] },
   ref_model_init_kwargs: { harmless: [{}, null] },
   optim: {

@@ -4,7 +4,7 @@ import { ConfigError } from "../../../src/errors.ts";
 import { configAdvice, type RunFacts } from "../../../src/kto/options/advice.ts";
 import { parseKtoConfig } from "../../../src/kto/options/kto.ts";
 import { unusedLoraOptions } from "../../../src/kto/options/lora.ts";
-import { editDistance } from "../../../src/kto/options/parse.ts";
+import { editDistance } from "../../../src/kto/options/names.ts";
 
 const required = { model_name_or_path: "model", dataset_name: "rows.jsonl", output_dir: "out" };
 
@@ -244,7 +244,7 @@ describe("advice", () => {
       /\(reference_point_scope "step" takes it over the whole update\)\.$/,
     ],
     [{}, { ...large, rows: 5 }, /^one update asks for 8 rows .* only 5\.$/],
-    [{ max_steps: 10, warmup_steps: 20 }, large, /^warmup_steps 20 does not end within the run's 10 steps/],
+    [{ max_steps: 10, warmup_steps: 20 }, large, /^the warm-up of 20 steps does not end within the run's 10 steps/],
     [{}, { ...large, parameters: 1e9 }, /^below 7B parameters/],
     [{}, { ...large, prompts: 1, evaluationPrompts: 2 }, /^all rows have the same prompt, .* \(kl is 0\)/],
     [{}, { ...large, prompts: 2, evaluationPrompts: 1 }, /^all validation rows have the same prompt/],
