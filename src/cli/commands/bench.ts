@@ -19,7 +19,6 @@ const schema = z.strictObject({
   quick: option(z.boolean().default(false), {
     group,
     description: "fewer of them and less often, in under two minutes",
-    expects: "true or false",
   }),
   filter: option(z.string().min(1).optional(), {
     group,
@@ -29,7 +28,6 @@ const schema = z.strictObject({
   peers: option(z.boolean().optional(), {
     group,
     description: "time other engines on the same work; they are there in a checkout only (default: unless --quick)",
-    expects: "true or false",
   }),
   json: option(z.string().min(1).optional(), {
     group,

@@ -33,12 +33,10 @@ const schema = z.strictObject({
   max_new_tokens: option(z.number().int().min(1).default(512), {
     group: "Sampling",
     description: "longest answer",
-    expects: "a whole number of at least 1",
   }),
   max_length: option(z.number().int().min(2).default(4096), {
     group: "Chat",
     description: "tokens of the whole conversation that there is memory for; at most the model's context",
-    expects: "a whole number of at least 2",
   }),
   ...samplingOptions,
   ...commonOptions,

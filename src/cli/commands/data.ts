@@ -25,7 +25,6 @@ const schema = z.strictObject({
   labels: option(z.enum(["required", "optional"]).default("required"), {
     group: "Model and data",
     description: "optional: rows may lack a label, as kto sft takes them, and are then desirable",
-    expects: '"required" or "optional"',
   }),
   output: option(
     z

@@ -49,7 +49,6 @@ const schema = z.strictObject({
   prompt: option(z.array(z.string()).default([]), {
     group: answers,
     description: "a prompt for both models; may be given several times",
-    expects: "text",
     aliases: ["prompts"],
   }),
   prompts_file: option(z.string().min(1).optional(), {
@@ -61,18 +60,15 @@ const schema = z.strictObject({
   judge_prompts: option(z.number().int().min(1).default(100), {
     group: answers,
     description: "prompts that are judged at most",
-    expects: "a whole number of at least 1",
   }),
   max_new_tokens: option(z.number().int().min(1).default(256), {
     group: answers,
     description: "the longest answer",
-    expects: "a whole number of at least 1",
   }),
   ...samplingOptions,
   chat: option(z.boolean().default(false), {
     group: answers,
     description: "prompts are a user's messages, put into the chat template; implied by system",
-    expects: "true or false",
   }),
   system: reuse(chatTemplateOptions.system, { group: answers }),
   ...commonOptions,

@@ -26,7 +26,6 @@ const schema = z.strictObject({
   prompt: option(z.array(z.string()).default([]), {
     group: prompts,
     description: "a text to continue; may be given several times",
-    expects: "text",
     aliases: ["prompts"],
   }),
   prompts_file: option(z.string().min(1).optional(), {
@@ -39,23 +38,19 @@ const schema = z.strictObject({
   max_new_tokens: option(z.number().int().min(1).default(64), {
     group: sampling,
     description: "longest continuation",
-    expects: "a whole number of at least 1",
   }),
   num_return_sequences: option(z.number().int().min(1).default(1), {
     group: sampling,
     description: "continuations of each prompt",
-    expects: "a whole number of at least 1",
     aliases: ["num_samples"],
   }),
   stream: option(z.boolean().optional(), {
     group: sampling,
     description: "print the text as it comes; default: on a terminal, where there is one continuation",
-    expects: "true or false",
   }),
   chat: option(z.boolean().default(false), {
     group: "Chat",
     description: "prompts are a user's messages, put into the chat template; implied by the options below",
-    expects: "true or false",
   }),
   ...chatTemplateOptions,
   ...samplingOptions,

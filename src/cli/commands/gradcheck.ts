@@ -35,7 +35,6 @@ const schema = z.strictObject({
   tolerance: option(z.number().positive().default(1e-3), {
     group: check,
     description: "largest relative error, in norm, that a parameter's gradient may have",
-    expects: "a number above 0",
   }),
   ...commonOptions,
 });

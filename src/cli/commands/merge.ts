@@ -32,7 +32,6 @@ const schema = z.strictObject({
   save_dtype: option(z.enum(["auto", "float32", "float16", "bfloat16"]).default("auto"), {
     group: models,
     description: "numbers in the files; auto as the base model's files store them",
-    expects: '"auto", "float32", "float16" or "bfloat16"',
     aliases: ["dtype"],
     nullMeans: "auto",
   }),

@@ -30,9 +30,7 @@ export const samplingOptions = {
   repetition_penalty: option(z.number().gt(0).optional(), {
     description: "makes tokens that occurred less likely where above 1; default generation_config.json's, else 1",
   }),
-  greedy: option(z.boolean().default(false), {
-    description: "always take the likeliest token",
-  }),
+  greedy: option(z.boolean().default(false), { description: "always take the likeliest token" }),
   do_sample: option(z.boolean().optional(), {
     description: "false is the same as --greedy; default generation_config.json's, else true",
   }),
@@ -56,9 +54,7 @@ export const chatTemplateOptions = {
     group: "Chat",
     description: "variables of the chat template, such as enable_thinking",
   }),
-  system: chat.option(z.string().optional(), {
-    description: "a system message before the chat",
-  }),
+  system: chat.option(z.string().optional(), { description: "a system message before the chat" }),
 };
 
 const schema = z.strictObject(samplingOptions);

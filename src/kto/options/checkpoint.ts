@@ -9,9 +9,7 @@ export const checkpointOptions = {
   save_strategy: trainerOption(z.enum(["no", "steps", "epoch"]).default("steps"), {
     description: "when to save a checkpoint: every save_steps updates or every epoch, and at the end; no for none",
   }),
-  save_steps: trainerOption(count.min(1).default(500), {
-    description: "updates between checkpoints",
-  }),
+  save_steps: trainerOption(count.min(1).default(500), { description: "updates between checkpoints" }),
   save_total_limit: trainerOption(count.min(1).optional(), {
     description: "how many checkpoints are kept, the latest; neither the last good one nor the best is ever removed",
     placeholder: "number",

@@ -16,9 +16,7 @@ export const evaluationOptions = {
     expects: "a whole number of at least 1, or a share of the run between 0 and 1",
     placeholder: "number",
   }),
-  eval_on_start: trainerOption(z.boolean().default(false), {
-    description: "also evaluate before the first update",
-  }),
+  eval_on_start: trainerOption(z.boolean().default(false), { description: "also evaluate before the first update" }),
   per_device_eval_batch_size: trainerOption(count.min(1).default(8), {
     description: "rows in a microbatch of the evaluation",
   }),
@@ -63,9 +61,7 @@ export const evaluationOptions = {
   eval_samples: option(count.min(0).optional(), {
     description: "how many prompts are continued: of eval_prompts_file (default all), else of the rows evaluated on",
   }),
-  eval_max_new_tokens: option(count.min(1).default(64), {
-    description: "the longest continuation in samples.jsonl",
-  }),
+  eval_max_new_tokens: option(count.min(1).default(64), { description: "the longest continuation in samples.jsonl" }),
 };
 
 const schema = z.strictObject(evaluationOptions);

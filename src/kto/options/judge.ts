@@ -32,9 +32,7 @@ export const judgeOptions = {
   judge_timeout: option(z.number().positive().max(86_400).default(60), {
     description: "seconds to wait for an answer; a request to a server is sent again a few times",
   }),
-  judge_concurrency: option(count.min(1).default(4), {
-    description: "prompts that are judged at the same time",
-  }),
+  judge_concurrency: option(count.min(1).default(4), { description: "prompts that are judged at the same time" }),
   judge_transcripts: option(z.string().min(1).default("judge-transcripts.jsonl"), {
     description: "the file that every exchange with the server is added to",
     expects: "a path that ends in .jsonl",

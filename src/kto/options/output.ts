@@ -55,14 +55,10 @@ export const outputOptions = {
   logging_first_step: output.trainerOption(z.boolean().default(false), {
     description: "also write a line for the first update",
   }),
-  json: output.option(z.boolean().default(false), {
-    description: "results as JSON on stdout",
-  }),
+  json: output.option(z.boolean().default(false), { description: "results as JSON on stdout" }),
   log_level: output.option(z.enum(["debug", "info", "warning", "error"]).default("info"), {
     description: "the least important message that stderr shows",
     valueAliases: { warn: "warning", critical: "error", passive: "info" },
   }),
-  debug: output.option(z.boolean().default(false), {
-    description: "show where an error came from",
-  }),
+  debug: output.option(z.boolean().default(false), { description: "show where an error came from" }),
 };

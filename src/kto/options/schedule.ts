@@ -93,12 +93,12 @@ export function scheduleParameters(
   }
   const parsed = parseOptions(schema, given, { where: () => " of lr_scheduler_kwargs" }) as ScheduleParameters;
   if (known.includes("min_lr") && (parsed.min_lr === undefined) === (parsed.min_lr_rate === undefined)) {
-    refuse(`must have min_lr or min_lr_rate, one of them, for lr_scheduler_type "${type}".`);
+    refuse(`needs min_lr or min_lr_rate, one of them, for lr_scheduler_type "${type}".`);
   }
   const { lr_end = type === "polynomial" ? 1e-7 : undefined, min_lr } = parsed;
   for (const [name, value] of Object.entries({ lr_end, min_lr })) {
     if (value === undefined || value < rate) continue;
-    refuse(`must have a ${name} below learning_rate, but they are ${value} and ${rate}.`);
+    refuse(`needs ${name} below learning_rate, but they are ${value} and ${rate}.`);
   }
   return parsed;
 }
