@@ -1,13 +1,13 @@
 /**
- * Advice on values that are allowed but seldom meant, once the model and the data of a run are known. What is refused
- * stands in `kto.ts`; what follows from the class counts in `data/weights.ts`.
+ * Advice on values that are allowed but seldom meant, once the model and the data of a run are known. Values that are
+ * refused stand in `kto.ts` and `run.ts`, advice on the class weights in `data/weights.ts`.
  */
 import { counted } from "../../errors.ts";
 import type { TrainerOptions } from "./kto.ts";
 import type { RunOptions } from "./run.ts";
 import { scheduleOf } from "./schedule.ts";
 
-/** What is known of a run's size once the model and the data have been read. */
+/** The size of a run, known once the model and the data have been read. */
 export interface SizeFacts {
   /** Rows that training will use. */
   readonly rows: number;
@@ -17,25 +17,25 @@ export interface SizeFacts {
   readonly adapter?: boolean;
 }
 
-/** What is known of a run on feedback. */
+/** The facts of a run on feedback. */
 export interface RunFacts extends SizeFacts {
   readonly desirable: number;
   readonly undesirable: number;
   /** Whether the model is known to come from supervised fine-tuning; default false. */
   readonly fineTuned?: boolean;
-  /** Different prompts among them, and among the validation rows where there are any; default: enough. */
+  /** How many different prompts the rows have, and the validation rows if there are any; default: enough. */
   readonly prompts?: number;
   readonly evaluationPrompts?: number | undefined;
 }
 
-/** From this size on a model counts as large: DESIGN's and the KTO paper's border for training without SFT. */
+/** Parameters from which a model counts as large: the KTO paper trains such models without fine-tuning them before. */
 const LARGE_PARAMETERS = 7e9;
-/** Below this size a model is a toy, and takes learning rates that would ruin a real one. */
+/** Parameters below which a model is a toy, and takes learning rates that would ruin a real one. */
 const TOY_PARAMETERS = 1e8;
 
 /**
- * Warnings on values that are allowed but lie outside the ranges that are known to work: one sentence each, naming the
- * option and the range; nothing is changed. Ranges: KTO paper and TRL's KTO page.
+ * Warnings on values outside the ranges that are known to work (KTO paper, TRL's page on KTO): one sentence each, naming
+ * the option and the range. Nothing is changed.
  */
 export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] {
   const advice: string[] = [];

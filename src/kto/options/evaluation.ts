@@ -1,4 +1,4 @@
-/** The options of evaluation during training, under TRL's and transformers' names, and what they ask of each other. */
+/** The options of evaluation during training, under TRL's and transformers' names, and which of them need others. */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
 import { optionGroup } from "./option.ts";
@@ -42,7 +42,8 @@ export const evaluationOptions = {
     placeholder: "metric",
   }),
   greater_is_better: trainerOption(z.boolean().optional(), {
-    description: "whether more of that metric is better; default: unless its name ends in loss, losses or inconsistent",
+    description:
+      "whether more of metric_for_best_model is better; default: true unless its name ends in loss, losses or inconsistent",
   }),
   load_best_model_at_end: trainerOption(z.boolean().default(false), {
     description: "save the best model of the run's evaluations, not the last",

@@ -43,7 +43,7 @@ export interface TrainerOptions extends RunOptions {
   readonly desirable_weight: number | "auto";
   /** Lambda_U, the weight of thumbs-down rows; auto balances the classes. Above 0, or "auto"; default 1. */
   readonly undesirable_weight: number | "auto";
-  /** Apo_zero_unpaired (alias kto_zero) sets the reference point to 0. Default "kto". */
+  /** The loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0. Default "kto". */
   readonly loss_type: "kto" | "apo_zero_unpaired";
   /**
    * Where the reference's log-probs come from; copy: a frozen model beside the trained one; adapter_off: the model without
@@ -71,7 +71,7 @@ export interface TrainerOptions extends RunOptions {
 /** What `parseKtoConfig` knows beyond the schema: TRL's other options and the names of other products. */
 export const ktoParseContext: ParseContext = { foreign: foreignTrlOptions, otherProducts: otherProductsNames };
 
-/** To the options of `KtoTrainer`. */
+/** Checks the options of `KtoTrainer`. */
 export const trainerOptions = new TrainerParser<TrainerOptions>(ktoOptions, ktoParseContext, checkRunOptions);
 
 /**

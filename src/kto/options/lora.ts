@@ -39,12 +39,12 @@ export const loraOptions = {
 };
 
 /**
- * A sentence on options of an adapter that were given although none is trained, as happens where `use_peft` was
- * forgotten: TRL ignores them as well. undefined where all is as it should be.
+ * A sentence that names options of an adapter which were given although none is trained, most likely because `use_peft` was
+ * forgotten (TRL ignores them as well); undefined where there is none.
  */
 export function unusedLoraOptions(config: Readonly<Record<string, unknown>>): string | undefined {
   if (config.use_peft === true) return undefined;
-  // disable_dropout, whose default is not everywhere the same, asks for no adapter.
+  // disable_dropout asks for no adapter, and its default is the command's.
   const { disable_dropout: _, ...adapterOptions } = loraOptions;
   const given = Object.entries(adapterOptions).filter(
     ([name, schema]) => JSON.stringify(config[name]) !== JSON.stringify(schema.parse(undefined)),

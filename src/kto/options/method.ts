@@ -1,6 +1,6 @@
 /**
- * The options of KTO itself, under TRL's names, and the reference that follows from them: TRL's options and ours both name
- * it.
+ * The options of KTO itself, under TRL's names, and the reference that follows from them, which TRL's options and ours
+ * both name.
  */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
@@ -8,7 +8,7 @@ import { optionGroup } from "./option.ts";
 
 const { trainerOption } = optionGroup("KTO");
 
-/** With "auto" the weight is solved for, so that the classes balance. */
+/** "auto" solves for the weight that balances the classes. */
 const weight = z.union([z.number().positive(), z.literal("auto")]);
 
 export const referenceModelOption = {
@@ -34,7 +34,7 @@ export const methodOptions = {
     float32: true,
   }),
   loss_type: trainerOption(z.enum(["kto", "apo_zero_unpaired"]).default("kto"), {
-    description: "apo_zero_unpaired (alias kto_zero) sets the reference point to 0",
+    description: "the loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0",
     valueAliases: { kto_zero: "apo_zero_unpaired" },
   }),
   reference: trainerOption(z.enum(["auto", "copy", "adapter_off", "cached", "uniform"]).default("auto"), {
@@ -56,11 +56,11 @@ export type MethodOptions = Readonly<z.output<typeof schema>>;
 export type ReferenceMode = "copy" | "adapter_off" | "cached" | "uniform";
 
 /**
- * The reference that the options ask for, "auto" decided: the policy without its adapter where it has one and no other
+ * The reference that the options ask for. For "auto" that is the policy without its adapter where it has one and no other
  * model is given, else a frozen model beside the policy.
  *
  * @param given whether there is a reference model of its own
- * @throws ConfigError for what cannot be
+ * @throws ConfigError for options that contradict each other or what is given
  */
 export function referenceMode(
   options: Pick<MethodOptions, "reference" | "precompute_ref_log_probs" | "loss_type">,

@@ -39,7 +39,7 @@ export const modelOptions = {
     aliases: ["dataset"],
   }),
   dataset_config: option(z.string().min(1).optional(), {
-    description: "the subset of a data set: one that its README declares, a folder, or how its files' names begin",
+    description: "the subset of a data set: a name from its README, a folder, or how its files' names begin",
     expects: "the name of a subset",
     placeholder: "name",
   }),

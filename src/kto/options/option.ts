@@ -51,9 +51,13 @@ export interface OptionInfo {
   readonly words: readonly string[];
 }
 
-/** Attaches the description; types and defaults stay zod's. */
+const abouts = z.registry<OptionAbout>();
+
+/** Attaches the description to a schema of the option's own; types and defaults stay zod's. */
 export function option<S extends z.ZodType>(schema: S, about: OptionAbout): S {
-  return schema.meta({ ...about });
+  if (abouts.has(schema)) throw new Error(`a schema of two options; one is to ${about.description}`);
+  abouts.add(schema as z.ZodType, about);
+  return schema;
 }
 
 declare const ofTrainer: unique symbol;
@@ -77,9 +81,11 @@ export function reuse<S extends z.ZodType>(
   schema: S,
   { default: value, ...about }: Partial<OptionAbout> & { readonly default?: z.output<S> },
 ): S {
-  const changed =
-    value !== undefined && schema instanceof z.ZodDefault ? (schema.unwrap() as z.ZodType).default(value) : schema;
-  return option(changed as z.ZodType as S, { ...aboutOf(schema), ...about });
+  const own =
+    value !== undefined && schema instanceof z.ZodDefault
+      ? (schema.unwrap() as z.ZodType).default(value)
+      : schema.clone();
+  return option(own as z.ZodType as S, { ...aboutOf(schema), ...about });
 }
 
 /** The same for a trainer, where another command's trainer does not take the option. */
@@ -136,9 +142,9 @@ function rangeInWords(schema: z.core.JSONSchema.BaseSchema): string {
 }
 
 function aboutOf(field: z.ZodType): OptionAbout {
-  const about = field.meta();
+  const about = abouts.get(field);
   if (about === undefined) throw new Error("an option lacks its description");
-  return about as unknown as OptionAbout;
+  return about;
 }
 
 function describe(name: string, field: z.ZodType): OptionInfo {

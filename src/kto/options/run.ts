@@ -35,7 +35,7 @@ export const runOptions = {
 
 const schema = z.strictObject(runOptions);
 
-/** What a command that trains knows of its run. */
+/** The whole configuration of a command that trains. */
 export type RunConfig = Readonly<z.output<typeof schema>>;
 
 /**
@@ -63,7 +63,9 @@ export interface RunOptions {
    * Default false.
    */
   readonly group_by_length: boolean;
-  /** Sequential: as shuffle_dataset false; group_by_length: as group_by_length true. Default "random". */
+  /**
+   * The order of rows; sequential: as shuffle_dataset false; group_by_length: as group_by_length true. Default "random".
+   */
   readonly train_sampling_strategy: "random" | "sequential" | "group_by_length";
   /**
    * Regular expressions, found anywhere in a tensor's Hugging Face name, of parameters that are not trained and take no
@@ -126,7 +128,7 @@ export interface RunOptions {
   readonly per_device_eval_batch_size: number;
   /** The metric of the evaluation that says which model is the best; default loss. With or without "eval_". */
   readonly metric_for_best_model?: string | undefined;
-  /** Whether more of that metric is better; default: unless its name ends in loss, losses or inconsistent. */
+  /** Whether more of metric_for_best_model is better; default: true unless its name ends in loss, losses or inconsistent. */
   readonly greater_is_better?: boolean | undefined;
   /** Save the best model of the run's evaluations, not the last. Default false. */
   readonly load_best_model_at_end: boolean;

@@ -13,35 +13,45 @@ const count = z.number().int();
 const share = z.number().min(0).max(1);
 
 const parameter = <S extends z.ZodType>(schema: S) => option(schema, { group: "Schedule", description: "" });
-const cycles = parameter(z.number().positive().optional());
-const lowest = { min_lr: parameter(z.number().min(0).optional()), min_lr_rate: parameter(share.optional()) };
-const ramp = parameter(z.enum(RAMPS).optional());
+
+/** What may shape a schedule; `ScheduleParameters` says what each does. */
+export const scheduleParameterShape = {
+  num_cycles: parameter(z.number().positive().optional()),
+  power: parameter(z.number().positive().optional()),
+  lr_end: parameter(z.number().min(0).optional()),
+  timescale: parameter(count.min(1).optional()),
+  min_lr: parameter(z.number().min(0).optional()),
+  min_lr_rate: parameter(share.optional()),
+  warmup_lr_rate: parameter(share.optional()),
+  num_decay_steps: parameter(count.min(0).optional()),
+  num_stable_steps: parameter(count.min(0).optional()),
+  warmup_type: parameter(z.enum(RAMPS).optional()),
+  decay_type: parameter(z.enum(RAMPS).optional()),
+  min_lr_ratio: parameter(share.optional()),
+};
 
 /** The parameters that each schedule takes. */
-export const scheduleShapes = {
-  linear: {},
-  cosine: { num_cycles: cycles },
-  cosine_with_restarts: { num_cycles: parameter(count.min(1).optional()) },
-  polynomial: {
-    power: parameter(z.number().positive().optional()),
-    lr_end: parameter(z.number().min(0).optional()),
-  },
-  constant: {},
-  constant_with_warmup: {},
-  inverse_sqrt: { timescale: parameter(count.min(1).optional()) },
-  cosine_with_min_lr: { num_cycles: cycles, ...lowest },
-  cosine_warmup_with_min_lr: { num_cycles: cycles, ...lowest, warmup_lr_rate: parameter(share.optional()) },
-  warmup_stable_decay: {
-    num_decay_steps: parameter(count.min(0)),
-    num_stable_steps: parameter(count.min(0).optional()),
-    warmup_type: ramp,
-    decay_type: ramp,
-    min_lr_ratio: parameter(share.optional()),
-    num_cycles: cycles,
-  },
-} as const satisfies Readonly<Record<ScheduleType, Readonly<Record<string, z.ZodType>>>>;
+const taken: Readonly<Record<ScheduleType, readonly (keyof ScheduleParameters)[]>> = {
+  linear: [],
+  cosine: ["num_cycles"],
+  cosine_with_restarts: ["num_cycles"],
+  polynomial: ["power", "lr_end"],
+  constant: [],
+  constant_with_warmup: [],
+  inverse_sqrt: ["timescale"],
+  cosine_with_min_lr: ["min_lr", "min_lr_rate", "num_cycles"],
+  cosine_warmup_with_min_lr: ["min_lr", "min_lr_rate", "warmup_lr_rate", "num_cycles"],
+  warmup_stable_decay: [
+    "num_decay_steps",
+    "num_stable_steps",
+    "warmup_type",
+    "decay_type",
+    "min_lr_ratio",
+    "num_cycles",
+  ],
+};
 
-export const scheduleTypes = Object.keys(scheduleShapes) as ScheduleType[];
+export const scheduleTypes = Object.keys(taken) as ScheduleType[];
 
 const NEEDS_METRICS =
   'follows the evaluations, and here a run\'s rates are known before it: choose another, such as "cosine"';
@@ -80,25 +90,28 @@ export function scheduleParameters(
   where: (name: string) => string = () => "",
 ): ScheduleParameters {
   const { learning_rate: rate, lr_scheduler_type: type, lr_scheduler_kwargs: given } = options;
-  const schema = z.strictObject(scheduleShapes[type]);
-  const known = Object.keys(schema.shape);
+  const known: readonly string[] = taken[type];
   const refuse = (what: string): never => {
     throw new ConfigError(`option "lr_scheduler_kwargs"${where("lr_scheduler_kwargs")} ${what}`);
   };
   const stranger = Object.keys(given).find((name) => !known.includes(name));
   if (stranger !== undefined) {
-    refuse(
-      `has ${shown(stranger)}, but lr_scheduler_type "${type}" takes ${known.length > 0 ? known.join(", ") : "none"}.`,
-    );
+    refuse(`has ${shown(stranger)}, but lr_scheduler_type "${type}" takes ${known.join(", ") || "none"}.`);
   }
-  const parsed = parseOptions(schema, given, { where: () => " of lr_scheduler_kwargs" }) as ScheduleParameters;
+  const parsed = parseOptions(z.strictObject(scheduleParameterShape), given, {
+    where: () => " of lr_scheduler_kwargs",
+  });
   if (known.includes("min_lr") && (parsed.min_lr === undefined) === (parsed.min_lr_rate === undefined)) {
     refuse(`needs min_lr or min_lr_rate, one of them, for lr_scheduler_type "${type}".`);
   }
+  if (known.includes("num_decay_steps") && parsed.num_decay_steps === undefined) {
+    refuse(`needs num_decay_steps, the updates of the decay, for lr_scheduler_type "${type}".`);
+  }
   const { lr_end = type === "polynomial" ? 1e-7 : undefined, min_lr } = parsed;
   for (const [name, value] of Object.entries({ lr_end, min_lr })) {
-    if (value === undefined || value < rate) continue;
-    refuse(`needs ${name} below learning_rate, but they are ${value} and ${rate}.`);
+    if (value !== undefined && value >= rate) {
+      refuse(`needs ${name} below learning_rate, but they are ${value} and ${rate}.`);
+    }
   }
   return parsed;
 }

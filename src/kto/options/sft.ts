@@ -36,7 +36,7 @@ export interface SftTrainerOptions extends RunOptions {
   readonly disable_dropout: boolean;
 }
 
-/** What KTO has and a run without reference and labels has not. */
+/** KTO's options, which a run without reference and labels cannot have. */
 const ofKto = optionInfos(z.strictObject({ ...referenceModelOption, ...methodOptions })).flatMap(
   ({ name, about: { aliases = [] } }) => [name, ...aliases],
 );
@@ -82,7 +82,7 @@ export const sftParseContext: ParseContext = {
   otherProducts: otherProductsNames,
 };
 
-/** To the options of `SftTrainer`. */
+/** Checks the options of `SftTrainer`. */
 export const sftTrainerOptions = new TrainerParser<SftTrainerOptions>(sftOptions, sftParseContext, checkRunOptions);
 
 /** As `parseKtoConfig`. Throws ConfigError, one sentence, also for options of KTO. */

@@ -24,7 +24,7 @@ export const trainingOptions = {
       "put rows of similar length into one microbatch; prompts and completions are packed without padding in any case",
   }),
   train_sampling_strategy: training(z.enum(["random", "sequential", "group_by_length"]).default("random"), {
-    description: "sequential: as shuffle_dataset false; group_by_length: as group_by_length true",
+    description: "the order of rows; sequential: as shuffle_dataset false; group_by_length: as group_by_length true",
     nullMeans: "random",
   }),
   freeze_parameters: training(z.array(z.string()).default([]), {

@@ -8,11 +8,11 @@ import { expect, expectTypeOf, test } from "vitest";
 import type * as z from "zod";
 import type { samplingOptions } from "../../../src/cli/options/sampling.ts";
 import type { SamplingOptions } from "../../../src/engine/model/generate/sample.ts";
-import type { RAMPS, ScheduleParameters } from "../../../src/engine/schedule.ts";
+import type { ScheduleParameters } from "../../../src/engine/schedule.ts";
 import { ktoOptions, type TrainerOptions, trainerOptions } from "../../../src/kto/options/kto.ts";
 import { optionInfos, type TrainerShape } from "../../../src/kto/options/option.ts";
 import type { RunOptions, runOptions } from "../../../src/kto/options/run.ts";
-import type { scheduleShapes } from "../../../src/kto/options/schedule.ts";
+import type { scheduleParameterShape } from "../../../src/kto/options/schedule.ts";
 import { type SftTrainerOptions, sftOptions, sftTrainerOptions } from "../../../src/kto/options/sft.ts";
 
 /** The trainer's options as a command's schema types them. */
@@ -26,16 +26,13 @@ test("the interfaces have the names and types of the schemas", () => {
   expectTypeOf<Flat<RunOptions>>().toEqualTypeOf<Flat<Checked<typeof runOptions>>>();
 });
 
-/** All parameters of all schedules. */
-type Names<Union> = Union extends Union ? keyof Union : never;
 type Camel<Name> = Name extends `${infer Head}_${infer Tail}` ? `${Head}${Capitalize<Camel<Tail>>}` : Name & string;
 /** What the command line has beyond the five numbers of a draw. */
 type Around = "greedy" | "do_sample" | "stop_strings" | "seed";
 
 test("schedules and sampling have the options of the command line", () => {
-  type Shapes = (typeof scheduleShapes)[keyof typeof scheduleShapes];
-  expectTypeOf<keyof ScheduleParameters>().toEqualTypeOf<Names<Shapes>>();
-  expectTypeOf<ScheduleParameters["decay_type"]>().toEqualTypeOf<(typeof RAMPS)[number] | undefined>();
+  type Parameters = Readonly<z.output<z.ZodObject<typeof scheduleParameterShape>>>;
+  expectTypeOf<Flat<ScheduleParameters>>().toEqualTypeOf<Flat<Parameters>>();
   expectTypeOf<keyof SamplingOptions>().toEqualTypeOf<Camel<Exclude<keyof typeof samplingOptions, Around>>>();
 });
 
