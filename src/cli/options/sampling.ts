@@ -4,7 +4,7 @@ import { readGenerationDefaults } from "../../engine/model/config/generation-con
 import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError } from "../../errors.ts";
-import { optionGroup, reuse } from "../../kto/options/option.ts";
+import { type OptionsOf, optionGroup, reuse } from "../../kto/options/option.ts";
 import { runOptions } from "../../kto/options/run.ts";
 import type { Output } from "../terminal/output.ts";
 
@@ -57,8 +57,7 @@ export const chatTemplateOptions = {
   system: chat.option(z.string().optional(), { description: "a system message before the chat" }),
 };
 
-const schema = z.strictObject(samplingOptions);
-type Sampling = Readonly<z.output<typeof schema>>;
+type Sampling = OptionsOf<typeof samplingOptions>;
 
 /** @throws ConfigError for options that contradict each other */
 export function checkSampling({ greedy, do_sample }: Sampling): void {

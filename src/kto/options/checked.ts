@@ -14,16 +14,20 @@ export type Checked<Options> = Readonly<Options> & { readonly [checked]: true };
 
 /** The two ways to a trainer's checked options. */
 export class TrainerParser<Options extends object> {
-  /** The trainer's options among the command's, with the same ranges and defaults. */
-  readonly schema: z.ZodObject;
+  readonly #command: z.ZodObject;
   readonly #context: ParseContext;
   readonly #check: (options: Options) => Options;
 
   /** @param check what needs several options; it may settle a value */
   constructor(command: z.ZodObject, context: ParseContext, check: (options: Options) => Options) {
-    this.schema = z.strictObject(trainerShape(command.shape as Record<string, z.ZodType>));
+    this.#command = command;
     this.#context = context;
     this.#check = check;
+  }
+
+  /** The trainer's options among the command's, with the same ranges and defaults. */
+  get schema(): z.ZodObject {
+    return z.strictObject(trainerShape(this.#command.shape as Record<string, z.ZodType>));
   }
 
   /**
@@ -38,7 +42,8 @@ export class TrainerParser<Options extends object> {
 
   /** The trainer's part of a configuration that a command has parsed. */
   partOf(config: Options): Checked<Options> {
-    const own = Object.entries(config).filter(([name]) => name in this.schema.shape);
+    const { shape } = this.schema;
+    const own = Object.entries(config).filter(([name]) => name in shape);
     return this.#mark(Object.fromEntries(own) as Options);
   }
 

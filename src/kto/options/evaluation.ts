@@ -1,7 +1,7 @@
 /** The options of evaluation during training, under TRL's and transformers' names, and which of them need others. */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { optionGroup } from "./option.ts";
+import { type OptionsOf, optionGroup } from "./option.ts";
 
 const { option, trainerOption } = optionGroup("Evaluation");
 const count = z.number().int();
@@ -65,8 +65,7 @@ export const evaluationOptions = {
   eval_max_new_tokens: option(count.min(1).default(64), { description: "the longest continuation in samples.jsonl" }),
 };
 
-const schema = z.strictObject(evaluationOptions);
-type EvaluationOptions = Readonly<z.output<typeof schema>>;
+type EvaluationOptions = OptionsOf<typeof evaluationOptions>;
 
 /** When a run evaluates: what was asked for, else by steps where there are rows for it. */
 export function evaluationStrategy(

@@ -1,7 +1,7 @@
 /** The options that name a judge and say how it is asked. */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { optionGroup } from "./option.ts";
+import { type OptionsOf, optionGroup } from "./option.ts";
 
 const { option } = optionGroup("Judge");
 const count = z.number().int();
@@ -40,8 +40,7 @@ export const judgeOptions = {
   }),
 };
 
-const schema = z.strictObject(judgeOptions);
-export type JudgeOptions = Readonly<z.output<typeof schema>>;
+export type JudgeOptions = OptionsOf<typeof judgeOptions>;
 
 /** Whether the options name a judge. Throws ConfigError where they name two, or half of one. */
 export function asksForJudge(options: JudgeOptions): boolean {

@@ -4,7 +4,7 @@
  */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { optionGroup } from "./option.ts";
+import { type OptionsOf, optionGroup } from "./option.ts";
 
 const { trainerOption } = optionGroup("KTO");
 
@@ -49,8 +49,7 @@ export const methodOptions = {
   }),
 };
 
-const schema = z.strictObject(methodOptions);
-export type MethodOptions = Readonly<z.output<typeof schema>>;
+export type MethodOptions = OptionsOf<typeof methodOptions>;
 
 /** Where the reference's log-probs come from. */
 export type ReferenceMode = "copy" | "adapter_off" | "cached" | "uniform";

@@ -95,6 +95,9 @@ export function reuseForTrainer<S extends z.ZodType>(schema: S, about: Partial<O
 
 type Shape = Readonly<Record<string, z.ZodType>>;
 
+/** Options as their schemas type them once they are checked. */
+export type OptionsOf<S extends Shape> = Readonly<z.output<z.ZodObject<S>>>;
+
 /** The options of a trainer among those of a command. */
 export type TrainerShape<S extends Shape> = {
   [Name in keyof S as S[Name] extends OfTrainer ? Name : never]: S[Name];

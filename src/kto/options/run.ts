@@ -2,7 +2,6 @@
  * The options that every training run has, whatever it trains for, and the checks that need several of them. A method adds
  * its own (`kto.ts`, `sft.ts`) and may give these other defaults.
  */
-import * as z from "zod";
 import type { ScheduleType } from "../../engine/schedule.ts";
 import { ConfigError } from "../../errors.ts";
 import { checkpointOptions } from "./checkpoint.ts";
@@ -16,6 +15,7 @@ import {
 import { asksForJudge, judgeOptions } from "./judge.ts";
 import { loraOptions } from "./lora.ts";
 import { modelOptions } from "./model.ts";
+import type { OptionsOf } from "./option.ts";
 import { deviceOptions, outputOptions } from "./output.ts";
 import { scheduleParameters } from "./schedule.ts";
 import { optimizerOptions, samplingOf, trainingOptions } from "./training.ts";
@@ -33,10 +33,8 @@ export const runOptions = {
   ...outputOptions,
 };
 
-const schema = z.strictObject(runOptions);
-
 /** The whole configuration of a command that trains. */
-export type RunConfig = Readonly<z.output<typeof schema>>;
+export type RunConfig = OptionsOf<typeof runOptions>;
 
 /**
  * The options that every trainer takes. Names are those of transformers' TrainingArguments and of TRL's KTOConfig, and so

@@ -5,7 +5,7 @@
 import * as z from "zod";
 import { RAMPS, type Schedule, type ScheduleParameters, type ScheduleType } from "../../engine/schedule.ts";
 import { ConfigError, shown } from "../../errors.ts";
-import { option, optionGroup } from "./option.ts";
+import { type OptionsOf, option, optionGroup } from "./option.ts";
 import { parseOptions } from "./parse.ts";
 
 const { trainerOption } = optionGroup("Optimizer (AdamW)");
@@ -77,8 +77,7 @@ export const scheduleOptions = {
   warmup_ratio: trainerOption(share.default(0), { description: "the warm-up as a share of all updates" }),
 };
 
-const schema = z.strictObject(scheduleOptions);
-export type ScheduleOptions = Readonly<z.output<typeof schema>>;
+export type ScheduleOptions = OptionsOf<typeof scheduleOptions>;
 
 /**
  * The parameters of the schedule, in its own order.

@@ -10,13 +10,13 @@ import type { samplingOptions } from "../../../src/cli/options/sampling.ts";
 import type { SamplingOptions } from "../../../src/engine/model/generate/sample.ts";
 import type { ScheduleParameters } from "../../../src/engine/schedule.ts";
 import { ktoOptions, type TrainerOptions, trainerOptions } from "../../../src/kto/options/kto.ts";
-import { optionInfos, type TrainerShape } from "../../../src/kto/options/option.ts";
+import { type OptionsOf, optionInfos, type TrainerShape } from "../../../src/kto/options/option.ts";
 import type { RunOptions, runOptions } from "../../../src/kto/options/run.ts";
 import type { scheduleParameterShape } from "../../../src/kto/options/schedule.ts";
 import { type SftTrainerOptions, sftOptions, sftTrainerOptions } from "../../../src/kto/options/sft.ts";
 
 /** The trainer's options as a command's schema types them. */
-type Checked<Shape extends Readonly<Record<string, z.ZodType>>> = Readonly<z.output<z.ZodObject<TrainerShape<Shape>>>>;
+type Checked<Shape extends Readonly<Record<string, z.ZodType>>> = OptionsOf<TrainerShape<Shape>>;
 /** An interface without its heritage. */
 type Flat<Options> = { readonly [Name in keyof Options]: Options[Name] };
 
@@ -31,7 +31,7 @@ type Camel<Name> = Name extends `${infer Head}_${infer Tail}` ? `${Head}${Capita
 type Around = "greedy" | "do_sample" | "stop_strings" | "seed";
 
 test("schedules and sampling have the options of the command line", () => {
-  type Parameters = Readonly<z.output<z.ZodObject<typeof scheduleParameterShape>>>;
+  type Parameters = OptionsOf<typeof scheduleParameterShape>;
   expectTypeOf<Flat<ScheduleParameters>>().toEqualTypeOf<Flat<Parameters>>();
   expectTypeOf<keyof SamplingOptions>().toEqualTypeOf<Camel<Exclude<keyof typeof samplingOptions, Around>>>();
 });
