@@ -1,4 +1,4 @@
-/** `kto gradcheck`: the loss and every gradient of one microbatch, the GPU's against the float64 reference's. */
+/** `kto gradcheck`: the loss and every gradient of one microbatch, the GPU's against the float64 model's. */
 import * as z from "zod";
 import { NumericError } from "../../errors.ts";
 import { type Example, placeOf } from "../../kto/data/types.ts";
@@ -43,7 +43,7 @@ export type GradcheckOptions = Readonly<z.output<typeof schema> & { ref_model_na
 
 export const gradcheckCommand = command({
   name: "gradcheck",
-  summary: "compare the GPU's gradients with the float64 reference",
+  summary: "compare the GPU's gradients with the float64 model",
   examples: ["kto gradcheck --model_name_or_path ./model --dataset_name rows.jsonl --grads_out grads.safetensors"],
   schema,
   parse: ({ values, where }): GradcheckOptions => {
@@ -103,11 +103,11 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
     }
     if (comparison === undefined) {
       output.warning(
-        "the model and data are too large for the float64 reference, which runs in plain JavaScript: gradients were computed but not compared; use fewer or shorter rows.",
+        "the model and data are too large for the float64 model, which runs in plain JavaScript: gradients were computed but not compared; use fewer or shorter rows.",
       );
     } else if (!comparison.passed) {
       throw new NumericError(
-        `The gradients disagree with the float64 reference: ${comparison.worstParameter} is off by ${comparison.maxRelativeError.toExponential(2)} relative in norm (allowed ${options.tolerance}), the loss by ${comparison.lossError.toExponential(2)}.`,
+        `The gradients disagree with the float64 model: ${comparison.worstParameter} is off by ${comparison.maxRelativeError.toExponential(2)} relative in norm (allowed ${options.tolerance}), the loss by ${comparison.lossError.toExponential(2)}.`,
       );
     }
   });
