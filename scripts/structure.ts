@@ -15,6 +15,8 @@ export interface Import {
   readonly to: string;
   /** Inside a function, by import(). */
   readonly dynamic: boolean;
+  /** Of types alone, which leaves nothing to load. */
+  readonly type: boolean;
 }
 
 export interface Structure {
@@ -43,13 +45,14 @@ function sourcesIn(folder: string): string[] {
 }
 
 function importsOf(from: string, text: string): Import[] {
-  const statements = text.matchAll(/^(?:import|export)\s(?:type\s)?(?:[^;"'`]*?\sfrom\s)?["']([^"']+)["']/gm);
-  const calls = text.matchAll(/\bimport\(\s*["']([^"']+)["']\s*\)/g);
+  const statements = text.matchAll(/^(?:import|export)\s(type\s)?(?:[^;"'`]*?\sfrom\s)?["']([^"']+)["']/gm);
+  const calls = text.matchAll(/\bimport\(()\s*["']([^"']+)["']\s*\)/g);
   const of = (matches: Iterable<RegExpExecArray>, dynamic: boolean) =>
-    [...matches].map(([, to = ""]) => ({
+    [...matches].map(([, type, to = ""]) => ({
       from,
       to: to.startsWith(".") ? posix.join(posix.dirname(from), to) : to,
       dynamic,
+      type: type !== undefined && type !== "",
     }));
   return [...of(statements, false), ...of(calls, true)];
 }

@@ -129,6 +129,7 @@ function keyOf(source: Source): string {
   return JSON.stringify([source.driver, source.name]);
 }
 
+/** At need and not above: a native package of 60 MB, which not every system can load and help or `kto merge` do without. */
 async function loadDawn(): Promise<(flags: string[]) => GPU> {
   try {
     createGpu ??= (await import("webgpu")).create;

@@ -4,7 +4,7 @@ import { ConfigError } from "../../../src/errors.ts";
 import { configAdvice, type RunFacts } from "../../../src/kto/options/advice.ts";
 import { parseKtoConfig } from "../../../src/kto/options/kto.ts";
 import { unusedLoraOptions } from "../../../src/kto/options/lora.ts";
-import { editDistance } from "../../../src/kto/options/parse.ts";
+import { editDistance } from "../../../src/kto/options/nearest.ts";
 
 const required = { model_name_or_path: "model", dataset_name: "rows.jsonl", output_dir: "out" };
 
