@@ -3,10 +3,11 @@
  * on stderr and an exit code. It prints no results and knows nothing of what the commands do.
  */
 import { CommanderError, Option, Command as Program } from "commander";
-import { ConfigError, errorMessage, InterruptedError, KtoError } from "../errors.ts";
+import { ConfigError, errorMessage, type FileError, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/options/nearest.ts";
 import type { Command } from "./options/command.ts";
 import { colorsFor, Output, type Streams } from "./terminal/output.ts";
+import { guardProcessStreams } from "./terminal/process-streams.ts";
 import { ownManifest } from "./terminal/versions.ts";
 
 interface Entry {
@@ -15,6 +16,8 @@ interface Entry {
   readonly summary: string;
   /** Loads the command with all that it runs on, which takes a moment that `kto --help` need not wait for. */
   readonly load: () => Promise<Command>;
+  /** Its result is a folder, of which its last line on stdout only tells. */
+  readonly resultIsFolder?: boolean;
 }
 
 /** In the order of the help text. */
@@ -23,11 +26,13 @@ export const commands: readonly Entry[] = [
     name: "train",
     summary: "align a model with thumbs-up/thumbs-down feedback (KTO)",
     load: async () => (await import("./commands/train.ts")).trainCommand,
+    resultIsFolder: true,
   },
   {
     name: "sft",
     summary: "fine-tune a model on completions to be imitated, the stage before train",
     load: async () => (await import("./commands/sft.ts")).sftCommand,
+    resultIsFolder: true,
   },
   {
     name: "eval",
@@ -63,6 +68,7 @@ export const commands: readonly Entry[] = [
     name: "merge",
     summary: "make a whole model of a base model and a LoRA adapter",
     load: async () => (await import("./commands/merge.ts")).mergeCommand,
+    resultIsFolder: true,
   },
   {
     name: "bench",
@@ -87,7 +93,7 @@ const versionFlags = ["-V", "--version"];
  * @returns the exit code: 0, that of the KtoError, or 1 for an internal error
  */
 export async function main(argv: readonly string[], streams: Streams = process): Promise<number> {
-  if (streams === process) endQuietlyOnClosedPipe();
+  if (streams === process) guardProcessStreams((error) => lostResult(argv, error));
   try {
     return await dispatch(argv, streams);
   } catch (error) {
@@ -207,10 +213,15 @@ function stackWithCauses(error: Error): string {
   return error.cause instanceof Error ? `${own}\ncaused by: ${stackWithCauses(error.cause)}` : own;
 }
 
-/** `kto logps --json | head` closes the pipe early: that is no error of ours. */
-function endQuietlyOnClosedPipe(): void {
-  process.stdout.once("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(0);
-    throw error;
-  });
+/**
+ * `kto logps --json | head` closes the pipe early, which is no error of ours. A full disk is one, unless the result is a
+ * folder, of which stdout only tells.
+ */
+function lostResult(argv: readonly string[], error: FileError | undefined): void {
+  const entry = commands.find(({ name }) => name === argv[0]);
+  if (entry?.resultIsFolder) {
+    if (error) process.stderr.write(`${colorsFor(process.stderr).yellow("warning:")} ${error.message}\n`);
+    return;
+  }
+  process.exit(error ? reportError(error, argv, process) : process.exitCode);
 }
