@@ -93,7 +93,10 @@ const versionFlags = ["-V", "--version"];
  * @returns the exit code: 0, that of the KtoError, or 1 for an internal error
  */
 export async function main(argv: readonly string[], streams: Streams = process): Promise<number> {
-  if (streams === process) guardProcessStreams((error) => lostResult(argv, error));
+  if (streams === process) {
+    guardProcessStreams((error) => lostResult(argv, error));
+    if (asksForDebug(argv)) process.env.KTO_DEBUG ??= "1";
+  }
   try {
     return await dispatch(argv, streams);
   } catch (error) {
@@ -195,11 +198,13 @@ function reportError(error: unknown, argv: readonly string[], streams: Streams):
   const colors = colorsFor(streams.stderr);
   const heading = error instanceof InterruptedError ? colors.yellow("stopped:") : colors.red("error:");
   streams.stderr.write(`${heading} ${sentence}\n`);
-  // Asked of the words themselves, since the options may be what could not be read.
-  if (argv.some((word) => /^(--)?debug(=(true|yes|on|1))?$/i.test(word)) && error instanceof Error) {
-    streams.stderr.write(`${stackWithCauses(error)}\n`);
-  }
+  if (asksForDebug(argv) && error instanceof Error) streams.stderr.write(`${stackWithCauses(error)}\n`);
   return expected ? error.exitCode : 1;
+}
+
+/** By the words themselves, since the options may be what could not be read. */
+function asksForDebug(argv: readonly string[]): boolean {
+  return argv.some((word) => /^(--)?debug(=(true|yes|on|1))?$/i.test(word));
 }
 
 /** What a message quotes from a damaged file may break the line or the terminal. */
