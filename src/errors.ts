@@ -73,6 +73,13 @@ export class JudgeError extends KtoError {
   }
 }
 
+/** The system gives the process too little: memory, open files, or a package that is not installed. Exit code 10. */
+export class ResourceError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 10, options);
+  }
+}
+
 /** Exit codes of a command that a signal ended: 128 and the signal's number, as shells have it. */
 export const SIGNAL_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 

@@ -8,6 +8,7 @@ import { nearest } from "../kto/options/nearest.ts";
 import type { Command } from "./options/command.ts";
 import { colorsFor, Output, type Streams } from "./terminal/output.ts";
 import { guardProcessStreams } from "./terminal/process-streams.ts";
+import { systemLimit } from "./terminal/system-limits.ts";
 import { ownManifest } from "./terminal/versions.ts";
 
 interface Entry {
@@ -153,7 +154,8 @@ function createProgram(streams: Streams): Program {
 Options can also come from a file (--config run.yaml) or as trailing name=value.
 
 Exit codes: 0 done; 2 options; 3 feedback file; 4 model folder; 5 no adapter;
-6 device lost; 7 files; 8 numbers came out wrong; 9 no judge;
+6 device lost; 7 files; 8 numbers came out wrong; 9 no judge; 10 too little
+memory, or too few open files, for this process;
 129, 130, 143 stopped by SIGHUP, SIGINT, SIGTERM; 1 a bug of ours.`,
     )
     .exitOverride()
@@ -192,7 +194,8 @@ function unknownCommand(name: string): ConfigError {
   return new ConfigError(`unknown command "${name}": ${hint}`);
 }
 
-function reportError(error: unknown, argv: readonly string[], streams: Streams): number {
+function reportError(thrown: unknown, argv: readonly string[], streams: Streams): number {
+  const error = systemLimit(thrown) ?? thrown;
   const expected = error instanceof KtoError;
   const sentence = expected ? onOneLine(error.message) : `internal error (please report): ${errorMessage(error)}`;
   const colors = colorsFor(streams.stderr);
