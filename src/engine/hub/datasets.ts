@@ -4,6 +4,7 @@
  */
 import { parse as parseYaml } from "yaml";
 import { ConfigError } from "../../errors.ts";
+import { isJsonObject } from "../files/json-file.ts";
 
 /** File names by split: "train", "test", "train_prefs", ... */
 export type SplitFiles = Readonly<Record<string, readonly string[]>>;
@@ -78,8 +79,8 @@ function declaredConfigs(readme: string | undefined): DeclaredConfig[] {
     // A README that the hub shows anyway; file names must do.
     return [];
   }
-  const configs = isRecord(header) && Array.isArray(header.configs) ? header.configs : [];
-  return configs.filter(isRecord).map((entry) => ({
+  const configs = isJsonObject(header) && Array.isArray(header.configs) ? header.configs : [];
+  return configs.filter(isJsonObject).map((entry) => ({
     name: String(entry.config_name ?? "default"),
     isDefault: entry.default === true,
     folder: typeof entry.data_dir === "string" ? entry.data_dir.replace(/^\.?\/|\/$/g, "") : undefined,
@@ -91,7 +92,7 @@ function declaredConfigs(readme: string | undefined): DeclaredConfig[] {
 function patternsOf(dataFiles: unknown): { split: string; patterns: string[] }[] {
   const texts = (value: unknown) => (Array.isArray(value) ? value : [value]).filter((one) => typeof one === "string");
   const listed = Array.isArray(dataFiles) ? dataFiles : [];
-  const bySplit = listed.filter(isRecord).map(({ split, path }) => ({
+  const bySplit = listed.filter(isJsonObject).map(({ split, path }) => ({
     split: String(split ?? "train"),
     patterns: texts(path),
   }));
@@ -201,8 +202,4 @@ function endingOf(file: string): string {
 
 function baseOf(file: string): string {
   return file.slice(file.lastIndexOf("/") + 1);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
