@@ -6,7 +6,7 @@ import { runInNewContext } from "node:vm";
 export async function collectingGarbage<T>(work: () => Promise<T>): Promise<T> {
   setFlagsFromString("--expose-gc");
   const collect: () => void = runInNewContext("gc");
-  const timer = setInterval(collect, 20);
+  const timer = setInterval(collect, 50);
   try {
     return await work();
   } finally {

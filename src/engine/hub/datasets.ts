@@ -3,7 +3,8 @@
  * names of folders and files, as the `datasets` library of Hugging Face reads them. Names only; nothing is opened.
  */
 import { parse as parseYaml } from "yaml";
-import { ConfigError } from "../../errors.ts";
+import { ConfigError, shown } from "../../errors.ts";
+import { textsMatching } from "../files/foreign-pattern.ts";
 import { isJsonObject } from "../files/json-file.ts";
 
 /** File names by split: "train", "test", "train_prefs", ... */
@@ -119,14 +120,14 @@ function declaredSplits({ folder, patterns }: DeclaredConfig, data: readonly str
     return inFolder.length > 0 ? splitsByName(mostCommonKind(inFolder), folder) : {};
   }
   const found = patterns.map(({ split, patterns: own }): [string, string[]] => {
-    const expressions = own.map((pattern) => globExpression(below(pattern.replace(/^\.\//, ""))));
-    return [split, data.filter((file) => expressions.some((expression) => expression.test(file)))];
+    const matching = new Set(own.flatMap((pattern) => filesMatching(below(pattern.replace(/^\.\//, "")), data)));
+    return [split, data.filter((file) => matching.has(file))];
   });
   return Object.fromEntries(found.filter(([, matching]) => matching.length > 0));
 }
 
-/** `*` within a folder, `**` across folders, `?`, `[...]` and `{a,b}`. */
-function globExpression(pattern: string): RegExp {
+/** A pattern has `*` within a folder, `**` across folders, `?`, `[...]` and `{a,b}`. */
+function filesMatching(pattern: string, data: readonly string[]): string[] {
   const source = pattern.replace(/\*\*\/?|\*|\?|\[[^\]/]+\]|\{[^{}/]*\}|[\s\S]/g, (piece) => {
     if (piece === "**/") return "(?:.*/)?";
     if (piece === "**") return ".*";
@@ -136,7 +137,7 @@ function globExpression(pattern: string): RegExp {
     if (/^\{.*\}$/.test(piece)) return `(?:${piece.slice(1, -1).split(",").map(escaped).join("|")})`;
     return escaped(piece);
   });
-  return new RegExp(`^${source}$`);
+  return textsMatching(`^${source}$`, data, `The pattern ${shown(pattern)} of README.md`);
 }
 
 function escaped(text: string): string {
