@@ -18,7 +18,7 @@ import type { Command, OptionInput } from "./command.ts";
 const DEEPEST = 100;
 
 interface Assignment {
-  /** As canonical as can be: the option's name, or the normalised spelling of a name that the schema lacks. */
+  /** The option's name, or the normalised spelling of a name that the schema lacks. */
   readonly name: string;
   readonly value: unknown;
 }
