@@ -1,5 +1,10 @@
 /** `kto generate`: samples continuations of prompts from a model. */
+
 import * as z from "zod";
+import { textFolder } from "../../engine/model/config/folder.ts";
+import { Generator } from "../../engine/model/generate/generate.ts";
+import { TextStream } from "../../engine/text/text-stream.ts";
+import { loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { option, reuse } from "../../kto/options/option.ts";
@@ -13,7 +18,9 @@ import {
   samplingOptions,
 } from "../options/sampling.ts";
 import { commonOptions, modelOptions } from "../options/shared.ts";
+import { loadModel } from "../session/models.ts";
 import { type Prompt, promptEncoder, readPrompts } from "../session/prompts.ts";
+import { withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
 const prompts = "Model and prompts";
@@ -60,8 +67,6 @@ const schema = z.strictObject({
 export type GenerateOptions = Readonly<z.output<typeof schema>>;
 
 export const generateCommand = command({
-  name: "generate",
-  summary: "sample from a model",
   examples: [
     'kto generate --model_name_or_path ./aligned --prompt "Once upon a time" --temperature 0.8',
     "kto generate --model_name_or_path ./aligned --prompts_file openings.txt --greedy --json",
@@ -99,12 +104,6 @@ function refuseSeveral(options: Pick<GenerateOptions, "num_return_sequences">): 
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
   const prompts = await readPrompts(options);
-  const { withDevice } = await import("../session/rows.ts");
-  const { loadModel } = await import("../session/models.ts");
-  const { Generator } = await import("../../engine/model/generate/generate.ts");
-  const { TextStream } = await import("../../engine/text/text-stream.ts");
-  const { textFolder } = await import("../../engine/model/config/folder.ts");
-  const { loadTokenizer } = await import("../../engine/text/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
     const textsFolder = await textFolder(model);

@@ -6,8 +6,9 @@
  * and their gradients. Which layers, as PEFT names them; files are `peft.ts`' business. With B = 0 at the start the model
  * is the base model; without the adapter it is the reference, at no memory.
  */
-import { ConfigError } from "../../errors.ts";
+import { ConfigError, shown } from "../../errors.ts";
 import { addDropout, dropout } from "../../kernels/dropout.ts";
+import { textsMatching } from "../files/foreign-pattern.ts";
 import { Arena, ParameterLayout, type ParameterSpec } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
@@ -84,15 +85,11 @@ export function selectModules(config: ModelConfig, targetModules: LoraOptions["t
   const targets = targetNames(config, targetModules);
   const known = () => `this model has ${lastNames(modules).join(", ")}`;
   if (typeof targets === "string") {
-    let pattern: RegExp;
-    try {
-      pattern = new RegExp(`^(?:${targets})$`);
-    } catch (error) {
-      throw new ConfigError(`lora_target_modules ${JSON.stringify(targets)} is no regular expression; ${known()}.`, {
-        cause: error,
-      });
-    }
-    const selected = modules.filter(({ name }) => pattern.test(`${prefix}${name}`));
+    const names = modules.map(({ name }) => `${prefix}${name}`);
+    const found = textsMatching(`^(?:${targets})$`, names, `lora_target_modules ${shown(targets)}`, {
+      advice: `; ${known()}`,
+    });
+    const selected = modules.filter(({ name }) => found.includes(`${prefix}${name}`));
     if (selected.length > 0) return selected;
     throw new ConfigError(`lora_target_modules ${JSON.stringify(targets)} matches no linear layer; ${known()}.`);
   }
