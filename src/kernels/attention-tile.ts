@@ -313,7 +313,7 @@ for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
       handed.text,
       ...this.chunks.map((chunk) =>
         this.#alone
-          ? `{ ${chunkOf(chunk)} }`
+          ? `{ ${chunkOf(chunk)}\n}`
           : `for (var i = 0u; i < ${unknown(lanes / parts)}; i++) {
     let owner = ${owner}; ${chunkOf(chunk)}
   }`,
