@@ -7,6 +7,7 @@ import { AdapterError, ConfigError, DeviceLostError, errorMessage } from "../../
 import type { ElementType, Kernel } from "../../kernels/kernel.ts";
 import type { AdapterFacts } from "../../kernels/wgsl.ts";
 import { type AdapterKind, type FoundAdapter, platform } from "../platform/index.ts";
+import { chooseSubgroupSize, withPinnedSize } from "./subgroup-size.ts";
 import { alignWindow, byteLength, type Tensor } from "./tensor.ts";
 import { Tuner, type Tuning } from "./tuner.ts";
 
@@ -42,7 +43,7 @@ export type UploadData =
   | Uint16Array<ArrayBuffer>
   | Uint8Array<ArrayBuffer>;
 
-interface CompiledKernel {
+export interface CompiledKernel {
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
 }
@@ -67,6 +68,8 @@ export class Device {
   /** The adapter's name for people. */
   readonly description: string;
   readonly facts: AdapterFacts;
+  /** Kernels name the size of their subgroups, because the adapter has several. */
+  readonly pinsSubgroupSize: boolean;
   readonly limits: GPUSupportedLimits;
   /** Chooses among kernels that compute the same. */
   readonly tuner: Tuner;
@@ -88,11 +91,11 @@ export class Device {
     gpu: GPUDevice,
     found: Pick<FoundAdapter, "kind" | "description">,
     facts: AdapterFacts,
-    tuning: Tuning,
-    counts = false,
+    { tuning, pinned = false, counts = false }: { tuning: Tuning; pinned?: boolean; counts?: boolean },
   ) {
     this.tuner = new Tuner(found.description, tuning);
     this.gpu = gpu;
+    this.pinsSubgroupSize = pinned;
     this.counts = counts;
     this.kind = found.kind;
     this.description = found.description;
@@ -121,8 +124,10 @@ export class Device {
     const core = (options.features ?? choiceOf("KTO_FEATURES", ["all", "core"])) === "core";
     const found = await platform.requestAdapter(options.adapter);
     const { adapter } = found;
-    const wanted: GPUFeatureName[] = core ? [] : ["subgroups", "timestamp-query", "shader-f16"];
-    const { subgroupMinSize, subgroupMaxSize } = adapter.info;
+    // The types of WebGPU do not list subgroup-size-control yet, which Dawn has.
+    const wanted = (
+      core ? [] : ["subgroups", "subgroup-size-control", "timestamp-query", "shader-f16"]
+    ) as GPUFeatureName[];
     let gpu: GPUDevice;
     try {
       gpu = await adapter.requestDevice({
@@ -139,13 +144,14 @@ export class Device {
         cause: error,
       });
     }
-    const fixedSize = gpu.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
-    return new Device(gpu, found, { subgroupSize: fixedSize, software: found.kind !== "hardware" }, tuning);
+    const { lanes, pinned } = await platform.withoutSpinning(chooseSubgroupSize(gpu, adapter.info));
+    const facts = { subgroupSize: lanes, software: found.kind !== "hardware" };
+    return new Device(gpu, found, facts, { tuning, pinned });
   }
 
   /** A device like another one on a GPU object that does nothing. */
   static counting(like: Device, gpu: GPUDevice): Device {
-    return new Device(gpu, like, like.facts, "off", true);
+    return new Device(gpu, like, like.facts, { tuning: "off", counts: true });
   }
 
   get isSoftware(): boolean {
@@ -289,7 +295,8 @@ export class Device {
   async #compile(kernel: Kernel): Promise<CompiledKernel> {
     this.check();
     this.gpu.pushErrorScope("validation");
-    const module = this.gpu.createShaderModule({ label: kernel.name, code: kernel.wgsl });
+    const code = this.pinsSubgroupSize ? withPinnedSize(kernel.wgsl, this.facts.subgroupSize) : kernel.wgsl;
+    const module = this.gpu.createShaderModule({ label: kernel.name, code });
     const layout = this.gpu.createBindGroupLayout({
       label: kernel.name,
       entries: [
@@ -321,7 +328,7 @@ export class Device {
     const messages = (await module.getCompilationInfo()).messages.map(
       (message) => `  line ${message.lineNum}: ${message.message}`,
     );
-    const source = kernel.wgsl.split("\n").map((line, index) => `${String(index + 1).padStart(4)}  ${line}`);
+    const source = code.split("\n").map((line, index) => `${String(index + 1).padStart(4)}  ${line}`);
     const reason = "error" in outcome ? errorMessage(outcome.error) : scopeError?.message;
     throw new Error(`kernel ${kernel.name} does not compile: ${reason}\n${messages.join("\n")}\n${source.join("\n")}`);
   }

@@ -13,7 +13,7 @@ import {
   type Values,
 } from "../../kernels/kernel.ts";
 import { platform } from "../platform/index.ts";
-import type { Device } from "./device.ts";
+import type { CompiledKernel, Device } from "./device.ts";
 import type { PassTimer } from "./pass-timer.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 import type { Trial } from "./tuner.ts";
@@ -140,7 +140,7 @@ export class Program {
     const { device } = this;
     const dispatches = this.#steps.filter((step) => step.type === "dispatch");
     await this.choose();
-    const compiled = await Promise.all(dispatches.map((step) => device.compiled(step.kernel)));
+    const compiled = await Promise.all(dispatches.map((step) => this.#compiled(step)));
     // Equal uniforms share one slot; slots are bound by offset.
     const slots = new Map<string, number>();
     const contents: Uint32Array[] = [];
@@ -187,6 +187,32 @@ export class Program {
     if (error !== null) throw new Error(`program ${this.name}: ${error.message}`);
   }
 
+  /**
+   * The pipeline of a dispatch. An adapter with several sizes of subgroups may refuse the pinned size for one text and
+   * take it for another: the next candidate has its turn then, and without one the error stands.
+   */
+  async #compiled(step: Dispatch): Promise<CompiledKernel> {
+    const others = step.candidates.filter(({ wgsl }) => wgsl !== step.kernel.wgsl);
+    for (;;) {
+      try {
+        return await this.device.compiled(step.kernel);
+      } catch (error) {
+        const next = this.device.pinsSubgroupSize ? others.shift() : undefined;
+        if (next === undefined) throw error;
+        step.kernel = next;
+        step.grid = wholeGrid(next, step.values);
+      }
+    }
+  }
+
+  /** The candidates that the driver makes pipelines of; where sizes of subgroups are pinned it may refuse some. */
+  async #accepted(candidates: readonly Kernel[]): Promise<readonly Kernel[]> {
+    if (!this.device.pinsSubgroupSize) return candidates;
+    const made = await Promise.allSettled(candidates.map((kernel) => this.device.compiled(kernel)));
+    const accepted = candidates.filter((_, index) => made[index]?.status === "fulfilled");
+    return accepted.length > 0 ? accepted : candidates;
+  }
+
   /** Replaces a dispatch's kernel by the candidate that the device's tuner chooses. */
   async #choose(step: Dispatch): Promise<void> {
     const { kernel, candidates, values } = step;
@@ -225,7 +251,7 @@ export class Program {
         return scratch;
       });
       const trials = await Promise.all(
-        step.candidates.map(async (kernel) => {
+        (await this.#accepted(step.candidates)).map(async (kernel) => {
           const program = new Program(device, `trial of ${kernel.name}`);
           programs.push(program);
           const cost = kernel.cost(step.values);

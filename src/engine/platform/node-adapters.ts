@@ -13,6 +13,7 @@ import {
   noAdapterMessage,
   rankAdapters,
 } from "./adapters.ts";
+import { hostHasGpu, openHostAdapter } from "./node-host-gpu.ts";
 import { installLoader, swiftShaderDriver, swiftShaderFolder } from "./node-swiftshader.ts";
 import type { FoundAdapter } from "./platform.ts";
 
@@ -36,6 +37,7 @@ const instances = new Map<string, GPU>();
 export async function requestAdapter(selector?: string): Promise<FoundAdapter> {
   const wanted = selector ?? process.env.KTO_ADAPTER ?? "auto";
   const short = wanted.trim().toLowerCase();
+  if (hostHasGpu) return chooseAdapter(await listAdapters(), wanted);
   // For the usual selectors not every driver is opened: Dawn's own first choice or SwiftShader alone will do.
   if (short === "auto" || short === "") {
     const best = await openAdapter({});
@@ -56,6 +58,11 @@ export async function requestAdapter(selector?: string): Promise<FoundAdapter> {
 /** See Platform.listAdapters. */
 export async function listAdapters(): Promise<FoundAdapter[]> {
   const found: FoundAdapter[] = [];
+  if (hostHasGpu) {
+    const one = await openHostAdapter();
+    if (one === undefined) throw new AdapterError(noAdapterMessage(process.platform));
+    return [one];
+  }
   for (const name of await systemAdapterNames()) {
     const one = await openAdapter({ name });
     if (one !== undefined && !found.some((other) => other.description === one.description)) found.push(one);
