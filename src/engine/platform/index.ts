@@ -8,4 +8,7 @@ export type {
   Platform,
   ReadableFile,
   Sha256,
+  Thread,
+  ThreadCode,
 } from "./platform.ts";
+export { ThreadLimit } from "./platform.ts";

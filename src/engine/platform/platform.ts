@@ -65,6 +65,37 @@ export interface Sha256 {
   digest(): string;
 }
 
+/** The module of a thread: it sets `onmessage` and answers each message by one `postMessage`, as a Web Worker's does. */
+export interface ThreadCode {
+  /** The built module; where only sources are, Node takes the .ts beside it. */
+  readonly address: URL;
+  /** Opens it in a browser. Bundlers look for `new Worker(new URL("...", import.meta.url))` as it stands. */
+  readonly open: () => Worker;
+}
+
+/** A thread that answers one message after another, and can be ended while it does. */
+export interface Thread {
+  /**
+   * The answer to a message; one is asked for at a time.
+   *
+   * @param workMs milliseconds of work that it may take; in Node those in which the process had a core count
+   * @param transfer buffers of the message that are handed over rather than copied
+   * @throws ThreadLimit if the thread had to be ended; the thread's own error if it failed
+   */
+  ask(message: unknown, workMs: number, transfer?: readonly ArrayBuffer[]): Promise<unknown>;
+  end(): Promise<void>;
+}
+
+/** A thread was ended because it took more time or memory than it was given. */
+export class ThreadLimit extends Error {
+  readonly limit: "time" | "memory";
+
+  constructor(limit: "time" | "memory") {
+    super(`The thread took more ${limit} than it was given.`);
+    this.limit = limit;
+  }
+}
+
 export interface Platform {
   /**
    * The best adapter: hardware, else lavapipe, else SwiftShader. `selector` is "auto" (default), a kind, an index
@@ -99,10 +130,12 @@ export interface Platform {
   checkWritable(folder: string): Promise<void>;
   sha256(): Sha256;
   /**
-   * What gzip or Brotli packed. More than `length` bytes are refused, on Node before memory is taken for them; what is
-   * thrown is the host's error.
+   * Starts a thread with a module.
+   *
+   * @param heapBytes of JavaScript's values, not of ArrayBuffers; never more than this thread may have. A browser limits
+   *   the heap itself
    */
-  decompress(format: "gzip" | "brotli", bytes: Uint8Array, length: number): Uint8Array;
+  startThread(code: ThreadCode, heapBytes: number): Promise<Thread>;
   /** Breaks off `work`, which may not wait for anything, with an error when it takes longer. A browser cannot. */
   withinTime<T>(milliseconds: number, work: () => T): T;
   /** A variable of the environment; undefined if it is not set or empty, or where there is no environment. */
