@@ -5,6 +5,7 @@
  */
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
 import { DatasetError, ModelFormatError } from "../../errors.ts";
+import { partJoiner } from "./parts.ts";
 import { type ChatMessage, type ChatRow, placeOf } from "./types.ts";
 
 /** A chat as text. */
@@ -29,8 +30,11 @@ export function chatRenderer(
   // The two rows of a pair, and often more, share their prompt.
   let lastKey: string | undefined;
   let lastPrompt = "";
+  const joined = partJoiner(template);
   return (row) => {
-    const { promptMessages, completionMessages, tools, templateOptions = {} } = row;
+    const { tools, templateOptions = {}, source } = row;
+    const promptMessages = joined(row.promptMessages, "prompt", source);
+    const completionMessages = joined(row.completionMessages, "completion", source);
     const shared = { ...(tools === undefined ? {} : { tools }), variables: { ...variables, ...templateOptions } };
     const render = (...args: Parameters<ChatTemplate["render"]>) => {
       try {
@@ -39,7 +43,7 @@ export function chatRenderer(
         if (!(error instanceof ModelFormatError)) throw error;
         const message = error.message.replace(/\.$/, "");
         throw new DatasetError(
-          `${placeOf(row.source)}: ${message}; change the row, or give another template (chat_template_path).`,
+          `${placeOf(source)}: ${message}; change the row, or give another template (chat_template_path).`,
           { cause: error },
         );
       }

@@ -11,6 +11,7 @@ export const knownColumns = [
   "rejected",
   "messages",
   "conversations",
+  "system",
   "tools",
   "chat_template_kwargs",
   "prompt_ids",

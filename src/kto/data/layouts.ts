@@ -3,7 +3,7 @@
  * never taken for a chat: only messages go through a chat template.
  */
 import { DatasetError } from "../../errors.ts";
-import { conversationOf, messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
+import { messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
 import { described } from "./records.ts";
 import {
   type ChatMessage,
@@ -15,16 +15,19 @@ import {
   type RowSource,
 } from "./types.ts";
 
-/** What a row is called by: its columns. */
-const columnsOfLayout = {
-  binary: "prompt/completion/label",
-  pair: "prompt/chosen/rejected",
-  implicitPair: "chosen/rejected",
-  tokens: "prompt_ids/completion_ids/label",
-  messages: "messages/label",
-  conversations: "conversations/label",
-} as const;
-type Columns = keyof typeof columnsOfLayout;
+/** The columns of each layout. Where a row has those of several, the first counts, TRL's before others. */
+const layouts = {
+  pair: ["prompt", "chosen", "rejected"],
+  implicitPair: ["chosen", "rejected"],
+  tokens: ["prompt_ids", "completion_ids", "label"],
+  binary: ["prompt", "completion", "label"],
+  messages: ["messages", "label"],
+  conversations: ["conversations", "label"],
+} as const satisfies Record<string, readonly string[]>;
+type Layout = keyof typeof layouts;
+const layoutNames = Object.keys(layouts) as Layout[];
+/** Which layout a row was probably meant to have, where it lacks as many columns of one as of another. */
+const likeliest: readonly Layout[] = ["binary", "messages", "conversations", "tokens", "implicitPair", "pair"];
 
 /** What a row must have, for messages. */
 const needed = {
@@ -48,12 +51,12 @@ export function rowsOfRecord(
   { fields, source, textOnly = false }: FileRecord,
   labels: Labels = "required",
 ): RecordRows {
-  const columns = columnsOf(fields, source, textOnly, labels);
-  const unlabelled = labels === "optional" && !has(fields, "label");
-  const named = unlabelled ? columnsOfLayout[columns].replace("/label", "") : columnsOfLayout[columns];
-  const single = (row: FeedbackRow, layout: string = named) => ({ layout, rows: [row], isPair: false });
+  const layout = layoutOf(fields, source, textOnly, labels);
+  const unlabelled = labels === "optional" && !isPresent(fields, "label", textOnly);
+  const named = layouts[layout].filter((name) => !(unlabelled && name === "label")).join("/");
+  const single = (row: FeedbackRow, name = named) => ({ layout: name, rows: [row], isPair: false });
   const common = () => ({ label: unlabelled || thumb(fields, source, textOnly), source });
-  switch (columns) {
+  switch (layout) {
     case "tokens": {
       const promptIds = tokenIds(fields, "prompt_ids", source);
       const completionIds = tokenIds(fields, "completion_ids", source);
@@ -61,43 +64,53 @@ export function rowsOfRecord(
     }
     case "messages":
     case "conversations": {
-      const whole = columns === "messages" ? messagesOf : conversationOf;
-      const messages = whole(field(fields, columns, source), columns, source);
-      return single({ ...partChat(messages, columns, source), ...chatOptions(fields, source), ...common() });
+      const whole = wholeChat(fields, layout, source);
+      return single({ ...partChat(whole, layout, source), ...chatOptions(fields, source), ...common() });
     }
     case "binary": {
-      const chat = `conversational ${named}`;
       if (!isConversational(fields, ["prompt", "completion"])) {
         const prompt = text(fields, "prompt", source);
         return single({ prompt, completion: text(fields, "completion", source), ...common() });
       }
       const promptMessages = messages(fields, "prompt", source);
       const completionMessages = completion(fields, "completion", source);
-      return single({ promptMessages, completionMessages, ...chatOptions(fields, source), ...common() }, chat);
+      const row = { promptMessages, completionMessages, ...chatOptions(fields, source), ...common() };
+      return single(row, `conversational ${named}`);
     }
     case "pair":
     case "implicitPair":
-      return pairRows(fields, source, named);
+      return pairRows(fields, source);
   }
 }
 
-function pairRows(fields: Fields, source: RowSource, columns: string): RecordRows {
+function pairRows(fields: Fields, source: RowSource): RecordRows {
   const labels = [true, false] as const;
-  if (!isConversational(fields, ["chosen", "rejected"]) && !Array.isArray(fields.prompt)) {
+  const hasPrompt = has(fields, "prompt");
+  const history = (["conversations", "messages"] as const).find((name) => has(fields, name));
+  const isChat = isConversational(fields, ["chosen", "rejected"]) || Array.isArray(fields.prompt);
+  if (!isChat && (hasPrompt || history === undefined)) {
     const given = { chosen: text(fields, "chosen", source), rejected: text(fields, "rejected", source) };
-    const { prompt, chosen, rejected } = has(fields, "prompt")
+    const { prompt, chosen, rejected } = hasPrompt
       ? { ...given, prompt: text(fields, "prompt", source) }
       : partTexts(given.chosen, given.rejected, source);
     const rows = labels.map((label) => ({ prompt, completion: label ? chosen : rejected, label, source }));
-    return { layout: columns, rows, isPair: true };
+    return { layout: `${hasPrompt ? "prompt/" : ""}chosen/rejected`, rows, isPair: true };
   }
   const chosen = messages(fields, "chosen", source);
   const rejected = messages(fields, "rejected", source);
-  // As in TRL, a prompt that is text beside whole chats is a copy of their beginning.
-  const parts =
-    has(fields, "prompt") && typeof fields.prompt !== "string"
-      ? { prompt: messages(fields, "prompt", source), chosen, rejected }
-      : partChats(chosen, rejected, source);
+  const answersAlone = [chosen, rejected].every(([first]) => first?.role === "assistant");
+  let parts: { prompt: readonly ChatMessage[]; chosen: readonly ChatMessage[]; rejected: readonly ChatMessage[] };
+  let name = hasPrompt ? "prompt/chosen/rejected" : "chosen/rejected";
+  if (hasPrompt && typeof fields.prompt !== "string") {
+    parts = { prompt: messages(fields, "prompt", source), chosen, rejected };
+  } else if (answersAlone && history !== undefined) {
+    // LLaMA-Factory's pairs: the chat up to the answers in a column of its own.
+    parts = { prompt: chatBefore(chosen, wholeChat(fields, history, source), history, source), chosen, rejected };
+    name = `${history}/chosen/rejected`;
+  } else {
+    // As in TRL, a prompt that is text beside whole chats is a copy of their beginning.
+    parts = partChats(chosen, rejected, source);
+  }
   checkAnswer(parts.chosen, "chosen", source);
   checkAnswer(parts.rejected, "rejected", source);
   const options = chatOptions(fields, source);
@@ -105,7 +118,30 @@ function pairRows(fields: Fields, source: RowSource, columns: string): RecordRow
     const completionMessages = label ? parts.chosen : parts.rejected;
     return { promptMessages: parts.prompt, completionMessages, ...options, label, source };
   });
-  return { layout: `conversational ${columns}`, rows, isPair: true };
+  return { layout: `conversational ${name}`, rows, isPair: true };
+}
+
+/** The chat of a column; LLaMA-Factory gives its system prompt beside it. */
+function wholeChat(fields: Fields, name: "messages" | "conversations", source: RowSource): ChatMessage[] {
+  const whole = messagesOf(field(fields, name, source), name, source);
+  const { system } = fields;
+  if (name === "messages" || !has(fields, "system") || system === "" || whole[0]?.role === "system") return whole;
+  return [{ role: "system", content: text(fields, "system", source) }, ...whole];
+}
+
+/** A chat without the chosen answer at its end, if it has that. */
+function chatBefore(
+  chosen: readonly ChatMessage[],
+  whole: readonly ChatMessage[],
+  name: string,
+  source: RowSource,
+): readonly ChatMessage[] {
+  if (whole.at(-1)?.role !== "assistant") return whole;
+  const start = whole.length - chosen.length;
+  if (start > 0 && chosen.every((message, i) => sameMessage(message, whole[start + i]))) return whole.slice(0, start);
+  throw new DatasetError(
+    `${placeOf(source)}: "${name}" ends with an answer that is not the one in "chosen"; end it before the answers.`,
+  );
 }
 
 /** The beginning that two texts share is the prompt; a space before the answers belongs to them. */
@@ -141,15 +177,21 @@ function noSharedPrompt(source: RowSource): DatasetError {
   );
 }
 
-/** Which columns a row is read from. */
-function columnsOf(fields: Fields, source: RowSource, textOnly: boolean, labels: Labels): Columns {
-  // An empty cell of csv can be an empty text, but no list.
-  const present = (name: string) => has(fields, name) && !(textOnly && fields[name] === "");
-  if (present("messages")) return "messages";
-  if (present("conversations")) return "conversations";
-  if (present("prompt_ids") || present("completion_ids")) return "tokens";
-  if (has(fields, "chosen") || has(fields, "rejected")) return has(fields, "prompt") ? "pair" : "implicitPair";
-  if (has(fields, "prompt") || has(fields, "completion")) return "binary";
+/** The layout whose columns a row has, or of which it lacks the fewest. */
+function layoutOf(fields: Fields, source: RowSource, textOnly: boolean, labels: Labels): Layout {
+  const columns = (layout: Layout) => layouts[layout].filter((name) => name !== "label" || labels === "required");
+  // Cells of csv are there in every row: first those count that hold something, then an empty text is one too.
+  const lacking = (layout: Layout, isThere: (fields: Fields, name: string, textOnly: boolean) => boolean) =>
+    columns(layout).filter((name) => !isThere(fields, name, textOnly)).length;
+  const whole =
+    layoutNames.find((layout) => lacking(layout, isPresent) === 0) ??
+    layoutNames.find((layout) => lacking(layout, isText) === 0);
+  if (whole !== undefined) return whole;
+  const begun = likeliest.filter((layout) =>
+    layouts[layout].some((name) => name !== "label" && isText(fields, name, textOnly)),
+  );
+  const [nearest] = begun.sort((a, b) => lacking(a, isText) - lacking(b, isText));
+  if (nearest !== undefined) return nearest;
   const found = Object.keys(fields)
     .slice(0, 20)
     .map((name) => `"${name}"`);
@@ -161,6 +203,19 @@ function columnsOf(fields: Fields, source: RowSource, textOnly: boolean, labels:
 function has(fields: Fields, name: string): boolean {
   return fields[name] !== undefined && fields[name] !== null;
 }
+
+/** There, and in csv not an empty cell. */
+function isPresent(fields: Fields, name: string, textOnly: boolean): boolean {
+  return has(fields, name) && !(textOnly && String(fields[name]).trim() === "");
+}
+
+/** There, and in csv not an empty cell of a column that has no texts. */
+function isText(fields: Fields, name: string, textOnly: boolean): boolean {
+  return has(fields, name) && (texts.includes(name) || isPresent(fields, name, textOnly));
+}
+
+/** The columns in which an empty text is a text. */
+const texts: readonly string[] = ["prompt", "completion", "chosen", "rejected"];
 
 function isConversational(fields: Fields, names: readonly string[]): boolean {
   return names.some((name) => typeof fields[name] === "object" && fields[name] !== null);

@@ -6,7 +6,7 @@ import { type ChatMessage, placeOf, type RowSource } from "./types.ts";
 /** Lists and objects within each other; templates and JSON writers recurse. */
 const deepest = 64;
 
-/** ShareGPT's names of the speakers. */
+/** ShareGPT's speakers, as the roles of chat templates. LLaMA-Factory's are among them. */
 const shareGptRoles: Readonly<Record<string, string>> = {
   system: "system",
   human: "user",
@@ -16,13 +16,15 @@ const shareGptRoles: Readonly<Record<string, string>> = {
   bing: "assistant",
   bard: "assistant",
   assistant: "assistant",
+  function_call: "assistant",
   tool: "tool",
   function_response: "tool",
   observation: "tool",
 };
 
 /**
- * Messages from a list, from one message, or from either of them as JSON text.
+ * Messages from a list, from one message, or from either of them as JSON text. A message has a role and content, or is
+ * ShareGPT's { from, value }; a function_call's value, JSON with name and arguments, becomes the message's tool_calls.
  *
  * @param name of the field, for messages
  * @throws DatasetError for an empty list and for what is no message, with its position
@@ -43,7 +45,7 @@ function messageOf(value: unknown, where: string, source: RowSource): ChatMessag
     throw refuse(`is ${described(value)}, not a message with "role" and "content"`);
   }
   if (depthExceeds(value, deepest)) throw refuse(`is nested more than ${deepest} levels deep`);
-  const fields = value as Readonly<Record<string, unknown>>;
+  const fields = withRole(value as Readonly<Record<string, unknown>>, where, source);
   const { role, content } = fields;
   if (typeof role !== "string" || role === "") {
     throw refuse(`has ${role === undefined || role === null ? "no" : `${described(role)} as its`} "role"`);
@@ -53,28 +55,46 @@ function messageOf(value: unknown, where: string, source: RowSource): ChatMessag
   if (content !== undefined && content !== null && typeof content !== "string" && !Array.isArray(content)) {
     throw refuse(`has ${described(content)} as its "content", which must be a text or a list of parts`);
   }
+  const part = Array.isArray(content)
+    ? content.find((one) => one?.type === "text" && typeof one.text !== "string")
+    : undefined;
+  if (part !== undefined)
+    throw refuse(`has ${described(part)} in its "content", a part of text whose "text" is no text`);
   // A null field says the same as no field; in tables, where every message has every field, it is the only way to.
   const rest = Object.entries(fields).filter(([key, item]) => key === "content" || item !== null);
   return { ...Object.fromEntries(rest), role, content: content ?? null };
 }
 
-/** ShareGPT's list of { from, value } (or of { role, content }, as some such files have it). */
-export function conversationOf(value: unknown, name: string, source: RowSource): ChatMessage[] {
-  const list = typeof value === "string" ? parsed(value, name, source) : value;
-  if (!Array.isArray(list)) return messagesOf(list, name, source);
-  const messages = list.map((turn: unknown, i) => {
-    if (typeof turn !== "object" || turn === null || !("from" in turn)) return turn;
-    const { from, value: content, ...rest } = turn as Readonly<Record<string, unknown>>;
-    const role = typeof from === "string" ? shareGptRoles[from.toLowerCase()] : undefined;
-    if (role === undefined) {
-      const known = Object.keys(shareGptRoles).join(", ");
-      throw new DatasetError(
-        `${placeOf(source)}: "${name}" at position ${i} is from ${described(from)}; speakers are ${known}.`,
-      );
-    }
-    return { ...rest, role, content };
+/** A message of ShareGPT's with the names of chat templates; others as they are. */
+function withRole(fields: Readonly<Record<string, unknown>>, where: string, source: RowSource) {
+  const { from, value, ...rest } = fields;
+  if (from === undefined || from === null || (rest.role !== undefined && rest.role !== null)) return fields;
+  const role = typeof from === "string" ? shareGptRoles[from.toLowerCase()] : undefined;
+  if (role === undefined) {
+    const known = Object.keys(shareGptRoles).join(", ");
+    throw new DatasetError(`${placeOf(source)}: ${where} is from ${described(from)}; speakers are ${known}.`);
+  }
+  if (String(from).toLowerCase() !== "function_call") return { ...rest, role, content: value };
+  return { ...rest, role, content: "", tool_calls: callsOf(value, where, source) };
+}
+
+/** A call of a tool, or a list of them, as JSON text or as objects. */
+function callsOf(value: unknown, where: string, source: RowSource): object[] {
+  let given = value;
+  try {
+    if (typeof value === "string") given = JSON.parse(value);
+  } catch {
+    // What is no JSON is refused below, as what is no call.
+  }
+  return (Array.isArray(given) ? given : [given]).map((call: unknown) => {
+    const { name, arguments: args } =
+      typeof call === "object" && call !== null ? (call as Record<string, unknown>) : {};
+    if (typeof name === "string" && args !== undefined)
+      return { type: "function", function: { name, arguments: args } };
+    throw new DatasetError(
+      `${placeOf(source)}: ${where} is from "function_call", but its value is ${described(value)}; it must be JSON with "name" and "arguments", or a list of such.`,
+    );
   });
-  return messagesOf(messages, name, source);
 }
 
 /**

@@ -63,7 +63,8 @@ export async function* feedbackRows(
       first = { layout, source };
       options.onLayout?.(layout);
     }
-    if (layout !== first.layout) {
+    // Where labels are optional, some rows may have one and others not.
+    if (withoutLabel(layout) !== withoutLabel(first.layout)) {
       throw new DatasetError(
         `${placeOf(source)} has the layout ${layout}, but the rows before it (from line ${first.source.line}) have ${first.layout}; keep one layout per file.`,
       );
@@ -78,6 +79,10 @@ export async function* feedbackRows(
       ? `${place}: the slice leaves no rows; there are ${index} in the file.`
       : `${place} holds no rows; each needs a prompt${options.labels === "optional" ? " and a completion" : ", a completion and a label"}.`,
   );
+}
+
+function withoutLabel(layout: string): string {
+  return layout.replace(/\/label$/, "");
 }
 
 async function* allRecords(files: readonly string[], columns: readonly string[]): AsyncGenerator<FileRecord> {

@@ -30,7 +30,7 @@ export interface RowsSurvey {
 }
 
 /** Raised when the files' layout changes, or when the same rows would give other ids: also by another library. */
-const formatVersion = 1;
+const formatVersion = 2;
 const cache = new EntryCache("tokens", ".ids");
 
 /**
