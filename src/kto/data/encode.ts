@@ -55,7 +55,7 @@ export function rowEncoder(options: EncodeRowOptions): (row: FeedbackRow) => Enc
     const aligned = promptIds.every((id, i) => whole[i] === id);
     const completionIds = aligned
       ? whole.slice(promptIds.length)
-      : given.encode(completion, { addSpecialTokens: false });
+      : given.encode(completion, { addSpecialTokens: false, continues: true });
     return { promptIds, completionIds, aligned };
   };
 
