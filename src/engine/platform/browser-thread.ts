@@ -2,10 +2,12 @@
 import { type Thread, ThreadLimit } from "./platform.ts";
 
 export class BrowserThread implements Thread {
+  readonly heapBytes: number;
   readonly #worker: Worker;
 
-  constructor(worker: Worker) {
+  constructor(worker: Worker, heapBytes: number) {
     this.#worker = worker;
+    this.heapBytes = heapBytes;
   }
 
   async ask(message: unknown, workMs: number, transfer: readonly ArrayBuffer[] = []): Promise<unknown> {

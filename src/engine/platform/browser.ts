@@ -138,7 +138,7 @@ export const platform: Platform = {
   },
 
   sha256,
-  startThread: async (code) => new BrowserThread(code.open()),
+  startThread: async (code, heapBytes) => new BrowserThread(code.open(), heapBytes),
   withoutSpinning: (promise) => promise,
   withinTime: (_, work) => work(),
   environment: () => undefined,

@@ -1,6 +1,7 @@
 /**
- * Threads in Node: worker_threads dressed as a Web Worker, so that one module serves both hosts. The heap is limited by
- * V8, which ends the thread alone; time is measured here, since only another thread can end one that never returns.
+ * Threads in Node: a worker thread with the interface of a Web Worker, so that one module runs in both hosts. V8 limits
+ * its heap and ends it when that is full. Its time is measured here, because a thread in an endless loop cannot end
+ * itself.
  */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
@@ -9,10 +10,10 @@ import { Worker } from "node:worker_threads";
 import { errorCode } from "./node-errors.ts";
 import { type Thread, type ThreadCode, ThreadLimit } from "./platform.ts";
 
-/** How often the time of an answer is looked at. */
+/** How often the time that an answer takes is checked. */
 const CHECK_MS = 20;
 
-/** What a Web Worker has and a worker thread lacks, then the module itself; from sources through tsx. */
+/** Defines what a Web Worker has and a worker thread lacks, then loads the module: sources through tsx. */
 const bootstrap = `
 const { parentPort, workerData } = require("node:worker_threads");
 globalThis.postMessage = (message, transfer) => parentPort.postMessage(message, transfer);
@@ -24,20 +25,19 @@ loader.then(() => import(address)).then(() => postMessage("ready"));
 
 /** See Platform.startThread. */
 export async function startThread(code: ThreadCode, heapBytes: number): Promise<Thread> {
+  const granted = Math.min(heapBytes, getHeapStatistics().heap_size_limit);
   const isBuilt = existsSync(fileURLToPath(code.address));
   const worker = new Worker(bootstrap, {
     eval: true,
-    // The process's own, such as --input-type or --import, are not meant for this thread.
+    // Options of the process, such as --input-type or --import, must not apply to this thread.
     execArgv: [],
     workerData: {
       address: isBuilt ? code.address.href : code.address.href.replace(/\.js$/, ".ts"),
       tsx: isBuilt ? undefined : import.meta.resolve("tsx/esm/api"),
     },
-    resourceLimits: {
-      maxOldGenerationSizeMb: Math.ceil(Math.min(heapBytes, getHeapStatistics().heap_size_limit) / 2 ** 20),
-    },
+    resourceLimits: { maxOldGenerationSizeMb: Math.ceil(granted / 2 ** 20) },
   });
-  const thread = new NodeThread(worker);
+  const thread = new NodeThread(worker, granted);
   await thread.ready;
   return thread;
 }
@@ -48,15 +48,17 @@ interface Waiting {
 }
 
 class NodeThread implements Thread {
-  /** Settles once the module is loaded. */
+  /** Resolves when the module is loaded. */
   readonly ready: Promise<unknown>;
+  readonly heapBytes: number;
   readonly #worker: Worker;
   #waiting: Waiting | undefined;
   /** Why there will be no more answers. */
   #ended: Error | undefined;
 
-  constructor(worker: Worker) {
+  constructor(worker: Worker, heapBytes: number) {
     this.#worker = worker;
+    this.heapBytes = heapBytes;
     worker.on("message", (answer: unknown) => this.#settle(({ resolve }) => resolve(answer)));
     worker.on("error", (error: Error) => {
       this.#end(errorCode(error) === "ERR_WORKER_OUT_OF_MEMORY" ? new ThreadLimit("memory") : error);
@@ -71,7 +73,7 @@ class NodeThread implements Thread {
     const [start, work] = [performance.now(), process.cpuUsage()];
     const clock = setInterval(() => {
       const { user, system } = process.cpuUsage(work);
-      // On a busy machine the clock runs while the thread waits for a core, so that both have to say so.
+      // On a busy machine the clock runs on while the thread waits for a core, so CPU time has to reach the limit too.
       if (Math.min(performance.now() - start, (user + system) / 1000) <= workMs) return;
       this.#end(new ThreadLimit("time"));
       void this.#worker.terminate();
@@ -82,7 +84,7 @@ class NodeThread implements Thread {
       return await answer;
     } finally {
       clearInterval(clock);
-      // Somebody who stops asking without ending the thread must not keep the process alive.
+      // A thread that nobody ends must not keep the process alive.
       this.#worker.unref();
     }
   }

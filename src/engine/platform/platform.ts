@@ -78,12 +78,15 @@ export interface Thread {
   /**
    * The answer to a message; one is asked for at a time.
    *
-   * @param workMs milliseconds of work that it may take; in Node those in which the process had a core count
+   * @param workMs milliseconds that the answer may take. In Node the time limit is reached when both the clock and the
+   *   process's CPU time say so
    * @param transfer buffers of the message that are handed over rather than copied
    * @throws ThreadLimit if the thread had to be ended; the thread's own error if it failed
    */
   ask(message: unknown, workMs: number, transfer?: readonly ArrayBuffer[]): Promise<unknown>;
   end(): Promise<void>;
+  /** The heap that it may have. */
+  readonly heapBytes: number;
 }
 
 /** A thread was ended because it took more time or memory than it was given. */
@@ -132,8 +135,8 @@ export interface Platform {
   /**
    * Starts a thread with a module.
    *
-   * @param heapBytes of JavaScript's values, not of ArrayBuffers; never more than this thread may have. A browser limits
-   *   the heap itself
+   * @param heapBytes the largest heap, without ArrayBuffers. Node gives at most as much as the calling thread may have; a
+   *   browser limits the heap itself
    */
   startThread(code: ThreadCode, heapBytes: number): Promise<Thread>;
   /** Breaks off `work`, which may not wait for anything, with an error when it takes longer. A browser cannot. */

@@ -136,7 +136,9 @@ function continuationOf(tokenizerJson: object, config: JsonObject, hub: HubToken
   };
 }
 
-/** A part of a tokenizer.json, or a sequence of parts, that puts nothing before a text; the same one if it never did. */
+/**
+ * A part of a tokenizer.json, or a sequence of parts, that puts nothing before a text; the same one if it never did.
+ */
 function withoutPrefix(part: unknown): unknown {
   if (!isJsonObject(part)) return part;
   if (part.type === "Prepend") return null;

@@ -1,24 +1,24 @@
 /**
- * A limit to the memory that a thread's constructors hand out. A decoder believes the counts in its input: it makes an
- * array of a thousand million values before it looks at the first. V8's own limits are no help there, since ArrayBuffers
- * are not part of the heap, and a single array that is larger than the heap ends the process rather than the thread.
+ * Limits how much memory the constructors of a thread allocate. hyparquet trusts the counts in a file: it allocates an
+ * array of 2^30 values before it reads the first one. V8's limits do not help, because ArrayBuffers are not part of the
+ * heap, and a single array that does not fit into the heap ends the whole process and not only the thread.
  */
 
-/** What may still be taken, counted down and never up. */
+/** What may still be allocated. It only decreases; memory that was freed again counts too. */
 export interface Allowance {
-  /** Values of arrays that are made with a length. */
+  /** Elements of arrays created with a length. */
   elements: number;
-  /** Bytes of typed arrays and ArrayBuffers that are made with a length. */
+  /** Bytes of typed arrays and ArrayBuffers created with a length. */
   bytes: number;
 }
 
-/** More was asked for than allowed. */
+/** Thrown when more is requested than the allowance has left. */
 export class AllowanceError extends Error {}
 
-/** Takes bytes that no constructor sees, such as those of a WebAssembly memory. Throws AllowanceError. */
+/** Counts bytes that no constructor allocates, such as those of a WebAssembly memory. Throws AllowanceError. */
 export function takeBytes(allowance: Allowance, count: number): void {
   allowance.bytes -= Math.max(0, count);
-  if (allowance.bytes < 0) throw new AllowanceError("more bytes were asked for than allowed");
+  if (allowance.bytes < 0) throw new AllowanceError("more bytes were requested than allowed");
 }
 
 const typedArrays = [
@@ -28,10 +28,10 @@ const typedArrays = [
 type Scope = Record<string, unknown> & Pick<typeof globalThis, "Array" | "ArrayBuffer" | (typeof typedArrays)[number]>;
 
 /**
- * Makes the constructors of a scope take what they hand out from an allowance. Arrays made with a length never grow
- * beyond it: a write behind their end throws, as it must where a run in the input has more values than it says.
+ * Replaces the constructors of a scope by ones that count what they allocate. An array created with a length cannot
+ * grow: writing behind its end throws, which stops a run-length code that has more values than its page.
  *
- * @param scope the global object of a thread that does nothing else
+ * @param scope the global object of a thread that does nothing but decode
  */
 export function limitConstructors(scope: Scope, allowance: Allowance): void {
   const lengthOf = (args: readonly unknown[]) => (typeof args[0] === "number" ? args[0] : 0);
@@ -54,7 +54,7 @@ export function limitConstructors(scope: Scope, allowance: Allowance): void {
     const length = lengthOf(args);
     if (args.length !== 1 || length <= 0) return Reflect.construct(target, args);
     allowance.elements -= length;
-    if (allowance.elements < 0) throw new AllowanceError("more values were asked for than allowed");
+    if (allowance.elements < 0) throw new AllowanceError("more values were requested than allowed");
     return Object.preventExtensions(Reflect.construct(target, args).fill(undefined));
   };
   scope.Array = new Proxy(scope.Array, {

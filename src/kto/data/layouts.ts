@@ -1,6 +1,6 @@
 /**
- * Records to rows: which of TRL's layouts a record has, and what it says. Pairs become two rows. Text stays text and is
- * never taken for a chat: only messages go through a chat template.
+ * Turns a record of a file into rows of feedback: finds which layout the record has and reads its columns. A preference
+ * pair becomes two rows. Text is never treated as a chat; only messages go through a chat template.
  */
 import { DatasetError } from "../../errors.ts";
 import { messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
@@ -15,7 +15,7 @@ import {
   type RowSource,
 } from "./types.ts";
 
-/** The columns of each layout. Where a row has those of several, the first counts, TRL's before others. */
+/** The columns of each layout. If a row has the columns of several layouts, the first in this order is used. */
 const layouts = {
   pair: ["prompt", "chosen", "rejected"],
   implicitPair: ["chosen", "rejected"],
@@ -26,10 +26,10 @@ const layouts = {
 } as const satisfies Record<string, readonly string[]>;
 type Layout = keyof typeof layouts;
 const layoutNames = Object.keys(layouts) as Layout[];
-/** Which layout a row was probably meant to have, where it lacks as many columns of one as of another. */
+/** Breaks the tie for an error message when a row lacks equally many columns of several layouts. */
 const likeliest: readonly Layout[] = ["binary", "messages", "conversations", "tokens", "implicitPair", "pair"];
 
-/** What a row must have, for messages. */
+/** The columns a row needs, as an error message lists them. */
 const needed = {
   required:
     '"prompt", "completion" and "label", or "prompt", "chosen" and "rejected", or "messages" and "label", or "prompt_ids", "completion_ids" and "label"',
@@ -37,16 +37,20 @@ const needed = {
     '"prompt" and "completion", or "messages", or "prompt_ids" and "completion_ids", all with a "label" or without, or "prompt", "chosen" and "rejected"',
 } as const;
 
-/** One record as rows. */
+/** The rows made from one record. */
 export interface RecordRows {
-  /** For people, e.g. "conversational prompt/completion/label"; one file keeps one layout. */
+  /** A name to display, such as "conversational prompt/completion/label". All rows of a file share one layout. */
   readonly layout: string;
-  /** One row, or the chosen and the rejected one of a pair, which lack their pair's number. */
+  /** One row, or the chosen and the rejected row of a pair. The caller numbers the pairs. */
   readonly rows: readonly FeedbackRow[];
   readonly isPair: boolean;
 }
 
-/** @throws DatasetError naming file, line and field */
+/**
+ * Reads a record in the layout that its columns have.
+ *
+ * @throws DatasetError naming file, line and field
+ */
 export function rowsOfRecord(
   { fields, source, textOnly = false }: FileRecord,
   labels: Labels = "required",
@@ -104,11 +108,11 @@ function pairRows(fields: Fields, source: RowSource): RecordRows {
   if (hasPrompt && typeof fields.prompt !== "string") {
     parts = { prompt: messages(fields, "prompt", source), chosen, rejected };
   } else if (answersAlone && history !== undefined) {
-    // LLaMA-Factory's pairs: the chat up to the answers in a column of its own.
+    // LLaMA-Factory keeps the chat before the two answers in its own column.
     parts = { prompt: chatBefore(chosen, wholeChat(fields, history, source), history, source), chosen, rejected };
     name = `${history}/chosen/rejected`;
   } else {
-    // As in TRL, a prompt that is text beside whole chats is a copy of their beginning.
+    // As in TRL, a text prompt beside two whole chats repeats how they begin and is not needed.
     parts = partChats(chosen, rejected, source);
   }
   checkAnswer(parts.chosen, "chosen", source);
@@ -121,7 +125,7 @@ function pairRows(fields: Fields, source: RowSource): RecordRows {
   return { layout: `conversational ${name}`, rows, isPair: true };
 }
 
-/** The chat of a column; LLaMA-Factory gives its system prompt beside it. */
+/** Reads the chat of a column. For "conversations", LLaMA-Factory's "system" column holds its system prompt. */
 function wholeChat(fields: Fields, name: "messages" | "conversations", source: RowSource): ChatMessage[] {
   const whole = messagesOf(field(fields, name, source), name, source);
   const { system } = fields;
@@ -129,7 +133,7 @@ function wholeChat(fields: Fields, name: "messages" | "conversations", source: R
   return [{ role: "system", content: text(fields, "system", source) }, ...whole];
 }
 
-/** A chat without the chosen answer at its end, if it has that. */
+/** Removes the chosen answer from the end of a chat, if the chat includes it. */
 function chatBefore(
   chosen: readonly ChatMessage[],
   whole: readonly ChatMessage[],
@@ -144,20 +148,20 @@ function chatBefore(
   );
 }
 
-/** The beginning that two texts share is the prompt; a space before the answers belongs to them. */
+/** Takes the common beginning of two texts as the prompt. A space before the answers belongs to the answers. */
 function partTexts(chosen: string, rejected: string, source: RowSource) {
   const shortest = Math.min(chosen.length, rejected.length);
   let length = 0;
-  // Neither answer may be left empty, also where one text begins with the whole other.
+  // Stop one character early, so that neither answer is empty if one text begins with the other.
   while (length < shortest - 1 && chosen[length] === rejected[length]) length++;
   if (chosen[length - 1] === " ") length--;
-  // No half of a character that takes two code units.
+  // Do not split a character that takes two UTF-16 code units.
   if (/[\ud800-\udbff]/.test(chosen[length - 1] ?? "")) length--;
   if (length <= 0) throw noSharedPrompt(source);
   return { prompt: chosen.slice(0, length), chosen: chosen.slice(length), rejected: rejected.slice(length) };
 }
 
-/** The messages with which two chats begin alike are the prompt. */
+/** Takes the messages that two chats have in common at their beginning as the prompt. */
 function partChats(chosen: readonly ChatMessage[], rejected: readonly ChatMessage[], source: RowSource) {
   const shortest = Math.min(chosen.length, rejected.length);
   let length = 0;
@@ -177,10 +181,10 @@ function noSharedPrompt(source: RowSource): DatasetError {
   );
 }
 
-/** The layout whose columns a row has, or of which it lacks the fewest. */
+/** The layout all of whose columns a row has or, if there is none, the one of which it lacks the fewest. */
 function layoutOf(fields: Fields, source: RowSource, textOnly: boolean, labels: Labels): Layout {
   const columns = (layout: Layout) => layouts[layout].filter((name) => name !== "label" || labels === "required");
-  // Cells of csv are there in every row: first those count that hold something, then an empty text is one too.
+  // In csv every row has every cell, so empty cells count as missing first, and as empty texts only if nothing fits.
   const lacking = (layout: Layout, isThere: (fields: Fields, name: string, textOnly: boolean) => boolean) =>
     columns(layout).filter((name) => !isThere(fields, name, textOnly)).length;
   const whole =
@@ -204,12 +208,12 @@ function has(fields: Fields, name: string): boolean {
   return fields[name] !== undefined && fields[name] !== null;
 }
 
-/** There, and in csv not an empty cell. */
+/** Whether a row has a column; an empty csv cell counts as missing. */
 function isPresent(fields: Fields, name: string, textOnly: boolean): boolean {
   return has(fields, name) && !(textOnly && String(fields[name]).trim() === "");
 }
 
-/** There, and in csv not an empty cell of a column that has no texts. */
+/** Whether a row has a column; an empty csv cell counts as an empty text where the column holds texts. */
 function isText(fields: Fields, name: string, textOnly: boolean): boolean {
   return has(fields, name) && (texts.includes(name) || isPresent(fields, name, textOnly));
 }
@@ -225,8 +229,10 @@ function field(fields: Fields, name: string, source: RowSource): unknown {
   const value = fields[name];
   if (value === undefined || value === null) {
     const remedy =
-      name === "label" ? " (kto sft trains on rows without labels, kto data --labels optional shows them)" : "";
-    throw new DatasetError(`${placeOf(source)}: the field "${name}" is missing${remedy}.`);
+      name === "label"
+        ? "kto sft trains on rows without labels, and kto data --labels optional shows them"
+        : "add it, or read it from a column of another name (column_mapping)";
+    throw new DatasetError(`${placeOf(source)}: the field "${name}" is missing; ${remedy}.`);
   }
   return value;
 }
@@ -234,12 +240,14 @@ function field(fields: Fields, name: string, source: RowSource): unknown {
 function text(fields: Fields, name: string, source: RowSource): string {
   const value = field(fields, name, source);
   if (typeof value !== "string") {
-    throw new DatasetError(`${placeOf(source)}: "${name}" is ${described(value)}, not a text.`);
+    throw new DatasetError(
+      `${placeOf(source)}: "${name}" is ${described(value)}, not a text; give a text (column_mapping reads it from another column).`,
+    );
   }
   return value;
 }
 
-/** Messages where another field of the row has messages, so that text is a mistake. */
+/** Reads messages in a row whose other fields are messages, so that a text here is a mistake. */
 function messages(fields: Fields, name: string, source: RowSource): ChatMessage[] {
   const value = field(fields, name, source);
   if (typeof value === "string") {
@@ -287,7 +295,9 @@ function tokenIds(fields: Fields, name: string, source: RowSource): number[] {
   const given = field(fields, name, source);
   const value = typeof given === "string" && given.startsWith("[") ? parsed(given, name, source) : given;
   if (!Array.isArray(value)) {
-    throw new DatasetError(`${placeOf(source)}: "${name}" is ${described(value)}, not a list of token ids.`);
+    throw new DatasetError(
+      `${placeOf(source)}: "${name}" is ${described(value)}, not a list of token ids; give a list of whole numbers.`,
+    );
   }
   const wrong = value.findIndex((id) => !Number.isSafeInteger(id) || id < 0);
   if (wrong >= 0) {

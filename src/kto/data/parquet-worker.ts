@@ -1,13 +1,13 @@
 /**
- * The thread in which hyparquet decodes a parquet file, first its footer, then one row group after another. hyparquet
- * believes what a file says of itself, so this thread's memory is limited here and its time by `parquet.ts`, which also
- * reads the file. Runs as a Web Worker, in Node too.
+ * Decodes a parquet file with hyparquet in a thread of its own: first the footer, then one row group after another.
+ * hyparquet trusts what a file says about itself, so the thread's memory is limited here and its time in `parquet.ts`,
+ * which also reads the file. Written as a Web Worker; Node runs it as one too.
  */
 import { type FileMetaData, parquetMetadata, parquetReadObjects } from "hyparquet";
 import { compressors, decompressLz4, decompressLz4Raw, decompressZstd } from "hyparquet-compressors";
 import { type Allowance, AllowanceError, limitConstructors, takeBytes } from "./allowance.ts";
 
-/** What is asked: the footer with "PAR1" behind it, then rows of a group, given the bytes of its wanted columns. */
+/** A request: decode the footer (with its length and "PAR1"), decode a row group, or send more of its rows. */
 export type ParquetRequest =
   | { readonly footer: Uint8Array; readonly wanted: readonly string[]; readonly allowance: Allowance }
   | { readonly group: number; readonly columns: readonly ArrayBuffer[]; readonly allowance: Allowance }
@@ -15,7 +15,7 @@ export type ParquetRequest =
 
 export type ParquetAnswer = Footer | Rows | ParquetFailure;
 
-/** Why there is no answer: `limit` where memory ran out, `refusal` where our own words say it, `detail` for --debug. */
+/** Why a request failed: `limit` if memory ran out, `refusal` if there is a sentence for it, `detail` for --debug. */
 export interface ParquetFailure {
   readonly limit?: "memory";
   readonly refusal?: string;
@@ -23,12 +23,12 @@ export interface ParquetFailure {
 }
 
 export interface Footer {
-  /** The names of all columns at the top. */
+  /** The names of all top-level columns. */
   readonly present: readonly string[];
   readonly groups: readonly { readonly rows: number; readonly columns: readonly ColumnPlace[] }[];
 }
 
-/** Where a wanted column lies in the file. A column of structs or lists is several. */
+/** Where the bytes of a wanted column lie in the file. A column of structs or lists has several of these. */
 export interface ColumnPlace {
   readonly name: string;
   readonly codec: string | undefined;
@@ -36,27 +36,29 @@ export interface ColumnPlace {
   readonly end: number;
 }
 
-/** Some of the rows of the group, those that follow the ones that were sent before. */
+/** The next rows of the group, after those that were sent before. */
 export interface Rows {
   readonly rows: readonly Readonly<Record<string, unknown>>[];
   readonly isLast: boolean;
 }
 
-/** A file that cannot be read, in words that follow "it is damaged:". */
+/** An error whose message follows "is damaged or not a parquet file:" in a sentence. */
 class Refusal extends Error {}
 
-/** Lists and structs of a value within each other; a column of JSON could hold more. */
+/** The deepest nesting of lists and structs in a value. A column of JSON could have more. */
 const deepestValue = 100;
-/** Characters of the rows that are sent at once, and of one row. Rows that share a text in the file do not when sent. */
+/** Characters that are sent at once, and that one row may have. Rows that share a text here get copies when sent. */
 const sentCharacters = 2 ** 22;
 const longestRow = 2 ** 28;
-/** Columns lie so far apart in the file in memory that hyparquet asks for each as a whole, which need not be copied. */
+/**
+ * Distance of columns in the file in memory, so large that hyparquet requests each column as a whole, without a copy.
+ */
 const columnDistance = 2 ** 40;
 
 const allowance: Allowance = { elements: 0, bytes: 0 };
 let metadata: FileMetaData | undefined;
 let wanted: readonly string[] = [];
-/** Of the present group, and how many of them were sent. */
+/** The rows of the current group, and how many of them were sent. */
 let rows: readonly Record<string, unknown>[] = [];
 let sent = 0;
 
@@ -104,7 +106,7 @@ function readFooter(bytes: Uint8Array, names: readonly string[]): Footer {
   };
 }
 
-/** The rows of a group, from a file in memory that holds its wanted columns and nothing else. */
+/** Decodes the rows of a group from a file in memory that holds only the wanted columns. */
 async function readRowGroup(index: number, buffers: readonly ArrayBuffer[]): Promise<Record<string, unknown>[]> {
   const group = metadata?.row_groups[index];
   if (metadata === undefined || group === undefined) throw new Error("the footer was not read");
@@ -125,7 +127,10 @@ async function readRowGroup(index: number, buffers: readonly ArrayBuffer[]): Pro
   });
 }
 
-/** What a page says that it decompresses to is checked first. Zstandard's window has the size that the page says. */
+/**
+ * Decompressors that count a page's size first. Zstandard gets its output buffer, or it would allocate what the page
+ * says.
+ */
 const limitedCompressors = Object.fromEntries(
   Object.entries({
     ...compressors,
@@ -140,7 +145,7 @@ const limitedCompressors = Object.fromEntries(
   ]),
 );
 
-/** "LZ4" is Hadoop's: blocks, each after its two sizes; some writers left the sizes out. */
+/** "LZ4" means Hadoop's blocks, each preceded by two sizes. Some writers leave the sizes out. */
 function lz4(bytes: Uint8Array, length: number): Uint8Array {
   try {
     return decompressLz4(bytes, length);
@@ -149,7 +154,7 @@ function lz4(bytes: Uint8Array, length: number): Uint8Array {
   }
 }
 
-/** Rows until their texts have a few million characters. */
+/** Sends rows until they have a few million characters. */
 function nextRows(): Rows {
   const chunk: Record<string, unknown>[] = [];
   for (let size = 0; sent < rows.length && size < sentCharacters; size += characters) {
@@ -161,12 +166,12 @@ function nextRows(): Rows {
   return { rows: chunk, isLast };
 }
 
-/** Of the row that `plain` is at. */
+/** Characters of the row that `plain` converts. */
 let characters = 0;
 
 /**
- * Values as JSON has them: whole numbers as numbers, times as ISO texts, bytes as lists. Nulls in structs are left out,
- * since a parquet struct cannot lack a field; a message's null content stays, which says that it has none.
+ * Converts a value to what JSON has: whole numbers to numbers, times to ISO texts, bytes to lists. Nulls in structs are
+ * removed, since a parquet struct always has all fields, except for a message's null content, which has a meaning.
  */
 function plain(value: unknown, depth: number): unknown {
   if (depth > deepestValue) throw new Refusal(`a value in it nests more than ${deepestValue} deep`);

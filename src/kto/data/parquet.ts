@@ -1,6 +1,6 @@
 /**
- * Parquet files to records, one row group after another. The file is read here, by ranges; hyparquet decodes it in a
- * thread (`parquet-worker.ts`) that is ended when it takes more time or memory than a file of this size may.
+ * Reads parquet files into records, one row group after another. The bytes are read here, by ranges. hyparquet decodes
+ * them in a thread (`parquet-worker.ts`) that is ended if it needs more time or memory than the file's size justifies.
  */
 import { platform, type ReadableFile, type Thread, ThreadLimit } from "../../engine/platform/index.ts";
 import { DatasetError } from "../../errors.ts";
@@ -13,18 +13,18 @@ const decoder = {
   open: () => new Worker(new URL("./parquet-worker.js", import.meta.url), { type: "module" }),
 };
 
-/** The codecs that are read, as parquet names them. */
+/** The supported codecs, by their names in parquet. */
 const codecs = ["UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "LZ4", "LZ4_RAW", "ZSTD"];
 
-/** Limits of the thread: so much whatever the file's size, and so much for each of its bytes. */
+/** Each limit is a minimum plus an amount for each byte. This one is for the JavaScript heap, by the file's size. */
 const heap = { least: 2 ** 30, ofByte: 16 };
-/** Compressed text grows by 3 to 10; pages that hold one text again and again, as tests have them, by much more. */
+/** ArrayBuffers, by the bytes of a row group. Compressed text grows by 3 to 10, one repeated text by much more. */
 const buffers = { least: 2 ** 26, ofByte: 128 };
-/** Decoding takes some 20 ms of work per megabyte, compressed a hundred. */
+/** Time, by the bytes of a row group. Decoding needs about 20 ms for a megabyte of text, decompressing 100 ms. */
 const workMs = { least: 1000, ofByte: 3000 / 2 ** 20 };
-/** A value of an array takes 8 bytes, and an array is held several times over while rows are made of it. */
+/** Heap for one element of an array: 8 bytes, several times over while columns become rows. */
 const heapBytesOfElement = 64;
-/** Rows of a group, of which a column needs less than a bit each where all are equal. */
+/** Rows of a group, by the file's size. A column of equal values needs less than a bit for each. */
 const mostRows = { least: 2 ** 16, ofByte: 8 };
 
 function limit({ least, ofByte }: { readonly least: number; readonly ofByte: number }, bytes: number): number {
@@ -32,11 +32,11 @@ function limit({ least, ofByte }: { readonly least: number; readonly ofByte: num
 }
 
 /**
- * The rows of a parquet file; `source.line` is the number of the row, from 1. Whole numbers come as numbers, and fields
- * of a struct that are null are left out, since a parquet struct cannot lack a field.
+ * Reads the rows of a parquet file; `source.line` is the number of the row, from 1. Whole numbers become numbers, and
+ * null fields of structs are removed, since a parquet struct always has all fields.
  *
- * @param columns the only columns that are read
- * @throws DatasetError naming the file: not parquet, damaged, or compressed in a way that is not supported
+ * @param columns the names of the columns to read
+ * @throws DatasetError naming the file if it is not parquet, is damaged, or is compressed with an unsupported codec
  */
 export async function* parquetRecords(path: string, columns: readonly string[]): AsyncGenerator<FileRecord> {
   const file = await platform.openFile(path);
@@ -46,7 +46,7 @@ export async function* parquetRecords(path: string, columns: readonly string[]):
     decode = new Decoder(file, await decoderThread(limit(heap, file.size)));
     const { present, groups } = await decode.footer(bytes, columns);
     if (!present.some((name) => columns.includes(name))) {
-      // The layout's own refusal names the columns that there are.
+      // One row of empty texts makes the layout refuse the file and name the columns that it has.
       const fields = Object.fromEntries(present.map((name) => [name, ""]));
       if (groups.some(({ rows }) => rows > 0)) yield { fields, source: { file: path, line: 1 } };
       return;
@@ -66,7 +66,7 @@ interface DecoderThread {
   readonly heapBytes: number;
 }
 
-/** The thread of the file before, kept for the next one: the files of a data set follow each other. */
+/** The thread that decoded the last file, kept for the next one, since data sets often have many files. */
 let idle: DecoderThread | undefined;
 
 async function decoderThread(heapBytes: number): Promise<DecoderThread> {
@@ -77,7 +77,7 @@ async function decoderThread(heapBytes: number): Promise<DecoderThread> {
   return { thread: await platform.startThread(decoder, heapBytes), heapBytes };
 }
 
-/** The end of the file, as long as it says that its footer is: the footer, its length and "PAR1". */
+/** Reads the end of the file: the footer, its length and "PAR1". */
 async function footerBytes(file: ReadableFile): Promise<Uint8Array<ArrayBuffer>> {
   if (file.size === 0) throw new DatasetError(`${file.path} is empty; give a file that holds rows.`);
   const ending = file.size < 12 ? new Uint8Array(8) : await file.read(file.size - 8, 8);
@@ -87,14 +87,14 @@ async function footerBytes(file: ReadableFile): Promise<Uint8Array<ArrayBuffer>>
   return await file.read(file.size - 8 - length, length + 8);
 }
 
-/** Asks the thread, one thing after another, and turns what goes wrong there into sentences. */
+/** Sends requests to the thread, and turns its failures into sentences. */
 class Decoder {
   readonly #file: ReadableFile;
   readonly #thread: DecoderThread;
-  /** The thread answered all that it was asked. */
+  /** Whether the thread has answered every request and can be used again. */
   #isSound = true;
   #groups: Footer["groups"] = [];
-  /** Of columns that were read; columns do not overlap, so that no byte is read again and again. */
+  /** Bytes of all columns read so far. Columns do not overlap, so these are never more than the file has. */
   #bytesRead = 0;
 
   constructor(file: ReadableFile, thread: DecoderThread) {
@@ -118,7 +118,7 @@ class Decoder {
     return footer;
   }
 
-  /** @param rowsBefore rows of the groups before this one, for messages */
+  /** @param rowsBefore how many rows the groups before this one have, for error messages */
   async *rowsOf(index: number, rowsBefore: number): AsyncGenerator<Rows["rows"][number]> {
     const file = this.#file;
     const { rows, columns } = this.#groups[index] ?? { rows: 0, columns: [] };
@@ -148,10 +148,10 @@ class Decoder {
   }
 
   #allowance(bytes: number): Allowance {
-    return { elements: limit(heap, this.#file.size) / heapBytesOfElement, bytes: limit(buffers, bytes) };
+    return { elements: this.#thread.thread.heapBytes / heapBytesOfElement, bytes: limit(buffers, bytes) };
   }
 
-  /** @param what in the words of a message, several where it ends in a number */
+  /** @param what the thing to decode, as an error message names it */
   async #ask(
     request: ParquetRequest,
     bytes: number,

@@ -1,21 +1,20 @@
 /**
- * Contents that are lists of parts, for templates that want text. Most chat templates write `message.content` as it is; those
- * of models with images go through its parts. Which of the two a template is cannot be asked of it, so it is tried: it
- * takes parts if it writes the text of a part and not the part. (vLLM looks for a loop over the content in the
- * template's syntax; that misses loops in macros and takes `content.split()` for one.)
+ * Prepares contents that are lists of parts for templates that expect text. Most chat templates write `message.content`
+ * as it is; templates of models with images loop over its parts. A template does not say which kind it is, so it is
+ * tested: it accepts parts if it renders a part's text and not the part itself. (vLLM searches the template's syntax
+ * tree for a loop over the content, which misses loops in macros and mistakes `content.split()` for one.)
  */
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
 import { DatasetError, ModelFormatError } from "../../errors.ts";
 import { described } from "./records.ts";
 import { type ChatMessage, placeOf, type RowSource } from "./types.ts";
 
-/** Letters that a template that trims or changes case leaves alone. */
+/** A text that does not occur in templates and that trimming does not change. */
 const probe = "qzxprobeqzx";
 
 /**
- * A function that gives messages as the template takes them: parts that are all text are joined where it wants text.
- *
- * @throws DatasetError naming row, message and part, where a part is not text and the template wants text
+ * Returns a function that prepares messages for a template. If the template expects text, parts that are all text are
+ * joined. The function throws a DatasetError that names row, message and part if a part is not text.
  */
 export function partJoiner(
   template: ChatTemplate,
@@ -44,7 +43,7 @@ function textOf(part: unknown, where: string, template: ChatTemplate): string {
   );
 }
 
-/** @param userTakesParts how the user's message beside that of another role is given */
+/** @param userTakesParts whether the user's message, beside a message of another role, is given in parts */
 function triesParts(template: ChatTemplate, role: string, userTakesParts: boolean): boolean {
   const written = (asParts: boolean): string | undefined => {
     const contentOf = (text: string, parts: boolean) => (parts ? [{ type: "text", text }] : text);
@@ -60,6 +59,6 @@ function triesParts(template: ChatTemplate, role: string, userTakesParts: boolea
   };
   const parts = written(true);
   if (parts === undefined || !parts.includes(probe)) return false;
-  // A part that is written itself, as Python or JSON write it, has its text in quotes.
+  // If the part itself is rendered, as Python or JSON write it, its text is in quotes.
   return parts === written(false) || !new RegExp(`["']${probe}["']`).test(parts);
 }

@@ -82,7 +82,7 @@ class WorkerStandIn {
 
 test("a browser's thread answers, fails, and is terminated when it takes too long", async () => {
   const worker = new WorkerStandIn();
-  const thread = new BrowserThread(worker as unknown as Worker);
+  const thread = new BrowserThread(worker as unknown as Worker, 2 ** 26);
   const buffer = new ArrayBuffer(1);
   expect(await thread.ask("one", 60_000, [buffer])).toBe("heard one");
   expect(worker.transferred).toEqual([buffer]);
