@@ -84,7 +84,12 @@ describe("a feedback file that cannot be used", () => {
       exit.options,
       /src\/cli holds no \.parquet, \.jsonl, \.json or \.csv/,
     ],
-    ["an unknown kind of file", () => rows("x", "rows.txt"), exit.feedback, /rows\.txt has an ending that is not known/],
+    [
+      "an unknown kind of file",
+      () => rows("x", "rows.txt"),
+      exit.feedback,
+      /rows\.txt has an ending that is not known/,
+    ],
     ["an empty file", () => rows(""), exit.feedback, /rows\.jsonl is empty/],
     ["blank lines alone", () => rows("\n\r\n"), exit.feedback, /rows\.jsonl holds no rows/],
     ["a byte order mark alone", () => rows("\ufeff"), exit.feedback, /rows\.jsonl holds no rows/],
@@ -396,7 +401,7 @@ describe("a model folder that cannot be used", () => {
   });
 
   test.each<[string, string, RegExp]>([
-    ["cut short", "{", /tokenizer\.json cannot be read as JSON/],
+    ["cut short", "{", /tokenizer\.json is not valid JSON/],
     ["without its model", "{}", /tokenizer\.json is not a tokenizer that can be used/],
   ])("a tokenizer.json %s", async (_, content, sentence) => {
     const model = withFile("tokenizer.json", content, copyOfModel(folder, stories));

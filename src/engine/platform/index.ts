@@ -11,4 +11,4 @@ export type {
   Thread,
   ThreadCode,
 } from "./platform.ts";
-export { ThreadLimit } from "./platform.ts";
+export { OutOfTimeError, ThreadLimit } from "./platform.ts";

@@ -23,7 +23,7 @@ const metaspace = (scheme: string) => ({
 });
 
 /** Tokenizers by what they put before a text. */
-const files: Record<string, object> = {
+const files: Record<string, Record<string, unknown>> = {
   "Prepend, Llama 2's": llama2,
   "Metaspace, always": metaspace("always"),
   "Metaspace, first": metaspace("first"),
