@@ -84,7 +84,12 @@ describe("a feedback file that cannot be used", () => {
       exit.options,
       /src\/cli holds no \.parquet, \.jsonl, \.json or \.csv/,
     ],
-    ["an unknown kind of file", () => rows("x", "rows.txt"), exit.feedback, /rows\.txt is not a kind of file/],
+    [
+      "an unknown kind of file",
+      () => rows("x", "rows.txt"),
+      exit.feedback,
+      /rows\.txt has an ending that is not known/,
+    ],
     ["an empty file", () => rows(""), exit.feedback, /rows\.jsonl is empty/],
     ["blank lines alone", () => rows("\n\r\n"), exit.feedback, /rows\.jsonl holds no rows/],
     ["a byte order mark alone", () => rows("\ufeff"), exit.feedback, /rows\.jsonl holds no rows/],

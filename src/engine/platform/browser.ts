@@ -4,9 +4,9 @@
  * folders, so `list` works on "opfs:" only. Runs in pages and in workers.
  */
 
-import { decompressBrotli, decompressGzip } from "hyparquet-compressors";
 import { AdapterError, errorMessage, FileError } from "../../errors.ts";
 import { chooseAdapter, classifyAdapter, describeAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
+import { BrowserThread } from "./browser-thread.ts";
 import type { FoundAdapter, Platform, ReadableFile } from "./platform.ts";
 import { sha256 } from "./sha256.ts";
 
@@ -138,8 +138,7 @@ export const platform: Platform = {
   },
 
   sha256,
-  decompress: (format, bytes, length) =>
-    format === "gzip" ? decompressGzip(bytes, length) : decompressBrotli(bytes, length),
+  startThread: async (code, heapBytes) => new BrowserThread(code.open(), heapBytes),
   withoutSpinning: (promise) => promise,
   withinTime: (_, work) => work(),
   environment: () => undefined,

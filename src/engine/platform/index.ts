@@ -8,5 +8,7 @@ export type {
   Platform,
   ReadableFile,
   Sha256,
+  Thread,
+  ThreadCode,
 } from "./platform.ts";
-export { OutOfTimeError } from "./platform.ts";
+export { OutOfTimeError, ThreadLimit } from "./platform.ts";

@@ -8,11 +8,11 @@ import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm
 import { homedir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { createContext, Script } from "node:vm";
-import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { FileError } from "../../errors.ts";
 import { listAdapters, requestAdapter } from "./node-adapters.ts";
 import { cacheFiles } from "./node-cache-files.ts";
 import { attempt, errorCode, fileError, largestRead, writeAll } from "./node-errors.ts";
+import { startThread } from "./node-thread.ts";
 import { withoutSpinning } from "./node-waiting.ts";
 import { OutOfTimeError, type Platform, type ReadableFile } from "./platform.ts";
 
@@ -103,9 +103,7 @@ export const platform: Platform = {
     });
   },
 
-  decompress(format, bytes, length) {
-    return (format === "gzip" ? gunzipSync : brotliDecompressSync)(bytes, { maxOutputLength: length });
-  },
+  startThread,
 
   withinTime<T>(milliseconds: number, work: () => T): T {
     timed.work = work;

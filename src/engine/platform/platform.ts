@@ -68,6 +68,40 @@ export interface Sha256 {
   digest(): string;
 }
 
+/** The module of a thread: it sets `onmessage` and answers each message by one `postMessage`, as a Web Worker's does. */
+export interface ThreadCode {
+  /** The built module; where only sources are, Node takes the .ts beside it. */
+  readonly address: URL;
+  /** Opens it in a browser. Bundlers look for `new Worker(new URL("...", import.meta.url))` as it stands. */
+  readonly open: () => Worker;
+}
+
+/** A thread that answers one message after another, and can be ended while it does. */
+export interface Thread {
+  /**
+   * The answer to a message; one is asked for at a time.
+   *
+   * @param workMs milliseconds that the answer may take. In Node the time limit is reached when both the clock and the
+   *   process's CPU time say so
+   * @param transfer buffers of the message that are handed over rather than copied
+   * @throws ThreadLimit if the thread had to be ended; the thread's own error if it failed
+   */
+  ask(message: unknown, workMs: number, transfer?: readonly ArrayBuffer[]): Promise<unknown>;
+  end(): Promise<void>;
+  /** The heap that it may have. */
+  readonly heapBytes: number;
+}
+
+/** A thread was ended because it took more time or memory than it was given. */
+export class ThreadLimit extends Error {
+  readonly limit: "time" | "memory";
+
+  constructor(limit: "time" | "memory") {
+    super(`The thread took more ${limit} than it was given.`);
+    this.limit = limit;
+  }
+}
+
 export interface Platform {
   /**
    * The best adapter: hardware, else lavapipe, else SwiftShader. `selector` is "auto" (default), a kind, an index
@@ -102,10 +136,12 @@ export interface Platform {
   checkWritable(folder: string): Promise<void>;
   sha256(): Sha256;
   /**
-   * Unpacks gzip or Brotli. More than `length` bytes are refused, on Node before memory is allocated for them; the error is
-   * the host's.
+   * Starts a thread with a module.
+   *
+   * @param heapBytes the largest heap, without ArrayBuffers. Node gives at most as much as the calling thread may have; a
+   *   browser limits the heap itself
    */
-  decompress(format: "gzip" | "brotli", bytes: Uint8Array, length: number): Uint8Array;
+  startThread(code: ThreadCode, heapBytes: number): Promise<Thread>;
   /**
    * Runs `work`, which may not wait for anything, and breaks it off when it takes longer, also inside a regular expression.
    * A call costs about 0.1 ms. A browser cannot break anything off: there, `work` runs until it ends, and a page that

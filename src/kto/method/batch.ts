@@ -1,6 +1,6 @@
 /**
  * A microbatch as the device sees it: examples packed as region A, their mismatched completions as region B, labels
- * and pair flags. Which rows come together is the sampler's business, how rows are laid out the engine's.
+ * and pair flags. The sampler chooses which rows come together; the engine lays them out.
  */
 import {
   type PackedRows,
@@ -42,26 +42,28 @@ export interface BatchOptions {
   readonly maxLength: number;
 }
 
-/** Row i's mismatched completion: y_j, j = (i + 1) mod m, cut to the length that prompt i leaves, at least one token. */
-function branches(examples: readonly BatchExample[], options: BatchOptions): RowBranch[] {
-  if (!options.mismatched) return [];
-  const { pair } = mismatchedPairs(examples);
+/** Row i's mismatched completion: y_j, j = pair[i], cut to the length that prompt i leaves, at least one token. */
+function branches(
+  examples: readonly BatchExample[],
+  pair: readonly number[],
+  { maxLength }: BatchOptions,
+): RowBranch[] {
   return examples.map(({ promptIds }, i) => {
     const completion = Array.from(examples[pair[i] ?? 0]?.completionIds ?? []);
-    return { prompt: i, completionIds: completion.slice(0, Math.max(1, options.maxLength - promptIds.length)) };
+    return { prompt: i, completionIds: completion.slice(0, Math.max(1, maxLength - promptIds.length)) };
   });
 }
 
 /** The shape class of a microbatch. */
 export function batchShape(examples: readonly BatchExample[], options: BatchOptions): RowShape {
-  return rowShape(examples, branches(examples, options));
+  return rowShape(examples, options.mismatched ? branches(examples, mismatchedPairs(examples).pair, options) : []);
 }
 
 /** Packs a microbatch in the order given. */
 export function packBatch(examples: readonly BatchExample[], options: BatchOptions): KtoBatch {
-  const mismatched = branches(examples, options);
-  const packed = packRows(examples, mismatched);
   const { pair, valid } = mismatchedPairs(examples);
+  const mismatched = options.mismatched ? branches(examples, pair, options) : [];
+  const packed = packRows(examples, mismatched);
   return {
     size: examples.length,
     packed,
@@ -77,8 +79,8 @@ export function packBatch(examples: readonly BatchExample[], options: BatchOptio
 }
 
 /**
- * Examples made elsewhere than by `tokenizeRows` may not fit the model: a pass over them would give numbers all the
- * same.
+ * Checks examples that were not made by `tokenizeRows`. The device would compute numbers from ids outside the vocabulary
+ * too, and they would mean nothing.
  *
  * @param bound tokens of prompt and completion together, and the limit's name
  * @throws DatasetError naming the example and what is wrong with it
