@@ -1,0 +1,174 @@
+/** What Python's str does beneath its methods: white space, stripping, splitting, cutting, words. Positions are code points. */
+import { characters, textLength } from "./values.ts";
+
+/** As a class of a regular expression, what str.isspace() says yes to; unlike JavaScript's \s it has U+001C to U+001F and U+0085, and no byte order mark. */
+export const spaces = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
+export const whitespace = new RegExp(`[${spaces}]`);
+const onlySpace = new RegExp(`^[${spaces}]+$`);
+const spaceRuns = new RegExp(`[${spaces}]+`, "g");
+
+export function isSpace(text: string): boolean {
+  return onlySpace.test(text);
+}
+
+export type Side = "left" | "right" | "both";
+
+/** str.strip, lstrip, rstrip: of white space, or of the given characters. */
+export function strip(text: string, side: Side, chars?: string): string {
+  const given = chars === undefined ? undefined : new Set(Array.from(chars));
+  const goes = (character: string | undefined) =>
+    character !== undefined && (given === undefined ? whitespace.test(character) : given.has(character));
+  const parts = characters(text);
+  let start = 0;
+  let end = parts.length;
+  if (side !== "right") while (start < end && goes(parts[start])) start++;
+  if (side !== "left") while (end > start && goes(parts[end - 1])) end--;
+  return start === 0 && end === parts.length ? text : parts.slice(start, end).join("");
+}
+
+/** str.split; most < 0 splits everywhere. */
+export function split(text: string, separator: string | undefined, most: number): string[] {
+  if (separator !== undefined) return cutAt(text.split(separator), separator, most);
+  const rest = strip(text, "left");
+  if (rest === "") return [];
+  const words: string[] = [];
+  let from = 0;
+  spaceRuns.lastIndex = 0;
+  for (const run of rest.matchAll(spaceRuns)) {
+    if (most >= 0 && words.length >= most) break;
+    words.push(rest.slice(from, run.index));
+    from = run.index + run[0].length;
+  }
+  if (from < rest.length) {
+    words.push(most >= 0 && words.length >= most ? rest.slice(from) : strip(rest.slice(from), "right"));
+  }
+  return words;
+}
+
+function cutAt(parts: string[], separator: string, most: number): string[] {
+  if (most < 0 || parts.length <= most + 1) return parts;
+  return [...parts.slice(0, most), parts.slice(most).join(separator)];
+}
+
+/** str.rsplit */
+export function splitFromRight(text: string, separator: string | undefined, most: number): string[] {
+  if (separator !== undefined) {
+    // From the right, so that overlapping separators are found there.
+    const parts: string[] = [];
+    let rest = text;
+    while (most < 0 || parts.length < most) {
+      const at = rest.lastIndexOf(separator);
+      if (at < 0) break;
+      parts.unshift(rest.slice(at + separator.length));
+      rest = rest.slice(0, at);
+    }
+    return [rest, ...parts];
+  }
+  const words = split(text, undefined, -1);
+  if (most < 0 || words.length <= most) return words;
+  if (most === 0) return [strip(text, "right")];
+  let rest = strip(text, "right");
+  const parts: string[] = [];
+  while (parts.length < most) {
+    const word = words.pop() ?? "";
+    parts.unshift(word);
+    rest = strip(rest.slice(0, rest.length - word.length), "right");
+  }
+  return [rest, ...parts];
+}
+
+/** What ends a line for str.splitlines. */
+const lineEnds = "\\n\\r\\v\\f\\x1c-\\x1e\\x85\\u2028\\u2029";
+const lines = new RegExp(`[^${lineEnds}]*(?:\\r\\n|[${lineEnds}]|$)`, "g");
+const lineEnd = new RegExp(`(?:\\r\\n|[${lineEnds}])$`);
+
+/** str.splitlines */
+export function splitLines(text: string, keepEnds = false): string[] {
+  const found = text.match(lines) ?? [];
+  if (found.at(-1) === "") found.pop();
+  return keepEnds ? found : found.map((line) => line.replace(lineEnd, ""));
+}
+
+/** Which positions start:stop:step takes of so many items: Python's slice.indices. */
+export function sliceIndices(
+  count: number,
+  start: number | undefined,
+  stop: number | undefined,
+  step: number,
+): { readonly from: number; readonly length: number } {
+  const [low, high] = step > 0 ? [0, count] : [-1, count - 1];
+  const clamp = (at: number) => (at < 0 ? Math.max(at + count, low) : Math.min(at, high));
+  const from = start === undefined ? (step > 0 ? low : high) : clamp(start);
+  const to = stop === undefined ? (step > 0 ? high : low) : clamp(stop);
+  return { from, length: Math.max(0, Math.ceil((to - from) / step)) };
+}
+
+export function slice<T>(items: readonly T[], start: number | undefined, stop: number | undefined, step: number): T[] {
+  const { from, length } = sliceIndices(items.length, start, stop, step);
+  if (step === 1) return items.slice(from, from + length);
+  return Array.from({ length }, (_, i) => items[from + i * step] as T);
+}
+
+/** Position in code points of a position in UTF-16 units. */
+export function codePointIndex(text: string, at: number): number {
+  return at < 0 ? -1 : textLength(text.slice(0, at));
+}
+
+export const cased = /[\p{Lu}\p{Ll}\p{Lt}]/u;
+
+/** str.title */
+export function titled(text: string): string {
+  let inWord = false;
+  return Array.from(text, (character) => {
+    const turned = inWord ? character.toLowerCase() : character.toUpperCase();
+    inWord = cased.test(character);
+    return turned;
+  }).join("");
+}
+
+/** str.capitalize */
+export function capitalized(text: string): string {
+  const [first = "", ...rest] = Array.from(text);
+  return first.toUpperCase() + rest.join("").toLowerCase();
+}
+
+/** str.replace, at most so many times; all if below 0. */
+export function replaced(text: string, old: string, by: string, most: number): string {
+  if (most < 0 && old !== "") return text.split(old).join(by);
+  const parts = old === "" ? ["", ...characters(text), ""] : text.split(old);
+  const joints = most < 0 ? parts.length - 1 : Math.min(most, parts.length - 1);
+  if (joints === 0) return text;
+  const tail = parts.slice(joints).join(old);
+  return [...parts.slice(0, joints), tail].join(by);
+}
+
+/** Length of what `replaced` makes, without making it. */
+export function replacedLength(text: string, old: string, by: string, most: number): number {
+  const found = old === "" ? textLength(text) + 1 : countOf(text, old);
+  return text.length + (most < 0 ? found : Math.min(most, found)) * (by.length - old.length);
+}
+
+/** Occurrences that do not overlap. */
+export function countOf(text: string, part: string): number {
+  if (part === "") return textLength(text) + 1;
+  let count = 0;
+  for (let at = text.indexOf(part); at >= 0; at = text.indexOf(part, at + part.length)) count++;
+  return count;
+}
+
+/** Fills up to a width in code points. */
+export function padded(text: string, width: number, fill: string, side: "left" | "right" | "center"): string {
+  const missing = Math.max(0, width - textLength(text));
+  if (side === "left") return fill.repeat(missing) + text;
+  if (side === "right") return text + fill.repeat(missing);
+  // As str.center: the odd one goes to the left where the width is odd.
+  const left = Math.floor(missing / 2) + (missing & width & 1);
+  return fill.repeat(left) + text + fill.repeat(missing - left);
+}
+
+/** The filter title: words begin after white space, hyphens and opening brackets, and nowhere else. */
+export function titleCased(text: string): string {
+  return text.split(wordBeginnings).map(capitalized).join("");
+}
+
+const wordBeginnings = new RegExp(`([-${spaces}({\\[<]+)`);
