@@ -18,6 +18,7 @@ import {
   isTrue,
   iterate,
   length,
+  orElse,
   Range,
   Tuple,
   typeName,
@@ -103,7 +104,7 @@ function extreme(name: "min" | "max"): Filter {
           (name === "min" ? compare(key, best.key, "<", budget) < 0 : compare(key, best.key, ">", budget) > 0);
         if (better) best = { item, key };
       }
-      return best?.item ?? new Undefined("No aggregated item, sequence was empty.");
+      return best === undefined ? new Undefined("No aggregated item, sequence was empty.") : best.item;
     },
   };
 }
@@ -192,7 +193,7 @@ export const sequenceFilters = {
   last: sequence("seq", (value, budget) => {
     const items = backwards(value, budget);
     if (items === undefined) throw typeError(`'${typeName(value)}' object is not reversible`);
-    return items[0] ?? new Undefined("No last item, sequence was empty.");
+    return orElse(items[0], () => new Undefined("No last item, sequence was empty."));
   }),
   length: sequence("obj", (value, budget) => {
     const text = asText(value);

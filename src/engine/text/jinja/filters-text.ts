@@ -6,12 +6,13 @@ import { percentFormat } from "./format.ts";
 import type { Budget } from "./limits.ts";
 import { arithmetic, escapeHtml, fixed, floatOf, integerOf, signed, toFloat } from "./numbers.ts";
 import { str } from "./print.ts";
-import { padded, replaced, replacedLength, splitLines, strip, titleCased } from "./strings.ts";
+import { capitalized, padded, replaced, replacedLength, splitLines, strip, titleCased } from "./strings.ts";
 import {
   asText,
   characters,
   Dict,
   isTrue,
+  length,
   Markup,
   Tuple,
   textLength,
@@ -103,10 +104,7 @@ export const textFilters = {
       return number < 0 ? signed("-", number) : typeof number === "number" ? Math.abs(number) : number;
     },
   },
-  capitalize: onText((text) => {
-    const [first = "", ...rest] = Array.from(text);
-    return first.toUpperCase() + rest.join("").toLowerCase();
-  }),
+  capitalize: onText(capitalized),
   center: {
     parameters: ["value", "width"],
     required: 1,
@@ -205,17 +203,15 @@ export const textFilters = {
   truncate: {
     parameters: ["s", "length", "killwords", "end", "leeway"],
     required: 1,
-    run: ([value = null, length = 255n, killWords = false, end = "...", leeway = null]) => {
-      if (value instanceof Undefined) return "";
-      const text = textArgument(value, "what is truncated");
-      const most = integerArgument(length);
+    run: ([value = null, longest = 255n, killWords = false, end = "...", leeway = null]) => {
+      const most = integerArgument(longest);
       const tail = textArgument(end, "end");
       const slack = leeway === null ? 5 : integerArgument(leeway);
       if (most < textLength(tail))
         throw new TemplateError("AssertionError", `expected length >= ${textLength(tail)}, got ${most}`);
       if (slack < 0) throw new TemplateError("AssertionError", `expected leeway >= 0, got ${slack}`);
-      const letters = characters(text);
-      if (letters.length <= most + slack) return text;
+      if (length(value) <= most + slack) return value;
+      const letters = characters(textArgument(value, "what is truncated"));
       const head = letters.slice(0, most - textLength(tail)).join("");
       if (isTrue(killWords)) return head + tail;
       const at = head.lastIndexOf(" ");

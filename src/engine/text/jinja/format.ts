@@ -5,7 +5,19 @@ import type { Budget } from "./limits.ts";
 import { fixed, toFloat } from "./numbers.ts";
 import { floatText, integerText, repr, str } from "./print.ts";
 import { padded } from "./strings.ts";
-import { type Arguments, characters, Dict, Tuple, textLength, typeName, type Value } from "./values.ts";
+import {
+  type Arguments,
+  characters,
+  Dict,
+  isList,
+  Namespace,
+  Range,
+  Tuple,
+  textLength,
+  typeName,
+  Undefined,
+  type Value,
+} from "./values.ts";
 
 /** text % value */
 export function percentFormat(text: string, value: Value, budget: Budget): string {
@@ -48,7 +60,9 @@ export function percentFormat(text: string, value: Value, budget: Budget): strin
       return padded(body, width, " ", left ? "right" : "left");
     },
   );
-  if (!named && !(value instanceof Dict) && used < positional.length) {
+  // Whatever can be subscripted may stand for a mapping of which nothing is used.
+  const isMapping = isList(value) || value instanceof Dict || value instanceof Range || value instanceof Undefined;
+  if (!named && !isMapping && !(value instanceof Namespace) && used < positional.length) {
     throw typeError("not all arguments converted during string formatting");
   }
   return budget.made(out);

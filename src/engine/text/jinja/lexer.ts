@@ -179,22 +179,25 @@ class Lexer {
 
   #unescaped(body: string): string {
     const escapeSequence = /\\(?:\n|([0-7]{1,3})|x([\da-fA-F]{0,2})|u([\da-fA-F]{0,4})|U([\da-fA-F]{0,8})|([\s\S]))/g;
-    return body.replace(escapeSequence, (whole, octal?: string, x?: string, u?: string, long?: string, other?: string) => {
-      if (octal !== undefined) return String.fromCharCode(Number.parseInt(octal, 8));
-      for (const [digits, length] of [
-        [x, 2],
-        [u, 4],
-        [long, 8],
-      ] as const) {
-        if (digits === undefined) continue;
-        const code = Number.parseInt(digits, 16);
-        if (digits.length !== length || code > 0x10ffff) throw this.#fails(`truncated escape ${whole} in a string`);
-        return String.fromCodePoint(code);
-      }
-      if (other === undefined) return "";
-      if (other === "N") throw this.#fails("character names (\\N{...}) are not supported in chat templates here");
-      return simpleEscapes[other] ?? whole;
-    });
+    return body.replace(
+      escapeSequence,
+      (whole, octal?: string, x?: string, u?: string, long?: string, other?: string) => {
+        if (octal !== undefined) return String.fromCharCode(Number.parseInt(octal, 8));
+        for (const [digits, length] of [
+          [x, 2],
+          [u, 4],
+          [long, 8],
+        ] as const) {
+          if (digits === undefined) continue;
+          const code = Number.parseInt(digits, 16);
+          if (digits.length !== length || code > 0x10ffff) throw this.#fails(`truncated escape ${whole} in a string`);
+          return String.fromCodePoint(code);
+        }
+        if (other === undefined) return "";
+        if (other === "N") throw this.#fails("character names (\\N{...}) are not supported in chat templates here");
+        return simpleEscapes[other] ?? whole;
+      },
+    );
   }
 
   #fails(message: string) {

@@ -3,7 +3,7 @@ import { bind } from "./arguments.ts";
 import { equals } from "./compare.ts";
 import { typeError } from "./errors.ts";
 import type { Budget } from "./limits.ts";
-import { type Arguments, Func, ObjectValue, Tuple, Undefined, type Value } from "./values.ts";
+import { type Arguments, Func, ObjectValue, orElse, Tuple, Undefined, type Value } from "./values.ts";
 
 export class LoopVariable extends ObjectValue {
   readonly typeName = "LoopContext";
@@ -39,7 +39,7 @@ export class LoopVariable extends ObjectValue {
 
   /** Goes on to the next item; undefined after the last. */
   next(): Value | undefined {
-    const item = this.#ahead.shift() ?? this.#fetch();
+    const item = orElse(this.#ahead.shift(), () => this.#fetch());
     if (item === undefined) return undefined;
     this.#index++;
     this.#before = this.#current;
@@ -90,9 +90,9 @@ export class LoopVariable extends ObjectValue {
       case "depth0":
         return BigInt(this.#depth);
       case "previtem":
-        return this.#before ?? new Undefined("there is no previous item");
+        return orElse(this.#before, () => new Undefined("there is no previous item"));
       case "nextitem":
-        return this.#peek() ?? new Undefined("there is no next item");
+        return orElse(this.#peek(), () => new Undefined("there is no next item"));
       case "cycle":
         return new Func("cycle", ({ positional }) => {
           if (positional.length === 0) throw typeError("no items for cycling given");

@@ -4,7 +4,7 @@ import { evaluate } from "./evaluate.ts";
 import type { Budget } from "./limits.ts";
 import { Scope } from "./scope.ts";
 import type { MacroBody, Statement } from "./syntax.ts";
-import { type Arguments, Dict, ObjectValue, Tuple, Undefined, type Value } from "./values.ts";
+import { type Arguments, Dict, ObjectValue, orElse, Tuple, Undefined, type Value } from "./values.ts";
 
 export class Macro extends ObjectValue {
   readonly typeName = "Macro";
@@ -62,7 +62,10 @@ function bindParameters(macro: MacroBody, args: Arguments, scope: Scope, budget:
     return value;
   });
   if (uses.caller) {
-    scope.set("caller", left.get("caller") ?? new Undefined("No caller defined"));
+    scope.set(
+      "caller",
+      orElse(left.get("caller"), () => new Undefined("No caller defined")),
+    );
     left.delete("caller");
   }
   if (uses.kwargs) scope.set("kwargs", new Dict(left));

@@ -19,6 +19,7 @@ import {
   isList,
   Markup,
   ObjectValue,
+  orElse,
   Range,
   Tuple,
   typeName,
@@ -35,7 +36,8 @@ const changing: Readonly<Record<string, ReadonlySet<string>>> = {
 /** value.name */
 export function getAttribute(value: Value, name: string, budget: Budget): Value {
   if (value instanceof Undefined) throw value.refuse();
-  return attributeOf(value, name, budget) ?? itemOf(value, name) ?? missing(value, name);
+  const attribute = attributeOf(value, name, budget);
+  return orElse(attribute === undefined ? itemOf(value, name) : attribute, () => missing(value, name));
 }
 
 /** value[key] */
@@ -44,13 +46,14 @@ export function getItem(value: Value, key: Value, budget: Budget): Value {
   const item = itemOf(value, key);
   if (item !== undefined) return item;
   const name = asText(key);
-  return (name === undefined ? undefined : attributeOf(value, name, budget)) ?? missing(value, key);
+  const attribute = name === undefined ? undefined : attributeOf(value, name, budget);
+  return orElse(attribute, () => missing(value, key));
 }
 
 /** value|attr(name): never an item. */
 export function attributeOnly(value: Value, name: string, budget: Budget): Value {
   if (value instanceof Undefined) throw value.refuse();
-  return attributeOf(value, name, budget) ?? missing(value, name);
+  return orElse(attributeOf(value, name, budget), () => missing(value, name));
 }
 
 /** The lookup of fields in str.format. */
@@ -128,7 +131,7 @@ function dictMethod(dict: Dict, name: string): ((args: Arguments) => Value) | un
           required: 1,
           positionalOnly: 2,
         });
-        return dict.get(key) ?? otherwise;
+        return orElse(dict.get(key), () => otherwise);
       };
     case "items":
     case "keys":
@@ -204,9 +207,8 @@ export function getSlice(value: Value, bounds: readonly Value[], budget: Budget)
     return value instanceof Markup ? new Markup(cut) : cut;
   }
   if (value instanceof Range) {
-    const { from, length } = sliceIndices(value.length, start, stop, step);
-    const first = value.start + from * value.step;
-    return new Range(first, first + length * step * value.step, step * value.step);
+    const { from, to } = sliceIndices(value.length, start, stop, step);
+    return new Range(value.start + from * value.step, value.start + to * value.step, step * value.step);
   }
   const items = value instanceof Tuple ? value.items : isList(value) ? value : [];
   const cut = slice(items, start, stop, step);

@@ -54,6 +54,9 @@ function repeated(sequence: Value, count: Value, budget: Budget): Value | undefi
   const times = asNumber(count);
   if ((text === undefined && items === undefined) || times === undefined) return undefined;
   if (typeof times === "number") throw typeError("can't multiply sequence by non-int of type 'float'");
+  if (times >= 1n << 63n || times < -(1n << 63n)) {
+    throw new TemplateError("OverflowError", "cannot fit 'int' into an index-sized integer");
+  }
   const whole = Math.max(0, Number(times));
   if (text !== undefined) {
     if (text === "") return sequence;

@@ -8,7 +8,7 @@ import { Macro } from "./macro.ts";
 import { str } from "./print.ts";
 import { Scope } from "./scope.ts";
 import type { FilterCall, ForLoop, MacroBody, Statement, Target } from "./syntax.ts";
-import { isTrue, itemsOf, iterate, Namespace, typeName, Undefined, type Value } from "./values.ts";
+import { isTrue, itemsOf, iterate, Namespace, Tuple, typeName, Undefined, type Value } from "./values.ts";
 
 /** How a body ended before its end. */
 type Jump = "break" | "continue" | undefined;
@@ -211,8 +211,15 @@ export class Renderer {
         const inner = new Scope(scope);
         this.#assign(loop.target, item, inner);
         if (!isTrue(evaluate(loop.filter, inner, this.#budget))) continue;
-      }
-      yield item;
+        // Jinja2's condition gives back the names that it has unpacked, so that nextitem is a tuple of them.
+        yield repacked(loop.target, inner) ?? item;
+      } else yield item;
     }
   }
+}
+
+/** The values of several names as a tuple; undefined for one name. */
+function repacked(target: Target, scope: Scope): Tuple | undefined {
+  if (target.kind !== "targets") return undefined;
+  return new Tuple(target.items.map((one) => repacked(one, scope) ?? scope.get(one.kind === "name" ? one.name : "")));
 }

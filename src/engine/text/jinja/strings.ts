@@ -95,12 +95,12 @@ export function sliceIndices(
   start: number | undefined,
   stop: number | undefined,
   step: number,
-): { readonly from: number; readonly length: number } {
+): { readonly from: number; readonly to: number; readonly length: number } {
   const [low, high] = step > 0 ? [0, count] : [-1, count - 1];
   const clamp = (at: number) => (at < 0 ? Math.max(at + count, low) : Math.min(at, high));
   const from = start === undefined ? (step > 0 ? low : high) : clamp(start);
   const to = stop === undefined ? (step > 0 ? high : low) : clamp(stop);
-  return { from, length: Math.max(0, Math.ceil((to - from) / step)) };
+  return { from, to, length: Math.max(0, Math.ceil((to - from) / step)) };
 }
 
 export function slice<T>(items: readonly T[], start: number | undefined, stop: number | undefined, step: number): T[] {
@@ -120,7 +120,7 @@ export const cased = /[\p{Lu}\p{Ll}\p{Lt}]/u;
 export function titled(text: string): string {
   let inWord = false;
   return Array.from(text, (character) => {
-    const turned = inWord ? character.toLowerCase() : character.toUpperCase();
+    const turned = inWord ? character.toLowerCase() : titleLetter(character);
     inWord = cased.test(character);
     return turned;
   }).join("");
@@ -129,7 +129,13 @@ export function titled(text: string): string {
 /** str.capitalize */
 export function capitalized(text: string): string {
   const [first = "", ...rest] = Array.from(text);
-  return first.toUpperCase() + rest.join("").toLowerCase();
+  return titleLetter(first) + rest.join("").toLowerCase();
+}
+
+/** A letter at the beginning of a word: "Ss" for "ß", of which a whole text in capitals has "SS". */
+function titleLetter(letter: string): string {
+  const [first = "", ...rest] = Array.from(letter.toUpperCase());
+  return first + rest.join("").toLowerCase();
 }
 
 /** str.replace, at most so many times; all if below 0. */
@@ -168,7 +174,11 @@ export function padded(text: string, width: number, fill: string, side: "left" |
 
 /** The filter title: words begin after white space, hyphens and opening brackets, and nowhere else. */
 export function titleCased(text: string): string {
-  return text.split(wordBeginnings).map(capitalized).join("");
+  const words = text.split(wordBeginnings).map((word) => {
+    const [first = "", ...rest] = Array.from(word);
+    return first.toUpperCase() + rest.join("").toLowerCase();
+  });
+  return words.join("");
 }
 
 const wordBeginnings = new RegExp(`([-${spaces}({\\[<]+)`);

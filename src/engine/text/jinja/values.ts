@@ -228,6 +228,11 @@ export class Namespace extends ObjectValue {
   }
 }
 
+/** A value that may not be there, and what stands for it then. None is there: `??` would lose it. */
+export function orElse<T>(value: Value | undefined, otherwise: () => T): Value | T {
+  return value === undefined ? otherwise() : value;
+}
+
 /** type(value).__name__ */
 export function typeName(value: Value): string {
   if (value === null) return "NoneType";
