@@ -106,13 +106,14 @@ def load(name):
 
 def goldens():
     own = load("templates.json")
+    given = {"documents": None, "tools": None, "add_generation_prompt": False}
     scenarios = load("scenarios.json")
     yield {"jinja2": jinja2.__version__, "python": sys.version.split()[0]}
     for name, (template, tokens) in package_templates().items():
         for scenario in scenarios:
-            variables = {"documents": None, "tools": None, "add_generation_prompt": False, **tokens, **scenario["variables"]}
+            variables = {**given, **tokens, **scenario["variables"]}
             yield {"package": name, "scenario": scenario["name"], **render(template, variables)}
-    by_name = {scenario["name"]: scenario["variables"] for scenario in scenarios}
+    by_name = {scenario["name"]: {**given, **scenario["variables"]} for scenario in scenarios}
     for entry in own["templates"]:
         for scenario in entry.get("scenarios", ["turns"]):
             yield {"template": entry["name"], "scenario": scenario, **render(entry["text"], by_name[scenario])}

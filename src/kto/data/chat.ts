@@ -3,7 +3,10 @@
  * taken from the model's template: the prompt is what it renders for the prompt's messages, and the completion what it
  * adds to that when it renders the whole chat (TRL's rule).
  */
+
+import { exactKey } from "../../engine/files/exact-json.ts";
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
+import { TemplateLimitError } from "../../engine/text/jinja/limits.ts";
 import { DatasetError, ModelFormatError } from "../../errors.ts";
 import { type ChatMessage, type ChatRow, placeOf } from "./types.ts";
 
@@ -36,7 +39,8 @@ export function chatRenderer(
       try {
         return template.render(...args);
       } catch (error) {
-        if (!(error instanceof ModelFormatError)) throw error;
+        // A limit is exceeded by the template, whatever the row.
+        if (!(error instanceof ModelFormatError) || error instanceof TemplateLimitError) throw error;
         const message = error.message.replace(/\.$/, "");
         throw new DatasetError(
           `${placeOf(row.source)}: ${message}; change the row, or give another template (chat_template_path).`,
@@ -44,7 +48,7 @@ export function chatRenderer(
         );
       }
     };
-    const key = JSON.stringify([promptMessages, shared]);
+    const key = exactKey([promptMessages, shared]);
     if (key !== lastKey) {
       // A prompt that ends with the assistant's words is a beginning that the completion goes on from.
       const opened = promptMessages.at(-1)?.role === "assistant";

@@ -1,4 +1,5 @@
 /** Lists of chat messages as files give them: checked, in one form, and parted into prompt and completion. */
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { DatasetError, errorMessage } from "../../errors.ts";
 import { described } from "./records.ts";
 import { type ChatMessage, placeOf, type RowSource } from "./types.ts";
@@ -54,8 +55,9 @@ function messageOf(value: unknown, where: string, source: RowSource): ChatMessag
     throw refuse(`has ${described(content)} as its "content", which must be a text or a list of parts`);
   }
   // A null field says the same as no field; in tables, where every message has every field, it is the only way to.
-  const rest = Object.entries(fields).filter(([key, item]) => key === "content" || item !== null);
-  return { ...Object.fromEntries(rest), role, content: content ?? null };
+  const message: Record<string, unknown> = { ...fields };
+  for (const [key, item] of Object.entries(fields)) if (key !== "content" && item === null) delete message[key];
+  return { ...message, role, content: content ?? null };
 }
 
 /** ShareGPT's list of { from, value } (or of { role, content }, as some such files have it). */
@@ -141,7 +143,7 @@ function depthExceeds(value: unknown, limit: number): boolean {
 /** JSON out of a cell of text. */
 export function parsed(text: string, name: string, source: RowSource): unknown {
   try {
-    return JSON.parse(text);
+    return parseExactJson(text);
   } catch (error) {
     throw new DatasetError(
       `${placeOf(source)}: "${name}" is the text ${described(text)}, which is not valid JSON: ${errorMessage(error)}.`,

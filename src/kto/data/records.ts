@@ -1,5 +1,6 @@
 /** Feedback files to records, one form of file each: .jsonl, .json, .csv here, .parquet in its own file. */
 import { parse as parseCsv } from "csv-parse/browser/esm/sync";
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { counted, DatasetError, errorMessage, FileError, shown } from "../../errors.ts";
 import { holdsObjectsByLine, longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
@@ -56,7 +57,7 @@ async function* jsonLines(path: string): AsyncGenerator<FileRecord> {
     const source = { file: path, line };
     let fields: unknown;
     try {
-      fields = JSON.parse(text);
+      fields = parseExactJson(text);
     } catch (error) {
       throw new DatasetError(`${placeOf(source)} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
     }

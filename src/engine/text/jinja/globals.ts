@@ -1,9 +1,10 @@
 /** The functions that a chat template can call: Jinja2's own, and those that transformers adds. */
-import { strftime } from "../../strftime.ts";
+
 import { bind, integerArgument, textArgument } from "./arguments.ts";
 import { TemplateError, typeError, valueError } from "./errors.ts";
 import type { Budget } from "./limits.ts";
 import { str } from "./print.ts";
+import { strftime } from "./strftime.ts";
 import { type Arguments, Dict, Func, iterate, Namespace, ObjectValue, Range, Undefined, type Value } from "./values.ts";
 
 /** Of the sandbox. */

@@ -28,6 +28,15 @@ export function toValue(given: unknown): Value {
   throw new ConfigError(`A chat template's variables hold a ${typeof given}; give texts, numbers, lists and objects.`);
 }
 
+/** The variables that a template is given, by name. */
+export function toVariables(given: Readonly<Record<string, unknown>>): Map<string, Value> {
+  const variables = new Map<string, Value>();
+  for (const [name, value] of Object.entries(given)) {
+    if (value !== undefined) variables.set(name, toMember(given, name, value));
+  }
+  return variables;
+}
+
 function toDict(object: object): Dict {
   const dict = new Dict();
   const members = object as Readonly<Record<string, unknown>>;

@@ -57,7 +57,7 @@ function parseStatement(tokens: TokenStream): Statement {
     case "set":
       return parseSet(tokens);
     case "print":
-      return { kind: "output", value: parseTuple(tokens) };
+      return { kind: "output", value: { kind: "concat", parts: parsePrinted(tokens) } };
     case "with":
       return parseWith(tokens);
     case "macro": {
@@ -88,6 +88,16 @@ function parseStatement(tokens: TokenStream): Statement {
       throw tokens.fails(`the tag '${tag.value}' is not supported in chat templates here`);
   }
   throw tokens.fails(`Encountered unknown tag '${tag.value}'`);
+}
+
+/** The values that a print tag writes one after another. */
+function parsePrinted(tokens: TokenStream): Expression[] {
+  const values: Expression[] = [];
+  while (!tokens.is("block_end")) {
+    if (values.length > 0) tokens.expect("operator", ",");
+    values.push(parseExpression(tokens));
+  }
+  return values;
 }
 
 function parseFor(tokens: TokenStream): Statement {

@@ -1,11 +1,11 @@
 /**
  * A chat template in the language of Jinja2, rendered as Python's jinja2 renders it with transformers' settings
  * (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loop controls, generation blocks). The judge is Python itself:
- * scripts/make-template-goldens.py.
+ * scripts/make-template-goldens.py. Grammar and rules follow Jinja2 3.1 (Pallets, BSD-3-Clause).
  */
 
 import { globalFunctions } from "./globals.ts";
-import { toValue } from "./input.ts";
+import { toVariables } from "./input.ts";
 import { Budget, defaultLimits, type TemplateLimits } from "./limits.ts";
 import { parseTemplate } from "./parser.ts";
 import { Renderer } from "./render.ts";
@@ -13,7 +13,7 @@ import { Scope } from "./scope.ts";
 
 export interface JinjaTemplate {
   /**
-   * @param variables of JSON's kinds, by name
+   * @param variables of JSON's kinds, by name; they go before functions of the same name
    * @throws TemplateError with what the template, or Python, would say; TemplateLimitError beyond a limit
    */
   render(variables: Readonly<Record<string, unknown>>): string;
@@ -32,9 +32,8 @@ export function compileTemplate(text: string, source: string, limits: TemplateLi
       const budget = new Budget(source, limits);
       return withinStack(() => {
         const globals = new Scope(undefined, new Map(globalFunctions(() => new Date(), budget)));
-        const given = Object.entries(variables).map(([name, value]) => [name, toValue(value)] as const);
         // Assignments at the top go before what was given, and do not change it.
-        const scope = new Scope(new Scope(globals, new Map(given)));
+        const scope = new Scope(new Scope(globals, toVariables(variables)));
         return new Renderer(budget).text(body, scope);
       }, budget);
     },
