@@ -42,7 +42,8 @@ export function equals(a: Value, b: Value, budget: Budget): boolean {
   if (a instanceof Tuple) return b instanceof Tuple && equalItems(a.items, b.items, budget);
   if (a instanceof Dict) return b instanceof Dict && equalDicts(a, b, budget);
   if (a instanceof Range) {
-    return b instanceof Range && equalItems([...a], [...b], budget);
+    if (!(b instanceof Range) || a.length !== b.length) return false;
+    return a.length === 0 || (a.start === b.start && (a.length === 1 || a.step === b.step));
   }
   if (a instanceof DictView) {
     if (!(b instanceof DictView) || a.kind === "values" || b.kind === "values" || a.dict.size !== b.dict.size) {
@@ -125,12 +126,19 @@ export function contains(container: Value, item: Value, budget: Budget): boolean
     hash(item);
     return container.dict.has(item);
   }
+  if (container instanceof Range) return rangeHas(container, item);
   const items = argumentItems(container);
   for (const one of items) {
     budget.spend(1);
     if (one === item || equals(one, item, budget)) return true;
   }
   return false;
+}
+
+function rangeHas(range: Range, item: Value): boolean {
+  const number = asNumber(item);
+  const index = number === undefined ? Number.NaN : (Number(number) - range.start) / range.step;
+  return Number.isInteger(index) && index >= 0 && index < range.length;
 }
 
 function argumentItems(container: Value): Iterable<Value> {

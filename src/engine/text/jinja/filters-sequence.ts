@@ -205,7 +205,11 @@ export const sequenceFilters = {
   min: extreme("min"),
   reverse: sequence("value", (value, budget) => {
     const text = asText(value);
-    if (text !== undefined) return budget.made([...characters(text)].reverse().join(""));
+    if (text !== undefined) {
+      // Three passes over arrays of characters.
+      for (let pass = 0; pass < 3; pass++) budget.text(text.length);
+      return [...characters(text)].reverse().join("");
+    }
     const items = backwards(value, budget);
     if (items !== undefined) return new Iterated(items, `${typeName(value)}_reverseiterator`);
     try {

@@ -52,6 +52,7 @@ function rounded(value: Value, precision: bigint, way: string, budget: Budget): 
 
 function roundedInteger(value: bigint, precision: bigint): bigint {
   if (precision >= 0n) return value;
+  if (precision < -5000n) return 0n;
   const unit = 10n ** -precision;
   const rest = ((value % unit) + unit) % unit;
   const down = value - rest;
@@ -149,6 +150,7 @@ export const textFilters = {
     required: 1,
     run: ([value = null, width = 4n, first = false, blank = false], budget) => {
       const text = textArgument(value instanceof Undefined ? null : value, "what is indented");
+      if (asText(width) === undefined) budget.text(Math.max(0, integerArgument(width)));
       const indentation = asText(width) ?? " ".repeat(Math.max(0, integerArgument(width)));
       const lines = splitLines(`${text}\n`);
       budget.text(text.length + lines.length * indentation.length);
@@ -203,13 +205,14 @@ export const textFilters = {
   truncate: {
     parameters: ["s", "length", "killwords", "end", "leeway"],
     required: 1,
-    run: ([value = null, longest = 255n, killWords = false, end = "...", leeway = null]) => {
+    run: ([value = null, longest = 255n, killWords = false, end = "...", leeway = null], budget) => {
       const most = integerArgument(longest);
       const tail = textArgument(end, "end");
       const slack = leeway === null ? 5 : integerArgument(leeway);
       if (most < textLength(tail))
         throw new TemplateError("AssertionError", `expected length >= ${textLength(tail)}, got ${most}`);
       if (slack < 0) throw new TemplateError("AssertionError", `expected leeway >= 0, got ${slack}`);
+      budget.text(asText(value)?.length ?? 0);
       if (length(value) <= most + slack) return value;
       const letters = characters(textArgument(value, "what is truncated"));
       const head = letters.slice(0, most - textLength(tail)).join("");

@@ -4,10 +4,9 @@ import { typeError, valueError } from "./errors.ts";
 import type { Budget } from "./limits.ts";
 import { fixed, toFloat } from "./numbers.ts";
 import { floatText, integerText, repr, str } from "./print.ts";
-import { padded } from "./strings.ts";
+import { cutText, padded } from "./strings.ts";
 import {
   type Arguments,
-  characters,
   Dict,
   isList,
   Namespace,
@@ -80,7 +79,7 @@ function converted(kind: string, item: Value, flags: string, precision: number |
     case "r":
     case "a": {
       const text = kind === "s" ? str(item, budget) : repr(item, budget);
-      return precision === undefined ? text : characters(text).slice(0, precision).join("");
+      return precision === undefined ? text : cutText(budget.made(text), 0, precision, 1);
     }
     case "c": {
       if (typeof item === "string" && textLength(item) === 1) return item;
@@ -192,7 +191,7 @@ export function braceFormat(text: string, args: Arguments, lookup: FieldLookup, 
       else if (character === "{") {
         const end = closing(template, at);
         const [, field = "", conversion, spec = ""] =
-          /^([^!:]*(?:\[[^\]]*\][^!:]*)*)(?:!([\s\S]))?(?::([\s\S]*))?$/.exec(template.slice(at + 1, end)) ?? [];
+          /^([^!:[]*(?:\[[^\]]*\][^!:[]*)*)(?:!([\s\S]))?(?::([\s\S]*))?$/.exec(template.slice(at + 1, end)) ?? [];
         const value = fieldValue(field);
         const shown = conversion === "r" ? repr(value, budget) : conversion === "s" ? str(value, budget) : value;
         if (conversion !== undefined && !/[rsa]/.test(conversion))
@@ -237,7 +236,7 @@ function formatted(value: Value, spec: string, budget: Budget): string {
     }
     if (type !== undefined && type !== "s")
       throw valueError(`Unknown format code '${type}' for object of type '${kind}'`);
-    const text = characters(str(value, budget)).slice(0, precision).join("");
+    const text = cutText(budget.made(str(value, budget)), 0, precision, 1);
     const side = align === ">" ? "left" : align === "^" ? "center" : "right";
     return centred(text, width, fill ?? (zero ? "0" : " "), side);
   }

@@ -29,12 +29,14 @@ function range({ positional, keywords }: Arguments): Value {
 }
 
 /** dict(mapping or pairs, **more) */
-function dict({ positional, keywords }: Arguments): Dict {
+function dict({ positional, keywords }: Arguments, budget: Budget): Dict {
   if (positional.length > 1) throw typeError(`dict expected at most 1 argument, got ${positional.length}`);
   const [from] = positional;
+  if (from instanceof Dict) budget.spend(from.size);
   const made = new Dict(from instanceof Dict ? from.entries() : []);
   if (from !== undefined && !(from instanceof Dict)) {
     for (const pair of iterate(from)) {
+      budget.spend(1);
       const [key, value, ...more] = iterate(pair);
       if (key === undefined || value === undefined || more.length > 0) {
         throw valueError("dictionary update sequence element has not length 2");
@@ -94,8 +96,8 @@ function joiner(args: Arguments): Value {
 export function globalFunctions(now: () => Date, budget: Budget): [name: string, value: Value][] {
   const functions: Readonly<Record<string, (args: Arguments) => Value>> = {
     range: (args) => range(args),
-    dict,
-    namespace: (args) => new Namespace(dict(args)),
+    dict: (args) => dict(args, budget),
+    namespace: (args) => new Namespace(dict(args, budget)),
     cycler: ({ positional }) => new Cycler(positional),
     joiner,
     raise_exception(args) {

@@ -5,7 +5,7 @@
 import { counted, ModelFormatError } from "../../../errors.ts";
 
 export interface TemplateLimits {
-  /** Evaluated nodes, produced list items, and 64 characters of text that is read or made, each count as one. */
+  /** Evaluated nodes, produced list items, and 16 characters of text that is read or made, each count as one. */
   readonly steps: number;
   /** Characters (UTF-16 units) of the output, and of any text on the way to it. */
   readonly characters: number;
@@ -13,13 +13,13 @@ export interface TemplateLimits {
   readonly depth: number;
 }
 
-/** Some hundred times what the longest chats need; reached within seconds. */
-export const defaultLimits: TemplateLimits = { steps: 20_000_000, characters: 1 << 26, depth: 150 };
+/** Some fifty times what the longest chats need; reached within seconds. */
+export const defaultLimits: TemplateLimits = { steps: 10_000_000, characters: 1 << 24, depth: 150 };
 
 /** A template exceeds a limit: the fault is the template's, not the row's. Exit code 4. */
 export class TemplateLimitError extends ModelFormatError {}
 
-const charactersPerStep = 64;
+const charactersPerStep = 16;
 /** Python prints no integers of more than 4,300 digits, which are 14,285 bits. */
 const mostIntegerBits = 1 << 16;
 
@@ -81,11 +81,10 @@ export class Budget {
     }
   }
 
-  /** Text or data is nested so deeply that the machine's stack ends. */
+  /** Text or data is nested so deeply that the machine's stack ends, or a key of a dict is too long. */
   stackEnded(cause: RangeError): TemplateLimitError {
-    return new TemplateLimitError(`${this.#source}: the chat template, or what it is given, nests too deeply.`, {
-      cause,
-    });
+    const message = `${this.#source}: the chat template, or what it is given, nests too deeply to be rendered.`;
+    return new TemplateLimitError(message, { cause });
   }
 
   #exceeded(what: string): TemplateLimitError {

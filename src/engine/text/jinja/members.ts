@@ -3,12 +3,12 @@
  * takes the attribute first and then the item, brackets the item first; what changes a value is hidden.
  */
 import { bind, integerArgument } from "./arguments.ts";
-import { contains, equals } from "./compare.ts";
+import { asNumber, contains, equals } from "./compare.ts";
 import { typeError, valueError } from "./errors.ts";
 import type { FieldLookup } from "./format.ts";
 import type { Budget } from "./limits.ts";
 import { stringMethod } from "./string-methods.ts";
-import { slice, sliceIndices } from "./strings.ts";
+import { cutText, slice, sliceIndices } from "./strings.ts";
 import {
   type Arguments,
   asText,
@@ -17,6 +17,7 @@ import {
   DictView,
   Func,
   isList,
+  isPlain,
   Markup,
   ObjectValue,
   orElse,
@@ -37,13 +38,13 @@ const changing: Readonly<Record<string, ReadonlySet<string>>> = {
 export function getAttribute(value: Value, name: string, budget: Budget): Value {
   if (value instanceof Undefined) throw value.refuse();
   const attribute = attributeOf(value, name, budget);
-  return orElse(attribute === undefined ? itemOf(value, name) : attribute, () => missing(value, name));
+  return orElse(attribute === undefined ? itemOf(value, name, budget) : attribute, () => missing(value, name));
 }
 
 /** value[key] */
 export function getItem(value: Value, key: Value, budget: Budget): Value {
   if (value instanceof Undefined) throw value.refuse();
-  const item = itemOf(value, key);
+  const item = itemOf(value, key, budget);
   if (item !== undefined) return item;
   const name = asText(key);
   const attribute = name === undefined ? undefined : attributeOf(value, name, budget);
@@ -73,7 +74,7 @@ function missing(value: Value, key: Value): Undefined {
 }
 
 /** An item by key or position; undefined where there is none, or where the value has no items. */
-function itemOf(value: Value, key: Value): Value | undefined {
+function itemOf(value: Value, key: Value, budget: Budget): Value | undefined {
   if (value instanceof Dict) return isHashable(key) ? value.get(key) : undefined;
   const index = typeof key === "boolean" ? Number(key) : typeof key === "bigint" ? Number(key) : undefined;
   if (index === undefined) return undefined;
@@ -84,7 +85,9 @@ function itemOf(value: Value, key: Value): Value | undefined {
     return at >= 0 && at < value.length ? value.at(at) : undefined;
   }
   const text = asText(value);
-  return text === undefined ? undefined : characters(text).at(index);
+  if (text === undefined) return undefined;
+  budget.text(text.length);
+  return isPlain(text) ? text.at(index) : characters(text).at(index);
 }
 
 function isHashable(key: Value): boolean {
@@ -99,8 +102,20 @@ function attributeOf(value: Value, name: string, budget: Budget): Value | undefi
     return new Undefined(`access to attribute '${name}' of '${kind}' object is unsafe.`, "SecurityError");
   }
   if (value instanceof Tuple && value.names.includes(name)) return value.items[value.names.indexOf(name)];
+  const part = numberPart(value, name);
+  if (part !== undefined) return part;
   const run = methodOf(value, name, budget);
   return run && new Func(`${name} of ${kind} object`, run);
+}
+
+/** The attributes of numbers. */
+function numberPart(value: Value, name: string): Value | undefined {
+  const number = asNumber(value);
+  if (number === undefined) return undefined;
+  if (name === "real") return number;
+  if (name === "imag") return typeof number === "bigint" ? 0n : 0;
+  if (typeof number !== "bigint") return undefined;
+  return name === "numerator" ? number : name === "denominator" ? 1n : undefined;
 }
 
 function methodOf(value: Value, name: string, budget: Budget): ((args: Arguments) => Value) | undefined {
@@ -110,10 +125,10 @@ function methodOf(value: Value, name: string, budget: Budget): ((args: Arguments
     // Texts cut from marked text are marked too; only what the filters safe and escape need.
     return value instanceof Markup && name === "__html__" ? undefined : run;
   }
-  if (value instanceof Dict) return dictMethod(value, name);
+  if (value instanceof Dict) return dictMethod(value, name, budget);
   if (isList(value)) return listMethod(value, name, budget);
   if (value instanceof Tuple) return name === "copy" ? undefined : listMethod(value.items, name, budget);
-  if (value instanceof Range) return name === "copy" ? undefined : listMethod([...value], name, budget);
+  if (value instanceof Range) return name === "copy" ? undefined : listMethod(rangeItems(value, budget), name, budget);
   if (typeof value === "number" && name === "is_integer") return () => Number.isInteger(value);
   if (typeof value === "bigint" && name === "bit_length") {
     return () => BigInt(value === 0n ? 0 : (value < 0n ? -value : value).toString(2).length);
@@ -121,7 +136,12 @@ function methodOf(value: Value, name: string, budget: Budget): ((args: Arguments
   return undefined;
 }
 
-function dictMethod(dict: Dict, name: string): ((args: Arguments) => Value) | undefined {
+function rangeItems(range: Range, budget: Budget): Value[] {
+  budget.spend(range.length);
+  return [...range];
+}
+
+function dictMethod(dict: Dict, name: string, budget: Budget): ((args: Arguments) => Value) | undefined {
   const none = (args: Arguments) => bind(name, args, { parameters: [] });
   switch (name) {
     case "get":
@@ -143,6 +163,7 @@ function dictMethod(dict: Dict, name: string): ((args: Arguments) => Value) | un
     case "copy":
       return (args) => {
         none(args);
+        budget.spend(dict.size);
         return new Dict(dict.entries());
       };
     case "fromkeys":
@@ -203,7 +224,8 @@ export function getSlice(value: Value, bounds: readonly Value[], budget: Budget)
   const step = given ?? 1;
   if (step === 0) throw valueError("slice step cannot be zero");
   if (text !== undefined) {
-    const cut = budget.made(slice(characters(text), start, stop, step).join(""));
+    budget.text(text.length);
+    const cut = cutText(text, start, stop, step);
     return value instanceof Markup ? new Markup(cut) : cut;
   }
   if (value instanceof Range) {

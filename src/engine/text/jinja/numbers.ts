@@ -203,7 +203,7 @@ export function floatOf(text: string): number {
     const value = word[2]?.toLowerCase() === "nan" ? Number.NaN : Number.POSITIVE_INFINITY;
     return word[1] === "-" ? -value : value;
   }
-  if (/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(plain)) return Number(plain);
+  if (/^[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?$/i.test(plain)) return Number(plain);
   throw valueError(`could not convert string to float: '${text}'`);
 }
 

@@ -31,7 +31,7 @@ export function repr(value: Value, budget: Budget): string {
 }
 
 function write(value: Value, parts: string[], budget: Budget): void {
-  budget.spend(1);
+  budget.spend(2);
   if (value === null) parts.push("None");
   else if (typeof value === "boolean") parts.push(value ? "True" : "False");
   else if (typeof value === "bigint") parts.push(integerText(value));

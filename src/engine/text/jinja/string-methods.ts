@@ -8,6 +8,7 @@ import {
   cased,
   codePointIndex,
   countOf,
+  cutText,
   isSpace,
   padded,
   replaced,
@@ -20,18 +21,7 @@ import {
   strip,
   titled,
 } from "./strings.ts";
-import {
-  type Arguments,
-  asText,
-  characters,
-  Dict,
-  isTrue,
-  iterate,
-  Tuple,
-  textLength,
-  typeName,
-  type Value,
-} from "./values.ts";
+import { type Arguments, asText, Dict, isTrue, iterate, Tuple, textLength, typeName, type Value } from "./values.ts";
 
 interface Call {
   readonly text: string;
@@ -84,9 +74,9 @@ function splitting(run: typeof split): Method {
 
 /** The part of a text between two positions in code points, and where it starts. */
 function within(text: string, start: Value | undefined, stop: Value | undefined) {
-  const parts = characters(text);
-  const { from, length } = sliceIndices(parts.length, bound(start), bound(stop), 1);
-  return { part: parts.slice(from, from + length).join(""), from, beyond: (bound(start) ?? 0) > parts.length };
+  const count = textLength(text);
+  const { from, length } = sliceIndices(count, bound(start), bound(stop), 1);
+  return { part: cutText(text, from, from + length, 1), from, beyond: (bound(start) ?? 0) > count };
 }
 
 function finding(fromRight: boolean, refuses: boolean): Method {
@@ -267,6 +257,8 @@ export function stringMethod(
   const found = Object.hasOwn(methods, name) ? methods[name] : undefined;
   if (found === undefined) return undefined;
   return (args) => {
+    // Read once, and made once.
+    budget.text(text.length);
     budget.text(text.length);
     return found.run({ text, values: bind(name, args, found), budget });
   };

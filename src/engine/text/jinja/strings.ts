@@ -1,5 +1,5 @@
 /** What Python's str does beneath its methods: white space, stripping, splitting, cutting, words. Positions are code points. */
-import { characters, textLength } from "./values.ts";
+import { characters, isPlain, textLength } from "./values.ts";
 
 /** As a class of a regular expression, what str.isspace() says yes to; unlike JavaScript's \s it has U+001C to U+001F and U+0085, and no byte order mark. */
 export const spaces = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
@@ -18,12 +18,13 @@ export function strip(text: string, side: Side, chars?: string): string {
   const given = chars === undefined ? undefined : new Set(Array.from(chars));
   const goes = (character: string | undefined) =>
     character !== undefined && (given === undefined ? whitespace.test(character) : given.has(character));
-  const parts = characters(text);
+  const parts = isPlain(text) ? text : characters(text);
   let start = 0;
   let end = parts.length;
   if (side !== "right") while (start < end && goes(parts[start])) start++;
   if (side !== "left") while (end > start && goes(parts[end - 1])) end--;
-  return start === 0 && end === parts.length ? text : parts.slice(start, end).join("");
+  if (start === 0 && end === parts.length) return text;
+  return typeof parts === "string" ? parts.slice(start, end) : parts.slice(start, end).join("");
 }
 
 /** str.split; most < 0 splits everywhere. */
@@ -107,6 +108,13 @@ export function slice<T>(items: readonly T[], start: number | undefined, stop: n
   const { from, length } = sliceIndices(items.length, start, stop, step);
   if (step === 1) return items.slice(from, from + length);
   return Array.from({ length }, (_, i) => items[from + i * step] as T);
+}
+
+/** A slice of a text. */
+export function cutText(text: string, start: number | undefined, stop: number | undefined, step: number): string {
+  if (step !== 1 || !isPlain(text)) return slice(characters(text), start, stop, step).join("");
+  const { from, length } = sliceIndices(text.length, start, stop, 1);
+  return text.slice(from, from + length);
 }
 
 /** Position in code points of a position in UTF-16 units. */

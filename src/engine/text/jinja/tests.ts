@@ -72,7 +72,7 @@ const tests: Readonly<Record<string, Test>> = {
   lt: less,
   "<": less,
   lessthan: less,
-  lower: one((value, budget) => turned(str(value, budget), (text) => text.toLowerCase())),
+  lower: one((value, budget) => turned(budget.made(str(value, budget)), (text) => text.toLowerCase())),
   mapping: one((value) => value instanceof Dict),
   ne: unequal,
   "!=": unequal,
@@ -85,7 +85,7 @@ const tests: Readonly<Record<string, Test>> = {
   test: one((value) => typeof value === "string" && hasTest(value)),
   true: one((value) => value === true),
   undefined: one((value) => value instanceof Undefined),
-  upper: one((value, budget) => turned(str(value, budget), (text) => text.toUpperCase())),
+  upper: one((value, budget) => turned(budget.made(str(value, budget)), (text) => text.toUpperCase())),
 };
 
 /** Python asks for len() and items by key, which an undefined value has too. */

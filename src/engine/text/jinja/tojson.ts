@@ -72,7 +72,7 @@ function write(value: Value, form: Form, line: string, parts: string[], budget: 
 }
 
 function scalarJson(value: Value, ascii: boolean, budget: Budget): string | undefined {
-  budget.spend(1);
+  budget.spend(4);
   if (value === null) return "null";
   if (typeof value === "boolean") return String(value);
   if (typeof value === "bigint") return integerText(value);

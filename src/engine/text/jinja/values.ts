@@ -46,6 +46,8 @@ export class Markup {
 }
 
 export class Tuple {
+  /** Its hash, once it was asked for. */
+  hash: string | undefined;
   readonly items: readonly Value[];
   /** Attributes by position, of groupby's pairs. */
   readonly names: readonly string[];
@@ -67,16 +69,28 @@ export function hash(value: Value): Hash {
   if (value instanceof Markup) return value.text;
   if (value instanceof Undefined) return undefinedHash;
   if (value instanceof Tuple) {
-    const parts = value.items.map((item) => {
-      const of = hash(item);
-      return `${typeof of}:${String(of)}`;
-    });
-    return `\0tuple${JSON.stringify(parts)}`;
+    value.hash ??= tupleHash(value.items);
+    return value.hash;
   }
   if (Array.isArray(value) || value instanceof Dict || value instanceof DictView) {
     throw typeError(`unhashable type: '${typeName(value)}'`);
   }
   return value;
+}
+
+/** Characters of a tuple's hash: tuples within tuples can double it without end. */
+const longestHash = 1 << 20;
+
+/** @throws RangeError if it would be too long */
+function tupleHash(items: readonly Value[]): string {
+  let text = "\0tuple";
+  for (const item of items) {
+    const part = hash(item);
+    const shown = String(part);
+    if (text.length + shown.length > longestHash) throw new RangeError("a key of a dict is too long");
+    text += `${typeof part}${shown.length}:${shown}`;
+  }
+  return text;
 }
 
 /** A dict in order of insertion. */
@@ -283,6 +297,11 @@ function sizeOf(value: Value): number | undefined {
 
 const surrogate = /[\ud800-\udfff]/;
 
+/** Every UTF-16 unit of the text is a character of its own. */
+export function isPlain(text: string): boolean {
+  return !surrogate.test(text);
+}
+
 /** The characters of a text as Python counts them: code points. */
 export function characters(text: string): readonly string[] {
   return surrogate.test(text) ? Array.from(text) : text.split("");
@@ -306,7 +325,8 @@ export function length(value: Value): number {
 export function itemsOf(value: Value): Iterable<Value> | undefined {
   if (isList(value) || value instanceof Range || value instanceof DictView || value instanceof Iterated) return value;
   const text = asText(value);
-  if (text !== undefined) return characters(text);
+  // By code points, one after another.
+  if (text !== undefined) return text;
   if (value instanceof Tuple) return value.items;
   if (value instanceof Dict) return value.keys();
   if (value instanceof Undefined) return [];
