@@ -178,7 +178,7 @@ def random_expression(rng, depth):
     if choice < 0.88:
         subscript = rng.choice(["0", "-1", "1:", ":-1", "::-1", "::2", "1:3", "n", "'a'", inner()])
         # With a condition, since Jinja2 folds constants by another rule.
-        return f"({inner()} if t)[{subscript}]"
+        return f"(({inner()}) if t)[{subscript}]"
     if choice < 0.92:
         return f"{inner()} if {inner()} else {inner()}"
     if choice < 0.95:
@@ -247,7 +247,7 @@ def random_cases(count, seed, variables):
         result = render(template, variables)
         # An address in memory is another one each time; complex numbers and the marks of HTML are not ours.
         text = result.get("text", "")
-        if not any(word in text.lower() for word in (" at 0", "j)", "markup(")) and len(text) < 20000:
+        if not any(word in text.lower() for word in (" at 0", " bt 0", "j)", "markup(")) and len(text) < 20000:
             yield {"inline": template, **result}
 
 

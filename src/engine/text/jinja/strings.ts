@@ -5,6 +5,7 @@ import { characters, isPlain, textLength } from "./values.ts";
 export const spaces = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 export const whitespace = new RegExp(`[${spaces}]`);
 const onlySpace = new RegExp(`^[${spaces}]+$`);
+const wordRuns = new RegExp(`[^${spaces}]+`, "g");
 const spaceRuns = new RegExp(`[${spaces}]+`, "g");
 
 export function isSpace(text: string): boolean {
@@ -53,29 +54,25 @@ function cutAt(parts: string[], separator: string, most: number): string[] {
 
 /** str.rsplit */
 export function splitFromRight(text: string, separator: string | undefined, most: number): string[] {
-  if (separator !== undefined) {
-    // From the right, so that overlapping separators are found there.
-    const parts: string[] = [];
-    let rest = text;
-    while (most < 0 || parts.length < most) {
-      const at = rest.lastIndexOf(separator);
-      if (at < 0) break;
-      parts.unshift(rest.slice(at + separator.length));
-      rest = rest.slice(0, at);
-    }
-    return [rest, ...parts];
+  if (separator === undefined) {
+    const words = [...text.matchAll(wordRuns)];
+    if (most < 0 || words.length <= most) return words.map(([word]) => word);
+    const first = words.length - most;
+    const last = words[first - 1];
+    const rest = last === undefined ? [] : [text.slice(0, last.index + last[0].length)];
+    return [...rest, ...words.slice(first).map(([word]) => word)];
   }
-  const words = split(text, undefined, -1);
-  if (most < 0 || words.length <= most) return words;
-  if (most === 0) return [strip(text, "right")];
-  let rest = strip(text, "right");
+  // From the right, so that overlapping separators are found there.
   const parts: string[] = [];
-  while (parts.length < most) {
-    const word = words.pop() ?? "";
-    parts.unshift(word);
-    rest = strip(rest.slice(0, rest.length - word.length), "right");
+  let end = text.length;
+  while (most < 0 || parts.length < most) {
+    const at = end < separator.length ? -1 : text.lastIndexOf(separator, end - separator.length);
+    if (at < 0) break;
+    parts.push(text.slice(at + separator.length, end));
+    end = at;
   }
-  return [rest, ...parts];
+  parts.push(text.slice(0, end));
+  return parts.reverse();
 }
 
 /** What ends a line for str.splitlines. */
