@@ -70,7 +70,8 @@ function* slices(value: Value, count: number, fill: Value, budget: Budget): Gene
   const longer = items.length - size * count;
   let at = 0;
   for (let i = 0; i < count; i++) {
-    budget.spend(1);
+    // A list each.
+    budget.spend(4);
     const end = at + size + (i < longer ? 1 : 0);
     const part = items.slice(at, end);
     if (fill !== null && i >= longer) part.push(fill);
