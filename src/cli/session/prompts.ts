@@ -2,6 +2,7 @@
  * What `kto generate`, `kto chat` and the samples of a run are prompted with: texts and chats from the command line or
  * a file, and their token ids through the model's chat template. Not sampling.
  */
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { type ChatTemplate, loadChatTemplate } from "../../engine/text/chat-template.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../../errors.ts";
@@ -50,7 +51,7 @@ export async function readPrompts(options: {
 function promptOfRow(line: string, place: string): Prompt {
   let row: unknown;
   try {
-    row = JSON.parse(line);
+    row = parseExactJson(line);
   } catch (error) {
     throw new DatasetError(`${place} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
   }

@@ -3,7 +3,10 @@
  * prompt is what the model's template renders for the prompt's messages, and the completion is what it adds when it
  * renders the whole chat (TRL's rule). Tokenizing follows in `encode.ts`.
  */
+
+import { exactKey } from "../../engine/files/exact-json.ts";
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
+import { TemplateLimitError } from "../../engine/text/jinja/limits.ts";
 import { DatasetError, ModelFormatError } from "../../errors.ts";
 import { partJoiner } from "./parts.ts";
 import { type ChatMessage, type ChatRow, placeOf } from "./types.ts";
@@ -40,7 +43,8 @@ export function chatRenderer(
       try {
         return template.render(...args);
       } catch (error) {
-        if (!(error instanceof ModelFormatError)) throw error;
+        // A limit is exceeded by the template, whatever the row.
+        if (!(error instanceof ModelFormatError) || error instanceof TemplateLimitError) throw error;
         const message = error.message.replace(/\.$/, "");
         throw new DatasetError(
           `${placeOf(source)}: ${message}; change the row, or give another template (chat_template_path).`,
@@ -48,7 +52,7 @@ export function chatRenderer(
         );
       }
     };
-    const key = JSON.stringify([promptMessages, shared]);
+    const key = exactKey([promptMessages, shared]);
     if (key !== lastKey) {
       // A prompt that ends with the assistant's words is the beginning of the answer that the completion continues.
       const opened = promptMessages.at(-1)?.role === "assistant";

@@ -1,4 +1,5 @@
 /** Reads text files in pieces, as lines or as elements of a JSON list, and holds only one of them at a time. */
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { platform, type ReadableFile } from "../../engine/platform/index.ts";
 import { DatasetError, errorMessage } from "../../errors.ts";
 
@@ -197,7 +198,7 @@ class ListSplitter {
       throw new DatasetError(`${this.#path}:${line} is not valid JSON: an element is missing beside a comma.`);
     }
     try {
-      return { value: JSON.parse(text), line: this.#startLine, element: ++this.#element };
+      return { value: parseExactJson(text), line: this.#startLine, element: ++this.#element };
     } catch (error) {
       const position = Number(/position (\d+)/.exec(errorMessage(error))?.[1] ?? 0);
       const faulty = this.#startLine + text.slice(0, position).split("\n").length - 1;

@@ -1,4 +1,5 @@
 /** Reads lists of chat messages in the forms that files use, checks them, and splits them into prompt and answer. */
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { DatasetError, errorMessage } from "../../errors.ts";
 import { described } from "./records.ts";
 import { type ChatMessage, placeOf, type RowSource } from "./types.ts";
@@ -66,8 +67,9 @@ function messageOf(value: unknown, where: string, source: RowSource): ChatMessag
     throw refuse(`has ${described(part)} in its "content", a part of the type "text" whose "text" is not a string`);
   }
   // A null field means no field: in a table every message has every column, and null is the only way to leave one out.
-  const rest = Object.entries(fields).filter(([key, item]) => key === "content" || item !== null);
-  return { ...Object.fromEntries(rest), role, content: content ?? null };
+  const message: Record<string, unknown> = { ...fields };
+  for (const [key, item] of Object.entries(fields)) if (key !== "content" && item === null) delete message[key];
+  return { ...message, role, content: content ?? null };
 }
 
 function isBrokenPart(part: unknown): boolean {
@@ -92,7 +94,7 @@ function withRole(fields: Readonly<Record<string, unknown>>, where: string, sour
 function callsOf(value: unknown, where: string, source: RowSource): object[] {
   let given = value;
   try {
-    if (typeof value === "string") given = JSON.parse(value);
+    if (typeof value === "string") given = parseExactJson(value);
   } catch {
     // Text that is not JSON is not a call either; the error below says so.
   }
@@ -175,7 +177,7 @@ function depthExceeds(value: unknown, limit: number): boolean {
 /** Parses a field that holds JSON as text. */
 export function parsed(text: string, name: string, source: RowSource): unknown {
   try {
-    return JSON.parse(text);
+    return parseExactJson(text);
   } catch (error) {
     throw new DatasetError(
       `${placeOf(source)}: "${name}" is the text ${described(text)}, which is not valid JSON (${errorMessage(error)}); correct it, or give the value itself.`,

@@ -1,5 +1,6 @@
 /** Reads feedback files into records: .jsonl, .json and .csv here, .parquet in `parquet.ts`. */
 import { parse as parseCsv } from "csv-parse/browser/esm/sync";
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { counted, DatasetError, errorMessage, FileError, shown } from "../../errors.ts";
 import { holdsObjectsByLine, longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
@@ -56,7 +57,7 @@ async function* jsonLines(path: string): AsyncGenerator<FileRecord> {
     const source = { file: path, line };
     let fields: unknown;
     try {
-      fields = JSON.parse(text);
+      fields = parseExactJson(text);
     } catch (error) {
       throw new DatasetError(`${placeOf(source)} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
     }
