@@ -254,7 +254,7 @@ function interruption(trainer: TrainingRun<RunOptions>, signal: EndSignal): Inte
   const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
   const where = saved
     ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
-    : "nothing was to be saved yet; start the run anew";
+    : "no checkpoint was due yet; start the run again";
   return new InterruptedError(`${signal} after ${stepsDone} of ${counted(totalSteps, "update")}: ${where}.`, signal);
 }
 
