@@ -1,4 +1,4 @@
-/** `kto merge`: a LoRA adapter and its base model to a whole model. Needs no GPU. */
+/** `kto merge`: merges a LoRA adapter into its base model and writes the whole model. Needs no GPU. */
 
 import * as z from "zod";
 import { mergeAdapter, readAdapterConfig } from "../../engine/model/peft.ts";

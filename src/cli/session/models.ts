@@ -44,9 +44,9 @@ export async function modelFolder(
 }
 
 /**
- * Where a model and its adapter lie: a folder with nothing but an adapter stands for its base with the adapter. The
- * revision is the model's; other repositories need not have it. `baseName` is what the base was asked for by. Without
- * `weights` nothing more than configuration and tokenizer is downloaded.
+ * The folders of a model and of its adapter. A folder that holds only an adapter means its base model with this adapter.
+ * The revision applies to the model alone, since other repositories need not have it. `baseName` is the name or path by
+ * which the base was given. Without `weights` only configuration and tokenizer are downloaded.
  */
 export async function modelFolders(
   options: Pick<ModelOptions, "model_name_or_path" | "model_revision" | "adapter_name_or_path">,
@@ -98,7 +98,7 @@ async function referenceFolder(nameOrPath: string, output: Output): Promise<stri
   );
 }
 
-/** The frozen model that another one is compared with: the same folder is read once. */
+/** The frozen model that the policy is compared with. If both are the same folder, it is read once. */
 export async function loadReference(
   device: Device,
   policy: Model,
@@ -118,8 +118,8 @@ export async function loadReference(
 }
 
 /**
- * A model to be trained, whole (in f32) or by an adapter; `base` is its folder. `fineTuned`: it, or the adapter that is
- * gone on with, shows that supervised fine-tuning made it.
+ * A model to be trained, whole (in f32) or by an adapter; `base` is its folder. `fineTuned` tells whether the
+ * model, or the adapter that is trained further, comes from supervised fine-tuning.
  */
 export async function loadPolicy(
   device: Device,
@@ -138,8 +138,8 @@ export async function loadPolicy(
 }
 
 /**
- * A model to be trained and, where it is not what the trainer takes by itself, its reference. A reference that is the
- * model as it was is kept as the files store it, which is the same numbers in less memory.
+ * A model to be trained and its reference, unless the trainer makes the reference itself. A reference with the same weights
+ * as the model keeps the files' number format, which takes less memory.
  */
 export async function loadForTraining(
   device: Device,
@@ -176,7 +176,7 @@ export interface LoraConfig {
   readonly use_rslora: boolean;
 }
 
-/** The adapter to go on with, or a new one. */
+/** The adapter that is trained: the one in `folder`, or a new one. */
 async function trainedAdapter(
   policy: Model,
   folder: string | undefined,
@@ -203,7 +203,7 @@ async function trainedAdapter(
   return adapter;
 }
 
-/** Names, also as one text "a,b" or "[a, b]"; a single text that is neither is a word or pattern for all. */
+/** Module names, also written as one text "a,b" or "[a, b]"; "all-linear" or a pattern stays one text. */
 function targetModules(written: readonly string[]): readonly string[] | string | undefined {
   const [first, ...more] = written;
   if (first === undefined) return undefined;
