@@ -1,6 +1,6 @@
 /**
- * Whole KTO updates on random models: policy, live reference, mismatched pairs, clip, AdamW. What an update costs, where
- * its time goes, and how much of it the host takes.
+ * Times whole KTO updates on random models, with a live reference, mismatched pairs, clipping and AdamW: the time and
+ * memory of an update, the time of each kernel, and the host's share.
  */
 
 import type { TensorToWrite } from "../src/engine/files/safetensors.ts";
@@ -85,7 +85,7 @@ export interface StepResult {
   /** Of one update. */
   readonly flops: number;
   readonly bytes: number;
-  /** From loading the trainer to the end of the first update, kernels compiled within. */
+  /** From creating the trainer to the end of the first update, compiling kernels included. */
   readonly firstMs: number;
   readonly tokensPerSecond: number;
   /** Device memory of the run: both models, gradients, moments, activations, scratch. */
@@ -107,7 +107,7 @@ export function stepExamples({ rows, prompt, completion }: StepRows, vocabSize: 
   }));
 }
 
-/** What every engine's update does. */
+/** Settings of the update that every engine runs. */
 export const STEP_SETTINGS = {
   beta: 0.1,
   learningRate: 1e-4,
@@ -167,7 +167,7 @@ export async function timeStep(
   }
 }
 
-/** A program that is replayed once an update is counted once: clearing, the microbatch, the optimizer's. */
+/** Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */
 function costOf(step: KtoStep): { flops: number; bytes: number } {
   const costs = step.programs.map(({ cost }) => cost);
   return {
@@ -176,7 +176,7 @@ function costOf(step: KtoStep): { flops: number; bytes: number } {
   };
 }
 
-/** The parts of an update that are JavaScript's, the device being idle before each. */
+/** Times the host's parts of an update; the device is idle before each. */
 async function timeHost(
   device: Device,
   step: KtoStep,
@@ -216,7 +216,7 @@ async function profile(device: Device, step: KtoStep): Promise<KernelTime[]> {
   return [...kernels.values()].sort((a, b) => b.ms - a.ms);
 }
 
-/** What another engine, or another schedule, has to agree with. */
+/** Results that another engine, or another schedule, must reproduce. */
 export interface StepTruth {
   /** Of the first updates; from the second on they depend on gradients, clip, AdamW and reference point. */
   readonly losses: readonly number[];

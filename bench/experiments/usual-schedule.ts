@@ -1,11 +1,11 @@
 /**
- * What packing and the fused head save: whole updates by our own engine on its own schedule and on the usual one
- * (`usual/step.ts`), in turn in one process, their gradients compared first; beside each ratio what the number of
- * multiplications would make of it, attention left out.
+ * Measures what packing and the fused head save: whole updates by our own engine on its own schedule and on the usual one
+ * (`usual/step.ts`), alternating in one process after their gradients have been compared. Beside each measured ratio stands
+ * the ratio of multiplications, without attention.
  *
  *   npx tsx bench/experiments/usual-schedule.ts [--updates N] [--small] [--json FILE]
  *
- * `--small` is the shape of stories260K instead of hidden 256: quickly over, and no measure.
+ * `--small` takes the shape of stories260K instead of hidden 256: a quick check that it runs, not a measurement.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
