@@ -17,9 +17,11 @@ export {
   type GeneratorOptions,
 } from "./engine/model/generate/generate.ts";
 export type { SamplingOptions } from "./engine/model/generate/sample.ts";
-export { LoraAdapter, type LoraOptions } from "./engine/model/lora.ts";
+export { LoraAdapter } from "./engine/model/lora.ts";
+export type { LoraOptions } from "./engine/model/lora-modules.ts";
+export { type MergeOptions, mergeAdapter } from "./engine/model/merge.ts";
 export { type LoadOptions, Model, type SaveOptions } from "./engine/model/model.ts";
-export { loadAdapter, type MergeOptions, mergeAdapter, saveAdapter } from "./engine/model/peft.ts";
+export { loadAdapter, saveAdapter } from "./engine/model/peft.ts";
 export type { RowSequence } from "./engine/model/rows.ts";
 export { type ChatTemplate, loadChatTemplate, type RenderOptions } from "./engine/text/chat-template.ts";
 export { TextStream } from "./engine/text/text-stream.ts";

@@ -56,7 +56,8 @@ export const mergeCommand = command({
 async function runMerge(options: MergeCommandOptions, output: Output): Promise<void> {
   const { checkKind, checkOutputFolder } = await import("../session/rows.ts");
   const { formatOf, modelFolder } = await import("../session/models.ts");
-  const { mergeAdapter, readAdapterConfig } = await import("../../engine/model/peft.ts");
+  const { mergeAdapter } = await import("../../engine/model/merge.ts");
+  const { readAdapterConfig } = await import("../../engine/model/peft-config.ts");
   const adapter = await modelFolder(options.adapter_name_or_path, output);
   const { baseModel } = await readAdapterConfig(adapter);
   const base = options.model_name_or_path ?? baseModel;
@@ -69,6 +70,7 @@ async function runMerge(options: MergeCommandOptions, output: Output): Promise<v
   await mergeAdapter(await modelFolder(base, output), adapter, options.output_dir, {
     ...(dtype === undefined ? {} : { dtype }),
     maxShardBytes: sizeInBytes(options.max_shard_size),
+    onWarning: (sentence) => output.warning(sentence),
   });
   if (output.json) output.jsonLine({ output_dir: options.output_dir, base_model: base, adapter });
   else output.result(`merged ${adapter} into ${base}; the model is in ${options.output_dir}`);

@@ -117,8 +117,8 @@ export class Activations {
     const rows = Math.max(...shapes.map((shape) => shape.gradientRows + shape.branchRows));
     const scratch = (name: string, width: number) => device.allocate("scratch", `adapter ${name}`, [rows, width]);
     this.lora = adapter && {
-      inner: scratch("inner", adapter.options.rank),
-      dInner: scratch("inner gradient", adapter.options.rank),
+      inner: scratch("inner", adapter.highestRank),
+      dInner: scratch("inner gradient", adapter.highestRank),
       dropped: adapter.options.dropout > 0 ? scratch("dropout", adapter.widestInput) : undefined,
     };
   }

@@ -10,7 +10,7 @@ import { byteLength, elementCount, type Tensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
-import { checkTensors } from "./weights/check-tensors.ts";
+import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
 import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./weights/checkpoint-files.ts";
 import { parameterSpecs } from "./weights/parameters.ts";
 import { arenaPieces, fillTensor, finitePieces } from "./weights/weight-transfer.ts";
@@ -28,6 +28,8 @@ export interface LoadOptions {
    * whole, of the same values.
    */
   readonly storage?: StoredFormat;
+  /** Takes sentences on tensors of the files that are ignored; default console.warn. */
+  readonly onWarning?: (sentence: string) => void;
 }
 
 export interface SaveOptions {
@@ -115,7 +117,11 @@ export class Model {
         { format, category: options.category ?? "weights" },
       );
       try {
-        if (!device.counts) await model.#fill(files, dtype);
+        if (!device.counts) {
+          const warning = await ignoredHead(config, files);
+          if (warning !== undefined) (options.onWarning ?? console.warn)(warning);
+          await model.#fill(files, dtype);
+        }
       } catch (error) {
         model.free();
         throw error;
