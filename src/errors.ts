@@ -97,7 +97,8 @@ export function shown(value: unknown, most = 200): string {
   return shortened(json, most);
 }
 
-function shortened(text: string, most: number): string {
+/** A text of at most `most` characters: the middle of a longer one is left out. */
+export function shortened(text: string, most: number): string {
   if (text.length <= most) return text;
   const end = Math.floor(most / 4);
   return `${text.slice(0, most - end - 3)}...${text.slice(-end)}`;

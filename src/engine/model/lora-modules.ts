@@ -3,7 +3,8 @@
  * PEFT's: check_target_module_exists in its tuners_utils.py, get_pattern_key in its utils/other.py. What an adapter
  * computes stands in `lora.ts`.
  */
-import { ConfigError } from "../../errors.ts";
+import { ConfigError, shown } from "../../errors.ts";
+import { textsMatching } from "../files/foreign-pattern.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { modulePrefix, parameterSpecs } from "./weights/parameters.ts";
 
@@ -94,22 +95,24 @@ export function targetNames(
  */
 export function selectModules(config: ModelConfig, options: LoraOptions): LoraModule[] {
   const all = linearModules(config);
-  const prefix = modulePrefix(config);
-  const isTarget = targetTest(config, options);
-  const selected = all.filter(({ name }) => isTarget(`${prefix}${name}`));
-  if (selected.length === 0) {
-    const targets = targetNames(config, options.targetModules);
+  const wholeName = ({ name }: LinearModule) => `${modulePrefix(config)}${name}`;
+  const names = all.map(wholeName);
+  const targets = targetsAmong(names, config, options);
+  if (targets.size === 0) {
     const narrowed = options.excludeModules !== undefined || options.layersToTransform !== undefined;
     throw new ConfigError(
-      `lora_target_modules ${JSON.stringify(targets)} matches no linear layer${narrowed ? ' that "exclude_modules" and "layers_to_transform" leave' : ""}; ${known(all)}.`,
+      `lora_target_modules ${shown(targetNames(config, options.targetModules))} matches no linear layer${narrowed ? ' that "exclude_modules" and "layers_to_transform" leave' : ""}; ${known(all)}.`,
     );
   }
-  const rankOf = patternValue(options.rankPattern, options.rank, "rank_pattern");
-  const alphaOf = patternValue(options.alphaPattern, options.alpha, "alpha_pattern");
-  return selected.map((module) => {
-    const [rank, alpha] = [rankOf(`${prefix}${module.name}`), alphaOf(`${prefix}${module.name}`)];
-    return { ...module, rank, alpha, scale: alpha / (options.rslora ? Math.sqrt(rank) : rank) };
-  });
+  const ranks = valuesByPattern(options.rankPattern, names, "rank_pattern");
+  const alphas = valuesByPattern(options.alphaPattern, names, "alpha_pattern");
+  return all
+    .filter((module) => targets.has(wholeName(module)))
+    .map((module) => {
+      const rank = ranks.get(wholeName(module)) ?? options.rank;
+      const alpha = alphas.get(wholeName(module)) ?? options.alpha;
+      return { ...module, rank, alpha, scale: alpha / (options.rslora ? Math.sqrt(rank) : rank) };
+    });
 }
 
 /**
@@ -120,80 +123,61 @@ export function selectModules(config: ModelConfig, options: LoraOptions): LoraMo
  */
 export function checkTargets(config: ModelConfig, { targetModules }: LoraOptions): void {
   const all = linearModules(config);
-  const prefix = modulePrefix(config);
+  const names = all.map(({ name }) => `${modulePrefix(config)}${name}`);
   const targets = targetNames(config, targetModules);
   if (targets.length === 0) throw new ConfigError(`lora_target_modules is empty; ${known(all)}.`);
-  if (typeof targets === "string") {
-    const matches = nameTest(targets, "lora_target_modules");
-    const other = otherModules(config).find(matches);
-    if (other === undefined) return;
-    throw new ConfigError(
-      `lora_target_modules ${JSON.stringify(targets)} matches "${other}", which is no linear layer of the decoder; ${known(all)}.`,
-    );
-  }
-  for (const target of targets) {
-    const matches = nameTest([target], "lora_target_modules");
-    if (all.some(({ name }) => matches(`${prefix}${name}`))) continue;
-    throw new ConfigError(
-      `lora_target_modules names "${target}", which is no linear layer of the decoder; ${known(all)}.`,
-    );
-  }
+  const isText = typeof targets === "string";
+  const wrong = isText
+    ? matching(targets, otherModules(config), "lora_target_modules")[0]
+    : targets.find((target) => matching([target], names, "lora_target_modules").length === 0);
+  if (wrong === undefined) return;
+  throw new ConfigError(
+    `lora_target_modules ${isText ? `${shown(targets)} matches` : "names"} "${wrong}", which is no linear layer of the decoder; ${known(all)}.`,
+  );
 }
 
-/** Does an adapter of these options belong to the module of this whole name? */
-function targetTest(config: ModelConfig, options: LoraOptions): (name: string) => boolean {
-  const { targetModules, excludeModules = [], layersToTransform, layersPattern = [] } = options;
-  const layers = typeof layersToTransform === "number" ? [layersToTransform] : (layersToTransform ?? []);
-  const isExcluded = nameTest(excludeModules, "exclude_modules");
+/** The modules that an adapter of these options belongs to, by their whole names. */
+function targetsAmong(names: readonly string[], config: ModelConfig, options: LoraOptions): Set<string> {
+  const { targetModules, excludeModules = [], layersToTransform = [], layersPattern = [] } = options;
+  const layers = [layersToTransform].flat();
   if (typeof targetModules === "string" && layers.length > 0)
     throw new ConfigError('"layers_to_transform" goes with lora_target_modules as a list, not with a single text.');
   if (layersPattern.length > 0 && layers.length === 0)
     throw new ConfigError('"layers_pattern" says where the numbers of "layers_to_transform" stand, which is missing.');
-  if (isAllLinear(targetModules)) return (name) => !isExcluded(name);
-  const targets = targetNames(config, targetModules);
-  const matches = nameTest(targets, "lora_target_modules");
-  const before = typeof layersPattern === "string" ? [layersPattern] : layersPattern;
-  // PEFT looks for the first number that stands between dots, after a name that is not the first.
-  const numbers = (before.length === 0 ? ["[^.]*"] : before).map((pattern) =>
-    expression(`^.*?\\.${pattern}\\.(\\d+)\\.`, "layers_pattern", pattern),
-  );
-  const isInLayers = (name: string) => {
-    const number = numbers.map((pattern) => pattern.exec(name)?.[1]).find((found) => found !== undefined);
-    return number !== undefined && layers.includes(Number(number));
-  };
-  return (name) => {
-    if (isExcluded(name) || !matches(name)) return false;
-    // Of a module that is named wholly PEFT does not ask for the layer.
-    return layers.length === 0 || targets.includes(name) || isInLayers(name);
-  };
-}
-
-/** PEFT's two ways to name modules: names and ends of names from a dot on, or a regular expression for whole names. */
-function nameTest(names: readonly string[] | string, option: string): (name: string) => boolean {
-  if (typeof names !== "string") return (name) => names.some((own) => name === own || name.endsWith(`.${own}`));
-  const whole = expression(`^(?:${names})$`, option, names);
-  return (name) => whole.test(name);
-}
-
-/** The value of the first pattern that matches a module's whole name or an end of it from a dot on. */
-function patternValue(
-  patterns: Readonly<Record<string, number>> | undefined,
-  otherwise: number,
-  option: string,
-): (name: string) => number {
-  const values = Object.entries(patterns ?? {}).map(
-    ([pattern, value]) => [expression(`^(?:.*\\.)?(?:${pattern})$`, option, pattern), value] as const,
-  );
-  return (name) => values.find(([pattern]) => pattern.test(name))?.[1] ?? otherwise;
-}
-
-function expression(source: string, option: string, written: string): RegExp {
-  try {
-    return new RegExp(source);
-  } catch (error) {
-    const name = option.startsWith("lora_") ? option : `"${option}"`;
-    throw new ConfigError(`${name} ${JSON.stringify(written)} is no regular expression.`, { cause: error });
+  const excluded = new Set(matching(excludeModules, names, '"exclude_modules"'));
+  const targets = isAllLinear(targetModules) ? names : targetNames(config, targetModules);
+  let found = matching(targets, names, "lora_target_modules");
+  if (layers.length > 0) {
+    const before = layersPattern.length > 0 ? [layersPattern].flat() : ["[^.]*"];
+    const inLayers = before.flatMap((pattern) =>
+      textsMatching(`^.*?\\.${pattern}\\.(?:${layers.join("|")})\\.`, names, `"layers_pattern" ${shown(pattern)}`),
+    );
+    // PEFT does not ask for the layer of a module that a target names wholly.
+    found = found.filter((name) => targets.includes(name) || inLayers.includes(name));
   }
+  return new Set(found.filter((name) => !excluded.has(name)));
+}
+
+/** The names that a list has, whole or an end from a dot on, or that a regular expression matches whole. */
+function matching(wanted: readonly string[] | string, names: readonly string[], option: string): string[] {
+  if (typeof wanted === "string") return textsMatching(`^(?:${wanted})$`, names, `${option} ${shown(wanted)}`);
+  return names.filter((name) => wanted.some((own) => name === own || name.endsWith(`.${own}`)));
+}
+
+/** The value of the first pattern that matches a module's name, or an end of it from a dot on. */
+function valuesByPattern(
+  patterns: Readonly<Record<string, number>> = {},
+  names: readonly string[],
+  option: string,
+): Map<string, number> {
+  const values = new Map<string, number>();
+  for (const [pattern, value] of Object.entries(patterns)) {
+    const source = `^(?:.*\\.)?(?:${pattern})$`;
+    for (const name of textsMatching(source, names, `"${option}" ${shown(pattern)}`)) {
+      if (!values.has(name)) values.set(name, value);
+    }
+  }
+  return values;
 }
 
 function isAllLinear(targetModules: LoraOptions["targetModules"]): boolean {

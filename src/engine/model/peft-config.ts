@@ -2,7 +2,8 @@
  * adapter_config.json as PEFT 0.18.1 writes it: read into the options of an adapter, and written from them. What PEFT can
  * do to a model and we cannot is refused here by its cause. The tensors beside it are read in `peft-tensors.ts`.
  */
-import { errorMessage, FileError, ModelFormatError, shown } from "../../errors.ts";
+import { FileError, ModelFormatError, shown } from "../../errors.ts";
+import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file.ts";
 import { platform } from "../platform/index.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { type LoraOptions, targetNames } from "./lora-modules.ts";
@@ -68,13 +69,7 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
       `The adapter folder "${folder}" has no ${ADAPTER_CONFIG}; give a folder that PEFT or kto wrote.`,
     );
   }
-  let json: Record<string, unknown>;
-  try {
-    json = JSON.parse(await platform.readText(path)) as Record<string, unknown>;
-  } catch (error) {
-    throw new ModelFormatError(`${path} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
-  }
-  if (!isObject(json)) throw new ModelFormatError(`${path} does not hold a JSON object.`);
+  const json = parseJsonObject(await readModelText(path), path);
   /** The value of a key, which must pass the test; an optional key that is missing or null is undefined. */
   const read = <T>(key: string, test: (value: unknown) => value is T, wanted: string): T => {
     if (test(json[key])) return json[key];
@@ -125,10 +120,6 @@ function someOf<T extends number | string | readonly unknown[] | object>(value: 
   return typeof value === "number" || (value !== undefined && Object.keys(value).length > 0) ? value : undefined;
 }
 
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function isCount(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) >= 1;
 }
@@ -151,7 +142,7 @@ function isLayers(value: unknown): value is number | readonly number[] {
 
 function valuesOf(test: (value: unknown) => value is number) {
   return (value: unknown): value is Readonly<Record<string, number>> =>
-    isObject(value) && Object.values(value).every(test);
+    isJsonObject(value) && Object.values(value).every(test);
 }
 
 async function basePath(baseModel: string, folder: string): Promise<string> {

@@ -9,3 +9,4 @@ export type {
   ReadableFile,
   Sha256,
 } from "./platform.ts";
+export { OutOfTimeError } from "./platform.ts";
