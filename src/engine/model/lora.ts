@@ -37,7 +37,7 @@ export interface LoraScratch {
   readonly dropped: Tensor | undefined;
 }
 
-/** A trained adapter over a model: A and B of every target, f32, in one arena. */
+/** A LoRA adapter over a model: A and B of every target, f32, in one arena. */
 export class LoraAdapter {
   readonly device: Device;
   readonly options: LoraOptions;

@@ -1,6 +1,6 @@
 /**
- * LoRA adapters in PEFT's folders: loaded onto the device of their base model, saved, and the names of their tensors. The
- * two files of a folder are the matter of `peft-config.ts` and `peft-tensors.ts`; merging is that of `merge.ts`.
+ * Loads LoRA adapters from PEFT's folders onto the device of their base model, and saves them. The two files of a folder
+ * are read in `peft-config.ts` and `peft-tensors.ts`.
  */
 import { writeSafetensors } from "../files/safetensors.ts";
 import { platform } from "../platform/index.ts";

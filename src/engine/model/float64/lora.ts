@@ -1,6 +1,6 @@
 /**
- * LoRA in float64, by another way than the device's: the adapter is merged into the weights, W' = W + scale B A, and the
- * gradients of A and B follow from that of W' by the chain rule, dA = scale B^T dW', dB = scale dW' A^T. No dropout.
+ * LoRA in float64, computed differently from the device: the adapter is merged into the weights, W' = W + scale B A, and
+ * the gradients of A and B follow from that of W' by the chain rule, dA = scale B^T dW', dB = scale dW' A^T. No dropout.
  */
 import { add, at } from "../../../kernels/float64/elements.ts";
 import { matmul } from "../../../kernels/float64/matmul.ts";
@@ -27,7 +27,7 @@ export async function float64Weights(model: Model): Promise<Map<string, Float64T
   return weights;
 }
 
-/** The gradients of a model's adapter, under the names that `model.readTensors` gives them, from those of its weights. */
+/** The gradients of a model's adapter from those of its merged weights, under the names of `model.readTensors`. */
 export async function adapterGradients(model: Model, gradients: Float64Gradients): Promise<Float64Gradients> {
   const result: Float64Gradients = new Map();
   for (const { module, a, b } of (await float64Adapter(model)) ?? []) {
@@ -67,7 +67,7 @@ function weightName(model: Model, module: LoraModule): string {
   return model.checkpointName(`${module.name}.weight`);
 }
 
-/** Every element of a layer's matrix: its place in the checkpoint's tensor, [out, in] or [in, out]. */
+/** Visits every element of a layer's matrix with its place in the checkpoint's tensor, [out, in] or [in, out]. */
 function eachElement(
   model: Model,
   { inputs, outputs }: LoraModule,
