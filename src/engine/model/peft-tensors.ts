@@ -49,16 +49,16 @@ export async function openAdapter(
   if ((await platform.exists(path)) !== "file") {
     throw new ModelFormatError(`The adapter folder "${folder}" has no ${ADAPTER_WEIGHTS}.`);
   }
-  const modules = modulesOf(folder, base.config, options);
   const file = await openSafetensors(path);
   try {
     const names = namesByPart(file);
     const saved = await savedTensors(file, names, base);
+    const modules = modulesOf(folder, base.config, options);
+    checkParts(file, names, saved, modules, { config: base.config, savedModules });
     for (const name of savedModules) {
-      if ([...saved.keys()].some((part) => part.split(".").includes(name))) continue;
+      if ([...saved.keys()].some((part) => belongsTo(part, [name]))) continue;
       throw new ModelFormatError(`${path}: "modules_to_save" names "${name}", but the file has no tensor of it.`);
     }
-    checkParts(file, names, saved, modules, base.config);
     if (saved.size > 0) {
       onWarning(`${path} also holds ${[...saved.keys()].join(", ")}, the same as in the base; they are left out.`);
     }
@@ -162,7 +162,7 @@ function checkParts(
   names: ReadonlyMap<string, string>,
   saved: ReadonlyMap<string, string>,
   modules: readonly LoraModule[],
-  config: ModelConfig,
+  { config, savedModules }: { readonly config: ModelConfig; readonly savedModules: readonly string[] },
 ): void {
   const wanted = new Map(
     adapterSpecs(modules).flatMap(({ parts }) =>
@@ -171,7 +171,7 @@ function checkParts(
   );
   for (const [part, name] of names) {
     if (wanted.has(part) || saved.has(part.slice(PEFT_PREFIX.length))) continue;
-    throw new ModelFormatError(`${file.path}: tensor "${name}" ${leftOver(part, config)}.`);
+    throw new ModelFormatError(`${file.path}: tensor "${name}" ${leftOver(part, config, savedModules)}.`);
   }
   for (const [part, shape] of wanted) {
     const name = names.get(part) ?? part;
@@ -183,8 +183,14 @@ function checkParts(
   }
 }
 
+/** Is this the name of a tensor of one of these modules, which are named whole or by their last words? */
+function belongsTo(part: string, modules: readonly string[]): boolean {
+  return modules.some((module) => `.${part}`.includes(`.${module}.`));
+}
+
 /** Why a tensor cannot be read, after its name. */
-function leftOver(part: string, config: ModelConfig): string {
+function leftOver(part: string, config: ModelConfig, savedModules: readonly string[]): string {
+  if (belongsTo(part, savedModules)) return 'belongs to "modules_to_save", and to no module of the base model';
   if (part.includes("lora_magnitude_vector")) return `belongs to DoRA, which is not supported; ${MERGE_WITH_PEFT}`;
   if (part.includes("lora_embedding_") || part.startsWith(`${PEFT_PREFIX}lm_head.lora_`)) {
     return `is an adapter of the embedding or the head, which is not supported; ${MERGE_WITH_PEFT}`;

@@ -213,7 +213,7 @@ describe("whole tensors of the base beside an adapter", () => {
     return { name, shape, data };
   }
 
-  it.each([undefined, ["lm_head", "embed_tokens"]])("are left out where they are the same: %j", async (saved) => {
+  it.each([undefined, ["lm_head", "model.embed_tokens"]])("are left out where they are the same: %j", async (saved) => {
     const both = [await tensorOf(llama, "model.embed_tokens.weight"), await tensorOf(llama, "lm_head.weight")];
     const into = await written({ ...pattern, config: { ...pattern.config, modules_to_save: saved } }, [
       ...matrices(pattern),
@@ -276,8 +276,17 @@ describe("whole tensors of the base beside an adapter", () => {
       () => ({ name: `${attention(0, "q")}.bias`, shape: [32], data: zeros([32]) }),
       /q_proj\.bias" is a trained bias, which is not supported/,
     ],
+    [
+      "are of a module that the base lacks",
+      () => ({ name: "score.weight", shape: [2, 32], data: zeros([2, 32]) }),
+      /score\.weight" belongs to "modules_to_save", and to no module of the base model/,
+    ],
   ])("are refused by their cause where they %s", async (_, change, message) => {
-    const into = await written(pattern, [...matrices(pattern), change(await tensorOf(llama, "lm_head.weight"))]);
+    const config = { ...pattern.config, modules_to_save: ["score"] };
+    const into = await written({ ...pattern, config }, [
+      ...matrices(pattern),
+      change(await tensorOf(llama, "lm_head.weight")),
+    ]);
     const before = device.totalBytes;
     await expect(loadAdapter(model, into)).rejects.toThrow(message);
     await expect(mergeAdapter(llama, into, freshPath(folder, "merged"))).rejects.toThrow(message);
