@@ -1,19 +1,18 @@
 /**
- * The options of KTO itself, under TRL's names, and which reference follows from them where it is said in two ways,
- * TRL's and ours.
+ * The options of KTO itself, under TRL's names, and the reference that follows from them, which TRL's options and ours
+ * both name.
  */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { option } from "./parse.ts";
+import { type OptionsOf, optionGroup } from "./option.ts";
 
-const method = "KTO";
+const { trainerOption } = optionGroup("KTO");
 
-/** A z.literal("auto") beside a number: solve for the weight that balances the classes. */
+/** "auto" solves for the weight that balances the classes. */
 const weight = z.union([z.number().positive(), z.literal("auto")]);
 
 export const referenceModelOption = {
-  ref_model_name_or_path: option(z.string().min(1).optional(), {
-    group: "Model and data",
+  ref_model_name_or_path: optionGroup("Model and data").option(z.string().min(1).optional(), {
     description: "the frozen reference model (default: the model as it is before training)",
     expects: 'a local Hugging Face model folder or a hub id such as "owner/name"',
     placeholder: "model",
@@ -22,57 +21,45 @@ export const referenceModelOption = {
 };
 
 export const methodOptions = {
-  beta: option(z.number().positive().default(0.1), {
-    group: method,
+  beta: trainerOption(z.number().positive().default(0.1), {
     description: "how strongly the model is held to the reference; higher stays closer",
-    expects: "a number above 0",
+    float32: true,
   }),
-  desirable_weight: option(weight.default(1), {
-    group: method,
+  desirable_weight: trainerOption(weight.default(1), {
     description: "lambda_D, the weight of thumbs-up rows; auto balances the classes",
-    expects: 'a number above 0 or "auto"',
+    float32: true,
   }),
-  undesirable_weight: option(weight.default(1), {
-    group: method,
+  undesirable_weight: trainerOption(weight.default(1), {
     description: "lambda_U, the weight of thumbs-down rows; auto balances the classes",
-    expects: 'a number above 0 or "auto"',
+    float32: true,
   }),
-  loss_type: option(z.enum(["kto", "apo_zero_unpaired"]).default("kto"), {
-    group: method,
-    description: "apo_zero_unpaired (alias kto_zero) sets the reference point to 0",
-    expects: '"kto" or "apo_zero_unpaired"',
+  loss_type: trainerOption(z.enum(["kto", "apo_zero_unpaired"]).default("kto"), {
+    description: "the loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0",
     valueAliases: { kto_zero: "apo_zero_unpaired" },
   }),
-  reference: option(z.enum(["auto", "copy", "adapter_off", "cached", "uniform"]).default("auto"), {
-    group: method,
+  reference: trainerOption(z.enum(["auto", "copy", "adapter_off", "cached", "uniform"]).default("auto"), {
     description:
-      "copy: a frozen model beside the trained one; adapter_off: the model without its adapter; cached: its log-probs computed before training and kept on disk, so that it takes no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: adapter_off with an adapter, else copy",
-    expects: '"auto", "copy", "adapter_off", "cached" or "uniform"',
+      "where the reference's log-probs come from; copy: a frozen model beside the trained one; adapter_off: the model without its adapter; cached: computed before training and kept on disk, so that they take no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: adapter_off with an adapter, else copy",
   }),
-  precompute_ref_log_probs: option(z.boolean().default(false), {
-    group: method,
+  precompute_ref_log_probs: trainerOption(z.boolean().default(false), {
     description: 'the same as reference "cached"',
-    expects: "true or false",
   }),
-  reference_point_scope: option(z.enum(["microbatch", "step"]).default("microbatch"), {
-    group: method,
+  reference_point_scope: trainerOption(z.enum(["microbatch", "step"]).default("microbatch"), {
     description: "the rows over which the reference point is taken when gradients are accumulated",
-    expects: '"microbatch" or "step"',
   }),
 };
 
-const schema = z.strictObject(methodOptions);
-export type MethodOptions = Readonly<z.output<typeof schema>>;
+export type MethodOptions = OptionsOf<typeof methodOptions>;
 
-/** How the reference's log-probabilities are had. */
+/** Where the reference's log-probs come from. */
 export type ReferenceMode = "copy" | "adapter_off" | "cached" | "uniform";
 
 /**
- * The reference that the options ask for, "auto" decided: the policy without its adapter where it has one and no other
+ * The reference that the options ask for. For "auto" that is the policy without its adapter where it has one and no other
  * model is given, else a frozen model beside the policy.
  *
  * @param given whether there is a reference model of its own
- * @throws ConfigError for what cannot be
+ * @throws ConfigError for options that contradict each other or what is given
  */
 export function referenceMode(
   options: Pick<MethodOptions, "reference" | "precompute_ref_log_probs" | "loss_type">,

@@ -12,12 +12,12 @@ import { EvaluationPlan } from "../method/evaluation-plan.ts";
 import { metricNames } from "../method/metrics.ts";
 import { ReferenceLogProbs } from "../method/reference-log-probs.ts";
 import { RunPlan } from "../method/run-plan.ts";
+import type { Checked } from "../options/checked.ts";
 import { evaluationStrategy } from "../options/evaluation.ts";
-import { ktoParseContext, type TrainerOptions, trainerOptions } from "../options/kto.ts";
+import { type TrainerOptions, trainerOptions } from "../options/kto.ts";
 import { type ReferenceMode, referenceMode } from "../options/method.ts";
-import { parseOptions } from "../options/parse.ts";
-import { checkFloat32, type RunOptions } from "../options/run.ts";
-import { type SftTrainerOptions, sftParseContext, sftTrainerOptions } from "../options/sft.ts";
+import type { RunOptions } from "../options/run.ts";
+import { type SftTrainerOptions, sftTrainerOptions } from "../options/sft.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
 
 /** What every training run is made from. */
@@ -49,12 +49,13 @@ export interface TrainerInputs extends RunInputs {
    * allocated, so that both are never in memory together.
    */
   readonly ownsReference?: boolean;
-  readonly options?: Partial<TrainerOptions>;
+  /** Some of them, parsed here, or all of them as a command line has parsed them. */
+  readonly options?: Partial<TrainerOptions> | Checked<TrainerOptions>;
 }
 
 /** The examples of supervised fine-tuning are all to be imitated: their label is true. */
 export interface SftTrainerInputs extends RunInputs {
-  readonly options?: Partial<SftTrainerOptions>;
+  readonly options?: Partial<SftTrainerOptions> | Checked<SftTrainerOptions>;
 }
 
 /** What a run is made of before it takes any memory. */
@@ -69,7 +70,7 @@ export interface Prepared<Options extends RunOptions> {
 export function prepare(inputs: TrainerInputs): Prepared<TrainerOptions> & { readonly mode: ReferenceMode } {
   const { policy, reference } = inputs;
   checkReference(policy, reference);
-  const options = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
+  const options = trainerOptions.parse(inputs.options);
   const mode = referenceMode(options, { adapter: policy.adapter !== undefined, given: reference !== undefined });
   return { ...planned(inputs, options, [policy, reference ?? policy], options.loss_type), mode };
 }
@@ -116,7 +117,7 @@ export async function cachedReference(
 
 /** As `prepare`, for supervised fine-tuning. */
 export function prepareSft(inputs: SftTrainerInputs): Prepared<SftTrainerOptions> {
-  const options = parseOptions(sftTrainerOptions, { ...inputs.options }, sftParseContext);
+  const options = sftTrainerOptions.parse(inputs.options);
   for (const examples of [inputs.examples, inputs.evalExamples ?? []]) {
     const at = examples.findIndex(({ label }) => label === false);
     if (at < 0) continue;
@@ -135,7 +136,6 @@ function planned<Options extends RunOptions>(
   lossType: TrainerOptions["loss_type"] | "sft",
 ): Prepared<Options> {
   const { policy, examples, evalExamples = [] } = inputs;
-  checkFloat32(options);
   checkPolicy(policy, options);
   if (options.fp16) checkF16(policy.device);
   const maxLength = Math.min(options.max_length, ...models.map(({ config }) => config.contextLength));

@@ -110,7 +110,7 @@ export class RunRecord {
       evaluation: this.#run.evaluation?.state as RunState["evaluation"],
       tuning: this.#policy.device.tuner.choices,
       ...this.#digests,
-      options: this.#run.options,
+      options: { ...this.#run.options },
       settings: this.#settings,
       log: this.log,
     };

@@ -6,7 +6,7 @@
 import type { Device } from "../../engine/gpu/device.ts";
 import type { Model, SaveOptions } from "../../engine/model/model.ts";
 import { saveAdapter } from "../../engine/model/peft.ts";
-import { learningRateAt, type ScheduleOptions } from "../../engine/schedule.ts";
+import { learningRateAt, type Schedule } from "../../engine/schedule.ts";
 import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../../errors.ts";
 import { type Evaluation, RunEvaluation } from "../evaluation/run-evaluation.ts";
 import type { KtoBatch } from "../method/batch.ts";
@@ -15,6 +15,7 @@ import type { TrainedFor } from "../method/objective.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import { KtoStep, type StepReference } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
+import { scheduleOf } from "../options/schedule.ts";
 import { type TrainerCallbacks, type TrainingStep, warn } from "./callbacks.ts";
 import { checkHostMemory } from "./fitting.ts";
 import { type CachedReference, type Prepared, type RunInputs, rowNames } from "./inputs.ts";
@@ -47,7 +48,7 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
   #saturated = false;
   readonly #plan: RunPlan;
   readonly #cached: CachedReference | undefined;
-  readonly #schedule: ScheduleOptions;
+  readonly #schedule: Schedule;
   readonly #window: LoggingWindow;
   readonly #record: RunRecord;
   readonly #callbacks: TrainerCallbacks;
@@ -65,12 +66,7 @@ export class TrainingRun<Options extends RunOptions> implements AsyncIterable<Tr
     this.#plan = plan;
     this.#cached = cached;
     this.#callbacks = inputs;
-    this.#schedule = {
-      type: options.lr_scheduler_type,
-      learningRate: options.learning_rate,
-      totalSteps: this.totalSteps,
-      warmupSteps: options.warmup_steps || Math.ceil(options.warmup_ratio * this.totalSteps),
-    };
+    this.#schedule = scheduleOf(options, this.totalSteps);
     this.step = new KtoStep({
       policy,
       reference,
