@@ -1,6 +1,6 @@
 /**
  * The tiny models and the microbatch of test/fixtures, on the shared device and in float64, and what PyTorch computed
- * for them. Models are loaded anew at each call, since training changes them; free them.
+ * for them. Each call loads a model of its own, since training changes it; free it.
  */
 import { readFileSync } from "node:fs";
 import type { Device } from "../../src/engine/gpu/device.ts";
@@ -99,7 +99,7 @@ export async function float64Of(model: Model): Promise<Float64Model> {
   );
 }
 
-/** The likeliest continuation in float64, the whole sequence anew for every token. */
+/** The likeliest continuation in float64; the whole sequence is computed for every token. */
 export function exactGreedy(model: Float64Model, prompt: number[], count: number, vocabSize: number): number[] {
   const ids = [...prompt];
   for (let i = 0; i < count; i++) {
