@@ -1,12 +1,12 @@
 /**
- * The errors that a user can cause or meet. Each message is one sentence or two: what was found, where, what to do.
- * Anything that is not a KtoError is a bug of ours. The exit codes are part of the command line's contract (README).
+ * The errors that a user can cause or meet. Each message is one or two sentences: what was found, where, what to do. An
+ * error that is not a KtoError is a bug in this program. The exit codes are part of the command line's contract (README).
  */
 
-/** Characters. A name from a damaged file, which a message repeats, can be as long as the file. */
+/** Characters of a message. A name from a damaged file, which a message repeats, can be as long as the file. */
 const LONGEST_MESSAGE = 4000;
 
-/** Base of every expected failure. `exitCode` is what `kto` exits with. */
+/** The base of all expected failures. `exitCode` is the exit code of `kto`. */
 export class KtoError extends Error {
   readonly exitCode: number;
 
@@ -38,14 +38,14 @@ export class ModelFormatError extends KtoError {
   }
 }
 
-/** There is no WebGPU adapter, or it cannot hold what is asked of it. Exit code 5. */
+/** There is no WebGPU adapter, or it cannot do what is asked of it. Exit code 5. */
 export class AdapterError extends KtoError {
   constructor(message: string, options?: { cause?: unknown }) {
     super(message, 5, options);
   }
 }
 
-/** The device was lost or refused work while running; nothing more can run on it. Exit code 6. */
+/** The device was lost or refused work; nothing more can run on it. Exit code 6. */
 export class DeviceLostError extends KtoError {
   constructor(message: string, options?: { cause?: unknown }) {
     super(message, 6, options);
@@ -91,8 +91,8 @@ export class InterruptedError extends KtoError {
 }
 
 /**
- * A foreign value as a message shows it: JSON, whose middle is left out if it has more than `most` characters. What cannot
- * be written, such as what is nested too deeply, is named by its kind.
+ * A foreign value as a message shows it: as JSON, without the middle if it has more than `most` characters. A value that
+ * cannot be written as JSON, for example because it is nested too deeply, is named by its kind.
  */
 export function shown(value: unknown, most = 200): string {
   let json: string;
@@ -122,7 +122,7 @@ export function errorMessage(error: unknown): string {
   return error instanceof Error ? String(error.message) : shown(error);
 }
 
-/** Foreign words, which may be of several lines or none, as the end of a sentence of ours, without its full stop. */
+/** Foreign words, which may have several lines or none, as the end of a sentence, without its full stop. */
 export function asPhrase(words: string): string {
   return (
     words

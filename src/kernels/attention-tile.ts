@@ -5,38 +5,46 @@
  *   scores       x[r, j] = sum_d a[r, d] b[j, d]      lanes own columns j; both operands are head rows in memory
  *   accumulate   sum[r, d] += sum_j x[r, j] b[j, d]   lanes own channels d; x is what the first product has become
  *
- * The lanes that share a tile are a subgroup, which hands numbers round (`ofLane`; on software adapters that costs almost
- * nothing, and a load as much as eight multiply-adds), or, where subgroups cannot be used, a workgroup, which hands x
- * round through its memory. Not the softmax, nor which rows see which: that is `attention.ts`.
+ * The lanes that share a tile are a team (`attention-team.ts`). Not the softmax, nor which rows see which: that is
+ * `attention.ts`.
  */
-import type { ActivationFormat } from "./kernel.ts";
+import { COMPONENTS, component, range, type Team, type TeamShape, teamOf } from "./attention-team.ts";
+import type { ActivationFormat, Grid } from "./kernel.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
-import { type AdapterFacts, linearGrid, linearGroup, ofLane, unknownCount } from "./wgsl.ts";
-
-const range = (count: number) => Array.from({ length: count }, (_, index) => index);
-const COMPONENTS = ["x", "y", "z", "w"];
+import { type AdapterFacts, unknownCount } from "./wgsl.ts";
 
 /** What a tile's text depends on. */
-export interface TileShape {
+export interface TileShape extends TeamShape {
   /** D */
   readonly headSize: number;
-  /** Of a subgroup, or of a workgroup. */
-  readonly team: "subgroup" | "workgroup";
-  readonly lanes: number;
-  readonly software: boolean;
-  /** Rows of a tile. */
-  readonly rows: number;
-  /** Columns of a lane in the first product. */
-  readonly columns: 1 | 2 | 4;
 }
 
 /** Invocations of a workgroup where subgroups cannot be used. */
 const WORKGROUP_LANES = 32;
 
+/**
+ * Head sizes up to which a lane is a team of its own, with subgroups and without. Measured on lavapipe: against a
+ * subgroup it is faster at 8 and 16, against a workgroup at 32 too.
+ */
+const SMALL_HEAD = { subgroups: 16, none: 32 } as const;
+
+/**
+ * Rows of a lane alone, and the vectors of four channels that one operand's rows may fill: its registers. Software
+ * adapters keep them in memory, where eight rows share a load; on a GPU the four operands of dK and dV must fit.
+ */
+const LANE_ROWS = { many: 8, few: 2 } as const;
+const LANE_VECTORS = { software: 32, hardware: 8 } as const;
+
 /** The tile for heads of this size, `few` where there are no more than a few rows. */
 export function tileShape(headSize: number, facts: AdapterFacts, few: boolean): TileShape {
   const { subgroupSize: lanes, software } = facts;
-  if (lanes < 4) return { headSize, team: "workgroup", lanes: WORKGROUP_LANES, software, rows: 4, columns: 4 };
+  const inSubgroup = lanes >= 4;
+  if (headSize <= (inSubgroup ? SMALL_HEAD.subgroups : SMALL_HEAD.none)) {
+    const most = Math.floor(LANE_VECTORS[software ? "software" : "hardware"] / Math.ceil(headSize / 4));
+    const rows = Math.min(LANE_ROWS[few ? "few" : "many"], most);
+    return { headSize, team: "lane", lanes: 1, software, rows, columns: 1 };
+  }
+  if (!inSubgroup) return { headSize, team: "workgroup", lanes: WORKGROUP_LANES, software, rows: 4, columns: 4 };
   // On lavapipe more rows share a load, and their sums are in memory anyway; SwiftShader, with 4 lanes, compiles too slowly.
   const rows = few ? 4 : (headSize > 4 * lanes ? 8 : 16) * (software && lanes >= 8 ? 2 : 1);
   return { headSize, team: "subgroup", lanes, software, rows, columns: lanes <= 8 ? 4 : lanes <= 16 ? 2 : 1 };
@@ -54,33 +62,21 @@ export class AttentionTile {
   readonly chunks: readonly number[];
   /** Columns that all lanes own together. */
   readonly width: number;
-  /** WGSL type of a row's numbers in the columns of a lane. */
-  readonly X: string;
-  readonly enable: readonly string[];
+  readonly team: Team;
   /** Lanes with channels of their own; where there are more, they share the columns j of the second product. */
   readonly #channelLanes: number;
-  readonly #parts: number;
-  /** Rows whose numbers a lane holds: of a subgroup its share, of a workgroup all. */
-  readonly #held: readonly number[];
 
   constructor(shape: TileShape, format: ActivationFormat) {
     this.shape = shape;
     this.format = format;
-    const { headSize, team, lanes, rows, columns } = shape;
+    const { headSize, lanes, rows, columns } = shape;
     const fours = Math.ceil(headSize / 4);
     this.vectors = headSize % 4 === 0;
     this.rows = range(rows);
     this.chunks = range(Math.ceil(fours / lanes));
     this.width = lanes * columns;
-    this.X = columns === 1 ? "f32" : `vec${columns}f`;
-    this.enable = team === "subgroup" ? ["subgroups"] : [];
+    this.team = teamOf(shape);
     this.#channelLanes = Math.min(lanes, 2 ** Math.ceil(Math.log2(fours)));
-    this.#parts = lanes / this.#channelLanes;
-    this.#held = range(team === "subgroup" ? Math.max(1, rows / lanes) : rows);
-  }
-
-  get #inSubgroup(): boolean {
-    return this.shape.team === "subgroup";
   }
 
   /** The declaration of a binding of head rows. */
@@ -102,8 +98,7 @@ export class AttentionTile {
     loads: Readonly<Record<string, ActivationFormat>>,
     [stores, storedAs]: readonly [string, ActivationFormat],
   ): string {
-    const { headSize, lanes, rows, columns } = this.shape;
-    const E = this.vectors ? "vec4f" : "f32";
+    const { headSize, columns } = this.shape;
     const loaders = Object.entries(loads).map(([name, format]) =>
       this.vectors
         ? `fn ${name}Four(start: u32, d: u32) -> vec4f { return ${loadedActivation(format, `${name}[start + d / 4u]`, true)}; }`
@@ -115,8 +110,8 @@ fn ${name}Four(start: u32, d: u32) -> vec4f {
 }`,
     );
     return /* wgsl */ `
-alias E = ${E};
-alias X = ${this.X};
+alias E = ${this.vectors ? "vec4f" : "f32"};
+alias X = ${columns === 1 ? "f32" : `vec${columns}f`};
 alias XU = ${columns === 1 ? "u32" : `vec${columns}u`};
 const UNIT: u32 = ${this.vectors ? 4 : 1}u;
 const HEAD: u32 = ${this.vectors ? headSize / 4 : headSize}u;
@@ -132,89 +127,99 @@ fn store(start: u32, d: u32, value: vec4f) {
 }
 fn largest(x: X) -> f32 { return ${fold(columns, (a, b) => `max(${a}, ${b})`)}; }
 fn total(x: X) -> f32 { return ${fold(columns, (a, b) => `(${a} + ${b})`)}; }
-/** The first of [start, end) that is not before \`least\`. */
+// The first of [start, end) that is not before \`least\`.
 fn firstFrom(start: u32, end: u32, least: u32) -> u32 {
   let first = max(start, least);
   return select(NONE, first, first < end);
 }
-${
-  this.#inSubgroup
-    ? `${this.attributes}
-fn lanesMax(own: f32) -> f32 {
-  var x = own;
-${range(Math.log2(lanes))
-  .map((i) => `  x = max(x, subgroupShuffleXor(x, ${2 ** i}u));`)
-  .join("\n")}
-  return x;
-}
-${this.attributes}
-fn lanesSum(own: f32) -> f32 {
-  var x = own;
-${range(Math.log2(lanes))
-  .map((i) => `  x += subgroupShuffleXor(x, ${2 ** i}u);`)
-  .join("\n")}
-  return x;
-}`
-    : `var<workgroup> handed: array<X, ${rows * lanes}>;
-var<workgroup> handedStarts: array<XU, ${lanes}>;
-var<workgroup> channels: array<vec4f, ${rows * lanes}>;
-var<workgroup> rowResults: array<f32, ${rows}>;`
-}
-`
-      .replaceAll("/** ", "// ")
-      .replaceAll(" */", "");
+${this.team.declarations}
+`;
   }
 
-  /** Entry point: \`element(owner, tile, lane)\` for each tile of \`rows\` rows of each of \`owners\`. */
+  /** Entry point: `element(owner, tile, lane)` for each tile of `rows` rows of each of `owners`. */
   entry(rows: string, owners: string): string {
-    const { lanes, rows: tileRows } = this.shape;
+    const { rows: tileRows } = this.shape;
+    return this.team.entry(`((${rows} + ${tileRows - 1}u) / ${tileRows}u)`, owners);
+  }
+
+  grid(rows: number, owners: number): Grid {
+    return this.team.grid(Math.ceil(rows / this.shape.rows), owners);
+  }
+
+  /**
+   * Declares the numbers that a lane holds of its rows i, `${name}${i}` for each of `numbers`, by type. `text` declares
+   * these for the row `own`, under their names alone; rows past the last of `count` are the last again. `operands` are
+   * bindings by the number where the row starts in them: a lane alone keeps the row in registers.
+   */
+  held(
+    count: string,
+    text: string,
+    numbers: Readonly<Record<string, "u32" | "f32" | "vec4u">>,
+    operands: Readonly<Record<string, string>> = {},
+  ): string {
+    const { held, place } = this.team;
+    const chunks = this.chunks.length;
+    const names = Object.keys(numbers);
+    const kept = this.#alone ? Object.entries(operands) : [];
+    // A loop through memory: loads are long texts to a driver's compiler.
     return /* wgsl */ `
-${linearGroup}
-@compute @workgroup_size(${lanes})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(${this.#inSubgroup ? "subgroup_invocation_id" : "local_invocation_index"}) lane: u32) {
-  let tiles = (${rows} + ${tileRows - 1}u) / ${tileRows}u;
-  let index = linearGroup(group);
-  if (index >= tiles * (${owners})) { return; }
-  element(index / tiles, index % tiles, lane);
-}`;
+  ${names.map((name) => `var ${name}Held: array<${numbers[name]}, ${held}>;`).join("\n  ")}
+  ${kept.map(([start]) => `var ${start}Row: array<vec4f, ${held * chunks}>;`).join("\n  ")}
+  for (var i = 0u; i < ${unknown(held)}; i++) {
+    let own = min(tile * ${this.shape.rows}u + ${place("i")}, ${count} - 1u);
+    ${text.trim()}
+    ${names.map((name) => `${name}Held[i] = ${name};`).join("\n    ")}
+    ${
+      kept.length === 0
+        ? ""
+        : `for (var chunk = 0u; chunk < ${unknown(chunks)}; chunk++) {
+      ${kept.map(([start, binding]) => `${start}Row[i * ${chunks}u + chunk] = ${binding}Four(${start}, 4u * chunk);`).join("\n      ")}
+    }`
+    }
+  }
+  ${this.eachHeld((i) => names.map((name) => `let ${name}${i} = ${name}Held[${i}];`).join(" "))}
+  ${kept
+    .map(([start]) =>
+      range(held)
+        .map((i) =>
+          this.chunks.map((chunk) => `let ${start}Row${chunk}x${i} = ${start}Row[${i * chunks + chunk}];`).join(" "),
+        )
+        .join("\n  "),
+    )
+    .join("\n  ")}`;
   }
 
-  grid(rows: number, owners: number) {
-    return linearGrid(Math.ceil(rows / this.shape.rows) * owners);
+  /** Text for each row that a lane holds. */
+  eachHeld(text: (i: number) => string): string {
+    return range(this.team.held).map(text).join("\n  ");
   }
 
-  /** The compiler cannot see that what is taken over the subgroup is the same for all its lanes. */
-  get attributes(): string {
-    return this.#inSubgroup ? "@diagnostic(off, subgroup_uniformity)" : "";
-  }
-
-  /** Text for each row that the lane holds; `own` is its row, rows past the last of \`count\` being the last again. */
-  held(count: string, text: (i: number, own: string) => string): string {
-    const { lanes, rows } = this.shape;
-    return this.#held
-      .map((i) => {
-        const place = this.#inSubgroup ? `${i * lanes}u + lane % ${Math.min(lanes, rows)}u` : `${i}u`;
-        return text(i, `min(tile * ${rows}u + ${place}, ${count} - 1u)`);
-      })
-      .join("\n");
+  get #alone(): boolean {
+    return this.shape.team === "lane";
   }
 
   /** The number `name` that is held for row r. */
   of(name: string, r: number): string {
-    if (!this.#inSubgroup) return `${name}${r}`;
-    const { lanes } = this.shape;
-    return ofLane(r % lanes, `${name}${Math.floor(r / lanes)}`, this.shape);
+    return this.team.of(name, r);
   }
 
   /** The smallest, or largest, u32 over all rows. */
   least(value: (i: number) => string): string {
-    const own = this.#held.map(value).reduce((a, b) => `min(${a}, ${b})`);
-    return this.#inSubgroup ? `subgroupMin(${own})` : own;
+    return this.team.over(
+      "min",
+      range(this.team.held)
+        .map(value)
+        .reduce((a, b) => `min(${a}, ${b})`),
+    );
   }
 
   most(value: (i: number) => string): string {
-    const own = this.#held.map(value).reduce((a, b) => `max(${a}, ${b})`);
-    return this.#inSubgroup ? `subgroupMax(${own})` : own;
+    return this.team.over(
+      "max",
+      range(this.team.held)
+        .map(value)
+        .reduce((a, b) => `max(${a}, ${b})`),
+    );
   }
 
   /** Text for each row. */
@@ -231,7 +236,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(${this.#inSubgroup ? "subg
 
   /** Component c of an `X` or `XU`. */
   component(name: string, c: number): string {
-    return this.shape.columns === 1 ? name : `${name}.${COMPONENTS[c]}`;
+    return component(this.shape, name, c);
   }
 
   /** Declares `${name}${c}` for each column c of the lane. */
@@ -252,39 +257,30 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(${this.#inSubgroup ? "subg
    */
   scores(into: string, a: string, start: string, b: string, starts: string): string {
     const columns = range(this.shape.columns);
-    return /* wgsl */ `
-${this.each((r) => `var ${into}${r} = X();`)}
-{
-  for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
-    ${this.#held.map((i) => `let a${i} = ${a}Four(${start}${i}, d);`).join(" ")}
-    ${columns.map((c) => `let t${c} = ${b}Four(${starts}${c}, d);`).join(" ")}
+    const products = (d: string, row: (r: number) => string) => /* wgsl */ `
+    ${columns.map((c) => `let t${c} = ${b}Four(${starts}${c}, ${d});`).join(" ")}
     ${COMPONENTS.map((e, i) => `let b${i} = X(${columns.map((c) => `t${c}.${e}`).join(", ")});`).join(" ")}
-${this.each((r) => `    { let a = ${this.of("a", r)}; ${into}${r} = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, ${into}${r})))); }`)}
-  }
-}`;
+    ${this.rows
+      .map(
+        (r) =>
+          `{ let a = ${row(r)}; ${into}${r} = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, ${into}${r})))); }`,
+      )
+      .join("\n    ")}`;
+    const sums = this.each((r) => `var ${into}${r} = X();`);
+    if (this.#alone) {
+      const chunks = this.chunks.map((chunk) => `{ ${products(`${4 * chunk}u`, (r) => `${start}Row${chunk}x${r}`)}\n}`);
+      return `${sums}\n${chunks.join("\n")}`;
+    }
+    return /* wgsl */ `
+${sums}
+for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
+    ${this.eachHeld((i) => `let a${i} = ${a}Four(${start}${i}, d);`)} ${products("d", (r) => this.of("a", r))}
+  }`;
   }
 
   /** `${into}${r}`: the largest of `value(r)`, or their sum, over all lanes. */
   overLanes(into: string, what: "max" | "sum", value: (r: number) => string): string {
-    if (this.#inSubgroup) {
-      return this.each((r) => `let ${into}${r} = ${what === "max" ? "lanesMax" : "lanesSum"}(${value(r)});`);
-    }
-    const { lanes, rows, columns } = this.shape;
-    const rest = columns === 1 ? "" : ".x";
-    return /* wgsl */ `
-workgroupBarrier();
-${this.each((r) => `handed[${r * lanes}u + lane]${rest} = ${value(r)};`)}
-workgroupBarrier();
-if (lane < ${rows}u) {
-  var result = handed[lane * ${lanes}u]${rest};
-  for (var i = 1u; i < ${lanes}u; i++) {
-    let other = handed[lane * ${lanes}u + i]${rest};
-    result = ${what === "max" ? "max(result, other)" : "result + other"};
-  }
-  rowResults[lane] = result;
-}
-workgroupBarrier();
-${this.each((r) => `let ${into}${r} = rowResults[${r}u];`)}`;
+    return this.team.overLanes(into, what, value);
   }
 
   /** Declares `${sum}${chunk}x${r}` as zeros. */
@@ -297,63 +293,58 @@ ${this.each((r) => `let ${into}${r} = rowResults[${r}u];`)}`;
    * which a lane's own start at `${starts}${c}`.
    */
   accumulate(sum: string, x: string, b: string, starts: string): string {
-    const { lanes, columns } = this.shape;
-    const share = this.#inSubgroup
-      ? ""
-      : `workgroupBarrier();\n${this.each((r) => `handed[${r * lanes}u + lane] = ${x}${r};`)}
-handedStarts[lane] = ${this.vector("XU", (c) => `${starts}${c}`)};
-workgroupBarrier();`;
-    const startOf = (c: number) =>
-      this.#inSubgroup ? `subgroupShuffle(${starts}${c}, owner)` : this.component("handedStarts[owner]", c);
-    const handed = (r: number) =>
-      this.#inSubgroup ? `subgroupShuffle(${x}${r}, owner)` : `handed[${r * lanes}u + owner]`;
+    const { lanes } = this.shape;
+    const columns = range(this.shape.columns);
+    const parts = lanes / this.#channelLanes;
+    const handed = this.team.hand(
+      x,
+      columns.map((c) => `${starts}${c}`),
+    );
     const product = (r: number, chunk: number) => {
       const name = `${sum}${chunk}x${r}`;
-      const added = range(columns).reduceRight(
-        (rest, c) => `fma(vec4f(${this.component("a", c)}), b${c}, ${rest})`,
-        name,
-      );
-      return `    { let a = ${handed(r)}; ${name} = ${added}; }`;
+      const added = columns.reduceRight((rest, c) => `fma(vec4f(${this.component("a", c)}), b${c}, ${rest})`, name);
+      return `{ let a = ${handed.x(r)}; ${name} = ${added}; }`;
     };
-    return /* wgsl */ `${share}
-${this.chunks
-  .map(
-    (chunk) => `for (var i = 0u; i < ${unknown(this.shape.lanes / this.#parts)}; i++) {
-    let owner = ${this.#parts === 1 ? "i" : `i * ${this.#parts}u + lane / ${this.#channelLanes}u`};
-    ${range(columns)
-      .map((c) => `let b${c} = ${b}Four(${startOf(c)}, ${this.#channel(chunk)});`)
-      .join("\n    ")}
-${this.each((r) => product(r, chunk))}
+    const chunkOf = (chunk: number) => /* wgsl */ `
+    ${columns.map((c) => `let b${c} = ${b}Four(${handed.start(c)}, ${this.#channel(chunk)});`).join("\n    ")}
+    ${this.rows.map((r) => product(r, chunk)).join("\n    ")}`;
+    const owner = parts === 1 ? "i" : `i * ${parts}u + lane / ${this.#channelLanes}u`;
+    return [
+      handed.text,
+      ...this.chunks.map((chunk) =>
+        this.#alone
+          ? `{ ${chunkOf(chunk)}\n}`
+          : `for (var i = 0u; i < ${unknown(lanes / parts)}; i++) {
+    let owner = ${owner}; ${chunkOf(chunk)}
   }`,
-  )
-  .join("\n")}`;
+      ),
+    ].join("\n");
   }
 
   /** Declares the held `${into}` of what all lanes know as `value(r)`. */
   hold(into: string, value: (r: number) => string): string {
-    if (!this.#inSubgroup) return this.each((r) => `let ${into}${r} = ${value(r)};`);
-    const { lanes } = this.shape;
-    return this.#held
-      .map((i) => {
-        const rows = this.rows.slice(i * lanes, (i + 1) * lanes);
-        const own = rows.reduceRight(
-          (rest, r) => (rest === "" ? value(r) : `select(${rest}, ${value(r)}, lane == ${r % lanes}u)`),
-          "",
-        );
-        return `let ${into}${i} = ${own};`;
-      })
-      .join("\n");
+    return this.team.hold(into, value);
   }
 
   /** Stores the held `${value}` of each row at the held `${at}`. */
   storeHeld(binding: string, at: string, value: string): string {
-    const { lanes, rows } = this.shape;
-    const condition = this.#inSubgroup ? `lane < ${Math.min(lanes, rows)}u` : "lane == 0u";
-    return `if (${condition}) { ${this.#held.map((i) => `${binding}[${at}${i}] = ${value}${i};`).join(" ")} }`;
+    const { held, storing } = this.team;
+    const all = (name: string) =>
+      range(held)
+        .map((i) => `${name}${i}`)
+        .join(", ");
+    return /* wgsl */ `{
+    var values = array<f32, ${held}>(${all(value)});
+    var places = array<u32, ${held}>(${all(at)});
+    for (var i = 0u; i < ${unknown(held)}; i++) {
+      if (${storing}) { ${binding}[places[i]] = values[i]; }
+    }
+  }`;
   }
 
   /** The first of the lane's channels in a chunk; lanes without channels read the last ones again. */
   #channel(chunk: number): string {
+    if (this.#alone) return `${4 * chunk}u`;
     const first = `${4 * chunk * this.shape.lanes}u + lane % ${this.#channelLanes}u * 4u`;
     return `min(${first}, ${4 * Math.ceil(this.shape.headSize / 4) - 4}u)`;
   }
@@ -361,38 +352,22 @@ ${this.each((r) => product(r, chunk))}
   /** Stores `value(r, sum)` of each row's sums where row r, held as `${start}`, starts. */
   store(sum: string, start: string, value: (r: number, sum: string) => string): string {
     const { lanes, headSize, rows } = this.shape;
-    const stores: string[] = [];
-    for (const chunk of this.chunks) {
-      const names = this.rows.map((r) => `${sum}${chunk}x${r}`);
-      if (this.#parts > 1 && this.#inSubgroup) {
-        for (let apart = this.#channelLanes; apart < lanes; apart *= 2) {
-          stores.push(...names.map((name) => `${name} += subgroupShuffleXor(${name}, ${apart}u);`));
-        }
-      }
-      if (this.#parts > 1 && !this.#inSubgroup) {
-        const others = (r: number) =>
-          range(this.#parts).map(
-            (part) => `channels[${r * lanes + part * this.#channelLanes}u + lane % ${this.#channelLanes}u]`,
-          );
-        stores.push(
-          "workgroupBarrier();",
-          ...names.map((name, r) => `channels[${r * lanes}u + lane] = ${name};`),
-          "workgroupBarrier();",
-          ...names.map((name, r) => `${name} = ${others(r).join(" + ")};`),
-        );
-      }
-      // Once through memory, so that the stores are a loop: they are long texts to a driver's compiler.
-      const values = names.map((name, r) => value(r, name));
-      stores.push(/* wgsl */ `{
+    return this.chunks
+      .map((chunk) => {
+        const names = this.rows.map((r) => `${sum}${chunk}x${r}`);
+        const values = names.map((name, r) => value(r, name));
+        // Once through memory, so that the stores are a loop: they are long texts to a driver's compiler.
+        return /* wgsl */ `{
+    ${this.#channelLanes < lanes ? this.team.gather(names, this.#channelLanes) : ""}
     let channel = ${4 * chunk * lanes}u + lane * 4u;
     var values = array<vec4f, ${rows}>(${values.join(", ")});
     var places = array<u32, ${rows}>(${this.rows.map((r) => this.of(start, r)).join(", ")});
     for (var r = 0u; r < ${unknown(rows)}; r++) {
       if (lane < ${this.#channelLanes}u && channel < ${headSize}u) { store(places[r], channel, values[r]); }
     }
-  }`);
-    }
-    return stores.join("\n");
+  }`;
+      })
+      .join("\n");
   }
 }
 

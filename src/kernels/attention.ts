@@ -14,10 +14,8 @@
  *
  * A tile (`attention-tile.ts`) is some rows of one side, which walk the other side in tiles of columns from the first
  * that any of them sees, then from the next such one: none is visited that no row sees. The rows of a query tile are
- * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile. Small heads fit the
- * registers of a lane and go another way (`attention-rows.ts`).
+ * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile.
  */
-import * as rows from "./attention-rows.ts";
 import { AttentionTile, type TileShape, tileShape, unknown } from "./attention-tile.ts";
 import { type ActivationFormat, inFormats, type Kernel, kernel } from "./kernel.ts";
 import type { AdapterFacts } from "./wgsl.ts";
@@ -28,15 +26,8 @@ const OFFSETS = { qFrom: "u32", kFrom: "u32", vFrom: "u32" } as const;
 /** Rows, tokens times heads of a group, up to which a tile of few rows wastes less: generation. */
 const FEW_ROWS = 32;
 
-/**
- * Head sizes up to which lanes with rows of their own are taken, with subgroups and without. Measured on lavapipe: they are
- * faster at 8, and at 32 only without subgroups; between, the limits are guesses.
- */
-const SMALL_HEAD = { subgroups: 16, none: 32 } as const;
-
 /** One kernel for each head size and kind of adapter, of activations in any format; one with few rows a tile beside it. */
 function perHeadSize<B extends string, U extends string>(
-  byRows: (headSize: number, facts: AdapterFacts) => Kernel<B, U>,
   build: (tile: AttentionTile) => Kernel<B, U>,
 ): (headSize: number, facts: AdapterFacts) => Kernel<B, U> {
   const built = new Map<string, Kernel<B, U>>();
@@ -46,28 +37,21 @@ function perHeadSize<B extends string, U extends string>(
     built.set(key, found);
     return found;
   };
-  return (headSize, facts) => {
-    const small = facts.subgroupSize >= 4 ? SMALL_HEAD.subgroups : SMALL_HEAD.none;
-    if (headSize <= small) return byRows(headSize, facts);
-    return inFormats((format) => {
+  return (headSize, facts) =>
+    inFormats((format) => {
       const many = made(tileShape(headSize, facts, false), format);
       const few = made(tileShape(headSize, facts, true), format);
       const candidates = ({ T = 0, groupSize = 1 }) => [T * groupSize <= FEW_ROWS ? few : many];
       return { ...many, candidates };
     });
-  };
 }
 
 /** Rows of a query tile are tokens times the heads of a group: `own` is the row, its token and head follow. */
 const QUERY_ROWS = "u.T * u.groupSize";
-const heldQueries = (tile: AttentionTile, more: (i: number) => string): string =>
-  tile.held(
-    QUERY_ROWS,
-    (i, own) => /* wgsl */ `let own${i} = ${own};
-  let token${i} = own${i} / u.groupSize;
-  let head${i} = kvHead * u.groupSize + own${i} % u.groupSize;
-  ${more(i)}`,
-  );
+const QUERY_ROW = /* wgsl */ `
+    let token = own / u.groupSize;
+    let head = kvHead * u.groupSize + own % u.groupSize;
+    let result = token * u.H + head;`;
 
 /** WGSL, a vector of bool: is each of the lane's columns in [start, end) of row r? */
 const inside = (tile: AttentionTile, r: number) =>
@@ -80,7 +64,7 @@ const MASKED: f32 = -3.0e38;
 `;
 
 /** q [T, qWidth], k [S, kWidth], v [S, vWidth], ranges [T, 4] -> out [T, H D], logSumExp [T, H]. */
-export const attentionForward = perHeadSize(rows.attentionForward, (tile) => {
+export const attentionForward = perHeadSize((tile) => {
   const { headSize } = tile.shape;
   const { width, each, format, activationBytes } = bound(tile);
   return kernel({
@@ -102,25 +86,27 @@ export const attentionForward = perHeadSize(rows.attentionForward, (tile) => {
       vWidth: "u32",
       ...OFFSETS,
     },
-    enable: tile.enable,
+    enable: tile.team.enable,
     wgsl: /* wgsl */ `${tile.declarations({ q: format, k: format, v: format }, ["out", format])}
 ${MASKS}
 // Where a key or value row starts; past the end the last one, whose score is then masked.
 fn keyAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.kWidth + u.kFrom) / UNIT + kvHead * HEAD; }
 fn valueAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.vWidth + u.vFrom) / UNIT + kvHead * HEAD; }
-${tile.attributes}
+${tile.team.attributes}
 fn element(kvHead: u32, tile: u32, lane: u32) {
-  ${heldQueries(
-    tile,
-    (i) => `let query${i} = (token${i} * u.qWidth + u.qFrom) / UNIT + head${i} * HEAD;
-  let result${i} = token${i} * u.H + head${i};
-  let outAt${i} = result${i} * HEAD;
-  let seen${i} = ranges[token${i}];`,
+  ${tile.held(
+    QUERY_ROWS,
+    `${QUERY_ROW}
+    let query = (token * u.qWidth + u.qFrom) / UNIT + head * HEAD;
+    let outAt = result * HEAD;
+    let seen = ranges[token];`,
+    { query: "u32", result: "u32", outAt: "u32", seen: "vec4u" },
+    { query: "q" },
   )}
   ${tile.zeros("sum")}
   ${each((r) => `var highest${r} = LOW; var weight${r} = 0.0;`)}
   for (var part = 0u; part < 2u; part++) {
-    ${tile.held(QUERY_ROWS, (i) => `let start${i} = select(seen${i}.x, seen${i}.z, part == 1u); let end${i} = select(seen${i}.y, seen${i}.w, part == 1u);`)}
+    ${tile.eachHeld((i) => `let start${i} = select(seen${i}.x, seen${i}.z, part == 1u); let end${i} = select(seen${i}.y, seen${i}.w, part == 1u);`)}
     let last = ${tile.most((i) => `end${i}`)};
     var key = 0u;
     loop {
@@ -158,7 +144,7 @@ ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
 });
 
 /** -> dq (columns of dFused), delta [T, H] = dOut . out, which the other half of the backward pass needs. */
-export const attentionBackwardQuery = perHeadSize(rows.attentionBackwardQuery, (tile) => {
+export const attentionBackwardQuery = perHeadSize((tile) => {
   const { headSize } = tile.shape;
   const { width, each, format, activationBytes } = bound(tile);
   return kernel({
@@ -172,25 +158,25 @@ export const attentionBackwardQuery = perHeadSize(rows.attentionBackwardQuery, (
     },
     write: { dFused: tile.binding("f32", "T, width"), delta: "f32[T, H]" },
     uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS },
-    enable: tile.enable,
+    enable: tile.team.enable,
     wgsl: /* wgsl */ `${tile.declarations({ fused: format, out: format, dOut: "f32" }, ["dFused", "f32"])}
 fn keyAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.kFrom) / UNIT + kvHead * HEAD; }
 fn valueAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.vFrom) / UNIT + kvHead * HEAD; }
-${tile.attributes}
+${tile.team.attributes}
 fn element(kvHead: u32, tile: u32, lane: u32) {
-  ${heldQueries(
-    tile,
-    (i) => `let query${i} = (token${i} * u.width + u.qFrom) / UNIT + head${i} * HEAD;
-  let result${i} = token${i} * u.H + head${i};
-  let gradient${i} = result${i} * HEAD;
-  let normalizer${i} = logSumExp[result${i}];
-  let start${i} = ranges[token${i}].z;
-  let end${i} = ranges[token${i}].w;
-  var rowDelta${i} = 0.0;`,
+  ${tile.held(
+    QUERY_ROWS,
+    `${QUERY_ROW}
+    let query = (token * u.width + u.qFrom) / UNIT + head * HEAD;
+    let gradient = result * HEAD;
+    let normalizer = logSumExp[result];
+    let start = ranges[token].z;
+    let end = ranges[token].w;
+    var rowDelta = 0.0;
+    for (var d = 0u; d < ${unknown(headSize)}; d += 4u) { rowDelta += dot(dOutFour(gradient, d), outFour(gradient, d)); }`,
+    { query: "u32", gradient: "u32", result: "u32", normalizer: "f32", start: "u32", end: "u32", rowDelta: "f32" },
+    { query: "fused", gradient: "dOut" },
   )}
-  for (var d = 0u; d < ${unknown(headSize)}; d += 4u) {
-    ${tile.held(QUERY_ROWS, (i) => `rowDelta${i} += dot(dOutFour(gradient${i}, d), outFour(gradient${i}, d));`)}
-  }
   ${tile.zeros("sum")}
   let last = ${tile.most((i) => `end${i}`)};
   var key = 0u;
@@ -220,7 +206,7 @@ ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
 });
 
 /** -> dk and dv (columns of dFused); each key row gathers from the query rows and heads that saw it. */
-export const attentionBackwardKeyValue = perHeadSize(rows.attentionBackwardKeyValue, (tile) => {
+export const attentionBackwardKeyValue = perHeadSize((tile) => {
   const { headSize } = tile.shape;
   const { width, each, format, activationBytes } = bound(tile);
   return kernel({
@@ -234,18 +220,20 @@ export const attentionBackwardKeyValue = perHeadSize(rows.attentionBackwardKeyVa
     },
     write: { dFused: tile.binding("f32", "T, width") },
     uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS },
-    enable: tile.enable,
+    enable: tile.team.enable,
     wgsl: /* wgsl */ `${tile.declarations({ fused: format, dOut: "f32" }, ["dFused", "f32"])}
 fn queryAt(token: u32, head: u32, end: u32) -> u32 { return (min(token, end - 1u) * u.width + u.qFrom) / UNIT + head * HEAD; }
 fn resultAt(token: u32, head: u32, end: u32) -> u32 { return min(token, end - 1u) * u.H + head; }
-${tile.attributes}
+${tile.team.attributes}
 fn element(kvHead: u32, tile: u32, lane: u32) {
   ${tile.held(
     "u.T",
-    (i, own) => `let start${i} = ${own};
-  let end${i} = queryEnd[start${i}];
-  let keyAt${i} = (start${i} * u.width + u.kFrom) / UNIT + kvHead * HEAD;
-  let valueAt${i} = (start${i} * u.width + u.vFrom) / UNIT + kvHead * HEAD;`,
+    `let start = own;
+    let end = queryEnd[own];
+    let keyAt = (own * u.width + u.kFrom) / UNIT + kvHead * HEAD;
+    let valueAt = (own * u.width + u.vFrom) / UNIT + kvHead * HEAD;`,
+    { start: "u32", end: "u32", keyAt: "u32", valueAt: "u32" },
+    { keyAt: "fused", valueAt: "fused" },
   )}
   ${tile.zeros("dKey")}
   ${tile.zeros("dValue")}

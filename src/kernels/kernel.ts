@@ -149,10 +149,24 @@ export function kernel<R extends string, W extends string, U extends string>(
     name: source.name,
     bindings,
     uniforms,
-    wgsl: `${header.join("\n")}\n\n${source.wgsl.trim()}\n`,
+    wgsl: `${header.join("\n")}\n\n${indented(source.wgsl)}\n`,
     grid: source.grid,
     cost: source.cost,
   };
+}
+
+/** WGSL with every line as far in as it stands in braces and parentheses, without empty lines within functions. */
+function indented(wgsl: string): string {
+  const lines: string[] = [];
+  let depth = 0;
+  for (const line of wgsl.split("\n").map((text) => text.trim())) {
+    if (line === "" && (depth > 0 || lines.at(-1) === "" || lines.length === 0)) continue;
+    const code = line.replace(/\/\/.*$/, "");
+    const closing = /^[)}\s]*/.exec(code)?.[0].replace(/\s/g, "").length ?? 0;
+    lines.push(line === "" ? "" : "  ".repeat(Math.max(0, depth - closing)) + line);
+    depth += code.replace(/[^({]/g, "").length - code.replace(/[^)}]/g, "").length;
+  }
+  return lines.join("\n").trimEnd();
 }
 
 function parseBinding(kernelName: string, name: string, text: string, access: Binding["access"]): Binding {

@@ -130,7 +130,7 @@ describe("memory of activations", () => {
     expect(bytesOf(false) / bytesOf(true)).toBeGreaterThan(0.9 * ((layers * share) / (layers + share)));
   });
 
-  it("a run takes it from gradient_checkpointing, to the same weights; its cost in time is printed", async () => {
+  it("a run takes it from gradient_checkpointing, to the same weights", async () => {
     const path = await randomModel(folder, llamaConfig({ num_hidden_layers: 6 }), 6);
     const run = async (gradient_checkpointing: boolean) => {
       const policy = await Model.load(device, path);
@@ -140,23 +140,14 @@ describe("memory of activations", () => {
         options: { gradient_checkpointing, max_steps: 6, per_device_train_batch_size: 4, learning_rate: 1e-3 },
       });
       const activations = device.memory().activations ?? Number.NaN;
-      const times: number[] = [];
-      let last = performance.now();
-      for await (const _ of trainer) {
-        await device.idle();
-        times.push(performance.now() - last);
-        last = performance.now();
-      }
+      for await (const _ of trainer);
       const weights = await policy.readTensors(policy.weights);
       trainer.free();
       policy.free();
-      return { activations, weights, ms: Math.min(...times.slice(2)) };
+      return { activations, weights };
     };
     const [kept, again] = [await run(false), await run(true)];
     expect(again.activations).toBeLessThan(kept.activations / 2);
     expect(again.weights.map(({ data }) => bits(data))).toEqual(kept.weights.map(({ data }) => bits(data)));
-    process.stderr.write(
-      `gradient checkpointing, 6 layers: activations ${kept.activations} -> ${again.activations} bytes, update ${kept.ms.toFixed(1)} -> ${again.ms.toFixed(1)} ms\n`,
-    );
   });
 });

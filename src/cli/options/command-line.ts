@@ -31,7 +31,7 @@ export interface OptionInput {
 }
 
 interface Assignment {
-  /** As canonical as can be: the option's name, or the normalised spelling of a name that the schema lacks. */
+  /** The option's name, or the normalised spelling of a name that the schema lacks. */
   readonly name: string;
   readonly value: unknown;
 }

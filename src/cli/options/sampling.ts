@@ -1,4 +1,4 @@
-/** How generate and chat draw tokens: their options, and what holds where neither they nor the model's folder say it. */
+/** How generate, chat and eval draw tokens: the options, and the values where neither an option nor the model says it. */
 import * as z from "zod";
 import { readGenerationDefaults } from "../../engine/model/config/generation-config.ts";
 import type { SamplingOptions } from "../../engine/model/generate/sample.ts";

@@ -1,7 +1,7 @@
 /**
- * Checkpoint folders, `checkpoint-N` in the folder of a run: written under another name and renamed when complete, listed,
- * looked at for damage, thrown away when there are too many. What is in them is their writer's business, but for
- * checksums.json, which has the size and the SHA-256 of every other file.
+ * Checkpoint folders, `checkpoint-N` in the folder of a run: writes them under another name and renames them when complete,
+ * lists them, checks them for damage, removes them when there are too many. Their content is up to the writer, except for
+ * checksums.json, which holds the size and the SHA-256 of every other file.
  */
 import { errorMessage, FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
@@ -10,17 +10,17 @@ import { isJsonObject } from "./json-file.ts";
 /** A complete checkpoint of a run. */
 export interface CheckpointFolder {
   readonly path: string;
-  /** N of checkpoint-N: updates done. */
+  /** N of checkpoint-N: the number of updates done. */
   readonly step: number;
 }
 
 export const CHECKSUMS_FILE = "checksums.json";
 
 const NAME = /^checkpoint-(\d{1,15})$/;
-/** Folders that are being written or thrown away: whatever they hold, it is no checkpoint. */
+/** Folders that are being written or removed; they are no checkpoints, whatever they hold. */
 const TEMPORARY = /^\.checkpoint-\d+\.(writing|removing)$/;
 
-/** Bytes on the host at once while files are hashed. */
+/** Bytes of a file that are hashed at a time. */
 const PIECE = 2 ** 22;
 
 interface FileSum {
@@ -28,7 +28,7 @@ interface FileSum {
   readonly sha256: string;
 }
 
-/** Whether a name in the folder of a run is that of a folder which was being written or thrown away. */
+/** Whether this is the name of a folder that was being written or removed when its run ended. */
 export function isCheckpointLeftover(name: string): boolean {
   return TEMPORARY.test(name);
 }
@@ -38,7 +38,7 @@ export function checkpointPath(runFolder: string, step: number): string {
   return platform.joinPath(runFolder, `checkpoint-${step}`);
 }
 
-/** The checkpoints of a run, the earliest first; none where there is no such folder. */
+/** The checkpoints of a run, the earliest first; none if the folder does not exist. */
 export async function listCheckpoints(runFolder: string): Promise<CheckpointFolder[]> {
   if ((await platform.exists(runFolder)) !== "folder") return [];
   const found: CheckpointFolder[] = [];
@@ -51,11 +51,11 @@ export async function listCheckpoints(runFolder: string): Promise<CheckpointFold
 }
 
 /**
- * Writes the checkpoint of a step as a whole or not at all, in place of an earlier one of the same step.
+ * Writes the checkpoint of a step as a whole or not at all. It replaces an earlier checkpoint of the same step.
  *
- * @param write fills the folder that it is given with files, not with folders
- * @returns the checkpoint's folder
- * @throws FileError for what cannot be written, after which nothing is left of it; what `write` throws
+ * @param write puts files, but no folders, into the folder that it is given
+ * @returns the folder of the checkpoint
+ * @throws FileError if a file cannot be written, after which nothing of the checkpoint is left; what `write` throws
  */
 export async function writeCheckpointFolder(
   runFolder: string,
@@ -69,11 +69,11 @@ export async function writeCheckpointFolder(
     await platform.makeFolder(folder);
     await write(folder);
     const files: Record<string, FileSum> = {};
-    // Read back: a disk that does not give back what it took is known now and not when the checkpoint is needed.
+    // Read back from the disk, so that a disk that loses data is noticed now and not when the checkpoint is needed.
     for (const name of await platform.list(folder)) files[name] = await sumOf(platform.joinPath(folder, name));
     const text = `${JSON.stringify({ files }, null, 2)}\n`;
     await platform.writeFileAtomic(platform.joinPath(folder, CHECKSUMS_FILE), text);
-    await throwAway(runFolder, step);
+    await removeCheckpoint(runFolder, step);
     await platform.renameFolder(folder, path);
   } catch (error) {
     await platform.removeFolder(folder).catch(() => undefined);
@@ -82,8 +82,8 @@ export async function writeCheckpointFolder(
   return path;
 }
 
-/** Renamed first, so that what is half thrown away is not taken for a checkpoint. */
-async function throwAway(runFolder: string, step: number): Promise<void> {
+/** Renames the checkpoint before it removes it, so that a half-removed one is not taken for a checkpoint. */
+async function removeCheckpoint(runFolder: string, step: number): Promise<void> {
   const path = checkpointPath(runFolder, step);
   if ((await platform.exists(path)) === undefined) return;
   const going = platform.joinPath(runFolder, `.checkpoint-${step}.removing`);
@@ -93,9 +93,9 @@ async function throwAway(runFolder: string, step: number): Promise<void> {
 }
 
 /**
- * Throws away the earliest checkpoints beyond `limit`, but none of those to be kept.
+ * Removes the earliest checkpoints beyond `limit`.
  *
- * @param kept steps: the last good checkpoint, the best one
+ * @param kept steps whose checkpoints stay: the last good one, the best one
  */
 export async function pruneCheckpoints(runFolder: string, limit: number, kept: readonly number[]): Promise<void> {
   const present = await listCheckpoints(runFolder);
@@ -103,12 +103,12 @@ export async function pruneCheckpoints(runFolder: string, limit: number, kept: r
   for (const { step } of present) {
     if (tooMany <= 0) break;
     if (kept.includes(step)) continue;
-    await throwAway(runFolder, step);
+    await removeCheckpoint(runFolder, step);
     tooMany--;
   }
 }
 
-/** Removes what a run that was killed left half written. */
+/** Removes the folders that a killed run has left half written. */
 export async function removeLeftovers(runFolder: string): Promise<void> {
   if ((await platform.exists(runFolder)) !== "folder") return;
   for (const name of await platform.list(runFolder)) {
@@ -116,13 +116,13 @@ export async function removeLeftovers(runFolder: string): Promise<void> {
   }
 }
 
-/** Throws all checkpoints of a run away, with what is half written. */
+/** Removes all checkpoints of a run, half-written ones included. */
 export async function removeCheckpoints(runFolder: string): Promise<void> {
   await pruneCheckpoints(runFolder, 0, []);
   await removeLeftovers(runFolder);
 }
 
-/** What is wrong with a checkpoint's files, in words that follow "is damaged: "; undefined if they are as written. */
+/** The damage to a checkpoint's files, in words that follow "is damaged: "; undefined if they are as written. */
 export async function checkpointDamage(folder: string): Promise<string | undefined> {
   try {
     const path = platform.joinPath(folder, CHECKSUMS_FILE);
@@ -161,7 +161,7 @@ function parseSums(text: string): [name: string, sum: FileSum][] | undefined {
   return wellFormed && entries.length > 0 ? (entries as [string, FileSum][]) : undefined;
 }
 
-/** @param wanted the size beyond which the contents do not matter any more */
+/** @param wanted the expected size; a file of another size is not hashed */
 async function sumOf(path: string, wanted?: number): Promise<FileSum> {
   const file = await platform.openFile(path);
   try {

@@ -1,14 +1,14 @@
 /**
- * A folder of files that can be made again: each is named by a hash of everything its content follows from, and ends in
- * a digest of that content, so that an entry is found whole or not at all. Newest first, up to a number and a size.
- * What is kept in it is its users' business.
+ * A folder of files that can be made again. Each is named by a hash of everything that its content depends on, and ends in
+ * a digest of that content, so that an entry is found whole or not at all. The oldest are removed beyond a number and a
+ * size. What the entries hold is up to the users.
  */
 
 import { FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
 
 const digestLength = 64;
-/** Files kept, newest first, up to both limits. */
+/** The newest files are kept, up to both limits. */
 const keptFiles = 32;
 const keptBytes = 2 ** 31;
 
@@ -16,18 +16,21 @@ export class EntryCache {
   readonly #name: string;
   readonly #ending: string;
 
-  /** @param name of the folder in the cache folder; @param ending of its files, dot included */
+  /**
+   * @param name of the folder within the cache folder
+   * @param ending of its files, dot included
+   */
   constructor(name: string, ending: string) {
     this.#name = name;
     this.#ending = ending;
   }
 
-  /** Not fixed at the start: the environment may say otherwise later. */
+  /** Determined at each use, since the environment can change. */
   get #folder(): string {
     return platform.joinPath(platform.cacheFolder(), this.#name);
   }
 
-  /** The entry under this key; undefined where there is none that is whole and can be read. */
+  /** The entry of this key; undefined if there is none that is whole and can be read. */
   async read(key: string): Promise<{ readonly path: string; readonly body: Uint8Array<ArrayBuffer> } | undefined> {
     return await this.#read(key).catch(unlessFileError);
   }
@@ -49,25 +52,26 @@ export class EntryCache {
   }
 
   /**
-   * Keeps an entry, whose length must be a multiple of 4, and removes old ones; returns its path.
+   * Stores an entry and removes old ones.
    *
-   * @param body its parts, in order
-   * @throws FileError where it cannot be written
+   * @param body the parts of the entry, in order; together their length is a multiple of 4
+   * @returns the path of the entry
+   * @throws FileError if it cannot be written
    */
   async write(key: string, ...body: readonly Uint8Array[]): Promise<string> {
     const length = body.reduce((sum, part) => sum + part.length, 0);
     if (length > keptBytes) throw new FileError(`they take more than ${keptBytes / 2 ** 30} GiB.`);
     await platform.makeFolder(this.#folder);
-    // The time comes first, so that names are sorted by age.
+    // The time comes first, so that sorted names are sorted by age.
     const name = `${Date.now().toString(36).padStart(9, "0")}-${key}${this.#ending}`;
     const path = platform.joinPath(this.#folder, name);
     await platform.writeFileAtomic(path, [...body, new TextEncoder().encode(digestOf(key, ...body))]);
-    // Another run may remove the same files at the same time.
+    // Another run may be removing the same files.
     await this.#removeOld(name, key).catch(unlessFileError);
     return path;
   }
 
-  /** Entries that the newest one stands for, or that are too many. */
+  /** Removes the entries that the newest one replaces, and those beyond the limits. */
   async #removeOld(newest: string, key: string): Promise<void> {
     let files = 0;
     let bytes = 0;
@@ -82,7 +86,7 @@ export class EntryCache {
     }
   }
 
-  /** Names, oldest first. */
+  /** The names of all entries, the oldest first. */
   async #entries(): Promise<string[]> {
     if ((await platform.exists(this.#folder)) !== "folder") return [];
     return (await platform.list(this.#folder)).filter((name) => name.endsWith(this.#ending));
@@ -96,7 +100,7 @@ function digestOf(key: string, ...body: readonly Uint8Array[]): string {
   return hash.digest();
 }
 
-/** Files that cannot be read or written are no reason to stop; everything else is. */
+/** For `catch`: a file that cannot be read or written counts as absent; every other error is thrown on. */
 export function unlessFileError(error: unknown): undefined {
   if (!(error instanceof FileError)) throw error;
 }

@@ -2,7 +2,7 @@
  * Regular expressions that come from a user or from a file. A bad one can take for ever on a short text, so each is given
  * a time limit (none in a browser, which cannot break off what runs; a page may end its worker).
  */
-import { ConfigError } from "../../errors.ts";
+import { ConfigError, counted } from "../../errors.ts";
 import { OutOfTimeError, platform } from "../platform/index.ts";
 
 /** For all texts together; a harmless pattern takes a few milliseconds. */
@@ -29,7 +29,7 @@ export function textsMatching(
     const fault =
       error instanceof SyntaxError
         ? "is no regular expression"
-        : `takes longer than ${timeLimitMs / 1000} s to compare with ${texts.length} names; write it without a repetition inside a repetition`;
+        : `takes longer than ${timeLimitMs / 1000} s to compare with ${counted(texts.length, "name")}; write it without a repetition inside a repetition`;
     throw new ConfigError(`${what} ${fault}${advice}.`, { cause: error });
   }
 }

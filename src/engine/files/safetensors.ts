@@ -1,7 +1,7 @@
 /**
  * The safetensors format: 8 bytes (length of the header, little-endian u64), a JSON header, then the tensors' bytes
- * without gaps. Read by ranges and written as a stream, so no file is ever wholly in memory. Shards and what the
- * tensors mean are the loader's business. Format: https://github.com/huggingface/safetensors#format
+ * without gaps. Read by ranges and written as a stream, so that no file is ever wholly in memory. Shards, and what the
+ * tensors mean, are up to the loader. Format: https://github.com/huggingface/safetensors#format
  */
 import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
@@ -20,11 +20,11 @@ export interface TensorEntry {
   readonly byteLength: number;
 }
 
-/** A tensor to write: its f32 values, or a function that brings them, whole or in pieces, when their turn comes. */
+/** A tensor to write: its f32 values, or a function that returns them, whole or in pieces, when it is their turn. */
 export interface TensorToWrite {
   readonly name: string;
   readonly shape: readonly number[];
-  /** How it is stored in the file; default f32. Values are rounded to the nearest. */
+  /** The format in the file; default f32. Values are rounded to the nearest. */
   readonly format?: StoredFormat;
   readonly data:
     | Float32Array<ArrayBuffer>
@@ -37,9 +37,9 @@ export interface SafetensorsFile {
   /** In the order of their bytes in the file. */
   readonly tensors: ReadonlyMap<string, TensorEntry>;
   readonly metadata: Readonly<Record<string, string>>;
-  /** The bytes of `count` elements of a tensor from element `first` on; the whole tensor by default. */
+  /** The bytes of `count` elements of a tensor, starting with element `first`; the whole tensor by default. */
   read(name: string, first?: number, count?: number): Promise<Uint8Array<ArrayBuffer>>;
-  /** One tensor's values as f32. Throws ModelFormatError if the file has no such tensor or its dtype is no stored format. */
+  /** The values of a tensor as f32. Throws ModelFormatError if there is no such tensor or its dtype is no stored format. */
   readF32(name: string): Promise<Float32Array<ArrayBuffer>>;
   close(): Promise<void>;
 }
@@ -59,7 +59,7 @@ const storedFormats: ReadonlyMap<string, StoredFormat> = new Map([
   ["BF16", "bf16"],
 ]);
 
-/** The stored format of a tensor of a file. Throws ModelFormatError naming file and tensor where there is none. */
+/** The stored format of a dtype. Throws ModelFormatError naming file and tensor if there is none. */
 export function storedFormat(path: string, name: string, dtype: string): StoredFormat {
   const format = storedFormats.get(dtype);
   if (format !== undefined) return format;
@@ -155,7 +155,7 @@ function parseHeader(bytes: Uint8Array, path: string): Record<string, unknown> {
   }
   if (!isJsonObject(header)) throw new ModelFormatError(`${path}: the safetensors header is not a JSON object.`);
   const twice = repeatedKey(text);
-  if (twice !== undefined) throw new ModelFormatError(`${path}: tensor ${twice} stands twice in the header.`);
+  if (twice !== undefined) throw new ModelFormatError(`${path}: the header holds the tensor ${twice} twice.`);
   return header;
 }
 
@@ -189,7 +189,7 @@ function parseEntry(name: string, value: unknown, path: string, dataStart: numbe
   return { dtype, shape, byteOffset: dataStart + begin, byteLength: end - begin };
 }
 
-/** The tensors, sorted by offset, must cover the file from the end of the header to its last byte exactly. */
+/** Checks that the tensors, sorted by offset, cover the file exactly, from the end of the header to the last byte. */
 function checkCover(entries: readonly [string, TensorEntry][], path: string, dataStart: number, size: number): void {
   let covered = dataStart;
   let previous = "";
@@ -212,17 +212,17 @@ function checkCover(entries: readonly [string, TensorEntry][], path: string, dat
 }
 
 /**
- * Writes tensors in the given order, to a temporary name that is renamed when complete. Only one tensor's data
- * is asked for at a time. Files read by PyTorch need the metadata {format: "pt"}, which is the default.
+ * Writes tensors in the given order, to a temporary name that is renamed when complete. The data of one tensor is asked
+ * for at a time. PyTorch needs the metadata {format: "pt"}, which is the default.
  *
- * @throws ModelFormatError if a name is repeated or reserved, or data does not have its shape's size; FileError
+ * @throws ModelFormatError if a name is repeated or reserved, or data does not have the size of its shape; FileError
  */
 export async function writeSafetensors(
   path: string,
   tensors: readonly TensorToWrite[],
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): Promise<void> {
-  // Without a prototype, so that no tensor name means anything but itself.
+  // Without a prototype, so that no name of a tensor has a special meaning.
   const header: Record<string, unknown> = Object.create(null);
   if (Object.keys(metadata).length > 0) header.__metadata__ = metadata;
   let offset = 0;

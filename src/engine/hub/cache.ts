@@ -1,6 +1,6 @@
 /**
  * The layout of huggingface_hub's cache: models--owner--name/ with blobs/ (files by ETag), refs/ (a revision's commit)
- * and snapshots/ (a commit's files as links to blobs). Both programs can use what either has downloaded.
+ * and snapshots/ (a commit's files as links to blobs). Each of the two programs can use what the other has downloaded.
  */
 import { FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
@@ -25,12 +25,12 @@ export class RepositoryCache {
     return platform.joinPath(this.folder, "snapshots", commit);
   }
 
-  /** Where a file of a commit lies, there or not. */
+  /** The path of a file of a commit, whether or not the file exists. */
   pathOf(commit: string, file: string): string {
     return platform.joinPath(this.snapshot(commit), ...file.split("/"));
   }
 
-  /** The commit of the revision that was downloaded last, if its folder is still there. */
+  /** The commit that the revision was when it was last downloaded, if the commit's folder still exists. */
   async cachedCommit(): Promise<string | undefined> {
     const { revision } = this.#settings;
     const ref = platform.joinPath(this.folder, "refs", ...revision.split("/"));
@@ -39,7 +39,7 @@ export class RepositoryCache {
     return commit;
   }
 
-  /** Remembers which commit the revision is; a commit asked for by its hash needs none. */
+  /** Stores which commit the revision is. A revision that is itself a commit needs no such entry. */
   async writeRef(commit: string): Promise<void> {
     const { revision } = this.#settings;
     if (revision === commit) return;
@@ -62,7 +62,7 @@ export class RepositoryCache {
   }
 }
 
-/** The files of a folder and of those in it, named from it with "/", sorted. */
+/** The files of a folder and of the folders in it, as paths relative to it with "/", sorted. */
 export async function filesBelow(folder: string, prefix = ""): Promise<string[]> {
   const found: string[] = [];
   for (const name of await platform.list(folder)) {
@@ -74,7 +74,7 @@ export async function filesBelow(folder: string, prefix = ""): Promise<string[]>
   return found.sort();
 }
 
-/** Names from a server become paths of this machine: nothing may lead out of the folder. */
+/** Names from a server become paths on this machine, so no name may lead out of its folder. */
 export function checkRepositoryPath(file: string, where: string): string {
   if (file.split("/").every(isFileName)) return file;
   throw new FileError(`${where} lists a file named ${JSON.stringify(file)}, whose name could lead out of its folder.`);

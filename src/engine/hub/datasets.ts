@@ -10,20 +10,20 @@ import { isJsonObject } from "../files/json-file.ts";
 /** File names by split: "train", "test", "train_prefs", ... */
 export type SplitFiles = Readonly<Record<string, readonly string[]>>;
 
-/** Kinds of data files; the earlier goes where two are equally frequent. */
+/** Kinds of data files. Of two that are equally frequent, the earlier in this list is taken. */
 const endings = ["parquet", "jsonl", "ndjson", "json", "csv"];
 
-/** JSON that describes a data set or a program and holds no rows. */
+/** JSON files that describe a data set or a program and hold no rows. */
 const descriptions = /^(dataset_infos?|dataset_dict|state|metadata|config|package|package-lock|tsconfig)\.json$/;
 
-/** Words in names that stand for a split. */
+/** Words in file names that stand for a split. */
 const splitWords: readonly [split: string, words: readonly string[]][] = [
   ["train", ["train", "training"]],
   ["validation", ["validation", "valid", "dev", "val"]],
   ["test", ["test", "testing", "eval", "evaluation"]],
 ];
 
-/** Whether a name says that it is a file of data, so that it can be no id of a repository. */
+/** Whether a name ends like a data file, so that it cannot be the id of a repository. */
 export function isDataFile(name: string): boolean {
   return endings.includes(endingOf(name));
 }
@@ -31,9 +31,9 @@ export function isDataFile(name: string): boolean {
 /**
  * @param files of the repository or folder, with "/" between folders
  * @param readme the text of README.md, if there is one
- * @param config the subset that is wanted: a config of the README's, else a folder or the beginning of file names
- * @param where the data set, for sentences
- * @throws ConfigError if a subset must be named, or the named one is not there, or there are no data files at all
+ * @param config the subset: a config of the README, else the name of a folder or the beginning of file names
+ * @param where names the data set in messages
+ * @throws ConfigError if a subset must be named, if the named one does not exist, or if there are no data files
  */
 export function splitsOf(
   files: readonly string[],
@@ -77,7 +77,7 @@ function declaredConfigs(readme: string | undefined): DeclaredConfig[] {
   try {
     header = parseYaml(front);
   } catch {
-    // A README that the hub shows anyway; file names must do.
+    // The hub shows such a README all the same; the names of the files decide.
     return [];
   }
   const configs = isJsonObject(header) && Array.isArray(header.configs) ? header.configs : [];
@@ -152,14 +152,14 @@ function subsetOf(data: readonly string[], config: string): string[] {
   return data.filter((file) => begins.test(baseOf(file)));
 }
 
-/** The same rows in several formats would count twice. */
+/** Data files of one kind only: the same rows in several formats would count twice. */
 function mostCommonKind(data: readonly string[]): string[] {
   const count = (ending: string) => data.filter((file) => endingOf(file) === ending).length;
   const best = endings.reduce((most, ending) => (count(ending) > count(most) ? ending : most));
   return data.filter((file) => endingOf(file) === best);
 }
 
-/** By names; files that name no split are left out unless none does, and then all are for training. */
+/** Splits by file name. Files that name no split are left out; if no file names one, all are for training. */
 function splitsByName(data: readonly string[], config: string | undefined): SplitFiles {
   const splits: Record<string, string[]> = {};
   for (const file of data) {
@@ -170,9 +170,9 @@ function splitsByName(data: readonly string[], config: string | undefined): Spli
 }
 
 function splitOfName(file: string, config: string | undefined): string | undefined {
-  // The subset's own name is no hint: a subset may be called "test-set".
+  // The name of the subset says nothing about the split: a subset may be called "test-set".
   const own = config !== undefined && file.includes(config) ? file.slice(file.indexOf(config) + config.length) : file;
-  // data/train_prefs-00000-of-00002.parquet: the name of the split, whatever it is.
+  // In data/train_prefs-00000-of-00002.parquet, the split is whatever stands before the number.
   const sharded = /(?:^|\/)([A-Za-z]\w*)-\d+-of-\d+\.\w+$/.exec(own)?.[1];
   if (sharded !== undefined) return exactSplit(sharded);
   for (const part of own.split("/").toReversed()) {
@@ -187,7 +187,7 @@ function exactSplit(name: string): string {
   return splitWords.find(([, names]) => names.includes(name.toLowerCase()))?.[0] ?? name;
 }
 
-/** A numbered file of which the others are not there, as in a download that was not finished. */
+/** A numbered file whose set is not complete, as after a download that was broken off. */
 export function incompleteShards(files: readonly string[]): string | undefined {
   return files.find((file) => {
     const [, before, total, after] = /^(.*)-\d+-of-(\d+)(\.\w+)$/.exec(file) ?? [];

@@ -1,9 +1,10 @@
 /**
- * One file from the hub into the cache's blobs: resumed where an earlier attempt was cut, checked against the size and
- * digest that the hub names, put in place as a whole.
+ * Downloads one file from the hub into the cache's blobs: goes on where an earlier attempt was cut, checks the size and
+ * the digest that the hub names, and puts the file in place as a whole.
  *
- * Processes never write to the same file: each has an .incomplete file with its own name in it. One that is left behind
- * is taken over by renaming it, which only one process can do. Two that want a blob at once both download it.
+ * No two processes write to the same file: each has an .incomplete file with its own name in it. A process takes over a
+ * file that another has left behind by renaming it, which only one process can do. Two processes that want a blob at the
+ * same time both download it.
  */
 import { FileError } from "../../errors.ts";
 import { bodyPieces } from "../platform/deadline.ts";
@@ -12,21 +13,21 @@ import { isFileName, type RepositoryCache } from "./cache.ts";
 import { checkAnswer, PassingFault, pageOf, type Repository, requestOnce, withRetries } from "./http.ts";
 import type { HubSettings } from "./settings.ts";
 
-/** What the hub says of a file. */
+/** A file as the hub describes it. */
 export interface RemoteFile {
   readonly name: string;
   readonly url: string;
-  /** sha256 of a large file, git's blob hash of a small one; the blob's name. */
+  /** The sha256 of a large file, git's blob hash of a small one; also the name of the blob. */
   readonly etag: string;
   readonly size: number | undefined;
 }
 
-/** As huggingface_hub writes them: without the mark of a weak one, without quotes. */
+/** An ETag as huggingface_hub writes it: without quotes and without the mark of a weak one. */
 export function normalEtag(header: string | null): string | undefined {
   return header?.replace(/^W\//, "").replace(/^"|"$/g, "") || undefined;
 }
 
-/** @throws FileError for an answer that refuses or names no ETag; HubUnreachableError */
+/** @throws FileError for a refusal and for an answer without an ETag; HubUnreachableError */
 export async function describeRemote(
   settings: HubSettings,
   repository: Repository,
@@ -55,10 +56,10 @@ export async function describeRemote(
 /**
  * Brings a file into the cache unless it is there.
  *
- * @param onBytes called with the bytes of this file on the disk, what was there before included
- * @returns the blob's path
- * @throws FileError for a file that cannot be written, that is damaged (it is then deleted), or whose length the server
- * gets wrong; HubUnreachableError
+ * @param onBytes is called with the bytes of this file on the disk, earlier attempts included
+ * @returns the path of the blob
+ * @throws FileError for a file that cannot be written, that arrives damaged (it is then deleted) or with another length
+ *   than was announced; HubUnreachableError
  */
 export async function downloadBlob(
   settings: HubSettings,
@@ -84,7 +85,7 @@ export async function downloadBlob(
     await checkDigest(settings, remote, path);
     await files.rename(path, blob);
   } catch (error) {
-    // Whoever comes next goes on from here; nothing is there any more of a damaged one.
+    // The next attempt goes on from here. Of a damaged file nothing is left.
     if (file.size === 0) await platform.removeFile(path);
     else await files.rename(path, freePath(blob));
     throw error;
@@ -94,20 +95,20 @@ export async function downloadBlob(
 
 let downloads = 0;
 
-/** No other process, and no other call in this one, has this name. */
+/** A name that no other process, and no other call in this process, uses. */
 function ownIncompletePath({ files }: HubSettings, blob: string): string {
   return `${blob}.${files.processName}.${++downloads}.incomplete`;
 }
 
-/** The name of a piece that nobody is writing to. */
+/** The name of an unfinished file that nobody writes to. */
 function freePath(blob: string): string {
   return `${blob}.free.incomplete`;
 }
 
-/** An unfinished file of unknown origin that has not grown for so long is nobody's. */
+/** An unfinished file of unknown origin is taken over when it has not grown for this long. */
 const abandonedAfterMs = 10 * 60_000;
 
-/** Renames a piece that was left behind, if there is one, to `path`. */
+/** Renames an unfinished file that was left behind, if there is one, to `path`. */
 async function takeOverIncomplete({ files }: HubSettings, folder: string, etag: string, path: string): Promise<void> {
   for (const name of await platform.list(folder)) {
     if (!name.startsWith(`${etag}.`) || !name.endsWith(".incomplete")) continue;
@@ -120,10 +121,10 @@ async function takeOverIncomplete({ files }: HubSettings, folder: string, etag: 
   }
 }
 
-/** An attempt that brought so much counts as none: slow lines are cut often. */
+/** An attempt that brings this many bytes is not counted, since slow connections are cut often. */
 const bytesThatCount = 1 << 20;
 
-/** Downloads what the file lacks, over as many connections as it takes. */
+/** Downloads the missing rest of the file, over as many connections as it takes. */
 async function fill(
   settings: HubSettings,
   repository: Repository,
@@ -162,7 +163,7 @@ async function fill(
   });
 }
 
-/** Makes the file end where the answer's body begins. */
+/** Makes the file end at the byte where the body of the answer begins. */
 async function placeAnswer({ url, size, ...remote }: RemoteFile, file: GrowingFile, response: Response): Promise<void> {
   if (response.status === 206) {
     const [, start, total] = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(response.headers.get("content-range") ?? "") ?? [];
@@ -187,7 +188,7 @@ function lengthError({ url }: RemoteFile, found: string): FileError {
   );
 }
 
-/** A digest that is wrong deletes the file. ETags of other servers may be anything and are no digests. */
+/** Deletes the file if its digest is wrong. ETags of other forms, as other servers have them, are no digests. */
 async function checkDigest({ files }: HubSettings, { url, etag }: RemoteFile, path: string): Promise<void> {
   const algorithm = /^[0-9a-f]{64}$/.test(etag) ? "sha256" : /^[0-9a-f]{40}$/.test(etag) ? "sha1" : undefined;
   if (algorithm === undefined) return;

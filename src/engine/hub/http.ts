@@ -1,15 +1,15 @@
 /**
- * Requests to the hub: redirects followed without taking the token to another host, connections that stall given up,
- * passing faults tried again with growing waits, refusals turned into sentences. Knows nothing of files and caches.
+ * Requests to the hub: follows redirects without taking the token to another host, gives up connections that stall, tries
+ * again with growing waits after faults that may pass, turns refusals into sentences. Knows nothing of files and caches.
  */
 import { errorMessage, FileError, shown } from "../../errors.ts";
 import { DeadlineError, withDeadline } from "../platform/deadline.ts";
 import type { HubSettings } from "./settings.ts";
 
-/** The hub could not be reached, or kept failing: what is cached may be used in its place. */
+/** The hub could not be reached, or kept failing; the cached copy may be used in its place. */
 export class HubUnreachableError extends FileError {}
 
-/** A fault that another attempt may not meet. */
+/** A fault that may be gone at the next attempt. */
 export class PassingFault extends Error {
   readonly retryAfterMs: number | undefined;
 
@@ -19,7 +19,7 @@ export class PassingFault extends Error {
   }
 }
 
-/** A model or data set on the hub, for requests and sentences. */
+/** A model or data set on the hub. */
 export interface Repository {
   readonly kind: "model" | "dataset";
   readonly id: string;
@@ -110,10 +110,10 @@ async function followRedirects(
 }
 
 /**
- * Repeats an attempt that meets passing faults. The attempt may say that it got on, and then it counts as none.
+ * Repeats an attempt that meets passing faults. An attempt that calls `gotOn` has made progress and is not counted.
  *
- * @param what is being done, to follow "Cannot"
- * @throws HubUnreachableError after the last attempt, or for a server that asks for a longer wait than is allowed
+ * @param what the attempt does, as it follows "Cannot" in a message
+ * @throws HubUnreachableError after the last attempt, or if the server asks for a longer wait than is allowed
  */
 export async function withRetries<T>(
   { patience: { attempts, firstDelayMs, longestDelayMs } }: Pick<HubSettings, "patience">,
@@ -143,7 +143,10 @@ export async function withRetries<T>(
   }
 }
 
-/** @throws FileError with the remedy for an answer that refuses; `file` for one file of the repository */
+/**
+ * @param file if one file of the repository was asked for
+ * @throws FileError with the remedy if the answer is a refusal
+ */
 export function checkAnswer(settings: HubSettings, repository: Repository, response: Response, file?: string): void {
   const { status } = response;
   if (status < 400) return;
@@ -176,7 +179,7 @@ export function checkAnswer(settings: HubSettings, repository: Repository, respo
   throw new FileError(`${settings.endpoint} refused ${what}${file === undefined ? "" : `, ${file}`}: HTTP ${status}.`);
 }
 
-/** Seconds or a date, in milliseconds from now. */
+/** The header Retry-After, seconds or a date, in milliseconds from now. */
 function retryAfter(header: string | null): number | undefined {
   if (header === null) return undefined;
   const ms = /^\d+$/.test(header.trim()) ? 1000 * Number(header) : Date.parse(header) - Date.now();
@@ -193,7 +196,7 @@ const networkReasons: Readonly<Record<string, string>> = {
   UND_ERR_CONNECT_TIMEOUT: "the connection timed out",
 };
 
-/** fetch says "fetch failed" or "terminated"; why is in the cause. */
+/** fetch itself says only "fetch failed" or "terminated"; the reason is in the cause. */
 function networkReason(error: unknown): string {
   const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
   const code = cause instanceof Error && "code" in cause && typeof cause.code === "string" ? cause.code : "";

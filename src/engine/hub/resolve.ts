@@ -1,6 +1,6 @@
 /**
- * Names to files: a model or a data set given as a local path or as an id on the Hugging Face hub. A path that exists
- * always wins. Only what is needed is downloaded, into the cache that huggingface_hub uses as well.
+ * Finds the files of a model or a data set that is given as a local path or as an id on the Hugging Face hub. A path that
+ * exists always wins. Only what is needed is downloaded, into the cache that huggingface_hub uses as well.
  */
 import { ConfigError, FileError, ModelFormatError } from "../../errors.ts";
 import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file.ts";
@@ -13,7 +13,7 @@ import { type Snapshot, withSnapshot } from "./snapshot.ts";
 
 export type { DownloadProgress, HubOptions, HubPatience } from "./settings.ts";
 
-/** Small files of a model that this program or those that use its results read. */
+/** Small files of a model that this program reads, or programs that use its results. */
 const modelFiles = new Set([
   "config.json",
   "generation_config.json",
@@ -50,11 +50,12 @@ export interface ModelFetchOptions extends HubOptions {
 }
 
 /**
- * The local folder of a model, downloaded first if it is a hub id and not cached yet. A local path is given back as it
- * is, looked at no further. A model that is not supported is refused before its weights are downloaded.
+ * The local folder of a model, downloaded first if it is a hub id and not cached yet. A local path is returned unchanged
+ * and unchecked. A model that is not supported is refused before its weights are downloaded.
  *
- * @throws FileError for a name that is neither, for a repository that cannot be had, and for a download that fails;
- * ModelFormatError for a repository without safetensors weights or of an unsupported model; ConfigError for settings that cannot be used
+ * @throws FileError for a name that is neither, for a repository that the hub does not give, and for a download that
+ *   fails; ModelFormatError for a repository without safetensors weights or with an unsupported model; ConfigError for
+ *   settings that cannot be used
  */
 export async function resolveModelFolder(nameOrPath: string, options: ModelFetchOptions = {}): Promise<string> {
   if ((await platform.exists(nameOrPath)) !== undefined) {
@@ -102,7 +103,7 @@ async function fetchModel(snapshot: Snapshot, withWeights: boolean): Promise<voi
   await snapshot.fetch([...weights, adapterFile].filter(has));
 }
 
-/** The shards that the index names, all of which must be there. */
+/** The shards that the index names; the repository must have all of them. */
 async function shardsOf({ files, origin, pathOf }: Snapshot): Promise<string[]> {
   const path = pathOf(indexFile);
   const map = parseJsonObject(await readModelText(path), path).weight_map;

@@ -1,28 +1,28 @@
 /**
- * Where the hub is, where its cache lies, with which token and patience it is asked: options first, then the environment
- * variables of huggingface_hub, then its defaults, so that both share one cache.
+ * The settings of the hub: its address, its cache, its token, and how patiently it is asked. They come from the options,
+ * else from the environment variables of huggingface_hub, else from its defaults, so that both programs share one cache.
  */
 import { ConfigError, FileError } from "../../errors.ts";
 import { type CacheFiles, platform } from "../platform/index.ts";
 
 /** How often and how long a request is tried. */
 export interface HubPatience {
-  /** Attempts in all that bring nothing; 5 by default. */
+  /** Attempts in all, without those that made progress; 5 by default. */
   readonly attempts: number;
   /** Wait before the second attempt, doubled before each later one; 1000 by default. */
   readonly firstDelayMs: number;
   /** The longest wait, a server's Retry-After included; 60000 by default. */
   readonly longestDelayMs: number;
-  /** A connection that brings no byte for so long is given up; 30000, or HF_HUB_DOWNLOAD_TIMEOUT in seconds. */
+  /** A connection that brings no byte for this long is given up; 30000, or HF_HUB_DOWNLOAD_TIMEOUT in seconds. */
   readonly stallMs: number;
 }
 
 export interface DownloadProgress {
   /** The file that is being downloaded, as the repository names it. */
   readonly file: string;
-  /** Bytes that are on the disk, over all files of this call that had to be downloaded so far. */
+  /** Bytes on the disk so far, of all files that this call has to download. */
   readonly bytes: number;
-  /** Bytes of all files known to be needed. */
+  /** Bytes of all files that are known to be needed. */
   readonly totalBytes: number;
 }
 
@@ -40,16 +40,16 @@ export interface HubOptions {
   readonly patience?: Partial<HubPatience> | undefined;
   /** Called for every piece that arrives. */
   readonly onProgress?: ((progress: DownloadProgress) => void) | undefined;
-  /** A sentence for the user where something else than asked for is done, as using the cache without the hub. */
+  /** Called with a sentence for the user when something other than asked for is done, such as using the cached copy. */
   readonly onWarning?: ((sentence: string) => void) | undefined;
 }
 
-/** HubOptions with everything filled in. */
+/** HubOptions with every value filled in. */
 export interface HubSettings {
   readonly files: CacheFiles;
   readonly revision: string;
   readonly token: string | undefined;
-  /** Without a slash at its end. */
+  /** Does not end in a slash. */
   readonly endpoint: string;
   readonly cacheFolder: string;
   readonly offline: boolean;
@@ -61,8 +61,8 @@ export interface HubSettings {
 const defaultPatience: HubPatience = { attempts: 5, firstDelayMs: 1000, longestDelayMs: 60_000, stallMs: 30_000 };
 
 /**
- * @throws FileError where the host has no file system for a cache; ConfigError for an endpoint that is no http URL and
- * for a revision that is none
+ * @throws FileError if the host has no file system for a cache; ConfigError if the endpoint is no http or https address, or
+ *   if the revision cannot be a branch, a tag or a commit
  */
 export async function hubSettings(options: HubOptions): Promise<HubSettings> {
   const files = platform.cacheFiles;
@@ -104,7 +104,7 @@ export async function hubSettings(options: HubOptions): Promise<HubSettings> {
   }
 }
 
-/** The words that huggingface_hub takes for yes. */
+/** Whether a variable holds one of the words that huggingface_hub reads as yes. */
 function isOn(value: string | undefined): boolean {
   return ["1", "ON", "YES", "TRUE"].includes(value?.toUpperCase() ?? "");
 }
@@ -117,10 +117,10 @@ function checkEndpoint(endpoint: string): string {
   return endpoint.replace(/\/+$/, "");
 }
 
-/** It becomes a file name under refs/. */
+/** The revision becomes a file name under refs/, so it may not lead elsewhere. */
 function checkRevision(revision: string): string {
   if (/^[\w.+@-]+(\/[\w.+@-]+)*$/.test(revision) && !revision.split("/").some((part) => /^\.{1,2}$/.test(part))) {
     return revision;
   }
-  throw new ConfigError(`The revision "${revision}" is none: give a branch, a tag or a commit.`);
+  throw new ConfigError(`The revision "${revision}" cannot be one: give a branch, a tag or a commit.`);
 }

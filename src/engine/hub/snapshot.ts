@@ -1,6 +1,6 @@
 /**
- * One commit of a repository: which files it has, and a way to have those that are needed on this machine. From the hub,
- * or from the cache alone when offline or when the hub cannot be reached.
+ * One commit of a repository: which files it has, and how those that are needed come to this machine. They come from the
+ * hub, or from the cache alone when offline or when the hub cannot be reached.
  */
 import { FileError, shown } from "../../errors.ts";
 import { bodyText } from "../platform/deadline.ts";
@@ -11,27 +11,27 @@ import { checkAnswer, HubUnreachableError, type Repository, requestOnce, withRet
 import type { HubSettings } from "./settings.ts";
 
 export interface Snapshot {
-  /** The local folder that holds the files once they were fetched. */
+  /** The local folder that holds the files once they are fetched. */
   readonly folder: string;
-  /** Where the files come from, for sentences. */
+  /** Names the place that the files come from in messages. */
   readonly origin: string;
-  /** Only what was downloaded earlier can be had. */
+  /** Whether only files that were downloaded earlier are available. */
   readonly isCached: boolean;
-  /** All files that can be had, as the repository names them, sorted. */
+  /** All files that are available, as the repository names them, sorted. */
   readonly files: readonly string[];
-  /** Brings files into the folder; those that lie there cost nothing. */
+  /** Brings files into the folder, unless they are there. */
   readonly fetch: (names: readonly string[]) => Promise<void>;
   /** The local path of a file. */
   readonly pathOf: (name: string) => string;
 }
 
 /**
- * Lets `use` fetch what it needs from the revision that the settings name. If the hub cannot be reached, `use` runs
- * again on what is cached of the commit that the revision was last, with a warning.
+ * Lets `use` fetch what it needs from the revision that the settings name. If the hub cannot be reached, it warns and runs
+ * `use` again on the cached files of the commit that the revision was when it was last downloaded.
  *
- * @param options.partial `use` fetches less than others need, so that a commit that was complete before stays the one to
- *   fall back on
- * @throws FileError for a repository, revision or file that cannot be had; what `use` throws
+ * @param options.partial whether `use` fetches less than others need, so that the commit that is complete in the cache
+ *   stays the one to fall back on
+ * @throws FileError for a repository, revision or file that is not available; what `use` throws
  */
 export async function withSnapshot<T>(
   settings: HubSettings,
@@ -51,7 +51,7 @@ export async function withSnapshot<T>(
   try {
     const { commit: current, files } = await listRepository(settings, repository, commit !== undefined);
     const result = await use(new RemoteSnapshot(settings, repository, cache, current, files));
-    // Last: until everything is there, the revision stands for the commit that was complete before.
+    // Last, so that the revision stands for the earlier, complete commit until everything has arrived.
     if (!partial || commit === undefined) await cache.writeRef(current);
     return result;
   } catch (error) {
@@ -71,7 +71,7 @@ async function cachedSnapshot(cache: RepositoryCache, commit: string): Promise<S
     origin: `the cached copy ${folder}`,
     isCached: true,
     files: await cache.filesOf(commit),
-    // `files` lists only what is here.
+    // `files` lists only files that are here.
     fetch: async () => undefined,
     pathOf: (name) => cache.pathOf(commit, name),
   };
@@ -86,7 +86,7 @@ class RemoteSnapshot implements Snapshot {
   readonly #repository: Repository;
   readonly #cache: RepositoryCache;
   readonly #commit: string;
-  /** Bytes of files that are finished, and of all that were asked for. */
+  /** Bytes of the finished files, and of all files that were asked for. */
   #doneBytes = 0;
   #totalBytes = 0;
 
@@ -111,7 +111,7 @@ class RemoteSnapshot implements Snapshot {
   readonly fetch = async (names: readonly string[]): Promise<void> => {
     const missing: RemoteFile[] = [];
     for (const name of names) {
-      // Here and not for the whole listing: what stays on the hub may have any name.
+      // Checked here and not for the whole listing: files that stay on the hub may have any name.
       checkRepositoryPath(name, this.origin);
       if ((await platform.exists(this.pathOf(name))) === "file") continue;
       const remote = await describeRemote(this.#settings, this.#repository, this.#commit, name);
@@ -133,7 +133,7 @@ class RemoteSnapshot implements Snapshot {
 
 /** Room for the names of half a million files. */
 const mostListingBytes = 2 ** 25;
-/** Asked with less patience where there is a cached copy to use instead. */
+/** Attempts when there is a cached copy to fall back on. */
 const attemptsWithCache = 2;
 
 async function listRepository(

@@ -1,6 +1,6 @@
 /**
- * Which of the adapters found is which, which comes first, and which one a selector means. Pure: it looks at what an
- * adapter says of itself, opens nothing and knows no host.
+ * Classifies the adapters that were found, ranks them, and chooses the one that a selector means. It only looks at how an
+ * adapter describes itself: it opens nothing and does not depend on the host.
  */
 
 import { AdapterError } from "../../errors.ts";
@@ -15,14 +15,14 @@ export interface AdapterFacts {
   readonly isFallbackAdapter: boolean;
 }
 
-/** The order of `auto`: the fastest first. lavapipe is several times as fast as SwiftShader. */
+/** In the order of `auto`, the fastest first. lavapipe is several times as fast as SwiftShader. */
 export const adapterKinds: readonly AdapterKind[] = ["hardware", "lavapipe", "swiftshader", "software"];
 
 export function isAdapterKind(text: string): text is AdapterKind {
   return (adapterKinds as readonly string[]).includes(text);
 }
 
-/** What stands behind an adapter: silicon, Mesa's or Google's software Vulkan, or some other software ("software"). */
+/** What runs an adapter's work: a GPU, Mesa's or Google's software Vulkan, or some other software ("software"). */
 export function classifyAdapter(facts: AdapterFacts): AdapterKind {
   const text = `${facts.vendor} ${facts.architecture} ${facts.device} ${facts.description}`.toLowerCase();
   if (text.includes("swiftshader")) return "swiftshader";
@@ -32,7 +32,7 @@ export function classifyAdapter(facts: AdapterFacts): AdapterKind {
   return "hardware";
 }
 
-/** One line for people. Software adapters put everything into the driver's own text; GPUs spread it over the fields. */
+/** One line for messages. Software adapters put everything into the description, GPUs spread it over the fields. */
 export function describeAdapter(facts: AdapterFacts): string {
   if (classifyAdapter(facts) !== "hardware" && facts.description !== "") return facts.description;
   const parts: string[] = [];
@@ -42,16 +42,16 @@ export function describeAdapter(facts: AdapterFacts): string {
   return parts.length === 0 ? "unnamed adapter" : parts.join(" ");
 }
 
-/** Best first; adapters of one kind stay in the order in which the host listed them. */
+/** The best first; adapters of the same kind stay in the order in which the host lists them. */
 export function rankAdapters<T extends { readonly kind: AdapterKind }>(found: readonly T[]): T[] {
   return [...found].sort((a, b) => adapterKinds.indexOf(a.kind) - adapterKinds.indexOf(b.kind));
 }
 
 /**
  * The adapter that `selector` means in a ranked list: "auto" (the first), a kind ("software" for the first that is no
- * hardware), an index, or a part of the description, upper and lower case alike.
+ * hardware), an index, or a part of the description in upper or lower case.
  *
- * @throws AdapterError naming the selector and what there is to choose from; an empty list is the caller's to explain.
+ * @throws AdapterError naming the selector and the choices; why a list is empty must be explained by the caller
  */
 export function chooseAdapter<T extends { readonly kind: AdapterKind; readonly description: string }>(
   ranked: readonly T[],
@@ -73,7 +73,7 @@ export function chooseAdapter<T extends { readonly kind: AdapterKind; readonly d
   return chosen;
 }
 
-/** The one sentence for a host without any adapter: what is missing and what to do about it. */
+/** The sentence for a host without any adapter: what is missing and what to do about it. */
 export function noAdapterMessage(os: string, reason?: string): string {
   const found = `No WebGPU adapter was found${reason === undefined ? "" : ` (${reason})`}: `;
   if (os === "linux") {

@@ -1,7 +1,7 @@
 /**
  * The browser platform: adapters from navigator.gpu; reading over HTTP, where a path is a URL and ranges are Range
- * requests; writing into the origin's private file system (OPFS), where a path starts with "opfs:". A server has no
- * folders to list, so `list` works on "opfs:" only. Runs in pages and in workers.
+ * requests; writing into the origin's private file system (OPFS), where a path starts with "opfs:". A server lists no
+ * folders, so `list` works on "opfs:" only. Runs in pages and in workers.
  */
 
 import { decompressBrotli, decompressGzip } from "hyparquet-compressors";
@@ -68,12 +68,12 @@ export const platform: Platform = {
 
   async writeFileAtomic(path, chunks) {
     refuseUrl("write", path);
-    // The stream writes into a swap file that replaces the old one when it is closed: that is the atomicity.
+    // The write is atomic since the stream writes into a swap file, which replaces the old file when it is closed.
     const handle = await attempt("write", path, () => openPrivateFile(path, true));
     const stream = await attempt("write", path, () => handle.createWritable());
     try {
       for await (const chunk of typeof chunks === "string" ? [chunks] : chunks) {
-        // Streams refuse views of shared memory; slice() copies them into memory of their own.
+        // Streams refuse views of shared memory, so the chunk is copied.
         const content = typeof chunk === "string" ? chunk : new Uint8Array(chunk);
         await attempt("write", path, () => stream.write(content));
       }
@@ -155,11 +155,11 @@ export const platform: Platform = {
   baseName,
   absolutePath: (path) => path, // there is no working folder
 
-  // The private file system has neither links nor streamed digests, and a page may not read the hub's redirects.
+  // The private file system has neither links nor streamed digests, and a page cannot read the hub's redirects.
   cacheFiles: undefined,
 };
 
-/** What the browser is willing to give: its first choice, and its software adapter if that is another one. */
+/** The adapters that the browser gives: its first choice, and its software adapter if that is another one. */
 async function listAdapters(): Promise<FoundAdapter[]> {
   const gpu = (globalThis.navigator as Navigator | undefined)?.gpu;
   if (gpu === undefined) return [];
@@ -223,14 +223,14 @@ class BlobFile implements ReadableFile {
 }
 
 async function openUrl(path: string): Promise<ReadableFile> {
-  // One byte asked for tells both the size and whether ranges work; HEAD tells neither behind compression.
+  // A request for one byte tells the size and whether ranges work. With compression, HEAD tells neither.
   const response = await attempt("open", path, () => fetch(path, { headers: { Range: "bytes=0-0" } }));
   const total = /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "")?.[1];
   if (response.status === 206 && total !== undefined) {
     await response.body?.cancel();
     return new UrlFile(path, Number(total));
   }
-  // No byte can be had of an empty file: "416, Content-Range: bytes */0".
+  // The answer for an empty file, which has no first byte: "416, Content-Range: bytes */0".
   if (response.status === 416 && total === "0") return new UrlFile(path, 0);
   if (!response.ok) throw new FileError(`Cannot open ${path}: the server answered ${response.status}.`);
   return new BlobFile(path, await attempt("open", path, () => response.blob()));
@@ -249,7 +249,7 @@ async function openFolder(path: string, create: boolean): Promise<FileSystemDire
   return folder;
 }
 
-/** The private file system moves files only, and not in every browser. */
+/** Copies, since the private file system moves only files, and not in every browser. */
 async function copyFolder(from: FileSystemDirectoryHandle, to: FileSystemDirectoryHandle): Promise<void> {
   for (const name of (await Array.fromAsync(from.keys())).sort()) {
     const entry = await from.getFileHandle(name).catch(() => undefined);

@@ -1,6 +1,6 @@
 /**
- * Finding WebGPU adapters in Node, through Dawn (npm `webgpu`): the system's own Vulkan, Metal or Direct3D drivers,
- * then SwiftShader. What `create()` returns stays in a module variable; put on `navigator` it hangs Node at exit.
+ * Finds WebGPU adapters in Node through Dawn (npm `webgpu`): the system's own Vulkan, Metal or Direct3D drivers, then
+ * SwiftShader. What `create()` returns is kept in a module variable, since on `navigator` it would hang Node at exit.
  */
 
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
@@ -17,26 +17,26 @@ import { installLoader, swiftShaderDriver, swiftShaderFolder } from "./node-swif
 import type { FoundAdapter } from "./platform.ts";
 
 /**
- * Timestamps are quantised to 100 microseconds unless told otherwise, which is no use for timing kernels; f16 on
- * NVIDIA under Linux is behind a toggle.
+ * By default timestamps are quantised to 100 microseconds, too coarse for kernels, and f16 on NVIDIA under Linux is behind
+ * a toggle.
  */
 const dawnFlags = [
   "enable-dawn-features=vulkan_enable_f16_on_nvidia",
   "disable-dawn-features=timestamp_quantization",
 ] as const;
 
-/** Where Dawn is to look: the host's own drivers, or one Vulkan driver alone, given by its ICD file. */
+/** Where Dawn looks for adapters: in the host's own drivers, or in one Vulkan driver alone, given by its ICD file. */
 type Source = { readonly driver?: string; readonly name?: string };
 
 let createGpu: ((flags: string[]) => GPU) | undefined;
-/** One Dawn instance per source. They are kept: an instance holds the drivers loaded, and opening them costs 0.4 s. */
+/** One Dawn instance per source. They are kept, since an instance has loaded its drivers, which takes 0.4 s. */
 const instances = new Map<string, GPU>();
 
-/** See Platform.requestAdapter. Without a selector KTO_ADAPTER decides, and without that "auto". */
+/** See Platform.requestAdapter. The default selector is KTO_ADAPTER, or else "auto". */
 export async function requestAdapter(selector?: string): Promise<FoundAdapter> {
   const wanted = selector ?? process.env.KTO_ADAPTER ?? "auto";
   const short = wanted.trim().toLowerCase();
-  // The usual wishes need not open every driver: Dawn's own first choice, or SwiftShader alone, answers them.
+  // For the usual selectors not every driver is opened: Dawn's own first choice or SwiftShader alone will do.
   if (short === "auto" || short === "") {
     const best = await openAdapter({});
     if (best?.kind === "hardware" || best?.kind === "lavapipe") return best;
@@ -67,14 +67,14 @@ export async function listAdapters(): Promise<FoundAdapter[]> {
   return rankAdapters(found);
 }
 
-/** SwiftShader from the npm package; undefined where the package or its platform is missing. */
+/** SwiftShader from the npm package; undefined if the package is not installed or does not support this platform. */
 async function openSwiftShader(): Promise<FoundAdapter | undefined> {
   const folder = await swiftShaderFolder();
   if (folder === undefined) return undefined;
   const driver = swiftShaderDriver(folder);
   const found = await openAdapter({ driver });
   if (found !== undefined) return found;
-  // No adapter although the driver is there: this machine has no Vulkan loader. The instance that failed is done for.
+  // There is a driver but no adapter, so this machine has no Vulkan loader. The instance that failed cannot be used again.
   if (!(await installLoader(folder))) return undefined;
   instances.delete(keyOf({ driver }));
   return await openAdapter({ driver });
@@ -87,8 +87,8 @@ async function openAdapter(source: Source): Promise<FoundAdapter | undefined> {
 }
 
 /**
- * The names of the adapters that Dawn sees. WebGPU has no call for it; Dawn lists them when it is asked for a name
- * that does not exist.
+ * The names of the adapters that Dawn sees. WebGPU has no call that lists them, but Dawn does so when it is asked for a
+ * name that does not exist.
  */
 async function systemAdapterNames(): Promise<string[]> {
   try {
@@ -110,7 +110,7 @@ async function askDawn(source: Source): Promise<GPUAdapter | null> {
   const restoreEnvironment = source.driver === undefined ? undefined : useDriver(source.driver);
   const restoreStderr = silenceStderr();
   try {
-    // Drivers are loaded inside these two calls: only they need the environment, and nothing is awaited meanwhile.
+    // The drivers are loaded inside these two calls, so only they need the environment, and nothing is awaited meanwhile.
     const key = keyOf(source);
     let gpu = instances.get(key);
     if (gpu === undefined) {
@@ -143,7 +143,7 @@ async function loadDawn(): Promise<(flags: string[]) => GPU> {
   }
 }
 
-/** Makes the Vulkan loader see this driver alone; the function returned puts the environment back. */
+/** Makes the Vulkan loader see only this driver. The function that it returns restores the environment. */
 function useDriver(driver: string): () => void {
   // Newer loaders read the first, older ones the second.
   const names = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES"];

@@ -1,4 +1,4 @@
-/** The Node platform's part for caches of downloads: growing files, links, digests, and who else is at work. */
+/** The part of the Node platform for caches of downloads: growing files, links, digests, and which processes still run. */
 
 import { createHash, randomBytes } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
@@ -9,7 +9,7 @@ import { pipeline } from "node:stream/promises";
 import { attempt, errorCode, fileError, writeAll } from "./node-errors.ts";
 import type { CacheFiles, GrowingFile } from "./platform.ts";
 
-/** Dots separate host and process, so the host's own go. */
+/** Without dots, since a dot separates host and process. */
 const host = hostname().replace(/[^A-Za-z0-9]/g, "");
 
 export const cacheFiles: CacheFiles = {
@@ -37,7 +37,7 @@ export const cacheFiles: CacheFiles = {
       try {
         await symlink(wanted, temporary, "file");
       } catch (error) {
-        // Windows without developer mode, exFAT, some network file systems. A clone costs nothing where there are any.
+        // Windows without developer mode, exFAT and some network file systems have no links. A clone, if possible, costs nothing.
         if (!["EPERM", "EACCES", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"].includes(errorCode(error) ?? "")) throw error;
         await copyFile(target, temporary, constants.COPYFILE_FICLONE);
       }

@@ -1,13 +1,13 @@
-/** What Node's file operations have in common: failures as FileErrors with the reason in words, and writing to the end. */
+/** What Node's file operations have in common: failures become FileErrors with the reason in words, writes are complete. */
 
 import type { FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { errorMessage, FileError } from "../../errors.ts";
 
-/** Node refuses single reads of 2 GiB and more; weights are larger. */
+/** Node refuses single reads of 2 GiB or more, and weights can be larger. */
 export const largestRead = 1 << 30;
 
-/** A single write may put down less than it was given. */
+/** Writes everything; a single write may write only a part. */
 export async function writeAll(handle: FileHandle, chunk: Uint8Array | string): Promise<void> {
   const bytes = typeof chunk === "string" ? Buffer.from(chunk, "utf8") : chunk;
   let written = 0;
@@ -18,7 +18,7 @@ export async function writeAll(handle: FileHandle, chunk: Uint8Array | string): 
   }
 }
 
-/** Runs a file operation; what fails is a FileError: "Cannot <action> <path>: <reason in words>." */
+/** Runs a file operation. If it fails, throws a FileError: "Cannot <action> <path>: <reason in words>." */
 export async function attempt<T>(action: string, path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();

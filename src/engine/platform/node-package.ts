@@ -1,9 +1,9 @@
-/** Where this package lies on disk: a checkout, or the installed package. */
+/** Finds this package on the disk, be it a checkout or installed. */
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-/** The nearest folder above this file that has a package.json; sources and build lie at different depths of it. */
+/** The nearest folder above this file with a package.json. Sources and build lie at different depths. */
 export const packageFolder: string = findPackageFolder();
 
 function findPackageFolder(): string {

@@ -1,6 +1,6 @@
 /**
- * SwiftShader, Google's software Vulkan, out of the npm package @sparticuz/chromium: unpacked once into the project's
- * own `.cache`, no root and no system package. Nothing here talks to Dawn.
+ * Unpacks SwiftShader, Google's software Vulkan, from the npm package @sparticuz/chromium once into the project's own
+ * `.cache`, which needs neither root nor a system package. It does not open adapters (node-adapters.ts).
  */
 
 import { copyFile, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
@@ -16,13 +16,13 @@ const require = createRequire(import.meta.url);
 const driverFile = "vk_swiftshader_icd.json";
 const loaderFile = "libvulkan.so.1";
 
-/** Folder with the unpacked driver, unpacking it if need be; undefined where the npm package is not to be had. */
+/** The folder with the driver, which is unpacked if necessary; undefined if the npm package is not installed. */
 export async function swiftShaderFolder(): Promise<string | undefined> {
   if (process.platform !== "linux" || process.arch !== "x64") return undefined;
   const source = findPackage();
   if (source === undefined) return undefined;
-  // A home cache serves global installs, whose own folder is read-only. Never a shared folder such as /tmp: what lies
-  // here is loaded as code.
+  // The cache in the home folder is for global installs, whose own folder is read-only. A shared folder such as /tmp would
+  // not be safe, since the files are loaded as code.
   for (const cache of [join(packageFolder, ".cache"), join(homedir(), ".cache", "kto-webgpu")]) {
     const folder = join(cache, `swiftshader-${source.version}`);
     if (await isFile(join(folder, driverFile))) return folder;
@@ -39,14 +39,14 @@ export async function swiftShaderFolder(): Promise<string | undefined> {
   return undefined;
 }
 
-/** The path of the ICD file that a Vulkan loader wants in VK_ICD_FILENAMES. */
+/** The path of the ICD file, for a Vulkan loader's VK_ICD_FILENAMES. */
 export function swiftShaderDriver(folder: string): string {
   return join(folder, driverFile);
 }
 
 /**
- * Puts the Vulkan loader of the npm package beside dawn.node, where Dawn looks first. For machines that have no
- * libvulkan.so.1 of their own; elsewhere the system's is the better one. Returns whether it was put there now.
+ * Puts the Vulkan loader of the npm package beside dawn.node, where Dawn looks first. Only for machines without a
+ * libvulkan.so.1 of their own, which would be the better one. Returns whether it was put there now.
  */
 export async function installLoader(folder: string): Promise<boolean> {
   const dawn = join(dirname(require.resolve("webgpu")), "dist", `linux-${process.arch}`);
@@ -70,13 +70,13 @@ function findPackage(): { folder: string; version: string } | undefined {
       const manifest: { version: string } = require(join(folder, "package.json"));
       return { folder, version: manifest.version };
     } catch {
-      // Not in this node_modules folder; the next one up is tried.
+      // The package is not in this node_modules folder, so the next one up is tried.
     }
   }
   return undefined;
 }
 
-/** Into a temporary folder beside the target, then renamed: two processes at once, or one cut off, do no harm. */
+/** Unpacks into a temporary folder and renames it, so that neither a second process nor an interruption does harm. */
 async function unpack(archive: string, folder: string): Promise<void> {
   const tar = await promisify(brotliDecompress)(await readFile(archive));
   await mkdir(dirname(folder), { recursive: true });

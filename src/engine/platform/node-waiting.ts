@@ -1,23 +1,23 @@
 /**
- * Waiting for the GPU in Node. While one of its promises is pending, Dawn asks the driver in every turn of the event loop
- * and keeps it turning: a whole core for nothing, which on a software adapter the work itself wants (a third of an
- * update's time on two cores). So the thread sleeps within each turn, for a small share of the time waited so far.
+ * Waits for the GPU in Node. While one of its promises is pending, Dawn asks the driver in every turn of the event loop and
+ * keeps the loop turning. That takes a whole core, which a software adapter needs for its work (a third of an update's time
+ * on two cores). So the thread sleeps in each turn, for a small share of the time waited so far.
  */
 
-/** Share of the time waited so far that a sleep takes: how late an end is noticed. */
+/** The length of a sleep, as a share of the time waited so far; the end of the wait is noticed so much later. */
 const SHARE = 1 / 32;
-/** Sleeps in milliseconds: shorter than the least they cost more than the turn, and longer ones would keep others waiting. */
+/** Milliseconds. A shorter sleep costs more than it saves; a longer one would keep other work waiting. */
 const SLEEP_MS = { least: 0.05, most: 1 } as const;
-/** Windows may make 16 ms of a millisecond, by its timer. */
+/** Not on Windows, whose timer may make 16 ms of one. */
 const SLEEPS = process.platform !== "win32";
 
 const never = new Int32Array(new SharedArrayBuffer(4));
 let pending = 0;
-/** When somebody began to wait where nobody had. */
+/** When the present waiting began, by performance.now(). */
 let since = 0;
 let sleeping = false;
 
-/** The outcome of a promise of the GPU. */
+/** The value of a promise of the GPU. */
 export async function withoutSpinning<T>(promise: Promise<T>): Promise<T> {
   if (!SLEEPS) return await promise;
   if (pending++ === 0) since = performance.now();
@@ -32,7 +32,7 @@ export async function withoutSpinning<T>(promise: Promise<T>): Promise<T> {
   }
 }
 
-/** One for all who wait. */
+/** One loop for all that wait. */
 function sleepInTurns(): void {
   setImmediate(() => {
     if (pending === 0) {

@@ -71,7 +71,7 @@ export const platform: Platform = {
       await rename(temporary, path);
     } catch (error) {
       await rm(temporary, { force: true }).catch(() => undefined);
-      // What the caller's own chunks throw is the caller's, not a fault of the file.
+      // An error without a code was thrown by the caller's chunks and is no fault of the file.
       throw errorCode(error) === undefined ? error : fileError("write", path, error);
     }
     await syncFolder(dirname(path));
@@ -153,7 +153,7 @@ class OpenFile implements ReadableFile {
   }
 
   async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    // An ArrayBuffer of its own, not a window into Node's pool: callers make Float32Arrays over `.buffer`.
+    // With an ArrayBuffer of its own, not a view of Node's pool, since callers make Float32Arrays over `.buffer`.
     const bytes = new Uint8Array(length);
     let filled = 0;
     while (filled < length) {
@@ -177,8 +177,8 @@ class OpenFile implements ReadableFile {
 }
 
 /**
- * A folder and those above it. Not mkdir's own `recursive`, which in Node 20 never returns where a folder exists but
- * nothing can be made in it, as under /proc.
+ * Makes a folder and those above it. Not with mkdir's `recursive`, which in Node 20 never returns if a folder exists in
+ * which nothing can be made, as under /proc.
  */
 async function makeFolders(path: string): Promise<void> {
   try {
@@ -190,7 +190,7 @@ async function makeFolders(path: string): Promise<void> {
   }
 }
 
-/** One folder; content if it is there. */
+/** Makes one folder; does nothing if it exists. */
 async function makeFolder(path: string): Promise<void> {
   try {
     await mkdir(path);
@@ -200,7 +200,7 @@ async function makeFolder(path: string): Promise<void> {
   }
 }
 
-/** The rename itself outlives a power cut only once the folder is on the disk; not every file system can do that. */
+/** A rename survives a power cut only once its folder is synced to the disk; not every file system can do that. */
 async function syncFolder(folder: string): Promise<void> {
   try {
     const handle = await open(folder, "r");
@@ -210,6 +210,6 @@ async function syncFolder(folder: string): Promise<void> {
       await handle.close();
     }
   } catch {
-    // Windows and some network file systems refuse to sync a folder; the file's own content is safe already.
+    // Windows and some network file systems refuse to sync a folder. The content of the file is safe already.
   }
 }

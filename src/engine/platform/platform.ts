@@ -1,7 +1,7 @@
 /**
- * What differs between hosts: where the GPU object comes from, how files are read by ranges and written whole.
- * `node.ts` and `browser.ts` implement it; `index.ts` exports the Node one and bundlers swap in the other through the
- * "browser" field of package.json. Nothing else in kernels, engine or kto may import from `node:`.
+ * What differs between hosts: where adapters come from, how files are read by ranges and written whole. `node.ts` and
+ * `browser.ts` implement it. `index.ts` exports the Node one, which bundlers replace through the "browser" field of
+ * package.json. Nothing else in kernels, engine or kto may import from `node:`.
  */
 
 /** Work was broken off because it took longer than it was given. */
@@ -17,14 +17,14 @@ export interface ReadableFile {
   close(): Promise<void>;
 }
 
-/** Where an adapter comes from, in the order of preference of `auto`. */
+/** What runs an adapter's work, in the order of preference of `auto`. */
 export type AdapterKind = "hardware" | "lavapipe" | "swiftshader" | "software";
 
-/** One adapter as found. A GPUAdapter gives one device only: ask again for another. */
+/** An adapter that was found. A GPUAdapter gives only one device; another device needs another request. */
 export interface FoundAdapter {
   readonly adapter: GPUAdapter;
   readonly kind: AdapterKind;
-  /** For people: vendor, device, driver as the adapter tells them. */
+  /** For messages: vendor, device and driver, as the adapter describes itself. */
   readonly description: string;
 }
 
@@ -34,37 +34,37 @@ export interface GrowingFile {
   /** Bytes in the file, those of earlier runs included. */
   readonly size: number;
   append(chunk: Uint8Array): Promise<void>;
-  /** Takes away everything that was written. */
+  /** Removes everything that was written. */
   empty(): Promise<void>;
   /** Syncs to the disk and closes. */
   close(): Promise<void>;
 }
 
 /**
- * What a cache of downloads on a real file system needs besides reading and writing whole files. All of it throws
+ * What a cache of downloads needs of a file system besides reading and writing whole files. Everything here can throw
  * FileError.
  */
 export interface CacheFiles {
-  /** Milliseconds since 1970, or undefined if the file is not there. */
+  /** When the file was last changed, in milliseconds since 1970; undefined if it does not exist. */
   modifiedMs(path: string): Promise<number | undefined>;
-  /** Creates the file if it is absent, keeps what it holds if not. */
+  /** Opens a file to append to it; creates it if it does not exist. */
   openGrowing(path: string): Promise<GrowingFile>;
-  /** A relative symbolic link at `path` to the file `target`; a copy where the file system has no links. */
+  /** Makes a relative symbolic link at `path` to the file `target`, or a copy if the file system has no links. */
   linkOrCopy(target: string, path: string): Promise<void>;
-  /** Replaces what is at `to`. False if there is nothing at `from` (any more). */
+  /** Renames, replacing what is at `to`. Returns false if there is nothing at `from`. */
   rename(from: string, to: string): Promise<boolean>;
-  /** Lower-case hexadecimal digest of `prefix` and the file's bytes. */
+  /** The digest of `prefix` and the file's bytes, in lower-case hexadecimal. */
   digest(path: string, algorithm: "sha256" | "sha1", prefix?: string): Promise<string>;
-  /** Names this process among those that share the file system; letters, digits and "." only. */
+  /** Names this process among all that share the file system; letters, digits and "." only. */
   readonly processName: string;
-  /** Whether the process of that name is known to have ended. One on another machine never is. */
+  /** Whether the process of that name is known to have ended; of one on another machine that is never known. */
   hasEnded(processName: string): boolean;
 }
 
 /** A SHA-256 hash that is fed piece by piece. */
 export interface Sha256 {
   update(bytes: Uint8Array): void;
-  /** In hexadecimal; ends the hash. */
+  /** Ends the hash; returns it in hexadecimal. */
   digest(): string;
 }
 
@@ -76,7 +76,7 @@ export interface Platform {
   requestAdapter(selector?: string): Promise<FoundAdapter>;
   /** Every adapter that can be opened here, best first, without opening a device. */
   listAdapters(): Promise<FoundAdapter[]>;
-  /** The outcome of a promise of the GPU, waited for without taking a core. */
+  /** The value of a promise of the GPU; waiting for it does not take a core. */
   withoutSpinning<T>(promise: Promise<T>): Promise<T>;
 
   exists(path: string): Promise<"file" | "folder" | undefined>;
@@ -85,25 +85,25 @@ export interface Platform {
   openFile(path: string): Promise<ReadableFile>;
   readText(path: string): Promise<string>;
   makeFolder(path: string): Promise<void>;
-  /** Writes to a temporary name in the same folder, syncs, renames: a reader sees the old file or the new one. */
+  /** Writes to a temporary name in the same folder, syncs and renames, so that a reader sees the old file or the new one. */
   writeFileAtomic(path: string, chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array> | string): Promise<void>;
   /** Adds text at the end of a file, creating it. */
   appendText(path: string, text: string): Promise<void>;
-  /** Removes a file; content if there is none. */
+  /** Removes a file, if it exists. */
   removeFile(path: string): Promise<void>;
-  /** Removes a folder with all that it holds; content if there is none. */
+  /** Removes a folder with everything in it, if it exists. */
   removeFolder(path: string): Promise<void>;
   /**
-   * Gives a folder another name beside its present one, which nothing may have yet. At once where the host can do that,
-   * as Node's can; a browser copies the files in the order of `list`, then removes the old ones.
+   * Renames a folder within its parent; nothing may have the new name yet. This is atomic on Node. A browser copies the
+   * files in the order of `list`, then removes the old ones.
    */
   renameFolder(from: string, to: string): Promise<void>;
-  /** Throws FileError now, with the reason, if files cannot be created in this folder (creating it if absent). */
+  /** Makes the folder if it does not exist. Throws FileError with the reason if files cannot be created in it. */
   checkWritable(folder: string): Promise<void>;
   sha256(): Sha256;
   /**
-   * What gzip or Brotli packed. More than `length` bytes are refused, on Node before memory is taken for them; what is
-   * thrown is the host's error.
+   * Unpacks gzip or Brotli. More than `length` bytes are refused, on Node before memory is allocated for them; the error is
+   * the host's.
    */
   decompress(format: "gzip" | "brotli", bytes: Uint8Array, length: number): Uint8Array;
   /**
@@ -114,18 +114,18 @@ export interface Platform {
    * @throws OutOfTimeError when the time is up; what `work` throws
    */
   withinTime<T>(milliseconds: number, work: () => T): T;
-  /** A variable of the environment; undefined if it is not set or empty, or where there is no environment. */
+  /** A variable of the environment; undefined if it is not set or empty, or if the host has no environment. */
   environment(name: string): string | undefined;
   homeFolder(): string;
-  /** Bytes of this machine's memory; undefined where the host does not tell. */
+  /** Bytes of this machine's memory; undefined if the host does not tell. */
   hostMemoryBytes(): number | undefined;
-  /** Where files may lie that can be made again; it need not exist yet. */
+  /** The folder for files that can be made again; it need not exist yet. */
   cacheFolder(): string;
   joinPath(...parts: string[]): string;
   baseName(path: string): string;
-  /** The same place named so that it does not hang on a working folder. */
+  /** The same path, independent of the working folder. */
   absolutePath(path: string): string;
 
-  /** Undefined where there is no file system to keep downloads in. */
+  /** Undefined if the host has no file system to keep downloads in. */
   readonly cacheFiles: CacheFiles | undefined;
 }

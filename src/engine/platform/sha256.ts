@@ -1,12 +1,12 @@
 /**
- * SHA-256 (FIPS 180-4) piece by piece, for hosts whose own one wants the whole message at once, as WebCrypto's does.
+ * SHA-256 (FIPS 180-4) piece by piece, for hosts such as browsers, whose own takes only a whole message at once.
  */
 import type { Sha256 } from "./platform.ts";
 
 const blockBytes = 64;
 const [roundConstants, initialState] = constants();
 
-/** A hash to be fed; `digest` may be called once. */
+/** An empty hash; its `digest` may be called once. */
 export function sha256(): Sha256 {
   const state = Int32Array.from(initialState);
   const block = new Uint8Array(blockBytes);
@@ -70,7 +70,7 @@ function constants(): [rounds: Int32Array, initial: Int32Array] {
   const primes: number[] = [];
   for (let n = 2; primes.length < 64; n++) if (primes.every((prime) => n % prime !== 0)) primes.push(n);
   const fraction = (prime: number, root: bigint) => {
-    // floor(prime^(1/root) 2^32) as an integer root, since doubles are a few bits short of sure.
+    // floor(prime^(1/root) 2^32) as an integer root, since doubles have too few bits to be sure.
     const target = BigInt(prime) << (32n * root);
     let low = 0n;
     let high = 1n << 40n;

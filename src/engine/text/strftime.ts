@@ -1,11 +1,11 @@
 /**
- * Dates as Python's strftime writes them in the C locale, for chat templates: Intl and the locale of the host would put
- * other names of months into what a model reads.
+ * Dates as Python's strftime writes them in the C locale, for chat templates. Not by Intl, since the host's locale would
+ * put other names of months into what a model reads.
  */
 const months = "January February March April May June July August September October November December".split(" ");
 const days = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split(" ");
 
-/** Local time. A directive that is not known here stays as it is. */
+/** Formats a date in local time. An unknown directive stays as it is. */
 export function strftime(date: Date, format: string): string {
   const two = (value: number) => String(value).padStart(2, "0");
   const month = months[date.getMonth()] ?? "";
@@ -26,7 +26,7 @@ export function strftime(date: Date, format: string): string {
     M: two(date.getMinutes()),
     S: two(date.getSeconds()),
     p: date.getHours() < 12 ? "AM" : "PM",
-    // Without leading zeros, a glibc extension that some templates use.
+    // Without leading zeros: a glibc extension that some templates use.
     "-d": String(date.getDate()),
     "-m": String(date.getMonth() + 1),
     "-H": String(date.getHours()),

@@ -1,14 +1,14 @@
 /**
- * The text of a continuation while its tokens come: each piece is handed out once it can no longer change, and text is
- * ended before a stop string. Not the tokens (src/engine/model/generate/generate.ts).
+ * The text of a continuation while its tokens arrive: each piece is returned once it can no longer change, and the text
+ * ends before a stop string. It does not produce the tokens (src/engine/model/generate/generate.ts).
  */
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** Tokens decoded anew with each one that comes; of these, as many are kept as context when they grow too many. */
+/** At most so many tokens are decoded again with each new one. When there are more, only the last few are kept as context. */
 const MOST_DECODED = 48;
 const CONTEXT = 8;
 
-/** Characters that what a tokenizer tidies away (" n't") may still reach back over, with a neighbour that is tidied too. */
+/** How many characters back a space may still be removed by the tokenizer's clean-up (" n't", and another one before it). */
 const TIDIED_REACH = 6;
 
 export class TextStream {
@@ -17,15 +17,15 @@ export class TextStream {
   readonly #tidiesSpaces: boolean;
   /** The last tokens of prompt and continuation. */
   #ids: number[];
-  /** The characters of their text that are the prompt's or have been taken. */
+  /** How many characters of their text belong to the prompt or have been taken. */
   #taken: number;
-  /** Taken but not handed out: it may begin a stop string. */
+  /** Text that is taken but not returned yet, since it may be the beginning of a stop string. */
   #held = "";
   #stopped = false;
 
   /**
-   * @param promptIds what is continued; its text is not handed out
-   * @param options.stopStrings texts, none of them empty, before whose first occurrence the text ends
+   * @param promptIds the tokens that are continued; their text is not returned
+   * @param options.stopStrings the text ends before the first occurrence of one of these; none may be empty
    */
   constructor(
     tokenizer: Tokenizer,
@@ -39,12 +39,12 @@ export class TextStream {
     this.#taken = this.#decode(this.#ids).length;
   }
 
-  /** Whether a stop string has come; nothing is handed out after it. */
+  /** Whether a stop string has come; no text is returned after it. */
   get stopped(): boolean {
     return this.#stopped;
   }
 
-  /** Takes the next token; returns the text that is certain now and was not before, often none. */
+  /** Takes the next token. Returns the text that has become certain, which is often empty. */
   push(id: number): string {
     if (this.#stopped) return "";
     this.#ids.push(id);
@@ -54,7 +54,7 @@ export class TextStream {
     return this.#untilStop(piece, false);
   }
 
-  /** Returns the text that was still held back; no token follows. */
+  /** Returns the rest of the text; no token may follow. */
   end(): string {
     if (this.#stopped) return "";
     const text = this.#decode(this.#ids);
@@ -71,7 +71,7 @@ export class TextStream {
     return piece;
   }
 
-  /** Characters that no further token changes: a U+FFFD at the end may be the beginning of a character. */
+  /** How many characters no further token can change: a U+FFFD at the end may be the beginning of a character. */
   #stableLength(text: string): number {
     let length = text.length;
     while (text[length - 1] === "\uFFFD") length--;
@@ -80,7 +80,7 @@ export class TextStream {
     return space === -1 ? length : Math.min(length, space);
   }
 
-  /** Forgets tokens whose absence does not change the text of the others, as that of a first one or half a character may. */
+  /** Forgets old tokens, unless the text of the others would change without them, as that of half a character does. */
   #shorten(text: string): void {
     if (this.#ids.length <= MOST_DECODED) return;
     const rest = this.#ids.slice(-CONTEXT);
@@ -105,7 +105,7 @@ export class TextStream {
   }
 }
 
-/** The longest end of a text that begins `stop`. */
+/** The length of the longest end of a text with which `stop` begins. */
 function overlap(text: string, stop: string): number {
   for (let length = Math.min(text.length, stop.length - 1); length > 0; length--) {
     if (text.endsWith(stop.slice(0, length))) return length;

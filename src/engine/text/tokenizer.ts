@@ -101,7 +101,7 @@ export function createTokenizer(
       cause: error,
     });
   }
-  // The config's own choice, and otherwise none: tidied spaces would make decoded text differ from the tokens' text.
+  // Only if the config says so: cleaned-up spaces make the decoded text differ from the text of the tokens.
   const cleanUpSpaces = config.clean_up_tokenization_spaces === true;
   const bosTokenId = specialTokenId(hub, config.bos_token);
   let vocabSize = 0;
@@ -130,8 +130,8 @@ export function createTokenizer(
 }
 
 /**
- * The text that `ids` add to `promptIds`. Decoding them alone would lose the space before their first word with
- * tokenizers that strip it from the start of a text.
+ * The text that `ids` add to that of `promptIds`. Decoded alone, they would lose the space before their first word if the
+ * tokenizer strips it from the start of a text.
  */
 export function decodeContinuation(
   tokenizer: Tokenizer,
@@ -144,10 +144,10 @@ export function decodeContinuation(
   return whole.startsWith(prompt) ? whole.slice(prompt.length) : tokenizer.decode(ids, options);
 }
 
-/** More ids than any vocabulary has. */
+/** More than the ids of any known vocabulary. */
 const MOST_IDS = 2 ** 22;
 
-/** The library takes any value for an id: a text would have it among its ids, and all ids up to it are gone through. */
+/** The library accepts any value as an id. It would appear among a text's ids, and loops go over all ids up to it. */
 function checkIds({ model, added_tokens: added }: JsonObject, path: string): void {
   const vocab = isJsonObject(model) ? model.vocab : undefined;
   // Unigram's is a list, whose places are the ids.
@@ -161,7 +161,7 @@ function checkIds({ model, added_tokens: added }: JsonObject, path: string): voi
   }
 }
 
-/** What the post-processor puts before a text; what it puts behind is not asked for. */
+/** The tokens that the post-processor puts before a text. Those that it puts after a text are not used. */
 function leadingSpecialTokens(hub: HubTokenizer): number[] {
   const probe = "a";
   const plain: number[] = hub.encode(probe, { add_special_tokens: false }).ids;
@@ -172,7 +172,7 @@ function leadingSpecialTokens(hub: HubTokenizer): number[] {
   throw new Error("its post-processor does more than add tokens before and after a text");
 }
 
-/** A special token stands in the config as its text or as an object with its text. */
+/** The id of a special token, which the config gives as a text or as an object with its text. */
 function specialTokenId(hub: HubTokenizer, token: unknown): number | undefined {
   const text = typeof token === "object" && token !== null ? (token as JsonObject).content : token;
   return typeof text === "string" ? hub.token_to_id(text) : undefined;

@@ -1,6 +1,6 @@
 /**
- * Win rate by a judge. Every pair of answers is shown in both orders and both verdicts count half, so that a judge who
- * likes the first answer, whatever it says, finds both models equal.
+ * The win rate according to a judge. Every pair of answers is shown in both orders and each verdict counts half, so that a
+ * judge who always prefers the first answer finds both models equal.
  */
 import { counted, JudgeError } from "../../errors.ts";
 import type { Metrics } from "../method/metrics.ts";
@@ -15,22 +15,22 @@ export interface AnswerPair {
 }
 
 export interface JudgedWinRate extends WinRate {
-  /** Prompts that were judged in both orders; fewer than there are where the judge's budget ended. */
+  /** Prompts that were judged in both orders; fewer than `prompts` if the judge's budget ended. */
   readonly judged: number;
   readonly prompts: number;
-  /** Share of the prompts judged whose verdict turned round with the order: the judge's own unsteadiness. */
+  /** The share of the judged prompts whose verdict changed with the order: how unsteady the judge is. */
   readonly inconsistent: number;
-  /** Of all verdicts but ties, the share for the answer that was shown first; absent if all were ties. */
+  /** The share of the verdicts, ties left out, for the answer that was shown first; absent if all were ties. */
   readonly firstShare?: number;
 }
 
-/** The names of `winRateMetrics`. */
+/** The names of the metrics of `winRateMetrics`, in their order. */
 export const WIN_RATE_METRICS = [
   "win_rate",
   ...["low", "high", "wins", "ties", "losses", "judged", "inconsistent"].map((name) => `win_rate/${name}`),
 ];
 
-/** As metrics of an evaluation, in the order of their names. */
+/** A win rate as metrics of an evaluation. */
 export function winRateMetrics(found: JudgedWinRate): Metrics {
   const { share, low, high, wins, ties, losses, judged, inconsistent } = found;
   const values = [share, low, high, wins, ties, losses, judged, inconsistent];
@@ -38,12 +38,13 @@ export function winRateMetrics(found: JudgedWinRate): Metrics {
 }
 
 /**
- * Asks the judge about every pair, twice. The share is the mean over prompts of the two verdicts, a tie counting half;
- * wins, ties and losses are prompts by that mean, so that two contrary verdicts are a tie. The interval is Wilson's
- * over prompts. Equal answers are a tie and are not shown.
+ * Asks the judge about every pair twice. The share is the mean over the prompts of both verdicts, in which a tie counts
+ * half. Wins, ties and losses count prompts by their own mean, so that two contrary verdicts are a tie. The interval is
+ * Wilson's over the prompts. Equal answers are a tie and are not shown.
  *
- * @param options.concurrency questions under way at once; the result does not depend on it while the budget lasts
- * @throws JudgeError if the judge cannot be asked, or its budget ends before one pair is judged
+ * @param options.concurrency prompts that are judged at the same time; while the budget lasts, the result does not depend
+ *   on it
+ * @throws JudgeError if the judge cannot be asked, or if its budget ends before one pair is judged
  */
 export async function judgePairs(
   judge: Judge,
@@ -60,7 +61,7 @@ export async function judgePairs(
       const pair = pairs[index];
       if (pair === undefined) return;
       const both = await askBothWays(judge, index, pair).catch((error: unknown) => {
-        ended = true; // the others finish what they have begun
+        ended = true; // the other workers finish the pairs that they have begun
         throw error;
       });
       if (both === undefined) {
@@ -84,7 +85,7 @@ export async function judgePairs(
   return { ...summary(judged), judged: judged.length, prompts: pairs.length };
 }
 
-/** The verdicts with the model's answer first, and with it second; undefined where the budget ended. */
+/** The verdicts with the model's answer shown first and second; undefined if the budget ended. */
 async function askBothWays(
   judge: Judge,
   index: number,
@@ -97,7 +98,7 @@ async function askBothWays(
   return second === undefined ? undefined : [first, second];
 }
 
-/** What a verdict gives the answer shown first. */
+/** The share that a verdict gives to the answer shown first. */
 const FIRST_SHARE: Readonly<Record<Verdict, number>> = { a: 1, tie: 0.5, b: 0 };
 
 function summary(judged: readonly (readonly [Verdict, Verdict])[]): Omit<JudgedWinRate, "judged" | "prompts"> {

@@ -12,13 +12,16 @@ const checked: unique symbol = Symbol("checked");
 /** Options of a trainer that are complete and in range; frozen. Made by `TrainerParser` only; a copy is loose again. */
 export type Checked<Options> = Readonly<Options> & { readonly [checked]: true };
 
-/** The two ways to a trainer's checked options. */
+/** Makes the checked options of one trainer, from loose options or from a command's configuration. */
 export class TrainerParser<Options extends object> {
   readonly #command: z.ZodObject;
   readonly #context: ParseContext;
   readonly #check: (options: Options) => Options;
 
-  /** @param check what needs several options; it may settle a value */
+  /**
+   * @param command the schema of the command, whose marked options are the trainer's
+   * @param check throws ConfigError for options that contradict each other; returns them with values settled
+   */
   constructor(command: z.ZodObject, context: ParseContext, check: (options: Options) => Options) {
     this.#command = command;
     this.#context = context;

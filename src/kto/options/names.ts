@@ -1,4 +1,4 @@
-/** The names of options: their spellings, and which one a name that is none of them was probably meant to be. */
+/** The names of options: their spellings, and the option that a mistyped name was probably meant to be. */
 import type { OptionInfo } from "./option.ts";
 
 /** `--Learning-Rate` and `learning_rate` are one name. */

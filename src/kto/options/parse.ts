@@ -1,5 +1,5 @@
 /**
- * From loosely typed values (YAML, command line, JavaScript) to checked ones, and the sentence for what cannot be one. How
+ * Turns loosely typed values (YAML, command line, JavaScript) into checked ones, or into the sentence that refuses them. How
  * options are spelled on a command line stands in `src/cli/options/command-line.ts`.
  */
 import type * as z from "zod";
@@ -8,17 +8,17 @@ import { findOption, nearest, normalName } from "./names.ts";
 import { expectedOf, type OptionInfo, optionInfos } from "./option.ts";
 import { coerce, sameValue } from "./values.ts";
 
-/** An option of TRL that has no counterpart here; `harmless` are the values that ask for nothing that is not done. */
+/** An option of TRL's that does not exist here. `harmless` are the values that ask for nothing beyond what is done anyway. */
 export interface ForeignOption {
   readonly harmless: "any" | readonly unknown[];
-  /** Why other values are refused, a clause after "which"; default that it is not implemented yet. */
+  /** Why other values are refused, a clause after "which"; default "is not implemented yet". */
   readonly reason?: string;
-  /** The remedy, a clause after "so". */
+  /** What to do, the end of the sentence; default "leave it out". */
   readonly remedy?: string;
 }
 
 export interface ParseContext {
-  /** Options to be accepted or refused by value though the schema lacks them. */
+  /** Options that the schema lacks and that are accepted or refused by their value. */
   readonly foreign?: ReadonlyMap<string, ForeignOption>;
   /** Names that people bring from other products, and ours for each. */
   readonly otherProducts?: Readonly<Record<string, string>>;
@@ -27,8 +27,8 @@ export interface ParseContext {
 }
 
 /**
- * Values as written by people to values as the schema wants them: names in any spelling, numbers and booleans as text,
- * null or "none" for "not set", defaults filled in.
+ * Reads values as people write them (names in any spelling, numbers and booleans as text, null or "none" for "not set") and
+ * fills in the defaults.
  *
  * @throws ConfigError, one sentence naming the option, the value and the range; for an unknown option, the nearest one.
  */
@@ -107,9 +107,9 @@ function checkForeign(as: string, written: unknown, infos: readonly OptionInfo[]
   const foreign = context.foreign?.get(name);
   if (foreign === undefined) throw unknownOption(as, infos, context);
   if (foreign.harmless === "any" || foreign.harmless.some((value) => sameValue(value, written))) return;
-  const remedy = foreign.remedy === undefined ? "leave it out" : foreign.remedy;
+  const { reason = "is not implemented yet", remedy = "leave it out" } = foreign;
   throw new ConfigError(
-    `option "${as}"${context.where?.(name) ?? ""} is ${show(written)}, which ${foreign.reason ?? "is not implemented yet"}: ${remedy}.`,
+    `option "${as}"${context.where?.(name) ?? ""} is ${show(written)}, which ${reason}: ${remedy}.`,
   );
 }
 

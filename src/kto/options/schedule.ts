@@ -14,7 +14,7 @@ const share = z.number().min(0).max(1);
 
 const parameter = <S extends z.ZodType>(schema: S) => option(schema, { group: "Schedule", description: "" });
 
-/** What may shape a schedule; `ScheduleParameters` says what each does. */
+/** Every parameter of a schedule; `ScheduleParameters` says what each does. */
 export const scheduleParameterShape = {
   num_cycles: parameter(z.number().positive().optional()),
   power: parameter(z.number().positive().optional()),
@@ -98,7 +98,7 @@ export function scheduleParameters(
     refuse(`has ${shown(stranger)}, but lr_scheduler_type "${type}" takes ${known.join(", ") || "none"}.`);
   }
   const parsed = parseOptions(z.strictObject(scheduleParameterShape), given, {
-    where: () => " of lr_scheduler_kwargs",
+    where: () => ` of lr_scheduler_kwargs${where("lr_scheduler_kwargs")}`,
   });
   if (known.includes("min_lr") && (parsed.min_lr === undefined) === (parsed.min_lr_rate === undefined)) {
     refuse(`needs min_lr or min_lr_rate, one of them, for lr_scheduler_type "${type}".`);

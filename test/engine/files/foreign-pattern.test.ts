@@ -31,7 +31,7 @@ test("a pattern that is none, and one that takes for ever", () => {
   );
   expect(() => textsMatching("(a+)+$", [`${"a".repeat(28)}b`], 'p "(a+)+$"', { timeLimitMs: 50 })).toThrow(
     new ConfigError(
-      'p "(a+)+$" takes longer than 0.05 s to compare with 1 names; write it without a repetition inside a repetition.',
+      'p "(a+)+$" takes longer than 0.05 s to compare with 1 name; write it without a repetition inside a repetition.',
     ),
   );
 });

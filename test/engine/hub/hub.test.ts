@@ -105,7 +105,7 @@ describe("the cache", () => {
     await resolve({ revision: hub.commit });
     expect(readdirSync(join(repository(), "refs"))).toEqual(["refs"]);
     await expect(resolve({ revision: "../x" })).rejects.toThrow(ConfigError);
-    await expect(resolve({ revision: "../x" })).rejects.toThrow('The revision "../x" is none');
+    await expect(resolve({ revision: "../x" })).rejects.toThrow('The revision "../x" cannot be one');
   });
 
   test.each([

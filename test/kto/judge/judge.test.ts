@@ -303,12 +303,12 @@ describe("a server of the OpenAI chat protocol", () => {
 
   test("that does not answer in time is given up after a few requests, in a sentence", async () => {
     const { baseUrl, received } = await serve(() => {});
-    const { judge, transcripts } = judgeAt(baseUrl, { timeoutMs: 40, attempts: 2 });
+    const { judge, transcripts } = judgeAt(baseUrl, { timeoutMs: 1000, attempts: 2 });
     await expect(judgePairs(judge, pairs(3))).rejects.toThrow(
-      new JudgeError(`The judge critic at ${baseUrl} cannot be asked (asked 2 times): no answer within 0.04 s.`),
+      new JudgeError(`The judge critic at ${baseUrl} cannot be asked (asked 2 times): no answer within 1 s.`),
     );
     expect(received).toHaveLength(2);
-    expect(transcripts.map(({ error }) => error)).toEqual(["no answer within 0.04 s", "no answer within 0.04 s"]);
+    expect(transcripts.map(({ error }) => error)).toEqual(["no answer within 1 s", "no answer within 1 s"]);
   });
 
   test.each<[string, (response: ServerResponse) => void]>([

@@ -1,0 +1,32 @@
+// addDropout: f32 in vectors of four.
+
+struct Uniforms { T: u32, C: u32, stream: u32, threshold: u32, keptScale: f32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> state: array<u32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+fn hash(i: u32) -> u32 {
+  var v = vec4u(i, u.stream ^ (state[3] * 0x9e3779b9u), state[0], state[1] * 65536u + state[2]);
+  v = v * 1664525u + 1013904223u;
+  v.x += v.y * v.w;
+  v.y += v.z * v.x;
+  v.z += v.x * v.y;
+  v.w += v.y * v.z;
+  v ^= v >> vec4u(16u);
+  v.x += v.y * v.w;
+  return v.x;
+}
+fn kept(i: u32) -> f32 { return select(0.0, f32(x[i]) * u.keptScale, hash(i) >= u.threshold); }
+
+fn element(row: u32, column: u32) {
+  let i = row * u.C + column;
+  y[i] += kept(i);
+}
+
+@compute @workgroup_size(16, 4)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
+  let row = (group.y + group.z * 32768u) * 4u + local.y;
+  let column = group.x * 16u + local.x;
+  if (row < u.T && column < u.C) { element(row, column); }
+}

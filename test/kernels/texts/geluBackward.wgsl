@@ -1,0 +1,33 @@
+// geluBackward: f32 in vectors of four.
+
+struct Uniforms { T: u32, I: u32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+@group(0) @binding(1) var<storage, read> dy: array<vec4f>;
+@group(0) @binding(2) var<storage, read> x: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> dx: array<vec4f>;
+
+alias E = vec4f;
+alias A = vec4f;
+const LANES: u32 = 4u;
+fn total(x: E) -> f32 { return (x.x + x.y) + (x.z + x.w); }
+
+fn safeTanh(x: E) -> E { return tanh(clamp(x, E(-9.01), E(9.01))); }
+
+const ROOT_2_OVER_PI: f32 = 0.7978845608028654;
+const CUBIC: f32 = 0.044715;
+
+fn element(row: u32, column: u32) {
+  let width = u.I / LANES;
+  let i = row * width + column;
+  let value = E(x[i]);
+  let t = safeTanh(ROOT_2_OVER_PI * (value + CUBIC * value * value * value));
+  let slope = ROOT_2_OVER_PI * (1.0 + 3.0 * CUBIC * value * value);
+  dx[i] = dy[i] * 0.5 * (1.0 + t + value * (1.0 - t * t) * slope);
+}
+
+@compute @workgroup_size(16, 4)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
+  let row = (group.y + group.z * 32768u) * 4u + local.y;
+  let column = group.x * 16u + local.x;
+  if (row < u.T && column < u.I / LANES) { element(row, column); }
+}
