@@ -27,9 +27,11 @@ export {
   resolveModelFolder,
 } from "./engine/hub/resolve.ts";
 export type { ModelConfig } from "./engine/model/config/config.ts";
-export { LoraAdapter, type LoraOptions } from "./engine/model/lora.ts";
+export { LoraAdapter } from "./engine/model/lora.ts";
+export type { LoraOptions } from "./engine/model/lora-modules.ts";
+export { type MergeOptions, mergeAdapter } from "./engine/model/merge.ts";
 export { type LoadOptions, Model, type SaveOptions } from "./engine/model/model.ts";
-export { loadAdapter, type MergeOptions, mergeAdapter, saveAdapter } from "./engine/model/peft.ts";
+export { loadAdapter, saveAdapter } from "./engine/model/peft.ts";
 
 // Data: feedback read, split, summed up and turned into token ids.
 

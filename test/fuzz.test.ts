@@ -6,7 +6,7 @@ import { trainCommand } from "../src/cli/commands/train.ts";
 import { readOptions } from "../src/cli/options/command-line.ts";
 import { parseModelConfig } from "../src/engine/model/config/config.ts";
 import { parseGenerationDefaults } from "../src/engine/model/config/generation-config.ts";
-import { readAdapterConfig } from "../src/engine/model/peft.ts";
+import { readAdapterConfig } from "../src/engine/model/peft-config.ts";
 import { loadTokenizer } from "../src/engine/text/tokenizer.ts";
 import { ConfigError, ModelFormatError } from "../src/errors.ts";
 import { freshPath, temporaryFolder } from "./helpers/folders.ts";

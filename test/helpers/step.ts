@@ -40,6 +40,7 @@ export function stepFor(
   objective: ObjectiveOptions,
   batches: readonly KtoBatch[],
   scope: "microbatch" | "step" = "microbatch",
+  gradientCheckpointing = false,
 ): KtoStep {
   return new KtoStep({
     policy,
@@ -49,6 +50,7 @@ export function stepFor(
     objective,
     optimizer: noOptimizer,
     referencePointScope: scope,
+    gradientCheckpointing,
   });
 }
 
@@ -82,8 +84,9 @@ export async function runStep(
   objective: ObjectiveOptions,
   batches: readonly KtoBatch[],
   scope: "microbatch" | "step" = "microbatch",
+  gradientCheckpointing = false,
 ): Promise<StepResult> {
-  const step = stepFor(policy, reference, objective, batches, scope);
+  const step = stepFor(policy, reference, objective, batches, scope, gradientCheckpointing);
   try {
     return await gradientsOf(step, batches);
   } finally {

@@ -481,7 +481,7 @@ describe("an epoch", () => {
     await expectEveryRowOnce(examples, metrics);
   });
 
-  it("draws its microbatches anew", async () => {
+  it("draws its microbatches again", async () => {
     const { metrics } = await train({
       ...llama,
       examples: randomExamples(12, 24),
@@ -575,7 +575,7 @@ describe("packing", () => {
     }
   });
 
-  it("of more kinds of microbatch than programs are kept, the oldest are recorded anew, to the same bits", async () => {
+  it("of more kinds of microbatch than programs are kept, the oldest are recorded again, to the same bits", async () => {
     const rows = randomExamples(70, 43).map((row) => ({ ...row, completionIds: [5, 6] }));
     const batches = Array.from({ length: 67 }, (_, i) => packBatch(rows.slice(0, i + 2), noCut));
     const [first] = batches as [KtoBatch, ...KtoBatch[]];

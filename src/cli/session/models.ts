@@ -5,8 +5,9 @@
 import type { Device } from "../../engine/gpu/device.ts";
 import { resolveModelFolder } from "../../engine/hub/resolve.ts";
 import { LoraAdapter } from "../../engine/model/lora.ts";
-import { type LoadOptions, Model } from "../../engine/model/model.ts";
-import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../../engine/model/peft.ts";
+import { Model } from "../../engine/model/model.ts";
+import { loadAdapter } from "../../engine/model/peft.ts";
+import { isAdapterFolder, readAdapterConfig } from "../../engine/model/peft-config.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
@@ -80,12 +81,13 @@ export async function modelFolders(
 /** A model that is not trained, as its files store it unless `dtype` says otherwise, with its adapter if there is one. */
 export async function loadModel(device: Device, options: ModelOptions, output: Output): Promise<Model> {
   const { base, adapter } = await modelFolders(options, output);
-  const model = await Model.load(device, base, loadOptions(options));
-  return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter));
+  const loading = loadOptions(options, output);
+  const model = await Model.load(device, base, loading);
+  return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter, loading));
 }
 
-function loadOptions({ dtype }: Pick<ModelOptions, "dtype">): LoadOptions {
-  return { dtype: formatOf(dtype) ?? "auto" };
+function loadOptions({ dtype }: Pick<ModelOptions, "dtype">, output: Output) {
+  return { dtype: formatOf(dtype) ?? "auto", onWarning: (sentence: string) => output.warning(sentence) } as const;
 }
 
 /** A reference is a whole model: passes of both share their scratch, which is sized for one adapter. */
@@ -112,7 +114,10 @@ export async function loadReference(
       ? policy.adapter
         ? policy.base
         : Model.copyOf(policy, category)
-      : await Model.load(device, await referenceFolder(nameOrPath, output), { ...loadOptions(options), category });
+      : await Model.load(device, await referenceFolder(nameOrPath, output), {
+          ...loadOptions(options, output),
+          category,
+        });
   checkVocabularies(policy, reference);
   return reference;
 }
@@ -130,7 +135,7 @@ export async function loadPolicy(
   const fineTuned =
     (await showsFineTuning(base)) || (adapterFolder !== undefined && (await showsFineTuning(adapterFolder)));
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
-  const loading = loadOptions(config);
+  const loading = loadOptions(config, output);
   const policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
   if (!usesAdapter) return { policy, base, baseName, fineTuned };
   const adapter = await trainedAdapter(policy, adapterFolder, config, output);
@@ -154,14 +159,15 @@ export async function loadForTraining(
   // The cached log-probabilities are the policy's own before training, the uniform reference needs no model.
   const needsCopy = !config.precompute_ref_log_probs && (config.reference === "auto" || config.reference === "copy");
   const category = "reference weights";
-  const loading = loadOptions(config);
+  const loading = loadOptions(config, output);
   let reference: Model | undefined;
   if (config.ref_model_name_or_path !== config.model_name_or_path) {
     const folder = await referenceFolder(config.ref_model_name_or_path, output);
     reference = await Model.load(device, folder, { ...loading, category });
     checkVocabularies(policy, reference);
   } else if (needsCopy && !policy.adapter && policy.numbers !== "f32") {
-    reference = await Model.load(device, base, { ...loading, category });
+    // What is to be said of the folder was said when the policy was loaded.
+    reference = await Model.load(device, base, { ...loading, category, onWarning: () => undefined });
   }
   return { policy, reference, ...names };
 }
@@ -184,7 +190,7 @@ async function trainedAdapter(
   output: Output,
 ): Promise<LoraAdapter> {
   if (folder !== undefined) {
-    const adapter = await loadAdapter(policy, folder);
+    const adapter = await loadAdapter(policy, folder, { onWarning: (sentence) => output.warning(sentence) });
     const { rank, alpha, rslora } = adapter.options;
     output.info(
       `going on with the adapter ${folder}: rank ${rank}, alpha ${alpha}${rslora ? ", rslora" : ""}; lora_ options are its own.`,

@@ -13,7 +13,8 @@ import {
 } from "../../engine/files/checkpoint-folders.ts";
 import { openSafetensors, writeSafetensors } from "../../engine/files/safetensors.ts";
 import type { Model } from "../../engine/model/model.ts";
-import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../../engine/model/peft.ts";
+import { saveAdapter, trainedName } from "../../engine/model/peft.ts";
+import { ADAPTER_WEIGHTS } from "../../engine/model/peft-tensors.ts";
 import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../../engine/model/weights/arena-files.ts";
 import { type CheckpointTensor, openCheckpoint } from "../../engine/model/weights/checkpoint-files.ts";
 import { platform } from "../../engine/platform/index.ts";

@@ -71,7 +71,10 @@ async function plannedBytes<Inputs extends Fitted>(
   try {
     const { policy, reference } = inputs;
     let model = await Model.load(device, policy.folder, { dtype: policy.numbers, storage: policy.layout.format });
-    if (policy.adapter) model = model.withAdapter(LoraAdapter.create(device, model.config, policy.adapter.options));
+    if (policy.adapter) {
+      const { options, folder } = policy.adapter;
+      model = model.withAdapter(LoraAdapter.create(device, model.config, options, folder));
+    }
     const other = reference && {
       reference: await Model.load(device, reference.folder, {
         dtype: reference.numbers,
