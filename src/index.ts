@@ -90,6 +90,7 @@ export {
 } from "./kto/report/statistics.ts";
 export { type Figure, linePlots, type Panel, type Series } from "./kto/report/svg.ts";
 export type { SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/run/callbacks.ts";
-export type { SftTrainerInputs, TrainerInputs } from "./kto/run/inputs.ts";
-export { SftTrainer } from "./kto/sft-trainer.ts";
-export { KtoTrainer } from "./kto/trainer.ts";
+export type { Run } from "./kto/run/run.ts";
+export type { RunTimes } from "./kto/run/timing.ts";
+export { SftTrainer, type SftTrainerInputs } from "./kto/sft-trainer.ts";
+export { KtoTrainer, type TrainerInputs } from "./kto/trainer.ts";

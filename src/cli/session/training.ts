@@ -11,11 +11,11 @@ import type { Metrics } from "../../kto/method/metrics.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
-import type { RunConfig, RunOptions } from "../../kto/options/run.ts";
+import type { RunConfig } from "../../kto/options/run.ts";
 import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
+import type { Run } from "../../kto/run/run.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
-import type { TrainingRun } from "../../kto/run/training-run.ts";
 import type { MetricsFile } from "../terminal/metrics-file.ts";
 import type { Output } from "../terminal/output.ts";
 import { ProgressLine } from "../terminal/progress.ts";
@@ -25,7 +25,7 @@ import type { SampleLog } from "./samples.ts";
 
 /** A run that can begin. */
 export interface ReadyRun {
-  readonly trainer: TrainingRun<RunOptions>;
+  readonly trainer: Run;
   readonly policy: Model;
   /** What the model was asked for by. */
   readonly baseName: string;
@@ -58,11 +58,13 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
   const { removeCheckpoints } = await import("../../engine/files/checkpoint-folders.ts");
   const { METRICS_FILE, MetricsFile } = await import("../terminal/metrics-file.ts");
   const { judgeOfRun, needOfWinRate } = await import("./judge.ts");
+  const { saveOrRescue } = await import("../../kto/run/rescue.ts");
   const { output_dir } = config;
   await checkRunFolder(config);
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
-  await withDevice(config, output, async (device) => {
+  let run: Run | undefined;
+  const work = withDevice(config, output, async (device) => {
     // A plan is made by the same code as a run, on a device that only counts.
     const target = config.dry_run ? planningDevice(device) : device;
     const warn = (sentence: string) => output.warning(sentence);
@@ -87,6 +89,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       },
       onCheckpoint: ({ folder }) => output.info(`checkpoint: ${folder}`),
     });
+    run = trainer;
     samples = await Samples.create(policy, config, evalExamples, output);
     output.info(
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
@@ -130,10 +133,13 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       output.info(`the model of step ${trainer.bestStep} is the best and is saved`);
     }
     const dtype = formatOf(config.save_dtype) ?? "f32";
-    await trainer.save(output_dir, { dtype, baseModel: baseName, maxShardBytes: sizeInBytes(config.max_shard_size) });
-    await trainer.saveState(output_dir);
-    // Whoever uses the model needs the template that it was trained with.
-    if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, output_dir);
+    const maxShardBytes = sizeInBytes(config.max_shard_size);
+    await saveOrRescue(trainer, output_dir, async (folder) => {
+      await trainer.save(folder, { dtype, baseModel: baseName, maxShardBytes });
+      await trainer.saveState(folder);
+      // Whoever uses the model needs the template that it was trained with.
+      if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, folder);
+    });
     const seconds = (performance.now() - started) / 1000;
     const summary = {
       output_dir,
@@ -152,6 +158,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
         `trained ${counted(trainer.stepsDone, "update")}${doneBefore > 0 ? `, ${trainer.stepsDone - doneBefore} of them` : ""} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
   });
+  await work.finally(() => run?.free());
 }
 
 /** Options beside the trainer's that a run keeps when it is resumed: which models, what is trained, what rows become. */
@@ -191,6 +198,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
   const { METRICS_FILE } = await import("../terminal/metrics-file.ts");
   const { SAMPLES_FILE } = await import("./samples.ts");
   const { BEST_FOLDER } = await import("../../kto/evaluation/best-model.ts");
+  const { LOCK_FILE } = await import("../../kto/run/lock.ts");
   const { output_dir, model_name_or_path, resume_from_checkpoint: from } = config;
   if (from === false && (await isSameFile(output_dir, model_name_or_path))) {
     throw new ConfigError(
@@ -201,7 +209,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
   // A run that was broken off before its first checkpoint cannot go on: what it left is no reason not to start it anew.
-  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER];
+  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE];
   await checkOutputFolder(config, (name) => resumesHere || left.includes(name) || isCheckpointLeftover(name));
 }
 
@@ -212,7 +220,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
  * @throws InterruptedError after a signal, when the update in progress is done and saved
  */
 async function runUpdates(
-  trainer: TrainingRun<RunOptions>,
+  trainer: Run,
   metricsFile: MetricsFile,
   output: Output,
   onStop: () => void,
@@ -254,7 +262,7 @@ async function runUpdates(
   }
 }
 
-function interruption(trainer: TrainingRun<RunOptions>, signal: EndSignal): InterruptedError {
+function interruption(trainer: Run, signal: EndSignal): InterruptedError {
   const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
   const where = saved
     ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
@@ -280,7 +288,7 @@ function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
 
 /** What `dry_run` tells: updates, memory by category against what the adapter allows, disk space of checkpoints. */
 function planFacts(
-  { totalSteps, stepsPerEpoch, checkpointSpace }: TrainingRun<RunOptions>,
+  { totalSteps, stepsPerEpoch, checkpointSpace }: Run,
   device: Device,
 ): Readonly<Record<string, unknown>> {
   return {
@@ -298,7 +306,7 @@ function planFacts(
 }
 
 /** The same for people. */
-function reportPlan(config: RunConfig, trainer: TrainingRun<RunOptions>, device: Device, output: Output): void {
+function reportPlan(config: RunConfig, trainer: Run, device: Device, output: Output): void {
   const { totalSteps, stepsPerEpoch, checkpointSpace } = trainer;
   output.result(
     `${counted(totalSteps, "update")} of ${counted(config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}, ${stepsPerEpoch} in an epoch`,

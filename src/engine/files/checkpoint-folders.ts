@@ -1,7 +1,7 @@
 /**
  * Checkpoint folders, `checkpoint-N` in the folder of a run: written under another name and renamed when complete, listed,
- * looked at for damage, thrown away when there are too many. What is in them is their writer's business, but for
- * checksums.json, which has the size and the SHA-256 of every other file.
+ * looked at for damage, thrown away when there are too many. Their writer decides what is in them; checksums.json has the
+ * size and the SHA-256 of every other file.
  */
 import { errorMessage, FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
@@ -140,6 +140,13 @@ export async function checkpointDamage(folder: string): Promise<string | undefin
     if (error instanceof FileError) return errorMessage(error).replace(/\.$/, "");
     throw error;
   }
+}
+
+/** Names in a good checkpoint that its checksums do not list: put there after it was written. */
+export async function unlistedFiles(folder: string): Promise<string[]> {
+  const sums = parseSums(await platform.readText(platform.joinPath(folder, CHECKSUMS_FILE))) ?? [];
+  const listed = new Set([CHECKSUMS_FILE, ...sums.map(([name]) => name)]);
+  return (await platform.list(folder)).filter((name) => !listed.has(name));
 }
 
 function parseSums(text: string): [name: string, sum: FileSum][] | undefined {

@@ -58,6 +58,17 @@ export interface CacheFiles {
   hasEnded(processName: string): boolean;
 }
 
+/** The process that has a file; undefined where the file does not say. */
+export interface FileHolder {
+  readonly process: number | undefined;
+  readonly host: string | undefined;
+  /** ISO 8601. */
+  readonly since: string | undefined;
+}
+
+/** What `holdFile` found: the file is this process's until `release`, or another holder has it. */
+export type HeldFile = { readonly release: () => void } | { readonly holder: FileHolder };
+
 /** A SHA-256 hash that is fed piece by piece. */
 export interface Sha256 {
   update(bytes: Uint8Array): void;
@@ -95,6 +106,11 @@ export interface Platform {
    * as Node's can; a browser copies the files in the order of `list`, then removes the old ones.
    */
   renameFolder(from: string, to: string): Promise<void>;
+  /**
+   * Makes a file that says that this process has what it stands for, until it is released or the process ends. One whose
+   * process is known to have ended is taken over.
+   */
+  holdFile(path: string): Promise<HeldFile>;
   /** Throws FileError now, with the reason, if files cannot be created in this folder (creating it if absent). */
   checkWritable(folder: string): Promise<void>;
   sha256(): Sha256;
@@ -108,6 +124,8 @@ export interface Platform {
   /** A variable of the environment; undefined if it is not set or empty, or where there is no environment. */
   environment(name: string): string | undefined;
   homeFolder(): string;
+  /** Where files may lie for a while. */
+  temporaryFolder(): string;
   /** Bytes of this machine's memory; undefined where the host does not tell. */
   hostMemoryBytes(): number | undefined;
   /** Where files may lie that can be made again; it need not exist yet. */

@@ -9,7 +9,7 @@ import { checkpointOptions } from "./checkpoint.ts";
 import { evaluationOptions } from "./evaluation.ts";
 import { judgeOptions } from "./judge.ts";
 import { loraOptions } from "./lora.ts";
-import { methodOptions, referenceMode, referenceModelOption } from "./method.ts";
+import { methodOptions, referenceChoice, referenceModelOption } from "./method.ts";
 import { modelOptions } from "./model.ts";
 import { deviceOptions, outputOptions } from "./output.ts";
 import { type ParseContext, parseOptions } from "./parse.ts";
@@ -81,9 +81,19 @@ export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?:
       `option "per_device_train_batch_size"${where?.("per_device_train_batch_size") ?? ""} is 1, but the reference point is measured on mismatched pairs, each prompt with the completion of another row, and a microbatch of one row has none: use at least 2.`,
     );
   }
-  referenceMode(config, {
-    adapter: config.use_peft || config.adapter_name_or_path !== undefined || config.reference === "adapter_off",
-    given: (config.ref_model_name_or_path ?? config.model_name_or_path) !== config.model_name_or_path,
+  const { model_name_or_path: model, ref_model_name_or_path: asked = model, adapter_name_or_path: adapter } = config;
+  // Whoever names the base of an adapter as the reference means the base, not the adapter as it starts.
+  const namesBase = adapter !== undefined && config.ref_model_name_or_path === model && config.reference === "auto";
+  const decided: KtoConfig = {
+    ...config,
+    reference: namesBase ? "base" : config.reference,
+    ref_model_name_or_path: asked,
+  };
+  referenceChoice(decided, {
+    // A model folder may turn out to hold an adapter.
+    adapter: config.use_peft || adapter !== undefined || decided.reference === "base",
+    continued: adapter !== undefined,
+    given: asked !== model,
   });
-  return { ...config, ref_model_name_or_path: config.ref_model_name_or_path ?? config.model_name_or_path };
+  return decided;
 }

@@ -8,7 +8,7 @@ const count = z.number().int();
 export const loraOptions = {
   use_peft: option(z.boolean().default(false), {
     group,
-    description: "train a LoRA adapter over the frozen model, which without it is the reference, at no memory",
+    description: "train a LoRA adapter over the frozen model, which is the reference of a new adapter, at no memory",
     expects: "true or false",
     aliases: ["use_lora"],
   }),
