@@ -45,7 +45,10 @@ export async function cachedReference(
       )
     : undefined;
   const updates = await ReferenceLogProbs.of(model, plan, { ...common, stepNames: ["update", "updates"] });
-  if (reference instanceof Model && caching.freeReference) reference.free();
+  if (reference instanceof Model && caching.freeReference) {
+    reference.adapter?.free();
+    if (reference.weights !== policy.weights) reference.free();
+  }
   return { updates, evaluation };
 }
 

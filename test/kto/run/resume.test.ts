@@ -483,7 +483,7 @@ describe("damage", () => {
     expect(onWarning.mock.calls).toEqual([
       [expect.stringMatching(/ is damaged: .* does not hold what was written\.$/)],
     ]);
-    expect(none.message).toContain("has no good checkpoint to go on from; leave it out to start anew.");
+    expect(none.message).toContain("has no good checkpoint to go on from; leave it out to start from the beginning.");
     expect(never.message).toContain("has no checkpoint to go on from");
     expect(missing.message).toContain('There is no checkpoint "nowhere"');
   });
