@@ -12,6 +12,7 @@ import type { FileHolder, HeldFile } from "./platform.ts";
 
 /** What this process holds, by absolute path, and what it wrote there. */
 const held = new Map<string, string>();
+let releasesAtExit = false;
 
 /** A file without a name in it is being written, unless it is older. */
 const LONGEST_WRITE_MS = 60_000;
@@ -22,11 +23,16 @@ const MOST_TRIES = 3;
 export async function holdFile(path: string): Promise<HeldFile> {
   const own = `${JSON.stringify({ process: process.pid, host: hostname(), since: new Date().toISOString() })}\n`;
   const key = resolve(path);
+  const mine = held.get(key);
+  if (mine !== undefined) return { holder: parseHolder(mine) };
+  held.set(key, own); // now, so that of two calls of this process one has it
+  let has = false;
   try {
     for (let tries = 0; tries < MOST_TRIES; tries++) {
-      if (await created(path, own)) {
-        if (held.size === 0) process.once("exit", releaseAll);
-        held.set(key, own);
+      has = await created(path, own);
+      if (has) {
+        if (!releasesAtExit) process.once("exit", releaseAll);
+        releasesAtExit = true;
         return { release: () => release(key) };
       }
       const found = await readFile(path, "utf8").catch(() => undefined);
@@ -38,6 +44,8 @@ export async function holdFile(path: string): Promise<HeldFile> {
     return { holder: parseHolder(await readFile(path, "utf8").catch(() => "")) };
   } catch (error) {
     throw fileError("write", path, error);
+  } finally {
+    if (!has) held.delete(key);
   }
 }
 
@@ -57,8 +65,8 @@ async function hasEnded({ process: id, host }: FileHolder, path: string): Promis
     return Date.now() - mtimeMs > LONGEST_WRITE_MS;
   }
   if (host !== hostname()) return false;
-  // Another process had this number before, as in a container that was started again.
-  if (id === process.pid) return !held.has(resolve(path));
+  // This process does not have it: another one had its number, as in a container that was started again.
+  if (id === process.pid) return true;
   try {
     process.kill(id, 0);
     return false;

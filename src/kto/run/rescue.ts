@@ -3,7 +3,7 @@
  * rather than being lost, unless a checkpoint holds it.
  */
 import { platform } from "../../engine/platform/index.ts";
-import { FileError } from "../../errors.ts";
+import { counted, FileError } from "../../errors.ts";
 import type { Run } from "./run.ts";
 
 /**
@@ -27,7 +27,7 @@ export async function saveOrRescue(
     const outcome =
       place === undefined
         ? "Nor could it be saved beside that folder or in the folder for temporary files."
-        : `What was trained, ${run.stepsDone} updates, is saved in ${place}: move it from there.`;
+        : `What was trained, ${counted(run.stepsDone, "update")}, is saved in ${place}: move it from there.`;
     throw new FileError(`${error.message} ${outcome}`, { cause: error });
   }
 }
