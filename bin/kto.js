@@ -20,7 +20,7 @@ if (major < 20 || (major === 20 && minor < 19)) {
 if (existsSync(built) && !(existsSync(source) && newestSource() > statSync(built).mtimeMs)) {
   await run(built);
 } else if (existsSync(source)) {
-  const tsx = await import("tsx/esm/api").catch(() => undefined);
+  const tsx = await load("tsx/esm/api").catch(() => undefined);
   if (tsx === undefined) fail(`The packages of ${root} are not installed; run "npm ci" there.`);
   tsx.register();
   await run(source);
@@ -29,8 +29,16 @@ if (existsSync(built) && !(existsSync(source) && newestSource() > statSync(built
 }
 
 async function run(main) {
-  const { runProcess } = await import(pathToFileURL(main).href);
+  const { runProcess } = await load(pathToFileURL(main).href);
   await runProcess();
+}
+
+/** An import, whose files Node opens all at once. */
+async function load(specifier) {
+  return await import(specifier).catch((error) => {
+    if (error.code !== "EMFILE") throw error;
+    fail("Too many files are open: allow more of them, such as ulimit -n 4096.", 10);
+  });
 }
 
 /** In a checkout a build that is older than the sources would run yesterday's code without a word. */
@@ -48,7 +56,7 @@ function newestChange(folder) {
   return newest;
 }
 
-function fail(message) {
+function fail(message, exitCode = 1) {
   console.error(message);
-  process.exit(1);
+  process.exit(exitCode);
 }

@@ -10,6 +10,7 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { nativeNoise } from "./native-noise.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const [command = "", ...rest] = process.argv.slice(2);
@@ -24,14 +25,14 @@ async function main() {
     console.error(usage);
     return 2;
   }
-  const ready = (await prepare()) || (await run("node", ["--import", "tsx", "scripts/adapter.ts"], isDriverNoise));
+  const ready = (await prepare()) || (await run("node", ["--import", "tsx", "scripts/adapter.ts"], nativeNoise()));
   if (ready !== 0) {
     if (command === "test") console.log("0 passed, 1 failed");
     return ready;
   }
   if (command === "test") return await runTests();
   if (command === "quickstart")
-    return await run("node", ["--import", "tsx", "examples/quickstart/run.ts", ...extra], isDawnNoise);
+    return await run("node", ["--import", "tsx", "examples/quickstart/run.ts", ...extra], nativeNoise());
   return 0;
 }
 
@@ -87,7 +88,7 @@ async function runTests() {
   mkdirSync(dirname(report), { recursive: true });
   rmSync(report, { force: true });
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
-  const code = await run("node", [toolPath("vitest", "vitest"), "run", ...reporters, ...extra], isDawnNoise);
+  const code = await run("node", [toolPath("vitest", "vitest"), "run", ...reporters, ...extra], nativeNoise());
   const { passed, failed, skipped } = countTests(report, code);
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
   return code === 0 && failed > 0 ? 1 : code;
@@ -115,16 +116,6 @@ function toolPath(packageName, tool) {
   const manifest = join(root, "node_modules", packageName, "package.json");
   const { bin } = createRequire(import.meta.url)(manifest);
   return join(dirname(manifest), typeof bin === "string" ? bin : bin[tool]);
-}
-
-/** Dawn prints this for every software adapter, from native code, and it means nothing to anybody. */
-function isDawnNoise(line) {
-  return line.includes("artificially reduced from");
-}
-
-/** What drivers say while adapters are looked for: which of them do not fit this machine. The chosen one is told. */
-function isDriverNoise(line) {
-  return process.env.KTO_DEBUG === undefined && /^Warning: |^ +(at|-) |^error: XDG_RUNTIME_DIR|^$/.test(line);
 }
 
 /**

@@ -15,6 +15,8 @@ export interface Import {
   readonly to: string;
   /** Inside a function, by import(). */
   readonly dynamic: boolean;
+  /** Of types alone, which leaves nothing to load. */
+  readonly type: boolean;
 }
 
 export interface Structure {
@@ -43,13 +45,14 @@ function sourcesIn(folder: string): string[] {
 }
 
 function importsOf(from: string, text: string): Import[] {
-  const statements = text.matchAll(/^(?:import|export)\s(?:type\s)?(?:[^;"'`]*?\sfrom\s)?["']([^"']+)["']/gm);
-  const calls = text.matchAll(/\bimport\(\s*["']([^"']+)["']\s*\)/g);
+  const statements = text.matchAll(/^(?:import|export)\s(type\s)?(?:[^;"'`]*?\sfrom\s)?["']([^"']+)["']/gm);
+  const calls = text.matchAll(/\bimport\(()\s*["']([^"']+)["']\s*\)/g);
   const of = (matches: Iterable<RegExpExecArray>, dynamic: boolean) =>
-    [...matches].map(([, to = ""]) => ({
+    [...matches].map(([, type, to = ""]) => ({
       from,
       to: to.startsWith(".") ? posix.join(posix.dirname(from), to) : to,
       dynamic,
+      type: type !== undefined && type !== "",
     }));
   return [...of(statements, false), ...of(calls, true)];
 }
@@ -77,11 +80,14 @@ export function fileEdges({ files, imports }: Structure): [from: string, to: str
   return imports.filter(({ to }) => known.has(to)).map(({ from, to }) => [from, to]);
 }
 
-/** The imports from one folder to another: how many of each. */
+/**
+ * The imports from one folder to another: how many of each. src/ itself is no folder of one kind: it holds the lowest
+ * file, errors.ts, and the public surface, index.ts, which count as folders of their own.
+ */
 export function folderEdges(structure: Structure): Map<string, number> {
   const counts = new Map<string, number>();
   for (const [from, to] of fileEdges(structure)) {
-    const [a, b] = [dirname(from), dirname(to)];
+    const [a = "", b = ""] = [from, to].map((path) => (dirname(path) === "src" ? path : dirname(path)));
     if (a !== b) counts.set(`${a} -> ${b}`, (counts.get(`${a} -> ${b}`) ?? 0) + 1);
   }
   return counts;

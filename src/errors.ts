@@ -73,10 +73,17 @@ export class JudgeError extends KtoError {
   }
 }
 
-/** Exit codes of a command that a signal ended: 128 and the signal's number, as shells have it. */
-const SIGNAL_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+/** The system gives the process too little: memory, open files, or a package that is not installed. Exit code 10. */
+export class ResourceError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, 10, options);
+  }
+}
 
-/** A signal asked a run to end, and it did, in good order. Exit code 130 for SIGINT, 143 for SIGTERM. */
+/** Exit codes of a command that a signal ended: 128 and the signal's number, as shells have it. */
+export const SIGNAL_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
+
+/** A signal asked a run to end, and it did, in good order. Exit code 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM. */
 export class InterruptedError extends KtoError {
   constructor(message: string, signal: keyof typeof SIGNAL_CODES = "SIGINT", options?: { cause?: unknown }) {
     super(message, SIGNAL_CODES[signal], options);
@@ -97,7 +104,8 @@ export function shown(value: unknown, most = 200): string {
   return shortened(json, most);
 }
 
-function shortened(text: string, most: number): string {
+/** A text of at most `most` characters: the middle of a longer one is left out. */
+export function shortened(text: string, most: number): string {
   if (text.length <= most) return text;
   const end = Math.floor(most / 4);
   return `${text.slice(0, most - end - 3)}...${text.slice(-end)}`;

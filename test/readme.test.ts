@@ -1,5 +1,5 @@
-/** What the README promises about itself: its TypeScript example runs as it stands, its files and commands exist. */
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+/** What the README promises about itself: its TypeScript example runs as it stands, its commands and its figures exist. */
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, expect, test, vi } from "vitest";
@@ -28,9 +28,8 @@ test("the TypeScript example trains and saves a model", async () => {
   try {
     await import(/* @vite-ignore */ pathToFileURL(file).href);
     const lines = log.mock.calls;
-    expect(lines[0]).toEqual(["354 thumbs up, 1817 thumbs down"]);
-    expect(lines.slice(1).map(([place]) => place)).toEqual(["1/5", "2/5", "3/5", "4/5", "5/5"]);
-    expect(lines.slice(1).every(([, loss]) => Number.isFinite(loss))).toBe(true);
+    expect(lines.map(([step]) => step)).toEqual([1, 2, 3, 4, 5]);
+    expect(lines.every(([, loss, margin]) => Number.isFinite(loss) && Number.isFinite(margin))).toBe(true);
   } finally {
     log.mockRestore();
   }
@@ -39,13 +38,7 @@ test("the TypeScript example trains and saves a model", async () => {
   saved.free();
 });
 
-test("every file that it links to exists", () => {
-  const links = [...readme.matchAll(/\]\((?!https?:)([^)#]+)/g)].map(([, link = ""]) => link);
-  expect(links.length).toBeGreaterThan(4);
-  expect(links.filter((link) => !existsSync(join(root, link)))).toEqual([]);
-});
-
-test("the commands of its table are those of the program, and its exit codes those of the errors", async () => {
+test("the commands of its table are those of the program", async () => {
   const { kto } = await import("./helpers/streams.ts");
   const { stdout } = await kto("--help");
   const named = [...readme.matchAll(/^\| `kto (\w+)` \|/gm)].map(([, name = ""]) => name).sort();
@@ -56,20 +49,6 @@ test("the commands of its table are those of the program, and its exit codes tho
       .filter((name) => name !== "help")
       .sort(),
   );
-
-  const errors = await import("../src/errors.ts");
-  const codes = Object.values(errors).flatMap((value) => {
-    if (typeof value !== "function" || !(value.prototype instanceof errors.KtoError)) return [];
-    return new (value as new (message: string) => InstanceType<typeof errors.KtoError>)("").exitCode;
-  });
-  const documented = [...readme.matchAll(/^\| (\d+) \|/gm)].map(([, code]) => Number(code));
-  // InterruptedError has one for each of two signals.
-  expect(documented).toEqual([
-    0,
-    1,
-    ...codes.sort((a, b) => a - b),
-    new errors.InterruptedError("", "SIGTERM").exitCode,
-  ]);
 });
 
 test("the run that it shows is one of the present quickstart", () => {

@@ -2,7 +2,7 @@
 import type { Program } from "../../src/engine/gpu/program.ts";
 import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/activation.ts";
-import * as reference from "../../src/kernels/float64/activation.ts";
+import * as twin from "../../src/kernels/float64/activation.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../measure/case.ts";
 
 const ROWS = 1024;
@@ -18,7 +18,7 @@ export const activationCases: readonly BenchmarkCase[] = [
       const gateUp = bench.normal([ROWS, 2 * WIDTH]);
       const y = bench.zeros(ROWS, WIDTH);
       program.dispatch(swigluForward, { gateUp: gateUp.tensor, y });
-      return check(bench, y, () => reference.swigluForward(Float64Array.from(gateUp.values), WIDTH));
+      return check(bench, y, () => twin.swigluForward(Float64Array.from(gateUp.values), WIDTH));
     },
   },
   {
@@ -31,7 +31,7 @@ export const activationCases: readonly BenchmarkCase[] = [
       const dGateUp = bench.zeros(ROWS, 2 * WIDTH);
       program.dispatch(swigluBackward, { dy: dy.tensor, gateUp: gateUp.tensor, dGateUp });
       return check(bench, dGateUp, () =>
-        reference.swigluBackward(Float64Array.from(dy.values), Float64Array.from(gateUp.values), WIDTH),
+        twin.swigluBackward(Float64Array.from(dy.values), Float64Array.from(gateUp.values), WIDTH),
       );
     },
   },
@@ -43,7 +43,7 @@ export const activationCases: readonly BenchmarkCase[] = [
       const x = bench.normal([ROWS, WIDTH]);
       const y = bench.zeros(ROWS, WIDTH);
       program.dispatch(geluForward, { x: x.tensor, y });
-      return check(bench, y, () => reference.geluForward(Float64Array.from(x.values)));
+      return check(bench, y, () => twin.geluForward(Float64Array.from(x.values)));
     },
   },
   {
@@ -55,7 +55,7 @@ export const activationCases: readonly BenchmarkCase[] = [
       const dy = bench.normal([ROWS, WIDTH]);
       const dx = bench.zeros(ROWS, WIDTH);
       program.dispatch(geluBackward, { dy: dy.tensor, x: x.tensor, dx });
-      return check(bench, dx, () => reference.geluBackward(Float64Array.from(dy.values), Float64Array.from(x.values)));
+      return check(bench, dx, () => twin.geluBackward(Float64Array.from(dy.values), Float64Array.from(x.values)));
     },
   },
 ];

@@ -1,6 +1,6 @@
 /** Attention over causal sequences with grouped-query heads: forward, and both halves of its backward pass. */
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../src/kernels/attention.ts";
-import * as reference from "../../src/kernels/float64/attention.ts";
+import * as twin from "../../src/kernels/float64/attention.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../measure/case.ts";
 
 const HEADS = 8;
@@ -21,7 +21,7 @@ export const attentionCases: readonly BenchmarkCase[] = [8, 32].flatMap((headSiz
         const made = inputs(bench, headSize);
         program.dispatch(attentionForward(headSize, bench.device.facts), made.forward);
         return async () => {
-          const exact = reference.attentionForward(made.exact);
+          const exact = twin.attentionForward(made.exact);
           expectAllClose("out", await bench.device.download(made.forward.out), exact.out);
           expectAllClose("logSumExp", await bench.device.download(made.forward.logSumExp), exact.logSumExp);
         };
@@ -50,8 +50,8 @@ export const attentionCases: readonly BenchmarkCase[] = [8, 32].flatMap((headSiz
         program.dispatch(attentionBackwardKeyValue(headSize, facts), { ...shared, queryEnd });
         return async () => {
           const exact = { ...made.exact, dOut: Float64Array.from(dOut.values) };
-          const { logSumExp: exactLogSumExp } = reference.attentionForward(made.exact);
-          const { dq, dk, dv } = reference.attentionBackward({ ...exact, logSumExp: exactLogSumExp });
+          const { logSumExp: exactLogSumExp } = twin.attentionForward(made.exact);
+          const { dq, dk, dv } = twin.attentionBackward({ ...exact, logSumExp: exactLogSumExp });
           const found = await bench.device.download(shared.dFused);
           const columns = (from: number, heads: number) =>
             Float64Array.from({ length: ROWS * heads * headSize }, (_, i) => {

@@ -1,6 +1,6 @@
 /** Dropout by a counter-based hash: some arithmetic for each number, and no mask to keep. */
 import { dropout } from "../../src/kernels/dropout.ts";
-import * as reference from "../../src/kernels/float64/dropout.ts";
+import * as twin from "../../src/kernels/float64/dropout.ts";
 import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
 const [ROWS, WIDTH] = [1024, 256];
@@ -23,7 +23,7 @@ export const dropoutCases: readonly BenchmarkCase[] = [
         keptScale: 1 / (1 - PROBABILITY),
       });
       return async () => {
-        const exact = reference.dropout(Float64Array.from(x.values), PROBABILITY, 5, [1, 2, 3, 4]);
+        const exact = twin.dropout(Float64Array.from(x.values), PROBABILITY, 5, [1, 2, 3, 4]);
         expectAllClose("y", await bench.device.download(y), exact);
       };
     },

@@ -1,7 +1,7 @@
 /** Rows of a table looked up, and their gradients added up by token: bound by memory. */
 import { Random } from "../../src/engine/random.ts";
 import { bucketRows, embeddingBackward, gatherRows } from "../../src/kernels/embedding.ts";
-import * as reference from "../../src/kernels/float64/embedding.ts";
+import * as twin from "../../src/kernels/float64/embedding.ts";
 import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
 const ROWS = 1024;
@@ -20,7 +20,7 @@ export const embeddingCases: readonly BenchmarkCase[] = [
       const rows = bench.of([ROWS], tokens());
       program.dispatch(gatherRows(), { table: table.tensor, rows, y, firstRow: 0, accumulate: 0 });
       return async () => {
-        const exact = reference.embeddingForward(Float64Array.from(table.values), tokens(), WIDTH);
+        const exact = twin.embeddingForward(Float64Array.from(table.values), tokens(), WIDTH);
         expectAllClose("y", await bench.device.download(y), exact);
       };
     },
@@ -43,7 +43,7 @@ export const embeddingCases: readonly BenchmarkCase[] = [
         firstRow: 0,
       });
       return async () => {
-        const exact = reference.embeddingBackward(Float64Array.from(dy.values), tokens(), VOCABULARY, WIDTH);
+        const exact = twin.embeddingBackward(Float64Array.from(dy.values), tokens(), VOCABULARY, WIDTH);
         expectAllClose("dTable", await bench.device.download(dTable), exact);
       };
     },

@@ -1,6 +1,6 @@
 /** RMSNorm of query and key heads, in place: a second replay norms what is normed, which takes the same time. */
 
-import * as reference from "../../src/kernels/float64/head-norm.ts";
+import * as twin from "../../src/kernels/float64/head-norm.ts";
 import { headNormForward } from "../../src/kernels/head-norm.ts";
 import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
@@ -27,7 +27,7 @@ export const headNormCases: readonly BenchmarkCase[] = [
         epsilon: EPSILON,
       });
       return async () => {
-        const { y } = reference.headNormForward(Float64Array.from(x.values), EPSILON, {
+        const { y } = twin.headNormForward(Float64Array.from(x.values), EPSILON, {
           queryWeight: Float64Array.from(weight.values.subarray(0, SIZE)),
           keyWeight: Float64Array.from(weight.values.subarray(SIZE)),
           queryHeads: QUERY_HEADS,

@@ -1,6 +1,6 @@
 /** The objective of a microbatch: next to no work, one invocation, so what it costs is two dispatches. */
 import { STEP_NUMBERS } from "../../src/kernels/adamw.ts";
-import * as reference from "../../src/kernels/float64/kto-objective.ts";
+import * as twin from "../../src/kernels/float64/kto-objective.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../../src/kernels/kto-objective.ts";
 import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 
@@ -40,13 +40,13 @@ export const ktoObjectiveCases: readonly BenchmarkCase[] = [
         clamped: 1,
       });
       return async () => {
-        const { z0 } = reference.referencePoint({
+        const { z0 } = twin.referencePoint({
           policyLogProbs: policy.values.subarray(SIZE),
           referenceLogProbs: other.values.subarray(SIZE),
           valid: labels.map(() => true),
           lossType: "kto",
         });
-        const exact = reference.ktoObjective({
+        const exact = twin.ktoObjective({
           policyLogProbs: policy.values.subarray(0, SIZE),
           referenceLogProbs: other.values.subarray(0, SIZE),
           labels,

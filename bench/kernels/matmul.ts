@@ -1,10 +1,10 @@
-/** The matrix product in its three layouts. */
+/** The matmul in its three layouts. */
 import { Random } from "../../src/engine/random.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
 import { type BenchmarkCase, expectClose, normals } from "../measure/case.ts";
-import type { ProductShape } from "../measure/peer-work.ts";
+import type { MatmulWork } from "../measure/peer-work.ts";
 
-const shapes: readonly (Omit<ProductShape, "layout"> & { quick: boolean })[] = [
+const shapes: readonly (Omit<MatmulWork, "layout"> & { quick: boolean })[] = [
   { M: 512, N: 512, K: 512, quick: true },
   { M: 1024, N: 1024, K: 1024, quick: false },
   { M: 256, N: 50257, K: 64, quick: false },
@@ -20,7 +20,7 @@ export const matmulCases: readonly BenchmarkCase[] = shapes.flatMap(({ M, N, K, 
       quick,
       peerWork: { kind: "matmul", ...shape },
       record: (bench, program) => {
-        const { a, b, aShape, bShape, check } = productInputs(shape);
+        const { a, b, aShape, bShape, check } = matmulInputs(shape);
         const out = bench.zeros(M, N);
         program.dispatch(matmul(layout, { M, N, K }, bench.device.facts), {
           a: bench.of(aShape, a),
@@ -42,7 +42,7 @@ export const matmulCases: readonly BenchmarkCase[] = shapes.flatMap(({ M, N, K, 
 );
 
 /** Operands of a product, as they lie, and a check of 64 of its elements in float64. */
-export function productInputs({ layout, M, N, K }: ProductShape) {
+export function matmulInputs({ layout, M, N, K }: MatmulWork) {
   const random = new Random(1);
   const a = normals(random, M * K);
   const b = normals(random, K * N);

@@ -1,6 +1,6 @@
 /** RMSNorm and LayerNorm, forward and backward with the weight's gradient: bound by memory. */
 import type { Program } from "../../src/engine/gpu/program.ts";
-import * as reference from "../../src/kernels/float64/norm.ts";
+import * as twin from "../../src/kernels/float64/norm.ts";
 import {
   layerNormBackward,
   layerNormForward,
@@ -78,9 +78,9 @@ function exactOf(name: "RMSNorm" | "LayerNorm", made: ReturnType<typeof recordFo
   const [x, weight, bias] = [made.x, made.weight, made.bias].map(({ values }) => Float64Array.from(values));
   if (x === undefined || weight === undefined || bias === undefined) throw new Error("a norm without inputs");
   if (name === "RMSNorm") {
-    const { y, inverseRms } = reference.rmsNormForward(x, weight, EPSILON);
-    return { y, backward: (dy: Float64Array) => reference.rmsNormBackward(dy, x, weight, inverseRms) };
+    const { y, inverseRms } = twin.rmsNormForward(x, weight, EPSILON);
+    return { y, backward: (dy: Float64Array) => twin.rmsNormBackward(dy, x, weight, inverseRms) };
   }
-  const { y, mean, inverseStd } = reference.layerNormForward(x, weight, bias, EPSILON);
-  return { y, backward: (dy: Float64Array) => reference.layerNormBackward(dy, x, weight, mean, inverseStd) };
+  const { y, mean, inverseStd } = twin.layerNormForward(x, weight, bias, EPSILON);
+  return { y, backward: (dy: Float64Array) => twin.layerNormBackward(dy, x, weight, mean, inverseStd) };
 }

@@ -5,7 +5,7 @@
 import type { MatmulLayout } from "../../src/kernels/matmul-variant.ts";
 
 /** out [M, N] = op(a) op(b) over K. */
-export interface ProductShape {
+export interface MatmulWork {
   readonly layout: MatmulLayout;
   readonly M: number;
   readonly N: number;
@@ -26,7 +26,7 @@ export interface StepRows {
 }
 
 export type PeerWork =
-  | ({ readonly kind: "matmul" } & ProductShape)
+  | ({ readonly kind: "matmul" } & MatmulWork)
   | ({ readonly kind: "head"; readonly backward: boolean } & HeadShape)
   | {
       readonly kind: "step";

@@ -1,10 +1,10 @@
 /**
- * jax-js on WebGPU in its own process: matrix products, the head with its gradients, and the whole KTO update, all
+ * jax-js on WebGPU in its own process: matmuls, the head with its gradients, and the whole KTO update, all
  * under jit. An argument is consumed where it is used; `.ref` keeps it.
  */
 import { defaultDevice, getWebGPUDevice, init, jit, nn, numpy as np, tree, valueAndGrad } from "@jax-js/jax";
 import { headInputs } from "../kernels/log-softmax-gather.ts";
-import { productInputs } from "../kernels/matmul.ts";
+import { matmulInputs } from "../kernels/matmul.ts";
 import type { PeerWork } from "../measure/peer-work.ts";
 import { answer, type PeerRun } from "./answer.ts";
 import { stepRun } from "./jax-js-step.ts";
@@ -32,7 +32,7 @@ await answer(async (work: PeerWork): Promise<PeerRun | undefined> => {
   });
 
   if (work.kind === "matmul") {
-    const { a, b, aShape, bShape, check } = productInputs(work);
+    const { a, b, aShape, bShape, check } = matmulInputs(work);
     const [x, y] = [np.array(a).reshape([...aShape]), np.array(b).reshape([...bShape])];
     const product = jit((x: np.Array, y: np.Array) =>
       np.matmul(work.layout === "TN" ? x.transpose() : x, work.layout === "NT" ? y.transpose() : y),

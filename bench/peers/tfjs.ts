@@ -1,11 +1,11 @@
 /**
- * TensorFlow.js on WebGPU, tfjs-core with tfjs-backend-webgpu, in its own process: matrix products, and the head as a
+ * TensorFlow.js on WebGPU, tfjs-core with tfjs-backend-webgpu, in its own process: matmuls, and the head as a
  * product, log-sum-exp and lookup, with its gradients by autograd.
  */
 import { createRequire } from "node:module";
 import type * as Tf from "@tensorflow/tfjs-core";
 import { headInputs } from "../kernels/log-softmax-gather.ts";
-import { productInputs } from "../kernels/matmul.ts";
+import { matmulInputs } from "../kernels/matmul.ts";
 import type { PeerWork } from "../measure/peer-work.ts";
 import { answer, type PeerRun } from "./answer.ts";
 
@@ -43,7 +43,7 @@ await answer(async (work: PeerWork): Promise<PeerRun | undefined> => {
   });
 
   if (work.kind === "matmul") {
-    const { a, b, aShape, bShape, check } = productInputs(work);
+    const { a, b, aShape, bShape, check } = matmulInputs(work);
     const [x, y] = [tf.tensor2d(a, [...aShape]), tf.tensor2d(b, [...bShape])];
     return runOf(
       () => [tf.matMul(x, y, work.layout === "TN", work.layout === "NT")],

@@ -22,7 +22,7 @@ import { heldOutOpenings } from "./openings.ts";
 import { pairText, resultText } from "./print.ts";
 import { feedbackFile, modelFolder } from "./stories.ts";
 
-/** What is trained: found by trying a few; docs/design.md says what they gave. */
+/** What is trained: found by trying a few; docs/design/method.md says what they gave. */
 const training = {
   per_device_train_batch_size: 32,
   max_steps: 60,

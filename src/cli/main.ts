@@ -3,37 +3,84 @@
  * on stderr and an exit code. It prints no results and knows nothing of what the commands do.
  */
 import { CommanderError, Option, Command as Program } from "commander";
-import { ConfigError, errorMessage, InterruptedError, KtoError } from "../errors.ts";
-import { nearest } from "../kto/options/parse.ts";
-import { benchCommand } from "./commands/bench.ts";
-import { chatCommand } from "./commands/chat.ts";
-import { dataCommand } from "./commands/data.ts";
-import { doctorCommand } from "./commands/doctor.ts";
-import { evalCommand } from "./commands/eval.ts";
-import { generateCommand } from "./commands/generate.ts";
-import { gradcheckCommand } from "./commands/gradcheck.ts";
-import { logpsCommand } from "./commands/logps.ts";
-import { mergeCommand } from "./commands/merge.ts";
-import { sftCommand } from "./commands/sft.ts";
-import { trainCommand } from "./commands/train.ts";
+import { ConfigError, errorMessage, type FileError, InterruptedError, KtoError } from "../errors.ts";
+import { nearest } from "../kto/options/names.ts";
 import type { Command } from "./options/command.ts";
-import { helpOptions, readOptions } from "./options/command-line.ts";
 import { colorsFor, Output, type Streams } from "./terminal/output.ts";
+import { guardProcessStreams } from "./terminal/process-streams.ts";
+import { systemLimit } from "./terminal/system-limits.ts";
 import { ownManifest } from "./terminal/versions.ts";
 
+interface Entry {
+  readonly name: string;
+  /** One line for the list of commands. */
+  readonly summary: string;
+  /** Loads the command with all that it runs on, which takes a moment that `kto --help` need not wait for. */
+  readonly load: () => Promise<Command>;
+  /** Its result is a folder, of which its last line on stdout only tells. */
+  readonly resultIsFolder?: boolean;
+}
+
 /** In the order of the help text. */
-const commands: readonly Command[] = [
-  trainCommand,
-  sftCommand,
-  evalCommand,
-  generateCommand,
-  chatCommand,
-  logpsCommand,
-  dataCommand,
-  gradcheckCommand,
-  mergeCommand,
-  benchCommand,
-  doctorCommand,
+export const commands: readonly Entry[] = [
+  {
+    name: "train",
+    summary: "align a model with thumbs-up/thumbs-down feedback (KTO)",
+    load: async () => (await import("./commands/train.ts")).trainCommand,
+    resultIsFolder: true,
+  },
+  {
+    name: "sft",
+    summary: "fine-tune a model on completions to be imitated, the stage before train",
+    load: async () => (await import("./commands/sft.ts")).sftCommand,
+    resultIsFolder: true,
+  },
+  {
+    name: "eval",
+    summary: "losses and rewards on feedback, win rate by a judge",
+    load: async () => (await import("./commands/eval.ts")).evalCommand,
+  },
+  {
+    name: "generate",
+    summary: "sample from a model",
+    load: async () => (await import("./commands/generate.ts")).generateCommand,
+  },
+  {
+    name: "chat",
+    summary: "talk with a model",
+    load: async () => (await import("./commands/chat.ts")).chatCommand,
+  },
+  {
+    name: "logps",
+    summary: "log-probability and log-ratio of every row",
+    load: async () => (await import("./commands/logps.ts")).logpsCommand,
+  },
+  {
+    name: "data",
+    summary: "show what a feedback file holds, or convert it",
+    load: async () => (await import("./commands/data.ts")).dataCommand,
+  },
+  {
+    name: "gradcheck",
+    summary: "compare the GPU's gradients with the float64 model",
+    load: async () => (await import("./commands/gradcheck.ts")).gradcheckCommand,
+  },
+  {
+    name: "merge",
+    summary: "make a whole model of a base model and a LoRA adapter",
+    load: async () => (await import("./commands/merge.ts")).mergeCommand,
+    resultIsFolder: true,
+  },
+  {
+    name: "bench",
+    summary: "measure kernels and whole updates on this adapter",
+    load: async () => (await import("./commands/bench.ts")).benchCommand,
+  },
+  {
+    name: "doctor",
+    summary: "what this machine offers, and what would be faster",
+    load: async () => (await import("./commands/doctor.ts")).doctorCommand,
+  },
 ];
 
 const helpFlags = ["-h", "--help"];
@@ -47,7 +94,10 @@ const versionFlags = ["-V", "--version"];
  * @returns the exit code: 0, that of the KtoError, or 1 for an internal error
  */
 export async function main(argv: readonly string[], streams: Streams = process): Promise<number> {
-  if (streams === process) endQuietlyOnClosedPipe();
+  if (streams === process) {
+    guardProcessStreams((error) => lostResult(argv, error));
+    if (asksForDebug(argv)) process.env.KTO_DEBUG ??= "1";
+  }
   try {
     return await dispatch(argv, streams);
   } catch (error) {
@@ -71,24 +121,22 @@ async function dispatch(argv: readonly string[], streams: Streams): Promise<numb
     streams.stderr.write(program.helpInformation());
     return 2;
   }
-  const command = commands.find(({ name }) => name === first);
-  if (command !== undefined) {
-    if (!rest.some((word) => helpFlags.includes(word))) {
-      const input = await readOptions(rest, command);
-      await command.execute(input, (options) => new Output(streams, options));
-      return 0;
-    }
-    await program.parseAsync([first, "--help"], { from: "user" });
+  const asksForHelp = first === "help" || rest.some((word) => helpFlags.includes(word));
+  const topic = first === "help" ? rest[0] : first;
+  const entry = commands.find(({ name }) => name === topic);
+  if (entry === undefined) {
+    const isOption = topic === undefined || [...helpFlags, ...versionFlags].includes(topic);
+    if (!isOption) throw topic.startsWith("-") ? optionBeforeCommand(topic) : unknownCommand(topic);
+    await program.parseAsync([...argv], { from: "user" });
+    return 0;
   }
-  if (first === "help") {
-    const [topic] = rest;
-    if (topic !== undefined && !commands.some(({ name }) => name === topic)) throw unknownCommand(topic);
-  } else if (first.startsWith("-") && ![...helpFlags, ...versionFlags].includes(first)) {
-    throw new ConfigError(`a command comes first, then its options: kto <command> ${first}; kto --help lists them.`);
-  } else if (!first.startsWith("-")) {
-    throw unknownCommand(first);
+  const command = await entry.load();
+  if (asksForHelp) {
+    addHelp(program, entry.name, command);
+    await program.parseAsync([entry.name, "--help"], { from: "user" });
+  } else {
+    await command.execute(rest, (options) => new Output(streams, options));
   }
-  await program.parseAsync([...argv], { from: "user" });
   return 0;
 }
 
@@ -106,8 +154,9 @@ function createProgram(streams: Streams): Program {
 Options can also come from a file (--config run.yaml) or as trailing name=value.
 
 Exit codes: 0 done; 2 options; 3 feedback file; 4 model folder; 5 no adapter;
-6 device lost; 7 files; 8 numbers came out wrong; 9 no judge;
-130, 143 stopped by SIGINT, SIGTERM; 1 a bug of ours.`,
+6 device lost; 7 files; 8 numbers came out wrong; 9 no judge; 10 too little
+memory, or too few open files, for this process;
+129, 130, 143 stopped by SIGHUP, SIGINT, SIGTERM; 1 a bug of ours.`,
     )
     .exitOverride()
     .configureHelp({ minWidthToWrap: 20 })
@@ -117,17 +166,25 @@ Exit codes: 0 done; 2 options; 3 feedback file; 4 model folder; 5 no adapter;
       getOutHelpWidth: () => Math.min(streams.stdout.columns ?? 120, 120),
       getErrHelpWidth: () => Math.min(streams.stderr.columns ?? 120, 120),
     });
-  for (const command of commands) {
-    const subprogram = program
-      .command(command.name)
-      .summary(command.summary)
-      .description(`${command.summary[0]?.toUpperCase() ?? ""}${command.summary.slice(1)}.`)
-      .usage("[--config file] [options] [name=value ...]")
-      .addHelpOption(new Option("-h, --help", "print this help").helpGroup("Other:"))
-      .addHelpText("after", `\nExamples:\n${command.examples.map((line) => `  ${line}`).join("\n")}`);
-    for (const option of helpOptions(command.schema)) subprogram.addOption(option);
-  }
+  for (const { name, summary } of commands) program.command(name).summary(summary);
   return program;
+}
+
+/** Gives a command of the tree what its own help shows. */
+function addHelp(program: Program, name: string, { examples, helpOptions }: Command): void {
+  const subprogram = program.commands.find((candidate) => candidate.name() === name);
+  if (subprogram === undefined) throw new Error(`commander does not know the command ${name}`);
+  const summary = subprogram.summary();
+  subprogram
+    .description(`${summary[0]?.toUpperCase() ?? ""}${summary.slice(1)}.`)
+    .usage("[--config file] [options] [name=value ...]")
+    .addHelpOption(new Option("-h, --help", "print this help").helpGroup("Other:"))
+    .addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
+  for (const option of helpOptions()) subprogram.addOption(option);
+}
+
+function optionBeforeCommand(word: string): ConfigError {
+  return new ConfigError(`a command comes first, then its options: kto <command> ${word}; kto --help lists them.`);
 }
 
 function unknownCommand(name: string): ConfigError {
@@ -137,17 +194,20 @@ function unknownCommand(name: string): ConfigError {
   return new ConfigError(`unknown command "${name}": ${hint}`);
 }
 
-function reportError(error: unknown, argv: readonly string[], streams: Streams): number {
+function reportError(thrown: unknown, argv: readonly string[], streams: Streams): number {
+  const error = systemLimit(thrown) ?? thrown;
   const expected = error instanceof KtoError;
   const sentence = expected ? onOneLine(error.message) : `internal error (please report): ${errorMessage(error)}`;
   const colors = colorsFor(streams.stderr);
   const heading = error instanceof InterruptedError ? colors.yellow("stopped:") : colors.red("error:");
   streams.stderr.write(`${heading} ${sentence}\n`);
-  // Asked of the words themselves, since the options may be what could not be read.
-  if (argv.some((word) => /^(--)?debug(=(true|yes|on|1))?$/i.test(word)) && error instanceof Error) {
-    streams.stderr.write(`${stackWithCauses(error)}\n`);
-  }
+  if (asksForDebug(argv) && error instanceof Error) streams.stderr.write(`${stackWithCauses(error)}\n`);
   return expected ? error.exitCode : 1;
+}
+
+/** By the words themselves, since the options may be what could not be read. */
+function asksForDebug(argv: readonly string[]): boolean {
+  return argv.some((word) => /^(--)?debug(=(true|yes|on|1))?$/i.test(word));
 }
 
 /** What a message quotes from a damaged file may break the line or the terminal. */
@@ -161,10 +221,15 @@ function stackWithCauses(error: Error): string {
   return error.cause instanceof Error ? `${own}\ncaused by: ${stackWithCauses(error.cause)}` : own;
 }
 
-/** `kto logps --json | head` closes the pipe early: that is no error of ours. */
-function endQuietlyOnClosedPipe(): void {
-  process.stdout.once("error", (error: NodeJS.ErrnoException) => {
-    if (error.code === "EPIPE") process.exit(0);
-    throw error;
-  });
+/**
+ * `kto logps --json | head` closes the pipe early, which is no error of ours. A full disk is one, unless the result is a
+ * folder, of which stdout only tells.
+ */
+function lostResult(argv: readonly string[], error: FileError | undefined): void {
+  const entry = commands.find(({ name }) => name === argv[0]);
+  if (entry?.resultIsFolder) {
+    if (error) process.stderr.write(`${colorsFor(process.stderr).yellow("warning:")} ${error.message}\n`);
+    return;
+  }
+  process.exit(error ? reportError(error, argv, process) : process.exitCode);
 }

@@ -14,8 +14,8 @@
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
 import { vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
-import { eachRow, productTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
-import { operandBindings, type ProductVariant, tiledKernel } from "./matmul-variant.ts";
+import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
+import { type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 /** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */
@@ -51,8 +51,8 @@ export function logSoftmaxGatherForward(
   return tiledKernel("NT", { M, N, K }, facts, { format }, forwardCache, buildForward);
 }
 
-function buildForward(variant: ProductVariant): ForwardKernel {
-  const tile = productTile(variant);
+function buildForward(variant: MatmulVariant): ForwardKernel {
+  const tile = matmulTile(variant);
   return kernel({
     name: "logSoftmaxGatherForward",
     read: { ...operandBindings(variant), targets: "u32[M]" },
@@ -194,8 +194,8 @@ export function logSoftmaxGatherGradient(
   return tiledKernel("NT", { M, N, K }, facts, { format }, gradientCache, buildGradient);
 }
 
-function buildGradient(variant: ProductVariant): GradientKernel {
-  const tile = productTile(variant);
+function buildGradient(variant: MatmulVariant): GradientKernel {
+  const tile = matmulTile(variant);
   const store = variant.vectorStores
     ? "if (column < u.N) { dLogits[(row * u.N + column) / 4u] = value; }"
     : `for (var c = 0u; c < 4u; c++) {
@@ -226,7 +226,7 @@ fn store(row: u32, column: u32, logits: vec4f) {
 @compute @workgroup_size(${tile.groupSize})
 fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
   ${tile.setup}
-  ${tile.product}
+  ${tile.matmul}
   ${eachRow(tile, "store(row, column, value);")}
 }`,
     grid: ({ M: rows = 0, N: columns = 0 }) => tileGrid(variant, tile, rows, columns),

@@ -3,7 +3,7 @@
  * head's pass 1 and the logit statistics share. The vocabulary is walked in splits, each by its own workgroups; what they
  * kept is combined by another kernel.
  */
-import type { ProductTile } from "./matmul-tile.ts";
+import type { MatmulTile } from "./matmul-tile.ts";
 import { unknownCount } from "./wgsl.ts";
 
 const range = (count: number) => Array.from({ length: count }, (_, index) => index);
@@ -26,7 +26,7 @@ export interface VocabularyPass {
 /**
  * The entry point. Uniforms: M, N, K, aWidth, aFrom of the product, and `firstSplit`, `splitColumns`.
  */
-export function vocabularyPass(tile: ProductTile, { givenType, given, reduce, store }: VocabularyPass): string {
+export function vocabularyPass(tile: MatmulTile, { givenType, given, reduce, store }: VocabularyPass): string {
   const ownRows = unknownCount(tile.ownRows, "u.M");
   const each = (text: (r: number) => string) => range(tile.ownRows).map(text).join("\n  ");
   return /* wgsl */ `${tile.declarations}
@@ -45,7 +45,7 @@ fn main(${tile.parameters}) {
   }
   ${each((r) => `var kept${r} = NOTHING; let given${r} = allGiven[${r}];`)}
   for (var firstColumn = start; firstColumn < end; firstColumn += ${tile.columns}u) {
-    ${tile.product}
+    ${tile.matmul}
     ${each((r) => `kept${r} = take(kept${r}, sum${r}, column, end, given${r});`)}
   }
   var allKept = array<Kept, ${tile.ownRows}>(${range(tile.ownRows)
@@ -65,6 +65,6 @@ fn main(${tile.parameters}) {
 }
 
 /** The grid of a pass over N columns for M rows. */
-export function vocabularyGrid(tile: ProductTile, M: number, N: number, splitColumns: number): [number, number] {
+export function vocabularyGrid(tile: MatmulTile, M: number, N: number, splitColumns: number): [number, number] {
   return [Math.ceil(M / tile.rows), Math.ceil(N / splitColumns)];
 }

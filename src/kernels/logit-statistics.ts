@@ -11,8 +11,8 @@
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
 import { vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
-import { productTile } from "./matmul-tile.ts";
-import { operandBindings, type ProductVariant, tiledKernel } from "./matmul-variant.ts";
+import { matmulTile } from "./matmul-tile.ts";
+import { type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 type StatisticsKernel = Kernel<
@@ -36,8 +36,8 @@ export function logitStatistics(
   return tiledKernel("NT", { M, N, K }, facts, { format }, cache, buildStatistics);
 }
 
-function buildStatistics(variant: ProductVariant): StatisticsKernel {
-  const tile = productTile(variant);
+function buildStatistics(variant: MatmulVariant): StatisticsKernel {
+  const tile = matmulTile(variant);
   return kernel({
     name: "logitStatistics",
     read: { ...operandBindings(variant), logSumExp: "f32[M]" },

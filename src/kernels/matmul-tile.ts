@@ -3,16 +3,16 @@
  * workgroup computes its part of op(A) op(B). Not an epilogue: what is done with the sums is the caller's. Sums are f32,
  * over k in an order fixed by the shapes.
  */
-import { type MatmulLayout, operandLoads, type ProductVariant } from "./matmul-variant.ts";
+import { type MatmulLayout, type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { ofLane } from "./wgsl.ts";
 
 /**
  * A tile of a product in registers: WGSL that other kernels build their own epilogue on. The entry point has the
  * parameters `group` and `lane` and declares `firstRow` and `firstColumn`. `setup` declares `ownFirst`, the first of the
- * invocation's `ownRows` rows; `product` declares `sum0`, `sum1` and so on for these, each a vec4f: the columns `column`
+ * invocation's `ownRows` rows; `matmul` declares `sum0`, `sum1` and so on for these, each a vec4f: the columns `column`
  * to `column + 3`. M, N, K, aWidth and aFrom are members of the uniforms.
  */
-export interface ProductTile {
+export interface MatmulTile {
   readonly enable: readonly string[];
   readonly groupSize: number;
   /** Result rows and columns that one workgroup covers. */
@@ -23,7 +23,7 @@ export interface ProductTile {
   /** Once, after `firstRow`. */
   readonly setup: string;
   /** Declares the sums and computes them for `firstRow` and `firstColumn`. */
-  readonly product: string;
+  readonly matmul: string;
   readonly ownRows: number;
   /** `columnsMax(value, lane)` and `columnsSum(value, lane)`: over all invocations that share the caller's rows. */
   readonly acrossColumns: string;
@@ -36,20 +36,20 @@ export interface ProductTile {
  * first: tiles that follow one another share the longer operand's part and walk the shorter one, which caches hold. Of
  * equal ones a transposed A is the one that is shared: 42 against 53 ms at 1024^3 on lavapipe with tiles of 16 rows, and 55 against 40 in NN.
  */
-export const tileOrigin = ({ layout }: ProductVariant, { rows, columns }: ProductTile): string => /* wgsl */ `
+export const tileOrigin = ({ layout }: MatmulVariant, { rows, columns }: MatmulTile): string => /* wgsl */ `
   let place = select(group.xy, group.yx, u.N ${layout === "TN" ? ">" : ">="} u.M);
   let firstRow = place.y * ${rows}u;
   let firstColumn = place.x * ${columns}u;`;
 
 /** Workgroups for a result of M rows and N columns. */
-export function tileGrid({ layout }: ProductVariant, tile: ProductTile, M: number, N: number): [number, number] {
+export function tileGrid({ layout }: MatmulVariant, tile: MatmulTile, M: number, N: number): [number, number] {
   const [rows, columns] = [Math.ceil(M / tile.rows), Math.ceil(N / tile.columns)];
   const rowsFirst = layout === "TN" ? N > M : N >= M;
   return rowsFirst ? [rows, columns] : [columns, rows];
 }
 
 /** The tile of a variant. */
-export function productTile(variant: ProductVariant): ProductTile {
+export function matmulTile(variant: MatmulVariant): MatmulTile {
   switch (variant.tile) {
     case "workgroup32":
       return workgroupTile(variant, 32, 4);
@@ -103,7 +103,7 @@ interface SharedRows {
 }
 
 /** Rows of op(A) that lie along k: an invocation loads four along k of every `lanes`-th row, a lane's vector is one row's. */
-function rowsAlongK(rows: number, variant: ProductVariant): SharedRows {
+function rowsAlongK(rows: number, variant: MatmulVariant): SharedRows {
   const lanes = variant.subgroupSize;
   const registers = Math.max(1, rows / lanes);
   const four = (row: number) => ofLane(row % lanes, `a${Math.floor(row / lanes) % registers}`, variant);
@@ -118,7 +118,7 @@ function rowsAlongK(rows: number, variant: ProductVariant): SharedRows {
  * Rows of op(A) that lie across k (A is transposed): an invocation loads four rows at some of the four steps along k,
  * others the same rows at other steps, and a lane's vector is four rows' at one step.
  */
-function rowsAcrossK(rows: number, variant: ProductVariant): SharedRows {
+function rowsAcrossK(rows: number, variant: MatmulVariant): SharedRows {
   const lanes = variant.subgroupSize;
   const quads = rows / 4;
   const steps = Math.min(4, lanes / quads);
@@ -141,7 +141,7 @@ function rowsAcrossK(rows: number, variant: ProductVariant): SharedRows {
   };
 }
 
-function subgroupTile(variant: ProductVariant, wantedRows: number, slices = 1): ProductTile {
+function subgroupTile(variant: MatmulVariant, wantedRows: number, slices = 1): MatmulTile {
   const lanes = variant.subgroupSize;
   const across = variant.layout === "TN";
   const rows = across ? Math.min(wantedRows, 4 * lanes) : wantedRows;
@@ -158,7 +158,7 @@ function subgroupTile(variant: ProductVariant, wantedRows: number, slices = 1): 
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: `let ownFirst = firstRow;
   ${setup}${split ? CLAIM_SLICE : ""}`,
-    product: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
+    matmul: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
 ${declareSums(rows)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
   for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
@@ -202,11 +202,11 @@ function addSlices(rows: number, lanes: number, slices: number): string {
 }
 
 /**
- * After `product`, a loop over the invocation's rows that exist, for an epilogue in terms of `row` and its sums `value`.
+ * After `matmul`, a loop over the invocation's rows that exist, for an epilogue in terms of `row` and its sums `value`.
  * The sums leave their registers once for it; compilers do not know how often it runs, so that none unrolls it: on
  * lavapipe the branches of 16 epilogues took 2.5 of 2.8 s to compile.
  */
-export function eachRow({ ownRows }: ProductTile, body: string): string {
+export function eachRow({ ownRows }: MatmulTile, body: string): string {
   return /* wgsl */ `var sums = array<vec4f, ${ownRows}>(${range(ownRows)
     .map((row) => `sum${row}`)
     .join(", ")});
@@ -241,7 +241,7 @@ fn columnsSum(value: f32, lane: u32) -> f32 {
 `;
 
 /** A square of `size` rows and columns, each invocation with `rows` rows by 4 columns of it. */
-function workgroupTile(variant: ProductVariant, size: number, rows: number): ProductTile {
+function workgroupTile(variant: MatmulVariant, size: number, rows: number): MatmulTile {
   const perRow = size / 4;
   const group = (size / rows) * perRow;
   // Tiles lie k-major, [TILE_K][size]. An operand whose stored rows run along k is scattered on the way in.
@@ -271,7 +271,7 @@ var<workgroup> tileB: array<f32, ${size * TILE_K}>;`,
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32",
     setup: `let ownRow = (lane / ${perRow}u) * ${rows}u;
   let ownFirst = firstRow + ownRow;`,
-    product: /* wgsl */ `let ownColumn = (lane % ${perRow}u) * 4u;
+    matmul: /* wgsl */ `let ownColumn = (lane % ${perRow}u) * 4u;
   let column = firstColumn + ownColumn;
 ${declareSums(rows)}
   for (var k = 0u; k < u.K; k += ${TILE_K}u) {
@@ -298,7 +298,7 @@ ${range(rows)
 }
 
 /** 8 by 8 invocations, each with 4 rows by 4 columns. */
-function registerTile(variant: ProductVariant): ProductTile {
+function registerTile(variant: MatmulVariant): MatmulTile {
   const loadA =
     variant.layout === "TN" ? transposedLoads() : range(4).map((i) => `let a${i} = readA(ownFirst + ${i}u, k);`);
   return {
@@ -309,7 +309,7 @@ function registerTile(variant: ProductVariant): ProductTile {
     declarations: operandLoads(variant),
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32",
     setup: "let ownFirst = firstRow + (lane / 8u) * 4u;",
-    product: /* wgsl */ `let column = firstColumn + (lane % 8u) * 4u;
+    matmul: /* wgsl */ `let column = firstColumn + (lane % 8u) * 4u;
 ${declareSums(4)}
   for (var k = 0u; k < u.K; k += 4u) {
     ${loadA.join("\n    ")}

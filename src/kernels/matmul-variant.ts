@@ -1,6 +1,6 @@
 /**
  * What a kernel that computes a matrix product depends on: its layout, how its operands are stored and loaded, and the
- * tile by which a workgroup shares the work (`product-tile.ts`), of which several are candidates.
+ * tile by which a workgroup shares the work (`matmul-tile.ts`), of which several are candidates.
  */
 import { type ActivationFormat, type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
 import {
@@ -22,7 +22,7 @@ export interface MatmulShape {
 }
 
 /** What a product's kernel depends on beside its layout and shape. */
-export interface ProductOperands {
+export interface MatmulOperands {
   /** How B is stored; default f32. */
   readonly format?: StoredFormat;
   /** How A and the result are stored; default f32. */
@@ -45,7 +45,7 @@ export interface ProductOperands {
 type Loads = "aligned" | "shifted" | "single";
 
 /** What a product's text depends on. */
-export interface ProductVariant {
+export interface MatmulVariant {
   readonly layout: MatmulLayout;
   readonly loadsA: Loads;
   readonly loadsB: Loads;
@@ -120,12 +120,12 @@ export function tiledKernel<B extends string, U extends string>(
   layout: MatmulLayout,
   shape: MatmulShape,
   facts: AdapterFacts,
-  operands: ProductOperands,
+  operands: MatmulOperands,
   cache: Map<string, Kernel<B, U>>,
-  build: (variant: ProductVariant) => Kernel<B, U>,
+  build: (variant: MatmulVariant) => Kernel<B, U>,
 ): Kernel<B, U> {
   const [first, ...others] = tileNames(shape, facts);
-  const variant = productVariant(layout, shape, facts, first, operands);
+  const variant = matmulVariant(layout, shape, facts, first, operands);
   const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
   const tiles = aligned ? [first, ...others] : [first];
   const kernels = tiles.map((tile) => {
@@ -134,16 +134,16 @@ export function tiledKernel<B extends string, U extends string>(
     cache.set(key, known);
     return { variant: tile, kernel: known };
   });
-  return oneOf(kernels, productClass(shape, variant.format));
+  return oneOf(kernels, matmulClass(shape, variant.format));
 }
 
 /** What decides which tile is fastest: the format of B, and each size to the next power of two. */
-function productClass({ M, N, K }: MatmulShape, format: StoredFormat): string {
+function matmulClass({ M, N, K }: MatmulShape, format: StoredFormat): string {
   const power = (size: number) => 2 ** Math.ceil(Math.log2(Math.max(1, size)));
   return `${power(M)} x ${power(N)} x ${power(K)} ${format}`;
 }
 
-function productVariant(
+function matmulVariant(
   layout: MatmulLayout,
   { M, N, K }: MatmulShape,
   facts: AdapterFacts,
@@ -156,8 +156,8 @@ function productVariant(
     aFrom = 0,
     outWidth = 0,
     outFrom = 0,
-  }: ProductOperands,
-): ProductVariant {
+  }: MatmulOperands,
+): MatmulVariant {
   const contiguousA = layout === "TN" ? M : K;
   const contiguousB = layout === "NT" ? K : N;
   const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0);
@@ -178,7 +178,7 @@ function productVariant(
 }
 
 /** The declarations of the two operands, named a and b, for a kernel that computes a product. */
-export function operandBindings(variant: ProductVariant): { a: string; b: string } {
+export function operandBindings(variant: MatmulVariant): { a: string; b: string } {
   const { layout, loadsA, loadsB, format, aFormat } = variant;
   return {
     a: activationBinding(aFormat, layout === "TN" ? "K, aWidth" : "M, aWidth", loadsA !== "single"),
@@ -194,7 +194,7 @@ export function operandBindings(variant: ProductVariant): { a: string; b: string
  * @param lanes of a subgroup whose lanes read fours of B that follow one another: where they are shifted there is then
  * `readBOfLane(line, at, lane)` too, in which a lane takes its second vector from the next lane
  */
-export function operandLoads(variant: ProductVariant, lanes = 0): string {
+export function operandLoads(variant: MatmulVariant, lanes = 0): string {
   const { layout, loadsA, loadsB, format, aFormat } = variant;
   const alongK = { a: layout === "TN", b: layout !== "NT" };
   const loads = [

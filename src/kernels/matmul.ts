@@ -8,17 +8,17 @@
  * B may be stored as f32, f16 or bf16, A and the result as f32 or f16; products and sums are f32. A and the result may
  * be column ranges of wider matrices, as the parts of fused rows are.
  *
- * One template: a layout only changes how operands are loaded, and a tile (`product-tile.ts`) how a workgroup shares the
+ * One template: a layout only changes how operands are loaded, and a tile (`matmul-tile.ts`) how a workgroup shares the
  * work. Sums are f32, in an order fixed by the shapes.
  */
 import { type Kernel, kernel } from "./kernel.ts";
-import { eachRow, productTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
+import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
 import {
   type MatmulLayout,
+  type MatmulOperands,
   type MatmulShape,
+  type MatmulVariant,
   operandBindings,
-  type ProductOperands,
-  type ProductVariant,
   tiledKernel,
 } from "./matmul-variant.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
@@ -42,13 +42,13 @@ export function matmul(
   layout: MatmulLayout,
   shape: MatmulShape,
   facts: AdapterFacts,
-  operands: ProductOperands = {},
+  operands: MatmulOperands = {},
 ): MatmulKernel {
   return tiledKernel(layout, shape, facts, operands, cache, buildMatmul);
 }
 
-function buildMatmul(variant: ProductVariant): MatmulKernel {
-  const tile = productTile(variant);
+function buildMatmul(variant: MatmulVariant): MatmulKernel {
+  const tile = matmulTile(variant);
   const result = variant.vectorStores ? " as vec4f" : "";
   return kernel({
     name: `matmul${variant.layout}`,
@@ -78,7 +78,7 @@ ${epilogue(variant)}
 @compute @workgroup_size(${tile.groupSize})
 fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
   ${tile.setup}
-  ${tile.product}
+  ${tile.matmul}
   ${eachRow(tile, "store(row, column, value);")}
 }`,
     grid: ({ M = 0, N = 0 }) => tileGrid(variant, tile, M, N),
@@ -93,7 +93,7 @@ fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
 }
 
 /** `store(row, column, value)`: four neighbouring columns through the epilogue, those outside left alone. */
-function epilogue(variant: ProductVariant): string {
+function epilogue(variant: MatmulVariant): string {
   const { outFormat: format, vectorStores: vectors } = variant;
   const before = loadedActivation(format, "out[i]", vectors);
   const after = storedActivation(format, "value", vectors);

@@ -3,13 +3,13 @@
  * the model is small enough, compared tensor by tensor with the same in float64.
  */
 
-import { ReferenceModel } from "../engine/model/float64/decoder.ts";
+import { Float64Model } from "../engine/model/float64/decoder.ts";
 import { adapterGradients, float64Weights } from "../engine/model/float64/lora.ts";
 import type { Model } from "../engine/model/model.ts";
 import { globalNorm } from "../kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, checkSequences, packBatch } from "./method/batch.ts";
-import { ktoReferenceGradient } from "./method/float64-gradient.ts";
+import { ktoFloat64Gradient } from "./method/float64-gradient.ts";
 import { type ObjectiveOptions, usesPairs } from "./method/objective.ts";
 import { mismatchedPairs } from "./method/sampler.ts";
 import { Update } from "./method/update.ts";
@@ -17,8 +17,8 @@ import { Update } from "./method/update.ts";
 /** Largest relative error, in norm, of a gradient tensor in f32 that still passes. */
 export const GRADIENT_TOLERANCE = 1e-3;
 
-/** Work (flops) beyond which the float64 reference, in plain JavaScript, is not run: some minutes. */
-const REFERENCE_BUDGET = 1e11;
+/** Work (flops) beyond which the float64 model, in plain JavaScript, is not run: some minutes. */
+const FLOAT64_BUDGET = 1e11;
 
 /** A gradient tensor whose norm is below this share of the whole gradient's is measured against that share. */
 const NEGLIGIBLE_SHARE = 1e-3;
@@ -119,9 +119,9 @@ async function compare(
   const { policy, reference, examples, objective, tolerance = GRADIENT_TOLERANCE } = options;
   const tokens = examples.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0);
   // A forward pass costs 2 flops a parameter and token; four of them (two models, two completions), and a backward of two.
-  if (12 * policy.layout.parameterCount * tokens > REFERENCE_BUDGET) return undefined;
+  if (12 * policy.layout.parameterCount * tokens > FLOAT64_BUDGET) return undefined;
   const { pair, valid } = mismatchedPairs(examples);
-  const exact = ktoReferenceGradient({
+  const exact = ktoFloat64Gradient({
     policy: await float64Model(policy),
     reference: await float64Model(reference),
     examples,
@@ -156,6 +156,6 @@ async function compare(
   };
 }
 
-async function float64Model(model: Model): Promise<ReferenceModel> {
-  return new ReferenceModel(model.config, await float64Weights(model));
+async function float64Model(model: Model): Promise<Float64Model> {
+  return new Float64Model(model.config, await float64Weights(model));
 }

@@ -3,8 +3,8 @@
  * the update are KTO's, with an objective that knows neither a reference nor pairs of rows.
  */
 import { DatasetError } from "../errors.ts";
-import { parseOptions } from "./options/parse.ts";
-import { type SftTrainerOptions, sftParseContext, sftTrainerOptions } from "./options/sft.ts";
+import type { Checked } from "./options/checked.ts";
+import { type SftTrainerOptions, sftTrainerOptions } from "./options/sft.ts";
 import { createRun, timeRun } from "./run/create.ts";
 import type { Method, RunInputs } from "./run/inputs.ts";
 import type { Run } from "./run/run.ts";
@@ -12,7 +12,8 @@ import type { RunTimes } from "./run/timing.ts";
 
 /** The examples of supervised fine-tuning are all to be imitated: their label is true. */
 export interface SftTrainerInputs extends RunInputs {
-  readonly options?: Partial<SftTrainerOptions>;
+  /** Some of them, parsed here, or all of them as a command line has parsed them. */
+  readonly options?: Partial<SftTrainerOptions> | Checked<SftTrainerOptions>;
 }
 
 /**
@@ -41,7 +42,7 @@ export const SftTrainer = {
 };
 
 function sftMethod(inputs: SftTrainerInputs): Method<SftTrainerOptions> {
-  const options = parseOptions(sftTrainerOptions, { ...inputs.options }, sftParseContext);
+  const options = sftTrainerOptions.parse(inputs.options);
   for (const examples of [inputs.examples, inputs.evalExamples ?? []]) {
     const at = examples.findIndex(({ label }) => label === false);
     if (at < 0) continue;

@@ -5,9 +5,9 @@
 import type { Model } from "../engine/model/model.ts";
 import { ConfigError } from "../errors.ts";
 import { type ClassWeights, solveWeights } from "./data/weights.ts";
-import { ktoParseContext, type TrainerOptions, trainerOptions } from "./options/kto.ts";
+import type { Checked } from "./options/checked.ts";
+import { type TrainerOptions, trainerOptions } from "./options/kto.ts";
 import { type ReferenceMode, referenceChoice, referenceMode } from "./options/method.ts";
-import { parseOptions } from "./options/parse.ts";
 import { createRun, timeRun } from "./run/create.ts";
 import type { Method, RunInputs } from "./run/inputs.ts";
 import type { Run } from "./run/run.ts";
@@ -28,7 +28,8 @@ export interface TrainerInputs extends RunInputs {
    * allocated, so that both are never in memory together.
    */
   readonly ownsReference?: boolean;
-  readonly options?: Partial<TrainerOptions>;
+  /** Some of them, parsed here, or all of them as a command line has parsed them. */
+  readonly options?: Partial<TrainerOptions> | Checked<TrainerOptions>;
 }
 
 /** A KTO training run. `free` gives back all device memory but that of the models that were given, and the folder. */
@@ -71,7 +72,7 @@ async function ktoMethod(inputs: TrainerInputs): Promise<{
 }> {
   const { policy, reference, examples, ownsReference: freeReference = false } = inputs;
   checkReference(policy, reference);
-  const options = parseOptions(trainerOptions, { ...inputs.options }, ktoParseContext);
+  const options = trainerOptions.parse(inputs.options);
   const choice = referenceChoice(options, {
     adapter: policy.adapter !== undefined,
     continued: await startsTrained(policy),

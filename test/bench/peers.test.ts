@@ -23,7 +23,7 @@ beforeAll(() => {
 afterAll(() => rmSync(scratch, { recursive: true }));
 
 describe("peers", () => {
-  test("do matrix products", async () => {
+  test("do matmuls", async () => {
     expect(await runPeers({ kind: "matmul", layout: "TN", M: 33, N: 20, K: 7 })).toEqual({
       "jax-js": time,
       tfjs: time,

@@ -396,7 +396,7 @@ describe("a model folder that cannot be used", () => {
   });
 
   test.each<[string, string, RegExp]>([
-    ["cut short", "{", /tokenizer\.json cannot be read as JSON/],
+    ["cut short", "{", /tokenizer\.json is not valid JSON/],
     ["without its model", "{}", /tokenizer\.json is not a tokenizer that can be used/],
   ])("a tokenizer.json %s", async (_, content, sentence) => {
     const model = withFile("tokenizer.json", content, copyOfModel(folder, stories));

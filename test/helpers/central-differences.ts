@@ -1,4 +1,4 @@
-/** Numerical gradients for the tests of the float64 reference, and the seeded random numbers they are taken at. */
+/** Numerical gradients for the tests of the float64 twin, and the seeded random numbers they are taken at. */
 import { expect } from "vitest";
 
 /** Deterministic normal numbers (mulberry32 and Box-Muller). */

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import type { Device } from "../../src/engine/gpu/device.ts";
 import { parseModelConfig } from "../../src/engine/model/config/config.ts";
-import { ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
+import { Float64Model } from "../../src/engine/model/float64/decoder.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import type { BatchExample } from "../../src/kto/method/batch.ts";
 import { readFloat64Safetensors } from "./float64-safetensors.ts";
@@ -77,22 +77,22 @@ export function float64Weights(name: FixtureName, role: Role) {
 }
 
 /** A fixture's model in float64. */
-export function float64Fixture(name: FixtureName, role: Role): ReferenceModel {
+export function float64Fixture(name: FixtureName, role: Role): Float64Model {
   const { config, weights } = float64Weights(name, role);
-  return new ReferenceModel(config, weights);
+  return new Float64Model(config, weights);
 }
 
 /** A model's present weights in float64. */
-export async function float64Of(model: Model): Promise<ReferenceModel> {
+export async function float64Of(model: Model): Promise<Float64Model> {
   const tensors = await model.readTensors(model.weights);
-  return new ReferenceModel(
+  return new Float64Model(
     model.config,
     new Map(tensors.map(({ name, shape, data }) => [name, { shape, data: Float64Array.from(data) }])),
   );
 }
 
 /** The likeliest continuation in float64, the whole sequence anew for every token. */
-export function exactGreedy(model: ReferenceModel, prompt: number[], count: number, vocabSize: number): number[] {
+export function exactGreedy(model: Float64Model, prompt: number[], count: number, vocabSize: number): number[] {
   const ids = [...prompt];
   for (let i = 0; i < count; i++) {
     const last = model.logits(ids).subarray(-vocabSize);

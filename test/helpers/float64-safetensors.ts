@@ -1,5 +1,5 @@
 /**
- * Reads a safetensors file of F32 tensors into float64, for the tests of the reference. Not the engine's reader: it
+ * Reads a safetensors file of F32 tensors into float64, for the tests of the float64 model. Not the engine's reader: it
  * checks nothing that a fixture of ours cannot get wrong.
  */
 import { readFileSync } from "node:fs";

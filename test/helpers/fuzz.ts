@@ -212,7 +212,7 @@ const runState: RunState = {
   lastMetrics: { loss: 0.5, kl: 0 },
   evaluation: { selection: { best: { step: 2, value: 0.4 }, vain: 0, margins: [], warned: false }, lastStep: 2 },
   data: "0".repeat(64),
-  options: { seed: 3, beta: 0.1 },
+  options: { seed: 3, beta: 0.1, lr_scheduler_kwargs: {} },
   settings: { model: "model" },
   log: [{ loss: 0.5, step: 3 }],
 };

@@ -1,6 +1,6 @@
 /** One KTO step on the device as a function: microbatches in, every number that it leaves on the device out. */
 
-import type { ReferenceGradients, ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
+import type { Float64Gradients, Float64Model } from "../../src/engine/model/float64/decoder.ts";
 import type { Model } from "../../src/engine/model/model.ts";
 import { packRows, type RowBranch, type RowShape, rowShape } from "../../src/engine/model/rows.ts";
 import { ktoObjective, referencePoint } from "../../src/kernels/float64/kto-objective.ts";
@@ -115,14 +115,14 @@ export function batchWithPairs(
 export interface ExactStep {
   readonly loss: number;
   readonly kl: number;
-  readonly gradients: ReferenceGradients;
+  readonly gradients: Float64Gradients;
   readonly gradientNorm: number;
 }
 
 /** The oracle of steps of several microbatches: losses are averaged, z0 is taken over each or over all of them. */
 export function exactStep(
-  policy: ReferenceModel,
-  reference: ReferenceModel,
+  policy: Float64Model,
+  reference: Float64Model,
   options: ObjectiveOptions,
   microbatches: readonly (readonly BatchExample[])[],
   scope: "microbatch" | "step" = "microbatch",
@@ -142,7 +142,7 @@ export function exactStep(
     referenceLogProbs: pairs.flatMap((own) => own.referenceLogProbs),
     valid: pairs.flatMap((own) => own.valid),
   };
-  const gradients: ReferenceGradients = new Map();
+  const gradients: Float64Gradients = new Map();
   let loss = 0;
   let kl = 0;
   microbatches.forEach((examples, index) => {

@@ -1,8 +1,8 @@
 /** logits/* and entropy of docs/metrics.md in float64, from every logit of a model. */
-import type { ReferenceModel } from "../../src/engine/model/float64/decoder.ts";
+import type { Float64Model } from "../../src/engine/model/float64/decoder.ts";
 import type { BatchExample } from "../../src/kto/method/batch.ts";
 
-export function exactTokenMetrics(model: ReferenceModel, examples: readonly BatchExample[]): Record<string, number> {
+export function exactTokenMetrics(model: Float64Model, examples: readonly BatchExample[]): Record<string, number> {
   const tokens = examples.flatMap(({ promptIds, completionIds, label }) => {
     const logits = model.logits([...Array.from(promptIds), ...Array.from(completionIds)]);
     const { vocabSize: V } = model.config;

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/activation.ts";
-import * as reference from "../../src/kernels/float64/activation.ts";
+import * as twin from "../../src/kernels/float64/activation.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import {
   EPSILON,
@@ -46,7 +46,7 @@ async function checkSwiglu(
   const { array, values: gateUp } = stored(format, [T, 2 * I], given);
   const place = (i: number) => Math.floor(i / I) * 2 * I + (i % I);
   const forward = await runKernel(device, swigluForward, { gateUp: array, y: unsetAs(format, T, I) });
-  const y = reference.swigluForward(gateUp, I);
+  const y = twin.swigluForward(gateUp, I);
   expectWithin("swiglu y", forward("y"), y, (i) => {
     const gate = at(gateUp, place(i));
     const up = at(gateUp, place(i) + I);
@@ -58,11 +58,11 @@ async function checkSwiglu(
     gateUp: array,
     dGateUp: unset(T, 2 * I),
   });
-  expectWithin("swiglu dGateUp", backward("dGateUp"), reference.swigluBackward(float64(dy), gateUp, I), (j) => {
+  expectWithin("swiglu dGateUp", backward("dGateUp"), twin.swigluBackward(float64(dy), gateUp, I), (j) => {
     const i = Math.floor(j / (2 * I)) * I + (j % I);
     const gate = at(gateUp, place(i));
     const up = at(gateUp, place(i) + I);
-    const s = reference.sigmoid(gate);
+    const s = twin.sigmoid(gate);
     const error = sigmoidError(gate) + 4 * EPSILON;
     if (j % (2 * I) >= I) return Math.abs(at(dy, i) * gate * s) * error + flushed(at(dy, i), gate);
     // 1 - s is a difference: s itself is one of its terms, with its rounding.
@@ -83,14 +83,14 @@ async function checkGelu(
   const inner = (value: number) => root * (Math.abs(value) + 0.044715 * Math.abs(value) ** 3);
   const tanhError = (value: number) => 2 * expError(Math.min(9.01, inner(value))) + 8 * EPSILON;
   const forward = await runKernel(device, geluForward, { x: array, y: unsetAs(format, T, I) });
-  const y = reference.geluForward(x);
+  const y = twin.geluForward(x);
   expectWithin("gelu y", forward("y"), y, (i) => {
     const value = at(x, i);
     const error = 0.5 * Math.abs(value) * (tanhError(value) + 2 * 4 * EPSILON) + SMALLEST_NORMAL;
     return storedBound(format, at(y, i), error);
   });
   const backward = await runKernel(device, geluBackward, { dy: f32([T, I], dy), x: array, dx: unset(T, I) });
-  expectWithin("gelu dx", backward("dx"), reference.geluBackward(float64(dy), x), (i) => {
+  expectWithin("gelu dx", backward("dx"), twin.geluBackward(float64(dy), x), (i) => {
     const value = at(x, i);
     const slope = root * (1 + 3 * 0.044715 * value ** 2);
     // d(1 - t^2) = 2 |t| dt, and the rounding of 1 - t^2 itself.

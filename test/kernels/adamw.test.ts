@@ -3,7 +3,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { Program } from "../../src/engine/gpu/program.ts";
 import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 import { adamw, STEP_NUMBERS } from "../../src/kernels/adamw.ts";
-import * as reference from "../../src/kernels/float64/adamw.ts";
+import * as twin from "../../src/kernels/float64/adamw.ts";
 import { clipScale, globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { clipAndAdvance, NORM_PARTIALS, OPTIMIZER_STATE, squarePartials } from "../../src/kernels/reduce.ts";
 import { BASE_FACTS } from "../../src/kernels/wgsl.ts";
@@ -75,7 +75,7 @@ async function checkSteps(n: number, options: Options, gradientScale: number): P
   const random = seeded(n);
   const start = normals(random, n);
   const onDevice = await optimizer(n, start, options);
-  let wanted: reference.AdamwState = {
+  let wanted: twin.AdamwState = {
     parameter: float64(start),
     firstMoment: new Float64Array(n),
     secondMoment: new Float64Array(n),
@@ -91,7 +91,7 @@ async function checkSteps(n: number, options: Options, gradientScale: number): P
     const norm = globalNorm([float64(gradient), float64(rest)]);
     const scale = options.maxNorm > 0 ? clipScale(norm, options.maxNorm) : 1;
     const before = wanted.parameter;
-    wanted = reference.adamwStep(wanted, float64(gradient), {
+    wanted = twin.adamwStep(wanted, float64(gradient), {
       ...options,
       learningRate: LEARNING_RATE,
       step: t,

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../src/kernels/attention.ts";
-import * as reference from "../../src/kernels/float64/attention.ts";
+import * as twin from "../../src/kernels/float64/attention.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expError, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
@@ -92,7 +92,7 @@ function keysOf(ranges: readonly number[], row: number): number[] {
  * have. A score is a sum of D products, off by 2 sqrt(D) EPSILON of its absolute terms; an exponential carries that
  * and its own error over the distance to the maximum (in steps, whose distances add up); normalising sums n of them.
  */
-function probabilities(inputs: reference.AttentionInputs & { ranges: readonly number[] }, logSumExp: Float64Array) {
+function probabilities(inputs: twin.AttentionInputs & { ranges: readonly number[] }, logSumExp: Float64Array) {
   const { q, k, ranges, heads, keyValueHeads, headSize } = inputs;
   const compute = (row: number, head: number) => {
     const group = Math.floor((head * keyValueHeads) / heads);
@@ -133,7 +133,7 @@ function probabilities(inputs: reference.AttentionInputs & { ranges: readonly nu
 async function checkForward(
   facts: AdapterFacts,
   format: ActivationFormat,
-  inputs: reference.AttentionInputs & { ranges: readonly number[] },
+  inputs: twin.AttentionInputs & { ranges: readonly number[] },
   operands: { q: HostArray; k: HostArray; v: HostArray; qFrom: number; kFrom: number; vFrom: number },
 ): Promise<void> {
   const { ranges, heads, keyValueHeads, headSize, v } = inputs;
@@ -145,7 +145,7 @@ async function checkForward(
     logSumExp: unset(T, heads),
     groupSize: heads / keyValueHeads,
   });
-  const wanted = reference.attentionForward(inputs);
+  const wanted = twin.attentionForward(inputs);
   const details = probabilities(inputs, wanted.logSumExp);
   expectWithin("out", result("out"), wanted.out, (i) => {
     const d = i % headSize;
@@ -307,7 +307,7 @@ async function checkBackward(
     k: columns(rows, width, kFrom, keyValueHeads * headSize),
     v: columns(rows, width, vFrom, keyValueHeads * headSize),
   };
-  const forward = reference.attentionForward(inputs);
+  const forward = twin.attentionForward(inputs);
   const out = stored(format, [T, heads * headSize], forward.out).array;
   const logSumExp = Float32Array.from(forward.logSumExp);
   const common = { fused, dOut: f32([T, heads * headSize], dOut) };
@@ -330,7 +330,7 @@ async function checkBackward(
     // What the first half wrote: the second must leave the query columns as they are and fill all others.
     dFused: f32([T, width], query("dFused")),
   });
-  const wanted = reference.attentionBackward({ ...inputs, dOut: float64(dOut), logSumExp: forward.logSumExp });
+  const wanted = twin.attentionBackward({ ...inputs, dOut: float64(dOut), logSumExp: forward.logSumExp });
 
   // The same sums over absolute terms, each times the relative error of its probability.
   const bound = {
@@ -411,7 +411,7 @@ describe.each(variants)("attention backward of $format, $variant", ({ facts, for
     const { array: fused, values: rows } = stored(format, [T, width], normals(random, T * width));
     const dOut = normals(random, T * 4);
     const inputs = { ranges: [0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0], heads: 1, keyValueHeads: 1, headSize: 4 };
-    const forward = reference.attentionForward({
+    const forward = twin.attentionForward({
       ...inputs,
       q: columns(rows, width, 0, 4),
       k: columns(rows, width, 4, 4),

@@ -1,7 +1,7 @@
 /** Dropout against its twin: the same elements are left out, the others are scaled, and what is drawn depends on all that it should. */
 import { describe, expect, it } from "vitest";
 import { addDropout, dropout } from "../../src/kernels/dropout.ts";
-import * as reference from "../../src/kernels/float64/dropout.ts";
+import * as twin from "../../src/kernels/float64/dropout.ts";
 import { expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
 import { activationFormats, sharedDevice } from "../helpers/device.ts";
 import { f32, type HostArray, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
@@ -28,7 +28,7 @@ describe("dropout", () => {
     for (const format of formats) {
       const { array, values } = stored(format, [rows, columns], given);
       const y = await run(array, p, 11, state);
-      const wanted = reference.dropout(values, p, 11, state);
+      const wanted = twin.dropout(values, p, 11, state);
       expectWithin(format, y, wanted, (i) => 2 ** -22 * Math.abs(wanted[i] ?? 0));
     }
   });
@@ -62,7 +62,7 @@ describe("dropout", () => {
     const state: State = [5, 6, 7, 0];
     const args = { x: f32([15, 9], x), state: u32([4], state), stream: 2, threshold: 2 ** 31, keptScale: 2 };
     const y = (await runKernel(device, addDropout, { ...args, y: f32([15, 9], before) }))("y");
-    const wanted = reference.dropout(float64(x), 0.5, 2, state);
+    const wanted = twin.dropout(float64(x), 0.5, 2, state);
     expect([...y]).toEqual([...wanted].map((value, i) => Math.fround(value + (before[i] ?? 0))));
   });
 });

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { bucketRows, embeddingBackward, gatherRows, NO_ROW, scatterRows } from "../../src/kernels/embedding.ts";
-import * as reference from "../../src/kernels/float64/embedding.ts";
+import * as twin from "../../src/kernels/float64/embedding.ts";
 import { bits, EPSILON, expectWithin, float64, normals, SMALLEST_NORMAL, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
@@ -53,8 +53,8 @@ async function checkBackward(
   const result = await run();
   const usedIds = ids.subarray(0, used);
   const usedDy = float64(dy.subarray(0, used * C));
-  const wanted = reference.embeddingBackward(usedDy, usedIds, V, C);
-  const terms = reference.embeddingBackward(usedDy.map(Math.abs), usedIds, V, C);
+  const wanted = twin.embeddingBackward(usedDy, usedIds, V, C);
+  const terms = twin.embeddingBackward(usedDy.map(Math.abs), usedIds, V, C);
   expectWithin(
     "dTable",
     result,
@@ -106,7 +106,7 @@ describe("gather and scatter", () => {
         const rows = Array.from({ length: N }, () => random.below(V));
         const args = { table: array, rows: u32([N], rows), y: unset(N, C), firstRow: 0, accumulate: 0 };
         const y = (await runKernel(device, gatherRows(format), args))("y");
-        expect(Float64Array.from(y)).toEqual(reference.gatherRows(values, rows, C));
+        expect(Float64Array.from(y)).toEqual(twin.gatherRows(values, rows, C));
       }),
       { seed: 43, numRuns: 20 },
     );
@@ -168,7 +168,7 @@ describe("gather and scatter", () => {
           y = f32([N, C], (await runKernel(device, gatherRows(), arguments_))("y"));
           adds = true;
         }
-        const gathered = reference.gatherRows(float64(table), rows, C);
+        const gathered = twin.gatherRows(float64(table), rows, C);
         const wanted = gathered.map((value, i) => {
           const moved = missing[Math.floor(i / C)] ? 0 : value;
           return accumulate ? Math.fround(moved + at(before, i)) : moved;

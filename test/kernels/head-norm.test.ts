@@ -1,7 +1,7 @@
 /** The norms of query and key heads, forward, backward and the gradient of their weights, against float64. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import * as reference from "../../src/kernels/float64/head-norm.ts";
+import * as twin from "../../src/kernels/float64/head-norm.ts";
 import { headNormBackward, headNormForward, headNormWeightPartials } from "../../src/kernels/head-norm.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import { rowBlocks } from "../../src/kernels/norm.ts";
@@ -55,7 +55,7 @@ async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape
     queryHeads,
     epsilon,
   });
-  const wanted = reference.headNormForward(x, epsilon, inputs);
+  const wanted = twin.headNormForward(x, epsilon, inputs);
   const error = reductionError(D);
   expectWithin("inverse", forward("inverse"), wanted.inverse, (i) => error * at(wanted.inverse, i));
   expectWithin("y", forward("x"), wanted.y, (i) =>
@@ -84,7 +84,7 @@ async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape
     queryHeads,
   });
   const before = x.map((value, i) => (i % W < heads * D ? at(normed.values, keptAt(i)) / inverseAt(i) : value));
-  const d = reference.headNormBackward(float64(dy), before, wanted.inverse, inputs);
+  const d = twin.headNormBackward(float64(dy), before, wanted.inverse, inputs);
   const g = (i: number) => {
     const [head, c] = [Math.floor((i % W) / D), (i % W) % D];
     return Math.abs(at(dy, i) * at(weight, (head < queryHeads ? 0 : D) + c));

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { sigmoid } from "../../src/kernels/float64/activation.ts";
-import * as reference from "../../src/kernels/float64/kto-objective.ts";
+import * as twin from "../../src/kernels/float64/kto-objective.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../../src/kernels/kto-objective.ts";
 import { EPSILON, expError, expectWithin, normals, SMALLEST_NORMAL, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
@@ -63,7 +63,7 @@ async function check(batch: Batch): Promise<{ coefficients: Float32Array; metric
   const { labels, valid, desirableWeight, undesirableWeight, microbatchWeight = 1, referenceKind = "model" } = batch;
   const m = labels.length;
   const beta = Math.fround(batch.beta);
-  const point = reference.referencePoint({
+  const point = twin.referencePoint({
     policyLogProbs: batch.policy.subarray(m),
     referenceLogProbs: batch.reference.subarray(m),
     valid,
@@ -75,7 +75,7 @@ async function check(batch: Batch): Promise<{ coefficients: Float32Array; metric
     desirableWeight: Math.fround(desirableWeight),
     undesirableWeight: Math.fround(undesirableWeight),
   };
-  const wanted = reference.ktoObjective({
+  const wanted = twin.ktoObjective({
     policyLogProbs: batch.policy,
     referenceLogProbs: batch.reference,
     labels,

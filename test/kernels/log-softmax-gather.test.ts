@@ -4,7 +4,7 @@
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import * as reference from "../../src/kernels/float64/log-softmax-gather.ts";
+import * as twin from "../../src/kernels/float64/log-softmax-gather.ts";
 import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,
@@ -77,7 +77,7 @@ async function runForward(head: Head, facts: AdapterFacts, tile?: TileName) {
 async function checkForward(head: Head, facts: AdapterFacts, tile?: TileName): Promise<void> {
   const { hidden, table, targets, vocabulary } = head;
   const actual = await runForward(head, facts, tile);
-  const wanted = reference.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
+  const wanted = twin.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
   const { logitErrors, logSumExpErrors } = errorsOf(head, wanted.logSumExp);
   expectWithin("logSumExp", actual.logSumExp, wanted.logSumExp, logSumExpErrors);
   expectWithin("logProbs", actual.logProbs, wanted.logProbs, (row) => {
@@ -94,7 +94,7 @@ async function checkBackward(
   tile?: TileName,
 ): Promise<void> {
   const { rows, vocabulary, width, hidden, table, targets } = head;
-  const wantedForward = reference.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
+  const wantedForward = twin.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
   const logSumExp = Float32Array.from(wantedForward.logSumExp);
   const random = seeded(1);
   const tableBefore = normals(random, vocabulary * width);
@@ -147,7 +147,7 @@ async function checkBackward(
   }
 
   const rowCoefficients = Float64Array.from(sequences, (sequence) => coefficients[sequence] ?? 0);
-  const wanted = reference.logSoftmaxGatherBackward(
+  const wanted = twin.logSoftmaxGatherBackward(
     float64(hidden),
     float64(table),
     targets,
@@ -288,7 +288,7 @@ describe.each(variants)("log-softmax-gather, $variant", ({ facts }) => {
       expect(at(logits, a) - at(logits, b)).toBeGreaterThan(at(logitErrors, a) + at(logitErrors, b));
     }
     const { hits } = await runForward({ ...head, targets }, facts);
-    const wanted = reference.targetHits(float64(head.hidden), float64(head.table), targets);
+    const wanted = twin.targetHits(float64(head.hidden), float64(head.table), targets);
     expect([...hits]).toEqual([...wanted]);
     expect(wanted.reduce((sum, hit) => sum + hit, 0)).toBe(17);
     const equal = { ...head, table: new Float32Array(head.table.length).fill(0.5) };
@@ -313,8 +313,8 @@ describe("sums over sequences", () => {
       ranges: u32([5, 2], ranges),
       sums: unset(5),
     });
-    const wanted = reference.segmentSum(float64(logProbs), ranges);
-    const terms = reference.segmentSum(float64(logProbs).map(Math.abs), ranges);
+    const wanted = twin.segmentSum(float64(logProbs), ranges);
+    const terms = twin.segmentSum(float64(logProbs).map(Math.abs), ranges);
     // Compensated: one rounding of the result, and what is lost in the second order.
     expectWithin("sums", result("sums"), wanted, (s) => EPSILON * (Math.abs(at(wanted, s)) + 1e-3 * at(terms, s)));
   });
@@ -327,7 +327,7 @@ describe("sums over sequences", () => {
       ranges: u32([1, 2], [0, n]),
       sums: unset(1),
     });
-    const wanted = reference.segmentSum(float64(logProbs), [0, n]);
+    const wanted = twin.segmentSum(float64(logProbs), [0, n]);
     expectWithin("sum", result("sums"), wanted, () => 2 * EPSILON * 4097);
   });
 });

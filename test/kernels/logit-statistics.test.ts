@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { logSoftmaxGatherForward } from "../../src/kernels/float64/log-softmax-gather.ts";
-import * as reference from "../../src/kernels/float64/logit-statistics.ts";
+import * as twin from "../../src/kernels/float64/logit-statistics.ts";
 import { METRIC_SUMS, tokenSums } from "../../src/kernels/kto-objective.ts";
 import { logitStatistics, logitStatisticsCombine } from "../../src/kernels/logit-statistics.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
@@ -51,7 +51,7 @@ async function run(head: Head, facts: AdapterFacts) {
 async function check(head: Head, facts: AdapterFacts): Promise<void> {
   const { rows, vocabulary, hidden, table } = head;
   const actual = await run(head, facts);
-  const wanted = reference.logitStatistics(float64(hidden), float64(table), rows);
+  const wanted = twin.logitStatistics(float64(hidden), float64(table), rows);
   const totals = exactLogSumExp(head);
   const { logits, logitErrors } = errorsOf(head, totals);
   const adding = (Math.sqrt(vocabulary) + 16) * EPSILON;
@@ -79,16 +79,16 @@ async function check(head: Head, facts: AdapterFacts): Promise<void> {
 
 describe("float64", () => {
   it("a uniform row has the entropy log V, a certain one 0, whatever its logits are moved by", () => {
-    const rows = reference.logitStatistics(Float64Array.of(1, 0), Float64Array.of(700, 700, 700, 700, 700), 2);
+    const rows = twin.logitStatistics(Float64Array.of(1, 0), Float64Array.of(700, 700, 700, 700, 700), 2);
     expect(rows.entropies[0]).toBeCloseTo(Math.log(5), 12);
     expect([...rows.meanLogits]).toEqual([700, 0]);
-    const certain = reference.logitStatistics(Float64Array.of(1), Float64Array.of(5000, -5000), 1);
+    const certain = twin.logitStatistics(Float64Array.of(1), Float64Array.of(5000, -5000), 1);
     expect([certain.entropies[0], certain.meanLogits[0]]).toEqual([0, 0]);
   });
 
   it("two tokens: -p log p - (1 - p) log (1 - p)", () => {
     const p = 0.2;
-    const { entropies } = reference.logitStatistics(Float64Array.of(1), Float64Array.of(Math.log(p / (1 - p)), 0), 1);
+    const { entropies } = twin.logitStatistics(Float64Array.of(1), Float64Array.of(Math.log(p / (1 - p)), 0), 1);
     expect(entropies[0]).toBeCloseTo(-p * Math.log(p) - (1 - p) * Math.log(1 - p), 12);
   });
 });

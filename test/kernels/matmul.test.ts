@@ -1,7 +1,7 @@
-/** The matrix product in its three layouts, both bodies, vector and scalar loads and stores, and every epilogue. */
+/** The matmul in its three layouts, both bodies, vector and scalar loads and stores, and every epilogue. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import * as reference from "../../src/kernels/float64/matmul.ts";
+import * as twin from "../../src/kernels/float64/matmul.ts";
 import type { ActivationFormat, StoredFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
 import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
@@ -113,7 +113,7 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case, tile?
     transposeB: layout === "NT",
     bias: hasBias ? float64(bias) : undefined,
   };
-  const absolute = reference.matmulAbsolute({ ...inputs, residual: addedAbsolute });
+  const absolute = twin.matmulAbsolute({ ...inputs, residual: addedAbsolute });
   // c = 4: with K = 1 one product and three additions round once each; for larger K the K roundings of partial sums,
   // none of which exceeds the sum of absolute terms, add up like a random walk, and 4 sqrt(K) is four deviations.
   const out = result("out");
@@ -122,7 +122,7 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case, tile?
   expect([...out].filter((_, i) => !inRange(i % outWidth, N, outFrom))).toEqual(
     [...outBefore].filter((_, i) => !inRange(i % outWidth, N, outFrom)),
   );
-  const exact = reference.matmul({ ...inputs, residual: added });
+  const exact = twin.matmul({ ...inputs, residual: added });
   expectWithin(
     `matmul${layout} ${M}x${N}x${K} ${aFormat} ${format} ${outFormat}`,
     own,

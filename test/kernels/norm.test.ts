@@ -1,7 +1,7 @@
 /** RMSNorm and LayerNorm, forward, backward, and the two passes of their weight gradients. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import * as reference from "../../src/kernels/float64/norm.ts";
+import * as twin from "../../src/kernels/float64/norm.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import {
   layerNormBackward,
@@ -72,8 +72,8 @@ function checkForward(norm: "rms" | "layer", facts: AdapterFacts, format: Activa
       norm === "rms"
         ? await runKernel(device, rmsNormForward(facts), common)
         : await runKernel(device, layerNormForward(facts), { ...common, bias: f32([C], bias) });
-    const rms = reference.rmsNormForward(float64(x), float64(weight), epsilon);
-    const layer = reference.layerNormForward(float64(x), float64(weight), float64(bias), epsilon);
+    const rms = twin.rmsNormForward(float64(x), float64(weight), epsilon);
+    const layer = twin.layerNormForward(float64(x), float64(weight), float64(bias), epsilon);
     const mean = norm === "rms" ? new Float64Array(T) : layer.mean;
     const inverse = norm === "rms" ? rms.inverseRms : layer.inverseStd;
     const error = reductionError(C);
@@ -112,10 +112,10 @@ function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Input
     const { T, C, x, weight, bias, dy, dx } = inputs;
     const epsilon = 1e-5;
     // The statistics are an input here: rounded to f32 before either side sees them.
-    const layer = reference.layerNormForward(float64(x), float64(weight), float64(bias), epsilon);
+    const layer = twin.layerNormForward(float64(x), float64(weight), float64(bias), epsilon);
     const mean = norm === "rms" ? new Float32Array(T) : Float32Array.from(layer.mean);
     const inverse = Float32Array.from(
-      norm === "rms" ? reference.rmsNormForward(float64(x), float64(weight), epsilon).inverseRms : layer.inverseStd,
+      norm === "rms" ? twin.rmsNormForward(float64(x), float64(weight), epsilon).inverseRms : layer.inverseStd,
     );
     const stats = f32(
       [T, 2],
@@ -131,8 +131,8 @@ function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Input
     });
     const wanted =
       norm === "rms"
-        ? reference.rmsNormBackward(float64(dy), float64(x), float64(weight), float64(inverse))
-        : reference.layerNormBackward(float64(dy), float64(x), float64(weight), float64(mean), float64(inverse));
+        ? twin.rmsNormBackward(float64(dy), float64(x), float64(weight), float64(inverse))
+        : twin.layerNormBackward(float64(dy), float64(x), float64(weight), float64(mean), float64(inverse));
     // Terms of the sums in absolute value; x - mean may cancel, so its terms count apart.
     const g = (i: number) => Math.abs(at(dy, i) * at(weight, i % C));
     const xhat = (i: number) =>
@@ -239,7 +239,7 @@ describe("blocks of rows", () => {
       partials: f32([12, C], partials("partials")),
       out: f32([C], [0, 0, 0]),
     });
-    const wanted = reference.rmsNormBackward(float64(dy), float64(x), Float64Array.of(1, 1, 1), float64(inverse));
+    const wanted = twin.rmsNormBackward(float64(dy), float64(x), Float64Array.of(1, 1, 1), float64(inverse));
     expectWithin("dWeight", sums("out"), wanted.dWeight, (c) => {
       const terms = T * meanOf(T, (row) => Math.abs(at(dy, row * C + c) * at(x, row * C + c)));
       return 2 * Math.sqrt(T) * EPSILON * terms;

@@ -1,7 +1,7 @@
 /** The objective of supervised fine-tuning: coefficients and sums against float64, over many microbatches. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import * as reference from "../../src/kernels/float64/sft-objective.ts";
+import * as twin from "../../src/kernels/float64/sft-objective.ts";
 import { SFT_SUMS, sftObjective, sftTokenSums } from "../../src/kernels/sft-objective.ts";
 import { EPSILON, expectWithin } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
@@ -49,7 +49,7 @@ describe("sftObjective", () => {
         for (const rows of microbatches) {
           const policy = rows.map((row) => row.policy);
           const tokens = rows.map((row) => row.tokens);
-          const wanted = reference.sftObjective({ policyLogProbs: policy, tokens: total });
+          const wanted = twin.sftObjective({ policyLogProbs: policy, tokens: total });
           loss += wanted.loss;
           const found = await run({ policy, tokens, hits: tokens.map((count) => count >> 1) }, total, sums);
           expectWithin("coefficients", found.coefficients, wanted.coefficients, () => EPSILON / total);

@@ -1,16 +1,16 @@
 /**
  * Whole models on the adapter against numbers that others computed: float64 PyTorch autograd on tiny models, golden
- * logits and greedy continuation of a real one. The tolerances are those of docs/design.md, "What decides correct".
+ * logits and greedy continuation of a real one. The tolerances are those of docs/design/method.md, "Numbers that decide".
  */
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { Program } from "../../src/engine/gpu/program.ts";
 import { sliceRows } from "../../src/engine/gpu/tensor.ts";
 import type { ModelConfig } from "../../src/engine/model/config/config.ts";
 import { PassMemory, positionLimit, recordLayers } from "../../src/engine/model/decoder.ts";
-import { ReferenceModel, type ReferenceTensor } from "../../src/engine/model/float64/decoder.ts";
+import { Float64Model, type Float64Tensor } from "../../src/engine/model/float64/decoder.ts";
 import { Generator } from "../../src/engine/model/generate/generate.ts";
 import { recordHeadRows } from "../../src/engine/model/head.ts";
-import { recordProduct } from "../../src/engine/model/matmul.ts";
+import { recordMatmul } from "../../src/engine/model/matmul.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { packRows, rowShape } from "../../src/engine/model/rows.ts";
 import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
@@ -18,7 +18,7 @@ import { clipScale } from "../../src/kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";
 import { checkGradients, type GradientCheck } from "../../src/kto/gradcheck.ts";
 import { packBatch } from "../../src/kto/method/batch.ts";
-import { ktoReferenceGradient } from "../../src/kto/method/float64-gradient.ts";
+import { ktoFloat64Gradient } from "../../src/kto/method/float64-gradient.ts";
 import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import { mismatchedPairs } from "../../src/kto/method/sampler.ts";
 import { Update } from "../../src/kto/method/update.ts";
@@ -271,10 +271,10 @@ function float64Updates(name: FixtureName, { adamw, hyperparameters }: Expected)
     states.set(parameter, { shape, parameter: data, firstMoment: zeros(), secondMoment: zeros() });
   }
   for (const index of adamw.steps.keys()) {
-    const tensors = new Map<string, ReferenceTensor>();
+    const tensors = new Map<string, Float64Tensor>();
     for (const [parameter, state] of states) tensors.set(parameter, { shape: state.shape, data: state.parameter });
-    const { gradients, gradientNorm } = ktoReferenceGradient({
-      policy: new ReferenceModel(config, tensors),
+    const { gradients, gradientNorm } = ktoFloat64Gradient({
+      policy: new Float64Model(config, tensors),
       reference,
       examples,
       pairs: pair,
@@ -322,7 +322,7 @@ describe("stories260K", () => {
       const rows = { ...memory.rows.tensors(shape), positionLimit: positionLimit(shape) };
       const output = recordLayers(program, model, memory.activations, shape, rows);
       const normed = recordHeadRows(program, model, memory.head, output, sliceRows(rows.headRows, 0, 1));
-      recordProduct(program, "NT", normed, model.parameter(model.headName), logits);
+      recordMatmul(program, "NT", normed, model.parameter(model.headName), logits);
       await program.prepare();
       memory.upload(packRows([sequence], [], shape));
       program.run();

@@ -9,7 +9,7 @@ import { Model } from "../../src/engine/model/model.ts";
 import { ConfigError, DatasetError } from "../../src/errors.ts";
 import { Evaluator } from "../../src/kto/evaluation/evaluator.ts";
 import { type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
-import { sftReferenceGradient } from "../../src/kto/method/float64-gradient.ts";
+import { sftFloat64Gradient } from "../../src/kto/method/float64-gradient.ts";
 import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import type { Metrics } from "../../src/kto/method/metrics.ts";
 import { Update } from "../../src/kto/method/update.ts";
@@ -103,7 +103,7 @@ describe("an update", () => {
   it.each(FIXTURES)("%s: loss and every gradient tensor against float64", async (name) => {
     const policy = await loadModel(device, name, "policy");
     const examples = rowsOf(name);
-    const exact = sftReferenceGradient(float64Fixture(name, "policy"), examples);
+    const exact = sftFloat64Gradient(float64Fixture(name, "policy"), examples);
     const { metrics, tensors } = await gradientsOf(policy, examples, [examples.length]);
     policy.free();
     expect(Math.abs((metrics.loss ?? Number.NaN) - exact.loss)).toBeLessThan(1e-5);

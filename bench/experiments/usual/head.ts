@@ -7,7 +7,7 @@ import type { Device } from "../../../src/engine/gpu/device.ts";
 import type { Program } from "../../../src/engine/gpu/program.ts";
 import type { Tensor } from "../../../src/engine/gpu/tensor.ts";
 import type { HeadBuffers } from "../../../src/engine/model/head.ts";
-import { recordProduct } from "../../../src/engine/model/matmul.ts";
+import { recordMatmul } from "../../../src/engine/model/matmul.ts";
 import type { Model } from "../../../src/engine/model/model.ts";
 import { kernel } from "../../../src/kernels/kernel.ts";
 import { logSoftmaxGatherCombine } from "../../../src/kernels/log-softmax-gather.ts";
@@ -94,7 +94,7 @@ export class UsualHead {
   /** Records the log-probabilities [N] of the targets from normed rows [N, C]. */
   recordForward(program: Program, model: Model, normed: Tensor, targets: Tensor): Tensor {
     const [logits, partials, targetLogits] = [this.#logits, this.#partials, this.#targetLogits];
-    recordProduct(program, "NT", normed, model.parameter(model.headName), logits);
+    recordMatmul(program, "NT", normed, model.parameter(model.headName), logits);
     program.dispatch(softmaxPartials, { logits, targets, partials, targetLogits });
     const [logProbs, logSumExp] = [this.#logProbs, this.#logSumExp];
     program.dispatch(logSoftmaxGatherCombine, { partials, targetLogits, logProbs, logSumExp });
@@ -113,8 +113,8 @@ export class UsualHead {
     const logits = this.#logits;
     program.dispatch(softmaxGradient, { ...args, logSumExp: this.#logSumExp, logits });
     const dNormed = buffers.tensor("dNormed", normed.shape);
-    recordProduct(program, "NN", logits, model.parameter(model.headName), dNormed);
-    recordProduct(program, "TN", logits, normed, gradients.window(model.headName), { accumulate: true });
+    recordMatmul(program, "NN", logits, model.parameter(model.headName), dNormed);
+    recordMatmul(program, "TN", logits, normed, gradients.window(model.headName), { accumulate: true });
   }
 
   free(): void {

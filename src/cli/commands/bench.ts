@@ -1,13 +1,21 @@
 /** `kto bench`: kernels and whole updates on the adapter at hand, as a table and as JSON; bench/ has the benchmarks. */
+
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as z from "zod";
+import { timingOptions } from "../../../bench/measure/measure.ts";
+import { measurePeaks } from "../../../bench/measure/peaks.ts";
 import type { PeerResult } from "../../../bench/measure/peer-work.ts";
-import type { BenchmarkResult } from "../../../bench/run.ts";
-import { option, parseOptions } from "../../kto/options/parse.ts";
+import { type BenchmarkResult, chooseBenchmarks, runBenchmarks } from "../../../bench/run.ts";
+import { Device } from "../../engine/gpu/device.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { option } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import { commonOptions } from "../options/shared.ts";
+import { peerRunner, peerVersions } from "../session/bench-peers.ts";
+import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 import { commit, installedVersions } from "../terminal/versions.ts";
 
@@ -18,7 +26,6 @@ const schema = z.strictObject({
   quick: option(z.boolean().default(false), {
     group,
     description: "fewer of them and less often, in under two minutes",
-    expects: "true or false",
   }),
   filter: option(z.string().min(1).optional(), {
     group,
@@ -28,7 +35,6 @@ const schema = z.strictObject({
   peers: option(z.boolean().optional(), {
     group,
     description: "time other engines on the same work; they are there in a checkout only (default: unless --quick)",
-    expects: "true or false",
   }),
   json: option(z.string().min(1).optional(), {
     group,
@@ -45,8 +51,6 @@ type BenchOptions = Omit<z.output<typeof schema>, "json"> & {
 };
 
 export const benchCommand = command({
-  name: "bench",
-  summary: "measure kernels and whole updates on this adapter",
   examples: ["kto bench --quick", "kto bench --json results.json", "kto bench --filter matmul --adapter lavapipe"],
   schema,
   parse: ({ values, where }): BenchOptions => {
@@ -57,13 +61,6 @@ export const benchCommand = command({
 });
 
 async function runBench(options: BenchOptions, output: Output): Promise<void> {
-  const { Device } = await import("../../engine/gpu/device.ts");
-  const { platform } = await import("../../engine/platform/index.ts");
-  const { measurePeaks } = await import("../../../bench/measure/peaks.ts");
-  const { chooseBenchmarks, runBenchmarks } = await import("../../../bench/run.ts");
-  const { timingOptions } = await import("../../../bench/measure/measure.ts");
-  const { checkOutputFile } = await import("../terminal/files.ts");
-  const { peerRunner, peerVersions } = await import("../session/bench-peers.ts");
   const chosen = chooseBenchmarks(options.quick, options.filter);
   if (options.jsonFile) await checkOutputFile(options.jsonFile);
   const say = (line: string) => {

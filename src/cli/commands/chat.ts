@@ -2,16 +2,19 @@
  * `kto chat`: a conversation with a model, line by line. Answers go to stdout as they come, all else to stderr. The
  * keys and values of the conversation so far stay on the device; only what a turn adds is computed.
  */
+
 import { createInterface } from "node:readline/promises";
 import * as z from "zod";
-import type { Generator } from "../../engine/model/generate/generate.ts";
+import { textFolder } from "../../engine/model/config/folder.ts";
+import { Generator } from "../../engine/model/generate/generate.ts";
 import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
 import { TextStream } from "../../engine/text/text-stream.ts";
-import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { loadTokenizer, type Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { option, reuse } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import {
   chatTemplateOptions,
@@ -21,7 +24,9 @@ import {
   samplingOptions,
 } from "../options/sampling.ts";
 import { commonOptions, modelOptions } from "../options/shared.ts";
+import { loadModel } from "../session/models.ts";
 import { requireTemplate } from "../session/prompts.ts";
+import { withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
 const schema = z.strictObject({
@@ -32,12 +37,10 @@ const schema = z.strictObject({
   max_new_tokens: option(z.number().int().min(1).default(512), {
     group: "Sampling",
     description: "longest answer",
-    expects: "a whole number of at least 1",
   }),
   max_length: option(z.number().int().min(2).default(4096), {
     group: "Chat",
     description: "tokens of the whole conversation that there is memory for; at most the model's context",
-    expects: "a whole number of at least 2",
   }),
   ...samplingOptions,
   ...commonOptions,
@@ -46,8 +49,6 @@ const schema = z.strictObject({
 type ChatOptions = Readonly<z.output<typeof schema>>;
 
 export const chatCommand = command({
-  name: "chat",
-  summary: "talk with a model",
   examples: [
     'kto chat --model_name_or_path ./aligned --system "Answer briefly."',
     "kto chat --model_name_or_path ./aligned --greedy --json < questions.txt",
@@ -78,11 +79,6 @@ interface Talk {
 type Message = Readonly<Record<"role" | "content", string>>;
 
 async function runChat(options: ChatOptions, output: Output): Promise<void> {
-  const { withDevice } = await import("../session/rows.ts");
-  const { loadModel } = await import("../session/models.ts");
-  const { Generator } = await import("../../engine/model/generate/generate.ts");
-  const { textFolder } = await import("../../engine/model/config/folder.ts");
-  const { loadTokenizer } = await import("../../engine/text/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
     const texts = await textFolder(model);

@@ -1,14 +1,20 @@
 /** `kto data`: what a feedback file holds, as training will see it; with --output, the rows in TRL's plain layout. */
+
 import * as z from "zod";
+import { readModelConfig } from "../../engine/model/config/folder.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { decodeContinuation, loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted } from "../../errors.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../../kto/data/summary.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../../kto/data/types.ts";
 import { placeOf } from "../../kto/data/types.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { option, reuse } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import { commonOptions, feedbackOptions } from "../options/shared.ts";
+import { modelFolders } from "../session/models.ts";
+import { encodeFeedback, readRows } from "../session/rows.ts";
 import { checkOutputFile, isSameFile } from "../terminal/files.ts";
 import { colorsFor, type Output } from "../terminal/output.ts";
 
@@ -24,7 +30,6 @@ const schema = z.strictObject({
   labels: option(z.enum(["required", "optional"]).default("required"), {
     group: "Model and data",
     description: "optional: rows may lack a label, as kto sft takes them, and are then desirable",
-    expects: '"required" or "optional"',
   }),
   output: option(
     z
@@ -49,8 +54,6 @@ const shownExamples = 3;
 const shownCharacters = 600;
 
 export const dataCommand = command({
-  name: "data",
-  summary: "show what a feedback file holds, or convert it",
   examples: [
     "kto data --dataset_name feedback.csv --model_name_or_path ./model",
     "kto data --dataset_name pairs.parquet --output unpaired.jsonl",
@@ -80,7 +83,6 @@ async function runData(options: DataOptions, output: Output): Promise<void> {
       throw new ConfigError(`output "${options.output}" is the feedback file itself: choose another name.`);
     }
   }
-  const { readRows } = await import("../session/rows.ts");
   let layout = "";
   const rows = await readRows(options, output, (found) => {
     layout = found;
@@ -108,10 +110,6 @@ async function firstRows(rows: FeedbackRows, count: number): Promise<FeedbackRow
 
 async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output): Promise<Tokenized | undefined> {
   if (options.model_name_or_path === undefined) return undefined;
-  const { encodeFeedback } = await import("../session/rows.ts");
-  const { decodeContinuation, loadTokenizer } = await import("../../engine/text/tokenizer.ts");
-  const { modelFolders } = await import("../session/models.ts");
-  const { readModelConfig } = await import("../../engine/model/config/folder.ts");
   const names = { model_name_or_path: options.model_name_or_path, model_revision: options.model_revision };
   const { base: folder } = await modelFolders(names, output, false);
   const policy = { folder, config: await readModelConfig(folder) };

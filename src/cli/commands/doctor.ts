@@ -2,8 +2,10 @@
  * `kto doctor`: what this machine offers to kto-webgpu, which adapter is chosen and why, and what would be faster. It
  * looks only: it opens no device and changes nothing.
  */
+
 import { availableParallelism, totalmem } from "node:os";
 import * as z from "zod";
+import { platform } from "../../engine/platform/index.ts";
 import type { AdapterKind, FoundAdapter, Platform } from "../../engine/platform/platform.ts";
 import { AdapterError, KtoError } from "../../errors.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
@@ -17,19 +19,11 @@ const schema = z.strictObject(commonOptions);
 export type DoctorOptions = Readonly<z.output<typeof schema>>;
 
 export const doctorCommand = command({
-  name: "doctor",
-  summary: "what this machine offers, and what would be faster",
   examples: ["kto doctor", "kto doctor --adapter lavapipe --json"],
   schema,
   parse: ({ values, where }) => parseOptions(schema, values, { where }),
-  run: runDoctor,
+  run: (options, output) => doctor(platform, options, output),
 });
-
-async function runDoctor(options: DoctorOptions, output: Output): Promise<void> {
-  // Loaded here and not above: loading Dawn takes a moment that --help and a mistyped option need not wait for.
-  const { platform } = await import("../../engine/platform/index.ts");
-  await doctor(platform, options, output);
-}
 
 /** The limits that decide what can run and how fast. */
 const shownLimits = [

@@ -1,21 +1,29 @@
 /** `kto eval`: losses and rewards of a model on feedback, and how often a judge prefers its answers to another model's. */
+
 import * as z from "zod";
 import type { Device } from "../../engine/gpu/device.ts";
+import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
-import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { loadTokenizer, type Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, NumericError } from "../../errors.ts";
 import type { Example, FeedbackRow, FeedbackRows } from "../../kto/data/types.ts";
-import type { JudgedWinRate } from "../../kto/judge/compare.ts";
+import { solveWeights } from "../../kto/data/weights.ts";
+import { Continuations } from "../../kto/evaluation/continuations.ts";
+import { Evaluator } from "../../kto/evaluation/evaluator.ts";
+import { type JudgedWinRate, judgePairs } from "../../kto/judge/compare.ts";
 import type { Judge } from "../../kto/judge/judge.ts";
 import type { Metrics } from "../../kto/method/metrics.ts";
 import { asksForJudge, judgeOptions } from "../../kto/options/judge.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { option, reuse } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "../options/sampling.ts";
 import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "../options/shared.ts";
 import { openJudge, tellingUnhandled } from "../session/judge.ts";
+import { loadModel } from "../session/models.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts } from "../session/prompts.ts";
+import { encodeFeedback, readRows, withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
 const method = "KTO";
@@ -48,7 +56,6 @@ const schema = z.strictObject({
   prompt: option(z.array(z.string()).default([]), {
     group: answers,
     description: "a prompt for both models; may be given several times",
-    expects: "text",
     aliases: ["prompts"],
   }),
   prompts_file: option(z.string().min(1).optional(), {
@@ -60,18 +67,15 @@ const schema = z.strictObject({
   judge_prompts: option(z.number().int().min(1).default(100), {
     group: answers,
     description: "prompts that are judged at most",
-    expects: "a whole number of at least 1",
   }),
   max_new_tokens: option(z.number().int().min(1).default(256), {
     group: answers,
     description: "the longest answer",
-    expects: "a whole number of at least 1",
   }),
   ...samplingOptions,
   chat: option(z.boolean().default(false), {
     group: answers,
     description: "prompts are a user's messages, put into the chat template; implied by system",
-    expects: "true or false",
   }),
   system: reuse(chatTemplateOptions.system, { group: answers }),
   ...commonOptions,
@@ -80,8 +84,6 @@ const schema = z.strictObject({
 export type EvalOptions = Readonly<z.output<typeof schema>>;
 
 export const evalCommand = command({
-  name: "eval",
-  summary: "losses and rewards on feedback, win rate by a judge",
   examples: [
     "kto eval --model_name_or_path ./aligned --ref_model_name_or_path ./model --dataset_name feedback.jsonl",
     "kto eval --model_name_or_path ./aligned --ref_model_name_or_path ./model --prompts_file prompts.txt --judge judge.mjs",
@@ -116,7 +118,6 @@ export function parseEvalOptions(
 async function runEval(options: EvalOptions, output: Output): Promise<void> {
   const judge = asksForJudge(options) ? await openJudge(options) : undefined;
   const given = await readPrompts(options);
-  const { encodeFeedback, readRows, withDevice } = await import("../session/rows.ts");
   await withDevice(options, output, async (device) => {
     const { policy, reference } = await loadBoth(device, options, output);
     let rows: FeedbackRows = [];
@@ -139,7 +140,6 @@ async function loadBoth(
   options: EvalOptions,
   output: Output,
 ): Promise<{ policy: Model; reference: Model }> {
-  const { loadModel } = await import("../session/models.ts");
   const policy = await loadModel(device, options, output);
   const name = options.ref_model_name_or_path;
   if (name === undefined) {
@@ -161,8 +161,6 @@ async function measure(
   examples: readonly Example[],
   options: EvalOptions,
 ): Promise<Metrics> {
-  const { Evaluator } = await import("../../kto/evaluation/evaluator.ts");
-  const { solveWeights } = await import("../../kto/data/weights.ts");
   const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
   const evaluator = new Evaluator({
     policy,
@@ -196,10 +194,6 @@ async function judgeAnswers(
   options: EvalOptions,
   output: Output,
 ): Promise<JudgedWinRate> {
-  const { Continuations } = await import("../../kto/evaluation/continuations.ts");
-  const { judgePairs } = await import("../../kto/judge/compare.ts");
-  const { textFolder } = await import("../../engine/model/config/folder.ts");
-  const { loadTokenizer } = await import("../../engine/text/tokenizer.ts");
   const all = given.length > 0 ? given : await promptsOf(rows, await textFolder(policy));
   const prompts = all.slice(0, options.judge_prompts);
   if (prompts.length < all.length)
@@ -246,7 +240,6 @@ async function judgeAnswers(
 
 /** The different prompts of feedback, in order. */
 async function promptsOf(rows: FeedbackRows, folder: string): Promise<Prompt[]> {
-  const { loadTokenizer } = await import("../../engine/text/tokenizer.ts");
   let tokenizer: Tokenizer | undefined;
   const prompts = new Map<string, Prompt>();
   for await (const row of rows) {

@@ -1,8 +1,14 @@
 /** `kto generate`: samples continuations of prompts from a model. */
+
 import * as z from "zod";
+import { textFolder } from "../../engine/model/config/folder.ts";
+import { Generator } from "../../engine/model/generate/generate.ts";
+import { TextStream } from "../../engine/text/text-stream.ts";
+import { loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { option, reuse } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import {
   chatTemplateOptions,
@@ -12,7 +18,9 @@ import {
   samplingOptions,
 } from "../options/sampling.ts";
 import { commonOptions, modelOptions } from "../options/shared.ts";
+import { loadModel } from "../session/models.ts";
 import { type Prompt, promptEncoder, readPrompts } from "../session/prompts.ts";
+import { withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
 const prompts = "Model and prompts";
@@ -25,7 +33,6 @@ const schema = z.strictObject({
   prompt: option(z.array(z.string()).default([]), {
     group: prompts,
     description: "a text to continue; may be given several times",
-    expects: "text",
     aliases: ["prompts"],
   }),
   prompts_file: option(z.string().min(1).optional(), {
@@ -38,23 +45,19 @@ const schema = z.strictObject({
   max_new_tokens: option(z.number().int().min(1).default(64), {
     group: sampling,
     description: "longest continuation",
-    expects: "a whole number of at least 1",
   }),
   num_return_sequences: option(z.number().int().min(1).default(1), {
     group: sampling,
     description: "continuations of each prompt",
-    expects: "a whole number of at least 1",
     aliases: ["num_samples"],
   }),
   stream: option(z.boolean().optional(), {
     group: sampling,
     description: "print the text as it comes; default: on a terminal, where there is one continuation",
-    expects: "true or false",
   }),
   chat: option(z.boolean().default(false), {
     group: "Chat",
     description: "prompts are a user's messages, put into the chat template; implied by the options below",
-    expects: "true or false",
   }),
   ...chatTemplateOptions,
   ...samplingOptions,
@@ -64,8 +67,6 @@ const schema = z.strictObject({
 export type GenerateOptions = Readonly<z.output<typeof schema>>;
 
 export const generateCommand = command({
-  name: "generate",
-  summary: "sample from a model",
   examples: [
     'kto generate --model_name_or_path ./aligned --prompt "Once upon a time" --temperature 0.8',
     "kto generate --model_name_or_path ./aligned --prompts_file openings.txt --greedy --json",
@@ -103,12 +104,6 @@ function refuseSeveral(options: Pick<GenerateOptions, "num_return_sequences">): 
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
   const prompts = await readPrompts(options);
-  const { withDevice } = await import("../session/rows.ts");
-  const { loadModel } = await import("../session/models.ts");
-  const { Generator } = await import("../../engine/model/generate/generate.ts");
-  const { TextStream } = await import("../../engine/text/text-stream.ts");
-  const { textFolder } = await import("../../engine/model/config/folder.ts");
-  const { loadTokenizer } = await import("../../engine/text/tokenizer.ts");
   await withDevice(options, output, async (device) => {
     const model = await loadModel(device, options, output);
     const textsFolder = await textFolder(model);

@@ -1,13 +1,17 @@
-/** `kto gradcheck`: the loss and every gradient of one microbatch, the GPU's against the float64 reference's. */
+/** `kto gradcheck`: the loss and every gradient of one microbatch, the GPU's against the float64 model's. */
 import * as z from "zod";
+import { writeSafetensors } from "../../engine/files/safetensors.ts";
 import { NumericError } from "../../errors.ts";
 import { type Example, placeOf } from "../../kto/data/types.ts";
 import { solveWeights } from "../../kto/data/weights.ts";
-import type { GradientCheck } from "../../kto/gradcheck.ts";
+import { checkGradients, type GradientCheck } from "../../kto/gradcheck.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { option, reuse } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import { commonOptions, feedbackOptions, modelOptions, referenceModel } from "../options/shared.ts";
+import { loadModel, loadReference } from "../session/models.ts";
+import { loadExamples, requirePairs, withDevice } from "../session/rows.ts";
 import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
@@ -34,7 +38,6 @@ const schema = z.strictObject({
   tolerance: option(z.number().positive().default(1e-3), {
     group: check,
     description: "largest relative error, in norm, that a parameter's gradient may have",
-    expects: "a number above 0",
   }),
   ...commonOptions,
 });
@@ -42,8 +45,6 @@ const schema = z.strictObject({
 export type GradcheckOptions = Readonly<z.output<typeof schema> & { ref_model_name_or_path: string }>;
 
 export const gradcheckCommand = command({
-  name: "gradcheck",
-  summary: "compare the GPU's gradients with the float64 reference",
   examples: ["kto gradcheck --model_name_or_path ./model --dataset_name rows.jsonl --grads_out grads.safetensors"],
   schema,
   parse: ({ values, where }): GradcheckOptions => {
@@ -54,10 +55,6 @@ export const gradcheckCommand = command({
 });
 
 async function runGradcheck(options: GradcheckOptions, output: Output): Promise<void> {
-  const { loadExamples, requirePairs, withDevice } = await import("../session/rows.ts");
-  const { loadModel, loadReference } = await import("../session/models.ts");
-  const { checkGradients } = await import("../../kto/gradcheck.ts");
-  const { writeSafetensors } = await import("../../engine/files/safetensors.ts");
   if (options.grads_out !== undefined) await checkOutputFile(options.grads_out);
   await withDevice(options, output, async (device) => {
     const policy = await loadModel(device, options, output);
@@ -103,11 +100,11 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
     }
     if (comparison === undefined) {
       output.warning(
-        "the model and data are too large for the float64 reference, which runs in plain JavaScript: gradients were computed but not compared; use fewer or shorter rows.",
+        "the model and data are too large for the float64 model, which runs in plain JavaScript: gradients were computed but not compared; use fewer or shorter rows.",
       );
     } else if (!comparison.passed) {
       throw new NumericError(
-        `The gradients disagree with the float64 reference: ${comparison.worstParameter} is off by ${comparison.maxRelativeError.toExponential(2)} relative in norm (allowed ${options.tolerance}), the loss by ${comparison.lossError.toExponential(2)}.`,
+        `The gradients disagree with the float64 model: ${comparison.worstParameter} is off by ${comparison.maxRelativeError.toExponential(2)} relative in norm (allowed ${options.tolerance}), the loss by ${comparison.lossError.toExponential(2)}.`,
       );
     }
   });

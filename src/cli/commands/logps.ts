@@ -1,12 +1,17 @@
 /** `kto logps`: log-probability of each completion, and its log-ratio to a reference model, row by row. */
+
 import * as z from "zod";
 import type { Model } from "../../engine/model/model.ts";
 import { NumericError } from "../../errors.ts";
 import { placeOf } from "../../kto/data/types.ts";
+import { completionLogProbs } from "../../kto/method/log-probs.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
-import { parseOptions, reuse } from "../../kto/options/parse.ts";
+import { reuse } from "../../kto/options/option.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, referenceModel } from "../options/shared.ts";
+import { loadModel, loadReference } from "../session/models.ts";
+import { loadExamples, withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
 const schema = z.strictObject({
@@ -21,8 +26,6 @@ const schema = z.strictObject({
 export type LogpsOptions = Readonly<z.output<typeof schema>>;
 
 export const logpsCommand = command({
-  name: "logps",
-  summary: "log-probability and log-ratio of every row",
   examples: ["kto logps --model_name_or_path ./model --dataset_name feedback.jsonl --json"],
   schema,
   parse: ({ values, where }) => parseOptions(schema, values, { where }),
@@ -30,9 +33,6 @@ export const logpsCommand = command({
 });
 
 async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
-  const { loadExamples, withDevice } = await import("../session/rows.ts");
-  const { loadModel, loadReference } = await import("../session/models.ts");
-  const { completionLogProbs } = await import("../../kto/method/log-probs.ts");
   await withDevice(options, output, async (device) => {
     const policy = await loadModel(device, options, output);
     const referenceName = options.ref_model_name_or_path;

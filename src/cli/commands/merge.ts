@@ -1,11 +1,16 @@
 /** `kto merge`: a LoRA adapter and its base model to a whole model. Needs no GPU. */
+
 import * as z from "zod";
+import { mergeAdapter, readAdapterConfig } from "../../engine/model/peft.ts";
 import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
+import { option, reuse } from "../../kto/options/option.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
-import { option, parseOptions, reuse } from "../../kto/options/parse.ts";
+import { parseOptions } from "../../kto/options/parse.ts";
 import { command } from "../options/command.ts";
 import { commonOptions } from "../options/shared.ts";
+import { formatOf, modelFolder } from "../session/models.ts";
+import { checkKind, checkOutputFolder } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
 const models = "Models";
@@ -31,7 +36,6 @@ const schema = z.strictObject({
   save_dtype: option(z.enum(["auto", "float32", "float16", "bfloat16"]).default("auto"), {
     group: models,
     description: "numbers in the files; auto as the base model's files store them",
-    expects: '"auto", "float32", "float16" or "bfloat16"',
     aliases: ["dtype"],
     nullMeans: "auto",
   }),
@@ -42,8 +46,6 @@ const schema = z.strictObject({
 export type MergeCommandOptions = Readonly<z.output<typeof schema>>;
 
 export const mergeCommand = command({
-  name: "merge",
-  summary: "make a whole model of a base model and a LoRA adapter",
   examples: [
     "kto merge --adapter_name_or_path ./adapter --output_dir ./merged",
     "kto merge --adapter_name_or_path ./adapter --model_name_or_path ./base --output_dir ./merged --save_dtype float32",
@@ -54,9 +56,6 @@ export const mergeCommand = command({
 });
 
 async function runMerge(options: MergeCommandOptions, output: Output): Promise<void> {
-  const { checkKind, checkOutputFolder } = await import("../session/rows.ts");
-  const { formatOf, modelFolder } = await import("../session/models.ts");
-  const { mergeAdapter, readAdapterConfig } = await import("../../engine/model/peft.ts");
   const adapter = await modelFolder(options.adapter_name_or_path, output);
   const { baseModel } = await readAdapterConfig(adapter);
   const base = options.model_name_or_path ?? baseModel;

@@ -2,15 +2,22 @@
 
 import { counted } from "../../errors.ts";
 import { sftAdvice } from "../../kto/options/advice.ts";
-import { runOptionNames } from "../../kto/options/run.ts";
-import { parseSftConfig, type SftConfig, sftOptions, sftParseContext } from "../../kto/options/sft.ts";
+import {
+  parseSftConfig,
+  type SftConfig,
+  sftOptions,
+  sftParseContext,
+  sftTrainerOptions,
+} from "../../kto/options/sft.ts";
+import { SftTrainer } from "../../kto/sft-trainer.ts";
 import { command } from "../options/command.ts";
+import { loadPolicy } from "../session/models.ts";
+import { checkKind } from "../session/rows.ts";
 import { runTraining } from "../session/training.ts";
+import { loadTrainingRows } from "../session/training-rows.ts";
 import type { Output } from "../terminal/output.ts";
 
 export const sftCommand = command({
-  name: "sft",
-  summary: "fine-tune a model on completions to be imitated, the stage before train",
   examples: [
     "kto sft --model_name_or_path ./model --dataset_name answers.jsonl --output_dir ./tuned",
     "kto train --model_name_or_path ./tuned --dataset_name feedback.jsonl --output_dir ./aligned",
@@ -22,10 +29,6 @@ export const sftCommand = command({
 });
 
 async function runSft(config: SftConfig, output: Output): Promise<void> {
-  const { checkKind } = await import("../session/rows.ts");
-  const { loadPolicy } = await import("../session/models.ts");
-  const { loadTrainingRows } = await import("../session/training-rows.ts");
-  const { SftTrainer } = await import("../../kto/sft-trainer.ts");
   await runTraining(config, output, async (device, shared) => {
     const { policy, baseName } = await loadPolicy(device, config, output);
     const models = { policy, reference: undefined };
@@ -36,7 +39,7 @@ async function runSft(config: SftConfig, output: Output): Promise<void> {
       ...(evalExamples ? { evalExamples } : {}),
       baseModel: baseName,
       ...shared,
-      options: Object.fromEntries(runOptionNames.map((name) => [name, config[name]])),
+      options: sftTrainerOptions.partOf(config),
     };
     const trainer = await SftTrainer.create({ policy, ...inputs });
     const tokens = examples.reduce((sum, { completionIds }) => sum + completionIds.length, 0);

@@ -4,20 +4,16 @@ import { counted } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import { weightAdvice } from "../../kto/data/weights.ts";
 import { configAdvice } from "../../kto/options/advice.ts";
-import {
-  type KtoConfig,
-  ktoOptions,
-  ktoParseContext,
-  parseKtoConfig,
-  trainerOptionNames,
-} from "../../kto/options/kto.ts";
+import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptions } from "../../kto/options/kto.ts";
+import { KtoTrainer } from "../../kto/trainer.ts";
 import { command } from "../options/command.ts";
+import { loadForTraining } from "../session/models.ts";
+import { checkKind } from "../session/rows.ts";
 import { round, runTraining } from "../session/training.ts";
+import { loadTrainingRows } from "../session/training-rows.ts";
 import type { Output } from "../terminal/output.ts";
 
 export const trainCommand = command({
-  name: "train",
-  summary: "align a model with thumbs-up/thumbs-down feedback (KTO)",
   examples: [
     "kto train --model_name_or_path ./model --dataset_name feedback.jsonl --output_dir ./aligned",
     "kto train --config run.yaml beta=0.2 learning_rate=1e-6",
@@ -29,10 +25,6 @@ export const trainCommand = command({
 });
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
-  const { checkKind } = await import("../session/rows.ts");
-  const { loadForTraining } = await import("../session/models.ts");
-  const { loadTrainingRows } = await import("../session/training-rows.ts");
-  const { KtoTrainer } = await import("../../kto/trainer.ts");
   await runTraining(config, output, async (device, shared) => {
     const { policy, reference, baseName, fineTuned } = await loadForTraining(device, config, output);
     const use = config.loss_type === "kto" ? "pairs" : "rows";
@@ -44,7 +36,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       baseModel: baseName,
       ownsReference: true,
       ...shared,
-      options: Object.fromEntries(trainerOptionNames.map((name) => [name, config[name]])),
+      options: trainerOptions.partOf(config),
     };
     const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), ...inputs });
     if (trainer.referenceNote !== undefined) output.info(`reference: ${trainer.referenceNote}`);

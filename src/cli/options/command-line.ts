@@ -6,21 +6,29 @@
  */
 import { Option } from "commander";
 import { parseDocument } from "yaml";
+import type * as z from "zod";
 import { ConfigError, errorMessage } from "../../errors.ts";
-import {
-  booleanWord,
-  findOption,
-  normalName,
-  type OptionInfo,
-  optionInfos,
-  type ParseContext,
-  unknownOption,
-} from "../../kto/options/parse.ts";
+import { findOption, normalName } from "../../kto/options/names.ts";
+import { expectedOf, type OptionInfo, optionInfos } from "../../kto/options/option.ts";
+import { type ParseContext, unknownOption } from "../../kto/options/parse.ts";
+import { booleanWord } from "../../kto/options/values.ts";
 import { readTextFile } from "../terminal/files.ts";
-import type { Command, OptionInput } from "./command.ts";
 
 /** Brackets within brackets in a configuration file. */
 const DEEPEST = 100;
+
+/** What is known of a command's options before they are read. */
+export interface KnownOptions {
+  readonly schema: z.ZodObject;
+  readonly context: ParseContext;
+}
+
+/** Options as they were written, by canonical name, and where each was written. */
+export interface OptionInput {
+  readonly values: Readonly<Record<string, unknown>>;
+  /** "" for the command line, " in run.yaml" for a file. */
+  readonly where: (name: string) => string;
+}
 
 interface Assignment {
   /** As canonical as can be: the option's name, or the normalised spelling of a name that the schema lacks. */
@@ -34,16 +42,16 @@ interface Assignment {
  * @throws ConfigError for an unknown option, an option without its value, a stray word or a malformed file
  * @throws FileError if the configuration file cannot be read
  */
-export async function readOptions(args: readonly string[], command: Command): Promise<OptionInput> {
-  const infos = optionInfos(command.schema);
-  const assignments = readArguments(args, infos, command.context);
+export async function readOptions(args: readonly string[], { schema, context }: KnownOptions): Promise<OptionInput> {
+  const infos = optionInfos(schema);
+  const assignments = readArguments(args, infos, context);
   const file = assignments.findLast((assignment) => assignment.name === "config")?.value;
   const values: Record<string, unknown> = {};
   const inFile = new Set<string>();
   const whereInFile = ` in ${String(file)}`;
   if (file !== undefined) {
     for (const [written, value] of Object.entries(await readConfigFile(String(file)))) {
-      const name = knownName(written, infos, command.context, whereInFile);
+      const name = knownName(written, infos, context, whereInFile);
       if (Object.hasOwn(values, name)) {
         throw new ConfigError(`option "${name}" stands twice${whereInFile}, once as "${written}": keep one.`);
       }
@@ -96,7 +104,9 @@ function readArguments(args: readonly string[], infos: readonly OptionInfo[], co
         assignments.push({ name, value: true });
       } else {
         if (following === undefined || /^--[A-Za-z]/.test(following)) {
-          throw new ConfigError(`option "${word}" needs a value: ${known?.about.expects ?? "a YAML or JSON file"}.`);
+          throw new ConfigError(
+            `option "${word}" needs a value: ${known ? expectedOf(known) : "a YAML or JSON file"}.`,
+          );
         }
         assignments.push({ name, value: following });
         index++;
@@ -179,7 +189,7 @@ function checkNesting(path: string, text: string): void {
 }
 
 /** The options as commander's help shows them, grouped. */
-export function helpOptions(schema: Command["schema"]): Option[] {
+export function helpOptions(schema: z.ZodObject): Option[] {
   const config = new Option("--config <file>", "options from a YAML or JSON file; those given here go before it");
   const groups = new Map<string, Option[]>();
   for (const info of optionInfos(schema)) {
@@ -211,10 +221,11 @@ function helpText(info: OptionInfo): string {
   const notes: string[] = [];
   if (info.required) notes.push("required");
   if (info.kind === "choice") notes.push(info.words.join(" | "));
-  if (info.defaultValue !== undefined && info.defaultValue !== false && !Array.isArray(info.defaultValue)) {
-    notes.push(`default ${defaultText(info.defaultValue)}`);
+  const { defaultValue } = info;
+  if (defaultValue !== undefined && defaultValue !== false && typeof defaultValue !== "object") {
+    notes.push(`default ${defaultText(defaultValue)}`);
   }
-  if (info.kind === "boolean" && info.defaultValue === true) notes.push(`--no_${info.name} for false`);
+  if (defaultValue === true) notes.push(`--no_${info.name} for false`);
   const aliases = info.about.aliases ?? [];
   if (aliases.length > 0) notes.push(`also --${aliases.join(", --")}`);
   return info.about.description + (notes.length > 0 ? ` [${notes.join("; ")}]` : "");

@@ -1,46 +1,39 @@
-/** What a command of `kto` consists of; `main.ts` lists them, prints their help and runs them. */
+/** What a command of `kto` consists of, beside its name and summary, which `main.ts` lists. */
+import type { Option } from "commander";
 import type * as z from "zod";
 import type { ParseContext } from "../../kto/options/parse.ts";
 import type { Output, OutputOptions } from "../terminal/output.ts";
+import { helpOptions, type KnownOptions, type OptionInput, readOptions } from "./command-line.ts";
 
-/** Options as they were written, by canonical name, and where each was written. */
-export interface OptionInput {
-  readonly values: Readonly<Record<string, unknown>>;
-  /** "" for the command line, " in run.yaml" for a file. */
-  readonly where: (name: string) => string;
-}
-
-export interface Command {
-  readonly name: string;
-  /** One line for the list of commands. */
-  readonly summary: string;
+export interface Command extends KnownOptions {
   /** Whole command lines, shown under the options. */
   readonly examples: readonly string[];
-  readonly schema: z.ZodObject;
-  readonly context: ParseContext;
-  /** Checks the options and runs; throws a KtoError, whose exit code is the command's. */
-  readonly execute: (input: OptionInput, openOutput: (options: OutputOptions) => Output) => Promise<void>;
+  /** The options as the help shows them. */
+  readonly helpOptions: () => Option[];
+  /**
+   * Reads the words after the command's name, checks the options and runs.
+   *
+   * @throws KtoError, whose exit code is the command's
+   */
+  readonly execute: (words: readonly string[], openOutput: (options: OutputOptions) => Output) => Promise<void>;
 }
 
 /** Ties a command's options to its body, so that the body gets them typed and checked. */
 export function command<Options extends OutputOptions>(definition: {
-  name: string;
-  summary: string;
   examples: readonly string[];
   schema: z.ZodObject;
   context?: ParseContext;
   parse: (input: OptionInput) => Options;
   run: (options: Options, output: Output) => Promise<void>;
 }): Command {
-  const { name, summary, examples, schema, context = {}, parse, run } = definition;
+  const { examples, schema, context = {}, parse, run } = definition;
   return {
-    name,
-    summary,
     examples,
     schema,
     context,
-    execute: async (input, openOutput) => {
-      const options = parse(input);
+    helpOptions: () => helpOptions(schema),
+    execute: async (words, openOutput) => {
+      const options = parse(await readOptions(words, { schema, context }));
       await run(options, openOutput(options));
     },
   };

@@ -4,82 +4,60 @@ import { readGenerationDefaults } from "../../engine/model/config/generation-con
 import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError } from "../../errors.ts";
-import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, reuse } from "../../kto/options/parse.ts";
+import { type OptionsOf, optionGroup, reuse } from "../../kto/options/option.ts";
+import { runOptions } from "../../kto/options/run.ts";
 import type { Output } from "../terminal/output.ts";
 
-const group = "Sampling";
+const { option } = optionGroup("Sampling");
+const chat = optionGroup("Chat");
 
 export const samplingOptions = {
   temperature: option(z.number().min(0).optional(), {
-    group,
     description: "divides the logits; 0 is the same as --greedy; default generation_config.json's, else 1",
-    expects: "a number of at least 0",
   }),
   top_k: option(z.number().int().min(-1).optional(), {
-    group,
     description: "sample among the k likeliest tokens, 0 or -1 for all; default generation_config.json's, else 0",
     expects: "a whole number of at least 0, or -1",
   }),
   top_p: option(z.number().gt(0).max(1).optional(), {
-    group,
     description:
       "sample among the likeliest tokens that make up this probability; default generation_config.json's, else 1",
-    expects: "a number above 0 and at most 1",
   }),
   min_p: option(z.number().min(0).max(1).optional(), {
-    group,
     description:
       "sample among tokens at least this many times as probable as the likeliest; default generation_config.json's, else 0",
-    expects: "a number from 0 to 1",
   }),
   repetition_penalty: option(z.number().gt(0).optional(), {
-    group,
     description: "makes tokens that occurred less likely where above 1; default generation_config.json's, else 1",
-    expects: "a number above 0",
   }),
-  greedy: option(z.boolean().default(false), {
-    group,
-    description: "always take the likeliest token",
-    expects: "true or false",
-  }),
+  greedy: option(z.boolean().default(false), { description: "always take the likeliest token" }),
   do_sample: option(z.boolean().optional(), {
-    group,
     description: "false is the same as --greedy; default generation_config.json's, else true",
-    expects: "true or false",
   }),
   stop_strings: option(z.array(z.string().min(1)).default([]), {
-    group,
     description:
       "end before this text, or before this token where it is one, special tokens included; may be given several times",
-    expects: "text",
   }),
-  seed: reuse(ktoOptions.shape.seed, {
-    group,
+  seed: reuse(runOptions.seed, {
+    group: "Sampling",
     description: "the same seed on the same adapter gives the same text",
   }),
 };
 
 export const chatTemplateOptions = {
-  chat_template_path: option(z.string().min(1).optional(), {
-    group: "Chat",
+  chat_template_path: chat.option(z.string().min(1).optional(), {
     description: "a .jinja file, or a folder with one, in place of the model's chat template",
     expects: "a file or folder",
     placeholder: "file",
   }),
-  chat_template_kwargs: reuse(ktoOptions.shape.chat_template_kwargs, {
+  chat_template_kwargs: reuse(runOptions.chat_template_kwargs, {
     group: "Chat",
     description: "variables of the chat template, such as enable_thinking",
   }),
-  system: option(z.string().optional(), {
-    group: "Chat",
-    description: "a system message before the chat",
-    expects: "text",
-  }),
+  system: chat.option(z.string().optional(), { description: "a system message before the chat" }),
 };
 
-const schema = z.strictObject(samplingOptions);
-type Sampling = Readonly<z.output<typeof schema>>;
+type Sampling = OptionsOf<typeof samplingOptions>;
 
 /** @throws ConfigError for options that contradict each other */
 export function checkSampling({ greedy, do_sample }: Sampling): void {

@@ -46,6 +46,7 @@ async function judgeModule(path: string, wait: JudgeWait): Promise<JudgeFunction
   if ((await platform.exists(path)) !== "file") throw new FileError(`The judge ${path} does not exist.`);
   let loaded: { default?: unknown };
   try {
+    // The user's own file, which is known by its path only.
     loaded = await answerWithin(async () => (await import(pathToFileURL(resolve(path)).href)) as object, wait);
   } catch (error) {
     throw new JudgeError(`The judge ${path} cannot be loaded: ${asPhrase(errorMessage(error))}.`, { cause: error });

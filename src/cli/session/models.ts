@@ -1,6 +1,6 @@
 /**
  * The models that a command runs, from the options that name them: a model with or without an adapter, its reference, a
- * model to be trained. Imported by a command's body when it runs.
+ * model to be trained.
  */
 import type { Device } from "../../engine/gpu/device.ts";
 import { resolveModelFolder } from "../../engine/hub/resolve.ts";

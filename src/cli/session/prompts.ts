@@ -2,7 +2,7 @@
  * What `kto generate`, `kto chat` and the samples of a run are prompted with: texts and chats from the command line or
  * a file, and their token ids through the model's chat template. Not sampling.
  */
-import type { ChatTemplate } from "../../engine/text/chat-template.ts";
+import { type ChatTemplate, loadChatTemplate } from "../../engine/text/chat-template.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../../errors.ts";
 import { readTextFile } from "../terminal/files.ts";
@@ -116,7 +116,6 @@ export async function promptEncoder(
 
 /** @throws ConfigError if neither the model's folder nor chat_template_path has one */
 export async function requireTemplate(folder: string, templatePath: string | undefined): Promise<ChatTemplate> {
-  const { loadChatTemplate } = await import("../../engine/text/chat-template.ts");
   const template = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
   if (template !== undefined) return template;
   throw new ConfigError(

@@ -1,6 +1,6 @@
 /**
  * What the commands that run models begin with: a device, feedback turned into token ids, and the sentences that the
- * user should see about them. Imported by a command's body when it runs, since it loads Dawn.
+ * user should see about them.
  */
 
 import { Device } from "../../engine/gpu/device.ts";
@@ -204,5 +204,3 @@ export function requirePairs(examples: readonly Example[], options: { readonly d
     `${options.dataset_name} has one row to use, but the reference point is measured on mismatched pairs, each prompt with the completion of another row; give at least 2 rows.`,
   );
 }
-
-export { platform };

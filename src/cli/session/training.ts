@@ -2,10 +2,16 @@
  * What the commands that train have in common: a run from its options to a model folder, its lines, metrics and samples,
  * its plan, its stop by a signal. What is trained, on which rows and for what, the command says.
  */
+
+import { isCheckpointLeftover, removeCheckpoints } from "../../engine/files/checkpoint-folders.ts";
 import type { Device } from "../../engine/gpu/device.ts";
+import { planningDevice } from "../../engine/gpu/memory-plan.ts";
 import type { Model } from "../../engine/model/model.ts";
+import { platform } from "../../engine/platform/index.ts";
+import { saveChatTemplate } from "../../engine/text/chat-template.ts";
 import { ConfigError, counted, errorMessage, FileError, InterruptedError } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
+import { BEST_FOLDER } from "../../kto/evaluation/best-model.ts";
 import type { Evaluation } from "../../kto/evaluation/run-evaluation.ts";
 import type { Metrics } from "../../kto/method/metrics.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
@@ -14,14 +20,20 @@ import { sizeInBytes } from "../../kto/options/output.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
+import { LOCK_FILE } from "../../kto/run/lock.ts";
+import { saveOrRescue } from "../../kto/run/rescue.ts";
 import type { Run } from "../../kto/run/run.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
-import type { MetricsFile } from "../terminal/metrics-file.ts";
+import { isSameFile } from "../terminal/files.ts";
+import { METRICS_FILE, MetricsFile } from "../terminal/metrics-file.ts";
 import type { Output } from "../terminal/output.ts";
 import { ProgressLine } from "../terminal/progress.ts";
 import { type EndSignal, withSignals } from "../terminal/signals.ts";
 import { timeFacts, timeLines } from "../terminal/time-estimate.ts";
-import type { SampleLog } from "./samples.ts";
+import { judgeOfRun, needOfWinRate, tellingUnhandled } from "./judge.ts";
+import { formatOf } from "./models.ts";
+import { checkOutputFolder, withDevice } from "./rows.ts";
+import { SAMPLES_FILE, SampleLog } from "./samples.ts";
 
 /** A run that can begin. */
 export interface ReadyRun {
@@ -45,20 +57,10 @@ type Preparation = (device: Device, shared: SharedInputs) => Promise<ReadyRun>;
 
 /** Trains a model and saves it. */
 export async function runTraining(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
-  const { tellingUnhandled } = await import("./judge.ts");
   await tellingUnhandled(config, output, () => train(config, output, prepare));
 }
 
 async function train(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
-  const { withDevice } = await import("./rows.ts");
-  const { formatOf } = await import("./models.ts");
-  const { saveChatTemplate } = await import("../../engine/text/chat-template.ts");
-  const { SampleLog: Samples } = await import("./samples.ts");
-  const { planningDevice } = await import("../../engine/gpu/memory-plan.ts");
-  const { removeCheckpoints } = await import("../../engine/files/checkpoint-folders.ts");
-  const { METRICS_FILE, MetricsFile } = await import("../terminal/metrics-file.ts");
-  const { judgeOfRun, needOfWinRate } = await import("./judge.ts");
-  const { saveOrRescue } = await import("../../kto/run/rescue.ts");
   const { output_dir } = config;
   await checkRunFolder(config);
   const stopping = new AbortController();
@@ -90,7 +92,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       onCheckpoint: ({ folder }) => output.info(`checkpoint: ${folder}`),
     });
     run = trainer;
-    samples = await Samples.create(policy, config, evalExamples, output);
+    samples = await SampleLog.create(policy, config, evalExamples, output);
     output.info(
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
     );
@@ -192,13 +194,6 @@ function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
 
 /** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */
 async function checkRunFolder(config: RunConfig): Promise<void> {
-  const { isSameFile } = await import("../terminal/files.ts");
-  const { checkOutputFolder, platform } = await import("./rows.ts");
-  const { isCheckpointLeftover } = await import("../../engine/files/checkpoint-folders.ts");
-  const { METRICS_FILE } = await import("../terminal/metrics-file.ts");
-  const { SAMPLES_FILE } = await import("./samples.ts");
-  const { BEST_FOLDER } = await import("../../kto/evaluation/best-model.ts");
-  const { LOCK_FILE } = await import("../../kto/run/lock.ts");
   const { output_dir, model_name_or_path, resume_from_checkpoint: from } = config;
   if (from === false && (await isSameFile(output_dir, model_name_or_path))) {
     throw new ConfigError(

@@ -1,13 +1,12 @@
 /**
- * SIGINT (Ctrl-C) and SIGTERM while a command works: the first one asks it to come to an end, the second one ends the
- * process at once.
+ * SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is closed) while a command works: the first one asks it to come to an
+ * end, the second one ends the process at once.
  */
+import { SIGNAL_CODES } from "../../errors.ts";
 
-export type EndSignal = "SIGINT" | "SIGTERM";
+export type EndSignal = keyof typeof SIGNAL_CODES;
 
-const SIGNALS: readonly EndSignal[] = ["SIGINT", "SIGTERM"];
-/** 128 and the number of the signal. */
-const EXIT_CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+const SIGNALS: readonly EndSignal[] = ["SIGHUP", "SIGINT", "SIGTERM"];
 
 /**
  * Runs `work`, telling the first signal to `onFirst`.
@@ -20,7 +19,7 @@ export async function withSignals<T>(
 ): Promise<T> {
   let first: EndSignal | undefined;
   const listener = (signal: EndSignal) => {
-    if (first !== undefined) process.exit(EXIT_CODES[signal]);
+    if (first !== undefined) process.exit(SIGNAL_CODES[signal]);
     first = signal;
     onFirst(signal);
   };

@@ -5,6 +5,7 @@
  */
 import { errorMessage, FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
+import { isJsonObject } from "./json-file.ts";
 
 /** A complete checkpoint of a run. */
 export interface CheckpointFolder {
@@ -156,19 +157,15 @@ function parseSums(text: string): [name: string, sum: FileSum][] | undefined {
   } catch {
     return undefined;
   }
-  const files = isObject(json) ? json.files : undefined;
-  if (!isObject(files)) return undefined;
+  const files = isJsonObject(json) ? json.files : undefined;
+  if (!isJsonObject(files)) return undefined;
   const entries = Object.entries(files);
   const wellFormed = entries.every(
     ([name, sum]) =>
       // A name with a path in it could point out of the folder.
-      /^[^/\\]+$/.test(name) && isObject(sum) && typeof sum.bytes === "number" && typeof sum.sha256 === "string",
+      /^[^/\\]+$/.test(name) && isJsonObject(sum) && typeof sum.bytes === "number" && typeof sum.sha256 === "string",
   );
   return wellFormed && entries.length > 0 ? (entries as [string, FileSum][]) : undefined;
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** @param wanted the size beyond which the contents do not matter any more */

@@ -1,6 +1,7 @@
-/** The optional JSON files of a model folder. */
+/** The text files of a model folder, most of them JSON objects. What their keys mean is up to whoever reads them. */
 import { errorMessage, ModelFormatError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
+import { LFS_POINTER_LENGTH, refuseLfsPointer } from "./lfs-pointer.ts";
 
 export type JsonObject = Record<string, unknown>;
 
@@ -9,18 +10,36 @@ export function isJsonObject(value: unknown): value is JsonObject {
 }
 
 /**
- * What a file holds; undefined if there is no such file.
+ * A text file of a model folder, without the byte-order mark that some editors put before it.
  *
- * @throws ModelFormatError if it is not JSON, or not an object
+ * @throws ModelFormatError for a Git LFS pointer and for UTF-16; FileError if the file cannot be read
  */
-export async function readJsonObject(path: string): Promise<JsonObject | undefined> {
-  if ((await platform.exists(path)) !== "file") return undefined;
+export async function readModelText(path: string): Promise<string> {
+  const text = await platform.readText(path);
+  refuseLfsPointer(path, text.slice(0, LFS_POINTER_LENGTH));
+  // The byte-order mark of UTF-16, read as UTF-8.
+  if (text.startsWith("\uFFFD\uFFFD")) throw new ModelFormatError(`${path} is not UTF-8 text; save it as UTF-8.`);
+  return text.replace(/^\uFEFF/, "");
+}
+
+/** @throws ModelFormatError naming the file if the text is not JSON, or not an object */
+export function parseJsonObject(text: string, path: string): JsonObject {
   let json: unknown;
   try {
-    json = JSON.parse(await platform.readText(path));
+    json = JSON.parse(text);
   } catch (error) {
-    throw new ModelFormatError(`${path} cannot be read as JSON: ${errorMessage(error)}.`, { cause: error });
+    throw new ModelFormatError(`${path} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
   }
   if (isJsonObject(json)) return json;
   throw new ModelFormatError(`${path} does not hold a JSON object.`);
+}
+
+/**
+ * The object that a JSON file of a model folder holds; undefined if there is no such file.
+ *
+ * @throws ModelFormatError if the file is no JSON object
+ */
+export async function readJsonObject(path: string): Promise<JsonObject | undefined> {
+  if ((await platform.exists(path)) !== "file") return undefined;
+  return parseJsonObject(await readModelText(path), path);
 }

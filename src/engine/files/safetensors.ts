@@ -7,6 +7,8 @@ import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { fromF32, toF32 } from "../number-formats.ts";
 import { platform, type ReadableFile } from "../platform/index.ts";
+import { isJsonObject } from "./json-file.ts";
+import { LFS_POINTER_LENGTH, refuseLfsPointer } from "./lfs-pointer.ts";
 
 /** One tensor as the header describes it. */
 export interface TensorEntry {
@@ -112,8 +114,9 @@ async function readHeader(file: ReadableFile) {
       `${path} is ${size} bytes long, too short for a safetensors file; it may be an incomplete download.`,
     );
   }
-  const lengthField = await file.read(0, lengthFieldBytes);
-  const length = new DataView(lengthField.buffer, lengthField.byteOffset).getBigUint64(0, true);
+  const start = await file.read(0, Math.min(size, LFS_POINTER_LENGTH));
+  refuseLfsPointer(path, new TextDecoder("latin1").decode(start));
+  const length = new DataView(start.buffer, start.byteOffset).getBigUint64(0, true);
   if (length > BigInt(size - lengthFieldBytes)) {
     throw new ModelFormatError(
       `${path} claims a header of ${length} bytes but is only ${size} bytes long; it is truncated or not a safetensors file.`,
@@ -150,14 +153,14 @@ function parseHeader(bytes: Uint8Array, path: string): Record<string, unknown> {
       cause: error,
     });
   }
-  if (!isObject(header)) throw new ModelFormatError(`${path}: the safetensors header is not a JSON object.`);
+  if (!isJsonObject(header)) throw new ModelFormatError(`${path}: the safetensors header is not a JSON object.`);
   const twice = repeatedKey(text);
   if (twice !== undefined) throw new ModelFormatError(`${path}: tensor ${twice} stands twice in the header.`);
   return header;
 }
 
 function parseMetadata(value: unknown, path: string): Record<string, string> {
-  if (!isObject(value) || Object.values(value).some((text) => typeof text !== "string")) {
+  if (!isJsonObject(value) || Object.values(value).some((text) => typeof text !== "string")) {
     throw new ModelFormatError(`${path}: "__metadata__" in the header is not an object of strings.`);
   }
   return value as Record<string, string>;
@@ -165,7 +168,7 @@ function parseMetadata(value: unknown, path: string): Record<string, string> {
 
 function parseEntry(name: string, value: unknown, path: string, dataStart: number): TensorEntry {
   const bad = (what: string) => new ModelFormatError(`${path}: tensor "${name}" ${what}.`);
-  if (!isObject(value)) throw bad("is not described by an object");
+  if (!isJsonObject(value)) throw bad("is not described by an object");
   const { dtype, shape, data_offsets: offsets } = value;
   const elementBytes = typeof dtype === "string" ? dtypeBytes.get(dtype) : undefined;
   if (typeof dtype !== "string" || elementBytes === undefined) {
@@ -264,10 +267,6 @@ async function* piecesOf(data: TensorToWrite["data"]): AsyncGenerator<Float32Arr
 
 function elementCount(shape: readonly number[]): number {
   return shape.reduce((product, size) => product * size, 1);
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 function isCountList(value: unknown): value is number[] {

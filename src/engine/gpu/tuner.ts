@@ -156,8 +156,8 @@ function keyOf({ kernel, tuningClass, texts }: Contest): string {
 async function fastest(contest: Contest): Promise<string> {
   const { trials, done } = await contest.trials();
   try {
-    const [reference] = trials;
-    if (reference === undefined) throw new Error(`no trial for ${contest.kernel}`);
+    const [defaultTrial] = trials;
+    if (defaultTrial === undefined) throw new Error(`no trial for ${contest.kernel}`);
     const timed = async (trial: Trial, times: number): Promise<number> => {
       const start = performance.now();
       await trial.run(times);
@@ -165,16 +165,16 @@ async function fastest(contest: Contest): Promise<string> {
     };
     // Software adapters compile at the first run.
     for (const trial of trials) await trial.run(1);
-    const times = Math.max(1, Math.ceil(LEAST_MS / Math.max(await timed(reference, 1), 0.01)));
+    const times = Math.max(1, Math.ceil(LEAST_MS / Math.max(await timed(defaultTrial, 1), 0.01)));
     const best = new Map<Trial, number>();
     for (let round = 0; round < ROUNDS; round++) {
       for (const trial of trials) {
         best.set(trial, Math.min(best.get(trial) ?? Number.POSITIVE_INFINITY, await timed(trial, times)));
       }
     }
-    const limit = CLEARLY_FASTER * (best.get(reference) ?? 0);
+    const limit = CLEARLY_FASTER * (best.get(defaultTrial) ?? 0);
     const [winner] = [...best].filter(([, ms]) => ms <= limit).sort(([, a], [, b]) => a - b);
-    return (winner?.[0] ?? reference).variant;
+    return (winner?.[0] ?? defaultTrial).variant;
   } finally {
     done();
   }

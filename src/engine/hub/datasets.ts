@@ -3,7 +3,9 @@
  * names of folders and files, as the `datasets` library of Hugging Face reads them. Names only; nothing is opened.
  */
 import { parse as parseYaml } from "yaml";
-import { ConfigError } from "../../errors.ts";
+import { ConfigError, shown } from "../../errors.ts";
+import { textsMatching } from "../files/foreign-pattern.ts";
+import { isJsonObject } from "../files/json-file.ts";
 
 /** File names by split: "train", "test", "train_prefs", ... */
 export type SplitFiles = Readonly<Record<string, readonly string[]>>;
@@ -78,8 +80,8 @@ function declaredConfigs(readme: string | undefined): DeclaredConfig[] {
     // A README that the hub shows anyway; file names must do.
     return [];
   }
-  const configs = isRecord(header) && Array.isArray(header.configs) ? header.configs : [];
-  return configs.filter(isRecord).map((entry) => ({
+  const configs = isJsonObject(header) && Array.isArray(header.configs) ? header.configs : [];
+  return configs.filter(isJsonObject).map((entry) => ({
     name: String(entry.config_name ?? "default"),
     isDefault: entry.default === true,
     folder: typeof entry.data_dir === "string" ? entry.data_dir.replace(/^\.?\/|\/$/g, "") : undefined,
@@ -91,7 +93,7 @@ function declaredConfigs(readme: string | undefined): DeclaredConfig[] {
 function patternsOf(dataFiles: unknown): { split: string; patterns: string[] }[] {
   const texts = (value: unknown) => (Array.isArray(value) ? value : [value]).filter((one) => typeof one === "string");
   const listed = Array.isArray(dataFiles) ? dataFiles : [];
-  const bySplit = listed.filter(isRecord).map(({ split, path }) => ({
+  const bySplit = listed.filter(isJsonObject).map(({ split, path }) => ({
     split: String(split ?? "train"),
     patterns: texts(path),
   }));
@@ -118,14 +120,14 @@ function declaredSplits({ folder, patterns }: DeclaredConfig, data: readonly str
     return inFolder.length > 0 ? splitsByName(mostCommonKind(inFolder), folder) : {};
   }
   const found = patterns.map(({ split, patterns: own }): [string, string[]] => {
-    const expressions = own.map((pattern) => globExpression(below(pattern.replace(/^\.\//, ""))));
-    return [split, data.filter((file) => expressions.some((expression) => expression.test(file)))];
+    const matching = new Set(own.flatMap((pattern) => filesMatching(below(pattern.replace(/^\.\//, "")), data)));
+    return [split, data.filter((file) => matching.has(file))];
   });
   return Object.fromEntries(found.filter(([, matching]) => matching.length > 0));
 }
 
-/** `*` within a folder, `**` across folders, `?`, `[...]` and `{a,b}`. */
-function globExpression(pattern: string): RegExp {
+/** A pattern has `*` within a folder, `**` across folders, `?`, `[...]` and `{a,b}`. */
+function filesMatching(pattern: string, data: readonly string[]): string[] {
   const source = pattern.replace(/\*\*\/?|\*|\?|\[[^\]/]+\]|\{[^{}/]*\}|[\s\S]/g, (piece) => {
     if (piece === "**/") return "(?:.*/)?";
     if (piece === "**") return ".*";
@@ -135,7 +137,7 @@ function globExpression(pattern: string): RegExp {
     if (/^\{.*\}$/.test(piece)) return `(?:${piece.slice(1, -1).split(",").map(escaped).join("|")})`;
     return escaped(piece);
   });
-  return new RegExp(`^${source}$`);
+  return textsMatching(`^${source}$`, data, `The pattern ${shown(pattern)} of README.md`);
 }
 
 function escaped(text: string): string {
@@ -201,8 +203,4 @@ function endingOf(file: string): string {
 
 function baseOf(file: string): string {
   return file.slice(file.lastIndexOf("/") + 1);
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

@@ -6,6 +6,7 @@
  * is taken over by renaming it, which only one process can do. Two that want a blob at once both download it.
  */
 import { FileError } from "../../errors.ts";
+import { bodyPieces } from "../platform/deadline.ts";
 import { type GrowingFile, platform } from "../platform/index.ts";
 import { isFileName, type RepositoryCache } from "./cache.ts";
 import { checkAnswer, PassingFault, pageOf, type Repository, requestOnce, withRetries } from "./http.ts";
@@ -35,7 +36,7 @@ export async function describeRemote(
   const path = name.split("/").map(encodeURIComponent).join("/");
   const url = `${pageOf(settings, repository)}/resolve/${commit}/${path}`;
   return await withRetries(settings, `ask for ${url}`, () =>
-    requestOnce(settings, { url, method: "HEAD", stayOnHub: true }, async (response) => {
+    requestOnce(settings, { url, method: "HEAD", stopAtDescription: true }, async (response) => {
       checkAnswer(settings, repository, response, name);
       const { headers, status } = response;
       const etag = normalEtag(headers.get("x-linked-etag") ?? headers.get("etag"));
@@ -136,25 +137,23 @@ async function fill(
   await withRetries(settings, `download ${url}`, async (gotOn) => {
     const before = file.size;
     const headers: Record<string, string> = before > 0 ? { Range: `bytes=${before}-` } : {};
-    await requestOnce(settings, { url, method: "GET", headers }, async (response, alive) => {
+    await requestOnce(settings, { url, method: "GET", headers }, async (response, signal, alive) => {
       if (response.status === 416) {
         await file.empty();
         throw new PassingFault(`the server has less of ${name} than the ${before} bytes that it sent before`);
       }
       checkAnswer(settings, repository, response, name);
       await placeAnswer(remote, file, response);
-      if (response.body !== null) {
-        for await (const chunk of response.body) {
-          alive();
-          await file.append(chunk);
-          // Both directions of a lie about the length come to light here, or by the digest where none was named.
-          if (size !== undefined && file.size > size) {
-            await file.empty();
-            throw lengthError(remote, `more than the ${size} bytes`);
-          }
-          onBytes(file.size);
-          if (file.size - before >= bytesThatCount) gotOn();
+      for await (const piece of bodyPieces(response, signal)) {
+        alive();
+        await file.append(piece);
+        // A wrong length is noticed here in both directions, or by the digest where no length was named.
+        if (size !== undefined && file.size > size) {
+          await file.empty();
+          throw lengthError(remote, `more than the ${size} bytes`);
         }
+        onBytes(file.size);
+        if (file.size - before >= bytesThatCount) gotOn();
       }
       if (size !== undefined && file.size < size) {
         throw new PassingFault(`the connection ended after ${file.size} of ${size} bytes`);

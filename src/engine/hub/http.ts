@@ -2,7 +2,8 @@
  * Requests to the hub: redirects followed without taking the token to another host, connections that stall given up,
  * passing faults tried again with growing waits, refusals turned into sentences. Knows nothing of files and caches.
  */
-import { errorMessage, FileError } from "../../errors.ts";
+import { errorMessage, FileError, shown } from "../../errors.ts";
+import { DeadlineError, withDeadline } from "../platform/deadline.ts";
 import type { HubSettings } from "./settings.ts";
 
 /** The hub could not be reached, or kept failing: what is cached may be used in its place. */
@@ -34,45 +35,45 @@ interface Request {
   readonly url: string;
   readonly method: "GET" | "HEAD";
   readonly headers?: Readonly<Record<string, string>>;
-  /** Stops at the redirect away from the hub: that answer describes the file, the one behind it only its storage. */
-  readonly stayOnHub?: boolean;
+  /** Stops at the redirect that describes the file, by its ETag: the answer behind it describes only the storage. */
+  readonly stopAtDescription?: boolean;
 }
 
 /**
- * One attempt. `use` reads the answer, whatever its status, and must call `alive` for each piece that it gets.
+ * One attempt. A connection that brings nothing for `patience.stallMs` is given up.
  *
+ * @param use reads the answer, whatever its status, with the signal that ends the attempt, and calls `alive` for each
+ *   piece that arrives
  * @throws PassingFault for a connection that fails or stalls and for the statuses of an overloaded server
  */
 export async function requestOnce<T>(
   settings: HubSettings,
   request: Request,
-  use: (response: Response, alive: () => void) => Promise<T>,
+  use: (response: Response, signal: AbortSignal, alive: () => void) => Promise<T>,
 ): Promise<T> {
-  const abort = new AbortController();
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  const alive = () => {
-    clearTimeout(timer);
-    timer = setTimeout(() => abort.abort(), settings.patience.stallMs);
-  };
-  alive();
-  try {
-    const response = await followRedirects(settings, request, abort.signal, alive);
-    if (response.status === 408 || response.status === 429 || response.status >= 500) {
-      await response.body?.cancel();
-      throw new PassingFault(`HTTP ${response.status}`, retryAfter(response.headers.get("retry-after")));
-    }
+  const { stallMs } = settings.patience;
+  let reading: Promise<T> | undefined;
+  const attempt = async (signal: AbortSignal, alive: () => void) => {
+    const response = await followRedirects(settings, request, signal, alive);
     try {
-      return await use(response, alive);
+      if (response.status === 408 || response.status === 429 || response.status >= 500) {
+        throw new PassingFault(`HTTP ${response.status}`, retryAfter(response.headers.get("retry-after")));
+      }
+      reading = use(response, signal, alive);
+      return await reading;
     } finally {
-      // What was not read keeps the connection; a body that failed cannot be cancelled any more.
+      // A body that is not read keeps the connection; one that failed can no longer be cancelled.
       if (response.body?.locked === false) await response.body.cancel().catch(() => undefined);
     }
+  };
+  try {
+    return await withDeadline(stallMs, attempt);
   } catch (error) {
+    // The next attempt must not begin while this one still writes a piece to the disk.
+    await reading?.catch(() => undefined);
     if (error instanceof PassingFault || error instanceof FileError) throw error;
-    const stalled = `no byte came for ${settings.patience.stallMs / 1000} s`;
-    throw new PassingFault(abort.signal.aborted ? stalled : networkReason(error));
-  } finally {
-    clearTimeout(timer);
+    const stalled = error instanceof DeadlineError;
+    throw new PassingFault(stalled ? `no byte came for ${stallMs / 1000} s` : networkReason(error));
   }
 }
 
@@ -90,13 +91,19 @@ async function followRedirects(
     alive();
     const location = response.headers.get("location");
     if (response.status < 300 || response.status >= 400 || location === null) return response;
-    const next = new URL(location, url);
-    if (request.stayOnHub && (next.origin !== url.origin || response.headers.has("x-linked-etag"))) return response;
-    if (next.origin !== url.origin) {
-      // Whoever serves the bytes was not given the token by the user. It stays off even if the way leads back.
-      headers.delete("Authorization");
-    }
+    const next = URL.canParse(location, url) ? new URL(location, url) : undefined;
+    const isElsewhere = next?.origin !== url.origin;
+    // A redirect within the hub has an ETag of its own; one without any, as of a mirror, describes nothing.
+    const etag = response.headers.get("x-linked-etag") ?? (isElsewhere ? response.headers.get("etag") : null);
+    if (request.stopAtDescription && etag !== null) return response;
     await response.body?.cancel();
+    if (next?.protocol !== "https:" && next?.protocol !== "http:") {
+      throw new FileError(
+        `Cannot download ${request.url}: its server redirects to ${shown(location)}, which is no http or https address; check HF_ENDPOINT.`,
+      );
+    }
+    // The user gave the token to this server and no other. It stays off even if the way leads back.
+    if (isElsewhere) headers.delete("Authorization");
     url = next;
   }
   throw new FileError(`Cannot download ${request.url}: its server redirects more than ${mostRedirects} times.`);

@@ -3,6 +3,7 @@
  * always wins. Only what is needed is downloaded, into the cache that huggingface_hub uses as well.
  */
 import { ConfigError, FileError, ModelFormatError } from "../../errors.ts";
+import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file.ts";
 import { parseModelConfig } from "../model/config/config.ts";
 import { platform } from "../platform/index.ts";
 import { filesBelow, isFileName } from "./cache.ts";
@@ -94,7 +95,7 @@ async function fetchModel(snapshot: Snapshot, withWeights: boolean): Promise<voi
   await snapshot.fetch(sharded && withWeights ? [...small, indexFile] : small);
   if (has("config.json")) {
     const path = snapshot.pathOf("config.json");
-    parseModelConfig(await platform.readText(path), path);
+    parseModelConfig(await readModelText(path), path);
   }
   if (!withWeights) return;
   const weights = sharded ? await shardsOf(snapshot) : [weightsFile];
@@ -104,14 +105,8 @@ async function fetchModel(snapshot: Snapshot, withWeights: boolean): Promise<voi
 /** The shards that the index names, all of which must be there. */
 async function shardsOf({ files, origin, pathOf }: Snapshot): Promise<string[]> {
   const path = pathOf(indexFile);
-  let index: unknown;
-  try {
-    index = JSON.parse(await platform.readText(path));
-  } catch (error) {
-    throw new ModelFormatError(`${path} is not valid JSON.`, { cause: error });
-  }
-  const map = typeof index === "object" && index !== null && "weight_map" in index ? index.weight_map : undefined;
-  const shards = typeof map === "object" && map !== null ? [...new Set(Object.values(map))] : [];
+  const map = parseJsonObject(await readModelText(path), path).weight_map;
+  const shards = isJsonObject(map) ? [...new Set(Object.values(map))] : [];
   if (shards.length === 0) throw new ModelFormatError(`${path} has no "weight_map" that names shards.`);
   return shards.map((shard) => {
     if (typeof shard === "string" && isFileName(shard) && files.includes(shard)) return shard;

@@ -2,7 +2,8 @@
  * One commit of a repository: which files it has, and a way to have those that are needed on this machine. From the hub,
  * or from the cache alone when offline or when the hub cannot be reached.
  */
-import { FileError } from "../../errors.ts";
+import { FileError, shown } from "../../errors.ts";
+import { bodyText } from "../platform/deadline.ts";
 import { platform } from "../platform/index.ts";
 import { checkRepositoryPath, isFileName, RepositoryCache } from "./cache.ts";
 import { describeRemote, downloadBlob, type RemoteFile } from "./download.ts";
@@ -130,6 +131,8 @@ class RemoteSnapshot implements Snapshot {
   };
 }
 
+/** Room for the names of half a million files. */
+const mostListingBytes = 2 ** 25;
 /** Asked with less patience where there is a cached copy to use instead. */
 const attemptsWithCache = 2;
 
@@ -144,14 +147,13 @@ async function listRepository(
   const attempts = cached ? Math.min(attemptsWithCache, patience.attempts) : patience.attempts;
   const what = `ask ${settings.endpoint} for the ${kind} "${id}"${cached ? "" : ", which is neither a local path nor in the cache"}`;
   return await withRetries({ patience: { ...patience, attempts } }, what, () =>
-    requestOnce(settings, { url, method: "GET" }, async (response) => {
+    requestOnce(settings, { url, method: "GET" }, async (response, signal, alive) => {
       checkAnswer(settings, repository, response);
-      const text = await response.text();
-      const listing = parseListing(text);
-      if (listing === undefined) {
-        throw new FileError(`${url} does not answer as a Hugging Face hub does; check HF_ENDPOINT.`);
-      }
-      return listing;
+      const { text, isCut } = await bodyText(response, mostListingBytes, signal, alive);
+      const listing = isCut ? undefined : parseListing(text);
+      if (listing !== undefined) return listing;
+      const reason = isCut ? `its answer is longer than ${mostListingBytes} bytes` : `it answers ${shown(text, 80)}`;
+      throw new FileError(`${url} does not answer as a Hugging Face hub does (${reason}); check HF_ENDPOINT.`);
     }),
   );
 }

@@ -2,7 +2,8 @@
  * Frozen parameters: which of a model's parameters are trained, as a layout of their own. What is not in it has neither
  * gradients nor moments.
  */
-import { ConfigError } from "../../errors.ts";
+import { ConfigError, shown } from "../../errors.ts";
+import { textsMatching } from "../files/foreign-pattern.ts";
 import { ParameterLayout } from "../gpu/arena.ts";
 import type { Model } from "./model.ts";
 
@@ -20,24 +21,20 @@ export function trainedLayout(model: Model, patterns: readonly string[]): Parame
       "freeze_parameters is for training whole models, and here an adapter is trained over frozen weights: leave it out; lora_target_modules says where the adapter goes.",
     );
   }
-  const expressions = patterns.map((pattern) => {
-    try {
-      return { pattern, expression: new RegExp(pattern) };
-    } catch (error) {
-      throw new ConfigError(`freeze_parameters ${JSON.stringify(pattern)} is no regular expression.`, { cause: error });
-    }
-  });
   const { specs } = model.layout;
   const names = specs.flatMap(({ parts }) => parts.map(({ name }) => model.checkpointName(name)));
-  for (const { pattern, expression } of expressions) {
-    if (names.some((name) => expression.test(name))) continue;
+  const matching = new Set<string>();
+  for (const pattern of patterns) {
+    const found = textsMatching(pattern, names, `freeze_parameters ${shown(pattern)}`);
+    for (const name of found) matching.add(name);
+    if (found.length > 0) continue;
     throw new ConfigError(
       `freeze_parameters ${JSON.stringify(pattern)} matches no parameter; this model's are ${names.slice(0, 3).join(", ")}, ….`,
     );
   }
   const trained = specs.filter(({ parts }) => {
     const own = parts.map(({ name }) => model.checkpointName(name));
-    const frozen = own.filter((name) => expressions.some(({ expression }) => expression.test(name)));
+    const frozen = own.filter((name) => matching.has(name));
     if (frozen.length > 0 && frozen.length < own.length) {
       const others = own.filter((name) => !frozen.includes(name));
       throw new ConfigError(

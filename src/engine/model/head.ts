@@ -20,7 +20,7 @@ import type { Program } from "../gpu/program.ts";
 import { reshape, sliceRows, type Tensor } from "../gpu/tensor.ts";
 import { type BackwardScratch, recordNorm, recordNormBackward } from "./block.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { recordProduct } from "./matmul.ts";
+import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
 import type { RowArray, RowShape } from "./rows.ts";
 
@@ -256,8 +256,8 @@ export function recordHeadBackward(
       dLogits,
       windowStart: start,
     });
-    recordProduct(program, "NN", dLogits, tableWindow, dNormed, { accumulate: start > 0 });
-    if (dTable) recordProduct(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
+    recordMatmul(program, "NN", dLogits, tableWindow, dNormed, { accumulate: start > 0 });
+    if (dTable) recordMatmul(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
   }
   recordHeadRowsBackward(program, model, gradients, buffers, shape, rows, scratch);
 }

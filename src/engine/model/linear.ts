@@ -1,7 +1,7 @@
 /**
- * Linear layers as matrix products: forward, input gradient, weight and bias gradient where these are trained, the
+ * Linear layers as matmuls: forward, input gradient, weight and bias gradient where these are trained, the
  * model's adapter beside them. Weights lie as the checkpoint has them, [out, in] or [in, out] (GPT-2); the layout of the
- * product follows.
+ * matmul follows.
  */
 import { rowBlocks } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
@@ -9,7 +9,7 @@ import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import type { LoraScratch } from "./lora.ts";
-import { recordProduct } from "./matmul.ts";
+import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
 
 /** Records y [T, out] = x [T, in] W (+ bias) (+ residual), with the model's adapter where it has one for this layer. */
@@ -27,7 +27,7 @@ export function recordLinear(
   const { x, y, residual, lora } = args;
   const weight = `${name}.weight`;
   const bias = model.weights.has(`${name}.bias`) ? model.parameter(`${name}.bias`) : undefined;
-  recordProduct(program, model.config.inOutWeights ? "NN" : "NT", x, model.parameter(weight), y, { bias, residual });
+  recordMatmul(program, model.config.inOutWeights ? "NN" : "NT", x, model.parameter(weight), y, { bias, residual });
   if (lora) model.adapter?.recordForward(program, weight, x, y, lora);
 }
 
@@ -51,11 +51,11 @@ export function recordLinearBackward(
   const { dy, x, dx, partials, lora } = args;
   const { inOutWeights } = model.config;
   const weight = `${name}.weight`;
-  recordProduct(program, inOutWeights ? "NT" : "NN", dy, model.parameter(weight), dx);
+  recordMatmul(program, inOutWeights ? "NT" : "NN", dy, model.parameter(weight), dx);
   if (gradients.has(weight)) {
     const dWeight = gradients.window(weight);
-    if (inOutWeights) recordProduct(program, "TN", x, dy, dWeight, { accumulate: true });
-    else recordProduct(program, "TN", dy, x, dWeight, { accumulate: true });
+    if (inOutWeights) recordMatmul(program, "TN", x, dy, dWeight, { accumulate: true });
+    else recordMatmul(program, "TN", dy, x, dWeight, { accumulate: true });
   }
   if (gradients.has(`${name}.bias`)) {
     const [rows = 0, columns = 0] = dy.shape;

@@ -6,15 +6,16 @@
  * and their gradients. Which layers, as PEFT names them; files are `peft.ts`' business. With B = 0 at the start the model
  * is the base model; without the adapter it is the reference, at no memory.
  */
-import { ConfigError } from "../../errors.ts";
+import { ConfigError, shown } from "../../errors.ts";
 import { addDropout, dropout } from "../../kernels/dropout.ts";
+import { textsMatching } from "../files/foreign-pattern.ts";
 import { Arena, ParameterLayout, type ParameterSpec } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
 import { elementCount, reshape, type Tensor } from "../gpu/tensor.ts";
 import { Random } from "../random.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { recordProduct } from "./matmul.ts";
+import { recordMatmul } from "./matmul.ts";
 import { modulePrefix, parameterSpecs } from "./weights/parameters.ts";
 
 export interface LoraOptions {
@@ -84,15 +85,11 @@ export function selectModules(config: ModelConfig, targetModules: LoraOptions["t
   const targets = targetNames(config, targetModules);
   const known = () => `this model has ${lastNames(modules).join(", ")}`;
   if (typeof targets === "string") {
-    let pattern: RegExp;
-    try {
-      pattern = new RegExp(`^(?:${targets})$`);
-    } catch (error) {
-      throw new ConfigError(`lora_target_modules ${JSON.stringify(targets)} is no regular expression; ${known()}.`, {
-        cause: error,
-      });
-    }
-    const selected = modules.filter(({ name }) => pattern.test(`${prefix}${name}`));
+    const names = modules.map(({ name }) => `${prefix}${name}`);
+    const found = textsMatching(`^(?:${targets})$`, names, `lora_target_modules ${shown(targets)}`, {
+      advice: `; ${known()}`,
+    });
+    const selected = modules.filter(({ name }) => found.includes(`${prefix}${name}`));
     if (selected.length > 0) return selected;
     throw new ConfigError(`lora_target_modules ${JSON.stringify(targets)} matches no linear layer; ${known()}.`);
   }
@@ -226,7 +223,7 @@ export class LoraAdapter {
       if (module.parameter !== parameter) continue;
       const inner = this.#recordInner(program, index, x, scratch);
       const b = this.weights.window(`${module.name}.lora_B`);
-      recordProduct(program, "NT", inner, b, reshape(y, [rows, y.shape[1] ?? 0]), {
+      recordMatmul(program, "NT", inner, b, reshape(y, [rows, y.shape[1] ?? 0]), {
         accumulate: true,
         outFrom: module.outFrom,
       });
@@ -247,20 +244,20 @@ export class LoraAdapter {
       if (module.parameter !== parameter) continue;
       const { name, outFrom } = module;
       const inner = this.#recordInner(program, index, x, scratch);
-      recordProduct(program, "TN", dy, inner, gradients.window(`${name}.lora_B`), { accumulate: true, aFrom: outFrom });
+      recordMatmul(program, "TN", dy, inner, gradients.window(`${name}.lora_B`), { accumulate: true, aFrom: outFrom });
       const dInner = reshape(scratch.dInner, [rows, this.options.rank]);
       const a = this.weights.window(`${name}.lora_A`);
-      recordProduct(program, "NN", dy, this.weights.window(`${name}.lora_B`), dInner, {
+      recordMatmul(program, "NN", dy, this.weights.window(`${name}.lora_B`), dInner, {
         aFrom: outFrom,
         scale: this.scale,
       });
       const state = this.#dropoutState;
       const input = state === undefined || !scratch.dropped ? x : reshape(scratch.dropped, x.shape);
-      recordProduct(program, "TN", dInner, input, gradients.window(`${name}.lora_A`), { accumulate: true });
+      recordMatmul(program, "TN", dInner, input, gradients.window(`${name}.lora_A`), { accumulate: true });
       if (input === x || state === undefined) {
-        recordProduct(program, "NN", dInner, a, dx, { accumulate: true });
+        recordMatmul(program, "NN", dInner, a, dx, { accumulate: true });
       } else {
-        recordProduct(program, "NN", dInner, a, input);
+        recordMatmul(program, "NN", dInner, a, input);
         program.dispatch(addDropout, { x: input, state, y: dx, ...this.#dropoutValues(index) });
       }
     }
@@ -276,7 +273,7 @@ export class LoraAdapter {
       input = reshape(scratch.dropped, x.shape);
       program.dispatch(dropout, { x, state: this.#dropoutState, y: input, ...this.#dropoutValues(index) });
     }
-    recordProduct(program, "NT", input, this.weights.window(`${name}.lora_A`), inner, { scale: this.scale });
+    recordMatmul(program, "NT", input, this.weights.window(`${name}.lora_A`), inner, { scale: this.scale });
     return inner;
   }
 

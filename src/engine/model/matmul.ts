@@ -1,5 +1,5 @@
 /**
- * A matrix product of two tensors, recorded with the kernel for its layout, shape and storage. Knows no model: linear
+ * The matmul of two tensors, recorded with the kernel for its layout, shape and storage. Knows no model: linear
  * layers, adapters and the head are made of it.
  */
 import type { ActivationFormat, StoredFormat } from "../../kernels/kernel.ts";
@@ -7,7 +7,7 @@ import { type MatmulLayout, matmul } from "../../kernels/matmul.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 
-export interface ProductOptions {
+export interface MatmulOptions {
   /** [N], added to every row. */
   readonly bias?: Tensor | undefined;
   /** [M, N], added elementwise. */
@@ -25,13 +25,13 @@ export interface ProductOptions {
  * Records out [M, N] = scale op(a) op(b) with the kernel for this layout and shape, and for how each is stored. With a first column, A
  * or the result is that column range of a wider matrix, as many columns as b leaves it.
  */
-export function recordProduct(
+export function recordMatmul(
   program: Program,
   layout: MatmulLayout,
   a: Tensor,
   b: Tensor,
   out: Tensor,
-  options: ProductOptions = {},
+  options: MatmulOptions = {},
 ): void {
   const [M = 0, outWidth = 0] = out.shape;
   const [bRows = 0, bColumns = 0] = b.shape;
@@ -66,13 +66,13 @@ export function recordProduct(
   });
 }
 
-/** Without a first column, widths must be exactly those of the product; with one, the range must lie inside. */
+/** Without a first column, widths must be exactly those of the matmul; with one, the range must lie inside. */
 function checkColumns(
   layout: MatmulLayout,
   { M, N, K }: { M: number; N: number; K: number },
   a: Tensor,
   outWidth: number,
-  { aFrom, outFrom }: ProductOptions,
+  { aFrom, outFrom }: MatmulOptions,
 ): void {
   const [aRows = 0, aWidth = 0] = a.shape;
   const wanted = layout === "TN" ? { rows: K, columns: M } : { rows: M, columns: K };
@@ -80,6 +80,6 @@ function checkColumns(
     from === undefined ? width === columns : from + columns <= width;
   if (aRows === wanted.rows && fits(aWidth, wanted.columns, aFrom) && fits(outWidth, N, outFrom)) return;
   throw new Error(
-    `matmul${layout}: a [${aRows}, ${aWidth}] from column ${aFrom ?? 0} and a result of ${outWidth} columns from ${outFrom ?? 0} do not fit a product of ${M} x ${N} x ${K}`,
+    `matmul${layout}: a [${aRows}, ${aWidth}] from column ${aFrom ?? 0} and a result of ${outWidth} columns from ${outFrom ?? 0} do not fit a matmul of ${M} x ${N} x ${K}`,
   );
 }

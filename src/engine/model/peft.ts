@@ -4,6 +4,7 @@
  */
 import { errorMessage, FileError, ModelFormatError, shown } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
+import { parseJsonObject, readModelText } from "../files/json-file.ts";
 import { openSafetensors, type SafetensorsFile, writeSafetensors } from "../files/safetensors.ts";
 import { firstNotFinite } from "../number-formats.ts";
 import { platform } from "../platform/index.ts";
@@ -80,15 +81,7 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
       `The adapter folder "${folder}" has no ${ADAPTER_CONFIG}; give a folder that PEFT or kto wrote.`,
     );
   }
-  let json: Record<string, unknown>;
-  try {
-    json = JSON.parse(await platform.readText(path)) as Record<string, unknown>;
-  } catch (error) {
-    throw new ModelFormatError(`${path} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new ModelFormatError(`${path} does not hold a JSON object.`);
-  }
+  const json = parseJsonObject(await readModelText(path), path);
   const bad = (key: string, wanted: string) =>
     new ModelFormatError(
       `${path}: "${key}" is ${json[key] === undefined ? "missing" : shown(json[key])}, not ${wanted}.`,

@@ -1,5 +1,5 @@
 /**
- * The rows of one pass through a decoder, packed without padding between sequences (docs/design.md, "Packed batches"). Region A
+ * The rows of one pass through a decoder, packed without padding between sequences (docs/design/method.md, "Packed batches"). Region A
  * carries gradients, region B continues prompts of A and carries none; only head rows go through the head. Arrays have
  * the capacity of a RowShape, so that a program recorded for that shape serves every batch that fits it.
  */

@@ -11,3 +11,4 @@ export type {
   ReadableFile,
   Sha256,
 } from "./platform.ts";
+export { OutOfTimeError } from "./platform.ts";

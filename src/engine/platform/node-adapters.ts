@@ -3,7 +3,7 @@
  * then SwiftShader. What `create()` returns stays in a module variable; put on `navigator` it hangs Node at exit.
  */
 
-import { closeSync, constants, fstatSync, openSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { AdapterError, errorMessage } from "../../errors.ts";
 import {
   chooseAdapter,
@@ -129,6 +129,7 @@ function keyOf(source: Source): string {
   return JSON.stringify([source.driver, source.name]);
 }
 
+/** At need and not above: a native package of 60 MB, which not every system can load and help or `kto merge` do without. */
 async function loadDawn(): Promise<(flags: string[]) => GPU> {
   try {
     createGpu ??= (await import("webgpu")).create;
@@ -161,15 +162,18 @@ function useDriver(driver: string): () => void {
  * Dawn and the Vulkan loader print straight to file descriptor 2 while they look for adapters: limits "artificially
  * reduced" for every software adapter, drivers that do not fit this machine. None of it concerns a user; what does, an
  * AdapterError says. There is no dup2 in Node, but the lowest free descriptor is the one that open() gives, so closing
- * 2 and opening another file puts that file in its place. KTO_DEBUG leaves the messages alone.
+ * 2 and opening another file puts that file in its place. KTO_DEBUG, which `--debug` sets, leaves the messages alone.
+ *
+ * Dawn has a hook for messages of devices, none for these. Filtering them in a parent process would cost every command a
+ * second start of Node, and signals would miss the one that works. So they stay where stderr cannot be opened again.
  */
 function silenceStderr(): (() => void) | undefined {
   if (process.platform !== "linux" || process.env.KTO_DEBUG !== undefined) return undefined;
   let saved: number;
   try {
-    // Terminals and named pipes only: a regular file would lose its place, a socket cannot be opened again.
+    // A socket cannot be opened again, and a file only where all writing goes to its end: it would lose its place.
     const kind = fstatSync(2);
-    if (!kind.isCharacterDevice() && !kind.isFIFO()) return undefined;
+    if (!kind.isCharacterDevice() && !kind.isFIFO() && !(kind.isFile() && isAppendedTo(2))) return undefined;
     saved = openSync("/proc/self/fd/2", constants.O_WRONLY | constants.O_NOCTTY | constants.O_APPEND);
   } catch {
     return undefined;
@@ -179,6 +183,11 @@ function silenceStderr(): (() => void) | undefined {
     replaceStderr(`/proc/self/fd/${saved}`);
     closeSync(saved);
   };
+}
+
+function isAppendedTo(descriptor: number): boolean {
+  const [, flags = ""] = /^flags:\s+(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${descriptor}`, "utf8")) ?? [];
+  return (Number.parseInt(flags, 8) & constants.O_APPEND) !== 0;
 }
 
 function replaceStderr(path: string): void {

@@ -7,7 +7,7 @@ import { createHash, randomBytes } from "node:crypto";
 import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { homedir, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import { runInNewContext } from "node:vm";
+import { createContext, Script } from "node:vm";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { FileError } from "../../errors.ts";
 import { listAdapters, requestAdapter } from "./node-adapters.ts";
@@ -15,7 +15,11 @@ import { cacheFiles } from "./node-cache-files.ts";
 import { attempt, errorCode, fileError, largestRead, writeAll } from "./node-errors.ts";
 import { holdFile } from "./node-held-files.ts";
 import { withoutSpinning } from "./node-waiting.ts";
-import type { Platform, ReadableFile } from "./platform.ts";
+import { OutOfTimeError, type Platform, type ReadableFile } from "./platform.ts";
+
+/** Only scripts can be given a time limit: this one runs what stands in its context as `work`. */
+const timed = createContext({ work: undefined as unknown });
+const runWork = new Script("work()");
 
 export const platform: Platform = {
   requestAdapter,
@@ -107,7 +111,16 @@ export const platform: Platform = {
   },
 
   withinTime<T>(milliseconds: number, work: () => T): T {
-    return runInNewContext("work()", { work }, { timeout: Math.ceil(milliseconds) }) as T;
+    timed.work = work;
+    try {
+      return runWork.runInContext(timed, { timeout: Math.ceil(milliseconds) }) as T;
+    } catch (error) {
+      // An error of the script's own realm, which is no instance of this one's Error.
+      if ((error as { code?: unknown } | null)?.code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw error;
+      throw new OutOfTimeError(`no end within ${milliseconds / 1000} s`, { cause: error });
+    } finally {
+      timed.work = undefined;
+    }
   },
 
   sha256() {

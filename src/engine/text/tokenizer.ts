@@ -1,11 +1,12 @@
 /**
  * Text to token ids and back, as the model folder's tokenizer files say; the algorithms are @huggingface/tokenizers'.
- * Not chat templates.
+ * Not chat templates. What a file can make of a text is limited (tokenizer-steps.ts).
  */
 import { Tokenizer as HubTokenizer } from "@huggingface/tokenizers";
 import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
 import { isJsonObject, type JsonObject, readJsonObject } from "../files/json-file.ts";
-import { platform } from "../platform/index.ts";
+import { OutOfTimeError, platform } from "../platform/index.ts";
+import { riskySteps } from "./tokenizer-steps.ts";
 
 export interface EncodeOptions {
   /**
@@ -48,19 +49,54 @@ export async function loadTokenizer(modelFolder: string): Promise<Tokenizer> {
   return createTokenizer(tokenizerJson, { ...specialTokens, ...config }, path);
 }
 
+/** Milliseconds that a file with risky steps may take for a text, and more for each character of it. */
+const TIME_LIMIT_MS = 10_000;
+const TIME_LIMIT_MS_PER_CHARACTER = 0.1;
+
 /**
  * The tokenizer of parsed `tokenizer.json` and `tokenizer_config.json` contents.
  *
  * @param path of the tokenizer.json, for messages
+ * @param timeLimitMs for a short text, if the file has steps that can take for ever
+ * @throws ModelFormatError naming the file if it cannot be used. `encode` and `decode` throw it for a file whose steps
+ *   take too long or make a text too long.
  */
-export function createTokenizer(tokenizerJson: object, config: JsonObject, path = "tokenizer.json"): Tokenizer {
+export function createTokenizer(
+  tokenizerJson: JsonObject,
+  config: JsonObject,
+  path = "tokenizer.json",
+  timeLimitMs = TIME_LIMIT_MS,
+): Tokenizer {
   checkIds(tokenizerJson, path);
+  const risky = riskySteps(tokenizerJson, path);
+  /** Runs the file's steps over a text, or tokens, of `length`. */
+  const run = <T>(length: number, work: () => T): T => {
+    try {
+      // Only for files that need it: the limit costs 0.1 ms, and a short row of a dataset takes not much longer.
+      if (risky.length === 0) return work();
+      return platform.withinTime(timeLimitMs + length * TIME_LIMIT_MS_PER_CHARACTER, work);
+    } catch (error) {
+      if (error instanceof OutOfTimeError) {
+        const suspects = risky.slice(0, 3).join(", ");
+        throw new ModelFormatError(
+          `${path} cannot be used: it takes too long over a text (${errorMessage(error)}), because of its step ${suspects}.`,
+          { cause: error },
+        );
+      }
+      if (!(error instanceof RangeError)) throw error;
+      throw new ModelFormatError(
+        `${path} cannot be used: it makes more of a text than memory can hold (${errorMessage(error)}).`,
+        { cause: error },
+      );
+    }
+  };
   let hub: HubTokenizer;
   let prefix: number[];
   try {
-    hub = new HubTokenizer(tokenizerJson, config);
-    prefix = leadingSpecialTokens(hub);
+    hub = run(0, () => new HubTokenizer(tokenizerJson, config));
+    prefix = run(0, () => leadingSpecialTokens(hub));
   } catch (error) {
+    if (error instanceof ModelFormatError) throw error;
     throw new ModelFormatError(`${path} is not a tokenizer that can be used: ${errorMessage(error)}.`, {
       cause: error,
     });
@@ -76,17 +112,19 @@ export function createTokenizer(tokenizerJson: object, config: JsonObject, path 
     vocabSize,
     addsBos: bosTokenId !== undefined && prefix[0] === bosTokenId,
     encode(text, { addSpecialTokens = true } = {}) {
-      const ids: number[] = hub.encode(text, { add_special_tokens: false }).ids;
+      const { ids } = run(text.length, () => hub.encode(text, { add_special_tokens: false }));
       if (!addSpecialTokens || prefix.every((id, i) => ids[i] === id)) return ids;
       return [...prefix, ...ids];
     },
     decode(ids, { skipSpecialTokens = false } = {}) {
       // The library refuses an empty list.
       if (ids.length === 0) return "";
-      return hub.decode(Array.from(ids), {
-        skip_special_tokens: skipSpecialTokens,
-        clean_up_tokenization_spaces: cleanUpSpaces,
-      });
+      return run(ids.length, () =>
+        hub.decode(Array.from(ids), {
+          skip_special_tokens: skipSpecialTokens,
+          clean_up_tokenization_spaces: cleanUpSpaces,
+        }),
+      );
     },
   };
 }
@@ -110,9 +148,8 @@ export function decodeContinuation(
 const MOST_IDS = 2 ** 22;
 
 /** The library takes any value for an id: a text would have it among its ids, and all ids up to it are gone through. */
-function checkIds(tokenizerJson: object, path: string): void {
-  const { model, added_tokens: added } = tokenizerJson as { model?: { vocab?: unknown }; added_tokens?: unknown };
-  const vocab = model?.vocab;
+function checkIds({ model, added_tokens: added }: JsonObject, path: string): void {
+  const vocab = isJsonObject(model) ? model.vocab : undefined;
   // Unigram's is a list, whose places are the ids.
   const ids: [token: unknown, id: unknown][] = isJsonObject(vocab) ? Object.entries(vocab) : [];
   for (const token of Array.isArray(added) ? added : []) if (isJsonObject(token)) ids.push([token.content, token.id]);

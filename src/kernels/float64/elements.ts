@@ -1,6 +1,6 @@
 /**
- * Reading and adding to single elements, for the float64 reference. An index outside the array throws instead of
- * turning into NaN: the reference is an oracle, and an oracle that reads out of bounds must not answer. The innermost
+ * Reading and adding to single elements, for the float64 twin. An index outside the array throws instead of
+ * turning into NaN: the twin is an oracle, and an oracle that reads out of bounds must not answer. The innermost
  * loops of matmul and the head read directly, within lengths that follow from their shapes.
  */
 

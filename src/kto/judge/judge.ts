@@ -1,4 +1,5 @@
-/** What a judge is: it sees a prompt and two answers and says which is better. Who asks it, and how often, is `compare.ts`'s. */
+/** What a judge is: it sees a prompt and two answers and says which is better. `compare.ts` decides what it is asked. */
+import { withDeadline } from "../../engine/platform/deadline.ts";
 import { asPhrase, errorMessage, JudgeError, shown } from "../../errors.ts";
 
 /** Which of two answers is better, in the order in which they were shown. */
@@ -10,39 +11,39 @@ export interface Question {
   readonly prompt: string;
   readonly a: string;
   readonly b: string;
-  /** Whether the answers were shown the other way round: each pair is asked both ways. */
+  /** Whether the two answers have changed places: each pair is shown in both orders. */
   readonly swapped: boolean;
 }
 
 export interface Judge {
-  /** For people. */
+  /** For messages. */
   readonly name: string;
-  /** Questions whose replies held no verdict and count as ties. */
+  /** How many questions had replies without a verdict and counted as ties. */
   readonly unclear?: number;
   /**
-   * undefined: the judge's budget is spent.
-   *
-   * @throws JudgeError if it cannot be asked
+   * @returns undefined if the judge's budget is spent
+   * @throws JudgeError if the judge cannot be asked
    */
   compare(question: Question): Promise<Verdict | undefined>;
 }
 
 /**
- * A judge's own program: `"a"`, `"b"` or `"tie"`, or how much better `a` is than `b` as a number: above 0, below 0, or 0
- * for a tie.
+ * A judge as a function of its own. It returns `"a"`, `"b"` or `"tie"`, or a number that says how much better `a` is than
+ * `b`: above 0 if `a` is better, below 0 if `b` is, 0 for a tie. A promise of these will do.
  */
 export type JudgeFunction = (prompt: string, a: string, b: string) => unknown;
 
-const NOT_WAITED_FOR = "it is not waited for any more";
+/** The end of a sentence. */
+const NOT_WAITED_FOR = "it is no longer waited for";
 
 export interface JudgeWait {
-  /** Milliseconds until an answer counts as lost; default 60 000. */
+  /** Milliseconds after which an answer counts as lost; default 60 000. */
   readonly timeoutMs?: number | undefined;
-  /** Ends the waiting. */
+  /** Ends the waiting for answers when it is aborted. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** A judge that is a function; `name` is for messages. */
+/** Makes a judge of a function; `name` is for messages. */
 export function functionJudge(judge: JudgeFunction, name: string, wait: JudgeWait = {}): Judge {
   return {
     name,
@@ -65,27 +66,24 @@ export function functionJudge(judge: JudgeFunction, name: string, wait: JudgeWai
 }
 
 /**
- * What becomes of an answer, if it comes in time. The timer also keeps a process alive that waits for nothing else.
+ * The answer of `ask`, if it comes in time.
  *
- * @throws Error if it does not, or if the waiting was ended; what `ask` throws
+ * @param ask is given a signal that is aborted when its answer is no longer waited for
+ * @throws Error if the answer does not come in time, or if `wait.signal` ends the waiting; what `ask` throws
  */
-export async function answerWithin<T>(ask: () => T, { timeoutMs = 60_000, signal }: JudgeWait): Promise<Awaited<T>> {
-  const given = new AbortController();
-  await new Promise((resolve) => setTimeout(resolve)); // a signal comes through, also where all answers are at once there
-  if (signal?.aborted) throw new Error(NOT_WAITED_FOR);
-  try {
-    return await Promise.race([
-      ask(),
-      new Promise<never>((_, reject) => {
-        const end = (reason: string) => reject(new Error(reason));
-        const timer = setTimeout(end, timeoutMs, `no answer within ${timeoutMs / 1000} s`);
-        given.signal.addEventListener("abort", () => clearTimeout(timer));
-        signal?.addEventListener("abort", () => end(NOT_WAITED_FOR), { signal: given.signal });
-      }),
-    ]);
-  } finally {
-    given.abort();
-  }
+export async function answerWithin<T>(
+  ask: (signal: AbortSignal) => T,
+  { timeoutMs = 60_000, signal: stop }: JudgeWait,
+): Promise<Awaited<T>> {
+  // One turn of the event loop, so that a signal is noticed even if every answer is available at once.
+  await new Promise((resolve) => setTimeout(resolve));
+  if (stop?.aborted) throw new Error(NOT_WAITED_FOR);
+  return await withDeadline(timeoutMs, async (signal) => {
+    const stopped = new Promise<never>((_, reject) => {
+      stop?.addEventListener("abort", () => reject(new Error(NOT_WAITED_FOR)), { signal });
+    });
+    return await Promise.race([ask(signal), stopped]);
+  });
 }
 
 function verdictOf(answer: unknown): Verdict | undefined {

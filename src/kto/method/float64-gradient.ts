@@ -1,9 +1,9 @@
 /**
  * Whole gradients in float64, one sequence at a time: of KTO's microbatch, of an update of supervised fine-tuning. The
- * oracle of gradient checks. Composed of the reference model and the reference objectives; it shares nothing with the
+ * oracle of gradient checks. Composed of the float64 model and the float64 objectives; it shares nothing with the
  * device's step but the formulas.
  */
-import type { ReferenceGradients, ReferenceModel } from "../../engine/model/float64/decoder.ts";
+import type { Float64Gradients, Float64Model } from "../../engine/model/float64/decoder.ts";
 import { at } from "../../kernels/float64/elements.ts";
 import {
   type KtoLossType,
@@ -16,10 +16,10 @@ import { sftObjective } from "../../kernels/float64/sft-objective.ts";
 
 type Ids = ArrayLike<number>;
 
-export interface KtoReferenceInputs {
-  readonly policy: ReferenceModel;
+export interface KtoFloat64Inputs {
+  readonly policy: Float64Model;
   /** Not asked where its log-probabilities are one constant ("uniform"). */
-  readonly reference: Pick<ReferenceModel, "logProb">;
+  readonly reference: Pick<Float64Model, "logProb">;
   readonly referenceKind?: ReferenceKind;
   /** [m], one microbatch. */
   readonly examples: readonly { readonly promptIds: Ids; readonly completionIds: Ids; readonly label: boolean }[];
@@ -36,7 +36,7 @@ export interface KtoReferenceInputs {
 }
 
 /** Log-probs in nats; lists of numbers are [m], those of mismatched pairs empty with "apo_zero_unpaired". */
-export interface KtoReferenceResult {
+export interface KtoFloat64Result {
   readonly loss: number;
   /** z0 */
   readonly kl: number;
@@ -53,13 +53,13 @@ export interface KtoReferenceResult {
   /** `dloss / dlogProb_i` */
   readonly coefficients: number[];
   /** `dloss / dparameter` of the policy. */
-  readonly gradients: ReferenceGradients;
+  readonly gradients: Float64Gradients;
   /** Over all parameters, before any clip. */
   readonly gradientNorm: number;
 }
 
 /** Loss and gradient of one microbatch, one sequence after another. The formulas are those of `ktoObjective`. */
-export function ktoReferenceGradient(inputs: KtoReferenceInputs): KtoReferenceResult {
+export function ktoFloat64Gradient(inputs: KtoFloat64Inputs): KtoFloat64Result {
   const { policy, examples, pairs, pairValid, lossType, referenceKind = "model" } = inputs;
   const reference = referenceKind === "uniform" ? { logProb: () => 0 } : inputs.reference;
   const policyLogProbs = examples.map((row) => policy.logProb(row.promptIds, row.completionIds));
@@ -84,7 +84,7 @@ export function ktoReferenceGradient(inputs: KtoReferenceInputs): KtoReferenceRe
     desirableWeight: inputs.desirableWeight,
     undesirableWeight: inputs.undesirableWeight,
   });
-  const gradients: ReferenceGradients = new Map();
+  const gradients: Float64Gradients = new Map();
   examples.forEach((row, i) => {
     policy.accumulateLogProbGradient(row.promptIds, row.completionIds, at(objective.coefficients, i), gradients);
   });
@@ -106,21 +106,21 @@ export function ktoReferenceGradient(inputs: KtoReferenceInputs): KtoReferenceRe
 }
 
 /** Loss and gradient of one update of supervised fine-tuning, over all its examples. The formulas are `sftObjective`'s. */
-export function sftReferenceGradient(
-  policy: ReferenceModel,
+export function sftFloat64Gradient(
+  policy: Float64Model,
   examples: readonly { readonly promptIds: Ids; readonly completionIds: Ids }[],
-): Pick<KtoReferenceResult, "loss" | "policyLogProbs" | "gradients" | "gradientNorm"> {
+): Pick<KtoFloat64Result, "loss" | "policyLogProbs" | "gradients" | "gradientNorm"> {
   const policyLogProbs = examples.map((row) => policy.logProb(row.promptIds, row.completionIds));
   const tokens = examples.reduce((sum, { completionIds }) => sum + completionIds.length, 0);
   const { loss, coefficients } = sftObjective({ policyLogProbs, tokens });
-  const gradients: ReferenceGradients = new Map();
+  const gradients: Float64Gradients = new Map();
   examples.forEach((row, i) => {
     policy.accumulateLogProbGradient(row.promptIds, row.completionIds, at(coefficients, i), gradients);
   });
   return { loss, policyLogProbs, gradients, gradientNorm: globalNorm(gradients.values()) };
 }
 
-function mismatch(inputs: KtoReferenceInputs, row: { readonly promptIds: Ids }, pair: number | undefined) {
+function mismatch(inputs: KtoFloat64Inputs, row: { readonly promptIds: Ids }, pair: number | undefined) {
   const other = pair === undefined ? undefined : inputs.examples[pair];
   if (!other) throw new RangeError(`Pair ${pair} is not a row of the microbatch of ${inputs.examples.length}.`);
   const room = Math.max(1, (inputs.maxLength ?? Number.POSITIVE_INFINITY) - row.promptIds.length);

@@ -1,12 +1,13 @@
 /**
- * Advice on values that are allowed but seldom meant, once the model and the data of a run are known. What is refused
- * stands in `config.ts`; what follows from the class counts in `data/weights.ts`.
+ * Advice on values that are allowed but seldom meant, once the model and the data of a run are known. Values that are
+ * refused stand in `kto.ts` and `run.ts`, advice on the class weights in `data/weights.ts`.
  */
 import { counted } from "../../errors.ts";
 import type { TrainerOptions } from "./kto.ts";
 import type { RunOptions } from "./run.ts";
+import { scheduleOf } from "./schedule.ts";
 
-/** What is known of a run's size once the model and the data have been read. */
+/** The size of a run, known once the model and the data have been read. */
 export interface SizeFacts {
   /** Rows that training will use. */
   readonly rows: number;
@@ -16,25 +17,25 @@ export interface SizeFacts {
   readonly adapter?: boolean;
 }
 
-/** What is known of a run on feedback. */
+/** The facts of a run on feedback. */
 export interface RunFacts extends SizeFacts {
   readonly desirable: number;
   readonly undesirable: number;
   /** Whether the model is known to come from supervised fine-tuning; default false. */
   readonly fineTuned?: boolean;
-  /** Different prompts among them, and among the validation rows where there are any; default: enough. */
+  /** How many different prompts the rows have, and the validation rows if there are any; default: enough. */
   readonly prompts?: number;
   readonly evaluationPrompts?: number | undefined;
 }
 
-/** From this size on a model counts as large: DESIGN's and the KTO paper's border for training without SFT. */
+/** Parameters from which a model counts as large: the KTO paper trains such models without fine-tuning them before. */
 const LARGE_PARAMETERS = 7e9;
-/** Below this size a model is a toy, and takes learning rates that would ruin a real one. */
+/** Parameters below which a model is a toy, and takes learning rates that would ruin a real one. */
 const TOY_PARAMETERS = 1e8;
 
 /**
- * Warnings on values that are allowed but lie outside the ranges that are known to work: one sentence each, naming the
- * option and the range; nothing is changed. Ranges: KTO paper and TRL's KTO page.
+ * Warnings on values outside the ranges that are known to work (KTO paper, TRL's page on KTO): one sentence each, naming
+ * the option and the range. Nothing is changed.
  */
 export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] {
   const advice: string[] = [];
@@ -97,9 +98,18 @@ function scheduleAdvice(config: RunOptions, facts: SizeFacts): string[] {
     );
   }
   const steps = config.max_steps > 0 ? config.max_steps : Math.ceil((facts.rows * config.num_train_epochs) / perUpdate);
-  if (config.warmup_steps >= steps && config.warmup_steps > 0) {
+  const { type, warmupSteps, parameters } = scheduleOf(config, steps);
+  if (type === "constant" && warmupSteps > 0) {
     advice.push(
-      `warmup_steps ${config.warmup_steps} does not end within the run's ${counted(steps, "step")}: the learning rate never reaches ${config.learning_rate}.`,
+      'lr_scheduler_type "constant" has no warm-up, so warmup_steps and warmup_ratio have no effect: use "constant_with_warmup".',
+    );
+  } else if (warmupSteps >= steps && warmupSteps > 0) {
+    advice.push(
+      `the warm-up of ${counted(warmupSteps, "step")} does not end within the run's ${counted(steps, "step")}: the learning rate never reaches ${config.learning_rate}.`,
+    );
+  } else if (warmupSteps + (parameters?.num_decay_steps ?? 0) > steps) {
+    advice.push(
+      `warm-up and decay take ${warmupSteps} and ${parameters?.num_decay_steps} steps, more than the run's ${steps}: the decay begins before the warm-up ends, so the learning rate never reaches ${config.learning_rate}.`,
     );
   }
   return advice;

@@ -1,34 +1,23 @@
 /** The options of checkpoints, under transformers' names, and when a checkpoint is due. */
 import * as z from "zod";
-import { option } from "./parse.ts";
+import { optionGroup } from "./option.ts";
 
-const group = "Checkpoints";
+const { trainerOption } = optionGroup("Checkpoints");
 const count = z.number().int();
 
 export const checkpointOptions = {
-  save_strategy: option(z.enum(["no", "steps", "epoch"]).default("steps"), {
-    group,
+  save_strategy: trainerOption(z.enum(["no", "steps", "epoch"]).default("steps"), {
     description: "when to save a checkpoint: every save_steps updates or every epoch, and at the end; no for none",
-    expects: '"no", "steps" or "epoch"',
   }),
-  save_steps: option(count.min(1).default(500), {
-    group,
-    description: "updates between checkpoints",
-    expects: "a whole number of at least 1",
-  }),
-  save_total_limit: option(count.min(1).optional(), {
-    group,
-    description: "keep so many checkpoints, the latest; neither the last good one nor the best is ever removed",
-    expects: "a whole number of at least 1",
+  save_steps: trainerOption(count.min(1).default(500), { description: "updates between checkpoints" }),
+  save_total_limit: trainerOption(count.min(1).optional(), {
+    description: "how many checkpoints are kept, the latest; neither the last good one nor the best is ever removed",
     placeholder: "number",
   }),
-  save_only_model: option(z.boolean().default(false), {
-    group,
+  save_only_model: trainerOption(z.boolean().default(false), {
     description: "leave the optimizer out of checkpoints: smaller, but a run cannot be resumed from them",
-    expects: "true or false",
   }),
-  resume_from_checkpoint: option(z.union([z.boolean(), z.string().min(1)]).default(false), {
-    group,
+  resume_from_checkpoint: trainerOption(z.union([z.boolean(), z.string().min(1)]).default(false), {
     description: "go on from the last good checkpoint in output_dir (true), or from a checkpoint's folder",
     expects: "true, false or the folder of a checkpoint",
     placeholder: "path",
@@ -37,8 +26,8 @@ export const checkpointOptions = {
 };
 
 /**
- * How many checkpoints lie on the disk at once, at most, in a run that nothing stops: one beyond `save_total_limit` while
- * it is being written, and the best one beside the latest.
+ * The most checkpoints that are on the disk at the same time in a run that nothing stops: `save_total_limit`, one that is
+ * being written, and the best one beside the latest.
  */
 export function mostCheckpoints(
   options: Parameters<typeof checkpointDue>[0] & { readonly save_total_limit?: number | undefined },

@@ -1,100 +1,71 @@
-/** The options of evaluation during training, under TRL's and transformers' names, and what they ask of each other. */
+/** The options of evaluation during training, under TRL's and transformers' names, and which of them need others. */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { option } from "./parse.ts";
+import { type OptionsOf, optionGroup } from "./option.ts";
 
-const group = "Evaluation";
+const { option, trainerOption } = optionGroup("Evaluation");
 const count = z.number().int();
 
 export const evaluationOptions = {
-  eval_strategy: option(z.enum(["no", "steps", "epoch"]).optional(), {
-    group,
+  eval_strategy: trainerOption(z.enum(["no", "steps", "epoch"]).optional(), {
     description: "when to evaluate; default: by steps where there are rows to evaluate on, else no",
-    expects: '"no", "steps" or "epoch"',
     aliases: ["evaluation_strategy"],
   }),
-  eval_steps: option(z.union([count.min(1), z.number().gt(0).lt(1)]).optional(), {
-    group,
+  eval_steps: trainerOption(z.union([count.min(1), z.number().gt(0).lt(1)]).optional(), {
     description: "updates between evaluations; below 1 a share of the run; default logging_steps",
     expects: "a whole number of at least 1, or a share of the run between 0 and 1",
     placeholder: "number",
   }),
-  eval_on_start: option(z.boolean().default(false), {
-    group,
-    description: "also evaluate before the first update",
-    expects: "true or false",
-  }),
-  per_device_eval_batch_size: option(count.min(1).default(8), {
-    group,
-    description: "rows of a microbatch of the evaluation",
-    expects: "a whole number of at least 1",
+  eval_on_start: trainerOption(z.boolean().default(false), { description: "also evaluate before the first update" }),
+  per_device_eval_batch_size: trainerOption(count.min(1).default(8), {
+    description: "rows in a microbatch of the evaluation",
   }),
   eval_dataset_name: option(z.string().min(1).optional(), {
-    group,
     description: "rows to evaluate on: a file, or the id of a data set, of which dataset_test_split is taken",
     expects: "a local feedback file or the hub id of a data set",
     placeholder: "data",
     aliases: ["eval_dataset", "validation_file", "eval_file"],
   }),
   dataset_test_split: option(z.string().min(1).default("test"), {
-    group,
     description: "the split to evaluate on, also a slice of one, such as train[90%:]",
     expects: "the name of a split",
     placeholder: "split",
     nullMeans: "test",
   }),
   validation_split: option(z.number().gt(0).lt(1).optional(), {
-    group,
     description: "hold out this share of the training rows to evaluate on; rows of one prompt stay together",
-    expects: "a number between 0 and 1",
     aliases: ["eval_split_ratio", "val_size", "val_set_size"],
   }),
-  metric_for_best_model: option(z.string().min(1).optional(), {
-    group,
+  metric_for_best_model: trainerOption(z.string().min(1).optional(), {
     description: "the metric of the evaluation that says which model is the best; default loss",
     expects: "a metric such as loss or rewards/margins",
     placeholder: "metric",
   }),
-  greater_is_better: option(z.boolean().optional(), {
-    group,
-    description: "whether more of that metric is better; default: unless its name ends in loss, losses or inconsistent",
-    expects: "true or false",
+  greater_is_better: trainerOption(z.boolean().optional(), {
+    description:
+      "whether more of metric_for_best_model is better; default: true unless its name ends in loss, losses or inconsistent",
   }),
-  load_best_model_at_end: option(z.boolean().default(false), {
-    group,
+  load_best_model_at_end: trainerOption(z.boolean().default(false), {
     description: "save the best model of the run's evaluations, not the last",
-    expects: "true or false",
   }),
-  early_stopping_patience: option(count.min(1).optional(), {
-    group,
+  early_stopping_patience: trainerOption(count.min(1).optional(), {
     description: "stop after so many evaluations in a row without an improvement",
-    expects: "a whole number of at least 1",
   }),
-  early_stopping_threshold: option(z.number().min(0).default(0), {
-    group,
+  early_stopping_threshold: trainerOption(z.number().min(0).default(0), {
     description: "how much better than the best an improvement must be for early_stopping_patience",
-    expects: "a number of at least 0",
   }),
   eval_prompts_file: option(z.string().min(1).optional(), {
-    group,
     description: "prompts that are continued at each evaluation, into samples.jsonl",
     expects: "a text or .jsonl file",
     placeholder: "file",
   }),
   eval_samples: option(count.min(0).optional(), {
-    group,
     description: "how many prompts are continued: of eval_prompts_file (default all), else of the rows evaluated on",
-    expects: "a whole number of at least 0",
   }),
-  eval_max_new_tokens: option(count.min(1).default(64), {
-    group,
-    description: "the longest continuation in samples.jsonl",
-    expects: "a whole number of at least 1",
-  }),
+  eval_max_new_tokens: option(count.min(1).default(64), { description: "the longest continuation in samples.jsonl" }),
 };
 
-const schema = z.strictObject(evaluationOptions);
-type EvaluationOptions = Readonly<z.output<typeof schema>>;
+type EvaluationOptions = OptionsOf<typeof evaluationOptions>;
 
 /** When a run evaluates: what was asked for, else by steps where there are rows for it. */
 export function evaluationStrategy(

@@ -1,60 +1,46 @@
 /** The options that name a judge and say how it is asked. */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { option } from "./parse.ts";
+import { type OptionsOf, optionGroup } from "./option.ts";
 
-const group = "Judge";
+const { option } = optionGroup("Judge");
 const count = z.number().int();
 
 export const judgeOptions = {
   judge: option(z.string().min(1).optional(), {
-    group,
     description: 'a JavaScript module: export default (prompt, a, b) => "a", "b", "tie" or a number',
     expects: "a JavaScript module",
     placeholder: "module",
   }),
   judge_base_url: option(z.string().min(1).optional(), {
-    group,
     description: "a server of the OpenAI chat protocol; its key is KTO_JUDGE_API_KEY or OPENAI_API_KEY",
     expects: "an address such as https://api.openai.com/v1",
     placeholder: "url",
   }),
   judge_model: option(z.string().min(1).optional(), {
-    group,
     description: "the judge's model; without judge_base_url one of OpenAI's",
     expects: "a model that the server has",
     placeholder: "name",
   }),
   judge_request: option(z.record(z.string(), z.unknown()).optional(), {
-    group,
     description: "more fields of each request, such as max_tokens; null leaves one out",
     expects: 'a JSON object or a mapping, such as {"temperature": null}',
   }),
   judge_budget: option(count.min(2).optional(), {
-    group,
-    description: "requests at most, those that fail included; each prompt takes two each time it is judged",
-    expects: "a whole number of at least 2",
+    description: "the most requests that are sent, failed ones included; each prompt takes two each time it is judged",
   }),
   judge_timeout: option(z.number().positive().max(86_400).default(60), {
-    group,
-    description: "seconds that an answer is waited for; a request to a server is sent again a few times",
-    expects: "a number above 0 and at most 86400, a day",
+    description: "seconds to wait for an answer; a request to a server is sent again a few times",
   }),
-  judge_concurrency: option(count.min(1).default(4), {
-    group,
-    description: "prompts that are judged at once",
-    expects: "a whole number of at least 1",
-  }),
+  judge_concurrency: option(count.min(1).default(4), { description: "prompts that are judged at the same time" }),
   judge_transcripts: option(z.string().min(1).default("judge-transcripts.jsonl"), {
-    group,
-    description: "where every exchange with the server is added",
+    description: "the file that every exchange with the server is added to",
     expects: "a path that ends in .jsonl",
     placeholder: "file.jsonl",
   }),
 };
 
-const schema = z.strictObject(judgeOptions);
-export type JudgeOptions = Readonly<z.output<typeof schema>>;
+export type JudgeOptions = OptionsOf<typeof judgeOptions>;
 
 /** Whether the options name a judge. Throws ConfigError where they name two, or half of one. */
 export function asksForJudge(options: JudgeOptions): boolean {

@@ -5,65 +5,76 @@
  */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { checkpointOptions } from "./checkpoint.ts";
-import { evaluationOptions } from "./evaluation.ts";
-import { judgeOptions } from "./judge.ts";
-import { loraOptions } from "./lora.ts";
+import { TrainerParser } from "./checked.ts";
 import { methodOptions, referenceChoice, referenceModelOption } from "./method.ts";
-import { modelOptions } from "./model.ts";
-import { deviceOptions, outputOptions } from "./output.ts";
+import { modelNameOption, modelOptions } from "./model.ts";
+import { reuse, reuseForTrainer } from "./option.ts";
 import { type ParseContext, parseOptions } from "./parse.ts";
-import { checkRunConfig, runOptionNames } from "./run.ts";
-import { optimizerOptions, trainingOptions } from "./training.ts";
+import { checkRunConfig, checkRunOptions, type RunOptions, runOptions } from "./run.ts";
 import { foreignTrlOptions, otherProductsNames } from "./trl.ts";
-
-const { model_name_or_path, ...otherModelOptions } = modelOptions;
 
 /** The options, in the order of the help text. `ref_model_name_or_path` is filled in by `parseKtoConfig`. */
 export const ktoOptions = z.strictObject({
-  model_name_or_path,
+  ...modelNameOption,
   ...referenceModelOption,
-  ...otherModelOptions,
+  ...modelOptions,
   ...methodOptions,
-  ...trainingOptions,
-  ...loraOptions,
-  ...optimizerOptions,
-  ...evaluationOptions,
-  ...judgeOptions,
-  ...checkpointOptions,
-  ...deviceOptions,
-  ...outputOptions,
+  ...runOptions,
+  overwrite_cache: reuseForTrainer(runOptions.overwrite_cache, {
+    description: "compute token ids and reference log-probs again, also those that the cache holds",
+  }),
+  per_device_train_batch_size: reuse(runOptions.per_device_train_batch_size, {
+    description: "rows in a microbatch, at least 2: each prompt also meets the completion of another row",
+    expects: "a whole number of at least 2",
+  }),
 });
 
 /** A complete, checked configuration. */
 export type KtoConfig = Readonly<z.output<typeof ktoOptions> & { ref_model_name_or_path: string }>;
 
-/** The options that the trainer itself takes; the others are the command line's. */
-export const trainerOptionNames = [
-  "beta",
-  "desirable_weight",
-  "undesirable_weight",
-  "loss_type",
-  "reference",
-  "precompute_ref_log_probs",
-  "reference_point_scope",
-  "overwrite_cache",
-  ...runOptionNames,
-] as const;
-
-/** The options of training itself, under TRL's names; ranges and defaults are those of the command line. */
-export type TrainerOptions = Pick<KtoConfig, (typeof trainerOptionNames)[number]>;
-
-/** Their schema, with the same ranges and defaults. */
-export const trainerOptions = ktoOptions.pick(
-  Object.fromEntries(trainerOptionNames.map((name) => [name, true])) as Record<
-    (typeof trainerOptionNames)[number],
-    true
-  >,
-);
+/**
+ * The options of `KtoTrainer`: those of every run, and those of the method (Ethayarajh et al. 2024) under the names of TRL's
+ * KTOConfig, with its defaults where nothing else is said.
+ */
+export interface TrainerOptions extends RunOptions {
+  /** How strongly the model is held to the reference; higher stays closer. Above 0; default 0.1. The paper's beta. */
+  readonly beta: number;
+  /** Lambda_D, the weight of thumbs-up rows; auto balances the classes. Above 0, or "auto"; default 1. */
+  readonly desirable_weight: number | "auto";
+  /** Lambda_U, the weight of thumbs-down rows; auto balances the classes. Above 0, or "auto"; default 1. */
+  readonly undesirable_weight: number | "auto";
+  /** The loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0. Default "kto". */
+  readonly loss_type: "kto" | "apo_zero_unpaired";
+  /**
+   * What the policy is compared with; copy: a frozen copy of what is trained, the model or its adapter, as it starts; base:
+   * the model without its adapter; cached: log-probs computed before training and kept on disk, so that the reference takes
+   * no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: base with a new adapter, else
+   * copy. Default "auto". Not an option of TRL's.
+   */
+  readonly reference: "auto" | "copy" | "base" | "cached" | "uniform";
+  /**
+   * Compute the reference's log-probs before training, as reference "cached" does; also beside copy or base. Default false.
+   */
+  readonly precompute_ref_log_probs: boolean;
+  /**
+   * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL; "step"
+   * is an option of ours.
+   */
+  readonly reference_point_scope: "microbatch" | "step";
+  /** Compute token ids and reference log-probs again, also those that the cache holds. Default false. */
+  readonly overwrite_cache: boolean;
+  /**
+   * Rows in a microbatch, at least 2: each prompt also meets the completion of another row. Default 8. One row will do for
+   * loss_type "apo_zero_unpaired".
+   */
+  readonly per_device_train_batch_size: number;
+}
 
 /** What `parseKtoConfig` knows beyond the schema: TRL's other options and the names of other products. */
 export const ktoParseContext: ParseContext = { foreign: foreignTrlOptions, otherProducts: otherProductsNames };
+
+/** Checks the options of `KtoTrainer`. */
+export const trainerOptions = new TrainerParser<TrainerOptions>(ktoOptions, ktoParseContext, checkRunOptions);
 
 /**
  * Checks options and fills in the defaults. Names may be aliases and in kebab-case; values may be text, as from a
@@ -74,8 +85,7 @@ export const ktoParseContext: ParseContext = { foreign: foreignTrlOptions, other
  */
 export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?: (name: string) => string): KtoConfig {
   const context = where === undefined ? ktoParseContext : { ...ktoParseContext, where };
-  const config = parseOptions(ktoOptions, input, context);
-  checkRunConfig(config, where);
+  const config = checkRunConfig(parseOptions(ktoOptions, input, context), where);
   if (config.per_device_train_batch_size < 2 && config.loss_type === "kto") {
     throw new ConfigError(
       `option "per_device_train_batch_size"${where?.("per_device_train_batch_size") ?? ""} is 1, but the reference point is measured on mismatched pairs, each prompt with the completion of another row, and a microbatch of one row has none: use at least 2.`,

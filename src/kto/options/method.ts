@@ -1,16 +1,15 @@
 /** The options of KTO itself, under TRL's names, and the reference that follows from them. */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { option } from "./parse.ts";
+import { type OptionsOf, optionGroup } from "./option.ts";
 
-const method = "KTO";
+const { trainerOption } = optionGroup("KTO");
 
-/** A z.literal("auto") beside a number: solve for the weight that balances the classes. */
+/** "auto" solves for the weight that balances the classes. */
 const weight = z.union([z.number().positive(), z.literal("auto")]);
 
 export const referenceModelOption = {
-  ref_model_name_or_path: option(z.string().min(1).optional(), {
-    group: "Model and data",
+  ref_model_name_or_path: optionGroup("Model and data").option(z.string().min(1).optional(), {
     description: "the frozen reference model (default: the model as it is before training)",
     expects: 'a local Hugging Face model folder or a hub id such as "owner/name"',
     placeholder: "model",
@@ -19,49 +18,37 @@ export const referenceModelOption = {
 };
 
 export const methodOptions = {
-  beta: option(z.number().positive().default(0.1), {
-    group: method,
+  beta: trainerOption(z.number().positive().default(0.1), {
     description: "how strongly the model is held to the reference; higher stays closer",
-    expects: "a number above 0",
+    float32: true,
   }),
-  desirable_weight: option(weight.default(1), {
-    group: method,
+  desirable_weight: trainerOption(weight.default(1), {
     description: "lambda_D, the weight of thumbs-up rows; auto balances the classes",
-    expects: 'a number above 0 or "auto"',
+    float32: true,
   }),
-  undesirable_weight: option(weight.default(1), {
-    group: method,
+  undesirable_weight: trainerOption(weight.default(1), {
     description: "lambda_U, the weight of thumbs-down rows; auto balances the classes",
-    expects: 'a number above 0 or "auto"',
+    float32: true,
   }),
-  loss_type: option(z.enum(["kto", "apo_zero_unpaired"]).default("kto"), {
-    group: method,
-    description: "apo_zero_unpaired (alias kto_zero) sets the reference point to 0",
-    expects: '"kto" or "apo_zero_unpaired"',
+  loss_type: trainerOption(z.enum(["kto", "apo_zero_unpaired"]).default("kto"), {
+    description: "the loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0",
     valueAliases: { kto_zero: "apo_zero_unpaired" },
   }),
-  reference: option(z.enum(["auto", "copy", "base", "cached", "uniform"]).default("auto"), {
-    group: method,
+  reference: trainerOption(z.enum(["auto", "copy", "base", "cached", "uniform"]).default("auto"), {
     description:
-      "copy: a frozen copy of what is trained, the model or its adapter, as it starts; base: the model without its adapter; cached: log-probs computed before training and kept on disk, so that the reference takes no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: base with a new adapter, else copy",
-    expects: '"auto", "copy", "base", "cached" or "uniform"',
+      "what the policy is compared with; copy: a frozen copy of what is trained, the model or its adapter, as it starts; base: the model without its adapter; cached: log-probs computed before training and kept on disk, so that the reference takes no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: base with a new adapter, else copy",
     valueAliases: { adapter_off: "base" },
   }),
-  precompute_ref_log_probs: option(z.boolean().default(false), {
-    group: method,
+  precompute_ref_log_probs: trainerOption(z.boolean().default(false), {
     description:
       'compute the reference\'s log-probs before training, as reference "cached" does; also beside copy or base',
-    expects: "true or false",
   }),
-  reference_point_scope: option(z.enum(["microbatch", "step"]).default("microbatch"), {
-    group: method,
+  reference_point_scope: trainerOption(z.enum(["microbatch", "step"]).default("microbatch"), {
     description: "the rows over which the reference point is taken when gradients are accumulated",
-    expects: '"microbatch" or "step"',
   }),
 };
 
-const schema = z.strictObject(methodOptions);
-export type MethodOptions = Readonly<z.output<typeof schema>>;
+export type MethodOptions = OptionsOf<typeof methodOptions>;
 
 /** What a KTO run does for its reference, in a word: the option with "auto" decided. */
 export type ReferenceMode = "copy" | "base" | "cached" | "uniform";

@@ -1,49 +1,12 @@
 /**
- * Options in general: a zod schema whose fields carry what a person needs to know (group, description, range), and the
- * way from loosely typed values (YAML, command line, JavaScript) to checked ones. Which options there are stands in
- * `config.ts` and in the files of `src/cli`; how they are spelled on a command line, in `src/cli/options/command-line.ts`.
+ * From loosely typed values (YAML, command line, JavaScript) to checked ones, and the sentence for what cannot be one. How
+ * options are spelled on a command line stands in `src/cli/options/command-line.ts`.
  */
-import * as z from "zod";
+import type * as z from "zod";
 import { ConfigError, shown } from "../../errors.ts";
-
-/** What a person is told about one option. */
-export interface OptionAbout {
-  /** Heading in the help text. */
-  readonly group: string;
-  /** One line, without a full stop. */
-  readonly description: string;
-  /** The range in words, to follow "it must be". */
-  readonly expects: string;
-  /** What stands for the value in the help text; derived from the type when absent. */
-  readonly placeholder?: string;
-  /** Other names of the same option. */
-  readonly aliases?: readonly string[];
-  /** Other names of values. */
-  readonly valueAliases?: Readonly<Record<string, string>>;
-  /** What null or "none" stands for; without it they are refused unless the option has no default. */
-  readonly nullMeans?: string | number | boolean;
-}
-
-export type OptionKind =
-  | "number"
-  | "boolean"
-  | "string"
-  | "choice"
-  | "numberOrWord"
-  | "flagOrText"
-  | "strings"
-  | "object";
-
-export interface OptionInfo {
-  readonly name: string;
-  readonly kind: OptionKind;
-  readonly about: OptionAbout;
-  /** undefined when there is none: the option is then required or simply absent. */
-  readonly defaultValue: unknown;
-  readonly required: boolean;
-  /** The words accepted by a choice, or beside the number by a numberOrWord. */
-  readonly words: readonly string[];
-}
+import { findOption, nearest, normalName } from "./names.ts";
+import { expectedOf, type OptionInfo, optionInfos } from "./option.ts";
+import { coerce, sameValue } from "./values.ts";
 
 /** An option of TRL that has no counterpart here; `harmless` are the values that ask for nothing that is not done. */
 export interface ForeignOption {
@@ -61,32 +24,6 @@ export interface ParseContext {
   readonly otherProducts?: Readonly<Record<string, string>>;
   /** Where an option was set, to follow its name in messages, e.g. " in run.yaml". */
   readonly where?: (name: string) => string;
-}
-
-/** Attaches the description; types and defaults stay zod's. */
-export function option<S extends z.ZodType>(schema: S, about: OptionAbout): S {
-  return schema.meta({ ...about });
-}
-
-/** The same option with another text or another default. */
-export function reuse<S extends z.ZodType>(schema: S, about: Partial<OptionAbout>, own: z.ZodType = schema): S {
-  return option(schema, { ...(own.meta() as unknown as OptionAbout), ...about });
-}
-
-/** The options of a schema, in its order. */
-export function optionInfos(schema: z.ZodObject): OptionInfo[] {
-  return Object.entries(schema.shape).map(([name, field]) => describe(name, field as z.ZodType));
-}
-
-/** `--Learning-Rate` and `learning_rate` are one name. */
-export function normalName(name: string): string {
-  return name.trim().toLowerCase().replaceAll("-", "_");
-}
-
-/** The option that a name or alias stands for. */
-export function findOption(infos: readonly OptionInfo[], name: string): OptionInfo | undefined {
-  const wanted = normalName(name);
-  return infos.find((info) => info.name === wanted || info.about.aliases?.includes(wanted));
 }
 
 /**
@@ -124,6 +61,7 @@ export function parseOptions<S extends z.ZodObject>(
     given.set(info.name, { written, as });
     if (value !== undefined) values[info.name] = value;
   }
+  for (const info of infos) checkValue(info, values[info.name], given.get(info.name)?.as ?? info.name, where);
   const result = schema.safeParse(values);
   if (result.success) return result.data;
   const name = String(result.error.issues[0]?.path[0] ?? "");
@@ -131,11 +69,23 @@ export function parseOptions<S extends z.ZodObject>(
   if (info === undefined) throw new ConfigError(`the options cannot be used: ${result.error.issues[0]?.message}.`);
   const set = given.get(name);
   if (set === undefined || values[name] === undefined) {
-    throw new ConfigError(`option "${name}" is required: ${info.about.expects}.`);
+    throw new ConfigError(`option "${name}"${where(name)} is required: ${expectedOf(info)}.`);
   }
   // A number that came as text is shown as a number; what is not one is shown as it was written.
   const found = typeof values[name] === "number" ? values[name] : set.written;
-  throw new ConfigError(`option "${set.as}"${where(name)} is ${show(found)}; it must be ${info.about.expects}.`);
+  throw new ConfigError(`option "${set.as}"${where(name)} is ${show(found)}; it must be ${expectedOf(info)}.`);
+}
+
+/** Refuses what a schema cannot: a value that is known but not supported, and a number that kernels cannot hold. */
+function checkValue({ about, name }: OptionInfo, value: unknown, as: string, where: (name: string) => string): void {
+  const reason = typeof value === "string" ? about.refused?.[value] : undefined;
+  if (reason !== undefined) throw new ConfigError(`option "${as}"${where(name)} is "${value}", which ${reason}.`);
+  if (!about.float32 || typeof value !== "number" || !Number.isFinite(value)) return;
+  const rounded = Math.fround(value);
+  if (Number.isFinite(rounded) && (value === 0 || Math.abs(rounded) >= 2 ** -126)) return;
+  throw new ConfigError(
+    `option "${as}"${where(name)} is ${value}, which 32-bit floating point cannot hold; its numbers lie between 1.2e-38 and 3.4e38.`,
+  );
 }
 
 /** The sentence for a name that is nobody's option. */
@@ -152,134 +102,6 @@ export function unknownOption(
   return new ConfigError(`unknown option "${name}"${context.where?.(name) ?? ""}: ${hint}`);
 }
 
-/** The candidate at the smallest edit distance, if it is near enough to be a slip of the hand. */
-export function nearest(wanted: string, candidates: readonly string[]): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Math.max(2, Math.floor(wanted.length / 3)) + 1;
-  for (const candidate of candidates) {
-    const distance = editDistance(wanted, candidate);
-    if (distance < bestDistance) {
-      best = candidate;
-      bestDistance = distance;
-    }
-  }
-  return best;
-}
-
-/** Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment) from a to b. */
-export function editDistance(a: string, b: string): number {
-  let beforeLast: number[] = [];
-  let last = Array.from({ length: b.length + 1 }, (_, column) => column);
-  for (let row = 1; row <= a.length; row++) {
-    const current = [row];
-    for (let column = 1; column <= b.length; column++) {
-      const substitution = (last[column - 1] ?? 0) + (a[row - 1] === b[column - 1] ? 0 : 1);
-      let cost = Math.min(substitution, (last[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1);
-      if (row > 1 && column > 1 && a[row - 1] === b[column - 2] && a[row - 2] === b[column - 1]) {
-        cost = Math.min(cost, (beforeLast[column - 2] ?? 0) + 1);
-      }
-      current.push(cost);
-    }
-    beforeLast = last;
-    last = current;
-  }
-  return last[b.length] ?? 0;
-}
-
-/** "yes", "True", "1", ... as YAML 1.1 and Python's argument parsers read them; undefined for any other text. */
-export function booleanWord(text: string): boolean | undefined {
-  const word = text.trim().toLowerCase();
-  if (["true", "yes", "on", "1", "y", "t"].includes(word)) return true;
-  if (["false", "no", "off", "0", "n", "f"].includes(word)) return false;
-  return undefined;
-}
-
-function describe(name: string, field: z.ZodType): OptionInfo {
-  const about = field.meta() as unknown as OptionAbout | undefined;
-  if (about?.expects === undefined) throw new Error(`option ${name} lacks its description`);
-  let inner: z.ZodType = field;
-  let defaultValue: unknown;
-  let required = true;
-  while (inner instanceof z.ZodDefault || inner instanceof z.ZodOptional) {
-    if (inner instanceof z.ZodDefault) defaultValue = inner.def.defaultValue;
-    required = false;
-    inner = inner.unwrap() as z.ZodType;
-  }
-  return { name, ...kindOf(name, inner), about, defaultValue, required };
-}
-
-function kindOf(name: string, schema: z.ZodType): Pick<OptionInfo, "kind" | "words"> {
-  if (schema instanceof z.ZodNumber) return { kind: "number", words: [] };
-  if (schema instanceof z.ZodBoolean) return { kind: "boolean", words: [] };
-  if (schema instanceof z.ZodString) return { kind: "string", words: [] };
-  if (schema instanceof z.ZodArray) return { kind: "strings", words: [] };
-  if (schema instanceof z.ZodRecord) return { kind: "object", words: [] };
-  if (schema instanceof z.ZodEnum) return { kind: "choice", words: schema.options.map(String) };
-  if (schema instanceof z.ZodUnion) {
-    if (schema.options.some((part) => part instanceof z.ZodBoolean)) return { kind: "flagOrText", words: [] };
-    const words = schema.options.flatMap((part) => (part instanceof z.ZodLiteral ? [...part.values].map(String) : []));
-    return { kind: "numberOrWord", words };
-  }
-  throw new Error(`option ${name} has a type that options cannot have`);
-}
-
-/** The value in the option's own type where its text allows it; whatever else comes is left for the schema to refuse. */
-function coerce(info: OptionInfo, written: unknown): unknown {
-  if (info.kind === "strings" && written !== null) {
-    return Array.isArray(written) ? written.map((item) => (isScalar(item) ? String(item) : item)) : [String(written)];
-  }
-  if (isNull(written) && !(typeof written === "string" && info.words.includes(written))) {
-    if (info.about.nullMeans !== undefined) return info.about.nullMeans;
-    return !info.required && info.defaultValue === undefined ? undefined : written;
-  }
-  if (!isScalar(written)) return written;
-  const text = String(written).trim();
-  switch (info.kind) {
-    case "number":
-      return typeof written === "number" ? written : (numberFromText(text, written) ?? written);
-    case "boolean":
-      return booleanWord(text) ?? written;
-    case "flagOrText":
-      return booleanWord(text) ?? text;
-    case "choice": {
-      const word = text.toLowerCase();
-      return info.about.valueAliases?.[word] ?? word;
-    }
-    case "numberOrWord":
-      return typeof written === "number" ? written : (numberFromText(text, written) ?? text.toLowerCase());
-    case "string":
-      return String(written);
-    case "object":
-      return jsonFromText(text) ?? written;
-    case "strings":
-      return written;
-  }
-}
-
-/** As from a command line; a file's mapping is an object already. */
-function jsonFromText(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-}
-
-function isScalar(value: unknown): value is string | number | boolean | bigint {
-  return ["string", "number", "boolean", "bigint"].includes(typeof value);
-}
-
-/** Python's and YAML's ways to say that there is no value. */
-function isNull(value: unknown): boolean {
-  return value === null || (typeof value === "string" && /^(none|null|~)$/i.test(value.trim()));
-}
-
-/** Decimal numbers as Python writes them ("1e-4", "1_000", ".5"); true is not 1. */
-function numberFromText(text: string, written: unknown): number | undefined {
-  if (typeof written === "boolean") return undefined;
-  return /^[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text.replaceAll("_", "")) : undefined;
-}
-
 function checkForeign(as: string, written: unknown, infos: readonly OptionInfo[], context: ParseContext): void {
   const name = normalName(as);
   const foreign = context.foreign?.get(name);
@@ -289,15 +111,6 @@ function checkForeign(as: string, written: unknown, infos: readonly OptionInfo[]
   throw new ConfigError(
     `option "${as}"${context.where?.(name) ?? ""} is ${show(written)}, which ${foreign.reason ?? "is not implemented yet"}: ${remedy}.`,
   );
-}
-
-/** Equality across the spellings of a value: false, "False" and "no" are one, and so are null and "none". */
-function sameValue(harmless: unknown, written: unknown): boolean {
-  if (harmless === null) return isNull(written) || written === "";
-  if (typeof harmless === "boolean") return isScalar(written) && booleanWord(String(written)) === harmless;
-  if (typeof harmless === "number") return isScalar(written) && Number(written) === harmless;
-  if (typeof harmless === "string") return isScalar(written) && String(written).trim().toLowerCase() === harmless;
-  return shown(harmless) === shown(written, Number.POSITIVE_INFINITY);
 }
 
 function show(value: unknown): string {

@@ -1,63 +1,42 @@
 /**
- * The options of supervised fine-tuning: those of every run, some with a text of their own, TRL's default of the
- * learning rate, and the sentences for options that belong to KTO or to parts of TRL's SFT that there are none of here.
+ * The options of supervised fine-tuning: those of every run, some with a text of their own, TRL's default of the learning
+ * rate, and the sentences for options of KTO and of TRL's SFT that mean nothing here.
  */
 import * as z from "zod";
-import { checkpointOptions } from "./checkpoint.ts";
-import { evaluationOptions } from "./evaluation.ts";
-import { judgeOptions } from "./judge.ts";
-import { loraOptions } from "./lora.ts";
+import { TrainerParser } from "./checked.ts";
 import { methodOptions, referenceModelOption } from "./method.ts";
-import { modelOptions } from "./model.ts";
-import { deviceOptions, outputOptions } from "./output.ts";
-import { type ForeignOption, optionInfos, type ParseContext, parseOptions, reuse } from "./parse.ts";
-import { checkRunConfig, type RunOptions, runOptionNames } from "./run.ts";
-import { optimizerOptions, trainingOptions } from "./training.ts";
+import { optionInfos, reuse } from "./option.ts";
+import { type ForeignOption, type ParseContext, parseOptions } from "./parse.ts";
+import { checkRunConfig, checkRunOptions, type RunOptions, runOptions } from "./run.ts";
 import { foreignTrlOptions, OFF, otherProductsNames } from "./trl.ts";
 
 /** The options, in the order of the help text. */
 export const sftOptions = z.strictObject({
-  ...modelOptions,
-  dataset_name: reuse(modelOptions.dataset_name, {
+  ...runOptions,
+  dataset_name: reuse(runOptions.dataset_name, {
     description: "rows of prompt and completion, or of messages; of feedback only what is desirable, or chosen",
     expects: "a local file or the hub id of a data set",
   }),
-  overwrite_cache: reuse(modelOptions.overwrite_cache, {
-    description: "compute token ids anew, also those that the cache holds",
+  use_peft: reuse(runOptions.use_peft, { description: "train a LoRA adapter over the frozen model" }),
+  disable_dropout: reuse(runOptions.disable_dropout, {
+    description: "train without dropout, also where lora_dropout is not 0 (TRL has this option for KTO only)",
+    default: false,
   }),
-  ...trainingOptions,
-  per_device_train_batch_size: reuse(trainingOptions.per_device_train_batch_size, {
-    description: "rows in a microbatch",
-    expects: "a whole number of at least 1",
-  }),
-  ...loraOptions,
-  use_peft: reuse(loraOptions.use_peft, { description: "train a LoRA adapter over the frozen model" }),
-  disable_dropout: reuse(
-    loraOptions.disable_dropout.unwrap().default(false),
-    { description: "train without dropout, also where lora_dropout is not 0 (TRL has this option for KTO only)" },
-    loraOptions.disable_dropout,
-  ),
-  ...optimizerOptions,
-  learning_rate: reuse(optimizerOptions.learning_rate.unwrap().default(2e-5), {}, optimizerOptions.learning_rate),
-  ...evaluationOptions,
-  ...judgeOptions,
-  ...checkpointOptions,
-  ...deviceOptions,
-  ...outputOptions,
+  learning_rate: reuse(runOptions.learning_rate, { default: 2e-5 }),
 });
 
 /** A complete, checked configuration. */
 export type SftConfig = Readonly<z.output<typeof sftOptions>>;
 
-/** The options of training itself, under TRL's names; ranges and defaults are those of the command line. */
-export type SftTrainerOptions = RunOptions;
+/** The options of `SftTrainer`: those of every run, some with another default. */
+export interface SftTrainerOptions extends RunOptions {
+  /** The highest rate of the schedule. Default 2e-5, as in TRL's SFTConfig. */
+  readonly learning_rate: number;
+  /** Train without dropout, also where lora_dropout is not 0 (TRL has this option for KTO only). Default false. */
+  readonly disable_dropout: boolean;
+}
 
-/** Their schema. */
-export const sftTrainerOptions = sftOptions.pick(
-  Object.fromEntries(runOptionNames.map((name) => [name, true])) as Record<(typeof runOptionNames)[number], true>,
-);
-
-/** What KTO has and a run without reference and labels has not. */
+/** KTO's options, which a run without reference and labels cannot have. */
 const ofKto = optionInfos(z.strictObject({ ...referenceModelOption, ...methodOptions })).flatMap(
   ({ name, about: { aliases = [] } }) => [name, ...aliases],
 );
@@ -103,9 +82,10 @@ export const sftParseContext: ParseContext = {
   otherProducts: otherProductsNames,
 };
 
+/** Checks the options of `SftTrainer`. */
+export const sftTrainerOptions = new TrainerParser<SftTrainerOptions>(sftOptions, sftParseContext, checkRunOptions);
+
 /** As `parseKtoConfig`. Throws ConfigError, one sentence, also for options of KTO. */
 export function parseSftConfig(input: Readonly<Record<string, unknown>>, where?: (name: string) => string): SftConfig {
-  const config = parseOptions(sftOptions, input, { ...sftParseContext, ...(where ? { where } : {}) });
-  checkRunConfig(config, where);
-  return config;
+  return checkRunConfig(parseOptions(sftOptions, input, { ...sftParseContext, ...(where ? { where } : {}) }), where);
 }

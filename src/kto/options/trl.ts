@@ -1,8 +1,8 @@
 /**
  * The options of TRL's `KTOConfig`, `ScriptArguments` and `ModelConfig` (and of transformers' `TrainingArguments` below
  * them) that this trainer does not have. A configuration written for TRL is accepted as long as it asks for nothing
- * that would change the result and would not happen: that is refused, never ignored. What concerns only speed or where
- * numbers are reported is accepted without effect. Options move from here to `config.ts` as they are implemented.
+ * that would change the result and is not done here: that is refused, never ignored. What concerns only speed or where
+ * numbers are reported is accepted without effect. An option that is implemented moves from here to the file of its kind.
  */
 import type { ForeignOption } from "./parse.ts";
 
@@ -95,7 +95,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
 const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
   do_train: { harmless: [true, null], remedy: "leave it out" },
   logging_strategy: { harmless: ["steps", null], remedy: "set logging_steps" },
-  lr_scheduler_kwargs: { harmless: [{}, null] },
   model_init_kwargs: { harmless: [{}, null] },
   ref_model_init_kwargs: { harmless: [{}, null] },
   optim: {
@@ -105,7 +104,7 @@ const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
   truncation_mode: { harmless: ["keep_start", null], remedy: "sequences are cut at their end, leave it out" },
 };
 
-/** Every option of TRL's that is not in `config.ts`, by its name. */
+/** Every option of TRL's that this trainer does not have, by name. */
 export const foreignTrlOptions: ReadonlyMap<string, ForeignOption> = new Map<string, ForeignOption>([
   ...WITHOUT_EFFECT.map((name): [string, ForeignOption] => [name, { harmless: "any" }]),
   ...Object.entries(NOT_YET).map(([name, remedy]): [string, ForeignOption] => [name, { harmless: OFF, remedy }]),

@@ -14,7 +14,7 @@ import { metricNames } from "../method/metrics.ts";
 import { type TrainedFor, usesPairs } from "../method/objective.ts";
 import { RunPlan } from "../method/run-plan.ts";
 import { evaluationStrategy } from "../options/evaluation.ts";
-import { checkFloat32, type RunOptions } from "../options/run.ts";
+import type { RunOptions } from "../options/run.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
 
 /** What the caller of every trainer gives. */
@@ -41,7 +41,7 @@ export interface RunInputs extends TrainerCallbacks {
 /** What a run is trained for, said by a trainer. */
 export interface Method<Options extends RunOptions = RunOptions> {
   readonly name: "kto" | "sft";
-  /** Parsed and checked. */
+  /** Complete and in range. */
   readonly options: Options;
   readonly objective: TrainedFor;
   /**
@@ -61,7 +61,6 @@ export interface Method<Options extends RunOptions = RunOptions> {
 /** Checks models, rows and options, and plans the run. Throws ConfigError, DatasetError, AdapterError. */
 export function planRun(inputs: RunInputs, { options, objective, reference }: Method): RunPlan {
   const { policy, examples, evalExamples = [] } = inputs;
-  checkFloat32(options);
   checkPolicy(policy, options);
   trainedLayout(policy, options.freeze_parameters); // throws for a pattern that cannot be used
   if (options.fp16) checkF16(policy.device);

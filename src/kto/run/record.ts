@@ -103,7 +103,7 @@ export class RunRecord {
       tuning: inputs.policy.device.tuner.choices,
       referenceAdapter: adapterDigest,
       ...this.#digests,
-      options: method.options,
+      options: { ...method.options },
       settings: this.#settings,
       log: this.log,
     };

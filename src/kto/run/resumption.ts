@@ -118,7 +118,7 @@ function checkSame(
       `The run of ${path} is ${METHOD_NAMES[state.method]} and this one is ${METHOD_NAMES[method]}, which cannot go on from it: give its model as model_name_or_path, and another output_dir.`,
     );
   }
-  const options: Readonly<Record<string, unknown>> = given;
+  const options: Readonly<Record<string, unknown>> = { ...given };
   const settings = inputs.settings ?? {};
   // The values of a damaged file may nest too deeply to be written.
   const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);

@@ -5,7 +5,7 @@
  */
 import type { Model, SaveOptions } from "../../engine/model/model.ts";
 import { saveAdapter } from "../../engine/model/peft.ts";
-import { learningRateAt, type ScheduleOptions } from "../../engine/schedule.ts";
+import { learningRateAt, type Schedule } from "../../engine/schedule.ts";
 import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../../errors.ts";
 import type { Evaluation, RunEvaluation } from "../evaluation/run-evaluation.ts";
 import type { Batch } from "../method/batch.ts";
@@ -13,6 +13,7 @@ import type { Metrics } from "../method/metrics.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import type { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
+import { scheduleOf } from "../options/schedule.ts";
 import { type TrainingStep, warn } from "./callbacks.ts";
 import { type Method, type RunInputs, rowNames } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
@@ -42,7 +43,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   /** The update on the device, for whoever looks at its numbers. */
   readonly update: Update;
   readonly #parts: RunParts<Options>;
-  readonly #schedule: ScheduleOptions;
+  readonly #schedule: Schedule;
   /** Gives the output folder back. */
   readonly #release: (() => void) | undefined;
   #bestStep: number | undefined;
@@ -61,12 +62,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     this.policy = parts.inputs.policy;
     this.options = options;
     this.update = parts.update;
-    this.#schedule = {
-      type: options.lr_scheduler_type,
-      learningRate: options.learning_rate,
-      totalSteps: this.totalSteps,
-      warmupSteps: options.warmup_steps || Math.ceil(options.warmup_ratio * this.totalSteps),
-    };
+    this.#schedule = scheduleOf(options, this.totalSteps);
   }
 
   get totalSteps(): number {

@@ -65,6 +65,8 @@ const runState = z.object({
   options: z.looseObject({
     metric_for_best_model: z.string().optional(),
     greater_is_better: z.boolean().optional(),
+    /** Earlier checkpoints do not have it: no schedule took parameters then. */
+    lr_scheduler_kwargs: settings.default({}),
   }),
   settings,
 });

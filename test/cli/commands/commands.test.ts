@@ -177,7 +177,7 @@ describe("kto gradcheck", () => {
     });
     const worst = errors.reduce((one, other) => (other.error > one.error ? other : one));
     expect(worst.error, worst.name).toBeLessThan(1e-3);
-    // What it reports against its own float64 reference is its distance from PyTorch's float64, up to the file's f32.
+    // What it reports against its own float64 model is its distance from PyTorch's float64, up to the file's f32.
     expectNear(numbers("max_relative_error"), [worst.error], 2 ** -24);
     const named = errors.find(({ name }) => name === result.worst_parameter);
     expect(named?.error).toBeGreaterThan(worst.error - 2 ** -24);
@@ -207,7 +207,7 @@ describe("kto gradcheck", () => {
     expect(code).toBe(8);
     expect(Object.keys(result)).toEqual(keys);
     expect(result.passed).toBe(false);
-    expect(stderr).toMatch(/^error: The gradients disagree with the float64 reference: [^\n]+\n$/);
+    expect(stderr).toMatch(/^error: The gradients disagree with the float64 model: [^\n]+\n$/);
     expect(stderr).toContain(` ${result.worst_parameter as string} is off by `);
   });
 

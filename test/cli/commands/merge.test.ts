@@ -1,4 +1,5 @@
 /** `kto merge`: its options, what it prints and writes, and what it refuses. What a merged model computes: peft.test.ts. */
+import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
@@ -216,4 +217,12 @@ describe("kto merge refuses", () => {
     const { code, stderr } = await kto("merge", "--adapter_name_or_path", adapter);
     expect([code, stderr]).toEqual([2, expect.stringMatching(/output_dir/)]);
   });
+});
+
+test("a disk that does not take its last line is a warning: the result is the folder", () => {
+  const into = freshPath(folder, "merged");
+  const command = `node bin/kto.js merge --adapter_name_or_path ${adapter} --output_dir ${into} --model ${llama} >/dev/full`;
+  const { status, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
+  expect([status, stderr]).toEqual([0, "warning: Cannot write to stdout: no space is left on the disk.\n"]);
+  expect(existsSync(join(into, "model.safetensors"))).toBe(true);
 });

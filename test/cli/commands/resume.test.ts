@@ -147,7 +147,20 @@ describe("kto train", () => {
     expect(metricsOf(output).trimEnd().split("\n")).toHaveLength(3);
   });
 
+  test("whoever reads its lines may go away: the run goes on and is saved", async () => {
+    const output = freshPath(folder, "run");
+    const child = spawn(process.execPath, ["bin/kto.js", ...words(output, "save_steps=2")], {
+      stdio: ["ignore", "pipe", "pipe"],
+    });
+    child.stdout.destroy();
+    child.stderr.once("data", () => child.stderr.destroy());
+    expect(await once(child, "close")).toEqual([0, null]);
+    expect(existsSync(join(output, "checkpoint-4"))).toBe(true);
+    expect(existsSync(join(output, "model.safetensors"))).toBe(true);
+  });
+
   test.each([
+    ["SIGHUP", 129],
     ["SIGINT", 130],
     ["SIGTERM", 143],
   ] as const)("%s: the update is finished, a checkpoint saved, the exit code %i", async (signal, code) => {

@@ -5,7 +5,7 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { Arena, ParameterLayout } from "../../../src/engine/gpu/arena.ts";
 import { Program } from "../../../src/engine/gpu/program.ts";
-import { ReferenceModel } from "../../../src/engine/model/float64/decoder.ts";
+import { Float64Model } from "../../../src/engine/model/float64/decoder.ts";
 import { adapterGradients, float64Weights } from "../../../src/engine/model/float64/lora.ts";
 import { LoraAdapter, type LoraOptions, linearModules, selectModules } from "../../../src/engine/model/lora.ts";
 import { Model } from "../../../src/engine/model/model.ts";
@@ -15,7 +15,7 @@ import { dropout } from "../../../src/kernels/float64/dropout.ts";
 import { matmul } from "../../../src/kernels/float64/matmul.ts";
 import { globalNorm } from "../../../src/kernels/float64/reduce.ts";
 import { checkGradients } from "../../../src/kto/gradcheck.ts";
-import { ktoReferenceGradient } from "../../../src/kto/method/float64-gradient.ts";
+import { ktoFloat64Gradient } from "../../../src/kto/method/float64-gradient.ts";
 import { completionLogProbs } from "../../../src/kto/method/log-probs.ts";
 import { mismatchedPairs } from "../../../src/kto/method/sampler.ts";
 import { KtoTrainer } from "../../../src/kto/trainer.ts";
@@ -246,9 +246,9 @@ describe("gradients of A and B", () => {
 
 async function exactGradients(policy: Model, examples: ReturnType<typeof readExamples>) {
   const { pair, valid } = mismatchedPairs(examples);
-  const exact = ktoReferenceGradient({
-    policy: new ReferenceModel(policy.config, await float64Weights(policy)),
-    reference: new ReferenceModel(policy.config, await float64Weights(policy.base)),
+  const exact = ktoFloat64Gradient({
+    policy: new Float64Model(policy.config, await float64Weights(policy)),
+    reference: new Float64Model(policy.config, await float64Weights(policy.base)),
     examples,
     pairs: pair,
     pairValid: valid,

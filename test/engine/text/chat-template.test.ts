@@ -288,7 +288,7 @@ describe("where a template is found", () => {
       { "tokenizer_config.json": { chat_template: [{ name: "default", template: "x" }, { name: "y" }] } },
       /tokenizer_config\.json: chat_template is neither/,
     ],
-    ["lies in a broken file", { "tokenizer_config.json": "{" }, /tokenizer_config\.json cannot be read as JSON/],
+    ["lies in a broken file", { "tokenizer_config.json": "{" }, /tokenizer_config\.json is not valid JSON/],
     ["lies in a list", { "chat_template.json": "[]" }, /chat_template\.json does not hold a JSON object/],
   ])("names the file when a template %s", async (_, files, message) => {
     const error = await load(folderOf(files)).catch((thrown: unknown) => thrown);

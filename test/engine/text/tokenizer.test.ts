@@ -94,7 +94,7 @@ describe("tokenizer", () => {
 
   it.each([
     ["is missing", undefined, /tokenizer\.json does not exist/],
-    ["is not JSON", "{", /tokenizer\.json cannot be read as JSON/],
+    ["is not JSON", "{", /tokenizer\.json is not valid JSON/],
     ["is not an object", "[]", /tokenizer\.json does not hold a JSON object/],
     ["has no model", "{}", /tokenizer\.json is not a tokenizer that can be used: .*model/],
     ["has an unknown model", '{"model":{"type":"Magic"}}', /tokenizer\.json is not a tokenizer/],

@@ -1,5 +1,5 @@
 /**
- * Every backward of the float64 reference against central differences of its forward, over odd shapes; and the few
+ * Every backward of the float64 twin against central differences of its forward, over odd shapes; and the few
  * forwards that no whole-model golden pins down.
  */
 import fc from "fast-check";

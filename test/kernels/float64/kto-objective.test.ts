@@ -1,4 +1,4 @@
-/** The invariants of the KTO objective that concern formulas alone, on the float64 reference. */
+/** The invariants of the KTO objective that concern formulas alone, on the float64 twin. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { at } from "../../../src/kernels/float64/elements.ts";

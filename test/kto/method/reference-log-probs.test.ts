@@ -9,7 +9,7 @@ import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import { Random } from "../../../src/engine/random.ts";
 import { ConfigError } from "../../../src/errors.ts";
 import { type BatchExample, packBatch } from "../../../src/kto/method/batch.ts";
-import { ktoReferenceGradient } from "../../../src/kto/method/float64-gradient.ts";
+import { ktoFloat64Gradient } from "../../../src/kto/method/float64-gradient.ts";
 import { completionLogProbs } from "../../../src/kto/method/log-probs.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";
 import { mismatchedPairs } from "../../../src/kto/method/sampler.ts";
@@ -358,8 +358,8 @@ describe("uniform", () => {
     const { pair, valid } = mismatchedPairs(batch);
     const inputs = { policy: float64Fixture("llama", "policy"), examples: batch, pairs: pair, pairValid: valid };
     const reference = { logProb: () => CONSTANT };
-    const exact = ktoReferenceGradient({ ...inputs, ...objective, reference, referenceKind: "uniform" });
-    const constant = ktoReferenceGradient({ ...inputs, ...objective, reference });
+    const exact = ktoFloat64Gradient({ ...inputs, ...objective, reference, referenceKind: "uniform" });
+    const constant = ktoFloat64Gradient({ ...inputs, ...objective, reference });
     expect(Math.abs(exact.loss - constant.loss)).toBeLessThan(1e-12);
     for (const [name, gradient] of exact.gradients) {
       expect(relativeDistance(gradient, constant.gradients.get(name) ?? []), name).toBeLessThan(1e-10);

@@ -2,9 +2,10 @@
 import { describe, expect, test } from "vitest";
 import { ConfigError } from "../../../src/errors.ts";
 import { configAdvice, type RunFacts } from "../../../src/kto/options/advice.ts";
-import { parseKtoConfig } from "../../../src/kto/options/kto.ts";
+import { parseKtoConfig, trainerOptions } from "../../../src/kto/options/kto.ts";
 import { unusedLoraOptions } from "../../../src/kto/options/lora.ts";
-import { editDistance } from "../../../src/kto/options/parse.ts";
+import { editDistance } from "../../../src/kto/options/names.ts";
+import { sftTrainerOptions } from "../../../src/kto/options/sft.ts";
 
 const required = { model_name_or_path: "model", dataset_name: "rows.jsonl", output_dir: "out" };
 
@@ -112,6 +113,80 @@ describe("refusals", () => {
   test("the place follows the option's name", () => {
     const message = messageOf({ beta: -1 }, (name) => (name === "beta" ? " in run.yaml" : ""));
     expect(message).toBe('option "beta" in run.yaml is -1; it must be a number above 0.');
+  });
+});
+
+describe("schedules", () => {
+  const decay = { lr_scheduler_type: "warmup_stable_decay" };
+  const polynomial = { lr_scheduler_type: "polynomial" };
+  const lowest = { lr_scheduler_type: "cosine_with_min_lr" };
+
+  test("a share as warm-up, and parameters as numbers in their own order", () => {
+    const kwargs = '{"min_lr_ratio": "0.1", "num_decay_steps": 4, "decay_type": null}';
+    const config = parseKtoConfig({ ...required, ...decay, warmup_steps: ".1", lr_scheduler_kwargs: kwargs });
+    expect(config.warmup_steps).toBe(0.1);
+    expect(JSON.stringify(config.lr_scheduler_kwargs)).toBe('{"num_decay_steps":4,"min_lr_ratio":0.1}');
+    expect(parseKtoConfig({ ...required, lr_scheduler_kwargs: null }).lr_scheduler_kwargs).toEqual({});
+  });
+
+  test.each([
+    [
+      { warmup_steps: 1.5 },
+      'option "warmup_steps" is 1.5; it must be a whole number of at least 0, or a share of all updates below 1.',
+    ],
+    [
+      { lr_scheduler_type: "reduce_lr_on_plateau" },
+      'option "lr_scheduler_type" is "reduce_lr_on_plateau", which follows the evaluations, and here a run\'s rates are known before it: choose another, such as "cosine".',
+    ],
+    [
+      { ...polynomial, lr_scheduler_kwargs: { powr: 2 } },
+      'option "lr_scheduler_kwargs" has "powr", but lr_scheduler_type "polynomial" takes power, lr_end.',
+    ],
+    [
+      { lr_scheduler_kwargs: { num_cycles: 2 } },
+      'option "lr_scheduler_kwargs" has "num_cycles", but lr_scheduler_type "linear" takes none.',
+    ],
+    [
+      { ...polynomial, lr_scheduler_kwargs: { power: -1 } },
+      'option "power" of lr_scheduler_kwargs is -1; it must be a number above 0.',
+    ],
+    [decay, /^option "lr_scheduler_kwargs" needs num_decay_steps, .* lr_scheduler_type "warmup_stable_decay"\.$/],
+    [
+      { ...decay, lr_scheduler_kwargs: { num_decay_steps: 2, decay_type: "sqrt" } },
+      'option "decay_type" of lr_scheduler_kwargs is "sqrt"; it must be "linear", "cosine" or "1-sqrt".',
+    ],
+    [lowest, /^option "lr_scheduler_kwargs" needs min_lr or min_lr_rate, one of them,/],
+    [{ ...lowest, lr_scheduler_kwargs: { min_lr: 0, min_lr_rate: 0.1 } }, /needs min_lr or min_lr_rate, one of/],
+    [
+      { ...lowest, lr_scheduler_kwargs: { min_lr: 1e-3 } },
+      /needs min_lr below learning_rate, but they are 0\.001 and 0\.000005\.$/,
+    ],
+    [{ ...polynomial, learning_rate: 1e-8 }, /needs lr_end below learning_rate, but they are 1e-7 and 1e-8\.$/],
+  ])("%j is refused", (input, message) => {
+    if (typeof message === "string") expect(messageOf(input)).toBe(message);
+    else expect(messageOf(input)).toMatch(message);
+  });
+});
+
+describe("the trainer's options", () => {
+  const config = parseKtoConfig({ ...required, beta: 0.2 });
+
+  test("a command's configuration is not parsed again, and says no more than the trainer takes", () => {
+    const part = trainerOptions.partOf(config);
+    expect(part).toEqual(trainerOptions.parse({ beta: 0.2 }));
+    expect(trainerOptions.parse(part)).toBe(part);
+    expect(Object.isFrozen(part)).toBe(true);
+  });
+
+  test("what a program gives is parsed, also a changed copy of what was", () => {
+    const part = trainerOptions.partOf(config);
+    expect(() => trainerOptions.parse({ ...part, beta: -1 })).toThrow(
+      'option "beta" is -1; it must be a number above 0.',
+    );
+    expect(() => trainerOptions.parse({ ...part, weight_decay: 1e-50 })).toThrow("32-bit floating point cannot hold");
+    expect(() => trainerOptions.parse({ ...part, output_dir: "o" } as object)).toThrow('unknown option "output_dir"');
+    expect(sftTrainerOptions.parse({})).toMatchObject({ learning_rate: 2e-5, disable_dropout: false });
+    expect(() => sftTrainerOptions.parse({ beta: 1 } as object)).toThrow("belongs to KTO");
   });
 });
 
@@ -244,7 +319,16 @@ describe("advice", () => {
       /\(reference_point_scope "step" takes it over the whole update\)\.$/,
     ],
     [{}, { ...large, rows: 5 }, /^one update asks for 8 rows .* only 5\.$/],
-    [{ max_steps: 10, warmup_steps: 20 }, large, /^warmup_steps 20 does not end within the run's 10 steps/],
+    [{ max_steps: 10, warmup_steps: 20 }, large, /^the warm-up of 20 steps does not end within the run's 10 steps/],
+    [{ lr_scheduler_type: "constant", warmup_steps: 0.1 }, large, /"constant" has no warm-up, .* no effect/],
+    [
+      {
+        ...{ max_steps: 10, warmup_steps: 4 },
+        ...{ lr_scheduler_type: "warmup_stable_decay", lr_scheduler_kwargs: { num_decay_steps: 8 } },
+      },
+      large,
+      /^warm-up and decay take 4 and 8 steps, more than the run's 10/,
+    ],
     [{}, { ...large, parameters: 1e9 }, /^below 7B parameters/],
     [{}, { ...large, prompts: 1, evaluationPrompts: 2 }, /^all rows have the same prompt, .* \(kl is 0\)/],
     [{}, { ...large, prompts: 2, evaluationPrompts: 1 }, /^all validation rows have the same prompt/],

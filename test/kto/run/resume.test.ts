@@ -168,6 +168,15 @@ describe("a run that goes on", () => {
   it.each([
     ["all weights", {}, false],
     ["all weights, one reference point an update", { reference_point_scope: "step" }, false],
+    [
+      "a schedule with parameters and a share as warm-up",
+      {
+        lr_scheduler_type: "warmup_stable_decay",
+        lr_scheduler_kwargs: { num_decay_steps: 3, decay_type: "1-sqrt" },
+        warmup_steps: 0.25,
+      },
+      false,
+    ],
     ["an adapter with dropout", { disable_dropout: false, learning_rate: 1e-2 }, true],
   ] as const)("%s: the same bits after two breaks as without one", async (_, options, lora) => {
     const whole = await run(newFolder(), options, { lora });
@@ -526,6 +535,22 @@ describe("what changed meanwhile", () => {
     const error = await failure(run(await aBrokenRun(), { ...options, resume_from_checkpoint: true }));
     expect(error).toBeInstanceOf(ConfigError);
     expect(error.message).toContain(sentence);
+  });
+
+  it("the schedule's parameters: refused, also where the checkpoint is older than they are", async () => {
+    const cosine = { lr_scheduler_type: "cosine", lr_scheduler_kwargs: { num_cycles: 1 } } as const;
+    const path = newFolder();
+    await run(path, cosine, { stopAfter: 1 });
+    const other = { ...cosine, lr_scheduler_kwargs: { num_cycles: 2 }, resume_from_checkpoint: true };
+    const error = await failure(run(path, other));
+    expect(error.message).toContain('option "lr_scheduler_kwargs" is {"num_cycles":2}, but the run of');
+    forge(join(path, "checkpoint-1"), "run_state.json", (json) => {
+      const { lr_scheduler_kwargs: _, ...options } = json.options as Record<string, unknown>;
+      return { ...json, options };
+    });
+    expect((await failure(run(path, other))).message).toContain('{"num_cycles":2}, but the run of');
+    const plain = { ...cosine, lr_scheduler_kwargs: {}, resume_from_checkpoint: true };
+    expect((await run(path, plain, { stopAfter: 2 })).checkpoints.map(({ step }) => step)).toEqual([2]);
   });
 
   it("the microbatches of evaluations, where none was made: they may be others", async () => {

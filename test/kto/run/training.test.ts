@@ -382,8 +382,10 @@ describe("the schedule", () => {
     expect(steps.map(({ metrics }) => metrics?.learning_rate)).toEqual([0, 5e-4, 1e-3, 5e-4]);
     // An update at rate 0 moves nothing, so the second is again at the identity of step 0.
     expect(steps.map(({ metrics }) => metrics?.["rewards/margins"] === 0)).toEqual([true, true, false, false]);
-    const ratio = await train({ examples, options: { ...options, warmup_ratio: 0.5 } });
-    expect(ratio.steps.map(({ learningRate }) => learningRate)).toEqual([0, 5e-4, 1e-3, 5e-4]);
+    for (const share of [{ warmup_ratio: 0.5 }, { warmup_steps: 0.5 }]) {
+      const { steps: same } = await train({ examples, options: { ...options, ...share } });
+      expect(same.map(({ learningRate }) => learningRate)).toEqual([0, 5e-4, 1e-3, 5e-4]);
+    }
   });
 
   it("accumulated updates are averages: the first AdamW update is as large as without", async () => {

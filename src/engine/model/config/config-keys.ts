@@ -6,20 +6,6 @@ import { ModelFormatError, shown } from "../../../errors.ts";
 
 export type Json = Record<string, unknown>;
 
-/** Parses a JSON object. Throws ModelFormatError naming the file. */
-export function parseObject(text: string, file: string): Json {
-  let json: Json;
-  try {
-    json = JSON.parse(text) as Json;
-  } catch (error) {
-    throw new ModelFormatError(`${file} is not valid JSON: ${(error as Error).message}.`, { cause: error });
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new ModelFormatError(`${file} does not hold a JSON object.`);
-  }
-  return json;
-}
-
 /** A key that is null counts as absent everywhere, as it does in Hugging Face's files. */
 export class Keys {
   readonly json: Json;

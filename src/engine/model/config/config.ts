@@ -5,7 +5,8 @@
  */
 import { ModelFormatError, shown } from "../../../errors.ts";
 import type { RopeScaling } from "../../../kernels/rope.ts";
-import { Keys, parseObject } from "./config-keys.ts";
+import { parseJsonObject } from "../../files/json-file.ts";
+import { Keys } from "./config-keys.ts";
 
 export type ModelType = "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" | "gpt2";
 
@@ -177,7 +178,7 @@ const FOREIGN_FACTORS = ["residual_multiplier", "embedding_multiplier", "logits_
  * @param text the file's content; @param file its path, for messages
  */
 export function parseModelConfig(text: string, file: string): ModelConfig {
-  const json = parseObject(text, file);
+  const json = parseJsonObject(text, file);
   const architectures = Array.isArray(json.architectures)
     ? json.architectures.map((name) => (typeof name === "string" ? name : shown(name)))
     : [];
@@ -209,7 +210,7 @@ function listed(names: readonly string[]): string {
  * and the key unless `eos_token_id` is a token id or a list of them.
  */
 export function parseEndTokens(text: string, file: string): readonly number[] | undefined {
-  return new Keys(parseObject(text, file), file).endTokens();
+  return new Keys(parseJsonObject(text, file), file).endTokens();
 }
 
 /** Llama and what has grown from it. */

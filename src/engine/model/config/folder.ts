@@ -4,6 +4,7 @@
  */
 import { FileError, ModelFormatError } from "../../../errors.ts";
 import type { StoredFormat } from "../../../kernels/kernel.ts";
+import { readModelText } from "../../files/json-file.ts";
 import { platform } from "../../platform/index.ts";
 import { type ModelConfig, parseEndTokens, parseModelConfig } from "./config.ts";
 
@@ -44,10 +45,10 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
   if ((await platform.exists(file)) !== "file") {
     throw new ModelFormatError(`The model folder "${folder}" has no config.json.`);
   }
-  const config = parseModelConfig(await platform.readText(file), file);
+  const config = parseModelConfig(await readModelText(file), file);
   const generationFile = platform.joinPath(folder, "generation_config.json");
   if ((await platform.exists(generationFile)) !== "file") return config;
-  const eosTokenIds = parseEndTokens(await platform.readText(generationFile), generationFile);
+  const eosTokenIds = parseEndTokens(await readModelText(generationFile), generationFile);
   return eosTokenIds === undefined ? config : { ...config, eosTokenIds };
 }
 
@@ -94,7 +95,7 @@ export async function writeCompanions(from: string, to: string, dtype: StoredFor
     const source = platform.joinPath(from, name);
     if ((await platform.exists(source)) !== "file") continue;
     const target = platform.joinPath(to, name);
-    const changed = name === "config.json" ? withDtype(await platform.readText(source), dtype) : undefined;
+    const changed = name === "config.json" ? withDtype(await readModelText(source), dtype) : undefined;
     if (changed === undefined) await copyFile(source, target);
     else await platform.writeFileAtomic(target, changed);
   }

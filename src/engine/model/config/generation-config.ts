@@ -2,7 +2,8 @@
  * How a model's authors want it sampled: generation_config.json of its folder, under our names. Its end tokens are read
  * with the model (folder.ts).
  */
-import { errorMessage, ModelFormatError, shown } from "../../../errors.ts";
+import { ModelFormatError, shown } from "../../../errors.ts";
+import { parseJsonObject, readModelText } from "../../files/json-file.ts";
 import { platform } from "../../platform/index.ts";
 
 /** What the file sets; the rest is undefined. */
@@ -35,21 +36,12 @@ function hasEntries(value: unknown): boolean {
 export async function readGenerationDefaults(folder: string): Promise<GenerationDefaults> {
   const file = platform.joinPath(folder, "generation_config.json");
   const found = (await platform.exists(file)) === "file";
-  return parseGenerationDefaults(found ? await platform.readText(file) : "{}", file);
+  return parseGenerationDefaults(found ? await readModelText(file) : "{}", file);
 }
 
 /** @param file for messages */
 export function parseGenerationDefaults(text: string, file: string): GenerationDefaults {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw new ModelFormatError(`${file} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
-  }
-  if (typeof json !== "object" || json === null || Array.isArray(json)) {
-    throw new ModelFormatError(`${file} does not hold a JSON object.`);
-  }
-  const config = json as Record<string, unknown>;
+  const config = parseJsonObject(text, file);
   const refuse = (key: string, expected: string) => {
     throw new ModelFormatError(`${file}: "${key}" is ${shown(config[key])}; it must be ${expected}.`);
   };

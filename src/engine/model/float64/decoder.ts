@@ -1,6 +1,6 @@
 /**
  * A whole decoder in float64, one sequence at a time: no packing, no caches, no device. It is what `kto gradcheck` and
- * the tests compare the GPU with, composed of src/kernels/reference only.
+ * the tests compare the GPU with, composed of src/kernels/float64 only.
  */
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../../kernels/float64/activation.ts";
 import { attentionBackward, attentionForward } from "../../../kernels/float64/attention.ts";
@@ -14,19 +14,19 @@ import { layerNormBackward, layerNormForward, rmsNormBackward, rmsNormForward } 
 import { ropeBackward, ropeForward } from "../../../kernels/float64/rope.ts";
 import type { ModelConfig } from "../config/config.ts";
 import {
+  type Float64Tensor,
+  float64Layer,
   type Layer,
   type Linear,
   type Norm,
   type Parameter,
-  type ReferenceTensor,
-  referenceLayer,
   TensorTable,
 } from "./parameters.ts";
 
-export type { ReferenceTensor } from "./parameters.ts";
+export type { Float64Tensor } from "./parameters.ts";
 
 /** Gradients under the names of the weights, each in its weight's layout. */
-export type ReferenceGradients = Map<string, Float64Array>;
+export type Float64Gradients = Map<string, Float64Array>;
 
 type Ids = ArrayLike<number>;
 
@@ -65,7 +65,7 @@ interface Activations {
 }
 
 /** A decoder in float64. It reads the arrays of `weights` in place and never writes them. */
-export class ReferenceModel {
+export class Float64Model {
   readonly config: ModelConfig;
   /** Names of the tensors in use, as the checkpoint spells them; other tensors (masks, a tied head's copy) are ignored. */
   readonly parameterNames: readonly string[];
@@ -79,7 +79,7 @@ export class ReferenceModel {
    * @param weights by Hugging Face name, with or without the leading "transformer." or "model."
    * Throws ModelFormatError for a missing or mis-shaped tensor, naming it.
    */
-  constructor(config: ModelConfig, weights: ReadonlyMap<string, ReferenceTensor>) {
+  constructor(config: ModelConfig, weights: ReadonlyMap<string, Float64Tensor>) {
     this.config = config;
     const tensors = new TensorTable(config, weights);
     const { hiddenSize: width, vocabSize } = config;
@@ -87,7 +87,7 @@ export class ReferenceModel {
     this.#embedding = tensors.parameter(gpt2 ? "wte.weight" : "embed_tokens.weight", [vocabSize, width]);
     this.#positionTable =
       config.position === "learned" ? tensors.parameter("wpe.weight", [config.contextLength, width]) : undefined;
-    this.#layers = Array.from({ length: config.layers }, (_, i) => referenceLayer(tensors, config, i));
+    this.#layers = Array.from({ length: config.layers }, (_, i) => float64Layer(tensors, config, i));
     this.#finalNorm = tensors.norm(gpt2 ? "ln_f" : "norm");
     this.#head = config.tiedHead ? this.#embedding : tensors.parameter("lm_head.weight", [vocabSize, width]);
     this.parameterNames = tensors.used;
@@ -114,12 +114,7 @@ export class ReferenceModel {
    * Adds `coefficient * dlogProb / dparameter` to `grads` for every parameter in use, creating absent entries.
    * Returns the log-prob.
    */
-  accumulateLogProbGradient(
-    promptIds: Ids,
-    completionIds: Ids,
-    coefficient: number,
-    grads: ReferenceGradients,
-  ): number {
+  accumulateLogProbGradient(promptIds: Ids, completionIds: Ids, coefficient: number, grads: Float64Gradients): number {
     const { hiddenSize: width } = this.config;
     const { rows, targets, ids } = predictionRows(promptIds, completionIds);
     const activations = this.#forward(ids);
@@ -150,7 +145,7 @@ export class ReferenceModel {
     return { ids, positions, layers, last: x, finalNorm: normForward(this.config, this.#finalNorm, x) };
   }
 
-  #backward(activations: Activations, dHidden: Float64Array, grads: ReferenceGradients): void {
+  #backward(activations: Activations, dHidden: Float64Array, grads: Float64Gradients): void {
     const { hiddenSize: width, vocabSize, contextLength } = this.config;
     const { ids, positions, layers, last, finalNorm } = activations;
     let dx = normBackward(this.#finalNorm, dHidden, last, finalNorm, grads);
@@ -188,8 +183,8 @@ function layerForward(
   const rows = positions.length;
   const ranges = visibleRanges(config, index, rows);
   const attentionNorm = normForward(config, layer.attentionNorm, x);
-  const products = layer.qkv.map((part) => linearForward(part, attentionNorm.y, rows));
-  const fused = joinColumns(products, rows);
+  const parts = layer.qkv.map((part) => linearForward(part, attentionNorm.y, rows));
+  const fused = joinColumns(parts, rows);
   const norms = headNormInputs(config, layer, rows);
   const normed = norms && headNormForward(fused, config.normEpsilon, norms);
   const headNorm = normed && { x: fused, inverse: normed.inverse };
@@ -216,7 +211,7 @@ function layerBackward(
   saved: LayerActivations,
   dy: Float64Array,
   positions: Int32Array,
-  grads: ReferenceGradients,
+  grads: Float64Gradients,
 ): Float64Array {
   const { heads, keyValueHeads, headSize, intermediateSize } = config;
   const rows = positions.length;
@@ -272,7 +267,7 @@ function normBackward(
   dy: Float64Array,
   x: Float64Array,
   saved: NormResult,
-  grads: ReferenceGradients,
+  grads: Float64Gradients,
 ): Float64Array {
   if (norm.bias) {
     const d = layerNormBackward(dy, x, norm.weight.data, saved.mean, saved.inverse);
@@ -319,7 +314,7 @@ function linearBackward(
   dy: Float64Array,
   x: Float64Array,
   rows: number,
-  grads: ReferenceGradients,
+  grads: Float64Gradients,
 ): Float64Array {
   const outputs = linears.map((linear) => linear.outputs);
   const parts = splitColumns(dy, outputs, rows);
@@ -359,7 +354,7 @@ function sum(values: Float64Array): number {
   return values.reduce((total, value) => total + value, 0);
 }
 
-function accumulate(grads: ReferenceGradients, parameter: Parameter, gradient: Float64Array): void {
+function accumulate(grads: Float64Gradients, parameter: Parameter, gradient: Float64Array): void {
   let total = grads.get(parameter.name);
   if (!total) {
     total = new Float64Array(parameter.data.length);

@@ -6,10 +6,10 @@ import { add, at } from "../../../kernels/float64/elements.ts";
 import { matmul } from "../../../kernels/float64/matmul.ts";
 import { type LinearModule, loraScale } from "../lora.ts";
 import type { Model } from "../model.ts";
-import type { ReferenceGradients, ReferenceTensor } from "./decoder.ts";
+import type { Float64Gradients, Float64Tensor } from "./decoder.ts";
 
 /** A model's weights in float64 under their checkpoint names, its adapter merged into them. */
-export async function float64Weights(model: Model): Promise<Map<string, ReferenceTensor>> {
+export async function float64Weights(model: Model): Promise<Map<string, Float64Tensor>> {
   const tensors = await model.readTensors(model.weights);
   const weights = new Map(
     tensors.map(({ name, shape, data }) => [name, { shape, data: Float64Array.from(data) }] as const),
@@ -28,8 +28,8 @@ export async function float64Weights(model: Model): Promise<Map<string, Referenc
 }
 
 /** The gradients of a model's adapter, under the names that `model.readTensors` gives them, from those of its weights. */
-export async function adapterGradients(model: Model, gradients: ReferenceGradients): Promise<ReferenceGradients> {
-  const result: ReferenceGradients = new Map();
+export async function adapterGradients(model: Model, gradients: Float64Gradients): Promise<Float64Gradients> {
+  const result: Float64Gradients = new Map();
   for (const { module, a, b, scale, rank } of (await float64Adapter(model)) ?? []) {
     const { inputs, outputs, name } = module;
     const stored = gradients.get(weightName(model, module)) ?? new Float64Array(inputs * outputs);

@@ -1,11 +1,11 @@
 /**
- * The parameters of the float64 decoder in `reference.ts`, under the names of Hugging Face checkpoints. The names are
+ * The parameters of the float64 decoder (`decoder.ts`), under the names of Hugging Face checkpoints. The names are
  * listed here a second time on purpose: an oracle shares no table with what it judges.
  */
 import { ModelFormatError } from "../../../errors.ts";
 import type { ModelConfig } from "../config/config.ts";
 
-export interface ReferenceTensor {
+export interface Float64Tensor {
   readonly shape: readonly number[];
   readonly data: Float64Array;
 }
@@ -49,9 +49,9 @@ export interface Layer {
 export class TensorTable {
   readonly used: string[] = [];
   readonly #config: ModelConfig;
-  readonly #byShortName = new Map<string, { name: string; tensor: ReferenceTensor }>();
+  readonly #byShortName = new Map<string, { name: string; tensor: Float64Tensor }>();
 
-  constructor(config: ModelConfig, weights: ReadonlyMap<string, ReferenceTensor>) {
+  constructor(config: ModelConfig, weights: ReadonlyMap<string, Float64Tensor>) {
     this.#config = config;
     for (const [name, tensor] of weights)
       this.#byShortName.set(name.replace(/^(transformer|model)\./, ""), { name, tensor });
@@ -89,7 +89,7 @@ export class TensorTable {
 }
 
 /** Layer `index` of a decoder. */
-export function referenceLayer(tensors: TensorTable, config: ModelConfig, index: number): Layer {
+export function float64Layer(tensors: TensorTable, config: ModelConfig, index: number): Layer {
   return config.modelType === "gpt2" ? gpt2Layer(tensors, config, index) : llamaLayer(tensors, config, index);
 }
 

@@ -13,7 +13,7 @@ import { Activations } from "../activations.ts";
 import type { KeyValueCache } from "../block.ts";
 import { recordLayers } from "../decoder.ts";
 import { HeadBuffers, recordHeadRows } from "../head.ts";
-import { recordProduct } from "../matmul.ts";
+import { recordMatmul } from "../matmul.ts";
 import type { Model } from "../model.ts";
 import type { RowShape } from "../rows.ts";
 import { type SamplingOptions, sampleToken } from "./sample.ts";
@@ -349,7 +349,7 @@ export class Generator {
       let start = 0;
       for (const logits of this.#logits) {
         const columns = logits.shape[1] ?? 0;
-        recordProduct(program, "NT", normed, sliceRows(table, start, columns), reshape(logits, [heads, columns]));
+        recordMatmul(program, "NT", normed, sliceRows(table, start, columns), reshape(logits, [heads, columns]));
         start += columns;
       }
       this.#programs.set(key, program);

@@ -2,8 +2,9 @@
  * The weight files of a Hugging Face folder as one table of tensors: model.safetensors, or shards with an index that
  * says which file holds which tensor. Reads by ranges, writes in shards of a chosen size. Not what the tensors mean.
  */
-import { errorMessage, ModelFormatError, shown } from "../../../errors.ts";
+import { ModelFormatError, shown } from "../../../errors.ts";
 import type { StoredFormat } from "../../../kernels/kernel.ts";
+import { isJsonObject, parseJsonObject, readModelText } from "../../files/json-file.ts";
 import {
   openSafetensors,
   type SafetensorsFile,
@@ -55,7 +56,7 @@ export async function openCheckpoint(folder: string): Promise<CheckpointFiles> {
 }
 
 async function openShards(folder: string, index: string): Promise<CheckpointFiles> {
-  const map = parseIndex(await platform.readText(index), index);
+  const map = parseIndex(await readModelText(index), index);
   const names = [...new Set(map.values())].sort();
   const files: SafetensorsFile[] = [];
   const close = async () => {
@@ -104,14 +105,8 @@ function tableOf(files: readonly SafetensorsFile[]): Map<string, CheckpointTenso
 
 /** Tensor names to shard names. */
 function parseIndex(text: string, path: string): Map<string, string> {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw new ModelFormatError(`${path} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
-  }
-  const map = typeof json === "object" && json !== null ? (json as { weight_map?: unknown }).weight_map : undefined;
-  if (typeof map !== "object" || map === null || Array.isArray(map) || Object.keys(map).length === 0) {
+  const map = parseJsonObject(text, path).weight_map;
+  if (!isJsonObject(map) || Object.keys(map).length === 0) {
     throw new ModelFormatError(`${path}: "weight_map" is missing or is no object from tensor names to file names.`);
   }
   for (const [tensor, name] of Object.entries(map)) {

@@ -6,12 +6,12 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { parseModelConfig } from "../../../../src/engine/model/config/config.ts";
-import { ReferenceModel, type ReferenceTensor } from "../../../../src/engine/model/float64/decoder.ts";
+import { Float64Model, type Float64Tensor } from "../../../../src/engine/model/float64/decoder.ts";
 import { ModelFormatError } from "../../../../src/errors.ts";
 import { type AdamwState, adamwStep } from "../../../../src/kernels/float64/adamw.ts";
 import { at } from "../../../../src/kernels/float64/elements.ts";
 import { clipScale } from "../../../../src/kernels/float64/reduce.ts";
-import { ktoReferenceGradient } from "../../../../src/kto/method/float64-gradient.ts";
+import { ktoFloat64Gradient } from "../../../../src/kto/method/float64-gradient.ts";
 import { centralDifferences, relativeError } from "../../../helpers/central-differences.ts";
 import { type Expected, FIXTURES } from "../../../helpers/fixtures.ts";
 import { readFloat64Safetensors } from "../../../helpers/float64-safetensors.ts";
@@ -39,7 +39,7 @@ function loadFixture(name: string) {
     .map((row) => ({ promptIds: row.prompt_ids, completionIds: row.completion_ids, label: row.label }));
   const { beta, desirable_weight, undesirable_weight } = expected.hyperparameters;
   const inputs = {
-    reference: new ReferenceModel(frozen.config, frozen.weights),
+    reference: new Float64Model(frozen.config, frozen.weights),
     examples,
     pairs: examples.map((_, i) => (i + 1) % examples.length),
     pairValid: examples.map(() => true),
@@ -62,7 +62,7 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
   const { config, weights, expected, inputs } = loadFixture(name);
 
   it("reproduces log-probs, reference point, loss and every gradient", () => {
-    const result = ktoReferenceGradient({ policy: new ReferenceModel(config, weights), ...inputs });
+    const result = ktoFloat64Gradient({ policy: new Float64Model(config, weights), ...inputs });
     expectClose(result.policyLogProbs, expected.policy_logps, 1e-9);
     expectClose(result.referenceLogProbs, expected.reference_logps, 1e-9);
     expectClose(result.klPolicyLogProbs, expected.kl_policy_logps, 1e-9);
@@ -89,9 +89,9 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
       states.set(parameter, { shape, parameter: data, firstMoment: zeros(), secondMoment: zeros() });
     }
     steps.forEach((wanted, index) => {
-      const tensors = new Map<string, ReferenceTensor>();
+      const tensors = new Map<string, Float64Tensor>();
       for (const [parameter, state] of states) tensors.set(parameter, { shape: state.shape, data: state.parameter });
-      const result = ktoReferenceGradient({ policy: new ReferenceModel(config, tensors), ...inputs });
+      const result = ktoFloat64Gradient({ policy: new Float64Model(config, tensors), ...inputs });
       expectClose(
         [result.loss, result.kl, result.gradientNorm, ...result.logRatio],
         [wanted.loss, wanted.kl, wanted.grad_norm, ...wanted.log_ratio],
@@ -116,7 +116,7 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
   });
 
   it("agrees with central differences of the whole model", () => {
-    const model = new ReferenceModel(config, weights);
+    const model = new Float64Model(config, weights);
     const { promptIds, completionIds } = { promptIds: [5], completionIds: [7, 5, 9] };
     const gradients = new Map<string, Float64Array>();
     expect(model.accumulateLogProbGradient(promptIds, completionIds, 0.5, gradients)).toBe(
@@ -133,11 +133,11 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
   });
 
   it("z0 carries no gradient, and apo_zero_unpaired needs no pairs", () => {
-    const policy = new ReferenceModel(config, weights);
-    const zero = ktoReferenceGradient({ policy, ...inputs, pairs: [], pairValid: [], lossType: "apo_zero_unpaired" });
+    const policy = new Float64Model(config, weights);
+    const zero = ktoFloat64Gradient({ policy, ...inputs, pairs: [], pairValid: [], lossType: "apo_zero_unpaired" });
     expect([zero.kl, zero.klUnclamped, zero.klLogRatio.length]).toEqual([0, 0, 0]);
     // The gradient is the coefficients' sum over (x_i, y_i) alone: nothing flows through the mismatched branch.
-    const result = ktoReferenceGradient({ policy, ...inputs });
+    const result = ktoFloat64Gradient({ policy, ...inputs });
     const own = new Map<string, Float64Array>();
     inputs.examples.forEach((row, i) => {
       policy.accumulateLogProbGradient(row.promptIds, row.completionIds, result.coefficients[i] ?? Number.NaN, own);
@@ -151,8 +151,8 @@ describe("tensor names", () => {
 
   it("reads a checkpoint without the transformer. prefix and keeps its names in the gradients", () => {
     const bare = new Map([...weights].map(([name, tensor]) => [name.replace("transformer.", ""), tensor]));
-    const model = new ReferenceModel(config, bare);
-    expect(model.logProb([1, 2], [3])).toBe(new ReferenceModel(config, weights).logProb([1, 2], [3]));
+    const model = new Float64Model(config, bare);
+    expect(model.logProb([1, 2], [3])).toBe(new Float64Model(config, weights).logProb([1, 2], [3]));
     const gradients = new Map<string, Float64Array>();
     model.accumulateLogProbGradient([1, 2], [3], 1, gradients);
     expect([...gradients.keys()].sort()).toEqual([...bare.keys()].sort());
@@ -161,16 +161,16 @@ describe("tensor names", () => {
   it("names a tensor that is missing or mis-shaped", () => {
     const missing = new Map(weights);
     missing.delete("transformer.h.1.mlp.c_fc.bias");
-    expect(() => new ReferenceModel(config, missing)).toThrow(ModelFormatError);
-    expect(() => new ReferenceModel(config, missing)).toThrow(/h\.1\.mlp\.c_fc\.bias/);
+    expect(() => new Float64Model(config, missing)).toThrow(ModelFormatError);
+    expect(() => new Float64Model(config, missing)).toThrow(/h\.1\.mlp\.c_fc\.bias/);
     const bent = new Map(weights).set("transformer.ln_f.bias", { shape: [4], data: new Float64Array(4) });
-    expect(() => new ReferenceModel(config, bent)).toThrow('Tensor "transformer.ln_f.bias" has shape [4], not [32].');
+    expect(() => new Float64Model(config, bent)).toThrow('Tensor "transformer.ln_f.bias" has shape [4], not [32].');
   });
 });
 
 describe("stories260K", () => {
   const { config, weights } = loadFolder(stories);
-  const model = new ReferenceModel(config, weights);
+  const model = new Float64Model(config, weights);
 
   it("reproduces the golden logits", () => {
     const golden = readJson<{ input_ids: number[]; last_logits: number[] }>(

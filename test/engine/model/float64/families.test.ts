@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { parseModelConfig } from "../../../../src/engine/model/config/config.ts";
-import { ReferenceModel } from "../../../../src/engine/model/float64/decoder.ts";
+import { Float64Model } from "../../../../src/engine/model/float64/decoder.ts";
 import { at } from "../../../../src/kernels/float64/elements.ts";
 import { centralDifferences } from "../../../helpers/central-differences.ts";
 import { readFloat64Safetensors } from "../../../helpers/float64-safetensors.ts";
@@ -14,22 +14,22 @@ import { FAMILY_CONFIGS, llamaConfig, randomModel } from "../../../helpers/model
 
 const folder = temporaryFolder();
 
-async function randomReference(json: Readonly<Record<string, unknown>>, seed: number) {
+async function randomFloat64(json: Readonly<Record<string, unknown>>, seed: number) {
   const model = await randomModel(folder, json, seed);
   const config = parseModelConfig(readFileSync(`${model}/config.json`, "utf8"), model);
   const weights = readFloat64Safetensors(`${model}/model.safetensors`);
-  return { config, weights, model: new ReferenceModel(config, weights) };
+  return { config, weights, model: new Float64Model(config, weights) };
 }
 
 /** The logits after the last token. */
 async function lastLogits(json: Readonly<Record<string, unknown>>) {
-  const { model, config } = await randomReference(json, 8);
+  const { model, config } = await randomFloat64(json, 8);
   return (ids: readonly number[]) => [...model.logits(ids).subarray(-config.vocabSize)];
 }
 
 describe.each(Object.entries(FAMILY_CONFIGS))("%s", (_, json) => {
   it("agrees with central differences of the whole model", async () => {
-    const { model, weights } = await randomReference(json, 7);
+    const { model, weights } = await randomFloat64(json, 7);
     const [promptIds, completionIds] = [
       [5, 3, 9, 11],
       [7, 5, 9, 4, 8],

@@ -269,7 +269,7 @@ describe("shards", () => {
       /but it is in model-\d+-of-\d+\.safetensors/,
     ],
     ["no weight_map", () => "{}", /"weight_map" is missing or is no object/],
-    ["a list", () => "[]", /"weight_map" is missing or is no object/],
+    ["a list", () => "[]", /does not hold a JSON object/],
     ["no JSON", () => "{", /index\.json is not valid JSON/],
     [
       "a path out of the folder",

@@ -1,0 +1,54 @@
+/**
+ * The seam between loose options and trainers. A program gives a trainer some options, which are parsed there; the command
+ * line has parsed its whole configuration and gives the trainer's part of it, which is taken as it is. So everything that
+ * a trainer runs with was parsed once.
+ */
+import * as z from "zod";
+import { trainerShape } from "./option.ts";
+import { type ParseContext, parseOptions } from "./parse.ts";
+
+const checked: unique symbol = Symbol("checked");
+
+/** Options of a trainer that are complete and in range; frozen. Made by `TrainerParser` only; a copy is loose again. */
+export type Checked<Options> = Readonly<Options> & { readonly [checked]: true };
+
+/** The two ways to a trainer's checked options. */
+export class TrainerParser<Options extends object> {
+  readonly #command: z.ZodObject;
+  readonly #context: ParseContext;
+  readonly #check: (options: Options) => Options;
+
+  /** @param check what needs several options; it may settle a value */
+  constructor(command: z.ZodObject, context: ParseContext, check: (options: Options) => Options) {
+    this.#command = command;
+    this.#context = context;
+    this.#check = check;
+  }
+
+  /** The trainer's options among the command's, with the same ranges and defaults. */
+  get schema(): z.ZodObject {
+    return z.strictObject(trainerShape(this.#command.shape as Record<string, z.ZodType>));
+  }
+
+  /**
+   * Parses loose options and fills in the defaults; checked ones come back as they are.
+   *
+   * @throws ConfigError, one sentence
+   */
+  parse(options: Partial<Options> | Checked<Options> = {}): Checked<Options> {
+    if (checked in options) return options as Checked<Options>;
+    return this.#mark(this.#check(parseOptions(this.schema, { ...options }, this.#context) as Options));
+  }
+
+  /** The trainer's part of a configuration that a command has parsed. */
+  partOf(config: Options): Checked<Options> {
+    const { shape } = this.schema;
+    const own = Object.entries(config).filter(([name]) => name in shape);
+    return this.#mark(Object.fromEntries(own) as Options);
+  }
+
+  #mark(options: Options): Checked<Options> {
+    // Not enumerable: a copy with another value must be parsed again.
+    return Object.freeze(Object.defineProperty(options, checked, { value: true })) as Checked<Options>;
+  }
+}

@@ -1,0 +1,42 @@
+/** A process that the system gives too little of something is told so; nothing of it is called a bug. */
+import { spawnSync } from "node:child_process";
+import { expect, test } from "vitest";
+import { systemLimit } from "../../../src/cli/terminal/system-limits.ts";
+import { ResourceError } from "../../../src/errors.ts";
+
+function thrownBy(work: () => unknown): unknown {
+  try {
+    return work();
+  } catch (error) {
+    return error;
+  }
+}
+
+const withCode = (code: string, message: string) => Object.assign(new Error(message), { code });
+
+test("memory: V8 has none for an ArrayBuffer, or for WebAssembly", () => {
+  const limit = systemLimit(thrownBy(() => new ArrayBuffer(2 ** 52)));
+  expect(limit).toBeInstanceOf(ResourceError);
+  expect(limit?.message).toMatch(/^The system gives this process no more memory \(.*\): free some, /);
+  const words = "WebAssembly.Instance(): Out of memory: Cannot allocate Wasm memory for new instance";
+  expect(systemLimit(new RangeError(words))?.message).toContain(words);
+});
+
+test("files: Node's error, and a module that it then takes for missing", () => {
+  const open = systemLimit(withCode("EMFILE", "EMFILE: too many open files, open 'a'"));
+  expect(open?.message).toBe(
+    "Too many files are open (EMFILE: too many open files, open 'a'): allow more of them, such as ulimit -n 4096.",
+  );
+  expect(systemLimit(withCode("ERR_MODULE_NOT_FOUND", "Cannot find package 'yaml'"))?.message).toContain("ulimit -n");
+});
+
+test("a range that we get wrong is a bug still", () => {
+  expect(systemLimit(thrownBy(() => new Float32Array(-1)))).toBeUndefined();
+  expect(systemLimit(thrownBy(() => "a".repeat(2 ** 40)))).toBeUndefined();
+  expect(systemLimit(new Error("out of memory"))).toBeUndefined();
+});
+
+test("a command that may open too few files", () => {
+  const { status, stderr } = spawnSync("bash", ["-c", "ulimit -n 40; node bin/kto.js doctor"], { encoding: "utf8" });
+  expect([status, stderr]).toEqual([10, expect.stringMatching(/^error: .*ulimit -n 4096\.\n$/)]);
+});

@@ -1,0 +1,78 @@
+/** README.md and docs/: links lead somewhere, commands have the options that they are shown with, pages stay readable. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { describe, expect, test } from "vitest";
+import * as errors from "../src/errors.ts";
+import { kto } from "./helpers/streams.ts";
+
+const root = join(import.meta.dirname, "..");
+const pages = [
+  "README.md",
+  ...readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => join("docs", name)),
+];
+const textOf = (page: string) => readFileSync(join(root, page), "utf8");
+
+/** As GitHub makes a heading's anchor. */
+function anchorsOf(text: string): string[] {
+  return [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}\s_-]/gu, "")
+      .replace(/\s/g, "-"),
+  );
+}
+
+describe.each(pages)("%s", (page) => {
+  const text = textOf(page);
+  const blocks = [...text.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block = ""]) => block);
+
+  test("its links lead to files and headings", () => {
+    const lost = [...text.matchAll(/\]\((?!https?:)([^)\s]+)\)/g)].filter(([, link = ""]) => {
+      const [path = "", anchor] = link.split("#");
+      const target = path === "" ? page : join(dirname(page), path);
+      if (!existsSync(join(root, target))) return true;
+      return anchor !== undefined && !anchorsOf(textOf(target)).includes(anchor);
+    });
+    expect(lost.map(([link]) => link)).toEqual([]);
+  });
+
+  test("its commands and their options exist", async () => {
+    const lines = blocks
+      .join("\n")
+      .replaceAll("\\\n", " ")
+      .split("\n")
+      .map((line) => line.replace(/\s#.*$/, "").trim());
+    for (const line of lines) {
+      const [, command, rest = ""] = /^npx kto (\S+)(.*)$/.exec(line) ?? [];
+      if (command === undefined) continue;
+      const { code, stdout } = await kto(command, "--help");
+      expect({ line, code }).toEqual({ line, code: 0 });
+      const unknown = [...rest.matchAll(/--([a-z_]+)/g)].filter(([, name]) => !new RegExp(`--${name}\\b`).test(stdout));
+      expect({ line, unknown: unknown.map(([name]) => name) }).toEqual({ line, unknown: [] });
+    }
+  });
+});
+
+test("the README has at most 900 words", () => {
+  expect(textOf("README.md").split(/\s+/).length).toBeLessThanOrEqual(900);
+});
+
+test("a paragraph of the design has at most 120 words", () => {
+  const long = pages
+    .filter((page) => page.startsWith(join("docs", "design")))
+    .flatMap((page) => textOf(page).split(/\n\n|\n(?=- )/))
+    .filter((paragraph) => !/^(?: {4}|\||```)/.test(paragraph) && paragraph.split(/\s+/).length > 120);
+  expect(long).toEqual([]);
+});
+
+test("the exit codes of the guide are those of the errors", () => {
+  const codes = Object.values(errors).flatMap((value) => {
+    if (typeof value !== "function" || !(value.prototype instanceof errors.KtoError)) return [];
+    return new (value as new (message: string) => errors.KtoError)("").exitCode;
+  });
+  const documented = [...textOf("docs/guide.md").matchAll(/^\| (\d+) \|/gm)].map(([, code]) => Number(code));
+  const known = new Set([0, 1, ...codes, ...Object.values(errors.SIGNAL_CODES)]);
+  expect(documented).toEqual([...known].sort((a, b) => a - b));
+});

@@ -1,0 +1,55 @@
+/** Patterns of users and files: a bad one is told, and never waited for. */
+import { expect, test, vi } from "vitest";
+import { textsMatching } from "../../../src/engine/files/foreign-pattern.ts";
+import { splitsOf } from "../../../src/engine/hub/datasets.ts";
+import { readModelConfig } from "../../../src/engine/model/config/folder.ts";
+import { selectModules } from "../../../src/engine/model/lora.ts";
+import { platform } from "../../../src/engine/platform/index.ts";
+import { ConfigError } from "../../../src/errors.ts";
+import { llama } from "../../helpers/folders.ts";
+
+const { withinTime } = platform;
+
+/** All time limits are this one while `work` runs. */
+async function limitedTo<T>(milliseconds: number, work: () => T): Promise<Awaited<T>> {
+  const spy = vi.spyOn(platform, "withinTime").mockImplementation((_, timed) => withinTime(milliseconds, timed));
+  try {
+    return await work();
+  } finally {
+    spy.mockRestore();
+  }
+}
+
+test("the texts in which a pattern is found", () => {
+  expect(textsMatching("b.?$", ["abc", "ba", "cba"], "p")).toEqual(["abc", "ba", "cba"]);
+  expect(textsMatching("^b", ["abc", "ba"], "p")).toEqual(["ba"]);
+});
+
+test("a pattern that is none, and one that takes for ever", () => {
+  expect(() => textsMatching("(", ["a"], 'p "("', { advice: "; write q" })).toThrow(
+    new ConfigError('p "(" is no regular expression; write q.'),
+  );
+  expect(() => textsMatching("(a+)+$", [`${"a".repeat(28)}b`], 'p "(a+)+$"', { timeLimitMs: 50 })).toThrow(
+    new ConfigError(
+      'p "(a+)+$" takes longer than 0.05 s to compare with 1 names; write it without a repetition inside a repetition.',
+    ),
+  );
+});
+
+test("an adapter's target_modules", async () => {
+  const config = await readModelConfig(llama);
+  await expect(limitedTo(50, () => selectModules(config, "((\\w|\\.)+)+!"))).rejects.toThrow(
+    /^lora_target_modules "\(\(\\\\w\|\\\\\.\)\+\)\+!" takes longer than/,
+  );
+});
+
+test("the files that a README's pattern means", async () => {
+  const readme = (pattern: string) => `---\nconfigs:\n- config_name: default\n  data_files: "${pattern}"\n---\n`;
+  const files = [`${"a".repeat(200)}.csv`];
+  await expect(limitedTo(50, () => splitsOf(files, readme("*a".repeat(9)), undefined, "here"))).rejects.toThrow(
+    /^The pattern "\*a.*" of README\.md takes longer than/,
+  );
+  expect(() => splitsOf(files, readme("[z-a].csv"), undefined, "here")).toThrow(
+    new ConfigError('The pattern "[z-a].csv" of README.md is no regular expression.'),
+  );
+});
