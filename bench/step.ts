@@ -10,7 +10,7 @@ import { Model } from "../src/engine/model/model.ts";
 import { Random } from "../src/engine/random.ts";
 import { METRIC_SUMS } from "../src/kernels/kto-objective.ts";
 import { type BatchExample, packBatch } from "../src/kto/method/batch.ts";
-import { KtoStep } from "../src/kto/method/update.ts";
+import { Update } from "../src/kto/method/update.ts";
 import type { TrainerOptions } from "../src/kto/options/kto.ts";
 import { KtoTrainer } from "../src/kto/trainer.ts";
 import { summary } from "./measure/measure.ts";
@@ -149,13 +149,13 @@ export async function timeStep(
       times.push(now - last);
       last = now;
     }
-    const host = await timeHost(device, trainer.step, examples, batch, Math.min(steps, 8));
+    const host = await timeHost(device, trainer.update, examples, batch, Math.min(steps, 8));
     const timing = summary(times.slice(2));
-    const kernels = await profile(device, trainer.step);
+    const kernels = await profile(device, trainer.update);
     return {
       firstMs: times[0] ?? Number.NaN,
       ...timing,
-      ...costOf(trainer.step),
+      ...costOf(trainer.update),
       tokensPerSecond: (1000 * batch.rows * (batch.prompt + batch.completion)) / timing.medianMs,
       deviceBytes: device.totalBytes,
       host,
@@ -168,7 +168,7 @@ export async function timeStep(
 }
 
 /** Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */
-function costOf(step: KtoStep): { flops: number; bytes: number } {
+function costOf(step: Update): { flops: number; bytes: number } {
   const costs = step.programs.map(({ cost }) => cost);
   return {
     flops: costs.reduce((sum, { flops }) => sum + flops, 0),
@@ -179,7 +179,7 @@ function costOf(step: KtoStep): { flops: number; bytes: number } {
 /** Times the host's parts of an update; the device is idle before each. */
 async function timeHost(
   device: Device,
-  step: KtoStep,
+  step: Update,
   examples: readonly BatchExample[],
   { prompt, completion }: StepRows,
   updates: number,
@@ -198,7 +198,7 @@ async function timeHost(
   return { packMs: summary(packing).medianMs, submitMs: summary(submitting).medianMs };
 }
 
-async function profile(device: Device, step: KtoStep): Promise<KernelTime[]> {
+async function profile(device: Device, step: Update): Promise<KernelTime[]> {
   if (!device.gpu.features.has("timestamp-query")) return [];
   const kernels = new Map<string, KernelTime>();
   for (const program of step.programs) {
@@ -231,7 +231,7 @@ export async function stepTruth(device: Device, folder: string, batch: StepRows,
   const examples = stepExamples(batch, policy.config.vocabSize);
   const packed = packBatch(examples, { mismatched: true, maxLength: batch.prompt + batch.completion });
   const { beta, beta1, beta2, epsilon, maxNorm } = STEP_SETTINGS;
-  const step = new KtoStep({
+  const step = new Update({
     policy,
     reference,
     shapes: [packed.packed.shape],

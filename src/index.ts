@@ -75,9 +75,10 @@ export type { TrainerOptions } from "./kto/options/kto.ts";
 export type { RunOptions } from "./kto/options/run.ts";
 export type { SftTrainerOptions } from "./kto/options/sft.ts";
 export type { SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/run/callbacks.ts";
-export type { SftTrainerInputs, TrainerInputs } from "./kto/run/inputs.ts";
-export { SftTrainer } from "./kto/sft-trainer.ts";
-export { KtoTrainer } from "./kto/trainer.ts";
+export type { Run } from "./kto/run/run.ts";
+export type { RunTimes } from "./kto/run/timing.ts";
+export { SftTrainer, type SftTrainerInputs } from "./kto/sft-trainer.ts";
+export { KtoTrainer, type TrainerInputs } from "./kto/trainer.ts";
 
 // Evaluation: log-probs, metrics of held-out rows, judges, intervals and plots.
 

@@ -14,8 +14,8 @@ import { parseArgs } from "node:util";
 import { commit } from "../../src/cli/terminal/versions.ts";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/model.ts";
-import { type KtoBatch, packBatch } from "../../src/kto/method/batch.ts";
-import { KtoStep } from "../../src/kto/method/update.ts";
+import { type Batch, packBatch } from "../../src/kto/method/batch.ts";
+import { Update } from "../../src/kto/method/update.ts";
 import { summary } from "../measure/measure.ts";
 import type { StepRows } from "../measure/peer-work.ts";
 import { writeRandomModel } from "../random-model.ts";
@@ -45,7 +45,7 @@ async function measure(device: Device, folder: string, { batch, reference: mode,
   const examples = stepExamples(batch, policy.config.vocabSize);
   const packed = packBatch(examples, { mismatched: true, maxLength: batch.prompt + batch.completion });
   const make = (of: Model | "cached") =>
-    new KtoStep({
+    new Update({
       policy,
       reference: of,
       shapes: [packed.packed.shape],
@@ -58,7 +58,7 @@ async function measure(device: Device, folder: string, { batch, reference: mode,
   let ours = make(reference);
   try {
     await compare(policy, ours, usual, packed);
-    let ready: KtoBatch = packed;
+    let ready: Batch = packed;
     if (mode === "cached") {
       const { reference: referenceLogProbs } = await ours.readLogProbs(batch.rows);
       ours.free();
@@ -95,7 +95,7 @@ async function measure(device: Device, folder: string, { batch, reference: mode,
 }
 
 /** Both schedules must give the same gradients; what differs is the order of sums. */
-async function compare(policy: Model, ours: KtoStep, usual: UsualStep, packed: KtoBatch): Promise<void> {
+async function compare(policy: Model, ours: Update, usual: UsualStep, packed: Batch): Promise<void> {
   await ours.gradients([packed], STEP_SETTINGS.learningRate);
   await usual.gradients(STEP_SETTINGS.learningRate);
   const wanted = await policy.readTensors(ours.optimizer.gradients);

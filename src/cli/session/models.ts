@@ -15,6 +15,7 @@ import { checkVocabularies } from "../../kto/method/update.ts";
 import type { KtoConfig } from "../../kto/options/kto.ts";
 import { showsFineTuning } from "../../kto/run/state.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
+import { isSameFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
 /** Which model a command runs, under the names of its options. */
@@ -90,14 +91,23 @@ function loadOptions({ dtype }: Pick<ModelOptions, "dtype">, output: Output) {
   return { dtype: formatOf(dtype) ?? "auto", onWarning: (sentence: string) => output.warning(sentence) } as const;
 }
 
-/** A reference is a whole model: passes of both share their scratch, which is sized for one adapter. */
-async function referenceFolder(nameOrPath: string, output: Output): Promise<string> {
-  const folder = await modelFolder(nameOrPath, output);
-  const whole = (await platform.exists(platform.joinPath(folder, "config.json"))) === "file";
-  if (whole || !(await isAdapterFolder(folder))) return folder;
-  throw new ConfigError(
-    `ref_model_name_or_path "${nameOrPath}" is an adapter; make a whole model of it first: kto merge --adapter_name_or_path ${nameOrPath} --output_dir ...`,
-  );
+/** A reference of its own: a whole model, or an adapter over its base, which is the policy's where it is the same folder. */
+async function referenceModel(
+  device: Device,
+  policy: Model,
+  options: Pick<ModelOptions, "dtype">,
+  nameOrPath: string,
+  output: Output,
+): Promise<Model> {
+  const { base, adapter } = await modelFolders({ model_name_or_path: nameOrPath, model_revision: "main" }, output);
+  const shares = policy.adapter !== undefined && (await isSameFile(base, policy.folder));
+  const model = shares
+    ? policy.base
+    : await Model.load(device, base, { ...loadOptions(options, output), category: "reference weights" });
+  checkVocabularies(policy, model);
+  return adapter === undefined
+    ? model
+    : model.withAdapter(await loadAdapter(model, adapter, loadOptions(options, output)));
 }
 
 /** The frozen model that the policy is compared with. If both are the same folder, it is read once. */
@@ -108,18 +118,10 @@ export async function loadReference(
   nameOrPath: string,
   output: Output,
 ): Promise<Model> {
-  const category = "reference weights";
-  const reference =
-    nameOrPath === options.model_name_or_path
-      ? policy.adapter
-        ? policy.base
-        : Model.copyOf(policy, category)
-      : await Model.load(device, await referenceFolder(nameOrPath, output), {
-          ...loadOptions(options, output),
-          category,
-        });
-  checkVocabularies(policy, reference);
-  return reference;
+  if (nameOrPath !== options.model_name_or_path) {
+    return await referenceModel(device, policy, options, nameOrPath, output);
+  }
+  return policy.adapter ? policy.base : Model.copyOf(policy, "reference weights");
 }
 
 /**
@@ -158,16 +160,16 @@ export async function loadForTraining(
   const { policy, base, ...names } = await loadPolicy(device, config, output);
   // The cached log-probabilities are the policy's own before training, the uniform reference needs no model.
   const needsCopy = !config.precompute_ref_log_probs && (config.reference === "auto" || config.reference === "copy");
-  const category = "reference weights";
-  const loading = loadOptions(config, output);
   let reference: Model | undefined;
   if (config.ref_model_name_or_path !== config.model_name_or_path) {
-    const folder = await referenceFolder(config.ref_model_name_or_path, output);
-    reference = await Model.load(device, folder, { ...loading, category });
-    checkVocabularies(policy, reference);
+    reference = await referenceModel(device, policy, config, config.ref_model_name_or_path, output);
   } else if (needsCopy && !policy.adapter && policy.numbers !== "f32") {
     // What is to be said of the folder was said when the policy was loaded.
-    reference = await Model.load(device, base, { ...loading, category, onWarning: () => undefined });
+    reference = await Model.load(device, base, {
+      ...loadOptions(config, output),
+      category: "reference weights",
+      onWarning: () => undefined,
+    });
   }
   return { policy, reference, ...names };
 }

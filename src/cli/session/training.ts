@@ -17,11 +17,13 @@ import type { Metrics } from "../../kto/method/metrics.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
-import type { RunConfig, RunOptions } from "../../kto/options/run.ts";
+import type { RunConfig } from "../../kto/options/run.ts";
 import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
+import { LOCK_FILE } from "../../kto/run/lock.ts";
+import { saveOrRescue } from "../../kto/run/rescue.ts";
+import type { Run } from "../../kto/run/run.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
-import type { TrainingRun } from "../../kto/run/training-run.ts";
 import { isSameFile } from "../terminal/files.ts";
 import { METRICS_FILE, MetricsFile } from "../terminal/metrics-file.ts";
 import type { Output } from "../terminal/output.ts";
@@ -35,7 +37,7 @@ import { SAMPLES_FILE, SampleLog } from "./samples.ts";
 
 /** A run that can begin. */
 export interface ReadyRun {
-  readonly trainer: TrainingRun<RunOptions>;
+  readonly trainer: Run;
   readonly policy: Model;
   /** The name or path of the base model, as the user gave it. */
   readonly baseName: string;
@@ -63,7 +65,8 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
   await checkRunFolder(config);
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
-  await withDevice(config, output, async (device) => {
+  let run: Run | undefined;
+  const work = withDevice(config, output, async (device) => {
     // A plan runs the same code on a device that only counts memory.
     const target = config.dry_run ? planningDevice(device) : device;
     const warn = (sentence: string) => output.warning(sentence);
@@ -88,6 +91,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       },
       onCheckpoint: ({ folder }) => output.info(`checkpoint: ${folder}`),
     });
+    run = trainer;
     samples = await SampleLog.create(policy, config, evalExamples, output);
     output.info(
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
@@ -131,10 +135,13 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       output.info(`the model of step ${trainer.bestStep} is the best and is saved`);
     }
     const dtype = formatOf(config.save_dtype) ?? "f32";
-    await trainer.save(output_dir, { dtype, baseModel: baseName, maxShardBytes: sizeInBytes(config.max_shard_size) });
-    await trainer.saveState(output_dir);
-    // The model must be used with the template that it was trained with.
-    if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, output_dir);
+    const maxShardBytes = sizeInBytes(config.max_shard_size);
+    await saveOrRescue(trainer, output_dir, async (folder) => {
+      await trainer.save(folder, { dtype, baseModel: baseName, maxShardBytes });
+      await trainer.saveState(folder);
+      // The model must be used with the template that it was trained with.
+      if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, folder);
+    });
     const seconds = (performance.now() - started) / 1000;
     const summary = {
       output_dir,
@@ -153,6 +160,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
         `trained ${counted(trainer.stepsDone, "update")}${doneBefore > 0 ? `, ${trainer.stepsDone - doneBefore} of them` : ""} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
   });
+  await work.finally(() => run?.free());
 }
 
 /** Options beside the trainer's own that may not change when a run is resumed: models, LoRA, and encoding of rows. */
@@ -196,7 +204,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
   // A run that ended before its first checkpoint cannot be resumed, so its files do not prevent a new start.
-  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER];
+  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE];
   await checkOutputFolder(config, (name) => resumesHere || left.includes(name) || isCheckpointLeftover(name));
 }
 
@@ -208,7 +216,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
  * @throws InterruptedError after a signal, once the update in progress is done and saved
  */
 async function runUpdates(
-  trainer: TrainingRun<RunOptions>,
+  trainer: Run,
   metricsFile: MetricsFile,
   output: Output,
   onStop: () => void,
@@ -250,7 +258,7 @@ async function runUpdates(
   }
 }
 
-function interruption(trainer: TrainingRun<RunOptions>, signal: EndSignal): InterruptedError {
+function interruption(trainer: Run, signal: EndSignal): InterruptedError {
   const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
   const where = saved
     ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
@@ -276,7 +284,7 @@ function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
 
 /** The result of `dry_run`: updates, memory by category and the adapter's limit, disk space of checkpoints. */
 function planFacts(
-  { totalSteps, stepsPerEpoch, checkpointSpace }: TrainingRun<RunOptions>,
+  { totalSteps, stepsPerEpoch, checkpointSpace }: Run,
   device: Device,
 ): Readonly<Record<string, unknown>> {
   return {
@@ -294,7 +302,7 @@ function planFacts(
 }
 
 /** Prints the plan for people. */
-function reportPlan(config: RunConfig, trainer: TrainingRun<RunOptions>, device: Device, output: Output): void {
+function reportPlan(config: RunConfig, trainer: Run, device: Device, output: Output): void {
   const { totalSteps, stepsPerEpoch, checkpointSpace } = trainer;
   output.result(
     `${counted(totalSteps, "update")} of ${counted(config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}, ${stepsPerEpoch} in an epoch`,

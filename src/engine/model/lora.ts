@@ -77,6 +77,23 @@ export class LoraAdapter {
     return new LoraAdapter({ device, options, modules, weights, folder }, undefined);
   }
 
+  /** A copy of the adapter as it is now, without dropout, in memory of its own: the reference of a run that goes on with it. */
+  frozenCopy(): LoraAdapter {
+    const weights = new Arena(this.device, this.weights.layout, "reference weights", "reference adapter");
+    weights.copyFrom(this.weights);
+    const { device, options, modules, folder } = this;
+    return new LoraAdapter({ device, options, modules, weights, folder }, undefined);
+  }
+
+  /** Whether the model with this adapter is the model without it: every B is zero, as `initialize` leaves it. */
+  async addsNothing(): Promise<boolean> {
+    for (const { name } of this.modules) {
+      const values = await this.device.download(this.weights.window(`${name}.lora_B`));
+      if (values.some((value) => value !== 0)) return false;
+    }
+    return true;
+  }
+
   /** PEFT's start: A uniform within 1 / sqrt(in) (Kaiming with a = sqrt 5), B zero. */
   initialize(seed: number): void {
     for (const [index, { name, inputs, rank }] of this.modules.entries()) {

@@ -3,8 +3,10 @@ export { platform } from "./node.ts";
 export type {
   AdapterKind,
   CacheFiles,
+  FileHolder,
   FoundAdapter,
   GrowingFile,
+  HeldFile,
   Platform,
   ReadableFile,
   Sha256,

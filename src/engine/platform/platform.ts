@@ -61,6 +61,17 @@ export interface CacheFiles {
   hasEnded(processName: string): boolean;
 }
 
+/** The process that has a file; undefined where the file does not say. */
+export interface FileHolder {
+  readonly process: number | undefined;
+  readonly host: string | undefined;
+  /** ISO 8601. */
+  readonly since: string | undefined;
+}
+
+/** What `holdFile` found: the file is this process's until `release`, or another holder has it. */
+export type HeldFile = { readonly release: () => void } | { readonly holder: FileHolder };
+
 /** A SHA-256 hash that is fed piece by piece. */
 export interface Sha256 {
   update(bytes: Uint8Array): void;
@@ -132,6 +143,11 @@ export interface Platform {
    * files in the order of `list`, then removes the old ones.
    */
   renameFolder(from: string, to: string): Promise<void>;
+  /**
+   * Makes a file that says that this process has what it stands for, until it is released or the process ends. One whose
+   * process is known to have ended is taken over.
+   */
+  holdFile(path: string): Promise<HeldFile>;
   /** Makes the folder if it does not exist. Throws FileError with the reason if files cannot be created in it. */
   checkWritable(folder: string): Promise<void>;
   sha256(): Sha256;
@@ -153,6 +169,8 @@ export interface Platform {
   /** A variable of the environment; undefined if it is not set or empty, or if the host has no environment. */
   environment(name: string): string | undefined;
   homeFolder(): string;
+  /** The folder for files that are needed for a while only. */
+  temporaryFolder(): string;
   /** Bytes of this machine's memory; undefined if the host does not tell. */
   hostMemoryBytes(): number | undefined;
   /** The folder for files that can be made again; it need not exist yet. */
