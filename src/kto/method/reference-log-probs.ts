@@ -1,11 +1,8 @@
 /**
- * The reference's log-probabilities of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs), so that no
- * reference model is resident while training. They belong to a schedule: log pi_ref(y_j|x_i) depends on the pair, and
- * pairs are drawn anew each epoch, so every microbatch has its own numbers, by the very pass that a live
- * reference would make. Kept on disk under a hash of all that they follow from: the reference's weights as they lie on the
- * device, the token ids, the rows of each microbatch (which seed, order and batch settings make), the cut, the adapter,
- * the format of activations, and the kernels that compute them, since others may round otherwise. Whoever changes none of
- * these finds them again; learning rate, beta or weights do not count.
+ * The reference's log-probs of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs), so
+ * that no reference model is resident while training. log pi_ref(y_j|x_i) depends on the pair, and each epoch draws other
+ * pairs, so every microbatch of the schedule has numbers of its own, from the pass that a live reference would make. They
+ * are kept on disk under a hash of all that changes them, see `cacheKey`.
  */
 
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
@@ -213,6 +210,11 @@ async function compute(
   return values;
 }
 
+/**
+ * A hash of the reference's weights as they lie on the device, its adapter, the token ids, the rows of each microbatch
+ * (which seed, order and batch settings make), the cut, the format of activations, and the kernels, since others may round
+ * otherwise. Learning rate, beta and weights do not count.
+ */
 async function cacheKey(pass: ReferencePass, plan: Microbatches): Promise<string> {
   const { reference, fp16 } = pass;
   const { device, config, adapter } = reference;

@@ -434,9 +434,9 @@ describe("references that cannot be", () => {
     [{ reference: "uniform" }, true, /"uniform", which needs no reference model, but one is given/],
     [{ reference: "uniform", loss_type: "kto_zero" }, false, /measured on mismatched pairs, but loss_type "apo_zero_/],
     [
-      { reference: "copy", precompute_ref_log_probs: true },
+      { reference: "uniform", precompute_ref_log_probs: true },
       false,
-      /which is reference "cached", but reference is "copy"/,
+      /"precompute_ref_log_probs" is true, but reference "uniform" has no model to compute them with/,
     ],
   ])("%j, own model %s", async (changes, given, message) => {
     const inputs = { policy: models.policy, examples, ...(given ? { reference: models.reference } : {}) };
