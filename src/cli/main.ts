@@ -3,6 +3,7 @@
  * on stderr and an exit code. What the commands do is in commands/.
  */
 import { CommanderError, Option, Command as Program } from "commander";
+import { ownProcess } from "../engine/platform/node-native-stderr.ts";
 import { ConfigError, errorMessage, type FileError, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/options/names.ts";
 import type { Command } from "./options/command.ts";
@@ -108,6 +109,7 @@ export async function main(argv: readonly string[], streams: Streams = process):
 
 /** Runs the command line of this process; the exit code becomes the process's. */
 export async function runProcess(): Promise<void> {
+  ownProcess();
   process.exitCode = await main(process.argv.slice(2));
   // A judge's module may leave something open that would keep the process alive for ever. Text that is still on its way
   // into a pipe is written first.
