@@ -22,7 +22,7 @@ import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } 
 import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "../options/shared.ts";
 import { openJudge, tellingUnhandled } from "../session/judge.ts";
 import { loadModel } from "../session/models.ts";
-import { type Prompt, promptEncoder, promptText, readPrompts } from "../session/prompts.ts";
+import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "../session/prompts.ts";
 import { encodeFeedback, readRows, withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
@@ -245,7 +245,8 @@ async function promptsOf(rows: FeedbackRows, folder: string): Promise<Prompt[]> 
   for await (const row of rows) {
     if ("promptIds" in row) tokenizer ??= await loadTokenizer(folder);
     const prompt = promptOf(row, tokenizer);
-    prompts.set(JSON.stringify(prompt), prompt);
+    const key = JSON.stringify(withoutSource(prompt));
+    if (!prompts.has(key)) prompts.set(key, prompt);
   }
   return [...prompts.values()];
 }
@@ -255,6 +256,7 @@ function promptOf(row: FeedbackRow, tokenizer: Tokenizer | undefined): Prompt {
   if ("promptIds" in row) return tokenizer?.decode(row.promptIds, { skipSpecialTokens: true }) ?? "";
   return {
     messages: row.promptMessages,
+    source: row.source,
     ...(row.tools ? { tools: row.tools } : {}),
     ...(row.templateOptions ? { variables: row.templateOptions } : {}),
   };

@@ -7,6 +7,7 @@
 import { Option } from "commander";
 import { parseDocument } from "yaml";
 import type * as z from "zod";
+import { fromTypedNumbers } from "../../engine/files/exact-json.ts";
 import { ConfigError, errorMessage } from "../../errors.ts";
 import { findOption, normalName } from "../../kto/options/names.ts";
 import { expectedOf, type OptionInfo, optionInfos } from "../../kto/options/option.ts";
@@ -50,12 +51,12 @@ export async function readOptions(args: readonly string[], { schema, context }: 
   const inFile = new Set<string>();
   const whereInFile = ` in ${String(file)}`;
   if (file !== undefined) {
-    for (const [written, value] of Object.entries(await readConfigFile(String(file)))) {
+    for (const [written, value] of await readConfigFile(String(file))) {
       const name = knownName(written, infos, context, whereInFile);
       if (Object.hasOwn(values, name)) {
         throw new ConfigError(`option "${name}" stands twice${whereInFile}, once as "${written}": keep one.`);
       }
-      values[name] = value;
+      values[name] = fromTypedNumbers(value, findOption(infos, name)?.about.exact === true);
       inFile.add(name);
     }
   }
@@ -151,11 +152,11 @@ function knownName(written: string, infos: readonly OptionInfo[], context: Parse
   throw unknownOption(written, infos, { ...context, where: () => place });
 }
 
-/** A YAML or JSON file that holds one mapping. */
-async function readConfigFile(path: string): Promise<Record<string, unknown>> {
+/** The members of the mapping that a YAML or JSON file holds, their values as `fromTypedNumbers` takes them. */
+async function readConfigFile(path: string): Promise<[name: string, value: unknown][]> {
   const text = await readTextFile(path, "configuration file");
   checkNesting(path, text);
-  const document = parseDocument(text, { prettyErrors: true });
+  const document = parseDocument(text, { prettyErrors: true, intAsBigInt: true });
   const fault = document.errors[0];
   if (fault !== undefined) {
     const line = fault.linePos?.[0].line;
@@ -164,15 +165,15 @@ async function readConfigFile(path: string): Promise<Record<string, unknown>> {
   }
   let value: unknown;
   try {
-    value = document.toJS();
+    value = document.toJS({ mapAsMap: true });
   } catch (error) {
     throw new ConfigError(`${path} cannot be read: ${errorMessage(error)}.`, { cause: error });
   }
-  if (value === null || value === undefined) return {};
-  if (typeof value !== "object" || Array.isArray(value)) {
+  if (value === null || value === undefined) return [];
+  if (!(value instanceof Map)) {
     throw new ConfigError(`${path} does not hold options: expected lines of "name: value".`);
   }
-  return value as Record<string, unknown>;
+  return [...(value as Map<unknown, unknown>)].map(([name, held]) => [String(name ?? ""), held]);
 }
 
 /** The parser's time grows with the square of the depth, and no option holds more than a list. */

@@ -3,8 +3,9 @@
  * hyparquet trusts what a file says about itself, so the thread's memory is limited here and its time in `parquet.ts`,
  * which also reads the file. Written as a Web Worker; Node runs it as one too.
  */
-import { type FileMetaData, parquetMetadata, parquetReadObjects } from "hyparquet";
+import { type FileMetaData, parquetMetadata, parquetReadObjects, parquetSchema, type SchemaTree } from "hyparquet";
 import { compressors, decompressLz4, decompressLz4Raw, decompressZstd } from "hyparquet-compressors";
+import type { FloatPlaces } from "../../engine/files/exact-json.ts";
 import { type Allowance, AllowanceError, limitConstructors, takeBytes } from "./allowance.ts";
 
 /** A request: decode the footer (with its length and "PAR1"), decode a row group, or send more of its rows. */
@@ -26,6 +27,8 @@ export interface Footer {
   /** The names of all top-level columns. */
   readonly present: readonly string[];
   readonly groups: readonly { readonly rows: number; readonly columns: readonly ColumnPlace[] }[];
+  /** The wanted columns, or members of these, that hold floats. */
+  readonly floats: FloatPlaces;
 }
 
 /** Where the bytes of a wanted column lie in the file. A column of structs or lists has several of these. */
@@ -103,7 +106,33 @@ function readFooter(bytes: Uint8Array, names: readonly string[]): Footer {
   return {
     present,
     groups: groups.map((group) => ({ ...group, columns: group.columns.filter(({ top }) => wanted.includes(top)) })),
+    floats: floatsIn(parquetSchema(metadata).children.filter(({ element }) => wanted.includes(element.name))) ?? {},
   };
+}
+
+/** Where the members of a struct, or the columns, hold floats; undefined if nowhere. */
+function floatsIn(members: readonly SchemaTree[]): FloatPlaces | undefined {
+  const places = members.flatMap((member): [string, FloatPlaces][] => {
+    const found = floatsOf(member);
+    return found === undefined ? [] : [[member.element.name, found]];
+  });
+  return places.length === 0 ? undefined : Object.fromEntries(places);
+}
+
+/** As hyparquet assembles values: a list's element and a map's values have no name of their own there. */
+function floatsOf({ element, children }: SchemaTree): FloatPlaces | undefined {
+  if (children.length === 0) return element.type === "DOUBLE" || element.type === "FLOAT" ? true : undefined;
+  const [repeated] = children;
+  if (element.converted_type === "LIST" && children.length === 1 && repeated !== undefined) {
+    const [item] = repeated.children;
+    return floatsOf(repeated.children.length === 1 && item !== undefined ? item : repeated);
+  }
+  if (element.converted_type === "MAP") {
+    // Its keys are the rows' own, so that only a map whose values are all floats can be told.
+    const values = repeated?.children.find((child) => child.element.name === "value");
+    return values !== undefined && floatsOf(values) === true ? true : undefined;
+  }
+  return floatsIn(children);
 }
 
 /** Decodes the rows of a group from a file in memory that holds only the wanted columns. */

@@ -226,6 +226,40 @@ describe("generate", () => {
     }
   });
 
+  test("contents in parts are joined for a template of text, and refused where a part is not text, as in rows", async () => {
+    const template = await file("text.jinja", "{{ messages[0].content }}");
+    const content = [
+      { type: "text", text: "Once upon" },
+      { type: "text", text: " a time" },
+    ];
+    const row = (parts: readonly object[]) => `${JSON.stringify({ messages: [{ role: "user", content: parts }] })}\n`;
+    const rows = await file("parts.jsonl", row(content) + row([...content, { type: "image" }]));
+    const [prompt = "", image = ""] = await readPrompts({ prompt: [], prompts_file: rows });
+    const tokenizer = await loadTokenizer(stories);
+    const encode = await promptEncoder([prompt], tokenizer, stories, { chat_template_path: template });
+    expect(tokenizer.decode(encode(prompt))).toBe("Once upon a time");
+    expect(() => encode(image)).toThrow(`${rows}:2: message 1 (user) of the prompt has {"type":"image"}`);
+  });
+
+  test("numbers of chat_template_kwargs are ints and floats as written, on the command line and in files", async () => {
+    const template = await file(
+      "kwargs.jinja",
+      "{{ one }} {{ list }} {{ inner }} {{ mine }} {{ messages[0].content }}",
+    );
+    const kwargs = '{"one": 1.0, "list": [2, 2.0], "inner": {"2": 1e3, "1": 9007199254740993}, "mine": 3.0}';
+    const messages = [{ role: "user", content: "Tom" }];
+    const rows = await file("kwargs.jsonl", `${JSON.stringify({ messages, chat_template_kwargs: { mine: 4 } })}\n`);
+    const [prompt = ""] = await readPrompts({ prompt: [], prompts_file: rows });
+    const tokenizer = await loadTokenizer(stories);
+    const yaml = await file("kwargs.yaml", `prompt: x\nchat_template_kwargs: ${kwargs}\n`);
+    for (const words of [[`chat_template_kwargs=${kwargs}`, "prompt=x"], [yaml]]) {
+      const { values } = await readOptions([...words, "model_name_or_path=m"], generateCommand);
+      const options = parseGenerateOptions({ ...values, chat_template_path: template }, () => "");
+      const encode = await promptEncoder([prompt], tokenizer, stories, options);
+      expect(tokenizer.decode(encode(prompt))).toBe("1.0 [2, 2.0] {'2': 1000.0, '1': 9007199254740993} 4 Tom");
+    }
+  });
+
   test("num_samples is another name of num_return_sequences", () => {
     expect(parse({ prompt: "x", num_samples: 3 })).toMatchObject({ num_return_sequences: 3 });
   });
