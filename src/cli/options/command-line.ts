@@ -4,9 +4,7 @@
  * not looked at here, except to tell a flag from an option that takes a value. commander prints the help and picks the
  * command; it cannot read the values, because it loses the order between --name and name=value.
  */
-import { Option } from "commander";
 import { parseDocument } from "yaml";
-import type * as z from "zod";
 import { fromTypedNumbers } from "../../engine/files/exact-json.ts";
 import { ConfigError, errorMessage } from "../../errors.ts";
 import { findOption, normalName } from "../../kto/options/names.ts";
@@ -14,22 +12,10 @@ import { expectedOf, type OptionInfo, optionInfos } from "../../kto/options/opti
 import { type ParseContext, unknownOption } from "../../kto/options/parse.ts";
 import { booleanWord } from "../../kto/options/values.ts";
 import { readTextFile } from "../terminal/files.ts";
+import type { KnownOptions, OptionInput } from "./description.ts";
 
 /** Brackets within brackets in a configuration file. */
 const DEEPEST = 100;
-
-/** What is known of a command's options before they are read. */
-export interface KnownOptions {
-  readonly schema: z.ZodObject;
-  readonly context: ParseContext;
-}
-
-/** Options as they were written, by canonical name, and where each was written. */
-export interface OptionInput {
-  readonly values: Readonly<Record<string, unknown>>;
-  /** "" for the command line, " in run.yaml" for a file. */
-  readonly where: (name: string) => string;
-}
 
 interface Assignment {
   /** The option's name, or the normalised spelling of a name that the schema lacks. */
@@ -187,53 +173,4 @@ function checkNesting(path: string, text: string): void {
       );
     }
   }
-}
-
-/** The options as commander's help shows them, grouped. */
-export function helpOptions(schema: z.ZodObject): Option[] {
-  const config = new Option("--config <file>", "options from a YAML or JSON file; those given here go before it");
-  const groups = new Map<string, Option[]>();
-  for (const info of optionInfos(schema)) {
-    const help = new Option(`--${info.name} ${placeholder(info)}`.trim(), helpText(info)).helpGroup(
-      `${info.about.group}:`,
-    );
-    groups.set(info.about.group, [...(groups.get(info.about.group) ?? []), help]);
-  }
-  return [...[...groups.values()].flat(), config.helpGroup("Other:")];
-}
-
-/** Short, so that a terminal of 80 columns has room for the description. */
-function placeholder(info: OptionInfo): string {
-  if (info.about.placeholder !== undefined) return `<${info.about.placeholder}>`;
-  const byKind = {
-    boolean: "",
-    choice: "<name>",
-    flagOrText: "<text>",
-    number: "<n>",
-    numberOrWord: "<n>",
-    object: "<json>",
-    string: "<text>",
-    strings: "<text>",
-  };
-  return byKind[info.kind];
-}
-
-function helpText(info: OptionInfo): string {
-  const notes: string[] = [];
-  if (info.required) notes.push("required");
-  if (info.kind === "choice") notes.push(info.words.join(" | "));
-  const { defaultValue } = info;
-  if (defaultValue !== undefined && defaultValue !== false && typeof defaultValue !== "object") {
-    notes.push(`default ${defaultText(defaultValue)}`);
-  }
-  if (defaultValue === true) notes.push(`--no_${info.name} for false`);
-  const aliases = info.about.aliases ?? [];
-  if (aliases.length > 0) notes.push(`also --${aliases.join(", --")}`);
-  return info.about.description + (notes.length > 0 ? ` [${notes.join("; ")}]` : "");
-}
-
-/** 5e-6 and not 0.000005. */
-function defaultText(value: unknown): string {
-  const small = typeof value === "number" && value > 0 && value < 1e-3;
-  return small ? value.toExponential() : String(value);
 }

@@ -13,9 +13,9 @@ import { Continuations } from "../../kto/evaluation/continuations.ts";
 import type { AnswerPair } from "../../kto/judge/compare.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
-import { resolveSampling } from "../options/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "./prompts.ts";
+import { resolveSampling } from "./sampling.ts";
 
 export const SAMPLES_FILE = "samples.jsonl";
 

@@ -5,8 +5,10 @@ import fc from "fast-check";
 import type { FileMetaData } from "hyparquet";
 import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
 import { describe, expect, it } from "vitest";
+import { createChatTemplate } from "../../../src/engine/text/chat-template.ts";
 import { DatasetError } from "../../../src/errors.ts";
 import { feedbackRows, readFeedback } from "../../../src/kto/data/read.ts";
+import { recordsOf } from "../../../src/kto/data/records.ts";
 import { type CraftedPage, craftedParquet, encodings } from "../../helpers/crafted-parquet.ts";
 import { fileIn, temporaryFolder } from "../../helpers/folders.ts";
 
@@ -110,6 +112,43 @@ describe("what is read", () => {
     const found = await read(new Uint8Array(parquetWriteBuffer({ columnData })));
     expect(found).toEqual(rows.map(({ label }, i) => ({ prompt: "the same", completion: `${i}`, label })));
   });
+});
+
+it("numbers of DOUBLE columns are floats for templates, in structs and lists, and those of INT columns are not", async () => {
+  const leaf = (name: string, type: "DOUBLE" | "INT32" | "BYTE_ARRAY") => ({
+    name,
+    type,
+    repetition_type: "REQUIRED" as const,
+  });
+  const text = (name: string) => ({ ...leaf(name, "BYTE_ARRAY"), converted_type: "UTF8" as const });
+  const list = { num_children: 1, repetition_type: "REQUIRED", converted_type: "LIST" } as const;
+  const schema: FileMetaData["schema"] = [
+    { name: "root", num_children: 3 },
+    text("prompt"),
+    text("completion"),
+    { name: "chat_template_kwargs", num_children: 4, repetition_type: "OPTIONAL" },
+    leaf("temperature", "DOUBLE"),
+    leaf("count", "INT32"),
+    { name: "list", ...list },
+    { name: "list", num_children: 1, repetition_type: "REPEATED" },
+    leaf("element", "DOUBLE"),
+    { name: "ints", ...list },
+    { name: "list", num_children: 1, repetition_type: "REPEATED" },
+    leaf("element", "INT32"),
+  ];
+  const columnData: ColumnSource[] = [
+    { name: "prompt", data: ["p"] },
+    { name: "completion", data: ["c"] },
+    { name: "chat_template_kwargs", data: [{ temperature: 1, count: 1, list: [2, 2.5], ints: [2] }] },
+  ];
+  const path = fileIn(folder, "floats.parquet", new Uint8Array(parquetWriteBuffer({ schema, columnData })));
+  const template = createChatTemplate("{{ kwargs }}", {}, "t.jinja");
+  for await (const { fields } of recordsOf(path, ["prompt", "chat_template_kwargs"])) {
+    expect(template.render([], { variables: { kwargs: fields.chat_template_kwargs } })).toBe(
+      "{'temperature': 1.0, 'count': 1, 'list': [2.0, 2.5], 'ints': [2]}",
+    );
+  }
+  expect.assertions(1);
 });
 
 /** What a file is refused with, in one sentence; "" if it is read. Anything but a DatasetError is a fault. */
