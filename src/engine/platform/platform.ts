@@ -145,7 +145,7 @@ export interface Platform {
   renameFolder(from: string, to: string): Promise<void>;
   /**
    * Makes a file that says that this process has what it stands for, until it is released or the process ends. One whose
-   * process is known to have ended is taken over.
+   * process has ended is taken over, and so is one of another machine whose holder has been silent for minutes.
    */
   holdFile(path: string): Promise<HeldFile>;
   /** Makes the folder if it does not exist. Throws FileError with the reason if files cannot be created in it. */
