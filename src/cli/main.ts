@@ -227,8 +227,8 @@ function stackWithCauses(error: Error): string {
 }
 
 /**
- * `kto logps --json | head` closes the pipe early, which is no error of ours. A full disk is one, unless the result is a
- * folder, of which stdout only tells.
+ * `kto logps --json | head` closes the pipe early, which is no error of ours. A full disk is one, unless the result is
+ * a folder, of which stdout only tells.
  */
 function lostResult(argv: readonly string[], error: FileError | undefined): void {
   const entry = commands.find(({ name }) => name === argv[0]);

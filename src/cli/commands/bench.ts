@@ -1,4 +1,7 @@
-/** `kto bench`: measures kernels and whole updates on this adapter, as a table and as JSON. The benchmarks are in bench/. */
+/**
+ * `kto bench`: measures kernels and whole updates on this adapter, as a table and as JSON. The benchmarks are in
+ * bench/.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * `kto doctor`: reports the machine, its adapters, which of them is chosen and why, and what would be faster. It opens no
- * device and changes nothing.
+ * `kto doctor`: reports the machine, its adapters, which of them is chosen and why, and what would be faster. It opens
+ * no device and changes nothing.
  */
 import { availableParallelism, totalmem } from "node:os";
 import { platform } from "../../engine/platform/index.ts";

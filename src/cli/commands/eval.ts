@@ -1,4 +1,6 @@
-/** `kto eval`: losses and rewards of a model on feedback, and how often a judge prefers its answers to another model's. */
+/**
+ * `kto eval`: losses and rewards of a model on feedback, and how often a judge prefers its answers to another model's.
+ */
 import type { Device } from "../../engine/gpu/device.ts";
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";

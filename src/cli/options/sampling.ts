@@ -1,4 +1,6 @@
-/** The options of how generate, chat and eval draw tokens. Their values without an option are in session/sampling.ts. */
+/**
+ * The options of how generate, chat and eval draw tokens. Their values without an option are in session/sampling.ts.
+ */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
 import { type OptionsOf, optionGroup, reuse } from "../../kto/options/option.ts";

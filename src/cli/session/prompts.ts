@@ -1,6 +1,6 @@
 /**
- * Prompts of `kto generate`, `kto chat`, `kto eval` and a run's samples: texts and chats from the command line or a file,
- * and their token ids, through the model's chat template where needed. Sampling is elsewhere.
+ * Prompts of `kto generate`, `kto chat`, `kto eval` and a run's samples: texts and chats from the command line or a
+ * file, and their token ids, through the model's chat template where needed. Sampling is elsewhere.
  */
 import { overridden, parseExactJson } from "../../engine/files/exact-json.ts";
 import { type ChatTemplate, loadChatTemplate } from "../../engine/text/chat-template.ts";
@@ -105,8 +105,8 @@ export function promptText(prompt: Prompt): string {
 }
 
 /**
- * Prompts to token ids: texts as they are, chats (and with `chat` texts too) through the model's chat template. Contents
- * that are lists of parts are treated as those of rows (`partJoiner`).
+ * Prompts to token ids: texts as they are, chats (and with `chat` texts too) through the model's chat template.
+ * Contents that are lists of parts are treated as those of rows (`partJoiner`).
  */
 export async function promptEncoder(
   prompts: readonly Prompt[],

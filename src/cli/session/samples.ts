@@ -1,6 +1,6 @@
 /**
- * samples.jsonl: the model's completions of the same prompts, before training and at each evaluation. One object a line:
- * {"step", "index", "prompt", "completion"}. A judge may compare them.
+ * samples.jsonl: the model's completions of the same prompts, before training and at each evaluation. One object a
+ * line: {"step", "index", "prompt", "completion"}. A judge may compare them.
  */
 
 import { textFolder } from "../../engine/model/config/folder.ts";

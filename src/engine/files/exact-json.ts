@@ -1,7 +1,7 @@
 /**
- * JSON whose numbers and keys a chat template must see as they stand there: Python tells 1.0 from 1, has integers of any
- * length and keeps the order of keys like "2" and "1", and JavaScript does none of that. The values are JSON.parse's; what
- * would be lost is noted beside them, where only templates look.
+ * JSON whose numbers and keys a chat template must see as they stand there: Python tells 1.0 from 1, has integers of
+ * any length and keeps the order of keys like "2" and "1", and JavaScript does none of that. The values are
+ * JSON.parse's; what would be lost is noted beside them, where only templates look.
  */
 
 /** What JavaScript does not keep of an object or list. */

@@ -1,7 +1,7 @@
 /**
- * Files that say which process has something, such as the folder of a run: made by one process at a time, removed at its
- * end, taken over where the process was killed. Whether a process of another machine, or of another container, lives is
- * told by the file's time alone, which its holder sets again and again.
+ * Files that say which process has something, such as the folder of a run: made by one process at a time, removed at
+ * its end, taken over where the process was killed. Whether a process of another machine, or of another container,
+ * lives is told by the file's time alone, which its holder sets again and again.
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync, rmSync, utimesSync } from "node:fs";

@@ -1,6 +1,6 @@
 /**
- * What an option is: a zod schema, which has its type, range and default, and what a person is told of it. Which options
- * there are stands in the other files of this folder and of `src/cli`; how values are read, in `parse.ts`.
+ * What an option is: a zod schema, which has its type, range and default, and what a person is told of it. Which
+ * options there are stands in the other files of this folder and of `src/cli`; how values are read, in `parse.ts`.
  */
 import * as z from "zod";
 

@@ -1,6 +1,6 @@
 /**
- * How people write values: "yes", "1e-4", "none", a JSON object. Text becomes the option's own type where it can; whether
- * the value is in range is the schema's concern.
+ * How people write values: "yes", "1e-4", "none", a JSON object. Text becomes the option's own type where it can;
+ * whether the value is in range is the schema's concern.
  */
 import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { shown } from "../../errors.ts";
@@ -14,7 +14,9 @@ export function booleanWord(text: string): boolean | undefined {
   return undefined;
 }
 
-/** The value in the option's own type where its text allows it; whatever else comes is left for the schema to refuse. */
+/**
+ * The value in the option's own type where its text allows it; whatever else comes is left for the schema to refuse.
+ */
 export function coerce(info: OptionInfo, written: unknown): unknown {
   if (info.kind === "strings" && written !== null) {
     return Array.isArray(written) ? written.map((item) => (isScalar(item) ? String(item) : item)) : [String(written)];

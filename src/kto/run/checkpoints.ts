@@ -1,7 +1,7 @@
 /**
- * The content of a run's checkpoints: what is trained (in f32, whatever the files of the model store), both moments and the
- * state of the run, saved and brought back bit by bit. Folders are made by `engine/files/checkpoint-folders.ts`, the times
- * to save are `record.ts`'s, the choice of one to go on from `resumption.ts`'s.
+ * The content of a run's checkpoints: what is trained (in f32, whatever the files of the model store), both moments and
+ * the state of the run, saved and brought back bit by bit. Folders are made by `engine/files/checkpoint-folders.ts`,
+ * the times to save are `record.ts`'s, the choice of one to go on from `resumption.ts`'s.
  */
 import {
   type CheckpointFolder,

@@ -1,6 +1,6 @@
 /**
- * The record of a training run: how far it is, what it logged, and the checkpoints that keep it. It saves them when they
- * are due and goes on from one; their files are written and read by `checkpoints.ts` and `state.ts`.
+ * The record of a training run: how far it is, what it logged, and the checkpoints that keep it. It saves them when
+ * they are due and goes on from one; their files are written and read by `checkpoints.ts` and `state.ts`.
  */
 import { platform } from "../../engine/platform/index.ts";
 import { DeviceLostError, errorMessage, FileError } from "../../errors.ts";

@@ -1,6 +1,6 @@
 /**
- * The last save of a run, at its end or when it is stopped, whose folder cannot be written, such as on a full disk: what
- * was trained goes to another place rather than being lost, unless a checkpoint holds it.
+ * The last save of a run, at its end or when it is stopped, whose folder cannot be written, such as on a full disk:
+ * what was trained goes to another place rather than being lost, unless a checkpoint holds it.
  */
 
 import type { CheckpointFolder } from "../../engine/files/checkpoint-folders.ts";
@@ -29,8 +29,8 @@ export async function saveOrRescue(
 }
 
 /**
- * Saves what could not be saved into a run's folder beside it, as `<folder>-rescued`, or else in the system's folder for
- * temporary files.
+ * Saves what could not be saved into a run's folder beside it, as `<folder>-rescued`, or else in the system's folder
+ * for temporary files.
  *
  * @param error why the folder could not be written
  * @param stepsDone the updates of the run

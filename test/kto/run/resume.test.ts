@@ -610,7 +610,7 @@ describe("what changed meanwhile", () => {
         return { ...json, evaluation: { ...evaluation, selection } };
       },
     ],
-  ])("the metric of the best model: the best is looked for anew%s", async (_, change) => {
+  ])("the metric of the best model: the search for the best begins again%s", async (_, change) => {
     const path = newFolder();
     const inputs = { evalExamples: readExamples("llama").slice(0, 4) };
     const evaluated = { eval_steps: 1, max_steps: 3, load_best_model_at_end: true };
@@ -618,7 +618,7 @@ describe("what changed meanwhile", () => {
     forge(join(path, "checkpoint-2"), "run_state.json", change);
     const resumed = await run(path, { ...evaluated, resume_from_checkpoint: true }, inputs);
     expect(resumed.warnings).toEqual([
-      "The best model was that by eval_rewards/margins (more is better) and is now that by eval_loss (less is better): it is looked for anew, from the next evaluation on.",
+      "The best model was that by eval_rewards/margins (more is better) and is now that by eval_loss (less is better): the search for it begins again with the next evaluation.",
     ]);
     const [{ best_global_step: step }] = JSON.parse(resumed.state) as [{ best_global_step: number }];
     expect(step).toBe(3); // the only one after the break
