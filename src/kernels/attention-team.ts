@@ -84,7 +84,7 @@ function subgroup(shape: TeamShape): Team {
   const butterfly = (name: string, step: (other: string) => string) => /* wgsl */ `
 ${attributes}
 fn ${name}(own: f32) -> f32 {
-  var x = own;
+  var x: f32 = own;
   ${range(Math.log2(lanes))
     .map((i) => step(`subgroupShuffleXor(x, ${2 ** i}u)`))
     .join("\n  ")}
@@ -93,13 +93,17 @@ fn ${name}(own: f32) -> f32 {
   return {
     enable: ["subgroups"],
     attributes,
-    declarations: `${butterfly("lanesMax", (other) => `x = max(x, ${other});`)}${butterfly("lanesSum", (other) => `x += ${other};`)}`,
+    declarations: `${butterfly("lanesMax", (other) => `x = max(x, ${other});`)}${butterfly("lanesSum", (other) => `x += ${other};`)}
+${attributes}
+fn lanesLeast(own: u32) -> u32 { return subgroupMin(own); }
+${attributes}
+fn lanesMost(own: u32) -> u32 { return subgroupMax(own); }`,
     entry: (tiles, owners) => workgroupEntry(lanes, "subgroup_invocation_id", tiles, owners),
     grid: (tiles, owners) => linearGrid(tiles * owners),
     held,
     place: (i) => `${i} * ${lanes}u + lane % ${Math.min(lanes, rows)}u`,
     of: (name, r) => ofLane(r % lanes, `${name}${Math.floor(r / lanes)}`, shape),
-    over: (what, own) => `${what === "min" ? "subgroupMin" : "subgroupMax"}(${own})`,
+    over: (what, own) => `${what === "min" ? "lanesLeast" : "lanesMost"}(${own})`,
     overLanes: (into, what, value) =>
       each(rows, (r) => `let ${into}${r} = ${what === "max" ? "lanesMax" : "lanesSum"}(${value(r)});`),
     hold: (into, value) =>

@@ -178,7 +178,7 @@ ${this.team.declarations}
     }`
     }
   }
-  ${this.eachHeld((i) => names.map((name) => `let ${name}${i} = ${name}Held[${i}];`).join(" "))}
+  ${this.eachHeld((i) => names.map((name) => `let ${name}${i}: ${numbers[name]} = ${name}Held[${i}];`).join(" "))}
   ${kept
     .map(([start]) =>
       range(held)
@@ -243,7 +243,7 @@ ${this.team.declarations}
   /** Declares `${name}${c}` for each column c of the lane. */
   starts(name: string, at: (c: number) => string): string {
     return range(this.shape.columns)
-      .map((c) => `let ${name}${c} = ${at(c)};`)
+      .map((c) => `let ${name}${c}: u32 = ${at(c)};`)
       .join("\n");
   }
 
@@ -275,7 +275,7 @@ ${this.team.declarations}
     return /* wgsl */ `
 ${sums}
 for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
-    ${this.eachHeld((i) => `let a${i} = ${a}Four(${start}${i}, d);`)} ${products("d", (r) => this.of("a", r))}
+    ${this.eachHeld((i) => `let a${i}: vec4f = ${a}Four(${start}${i}, d);`)} ${products("d", (r) => this.of("a", r))}
   }`;
   }
 
@@ -286,7 +286,7 @@ for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
 
   /** Declares `${sum}${chunk}x${r}` as zeros. */
   zeros(sum: string): string {
-    return this.each((r) => this.chunks.map((chunk) => `var ${sum}${chunk}x${r} = vec4f();`).join(" "));
+    return this.each((r) => this.chunks.map((chunk) => `var ${sum}${chunk}x${r}: vec4f;`).join(" "));
   }
 
   /**

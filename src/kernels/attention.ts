@@ -108,7 +108,7 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   ${tile.zeros("sum")}
   ${each((r) => `var highest${r} = LOW; var weight${r} = 0.0;`)}
   for (var part = 0u; part < 2u; part++) {
-    ${tile.eachHeld((i) => `let start${i} = select(seen${i}.x, seen${i}.z, part == 1u); let end${i} = select(seen${i}.y, seen${i}.w, part == 1u);`)}
+    ${tile.eachHeld((i) => `let start${i}: u32 = select(seen${i}.x, seen${i}.z, part == 1u); let end${i}: u32 = select(seen${i}.y, seen${i}.w, part == 1u);`)}
     let last = ${tile.most((i) => `end${i}`)};
     var key = 0u;
     loop {
@@ -124,7 +124,7 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
         (r) => `let next${r} = max(highest${r}, most${r});
       let shrink${r} = exp(highest${r} - next${r});
       highest${r} = next${r};
-      let p${r} = exp(score${r} - next${r});
+      let p${r}: X = exp(score${r} - next${r});
       weight${r} = weight${r} * shrink${r} + total(p${r});
       ${tile.chunks.map((chunk) => `sum${chunk}x${r} *= shrink${r};`).join(" ")}`,
       )}
@@ -189,9 +189,9 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     ${tile.starts("keys", (c) => `keyAt(${tile.component("columns", c)}, kvHead, last)`)}
     ${tile.starts("values", (c) => `valueAt(${tile.component("columns", c)}, kvHead, last)`)}
     ${tile.scores("s", "fused", "query", "fused", "keys")}
-    ${each((r) => `let p${r} = select(X(), exp(s${r} * SCALE - ${tile.of("normalizer", r)}), ${inside(tile, r)});`)}
+    ${each((r) => `let p${r}: X = select(X(), exp(s${r} * SCALE - ${tile.of("normalizer", r)}), ${inside(tile, r)});`)}
     ${tile.scores("along", "dOut", "gradient", "fused", "values")}
-    ${each((r) => `let dScore${r} = p${r} * (along${r} - ${tile.of("rowDelta", r)}) * SCALE;`)}
+    ${each((r) => `let dScore${r}: X = p${r} * (along${r} - ${tile.of("rowDelta", r)}) * SCALE;`)}
     ${tile.accumulate("sum", "dScore", "fused", "keys")}
     key += ${width}u;
   }
@@ -260,9 +260,9 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       let normalizer = ${tile.vector("X", (c) => `logSumExp[results${c}]`)};
       let rowDelta = ${tile.vector("X", (c) => `delta[results${c}]`)};
       ${tile.scores("s", "fused", "keyAt", "fused", "queries")}
-      ${each((r) => `let p${r} = select(X(), exp(s${r} * SCALE - normalizer), counts & ${inside(tile, r)});`)}
+      ${each((r) => `let p${r}: X = select(X(), exp(s${r} * SCALE - normalizer), counts & ${inside(tile, r)});`)}
       ${tile.scores("along", "fused", "valueAt", "dOut", "gradients")}
-      ${each((r) => `let dScore${r} = p${r} * (along${r} - rowDelta) * SCALE;`)}
+      ${each((r) => `let dScore${r}: X = p${r} * (along${r} - rowDelta) * SCALE;`)}
       ${tile.accumulate("dValue", "p", "dOut", "gradients")}
       ${tile.accumulate("dKey", "dScore", "fused", "queries")}
       token += tokens;

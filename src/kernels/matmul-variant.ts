@@ -242,7 +242,7 @@ function shiftedOfLane(load: string, { start, load: at, lanes }: StoredOperand):
   return /* wgsl */ `
 fn ${load}OfLane(line: u32, at: u32, lane: u32) -> vec4f {
   let i = ${start("line")} + at;
-  let low = ${at("i / 4u")};
+  let low: vec4f = ${at("i / 4u")};
   var high = subgroupShuffleDown(low, 1u);
   if (lane == ${lanes - 1}u) { high = ${at("i / 4u + 1u")}; }
   return shiftedFour(low, high, i % 4u);

@@ -15,14 +15,45 @@ export function sharedDevice(): Promise<Device> {
   return opened;
 }
 
-/** The variants of a kernel to test: what this adapter gets, what a GPU with its subgroups gets, and what any adapter can. */
-export async function kernelVariants(): Promise<{ variant: string; facts: AdapterFacts }[]> {
+/** Lanes of GPUs' subgroups. Where this adapter's have another number, they are emulated (`emulated-subgroups.ts`). */
+const GPU_LANES = [16, 32, 64];
+
+/** The lane counts among these that this adapter cannot run. */
+export async function emulatedLanes(): Promise<number[]> {
   const { facts } = await sharedDevice();
-  const base = { variant: "base", facts: BASE_FACTS };
-  if (facts.subgroupSize === BASE_FACTS.subgroupSize) return [base];
-  const own = { variant: `subgroups of ${facts.subgroupSize}`, facts };
-  const gpu = { variant: `subgroups of ${facts.subgroupSize} on a GPU`, facts: { ...facts, software: false } };
-  return facts.software ? [own, gpu, base] : [own, base];
+  return GPU_LANES.filter((lanes) => lanes !== facts.subgroupSize);
+}
+
+/** A variant of the kernels, and whether its lanes are emulated. */
+export interface KernelVariant {
+  readonly variant: string;
+  readonly facts: AdapterFacts;
+  readonly emulated: boolean;
+}
+
+/**
+ * The variants of a kernel to test: what this adapter gets, what a GPU with its subgroups gets, what any adapter can, and
+ * what GPUs with wider subgroups get.
+ */
+export async function kernelVariants(): Promise<KernelVariant[]> {
+  const { facts } = await sharedDevice();
+  const own = { variant: `subgroups of ${facts.subgroupSize}`, facts, emulated: false };
+  const gpu = { ...own, variant: `${own.variant} on a GPU`, facts: { ...facts, software: false } };
+  const native = facts.subgroupSize === BASE_FACTS.subgroupSize ? [] : facts.software ? [own, gpu] : [own];
+  const wide = (await emulatedLanes()).map((subgroupSize) => ({
+    variant: `subgroups of ${subgroupSize}, emulated`,
+    facts: { subgroupSize, software: false },
+    emulated: true,
+  }));
+  return [...native, { variant: "base", facts: BASE_FACTS, emulated: false }, ...wide];
+}
+
+/**
+ * How many of `count` drawn shapes to run: a sixth where lanes are emulated, since each width compiles texts of its own.
+ * KTO_TEST_SHAPES=all runs all of them everywhere (scripts/wide-subgroups.mjs).
+ */
+export function runsFor({ emulated }: Pick<KernelVariant, "emulated">, count: number): number {
+  return emulated && process.env.KTO_TEST_SHAPES !== "all" ? Math.ceil(count / 6) : count;
 }
 
 /** A device on which a whole model meets the kernels that another adapter would. */

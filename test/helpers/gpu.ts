@@ -3,6 +3,8 @@ import type { Device } from "../../src/engine/gpu/device.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
 import { elementCount, type Tensor } from "../../src/engine/gpu/tensor.ts";
 import type { ActivationFormat, Kernel, KernelArguments, Shaped, StoredFormat } from "../../src/kernels/kernel.ts";
+import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
+import { emulateSubgroups, recordEmulated } from "./emulated-subgroups.ts";
 
 /** Host numbers with a shape: an operand of `runKernel`. The same object passed twice becomes one tensor. */
 export interface HostArray extends Shaped {
@@ -96,11 +98,16 @@ export function candidate<B extends string, U extends string>(kernel: Kernel<B, 
   return alone;
 }
 
-/** Dispatches a kernel once; the function returned gives the numbers of a binding that it writes. */
+/**
+ * Dispatches a kernel once; the function returned gives the numbers of a binding that it writes.
+ *
+ * @param facts that the kernel is built for: lanes that the device does not have are emulated. Default: the device's own
+ */
 export async function runKernel<B extends string, U extends string>(
   device: Device,
   kernel: Kernel<B, U>,
   args: KernelArguments<HostArray, B, U>,
+  { subgroupSize: lanes }: AdapterFacts = device.facts,
 ): Promise<(name: B) => Float32Array<ArrayBuffer>> {
   const tensors = new Map<HostArray, Tensor>();
   const program = new Program(device, `test of ${kernel.name}`);
@@ -118,8 +125,10 @@ export async function runKernel<B extends string, U extends string>(
     }),
   ) as KernelArguments<Tensor, B, U>;
   try {
-    program.dispatch(kernel, onDevice);
+    const isEmulated = lanes !== 0 && lanes !== device.facts.subgroupSize;
+    program.dispatch(isEmulated ? emulateSubgroups(kernel, lanes) : kernel, onDevice);
     await program.prepare();
+    if (isEmulated) recordEmulated(program.kernels, lanes);
     program.run();
     const results = new Map<string, Float32Array<ArrayBuffer>>();
     for (const { name, access } of kernel.bindings) {

@@ -6,7 +6,8 @@ import * as twin from "../../src/kernels/float64/attention.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expError, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
-import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
+import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, type HostArray, runKernel, stored, u32, unset, unsetAs } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
@@ -21,13 +22,20 @@ interface Heads {
   readonly headSize: number;
 }
 
-/** In f16 fewer sizes, since each is a text of its own: small ones in vectors and not, and a large one. */
-const headShapes = (format: ActivationFormat) =>
+/**
+ * In f16 fewer sizes, since each is a text of its own: small ones in vectors and not, and a large one. Emulated lanes only
+ * meet large ones: a small head's lane is alone, whatever the subgroup.
+ */
+const headSizes = (format: ActivationFormat, emulated: boolean) => {
+  if (emulated) return format === "f32" ? [18, 36] : [20];
+  return format === "f32" ? [1, 4, 6, 8, 18, 20, 36] : [6, 8, 20];
+};
+const headShapes = (format: ActivationFormat, emulated: boolean) =>
   fc
     .record({
       keyValueHeads: fc.constantFrom(1, 2, 3),
       groupSize: fc.constantFrom(1, 2, 4),
-      headSize: fc.constantFrom(...(format === "f32" ? [1, 4, 6, 8, 18, 20, 36] : [6, 8, 20])),
+      headSize: fc.constantFrom(...headSizes(format, emulated)),
     })
     .map(
       ({ keyValueHeads, groupSize, headSize }): Heads => ({
@@ -138,13 +146,18 @@ async function checkForward(
 ): Promise<void> {
   const { ranges, heads, keyValueHeads, headSize, v } = inputs;
   const T = ranges.length / 4;
-  const result = await runKernel(device, attentionForward(headSize, facts), {
-    ...operands,
-    ranges: u32([T, 4], ranges),
-    out: unsetAs(format, T, heads * headSize),
-    logSumExp: unset(T, heads),
-    groupSize: heads / keyValueHeads,
-  });
+  const result = await runKernel(
+    device,
+    attentionForward(headSize, facts),
+    {
+      ...operands,
+      ranges: u32([T, 4], ranges),
+      out: unsetAs(format, T, heads * headSize),
+      logSumExp: unset(T, heads),
+      groupSize: heads / keyValueHeads,
+    },
+    facts,
+  );
   const wanted = twin.attentionForward(inputs);
   const details = probabilities(inputs, wanted.logSumExp);
   expectWithin("out", result("out"), wanted.out, (i) => {
@@ -162,11 +175,11 @@ async function checkForward(
   });
 }
 
-describe.each(variants)("attention forward of $format, $variant", ({ facts, format }) => {
+describe.each(variants)("attention forward of $format, $variant", ({ facts, emulated, format }) => {
   it("equals float64 on packed batches: fused rows, shared prompts, grouped heads, sliding windows", async () => {
     await fc.assert(
       fc.asyncProperty(
-        headShapes(format),
+        headShapes(format, emulated),
         sequences,
         windows,
         fc.constantFrom(0.3, 1, 4),
@@ -192,44 +205,49 @@ describe.each(variants)("attention forward of $format, $variant", ({ facts, form
           );
         },
       ),
-      { seed: 51, numRuns: 40 },
+      { seed: 51, numRuns: runsFor({ emulated }, 40) },
     );
   });
 
   it("equals float64 on a cache: keys and values in buffers of their own, of other widths and more rows", async () => {
     await fc.assert(
-      fc.asyncProperty(headShapes(format), fc.integer({ min: 1, max: 40 }), fc.nat(1e9), async (shape, past, seed) => {
-        const { heads, keyValueHeads, headSize } = shape;
-        const random = seeded(seed);
-        const T = 1 + random.below(3);
-        const S = past + 5;
-        // Extra columns before and after, in whole heads.
-        const [qFrom, kFrom, vFrom] = [headSize, 2 * headSize, 0];
-        const [qWidth, kWidth, vWidth] = [heads + 2, keyValueHeads + 3, keyValueHeads + 1].map((n) => n * headSize);
-        const drawn = (rows: number, width = 0) => stored(format, [rows, width], normals(random, rows * width));
-        const [q, k, v] = [drawn(T, qWidth), drawn(S, kWidth), drawn(S, vWidth)];
-        const ranges = Array.from({ length: T }, (_, row) => [0, 0, 0, Math.min(S, past + row)]).flat();
-        await checkForward(
-          facts,
-          format,
-          {
-            ...shape,
-            ranges,
-            q: columns(q.values, qWidth ?? 0, qFrom, heads * headSize),
-            k: columns(k.values, kWidth ?? 0, kFrom, keyValueHeads * headSize),
-            v: columns(v.values, vWidth ?? 0, vFrom, keyValueHeads * headSize),
-          },
-          {
-            q: q.array,
-            k: k.array,
-            v: v.array,
-            qFrom,
-            kFrom,
-            vFrom,
-          },
-        );
-      }),
-      { seed: 52, numRuns: 25 },
+      fc.asyncProperty(
+        headShapes(format, emulated),
+        fc.integer({ min: 1, max: 40 }),
+        fc.nat(1e9),
+        async (shape, past, seed) => {
+          const { heads, keyValueHeads, headSize } = shape;
+          const random = seeded(seed);
+          const T = 1 + random.below(3);
+          const S = past + 5;
+          // Extra columns before and after, in whole heads.
+          const [qFrom, kFrom, vFrom] = [headSize, 2 * headSize, 0];
+          const [qWidth, kWidth, vWidth] = [heads + 2, keyValueHeads + 3, keyValueHeads + 1].map((n) => n * headSize);
+          const drawn = (rows: number, width = 0) => stored(format, [rows, width], normals(random, rows * width));
+          const [q, k, v] = [drawn(T, qWidth), drawn(S, kWidth), drawn(S, vWidth)];
+          const ranges = Array.from({ length: T }, (_, row) => [0, 0, 0, Math.min(S, past + row)]).flat();
+          await checkForward(
+            facts,
+            format,
+            {
+              ...shape,
+              ranges,
+              q: columns(q.values, qWidth ?? 0, qFrom, heads * headSize),
+              k: columns(k.values, kWidth ?? 0, kFrom, keyValueHeads * headSize),
+              v: columns(v.values, vWidth ?? 0, vFrom, keyValueHeads * headSize),
+            },
+            {
+              q: q.array,
+              k: k.array,
+              v: v.array,
+              qFrom,
+              kFrom,
+              vFrom,
+            },
+          );
+        },
+      ),
+      { seed: 52, numRuns: runsFor({ emulated }, 25) },
     );
   });
 
@@ -248,33 +266,27 @@ describe.each(variants)("attention forward of $format, $variant", ({ facts, form
 
   it("a row without keys, as padding has, gives zeros and a finite log-sum-exp", async () => {
     const fused = stored(format, [2, 12], normals(seeded(3), 24)).array;
-    const result = await runKernel(device, attentionForward(4, facts), {
-      q: fused,
-      k: fused,
-      v: fused,
-      ranges: u32([2, 4], [0, 0, 0, 0, 0, 0, 1, 2]),
-      out: unsetAs(format, 2, 4),
-      logSumExp: unset(2, 1),
-      groupSize: 1,
-      qFrom: 0,
-      kFrom: 4,
-      vFrom: 8,
-    });
+    const result = await runKernel(
+      device,
+      attentionForward(4, facts),
+      {
+        q: fused,
+        k: fused,
+        v: fused,
+        ranges: u32([2, 4], [0, 0, 0, 0, 0, 0, 1, 2]),
+        out: unsetAs(format, 2, 4),
+        logSumExp: unset(2, 1),
+        groupSize: 1,
+        qFrom: 0,
+        kFrom: 4,
+        vFrom: 8,
+      },
+      facts,
+    );
     expect([...result("out").subarray(0, 4)]).toEqual([0, 0, 0, 0]);
     expect(result("logSumExp")[0]).toBeLessThan(-1e38);
     expect(Number.isFinite(result("logSumExp")[0])).toBe(true);
   });
-});
-
-it.each([16, 32, 64])("is text that compiles for subgroups of %i", async (subgroupSize) => {
-  // This adapter's subgroups may have another size, so nothing is run.
-  if (!device.gpu.features.has("subgroups")) return;
-  for (const headSize of [6, 32, 128]) {
-    const facts = { subgroupSize, software: false };
-    for (const kernel of [attentionForward, attentionBackwardQuery, attentionBackwardKeyValue]) {
-      await device.compiled(kernel(headSize, facts));
-    }
-  }
 });
 
 /** Runs both halves of the backward pass on causal sequences of these lengths and compares all of dFused. */
@@ -312,24 +324,34 @@ async function checkBackward(
   const logSumExp = Float32Array.from(forward.logSumExp);
   const common = { fused, dOut: f32([T, heads * headSize], dOut) };
   const uniforms = { groupSize: heads / keyValueHeads, qFrom: 0, kFrom, vFrom };
-  const query = await runKernel(device, attentionBackwardQuery(headSize, facts), {
-    ...common,
-    ...uniforms,
-    out,
-    logSumExp: f32([T, heads], logSumExp),
-    ranges: u32([T, 4], ranges),
-    dFused: unset(T, width),
-    delta: unset(T, heads),
-  });
-  const both = await runKernel(device, attentionBackwardKeyValue(headSize, facts), {
-    ...common,
-    ...uniforms,
-    logSumExp: f32([T, heads], logSumExp),
-    delta: f32([T, heads], query("delta")),
-    queryEnd: u32([T], queryEnd),
-    // What the first half wrote: the second must leave the query columns as they are and fill all others.
-    dFused: f32([T, width], query("dFused")),
-  });
+  const query = await runKernel(
+    device,
+    attentionBackwardQuery(headSize, facts),
+    {
+      ...common,
+      ...uniforms,
+      out,
+      logSumExp: f32([T, heads], logSumExp),
+      ranges: u32([T, 4], ranges),
+      dFused: unset(T, width),
+      delta: unset(T, heads),
+    },
+    facts,
+  );
+  const both = await runKernel(
+    device,
+    attentionBackwardKeyValue(headSize, facts),
+    {
+      ...common,
+      ...uniforms,
+      logSumExp: f32([T, heads], logSumExp),
+      delta: f32([T, heads], query("delta")),
+      queryEnd: u32([T], queryEnd),
+      // What the first half wrote: the second must leave the query columns as they are and fill all others.
+      dFused: f32([T, width], query("dFused")),
+    },
+    facts,
+  );
   const wanted = twin.attentionBackward({ ...inputs, dOut: float64(dOut), logSumExp: forward.logSumExp });
 
   // The same sums over absolute terms, each times the relative error of its probability.
@@ -375,22 +397,28 @@ async function checkBackward(
   expectWithin("dv", columns(dFused, width, vFrom, keyValueHeads * headSize), wanted.dv, bound.dv);
 }
 
-describe.each(variants)("attention backward of $format, $variant", ({ facts, format }) => {
+describe.each(variants)("attention backward of $format, $variant", ({ facts, emulated, format }) => {
   it("equals float64 on packed causal sequences, windowed ones too, grouped heads summing into one key head", async () => {
     const lengths = fc.array(fc.integer({ min: 1, max: 13 }), { minLength: 1, maxLength: 4 });
     await fc.assert(
-      fc.asyncProperty(headShapes(format), lengths, fc.constantFrom(0.3, 1, 3), fc.nat(1e9), windows, (...drawn) =>
-        checkBackward(facts, format, ...drawn),
+      fc.asyncProperty(
+        headShapes(format, emulated),
+        lengths,
+        fc.constantFrom(0.3, 1, 3),
+        fc.nat(1e9),
+        windows,
+        (...drawn) => checkBackward(facts, format, ...drawn),
       ),
       {
         seed: 53,
-        numRuns: 40,
+        numRuns: runsFor({ emulated }, 40),
       },
     );
   });
 
   it("heads of more channels than a subgroup's lanes own at once", async () => {
-    await checkBackward(facts, format, { heads: 6, keyValueHeads: 2, headSize: 36 }, [21, 9], 1, 7);
+    const headSize = 4 * Math.max(8, facts.subgroupSize) + 4;
+    await checkBackward(facts, format, { heads: 6, keyValueHeads: 2, headSize }, [21, 9], 1, 7);
   });
 
   it("more heads in a group than a tile has columns", async () => {
@@ -419,25 +447,37 @@ describe.each(variants)("attention backward of $format, $variant", ({ facts, for
     });
     const logSumExp = f32([T, 1], [...forward.logSumExp.subarray(0, 2), -3e38]);
     const uniforms = { groupSize: 1, qFrom: 0, kFrom: 4, vFrom: 8 };
-    const query = await runKernel(device, attentionBackwardQuery(4, facts), {
-      fused,
-      out: stored(format, [T, 4], forward.out).array,
-      dOut: f32([T, 4], dOut),
-      logSumExp,
-      ranges: u32([T, 4], inputs.ranges),
-      dFused: unset(T, width),
-      delta: unset(T, 1),
-      ...uniforms,
-    });
-    const both = await runKernel(device, attentionBackwardKeyValue(4, facts), {
-      fused,
-      dOut: f32([T, 4], dOut),
-      logSumExp,
-      delta: f32([T, 1], query("delta")),
-      queryEnd: u32([T], [2, 2, 2]),
-      dFused: f32([T, width], query("dFused")),
-      ...uniforms,
-    });
+    const query = await runKernel(
+      device,
+      attentionBackwardQuery(4, facts),
+      {
+        fused,
+        out: stored(format, [T, 4], forward.out).array,
+        dOut: f32([T, 4], dOut),
+        logSumExp,
+        ranges: u32([T, 4], inputs.ranges),
+        dFused: unset(T, width),
+        delta: unset(T, 1),
+        ...uniforms,
+      },
+      facts,
+    );
+    const both = await runKernel(
+      device,
+      attentionBackwardKeyValue(4, facts),
+      {
+        fused,
+        dOut: f32([T, 4], dOut),
+        logSumExp,
+        delta: f32([T, 1], query("delta")),
+        queryEnd: u32([T], [2, 2, 2]),
+        dFused: f32([T, width], query("dFused")),
+        ...uniforms,
+      },
+      facts,
+    );
     expect([...both("dFused").subarray(2 * width)]).toEqual(new Array(width).fill(0));
   });
 });
+
+expectEmulated(["attentionForward", "attentionBackwardQuery", "attentionBackwardKeyValue"], await emulatedLanes());

@@ -8,7 +8,8 @@ import { rowBlocks } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
-import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
+import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, runKernel, stored, unset, unsetAs } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
@@ -47,14 +48,19 @@ async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape
     keyHeads,
     rows: T,
   };
-  const forward = await runKernel(device, headNormForward(facts), {
-    weight: f32([2 * D], weight),
-    x: array,
-    normed: unsetAs(format, T, heads * D),
-    inverse: unset(T, heads),
-    queryHeads,
-    epsilon,
-  });
+  const forward = await runKernel(
+    device,
+    headNormForward(facts),
+    {
+      weight: f32([2 * D], weight),
+      x: array,
+      normed: unsetAs(format, T, heads * D),
+      inverse: unset(T, heads),
+      queryHeads,
+      epsilon,
+    },
+    facts,
+  );
   const wanted = twin.headNormForward(x, epsilon, inputs);
   const error = reductionError(D);
   expectWithin("inverse", forward("inverse"), wanted.inverse, (i) => error * at(wanted.inverse, i));
@@ -77,12 +83,17 @@ async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape
   // What the forward pass keeps is an input of the backward pass: rounded before either side sees it.
   const normed = stored(format, [T, heads * D], fused.map(xhat));
   const back = { normed: normed.array, inverse: f32([T, heads], wanted.inverse) };
-  const backward = await runKernel(device, headNormBackward(facts), {
-    weight: f32([2 * D], weight),
-    ...back,
-    dx: f32([T, W], dy),
-    queryHeads,
-  });
+  const backward = await runKernel(
+    device,
+    headNormBackward(facts),
+    {
+      weight: f32([2 * D], weight),
+      ...back,
+      dx: f32([T, W], dy),
+      queryHeads,
+    },
+    facts,
+  );
   const before = x.map((value, i) => (i % W < heads * D ? at(normed.values, keptAt(i)) / inverseAt(i) : value));
   const d = twin.headNormBackward(float64(dy), before, wanted.inverse, inputs);
   const g = (i: number) => {
@@ -128,26 +139,33 @@ async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape
   );
 }
 
-describe.each(variants)("head norm, $variant", ({ facts }) => {
+describe.each(variants)("head norm, $variant", ({ facts, emulated }) => {
   it.each(formats)(
     "norms every head of queries and keys in %s in place, and back, and sums weights",
     async (format) => {
       await fc.assert(
         fc.asyncProperty(shapes, (shape) => check(facts, format, shape)),
-        { seed: 41, numRuns: 30 },
+        { seed: 41, numRuns: runsFor({ emulated }, 30) },
       );
     },
   );
 
   it("a head of zeros stays zeros, by the epsilon", async () => {
-    const result = await runKernel(device, headNormForward(facts), {
-      weight: f32([6], [1, 2, 3, 4, 5, 6]),
-      x: f32([1, 7], [0, 0, 0, 0, 0, 0, 9]),
-      normed: unset(1, 6),
-      inverse: unset(1, 2),
-      queryHeads: 1,
-      epsilon,
-    });
+    const result = await runKernel(
+      device,
+      headNormForward(facts),
+      {
+        weight: f32([6], [1, 2, 3, 4, 5, 6]),
+        x: f32([1, 7], [0, 0, 0, 0, 0, 0, 9]),
+        normed: unset(1, 6),
+        inverse: unset(1, 2),
+        queryHeads: 1,
+        epsilon,
+      },
+      facts,
+    );
     expect([...result("x")]).toEqual([0, 0, 0, 0, 0, 0, 9]);
   });
 });
+
+expectEmulated(["headNormForward", "headNormBackward"], await emulatedLanes());

@@ -28,7 +28,8 @@ import {
   SMALLEST_NORMAL,
   seeded,
 } from "../helpers/compare.ts";
-import { kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
+import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { candidate, f32, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
 import { errorsOf, type Head, headOf, shapes, steepHead, tableRows, windowsOf } from "../helpers/heads.ts";
 
@@ -127,22 +128,32 @@ async function checkBackward(
       ...{ aFrom: 0, outFrom: 0, scale: 1 },
     };
     const toHidden = { M: rows, N: width, K: count };
-    const hiddenResult = await runKernel(device, matmul("NN", toHidden, facts, { format: head.format ?? "f32" }), {
-      ...unused,
-      a: gradient,
-      b: window,
-      out: dHidden,
-      accumulate: Number(start > 0),
-    });
+    const hiddenResult = await runKernel(
+      device,
+      matmul("NN", toHidden, facts, { format: head.format ?? "f32" }),
+      {
+        ...unused,
+        a: gradient,
+        b: window,
+        out: dHidden,
+        accumulate: Number(start > 0),
+      },
+      facts,
+    );
     dHidden = f32([rows, width], hiddenResult("out"));
     const toTable = { M: count, N: width, K: rows };
-    const tableResult = await runKernel(device, matmul("TN", toTable, facts), {
-      ...unused,
-      a: gradient,
-      b: f32([rows, width], hidden),
-      out: f32([count, width], tableBefore.subarray(start * width, (start + count) * width)),
-      accumulate: 1,
-    });
+    const tableResult = await runKernel(
+      device,
+      matmul("TN", toTable, facts),
+      {
+        ...unused,
+        a: gradient,
+        b: f32([rows, width], hidden),
+        out: f32([count, width], tableBefore.subarray(start * width, (start + count) * width)),
+        accumulate: 1,
+      },
+      facts,
+    );
     dTable.set(tableResult("out"), start * width);
   }
 
@@ -196,9 +207,10 @@ async function checkBackward(
 }
 
 // What a tuner may choose instead of the default. In vectors, over several splits.
-const alternatives = variants.flatMap(({ variant, facts }) =>
+const alternatives = variants.flatMap(({ variant, facts, emulated }) =>
   tileNames({ M: 64, N: 64, K: 128 }, facts)
     .slice(1)
+    .filter((tile) => !emulated || tile.startsWith("subgroup"))
     .map((tile) => ({ variant, facts, tile })),
 );
 
@@ -211,11 +223,11 @@ describe.each(alternatives)("log-softmax-gather by $tile, $variant", ({ facts, t
   });
 });
 
-describe.each(variants)("log-softmax-gather, $variant", ({ facts }) => {
+describe.each(variants)("log-softmax-gather, $variant", ({ facts, emulated }) => {
   it("pass 1 gives the log-probabilities of float64 over odd vocabularies, windows and splits", async () => {
     await fc.assert(
       fc.asyncProperty(shapes, (shape) => checkForward(headOf(shape), facts)),
-      { seed: 61, numRuns: 30 },
+      { seed: 61, numRuns: runsFor({ emulated }, 30) },
     );
   });
 
@@ -229,7 +241,7 @@ describe.each(variants)("log-softmax-gather, $variant", ({ facts }) => {
         );
         await checkBackward(headOf(shape), sequences, normals(random, examples, 0.1), facts);
       }),
-      { seed: 62, numRuns: 14 },
+      { seed: 62, numRuns: runsFor({ emulated }, 14) },
     );
   });
 
@@ -255,17 +267,22 @@ describe.each(variants)("log-softmax-gather, $variant", ({ facts }) => {
   it("rows of no sequence give zero gradients whatever their target and log-sum-exp", async () => {
     const [rows, vocabulary, width] = [5, 6, 4];
     const random = seeded(2);
-    const result = await runKernel(device, logSoftmaxGatherGradient(rows, vocabulary, width, facts), {
-      a: f32([rows, width], normals(random, rows * width)),
-      b: f32([vocabulary, width], normals(random, vocabulary * width)),
-      targets: u32([rows], [0, 0, 0, 0, 0]),
-      sequences: u32([rows], [NO_SEQUENCE, 0, NO_SEQUENCE, 1, NO_SEQUENCE]),
-      logSumExp: f32([rows], [0, 2, 0, 2, 0]),
-      coefficients: f32([2], [0, 0.5]),
-      dLogits: unset(rows, vocabulary),
-      aFrom: 0,
-      windowStart: 0,
-    });
+    const result = await runKernel(
+      device,
+      logSoftmaxGatherGradient(rows, vocabulary, width, facts),
+      {
+        a: f32([rows, width], normals(random, rows * width)),
+        b: f32([vocabulary, width], normals(random, vocabulary * width)),
+        targets: u32([rows], [0, 0, 0, 0, 0]),
+        sequences: u32([rows], [NO_SEQUENCE, 0, NO_SEQUENCE, 1, NO_SEQUENCE]),
+        logSumExp: f32([rows], [0, 2, 0, 2, 0]),
+        coefficients: f32([2], [0, 0.5]),
+        dLogits: unset(rows, vocabulary),
+        aFrom: 0,
+        windowStart: 0,
+      },
+      facts,
+    );
     for (const row of [0, 1, 2, 4]) {
       for (const value of result("dLogits").subarray(row * vocabulary, (row + 1) * vocabulary)) {
         expect(value + 0).toBe(0);
@@ -352,3 +369,5 @@ describe("splits and windows", () => {
     expect(columns).toBeGreaterThanOrEqual(64);
   });
 });
+
+expectEmulated(["logSoftmaxGatherForward", "logSoftmaxGatherGradient"], await emulatedLanes());

@@ -7,7 +7,8 @@ import { METRIC_SUMS, tokenSums } from "../../src/kernels/kto-objective.ts";
 import { logitStatistics, logitStatisticsCombine } from "../../src/kernels/logit-statistics.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expError, expectWithin, float64, SMALLEST_NORMAL } from "../helpers/compare.ts";
-import { kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
+import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
 import { errorsOf, type Head, headOf, shapes, steepHead, tableRows, windowsOf } from "../helpers/heads.ts";
 
@@ -27,15 +28,20 @@ async function run(head: Head, facts: AdapterFacts) {
   let partials = unset(splits, rows, 2);
   let firstSplit = 0;
   for (const { start, count, splits: own } of windows) {
-    const result = await runKernel(device, logitStatistics(rows, count, width, facts, head.format), {
-      a: f32([rows, width], hidden),
-      b: tableRows(head, start, count),
-      logSumExp: f32([rows], exactLogSumExp(head)),
-      partials,
-      firstSplit,
-      splitColumns: split,
-      aFrom: 0,
-    });
+    const result = await runKernel(
+      device,
+      logitStatistics(rows, count, width, facts, head.format),
+      {
+        a: f32([rows, width], hidden),
+        b: tableRows(head, start, count),
+        logSumExp: f32([rows], exactLogSumExp(head)),
+        partials,
+        firstSplit,
+        splitColumns: split,
+        aFrom: 0,
+      },
+      facts,
+    );
     partials = f32([splits, rows, 2], result("partials"));
     firstSplit += own;
   }
@@ -93,11 +99,11 @@ describe("float64", () => {
   });
 });
 
-describe.each(variants)("logit-statistics, $variant", ({ facts }) => {
+describe.each(variants)("logit-statistics, $variant", ({ facts, emulated }) => {
   it("gives the entropies and means of float64 over odd vocabularies, windows and splits", async () => {
     await fc.assert(
       fc.asyncProperty(shapes, (shape) => check(headOf(shape), facts)),
-      { seed: 71, numRuns: 30 },
+      { seed: 71, numRuns: runsFor({ emulated }, 30) },
     );
   });
 
@@ -145,3 +151,5 @@ it("tokenSums adds tokens and logits by class, and entropies of both", async () 
   wanted[METRIC_SUMS.entropy] += 7;
   expect([...result("metrics")]).toEqual(wanted);
 });
+
+expectEmulated(["logitStatistics"], await emulatedLanes());

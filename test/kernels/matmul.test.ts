@@ -7,7 +7,8 @@ import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/m
 import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
-import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
+import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { candidate, f32, runKernel, stored, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
@@ -74,23 +75,28 @@ async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case, tile?
   const outBefore = within(accumulate ? before : new Float64Array(M * N).fill(Number.NaN), M, N, outFrom);
   const operands = { format, aFormat, outFormat, aWidth, aFrom, outWidth, outFrom };
   const kernel = matmul(layout, one, facts, operands);
-  const result = await runKernel(device, candidate(kernel, tile), {
-    a: stored(aFormat, [aRows, aWidth], wide).array,
-    b: b.array,
-    // NaN in whatever the flags turn off: it must not be read.
-    bias: hasBias ? f32([N], bias) : unset(4),
-    residual: hasResidual ? f32([M, N], residual) : unset(1, 4),
-    out: stored(outFormat, [M, outWidth], outBefore).array,
-    M,
-    N,
-    K,
-    aFrom,
-    outFrom,
-    scale,
-    hasBias: Number(hasBias),
-    hasResidual: Number(hasResidual),
-    accumulate: Number(accumulate),
-  });
+  const result = await runKernel(
+    device,
+    candidate(kernel, tile),
+    {
+      a: stored(aFormat, [aRows, aWidth], wide).array,
+      b: b.array,
+      // NaN in whatever the flags turn off: it must not be read.
+      bias: hasBias ? f32([N], bias) : unset(4),
+      residual: hasResidual ? f32([M, N], residual) : unset(1, 4),
+      out: stored(outFormat, [M, outWidth], outBefore).array,
+      M,
+      N,
+      K,
+      aFrom,
+      outFrom,
+      scale,
+      hasBias: Number(hasBias),
+      hasResidual: Number(hasResidual),
+      accumulate: Number(accumulate),
+    },
+    facts,
+  );
   const added = new Float64Array(M * N);
   const addedAbsolute = new Float64Array(M * N);
   for (const [use, values] of [
@@ -144,10 +150,11 @@ function within(matrix: Float64Array, rows: number, columns: number, margin: num
 
 // What a tuner may choose instead of the default: every one within, at and over the border of its tile, in several
 // workgroups.
-const alternatives = variants.flatMap(({ variant, facts }) =>
+const alternatives = variants.flatMap(({ variant, facts, emulated }) =>
   [132, 8, 3].flatMap((M) =>
     tileNames({ M, N: 64, K: 128 }, facts)
       .slice(1)
+      .filter((tile) => !emulated || tile.startsWith("subgroup"))
       .map((tile) => ({ variant, facts, tile, M })),
   ),
 );
@@ -162,19 +169,19 @@ describe.each(alternatives)("matmul by $tile, $variant", ({ facts, tile, M }) =>
   });
 });
 
-describe.each(variants)("matmul, $variant", ({ facts }) => {
+describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
   describe.each(layouts)("%s", (layout) => {
     it("equals the float64 product at sizes around the tile borders", async () => {
       await fc.assert(
         fc.asyncProperty(cases(anySize), (one) => check(layout, facts, one)),
-        { seed: 7, numRuns: 25 },
+        { seed: 7, numRuns: runsFor({ emulated }, 25) },
       );
     });
 
     it("equals the float64 product where all sizes are multiples of 4 and vectors are used", async () => {
       await fc.assert(
         fc.asyncProperty(cases(vectorSize), (one) => check(layout, facts, one)),
-        { seed: 8, numRuns: 20 },
+        { seed: 8, numRuns: runsFor({ emulated }, 20) },
       );
     });
 
@@ -197,7 +204,7 @@ describe.each(variants)("matmul, $variant", ({ facts }) => {
         fc.asyncProperty(cases(fc.oneof(anySize, vectorSize)), margins, (one, margin) =>
           check(layout, facts, { ...one, hasResidual: false, margin, scale: 0.75 }),
         ),
-        { seed: 10, numRuns: 20 },
+        { seed: 10, numRuns: runsFor({ emulated }, 20) },
       );
     });
 
@@ -274,7 +281,12 @@ describe.each(variants)("matmul, $variant", ({ facts }) => {
       accumulate: 0,
     };
     const kernel = matmul("NN", shape, facts);
-    const [first, second] = [await runKernel(device, kernel, args), await runKernel(device, kernel, args)];
+    const [first, second] = [
+      await runKernel(device, kernel, args, facts),
+      await runKernel(device, kernel, args, facts),
+    ];
     expect(bits(second("out"))).toEqual(bits(first("out")));
   });
 });
+
+expectEmulated(["matmulNN", "matmulNT", "matmulTN"], await emulatedLanes());

@@ -14,7 +14,8 @@ import {
 import { addColumnSums } from "../../src/kernels/reduce.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
-import { activationFormats, kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
+import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, runKernel, unset, unsetAs } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
@@ -70,8 +71,8 @@ function checkForward(norm: "rms" | "layer", facts: AdapterFacts, format: Activa
     const common = { x: f32([T, C], x), weight: f32([C], weight), epsilon, y, stats: unset(T, 2) };
     const result =
       norm === "rms"
-        ? await runKernel(device, rmsNormForward(facts), common)
-        : await runKernel(device, layerNormForward(facts), { ...common, bias: f32([C], bias) });
+        ? await runKernel(device, rmsNormForward(facts), common, facts)
+        : await runKernel(device, layerNormForward(facts), { ...common, bias: f32([C], bias) }, facts);
     const rms = twin.rmsNormForward(float64(x), float64(weight), epsilon);
     const layer = twin.layerNormForward(float64(x), float64(weight), float64(bias), epsilon);
     const mean = norm === "rms" ? new Float64Array(T) : layer.mean;
@@ -173,46 +174,56 @@ function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Input
   };
 }
 
-describe.each(variants)("norms, $variant", ({ facts }) => {
+describe.each(variants)("norms, $variant", ({ facts, emulated }) => {
   const forwards = formats.flatMap((format) => [["rms", format] as const, ["layer", format] as const]);
   it.each(forwards)("%s norm forward keeps mean and inverse and writes y as %s", async (norm, format) => {
     await fc.assert(
       fc.asyncProperty(shapes, (shape) => checkForward(norm, facts, format, inputsOf(shape))()),
-      { seed: 11, numRuns: 25 },
+      { seed: 11, numRuns: runsFor({ emulated }, 25) },
     );
   });
 
   it.each(["rms", "layer"] as const)("%s norm backward adds dx and sums dWeight over rows", async (norm) => {
     await fc.assert(
       fc.asyncProperty(shapes, (shape) => checkBackward(norm, facts, inputsOf(shape))()),
-      { seed: 12, numRuns: 25 },
+      { seed: 12, numRuns: runsFor({ emulated }, 25) },
     );
   });
 
   it("a row of equal numbers has no variance: LayerNorm gives its bias, and nothing is NaN", async () => {
     const C = 64;
-    const result = await runKernel(device, layerNormForward(facts), {
-      x: f32([1, C], new Array(C).fill(0.5)),
-      weight: f32([C], new Array(C).fill(3)),
-      bias: f32(
-        [C],
-        Array.from({ length: C }, (_, c) => c),
-      ),
-      epsilon: 1e-5,
-      y: unset(1, C),
-      stats: unset(1, 2),
-    });
+    const result = await runKernel(
+      device,
+      layerNormForward(facts),
+      {
+        x: f32([1, C], new Array(C).fill(0.5)),
+        weight: f32([C], new Array(C).fill(3)),
+        bias: f32(
+          [C],
+          Array.from({ length: C }, (_, c) => c),
+        ),
+        epsilon: 1e-5,
+        y: unset(1, C),
+        stats: unset(1, 2),
+      },
+      facts,
+    );
     expect([...result("y")]).toEqual(Array.from({ length: C }, (_, c) => c));
   });
 
   it("RMSNorm of a row of zeros is zeros, by its epsilon", async () => {
-    const result = await runKernel(device, rmsNormForward(facts), {
-      x: f32([1, 5], [0, 0, 0, 0, 0]),
-      weight: f32([5], [1, 2, 3, 4, 5]),
-      epsilon: 1e-6,
-      y: unset(1, 5),
-      stats: unset(1, 2),
-    });
+    const result = await runKernel(
+      device,
+      rmsNormForward(facts),
+      {
+        x: f32([1, 5], [0, 0, 0, 0, 0]),
+        weight: f32([5], [1, 2, 3, 4, 5]),
+        epsilon: 1e-6,
+        y: unset(1, 5),
+        stats: unset(1, 2),
+      },
+      facts,
+    );
     expect([...result("y")]).toEqual([0, 0, 0, 0, 0]);
   });
 });
@@ -246,3 +257,5 @@ describe("blocks of rows", () => {
     });
   });
 });
+
+expectEmulated(["rmsNormForward", "layerNormForward", "rmsNormBackward", "layerNormBackward"], await emulatedLanes());

@@ -13,7 +13,8 @@ import {
   squarePartials,
 } from "../../src/kernels/reduce.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
-import { kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { emulatedLanes, kernelVariants, sharedDevice } from "../helpers/device.ts";
+import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, runKernel, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
@@ -55,7 +56,7 @@ describe.each(variants)("global norm, $variant", ({ facts }) => {
   it.each([1, 63, 64, 65, 255, 2049, 40000])("the partial sums of %i numbers add up to their squares", async (n) => {
     const x = normals(seeded(n), n);
     const args = { x: f32([n], x), partials: unset(NORM_PARTIALS), first: 1 };
-    const first = await runKernel(device, squarePartials(facts), args);
+    const first = await runKernel(device, squarePartials(facts), args, facts);
     const total = [...first("partials")].reduce((sum, one) => sum + one, 0);
     // All terms are positive, so their sum is the sum of absolute terms; each partial adds n / 256 of them.
     const squares = globalNorm([float64(x)]) ** 2;
@@ -65,13 +66,18 @@ describe.each(variants)("global norm, $variant", ({ facts }) => {
       [squares],
       () => (2 * Math.sqrt(n / NORM_PARTIALS) + 2) * EPSILON * squares,
     );
-    const second = await runKernel(device, squarePartials(facts), {
-      ...args,
-      partials: f32([NORM_PARTIALS], first("partials")),
-      first: 0,
-    });
+    const second = await runKernel(
+      device,
+      squarePartials(facts),
+      {
+        ...args,
+        partials: f32([NORM_PARTIALS], first("partials")),
+        first: 0,
+      },
+      facts,
+    );
     expect([...second("partials")]).toEqual([...first("partials")].map((partial) => Math.fround(2 * partial)));
-    const again = await runKernel(device, squarePartials(facts), args);
+    const again = await runKernel(device, squarePartials(facts), args, facts);
     expect(bits(again("partials"))).toEqual(bits(first("partials")));
   });
 });
@@ -144,3 +150,5 @@ describe("clip and advance", () => {
     expect([next[OPTIMIZER_STATE.stepsSkipped], next[OPTIMIZER_STATE.skippedInRow]]).toEqual([5, 0]);
   });
 });
+
+expectEmulated(["squarePartials"], await emulatedLanes());

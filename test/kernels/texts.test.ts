@@ -37,6 +37,8 @@ const FOLDER = new URL("texts/", import.meta.url).pathname;
 
 /** As lavapipe with AVX2 is: most texts are made for it, and subgroups are in them. */
 const facts = { subgroupSize: 8, software: true };
+/** As most GPUs are. */
+const gpu = { subgroupSize: 32, software: false };
 const SIZE = 64;
 
 interface Text {
@@ -51,6 +53,7 @@ const HEADS = [
   { headSize: 64, variant: `head size 64, ${LANES}, many rows`, suffix: "-64" },
   { headSize: 8, variant: "head size 8, a lane alone, software adapter, many rows", suffix: "-8" },
 ];
+const wide = { variant: "64 x 64 x 64 in f32, subgroups of 32 on a GPU", suffix: "-gpu" };
 const tiled = { variant: `64 x 64 x 64 in f32, ${LANES}` };
 const inVectors = { variant: "f32 in vectors of four" };
 const reducing = { variant: `f32 in vectors of four, ${LANES}` };
@@ -70,6 +73,20 @@ const texts: readonly Text[] = [
   ...[logSoftmaxGatherForward, logSoftmaxGatherGradient, logitStatistics].map((of) => ({
     kernel: of(SIZE, SIZE, SIZE, facts),
     ...tiled,
+  })),
+  // What a GPU gets, whose tiles differ: the emulated lanes of the kernels' tests run these.
+  ...(["NN", "NT", "TN"] as const).map((layout) => ({
+    kernel: matmul(layout, { M: SIZE, N: SIZE, K: SIZE }, gpu),
+    ...wide,
+  })),
+  ...[attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({
+    kernel: of(64, gpu),
+    variant: "head size 64, subgroups of 32 on a GPU, many rows",
+    suffix: "-64-gpu",
+  })),
+  ...[logSoftmaxGatherForward, logSoftmaxGatherGradient, logitStatistics].map((of) => ({
+    kernel: of(SIZE, SIZE, SIZE, gpu),
+    ...wide,
   })),
   ...[
     rmsNormForward,

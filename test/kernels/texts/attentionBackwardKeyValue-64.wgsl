@@ -32,7 +32,7 @@ fn firstFrom(start: u32, end: u32, least: u32) -> u32 {
 
 @diagnostic(off, subgroup_uniformity)
 fn lanesMax(own: f32) -> f32 {
-  var x = own;
+  var x: f32 = own;
   x = max(x, subgroupShuffleXor(x, 1u));
   x = max(x, subgroupShuffleXor(x, 2u));
   x = max(x, subgroupShuffleXor(x, 4u));
@@ -40,12 +40,16 @@ fn lanesMax(own: f32) -> f32 {
 }
 @diagnostic(off, subgroup_uniformity)
 fn lanesSum(own: f32) -> f32 {
-  var x = own;
+  var x: f32 = own;
   x += subgroupShuffleXor(x, 1u);
   x += subgroupShuffleXor(x, 2u);
   x += subgroupShuffleXor(x, 4u);
   return x;
 }
+@diagnostic(off, subgroup_uniformity)
+fn lanesLeast(own: u32) -> u32 { return subgroupMin(own); }
+@diagnostic(off, subgroup_uniformity)
+fn lanesMost(own: u32) -> u32 { return subgroupMax(own); }
 
 fn queryAt(token: u32, head: u32, end: u32) -> u32 { return (min(token, end - 1u) * u.width + u.qFrom) / UNIT + head * HEAD; }
 fn resultAt(token: u32, head: u32, end: u32) -> u32 { return min(token, end - 1u) * u.H + head; }
@@ -66,41 +70,41 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     keyAtHeld[i] = keyAt;
     valueAtHeld[i] = valueAt;
   }
-  let start0 = startHeld[0]; let end0 = endHeld[0]; let keyAt0 = keyAtHeld[0]; let valueAt0 = valueAtHeld[0];
-  let start1 = startHeld[1]; let end1 = endHeld[1]; let keyAt1 = keyAtHeld[1]; let valueAt1 = valueAtHeld[1];
-  var dKey0x0 = vec4f(); var dKey1x0 = vec4f();
-  var dKey0x1 = vec4f(); var dKey1x1 = vec4f();
-  var dKey0x2 = vec4f(); var dKey1x2 = vec4f();
-  var dKey0x3 = vec4f(); var dKey1x3 = vec4f();
-  var dKey0x4 = vec4f(); var dKey1x4 = vec4f();
-  var dKey0x5 = vec4f(); var dKey1x5 = vec4f();
-  var dKey0x6 = vec4f(); var dKey1x6 = vec4f();
-  var dKey0x7 = vec4f(); var dKey1x7 = vec4f();
-  var dKey0x8 = vec4f(); var dKey1x8 = vec4f();
-  var dKey0x9 = vec4f(); var dKey1x9 = vec4f();
-  var dKey0x10 = vec4f(); var dKey1x10 = vec4f();
-  var dKey0x11 = vec4f(); var dKey1x11 = vec4f();
-  var dKey0x12 = vec4f(); var dKey1x12 = vec4f();
-  var dKey0x13 = vec4f(); var dKey1x13 = vec4f();
-  var dKey0x14 = vec4f(); var dKey1x14 = vec4f();
-  var dKey0x15 = vec4f(); var dKey1x15 = vec4f();
-  var dValue0x0 = vec4f(); var dValue1x0 = vec4f();
-  var dValue0x1 = vec4f(); var dValue1x1 = vec4f();
-  var dValue0x2 = vec4f(); var dValue1x2 = vec4f();
-  var dValue0x3 = vec4f(); var dValue1x3 = vec4f();
-  var dValue0x4 = vec4f(); var dValue1x4 = vec4f();
-  var dValue0x5 = vec4f(); var dValue1x5 = vec4f();
-  var dValue0x6 = vec4f(); var dValue1x6 = vec4f();
-  var dValue0x7 = vec4f(); var dValue1x7 = vec4f();
-  var dValue0x8 = vec4f(); var dValue1x8 = vec4f();
-  var dValue0x9 = vec4f(); var dValue1x9 = vec4f();
-  var dValue0x10 = vec4f(); var dValue1x10 = vec4f();
-  var dValue0x11 = vec4f(); var dValue1x11 = vec4f();
-  var dValue0x12 = vec4f(); var dValue1x12 = vec4f();
-  var dValue0x13 = vec4f(); var dValue1x13 = vec4f();
-  var dValue0x14 = vec4f(); var dValue1x14 = vec4f();
-  var dValue0x15 = vec4f(); var dValue1x15 = vec4f();
-  let last = subgroupMax(max(end0, end1));
+  let start0: u32 = startHeld[0]; let end0: u32 = endHeld[0]; let keyAt0: u32 = keyAtHeld[0]; let valueAt0: u32 = valueAtHeld[0];
+  let start1: u32 = startHeld[1]; let end1: u32 = endHeld[1]; let keyAt1: u32 = keyAtHeld[1]; let valueAt1: u32 = valueAtHeld[1];
+  var dKey0x0: vec4f; var dKey1x0: vec4f;
+  var dKey0x1: vec4f; var dKey1x1: vec4f;
+  var dKey0x2: vec4f; var dKey1x2: vec4f;
+  var dKey0x3: vec4f; var dKey1x3: vec4f;
+  var dKey0x4: vec4f; var dKey1x4: vec4f;
+  var dKey0x5: vec4f; var dKey1x5: vec4f;
+  var dKey0x6: vec4f; var dKey1x6: vec4f;
+  var dKey0x7: vec4f; var dKey1x7: vec4f;
+  var dKey0x8: vec4f; var dKey1x8: vec4f;
+  var dKey0x9: vec4f; var dKey1x9: vec4f;
+  var dKey0x10: vec4f; var dKey1x10: vec4f;
+  var dKey0x11: vec4f; var dKey1x11: vec4f;
+  var dKey0x12: vec4f; var dKey1x12: vec4f;
+  var dKey0x13: vec4f; var dKey1x13: vec4f;
+  var dKey0x14: vec4f; var dKey1x14: vec4f;
+  var dKey0x15: vec4f; var dKey1x15: vec4f;
+  var dValue0x0: vec4f; var dValue1x0: vec4f;
+  var dValue0x1: vec4f; var dValue1x1: vec4f;
+  var dValue0x2: vec4f; var dValue1x2: vec4f;
+  var dValue0x3: vec4f; var dValue1x3: vec4f;
+  var dValue0x4: vec4f; var dValue1x4: vec4f;
+  var dValue0x5: vec4f; var dValue1x5: vec4f;
+  var dValue0x6: vec4f; var dValue1x6: vec4f;
+  var dValue0x7: vec4f; var dValue1x7: vec4f;
+  var dValue0x8: vec4f; var dValue1x8: vec4f;
+  var dValue0x9: vec4f; var dValue1x9: vec4f;
+  var dValue0x10: vec4f; var dValue1x10: vec4f;
+  var dValue0x11: vec4f; var dValue1x11: vec4f;
+  var dValue0x12: vec4f; var dValue1x12: vec4f;
+  var dValue0x13: vec4f; var dValue1x13: vec4f;
+  var dValue0x14: vec4f; var dValue1x14: vec4f;
+  var dValue0x15: vec4f; var dValue1x15: vec4f;
+  let last = lanesMost(max(end0, end1));
   // Columns of a tile: tokens times `together` heads of the group.
   let together = min(u.groupSize, 32u);
   let tokens = 32u / together;
@@ -112,21 +116,21 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     let heads = kvHead * u.groupSize + min(columnHead, XU(u.groupSize - 1u));
     var token = 0u;
     loop {
-      token = subgroupMin(min(firstFrom(start0, end0, token), firstFrom(start1, end1, token)));
+      token = lanesLeast(min(firstFrom(start0, end0, token), firstFrom(start1, end1, token)));
       if (token == NONE) { break; }
       let columns = token + columnToken;
-      let results0 = resultAt(columns.x, heads.x, last);
-      let results1 = resultAt(columns.y, heads.y, last);
-      let results2 = resultAt(columns.z, heads.z, last);
-      let results3 = resultAt(columns.w, heads.w, last);
-      let gradients0 = results0 * HEAD;
-      let gradients1 = results1 * HEAD;
-      let gradients2 = results2 * HEAD;
-      let gradients3 = results3 * HEAD;
-      let queries0 = queryAt(columns.x, heads.x, last);
-      let queries1 = queryAt(columns.y, heads.y, last);
-      let queries2 = queryAt(columns.z, heads.z, last);
-      let queries3 = queryAt(columns.w, heads.w, last);
+      let results0: u32 = resultAt(columns.x, heads.x, last);
+      let results1: u32 = resultAt(columns.y, heads.y, last);
+      let results2: u32 = resultAt(columns.z, heads.z, last);
+      let results3: u32 = resultAt(columns.w, heads.w, last);
+      let gradients0: u32 = results0 * HEAD;
+      let gradients1: u32 = results1 * HEAD;
+      let gradients2: u32 = results2 * HEAD;
+      let gradients3: u32 = results3 * HEAD;
+      let queries0: u32 = queryAt(columns.x, heads.x, last);
+      let queries1: u32 = queryAt(columns.y, heads.y, last);
+      let queries2: u32 = queryAt(columns.z, heads.z, last);
+      let queries3: u32 = queryAt(columns.w, heads.w, last);
       let normalizer = X(logSumExp[results0], logSumExp[results1], logSumExp[results2], logSumExp[results3]);
       let rowDelta = X(delta[results0], delta[results1], delta[results2], delta[results3]);
       var s0 = X();
@@ -146,8 +150,8 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       var s14 = X();
       var s15 = X();
       for (var d = 0u; d < (64u + (u.H >> 31u)); d += 4u) {
-        let a0 = fusedFour(keyAt0, d);
-        let a1 = fusedFour(keyAt1, d);
+        let a0: vec4f = fusedFour(keyAt0, d);
+        let a1: vec4f = fusedFour(keyAt1, d);
         let t0 = fusedFour(queries0, d); let t1 = fusedFour(queries1, d); let t2 = fusedFour(queries2, d); let t3 = fusedFour(queries3, d);
         let b0 = X(t0.x, t1.x, t2.x, t3.x); let b1 = X(t0.y, t1.y, t2.y, t3.y); let b2 = X(t0.z, t1.z, t2.z, t3.z); let b3 = X(t0.w, t1.w, t2.w, t3.w);
         { let a = subgroupShuffle(a0, 0u); s0 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s0)))); }
@@ -167,22 +171,22 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
         { let a = subgroupShuffle(a1, 6u); s14 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s14)))); }
         { let a = subgroupShuffle(a1, 7u); s15 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s15)))); }
       }
-      let p0 = select(X(), exp(s0 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 0u))) & (columns < XU(subgroupShuffle(end0, 0u))));
-      let p1 = select(X(), exp(s1 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 1u))) & (columns < XU(subgroupShuffle(end0, 1u))));
-      let p2 = select(X(), exp(s2 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 2u))) & (columns < XU(subgroupShuffle(end0, 2u))));
-      let p3 = select(X(), exp(s3 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 3u))) & (columns < XU(subgroupShuffle(end0, 3u))));
-      let p4 = select(X(), exp(s4 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 4u))) & (columns < XU(subgroupShuffle(end0, 4u))));
-      let p5 = select(X(), exp(s5 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 5u))) & (columns < XU(subgroupShuffle(end0, 5u))));
-      let p6 = select(X(), exp(s6 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 6u))) & (columns < XU(subgroupShuffle(end0, 6u))));
-      let p7 = select(X(), exp(s7 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 7u))) & (columns < XU(subgroupShuffle(end0, 7u))));
-      let p8 = select(X(), exp(s8 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 0u))) & (columns < XU(subgroupShuffle(end1, 0u))));
-      let p9 = select(X(), exp(s9 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 1u))) & (columns < XU(subgroupShuffle(end1, 1u))));
-      let p10 = select(X(), exp(s10 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 2u))) & (columns < XU(subgroupShuffle(end1, 2u))));
-      let p11 = select(X(), exp(s11 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 3u))) & (columns < XU(subgroupShuffle(end1, 3u))));
-      let p12 = select(X(), exp(s12 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 4u))) & (columns < XU(subgroupShuffle(end1, 4u))));
-      let p13 = select(X(), exp(s13 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 5u))) & (columns < XU(subgroupShuffle(end1, 5u))));
-      let p14 = select(X(), exp(s14 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 6u))) & (columns < XU(subgroupShuffle(end1, 6u))));
-      let p15 = select(X(), exp(s15 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 7u))) & (columns < XU(subgroupShuffle(end1, 7u))));
+      let p0: X = select(X(), exp(s0 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 0u))) & (columns < XU(subgroupShuffle(end0, 0u))));
+      let p1: X = select(X(), exp(s1 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 1u))) & (columns < XU(subgroupShuffle(end0, 1u))));
+      let p2: X = select(X(), exp(s2 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 2u))) & (columns < XU(subgroupShuffle(end0, 2u))));
+      let p3: X = select(X(), exp(s3 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 3u))) & (columns < XU(subgroupShuffle(end0, 3u))));
+      let p4: X = select(X(), exp(s4 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 4u))) & (columns < XU(subgroupShuffle(end0, 4u))));
+      let p5: X = select(X(), exp(s5 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 5u))) & (columns < XU(subgroupShuffle(end0, 5u))));
+      let p6: X = select(X(), exp(s6 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 6u))) & (columns < XU(subgroupShuffle(end0, 6u))));
+      let p7: X = select(X(), exp(s7 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start0, 7u))) & (columns < XU(subgroupShuffle(end0, 7u))));
+      let p8: X = select(X(), exp(s8 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 0u))) & (columns < XU(subgroupShuffle(end1, 0u))));
+      let p9: X = select(X(), exp(s9 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 1u))) & (columns < XU(subgroupShuffle(end1, 1u))));
+      let p10: X = select(X(), exp(s10 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 2u))) & (columns < XU(subgroupShuffle(end1, 2u))));
+      let p11: X = select(X(), exp(s11 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 3u))) & (columns < XU(subgroupShuffle(end1, 3u))));
+      let p12: X = select(X(), exp(s12 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 4u))) & (columns < XU(subgroupShuffle(end1, 4u))));
+      let p13: X = select(X(), exp(s13 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 5u))) & (columns < XU(subgroupShuffle(end1, 5u))));
+      let p14: X = select(X(), exp(s14 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 6u))) & (columns < XU(subgroupShuffle(end1, 6u))));
+      let p15: X = select(X(), exp(s15 * SCALE - normalizer), counts & (columns >= XU(subgroupShuffle(start1, 7u))) & (columns < XU(subgroupShuffle(end1, 7u))));
       var along0 = X();
       var along1 = X();
       var along2 = X();
@@ -200,8 +204,8 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       var along14 = X();
       var along15 = X();
       for (var d = 0u; d < (64u + (u.H >> 31u)); d += 4u) {
-        let a0 = fusedFour(valueAt0, d);
-        let a1 = fusedFour(valueAt1, d);
+        let a0: vec4f = fusedFour(valueAt0, d);
+        let a1: vec4f = fusedFour(valueAt1, d);
         let t0 = dOutFour(gradients0, d); let t1 = dOutFour(gradients1, d); let t2 = dOutFour(gradients2, d); let t3 = dOutFour(gradients3, d);
         let b0 = X(t0.x, t1.x, t2.x, t3.x); let b1 = X(t0.y, t1.y, t2.y, t3.y); let b2 = X(t0.z, t1.z, t2.z, t3.z); let b3 = X(t0.w, t1.w, t2.w, t3.w);
         { let a = subgroupShuffle(a0, 0u); along0 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along0)))); }
@@ -221,22 +225,22 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
         { let a = subgroupShuffle(a1, 6u); along14 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along14)))); }
         { let a = subgroupShuffle(a1, 7u); along15 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along15)))); }
       }
-      let dScore0 = p0 * (along0 - rowDelta) * SCALE;
-      let dScore1 = p1 * (along1 - rowDelta) * SCALE;
-      let dScore2 = p2 * (along2 - rowDelta) * SCALE;
-      let dScore3 = p3 * (along3 - rowDelta) * SCALE;
-      let dScore4 = p4 * (along4 - rowDelta) * SCALE;
-      let dScore5 = p5 * (along5 - rowDelta) * SCALE;
-      let dScore6 = p6 * (along6 - rowDelta) * SCALE;
-      let dScore7 = p7 * (along7 - rowDelta) * SCALE;
-      let dScore8 = p8 * (along8 - rowDelta) * SCALE;
-      let dScore9 = p9 * (along9 - rowDelta) * SCALE;
-      let dScore10 = p10 * (along10 - rowDelta) * SCALE;
-      let dScore11 = p11 * (along11 - rowDelta) * SCALE;
-      let dScore12 = p12 * (along12 - rowDelta) * SCALE;
-      let dScore13 = p13 * (along13 - rowDelta) * SCALE;
-      let dScore14 = p14 * (along14 - rowDelta) * SCALE;
-      let dScore15 = p15 * (along15 - rowDelta) * SCALE;
+      let dScore0: X = p0 * (along0 - rowDelta) * SCALE;
+      let dScore1: X = p1 * (along1 - rowDelta) * SCALE;
+      let dScore2: X = p2 * (along2 - rowDelta) * SCALE;
+      let dScore3: X = p3 * (along3 - rowDelta) * SCALE;
+      let dScore4: X = p4 * (along4 - rowDelta) * SCALE;
+      let dScore5: X = p5 * (along5 - rowDelta) * SCALE;
+      let dScore6: X = p6 * (along6 - rowDelta) * SCALE;
+      let dScore7: X = p7 * (along7 - rowDelta) * SCALE;
+      let dScore8: X = p8 * (along8 - rowDelta) * SCALE;
+      let dScore9: X = p9 * (along9 - rowDelta) * SCALE;
+      let dScore10: X = p10 * (along10 - rowDelta) * SCALE;
+      let dScore11: X = p11 * (along11 - rowDelta) * SCALE;
+      let dScore12: X = p12 * (along12 - rowDelta) * SCALE;
+      let dScore13: X = p13 * (along13 - rowDelta) * SCALE;
+      let dScore14: X = p14 * (along14 - rowDelta) * SCALE;
+      let dScore15: X = p15 * (along15 - rowDelta) * SCALE;
       for (var i = 0u; i < (8u + (u.H >> 31u)); i++) {
         let owner = i;
         let b0 = dOutFour(subgroupShuffle(gradients0, owner), min(0u + lane % 8u * 4u, 60u));

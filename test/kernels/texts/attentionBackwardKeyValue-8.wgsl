@@ -54,14 +54,14 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       valueAtRow[i * 2u + chunk] = fusedFour(valueAt, 4u * chunk);
     }
   }
-  let start0 = startHeld[0]; let end0 = endHeld[0]; let keyAt0 = keyAtHeld[0]; let valueAt0 = valueAtHeld[0];
-  let start1 = startHeld[1]; let end1 = endHeld[1]; let keyAt1 = keyAtHeld[1]; let valueAt1 = valueAtHeld[1];
-  let start2 = startHeld[2]; let end2 = endHeld[2]; let keyAt2 = keyAtHeld[2]; let valueAt2 = valueAtHeld[2];
-  let start3 = startHeld[3]; let end3 = endHeld[3]; let keyAt3 = keyAtHeld[3]; let valueAt3 = valueAtHeld[3];
-  let start4 = startHeld[4]; let end4 = endHeld[4]; let keyAt4 = keyAtHeld[4]; let valueAt4 = valueAtHeld[4];
-  let start5 = startHeld[5]; let end5 = endHeld[5]; let keyAt5 = keyAtHeld[5]; let valueAt5 = valueAtHeld[5];
-  let start6 = startHeld[6]; let end6 = endHeld[6]; let keyAt6 = keyAtHeld[6]; let valueAt6 = valueAtHeld[6];
-  let start7 = startHeld[7]; let end7 = endHeld[7]; let keyAt7 = keyAtHeld[7]; let valueAt7 = valueAtHeld[7];
+  let start0: u32 = startHeld[0]; let end0: u32 = endHeld[0]; let keyAt0: u32 = keyAtHeld[0]; let valueAt0: u32 = valueAtHeld[0];
+  let start1: u32 = startHeld[1]; let end1: u32 = endHeld[1]; let keyAt1: u32 = keyAtHeld[1]; let valueAt1: u32 = valueAtHeld[1];
+  let start2: u32 = startHeld[2]; let end2: u32 = endHeld[2]; let keyAt2: u32 = keyAtHeld[2]; let valueAt2: u32 = valueAtHeld[2];
+  let start3: u32 = startHeld[3]; let end3: u32 = endHeld[3]; let keyAt3: u32 = keyAtHeld[3]; let valueAt3: u32 = valueAtHeld[3];
+  let start4: u32 = startHeld[4]; let end4: u32 = endHeld[4]; let keyAt4: u32 = keyAtHeld[4]; let valueAt4: u32 = valueAtHeld[4];
+  let start5: u32 = startHeld[5]; let end5: u32 = endHeld[5]; let keyAt5: u32 = keyAtHeld[5]; let valueAt5: u32 = valueAtHeld[5];
+  let start6: u32 = startHeld[6]; let end6: u32 = endHeld[6]; let keyAt6: u32 = keyAtHeld[6]; let valueAt6: u32 = valueAtHeld[6];
+  let start7: u32 = startHeld[7]; let end7: u32 = endHeld[7]; let keyAt7: u32 = keyAtHeld[7]; let valueAt7: u32 = valueAtHeld[7];
   let keyAtRow0x0 = keyAtRow[0]; let keyAtRow1x0 = keyAtRow[1];
   let keyAtRow0x1 = keyAtRow[2]; let keyAtRow1x1 = keyAtRow[3];
   let keyAtRow0x2 = keyAtRow[4]; let keyAtRow1x2 = keyAtRow[5];
@@ -78,22 +78,22 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   let valueAtRow0x5 = valueAtRow[10]; let valueAtRow1x5 = valueAtRow[11];
   let valueAtRow0x6 = valueAtRow[12]; let valueAtRow1x6 = valueAtRow[13];
   let valueAtRow0x7 = valueAtRow[14]; let valueAtRow1x7 = valueAtRow[15];
-  var dKey0x0 = vec4f(); var dKey1x0 = vec4f();
-  var dKey0x1 = vec4f(); var dKey1x1 = vec4f();
-  var dKey0x2 = vec4f(); var dKey1x2 = vec4f();
-  var dKey0x3 = vec4f(); var dKey1x3 = vec4f();
-  var dKey0x4 = vec4f(); var dKey1x4 = vec4f();
-  var dKey0x5 = vec4f(); var dKey1x5 = vec4f();
-  var dKey0x6 = vec4f(); var dKey1x6 = vec4f();
-  var dKey0x7 = vec4f(); var dKey1x7 = vec4f();
-  var dValue0x0 = vec4f(); var dValue1x0 = vec4f();
-  var dValue0x1 = vec4f(); var dValue1x1 = vec4f();
-  var dValue0x2 = vec4f(); var dValue1x2 = vec4f();
-  var dValue0x3 = vec4f(); var dValue1x3 = vec4f();
-  var dValue0x4 = vec4f(); var dValue1x4 = vec4f();
-  var dValue0x5 = vec4f(); var dValue1x5 = vec4f();
-  var dValue0x6 = vec4f(); var dValue1x6 = vec4f();
-  var dValue0x7 = vec4f(); var dValue1x7 = vec4f();
+  var dKey0x0: vec4f; var dKey1x0: vec4f;
+  var dKey0x1: vec4f; var dKey1x1: vec4f;
+  var dKey0x2: vec4f; var dKey1x2: vec4f;
+  var dKey0x3: vec4f; var dKey1x3: vec4f;
+  var dKey0x4: vec4f; var dKey1x4: vec4f;
+  var dKey0x5: vec4f; var dKey1x5: vec4f;
+  var dKey0x6: vec4f; var dKey1x6: vec4f;
+  var dKey0x7: vec4f; var dKey1x7: vec4f;
+  var dValue0x0: vec4f; var dValue1x0: vec4f;
+  var dValue0x1: vec4f; var dValue1x1: vec4f;
+  var dValue0x2: vec4f; var dValue1x2: vec4f;
+  var dValue0x3: vec4f; var dValue1x3: vec4f;
+  var dValue0x4: vec4f; var dValue1x4: vec4f;
+  var dValue0x5: vec4f; var dValue1x5: vec4f;
+  var dValue0x6: vec4f; var dValue1x6: vec4f;
+  var dValue0x7: vec4f; var dValue1x7: vec4f;
   let last = max(max(max(max(max(max(max(end0, end1), end2), end3), end4), end5), end6), end7);
   // Columns of a tile: tokens times `together` heads of the group.
   let together = min(u.groupSize, 1u);
@@ -109,9 +109,9 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       token = min(min(min(min(min(min(min(firstFrom(start0, end0, token), firstFrom(start1, end1, token)), firstFrom(start2, end2, token)), firstFrom(start3, end3, token)), firstFrom(start4, end4, token)), firstFrom(start5, end5, token)), firstFrom(start6, end6, token)), firstFrom(start7, end7, token));
       if (token == NONE) { break; }
       let columns = token + columnToken;
-      let results0 = resultAt(columns, heads, last);
-      let gradients0 = results0 * HEAD;
-      let queries0 = queryAt(columns, heads, last);
+      let results0: u32 = resultAt(columns, heads, last);
+      let gradients0: u32 = results0 * HEAD;
+      let queries0: u32 = queryAt(columns, heads, last);
       let normalizer = X(logSumExp[results0]);
       let rowDelta = X(delta[results0]);
       var s0 = X();
@@ -146,14 +146,14 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
         { let a = keyAtRow1x6; s6 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s6)))); }
         { let a = keyAtRow1x7; s7 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s7)))); }
       }
-      let p0 = select(X(), exp(s0 * SCALE - normalizer), counts & (columns >= XU(start0)) & (columns < XU(end0)));
-      let p1 = select(X(), exp(s1 * SCALE - normalizer), counts & (columns >= XU(start1)) & (columns < XU(end1)));
-      let p2 = select(X(), exp(s2 * SCALE - normalizer), counts & (columns >= XU(start2)) & (columns < XU(end2)));
-      let p3 = select(X(), exp(s3 * SCALE - normalizer), counts & (columns >= XU(start3)) & (columns < XU(end3)));
-      let p4 = select(X(), exp(s4 * SCALE - normalizer), counts & (columns >= XU(start4)) & (columns < XU(end4)));
-      let p5 = select(X(), exp(s5 * SCALE - normalizer), counts & (columns >= XU(start5)) & (columns < XU(end5)));
-      let p6 = select(X(), exp(s6 * SCALE - normalizer), counts & (columns >= XU(start6)) & (columns < XU(end6)));
-      let p7 = select(X(), exp(s7 * SCALE - normalizer), counts & (columns >= XU(start7)) & (columns < XU(end7)));
+      let p0: X = select(X(), exp(s0 * SCALE - normalizer), counts & (columns >= XU(start0)) & (columns < XU(end0)));
+      let p1: X = select(X(), exp(s1 * SCALE - normalizer), counts & (columns >= XU(start1)) & (columns < XU(end1)));
+      let p2: X = select(X(), exp(s2 * SCALE - normalizer), counts & (columns >= XU(start2)) & (columns < XU(end2)));
+      let p3: X = select(X(), exp(s3 * SCALE - normalizer), counts & (columns >= XU(start3)) & (columns < XU(end3)));
+      let p4: X = select(X(), exp(s4 * SCALE - normalizer), counts & (columns >= XU(start4)) & (columns < XU(end4)));
+      let p5: X = select(X(), exp(s5 * SCALE - normalizer), counts & (columns >= XU(start5)) & (columns < XU(end5)));
+      let p6: X = select(X(), exp(s6 * SCALE - normalizer), counts & (columns >= XU(start6)) & (columns < XU(end6)));
+      let p7: X = select(X(), exp(s7 * SCALE - normalizer), counts & (columns >= XU(start7)) & (columns < XU(end7)));
       var along0 = X();
       var along1 = X();
       var along2 = X();
@@ -186,14 +186,14 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
         { let a = valueAtRow1x6; along6 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along6)))); }
         { let a = valueAtRow1x7; along7 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along7)))); }
       }
-      let dScore0 = p0 * (along0 - rowDelta) * SCALE;
-      let dScore1 = p1 * (along1 - rowDelta) * SCALE;
-      let dScore2 = p2 * (along2 - rowDelta) * SCALE;
-      let dScore3 = p3 * (along3 - rowDelta) * SCALE;
-      let dScore4 = p4 * (along4 - rowDelta) * SCALE;
-      let dScore5 = p5 * (along5 - rowDelta) * SCALE;
-      let dScore6 = p6 * (along6 - rowDelta) * SCALE;
-      let dScore7 = p7 * (along7 - rowDelta) * SCALE;
+      let dScore0: X = p0 * (along0 - rowDelta) * SCALE;
+      let dScore1: X = p1 * (along1 - rowDelta) * SCALE;
+      let dScore2: X = p2 * (along2 - rowDelta) * SCALE;
+      let dScore3: X = p3 * (along3 - rowDelta) * SCALE;
+      let dScore4: X = p4 * (along4 - rowDelta) * SCALE;
+      let dScore5: X = p5 * (along5 - rowDelta) * SCALE;
+      let dScore6: X = p6 * (along6 - rowDelta) * SCALE;
+      let dScore7: X = p7 * (along7 - rowDelta) * SCALE;
       {
         let b0 = dOutFour(gradients0, 0u);
         { let a = p0; dValue0x0 = fma(vec4f(a), b0, dValue0x0); }

@@ -34,7 +34,7 @@ fn firstFrom(start: u32, end: u32, least: u32) -> u32 {
 
 @diagnostic(off, subgroup_uniformity)
 fn lanesMax(own: f32) -> f32 {
-  var x = own;
+  var x: f32 = own;
   x = max(x, subgroupShuffleXor(x, 1u));
   x = max(x, subgroupShuffleXor(x, 2u));
   x = max(x, subgroupShuffleXor(x, 4u));
@@ -42,12 +42,16 @@ fn lanesMax(own: f32) -> f32 {
 }
 @diagnostic(off, subgroup_uniformity)
 fn lanesSum(own: f32) -> f32 {
-  var x = own;
+  var x: f32 = own;
   x += subgroupShuffleXor(x, 1u);
   x += subgroupShuffleXor(x, 2u);
   x += subgroupShuffleXor(x, 4u);
   return x;
 }
+@diagnostic(off, subgroup_uniformity)
+fn lanesLeast(own: u32) -> u32 { return subgroupMin(own); }
+@diagnostic(off, subgroup_uniformity)
+fn lanesMost(own: u32) -> u32 { return subgroupMax(own); }
 
 fn keyAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.kFrom) / UNIT + kvHead * HEAD; }
 fn valueAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.vFrom) / UNIT + kvHead * HEAD; }
@@ -80,38 +84,38 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     endHeld[i] = end;
     rowDeltaHeld[i] = rowDelta;
   }
-  let query0 = queryHeld[0]; let gradient0 = gradientHeld[0]; let result0 = resultHeld[0]; let normalizer0 = normalizerHeld[0]; let start0 = startHeld[0]; let end0 = endHeld[0]; let rowDelta0 = rowDeltaHeld[0];
-  let query1 = queryHeld[1]; let gradient1 = gradientHeld[1]; let result1 = resultHeld[1]; let normalizer1 = normalizerHeld[1]; let start1 = startHeld[1]; let end1 = endHeld[1]; let rowDelta1 = rowDeltaHeld[1];
-  var sum0x0 = vec4f(); var sum1x0 = vec4f();
-  var sum0x1 = vec4f(); var sum1x1 = vec4f();
-  var sum0x2 = vec4f(); var sum1x2 = vec4f();
-  var sum0x3 = vec4f(); var sum1x3 = vec4f();
-  var sum0x4 = vec4f(); var sum1x4 = vec4f();
-  var sum0x5 = vec4f(); var sum1x5 = vec4f();
-  var sum0x6 = vec4f(); var sum1x6 = vec4f();
-  var sum0x7 = vec4f(); var sum1x7 = vec4f();
-  var sum0x8 = vec4f(); var sum1x8 = vec4f();
-  var sum0x9 = vec4f(); var sum1x9 = vec4f();
-  var sum0x10 = vec4f(); var sum1x10 = vec4f();
-  var sum0x11 = vec4f(); var sum1x11 = vec4f();
-  var sum0x12 = vec4f(); var sum1x12 = vec4f();
-  var sum0x13 = vec4f(); var sum1x13 = vec4f();
-  var sum0x14 = vec4f(); var sum1x14 = vec4f();
-  var sum0x15 = vec4f(); var sum1x15 = vec4f();
-  let last = subgroupMax(max(end0, end1));
+  let query0: u32 = queryHeld[0]; let gradient0: u32 = gradientHeld[0]; let result0: u32 = resultHeld[0]; let normalizer0: f32 = normalizerHeld[0]; let start0: u32 = startHeld[0]; let end0: u32 = endHeld[0]; let rowDelta0: f32 = rowDeltaHeld[0];
+  let query1: u32 = queryHeld[1]; let gradient1: u32 = gradientHeld[1]; let result1: u32 = resultHeld[1]; let normalizer1: f32 = normalizerHeld[1]; let start1: u32 = startHeld[1]; let end1: u32 = endHeld[1]; let rowDelta1: f32 = rowDeltaHeld[1];
+  var sum0x0: vec4f; var sum1x0: vec4f;
+  var sum0x1: vec4f; var sum1x1: vec4f;
+  var sum0x2: vec4f; var sum1x2: vec4f;
+  var sum0x3: vec4f; var sum1x3: vec4f;
+  var sum0x4: vec4f; var sum1x4: vec4f;
+  var sum0x5: vec4f; var sum1x5: vec4f;
+  var sum0x6: vec4f; var sum1x6: vec4f;
+  var sum0x7: vec4f; var sum1x7: vec4f;
+  var sum0x8: vec4f; var sum1x8: vec4f;
+  var sum0x9: vec4f; var sum1x9: vec4f;
+  var sum0x10: vec4f; var sum1x10: vec4f;
+  var sum0x11: vec4f; var sum1x11: vec4f;
+  var sum0x12: vec4f; var sum1x12: vec4f;
+  var sum0x13: vec4f; var sum1x13: vec4f;
+  var sum0x14: vec4f; var sum1x14: vec4f;
+  var sum0x15: vec4f; var sum1x15: vec4f;
+  let last = lanesMost(max(end0, end1));
   var key = 0u;
   loop {
-    key = subgroupMin(min(firstFrom(start0, end0, key), firstFrom(start1, end1, key)));
+    key = lanesLeast(min(firstFrom(start0, end0, key), firstFrom(start1, end1, key)));
     if (key == NONE) { break; }
     let columns = key + lane * 4u + XU(0, 1, 2, 3);
-    let keys0 = keyAt(columns.x, kvHead, last);
-    let keys1 = keyAt(columns.y, kvHead, last);
-    let keys2 = keyAt(columns.z, kvHead, last);
-    let keys3 = keyAt(columns.w, kvHead, last);
-    let values0 = valueAt(columns.x, kvHead, last);
-    let values1 = valueAt(columns.y, kvHead, last);
-    let values2 = valueAt(columns.z, kvHead, last);
-    let values3 = valueAt(columns.w, kvHead, last);
+    let keys0: u32 = keyAt(columns.x, kvHead, last);
+    let keys1: u32 = keyAt(columns.y, kvHead, last);
+    let keys2: u32 = keyAt(columns.z, kvHead, last);
+    let keys3: u32 = keyAt(columns.w, kvHead, last);
+    let values0: u32 = valueAt(columns.x, kvHead, last);
+    let values1: u32 = valueAt(columns.y, kvHead, last);
+    let values2: u32 = valueAt(columns.z, kvHead, last);
+    let values3: u32 = valueAt(columns.w, kvHead, last);
     var s0 = X();
     var s1 = X();
     var s2 = X();
@@ -129,8 +133,8 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     var s14 = X();
     var s15 = X();
     for (var d = 0u; d < (64u + (u.H >> 31u)); d += 4u) {
-      let a0 = fusedFour(query0, d);
-      let a1 = fusedFour(query1, d);
+      let a0: vec4f = fusedFour(query0, d);
+      let a1: vec4f = fusedFour(query1, d);
       let t0 = fusedFour(keys0, d); let t1 = fusedFour(keys1, d); let t2 = fusedFour(keys2, d); let t3 = fusedFour(keys3, d);
       let b0 = X(t0.x, t1.x, t2.x, t3.x); let b1 = X(t0.y, t1.y, t2.y, t3.y); let b2 = X(t0.z, t1.z, t2.z, t3.z); let b3 = X(t0.w, t1.w, t2.w, t3.w);
       { let a = subgroupShuffle(a0, 0u); s0 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s0)))); }
@@ -150,22 +154,22 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       { let a = subgroupShuffle(a1, 6u); s14 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s14)))); }
       { let a = subgroupShuffle(a1, 7u); s15 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s15)))); }
     }
-    let p0 = select(X(), exp(s0 * SCALE - subgroupShuffle(normalizer0, 0u)), (columns >= XU(subgroupShuffle(start0, 0u))) & (columns < XU(subgroupShuffle(end0, 0u))));
-    let p1 = select(X(), exp(s1 * SCALE - subgroupShuffle(normalizer0, 1u)), (columns >= XU(subgroupShuffle(start0, 1u))) & (columns < XU(subgroupShuffle(end0, 1u))));
-    let p2 = select(X(), exp(s2 * SCALE - subgroupShuffle(normalizer0, 2u)), (columns >= XU(subgroupShuffle(start0, 2u))) & (columns < XU(subgroupShuffle(end0, 2u))));
-    let p3 = select(X(), exp(s3 * SCALE - subgroupShuffle(normalizer0, 3u)), (columns >= XU(subgroupShuffle(start0, 3u))) & (columns < XU(subgroupShuffle(end0, 3u))));
-    let p4 = select(X(), exp(s4 * SCALE - subgroupShuffle(normalizer0, 4u)), (columns >= XU(subgroupShuffle(start0, 4u))) & (columns < XU(subgroupShuffle(end0, 4u))));
-    let p5 = select(X(), exp(s5 * SCALE - subgroupShuffle(normalizer0, 5u)), (columns >= XU(subgroupShuffle(start0, 5u))) & (columns < XU(subgroupShuffle(end0, 5u))));
-    let p6 = select(X(), exp(s6 * SCALE - subgroupShuffle(normalizer0, 6u)), (columns >= XU(subgroupShuffle(start0, 6u))) & (columns < XU(subgroupShuffle(end0, 6u))));
-    let p7 = select(X(), exp(s7 * SCALE - subgroupShuffle(normalizer0, 7u)), (columns >= XU(subgroupShuffle(start0, 7u))) & (columns < XU(subgroupShuffle(end0, 7u))));
-    let p8 = select(X(), exp(s8 * SCALE - subgroupShuffle(normalizer1, 0u)), (columns >= XU(subgroupShuffle(start1, 0u))) & (columns < XU(subgroupShuffle(end1, 0u))));
-    let p9 = select(X(), exp(s9 * SCALE - subgroupShuffle(normalizer1, 1u)), (columns >= XU(subgroupShuffle(start1, 1u))) & (columns < XU(subgroupShuffle(end1, 1u))));
-    let p10 = select(X(), exp(s10 * SCALE - subgroupShuffle(normalizer1, 2u)), (columns >= XU(subgroupShuffle(start1, 2u))) & (columns < XU(subgroupShuffle(end1, 2u))));
-    let p11 = select(X(), exp(s11 * SCALE - subgroupShuffle(normalizer1, 3u)), (columns >= XU(subgroupShuffle(start1, 3u))) & (columns < XU(subgroupShuffle(end1, 3u))));
-    let p12 = select(X(), exp(s12 * SCALE - subgroupShuffle(normalizer1, 4u)), (columns >= XU(subgroupShuffle(start1, 4u))) & (columns < XU(subgroupShuffle(end1, 4u))));
-    let p13 = select(X(), exp(s13 * SCALE - subgroupShuffle(normalizer1, 5u)), (columns >= XU(subgroupShuffle(start1, 5u))) & (columns < XU(subgroupShuffle(end1, 5u))));
-    let p14 = select(X(), exp(s14 * SCALE - subgroupShuffle(normalizer1, 6u)), (columns >= XU(subgroupShuffle(start1, 6u))) & (columns < XU(subgroupShuffle(end1, 6u))));
-    let p15 = select(X(), exp(s15 * SCALE - subgroupShuffle(normalizer1, 7u)), (columns >= XU(subgroupShuffle(start1, 7u))) & (columns < XU(subgroupShuffle(end1, 7u))));
+    let p0: X = select(X(), exp(s0 * SCALE - subgroupShuffle(normalizer0, 0u)), (columns >= XU(subgroupShuffle(start0, 0u))) & (columns < XU(subgroupShuffle(end0, 0u))));
+    let p1: X = select(X(), exp(s1 * SCALE - subgroupShuffle(normalizer0, 1u)), (columns >= XU(subgroupShuffle(start0, 1u))) & (columns < XU(subgroupShuffle(end0, 1u))));
+    let p2: X = select(X(), exp(s2 * SCALE - subgroupShuffle(normalizer0, 2u)), (columns >= XU(subgroupShuffle(start0, 2u))) & (columns < XU(subgroupShuffle(end0, 2u))));
+    let p3: X = select(X(), exp(s3 * SCALE - subgroupShuffle(normalizer0, 3u)), (columns >= XU(subgroupShuffle(start0, 3u))) & (columns < XU(subgroupShuffle(end0, 3u))));
+    let p4: X = select(X(), exp(s4 * SCALE - subgroupShuffle(normalizer0, 4u)), (columns >= XU(subgroupShuffle(start0, 4u))) & (columns < XU(subgroupShuffle(end0, 4u))));
+    let p5: X = select(X(), exp(s5 * SCALE - subgroupShuffle(normalizer0, 5u)), (columns >= XU(subgroupShuffle(start0, 5u))) & (columns < XU(subgroupShuffle(end0, 5u))));
+    let p6: X = select(X(), exp(s6 * SCALE - subgroupShuffle(normalizer0, 6u)), (columns >= XU(subgroupShuffle(start0, 6u))) & (columns < XU(subgroupShuffle(end0, 6u))));
+    let p7: X = select(X(), exp(s7 * SCALE - subgroupShuffle(normalizer0, 7u)), (columns >= XU(subgroupShuffle(start0, 7u))) & (columns < XU(subgroupShuffle(end0, 7u))));
+    let p8: X = select(X(), exp(s8 * SCALE - subgroupShuffle(normalizer1, 0u)), (columns >= XU(subgroupShuffle(start1, 0u))) & (columns < XU(subgroupShuffle(end1, 0u))));
+    let p9: X = select(X(), exp(s9 * SCALE - subgroupShuffle(normalizer1, 1u)), (columns >= XU(subgroupShuffle(start1, 1u))) & (columns < XU(subgroupShuffle(end1, 1u))));
+    let p10: X = select(X(), exp(s10 * SCALE - subgroupShuffle(normalizer1, 2u)), (columns >= XU(subgroupShuffle(start1, 2u))) & (columns < XU(subgroupShuffle(end1, 2u))));
+    let p11: X = select(X(), exp(s11 * SCALE - subgroupShuffle(normalizer1, 3u)), (columns >= XU(subgroupShuffle(start1, 3u))) & (columns < XU(subgroupShuffle(end1, 3u))));
+    let p12: X = select(X(), exp(s12 * SCALE - subgroupShuffle(normalizer1, 4u)), (columns >= XU(subgroupShuffle(start1, 4u))) & (columns < XU(subgroupShuffle(end1, 4u))));
+    let p13: X = select(X(), exp(s13 * SCALE - subgroupShuffle(normalizer1, 5u)), (columns >= XU(subgroupShuffle(start1, 5u))) & (columns < XU(subgroupShuffle(end1, 5u))));
+    let p14: X = select(X(), exp(s14 * SCALE - subgroupShuffle(normalizer1, 6u)), (columns >= XU(subgroupShuffle(start1, 6u))) & (columns < XU(subgroupShuffle(end1, 6u))));
+    let p15: X = select(X(), exp(s15 * SCALE - subgroupShuffle(normalizer1, 7u)), (columns >= XU(subgroupShuffle(start1, 7u))) & (columns < XU(subgroupShuffle(end1, 7u))));
     var along0 = X();
     var along1 = X();
     var along2 = X();
@@ -183,8 +187,8 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     var along14 = X();
     var along15 = X();
     for (var d = 0u; d < (64u + (u.H >> 31u)); d += 4u) {
-      let a0 = dOutFour(gradient0, d);
-      let a1 = dOutFour(gradient1, d);
+      let a0: vec4f = dOutFour(gradient0, d);
+      let a1: vec4f = dOutFour(gradient1, d);
       let t0 = fusedFour(values0, d); let t1 = fusedFour(values1, d); let t2 = fusedFour(values2, d); let t3 = fusedFour(values3, d);
       let b0 = X(t0.x, t1.x, t2.x, t3.x); let b1 = X(t0.y, t1.y, t2.y, t3.y); let b2 = X(t0.z, t1.z, t2.z, t3.z); let b3 = X(t0.w, t1.w, t2.w, t3.w);
       { let a = subgroupShuffle(a0, 0u); along0 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along0)))); }
@@ -204,22 +208,22 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       { let a = subgroupShuffle(a1, 6u); along14 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along14)))); }
       { let a = subgroupShuffle(a1, 7u); along15 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along15)))); }
     }
-    let dScore0 = p0 * (along0 - subgroupShuffle(rowDelta0, 0u)) * SCALE;
-    let dScore1 = p1 * (along1 - subgroupShuffle(rowDelta0, 1u)) * SCALE;
-    let dScore2 = p2 * (along2 - subgroupShuffle(rowDelta0, 2u)) * SCALE;
-    let dScore3 = p3 * (along3 - subgroupShuffle(rowDelta0, 3u)) * SCALE;
-    let dScore4 = p4 * (along4 - subgroupShuffle(rowDelta0, 4u)) * SCALE;
-    let dScore5 = p5 * (along5 - subgroupShuffle(rowDelta0, 5u)) * SCALE;
-    let dScore6 = p6 * (along6 - subgroupShuffle(rowDelta0, 6u)) * SCALE;
-    let dScore7 = p7 * (along7 - subgroupShuffle(rowDelta0, 7u)) * SCALE;
-    let dScore8 = p8 * (along8 - subgroupShuffle(rowDelta1, 0u)) * SCALE;
-    let dScore9 = p9 * (along9 - subgroupShuffle(rowDelta1, 1u)) * SCALE;
-    let dScore10 = p10 * (along10 - subgroupShuffle(rowDelta1, 2u)) * SCALE;
-    let dScore11 = p11 * (along11 - subgroupShuffle(rowDelta1, 3u)) * SCALE;
-    let dScore12 = p12 * (along12 - subgroupShuffle(rowDelta1, 4u)) * SCALE;
-    let dScore13 = p13 * (along13 - subgroupShuffle(rowDelta1, 5u)) * SCALE;
-    let dScore14 = p14 * (along14 - subgroupShuffle(rowDelta1, 6u)) * SCALE;
-    let dScore15 = p15 * (along15 - subgroupShuffle(rowDelta1, 7u)) * SCALE;
+    let dScore0: X = p0 * (along0 - subgroupShuffle(rowDelta0, 0u)) * SCALE;
+    let dScore1: X = p1 * (along1 - subgroupShuffle(rowDelta0, 1u)) * SCALE;
+    let dScore2: X = p2 * (along2 - subgroupShuffle(rowDelta0, 2u)) * SCALE;
+    let dScore3: X = p3 * (along3 - subgroupShuffle(rowDelta0, 3u)) * SCALE;
+    let dScore4: X = p4 * (along4 - subgroupShuffle(rowDelta0, 4u)) * SCALE;
+    let dScore5: X = p5 * (along5 - subgroupShuffle(rowDelta0, 5u)) * SCALE;
+    let dScore6: X = p6 * (along6 - subgroupShuffle(rowDelta0, 6u)) * SCALE;
+    let dScore7: X = p7 * (along7 - subgroupShuffle(rowDelta0, 7u)) * SCALE;
+    let dScore8: X = p8 * (along8 - subgroupShuffle(rowDelta1, 0u)) * SCALE;
+    let dScore9: X = p9 * (along9 - subgroupShuffle(rowDelta1, 1u)) * SCALE;
+    let dScore10: X = p10 * (along10 - subgroupShuffle(rowDelta1, 2u)) * SCALE;
+    let dScore11: X = p11 * (along11 - subgroupShuffle(rowDelta1, 3u)) * SCALE;
+    let dScore12: X = p12 * (along12 - subgroupShuffle(rowDelta1, 4u)) * SCALE;
+    let dScore13: X = p13 * (along13 - subgroupShuffle(rowDelta1, 5u)) * SCALE;
+    let dScore14: X = p14 * (along14 - subgroupShuffle(rowDelta1, 6u)) * SCALE;
+    let dScore15: X = p15 * (along15 - subgroupShuffle(rowDelta1, 7u)) * SCALE;
     for (var i = 0u; i < (8u + (u.H >> 31u)); i++) {
       let owner = i;
       let b0 = fusedFour(subgroupShuffle(keys0, owner), min(0u + lane % 8u * 4u, 60u));

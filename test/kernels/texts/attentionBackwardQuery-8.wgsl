@@ -68,14 +68,14 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       gradientRow[i * 2u + chunk] = dOutFour(gradient, 4u * chunk);
     }
   }
-  let query0 = queryHeld[0]; let gradient0 = gradientHeld[0]; let result0 = resultHeld[0]; let normalizer0 = normalizerHeld[0]; let start0 = startHeld[0]; let end0 = endHeld[0]; let rowDelta0 = rowDeltaHeld[0];
-  let query1 = queryHeld[1]; let gradient1 = gradientHeld[1]; let result1 = resultHeld[1]; let normalizer1 = normalizerHeld[1]; let start1 = startHeld[1]; let end1 = endHeld[1]; let rowDelta1 = rowDeltaHeld[1];
-  let query2 = queryHeld[2]; let gradient2 = gradientHeld[2]; let result2 = resultHeld[2]; let normalizer2 = normalizerHeld[2]; let start2 = startHeld[2]; let end2 = endHeld[2]; let rowDelta2 = rowDeltaHeld[2];
-  let query3 = queryHeld[3]; let gradient3 = gradientHeld[3]; let result3 = resultHeld[3]; let normalizer3 = normalizerHeld[3]; let start3 = startHeld[3]; let end3 = endHeld[3]; let rowDelta3 = rowDeltaHeld[3];
-  let query4 = queryHeld[4]; let gradient4 = gradientHeld[4]; let result4 = resultHeld[4]; let normalizer4 = normalizerHeld[4]; let start4 = startHeld[4]; let end4 = endHeld[4]; let rowDelta4 = rowDeltaHeld[4];
-  let query5 = queryHeld[5]; let gradient5 = gradientHeld[5]; let result5 = resultHeld[5]; let normalizer5 = normalizerHeld[5]; let start5 = startHeld[5]; let end5 = endHeld[5]; let rowDelta5 = rowDeltaHeld[5];
-  let query6 = queryHeld[6]; let gradient6 = gradientHeld[6]; let result6 = resultHeld[6]; let normalizer6 = normalizerHeld[6]; let start6 = startHeld[6]; let end6 = endHeld[6]; let rowDelta6 = rowDeltaHeld[6];
-  let query7 = queryHeld[7]; let gradient7 = gradientHeld[7]; let result7 = resultHeld[7]; let normalizer7 = normalizerHeld[7]; let start7 = startHeld[7]; let end7 = endHeld[7]; let rowDelta7 = rowDeltaHeld[7];
+  let query0: u32 = queryHeld[0]; let gradient0: u32 = gradientHeld[0]; let result0: u32 = resultHeld[0]; let normalizer0: f32 = normalizerHeld[0]; let start0: u32 = startHeld[0]; let end0: u32 = endHeld[0]; let rowDelta0: f32 = rowDeltaHeld[0];
+  let query1: u32 = queryHeld[1]; let gradient1: u32 = gradientHeld[1]; let result1: u32 = resultHeld[1]; let normalizer1: f32 = normalizerHeld[1]; let start1: u32 = startHeld[1]; let end1: u32 = endHeld[1]; let rowDelta1: f32 = rowDeltaHeld[1];
+  let query2: u32 = queryHeld[2]; let gradient2: u32 = gradientHeld[2]; let result2: u32 = resultHeld[2]; let normalizer2: f32 = normalizerHeld[2]; let start2: u32 = startHeld[2]; let end2: u32 = endHeld[2]; let rowDelta2: f32 = rowDeltaHeld[2];
+  let query3: u32 = queryHeld[3]; let gradient3: u32 = gradientHeld[3]; let result3: u32 = resultHeld[3]; let normalizer3: f32 = normalizerHeld[3]; let start3: u32 = startHeld[3]; let end3: u32 = endHeld[3]; let rowDelta3: f32 = rowDeltaHeld[3];
+  let query4: u32 = queryHeld[4]; let gradient4: u32 = gradientHeld[4]; let result4: u32 = resultHeld[4]; let normalizer4: f32 = normalizerHeld[4]; let start4: u32 = startHeld[4]; let end4: u32 = endHeld[4]; let rowDelta4: f32 = rowDeltaHeld[4];
+  let query5: u32 = queryHeld[5]; let gradient5: u32 = gradientHeld[5]; let result5: u32 = resultHeld[5]; let normalizer5: f32 = normalizerHeld[5]; let start5: u32 = startHeld[5]; let end5: u32 = endHeld[5]; let rowDelta5: f32 = rowDeltaHeld[5];
+  let query6: u32 = queryHeld[6]; let gradient6: u32 = gradientHeld[6]; let result6: u32 = resultHeld[6]; let normalizer6: f32 = normalizerHeld[6]; let start6: u32 = startHeld[6]; let end6: u32 = endHeld[6]; let rowDelta6: f32 = rowDeltaHeld[6];
+  let query7: u32 = queryHeld[7]; let gradient7: u32 = gradientHeld[7]; let result7: u32 = resultHeld[7]; let normalizer7: f32 = normalizerHeld[7]; let start7: u32 = startHeld[7]; let end7: u32 = endHeld[7]; let rowDelta7: f32 = rowDeltaHeld[7];
   let queryRow0x0 = queryRow[0]; let queryRow1x0 = queryRow[1];
   let queryRow0x1 = queryRow[2]; let queryRow1x1 = queryRow[3];
   let queryRow0x2 = queryRow[4]; let queryRow1x2 = queryRow[5];
@@ -92,22 +92,22 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   let gradientRow0x5 = gradientRow[10]; let gradientRow1x5 = gradientRow[11];
   let gradientRow0x6 = gradientRow[12]; let gradientRow1x6 = gradientRow[13];
   let gradientRow0x7 = gradientRow[14]; let gradientRow1x7 = gradientRow[15];
-  var sum0x0 = vec4f(); var sum1x0 = vec4f();
-  var sum0x1 = vec4f(); var sum1x1 = vec4f();
-  var sum0x2 = vec4f(); var sum1x2 = vec4f();
-  var sum0x3 = vec4f(); var sum1x3 = vec4f();
-  var sum0x4 = vec4f(); var sum1x4 = vec4f();
-  var sum0x5 = vec4f(); var sum1x5 = vec4f();
-  var sum0x6 = vec4f(); var sum1x6 = vec4f();
-  var sum0x7 = vec4f(); var sum1x7 = vec4f();
+  var sum0x0: vec4f; var sum1x0: vec4f;
+  var sum0x1: vec4f; var sum1x1: vec4f;
+  var sum0x2: vec4f; var sum1x2: vec4f;
+  var sum0x3: vec4f; var sum1x3: vec4f;
+  var sum0x4: vec4f; var sum1x4: vec4f;
+  var sum0x5: vec4f; var sum1x5: vec4f;
+  var sum0x6: vec4f; var sum1x6: vec4f;
+  var sum0x7: vec4f; var sum1x7: vec4f;
   let last = max(max(max(max(max(max(max(end0, end1), end2), end3), end4), end5), end6), end7);
   var key = 0u;
   loop {
     key = min(min(min(min(min(min(min(firstFrom(start0, end0, key), firstFrom(start1, end1, key)), firstFrom(start2, end2, key)), firstFrom(start3, end3, key)), firstFrom(start4, end4, key)), firstFrom(start5, end5, key)), firstFrom(start6, end6, key)), firstFrom(start7, end7, key));
     if (key == NONE) { break; }
     let columns = key + lane * 1u;
-    let keys0 = keyAt(columns, kvHead, last);
-    let values0 = valueAt(columns, kvHead, last);
+    let keys0: u32 = keyAt(columns, kvHead, last);
+    let values0: u32 = valueAt(columns, kvHead, last);
     var s0 = X();
     var s1 = X();
     var s2 = X();
@@ -140,14 +140,14 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       { let a = queryRow1x6; s6 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s6)))); }
       { let a = queryRow1x7; s7 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s7)))); }
     }
-    let p0 = select(X(), exp(s0 * SCALE - normalizer0), (columns >= XU(start0)) & (columns < XU(end0)));
-    let p1 = select(X(), exp(s1 * SCALE - normalizer1), (columns >= XU(start1)) & (columns < XU(end1)));
-    let p2 = select(X(), exp(s2 * SCALE - normalizer2), (columns >= XU(start2)) & (columns < XU(end2)));
-    let p3 = select(X(), exp(s3 * SCALE - normalizer3), (columns >= XU(start3)) & (columns < XU(end3)));
-    let p4 = select(X(), exp(s4 * SCALE - normalizer4), (columns >= XU(start4)) & (columns < XU(end4)));
-    let p5 = select(X(), exp(s5 * SCALE - normalizer5), (columns >= XU(start5)) & (columns < XU(end5)));
-    let p6 = select(X(), exp(s6 * SCALE - normalizer6), (columns >= XU(start6)) & (columns < XU(end6)));
-    let p7 = select(X(), exp(s7 * SCALE - normalizer7), (columns >= XU(start7)) & (columns < XU(end7)));
+    let p0: X = select(X(), exp(s0 * SCALE - normalizer0), (columns >= XU(start0)) & (columns < XU(end0)));
+    let p1: X = select(X(), exp(s1 * SCALE - normalizer1), (columns >= XU(start1)) & (columns < XU(end1)));
+    let p2: X = select(X(), exp(s2 * SCALE - normalizer2), (columns >= XU(start2)) & (columns < XU(end2)));
+    let p3: X = select(X(), exp(s3 * SCALE - normalizer3), (columns >= XU(start3)) & (columns < XU(end3)));
+    let p4: X = select(X(), exp(s4 * SCALE - normalizer4), (columns >= XU(start4)) & (columns < XU(end4)));
+    let p5: X = select(X(), exp(s5 * SCALE - normalizer5), (columns >= XU(start5)) & (columns < XU(end5)));
+    let p6: X = select(X(), exp(s6 * SCALE - normalizer6), (columns >= XU(start6)) & (columns < XU(end6)));
+    let p7: X = select(X(), exp(s7 * SCALE - normalizer7), (columns >= XU(start7)) & (columns < XU(end7)));
     var along0 = X();
     var along1 = X();
     var along2 = X();
@@ -180,14 +180,14 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       { let a = gradientRow1x6; along6 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along6)))); }
       { let a = gradientRow1x7; along7 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, along7)))); }
     }
-    let dScore0 = p0 * (along0 - rowDelta0) * SCALE;
-    let dScore1 = p1 * (along1 - rowDelta1) * SCALE;
-    let dScore2 = p2 * (along2 - rowDelta2) * SCALE;
-    let dScore3 = p3 * (along3 - rowDelta3) * SCALE;
-    let dScore4 = p4 * (along4 - rowDelta4) * SCALE;
-    let dScore5 = p5 * (along5 - rowDelta5) * SCALE;
-    let dScore6 = p6 * (along6 - rowDelta6) * SCALE;
-    let dScore7 = p7 * (along7 - rowDelta7) * SCALE;
+    let dScore0: X = p0 * (along0 - rowDelta0) * SCALE;
+    let dScore1: X = p1 * (along1 - rowDelta1) * SCALE;
+    let dScore2: X = p2 * (along2 - rowDelta2) * SCALE;
+    let dScore3: X = p3 * (along3 - rowDelta3) * SCALE;
+    let dScore4: X = p4 * (along4 - rowDelta4) * SCALE;
+    let dScore5: X = p5 * (along5 - rowDelta5) * SCALE;
+    let dScore6: X = p6 * (along6 - rowDelta6) * SCALE;
+    let dScore7: X = p7 * (along7 - rowDelta7) * SCALE;
     {
       let b0 = fusedFour(keys0, 0u);
       { let a = dScore0; sum0x0 = fma(vec4f(a), b0, sum0x0); }

@@ -33,7 +33,7 @@ fn firstFrom(start: u32, end: u32, least: u32) -> u32 {
 
 @diagnostic(off, subgroup_uniformity)
 fn lanesMax(own: f32) -> f32 {
-  var x = own;
+  var x: f32 = own;
   x = max(x, subgroupShuffleXor(x, 1u));
   x = max(x, subgroupShuffleXor(x, 2u));
   x = max(x, subgroupShuffleXor(x, 4u));
@@ -41,12 +41,16 @@ fn lanesMax(own: f32) -> f32 {
 }
 @diagnostic(off, subgroup_uniformity)
 fn lanesSum(own: f32) -> f32 {
-  var x = own;
+  var x: f32 = own;
   x += subgroupShuffleXor(x, 1u);
   x += subgroupShuffleXor(x, 2u);
   x += subgroupShuffleXor(x, 4u);
   return x;
 }
+@diagnostic(off, subgroup_uniformity)
+fn lanesLeast(own: u32) -> u32 { return subgroupMin(own); }
+@diagnostic(off, subgroup_uniformity)
+fn lanesMost(own: u32) -> u32 { return subgroupMax(own); }
 
 const LOW: f32 = -2.0e38;
 const MASKED: f32 = -3.0e38;
@@ -73,24 +77,24 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     outAtHeld[i] = outAt;
     seenHeld[i] = seen;
   }
-  let query0 = queryHeld[0]; let result0 = resultHeld[0]; let outAt0 = outAtHeld[0]; let seen0 = seenHeld[0];
-  let query1 = queryHeld[1]; let result1 = resultHeld[1]; let outAt1 = outAtHeld[1]; let seen1 = seenHeld[1];
-  var sum0x0 = vec4f(); var sum1x0 = vec4f();
-  var sum0x1 = vec4f(); var sum1x1 = vec4f();
-  var sum0x2 = vec4f(); var sum1x2 = vec4f();
-  var sum0x3 = vec4f(); var sum1x3 = vec4f();
-  var sum0x4 = vec4f(); var sum1x4 = vec4f();
-  var sum0x5 = vec4f(); var sum1x5 = vec4f();
-  var sum0x6 = vec4f(); var sum1x6 = vec4f();
-  var sum0x7 = vec4f(); var sum1x7 = vec4f();
-  var sum0x8 = vec4f(); var sum1x8 = vec4f();
-  var sum0x9 = vec4f(); var sum1x9 = vec4f();
-  var sum0x10 = vec4f(); var sum1x10 = vec4f();
-  var sum0x11 = vec4f(); var sum1x11 = vec4f();
-  var sum0x12 = vec4f(); var sum1x12 = vec4f();
-  var sum0x13 = vec4f(); var sum1x13 = vec4f();
-  var sum0x14 = vec4f(); var sum1x14 = vec4f();
-  var sum0x15 = vec4f(); var sum1x15 = vec4f();
+  let query0: u32 = queryHeld[0]; let result0: u32 = resultHeld[0]; let outAt0: u32 = outAtHeld[0]; let seen0: vec4u = seenHeld[0];
+  let query1: u32 = queryHeld[1]; let result1: u32 = resultHeld[1]; let outAt1: u32 = outAtHeld[1]; let seen1: vec4u = seenHeld[1];
+  var sum0x0: vec4f; var sum1x0: vec4f;
+  var sum0x1: vec4f; var sum1x1: vec4f;
+  var sum0x2: vec4f; var sum1x2: vec4f;
+  var sum0x3: vec4f; var sum1x3: vec4f;
+  var sum0x4: vec4f; var sum1x4: vec4f;
+  var sum0x5: vec4f; var sum1x5: vec4f;
+  var sum0x6: vec4f; var sum1x6: vec4f;
+  var sum0x7: vec4f; var sum1x7: vec4f;
+  var sum0x8: vec4f; var sum1x8: vec4f;
+  var sum0x9: vec4f; var sum1x9: vec4f;
+  var sum0x10: vec4f; var sum1x10: vec4f;
+  var sum0x11: vec4f; var sum1x11: vec4f;
+  var sum0x12: vec4f; var sum1x12: vec4f;
+  var sum0x13: vec4f; var sum1x13: vec4f;
+  var sum0x14: vec4f; var sum1x14: vec4f;
+  var sum0x15: vec4f; var sum1x15: vec4f;
   var highest0 = LOW; var weight0 = 0.0;
   var highest1 = LOW; var weight1 = 0.0;
   var highest2 = LOW; var weight2 = 0.0;
@@ -108,22 +112,22 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   var highest14 = LOW; var weight14 = 0.0;
   var highest15 = LOW; var weight15 = 0.0;
   for (var part = 0u; part < 2u; part++) {
-    let start0 = select(seen0.x, seen0.z, part == 1u); let end0 = select(seen0.y, seen0.w, part == 1u);
-    let start1 = select(seen1.x, seen1.z, part == 1u); let end1 = select(seen1.y, seen1.w, part == 1u);
-    let last = subgroupMax(max(end0, end1));
+    let start0: u32 = select(seen0.x, seen0.z, part == 1u); let end0: u32 = select(seen0.y, seen0.w, part == 1u);
+    let start1: u32 = select(seen1.x, seen1.z, part == 1u); let end1: u32 = select(seen1.y, seen1.w, part == 1u);
+    let last = lanesMost(max(end0, end1));
     var key = 0u;
     loop {
-      key = subgroupMin(min(firstFrom(start0, end0, key), firstFrom(start1, end1, key)));
+      key = lanesLeast(min(firstFrom(start0, end0, key), firstFrom(start1, end1, key)));
       if (key == NONE) { break; }
       let columns = key + lane * 4u + XU(0, 1, 2, 3);
-      let keys0 = keyAt(columns.x, kvHead, last);
-      let keys1 = keyAt(columns.y, kvHead, last);
-      let keys2 = keyAt(columns.z, kvHead, last);
-      let keys3 = keyAt(columns.w, kvHead, last);
-      let values0 = valueAt(columns.x, kvHead, last);
-      let values1 = valueAt(columns.y, kvHead, last);
-      let values2 = valueAt(columns.z, kvHead, last);
-      let values3 = valueAt(columns.w, kvHead, last);
+      let keys0: u32 = keyAt(columns.x, kvHead, last);
+      let keys1: u32 = keyAt(columns.y, kvHead, last);
+      let keys2: u32 = keyAt(columns.z, kvHead, last);
+      let keys3: u32 = keyAt(columns.w, kvHead, last);
+      let values0: u32 = valueAt(columns.x, kvHead, last);
+      let values1: u32 = valueAt(columns.y, kvHead, last);
+      let values2: u32 = valueAt(columns.z, kvHead, last);
+      let values3: u32 = valueAt(columns.w, kvHead, last);
       var s0 = X();
       var s1 = X();
       var s2 = X();
@@ -141,8 +145,8 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       var s14 = X();
       var s15 = X();
       for (var d = 0u; d < (64u + (u.H >> 31u)); d += 4u) {
-        let a0 = qFour(query0, d);
-        let a1 = qFour(query1, d);
+        let a0: vec4f = qFour(query0, d);
+        let a1: vec4f = qFour(query1, d);
         let t0 = kFour(keys0, d); let t1 = kFour(keys1, d); let t2 = kFour(keys2, d); let t3 = kFour(keys3, d);
         let b0 = X(t0.x, t1.x, t2.x, t3.x); let b1 = X(t0.y, t1.y, t2.y, t3.y); let b2 = X(t0.z, t1.z, t2.z, t3.z); let b3 = X(t0.w, t1.w, t2.w, t3.w);
         { let a = subgroupShuffle(a0, 0u); s0 = fma(X(a.x), b0, fma(X(a.y), b1, fma(X(a.z), b2, fma(X(a.w), b3, s0)))); }
@@ -197,97 +201,97 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       let next0 = max(highest0, most0);
       let shrink0 = exp(highest0 - next0);
       highest0 = next0;
-      let p0 = exp(score0 - next0);
+      let p0: X = exp(score0 - next0);
       weight0 = weight0 * shrink0 + total(p0);
       sum0x0 *= shrink0; sum1x0 *= shrink0;
       let next1 = max(highest1, most1);
       let shrink1 = exp(highest1 - next1);
       highest1 = next1;
-      let p1 = exp(score1 - next1);
+      let p1: X = exp(score1 - next1);
       weight1 = weight1 * shrink1 + total(p1);
       sum0x1 *= shrink1; sum1x1 *= shrink1;
       let next2 = max(highest2, most2);
       let shrink2 = exp(highest2 - next2);
       highest2 = next2;
-      let p2 = exp(score2 - next2);
+      let p2: X = exp(score2 - next2);
       weight2 = weight2 * shrink2 + total(p2);
       sum0x2 *= shrink2; sum1x2 *= shrink2;
       let next3 = max(highest3, most3);
       let shrink3 = exp(highest3 - next3);
       highest3 = next3;
-      let p3 = exp(score3 - next3);
+      let p3: X = exp(score3 - next3);
       weight3 = weight3 * shrink3 + total(p3);
       sum0x3 *= shrink3; sum1x3 *= shrink3;
       let next4 = max(highest4, most4);
       let shrink4 = exp(highest4 - next4);
       highest4 = next4;
-      let p4 = exp(score4 - next4);
+      let p4: X = exp(score4 - next4);
       weight4 = weight4 * shrink4 + total(p4);
       sum0x4 *= shrink4; sum1x4 *= shrink4;
       let next5 = max(highest5, most5);
       let shrink5 = exp(highest5 - next5);
       highest5 = next5;
-      let p5 = exp(score5 - next5);
+      let p5: X = exp(score5 - next5);
       weight5 = weight5 * shrink5 + total(p5);
       sum0x5 *= shrink5; sum1x5 *= shrink5;
       let next6 = max(highest6, most6);
       let shrink6 = exp(highest6 - next6);
       highest6 = next6;
-      let p6 = exp(score6 - next6);
+      let p6: X = exp(score6 - next6);
       weight6 = weight6 * shrink6 + total(p6);
       sum0x6 *= shrink6; sum1x6 *= shrink6;
       let next7 = max(highest7, most7);
       let shrink7 = exp(highest7 - next7);
       highest7 = next7;
-      let p7 = exp(score7 - next7);
+      let p7: X = exp(score7 - next7);
       weight7 = weight7 * shrink7 + total(p7);
       sum0x7 *= shrink7; sum1x7 *= shrink7;
       let next8 = max(highest8, most8);
       let shrink8 = exp(highest8 - next8);
       highest8 = next8;
-      let p8 = exp(score8 - next8);
+      let p8: X = exp(score8 - next8);
       weight8 = weight8 * shrink8 + total(p8);
       sum0x8 *= shrink8; sum1x8 *= shrink8;
       let next9 = max(highest9, most9);
       let shrink9 = exp(highest9 - next9);
       highest9 = next9;
-      let p9 = exp(score9 - next9);
+      let p9: X = exp(score9 - next9);
       weight9 = weight9 * shrink9 + total(p9);
       sum0x9 *= shrink9; sum1x9 *= shrink9;
       let next10 = max(highest10, most10);
       let shrink10 = exp(highest10 - next10);
       highest10 = next10;
-      let p10 = exp(score10 - next10);
+      let p10: X = exp(score10 - next10);
       weight10 = weight10 * shrink10 + total(p10);
       sum0x10 *= shrink10; sum1x10 *= shrink10;
       let next11 = max(highest11, most11);
       let shrink11 = exp(highest11 - next11);
       highest11 = next11;
-      let p11 = exp(score11 - next11);
+      let p11: X = exp(score11 - next11);
       weight11 = weight11 * shrink11 + total(p11);
       sum0x11 *= shrink11; sum1x11 *= shrink11;
       let next12 = max(highest12, most12);
       let shrink12 = exp(highest12 - next12);
       highest12 = next12;
-      let p12 = exp(score12 - next12);
+      let p12: X = exp(score12 - next12);
       weight12 = weight12 * shrink12 + total(p12);
       sum0x12 *= shrink12; sum1x12 *= shrink12;
       let next13 = max(highest13, most13);
       let shrink13 = exp(highest13 - next13);
       highest13 = next13;
-      let p13 = exp(score13 - next13);
+      let p13: X = exp(score13 - next13);
       weight13 = weight13 * shrink13 + total(p13);
       sum0x13 *= shrink13; sum1x13 *= shrink13;
       let next14 = max(highest14, most14);
       let shrink14 = exp(highest14 - next14);
       highest14 = next14;
-      let p14 = exp(score14 - next14);
+      let p14: X = exp(score14 - next14);
       weight14 = weight14 * shrink14 + total(p14);
       sum0x14 *= shrink14; sum1x14 *= shrink14;
       let next15 = max(highest15, most15);
       let shrink15 = exp(highest15 - next15);
       highest15 = next15;
-      let p15 = exp(score15 - next15);
+      let p15: X = exp(score15 - next15);
       weight15 = weight15 * shrink15 + total(p15);
       sum0x15 *= shrink15; sum1x15 *= shrink15;
       for (var i = 0u; i < (8u + (u.H >> 31u)); i++) {

@@ -70,10 +70,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   var sum30 = vec4f();
   var sum31 = vec4f();
   for (var k = 0u; k < u.K; k += 4u) {
-    let a0 = readA(loadRow + 0u, k);
-    let a1 = readA(loadRow + 8u, k);
-    let a2 = readA(loadRow + 16u, k);
-    let a3 = readA(loadRow + 24u, k);
+    let a0: vec4f = readA(loadRow + 0u, k);
+    let a1: vec4f = readA(loadRow + 8u, k);
+    let a2: vec4f = readA(loadRow + 16u, k);
+    let a3: vec4f = readA(loadRow + 24u, k);
     let t0 = readB(column + 0u, k);
     let t1 = readB(column + 1u, k);
     let t2 = readB(column + 2u, k);

@@ -71,10 +71,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   var sum30 = vec4f();
   var sum31 = vec4f();
   for (var k = 0u; k < u.K; k += 4u) {
-    let a0 = readA(k + 0u + loadStep, loadRow);
-    let a1 = readA(k + 1u + loadStep, loadRow);
-    let a2 = readA(k + 2u + loadStep, loadRow);
-    let a3 = readA(k + 3u + loadStep, loadRow);
+    let a0: vec4f = readA(k + 0u + loadStep, loadRow);
+    let a1: vec4f = readA(k + 1u + loadStep, loadRow);
+    let a2: vec4f = readA(k + 2u + loadStep, loadRow);
+    let a3: vec4f = readA(k + 3u + loadStep, loadRow);
     let b0 = readB(k + 0u, column);
     let b1 = readB(k + 1u, column);
     let b2 = readB(k + 2u, column);
