@@ -55,8 +55,11 @@ const STAGE_COMPUTE = 4;
 /** Bytes of the largest staging buffer that is kept for the next download: losses and logits, not weights. */
 const LARGEST_KEPT_STAGING = 2 ** 20;
 
-/** Estimated work (flops or bytes) that one submit may hold: small enough that no watchdog sees a hung device. */
-const SUBMIT_BUDGET = { software: 2e9, hardware: 1e11 } as const;
+/**
+ * Estimated work (flops or bytes) that one dispatch and one submit may hold: small enough that no watchdog sees a hung
+ * device. Windows gives a dispatch 2 seconds, which 1e11 flops keep to on a GPU that reaches 50 GFLOP/s.
+ */
+const WORK_LIMIT = { software: 2e9, hardware: 1e11 } as const;
 
 /**
  * An open WebGPU device: allocates buffers and counts their bytes, uploads, downloads, compiles, submits. Every call
@@ -339,8 +342,9 @@ export class Device {
     this.gpu.queue.submit([commands]);
   }
 
-  get submitBudget(): number {
-    return this.isSoftware ? SUBMIT_BUDGET.software : SUBMIT_BUDGET.hardware;
+  /** Estimated work, flops or bytes, that one dispatch and one submit may hold. */
+  get workLimit(): number {
+    return this.isSoftware ? WORK_LIMIT.software : WORK_LIMIT.hardware;
   }
 
   /** Waits until all submitted work is done, then raises what went wrong in it. */

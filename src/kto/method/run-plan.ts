@@ -109,6 +109,7 @@ export class RunPlan {
       gradientHeadRows: most("gradientHeadRows"),
       branchHeadRows: most("branchHeadRows"),
       sequences: most("sequences"),
+      longest: most("longest"),
     };
   }
 }
