@@ -62,6 +62,12 @@ const LARGEST_KEPT_STAGING = 2 ** 20;
 const WORK_LIMIT = { software: 2e9, hardware: 1e11 } as const;
 
 /**
+ * Bytes beyond which memory that can be in several buffers is. An adapter's maxBufferSize is no promise: Vulkan drivers name
+ * sizes there that they do not allocate, and 32-bit offsets end at 2 or 4 GiB.
+ */
+const LARGEST_BUFFER = 2 ** 31;
+
+/**
  * An open WebGPU device: allocates buffers and counts their bytes, uploads, downloads, compiles, submits. Every call
  * throws what went wrong since the last one: AdapterError out of memory, DeviceLostError once lost or closed.
  */
@@ -159,6 +165,12 @@ export class Device {
 
   get isSoftware(): boolean {
     return this.kind !== "hardware";
+  }
+
+  /** Bytes at which arenas and activations are split: 2 GiB, or what the adapter holds in a buffer or binds, if that is less. */
+  get bufferLimit(): number {
+    const { maxBufferSize, maxStorageBufferBindingSize } = this.limits;
+    return Math.min(LARGEST_BUFFER, maxBufferSize, maxStorageBufferBindingSize);
   }
 
   /** Raises what went wrong since the last call. */
