@@ -64,7 +64,8 @@ describe("the pieces of a grid", () => {
           }
         }
         expect(runs.every((count) => count === 1)).toBe(true);
-    });
+      }),
+    );
   });
 
   it("are one where the work is within the limit or the kernel cannot be divided, and none of nothing", () => {
@@ -117,8 +118,8 @@ describe.each(variants)("in pieces and whole the bits are the same, $variant:", 
       const b = layout === "NT" ? of(N, K) : of(K, N);
       const out = of(M, N);
       await expectSameBits(matmul(layout, { M, N, K }, facts), {
-          ...{ a, b, out, bias: of(N), residual: of(M, N), M, N, K, aFrom: 0, outFrom: 0, scale: 0.5 },
-          ...{ hasBias: 0, hasResidual: 0, accumulate: 1 },
+        ...{ a, b, out, bias: of(N), residual: of(M, N), M, N, K, aFrom: 0, outFrom: 0, scale: 0.5 },
+        ...{ hasBias: 0, hasResidual: 0, accumulate: 1 },
       });
     }
   });
@@ -131,13 +132,13 @@ describe.each(variants)("in pieces and whole the bits are the same, $variant:", 
     const targets = u32([M], numbers(M, N));
     const walk = { partials: unset(splits, M, 2), firstSplit: 0, splitColumns: perSplit };
     await expectSameBits(logSoftmaxGatherForward(M, N, K, facts), {
-        ...{ ...shared, ...walk, targets, targetLogits: unset(M), windowStart: 0 },
+      ...{ ...shared, ...walk, targets, targetLogits: unset(M), windowStart: 0 },
     });
     const logSumExp = f32([M], new Array(M).fill(9));
     await expectSameBits(logitStatistics(M, N, K, facts), { ...shared, ...walk, logSumExp });
     const sequences = u32([M], numbers(M, 3));
     await expectSameBits(logSoftmaxGatherGradient(M, N, K, facts), {
-        ...{ ...shared, targets, sequences, logSumExp, coefficients: of(3), dLogits: unset(M, N), windowStart: 0 },
+      ...{ ...shared, targets, sequences, logSumExp, coefficients: of(3), dLogits: unset(M, N), windowStart: 0 },
     });
   });
 
@@ -150,15 +151,15 @@ describe.each(variants)("in pieces and whole the bits are the same, $variant:", 
     const ranges = u32([T, 4], Array.from({ length: T }, (_, row) => [0, 0, 0, row + 1]).flat());
     const [out, logSumExp] = [unset(T, heads * headSize), unset(T, heads)];
     await expectSameBits(attentionForward(headSize, facts), {
-        ...{ ...given, q: fused, k: fused, v: fused, ranges, out, logSumExp },
+      ...{ ...given, q: fused, k: fused, v: fused, ranges, out, logSumExp },
     });
     const backward = { ...given, fused, dOut: of(T, heads * headSize), dFused: of(T, width) };
     const saved = { logSumExp: f32([T, heads], new Array(T * heads).fill(3)) };
     await expectSameBits(attentionBackwardQuery(headSize, facts), {
-        ...{ ...backward, ...saved, out: of(T, heads * headSize), ranges, delta: unset(T, heads) },
+      ...{ ...backward, ...saved, out: of(T, heads * headSize), ranges, delta: unset(T, heads) },
     });
     await expectSameBits(attentionBackwardKeyValue(headSize, facts), {
-        ...{ ...backward, ...saved, delta: of(T, heads), queryEnd: u32([T], new Array(T).fill(T)) },
+      ...{ ...backward, ...saved, delta: of(T, heads), queryEnd: u32([T], new Array(T).fill(T)) },
     });
   });
 });
