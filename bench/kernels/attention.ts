@@ -6,7 +6,7 @@ import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../mea
 const HEADS = 8;
 const KEY_VALUE_HEADS = 4;
 const ROWS = 1024;
-/** Tokens of a sequence; the kernels' cost is estimated at half of it. */
+/** Tokens of a sequence: a row sees half of them on the average. */
 const LENGTH = 128;
 
 export const attentionCases: readonly BenchmarkCase[] = [8, 32].flatMap((headSize) => {
@@ -35,9 +35,9 @@ export const attentionCases: readonly BenchmarkCase[] = [8, 32].flatMap((headSiz
         const { facts } = bench.device;
         const made = inputs(bench, headSize);
         const dOut = bench.normal([ROWS, HEADS * headSize]);
-        const { out, logSumExp, ranges, qFrom, kFrom, vFrom, groupSize } = made.forward;
+        const { out, logSumExp, ranges, qFrom, kFrom, vFrom, groupSize, keysPerRow } = made.forward;
         const shared = {
-          ...{ fused: made.fused, dOut: dOut.tensor, logSumExp, qFrom, kFrom, vFrom, groupSize },
+          ...{ fused: made.fused, dOut: dOut.tensor, logSumExp, qFrom, kFrom, vFrom, groupSize, keysPerRow },
           dFused: bench.zeros(ROWS, made.width),
           delta: bench.zeros(ROWS, HEADS),
         };
@@ -89,6 +89,7 @@ function inputs(bench: BenchmarkMemory, headSize: number) {
       ...{ q: fused.tensor, k: fused.tensor, v: fused.tensor, qFrom: 0, kFrom, vFrom },
       ranges: bench.of([ROWS, 4], seen),
       groupSize: HEADS / KEY_VALUE_HEADS,
+      keysPerRow: LENGTH / 2,
       out: bench.zeros(ROWS, HEADS * headSize),
       logSumExp: bench.zeros(ROWS, HEADS),
     },

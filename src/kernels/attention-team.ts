@@ -35,7 +35,7 @@ export interface Team {
   readonly attributes: string;
   /** Functions and workgroup memory. */
   readonly declarations: string;
-  /** The entry point: `element(owner, tile, lane)` for each of `tiles` tiles of each of `owners`. */
+  /** The entry point of a divisible kernel: `element(owner, tile, lane)` for each of `tiles` tiles of each of `owners`. */
   readonly entry: (tiles: string, owners: string) => string;
   readonly grid: (tiles: number, owners: number) => Grid;
   /** How many rows a lane holds numbers of, and which row of the tile its row i is. */
@@ -71,7 +71,7 @@ ${linearGroup}
 @compute @workgroup_size(${lanes})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(${builtin}) lane: u32) {
   let tiles = ${tiles};
-  let index = linearGroup(group);
+  let index = linearGroup(placeInGrid(group));
   if (index >= tiles * (${owners})) { return; }
   element(index / tiles, index % tiles, lane);
 }`;
@@ -189,7 +189,8 @@ function lane({ rows }: TeamShape): Team {
     enable: [],
     attributes: "",
     declarations: "",
-    entry: (tiles, owners) => elementwise(`${tiles} * (${owners})`, `element(i % (${owners}), i / (${owners}), 0u);`),
+    entry: (tiles, owners) =>
+      elementwise(`${tiles} * (${owners})`, `element(i % (${owners}), i / (${owners}), 0u);`, "placeInGrid(group)"),
     grid: (tiles, owners) => elementwiseGrid(tiles * owners),
     held: rows,
     place: (i) => i,

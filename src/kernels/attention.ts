@@ -23,6 +23,12 @@ import type { AdapterFacts } from "./wgsl.ts";
 /** Widths and first columns must be multiples of 4 where the head size is; ours are, being whole heads. */
 const OFFSETS = { qFrom: "u32", kFrom: "u32", vFrom: "u32" } as const;
 
+/**
+ * Keys that a row sees, on the average and at most. Which ones it sees is data, so the caller says what it knows when it
+ * records. The kernels do not read it: their cost is estimated by it.
+ */
+const KEYS = { keysPerRow: "f32" } as const;
+
 /** Rows, tokens times heads of a group, up to which a tile of few rows wastes less: generation. */
 const FEW_ROWS = 32;
 
@@ -87,8 +93,10 @@ export const attentionForward = perHeadSize((tile) => {
       kWidth: "u32",
       vWidth: "u32",
       ...OFFSETS,
+      ...KEYS,
     },
     enable: tile.team.enable,
+    divisible: true,
     wgsl: /* wgsl */ `${tile.declarations({ q: format, k: format, v: format }, ["out", format])}
 ${MASKS}
 // Where a key or value row starts; past the end the last one, whose score is then masked.
@@ -140,8 +148,10 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
 }
 ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
     grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T * groupSize, H / groupSize),
-    // Which keys a row sees is data; a causal row sees half of a sequence, whose length is not known here.
-    cost: ({ T = 0, H = 0 }) => ({ flops: 4 * T * H * headSize * 64, bytes: 4 * activationBytes * T * H * headSize }),
+    cost: ({ T = 0, H = 0, keysPerRow = 0 }) => ({
+      flops: 4 * T * H * headSize * keysPerRow,
+      bytes: 4 * activationBytes * T * H * headSize,
+    }),
   });
 });
 
@@ -159,8 +169,9 @@ export const attentionBackwardQuery = perHeadSize((tile) => {
       ranges: "u32[T, 4] as vec4u",
     },
     write: { dFused: tile.binding("f32", "T, width"), delta: "f32[T, H]" },
-    uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS },
+    uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS, ...KEYS },
     enable: tile.team.enable,
+    divisible: true,
     wgsl: /* wgsl */ `${tile.declarations({ fused: format, out: format, dOut: "f32" }, ["dFused", "f32"])}
 fn keyAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.kFrom) / UNIT + kvHead * HEAD; }
 fn valueAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.vFrom) / UNIT + kvHead * HEAD; }
@@ -200,8 +211,8 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
 }
 ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
     grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T * groupSize, H / groupSize),
-    cost: ({ T = 0, H = 0 }) => ({
-      flops: 6 * T * H * headSize * 64,
+    cost: ({ T = 0, H = 0, keysPerRow = 0 }) => ({
+      flops: 6 * T * H * headSize * keysPerRow,
       bytes: (8 + 3 * activationBytes) * T * H * headSize,
     }),
   });
@@ -221,8 +232,9 @@ export const attentionBackwardKeyValue = perHeadSize((tile) => {
       queryEnd: "u32[T]",
     },
     write: { dFused: tile.binding("f32", "T, width") },
-    uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS },
+    uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS, ...KEYS },
     enable: tile.team.enable,
+    divisible: true,
     wgsl: /* wgsl */ `${tile.declarations({ fused: format, dOut: "f32" }, ["dFused", "f32"])}
 fn queryAt(token: u32, head: u32, end: u32) -> u32 { return (min(token, end - 1u) * u.width + u.qFrom) / UNIT + head * HEAD; }
 fn resultAt(token: u32, head: u32, end: u32) -> u32 { return min(token, end - 1u) * u.H + head; }
@@ -273,8 +285,8 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
 }
 ${tile.entry("u.T", "u.H / u.groupSize")}`,
     grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T, H / groupSize),
-    cost: ({ T = 0, H = 0 }) => ({
-      flops: 8 * T * H * headSize * 64,
+    cost: ({ T = 0, H = 0, keysPerRow = 0 }) => ({
+      flops: 8 * T * H * headSize * keysPerRow,
       bytes: (12 + 2 * activationBytes) * T * H * headSize,
     }),
   });

@@ -54,6 +54,8 @@ export interface Kernel<B extends string = string, U extends string = string> {
   readonly name: string;
   readonly bindings: readonly Binding[];
   readonly uniforms: readonly { readonly name: U; readonly type: UniformType }[];
+  /** Its grid may be dispatched in pieces: every workgroup computes the same in whichever piece it is. */
+  readonly divisible?: boolean | undefined;
   /** Complete module: bindings, uniforms and body. Equal text means equal pipeline. */
   readonly wgsl: string;
   grid(values: Values): Grid;
@@ -87,6 +89,11 @@ export interface KernelSource<R extends string, W extends string, U extends stri
   readonly uniforms: Readonly<Record<U, UniformType>>;
   /** WGSL extensions to enable, e.g. "subgroups". */
   readonly enable?: readonly string[];
+  /**
+   * Workgroups are independent of one another and take their place from `placeInGrid(workgroup_id)`, so that a grid of one
+   * or two dimensions may be dispatched in pieces. For kernels whose work grows with the product of several sizes.
+   */
+  readonly divisible?: boolean;
   /** The body: functions and an entry point named `main`; uniforms are members of `u`. */
   readonly wgsl: string;
   readonly grid: (values: Values) => Grid;
@@ -139,25 +146,33 @@ export function kernel<R extends string, W extends string, U extends string>(
     throw new Error(`${source.name} declares ${bindings.length} storage bindings, more than ${MAX_STORAGE_BINDINGS}`);
   }
   const uniforms = Object.entries<UniformType>(source.uniforms).map(([name, type]) => ({ name: name as U, type }));
+  const members = uniforms.map(({ name, type }) => `${name}: ${type}`);
+  if (source.divisible) members.push("firstGroupX: u32", "firstGroupY: u32");
   const halves = bindings.some(({ view }) => view === "f16" || view === "vec4h") ? ["f16"] : [];
   const header = [
     ...[...halves, ...(source.enable ?? [])].map((extension) => `enable ${extension};`),
-    `struct Uniforms { ${uniforms.map(({ name, type }) => `${name}: ${type}`).join(", ")} }`,
+    `struct Uniforms { ${members.join(", ")} }`,
     "@group(0) @binding(0) var<uniform> u: Uniforms;",
     ...bindings.map(
       (binding, index) =>
         `@group(0) @binding(${index + 1}) var<storage, ${binding.access === "read" ? "read" : "read_write"}> ${binding.name}: array<${binding.view}>;`,
     ),
+    ...(source.divisible ? [PLACE_IN_GRID] : []),
   ];
   return {
     name: source.name,
     bindings,
     uniforms,
+    divisible: source.divisible,
     wgsl: `${header.join("\n")}\n\n${indented(source.wgsl)}\n`,
     grid: source.grid,
     cost: source.cost,
   };
 }
+
+/** WGSL: where a workgroup of a piece is in the whole grid. */
+const PLACE_IN_GRID =
+  "fn placeInGrid(group: vec3u) -> vec3u { return group + vec3u(u.firstGroupX, u.firstGroupY, 0u); }";
 
 /** Indents each line by the braces and parentheses around it; drops empty lines inside functions. */
 function indented(wgsl: string): string {
@@ -222,6 +237,25 @@ export function resolveValues(target: Kernel, args: Readonly<Record<string, unkn
     if (values[name] === undefined) throw new Error(`${target.name}: no value for uniform ${name}`);
   }
   return values;
+}
+
+/**
+ * The numbers of the uniform struct as 32-bit words, padded to the 16 bytes that a uniform binding needs.
+ *
+ * @param first workgroup, in the whole grid, of the piece that is dispatched: x, y; of no matter where a kernel is not divisible
+ */
+export function uniformWords(target: Kernel, values: Values, first: readonly [number, number]): Uint32Array {
+  const count = target.uniforms.length + (target.divisible ? first.length : 0);
+  const words = new Uint32Array(Math.ceil(Math.max(1, count) / 4) * 4);
+  if (target.divisible) words.set(first, target.uniforms.length);
+  const view = new DataView(words.buffer);
+  target.uniforms.forEach(({ name, type }, index) => {
+    const value = values[name] ?? 0;
+    if (type === "f32") view.setFloat32(index * 4, value, true);
+    else if (type === "i32") view.setInt32(index * 4, value, true);
+    else view.setUint32(index * 4, value, true);
+  });
+  return words;
 }
 
 function matchShape(shape: readonly number[], binding: Binding, values: Record<string, number>): boolean {

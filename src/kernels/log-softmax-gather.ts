@@ -69,6 +69,7 @@ function buildForward(variant: MatmulVariant): ForwardKernel {
       windowStart: "u32",
     },
     enable: tile.enable,
+    divisible: true,
     wgsl: /* wgsl */ `
 /// Of the columns so far: the highest logit, the sum of exp(logit - highest), and the target's logit if it is one of them.
 struct Kept { highest: f32, sum: f32, goal: f32 }
@@ -213,6 +214,7 @@ function buildGradient(variant: MatmulVariant): GradientKernel {
     write: { dLogits: `f32[M, N]${variant.vectorStores ? " as vec4f" : ""}` },
     uniforms: { M: "u32", N: "u32", K: "u32", aWidth: "u32", aFrom: "u32", S: "u32", windowStart: "u32" },
     enable: tile.enable,
+    divisible: true,
     wgsl: /* wgsl */ `${tile.declarations}
 fn store(row: u32, column: u32, logits: vec4f) {
   var coefficient = 0.0;

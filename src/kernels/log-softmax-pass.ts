@@ -24,7 +24,7 @@ export interface VocabularyPass {
 }
 
 /**
- * The entry point. Uniforms: M, N, K, aWidth, aFrom of the product, and `firstSplit`, `splitColumns`.
+ * The entry point of a divisible kernel. Uniforms: M, N, K, aWidth, aFrom of the product, and `firstSplit`, `splitColumns`.
  */
 export function vocabularyPass(tile: MatmulTile, { givenType, given, reduce, store }: VocabularyPass): string {
   const ownRows = unknownCount(tile.ownRows, "u.M");
@@ -34,8 +34,9 @@ ${tile.acrossColumns}
 @compute @workgroup_size(${tile.groupSize})
 fn main(${tile.parameters}) {
   // Rows first, so that a split's part of the table is read once into the caches.
-  let firstRow = group.x * ${tile.rows}u;
-  let start = group.y * u.splitColumns;
+  let place = placeInGrid(group);
+  let firstRow = place.x * ${tile.rows}u;
+  let start = place.y * u.splitColumns;
   let end = min(start + u.splitColumns, u.N);
   ${tile.setup}
   var allGiven: array<${givenType}, ${tile.ownRows}>;
@@ -57,7 +58,7 @@ fn main(${tile.parameters}) {
     let given = allGiven[r];
     ${reduce}
     if (${tile.leads} && row < u.M) {
-      let at = (u.firstSplit + group.y) * u.M + row;
+      let at = (u.firstSplit + place.y) * u.M + row;
       ${store}
     }
   }

@@ -54,6 +54,7 @@ function buildStatistics(variant: MatmulVariant): StatisticsKernel {
       splitColumns: "u32",
     },
     enable: tile.enable,
+    divisible: true,
     wgsl: /* wgsl */ `
 struct Kept { entropy: f32, logits: f32 }
 const NOTHING = Kept(0.0, 0.0);

@@ -72,6 +72,7 @@ function buildMatmul(variant: MatmulVariant): MatmulKernel {
       accumulate: "u32",
     },
     enable: tile.enable,
+    divisible: true,
     wgsl: /* wgsl */ `${tile.declarations}
 ${epilogue(variant)}
 

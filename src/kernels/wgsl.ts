@@ -54,12 +54,14 @@ export const ELEMENTWISE_GROUP = 64;
 /**
  * Entry point of an elementwise kernel: `element(i)`, or another WGSL statement in terms of `i`, is run for every i
  * below `count` (a WGSL expression).
+ *
+ * @param place the workgroup's in the whole grid: of a divisible kernel `placeInGrid(group)`
  */
-export function elementwise(count: string, statement = "element(i);"): string {
+export function elementwise(count: string, statement = "element(i);", place = "group"): string {
   return /* wgsl */ `${linearGroup}
 @compute @workgroup_size(${ELEMENTWISE_GROUP})
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let i = linearGroup(group) * ${ELEMENTWISE_GROUP}u + lane;
+  let i = linearGroup(${place}) * ${ELEMENTWISE_GROUP}u + lane;
   if (i < ${count}) { ${statement} }
 }`;
 }

@@ -10,7 +10,7 @@ import type { Batch, BatchExample } from "../../src/kto/method/batch.ts";
 import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
 import { mismatchedPairs } from "../../src/kto/method/sampler.ts";
 import { Update } from "../../src/kto/method/update.ts";
-import { wholeArena } from "./arenas.ts";
+import { arenaNumbers } from "./arenas.ts";
 
 /** An optimizer that the tests of gradients do not run. */
 export const noOptimizer = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradientNorm: 0 };
@@ -72,7 +72,7 @@ export async function gradientsOf(step: Update, batches: readonly Batch[]): Prom
     coefficients: await device.download(objective.coefficients(last)),
     policy: logProbs.policy as Float32Array<ArrayBuffer>,
     reference: logProbs.reference as Float32Array<ArrayBuffer>,
-    gradients: await device.download(wholeArena(optimizer.gradients)),
+    gradients: await arenaNumbers(optimizer.gradients),
     tensors: new Map((await model.readTensors(optimizer.gradients)).map(({ name, data }) => [name, data])),
   };
 }

@@ -155,6 +155,7 @@ async function checkForward(
       out: unsetAs(format, T, heads * headSize),
       logSumExp: unset(T, heads),
       groupSize: heads / keyValueHeads,
+      keysPerRow: 64,
     },
     facts,
   );
@@ -277,6 +278,7 @@ describe.each(variants)("attention forward of $format, $variant", ({ facts, emul
         out: unsetAs(format, 2, 4),
         logSumExp: unset(2, 1),
         groupSize: 1,
+        keysPerRow: 1,
         qFrom: 0,
         kFrom: 4,
         vFrom: 8,
@@ -323,7 +325,7 @@ async function checkBackward(
   const out = stored(format, [T, heads * headSize], forward.out).array;
   const logSumExp = Float32Array.from(forward.logSumExp);
   const common = { fused, dOut: f32([T, heads * headSize], dOut) };
-  const uniforms = { groupSize: heads / keyValueHeads, qFrom: 0, kFrom, vFrom };
+  const uniforms = { groupSize: heads / keyValueHeads, keysPerRow: 64, qFrom: 0, kFrom, vFrom };
   const query = await runKernel(
     device,
     attentionBackwardQuery(headSize, facts),
@@ -446,7 +448,7 @@ describe.each(variants)("attention backward of $format, $variant", ({ facts, emu
       v: columns(rows, width, 8, 4),
     });
     const logSumExp = f32([T, 1], [...forward.logSumExp.subarray(0, 2), -3e38]);
-    const uniforms = { groupSize: 1, qFrom: 0, kFrom: 4, vFrom: 8 };
+    const uniforms = { groupSize: 1, keysPerRow: 1, qFrom: 0, kFrom: 4, vFrom: 8 };
     const query = await runKernel(
       device,
       attentionBackwardQuery(4, facts),

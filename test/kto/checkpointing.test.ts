@@ -111,6 +111,7 @@ describe("memory of activations", () => {
       gradientHeadRows: 256,
       branchHeadRows: 128,
       sequences: 16,
+      longest: 64,
     };
     const bytesOf = (checkpointing: boolean) => {
       const plan = planningDevice(device);

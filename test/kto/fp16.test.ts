@@ -320,7 +320,14 @@ describe("memory of activations", () => {
   it.each(Object.entries(SIZES))("of %s is little more than half, counted before a run", (name, sizes) => {
     const model_type = name === "qwen2" ? "qwen2" : "llama";
     const config = parseModelConfig(JSON.stringify(llamaConfig({ ...sizes, model_type })), name);
-    const shape = { gradientRows: 128, branchRows: 64, gradientHeadRows: 64, branchHeadRows: 64, sequences: 4 };
+    const shape = {
+      gradientRows: 128,
+      branchRows: 64,
+      gradientHeadRows: 64,
+      branchHeadRows: 64,
+      sequences: 4,
+      longest: 64,
+    };
     const bytesOf = (format: "f32" | "f16") => {
       const plan = planningDevice(device);
       new PassMemory(plan, config, [shape], { gradients: true, format });

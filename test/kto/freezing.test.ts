@@ -7,7 +7,7 @@ import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import type { Model } from "../../src/engine/model/model.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";
-import { wholeArena } from "../helpers/arenas.ts";
+import { arenaSize, fillArena } from "../helpers/arenas.ts";
 import { bits, normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
 import { type FixtureName, loadModel, readExamples } from "../helpers/fixtures.ts";
@@ -90,8 +90,7 @@ it("windows that the adapter can bind make the same update, bit by bit", async (
     const dispatches = program.dispatches;
     await program.prepare();
     optimizer.setStep(1e-2, 1);
-    const gradients = wholeArena(optimizer.gradients);
-    device.upload(gradients, normals(seeded(3), gradients.shape[0] ?? 0, 0.1));
+    fillArena(optimizer.gradients, normals(seeded(3), arenaSize(optimizer.gradients.layout), 0.1));
     program.run();
     const after = tensorsOf(await policy.readTensors(policy.weights));
     program.dispose();

@@ -1,7 +1,7 @@
 /**
  * Arenas: device memory with a number for each element of a set of parameters (weights, gradients, moments). A layout
  * says where each parameter lies; arenas of one layout can be walked together, so that one dispatch runs over all
- * parameters. An arena is one buffer, or several if it exceeds the adapter's largest buffer or has two element types.
+ * parameters. An arena is one buffer, or several if it exceeds `Device.bufferLimit` or has two element types.
  */
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import type { Device, MemoryCategory } from "./device.ts";
@@ -42,7 +42,7 @@ export interface Place {
 export interface LayoutOptions {
   /** How matrices are stored; default f32. Parameters with one axis (norms, biases) are always f32. */
   readonly format?: StoredFormat;
-  /** Largest buffer in bytes; default no limit. */
+  /** Bytes beyond which a buffer holds no second parameter; default no limit. */
   readonly maxBufferBytes?: number;
 }
 

@@ -61,8 +61,17 @@ const STAGE_COMPUTE = 4;
 /** Bytes of the largest staging buffer that is kept for the next download: losses and logits, not weights. */
 const LARGEST_KEPT_STAGING = 2 ** 20;
 
-/** Estimated work (flops or bytes) that one submit may hold: small enough that no watchdog sees a hung device. */
-const SUBMIT_BUDGET = { software: 2e9, hardware: 1e11 } as const;
+/**
+ * Estimated work (flops or bytes) that one dispatch and one submit may hold: small enough that no watchdog sees a hung
+ * device. Windows gives a dispatch 2 seconds, which 1e11 flops keep to on a GPU that reaches 50 GFLOP/s.
+ */
+const WORK_LIMIT = { software: 2e9, hardware: 1e11 } as const;
+
+/**
+ * Bytes beyond which memory that can be in several buffers is. An adapter's maxBufferSize is no promise: Vulkan drivers name
+ * sizes there that they do not allocate, and 32-bit offsets end at 2 or 4 GiB.
+ */
+const LARGEST_BUFFER = 2 ** 31;
 
 /**
  * An open WebGPU device: allocates buffers and counts their bytes, uploads, downloads, compiles, submits. Every call
@@ -162,6 +171,12 @@ export class Device {
 
   get isSoftware(): boolean {
     return this.kind !== "hardware";
+  }
+
+  /** Bytes at which arenas and activations are split: 2 GiB, or what the adapter holds in a buffer or binds, if that is less. */
+  get bufferLimit(): number {
+    const { maxBufferSize, maxStorageBufferBindingSize } = this.limits;
+    return Math.min(LARGEST_BUFFER, maxBufferSize, maxStorageBufferBindingSize);
   }
 
   /** Raises what went wrong since the last call. */
@@ -345,8 +360,9 @@ export class Device {
     this.gpu.queue.submit([commands]);
   }
 
-  get submitBudget(): number {
-    return this.isSoftware ? SUBMIT_BUDGET.software : SUBMIT_BUDGET.hardware;
+  /** Estimated work, flops or bytes, that one dispatch and one submit may hold. */
+  get workLimit(): number {
+    return this.isSoftware ? WORK_LIMIT.software : WORK_LIMIT.hardware;
   }
 
   /** Waits until all submitted work is done, then raises what went wrong in it. */

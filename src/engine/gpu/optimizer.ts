@@ -45,7 +45,7 @@ export class AdamW {
     this.options = options;
     const own = layout.format === "f32";
     const f32Layout =
-      trained ?? (own ? layout : new ParameterLayout(layout.specs, { maxBufferBytes: device.limits.maxBufferSize }));
+      trained ?? (own ? layout : new ParameterLayout(layout.specs, { maxBufferBytes: device.bufferLimit }));
     this.gradients = new Arena(device, f32Layout, "gradients", "gradients");
     this.#moments = own
       ? {

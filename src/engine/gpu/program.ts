@@ -10,11 +10,13 @@ import {
   type Kernel,
   type KernelArguments,
   resolveValues,
+  uniformWords,
   type Values,
 } from "../../kernels/kernel.ts";
 import { platform } from "../platform/index.ts";
 import type { CompiledKernel, Device } from "./device.ts";
 import type { PassTimer } from "./pass-timer.ts";
+import { type Piece, piecesOf } from "./pieces.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 import type { Trial } from "./tuner.ts";
 
@@ -22,12 +24,16 @@ interface Dispatch {
   readonly type: "dispatch";
   /** The default of the candidates until `prepare` has chosen. */
   kernel: Kernel;
-  grid: readonly [number, number, number];
+  /** Its grid as this kernel has it, in pieces that the device may run; each has its own group. */
+  pieces: readonly PreparedPiece[];
   readonly candidates: readonly Kernel[];
   readonly tensors: readonly Tensor[];
   readonly values: Values;
   readonly cost: Cost;
   pipeline?: GPUComputePipeline;
+}
+
+interface PreparedPiece extends Piece {
   group?: GPUBindGroup;
 }
 
@@ -39,6 +45,7 @@ type Step =
 /** Time of one kernel within a profiled program. */
 export interface KernelTime {
   readonly name: string;
+  /** As recorded: a dispatch in pieces is one. */
   readonly dispatches: number;
   readonly ms: number;
   readonly flops: number;
@@ -57,15 +64,19 @@ export class Program {
     this.name = name;
   }
 
-  /** Records a dispatch. Throws when a shape does not fit or a window exceeds what the adapter can bind. */
+  /**
+   * Records a dispatch, which runs in pieces where its work exceeds what the device may be given at once. Throws when a
+   * shape does not fit or a window exceeds what the adapter can bind.
+   */
   dispatch<B extends string, U extends string>(given: Kernel<B, U>, args: KernelArguments<Tensor, B, U>): void {
     if (this.#prepared) throw new Error(`program ${this.name} is already prepared`);
     const kernel = fittingFormat(given, args);
     const values = resolveValues(kernel, args);
     const candidates = kernel.candidates?.(values) ?? [kernel];
     const [chosen = kernel] = candidates;
-    const grid = wholeGrid(chosen, values);
-    if (grid.includes(0)) return;
+    const cost = kernel.cost(values);
+    const pieces = this.#pieces(chosen, values, cost);
+    if (pieces.length === 0) return;
     const tensors = kernel.bindings.map(
       (binding) => (args as Readonly<Record<string, Tensor>>)[binding.name] as Tensor,
     );
@@ -73,8 +84,11 @@ export class Program {
       this.#checkWindow(kernel, kernel.bindings[index]?.name ?? "", tensor);
     });
     checkAliases(kernel, tensors);
-    const cost = kernel.cost(values);
-    this.#steps.push({ type: "dispatch", kernel: chosen, candidates, tensors, values, grid, cost });
+    this.#steps.push({ type: "dispatch", kernel: chosen, candidates, tensors, values, pieces, cost });
+  }
+
+  #pieces(kernel: Kernel, values: Values, cost: Cost): PreparedPiece[] {
+    return piecesOf(kernel, values, Math.max(cost.flops, cost.bytes), this.device.workLimit);
   }
 
   /** Records zeroing a tensor. */
@@ -88,9 +102,16 @@ export class Program {
     if (elementCount(from.shape) > 0) this.#steps.push({ type: "copy", from, to });
   }
 
-  /** Dispatches recorded so far. */
+  /** Dispatches recorded so far, each piece of one counted. */
   get dispatches(): number {
-    return this.#steps.filter((step) => step.type === "dispatch").length;
+    return this.pieces.length;
+  }
+
+  /** What is dispatched, in order: the kernel's name and the estimated work, flops or bytes. */
+  get pieces(): readonly { readonly kernel: string; readonly work: number }[] {
+    return this.#steps.flatMap((step) =>
+      step.type === "dispatch" ? step.pieces.map(({ work }) => ({ kernel: step.kernel.name, work })) : [],
+    );
   }
 
   /** The kernels of its dispatches, in order: name and, among candidates, the one that `choose` has chosen. */
@@ -144,8 +165,8 @@ export class Program {
     // Equal uniforms share one slot; slots are bound by offset.
     const slots = new Map<string, number>();
     const contents: Uint32Array[] = [];
-    const slotOf = dispatches.map((step) => {
-      const words = uniformWords(step.kernel, step.values);
+    const slotOf = ({ kernel, values }: Dispatch, { first }: Piece) => {
+      const words = uniformWords(kernel, values, first);
       const key = words.join(",");
       const known = slots.get(key);
       if (known !== undefined) return { offset: known, bytes: words.byteLength };
@@ -153,7 +174,8 @@ export class Program {
       slots.set(key, offset);
       contents.push(words);
       return { offset, bytes: words.byteLength };
-    });
+    };
+    const slotsOf = dispatches.map((step) => step.pieces.map((piece) => slotOf(step, piece)));
     if (contents.length > 0) {
       const wordsPerSlot = WINDOW_ALIGNMENT / 4;
       const all = new Uint32Array(contents.length * wordsPerSlot);
@@ -166,21 +188,24 @@ export class Program {
     // Scopes are a stack of the device: one that stays open over an await would take another program's errors.
     device.gpu.pushErrorScope("validation");
     for (const [index, step] of dispatches.entries()) {
-      const slot = slotOf[index];
       const made = compiled[index];
-      if (this.#uniforms === undefined || slot === undefined || made === undefined) continue;
+      if (this.#uniforms === undefined || made === undefined) continue;
+      const { buffer } = this.#uniforms;
       const { pipeline, layout } = made;
       step.pipeline = pipeline;
-      step.group = device.gpu.createBindGroup({
-        label: step.kernel.name,
-        layout,
-        entries: [
-          { binding: 0, resource: { buffer: this.#uniforms.buffer, offset: slot.offset, size: slot.bytes } },
-          ...step.tensors.map((tensor, binding) => ({
-            binding: binding + 1,
-            resource: { buffer: tensor.buffer, offset: tensor.offset, size: byteLength(tensor) },
-          })),
-        ],
+      step.pieces.forEach((piece, at) => {
+        const { offset = 0, bytes = 0 } = slotsOf[index]?.[at] ?? {};
+        piece.group = device.gpu.createBindGroup({
+          label: step.kernel.name,
+          layout,
+          entries: [
+            { binding: 0, resource: { buffer, offset, size: bytes } },
+            ...step.tensors.map((tensor, binding) => ({
+              binding: binding + 1,
+              resource: { buffer: tensor.buffer, offset: tensor.offset, size: byteLength(tensor) },
+            })),
+          ],
+        });
       });
     }
     const error = await platform.withoutSpinning(device.gpu.popErrorScope());
@@ -199,8 +224,7 @@ export class Program {
       } catch (error) {
         const next = this.device.pinsSubgroupSize ? others.shift() : undefined;
         if (next === undefined) throw error;
-        step.kernel = next;
-        step.grid = wholeGrid(next, step.values);
+        this.#take(step, next);
       }
     }
   }
@@ -215,7 +239,7 @@ export class Program {
 
   /** Replaces a dispatch's kernel by the candidate that the device's tuner chooses. */
   async #choose(step: Dispatch): Promise<void> {
-    const { kernel, candidates, values } = step;
+    const { kernel, candidates } = step;
     if (candidates.length < 2) return;
     const chosen = await this.device.tuner.choose({
       kernel: kernel.name,
@@ -229,8 +253,12 @@ export class Program {
       }, 0),
       trials: () => this.#trials(step),
     });
-    step.kernel = candidates.find(({ variant }) => variant === chosen) ?? kernel;
-    step.grid = wholeGrid(step.kernel, values);
+    this.#take(step, candidates.find(({ variant }) => variant === chosen) ?? kernel);
+  }
+
+  #take(step: Dispatch, kernel: Kernel): void {
+    step.kernel = kernel;
+    step.pieces = this.#pieces(kernel, step.values, step.cost);
   }
 
   /**
@@ -256,9 +284,10 @@ export class Program {
         (await this.#accepted(step.candidates)).map(async (kernel) => {
           const program = new Program(device, `trial of ${kernel.name}`);
           programs.push(program);
-          const cost = kernel.cost(step.values);
-          const grid = wholeGrid(kernel, step.values);
-          program.#steps.push({ type: "dispatch", kernel, candidates: [], tensors, values: step.values, grid, cost });
+          const { values } = step;
+          const cost = kernel.cost(values);
+          const pieces = this.#pieces(kernel, values, cost);
+          program.#steps.push({ type: "dispatch", kernel, candidates: [], tensors, values, pieces, cost });
           await program.prepare();
           const run = async (times: number): Promise<void> => {
             for (let i = 0; i < times; i++) program.run();
@@ -291,22 +320,23 @@ export class Program {
       work = 0;
     };
     for (const step of this.#steps) {
-      if (step.type === "dispatch") {
-        const cost = Math.max(step.cost.flops, step.cost.bytes);
-        if (work > 0 && work + cost > device.submitBudget) {
+      if (step.type !== "dispatch") {
+        pass?.end();
+        pass = undefined;
+        encodeTransfer(encoder, step);
+        continue;
+      }
+      for (const piece of step.pieces) {
+        if (work > 0 && work + piece.work > device.workLimit) {
           flush();
           encoder = device.gpu.createCommandEncoder({ label: this.name });
         }
-        work += cost;
+        work += piece.work;
         if (pass === undefined) {
           const timestampWrites = timer?.next();
           pass = encoder.beginComputePass(timestampWrites && { timestampWrites });
         }
-        encodeDispatch(pass, step);
-      } else {
-        pass?.end();
-        pass = undefined;
-        encodeTransfer(encoder, step);
+        encodePiece(pass, step, piece);
       }
     }
     flush();
@@ -342,7 +372,7 @@ export class Program {
             endOfPassWriteIndex: 2 * timed.length + 1,
           },
         });
-        encodeDispatch(pass, step);
+        for (const piece of step.pieces) encodePiece(pass, step, piece);
         pass.end();
         timed.push(step);
       }
@@ -373,11 +403,6 @@ export class Program {
   }
 }
 
-function wholeGrid(kernel: Kernel, values: Values): readonly [number, number, number] {
-  const [x, y = 1, z = 1] = kernel.grid(values);
-  return [x, y, z];
-}
-
 const USAGE_COPY_SOURCE = 4;
 
 /** Throws if a dispatch reads and writes one buffer: WebGPU forbids it, even for windows that do not overlap. */
@@ -394,11 +419,11 @@ function checkAliases(kernel: Kernel, tensors: readonly Tensor[]): void {
   });
 }
 
-function encodeDispatch(pass: GPUComputePassEncoder, step: Dispatch): void {
-  if (step.pipeline === undefined || step.group === undefined) throw new Error("run before prepare");
-  pass.setPipeline(step.pipeline);
-  pass.setBindGroup(0, step.group);
-  pass.dispatchWorkgroups(...step.grid);
+function encodePiece(pass: GPUComputePassEncoder, { pipeline }: Dispatch, { group, grid }: PreparedPiece): void {
+  if (pipeline === undefined || group === undefined) throw new Error("run before prepare");
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, group);
+  pass.dispatchWorkgroups(...grid);
 }
 
 function encodeTransfer(encoder: GPUCommandEncoder, step: Exclude<Step, Dispatch>): void {
@@ -413,17 +438,4 @@ function encodeTransfer(encoder: GPUCommandEncoder, step: Exclude<Step, Dispatch
       byteLength(step.from),
     );
   }
-}
-
-/** The uniform struct of a dispatch as 32-bit words, padded to the 16 bytes that a uniform binding needs. */
-function uniformWords(kernel: Kernel, values: Values): Uint32Array {
-  const words = new Uint32Array(Math.ceil(Math.max(1, kernel.uniforms.length) / 4) * 4);
-  const view = new DataView(words.buffer);
-  kernel.uniforms.forEach(({ name, type }, index) => {
-    const value = values[name] ?? 0;
-    if (type === "f32") view.setFloat32(index * 4, value, true);
-    else if (type === "i32") view.setInt32(index * 4, value, true);
-    else view.setUint32(index * 4, value, true);
-  });
-  return words;
 }

@@ -1,8 +1,9 @@
 /**
- * Device memory of a pass: what a layer computes, one buffer a kind. When activations are kept for the backward pass,
+ * Device memory of a pass: what a layer computes, one buffer a kind, or several where the layers' rows exceed
+ * `Device.bufferLimit`. When activations are kept for the backward pass,
  * layer l owns the rows [l A, l A + A) of each kind (A: rows of region A) and writes A + B rows from l A on: the rows
  * of region B spill into the place of layer l + 1, which is written only when they are no longer needed. So region B
- * costs its rows once, not once a layer. What is not kept has one place for all layers: everything in a pass without
+ * costs its rows once, not once a layer: once a buffer, whose last layer spills past the places. What is not kept has one place for all layers: everything in a pass without
  * gradients, everything but the layers' inputs with gradient checkpointing (Chen et al. 2016), which computes a layer
  * again from its input before its backward pass.
  *
@@ -84,7 +85,9 @@ export class Activations {
   readonly keeps: Keeps;
   /** Scratch of the LoRA adapter, shared by all layers. */
   readonly lora: LoraScratch | undefined;
-  readonly #buffers: Readonly<Record<LayerKind, Tensor>>;
+  readonly #bufferLimit: number;
+  /** The buffers of each kind: tensors [rows, width]. */
+  readonly #buffers: Readonly<Record<LayerKind, readonly Tensor[]>>;
 
   /**
    * @param shapes every shape that will be run; buffers are sized for the largest of each kind
@@ -102,18 +105,13 @@ export class Activations {
     this.device = device;
     this.config = config;
     this.keeps = keeps;
+    this.#bufferLimit = device.bufferLimit;
     this.#buffers = Object.fromEntries(
       Object.entries(layerKinds(config)).map(([kind, width]) => {
         const dtype = ALWAYS_F32.has(kind) ? "f32" : format;
-        const last = kind === "input" ? config.layers : config.layers - 1;
-        const rows = Math.max(
-          ...shapes.map(
-            (shape) => this.#firstRow(shape, last, kind, width, dtype) + shape.gradientRows + shape.branchRows,
-          ),
-        );
-        return [kind, device.allocate("activations", kind, [rows, width], dtype)];
+        return [kind, this.#allocate(shapes, kind, width, dtype)];
       }),
-    ) as Record<LayerKind, Tensor>;
+    ) as Readonly<Record<string, readonly Tensor[]>> as Readonly<Record<LayerKind, readonly Tensor[]>>;
     const rows = Math.max(...shapes.map((shape) => shape.gradientRows + shape.branchRows));
     const scratch = (name: string, width: number) => device.allocate("scratch", `adapter ${name}`, [rows, width]);
     this.lora = adapter && {
@@ -123,30 +121,54 @@ export class Activations {
     };
   }
 
-  /**
-   * Where layer `layer`'s place starts: every layer (and, as an input, the last one's output) has one, or all share
-   * one.
-   */
-  #firstRow({ gradientRows }: RowShape, layer: number, kind: string, width: number, dtype: ElementType): number {
-    if (this.keeps === "none" || (this.keeps === "inputs" && kind !== "input")) return 0;
+  /** The buffers of a kind, each with the rows that the shape that needs most of it writes there. */
+  #allocate(shapes: readonly RowShape[], kind: string, width: number, dtype: ElementType): Tensor[] {
+    const places = kind === "input" ? this.config.layers + 1 : this.config.layers;
+    const rows: number[] = [];
+    for (const shape of shapes) {
+      for (let layer = 0; layer < places; layer++) {
+        const { buffer, first } = this.#place(shape, layer, kind, width, dtype);
+        rows[buffer] = Math.max(rows[buffer] ?? 0, first + shape.gradientRows + shape.branchRows);
+      }
+    }
+    return rows.map((count) => this.device.allocate("activations", kind, [count, width], dtype));
+  }
+
+  /** Where layer `layer`'s place starts: every layer (and, as an input, the last one's output) has one, or all share one. */
+  #place(
+    { gradientRows, branchRows }: RowShape,
+    layer: number,
+    kind: string,
+    width: number,
+    dtype: ElementType,
+  ): { readonly buffer: number; readonly first: number } {
+    const shared = this.keeps === "none" || (this.keeps === "inputs" && kind !== "input");
+    if (shared || width === 0) return { buffer: 0, first: 0 };
+    const rowBytes = width * elementBytes(dtype);
     // Row counts are multiples of 64: 2 bytes of an odd width may leave the next place between two windows.
-    const aligned = (gradientRows * width * elementBytes(dtype)) % WINDOW_ALIGNMENT === 0;
-    return layer * (aligned ? gradientRows : gradientRows + 64);
+    const rows = (gradientRows * rowBytes) % WINDOW_ALIGNMENT === 0 ? gradientRows : gradientRows + 64;
+    // Each buffer holds as many places as leave room for the rows of region B behind the last one.
+    const places = Math.max(1, 1 + Math.floor((this.#bufferLimit / rowBytes - gradientRows - branchRows) / rows));
+    return { buffer: Math.floor(layer / places), first: (layer % places) * rows };
   }
 
   /** Layer `layer` of a pass over `shape`; index `layers` holds the last layer's output as its `input`. */
   layer(shape: RowShape, layer: number): LayerActivations {
     const rows = shape.gradientRows + shape.branchRows;
-    const windows = Object.entries(this.#buffers).map(([kind, buffer]): [string, Tensor] => {
-      const width = buffer.shape[1] ?? 0;
-      const first = this.#firstRow(shape, layer, kind, width, buffer.dtype);
-      return [kind, { ...buffer, offset: first * width * elementBytes(buffer.dtype), shape: [rows, width] }];
+    const windows = Object.entries(this.#buffers).flatMap(([kind, buffers]): [string, Tensor][] => {
+      const [{ shape: [, width = 0] = [], dtype = "f32" } = {}] = buffers;
+      // An `input` alone has a place behind the last layer's.
+      const last = kind === "input" ? this.config.layers : this.config.layers - 1;
+      const { buffer, first } = this.#place(shape, Math.min(layer, last), kind, width, dtype);
+      const tensor = buffers[buffer];
+      if (tensor === undefined) return [];
+      return [[kind, { ...tensor, offset: first * width * elementBytes(dtype), shape: [rows, width] }]];
     });
     return Object.fromEntries(windows) as Record<LayerKind, Tensor>;
   }
 
   free(): void {
-    for (const buffer of [...Object.values(this.#buffers), ...Object.values(this.lora ?? {})]) {
+    for (const buffer of [...Object.values(this.#buffers).flat(), ...Object.values(this.lora ?? {})]) {
       if (buffer) this.device.free(buffer);
     }
   }

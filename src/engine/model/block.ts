@@ -37,8 +37,15 @@ export interface KeyValueCache {
   readonly rows: Tensor;
 }
 
+/** Keys that a row sees, on the average and at most: what the work of attention is estimated by. */
+export interface KeyCounts {
+  readonly keysPerRow: number;
+  /** Within the sliding window, where the configuration has one. */
+  readonly windowKeysPerRow?: number | undefined;
+}
+
 /** What a pass needs beside activations. */
-export interface PassRows {
+export interface PassRows extends KeyCounts {
   readonly positions: Tensor;
   /** All positions are below this one. */
   readonly positionLimit: number;
@@ -55,8 +62,8 @@ export interface BackwardRows extends PassRows {
   readonly windowQueryEnd?: Tensor | undefined;
 }
 
-/** The key ranges that a layer attends by: cut to the sliding window if the layer has one. */
-function seenBy(config: ModelConfig, layer: number, whole: Tensor, windowed: Tensor | undefined): Tensor {
+/** The key ranges, or their sizes, that a layer attends by: cut to the sliding window if the layer has one. */
+function seenBy<T>(config: ModelConfig, layer: number, whole: T, windowed: T | undefined): T {
   if (!config.layerWindow[layer]) return whole;
   if (windowed === undefined)
     throw new Error(`layer ${layer} has a sliding window, but the rows have no ranges for it`);
@@ -158,6 +165,7 @@ export function recordBlockForward(
     q: here.qkv,
     ...keys,
     ranges: seenBy(config, layer, rows.ranges, rows.windowRanges),
+    keysPerRow: seenBy(config, layer, rows.keysPerRow, rows.windowKeysPerRow),
     out: here.attention,
     logSumExp: here.logSumExp,
     qFrom: from.qFrom,
@@ -281,6 +289,7 @@ export function recordBlockBackward(
     logSumExp: here.logSumExp,
     dFused: scratch.dQkv,
     delta: scratch.delta,
+    keysPerRow: seenBy(config, layer, rows.keysPerRow, rows.windowKeysPerRow),
     groupSize: config.heads / config.keyValueHeads,
     ...columns(config),
   };

@@ -12,6 +12,7 @@ import { Activations, type LayerActivations } from "./activations.ts";
 import {
   type BackwardScratch,
   backwardWidths,
+  type KeyCounts,
   type KeyValueCache,
   type PassRows,
   partialsSize,
@@ -29,7 +30,7 @@ import {
 } from "./head.ts";
 import type { LoraAdapter } from "./lora.ts";
 import type { Model } from "./model.ts";
-import { type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
+import { keysPerRow, type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
 
 /**
  * Device memory of passes over a set of shapes: token rows, activations, head and, where gradients are wanted,
@@ -109,11 +110,11 @@ export function recordLayers(
   model: Model,
   activations: Activations,
   shape: RowShape,
-  inputs: Omit<PassRows, "lora"> & { readonly tokens: Tensor },
+  inputs: Omit<PassRows, "lora" | keyof KeyCounts> & { readonly tokens: Tensor },
   cache?: KeyValueCache,
 ): Tensor {
   const { config } = model;
-  const rows = { ...inputs, lora: activations.lora };
+  const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };
   const first = activations.layer(shape, 0).input;
   recordLookup(program, model.parameter("embedding"), rows.tokens, first, false);
   if (config.position === "learned") {
@@ -126,9 +127,13 @@ export function recordLayers(
   return activations.layer(shape, config.layers).input;
 }
 
-/**
- * A bound on positions: a sequence and its branch lie in the rows of the shape, so each position is below their number.
- */
+/** What `PassRows` holds of the numbers of keys. With a cache rows see keys of earlier passes, of the whole sequence at most. */
+function keyCounts({ slidingWindow: window }: ModelConfig, shape: RowShape, cached: boolean): KeyCounts {
+  const keys = (most?: number) => (cached ? Math.min(shape.longest, most ?? shape.longest) : keysPerRow(shape, most));
+  return { keysPerRow: keys(), windowKeysPerRow: window === undefined ? undefined : keys(window) };
+}
+
+/** A bound on positions: a sequence and its branch lie in the rows of the shape, so each position is below their number. */
 export function positionLimit(shape: RowShape): number {
   return shape.gradientRows + shape.branchRows;
 }
@@ -211,6 +216,7 @@ export function recordLayersBackward(
   const passRows = {
     positions: firstRows(rows.positions),
     positionLimit: positionLimit(shape),
+    ...keyCounts(config, { ...shape, branchRows: 0 }, false),
     ranges: firstRows(rows.ranges),
     windowRanges: rows.windowRanges && firstRows(rows.windowRanges),
     queryEnd: rows.queryEnd,

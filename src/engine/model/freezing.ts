@@ -44,5 +44,5 @@ export function trainedLayout(model: Model, patterns: readonly string[]): Parame
     return frozen.length === 0;
   });
   if (trained.length === 0) throw new ConfigError("freeze_parameters freezes every parameter; leave some to train.");
-  return new ParameterLayout(trained, { maxBufferBytes: model.device.limits.maxBufferSize });
+  return new ParameterLayout(trained, { maxBufferBytes: model.device.bufferLimit });
 }

@@ -1,13 +1,14 @@
 /**
  * Linear layers as matmuls, with the model's adapter beside them: forward, the input's gradient, and the gradients of
  * weight and bias where these are trained. Weights are stored as in the checkpoint, [out, in] or [in, out] (GPT-2), and
- * the matmul's layout follows.
+ * the matmul's layout follows. A matrix [out, in] that is larger than one binding, as fused matrices may be, is walked in
+ * windows of output rows.
  */
 import { rowBlocks } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
-import { reshape, type Tensor } from "../gpu/tensor.ts";
+import { reshape, rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
 import type { LoraScratch } from "./lora.ts";
 import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
@@ -27,7 +28,20 @@ export function recordLinear(
   const { x, y, residual, lora } = args;
   const weight = `${name}.weight`;
   const bias = model.weights.has(`${name}.bias`) ? model.parameter(`${name}.bias`) : undefined;
-  recordMatmul(program, model.config.inOutWeights ? "NN" : "NT", x, model.parameter(weight), y, { bias, residual });
+  const windows = outputWindows(program, model, model.parameter(weight));
+  const whole = windows.length === 1;
+  // A kernel adds a residual as wide as its result: column ranges of the result are added to one that was copied there.
+  if (!whole && residual) program.copy(residual, y);
+  for (const { first, window } of windows) {
+    const options = whole
+      ? { bias, residual }
+      : {
+          bias: bias && sliceRows(bias, first, window.shape[0] ?? 0),
+          accumulate: residual !== undefined,
+          outFrom: first,
+        };
+    recordMatmul(program, model.config.inOutWeights ? "NN" : "NT", x, window, y, options);
+  }
   if (lora) model.adapter?.recordForward(program, weight, x, y, lora);
 }
 
@@ -51,11 +65,20 @@ export function recordLinearBackward(
   const { dy, x, dx, partials, lora } = args;
   const { inOutWeights } = model.config;
   const weight = `${name}.weight`;
-  recordMatmul(program, inOutWeights ? "NT" : "NN", dy, model.parameter(weight), dx);
+  if (inOutWeights) recordMatmul(program, "NT", dy, model.parameter(weight), dx);
+  else {
+    for (const { first, window } of outputWindows(program, model, model.parameter(weight))) {
+      recordMatmul(program, "NN", dy, window, dx, { aFrom: first, accumulate: first > 0 });
+    }
+  }
   if (gradients.has(weight)) {
     const dWeight = gradients.window(weight);
     if (inOutWeights) recordMatmul(program, "TN", x, dy, dWeight, { accumulate: true });
-    else recordMatmul(program, "TN", dy, x, dWeight, { accumulate: true });
+    else {
+      for (const { first, window } of outputWindows(program, model, dWeight)) {
+        recordMatmul(program, "TN", dy, x, window, { aFrom: first, accumulate: true });
+      }
+    }
   }
   if (gradients.has(`${name}.bias`)) {
     const [rows = 0, columns = 0] = dy.shape;
@@ -64,4 +87,10 @@ export function recordLinearBackward(
     program.dispatch(addColumnSums, { partials: sums, out: gradients.window(`${name}.bias`) });
   }
   if (lora) model.adapter?.recordBackward(program, weight, gradients, { dy, x, dx }, lora);
+}
+
+/** The windows of output rows, each one binding, of a matrix [out, in] or its gradient; [in, out] is one window. */
+function outputWindows(program: Program, model: Model, matrix: Tensor): { first: number; window: Tensor }[] {
+  if (model.config.inOutWeights) return [{ first: 0, window: matrix }];
+  return rowWindows(matrix, program.device.limits.maxStorageBufferBindingSize);
 }

@@ -72,7 +72,7 @@ export class LoraAdapter {
     checkOptions(options);
     if (folder === undefined) checkTargets(config, options);
     const modules = selectModules(config, options);
-    const layout = new ParameterLayout(adapterSpecs(modules), { maxBufferBytes: device.limits.maxBufferSize });
+    const layout = new ParameterLayout(adapterSpecs(modules), { maxBufferBytes: device.bufferLimit });
     const weights = new Arena(device, layout, "adapter", "adapter");
     return new LoraAdapter({ device, options, modules, weights, folder }, undefined);
   }

@@ -93,7 +93,7 @@ export class Model {
     options: { readonly format: StoredFormat; readonly category: MemoryCategory },
   ): Model {
     const { format, category } = options;
-    const layout = new ParameterLayout(parameterSpecs(config), { format, maxBufferBytes: device.limits.maxBufferSize });
+    const layout = new ParameterLayout(parameterSpecs(config), { format, maxBufferBytes: device.bufferLimit });
     const weights = new Arena(device, layout, category, category);
     return new Model({ device, config, ...origin, weights, tables: new RotaryTables(device, config) });
   }

@@ -21,6 +21,8 @@ export interface RowShape {
   readonly branchHeadRows: number;
   /** Sequences whose log-probabilities are summed: A's first, then B's. */
   readonly sequences: number;
+  /** Rows of the longest sequence, or prompt and branch, at most: keys that a row sees. A power of two. */
+  readonly longest: number;
 }
 
 /** One sequence to pack. */
@@ -40,8 +42,12 @@ const ROW_STEP = 64;
 /** Rows before rounding. The last token of a completion predicts nothing, so it has no row. */
 function countRows(sequences: readonly RowSequence[], branches: readonly RowBranch[]): Omit<RowShape, "sequences"> {
   const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  const own = (s: RowSequence) => s.promptIds.length + Math.max(0, s.completionIds.length - 1);
+  const branch = (b: RowBranch) =>
+    (sequences[b.prompt]?.promptIds.length ?? 0) + Math.max(0, b.completionIds.length - 1);
   return {
-    gradientRows: sum(sequences.map((s) => s.promptIds.length + Math.max(0, s.completionIds.length - 1))),
+    longest: Math.max(0, ...sequences.map(own), ...branches.map(branch)),
+    gradientRows: sum(sequences.map(own)),
     branchRows: sum(branches.map((b) => Math.max(0, b.completionIds.length - 1))),
     gradientHeadRows: sum(sequences.map((s) => s.completionIds.length)),
     branchHeadRows: sum(branches.map((b) => b.completionIds.length)),
@@ -64,7 +70,20 @@ export function rowShape(sequences: readonly RowSequence[], branches: readonly R
     gradientHeadRows: roundRows(rows.gradientHeadRows),
     branchHeadRows: roundRows(rows.branchHeadRows),
     sequences: sequences.length + branches.length,
+    longest: Math.max(ROW_STEP, 2 ** Math.ceil(Math.log2(Math.max(1, rows.longest)))),
   };
+}
+
+/**
+ * Keys that a row of the shape sees, on the average and at most: half of its sequence in region A, all of it in region B.
+ *
+ * @param window the sliding window, if there is one
+ */
+export function keysPerRow({ gradientRows, branchRows, longest }: RowShape, window = Number.POSITIVE_INFINITY): number {
+  const most = Math.min(longest, window);
+  return (
+    (Math.min((longest + 1) / 2, most) * gradientRows + most * branchRows) / Math.max(1, gradientRows + branchRows)
+  );
 }
 
 /** The host's arrays of a packed batch. */
@@ -112,7 +131,7 @@ export function packRows(
   shape: RowShape = rowShape(sequences, branches),
 ): PackedRows {
   const counts = countRows(sequences, branches);
-  for (const key of ["gradientRows", "branchRows", "gradientHeadRows", "branchHeadRows"] as const) {
+  for (const key of ["gradientRows", "branchRows", "gradientHeadRows", "branchHeadRows", "longest"] as const) {
     if (counts[key] > shape[key]) throw new Error(`${counts[key]} ${key} do not fit a shape of ${shape[key]}`);
   }
   const sizes = arrayShapes(shape);

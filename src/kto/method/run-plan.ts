@@ -111,6 +111,7 @@ export class RunPlan {
       gradientHeadRows: most("gradientHeadRows"),
       branchHeadRows: most("branchHeadRows"),
       sequences: most("sequences"),
+      longest: most("longest"),
     };
   }
 }

@@ -201,7 +201,7 @@ describe("replay", () => {
       for (let i = 0; i < 10; i++) program.dispatch(increment, { x });
       await program.prepare();
       const submit = vi.spyOn(device, "submit");
-      const budget = vi.spyOn(device, "submitBudget", "get").mockReturnValue(100); // three dispatches of 32 bytes
+      const budget = vi.spyOn(device, "workLimit", "get").mockReturnValue(100); // three dispatches of 32 bytes
       try {
         program.run();
         expect(submit).toHaveBeenCalledTimes(4); // of three dispatches, the last of one

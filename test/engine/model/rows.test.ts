@@ -7,6 +7,7 @@ import { describe, expect, it } from "vitest";
 import type { Tensor } from "../../../src/engine/gpu/tensor.ts";
 import {
   cutToWindow,
+  keysPerRow,
   type PackedRows,
   packRows,
   type RowBranch,
@@ -181,7 +182,7 @@ describe("packRows", () => {
     const packed = packRows(sequences, branches, larger);
     const plain = packRows(sequences, branches);
     for (const s of [0, 1, 2]) expect(predictions(packed, s)).toEqual(predictions(plain, s));
-    for (const key of ["gradientRows", "branchRows", "gradientHeadRows", "branchHeadRows"] as const) {
+    for (const key of ["gradientRows", "branchRows", "gradientHeadRows", "branchHeadRows", "longest"] as const) {
       expect(() => packRows(sequences, branches, { ...shape, [key]: 1 })).toThrow(new RegExp(`\\d+ ${key} do not fit`));
     }
   });
@@ -216,12 +217,35 @@ describe("rowShape", () => {
       gradientHeadRows: 64,
       branchHeadRows: 0,
       sequences: 1,
+      longest: 64,
     });
     expect(rowShape(sequences, [{ prompt: 0, completionIds: [3] }])).toMatchObject({
       branchRows: 0,
       branchHeadRows: 64,
       sequences: 2,
     });
+  });
+});
+
+describe("the keys that a row of a shape sees on the average", () => {
+  it.each([Number.POSITIVE_INFINITY, 5])("are bounded from above, within a window of %d", (window) => {
+    fc.assert(
+      fc.property(batches, ([sequences, branches]) => {
+        const packed = packRows(sequences, branches);
+        const { windowRanges: ranges } = cutToWindow(packed.arrays, window);
+        const rows = ranges.length / 4;
+        let keys = 0;
+        for (let at = 0; at < ranges.length; at += 2) keys += (ranges[at + 1] ?? 0) - (ranges[at] ?? 0);
+        expect(keys / rows).toBeLessThanOrEqual(keysPerRow(packed.shape, window));
+      }),
+    );
+  });
+
+  it("are half of a long sequence", () => {
+    const shape = rowShape([{ promptIds: new Array(4000).fill(1), completionIds: new Array(97).fill(1) }]);
+    expect(shape).toMatchObject({ gradientRows: 4096, longest: 4096 });
+    expect(keysPerRow(shape)).toBe(4097 / 2);
+    expect(keysPerRow(shape, 1024)).toBe(1024);
   });
 });
 

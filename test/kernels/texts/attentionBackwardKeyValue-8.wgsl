@@ -1,6 +1,6 @@
 // attentionBackwardKeyValue: head size 8, a lane alone, software adapter, many rows.
 
-struct Uniforms { T: u32, H: u32, groupSize: u32, width: u32, qFrom: u32, kFrom: u32, vFrom: u32 }
+struct Uniforms { T: u32, H: u32, groupSize: u32, width: u32, qFrom: u32, kFrom: u32, vFrom: u32, keysPerRow: f32, firstGroupX: u32, firstGroupY: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> fused: array<vec4f>;
 @group(0) @binding(2) var<storage, read> dOut: array<vec4f>;
@@ -8,6 +8,7 @@ struct Uniforms { T: u32, H: u32, groupSize: u32, width: u32, qFrom: u32, kFrom:
 @group(0) @binding(4) var<storage, read> delta: array<f32>;
 @group(0) @binding(5) var<storage, read> queryEnd: array<u32>;
 @group(0) @binding(6) var<storage, read_write> dFused: array<vec4f>;
+fn placeInGrid(group: vec3u) -> vec3u { return group + vec3u(u.firstGroupX, u.firstGroupY, 0u); }
 
 alias E = vec4f;
 alias X = f32;
@@ -279,6 +280,6 @@ fn linearGroup(id: vec3u) -> u32 { return id.x + id.y * 32768u; }
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let i = linearGroup(group) * 64u + lane;
+  let i = linearGroup(placeInGrid(group)) * 64u + lane;
   if (i < ((u.T + 7u) / 8u) * (u.H / u.groupSize)) { element(i % (u.H / u.groupSize), i / (u.H / u.groupSize), 0u); }
 }

@@ -163,6 +163,7 @@ export class Generator {
       gradientHeadRows: this.#batch,
       branchHeadRows: 0,
       sequences: this.#batch,
+      longest: this.#maxLength,
     };
   }
 

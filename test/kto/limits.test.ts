@@ -1,0 +1,159 @@
+/**
+ * Limits of an adapter that a model exceeds: memory over several buffers gives the bits of memory in one, in as many bytes
+ * as the plan says, and matrices larger than one binding give the same numbers.
+ */
+import { describe, expect, it, vi } from "vitest";
+import { planningDevice } from "../../src/engine/gpu/memory-plan.ts";
+import { Activations, type LayerKind, layerKinds } from "../../src/engine/model/activations.ts";
+import { LoraAdapter } from "../../src/engine/model/lora.ts";
+import { Model } from "../../src/engine/model/model.ts";
+import { Random } from "../../src/engine/random.ts";
+import { packBatch } from "../../src/kto/method/batch.ts";
+import { KtoTrainer } from "../../src/kto/trainer.ts";
+import { bits } from "../helpers/compare.ts";
+import { sharedDevice, withLimits } from "../helpers/device.ts";
+import { relativeDistance } from "../helpers/fixtures.ts";
+import { temporaryFolder } from "../helpers/folders.ts";
+import { llamaConfig, randomModel } from "../helpers/models.ts";
+import { gradientsOf, updateFor } from "../helpers/step.ts";
+
+const device = await sharedDevice();
+const folder = temporaryFolder();
+const random = new Random(21);
+const ids = (length: number) => Array.from({ length }, () => 3 + random.below(90));
+
+/** Two microbatches of different shapes, with mismatched pairs. */
+const examples = [
+  [3, 9],
+  [1, 12],
+  [11, 4],
+  [6, 1],
+  [20, 19],
+  [17, 22],
+  [9, 30],
+  [2, 28],
+].map(([prompt = 0, completion = 0], i) => ({
+  promptIds: ids(prompt),
+  completionIds: ids(completion),
+  label: i % 2 === 0,
+}));
+
+describe("a run in several buffers", () => {
+  const cases = [
+    { what: "of the whole model", adapter: false, gradient_checkpointing: false },
+    { what: "with gradient checkpointing", adapter: false, gradient_checkpointing: true },
+    { what: "with an adapter", adapter: true, gradient_checkpointing: false },
+  ];
+
+  it.each(cases)("$what: the bits of one in whole buffers", async ({ adapter: hasAdapter, gradient_checkpointing }) => {
+    const path = await randomModel(folder, llamaConfig({ num_hidden_layers: 6 }), 6);
+    const run = async () => {
+      const allocated = vi.spyOn(device, "allocate");
+      const model = await Model.load(device, path);
+      const adapter = hasAdapter
+        ? LoraAdapter.create(device, model.config, { rank: 3, alpha: 6, dropout: 0.2, rslora: false })
+        : undefined;
+      adapter?.initialize(4);
+      const policy = adapter ? model.withAdapter(adapter) : model;
+      const trainer = await KtoTrainer.create({
+        policy,
+        examples,
+        options: {
+          ...{ gradient_checkpointing, max_steps: 4, per_device_train_batch_size: 4, learning_rate: 1e-2 },
+          // The norm of the gradients is a sum over buffers in their order.
+          max_grad_norm: 0,
+        },
+      });
+      const labels = allocated.mock.calls.map(([, label]) => label);
+      allocated.mockRestore();
+      for await (const _ of trainer);
+      const tensors = await policy.readTensors(policy.trained);
+      trainer.free();
+      adapter?.free();
+      model.free();
+      return {
+        tensors: tensors.map(({ name, data }) => [name, bits(data)]),
+        buffers: (label: string) => labels.filter((one) => one === label).length,
+      };
+    };
+    const whole = await run();
+    // Of 6 layers two or three to a buffer, of the narrower kinds more.
+    const split = await withLimits({ maxBufferSize: 40_000 }, run);
+    expect(whole.buffers("up")).toBe(1);
+    expect(split.buffers("up")).toBe(gradient_checkpointing ? 1 : 3);
+    expect(split.buffers("qkv")).toBe(gradient_checkpointing ? 1 : 2);
+    if (!hasAdapter) expect(split.buffers("weights")).toBeGreaterThan(whole.buffers("weights"));
+    expect(split.tensors).toEqual(whole.tensors);
+  });
+
+  it("holds no buffer above the limit, and no more bytes than the rows of its layers and one region B a buffer", async () => {
+    const model = await Model.load(device, await randomModel(folder, llamaConfig({ num_hidden_layers: 40 }), 7));
+    const { config } = model;
+    model.free();
+    const shape = {
+      ...{ gradientRows: 512, branchRows: 128, gradientHeadRows: 256, branchHeadRows: 128 },
+      ...{ sequences: 16, longest: 64 },
+    };
+    for (const limit of [2 ** 31, 2 ** 20, 2 ** 18]) {
+      await withLimits({ maxBufferSize: limit }, async (limited) => {
+        const plan = planningDevice(limited);
+        const allocated = vi.spyOn(plan, "allocate");
+        const activations = new Activations(plan, config, [shape], "all");
+        const buffers = allocated.mock.results.map(({ value }) => value.shape as [number, number]);
+        const kinds = allocated.mock.calls.map(([, kind]) => kind as LayerKind);
+        for (const [kind, width] of Object.entries(layerKinds(config))) {
+          const own = buffers.filter((_, index) => kinds[index] === kind);
+          if (width > 0) for (const [rows] of own) expect(4 * rows * width).toBeLessThanOrEqual(limit);
+          const places = config.layers + (kind === "input" ? 1 : 0);
+          if (width > 0) expect(own.reduce((sum, [rows]) => sum + rows, 0)).toBe(512 * places + 128 * own.length);
+          // No layer's rows, the spilled ones included, touch a place that is still needed or lie outside their buffer.
+          for (let layer = 0; width > 0 && layer < places; layer++) {
+            const here = activations.layer(shape, layer)[kind as LayerKind];
+            const next = activations.layer(shape, layer + 1)[kind as LayerKind];
+            expect(here.shape).toEqual([640, width]);
+            expect(here.offset % 256).toBe(0);
+            const buffer = allocated.mock.results.find(({ value }) => value.buffer === here.buffer)?.value;
+            expect(here.offset / (4 * width) + 640).toBeLessThanOrEqual(buffer?.shape[0] ?? 0);
+            if (layer + 1 < places && next.buffer === here.buffer) {
+              expect(next.offset - here.offset).toBe(4 * width * 512);
+            }
+          }
+        }
+        if (limit === 2 ** 18) expect(kinds.filter((kind) => kind === "up").length).toBeGreaterThan(10);
+      });
+    }
+  });
+});
+
+it("the matrices of a layer that exceed one binding are walked in windows, to the same numbers", async () => {
+  // All of a layer's matrices have more bytes than the limit, and the 64 rows of the batch have not.
+  const config = llamaConfig({
+    ...{ hidden_size: 192, intermediate_size: 192, num_hidden_layers: 2, attention_bias: true, mlp_bias: true },
+  });
+  const limit = 4 * 64 * 384;
+  const policies = [await randomModel(folder, config, 8), await randomModel(folder, config, 9)] as const;
+  const batch = packBatch(examples.slice(0, 4), { mismatched: false, maxLength: 1000 });
+  expect(batch.packed.shape).toMatchObject({ gradientRows: 64, branchRows: 0 });
+  const objective = { beta: 0.1, desirableWeight: 1, undesirableWeight: 1.2, lossType: "apo_zero_unpaired" } as const;
+  const run = async () => {
+    const [policy, reference] = [await Model.load(device, policies[0]), await Model.load(device, policies[1])];
+    const step = updateFor(policy, reference, objective, [batch]);
+    try {
+      const result = await gradientsOf(step, [batch]);
+      const matmuls = step.programs.flatMap(({ kernels }) => kernels.filter((name) => name.startsWith("matmul")));
+      return { ...result, matmuls: matmuls.length };
+    } finally {
+      step.free();
+      policy.free();
+      reference.free();
+    }
+  };
+  const whole = await run();
+  const windowed = await withLimits({ maxStorageBufferBindingSize: limit }, run);
+  // Four matrices a layer in 3, 2, 3 and 2 windows, in a pass of each model and twice in the backward pass.
+  expect(windowed.matmuls).toBeGreaterThanOrEqual(whole.matmuls + 2 * 4 * (2 + 1 + 2 + 1));
+  expect(bits(windowed.policy)).toEqual(bits(whole.policy));
+  expect(bits(windowed.reference)).toEqual(bits(whole.reference));
+  // An input's gradient adds up the windows, in another order than one matmul does.
+  expect(relativeDistance(windowed.gradients, whole.gradients)).toBeLessThan(1e-6);
+});
