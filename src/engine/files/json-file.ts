@@ -22,14 +22,29 @@ export async function readModelText(path: string): Promise<string> {
   return text.replace(/^\uFEFF/, "");
 }
 
-/** @throws ModelFormatError naming the file if the text is not JSON, or not an object */
-export function parseJsonObject(text: string, path: string): JsonObject {
+/** Levels of a file that its readers, which go through values by recursion, take. No such file has more than a few. */
+const DEEPEST = 200;
+
+function depthExceeds(value: unknown, limit: number): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return limit === 0 || Object.values(value).some((item) => depthExceeds(item, limit - 1));
+}
+
+/** @throws ModelFormatError naming the file if the text is not JSON, or nested deeper than any such file is */
+export function parseModelJson(text: string, path: string): unknown {
   let json: unknown;
   try {
     json = JSON.parse(text);
   } catch (error) {
     throw new ModelFormatError(`${path} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
   }
+  if (!depthExceeds(json, DEEPEST)) return json;
+  throw new ModelFormatError(`${path} cannot be used: its values are nested more than ${DEEPEST} levels deep.`);
+}
+
+/** @throws ModelFormatError naming the file if the text is not JSON, or not an object */
+export function parseJsonObject(text: string, path: string): JsonObject {
+  const json = parseModelJson(text, path);
   if (isJsonObject(json)) return json;
   throw new ModelFormatError(`${path} does not hold a JSON object.`);
 }

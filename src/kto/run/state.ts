@@ -3,8 +3,9 @@
  * trainer_state.json has the keys of Hugging Face's, for whoever reads those; the others are ours.
  */
 import * as z from "zod";
+import { parseModelJson } from "../../engine/files/json-file.ts";
 import { platform } from "../../engine/platform/index.ts";
-import { errorMessage, ModelFormatError } from "../../errors.ts";
+import { ModelFormatError } from "../../errors.ts";
 import type { BatchExample } from "../method/batch.ts";
 
 export const TRAINER_STATE_FILE = "trainer_state.json";
@@ -195,14 +196,7 @@ function contradiction(
 }
 
 async function readJson<S extends z.ZodType>(path: string, schema: S): Promise<z.output<S>> {
-  let json: unknown;
-  const text = await platform.readText(path);
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw new ModelFormatError(`${path} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
-  }
-  const read = schema.safeParse(json);
+  const read = schema.safeParse(parseModelJson(await platform.readText(path), path));
   if (read.success) return read.data;
   const [issue] = read.error.issues;
   throw new ModelFormatError(`${path}: ${issue?.path.join(".") || "it"} cannot be used (${issue?.message}).`);
