@@ -47,23 +47,35 @@ export function modelSize(shape: Readonly<Record<string, unknown>>): ModelSize {
   };
 }
 
+/** Of one KTO update; attention on its own, since kernels do not know how many keys a row has. */
+export interface UpdateFlops {
+  readonly matmuls: number;
+  readonly attention: number;
+}
+
 /**
  * Floating-point operations of one KTO update: the policy and its reference read every row and, after the same prompt, the
- * completion of another row; gradients flow through the rows alone. With an adapter the weights get no gradients.
+ * completion of another row; gradients flow through the rows alone. With an adapter the weights get no gradients. What is
+ * computed a second time, logits and scores in the backward pass, counts twice.
  */
-export function updateFlops(size: ModelSize, { rows, prompt, completion }: StepRows, trainsWeights: boolean): number {
+export function updateFlops(
+  size: ModelSize,
+  { rows, prompt, completion }: StepRows,
+  trainsWeights: boolean,
+): UpdateFlops {
   const [read, trained] = [rows * (prompt + 2 * completion), rows * (prompt + completion)];
   const scored = rows * completion;
-  // A multiply-add is two operations. The head's gradient computes its logits a second time.
+  // A multiply-add is two operations.
   const forward = 2 * (size.blocks * read + size.head * 2 * scored);
   const backward = 2 * (size.blocks * trained + size.head * 2 * scored);
   const weights = trainsWeights ? 2 * (size.blocks * trained + size.head * scored) : 0;
-  // Scores and sums over the tokens before: two products, forward; five, backward.
-  const pairs = (from: number, to: number) => (to * to - from * from) / 2;
-  const ranges = rows * (pairs(0, prompt + completion) + pairs(prompt, prompt + completion));
-  const gradientRanges = rows * pairs(0, prompt + completion);
-  const attention = 2 * size.layers * size.attentionWidth * (2 * 2 * ranges + 5 * gradientRanges);
-  return 2 * forward + backward + weights + attention;
+  // Keys over all query rows: each sees itself and what stands before it.
+  const keys = (from: number, to: number) => (to * (to + 1) - from * (from + 1)) / 2;
+  const rowKeys = rows * keys(0, prompt + completion);
+  const readKeys = rowKeys + rows * keys(prompt, prompt + completion);
+  // Two products forward; backward three for the queries and four for keys and values.
+  const attention = 2 * size.layers * size.attentionWidth * (2 * 2 * readKeys + 7 * rowKeys);
+  return { matmuls: 2 * forward + backward + weights, attention };
 }
 
 /** Seconds to write the model, load it, compile the step and make this many updates. */

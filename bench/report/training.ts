@@ -66,7 +66,8 @@ async function train(
   const device = await Device.open();
   try {
     const size = modelSize(model.shape);
-    const flops = updateFlops(size, batch, model.loraRank === undefined);
+    const { matmuls, attention } = updateFlops(size, batch, model.loraRank === undefined);
+    const flops = matmuls + attention;
     const work = { flops, updates: UPDATES, software: device.isSoftware };
     const leftOut = budget.leavesOut(name, trainingSeconds(size, work, peaks));
     if (leftOut !== undefined) return emit(leftOut);
@@ -77,7 +78,7 @@ async function train(
       { batch, ...(model.loraRank ? { loraRank: model.loraRank } : {}) },
       TIMED_UPDATES,
     );
-    const gflops = result.flops / result.medianMs / 1e6;
+    const gflops = flops / result.medianMs / 1e6;
     emit({
       kind: "result",
       name,
@@ -90,8 +91,8 @@ async function train(
         tokens_per_second: result.tokensPerSecond,
         median_ms: result.medianMs,
         first_ms: result.firstMs,
-        flops: result.flops,
-        estimated_flops: flops,
+        flops,
+        attention_flops: attention,
         gflops,
         share_of_peak: gflops / peaks.gflops,
         peak_bytes: device.peakBytes,
