@@ -5,6 +5,9 @@ import { createInterface } from "node:readline";
 export interface Host {
   /** The folder with test/fixtures and package.json. */
   readonly root: string;
+  /** How a user starts the report, and where its files go unless told otherwise. */
+  readonly command: string;
+  readonly out: string;
   readonly commit: string | null;
   readonly versions: Readonly<Record<string, string | null>>;
   /** Where to send the report; null where package.json names no issue tracker. */

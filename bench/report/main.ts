@@ -1,15 +1,15 @@
 /** `npm run gpu-report`: the report from a checkout. `--bundle [FILE]` packs it for a machine that has none (bundle/). */
 import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { peerVersions } from "../../src/cli/session/bench-peers.ts";
 import { commit, installedVersions } from "../../src/cli/terminal/versions.ts";
 import type { Host } from "./host.ts";
 import { reportCommand } from "./report.ts";
 
-export const root = join(import.meta.dirname, "..", "..");
+const root = join(import.meta.dirname, "..", "..");
 
 /** Files of test/kernels that run kernels; the texts' snapshots say nothing of an adapter. */
-export function kernelTestNames(): string[] {
+function kernelTestNames(): string[] {
   return readdirSync(join(root, "test", "kernels"))
     .filter((name) => name.endsWith(".test.ts") && name !== "texts.test.ts")
     .map((name) => name.replace(/\.test\.ts$/, ""))
@@ -17,7 +17,7 @@ export function kernelTestNames(): string[] {
 }
 
 /** The issue tracker that package.json names. */
-export function issueTracker(): string | null {
+function issueTracker(): string | null {
   const { bugs } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
     bugs?: string | { url?: string };
   };
@@ -26,6 +26,8 @@ export function issueTracker(): string | null {
 
 const host: Host = {
   root,
+  command: "npm run gpu-report --",
+  out: join("out", "gpu-report"),
   commit: commit(),
   versions: { ...installedVersions(), ...peerVersions() },
   issues: issueTracker(),
@@ -38,4 +40,14 @@ const host: Host = {
   ],
 };
 
-process.exitCode = await reportCommand(process.argv.slice(2), host);
+const [first, file = join("out", "kto-gpu-report.sh"), ...rest] = process.argv.slice(2);
+if (first !== "--bundle") process.exitCode = await reportCommand(process.argv.slice(2), host);
+else if (rest.length > 0 || file.startsWith("-")) {
+  console.error("error: --bundle stands alone or before the name of the file to write.");
+  process.exitCode = 2;
+} else {
+  // esbuild is loaded for this alone.
+  const { packBundle } = await import("./bundle/pack.ts");
+  const bytes = await packBundle(file, host);
+  console.log(`${file}: ${(bytes / 2 ** 20).toFixed(1)} MiB. On the other machine: sh ${basename(file)}`);
+}

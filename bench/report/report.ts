@@ -11,19 +11,19 @@ import type { Host } from "./host.ts";
 import { renderPage } from "./page.ts";
 import { partSeconds, parts, runPart, runPartHere } from "./parts.ts";
 
-const USAGE = `Usage: npm run gpu-report -- [--quick] [--minutes N] [--adapter NAME] [--out FOLDER]
+const usage = ({ command, out }: Host) => `Usage: ${command} [--quick] [--minutes N] [--adapter NAME] [--out FOLDER]
 
   --quick         small models and few cases, in about a minute
   --minutes N     time for all parts together; what does not fit is left out and named (default 10, quick 1)
   --adapter NAME  auto, hardware, lavapipe, swiftshader, a number or a part of a name (default: KTO_ADAPTER or auto)
-  --out FOLDER    where the JSON and the page go (default out/gpu-report)`;
+  --out FOLDER    where the JSON and the page go (default ${out})`;
 
 /** The command line of a report. @returns the exit code */
 export async function reportCommand(words: readonly string[], host: Host): Promise<number> {
   try {
-    const options = readOptions(words);
+    const options = readOptions(words, host);
     if (options.help) {
-      console.log(USAGE);
+      console.log(usage(host));
       return 0;
     }
     if (options.part !== undefined) {
@@ -44,7 +44,7 @@ export interface ReportOptions {
   readonly out: string;
 }
 
-function readOptions(words: readonly string[]) {
+function readOptions(words: readonly string[], host: Host) {
   try {
     const { values } = parseArgs({
       args: [...words],
@@ -52,7 +52,7 @@ function readOptions(words: readonly string[]) {
         quick: { type: "boolean", default: false },
         minutes: { type: "string" },
         adapter: { type: "string" },
-        out: { type: "string", default: join("out", "gpu-report") },
+        out: { type: "string", default: host.out },
         help: { type: "boolean", short: "h", default: false },
         // How a report starts its parts.
         part: { type: "string" },
@@ -63,7 +63,7 @@ function readOptions(words: readonly string[]) {
     if (!(minutes > 0)) throw new Error(`--minutes is "${values.minutes}"; it must be a number above 0`);
     return { ...values, adapter: values.adapter, minutes };
   } catch (error) {
-    throw new ConfigError(`${errorMessage(error)}.\n${USAGE}`);
+    throw new ConfigError(`${errorMessage(error)}.\n${usage(host)}`);
   }
 }
 
