@@ -3,7 +3,7 @@
  * them one after another and reports in the form of vitest's JSON. `expect` is vitest's own package. No mocks, snapshots
  * or watching: a checkout has vitest itself.
  */
-import { format } from "node:util";
+import { format, inspect } from "node:util";
 import { chai, JestAsymmetricMatchers, JestChaiExpect, JestExtend } from "@vitest/expect";
 
 chai.use(JestExtend);
@@ -62,7 +62,7 @@ function registrar(add: (name: string, body: Body, values: readonly unknown[], s
 function titleOf(name: string, values: readonly unknown[]): string {
   const [first] = values;
   const named = name.replace(/\$(\w+)/g, (whole, key: string) =>
-    typeof first === "object" && first !== null && key in first ? String(Reflect.get(first, key)) : whole,
+    typeof first === "object" && first !== null && key in first ? inspect(Reflect.get(first, key)) : whole,
   );
   const places = named.match(/%[sdifjoO]/g)?.length ?? 0;
   return format(named, ...values.slice(0, places));
