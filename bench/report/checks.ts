@@ -11,10 +11,10 @@ const GRACE = 30;
 
 export async function doctorPart(context: PartContext, emit: (finding: Finding) => void, host: Host): Promise<void> {
   const ended = await runNode([...host.kto, "doctor", "--json"], { cwd: host.root, seconds: context.seconds + GRACE });
+  if (ended.stdout !== "") emit({ kind: "result", name: "doctor", figures: jsonOf(ended.stdout) });
   if (ended.failure !== undefined) {
-    return emit({ kind: "failed", name: "doctor", message: ended.failure, wrongNumbers: false });
+    emit({ kind: "failed", name: "doctor", message: ended.failure, wrongNumbers: false });
   }
-  emit({ kind: "result", name: "doctor", figures: jsonOf(ended.stdout) });
 }
 
 /** `kto gradcheck` on every fixture: a policy, its reference and one microbatch. */

@@ -64,8 +64,9 @@ export function resultsOf(report: Report, part: string): Map<string, Readonly<Re
   return new Map(findings.flatMap((found) => (found.kind === "result" ? [[found.name, found.figures]] : [])));
 }
 
-/** 0; 8 where numbers came out wrong; 1 where a part did not run to its end. */
+/** 0; 5 where there is no adapter; 8 where numbers came out wrong; 1 where a part did not run to its end. */
 export function exitCodeOf(report: Report): number {
+  if (report.adapter === null) return 5;
   const failures = report.parts.flatMap(({ findings }) => findings).filter((found) => found.kind === "failed");
   if (failures.some(({ wrongNumbers }) => wrongNumbers)) return 8;
   return failures.length > 0 ? 1 : 0;

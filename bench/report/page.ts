@@ -31,7 +31,7 @@ export function renderPage(report: Report, send: { readonly file: string; readon
     "",
     ...closing(report, send),
   ];
-  return `${lines.map((line) => (line === send.file ? line : cut(line, LONGEST_LINE).trimEnd())).join("\n")}\n`;
+  return `${lines.map((line) => (line.includes(send.file) ? line : cut(line, LONGEST_LINE).trimEnd())).join("\n")}\n`;
 }
 
 function heading(report: Report): string[] {
@@ -167,12 +167,12 @@ function closing(
   { file, issues }: { readonly file: string; readonly issues: string | null },
 ): string[] {
   const took = report.parts.reduce((sum, part) => sum + part.seconds, 0);
-  const verdict = { 0: "everything that ran was right", 8: "numbers came out WRONG" }[exitCodeOf(report)];
+  const verdicts = { 0: "everything that ran was right", 5: "no adapter was found", 8: "numbers came out WRONG" };
+  const verdict = new Map(Object.entries(verdicts)).get(String(exitCodeOf(report)));
   const where = issues === null ? "attach it to an issue of kto-webgpu" : `attach it to an issue at ${issues}`;
   return [
     `The report took ${seconds(took)}: ${verdict ?? "a part did not run to its end"}. Nothing has been sent to anybody.`,
-    `Please send the JSON, by which kernels are tuned: ${where}.`,
-    file,
+    `Please send ${file}, by which kernels are tuned: ${where}.`,
   ];
 }
 

@@ -78,11 +78,11 @@ export async function makeReport(options: ReportOptions, host: Host): Promise<nu
     mkdirSync(out, { recursive: true });
     const report = await assemble(options, host, scratch);
     const name = fileName(report);
-    const file = join(out, `${name}.json`);
-    writeFileSync(file, `${JSON.stringify(report, null, 1)}\n`);
+    const file = `${name}.json`;
+    writeFileSync(join(out, file), `${JSON.stringify(report, null, 1)}\n`);
     const page = renderPage(report, { file, issues: host.issues });
     writeFileSync(join(out, `${name}.txt`), page);
-    console.log(`\n${page}`);
+    console.log(`\n${page}\nBoth are in ${out}.`);
     return exitCodeOf(report);
   } finally {
     rmSync(scratch, { recursive: true, force: true });
@@ -100,6 +100,8 @@ async function assemble(options: ReportOptions, host: Host, scratch: string): Pr
     console.log(`${part.title} (at most ${seconds(given)}) ...`);
     done.push(await runPart(part, { seconds: given, scratch, quick: options.quick, peaks: measured }, host));
     report = reportOf(options, host, done, {});
+    // Without one nothing else can run, and why there is none has been found by now.
+    if (part.name === "adapter" && report.adapter === null) break;
   }
   return reportOf(options, host, done, tuningIn(join(scratch, "cache", "tuning")));
 }

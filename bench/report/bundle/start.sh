@@ -23,15 +23,18 @@ if ! piece "$node_at" "$node_size" | gzip -dc > "$folder/node"; then
   exit 7
 fi
 chmod 755 "$folder/node"
-if ! "$folder/node" --version > /dev/null 2>&1; then
-  # The system has no C++ library, or an old one.
+# For a system that has no C++ library, or one that is too old for Node or Dawn.
+use_own_libraries() {
+  [ ! -d "$folder/lib" ] || return 0
   mkdir "$folder/lib"
-  piece "$libraries_at" "$libraries_size" | gzip -dc > "$folder/lib/libraries"
-  head -c @LIBSTDCXX_SIZE@ "$folder/lib/libraries" > "$folder/lib/libstdc++.so.6"
-  tail -c "+@LIBGCC_FROM@" "$folder/lib/libraries" > "$folder/lib/libgcc_s.so.1"
+  piece "$libraries_at" "$libraries_size" | gzip -dc > "$folder/lib/both"
+  head -c @LIBSTDCXX_SIZE@ "$folder/lib/both" > "$folder/lib/libstdc++.so.6"
+  tail -c "+@LIBGCC_FROM@" "$folder/lib/both" > "$folder/lib/libgcc_s.so.1"
   LD_LIBRARY_PATH="$folder/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
   export LD_LIBRARY_PATH
-fi
+  echo "This system's C++ library is missing or too old; the one of this file is used."
+}
+"$folder/node" --version > /dev/null 2>&1 || use_own_libraries
 if ! "$folder/node" --version > /dev/null; then
   echo "Node does not start from $folder, for the reason above; where programs may not run in that folder, TMPDIR names another." >&2
   exit 1
@@ -42,6 +45,14 @@ cat > "$folder/unpack.mjs" <<'END_OF_UNPACK'
 END_OF_UNPACK
 "$folder/node" "$folder/unpack.mjs" "$folder/files.br" "$folder"
 rm "$folder/files.br"
+dawn_loads() {
+  "$folder/node" -e 'process.dlopen({ exports: {} }, process.argv[1])' "$folder/node_modules/webgpu/dist/linux-x64/dawn.node"
+}
+dawn_loads 2> /dev/null || use_own_libraries
+if ! dawn_loads; then
+  echo "Dawn cannot be loaded, for the reason above: it needs glibc 2.34 or newer." >&2
+  exit 5
+fi
 status=0
 "$folder/node" "$folder/app/main.js" "$@" || status=$?
 exit "$status"

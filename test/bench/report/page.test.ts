@@ -5,7 +5,7 @@ import { exitCodeOf, type Finding, type Report } from "../../../bench/report/fin
 import { renderPage } from "../../../bench/report/page.ts";
 import { fileName } from "../../../bench/report/report.ts";
 
-const send = { file: "out/x.json", issues: null };
+const send = { file: "x.json", issues: null };
 
 function reportWith(findings: Readonly<Record<string, readonly Finding[]>>, more: Partial<Report> = {}): Report {
   return {
@@ -41,7 +41,7 @@ describe("the page", () => {
     expect(page).toContain("Left out (1)\n  Training: Qwen3-0.6B: it would take about 15 min on this adapter");
     expect(page).toContain("FAILED (1)\n  Kernel-tests: matmul: NN: element 3 is 1");
     expect(page).toContain("numbers came out WRONG");
-    expect(page).toContain("attach it to an issue of kto-webgpu.\nout/x.json\n");
+    expect(page).toContain("Please send x.json, by which kernels are tuned: attach it to an issue of kto-webgpu.");
     expect(page).not.toContain("SOFTWARE");
   });
 

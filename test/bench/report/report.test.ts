@@ -35,6 +35,11 @@ if (name === "training") {
 }
 `;
 
+const base = {
+  ...{ command: "report", commit: "abc", versions: {}, issues: null },
+  ...{ kto: [], kernelTests: [], kernelTestCommand: () => [] },
+};
+
 let folder = "";
 let environment: NodeJS.ProcessEnv = {};
 beforeAll(() => {
@@ -54,8 +59,8 @@ test("a report holds what every part has found, also the one that dies, and says
   const script = join(folder, "part.mjs");
   writeFileSync(script, SCRIPT);
   const host: Host = {
-    ...{ root: folder, command: "report", out: join(folder, "out"), commit: "abc", versions: {}, issues: null },
-    ...{ self: [script], kto: [], kernelTests: [], kernelTestCommand: () => [] },
+    ...base,
+    ...{ root: folder, out: join(folder, "out"), self: [script] },
   };
   const log = vi.spyOn(console, "log").mockImplementation(() => undefined);
   const code = await reportCommand(["--quick", "--adapter", "some GPU"], host).finally(() => log.mockRestore());
@@ -79,7 +84,20 @@ test("a report holds what every part has found, also the one that dies, and says
   ]);
   const text = readFileSync(join(host.out, page), "utf8");
   expect(text).toContain("FAILED (1)\n  Training: Training: its process ended with SIGKILL: the driver fell over");
-  expect(text).toContain(join(host.out, json));
+  expect(text).toContain(`Please send ${json}, `);
+});
+
+test("without an adapter the report ends, with what was found of it", async () => {
+  const script = join(folder, "no-adapter.mjs");
+  writeFileSync(script, 'console.error("error: No WebGPU adapter was found"); process.exitCode = 5;');
+  const host: Host = { ...base, root: folder, out: join(folder, "none"), self: [script] };
+  const log = vi.spyOn(console, "log").mockImplementation(() => undefined);
+  expect(await reportCommand([], host).finally(() => log.mockRestore())).toBe(5);
+  const [json = "", page = ""] = readdirSync(host.out).sort();
+  expect(json).toMatch(/-no-adapter\.json$/);
+  const report = JSON.parse(readFileSync(join(host.out, json), "utf8")) as Report;
+  expect(report.parts.map(({ name }) => name)).toEqual(["doctor", "adapter"]);
+  expect(readFileSync(join(host.out, page), "utf8")).toContain("process ended with code 5: error: No WebGPU adapter");
 });
 
 test("words that it does not know are refused with the usage", async () => {
