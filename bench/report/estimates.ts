@@ -5,6 +5,7 @@
 import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { parseModelConfig } from "../../src/engine/model/config/config.ts";
 import { parameterSpecs } from "../../src/engine/model/weights/parameters.ts";
+import type { Peaks } from "../measure/peaks.ts";
 import type { StepRows } from "../measure/peer-work.ts";
 
 /** Shares of the peaks that are taken for certain: what an adapter that we do not know reaches at least. */
@@ -16,11 +17,6 @@ const PASS_SECONDS = 0.02;
 const PARAMETER_SECONDS = 6e-8;
 /** Compiling a training step's kernels. A software adapter compiles the machine code itself. */
 const COMPILE_SECONDS = { hardware: 5, software: 10 } as const;
-
-export interface Peaks {
-  readonly gflops: number;
-  readonly gbps: number;
-}
 
 export interface ModelSize {
   readonly parameters: number;

@@ -1,5 +1,7 @@
 /** What the parts of a report find, and the report that is made of it. Plain JSON values; how it reads on a page is `page.ts`. */
 
+import type { Peaks } from "../measure/peaks.ts";
+
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };
 
 export type Finding =
@@ -29,7 +31,7 @@ export interface PartContext {
   /** Small models and few cases only. */
   readonly quick: boolean;
   /** Undefined for the part that measures them. */
-  readonly peaks: { readonly gflops: number; readonly gbps: number } | undefined;
+  readonly peaks: Peaks | undefined;
 }
 
 export interface PartReport {

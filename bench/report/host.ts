@@ -8,6 +8,8 @@ export interface Host {
   /** How a user starts the report, and where its files go unless told otherwise. */
   readonly command: string;
   readonly out: string;
+  /** Lines of the usage for options that only this host has. */
+  readonly ownOptions: readonly string[];
   readonly commit: string | null;
   readonly versions: Readonly<Record<string, string | null>>;
   /** Where to send the report; null where package.json names no issue tracker. */

@@ -11,12 +11,16 @@ import type { Host } from "./host.ts";
 import { renderPage } from "./page.ts";
 import { partSeconds, parts, runPart, runPartHere } from "./parts.ts";
 
-const usage = ({ command, out }: Host) => `Usage: ${command} [--quick] [--minutes N] [--adapter NAME] [--out FOLDER]
+const usage = ({
+  command,
+  out,
+  ownOptions,
+}: Host) => `Usage: ${command} [--quick] [--minutes N] [--adapter NAME] [--out FOLDER]
 
   --quick         small models and few cases, in about a minute
   --minutes N     time for all parts together; what does not fit is left out and named (default 10, quick 1)
   --adapter NAME  auto, hardware, lavapipe, swiftshader, a number or a part of a name (default: KTO_ADAPTER or auto)
-  --out FOLDER    where the JSON and the page go (default ${out})`;
+  --out FOLDER    where the JSON and the page go (default ${out})${ownOptions.map((line) => `\n  ${line}`).join("")}`;
 
 /** The command line of a report. @returns the exit code */
 export async function reportCommand(words: readonly string[], host: Host): Promise<number> {

@@ -23,6 +23,7 @@ const host: Host = {
   root,
   command: "sh kto-gpu-report.sh",
   out: "kto-gpu-report",
+  ownOptions: [],
   self: [join(here, "main.js")],
   kto: [join(here, "kto.js")],
   kernelTestCommand: (name, output) => [join(here, "kernel-tests.js"), name, output],

@@ -19,8 +19,13 @@ interface Packed {
 
 const here = import.meta.dirname;
 
-/** Writes the bundle. @returns its bytes */
-export async function packBundle(file: string, host: Host): Promise<number> {
+/**
+ * Writes the bundle.
+ *
+ * @param effort of the compression, from 1 to 9
+ * @returns its bytes
+ */
+export async function packBundle(file: string, host: Host, effort = 9): Promise<number> {
   if (process.platform !== "linux" || process.arch !== "x64") {
     throw new ConfigError(
       `the bundle holds the Node that packs it and runs on Linux x64; this is ${process.platform} ${process.arch}.`,
@@ -28,9 +33,9 @@ export async function packBundle(file: string, host: Host): Promise<number> {
   }
   const [stdcxx, gcc] = ["libstdc++.so.6", "libgcc_s.so.1"].map(loadedLibrary);
   if (stdcxx === undefined || gcc === undefined) throw new Error("two libraries were asked for");
-  const node = gzipSync(readFileSync(process.execPath), { level: 9 });
-  const libraries = gzipSync(Buffer.concat([stdcxx, gcc]), { level: 9 });
-  const files = archive(await contents(host));
+  const node = gzipSync(readFileSync(process.execPath), { level: effort });
+  const libraries = gzipSync(Buffer.concat([stdcxx, gcc]), { level: effort });
+  const files = archive(await contents(host), effort);
   const start = startText([node.length, libraries.length, files.length], stdcxx.length);
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, Buffer.concat([start, node, libraries, files]), { mode: 0o755 });
@@ -73,12 +78,12 @@ function startText(sizes: readonly [node: number, libraries: number, files: numb
 }
 
 /** What unpack.mjs reads. */
-function archive(files: readonly Packed[]): Buffer {
+function archive(files: readonly Packed[], effort: number): Buffer {
   const index = files.map(({ path, content }) => ({ path, size: content.length }));
   const whole = Buffer.concat([Buffer.from(`${JSON.stringify(index)}\n`), ...files.map(({ content }) => content)]);
   return brotliCompressSync(whole, {
     params: {
-      [constants.BROTLI_PARAM_QUALITY]: 9,
+      [constants.BROTLI_PARAM_QUALITY]: effort,
       [constants.BROTLI_PARAM_LGWIN]: constants.BROTLI_MAX_WINDOW_BITS,
       [constants.BROTLI_PARAM_SIZE_HINT]: whole.length,
     },

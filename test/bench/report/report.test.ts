@@ -36,7 +36,7 @@ if (name === "training") {
 `;
 
 const base = {
-  ...{ command: "report", commit: "abc", versions: {}, issues: null },
+  ...{ command: "report", commit: "abc", versions: {}, issues: null, ownOptions: [] },
   ...{ kto: [], kernelTests: [], kernelTestCommand: () => [] },
 };
 
@@ -101,7 +101,7 @@ test("without an adapter the report ends, with what was found of it", async () =
 });
 
 test("words that it does not know are refused with the usage", async () => {
-  const host = { command: "npm run gpu-report --", out: folder } as Host;
+  const host: Host = { ...base, root: folder, command: "npm run gpu-report --", out: folder, self: [] };
   const error = vi.spyOn(console, "error").mockImplementation(() => undefined);
   try {
     expect(await reportCommand(["--minutes", "soon"], host)).toBe(2);
