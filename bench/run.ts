@@ -1,6 +1,6 @@
 /**
- * The benchmarks one after another: every kernel checked and timed as a share of this adapter's peaks, then whole
- * updates; and the same work by other engines, where the caller can run them.
+ * Runs the benchmarks one after another: each kernel, checked and timed as a share of this adapter's peaks, then whole
+ * updates, and the same work by other engines where the caller can run them.
  */
 
 import { writeSafetensors } from "../src/engine/files/safetensors.ts";
@@ -42,7 +42,7 @@ const kernelCases: readonly BenchmarkCase[] = [
   ...adamwCases,
 ];
 
-/** One line of the report; times in milliseconds of wall clock but `device_ms`, by the device's own timestamps. */
+/** One line of the report. Times are milliseconds of wall clock, except `device_ms`, which the device's timestamps give. */
 export interface BenchmarkResult {
   readonly name: string;
   readonly shape: string;
@@ -56,17 +56,17 @@ export interface BenchmarkResult {
   /** The larger of the shares of the two peaks. */
   readonly share_of_peak: number;
   readonly peers: Readonly<Record<string, PeerResult>>;
-  /** Of whole updates. */
+  /** Only of whole updates. */
   readonly step?: {
-    /** Kernels compiled within. */
+    /** Compiling kernels included. */
     readonly first_ms: number;
     readonly tokens_per_second: number;
     readonly device_bytes: number;
     readonly host_pack_ms: number;
     readonly host_submit_ms: number;
-    /** Packing, uploading, encoding and submitting over the whole. */
+    /** Share of an update's time in which the host packs, uploads, encodes and submits. */
     readonly host_share: number;
-    /** Of the memory peak that AdamW moves its bytes at; null where kernels cannot be timed. */
+    /** Bandwidth of AdamW over the memory peak; null where kernels cannot be timed. */
     readonly adamw_share_of_copy: number | null;
     readonly kernels: readonly KernelTime[];
   };
@@ -74,7 +74,7 @@ export interface BenchmarkResult {
 
 export interface BenchmarkOptions {
   readonly quick: boolean;
-  /** A folder for models; it is there, and the caller's to remove. */
+  /** An existing folder for models, which the caller removes. */
   readonly scratch: string;
   readonly runPeers: (work: PeerWork) => Promise<Record<string, PeerResult>>;
 }

@@ -1,6 +1,6 @@
 /**
- * Whole KTO updates on random models: policy, live reference, mismatched pairs, clip, AdamW. What an update costs, where
- * its time goes, and how much of it the host takes.
+ * Times whole KTO updates on random models, with a live reference, mismatched pairs, clipping and AdamW: the time and
+ * memory of an update, the time of each kernel, and the host's share.
  */
 
 import type { TensorToWrite } from "../src/engine/files/safetensors.ts";
@@ -11,7 +11,7 @@ import { Model } from "../src/engine/model/model.ts";
 import { Random } from "../src/engine/random.ts";
 import { METRIC_SUMS } from "../src/kernels/kto-objective.ts";
 import { type BatchExample, packBatch } from "../src/kto/method/batch.ts";
-import { KtoStep } from "../src/kto/method/update.ts";
+import { Update } from "../src/kto/method/update.ts";
 import type { TrainerOptions } from "../src/kto/options/kto.ts";
 import { KtoTrainer } from "../src/kto/trainer.ts";
 import { summary } from "./measure/measure.ts";
@@ -88,7 +88,7 @@ export interface StepResult {
   /** Of one update. */
   readonly flops: number;
   readonly bytes: number;
-  /** From loading the trainer to the end of the first update, kernels compiled within. */
+  /** From creating the trainer to the end of the first update, compiling kernels included. */
   readonly firstMs: number;
   readonly tokensPerSecond: number;
   /** Device memory of the run: both models, gradients, moments, activations, scratch. */
@@ -110,7 +110,7 @@ export function stepExamples({ rows, prompt, completion }: StepRows, vocabSize: 
   }));
 }
 
-/** What every engine's update does. */
+/** Settings of the update that every engine runs. */
 export const STEP_SETTINGS = {
   beta: 0.1,
   learningRate: 1e-4,
@@ -153,13 +153,13 @@ export async function timeStep(
       times.push(now - last);
       last = now;
     }
-    const host = await timeHost(device, trainer.step, examples, batch, Math.min(steps, 8));
+    const host = await timeHost(device, trainer.update, examples, batch, Math.min(steps, 8));
     const timing = summary(times.slice(2));
-    const kernels = await profile(device, trainer.step);
+    const kernels = await profile(device, trainer.update);
     return {
       firstMs: times[0] ?? Number.NaN,
       ...timing,
-      ...costOf(trainer.step),
+      ...costOf(trainer.update),
       tokensPerSecond: (1000 * batch.rows * (batch.prompt + batch.completion)) / timing.medianMs,
       deviceBytes: device.totalBytes,
       host,
@@ -203,8 +203,8 @@ async function loadForTraining(
   return { policy: base.withAdapter(adapter), reference: undefined, free };
 }
 
-/** A program that is replayed once an update is counted once: clearing, the microbatch, the optimizer's. */
-function costOf(step: KtoStep): { flops: number; bytes: number } {
+/** Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */
+function costOf(step: Update): { flops: number; bytes: number } {
   const costs = step.programs.map(({ cost }) => cost);
   return {
     flops: costs.reduce((sum, { flops }) => sum + flops, 0),
@@ -212,10 +212,10 @@ function costOf(step: KtoStep): { flops: number; bytes: number } {
   };
 }
 
-/** The parts of an update that are JavaScript's, the device being idle before each. */
+/** Times the host's parts of an update; the device is idle before each. */
 async function timeHost(
   device: Device,
-  step: KtoStep,
+  step: Update,
   examples: readonly BatchExample[],
   { prompt, completion }: StepRows,
   updates: number,
@@ -234,7 +234,7 @@ async function timeHost(
   return { packMs: summary(packing).medianMs, submitMs: summary(submitting).medianMs };
 }
 
-async function profile(device: Device, step: KtoStep): Promise<KernelTime[]> {
+async function profile(device: Device, step: Update): Promise<KernelTime[]> {
   if (!device.gpu.features.has("timestamp-query")) return [];
   const kernels = new Map<string, KernelTime>();
   for (const program of step.programs) {
@@ -252,7 +252,7 @@ async function profile(device: Device, step: KtoStep): Promise<KernelTime[]> {
   return [...kernels.values()].sort((a, b) => b.ms - a.ms);
 }
 
-/** What another engine, or another schedule, has to agree with. */
+/** Results that another engine, or another schedule, must reproduce. */
 export interface StepTruth {
   /** Of the first updates; from the second on they depend on gradients, clip, AdamW and reference point. */
   readonly losses: readonly number[];
@@ -267,7 +267,7 @@ export async function stepTruth(device: Device, folder: string, batch: StepRows,
   const examples = stepExamples(batch, policy.config.vocabSize);
   const packed = packBatch(examples, { mismatched: true, maxLength: batch.prompt + batch.completion });
   const { beta, beta1, beta2, epsilon, maxNorm } = STEP_SETTINGS;
-  const step = new KtoStep({
+  const step = new Update({
     policy,
     reference,
     shapes: [packed.packed.shape],

@@ -1,7 +1,7 @@
 /**
- * What makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter [-- arguments]`. Installs the
+ * Makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter [-- arguments]` installs the
  * npm packages if they are missing or outdated, finds an adapter or sets up a software one, then runs the command. Plain
- * JavaScript without dependencies, for it runs before there are any. Changes nothing outside this folder.
+ * JavaScript without dependencies, since it runs before any are installed. Changes nothing outside this folder.
  */
 
 import { spawn } from "node:child_process";

@@ -77,7 +77,7 @@ function marks(output: string): string {
     : "";
 }
 
-/** What must be the same: weights, and the numbers of the run but for those that tell of the process: time, memory. */
+/** What must be equal: the weights and the metrics of the run, except those about time and memory. */
 function resultOf(output: string): string {
   const timeless = (text: string) =>
     text.replace(/"([a-z_]*_per_second|device_time_share|bytes\/\w+)": ?[\d.e-]+,?/g, "").replaceAll(output, "");

@@ -1,7 +1,8 @@
 /**
  * The engine on a second implementation of WebGPU: Deno's, which is wgpu and naga where Node has Dawn and Tint.
  * `node scripts/second-webgpu.mjs` checks the gradients of every fixture there, `... kernels` runs all kernel tests
- * (seven minutes on two cores). Deno comes from npm into .cache/deno; nothing else is installed.
+ * (seven minutes on two cores). Deno comes from npm into .cache; nothing else is
+ * installed. Exit code 3: Deno could not be installed.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
@@ -24,7 +25,7 @@ if (!existsSync(deno)) {
   const { status } = spawnSync("npm", options, { stdio: "inherit", shell: process.platform === "win32" });
   if (status !== 0) {
     console.error("Deno could not be installed; npm's own message stands above.");
-    process.exit(1);
+    process.exit(3);
   }
 }
 if (what === "kernels") {

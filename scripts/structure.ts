@@ -15,7 +15,7 @@ export interface Import {
   readonly to: string;
   /** Inside a function, by import(). */
   readonly dynamic: boolean;
-  /** Of types alone, which leaves nothing to load. */
+  /** Imports only types, so that nothing is loaded. */
   readonly type: boolean;
 }
 

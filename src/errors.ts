@@ -80,7 +80,7 @@ export class ResourceError extends KtoError {
   }
 }
 
-/** Exit codes of a command that a signal ended: 128 and the signal's number, as shells have it. */
+/** Exit codes of a command that was ended by a signal: 128 plus the signal's number, as in shells. */
 export const SIGNAL_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
 /** A signal asked a run to end, and it did, in good order. Exit code 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM. */

@@ -27,9 +27,11 @@ export {
   resolveModelFolder,
 } from "./engine/hub/resolve.ts";
 export type { ModelConfig } from "./engine/model/config/config.ts";
-export { LoraAdapter, type LoraOptions } from "./engine/model/lora.ts";
+export { LoraAdapter } from "./engine/model/lora.ts";
+export type { LoraOptions } from "./engine/model/lora-modules.ts";
+export { type MergeOptions, mergeAdapter } from "./engine/model/merge.ts";
 export { type LoadOptions, Model, type SaveOptions } from "./engine/model/model.ts";
-export { loadAdapter, type MergeOptions, mergeAdapter, saveAdapter } from "./engine/model/peft.ts";
+export { loadAdapter, saveAdapter } from "./engine/model/peft.ts";
 
 // Data: feedback read, split, summed up and turned into token ids.
 
@@ -73,9 +75,10 @@ export type { TrainerOptions } from "./kto/options/kto.ts";
 export type { RunOptions } from "./kto/options/run.ts";
 export type { SftTrainerOptions } from "./kto/options/sft.ts";
 export type { SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/run/callbacks.ts";
-export type { SftTrainerInputs, TrainerInputs } from "./kto/run/inputs.ts";
-export { SftTrainer } from "./kto/sft-trainer.ts";
-export { KtoTrainer } from "./kto/trainer.ts";
+export type { Run } from "./kto/run/run.ts";
+export type { RunTimes } from "./kto/run/timing.ts";
+export { SftTrainer, type SftTrainerInputs } from "./kto/sft-trainer.ts";
+export { KtoTrainer, type TrainerInputs } from "./kto/trainer.ts";
 
 // Evaluation: log-probs, metrics of held-out rows, judges, intervals and plots.
 

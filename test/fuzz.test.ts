@@ -6,9 +6,9 @@ import { trainCommand } from "../src/cli/commands/train.ts";
 import { readOptions } from "../src/cli/options/command-line.ts";
 import { parseModelConfig } from "../src/engine/model/config/config.ts";
 import { parseGenerationDefaults } from "../src/engine/model/config/generation-config.ts";
-import { readAdapterConfig } from "../src/engine/model/peft.ts";
+import { readAdapterConfig } from "../src/engine/model/peft-config.ts";
 import { loadTokenizer } from "../src/engine/text/tokenizer.ts";
-import { ConfigError, ModelFormatError } from "../src/errors.ts";
+import { ConfigError, KtoError, ModelFormatError } from "../src/errors.ts";
 import { freshPath, temporaryFolder } from "./helpers/folders.ts";
 import { FUZZ_KINDS, Fuzzer } from "./helpers/fuzz.ts";
 
@@ -81,8 +81,15 @@ describe("what the fuzzer found", () => {
   });
 
   it("run_state.json: an option nested too deeply to be compared with the run's", async () => {
-    const fuzzer = await Fuzzer.open("resumed run", freshPath(folder, "files"));
-    expect(await fuzzer.run(1, 86)).toMatchObject({ result: "refused", violation: undefined });
+    const path = freshPath(folder, "files");
+    const kind = FUZZ_KINDS["resumed run"];
+    await kind?.prepare(path);
+    const file = join(path, "checkpoint-3", "run_state.json");
+    const good = readFileSync(file, "utf8");
+    const damaged = good.replace(/"beta": ?[\d.]+/, `"beta": ${lists(100_000)}`);
+    expect(damaged).not.toBe(good);
+    writeFileSync(file, damaged);
+    await expect(kind?.read(path, "checkpoint-3/run_state.json")).rejects.toThrow(KtoError);
   });
 
   it("parquet: a run of 2^28 values in a page of 300, which took all memory", async () => {

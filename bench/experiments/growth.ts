@@ -1,8 +1,8 @@
 /**
- * How the time and the memory of an update grow with tokens, parameters and vocabulary, each from 1 to 16 times, the
- * rest as it is. All sizes of an axis take their updates in turn, so that a machine that is slower for a while is so for
- * all of them. Time is compared with the straight line that fits it best; memory beside models, gradients and moments is
- * shown on its own, since a vocabulary should cost its weights alone.
+ * Measures the growth of an update's time and memory with tokens, parameters and vocabulary, each from 1 to 16 times while
+ * the others stay. The sizes of an axis take turns update by update, so that a slow phase of the machine affects all of
+ * them. Time is compared with the best-fitting straight line; memory beyond models, gradients and moments is shown
+ * separately, since a larger vocabulary should cost its weights alone.
  *
  *   npx tsx bench/experiments/growth.ts [--updates N] [--most FACTOR] [--out FILE]     writes FILE.json and FILE.svg
  */
@@ -129,7 +129,7 @@ async function measure(device: Device, folder: string, axis: Axis, factors: read
   return withLine(points);
 }
 
-/** Beside the line a + b x that is least off, in the sum of squares of its relative errors. */
+/** The line a + b x with the least sum of squared relative errors. */
 function withLine(points: readonly Omit<Point, "off_line">[]): Point[] {
   let [s00, s01, s11, s0, s1] = [0, 0, 0, 0, 0];
   for (const { x, median_ms: y } of points) {

@@ -1,10 +1,11 @@
 /**
- * A model of Qwen3-0.6B's exact shape, its tokenizer and random bf16 weights in shards: how long it takes to load, to generate four
- * tokens and to make one LoRA KTO step, and the memory of both beside what `kto train --dry_run` had said before.
+ * Measures a model of Qwen3-0.6B's exact shape, with its tokenizer and random bf16 weights in shards: the time to load, to
+ * generate four tokens and to make one LoRA KTO step, and the memory of both beside the plan of `kto train --dry_run`.
  *
  *   npx tsx bench/experiments/large-model.ts [--folder DIR] [--json FILE]
  *
- * Exits 1 if memory is more than 15% off its plan. The model takes 1.2 GB in DIR (a temporary folder by default, then removed). Each part runs in a process of its own.
+ * Exits with 1 if memory is more than 15% off its plan. The model takes 1.2 GB in DIR (by default a temporary folder, which
+ * is removed). Each part runs in a process of its own.
  */
 import { execFile, execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -15,7 +16,7 @@ import { Random } from "../../src/engine/random.ts";
 import { qwen3Shape } from "../model-shapes.ts";
 import { writeLargeRandomModel } from "../random-model.ts";
 
-/** How far memory may be off its plan, as a share. */
+/** Largest deviation of memory from its plan, as a share. */
 const WITHIN = 0.15;
 /** Two rows of 32 tokens. */
 const ROW_TOKENS = 16;
@@ -35,7 +36,7 @@ function makeFeedback(file: string): void {
   writeFileSync(file, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
 }
 
-/** What a child process of `kto` printed as JSON, and how long it took. */
+/** Output of a child process of `kto` as JSON, and its duration. */
 async function kto(...args: string[]): Promise<{ result: Record<string, unknown>; seconds: number }> {
   const started = performance.now();
   const { stdout } = await promisify(execFile)(process.execPath, ["bin/kto.js", ...args, "--json"], {

@@ -1,11 +1,11 @@
 /**
- * What packing and the fused head save: whole updates by our own engine on its own schedule and on the usual one
- * (`usual/step.ts`), in turn in one process, their gradients compared first; beside each ratio what the number of
- * multiplications would make of it, attention left out.
+ * Measures what packing and the fused head save: whole updates by our own engine on its own schedule and on the usual one
+ * (`usual/step.ts`), alternating in one process after their gradients have been compared. Beside each measured ratio stands
+ * the ratio of multiplications, without attention.
  *
  *   npx tsx bench/experiments/usual-schedule.ts [--updates N] [--small] [--json FILE]
  *
- * `--small` is the shape of stories260K instead of hidden 256: quickly over, and no measure.
+ * `--small` takes the shape of stories260K instead of hidden 256: a quick check that it runs, not a measurement.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,8 +14,8 @@ import { parseArgs } from "node:util";
 import { commit } from "../../src/cli/terminal/versions.ts";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/model.ts";
-import { type KtoBatch, packBatch } from "../../src/kto/method/batch.ts";
-import { KtoStep } from "../../src/kto/method/update.ts";
+import { type Batch, packBatch } from "../../src/kto/method/batch.ts";
+import { Update } from "../../src/kto/method/update.ts";
 import { summary } from "../measure/measure.ts";
 import type { StepRows } from "../measure/peer-work.ts";
 import { writeRandomModel } from "../random-model.ts";
@@ -45,7 +45,7 @@ async function measure(device: Device, folder: string, { batch, reference: mode,
   const examples = stepExamples(batch, policy.config.vocabSize);
   const packed = packBatch(examples, { mismatched: true, maxLength: batch.prompt + batch.completion });
   const make = (of: Model | "cached") =>
-    new KtoStep({
+    new Update({
       policy,
       reference: of,
       shapes: [packed.packed.shape],
@@ -58,7 +58,7 @@ async function measure(device: Device, folder: string, { batch, reference: mode,
   let ours = make(reference);
   try {
     await compare(policy, ours, usual, packed);
-    let ready: KtoBatch = packed;
+    let ready: Batch = packed;
     if (mode === "cached") {
       const { reference: referenceLogProbs } = await ours.readLogProbs(batch.rows);
       ours.free();
@@ -95,7 +95,7 @@ async function measure(device: Device, folder: string, { batch, reference: mode,
 }
 
 /** Both schedules must give the same gradients; what differs is the order of sums. */
-async function compare(policy: Model, ours: KtoStep, usual: UsualStep, packed: KtoBatch): Promise<void> {
+async function compare(policy: Model, ours: Update, usual: UsualStep, packed: Batch): Promise<void> {
   await ours.gradients([packed], STEP_SETTINGS.learningRate);
   await usual.gradients(STEP_SETTINGS.learningRate);
   const wanted = await policy.readTensors(ours.optimizer.gradients);

@@ -1,4 +1,4 @@
-/** Dropout by a counter-based hash: some arithmetic for each number, and no mask to keep. */
+/** Dropout by a counter-based hash: integer arithmetic for each number, no mask in memory. */
 import { dropout } from "../../src/kernels/dropout.ts";
 import * as twin from "../../src/kernels/float64/dropout.ts";
 import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";

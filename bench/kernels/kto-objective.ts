@@ -1,4 +1,4 @@
-/** The objective of a microbatch: next to no work, one invocation, so what it costs is two dispatches. */
+/** The objective of a microbatch: one invocation with little work, so its cost is that of two dispatches. */
 import { STEP_NUMBERS } from "../../src/kernels/adamw.ts";
 import * as twin from "../../src/kernels/float64/kto-objective.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum } from "../../src/kernels/kto-objective.ts";

@@ -1,4 +1,4 @@
-/** The fused head: pass 1 (log-probabilities), and pass 2 with its two products (gradients), window by window. */
+/** The fused head: pass 1 (log-probabilities), and pass 2 with its two matmuls (gradients), window by window. */
 import type { Program } from "../../src/engine/gpu/program.ts";
 import { reshape, sliceRows, type Tensor } from "../../src/engine/gpu/tensor.ts";
 import { Random } from "../../src/engine/random.ts";

@@ -41,7 +41,7 @@ export const matmulCases: readonly BenchmarkCase[] = shapes.flatMap(({ M, N, K, 
   }),
 );
 
-/** Operands of a product, as they lie, and a check of 64 of its elements in float64. */
+/** Operands of a matmul in its layout, and a check of 64 elements of the result in float64. */
 export function matmulInputs({ layout, M, N, K }: MatmulWork) {
   const random = new Random(1);
   const a = normals(random, M * K);

@@ -1,4 +1,4 @@
-/** Rotary positions in place on fused rows. One replay turns the rows on, the next one back, so that they stay as they are. */
+/** Rotary positions in place on fused rows. A replay rotates forward and back, so that the rows keep their values. */
 import { rope, ropeFrequencies, ropeTable } from "../../src/kernels/rope.ts";
 import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
 

@@ -1,4 +1,4 @@
-/** What a benchmark is: a name, a shape, and a program that is recorded, checked against float64, and timed. */
+/** A benchmark as data: a name, a shape, and a program to record. Its result is checked against float64 before it is timed. */
 import type { Device, UploadData } from "../../src/engine/gpu/device.ts";
 import type { Program } from "../../src/engine/gpu/program.ts";
 import type { Tensor } from "../../src/engine/gpu/tensor.ts";
@@ -68,12 +68,12 @@ export function normals(random: Random, count: number, deviation = 1): Float32Ar
 /** Throws unless |found - wanted| <= bound. */
 export function expectClose(what: string, found: number | undefined, wanted: number | undefined, bound: number): void {
   if (Math.abs((found ?? Number.NaN) - (wanted ?? Number.NaN)) <= bound) return;
-  throw new Error(`${what} is ${found}, wanted ${wanted} within ${bound}: a wrong kernel is not timed`);
+  throw new Error(`${what} is ${found}, wanted ${wanted} within ${bound}; a kernel with wrong results is not timed`);
 }
 
 /**
  * Throws unless every number is within `tolerance` of the wanted one, relative to the largest of them: a check that the
- * work was done at all. How exact a kernel is, its own test shows.
+ * work was done at all. The kernel's own test shows how exact it is.
  */
 export function expectAllClose(
   what: string,

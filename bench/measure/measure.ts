@@ -1,6 +1,6 @@
 /**
- * Timing a recorded program: many replays in one wait, wall time divided by their number, repeated; median and spread.
- * What is timed has been checked before by its case.
+ * Times a recorded program: wall time of many replays in one wait over their number, repeated; median and spread. It does
+ * not check results: the case has done so before.
  */
 import type { Device } from "../../src/engine/gpu/device.ts";
 import type { Program } from "../../src/engine/gpu/program.ts";
@@ -18,7 +18,7 @@ export interface TimingOptions {
   readonly repetitions: number;
 }
 
-/** How long and how often; `quick` where it is to be over soon. */
+/** Wall time and repetitions of a measurement; fewer of both where `quick`. */
 export function timingOptions(quick: boolean): TimingOptions {
   return quick ? { leastMs: 50, repetitions: 7 } : { leastMs: 200, repetitions: 15 };
 }

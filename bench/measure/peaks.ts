@@ -1,6 +1,6 @@
 /**
- * What this adapter can do at most, measured: fused multiply-adds from registers, and a copy between buffers. Every
- * other figure is given as a share of these.
+ * Measures the peaks of an adapter: fused multiply-adds in registers, and a copy between buffers. All other figures are
+ * given as shares of these.
  */
 import type { Device } from "../../src/engine/gpu/device.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
@@ -17,7 +17,7 @@ export interface Peaks {
   readonly gbps: number;
 }
 
-/** Independent chains that hide the latency of one another, and operations of each per invocation. */
+/** Independent chains of operations, which hide each other's latency, and the operations of each in an invocation. */
 const CHAINS = 12;
 const ROUNDS = 256;
 
@@ -40,7 +40,7 @@ ${elementwise("u.n")}`,
   cost: ({ n = 0 }) => ({ flops: 2 * 4 * CHAINS * ROUNDS * n, bytes: 16 * n }),
 });
 
-/** Copies n times `each` vectors, `each` to an invocation, neighbours' side by side: what pays differs between adapters. */
+/** Copies n times `each` vectors, `each` in an invocation, interleaved with its neighbours'. The fastest `each` differs between adapters. */
 const copyKernel = (each: number) =>
   kernel({
     name: `benchCopy${each}`,

@@ -1,6 +1,6 @@
 /**
- * Work that other engines can do too, as data: what a peer's process is told to do. The numbers follow from it and a
- * seed, so that nobody hands them over.
+ * Work that other engines can do too, as data that a peer's process gets. Operands are not sent: both sides draw the same
+ * ones from a seed.
  */
 import type { MatmulLayout } from "../../src/kernels/matmul-variant.ts";
 
@@ -39,5 +39,5 @@ export type PeerWork =
       readonly gradients: string;
     };
 
-/** How an engine did: milliseconds of one run, or why there is no figure. */
+/** Result of one engine: milliseconds of one run, or the reason why there are none. */
 export type PeerResult = { readonly median_ms: number; readonly spread: number } | { readonly error: string };

@@ -1,6 +1,6 @@
 /**
- * What every peer's process does: reads its task from argv, puts the adapter that our own engine would use where the
- * peer looks for one, lets it do the work once, checks that, and only then times it as `bench/measure/measure.ts` times ours.
+ * The process of a peer: reads its task from argv, gives the peer the adapter that our own engine would use, runs the work
+ * once, checks the result, and then times it as `bench/measure/measure.ts` times ours.
  * The last line of stdout is the answer: a PeerResult, or null for work that this peer does not do.
  */
 import { globals } from "webgpu";
@@ -57,7 +57,7 @@ async function time(run: PeerRun): Promise<PeerResult> {
   const replay = async (count: number): Promise<number> => {
     const start = performance.now();
     for (let i = 0; i < count; i++) await run.submit();
-    // As our own device waits: otherwise a core that a software adapter wants is taken for nothing.
+    // Waits as our own device does: busy waiting would take a core from a software adapter.
     await platform.withoutSpinning(run.queue.onSubmittedWorkDone());
     return performance.now() - start;
   };

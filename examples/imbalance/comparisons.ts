@@ -18,7 +18,7 @@ export interface Comparison {
   /** Empty for most. */
   readonly input: string;
   readonly responses: readonly [string, string];
-  /** Of the three annotators: 1 or 2 for the better answer, 0 for a tie. */
+  /** The three annotators' votes: 1 or 2 for the better answer, 0 for a tie. */
   readonly votes: readonly number[];
 }
 
@@ -27,7 +27,7 @@ export async function readComparisons(): Promise<Comparison[]> {
   return lines.map((line) => JSON.parse(line) as Comparison);
 }
 
-/** What two of three annotators say; undefined where all three differ. */
+/** The vote of at least two of three annotators; undefined if all three differ. */
 export function majority(votes: readonly number[]): number | undefined {
   return votes.find((vote, at) => votes.indexOf(vote) < at);
 }

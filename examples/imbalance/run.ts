@@ -13,7 +13,7 @@ import { splitOf, validationShare } from "./design.ts";
 import { type Labels, type Run, summarize, tableText } from "./summary.ts";
 import { trainArm, trainingOptions, validationLogProbs, type Weighting } from "./train.ts";
 
-/** Those that are reported; the options were chosen on seed 0. */
+/** The seeds that are reported; the options were chosen on seed 0. */
 const reportedSeeds = [1, 2, 3, 4, 5, 6, 7, 8];
 
 const folder = resolve(process.cwd(), "out", "imbalance");

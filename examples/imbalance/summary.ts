@@ -1,4 +1,4 @@
-/** What the runs of all seeds say together: means with intervals, the differences seed by seed, and the verdict. */
+/** Combines the runs of all seeds: means with intervals, the differences for each seed, and the verdict. */
 import { type Mean, meanInterval, type WinRate, winRate } from "../../src/index.ts";
 import type { Outcome, Weighting } from "./train.ts";
 

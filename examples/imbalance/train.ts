@@ -29,7 +29,7 @@ export const trainingOptions = {
 
 export type Weighting = "1/1" | "auto";
 
-/** What the rewards r of some rows say about their labels. */
+/** How well the rewards r of some rows agree with their labels. */
 export interface RewardShares {
   /** Share of desirable (undesirable) rows with r above (below) one z0 for all rows, the evaluation's `eval_kl`. */
   readonly desirableRight: number;

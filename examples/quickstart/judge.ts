@@ -21,14 +21,14 @@ export const sadWords: ReadonlySet<string> = new Set(
 
 const negations: ReadonlySet<string> = new Set(["no", "not", "never", "nobody", "without"]);
 
-/** How many of the last words make up the ending, and how many words before a happy word can deny it. */
+/** The number of last words that count as the ending, and of words before a happy word that can negate it. */
 const endingWords = 20;
 const negationReach = 3;
 /** A happy word may stand in the ending at most so often. */
 const mostUses = 2;
 /** Sentences of fewer words ("Thank you!") may come twice. */
 const shortSentence = 4;
-/** Of all runs of three words, the share that must be different ones. */
+/** The least share of different ones among all sequences of three words. */
 const leastDistinct = 0.9;
 
 export interface Verdict {

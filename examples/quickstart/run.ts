@@ -22,7 +22,7 @@ import { heldOutOpenings } from "./openings.ts";
 import { pairText, resultText } from "./print.ts";
 import { feedbackFile, modelFolder } from "./stories.ts";
 
-/** What is trained: found by trying a few; docs/design/method.md says what they gave. */
+/** The options of the training, chosen among a few that were tried; docs/design/method.md has their results. */
 const training = {
   per_device_train_batch_size: 32,
   max_steps: 60,
@@ -41,7 +41,7 @@ const training = {
 const perOpening = 8;
 const measuringSeed = 2026;
 
-/** What a run must show. */
+/** The least effect that a run must show. */
 const promise = { rise: 0.3, logProbFall: 0.5 } as const;
 
 const folder = resolve(process.cwd(), "out", "quickstart");

@@ -12,7 +12,7 @@ export const storyTokens = 100;
 
 export interface Story {
   readonly opening: string;
-  /** What the model wrote after the opening, with the space between them. */
+  /** The model's text after the opening, including the space between them. */
   readonly text: string;
   readonly promptIds: readonly number[];
   /** The tokens as sampled, without an end token. */
@@ -53,7 +53,7 @@ export async function sampleStories(
         temperature: 1,
         topK: 0,
         topP: 1,
-        // Rounds must not repeat each other's random numbers; a generator's streams start anew with each call.
+        // Rounds must not repeat each other's random numbers; a generator's streams start again with each call.
         seed: options.seed * 2 ** 16 + first,
       });
       for (const [at, { ids }] of sampled.entries()) {

@@ -1,8 +1,9 @@
 /**
  * The `kto` command: picks the subcommand, reads its options, runs it, and turns whatever goes wrong into one sentence
- * on stderr and an exit code. It prints no results and knows nothing of what the commands do.
+ * on stderr and an exit code. What the commands do is in commands/.
  */
 import { CommanderError, Option, Command as Program } from "commander";
+import { ownProcess } from "../engine/platform/node-native-stderr.ts";
 import { ConfigError, errorMessage, type FileError, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/options/names.ts";
 import type { Command } from "./options/command.ts";
@@ -108,9 +109,10 @@ export async function main(argv: readonly string[], streams: Streams = process):
 
 /** Runs the command line of this process; the exit code becomes the process's. */
 export async function runProcess(): Promise<void> {
+  ownProcess();
   process.exitCode = await main(process.argv.slice(2));
-  // A judge's module may leave something open that would keep the process alive for ever. Text on its way into a pipe
-  // goes out first.
+  // A judge's module may leave something open that would keep the process alive for ever. Text that is still on its way
+  // into a pipe is written first.
   process.stdout.write("", () => process.stderr.write("", () => setTimeout(() => process.exit(), 100).unref()));
 }
 
@@ -210,7 +212,7 @@ function asksForDebug(argv: readonly string[]): boolean {
   return argv.some((word) => /^(--)?debug(=(true|yes|on|1))?$/i.test(word));
 }
 
-/** What a message quotes from a damaged file may break the line or the terminal. */
+/** A message may quote a damaged file, whose characters could break the line or command the terminal. */
 function onOneLine(message: string): string {
   const escaped = (character: string) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
   return message.replace(/\s*[\r\n]\s*/g, " ").replace(/\p{Cc}/gu, escaped);

@@ -21,7 +21,7 @@ export function f16ToF32(bits: Uint16Array): Float32Array<ArrayBuffer> {
   return values;
 }
 
-/** One f16: sign, 5 bits of exponent, 10 of fraction; exponent 0 is subnormal, 31 infinite or no number. */
+/** One f16: a sign, 5 bits of exponent, 10 of fraction; exponent 0 is subnormal, 31 is infinity or NaN. */
 function f16Value(half: number): number {
   const sign = half & 0x8000 ? -1 : 1;
   const exponent = (half >> 10) & 31;

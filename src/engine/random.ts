@@ -45,7 +45,7 @@ export class Random {
     this.step();
   }
 
-  /** A generator that goes on where `getState` was taken. */
+  /** A generator that continues from a state that `getState` returned. */
   static fromState(state: RandomState): Random {
     const random = new Random(0);
     [random.high, random.low] = state.state;

@@ -3,7 +3,7 @@
  * to a lane, of the other, in two products:
  *
  *   scores       x[r, j] = sum_d a[r, d] b[j, d]      lanes own columns j; both operands are head rows in memory
- *   accumulate   sum[r, d] += sum_j x[r, j] b[j, d]   lanes own channels d; x is what the first product has become
+ *   accumulate   sum[r, d] += sum_j x[r, j] b[j, d]   lanes own channels d; x is computed from the scores
  *
  * The lanes that share a tile are a team (`attention-team.ts`). Not the softmax, nor which rows see which: that is
  * `attention.ts`.
@@ -50,7 +50,7 @@ export function tileShape(headSize: number, facts: AdapterFacts, few: boolean): 
   return { headSize, team: "subgroup", lanes, software, rows, columns: lanes <= 8 ? 4 : lanes <= 16 ? 2 : 1 };
 }
 
-/** WGSL of a tile. Rows r are numbers known here; what is said of each row is text in terms of r. */
+/** WGSL of a tile. Rows r are numbers known here, and text for each row is a function of r. */
 export class AttentionTile {
   readonly shape: TileShape;
   /** Of q, k, v and the result; gradients are f32. */
@@ -63,7 +63,7 @@ export class AttentionTile {
   /** Columns that all lanes own together. */
   readonly width: number;
   readonly team: Team;
-  /** Lanes with channels of their own; where there are more, they share the columns j of the second product. */
+  /** Lanes that own channels; where a team has more, lanes of the same channels share the columns j in `accumulate`. */
   readonly #channelLanes: number;
 
   constructor(shape: TileShape, format: ActivationFormat) {

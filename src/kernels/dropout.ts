@@ -1,5 +1,5 @@
 /**
- * Dropout with random numbers that follow from a counter, so that nothing is kept for the backward pass:
+ * Dropout. Its random numbers follow from a counter, so the backward pass computes them a second time and keeps no mask:
  *
  *   y[t, c] = x[t, c] keptScale   if hash(t C + c, stream, state) >= threshold, else 0
  *

@@ -5,8 +5,8 @@
  *   y = xhat weight,   xhat = x inverse,   inverse = 1 / sqrt(mean_d(x^2) + epsilon)
  *   dx = inverse (g - xhat mean_d(g xhat)),   g = dy weight,   dWeight = sum over rows and heads of dy xhat
  *
- * In place on the rows; xhat and inverse are kept for the backward pass, since x cannot be had back from y where a
- * weight is 0. The weights lie behind one another, [query weight; key weight].
+ * In place on the rows; xhat and inverse are kept for the backward pass, since x cannot be computed from y where a
+ * weight is 0. The two weights are one vector, [query weight; key weight].
  */
 import { kernel } from "./kernel.ts";
 import {

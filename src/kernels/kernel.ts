@@ -7,10 +7,10 @@
  * fill the uniforms of the same name. `"f32[T, C] as vec4f"` lets the WGSL see the same bytes as vectors.
  */
 
-/** How stored weights may lie in memory; arithmetic is f32 in any case. */
+/** The formats of weights in memory; arithmetic is always f32. */
 export type StoredFormat = "f32" | "f16" | "bf16";
 
-/** How the activations of a pass may lie in memory; arithmetic is f32 in any case. */
+/** The formats of a pass's activations in memory; arithmetic is always f32. */
 export type ActivationFormat = "f32" | "f16";
 
 /**
@@ -22,7 +22,7 @@ export type ElementType = StoredFormat | "u32" | "i32";
 /** The types that WGSL has without a feature: what a uniform may be. */
 export type UniformType = "f32" | "u32" | "i32";
 
-/** Anything with a shape: what the engine calls a Tensor, seen from this floor. */
+/** Anything with a shape and an element type; the engine's Tensor is one. */
 export interface Shaped {
   readonly shape: readonly number[];
   readonly dtype: ElementType;
@@ -92,7 +92,7 @@ export interface KernelSource<R extends string, W extends string, U extends stri
   readonly cost: (values: Values) => Cost;
 }
 
-/** The first of kernels that compute the same, with all of them as its candidates by name; `tuningClass` of the shape. */
+/** The first of several kernels that compute the same, with all of them as its candidates. @param tuningClass of the shape */
 export function oneOf<B extends string, U extends string>(
   kernels: readonly { readonly variant: string; readonly kernel: Kernel<B, U> }[],
   tuningClass: string,
@@ -110,7 +110,7 @@ export function inFormats<B extends string, U extends string>(
   return { ...build("f32"), formats: [build("f16")] };
 }
 
-/** The one among a kernel and its `formats` whose element types are those of the tensors; else the kernel. */
+/** The kernel among `formats` whose element types are those of the tensors; without one, the kernel itself. */
 export function fittingFormat<B extends string, U extends string>(
   target: Kernel<B, U>,
   args: Readonly<Record<string, unknown>>,
@@ -120,10 +120,10 @@ export function fittingFormat<B extends string, U extends string>(
   return target.formats?.find(fits) ?? target;
 }
 
-/** Storage buffers that core WebGPU guarantees for one stage; no kernel of ours may need more. */
+/** Storage buffers of one stage that every WebGPU adapter supports; a kernel declares no more. */
 export const MAX_STORAGE_BINDINGS = 8;
 
-/** Builds a kernel from its declaration. Throws for declarations that no device could run. */
+/** Builds a kernel from its declaration. Throws where a binding cannot be parsed or there are too many. */
 export function kernel<R extends string, W extends string, U extends string>(
   source: KernelSource<R, W, U>,
 ): Kernel<R | W, U> {
@@ -155,7 +155,7 @@ export function kernel<R extends string, W extends string, U extends string>(
   };
 }
 
-/** WGSL with every line as far in as it stands in braces and parentheses, without empty lines within functions. */
+/** Indents each line by the braces and parentheses around it; drops empty lines inside functions. */
 function indented(wgsl: string): string {
   const lines: string[] = [];
   let depth = 0;

@@ -74,9 +74,9 @@ fn main() {
 });
 
 /**
- * coefficients [m], and the sums of METRIC_SUMS but those of pairs and tokens. `S` entries of policy and reference: 2 m, or m when
- * z0 is 0 by choice and no pairs were computed. pairSum must be zero in that case. `clamped` is 0 against the uniform
- * reference, else 1.
+ * Writes coefficients [m] and adds to METRIC_SUMS, except the sums over pairs and tokens. policy and reference have S = 2 m
+ * entries, or S = m where z0 is 0 by choice: no pairs were computed, and pairSum must be zero. `clamped` is 0 against the
+ * uniform reference, else 1.
  */
 export const ktoObjective = kernel({
   name: "ktoObjective",
@@ -94,7 +94,7 @@ export const ktoObjective = kernel({
 fn main() {
   let measured = pairSum[1] > 0.0;
   let mean = select(0.0, pairSum[0] / pairSum[1], measured);
-  // The maximum of 0 and what is no number may be 0: a pair that overflowed must not pass for a reference point.
+  // max(0, NaN) may be 0: a pair that overflowed must not turn into a reference point.
   let z0 = select(mean, 0.0, u.clamped != 0u && mean < 0.0);
   let known = select(0.0, 1.0, measured || u.clamped != 0u);
   let share = 1.0 / f32(u.m);

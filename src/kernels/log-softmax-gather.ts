@@ -10,7 +10,7 @@
  * Pass 1 runs over the vocabulary in splits, keeping a running maximum and sum per row in registers (the online
  * log-sum-exp of Milakov and Gimelshein, 2018); two numbers per row and split are written, then combined. Pass 2 is
  * given one coefficient per sequence, recomputes the logits of one window of the vocabulary at a time into dLogits of
- * that window, and two ordinary products follow (`matmul`). The caller walks the windows.
+ * that window, and two ordinary matmuls follow (`matmul`). The caller walks the windows.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
 import { vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";

@@ -1,13 +1,13 @@
 /**
- * A tile of a matrix product, the body that the matrix product and the language-model head share: the ways in which a
- * workgroup computes its part of op(A) op(B). Not an epilogue: what is done with the sums is the caller's. Sums are f32,
- * over k in an order fixed by the shapes.
+ * A tile of a matmul, the body that the matmul and the language-model head share: the ways in which a workgroup computes
+ * its part of op(A) op(B). Not an epilogue: the caller decides what becomes of the sums. Sums are f32, over k in an order
+ * fixed by the shapes.
  */
 import { type MatmulLayout, type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { ofLane } from "./wgsl.ts";
 
 /**
- * A tile of a product in registers: WGSL that other kernels build their own epilogue on. The entry point has the
+ * A tile of a matmul in registers: WGSL on which other kernels build their own epilogue. The entry point has the
  * parameters `group` and `lane` and declares `firstRow` and `firstColumn`. `setup` declares `ownFirst`, the first of the
  * invocation's `ownRows` rows; `matmul` declares `sum0`, `sum1` and so on for these, each a vec4f: the columns `column`
  * to `column + 3`. M, N, K, aWidth and aFrom are members of the uniforms.
@@ -33,8 +33,9 @@ export interface MatmulTile {
 
 /**
  * WGSL for `firstRow` and `firstColumn` of a workgroup of `tileGrid`. Workgroups run in about the order of their numbers, x
- * first: tiles that follow one another share the longer operand's part and walk the shorter one, which caches hold. Of
- * equal ones a transposed A is the one that is shared: 42 against 53 ms at 1024^3 on lavapipe with tiles of 16 rows, and 55 against 40 in NN.
+ * first: consecutive tiles share their part of the longer operand and walk the shorter one, which caches hold. Where both
+ * are equally long, a transposed A is shared: at 1024^3 on lavapipe with tiles of 16 rows sharing A takes 42 ms instead of
+ * 53 in TN, and 55 instead of 40 in NN.
  */
 export const tileOrigin = ({ layout }: MatmulVariant, { rows, columns }: MatmulTile): string => /* wgsl */ `
   let place = select(group.xy, group.yx, u.N ${layout === "TN" ? ">" : ">="} u.M);
@@ -102,7 +103,7 @@ interface SharedRows {
   readonly products: readonly string[];
 }
 
-/** Rows of op(A) that lie along k: an invocation loads four along k of every `lanes`-th row, a lane's vector is one row's. */
+/** Rows of op(A) that lie along k: an invocation loads four numbers along k of every `lanes`-th row. */
 function rowsAlongK(rows: number, variant: MatmulVariant): SharedRows {
   const lanes = variant.subgroupSize;
   const registers = Math.max(1, rows / lanes);

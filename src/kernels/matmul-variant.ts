@@ -1,6 +1,6 @@
 /**
- * What a kernel that computes a matrix product depends on: its layout, how its operands are stored and loaded, and the
- * tile by which a workgroup shares the work (`matmul-tile.ts`), of which several are candidates.
+ * What a kernel that computes a matmul depends on: its layout, how its operands are stored and loaded, and the tile by
+ * which a workgroup shares the work (`matmul-tile.ts`), of which several are candidates. No tile's text is here.
  */
 import { type ActivationFormat, type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
 import {
@@ -21,14 +21,14 @@ export interface MatmulShape {
   readonly K: number;
 }
 
-/** What a product's kernel depends on beside its layout and shape. */
+/** What a matmul kernel depends on beside its layout and shape. */
 export interface MatmulOperands {
-  /** How B is stored; default f32. */
+  /** Format of B; default f32. */
   readonly format?: StoredFormat;
-  /** How A and the result are stored; default f32. */
+  /** Formats of A and of the result; default f32. */
   readonly aFormat?: ActivationFormat;
   readonly outFormat?: ActivationFormat;
-  /** Widths of the matrices that A and the result are column ranges of, and the first columns of these; default whole. */
+  /** A and the result may be column ranges of wider matrices: their widths and first columns. Default: whole matrices. */
   readonly aWidth?: number;
   readonly aFrom?: number;
   readonly outWidth?: number;
@@ -44,7 +44,7 @@ export interface MatmulOperands {
  */
 type Loads = "aligned" | "shifted" | "single";
 
-/** What a product's text depends on. */
+/** What a matmul's text depends on. */
 export interface MatmulVariant {
   readonly layout: MatmulLayout;
   readonly loadsA: Loads;
@@ -53,9 +53,9 @@ export interface MatmulVariant {
   readonly vectorStores: boolean;
   readonly subgroupSize: number;
   readonly software: boolean;
-  /** How B is stored. */
+  /** Format of B. */
   readonly format: StoredFormat;
-  /** How A and the result are stored. */
+  /** Formats of A and of the result. */
   readonly aFormat: ActivationFormat;
   readonly outFormat: ActivationFormat;
   readonly tile: TileName;
@@ -67,7 +67,7 @@ export interface MatmulVariant {
  *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, the others take them from it (`ofLane`),
  *                and every lane multiplies them with its own four columns of B; no workgroup memory, no barrier
  *   subgroupRkS  the same by S subgroups, each with every S-th step along k, whose sums are added at the end through
- *                workgroup memory (split-K): for products of few tiles, which leave a GPU's cores without work
+ *                workgroup memory (split-K): for matmuls of few tiles, which would leave cores of a GPU idle
  *   workgroupS   S rows by S columns, operands in tiles of workgroup memory, 16 along k at a time
  *   registers    32 rows by 32 columns, every invocation loads all that it needs: where caches do the sharing
  */
@@ -78,18 +78,18 @@ export type TileName =
   | "workgroup64"
   | "registers";
 
-/** Split-K is tried for products of at most so many tiles, where K is at least so long. */
+/** Split-K is a candidate for matmuls of at most this many tiles whose K is at least this long. */
 const SPLIT_MOST_TILES = 256;
 const SPLIT_LEAST_K = 128;
 /** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
 const SPLIT_MOST_LANES = 32;
 
 /**
- * The tiles that can compute a product of M rows on an adapter, the default first. Few rows (generation, a token of each
- * sequence) take a low tile, which wastes nothing. On software adapters, where a load costs about 10 times a multiply-add
- * and sums are kept in memory anyway, the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe, 16 rows 50 to
- * 54, before both took rows by shuffles. There only what can be faster than the default is tried: tiles in workgroup
- * memory are several times slower.
+ * The tiles that can compute a matmul of M rows on an adapter, the default first. Few rows (generation, a token of each
+ * sequence) take a low tile, which wastes nothing. On software adapters a load costs about 10 times a multiply-add and
+ * sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
+ * 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there and are
+ * no candidates.
  */
 export function tileNames(
   { M, N, K }: MatmulShape,
@@ -110,7 +110,7 @@ export function tileNames(
 }
 
 /**
- * The kernel that `build` makes of a product of this shape, by the default tile, with the other tiles as its candidates.
+ * The kernel that `build` makes for a matmul of this shape with the default tile; the other tiles are its candidates.
  * Aligned vectors wherever the contiguous axes allow them; where they do not, there is one tile only: such sizes are
  * rare in models.
  *
@@ -177,7 +177,7 @@ function matmulVariant(
   };
 }
 
-/** The declarations of the two operands, named a and b, for a kernel that computes a product. */
+/** The declarations of the two operands, named a and b, for a kernel that computes a matmul. */
 export function operandBindings(variant: MatmulVariant): { a: string; b: string } {
   const { layout, loadsA, loadsB, format, aFormat } = variant;
   return {

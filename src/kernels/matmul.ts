@@ -1,5 +1,5 @@
 /**
- * Matrix product  out = scale op(A) op(B) [+ bias] [+ residual] [+ out],  op = identity or transpose.
+ * Matmul, the matrix product  out = scale op(A) op(B) [+ bias] [+ residual] [+ out],  op = identity or transpose.
  *
  *   NN  A [M, K]  B [K, N]     a linear layer on [in, out] weights; the input gradient of one on [out, in] weights
  *   NT  A [M, K]  B [N, K]     a linear layer on [out, in] weights; the input gradient of one on [in, out] weights
@@ -34,7 +34,7 @@ export type MatmulKernel = Kernel<
 const cache = new Map<string, MatmulKernel>();
 
 /**
- * The kernel for a product of this layout and shape. `scale` multiplies the product; `hasBias` adds `bias[N]` to each
+ * The kernel for a matmul of this layout and shape. `scale` multiplies the product; `hasBias` adds `bias[N]` to each
  * row, `hasResidual` adds `residual[M, N]`, `accumulate` adds what `out` held; pass any other small tensor for an operand
  * that is not used. A is the columns from `aFrom` on of a, the result those from `outFrom` on of out.
  */

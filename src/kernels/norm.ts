@@ -155,7 +155,7 @@ export const rmsNormBackward = normBackward("rmsNormBackward", "0.0");
 /** dx [T, C] += the gradient through LayerNorm of dy [T, C]. */
 export const layerNormBackward = normBackward("layerNormBackward", "reduceSum(total(sum), lane) / f32(u.C)");
 
-/** Blocks of rows whose sums are taken apart, for T rows. */
+/** Number of blocks that T rows are summed in. */
 export function rowBlocks(rows: number): number {
   return Math.max(1, Math.min(64, Math.ceil(rows / 32)));
 }

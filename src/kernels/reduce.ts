@@ -46,7 +46,7 @@ ${elementwise("u.C")}`,
   cost: ({ G = 0, C = 0 }) => ({ flops: G * C, bytes: 4 * G * C }),
 });
 
-/** Partial sums of squares that the global norm is made of. */
+/** Number of partial sums of squares that add up to the global norm. */
 export const NORM_PARTIALS = 256;
 
 /** partials [256] (+)= sums of squares of x [n]; `first` starts over, else they are added. */

@@ -43,7 +43,7 @@ ${rowElements("u.T", "u.heads * (u.halfSize / LANES)")}`,
 );
 
 /**
- * How frequencies are scaled. "linear" divides all of them by the factor (position interpolation, Chen et al. 2023).
+ * Scaling of the frequencies. "linear" divides all of them by the factor (position interpolation, Chen et al. 2023).
  * "llama3" divides those that turn less than `lowFrequencyFactor` times within the original context, keeps those that
  * turn more than `highFrequencyFactor` times, and blends in between (Llama 3.1, Grattafiori et al. 2024).
  */

@@ -1,6 +1,6 @@
 /**
- * The few WGSL snippets that several kernels share, and the facts about an adapter that decide between variants.
- * Text only: what a snippet computes is said beside it.
+ * The WGSL snippets that several kernels share, and the facts about an adapter that decide between variants. Text only:
+ * no layer's formula, no device.
  */
 import { type ActivationFormat, type Grid, inFormats, type Kernel, type Values } from "./kernel.ts";
 import { activationBinding, storedBytes } from "./stored.ts";
@@ -14,17 +14,17 @@ export interface AdapterFacts {
 }
 
 /**
- * WGSL: what `value` is in a lane of the subgroup whose number is known. GPUs have broadcasts that take no exchange
- * between lanes; llvmpipe makes three instructions of a broadcast and one of a shuffle: 79 instead of 67 GFLOP/s in a
- * product at 512^3, 70 instead of 64 at 1024^3 (NN, tiles of 32 rows, best of 25 rounds in one process).
+ * WGSL: `value` as one lane of the subgroup has it, whose number is known here. On a GPU a broadcast exchanges nothing
+ * between lanes; llvmpipe compiles a broadcast to three instructions and a shuffle to one: 79 instead of 67 GFLOP/s in a
+ * matmul at 512^3, 70 instead of 64 at 1024^3 (NN, tiles of 32 rows, best of 25 rounds in one process).
  */
 export function ofLane(lane: number, value: string, { software }: Pick<AdapterFacts, "software">): string {
   return `${software ? "subgroupShuffle" : "subgroupBroadcast"}(${value}, ${lane}u)`;
 }
 
 /**
- * WGSL: a count as the bound of a loop that no compiler can know, so that none unrolls it. Mesa unrolls up to 32 rounds;
- * where there are loads or stores, the branches that it makes of each take most of the time to compile.
+ * WGSL: a count as a loop's bound that no compiler can know, so that none unrolls the loop. Mesa unrolls up to 32 rounds
+ * and compiles each load and store to branches, which then take most of the time to compile.
  *
  * @param dimension any that is less than 2^31
  */
@@ -32,7 +32,7 @@ export function unknownCount(count: number, dimension: string): string {
   return `(${count}u + (${dimension} >> 31u))`;
 }
 
-/** The variants that run on every WebGPU adapter. */
+/** The facts that hold for every WebGPU adapter. */
 export const BASE_FACTS: AdapterFacts = { subgroupSize: 0, software: false };
 
 /** Workgroups in the first grid dimension before the second one is used; the limit is 65,535 in each. */
@@ -77,7 +77,7 @@ const ROW_GROUP = { columns: 16, rows: 4 } as const;
 
 /**
  * Entry point of an elementwise kernel over rows and columns: `element(row, column)`, without the integer divisions
- * that a flat index would need (slow everywhere, and the larger part of such a kernel on software adapters).
+ * that a flat index would need: these are slow everywhere, and most of such a kernel's time on software adapters.
  */
 export function rowElements(rows: string, columns: string): string {
   return /* wgsl */ `

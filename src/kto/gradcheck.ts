@@ -1,6 +1,6 @@
 /**
- * Gradient check: one microbatch through the real training step, its loss, log-ratios and gradients read back, and,
- * where the model is small enough, compared with the float64 model tensor by tensor.
+ * Gradient check: one microbatch through the training update. Its loss, log-ratios and gradients are read back and, where
+ * the model is small enough, compared tensor by tensor with the same in float64.
  */
 
 import { Float64Model } from "../engine/model/float64/decoder.ts";
@@ -12,7 +12,7 @@ import { type BatchExample, checkSequences, packBatch } from "./method/batch.ts"
 import { ktoFloat64Gradient } from "./method/float64-gradient.ts";
 import { type ObjectiveOptions, usesPairs } from "./method/objective.ts";
 import { mismatchedPairs } from "./method/sampler.ts";
-import { KtoStep } from "./method/update.ts";
+import { Update } from "./method/update.ts";
 
 /** Largest relative error, in norm, of a gradient tensor in f32 that still passes. */
 export const GRADIENT_TOLERANCE = 1e-3;
@@ -76,9 +76,9 @@ export async function checkGradients(options: GradientCheckOptions): Promise<Gra
   const maxLength = Math.min(policy.config.contextLength, reference.config.contextLength);
   checkSequences(examples, policy.config.vocabSize, { maxLength, limit: "the model's context of" });
   const batch = packBatch(examples, { mismatched: usesPairs(objective), maxLength });
-  const step = policy.device.allocating(
+  const update = policy.device.allocating(
     () =>
-      new KtoStep({
+      new Update({
         policy,
         reference,
         shapes: [batch.packed.shape],
@@ -89,11 +89,11 @@ export async function checkGradients(options: GradientCheckOptions): Promise<Gra
       }),
   );
   try {
-    await step.gradients([batch]);
-    const metrics = await policy.device.download(step.objective.metrics);
-    const sums = await step.readLogProbs(batch.size);
+    await update.gradients([batch]);
+    const metrics = await policy.device.download(update.objective.metrics);
+    const sums = await update.readLogProbs(batch.size);
     const ratios = Array.from(sums.policy, (logProb, i) => logProb - (sums.reference[i] ?? 0));
-    const gradients = await policy.readTensors(step.optimizer.gradients);
+    const gradients = await policy.readTensors(update.optimizer.gradients);
     const squares = gradients.reduce((total, { data }) => data.reduce((sum, g) => sum + g * g, total), 0);
     return {
       loss: metrics[METRIC_SUMS.loss] ?? Number.NaN,
@@ -106,7 +106,7 @@ export async function checkGradients(options: GradientCheckOptions): Promise<Gra
       comparison: await compare(options, gradients, metrics[METRIC_SUMS.loss] ?? Number.NaN, maxLength),
     };
   } finally {
-    step.free();
+    update.free();
   }
 }
 

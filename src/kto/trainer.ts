@@ -1,98 +1,120 @@
 /**
- * The KTO trainer: examples and two models in, a training run out. Decides what the run is made of (reference, weights,
- * objective); how it goes on is `training-run.ts`'s business.
+ * The KTO trainer: what KTO makes of a caller's options, rows and models, said to `createRun` as a method. How a run goes
+ * on is `run/run.ts`'s.
  */
-import { Model } from "../engine/model/model.ts";
-import { solveWeights } from "./data/weights.ts";
-import type { TrainerOptions } from "./options/kto.ts";
-import type { ReferenceMode } from "./options/method.ts";
-import { withWhatFits } from "./run/fitting.ts";
-import { type CachedReference, cachedReference, prepare, type TrainerInputs } from "./run/inputs.ts";
-import { resumption } from "./run/resumption.ts";
+import type { Model } from "../engine/model/model.ts";
+import { ConfigError } from "../errors.ts";
+import { type ClassWeights, solveWeights } from "./data/weights.ts";
+import type { Checked } from "./options/checked.ts";
+import { type TrainerOptions, trainerOptions } from "./options/kto.ts";
+import { type ReferenceMode, referenceChoice, referenceMode } from "./options/method.ts";
+import { createRun, timeRun } from "./run/create.ts";
+import type { Method, RunInputs } from "./run/inputs.ts";
+import type { Run } from "./run/run.ts";
 import type { RunTimes } from "./run/timing.ts";
-import { TrainingRun } from "./run/training-run.ts";
 
 export type { TrainingStep } from "./run/callbacks.ts";
-export type { TrainerInputs } from "./run/inputs.ts";
 
-/** A KTO training run, made by `KtoTrainer.create`. `free` gives all device memory back but the given models'. */
-export class KtoTrainer extends TrainingRun<TrainerOptions> {
+/** What a KTO run is made from. */
+export interface TrainerInputs extends RunInputs {
+  /**
+   * Frozen. Default: the policy as it starts, of which a copy is kept and freed with the trainer: a new adapter starts as
+   * the base model, which needs no copy, an adapter that was trained before as itself. With `reference` "cached" a model
+   * is not needed any more, and may be freed, once the trainer is there.
+   */
+  readonly reference?: Model;
+  /**
+   * The trainer may free the reference: with "cached" it does so once the log-probs are there, before the run is
+   * allocated, so that both are never in memory together.
+   */
+  readonly ownsReference?: boolean;
+  /** Some of them, parsed here, or all of them as a command line has parsed them. */
+  readonly options?: Partial<TrainerOptions> | Checked<TrainerOptions>;
+}
+
+/** A KTO training run. `free` gives back all device memory but that of the models that were given, and the folder. */
+export type KtoTrainer = Run<TrainerOptions> & {
   /** lambda_D and lambda_U, with "auto" solved. */
-  readonly weights: { readonly desirable: number; readonly undesirable: number };
+  readonly weights: ClassWeights;
   readonly referenceMode: ReferenceMode;
-  /** Where cached log-probabilities of the reference come from, for people. */
-  readonly referenceNote: string | undefined;
-  readonly #ownReference: Model | undefined;
+};
 
-  private constructor(
-    inputs: TrainerInputs,
-    prepared: ReturnType<typeof prepare>,
-    cached: CachedReference | undefined,
-  ) {
-    const { policy, reference, examples } = inputs;
-    const { mode, options } = prepared;
-    const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
-    const ownReference =
-      mode === "copy" && reference === undefined ? Model.copyOf(policy.base, "reference weights") : undefined;
-    super({
-      inputs,
-      prepared,
-      objective: {
-        beta: options.beta,
-        desirableWeight: weights.desirable,
-        undesirableWeight: weights.undesirable,
-        lossType: options.loss_type,
-      },
-      reference: mode === "cached" || mode === "uniform" ? mode : (reference ?? ownReference ?? policy.base),
-      referencePointScope: options.reference_point_scope,
-      cached,
-    });
-    this.weights = weights;
-    this.referenceMode = mode;
-    this.referenceNote = cached && [cached.updates, cached.evaluation].flatMap((one) => one?.note ?? []).join("; ");
-    this.#ownReference = ownReference;
-  }
-
+export const KtoTrainer = {
   /**
    * Checks options and examples, allocates all device memory of the run and, with `resume_from_checkpoint`, puts a
-   * checkpoint's weights into the policy. The policy is loaded as for the run that is resumed, since it is its reference.
+   * checkpoint's weights into the policy. The policy is loaded as for the run that is resumed, since as it starts it is
+   * the reference.
    *
    * @throws ConfigError for an option out of range; DatasetError for examples that the model cannot take; AdapterError
-   * when the device cannot hold the run
+   * when the device cannot hold the run; FileError where another run has `outputFolder`
    */
-  static async create(inputs: TrainerInputs): Promise<KtoTrainer> {
-    const prepared = prepare(inputs);
-    const resumed = await resumption(inputs, "kto", prepared);
-    return await TrainingRun.started(inputs.policy.device, resumed, ...(await KtoTrainer.#made(inputs, prepared)));
-  }
+  async create(inputs: TrainerInputs): Promise<KtoTrainer> {
+    const { method, ...facts } = await ktoMethod(inputs);
+    return Object.assign(await createRun(inputs, method), facts);
+  },
 
   /**
-   * How long the run of these inputs, or what is left of it, would take: allocates it, runs a little of it and frees it.
+   * How long the run of these inputs, or what is left of it, takes: allocates it, runs a little of it and frees it.
    * Writes nothing and leaves the policy's weights as they are.
    *
    * @throws what `create` throws
    */
-  static async time(inputs: TrainerInputs): Promise<RunTimes> {
-    const prepared = prepare(inputs);
-    const resumed = await resumption(inputs, "kto", prepared);
-    return await TrainingRun.timed(inputs.policy.device, resumed, ...(await KtoTrainer.#made(inputs, prepared, false)));
-  }
+  async time(inputs: TrainerInputs): Promise<RunTimes> {
+    const { method } = await ktoMethod(inputs);
+    return await timeRun(inputs, method);
+  },
+};
 
-  /** How the run is made, and what to say where the device does not hold it. @param compute of a cached reference */
-  static async #made(inputs: TrainerInputs, prepared: ReturnType<typeof prepare>, compute = true) {
-    const cached = prepared.mode === "cached" ? await cachedReference(inputs, prepared, compute) : undefined;
-    const { reference, ...others } = inputs;
-    if (prepared.mode === "cached" && inputs.ownsReference) reference?.free();
-    const held = prepared.mode === "cached" ? others : inputs;
-    const smallest = prepared.plan.batchOptions.mismatched ? 2 : 1;
-    return [
-      () => new KtoTrainer(held, prepared, cached),
-      (error: unknown) => withWhatFits(error, held, smallest, (fewer) => new KtoTrainer(fewer, prepare(fewer), cached)),
-    ] as const;
-  }
+async function ktoMethod(inputs: TrainerInputs): Promise<{
+  readonly method: Method<TrainerOptions>;
+  readonly weights: ClassWeights;
+  readonly referenceMode: ReferenceMode;
+}> {
+  const { policy, reference, examples, ownsReference: freeReference = false } = inputs;
+  checkReference(policy, reference);
+  const options = trainerOptions.parse(inputs.options);
+  const choice = referenceChoice(options, {
+    adapter: policy.adapter !== undefined,
+    continued: await startsTrained(policy),
+    given: reference !== undefined,
+  });
+  const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
+  const method: Method<TrainerOptions> = {
+    name: "kto",
+    options,
+    objective: {
+      beta: options.beta,
+      desirableWeight: weights.desirable,
+      undesirableWeight: weights.undesirable,
+      lossType: options.loss_type,
+    },
+    reference: choice.of === "given" ? (reference ?? "start") : choice.of,
+    caching: choice.cached ? { recompute: options.overwrite_cache, freeReference } : undefined,
+    referencePointScope: options.reference_point_scope,
+  };
+  return { method, weights, referenceMode: referenceMode(choice) };
+}
 
-  override free(): void {
-    super.free();
-    this.#ownReference?.free();
+/** Whether the policy's adapter changes the model before this run: it was loaded, or trained since it was made. */
+async function startsTrained({ adapter, device }: Model): Promise<boolean> {
+  if (adapter === undefined) return false;
+  return adapter.folder !== undefined || !(device.counts || (await adapter.addsNothing()));
+}
+
+/** @throws ConfigError for a reference that the policy cannot be compared with */
+function checkReference(policy: Model, reference: Model | undefined): void {
+  if (reference === undefined) return;
+  if (reference === policy) {
+    throw new ConfigError(
+      "The reference is the policy itself, so every log-ratio would stay 0; load the reference as a model of its own, or leave it out for a frozen copy.",
+    );
+  }
+  if (reference.device !== policy.device) {
+    throw new ConfigError("The reference lies on another device than the policy; load both on one device.");
+  }
+  if (reference.adapter !== undefined && reference.adapter === policy.adapter) {
+    throw new ConfigError(
+      "The reference has the very adapter that is trained, so every log-ratio would stay 0; leave it out for a frozen copy.",
+    );
   }
 }

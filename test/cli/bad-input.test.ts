@@ -84,7 +84,12 @@ describe("a feedback file that cannot be used", () => {
       exit.options,
       /src\/cli holds no \.parquet, \.jsonl, \.json or \.csv/,
     ],
-    ["an unknown kind of file", () => rows("x", "rows.txt"), exit.feedback, /rows\.txt is not a kind of file/],
+    [
+      "an unknown kind of file",
+      () => rows("x", "rows.txt"),
+      exit.feedback,
+      /rows\.txt has an ending that is not known/,
+    ],
     ["an empty file", () => rows(""), exit.feedback, /rows\.jsonl is empty/],
     ["blank lines alone", () => rows("\n\r\n"), exit.feedback, /rows\.jsonl holds no rows/],
     ["a byte order mark alone", () => rows("\ufeff"), exit.feedback, /rows\.jsonl holds no rows/],
@@ -484,7 +489,7 @@ describe("numbers that overflow", () => {
   test("kto train writes no model that the last updates could not change, though an earlier one of the same window could", async () => {
     const output = freshPath(folder, "out");
     const words = ["--model", llama, "--dataset", feedback, "--output_dir", output];
-    const { code, stderr } = await quietly("train", ...words, "learning_rate=1e6", "max_steps=5");
+    const { code, stderr } = await quietly("train", ...words, "learning_rate=1e10", "max_steps=5");
     expect(code).toBe(exit.numbers);
     expect(stderr).toMatch(/^error: The gradients were not finite in any of the [2-4] updates up to step 5/m);
     expect(readdirSync(output)).toEqual(["metrics.jsonl"]);

@@ -25,6 +25,33 @@ export async function kernelVariants(): Promise<{ variant: string; facts: Adapte
   return facts.software ? [own, gpu, base] : [own, base];
 }
 
+/** A device on which a whole model meets the kernels that another adapter would. */
+export interface DeviceVariant {
+  readonly variant: string;
+  /** The shared device, or one of its own: `close` it. */
+  readonly open: () => Promise<{ readonly device: Device; readonly close: () => void }>;
+}
+
+/**
+ * What whole models are run on: the shared device, the same as if it were hardware without subgroups, and a device with
+ * no more than every adapter guarantees. Compiling for more of them would cost minutes; `kernelVariants` has more.
+ */
+export async function deviceVariants(): Promise<DeviceVariant[]> {
+  const device = await sharedDevice();
+  const { subgroupSize } = device.facts;
+  const shared = { variant: `subgroups of ${subgroupSize}`, open: async () => ({ device, close: () => undefined }) };
+  const workgroups = async () => {
+    const own = Object.getOwnPropertyDescriptor(device, "facts") ?? {};
+    Object.defineProperty(device, "facts", { ...own, value: BASE_FACTS });
+    return { device, close: () => void Object.defineProperty(device, "facts", own) };
+  };
+  const core = async () => {
+    const opened = await Device.open({ adapter: device.kind, features: "core", tuning: "off" });
+    return { device: opened, close: () => opened.close() };
+  };
+  return [shared, { variant: "workgroups", open: workgroups }, { variant: "without optional features", open: core }];
+}
+
 /** What activations may be stored as on this adapter. */
 export async function activationFormats(): Promise<ActivationFormat[]> {
   const { features } = (await sharedDevice()).gpu;

@@ -1,6 +1,6 @@
 /**
  * The tiny models and the microbatch of test/fixtures, on the shared device and in float64, and what PyTorch computed
- * for them. Models are loaded anew at each call, since training changes them; free them.
+ * for them. Each call loads a model of its own, since training changes it; free it.
  */
 import { readFileSync } from "node:fs";
 import type { Device } from "../../src/engine/gpu/device.ts";
@@ -12,7 +12,10 @@ import { readFloat64Safetensors } from "./float64-safetensors.ts";
 
 export const FIXTURES = ["gpt2", "llama", "qwen2", "qwen3"] as const;
 
-export type FixtureName = (typeof FIXTURES)[number];
+/** Fixtures with heads as large as those of real models, which other attention kernels serve. */
+export const HEAD_FIXTURES = ["head64", "head128", "head256", "long64"] as const;
+
+export type FixtureName = (typeof FIXTURES | typeof HEAD_FIXTURES)[number];
 
 /** expected.json of a fixture. */
 export interface Expected {
@@ -64,14 +67,19 @@ export function readExamples(name: FixtureName): BatchExample[] {
 
 export type Role = "policy" | "reference";
 
+/** The folder of a fixture's model. */
+export function fixtureFolder(name: FixtureName, role: Role): string {
+  return `${root}/${name}/${role}`;
+}
+
 /** A fixture's model on the device. */
 export function loadModel(device: Device, name: FixtureName, role: Role): Promise<Model> {
-  return Model.load(device, `${root}/${name}/${role}`);
+  return Model.load(device, fixtureFolder(name, role));
 }
 
 /** A fixture's weights in float64. */
 export function float64Weights(name: FixtureName, role: Role) {
-  const folder = `${root}/${name}/${role}`;
+  const folder = fixtureFolder(name, role);
   const config = parseModelConfig(readFileSync(`${folder}/config.json`, "utf8"), folder);
   return { config, weights: readFloat64Safetensors(`${folder}/model.safetensors`) };
 }
@@ -91,7 +99,7 @@ export async function float64Of(model: Model): Promise<Float64Model> {
   );
 }
 
-/** The likeliest continuation in float64, the whole sequence anew for every token. */
+/** The likeliest continuation in float64; the whole sequence is computed for every token. */
 export function exactGreedy(model: Float64Model, prompt: number[], count: number, vocabSize: number): number[] {
   const ids = [...prompt];
   for (let i = 0; i < count; i++) {

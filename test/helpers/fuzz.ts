@@ -20,8 +20,11 @@ import { parseEndTokens, parseModelConfig } from "../../src/engine/model/config/
 import { readModelConfig } from "../../src/engine/model/config/folder.ts";
 import { readGenerationDefaults } from "../../src/engine/model/config/generation-config.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
+import { mergeAdapter } from "../../src/engine/model/merge.ts";
 import { Model } from "../../src/engine/model/model.ts";
-import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, loadAdapter, mergeAdapter } from "../../src/engine/model/peft.ts";
+import { loadAdapter } from "../../src/engine/model/peft.ts";
+import { ADAPTER_CONFIG } from "../../src/engine/model/peft-config.ts";
+import { ADAPTER_WEIGHTS } from "../../src/engine/model/peft-tensors.ts";
 import { checkTensors } from "../../src/engine/model/weights/check-tensors.ts";
 import { openCheckpoint, writeCheckpoint } from "../../src/engine/model/weights/checkpoint-files.ts";
 import { checkpointPieces, finitePieces } from "../../src/engine/model/weights/weight-transfer.ts";

@@ -6,10 +6,10 @@ import { packRows, type RowBranch, type RowShape, rowShape } from "../../src/eng
 import { ktoObjective, referencePoint } from "../../src/kernels/float64/kto-objective.ts";
 import { globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";
-import type { BatchExample, KtoBatch } from "../../src/kto/method/batch.ts";
+import type { Batch, BatchExample } from "../../src/kto/method/batch.ts";
 import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
 import { mismatchedPairs } from "../../src/kto/method/sampler.ts";
-import { KtoStep } from "../../src/kto/method/update.ts";
+import { Update } from "../../src/kto/method/update.ts";
 import { wholeArena } from "./arenas.ts";
 
 /** An optimizer that the tests of gradients do not run. */
@@ -38,10 +38,11 @@ export function stepFor(
   policy: Model,
   reference: Model,
   objective: ObjectiveOptions,
-  batches: readonly KtoBatch[],
+  batches: readonly Batch[],
   scope: "microbatch" | "step" = "microbatch",
-): KtoStep {
-  return new KtoStep({
+  gradientCheckpointing = false,
+): Update {
+  return new Update({
     policy,
     reference,
     shapes: batches.map((batch) => batch.packed.shape),
@@ -49,11 +50,12 @@ export function stepFor(
     objective,
     optimizer: noOptimizer,
     referencePointScope: scope,
+    gradientCheckpointing,
   });
 }
 
 /** Runs microbatches to gradients and reads everything back; metric sums start from zero. */
-export async function gradientsOf(step: KtoStep, batches: readonly KtoBatch[]): Promise<StepResult> {
+export async function gradientsOf(step: Update, batches: readonly Batch[]): Promise<StepResult> {
   const { device, policy: model, objective, optimizer } = step;
   device.upload(objective.metrics, new Float32Array(METRIC_SUMS.size));
   await step.gradients(batches);
@@ -80,10 +82,11 @@ export async function runStep(
   policy: Model,
   reference: Model,
   objective: ObjectiveOptions,
-  batches: readonly KtoBatch[],
+  batches: readonly Batch[],
   scope: "microbatch" | "step" = "microbatch",
+  gradientCheckpointing = false,
 ): Promise<StepResult> {
-  const step = stepFor(policy, reference, objective, batches, scope);
+  const step = stepFor(policy, reference, objective, batches, scope, gradientCheckpointing);
   try {
     return await gradientsOf(step, batches);
   } finally {
@@ -96,7 +99,7 @@ export function batchWithPairs(
   examples: readonly BatchExample[],
   pairs: readonly { readonly completionIds: ArrayLike<number>; readonly valid?: boolean }[],
   capacity: Partial<RowShape> = {},
-): KtoBatch {
+): Batch {
   const branches = pairs.map(({ completionIds }, prompt): RowBranch => ({ prompt, completionIds }));
   const packed = packRows(examples, branches, { ...rowShape(examples, branches), ...capacity });
   return {

@@ -7,7 +7,7 @@ import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { packBatch } from "../../src/kto/method/batch.ts";
-import { KtoStep } from "../../src/kto/method/update.ts";
+import { Update } from "../../src/kto/method/update.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { bits } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
@@ -36,7 +36,7 @@ const objective = { beta: 0.1, desirableWeight: 1, undesirableWeight: 1.2, lossT
 
 async function gradients(policy: Model, reference: Model, gradientCheckpointing: boolean, dropoutSeed?: number) {
   const before = device.memory().activations ?? 0;
-  const step = new KtoStep({
+  const step = new Update({
     policy,
     reference,
     shapes: [batch.packed.shape],

@@ -83,7 +83,7 @@ describe.each(Object.entries(FAMILY_CONFIGS))("%s against float64", (_, config) 
     });
   });
 
-  it("greedy continuations with the cache equal the likeliest tokens of the whole sequence, anew for each", async () => {
+  it("greedy continuations with the cache are the likeliest tokens of the whole sequence, computed without a cache", async () => {
     await withModel(config, 3, async (model) => {
       const prompts = [1, 2, 9, 17].map((length) => randomIds(random, length));
       const generator = new Generator(model, { maxBatch: 8, maxLength: 40 });

@@ -21,7 +21,7 @@ it.each([
     1,
     /It was after step \d; .*checkpoint-1 holds the run up to step 1: go on from there with resume/,
   ],
-  ["before the first", 5, /It was after step \d; no checkpoint was saved, so the run is to be started anew\.$/],
+  ["before the first", 5, /It was after step \d; no checkpoint was saved, so the run starts from its beginning\.$/],
 ])("a device lost %s: exit code 6, and what was saved", async (_, save_steps, sentence) => {
   const device = await Device.open();
   const path = freshPath(folder, "run");

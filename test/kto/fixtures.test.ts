@@ -21,7 +21,7 @@ import { packBatch } from "../../src/kto/method/batch.ts";
 import { ktoFloat64Gradient } from "../../src/kto/method/float64-gradient.ts";
 import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import { mismatchedPairs } from "../../src/kto/method/sampler.ts";
-import { KtoStep } from "../../src/kto/method/update.ts";
+import { Update } from "../../src/kto/method/update.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { expectWithin } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
@@ -80,7 +80,7 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
 
   it("log-probabilities of the packed microbatch, mismatched pairs among them", async () => {
     const batch = packBatch(examples, { mismatched: true, maxLength: policy.config.contextLength });
-    const step = new KtoStep({
+    const step = new Update({
       policy,
       reference,
       shapes: [batch.packed.shape],

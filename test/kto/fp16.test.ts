@@ -15,7 +15,7 @@ import { Random } from "../../src/engine/random.ts";
 import { AdapterError } from "../../src/errors.ts";
 import { type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
 import type { Metrics } from "../../src/kto/method/metrics.ts";
-import { KtoStep } from "../../src/kto/method/update.ts";
+import { Update } from "../../src/kto/method/update.ts";
 import { SftTrainer } from "../../src/kto/sft-trainer.ts";
 import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
@@ -60,7 +60,7 @@ async function gradients(
   ofObjective = objective,
 ): Promise<StepResult> {
   const batch = packBatch(examples, { mismatched: true, maxLength: policy.config.contextLength });
-  const step = new KtoStep({
+  const step = new Update({
     policy,
     reference,
     shapes: [batch.packed.shape],

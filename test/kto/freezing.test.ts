@@ -33,7 +33,7 @@ async function train(name: FixtureName, changes: TrainerInputs["options"]) {
     return {
       before,
       after: tensorsOf(await policy.readTensors(policy.weights)),
-      gradients: tensorsOf(await policy.readTensors(trainer.step.optimizer.gradients)),
+      gradients: tensorsOf(await policy.readTensors(trainer.update.optimizer.gradients)),
       gradientBytes,
       optimizerBytes,
     };

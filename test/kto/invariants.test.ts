@@ -8,7 +8,7 @@ import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { ktoObjective } from "../../src/kernels/float64/kto-objective.ts";
-import { type BatchExample, type KtoBatch, packBatch } from "../../src/kto/method/batch.ts";
+import { type Batch, type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
 import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import type { Metrics } from "../../src/kto/method/metrics.ts";
 import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
@@ -125,10 +125,10 @@ describe.each(["llama", "gpt2"] as const)("step 0 of %s, through the trainer", (
         const loss = (lambdaD * good + lambdaU * (m - good)) / (2 * m);
         expectWithin("loss", [metrics.loss ?? Number.NaN], [loss], () => (m + 2) * EPSILON * loss);
       }
-      const { policy: own, reference } = await trainer.step.readLogProbs(m);
+      const { policy: own, reference } = await trainer.update.readLogProbs(m);
       expect(bits(own as Float32Array<ArrayBuffer>)).toEqual(bits(reference as Float32Array<ArrayBuffer>));
       expect(own.every((logProb) => logProb < 0)).toBe(true);
-      const coefficients = await device.download(trainer.step.objective.coefficients(m));
+      const coefficients = await device.download(trainer.update.objective.coefficients(m));
       const wanted = examples.map(({ label }) => ((label ? -lambdaD : lambdaU) * beta) / (4 * m));
       expectWithin("coefficients", coefficients, wanted, (i) => 6 * EPSILON * Math.abs(at(wanted, i)));
     } finally {
@@ -481,7 +481,7 @@ describe("an epoch", () => {
     await expectEveryRowOnce(examples, metrics);
   });
 
-  it("draws its microbatches anew", async () => {
+  it("draws its microbatches again", async () => {
     const { metrics } = await train({
       ...llama,
       examples: randomExamples(12, 24),
@@ -575,10 +575,10 @@ describe("packing", () => {
     }
   });
 
-  it("of more kinds of microbatch than programs are kept, the oldest are recorded anew, to the same bits", async () => {
+  it("of more kinds of microbatch than programs are kept, the oldest are recorded again, to the same bits", async () => {
     const rows = randomExamples(70, 43).map((row) => ({ ...row, completionIds: [5, 6] }));
     const batches = Array.from({ length: 67 }, (_, i) => packBatch(rows.slice(0, i + 2), noCut));
-    const [first] = batches as [KtoBatch, ...KtoBatch[]];
+    const [first] = batches as [Batch, ...Batch[]];
     const step = stepFor(llama.policy, llama.reference, objective, batches);
     try {
       const before = await gradientsOf(step, [first]);

@@ -12,9 +12,9 @@ import { type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
 import { sftFloat64Gradient } from "../../src/kto/method/float64-gradient.ts";
 import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import type { Metrics } from "../../src/kto/method/metrics.ts";
-import { KtoStep } from "../../src/kto/method/update.ts";
-import type { SftTrainerInputs } from "../../src/kto/run/inputs.ts";
-import { SftTrainer } from "../../src/kto/sft-trainer.ts";
+import { Update } from "../../src/kto/method/update.ts";
+
+import { SftTrainer, type SftTrainerInputs } from "../../src/kto/sft-trainer.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits } from "../helpers/compare.ts";
@@ -40,7 +40,7 @@ async function gradientsOf(policy: Model, examples: readonly BatchExample[], siz
       maxLength: policy.config.contextLength,
     });
   });
-  const step = new KtoStep({
+  const step = new Update({
     policy,
     reference: "none",
     shapes: batches.map(({ packed }) => packed.shape),

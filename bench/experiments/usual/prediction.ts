@@ -1,4 +1,4 @@
-/** What the number of multiplications makes of the usual schedule against ours; attention is left out. */
+/** Multiplications of the usual schedule over those of ours, without attention. */
 
 import type { ModelConfig } from "../../../src/engine/model/config/config.ts";
 import type { StepRows } from "../../measure/peer-work.ts";

@@ -75,7 +75,7 @@ export class UsualStep {
     const program = new Program(this.device, "usual schedule");
     this.optimizer.recordZeroGradients(program);
     for (const model of [reference, policy]) {
-      const sums = model === policy ? this.objective.policySums(size) : this.objective.referenceSums(size);
+      const sums = model === policy ? this.objective.policyLogProbs(size) : this.objective.referenceLogProbs(size);
       this.#recordPass(program, model, this.#pairs, pairs, { ...sums, offset: sums.offset + 4 * size, shape: [size] });
       this.#recordPass(program, model, this.#own, own, { ...sums, shape: [size] });
     }

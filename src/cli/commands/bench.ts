@@ -1,4 +1,4 @@
-/** `kto bench`: kernels and whole updates on the adapter at hand, as a table and as JSON; bench/ has the benchmarks. */
+/** `kto bench`: measures kernels and whole updates on this adapter, as a table and as JSON. The benchmarks are in bench/. */
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -102,7 +102,7 @@ async function runBench(options: BenchOptions, output: Output): Promise<void> {
   }
 }
 
-/** A result as lines of the table: itself, its peers, and the parts of a whole update. */
+/** A result as lines of the table: its own, one for each peer, and the parts of a whole update. */
 export function tableLines(result: BenchmarkResult): string[] {
   const { name, shape, peers, step } = result;
   const lines = [

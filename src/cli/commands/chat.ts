@@ -1,6 +1,6 @@
 /**
  * `kto chat`: a conversation with a model, line by line. Answers go to stdout as they come, all else to stderr. The
- * keys and values of the conversation so far stay on the device; only what a turn adds is computed.
+ * keys and values of the conversation stay on the device, so that each turn computes only its new tokens.
  */
 
 import { createInterface } from "node:readline/promises";
@@ -62,7 +62,7 @@ export const chatCommand = command({
   run: runChat,
 });
 
-/** What a turn needs. */
+/** Everything that one turn of the conversation uses. */
 interface Talk {
   readonly options: ChatOptions;
   readonly output: Output;
@@ -71,7 +71,7 @@ interface Talk {
   readonly template: ChatTemplate;
   readonly sampling: SamplingOptions;
   readonly maxLength: number;
-  /** A person types: a conversation that is full need not end the program. */
+  /** A person types the questions, so that a full conversation need not end the program. */
   readonly terminal: boolean;
   readonly interrupted: () => boolean;
 }
@@ -111,7 +111,7 @@ async function runChat(options: ChatOptions, output: Output): Promise<void> {
       if (answering) interrupted = true;
       else lines.close();
     });
-    if (terminal) output.info("/reset begins anew, /system text sets the system message, /exit ends.");
+    if (terminal) output.info("/reset starts a new conversation, /system text sets the system message, /exit ends.");
     let system = options.system;
     let messages: Message[] = opening(system);
     let turn = 0;
@@ -123,7 +123,7 @@ async function runChat(options: ChatOptions, output: Output): Promise<void> {
         if (word === "reset" || word === "system") {
           if (word === "system") system = rest === "" ? undefined : rest;
           messages = opening(system);
-          output.info("a new conversation begins.");
+          output.info("a new conversation has begun.");
         } else if (word !== undefined) {
           output.warning(`there is no /${word}; there are /reset, /system and /exit.`);
         } else if (line.trim() !== "") {
@@ -151,7 +151,7 @@ async function answer(talk: Talk, messages: Message[], turn: number): Promise<Me
   const text = template.render(messages, { addGenerationPrompt: true, variables });
   const ids = tokenizer.encode(text, { addSpecialTokens: false });
   if (ids.length >= maxLength) {
-    const sentence = `The conversation takes ${ids.length} tokens, which leaves no room for an answer within ${maxLength}; begin anew with /reset, or raise max_length if the model's context allows it.`;
+    const sentence = `The conversation takes ${ids.length} tokens, which leaves no room for an answer within ${maxLength}; start a new one with /reset, or raise max_length if the model's context allows it.`;
     if (!talk.terminal) throw new ConfigError(sentence);
     output.warning(sentence);
     return messages.slice(0, -1);
@@ -182,7 +182,7 @@ async function answer(talk: Talk, messages: Message[], turn: number): Promise<Me
     output.result("");
   }
   if (finish === "length" && ids.length + newIds.length >= maxLength) {
-    output.warning(`the answer ends here: the conversation fills its ${maxLength} tokens; /reset begins anew.`);
+    output.warning(`the answer ends here: the conversation fills its ${maxLength} tokens; /reset starts a new one.`);
   }
   return [...messages, { role: "assistant", content }];
 }

@@ -1,4 +1,4 @@
-/** `kto data`: what a feedback file holds, as training will see it; with --output, the rows in TRL's plain layout. */
+/** `kto data`: shows a feedback file as training will see it; with --output, converts it to TRL's plain layout. */
 
 import * as z from "zod";
 import { readModelConfig } from "../../engine/model/config/folder.ts";
@@ -48,7 +48,7 @@ const schema = z.strictObject({
 
 export type DataOptions = Readonly<z.output<typeof schema>>;
 
-/** Rendered examples that are shown. */
+/** Number of rendered examples that are shown. */
 const shownExamples = 3;
 /** Characters of a prompt and of a completion that are shown. */
 const shownCharacters = 600;
@@ -63,7 +63,7 @@ export const dataCommand = command({
   run: runData,
 });
 
-/** A prompt and its completion as the model sees them. */
+/** A prompt and its completion as text that the model sees. */
 interface Rendered {
   readonly place: string;
   readonly label: boolean;
@@ -126,7 +126,7 @@ async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output
   return { report, rendered };
 }
 
-/** Without a model there is no chat template: messages are shown by their roles. */
+/** Without a model there is no chat template, so messages are shown with their roles. */
 function renderPlain(row: FeedbackRow): Rendered {
   const place = placeOf(row.source);
   const { label } = row;
@@ -220,7 +220,7 @@ function print(layout: string, summary: FeedbackSummary, rendered: readonly Rend
   }
 }
 
-/** Control characters of a file are not for the terminal to obey. */
+/** Escapes control characters, which could otherwise command the terminal. */
 function safe(text: string): string {
   return text.replace(/[^\P{Cc}\n\t]/gu, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`);
 }

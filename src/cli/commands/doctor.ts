@@ -1,6 +1,6 @@
 /**
- * `kto doctor`: what this machine offers to kto-webgpu, which adapter is chosen and why, and what would be faster. It
- * looks only: it opens no device and changes nothing.
+ * `kto doctor`: reports the machine, its adapters, which of them is chosen and why, and what would be faster. It opens no
+ * device and changes nothing.
  */
 
 import { availableParallelism, totalmem } from "node:os";
@@ -36,7 +36,7 @@ const shownLimits = [
   "maxComputeWorkgroupsPerDimension",
 ] as const;
 
-/** The features that kernels can make use of; the JSON report lists all that the adapter has. */
+/** The features that kernels use where present; the JSON report lists all features of the adapter. */
 const usedFeatures = ["shader-f16", "subgroups", "timestamp-query"];
 
 export interface AdapterReport {
@@ -45,7 +45,7 @@ export interface AdapterReport {
   readonly description: string;
   readonly chosen: boolean;
   readonly features: readonly string[];
-  /** Threads that run in step; absent where the adapter does not tell. */
+  /** Fewest and most threads of a subgroup; absent if the adapter does not tell. */
   readonly subgroup_sizes?: readonly [number, number];
   readonly limits: Readonly<Record<string, number>>;
 }
@@ -58,7 +58,7 @@ export interface DoctorReport {
   /** Installed versions, this package first; null for one that is not installed. */
   readonly packages: Readonly<Record<string, string | null>>;
   readonly adapters: readonly AdapterReport[];
-  /** Why the chosen one was chosen; null when none was. */
+  /** Why this adapter was chosen; null if none was. */
   readonly reason: string | null;
   /** What would be faster; null for a GPU. */
   readonly faster: string | null;

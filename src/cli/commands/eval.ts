@@ -134,7 +134,7 @@ async function runEval(options: EvalOptions, output: Output): Promise<void> {
   });
 }
 
-/** The model and what it is compared with. */
+/** Loads the model and the one that it is compared with. */
 async function loadBoth(
   device: Device,
   options: EvalOptions,
@@ -186,7 +186,7 @@ async function measure(
   );
 }
 
-/** Answers of both models to the same prompts under the same random numbers, and the judge's word on them. */
+/** Lets both models answer the same prompts with the same random numbers, and the judge compare the answers. */
 async function judgeAnswers(
   judge: Judge,
   { policy, reference }: { readonly policy: Model; readonly reference: Model },

@@ -76,7 +76,7 @@ export const generateCommand = command({
   run: runGenerate,
 });
 
-/** Checks the options; `greedy` then says all that do_sample, temperature 0 and greedy said. */
+/** Checks the options; `greedy` of the result also covers do_sample false and temperature 0. */
 export function parseGenerateOptions(
   values: Readonly<Record<string, unknown>>,
   where: (name: string) => string,
@@ -128,7 +128,7 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const live = isLive && !output.json;
     const streams = requests.map(({ ids }) => new TextStream(tokenizer, ids, { stopStrings: options.stop_strings }));
     const texts = requests.map(() => "");
-    // Of sequences side by side the first is shown as it comes, the others behind it.
+    // Of several sequences the first is shown while it is generated, the others after it.
     const add = (index: number, piece: string) => {
       texts[index] = (texts[index] ?? "") + piece;
       if (live && index === 0 && piece !== "") output.piece(piece);
@@ -161,5 +161,5 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
   });
 }
 
-/** Sequences whose caches are held at once. */
+/** The most sequences that are generated at once. */
 const MOST_SIDE_BY_SIDE = 64;

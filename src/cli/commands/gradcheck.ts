@@ -110,7 +110,7 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
   });
 }
 
-/** A loss that is NaN has no error to report; what can be said is which row it came from. */
+/** Without a finite loss there is no error to compare; the message names the row that it came from. */
 function requireFinite(check: GradientCheck, examples: readonly Example[], options: GradcheckOptions): void {
   if (Number.isFinite(check.loss) && Number.isFinite(check.gradientNorm)) return;
   const row = examples[check.logRatio.findIndex((ratio) => !Number.isFinite(ratio))];

@@ -1,7 +1,8 @@
-/** `kto merge`: a LoRA adapter and its base model to a whole model. Needs no GPU. */
+/** `kto merge`: merges a LoRA adapter into its base model and writes the whole model. Needs no GPU. */
 
 import * as z from "zod";
-import { mergeAdapter, readAdapterConfig } from "../../engine/model/peft.ts";
+import { mergeAdapter } from "../../engine/model/merge.ts";
+import { readAdapterConfig } from "../../engine/model/peft-config.ts";
 import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { option, reuse } from "../../kto/options/option.ts";
@@ -68,6 +69,7 @@ async function runMerge(options: MergeCommandOptions, output: Output): Promise<v
   await mergeAdapter(await modelFolder(base, output), adapter, options.output_dir, {
     ...(dtype === undefined ? {} : { dtype }),
     maxShardBytes: sizeInBytes(options.max_shard_size),
+    onWarning: (sentence) => output.warning(sentence),
   });
   if (output.json) output.jsonLine({ output_dir: options.output_dir, base_model: base, adapter });
   else output.result(`merged ${adapter} into ${base}; the model is in ${options.output_dir}`);

@@ -1,5 +1,4 @@
-/** `kto sft`: the supervised stage before KTO, from completions to be imitated and a model to a model folder. */
-
+/** `kto sft`: supervised fine-tuning on completions to be imitated, the stage before KTO. Writes a model folder. */
 import { counted } from "../../errors.ts";
 import { sftAdvice } from "../../kto/options/advice.ts";
 import {

@@ -1,5 +1,4 @@
-/** `kto train`: KTO training from feedback and a model to a model folder. */
-
+/** `kto train`: trains a model with KTO on feedback and writes a model folder. */
 import { counted } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import { weightAdvice } from "../../kto/data/weights.ts";

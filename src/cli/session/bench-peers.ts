@@ -1,6 +1,6 @@
 /**
- * Other engines on the same work: each in a process of its own, which a checkout's bench/peers has the program for.
- * The published package has none, and then nobody is compared.
+ * Runs other engines on the same work, each in its own process. Their programs are in bench/peers of a checkout; the
+ * published package does not contain them, and then nothing is compared.
  */
 import { spawn } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -41,7 +41,7 @@ export function peerRunner(
   };
 }
 
-/** The last line of its stdout is the answer; undefined where the peer does not do this kind of work. */
+/** Runs one peer, whose last line on stdout is the result; undefined if it cannot do this kind of work. */
 async function runPeer(
   program: string,
   work: PeerWork,

@@ -1,4 +1,4 @@
-/** The judge that a command's options name, where its transcripts go, and what it makes of a run's samples. */
+/** Opens the judge that the options name, writes its transcripts, and computes a run's win rate with it. */
 import { setMaxListeners } from "node:events";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -17,7 +17,8 @@ import type { Output } from "../terminal/output.ts";
 const OPENAI = "https://api.openai.com/v1";
 
 /**
- * The judge, before any other work: a module that cannot be loaded or a file that cannot be written is told at once.
+ * Opens the judge. Call it before any other work, so that a module that cannot be loaded or a file that cannot be written
+ * is reported at once.
  *
  * @param signal ends the waiting for its answers
  * @throws FileError, ConfigError, JudgeError
@@ -58,8 +59,8 @@ async function judgeModule(path: string, wait: JudgeWait): Promise<JudgeFunction
 }
 
 /**
- * Runs a command that may ask a module. A promise that the module leaves rejected would end the process: it is told, once,
- * and the module's answers stand.
+ * Runs a command that may use a judge's module. A rejected promise that the module does not handle would end the process;
+ * here it is a warning, given once, and the judge's answers count.
  */
 export async function tellingUnhandled(
   { judge }: JudgeOptions,
@@ -79,26 +80,26 @@ export async function tellingUnhandled(
   try {
     await work();
   } finally {
-    await new Promise((resolve) => setImmediate(resolve)); // what the last answers left is told after them
+    await new Promise((resolve) => setImmediate(resolve)); // rejections that the last answers left are reported too
     process.off("unhandledRejection", tell);
-    // What comes later still, while the process ends, must not end it with another code.
+    // A rejection that comes later, while the process ends, must not change its exit code.
     if (!process.listeners("unhandledRejection").includes(ignore)) process.on("unhandledRejection", ignore);
   }
 }
 
 function ignore(): void {}
 
-/** In words, whether a run cannot do without a win rate. */
+/** Why a run needs a win rate, as part of a sentence; undefined if it does not. */
 export function needOfWinRate({ metric_for_best_model: metric = "" }: RunConfig): string | undefined {
   const goesByIt = WIN_RATE_METRICS.includes(metric.replace(EVAL_PREFIX, ""));
   return goesByIt ? `option "metric_for_best_model" is "${metric}"` : undefined;
 }
 
 /**
- * The win rate of a run's evaluations, where the options name a judge: of what the model says against what it said before
- * training. A judge that fails is no reason to lose the run.
+ * The win rate of a run's evaluations, if the options name a judge: the model's answers against those that it gave before
+ * training. When the judge fails, the run goes on without a win rate.
  *
- * @param signal of a run that is to stop: its judge is not waited for
+ * @param signal aborts the waiting for the judge when the run is to stop
  * @throws what `openJudge` does
  */
 export async function judgeOfRun(
@@ -107,7 +108,7 @@ export async function judgeOfRun(
   signal: AbortSignal,
 ): Promise<((pairs: (step: number) => Promise<AnswerPair[]>) => OwnMetrics) | undefined> {
   if (!asksForJudge(options)) return undefined;
-  setMaxListeners(0, signal); // one for each prompt that is judged
+  setMaxListeners(0, signal); // each prompt that is judged adds one
   const judge = await openJudge(options, signal);
   return (pairs) => ({
     names: WIN_RATE_METRICS,
@@ -117,7 +118,7 @@ export async function judgeOfRun(
         return winRateMetrics(found);
       } catch (error) {
         if (!(error instanceof JudgeError || error instanceof FileError)) throw error;
-        // A run that is to stop breaks the evaluation off, and makes it when it goes on.
+        // A run that is to stop breaks the evaluation off, and repeats it when it is resumed.
         if (!signal.aborted) {
           output.warning(`There is no win rate at step ${step}: ${errorMessage(error)} The training goes on.`);
         }

@@ -5,8 +5,9 @@
 import type { Device } from "../../engine/gpu/device.ts";
 import { resolveModelFolder } from "../../engine/hub/resolve.ts";
 import { LoraAdapter } from "../../engine/model/lora.ts";
-import { type LoadOptions, Model } from "../../engine/model/model.ts";
-import { isAdapterFolder, loadAdapter, readAdapterConfig } from "../../engine/model/peft.ts";
+import { Model } from "../../engine/model/model.ts";
+import { loadAdapter } from "../../engine/model/peft.ts";
+import { isAdapterFolder, readAdapterConfig } from "../../engine/model/peft-config.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
@@ -14,6 +15,7 @@ import { checkVocabularies } from "../../kto/method/update.ts";
 import type { KtoConfig } from "../../kto/options/kto.ts";
 import { showsFineTuning } from "../../kto/run/state.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
+import { isSameFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
 /** Which model a command runs, under the names of its options. */
@@ -44,9 +46,9 @@ export async function modelFolder(
 }
 
 /**
- * Where a model and its adapter lie: a folder with nothing but an adapter stands for its base with the adapter. The
- * revision is the model's; other repositories need not have it. `baseName` is what the base was asked for by. Without
- * `weights` nothing more than configuration and tokenizer is downloaded.
+ * The folders of a model and of its adapter. A folder that holds only an adapter means its base model with this adapter.
+ * The revision applies to the model alone, since other repositories need not have it. `baseName` is the name or path by
+ * which the base was given. Without `weights` only configuration and tokenizer are downloaded.
  */
 export async function modelFolders(
   options: Pick<ModelOptions, "model_name_or_path" | "model_revision" | "adapter_name_or_path">,
@@ -80,25 +82,35 @@ export async function modelFolders(
 /** A model that is not trained, as its files store it unless `dtype` says otherwise, with its adapter if there is one. */
 export async function loadModel(device: Device, options: ModelOptions, output: Output): Promise<Model> {
   const { base, adapter } = await modelFolders(options, output);
-  const model = await Model.load(device, base, loadOptions(options));
-  return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter));
+  const loading = loadOptions(options, output);
+  const model = await Model.load(device, base, loading);
+  return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter, loading));
 }
 
-function loadOptions({ dtype }: Pick<ModelOptions, "dtype">): LoadOptions {
-  return { dtype: formatOf(dtype) ?? "auto" };
+function loadOptions({ dtype }: Pick<ModelOptions, "dtype">, output: Output) {
+  return { dtype: formatOf(dtype) ?? "auto", onWarning: (sentence: string) => output.warning(sentence) } as const;
 }
 
-/** A reference is a whole model: passes of both share their scratch, which is sized for one adapter. */
-async function referenceFolder(nameOrPath: string, output: Output): Promise<string> {
-  const folder = await modelFolder(nameOrPath, output);
-  const whole = (await platform.exists(platform.joinPath(folder, "config.json"))) === "file";
-  if (whole || !(await isAdapterFolder(folder))) return folder;
-  throw new ConfigError(
-    `ref_model_name_or_path "${nameOrPath}" is an adapter; make a whole model of it first: kto merge --adapter_name_or_path ${nameOrPath} --output_dir ...`,
-  );
+/** A reference of its own: a whole model, or an adapter over its base, which is the policy's where it is the same folder. */
+async function referenceModel(
+  device: Device,
+  policy: Model,
+  options: Pick<ModelOptions, "dtype">,
+  nameOrPath: string,
+  output: Output,
+): Promise<Model> {
+  const { base, adapter } = await modelFolders({ model_name_or_path: nameOrPath, model_revision: "main" }, output);
+  const shares = policy.adapter !== undefined && (await isSameFile(base, policy.folder));
+  const model = shares
+    ? policy.base
+    : await Model.load(device, base, { ...loadOptions(options, output), category: "reference weights" });
+  checkVocabularies(policy, model);
+  return adapter === undefined
+    ? model
+    : model.withAdapter(await loadAdapter(model, adapter, loadOptions(options, output)));
 }
 
-/** The frozen model that another one is compared with: the same folder is read once. */
+/** The frozen model that the policy is compared with. If both are the same folder, it is read once. */
 export async function loadReference(
   device: Device,
   policy: Model,
@@ -106,20 +118,15 @@ export async function loadReference(
   nameOrPath: string,
   output: Output,
 ): Promise<Model> {
-  const category = "reference weights";
-  const reference =
-    nameOrPath === options.model_name_or_path
-      ? policy.adapter
-        ? policy.base
-        : Model.copyOf(policy, category)
-      : await Model.load(device, await referenceFolder(nameOrPath, output), { ...loadOptions(options), category });
-  checkVocabularies(policy, reference);
-  return reference;
+  if (nameOrPath !== options.model_name_or_path) {
+    return await referenceModel(device, policy, options, nameOrPath, output);
+  }
+  return policy.adapter ? policy.base : Model.copyOf(policy, "reference weights");
 }
 
 /**
- * A model to be trained, whole (in f32) or by an adapter; `base` is its folder. `fineTuned`: it, or the adapter that is
- * gone on with, shows that supervised fine-tuning made it.
+ * A model to be trained, whole (in f32) or by an adapter; `base` is its folder. `fineTuned` tells whether the
+ * model, or the adapter that is trained further, comes from supervised fine-tuning.
  */
 export async function loadPolicy(
   device: Device,
@@ -130,7 +137,7 @@ export async function loadPolicy(
   const fineTuned =
     (await showsFineTuning(base)) || (adapterFolder !== undefined && (await showsFineTuning(adapterFolder)));
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
-  const loading = loadOptions(config);
+  const loading = loadOptions(config, output);
   const policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
   if (!usesAdapter) return { policy, base, baseName, fineTuned };
   const adapter = await trainedAdapter(policy, adapterFolder, config, output);
@@ -138,8 +145,8 @@ export async function loadPolicy(
 }
 
 /**
- * A model to be trained and, where it is not what the trainer takes by itself, its reference. A reference that is the
- * model as it was is kept as the files store it, which is the same numbers in less memory.
+ * A model to be trained and its reference, unless the trainer makes the reference itself. A reference with the same weights
+ * as the model keeps the files' number format, which takes less memory.
  */
 export async function loadForTraining(
   device: Device,
@@ -153,15 +160,16 @@ export async function loadForTraining(
   const { policy, base, ...names } = await loadPolicy(device, config, output);
   // The cached log-probabilities are the policy's own before training, the uniform reference needs no model.
   const needsCopy = !config.precompute_ref_log_probs && (config.reference === "auto" || config.reference === "copy");
-  const category = "reference weights";
-  const loading = loadOptions(config);
   let reference: Model | undefined;
   if (config.ref_model_name_or_path !== config.model_name_or_path) {
-    const folder = await referenceFolder(config.ref_model_name_or_path, output);
-    reference = await Model.load(device, folder, { ...loading, category });
-    checkVocabularies(policy, reference);
+    reference = await referenceModel(device, policy, config, config.ref_model_name_or_path, output);
   } else if (needsCopy && !policy.adapter && policy.numbers !== "f32") {
-    reference = await Model.load(device, base, { ...loading, category });
+    // What is to be said of the folder was said when the policy was loaded.
+    reference = await Model.load(device, base, {
+      ...loadOptions(config, output),
+      category: "reference weights",
+      onWarning: () => undefined,
+    });
   }
   return { policy, reference, ...names };
 }
@@ -176,7 +184,7 @@ export interface LoraConfig {
   readonly use_rslora: boolean;
 }
 
-/** The adapter to go on with, or a new one. */
+/** The adapter that is trained: the one in `folder`, or a new one. */
 async function trainedAdapter(
   policy: Model,
   folder: string | undefined,
@@ -184,7 +192,7 @@ async function trainedAdapter(
   output: Output,
 ): Promise<LoraAdapter> {
   if (folder !== undefined) {
-    const adapter = await loadAdapter(policy, folder);
+    const adapter = await loadAdapter(policy, folder, { onWarning: (sentence) => output.warning(sentence) });
     const { rank, alpha, rslora } = adapter.options;
     output.info(
       `going on with the adapter ${folder}: rank ${rank}, alpha ${alpha}${rslora ? ", rslora" : ""}; lora_ options are its own.`,
@@ -203,7 +211,7 @@ async function trainedAdapter(
   return adapter;
 }
 
-/** Names, also as one text "a,b" or "[a, b]"; a single text that is neither is a word or pattern for all. */
+/** Module names, also written as one text "a,b" or "[a, b]"; "all-linear" or a pattern stays one text. */
 function targetModules(written: readonly string[]): readonly string[] | string | undefined {
   const [first, ...more] = written;
   if (first === undefined) return undefined;

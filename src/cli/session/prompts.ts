@@ -1,7 +1,8 @@
 /**
- * What `kto generate`, `kto chat` and the samples of a run are prompted with: texts and chats from the command line or
- * a file, and their token ids through the model's chat template. Not sampling.
+ * Prompts of `kto generate`, `kto chat`, `kto eval` and a run's samples: texts and chats from the command line or a file,
+ * and their token ids, through the model's chat template where needed. Sampling is elsewhere.
  */
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { type ChatTemplate, loadChatTemplate } from "../../engine/text/chat-template.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../../errors.ts";
@@ -15,11 +16,11 @@ export interface PromptOptions {
   readonly chat_template_kwargs?: Readonly<Record<string, unknown>> | undefined;
 }
 
-/** A chat, with what its row gives to the template besides. */
+/** A chat, with the other values that its row gives to the template. */
 interface ChatPrompt {
   readonly messages: readonly Readonly<Record<string, unknown>>[];
   readonly tools?: readonly unknown[];
-  /** The row's `chat_template_kwargs`, which go before the command's. */
+  /** The row's `chat_template_kwargs`; they override the command's. */
   readonly variables?: Readonly<Record<string, unknown>>;
 }
 
@@ -50,7 +51,7 @@ export async function readPrompts(options: {
 function promptOfRow(line: string, place: string): Prompt {
   let row: unknown;
   try {
-    row = JSON.parse(line);
+    row = parseExactJson(line);
   } catch (error) {
     throw new DatasetError(`${place} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
   }

@@ -1,6 +1,6 @@
 /**
- * What the commands that run models begin with: a device, feedback turned into token ids, and the sentences that the
- * user should see about them.
+ * The first steps of every command that runs a model: it opens the device, reads feedback and turns it into token ids, and
+ * tells the user about both.
  */
 
 import { Device } from "../../engine/gpu/device.ts";
@@ -59,7 +59,7 @@ export type FeedbackOptions = { readonly labels?: Labels } & Pick<
   | "overwrite_cache"
 >;
 
-/** What tokenization needs of a model. */
+/** The parts of a model that tokenization needs. */
 export type ModelOfRows = Pick<Model, "config" | "folder"> & Partial<Pick<Model, "adapter">>;
 
 /** Reads and tokenizes feedback for these models; tells what was dropped, cut or odd. */
@@ -72,8 +72,8 @@ export async function loadExamples(
 }
 
 /**
- * The rows that the options ask for: of a file, or of a split of a data set, one file after another. They are read anew
- * each time that they are gone through, and never held.
+ * The rows that the options name, from a file or from the files of a data set's split. Each iteration reads the files
+ * again; the rows are never held in memory together.
  *
  * @param splitOption the option that the split was given as, for messages
  */
@@ -165,7 +165,7 @@ export async function checkOutputFolder(
   );
 }
 
-/** What these rows need of a model folder: nothing, a tokenizer, or a chat template as well. */
+/** Whether these rows need a tokenizer, and a chat template, from the model's folder. */
 async function loadForRows(
   { texts, chats }: RowsSurvey,
   folder: string,

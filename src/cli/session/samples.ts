@@ -1,6 +1,6 @@
 /**
- * samples.jsonl: what the model says to the same prompts as it is trained, beginning with what it said before. One
- * object a line: {"step", "index", "prompt", "completion"}. A judge may compare them.
+ * samples.jsonl: the model's completions of the same prompts, before training and at each evaluation. One object a line:
+ * {"step", "index", "prompt", "completion"}. A judge may compare them.
  */
 
 import { textFolder } from "../../engine/model/config/folder.ts";
@@ -32,7 +32,7 @@ export class SampleLog {
   readonly #prompts: readonly Prompt[];
   readonly #path: string;
   #last: { readonly step: number; readonly completions: readonly string[] } | undefined;
-  /** What was said before training. */
+  /** The completions before training. */
   #first: readonly string[] | undefined;
 
   /**
@@ -98,7 +98,7 @@ export class SampleLog {
   }
 
   /**
-   * Leaves of an earlier run's file what was written up to the step that the run goes on from: nothing at step 0.
+   * Cuts an earlier run's file back to the step from which the run is resumed; at step 0 the file is emptied.
    *
    * @param needed why the run cannot do without what was said before training, if it cannot
    * @throws ConfigError, before anything is written, where a run that is resumed has lost that
@@ -118,7 +118,7 @@ export class SampleLog {
     return `${this.#path} does not hold what the model said to these prompts before training.`;
   }
 
-  /** What the model says as it is after this many updates; once for a step. */
+  /** The model's completions after this many updates, generated once for each step. */
   async #completions(step: number): Promise<readonly string[]> {
     if (this.#last?.step !== step) this.#last = { step, completions: await this.#continuations.run() };
     if (step === 0) this.#first = this.#last.completions;
@@ -126,7 +126,7 @@ export class SampleLog {
   }
 
   /**
-   * What the model says as it is after this many updates, beside what it said before training.
+   * The model's completions after this many updates, each beside the one before training.
    *
    * @throws FileError where a run that is resumed has lost that
    */
@@ -141,7 +141,7 @@ export class SampleLog {
     }));
   }
 
-  /** Adds the model's continuations as it is after this many updates. */
+  /** Appends the model's completions after this many updates. */
   async write(step: number): Promise<void> {
     const lines = (await this.#completions(step)).map((completion, index) => {
       const sample: Sample = { step, index, prompt: this.#prompts[index], completion };
@@ -151,7 +151,7 @@ export class SampleLog {
   }
 }
 
-/** Infinity for a line that was cut off. */
+/** The step of a line; Infinity for a line that was cut off. */
 function stepOf(line: string): number {
   try {
     const { step } = JSON.parse(line) as { step?: unknown };

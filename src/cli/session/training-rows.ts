@@ -19,10 +19,10 @@ export interface TrainingRows {
   readonly evalExamples: readonly Example[] | undefined;
 }
 
-/** What a run does with its rows: pairs them (KTO), takes them one by one, or imitates those that are desirable. */
+/** The use of rows in a run: in mismatched pairs (KTO), one by one, or only desirable ones to be imitated (SFT). */
 export type RowsUse = "pairs" | "rows" | "imitation";
 
-/** Reads, tokenizes and parts the rows of a run; throws what these do. */
+/** Reads and tokenizes the rows of a run and separates those for evaluation. Throws what these steps throw. */
 export async function loadTrainingRows(
   models: { readonly policy: ModelOfRows; readonly reference: ModelOfRows | undefined },
   config: RunConfig,
@@ -68,7 +68,7 @@ function tellOfDesirable({ leftOut, withEarlierAnswers: chats }: DesirableRows, 
   );
 }
 
-/** One file is every split that is asked of it: only two slices of it can be different rows. */
+/** A single file counts as every split, so only two different slices of it keep evaluation apart from training. */
 async function requireOwnSplit(config: RunConfig): Promise<void> {
   const { dataset_name, dataset_train_split, dataset_test_split } = config;
   const [training, validation] = [

@@ -1,6 +1,6 @@
 /**
- * What the commands that train have in common: a run from its options to a model folder, its lines, metrics and samples,
- * its plan, its stop by a signal. What is trained, on which rows and for what, the command says.
+ * The part of `kto train` and `kto sft` that is the same: a run from its options to a model folder, what it prints and
+ * writes meanwhile, its plan, and its stop by a signal. The command decides what is trained and on which rows.
  */
 
 import { isCheckpointLeftover, removeCheckpoints } from "../../engine/files/checkpoint-folders.ts";
@@ -17,11 +17,13 @@ import type { Metrics } from "../../kto/method/metrics.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
-import type { RunConfig, RunOptions } from "../../kto/options/run.ts";
+import type { RunConfig } from "../../kto/options/run.ts";
 import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
+import { LOCK_FILE } from "../../kto/run/lock.ts";
+import { saveOrRescue } from "../../kto/run/rescue.ts";
+import type { Run } from "../../kto/run/run.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
-import type { TrainingRun } from "../../kto/run/training-run.ts";
 import { isSameFile } from "../terminal/files.ts";
 import { METRICS_FILE, MetricsFile } from "../terminal/metrics-file.ts";
 import type { Output } from "../terminal/output.ts";
@@ -35,22 +37,22 @@ import { SAMPLES_FILE, SampleLog } from "./samples.ts";
 
 /** A run that can begin. */
 export interface ReadyRun {
-  readonly trainer: TrainingRun<RunOptions>;
+  readonly trainer: Run;
   readonly policy: Model;
-  /** What the model was asked for by. */
+  /** The name or path of the base model, as the user gave it. */
   readonly baseName: string;
   readonly evalExamples: readonly Example[] | undefined;
-  /** The rows, for people. */
+  /** One line about the rows, for people. */
   readonly data: string;
   readonly advice: readonly string[];
-  /** Makes the same run on the real device, after a plan of it, to see how long it will take. */
+  /** Measures the run that was planned, on the real device. */
   readonly time: (device: Device) => Promise<RunTimes>;
 }
 
-/** What a command hands to its trainer beside models, rows and options. */
+/** Inputs of the trainer that are the same for both commands. */
 export type SharedInputs = Pick<RunInputs, "outputFolder" | "settings" | "ownMetrics"> & TrainerCallbacks;
 
-/** Loads models and rows onto the device and makes the trainer; all of it also for a plan, on a device that only counts. */
+/** Loads models and rows onto the device and creates the trainer. For a plan the device only counts memory. */
 type Preparation = (device: Device, shared: SharedInputs) => Promise<ReadyRun>;
 
 /** Trains a model and saves it. */
@@ -63,12 +65,13 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
   await checkRunFolder(config);
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
-  await withDevice(config, output, async (device) => {
-    // A plan is made by the same code as a run, on a device that only counts.
+  let run: Run | undefined;
+  const work = withDevice(config, output, async (device) => {
+    // A plan runs the same code on a device that only counts memory.
     const target = config.dry_run ? planningDevice(device) : device;
     const warn = (sentence: string) => output.warning(sentence);
     let samples: SampleLog | undefined;
-    // As with the metrics, a disk that is full is no reason to lose the run.
+    // As with the metrics, a full disk is no reason to lose the run.
     const writeSamples = async (step: number): Promise<void> => {
       try {
         await samples?.write(step);
@@ -82,12 +85,13 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       settings: keptSettings(config),
       onWarning: warn,
       ownMetrics: judged?.(async (step) => (await samples?.pairs(step)) ?? []),
-      // Before the checkpoint of the step, so that what is resumed from there need not say it again.
+      // Before the checkpoint of the step, so that a run resumed from there need not generate them again.
       onEvaluate: async ({ step }) => {
         if (step > 0) await writeSamples(step);
       },
       onCheckpoint: ({ folder }) => output.info(`checkpoint: ${folder}`),
     });
+    run = trainer;
     samples = await SampleLog.create(policy, config, evalExamples, output);
     output.info(
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
@@ -105,14 +109,14 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       try {
         times = await time(device);
       } finally {
-        // The plan stands also where the run turns out not to fit.
+        // The plan is printed even if the run turns out not to fit.
         if (output.json) output.jsonLine({ ...facts, ...(times ? timeFacts(times) : {}) });
       }
       for (const line of output.json ? [] : timeLines(times)) output.result(line);
       return;
     }
     const metricsFile = new MetricsFile(output_dir, warn);
-    // Not earlier: a run that was refused leaves its folder as it was, so that it can be started again.
+    // Not earlier: a run that is refused must leave its folder as it was.
     if (config.resume_from_checkpoint === false) await removeCheckpoints(output_dir);
     else
       output.info(`resumed: ${trainer.stepsDone} of ${counted(trainer.totalSteps, "update is", "updates are")} done`);
@@ -131,10 +135,13 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
       output.info(`the model of step ${trainer.bestStep} is the best and is saved`);
     }
     const dtype = formatOf(config.save_dtype) ?? "f32";
-    await trainer.save(output_dir, { dtype, baseModel: baseName, maxShardBytes: sizeInBytes(config.max_shard_size) });
-    await trainer.saveState(output_dir);
-    // Whoever uses the model needs the template that it was trained with.
-    if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, output_dir);
+    const maxShardBytes = sizeInBytes(config.max_shard_size);
+    await saveOrRescue(trainer, output_dir, async (folder) => {
+      await trainer.save(folder, { dtype, baseModel: baseName, maxShardBytes });
+      await trainer.saveState(folder);
+      // The model must be used with the template that it was trained with.
+      if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, folder);
+    });
     const seconds = (performance.now() - started) / 1000;
     const summary = {
       output_dir,
@@ -153,9 +160,10 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
         `trained ${counted(trainer.stepsDone, "update")}${doneBefore > 0 ? `, ${trainer.stepsDone - doneBefore} of them` : ""} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
   });
+  await work.finally(() => run?.free());
 }
 
-/** Options beside the trainer's that a run keeps when it is resumed: which models, what is trained, what rows become. */
+/** Options beside the trainer's own that may not change when a run is resumed: models, LoRA, and encoding of rows. */
 const KEPT_SETTINGS = [
   "model_name_or_path",
   "ref_model_name_or_path",
@@ -173,18 +181,18 @@ const KEPT_SETTINGS = [
   "chat_template_kwargs",
 ];
 
-/** Those of a run with a judge; one without may get a judge. */
+/** The same for a run with a judge. A run without one may be resumed with a judge. */
 const KEPT_OF_JUDGE = ["judge", "judge_model", "judge_request"];
 
 function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
   const { judge, judge_model: model } = config;
   const names = (judge ?? model) ? [...KEPT_SETTINGS, ...KEPT_OF_JUDGE] : KEPT_SETTINGS;
-  // null, so that one that is given later is seen.
+  // null, so that an option that is added when resuming is noticed.
   const kept = Object.fromEntries(names.map((name) => [name, (config as Record<string, unknown>)[name] ?? null]));
   return { ...kept, eval_max_new_tokens: drawsSamples(config) ? config.eval_max_new_tokens : undefined };
 }
 
-/** Before any work: the folder of a new run is empty, that of a run that is resumed holds what it had. */
+/** Checks, before any work, that the folder of a new run is empty; that of a resumed run may hold its files. */
 async function checkRunFolder(config: RunConfig): Promise<void> {
   const { output_dir, model_name_or_path, resume_from_checkpoint: from } = config;
   if (from === false && (await isSameFile(output_dir, model_name_or_path))) {
@@ -195,19 +203,20 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
   const resumesHere =
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
-  // A run that was broken off before its first checkpoint cannot go on: what it left is no reason not to start it anew.
-  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER];
+  // A run that ended before its first checkpoint cannot be resumed, so its files do not prevent a new start.
+  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE];
   await checkOutputFolder(config, (name) => resumesHere || left.includes(name) || isCheckpointLeftover(name));
 }
 
 /**
- * Runs the updates that are left, telling of each; returns the metrics of the last window and of the last evaluation.
+ * Runs the remaining updates and prints progress.
  *
- * @param onStop is called at a signal
- * @throws InterruptedError after a signal, when the update in progress is done and saved
+ * @param onStop is called when a signal asks the run to stop
+ * @returns the metrics of the last logging window and of the last evaluation
+ * @throws InterruptedError after a signal, once the update in progress is done and saved
  */
 async function runUpdates(
-  trainer: TrainingRun<RunOptions>,
+  trainer: Run,
   metricsFile: MetricsFile,
   output: Output,
   onStop: () => void,
@@ -249,11 +258,11 @@ async function runUpdates(
   }
 }
 
-function interruption(trainer: TrainingRun<RunOptions>, signal: EndSignal): InterruptedError {
+function interruption(trainer: Run, signal: EndSignal): InterruptedError {
   const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
   const where = saved
     ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
-    : "nothing was to be saved yet; start the run anew";
+    : "no checkpoint was due yet; start the run again";
   return new InterruptedError(`${signal} after ${stepsDone} of ${counted(totalSteps, "update")}: ${where}.`, signal);
 }
 
@@ -273,9 +282,9 @@ function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
   return `evaluation at step ${step}: ${shown.join("  ")}${isBest ? "  (the best so far)" : ""}`;
 }
 
-/** What `dry_run` tells: updates, memory by category against what the adapter allows, disk space of checkpoints. */
+/** The result of `dry_run`: updates, memory by category and the adapter's limit, disk space of checkpoints. */
 function planFacts(
-  { totalSteps, stepsPerEpoch, checkpointSpace }: TrainingRun<RunOptions>,
+  { totalSteps, stepsPerEpoch, checkpointSpace }: Run,
   device: Device,
 ): Readonly<Record<string, unknown>> {
   return {
@@ -292,8 +301,8 @@ function planFacts(
   };
 }
 
-/** The same for people. */
-function reportPlan(config: RunConfig, trainer: TrainingRun<RunOptions>, device: Device, output: Output): void {
+/** Prints the plan for people. */
+function reportPlan(config: RunConfig, trainer: Run, device: Device, output: Output): void {
   const { totalSteps, stepsPerEpoch, checkpointSpace } = trainer;
   output.result(
     `${counted(totalSteps, "update")} of ${counted(config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}, ${stepsPerEpoch} in an epoch`,
@@ -314,14 +323,14 @@ function reportPlan(config: RunConfig, trainer: TrainingRun<RunOptions>, device:
 }
 
 /**
- * Memory of this process during the run: what it has now, with Dawn, data and options loaded, what moves weights between
- * files and device, and on a software adapter, whose memory is the host's, the device's too.
+ * Estimated memory of this process during the run: what it uses now, with Dawn and the data loaded, plus buffers that move
+ * weights between files and device. A software adapter keeps the device's memory in the process too.
  */
 function hostBytes(device: Device): number {
   return process.memoryUsage().rss + TRANSFER_BYTES + (device.isSoftware ? device.totalBytes + DRIVER_BYTES : 0);
 }
 
-/** Pieces of weights on their way, of which Node gives back the memory late. */
+/** Buffers for pieces of weights, whose memory Node gives back late. */
 const TRANSFER_BYTES = 96 * 2 ** 20;
 /** Compiled kernels of a software adapter. */
 const DRIVER_BYTES = 128 * 2 ** 20;

@@ -1,6 +1,6 @@
 /** The line that shows a download from the hub: in place on a terminal, as a plain line every few seconds elsewhere. */
 import type { DownloadProgress, HubOptions } from "../../engine/hub/resolve.ts";
-import type { LiveLine, Output, TextStream } from "./output.ts";
+import type { LiveLine, Output, TextSink } from "./output.ts";
 import { formatDuration } from "./progress.ts";
 
 /** Least time between two drawings on a terminal. */
@@ -31,14 +31,14 @@ export function renderDownload(
 }
 
 export class DownloadLine implements LiveLine {
-  readonly #stream: TextStream;
+  readonly #stream: TextSink;
   readonly #now: () => number;
   #latest: DownloadProgress | undefined;
   #first: { bytes: number; at: number } | undefined;
   #writtenAt = Number.NEGATIVE_INFINITY;
   #written: DownloadProgress | undefined;
 
-  constructor(stream: TextStream, { now = () => performance.now() }: DownloadLineOptions = {}) {
+  constructor(stream: TextSink, { now = () => performance.now() }: DownloadLineOptions = {}) {
     this.#stream = stream;
     this.#now = now;
   }
@@ -51,7 +51,7 @@ export class DownloadLine implements LiveLine {
     if (now - this.#writtenAt >= intervalMs) this.#draw(progress, now);
   }
 
-  /** Leaves the last state standing, with a new line under it. */
+  /** Leaves the last state on the screen and starts a new line. */
   finish(): void {
     if (this.#latest !== undefined && this.#written !== this.#latest) this.#draw(this.#latest, this.#now());
     if (this.#stream.isTTY === true && this.#written !== undefined) this.#stream.write("\n");
@@ -81,7 +81,7 @@ export class DownloadLine implements LiveLine {
   }
 }
 
-/** Shows what the hub does while `body` has it do something: a line for downloads, its warnings as such. */
+/** Runs `body`, showing downloads from the hub on a live line and its warnings as warnings. */
 export async function showingDownloads<T>(output: Output, body: (hub: HubOptions) => Promise<T>): Promise<T> {
   const line = output.tells("info") ? new DownloadLine(output.streams.stderr) : undefined;
   output.setLive(line);

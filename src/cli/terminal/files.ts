@@ -1,4 +1,4 @@
-/** Files that the command line itself reads and writes; models and feedback are read through the platform. */
+/** Checks of the files that the command line itself reads and writes. Models and feedback go through the platform. */
 import { readFile, realpath } from "node:fs/promises";
 import { dirname } from "node:path";
 import { platform } from "../../engine/platform/index.ts";
@@ -19,15 +19,15 @@ export async function readTextFile(path: string, what: string): Promise<string> 
   }
 }
 
-/** Whether two paths lead to one file that is there. */
+/** Whether two paths lead to the same existing file. */
 export async function isSameFile(one: string, other: string): Promise<boolean> {
   const [a, b] = await Promise.all([one, other].map((path) => realpath(path).catch(() => undefined)));
   return a !== undefined && a === b;
 }
 
 /**
- * Before work whose result goes into a folder: can it be written? Creates it; for work that is only planned, the nearest
- * folder above it that is there is looked at in its place.
+ * Checks, before any work, that its result can be written to this folder, and creates the folder. Work that is only
+ * planned creates nothing: the nearest folder above that exists is checked instead.
  *
  * @throws FileError naming the folder, and the reason
  */
@@ -40,8 +40,8 @@ export async function checkWritable(folder: string, planned: boolean): Promise<v
 }
 
 /**
- * Before work whose result goes into a file: can the file be written? Creates the folder that it is to lie in, unless the
- * work is only planned.
+ * Checks, before any work, that its result can be written to this file, and creates the folder around it, unless the work
+ * is only planned.
  *
  * @throws FileError naming the file or folder, and the reason
  */

@@ -1,6 +1,6 @@
 /**
- * metrics.jsonl of a run: the trainer's log, a line for each entry, written as the run goes. A disk that takes no line is
- * told once and does not end the run: at the end the file is written anew, whole.
+ * metrics.jsonl: the trainer's log, one line for each entry, written during the run. When a line cannot be written, the
+ * user is warned once and the run goes on; at its end the whole file is written again.
  */
 import { platform } from "../../engine/platform/index.ts";
 import { errorMessage, FileError } from "../../errors.ts";
@@ -19,13 +19,13 @@ export class MetricsFile {
     this.#warn = warn;
   }
 
-  /** Puts what is there, of an earlier run or beyond the checkpoint that a run goes on from, back to this log. */
+  /** Replaces the file by this log: an earlier run may have left one, or one that goes beyond the checkpoint resumed. */
   async start(log: readonly LogLine[]): Promise<void> {
     await platform.writeFileAtomic(this.#path, textOf(log));
     this.#written = log.length;
   }
 
-  /** Adds the lines that the log has got since. */
+  /** Appends the entries that are new since the last call. */
   async update(log: readonly LogLine[]): Promise<void> {
     if (this.#broken || log.length === this.#written) return;
     try {
@@ -38,7 +38,7 @@ export class MetricsFile {
     }
   }
 
-  /** Writes what could not be written before. */
+  /** At the end of the run: writes the whole file if a line could not be written. */
   async finish(log: readonly LogLine[]): Promise<void> {
     if (!this.#broken) return;
     try {

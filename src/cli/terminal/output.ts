@@ -5,20 +5,20 @@
 import pc from "picocolors";
 
 /** The part of a Node stream that is used; tests give their own. */
-export interface TextStream {
+export interface TextSink {
   write(text: string): unknown;
   readonly isTTY?: boolean;
   readonly columns?: number;
 }
 
 export interface Streams {
-  readonly stdout: TextStream;
-  readonly stderr: TextStream;
-  /** What chat reads. */
+  readonly stdout: TextSink;
+  readonly stderr: TextSink;
+  /** Input of `kto chat`. */
   readonly stdin?: NodeJS.ReadableStream;
 }
 
-/** A line that is redrawn in place; it is wiped before another line is written and drawn again after it. */
+/** A line that is redrawn in place. It is cleared before another line is written, and drawn again after that. */
 export interface LiveLine {
   clear(): void;
   redraw(): void;
@@ -26,7 +26,7 @@ export interface LiveLine {
 
 const levels = ["debug", "info", "warning", "error"] as const;
 
-/** What every command's options hold. */
+/** The options of every command that decide what is written. */
 export interface OutputOptions {
   readonly json: boolean;
   readonly log_level: (typeof levels)[number];
@@ -34,7 +34,7 @@ export interface OutputOptions {
 
 export class Output {
   readonly streams: Streams;
-  /** Whether results are wanted as JSON. */
+  /** Whether results are written as JSON. */
   readonly json: boolean;
   readonly #level: number;
   #live: LiveLine | undefined;
@@ -78,7 +78,7 @@ export class Output {
     return levels.indexOf(level) >= this.#level;
   }
 
-  /** Puts a live line under the control of this output; undefined lets it go. */
+  /** Sets the live line that this output keeps out of the way of other lines; undefined for none. */
   setLive(line: LiveLine | undefined): void {
     this.#live = line;
   }
@@ -87,7 +87,7 @@ export class Output {
     if (this.tells(level)) this.#write(this.streams.stderr, text);
   }
 
-  #write(stream: TextStream, text: string): void {
+  #write(stream: TextSink, text: string): void {
     this.#live?.clear();
     stream.write(`${text}\n`);
     this.#live?.redraw();
@@ -95,7 +95,7 @@ export class Output {
 }
 
 /** Colours for a terminal, none for a pipe or under NO_COLOR. */
-export function colorsFor(stream: TextStream): ReturnType<typeof pc.createColors> {
+export function colorsFor(stream: TextSink): ReturnType<typeof pc.createColors> {
   const wanted = stream.isTTY === true && process.env.TERM !== "dumb";
   return pc.createColors((wanted || Boolean(process.env.FORCE_COLOR)) && !process.env.NO_COLOR);
 }

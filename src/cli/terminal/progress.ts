@@ -2,7 +2,7 @@
  * The live line of a training run: `renderProgress` makes its text, `ProgressLine` puts it on stderr, in place on a
  * terminal and as a plain line every few seconds elsewhere. It shows the trainer's metrics and computes only the time.
  */
-import type { LiveLine, TextStream } from "./output.ts";
+import type { LiveLine, TextSink } from "./output.ts";
 
 export interface Progress {
   /** Updates done. */
@@ -23,7 +23,7 @@ const ktoMetrics: readonly { metric: string; short: string }[] = [
   { metric: "rewards/chosen", short: "chosen" },
   { metric: "rewards/rejected", short: "rejected" },
 ];
-/** Of supervised fine-tuning, which has no rewards. */
+/** The same for supervised fine-tuning, which has no rewards. */
 const sftMetrics: typeof ktoMetrics = [
   { metric: "loss", short: "loss" },
   { metric: "mean_token_accuracy", short: "accuracy" },
@@ -94,7 +94,7 @@ export interface ProgressOptions {
 const REDRAW_MS = 100;
 
 export class ProgressLine implements LiveLine {
-  readonly #stream: TextStream;
+  readonly #stream: TextSink;
   readonly #now: () => number;
   readonly #intervalMs: number;
   #latest: Progress | undefined;
@@ -105,13 +105,13 @@ export class ProgressLine implements LiveLine {
   #writtenAt = Number.NEGATIVE_INFINITY;
   #writtenStep = -1;
 
-  constructor(stream: TextStream, options: ProgressOptions = {}) {
+  constructor(stream: TextSink, options: ProgressOptions = {}) {
     this.#stream = stream;
     this.#now = options.now ?? (() => performance.now());
     this.#intervalMs = stream.isTTY === true ? REDRAW_MS : (options.plainIntervalMs ?? 5000);
   }
 
-  /** Call after every update; metrics and speed that are absent keep their last value until a plain line has told it. */
+  /** Call after every update. Absent metrics and speed keep their last value until a plain line has shown it. */
   update(progress: {
     step: number;
     totalSteps: number;
@@ -134,7 +134,7 @@ export class ProgressLine implements LiveLine {
     if (now - this.#writtenAt >= this.#intervalMs) this.#draw(now);
   }
 
-  /** Leaves the last state standing, with a new line under it. Belongs into a `finally`: errors are printed after it. */
+  /** Leaves the last state on the screen and starts a new line. Belongs in a `finally`, since errors are printed after it. */
   finish(): void {
     if (this.#latest !== undefined && this.#writtenStep !== this.#latest.step) this.#draw(this.#now());
     if (this.#stream.isTTY === true && this.#writtenStep >= 0) this.#stream.write("\n");

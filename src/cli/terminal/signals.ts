@@ -9,9 +9,9 @@ export type EndSignal = keyof typeof SIGNAL_CODES;
 const SIGNALS: readonly EndSignal[] = ["SIGHUP", "SIGINT", "SIGTERM"];
 
 /**
- * Runs `work`, telling the first signal to `onFirst`.
+ * Runs `work` and calls `onFirst` at the first signal.
  *
- * @param work is given a function that tells which signal came, if one did
+ * @param work gets a function that returns the signal that came, if one did
  */
 export async function withSignals<T>(
   onFirst: (signal: EndSignal) => void,

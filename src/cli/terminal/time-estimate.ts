@@ -1,9 +1,9 @@
-/** How long `kto train --dry_run` says that the run will take, for people and for programs. */
+/** The time that a run will take, as `--dry_run` prints it for people and as JSON. */
 import { counted } from "../../errors.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
 import { formatDuration } from "./progress.ts";
 
-/** Under the names of `--json`; seconds. */
+/** Seconds, under the names of the JSON output. */
 export function timeFacts(times: RunTimes): Readonly<Record<string, number>> {
   return {
     steps_left: times.updates,

@@ -1,4 +1,4 @@
-/** Which code runs here: this package's version and commit, and the versions of the packages that it needs. */
+/** The version and commit of this package, and the versions of the packages that it needs. */
 import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -15,7 +15,7 @@ export function ownManifest(): PackageManifest {
   return readManifest(join(packageFolder, "package.json"));
 }
 
-/** Of this package and what it needs; null for one that is not installed. */
+/** Versions of this package and of those that it needs; null for one that is not installed. */
 export function installedVersions(): Record<string, string | null> {
   const own = ownManifest();
   const names = Object.keys(own.dependencies ?? {});

@@ -143,6 +143,13 @@ export async function checkpointDamage(folder: string): Promise<string | undefin
   }
 }
 
+/** Names in a good checkpoint that its checksums do not list: put there after it was written. */
+export async function unlistedFiles(folder: string): Promise<string[]> {
+  const sums = parseSums(await platform.readText(platform.joinPath(folder, CHECKSUMS_FILE))) ?? [];
+  const listed = new Set([CHECKSUMS_FILE, ...sums.map(([name]) => name)]);
+  return (await platform.list(folder)).filter((name) => !listed.has(name));
+}
+
 function parseSums(text: string): [name: string, sum: FileSum][] | undefined {
   let json: unknown;
   try {

@@ -1,7 +1,7 @@
 /**
- * Arenas: the memory of a set of parameters, or of one number for each of them (gradients, moments). A layout says where
- * each parameter lies; arenas of one layout can be walked together, so one dispatch can run over all parameters. An arena
- * is one buffer, or several where the adapter's largest buffer or two element types ask for it. Not what parameters are for.
+ * Arenas: device memory with a number for each element of a set of parameters (weights, gradients, moments). A layout says
+ * where each parameter lies; arenas of one layout can be walked together, so that one dispatch runs over all parameters.
+ * An arena is one buffer, or several if it exceeds the adapter's largest buffer or has two element types.
  */
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import type { Device, MemoryCategory } from "./device.ts";
@@ -40,7 +40,7 @@ export interface Place {
 }
 
 export interface LayoutOptions {
-  /** How matrices are stored; default f32. What has one axis (norms, biases) is f32 in any case. */
+  /** How matrices are stored; default f32. Parameters with one axis (norms, biases) are always f32. */
   readonly format?: StoredFormat;
   /** Largest buffer in bytes; default no limit. */
   readonly maxBufferBytes?: number;
@@ -51,7 +51,7 @@ export class ParameterLayout {
   /** How matrices are stored. */
   readonly format: StoredFormat;
   readonly segments: readonly Segment[];
-  /** Parameters proper, without padding. */
+  /** Elements of all parameters, without padding. */
   readonly parameterCount: number;
   readonly #places = new Map<string, Place & { readonly spec: ParameterSpec }>();
 
@@ -140,7 +140,7 @@ export class Arena {
     for (const segment of this.segments) program.clear(segment);
   }
 
-  /** Copies another arena of an equal layout into this one, now. */
+  /** Copies another arena of an equal layout into this one, at once (it is not recorded). */
   copyFrom(source: Arena): void {
     const encoder = this.device.gpu.createCommandEncoder();
     this.segments.forEach((segment, index) => {
@@ -154,9 +154,9 @@ export class Arena {
   }
 
   /**
-   * Windows over all parameters of this arena, with and without weight decay apart, none larger than one binding: what an
-   * optimizer walks. `of` gives a window's tensor in any arena whose layout holds these parameters: of this layout, or of
-   * a larger one, `whole`, of which this is a part. A window spans the parameters that follow one another in both.
+   * Windows over all parameters of this arena for an optimizer to walk: none larger than one binding, none with both
+   * decayed and other parameters. `of` gives a window's tensor in any arena of this layout, or of a larger one, `whole`,
+   * that holds these parameters. A window spans parameters that follow one another in both layouts.
    */
   *windows(whole: ParameterLayout = this.layout): Generator<{
     readonly decays: boolean;
@@ -184,7 +184,7 @@ export class Arena {
 /** f32 elements of an aligned piece of memory. */
 const WINDOW_ELEMENTS = WINDOW_ALIGNMENT / 4;
 
-/** Parameters of `own` that follow one another there and in `whole`, padding included: the first's name, f32 elements. */
+/** Runs of parameters that follow one another in `own` and in `whole`: the first's name, f32 elements with padding. */
 function runs(own: ParameterLayout, whole: ParameterLayout): { first: string; decays: boolean; size: number }[] {
   const found: { first: string; decays: boolean; size: number }[] = [];
   let end: readonly [Place, Place] | undefined;

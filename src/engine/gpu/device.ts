@@ -65,7 +65,7 @@ const SUBMIT_BUDGET = { software: 2e9, hardware: 1e11 } as const;
 export class Device {
   readonly gpu: GPUDevice;
   readonly kind: AdapterKind;
-  /** The adapter's name for people. */
+  /** The adapter's name, for messages. */
   readonly description: string;
   readonly facts: AdapterFacts;
   /** Kernels name the size of their subgroups, because the adapter has several. */
@@ -149,7 +149,7 @@ export class Device {
     return new Device(gpu, found, facts, { tuning, pinned });
   }
 
-  /** A device like another one on a GPU object that does nothing. */
+  /** A device with another one's facts and limits, whose GPU object does nothing; see `memory-plan.ts`. */
   static counting(like: Device, gpu: GPUDevice): Device {
     return new Device(gpu, like, like.facts, { tuning: "off", counts: true });
   }
@@ -201,7 +201,7 @@ export class Device {
     }
   }
 
-  /** Gives a buffer back; every tensor in it and every program that uses it is dead from then on. */
+  /** Gives a buffer back. Tensors in it and programs that use it must not be used afterwards. */
   free(tensor: Tensor): void {
     const entry = this.#allocated.get(tensor.buffer);
     if (entry === undefined) return;
@@ -277,7 +277,7 @@ export class Device {
     }
   }
 
-  /** Compiles kernels together; those known already cost nothing. A compile error carries the numbered source. */
+  /** Compiles kernels at the same time, each once. A compile error carries the numbered source. */
   async compile(kernels: Iterable<Kernel>): Promise<void> {
     await Promise.all([...kernels].map((kernel) => this.compiled(kernel)));
   }
@@ -364,7 +364,7 @@ export class Device {
   }
 }
 
-/** What a variable of the environment says, the first of the choices if it is not set. */
+/** The choice that an environment variable names, the first one if it is not set. Throws ConfigError for any other. */
 function choiceOf<const T extends string>(variable: string, choices: readonly [T, ...T[]]): T {
   const value = platform.environment(variable);
   const found = value === undefined ? choices[0] : choices.find((choice) => choice === value);

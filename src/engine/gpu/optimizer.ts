@@ -1,6 +1,6 @@
 /**
- * AdamW over one arena of trained parameters: gradients, both moments and the small state live on the device; a step is recorded
- * once and replayed. Knows parameters, not losses.
+ * AdamW over one arena of trained parameters: gradients, both moments and a small state are kept on the device; an update
+ * is recorded once and replayed. Knows parameters, not losses.
  */
 import { adamw, STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { clipAndAdvance, NORM_PARTIALS, OPTIMIZER_STATE, squarePartials } from "../../kernels/reduce.ts";
@@ -24,7 +24,7 @@ export class AdamW {
   /** What is trained. */
   readonly weights: Arena;
   readonly options: AdamWOptions;
-  /** Of what is trained, in f32; zeroed by `recordZeroGradients`, added to by backward passes. */
+  /** Gradients of the trained parameters, f32; zeroed by `recordZeroGradients`, added to by backward passes. */
   readonly gradients: Arena;
   readonly #moments: { readonly first: Arena; readonly second: Arena } | undefined;
   /** f32[8], places in OPTIMIZER_STATE. */
@@ -34,8 +34,8 @@ export class AdamW {
   readonly #partials: Tensor;
 
   /**
-   * @param weights f32 if they are to be updated; of weights in another format only gradients and their norm are computed,
-   * and there are no moments
+   * @param weights f32 if they are to be updated; for another format only gradients and their norm are computed, and there
+   * are no moments
    * @param trained the layout of those parameters that are trained; default all
    */
   constructor(weights: Arena, options: AdamWOptions, trained?: ParameterLayout) {
@@ -71,9 +71,9 @@ export class AdamW {
   }
 
   /**
-   * What it remembers between steps, of the weights' layout.
+   * The two moments, which it keeps between steps, in the layout of the trained parameters.
    *
-   * @throws Error where the weights are not updated and there is nothing to remember
+   * @throws Error if the weights are not updated, so that there are no moments
    */
   get moments(): { readonly first: Arena; readonly second: Arena } {
     if (this.#moments === undefined) throw new Error("weights that are not f32 cannot be updated");

@@ -20,12 +20,12 @@ export class PassTimer {
     this.#device = device;
   }
 
-  /** Begins anew: passes timed before are forgotten. */
+  /** Starts over: passes that were timed before are forgotten. */
   restart(): void {
     this.#passes = 0;
   }
 
-  /** What the next pass is begun with; undefined where the adapter has no timestamps or too many passes were run. */
+  /** The timestamps to begin the next pass with; undefined if the adapter has none or too many passes were run. */
   next(): GPUComputePassTimestampWrites | undefined {
     const { gpu } = this.#device;
     if (!gpu.features.has("timestamp-query")) return undefined;
@@ -64,7 +64,7 @@ export class PassTimer {
   }
 }
 
-/** Nanoseconds that intervals cover: [begin, end] one after another, in the order in which they began. */
+/** Nanoseconds that intervals [begin, end] cover together; they come in the order in which they began. */
 export function coveredNanoseconds(stamps: BigUint64Array): number {
   let covered = 0n;
   let last = 0n;

@@ -233,7 +233,7 @@ export class Program {
     step.grid = wholeGrid(step.kernel, values);
   }
 
-  /** A program for each candidate of a dispatch. What it reads is the dispatch's own, what it writes is set aside. */
+  /** A program for each candidate of a dispatch, which reads the dispatch's tensors and writes copies of its results. */
   async #trials(step: Dispatch): Promise<{ trials: Trial[]; done: () => void }> {
     const { device } = this;
     const own: Tensor[] = [];
@@ -275,7 +275,7 @@ export class Program {
   /**
    * Encodes and submits the program, in several submits if it is long. `prepare` must have been awaited.
    *
-   * @param timer is to time the passes
+   * @param timer times the passes, if given
    */
   run(timer?: PassTimer): void {
     const { device } = this;
@@ -310,7 +310,7 @@ export class Program {
     flush();
   }
 
-  /** Runs the program once, timing every dispatch on the device; kernels by falling time. Needs timestamp queries. */
+  /** Runs the program once and times every dispatch on the device; slowest kernels first. Needs timestamp queries. */
   async profile(): Promise<KernelTime[]> {
     const { gpu } = this.device;
     await this.prepare();
@@ -378,7 +378,7 @@ function wholeGrid(kernel: Kernel, values: Values): readonly [number, number, nu
 
 const USAGE_COPY_SOURCE = 4;
 
-/** WebGPU lets one dispatch either read a buffer or write it, even in windows that are apart. */
+/** Throws if a dispatch reads and writes one buffer: WebGPU forbids it, even for windows that do not overlap. */
 function checkAliases(kernel: Kernel, tensors: readonly Tensor[]): void {
   tensors.forEach((tensor, index) => {
     if (kernel.bindings[index]?.access !== "readWrite") return;

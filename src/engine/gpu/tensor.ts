@@ -43,7 +43,7 @@ export function sliceRows(tensor: Tensor, first: number, rows: number): Tensor {
   return { ...tensor, offset: tensor.offset + first * rowBytes, shape: [rows, ...rest] };
 }
 
-/** A tensor of rows in windows of at most `maxBytes`, each aligned whatever its width, with the first row of each. */
+/** Splits a tensor of rows into windows of at most `maxBytes`, all aligned, each with the number of its first row. */
 export function rowWindows(tensor: Tensor, maxBytes: number): { readonly first: number; readonly window: Tensor }[] {
   const [total = 0, ...rest] = tensor.shape;
   const perElement = elementBytes(tensor.dtype);

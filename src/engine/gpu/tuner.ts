@@ -1,7 +1,7 @@
 /**
  * Picks among kernels that compute the same by timing them on this adapter, and remembers what it found: on disk, by
  * adapter, driver and the kernels' own text. The first candidate is the default and stays unless another one is clearly
- * faster. How a trial runs is `program.ts`'s business.
+ * faster. `program.ts` makes the trials.
  *
  * Candidates may add in another order, so a choice can change the last bits of a result. A choice that is remembered
  * stands, and checkpoints carry the choices of their run; "off" takes the defaults everywhere.
@@ -36,7 +36,7 @@ export interface Contest {
   readonly tuningClass: string;
   /** Names, the default first. */
   readonly variants: readonly string[];
-  /** Texts of the candidates: with another text, a measurement counts no more. */
+  /** Texts of the candidates: a measurement of another text does not count. */
   readonly texts: readonly string[];
   readonly flops: number;
   /** Device bytes that the trials take. */
@@ -67,7 +67,7 @@ export class Tuner {
     return Object.fromEntries([...this.#choices].sort(([a], [b]) => (a < b ? -1 : 1)));
   }
 
-  /** Takes choices made before, as of the run that a checkpoint continues. They go before everything else. */
+  /** Takes over the choices of an earlier run, e.g. from its checkpoint. They have priority over all others. */
   adopt(choices: Readonly<Record<string, string>>): void {
     for (const [key, variant] of Object.entries(choices)) this.#choices.set(key, variant);
   }
@@ -117,7 +117,7 @@ export class Tuner {
     return platform.joinPath(platform.cacheFolder(), "tuning", `${hash.digest().slice(0, 16)}.json`);
   }
 
-  /** What cannot be read is measured again. */
+  /** Reads the choices on disk; a file that cannot be read counts as empty, and everything is measured again. */
   async #readFile(): Promise<void> {
     try {
       if ((await platform.exists(this.#path)) !== "file") return;
@@ -132,7 +132,7 @@ export class Tuner {
     }
   }
 
-  /** Adds to what other processes have written by now. Where nothing can be written, nothing is remembered. */
+  /** Adds a choice to those that other processes have written. If the file cannot be written, the choice is not kept. */
   async #writeFile(): Promise<void> {
     await this.#readFile();
     const file = { adapter: this.#adapter, choices: Object.fromEntries([...this.#measured].sort()) };
@@ -145,14 +145,14 @@ export class Tuner {
   }
 }
 
-/** Texts are part of the key, so that a changed kernel is measured anew. */
+/** The key of a choice holds the texts, so that a changed kernel is measured again. */
 function keyOf({ kernel, tuningClass, texts }: Contest): string {
   const hash = platform.sha256();
   for (const text of texts) hash.update(new TextEncoder().encode(text));
   return `${kernel} ${tuningClass} ${hash.digest().slice(0, 8)}`;
 }
 
-/** Times every candidate and gives the name of the fastest, of the default unless another is clearly faster. */
+/** Times every candidate. Returns the name of the fastest one if it is clearly faster than the default, else the default's. */
 async function fastest(contest: Contest): Promise<string> {
   const { trials, done } = await contest.trials();
   try {

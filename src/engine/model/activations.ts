@@ -16,7 +16,7 @@ import type { ModelConfig } from "./config/config.ts";
 import type { LoraAdapter, LoraScratch } from "./lora.ts";
 import type { RowShape } from "./rows.ts";
 
-/** Width of what one layer computes, by row; 0 for what this configuration has not. */
+/** Columns of each kind of activation of one layer; 0 where the configuration does not have the kind. */
 export function layerKinds(config: ModelConfig): Record<LayerKind, number> {
   const attention = config.heads * config.headSize;
   const { hiddenSize, intermediateSize } = config;
@@ -55,7 +55,7 @@ export type LayerKind =
   | "up"
   | "activated";
 
-/** f32 in any format: the residual stream, and what is kept of reductions. */
+/** The kinds that are f32 whatever the format: the residual stream and the statistics of reductions. */
 const ALWAYS_F32: ReadonlySet<string> = new Set<LayerKind>([
   "input",
   "middle",
@@ -82,7 +82,7 @@ export class Activations {
   readonly device: Device;
   readonly config: ModelConfig;
   readonly keeps: Keeps;
-  /** Of the adapter's passes, one place for all layers. */
+  /** Scratch of the LoRA adapter, shared by all layers. */
   readonly lora: LoraScratch | undefined;
   readonly #buffers: Readonly<Record<LayerKind, Tensor>>;
 
@@ -117,8 +117,8 @@ export class Activations {
     const rows = Math.max(...shapes.map((shape) => shape.gradientRows + shape.branchRows));
     const scratch = (name: string, width: number) => device.allocate("scratch", `adapter ${name}`, [rows, width]);
     this.lora = adapter && {
-      inner: scratch("inner", adapter.options.rank),
-      dInner: scratch("inner gradient", adapter.options.rank),
+      inner: scratch("inner", adapter.highestRank),
+      dInner: scratch("inner gradient", adapter.highestRank),
       dropped: adapter.options.dropout > 0 ? scratch("dropout", adapter.widestInput) : undefined,
     };
   }

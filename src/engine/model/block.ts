@@ -28,7 +28,7 @@ import type { LoraScratch } from "./lora.ts";
 import type { Model } from "./model.ts";
 import { layerName } from "./weights/parameters.ts";
 
-/** Keys and values kept from earlier passes: generation. */
+/** Keys and values of earlier passes, which generation keeps. */
 export interface KeyValueCache {
   /** [cache rows, KV D] each, per layer. */
   readonly keys: readonly Tensor[];
@@ -49,13 +49,13 @@ export interface PassRows {
   readonly lora: LoraScratch | undefined;
 }
 
-/** What the backward pass needs of region A's rows. */
+/** What the backward pass needs to know about region A's rows. */
 export interface BackwardRows extends PassRows {
   readonly queryEnd: Tensor;
   readonly windowQueryEnd?: Tensor | undefined;
 }
 
-/** The arrays that a layer attends by: cut to the window or not. */
+/** The key ranges that a layer attends by: cut to the sliding window if the layer has one. */
 function seenBy(config: ModelConfig, layer: number, whole: Tensor, windowed: Tensor | undefined): Tensor {
   if (!config.layerWindow[layer]) return whole;
   if (windowed === undefined)
@@ -63,7 +63,7 @@ function seenBy(config: ModelConfig, layer: number, whole: Tensor, windowed: Ten
   return windowed;
 }
 
-/** Turns queries and keys of fused rows x by their positions, or back, in layers that know positions. */
+/** Records the rotation of queries and keys in the fused rows x by their positions, or back, in layers that have one. */
 function recordRope(program: Program, model: Model, layer: number, rows: PassRows, x: Tensor, direction: 1 | -1): void {
   const { config } = model;
   if (!config.layerRope[layer]) return;
@@ -114,7 +114,7 @@ export function recordNormBackward(
   }
 }
 
-/** Records layer `layer` from `here.input` to `next` [T, C]; without `next`, up to what its backward pass needs. */
+/** Records layer `layer` from `here.input` to `next` [T, C]; without `next`, only what the backward pass needs. */
 export function recordBlockForward(
   program: Program,
   model: Model,
@@ -213,7 +213,7 @@ function recordHeadNormBackward(
 ): void {
   const { heads: queryHeads, headSize } = model.config;
   if (gradients.has(weight)) {
-    // Before dQkv is overwritten.
+    // The norms' gradients need dQkv, which the next dispatch overwrites.
     const sums = reshape(partials, [rowBlocks(dQkv.shape[0] ?? 0), 2 * headSize]);
     const heads = qkHeads(model.config);
     program.dispatch(headNormWeightPartials, { dy: dQkv, normed, partials: sums, heads, queryHeads });
@@ -223,7 +223,10 @@ function recordHeadNormBackward(
   program.dispatch(backward, { weight: model.parameter(weight), normed, inverse, dx: dQkv, queryHeads });
 }
 
-/** Records the backward pass of layer `layer`, `here` being region A alone: dx goes in as the gradient of its output, out as that of its input. */
+/**
+ * Records the backward pass of layer `layer` over region A, whose activations are `here`. On entry dx holds the gradient
+ * of the layer's output, at the end that of its input.
+ */
 export function recordBlockBackward(
   program: Program,
   model: Model,

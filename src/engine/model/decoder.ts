@@ -46,7 +46,7 @@ export class PassMemory {
 
   /**
    * @param options.format of activations; default f32
-   * @param options.adapter that the model, or one of the models, has
+   * @param options.adapter of the model, or of the one model that has one; default none
    * @param options.checkpointing keep the inputs of layers only, and compute the rest again in the backward pass
    */
   constructor(
@@ -126,7 +126,7 @@ export function recordLayers(
   return activations.layer(shape, config.layers).input;
 }
 
-/** A sequence and its branch lie in the rows of a shape, so that no position reaches their number. */
+/** A bound on positions: a sequence and its branch lie in the rows of the shape, so each position is below their number. */
 export function positionLimit(shape: RowShape): number {
   return shape.gradientRows + shape.branchRows;
 }
@@ -210,7 +210,7 @@ export function recordLayersBackward(
   };
   for (let layer = config.layers - 1; layer >= lowestTrainedLayer(gradients); layer--) {
     const here = gradientRowsOf(memory.activations.layer(shape, layer), shape);
-    // The place that all layers share still holds the last one's.
+    // With checkpointing all layers share one place, which still holds the last layer's activations.
     if (memory.activations.keeps === "inputs" && layer < config.layers - 1) {
       recordBlockForward(program, model, layer, here, undefined, passRows);
     }

@@ -162,7 +162,7 @@ export interface TokenSums {
 
 /**
  * Records the entropies and mean logits of region A's head rows, summed per sequence. Follows pass 1 over the same buffers,
- * before or after pass 2, and takes what pass 1 needs no more: no memory of its own.
+ * before or after pass 2, and reuses buffers that pass 1 no longer needs, so it takes no memory of its own.
  */
 export function recordTokenSums(
   program: Program,
@@ -263,8 +263,8 @@ export function recordHeadBackward(
 }
 
 /**
- * Records the final norm's backward pass, the gradients of the head rows' normed values being in the head's buffers:
- * to the gradient of the residual stream `scratch.dx`, and the norm's parameter gradients where these are trained.
+ * Records the final norm's backward pass, from the gradients of the head rows' normed values in the head's buffers to the
+ * gradient of the residual stream `scratch.dx`, adding the norm's parameter gradients where these are trained.
  */
 export function recordHeadRowsBackward(
   program: Program,

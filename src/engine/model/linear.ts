@@ -1,7 +1,7 @@
 /**
- * Linear layers as matmuls: forward, input gradient, weight and bias gradient where these are trained, the
- * model's adapter beside them. Weights lie as the checkpoint has them, [out, in] or [in, out] (GPT-2); the layout of the
- * matmul follows.
+ * Linear layers as matmuls, with the model's adapter beside them: forward, the input's gradient, and the gradients of
+ * weight and bias where these are trained. Weights are stored as in the checkpoint, [out, in] or [in, out] (GPT-2), and
+ * the matmul's layout follows.
  */
 import { rowBlocks } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
@@ -32,8 +32,8 @@ export function recordLinear(
 }
 
 /**
- * Records dx [T, in] = dy [T, out] W^T and adds what is trained of the layer to the gradients: dWeight += the outer
- * products of x and dy summed over rows, dBias += dy summed over rows, the adapter's. `partials` is scratch for the bias.
+ * Records dx [T, in] = dy [T, out] W^T and, for what is trained: dWeight += the outer products of x and dy summed over
+ * rows, dBias += dy summed over rows, the adapter's gradients. `partials` is scratch for the bias.
  */
 export function recordLinearBackward(
   program: Program,

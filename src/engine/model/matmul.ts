@@ -22,8 +22,8 @@ export interface MatmulOptions {
 }
 
 /**
- * Records out [M, N] = scale op(a) op(b) with the kernel for this layout and shape, and for how each is stored. With a first column, A
- * or the result is that column range of a wider matrix, as many columns as b leaves it.
+ * Records out [M, N] = scale op(a) op(b) with the kernel for this layout, this shape and the operands' formats. With a
+ * first column given, A or the result is a column range of a wider matrix, as wide as b makes it.
  */
 export function recordMatmul(
   program: Program,

@@ -10,7 +10,7 @@ import { byteLength, elementCount, type Tensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
-import { checkTensors } from "./weights/check-tensors.ts";
+import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
 import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./weights/checkpoint-files.ts";
 import { parameterSpecs } from "./weights/parameters.ts";
 import { arenaPieces, fillTensor, finitePieces } from "./weights/weight-transfer.ts";
@@ -28,10 +28,12 @@ export interface LoadOptions {
    * whole, of the same values.
    */
   readonly storage?: StoredFormat;
+  /** Takes sentences on tensors of the files that are ignored; default console.warn. */
+  readonly onWarning?: (sentence: string) => void;
 }
 
 export interface SaveOptions {
-  /** Numbers of every tensor in the files, norms and biases too; default: what the weights were loaded as, or f32 for weights stored as f32. */
+  /** Numbers of every tensor in the files, norms and biases too; default: as the matrices are stored on the device. */
   readonly dtype?: StoredFormat;
   /** Bytes beyond which weights are split into shards; default 5 GB, as Hugging Face does. */
   readonly maxShardBytes?: number;
@@ -43,7 +45,7 @@ const MOST_WAITING = 2 ** 26;
 /** Hugging Face's default shard size. */
 const SHARD_BYTES = 5e9;
 
-/** What a model is made of, shared by its views. */
+/** What a model is made of; a model and its `withAdapter` and `base` share it. */
 interface ModelParts {
   readonly device: Device;
   readonly config: ModelConfig;
@@ -115,7 +117,11 @@ export class Model {
         { format, category: options.category ?? "weights" },
       );
       try {
-        if (!device.counts) await model.#fill(files, dtype);
+        if (!device.counts) {
+          const warning = await ignoredHead(config, files);
+          if (warning !== undefined) (options.onWarning ?? console.warn)(warning);
+          await model.#fill(files, dtype);
+        }
       } catch (error) {
         model.free();
         throw error;
@@ -139,12 +145,12 @@ export class Model {
     return copy;
   }
 
-  /** This model with an adapter in front of its linear layers: the same weights, seen otherwise. */
+  /** This model with an adapter beside its linear layers. Both share the weights. */
   withAdapter(adapter: LoraAdapter): Model {
     return new Model(this.#parts, adapter);
   }
 
-  /** This model without an adapter: what the adapter started from. */
+  /** This model without its adapter. Both share the weights. */
   get base(): Model {
     return this.adapter === undefined ? this : new Model(this.#parts);
   }
@@ -162,7 +168,7 @@ export class Model {
     return part === "lm_head.weight" ? part : `${this.prefix}${part}`;
   }
 
-  /** A parameter's weights. */
+  /** The tensor of a parameter. */
   parameter(name: string): Tensor {
     return this.weights.window(name);
   }
@@ -241,7 +247,7 @@ export class Model {
   }
 }
 
-/** Tables of rotary angles of a model, as long as the positions that are run: the context may be a thousand times that. */
+/** Tables of rotary angles, only as long as the positions in use: a context may be a thousand times longer. */
 class RotaryTables {
   readonly device: Device;
   readonly config: ModelConfig;

@@ -1,7 +1,7 @@
 /**
- * The rows of one pass through a decoder, packed without padding between sequences (docs/design/method.md, "Packed batches"). Region A
- * carries gradients, region B continues prompts of A and carries none; only head rows go through the head. Arrays have
- * the capacity of a RowShape, so that a program recorded for that shape serves every batch that fits it.
+ * The rows of one pass through a decoder, packed without padding between sequences (docs/design/method.md, "Packed
+ * batches"). Region A carries gradients, region B continues prompts of A and carries none; only head rows go through the
+ * head. Arrays have the capacity of a RowShape, so that a program recorded for that shape serves every batch that fits it.
  */
 import { bucketRows, NO_ROW } from "../../kernels/embedding.ts";
 import { NO_SEQUENCE } from "../../kernels/log-softmax-gather.ts";
@@ -179,7 +179,7 @@ export function packRows(
   return { shape, usedGradientRows, usedRows: usedGradientRows + row - shape.gradientRows, arrays };
 }
 
-/** The arrays of rows that see no further than a sliding window, and their shapes. */
+/** The arrays for layers with a sliding window, and their shapes. */
 function windowShapes(shape: RowShape) {
   const { ranges, queryEnd } = arrayShapes(shape);
   return { windowRanges: ranges, windowQueryEnd: queryEnd } as const;

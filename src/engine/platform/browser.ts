@@ -4,10 +4,10 @@
  * folders, so `list` works on "opfs:" only. Runs in pages and in workers.
  */
 
-import { decompressBrotli, decompressGzip } from "hyparquet-compressors";
 import { AdapterError, errorMessage, FileError } from "../../errors.ts";
 import { chooseAdapter, classifyAdapter, describeAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
-import type { FoundAdapter, Platform, ReadableFile } from "./platform.ts";
+import { BrowserThread } from "./browser-thread.ts";
+import type { FoundAdapter, HeldFile, Platform, ReadableFile } from "./platform.ts";
 import { sha256 } from "./sha256.ts";
 
 const scheme = "opfs:";
@@ -127,6 +127,18 @@ export const platform: Platform = {
     });
   },
 
+  /** The browser's own locks, which end with the page: no file is made. */
+  async holdFile(path) {
+    refuseUrl("write", path);
+    return await new Promise<HeldFile>((resolve, reject) => {
+      const hold = async (lock: Lock | null) => {
+        if (lock === null) resolve({ holder: { process: undefined, host: undefined, since: undefined } });
+        else await new Promise<void>((release) => resolve({ release }));
+      };
+      navigator.locks.request(path, { ifAvailable: true }, hold).catch(reject);
+    });
+  },
+
   async checkWritable(folder) {
     refuseUrl("write to the folder", folder);
     await attempt("write to the folder", folder, async () => {
@@ -138,12 +150,12 @@ export const platform: Platform = {
   },
 
   sha256,
-  decompress: (format, bytes, length) =>
-    format === "gzip" ? decompressGzip(bytes, length) : decompressBrotli(bytes, length),
+  startThread: async (code, heapBytes) => new BrowserThread(code.open(), heapBytes),
   withoutSpinning: (promise) => promise,
   withinTime: (_, work) => work(),
   environment: () => undefined,
   homeFolder: () => scheme,
+  temporaryFolder: () => `${scheme}tmp`,
   hostMemoryBytes: () => undefined,
   cacheFolder: () => `${scheme}kto-webgpu`,
   joinPath(...parts) {

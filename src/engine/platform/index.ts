@@ -3,10 +3,14 @@ export { platform } from "./node.ts";
 export type {
   AdapterKind,
   CacheFiles,
+  FileHolder,
   FoundAdapter,
   GrowingFile,
+  HeldFile,
   Platform,
   ReadableFile,
   Sha256,
+  Thread,
+  ThreadCode,
 } from "./platform.ts";
-export { OutOfTimeError } from "./platform.ts";
+export { OutOfTimeError, ThreadLimit } from "./platform.ts";

@@ -3,7 +3,6 @@
  * SwiftShader. What `create()` returns is kept in a module variable, since on `navigator` it would hang Node at exit.
  */
 
-import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 import { AdapterError, errorMessage } from "../../errors.ts";
 import {
   chooseAdapter,
@@ -14,6 +13,7 @@ import {
   rankAdapters,
 } from "./adapters.ts";
 import { hostHasGpu, openHostAdapter } from "./node-host-gpu.ts";
+import { silenceNativeStderr } from "./node-native-stderr.ts";
 import { installLoader, swiftShaderDriver, swiftShaderFolder } from "./node-swiftshader.ts";
 import type { FoundAdapter } from "./platform.ts";
 
@@ -115,7 +115,7 @@ async function askDawn(source: Source): Promise<GPUAdapter | null> {
   const create = await loadDawn();
   let answer: Promise<GPUAdapter | null>;
   const restoreEnvironment = source.driver === undefined ? undefined : useDriver(source.driver);
-  const restoreStderr = silenceStderr();
+  const restoreStderr = silenceNativeStderr();
   try {
     // The drivers are loaded inside these two calls, so only they need the environment, and nothing is awaited meanwhile.
     const key = keyOf(source);
@@ -163,41 +163,4 @@ function useDriver(driver: string): () => void {
       else process.env[name] = value;
     });
   };
-}
-
-/**
- * Dawn and the Vulkan loader print straight to file descriptor 2 while they look for adapters: limits "artificially
- * reduced" for every software adapter, drivers that do not fit this machine. None of it concerns a user; what does, an
- * AdapterError says. There is no dup2 in Node, but the lowest free descriptor is the one that open() gives, so closing
- * 2 and opening another file puts that file in its place. KTO_DEBUG, which `--debug` sets, leaves the messages alone.
- *
- * Dawn has a hook for messages of devices, none for these. Filtering them in a parent process would cost every command a
- * second start of Node, and signals would miss the one that works. So they stay where stderr cannot be opened again.
- */
-function silenceStderr(): (() => void) | undefined {
-  if (process.platform !== "linux" || process.env.KTO_DEBUG !== undefined) return undefined;
-  let saved: number;
-  try {
-    // A socket cannot be opened again, and a file only where all writing goes to its end: it would lose its place.
-    const kind = fstatSync(2);
-    if (!kind.isCharacterDevice() && !kind.isFIFO() && !(kind.isFile() && isAppendedTo(2))) return undefined;
-    saved = openSync("/proc/self/fd/2", constants.O_WRONLY | constants.O_NOCTTY | constants.O_APPEND);
-  } catch {
-    return undefined;
-  }
-  replaceStderr("/dev/null");
-  return () => {
-    replaceStderr(`/proc/self/fd/${saved}`);
-    closeSync(saved);
-  };
-}
-
-function isAppendedTo(descriptor: number): boolean {
-  const [, flags = ""] = /^flags:\s+(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${descriptor}`, "utf8")) ?? [];
-  return (Number.parseInt(flags, 8) & constants.O_APPEND) !== 0;
-}
-
-function replaceStderr(path: string): void {
-  closeSync(2);
-  openSync(path, constants.O_WRONLY | constants.O_NOCTTY | constants.O_APPEND);
 }

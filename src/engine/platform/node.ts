@@ -5,14 +5,15 @@
 
 import { createHash, randomBytes } from "node:crypto";
 import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
-import { homedir, totalmem } from "node:os";
+import { homedir, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { createContext, Script } from "node:vm";
-import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { FileError } from "../../errors.ts";
 import { listAdapters, requestAdapter } from "./node-adapters.ts";
 import { cacheFiles } from "./node-cache-files.ts";
 import { attempt, errorCode, fileError, largestRead, writeAll } from "./node-errors.ts";
+import { holdFile } from "./node-held-files.ts";
+import { startThread } from "./node-thread.ts";
 import { withoutSpinning } from "./node-waiting.ts";
 import { OutOfTimeError, type Platform, type ReadableFile } from "./platform.ts";
 
@@ -94,6 +95,8 @@ export const platform: Platform = {
     await syncFolder(dirname(to));
   },
 
+  holdFile,
+
   async checkWritable(folder) {
     const probe = join(folder, `.kto-write-check.${randomBytes(6).toString("hex")}.tmp`);
     await attempt("write to the folder", folder, async () => {
@@ -103,9 +106,7 @@ export const platform: Platform = {
     });
   },
 
-  decompress(format, bytes, length) {
-    return (format === "gzip" ? gunzipSync : brotliDecompressSync)(bytes, { maxOutputLength: length });
-  },
+  startThread,
 
   withinTime<T>(milliseconds: number, work: () => T): T {
     timed.work = work;
@@ -127,6 +128,7 @@ export const platform: Platform = {
 
   environment,
   homeFolder: homedir,
+  temporaryFolder: tmpdir,
   hostMemoryBytes: totalmem,
   cacheFolder() {
     return environment("KTO_CACHE") ?? join(environment("XDG_CACHE_HOME") ?? join(homedir(), ".cache"), "kto-webgpu");

@@ -61,11 +61,56 @@ export interface CacheFiles {
   hasEnded(processName: string): boolean;
 }
 
+/** The process that has a file; undefined where the file does not say. */
+export interface FileHolder {
+  readonly process: number | undefined;
+  readonly host: string | undefined;
+  /** ISO 8601. */
+  readonly since: string | undefined;
+}
+
+/** What `holdFile` found: the file is this process's until `release`, or another holder has it. */
+export type HeldFile = { readonly release: () => void } | { readonly holder: FileHolder };
+
 /** A SHA-256 hash that is fed piece by piece. */
 export interface Sha256 {
   update(bytes: Uint8Array): void;
   /** Ends the hash; returns it in hexadecimal. */
   digest(): string;
+}
+
+/** The module of a thread: it sets `onmessage` and answers each message by one `postMessage`, as a Web Worker's does. */
+export interface ThreadCode {
+  /** The built module; where only sources are, Node takes the .ts beside it. */
+  readonly address: URL;
+  /** Opens it in a browser. Bundlers look for `new Worker(new URL("...", import.meta.url))` as it stands. */
+  readonly open: () => Worker;
+}
+
+/** A thread that answers one message after another, and can be ended while it does. */
+export interface Thread {
+  /**
+   * The answer to a message; one is asked for at a time.
+   *
+   * @param workMs milliseconds that the answer may take. In Node the time limit is reached when both the clock and the
+   *   process's CPU time say so
+   * @param transfer buffers of the message that are handed over rather than copied
+   * @throws ThreadLimit if the thread had to be ended; the thread's own error if it failed
+   */
+  ask(message: unknown, workMs: number, transfer?: readonly ArrayBuffer[]): Promise<unknown>;
+  end(): Promise<void>;
+  /** The heap that it may have. */
+  readonly heapBytes: number;
+}
+
+/** A thread was ended because it took more time or memory than it was given. */
+export class ThreadLimit extends Error {
+  readonly limit: "time" | "memory";
+
+  constructor(limit: "time" | "memory") {
+    super(`The thread took more ${limit} than it was given.`);
+    this.limit = limit;
+  }
 }
 
 export interface Platform {
@@ -98,14 +143,21 @@ export interface Platform {
    * files in the order of `list`, then removes the old ones.
    */
   renameFolder(from: string, to: string): Promise<void>;
+  /**
+   * Makes a file that says that this process has what it stands for, until it is released or the process ends. One whose
+   * process is known to have ended is taken over.
+   */
+  holdFile(path: string): Promise<HeldFile>;
   /** Makes the folder if it does not exist. Throws FileError with the reason if files cannot be created in it. */
   checkWritable(folder: string): Promise<void>;
   sha256(): Sha256;
   /**
-   * Unpacks gzip or Brotli. More than `length` bytes are refused, on Node before memory is allocated for them; the error is
-   * the host's.
+   * Starts a thread with a module.
+   *
+   * @param heapBytes the largest heap, without ArrayBuffers. Node gives at most as much as the calling thread may have; a
+   *   browser limits the heap itself
    */
-  decompress(format: "gzip" | "brotli", bytes: Uint8Array, length: number): Uint8Array;
+  startThread(code: ThreadCode, heapBytes: number): Promise<Thread>;
   /**
    * Runs `work`, which may not wait for anything, and breaks it off when it takes longer, also inside a regular expression.
    * A call costs about 0.1 ms. A browser cannot break anything off: there, `work` runs until it ends, and a page that
@@ -117,6 +169,8 @@ export interface Platform {
   /** A variable of the environment; undefined if it is not set or empty, or if the host has no environment. */
   environment(name: string): string | undefined;
   homeFolder(): string;
+  /** The folder for files that are needed for a while only. */
+  temporaryFolder(): string;
   /** Bytes of this machine's memory; undefined if the host does not tell. */
   hostMemoryBytes(): number | undefined;
   /** The folder for files that can be made again; it need not exist yet. */

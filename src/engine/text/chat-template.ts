@@ -1,13 +1,13 @@
 /**
  * Chats to text by the Jinja template that comes with a model, with the variables that Hugging Face's transformers
- * gives to it; the language is @huggingface/jinja's. Not tokenizing, and not where a prompt ends (src/kto/data/chat.ts).
+ * gives to it; the language is jinja/'s. Not tokenizing, and not where a prompt ends (src/kto/data/chat.ts).
  */
-import { Environment, Interpreter, Template } from "@huggingface/jinja";
-import { ConfigError, errorMessage, ModelFormatError } from "../../errors.ts";
+import { ConfigError, ModelFormatError } from "../../errors.ts";
 import { isJsonObject, type JsonObject, readJsonObject } from "../files/json-file.ts";
 import { TEMPLATES_FOLDER, templatesIn } from "../model/config/folder.ts";
 import { platform } from "../platform/index.ts";
-import { strftime } from "./strftime.ts";
+import { TemplateError } from "./jinja/errors.ts";
+import { compileTemplate, type JinjaTemplate } from "./jinja/template.ts";
 
 export interface RenderOptions {
   /** End with what opens the assistant's answer, where the template has such. */
@@ -23,6 +23,7 @@ export interface RenderOptions {
 export interface ChatTemplate {
   /**
    * @throws ModelFormatError with the file and what the template itself said, if it refuses the messages
+   * @throws TemplateLimitError if it needs more steps or text than a template may
    * @throws ConfigError if `variables` sets what is taken from the chat itself (messages, tools, ...)
    */
   render(messages: readonly Readonly<Record<string, unknown>>[], options?: RenderOptions): string;
@@ -92,7 +93,7 @@ export function createChatTemplate(templates: string | Templates, tokens: JsonOb
   const texts: Templates = typeof templates === "string" ? new Map([["default", templates]]) : templates;
   const parsed = new Map([...texts].map(([name, text]) => [name, parse(text, source)]));
   const text = [...texts].map((entry) => JSON.stringify(entry)).join("\n");
-  const select = (withTools: boolean): Template => {
+  const select = (withTools: boolean): JinjaTemplate => {
     const template = (withTools ? parsed.get("tool_use") : undefined) ?? parsed.get("default");
     if (template) return template;
     throw new ModelFormatError(
@@ -107,9 +108,7 @@ export function createChatTemplate(templates: string | Templates, tokens: JsonOb
     if (name !== undefined) {
       throw new ConfigError(`The chat template's variable "${name}" is taken from the chat itself; leave it out.`);
     }
-    const environment = new Environment();
     const all = {
-      ...globals,
       documents: null,
       ...tokens,
       ...variables,
@@ -118,17 +117,12 @@ export function createChatTemplate(templates: string | Templates, tokens: JsonOb
       tools: tools ?? null,
       add_generation_prompt: addGenerationPrompt,
     };
+    const template = select(tools !== undefined);
     try {
-      for (const [key, value] of Object.entries(all)) {
-        // `namespace` is a function of the language itself.
-        if (!environment.variables.has(key)) environment.set(key, value);
-      }
-      return String(new Interpreter(environment).run(select(tools !== undefined).parsed).value);
+      return template.render(all);
     } catch (error) {
-      if (error instanceof ModelFormatError) throw error;
-      throw new ModelFormatError(`${source}: the chat template stopped with "${errorMessage(error)}".`, {
-        cause: error,
-      });
+      if (!(error instanceof TemplateError)) throw error;
+      throw new ModelFormatError(`${source}: the chat template stopped with "${error.message}".`, { cause: error });
     }
   };
   return {
@@ -144,24 +138,6 @@ export function createChatTemplate(templates: string | Templates, tokens: JsonOb
     },
   };
 }
-
-/** What templates expect of the language beyond @huggingface/jinja's own; dates in English, as Python writes them. */
-const globals: JsonObject = {
-  true: true,
-  false: false,
-  none: null,
-  True: true,
-  False: false,
-  None: null,
-  range(start: number, stop?: number, step = 1): number[] {
-    const [first, end] = stop === undefined ? [0, start] : [start, stop];
-    return Array.from({ length: Math.max(0, Math.ceil((end - first) / step)) }, (_, i) => first + i * step);
-  },
-  raise_exception(message: unknown): never {
-    throw new Error(String(message));
-  },
-  strftime_now: (format: string) => strftime(new Date(), format),
-};
 
 /** Stands behind the last message's content; its space is gone afterwards where the template trims contents. */
 const marker = "\u{F0000}continue here\u{F0000} ";
@@ -192,13 +168,12 @@ function untilMarker(text: string, source: string): string {
   return text.startsWith(marker, at) ? before : before.trimEnd();
 }
 
-function parse(text: string, source: string): Template {
+function parse(text: string, source: string): JinjaTemplate {
   try {
-    return new Template(text);
+    return compileTemplate(text, source);
   } catch (error) {
-    throw new ModelFormatError(`${source}: the chat template cannot be parsed: ${errorMessage(error)}.`, {
-      cause: error,
-    });
+    if (!(error instanceof TemplateError)) throw error;
+    throw new ModelFormatError(`${source}: the chat template cannot be parsed: ${error.message}.`, { cause: error });
   }
 }
 

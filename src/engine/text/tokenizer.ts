@@ -15,6 +15,11 @@ export interface EncodeOptions {
    * continued must not end. Default true.
    */
   readonly addSpecialTokens?: boolean;
+  /**
+   * The text goes on from another one, so that the space which SentencePiece's kind of tokenizer puts before a text is
+   * left out: "ld" after "Hello wor" is "ld" and not " ld". Default false.
+   */
+  readonly continues?: boolean;
 }
 
 export interface DecodeOptions {
@@ -92,9 +97,11 @@ export function createTokenizer(
   };
   let hub: HubTokenizer;
   let prefix: number[];
+  let continuation: (text: string) => number[];
   try {
     hub = run(0, () => new HubTokenizer(tokenizerJson, config));
     prefix = run(0, () => leadingSpecialTokens(hub));
+    continuation = continuationOf(tokenizerJson, config, hub);
   } catch (error) {
     if (error instanceof ModelFormatError) throw error;
     throw new ModelFormatError(`${path} is not a tokenizer that can be used: ${errorMessage(error)}.`, {
@@ -111,8 +118,8 @@ export function createTokenizer(
     eosTokenId: specialTokenId(hub, config.eos_token),
     vocabSize,
     addsBos: bosTokenId !== undefined && prefix[0] === bosTokenId,
-    encode(text, { addSpecialTokens = true } = {}) {
-      const { ids } = run(text.length, () => hub.encode(text, { add_special_tokens: false }));
+    encode(text, { addSpecialTokens = true, continues = false } = {}) {
+      const ids = run(text.length, () => (continues ? continuation(text) : encodeText(hub, text)));
       if (!addSpecialTokens || prefix.every((id, i) => ids[i] === id)) return ids;
       return [...prefix, ...ids];
     },
@@ -144,7 +151,51 @@ export function decodeContinuation(
   return whole.startsWith(prompt) ? whole.slice(prompt.length) : tokenizer.decode(ids, options);
 }
 
-/** More than the ids of any known vocabulary. */
+/**
+ * A function that encodes a text as the continuation of another, by the same tokenizer without what it puts before a
+ * text. What follows a special token begins a text again: there ids are as in any text.
+ */
+function continuationOf(tokenizerJson: object, config: JsonObject, hub: HubTokenizer): (text: string) => number[] {
+  const { normalizer = null, pre_tokenizer: preTokenizer = null } = tokenizerJson as JsonObject;
+  const changed = { normalizer: withoutPrefix(normalizer), pre_tokenizer: withoutPrefix(preTokenizer) };
+  if (changed.normalizer === normalizer && changed.pre_tokenizer === preTokenizer)
+    return (text) => encodeText(hub, text);
+  let bare: HubTokenizer | undefined;
+  const added: ReadonlyMap<number, unknown> = hub.get_added_tokens_decoder();
+  const firstAdded = (ids: readonly number[]) => ids.findIndex((id) => added.has(id));
+  return (text) => {
+    bare ??= new HubTokenizer({ ...tokenizerJson, ...changed }, config);
+    const ids = encodeText(bare, text);
+    const start = firstAdded(ids);
+    if (start === -1) return ids;
+    const whole = encodeText(hub, text);
+    return [...ids.slice(0, start), ...whole.slice(firstAdded(whole))];
+  };
+}
+
+function encodeText(hub: HubTokenizer, text: string): number[] {
+  return hub.encode(text, { add_special_tokens: false }).ids;
+}
+
+/**
+ * A part of a tokenizer.json, or a sequence of parts, that puts nothing before a text; the same one if it never did.
+ */
+function withoutPrefix(part: unknown): unknown {
+  if (!isJsonObject(part)) return part;
+  if (part.type === "Prepend") return null;
+  if (part.type === "Metaspace") return { ...part, prepend_scheme: "never" };
+  if (part.type === "ByteLevel" && part.add_prefix_space === true) return { ...part, add_prefix_space: false };
+  if (part.type !== "Sequence") return part;
+  const key = "normalizers" in part ? "normalizers" : "pretokenizers";
+  const parts = (Array.isArray(part[key]) ? part[key] : []) as readonly unknown[];
+  // After a split at white space the prefix stands for the space before each word.
+  if (parts.some((one) => isJsonObject(one) && one.type === "WhitespaceSplit")) return part;
+  const bare = parts.map(withoutPrefix);
+  if (bare.every((one, i) => one === parts[i])) return part;
+  return { ...part, [key]: bare.filter((one) => one !== null) };
+}
+
+/** More ids than any vocabulary has. */
 const MOST_IDS = 2 ** 22;
 
 /** The library accepts any value as an id. It would appear among a text's ids, and loops go over all ids up to it. */

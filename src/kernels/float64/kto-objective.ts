@@ -32,7 +32,7 @@ export interface ReferencePoint {
   readonly z0: number;
   /** The mean before the clamp; 0 when no pair counts. */
   readonly unclamped: number;
-  /** How many pairs the mean is over. */
+  /** Number of pairs that the mean is over. */
   readonly pairs: number;
 }
 

@@ -1,10 +1,14 @@
 /**
- * Chats to prompt and completion as text. Where the one ends and the other begins is not guessed from any markup but
- * taken from the model's template: the prompt is what it renders for the prompt's messages, and the completion what it
- * adds to that when it renders the whole chat (TRL's rule).
+ * Renders chats as text and splits them into prompt and completion. The split needs no knowledge of any markup: the
+ * prompt is what the model's template renders for the prompt's messages, and the completion is what it adds when it
+ * renders the whole chat (TRL's rule). Tokenizing follows in `encode.ts`.
  */
+
+import { exactKey } from "../../engine/files/exact-json.ts";
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
+import { TemplateLimitError } from "../../engine/text/jinja/limits.ts";
 import { DatasetError, ModelFormatError } from "../../errors.ts";
+import { partJoiner } from "./parts.ts";
 import { type ChatMessage, type ChatRow, placeOf } from "./types.ts";
 
 /** A chat as text. */
@@ -12,41 +16,45 @@ export interface ChatText {
   readonly prompt: string;
   /** All that the template writes after the prompt, end-of-turn tokens included; "" if nothing was said. */
   readonly completion: string;
-  /** The whole chat begins with the prompt as rendered alone. If not, they part where they first differ. */
+  /** Whether the whole chat begins with the prompt rendered alone. If not, the split is where the two first differ. */
   readonly promptIsPrefix: boolean;
 }
 
 /**
- * A function from chats to text.
+ * Returns a function that renders one chat. It throws a DatasetError that names the row and quotes the template where
+ * the template refuses the chat.
  *
- * @param variables of the template (chat_template_kwargs); a row's own go before them
- * @throws DatasetError naming the row and what the template said, where it refuses a chat
+ * @param variables the template's variables (chat_template_kwargs); a row's own variables override them
  */
 export function chatRenderer(
   template: ChatTemplate,
   variables: Readonly<Record<string, unknown>> = {},
 ): (row: ChatRow) => ChatText {
-  // The two rows of a pair, and often more, share their prompt.
+  // Consecutive rows often share their prompt (those of a pair always do), so the last one is kept.
   let lastKey: string | undefined;
   let lastPrompt = "";
+  const joined = partJoiner(template);
   return (row) => {
-    const { promptMessages, completionMessages, tools, templateOptions = {} } = row;
+    const { tools, templateOptions = {}, source } = row;
+    const promptMessages = joined(row.promptMessages, "prompt", source);
+    const completionMessages = joined(row.completionMessages, "completion", source);
     const shared = { ...(tools === undefined ? {} : { tools }), variables: { ...variables, ...templateOptions } };
     const render = (...args: Parameters<ChatTemplate["render"]>) => {
       try {
         return template.render(...args);
       } catch (error) {
-        if (!(error instanceof ModelFormatError)) throw error;
+        // A limit is exceeded by the template, whatever the row.
+        if (!(error instanceof ModelFormatError) || error instanceof TemplateLimitError) throw error;
         const message = error.message.replace(/\.$/, "");
         throw new DatasetError(
-          `${placeOf(row.source)}: ${message}; change the row, or give another template (chat_template_path).`,
+          `${placeOf(source)}: ${message}; change the row, or give another template (chat_template_path).`,
           { cause: error },
         );
       }
     };
-    const key = JSON.stringify([promptMessages, shared]);
+    const key = exactKey([promptMessages, shared]);
     if (key !== lastKey) {
-      // A prompt that ends with the assistant's words is a beginning that the completion goes on from.
+      // A prompt that ends with the assistant's words is the beginning of the answer that the completion continues.
       const opened = promptMessages.at(-1)?.role === "assistant";
       const ending = opened ? { continueFinalMessage: true } : { addGenerationPrompt: true };
       lastPrompt = render(promptMessages, { ...shared, ...ending });
@@ -63,7 +71,7 @@ export function chatRenderer(
   };
 }
 
-/** No text, no tool call, nothing else that a template could write. */
+/** Whether a message has no text, no tool call and nothing else that a template could write. */
 function saysNothing({ role: _, name: __, ...rest }: ChatMessage): boolean {
   return Object.values(rest).every((value) => {
     return value === null || value === undefined || value === "" || (Array.isArray(value) && value.length === 0);

@@ -1,4 +1,4 @@
-/** The names of columns: those that mean something here, and a user's mapping from them to a file's own. */
+/** The column names that layouts know, and a user's mapping from these names to the ones in a file. */
 import { ConfigError, DatasetError } from "../../errors.ts";
 import { type Fields, placeOf, type RowSource } from "./types.ts";
 
@@ -11,16 +11,21 @@ export const knownColumns = [
   "rejected",
   "messages",
   "conversations",
+  "system",
   "tools",
   "chat_template_kwargs",
   "prompt_ids",
   "completion_ids",
 ] as const;
 
-/** Names that layouts know to the names that the file has, e.g. { prompt: "question", label: "thumb" }. */
+/** Maps names that layouts know to the file's own names, for example { prompt: "question", label: "thumb" }. */
 export type ColumnMapping = Readonly<Partial<Record<(typeof knownColumns)[number], string>>>;
 
-/** @throws ConfigError for a name that no layout knows, or a column that is not named by a text */
+/**
+ * Checks a mapping that a user wrote.
+ *
+ * @throws ConfigError if it maps a name that no layout knows, or maps a name to something other than a text
+ */
 export function checkColumnMapping(mapping: Readonly<Record<string, unknown>>): ColumnMapping {
   for (const [ours, theirs] of Object.entries(mapping)) {
     if (!knownColumns.some((name) => name === ours)) {
@@ -35,15 +40,15 @@ export function checkColumnMapping(mapping: Readonly<Record<string, unknown>>): 
   return mapping as ColumnMapping;
 }
 
-/** The columns of a file that are worth reading under a mapping. */
+/** The names of all columns that a file may need to be read for, given a mapping. */
 export function neededColumns(mapping: ColumnMapping): string[] {
   return [...new Set([...knownColumns, ...Object.values(mapping)])];
 }
 
 /**
- * The fields under the names that layouts know. A column that is mapped is not seen under its own name any more.
+ * Renames a row's fields to the names that layouts know. A mapped column is no longer found under its own name.
  *
- * @throws DatasetError for a mapped column that the row lacks, naming those that it has
+ * @throws DatasetError if the row lacks a mapped column; the message lists the columns that it has
  */
 export function mapColumns(fields: Fields, mapping: ColumnMapping, source: RowSource): Fields {
   const pairs = Object.entries(mapping);

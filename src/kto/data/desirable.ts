@@ -1,6 +1,6 @@
 /**
- * The rows that supervised fine-tuning imitates: of feedback the desirable ones, of a preference pair the chosen one.
- * They are gone through as often as the rows that they are taken from.
+ * Selects the rows that supervised fine-tuning imitates: the desirable rows of feedback, and the chosen row of each
+ * preference pair. They can be iterated as often as the rows they are selected from.
  */
 import { DatasetError } from "../../errors.ts";
 import type { FeedbackRow, FeedbackRows } from "./types.ts";
@@ -14,17 +14,17 @@ export class DesirableRows implements AsyncIterable<FeedbackRow> {
     this.#rows = rows;
   }
 
-  /** Undesirable rows that the last whole pass left out. */
+  /** How many undesirable rows the last complete pass left out. */
   get leftOut(): number {
     return this.#leftOut;
   }
 
-  /** Chats of the last whole pass in which the assistant speaks before the answer that is imitated. */
+  /** How many chats of the last complete pass have an assistant message before the answer that is imitated. */
   get withEarlierAnswers(): number {
     return this.#withEarlierAnswers;
   }
 
-  /** @throws DatasetError where there are rows and none of them is desirable; what reading them throws */
+  /** @throws DatasetError if there are rows but none is desirable; also whatever reading the rows throws */
   async *[Symbol.asyncIterator](): AsyncGenerator<FeedbackRow> {
     let kept = 0;
     let leftOut = 0;

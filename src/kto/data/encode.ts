@@ -1,9 +1,9 @@
 /**
- * A row's text or chat to token ids: where the prompt's ids end and the completion's begin. The conventions are TRL's
- * where tokens(prompt + completion) begin with tokens(prompt). Where they do not, TRL cuts the ids of the whole at the
- * number of the prompt's, so that a token may be lost or doubled at the seam; here the two are tokenized apart, so that
- * they say just what the row says, and such rows are counted in a warning.
- * Length limits and their account are `tokenize.ts`'s.
+ * Turns a row's text or chat into the token ids of its prompt and of its completion. As in TRL, the completion's ids
+ * are those that tokens(prompt + completion) has after tokens(prompt). If it does not begin with tokens(prompt), TRL
+ * cuts by length and may lose or double a token at the seam; here the completion is tokenized by itself, as a
+ * continuation, so that the ids together say exactly what the row says. Length limits follow in `tokenize.ts`, which
+ * also counts such rows in a warning.
  */
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
@@ -14,36 +14,36 @@ import { type ChatRow, type FeedbackRow, placeOf, type TextRow } from "./types.t
 export interface EncodeRowOptions {
   /** Needed for rows of text and chats. */
   readonly tokenizer?: Tokenizer;
-  /** End completions of text with the tokenizer's EOS token unless they have it; default true. Chats end as rendered. */
+  /** End text completions with the tokenizer's EOS token unless they have it; default true. Chats end as rendered. */
   readonly appendEos?: boolean;
   /** Needed for chats. */
   readonly chatTemplate?: ChatTemplate;
-  /** Variables of the chat template (chat_template_kwargs); a row's own go before them. */
+  /** Variables of the chat template (chat_template_kwargs); a row's own variables override them. */
   readonly templateOptions?: Readonly<Record<string, unknown>>;
 }
 
 /** The ids of one row, before any limit. */
 export interface EncodedRow {
   readonly promptIds: ArrayLike<number>;
-  /** None where nothing was said. */
+  /** Empty if the completion is empty. */
   readonly completionIds: ArrayLike<number>;
-  /** tokens(prompt + completion) begin with tokens(prompt); if not, the two were tokenized apart. */
+  /** Whether tokens(prompt + completion) begins with tokens(prompt). If not, the two were tokenized separately. */
   readonly aligned: boolean;
-  /** The chat, rendered whole, begins with its prompt, rendered alone; true of everything that is not a chat. */
+  /** Whether the rendered chat begins with its rendered prompt; true for rows that are not chats. */
   readonly promptIsPrefix: boolean;
 }
 
 /**
- * A function from rows to ids. A prompt of text begins with the tokenizer's leading special tokens; a chat has those
- * that its template writes, and no more: no second BOS, and no EOS behind what the template ends with. A completion is
- * what tokens(prompt + completion) hold after tokens(prompt), or, where those do not begin alike, tokens(completion).
- * Rows that are token ids already are given back as they are.
+ * Returns a function that encodes one row. A text prompt begins with the tokenizer's leading special tokens. A chat has
+ * only the special tokens that its template writes, with no second BOS before them and no EOS after them. Rows of token
+ * ids are returned unchanged.
  *
- * @throws DatasetError naming the row, where the tokenizer or the template is missing or the template refuses a chat
+ * The function throws a DatasetError that names the row if the tokenizer or the template is missing, or if the template
+ * refuses the chat.
  */
 export function rowEncoder(options: EncodeRowOptions): (row: FeedbackRow) => EncodedRow {
   const { tokenizer, chatTemplate, templateOptions, appendEos = true } = options;
-  // The two rows of a pair, and often more, share their prompt.
+  // Consecutive rows often share their prompt (those of a pair always do), so the last one is kept.
   let lastKey: string | undefined;
   let promptIds: readonly number[] = [];
   const encode = (given: Tokenizer, prompt: string, completion: string, addSpecialTokens: boolean) => {
@@ -55,7 +55,7 @@ export function rowEncoder(options: EncodeRowOptions): (row: FeedbackRow) => Enc
     const aligned = promptIds.every((id, i) => whole[i] === id);
     const completionIds = aligned
       ? whole.slice(promptIds.length)
-      : given.encode(completion, { addSpecialTokens: false });
+      : given.encode(completion, { addSpecialTokens: false, continues: true });
     return { promptIds, completionIds, aligned };
   };
 
@@ -68,7 +68,7 @@ export function rowEncoder(options: EncodeRowOptions): (row: FeedbackRow) => Enc
     const ids = encode(tokenizer, row.prompt, row.completion, true);
     const eos = tokenizer.eosTokenId;
     if (appendEos && eos !== undefined && ids.completionIds.length > 0 && ids.completionIds.at(-1) !== eos) {
-      // Still subject to the cut, which takes the EOS first.
+      // The length limit is applied later and cuts from the end, so it removes this EOS first.
       ids.completionIds.push(eos);
     }
     return { ...ids, promptIsPrefix: true };
@@ -77,7 +77,9 @@ export function rowEncoder(options: EncodeRowOptions): (row: FeedbackRow) => Enc
   const render = chatTemplate === undefined ? undefined : chatRenderer(chatTemplate, templateOptions);
   const encodeChat = (row: ChatRow): EncodedRow => {
     if (!tokenizer) {
-      throw new DatasetError(`${placeOf(row.source)} is a chat, but there is no tokenizer to make tokens of it.`);
+      throw new DatasetError(
+        `${placeOf(row.source)} is a chat, but there is no tokenizer; name a model that has one, or give "prompt_ids" and "completion_ids".`,
+      );
     }
     if (!render) {
       throw new DatasetError(

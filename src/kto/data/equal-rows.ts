@@ -1,4 +1,7 @@
-/** Which examples have equal prompts or equal completions, as numbers that are cheap to compare. Not the ring's order. */
+/**
+ * Finds examples with equal prompts or equal completions, and gives them equal numbers that are cheap to compare. Which
+ * rows come into one batch is decided elsewhere.
+ */
 
 /** What sampling needs to know of an example. */
 export interface SampledRow {
@@ -8,7 +11,7 @@ export interface SampledRow {
   readonly label: boolean;
 }
 
-/** For each row a number that is equal exactly where prompts (completions) are equal. */
+/** One number for each row; two rows have the same number exactly if their prompts (completions) are equal. */
 export interface RowKeys {
   readonly prompt: Int32Array;
   readonly completion: Int32Array;
@@ -16,7 +19,7 @@ export interface RowKeys {
 
 const knownKeys = new WeakMap<readonly SampledRow[], RowKeys>();
 
-/** The keys of a list of examples; computed once per list. */
+/** Returns the keys of a list of examples, and computes them only once for each list object. */
 export function keysOf(examples: readonly SampledRow[]): RowKeys {
   let keys = knownKeys.get(examples);
   if (!keys) {
@@ -29,7 +32,7 @@ export function keysOf(examples: readonly SampledRow[]): RowKeys {
   return keys;
 }
 
-/** Numbers equal lists alike: the position of the first of them. */
+/** Gives each list the position of the first list that is equal to it. */
 function intern(lists: readonly ArrayLike<number>[]): Int32Array {
   const byHash = new Map<number, number[]>();
   return Int32Array.from(lists, (list, index) => {
@@ -43,7 +46,7 @@ function intern(lists: readonly ArrayLike<number>[]): Int32Array {
   });
 }
 
-/** FNV-1a over whole ids instead of bytes. */
+/** FNV-1a, applied to ids rather than bytes. */
 function hash(list: ArrayLike<number>): number {
   let code = 0x811c9dc5;
   for (let i = 0; i < list.length; i++) code = Math.imul(code ^ (list[i] as number), 0x01000193);

@@ -1,9 +1,9 @@
 /**
- * Records to rows: which of TRL's layouts a record has, and what it says. Pairs become two rows. Text stays text and is
- * never taken for a chat: only messages go through a chat template.
+ * Turns a record of a file into rows of feedback: finds which layout the record has and reads its columns. A preference
+ * pair becomes two rows. Text is never treated as a chat; only messages go through a chat template.
  */
 import { DatasetError } from "../../errors.ts";
-import { conversationOf, messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
+import { messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
 import { described } from "./records.ts";
 import {
   type ChatMessage,
@@ -15,18 +15,21 @@ import {
   type RowSource,
 } from "./types.ts";
 
-/** What a row is called by: its columns. */
-const columnsOfLayout = {
-  binary: "prompt/completion/label",
-  pair: "prompt/chosen/rejected",
-  implicitPair: "chosen/rejected",
-  tokens: "prompt_ids/completion_ids/label",
-  messages: "messages/label",
-  conversations: "conversations/label",
-} as const;
-type Columns = keyof typeof columnsOfLayout;
+/** The columns of each layout. If a row has the columns of several layouts, the first in this order is used. */
+const layouts = {
+  pair: ["prompt", "chosen", "rejected"],
+  implicitPair: ["chosen", "rejected"],
+  tokens: ["prompt_ids", "completion_ids", "label"],
+  binary: ["prompt", "completion", "label"],
+  messages: ["messages", "label"],
+  conversations: ["conversations", "label"],
+} as const satisfies Record<string, readonly string[]>;
+type Layout = keyof typeof layouts;
+const layoutNames = Object.keys(layouts) as Layout[];
+/** Breaks the tie for an error message when a row lacks equally many columns of several layouts. */
+const likeliest: readonly Layout[] = ["binary", "messages", "conversations", "tokens", "implicitPair", "pair"];
 
-/** What a row must have, for messages. */
+/** The columns a row needs, as an error message lists them. */
 const needed = {
   required:
     '"prompt", "completion" and "label", or "prompt", "chosen" and "rejected", or "messages" and "label", or "prompt_ids", "completion_ids" and "label"',
@@ -34,26 +37,30 @@ const needed = {
     '"prompt" and "completion", or "messages", or "prompt_ids" and "completion_ids", all with a "label" or without, or "prompt", "chosen" and "rejected"',
 } as const;
 
-/** One record as rows. */
+/** The rows made from one record. */
 export interface RecordRows {
-  /** For people, e.g. "conversational prompt/completion/label"; one file keeps one layout. */
+  /** A name to display, such as "conversational prompt/completion/label". All rows of a file share one layout. */
   readonly layout: string;
-  /** One row, or the chosen and the rejected one of a pair, which lack their pair's number. */
+  /** One row, or the chosen and the rejected row of a pair. The caller numbers the pairs. */
   readonly rows: readonly FeedbackRow[];
   readonly isPair: boolean;
 }
 
-/** @throws DatasetError naming file, line and field */
+/**
+ * Reads a record in the layout that its columns have.
+ *
+ * @throws DatasetError naming file, line and field
+ */
 export function rowsOfRecord(
   { fields, source, textOnly = false }: FileRecord,
   labels: Labels = "required",
 ): RecordRows {
-  const columns = columnsOf(fields, source, textOnly, labels);
-  const unlabelled = labels === "optional" && !has(fields, "label");
-  const named = unlabelled ? columnsOfLayout[columns].replace("/label", "") : columnsOfLayout[columns];
-  const single = (row: FeedbackRow, layout: string = named) => ({ layout, rows: [row], isPair: false });
+  const layout = layoutOf(fields, source, textOnly, labels);
+  const unlabelled = labels === "optional" && !isPresent(fields, "label", textOnly);
+  const named = layouts[layout].filter((name) => !(unlabelled && name === "label")).join("/");
+  const single = (row: FeedbackRow, name = named) => ({ layout: name, rows: [row], isPair: false });
   const common = () => ({ label: unlabelled || thumb(fields, source, textOnly), source });
-  switch (columns) {
+  switch (layout) {
     case "tokens": {
       const promptIds = tokenIds(fields, "prompt_ids", source);
       const completionIds = tokenIds(fields, "completion_ids", source);
@@ -61,43 +68,53 @@ export function rowsOfRecord(
     }
     case "messages":
     case "conversations": {
-      const whole = columns === "messages" ? messagesOf : conversationOf;
-      const messages = whole(field(fields, columns, source), columns, source);
-      return single({ ...partChat(messages, columns, source), ...chatOptions(fields, source), ...common() });
+      const whole = wholeChat(fields, layout, source);
+      return single({ ...partChat(whole, layout, source), ...chatOptions(fields, source), ...common() });
     }
     case "binary": {
-      const chat = `conversational ${named}`;
       if (!isConversational(fields, ["prompt", "completion"])) {
         const prompt = text(fields, "prompt", source);
         return single({ prompt, completion: text(fields, "completion", source), ...common() });
       }
       const promptMessages = messages(fields, "prompt", source);
       const completionMessages = completion(fields, "completion", source);
-      return single({ promptMessages, completionMessages, ...chatOptions(fields, source), ...common() }, chat);
+      const row = { promptMessages, completionMessages, ...chatOptions(fields, source), ...common() };
+      return single(row, `conversational ${named}`);
     }
     case "pair":
     case "implicitPair":
-      return pairRows(fields, source, named);
+      return pairRows(fields, source);
   }
 }
 
-function pairRows(fields: Fields, source: RowSource, columns: string): RecordRows {
+function pairRows(fields: Fields, source: RowSource): RecordRows {
   const labels = [true, false] as const;
-  if (!isConversational(fields, ["chosen", "rejected"]) && !Array.isArray(fields.prompt)) {
+  const hasPrompt = has(fields, "prompt");
+  const history = (["conversations", "messages"] as const).find((name) => has(fields, name));
+  const isChat = isConversational(fields, ["chosen", "rejected"]) || Array.isArray(fields.prompt);
+  if (!isChat && (hasPrompt || history === undefined)) {
     const given = { chosen: text(fields, "chosen", source), rejected: text(fields, "rejected", source) };
-    const { prompt, chosen, rejected } = has(fields, "prompt")
+    const { prompt, chosen, rejected } = hasPrompt
       ? { ...given, prompt: text(fields, "prompt", source) }
       : partTexts(given.chosen, given.rejected, source);
     const rows = labels.map((label) => ({ prompt, completion: label ? chosen : rejected, label, source }));
-    return { layout: columns, rows, isPair: true };
+    return { layout: `${hasPrompt ? "prompt/" : ""}chosen/rejected`, rows, isPair: true };
   }
   const chosen = messages(fields, "chosen", source);
   const rejected = messages(fields, "rejected", source);
-  // As in TRL, a prompt that is text beside whole chats is a copy of their beginning.
-  const parts =
-    has(fields, "prompt") && typeof fields.prompt !== "string"
-      ? { prompt: messages(fields, "prompt", source), chosen, rejected }
-      : partChats(chosen, rejected, source);
+  const answersAlone = [chosen, rejected].every(([first]) => first?.role === "assistant");
+  let parts: { prompt: readonly ChatMessage[]; chosen: readonly ChatMessage[]; rejected: readonly ChatMessage[] };
+  let name = hasPrompt ? "prompt/chosen/rejected" : "chosen/rejected";
+  if (hasPrompt && typeof fields.prompt !== "string") {
+    parts = { prompt: messages(fields, "prompt", source), chosen, rejected };
+  } else if (answersAlone && history !== undefined) {
+    // LLaMA-Factory keeps the chat before the two answers in its own column.
+    parts = { prompt: chatBefore(chosen, wholeChat(fields, history, source), history, source), chosen, rejected };
+    name = `${history}/chosen/rejected`;
+  } else {
+    // As in TRL, a text prompt beside two whole chats repeats how they begin and is not needed.
+    parts = partChats(chosen, rejected, source);
+  }
   checkAnswer(parts.chosen, "chosen", source);
   checkAnswer(parts.rejected, "rejected", source);
   const options = chatOptions(fields, source);
@@ -105,23 +122,46 @@ function pairRows(fields: Fields, source: RowSource, columns: string): RecordRow
     const completionMessages = label ? parts.chosen : parts.rejected;
     return { promptMessages: parts.prompt, completionMessages, ...options, label, source };
   });
-  return { layout: `conversational ${columns}`, rows, isPair: true };
+  return { layout: `conversational ${name}`, rows, isPair: true };
 }
 
-/** The beginning that two texts share is the prompt; a space before the answers belongs to them. */
+/** Reads the chat of a column. For "conversations", LLaMA-Factory's "system" column holds its system prompt. */
+function wholeChat(fields: Fields, name: "messages" | "conversations", source: RowSource): ChatMessage[] {
+  const whole = messagesOf(field(fields, name, source), name, source);
+  const { system } = fields;
+  if (name === "messages" || !has(fields, "system") || system === "" || whole[0]?.role === "system") return whole;
+  return [{ role: "system", content: text(fields, "system", source) }, ...whole];
+}
+
+/** Removes the chosen answer from the end of a chat, if the chat includes it. */
+function chatBefore(
+  chosen: readonly ChatMessage[],
+  whole: readonly ChatMessage[],
+  name: string,
+  source: RowSource,
+): readonly ChatMessage[] {
+  if (whole.at(-1)?.role !== "assistant") return whole;
+  const start = whole.length - chosen.length;
+  if (start > 0 && chosen.every((message, i) => sameMessage(message, whole[start + i]))) return whole.slice(0, start);
+  throw new DatasetError(
+    `${placeOf(source)}: "${name}" ends with an answer that is not the one in "chosen"; end it before the answers.`,
+  );
+}
+
+/** Takes the common beginning of two texts as the prompt. A space before the answers belongs to the answers. */
 function partTexts(chosen: string, rejected: string, source: RowSource) {
   const shortest = Math.min(chosen.length, rejected.length);
   let length = 0;
-  // Neither answer may be left empty, also where one text begins with the whole other.
+  // Stop one character early, so that neither answer is empty if one text begins with the other.
   while (length < shortest - 1 && chosen[length] === rejected[length]) length++;
   if (chosen[length - 1] === " ") length--;
-  // No half of a character that takes two code units.
+  // Do not split a character that takes two UTF-16 code units.
   if (/[\ud800-\udbff]/.test(chosen[length - 1] ?? "")) length--;
   if (length <= 0) throw noSharedPrompt(source);
   return { prompt: chosen.slice(0, length), chosen: chosen.slice(length), rejected: rejected.slice(length) };
 }
 
-/** The messages with which two chats begin alike are the prompt. */
+/** Takes the messages that two chats have in common at their beginning as the prompt. */
 function partChats(chosen: readonly ChatMessage[], rejected: readonly ChatMessage[], source: RowSource) {
   const shortest = Math.min(chosen.length, rejected.length);
   let length = 0;
@@ -141,15 +181,21 @@ function noSharedPrompt(source: RowSource): DatasetError {
   );
 }
 
-/** Which columns a row is read from. */
-function columnsOf(fields: Fields, source: RowSource, textOnly: boolean, labels: Labels): Columns {
-  // An empty cell of csv can be an empty text, but no list.
-  const present = (name: string) => has(fields, name) && !(textOnly && fields[name] === "");
-  if (present("messages")) return "messages";
-  if (present("conversations")) return "conversations";
-  if (present("prompt_ids") || present("completion_ids")) return "tokens";
-  if (has(fields, "chosen") || has(fields, "rejected")) return has(fields, "prompt") ? "pair" : "implicitPair";
-  if (has(fields, "prompt") || has(fields, "completion")) return "binary";
+/** The layout all of whose columns a row has or, if there is none, the one of which it lacks the fewest. */
+function layoutOf(fields: Fields, source: RowSource, textOnly: boolean, labels: Labels): Layout {
+  const columns = (layout: Layout) => layouts[layout].filter((name) => name !== "label" || labels === "required");
+  // In csv every row has every cell, so empty cells count as missing first, and as empty texts only if nothing fits.
+  const lacking = (layout: Layout, isThere: (fields: Fields, name: string, textOnly: boolean) => boolean) =>
+    columns(layout).filter((name) => !isThere(fields, name, textOnly)).length;
+  const whole =
+    layoutNames.find((layout) => lacking(layout, isPresent) === 0) ??
+    layoutNames.find((layout) => lacking(layout, isText) === 0);
+  if (whole !== undefined) return whole;
+  const begun = likeliest.filter((layout) =>
+    layouts[layout].some((name) => name !== "label" && isText(fields, name, textOnly)),
+  );
+  const [nearest] = begun.sort((a, b) => lacking(a, isText) - lacking(b, isText));
+  if (nearest !== undefined) return nearest;
   const found = Object.keys(fields)
     .slice(0, 20)
     .map((name) => `"${name}"`);
@@ -162,6 +208,19 @@ function has(fields: Fields, name: string): boolean {
   return fields[name] !== undefined && fields[name] !== null;
 }
 
+/** Whether a row has a column; an empty csv cell counts as missing. */
+function isPresent(fields: Fields, name: string, textOnly: boolean): boolean {
+  return has(fields, name) && !(textOnly && String(fields[name]).trim() === "");
+}
+
+/** Whether a row has a column; an empty csv cell counts as an empty text where the column holds texts. */
+function isText(fields: Fields, name: string, textOnly: boolean): boolean {
+  return has(fields, name) && (texts.includes(name) || isPresent(fields, name, textOnly));
+}
+
+/** The columns in which an empty text is a text. */
+const texts: readonly string[] = ["prompt", "completion", "chosen", "rejected"];
+
 function isConversational(fields: Fields, names: readonly string[]): boolean {
   return names.some((name) => typeof fields[name] === "object" && fields[name] !== null);
 }
@@ -170,8 +229,10 @@ function field(fields: Fields, name: string, source: RowSource): unknown {
   const value = fields[name];
   if (value === undefined || value === null) {
     const remedy =
-      name === "label" ? " (kto sft trains on rows without labels, kto data --labels optional shows them)" : "";
-    throw new DatasetError(`${placeOf(source)}: the field "${name}" is missing${remedy}.`);
+      name === "label"
+        ? "kto sft trains on rows without labels, and kto data --labels optional shows them"
+        : "add it, or read it from a column of another name (column_mapping)";
+    throw new DatasetError(`${placeOf(source)}: the field "${name}" is missing; ${remedy}.`);
   }
   return value;
 }
@@ -179,12 +240,14 @@ function field(fields: Fields, name: string, source: RowSource): unknown {
 function text(fields: Fields, name: string, source: RowSource): string {
   const value = field(fields, name, source);
   if (typeof value !== "string") {
-    throw new DatasetError(`${placeOf(source)}: "${name}" is ${described(value)}, not a text.`);
+    throw new DatasetError(
+      `${placeOf(source)}: "${name}" is ${described(value)}, not a text; give a text (column_mapping reads it from another column).`,
+    );
   }
   return value;
 }
 
-/** Messages where another field of the row has messages, so that text is a mistake. */
+/** Reads messages in a row whose other fields are messages, so that a text here is a mistake. */
 function messages(fields: Fields, name: string, source: RowSource): ChatMessage[] {
   const value = field(fields, name, source);
   if (typeof value === "string") {
@@ -232,7 +295,9 @@ function tokenIds(fields: Fields, name: string, source: RowSource): number[] {
   const given = field(fields, name, source);
   const value = typeof given === "string" && given.startsWith("[") ? parsed(given, name, source) : given;
   if (!Array.isArray(value)) {
-    throw new DatasetError(`${placeOf(source)}: "${name}" is ${described(value)}, not a list of token ids.`);
+    throw new DatasetError(
+      `${placeOf(source)}: "${name}" is ${described(value)}, not a list of token ids; give a list of whole numbers.`,
+    );
   }
   const wrong = value.findIndex((id) => !Number.isSafeInteger(id) || id < 0);
   if (wrong >= 0) {

@@ -1,10 +1,11 @@
-/** Text files by pieces: their lines, and the elements of a JSON list. Neither holds more than one of them at a time. */
+/** Reads text files in pieces, as lines or as elements of a JSON list, and holds only one of them at a time. */
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { platform, type ReadableFile } from "../../engine/platform/index.ts";
 import { DatasetError, errorMessage } from "../../errors.ts";
 
 const pieceBytes = 1 << 20;
 const newline = 0x0a;
-/** A line, or a row that spans lines, beyond this is no row of feedback; strings end at about twice as much. */
+/** The longest row in characters or bytes. V8's strings end at about twice as much. */
 export const longestRow = 256 * 2 ** 20;
 
 /**
@@ -34,7 +35,7 @@ export async function* readLines(path: string): AsyncGenerator<{ text: string; l
 }
 
 async function* lineBytes(file: ReadableFile): AsyncGenerator<Uint8Array> {
-  /** Pieces of a line whose end has not come yet. */
+  /** The pieces of a line whose end has not been read yet. */
   let begun: Uint8Array[] = [];
   let held = 0;
   let line = 1;
@@ -66,7 +67,7 @@ function joined(pieces: readonly Uint8Array[]): Uint8Array {
   return whole;
 }
 
-/** The refusal of a row that does not end. */
+/** The error for a row that does not end. */
 export function tooLong(path: string, line: number): DatasetError {
   return new DatasetError(
     `${path}:${line} begins a row of more than ${longestRow / 2 ** 20} MiB; a quote or a bracket may not be closed.`,
@@ -94,7 +95,7 @@ export async function* readJsonList(path: string): AsyncGenerator<ListElement> {
   splitter.end();
 }
 
-/** Whether a file begins with a JSON object on a line of its own and goes on with another one. */
+/** Whether a file's first two lines are JSON objects, so that it holds one object per line. */
 export async function holdsObjectsByLine(path: string): Promise<boolean> {
   let first = true;
   for await (const { text } of readLines(path)) {
@@ -107,7 +108,7 @@ export async function holdsObjectsByLine(path: string): Promise<boolean> {
   return false;
 }
 
-/** Follows strings and brackets just as far as needed to tell the list's own commas from all others. */
+/** Splits the text of a list at its own commas, which it tells from others by following strings and brackets. */
 class ListSplitter {
   readonly #path: string;
   #state: "before" | "inside" | "after" = "before";
@@ -176,7 +177,7 @@ class ListSplitter {
     }
   }
 
-  /** Keeps a piece of the element; white space before it is not part of it. */
+  /** Keeps a piece of the current element. White space before an element is not part of it. */
   #hold(piece: string, line: number): void {
     if (this.#pieces.length === 0) {
       if (!/\S/.test(piece)) return;
@@ -187,7 +188,7 @@ class ListSplitter {
     if (this.#held > longestRow) throw tooLong(this.#path, this.#startLine);
   }
 
-  /** The element that ends here; undefined in an empty list. */
+  /** Returns the element that ends here, or undefined if the list is empty. */
   #take(line: number, isLast: boolean): ListElement | undefined {
     const text = this.#pieces.join("");
     this.#pieces = [];
@@ -197,7 +198,7 @@ class ListSplitter {
       throw new DatasetError(`${this.#path}:${line} is not valid JSON: an element is missing beside a comma.`);
     }
     try {
-      return { value: JSON.parse(text), line: this.#startLine, element: ++this.#element };
+      return { value: parseExactJson(text), line: this.#startLine, element: ++this.#element };
     } catch (error) {
       const position = Number(/position (\d+)/.exec(errorMessage(error))?.[1] ?? 0);
       const faulty = this.#startLine + text.slice(0, position).split("\n").length - 1;
@@ -228,7 +229,7 @@ function isJson(text: string): boolean {
   }
 }
 
-/** V8 names positions within what it was given, which is one element and not the file. */
+/** Removes the position that V8 names, since it counts from the element and not from the beginning of the file. */
 function withoutPlace(message: string): string {
   return message.replace(/ (in JSON )?at position \d+( \(line \d+ column \d+\))?/, "");
 }

@@ -1,12 +1,13 @@
-/** Lists of chat messages as files give them: checked, in one form, and parted into prompt and completion. */
+/** Reads lists of chat messages in the forms that files use, checks them, and splits them into prompt and answer. */
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { DatasetError, errorMessage } from "../../errors.ts";
 import { described } from "./records.ts";
 import { type ChatMessage, placeOf, type RowSource } from "./types.ts";
 
-/** Lists and objects within each other; templates and JSON writers recurse. */
+/** The deepest nesting of lists and objects in a message. Templates and JSON writers recurse over it. */
 const deepest = 64;
 
-/** ShareGPT's names of the speakers. */
+/** Maps the speakers of ShareGPT and LLaMA-Factory to the roles of chat templates. */
 const shareGptRoles: Readonly<Record<string, string>> = {
   system: "system",
   human: "user",
@@ -16,23 +17,28 @@ const shareGptRoles: Readonly<Record<string, string>> = {
   bing: "assistant",
   bard: "assistant",
   assistant: "assistant",
+  function_call: "assistant",
   tool: "tool",
   function_response: "tool",
   observation: "tool",
 };
 
 /**
- * Messages from a list, from one message, or from either of them as JSON text.
+ * Reads a list of messages, or a single message, given as values or as JSON text. A message has "role" and "content",
+ * or ShareGPT's "from" and "value". The value of a function_call, which is JSON, becomes the message's tool_calls.
  *
- * @param name of the field, for messages
- * @throws DatasetError for an empty list and for what is no message, with its position
+ * @param name the field's name, for error messages
+ * @throws DatasetError for an empty list, and for an item that is not a message, naming its position
  */
 export function messagesOf(value: unknown, name: string, source: RowSource): ChatMessage[] {
   const given = typeof value === "string" ? parsed(value, name, source) : value;
   const list = Array.isArray(given) ? given : [given];
-  if (list.length === 0) throw new DatasetError(`${placeOf(source)}: "${name}" is an empty list of messages.`);
+  if (list.length === 0)
+    throw new DatasetError(`${placeOf(source)}: "${name}" is an empty list of messages; give at least one.`);
   if (!Array.isArray(given) && (typeof given !== "object" || given === null)) {
-    throw new DatasetError(`${placeOf(source)}: "${name}" is ${described(given)}, not a list of messages.`);
+    throw new DatasetError(
+      `${placeOf(source)}: "${name}" is ${described(given)}, not a list of messages; give a list of objects with "role" and "content".`,
+    );
   }
   return list.map((message: unknown, i) => messageOf(message, `"${name}" at position ${i}`, source));
 }
@@ -42,44 +48,70 @@ function messageOf(value: unknown, where: string, source: RowSource): ChatMessag
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw refuse(`is ${described(value)}, not a message with "role" and "content"`);
   }
-  if (depthExceeds(value, deepest)) throw refuse(`is nested more than ${deepest} levels deep`);
-  const fields = value as Readonly<Record<string, unknown>>;
+  if (depthExceeds(value, deepest)) throw refuse(`is nested more than ${deepest} levels deep; make it flatter`);
+  const fields = withRole(value as Readonly<Record<string, unknown>>, where, source);
   const { role, content } = fields;
   if (typeof role !== "string" || role === "") {
-    throw refuse(`has ${role === undefined || role === null ? "no" : `${described(role)} as its`} "role"`);
+    const found = role === undefined || role === null ? "no" : `${described(role)} as its`;
+    throw refuse(`has ${found} "role"; give "system", "user", "assistant" or "tool"`);
   }
   const calls = fields.tool_calls !== undefined && fields.tool_calls !== null;
-  if ((content === undefined || content === null) && !calls) throw refuse('has no "content"');
+  if ((content === undefined || content === null) && !calls) {
+    throw refuse('has no "content"; give a text, which may be empty');
+  }
   if (content !== undefined && content !== null && typeof content !== "string" && !Array.isArray(content)) {
     throw refuse(`has ${described(content)} as its "content", which must be a text or a list of parts`);
   }
-  // A null field says the same as no field; in tables, where every message has every field, it is the only way to.
-  const rest = Object.entries(fields).filter(([key, item]) => key === "content" || item !== null);
-  return { ...Object.fromEntries(rest), role, content: content ?? null };
+  const part = Array.isArray(content) ? content.find(isBrokenPart) : undefined;
+  if (part !== undefined) {
+    throw refuse(`has ${described(part)} in its "content", a part of the type "text" whose "text" is not a string`);
+  }
+  // A null field means no field: in a table every message has every column, and null is the only way to leave one out.
+  const message: Record<string, unknown> = { ...fields };
+  for (const [key, item] of Object.entries(fields)) if (key !== "content" && item === null) delete message[key];
+  return { ...message, role, content: content ?? null };
 }
 
-/** ShareGPT's list of { from, value } (or of { role, content }, as some such files have it). */
-export function conversationOf(value: unknown, name: string, source: RowSource): ChatMessage[] {
-  const list = typeof value === "string" ? parsed(value, name, source) : value;
-  if (!Array.isArray(list)) return messagesOf(list, name, source);
-  const messages = list.map((turn: unknown, i) => {
-    if (typeof turn !== "object" || turn === null || !("from" in turn)) return turn;
-    const { from, value: content, ...rest } = turn as Readonly<Record<string, unknown>>;
-    const role = typeof from === "string" ? shareGptRoles[from.toLowerCase()] : undefined;
-    if (role === undefined) {
-      const known = Object.keys(shareGptRoles).join(", ");
-      throw new DatasetError(
-        `${placeOf(source)}: "${name}" at position ${i} is from ${described(from)}; speakers are ${known}.`,
-      );
-    }
-    return { ...rest, role, content };
+function isBrokenPart(part: unknown): boolean {
+  if (typeof part !== "object" || part === null || !("type" in part) || part.type !== "text") return false;
+  return !("text" in part) || typeof part.text !== "string";
+}
+
+/** Renames the fields of a ShareGPT message; other messages are returned unchanged. */
+function withRole(fields: Readonly<Record<string, unknown>>, where: string, source: RowSource) {
+  const { from, value, ...rest } = fields;
+  if (from === undefined || from === null || (rest.role !== undefined && rest.role !== null)) return fields;
+  const role = typeof from === "string" ? shareGptRoles[from.toLowerCase()] : undefined;
+  if (role === undefined) {
+    const known = Object.keys(shareGptRoles).join(", ");
+    throw new DatasetError(`${placeOf(source)}: ${where} is from ${described(from)}; speakers are ${known}.`);
+  }
+  if (String(from).toLowerCase() !== "function_call") return { ...rest, role, content: value };
+  return { ...rest, role, content: "", tool_calls: callsOf(value, where, source) };
+}
+
+/** Reads a tool call, or a list of them, given as JSON text or as objects. */
+function callsOf(value: unknown, where: string, source: RowSource): object[] {
+  let given = value;
+  try {
+    if (typeof value === "string") given = parseExactJson(value);
+  } catch {
+    // Text that is not JSON is not a call either; the error below says so.
+  }
+  return (Array.isArray(given) ? given : [given]).map((call: unknown) => {
+    const { name, arguments: args } =
+      typeof call === "object" && call !== null ? (call as Record<string, unknown>) : {};
+    if (typeof name === "string" && args !== undefined)
+      return { type: "function", function: { name, arguments: args } };
+    throw new DatasetError(
+      `${placeOf(source)}: ${where} is from "function_call", but its value is ${described(value)}; it must be JSON with "name" and "arguments", or a list of such.`,
+    );
   });
-  return messagesOf(messages, name, source);
 }
 
 /**
- * Parts a whole chat where its judged answer begins: with the first message of the assistant after the last one of the
- * user. What lies between (calls of tools and their results) belongs to the answer.
+ * Splits a whole chat where its judged answer begins: at the first assistant message after the last user message. Tool
+ * calls and their results belong to the answer.
  *
  * @throws DatasetError if the chat does not end with the assistant, or has nothing before the answer
  */
@@ -97,31 +129,35 @@ export function partChat(
   const lastUser = messages.findLastIndex(({ role }) => role === "user");
   const start = messages.findIndex(({ role }, i) => i > lastUser && role === "assistant");
   if (start === 0) {
-    throw new DatasetError(`${placeOf(source)}: "${name}" has no message before the assistant's answer.`);
+    throw new DatasetError(
+      `${placeOf(source)}: "${name}" has no message before the assistant's answer; begin the chat with the user's message.`,
+    );
   }
   return { promptMessages: messages.slice(0, start), completionMessages: messages.slice(start) };
 }
 
-/** Tools: a list, or one as JSON text; undefined where there are none. */
+/** Reads the "tools" column, a list or its JSON text. Returns undefined if there are no tools. */
 export function toolsOf(value: unknown, source: RowSource): readonly unknown[] | undefined {
   if (value === undefined || value === null || value === "") return undefined;
   const tools = typeof value === "string" ? parsed(value, "tools", source) : value;
   if (tools === null) return undefined;
   if (!Array.isArray(tools)) {
-    throw new DatasetError(`${placeOf(source)}: "tools" is ${described(value)}, not a list of tools.`);
+    throw new DatasetError(
+      `${placeOf(source)}: "tools" is ${described(value)}, not a list of tools; give a list of their schemas.`,
+    );
   }
   checkDepth(tools, "tools", source);
   return tools.length === 0 ? undefined : tools;
 }
 
-/** `chat_template_kwargs`: an object, or one as JSON text; undefined where there is none. */
+/** Reads the "chat_template_kwargs" column, an object or its JSON text. Returns undefined if there is none. */
 export function templateOptionsOf(value: unknown, source: RowSource): Readonly<Record<string, unknown>> | undefined {
   if (value === undefined || value === null || value === "") return undefined;
   const options = typeof value === "string" ? parsed(value, "chat_template_kwargs", source) : value;
   if (options === null) return undefined;
   if (typeof options !== "object" || Array.isArray(options)) {
     throw new DatasetError(
-      `${placeOf(source)}: "chat_template_kwargs" is ${described(value)}, not an object of the template's variables.`,
+      `${placeOf(source)}: "chat_template_kwargs" is ${described(value)}, not an object; give the template's variables as an object.`,
     );
   }
   checkDepth(options, "chat_template_kwargs", source);
@@ -130,7 +166,7 @@ export function templateOptionsOf(value: unknown, source: RowSource): Readonly<R
 
 function checkDepth(value: unknown, name: string, source: RowSource): void {
   if (!depthExceeds(value, deepest)) return;
-  throw new DatasetError(`${placeOf(source)}: "${name}" is nested more than ${deepest} levels deep.`);
+  throw new DatasetError(`${placeOf(source)}: "${name}" is nested more than ${deepest} levels deep; make it flatter.`);
 }
 
 function depthExceeds(value: unknown, limit: number): boolean {
@@ -138,13 +174,13 @@ function depthExceeds(value: unknown, limit: number): boolean {
   return limit === 0 || Object.values(value).some((item) => depthExceeds(item, limit - 1));
 }
 
-/** JSON out of a cell of text. */
+/** Parses a field that holds JSON as text. */
 export function parsed(text: string, name: string, source: RowSource): unknown {
   try {
-    return JSON.parse(text);
+    return parseExactJson(text);
   } catch (error) {
     throw new DatasetError(
-      `${placeOf(source)}: "${name}" is the text ${described(text)}, which is not valid JSON: ${errorMessage(error)}.`,
+      `${placeOf(source)}: "${name}" is the text ${described(text)}, which is not valid JSON (${errorMessage(error)}); correct it, or give the value itself.`,
       { cause: error },
     );
   }

@@ -1,125 +1,183 @@
 /**
- * Parquet files to records, a row group at a time, read by ranges. hyparquet decodes, and is given only what was checked
- * before: it takes the memory that a file asks for.
+ * Reads parquet files into records, one row group after another. The bytes are read here, by ranges. hyparquet decodes
+ * them in a thread (`parquet-worker.ts`) that is ended if it needs more time or memory than the file's size justifies.
  */
-import { type FileMetaData, parquetReadObjects } from "hyparquet";
-import { platform, type ReadableFile } from "../../engine/platform/index.ts";
-import { DatasetError, KtoError } from "../../errors.ts";
-import { pageColumn, type RowGroup, rangeOf, readFooter } from "./parquet-footer.ts";
-import { plainPages } from "./parquet-pages.ts";
-import { concatenated, Damage } from "./thrift.ts";
+import { platform, type ReadableFile, type Thread, ThreadLimit } from "../../engine/platform/index.ts";
+import { DatasetError } from "../../errors.ts";
+import type { Allowance } from "./allowance.ts";
+import type { Footer, ParquetAnswer, ParquetRequest, Rows } from "./parquet-worker.ts";
 import type { FileRecord } from "./types.ts";
 
-/** Lists and structs of a value within each other; a column of JSON could hold more. */
-const deepestValue = 100;
-/** Columns lie so far apart in the file in memory that hyparquet asks for each as a whole, which need not be copied. */
-const columnDistance = 2 ** 40;
+const decoder = {
+  address: new URL("./parquet-worker.js", import.meta.url),
+  open: () => new Worker(new URL("./parquet-worker.js", import.meta.url), { type: "module" }),
+};
+
+/** The supported codecs, by their names in parquet. */
+const codecs = ["UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "LZ4", "LZ4_RAW", "ZSTD"];
+
+/** Each limit is a minimum plus an amount for each byte. This one is for the JavaScript heap, by the file's size. */
+const heap = { least: 2 ** 30, ofByte: 16 };
+/** ArrayBuffers, by the bytes of a row group. Compressed text grows by 3 to 10, one repeated text by much more. */
+const buffers = { least: 2 ** 26, ofByte: 128 };
+/** Time, by the bytes of a row group. Decoding needs about 20 ms for a megabyte of text, decompressing 100 ms. */
+const workMs = { least: 1000, ofByte: 3000 / 2 ** 20 };
+/** Heap for one element of an array: 8 bytes, several times over while columns become rows. */
+const heapBytesOfElement = 64;
+/** Rows of a group, by the file's size. A column of equal values needs less than a bit for each. */
+const mostRows = { least: 2 ** 16, ofByte: 8 };
+
+function limit({ least, ofByte }: { readonly least: number; readonly ofByte: number }, bytes: number): number {
+  return least + ofByte * bytes;
+}
 
 /**
- * The rows of a parquet file; `source.line` is the number of the row, from 1. Whole numbers come as numbers, and fields
- * of a struct that are null are left out, since a parquet struct cannot lack a field.
+ * Reads the rows of a parquet file; `source.line` is the number of the row, from 1. Whole numbers become numbers, and
+ * null fields of structs are removed, since a parquet struct always has all fields.
  *
- * @param columns the only columns that are read
- * @throws DatasetError naming the file: not parquet, damaged, or compressed in a way that is not supported
+ * @param columns the names of the columns to read
+ * @throws DatasetError naming the file if it is not parquet, is damaged, or is compressed with an unsupported codec
  */
 export async function* parquetRecords(path: string, columns: readonly string[]): AsyncGenerator<FileRecord> {
   const file = await platform.openFile(path);
-  // An error of the file itself comes out as it went in; what hyparquet throws is no sentence.
-  const attempt = async <T>(work: () => T | Promise<T>, failure: string): Promise<T> => {
-    try {
-      return await work();
-    } catch (error) {
-      if (error instanceof KtoError) throw error;
-      const reason = error instanceof Damage ? error.message : failure;
-      throw new DatasetError(`${path} is damaged or not a parquet file: ${reason}; write it again.`, { cause: error });
-    }
-  };
+  let decode: Decoder | undefined;
   try {
-    if (file.size === 0) throw new DatasetError(`${path} is empty; give a file that holds rows.`);
-    const metadata = await attempt(() => readFooter(file), "its footer does not tell its rows and columns");
-    const present = columnsOf(metadata);
-    const wanted = present.filter((name) => columns.includes(name));
-    if (wanted.length === 0) {
-      // The layout's own refusal names the columns that there are.
-      if (metadata.num_rows > 0n) yield { fields: asFields(present), source: { file: path, line: 1 } };
+    const bytes = await footerBytes(file);
+    decode = new Decoder(file, await decoderThread(limit(heap, file.size)));
+    const { present, groups } = await decode.footer(bytes, columns);
+    if (!present.some((name) => columns.includes(name))) {
+      // One row of empty texts makes the layout refuse the file and name the columns that it has.
+      const fields = Object.fromEntries(present.map((name) => [name, ""]));
+      if (groups.some(({ rows }) => rows > 0)) yield { fields, source: { file: path, line: 1 } };
       return;
     }
     let line = 0;
-    for (const group of metadata.row_groups) {
-      const failure = `its rows ${line + 1} to ${line + Number(group.num_rows)} cannot be decoded`;
-      const rows = await attempt(() => readRowGroup(file, metadata, group, wanted), failure);
-      for (const row of rows) {
-        line++;
-        const fields = await attempt(() => plain(row, 0), failure);
-        yield { fields: fields as Record<string, unknown>, source: { file: path, line } };
-      }
+    for (const index of groups.keys()) {
+      for await (const row of decode.rowsOf(index, line)) yield { fields: row, source: { file: path, line: ++line } };
     }
   } finally {
+    await decode?.close();
     await file.close();
   }
 }
 
-/** The rows of a group, from a file in memory that holds its wanted columns and nothing else. */
-async function readRowGroup(
-  file: ReadableFile,
-  metadata: FileMetaData,
-  group: RowGroup,
-  wanted: readonly string[],
-): Promise<Record<string, unknown>[]> {
-  const buffers: ArrayBuffer[] = [];
-  const columns: RowGroup["columns"] = [];
-  for (const { meta_data: meta } of group.columns) {
-    if (meta === undefined || !wanted.includes(meta.path_in_schema[0] ?? "")) continue;
-    const { start, end } = rangeOf(meta);
-    const pages = concatenated(plainPages(await file.read(start, end - start), pageColumn(metadata, group, meta)));
-    const { dictionary_page_offset: _, ...rest } = meta;
-    columns.push({
-      file_offset: 0n,
-      meta_data: {
-        ...rest,
-        codec: "UNCOMPRESSED",
-        data_page_offset: BigInt(buffers.length * columnDistance),
-        total_compressed_size: BigInt(pages.length),
-      },
-    });
-    buffers.push(pages.buffer);
+interface DecoderThread {
+  readonly thread: Thread;
+  readonly heapBytes: number;
+}
+
+/** The thread that decoded the last file, kept for the next one, since data sets often have many files. */
+let idle: DecoderThread | undefined;
+
+async function decoderThread(heapBytes: number): Promise<DecoderThread> {
+  const kept = idle;
+  idle = undefined;
+  if (kept !== undefined && kept.heapBytes >= heapBytes) return kept;
+  await kept?.thread.end();
+  return { thread: await platform.startThread(decoder, heapBytes), heapBytes };
+}
+
+/** Reads the end of the file: the footer, its length and "PAR1". */
+async function footerBytes(file: ReadableFile): Promise<Uint8Array<ArrayBuffer>> {
+  if (file.size === 0) throw new DatasetError(`${file.path} is empty; give a file that holds rows.`);
+  const ending = file.size < 12 ? new Uint8Array(8) : await file.read(file.size - 8, 8);
+  if (new TextDecoder().decode(ending.subarray(4)) !== "PAR1") throw damaged(file, 'it does not end with "PAR1"');
+  const length = new DataView(ending.buffer).getUint32(0, true);
+  if (length > file.size - 12) throw damaged(file, "its footer is longer than the file");
+  return await file.read(file.size - 8 - length, length + 8);
+}
+
+/** Sends requests to the thread, and turns its failures into sentences. */
+class Decoder {
+  readonly #file: ReadableFile;
+  readonly #thread: DecoderThread;
+  /** Whether the thread has answered every request and can be used again. */
+  #isSound = true;
+  #groups: Footer["groups"] = [];
+  /** Bytes of all columns read so far. Columns do not overlap, so these are never more than the file has. */
+  #bytesRead = 0;
+
+  constructor(file: ReadableFile, thread: DecoderThread) {
+    this.#file = file;
+    this.#thread = thread;
   }
-  return await parquetReadObjects({
-    file: {
-      byteLength: buffers.length * columnDistance,
-      slice: (start) => buffers[start / columnDistance] ?? new ArrayBuffer(0),
-    },
-    metadata: { ...metadata, row_groups: [{ ...group, columns }] },
-    columns: [...wanted],
-    compressors: {},
-  });
-}
 
-/** The top-level columns, from the first level of the schema's tree, which is stored depth first. */
-function columnsOf(metadata: FileMetaData): string[] {
-  const names = metadata.row_groups.flatMap(({ columns }) =>
-    columns.map(({ meta_data }) => meta_data?.path_in_schema[0] ?? ""),
-  );
-  return [...new Set(names)];
-}
-
-function asFields(names: readonly string[]): Record<string, unknown> {
-  return Object.fromEntries(names.map((name) => [name, ""]));
-}
-
-/** Values as JSON has them. */
-function plain(value: unknown, depth: number): unknown {
-  if (depth > deepestValue) throw new Damage(`a value in it nests more than ${deepestValue} deep`);
-  if (typeof value === "bigint") {
-    const number = Number(value);
-    return Number.isSafeInteger(number) ? number : String(value);
+  async close(): Promise<void> {
+    if (this.#isSound && idle === undefined) idle = this.#thread;
+    else await this.#thread.thread.end();
   }
-  if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : value.toISOString();
-  if (Array.isArray(value)) return value.map((item) => plain(item, depth + 1));
-  if (ArrayBuffer.isView(value))
-    return Array.from(value as unknown as ArrayLike<unknown>, (item) => plain(item, depth));
-  if (typeof value !== "object" || value === null) return value;
-  const entries = Object.entries(value).map(([name, item]) => [name, plain(item, depth + 1)] as const);
-  // A message's null content says that it has none; all other nulls in structs are fields that were never there.
-  return Object.fromEntries(entries.filter(([name, item]) => depth === 0 || name === "content" || item != null));
+
+  async footer(bytes: Uint8Array<ArrayBuffer>, wanted: readonly string[]): Promise<Footer> {
+    const request = { footer: bytes, wanted, allowance: this.#allowance(bytes.length) };
+    const footer = (await this.#ask(request, bytes.length, "its footer", [bytes.buffer])) as Footer;
+    this.#groups = footer.groups;
+    for (const { rows } of footer.groups) {
+      if (rows >= 0 && rows <= limit(mostRows, this.#file.size)) continue;
+      throw damaged(this.#file, `it says that it has ${rows} rows in a row group`);
+    }
+    return footer;
+  }
+
+  /** @param rowsBefore how many rows the groups before this one have, for error messages */
+  async *rowsOf(index: number, rowsBefore: number): AsyncGenerator<Rows["rows"][number]> {
+    const file = this.#file;
+    const { rows, columns } = this.#groups[index] ?? { rows: 0, columns: [] };
+    const contents: ArrayBuffer[] = [];
+    let size = 0;
+    for (const { name, codec, start, end } of columns) {
+      if (codec === undefined || !codecs.includes(codec)) {
+        throw new DatasetError(
+          `${file.path}: the column "${name}" is compressed with ${codec ?? "a codec that is not known"}, which is not supported; write the file again with one of ${codecs.join(", ")}.`,
+        );
+      }
+      size += end - start;
+      if (!(start >= 0 && start <= end && end <= file.size && this.#bytesRead + size <= file.size)) {
+        throw damaged(file, "it names bytes that it does not have");
+      }
+      contents.push((await file.read(start, end - start)).buffer);
+    }
+    this.#bytesRead += size;
+    const what = `its rows ${rowsBefore + 1} to ${rowsBefore + rows}`;
+    const request = { group: index, columns: contents, allowance: this.#allowance(size) };
+    let answer = (await this.#ask(request, size, what, contents)) as Rows;
+    yield* answer.rows;
+    while (!answer.isLast) {
+      answer = (await this.#ask({ next: true }, size, what)) as Rows;
+      yield* answer.rows;
+    }
+  }
+
+  #allowance(bytes: number): Allowance {
+    return { elements: this.#thread.thread.heapBytes / heapBytesOfElement, bytes: limit(buffers, bytes) };
+  }
+
+  /** @param what the thing to decode, as an error message names it */
+  async #ask(
+    request: ParquetRequest,
+    bytes: number,
+    what: string,
+    transfer: readonly ArrayBuffer[] = [],
+  ): Promise<Footer | Rows> {
+    const ms = limit(workMs, bytes);
+    let answer: ParquetAnswer;
+    try {
+      answer = (await this.#thread.thread.ask(request, ms, transfer)) as ParquetAnswer;
+    } catch (error) {
+      this.#isSound = false;
+      if (!(error instanceof ThreadLimit)) throw damaged(this.#file, `${what} cannot be decoded`, error);
+      throw this.#beyond(what, error.limit, error);
+    }
+    if (!("detail" in answer)) return answer;
+    const cause = new Error(answer.detail);
+    if (answer.limit !== undefined) throw this.#beyond(what, answer.limit, cause);
+    throw damaged(this.#file, answer.refusal ?? `${what} cannot be decoded`, cause);
+  }
+
+  #beyond(what: string, limited: "time" | "memory", cause: Error): DatasetError {
+    return damaged(this.#file, `decoding ${what} takes more ${limited} than a file of its size may`, cause);
+  }
+}
+
+function damaged(file: ReadableFile, reason: string, cause?: unknown): DatasetError {
+  return new DatasetError(`${file.path} is damaged or not a parquet file: ${reason}; write it again.`, { cause });
 }

@@ -1,6 +1,6 @@
 /**
- * Feedback files to rows: which files, which of their records, under which names, in one layout throughout. The forms
- * of files stand in `records.ts`, the layouts in `layouts.ts`. Not tokenization.
+ * Reads feedback files into rows. Chooses the records of a slice, renames their columns, and checks that all rows have
+ * one layout. `records.ts` reads the file formats, `layouts.ts` the layouts; tokenizing follows in `tokenize.ts`.
  */
 import { DatasetError } from "../../errors.ts";
 import { type ColumnMapping, checkColumnMapping, mapColumns, neededColumns } from "./columns.ts";
@@ -10,13 +10,13 @@ import { needsCount, type Slice, sliceBounds } from "./slice.ts";
 import { type FeedbackRow, type FileRecord, type Labels, placeOf, type RowSource } from "./types.ts";
 
 export interface ReadOptions {
-  /** Where the file's columns have other names; default none have. */
+  /** Maps the names that layouts know to the file's own. By default the names are the same. */
   readonly columnMapping?: ColumnMapping;
-  /** Only these records of the files; a preference pair is one. Default all. */
+  /** Which records to read; a preference pair is one record. Default all. */
   readonly slice?: Slice;
-  /** "optional": a row without a label is desirable, as for supervised fine-tuning. Default "required". */
+  /** With "optional", a row without a label counts as desirable, as for supervised fine-tuning. Default "required". */
   readonly labels?: Labels;
-  /** Is told the layout of the rows once the first is read. */
+  /** Called with the name of the layout once the first row is read. */
   readonly onLayout?: (layout: string) => void;
 }
 
@@ -37,7 +37,7 @@ export async function readFeedback(
   return rows;
 }
 
-/** As `readFeedback`, but one row after another: no more than a piece of the file is held at any time. */
+/** Reads the same rows one after another, so that only a piece of the file is in memory at any time. */
 export async function* feedbackRows(
   path: string | readonly string[],
   options: ReadOptions = {},
@@ -63,7 +63,8 @@ export async function* feedbackRows(
       first = { layout, source };
       options.onLayout?.(layout);
     }
-    if (layout !== first.layout) {
+    // If labels are optional, some rows may have one and others may not.
+    if (withoutLabel(layout) !== withoutLabel(first.layout)) {
       throw new DatasetError(
         `${placeOf(source)} has the layout ${layout}, but the rows before it (from line ${first.source.line}) have ${first.layout}; keep one layout per file.`,
       );
@@ -75,9 +76,13 @@ export async function* feedbackRows(
   const place = typeof path === "string" ? path : (path[0] ?? "The list of feedback files");
   throw new DatasetError(
     index > 0
-      ? `${place}: the slice leaves no rows; there are ${index} in the file.`
+      ? `${place}: the slice selects none of its ${index} rows; choose another slice.`
       : `${place} holds no rows; each needs a prompt${options.labels === "optional" ? " and a completion" : ", a completion and a label"}.`,
   );
+}
+
+function withoutLabel(layout: string): string {
+  return layout.replace(/\/label$/, "");
 }
 
 async function* allRecords(files: readonly string[], columns: readonly string[]): AsyncGenerator<FileRecord> {

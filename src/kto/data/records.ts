@@ -1,15 +1,16 @@
-/** Feedback files to records, one form of file each: .jsonl, .json, .csv here, .parquet in its own file. */
+/** Reads feedback files into records: .jsonl, .json and .csv here, .parquet in `parquet.ts`. */
 import { parse as parseCsv } from "csv-parse/browser/esm/sync";
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { counted, DatasetError, errorMessage, FileError, shown } from "../../errors.ts";
 import { holdsObjectsByLine, longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
 import { parquetRecords } from "./parquet.ts";
 import { type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
 
-/** The endings of files that are read. */
+/** The file name endings that are read. */
 export const feedbackEndings = ["jsonl", "ndjson", "json", "csv", "parquet"] as const;
 
-/** Characters of csv that are parsed at once. */
+/** How many characters of csv are parsed at once. */
 const blockCharacters = 1 << 20;
 
 /**
@@ -24,7 +25,7 @@ export async function* recordsOf(path: string, columns: readonly string[]): Asyn
     case "ndjson":
       return yield* jsonLines(path);
     case "json":
-      // Many a data set has lines of JSON under this name.
+      // Many data sets hold one JSON object per line under this name.
       return yield* (await holdsObjectsByLine(path)) ? jsonLines(path) : jsonList(path);
     case "csv":
       return yield* csvRecords(path);
@@ -37,15 +38,15 @@ export async function* recordsOf(path: string, columns: readonly string[]): Asyn
     const what = found === "folder" ? "is a folder" : "does not exist";
     throw new FileError(`Cannot read feedback from ${path}: it ${what}; give ${forms}.`);
   }
-  throw new DatasetError(`${path} is not a kind of file that is known; feedback is read from ${forms}.`);
+  throw new DatasetError(`${path} has an ending that is not known; feedback is read from ${forms}.`);
 }
 
-/** What follows the last dot, in lower case. */
+/** The part of a path after its last dot, in lower case. */
 export function endingOf(path: string): string {
   return path.slice(path.lastIndexOf(".") + 1).toLowerCase();
 }
 
-/** A value as an error message shows it, shortened. */
+/** A value as error messages show it, shortened to 40 characters. */
 export function described(value: unknown): string {
   return shown(value, 40);
 }
@@ -56,7 +57,7 @@ async function* jsonLines(path: string): AsyncGenerator<FileRecord> {
     const source = { file: path, line };
     let fields: unknown;
     try {
-      fields = JSON.parse(text);
+      fields = parseExactJson(text);
     } catch (error) {
       throw new DatasetError(`${placeOf(source)} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
     }
@@ -74,7 +75,9 @@ async function* jsonList(path: string): AsyncGenerator<FileRecord> {
 
 function record(fields: unknown, source: RowSource): FileRecord {
   if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
-    throw new DatasetError(`${placeOf(source)}: a row must be a JSON object, not ${described(fields)}.`);
+    throw new DatasetError(
+      `${placeOf(source)}: a row must be a JSON object, not ${described(fields)}; write it as {"prompt": ..., "completion": ..., "label": ...}.`,
+    );
   }
   return { fields: fields as Fields, source };
 }
@@ -107,8 +110,8 @@ async function* csvRecords(path: string): AsyncGenerator<FileRecord> {
 }
 
 /**
- * Whole records, about a mebibyte at a time. A line break ends a record where the quotes before it are even in number:
- * a doubled quote within a quoted text leaves that as it is.
+ * Collects whole records, about a mebibyte at a time. A line break ends a record if an even number of quotes precedes
+ * it; a doubled quote inside a quoted text does not change that.
  */
 async function* csvBlocks(path: string): AsyncGenerator<CsvText[]> {
   let block: CsvText[] = [];
@@ -120,7 +123,7 @@ async function* csvBlocks(path: string): AsyncGenerator<CsvText[]> {
   for await (const { text, line } of readLines(path)) {
     if (begun.length === 0) startLine = line;
     for (let at = text.indexOf('"'); at >= 0; at = text.indexOf('"', at + 1)) open = !open;
-    // Only at the end of a record is a carriage return part of the line break.
+    // A carriage return is part of the line break only at the end of a record.
     const content = !open && text.endsWith("\r") ? text.slice(0, -1) : text;
     if (begun.length === 0 && !open && content === "") continue;
     begun.push(content);
@@ -146,7 +149,7 @@ function parseBlock(path: string, block: readonly CsvText[]): string[][] {
   try {
     return parse(block.map(({ text }) => text).join("\n"));
   } catch (error) {
-    // The parser counts lines from the beginning of the block; the record at fault is found by trying each.
+    // The parser counts lines from the beginning of the block, so each record is tried to find the one at fault.
     let cause = error;
     const faulty = block.find(({ text }) => {
       try {

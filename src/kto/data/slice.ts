@@ -1,23 +1,23 @@
-/** Which records of a split are asked for, in the notation of Hugging Face's datasets. */
+/** Parses which records of a split to read, in the notation of Hugging Face's datasets. */
 import { ConfigError } from "../../errors.ts";
 
-/** One end of a slice: a number of records, or a share of them; negative ones count from the end. */
+/** One end of a slice, as a number of records or a percentage of them. Negative values count from the end. */
 export interface SliceEnd {
   readonly value: number;
   readonly percent: boolean;
 }
 
-/** From here to before there; an end that is absent is the data's own. */
+/** A slice from one end up to, but not including, the other. A missing end means the beginning or end of the data. */
 export interface Slice {
   readonly from?: SliceEnd;
   readonly to?: SliceEnd;
 }
 
 /**
- * "train", "test[:100]", "train[10%:20%]".
+ * Parses a split such as "train", "test[:100]" or "train[10%:20%]".
  *
- * @param optionName for the message
- * @throws ConfigError for what is not a name, or a name with a slice
+ * @param optionName the option's name, for the error message
+ * @throws ConfigError if the text is neither a name nor a name with a slice
  */
 export function parseSplit(written: string, optionName = "dataset_train_split"): { name: string; slice?: Slice } {
   const match = /^([\w.-]+)(\[\s*(-?\d+%?)?\s*:\s*(-?\d+%?)?\s*\])?$/.exec(written.trim());
@@ -34,12 +34,14 @@ export function parseSplit(written: string, optionName = "dataset_train_split"):
   return { name, slice: { ...(from ? { from } : {}), ...(to ? { to } : {}) } };
 }
 
-/** Whether the ends cannot be told without counting the records first. */
+/** Whether the records have to be counted before the slice's bounds are known. */
 export function needsCount({ from, to }: Slice): boolean {
   return [from, to].some((end) => end !== undefined && (end.percent || end.value < 0));
 }
 
-/** The records from `begin` to before `end`, of `count` in all (looked at where `needsCount`). Shares are rounded. */
+/**
+ * The bounds of a slice: records `begin` to `end` - 1. `count` matters only if `needsCount`; percentages are rounded.
+ */
 export function sliceBounds({ from, to }: Slice, count: number): { begin: number; end: number } {
   const bound = (end: SliceEnd | undefined, fallback: number) => {
     if (end === undefined) return fallback;

@@ -1,4 +1,4 @@
-/** What a set of rows amounts to, in numbers, and the rows written out in TRL's prompt/completion/label layout. */
+/** Summarises rows of feedback in numbers, and writes rows in TRL's prompt/completion/label layout. */
 import { platform } from "../../engine/platform/index.ts";
 import type { DatasetReport, DroppedRows, FeedbackRow, FeedbackRows, LengthSummary } from "./types.ts";
 import { autoWeights, type ClassWeights, weightRatio } from "./weights.ts";
@@ -7,9 +7,9 @@ import { autoWeights, type ClassWeights, weightRatio } from "./weights.ts";
 export interface FeedbackSummary {
   /** Rows read (a preference pair is two). */
   readonly rows: number;
-  /** Rows left after tokenization; all where there was none. */
+  /** Rows left after tokenization; equal to `rows` if there was none. */
   readonly kept: number;
-  /** Among the kept. */
+  /** Counted among the kept rows, as `undesirable` is. */
   readonly desirable: number;
   readonly undesirable: number;
   readonly pairs: number;
@@ -19,21 +19,21 @@ export interface FeedbackSummary {
   readonly repeatedRows: number;
   /** Completions of one prompt that are judged both ways. */
   readonly contradictions: number;
-  /** Of the lengths; for rows of ids without a model, tokens too. */
+  /** The unit of `lengths`: tokens after tokenization or for rows of ids, else characters. */
   readonly unit: "tokens" | "characters";
   readonly lengths: DatasetReport["lengths"];
   readonly cut: number;
   readonly dropped: readonly DroppedRows[];
   /** n_D / n_U, the weighted ratio at weights 1 and 1; undefined where a class is absent. */
   readonly ratio: number | undefined;
-  /** What "auto" would set. */
+  /** The weights that "auto" would set. */
   readonly weights: ClassWeights;
 }
 
 /**
- * Sums rows up. Of rows that come one after another (`feedbackRows`) no text is held.
+ * Summarises rows. If they are read one after another (`feedbackRows`), no text is kept in memory.
  *
- * @param report of tokenization with a model, if there was one
+ * @param report the report of their tokenization, if there was one
  */
 export function summarizeRows(rows: Iterable<FeedbackRow>, report?: DatasetReport): FeedbackSummary;
 export function summarizeRows(rows: AsyncIterable<FeedbackRow>, report?: DatasetReport): Promise<FeedbackSummary>;
@@ -49,12 +49,12 @@ export function summarizeRows(rows: FeedbackRows, report?: DatasetReport): Feedb
   })();
 }
 
-/** Counts rows one after another; of their texts it keeps fingerprints and lengths. */
+/** Counts rows one after another, and keeps only fingerprints and lengths of their texts. */
 class RowCounter {
   #rows = 0;
   #desirable = 0;
   #onlyIds = true;
-  /** A pair's rows follow each other. */
+  /** The two rows of a pair follow each other, so that the last pair's number is enough. */
   #pairs = 0;
   #lastPair: number | undefined;
   #repeatedRows = 0;
@@ -115,7 +115,7 @@ class RowCounter {
 
 const encoder = new TextEncoder();
 
-/** 128 bits of a digest, as eight characters: what has the same is taken for the same. */
+/** The first 128 bits of a SHA-256 digest as eight characters. Equal fingerprints are taken for equal contents. */
 function fingerprint(content: unknown): string {
   const hash = platform.sha256();
   hash.update(encoder.encode(JSON.stringify(content)));
@@ -125,7 +125,7 @@ function fingerprint(content: unknown): string {
   );
 }
 
-/** One row as a line of JSON in the layout that it has without pairs. */
+/** Writes a row as a line of JSON, in its layout without pairs. */
 export function toPlainLine(row: FeedbackRow): string {
   const { label } = row;
   if ("promptIds" in row) {
@@ -148,7 +148,7 @@ function contentOf(row: FeedbackRow): [prompt: unknown, completion: unknown] {
   return [[row.promptMessages, row.tools, row.templateOptions], row.completionMessages];
 }
 
-/** Characters of texts and of messages' contents; of ids, their number. */
+/** The lengths of a row: characters of its texts or of its messages' contents, or its number of ids. */
 function plainLengths(row: FeedbackRow): [prompt: number, completion: number] {
   const content = (messages: readonly { readonly content: unknown }[]) =>
     messages.reduce((sum, { content }) => sum + textLength(content), 0);
@@ -162,7 +162,7 @@ function textLength(content: unknown): number {
   return content === null ? 0 : JSON.stringify(content).length;
 }
 
-/** By the nearest rank. */
+/** Quantiles by the nearest-rank method. */
 export function quantiles(values: readonly number[]): LengthSummary {
   const sorted = [...values].sort((a, b) => a - b);
   const rank = (share: number) => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? 0;

@@ -1,10 +1,10 @@
 /**
- * Rows to token ids, with the ids of whole sets of rows kept on disk, so that a second run on the same feedback does not
- * tokenize it again. The rows are read twice, first to know whether they were seen before; no text is held.
+ * Encodes rows as token ids and keeps the ids on disk, so that a second run on the same feedback does not tokenize it
+ * again. The rows are read twice, the first time to find out whether their ids are known. No text is kept in memory.
  *
- * A file's name is a hash of all that the ids depend on: the rows' content, the tokenizer's files, the chat template
- * and its variables. Length limits come later and do not count. Nothing here may fail a run: a cache that cannot be
- * read or written is passed over.
+ * A file's name is a hash of everything that the ids depend on: the rows' contents, the tokenizer's files, the chat
+ * template and its variables. Length limits are applied later. A cache that cannot be read or written never fails a
+ * run.
  */
 
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
@@ -17,26 +17,26 @@ import type { FeedbackRow, FeedbackRows } from "./types.ts";
 export interface CachedEncodeOptions extends EncodeRowOptions {
   /** The folder with the tokenizer's files. */
   readonly modelFolder: string;
-  /** Tokenize whatever the cache holds, and put the result into it; default false. */
+  /** Tokenize even if the cache has the ids, and replace them there. Default false. */
   readonly overwriteCache?: boolean;
 }
 
-/** What a first pass over rows finds. */
+/** The result of a first pass over rows. */
 export interface RowsSurvey {
-  /** Of all content that ids are made of. */
+  /** A digest of all contents from which ids are made. */
   readonly digest: string;
   readonly texts: number;
   readonly chats: number;
 }
 
-/** Raised when the files' layout changes, or when the same rows would give other ids: also by another library. */
-const formatVersion = 1;
+/** Raise this when the file format changes, or when the same rows give other ids, for example by another library. */
+const formatVersion = 2;
 const cache = new EntryCache("tokens", ".ids");
 
 /**
- * Reads the rows once, for what has to be known before they are encoded.
+ * Reads the rows once and counts and hashes what will be encoded.
  *
- * @param rows that can be gone through again, from the first
+ * @param rows rows that can be iterated again from the first
  */
 export async function surveyRows(rows: FeedbackRows): Promise<RowsSurvey> {
   const hash = platform.sha256();
@@ -51,12 +51,13 @@ export async function surveyRows(rows: FeedbackRows): Promise<RowsSurvey> {
 }
 
 /**
- * Hands each row's ids, from the cache or from the tokenizer, to `use`. Those from the tokenizer are held in any case,
- * to be kept; `use` may hold on to them without a copy.
+ * Calls `use` with each row's ids, which come from the cache or from the tokenizer. `use` may keep the ids without
+ * copying them.
  *
- * @param survey of the same rows
- * @returns what became of the cache, for people; undefined where there was nothing to tokenize
- * @throws DatasetError as `rowEncoder`'s function does, and if the rows are not those of the survey; what `use` throws
+ * @param survey the survey of the same rows
+ * @returns a sentence on what the cache did, or undefined if there was nothing to tokenize
+ * @throws DatasetError as `rowEncoder`'s function does, and if the rows have changed since the survey; also whatever
+ *   `use` throws
  */
 export async function encodeWithCache(
   rows: FeedbackRows,
@@ -101,7 +102,7 @@ async function cacheKey(survey: RowsSurvey, options: CachedEncodeOptions): Promi
     addPart(hash, [name, (await platform.exists(path)) === "file" ? await platform.readText(path) : null]);
   }
   if (chatTemplate !== undefined) {
-    // A template that writes the date renders otherwise tomorrow.
+    // A template that writes the date renders differently on another day.
     const date = chatTemplate.usesDate ? new Date().toDateString() : null;
     addPart(hash, [chatTemplate.text, templateOptions ?? {}, date]);
   }
@@ -109,7 +110,7 @@ async function cacheKey(survey: RowsSurvey, options: CachedEncodeOptions): Promi
   return hash.digest();
 }
 
-/** Rows that are ids already need no cache. */
+/** Adds a row's contents to a hash. Rows of token ids are not cached and add nothing. */
 function addRow(hash: Sha256, row: FeedbackRow): void {
   if ("prompt" in row) addPart(hash, [row.prompt, row.completion]);
   else if ("promptMessages" in row) {
@@ -119,7 +120,7 @@ function addRow(hash: Sha256, row: FeedbackRow): void {
 
 const encoder = new TextEncoder();
 
-/** Each part is one line of JSON, so that no two lists of parts give one text. */
+/** Hashes a part as one line of JSON, so that different lists of parts never hash the same text. */
 function addPart(hash: Sha256, part: unknown): void {
   hash.update(encoder.encode(`${JSON.stringify(part)}\n`));
 }

@@ -1,26 +1,26 @@
 /**
- * The token ids of many rows, each held once: in few large blocks that are written to a cache file as they are, with
- * views into them for the rows' examples. The texts that they came from can be forgotten.
+ * Stores the token ids of many rows in a few large blocks. The rows' examples are views into the blocks, and a cache
+ * file has the blocks as they are, so that each id is in memory only once.
  */
 import type { EncodedRow } from "./encode.ts";
 
 const magic = 0x4b544f49;
-/** 1 MiB; a longer text has a block of its own. */
+/** Words of a block (1 MiB). A longer list of ids gets its own block. */
 const blockWords = 1 << 18;
 const rowWords = 3;
 
-/** A row whose ids lie in a block. */
+/** A row whose ids are views into a block. */
 export interface StoredRow extends EncodedRow {
   readonly promptIds: Uint32Array<ArrayBuffer>;
   readonly completionIds: Uint32Array<ArrayBuffer>;
 }
 
 export class TokenIdStore {
-  /** [flags, prompt tokens, completion tokens] of each row. */
+  /** Three words for each row: flags, number of prompt tokens, number of completion tokens. */
   readonly #rows = new Words();
   readonly #ids = new Words();
 
-  /** Copies a row's ids; what is given back stays. */
+  /** Copies a row's ids into the store. The views returned stay valid. */
   add({ promptIds, completionIds, aligned, promptIsPrefix }: EncodedRow): StoredRow {
     const flags = (aligned ? 1 : 0) | (promptIsPrefix ? 2 : 0);
     this.#rows.add([flags, promptIds.length, completionIds.length]);
@@ -32,7 +32,7 @@ export class TokenIdStore {
     };
   }
 
-  /** [magic, number of rows], all entries of rows, all ids, as 32-bit words in parts that follow each other. */
+  /** The contents of a cache file, in parts, as 32-bit words: magic, number of rows, three words a row, all ids. */
   body(): Uint8Array[] {
     const header = Uint32Array.of(magic, this.#rows.length / rowWords);
     return [header, ...this.#rows.parts(), ...this.#ids.parts()].map(
@@ -41,7 +41,7 @@ export class TokenIdStore {
   }
 }
 
-/** The rows of a body, one after another, as views into it; undefined if it is not one of so many rows. */
+/** Reads the rows of a cache file as views into it. Returns undefined if it does not hold `count` rows. */
 export function storedRows(words: Uint32Array<ArrayBuffer>, count: number): Generator<StoredRow> | undefined {
   return words[0] === magic && words[1] === count ? rowsIn(words, count) : undefined;
 }
@@ -63,7 +63,7 @@ function* rowsIn(words: Uint32Array<ArrayBuffer>, count: number): Generator<Stor
   }
 }
 
-/** A list of 32-bit words that grows by blocks and never moves. */
+/** A growing list of 32-bit words, in blocks that are never moved. */
 class Words {
   readonly #full: Uint32Array<ArrayBuffer>[] = [];
   #block = new Uint32Array(0);

@@ -1,6 +1,6 @@
 /**
- * Rows to examples: token ids within the length limits, and an account of what was dropped or cut. The conventions are
- * TRL's, except that nothing is dropped or cut without being counted, and that no EOS follows a cut.
+ * Turns rows into examples: token ids within the length limits, with a report of what was dropped or cut. The
+ * conventions are TRL's, except that everything dropped or cut is counted, and that no EOS follows a cut.
  */
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, DatasetError, ModelFormatError } from "../../errors.ts";
@@ -17,7 +17,7 @@ import {
 } from "./types.ts";
 
 export interface TokenizeOptions extends EncodeRowOptions {
-  /** The model's: ids must lie below. */
+  /** The size of the model's vocabulary; all ids must be smaller. */
   readonly vocabSize: number;
   /** The model's longest sequence, in tokens. */
   readonly contextLength: number;
@@ -25,14 +25,14 @@ export interface TokenizeOptions extends EncodeRowOptions {
   readonly maxLength?: number;
   /** Rows with a longer prompt are dropped; default none. */
   readonly maxPromptLength?: number;
-  /** As the rows were read: where labels are optional, rows of one class alone are nothing to warn of. */
+  /** The option with which the rows were read. If labels are optional, rows of one class are not worth a warning. */
   readonly labels?: Labels;
 }
 
 /** The length limit when none is set (TRL's default). */
 export const defaultMaxLength = 1024;
 
-/** How many lines a report names for each reason. */
+/** How many line numbers a report names for each reason. */
 const namedLines = 5;
 
 export interface TokenizedRows {
@@ -41,12 +41,13 @@ export interface TokenizedRows {
 }
 
 /**
- * Tokenizes rows in order, as `encode.ts` says; rows whose prompt and completion do not meet cleanly are counted in a
- * warning. Rows that come one after another (`feedbackRows`) are forgotten once they are ids.
+ * Tokenizes rows in order, as described in `encode.ts`. A warning counts rows whose prompt and completion had to be
+ * tokenized separately. If rows are read one after another (`feedbackRows`), their texts are not kept.
  *
- * @throws DatasetError naming file and line: a prompt of no tokens, a token id outside the vocabulary; no row left
+ * @throws DatasetError naming file and line if a prompt has no tokens or a token id is outside the vocabulary, and if no
+ *   row is left
  * @throws ModelFormatError if the tokenizer's special tokens lie outside the model's vocabulary
- * @throws ConfigError if maxLength is not from 2 to contextLength
+ * @throws ConfigError if maxLength is not between 2 and contextLength
  */
 export function tokenizeRows(rows: Iterable<FeedbackRow>, options: TokenizeOptions): TokenizedRows;
 export function tokenizeRows(rows: AsyncIterable<FeedbackRow>, options: TokenizeOptions): Promise<TokenizedRows>;
@@ -63,11 +64,11 @@ export function tokenizeRows(rows: FeedbackRows, options: TokenizeOptions): Toke
   })();
 }
 
-/** Makes examples of rows whose ids are known, one after another; holds no row. Throws as `tokenizeRows` does. */
+/** Collects examples from encoded rows, one after another, without keeping the rows. Throws as `tokenizeRows` does. */
 export class ExampleCollector {
   readonly #options: TokenizeOptions;
   readonly #maxLength: number;
-  /** On the tokenizer. */
+  /** A warning about the tokenizer. */
   readonly #warning: string | undefined;
   readonly #examples: Example[] = [];
   readonly #dropped = new Map<string, { count: number; firstLines: number[] }>();
@@ -83,7 +84,7 @@ export class ExampleCollector {
     this.#warning = tokenizer && checkTokenizer(tokenizer, vocabSize);
   }
 
-  /** @param encoded of the row; ids that are 32-bit words are not copied */
+  /** @param encoded the row's ids; they are not copied if they are in a Uint32Array */
   add(row: FeedbackRow, { promptIds, completionIds, aligned, promptIsPrefix }: EncodedRow): void {
     const { vocabSize } = this.#options;
     const index = this.#rows++;
@@ -162,8 +163,8 @@ function checkLimits(maxLength: number, maxPromptLength: number, contextLength: 
 }
 
 /**
- * A tokenizer may know fewer tokens than the model, whose vocabulary is often padded; more of them it should not know.
- * Returns a warning where it does.
+ * Checks a tokenizer against the model's vocabulary, which may be larger since it is often padded. Returns a warning if
+ * the tokenizer's is larger.
  */
 function checkTokenizer(tokenizer: Tokenizer, vocabSize: number): string | undefined {
   if (tokenizer.vocabSize <= vocabSize) return undefined;
@@ -186,7 +187,7 @@ function checkVocabulary(ids: ArrayLike<number>, row: FeedbackRow, vocabSize: nu
   }
 }
 
-/** Sentences on the rows kept whose prompt and completion do not meet cleanly. */
+/** Warnings about kept rows whose prompt and completion had to be tokenized separately. */
 function alignmentWarnings(
   { texts, chats, chatsParted }: { readonly texts: number; readonly chats: number; readonly chatsParted: number },
   rows: number,
@@ -195,12 +196,12 @@ function alignmentWarnings(
   const differ = "the tokens of prompt + completion do not begin with those of the prompt";
   if (texts > 0) {
     warnings.push(
-      `In ${texts} of ${counted(rows, "row")} ${differ}, so the two were tokenized apart; end prompts without a space and begin completions with it.`,
+      `In ${texts} of ${counted(rows, "row")} ${differ}, so the two were tokenized separately; end prompts without a space and begin completions with it.`,
     );
   }
   if (chats > 0) {
     warnings.push(
-      `In ${chats} of ${counted(rows, "chat")} ${differ}, so the two were tokenized apart; a template that opens the assistant's turn with a special token or a new line avoids it.`,
+      `In ${chats} of ${counted(rows, "chat")} ${differ}, so the two were tokenized separately; a template that opens the assistant's turn with a special token or a new line avoids it.`,
     );
   }
   if (chatsParted > 0) {

@@ -1,22 +1,22 @@
-/** The shapes that feedback takes on its way from a file to token ids, and the account that is given of it. */
+/** The types of feedback on its way from a file to token ids, and of the report on it. */
 
 /** Where a row was read. */
 export interface RowSource {
   readonly file: string;
   /** 1-based line on which the row begins; of a parquet file, the number of the row. */
   readonly line: number;
-  /** 1-based position in the list, where an earlier row begins on the same line (.json). */
+  /** 1-based position in the list, given if an earlier row begins on the same line (.json). */
   readonly element?: number;
 }
 
-/** What a file says of one row, by the names of its columns. */
+/** The values of one row by the names of their columns. */
 export type Fields = Readonly<Record<string, unknown>>;
 
-/** One row of a file as it stands there. */
+/** One row of a file before its layout is known. */
 export interface FileRecord {
   readonly fields: Fields;
   readonly source: RowSource;
-  /** All fields are text, so labels are words (.csv). */
+  /** Whether all fields are texts, so that labels are words, as in .csv. */
   readonly textOnly?: boolean;
 }
 
@@ -34,13 +34,15 @@ export interface TextRow extends RowBase {
   readonly completion: string;
 }
 
-/** A judged completion as token ids, which are used verbatim. */
+/** A judged completion as token ids, which are used unchanged. */
 export interface TokenRow extends RowBase {
   readonly promptIds: readonly number[];
   readonly completionIds: readonly number[];
 }
 
-/** One turn of a chat, with whatever else the file gave it (tool_calls, name, ...): chat templates read those. */
+/**
+ * One turn of a chat. It keeps all other fields of the file (tool_calls, name, ...), since chat templates read them.
+ */
 export interface ChatMessage {
   readonly role: string;
   readonly content: unknown;
@@ -51,7 +53,7 @@ export interface ChatMessage {
 export interface ChatRow extends RowBase {
   /** The conversation up to the completion, at least one message. */
   readonly promptMessages: readonly ChatMessage[];
-  /** What was judged: the last message of the assistant, or several with tool calls between. */
+  /** The judged answer: the assistant's last message, or several messages with tool calls among them. */
   readonly completionMessages: readonly ChatMessage[];
   /** JSON schemas of tools, handed to the template. */
   readonly tools?: readonly unknown[];
@@ -61,7 +63,7 @@ export interface ChatRow extends RowBase {
 
 export type FeedbackRow = TextRow | TokenRow | ChatRow;
 
-/** Whether every row must have a label; where it may lack one, as for supervised fine-tuning, it is desirable. */
+/** Whether every row must have a label. If labels are optional, a row without one counts as desirable. */
 export type Labels = "required" | "optional";
 
 /** Rows in a list, or one after another from a file. */
@@ -79,7 +81,7 @@ export interface Example {
   readonly label: boolean;
   readonly source: RowSource;
   readonly pairId?: number;
-  /** The completion lost tokens to the length limit. */
+  /** Whether the completion was cut to the length limit. */
   readonly cut: boolean;
 }
 
@@ -87,7 +89,7 @@ export interface Example {
 export interface DroppedRows {
   readonly reason: string;
   readonly count: number;
-  /** The lines of the first few. */
+  /** The line numbers of the first few. */
   readonly firstLines: readonly number[];
 }
 
@@ -99,7 +101,7 @@ export interface LengthSummary {
   readonly max: number;
 }
 
-/** What became of the rows of one file. */
+/** The report on the tokenization of rows. */
 export interface DatasetReport {
   /** Binary rows read (a preference pair is two). */
   readonly rows: number;
@@ -122,7 +124,7 @@ export interface DatasetReport {
   readonly warnings: readonly string[];
 }
 
-/** `file:line`, with the element where lines do not tell rows apart. */
+/** A row's place for messages: `file:line`, with its position in the list if several rows begin on the line. */
 export function placeOf({ file, line, element }: RowSource): string {
   return element === undefined ? `${file}:${line}` : `${file}:${line} (element ${element})`;
 }

@@ -1,13 +1,16 @@
-/** Holding rows out of training to evaluate on. Rows of one prompt never come apart: a model would know half of them. */
+/**
+ * Holds rows out of training for evaluation. Rows of one prompt stay on one side, so that no prompt is trained on and
+ * evaluated.
+ */
 import { Random } from "../../engine/random.ts";
 import { counted, DatasetError } from "../../errors.ts";
 import { keysOf, type SampledRow } from "./equal-rows.ts";
 
-/** Apart from the generator streams of the sampler, which count epochs. */
+/** A random stream that the sampler, whose streams count epochs from 0, never reaches. */
 const STREAM = 2 ** 41;
 
 /**
- * Parts examples by prompt. Whole prompts, drawn by the seed, are held out until they make up the share; each side
+ * Splits examples by prompt. Prompts are drawn by the seed, with all their rows, until the share is reached. Each side
  * keeps the order of the examples.
  *
  * @param share above 0 and below 1

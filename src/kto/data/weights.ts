@@ -1,12 +1,12 @@
 /**
  * Class weights for unequal numbers of thumbs: lambda_D n_D / (lambda_U n_U) belongs in [1, 3/2] (KTO paper, section
- * 4.2, "hyperparameters"). Advice in words; nothing here changes a weight by itself.
+ * 4.2, "hyperparameters"). Computes weights and gives advice; a run sets its weights itself.
  */
 
-/** The range in which the ratio belongs. */
+/** The range that the paper recommends for the ratio. */
 export const recommendedRatio = { low: 1, high: 3 / 2 } as const;
 
-/** What `autoWeights` solves for. */
+/** The ratio that `autoWeights` aims at. */
 export const targetRatio = 4 / 3;
 
 export interface ClassWeights {
@@ -92,15 +92,15 @@ export function weightAdvice(
   );
 }
 
-/** At least three significant digits; range ends are rounded inward, so that what is named really mends. */
+/** Rounds to at least three significant digits. The ends of a range are rounded inward, so that they lie within it. */
 function rounded(value: number, round: (value: number) => number = Math.round): string {
   if (!(value > 0)) return String(value);
   const decimals = Math.max(2, 2 - Math.floor(Math.log10(value)));
-  // Twelve digits first, so that 9.999999999999998 is not rounded down to 9.99.
+  // Round to twelve digits first, so that 9.999999999999998 does not become 9.99.
   return String(shiftPoint(round(Number(shiftPoint(value, decimals).toPrecision(12))), -decimals));
 }
 
-/** value * 10^places through its decimal text, which is exact where a multiplication would not be. */
+/** Computes value * 10^places by its decimal text, since a multiplication is not exact. */
 function shiftPoint(value: number, places: number): number {
   const [digits, exponent = "0"] = String(value).split("e");
   return Number(`${digits}e${Number(exponent) + places}`);

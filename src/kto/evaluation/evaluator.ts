@@ -1,22 +1,21 @@
 /**
- * Evaluation: the metrics of a model on rows that it is not trained on. Runs the training step's own forward pass, so
- * that the numbers mean the same; nothing of it reaches the training. When to evaluate, and what follows from it, is
- * `run-evaluation.ts`'s.
+ * Evaluation: the metrics of a model on rows that it is not trained on. It runs the forward pass of a training update, so
+ * that the numbers mean the same, and changes nothing. `run-evaluation.ts` decides when to evaluate.
  */
 import type { Model } from "../../engine/model/model.ts";
-import type { BatchExample, KtoBatch } from "../method/batch.ts";
+import type { Batch, BatchExample } from "../method/batch.ts";
 import { EvaluationPlan } from "../method/evaluation-plan.ts";
 import type { Metrics } from "../method/metrics.ts";
 import { type TrainedFor, usesPairs } from "../method/objective.ts";
 import { ReferenceLogProbs } from "../method/reference-log-probs.ts";
-import { KtoStep, type StepReference } from "../method/update.ts";
+import { Update, type UpdateReference } from "../method/update.ts";
 import { meanStep, secondsWhenWarm } from "../method/warm-time.ts";
 
 export interface EvaluatorOptions {
   /** As it is when `run` is called. */
   readonly policy: Model;
-  /** As in `StepOptions`; for "cached" the numbers themselves, of an `EvaluationPlan` of the same rows. */
-  readonly reference: Exclude<StepReference, "cached"> | ReferenceLogProbs;
+  /** As in `UpdateOptions`; for "cached" the numbers themselves, of an `EvaluationPlan` of the same rows. */
+  readonly reference: Exclude<UpdateReference, "cached"> | ReferenceLogProbs;
   /** At least 2, with token ids of the policy's vocabulary; checked by `checkSequences`. */
   readonly examples: readonly BatchExample[];
   /** Rows of a microbatch at most, 2 or more unless the reference point is 0. */
@@ -24,18 +23,18 @@ export interface EvaluatorOptions {
   readonly objective: TrainedFor;
   /** Tokens of prompt and completion together; a mismatched completion is cut to what its new prompt leaves. */
   readonly maxLength: number;
-  /** As in `StepOptions`: like the training that is evaluated. Default false. */
+  /** Activations as f16, as in the training that is evaluated (`UpdateOptions`). Default false. */
   readonly fp16?: boolean;
 }
 
 /** The prefix of every metric of an evaluation, as TRL writes it. */
 export const EVAL_PREFIX = "eval_";
 
-/** What an evaluation has beside the objective's own metrics. */
+/** The metrics of an evaluation beside the objective's. */
 export const EVALUATION_TIMES = ["runtime", "samples_per_second", "steps_per_second"] as const;
 
 export class Evaluator {
-  readonly #step: KtoStep;
+  readonly #update: Update;
   readonly #plan: EvaluationPlan;
   readonly #cached: ReferenceLogProbs | undefined;
 
@@ -51,9 +50,9 @@ export class Evaluator {
     const shapes = plan.shapes();
     this.#plan = plan;
     this.#cached = reference instanceof ReferenceLogProbs ? reference : undefined;
-    this.#step = policy.device.allocating(
+    this.#update = policy.device.allocating(
       () =>
-        new KtoStep({
+        new Update({
           policy,
           reference: reference instanceof ReferenceLogProbs ? "cached" : reference,
           shapes,
@@ -66,7 +65,7 @@ export class Evaluator {
     );
   }
 
-  #batches(step: number): KtoBatch[] {
+  #batches(step: number): Batch[] {
     const batches = this.#plan.batches(step);
     return this.#cached?.attach(step, batches) ?? batches;
   }
@@ -77,7 +76,7 @@ export class Evaluator {
    * @throws the reason of `signal` where it is aborted before the last microbatch
    */
   async run(signal?: AbortSignal): Promise<Metrics> {
-    const { device, objective } = this.#step;
+    const { device, objective } = this.#update;
     const started = performance.now();
     // Added up in float64: an evaluation may be much longer than a logging window.
     const totals = new Float64Array(objective.metrics.shape[0] ?? 0);
@@ -87,7 +86,7 @@ export class Evaluator {
       for (const batch of this.#batches(step)) {
         signal?.throwIfAborted();
         objective.clearMetrics();
-        await this.#step.evaluate(batch);
+        await this.#update.evaluate(batch);
         const sums = await device.download(objective.metrics);
         sums.forEach((sum, place) => {
           totals[place] = (totals[place] ?? 0) + sum;
@@ -109,14 +108,14 @@ export class Evaluator {
   /** Seconds that a run takes, from one microbatch of mean size. */
   async seconds(): Promise<number> {
     const batches = this.#batches(meanStep(this.#plan));
-    const perStep = await secondsWhenWarm(this.#step.device, async () => {
-      for (const batch of batches) await this.#step.evaluate(batch);
+    const perStep = await secondsWhenWarm(this.#update.device, async () => {
+      for (const batch of batches) await this.#update.evaluate(batch);
     });
     return this.#plan.totalSteps * perStep;
   }
 
   /** Gives the device memory back. */
   free(): void {
-    this.#step.free();
+    this.#update.free();
   }
 }

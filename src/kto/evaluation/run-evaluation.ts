@@ -1,6 +1,6 @@
 /**
- * The evaluations of a training run: when they are due, the best model kept, the decision to stop. The numbers are
- * `evaluate.ts`'s, the decisions `selection.ts`'s.
+ * The evaluations of a training run: when they are due, the best model kept, the decision to stop. `evaluator.ts` computes
+ * the metrics, `selection.ts` decides by them.
  */
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError, errorMessage, FileError } from "../../errors.ts";
@@ -25,7 +25,7 @@ export interface Evaluation {
 
 /** What a program adds to the metrics of an evaluation, such as the verdicts of a judge. */
 export interface OwnMetrics {
-  /** Of all that `measure` gives, without `eval_`. */
+  /** The names of the metrics that `measure` gives, without `eval_`. */
   readonly names: readonly string[];
   /** Looks at the policy as it is, after this many updates, and changes nothing; undefined where it cannot be measured. */
   readonly measure: (step: number) => Promise<Metrics | undefined>;
@@ -144,7 +144,7 @@ export class RunEvaluation {
     return { selection: this.selection.state, lastStep: this.#lastStep };
   }
 
-  /** @returns a sentence, if the best model is looked for anew */
+  /** @returns a sentence, if the best model is looked for from here on */
   restore(state: RunEvaluation["state"]): string | undefined {
     this.#lastStep = state.lastStep;
     return this.selection.restore(state.selection);

@@ -1,6 +1,6 @@
 /**
- * A microbatch as the device sees it: examples packed as region A, their mismatched completions as region B, labels
- * and pair flags. Which rows come together is the sampler's business, how rows are laid out the engine's.
+ * A packed microbatch as the device sees it: examples as region A, their mismatched completions as region B, labels and
+ * pair flags. The sampler chooses which rows come together; the engine lays them out (`engine/model/rows.ts`).
  */
 import {
   type PackedRows,
@@ -13,10 +13,10 @@ import {
 import { DatasetError } from "../../errors.ts";
 import { mismatchedPairs, type SampledRow } from "./sampler.ts";
 
-/** What a batch needs of an example: the same as sampling does. */
+/** A row to train or evaluate on: token ids of prompt and completion, and the label. */
 export type BatchExample = SampledRow;
 
-export interface KtoBatch {
+export interface Batch {
   /** m. */
   readonly size: number;
   readonly packed: PackedRows;
@@ -31,7 +31,7 @@ export interface KtoBatch {
   /** Tokens of the examples, and all rows computed by one model (the shared prompt counts once). */
   readonly tokens: number;
   readonly rows: number;
-  /** f32[m] or, with the mismatched pairs behind, f32[2 m]: computed before, where no reference model is run. */
+  /** f32[m], or f32[2 m] with the mismatched pairs behind: log-probs of a cached reference. */
   readonly referenceLogProbs?: Float32Array<ArrayBuffer>;
 }
 
@@ -42,10 +42,9 @@ export interface BatchOptions {
   readonly maxLength: number;
 }
 
-/** Row i's mismatched completion: y_j, j = (i + 1) mod m, cut to the length that prompt i leaves, at least one token. */
-function branches(examples: readonly BatchExample[], options: BatchOptions): RowBranch[] {
+/** Row i's mismatched completion: y_j, j = pair[i], cut to the length that prompt i leaves, at least one token. */
+function branches(examples: readonly BatchExample[], pair: readonly number[], options: BatchOptions): RowBranch[] {
   if (!options.mismatched) return [];
-  const { pair } = mismatchedPairs(examples);
   return examples.map(({ promptIds }, i) => {
     const completion = Array.from(examples[pair[i] ?? 0]?.completionIds ?? []);
     return { prompt: i, completionIds: completion.slice(0, Math.max(1, options.maxLength - promptIds.length)) };
@@ -54,14 +53,14 @@ function branches(examples: readonly BatchExample[], options: BatchOptions): Row
 
 /** The shape class of a microbatch. */
 export function batchShape(examples: readonly BatchExample[], options: BatchOptions): RowShape {
-  return rowShape(examples, branches(examples, options));
+  return rowShape(examples, branches(examples, mismatchedPairs(examples).pair, options));
 }
 
 /** Packs a microbatch in the order given. */
-export function packBatch(examples: readonly BatchExample[], options: BatchOptions): KtoBatch {
-  const mismatched = branches(examples, options);
-  const packed = packRows(examples, mismatched);
+export function packBatch(examples: readonly BatchExample[], options: BatchOptions): Batch {
   const { pair, valid } = mismatchedPairs(examples);
+  const mismatched = branches(examples, pair, options);
+  const packed = packRows(examples, mismatched);
   return {
     size: examples.length,
     packed,
@@ -77,8 +76,8 @@ export function packBatch(examples: readonly BatchExample[], options: BatchOptio
 }
 
 /**
- * Examples made elsewhere than by `tokenizeRows` may not fit the model: a pass over them would give numbers all the
- * same.
+ * Checks examples that were not made by `tokenizeRows`. The device would compute numbers from ids outside the vocabulary
+ * too, and they would mean nothing.
  *
  * @param bound tokens of prompt and completion together, and the limit's name
  * @throws DatasetError naming the example and what is wrong with it

@@ -1,6 +1,6 @@
 /** The microbatches of an evaluation: a pure function of its rows and their number in a microbatch. No models, no device. */
 import type { RowShape } from "../../engine/model/rows.ts";
-import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
+import { type Batch, type BatchExample, type BatchOptions, batchShape, packBatch } from "./batch.ts";
 import { epochSchedule } from "./sampler.ts";
 
 /**
@@ -51,7 +51,7 @@ export class EvaluationPlan {
     return rows.map((row) => this.examples[row]).filter((example) => example !== undefined);
   }
 
-  batches(step: number): KtoBatch[] {
+  batches(step: number): Batch[] {
     return this.rows(step).map((rows) => packBatch(this.#examplesOf(rows), this.batchOptions));
   }
 

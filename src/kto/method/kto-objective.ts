@@ -4,14 +4,14 @@ import type { Program } from "../../engine/gpu/program.ts";
 import { reshape, sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import { STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../../kernels/kto-objective.ts";
-import type { KtoBatch } from "./batch.ts";
+import type { Batch } from "./batch.ts";
 import { type Metrics, objectiveMetrics } from "./metrics.ts";
 import { Objective, type ObjectiveOptions } from "./objective.ts";
 
 export class KtoObjective extends Objective {
   readonly options: ObjectiveOptions;
   /** Written by a pass or by an upload; zero, as it was allocated, where there is no reference. */
-  readonly #referenceSums: Tensor;
+  readonly #referenceLogProbs: Tensor;
   readonly #desirable: Tensor;
   readonly #pairValid: Tensor;
   /** f32[2]: sum and number of mismatched log-ratios that make up the reference point. */
@@ -21,24 +21,24 @@ export class KtoObjective extends Objective {
   constructor(device: Device, options: ObjectiveOptions, maxSize: number) {
     super(device, options, maxSize, METRIC_SUMS.size);
     this.options = options;
-    this.#referenceSums = device.allocate("scratch", "reference log-probs", [this.sequences(maxSize)]);
+    this.#referenceLogProbs = device.allocate("scratch", "reference log-probs", [this.sequences(maxSize)]);
     this.#desirable = device.allocate("batch", "labels", [maxSize], "u32");
     this.#pairValid = device.allocate("batch", "pair flags", [maxSize], "u32");
     this.#pairSum = device.allocate("scratch", "reference point", [2]);
   }
 
-  override referenceSums(size: number): Tensor {
-    return reshape(this.#referenceSums, [this.sequences(size)]);
+  override referenceLogProbs(size: number): Tensor {
+    return reshape(this.#referenceLogProbs, [this.sequences(size)]);
   }
 
   override hitCounts(): undefined {
     return undefined;
   }
 
-  override upload(batch: KtoBatch): void {
+  override upload(batch: Batch): void {
     this.device.upload(this.#desirable, batch.desirable);
     this.device.upload(this.#pairValid, batch.pairValid);
-    if (batch.referenceLogProbs) this.device.upload(this.#referenceSums, batch.referenceLogProbs);
+    if (batch.referenceLogProbs) this.device.upload(this.#referenceLogProbs, batch.referenceLogProbs);
   }
 
   override recordClearPairs(program: Program): void {
@@ -48,8 +48,8 @@ export class KtoObjective extends Objective {
   override recordPairs(program: Program, size: number): void {
     if (!this.usesPairs) return;
     program.dispatch(mismatchedPairSum, {
-      policy: this.policySums(size),
-      reference: this.referenceSums(size),
+      policy: this.policyLogProbs(size),
+      reference: this.referenceLogProbs(size),
       pairValid: reshape(this.#pairValid, [size]),
       pairSum: this.#pairSum,
       metrics: this.metrics,
@@ -59,8 +59,8 @@ export class KtoObjective extends Objective {
   override recordCoefficients(program: Program, size: number, stepNumbers: Tensor | undefined): void {
     const { beta, desirableWeight, undesirableWeight } = this.options;
     program.dispatch(ktoObjective, {
-      policy: this.policySums(size),
-      reference: this.referenceSums(size),
+      policy: this.policyLogProbs(size),
+      reference: this.referenceLogProbs(size),
       desirable: reshape(this.#desirable, [size]),
       pairSum: this.#pairSum,
       step: stepNumbers ?? reshape(this.device.unused, [STEP_NUMBERS.size]),
@@ -83,7 +83,7 @@ export class KtoObjective extends Objective {
   }
 
   /** The losses of microbatches are averaged, as TRL does. */
-  override microbatchWeight(batches: readonly KtoBatch[]): number {
+  override microbatchWeight(batches: readonly Batch[]): number {
     return 1 / batches.length;
   }
 
@@ -93,7 +93,7 @@ export class KtoObjective extends Objective {
 
   override free(): void {
     super.free();
-    for (const tensor of [this.#referenceSums, this.#desirable, this.#pairValid, this.#pairSum]) {
+    for (const tensor of [this.#referenceLogProbs, this.#desirable, this.#pairValid, this.#pairSum]) {
       this.device.free(tensor);
     }
   }

@@ -7,7 +7,7 @@ import type { Device } from "../../engine/gpu/device.ts";
 import type { Program } from "../../engine/gpu/program.ts";
 import { elementCount, reshape, type Tensor } from "../../engine/gpu/tensor.ts";
 import type { TokenSums } from "../../engine/model/head.ts";
-import type { KtoBatch } from "./batch.ts";
+import type { Batch } from "./batch.ts";
 import type { Metrics } from "./metrics.ts";
 
 /** The constants of KTO. */
@@ -34,7 +34,7 @@ export function usesPairs(objective: TrainedFor): boolean {
 export abstract class Objective {
   readonly device: Device;
   /** Log-probabilities of a microbatch's sequences: the examples, then the pairs if there are any. */
-  readonly #policySums: Tensor;
+  readonly #policyLogProbs: Tensor;
   readonly #coefficients: Tensor;
   readonly #tokenSums: TokenSums;
   /** f32: the running sums of a logging window, whose places are the kernel's. */
@@ -45,7 +45,7 @@ export abstract class Objective {
   protected constructor(device: Device, objective: TrainedFor, maxSize: number, metricSums: number) {
     this.device = device;
     this.usesPairs = usesPairs(objective);
-    this.#policySums = device.allocate("scratch", "policy log-probs", [this.sequences(maxSize)]);
+    this.#policyLogProbs = device.allocate("scratch", "policy log-probs", [this.sequences(maxSize)]);
     this.#coefficients = device.allocate("scratch", "coefficients", [maxSize]);
     this.#tokenSums = {
       entropies: device.allocate("scratch", "entropies", [maxSize]),
@@ -59,8 +59,8 @@ export abstract class Objective {
     return this.usesPairs ? 2 * size : size;
   }
 
-  policySums(size: number): Tensor {
-    return reshape(this.#policySums, [this.sequences(size)]);
+  policyLogProbs(size: number): Tensor {
+    return reshape(this.#policyLogProbs, [this.sequences(size)]);
   }
 
   coefficients(size: number): Tensor {
@@ -74,13 +74,13 @@ export abstract class Objective {
   }
 
   /** Where a reference's log-probabilities go; undefined for a method without one. */
-  abstract referenceSums(size: number): Tensor | undefined;
+  abstract referenceLogProbs(size: number): Tensor | undefined;
 
   /** Where the hits of a microbatch's sequences go, see `recordTargetHits`; undefined for a method that counts none. */
   abstract hitCounts(size: number): Tensor | undefined;
 
   /** Uploads what the objective needs of a microbatch beside its log-probabilities. */
-  abstract upload(batch: KtoBatch): void;
+  abstract upload(batch: Batch): void;
 
   abstract recordClearPairs(program: Program): void;
 
@@ -98,7 +98,7 @@ export abstract class Objective {
   abstract recordTokens(program: Program, size: number, sequenceRanges: Tensor): void;
 
   /** The factor on the coefficients of each of these microbatches, which make up one update. */
-  abstract microbatchWeight(batches: readonly KtoBatch[]): number;
+  abstract microbatchWeight(batches: readonly Batch[]): number;
 
   /**
    * What the sums tell, of training and of evaluation, under TRL's names.
@@ -116,7 +116,7 @@ export abstract class Objective {
   /** Gives the device memory back. */
   free(): void {
     const { entropies, logits } = this.#tokenSums;
-    for (const tensor of [this.#policySums, this.#coefficients, entropies, logits, this.metrics]) {
+    for (const tensor of [this.#policyLogProbs, this.#coefficients, entropies, logits, this.metrics]) {
       this.device.free(tensor);
     }
   }

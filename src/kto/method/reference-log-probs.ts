@@ -1,11 +1,8 @@
 /**
- * The reference's log-probabilities of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs), so that no
- * reference model is resident while training. They belong to a schedule: log pi_ref(y_j|x_i) depends on the pair, and
- * pairs are drawn anew each epoch, so every microbatch has its own numbers, by the very pass that a live
- * reference would make. Kept on disk under a hash of all that they follow from: the reference's weights as they lie on the
- * device, the token ids, the rows of each microbatch (which seed, order and batch settings make), the cut, the adapter,
- * the format of activations, and the kernels that compute them, since others may round otherwise. Whoever changes none of
- * these finds them again; learning rate, beta or weights do not count.
+ * The reference's log-probs of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs), so
+ * that no reference model is resident while training. log pi_ref(y_j|x_i) depends on the pair, and each epoch draws other
+ * pairs, so every microbatch of the schedule has numbers of its own, from the pass that a live reference would make. They
+ * are kept on disk under a hash of all that changes them, see `cacheKey`.
  */
 
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
@@ -18,7 +15,7 @@ import type { RowShape } from "../../engine/model/rows.ts";
 import { platform } from "../../engine/platform/index.ts";
 import type { Sha256 } from "../../engine/platform/platform.ts";
 import { counted, errorMessage, NumericError } from "../../errors.ts";
-import type { BatchExample, BatchOptions, KtoBatch } from "./batch.ts";
+import type { Batch, BatchExample, BatchOptions } from "./batch.ts";
 
 /** Raised when the same inputs would give other numbers or another layout. */
 const FORMAT = 2;
@@ -33,14 +30,14 @@ export interface Microbatches {
   readonly totalSteps: number;
   /** Indices into `examples`. */
   rows(step: number): readonly (readonly number[])[];
-  batches(step: number): KtoBatch[];
+  batches(step: number): Batch[];
   shapes(): RowShape[];
 }
 
 export interface ReferenceLogProbsOptions {
-  /** Compute anew what the cache holds; default false. */
-  readonly anew?: boolean;
-  /** As in `StepOptions`: like the training that they are for. Default false. */
+  /** Compute also what the cache holds; default false. */
+  readonly recompute?: boolean;
+  /** As in `UpdateOptions`: like the training that they are for. Default false. */
   readonly fp16?: boolean;
   /** false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true. */
   readonly compute?: boolean;
@@ -78,7 +75,7 @@ export class ReferenceLogProbs {
   static async of(
     reference: Model,
     plan: Microbatches,
-    { anew = false, fp16 = false, compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
+    { recompute = false, fp16 = false, compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
   ): Promise<ReferenceLogProbs> {
     const { starts, size } = places(plan);
     const none = () => new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
@@ -86,7 +83,7 @@ export class ReferenceLogProbs {
     const pass = new ReferencePass(reference, plan.shapes(), fp16);
     try {
       const key = await cacheKey(pass, plan);
-      const found = anew ? undefined : await cache.read(key);
+      const found = recompute ? undefined : await cache.read(key);
       if (found?.body.length === 4 * size) {
         const note = `log-probabilities of the reference read from ${found.path}`;
         return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, true);
@@ -107,7 +104,7 @@ export class ReferenceLogProbs {
   }
 
   /** The microbatches of step `step`, counted from 0, with their numbers. */
-  attach(step: number, batches: readonly KtoBatch[]): KtoBatch[] {
+  attach(step: number, batches: readonly Batch[]): Batch[] {
     return batches.map((batch, index) => {
       const start = this.#starts[step]?.[index] ?? 0;
       const referenceLogProbs = this.#values.slice(start, start + batch.packed.shape.sequences);
@@ -173,7 +170,7 @@ class ReferencePass {
     return found;
   }
 
-  async logProbs({ packed }: KtoBatch): Promise<Float32Array> {
+  async logProbs({ packed }: Batch): Promise<Float32Array> {
     const key = JSON.stringify(packed.shape);
     const program = this.#programs.get(key) ?? this.#recorded(packed.shape);
     this.#programs.set(key, program);
@@ -213,6 +210,11 @@ async function compute(
   return values;
 }
 
+/**
+ * A hash of the reference's weights as they lie on the device, its adapter, the token ids, the rows of each microbatch
+ * (which seed, order and batch settings make), the cut, the format of activations, and the kernels, since others may round
+ * otherwise. Learning rate, beta and weights do not count.
+ */
 async function cacheKey(pass: ReferencePass, plan: Microbatches): Promise<string> {
   const { reference, fp16 } = pass;
   const { device, config, adapter } = reference;
@@ -242,7 +244,14 @@ function bytesOf(words: Uint32Array): Uint8Array {
   return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 }
 
-/** The weights' own bytes, read back by pieces: also what was changed after loading counts. */
+/** SHA-256 of weights as they lie on the device. */
+export async function arenaDigest(arena: Arena): Promise<string> {
+  const hash = platform.sha256();
+  await addWeights(hash, arena);
+  return hash.digest();
+}
+
+/** Adds the bytes of weights on the device, read back by pieces, so that changes after loading count. */
 async function addWeights(hash: Sha256, arena: Arena): Promise<void> {
   for (const segment of arena.segments) {
     const words = ((segment.shape[0] ?? 0) * elementBytes(segment.dtype)) / 4;

@@ -5,7 +5,7 @@
 import type { RowShape } from "../../engine/model/rows.ts";
 import type { RunOptions } from "../options/run.ts";
 import { samplingOf } from "../options/training.ts";
-import { type BatchExample, type BatchOptions, batchShape, type KtoBatch, packBatch } from "./batch.ts";
+import { type Batch, type BatchExample, type BatchOptions, batchShape, packBatch } from "./batch.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
 
 /** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
@@ -76,7 +76,7 @@ export class RunPlan {
   }
 
   /** The packed microbatches of update `step`. */
-  batches(step: number): KtoBatch[] {
+  batches(step: number): Batch[] {
     return this.rows(step).map((rows) => packBatch(this.#examplesOf(rows), this.batchOptions));
   }
 

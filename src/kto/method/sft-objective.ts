@@ -7,7 +7,7 @@ import type { Program } from "../../engine/gpu/program.ts";
 import { reshape, type Tensor } from "../../engine/gpu/tensor.ts";
 import { STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { SFT_SUMS, sftObjective, sftTokenSums } from "../../kernels/sft-objective.ts";
-import type { KtoBatch } from "./batch.ts";
+import type { Batch } from "./batch.ts";
 import { type Metrics, sftMetrics } from "./metrics.ts";
 import { Objective } from "./objective.ts";
 
@@ -22,7 +22,7 @@ export class SftObjective extends Objective {
     this.#hitCounts = device.allocate("scratch", "hit counts", [maxSize]);
   }
 
-  override referenceSums(): undefined {
+  override referenceLogProbs(): undefined {
     return undefined;
   }
 
@@ -30,7 +30,7 @@ export class SftObjective extends Objective {
     return reshape(this.#hitCounts, [size]);
   }
 
-  override upload(batch: KtoBatch): void {
+  override upload(batch: Batch): void {
     this.device.upload(this.#completionTokens, batch.completionTokens);
   }
 
@@ -40,7 +40,7 @@ export class SftObjective extends Objective {
 
   override recordCoefficients(program: Program, size: number, stepNumbers: Tensor | undefined): void {
     program.dispatch(sftObjective, {
-      policy: this.policySums(size),
+      policy: this.policyLogProbs(size),
       hits: this.hitCounts(size),
       completionTokens: reshape(this.#completionTokens, [size]),
       step: stepNumbers ?? reshape(this.device.unused, [STEP_NUMBERS.size]),
@@ -58,7 +58,7 @@ export class SftObjective extends Objective {
   }
 
   /** Every completion token of an update weighs the same. */
-  override microbatchWeight(batches: readonly KtoBatch[]): number {
+  override microbatchWeight(batches: readonly Batch[]): number {
     const sum = (lengths: Uint32Array) => lengths.reduce((total, length) => total + length, 0);
     return 1 / batches.reduce((total, { completionTokens }) => total + sum(completionTokens), 0);
   }

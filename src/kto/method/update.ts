@@ -1,7 +1,7 @@
 /**
- * One update on the device: reference and policy log-probabilities of a packed microbatch, the objective's coefficients,
- * gradients in closed form, clip, AdamW. Records a program for each shape class once and replays it. No data, no
- * schedule.
+ * One optimiser update on the device: log-probs of a packed batch under the reference and the policy, the objective's
+ * coefficients, gradients in closed form, clip, AdamW. A program is recorded once for each shape class and replayed.
+ * Which rows come when is not decided here.
  */
 import type { ParameterLayout } from "../../engine/gpu/arena.ts";
 import type { Device } from "../../engine/gpu/device.ts";
@@ -20,21 +20,21 @@ import {
 import { Model } from "../../engine/model/model.ts";
 import type { RowShape } from "../../engine/model/rows.ts";
 import { ConfigError } from "../../errors.ts";
-import type { KtoBatch } from "./batch.ts";
+import type { Batch } from "./batch.ts";
 import { KtoObjective } from "./kto-objective.ts";
 import type { Objective, TrainedFor } from "./objective.ts";
 import { SftObjective } from "./sft-objective.ts";
 
 /**
- * Where the reference's log-probabilities come from: the pass of a frozen model, whose vocabulary must be the policy's;
- * numbers computed before, which each microbatch brings; or nowhere, the uniform reference, and "none" for an objective
- * that compares with nothing.
+ * Where the reference's log-probs come from: the pass of a frozen model with the policy's vocabulary; "cached", numbers
+ * computed before, which come with each batch; "uniform", one constant for every completion; "none" for an objective that
+ * compares with nothing.
  */
-export type StepReference = Model | "cached" | "uniform" | "none";
+export type UpdateReference = Model | "cached" | "uniform" | "none";
 
-export interface StepOptions {
+export interface UpdateOptions {
   readonly policy: Model;
-  readonly reference: StepReference;
+  readonly reference: UpdateReference;
   /** Every shape class that will be run, so that memory is allocated once. */
   readonly shapes: readonly RowShape[];
   /** The largest microbatch, in examples. */
@@ -57,14 +57,14 @@ export interface StepOptions {
 /** Recorded programs that are kept; beyond this, the one that was used longest ago goes. */
 const MOST_PROGRAMS = 64;
 
-export class KtoStep {
+export class Update {
   readonly device: Device;
   readonly policy: Model;
-  readonly reference: StepReference;
+  readonly reference: UpdateReference;
   readonly objective: Objective;
   readonly fp16: boolean;
   readonly #optimizer: AdamW | undefined;
-  readonly #scope: StepOptions["referencePointScope"];
+  readonly #scope: UpdateOptions["referencePointScope"];
   readonly #memory: PassMemory;
   /** The policy's own memory, in turn, unless the reference is of another build. */
   readonly #referenceMemory: PassMemory | undefined;
@@ -75,7 +75,7 @@ export class KtoStep {
   /** u32[4]: what dropout's random numbers follow from. */
   readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
 
-  constructor(options: StepOptions) {
+  constructor(options: UpdateOptions) {
     const { reference, shapes, dropoutSeed } = options;
     this.fp16 = options.fp16 ?? false;
     const format = this.fp16 ? "f16" : "f32";
@@ -99,9 +99,13 @@ export class KtoStep {
       adapter: policy.adapter,
     });
     this.#referenceMemory =
-      referenceModel === undefined || sameBuild(policy, referenceModel)
+      referenceModel === undefined || sharesMemory(policy, referenceModel)
         ? referenceModel && this.#memory
-        : new PassMemory(this.device, referenceModel.config, shapes, { gradients: false, format });
+        : new PassMemory(this.device, referenceModel.config, shapes, {
+            gradients: false,
+            format,
+            adapter: referenceModel.adapter,
+          });
     // Made now, once for the longest rows, so that a plan of the run counts them.
     const positions = Math.max(...shapes.map(positionLimit));
     for (const model of [policy, referenceModel]) if (model?.config.position === "rope") model.ropeTable(positions);
@@ -115,7 +119,7 @@ export class KtoStep {
   }
 
   /** Adds a microbatch to the metric sums: the forward pass of training, without gradients. */
-  async evaluate(batch: KtoBatch): Promise<void> {
+  async evaluate(batch: Batch): Promise<void> {
     await this.#runBatch("evaluation", batch, 0, 0);
     await this.#addTokenSums(batch);
   }
@@ -126,7 +130,7 @@ export class KtoStep {
    * @param update whose dropout is drawn, counted from 0
    * @param tokens whether the metric sums over tokens are wanted as well, which cost one more pass over the vocabulary
    */
-  async gradients(batches: readonly KtoBatch[], learningRate = 0, update = 0, tokens = false): Promise<void> {
+  async gradients(batches: readonly Batch[], learningRate = 0, update = 0, tokens = false): Promise<void> {
     this.optimizer.setStep(learningRate, this.objective.microbatchWeight(batches));
     this.#submit(await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program)));
     const wholeStep = this.#wholeStep(batches);
@@ -145,14 +149,14 @@ export class KtoStep {
    * Token rows that the models run forward for an update from these microbatches: a prompt shared with a mismatched
    * completion counts once, and twice where the reference point is taken over the step before.
    */
-  rowsRun(batches: readonly KtoBatch[]): number {
+  rowsRun(batches: readonly Batch[]): number {
     const models = this.reference instanceof Model ? 2 : 1;
     const passes = this.#wholeStep(batches) ? 2 : 1;
     return models * passes * batches.reduce((sum, { rows }) => sum + rows, 0);
   }
 
   /** Is the reference point one over all these microbatches? */
-  #wholeStep(batches: readonly KtoBatch[]): boolean {
+  #wholeStep(batches: readonly Batch[]): boolean {
     return this.#scope === "step" && batches.length > 1 && this.objective.usesPairs;
   }
 
@@ -163,7 +167,7 @@ export class KtoStep {
    * @param logged whether its metrics are wanted: the sums over tokens, as in `gradients`, and `deviceTimeShare`; the
    * update is the same, bit by bit
    */
-  async run(batches: readonly KtoBatch[], learningRate: number, update: number, logged = false): Promise<void> {
+  async run(batches: readonly Batch[], learningRate: number, update: number, logged = false): Promise<void> {
     this.#loggedSince = logged ? performance.now() : undefined;
     this.#timer.restart();
     await this.gradients(batches, learningRate, update, logged);
@@ -186,16 +190,16 @@ export class KtoStep {
 
   /** Log-probabilities of the last microbatch, [m] or [2 m] with the mismatched pairs behind; 0 without a reference. */
   async readLogProbs(size: number): Promise<{ policy: Float32Array; reference: Float32Array }> {
-    const policy = await this.device.download(this.objective.policySums(size));
-    const sums = this.objective.referenceSums(size);
+    const policy = await this.device.download(this.objective.policyLogProbs(size));
+    const sums = this.objective.referenceLogProbs(size);
     const reference = sums === undefined ? new Float32Array(policy.length) : await this.device.download(sums);
     return { policy, reference };
   }
 
   /** Log-probabilities of a microbatch's sequences under the policy as it is now, [m] or [2 m]; no gradients, no metrics. */
-  async policyLogProbs(batch: KtoBatch): Promise<Float32Array> {
+  async policyLogProbs(batch: Batch): Promise<Float32Array> {
     const { shape } = batch.packed;
-    const sums = this.objective.policySums(batch.size);
+    const sums = this.objective.policyLogProbs(batch.size);
     const program = await this.#program(`policy ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       recordLogProbs(recording, this.policy, this.#memory, shape, sums);
     });
@@ -206,7 +210,7 @@ export class KtoStep {
 
   async #runBatch(
     kind: "pairs" | "gradients" | "pairs and gradients" | "evaluation",
-    batch: KtoBatch,
+    batch: Batch,
     update: number,
     microbatch: number,
   ): Promise<void> {
@@ -216,11 +220,11 @@ export class KtoStep {
     }
     const program = await this.#program(`${kind} ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       const { objective } = this;
-      const referenceSums = objective.referenceSums(batch.size);
-      if (this.reference instanceof Model && this.#referenceMemory && referenceSums) {
-        recordLogProbs(recording, this.reference, this.#referenceMemory, shape, referenceSums);
+      const referenceLogProbs = objective.referenceLogProbs(batch.size);
+      if (this.reference instanceof Model && this.#referenceMemory && referenceLogProbs) {
+        recordLogProbs(recording, this.reference, this.#referenceMemory, shape, referenceLogProbs);
       }
-      recordLogProbs(recording, this.policy, this.#memory, shape, objective.policySums(batch.size));
+      recordLogProbs(recording, this.policy, this.#memory, shape, objective.policyLogProbs(batch.size));
       const hits = objective.hitCounts(batch.size);
       if (hits) recordTargetHits(recording, this.policy, this.#memory, shape, hits);
       if (kind === "pairs and gradients" || kind === "evaluation") objective.recordClearPairs(recording);
@@ -242,7 +246,7 @@ export class KtoStep {
   }
 
   /** Adds what the logits of the microbatch's own completions are; its pass must be the last that was run. */
-  async #addTokenSums(batch: KtoBatch): Promise<void> {
+  async #addTokenSums(batch: Batch): Promise<void> {
     const { shape } = batch.packed;
     const program = await this.#program(`tokens ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       recordLogitSums(recording, this.policy, this.#memory, shape, this.objective.tokenSums(batch.size));
@@ -286,7 +290,7 @@ export class KtoStep {
   }
 }
 
-function objectiveOf({ objective, reference, maxSize }: StepOptions, device: Device): Objective {
+function objectiveOf({ objective, reference, maxSize }: UpdateOptions, device: Device): Objective {
   if (objective === "sft") return new SftObjective(device, maxSize);
   const referenceKind = reference === "uniform" ? "uniform" : "model";
   return new KtoObjective(device, { ...objective, referenceKind }, maxSize);
@@ -301,7 +305,9 @@ export function checkVocabularies(policy: Model, reference: Model): void {
   );
 }
 
-/** Can both models run in the same activations? */
-function sameBuild(a: Model, b: Model): boolean {
-  return JSON.stringify({ ...a.config, eosTokenIds: [] }) === JSON.stringify({ ...b.config, eosTokenIds: [] });
+/** Whether the reference's pass fits into the activations of the policy's: the same build, and no other adapter's scratch. */
+function sharesMemory(policy: Model, reference: Model): boolean {
+  const build = ({ config, adapter }: Model) =>
+    JSON.stringify([{ ...config, eosTokenIds: [] }, (adapter ?? policy.adapter)?.options]);
+  return build(policy) === build(reference);
 }

@@ -6,7 +6,7 @@
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
 import { TrainerParser } from "./checked.ts";
-import { methodOptions, referenceMode, referenceModelOption } from "./method.ts";
+import { methodOptions, referenceChoice, referenceModelOption } from "./method.ts";
 import { modelNameOption, modelOptions } from "./model.ts";
 import { reuse, reuseForTrainer } from "./option.ts";
 import { type ParseContext, parseOptions } from "./parse.ts";
@@ -46,13 +46,15 @@ export interface TrainerOptions extends RunOptions {
   /** The loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0. Default "kto". */
   readonly loss_type: "kto" | "apo_zero_unpaired";
   /**
-   * Where the reference's log-probs come from; copy: a frozen model beside the trained one; adapter_off: the model without
-   * its adapter; cached: computed before training and kept on disk, so that they take no memory then; uniform: no
-   * reference, the entropy is measured on mismatched pairs; auto: adapter_off with an adapter, else copy. Default "auto".
-   * Not an option of TRL's.
+   * What the policy is compared with; copy: a frozen copy of what is trained, the model or its adapter, as it starts; base:
+   * the model without its adapter; cached: log-probs computed before training and kept on disk, so that the reference takes
+   * no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: base with a new adapter, else
+   * copy. Default "auto". Not an option of TRL's.
    */
-  readonly reference: "auto" | "copy" | "adapter_off" | "cached" | "uniform";
-  /** The same as reference "cached". Default false. */
+  readonly reference: "auto" | "copy" | "base" | "cached" | "uniform";
+  /**
+   * Compute the reference's log-probs before training, as reference "cached" does; also beside copy or base. Default false.
+   */
   readonly precompute_ref_log_probs: boolean;
   /**
    * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL; "step"
@@ -89,10 +91,19 @@ export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?:
       `option "per_device_train_batch_size"${where?.("per_device_train_batch_size") ?? ""} is 1, but the reference point is measured on mismatched pairs, each prompt with the completion of another row, and a microbatch of one row has none: use at least 2.`,
     );
   }
-  const { model_name_or_path: model, ref_model_name_or_path: reference = model } = config;
-  referenceMode(config, {
-    adapter: config.use_peft || config.adapter_name_or_path !== undefined || config.reference === "adapter_off",
-    given: reference !== model,
+  const { model_name_or_path: model, ref_model_name_or_path: asked = model, adapter_name_or_path: adapter } = config;
+  // Whoever names the base of an adapter as the reference means the base, not the adapter as it starts.
+  const namesBase = adapter !== undefined && config.ref_model_name_or_path === model && config.reference === "auto";
+  const decided: KtoConfig = {
+    ...config,
+    reference: namesBase ? "base" : config.reference,
+    ref_model_name_or_path: asked,
+  };
+  referenceChoice(decided, {
+    // A model folder may turn out to hold an adapter.
+    adapter: config.use_peft || adapter !== undefined || decided.reference === "base",
+    continued: adapter !== undefined,
+    given: asked !== model,
   });
-  return { ...config, ref_model_name_or_path: reference };
+  return decided;
 }

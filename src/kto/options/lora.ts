@@ -6,7 +6,7 @@ const { option, trainerOption } = optionGroup("LoRA");
 
 export const loraOptions = {
   use_peft: option(z.boolean().default(false), {
-    description: "train a LoRA adapter over the frozen model, which without it is the reference, at no memory",
+    description: "train a LoRA adapter over the frozen model, which is the reference of a new adapter, at no memory",
     aliases: ["use_lora"],
   }),
   lora_r: option(z.number().int().min(1).default(16), {

@@ -1,7 +1,4 @@
-/**
- * The options of KTO itself, under TRL's names, and the reference that follows from them, which TRL's options and ours
- * both name.
- */
+/** The options of KTO itself, under TRL's names, and the reference that follows from them. */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
 import { type OptionsOf, optionGroup } from "./option.ts";
@@ -37,12 +34,14 @@ export const methodOptions = {
     description: "the loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0",
     valueAliases: { kto_zero: "apo_zero_unpaired" },
   }),
-  reference: trainerOption(z.enum(["auto", "copy", "adapter_off", "cached", "uniform"]).default("auto"), {
+  reference: trainerOption(z.enum(["auto", "copy", "base", "cached", "uniform"]).default("auto"), {
     description:
-      "where the reference's log-probs come from; copy: a frozen model beside the trained one; adapter_off: the model without its adapter; cached: computed before training and kept on disk, so that they take no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: adapter_off with an adapter, else copy",
+      "what the policy is compared with; copy: a frozen copy of what is trained, the model or its adapter, as it starts; base: the model without its adapter; cached: log-probs computed before training and kept on disk, so that the reference takes no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: base with a new adapter, else copy",
+    valueAliases: { adapter_off: "base" },
   }),
   precompute_ref_log_probs: trainerOption(z.boolean().default(false), {
-    description: 'the same as reference "cached"',
+    description:
+      'compute the reference\'s log-probs before training, as reference "cached" does; also beside copy or base',
   }),
   reference_point_scope: trainerOption(z.enum(["microbatch", "step"]).default("microbatch"), {
     description: "the rows over which the reference point is taken when gradients are accumulated",
@@ -51,28 +50,37 @@ export const methodOptions = {
 
 export type MethodOptions = OptionsOf<typeof methodOptions>;
 
-/** Where the reference's log-probs come from. */
-export type ReferenceMode = "copy" | "adapter_off" | "cached" | "uniform";
+/** What a KTO run does for its reference, in a word: the option with "auto" decided. */
+export type ReferenceMode = "copy" | "base" | "cached" | "uniform";
+
+/** The reference of a KTO run. */
+export interface ReferenceChoice {
+  /** A model that was given, the policy as it starts, the policy without its adapter, or one constant for every row. */
+  readonly of: "given" | "start" | "base" | "uniform";
+  /** Whether its log-probs are computed before training. */
+  readonly cached: boolean;
+}
 
 /**
- * The reference that the options ask for. For "auto" that is the policy without its adapter where it has one and no other
- * model is given, else a frozen model beside the policy.
+ * The reference that the options ask for. As in TRL it is the policy as it starts unless a model is given; a new adapter
+ * starts as the base model, which costs no memory.
  *
- * @param given whether there is a reference model of its own
- * @throws ConfigError for options that contradict each other or what is given
+ * @param policy.adapter whether an adapter is trained
+ * @param policy.continued whether that adapter changes the model before training
+ * @param policy.given whether there is a reference model of its own
+ * @throws ConfigError for options that contradict each other
  */
-export function referenceMode(
+export function referenceChoice(
   options: Pick<MethodOptions, "reference" | "precompute_ref_log_probs" | "loss_type">,
-  { adapter, given }: { readonly adapter: boolean; readonly given: boolean },
-): ReferenceMode {
+  { adapter, continued, given }: { readonly adapter: boolean; readonly continued: boolean; readonly given: boolean },
+): ReferenceChoice {
   const { reference, precompute_ref_log_probs: precomputed, loss_type } = options;
-  if (precomputed && reference !== "auto" && reference !== "cached") {
-    throw new ConfigError(
-      `option "precompute_ref_log_probs" is true, which is reference "cached", but reference is "${reference}": keep one.`,
-    );
-  }
-  if (precomputed || reference === "cached") return "cached";
   if (reference === "uniform") {
+    if (precomputed) {
+      throw new ConfigError(
+        'option "precompute_ref_log_probs" is true, but reference "uniform" has no model to compute them with: keep one.',
+      );
+    }
     if (given) {
       throw new ConfigError(
         'option "reference" is "uniform", which needs no reference model, but one is given: leave out ref_model_name_or_path.',
@@ -83,15 +91,24 @@ export function referenceMode(
         `option "reference" is "uniform", whose reference point is measured on mismatched pairs, but loss_type "${loss_type}" sets it to 0: use loss_type "kto" or a reference model.`,
       );
     }
-    return "uniform";
+    return { of: "uniform", cached: false };
   }
-  if (reference === "adapter_off" && (!adapter || given)) {
+  if (reference === "base" && given) {
     throw new ConfigError(
-      given
-        ? 'option "reference" is "adapter_off", the model without its adapter, but another reference model is given: leave out ref_model_name_or_path.'
-        : 'option "reference" is "adapter_off", but the model has no adapter to take off: set use_peft true, or reference "copy".',
+      'option "reference" is "base", the model without its adapter, but another reference model is given: leave out ref_model_name_or_path.',
     );
   }
-  if (reference === "auto") return adapter && !given ? "adapter_off" : "copy";
-  return reference;
+  if (reference === "base" && !adapter) {
+    throw new ConfigError(
+      'option "reference" is "base", but the model has no adapter to take off: set use_peft true, or reference "copy".',
+    );
+  }
+  const isBase = reference === "base" || (reference !== "copy" && adapter && !continued);
+  return { of: given ? "given" : isBase ? "base" : "start", cached: precomputed || reference === "cached" };
+}
+
+/** The choice in a word. */
+export function referenceMode({ of, cached }: ReferenceChoice): ReferenceMode {
+  if (cached) return "cached";
+  return of === "base" || of === "uniform" ? of : "copy";
 }

@@ -1,9 +1,8 @@
 /**
- * A run's checkpoints: what is trained (f32, whatever the files of the model store), both moments, and the state of the
- * run, saved into a folder and brought back bit by bit. How folders come and go is `engine/checkpoint.ts`' business, when
- * they are saved the trainer's, which one a run goes on from `resumption.ts`'.
+ * The content of a run's checkpoints: what is trained (in f32, whatever the files of the model store), both moments and the
+ * state of the run, saved and brought back bit by bit. Folders are made by `engine/files/checkpoint-folders.ts`, the times
+ * to save are `record.ts`'s, the choice of one to go on from `resumption.ts`'s.
  */
-
 import {
   type CheckpointFolder,
   checkpointPath,
@@ -13,12 +12,13 @@ import {
 } from "../../engine/files/checkpoint-folders.ts";
 import { openSafetensors, writeSafetensors } from "../../engine/files/safetensors.ts";
 import type { Model } from "../../engine/model/model.ts";
-import { ADAPTER_WEIGHTS, saveAdapter, trainedName } from "../../engine/model/peft.ts";
+import { saveAdapter, trainedName } from "../../engine/model/peft.ts";
+import { ADAPTER_WEIGHTS } from "../../engine/model/peft-tensors.ts";
 import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../../engine/model/weights/arena-files.ts";
 import { type CheckpointTensor, openCheckpoint } from "../../engine/model/weights/checkpoint-files.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { errorMessage, FileError } from "../../errors.ts";
-import type { KtoStep } from "../method/update.ts";
+import type { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { type RunState, type TrainerStateFacts, writeRunState } from "./state.ts";
 
@@ -33,7 +33,7 @@ const METRIC_SUMS = "metric_sums";
 
 export interface CheckpointsOptions {
   readonly policy: Model;
-  readonly step: KtoStep;
+  readonly update: Update;
   readonly options: RunOptions;
   /** The folder of the run. */
   readonly folder: string;
@@ -57,9 +57,9 @@ export class Checkpoints {
 
   /** Bytes of one: weights and moments, beside which the rest is small. */
   get bytes(): number {
-    const { policy, step, options } = this.#run;
+    const { policy, update, options } = this.#run;
     const weights = (policy.adapter ?? policy.layout).parameterCount;
-    const moments = options.save_only_model ? 0 : 2 * step.optimizer.moments.first.layout.parameterCount;
+    const moments = options.save_only_model ? 0 : 2 * update.optimizer.moments.first.layout.parameterCount;
     return 4 * (weights + moments);
   }
 
@@ -91,7 +91,7 @@ export class Checkpoints {
   }
 
   async #saveOptimizer(path: string): Promise<void> {
-    const { optimizer, objective } = this.#run.step;
+    const { optimizer, objective } = this.#run.update;
     const { first, second } = optimizer.moments;
     await writeSafetensors(path, [
       ...arenaTensors(first, (part) => FIRST_MOMENT + this.#name(part)),
@@ -122,8 +122,8 @@ export class Checkpoints {
   }
 
   async #fill(path: string): Promise<void> {
-    const { policy, step } = this.#run;
-    const { device, optimizer, objective } = step;
+    const { policy, update } = this.#run;
+    const { device, optimizer, objective } = update;
     const name = (part: string) => this.#name(part);
     if (policy.adapter) {
       await withFile(platform.joinPath(path, ADAPTER_WEIGHTS), (tensors, file) =>

@@ -1,17 +1,21 @@
 /**
- * What to say when an adapter cannot hold a run: the largest microbatch that it could, by plans of the run with fewer
- * rows, made on a device that only counts.
+ * What to say when an adapter cannot hold a run: the largest microbatch that it could, found by planning the run with
+ * fewer rows on a device that only counts.
  */
-import type { Device } from "../../engine/gpu/device.ts";
+import type { Device, MemoryCategory } from "../../engine/gpu/device.ts";
 import { planningDevice } from "../../engine/gpu/memory-plan.ts";
 import { LoraAdapter } from "../../engine/model/lora.ts";
 import { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { AdapterError } from "../../errors.ts";
-import type { RunInputs } from "./inputs.ts";
+import { usesPairs } from "../method/objective.ts";
+import type { Method, RunInputs } from "./inputs.ts";
 
 /** The share of what was refused that is taken to fit, where the adapter does not say how much it has. */
 const LIKELY_SHARE = 0.75;
+
+/** Allocates a run without running it. */
+export type Allocate = (inputs: RunInputs, method: Method) => void;
 
 /** @throws AdapterError where a software adapter, whose memory is the host's, is asked for more than the host has */
 export function checkHostMemory(device: Device): void {
@@ -22,34 +26,23 @@ export function checkHostMemory(device: Device): void {
   );
 }
 
-/** The inputs of a run as far as its memory depends on them. */
-interface Fitted extends RunInputs {
-  readonly reference?: Model;
-  readonly options?: { readonly per_device_train_batch_size?: number };
-}
-
-/**
- * The same error with the largest microbatch that fits; any other error as it is.
- *
- * @param smallest rows that a microbatch must have
- */
-export async function withWhatFits<Inputs extends Fitted>(
+/** An AdapterError with the largest microbatch that fits added to it; any other error as it is. */
+export async function withWhatFits(
   error: unknown,
-  inputs: Inputs,
-  smallest: number,
-  plan: (inputs: Inputs) => object,
+  inputs: RunInputs,
+  method: Method,
+  allocate: Allocate,
 ): Promise<unknown> {
-  const { device } = inputs.policy;
-  if (!(error instanceof AdapterError) || device.counts) return error;
-  const size = Number(inputs.options?.per_device_train_batch_size ?? 8);
-  const refused = await plannedBytes(inputs, size, plan);
-  // A plan that is not refused says nothing of how much there is: the adapter ran out below what it allows.
+  if (!(error instanceof AdapterError) || inputs.policy.device.counts) return error;
+  const size = method.options.per_device_train_batch_size;
+  const refused = await plannedBytes(inputs, method, size, allocate);
+  // A plan that is not refused does not tell how much there is: the adapter ran out below what it allows.
   const most = refused === undefined ? Number.POSITIVE_INFINITY : refused * LIKELY_SHARE;
   let fitting: { size: number; bytes: number } | undefined;
-  let [low, high] = [smallest, size - 1];
+  let [low, high] = [usesPairs(method.objective) ? 2 : 1, size - 1];
   while (low <= high) {
     const middle = Math.floor((low + high) / 2);
-    const bytes = await plannedBytes(inputs, middle, plan);
+    const bytes = await plannedBytes(inputs, method, middle, allocate);
     if (bytes !== undefined && bytes <= most) {
       fitting = { size: middle, bytes };
       low = middle + 1;
@@ -62,29 +55,30 @@ export async function withWhatFits<Inputs extends Fitted>(
 }
 
 /** Bytes of the run with microbatches of this size; undefined where a buffer would be too large. */
-async function plannedBytes<Inputs extends Fitted>(
-  inputs: Inputs,
+async function plannedBytes(
+  inputs: RunInputs,
+  method: Method,
   size: number,
-  plan: (inputs: Inputs) => object,
+  allocate: Allocate,
 ): Promise<number | undefined> {
   const device = planningDevice(inputs.policy.device);
+  const { reference, options } = method;
   try {
-    const { policy, reference } = inputs;
-    let model = await Model.load(device, policy.folder, { dtype: policy.numbers, storage: policy.layout.format });
-    if (policy.adapter) model = model.withAdapter(LoraAdapter.create(device, model.config, policy.adapter.options));
-    const other = reference && {
-      reference: await Model.load(device, reference.folder, {
-        dtype: reference.numbers,
-        storage: reference.layout.format,
-        category: "reference weights" as const,
-      }),
-    };
-    plan({ ...inputs, ...other, policy: model, options: { ...inputs.options, per_device_train_batch_size: size } });
+    const policy = await planned(device, inputs.policy, "weights");
+    const counted = reference instanceof Model ? await planned(device, reference, "reference weights") : reference;
+    const fewer = { ...options, per_device_train_batch_size: size };
+    allocate({ ...inputs, policy }, { ...method, reference: counted, options: fewer });
     return device.totalBytes;
   } catch (error) {
     if (error instanceof AdapterError) return undefined;
     throw error;
   }
+}
+
+/** The same model on a device that counts. */
+async function planned(device: Device, { folder, numbers, layout, adapter }: Model, category: MemoryCategory) {
+  const model = await Model.load(device, folder, { dtype: numbers, storage: layout.format, category });
+  return adapter ? model.withAdapter(LoraAdapter.create(device, model.config, adapter.options, adapter.folder)) : model;
 }
 
 function megabytes(bytes: number): string {

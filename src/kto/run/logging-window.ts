@@ -1,15 +1,15 @@
 /**
  * The logging window of a run: what the host counts since the last line of the metrics, the sums that the device keeps
- * meanwhile, and the verdict that updates have become impossible. Everything but time is part of a checkpoint.
+ * meanwhile, and the error where no update is possible any more. Everything but time is part of a checkpoint.
  */
 import { NumericError } from "../../errors.ts";
 import { OPTIMIZER_STATE } from "../../kernels/reduce.ts";
-import type { KtoBatch } from "../method/batch.ts";
+import type { Batch } from "../method/batch.ts";
 import { type Metrics, windowMetrics } from "../method/metrics.ts";
-import type { KtoStep } from "../method/update.ts";
+import type { Update } from "../method/update.ts";
 
 /** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
-const MOST_VAIN_STEPS = 10;
+const MOST_SKIPPED = 10;
 
 /** The counts of the host; plain numbers, as they stand in a checkpoint. */
 export interface WindowCounts {
@@ -32,19 +32,14 @@ export interface WindowEnd {
 }
 
 export class LoggingWindow {
-  readonly #step: KtoStep;
-  #counts: WindowCounts = {
-    tokens: 0,
-    rowsRun: 0,
-    windowTokens: 0,
-    windowCutPairs: 0,
-  };
+  readonly #update: Update;
+  #counts: WindowCounts = { tokens: 0, rowsRun: 0, windowTokens: 0, windowCutPairs: 0 };
   /** Milliseconds of the window in which the loop ran, and since when it runs now. */
   #ms = 0;
   #runningSince = 0;
 
-  constructor(step: KtoStep) {
-    this.#step = step;
+  constructor(update: Update) {
+    this.#update = update;
   }
 
   get counts(): WindowCounts {
@@ -66,7 +61,7 @@ export class LoggingWindow {
   }
 
   /** Counts an update of these microbatches, for which the models ran `rowsRun` token rows forward. */
-  add(batches: readonly KtoBatch[], rowsRun: number): void {
+  add(batches: readonly Batch[], rowsRun: number): void {
     const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
     const cutPairs = batches.reduce((sum, batch) => sum + batch.cutPairs, 0);
     const { windowTokens, windowCutPairs, ...rest } = this.#counts;
@@ -81,8 +76,8 @@ export class LoggingWindow {
 
   /** The window's metrics; begins the next one. Throws NumericError when updates have long been impossible. */
   async end({ step, totalSteps, epoch, learningRate, rows }: WindowEnd): Promise<Metrics> {
-    const { device, objective, optimizer } = this.#step;
-    const deviceTimeShare = await this.#step.deviceTimeShare();
+    const { device, objective, optimizer } = this.#update;
+    const deviceTimeShare = await this.#update.deviceTimeShare();
     const sums = await device.download(objective.metrics);
     const state = await device.download(optimizer.state);
     objective.clearMetrics();
@@ -97,19 +92,15 @@ export class LoggingWindow {
       deviceTimeShare,
       memory: device.memory(),
     });
-    const vain = state[OPTIMIZER_STATE.skippedInRow] ?? 0;
+    const skipped = state[OPTIMIZER_STATE.skippedInRow] ?? 0;
     // At the end of a run nothing is left to recover in: two in a row are enough there.
-    const most = step === totalSteps ? 2 : MOST_VAIN_STEPS;
-    if (vain >= Math.min(most, totalSteps)) {
+    const most = step === totalSteps ? 2 : MOST_SKIPPED;
+    if (skipped >= Math.min(most, totalSteps)) {
       throw new NumericError(
-        `The gradients were not finite in ${vain === 1 ? "the update" : `any of the ${vain} updates`} up to step ${step}, so the model no longer changes; lower learning_rate, ${this.#step.fp16 ? "leave fp16 out (an activation may be beyond 65504), " : ""}or look for damaged weights (rows of the last microbatch: ${rows()}).`,
+        `The gradients were not finite in ${skipped === 1 ? "the update" : `any of the ${skipped} updates`} up to step ${step}, so the model no longer changes; lower learning_rate, ${this.#update.fp16 ? "leave fp16 out (an activation may be beyond 65504), " : ""}or look for damaged weights (rows of the last microbatch: ${rows()}).`,
       );
     }
-    this.#counts = {
-      ...totals,
-      windowTokens: 0,
-      windowCutPairs: 0,
-    };
+    this.#counts = { ...totals, windowTokens: 0, windowCutPairs: 0 };
     this.#ms = 0;
     return metrics;
   }

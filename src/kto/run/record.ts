@@ -1,20 +1,18 @@
 /**
- * The record of a training run: how far it is, what it logged, and the checkpoints that keep it, saved when they are due
- * and gone on from. What is in a checkpoint's files is `checkpoints.ts`' and `run-state.ts`' business.
+ * The record of a training run: how far it is, what it logged, and the checkpoints that keep it. It saves them when they
+ * are due and goes on from one; their files are written and read by `checkpoints.ts` and `state.ts`.
  */
-import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { DeviceLostError, errorMessage, FileError } from "../../errors.ts";
 import type { RunEvaluation } from "../evaluation/run-evaluation.ts";
 import { criterionOf } from "../evaluation/selection.ts";
 import type { Metrics } from "../method/metrics.ts";
 import type { RunPlan } from "../method/run-plan.ts";
-import type { KtoStep } from "../method/update.ts";
+import type { Update } from "../method/update.ts";
 import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
-import type { RunOptions } from "../options/run.ts";
-import { type TrainerCallbacks, warn } from "./callbacks.ts";
+import { warn } from "./callbacks.ts";
 import { Checkpoints } from "./checkpoints.ts";
-import { evaluatedRows, type RunInputs } from "./inputs.ts";
+import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { Resumption } from "./resumption.ts";
 import {
@@ -28,12 +26,13 @@ import {
 
 export interface RecordedRun {
   readonly inputs: RunInputs;
-  readonly method: RunState["method"];
-  readonly options: RunOptions;
+  readonly method: Method;
   readonly plan: RunPlan;
-  readonly step: KtoStep;
+  readonly update: Update;
   readonly window: LoggingWindow;
   readonly evaluation: RunEvaluation | undefined;
+  /** Of the adapter that is the reference, where one is. */
+  readonly adapterDigest: string | undefined;
 }
 
 export class RunRecord {
@@ -46,33 +45,29 @@ export class RunRecord {
   /** Of the last logging window. */
   lastMetrics: Metrics | undefined;
   readonly #run: RecordedRun;
-  readonly #policy: Model;
-  readonly #callbacks: TrainerCallbacks;
   readonly #checkpoints: Checkpoints | undefined;
-  /** Those of this run, and what it leaves open, as the run before it had that. */
+  /** The settings of this run and, where it leaves them open, those of the run that it goes on from. */
   #settings: RunState["settings"];
   #digests: Pick<RunState, "data" | "evaluationData"> | undefined;
 
   constructor(run: RecordedRun) {
     const { policy, outputFolder, baseModel } = run.inputs;
     this.#run = run;
-    this.#policy = policy;
-    this.#callbacks = run.inputs;
     this.#settings = run.inputs.settings ?? {};
     this.#checkpoints =
       outputFolder === undefined
         ? undefined
         : new Checkpoints({
             policy,
-            step: run.step,
-            options: run.options,
+            update: run.update,
+            options: run.method.options,
             folder: outputFolder,
             baseModel,
-            warn: (sentence) => warn(this.#callbacks, sentence),
+            warn: (sentence) => warn(run.inputs, sentence),
           });
   }
 
-  /** No update is left, nor the evaluation of the last one, or the evaluations ended the run. */
+  /** Whether no update is left, nor the evaluation of the last one, or an evaluation ended the run. */
   get ended(): boolean {
     if (this.#run.evaluation?.due(this.done)) return false;
     return this.done >= this.#run.plan.totalSteps || this.stopReason !== undefined;
@@ -83,50 +78,50 @@ export class RunRecord {
     return this.#checkpoints?.last;
   }
 
-  /** The disk space of its checkpoints, if nothing stops the run: bytes of one, and how many there are at once, at most. */
+  /** As `Run.checkpointSpace`. */
   get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
-    const { options, plan, evaluation } = this.#run;
+    const { method, plan, evaluation } = this.#run;
     const { totalSteps, stepsPerEpoch } = plan;
-    const most = mostCheckpoints(options, { totalSteps, stepsPerEpoch, evaluates: evaluation !== undefined });
+    const most = mostCheckpoints(method.options, { totalSteps, stepsPerEpoch, evaluates: evaluation !== undefined });
     return this.#checkpoints && most > 0 ? { bytes: this.#checkpoints.bytes, most } : undefined;
   }
 
-  /** Where the run is. */
   #state(): RunState {
-    const rows = evaluatedRows(this.#run.inputs.evalExamples, this.#run.options);
-    this.#digests ??= {
-      data: digestOf(this.#run.plan.examples),
-      evaluationData: rows && digestOf(rows),
-    };
+    const { inputs, method, plan, window, evaluation, adapterDigest } = this.#run;
+    const rows = evaluatedRows(inputs.evalExamples, method.options);
+    this.#digests ??= { data: digestOf(plan.examples), evaluationData: rows && digestOf(rows) };
     return {
       version: 1,
-      method: this.#run.method,
+      method: method.name,
       step: this.done,
-      totalSteps: this.#run.plan.totalSteps,
-      stepsPerEpoch: this.#run.plan.stepsPerEpoch,
+      totalSteps: plan.totalSteps,
+      stepsPerEpoch: plan.stepsPerEpoch,
       stopReason: this.stopReason,
-      counts: this.#run.window.counts,
+      counts: window.counts,
       lastMetrics: this.lastMetrics,
-      evaluation: this.#run.evaluation?.state as RunState["evaluation"],
-      tuning: this.#policy.device.tuner.choices,
+      evaluation: evaluation?.state as RunState["evaluation"],
+      tuning: inputs.policy.device.tuner.choices,
+      referenceAdapter: adapterDigest,
       ...this.#digests,
-      options: { ...this.#run.options },
+      options: { ...method.options },
       settings: this.#settings,
       log: this.log,
     };
   }
 
   async #facts(): Promise<TrainerStateFacts> {
-    const best = this.#run.evaluation?.selection.state.best;
+    const { plan, evaluation } = this.#run;
+    const { options } = this.#run.method;
+    const best = evaluation?.selection.state.best;
     const saved = best && (best.step === this.done || (await this.#checkpoints?.has(best.step)));
     return {
-      epoch: this.done / this.#run.plan.stepsPerEpoch,
+      epoch: this.done / plan.stepsPerEpoch,
       best,
       bestCheckpoint: saved ? this.#checkpoints?.path(best.step) : undefined,
-      trainBatchSize: this.#run.options.per_device_train_batch_size,
-      numTrainEpochs: Math.ceil(this.#run.options.num_train_epochs),
-      loggingSteps: this.#run.options.logging_steps,
-      saveSteps: this.#run.options.save_steps,
+      trainBatchSize: options.per_device_train_batch_size,
+      numTrainEpochs: Math.ceil(options.num_train_epochs),
+      loggingSteps: options.logging_steps,
+      saveSteps: options.save_steps,
     };
   }
 
@@ -136,20 +131,25 @@ export class RunRecord {
     await platform.writeFileAtomic(platform.joinPath(folder, TRAINER_STATE_FILE), text);
   }
 
-  /** A disk that is full for a while is no reason to lose the run: it goes on with the checkpoints that there are. */
+  /** Saves a checkpoint if one is due. Where the disk is full the run goes on with the checkpoints that there are. */
   async saveIfDue(): Promise<void> {
-    const run = { step: this.done, stepsPerEpoch: this.#run.plan.stepsPerEpoch, ends: this.ended };
+    const { plan, inputs, method } = this.#run;
     const checkpoints = this.#checkpoints;
-    // One of this step lacks the evaluation that a stop broke off.
+    // A checkpoint of this step lacks the evaluation that a stop broke off.
     const again = checkpoints?.last?.step === this.done;
-    if (checkpoints === undefined || !(again || checkpointDue(this.#run.options, run))) return;
+    const due = checkpointDue(method.options, {
+      step: this.done,
+      stepsPerEpoch: plan.stepsPerEpoch,
+      ends: this.ended,
+    });
+    if (checkpoints === undefined || !(again || due)) return;
     try {
       await checkpoints.save(this.#state(), await this.#facts());
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
       const { last } = checkpoints;
       warn(
-        this.#callbacks,
+        inputs,
         `The checkpoint of step ${this.done} was not saved: ${errorMessage(error)} The training goes on${last ? `; the last good checkpoint is ${last.path}` : ""}.`,
       );
       return;
@@ -157,17 +157,21 @@ export class RunRecord {
     await this.#tellOfCheckpoint(checkpoints);
   }
 
-  /** Saves a run that was stopped between checkpoints. */
+  /** Saves a run that was stopped between checkpoints. Throws FileError with what is left of the run. */
   async saveStopped(): Promise<void> {
     const checkpoints = this.#checkpoints;
     if (checkpoints === undefined || this.done === 0 || checkpoints.last?.step === this.done) return;
-    await checkpoints.save(this.#state(), await this.#facts());
+    try {
+      await checkpoints.save(this.#state(), await this.#facts());
+    } catch (error) {
+      throw error instanceof FileError ? this.unsaved(error) : error;
+    }
     await this.#tellOfCheckpoint(checkpoints);
   }
 
   /** Apart from the saving, since what a callback throws is its own. */
   async #tellOfCheckpoint({ last }: Checkpoints): Promise<void> {
-    if (last) await this.#callbacks.onCheckpoint?.({ folder: last.path, step: last.step });
+    if (last) await this.#run.inputs.onCheckpoint?.({ folder: last.path, step: last.step });
   }
 
   /** Goes on from a checkpoint. */
@@ -176,7 +180,7 @@ export class RunRecord {
     this.adopt(state);
   }
 
-  /** Goes on from a checkpoint but for what lies on the device. */
+  /** Goes on from the state of a checkpoint, without what lies on the device. */
   adopt(state: RunState): void {
     this.done = state.step;
     this.log = [...state.log];
@@ -188,13 +192,13 @@ export class RunRecord {
       const { selection, lastStep } = state.evaluation;
       const { metric_for_best_model, greater_is_better } = state.options;
       const asked = criterionOf({ metric: metric_for_best_model, greaterIsBetter: greater_is_better });
-      // Checkpoints did not always say which metric they went by.
+      // Older checkpoints do not say which metric they went by.
       const { best, metric = asked.metric, greaterIsBetter = asked.greaterIsBetter } = selection;
-      const anew = this.#run.evaluation?.restore({
+      const told = this.#run.evaluation?.restore({
         selection: { ...selection, best, metric, greaterIsBetter },
         lastStep,
       });
-      if (anew !== undefined) warn(this.#callbacks, anew);
+      if (told !== undefined) warn(this.#run.inputs, told);
       // A run that was stopped early goes on where early_stopping_patience is now larger.
       if (state.stopReason !== undefined) this.stopReason = this.#run.evaluation?.selection.stop;
     }
@@ -202,13 +206,23 @@ export class RunRecord {
 
   /** The error of a lost device, with what is left of the run. */
   afterLoss(error: DeviceLostError): DeviceLostError {
-    const last = this.#checkpoints?.last;
-    const left = last
-      ? `${last.path} holds the run up to step ${last.step}: go on from there with resume_from_checkpoint`
-      : "no checkpoint was saved, so the run is to be started anew";
+    const left = this.#left ?? "no checkpoint was saved, so the run starts from its beginning";
     return new DeviceLostError(`${error.message.replace(/\.?$/, ".")} It was after step ${this.done}; ${left}.`, {
       cause: error,
     });
+  }
+
+  /** The error of a folder that could not be written, with what is left of the run. */
+  unsaved(error: FileError): FileError {
+    const left = this.#left;
+    return left === undefined
+      ? error
+      : new FileError(`${error.message} The training is not lost: ${left}.`, { cause: error });
+  }
+
+  get #left(): string | undefined {
+    const { last } = this;
+    return last && `${last.path} holds the run up to step ${last.step}: go on from there with resume_from_checkpoint`;
   }
 }
 

@@ -1,14 +1,14 @@
 /**
- * Which checkpoint a run goes on from: one that is whole, and of this run. Known before any work, since what is computed
- * before the run must come out as it did then. Bringing it back onto the device is `checkpoints.ts`' business.
+ * The checkpoint that a run goes on from: one that is whole, and of this run. It is chosen before any work, since what is
+ * computed before the run must come out as it did then. `checkpoints.ts` brings it back onto the device.
  */
-import { checkpointDamage, listCheckpoints } from "../../engine/files/checkpoint-folders.ts";
+import { checkpointDamage, listCheckpoints, unlistedFiles } from "../../engine/files/checkpoint-folders.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError, counted, FileError, ModelFormatError, shown } from "../../errors.ts";
-import type { RunOptions } from "../options/run.ts";
+import type { RunPlan } from "../method/run-plan.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
-import { evaluatedRows, type Prepared, type RunInputs } from "./inputs.ts";
+import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import { digestOf, type RunState, readRunState } from "./state.ts";
 
 export interface Resumption {
@@ -28,16 +28,18 @@ const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as c
  * The checkpoint that `resume_from_checkpoint` names, or for true the last good one in the folder of the run; the damaged
  * ones after it are named in warnings. The device's tuner keeps to the kernels of that run from here on.
  *
- * @returns undefined for a run that starts anew, and for a plan of a run
- * @throws FileError, ModelFormatError if there is none or the one that was named is damaged; ConfigError for options or
- * data that are not those of the run that is resumed
+ * @param adapterDigest of the adapter that is the reference, where one is
+ * @returns undefined for a run that is not resumed, and for a plan of a run
+ * @throws FileError, ModelFormatError if there is none or the one that was named is damaged; ConfigError for options,
+ * data or an adapter that are not those of the run that is resumed
  */
 export async function resumption(
   inputs: RunInputs,
-  method: RunState["method"],
-  prepared: Prepared<RunOptions>,
+  method: Method,
+  plan: RunPlan,
+  adapterDigest: string | undefined,
 ): Promise<Resumption | undefined> {
-  const { resume_from_checkpoint: from } = prepared.options;
+  const { resume_from_checkpoint: from } = method.options;
   const { policy, outputFolder } = inputs;
   if (from === false || policy.device.counts) return undefined;
   if (outputFolder === undefined) {
@@ -45,8 +47,9 @@ export async function resumption(
       'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
     );
   }
-  const found = typeof from === "string" ? await named(from) : await lastGood(outputFolder, inputs);
-  checkSame(found, inputs, method, prepared);
+  const found = typeof from === "string" ? await named(from, inputs) : await lastGood(outputFolder, inputs);
+  checkSame(found, inputs, method, plan);
+  checkReferenceAdapter(found, adapterDigest);
   policy.device.tuner.adopt(found.state.tuning);
   return found;
 }
@@ -55,7 +58,7 @@ export async function resumption(
  * @returns a sentence without its end for a checkpoint that cannot be used
  * @throws FileError where there is none
  */
-async function read(path: string): Promise<Resumption | string> {
+async function read(path: string, inputs: RunInputs): Promise<Resumption | string> {
   if ((await platform.exists(path)) !== "folder") {
     throw new FileError(
       `There is no checkpoint "${path}"; resume_from_checkpoint names the folder of one, or is true for the last good one in output_dir.`,
@@ -66,6 +69,12 @@ async function read(path: string): Promise<Resumption | string> {
   if ((await platform.exists(platform.joinPath(path, OPTIMIZER_FILE))) !== "file") {
     return `The checkpoint ${path} has no ${OPTIMIZER_FILE} (it was saved with save_only_model), so the run cannot go on from it`;
   }
+  const strangers = await unlistedFiles(path);
+  const weights = strangers.find((name) => name.includes(".safetensors"));
+  if (weights !== undefined) return `The checkpoint ${path} is damaged: its checksums do not list its ${weights}`;
+  if (strangers.length > 0) {
+    warn(inputs, `The checkpoint ${path} holds ${strangers.join(", ")}, which its checksums do not list.`);
+  }
   try {
     return { path, state: await readRunState(path) };
   } catch (error) {
@@ -74,8 +83,8 @@ async function read(path: string): Promise<Resumption | string> {
   }
 }
 
-async function named(path: string): Promise<Resumption> {
-  const found = await read(path);
+async function named(path: string, inputs: RunInputs): Promise<Resumption> {
+  const found = await read(path, inputs);
   if (typeof found === "string") throw new ModelFormatError(`${found}; resume from another one.`);
   return found;
 }
@@ -83,7 +92,7 @@ async function named(path: string): Promise<Resumption> {
 async function lastGood(folder: string, inputs: RunInputs): Promise<Resumption> {
   const unusable: string[] = [];
   for (const { path } of (await listCheckpoints(folder)).reverse()) {
-    const found = await read(path);
+    const found = await read(path, inputs);
     if (typeof found === "string") {
       unusable.push(found);
       continue;
@@ -93,7 +102,7 @@ async function lastGood(folder: string, inputs: RunInputs): Promise<Resumption> 
   }
   for (const sentence of unusable) warn(inputs, `${sentence}.`);
   throw new FileError(
-    `resume_from_checkpoint is true, but ${folder} has no ${unusable.length > 0 ? "good " : ""}checkpoint to go on from; leave it out to start anew.`,
+    `resume_from_checkpoint is true, but ${folder} has no ${unusable.length > 0 ? "good " : ""}checkpoint to go on from; leave it out to start from the beginning.`,
   );
 }
 
@@ -101,8 +110,8 @@ async function lastGood(folder: string, inputs: RunInputs): Promise<Resumption> 
 function checkSame(
   { path, state }: Resumption,
   inputs: RunInputs,
-  method: RunState["method"],
-  { options: given, plan }: Prepared<RunOptions>,
+  { name: method, options: given }: Method,
+  plan: RunPlan,
 ): void {
   if (state.method !== method) {
     throw new ConfigError(
@@ -111,7 +120,7 @@ function checkSame(
   }
   const options: Readonly<Record<string, unknown>> = { ...given };
   const settings = inputs.settings ?? {};
-  // Of a damaged file, whose values may nest too deeply to be written.
+  // The values of a damaged file may nest too deeply to be written.
   const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
   const rows = evaluatedRows(inputs.evalExamples, given);
   const comparesEvaluations = rows !== undefined && (state.evaluation?.lastStep ?? -1) >= 0;
@@ -120,18 +129,21 @@ function checkSame(
     if (Object.hasOwn(settings, name) && settings[name] === undefined) continue;
     const after = Object.hasOwn(settings, name) ? settings[name] : options[name];
     if (text(before) === text(after)) continue;
+    // The reference of an adapter was once always its base.
+    const wasBase = ["auto", "adapter_off", "cached"].includes(String(before)) && state.referenceAdapter === undefined;
+    if (name === "reference" && after === "base" && wasBase) continue;
     throw new ConfigError(
-      `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start anew in another output_dir.`,
+      `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start in another output_dir.`,
     );
   }
   if (state.data !== digestOf(plan.examples)) {
     throw new ConfigError(
-      `The data is not that of the run of ${path}: its rows, their order or their tokens changed; give the same data, or start anew in another output_dir.`,
+      `The data is not that of the run of ${path}: its rows, their order or their tokens changed; give the same data, or start in another output_dir.`,
     );
   }
   if (rows && state.evaluationData !== undefined && state.evaluationData !== digestOf(rows)) {
     throw new ConfigError(
-      `The rows to evaluate on are not those of the run of ${path}, so that its evaluations before and after could not be compared: give the same rows, set eval_strategy to "no", or start anew in another output_dir.`,
+      `The rows to evaluate on are not those of the run of ${path}, so that its evaluations before and after could not be compared: give the same rows, set eval_strategy to "no", or start in another output_dir.`,
     );
   }
   const { totalSteps } = plan;
@@ -146,4 +158,14 @@ function checkSame(
       `The run was to have ${counted(state.totalSteps, "update")} and now has ${totalSteps}: the learning rate of the updates to come follows the new length.`,
     );
   }
+}
+
+/** @throws ConfigError where the reference of the run that is resumed is another adapter than this run starts with */
+function checkReferenceAdapter({ path, state }: Resumption, digest: string | undefined): void {
+  if (digest === state.referenceAdapter) return;
+  throw new ConfigError(
+    state.referenceAdapter === undefined
+      ? `The reference of the run of ${path} is the model without its adapter, and that of this run the adapter as it starts: set reference "base" to go on from it.`
+      : `The adapter is not the one that the run of ${path} started from and has as its reference: give that adapter, as it was then, as adapter_name_or_path, or start in another output_dir.`,
+  );
 }

@@ -1,6 +1,6 @@
 /**
- * Where a run is, as numbers and words: what a checkpoint holds beside weights and moments, as JSON files that are read
- * back bit by bit. trainer_state.json has the keys of Hugging Face's, for whoever reads those; the rest is ours.
+ * The state of a run in a checkpoint, beside weights and moments: JSON files that are read back bit by bit.
+ * trainer_state.json has the keys of Hugging Face's, for whoever reads those; the others are ours.
  */
 import * as z from "zod";
 import { platform } from "../../engine/platform/index.ts";
@@ -57,9 +57,11 @@ const runState = z.object({
   tuning: z.record(z.string(), z.string()).default({}),
   /** SHA-256 of the examples, in their order. */
   data: z.string(),
-  /** The same of the rows that the run evaluates on; checkpoints did not always say it. */
+  /** SHA-256 of the adapter that is the reference, where an adapter that was trained before goes on. */
+  referenceAdapter: z.string().optional(),
+  /** SHA-256 of the rows that the run evaluates on; older checkpoints do not say it. */
   evaluationData: z.string().optional(),
-  /** Of the trainer, every one of them, and what else the caller wants to be the same. */
+  /** All options of the trainer; `settings` is what else the caller wants to be the same. */
   options: z.looseObject({
     metric_for_best_model: z.string().optional(),
     greater_is_better: z.boolean().optional(),
@@ -173,7 +175,7 @@ export async function showsFineTuning(folder: string): Promise<boolean> {
   }
 }
 
-/** What no run can have written, in words that begin with the file's name. */
+/** What contradicts itself in a state, in words that begin with the file's name. */
 function contradiction(
   { step, totalSteps, counts, evaluation }: z.output<typeof runState>,
   log: readonly LogLine[],

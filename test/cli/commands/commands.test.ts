@@ -501,8 +501,43 @@ describe("LoRA on the command line", () => {
     const going = ["--adapter_name_or_path", adapter, "--output_dir", further, ...short, "--logging_first_step"];
     await succeed("train", "--model_name_or_path", llama, ...data, ...going);
     const [first] = objects(readFileSync(join(further, "metrics.jsonl"), "utf8"));
-    expect(Math.abs(Number(first?.["rewards/margins"]))).toBeGreaterThan(0.05);
+    expect(first).toMatchObject({ loss: 0.5, "rewards/margins": 0 });
     expect(await logps("--model_name_or_path", further)).not.toEqual(alone);
+  });
+
+  test("after sft the adapter as it starts is the reference; the bare base by its name or by reference base", async () => {
+    const tuned = freshPath(folder, "tuned");
+    const model = ["--model_name_or_path", llama];
+    await succeed("sft", ...model, ...data, "--output_dir", tuned, ...lora, ...short);
+    const goOn = async (...words: string[]) => {
+      const output = freshPath(folder, "aligned");
+      const adapter = ["--use_peft", "--adapter_name_or_path", tuned, "--output_dir", output];
+      await succeed("train", ...model, ...data, ...adapter, ...short, ...words);
+      const lines = objects<Json>(readFileSync(join(output, "metrics.jsonl"), "utf8"));
+      return { output, lines, weights: readFileSync(join(output, "adapter_model.safetensors")) };
+    };
+    const start = await goOn();
+    expect(start.lines[0]).toMatchObject({ loss: 0.5, "kl/unclamped": 0, "rewards/chosen": 0, "rewards/rejected": 0 });
+    const bare = await goOn("--reference", "base");
+    expect(Math.abs(Number(bare.lines[0]?.["kl/unclamped"]))).toBeGreaterThan(0.1);
+    expect((await goOn("--ref_model_name_or_path", llama)).weights).toEqual(bare.weights);
+    // An adapter as the reference model: the same as a copy of it.
+    expect((await goOn("--ref_model_name_or_path", tuned)).weights).toEqual(start.weights);
+    expect((await goOn("--ref_model_name_or_path", tuned, "--reference", "cached")).weights).toEqual(start.weights);
+    const compared = ["--model_name_or_path", start.output, "--ref_model_name_or_path", tuned, ...data, "--json"];
+    for (const line of objects<{ log_ratio: number; logp: number }>((await succeed("logps", ...compared)).stdout)) {
+      expect(Math.abs(line.log_ratio)).toBeLessThan(Math.abs(line.logp) / 2);
+      expect(line.log_ratio).not.toBe(0);
+    }
+    const same = ["--model_name_or_path", tuned, "--ref_model_name_or_path", tuned, ...data, "--json"];
+    const [metrics] = objects<Json>((await succeed("eval", ...same)).stdout);
+    expect(metrics).toMatchObject({ eval_loss: 0.5, "eval_kl/unclamped": 0 });
+
+    const half = await goOn("--save_steps", "1");
+    rmSync(join(half.output, "checkpoint-2"), { recursive: true });
+    const resumed = ["--adapter_name_or_path", tuned, "--output_dir", half.output, "--resume_from_checkpoint", "true"];
+    await succeed("train", ...model, ...data, "--use_peft", ...resumed, ...short, "--save_steps", "1");
+    expect(readFileSync(join(half.output, "adapter_model.safetensors"))).toEqual(start.weights);
   });
 
   test("a base in bf16 stays as it is stored, and dry_run tells beforehand the memory that training then takes", async () => {
@@ -556,24 +591,7 @@ describe("LoRA on the command line", () => {
     const both = await kto("logps", "--model_name_or_path", adapter, ...data);
     expect(both.code).toBe(2);
     expect(both.stderr).toMatch(/holds a whole model and an adapter; say which is meant/);
-    const reference = await kto(
-      "train",
-      ...made,
-      "--output_dir",
-      freshPath(folder, "x"),
-      "--ref_model_name_or_path",
-      await onlyAdapter(adapter),
-    );
-    expect(reference.stderr).toMatch(
-      /ref_model_name_or_path ".*" is an adapter; make a whole model of it first: kto merge/,
-    );
   });
-
-  /** The folder without what makes it a whole model. */
-  async function onlyAdapter(adapter: string): Promise<string> {
-    rmSync(join(adapter, "config.json"));
-    return adapter;
-  }
 
   test("dropout of the model's own layers is refused where the family has it, as GPT-2", async () => {
     const result = await kto(

@@ -5,7 +5,9 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
+import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import { Model } from "../../../src/engine/model/model.ts";
+import { saveAdapter } from "../../../src/engine/model/peft.ts";
 import { AdapterError } from "../../../src/errors.ts";
 import { KtoTrainer } from "../../../src/kto/trainer.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
@@ -42,10 +44,17 @@ const lora = ["--use_peft", "--lora_r", "4", "--lora_target_modules", "all-linea
 const fp16 = (await activationFormats()).includes("f16") ? ["--fp16"] : [];
 
 let inBf16: string;
+/** The folder of an adapter. */
+let trained: string;
 beforeAll(async () => {
   inBf16 = freshPath(folder, "bf16");
   const model = await Model.load(await sharedDevice(), llama);
   await model.save(inBf16, { dtype: "bf16" });
+  trained = freshPath(folder, "trained");
+  const options = { rank: 3, alpha: 6, dropout: 0, rslora: false };
+  const adapter = LoraAdapter.create(model.device, model.config, options);
+  await saveAdapter(model.withAdapter(adapter), trained);
+  adapter.free();
   model.free();
 });
 
@@ -86,6 +95,10 @@ describe("kto train --dry_run", () => {
     ["all weights of a model in bf16, whose reference stays so", () => ["--model", inBf16]],
     ["an adapter of a model in f32", () => ["--model", llama, ...lora]],
     ["an adapter of a model in bf16", () => ["--model", inBf16, ...lora]],
+    [
+      "an adapter that is gone on with, and the copy of it",
+      () => ["--model", llama, "--adapter_name_or_path", trained],
+    ],
     ["another reference", () => ["--model", llama, "--ref_model", `${fixtures}/llama/reference`, "--dtype", "float16"]],
     ["no mismatched pairs", () => ["--model", llama, "--loss_type", "apo_zero_unpaired"]],
     ["activations in f16", () => ["--model", llama, ...fp16]],
@@ -128,7 +141,7 @@ describe("kto train --dry_run", () => {
       /\nevery buffer fits: the largest has \d+\.\d MiB \([\w ]+\), and the adapter allows \d+\.\d MiB\n/,
     );
     expect(stdout).toMatch(
-      /\na checkpoint takes about \d+\.\d MiB on the disk; there is one\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about 0:\d\d: 3 updates 0:\d\d; loading, compiling, samples, judges and saving come on top\n$/,
+      /\na checkpoint takes about \d+\.\d MiB on the disk; there is one\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about \d+:\d\d: 3 updates \d+:\d\d; loading, compiling, samples, judges and saving come on top\n$/,
     );
   });
 

@@ -11,7 +11,7 @@ import { openCheckpoint } from "../../../src/engine/model/weights/checkpoint-fil
 import { wholeArena } from "../../helpers/arenas.ts";
 import { normals, seeded } from "../../helpers/compare.ts";
 import { sharedDevice } from "../../helpers/device.ts";
-import { copyOfModel, freshPath, gpt2, llama, stories, temporaryFolder } from "../../helpers/folders.ts";
+import { copyOfModel, freshPath, gpt2, llama, stories, temporaryFolder, withConfig } from "../../helpers/folders.ts";
 import { kto } from "../../helpers/streams.ts";
 
 const folder = temporaryFolder();
@@ -113,6 +113,13 @@ describe("kto merge", () => {
     writeFileSync(join(own, "chat_template.jinja"), "the adapter's");
     const trained = await merged("--adapter_name_or_path", own, "--model", base);
     expect(readFileSync(join(trained.into, "chat_template.jinja"), "utf8")).toBe("the adapter's");
+  });
+
+  test("warns of a head that it ignores, since config.json ties it to the embedding", async () => {
+    const base = withConfig(folder, llama, { tie_word_embeddings: true });
+    const words = ["--adapter_name_or_path", adapter, "--model", base, "--output_dir", freshPath(folder, "merged")];
+    const { code, stderr } = await kto("merge", ...words);
+    expect([code, stderr]).toEqual([0, expect.stringMatching(/^warning: .*"lm_head\.weight" differs.*is ignored/)]);
   });
 
   test("overwrites a folder only when told to", async () => {

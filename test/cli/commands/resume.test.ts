@@ -2,14 +2,16 @@
  * Runs of kto train that end before their time: killed, stopped by a signal, with files that cannot be written. Each goes
  * on from its last checkpoint to the same bits.
  */
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import { killTest } from "../../../scripts/kill-test.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
 import { FileError } from "../../../src/errors.ts";
+import { LOCK_FILE } from "../../../src/kto/run/lock.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { copyOfModel, fileIn, fixtures, freshPath, jsonl, stories, temporaryFolder } from "../../helpers/folders.ts";
 import { kto } from "../../helpers/streams.ts";
@@ -39,6 +41,40 @@ const metricsOf = (output: string) =>
   );
 
 describe("kto train", () => {
+  test("an output_dir that another training has is refused; a lock that a killed one left is no obstacle", async () => {
+    const holder = (id: number | undefined) =>
+      JSON.stringify({ process: id, host: hostname(), since: "2026-11-30T10:00:00.000Z" });
+    const output = freshPath(folder, "shared");
+    mkdirSync(output);
+    writeFileSync(join(output, LOCK_FILE), holder(process.ppid));
+    for (const more of [[], ["--overwrite_output_dir"]]) {
+      const { code, stderr } = await kto(...words(output, ...more));
+      expect([code, stderr]).toEqual([
+        7,
+        expect.stringContaining(`is in use by another training (process ${process.ppid}`),
+      ]);
+    }
+    expect(readdirSync(output)).toEqual([LOCK_FILE]);
+    const ended = spawnSync(process.execPath, ["-e", ""]).pid;
+    writeFileSync(join(output, LOCK_FILE), holder(ended));
+    expect((await kto(...words(output))).code).toBe(0);
+    expect(readdirSync(output)).not.toContain(LOCK_FILE);
+  });
+
+  test("save_strategy no and a disk that is full at the end: the model is saved beside, and the sentence says where", async () => {
+    const [whole, output] = [freshPath(folder, "whole"), freshPath(folder, "full")];
+    expect((await kto(...words(whole))).code).toBe(0);
+    const write = platform.writeFileAtomic.bind(platform);
+    vi.spyOn(platform, "writeFileAtomic").mockImplementation(async (path, chunks) => {
+      if (path.startsWith(join(output, "model"))) throw new FileError(`Cannot write ${path}: no space is left.`);
+      await write(path, chunks);
+    });
+    const { code, stderr } = await kto(...words(output, "--save_strategy", "no"));
+    expect(code).toBe(7);
+    expect(stderr).toContain(`What was trained, 6 updates, is saved in ${output}-rescued: move it from there.`);
+    expect(weightsOf(`${output}-rescued`).equals(weightsOf(whole))).toBe(true);
+  });
+
   test("resume_from_checkpoint goes on in output_dir, by a flag or a folder; metrics are cut back to the checkpoint", async () => {
     const [whole, output] = [freshPath(folder, "whole"), freshPath(folder, "run")];
     expect((await kto(...words(whole))).code).toBe(0);

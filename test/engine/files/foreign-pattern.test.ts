@@ -3,7 +3,7 @@ import { expect, test, vi } from "vitest";
 import { textsMatching } from "../../../src/engine/files/foreign-pattern.ts";
 import { splitsOf } from "../../../src/engine/hub/datasets.ts";
 import { readModelConfig } from "../../../src/engine/model/config/folder.ts";
-import { selectModules } from "../../../src/engine/model/lora.ts";
+import { selectModules } from "../../../src/engine/model/lora-modules.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
 import { ConfigError } from "../../../src/errors.ts";
 import { llama } from "../../helpers/folders.ts";
@@ -36,11 +36,20 @@ test("a pattern that is none, and one that takes for ever", () => {
   );
 });
 
-test("an adapter's target_modules", async () => {
+test("the patterns of an adapter", async () => {
   const config = await readModelConfig(llama);
-  await expect(limitedTo(50, () => selectModules(config, "((\\w|\\.)+)+!"))).rejects.toThrow(
-    /^lora_target_modules "\(\(\\\\w\|\\\\\.\)\+\)\+!" takes longer than/,
-  );
+  const options = { rank: 1, alpha: 1, dropout: 0, rslora: false };
+  const endless = "((\\w|\\.)+)+!";
+  for (const [own, what] of [
+    [{ targetModules: endless }, "lora_target_modules"],
+    [{ targetModules: "all-linear", excludeModules: endless }, '"exclude_modules"'],
+    [{ targetModules: "all-linear", rankPattern: { [endless]: 2 } }, '"rank_pattern"'],
+    [{ targetModules: ["q_proj"], layersToTransform: [0], layersPattern: endless }, '"layers_pattern"'],
+  ] as const) {
+    await expect(limitedTo(50, () => selectModules(config, { ...options, ...own }))).rejects.toThrow(
+      `${what} ${JSON.stringify(endless)} takes longer than`,
+    );
+  }
 });
 
 test("the files that a README's pattern means", async () => {

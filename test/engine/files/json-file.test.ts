@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { readModelConfig } from "../../../src/engine/model/config/folder.ts";
 import { readGenerationDefaults } from "../../../src/engine/model/config/generation-config.ts";
-import { readAdapterConfig } from "../../../src/engine/model/peft.ts";
+import { readAdapterConfig } from "../../../src/engine/model/peft-config.ts";
 import { openCheckpoint } from "../../../src/engine/model/weights/checkpoint-files.ts";
 import { loadChatTemplate } from "../../../src/engine/text/chat-template.ts";
 import { loadTokenizer } from "../../../src/engine/text/tokenizer.ts";

@@ -7,7 +7,8 @@ import { Arena, ParameterLayout } from "../../../src/engine/gpu/arena.ts";
 import { Program } from "../../../src/engine/gpu/program.ts";
 import { Float64Model } from "../../../src/engine/model/float64/decoder.ts";
 import { adapterGradients, float64Weights } from "../../../src/engine/model/float64/lora.ts";
-import { LoraAdapter, type LoraOptions, linearModules, selectModules } from "../../../src/engine/model/lora.ts";
+import { LoraAdapter } from "../../../src/engine/model/lora.ts";
+import { type LoraOptions, linearModules, selectModules } from "../../../src/engine/model/lora-modules.ts";
 import { Model } from "../../../src/engine/model/model.ts";
 import { ConfigError } from "../../../src/errors.ts";
 import { type AdamwState, adamwStep } from "../../../src/kernels/float64/adamw.ts";
@@ -56,7 +57,7 @@ async function withAdapter<T>(model: Model, own: LoraOptions, work: (model: Mode
 
 describe("target modules", () => {
   const names = (model: Model, targets: LoraOptions["targetModules"]) =>
-    selectModules(model.config, targets).map(({ name }) => name);
+    selectModules(model.config, options({ targetModules: targets })).map(({ name }) => name);
 
   it("are PEFT's defaults where none are named", () => {
     expect(names(models.llama, undefined)).toEqual(
@@ -96,12 +97,18 @@ describe("target modules", () => {
       /names "query", which is no linear layer.*this model has down_proj, gate_proj/,
     ],
     ["the embedding", ["embed_tokens"], /"embed_tokens", which is no linear layer/],
-    ["an empty list", [], /is an empty list; this model has/],
+    [
+      "a pattern that matches the embedding too",
+      ".*(q_proj|embed_tokens)",
+      /matches "model.embed_tokens", which is no linear/,
+    ],
+    ["an empty list", [], /is empty; this model has/],
     ["a pattern that matches nothing", "layers.*w1", /matches no linear layer/],
     ["a pattern that is none", "(q_proj", /is no regular expression/],
   ])("refuse %s", (_, targets, message) => {
-    expect(() => selectModules(models.llama.config, targets)).toThrow(ConfigError);
-    expect(() => selectModules(models.llama.config, targets)).toThrow(message);
+    const refused = () => LoraAdapter.create(device, models.llama.config, options({ targetModules: targets }));
+    expect(refused).toThrow(ConfigError);
+    expect(refused).toThrow(message);
   });
 
   it("lie one after another in the columns of the fused rows", () => {

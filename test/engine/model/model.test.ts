@@ -154,10 +154,33 @@ describe("load and save", () => {
   });
 
   test("tensors that hold no parameter are read over and not written", async () => {
-    const masks = { "h.0.attn.bias": [1, 1, 64, 64], "h.1.attn.masked_bias": [1], "lm_head.weight": [96, 32] };
+    const masks = { "h.0.attn.bias": [1, 1, 64, 64], "h.1.attn.masked_bias": [1] };
     const plain = renamed(gpt2, (name) => name.replace(/^transformer\./, ""));
     const after = await saved(withTensors(plain, masks));
     expect(contentOf(after).tensors).toEqual(contentOf(plain).tensors);
+  });
+
+  test("a head of its own beside tied embeddings is ignored with a sentence, and not written; the same one is not worth one", async () => {
+    const onWarning = vi.fn();
+    const tied = withConfig(folder, llama, { tie_word_embeddings: true });
+    const model = await Model.load(device, tied, { onWarning });
+    expect(onWarning.mock.calls.flat()).toEqual([
+      expect.stringMatching(
+        /"lm_head\.weight" differs from "model\.embed_tokens\.weight", but config\.json ties the two: the head is ignored/,
+      ),
+    ]);
+    const into = freshPath(folder, "saved");
+    await model.save(into);
+    expect([...contentOf(into).tensors.keys()]).not.toContain("lm_head.weight");
+    model.free();
+
+    const same = withWeights(folder, tied, (header, data) => {
+      const bytesOf = (name: string) => data.subarray(...entryOf(header, name).data_offsets);
+      bytesOf("model.embed_tokens.weight").copy(bytesOf("lm_head.weight"));
+      return undefined;
+    });
+    (await Model.load(device, same, { onWarning })).free();
+    expect(onWarning).toHaveBeenCalledTimes(1);
   });
 
   test("config and tokenizer files go along byte by byte, other files stay behind", async () => {

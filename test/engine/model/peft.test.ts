@@ -3,9 +3,12 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { openSafetensors, writeSafetensors } from "../../../src/engine/files/safetensors.ts";
-import { LoraAdapter, type LoraOptions } from "../../../src/engine/model/lora.ts";
+import { LoraAdapter } from "../../../src/engine/model/lora.ts";
+import type { LoraOptions } from "../../../src/engine/model/lora-modules.ts";
+import { mergeAdapter } from "../../../src/engine/model/merge.ts";
 import { Model } from "../../../src/engine/model/model.ts";
-import { loadAdapter, mergeAdapter, readAdapterConfig, saveAdapter } from "../../../src/engine/model/peft.ts";
+import { loadAdapter, saveAdapter } from "../../../src/engine/model/peft.ts";
+import { readAdapterConfig } from "../../../src/engine/model/peft-config.ts";
 import { FileError, ModelFormatError } from "../../../src/errors.ts";
 import { completionLogProbs } from "../../../src/kto/method/log-probs.ts";
 import { wholeArena } from "../../helpers/arenas.ts";
@@ -242,15 +245,38 @@ describe("an adapter that cannot be used", () => {
 
   it.each<[string, Record<string, unknown>, RegExp]>([
     ["another kind of adapter", { peft_type: "IA3" }, /adapter_config\.json: "peft_type" is "IA3", not "LORA"/],
-    ["DoRA", { use_dora: true }, /"use_dora" is true, which is not supported/],
-    ["trained biases", { bias: "all" }, /"bias" is "all", which is not supported/],
+    ["DoRA", { use_dora: true }, /"use_dora" is true, which is not supported \(DoRA scales.*merge_and_unload/],
+    ["trained biases", { bias: "all" }, /"bias" is "all", which is not supported \(biases of the base were trained/],
     [
-      "whole modules beside it",
+      "a module that is saved whole, and is not there",
       { modules_to_save: ["lm_head"] },
-      /"modules_to_save" is \["lm_head"\], which is not supported/,
+      /"modules_to_save" names "lm_head", but the file has no tensor of it/,
     ],
-    ["ranks by layer", { rank_pattern: { q_proj: 8 } }, /"rank_pattern" is \{"q_proj":8\}/],
-    ["layers by number", { layers_to_transform: [0] }, /"layers_to_transform" is \[0\]/],
+    ["a rank by pattern that is none", { rank_pattern: { q_proj: 0 } }, /"rank_pattern" is \{"q_proj":0\}, not ranks/],
+    [
+      "an alpha by pattern that is none",
+      { alpha_pattern: { q_proj: "8" } },
+      /"alpha_pattern" is .*, not numbers above 0/,
+    ],
+    [
+      "a pattern that is none",
+      { rank_pattern: { "(q_proj": 2 } },
+      /"rank_pattern" "\(q_proj" is no regular expression/,
+    ],
+    ["a layer that is no number", { layers_to_transform: ["0"] }, /"layers_to_transform" is \["0"\], not the number/],
+    [
+      "layers of a single text",
+      { target_modules: ".*q_proj", layers_to_transform: [0] },
+      /"layers_to_transform" goes with "target_modules" as a list/,
+    ],
+    ["a pattern for layers that are not there", { layers_pattern: "layers" }, /"layers_pattern" says where .* missing/],
+    [
+      "targets that are all excluded",
+      { exclude_modules: ["q_proj", "v_proj"] },
+      /matches no linear layer that "exclude/,
+    ],
+    ["ranks that are not those of the tensors", { rank_pattern: { q_proj: 8 } }, /has shape \[4, 32\].*as \[8, 32\]/],
+    ["layers that are not those of the tensors", { layers_to_transform: [0] }, /layers\.1.*json does not select/],
     [
       "a start that changes the base",
       { init_lora_weights: "pissa" },
@@ -263,14 +289,18 @@ describe("an adapter that cannot be used", () => {
     [
       "targets that the base lacks",
       { target_modules: ["c_attn"] },
-      /does not fit the base model: "target_modules" names "c_attn"/,
+      /does not fit the base model: "target_modules" \["c_attn"\] matches no linear layer/,
     ],
     [
       "another rank than its tensors",
       { r: 8 },
       /has shape \[4, 32\], but the base model wants it as \[8, 32\].*another base/,
     ],
-    ["fewer targets than tensors", { target_modules: ["q_proj"] }, /v_proj\.lora_A\.weight" belongs to no layer/],
+    [
+      "fewer targets than tensors",
+      { target_modules: ["q_proj"] },
+      /v_proj\.lora_A\.weight" belongs to a layer that adapter_config\.json does not select/,
+    ],
     [
       "more targets than tensors",
       { target_modules: ["q_proj", "v_proj", "o_proj"] },
@@ -286,7 +316,7 @@ describe("an adapter that cannot be used", () => {
     const { into } = await savedAdapter("llama");
     const before = device.totalBytes;
     await expect(loadAdapter(models.gpt2, into)).rejects.toThrow(
-      /does not fit the base model: "target_modules" names "q_proj"/,
+      /does not fit the base model: "target_modules" \["q_proj","v_proj"\] matches no linear layer/,
     );
     const other = await Model.load(device, stories);
     await expect(loadAdapter(other, into)).rejects.toThrow(

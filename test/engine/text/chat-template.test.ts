@@ -12,7 +12,7 @@ import {
   loadChatTemplate,
   saveChatTemplate,
 } from "../../../src/engine/text/chat-template.ts";
-import { strftime } from "../../../src/engine/text/strftime.ts";
+import { strftime } from "../../../src/engine/text/jinja/strftime.ts";
 import { ConfigError, ModelFormatError } from "../../../src/errors.ts";
 import { temporaryFolder } from "../../helpers/folders.ts";
 import { llama2Template, tokenizerFolders } from "../../helpers/tokenizers.ts";
@@ -157,8 +157,8 @@ describe("the language", () => {
 
   it("writes dates as Python does, in English whatever the host speaks", () => {
     const date = new Date(2026, 2, 7, 15, 4, 5);
-    expect(strftime(date, "%d %b %Y|%A %-d %B %y|%H:%M:%S|%I %p|%a %m %j %%")).toBe(
-      "07 Mar 2026|Saturday 7 March 26|15:04:05|03 PM|Sat 03 %j %",
+    expect(strftime(date, "%d %b %Y|%A %-d %B %y|%H:%M:%S|%I %p|%a %m %j %Q %%")).toBe(
+      "07 Mar 2026|Saturday 7 March 26|15:04:05|03 PM|Sat 03 066 %Q %",
     );
     expect(strftime(new Date(2026, 0, 1, 0), "%I %p")).toBe("12 AM");
     vi.useFakeTimers({ now: date, toFake: ["Date"] });

@@ -19,7 +19,7 @@ fn sigmoid(x: f32) -> f32 {
 fn main() {
   let measured = pairSum[1] > 0.0;
   let mean = select(0.0, pairSum[0] / pairSum[1], measured);
-  // The maximum of 0 and what is no number may be 0: a pair that overflowed must not pass for a reference point.
+  // max(0, NaN) may be 0: a pair that overflowed must not turn into a reference point.
   let z0 = select(mean, 0.0, u.clamped != 0u && mean < 0.0);
   let known = select(0.0, 1.0, measured || u.clamped != 0u);
   let share = 1.0 / f32(u.m);

@@ -192,7 +192,7 @@ describe("odd templates", () => {
       ["ab", "cd"],
       ["ab", "d"],
     ]);
-    expect(report.warnings).toEqual([expect.stringMatching(/^In 1 of 2 chats the tokens .* tokenized apart/)]);
+    expect(report.warnings).toEqual([expect.stringMatching(/^In 1 of 2 chats the tokens .* tokenized separately/)]);
   });
 
   it("adds neither BOS nor EOS to what the template writes", () => {

@@ -31,14 +31,15 @@ describe("rows that need no label", () => {
     expect(layouts).toEqual([name, `${name}/label`]);
   });
 
-  test("a file keeps to one of the two: a label that is missing here and there is a mistake", async () => {
-    const path = fileOf([
-      { prompt: "a", completion: "b", label: true },
-      { prompt: "a", completion: "b" },
-    ]);
-    await expect(readFeedback(path, { labels: "optional" })).rejects.toThrow(
-      `${path}:2 has the layout prompt/completion, but the rows before it (from line 1) have prompt/completion/label`,
-    );
+  test("some rows of a file may have one and others not, in csv as empty cells", async () => {
+    const rows = await readFeedback("test/fixtures/cases/13-some-labels-missing/rows.jsonl", { labels: "optional" });
+    expect(rows.map(({ label }) => label)).toEqual([true, true, true]);
+    const csv = fileIn(folder, "rows.csv", "prompt,completion,label\na,b,false\nc,d,\ne,f, \n");
+    const cells = await readFeedback(csv, { labels: "optional" });
+    expect(cells.map(({ label }) => label)).toEqual([false, true, true]);
+    const chats = fileOf([{ messages: chat }, { messages: chat, label: false }]);
+    expect((await readFeedback(chats, { labels: "optional" })).map(({ label }) => label)).toEqual([true, false]);
+    await expect(readFeedback(chats)).rejects.toThrow(`${chats}:1: the field "label" is missing`);
   });
 
   test("a row of no layout is told what it needs; feedback needs its label as ever", async () => {

@@ -113,7 +113,7 @@ describe("slices", () => {
 
   it("that leave nothing, or are none, are refused", async () => {
     await expect(readFeedback(path, { slice: { from: { value: 10, percent: false } } })).rejects.toThrow(
-      /the slice leaves no rows; there are 10/,
+      /the slice selects none of its 10 rows; choose another slice/,
     );
     expect(() => parseSplit("train[1]")).toThrow(/"dataset_train_split" is "train\[1\]"/);
   });

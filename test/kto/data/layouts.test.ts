@@ -4,6 +4,8 @@ import { describe, expect, it } from "vitest";
 import { ConfigError, DatasetError } from "../../../src/errors.ts";
 import { checkColumnMapping, mapColumns } from "../../../src/kto/data/columns.ts";
 import { rowsOfRecord } from "../../../src/kto/data/layouts.ts";
+import { readFeedback } from "../../../src/kto/data/read.ts";
+import type { FeedbackRow } from "../../../src/kto/data/types.ts";
 
 const source = { file: "f.jsonl", line: 3 };
 const rowsOf = (fields: Record<string, unknown>, textOnly = false) => rowsOfRecord({ fields, source, textOnly });
@@ -108,6 +110,161 @@ describe("pairs with an implicit prompt", () => {
   });
 });
 
+describe("columns of several layouts: the layout follows from all of them", () => {
+  const chosen = [user, assistant];
+  const rejected = [user, { role: "assistant", content: "Go away" }];
+  const texts = { prompt: "Hi", completion: " there" };
+  const layoutOf = (fields: Record<string, unknown>, labels: "required" | "optional" = "required") =>
+    rowsOfRecord({ fields, source }, labels).layout;
+
+  it("the case: pairs that also have messages", async () => {
+    const rows = await readFeedback("test/fixtures/cases/05-pairs-with-messages-column/pair.jsonl");
+    const question = { role: "user", content: "What is tea?" };
+    expect(rows.map(({ source: _, ...row }) => row)).toEqual([
+      {
+        promptMessages: [question],
+        completionMessages: [{ role: "assistant", content: "A drink." }],
+        label: true,
+        pair: 0,
+      },
+      {
+        promptMessages: [question],
+        completionMessages: [{ role: "assistant", content: "No idea." }],
+        label: false,
+        pair: 0,
+      },
+    ]);
+  });
+
+  it.each<[string, Record<string, unknown>]>([
+    ["conversational chosen/rejected", { chosen, rejected, messages: chosen }],
+    ["conversational prompt/chosen/rejected", { prompt: "Hi", chosen, rejected, messages: chosen, label: true }],
+    ["conversational prompt/chosen/rejected", { prompt: [user], chosen, rejected, conversations: chosen }],
+    ["prompt/chosen/rejected", { prompt: "Hi", chosen: " a", rejected: " b", messages: chosen, completion: " a" }],
+    ["prompt/completion/label", { ...texts, label: true, messages: chosen, conversations: chosen }],
+    ["prompt/completion/label", { ...texts, label: true, chosen: " there" }],
+    ["prompt/completion/label", { ...texts, label: true, chosen: " there", rejected: null }],
+    ["messages/label", { prompt: "Hi", messages: chosen, label: true }],
+    ["messages/label", { messages: chosen, label: true, chosen, prompt_ids: [1] }],
+    ["conversations/label", { prompt: "Hi", messages: null, conversations: chosen, label: true }],
+    ["prompt_ids/completion_ids/label", { ...texts, messages: chosen, prompt_ids: [1], completion_ids: [2], label: 1 }],
+  ])("%s", (layout, fields) => {
+    expect(layoutOf(fields)).toBe(layout);
+  });
+
+  it("where no label is needed, it counts for no layout", () => {
+    expect(layoutOf({ prompt: "Hi", messages: chosen }, "optional")).toBe("messages");
+    expect(layoutOf({ ...texts, messages: chosen }, "optional")).toBe("prompt/completion");
+    expect(layoutOf({ prompt: "Hi", chosen: " a", rejected: " b", messages: chosen }, "optional")).toBe(
+      "prompt/chosen/rejected",
+    );
+  });
+
+  it("empty cells of csv are no columns, but an empty text is a text where there is no other", () => {
+    const cells = { prompt: "Hi", completion: "", chosen: "", rejected: "", messages: "", label: "1" };
+    expect(plain({ ...cells, completion: "a" }, true)).toEqual([{ prompt: "Hi", completion: "a", label: true }]);
+    expect(plain({ prompt: "Hi", completion: "", label: "1", messages: "" }, true)).toEqual([
+      { prompt: "Hi", completion: "", label: true },
+    ]);
+    expect(plain({ ...cells, chosen: "a", rejected: "b" }, true)).toHaveLength(2);
+    expect(plain({ prompt: "Hi", chosen: "a", rejected: "", completion: null }, true)).toHaveLength(2);
+  });
+
+  it("of rows that are whole in none, what is missing of the nearest is told", () => {
+    const missing = (fields: Record<string, unknown>) => () => rowsOf(fields);
+    expect(missing({ prompt: "Hi" })).toThrow('"completion" is missing');
+    expect(missing({ ...texts, messages: chosen })).toThrow('"label" is missing');
+    expect(missing({ messages: chosen })).toThrow('"label" is missing');
+    expect(missing({ chosen: "a" })).toThrow('"rejected" is missing');
+    expect(missing({ prompt: "Hi", rejected: "a" })).toThrow('"chosen" is missing');
+    expect(missing({ prompt_ids: [1], label: true })).toThrow('"completion_ids" is missing');
+    expect(missing({ label: true })).toThrow('no layout of feedback fits the fields "label"');
+  });
+});
+
+describe("LLaMA-Factory's shapes", () => {
+  const folder = "test/fixtures/cases/14-llamafactory-files";
+  const strip = (rows: readonly FeedbackRow[]) => rows.map(({ source: _, ...row }) => row);
+  const human = { from: "human", value: "Hi" };
+  const gpt = (value: string) => ({ from: "gpt", value });
+
+  it("the case: pairs whose chat is a column and whose answers are objects", async () => {
+    const pair = { promptMessages: [user], pair: 0 };
+    expect(strip(await readFeedback(`${folder}/pairs.json`))).toEqual([
+      { ...pair, completionMessages: [assistant], label: true },
+      { ...pair, completionMessages: [{ role: "assistant", content: "Go" }], label: false },
+    ]);
+  });
+
+  it("the case: calls of tools, and what they gave", async () => {
+    const question = { role: "user", content: "Weather?" };
+    const call = { type: "function", function: { name: "w", arguments: {} } };
+    expect(strip(await readFeedback(`${folder}/tools.json`))).toEqual([
+      {
+        promptMessages: [question],
+        completionMessages: [
+          { role: "assistant", content: "", tool_calls: [call] },
+          { role: "tool", content: "7" },
+          { role: "assistant", content: "7 degrees" },
+        ],
+        label: true,
+      },
+      { promptMessages: [question], completionMessages: [{ role: "assistant", content: "No" }], label: false },
+    ]);
+  });
+
+  it("several calls at once, a system prompt and tools as text", () => {
+    const calls = [
+      { name: "f", arguments: { x: 1 } },
+      { name: "g", arguments: "{}" },
+    ];
+    const conversations = [
+      human,
+      { from: "function_call", value: JSON.stringify(calls) },
+      { from: "observation", value: "4" },
+      gpt("Hello"),
+    ];
+    const [row] = plain({ conversations, system: "Be kind", tools: '[{"name":"f"}]', label: true });
+    expect(row).toMatchObject({
+      promptMessages: [system, user],
+      completionMessages: [
+        { tool_calls: calls.map((call) => ({ type: "function", function: call })) },
+        { role: "tool" },
+        assistant,
+      ],
+      tools: [{ name: "f" }],
+    });
+    const withSystem = [{ from: "system", value: "Be kind" }, human, gpt("Hello")];
+    expect(plain({ conversations: withSystem, system: "another", label: true })).toEqual([
+      { ...expected, promptMessages: [system, user] },
+    ]);
+  });
+
+  it("a chat that holds the chosen answer too is the prompt without it; with another answer it is refused", () => {
+    const pair = { chosen: gpt("Hello"), rejected: gpt("Go") };
+    const rows = plain({ ...pair, conversations: [human, gpt("Hello")] });
+    expect(rows).toEqual(plain({ ...pair, conversations: [human] }));
+    expect(rows).toEqual(plain({ ...pair, messages: [user] }));
+    expect(() => rowsOf({ ...pair, conversations: [human, gpt("Else")] })).toThrow(
+      /^f\.jsonl:3: "conversations" ends with an answer that is not the one in "chosen"/,
+    );
+    expect(() => rowsOf({ conversations: [human], chosen: "Hello", rejected: "Hell" })).toThrow(
+      /"chosen" is a text, but/,
+    );
+  });
+
+  it("speakers in any column of messages", () => {
+    expect(plain({ prompt: [human], completion: gpt("Hello"), label: true })).toEqual([expected]);
+    expect(plain({ messages: [human, gpt("Hello")], label: true })).toEqual([expected]);
+  });
+
+  it.each(["w()", "7", "[]x", '{"name":"w"}', '{"arguments":{}}'])("a call that is %s is refused", (value) => {
+    expect(() => rowsOf({ conversations: [human, { from: "function_call", value }, gpt("a")], label: true })).toThrow(
+      /^f\.jsonl:3: "conversations" at position 1 is from "function_call", but its value is .*; it must be JSON with "name"/,
+    );
+  });
+});
+
 describe("refusals name file, line and field", () => {
   const chat = { messages: [user, assistant], label: true };
   it.each<[string, Record<string, unknown>, RegExp]>([
@@ -135,6 +292,11 @@ describe("refusals name file, line and field", () => {
       "content that is a number",
       { messages: [user, { role: "assistant", content: 7 }], label: true },
       /7 as its "content"/,
+    ],
+    [
+      "a part of text that is none",
+      { messages: [user, { role: "assistant", content: [{ type: "text", text: { a: 1 } }] }], label: true },
+      /"messages" at position 1 has \{"type":"text","text":\{"a":1\}\} in its "content"/,
     ],
     ["a message of text", { messages: [user, "Hello"], label: true }, /at position 1 is "Hello", not a message/],
     ["messages of text", { messages: "Hello", label: true }, /"messages" is the text "Hello", which is not valid JSON/],

@@ -169,7 +169,7 @@ describe("readFeedback", () => {
     ["a csv label of words", "prompt,completion,label\na,b,up\n", "csv", /:2: "label" is "up"/],
     ["a csv quote that is not closed", 'prompt,completion,label\n"a,b,1\n', "csv", /not valid CSV/],
     ["parquet that ends at once", "PAR1", "parquet", /is damaged or not a parquet file/],
-    ["an unknown ending", "x", "txt", /not a kind of file that is known/],
+    ["an unknown ending", "x", "txt", /has an ending that is not known/],
   ])("refuses %s with file and line", async (_, content, ending, message) => {
     const path = await write(content, ending);
     const error = await readFeedback(path).then(

@@ -13,7 +13,7 @@ import { ktoFloat64Gradient } from "../../../src/kto/method/float64-gradient.ts"
 import { completionLogProbs } from "../../../src/kto/method/log-probs.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";
 import { mismatchedPairs } from "../../../src/kto/method/sampler.ts";
-import { KtoStep, type StepReference } from "../../../src/kto/method/update.ts";
+import { Update, type UpdateReference } from "../../../src/kto/method/update.ts";
 import { KtoTrainer, type TrainerInputs } from "../../../src/kto/trainer.ts";
 import { wholeArena } from "../../helpers/arenas.ts";
 import { expectWithin } from "../../helpers/compare.ts";
@@ -83,7 +83,7 @@ async function train(inputs: TrainerInputs): Promise<Run> {
     for await (const step of trainer) if (step.metrics) metrics.push(step.metrics);
     return {
       metrics,
-      gradients: await device.download(wholeArena(trainer.step.optimizer.gradients)),
+      gradients: await device.download(wholeArena(trainer.update.optimizer.gradients)),
       memory: device.memory(),
       note: trainer.referenceNote,
     };
@@ -147,7 +147,7 @@ describe.each(["microbatch", "step"] as const)("with reference_point_scope %s", 
   });
 
   it("and, for an adapter, the model without it", async () => {
-    const off = await trainAdapter({ reference: "adapter_off", reference_point_scope });
+    const off = await trainAdapter({ reference: "base", reference_point_scope });
     const copied = await trainAdapter({ reference: "copy", reference_point_scope });
     const cached = await trainAdapter({ reference: "cached", reference_point_scope });
     expectSameRun(copied, off);
@@ -318,11 +318,11 @@ describe("uniform", () => {
   const objective = { beta: 0.1, desirableWeight: 1.5, undesirableWeight: 0.75, lossType: "kto" } as const;
 
   async function gradients(
-    reference: StepReference,
+    reference: UpdateReference,
     batches: Parameters<typeof gradientsOf>[1],
     scope: "microbatch" | "step" = "microbatch",
   ) {
-    const step = new KtoStep({
+    const step = new Update({
       policy: models.policy,
       reference,
       shapes: batches.map(({ packed: { shape } }) => shape),
@@ -429,14 +429,14 @@ describe("what is computed", () => {
 
 describe("references that cannot be", () => {
   it.each([
-    [{ reference: "adapter_off" }, false, /"adapter_off", but the model has no adapter to take off: set use_peft true/],
-    [{ reference: "adapter_off" }, true, /"adapter_off", the model without its adapter, but another reference model/],
+    [{ reference: "base" }, false, /"base", but the model has no adapter to take off: set use_peft true/],
+    [{ reference: "base" }, true, /"base", the model without its adapter, but another reference model/],
     [{ reference: "uniform" }, true, /"uniform", which needs no reference model, but one is given/],
     [{ reference: "uniform", loss_type: "kto_zero" }, false, /measured on mismatched pairs, but loss_type "apo_zero_/],
     [
-      { reference: "copy", precompute_ref_log_probs: true },
+      { reference: "uniform", precompute_ref_log_probs: true },
       false,
-      /which is reference "cached", but reference is "copy"/,
+      /"precompute_ref_log_probs" is true, but reference "uniform" has no model to compute them with/,
     ],
   ])("%j, own model %s", async (changes, given, message) => {
     const inputs = { policy: models.policy, examples, ...(given ? { reference: models.reference } : {}) };

@@ -25,7 +25,7 @@ async function train(
     return {
       lines,
       weights: bits(await device.download(wholeArena(policy.weights))),
-      gradients: bits(await device.download(wholeArena(trainer.step.optimizer.gradients))),
+      gradients: bits(await device.download(wholeArena(trainer.update.optimizer.gradients))),
     };
   } finally {
     trainer.free();

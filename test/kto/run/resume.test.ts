@@ -472,6 +472,23 @@ describe("damage", () => {
     expect(resumed.checkpoints[0]?.step).toBe(3);
   });
 
+  it("files that the checksums do not list are told; weights among them are not trusted", async () => {
+    const path = await aBrokenRun();
+    writeFileSync(join(path, "checkpoint-3", "notes.txt"), "mine");
+    const told = await run(path, { resume_from_checkpoint: true });
+    expect(told.warnings).toEqual([
+      `The checkpoint ${join(path, "checkpoint-3")} holds notes.txt, which its checksums do not list.`,
+    ]);
+    const other = await aBrokenRun();
+    writeFileSync(join(other, "checkpoint-3", "model-00001-of-00002.safetensors"), "");
+    const { warnings } = await run(other, { resume_from_checkpoint: true });
+    expect(warnings).toEqual([
+      expect.stringMatching(
+        /checkpoint-3 is damaged: its checksums do not list its model-00001-of-00002.safetensors; the last good one before it, .*checkpoint-2, is used\.$/,
+      ),
+    ]);
+  });
+
   it("one that is named is not replaced by another one", async () => {
     const path = await damaged("model.safetensors", flipped);
     const error = await failure(run(path, { resume_from_checkpoint: join(path, "checkpoint-3") }));
@@ -492,7 +509,7 @@ describe("damage", () => {
     expect(onWarning.mock.calls).toEqual([
       [expect.stringMatching(/ is damaged: .* does not hold what was written\.$/)],
     ]);
-    expect(none.message).toContain("has no good checkpoint to go on from; leave it out to start anew.");
+    expect(none.message).toContain("has no good checkpoint to go on from; leave it out to start from the beginning.");
     expect(never.message).toContain("has no checkpoint to go on from");
     expect(missing.message).toContain('There is no checkpoint "nowhere"');
   });
@@ -664,9 +681,27 @@ describe("faults", () => {
   });
 
   it("a run that is stopped and cannot be saved says so", async () => {
-    vi.spyOn(platform, "makeFolder").mockRejectedValue(new FileError("Cannot create the folder x: no space."));
+    vi.spyOn(platform, "renameFolder").mockRejectedValue(new FileError("Cannot rename the folder x: no space."));
     const error = await failure(run(newFolder(), { save_strategy: "no" }, { stop: 1 }));
     expect(error).toBeInstanceOf(FileError);
+    expect(error.message).toBe("Cannot rename the folder x: no space.");
+    vi.restoreAllMocks();
+    const path = newFolder();
+    const stopped = run(
+      path,
+      {},
+      {
+        stop: 3,
+        onStep: ({ step }) => {
+          if (step !== 3) return;
+          vi.spyOn(platform, "renameFolder").mockRejectedValue(new FileError("Cannot rename the folder x: no space."));
+        },
+        onWarning: () => undefined,
+      },
+    );
+    expect((await failure(stopped)).message).toBe(
+      `Cannot rename the folder x: no space. The training is not lost: ${join(path, "checkpoint-2")} holds the run up to step 2: go on from there with resume_from_checkpoint.`,
+    );
   });
 
   it("gradients that are never finite: the rows of the last microbatch are named", async () => {

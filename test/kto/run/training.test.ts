@@ -663,7 +663,7 @@ describe("misuse", () => {
     };
     const few = await planned(1000);
     expect(few).toBeGreaterThan(0);
-    expect(await planned(5_000_000)).toBe(few);
+    expect(await planned(5_000_000)).toBeLessThanOrEqual(few);
     policy.free();
   });
 });

@@ -105,7 +105,7 @@ export class Keys {
     }
   }
 
-  /** Throws where the key is there, unless it says that what it is about is off: null, false, 0, an empty list. */
+  /** Throws if the key has a value that switches something on: anything but null, false, 0 and an empty list. */
   refuseUse(key: string): void {
     const value = this.json[key] ?? null;
     if (value === null || value === false || value === 0 || (Array.isArray(value) && value.length === 0)) return;

@@ -31,7 +31,7 @@ export interface ModelConfig {
   readonly position: "rope" | "learned";
   readonly ropeTheta: number;
   readonly ropeScaling: RopeScaling;
-  /** Layers whose queries and keys are turned by their positions, one entry a layer; the others know no positions. */
+  /** One entry a layer: whether it rotates queries and keys by their positions (RoPE); the others know no positions. */
   readonly layerRope: readonly boolean[];
   /** W: in a windowed layer a token sees itself and the W - 1 before it. Undefined where no layer is windowed. */
   readonly slidingWindow: number | undefined;
@@ -49,20 +49,20 @@ export interface ModelConfig {
   readonly inOutWeights: boolean;
   /** The head shares the embedding's tensor. */
   readonly tiedHead: boolean;
-  /** The family trains with dropout of its own; ours does not have it. */
+  /** The family trains with dropout, which is not implemented. */
   readonly dropsOut: boolean;
   readonly bosTokenId: number | undefined;
   readonly eosTokenIds: readonly number[];
 }
 
-/** What the Llama-like families differ in: their configuration class's defaults, and parts that have no key. */
+/** How the Llama-like families differ: defaults of their configuration classes, and parts that no key switches. */
 interface Family {
   /** Key/value heads where the key is absent; null in the file means as many as query heads. */
   readonly keyValueHeads: (queryHeads: number) => number;
   readonly contextLength: number;
   readonly ropeTheta: number;
   readonly tiedHead: boolean;
-  /** Width of a head where the key is absent and the heads need not share the hidden size out. */
+  /** Width of a head where the key is absent; undefined where the heads divide the hidden size among them. */
   readonly headSize?: number;
   readonly qkNorm: boolean;
   /** "key": on q, k, v and the output as `attention_bias` says; "qkv": always on q, k and v; "none": never. */
@@ -213,7 +213,7 @@ export function parseEndTokens(text: string, file: string): readonly number[] | 
   return new Keys(parseJsonObject(text, file), file).endTokens();
 }
 
-/** Llama and what has grown from it. */
+/** Llama and the families that are built like it. */
 function rotary(read: Keys, modelType: Exclude<ModelType, "gpt2">): ModelConfig {
   const family = FAMILIES[modelType];
   const layers = layerCount(read, "num_hidden_layers");
@@ -221,7 +221,7 @@ function rotary(read: Keys, modelType: Exclude<ModelType, "gpt2">): ModelConfig 
   const contextLength = read.count("max_position_embeddings", family.contextLength);
   read.refuse("hidden_act", "silu");
   read.refuse("partial_rotary_factor", 1);
-  // Llama's code then repeats the slices of a parallel training; the other families do not know the key.
+  // Above 1 Llama's code computes in slices, which gives other last bits; the other families ignore the key.
   if (modelType === "llama") read.refuse("pretraining_tp", 1);
   if (family.attentionBias === "none") read.refuse("attention_bias", false);
   if (!family.mlpBias) read.refuse("mlp_bias", false);
@@ -322,7 +322,7 @@ const SCALINGS = ["default", "linear", "dynamic", "llama3"];
 
 function scalingOf(keys: Keys, contextLength: number): RopeScaling {
   const { rope_type, type } = keys.json;
-  // The older form has no theta to be there for, so that one without a type is damaged.
+  // rope_scaling without a type is damaged; rope_parameters without one only gives the base.
   const kind = rope_type ?? type ?? (keys.inside === "rope_parameters" ? "default" : undefined);
   if (!SCALINGS.some((one) => one === kind)) {
     throw keys.error(
@@ -368,7 +368,7 @@ function ropeLayers(read: Keys, layers: number): boolean[] {
 const FULL = "full_attention";
 const SLIDING = "sliding_attention";
 
-/** The sliding window and the layers that have it, of `sliding_window` and what the family switches it with. */
+/** The sliding window and the layers that have it, from `sliding_window` and the family's own switch. */
 function windowsOf(
   read: Keys,
   family: Family,
@@ -420,7 +420,7 @@ function firstWindowed(read: Keys): number {
   return read.json.max_window_layers === 0 ? 0 : read.count("max_window_layers", 28);
 }
 
-/** Far beyond any model: what has an entry for each layer must not take the memory of a damaged number. */
+/** Far beyond any model, so that a damaged number does not make lists with an entry for each layer exhaust the memory. */
 const MOST_LAYERS = 10_000;
 
 function layerCount(read: Keys, key: string): number {

@@ -1,6 +1,6 @@
 /**
- * A Hugging Face model folder but for its weights: its configuration read, its companions (tokenizer, templates)
- * carried along to a folder that is written.
+ * A Hugging Face model folder without its weights: reads the configuration, and copies tokenizer and templates to a
+ * folder that is written.
  */
 import { FileError, ModelFormatError } from "../../../errors.ts";
 import type { StoredFormat } from "../../../kernels/kernel.ts";
@@ -103,7 +103,7 @@ export async function writeCompanions(from: string, to: string, dtype: StoredFor
 
 /**
  * A config.json that names this dtype; undefined if it does already, or names none and the weights are f32. All else keeps
- * its spelling: written anew, 10000.0 would become 10000, which Python reads as a number of another type.
+ * its spelling: JSON.stringify would turn 10000.0 into 10000, which Python reads as a number of another type.
  */
 function withDtype(text: string, dtype: StoredFormat): string | undefined {
   const config = JSON.parse(text) as Record<string, unknown>;
@@ -127,10 +127,10 @@ function withDtype(text: string, dtype: StoredFormat): string | undefined {
   return changed + text.slice(copied);
 }
 
-/** Brackets, and texts with the text or null that they are the key of, if it is one. */
+/** Brackets, and strings; where a string is a key with a string or null as its value, key and value too. */
 const JSON_PIECES = /("(?:[^"\\]|\\.)*")(?:\s*:\s*("(?:[^"\\]|\\.)*"|null))?|[{}[\]]/g;
 
-/** Byte by byte: a tokenizer.model is no text. */
+/** As bytes, since a tokenizer.model is no text. */
 async function copyFile(from: string, to: string): Promise<void> {
   const file = await platform.openFile(from);
   try {

@@ -44,7 +44,7 @@ interface LayerActivations {
   readonly attentionNorm: NormResult;
   /** Before the norms of query and key heads: [q | k | v], [T, H + KV]; undefined without them. */
   readonly headNorm: { readonly x: Float64Array; readonly inverse: Float64Array } | undefined;
-  /** As attention takes them: normed and rotated. */
+  /** Normed and rotated, as attention reads them. */
   readonly q: Float64Array;
   readonly k: Float64Array;
   readonly v: Float64Array;

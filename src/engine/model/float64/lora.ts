@@ -1,10 +1,10 @@
 /**
- * LoRA in float64, by another way than the device's: the adapter is merged into the weights, W' = W + scale B A, and the
- * gradients of A and B follow from that of W' by the chain rule, dA = scale B^T dW', dB = scale dW' A^T. No dropout.
+ * LoRA in float64, computed differently from the device: the adapter is merged into the weights, W' = W + scale B A, and
+ * the gradients of A and B follow from that of W' by the chain rule, dA = scale B^T dW', dB = scale dW' A^T. No dropout.
  */
 import { add, at } from "../../../kernels/float64/elements.ts";
 import { matmul } from "../../../kernels/float64/matmul.ts";
-import { type LinearModule, loraScale } from "../lora.ts";
+import type { LoraModule } from "../lora-modules.ts";
 import type { Model } from "../model.ts";
 import type { Float64Gradients, Float64Tensor } from "./decoder.ts";
 
@@ -16,22 +16,22 @@ export async function float64Weights(model: Model): Promise<Map<string, Float64T
   );
   const adapter = await float64Adapter(model);
   if (adapter === undefined) return weights;
-  for (const { module, a, b, scale, rank } of adapter) {
-    const delta = matmul({ a: b, b: a, m: module.outputs, n: module.inputs, k: rank });
+  for (const { module, a, b } of adapter) {
+    const delta = matmul({ a: b, b: a, m: module.outputs, n: module.inputs, k: module.rank });
     const weight = weights.get(weightName(model, module))?.data;
     if (weight === undefined) throw new Error(`the model has no ${module.name}`);
     eachElement(model, module, (place, row, column) => {
-      add(weight, place, scale * at(delta, row * module.inputs + column));
+      add(weight, place, module.scale * at(delta, row * module.inputs + column));
     });
   }
   return weights;
 }
 
-/** The gradients of a model's adapter, under the names that `model.readTensors` gives them, from those of its weights. */
+/** The gradients of a model's adapter from those of its merged weights, under the names of `model.readTensors`. */
 export async function adapterGradients(model: Model, gradients: Float64Gradients): Promise<Float64Gradients> {
   const result: Float64Gradients = new Map();
-  for (const { module, a, b, scale, rank } of (await float64Adapter(model)) ?? []) {
-    const { inputs, outputs, name } = module;
+  for (const { module, a, b } of (await float64Adapter(model)) ?? []) {
+    const { inputs, outputs, name, rank, scale } = module;
     const stored = gradients.get(weightName(model, module)) ?? new Float64Array(inputs * outputs);
     const dWeight = new Float64Array(inputs * outputs);
     eachElement(model, module, (place, row, column) => {
@@ -46,11 +46,9 @@ export async function adapterGradients(model: Model, gradients: Float64Gradients
 }
 
 interface Float64Module {
-  readonly module: LinearModule;
+  readonly module: LoraModule;
   readonly a: Float64Array;
   readonly b: Float64Array;
-  readonly scale: number;
-  readonly rank: number;
 }
 
 async function float64Adapter(model: Model): Promise<Float64Module[] | undefined> {
@@ -62,19 +60,17 @@ async function float64Adapter(model: Model): Promise<Float64Module[] | undefined
     module,
     a: values(`${module.name}.lora_A`),
     b: values(`${module.name}.lora_B`),
-    scale: loraScale(adapter.options),
-    rank: adapter.options.rank,
   }));
 }
 
-function weightName(model: Model, module: LinearModule): string {
+function weightName(model: Model, module: LoraModule): string {
   return model.checkpointName(`${module.name}.weight`);
 }
 
-/** Every element of a layer's matrix: its place in the checkpoint's tensor, [out, in] or [in, out]. */
+/** Visits every element of a layer's matrix with its place in the checkpoint's tensor, [out, in] or [in, out]. */
 function eachElement(
   model: Model,
-  { inputs, outputs }: LinearModule,
+  { inputs, outputs }: LoraModule,
   visit: (place: number, row: number, column: number) => void,
 ): void {
   const { inOutWeights } = model.config;

@@ -25,13 +25,13 @@ export interface GenerateOptions extends SamplingOptions {
   readonly eosTokenIds?: readonly number[];
   /**
    * Called for every new token, with the prompt's place and the continuation so far, whose last id is the new one.
-   * "stop" ends the sequence behind it. Tokens of sequences side by side come in turn; an end token is not told.
+   * "stop" ends the sequence after it. Sequences generated side by side take turns; end tokens are not passed on.
    */
   readonly onToken?: (promptIndex: number, ids: readonly number[]) => "stop" | undefined;
   /**
-   * With a single prompt: keep what the cache holds of its first tokens from the call before, as the turns of a
-   * conversation want it. The model's weights must be the same still. The sums of a product may come in another order
-   * than without, so that logits can differ in their last bits. Default false.
+   * With a single prompt: reuse the keys and values of its first tokens that the cache still holds from the call before,
+   * as the turns of a conversation do. The model's weights must not have changed. Matmuls may then add in another order,
+   * so that logits can differ in their last bits. Default false.
    */
   readonly reusePrefix?: boolean;
 }
@@ -80,7 +80,7 @@ export class Generator {
   readonly model: Model;
   /** Sequences side by side. */
   readonly #slots: number;
-  /** The same in whole steps of rows, which programs are recorded for. */
+  /** `batch` rounded up to a number of rows that programs are recorded for. */
   readonly #batch: number;
   readonly #maxLength: number;
   readonly #activations: Activations;
@@ -149,7 +149,7 @@ export class Generator {
     this.#logits = made.logits;
   }
 
-  /** Sequences of this many tokens whose keys, or values, of one layer one binding of the adapter holds. */
+  /** How many sequences of this many tokens fit one binding of the adapter with the keys, or values, of one layer. */
   static mostSideBySide({ device, config }: Model, maxLength: number): number {
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
     const bytes = 4 * maxLength * config.keyValueHeads * config.headSize;
@@ -380,7 +380,7 @@ function* tokensOf({ prompt, ids }: Sequence): Iterable<number> {
   yield* ids;
 }
 
-/** Tokens at the prompt's start that are cached; its last one is run in any case, for its logits. */
+/** How many tokens at the prompt's start are cached; the last one is always run, for its logits. */
 function commonLength(cached: readonly number[], prompt: ArrayLike<number>): number {
   let length = 0;
   while (length < Math.min(cached.length, prompt.length - 1) && cached[length] === prompt[length]) length++;

@@ -39,7 +39,7 @@ export function sampleToken(
     left -= weights[i] ?? 0;
     if (left < 0) return ids?.[i] ?? i;
   }
-  // Rounding left a crumb: the last token that has any weight.
+  // Rounding can leave a small rest after the last weight: take the last token with any weight.
   const last = weights.findLastIndex((weight) => weight > 0);
   return ids?.[last] ?? last;
 }
@@ -104,7 +104,7 @@ function sum(weights: Float64Array): number {
   return weights.reduce((total, weight) => total + weight, 0);
 }
 
-/** How many of the first weights, one at least, it takes to reach a sum; undefined if all do not. */
+/** How many of the first weights, at least one, reach a sum together; undefined if all of them do not. */
 function countToReach(weights: Float64Array, wanted: number): number | undefined {
   let reached = 0;
   for (let i = 0; i < weights.length; i++) {

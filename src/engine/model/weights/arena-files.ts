@@ -1,6 +1,6 @@
 /**
- * The numbers of f32 arenas (trained weights, moments) in safetensors files and back, bit by bit, by pieces. What they
- * mean, and whether they are finite, is not looked at.
+ * Writes f32 arenas (trained weights, moments) into safetensors files and reads them back, bit by bit and in pieces. Does
+ * not check what the numbers mean or whether they are finite.
  */
 import { ModelFormatError } from "../../../errors.ts";
 import type { TensorToWrite } from "../../files/safetensors.ts";

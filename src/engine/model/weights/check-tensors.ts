@@ -1,7 +1,9 @@
-/** Whether a checkpoint's tensors are those of a configuration: names, shapes, dtypes. */
+/** Checks a checkpoint's tensors against a configuration (names, shapes, dtypes) and against each other. */
 import { counted, ModelFormatError } from "../../../errors.ts";
 import type { StoredFormat } from "../../../kernels/kernel.ts";
-import { storedFormat } from "../../files/safetensors.ts";
+import { type SafetensorsFile, storedFormat } from "../../files/safetensors.ts";
+import { elementCount } from "../../gpu/tensor.ts";
+import { toF32 } from "../../number-formats.ts";
 import type { ModelConfig } from "../config/config.ts";
 import type { CheckpointFiles } from "./checkpoint-files.ts";
 import { checkpointNaming, parameterSpecs } from "./parameters.ts";
@@ -43,4 +45,48 @@ export function checkTensors(config: ModelConfig, files: CheckpointFiles): { pre
   }
   const [stored = "f32"] = formats;
   return { prefix, stored: formats.size === 1 ? stored : "f32" };
+}
+
+/**
+ * A sentence on an lm_head that is ignored: config.json ties the head to the embedding, and the checkpoint holds a head
+ * with other numbers. Transformers 4 ties them all the same; undefined where there is none, or the same one.
+ */
+export async function ignoredHead(config: ModelConfig, files: CheckpointFiles): Promise<string | undefined> {
+  const head = files.tensors.get("lm_head.weight");
+  if (!config.tiedHead || head === undefined) return undefined;
+  const { fullName } = checkpointNaming(config, files.tensors.keys());
+  const embeddingName = fullName(parameterSpecs(config)[0]?.parts[0]?.name ?? "");
+  const embedding = files.tensors.get(embeddingName);
+  if (embedding && (await sameNumbers(head.file, "lm_head.weight", embedding.file, embeddingName))) return undefined;
+  return `${head.file.path}: tensor "lm_head.weight" differs from "${embeddingName}", but config.json ties the two: the head is ignored and the embedding used in its place, as in transformers 4; set tie_word_embeddings to false in config.json to use the head, as transformers 5 does.`;
+}
+
+/** Elements of two tensors that are compared at once. */
+const PIECE = 2 ** 20;
+
+/** Do two tensors of files have the same shape and the same numbers, in whatever format they are stored? */
+export async function sameNumbers(
+  firstFile: SafetensorsFile,
+  firstName: string,
+  secondFile: SafetensorsFile,
+  secondName: string,
+): Promise<boolean> {
+  const sides = [
+    { file: firstFile, name: firstName },
+    { file: secondFile, name: secondName },
+  ];
+  const entries = sides.map(({ file, name }) => file.tensors.get(name));
+  const [shape = [], otherShape = []] = entries.map((entry) => entry?.shape);
+  if (shape.join() !== otherShape.join()) return false;
+  const count = elementCount(shape);
+  for (let from = 0; from < count; from += PIECE) {
+    const [values, others] = await Promise.all(
+      sides.map(async ({ file, name }, side) => {
+        const bytes = await file.read(name, from, Math.min(PIECE, count - from));
+        return toF32(bytes, storedFormat(file.path, name, entries[side]?.dtype ?? ""));
+      }),
+    );
+    if (!values?.every((value, i) => value === others?.[i])) return false;
+  }
+  return true;
 }

@@ -1,6 +1,4 @@
-/**
- * Weights on their way between files and device memory, by pieces, so that no tensor is ever wholly on the host.
- */
+/** Moves weights between files and device memory in pieces, so that the host never holds a whole tensor. */
 import { ModelFormatError, NumericError } from "../../../errors.ts";
 import type { StoredFormat } from "../../../kernels/kernel.ts";
 import { storedFormat } from "../../files/safetensors.ts";
@@ -14,8 +12,8 @@ import type { CheckpointFiles } from "./checkpoint-files.ts";
 const PIECE = 2 ** 23;
 
 /**
- * Fills the tensor of a parameter with its parts, one after another. Pieces start at whole words: a part of an odd number
- * of 16-bit numbers does not leave one, and what is left over goes before the next part's numbers.
+ * Fills the tensor of a parameter with its parts, one after another. Uploads start and end at whole words of 4 bytes: the
+ * half word that an odd number of 16-bit numbers leaves is put before the next part's numbers.
  *
  * @param names of the parts in the checkpoint; @param dtype what the numbers are rounded to on the way; @param piece
  * elements that are on the host at once
@@ -121,7 +119,7 @@ export async function* arenaPieces(
   }
 }
 
-/** The same pieces. Throws NumericError at a number that is none, or that the file's format cannot hold. */
+/** Passes pieces on. Throws NumericError for NaN, infinities and numbers that the file's format cannot hold. */
 export async function* finitePieces(
   name: string,
   pieces: AsyncIterable<Float32Array<ArrayBuffer>>,
@@ -143,12 +141,12 @@ export async function* finitePieces(
   }
 }
 
-/** The formats that hold larger numbers, in words. */
+/** The formats that hold larger numbers than this one, for messages. */
 function wider(format: StoredFormat): string {
   return format === "f16" ? `${DTYPE_NAMES.bf16} or ${DTYPE_NAMES.f32}` : DTYPE_NAMES.f32;
 }
 
-/** One weight that is not a number makes every log-probability one. */
+/** Throws ModelFormatError for NaN and infinities: one such weight spoils every log-probability. */
 function checkFinite(
   path: string,
   name: string,

@@ -1,0 +1,141 @@
+/**
+ * JSON whose numbers and keys a chat template must see as they stand there: Python tells 1.0 from 1, has integers of any
+ * length and keeps the order of keys like "2" and "1", and JavaScript does none of that. The values are JSON.parse's; what
+ * would be lost is noted beside them, where only templates look.
+ */
+
+/** What JavaScript does not keep of an object or list. */
+interface Notes {
+  /** Numbers by key or position, as they stand in the text. */
+  readonly numbers: ReadonlyMap<string, string>;
+  /** Keys in the order of the text; undefined where JavaScript has the same. */
+  readonly order: readonly string[] | undefined;
+}
+
+/** An enumerable symbol, so that a copy made by spreading an object keeps the notes. */
+const notes = Symbol("exact JSON");
+
+/** A number that JavaScript would write otherwise, or a key that it would move. */
+const mayLose = /[-+:,[\s]-?\d+(?:\.\d*)?[eE.]|\d{16}|"\d+"\s*:/;
+
+/**
+ * As JSON.parse, with notes where they are needed.
+ *
+ * @throws SyntaxError
+ */
+export function parseExactJson(text: string): unknown {
+  const value: unknown = JSON.parse(text);
+  return mayLose.test(text) ? new Reader(text).read(value) : value;
+}
+
+/** The text of a number in an object or list, where JavaScript's number does not say it all; undefined elsewhere. */
+export function sourceNumber(holder: object, key: string, value: number): string | undefined {
+  const text = notesOf(holder)?.numbers.get(key);
+  // A number that was changed since is not the one that was read.
+  return text !== undefined && Object.is(Number(text), value) ? text : undefined;
+}
+
+/** The keys of an object in the order of the text that it was read from. */
+export function sourceOrder(object: object): readonly string[] {
+  const keys = Object.keys(object);
+  const order = notesOf(object)?.order;
+  if (order === undefined) return keys;
+  const own = new Set(keys);
+  const known = order.filter((key) => own.has(key));
+  for (const key of known) own.delete(key);
+  return [...known, ...own];
+}
+
+/** A text that is equal for equal values, notes included: what two values must share to be rendered alike. */
+export function exactKey(value: unknown): string {
+  return JSON.stringify(value, (_, member: unknown) => {
+    const noted = typeof member === "object" && member !== null ? notesOf(member) : undefined;
+    if (noted === undefined || member === null) return member;
+    const plain: unknown = Array.isArray(member) ? [...(member as unknown[])] : { ...member, [notes]: undefined };
+    return { noted: [[...noted.numbers], noted.order ?? null], plain };
+  });
+}
+
+function notesOf(holder: object): Notes | undefined {
+  return (holder as { [notes]?: Notes })[notes];
+}
+
+const token = /\s*(?:("(?:[^"\\]|\\.)*")|(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|([[\]{},:])|(true|false|null))/y;
+
+/** Goes through a text that JSON.parse has accepted, beside the value that it gave. */
+class Reader {
+  readonly #text: string;
+  #at = 0;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  read(value: unknown): unknown {
+    this.#value(value);
+    return value;
+  }
+
+  #next(): { string?: string | undefined; number?: string | undefined; mark?: string | undefined } {
+    token.lastIndex = this.#at;
+    const [whole = "", string, number, mark] = token.exec(this.#text) ?? [];
+    this.#at += whole.length;
+    return { string, number, mark };
+  }
+
+  /** Past the value; the text of a number that JavaScript does not keep. */
+  #value(value: unknown): string | undefined {
+    const { number, mark } = this.#next();
+    if (mark === "[") this.#list(Array.isArray(value) ? value : []);
+    else if (mark === "{")
+      this.#object((typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>);
+    return number !== undefined && !isKept(number) ? number : undefined;
+  }
+
+  #list(list: readonly unknown[]): void {
+    const numbers = new Map<string, string>();
+    for (let i = 0; !this.#skips("]"); i++) {
+      if (i > 0) this.#next();
+      const number = this.#value(list[i]);
+      if (number !== undefined) numbers.set(String(i), number);
+    }
+    if (numbers.size > 0) note(list, { numbers, order: undefined });
+  }
+
+  #object(object: Readonly<Record<string, unknown>>): void {
+    const numbers = new Map<string, string>();
+    const order = new Set<string>();
+    for (let i = 0; !this.#skips("}"); i++) {
+      if (i > 0) this.#next();
+      const key = String(JSON.parse(this.#next().string ?? '""'));
+      this.#next();
+      const number = this.#value(Object.hasOwn(object, key) ? object[key] : undefined);
+      // Of a key that stands there twice the last value counts, in the first one's place.
+      if (number === undefined) numbers.delete(key);
+      else numbers.set(key, number);
+      order.add(key);
+    }
+    const keys = Object.keys(object);
+    const moved = [...order].some((key, i) => keys[i] !== key);
+    if (numbers.size > 0 || moved) note(object, { numbers, order: moved ? [...order] : undefined });
+  }
+
+  /** Goes past this mark if it is next. */
+  #skips(mark: string): boolean {
+    const at = this.#at;
+    if (this.#next().mark === mark) return true;
+    this.#at = at;
+    return false;
+  }
+}
+
+/** JavaScript's number is written as an int of Python's exactly where the text is one. */
+function isKept(number: string): boolean {
+  const value = Number(number);
+  if (/^-?\d+$/.test(number)) return Number.isSafeInteger(value) && !Object.is(value, -0);
+  return !Number.isInteger(value);
+}
+
+function note(holder: object, noted: Notes): void {
+  Object.defineProperty(holder, notes, { value: noted, enumerable: true, configurable: true, writable: true });
+}

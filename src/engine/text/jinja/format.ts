@@ -1,0 +1,286 @@
+/** Texts with values put in: the operator % and str.format, with Python's conversions and widths. */
+import { asNumber } from "./compare.ts";
+import { typeError, valueError } from "./errors.ts";
+import type { Budget } from "./limits.ts";
+import { fixed, toFloat } from "./numbers.ts";
+import { floatText, integerText, repr, str } from "./print.ts";
+import { cutText, padded } from "./strings.ts";
+import {
+  type Arguments,
+  Dict,
+  isList,
+  Namespace,
+  Range,
+  Tuple,
+  textLength,
+  typeName,
+  Undefined,
+  type Value,
+} from "./values.ts";
+
+/** text % value */
+export function percentFormat(text: string, value: Value, budget: Budget): string {
+  const positional = value instanceof Tuple ? value.items : [value];
+  let used = 0;
+  let named = false;
+  const take = (): Value => {
+    if (used >= positional.length) throw typeError("not enough arguments for format string");
+    return positional[used++] ?? null;
+  };
+  const out = text.replace(
+    /%(?:\(([^()]*)\))?([-+ #0]*)(\*|\d+)?(?:\.(\*|\d+)?)?[hlL]?([\s\S]|$)/g,
+    (
+      whole,
+      name: string | undefined,
+      flags: string,
+      widthText: string | undefined,
+      precisionText: string | undefined,
+      kind: string,
+    ) => {
+      if (kind === "") throw valueError("incomplete format");
+      const width = widthText === "*" ? Number(asNumber(take())) : Number(widthText ?? 0);
+      const hasPrecision = whole.replace(/^%(\([^()]*\))?/, "").includes(".");
+      const precision =
+        precisionText === "*" ? Number(asNumber(take())) : hasPrecision ? Number(precisionText ?? 0) : undefined;
+      budget.text(width + (precision ?? 0));
+      if (kind === "%") return "%";
+      let item: Value;
+      if (name === undefined) item = take();
+      else {
+        if (!(value instanceof Dict)) throw typeError("format requires a mapping");
+        const found = value.get(name);
+        if (found === undefined) throw valueError(`KeyError: '${name}'`);
+        named = true;
+        item = found;
+      }
+      const body = converted(kind, item, flags, precision, budget);
+      const left = flags.includes("-");
+      if (flags.includes("0") && !left && /[dioxXeEfFgGu]/.test(kind)) return zeroPadded(body, width);
+      return padded(body, width, " ", left ? "right" : "left");
+    },
+  );
+  // Whatever can be subscripted may stand for a mapping of which nothing is used.
+  const isMapping = isList(value) || value instanceof Dict || value instanceof Range || value instanceof Undefined;
+  if (!named && !isMapping && !(value instanceof Namespace) && used < positional.length) {
+    throw typeError("not all arguments converted during string formatting");
+  }
+  return budget.made(out);
+}
+
+function zeroPadded(body: string, width: number): string {
+  const sign = /^[-+ ]?(0[xXoObB])?/.exec(body)?.[0] ?? "";
+  return sign + padded(body.slice(sign.length), width - sign.length, "0", "left");
+}
+
+function converted(kind: string, item: Value, flags: string, precision: number | undefined, budget: Budget): string {
+  const plus = flags.includes("+") ? "+" : flags.includes(" ") ? " " : "";
+  switch (kind) {
+    case "s":
+    case "r":
+    case "a": {
+      const text = kind === "s" ? str(item, budget) : repr(item, budget);
+      return precision === undefined ? text : cutText(budget.made(text), 0, precision, 1);
+    }
+    case "c": {
+      if (typeof item === "string" && textLength(item) === 1) return item;
+      const code = asNumber(item);
+      if (typeof code !== "bigint") throw typeError("%c requires int or char");
+      return String.fromCodePoint(Number(code));
+    }
+    case "d":
+    case "i":
+    case "u":
+    case "x":
+    case "X":
+    case "o": {
+      const number = asNumber(item);
+      if (number === undefined) throw typeError(`%${kind} format: a real number is required, not ${typeName(item)}`);
+      if (typeof number === "number" && !/[diu]/.test(kind)) {
+        throw typeError(`%${kind} format: an integer is required, not float`);
+      }
+      const whole = typeof number === "number" ? truncated(number) : number;
+      return signedDigits(whole, kind, plus, flags.includes("#"), precision ?? 0);
+    }
+    case "e":
+    case "E":
+    case "f":
+    case "F":
+    case "g":
+    case "G": {
+      const number = asNumber(item);
+      if (number === undefined) throw typeError(`must be real number, not ${typeName(item)}`);
+      const text = floatDigits(toFloat(number), kind, precision ?? 6, flags.includes("#"));
+      return text.startsWith("-") ? text : plus + text;
+    }
+  }
+  throw valueError(`unsupported format character '${kind}'`);
+}
+
+function truncated(value: number): bigint {
+  if (Number.isNaN(value)) throw valueError("cannot convert float NaN to integer");
+  if (!Number.isFinite(value)) throw valueError("cannot convert float infinity to integer");
+  return BigInt(Math.trunc(value));
+}
+
+function signedDigits(value: bigint, kind: string, plus: string, alternate: boolean, precision: number): string {
+  const size = value < 0n ? -value : value;
+  const radix = kind === "o" ? 8 : kind === "x" || kind === "X" ? 16 : kind === "b" ? 2 : 10;
+  const digits = (radix === 10 ? integerText(size) : size.toString(radix)).padStart(precision, "0");
+  const prefix = alternate && radix !== 10 ? `0${kind.toLowerCase()}` : "";
+  const text = prefix + digits;
+  return (value < 0n ? "-" : plus) + (kind === "X" ? text.toUpperCase() : text);
+}
+
+/** A float in the form e, f or g; a large letter gives large letters. */
+function floatDigits(value: number, kind: string, precision: number, alternate = false): string {
+  const big = kind !== kind.toLowerCase();
+  const up = (text: string) => (big ? text.toUpperCase() : text);
+  if (!Number.isFinite(value)) return up(Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf");
+  switch (kind.toLowerCase()) {
+    case "f":
+      return Object.is(value, -0) ? `-${fixed(0, precision)}` : fixed(value, precision);
+    case "e":
+      return up(exponential(value, precision));
+  }
+  const digits = precision === 0 ? 1 : precision;
+  const text = exponential(value, digits - 1);
+  const exponent = Number(text.slice(text.indexOf("e") + 1));
+  const trim = (body: string) => (alternate || !body.includes(".") ? body : body.replace(/\.?0+$/, ""));
+  if (exponent >= -4 && exponent < digits) return trim(fixed(value, digits - 1 - exponent));
+  const [mantissa = "", tail = ""] = text.split("e");
+  return up(`${trim(mantissa)}e${tail}`);
+}
+
+function exponential(value: number, precision: number): string {
+  const [mantissa = "", exponent = "0"] = value.toExponential(Math.min(precision, 100)).split("e");
+  const size = Math.abs(Number(exponent));
+  const sign = Object.is(value, -0) ? "-" : "";
+  return `${sign}${mantissa}e${exponent.startsWith("-") ? "-" : "+"}${String(size).padStart(2, "0")}`;
+}
+
+/** How a field of str.format is looked up: `name.attribute[item]`. */
+export type FieldLookup = (value: Value, step: { readonly attribute: string } | { readonly item: Value }) => Value;
+
+/** text.format(...) */
+export function braceFormat(text: string, args: Arguments, lookup: FieldLookup, budget: Budget): string {
+  let automatic = 0;
+  const fieldValue = (field: string): Value => {
+    const [, first = "", path = ""] = /^([^.[]*)([\s\S]*)$/.exec(field) ?? [];
+    let value: Value | undefined;
+    if (first === "" || /^\d+$/.test(first)) {
+      value = args.positional[first === "" ? automatic++ : Number(first)];
+      if (value === undefined) throw valueError("Replacement index out of range for positional args tuple");
+    } else value = args.keywords.get(first);
+    if (value === undefined) throw valueError(`KeyError: '${first}'`);
+    for (const [, attribute, item] of path.matchAll(/\.([^.[]+)|\[([^\]]+)\]/g)) {
+      if (attribute !== undefined) value = lookup(value, { attribute });
+      else value = lookup(value, { item: /^\d+$/.test(item ?? "") ? BigInt(item ?? "") : (item ?? "") });
+    }
+    return value;
+  };
+  const render = (template: string, depth: number): string => {
+    if (depth > 2) throw valueError("Max string recursion exceeded");
+    let out = "";
+    let at = 0;
+    while (at < template.length) {
+      const character = template[at] ?? "";
+      if ((character === "{" || character === "}") && template[at + 1] === character && depth === 1) {
+        out += character;
+        at += 2;
+      } else if (character === "}") throw valueError("Single '}' encountered in format string");
+      else if (character === "{") {
+        const end = closing(template, at);
+        const [, field = "", conversion, spec = ""] =
+          /^([^!:[]*(?:\[[^\]]*\][^!:[]*)*)(?:!([\s\S]))?(?::([\s\S]*))?$/.exec(template.slice(at + 1, end)) ?? [];
+        const value = fieldValue(field);
+        const shown = conversion === "r" ? repr(value, budget) : conversion === "s" ? str(value, budget) : value;
+        if (conversion !== undefined && !/[rsa]/.test(conversion))
+          throw valueError(`Unknown conversion specifier ${conversion}`);
+        out += formatted(shown, render(spec, depth + 1), budget);
+        at = end + 1;
+      } else {
+        out += character;
+        at++;
+      }
+    }
+    return budget.made(out);
+  };
+  return render(text, 1);
+}
+
+function closing(template: string, start: number): number {
+  let depth = 0;
+  for (let at = start; at < template.length; at++) {
+    if (template[at] === "{") depth++;
+    else if (template[at] === "}" && --depth === 0) return at;
+  }
+  throw valueError(
+    template.length === start + 1 ? "Single '{' encountered in format string" : "expected '}' before end of string",
+  );
+}
+
+/** format(value, spec): [[fill]align][sign][#][0][width][,][.precision][type] */
+function formatted(value: Value, spec: string, budget: Budget): string {
+  if (spec === "") return str(value, budget);
+  const found = /^(?:(.)?([<>=^]))?([-+ ])?(#)?(0)?(\d+)?([,_])?(?:\.(\d+))?([a-zA-Z%])?$/su.exec(spec);
+  const kind = typeName(value);
+  if (!found) throw valueError(`Invalid format specifier '${spec}' for object of type '${kind}'`);
+  const [, fill, align, sign = "-", alternate, zero, widthText = "0", grouping, precisionText, type] = found;
+  const width = Number(widthText);
+  const precision = precisionText === undefined ? undefined : Number(precisionText);
+  budget.text(width + (precision ?? 0));
+  const number = asNumber(value);
+  if (number === undefined || (typeof value === "boolean" && (type === undefined || type === "s"))) {
+    if (typeof value !== "string" && number === undefined) {
+      throw typeError(`unsupported format string passed to ${kind}.__format__`);
+    }
+    if (type !== undefined && type !== "s")
+      throw valueError(`Unknown format code '${type}' for object of type '${kind}'`);
+    const text = cutText(budget.made(str(value, budget)), 0, precision, 1);
+    const side = align === ">" ? "left" : align === "^" ? "center" : "right";
+    return centred(text, width, fill ?? (zero ? "0" : " "), side);
+  }
+  let body = numberDigits(number, type, precision, alternate !== undefined, kind);
+  if (grouping) body = grouped(body, grouping);
+  if (!body.startsWith("-") && sign !== "-") body = sign + body;
+  if (align === "=" || (zero && align === undefined)) {
+    const lead = /^[-+ ]?(0[xob])?/.exec(body)?.[0] ?? "";
+    return lead + padded(body.slice(lead.length), width - lead.length, fill ?? "0", "left");
+  }
+  return centred(body, width, fill ?? (zero ? "0" : " "), align === "<" ? "right" : align === "^" ? "center" : "left");
+}
+
+/** As format() centres: the odd one goes to the right. */
+function centred(text: string, width: number, fill: string, side: "left" | "right" | "center"): string {
+  if (side !== "center") return padded(text, width, fill, side);
+  const missing = Math.max(0, width - textLength(text));
+  return fill.repeat(Math.floor(missing / 2)) + text + fill.repeat(Math.ceil(missing / 2));
+}
+
+function numberDigits(
+  number: bigint | number,
+  type: string | undefined,
+  precision: number | undefined,
+  alternate: boolean,
+  kind: string,
+): string {
+  if (typeof number === "bigint" && (type === undefined || /[dnxXob]/.test(type))) {
+    if (precision !== undefined) throw valueError("Precision not allowed in integer format specifier");
+    return signedDigits(number, type ?? "d", "", alternate, 0);
+  }
+  if (typeof number === "bigint" && type === "c") return String.fromCodePoint(Number(number));
+  const float = toFloat(number);
+  if (type === "%") return `${floatDigits(float * 100, "f", precision ?? 6)}%`;
+  if (type === undefined || type === "n") {
+    if (precision === undefined) return floatText(float);
+    const short = floatDigits(float, "g", precision);
+    return /^-?\d+$/.test(short) && precision > 1 ? `${short}.0` : short;
+  }
+  if (/[eEfFgG]/.test(type)) return floatDigits(float, type, precision ?? 6, alternate);
+  throw valueError(`Unknown format code '${type}' for object of type '${kind}'`);
+}
+
+function grouped(body: string, mark: string): string {
+  const [, sign = "", whole = "", rest = ""] = /^(-?)(\d+)(.*)$/s.exec(body) ?? [];
+  return sign + whole.replace(/\B(?=(\d{3})+$)/g, mark) + rest;
+}

@@ -1,0 +1,150 @@
+/**
+ * From inputs and a method to a run that holds its memory: checks, the checkpoint to go on from, the reference, then
+ * everything on the device. `createRun` is the one way to a run, whatever it trains for; `timeRun` measures one.
+ */
+import { trainedLayout } from "../../engine/model/freezing.ts";
+import { RunEvaluation } from "../evaluation/run-evaluation.ts";
+import type { RunPlan } from "../method/run-plan.ts";
+import { Update } from "../method/update.ts";
+import type { RunOptions } from "../options/run.ts";
+import { checkHostMemory, withWhatFits } from "./fitting.ts";
+import { type Method, planRun, type RunInputs } from "./inputs.ts";
+import { lockFolder } from "./lock.ts";
+import { LoggingWindow } from "./logging-window.ts";
+import { RunRecord } from "./record.ts";
+import { type CachedReference, cachedReference, liveReference, referenceAdapterDigest } from "./reference.ts";
+import { type Resumption, resumption } from "./resumption.ts";
+import { Run, type RunParts } from "./run.ts";
+import { measureRun, type RunTimes } from "./timing.ts";
+
+/**
+ * Makes a run and, with `resume_from_checkpoint`, puts the checkpoint's weights into the policy. The output folder is the
+ * run's until it is freed.
+ *
+ * @throws ConfigError, DatasetError for inputs that cannot be trained on; AdapterError where the device cannot hold the
+ * run, with the microbatch that fits; FileError where another run has the output folder; what a checkpoint that cannot be
+ * gone on from throws
+ */
+export async function createRun<Options extends RunOptions>(
+  inputs: RunInputs,
+  method: Method<Options>,
+): Promise<Run<Options>> {
+  const plan = planRun(inputs, method);
+  const release = inputs.policy.device.counts ? undefined : await lockFolder(inputs.outputFolder);
+  try {
+    const { parts, resumed } = await prepared(inputs, method, plan, true);
+    const run = new Run(parts, release);
+    try {
+      if (resumed) await parts.record.resume(resumed);
+    } catch (error) {
+      run.free();
+      throw error;
+    }
+    return run;
+  } catch (error) {
+    release?.();
+    throw error;
+  }
+}
+
+/**
+ * How long the run of these inputs, or what is left of it, takes: allocates it, runs a little of it and frees it. Writes
+ * nothing and leaves the policy's weights as they are.
+ *
+ * @throws what `createRun` throws
+ */
+export async function timeRun(inputs: RunInputs, method: Method): Promise<RunTimes> {
+  const { parts, resumed } = await prepared(inputs, method, planRun(inputs, method), false);
+  try {
+    if (resumed) parts.record.adopt(resumed.state);
+    return await measureRun(parts);
+  } finally {
+    parts.free();
+  }
+}
+
+/** @param compute of a cached reference */
+async function prepared<Options extends RunOptions>(
+  inputs: RunInputs,
+  method: Method<Options>,
+  plan: RunPlan,
+  compute: boolean,
+): Promise<{ parts: RunParts<Options>; resumed: Resumption | undefined }> {
+  const { device } = inputs.policy;
+  const adapterDigest = await referenceAdapterDigest(inputs.policy, method);
+  // First, since what is computed before the run must come from the kernels that the first run chose.
+  const resumed = await resumption(inputs, method, plan, adapterDigest);
+  const cached = await cachedReference(inputs, method, plan, compute);
+  const explained = (error: unknown) =>
+    withWhatFits(error, inputs, method, (smaller, counted) => {
+      allocate(smaller, counted, planRun(smaller, counted), cached, undefined);
+    });
+  let parts: RunParts<Options>;
+  try {
+    parts = device.allocating(() => allocate(inputs, method, plan, cached, adapterDigest));
+  } catch (error) {
+    throw await explained(error);
+  }
+  try {
+    checkHostMemory(device);
+    await device.idle(); // an adapter that runs out of memory says so only now
+  } catch (error) {
+    parts.free();
+    throw await explained(error);
+  }
+  return { parts, resumed };
+}
+
+/** Allocates all device memory of a run but the models that were given. */
+function allocate<Options extends RunOptions>(
+  inputs: RunInputs,
+  method: Method<Options>,
+  plan: RunPlan,
+  cached: CachedReference | undefined,
+  adapterDigest: string | undefined,
+): RunParts<Options> {
+  const { policy, evalExamples, outputFolder, ownMetrics } = inputs;
+  const { options, objective } = method;
+  const { totalSteps, stepsPerEpoch } = plan;
+  const reference = liveReference(policy, method);
+  const update = new Update({
+    policy,
+    reference: reference.source,
+    shapes: plan.shapes(),
+    maxSize: options.per_device_train_batch_size,
+    objective,
+    optimizer: {
+      beta1: options.adam_beta1,
+      beta2: options.adam_beta2,
+      epsilon: options.adam_epsilon,
+      weightDecay: options.weight_decay,
+      maxGradientNorm: options.max_grad_norm,
+    },
+    trained: trainedLayout(policy, options.freeze_parameters),
+    fp16: options.fp16,
+    gradientCheckpointing: options.gradient_checkpointing,
+    referencePointScope: method.referencePointScope,
+    dropoutSeed: options.disable_dropout ? undefined : options.seed,
+  });
+  const evaluation = RunEvaluation.create({
+    policy, // without dropout
+    reference: reference.source === "cached" ? (cached?.evaluation ?? policy.base) : reference.source,
+    examples: evalExamples,
+    objective,
+    maxLength: plan.batchOptions.maxLength,
+    fp16: options.fp16,
+    options,
+    totalSteps,
+    stepsPerEpoch,
+    ownMetrics,
+    outputFolder,
+  });
+  const window = new LoggingWindow(update);
+  const record = new RunRecord({ inputs, method, plan, update, window, evaluation, adapterDigest });
+  const free = () => {
+    update.free();
+    evaluation?.free();
+    reference.free();
+  };
+  return { inputs, method, plan, update, evaluation, window, record, cached, free };
+}

@@ -1,0 +1,74 @@
+/**
+ * The reference of a run: the model whose log-probs the policy's are compared with, held beside the policy or asked once
+ * before the run. By default it is the policy as it starts; a run that is resumed starts as the first run did, since the
+ * checkpoint is put into the policy after the reference was taken.
+ */
+import { Model } from "../../engine/model/model.ts";
+import { EvaluationPlan } from "../method/evaluation-plan.ts";
+import { arenaDigest, ReferenceLogProbs } from "../method/reference-log-probs.ts";
+import type { RunPlan } from "../method/run-plan.ts";
+import type { UpdateReference } from "../method/update.ts";
+import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+
+/** The log-probs of a cached reference. */
+export interface CachedReference {
+  readonly updates: ReferenceLogProbs;
+  /** undefined for a run that does not evaluate. */
+  readonly evaluation: ReferenceLogProbs | undefined;
+}
+
+/**
+ * Computes the log-probs of a cached reference, or reads them from the cache, before the policy changes and before
+ * anything of the run is allocated.
+ *
+ * @param compute false for zeros in place of what the cache does not hold
+ * @returns undefined where the reference is not cached
+ * @throws NumericError where the reference gives numbers that are not finite
+ */
+export async function cachedReference(
+  { policy, evalExamples }: RunInputs,
+  method: Method,
+  plan: RunPlan,
+  compute: boolean,
+): Promise<CachedReference | undefined> {
+  const { options, reference, caching } = method;
+  if (caching === undefined) return undefined;
+  const model = reference instanceof Model ? reference : reference === "base" ? policy.base : policy;
+  const common = { recompute: caching.recompute, fp16: options.fp16, compute };
+  const rows = evaluatedRows(evalExamples, options);
+  // The smaller one comes first, so that rows which are refused are refused soon.
+  const evaluation = rows
+    ? await ReferenceLogProbs.of(
+        model,
+        new EvaluationPlan(rows, plan.batchOptions, options.per_device_eval_batch_size),
+        { ...common, stepNames: ["evaluation microbatch", "evaluation microbatches"] },
+      )
+    : undefined;
+  const updates = await ReferenceLogProbs.of(model, plan, { ...common, stepNames: ["update", "updates"] });
+  if (reference instanceof Model && caching.freeReference) {
+    reference.adapter?.free();
+    if (reference.weights !== policy.weights) reference.free();
+  }
+  return { updates, evaluation };
+}
+
+/** Where an update finds the reference's log-probs, and what gives back the memory that was taken for it. */
+export function liveReference(policy: Model, method: Method): { source: UpdateReference; free: () => void } {
+  const { reference } = method;
+  const free = () => undefined;
+  if (method.caching) return { source: "cached", free };
+  if (reference === "base") return { source: policy.base, free };
+  if (reference !== "start") return { source: reference, free };
+  if (policy.adapter) {
+    const adapter = policy.adapter.frozenCopy();
+    return { source: policy.base.withAdapter(adapter), free: () => adapter.free() };
+  }
+  const copy = Model.copyOf(policy, "reference weights");
+  return { source: copy, free: () => copy.free() };
+}
+
+/** SHA-256 of the adapter that is a run's reference, by which a resumed run knows it; undefined for any other reference. */
+export async function referenceAdapterDigest(policy: Model, { reference }: Method): Promise<string | undefined> {
+  if (reference !== "start" || policy.adapter === undefined || policy.device.counts) return undefined;
+  return await arenaDigest(policy.adapter.weights);
+}

@@ -1,0 +1,332 @@
+/**
+ * A training run: one update after another, logged, evaluated, saved. It knows the schedule; which rows come when is
+ * `RunPlan`'s, the work of an update `Update`'s, what is kept of it `RunRecord`'s. `createRun` makes one; iterate it with
+ * `for await`.
+ */
+import type { Model, SaveOptions } from "../../engine/model/model.ts";
+import { saveAdapter } from "../../engine/model/peft.ts";
+import { learningRateAt, type Schedule } from "../../engine/schedule.ts";
+import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../../errors.ts";
+import type { Evaluation, RunEvaluation } from "../evaluation/run-evaluation.ts";
+import type { Batch } from "../method/batch.ts";
+import type { Metrics } from "../method/metrics.ts";
+import type { RunPlan } from "../method/run-plan.ts";
+import type { Update } from "../method/update.ts";
+import type { RunOptions } from "../options/run.ts";
+import { scheduleOf } from "../options/schedule.ts";
+import { type TrainingStep, warn } from "./callbacks.ts";
+import { type Method, type RunInputs, rowNames } from "./inputs.ts";
+import type { LoggingWindow } from "./logging-window.ts";
+import type { RunRecord } from "./record.ts";
+import type { CachedReference } from "./reference.ts";
+import type { LogLine } from "./state.ts";
+
+/** What a run consists of, with all its memory. */
+export interface RunParts<Options extends RunOptions = RunOptions> {
+  readonly inputs: RunInputs;
+  readonly method: Method<Options>;
+  readonly plan: RunPlan;
+  readonly update: Update;
+  /** undefined for a run that does not evaluate. */
+  readonly evaluation: RunEvaluation | undefined;
+  readonly window: LoggingWindow;
+  readonly record: RunRecord;
+  readonly cached: CachedReference | undefined;
+  /** Gives the device memory back. */
+  readonly free: () => void;
+}
+
+/** Iterating it runs one update after another and throws NumericError where gradients are not finite update after update. */
+export class Run<Options extends RunOptions = RunOptions> implements AsyncIterable<TrainingStep> {
+  readonly policy: Model;
+  readonly options: Options;
+  /** The update on the device, for whoever looks at its numbers. */
+  readonly update: Update;
+  readonly #parts: RunParts<Options>;
+  readonly #schedule: Schedule;
+  /** Gives the output folder back. */
+  readonly #release: (() => void) | undefined;
+  #bestStep: number | undefined;
+  #soughtBest = false;
+  #warnedOfSaturation = false;
+  #stopping = new AbortController();
+  #interrupted = false;
+  #iterating = false;
+  #freed = false;
+
+  /** See `createRun`. */
+  constructor(parts: RunParts<Options>, release: (() => void) | undefined) {
+    const { options } = parts.method;
+    this.#parts = parts;
+    this.#release = release;
+    this.policy = parts.inputs.policy;
+    this.options = options;
+    this.update = parts.update;
+    this.#schedule = scheduleOf(options, this.totalSteps);
+  }
+
+  get totalSteps(): number {
+    return this.#parts.plan.totalSteps;
+  }
+
+  get stepsPerEpoch(): number {
+    return this.#parts.plan.stepsPerEpoch;
+  }
+
+  /** Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch. */
+  get rowsLeftOut(): number {
+    return this.#parts.plan.rowsLeftOut;
+  }
+
+  /** Updates done. */
+  get stepsDone(): number {
+    return this.#parts.record.done;
+  }
+
+  /** Whether no update is left, nor the evaluation of the last one, or an evaluation ended the run. */
+  get finished(): boolean {
+    return this.#parts.record.ended;
+  }
+
+  /** Whether `stop` ended the last iteration, with something left to do. */
+  get interrupted(): boolean {
+    return this.#interrupted;
+  }
+
+  /** Why the run ended before its last step, if it did. */
+  get stopReason(): string | undefined {
+    return this.#parts.record.stopReason;
+  }
+
+  /** The step whose weights the policy has, once the run has ended with `load_best_model_at_end`. */
+  get bestStep(): number | undefined {
+    return this.#bestStep;
+  }
+
+  /** The lines of the metrics so far, those before a resumed run included: what metrics.jsonl holds. */
+  get log(): readonly LogLine[] {
+    return this.#parts.record.log;
+  }
+
+  /** The last good checkpoint: saved by this run, or the one that it goes on from. */
+  get lastCheckpoint(): { readonly path: string; readonly step: number } | undefined {
+    return this.#parts.record.last;
+  }
+
+  /** The disk space of the checkpoints, if nothing stops the run: bytes of one, and how many there are at once, at most. */
+  get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
+    return this.#parts.record.checkpointSpace;
+  }
+
+  /** Where the log-probs of a cached reference come from, for people. */
+  get referenceNote(): string | undefined {
+    const { cached } = this.#parts;
+    return cached && [cached.updates, cached.evaluation].flatMap((one) => one?.note ?? []).join("; ");
+  }
+
+  /**
+   * Runs the updates that are left; may be left and entered again.
+   *
+   * @throws NumericError; DeviceLostError that says what was saved; FileError where a run that was stopped cannot be
+   * saved; what a callback throws
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<TrainingStep> {
+    if (this.#freed) throw new ConfigError("The trainer was freed; create another one.");
+    if (this.#iterating) throw new ConfigError("The trainer is iterated already; leave that loop first.");
+    this.#iterating = true;
+    try {
+      yield* this.#steps();
+    } catch (error) {
+      throw error instanceof DeviceLostError ? this.#parts.record.afterLoss(error) : error;
+    } finally {
+      this.#iterating = false;
+      this.#stopping = new AbortController();
+    }
+  }
+
+  async *#steps(): AsyncGenerator<TrainingStep> {
+    const { inputs, record, window } = this.#parts;
+    this.#interrupted = false;
+    yield* this.#pendingEvaluation();
+    let batches = this.#batches(record.done);
+    while (!record.ended) {
+      if (this.#stopping.signal.aborted) {
+        this.#interrupted = true;
+        await record.saveStopped();
+        return;
+      }
+      window.resume();
+      const learningRate = learningRateAt(record.done, this.#schedule);
+      const logged = this.#logs(record.done + 1);
+      await this.update.run(batches, learningRate, record.done, logged);
+      record.done++;
+      window.add(batches, this.update.rowsRun(batches));
+      batches = this.#batches(record.done); // while the device works
+      let metrics: Metrics | undefined;
+      if (logged) metrics = await this.#endWindow(learningRate);
+      else {
+        await this.policy.device.idle();
+        window.pause();
+      }
+      const step = await this.#evaluated(metrics, learningRate);
+      await inputs.onStep?.(step);
+      await record.saveIfDue();
+      if (record.ended) await this.#loadBest();
+      yield step;
+    }
+    await this.#loadBest(); // of a run that was resumed at its end
+  }
+
+  /** The evaluation of `eval_on_start`, or the one that a stop broke off. */
+  async *#pendingEvaluation(): AsyncGenerator<TrainingStep> {
+    const { record, evaluation } = this.#parts;
+    const { done } = record;
+    if (!evaluation?.due(done)) return;
+    const step = await this.#evaluated(undefined, done === 0 ? 0 : learningRateAt(done - 1, this.#schedule));
+    if (step.evaluation === undefined) return;
+    if (done > 0) await record.saveIfDue();
+    if (record.ended) await this.#loadBest();
+    yield step;
+  }
+
+  /** The microbatches of an update, counted from 0, with the log-probs of a cached reference. */
+  #batches(step: number): Batch[] {
+    const batches = this.#parts.plan.batches(step);
+    return this.#parts.cached?.updates.attach(step, batches) ?? batches;
+  }
+
+  #logs(step: number): boolean {
+    const { logging_steps, logging_first_step } = this.options;
+    return step % logging_steps === 0 || step === this.totalSteps || (step === 1 && logging_first_step);
+  }
+
+  async #endWindow(learningRate: number): Promise<Metrics> {
+    const { record, window, plan, inputs } = this.#parts;
+    const metrics = await window.end({
+      step: record.done,
+      totalSteps: this.totalSteps,
+      epoch: record.done / this.stepsPerEpoch,
+      learningRate,
+      rows: () => rowNames(plan.examplesOf(record.done - 1).at(-1) ?? [], plan.examples),
+    });
+    record.lastMetrics = metrics;
+    record.log.push({ step: record.done, ...metrics });
+    if (metrics.saturated === 1 && !this.#warnedOfSaturation) {
+      this.#warnedOfSaturation = true;
+      warn(
+        inputs,
+        `since step ${record.done} no row moves the model any more (saturated is 1): either it knows all rows by heart, or learning_rate is too high and the model may be ruined; look at what it says before you use it.`,
+      );
+    }
+    return metrics;
+  }
+
+  /**
+   * What the last update leaves behind, with its evaluation if one is due.
+   *
+   * @param logged the metrics of the window that ended with it
+   */
+  async #evaluated(logged: Metrics | undefined, learningRate: number): Promise<TrainingStep> {
+    const { done: step } = this.#parts.record;
+    const evaluation = await this.#evaluate();
+    let metrics = logged;
+    if (evaluation?.stop !== undefined && !this.#logs(step)) {
+      this.#parts.window.resume(); // the evaluation's time is not the window's
+      metrics = await this.#endWindow(learningRate);
+    }
+    return {
+      ...{ step, totalSteps: this.totalSteps, epoch: step / this.stepsPerEpoch, learningRate },
+      ...(metrics ? { metrics } : {}),
+      ...(evaluation ? { evaluation } : {}),
+    };
+  }
+
+  /** undefined where none is due after the last update, and where a stop breaks it off. */
+  async #evaluate(): Promise<Evaluation | undefined> {
+    const { record, evaluation: evaluations, inputs } = this.#parts;
+    const { done: step } = record;
+    if (!evaluations?.due(step)) return undefined;
+    const { signal } = this.#stopping;
+    let evaluation: Evaluation;
+    try {
+      evaluation = await evaluations.run(step, record.lastMetrics, signal);
+    } catch (error) {
+      if (error === signal.reason) return undefined;
+      throw error;
+    }
+    if (step < this.totalSteps) record.stopReason = evaluation.stop;
+    record.log.push({ step, epoch: step / this.stepsPerEpoch, ...evaluation.metrics });
+    await inputs.onEvaluate?.({ step, ...evaluation });
+    return evaluation;
+  }
+
+  /** Puts the best weights back, once in a run. */
+  async #loadBest(): Promise<void> {
+    if (this.#soughtBest) return;
+    this.#soughtBest = true;
+    try {
+      this.#bestStep = await this.#parts.evaluation?.loadBest();
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error;
+      warn(
+        this.#parts.inputs,
+        `The best model cannot be put back: ${errorMessage(error)} The model is that of the last update.`,
+      );
+    }
+  }
+
+  /**
+   * Ends the iteration after the update in progress, with a checkpoint in `outputFolder` whatever `save_strategy` says.
+   * An evaluation is broken off and leaves nothing behind. A later iteration, or a run that is resumed, goes on, with that
+   * evaluation first.
+   */
+  stop(): void {
+    this.#stopping.abort();
+  }
+
+  /**
+   * The metrics of the rows to evaluate on, as the model is now. Changes nothing.
+   *
+   * @throws ConfigError for a run that does not evaluate
+   */
+  async evaluate(): Promise<Metrics> {
+    const { evaluation } = this.#parts;
+    if (evaluation) return await evaluation.metrics();
+    throw new ConfigError("This run does not evaluate: create the trainer with evalExamples.");
+  }
+
+  /**
+   * Writes the policy as a Hugging Face folder (`Model.save`), or its adapter as PEFT does (`saveAdapter`).
+   *
+   * @throws NumericError, before anything is written, when the policy no longer gives finite log-probs; FileError for
+   * what cannot be written, which names the checkpoint that holds the training, if one does
+   */
+  async save(folder: string, options: SaveOptions & { readonly baseModel?: string } = {}): Promise<void> {
+    if (this.#freed) throw new ConfigError("The trainer was freed; save before that.");
+    // The last update's gradients were finite before it, which says nothing of the weights after it.
+    const [batch] = this.#batches(Math.max(0, this.stepsDone - 1));
+    if (batch && !(await this.update.policyLogProbs(batch)).every(Number.isFinite)) {
+      throw new NumericError(
+        "The model is not saved: its log-probabilities are not finite numbers any more, so the training diverged; lower learning_rate.",
+      );
+    }
+    try {
+      if (this.policy.adapter) await saveAdapter(this.policy, folder, options.baseModel);
+      else await this.policy.save(folder, options);
+    } catch (error) {
+      throw error instanceof FileError ? this.#parts.record.unsaved(error) : error;
+    }
+  }
+
+  /** Writes trainer_state.json, as it is after the last update, into a folder. */
+  async saveState(folder: string): Promise<void> {
+    await this.#parts.record.saveState(folder);
+  }
+
+  /** Gives back all device memory of the run, and the output folder; the policy stays loaded. */
+  free(): void {
+    this.#freed = true;
+    this.#parts.free();
+    this.#release?.();
+  }
+}

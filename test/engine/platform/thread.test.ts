@@ -1,0 +1,93 @@
+/** Threads that are ended when they take too much: Node's worker threads, and a browser's workers by a stand-in. */
+import { spawnSync } from "node:child_process";
+import { expect, test } from "vitest";
+import { BrowserThread } from "../../../src/engine/platform/browser-thread.ts";
+import { platform, type Thread, ThreadLimit } from "../../../src/engine/platform/index.ts";
+
+const code = {
+  address: new URL("../../helpers/thread.js", import.meta.url),
+  open: () => new Worker(new URL("../../helpers/thread.js", import.meta.url)),
+};
+
+async function withThread<T>(use: (thread: Thread) => Promise<T>): Promise<T> {
+  const thread = await platform.startThread(code, 2 ** 26);
+  try {
+    return await use(thread);
+  } finally {
+    await thread.end();
+  }
+}
+
+test("a thread answers one message after another", async () => {
+  await withThread(async (thread) => {
+    expect(await thread.ask("one", 60_000)).toBe("heard one");
+    expect(await thread.ask("two", 60_000)).toBe("heard two");
+  });
+});
+
+test("one that loops, or takes memory without end, is ended and says which", async () => {
+  const asked = (message: string, workMs: number) =>
+    withThread(async (thread) => {
+      const error = await thread.ask(message, workMs).catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(ThreadLimit);
+      await expect(thread.ask("more", 60_000)).rejects.toBe(error);
+      return (error as ThreadLimit).limit;
+    });
+  expect(await asked("loop", 50)).toBe("time");
+  expect(await asked("memory", 60_000)).toBe("memory");
+});
+
+test("what a thread throws, at once or later, is thrown by whoever asked", async () => {
+  for (const [message, text] of [
+    ["throw", "no such thing"],
+    ["reject", "later"],
+  ] as const) {
+    await withThread((thread) => expect(thread.ask(message, 60_000)).rejects.toThrow(text));
+  }
+});
+
+test("a module that is not there is an error of its own", async () => {
+  const address = new URL("./nowhere.js", import.meta.url);
+  await expect(platform.startThread({ ...code, address }, 2 ** 26)).rejects.toThrow("nowhere");
+});
+
+test("a thread that nobody ends does not keep the process alive", () => {
+  const script = `
+    const { platform } = await import("./src/engine/platform/index.ts");
+    const address = new URL("file://${process.cwd()}/test/helpers/thread.js");
+    const thread = await platform.startThread({ address, open() {} }, 2 ** 26);
+    console.log(await thread.ask("once", 60000));`;
+  const args = ["--import", "tsx", "--input-type=module", "--eval", script];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8", timeout: 60_000 });
+  expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "heard once\n", stderr: "" });
+});
+
+/** What BrowserThread needs of a Web Worker. */
+class WorkerStandIn {
+  onmessage: ((event: { data: unknown }) => void) | null = null;
+  onerror: ((event: { message: string }) => void) | null = null;
+  isTerminated = false;
+  transferred: unknown;
+
+  postMessage(message: unknown, transfer: unknown) {
+    this.transferred = transfer;
+    if (message === "throw") queueMicrotask(() => this.onerror?.({ message: "no such thing" }));
+    else if (message !== "loop") queueMicrotask(() => this.onmessage?.({ data: `heard ${message}` }));
+  }
+
+  terminate() {
+    this.isTerminated = true;
+  }
+}
+
+test("a browser's thread answers, fails, and is terminated when it takes too long", async () => {
+  const worker = new WorkerStandIn();
+  const thread = new BrowserThread(worker as unknown as Worker, 2 ** 26);
+  const buffer = new ArrayBuffer(1);
+  expect(await thread.ask("one", 60_000, [buffer])).toBe("heard one");
+  expect(worker.transferred).toEqual([buffer]);
+  await expect(thread.ask("throw", 60_000)).rejects.toThrow("no such thing");
+  expect(worker.isTerminated).toBe(false);
+  await expect(thread.ask("loop", 20)).rejects.toThrow(ThreadLimit);
+  expect(worker.isTerminated).toBe(true);
+});
