@@ -31,7 +31,9 @@ export function renderPage(report: Report, send: { readonly file: string; readon
     "",
     ...closing(report, send),
   ];
-  return `${lines.map((line) => (line.includes(send.file) ? line : cut(line, LONGEST_LINE).trimEnd())).join("\n")}\n`;
+  // A part that found nothing leaves no gap.
+  const shown = lines.filter((line, index) => line !== "" || lines[index - 1] !== "");
+  return `${shown.map((line) => (line.includes(send.file) ? line : cut(line, LONGEST_LINE).trimEnd())).join("\n")}\n`;
 }
 
 function heading(report: Report): string[] {

@@ -43,6 +43,7 @@ describe("the page", () => {
     expect(page).toContain("numbers came out WRONG");
     expect(page).toContain("Please send x.json, by which kernels are tuned: attach it to an issue of kto-webgpu.");
     expect(page).not.toContain("SOFTWARE");
+    expect(page).not.toContain("\n\n\n");
   });
 
   it("says of a software adapter that it is one, in the file's name too", () => {
