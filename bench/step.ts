@@ -6,6 +6,7 @@
 import type { TensorToWrite } from "../src/engine/files/safetensors.ts";
 import type { Device } from "../src/engine/gpu/device.ts";
 import type { KernelTime } from "../src/engine/gpu/program.ts";
+import { LoraAdapter } from "../src/engine/model/lora.ts";
 import { Model } from "../src/engine/model/model.ts";
 import { Random } from "../src/engine/random.ts";
 import { METRIC_SUMS } from "../src/kernels/kto-objective.ts";
@@ -23,6 +24,8 @@ export interface StepCase {
   readonly config: Readonly<Record<string, unknown>>;
   readonly batch: StepRows;
   readonly options?: Partial<TrainerOptions>;
+  /** Trains a LoRA adapter of this rank on all linear layers, over a base as its files store it; default: the whole model. */
+  readonly loraRank?: number;
   /** Whether other engines do the same update. */
   readonly peers: boolean;
 }
@@ -121,14 +124,15 @@ export const STEP_SETTINGS = {
 export async function timeStep(
   device: Device,
   folder: string,
-  { batch, options }: Pick<StepCase, "batch" | "options">,
+  { batch, options, loraRank }: Pick<StepCase, "batch" | "options" | "loraRank">,
   steps: number,
 ): Promise<StepResult> {
-  const policy = await Model.load(device, folder);
+  const { policy, reference, free } = await loadForTraining(device, folder, loraRank);
   const examples = stepExamples(batch, policy.config.vocabSize);
   const start = performance.now();
   const trainer = await KtoTrainer.create({
     policy,
+    ...(reference ? { reference } : {}),
     examples,
     options: {
       per_device_train_batch_size: batch.rows,
@@ -163,8 +167,40 @@ export async function timeStep(
     };
   } finally {
     trainer.free();
-    policy.free();
+    free();
   }
+}
+
+/**
+ * The model in `folder` as `kto train` loads it: whole in f32, with a reference as the files store it where that is less,
+ * or frozen as the files store it with a new adapter.
+ */
+async function loadForTraining(
+  device: Device,
+  folder: string,
+  loraRank: number | undefined,
+): Promise<{ policy: Model; reference: Model | undefined; free: () => void }> {
+  if (loraRank === undefined) {
+    const policy = await Model.load(device, folder, { storage: "f32" });
+    const reference =
+      policy.numbers === "f32" ? undefined : await Model.load(device, folder, { category: "reference weights" });
+    const free = () => {
+      reference?.free();
+      policy.free();
+    };
+    return { policy, reference, free };
+  }
+  const base = await Model.load(device, folder);
+  const adapter = LoraAdapter.create(device, base.config, {
+    ...{ rank: loraRank, alpha: 2 * loraRank, dropout: 0, rslora: false },
+    targetModules: "all-linear",
+  });
+  adapter.initialize(1);
+  const free = () => {
+    adapter.free();
+    base.free();
+  };
+  return { policy: base.withAdapter(adapter), reference: undefined, free };
 }
 
 /** Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */

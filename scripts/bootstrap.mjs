@@ -1,7 +1,7 @@
 /**
- * Makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|adapter [-- arguments]` installs the npm
- * packages if they are missing or outdated, finds an adapter or sets up a software one, then runs the command. Plain
- * JavaScript without dependencies, since it runs before any are installed. Changes nothing outside this folder.
+ * Makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter [-- arguments]` installs the
+ * npm packages if they are missing or outdated, finds an adapter or sets up a software one, then runs the command. Plain
+ * JavaScript without dependencies, since it runs before any are installed. Outside this folder it writes caches only.
  */
 
 import { spawn } from "node:child_process";
@@ -15,13 +15,13 @@ import { nativeNoise } from "./native-noise.mjs";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const [command = "", ...rest] = process.argv.slice(2);
 const extra = rest[0] === "--" ? rest.slice(1) : rest;
-const usage = "Usage: node scripts/bootstrap.mjs test|quickstart|adapter [-- arguments]";
+const usage = "Usage: node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter [-- arguments]";
 
 process.exitCode = await main();
 
 /** @returns {Promise<number>} the exit code */
 async function main() {
-  if (!["test", "quickstart", "adapter"].includes(command)) {
+  if (!["test", "quickstart", "gpu-report", "adapter"].includes(command)) {
     console.error(usage);
     return 2;
   }
@@ -31,8 +31,8 @@ async function main() {
     return ready;
   }
   if (command === "test") return await runTests();
-  if (command === "quickstart")
-    return await run("node", ["--import", "tsx", "examples/quickstart/run.ts", ...extra], nativeNoise());
+  const programs = { quickstart: "examples/quickstart/run.ts", "gpu-report": "bench/report/main.ts" };
+  if (command in programs) return await run("node", ["--import", "tsx", programs[command], ...extra], nativeNoise());
   return 0;
 }
 

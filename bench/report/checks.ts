@@ -1,0 +1,127 @@
+/** Parts of the report that say whether the adapter's numbers are right: kernel tests and gradient checks; and `kto doctor`. */
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import * as z from "zod";
+import { Budget, seconds } from "./budget.ts";
+import type { Finding, Json, PartContext } from "./finding.ts";
+import { type Host, runNode } from "./host.ts";
+
+/** Seconds that a program may take beyond its part's time before it is ended, so that only one that hangs is. */
+const GRACE = 30;
+
+export async function doctorPart(context: PartContext, emit: (finding: Finding) => void, host: Host): Promise<void> {
+  const ended = await runNode([...host.kto, "doctor", "--json"], { cwd: host.root, seconds: context.seconds + GRACE });
+  if (ended.stdout !== "") emit({ kind: "result", name: "doctor", figures: jsonOf(ended.stdout) });
+  if (ended.failure !== undefined) {
+    emit({ kind: "failed", name: "doctor", message: ended.failure, wrongNumbers: false });
+  }
+}
+
+/** `kto gradcheck` on every fixture: a policy, its reference and one microbatch. */
+export async function gradientsPart(context: PartContext, emit: (finding: Finding) => void, host: Host): Promise<void> {
+  const budget = new Budget(context.seconds);
+  const folder = join(host.root, "test", "fixtures");
+  const names = readdirSync(folder).filter((name) => existsSync(join(folder, name, "policy", "config.json")));
+  for (const [done, name] of names.sort().entries()) {
+    const leftOut = budget.leavesOut(name, done === 0 ? 0 : budget.passed / done);
+    if (leftOut !== undefined) {
+      emit(leftOut);
+      continue;
+    }
+    const words = [
+      ...[
+        ...host.kto,
+        "gradcheck",
+        "--json",
+        "--log_level",
+        "error",
+        "--model_name_or_path",
+        join(folder, name, "policy"),
+      ],
+      ...[
+        "--ref_model_name_or_path",
+        join(folder, name, "reference"),
+        "--dataset_name",
+        join(folder, name, "data.jsonl"),
+      ],
+    ];
+    const ended = await runNode(words, { cwd: host.root, seconds: Math.max(0, budget.left) + GRACE });
+    if (ended.stdout !== "") emit({ kind: "result", name, figures: jsonOf(ended.stdout) });
+    if (ended.failure !== undefined) {
+      emit({ kind: "failed", name, message: ended.failure, wrongNumbers: ended.code === 8 });
+    }
+  }
+}
+
+/** The part of vitest's JSON report that is read here. */
+const testReport = z.object({
+  testResults: z.array(
+    z.object({
+      status: z.string(),
+      message: z.string().optional(),
+      assertionResults: z.array(
+        z.object({ fullName: z.string(), status: z.string(), failureMessages: z.array(z.string()).optional() }),
+      ),
+    }),
+  ),
+});
+
+/** Failing tests of a file that are told; the others are counted. */
+const MOST_FAILURES = 5;
+
+/** Every file of kernel tests in a process of its own, for as long as there is time. */
+export async function kernelTestsPart(
+  context: PartContext,
+  emit: (finding: Finding) => void,
+  host: Host,
+): Promise<void> {
+  const budget = new Budget(context.seconds);
+  const names = context.quick ? host.kernelTests.slice(0, 2) : host.kernelTests;
+  for (const [done, name] of names.entries()) {
+    const leftOut = budget.leavesOut(name, done === 0 ? 0 : budget.passed / done);
+    if (leftOut !== undefined) {
+      emit(leftOut);
+      continue;
+    }
+    const began = budget.passed;
+    const output = join(context.scratch, `tests-${name}.json`);
+    const limit = Math.max(0, budget.left) + GRACE;
+    const ended = await runNode(host.kernelTestCommand(name, output), { cwd: host.root, seconds: limit });
+    if (!existsSync(output)) {
+      const slow = budget.left <= 0;
+      if (slow)
+        emit({ kind: "left out", name, reason: `it had not ended after ${seconds(limit)}`, estimatedSeconds: null });
+      else emit({ kind: "failed", name, message: ended.failure ?? "it wrote no report", wrongNumbers: false });
+      continue;
+    }
+    for (const finding of testFindings(name, readFileSync(output, "utf8"), budget.passed - began)) emit(finding);
+  }
+}
+
+/** The counts of a file's tests, and its failures. @param text vitest's JSON report */
+export function testFindings(name: string, text: string, elapsed: number): Finding[] {
+  const { testResults } = testReport.parse(JSON.parse(text));
+  const tests = testResults.flatMap(({ assertionResults }) => assertionResults);
+  const failed = tests.filter(({ status }) => status === "failed");
+  const passed = tests.filter(({ status }) => status === "passed").length;
+  const counts = { passed, failed: failed.length, skipped: tests.length - passed - failed.length, seconds: elapsed };
+  const firstLine = (message: string | undefined) => (message ?? "").split("\n", 1)[0] ?? "";
+  const broken = testResults.filter((file) => file.status === "failed" && file.assertionResults.length === 0);
+  return [
+    { kind: "result", name, figures: counts },
+    ...failed.slice(0, MOST_FAILURES).map(
+      (test): Finding => ({
+        kind: "failed",
+        name: `${name}: ${test.fullName}`,
+        message: firstLine(test.failureMessages?.[0]),
+        wrongNumbers: true,
+      }),
+    ),
+    // A file that cannot even be loaded has no test in it to fail.
+    ...broken.map((file): Finding => ({ kind: "failed", name, message: firstLine(file.message), wrongNumbers: false })),
+  ];
+}
+
+function jsonOf(stdout: string): Record<string, Json> {
+  return JSON.parse(stdout.trim().split("\n").at(-1) ?? "{}") as Record<string, Json>;
+}

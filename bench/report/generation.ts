@@ -1,0 +1,95 @@
+/**
+ * Part of the report: tokens a second of one sequence and of sixteen side by side, against the bandwidth of a copy: every
+ * pass reads all weights once, so a token of one sequence cannot be faster than that.
+ */
+import { Device } from "../../src/engine/gpu/device.ts";
+import { Generator } from "../../src/engine/model/generate/generate.ts";
+import { Model } from "../../src/engine/model/model.ts";
+import { Random } from "../../src/engine/random.ts";
+import { smolLM2Shape } from "../model-shapes.ts";
+import { stories260K } from "../step.ts";
+import { attempt } from "./attempt.ts";
+import { Budget } from "./budget.ts";
+import { generationSeconds, modelSize } from "./estimates.ts";
+import type { Finding, PartContext } from "./finding.ts";
+import { randomModelFolder } from "./model-folder.ts";
+
+/** The larger one does not fit caches. */
+const small = { name: "stories260K", shape: stories260K };
+const large = { name: "SmolLM2-135M", shape: smolLM2Shape };
+
+const SEQUENCES = [1, 16];
+const PROMPT_TOKENS = 32;
+const NEW_TOKENS = 64;
+/** Bytes of a weight as the random models store it. */
+const BF16_BYTES = 2;
+
+export async function generationPart(context: PartContext, emit: (finding: Finding) => void): Promise<void> {
+  const budget = new Budget(context.seconds);
+  const model = context.quick ? small : large;
+  for (const sequences of SEQUENCES) {
+    const name = `${model.name}, ${sequences} ${sequences === 1 ? "sequence" : "sequences"}`;
+    await attempt(name, emit, () => generate(model, sequences, name, { context, budget, emit }));
+  }
+}
+
+async function generate(
+  { name: modelName, shape }: typeof small | typeof large,
+  sequences: number,
+  name: string,
+  { context, budget, emit }: { context: PartContext; budget: Budget; emit: (finding: Finding) => void },
+): Promise<void> {
+  const { scratch, peaks } = context;
+  if (peaks === undefined) throw new Error("the adapter's peaks were not measured, which estimates and shares need");
+  const device = await Device.open();
+  try {
+    const size = modelSize(shape);
+    // Norms are f32 and too few to count.
+    const weightBytes = BF16_BYTES * size.parameters;
+    const work = { weightBytes, sequences, passes: 2 * (1 + NEW_TOKENS), software: device.isSoftware };
+    const leftOut = budget.leavesOut(name, generationSeconds(size, work, peaks));
+    if (leftOut !== undefined) return emit(leftOut);
+    const folder = await randomModelFolder(scratch, { name: `${modelName} generation`, shape });
+    const model = await Model.load(device, folder);
+    const generator = new Generator(model, { maxBatch: sequences, maxLength: PROMPT_TOKENS + NEW_TOKENS });
+    const random = new Random(3);
+    const prompts = Array.from({ length: sequences }, () =>
+      Array.from({ length: PROMPT_TOKENS }, () => random.below(model.config.vocabSize)),
+    );
+    // Once to compile, then timed from each sequence's first token to the last token of all: the prompts' pass is left out.
+    let first = 0;
+    let last = 0;
+    let passes = 0;
+    for (let round = 0; round < 2; round++) {
+      passes = 0;
+      await generator.generate(prompts, {
+        ...{ maxNewTokens: NEW_TOKENS, seed: 1, temperature: 0, topK: 0, topP: 1, eosTokenIds: [] },
+        onToken: (index) => {
+          if (index !== sequences - 1) return undefined;
+          if (passes === 0) first = performance.now();
+          else last = performance.now();
+          passes++;
+          return undefined;
+        },
+      });
+    }
+    generator.free();
+    model.free();
+    const passesPerSecond = (1000 * (passes - 1)) / (last - first);
+    emit({
+      kind: "result",
+      name,
+      figures: {
+        model: modelName,
+        sequences,
+        new_tokens: passes,
+        tokens_per_second: sequences * passesPerSecond,
+        weight_bytes: weightBytes,
+        share_of_copy: (weightBytes * passesPerSecond) / 1e9 / peaks.gbps,
+        peak_bytes: device.peakBytes,
+      },
+    });
+  } finally {
+    device.close();
+  }
+}
