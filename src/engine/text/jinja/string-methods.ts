@@ -106,8 +106,9 @@ function padding(side: "left" | "right" | "center"): Method {
   return method(["width", "fillchar"], 1, ({ text, values: [width, fill], budget }) => {
     const character = fill === undefined ? " " : textArgument(fill, "The fill character");
     if (textLength(character) !== 1) throw typeError("The fill character must be exactly one character long");
-    budget.text(count(width, 0));
-    return padded(text, count(width, 0), character, side);
+    const columns = Math.max(0, count(width, 0));
+    budget.text(columns);
+    return padded(text, columns, character, side);
   });
 }
 
@@ -223,9 +224,10 @@ const methods: Readonly<Record<string, Method>> = {
   title: plain(titled),
   upper: plain((text) => text.toUpperCase()),
   zfill: method(["width"], 1, ({ text, values: [width], budget }) => {
-    budget.text(count(width, 0));
+    const columns = Math.max(0, count(width, 0));
+    budget.text(columns);
     const sign = /^[-+]/.exec(text)?.[0] ?? "";
-    return sign + padded(text.slice(sign.length), count(width, 0) - sign.length, "0", "left");
+    return sign + padded(text.slice(sign.length), columns - sign.length, "0", "left");
   }),
 };
 
