@@ -6,6 +6,7 @@ import type { FileMetaData } from "hyparquet";
 import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
 import { describe, expect, it } from "vitest";
 import { DatasetError } from "../../../src/errors.ts";
+import { buffersOf } from "../../../src/kto/data/parquet.ts";
 import { feedbackRows, readFeedback } from "../../../src/kto/data/read.ts";
 import { type CraftedPage, craftedParquet, encodings } from "../../helpers/crafted-parquet.ts";
 import { fileIn, temporaryFolder } from "../../helpers/folders.ts";
@@ -191,6 +192,13 @@ describe("pages that ask for more than they hold are refused, and the process go
       /x\.parquet is damaged or not a parquet file: .*; write it again\.$/,
     );
     expect(process.memoryUsage.rss() - before).toBeLessThan(2 ** 29);
+  });
+
+  it("a group may take what its bytes justify, at most what it states, and never more than 4 GiB", () => {
+    const mega = 2 ** 20;
+    expect(buffersOf(mega, [{ plainBytes: 1024 * mega, values: 0 }])).toBe(64 * mega + 128 * mega);
+    expect(buffersOf(100 * mega, [{ plainBytes: 300 * mega, values: mega }])).toBe((64 + 4 * 300 + 32) * mega);
+    expect(buffersOf(100 * mega, [{ plainBytes: 10_000 * mega, values: mega }])).toBe(4096 * mega);
   });
 
   it("texts that begin as the one before, each longer than it by one, whose sum grows with the square", async () => {
