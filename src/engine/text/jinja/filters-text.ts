@@ -22,6 +22,19 @@ import {
   type Value,
 } from "./values.ts";
 
+/** A filter that turns the text of any value into another one, letter by letter. */
+function onLetters(way: (text: string) => string): Filter {
+  return {
+    parameters: ["s"],
+    required: 1,
+    run: ([value = null], budget) => {
+      const text = str(value, budget);
+      budget.letters(text);
+      return budget.made(way(text));
+    },
+  };
+}
+
 /** A filter that turns the text of any value into another one. */
 function onText(way: (text: string) => string): Filter {
   return {
@@ -114,7 +127,7 @@ export const textFilters = {
       return number < 0 ? signed("-", number) : typeof number === "number" ? Math.abs(number) : number;
     },
   },
-  capitalize: onText(capitalized),
+  capitalize: onLetters(capitalized),
   center: {
     parameters: ["value", "width"],
     required: 1,
@@ -202,7 +215,7 @@ export const textFilters = {
     required: 1,
     run: ([value = null], budget) => (value instanceof Markup ? value : budget.made(str(value, budget))),
   },
-  title: onText(titleCased),
+  title: onLetters(titleCased),
   trim: {
     parameters: ["value", "chars"],
     required: 1,

@@ -37,6 +37,7 @@ export function percentFormat(text: string, value: Value, budget: Budget): strin
       precisionText: string | undefined,
       kind: string,
     ) => {
+      budget.spend(2);
       if (kind === "") throw valueError("incomplete format");
       const given = widthText === "*" ? starArgument(take()) : Number(widthText ?? 0);
       const width = Math.abs(given);
@@ -208,6 +209,7 @@ export function braceFormat(text: string, args: Arguments, lookup: FieldLookup, 
         at += 2;
       } else if (character === "}") throw valueError("Single '}' encountered in format string");
       else if (character === "{") {
+        budget.spend(10);
         const end = closing(template, at);
         const [, field = "", conversion, spec = ""] =
           /^([^!:[]*(?:\[[^\]]*\][^!:[]*)*)(?:!([\s\S]))?(?::([\s\S]*))?$/.exec(template.slice(at + 1, end)) ?? [];

@@ -59,6 +59,12 @@ export class Budget {
     this.text(total > this.#limits.characters ? total : added);
   }
 
+  /** Takes the steps of work on each character alone, which is a list of as many texts: one step each. */
+  letters(text: string): void {
+    this.text(text.length);
+    this.spend(text.length);
+  }
+
   /** Charges a text that has just been made. */
   made(text: string): string {
     this.text(text.length);
