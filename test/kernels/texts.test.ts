@@ -3,7 +3,9 @@
  * and a review what a change makes of them. `npx vitest run test/kernels/texts.test.ts -u` writes them; in CI a text
  * that differs fails. That a text is right, the kernel's own test shows.
  */
+
 import { readdirSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/activation.ts";
 import { adamw } from "../../src/kernels/adamw.ts";
@@ -33,7 +35,7 @@ import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from ".
 import { rope } from "../../src/kernels/rope.ts";
 import { sftObjective, sftTokenSums } from "../../src/kernels/sft-objective.ts";
 
-const FOLDER = new URL("texts/", import.meta.url).pathname;
+const FOLDER = fileURLToPath(new URL("texts/", import.meta.url));
 
 /** As lavapipe with AVX2 is: most texts are made for it, and subgroups are in them. */
 const facts = { subgroupSize: 8, software: true };

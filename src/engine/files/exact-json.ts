@@ -105,14 +105,22 @@ export function overridden(
   return whole;
 }
 
-/** A text that is equal for equal values, notes included: what two values must share to be rendered alike. */
-export function exactKey(value: unknown): string {
-  return JSON.stringify(value, (_, member: unknown) => {
-    const noted = typeof member === "object" && member !== null ? notesOf(member) : undefined;
-    if (noted === undefined || member === null) return member;
-    const plain: unknown = Array.isArray(member) ? [...(member as unknown[])] : { ...member, [notes]: undefined };
-    return { noted: [[...noted.numbers], noted.order ?? null], plain };
-  });
+/**
+ * A value as JSON, as JSON.stringify writes it except that numbers and the order of keys are those of the text that it
+ * was read from. Values with the same text are rendered alike.
+ */
+export function exactText(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map((_, i) => exactMember(value as object, String(i))).join(",")}]`;
+  if (typeof value !== "object" || value === null || "toJSON" in value) return JSON.stringify(value) ?? "null";
+  const object = value as Readonly<Record<string, unknown>>;
+  const keys = sourceOrder(object).filter((key) => object[key] !== undefined);
+  return `{${keys.map((key) => `${JSON.stringify(key)}:${exactMember(object, key)}`).join(",")}}`;
+}
+
+/** A member of an object or list, as `exactText` writes it. */
+export function exactMember(holder: object, key: string): string {
+  const member = (holder as Readonly<Record<string, unknown>>)[key];
+  return (typeof member === "number" ? sourceNumber(holder, key, member) : undefined) ?? exactText(member);
 }
 
 function notesOf(holder: object): Notes | undefined {

@@ -2,24 +2,31 @@
  * Regular expressions that come from a user or from a file. A bad one can take for ever on a short text, so each is
  * given a time limit (none in a browser, which cannot break off what runs; a page may end its worker).
  */
-import { ConfigError, counted } from "../../errors.ts";
+import { ConfigError, counted, type DatasetError } from "../../errors.ts";
 import { OutOfTimeError, platform } from "../platform/index.ts";
 
 /** For all texts together; a harmless pattern takes a few milliseconds. */
 const TIME_LIMIT_MS = 5000;
 
+interface PatternOptions {
+  /** The end of the sentence of a refusal. */
+  readonly advice?: string;
+  readonly timeLimitMs?: number;
+  /** The class of a refusal, by where the pattern comes from. ConfigError if left out. */
+  readonly refusal?: typeof ConfigError | typeof DatasetError;
+}
+
 /**
  * The texts in which the pattern is found.
  *
  * @param what names the pattern and where it comes from, at the beginning of a sentence: `freeze_parameters "(a+)+"`
- * @param advice ends the sentence
- * @throws ConfigError if the pattern is no regular expression or takes too long
+ * @throws `refusal` if the pattern is no regular expression or takes too long
  */
 export function textsMatching(
   pattern: string,
   texts: readonly string[],
   what: string,
-  { advice = "", timeLimitMs = TIME_LIMIT_MS } = {},
+  { advice = "", timeLimitMs = TIME_LIMIT_MS, refusal = ConfigError }: PatternOptions = {},
 ): string[] {
   try {
     const expression = new RegExp(pattern);
@@ -30,6 +37,6 @@ export function textsMatching(
       error instanceof SyntaxError
         ? "is no regular expression"
         : `takes longer than ${timeLimitMs / 1000} s to compare with ${counted(texts.length, "name")}; write it without a repetition inside a repetition`;
-    throw new ConfigError(`${what} ${fault}${advice}.`, { cause: error });
+    throw new refusal(`${what} ${fault}${advice}.`, { cause: error });
   }
 }

@@ -3,7 +3,7 @@
  * names of folders and files, as the `datasets` library of Hugging Face reads them. Names only; nothing is opened.
  */
 import { parse as parseYaml } from "yaml";
-import { ConfigError, shown } from "../../errors.ts";
+import { ConfigError, DatasetError, shown } from "../../errors.ts";
 import { textsMatching } from "../files/foreign-pattern.ts";
 import { isJsonObject } from "../files/json-file.ts";
 
@@ -33,7 +33,8 @@ export function isDataFile(name: string): boolean {
  * @param readme the text of README.md, if there is one
  * @param config the subset: a config of the README, else the name of a folder or the beginning of file names
  * @param where names the data set in messages
- * @throws ConfigError if a subset must be named, if the named one does not exist, or if there are no data files
+ * @throws ConfigError if a subset must be named, if the named one does not exist, or if there are no data files;
+ *   DatasetError for a pattern of README.md that is none or takes too long
  */
 export function splitsOf(
   files: readonly string[],
@@ -137,7 +138,7 @@ function filesMatching(pattern: string, data: readonly string[]): string[] {
     if (/^\{.*\}$/.test(piece)) return `(?:${piece.slice(1, -1).split(",").map(escaped).join("|")})`;
     return escaped(piece);
   });
-  return textsMatching(`^${source}$`, data, `The pattern ${shown(pattern)} of README.md`);
+  return textsMatching(`^${source}$`, data, `The pattern ${shown(pattern)} of README.md`, { refusal: DatasetError });
 }
 
 function escaped(text: string): string {

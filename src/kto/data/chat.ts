@@ -4,7 +4,7 @@
  * renders the whole chat (TRL's rule). Tokenizing follows in `encode.ts`.
  */
 
-import { exactKey, overridden } from "../../engine/files/exact-json.ts";
+import { exactText, overridden } from "../../engine/files/exact-json.ts";
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
 import { TemplateLimitError } from "../../engine/text/jinja/limits.ts";
 import { DatasetError, ModelFormatError } from "../../errors.ts";
@@ -52,7 +52,7 @@ export function chatRenderer(
         );
       }
     };
-    const key = exactKey([promptMessages, shared]);
+    const key = exactText([promptMessages, shared]);
     if (key !== lastKey) {
       // A prompt that ends with the assistant's words is the beginning of the answer that the completion continues.
       const opened = promptMessages.at(-1)?.role === "assistant";

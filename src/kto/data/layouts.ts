@@ -2,6 +2,7 @@
  * Turns a record of a file into rows of feedback: finds which layout the record has and reads its columns. A preference
  * pair becomes two rows. Text is never treated as a chat; only messages go through a chat template.
  */
+import { exactMember } from "../../engine/files/exact-json.ts";
 import { DatasetError } from "../../errors.ts";
 import { messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
 import { described } from "./records.ts";
@@ -171,8 +172,12 @@ function partChats(chosen: readonly ChatMessage[], rejected: readonly ChatMessag
 }
 
 function sameMessage(a: ChatMessage | undefined, b: ChatMessage | undefined): boolean {
-  const sorted = (message: ChatMessage | undefined) => JSON.stringify(Object.entries(message ?? {}).sort());
-  return sorted(a) === sorted(b);
+  // In whatever order the two have their keys: answers are often written by other programs than prompts.
+  const members = (message: ChatMessage) =>
+    Object.keys(message)
+      .sort()
+      .map((key) => `${JSON.stringify(key)}:${exactMember(message, key)}`);
+  return a !== undefined && b !== undefined && members(a).join() === members(b).join();
 }
 
 function noSharedPrompt(source: RowSource): DatasetError {

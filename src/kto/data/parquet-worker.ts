@@ -44,6 +44,9 @@ export interface ColumnPlace {
   readonly codec: string | undefined;
   readonly start: number;
   readonly end: number;
+  /** Bytes of its pages after decompression and values in them, as the file states them. */
+  readonly plainBytes: number;
+  readonly values: number;
 }
 
 /** The next rows of the group, after those that were sent before. */
@@ -105,7 +108,10 @@ function readFooter(bytes: Uint8Array, names: readonly string[]): Footer {
       if (meta === undefined) throw new Refusal("it does not say where a column lies");
       const start = Number(meta.dictionary_page_offset || meta.data_page_offset);
       const end = start + Number(meta.total_compressed_size);
-      return { name: meta.path_in_schema.join("."), top: meta.path_in_schema[0] ?? "", codec: meta.codec, start, end };
+      const [plainBytes, values] = [Number(meta.total_uncompressed_size), Number(meta.num_values)];
+      if (!(plainBytes >= 0 && values >= 0)) throw new Refusal("it does not say how large a column is");
+      const top = meta.path_in_schema[0] ?? "";
+      return { name: meta.path_in_schema.join("."), top, codec: meta.codec, start, end, plainBytes, values };
     }),
   }));
   const present = [...new Set(groups.flatMap(({ columns }) => columns.map(({ top }) => top)))];

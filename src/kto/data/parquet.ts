@@ -7,7 +7,7 @@ import { platform, type ReadableFile, type Thread, ThreadLimit } from "../../eng
 import { DatasetError } from "../../errors.ts";
 import type { Allowance } from "./allowance.ts";
 import { checkHasRows } from "./lines.ts";
-import type { Footer, ParquetAnswer, ParquetRequest, Rows } from "./parquet-worker.ts";
+import type { ColumnPlace, Footer, ParquetAnswer, ParquetRequest, Rows } from "./parquet-worker.ts";
 import type { FileRecord } from "./types.ts";
 
 const decoder = {
@@ -22,12 +22,28 @@ const codecs = ["UNCOMPRESSED", "SNAPPY", "GZIP", "BROTLI", "LZ4", "LZ4_RAW", "Z
 const heap = { least: 2 ** 30, ofByte: 16 };
 /** ArrayBuffers, by the bytes of a row group. Compressed text grows by 3 to 10, one repeated text by much more. */
 const buffers = { least: 2 ** 26, ofByte: 128 };
+/** ArrayBuffers, by what a row group states: a page is held compressed, decompressed and as values of up to 8 bytes. */
+const stated = { least: 2 ** 26, ofPlainByte: 4, ofValue: 32 };
+/** ArrayBuffers of any row group. */
+const mostBuffers = 2 ** 32;
 /** Time, by the bytes of a row group. Decoding needs about 20 ms for a megabyte of text, decompressing 100 ms. */
 const workMs = { least: 1000, ofByte: 3000 / 2 ** 20 };
 /** Heap for one element of an array: 8 bytes, several times over while columns become rows. */
 const heapBytesOfElement = 64;
 /** Rows of a group, by the file's size. A column of equal values needs less than a bit for each. */
 const mostRows = { least: 2 ** 16, ofByte: 8 };
+
+/**
+ * Bytes of ArrayBuffers that decoding a row group may take.
+ *
+ * @param size its bytes in the file
+ * @param columns the sizes that it states, which lower the limit and never raise it
+ */
+export function buffersOf(size: number, columns: readonly Pick<ColumnPlace, "plainBytes" | "values">[]): number {
+  const ofStated = columns.map(({ plainBytes, values }) => stated.ofPlainByte * plainBytes + stated.ofValue * values);
+  const sum = ofStated.reduce((a, b) => a + b, stated.least);
+  return Math.min(limit(buffers, size), sum, mostBuffers);
+}
 
 function limit({ least, ofByte }: { readonly least: number; readonly ofByte: number }, bytes: number): number {
   return least + ofByte * bytes;
@@ -111,7 +127,7 @@ class Decoder {
   }
 
   async footer(bytes: Uint8Array<ArrayBuffer>, wanted: readonly string[]): Promise<Footer> {
-    const request = { footer: bytes, wanted, allowance: this.#allowance(bytes.length) };
+    const request = { footer: bytes, wanted, allowance: this.#allowance(limit(buffers, bytes.length)) };
     const footer = (await this.#ask(request, bytes.length, "its footer", [bytes.buffer])) as Footer;
     this.#groups = footer.groups;
     this.#floats = footer.floats;
@@ -142,7 +158,7 @@ class Decoder {
     }
     this.#bytesRead += size;
     const what = `its rows ${rowsBefore + 1} to ${rowsBefore + rows}`;
-    const request = { group: index, columns: contents, allowance: this.#allowance(size) };
+    const request = { group: index, columns: contents, allowance: this.#allowance(buffersOf(size, columns)) };
     let answer = (await this.#ask(request, size, what, contents)) as Rows;
     for (;;) {
       // Made here: what is sent between threads has no notes.
@@ -154,7 +170,7 @@ class Decoder {
   }
 
   #allowance(bytes: number): Allowance {
-    return { elements: this.#thread.thread.heapBytes / heapBytesOfElement, bytes: limit(buffers, bytes) };
+    return { elements: this.#thread.thread.heapBytes / heapBytesOfElement, bytes };
   }
 
   /** @param what the thing to decode, as an error message names it */

@@ -1,4 +1,5 @@
 /** Summarises rows of feedback in numbers, and writes rows in TRL's prompt/completion/label layout. */
+import { exactText } from "../../engine/files/exact-json.ts";
 import { platform } from "../../engine/platform/index.ts";
 import type { DatasetReport, DroppedRows, FeedbackRow, FeedbackRows, LengthSummary } from "./types.ts";
 import { autoWeights, type ClassWeights, weightRatio } from "./weights.ts";
@@ -118,22 +119,22 @@ const encoder = new TextEncoder();
 /** The first 128 bits of a SHA-256 digest as eight characters. Equal fingerprints are taken for equal contents. */
 function fingerprint(content: unknown): string {
   const hash = platform.sha256();
-  hash.update(encoder.encode(JSON.stringify(content)));
+  hash.update(encoder.encode(exactText(content)));
   const digest = hash.digest();
   return String.fromCharCode(
     ...Array.from({ length: 8 }, (_, i) => Number.parseInt(digest.slice(4 * i, 4 * i + 4), 16)),
   );
 }
 
-/** Writes a row as a line of JSON, in its layout without pairs. */
+/** Writes a row as a line of JSON, in its layout without pairs. Numbers and keys stay as they were read. */
 export function toPlainLine(row: FeedbackRow): string {
   const { label } = row;
   if ("promptIds" in row) {
-    return JSON.stringify({ prompt_ids: row.promptIds, completion_ids: row.completionIds, label });
+    return exactText({ prompt_ids: row.promptIds, completion_ids: row.completionIds, label });
   }
-  if ("prompt" in row) return JSON.stringify({ prompt: row.prompt, completion: row.completion, label });
+  if ("prompt" in row) return exactText({ prompt: row.prompt, completion: row.completion, label });
   const { promptMessages, completionMessages, tools, templateOptions } = row;
-  return JSON.stringify({
+  return exactText({
     prompt: promptMessages,
     completion: completionMessages,
     label,

@@ -8,6 +8,7 @@
  */
 
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
+import { exactText } from "../../engine/files/exact-json.ts";
 import { platform, type Sha256 } from "../../engine/platform/index.ts";
 import { counted, DatasetError, errorMessage } from "../../errors.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
@@ -30,7 +31,7 @@ export interface RowsSurvey {
 }
 
 /** Raise this when the file format changes, or when the same rows give other ids, for example by another library. */
-const formatVersion = 2;
+const formatVersion = 3;
 const cache = new EntryCache("tokens", ".ids");
 
 /**
@@ -120,7 +121,10 @@ function addRow(hash: Sha256, row: FeedbackRow): void {
 
 const encoder = new TextEncoder();
 
-/** Hashes a part as one line of JSON, so that different lists of parts never hash the same text. */
+/**
+ * Hashes a part as one line of JSON, so that different lists of parts never hash the same text. Numbers and keys are
+ * written as they stand in the rows: a template may render 1.0 and 1 differently.
+ */
 function addPart(hash: Sha256, part: unknown): void {
-  hash.update(encoder.encode(`${JSON.stringify(part)}\n`));
+  hash.update(encoder.encode(`${exactText(part)}\n`));
 }

@@ -1,7 +1,7 @@
 /** JSON whose numbers and keys templates see as they stand there, while everything else sees what JSON.parse gives. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { exactKey, parseExactJson, sourceNumber, sourceOrder } from "../../../src/engine/files/exact-json.ts";
+import { exactText, parseExactJson, sourceNumber, sourceOrder } from "../../../src/engine/files/exact-json.ts";
 import { createChatTemplate } from "../../../src/engine/text/chat-template.ts";
 
 const written = (json: string) =>
@@ -43,9 +43,29 @@ it("gives what JSON.parse gives", () => {
 });
 
 it("tells values apart that a template writes differently, and no others", () => {
-  const key = (json: string) => exactKey(parseExactJson(json));
+  const key = (json: string) => exactText(parseExactJson(json));
   expect(key('[{"a": 1.0}]')).not.toBe(key('[{"a": 1}]'));
   expect(key('{"b": 1, "2": 1}')).not.toBe(key('{"2": 1, "b": 1}'));
   expect(key('{"a": 1.0}')).toBe(key('{ "a" : 1.0 }'));
   expect(key('{"a": 1}')).toBe('{"a":1}');
+});
+
+it("writes values as they were read, and others as JSON.stringify does", () => {
+  for (const json of [
+    '{"b":1.0,"2":[12345678901234567890,-0.0,1e+5],"1":{"x":1}}',
+    "[null,true,1.5]",
+    '{"__proto__":1.0}',
+  ]) {
+    expect(exactText(parseExactJson(json))).toBe(json);
+  }
+  // What only looks like notes on another value is not taken for them.
+  expect(exactText(parseExactJson('{"noted":[[["0","1.0"]],null],"plain":[1]}'))).not.toBe(
+    exactText(parseExactJson("[1.0]")),
+  );
+  fc.assert(
+    fc.property(fc.jsonValue({ noUnicodeString: false }), (value) => exactText(value) === JSON.stringify(value)),
+  );
+  for (const value of [{ a: undefined, b: [undefined, Number.NaN] }, [new Date(0)], undefined]) {
+    expect(exactText(value)).toBe(JSON.stringify(value) ?? "null");
+  }
 });

@@ -5,7 +5,7 @@ import { splitsOf } from "../../../src/engine/hub/datasets.ts";
 import { readModelConfig } from "../../../src/engine/model/config/folder.ts";
 import { selectModules } from "../../../src/engine/model/lora-modules.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
-import { ConfigError } from "../../../src/errors.ts";
+import { ConfigError, DatasetError } from "../../../src/errors.ts";
 import { llama } from "../../helpers/folders.ts";
 
 const { withinTime } = platform;
@@ -55,10 +55,11 @@ test("the patterns of an adapter", async () => {
 test("the files that a README's pattern means", async () => {
   const readme = (pattern: string) => `---\nconfigs:\n- config_name: default\n  data_files: "${pattern}"\n---\n`;
   const files = [`${"a".repeat(200)}.csv`];
-  await expect(limitedTo(50, () => splitsOf(files, readme("*a".repeat(9)), undefined, "here"))).rejects.toThrow(
-    /^The pattern "\*a.*" of README\.md takes longer than/,
-  );
+  const endless = limitedTo(50, () => splitsOf(files, readme("*a".repeat(9)), undefined, "here"));
+  await expect(endless).rejects.toThrow(/^The pattern "\*a.*" of README\.md takes longer than/);
+  await expect(endless).rejects.toMatchObject({ exitCode: 3 });
+
   expect(() => splitsOf(files, readme("[z-a].csv"), undefined, "here")).toThrow(
-    new ConfigError('The pattern "[z-a].csv" of README.md is no regular expression.'),
+    new DatasetError('The pattern "[z-a].csv" of README.md is no regular expression.'),
   );
 });

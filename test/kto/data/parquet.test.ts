@@ -7,6 +7,7 @@ import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
 import { describe, expect, it } from "vitest";
 import { createChatTemplate } from "../../../src/engine/text/chat-template.ts";
 import { DatasetError } from "../../../src/errors.ts";
+import { buffersOf } from "../../../src/kto/data/parquet.ts";
 import { feedbackRows, readFeedback } from "../../../src/kto/data/read.ts";
 import { recordsOf } from "../../../src/kto/data/records.ts";
 import { type CraftedPage, craftedParquet, encodings } from "../../helpers/crafted-parquet.ts";
@@ -247,6 +248,13 @@ describe("pages that ask for more than they hold are refused, and the process go
     expect(await refusal(craftedParquet(page))).toMatch(
       /: a page in it has another size than it says; write it again\.$/,
     );
+  });
+
+  it("a group may take what its bytes justify, at most what it states, and never more than 4 GiB", () => {
+    const mega = 2 ** 20;
+    expect(buffersOf(mega, [{ plainBytes: 1024 * mega, values: 0 }])).toBe(64 * mega + 128 * mega);
+    expect(buffersOf(100 * mega, [{ plainBytes: 300 * mega, values: mega }])).toBe((64 + 4 * 300 + 32) * mega);
+    expect(buffersOf(100 * mega, [{ plainBytes: 10_000 * mega, values: mega }])).toBe(4096 * mega);
   });
 
   it("texts that begin as the one before, each longer than it by one, whose sum grows with the square", async () => {

@@ -2,6 +2,7 @@
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { parseExactJson } from "../../../src/engine/files/exact-json.ts";
 import { createChatTemplate } from "../../../src/engine/text/chat-template.ts";
 import { loadTokenizer } from "../../../src/engine/text/tokenizer.ts";
 import { DatasetError } from "../../../src/errors.ts";
@@ -152,6 +153,27 @@ describe("what changes is noticed", () => {
     ["the tools", [...rows.slice(0, 3), { ...chat, tools: [{}] }]],
     ["a row's variables", [...rows.slice(0, 3), { ...chat, templateOptions: { mood: "sad" } }]],
   ];
+
+  it.each([
+    ["1.0 for 1", '{"n": 1.0}', '{"n": 1}'],
+    ["a long integer's last digit", '{"n": 12345678901234567890}', '{"n": 12345678901234567891}'],
+    ["the order of keys", '{"n": {"2": 0, "1": 0}}', '{"n": {"1": 0, "2": 0}}'],
+  ])("in the rows: %s", async (_, before, after) => {
+    const writing = { chatTemplate: template("{{ messages }}{{ n }}") };
+    const withOptions = (json: string): FeedbackRow[] => [
+      { ...chat, templateOptions: parseExactJson(json) as NonNullable<ChatRow["templateOptions"]> },
+    ];
+    const withMessage = (json: string): FeedbackRow[] => [
+      { ...chat, promptMessages: [{ role: "user", content: "Hi", ...(parseExactJson(json) as object) }] },
+    ];
+    for (const rowsOf of [withOptions, withMessage]) {
+      const { encoded } = await run(rowsOf(before), writing);
+      const changed = await run(rowsOf(after), writing);
+      expect(changed.note).toMatch(written);
+      expect(lists(changed.encoded)).not.toEqual(lists(encoded));
+      expect((await run(rowsOf(before), writing)).note).toMatch(read);
+    }
+  });
 
   it.each(changedRows)("in the rows: %s", async (_, changed) => {
     await run();

@@ -49,9 +49,14 @@ export function textArgument(value: Value | undefined, name: string): string {
   return text;
 }
 
-/** An argument that must be an int (or a bool), as a number. */
+/** An argument that must be an int (or a bool), as a number: beyond 2^53 rounded, beyond 2^1024 infinite. */
 export function integerArgument(value: Value | undefined): number {
-  if (typeof value === "boolean") return Number(value);
-  if (typeof value === "bigint") return Number(value);
+  return Number(wholeArgument(value));
+}
+
+/** An argument that must be an int (or a bool), exactly. */
+export function wholeArgument(value: Value | undefined): bigint {
+  if (typeof value === "boolean") return value ? 1n : 0n;
+  if (typeof value === "bigint") return value;
   throw typeError(`'${typeName(value ?? null)}' object cannot be interpreted as an integer`);
 }

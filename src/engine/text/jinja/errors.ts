@@ -20,12 +20,17 @@ export function typeError(message: string): TemplateError {
   return new TemplateError("TypeError", message);
 }
 
+/** A mapping lacks a key that a format names. */
+export function keyError(key: string): TemplateError {
+  return new TemplateError("KeyError", `KeyError: '${key}'`);
+}
+
 /** A value is of the right kind but not usable. */
 export function valueError(message: string): TemplateError {
   return new TemplateError("ValueError", message);
 }
 
 /** The text of the template breaks the grammar. */
-export function syntaxError(message: string, line: number): TemplateError {
-  return new TemplateError("TemplateSyntaxError", `${message} (line ${line})`);
+export function syntaxError(message: string, line: number, kind = "TemplateSyntaxError"): TemplateError {
+  return new TemplateError(kind, `${message} (line ${line})`);
 }

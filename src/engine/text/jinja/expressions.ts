@@ -211,11 +211,12 @@ function parseSubscript(tokens: TokenStream, object: Expression): Expression {
   let bounds: (Expression | undefined)[] | undefined;
   while (!tokens.isOperator("]")) {
     if (keys.length > 0 || bounds !== undefined) tokens.expect("operator", ",");
-    if (bounds !== undefined || tokens.isOperator("]")) throw tokens.fails("a slice stands alone in its brackets");
+    if (bounds !== undefined || tokens.isOperator("]"))
+      throw tokens.fails("a slice stands alone in its brackets", "SyntaxError");
     const first = tokens.isOperator(":") ? undefined : parseExpression(tokens);
     if (!tokens.isOperator(":") && first !== undefined) keys.push(first);
     else {
-      if (keys.length > 0) throw tokens.fails("a slice stands alone in its brackets");
+      if (keys.length > 0) throw tokens.fails("a slice stands alone in its brackets", "SyntaxError");
       bounds = [first];
       while (bounds.length < 3 && tokens.skip("operator", ":")) {
         bounds.push(tokens.isOperator(":", "]", ",") ? undefined : parseExpression(tokens));
@@ -292,7 +293,8 @@ export function parseCallArguments(tokens: TokenStream): CallArguments {
       ensure(keywordSpread === undefined);
       const key = tokens.next().value;
       tokens.next();
-      if (keywords.some((one) => one.key === key)) throw tokens.fails(`keyword argument repeated: ${key}`);
+      if (keywords.some((one) => one.key === key))
+        throw tokens.fails(`keyword argument repeated: ${key}`, "SyntaxError");
       keywords.push({ key, value: parseExpression(tokens) });
     } else {
       ensure(spread === undefined && keywordSpread === undefined && keywords.length === 0);

@@ -152,7 +152,9 @@ export const sequenceFilters = {
         throw new TemplateError("FilterArgumentError", 'You can only sort by either "key" or "value"');
       }
       if (value instanceof Undefined) throw value.refuse();
-      if (!(value instanceof Dict)) throw typeError(`'${typeName(value)}' object has no attribute 'items'`);
+      if (!(value instanceof Dict)) {
+        throw new TemplateError("AttributeError", `'${typeName(value)}' object has no attribute 'items'`);
+      }
       const get = getter(by === "key" ? 0n : 1n, budget, null, !isTrue(caseSensitive));
       return sortedBy([...new DictView(value, "items")], get, isTrue(reverse), budget);
     },

@@ -1,5 +1,5 @@
 /** The filters of Jinja2 that make text or numbers of one value. */
-import { type Filter, integerArgument, textArgument } from "./arguments.ts";
+import { type Filter, integerArgument, textArgument, wholeArgument } from "./arguments.ts";
 import { asNumber } from "./compare.ts";
 import { TemplateError, typeError, valueError } from "./errors.ts";
 import { percentFormat } from "./format.ts";
@@ -11,6 +11,7 @@ import {
   asText,
   characters,
   Dict,
+  isList,
   isTrue,
   length,
   Markup,
@@ -20,6 +21,19 @@ import {
   Undefined,
   type Value,
 } from "./values.ts";
+
+/** A filter that turns the text of any value into another one, letter by letter. */
+function onLetters(way: (text: string) => string): Filter {
+  return {
+    parameters: ["s"],
+    required: 1,
+    run: ([value = null], budget) => {
+      const text = str(value, budget);
+      budget.letters(text);
+      return budget.made(way(text));
+    },
+  };
+}
 
 /** A filter that turns the text of any value into another one. */
 function onText(way: (text: string) => string): Filter {
@@ -46,7 +60,8 @@ function rounded(value: Value, precision: bigint, way: string, budget: Budget): 
   }
   const factor = arithmetic("**", 10n, precision, budget);
   const scaled = asNumber(arithmetic("*", number, factor, budget)) ?? 0n;
-  const whole = typeof scaled === "bigint" ? scaled : BigInt(way === "ceil" ? Math.ceil(scaled) : Math.floor(scaled));
+  const whole =
+    typeof scaled === "bigint" ? scaled : truncated(way === "ceil" ? Math.ceil(scaled) : Math.floor(scaled));
   return arithmetic("/", whole, factor, budget);
 }
 
@@ -94,6 +109,13 @@ function toFloatValue(value: Value): number {
   return toFloat(number);
 }
 
+/** What indent takes: Jinja2 adds a line end to it and then asks for its lines, which a list does not have. */
+function indentedText(value: Value): string {
+  if (value instanceof Undefined) throw value.refuse();
+  if (isList(value)) throw new TemplateError("AttributeError", "'list' object has no attribute 'splitlines'");
+  return textArgument(value, "what is indented");
+}
+
 export const textFilters = {
   abs: {
     parameters: ["x"],
@@ -105,12 +127,12 @@ export const textFilters = {
       return number < 0 ? signed("-", number) : typeof number === "number" ? Math.abs(number) : number;
     },
   },
-  capitalize: onText(capitalized),
+  capitalize: onLetters(capitalized),
   center: {
     parameters: ["value", "width"],
     required: 1,
     run: ([value = null, width], budget) => {
-      const columns = width === undefined ? 80 : integerArgument(width);
+      const columns = width === undefined ? 80 : Math.max(0, integerArgument(width));
       budget.text(columns);
       return padded(str(value, budget), columns, " ", "center");
     },
@@ -149,7 +171,7 @@ export const textFilters = {
     parameters: ["s", "width", "first", "blank"],
     required: 1,
     run: ([value = null, width = 4n, first = false, blank = false], budget) => {
-      const text = textArgument(value instanceof Undefined ? null : value, "what is indented");
+      const text = indentedText(value);
       if (asText(width) === undefined) budget.text(Math.max(0, integerArgument(width)));
       const indentation = asText(width) ?? " ".repeat(Math.max(0, integerArgument(width)));
       const lines = splitLines(`${text}\n`);
@@ -185,7 +207,7 @@ export const textFilters = {
     parameters: ["value", "precision", "method"],
     required: 1,
     run: ([value = null, precision = 0n, way = "common"], budget) =>
-      rounded(value, BigInt(integerArgument(precision)), textArgument(way, "method"), budget),
+      rounded(value, wholeArgument(precision), textArgument(way, "method"), budget),
   },
   safe: { parameters: ["value"], required: 1, run: ([value = null], budget) => new Markup(str(value, budget)) },
   string: {
@@ -193,7 +215,7 @@ export const textFilters = {
     required: 1,
     run: ([value = null], budget) => (value instanceof Markup ? value : budget.made(str(value, budget))),
   },
-  title: onText(titleCased),
+  title: onLetters(titleCased),
   trim: {
     parameters: ["value", "chars"],
     required: 1,

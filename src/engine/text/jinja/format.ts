@@ -1,6 +1,6 @@
 /** Texts with values put in: the operator % and str.format, with Python's conversions and widths. */
 import { asNumber } from "./compare.ts";
-import { typeError, valueError } from "./errors.ts";
+import { keyError, TemplateError, typeError, valueError } from "./errors.ts";
 import type { Budget } from "./limits.ts";
 import { fixed, toFloat } from "./numbers.ts";
 import { floatText, integerText, repr, str } from "./print.ts";
@@ -37,11 +37,17 @@ export function percentFormat(text: string, value: Value, budget: Budget): strin
       precisionText: string | undefined,
       kind: string,
     ) => {
+      budget.spend(2);
       if (kind === "") throw valueError("incomplete format");
-      const width = widthText === "*" ? Number(asNumber(take())) : Number(widthText ?? 0);
+      const given = widthText === "*" ? starArgument(take()) : Number(widthText ?? 0);
+      const width = Math.abs(given);
       const hasPrecision = whole.replace(/^%(\([^()]*\))?/, "").includes(".");
       const precision =
-        precisionText === "*" ? Number(asNumber(take())) : hasPrecision ? Number(precisionText ?? 0) : undefined;
+        precisionText === "*"
+          ? Math.max(0, starArgument(take()))
+          : hasPrecision
+            ? Number(precisionText ?? 0)
+            : undefined;
       budget.text(width + (precision ?? 0));
       if (kind === "%") return "%";
       let item: Value;
@@ -49,12 +55,12 @@ export function percentFormat(text: string, value: Value, budget: Budget): strin
       else {
         if (!(value instanceof Dict)) throw typeError("format requires a mapping");
         const found = value.get(name);
-        if (found === undefined) throw valueError(`KeyError: '${name}'`);
+        if (found === undefined) throw keyError(name);
         named = true;
         item = found;
       }
       const body = converted(kind, item, flags, precision, budget);
-      const left = flags.includes("-");
+      const left = flags.includes("-") || given < 0;
       if (flags.includes("0") && !left && /[dioxXeEfFgGu]/.test(kind)) return zeroPadded(body, width);
       return padded(body, width, " ", left ? "right" : "left");
     },
@@ -65,6 +71,12 @@ export function percentFormat(text: string, value: Value, budget: Budget): strin
     throw typeError("not all arguments converted during string formatting");
   }
   return budget.made(out);
+}
+
+/** A width or precision that is given as "*": the next argument. A width below zero means the left side. */
+function starArgument(value: Value): number {
+  if (typeof value === "boolean" || typeof value === "bigint") return Number(value);
+  throw typeError("* wants int");
 }
 
 function zeroPadded(body: string, width: number): string {
@@ -85,7 +97,7 @@ function converted(kind: string, item: Value, flags: string, precision: number |
       if (typeof item === "string" && textLength(item) === 1) return item;
       const code = asNumber(item);
       if (typeof code !== "bigint") throw typeError("%c requires int or char");
-      return String.fromCodePoint(Number(code));
+      return characterOf(code);
     }
     case "d":
     case "i":
@@ -114,6 +126,12 @@ function converted(kind: string, item: Value, flags: string, precision: number |
     }
   }
   throw valueError(`unsupported format character '${kind}'`);
+}
+
+/** The character of a code point, as %c and {:c} have it. */
+function characterOf(code: bigint): string {
+  if (code >= 0n && code <= 0x10ffffn) return String.fromCodePoint(Number(code));
+  throw new TemplateError("OverflowError", "%c arg not in range(0x110000)");
 }
 
 function truncated(value: number): bigint {
@@ -169,9 +187,11 @@ export function braceFormat(text: string, args: Arguments, lookup: FieldLookup, 
     let value: Value | undefined;
     if (first === "" || /^\d+$/.test(first)) {
       value = args.positional[first === "" ? automatic++ : Number(first)];
-      if (value === undefined) throw valueError("Replacement index out of range for positional args tuple");
+      if (value === undefined) {
+        throw new TemplateError("IndexError", "Replacement index out of range for positional args tuple");
+      }
     } else value = args.keywords.get(first);
-    if (value === undefined) throw valueError(`KeyError: '${first}'`);
+    if (value === undefined) throw keyError(first);
     for (const [, attribute, item] of path.matchAll(/\.([^.[]+)|\[([^\]]+)\]/g)) {
       if (attribute !== undefined) value = lookup(value, { attribute });
       else value = lookup(value, { item: /^\d+$/.test(item ?? "") ? BigInt(item ?? "") : (item ?? "") });
@@ -189,6 +209,7 @@ export function braceFormat(text: string, args: Arguments, lookup: FieldLookup, 
         at += 2;
       } else if (character === "}") throw valueError("Single '}' encountered in format string");
       else if (character === "{") {
+        budget.spend(10);
         const end = closing(template, at);
         const [, field = "", conversion, spec = ""] =
           /^([^!:[]*(?:\[[^\]]*\][^!:[]*)*)(?:!([\s\S]))?(?::([\s\S]*))?$/.exec(template.slice(at + 1, end)) ?? [];
@@ -268,7 +289,7 @@ function numberDigits(
     if (precision !== undefined) throw valueError("Precision not allowed in integer format specifier");
     return signedDigits(number, type ?? "d", "", alternate, 0);
   }
-  if (typeof number === "bigint" && type === "c") return String.fromCodePoint(Number(number));
+  if (typeof number === "bigint" && type === "c") return characterOf(number);
   const float = toFloat(number);
   if (type === "%") return `${floatDigits(float * 100, "f", precision ?? 6)}%`;
   if (type === undefined || type === "n") {

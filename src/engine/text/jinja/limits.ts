@@ -37,15 +37,18 @@ export class Budget {
     this.#steps = limits.steps;
   }
 
-  /** Takes steps before the work that they stand for is done. */
+  /**
+   * Takes steps before the work that they stand for is done. Steps below zero would give some back and NaN would end the
+   * limit, so both are refused as too many.
+   */
   spend(steps: number): void {
+    if (!(steps >= 0 && steps <= this.#steps)) throw this.#exceeded(`more than ${counted(this.#limits.steps, "step")}`);
     this.#steps -= steps;
-    if (this.#steps < 0) throw this.#exceeded(`more than ${counted(this.#limits.steps, "step")}`);
   }
 
   /** Takes the steps of reading or making this many characters, and refuses a text that is too long to be made. */
   text(characters: number): void {
-    if (characters > this.#limits.characters) {
+    if (!(characters >= 0 && characters <= this.#limits.characters)) {
       throw this.#exceeded(`a text of more than ${counted(this.#limits.characters, "character")}`);
     }
     this.spend(characters / charactersPerStep);
@@ -56,6 +59,12 @@ export class Budget {
     this.text(total > this.#limits.characters ? total : added);
   }
 
+  /** Takes the steps of work on each character alone, which is a list of as many texts: one step each. */
+  letters(text: string): void {
+    this.text(text.length);
+    this.spend(text.length);
+  }
+
   /** Charges a text that has just been made. */
   made(text: string): string {
     this.text(text.length);
@@ -64,7 +73,8 @@ export class Budget {
 
   /** Refuses an integer too large to be printed before it is computed. */
   integer(bits: number): void {
-    if (bits > mostIntegerBits) throw this.#exceeded(`an integer of more than ${mostIntegerBits} bits`);
+    if (!(bits >= 0 && bits <= mostIntegerBits))
+      throw this.#exceeded(`an integer of more than ${mostIntegerBits} bits`);
     this.spend(bits / charactersPerStep);
   }
 

@@ -219,7 +219,10 @@ export function getSlice(value: Value, bounds: readonly Value[], budget: Budget)
     if (bound instanceof Undefined || (bound !== null && typeof bound !== "bigint" && typeof bound !== "boolean")) {
       throw typeError("slice indices must be integers or None or have an __index__ method");
     }
-    return bound === null ? undefined : Number(bound);
+    // Beyond any length, and finite so that no product with it is NaN.
+    return bound === null
+      ? undefined
+      : Math.max(Number.MIN_SAFE_INTEGER, Math.min(Number(bound), Number.MAX_SAFE_INTEGER));
   });
   const step = given ?? 1;
   if (step === 0) throw valueError("slice step cannot be zero");

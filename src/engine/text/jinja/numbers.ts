@@ -93,14 +93,21 @@ function integers(operator: Operator, a: bigint, b: bigint, budget: Budget): Val
       return a ** b;
     case "/":
       if (b === 0n) throw zeroDivision("division by zero");
+      spendDivision(a, b, budget);
       return quotient(a, b);
   }
   if (b === 0n) throw zeroDivision("integer division or modulo by zero");
+  spendDivision(a, b, budget);
   const rest = a % b;
   // Python rounds down where JavaScript cuts.
   const below = rest !== 0n && rest < 0n !== b < 0n;
   if (operator === "//") return a / b - (below ? 1n : 0n);
   return below ? rest + b : rest;
+}
+
+/** Takes the steps of dividing long integers; short ones are no more work than any other operation. */
+function spendDivision(a: bigint, b: bigint, budget: Budget): void {
+  if (BigInt.asIntN(64, a) !== a) budget.spend((bitsOf(a) + bitsOf(b)) / 16);
 }
 
 /** The float next to a/b, also where either is too large to be a float itself. */

@@ -83,6 +83,10 @@ function parseStatement(tokens: TokenStream): Statement {
     case "import":
     case "from":
     case "extends":
+      throw tokens.fails(
+        `the tag '${tag.value}' takes in another template, and a chat template has no other`,
+        "TypeError",
+      );
     case "block":
     case "autoescape":
       throw tokens.fails(`the tag '${tag.value}' is not supported in chat templates here`);
@@ -187,7 +191,7 @@ function parseSignature(tokens: TokenStream): Parameter[] {
   while (!tokens.isOperator(")")) {
     if (parameters.length > 0) tokens.expect("operator", ",");
     const name = parseNewName(tokens);
-    if (parameters.some((one) => one.name === name)) throw tokens.fails(`duplicate argument '${name}'`);
+    if (parameters.some((one) => one.name === name)) throw tokens.fails(`duplicate argument '${name}'`, "SyntaxError");
     if (tokens.skip("operator", "=")) parameters.push({ name, default: parseExpression(tokens) });
     else if (parameters.at(-1)?.default !== undefined)
       throw tokens.fails("non-default argument follows default argument");

@@ -43,9 +43,10 @@ function method(parameters: readonly string[], required: number, run: Method["ru
 
 /** A method that answers whether all characters are of a kind. */
 function every(kind: RegExp, ofEmpty = false): Method {
-  return method([], 0, ({ text }) =>
-    text === "" ? ofEmpty : Array.from(text).every((character) => kind.test(character)),
-  );
+  return method([], 0, ({ text, budget }) => {
+    budget.letters(text);
+    return text === "" ? ofEmpty : Array.from(text).every((character) => kind.test(character));
+  });
 }
 
 function optionalText(value: Value | undefined, name: string): string | undefined {
@@ -108,8 +109,9 @@ function padding(side: "left" | "right" | "center"): Method {
   return method(["width", "fillchar"], 1, ({ text, values: [width, fill], budget }) => {
     const character = fill === undefined ? " " : textArgument(fill, "The fill character");
     if (textLength(character) !== 1) throw typeError("The fill character must be exactly one character long");
-    budget.text(count(width, 0));
-    return padded(text, count(width, 0), character, side);
+    const columns = Math.max(0, count(width, 0));
+    budget.text(columns);
+    return padded(text, columns, character, side);
   });
 }
 
@@ -125,13 +127,22 @@ function partition(fromRight: boolean): Method {
 
 /** Some cased character, and all of them turned this way. */
 function turned(way: (text: string) => string): Method {
-  return method([], 0, ({ text }) => cased.test(text) && way(text) === text);
+  return method([], 0, ({ text, budget }) => {
+    budget.letters(text);
+    return cased.test(text) && way(text) === text;
+  });
 }
 
+/** A method that makes a text letter by letter. */
+const lettered = (way: (text: string) => string) =>
+  method([], 0, ({ text, budget }) => {
+    budget.letters(text);
+    return way(text);
+  });
 const plain = (way: (text: string) => string) => method([], 0, ({ text }) => way(text));
 
 const methods: Readonly<Record<string, Method>> = {
-  capitalize: plain(capitalized),
+  capitalize: lettered(capitalized),
   casefold: plain((text) => text.toLowerCase().replaceAll("ß", "ss").replaceAll("ς", "σ")),
   center: padding("center"),
   count: method(["sub", "start", "end"], 1, ({ text, values: [sub, start, stop] }) => {
@@ -143,6 +154,7 @@ const methods: Readonly<Record<string, Method>> = {
     parameters: ["tabsize"],
     run({ text, values: [tabsize], budget }) {
       const size = Math.max(0, count(tabsize, 8));
+      budget.letters(text);
       budget.text(text.length + countOf(text, "\t") * size);
       let column = 0;
       return Array.from(text, (character) => {
@@ -219,15 +231,16 @@ const methods: Readonly<Record<string, Method>> = {
   },
   startswith: affixed("startswith"),
   strip: stripping("both"),
-  swapcase: plain((text) =>
+  swapcase: lettered((text) =>
     Array.from(text, (one) => (one === one.toLowerCase() ? one.toUpperCase() : one.toLowerCase())).join(""),
   ),
-  title: plain(titled),
+  title: lettered(titled),
   upper: plain((text) => text.toUpperCase()),
   zfill: method(["width"], 1, ({ text, values: [width], budget }) => {
-    budget.text(count(width, 0));
+    const columns = Math.max(0, count(width, 0));
+    budget.text(columns);
     const sign = /^[-+]/.exec(text)?.[0] ?? "";
-    return sign + padded(text.slice(sign.length), count(width, 0) - sign.length, "0", "left");
+    return sign + padded(text.slice(sign.length), columns - sign.length, "0", "left");
   }),
 };
 

@@ -62,8 +62,9 @@ export class TokenStream {
     return value === "" ? kind.replace("_", " ") : `'${value}'`;
   }
 
-  fails(message: string): TemplateError {
-    return syntaxError(message, this.current.line);
+  /** @param kind "SyntaxError" for what Jinja2 accepts and Python refuses in the code that Jinja2 makes of it */
+  fails(message: string, kind?: string): TemplateError {
+    return syntaxError(message, this.current.line, kind);
   }
 
   /** Parses what lies within something of its own kind. */

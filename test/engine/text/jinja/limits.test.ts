@@ -1,6 +1,6 @@
 /** What a template may use: steps, text and depth; and that the file and the limit are named. */
 import { describe, expect, it } from "vitest";
-import { TemplateLimitError } from "../../../../src/engine/text/jinja/limits.ts";
+import { Budget, TemplateLimitError } from "../../../../src/engine/text/jinja/limits.ts";
 import { compileTemplate } from "../../../../src/engine/text/jinja/template.ts";
 
 /** A thousandth of what a rendering may use otherwise, so that the tests are short. */
@@ -44,6 +44,26 @@ describe("a template that would not end, or grow without end, is refused", () =>
       "{% set s = 'a' * 9000 %}{% for i in range(999) %}{{ s.count('b') }}{% endfor %}",
       /10000 steps/,
     ],
+    ...["'a' | center(-9999)", "'a'.center(-9999)", "'a'.ljust(-9999)", "'a'.rjust(-9999)", "'a'.zfill(-9999)"].map(
+      (widened): [string, string, RegExp] => [
+        `widths below zero, which give no steps back: ${widened}`,
+        `{% for a in range(9999) %}{{ ${widened} }}{% endfor %}`,
+        /10000 steps/,
+      ],
+    ),
+    ...["s.title()", "s | title", "s | capitalize", "s.swapcase()", "s.isalpha()", "s.istitle()", "s.expandtabs()"].map(
+      (costly): [string, string, RegExp] => [
+        `work letter by letter: ${costly}`,
+        `{% set s = 'a' * 3000 %}{% for a in range(4) %}{% set x = ${costly} %}{% endfor %}`,
+        /10000 steps/,
+      ],
+    ),
+    [
+      "quotients of long integers",
+      "{% set n = 3 ** 5000 %}{% for a in range(99) %}{% set x = n // (n - 7) %}{% endfor %}",
+      /10000 steps/,
+    ],
+    ["fields of a format", "{{ ('{0}' * 2000).format('') }}", /10000 steps/],
     ["a growing replace", grow("ns.s.replace('a', 'aa')"), /20000 characters/],
     ["a growing filter replace", grow("ns.s | replace('', 'aa')"), /20000 characters/],
     ["texts that double by ~", grow("ns.s ~ ns.s"), /20000 characters/],
@@ -84,6 +104,14 @@ describe("a template that would not end, or grow without end, is refused", () =>
     const error = refusal(text, { ...limits, steps: 10_000_000 });
     expect(error).toBeInstanceOf(TemplateLimitError);
     expect(error.message).toMatch(/^evil\.jinja: the chat template, or what it is given, nests too deeply/);
+  });
+
+  it("amounts that are no number or below zero, whatever asks for them", () => {
+    for (const amount of [-1, Number.NaN, Number.POSITIVE_INFINITY]) {
+      expect(() => new Budget("t.jinja", limits).spend(amount)).toThrow(TemplateLimitError);
+      expect(() => new Budget("t.jinja", limits).text(amount)).toThrow(TemplateLimitError);
+      expect(() => new Budget("t.jinja", limits).integer(amount)).toThrow(TemplateLimitError);
+    }
   });
 
   it("ranges as Python's sandbox refuses them", () => {
