@@ -56,11 +56,13 @@ function compileIn(program) {
   return new Promise((resolve, reject) => {
     let browser;
     let patience;
+    // All of the browser's processes, which write to the profile until they end: then nothing holds their stderr.
     const end = (settle) => {
       clearTimeout(patience);
       server.close();
-      browser?.kill("SIGKILL");
-      settle();
+      if (browser?.pid === undefined || browser.stderr.closed) return settle();
+      browser.removeAllListeners("exit").once("close", settle);
+      process.kill(-browser.pid, "SIGKILL");
     };
     const fail = (message) => end(() => reject(new Error(message)));
     const wait = () => {
@@ -102,6 +104,7 @@ function compileIn(program) {
       ];
       browser = spawn(program, [...flags, `http://127.0.0.1:${server.address().port}/`], {
         stdio: ["ignore", "ignore", "pipe"],
+        detached: true,
       });
       let said = "";
       browser.stderr.on("data", (text) => {
@@ -109,6 +112,10 @@ function compileIn(program) {
       });
       browser.on("error", (error) => fail(`Chromium cannot be started: ${error.message}`));
       browser.on("exit", (code) => fail(`Chromium ended with ${code}: ${said}`));
+      process.once("exit", () => {
+        if (browser.exitCode === null && browser.signalCode === null) process.kill(-browser.pid, "SIGKILL");
+      });
+      for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
     });
   }).finally(() => rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 }));
 }
