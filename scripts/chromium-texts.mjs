@@ -1,5 +1,6 @@
 /**
- * Compiles every text that src/kernels can generate in headless Chromium on SwiftShader: `node scripts/chromium-texts.mjs`.
+ * Compiles every text that src/kernels can generate in headless Chromium on SwiftShader: `node scripts/chromium-texts.mjs`;
+ * with a folder behind it, the texts that lie there.
  * The last line is "N of N texts compile"; the exit code is 1 where one does not, or where Chromium has no adapter. The
  * browser is the dev dependency's, unpacked with the libraries that it needs into .cache. Linux on x64 only.
  */
@@ -12,19 +13,21 @@ import { fileURLToPath } from "node:url";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const { version } = JSON.parse(readFileSync(join(root, "node_modules/@sparticuz/chromium/package.json"), "utf8"));
 const folder = join(root, ".cache", `chromium-${version}`);
-const textFolder = join(root, ".cache", "kernel-texts");
+const [given] = process.argv.slice(2);
+const textFolder = given ?? join(root, ".cache", "kernel-texts");
 /** Texts that the page takes at once. */
 const BATCH = 200;
 /** For hangs alone, between two messages of the page. */
 const PATIENCE_MS = 5 * 60_000;
 
 const began = performance.now();
-const generated = spawnSync("node", ["--import", "tsx", "scripts/kernel-texts.ts", textFolder], {
-  cwd: root,
-  stdio: "inherit",
-});
-if (generated.status !== 0) process.exit(1);
-const files = readdirSync(textFolder).sort();
+if (given === undefined) {
+  const generate = ["--import", "tsx", "scripts/kernel-texts.ts", textFolder];
+  if (spawnSync("node", generate, { cwd: root, stdio: "inherit" }).status !== 0) process.exit(1);
+}
+const files = readdirSync(textFolder)
+  .filter((name) => name.endsWith(".wgsl"))
+  .sort();
 const executable = await unpackChromium();
 const report = await compileIn(executable);
 
@@ -53,11 +56,13 @@ function compileIn(program) {
   return new Promise((resolve, reject) => {
     let browser;
     let patience;
+    // All of the browser's processes, which write to the profile until they end: then nothing holds their stderr.
     const end = (settle) => {
       clearTimeout(patience);
       server.close();
-      browser?.kill("SIGKILL");
-      settle();
+      if (browser?.pid === undefined || browser.stderr.closed) return settle();
+      browser.removeAllListeners("exit").once("close", settle);
+      process.kill(-browser.pid, "SIGKILL");
     };
     const fail = (message) => end(() => reject(new Error(message)));
     const wait = () => {
@@ -99,6 +104,7 @@ function compileIn(program) {
       ];
       browser = spawn(program, [...flags, `http://127.0.0.1:${server.address().port}/`], {
         stdio: ["ignore", "ignore", "pipe"],
+        detached: true,
       });
       let said = "";
       browser.stderr.on("data", (text) => {
@@ -106,6 +112,10 @@ function compileIn(program) {
       });
       browser.on("error", (error) => fail(`Chromium cannot be started: ${error.message}`));
       browser.on("exit", (code) => fail(`Chromium ended with ${code}: ${said}`));
+      process.once("exit", () => {
+        if (browser.exitCode === null && browser.signalCode === null) process.kill(-browser.pid, "SIGKILL");
+      });
+      for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(1));
     });
   }).finally(() => rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 }));
 }

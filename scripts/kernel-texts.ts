@@ -3,7 +3,7 @@
  * With `--compile` in place of a folder, Node's WebGPU compiles them, and those with subgroups once more with the size
  * pinned. No text is run: that each computes what it should is what the kernels' tests show.
  */
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { withPinnedSize } from "../src/engine/gpu/subgroup-size.ts";
@@ -64,7 +64,19 @@ export function kernelTexts(): KernelText[] {
     for (const kernel of reducingKernels(facts)) add(kernel, WIDTHS);
   }
   for (const kernel of otherKernels()) add(kernel, WIDTHS);
-  return [...names].map(([wgsl, name]) => ({ name, wgsl }));
+  const texts = [...names].map(([wgsl, name]) => ({ name, wgsl }));
+  const missing = declaredNames().filter((declared) => !texts.some(({ name }) => name.startsWith(declared)));
+  if (missing.length > 0) throw new Error(`scripts/kernel-texts.ts generates no text of ${missing.join(", ")}`);
+  return texts;
+}
+
+/** The names in the sources' kernel declarations, or what they start with: a new kernel is not forgotten here. */
+function declaredNames(): string[] {
+  const folder = new URL("../src/kernels/", import.meta.url);
+  return readdirSync(folder)
+    .filter((file) => file.endsWith(".ts"))
+    .flatMap((file) => [...readFileSync(new URL(file, folder), "utf8").matchAll(/\bname: ["`](\w{2,})/g)])
+    .map(([, name = ""]) => name);
 }
 
 /** Few rows and many. */

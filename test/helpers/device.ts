@@ -24,6 +24,8 @@ export async function emulatedLanes(): Promise<number[]> {
   return GPU_LANES.filter((lanes) => lanes !== facts.subgroupSize);
 }
 
+const ALL_SHAPES = process.env.KTO_TEST_SHAPES === "all";
+
 /** A variant of the kernels, and whether its lanes are emulated. */
 export interface KernelVariant {
   readonly variant: string;
@@ -53,7 +55,12 @@ export async function kernelVariants(): Promise<KernelVariant[]> {
  * KTO_TEST_SHAPES=all runs all of them everywhere (scripts/wide-subgroups.mjs).
  */
 export function runsFor({ emulated }: Pick<KernelVariant, "emulated">, count: number): number {
-  return emulated && process.env.KTO_TEST_SHAPES !== "all" ? Math.ceil(count / 6) : count;
+  return emulated && !ALL_SHAPES ? Math.ceil(count / 6) : count;
+}
+
+/** The shapes of a list to run: the first two where lanes are emulated, as `runsFor`. */
+export function someOf<T>({ emulated }: Pick<KernelVariant, "emulated">, shapes: readonly T[]): readonly T[] {
+  return emulated && !ALL_SHAPES ? shapes.slice(0, 2) : shapes;
 }
 
 /** A device on which a whole model meets the kernels that another adapter would. */

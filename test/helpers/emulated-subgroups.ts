@@ -99,7 +99,7 @@ export function emulatedText(kernel: string, wgsl: string, lanes: number): strin
   const left = /\bsubgroup(?:[A-Z]\w*|_\w+)/.exec(text);
   if (left !== null) refuse(left[0]);
   const place = text.indexOf("struct Uniforms");
-  return `${text.slice(0, place)}${prelude(lanes, subgroups)}${[...declared.values()].join("\n")}\n${text.slice(place)}`;
+  return `${text.slice(0, place)}${prelude(lanes, invocations)}${[...declared.values()].join("\n")}\n${text.slice(place)}`;
 
   function replacement({ name, arguments: given, start, end }: Call, within: string, no: typeof refuse): string {
     if (name === "subgroupElect") return "(emulatedLane == 0u)";
@@ -196,10 +196,15 @@ function withOwnPlace(text: string, subgroups: number, refuse: (what: string) =>
     );
 }
 
-const prelude = (lanes: number, subgroups: number) => /* wgsl */ `
+/**
+ * Exchanges take the two halves of their memory in turn, so that each needs one barrier: whoever writes a half again has
+ * passed the barrier of the exchange between, and so has whoever read it. Barriers are most of what a driver compiles here.
+ */
+const prelude = (lanes: number, invocations: number) => /* wgsl */ `
 const EMULATED_LANES: u32 = ${lanes}u;
 var<private> emulatedLane: u32;
 var<private> emulatedSubgroup: u32;
+var<private> emulatedHalf: u32;
 var<workgroup> invocationsLeft: atomic<u32>;
 var<workgroup> invocationsGoOn: u32;
 fn anyInvocation(goesOn: bool) -> bool {
@@ -209,13 +214,14 @@ fn anyInvocation(goesOn: bool) -> bool {
   if (emulatedLane == 0u && emulatedSubgroup == 0u) { invocationsGoOn = atomicExchange(&invocationsLeft, 0u); }
   return workgroupUniformLoad(&invocationsGoOn) > 0u;
 }
-fn emulatedPlace(lane: u32) -> u32 { return emulatedSubgroup * ${subgroups > 1 ? `${lanes}u` : "0u"} + lane; }
+fn nextExchange() { emulatedHalf = ${invocations}u - emulatedHalf; }
+fn emulatedPlace(lane: u32) -> u32 { return emulatedHalf + emulatedSubgroup * EMULATED_LANES + lane; }
 `;
 
 const exchangeOf = (type: string, invocations: number) => /* wgsl */ `
-var<workgroup> exchanged_${wordOf(type)}: array<${type}, ${invocations}>;
+var<workgroup> exchanged_${wordOf(type)}: array<${type}, ${2 * invocations}>;
 fn exchange_${wordOf(type)}(value: ${type}, source: u32) -> ${type} {
-  workgroupBarrier();
+  nextExchange();
   exchanged_${wordOf(type)}[emulatedPlace(emulatedLane)] = value;
   workgroupBarrier();
   return exchanged_${wordOf(type)}[emulatedPlace(source)];
@@ -232,7 +238,7 @@ function foldOf(name: string, type: string, step: string, subgroups: number): st
   return /* wgsl */ `
 var<workgroup> ${result}: array<${type}, ${subgroups}>;
 fn ${name.replace("subgroup", "all")}_${word}(value: ${type}) -> ${type} {
-  workgroupBarrier();
+  nextExchange();
   exchanged_${word}[emulatedPlace(emulatedLane)] = value;
   workgroupBarrier();
   if (emulatedLane == 0u) {
