@@ -37,8 +37,8 @@ export async function openWithoutRobustness(): Promise<Device> {
 
 /** Words of poison before a window, which keeps it aligned, and behind it. */
 const [BEFORE, BEHIND] = [WINDOW_ALIGNMENT / 4, 4096];
-/** NaN as f32 or as two f16; as an index one that exists, since nothing would stop the access of another. */
-const poisonOf = ({ dtype }: HostArray): number => (dtype === "u32" ? 7 : dtype === "f32" ? 0x7fc00000 : 0x7e007e00);
+/** NaN as f32, or as two f16 or bf16; as an index one that exists, since nothing would stop the access of another. */
+const poisonOf = ({ dtype }: HostArray): number => (dtype === "u32" ? 7 : dtype === "f32" ? 0x7fc00000 : 0x7fc07fc0);
 
 /** Dispatches a kernel on poisoned windows. Returns the bits of what it writes, in the order of its bindings. */
 export async function runPoisoned<B extends string, U extends string>(
