@@ -12,10 +12,10 @@ import { packBatch } from "../../src/kto/method/batch.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { bits } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
-import { relativeDistance } from "../helpers/fixtures.ts";
+import { float64Of, relativeDistance } from "../helpers/fixtures.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 import { llamaConfig, randomModel } from "../helpers/models.ts";
-import { gradientsOf, updateFor } from "../helpers/step.ts";
+import { exactStep, gradientsOf, updateFor } from "../helpers/step.ts";
 
 const device = await sharedDevice();
 const folder = temporaryFolder();
@@ -46,7 +46,7 @@ describe("a run in several buffers", () => {
   ];
 
   it.each(cases)("$what: the bits of one in whole buffers", async ({ adapter: hasAdapter, gradient_checkpointing }) => {
-    const path = await randomModel(folder, llamaConfig({ num_hidden_layers: 6 }), 6);
+    const path = await randomModel(folder, llamaConfig({ num_hidden_layers: 10 }), 6);
     const run = async () => {
       const allocated = vi.spyOn(device, "allocate");
       const model = await Model.load(device, path);
@@ -77,11 +77,13 @@ describe("a run in several buffers", () => {
       };
     };
     const whole = await run();
-    // Of 6 layers two or three to a buffer, of the narrower kinds more.
-    const split = await withLimits({ maxBufferSize: 40_000 }, run);
-    expect(whole.buffers("up")).toBe(1);
-    expect(split.buffers("up")).toBe(gradient_checkpointing ? 1 : 3);
-    expect(split.buffers("qkv")).toBe(gradient_checkpointing ? 1 : 2);
+    // The rows of one layer in the widest kind, of several in the others.
+    const split = await withLimits({ maxBufferSize: 62_000 }, run);
+    for (const kind of ["up", "qkv", "input"]) expect(whole.buffers(kind), kind).toBe(1);
+    expect(split.buffers("input")).toBeGreaterThan(1);
+    const inputsOnly = gradient_checkpointing ? 1 : split.buffers("input");
+    expect(split.buffers("qkv")).toBeGreaterThanOrEqual(inputsOnly);
+    expect(split.buffers("up")).toBe(gradient_checkpointing ? 1 : 10);
     if (!hasAdapter) expect(split.buffers("weights")).toBeGreaterThan(whole.buffers("weights"));
     expect(split.tensors).toEqual(whole.tensors);
   });
@@ -141,7 +143,8 @@ it("the matrices of a layer that exceed one binding are walked in windows, to th
     try {
       const result = await gradientsOf(step, [batch]);
       const matmuls = step.programs.flatMap(({ kernels }) => kernels.filter((name) => name.startsWith("matmul")));
-      return { ...result, matmuls: matmuls.length };
+      const exact = exactStep(await float64Of(policy), await float64Of(reference), objective, [examples.slice(0, 4)]);
+      return { ...result, matmuls: matmuls.length, exact: exact.gradients };
     } finally {
       step.free();
       policy.free();
@@ -154,6 +157,11 @@ it("the matrices of a layer that exceed one binding are walked in windows, to th
   expect(windowed.matmuls).toBeGreaterThanOrEqual(whole.matmuls + 2 * 4 * (2 + 1 + 2 + 1));
   expect(bits(windowed.policy)).toEqual(bits(whole.policy));
   expect(bits(windowed.reference)).toEqual(bits(whole.reference));
-  // An input's gradient adds up the windows, in another order than one matmul does.
-  expect(relativeDistance(windowed.gradients, whole.gradients)).toBeLessThan(1e-6);
+  // An input's gradient adds up the windows, in another order than one matmul does: what f32 leaves of the agreement.
+  expect(relativeDistance(windowed.gradients, whole.gradients)).toBeLessThanOrEqual(1e-5);
+  for (const { tensors } of [whole, windowed]) {
+    for (const [name, data] of tensors) {
+      expect(relativeDistance(data, whole.exact.get(name) ?? []), name).toBeLessThanOrEqual(1e-3);
+    }
+  }
 });

@@ -142,8 +142,11 @@ describe.each(variants)("in pieces and whole the bits are the same, $variant:", 
     });
   });
 
-  it.each([8, 64])("attention forward and backward, heads of %i", async (headSize) => {
-    const [T, heads, keyValueHeads] = [320, 4, 2];
+  it.each([
+    [8, 320],
+    [64, 96],
+  ])("attention forward and backward, heads of %i, %i rows", async (headSize, T) => {
+    const [heads, keyValueHeads] = [4, 2];
     const width = (heads + 2 * keyValueHeads) * headSize;
     const fused = of(T, width);
     const from = { qFrom: 0, kFrom: heads * headSize, vFrom: (heads + keyValueHeads) * headSize };
