@@ -15,7 +15,7 @@ const variants = await kernelVariants();
 const formats = await activationFormats();
 const layouts: readonly MatmulLayout[] = ["NN", "NT", "TN"];
 
-/** Around the tiles of both bodies (16 or 32 rows, 32 columns, steps of 4 or 16 in k), and primes. */
+/** Around the tiles' borders (4 to 64 rows, 32 or 64 columns, steps of 4 or 16 in k), and primes. */
 const anySize = fc.constantFrom(1, 2, 3, 4, 5, 7, 13, 15, 16, 17, 31, 32, 33, 37, 65);
 /** The same in multiples of 4, for which operands and results are read and written as vectors. */
 const vectorSize = fc.constantFrom(4, 8, 12, 16, 20, 28, 32, 36, 60, 64, 68);
