@@ -1,7 +1,8 @@
 /**
  * What the inner loop of each tile of a matmul costs, counted in the SPIR-V that Tint makes of it, as a Markdown table:
  * what a GPU's driver is given, whichever adapter is here. It times nothing. `npx tsx scripts/tile-costs.ts [lanes]`
- * counts tiles for subgroups of 32 lanes, or as many as are given. Any Vulkan adapter with subgroups will do.
+ * counts tiles for subgroups of 32 lanes, or as many as are given; with 0 those that need no subgroups. Any Vulkan adapter
+ * will do; the tiles with subgroups need one that has the feature.
  */
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
@@ -15,7 +16,7 @@ const LAYOUTS: readonly MatmulLayout[] = ["NN", "NT", "TN"];
 const SHAPE = { M: 512, N: 512, K: 512 };
 
 /** Counts of numbers, a vector of four as four, of one invocation in one round of the loop. */
-interface Costs {
+export interface Costs {
   fma: number;
   /** Numbers, and the instructions that load them. */
   fromMemory: number;
@@ -91,16 +92,27 @@ function count(piece: readonly Instruction[], module: readonly Instruction[]): C
 /** Dawn's instance, kept to the end of the process: collected while its threads run, it would abort. */
 let gpu: GPU | undefined;
 
-interface Counted {
+interface Text {
   readonly tile: TileName;
   readonly layout: MatmulLayout;
   readonly lanes: number;
   readonly wgsl: string;
 }
 
+/** A tile in one layout. */
+export interface TileCosts extends Costs {
+  readonly tile: TileName;
+  readonly layout: MatmulLayout;
+  /** Rows and columns of the result that a workgroup computes. */
+  readonly rows: number;
+  readonly columns: number;
+  /** Bytes from memory for a multiplication or addition, both operands in f32, however often caches serve them. */
+  readonly bytesPerFlop: number;
+}
+
 /** Each tile in each layout once, with the facts of the adapter that it is a candidate of. */
-function tiles(lanes: number): Counted[] {
-  const found = new Map<string, Counted>();
+function texts(lanes: number): Text[] {
+  const found = new Map<string, Text>();
   for (const facts of [{ ...BASE_FACTS, subgroupSize: lanes }, BASE_FACTS]) {
     for (const M of [4, 8, 512]) {
       for (const layout of LAYOUTS) {
@@ -118,7 +130,7 @@ function tiles(lanes: number): Counted[] {
 
 /** The disassembly of each text, in their order: Dawn writes it to the standard output of a process of its own. */
 function disassemble(texts: readonly string[]): string[] {
-  const child = spawnSync(process.execPath, [...process.execArgv, fileURLToPath(import.meta.url), "--compile"], {
+  const child = spawnSync(process.execPath, ["--import", "tsx", fileURLToPath(import.meta.url), "--compile"], {
     input: JSON.stringify(texts),
     encoding: "utf8",
     maxBuffer: 2 ** 30,
@@ -137,8 +149,10 @@ async function compile(): Promise<void> {
   const { create } = await import("webgpu");
   gpu = create(["enable-dawn-features=dump_shaders"]);
   const adapter = await gpu.requestAdapter();
-  if (!adapter?.features.has("subgroups")) throw new Error("no adapter here has subgroups");
-  const device = await adapter.requestDevice({ requiredFeatures: ["subgroups"] });
+  if (adapter === null) throw new Error("no adapter here");
+  const device = await adapter.requestDevice({
+    requiredFeatures: adapter.features.has("subgroups") ? ["subgroups"] : [],
+  });
   for (const code of texts) {
     const module = device.createShaderModule({ code });
     await device.createComputePipelineAsync({ layout: "auto", compute: { module, entryPoint: "main" } });
@@ -146,43 +160,50 @@ async function compile(): Promise<void> {
   device.destroy();
 }
 
-/** A row of the table without its layout. */
-function cells({ tile, layout, lanes: subgroupSize }: Counted, disassembly: string): string {
-  const module = instructionsOf(disassembly);
-  const costs = count(innerLoop(module), module);
-  const formats = { format: "f32", aFormat: "f32", outFormat: "f32" } as const;
-  const loads = { loadsA: "aligned", loadsB: "aligned", vectorStores: true } as const;
-  const variant: MatmulVariant = { layout, tile, ...loads, ...formats, subgroupSize, software: false };
-  const { rows, columns } = matmulTile(variant);
-  const bytes = (4 * (rows + columns)) / (2 * rows * columns);
-  const loaded = costs.fromMemory + costs.fromWorkgroup;
+/** What the tiles cost for subgroups of so many lanes; with 0 those that need none. */
+export function tileCosts(lanes: number): TileCosts[] {
+  const counted = texts(lanes);
+  const dumps = disassemble(counted.map(({ wgsl }) => wgsl));
+  return counted.map(({ tile, layout, lanes: subgroupSize }, index) => {
+    const module = instructionsOf(dumps[index] ?? "");
+    const formats = { format: "f32", aFormat: "f32", outFormat: "f32" } as const;
+    const loads = { loadsA: "aligned", loadsB: "aligned", vectorStores: true } as const;
+    const variant: MatmulVariant = { layout, tile, ...loads, ...formats, subgroupSize, software: false };
+    const { rows, columns } = matmulTile(variant);
+    const bytesPerFlop = (4 * (rows + columns)) / (2 * rows * columns);
+    return { tile, layout, rows, columns, bytesPerFlop, ...count(innerLoop(module), module) };
+  });
+}
+
+/** A row of the table without its tile and layouts. */
+function cells({ rows, columns, bytesPerFlop, ...costs }: TileCosts): string {
   return [
     ...[`${rows} x ${columns}`, costs.fma, `${costs.fromMemory} in ${costs.memoryLoads}`],
     ...[`${costs.fromWorkgroup} in ${costs.workgroupLoads}`, costs.exchanges, costs.clamps],
-    ...[(costs.fma / loaded).toFixed(1), bytes.toFixed(3)],
+    ...[(costs.fma / (costs.fromMemory + costs.fromWorkgroup)).toFixed(1), bytesPerFlop.toFixed(3)],
   ].join(" | ");
 }
 
 function table(lanes: number): string {
-  const counted = tiles(lanes);
-  const dumps = disassemble(counted.map(({ wgsl }) => wgsl));
   // Layouts of a tile that cost the same share a row.
-  const rows = new Map<string, { readonly tile: TileName; readonly cells: string; readonly layouts: MatmulLayout[] }>();
-  for (const [index, one] of counted.entries()) {
-    const text = cells(one, dumps[index] ?? "");
-    const row = rows.get(`${one.tile} ${text}`) ?? { tile: one.tile, cells: text, layouts: [] };
-    row.layouts.push(one.layout);
-    rows.set(`${one.tile} ${text}`, row);
+  const rows = new Map<string, { readonly line: string; readonly layouts: MatmulLayout[] }>();
+  for (const costs of tileCosts(lanes)) {
+    const line = cells(costs);
+    const row = rows.get(`${costs.tile} ${line}`) ?? { line, layouts: [] };
+    row.layouts.push(costs.layout);
+    rows.set(`${costs.tile} ${line}`, row);
   }
   const head = [
     ...["tile", "layouts", "result", "multiply-adds", "from memory", "from workgroup memory", "exchanges", "clamps"],
     ...["multiply-adds a number", "bytes a flop"],
   ].join(" | ");
   const rule = "--- | --- | --- | --: | --: | --: | --: | --: | --: | --:";
-  const lines = [...rows.values()].map((row) => `${row.tile} | ${row.layouts.join(" ")} | ${row.cells}`);
+  const lines = [...rows].map(([key, { line, layouts }]) => `${key.split(" ")[0]} | ${layouts.join(" ")} | ${line}`);
   return [head, rule, ...lines].map((line) => `| ${line} |`).join("\n");
 }
 
-const [argument = "32"] = process.argv.slice(2);
-if (argument === "--compile") await compile();
-else console.log(table(Number(argument)));
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const [argument = "32"] = process.argv.slice(2);
+  if (argument === "--compile") await compile();
+  else console.log(table(Number(argument)));
+}

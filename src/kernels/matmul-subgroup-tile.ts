@@ -131,7 +131,7 @@ ${declareSums(rows)}
       let k = start + i;
       ${[
         ...loads,
-        ...range(4).map((j) => `let b${j} = tileB[(i + ${j}u) * ${lanes}u + (lane & ${lanes - 1}u)];`),
+        ...range(4).map((j) => `let b${j} = tileB[(i + ${j}u) * ${lanes}u + lane % ${lanes}u];`),
         ...products,
       ].join("\n      ")}
     }
