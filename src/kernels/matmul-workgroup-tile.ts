@@ -23,9 +23,11 @@ export const declareShared = (operands: readonly SharedOperand[], steps: number)
 
 /**
  * WGSL: how often a loop runs. A GPU's compiler may unroll it, and Tint sees how large its indices get and adds no clamps
- * to them; on software adapters compiling what is unrolled would take longer than what it saves.
+ * to them. On software adapters, and where operands are no aligned vectors, compiling what is unrolled would take longer
+ * than what it saves.
  */
-const rounds = (count: number, { software }: MatmulVariant) => (software ? unknownCount(count, "u.K") : `${count}u`);
+const rounds = (count: number, { software, loadsA, loadsB }: MatmulVariant) =>
+  software || loadsA !== "aligned" || loadsB !== "aligned" ? unknownCount(count, "u.K") : `${count}u`;
 
 /**
  * Fills an operand's array with the steps from `k` on, zeros beyond K, by the `group` invocations named `invocation`. Rows
