@@ -98,7 +98,8 @@ const others = await casesOf(resolve(other));
 const device = await Device.open({ tuning: "off" });
 try {
   const results = [];
-  console.log(`${device.description}, subgroups of ${device.facts.subgroupSize} (0: none used), commit ${commit()}`);
+  const { description: adapter, facts } = device;
+  console.log(`${adapter}, subgroups of ${facts.subgroupSize} (0: none used), commit ${commit()}`);
   for (const after of [...matmulCases, ...logSoftmaxGatherCases]) {
     const label = `${after.name} ${after.shape}`;
     if (!wanted.some((text) => label.includes(text))) continue;
@@ -111,10 +112,10 @@ try {
     console.log(
       `${label.padEnd(48)} ${from} -> ${to} ms, ${result.ratio.toFixed(2)} times; first run ${first} -> ${now} ms`,
     );
+    // After each case: a run that is broken off keeps what it has.
+    const file = { date: new Date().toISOString(), adapter, facts, commit: commit(), results };
+    if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(file, null, 2)}\n`);
   }
-  const { description: adapter, facts } = device;
-  const file = { date: new Date().toISOString(), adapter, facts, commit: commit(), results };
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(file, null, 2)}\n`);
 } finally {
   device.close();
 }
