@@ -47,7 +47,7 @@ fn main(${tile.parameters}) {
   ${each((r) => `var kept${r} = NOTHING; let given${r} = allGiven[${r}];`)}
   for (var firstColumn = start; firstColumn < end; firstColumn += ${tile.columns}u) {
     ${tile.matmul}
-    ${each((r) => `kept${r} = take(kept${r}, sum${r}, column, end, given${r});`)}
+    ${each((r) => takes(tile, r))}
   }
   var allKept = array<Kept, ${tile.ownRows}>(${range(tile.ownRows)
     .map((r) => `kept${r}`)
@@ -64,6 +64,15 @@ fn main(${tile.parameters}) {
   }
 }`;
 }
+
+/** A row's Kept with the logits of its fours of columns. */
+const takes = ({ ownFours, fourStep }: MatmulTile, row: number): string =>
+  range(ownFours)
+    .map((four) => {
+      const column = four === 0 ? "column" : `column + ${four * fourStep}u`;
+      return `kept${row} = take(kept${row}, sum${row * ownFours + four}, ${column}, end, given${row});`;
+    })
+    .join(" ");
 
 /** The grid of a pass over N columns for M rows. */
 export function vocabularyGrid(tile: MatmulTile, M: number, N: number, splitColumns: number): [number, number] {

@@ -70,34 +70,42 @@ export interface MatmulVariant {
  *                and every lane multiplies them with its own four columns of B; no workgroup memory, no barrier
  *   subgroupRkS  the same by S subgroups, each with every S-th step along k, whose sums are added at the end through
  *                workgroup memory (split-K): for matmuls of few tiles, which would leave cores of a GPU idle
- *   workgroupS   S rows by S columns, operands in tiles of workgroup memory, 16 along k at a time
- *   registers    32 rows by 32 columns, every invocation loads all that it needs: where caches do the sharing
+ *   subgroupRxS  S subgroups one above the other, each as subgroupR, which share B through workgroup memory: at 16 x 4
+ *                half or less of the bytes from memory; each row of A is still handed round within its subgroup
+ *   workgroupRxC R rows by C columns, operands in workgroup memory, 8 rows by 8 columns an invocation in registers
+ *   registersR   R rows, every invocation with up to 16 by 8 columns, for which it loads all that it needs: where caches
+ *                do the sharing
  */
 export type TileName =
   | `subgroup${4 | 8 | 16 | 32}`
   | `subgroup${4 | 8 | 16}k4`
-  | "workgroup32"
-  | "workgroup64"
-  | "registers";
+  | "subgroup16x4"
+  | `workgroup${"64x64" | "128x64" | "128x128"}`
+  | `registers${4 | 16 | 64}`;
 
 /** Split-K is a candidate for matmuls of at most this many tiles whose K is at least this long. */
 const SPLIT_MOST_TILES = 256;
 const SPLIT_LEAST_K = 128;
+/** The default of adapters without subgroups that are no software, then tiles which read less but leave more idle. */
+const WORKGROUP_TILES = ["workgroup64x64", "workgroup128x64", "workgroup128x128"] as const;
 /** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
 const SPLIT_MOST_LANES = 32;
 
 /**
  * The tiles that can compute a matmul of M rows on an adapter, the default first. Few rows (generation, a token of each
  * sequence) take a low tile, which wastes nothing. On software adapters a load costs about 10 times a multiply-add and
- * sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54
- * with 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there
- * and are no candidates.
+ * sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
+ * 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there and are
+ * no candidates. Without subgroups software adapters are fastest where every invocation has many rows and no barrier.
  */
 export function tileNames(
   { M, N, K }: MatmulShape,
   { subgroupSize: lanes, software }: AdapterFacts,
 ): readonly [TileName, ...TileName[]] {
-  if (lanes < 4) return ["workgroup32", "workgroup64", "registers"];
+  if (lanes < 4) {
+    if (M <= 16) return [M <= 4 ? "registers4" : "registers16"];
+    return software ? ["registers64"] : [...WORKGROUP_TILES, "registers64"];
+  }
   const rows = M <= 4 ? 4 : M <= 8 ? 8 : 16;
   const many = M > 16;
   if (software) return many ? ["subgroup32", "subgroup16"] : [`subgroup${rows}`];
@@ -107,14 +115,14 @@ export function tileNames(
   if (splits) names.push(`subgroup${rows}k4`);
   if (rows === 16) names.push("subgroup8");
   if (many) names.push("subgroup32");
-  if (rows === 16) names.push("workgroup32", "workgroup64", "registers");
+  if (many) names.push("subgroup16x4", ...WORKGROUP_TILES);
   return names;
 }
 
 /**
  * The kernel that `build` makes for a matmul of this shape with the default tile; the other tiles are its candidates.
- * Aligned vectors wherever the contiguous axes allow them; where they do not, there is one tile only: such sizes are
- * rare in models.
+ * Aligned vectors wherever the contiguous axes allow them; where they do not, there is one tile only, since such sizes
+ * are rare in models: without subgroups the one with the fewest loads, each of which compiles to branches for every number.
  *
  * @param cache kernels made before, by variant
  */
@@ -129,7 +137,8 @@ export function tiledKernel<B extends string, U extends string>(
   const [first, ...others] = tileNames(shape, facts);
   const variant = matmulVariant(layout, shape, facts, first, operands);
   const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
-  const tiles = aligned ? [first, ...others] : [first];
+  const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;
+  const tiles = aligned ? [first, ...others] : [unaligned];
   const kernels = tiles.map((tile) => {
     const key = JSON.stringify({ ...variant, tile });
     const known = cache.get(key) ?? build({ ...variant, tile });

@@ -92,7 +92,7 @@ function checked(array: HostArray): HostArray {
 /** The candidate of this name, alone; the kernel as it is without a name. */
 export function candidate<B extends string, U extends string>(kernel: Kernel<B, U>, name: string | undefined) {
   if (name === undefined) return kernel;
-  const found = kernel.candidates?.({}).find(({ variant }) => variant === name);
+  const found = (kernel.candidates?.({}) ?? [kernel]).find(({ variant }) => variant === name);
   if (found === undefined) throw new Error(`${kernel.name} has no candidate ${name}`);
   const { candidates: _, ...alone } = found;
   return alone;

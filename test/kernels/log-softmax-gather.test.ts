@@ -17,7 +17,7 @@ import {
 } from "../../src/kernels/log-softmax-gather.ts";
 import { matmul } from "../../src/kernels/matmul.ts";
 import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
-import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
+import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 import {
   bits,
   EPSILON,
@@ -220,6 +220,16 @@ describe.each(alternatives)("log-softmax-gather by $tile, $variant", ({ facts, t
     await checkForward(head, facts, tile);
     const sequences = head.targets.map((_, row) => row % 3);
     await checkBackward(head, sequences, Float32Array.of(-0.5, 0.25, 1), facts, tile);
+  });
+});
+
+describe("log-softmax-gather without subgroups on a software adapter", () => {
+  it.each([36, 3])("both passes equal float64, width %i", async (width) => {
+    const facts = { ...BASE_FACTS, software: true };
+    const head = headOf({ rows: 33, vocabulary: 128, width, cut: { window: 256, split: 32 }, seed: 5 });
+    await checkForward(head, facts);
+    const sequences = head.targets.map((_, row) => row % 3);
+    await checkBackward(head, sequences, Float32Array.of(-0.5, 0.25, 1), facts);
   });
 });
 

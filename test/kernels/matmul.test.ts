@@ -5,7 +5,7 @@ import * as twin from "../../src/kernels/float64/matmul.ts";
 import type { ActivationFormat, StoredFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
 import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
-import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
+import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice, someOf } from "../helpers/device.ts";
 import { expectEmulated } from "../helpers/emulated-subgroups.ts";
@@ -16,7 +16,7 @@ const variants = await kernelVariants();
 const formats = await activationFormats();
 const layouts: readonly MatmulLayout[] = ["NN", "NT", "TN"];
 
-/** Around the tiles of both bodies (16 or 32 rows, 32 columns, steps of 4 or 16 in k), and primes. */
+/** Around the tiles' borders (4 to 64 rows, 32 or 64 columns, steps of 4 or 16 in k), and primes. */
 const anySize = fc.constantFrom(1, 2, 3, 4, 5, 7, 13, 15, 16, 17, 31, 32, 33, 37, 65);
 /** The same in multiples of 4, for which operands and results are read and written as vectors. */
 const vectorSize = fc.constantFrom(4, 8, 12, 16, 20, 28, 32, 36, 60, 64, 68);
@@ -166,6 +166,23 @@ describe.each(alternatives)("matmul by $tile, $variant", ({ facts, tile, M }) =>
     const rows = layout === "TN" ? 4 * Math.ceil(M / 4) : M;
     await check(layout, facts, { M: rows, N: 68, K: 132, ...all }, tile);
     if (M > 64) await check(layout, facts, { M: 64, N: 64, K: 144, ...all, hasBias: false, hasResidual: false }, tile);
+  });
+});
+
+// With `KTO_FEATURES=core` lavapipe and SwiftShader are such: operands that are vectors and others take other tiles.
+describe("matmul without subgroups on a software adapter", () => {
+  it.each(layouts)("%s equals the float64 product", async (layout) => {
+    const facts = { ...BASE_FACTS, software: true };
+    const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 12 };
+    for (const [M, N, K] of [
+      [132, 68, 132],
+      [16, 260, 20],
+      [4, 12, 4],
+      [70, 67, 36],
+      [35, 69, 33],
+    ] as const) {
+      await check(layout, facts, { M, N, K, ...all });
+    }
   });
 });
 

@@ -34,6 +34,7 @@ import {
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "../../src/kernels/reduce.ts";
 import { rope } from "../../src/kernels/rope.ts";
 import { sftObjective, sftTokenSums } from "../../src/kernels/sft-objective.ts";
+import { candidate } from "../helpers/gpu.ts";
 
 const FOLDER = fileURLToPath(new URL("texts/", import.meta.url));
 
@@ -61,10 +62,22 @@ const inVectors = { variant: "f32 in vectors of four" };
 const reducing = { variant: `f32 in vectors of four, ${LANES}` };
 const only = { variant: "the only one" };
 
+/** Tiles that are the default of other adapters, or candidates there. */
+const TILES = [
+  { tile: "workgroup64x64", of: { subgroupSize: 0, software: false }, adapter: "any adapter without subgroups" },
+  { tile: "registers64", of: { subgroupSize: 0, software: true }, adapter: "software adapters without subgroups" },
+  { tile: "subgroup16x4", of: { subgroupSize: 32, software: false }, adapter: "subgroups of 32" },
+];
+
 const texts: readonly Text[] = [
   ...(["NN", "NT", "TN"] as const).map((layout) => ({
     kernel: matmul(layout, { M: SIZE, N: SIZE, K: SIZE }, facts),
     ...tiled,
+  })),
+  ...TILES.map(({ tile, of, adapter }) => ({
+    kernel: candidate(matmul("NT", { M: SIZE, N: SIZE, K: SIZE }, of), tile),
+    variant: `${SIZE} x ${SIZE} x ${SIZE} in f32, ${adapter}`,
+    suffix: `-${tile}`,
   })),
   ...HEADS.flatMap(({ headSize, ...named }) =>
     [attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({

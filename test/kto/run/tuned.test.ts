@@ -88,7 +88,8 @@ it("a run goes on with the kernels of its checkpoint to the same bits, on a devi
   // What the other device will hardly measure to be the fastest.
   const rivals: Record<string, string> = {
     ...{ subgroup16: "subgroup32", subgroup32: "subgroup16" },
-    ...{ registers: "workgroup32", workgroup32: "registers", workgroup64: "registers" },
+    ...{ registers64: "workgroup64x64", workgroup64x64: "registers64", workgroup128x64: "registers64" },
+    workgroup128x128: "registers64",
   };
   const others = Object.entries(choices).map(([key, name]) => [key, rivals[name]]);
   tuned.device.tuner.adopt(Object.fromEntries(others));

@@ -1,0 +1,173 @@
+/**
+ * Tiles of a matmul whose operands a subgroup's lanes hand to each other. They need subgroups of one known size; the
+ * tiles of adapters without are in `matmul-workgroup-tile.ts`.
+ */
+import { addProducts, declareSums, fourRows, loadB, type MatmulTile, range } from "./matmul-sums.ts";
+import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
+import { declareShared, fillShared } from "./matmul-workgroup-tile.ts";
+import { ofLane } from "./wgsl.ts";
+
+interface SharedRows {
+  /** Declares what the loads take. */
+  readonly setup: string;
+  /** An invocation's part of the four steps along k. */
+  readonly loads: readonly string[];
+  /** The products of every row, in order. */
+  readonly products: readonly string[];
+}
+
+/** Rows of op(A) that lie along k: an invocation loads four numbers along k of every `lanes`-th row. */
+function rowsAlongK(rows: number, variant: MatmulVariant, first = "firstRow"): SharedRows {
+  const lanes = variant.subgroupSize;
+  const registers = Math.max(1, rows / lanes);
+  const four = (row: number) => ofLane(row % lanes, `a${Math.floor(row / lanes) % registers}`, variant);
+  return {
+    setup: `let loadRow = ${first} + lane % ${Math.min(lanes, rows)}u;`,
+    loads: range(registers).map((i) => `let a${i} = readA(loadRow + ${i * lanes}u, k);`),
+    products: range(rows).map((row) => `{ let a = ${four(row)}; ${addProducts(`sum${row}`)} }`),
+  };
+}
+
+/**
+ * Rows of op(A) that lie across k (A is transposed): an invocation loads four rows at some of the four steps along k,
+ * others the same rows at other steps, and a lane's vector is four rows' at one step.
+ */
+function rowsAcrossK(rows: number, variant: MatmulVariant, first = "firstRow"): SharedRows {
+  const lanes = variant.subgroupSize;
+  const quads = rows / 4;
+  const steps = Math.min(4, lanes / quads);
+  const four = (quad: number, step: number) =>
+    ofLane(quad + quads * (step % steps), `a${Math.floor(step / steps)}`, variant);
+  return {
+    setup: `let loadRow = ${first} + (lane % ${quads}u) * 4u;
+  let loadStep = (lane / ${quads}u) % ${steps}u;`,
+    loads: range(4 / steps).map((i) => `let a${i} = readA(k + ${i * steps}u + loadStep, loadRow);`),
+    products: range(quads).map(
+      (quad) => `{
+      ${range(4)
+        .map((step) => `let s${step} = ${four(quad, step)};`)
+        .join(" ")}
+      ${range(4)
+        .map((i) => `{ let a = ${fourRows("s", i)}; ${addProducts(`sum${4 * quad + i}`)} }`)
+        .join("\n      ")}
+    }`,
+    ),
+  };
+}
+
+/**
+ * One subgroup, which hands the vectors of its rows of A from lane to lane; or `slices` of them, each with every
+ * `slices`-th step along k, whose sums are added at the end.
+ */
+export function subgroupTile(variant: MatmulVariant, wantedRows: number, slices = 1): MatmulTile {
+  const lanes = variant.subgroupSize;
+  const across = variant.layout === "TN";
+  const rows = across ? Math.min(wantedRows, 4 * lanes) : wantedRows;
+  const { setup, loads, products } = across ? rowsAcrossK(rows, variant) : rowsAlongK(rows, variant);
+  const split = slices > 1;
+  const shifted = variant.loadsB === "shifted" && !split; // slices may not hand over within the loop
+  const readB = (line: string) => (shifted ? `readBOfLane(${line}, column, lane)` : `readB(${line}, column)`);
+  return {
+    enable: ["subgroups"],
+    groupSize: slices * lanes,
+    rows,
+    columns: 4 * lanes,
+    declarations: operandLoads(variant, shifted ? lanes : 0) + (split ? sliceDeclarations(rows * lanes) : ""),
+    parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
+    setup: `let ownFirst = firstRow;
+  ${setup}${split ? claim("slicesClaimed", "slice") : ""}`,
+    matmul: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
+${declareSums(rows)}
+  ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
+  for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
+    ${[...loads, ...loadB(variant.layout, readB), ...products].join("\n    ")}
+  }${split ? addSlices(rows, lanes, slices) : ""}`,
+    ownRows: rows,
+    ownFours: 1,
+    fourStep: 0,
+    acrossColumns: ACROSS_LANES,
+    leads: split ? "(lane == 0u && slice == 0u)" : "lane == 0u",
+  };
+}
+
+const ACROSS_LANES = /* wgsl */ `
+fn columnsMax(value: f32, lane: u32) -> f32 { return subgroupMax(value); }
+fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
+`;
+
+/**
+ * Several subgroups, one above the other, each with its own rows of A, which share the columns of B through workgroup
+ * memory: four of 16 rows read 0.33 times the bytes of a single one at 32 lanes, and half at 8. A's rows are never moved by
+ * whole vectors beyond K, so it takes aligned operands only.
+ */
+export function sharingTile(variant: MatmulVariant, rows: number, subgroups: number): MatmulTile {
+  const lanes = variant.subgroupSize;
+  const group = subgroups * lanes;
+  const steps = lanes <= 32 ? 16 : 8; // 64 lanes have 256 columns, of which 16 KiB hold no more
+  const across = variant.layout === "TN";
+  const { setup, loads, products } = (across ? rowsAcrossK : rowsAlongK)(rows, variant, "ownFirst");
+  const b = { name: "B", alongK: variant.layout === "NT", quads: lanes, first: "firstColumn" } as const;
+  return {
+    enable: ["subgroups"],
+    groupSize: group,
+    rows: subgroups * rows,
+    columns: 4 * lanes,
+    declarations: `${operandLoads(variant)}
+var<workgroup> subgroupsClaimed: atomic<u32>;${declareShared([b], steps)}`,
+    parameters:
+      "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) invocation: u32, @builtin(subgroup_invocation_id) lane: u32",
+    setup: `${claim("subgroupsClaimed", "subgroup")}
+  let ownFirst = firstRow + subgroup * ${rows}u;
+  ${setup}`,
+    matmul: /* wgsl */ `let column = firstColumn + lane * 4u;
+${declareSums(rows)}
+  for (var start = 0u; start < u.K; start += ${steps}u) {
+    workgroupBarrier();
+    { let k = start;
+    ${fillShared(b, steps, group, variant)} }
+    workgroupBarrier();
+    for (var four = 0u; four < ${steps / 4}u; four++) {
+      let i = 4u * four; // so that Tint can tell how large it gets
+      let k = start + i;
+      ${[
+        ...loads,
+        ...range(4).map((j) => `let b${j} = tileB[(i + ${j}u) * ${lanes}u + lane % ${lanes}u];`),
+        ...products,
+      ].join("\n      ")}
+    }
+  }`,
+    ownRows: rows,
+    ownFours: 1,
+    fourStep: 0,
+    acrossColumns: ACROSS_LANES,
+    leads: "lane == 0u",
+  };
+}
+
+/** Split-K: room for the sums of one slice, a vec4f of every lane and row. */
+const sliceDeclarations = (sums: number) => /* wgsl */ `
+var<workgroup> slicesClaimed: atomic<u32>;
+var<workgroup> sliceSums: array<vec4f, ${sums}>;`;
+
+/**
+ * Each subgroup draws its number, since WGSL does not say which invocations of a workgroup are a subgroup. Whoever gets
+ * which, the sums that belong to a number are the same.
+ */
+const claim = (counter: string, name: string) => /* wgsl */ `
+  var claim = 0u;
+  if (subgroupElect()) { claim = atomicAdd(&${counter}, 1u); }
+  let ${name} = subgroupBroadcastFirst(claim);`;
+
+/** Adds the slices' sums to those of slice 0, in their order; the others are left without columns. */
+function addSlices(rows: number, lanes: number, slices: number): string {
+  const at = (row: number) => `sliceSums[${row * lanes}u + lane]`;
+  const each = (statement: (row: number) => string) => range(rows).map(statement).join(" ");
+  return /* wgsl */ `
+  for (var other = 1u; other < ${slices}u; other++) {
+    workgroupBarrier();
+    if (slice == other) { ${each((row) => `${at(row)} = sum${row};`)} }
+    workgroupBarrier();
+    if (slice == 0u) { ${each((row) => `sum${row} += ${at(row)};`)} }
+  }
+  column = select(u.N, column, slice == 0u);`;
+}

@@ -1,0 +1,82 @@
+/**
+ * What all tiles of a matmul share: the WGSL that they give to an epilogue, how it walks their sums, and the products of
+ * four steps along k. No tile is here; these are in `matmul-subgroup-tile.ts` and `matmul-workgroup-tile.ts`.
+ */
+import type { MatmulLayout } from "./matmul-variant.ts";
+import { unknownCount } from "./wgsl.ts";
+
+/**
+ * A tile of a matmul in registers: WGSL on which other kernels build their own epilogue. The entry point has the
+ * parameters `group` and `lane` and declares `firstRow` and `firstColumn`. `setup` declares `ownFirst`, the first of the
+ * invocation's `ownRows` rows; `matmul` declares `column` and, row by row, `sum0`, `sum1` and so on, each a vec4f: the
+ * columns `column` to `column + 3`, and those of the row's further fours. M, N, K, aWidth and aFrom are members of the
+ * uniforms.
+ */
+export interface MatmulTile {
+  readonly enable: readonly string[];
+  readonly groupSize: number;
+  /** Result rows and columns that one workgroup covers. */
+  readonly rows: number;
+  readonly columns: number;
+  readonly declarations: string;
+  readonly parameters: string;
+  /** Once, after `firstRow`. */
+  readonly setup: string;
+  /** Declares the sums and computes them for `firstRow` and `firstColumn`. */
+  readonly matmul: string;
+  readonly ownRows: number;
+  /** Fours of columns that an invocation has of its rows, and columns from one four to the next. */
+  readonly ownFours: number;
+  readonly fourStep: number;
+  /** `columnsMax(value, lane)` and `columnsSum(value, lane)`: over all invocations that share the caller's rows. */
+  readonly acrossColumns: string;
+  /** Is this invocation the one that writes for its rows? */
+  readonly leads: string;
+}
+
+export const range = (count: number) => Array.from({ length: count }, (_, index) => index);
+export const COMPONENTS = ["x", "y", "z", "w"];
+
+/** Component `component` of four vectors named by this prefix, as one vector. */
+export const fourRows = (prefix: string, component: number): string =>
+  `vec4f(${range(4)
+    .map((i) => `${prefix}${i}.${COMPONENTS[component]}`)
+    .join(", ")})`;
+
+/** Loads of op(B) rows k to k + 3 at the invocation's four columns: vec4fs b0 to b3. */
+export function loadB(layout: MatmulLayout, read = (line: string) => `readB(${line}, column)`): string[] {
+  if (layout !== "NT") return range(4).map((i) => `let b${i} = ${read(`k + ${i}u`)};`);
+  return [
+    ...range(4).map((i) => `let t${i} = readB(column + ${i}u, k);`),
+    ...range(4).map((i) => `let b${i} = ${fourRows("t", i)};`),
+  ];
+}
+
+/** `sum` plus a row's four along k times the four rows of B. */
+export const addProducts = (sum: string, b = "b") =>
+  `${sum} = fma(a.xxxx, ${b}0, fma(a.yyyy, ${b}1, fma(a.zzzz, ${b}2, fma(a.wwww, ${b}3, ${sum}))));`;
+
+export const declareSums = (rows: number) =>
+  range(rows)
+    .map((row) => `  var sum${row} = vec4f();`)
+    .join("\n");
+
+/**
+ * After `matmul`, a loop over the invocation's rows that exist, for an epilogue in terms of `row`, `column` and the sums
+ * `value` of four columns. The sums leave their registers once for it; compilers do not know how often it runs, so that
+ * none unrolls it: on lavapipe the branches of 16 epilogues took 2.5 of 2.8 s to compile.
+ */
+export function eachRow({ ownRows, ownFours, fourStep }: MatmulTile, body: string): string {
+  const count = ownRows * ownFours;
+  const inFours = /* wgsl */ `for (var four = 0u; four < ${unknownCount(ownFours, "u.M")}; four++) {
+      let value = sums[(row - ownFirst) * ${ownFours}u + four];
+      let column = firstOwnColumn + four * ${fourStep}u;
+      ${body}
+    }`;
+  return /* wgsl */ `var sums = array<vec4f, ${count}>(${range(count)
+    .map((sum) => `sum${sum}`)
+    .join(", ")});${ownFours > 1 ? "\n  let firstOwnColumn = column;" : ""}
+  for (var row = ownFirst; row < min(ownFirst + ${ownRows}u, u.M); row++) {
+    ${ownFours > 1 ? inFours : `let value = sums[row - ownFirst];\n    ${body}`}
+  }`;
+}

@@ -1,0 +1,113 @@
+// matmulNT: 64 x 64 x 64 in f32, software adapters without subgroups, tile registers64.
+
+struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, outWidth: u32, outFrom: u32, scale: f32, hasBias: u32, hasResidual: u32, accumulate: u32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+@group(0) @binding(1) var<storage, read> a: array<vec4f>;
+@group(0) @binding(2) var<storage, read> b: array<vec4f>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4f>;
+
+fn readA(line: u32, at: u32) -> vec4f {
+  let four = (min(line, u.M - 1u) * u.aWidth + u.aFrom + min(at, u.K - 4u)) / 4u;
+  return a[four];
+}
+
+fn readB(line: u32, at: u32) -> vec4f {
+  let four = (min(line, u.N - 1u) * u.K + min(at, u.K - 4u)) / 4u;
+  return b[four];
+}
+
+fn store(row: u32, column: u32, product: vec4f) {
+  if (column >= u.N) { return; }
+  let i = (row * u.outWidth + u.outFrom + column) / 4u;
+  var value = product * u.scale;
+  if (u.hasBias != 0u) { value += vec4f(bias[column], bias[column + 1u], bias[column + 2u], bias[column + 3u]); }
+  if (u.hasResidual != 0u) { value += residual[(row * u.N + column) / 4u]; }
+  if (u.accumulate != 0u) { value += out[i]; }
+  out[i] = value;
+}
+
+@compute @workgroup_size(32)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let place = select(group.xy, group.yx, u.N >= u.M);
+  let firstRow = place.y * 64u;
+  let firstColumn = place.x * 64u;
+  let ownFirst = firstRow + lane / 8u * 16u;
+  let column = firstColumn + lane % 8u * 4u;
+  var sum0 = vec4f();
+  var sum1 = vec4f();
+  var sum2 = vec4f();
+  var sum3 = vec4f();
+  var sum4 = vec4f();
+  var sum5 = vec4f();
+  var sum6 = vec4f();
+  var sum7 = vec4f();
+  var sum8 = vec4f();
+  var sum9 = vec4f();
+  var sum10 = vec4f();
+  var sum11 = vec4f();
+  var sum12 = vec4f();
+  var sum13 = vec4f();
+  var sum14 = vec4f();
+  var sum15 = vec4f();
+  var sum16 = vec4f();
+  var sum17 = vec4f();
+  var sum18 = vec4f();
+  var sum19 = vec4f();
+  var sum20 = vec4f();
+  var sum21 = vec4f();
+  var sum22 = vec4f();
+  var sum23 = vec4f();
+  var sum24 = vec4f();
+  var sum25 = vec4f();
+  var sum26 = vec4f();
+  var sum27 = vec4f();
+  var sum28 = vec4f();
+  var sum29 = vec4f();
+  var sum30 = vec4f();
+  var sum31 = vec4f();
+  for (var k = 0u; k < u.K; k += 4u) {
+    let t0_0 = readB(column + 0u + 0u, k);
+    let t0_1 = readB(column + 0u + 1u, k);
+    let t0_2 = readB(column + 0u + 2u, k);
+    let t0_3 = readB(column + 0u + 3u, k);
+    let b0_0 = vec4f(t0_0.x, t0_1.x, t0_2.x, t0_3.x);
+    let b0_1 = vec4f(t0_0.y, t0_1.y, t0_2.y, t0_3.y);
+    let b0_2 = vec4f(t0_0.z, t0_1.z, t0_2.z, t0_3.z);
+    let b0_3 = vec4f(t0_0.w, t0_1.w, t0_2.w, t0_3.w);
+    let t1_0 = readB(column + 32u + 0u, k);
+    let t1_1 = readB(column + 32u + 1u, k);
+    let t1_2 = readB(column + 32u + 2u, k);
+    let t1_3 = readB(column + 32u + 3u, k);
+    let b1_0 = vec4f(t1_0.x, t1_1.x, t1_2.x, t1_3.x);
+    let b1_1 = vec4f(t1_0.y, t1_1.y, t1_2.y, t1_3.y);
+    let b1_2 = vec4f(t1_0.z, t1_1.z, t1_2.z, t1_3.z);
+    let b1_3 = vec4f(t1_0.w, t1_1.w, t1_2.w, t1_3.w);
+    { let a = readA(ownFirst + 0u, k); sum0 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum0)))); sum1 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum1)))); }
+    { let a = readA(ownFirst + 1u, k); sum2 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum2)))); sum3 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum3)))); }
+    { let a = readA(ownFirst + 2u, k); sum4 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum4)))); sum5 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum5)))); }
+    { let a = readA(ownFirst + 3u, k); sum6 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum6)))); sum7 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum7)))); }
+    { let a = readA(ownFirst + 4u, k); sum8 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum8)))); sum9 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum9)))); }
+    { let a = readA(ownFirst + 5u, k); sum10 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum10)))); sum11 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum11)))); }
+    { let a = readA(ownFirst + 6u, k); sum12 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum12)))); sum13 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum13)))); }
+    { let a = readA(ownFirst + 7u, k); sum14 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum14)))); sum15 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum15)))); }
+    { let a = readA(ownFirst + 8u, k); sum16 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum16)))); sum17 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum17)))); }
+    { let a = readA(ownFirst + 9u, k); sum18 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum18)))); sum19 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum19)))); }
+    { let a = readA(ownFirst + 10u, k); sum20 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum20)))); sum21 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum21)))); }
+    { let a = readA(ownFirst + 11u, k); sum22 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum22)))); sum23 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum23)))); }
+    { let a = readA(ownFirst + 12u, k); sum24 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum24)))); sum25 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum25)))); }
+    { let a = readA(ownFirst + 13u, k); sum26 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum26)))); sum27 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum27)))); }
+    { let a = readA(ownFirst + 14u, k); sum28 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum28)))); sum29 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum29)))); }
+    { let a = readA(ownFirst + 15u, k); sum30 = fma(a.xxxx, b0_0, fma(a.yyyy, b0_1, fma(a.zzzz, b0_2, fma(a.wwww, b0_3, sum30)))); sum31 = fma(a.xxxx, b1_0, fma(a.yyyy, b1_1, fma(a.zzzz, b1_2, fma(a.wwww, b1_3, sum31)))); }
+  }
+  var sums = array<vec4f, 32>(sum0, sum1, sum2, sum3, sum4, sum5, sum6, sum7, sum8, sum9, sum10, sum11, sum12, sum13, sum14, sum15, sum16, sum17, sum18, sum19, sum20, sum21, sum22, sum23, sum24, sum25, sum26, sum27, sum28, sum29, sum30, sum31);
+  let firstOwnColumn = column;
+  for (var row = ownFirst; row < min(ownFirst + 16u, u.M); row++) {
+    for (var four = 0u; four < (2u + (u.M >> 31u)); four++) {
+      let value = sums[(row - ownFirst) * 2u + four];
+      let column = firstOwnColumn + four * 32u;
+      store(row, column, value);
+    }
+  }
+}

@@ -1,0 +1,109 @@
+// matmulNT: 64 x 64 x 64 in f32, subgroups of 32, tile subgroup16x4.
+
+enable subgroups;
+struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, outWidth: u32, outFrom: u32, scale: f32, hasBias: u32, hasResidual: u32, accumulate: u32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+@group(0) @binding(1) var<storage, read> a: array<vec4f>;
+@group(0) @binding(2) var<storage, read> b: array<vec4f>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> out: array<vec4f>;
+
+fn readA(line: u32, at: u32) -> vec4f {
+  let four = (min(line, u.M - 1u) * u.aWidth + u.aFrom + min(at, u.K - 4u)) / 4u;
+  return a[four];
+}
+
+fn readB(line: u32, at: u32) -> vec4f {
+  let four = (min(line, u.N - 1u) * u.K + min(at, u.K - 4u)) / 4u;
+  return b[four];
+}
+var<workgroup> subgroupsClaimed: atomic<u32>;
+var<workgroup> tileB: array<vec4f, 512>;
+
+fn store(row: u32, column: u32, product: vec4f) {
+  if (column >= u.N) { return; }
+  let i = (row * u.outWidth + u.outFrom + column) / 4u;
+  var value = product * u.scale;
+  if (u.hasBias != 0u) { value += vec4f(bias[column], bias[column + 1u], bias[column + 2u], bias[column + 3u]); }
+  if (u.hasResidual != 0u) { value += residual[(row * u.N + column) / 4u]; }
+  if (u.accumulate != 0u) { value += out[i]; }
+  out[i] = value;
+}
+
+@compute @workgroup_size(128)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) invocation: u32, @builtin(subgroup_invocation_id) lane: u32) {
+  let place = select(group.xy, group.yx, u.N >= u.M);
+  let firstRow = place.y * 64u;
+  let firstColumn = place.x * 128u;
+  var claim = 0u;
+  if (subgroupElect()) { claim = atomicAdd(&subgroupsClaimed, 1u); }
+  let subgroup = subgroupBroadcastFirst(claim);
+  let ownFirst = firstRow + subgroup * 16u;
+  let loadRow = ownFirst + lane % 16u;
+  let column = firstColumn + lane * 4u;
+  var sum0 = vec4f();
+  var sum1 = vec4f();
+  var sum2 = vec4f();
+  var sum3 = vec4f();
+  var sum4 = vec4f();
+  var sum5 = vec4f();
+  var sum6 = vec4f();
+  var sum7 = vec4f();
+  var sum8 = vec4f();
+  var sum9 = vec4f();
+  var sum10 = vec4f();
+  var sum11 = vec4f();
+  var sum12 = vec4f();
+  var sum13 = vec4f();
+  var sum14 = vec4f();
+  var sum15 = vec4f();
+  for (var start = 0u; start < u.K; start += 16u) {
+    workgroupBarrier();
+    { let k = start;
+      for (var i = 0u; i < 1u; i++) {
+        let block = i * 128u + invocation;
+        let quad = block / 4u;
+        let step = block % 4u * 4u;
+        let t0 = select(vec4f(), readB(firstColumn + 4u * quad + 0u, k + step), k + step < u.K);
+        let t1 = select(vec4f(), readB(firstColumn + 4u * quad + 1u, k + step), k + step < u.K);
+        let t2 = select(vec4f(), readB(firstColumn + 4u * quad + 2u, k + step), k + step < u.K);
+        let t3 = select(vec4f(), readB(firstColumn + 4u * quad + 3u, k + step), k + step < u.K);
+        tileB[(step + 0u) * 32u + quad] = vec4f(t0.x, t1.x, t2.x, t3.x);
+        tileB[(step + 1u) * 32u + quad] = vec4f(t0.y, t1.y, t2.y, t3.y);
+        tileB[(step + 2u) * 32u + quad] = vec4f(t0.z, t1.z, t2.z, t3.z);
+        tileB[(step + 3u) * 32u + quad] = vec4f(t0.w, t1.w, t2.w, t3.w);
+    } }
+    workgroupBarrier();
+    for (var four = 0u; four < 4u; four++) {
+      let i = 4u * four; // so that Tint can tell how large it gets
+      let k = start + i;
+      let a0 = readA(loadRow + 0u, k);
+      let b0 = tileB[(i + 0u) * 32u + lane % 32u];
+      let b1 = tileB[(i + 1u) * 32u + lane % 32u];
+      let b2 = tileB[(i + 2u) * 32u + lane % 32u];
+      let b3 = tileB[(i + 3u) * 32u + lane % 32u];
+      { let a = subgroupBroadcast(a0, 0u); sum0 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum0)))); }
+      { let a = subgroupBroadcast(a0, 1u); sum1 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum1)))); }
+      { let a = subgroupBroadcast(a0, 2u); sum2 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum2)))); }
+      { let a = subgroupBroadcast(a0, 3u); sum3 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum3)))); }
+      { let a = subgroupBroadcast(a0, 4u); sum4 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum4)))); }
+      { let a = subgroupBroadcast(a0, 5u); sum5 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum5)))); }
+      { let a = subgroupBroadcast(a0, 6u); sum6 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum6)))); }
+      { let a = subgroupBroadcast(a0, 7u); sum7 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum7)))); }
+      { let a = subgroupBroadcast(a0, 8u); sum8 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum8)))); }
+      { let a = subgroupBroadcast(a0, 9u); sum9 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum9)))); }
+      { let a = subgroupBroadcast(a0, 10u); sum10 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum10)))); }
+      { let a = subgroupBroadcast(a0, 11u); sum11 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum11)))); }
+      { let a = subgroupBroadcast(a0, 12u); sum12 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum12)))); }
+      { let a = subgroupBroadcast(a0, 13u); sum13 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum13)))); }
+      { let a = subgroupBroadcast(a0, 14u); sum14 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum14)))); }
+      { let a = subgroupBroadcast(a0, 15u); sum15 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum15)))); }
+    }
+  }
+  var sums = array<vec4f, 16>(sum0, sum1, sum2, sum3, sum4, sum5, sum6, sum7, sum8, sum9, sum10, sum11, sum12, sum13, sum14, sum15);
+  for (var row = ownFirst; row < min(ownFirst + 16u, u.M); row++) {
+    let value = sums[row - ownFirst];
+    store(row, column, value);
+  }
+}

@@ -1,0 +1,34 @@
+/** What the tiles of a matmul ask of a GPU, in the instructions that Tint makes of them and in bytes from memory. */
+import { describe, expect, it } from "vitest";
+import { tileCosts } from "../../scripts/tile-costs.ts";
+import { matmulTile } from "../../src/kernels/matmul-tile.ts";
+import type { MatmulVariant, TileName } from "../../src/kernels/matmul-variant.ts";
+
+describe("the inner loop of a tile in workgroup memory", () => {
+  const tiles = tileCosts(0).filter(({ tile }) => tile.startsWith("workgroup"));
+
+  it("is counted for three tiles in three layouts", () => {
+    expect(tiles.length).toBe(9);
+  });
+
+  it.each(tiles)("has four multiply-adds a number and no clamp: $tile $layout", (costs) => {
+    expect(costs.fma / costs.fromWorkgroup).toBeGreaterThanOrEqual(4);
+    expect(costs.fromWorkgroup / costs.workgroupLoads).toBe(4); // vectors
+    expect([costs.clamps, costs.memoryLoads, costs.exchanges]).toEqual([0, 0, 0]);
+  });
+});
+
+describe.each([8, 16, 32, 64])("with subgroups of %i", (subgroupSize) => {
+  const numbersAResult = (tile: TileName): number => {
+    const variant: MatmulVariant = {
+      ...{ layout: "NN", loadsA: "aligned", loadsB: "aligned", vectorStores: true, subgroupSize, software: false },
+      ...{ format: "f32", aFormat: "f32", outFormat: "f32", tile },
+    };
+    const { rows, columns } = matmulTile(variant);
+    return (rows + columns) / (rows * columns);
+  };
+
+  it("four that share B read at most half of what one reads for a result", () => {
+    expect(numbersAResult("subgroup16x4")).toBeLessThanOrEqual(numbersAResult("subgroup16") / 2);
+  });
+});
