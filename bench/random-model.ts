@@ -8,7 +8,9 @@ import { platform } from "../src/engine/platform/index.ts";
 import { Random } from "../src/engine/random.ts";
 import { normals } from "./measure/case.ts";
 
-/** Writes `config.json` and `model.safetensors` into a folder; matrices are N(0, 0.2^2), norm weights 1 + N(0, 0.1^2). */
+/**
+ * Writes `config.json` and `model.safetensors` into a folder; matrices are N(0, 0.2^2), norm weights 1 + N(0, 0.1^2).
+ */
 export async function writeRandomModel(
   folder: string,
   config: Readonly<Record<string, unknown>>,

@@ -42,7 +42,9 @@ const kernelCases: readonly BenchmarkCase[] = [
   ...adamwCases,
 ];
 
-/** One line of the report. Times are milliseconds of wall clock, except `device_ms`, which the device's timestamps give. */
+/**
+ * One line of the report. Times are milliseconds of wall clock, except `device_ms`, which the device's timestamps give.
+ */
 export interface BenchmarkResult {
   readonly name: string;
   readonly shape: string;

@@ -1,7 +1,7 @@
 /**
- * Makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|adapter [-- arguments]` installs the npm packages
- * if they are missing or outdated, finds an adapter or sets up a software one, then runs the command. Plain JavaScript
- * without dependencies, since it runs before any are installed. Changes nothing outside this folder.
+ * Makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|adapter [-- arguments]` installs the npm
+ * packages if they are missing or outdated, finds an adapter or sets up a software one, then runs the command. Plain
+ * JavaScript without dependencies, since it runs before any are installed. Changes nothing outside this folder.
  */
 
 import { spawn } from "node:child_process";

@@ -1,6 +1,6 @@
 /**
- * Shows that one set of feedback in several forms of file is one set to the model: the rows of each file, a digest of all
- * its token ids and the losses of three training steps. Exits 1 unless all of them agree.
+ * Shows that one set of feedback in several forms of file is one set to the model: the rows of each file, a digest of
+ * all its token ids and the losses of three training steps. Exits 1 unless all of them agree.
  *
  *     npx tsx scripts/check-feedback-forms.ts <model folder> <file> <file> ...
  */

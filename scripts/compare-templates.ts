@@ -1,6 +1,6 @@
 /**
- * Renders the templates of a file that scripts/make-template-goldens.py --random wrote, and shows where our rendering is not
- * Python's: npx tsx scripts/compare-templates.ts random.jsonl [most differences to show]
+ * Renders the templates of a file that scripts/make-template-goldens.py --random wrote, and shows where our rendering
+ * is not Python's: npx tsx scripts/compare-templates.ts random.jsonl [most differences to show]
  */
 import { readFileSync } from "node:fs";
 import { parseExactJson } from "../src/engine/files/exact-json.ts";

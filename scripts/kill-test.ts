@@ -1,6 +1,6 @@
 /**
- * Runs of `kto train` that are killed by SIGKILL at random moments, also while a checkpoint is being written, and resumed
- * until they end: their weights, metrics and state must be those of a run that was left alone, bit by bit.
+ * Runs of `kto train` that are killed by SIGKILL at random moments, also while a checkpoint is being written, and
+ * resumed until they end: their weights, metrics and state must be those of a run that was left alone, bit by bit.
  *
  *     npx tsx scripts/kill-test.ts [runs, default 20] [seed, default 1]
  */

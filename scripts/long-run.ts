@@ -1,6 +1,6 @@
 /**
- * A thousand updates of stories260K with evaluations and checkpoints: memory of host and device at the end must be within
- * 5% of what it was after a hundred.
+ * A thousand updates of stories260K with evaluations and checkpoints: memory of host and device at the end must be
+ * within 5% of what it was after a hundred.
  *
  *     npx tsx scripts/long-run.ts [updates, default 1000]
  */

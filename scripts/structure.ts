@@ -24,7 +24,10 @@ export interface Structure {
   readonly imports: readonly Import[];
 }
 
-/** Reads the TypeScript of src/ and what of bench/ belongs to the package: its own files, bench/kernels and bench/measure. */
+/**
+ * Reads the TypeScript of src/ and what of bench/ belongs to the package: its own files, bench/kernels and
+ * bench/measure.
+ */
 export function readStructure(): Structure {
   const files = [
     ...sourcesIn("src"),

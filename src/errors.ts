@@ -1,6 +1,7 @@
 /**
  * The errors that a user can cause or meet. Each message is one or two sentences: what was found, where, what to do. An
- * error that is not a KtoError is a bug in this program. The exit codes are part of the command line's contract (README).
+ * error that is not a KtoError is a bug in this program. The exit codes are part of the command line's contract
+ * (README).
  */
 
 /** Characters of a message. A name from a damaged file, which a message repeats, can be as long as the file. */
@@ -83,7 +84,9 @@ export class ResourceError extends KtoError {
 /** Exit codes of a command that was ended by a signal: 128 plus the signal's number, as in shells. */
 export const SIGNAL_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 
-/** A signal asked a run to end, and it did, in good order. Exit code 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM. */
+/**
+ * A signal asked a run to end, and it did, in good order. Exit code 129 for SIGHUP, 130 for SIGINT, 143 for SIGTERM.
+ */
 export class InterruptedError extends KtoError {
   constructor(message: string, signal: keyof typeof SIGNAL_CODES = "SIGINT", options?: { cause?: unknown }) {
     super(message, SIGNAL_CODES[signal], options);
@@ -91,8 +94,8 @@ export class InterruptedError extends KtoError {
 }
 
 /**
- * A foreign value as a message shows it: as JSON, without the middle if it has more than `most` characters. A value that
- * cannot be written as JSON, for example because it is nested too deeply, is named by its kind.
+ * A foreign value as a message shows it: as JSON, without the middle if it has more than `most` characters. A value
+ * that cannot be written as JSON, for example because it is nested too deeply, is named by its kind.
  */
 export function shown(value: unknown, most = 200): string {
   let json: string;

@@ -31,6 +31,7 @@ const order: readonly (readonly string[])[] = [
   ["bench/"],
   ["src/cli/terminal/"],
   ["src/cli/options/"],
+  ["src/cli/descriptions/"],
   ["src/cli/session/"],
   ["src/cli/commands/"],
   ["src/cli/"],

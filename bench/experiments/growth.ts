@@ -1,8 +1,8 @@
 /**
- * Measures the growth of an update's time and memory with tokens, parameters and vocabulary, each from 1 to 16 times while
- * the others stay. The sizes of an axis take turns update by update, so that a slow phase of the machine affects all of
- * them. Time is compared with the best-fitting straight line; memory beyond models, gradients and moments is shown
- * separately, since a larger vocabulary should cost its weights alone.
+ * Measures the growth of an update's time and memory with tokens, parameters and vocabulary, each from 1 to 16 times
+ * while the others stay. The sizes of an axis take turns update by update, so that a slow phase of the machine affects
+ * all of them. Time is compared with the best-fitting straight line; memory beyond models, gradients and moments is
+ * shown separately, since a larger vocabulary should cost its weights alone.
  *
  *   npx tsx bench/experiments/growth.ts [--updates N] [--most FACTOR] [--out FILE]     writes FILE.json and FILE.svg
  */

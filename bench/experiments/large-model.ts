@@ -1,11 +1,12 @@
 /**
- * Measures a model of Qwen3-0.6B's exact shape, with its tokenizer and random bf16 weights in shards: the time to load, to
- * generate four tokens and to make one LoRA KTO step, and the memory of both beside the plan of `kto train --dry_run`.
+ * Measures a model of Qwen3-0.6B's exact shape, with its tokenizer and random bf16 weights in shards: the time to load,
+ * to generate four tokens and to make one LoRA KTO step, and the memory of both beside the plan of `kto train
+ * --dry_run`.
  *
  *   npx tsx bench/experiments/large-model.ts [--folder DIR] [--json FILE]
  *
- * Exits with 1 if memory is more than 15% off its plan. The model takes 1.2 GB in DIR (by default a temporary folder, which
- * is removed). Each part runs in a process of its own.
+ * Exits with 1 if memory is more than 15% off its plan. The model takes 1.2 GB in DIR (by default a temporary folder,
+ * which is removed). Each part runs in a process of its own.
  */
 import { execFile, execFileSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

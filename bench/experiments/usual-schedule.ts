@@ -1,7 +1,7 @@
 /**
- * Measures what packing and the fused head save: whole updates by our own engine on its own schedule and on the usual one
- * (`usual/step.ts`), alternating in one process after their gradients have been compared. Beside each measured ratio stands
- * the ratio of multiplications, without attention.
+ * Measures what packing and the fused head save: whole updates by our own engine on its own schedule and on the usual
+ * one (`usual/step.ts`), alternating in one process after their gradients have been compared. Beside each measured
+ * ratio stands the ratio of multiplications, without attention.
  *
  *   npx tsx bench/experiments/usual-schedule.ts [--updates N] [--small] [--json FILE]
  *

@@ -1,4 +1,7 @@
-/** A benchmark as data: a name, a shape, and a program to record. Its result is checked against float64 before it is timed. */
+/**
+ * A benchmark as data: a name, a shape, and a program to record. Its result is checked against float64 before it is
+ * timed.
+ */
 import type { Device, UploadData } from "../../src/engine/gpu/device.ts";
 import type { Program } from "../../src/engine/gpu/program.ts";
 import type { Tensor } from "../../src/engine/gpu/tensor.ts";
@@ -41,7 +44,7 @@ export class BenchmarkMemory {
 
   /** Normal numbers of this standard deviation, and their values on the host. */
   normal(shape: readonly number[], deviation = 1): { tensor: Tensor; values: Float32Array<ArrayBuffer> } {
-    const values = normals(this.#random, product(shape), deviation);
+    const values = normals(this.#random, elementCount(shape), deviation);
     return { tensor: this.of(shape, values), values };
   }
 
@@ -56,7 +59,7 @@ export class BenchmarkMemory {
   }
 }
 
-function product(shape: readonly number[]): number {
+function elementCount(shape: readonly number[]): number {
   return shape.reduce((size, dimension) => size * dimension, 1);
 }
 

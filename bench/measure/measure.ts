@@ -1,6 +1,6 @@
 /**
- * Times a recorded program: wall time of many replays in one wait over their number, repeated; median and spread. It does
- * not check results: the case has done so before.
+ * Times a recorded program: wall time of many replays in one wait over their number, repeated; median and spread. It
+ * does not check results: the case has done so before.
  */
 import type { Device } from "../../src/engine/gpu/device.ts";
 import type { Program } from "../../src/engine/gpu/program.ts";

@@ -40,7 +40,10 @@ ${elementwise("u.n")}`,
   cost: ({ n = 0 }) => ({ flops: 2 * 4 * CHAINS * ROUNDS * n, bytes: 16 * n }),
 });
 
-/** Copies n times `each` vectors, `each` in an invocation, interleaved with its neighbours'. The fastest `each` differs between adapters. */
+/**
+ * Copies n times `each` vectors, `each` in an invocation, interleaved with its neighbours'. The fastest `each` differs
+ * between adapters.
+ */
 const copyKernel = (each: number) =>
   kernel({
     name: `benchCopy${each}`,

@@ -1,6 +1,6 @@
 /**
- * Work that other engines can do too, as data that a peer's process gets. Operands are not sent: both sides draw the same
- * ones from a seed.
+ * Work that other engines can do too, as data that a peer's process gets. Operands are not sent: both sides draw the
+ * same ones from a seed.
  */
 import type { MatmulLayout } from "../../src/kernels/matmul-variant.ts";
 

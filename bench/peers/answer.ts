@@ -1,7 +1,7 @@
 /**
- * The process of a peer: reads its task from argv, gives the peer the adapter that our own engine would use, runs the work
- * once, checks the result, and then times it as `bench/measure/measure.ts` times ours.
- * The last line of stdout is the answer: a PeerResult, or null for work that this peer does not do.
+ * The process of a peer: reads its task from argv, gives the peer the adapter that our own engine would use, runs the
+ * work once, checks the result, and then times it as `bench/measure/measure.ts` times ours. The last line of stdout is
+ * the answer: a PeerResult, or null for work that this peer does not do.
  */
 import { globals } from "webgpu";
 import { platform } from "../../src/engine/platform/index.ts";

@@ -6,17 +6,21 @@ import { CommanderError, Option, Command as Program } from "commander";
 import { ownProcess } from "../engine/platform/node-native-stderr.ts";
 import { ConfigError, errorMessage, type FileError, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/options/names.ts";
+import type { descriptions, helpOf } from "./descriptions/all.ts";
 import type { Command } from "./options/command.ts";
 import { colorsFor, Output, type Streams } from "./terminal/output.ts";
 import { guardProcessStreams } from "./terminal/process-streams.ts";
 import { systemLimit } from "./terminal/system-limits.ts";
 import { ownManifest } from "./terminal/versions.ts";
 
+/** The commands, by what descriptions/all.ts has. */
+type CommandName = keyof typeof descriptions;
+
 interface Entry {
-  readonly name: string;
+  readonly name: CommandName;
   /** One line for the list of commands. */
   readonly summary: string;
-  /** Loads the command with all that it runs on, which takes a moment that `kto --help` need not wait for. */
+  /** Loads the command with all that it runs on, which takes a moment that no help text need wait for. */
   readonly load: () => Promise<Command>;
   /** Its result is a folder, of which its last line on stdout only tells. */
   readonly resultIsFolder?: boolean;
@@ -132,11 +136,12 @@ async function dispatch(argv: readonly string[], streams: Streams): Promise<numb
     await program.parseAsync([...argv], { from: "user" });
     return 0;
   }
-  const command = await entry.load();
   if (asksForHelp) {
-    addHelp(program, entry.name, command);
+    const texts = await import("./descriptions/all.ts");
+    addHelp(program, entry.name, texts.helpOf(entry.name));
     await program.parseAsync([entry.name, "--help"], { from: "user" });
   } else {
+    const command = await entry.load();
     await command.execute(rest, (options) => new Output(streams, options));
   }
   return 0;
@@ -173,7 +178,7 @@ memory, or too few open files, for this process;
 }
 
 /** Gives a command of the tree what its own help shows. */
-function addHelp(program: Program, name: string, { examples, helpOptions }: Command): void {
+function addHelp(program: Program, name: string, { examples, options }: ReturnType<typeof helpOf>): void {
   const subprogram = program.commands.find((candidate) => candidate.name() === name);
   if (subprogram === undefined) throw new Error(`commander does not know the command ${name}`);
   const summary = subprogram.summary();
@@ -182,7 +187,7 @@ function addHelp(program: Program, name: string, { examples, helpOptions }: Comm
     .usage("[--config file] [options] [name=value ...]")
     .addHelpOption(new Option("-h, --help", "print this help").helpGroup("Other:"))
     .addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
-  for (const option of helpOptions()) subprogram.addOption(option);
+  for (const option of options) subprogram.addOption(option);
 }
 
 function optionBeforeCommand(word: string): ConfigError {
@@ -224,8 +229,8 @@ function stackWithCauses(error: Error): string {
 }
 
 /**
- * `kto logps --json | head` closes the pipe early, which is no error of ours. A full disk is one, unless the result is a
- * folder, of which stdout only tells.
+ * `kto logps --json | head` closes the pipe early, which is no error of ours. A full disk is one, unless the result is
+ * a folder, of which stdout only tells.
  */
 function lostResult(argv: readonly string[], error: FileError | undefined): void {
   const entry = commands.find(({ name }) => name === argv[0]);

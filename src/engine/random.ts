@@ -87,7 +87,9 @@ export class Random {
     }
   }
 
-  /** Standard normal (Box-Muller; the second of the two values is thrown away, so that the state is the PCG's alone). */
+  /**
+   * Standard normal (Box-Muller; the second of the two values is thrown away, so that the state is the PCG's alone).
+   */
   normal(): number {
     const radius = Math.sqrt(-2 * Math.log(1 - this.float()));
     return radius * Math.cos(2 * Math.PI * this.float());

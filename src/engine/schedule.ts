@@ -11,7 +11,9 @@ export interface ScheduleParameters {
   readonly power?: number | undefined;
   /** polynomial: the rate after the last update; default 1e-7. */
   readonly lr_end?: number | undefined;
-  /** inverse_sqrt: updates after which, counted from the start, the rate is the highest; default: those of the warm-up. */
+  /**
+   * inverse_sqrt: updates after which, counted from the start, the rate is the highest; default: those of the warm-up.
+   */
   readonly timescale?: number | undefined;
   /** cosine_with_min_lr, cosine_warmup_with_min_lr: the lowest rate; give this or `min_lr_rate`. */
   readonly min_lr?: number | undefined;

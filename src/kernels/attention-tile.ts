@@ -45,7 +45,8 @@ export function tileShape(headSize: number, facts: AdapterFacts, few: boolean): 
     return { headSize, team: "lane", lanes: 1, software, rows, columns: 1 };
   }
   if (!inSubgroup) return { headSize, team: "workgroup", lanes: WORKGROUP_LANES, software, rows: 4, columns: 4 };
-  // On lavapipe more rows share a load, and their sums are in memory anyway; SwiftShader, with 4 lanes, compiles too slowly.
+  // On lavapipe more rows share a load, and their sums are in memory anyway; SwiftShader, with 4 lanes, compiles too
+  // slowly.
   const rows = few ? 4 : (headSize > 4 * lanes ? 8 : 16) * (software && lanes >= 8 ? 2 : 1);
   return { headSize, team: "subgroup", lanes, software, rows, columns: lanes <= 8 ? 4 : lanes <= 16 ? 2 : 1 };
 }
@@ -90,9 +91,9 @@ export class AttentionTile {
   }
 
   /**
-   * Constants, types, functions and memory. `E` is an element of a binding, `UNIT` numbers long; `X` and `XU` are numbers
-   * and indices of a row in the columns of a lane. `loads` and `stores` are the bindings that are read and written four
-   * numbers at a time, with their formats.
+   * Constants, types, functions and memory. `E` is an element of a binding, `UNIT` numbers long; `X` and `XU` are
+   * numbers and indices of a row in the columns of a lane. `loads` and `stores` are the bindings that are read and
+   * written four numbers at a time, with their formats.
    */
   declarations(
     loads: Readonly<Record<string, ActivationFormat>>,

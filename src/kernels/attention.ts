@@ -26,7 +26,9 @@ const OFFSETS = { qFrom: "u32", kFrom: "u32", vFrom: "u32" } as const;
 /** Rows, tokens times heads of a group, up to which a tile of few rows wastes less: generation. */
 const FEW_ROWS = 32;
 
-/** One kernel for each head size and kind of adapter, of activations in any format; one with few rows a tile beside it. */
+/**
+ * One kernel for each head size and kind of adapter, of activations in any format; one with few rows a tile beside it.
+ */
 function perHeadSize<B extends string, U extends string>(
   build: (tile: AttentionTile) => Kernel<B, U>,
 ): (headSize: number, facts: AdapterFacts) => Kernel<B, U> {

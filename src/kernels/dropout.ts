@@ -1,5 +1,6 @@
 /**
- * Dropout. Its random numbers follow from a counter, so the backward pass computes them a second time and keeps no mask:
+ * Dropout. Its random numbers follow from a counter, so the backward pass computes them a second time and keeps no
+ * mask:
  *
  *   y[t, c] = x[t, c] keptScale   if hash(t C + c, stream, state) >= threshold, else 0
  *

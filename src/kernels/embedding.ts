@@ -77,8 +77,8 @@ ${rowElements("u.N", "u.C / LANES")}`,
 );
 
 /**
- * dTable[bucketIds[b] - firstRow] += sum of dy[order[i]] for i in [bucketStarts[b], bucketStarts[b + 1]), for ids in the
- * window of the table from `firstRow` on. Bucket ids must not repeat; NO_ROW marks a bucket that is not used.
+ * dTable[bucketIds[b] - firstRow] += sum of dy[order[i]] for i in [bucketStarts[b], bucketStarts[b + 1]), for ids in
+ * the window of the table from `firstRow` on. Bucket ids must not repeat; NO_ROW marks a bucket that is not used.
  */
 export const embeddingBackward = inVectors(
   ({ C }) => [C],

@@ -23,7 +23,8 @@ import {
 
 /**
  * One workgroup per row and head. In scope: `index` (of the head among all rows' heads), `at` (the head's first element
- * in the fused rows), its `size` in elements, `kept` (its first in the kept ones), `weightAt` (its weight's first) and `lane`.
+ * in the fused rows), its `size` in elements, `kept` (its first in the kept ones), `weightAt` (its weight's first) and
+ * `lane`.
  */
 function headKernel(facts: AdapterFacts, lanes: Lanes, body: string): { enable: readonly string[]; wgsl: string } {
   const reduce = reduction(facts);
@@ -48,7 +49,8 @@ ${body}
 const UNIFORMS = { T: "u32", W: "u32", D: "u32", heads: "u32", queryHeads: "u32" } as const;
 
 /**
- * x [T, W]: its first `heads` heads of size D, the first `queryHeads` of them queries, are normed in place; weight [2 D]
+ * x [T, W]: its first `heads` heads of size D, the first `queryHeads` of them queries, are normed in place; weight
+ * [2 D]
  * -> normed [T, heads D] = xhat, inverse [T, heads].
  */
 export const headNormForward = memoized((facts) =>
@@ -119,8 +121,8 @@ export const headNormBackward = memoized((facts) =>
 );
 
 /**
- * dy [T, W], normed [T, heads D], `heads` given -> partials [G, 2 D]: per block of rows the sum of dy xhat over its rows
- * and heads, the gradient of both weights.
+ * dy [T, W], normed [T, heads D], `heads` given -> partials [G, 2 D]: per block of rows the sum of dy xhat over its
+ * rows and heads, the gradient of both weights.
  */
 export const headNormWeightPartials = ofActivations(
   ({ D, W }) => [D, W],

@@ -14,8 +14,9 @@ export type StoredFormat = "f32" | "f16" | "bf16";
 export type ActivationFormat = "f32" | "f16";
 
 /**
- * f16 and bf16 are packed in pairs, the lower half of a 32-bit word first. WGSL sees words (`stored.ts` unpacks), or, where
- * a binding is declared `as f16` or `as vec4h`, numbers of its own type f16, for which the adapter needs `shader-f16`.
+ * f16 and bf16 are packed in pairs, the lower half of a 32-bit word first. WGSL sees words (`stored.ts` unpacks), or,
+ * where a binding is declared `as f16` or `as vec4h`, numbers of its own type f16, for which the adapter needs
+ * `shader-f16`.
  */
 export type ElementType = StoredFormat | "u32" | "i32";
 
@@ -92,7 +93,10 @@ export interface KernelSource<R extends string, W extends string, U extends stri
   readonly cost: (values: Values) => Cost;
 }
 
-/** The first of several kernels that compute the same, with all of them as its candidates. @param tuningClass of the shape */
+/**
+ * The first of several kernels that compute the same, with all of them as its candidates. @param tuningClass of the
+ * shape
+ */
 export function oneOf<B extends string, U extends string>(
   kernels: readonly { readonly variant: string; readonly kernel: Kernel<B, U> }[],
   tuningClass: string,

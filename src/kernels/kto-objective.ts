@@ -10,7 +10,8 @@
  *   coefficient_i = dLoss / dPolicy_i = -+ beta lambda_i sigmoid(u_i) sigmoid(-u_i) / m
  *
  * Against the uniform reference every log-probability of the reference is one constant, which cancels in r_i - z0: 0
- * stands for it, and z0 is the mean itself, without the clamp. Where no pair gave a mean, u_i is 0 and no gradient flows.
+ * stands for it, and z0 is the mean itself, without the clamp. Where no pair gave a mean, u_i is 0 and no gradient
+ * flows.
  *
  * Entries [0, m) of the log-probabilities are the examples, [m, 2 m) the mismatched pairs. The sum over pairs has a
  * kernel of its own, so that a reference point can span several microbatches.
@@ -48,7 +49,9 @@ export const METRIC_SUMS = {
   size: 24,
 } as const;
 
-/** pairSum [2] += (sum of k_i, their number) over the pairs that are valid (flag not 0); counts pairs and self-pairs. */
+/**
+ * pairSum [2] += (sum of k_i, their number) over the pairs that are valid (flag not 0); counts pairs and self-pairs.
+ */
 export const mismatchedPairSum = kernel({
   name: "mismatchedPairSum",
   read: { policy: "f32[2*m]", reference: "f32[2*m]", pairValid: "u32[m]" },
@@ -74,9 +77,9 @@ fn main() {
 });
 
 /**
- * Writes coefficients [m] and adds to METRIC_SUMS, except the sums over pairs and tokens. policy and reference have S = 2 m
- * entries, or S = m where z0 is 0 by choice: no pairs were computed, and pairSum must be zero. `clamped` is 0 against the
- * uniform reference, else 1.
+ * Writes coefficients [m] and adds to METRIC_SUMS, except the sums over pairs and tokens. policy and reference have
+ * S = 2 m entries, or S = m where z0 is 0 by choice: no pairs were computed, and pairSum must be zero. `clamped` is 0
+ * against the uniform reference, else 1.
  */
 export const ktoObjective = kernel({
   name: "ktoObjective",
@@ -132,8 +135,8 @@ fn main() {
 });
 
 /**
- * Adds the sums of METRIC_SUMS over completion tokens: `ranges` are the head rows of the examples, one a token, `entropies`
- * and `logits` sums over them.
+ * Adds the sums of METRIC_SUMS over completion tokens: `ranges` are the head rows of the examples, one a token,
+ * `entropies` and `logits` sums over them.
  */
 export const tokenSums = kernel({
   name: "tokenSums",

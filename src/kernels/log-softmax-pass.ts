@@ -1,7 +1,7 @@
 /**
  * A pass over the vocabulary that forms logits a tile at a time and keeps a few numbers of each row, the body that the
- * head's pass 1 and the logit statistics share. The vocabulary is walked in splits, each by its own workgroups; what they
- * kept is combined by another kernel.
+ * head's pass 1 and the logit statistics share. The vocabulary is walked in splits, each by its own workgroups; what
+ * they kept is combined by another kernel.
  */
 import type { MatmulTile } from "./matmul-tile.ts";
 import { unknownCount } from "./wgsl.ts";
@@ -10,8 +10,8 @@ const range = (count: number) => Array.from({ length: count }, (_, index) => ind
 
 /**
  * What distinguishes the passes, as WGSL. The module declares a struct `Kept`, its start value `NOTHING`, and
- * `take(kept, logits, column, end, given)`, which adds to a row's Kept the logits of four more columns from `column` on,
- * of which those at and beyond `end` do not exist.
+ * `take(kept, logits, column, end, given)`, which adds to a row's Kept the logits of four more columns from `column`
+ * on, of which those at and beyond `end` do not exist.
  */
 export interface VocabularyPass {
   /** The number that is given for each row: its type, and its value in terms of `row`. */

@@ -1,13 +1,13 @@
 /**
- * Metrics of whole rows of logits: the entropy of their softmax and the mean logit. Not the log-probability of a target,
- * which is `log-softmax-gather`.
+ * Metrics of whole rows of logits: the entropy of their softmax and the mean logit. Not the log-probability of a
+ * target, which is `log-softmax-gather`.
  *
  *   logits = hidden table^T                                            hidden [N, C], table [V, C] in any stored format
  *   entropy[n] = sum_v p[n, v] (logSumExp[n] - logits[n, v]),          p = exp(logits - logSumExp), in nats
  *   meanLogit[n] = sum_v logits[n, v] / V
  *
- * A pass of its own after pass 1 of `log-softmax-gather`, which gives logSumExp, and not two more sums in that pass: a run
- * without these metrics does not pay for them, and training runs the same text with and without, so that asking for
+ * A pass of its own after pass 1 of `log-softmax-gather`, which gives logSumExp, and not two more sums in that pass: a
+ * run without these metrics does not pay for them, and training runs the same text with and without, so that asking for
  * metrics cannot change its bits. The [tokens, vocabulary] matrix never exists here either.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";

@@ -1,16 +1,16 @@
 /**
- * A tile of a matmul, the body that the matmul and the language-model head share: the ways in which a workgroup computes
- * its part of op(A) op(B). Not an epilogue: the caller decides what becomes of the sums. Sums are f32, over k in an order
- * fixed by the shapes.
+ * A tile of a matmul, the body that the matmul and the language-model head share: the ways in which a workgroup
+ * computes its part of op(A) op(B). Not an epilogue: the caller decides what becomes of the sums. Sums are f32, over k
+ * in an order fixed by the shapes.
  */
 import { type MatmulLayout, type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { ofLane } from "./wgsl.ts";
 
 /**
  * A tile of a matmul in registers: WGSL on which other kernels build their own epilogue. The entry point has the
- * parameters `group` and `lane` and declares `firstRow` and `firstColumn`. `setup` declares `ownFirst`, the first of the
- * invocation's `ownRows` rows; `matmul` declares `sum0`, `sum1` and so on for these, each a vec4f: the columns `column`
- * to `column + 3`. M, N, K, aWidth and aFrom are members of the uniforms.
+ * parameters `group` and `lane` and declares `firstRow` and `firstColumn`. `setup` declares `ownFirst`, the first of
+ * the invocation's `ownRows` rows; `matmul` declares `sum0`, `sum1` and so on for these, each a vec4f: the columns
+ * `column` to `column + 3`. M, N, K, aWidth and aFrom are members of the uniforms.
  */
 export interface MatmulTile {
   readonly enable: readonly string[];
@@ -32,10 +32,10 @@ export interface MatmulTile {
 }
 
 /**
- * WGSL for `firstRow` and `firstColumn` of a workgroup of `tileGrid`. Workgroups run in about the order of their numbers, x
- * first: consecutive tiles share their part of the longer operand and walk the shorter one, which caches hold. Where both
- * are equally long, a transposed A is shared: at 1024^3 on lavapipe with tiles of 16 rows sharing A takes 42 ms instead of
- * 53 in TN, and 55 instead of 40 in NN.
+ * WGSL for `firstRow` and `firstColumn` of a workgroup of `tileGrid`. Workgroups run in about the order of their
+ * numbers, x first: consecutive tiles share their part of the longer operand and walk the shorter one, which caches
+ * hold. Where both are equally long, a transposed A is shared: at 1024^3 on lavapipe with tiles of 16 rows sharing A
+ * takes 42 ms instead of 53 in TN, and 55 instead of 40 in NN.
  */
 export const tileOrigin = ({ layout }: MatmulVariant, { rows, columns }: MatmulTile): string => /* wgsl */ `
   let place = select(group.xy, group.yx, u.N ${layout === "TN" ? ">" : ">="} u.M);

@@ -28,7 +28,9 @@ export interface MatmulOperands {
   /** Formats of A and of the result; default f32. */
   readonly aFormat?: ActivationFormat;
   readonly outFormat?: ActivationFormat;
-  /** A and the result may be column ranges of wider matrices: their widths and first columns. Default: whole matrices. */
+  /**
+   * A and the result may be column ranges of wider matrices: their widths and first columns. Default: whole matrices.
+   */
   readonly aWidth?: number;
   readonly aFrom?: number;
   readonly outWidth?: number;
@@ -87,9 +89,9 @@ const SPLIT_MOST_LANES = 32;
 /**
  * The tiles that can compute a matmul of M rows on an adapter, the default first. Few rows (generation, a token of each
  * sequence) take a low tile, which wastes nothing. On software adapters a load costs about 10 times a multiply-add and
- * sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
- * 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there and are
- * no candidates.
+ * sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54
+ * with 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there
+ * and are no candidates.
  */
 export function tileNames(
   { M, N, K }: MatmulShape,

@@ -35,8 +35,8 @@ const cache = new Map<string, MatmulKernel>();
 
 /**
  * The kernel for a matmul of this layout and shape. `scale` multiplies the product; `hasBias` adds `bias[N]` to each
- * row, `hasResidual` adds `residual[M, N]`, `accumulate` adds what `out` held; pass any other small tensor for an operand
- * that is not used. A is the columns from `aFrom` on of a, the result those from `outFrom` on of out.
+ * row, `hasResidual` adds `residual[M, N]`, `accumulate` adds what `out` held; pass any other small tensor for an
+ * operand that is not used. A is the columns from `aFrom` on of a, the result those from `outFrom` on of out.
  */
 export function matmul(
   layout: MatmulLayout,

@@ -7,8 +7,8 @@
  * With xhat = (x - mean) inverse and g = dy weight:
  *   dx = inverse (g - xhat mean(g xhat) [- mean(g), LayerNorm only]),  dWeight = sum dy xhat,  dBias = sum dy.
  *
- * x is the residual stream, f32; y is an activation in any format. Forward keeps [mean, inverse] per row. dx is added to
- * the gradient that the residual stream already carries. The weight gradients sum over rows in two passes, since
+ * x is the residual stream, f32; y is an activation in any format. Forward keeps [mean, inverse] per row. dx is added
+ * to the gradient that the residual stream already carries. The weight gradients sum over rows in two passes, since
  * workgroups have no order among themselves: partial sums per block of rows here, then `addColumnSums`.
  */
 import { kernel } from "./kernel.ts";

@@ -5,8 +5,8 @@
  *   loss = -sum_i policy_i / n                            mean cross-entropy of a completion token
  *   coefficient_i = dLoss / dPolicy_i = -1 / n
  *
- * policy_i is the sum over the tokens of completion i. Every token of an update weighs the same, in whatever microbatch it
- * is (transformers' num_items_in_batch). The host gives 1 / n, since a microbatch knows only its own tokens.
+ * policy_i is the sum over the tokens of completion i. Every token of an update weighs the same, in whatever microbatch
+ * it is (transformers' num_items_in_batch). The host gives 1 / n, since a microbatch knows only its own tokens.
  */
 import { STEP_NUMBERS } from "./adamw.ts";
 import { kernel } from "./kernel.ts";

@@ -1,8 +1,8 @@
 /**
- * Reads stored weights in WGSL: f32, or f16 and bf16 packed in pairs. The matmul, the head and the embedding share these
- * snippets, so that a format is added here and nowhere else. bf16 is the upper half of an f32, so a shift unpacks it
- * exactly; f16 goes through `unpack2x16float`, which is core WGSL: neither needs the feature `shader-f16`. Activations
- * are also written, and are WGSL's own f16, which needs it.
+ * Reads stored weights in WGSL: f32, or f16 and bf16 packed in pairs. The matmul, the head and the embedding share
+ * these snippets, so that a format is added here and nowhere else. bf16 is the upper half of an f32, so a shift unpacks
+ * it exactly; f16 goes through `unpack2x16float`, which is core WGSL: neither needs the feature `shader-f16`.
+ * Activations are also written, and are WGSL's own f16, which needs it.
  */
 import type { ActivationFormat, StoredFormat } from "./kernel.ts";
 

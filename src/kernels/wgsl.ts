@@ -15,16 +15,16 @@ export interface AdapterFacts {
 
 /**
  * WGSL: `value` as one lane of the subgroup has it, whose number is known here. On a GPU a broadcast exchanges nothing
- * between lanes; llvmpipe compiles a broadcast to three instructions and a shuffle to one: 79 instead of 67 GFLOP/s in a
- * matmul at 512^3, 70 instead of 64 at 1024^3 (NN, tiles of 32 rows, best of 25 rounds in one process).
+ * between lanes; llvmpipe compiles a broadcast to three instructions and a shuffle to one: 79 instead of 67 GFLOP/s in
+ * a matmul at 512^3, 70 instead of 64 at 1024^3 (NN, tiles of 32 rows, best of 25 rounds in one process).
  */
 export function ofLane(lane: number, value: string, { software }: Pick<AdapterFacts, "software">): string {
   return `${software ? "subgroupShuffle" : "subgroupBroadcast"}(${value}, ${lane}u)`;
 }
 
 /**
- * WGSL: a count as a loop's bound that no compiler can know, so that none unrolls the loop. Mesa unrolls up to 32 rounds
- * and compiles each load and store to branches, which then take most of the time to compile.
+ * WGSL: a count as a loop's bound that no compiler can know, so that none unrolls the loop. Mesa unrolls up to 32
+ * rounds and compiles each load and store to branches, which then take most of the time to compile.
  *
  * @param dimension any that is less than 2^31
  */
@@ -52,8 +52,8 @@ fn linearGroup(id: vec3u) -> u32 { return id.x + id.y * ${ROW_OF_GROUPS}u; }
 export const ELEMENTWISE_GROUP = 64;
 
 /**
- * Entry point of an elementwise kernel: `element(i)`, or another WGSL statement in terms of `i`, is run for every i below
- * `count` (a WGSL expression).
+ * Entry point of an elementwise kernel: `element(i)`, or another WGSL statement in terms of `i`, is run for every i
+ * below `count` (a WGSL expression).
  */
 export function elementwise(count: string, statement = "element(i);"): string {
   return /* wgsl */ `${linearGroup}
@@ -70,8 +70,8 @@ export function elementwiseGrid(count: number): Grid {
 }
 
 /**
- * Columns and rows of a workgroup over rows and columns: narrow rows leave few of its invocations without work. A row has
- * at most 16 * 65,535 elements, numbers or fours.
+ * Columns and rows of a workgroup over rows and columns: narrow rows leave few of its invocations without work. A row
+ * has at most 16 * 65,535 elements, numbers or fours.
  */
 const ROW_GROUP = { columns: 16, rows: 4 } as const;
 
@@ -106,8 +106,9 @@ export interface Lanes {
   /** Bytes of an activation. */
   readonly activationBytes: number;
   /**
-   * WGSL: `E`, what is computed with and what other bindings' elements are; `A`, what activations' elements are, so that
-   * `E(x[i])` loads one and `A(value)` stores one; `LANES`, numbers in an element; `total(x: E) -> f32`, their sum.
+   * WGSL: `E`, what is computed with and what other bindings' elements are; `A`, what activations' elements are, so
+   * that `E(x[i])` loads one and `A(value)` stores one; `LANES`, numbers in an element; `total(x: E) -> f32`, their
+   * sum.
    */
   readonly wgsl: string;
 }
@@ -134,8 +135,8 @@ export function lanesFor(width: number, format: ActivationFormat = "f32"): Lanes
 }
 
 /**
- * A kernel that takes vectors where all `widths` (of rows and first columns) are multiples of 4: a vector costs about as
- * much to load as a number, on software adapters three to four times less per number.
+ * A kernel that takes vectors where all `widths` (of rows and first columns) are multiples of 4: a vector costs about
+ * as much to load as a number, on software adapters three to four times less per number.
  */
 export function inVectors<B extends string, U extends string>(
   widths: (values: Values) => readonly (number | undefined)[],

@@ -1,6 +1,6 @@
 /**
- * Gradient check: one microbatch through the training update. Its loss, log-ratios and gradients are read back and, where
- * the model is small enough, compared tensor by tensor with the same in float64.
+ * Gradient check: one microbatch through the training update. Its loss, log-ratios and gradients are read back and,
+ * where the model is small enough, compared tensor by tensor with the same in float64.
  */
 
 import { Float64Model } from "../engine/model/float64/decoder.ts";
@@ -118,7 +118,8 @@ async function compare(
 ): Promise<GradientComparison | undefined> {
   const { policy, reference, examples, objective, tolerance = GRADIENT_TOLERANCE } = options;
   const tokens = examples.reduce((sum, row) => sum + row.promptIds.length + row.completionIds.length, 0);
-  // A forward pass costs 2 flops a parameter and token; four of them (two models, two completions), and a backward of two.
+  // A forward pass costs 2 flops a parameter and token; four of them (two models, two completions), and a backward of
+  // two.
   if (12 * policy.layout.parameterCount * tokens > FLOAT64_BUDGET) return undefined;
   const { pair, valid } = mismatchedPairs(examples);
   const exact = ktoFloat64Gradient({

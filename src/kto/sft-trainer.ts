@@ -1,6 +1,6 @@
 /**
- * The trainer of the supervised stage before KTO: completions to be imitated, said to `createRun` as a method. The run and
- * the update are KTO's, with an objective that knows neither a reference nor pairs of rows.
+ * The trainer of the supervised stage before KTO: completions to be imitated, said to `createRun` as a method. The run
+ * and the update are KTO's, with an objective that knows neither a reference nor pairs of rows.
  */
 import { DatasetError } from "../errors.ts";
 import type { Checked } from "./options/checked.ts";

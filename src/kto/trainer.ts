@@ -1,6 +1,6 @@
 /**
- * The KTO trainer: what KTO makes of a caller's options, rows and models, said to `createRun` as a method. How a run goes
- * on is `run/run.ts`'s.
+ * The KTO trainer: what KTO makes of a caller's options, rows and models, said to `createRun` as a method. How a run
+ * goes on is `run/run.ts`'s.
  */
 import type { Model } from "../engine/model/model.ts";
 import { ConfigError } from "../errors.ts";
@@ -18,9 +18,9 @@ export type { TrainingStep } from "./run/callbacks.ts";
 /** What a KTO run is made from. */
 export interface TrainerInputs extends RunInputs {
   /**
-   * Frozen. Default: the policy as it starts, of which a copy is kept and freed with the trainer: a new adapter starts as
-   * the base model, which needs no copy, an adapter that was trained before as itself. With `reference` "cached" a model
-   * is not needed any more, and may be freed, once the trainer is there.
+   * Frozen. Default: the policy as it starts, of which a copy is kept and freed with the trainer: a new adapter starts
+   * as the base model, which needs no copy, an adapter that was trained before as itself. With `reference` "cached" a
+   * model is not needed any more, and may be freed, once the trainer is there.
    */
   readonly reference?: Model;
   /**

@@ -1,15 +1,29 @@
 /** Whole command lines: help, exit codes, one sentence on stderr and no stack trace. */
 import { describe, expect, test } from "vitest";
 import { readStructure } from "../../scripts/structure.ts";
+import { descriptions, helpOf } from "../../src/cli/descriptions/all.ts";
 import { commands as table } from "../../src/cli/main.ts";
 import { kto } from "../helpers/streams.ts";
 
 const commands = table.map(({ name }) => name);
 
+/** All files and packages that these files import, and what those import. */
+function loadedBy(...files: readonly string[]): string[] {
+  const { imports } = readStructure();
+  const loaded = new Set<string>();
+  const visit = (path: string) => {
+    if (loaded.has(path)) return;
+    loaded.add(path);
+    for (const { from, to, dynamic, type } of imports) if (from === path && !dynamic && !type) visit(to);
+  };
+  files.forEach(visit);
+  return [...loaded];
+}
+
 describe("the table of commands", () => {
   test.each(table)("$name: the command that is loaded is the one named", async ({ name, load }) => {
-    const { examples } = await load();
-    expect(examples[0]).toMatch(new RegExp(`^kto ${name}\\b`));
+    expect(helpOf(name).examples[0]).toMatch(new RegExp(`^kto ${name}\\b`));
+    expect((await load()).schema).toBe(descriptions[name].schema);
   });
 
   test("code is loaded at need by the table alone, beside the native package that not every system can load", () => {
@@ -18,22 +32,22 @@ describe("the table of commands", () => {
     expect(dynamic.toSorted()).toEqual(
       [
         ...commands.map((name) => `src/cli/main.ts loads src/cli/commands/${name}.ts`),
+        "src/cli/main.ts loads src/cli/descriptions/all.ts",
         "src/engine/platform/node-adapters.ts loads webgpu",
       ].toSorted(),
     );
   });
 
   test("the list of commands loads none of them, nor what reads options", () => {
-    const { imports } = readStructure();
-    const loaded = new Set<string>();
-    const visit = (path: string) => {
-      if (loaded.has(path)) return;
-      loaded.add(path);
-      for (const { from, to, dynamic, type } of imports) if (from === path && !dynamic && !type) visit(to);
-    };
-    visit("src/cli/main.ts");
-    expect([...loaded].filter((path) => /zod|yaml|webgpu|src\/cli\/commands/.test(path))).toEqual([]);
+    expect(loadedBy("src/cli/main.ts").filter((path) => /zod|yaml|webgpu|src\/cli\/commands/.test(path))).toEqual([]);
   });
+});
+
+test("a command's help text loads nothing that the command runs on", () => {
+  const loaded = loadedBy("src/cli/main.ts", "src/cli/descriptions/all.ts");
+  const heavy =
+    /yaml|webgpu|tokenizers|csv-parse|src\/(kernels|engine\/(gpu|model|text|hub)|cli\/(commands|session))\//;
+  expect(loaded.filter((path) => heavy.test(path))).toEqual([]);
 });
 
 describe("help", () => {

@@ -192,7 +192,7 @@ function resumedRun(lora: boolean): FuzzKind {
     }),
     read: async (folder) => {
       const checkpoint = join(folder, "checkpoint-3");
-      // As if it had been written so: sums that do not fit are the business of the kind "checkpoint".
+      // As if it had been written so: sums that do not fit belong to the kind "checkpoint".
       const names = readdirSync(checkpoint).filter((name) => name !== CHECKSUMS_FILE);
       const files = names.map((name) => {
         const bytes = readFileSync(join(checkpoint, name));

@@ -34,7 +34,7 @@ export interface StepResult {
 }
 
 /** A step for these shapes; free it. */
-export function stepFor(
+export function updateFor(
   policy: Model,
   reference: Model,
   objective: ObjectiveOptions,
@@ -78,7 +78,7 @@ export async function gradientsOf(step: Update, batches: readonly Batch[]): Prom
 }
 
 /** `gradientsOf` with a step of its own. */
-export async function runStep(
+export async function runUpdate(
   policy: Model,
   reference: Model,
   objective: ObjectiveOptions,
@@ -86,7 +86,7 @@ export async function runStep(
   scope: "microbatch" | "step" = "microbatch",
   gradientCheckpointing = false,
 ): Promise<StepResult> {
-  const step = stepFor(policy, reference, objective, batches, scope, gradientCheckpointing);
+  const step = updateFor(policy, reference, objective, batches, scope, gradientCheckpointing);
   try {
     return await gradientsOf(step, batches);
   } finally {

@@ -29,7 +29,7 @@ import {
 } from "../helpers/fixtures.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 import { llamaConfig, randomModel } from "../helpers/models.ts";
-import { exactStep, runStep } from "../helpers/step.ts";
+import { exactStep, runUpdate } from "../helpers/step.ts";
 
 const folder = temporaryFolder();
 /** The options of a fixture's objective; those of the random models. */
@@ -116,11 +116,11 @@ describe.each(variants)("$variant", ({ variant, open }) => {
     const objective = objectiveOf(own);
     let policy: Model;
     let reference: Model;
-    let kept: Awaited<ReturnType<typeof runStep>>;
+    let kept: Awaited<ReturnType<typeof runUpdate>>;
     beforeAll(async () => {
       policy = await Model.load(device, own.policy);
       reference = await Model.load(device, own.reference);
-      kept = await runStep(policy, reference, objective, [packed(examples)]);
+      kept = await runUpdate(policy, reference, objective, [packed(examples)]);
     });
     afterAll(() => {
       policy.free();
@@ -148,7 +148,7 @@ describe.each(variants)("$variant", ({ variant, open }) => {
     });
 
     it("gradient checkpointing gives the same bits", async () => {
-      const again = await runStep(policy, reference, objective, [packed(examples)], "microbatch", true);
+      const again = await runUpdate(policy, reference, objective, [packed(examples)], "microbatch", true);
       expect(again.loss).toBe(kept.loss);
       expect(bits(again.gradients)).toEqual(bits(kept.gradients));
     });
@@ -164,7 +164,7 @@ describe.each(variants)("$variant", ({ variant, open }) => {
           adapted,
           exactStep(await float64Of(adapted), await float64Of(policy), objective, [rows]).gradients,
         );
-        const { tensors } = await runStep(adapted, policy, objective, [packed(rows)]);
+        const { tensors } = await runUpdate(adapted, policy, objective, [packed(rows)]);
         expect([...tensors.keys()].sort()).toEqual([...own.adapterGradients.keys()].sort());
         for (const [name, wanted] of own.adapterGradients)
           expect(relativeDistance(tensors.get(name) ?? [], wanted), name).toBeLessThanOrEqual(GRADIENT);

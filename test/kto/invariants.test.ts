@@ -26,7 +26,7 @@ import {
 } from "../helpers/fixtures.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 import { randomModel } from "../helpers/models.ts";
-import { batchWithPairs, exactStep, gradientsOf, runStep, type StepResult, stepFor } from "../helpers/step.ts";
+import { batchWithPairs, exactStep, gradientsOf, runUpdate, type StepResult, updateFor } from "../helpers/step.ts";
 
 const device = await sharedDevice();
 const folder = temporaryFolder();
@@ -146,7 +146,7 @@ describe("reference point", () => {
     ] as const) {
       const { policy, reference } = fixtures[name];
       const examples = readExamples(name);
-      const result = await runStep(policy, reference, objective, [packBatch(examples, noCut)]);
+      const result = await runUpdate(policy, reference, objective, [packBatch(examples, noCut)]);
       const [policy64, reference64] = exactOf(name);
       const exact = exactStep(policy64, reference64, objective, [examples]);
       expectWithin("z0", [result.kl], [exact.kl], () => LOG_PROB);
@@ -159,7 +159,7 @@ describe("reference point", () => {
 
   it("enters the coefficients as a constant", async () => {
     const examples = readExamples("llama");
-    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const result = await runUpdate(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
     expect(result.kl).toBeGreaterThan(0.1);
     const wanted = ktoObjective({
       policyLogProbs: result.policy.subarray(0, examples.length),
@@ -176,7 +176,7 @@ describe("reference point", () => {
 
   it("carries no gradient: the gradient is that of the examples' log-probabilities under the device's coefficients", async () => {
     const examples = readExamples("llama");
-    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const result = await runUpdate(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
     const [exact] = exactOf("llama");
     const gradients = new Map<string, Float64Array>();
     examples.forEach((row, i) => {
@@ -191,7 +191,7 @@ describe("reference point", () => {
       const pairs = examples.map((_, i) => ({
         completionIds: examples[(i + shift) % examples.length]?.completionIds ?? [],
       }));
-      return runStep(gpt2.policy, gpt2.reference, objective, [batchWithPairs(examples, pairs)]);
+      return runUpdate(gpt2.policy, gpt2.reference, objective, [batchWithPairs(examples, pairs)]);
     };
     const [first, second] = [await result(1), await result(4)];
     expect(first.klUnclamped).toBeLessThan(0);
@@ -204,9 +204,9 @@ describe("reference point", () => {
 
   it("at the clamp the gradient is that of a reference point of 0 by choice", async () => {
     const examples = readExamples("gpt2");
-    const paired = await runStep(gpt2.policy, gpt2.reference, objective, [packBatch(examples, noCut)]);
+    const paired = await runUpdate(gpt2.policy, gpt2.reference, objective, [packBatch(examples, noCut)]);
     const unpaired = packBatch(examples, { ...noCut, mismatched: false });
-    const zero = await runStep(gpt2.policy, gpt2.reference, zeroObjective, [unpaired]);
+    const zero = await runUpdate(gpt2.policy, gpt2.reference, zeroObjective, [unpaired]);
     expect(paired.kl).toBe(0);
     expect(relativeDistance(zero.gradients, paired.gradients)).toBeLessThanOrEqual(SAME_GRADIENT);
     expectWithin("loss", [zero.loss], [paired.loss], () => 8 * EPSILON);
@@ -219,20 +219,20 @@ describe("apo_zero_unpaired", () => {
     const batch = packBatch(examples, { ...noCut, mismatched: false });
     expect(batch.packed.shape).toMatchObject({ branchRows: 0, branchHeadRows: 0, sequences: examples.length });
     expect(batch.rows).toBe(batch.tokens - examples.length);
-    const result = await runStep(llama.policy, llama.reference, zeroObjective, [batch]);
+    const result = await runUpdate(llama.policy, llama.reference, zeroObjective, [batch]);
     expect([result.kl, result.klUnclamped, result.sums("pairs"), result.sums("selfPairs")]).toEqual([0, 0, 0, 0]);
     expect(result.policy.length).toBe(examples.length);
     const exact = exactStep(...exactOf("llama"), zeroObjective, [examples]);
     expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
     expectGradients(result, exact.gradients);
     // Here the mean of the pairs is positive: z0 matters, and leaving it out is another gradient.
-    const paired = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const paired = await runUpdate(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
     expect(relativeDistance(result.gradients, paired.gradients)).toBeGreaterThan(GRADIENT);
   });
 
   it("makes no pass for pairs either where the reference point would span the step", async () => {
     const batches = [0, 1].map(() => packBatch(readExamples("llama"), { ...noCut, mismatched: false }));
-    const step = stepFor(llama.policy, llama.reference, zeroObjective, batches, "step");
+    const step = updateFor(llama.policy, llama.reference, zeroObjective, batches, "step");
     await gradientsOf(step, batches);
     // Zeroing the gradients, and one program for the shape that both have.
     expect(step.programs).toHaveLength(2);
@@ -257,7 +257,7 @@ describe("weights and labels", () => {
   it("each class's weight scales its rows: float64 at lambda_D 3, lambda_U 0.2", async () => {
     const weighted = { ...objective, desirableWeight: 3, undesirableWeight: 0.2 };
     const examples = readExamples("llama");
-    const result = await runStep(llama.policy, llama.reference, weighted, [packBatch(examples, noCut)]);
+    const result = await runUpdate(llama.policy, llama.reference, weighted, [packBatch(examples, noCut)]);
     const exact = exactStep(...exactOf("llama"), weighted, [examples]);
     expectWithin("loss", [result.loss], [exact.loss], () => 3 * LOSS);
     expectGradients(result, exact.gradients);
@@ -280,8 +280,8 @@ describe("weights and labels", () => {
     const equal = { ...objective, desirableWeight: 1.25, undesirableWeight: 1.25 };
     const examples = readExamples("llama");
     const swapped = examples.map((row) => ({ ...row, label: !row.label }));
-    const first = await runStep(llama.policy, llama.reference, equal, [packBatch(examples, noCut)]);
-    const second = await runStep(llama.policy, llama.reference, equal, [packBatch(swapped, noCut)]);
+    const first = await runUpdate(llama.policy, llama.reference, equal, [packBatch(examples, noCut)]);
+    const second = await runUpdate(llama.policy, llama.reference, equal, [packBatch(swapped, noCut)]);
     expect(second.kl).toBe(first.kl);
     expectWithin("sum of losses", [first.loss + second.loss], [1.25], () => 16 * EPSILON);
     const negated = first.gradients.map((gradient) => -gradient + 0);
@@ -290,7 +290,7 @@ describe("weights and labels", () => {
 
   it("one class alone trains: the absent class's metrics are left out", async () => {
     const examples = readExamples("llama").map((row) => ({ ...row, label: false }));
-    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const result = await runUpdate(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
     expectGradients(result, exactStep(...exactOf("llama"), objective, [examples]).gradients);
     const { metrics } = await train({ ...llama, examples, options: { learning_rate: 0, max_steps: 1 } });
     expect(metrics[0]).toHaveProperty("rewards/rejected");
@@ -312,8 +312,8 @@ describe("accumulation", () => {
   );
 
   it("8 rows at once equal 4 microbatches of 2 with a reference point over the whole step", async () => {
-    const once = await runStep(llama.policy, llama.reference, objective, [whole]);
-    const accumulated = await runStep(llama.policy, llama.reference, objective, microbatches, "step");
+    const once = await runUpdate(llama.policy, llama.reference, objective, [whole]);
+    const accumulated = await runUpdate(llama.policy, llama.reference, objective, microbatches, "step");
     expect(once.kl).toBeGreaterThan(0.1);
     expectWithin("z0", [accumulated.klUnclamped], [once.klUnclamped], () => LOG_PROB / 10);
     expectWithin("loss", [accumulated.loss], [once.loss], () => LOSS / 10);
@@ -326,7 +326,7 @@ describe("accumulation", () => {
   it.each(["microbatch", "step"] as const)("reference_point_scope %s follows float64", async (scope) => {
     const uneven = [examples.slice(0, 3), examples.slice(3, 5), examples.slice(5)];
     const batches = uneven.map((rows) => packBatch(rows, noCut));
-    const result = await runStep(llama.policy, llama.reference, objective, batches, scope);
+    const result = await runUpdate(llama.policy, llama.reference, objective, batches, scope);
     const exact = exactStep(...exactOf("llama"), objective, uneven, scope);
     expectWithin("z0", [result.kl], [exact.kl], () => LOG_PROB);
     expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
@@ -336,8 +336,8 @@ describe("accumulation", () => {
   });
 
   it("the scopes differ where the clamp acts on some microbatches and not on others", async () => {
-    const own = await runStep(llama.policy, llama.reference, objective, microbatches, "microbatch");
-    const shared = await runStep(llama.policy, llama.reference, objective, microbatches, "step");
+    const own = await runUpdate(llama.policy, llama.reference, objective, microbatches, "microbatch");
+    const shared = await runUpdate(llama.policy, llama.reference, objective, microbatches, "step");
     // The mean of clamped means is not the clamped mean.
     expect(own.klUnclamped).toBeCloseTo(shared.klUnclamped, 4);
     expect(own.kl).toBeGreaterThan(shared.kl + 1e-3);
@@ -345,8 +345,8 @@ describe("accumulation", () => {
 
   it.each(["microbatch", "step"] as const)("nothing of an earlier step is left in scope %s", async (scope) => {
     const others = [packBatch(randomExamples(2, 6), noCut), packBatch(randomExamples(2, 7), noCut)];
-    const fresh = await runStep(llama.policy, llama.reference, objective, microbatches, scope);
-    const step = stepFor(llama.policy, llama.reference, objective, [...microbatches, ...others], scope);
+    const fresh = await runUpdate(llama.policy, llama.reference, objective, microbatches, scope);
+    const step = updateFor(llama.policy, llama.reference, objective, [...microbatches, ...others], scope);
     try {
       await gradientsOf(step, others);
       const second = await gradientsOf(step, microbatches);
@@ -368,7 +368,7 @@ describe("accumulation", () => {
     } as const;
     for (const scope of ["microbatch", "step"] as const) {
       const { metrics } = await train({ ...llama, examples, options: { ...options, reference_point_scope: scope } });
-      const wanted = await runStep(llama.policy, llama.reference, objective, microbatches, scope);
+      const wanted = await runUpdate(llama.policy, llama.reference, objective, microbatches, scope);
       expect(metrics[0]).toMatchObject({ kl: wanted.kl, "kl/unclamped": wanted.klUnclamped });
     }
   });
@@ -386,7 +386,7 @@ describe("pairs that are not mismatched", () => {
       [0, 1, 0, 1],
       [1, 1, 1],
     ]);
-    const result = await runStep(llama.policy, llama.reference, objective, batches, scope);
+    const result = await runUpdate(llama.policy, llama.reference, objective, batches, scope);
     const exact = exactStep(...exactOf("llama"), objective, microbatches, scope);
     expectWithin("z0", [result.kl], [exact.kl], () => LOG_PROB);
     expectGradients(result, exact.gradients);
@@ -502,7 +502,7 @@ describe("an epoch", () => {
 
 describe("packing", () => {
   const examples = readExamples("llama");
-  const run = (rows: BatchExample[]) => runStep(llama.policy, llama.reference, objective, [packBatch(rows, noCut)]);
+  const run = (rows: BatchExample[]) => runUpdate(llama.policy, llama.reference, objective, [packBatch(rows, noCut)]);
 
   it("rows in another order with the same pairs give the same loss and gradients", async () => {
     const first = await run(examples);
@@ -534,8 +534,8 @@ describe("packing", () => {
       gradientHeadRows: snug.packed.shape.gradientHeadRows + 128,
       branchHeadRows: snug.packed.shape.branchHeadRows + 64,
     });
-    const first = await runStep(llama.policy, llama.reference, objective, [snug]);
-    const second = await runStep(llama.policy, llama.reference, objective, [wide]);
+    const first = await runUpdate(llama.policy, llama.reference, objective, [snug]);
+    const second = await runUpdate(llama.policy, llama.reference, objective, [wide]);
     expectWithin("policy", second.policy, first.policy, (i) => 64 * EPSILON * Math.abs(at(first.policy, i)));
     expect(relativeDistance(second.gradients, first.gradients)).toBeLessThanOrEqual(SAME_GRADIENT);
   });
@@ -544,7 +544,7 @@ describe("packing", () => {
     const small = packBatch(examples.slice(0, 2), noCut);
     const large = packBatch(randomExamples(16, 31), noCut);
     expect(large.packed.shape).not.toEqual(small.packed.shape);
-    const step = stepFor(llama.policy, llama.reference, objective, [small, large]);
+    const step = updateFor(llama.policy, llama.reference, objective, [small, large]);
     try {
       const clean = await gradientsOf(step, [small]);
       await gradientsOf(step, [large]);
@@ -562,13 +562,13 @@ describe("packing", () => {
     if (one === undefined || other === undefined) throw new Error("no batches");
     expect(other.packed.shape).toEqual(one.packed.shape);
     expect(other.packed.usedRows).not.toBe(one.packed.usedRows);
-    const step = stepFor(llama.policy, llama.reference, objective, [one, other]);
+    const step = updateFor(llama.policy, llama.reference, objective, [one, other]);
     try {
       await gradientsOf(step, [one]);
       const recorded = step.programs.length;
       const second = await gradientsOf(step, [other]);
       expect(step.programs).toHaveLength(recorded);
-      const alone = await runStep(llama.policy, llama.reference, objective, [other]);
+      const alone = await runUpdate(llama.policy, llama.reference, objective, [other]);
       expect(bits(second.gradients)).toEqual(bits(alone.gradients));
     } finally {
       step.free();
@@ -579,7 +579,7 @@ describe("packing", () => {
     const rows = randomExamples(70, 43).map((row) => ({ ...row, completionIds: [5, 6] }));
     const batches = Array.from({ length: 67 }, (_, i) => packBatch(rows.slice(0, i + 2), noCut));
     const [first] = batches as [Batch, ...Batch[]];
-    const step = stepFor(llama.policy, llama.reference, objective, batches);
+    const step = updateFor(llama.policy, llama.reference, objective, batches);
     try {
       const before = await gradientsOf(step, [first]);
       for (const batch of batches.slice(1)) await step.gradients([batch]);
@@ -595,7 +595,7 @@ describe("packing", () => {
   it("a mismatched completion is cut to what max_length leaves it, at least one token", async () => {
     const maxLength = 9; // the first row's prompt has 6 tokens, the second's 9
     const batch = packBatch(examples, { mismatched: true, maxLength });
-    const result = await runStep(llama.policy, llama.reference, objective, [batch]);
+    const result = await runUpdate(llama.policy, llama.reference, objective, [batch]);
     const cut = examples.map(({ promptIds }, i) => {
       const completion = Array.from(examples[(i + 1) % 5]?.completionIds ?? []);
       return { promptIds, completionIds: completion.slice(0, Math.max(1, maxLength - promptIds.length)) };
@@ -610,7 +610,7 @@ describe("packing", () => {
     const short = examples.map((row) => ({ ...row, completionIds: Array.from(row.completionIds).slice(0, 1) }));
     const batch = packBatch(short, noCut);
     expect(batch.packed.shape.branchRows).toBe(0);
-    const result = await runStep(llama.policy, llama.reference, objective, [batch]);
+    const result = await runUpdate(llama.policy, llama.reference, objective, [batch]);
     const exact = exactStep(...exactOf("llama"), objective, [short]);
     expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
     expectGradients(result, exact.gradients);
@@ -645,7 +645,7 @@ describe("what the loss sees", () => {
   });
 
   it("rows of dLogits sum to 0, so the columns of the head's gradient do", async () => {
-    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const result = await runUpdate(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
     const gradient = result.tensors.get("lm_head.weight") ?? new Float32Array(0);
     const { vocabSize, hiddenSize } = llama.policy.config;
     expect(gradient.length).toBe(vocabSize * hiddenSize);
@@ -660,7 +660,7 @@ describe("what the loss sees", () => {
   });
 
   it("only tokens that condition an example's completion get an embedding gradient", async () => {
-    const result = await runStep(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const result = await runUpdate(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
     const gradient = result.tensors.get("model.embed_tokens.weight") ?? new Float32Array(0);
     const { vocabSize, hiddenSize } = llama.policy.config;
     const moved = Array.from({ length: vocabSize }, (_, token) => token).filter((token) =>
@@ -676,7 +676,7 @@ describe("what the loss sees", () => {
 
   it("saturates without harm: at beta 1e4 losses, coefficients and gradients are finite", async () => {
     const steep = { ...objective, beta: 1e4 };
-    const result = await runStep(llama.policy, llama.reference, steep, [packBatch(examples, noCut)]);
+    const result = await runUpdate(llama.policy, llama.reference, steep, [packBatch(examples, noCut)]);
     const exact = exactStep(...exactOf("llama"), steep, [examples]);
     expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
     expect(result.sums("saturated")).toBe(examples.length);
@@ -706,7 +706,7 @@ describe("reference", () => {
     const other = await loadOther();
     const bytes = [llama.reference, other].map((reference) => {
       const before = device.memory().activations ?? 0;
-      const step = stepFor(llama.policy, reference, objective, batches);
+      const step = updateFor(llama.policy, reference, objective, batches);
       const taken = (device.memory().activations ?? 0) - before;
       step.free();
       return taken;
@@ -729,7 +729,7 @@ describe("reference", () => {
     const reference = await loadOther();
     try {
       const examples = readExamples("llama");
-      const result = await runStep(llama.policy, reference, objective, [packBatch(examples, noCut)]);
+      const result = await runUpdate(llama.policy, reference, objective, [packBatch(examples, noCut)]);
       const exact = exactStep(exactOf("llama")[0], await float64Of(reference), objective, [examples]);
       expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
       expectWithin("z0", [result.kl], [exact.kl], () => LOG_PROB);

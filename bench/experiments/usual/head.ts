@@ -1,6 +1,6 @@
 /**
- * The head as it is usually written: a matmul writes the logits of every row to memory, log-softmax and gather read them,
- * and the backward pass writes their gradient in place, then two matmuls follow. For comparison only.
+ * The head as it is usually written: a matmul writes the logits of every row to memory, log-softmax and gather read
+ * them, and the backward pass writes their gradient in place, then two matmuls follow. For comparison only.
  */
 import type { Arena } from "../../../src/engine/gpu/arena.ts";
 import type { Device } from "../../../src/engine/gpu/device.ts";

@@ -6,8 +6,8 @@ import type { StepRows } from "../../measure/peer-work.ts";
 /**
  * Multiplications of an update on the usual schedule, always with a live reference, over those of ours. A row costs a
  * model's matrices once forward and twice backward, and there are P + C rows to a sequence. Usual: four forward passes
- * and a backward one over all rows, trunk and head alike. Ours: P + 2 C rows forward for each model, and only 2 C through
- * the head, whose backward pass computes the logits of C rows again.
+ * and a backward one over all rows, trunk and head alike. Ours: P + 2 C rows forward for each model, and only 2 C
+ * through the head, whose backward pass computes the logits of C rows again.
  */
 export function predictedRatio(
   config: Pick<

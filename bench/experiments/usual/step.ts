@@ -1,7 +1,7 @@
 /**
- * A KTO update on the usual schedule, from the parts of our own engine: (x, y) and (x, y') are passes of their own, each
- * prompt is run twice by each model, and the head runs over all rows with its logits in memory. What packing and the
- * fused head save is the difference to `src/kto/method/update.ts`; for comparison only.
+ * A KTO update on the usual schedule, from the parts of our own engine: (x, y) and (x, y') are passes of their own,
+ * each prompt is run twice by each model, and the head runs over all rows with its logits in memory. What packing and
+ * the fused head save is the difference to `src/kto/method/update.ts`; for comparison only.
  */
 import type { Device } from "../../../src/engine/gpu/device.ts";
 import { AdamW, type AdamWOptions } from "../../../src/engine/gpu/optimizer.ts";

@@ -1,64 +1,24 @@
-/** `kto bench`: measures kernels and whole updates on this adapter, as a table and as JSON. The benchmarks are in bench/. */
-
+/**
+ * `kto bench`: measures kernels and whole updates on this adapter, as a table and as JSON. The benchmarks are in
+ * bench/.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import * as z from "zod";
 import { timingOptions } from "../../../bench/measure/measure.ts";
 import { measurePeaks } from "../../../bench/measure/peaks.ts";
 import type { PeerResult } from "../../../bench/measure/peer-work.ts";
 import { type BenchmarkResult, chooseBenchmarks, runBenchmarks } from "../../../bench/run.ts";
 import { Device } from "../../engine/gpu/device.ts";
 import { platform } from "../../engine/platform/index.ts";
-import { option } from "../../kto/options/option.ts";
-import { parseOptions } from "../../kto/options/parse.ts";
+import { type BenchOptions, benchDescription } from "../descriptions/bench.ts";
 import { command } from "../options/command.ts";
-import { commonOptions } from "../options/shared.ts";
 import { peerRunner, peerVersions } from "../session/bench-peers.ts";
 import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 import { commit, installedVersions } from "../terminal/versions.ts";
 
-const group = "Benchmarks";
-const { json: _, ...otherOptions } = commonOptions;
-
-const schema = z.strictObject({
-  quick: option(z.boolean().default(false), {
-    group,
-    description: "fewer of them and less often, in under two minutes",
-  }),
-  filter: option(z.string().min(1).optional(), {
-    group,
-    description: "only those with this in their name, e.g. matmul",
-    expects: "a part of a name",
-  }),
-  peers: option(z.boolean().optional(), {
-    group,
-    description: "time other engines on the same work; they are there in a checkout only (default: unless --quick)",
-  }),
-  json: option(z.string().min(1).optional(), {
-    group,
-    description: 'write the results into this file; "-" writes them to stdout instead of the table',
-    expects: 'the name of a file, or "-"',
-    placeholder: "file",
-  }),
-  ...otherOptions,
-});
-
-type BenchOptions = Omit<z.output<typeof schema>, "json"> & {
-  readonly json: boolean;
-  readonly jsonFile: string | undefined;
-};
-
-export const benchCommand = command({
-  examples: ["kto bench --quick", "kto bench --json results.json", "kto bench --filter matmul --adapter lavapipe"],
-  schema,
-  parse: ({ values, where }): BenchOptions => {
-    const { json, ...options } = parseOptions(schema, values, { where });
-    return { ...options, json: json === "-", jsonFile: json === "-" ? undefined : json };
-  },
-  run: runBench,
-});
+export const benchCommand = command(benchDescription, runBench);
 
 async function runBench(options: BenchOptions, output: Output): Promise<void> {
   const chosen = chooseBenchmarks(options.quick, options.filter);

@@ -2,9 +2,7 @@
  * `kto chat`: a conversation with a model, line by line. Answers go to stdout as they come, all else to stderr. The
  * keys and values of the conversation stay on the device, so that each turn computes only its new tokens.
  */
-
 import { createInterface } from "node:readline/promises";
-import * as z from "zod";
 import { textFolder } from "../../engine/model/config/folder.ts";
 import { Generator } from "../../engine/model/generate/generate.ts";
 import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
@@ -12,55 +10,15 @@ import type { ChatTemplate } from "../../engine/text/chat-template.ts";
 import { TextStream } from "../../engine/text/text-stream.ts";
 import { loadTokenizer, type Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError } from "../../errors.ts";
-import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, reuse } from "../../kto/options/option.ts";
-import { parseOptions } from "../../kto/options/parse.ts";
+import { type ChatOptions, chatDescription } from "../descriptions/chat.ts";
 import { command } from "../options/command.ts";
-import {
-  chatTemplateOptions,
-  checkSampling,
-  endTokens,
-  resolveSampling,
-  samplingOptions,
-} from "../options/sampling.ts";
-import { commonOptions, modelOptions } from "../options/shared.ts";
 import { loadModel } from "../session/models.ts";
 import { requireTemplate } from "../session/prompts.ts";
 import { withDevice } from "../session/rows.ts";
+import { endTokens, resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
-const schema = z.strictObject({
-  model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { group: "Model", description: "the model" }),
-  ...modelOptions,
-  model_revision: reuse(ktoOptions.shape.model_revision, { group: "Model" }),
-  ...chatTemplateOptions,
-  max_new_tokens: option(z.number().int().min(1).default(512), {
-    group: "Sampling",
-    description: "longest answer",
-  }),
-  max_length: option(z.number().int().min(2).default(4096), {
-    group: "Chat",
-    description: "tokens of the whole conversation that there is memory for; at most the model's context",
-  }),
-  ...samplingOptions,
-  ...commonOptions,
-});
-
-type ChatOptions = Readonly<z.output<typeof schema>>;
-
-export const chatCommand = command({
-  examples: [
-    'kto chat --model_name_or_path ./aligned --system "Answer briefly."',
-    "kto chat --model_name_or_path ./aligned --greedy --json < questions.txt",
-  ],
-  schema,
-  parse: ({ values, where }) => {
-    const options = parseOptions(schema, values, { where });
-    checkSampling(options);
-    return options;
-  },
-  run: runChat,
-});
+export const chatCommand = command(chatDescription, runChat);
 
 /** Everything that one turn of the conversation uses. */
 interface Talk {

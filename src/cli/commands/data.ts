@@ -1,6 +1,4 @@
 /** `kto data`: shows a feedback file as training will see it; with --output, converts it to TRL's plain layout. */
-
-import * as z from "zod";
 import { readModelConfig } from "../../engine/model/config/folder.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { decodeContinuation, loadTokenizer } from "../../engine/text/tokenizer.ts";
@@ -8,60 +6,19 @@ import { ConfigError, counted } from "../../errors.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../../kto/data/summary.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../../kto/data/types.ts";
 import { placeOf } from "../../kto/data/types.ts";
-import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, reuse } from "../../kto/options/option.ts";
-import { parseOptions } from "../../kto/options/parse.ts";
+import { type DataOptions, dataDescription } from "../descriptions/data.ts";
 import { command } from "../options/command.ts";
-import { commonOptions, feedbackOptions } from "../options/shared.ts";
 import { modelFolders } from "../session/models.ts";
 import { encodeFeedback, readRows } from "../session/rows.ts";
 import { checkOutputFile, isSameFile } from "../terminal/files.ts";
 import { colorsFor, type Output } from "../terminal/output.ts";
-
-const { adapter: _, ...outputOptions } = commonOptions;
-
-const schema = z.strictObject({
-  ...feedbackOptions,
-  model_name_or_path: reuse(ktoOptions.shape.ref_model_name_or_path, {
-    aliases: ["model", "base_model"],
-    description: "the model whose tokens are counted and shown (default: none, and characters are)",
-  }),
-  model_revision: ktoOptions.shape.model_revision,
-  labels: option(z.enum(["required", "optional"]).default("required"), {
-    group: "Model and data",
-    description: "optional: rows may lack a label, as kto sft takes them, and are then desirable",
-  }),
-  output: option(
-    z
-      .string()
-      .regex(/\.jsonl$/i)
-      .optional(),
-    {
-      group: "Output",
-      description: "write the rows as lines of prompt, completion, label",
-      expects: "a path that ends in .jsonl",
-      placeholder: "file.jsonl",
-    },
-  ),
-  ...outputOptions,
-});
-
-export type DataOptions = Readonly<z.output<typeof schema>>;
 
 /** Number of rendered examples that are shown. */
 const shownExamples = 3;
 /** Characters of a prompt and of a completion that are shown. */
 const shownCharacters = 600;
 
-export const dataCommand = command({
-  examples: [
-    "kto data --dataset_name feedback.csv --model_name_or_path ./model",
-    "kto data --dataset_name pairs.parquet --output unpaired.jsonl",
-  ],
-  schema,
-  parse: ({ values, where }) => parseOptions(schema, values, { where }),
-  run: runData,
-});
+export const dataCommand = command(dataDescription, runData);
 
 /** A prompt and its completion as text that the model sees. */
 interface Rendered {

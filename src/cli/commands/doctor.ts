@@ -1,29 +1,17 @@
 /**
- * `kto doctor`: reports the machine, its adapters, which of them is chosen and why, and what would be faster. It opens no
- * device and changes nothing.
+ * `kto doctor`: reports the machine, its adapters, which of them is chosen and why, and what would be faster. It opens
+ * no device and changes nothing.
  */
-
 import { availableParallelism, totalmem } from "node:os";
-import * as z from "zod";
 import { platform } from "../../engine/platform/index.ts";
 import type { AdapterKind, FoundAdapter, Platform } from "../../engine/platform/platform.ts";
 import { AdapterError, KtoError } from "../../errors.ts";
-import { parseOptions } from "../../kto/options/parse.ts";
+import { type DoctorOptions, doctorDescription } from "../descriptions/doctor.ts";
 import { command } from "../options/command.ts";
-import { commonOptions } from "../options/shared.ts";
 import type { Output } from "../terminal/output.ts";
 import { installedVersions } from "../terminal/versions.ts";
 
-const schema = z.strictObject(commonOptions);
-
-export type DoctorOptions = Readonly<z.output<typeof schema>>;
-
-export const doctorCommand = command({
-  examples: ["kto doctor", "kto doctor --adapter lavapipe --json"],
-  schema,
-  parse: ({ values, where }) => parseOptions(schema, values, { where }),
-  run: (options, output) => doctor(platform, options, output),
-});
+export const doctorCommand = command(doctorDescription, (options, output) => doctor(platform, options, output));
 
 /** The limits that decide what can run and how fast. */
 const shownLimits = [

@@ -1,6 +1,6 @@
-/** `kto eval`: losses and rewards of a model on feedback, and how often a judge prefers its answers to another model's. */
-
-import * as z from "zod";
+/**
+ * `kto eval`: losses and rewards of a model on feedback, and how often a judge prefers its answers to another model's.
+ */
 import type { Device } from "../../engine/gpu/device.ts";
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
@@ -13,107 +13,19 @@ import { Evaluator } from "../../kto/evaluation/evaluator.ts";
 import { type JudgedWinRate, judgePairs } from "../../kto/judge/compare.ts";
 import type { Judge } from "../../kto/judge/judge.ts";
 import type { Metrics } from "../../kto/method/metrics.ts";
-import { asksForJudge, judgeOptions } from "../../kto/options/judge.ts";
-import { ktoOptions } from "../../kto/options/kto.ts";
-import { option, reuse } from "../../kto/options/option.ts";
-import { parseOptions } from "../../kto/options/parse.ts";
+import { asksForJudge } from "../../kto/options/judge.ts";
+import { type EvalOptions, evalDescription } from "../descriptions/eval.ts";
 import { command } from "../options/command.ts";
-import { chatTemplateOptions, checkSampling, resolveSampling, samplingOptions } from "../options/sampling.ts";
-import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "../options/shared.ts";
 import { openJudge, tellingUnhandled } from "../session/judge.ts";
 import { loadModel } from "../session/models.ts";
-import { type Prompt, promptEncoder, promptText, readPrompts } from "../session/prompts.ts";
+import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "../session/prompts.ts";
 import { encodeFeedback, readRows, withDevice } from "../session/rows.ts";
+import { resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
-const method = "KTO";
-const answers = "Answers to judge";
-const { dataset_train_split: _, ...feedback } = feedbackOptions;
-
-const schema = z.strictObject({
-  model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),
-  ref_model_name_or_path: reuse(ktoOptions.shape.ref_model_name_or_path, {
-    description: "the reference, and the judge's other model (default: an adapter's base)",
-  }),
-  ...modelOptions,
-  ...feedback,
-  dataset_name: reuse(ktoOptions.shape.ref_model_name_or_path, {
-    aliases: ["dataset"],
-    description: "feedback for losses and rewards; without prompts of their own, its prompts are judged",
-    expects: "a local feedback file or the hub id of a data set",
-    placeholder: "data",
-  }),
-  dataset_test_split: reuse(ktoOptions.shape.dataset_test_split, {
-    group: "Model and data",
-    description: "which split of a data set, also a slice of it, such as test[:100]",
-  }),
-  per_device_eval_batch_size: evalBatchSize,
-  beta: ktoOptions.shape.beta,
-  desirable_weight: ktoOptions.shape.desirable_weight,
-  undesirable_weight: ktoOptions.shape.undesirable_weight,
-  loss_type: reuse(ktoOptions.shape.loss_type, { group: method }),
-  ...judgeOptions,
-  prompt: option(z.array(z.string()).default([]), {
-    group: answers,
-    description: "a prompt for both models; may be given several times",
-    aliases: ["prompts"],
-  }),
-  prompts_file: option(z.string().min(1).optional(), {
-    group: answers,
-    description: "prompts from a file: one on each line, or prompt (or messages) of each row of a .jsonl file",
-    expects: "a text or .jsonl file",
-    placeholder: "file",
-  }),
-  judge_prompts: option(z.number().int().min(1).default(100), {
-    group: answers,
-    description: "prompts that are judged at most",
-  }),
-  max_new_tokens: option(z.number().int().min(1).default(256), {
-    group: answers,
-    description: "the longest answer",
-  }),
-  ...samplingOptions,
-  chat: option(z.boolean().default(false), {
-    group: answers,
-    description: "prompts are a user's messages, put into the chat template; implied by system",
-  }),
-  system: reuse(chatTemplateOptions.system, { group: answers }),
-  ...commonOptions,
-});
-
-export type EvalOptions = Readonly<z.output<typeof schema>>;
-
-export const evalCommand = command({
-  examples: [
-    "kto eval --model_name_or_path ./aligned --ref_model_name_or_path ./model --dataset_name feedback.jsonl",
-    "kto eval --model_name_or_path ./aligned --ref_model_name_or_path ./model --prompts_file prompts.txt --judge judge.mjs",
-    "kto eval --model_name_or_path ./adapter --prompts_file prompts.txt --judge_base_url http://localhost:8080/v1 --judge_model qwen3",
-  ],
-  schema,
-  parse: ({ values, where }) => parseEvalOptions(values, where),
-  run: (options, output) => tellingUnhandled(options, output, () => runEval(options, output)),
-});
-
-/** @throws ConfigError */
-export function parseEvalOptions(
-  values: Readonly<Record<string, unknown>>,
-  where: (name: string) => string,
-): EvalOptions {
-  const options = parseOptions(schema, values, { where });
-  checkSampling(options);
-  const judged = asksForJudge(options);
-  const hasPrompts = options.prompt.length > 0 || options.prompts_file !== undefined;
-  if (!judged && hasPrompts) {
-    throw new ConfigError("there are prompts but no judge of the answers: give judge, or judge_model.");
-  }
-  if (options.dataset_name === undefined && !judged) {
-    throw new ConfigError("there is nothing to evaluate: give dataset_name, or prompts and a judge.");
-  }
-  if (options.dataset_name === undefined && !hasPrompts) {
-    throw new ConfigError("the judge has no prompts: give prompt, prompts_file or dataset_name.");
-  }
-  return { ...options, chat: options.chat || options.system !== undefined };
-}
+export const evalCommand = command(evalDescription, (options, output) =>
+  tellingUnhandled(options, output, () => runEval(options, output)),
+);
 
 async function runEval(options: EvalOptions, output: Output): Promise<void> {
   const judge = asksForJudge(options) ? await openJudge(options) : undefined;
@@ -245,7 +157,8 @@ async function promptsOf(rows: FeedbackRows, folder: string): Promise<Prompt[]> 
   for await (const row of rows) {
     if ("promptIds" in row) tokenizer ??= await loadTokenizer(folder);
     const prompt = promptOf(row, tokenizer);
-    prompts.set(JSON.stringify(prompt), prompt);
+    const key = JSON.stringify(withoutSource(prompt));
+    if (!prompts.has(key)) prompts.set(key, prompt);
   }
   return [...prompts.values()];
 }
@@ -255,6 +168,7 @@ function promptOf(row: FeedbackRow, tokenizer: Tokenizer | undefined): Prompt {
   if ("promptIds" in row) return tokenizer?.decode(row.promptIds, { skipSpecialTokens: true }) ?? "";
   return {
     messages: row.promptMessages,
+    source: row.source,
     ...(row.tools ? { tools: row.tools } : {}),
     ...(row.templateOptions ? { variables: row.templateOptions } : {}),
   };

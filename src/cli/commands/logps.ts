@@ -1,36 +1,15 @@
 /** `kto logps`: log-probability of each completion, and its log-ratio to a reference model, row by row. */
-
-import * as z from "zod";
 import type { Model } from "../../engine/model/model.ts";
 import { NumericError } from "../../errors.ts";
 import { placeOf } from "../../kto/data/types.ts";
 import { completionLogProbs } from "../../kto/method/log-probs.ts";
-import { ktoOptions } from "../../kto/options/kto.ts";
-import { reuse } from "../../kto/options/option.ts";
-import { parseOptions } from "../../kto/options/parse.ts";
+import { type LogpsOptions, logpsDescription } from "../descriptions/logps.ts";
 import { command } from "../options/command.ts";
-import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, referenceModel } from "../options/shared.ts";
 import { loadModel, loadReference } from "../session/models.ts";
 import { loadExamples, withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
-const schema = z.strictObject({
-  model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),
-  ref_model_name_or_path: referenceModel,
-  ...modelOptions,
-  ...feedbackOptions,
-  per_device_eval_batch_size: evalBatchSize,
-  ...commonOptions,
-});
-
-export type LogpsOptions = Readonly<z.output<typeof schema>>;
-
-export const logpsCommand = command({
-  examples: ["kto logps --model_name_or_path ./model --dataset_name feedback.jsonl --json"],
-  schema,
-  parse: ({ values, where }) => parseOptions(schema, values, { where }),
-  run: runLogps,
-});
+export const logpsCommand = command(logpsDescription, runLogps);
 
 async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
   await withDevice(options, output, async (device) => {

@@ -1,14 +1,9 @@
 /** `kto sft`: supervised fine-tuning on completions to be imitated, the stage before KTO. Writes a model folder. */
 import { counted } from "../../errors.ts";
 import { sftAdvice } from "../../kto/options/advice.ts";
-import {
-  parseSftConfig,
-  type SftConfig,
-  sftOptions,
-  sftParseContext,
-  sftTrainerOptions,
-} from "../../kto/options/sft.ts";
+import { type SftConfig, sftTrainerOptions } from "../../kto/options/sft.ts";
 import { SftTrainer } from "../../kto/sft-trainer.ts";
+import { sftDescription } from "../descriptions/sft.ts";
 import { command } from "../options/command.ts";
 import { loadPolicy } from "../session/models.ts";
 import { checkKind } from "../session/rows.ts";
@@ -16,16 +11,7 @@ import { runTraining } from "../session/training.ts";
 import { loadTrainingRows } from "../session/training-rows.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const sftCommand = command({
-  examples: [
-    "kto sft --model_name_or_path ./model --dataset_name answers.jsonl --output_dir ./tuned",
-    "kto train --model_name_or_path ./tuned --dataset_name feedback.jsonl --output_dir ./aligned",
-  ],
-  schema: sftOptions,
-  context: sftParseContext,
-  parse: ({ values, where }) => parseSftConfig(values, where),
-  run: runSft,
-});
+export const sftCommand = command(sftDescription, runSft);
 
 async function runSft(config: SftConfig, output: Output): Promise<void> {
   await runTraining(config, output, async (device, shared) => {

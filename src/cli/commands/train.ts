@@ -3,8 +3,9 @@ import { counted } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import { weightAdvice } from "../../kto/data/weights.ts";
 import { configAdvice } from "../../kto/options/advice.ts";
-import { type KtoConfig, ktoOptions, ktoParseContext, parseKtoConfig, trainerOptions } from "../../kto/options/kto.ts";
+import { type KtoConfig, trainerOptions } from "../../kto/options/kto.ts";
 import { KtoTrainer } from "../../kto/trainer.ts";
+import { trainDescription } from "../descriptions/train.ts";
 import { command } from "../options/command.ts";
 import { loadForTraining } from "../session/models.ts";
 import { checkKind } from "../session/rows.ts";
@@ -12,16 +13,7 @@ import { round, runTraining } from "../session/training.ts";
 import { loadTrainingRows } from "../session/training-rows.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const trainCommand = command({
-  examples: [
-    "kto train --model_name_or_path ./model --dataset_name feedback.jsonl --output_dir ./aligned",
-    "kto train --config run.yaml beta=0.2 learning_rate=1e-6",
-  ],
-  schema: ktoOptions,
-  context: ktoParseContext,
-  parse: ({ values, where }) => parseKtoConfig(values, where),
-  run: runTrain,
-});
+export const trainCommand = command(trainDescription, runTrain);
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   await runTraining(config, output, async (device, shared) => {

@@ -4,31 +4,18 @@
  * not looked at here, except to tell a flag from an option that takes a value. commander prints the help and picks the
  * command; it cannot read the values, because it loses the order between --name and name=value.
  */
-import { Option } from "commander";
 import { parseDocument } from "yaml";
-import type * as z from "zod";
+import { fromTypedNumbers } from "../../engine/files/exact-json.ts";
 import { ConfigError, errorMessage } from "../../errors.ts";
 import { findOption, normalName } from "../../kto/options/names.ts";
 import { expectedOf, type OptionInfo, optionInfos } from "../../kto/options/option.ts";
 import { type ParseContext, unknownOption } from "../../kto/options/parse.ts";
 import { booleanWord } from "../../kto/options/values.ts";
 import { readTextFile } from "../terminal/files.ts";
+import type { KnownOptions, OptionInput } from "./description.ts";
 
 /** Brackets within brackets in a configuration file. */
 const DEEPEST = 100;
-
-/** What is known of a command's options before they are read. */
-export interface KnownOptions {
-  readonly schema: z.ZodObject;
-  readonly context: ParseContext;
-}
-
-/** Options as they were written, by canonical name, and where each was written. */
-export interface OptionInput {
-  readonly values: Readonly<Record<string, unknown>>;
-  /** "" for the command line, " in run.yaml" for a file. */
-  readonly where: (name: string) => string;
-}
 
 interface Assignment {
   /** The option's name, or the normalised spelling of a name that the schema lacks. */
@@ -50,12 +37,12 @@ export async function readOptions(args: readonly string[], { schema, context }: 
   const inFile = new Set<string>();
   const whereInFile = ` in ${String(file)}`;
   if (file !== undefined) {
-    for (const [written, value] of Object.entries(await readConfigFile(String(file)))) {
+    for (const [written, value] of await readConfigFile(String(file))) {
       const name = knownName(written, infos, context, whereInFile);
       if (Object.hasOwn(values, name)) {
         throw new ConfigError(`option "${name}" stands twice${whereInFile}, once as "${written}": keep one.`);
       }
-      values[name] = value;
+      values[name] = fromTypedNumbers(value, findOption(infos, name)?.about.exact === true);
       inFile.add(name);
     }
   }
@@ -151,11 +138,11 @@ function knownName(written: string, infos: readonly OptionInfo[], context: Parse
   throw unknownOption(written, infos, { ...context, where: () => place });
 }
 
-/** A YAML or JSON file that holds one mapping. */
-async function readConfigFile(path: string): Promise<Record<string, unknown>> {
+/** The members of the mapping that a YAML or JSON file holds, their values as `fromTypedNumbers` takes them. */
+async function readConfigFile(path: string): Promise<[name: string, value: unknown][]> {
   const text = await readTextFile(path, "configuration file");
   checkNesting(path, text);
-  const document = parseDocument(text, { prettyErrors: true });
+  const document = parseDocument(text, { prettyErrors: true, intAsBigInt: true });
   const fault = document.errors[0];
   if (fault !== undefined) {
     const line = fault.linePos?.[0].line;
@@ -164,15 +151,15 @@ async function readConfigFile(path: string): Promise<Record<string, unknown>> {
   }
   let value: unknown;
   try {
-    value = document.toJS();
+    value = document.toJS({ mapAsMap: true });
   } catch (error) {
     throw new ConfigError(`${path} cannot be read: ${errorMessage(error)}.`, { cause: error });
   }
-  if (value === null || value === undefined) return {};
-  if (typeof value !== "object" || Array.isArray(value)) {
+  if (value === null || value === undefined) return [];
+  if (!(value instanceof Map)) {
     throw new ConfigError(`${path} does not hold options: expected lines of "name: value".`);
   }
-  return value as Record<string, unknown>;
+  return [...(value as Map<unknown, unknown>)].map(([name, held]) => [String(name ?? ""), held]);
 }
 
 /** The parser's time grows with the square of the depth, and no option holds more than a list. */
@@ -186,53 +173,4 @@ function checkNesting(path: string, text: string): void {
       );
     }
   }
-}
-
-/** The options as commander's help shows them, grouped. */
-export function helpOptions(schema: z.ZodObject): Option[] {
-  const config = new Option("--config <file>", "options from a YAML or JSON file; those given here go before it");
-  const groups = new Map<string, Option[]>();
-  for (const info of optionInfos(schema)) {
-    const help = new Option(`--${info.name} ${placeholder(info)}`.trim(), helpText(info)).helpGroup(
-      `${info.about.group}:`,
-    );
-    groups.set(info.about.group, [...(groups.get(info.about.group) ?? []), help]);
-  }
-  return [...[...groups.values()].flat(), config.helpGroup("Other:")];
-}
-
-/** Short, so that a terminal of 80 columns has room for the description. */
-function placeholder(info: OptionInfo): string {
-  if (info.about.placeholder !== undefined) return `<${info.about.placeholder}>`;
-  const byKind = {
-    boolean: "",
-    choice: "<name>",
-    flagOrText: "<text>",
-    number: "<n>",
-    numberOrWord: "<n>",
-    object: "<json>",
-    string: "<text>",
-    strings: "<text>",
-  };
-  return byKind[info.kind];
-}
-
-function helpText(info: OptionInfo): string {
-  const notes: string[] = [];
-  if (info.required) notes.push("required");
-  if (info.kind === "choice") notes.push(info.words.join(" | "));
-  const { defaultValue } = info;
-  if (defaultValue !== undefined && defaultValue !== false && typeof defaultValue !== "object") {
-    notes.push(`default ${defaultText(defaultValue)}`);
-  }
-  if (defaultValue === true) notes.push(`--no_${info.name} for false`);
-  const aliases = info.about.aliases ?? [];
-  if (aliases.length > 0) notes.push(`also --${aliases.join(", --")}`);
-  return info.about.description + (notes.length > 0 ? ` [${notes.join("; ")}]` : "");
-}
-
-/** 5e-6 and not 0.000005. */
-function defaultText(value: unknown): string {
-  const small = typeof value === "number" && value > 0 && value < 1e-3;
-  return small ? value.toExponential() : String(value);
 }

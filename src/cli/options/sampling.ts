@@ -1,12 +1,10 @@
-/** How generate, chat and eval draw tokens: the options, and the values where neither an option nor the model says it. */
+/**
+ * The options of how generate, chat and eval draw tokens. Their values without an option are in session/sampling.ts.
+ */
 import * as z from "zod";
-import { readGenerationDefaults } from "../../engine/model/config/generation-config.ts";
-import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
-import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError } from "../../errors.ts";
 import { type OptionsOf, optionGroup, reuse } from "../../kto/options/option.ts";
 import { runOptions } from "../../kto/options/run.ts";
-import type { Output } from "../terminal/output.ts";
 
 const { option } = optionGroup("Sampling");
 const chat = optionGroup("Chat");
@@ -57,55 +55,11 @@ export const chatTemplateOptions = {
   system: chat.option(z.string().optional(), { description: "a system message before the chat" }),
 };
 
-type Sampling = OptionsOf<typeof samplingOptions>;
+export type Sampling = OptionsOf<typeof samplingOptions>;
 
 /** @throws ConfigError for options that contradict each other */
 export function checkSampling({ greedy, do_sample }: Sampling): void {
   if (greedy && do_sample === true) {
     throw new ConfigError("options greedy and do_sample contradict each other: keep one.");
   }
-}
-
-/**
- * The tokens that end a text: the model's, and each stop string that is one token by itself. Text alone would not show
- * the special ones, which are left out of it.
- */
-export function endTokens(
-  { stop_strings }: Pick<Sampling, "stop_strings">,
-  tokenizer: Tokenizer,
-  ofModel: readonly number[],
-): number[] {
-  const wanted = stop_strings.flatMap((text) => {
-    const ids = tokenizer.encode(text, { addSpecialTokens: false });
-    return ids.length === 1 && tokenizer.decode(ids) === text ? ids : [];
-  });
-  return [...new Set([...ofModel, ...wanted])];
-}
-
-/**
- * Options given go before generation_config.json, which goes before our own defaults: sampling from all tokens.
- *
- * @param output is warned of what the file sets and nothing here does
- */
-export async function resolveSampling(
-  options: Sampling,
-  modelFolder: string,
-  output: Pick<Output, "warning">,
-): Promise<SamplingOptions> {
-  const file = await readGenerationDefaults(modelFolder);
-  if (file.ignored.length > 0) {
-    output.warning(
-      `generation_config.json sets ${file.ignored.join(", ")}, which ${file.ignored.length === 1 ? "is" : "are"} not supported and ignored.`,
-    );
-  }
-  // A temperature that is asked for says that tokens are to be drawn.
-  const wantsSampling = options.do_sample ?? (options.temperature !== undefined ? true : file.doSample);
-  const greedy = options.greedy || wantsSampling === false;
-  return {
-    temperature: greedy ? 0 : (options.temperature ?? file.temperature ?? 1),
-    topK: Math.max(0, options.top_k ?? file.topK ?? 0),
-    topP: options.top_p ?? file.topP ?? 1,
-    minP: options.min_p ?? file.minP ?? 0,
-    repetitionPenalty: options.repetition_penalty ?? file.repetitionPenalty ?? 1,
-  };
 }

@@ -17,8 +17,8 @@ import type { Output } from "../terminal/output.ts";
 const OPENAI = "https://api.openai.com/v1";
 
 /**
- * Opens the judge. Call it before any other work, so that a module that cannot be loaded or a file that cannot be written
- * is reported at once.
+ * Opens the judge. Call it before any other work, so that a module that cannot be loaded or a file that cannot be
+ * written is reported at once.
  *
  * @param signal ends the waiting for its answers
  * @throws FileError, ConfigError, JudgeError
@@ -59,8 +59,8 @@ async function judgeModule(path: string, wait: JudgeWait): Promise<JudgeFunction
 }
 
 /**
- * Runs a command that may use a judge's module. A rejected promise that the module does not handle would end the process;
- * here it is a warning, given once, and the judge's answers count.
+ * Runs a command that may use a judge's module. A rejected promise that the module does not handle would end the
+ * process; here it is a warning, given once, and the judge's answers count.
  */
 export async function tellingUnhandled(
   { judge }: JudgeOptions,
@@ -96,8 +96,8 @@ export function needOfWinRate({ metric_for_best_model: metric = "" }: RunConfig)
 }
 
 /**
- * The win rate of a run's evaluations, if the options name a judge: the model's answers against those that it gave before
- * training. When the judge fails, the run goes on without a win rate.
+ * The win rate of a run's evaluations, if the options name a judge: the model's answers against those that it gave
+ * before training. When the judge fails, the run goes on without a win rate.
  *
  * @param signal aborts the waiting for the judge when the run is to stop
  * @throws what `openJudge` does

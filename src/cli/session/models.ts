@@ -46,9 +46,9 @@ export async function modelFolder(
 }
 
 /**
- * The folders of a model and of its adapter. A folder that holds only an adapter means its base model with this adapter.
- * The revision applies to the model alone, since other repositories need not have it. `baseName` is the name or path by
- * which the base was given. Without `weights` only configuration and tokenizer are downloaded.
+ * The folders of a model and of its adapter. A folder that holds only an adapter means its base model with this
+ * adapter. The revision applies to the model alone, since other repositories need not have it. `baseName` is the name
+ * or path by which the base was given. Without `weights` only configuration and tokenizer are downloaded.
  */
 export async function modelFolders(
   options: Pick<ModelOptions, "model_name_or_path" | "model_revision" | "adapter_name_or_path">,
@@ -79,7 +79,9 @@ export async function modelFolders(
   return { base: await modelFolder(baseModel, output, "main", weights), baseName: baseModel, adapter: base };
 }
 
-/** A model that is not trained, as its files store it unless `dtype` says otherwise, with its adapter if there is one. */
+/**
+ * A model that is not trained, as its files store it unless `dtype` says otherwise, with its adapter if there is one.
+ */
 export async function loadModel(device: Device, options: ModelOptions, output: Output): Promise<Model> {
   const { base, adapter } = await modelFolders(options, output);
   const loading = loadOptions(options, output);
@@ -91,7 +93,10 @@ function loadOptions({ dtype }: Pick<ModelOptions, "dtype">, output: Output) {
   return { dtype: formatOf(dtype) ?? "auto", onWarning: (sentence: string) => output.warning(sentence) } as const;
 }
 
-/** A reference of its own: a whole model, or an adapter over its base, which is the policy's where it is the same folder. */
+/**
+ * A reference of its own: a whole model, or an adapter over its base, which is the policy's where it is the same
+ * folder.
+ */
 async function referenceModel(
   device: Device,
   policy: Model,
@@ -145,8 +150,8 @@ export async function loadPolicy(
 }
 
 /**
- * A model to be trained and its reference, unless the trainer makes the reference itself. A reference with the same weights
- * as the model keeps the files' number format, which takes less memory.
+ * A model to be trained and its reference, unless the trainer makes the reference itself. A reference with the same
+ * weights as the model keeps the files' number format, which takes less memory.
  */
 export async function loadForTraining(
   device: Device,

@@ -1,11 +1,13 @@
 /**
- * Prompts of `kto generate`, `kto chat`, `kto eval` and a run's samples: texts and chats from the command line or a file,
- * and their token ids, through the model's chat template where needed. Sampling is elsewhere.
+ * Prompts of `kto generate`, `kto chat`, `kto eval` and a run's samples: texts and chats from the command line or a
+ * file, and their token ids, through the model's chat template where needed. Sampling is elsewhere.
  */
-import { parseExactJson } from "../../engine/files/exact-json.ts";
+import { overridden, parseExactJson } from "../../engine/files/exact-json.ts";
 import { type ChatTemplate, loadChatTemplate } from "../../engine/text/chat-template.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../../errors.ts";
+import { partJoiner } from "../../kto/data/parts.ts";
+import { type ChatMessage, placeOf, type RowSource } from "../../kto/data/types.ts";
 import { readTextFile } from "../terminal/files.ts";
 
 /** Options that say how a prompt becomes a chat. */
@@ -18,10 +20,12 @@ export interface PromptOptions {
 
 /** A chat, with the other values that its row gives to the template. */
 interface ChatPrompt {
-  readonly messages: readonly Readonly<Record<string, unknown>>[];
+  readonly messages: readonly ChatMessage[];
   readonly tools?: readonly unknown[];
   /** The row's `chat_template_kwargs`; they override the command's. */
   readonly variables?: Readonly<Record<string, unknown>>;
+  /** Where it was read, for error messages. */
+  readonly source: RowSource;
 }
 
 /** A text or a chat. */
@@ -39,16 +43,17 @@ export async function readPrompts(options: {
   const file = options.prompts_file;
   if (file === undefined) return [...options.prompt];
   const text = await readTextFile(file, "prompts file");
-  const rows = text.split(/\r?\n/).map((line, index) => ({ line, place: `${file}:${index + 1}` }));
+  const rows = text.split(/\r?\n/).map((line, index) => ({ line, source: { file, line: index + 1 } }));
   const written = rows.filter(({ line }) => line.trim() !== "");
   const fromFile = /\.jsonl$/i.test(file)
-    ? written.map(({ line, place }) => promptOfRow(line, place))
+    ? written.map(({ line, source }) => promptOfRow(line, source))
     : written.map(({ line }) => line);
   if (fromFile.length === 0) throw new DatasetError(`${file} holds no prompt.`);
   return [...options.prompt, ...fromFile];
 }
 
-function promptOfRow(line: string, place: string): Prompt {
+function promptOfRow(line: string, source: RowSource): Prompt {
+  const place = placeOf(source);
   let row: unknown;
   try {
     row = parseExactJson(line);
@@ -64,7 +69,7 @@ function promptOfRow(line: string, place: string): Prompt {
     if (variables != null && !isObject(variables)) {
       throw new DatasetError(`${place}: "chat_template_kwargs" is not an object of variables.`);
     }
-    return { messages: prompt, ...(tools ? { tools } : {}), ...(variables ? { variables } : {}) };
+    return { messages: prompt, source, ...(tools ? { tools } : {}), ...(variables ? { variables } : {}) };
   }
   throw new DatasetError(
     `${place} has no "prompt" that is text, nor a list of chat messages as "messages" or "prompt".`,
@@ -75,9 +80,17 @@ function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function isChat(value: unknown): value is readonly Readonly<Record<string, unknown>>[] {
-  const isMessage = (one: unknown) => typeof one === "object" && one !== null && "role" in one;
+function isChat(value: unknown): value is readonly ChatMessage[] {
+  const isMessage = (one: unknown) =>
+    typeof one === "object" && one !== null && "role" in one && typeof one.role === "string";
   return Array.isArray(value) && value.length > 0 && value.every(isMessage);
+}
+
+/** A prompt as it is written to files: without the place where it was read. */
+export function withoutSource(prompt: Prompt): string | Omit<ChatPrompt, "source"> {
+  if (typeof prompt === "string") return prompt;
+  const { source: _, ...chat } = prompt;
+  return chat;
 }
 
 /** A chat as a judge reads it. */
@@ -85,13 +98,16 @@ export function promptText(prompt: Prompt): string {
   if (typeof prompt === "string") return prompt;
   const { messages } = prompt;
   const [only, ...more] = messages;
-  const content = (message: Readonly<Record<string, unknown>> | undefined) =>
+  const content = (message: ChatMessage | undefined) =>
     typeof message?.content === "string" ? message.content : JSON.stringify(message?.content);
   if (more.length === 0 && only?.role === "user") return content(only);
-  return messages.map((message) => `${String(message.role)}: ${content(message)}`).join("\n");
+  return messages.map((message) => `${message.role}: ${content(message)}`).join("\n");
 }
 
-/** Prompts to token ids: texts as they are, chats (and with `chat` texts too) through the model's chat template. */
+/**
+ * Prompts to token ids: texts as they are, chats (and with `chat` texts too) through the model's chat template.
+ * Contents that are lists of parts are treated as those of rows (`partJoiner`).
+ */
 export async function promptEncoder(
   prompts: readonly Prompt[],
   tokenizer: Tokenizer,
@@ -100,16 +116,18 @@ export async function promptEncoder(
 ): Promise<(prompt: Prompt) => number[]> {
   const isChatting = options.chat === true || prompts.some((prompt) => typeof prompt !== "string");
   const template = isChatting ? await requireTemplate(folder, options.chat_template_path) : undefined;
+  const joined = template === undefined ? undefined : partJoiner(template);
   return (prompt) => {
-    if (template === undefined || (typeof prompt === "string" && options.chat !== true)) {
+    if (template === undefined || joined === undefined || (typeof prompt === "string" && options.chat !== true)) {
       return tokenizer.encode(String(prompt));
     }
-    const chat: ChatPrompt = typeof prompt === "string" ? { messages: [{ role: "user", content: prompt }] } : prompt;
+    const isChat = typeof prompt !== "string";
+    const messages = isChat ? joined(prompt.messages, "prompt", prompt.source) : [{ role: "user", content: prompt }];
     const system = options.system === undefined ? [] : [{ role: "system", content: options.system }];
-    const text = template.render([...system, ...chat.messages], {
+    const text = template.render([...system, ...messages], {
       addGenerationPrompt: true,
-      ...(chat.tools ? { tools: chat.tools } : {}),
-      variables: { ...options.chat_template_kwargs, ...chat.variables },
+      ...(isChat && prompt.tools ? { tools: prompt.tools } : {}),
+      variables: overridden(options.chat_template_kwargs ?? {}, (isChat ? prompt.variables : undefined) ?? {}),
     });
     return tokenizer.encode(text, { addSpecialTokens: false });
   };

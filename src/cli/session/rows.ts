@@ -1,6 +1,6 @@
 /**
- * The first steps of every command that runs a model: it opens the device, reads feedback and turns it into token ids, and
- * tells the user about both.
+ * The first steps of every command that runs a model: it opens the device, reads feedback and turns it into token ids,
+ * and tells the user about both.
  */
 
 import { Device } from "../../engine/gpu/device.ts";
@@ -144,8 +144,8 @@ export async function encodeFeedback(
 }
 
 /**
- * Before any work: a run must not end in a folder that cannot be written, or spoil one that holds something. Creates the
- * folder, unless the work is only planned.
+ * Before any work: a run must not end in a folder that cannot be written, or spoil one that holds something. Creates
+ * the folder, unless the work is only planned.
  *
  * @param harmless whether something of this name may be there
  * @throws FileError, ConfigError

@@ -1,6 +1,6 @@
 /**
- * samples.jsonl: the model's completions of the same prompts, before training and at each evaluation. One object a line:
- * {"step", "index", "prompt", "completion"}. A judge may compare them.
+ * samples.jsonl: the model's completions of the same prompts, before training and at each evaluation. One object a
+ * line: {"step", "index", "prompt", "completion"}. A judge may compare them.
  */
 
 import { textFolder } from "../../engine/model/config/folder.ts";
@@ -13,9 +13,9 @@ import { Continuations } from "../../kto/evaluation/continuations.ts";
 import type { AnswerPair } from "../../kto/judge/compare.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
-import { resolveSampling } from "../options/sampling.ts";
 import type { Output } from "../terminal/output.ts";
-import { type Prompt, promptEncoder, promptText, readPrompts } from "./prompts.ts";
+import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "./prompts.ts";
+import { resolveSampling } from "./sampling.ts";
 
 export const SAMPLES_FILE = "samples.jsonl";
 
@@ -23,7 +23,7 @@ export const SAMPLES_FILE = "samples.jsonl";
 interface Sample {
   readonly step: number;
   readonly index: number;
-  readonly prompt: Prompt | undefined;
+  readonly prompt: ReturnType<typeof withoutSource> | undefined;
   readonly completion: string;
 }
 
@@ -108,7 +108,8 @@ export class SampleLog {
     const lines = present ? (await platform.readText(this.#path)).split("\n") : [];
     const kept = lines.filter((line) => stepOf(line) <= step).map((line) => `${line}\n`);
     const first = kept.map((line) => JSON.parse(line) as Partial<Sample>).filter((sample) => sample.step === 0);
-    const asked = JSON.stringify(first.map(({ prompt }) => prompt)) === JSON.stringify(this.#prompts);
+    const asked =
+      JSON.stringify(first.map(({ prompt }) => prompt)) === JSON.stringify(this.#prompts.map(withoutSource));
     if (asked) this.#first = first.map(({ completion }) => String(completion));
     else if (step > 0 && needed !== undefined) throw new ConfigError(`${needed}, but ${this.#lost()}`);
     await platform.writeFileAtomic(this.#path, kept.join(""));
@@ -143,8 +144,9 @@ export class SampleLog {
 
   /** Appends the model's completions after this many updates. */
   async write(step: number): Promise<void> {
+    const prompts = this.#prompts.map(withoutSource);
     const lines = (await this.#completions(step)).map((completion, index) => {
-      const sample: Sample = { step, index, prompt: this.#prompts[index], completion };
+      const sample: Sample = { step, index, prompt: prompts[index], completion };
       return `${JSON.stringify(sample)}\n`;
     });
     await platform.appendText(this.#path, lines.join(""));

@@ -323,8 +323,8 @@ function reportPlan(config: RunConfig, trainer: Run, device: Device, output: Out
 }
 
 /**
- * Estimated memory of this process during the run: what it uses now, with Dawn and the data loaded, plus buffers that move
- * weights between files and device. A software adapter keeps the device's memory in the process too.
+ * Estimated memory of this process during the run: what it uses now, with Dawn and the data loaded, plus buffers that
+ * move weights between files and device. A software adapter keeps the device's memory in the process too.
  */
 function hostBytes(device: Device): number {
   return process.memoryUsage().rss + TRANSFER_BYTES + (device.isSoftware ? device.totalBytes + DRIVER_BYTES : 0);

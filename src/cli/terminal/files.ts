@@ -40,8 +40,8 @@ export async function checkWritable(folder: string, planned: boolean): Promise<v
 }
 
 /**
- * Checks, before any work, that its result can be written to this file, and creates the folder around it, unless the work
- * is only planned.
+ * Checks, before any work, that its result can be written to this file, and creates the folder around it, unless the
+ * work is only planned.
  *
  * @throws FileError naming the file or folder, and the reason
  */

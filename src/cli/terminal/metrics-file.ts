@@ -19,7 +19,9 @@ export class MetricsFile {
     this.#warn = warn;
   }
 
-  /** Replaces the file by this log: an earlier run may have left one, or one that goes beyond the checkpoint resumed. */
+  /**
+   * Replaces the file by this log: an earlier run may have left one, or one that goes beyond the checkpoint resumed.
+   */
   async start(log: readonly LogLine[]): Promise<void> {
     await platform.writeFileAtomic(this.#path, textOf(log));
     this.#written = log.length;

@@ -134,7 +134,10 @@ export class ProgressLine implements LiveLine {
     if (now - this.#writtenAt >= this.#intervalMs) this.#draw(now);
   }
 
-  /** Leaves the last state on the screen and starts a new line. Belongs in a `finally`, since errors are printed after it. */
+  /**
+   * Leaves the last state on the screen and starts a new line. Belongs in a `finally`, since errors are printed after
+   * it.
+   */
   finish(): void {
     if (this.#latest !== undefined && this.#writtenStep !== this.#latest.step) this.#draw(this.#now());
     if (this.#stream.isTTY === true && this.#writtenStep >= 0) this.#stream.write("\n");

@@ -1,6 +1,6 @@
 /**
- * SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is closed) while a command works: the first one asks it to come to an
- * end, the second one ends the process at once.
+ * SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal is closed) while a command works: the first one asks it to come to
+ * an end, the second one ends the process at once.
  */
 import { SIGNAL_CODES } from "../../errors.ts";
 

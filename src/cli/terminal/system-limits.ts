@@ -1,4 +1,6 @@
-/** Errors by which Node or V8 say that the system gives this process too little, as sentences. They are no bugs of ours. */
+/**
+ * Errors by which Node or V8 say that the system gives this process too little, as sentences. They are no bugs of ours.
+ */
 import { asPhrase, errorMessage, ResourceError } from "../../errors.ts";
 
 /** V8 has no code for it, and each of its parts its own words. */

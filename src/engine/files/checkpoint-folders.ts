@@ -1,7 +1,7 @@
 /**
- * Checkpoint folders, `checkpoint-N` in the folder of a run: writes them under another name and renames them when complete,
- * lists them, checks them for damage, removes them when there are too many. Their content is up to the writer, except for
- * checksums.json, which holds the size and the SHA-256 of every other file.
+ * Checkpoint folders, `checkpoint-N` in the folder of a run: writes them under another name and renames them when
+ * complete, lists them, checks them for damage, removes them when there are too many. Their content is up to the
+ * writer, except for checksums.json, which holds the size and the SHA-256 of every other file.
  */
 import { errorMessage, FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";

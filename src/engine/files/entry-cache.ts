@@ -1,7 +1,7 @@
 /**
- * A folder of files that can be made again. Each is named by a hash of everything that its content depends on, and ends in
- * a digest of that content, so that an entry is found whole or not at all. The oldest are removed beyond a number and a
- * size. What the entries hold is up to the users.
+ * A folder of files that can be made again. Each is named by a hash of everything that its content depends on, and ends
+ * in a digest of that content, so that an entry is found whole or not at all. The oldest are removed beyond a number
+ * and a size. What the entries hold is up to the users.
  */
 
 import { FileError } from "../../errors.ts";

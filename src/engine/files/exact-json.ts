@@ -1,7 +1,7 @@
 /**
- * JSON whose numbers and keys a chat template must see as they stand there: Python tells 1.0 from 1, has integers of any
- * length and keeps the order of keys like "2" and "1", and JavaScript does none of that. The values are JSON.parse's; what
- * would be lost is noted beside them, where only templates look.
+ * JSON whose numbers and keys a chat template must see as they stand there: Python tells 1.0 from 1, has integers of
+ * any length and keeps the order of keys like "2" and "1", and JavaScript does none of that. The values are
+ * JSON.parse's; what would be lost is noted beside them, where only templates look.
  */
 
 /** What JavaScript does not keep of an object or list. */
@@ -28,6 +28,53 @@ export function parseExactJson(text: string): unknown {
   return mayLose.test(text) ? new Reader(text).read(value) : value;
 }
 
+/**
+ * A value as `parseExactJson` gives it, from one whose ints are bigints, whose floats are numbers and whose objects are
+ * Maps, as YAML readers give it. A key that is not text becomes its text.
+ *
+ * @param keepsNotes false for what JSON.parse would give
+ */
+export function fromTypedNumbers(value: unknown, keepsNotes: boolean): unknown {
+  if (typeof value === "bigint") return Number(value);
+  const entries = value instanceof Map ? [...(value as Map<unknown, unknown>)] : undefined;
+  if (entries === undefined && !Array.isArray(value)) return value;
+  const pairs = (entries ?? [...(value as unknown[]).entries()]).map(
+    ([key, member]) => [String(key ?? ""), member] as const,
+  );
+  const members = pairs.map(([key, member]) => [key, fromTypedNumbers(member, keepsNotes)] as const);
+  const plain = entries === undefined ? members.map(([, member]) => member) : Object.fromEntries(members);
+  const texts = pairs.flatMap(([key, member]) => {
+    const text =
+      typeof member === "bigint" ? String(member) : typeof member === "number" ? floatText(member) : undefined;
+    return text === undefined || isKept(text) ? [] : [[key, text] as const];
+  });
+  if (keepsNotes) noteWhereNeeded(plain, new Map(texts), entries === undefined ? [] : pairs.map(([key]) => key));
+  return plain;
+}
+
+/** Which numbers of a value are floats: all that are in it, or those of these members. Lists are passed through. */
+export type FloatPlaces = true | { readonly [member: string]: FloatPlaces };
+
+/** Notes in a value, in place, that the numbers at these places are floats: 1 is 1.0 there. */
+export function noteFloats(value: unknown, places: FloatPlaces): void {
+  if (typeof value !== "object" || value === null) return;
+  const numbers = new Map<string, string>();
+  for (const [key, member] of Object.entries(value)) {
+    const inside =
+      Array.isArray(value) || places === true ? places : Object.hasOwn(places, key) ? places[key] : undefined;
+    if (inside === undefined) continue;
+    if (typeof member !== "number") noteFloats(member, inside);
+    else if (inside === true && Number.isInteger(member)) numbers.set(key, floatText(member));
+  }
+  noteWhereNeeded(value, numbers, []);
+}
+
+/** A float as Python's JSON has it: 1.0, 1e+30. */
+function floatText(value: number): string {
+  const text = Object.is(value, -0) ? "-0" : String(value);
+  return /^-?\d+$/.test(text) ? `${text}.0` : text;
+}
+
 /** The text of a number in an object or list, where JavaScript's number does not say it all; undefined elsewhere. */
 export function sourceNumber(holder: object, key: string, value: number): string | undefined {
   const text = notesOf(holder)?.numbers.get(key);
@@ -44,6 +91,18 @@ export function sourceOrder(object: object): readonly string[] {
   const known = order.filter((key) => own.has(key));
   for (const key of known) own.delete(key);
   return [...known, ...own];
+}
+
+/** One object of two; where both have a member, the second's counts, with its notes. */
+export function overridden(
+  object: Readonly<Record<string, unknown>>,
+  by: Readonly<Record<string, unknown>>,
+): Readonly<Record<string, unknown>> {
+  const kept = [...(notesOf(object)?.numbers ?? [])].filter(([key]) => !Object.hasOwn(by, key));
+  const numbers = new Map([...kept, ...(notesOf(by)?.numbers ?? [])]);
+  const whole = Object.fromEntries([...Object.entries(object), ...Object.entries(by)]);
+  noteWhereNeeded(whole, numbers, [...new Set([...sourceOrder(object), ...sourceOrder(by)])]);
+  return whole;
 }
 
 /** A text that is equal for equal values, notes included: what two values must share to be rendered alike. */
@@ -99,7 +158,7 @@ class Reader {
       const number = this.#value(list[i]);
       if (number !== undefined) numbers.set(String(i), number);
     }
-    if (numbers.size > 0) note(list, { numbers, order: undefined });
+    noteWhereNeeded(list, numbers, []);
   }
 
   #object(object: Readonly<Record<string, unknown>>): void {
@@ -115,9 +174,7 @@ class Reader {
       else numbers.set(key, number);
       order.add(key);
     }
-    const keys = Object.keys(object);
-    const moved = [...order].some((key, i) => keys[i] !== key);
-    if (numbers.size > 0 || moved) note(object, { numbers, order: moved ? [...order] : undefined });
+    noteWhereNeeded(object, numbers, [...order]);
   }
 
   /** Goes past this mark if it is next. */
@@ -136,6 +193,11 @@ function isKept(number: string): boolean {
   return !Number.isInteger(value);
 }
 
-function note(holder: object, noted: Notes): void {
+/** @param order the keys in the order of the text, as far as it matters */
+function noteWhereNeeded(holder: object, numbers: ReadonlyMap<string, string>, order: readonly string[]): void {
+  const keys = Object.keys(holder);
+  const moved = order.some((key, i) => keys[i] !== key);
+  if (numbers.size === 0 && !moved) return;
+  const noted: Notes = { numbers, order: moved ? order : undefined };
   Object.defineProperty(holder, notes, { value: noted, enumerable: true, configurable: true, writable: true });
 }

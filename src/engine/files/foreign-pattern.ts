@@ -1,6 +1,6 @@
 /**
- * Regular expressions that come from a user or from a file. A bad one can take for ever on a short text, so each is given
- * a time limit (none in a browser, which cannot break off what runs; a page may end its worker).
+ * Regular expressions that come from a user or from a file. A bad one can take for ever on a short text, so each is
+ * given a time limit (none in a browser, which cannot break off what runs; a page may end its worker).
  */
 import { ConfigError, counted } from "../../errors.ts";
 import { OutOfTimeError, platform } from "../platform/index.ts";

@@ -39,7 +39,9 @@ export interface SafetensorsFile {
   readonly metadata: Readonly<Record<string, string>>;
   /** The bytes of `count` elements of a tensor, starting with element `first`; the whole tensor by default. */
   read(name: string, first?: number, count?: number): Promise<Uint8Array<ArrayBuffer>>;
-  /** The values of a tensor as f32. Throws ModelFormatError if there is no such tensor or its dtype is no stored format. */
+  /**
+   * The values of a tensor as f32. Throws ModelFormatError if there is no such tensor or its dtype is no stored format.
+   */
   readF32(name: string): Promise<Float32Array<ArrayBuffer>>;
   close(): Promise<void>;
 }

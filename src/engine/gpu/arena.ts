@@ -1,7 +1,7 @@
 /**
- * Arenas: device memory with a number for each element of a set of parameters (weights, gradients, moments). A layout says
- * where each parameter lies; arenas of one layout can be walked together, so that one dispatch runs over all parameters.
- * An arena is one buffer, or several if it exceeds the adapter's largest buffer or has two element types.
+ * Arenas: device memory with a number for each element of a set of parameters (weights, gradients, moments). A layout
+ * says where each parameter lies; arenas of one layout can be walked together, so that one dispatch runs over all
+ * parameters. An arena is one buffer, or several if it exceeds the adapter's largest buffer or has two element types.
  */
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import type { Device, MemoryCategory } from "./device.ts";
@@ -155,8 +155,8 @@ export class Arena {
 
   /**
    * Windows over all parameters of this arena for an optimizer to walk: none larger than one binding, none with both
-   * decayed and other parameters. `of` gives a window's tensor in any arena of this layout, or of a larger one, `whole`,
-   * that holds these parameters. A window spans parameters that follow one another in both layouts.
+   * decayed and other parameters. `of` gives a window's tensor in any arena of this layout, or of a larger one,
+   * `whole`, that holds these parameters. A window spans parameters that follow one another in both layouts.
    */
   *windows(whole: ParameterLayout = this.layout): Generator<{
     readonly decays: boolean;

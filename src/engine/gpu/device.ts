@@ -24,13 +24,19 @@ export type MemoryCategory =
   | "uniforms";
 
 export interface DeviceOptions {
-  /** "auto" (default), "hardware", "lavapipe", "swiftshader", "software" (the best of these), an index or a part of the adapter's name. */
+  /**
+   * "auto" (default), "hardware", "lavapipe", "swiftshader", "software" (the best of these), an index or a part of the
+   * adapter's name.
+   */
   readonly adapter?: string;
-  /** Whether kernels are chosen by timing them; "off" takes the defaults. Default: the variable KTO_TUNING, else "on". */
+  /**
+   * Whether kernels are chosen by timing them; "off" takes the defaults. Default: the variable KTO_TUNING, else "on".
+   */
   readonly tuning?: Tuning;
   /**
-   * "all" (default) asks for the optional features and the larger buffers that the adapter has; "core" only for what every
-   * WebGPU adapter guarantees, to tell a driver's faults from ours. Default: the variable KTO_FEATURES, else "all".
+   * "all" (default) asks for the optional features and the larger buffers that the adapter has; "core" only for what
+   * every WebGPU adapter guarantees, to tell a driver's faults from ours. Default: the variable KTO_FEATURES, else
+   * "all".
    */
   readonly features?: "all" | "core";
 }

@@ -1,6 +1,6 @@
 /**
- * A device that only counts: what allocates on it is counted as on the real one, but nothing is held or run. The code that
- * will allocate a run tells in this way, before the run, how much memory it takes.
+ * A device that only counts: what allocates on it is counted as on the real one, but nothing is held or run. The code
+ * that will allocate a run tells in this way, before the run, how much memory it takes.
  */
 import { Device } from "./device.ts";
 

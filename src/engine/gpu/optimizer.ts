@@ -1,6 +1,6 @@
 /**
- * AdamW over one arena of trained parameters: gradients, both moments and a small state are kept on the device; an update
- * is recorded once and replayed. Knows parameters, not losses.
+ * AdamW over one arena of trained parameters: gradients, both moments and a small state are kept on the device; an
+ * update is recorded once and replayed. Knows parameters, not losses.
  */
 import { adamw, STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { clipAndAdvance, NORM_PARTIALS, OPTIMIZER_STATE, squarePartials } from "../../kernels/reduce.ts";

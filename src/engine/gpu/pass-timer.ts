@@ -36,8 +36,8 @@ export class PassTimer {
   }
 
   /**
-   * Seconds in which passes ran since `restart`, once they are done; time in which two ran counts once. undefined where not
-   * all were timed.
+   * Seconds in which passes ran since `restart`, once they are done; time in which two ran counts once. undefined where
+   * not all were timed.
    */
   async seconds(): Promise<number | undefined> {
     const count = this.#passes;

@@ -233,7 +233,9 @@ export class Program {
     step.grid = wholeGrid(step.kernel, values);
   }
 
-  /** A program for each candidate of a dispatch, which reads the dispatch's tensors and writes copies of its results. */
+  /**
+   * A program for each candidate of a dispatch, which reads the dispatch's tensors and writes copies of its results.
+   */
   async #trials(step: Dispatch): Promise<{ trials: Trial[]; done: () => void }> {
     const { device } = this;
     const own: Tensor[] = [];

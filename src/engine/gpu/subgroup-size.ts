@@ -17,7 +17,9 @@ export interface SubgroupSize {
   readonly pinned: boolean;
 }
 
-/** Sizes to pin, the best first. 32 lanes are what most GPUs run natively, and what the tiles' rows and columns suit. */
+/**
+ * Sizes to pin, the best first. 32 lanes are what most GPUs run natively, and what the tiles' rows and columns suit.
+ */
 const PREFERRED = [32, 16, 64, 8, 4] as const;
 
 /** The sizes within an adapter's range, in the order in which they are tried. */

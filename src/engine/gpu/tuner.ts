@@ -132,7 +132,9 @@ export class Tuner {
     }
   }
 
-  /** Adds a choice to those that other processes have written. If the file cannot be written, the choice is not kept. */
+  /**
+   * Adds a choice to those that other processes have written. If the file cannot be written, the choice is not kept.
+   */
   async #writeFile(): Promise<void> {
     await this.#readFile();
     const file = { adapter: this.#adapter, choices: Object.fromEntries([...this.#measured].sort()) };
@@ -152,7 +154,10 @@ function keyOf({ kernel, tuningClass, texts }: Contest): string {
   return `${kernel} ${tuningClass} ${hash.digest().slice(0, 8)}`;
 }
 
-/** Times every candidate. Returns the name of the fastest one if it is clearly faster than the default, else the default's. */
+/**
+ * Times every candidate. Returns the name of the fastest one if it is clearly faster than the default, else the
+ * default's.
+ */
 async function fastest(contest: Contest): Promise<string> {
   const { trials, done } = await contest.trials();
   try {

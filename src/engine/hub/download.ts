@@ -3,8 +3,8 @@
  * the digest that the hub names, and puts the file in place as a whole.
  *
  * No two processes write to the same file: each has an .incomplete file with its own name in it. A process takes over a
- * file that another has left behind by renaming it, which only one process can do. Two processes that want a blob at the
- * same time both download it.
+ * file that another has left behind by renaming it, which only one process can do. Two processes that want a blob at
+ * the same time both download it.
  */
 import { FileError } from "../../errors.ts";
 import { bodyPieces } from "../platform/deadline.ts";

@@ -1,6 +1,7 @@
 /**
- * Requests to the hub: follows redirects without taking the token to another host, gives up connections that stall, tries
- * again with growing waits after faults that may pass, turns refusals into sentences. Knows nothing of files and caches.
+ * Requests to the hub: follows redirects without taking the token to another host, gives up connections that stall,
+ * tries again with growing waits after faults that may pass, turns refusals into sentences. Knows nothing of files and
+ * caches.
  */
 import { errorMessage, FileError, shown } from "../../errors.ts";
 import { DeadlineError, withDeadline } from "../platform/deadline.ts";

@@ -1,6 +1,6 @@
 /**
- * Finds the files of a model or a data set that is given as a local path or as an id on the Hugging Face hub. A path that
- * exists always wins. Only what is needed is downloaded, into the cache that huggingface_hub uses as well.
+ * Finds the files of a model or a data set that is given as a local path or as an id on the Hugging Face hub. A path
+ * that exists always wins. Only what is needed is downloaded, into the cache that huggingface_hub uses as well.
  */
 import { ConfigError, FileError, ModelFormatError } from "../../errors.ts";
 import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file.ts";
@@ -50,8 +50,8 @@ export interface ModelFetchOptions extends HubOptions {
 }
 
 /**
- * The local folder of a model, downloaded first if it is a hub id and not cached yet. A local path is returned unchanged
- * and unchecked. A model that is not supported is refused before its weights are downloaded.
+ * The local folder of a model, downloaded first if it is a hub id and not cached yet. A local path is returned
+ * unchanged and unchecked. A model that is not supported is refused before its weights are downloaded.
  *
  * @throws FileError for a name that is neither, for a repository that the hub does not give, and for a download that
  *   fails; ModelFormatError for a repository without safetensors weights or with an unsupported model; ConfigError for

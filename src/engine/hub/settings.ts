@@ -1,6 +1,7 @@
 /**
- * The settings of the hub: its address, its cache, its token, and how patiently it is asked. They come from the options,
- * else from the environment variables of huggingface_hub, else from its defaults, so that both programs share one cache.
+ * The settings of the hub: its address, its cache, its token, and how patiently it is asked. They come from the
+ * options, else from the environment variables of huggingface_hub, else from its defaults, so that both programs share
+ * one cache.
  */
 import { ConfigError, FileError } from "../../errors.ts";
 import { type CacheFiles, platform } from "../platform/index.ts";

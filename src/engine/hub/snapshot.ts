@@ -1,6 +1,6 @@
 /**
- * One commit of a repository: which files it has, and how those that are needed come to this machine. They come from the
- * hub, or from the cache alone when offline or when the hub cannot be reached.
+ * One commit of a repository: which files it has, and how those that are needed come to this machine. They come from
+ * the hub, or from the cache alone when offline or when the hub cannot be reached.
  */
 import { FileError, shown } from "../../errors.ts";
 import { bodyText } from "../platform/deadline.ts";
@@ -26,8 +26,8 @@ export interface Snapshot {
 }
 
 /**
- * Lets `use` fetch what it needs from the revision that the settings name. If the hub cannot be reached, it warns and runs
- * `use` again on the cached files of the commit that the revision was when it was last downloaded.
+ * Lets `use` fetch what it needs from the revision that the settings name. If the hub cannot be reached, it warns and
+ * runs `use` again on the cached files of the commit that the revision was when it was last downloaded.
  *
  * @param options.partial whether `use` fetches less than others need, so that the commit that is complete in the cache
  *   stays the one to fall back on

@@ -123,7 +123,10 @@ export class Activations {
     };
   }
 
-  /** Where layer `layer`'s place starts: every layer (and, as an input, the last one's output) has one, or all share one. */
+  /**
+   * Where layer `layer`'s place starts: every layer (and, as an input, the last one's output) has one, or all share
+   * one.
+   */
   #firstRow({ gradientRows }: RowShape, layer: number, kind: string, width: number, dtype: ElementType): number {
     if (this.keeps === "none" || (this.keeps === "inputs" && kind !== "input")) return 0;
     // Row counts are multiples of 64: 2 bytes of an odd width may leave the next place between two windows.

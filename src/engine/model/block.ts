@@ -63,7 +63,9 @@ function seenBy(config: ModelConfig, layer: number, whole: Tensor, windowed: Ten
   return windowed;
 }
 
-/** Records the rotation of queries and keys in the fused rows x by their positions, or back, in layers that have one. */
+/**
+ * Records the rotation of queries and keys in the fused rows x by their positions, or back, in layers that have one.
+ */
 function recordRope(program: Program, model: Model, layer: number, rows: PassRows, x: Tensor, direction: 1 | -1): void {
   const { config } = model;
   if (!config.layerRope[layer]) return;
@@ -224,8 +226,8 @@ function recordHeadNormBackward(
 }
 
 /**
- * Records the backward pass of layer `layer` over region A, whose activations are `here`. On entry dx holds the gradient
- * of the layer's output, at the end that of its input.
+ * Records the backward pass of layer `layer` over region A, whose activations are `here`. On entry dx holds the
+ * gradient of the layer's output, at the end that of its input.
  */
 export function recordBlockBackward(
   program: Program,

@@ -126,7 +126,9 @@ export function recordLayers(
   return activations.layer(shape, config.layers).input;
 }
 
-/** A bound on positions: a sequence and its branch lie in the rows of the shape, so each position is below their number. */
+/**
+ * A bound on positions: a sequence and its branch lie in the rows of the shape, so each position is below their number.
+ */
 export function positionLimit(shape: RowShape): number {
   return shape.gradientRows + shape.branchRows;
 }
@@ -145,7 +147,9 @@ export function recordLogProbs(
   recordHeadForward(program, model, memory.head, shape, rows, output, sums);
 }
 
-/** Records entropies and mean logits of region A's sequences [m] after `recordLogProbs` over the same memory and shape. */
+/**
+ * Records entropies and mean logits of region A's sequences [m] after `recordLogProbs` over the same memory and shape.
+ */
 export function recordLogitSums(
   program: Program,
   model: Model,
@@ -156,7 +160,9 @@ export function recordLogitSums(
   recordTokenSums(program, model, memory.head, shape, memory.rows.tensors(shape), sums);
 }
 
-/** Records, after `recordLogProbs` over the same memory and shape, how many targets of each sequence come first: [S]. */
+/**
+ * Records, after `recordLogProbs` over the same memory and shape, how many targets of each sequence come first: [S].
+ */
 export function recordTargetHits(
   program: Program,
   model: Model,
@@ -187,7 +193,10 @@ export function recordGradients(
   recordLayersBackward(program, model, gradients, memory, shape);
 }
 
-/** Records the backward pass of embedding and layers, from the gradient of the last layer's output in the scratch's `dx`. */
+/**
+ * Records the backward pass of embedding and layers, from the gradient of the last layer's output in the scratch's
+ * `dx`.
+ */
 export function recordLayersBackward(
   program: Program,
   model: Model,

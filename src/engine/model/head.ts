@@ -161,8 +161,8 @@ export interface TokenSums {
 }
 
 /**
- * Records the entropies and mean logits of region A's head rows, summed per sequence. Follows pass 1 over the same buffers,
- * before or after pass 2, and reuses buffers that pass 1 no longer needs, so it takes no memory of its own.
+ * Records the entropies and mean logits of region A's head rows, summed per sequence. Follows pass 1 over the same
+ * buffers, before or after pass 2, and reuses buffers that pass 1 no longer needs, so it takes no memory of its own.
  */
 export function recordTokenSums(
   program: Program,
@@ -199,8 +199,8 @@ export function recordTokenSums(
 }
 
 /**
- * Records, after pass 1 over the same rows, how many targets of each sequence have the highest logit of all tokens: counts
- * [S], whole numbers as f32.
+ * Records, after pass 1 over the same rows, how many targets of each sequence have the highest logit of all tokens:
+ * counts [S], whole numbers as f32.
  */
 export function recordHeadHits(
   program: Program,
@@ -263,8 +263,8 @@ export function recordHeadBackward(
 }
 
 /**
- * Records the final norm's backward pass, from the gradients of the head rows' normed values in the head's buffers to the
- * gradient of the residual stream `scratch.dx`, adding the norm's parameter gradients where these are trained.
+ * Records the final norm's backward pass, from the gradients of the head rows' normed values in the head's buffers to
+ * the gradient of the residual stream `scratch.dx`, adding the norm's parameter gradients where these are trained.
  */
 export function recordHeadRowsBackward(
   program: Program,

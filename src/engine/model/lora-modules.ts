@@ -27,7 +27,9 @@ export interface LoraOptions {
    * Default: PEFT's for the family.
    */
   readonly targetModules?: readonly string[] | string | undefined;
-  /** The modules that get no adapter though they are targets: a list of names, or a regular expression for whole names. */
+  /**
+   * The modules that get no adapter though they are targets: a list of names, or a regular expression for whole names.
+   */
   readonly excludeModules?: readonly string[] | string | undefined;
   /** The layers, by number from 0, that `targetModules` as a list is for. Default: all. */
   readonly layersToTransform?: number | readonly number[] | undefined;
@@ -39,7 +41,9 @@ export interface LoraOptions {
   readonly alphaPattern?: Readonly<Record<string, number>> | undefined;
 }
 
-/** A linear layer as a checkpoint names it: columns [outFrom, outFrom + outputs) of the result of one of our parameters. */
+/**
+ * A linear layer as a checkpoint names it: columns [outFrom, outFrom + outputs) of the result of one of our parameters.
+ */
 export interface LinearModule {
   /** Without the prefix ("model.", "transformer."), e.g. "layers.0.self_attn.q_proj". */
   readonly name: string;

@@ -77,7 +77,10 @@ export class LoraAdapter {
     return new LoraAdapter({ device, options, modules, weights, folder }, undefined);
   }
 
-  /** A copy of the adapter as it is now, without dropout, in memory of its own: the reference of a run that goes on with it. */
+  /**
+   * A copy of the adapter as it is now, without dropout, in memory of its own: the reference of a run that goes on with
+   * it.
+   */
   frozenCopy(): LoraAdapter {
     const weights = new Arena(this.device, this.weights.layout, "reference weights", "reference adapter");
     weights.copyFrom(this.weights);
@@ -131,7 +134,9 @@ export class LoraAdapter {
     }
   }
 
-  /** Records the gradients of A and B, and dx += the gradient of x through the adapter. dy [T, width], x, dx [T, in]. */
+  /**
+   * Records the gradients of A and B, and dx += the gradient of x through the adapter. dy [T, width], x, dx [T, in].
+   */
   recordBackward(
     program: Program,
     parameter: string,

@@ -1,6 +1,6 @@
 /**
- * A whole model of a base and a LoRA adapter, W + scale B A, made on the host from the files of both: no device is needed,
- * and one tensor at a time is in memory.
+ * A whole model of a base and a LoRA adapter, W + scale B A, made on the host from the files of both: no device is
+ * needed, and one tensor at a time is in memory.
  */
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import type { ModelConfig } from "./config/config.ts";
@@ -21,8 +21,8 @@ export interface MergeOptions {
 }
 
 /**
- * Writes base + adapter as a whole model: W + scale B A for the adapter's layers, the other tensors as they are, with the
- * adapter's tokenizer files before the base's. Runs on the host, tensor by tensor; no device is needed.
+ * Writes base + adapter as a whole model: W + scale B A for the adapter's layers, the other tensors as they are, with
+ * the adapter's tokenizer files before the base's. Runs on the host, tensor by tensor; no device is needed.
  *
  * @throws ModelFormatError for a base or adapter that cannot be used or do not fit each other; FileError; NumericError
  */

@@ -199,7 +199,9 @@ export class Model {
     }
   }
 
-  /** Tensors of an arena of this model's parameters (weights, gradients) under their Hugging Face names, as f32 values. */
+  /**
+   * Tensors of an arena of this model's parameters (weights, gradients) under their Hugging Face names, as f32 values.
+   */
   async readTensors(
     arena: Arena,
   ): Promise<{ name: string; shape: readonly number[]; data: Float32Array<ArrayBuffer> }[]> {

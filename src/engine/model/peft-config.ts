@@ -1,6 +1,6 @@
 /**
- * adapter_config.json as PEFT 0.18.1 writes it: read into the options of an adapter, and written from them. What PEFT can
- * do to a model and we cannot is refused here by its cause. The tensors beside it are read in `peft-tensors.ts`.
+ * adapter_config.json as PEFT 0.18.1 writes it: read into the options of an adapter, and written from them. What PEFT
+ * can do to a model and we cannot is refused here by its cause. The tensors beside it are read in `peft-tensors.ts`.
  */
 import { FileError, ModelFormatError, shown } from "../../errors.ts";
 import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file.ts";
@@ -19,8 +19,8 @@ export interface AdapterConfig {
   /** `modules_to_save`: modules of the base whose tensors lie whole beside the adapter. */
   readonly savedModules: readonly string[];
   /**
-   * Where the base model was when the adapter was trained, a folder or a hub id; undefined where the file does not say. A
-   * relative path is looked for from the working folder, then from the adapter's.
+   * Where the base model was when the adapter was trained, a folder or a hub id; undefined where the file does not say.
+   * A relative path is looked for from the working folder, then from the adapter's.
    */
   readonly baseModel: string | undefined;
 }
@@ -49,7 +49,9 @@ const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
   velora_config: { off: [] },
 };
 
-/** Ways to initialise that change the base's weights too, so that the base alone is not what the adapter was made for. */
+/**
+ * Ways to initialise that change the base's weights too, so that the base alone is not what the adapter was made for.
+ */
 const CHANGES_BASE = /^(pissa|olora|corda|loftq|lora_ga)/i;
 
 /** Is this a folder with an adapter in it? */

@@ -1,6 +1,6 @@
 /**
- * Loads LoRA adapters from PEFT's folders onto the device of their base model, and saves them. The two files of a folder
- * are read in `peft-config.ts` and `peft-tensors.ts`.
+ * Loads LoRA adapters from PEFT's folders onto the device of their base model, and saves them. The two files of a
+ * folder are read in `peft-config.ts` and `peft-tensors.ts`.
  */
 import { writeSafetensors } from "../files/safetensors.ts";
 import { platform } from "../platform/index.ts";
@@ -17,8 +17,8 @@ export function trainedName(model: Model, part: string): string {
 }
 
 /**
- * Loads an adapter onto the device of its base model, whose layers must be those that it was made for. The adapter is its
- * caller's to free; `model.withAdapter` puts it to use.
+ * Loads an adapter onto the device of its base model, whose layers must be those that it was made for. The adapter is
+ * its caller's to free; `model.withAdapter` puts it to use.
  *
  * @param options.onWarning takes sentences on what the folder holds beside the adapter; default console.warn
  * @throws FileError; ModelFormatError naming the file, and the key or the tensor that is missing, left over, of another

@@ -1,7 +1,8 @@
 /**
  * The rows of one pass through a decoder, packed without padding between sequences (docs/design/method.md, "Packed
- * batches"). Region A carries gradients, region B continues prompts of A and carries none; only head rows go through the
- * head. Arrays have the capacity of a RowShape, so that a program recorded for that shape serves every batch that fits it.
+ * batches"). Region A carries gradients, region B continues prompts of A and carries none; only head rows go through
+ * the head. Arrays have the capacity of a RowShape, so that a program recorded for that shape serves every batch that
+ * fits it.
  */
 import { bucketRows, NO_ROW } from "../../kernels/embedding.ts";
 import { NO_SEQUENCE } from "../../kernels/log-softmax-gather.ts";

@@ -1,6 +1,6 @@
 /**
- * Classifies the adapters that were found, ranks them, and chooses the one that a selector means. It only looks at how an
- * adapter describes itself: it opens nothing and does not depend on the host.
+ * Classifies the adapters that were found, ranks them, and chooses the one that a selector means. It only looks at how
+ * an adapter describes itself: it opens nothing and does not depend on the host.
  */
 
 import { AdapterError } from "../../errors.ts";

@@ -2,8 +2,8 @@
  * Deadlines for what comes over a network, and bodies of HTTP answers read piece by piece up to a limit. Which requests
  * are sent, and when they are sent again, is up to the hub and to the judges.
  *
- * Not AbortSignal.timeout and AbortSignal.any: Node 20 holds both weakly, so that a garbage collection can take the timer
- * away and leave the request waiting for ever.
+ * Not AbortSignal.timeout and AbortSignal.any: Node 20 holds both weakly, so that a garbage collection can take the
+ * timer away and leave the request waiting for ever.
  */
 
 /** The time was up. */

@@ -18,8 +18,8 @@ import { installLoader, swiftShaderDriver, swiftShaderFolder } from "./node-swif
 import type { FoundAdapter } from "./platform.ts";
 
 /**
- * By default timestamps are quantised to 100 microseconds, too coarse for kernels, and f16 on NVIDIA under Linux is behind
- * a toggle.
+ * By default timestamps are quantised to 100 microseconds, too coarse for kernels, and f16 on NVIDIA under Linux is
+ * behind a toggle.
  */
 const dawnFlags = [
   "enable-dawn-features=vulkan_enable_f16_on_nvidia",
@@ -81,7 +81,8 @@ async function openSwiftShader(): Promise<FoundAdapter | undefined> {
   const driver = swiftShaderDriver(folder);
   const found = await openAdapter({ driver });
   if (found !== undefined) return found;
-  // There is a driver but no adapter, so this machine has no Vulkan loader. The instance that failed cannot be used again.
+  // There is a driver but no adapter, so this machine has no Vulkan loader. The instance that failed cannot be used
+  // again.
   if (!(await installLoader(folder))) return undefined;
   instances.delete(keyOf({ driver }));
   return await openAdapter({ driver });
@@ -117,7 +118,8 @@ async function askDawn(source: Source): Promise<GPUAdapter | null> {
   const restoreEnvironment = source.driver === undefined ? undefined : useDriver(source.driver);
   const restoreStderr = silenceNativeStderr();
   try {
-    // The drivers are loaded inside these two calls, so only they need the environment, and nothing is awaited meanwhile.
+    // The drivers are loaded inside these two calls, so only they need the environment, and nothing is awaited
+    // meanwhile.
     const key = keyOf(source);
     let gpu = instances.get(key);
     if (gpu === undefined) {
@@ -136,7 +138,9 @@ function keyOf(source: Source): string {
   return JSON.stringify([source.driver, source.name]);
 }
 
-/** At need and not above: a native package of 60 MB, which not every system can load and help or `kto merge` do without. */
+/**
+ * At need and not above: a native package of 60 MB, which not every system can load and help or `kto merge` do without.
+ */
 async function loadDawn(): Promise<(flags: string[]) => GPU> {
   try {
     createGpu ??= (await import("webgpu")).create;

@@ -1,4 +1,6 @@
-/** The part of the Node platform for caches of downloads: growing files, links, digests, and which processes still run. */
+/**
+ * The part of the Node platform for caches of downloads: growing files, links, digests, and which processes still run.
+ */
 
 import { createHash, randomBytes } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
@@ -37,7 +39,8 @@ export const cacheFiles: CacheFiles = {
       try {
         await symlink(wanted, temporary, "file");
       } catch (error) {
-        // Windows without developer mode, exFAT and some network file systems have no links. A clone, if possible, costs nothing.
+        // Windows without developer mode, exFAT and some network file systems have no links. A clone, if possible,
+        // costs nothing.
         if (!["EPERM", "EACCES", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"].includes(errorCode(error) ?? "")) throw error;
         await copyFile(target, temporary, constants.COPYFILE_FICLONE);
       }

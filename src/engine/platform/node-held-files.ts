@@ -1,9 +1,10 @@
 /**
- * Files that say which process has something, such as the folder of a run: made by one process at a time, removed at its
- * end, taken over where the process was killed. Whether a process on another machine lives cannot be known.
+ * Files that say which process has something, such as the folder of a run: made by one process at a time, removed at
+ * its end, taken over where the process was killed. Whether a process of another machine, or of another container,
+ * lives is told by the file's time alone, which its holder sets again and again.
  */
 import { randomBytes } from "node:crypto";
-import { readFileSync, rmSync } from "node:fs";
+import { readFileSync, rmSync, utimesSync } from "node:fs";
 import { readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { resolve } from "node:path";
@@ -17,11 +18,40 @@ let releasesAtExit = false;
 /** A file without a name in it is being written, unless it is older. */
 const LONGEST_WRITE_MS = 60_000;
 
+/** How often a holder sets the time of its file. */
+export const HEARTBEAT_MS = 30_000;
+
+/**
+ * A file of another machine whose time is older was left. Long, since the clocks of two machines differ, and a process
+ * that writes a large model to a slow disk may not get to its heartbeat.
+ */
+export const LONGEST_SILENCE_MS = 10 * 60_000;
+
+/** The time, and work at intervals of it that does not keep the process alive. */
+export interface Clock {
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+  /** Calls `work` each time `ms` have passed, until the returned function is called. */
+  readonly every: (ms: number, work: () => void) => () => void;
+}
+
+const systemClock: Clock = {
+  now: () => Date.now(),
+  every: (ms, work) => {
+    const timer = setInterval(work, ms).unref();
+    return () => clearInterval(timer);
+  },
+};
+
 /** A file that was left is removed and made so often; after that somebody else was quicker each time. */
 const MOST_TRIES = 3;
 
-export async function holdFile(path: string): Promise<HeldFile> {
-  const own = `${JSON.stringify({ process: process.pid, host: hostname(), since: new Date().toISOString() })}\n`;
+/**
+ * @param clock another one in tests
+ * @throws FileError if the file cannot be made
+ */
+export async function holdFile(path: string, clock: Clock = systemClock): Promise<HeldFile> {
+  const own = `${JSON.stringify({ process: process.pid, host: hostname(), since: new Date(clock.now()).toISOString() })}\n`;
   const key = resolve(path);
   const mine = held.get(key);
   if (mine !== undefined) return { holder: parseHolder(mine) };
@@ -33,12 +63,18 @@ export async function holdFile(path: string): Promise<HeldFile> {
       if (has) {
         if (!releasesAtExit) process.once("exit", releaseAll);
         releasesAtExit = true;
-        return { release: () => release(key) };
+        const silence = clock.every(HEARTBEAT_MS, () => beat(key, clock));
+        return {
+          release: () => {
+            silence();
+            release(key);
+          },
+        };
       }
       const found = await readFile(path, "utf8").catch(() => undefined);
       if (found === undefined) continue; // released meanwhile
       const holder = parseHolder(found);
-      if (!(await hasEnded(holder, path))) return { holder };
+      if (!(await hasEnded(holder, path, clock))) return { holder };
       await takeAway(path, found);
     }
     return { holder: parseHolder(await readFile(path, "utf8").catch(() => "")) };
@@ -59,12 +95,11 @@ async function created(path: string, text: string): Promise<boolean> {
   }
 }
 
-async function hasEnded({ process: id, host }: FileHolder, path: string): Promise<boolean> {
-  if (id === undefined) {
+async function hasEnded({ process: id, host }: FileHolder, path: string, clock: Clock): Promise<boolean> {
+  if (id === undefined || host !== hostname()) {
     const { mtimeMs } = await stat(path);
-    return Date.now() - mtimeMs > LONGEST_WRITE_MS;
+    return clock.now() - mtimeMs > (id === undefined ? LONGEST_WRITE_MS : LONGEST_SILENCE_MS);
   }
-  if (host !== hostname()) return false;
   // This process does not have it: another one had its number, as in a container that was started again.
   if (id === process.pid) return true;
   try {
@@ -98,6 +133,17 @@ function parseHolder(text: string): FileHolder {
     // Half written, or of another program.
   }
   return { process: undefined, host: undefined, since: undefined };
+}
+
+/** Says that the holder lives; a file that is another's by now is left as it is. */
+function beat(path: string, clock: Clock): void {
+  const own = held.get(path);
+  const now = clock.now() / 1000;
+  try {
+    if (own !== undefined && readFileSync(path, "utf8") === own) utimesSync(path, now, now);
+  } catch {
+    // The next one may succeed, as on a network's disk that is away for a moment.
+  }
 }
 
 function release(path: string): void {

@@ -21,8 +21,8 @@ export async function swiftShaderFolder(): Promise<string | undefined> {
   if (process.platform !== "linux" || process.arch !== "x64") return undefined;
   const source = findPackage();
   if (source === undefined) return undefined;
-  // The cache in the home folder is for global installs, whose own folder is read-only. A shared folder such as /tmp would
-  // not be safe, since the files are loaded as code.
+  // The cache in the home folder is for global installs, whose own folder is read-only. A shared folder such as /tmp
+  // would not be safe, since the files are loaded as code.
   for (const cache of [join(packageFolder, ".cache"), join(homedir(), ".cache", "kto-webgpu")]) {
     const folder = join(cache, `swiftshader-${source.version}`);
     if (await isFile(join(folder, driverFile))) return folder;

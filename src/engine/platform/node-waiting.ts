@@ -1,7 +1,7 @@
 /**
- * Waits for the GPU in Node. While one of its promises is pending, Dawn asks the driver in every turn of the event loop and
- * keeps the loop turning. That takes a whole core, which a software adapter needs for its work (a third of an update's time
- * on two cores). So the thread sleeps in each turn, for a small share of the time waited so far.
+ * Waits for the GPU in Node. While one of its promises is pending, Dawn asks the driver in every turn of the event loop
+ * and keeps the loop turning. That takes a whole core, which a software adapter needs for its work (a third of an
+ * update's time on two cores). So the thread sleeps in each turn, for a small share of the time waited so far.
  */
 
 /** The length of a sleep, as a share of the time waited so far; the end of the wait is noticed so much later. */

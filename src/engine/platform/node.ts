@@ -95,7 +95,7 @@ export const platform: Platform = {
     await syncFolder(dirname(to));
   },
 
-  holdFile,
+  holdFile: (path) => holdFile(path),
 
   async checkWritable(folder) {
     const probe = join(folder, `.kto-write-check.${randomBytes(6).toString("hex")}.tmp`);

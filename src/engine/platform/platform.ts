@@ -79,7 +79,9 @@ export interface Sha256 {
   digest(): string;
 }
 
-/** The module of a thread: it sets `onmessage` and answers each message by one `postMessage`, as a Web Worker's does. */
+/**
+ * The module of a thread: it sets `onmessage` and answers each message by one `postMessage`, as a Web Worker's does.
+ */
 export interface ThreadCode {
   /** The built module; where only sources are, Node takes the .ts beside it. */
   readonly address: URL;
@@ -130,7 +132,10 @@ export interface Platform {
   openFile(path: string): Promise<ReadableFile>;
   readText(path: string): Promise<string>;
   makeFolder(path: string): Promise<void>;
-  /** Writes to a temporary name in the same folder, syncs and renames, so that a reader sees the old file or the new one. */
+  /**
+   * Writes to a temporary name in the same folder, syncs and renames, so that a reader sees the old file or the new
+   * one.
+   */
   writeFileAtomic(path: string, chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array> | string): Promise<void>;
   /** Adds text at the end of a file, creating it. */
   appendText(path: string, text: string): Promise<void>;
@@ -144,8 +149,8 @@ export interface Platform {
    */
   renameFolder(from: string, to: string): Promise<void>;
   /**
-   * Makes a file that says that this process has what it stands for, until it is released or the process ends. One whose
-   * process is known to have ended is taken over.
+   * Makes a file that says that this process has what it stands for, until it is released or the process ends. One
+   * whose process has ended is taken over, and so is one of another machine whose holder has been silent for minutes.
    */
   holdFile(path: string): Promise<HeldFile>;
   /** Makes the folder if it does not exist. Throws FileError with the reason if files cannot be created in it. */
@@ -159,9 +164,9 @@ export interface Platform {
    */
   startThread(code: ThreadCode, heapBytes: number): Promise<Thread>;
   /**
-   * Runs `work`, which may not wait for anything, and breaks it off when it takes longer, also inside a regular expression.
-   * A call costs about 0.1 ms. A browser cannot break anything off: there, `work` runs until it ends, and a page that
-   * wants a limit runs this program in a worker and terminates that.
+   * Runs `work`, which may not wait for anything, and breaks it off when it takes longer, also inside a regular
+   * expression. A call costs about 0.1 ms. A browser cannot break anything off: there, `work` runs until it ends, and a
+   * page that wants a limit runs this program in a worker and terminates that.
    *
    * @throws OutOfTimeError when the time is up; what `work` throws
    */

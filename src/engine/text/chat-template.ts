@@ -3,7 +3,7 @@
  * gives to it; the language is jinja/'s. Not tokenizing, and not where a prompt ends (src/kto/data/chat.ts).
  */
 import { ConfigError, ModelFormatError } from "../../errors.ts";
-import { isJsonObject, type JsonObject, readJsonObject } from "../files/json-file.ts";
+import { isJsonObject, type JsonObject, readJsonObject, readModelText } from "../files/json-file.ts";
 import { TEMPLATES_FOLDER, templatesIn } from "../model/config/folder.ts";
 import { platform } from "../platform/index.ts";
 import { TemplateError } from "./jinja/errors.ts";
@@ -190,7 +190,7 @@ async function findAtPath(path: string): Promise<Found> {
   let found: Found | undefined;
   if (kind === "folder") found = await findInFolder(path);
   else if (path.endsWith(".json")) found = await findInJson(path);
-  else found = { source: path, templates: new Map([["default", await platform.readText(path)]]) };
+  else found = { source: path, templates: new Map([["default", await readModelText(path)]]) };
   if (found) return found;
   throw new ModelFormatError(`${path} holds no chat template; chat_template_path names a .jinja file or a folder.`);
 }
@@ -199,7 +199,7 @@ async function findInFolder(folder: string): Promise<Found | undefined> {
   const source = platform.joinPath(folder, mainFile);
   if ((await platform.exists(source)) === "file") {
     const templates = new Map(await additionalTemplates(folder));
-    return { source, templates: templates.set("default", await platform.readText(source)) };
+    return { source, templates: templates.set("default", await readModelText(source)) };
   }
   return (
     (await findInJson(platform.joinPath(folder, "tokenizer_config.json"))) ??
@@ -211,7 +211,7 @@ async function additionalTemplates(folder: string): Promise<[name: string, text:
   return await Promise.all(
     (await templatesIn(folder)).map(async (name): Promise<[string, string]> => {
       const path = platform.joinPath(folder, TEMPLATES_FOLDER, name);
-      return [name.slice(0, -".jinja".length), await platform.readText(path)];
+      return [name.slice(0, -".jinja".length), await readModelText(path)];
     }),
   );
 }

@@ -4,11 +4,17 @@
  */
 import type { Tokenizer } from "./tokenizer.ts";
 
-/** At most so many tokens are decoded again with each new one. When there are more, only the last few are kept as context. */
+/**
+ * At most so many tokens are decoded again with each new one. When there are more, only the last few are kept as
+ * context.
+ */
 const MOST_DECODED = 48;
 const CONTEXT = 8;
 
-/** How many characters back a space may still be removed by the tokenizer's clean-up (" n't", and another one before it). */
+/**
+ * How many characters back a space may still be removed by the tokenizer's clean-up (" n't", and another one before
+ * it).
+ */
 const TIDIED_REACH = 6;
 
 export class TextStream {

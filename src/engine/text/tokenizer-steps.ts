@@ -1,7 +1,7 @@
 /**
- * What a tokenizer.json makes of each text besides looking up tokens: its steps are written by strangers, and some make a
- * short text take for ever, as the pattern "(a+)+$" or thirty replacements of "a" by "aa" do. This file says which steps
- * need a time limit, and refuses the ones that are absurd. It runs none of them (tokenizer.ts).
+ * What a tokenizer.json makes of each text besides looking up tokens: its steps are written by strangers, and some make
+ * a short text take for ever, as the pattern "(a+)+$" or thirty replacements of "a" by "aa" do. This file says which
+ * steps need a time limit, and refuses the ones that are absurd. It runs none of them (tokenizer.ts).
  */
 import { ModelFormatError, shown } from "../../errors.ts";
 import { isJsonObject, type JsonObject } from "../files/json-file.ts";
@@ -81,7 +81,10 @@ export function riskySteps(tokenizerJson: JsonObject, path: string): string[] {
   return risky;
 }
 
-/** The steps of a pipeline, those of sequences in sequences among them; no more than are needed to see that it is too many. */
+/**
+ * The steps of a pipeline, those of sequences in sequences among them; no more than are needed to see that it is too
+ * many.
+ */
 function stepsOf(pipeline: unknown): JsonObject[] {
   const steps: JsonObject[] = [];
   const open = [pipeline];

@@ -137,8 +137,8 @@ export function createTokenizer(
 }
 
 /**
- * The text that `ids` add to that of `promptIds`. Decoded alone, they would lose the space before their first word if the
- * tokenizer strips it from the start of a text.
+ * The text that `ids` add to that of `promptIds`. Decoded alone, they would lose the space before their first word if
+ * the tokenizer strips it from the start of a text.
  */
 export function decodeContinuation(
   tokenizer: Tokenizer,

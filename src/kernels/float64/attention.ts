@@ -56,7 +56,8 @@ export function attentionForward(inputs: AttentionInputs): { out: Float64Array; 
 
 /**
  * With `p[j] = exp(s[j] - logSumExp)` and `dp[j] = dOut[t, h] . v[j, g]`: `dv[j, g] += p[j] dOut[t, h]`,
- * `ds[j] = p[j] (dp[j] - sum_i p[i] dp[i])`, `dq[t, h] += ds[j] k[j, g] / sqrt(D)`, `dk[j, g] += ds[j] q[t, h] / sqrt(D)`.
+ * `ds[j] = p[j] (dp[j] - sum_i p[i] dp[i])`, `dq[t, h] += ds[j] k[j, g] / sqrt(D)`,
+ * `dk[j, g] += ds[j] q[t, h] / sqrt(D)`.
  *
  * @param inputs as in the forward pass, with its logSumExp [T, H] and dOut [T, H, D]
  * @returns dq [T, H, D], dk [S, KV, D], dv [S, KV, D]

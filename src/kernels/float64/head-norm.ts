@@ -1,6 +1,6 @@
 /**
- * RMSNorm over every query and key head of fused rows [q | k | v] (Qwen3), forward and backward, in float64. A head is a
- * row of D numbers to RMSNorm, so what is said here is only which heads meet which weight.
+ * RMSNorm over every query and key head of fused rows [q | k | v] (Qwen3), forward and backward, in float64. A head is
+ * a row of D numbers to RMSNorm, so what is said here is only which heads meet which weight.
  */
 import { joinColumns, splitColumns } from "./columns.ts";
 import { rmsNormBackward, rmsNormForward } from "./norm.ts";

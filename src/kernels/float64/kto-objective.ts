@@ -10,9 +10,9 @@ import { at, idAt } from "./elements.ts";
 export type KtoLossType = "kto" | "apo_zero_unpaired";
 
 /**
- * What log-ratios are against. "model": the log-probs of a reference model, and z0 is clamped at 0. "uniform": no model;
- * every completion has the same log-prob c under it, which cancels in r_i - z0, so 0 stands for it. A clamp at 0 would
- * be one at an arbitrary c, so there is none: with c low enough it never acts.
+ * What log-ratios are against. "model": the log-probs of a reference model, and z0 is clamped at 0. "uniform": no
+ * model; every completion has the same log-prob c under it, which cancels in r_i - z0, so 0 stands for it. A clamp at 0
+ * would be one at an arbitrary c, so there is none: with c low enough it never acts.
  */
 export type ReferenceKind = "model" | "uniform";
 
@@ -69,8 +69,8 @@ export interface KtoObjectiveInputs {
   /** lambda_U */
   readonly undesirableWeight: number;
   /**
-   * False where a reference point is needed and no pair gave one ("uniform" only, where 0 is none): u_i is then 0 and no
-   * gradient flows. Default true.
+   * False where a reference point is needed and no pair gave one ("uniform" only, where 0 is none): u_i is then 0 and
+   * no gradient flows. Default true.
    */
   readonly measured?: boolean;
 }

@@ -47,7 +47,9 @@ export function ropeForward(inputs: RopeInputs): Float64Array {
   return rotate(inputs, 1);
 }
 
-/** The gradient of a rotation is the rotation by the negative angle. `x` is dy [T, heads, D]; returns dx, same shape. */
+/**
+ * The gradient of a rotation is the rotation by the negative angle. `x` is dy [T, heads, D]; returns dx, same shape.
+ */
 export function ropeBackward(inputs: RopeInputs): Float64Array {
   return rotate(inputs, -1);
 }

@@ -4,7 +4,7 @@
  * renders the whole chat (TRL's rule). Tokenizing follows in `encode.ts`.
  */
 
-import { exactKey } from "../../engine/files/exact-json.ts";
+import { exactKey, overridden } from "../../engine/files/exact-json.ts";
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
 import { TemplateLimitError } from "../../engine/text/jinja/limits.ts";
 import { DatasetError, ModelFormatError } from "../../errors.ts";
@@ -38,7 +38,7 @@ export function chatRenderer(
     const { tools, templateOptions = {}, source } = row;
     const promptMessages = joined(row.promptMessages, "prompt", source);
     const completionMessages = joined(row.completionMessages, "completion", source);
-    const shared = { ...(tools === undefined ? {} : { tools }), variables: { ...variables, ...templateOptions } };
+    const shared = { ...(tools === undefined ? {} : { tools }), variables: overridden(variables, templateOptions) };
     const render = (...args: Parameters<ChatTemplate["render"]>) => {
       try {
         return template.render(...args);

@@ -1,5 +1,6 @@
 /** Reads text files in pieces, as lines or as elements of a JSON list, and holds only one of them at a time. */
 import { parseExactJson } from "../../engine/files/exact-json.ts";
+import { LFS_POINTER_LENGTH, refuseLfsPointer } from "../../engine/files/lfs-pointer.ts";
 import { platform, type ReadableFile } from "../../engine/platform/index.ts";
 import { DatasetError, errorMessage } from "../../errors.ts";
 
@@ -16,7 +17,7 @@ export const longestRow = 256 * 2 ** 20;
 export async function* readLines(path: string): AsyncGenerator<{ text: string; line: number }> {
   const file = await platform.openFile(path);
   try {
-    if (file.size === 0) throw new DatasetError(`${path} is empty; give a file that holds rows.`);
+    await checkHasRows(file);
     const decoder = new TextDecoder("utf-8", { fatal: true });
     let line = 0;
     for await (const bytes of lineBytes(file)) {
@@ -32,6 +33,13 @@ export async function* readLines(path: string): AsyncGenerator<{ text: string; l
   } finally {
     await file.close();
   }
+}
+
+/** @throws DatasetError if a feedback file is empty, or a Git LFS pointer in place of the file */
+export async function checkHasRows(file: ReadableFile): Promise<void> {
+  if (file.size === 0) throw new DatasetError(`${file.path} is empty; give a file that holds rows.`);
+  const start = await file.read(0, Math.min(file.size, LFS_POINTER_LENGTH));
+  refuseLfsPointer(file.path, new TextDecoder("latin1").decode(start), DatasetError);
 }
 
 async function* lineBytes(file: ReadableFile): AsyncGenerator<Uint8Array> {

@@ -3,8 +3,16 @@
  * hyparquet trusts what a file says about itself, so the thread's memory is limited here and its time in `parquet.ts`,
  * which also reads the file. Written as a Web Worker; Node runs it as one too.
  */
-import { type FileMetaData, parquetMetadata, parquetReadObjects } from "hyparquet";
-import { compressors, decompressLz4, decompressLz4Raw, decompressZstd } from "hyparquet-compressors";
+import { type FileMetaData, parquetMetadata, parquetReadObjects, parquetSchema, type SchemaTree } from "hyparquet";
+import {
+  compressors,
+  decompressBrotli,
+  decompressLz4,
+  decompressLz4Raw,
+  decompressZstd,
+  gunzip,
+} from "hyparquet-compressors";
+import type { FloatPlaces } from "../../engine/files/exact-json.ts";
 import { type Allowance, AllowanceError, limitConstructors, takeBytes } from "./allowance.ts";
 
 /** A request: decode the footer (with its length and "PAR1"), decode a row group, or send more of its rows. */
@@ -26,6 +34,8 @@ export interface Footer {
   /** The names of all top-level columns. */
   readonly present: readonly string[];
   readonly groups: readonly { readonly rows: number; readonly columns: readonly ColumnPlace[] }[];
+  /** The wanted columns, or members of these, that hold floats. */
+  readonly floats: FloatPlaces;
 }
 
 /** Where the bytes of a wanted column lie in the file. A column of structs or lists has several of these. */
@@ -103,7 +113,33 @@ function readFooter(bytes: Uint8Array, names: readonly string[]): Footer {
   return {
     present,
     groups: groups.map((group) => ({ ...group, columns: group.columns.filter(({ top }) => wanted.includes(top)) })),
+    floats: floatsIn(parquetSchema(metadata).children.filter(({ element }) => wanted.includes(element.name))) ?? {},
   };
+}
+
+/** Where the members of a struct, or the columns, hold floats; undefined if nowhere. */
+function floatsIn(members: readonly SchemaTree[]): FloatPlaces | undefined {
+  const places = members.flatMap((member): [string, FloatPlaces][] => {
+    const found = floatsOf(member);
+    return found === undefined ? [] : [[member.element.name, found]];
+  });
+  return places.length === 0 ? undefined : Object.fromEntries(places);
+}
+
+/** As hyparquet assembles values: a list's element and a map's values have no name of their own there. */
+function floatsOf({ element, children }: SchemaTree): FloatPlaces | undefined {
+  if (children.length === 0) return element.type === "DOUBLE" || element.type === "FLOAT" ? true : undefined;
+  const [repeated] = children;
+  if (element.converted_type === "LIST" && children.length === 1 && repeated !== undefined) {
+    const [item] = repeated.children;
+    return floatsOf(repeated.children.length === 1 && item !== undefined ? item : repeated);
+  }
+  if (element.converted_type === "MAP") {
+    // Its keys are the rows' own, so that only a map whose values are all floats can be told.
+    const values = repeated?.children.find((child) => child.element.name === "value");
+    return values !== undefined && floatsOf(values) === true ? true : undefined;
+  }
+  return floatsIn(children);
 }
 
 /** Decodes the rows of a group from a file in memory that holds only the wanted columns. */
@@ -128,14 +164,21 @@ async function readRowGroup(index: number, buffers: readonly ArrayBuffer[]): Pro
 }
 
 /**
- * Decompressors that count a page's size first. Zstandard gets its output buffer, or it would allocate what the page
- * says.
+ * Decompressors that count a page's size first, and refuse a page of another size. The packages' own cut what is longer,
+ * except that for Snappy.
  */
 const limitedCompressors = Object.fromEntries(
   Object.entries({
     ...compressors,
+    GZIP: (bytes: Uint8Array, length: number) => filled(length, (output) => gunzip(bytes, output)),
+    // Given its output, this one does not allocate what the page says.
+    ZSTD: (bytes: Uint8Array, length: number) => filled(length, (output) => decompressZstd(bytes, output)),
+    BROTLI: brotli,
     LZ4: lz4,
-    ZSTD: (bytes: Uint8Array, length: number) => decompressZstd(bytes, new Uint8Array(length)),
+    LZ4_RAW: (bytes: Uint8Array, length: number) => {
+      if (lz4Length(bytes) !== length) throw wrongSize();
+      return decompressLz4Raw(bytes, length);
+    },
   }).map(([name, decompress]) => [
     name,
     (bytes: Uint8Array, length: number) => {
@@ -145,13 +188,77 @@ const limitedCompressors = Object.fromEntries(
   ]),
 );
 
+function wrongSize(): Refusal {
+  return new Refusal("a page in it has another size than it says");
+}
+
+/** In an output of 16-bit numbers, what no decompressor has written. */
+const unwritten = 256;
+
+/** What a decompressor writes, which must be this many bytes. Its output has one more, which it must not write. */
+function filled(length: number, write: (output: Uint8Array) => void): Uint8Array {
+  const output = new Uint16Array(length + 1).fill(unwritten);
+  write(output as unknown as Uint8Array);
+  if (output.indexOf(unwritten) !== length) throw wrongSize();
+  return Uint8Array.from(output.subarray(0, length));
+}
+
+/**
+ * The decoder makes its output itself, of what it is given for the length, and writes what is longer into another one. So
+ * it is run over two outputs that differ: where they still do, nothing was written.
+ */
+function brotli(bytes: Uint8Array, length: number): Uint8Array {
+  const [one, other] = [0, 255].map((value) => {
+    const output = new Uint8Array(length + 1).fill(value);
+    return decompressBrotli(bytes, output.buffer as unknown as number);
+  });
+  if (one === undefined || other === undefined || one.findIndex((byte, i) => byte !== other[i]) !== length) {
+    throw wrongSize();
+  }
+  return one.subarray(0, length);
+}
+
 /** "LZ4" means Hadoop's blocks, each preceded by two sizes. Some writers leave the sizes out. */
 function lz4(bytes: Uint8Array, length: number): Uint8Array {
-  try {
-    return decompressLz4(bytes, length);
-  } catch {
-    return decompressLz4Raw(bytes, length);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  let [at, total] = [0, 0];
+  let isHadoop = true;
+  while (at + 8 <= bytes.length && isHadoop) {
+    const size = view.getUint32(at);
+    const end = at + 8 + view.getUint32(at + 4);
+    isHadoop = lz4Length(bytes.subarray(at + 8, end)) === size;
+    total += size;
+    at = end;
   }
+  if (isHadoop && at === bytes.length && total === length) return decompressLz4(bytes, length);
+  if (lz4Length(bytes) !== length) throw wrongSize();
+  return decompressLz4Raw(bytes, length);
+}
+
+/** Bytes that a block of LZ4 decompresses to, by the lengths of its literals and copies. */
+function lz4Length(bytes: Uint8Array): number {
+  let [at, length] = [0, 0];
+  const lengthOf = (nibble: number) => {
+    let size = nibble;
+    if (nibble === 15) {
+      let more: number;
+      do {
+        more = bytes[at++] ?? 0;
+        size += more;
+      } while (more === 255);
+    }
+    return size;
+  };
+  while (at < bytes.length) {
+    const token = bytes[at++] ?? 0;
+    const literals = lengthOf(token >> 4);
+    at += literals;
+    length += literals;
+    if (at >= bytes.length) break;
+    at += 2;
+    length += lengthOf(token & 15) + 4;
+  }
+  return length;
 }
 
 /** Sends rows until they have a few million characters. */

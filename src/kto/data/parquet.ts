@@ -2,9 +2,11 @@
  * Reads parquet files into records, one row group after another. The bytes are read here, by ranges. hyparquet decodes
  * them in a thread (`parquet-worker.ts`) that is ended if it needs more time or memory than the file's size justifies.
  */
+import { type FloatPlaces, noteFloats } from "../../engine/files/exact-json.ts";
 import { platform, type ReadableFile, type Thread, ThreadLimit } from "../../engine/platform/index.ts";
 import { DatasetError } from "../../errors.ts";
 import type { Allowance } from "./allowance.ts";
+import { checkHasRows } from "./lines.ts";
 import type { Footer, ParquetAnswer, ParquetRequest, Rows } from "./parquet-worker.ts";
 import type { FileRecord } from "./types.ts";
 
@@ -79,7 +81,7 @@ async function decoderThread(heapBytes: number): Promise<DecoderThread> {
 
 /** Reads the end of the file: the footer, its length and "PAR1". */
 async function footerBytes(file: ReadableFile): Promise<Uint8Array<ArrayBuffer>> {
-  if (file.size === 0) throw new DatasetError(`${file.path} is empty; give a file that holds rows.`);
+  await checkHasRows(file);
   const ending = file.size < 12 ? new Uint8Array(8) : await file.read(file.size - 8, 8);
   if (new TextDecoder().decode(ending.subarray(4)) !== "PAR1") throw damaged(file, 'it does not end with "PAR1"');
   const length = new DataView(ending.buffer).getUint32(0, true);
@@ -94,6 +96,7 @@ class Decoder {
   /** Whether the thread has answered every request and can be used again. */
   #isSound = true;
   #groups: Footer["groups"] = [];
+  #floats: FloatPlaces = {};
   /** Bytes of all columns read so far. Columns do not overlap, so these are never more than the file has. */
   #bytesRead = 0;
 
@@ -111,6 +114,7 @@ class Decoder {
     const request = { footer: bytes, wanted, allowance: this.#allowance(bytes.length) };
     const footer = (await this.#ask(request, bytes.length, "its footer", [bytes.buffer])) as Footer;
     this.#groups = footer.groups;
+    this.#floats = footer.floats;
     for (const { rows } of footer.groups) {
       if (rows >= 0 && rows <= limit(mostRows, this.#file.size)) continue;
       throw damaged(this.#file, `it says that it has ${rows} rows in a row group`);
@@ -140,10 +144,12 @@ class Decoder {
     const what = `its rows ${rowsBefore + 1} to ${rowsBefore + rows}`;
     const request = { group: index, columns: contents, allowance: this.#allowance(size) };
     let answer = (await this.#ask(request, size, what, contents)) as Rows;
-    yield* answer.rows;
-    while (!answer.isLast) {
-      answer = (await this.#ask({ next: true }, size, what)) as Rows;
+    for (;;) {
+      // Made here: what is sent between threads has no notes.
+      for (const row of answer.rows) noteFloats(row, this.#floats);
       yield* answer.rows;
+      if (answer.isLast) return;
+      answer = (await this.#ask({ next: true }, size, what)) as Rows;
     }
   }
 

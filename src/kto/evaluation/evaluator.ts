@@ -1,6 +1,6 @@
 /**
- * Evaluation: the metrics of a model on rows that it is not trained on. It runs the forward pass of a training update, so
- * that the numbers mean the same, and changes nothing. `run-evaluation.ts` decides when to evaluate.
+ * Evaluation: the metrics of a model on rows that it is not trained on. It runs the forward pass of a training update,
+ * so that the numbers mean the same, and changes nothing. `run-evaluation.ts` decides when to evaluate.
  */
 import type { Model } from "../../engine/model/model.ts";
 import type { Batch, BatchExample } from "../method/batch.ts";

@@ -1,6 +1,6 @@
 /**
- * The evaluations of a training run: when they are due, the best model kept, the decision to stop. `evaluator.ts` computes
- * the metrics, `selection.ts` decides by them.
+ * The evaluations of a training run: when they are due, the best model kept, the decision to stop. `evaluator.ts`
+ * computes the metrics, `selection.ts` decides by them.
  */
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError, errorMessage, FileError } from "../../errors.ts";
@@ -27,7 +27,9 @@ export interface Evaluation {
 export interface OwnMetrics {
   /** The names of the metrics that `measure` gives, without `eval_`. */
   readonly names: readonly string[];
-  /** Looks at the policy as it is, after this many updates, and changes nothing; undefined where it cannot be measured. */
+  /**
+   * Looks at the policy as it is, after this many updates, and changes nothing; undefined where it cannot be measured.
+   */
   readonly measure: (step: number) => Promise<Metrics | undefined>;
 }
 

@@ -9,7 +9,9 @@ import { EVAL_PREFIX, EVALUATION_TIMES } from "./evaluator.ts";
 export interface SelectionOptions {
   /** A metric of the evaluation, with or without `eval_`. Default "loss". */
   readonly metric?: string | undefined;
-  /** Default: false for a metric whose name ends in "loss" (as in transformers), "losses" or "inconsistent", else true. */
+  /**
+   * Default: false for a metric whose name ends in "loss" (as in transformers), "losses" or "inconsistent", else true.
+   */
   readonly greaterIsBetter?: boolean | undefined;
   /** Evaluations in a row without an improvement after which to stop; default never. */
   readonly patience?: number | undefined;
@@ -84,7 +86,7 @@ export class Selection {
 
   /**
    * Goes on from the state of another one, whose patience may have been another. Where it went by another metric, whose
-   * values cannot be compared with those to come, the best is looked for anew.
+   * values cannot be compared with those to come, the search for the best begins again.
    *
    * @returns a sentence, if it is
    */
@@ -100,7 +102,7 @@ export class Selection {
       ...{ best: undefined, vain: 0 },
     };
     const named = (name: string, more: boolean) => `${name} (${more ? "more" : "less"} is better)`;
-    return `The best model was that by ${named(metric, greaterIsBetter)} and is now that by ${named(this.metric, this.greaterIsBetter)}: it is looked for anew, from the next evaluation on.`;
+    return `The best model was that by ${named(metric, greaterIsBetter)} and is now that by ${named(this.metric, this.greaterIsBetter)}: the search for it begins again with the next evaluation.`;
   }
 
   /**
@@ -138,7 +140,10 @@ export function criterionOf({
   return { metric: name, greaterIsBetter: greaterIsBetter ?? !/(loss|losses|inconsistent)$/.test(name) };
 }
 
-/** @throws ConfigError before any evaluation, if an evaluation with metrics of these names will not have the one asked for */
+/**
+ * @throws ConfigError before any evaluation, if an evaluation with metrics of these names will not have the one asked
+ * for
+ */
 export function checkMetric(asked: string, names: readonly string[]): void {
   const metric = withPrefix(asked);
   const all = [...names, ...EVALUATION_TIMES].map(withPrefix);

@@ -1,7 +1,7 @@
 /**
- * A judge behind the OpenAI chat protocol, which most servers of models speak: POST {base}/chat/completions. It asks again
- * after errors that may pass, within a budget of requests, and reports every exchange. The key is removed from everything
- * that is reported, also where a server sends it back.
+ * A judge behind the OpenAI chat protocol, which most servers of models speak: POST {base}/chat/completions. It asks
+ * again after errors that may pass, within a budget of requests, and reports every exchange. The key is removed from
+ * everything that is reported, also where a server sends it back.
  */
 import { bodyText, DeadlineError } from "../../engine/platform/deadline.ts";
 import { platform } from "../../engine/platform/index.ts";
@@ -222,8 +222,8 @@ export class ChatJudge implements Judge {
 }
 
 /**
- * Follows from everything that it frames: no text can close its own frame, since no text can hold a digest of itself, and
- * the same question is always asked in the same words.
+ * Follows from everything that it frames: no text can close its own frame, since no text can hold a digest of itself,
+ * and the same question is always asked in the same words.
  */
 function frameOf(...texts: readonly string[]): string {
   const hash = platform.sha256();

@@ -1,6 +1,6 @@
 /**
- * The win rate according to a judge. Every pair of answers is shown in both orders and each verdict counts half, so that a
- * judge who always prefers the first answer finds both models equal.
+ * The win rate according to a judge. Every pair of answers is shown in both orders and each verdict counts half, so
+ * that a judge who always prefers the first answer finds both models equal.
  */
 import { counted, JudgeError } from "../../errors.ts";
 import type { Metrics } from "../method/metrics.ts";

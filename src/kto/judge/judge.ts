@@ -1,4 +1,6 @@
-/** What a judge is: it sees a prompt and two answers and says which is better. `compare.ts` decides what it is asked. */
+/**
+ * What a judge is: it sees a prompt and two answers and says which is better. `compare.ts` decides what it is asked.
+ */
 import { withDeadline } from "../../engine/platform/deadline.ts";
 import { asPhrase, errorMessage, JudgeError, shown } from "../../errors.ts";
 
@@ -28,8 +30,8 @@ export interface Judge {
 }
 
 /**
- * A judge as a function of its own. It returns `"a"`, `"b"` or `"tie"`, or a number that says how much better `a` is than
- * `b`: above 0 if `a` is better, below 0 if `b` is, 0 for a tie. A promise of these will do.
+ * A judge as a function of its own. It returns `"a"`, `"b"` or `"tie"`, or a number that says how much better `a` is
+ * than `b`: above 0 if `a` is better, below 0 if `b` is, 0 for a tie. A promise of these will do.
  */
 export type JudgeFunction = (prompt: string, a: string, b: string) => unknown;
 

@@ -76,8 +76,8 @@ export function packBatch(examples: readonly BatchExample[], options: BatchOptio
 }
 
 /**
- * Checks examples that were not made by `tokenizeRows`. The device would compute numbers from ids outside the vocabulary
- * too, and they would mean nothing.
+ * Checks examples that were not made by `tokenizeRows`. The device would compute numbers from ids outside the
+ * vocabulary too, and they would mean nothing.
  *
  * @param bound tokens of prompt and completion together, and the limit's name
  * @throws DatasetError naming the example and what is wrong with it

@@ -1,4 +1,7 @@
-/** The microbatches of an evaluation: a pure function of its rows and their number in a microbatch. No models, no device. */
+/**
+ * The microbatches of an evaluation: a pure function of its rows and their number in a microbatch. No models, no
+ * device.
+ */
 import type { RowShape } from "../../engine/model/rows.ts";
 import { type Batch, type BatchExample, type BatchOptions, batchShape, packBatch } from "./batch.ts";
 import { epochSchedule } from "./sampler.ts";

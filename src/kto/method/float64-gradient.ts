@@ -105,7 +105,9 @@ export function ktoFloat64Gradient(inputs: KtoFloat64Inputs): KtoFloat64Result {
   };
 }
 
-/** Loss and gradient of one update of supervised fine-tuning, over all its examples. The formulas are `sftObjective`'s. */
+/**
+ * Loss and gradient of one update of supervised fine-tuning, over all its examples. The formulas are `sftObjective`'s.
+ */
 export function sftFloat64Gradient(
   policy: Float64Model,
   examples: readonly { readonly promptIds: Ids; readonly completionIds: Ids }[],

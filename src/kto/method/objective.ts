@@ -1,7 +1,7 @@
 /**
  * The seam between models and method: from log-probabilities per sequence to coefficients per sequence, on the device.
- * A method is one kernel and its float64 twin, wrapped in one of these (`kto-objective.ts`, `sft-objective.ts`); nothing
- * else changes.
+ * A method is one kernel and its float64 twin, wrapped in one of these (`kto-objective.ts`, `sft-objective.ts`);
+ * nothing else changes.
  */
 import type { Device } from "../../engine/gpu/device.ts";
 import type { Program } from "../../engine/gpu/program.ts";
@@ -23,7 +23,9 @@ export interface ObjectiveOptions {
   readonly referenceKind?: "model" | "uniform";
 }
 
-/** What a model is trained for: KTO with these constants, or "sft", the cross-entropy of completions, which has none. */
+/**
+ * What a model is trained for: KTO with these constants, or "sft", the cross-entropy of completions, which has none.
+ */
 export type TrainedFor = ObjectiveOptions | "sft";
 
 /** Whether mismatched pairs are computed beside the examples. */

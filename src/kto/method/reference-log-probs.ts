@@ -1,8 +1,8 @@
 /**
- * The reference's log-probs of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs), so
- * that no reference model is resident while training. log pi_ref(y_j|x_i) depends on the pair, and each epoch draws other
- * pairs, so every microbatch of the schedule has numbers of its own, from the pass that a live reference would make. They
- * are kept on disk under a hash of all that changes them, see `cacheKey`.
+ * The reference's log-probs of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs),
+ * so that no reference model is resident while training. log pi_ref(y_j|x_i) depends on the pair, and each epoch draws
+ * other pairs, so every microbatch of the schedule has numbers of its own, from the pass that a live reference would
+ * make. They are kept on disk under a hash of all that changes them, see `cacheKey`.
  */
 
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
@@ -39,7 +39,9 @@ export interface ReferenceLogProbsOptions {
   readonly recompute?: boolean;
   /** As in `UpdateOptions`: like the training that they are for. Default false. */
   readonly fp16?: boolean;
-  /** false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true. */
+  /**
+   * false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true.
+   */
   readonly compute?: boolean;
   /** What a step is called, one and several. */
   readonly stepNames: readonly [string, string];
@@ -212,8 +214,8 @@ async function compute(
 
 /**
  * A hash of the reference's weights as they lie on the device, its adapter, the token ids, the rows of each microbatch
- * (which seed, order and batch settings make), the cut, the format of activations, and the kernels, since others may round
- * otherwise. Learning rate, beta and weights do not count.
+ * (which seed, order and batch settings make), the cut, the format of activations, and the kernels, since others may
+ * round otherwise. Learning rate, beta and weights do not count.
  */
 async function cacheKey(pass: ReferencePass, plan: Microbatches): Promise<string> {
   const { reference, fp16 } = pass;

@@ -29,7 +29,9 @@ export class RunPlan {
   readonly options: PlanOptions;
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
-  /** Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch. */
+  /**
+   * Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch.
+   */
   readonly rowsLeftOut: number;
   #epoch: { number: number; microbatches: number[][] } | undefined;
 

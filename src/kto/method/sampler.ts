@@ -23,7 +23,9 @@ export interface ScheduleOptions {
    * group_by_length: shuffled rows are sorted within stretches of 50 microbatches. Default false.
    */
   readonly groupByLength?: boolean;
-  /** False for objectives without a reference point to estimate: pairs do not matter, one row is enough. Default true. */
+  /**
+   * False for objectives without a reference point to estimate: pairs do not matter, one row is enough. Default true.
+   */
   readonly mismatched?: boolean;
 }
 
@@ -43,7 +45,7 @@ const firstEpochStream = 1;
 const sortedMicrobatches = 50;
 
 /** Exchanges of rows between microbatches are given up after so many in a row that reached no new minimum. */
-const vainExchanges = 1000;
+const fruitlessExchanges = 1000;
 /** After this many, some exchanges that make it worse are taken, to leave a local minimum. */
 const patientExchanges = 500;
 const worseAccepted = 1 / 4;
@@ -184,8 +186,8 @@ function arranged(microbatches: readonly number[][], examples: readonly SampledR
   let replaced: [ring: number, before: Ring][] = [];
   // Every ring with clashes is listed; some that have none any more may be.
   const unsolved = rings.flatMap(({ clashes }, k) => (clashes > 0 ? [k] : []));
-  let vain = 0;
-  while (fewest > least && vain < vainExchanges && rings.length > 1) {
+  let fruitless = 0;
+  while (fewest > least && fruitless < fruitlessExchanges && rings.length > 1) {
     const chosen = random.below(unsolved.length);
     const k = unsolved[chosen] as number;
     const here = rings[k] as Ring;
@@ -194,7 +196,7 @@ function arranged(microbatches: readonly number[][], examples: readonly SampledR
       unsolved.pop();
       continue;
     }
-    vain++;
+    fruitless++;
     // Half of the time with another that has clashes: what one has too many of, the other often lacks.
     const other =
       random.below(2) === 0
@@ -204,7 +206,7 @@ function arranged(microbatches: readonly number[][], examples: readonly SampledR
     const there = rings[other] as Ring;
     const [newHere, newThere] = exchanged(here, there, examples, random);
     const gain = here.clashes + there.clashes - newHere.clashes - newThere.clashes;
-    if (gain < 0 && (vain <= patientExchanges || random.float() > worseAccepted)) continue;
+    if (gain < 0 && (fruitless <= patientExchanges || random.float() > worseAccepted)) continue;
     rings[k] = newHere;
     rings[other] = newThere;
     if (there.clashes === 0 && newThere.clashes > 0) unsolved.push(other);
@@ -213,7 +215,7 @@ function arranged(microbatches: readonly number[][], examples: readonly SampledR
     if (clashes < fewest) {
       fewest = clashes;
       replaced = [];
-      vain = 0;
+      fruitless = 0;
     }
   }
   for (const [k, before] of replaced.reverse()) rings[k] = before;

@@ -27,8 +27,8 @@ import { SftObjective } from "./sft-objective.ts";
 
 /**
  * Where the reference's log-probs come from: the pass of a frozen model with the policy's vocabulary; "cached", numbers
- * computed before, which come with each batch; "uniform", one constant for every completion; "none" for an objective that
- * compares with nothing.
+ * computed before, which come with each batch; "uniform", one constant for every completion; "none" for an objective
+ * that compares with nothing.
  */
 export type UpdateReference = Model | "cached" | "uniform" | "none";
 
@@ -175,8 +175,8 @@ export class Update {
   }
 
   /**
-   * The share of the time since the last update was begun in which the device computed, once it is done; undefined for an
-   * update that was not run to be logged, and for adapters that do not time their work.
+   * The share of the time since the last update was begun in which the device computed, once it is done; undefined for
+   * an update that was not run to be logged, and for adapters that do not time their work.
    */
   async deviceTimeShare(): Promise<number | undefined> {
     if (this.#loggedSince === undefined) return undefined;
@@ -196,7 +196,10 @@ export class Update {
     return { policy, reference };
   }
 
-  /** Log-probabilities of a microbatch's sequences under the policy as it is now, [m] or [2 m]; no gradients, no metrics. */
+  /**
+   * Log-probabilities of a microbatch's sequences under the policy as it is now, [m] or [2 m]; no gradients, no
+   * metrics.
+   */
   async policyLogProbs(batch: Batch): Promise<Float32Array> {
     const { shape } = batch.packed;
     const sums = this.objective.policyLogProbs(batch.size);
@@ -305,7 +308,10 @@ export function checkVocabularies(policy: Model, reference: Model): void {
   );
 }
 
-/** Whether the reference's pass fits into the activations of the policy's: the same build, and no other adapter's scratch. */
+/**
+ * Whether the reference's pass fits into the activations of the policy's: the same build, and no other adapter's
+ * scratch.
+ */
 function sharesMemory(policy: Model, reference: Model): boolean {
   const build = ({ config, adapter }: Model) =>
     JSON.stringify([{ ...config, eosTokenIds: [] }, (adapter ?? policy.adapter)?.options]);

@@ -5,7 +5,9 @@ import type { Microbatches } from "./reference-log-probs.ts";
 /** Steps over which the mean is taken: rows are drawn at random, so that the first ones stand for all. */
 const MOST_STEPS_LOOKED_AT = 1000;
 
-/** The step whose token rows on the device are nearest to the mean, so that its time stands for every step of the run. */
+/**
+ * The step whose token rows on the device are nearest to the mean, so that its time stands for every step of the run.
+ */
 export function meanStep(plan: Pick<Microbatches, "totalSteps" | "batches">): number {
   const rowsOf = (step: number) =>
     plan.batches(step).reduce((sum, { packed: { shape } }) => sum + shape.gradientRows + shape.branchRows, 0);

@@ -34,8 +34,8 @@ const LARGE_PARAMETERS = 7e9;
 const TOY_PARAMETERS = 1e8;
 
 /**
- * Warnings on values outside the ranges that are known to work (KTO paper, TRL's page on KTO): one sentence each, naming
- * the option and the range. Nothing is changed.
+ * Warnings on values outside the ranges that are known to work (KTO paper, TRL's page on KTO): one sentence each,
+ * naming the option and the range. Nothing is changed.
  */
 export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] {
   const advice: string[] = [];

@@ -1,7 +1,7 @@
 /**
- * The seam between loose options and trainers. A program gives a trainer some options, which are parsed there; the command
- * line has parsed its whole configuration and gives the trainer's part of it, which is taken as it is. So everything that
- * a trainer runs with was parsed once.
+ * The seam between loose options and trainers. A program gives a trainer some options, which are parsed there; the
+ * command line has parsed its whole configuration and gives the trainer's part of it, which is taken as it is. So
+ * everything that a trainer runs with was parsed once.
  */
 import * as z from "zod";
 import { trainerShape } from "./option.ts";

@@ -26,8 +26,8 @@ export const checkpointOptions = {
 };
 
 /**
- * The most checkpoints that are on the disk at the same time in a run that nothing stops: `save_total_limit`, one that is
- * being written, and the best one beside the latest.
+ * The most checkpoints that are on the disk at the same time in a run that nothing stops: `save_total_limit`, one that
+ * is being written, and the best one beside the latest.
  */
 export function mostCheckpoints(
   options: Parameters<typeof checkpointDue>[0] & { readonly save_total_limit?: number | undefined },

@@ -33,8 +33,8 @@ export const ktoOptions = z.strictObject({
 export type KtoConfig = Readonly<z.output<typeof ktoOptions> & { ref_model_name_or_path: string }>;
 
 /**
- * The options of `KtoTrainer`: those of every run, and those of the method (Ethayarajh et al. 2024) under the names of TRL's
- * KTOConfig, with its defaults where nothing else is said.
+ * The options of `KtoTrainer`: those of every run, and those of the method (Ethayarajh et al. 2024) under the names of
+ * TRL's KTOConfig, with its defaults where nothing else is said.
  */
 export interface TrainerOptions extends RunOptions {
   /** How strongly the model is held to the reference; higher stays closer. Above 0; default 0.1. The paper's beta. */
@@ -46,26 +46,27 @@ export interface TrainerOptions extends RunOptions {
   /** The loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0. Default "kto". */
   readonly loss_type: "kto" | "apo_zero_unpaired";
   /**
-   * What the policy is compared with; copy: a frozen copy of what is trained, the model or its adapter, as it starts; base:
-   * the model without its adapter; cached: log-probs computed before training and kept on disk, so that the reference takes
-   * no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: base with a new adapter, else
-   * copy. Default "auto". Not an option of TRL's.
+   * What the policy is compared with; copy: a frozen copy of what is trained, the model or its adapter, as it starts;
+   * base: the model without its adapter; cached: log-probs computed before training and kept on disk, so that the
+   * reference takes no memory then; uniform: no reference, the entropy is measured on mismatched pairs; auto: base with
+   * a new adapter, else copy. Default "auto". Not an option of TRL's.
    */
   readonly reference: "auto" | "copy" | "base" | "cached" | "uniform";
   /**
-   * Compute the reference's log-probs before training, as reference "cached" does; also beside copy or base. Default false.
+   * Compute the reference's log-probs before training, as reference "cached" does; also beside copy or base. Default
+   * false.
    */
   readonly precompute_ref_log_probs: boolean;
   /**
-   * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL; "step"
-   * is an option of ours.
+   * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL;
+   * "step" is an option of ours.
    */
   readonly reference_point_scope: "microbatch" | "step";
   /** Compute token ids and reference log-probs again, also those that the cache holds. Default false. */
   readonly overwrite_cache: boolean;
   /**
-   * Rows in a microbatch, at least 2: each prompt also meets the completion of another row. Default 8. One row will do for
-   * loss_type "apo_zero_unpaired".
+   * Rows in a microbatch, at least 2: each prompt also meets the completion of another row. Default 8. One row will do
+   * for loss_type "apo_zero_unpaired".
    */
   readonly per_device_train_batch_size: number;
 }

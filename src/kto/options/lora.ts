@@ -39,8 +39,8 @@ export const loraOptions = {
 };
 
 /**
- * A sentence that names options of an adapter which were given although none is trained, most likely because `use_peft` was
- * forgotten (TRL ignores them as well); undefined where there is none.
+ * A sentence that names options of an adapter which were given although none is trained, most likely because `use_peft`
+ * was forgotten (TRL ignores them as well); undefined where there is none.
  */
 export function unusedLoraOptions(config: Readonly<Record<string, unknown>>): string | undefined {
   if (config.use_peft === true) return undefined;

@@ -62,8 +62,8 @@ export interface ReferenceChoice {
 }
 
 /**
- * The reference that the options ask for. As in TRL it is the policy as it starts unless a model is given; a new adapter
- * starts as the base model, which costs no memory.
+ * The reference that the options ask for. As in TRL it is the policy as it starts unless a model is given; a new
+ * adapter starts as the base model, which costs no memory.
  *
  * @param policy.adapter whether an adapter is trained
  * @param policy.continued whether that adapter changes the model before training

@@ -71,7 +71,9 @@ export const modelOptions = {
     expects: "a .jinja file or a folder that holds a chat template",
     placeholder: "path",
   }),
-  chat_template_kwargs: option(z.record(z.string(), z.unknown()).optional(), {
+  // A symbol as key holds what JavaScript does not keep of the numbers (exact-json.ts).
+  chat_template_kwargs: option(z.record(z.union([z.string(), z.symbol()]), z.unknown()).optional(), {
+    exact: true,
     description: "variables of the chat template, such as enable_thinking; a row's own go before them",
     expects: 'a JSON object or a mapping, such as {"enable_thinking": false}',
   }),

@@ -1,6 +1,6 @@
 /**
- * What an option is: a zod schema, which has its type, range and default, and what a person is told of it. Which options
- * there are stands in the other files of this folder and of `src/cli`; how values are read, in `parse.ts`.
+ * What an option is: a zod schema, which has its type, range and default, and what a person is told of it. Which
+ * options there are stands in the other files of this folder and of `src/cli`; how values are read, in `parse.ts`.
  */
 import * as z from "zod";
 
@@ -22,6 +22,8 @@ export interface OptionAbout {
   readonly refused?: Readonly<Record<string, string>>;
   /** What null or "none" stands for; without it they are refused unless the option has no default. */
   readonly nullMeans?: string | number | boolean | Readonly<Record<string, never>>;
+  /** Chat templates see it: what JSON tells apart and JavaScript does not, as 1.0 and 1, is kept (exact-json.ts). */
+  readonly exact?: true;
   /** Kernels compute with it: it must be a number of 32 bits. */
   readonly float32?: true;
   /** A trainer takes it; the other options are the command line's. */

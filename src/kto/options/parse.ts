@@ -1,6 +1,6 @@
 /**
- * Turns loosely typed values (YAML, command line, JavaScript) into checked ones, or into the sentence that refuses them. How
- * options are spelled on a command line stands in `src/cli/options/command-line.ts`.
+ * Turns loosely typed values (YAML, command line, JavaScript) into checked ones, or into the sentence that refuses
+ * them. How options are spelled on a command line stands in `src/cli/options/command-line.ts`.
  */
 import type * as z from "zod";
 import { ConfigError, shown } from "../../errors.ts";
@@ -8,7 +8,10 @@ import { findOption, nearest, normalName } from "./names.ts";
 import { expectedOf, type OptionInfo, optionInfos } from "./option.ts";
 import { coerce, sameValue } from "./values.ts";
 
-/** An option of TRL's that does not exist here. `harmless` are the values that ask for nothing beyond what is done anyway. */
+/**
+ * An option of TRL's that does not exist here. `harmless` are the values that ask for nothing beyond what is done
+ * anyway.
+ */
 export interface ForeignOption {
   readonly harmless: "any" | readonly unknown[];
   /** Why other values are refused, a clause after "which"; default "is not implemented yet". */
@@ -27,8 +30,8 @@ export interface ParseContext {
 }
 
 /**
- * Reads values as people write them (names in any spelling, numbers and booleans as text, null or "none" for "not set") and
- * fills in the defaults.
+ * Reads values as people write them (names in any spelling, numbers and booleans as text, null or "none" for "not set")
+ * and fills in the defaults.
  *
  * @throws ConfigError, one sentence naming the option, the value and the range; for an unknown option, the nearest one.
  */

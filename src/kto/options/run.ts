@@ -1,6 +1,6 @@
 /**
- * The options that every training run has, whatever it trains for, and the checks that need several of them. A method adds
- * its own (`kto.ts`, `sft.ts`) and may give these other defaults.
+ * The options that every training run has, whatever it trains for, and the checks that need several of them. A method
+ * adds its own (`kto.ts`, `sft.ts`) and may give these other defaults.
  */
 import type { ScheduleType } from "../../engine/schedule.ts";
 import { ConfigError } from "../../errors.ts";
@@ -37,13 +37,13 @@ export const runOptions = {
 export type RunConfig = OptionsOf<typeof runOptions>;
 
 /**
- * The options that every trainer takes. Names are those of transformers' TrainingArguments and of TRL's KTOConfig, and so
- * are the defaults where nothing else is said. A trainer throws ConfigError for a value that is out of range.
+ * The options that every trainer takes. Names are those of transformers' TrainingArguments and of TRL's KTOConfig, and
+ * so are the defaults where nothing else is said. A trainer throws ConfigError for a value that is out of range.
  */
 export interface RunOptions {
   /**
-   * Tokens of prompt and completion together, at most the model's context; longer rows are cut. At least 2; default 1024,
-   * as in TRL. The trainer refuses longer examples: `tokenizeRows` cuts them.
+   * Tokens of prompt and completion together, at most the model's context; longer rows are cut. At least 2; default
+   * 1024, as in TRL. The trainer refuses longer examples: `tokenizeRows` cuts them.
    */
   readonly max_length: number;
   /** Draw the rows in a seeded random order, another one in each epoch. Default true. */
@@ -62,7 +62,8 @@ export interface RunOptions {
    */
   readonly group_by_length: boolean;
   /**
-   * The order of rows; sequential: as shuffle_dataset false; group_by_length: as group_by_length true. Default "random".
+   * The order of rows; sequential: as shuffle_dataset false; group_by_length: as group_by_length true. Default
+   * "random".
    */
   readonly train_sampling_strategy: "random" | "sequential" | "group_by_length";
   /**
@@ -71,18 +72,18 @@ export interface RunOptions {
    */
   readonly freeze_parameters: string[];
   /**
-   * Keep activations as f16: about half their memory, gradients right to about 1%; all else (weights, gradients, moments,
-   * arithmetic) stays f32, so there is no loss scale (the adapter must have shader-f16). Default false.
+   * Keep activations as f16: about half their memory, gradients right to about 1%; all else (weights, gradients,
+   * moments, arithmetic) stays f32, so there is no loss scale (the adapter must have shader-f16). Default false.
    */
   readonly fp16: boolean;
   /**
-   * Keep only the inputs of layers and compute the rest again in the backward pass: less memory, the same gradients, more
-   * time (TRL's default is true). Default false.
+   * Keep only the inputs of layers and compute the rest again in the backward pass: less memory, the same gradients,
+   * more time (TRL's default is true). Default false.
    */
   readonly gradient_checkpointing: boolean;
   /**
-   * The same seed on the same adapter, with the same kernels chosen, gives the same model, bit for bit. A whole number of
-   * 32 bits; default 42. It decides the order of rows, their pairs and dropout.
+   * The same seed on the same adapter, with the same kernels chosen, gives the same model, bit for bit. A whole number
+   * of 32 bits; default 42. It decides the order of rows, their pairs and dropout.
    */
   readonly seed: number;
   /** Train without dropout, also where lora_dropout is not 0 (TRL's default). Default true. */
@@ -95,13 +96,13 @@ export interface RunOptions {
    */
   readonly lr_scheduler_type: ScheduleType;
   /**
-   * Parameters of the schedule, such as {"num_cycles": 3} or {"min_lr_rate": 0.1}. Default none. `ScheduleParameters` has
-   * them all.
+   * Parameters of the schedule, such as {"num_cycles": 3} or {"min_lr_rate": 0.1}. Default none. `ScheduleParameters`
+   * has them all.
    */
   readonly lr_scheduler_kwargs: Record<string, unknown>;
   /**
-   * Updates in which the rate rises from 0; below 1 a share of all updates; goes before warmup_ratio. Default 0. A share
-   * is rounded up, as in transformers 5.
+   * Updates in which the rate rises from 0; below 1 a share of all updates; goes before warmup_ratio. Default 0. A
+   * share is rounded up, as in transformers 5.
    */
   readonly warmup_steps: number;
   /** The warm-up as a share of all updates. From 0 to 1; default 0. */
@@ -126,7 +127,10 @@ export interface RunOptions {
   readonly per_device_eval_batch_size: number;
   /** The metric of the evaluation that says which model is the best; default loss. With or without "eval_". */
   readonly metric_for_best_model?: string | undefined;
-  /** Whether more of metric_for_best_model is better; default: true unless its name ends in loss, losses or inconsistent. */
+  /**
+   * Whether more of metric_for_best_model is better; default: true unless its name ends in loss, losses or
+   * inconsistent.
+   */
   readonly greater_is_better?: boolean | undefined;
   /** Save the best model of the run's evaluations, not the last. Default false. */
   readonly load_best_model_at_end: boolean;
@@ -135,7 +139,10 @@ export interface RunOptions {
    * EarlyStoppingCallback.
    */
   readonly early_stopping_patience?: number | undefined;
-  /** How much better than the best an improvement must be for early_stopping_patience. In units of the metric; default 0. */
+  /**
+   * How much better than the best an improvement must be for early_stopping_patience. In units of the metric; default
+   * 0.
+   */
   readonly early_stopping_threshold: number;
   /**
    * When to save a checkpoint: every save_steps updates or every epoch, and at the end; no for none. Default "steps".
@@ -145,8 +152,8 @@ export interface RunOptions {
   /** Updates between checkpoints. At least 1; default 500. */
   readonly save_steps: number;
   /**
-   * How many checkpoints are kept, the latest; neither the last good one nor the best is ever removed. At least 1; default
-   * all.
+   * How many checkpoints are kept, the latest; neither the last good one nor the best is ever removed. At least 1;
+   * default all.
    */
   readonly save_total_limit?: number | undefined;
   /** Leave the optimizer out of checkpoints: smaller, but a run cannot be resumed from them. Default false. */

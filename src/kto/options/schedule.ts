@@ -1,6 +1,6 @@
 /**
- * The options of the learning rate, under transformers' names: the highest rate, its warm-up, the schedule and what shapes
- * it. The formulas stand in `engine/schedule.ts`.
+ * The options of the learning rate, under transformers' names: the highest rate, its warm-up, the schedule and what
+ * shapes it. The formulas stand in `engine/schedule.ts`.
  */
 import * as z from "zod";
 import { RAMPS, type Schedule, type ScheduleParameters, type ScheduleType } from "../../engine/schedule.ts";

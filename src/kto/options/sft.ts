@@ -1,6 +1,6 @@
 /**
- * The options of supervised fine-tuning: those of every run, some with a text of their own, TRL's default of the learning
- * rate, and the sentences for options of KTO and of TRL's SFT that mean nothing here.
+ * The options of supervised fine-tuning: those of every run, some with a text of their own, TRL's default of the
+ * learning rate, and the sentences for options of KTO and of TRL's SFT that mean nothing here.
  */
 import * as z from "zod";
 import { TrainerParser } from "./checked.ts";

@@ -2,7 +2,8 @@
  * The options of TRL's `KTOConfig`, `ScriptArguments` and `ModelConfig` (and of transformers' `TrainingArguments` below
  * them) that this trainer does not have. A configuration written for TRL is accepted as long as it asks for nothing
  * that would change the result and is not done here: that is refused, never ignored. What concerns only speed or where
- * numbers are reported is accepted without effect. An option that is implemented moves from here to the file of its kind.
+ * numbers are reported is accepted without effect. An option that is implemented moves from here to the file of its
+ * kind.
  */
 import type { ForeignOption } from "./parse.ts";
 

@@ -1,7 +1,8 @@
 /**
- * How people write values: "yes", "1e-4", "none", a JSON object. Text becomes the option's own type where it can; whether
- * the value is in range is the schema's concern.
+ * How people write values: "yes", "1e-4", "none", a JSON object. Text becomes the option's own type where it can;
+ * whether the value is in range is the schema's concern.
  */
+import { parseExactJson } from "../../engine/files/exact-json.ts";
 import { shown } from "../../errors.ts";
 import type { OptionInfo } from "./option.ts";
 
@@ -13,7 +14,9 @@ export function booleanWord(text: string): boolean | undefined {
   return undefined;
 }
 
-/** The value in the option's own type where its text allows it; whatever else comes is left for the schema to refuse. */
+/**
+ * The value in the option's own type where its text allows it; whatever else comes is left for the schema to refuse.
+ */
 export function coerce(info: OptionInfo, written: unknown): unknown {
   if (info.kind === "strings" && written !== null) {
     return Array.isArray(written) ? written.map((item) => (isScalar(item) ? String(item) : item)) : [String(written)];
@@ -40,16 +43,16 @@ export function coerce(info: OptionInfo, written: unknown): unknown {
     case "string":
       return String(written);
     case "object":
-      return jsonFromText(text) ?? written;
+      return jsonFromText(text, info.about.exact === true) ?? written;
     case "strings":
       return written;
   }
 }
 
 /** As from a command line; a file's mapping is an object already. */
-function jsonFromText(text: string): unknown {
+function jsonFromText(text: string, exact: boolean): unknown {
   try {
-    return JSON.parse(text);
+    return exact ? parseExactJson(text) : JSON.parse(text);
   } catch {
     return undefined;
   }

@@ -90,7 +90,9 @@ export function meanInterval(values: readonly number[], overlap = 0): Mean {
   return { mean, low: mean - half, high: mean + half };
 }
 
-/** t with P(|T| < t) = 0.95 for a whole number of degrees of freedom: Abramowitz and Stegun 26.7.3 and 26.7.4, solved. */
+/**
+ * t with P(|T| < t) = 0.95 for a whole number of degrees of freedom: Abramowitz and Stegun 26.7.3 and 26.7.4, solved.
+ */
 function studentT95(freedom: number): number {
   const within = (angle: number): number => {
     const [sine, cosine] = [Math.sin(angle), Math.cos(angle)];

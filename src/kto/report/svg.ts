@@ -88,7 +88,9 @@ function panelMarks({ title, series, includeY = [] }: Panel, xLabel: string): st
   return [heading, ...grid, ...lines].join("\n");
 }
 
-/** Moves where the line begins anew after a gap; a point alone is a line of no length, which round caps make visible. */
+/**
+ * Moves where the line begins again after a gap; a point alone is a line of no length, which round caps make visible.
+ */
 function pathOf(points: Series["points"], xAt: (x: number) => number, yAt: (y: number) => number): string {
   let drawing = false;
   const commands: string[] = [];

@@ -16,7 +16,10 @@ export interface TrainingStep {
   readonly learningRate: number;
   /** On logging steps: means over the window since the last one. */
   readonly metrics?: Metrics;
-  /** After steps at which the model is evaluated. Where a stop broke that off, its step comes once more when the run goes on. */
+  /**
+   * After steps at which the model is evaluated. Where a stop broke that off, its step comes once more when the run
+   * goes on.
+   */
   readonly evaluation?: Evaluation;
 }
 
@@ -28,7 +31,9 @@ export interface SavedCheckpoint {
 }
 
 export interface TrainerCallbacks {
-  /** After each update and its evaluation, before a checkpoint of it: what the loop over the trainer then gets as well. */
+  /**
+   * After each update and its evaluation, before a checkpoint of it: what the loop over the trainer then gets as well.
+   */
   readonly onStep?: (step: TrainingStep) => void | Promise<void>;
   /** After each evaluation, that of `eval_on_start` (step 0) included, before `onStep`. */
   readonly onEvaluate?: (evaluation: Evaluation & { readonly step: number }) => void | Promise<void>;

@@ -1,7 +1,7 @@
 /**
- * The content of a run's checkpoints: what is trained (in f32, whatever the files of the model store), both moments and the
- * state of the run, saved and brought back bit by bit. Folders are made by `engine/files/checkpoint-folders.ts`, the times
- * to save are `record.ts`'s, the choice of one to go on from `resumption.ts`'s.
+ * The content of a run's checkpoints: what is trained (in f32, whatever the files of the model store), both moments and
+ * the state of the run, saved and brought back bit by bit. Folders are made by `engine/files/checkpoint-folders.ts`,
+ * the times to save are `record.ts`'s, the choice of one to go on from `resumption.ts`'s.
  */
 import {
   type CheckpointFolder,
@@ -70,14 +70,8 @@ export class Checkpoints {
    * weights that are not finite; DeviceLostError
    */
   async save(state: RunState, facts: TrainerStateFacts): Promise<CheckpointFolder> {
-    const { folder, options, policy, baseModel, warn } = this.#run;
-    const path = await writeCheckpointFolder(folder, state.step, async (target) => {
-      if (policy.adapter) await saveAdapter(policy, target, baseModel);
-      else await policy.save(target, { dtype: "f32" });
-      if (!options.save_only_model) await this.#saveOptimizer(platform.joinPath(target, OPTIMIZER_FILE));
-      await writeRunState(target, state, facts, options.seed);
-    });
-    this.#last = { path, step: state.step };
+    const { folder, options, warn } = this.#run;
+    this.#last = { path: await this.saveInto(folder, state, facts), step: state.step };
     if (options.save_total_limit !== undefined) {
       const best = facts.best === undefined ? [] : [facts.best.step];
       try {
@@ -88,6 +82,22 @@ export class Checkpoints {
       }
     }
     return this.#last;
+  }
+
+  /** As `save`, into any folder and nothing else. Returns the checkpoint's path. */
+  async saveInto(folder: string, state: RunState, facts: TrainerStateFacts): Promise<string> {
+    const { options, policy, baseModel } = this.#run;
+    return await writeCheckpointFolder(folder, state.step, async (target) => {
+      if (policy.adapter) await saveAdapter(policy, target, baseModel);
+      else await policy.save(target, { dtype: "f32" });
+      if (!options.save_only_model) await this.#saveOptimizer(platform.joinPath(target, OPTIMIZER_FILE));
+      await writeRunState(target, state, facts, options.seed);
+    });
+  }
+
+  /** The folder of the run. */
+  get folder(): string {
+    return this.#run.folder;
   }
 
   async #saveOptimizer(path: string): Promise<void> {

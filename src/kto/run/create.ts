@@ -18,8 +18,8 @@ import { Run, type RunParts } from "./run.ts";
 import { measureRun, type RunTimes } from "./timing.ts";
 
 /**
- * Makes a run and, with `resume_from_checkpoint`, puts the checkpoint's weights into the policy. The output folder is the
- * run's until it is freed.
+ * Makes a run and, with `resume_from_checkpoint`, puts the checkpoint's weights into the policy. The output folder is
+ * the run's until it is freed.
  *
  * @throws ConfigError, DatasetError for inputs that cannot be trained on; AdapterError where the device cannot hold the
  * run, with the microbatch that fits; FileError where another run has the output folder; what a checkpoint that cannot be
@@ -48,8 +48,8 @@ export async function createRun<Options extends RunOptions>(
 }
 
 /**
- * How long the run of these inputs, or what is left of it, takes: allocates it, runs a little of it and frees it. Writes
- * nothing and leaves the policy's weights as they are.
+ * How long the run of these inputs, or what is left of it, takes: allocates it, runs a little of it and frees it.
+ * Writes nothing and leaves the policy's weights as they are.
  *
  * @throws what `createRun` throws
  */

@@ -1,6 +1,6 @@
 /**
- * What a training run is made from: the caller's inputs, and the method (KTO, supervised fine-tuning) that says what they
- * are trained for. `planRun` checks them, before anything is allocated.
+ * What a training run is made from: the caller's inputs, and the method (KTO, supervised fine-tuning) that says what
+ * they are trained for. `planRun` checks them, before anything is allocated.
  */
 import type { Device } from "../../engine/gpu/device.ts";
 import { trainedLayout } from "../../engine/model/freezing.ts";
@@ -45,13 +45,13 @@ export interface Method<Options extends RunOptions = RunOptions> {
   readonly options: Options;
   readonly objective: TrainedFor;
   /**
-   * What the policy is compared with: a model of its own; the policy as it starts, or without its adapter; "uniform", one
-   * constant for every row; or nothing.
+   * What the policy is compared with: a model of its own; the policy as it starts, or without its adapter; "uniform",
+   * one constant for every row; or nothing.
    */
   readonly reference: Model | "start" | "base" | "uniform" | "none";
   /**
-   * Given where the reference's log-probs are computed before the run: whether those on the disk are computed again, and
-   * whether a reference model is freed once they are there.
+   * Given where the reference's log-probs are computed before the run: whether those on the disk are computed again,
+   * and whether a reference model is freed once they are there.
    */
   readonly caching?: { readonly recompute: boolean; readonly freeReference: boolean } | undefined;
   /** The rows over which the reference point is taken where gradients are accumulated. */

@@ -1,6 +1,6 @@
 /**
- * The lock of an output folder, so that two runs never write into one: a file that names the process which has it. A lock
- * whose process has ended is taken over.
+ * The lock of an output folder, so that two runs never write into one: a file that names the process which has it. A
+ * lock whose process has ended, or has been silent for minutes on another machine, is taken over.
  */
 import { platform } from "../../engine/platform/index.ts";
 import { FileError } from "../../errors.ts";

@@ -1,6 +1,6 @@
 /**
- * The record of a training run: how far it is, what it logged, and the checkpoints that keep it. It saves them when they
- * are due and goes on from one; their files are written and read by `checkpoints.ts` and `state.ts`.
+ * The record of a training run: how far it is, what it logged, and the checkpoints that keep it. It saves them when
+ * they are due and goes on from one; their files are written and read by `checkpoints.ts` and `state.ts`.
  */
 import { platform } from "../../engine/platform/index.ts";
 import { DeviceLostError, errorMessage, FileError } from "../../errors.ts";
@@ -14,6 +14,7 @@ import { warn } from "./callbacks.ts";
 import { Checkpoints } from "./checkpoints.ts";
 import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
+import { rescue } from "./rescue.ts";
 import type { Resumption } from "./resumption.ts";
 import {
   digestOf,
@@ -157,14 +158,25 @@ export class RunRecord {
     await this.#tellOfCheckpoint(checkpoints);
   }
 
-  /** Saves a run that was stopped between checkpoints. Throws FileError with what is left of the run. */
+  /**
+   * Saves a run that was stopped between checkpoints.
+   *
+   * @throws FileError for a folder that cannot be written, with the last checkpoint, and where this one is saved instead
+   */
   async saveStopped(): Promise<void> {
     const checkpoints = this.#checkpoints;
     if (checkpoints === undefined || this.done === 0 || checkpoints.last?.step === this.done) return;
+    const { folder } = checkpoints;
+    const [state, facts] = [this.#state(), await this.#facts()];
     try {
-      await checkpoints.save(this.#state(), await this.#facts());
+      await checkpoints.save(state, facts);
     } catch (error) {
-      throw error instanceof FileError ? this.unsaved(error) : error;
+      if (!(error instanceof FileError)) throw error;
+      throw await rescue(this.unsaved(error), this.done, {
+        folder,
+        write: async (place) => void (await checkpoints.saveInto(place, state, facts)),
+        remedy: `move its checkpoint into ${folder}, then go on with resume_from_checkpoint`,
+      });
     }
     await this.#tellOfCheckpoint(checkpoints);
   }

@@ -1,7 +1,7 @@
 /**
- * The reference of a run: the model whose log-probs the policy's are compared with, held beside the policy or asked once
- * before the run. By default it is the policy as it starts; a run that is resumed starts as the first run did, since the
- * checkpoint is put into the policy after the reference was taken.
+ * The reference of a run: the model whose log-probs the policy's are compared with, held beside the policy or asked
+ * once before the run. By default it is the policy as it starts; a run that is resumed starts as the first run did,
+ * since the checkpoint is put into the policy after the reference was taken.
  */
 import { Model } from "../../engine/model/model.ts";
 import { EvaluationPlan } from "../method/evaluation-plan.ts";
@@ -67,7 +67,9 @@ export function liveReference(policy: Model, method: Method): { source: UpdateRe
   return { source: copy, free: () => copy.free() };
 }
 
-/** SHA-256 of the adapter that is a run's reference, by which a resumed run knows it; undefined for any other reference. */
+/**
+ * SHA-256 of the adapter that is a run's reference, by which a resumed run knows it; undefined for any other reference.
+ */
 export async function referenceAdapterDigest(policy: Model, { reference }: Method): Promise<string | undefined> {
   if (reference !== "start" || policy.adapter === undefined || policy.device.counts) return undefined;
   return await arenaDigest(policy.adapter.weights);

@@ -1,6 +1,6 @@
 /**
- * The checkpoint that a run goes on from: one that is whole, and of this run. It is chosen before any work, since what is
- * computed before the run must come out as it did then. `checkpoints.ts` brings it back onto the device.
+ * The checkpoint that a run goes on from: one that is whole, and of this run. It is chosen before any work, since what
+ * is computed before the run must come out as it did then. `checkpoints.ts` brings it back onto the device.
  */
 import { checkpointDamage, listCheckpoints, unlistedFiles } from "../../engine/files/checkpoint-folders.ts";
 import { platform } from "../../engine/platform/index.ts";
@@ -25,8 +25,8 @@ const MAY_CHANGE =
 const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as const;
 
 /**
- * The checkpoint that `resume_from_checkpoint` names, or for true the last good one in the folder of the run; the damaged
- * ones after it are named in warnings. The device's tuner keeps to the kernels of that run from here on.
+ * The checkpoint that `resume_from_checkpoint` names, or for true the last good one in the folder of the run; the
+ * damaged ones after it are named in warnings. The device's tuner keeps to the kernels of that run from here on.
  *
  * @param adapterDigest of the adapter that is the reference, where one is
  * @returns undefined for a run that is not resumed, and for a plan of a run

@@ -1,7 +1,7 @@
 /**
  * A training run: one update after another, logged, evaluated, saved. It knows the schedule; which rows come when is
- * `RunPlan`'s, the work of an update `Update`'s, what is kept of it `RunRecord`'s. `createRun` makes one; iterate it with
- * `for await`.
+ * `RunPlan`'s, the work of an update `Update`'s, what is kept of it `RunRecord`'s. `createRun` makes one; iterate it
+ * with `for await`.
  */
 import type { Model, SaveOptions } from "../../engine/model/model.ts";
 import { saveAdapter } from "../../engine/model/peft.ts";
@@ -36,7 +36,10 @@ export interface RunParts<Options extends RunOptions = RunOptions> {
   readonly free: () => void;
 }
 
-/** Iterating it runs one update after another and throws NumericError where gradients are not finite update after update. */
+/**
+ * Iterating it runs one update after another and throws NumericError where gradients are not finite update after
+ * update.
+ */
 export class Run<Options extends RunOptions = RunOptions> implements AsyncIterable<TrainingStep> {
   readonly policy: Model;
   readonly options: Options;
@@ -73,7 +76,9 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     return this.#parts.plan.stepsPerEpoch;
   }
 
-  /** Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch. */
+  /**
+   * Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch.
+   */
   get rowsLeftOut(): number {
     return this.#parts.plan.rowsLeftOut;
   }
@@ -113,7 +118,9 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     return this.#parts.record.last;
   }
 
-  /** The disk space of the checkpoints, if nothing stops the run: bytes of one, and how many there are at once, at most. */
+  /**
+   * The disk space of the checkpoints, if nothing stops the run: bytes of one, and how many there are at once, at most.
+   */
   get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
     return this.#parts.record.checkpointSpace;
   }
@@ -277,8 +284,8 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
 
   /**
    * Ends the iteration after the update in progress, with a checkpoint in `outputFolder` whatever `save_strategy` says.
-   * An evaluation is broken off and leaves nothing behind. A later iteration, or a run that is resumed, goes on, with that
-   * evaluation first.
+   * An evaluation is broken off and leaves nothing behind. A later iteration, or a run that is resumed, goes on, with
+   * that evaluation first.
    */
   stop(): void {
     this.#stopping.abort();

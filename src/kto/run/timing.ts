@@ -1,6 +1,6 @@
 /**
- * How long a run takes, measured on a small part of it: one update, one microbatch of an evaluation and one pass for the
- * reference's log-probs, each of mean size and warm. Runs what the run itself runs; writes nothing.
+ * How long a run takes, measured on a small part of it: one update, one microbatch of an evaluation and one pass for
+ * the reference's log-probs, each of mean size and warm. Runs what the run itself runs; writes nothing.
  */
 import { meanStep, secondsWhenWarm } from "../method/warm-time.ts";
 import type { RunParts } from "./run.ts";

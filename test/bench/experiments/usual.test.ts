@@ -13,7 +13,7 @@ import { METRIC_SUMS } from "../../../src/kernels/kto-objective.ts";
 import { type BatchExample, packBatch } from "../../../src/kto/method/batch.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 import { llamaConfig, randomModel } from "../../helpers/models.ts";
-import { gradientsOf, noOptimizer, stepFor } from "../../helpers/step.ts";
+import { gradientsOf, noOptimizer, updateFor } from "../../helpers/step.ts";
 
 let scratch = "";
 beforeAll(() => {
@@ -39,7 +39,7 @@ describe("the usual schedule", () => {
       ];
       const objective = { beta: 0.02, desirableWeight: 1, undesirableWeight: 1.3, lossType: "kto" } as const;
       const packed = packBatch(examples, { mismatched: true, maxLength: 64 });
-      const ours = stepFor(policy, reference, objective, [packed]);
+      const ours = updateFor(policy, reference, objective, [packed]);
       const usual = new UsualStep({ policy, reference, examples, objective, optimizer: noOptimizer });
       try {
         const wanted = await gradientsOf(ours, [packed]);

@@ -64,10 +64,10 @@ describe("rows of chat messages", () => {
     expect(first.stderr).toMatch(/data: 4 rows tokenized; the ids are kept in /);
     const second = await run(...words, data);
     expect(second.stderr).toMatch(/data: token ids of 4 rows read from /);
-    const anew = await run(...words, data, "--overwrite_cache");
-    expect(anew.stderr).toMatch(/data: 4 rows tokenized/);
+    const again = await run(...words, data, "--overwrite_cache");
+    expect(again.stderr).toMatch(/data: 4 rows tokenized/);
     const wanted = await run(...words, await asIds("", noThought));
-    for (const { lines } of [first, second, anew]) expect(lines).toEqual(wanted.lines);
+    for (const { lines } of [first, second, again]) expect(lines).toEqual(wanted.lines);
   });
 
   test("chat_template_kwargs reach the template", async () => {

@@ -1,6 +1,7 @@
 /** `kto doctor` on machines that this one is not: two adapters, none. */
 import { describe, expect, test } from "vitest";
-import { type DoctorOptions, type DoctorReport, doctor, fasterThan } from "../../../src/cli/commands/doctor.ts";
+import { type DoctorReport, doctor, fasterThan } from "../../../src/cli/commands/doctor.ts";
+import type { DoctorOptions } from "../../../src/cli/descriptions/doctor.ts";
 import { Output } from "../../../src/cli/terminal/output.ts";
 import type { FoundAdapter, Platform } from "../../../src/engine/platform/platform.ts";
 import { AdapterError } from "../../../src/errors.ts";

@@ -3,12 +3,12 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { doctorCommand } from "../../../src/cli/commands/doctor.ts";
-import { generateCommand, parseGenerateOptions } from "../../../src/cli/commands/generate.ts";
-import { trainCommand } from "../../../src/cli/commands/train.ts";
+import { doctorDescription } from "../../../src/cli/descriptions/doctor.ts";
+import { generateDescription, parseGenerateOptions } from "../../../src/cli/descriptions/generate.ts";
+import { trainDescription } from "../../../src/cli/descriptions/train.ts";
 import { readOptions } from "../../../src/cli/options/command-line.ts";
-import { endTokens, resolveSampling } from "../../../src/cli/options/sampling.ts";
 import { promptEncoder, readPrompts } from "../../../src/cli/session/prompts.ts";
+import { endTokens, resolveSampling } from "../../../src/cli/session/sampling.ts";
 import { loadTokenizer } from "../../../src/engine/text/tokenizer.ts";
 import { parseKtoConfig } from "../../../src/kto/options/kto.ts";
 import { stories } from "../../helpers/folders.ts";
@@ -33,7 +33,7 @@ async function file(name: string, text: string): Promise<string> {
 const required = ["--model=m", "--dataset=d", "--output_dir=o"];
 
 async function train(...words: string[]): Promise<ReturnType<typeof parseKtoConfig>> {
-  const { values, where } = await readOptions([...required, ...words], trainCommand);
+  const { values, where } = await readOptions([...required, ...words], trainDescription);
   return parseKtoConfig(values, where);
 }
 
@@ -86,11 +86,11 @@ describe("spellings", () => {
   });
 
   test("TRL's options mean nothing to commands that do not train", async () => {
-    await expect(readOptions(["--bf16"], doctorCommand)).rejects.toThrow('unknown option "bf16"');
+    await expect(readOptions(["--bf16"], doctorDescription)).rejects.toThrow('unknown option "bf16"');
   });
 
   test("a repeatable option collects its values", async () => {
-    const { values } = await readOptions(["--prompt", "One", "--prompt=Two", "prompt=Three"], generateCommand);
+    const { values } = await readOptions(["--prompt", "One", "--prompt=Two", "prompt=Three"], generateDescription);
     expect(values.prompt).toEqual(["One", "Two", "Three"]);
   });
 });
@@ -121,8 +121,8 @@ describe("precedence", () => {
 
   test("prompts of the command line take the place of the file's", async () => {
     const path = await file("prompts.yaml", "prompt: [One, Two]\n");
-    expect((await readOptions([path], generateCommand)).values.prompt).toEqual(["One", "Two"]);
-    expect((await readOptions([path, "--prompt", "Three"], generateCommand)).values.prompt).toEqual(["Three"]);
+    expect((await readOptions([path], generateDescription)).values.prompt).toEqual(["One", "Two"]);
+    expect((await readOptions([path, "--prompt", "Three"], generateDescription)).values.prompt).toEqual(["Three"]);
   });
 });
 
@@ -223,6 +223,40 @@ describe("generate", () => {
     for (const [key, value] of [["tools", "run"] as const, ["chat_template_kwargs", []] as const]) {
       const bad = await file("bad.jsonl", `${JSON.stringify({ messages, [key]: value })}\n`);
       await expect(readPrompts({ prompt: [], prompts_file: bad })).rejects.toThrow(`${bad}:1: "${key}" is not a`);
+    }
+  });
+
+  test("contents in parts are joined for a template of text, and refused where a part is not text, as in rows", async () => {
+    const template = await file("text.jinja", "{{ messages[0].content }}");
+    const content = [
+      { type: "text", text: "Once upon" },
+      { type: "text", text: " a time" },
+    ];
+    const row = (parts: readonly object[]) => `${JSON.stringify({ messages: [{ role: "user", content: parts }] })}\n`;
+    const rows = await file("parts.jsonl", row(content) + row([...content, { type: "image" }]));
+    const [prompt = "", image = ""] = await readPrompts({ prompt: [], prompts_file: rows });
+    const tokenizer = await loadTokenizer(stories);
+    const encode = await promptEncoder([prompt], tokenizer, stories, { chat_template_path: template });
+    expect(tokenizer.decode(encode(prompt))).toBe("Once upon a time");
+    expect(() => encode(image)).toThrow(`${rows}:2: message 1 (user) of the prompt has {"type":"image"}`);
+  });
+
+  test("numbers of chat_template_kwargs are ints and floats as written, on the command line and in files", async () => {
+    const template = await file(
+      "kwargs.jinja",
+      "{{ one }} {{ list }} {{ inner }} {{ mine }} {{ messages[0].content }}",
+    );
+    const kwargs = '{"one": 1.0, "list": [2, 2.0], "inner": {"2": 1e3, "1": 9007199254740993}, "mine": 3.0}';
+    const messages = [{ role: "user", content: "Tom" }];
+    const rows = await file("kwargs.jsonl", `${JSON.stringify({ messages, chat_template_kwargs: { mine: 4 } })}\n`);
+    const [prompt = ""] = await readPrompts({ prompt: [], prompts_file: rows });
+    const tokenizer = await loadTokenizer(stories);
+    const yaml = await file("kwargs.yaml", `prompt: x\nchat_template_kwargs: ${kwargs}\n`);
+    for (const words of [[`chat_template_kwargs=${kwargs}`, "prompt=x"], [yaml]]) {
+      const { values } = await readOptions([...words, "model_name_or_path=m"], generateDescription);
+      const options = parseGenerateOptions({ ...values, chat_template_path: template }, () => "");
+      const encode = await promptEncoder([prompt], tokenizer, stories, options);
+      expect(tokenizer.decode(encode(prompt))).toBe("1.0 [2, 2.0] {'2': 1000.0, '1': 9007199254740993} 4 Tom");
     }
   });
 

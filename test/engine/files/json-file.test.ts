@@ -1,5 +1,5 @@
 /** Text files of a model folder: a byte-order mark is read over, a Git LFS pointer is named as what it is. */
-import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { readModelConfig } from "../../../src/engine/model/config/folder.ts";
@@ -8,7 +8,8 @@ import { readAdapterConfig } from "../../../src/engine/model/peft-config.ts";
 import { openCheckpoint } from "../../../src/engine/model/weights/checkpoint-files.ts";
 import { loadChatTemplate } from "../../../src/engine/text/chat-template.ts";
 import { loadTokenizer } from "../../../src/engine/text/tokenizer.ts";
-import { ModelFormatError } from "../../../src/errors.ts";
+import { DatasetError, ModelFormatError } from "../../../src/errors.ts";
+import { readFeedback } from "../../../src/kto/data/read.ts";
 import { freshPath, llama, temporaryFolder } from "../../helpers/folders.ts";
 import { tokenizerFolders } from "../../helpers/tokenizers.ts";
 
@@ -90,4 +91,29 @@ describe("a Git LFS pointer", () => {
       );
     },
   );
+
+  test.each([
+    ["chat_template.jinja", "chat_template.jinja", undefined],
+    ["additional_chat_templates/tool_use.jinja", "additional_chat_templates/tool_use.jinja", undefined],
+    ["the file of chat_template_path", "other.jinja", "other.jinja"],
+  ])("in place of the template %s is told", async (_, name, given) => {
+    const folder = modelFolder();
+    mkdirSync(join(folder, "additional_chat_templates"));
+    writeFileSync(join(folder, "chat_template.jinja"), "{{ messages }}");
+    writeFileSync(join(folder, name), pointer);
+    const options = given === undefined ? {} : { templatePath: join(folder, given) };
+    await expect(loadChatTemplate(folder, options)).rejects.toThrow(
+      `${join(folder, name)} is a Git LFS pointer and not the file itself, which has 1234567 bytes: fetch the file`,
+    );
+  });
+
+  test.each(["jsonl", "json", "csv", "parquet"])("in place of feedback named .%s is told", async (ending) => {
+    const path = join(modelFolder(), `feedback.${ending}`);
+    writeFileSync(path, pointer);
+    await expect(readFeedback(path)).rejects.toThrow(
+      new DatasetError(
+        `${path} is a Git LFS pointer and not the file itself, which has 1234567 bytes: fetch the file with "git lfs pull" in that folder, or download it from the hub.`,
+      ),
+    );
+  });
 });

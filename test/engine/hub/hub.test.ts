@@ -402,7 +402,7 @@ describe("cuts and stalls", () => {
     expect(existsSync(left)).toBe(range === undefined);
   });
 
-  test("a server that ignores the range, or has another one, is begun anew with", async () => {
+  test("a server that ignores the range, or has another one, is begun again with", async () => {
     hub.faults["CDN model.safetensors"] = [faults.cutAfter(30_000), faults.ignoreRange(weights)];
     expect(savedWeights(await resolve())).toEqual(weights);
     rmSync(cache, { recursive: true });
@@ -445,7 +445,7 @@ describe("damage and lies", () => {
     expect(blobs()).toEqual([gitHash(config)]);
   });
 
-  test("an end that comes too early without a word is a cut, and a server that then has no more is begun anew with", async () => {
+  test("an end that comes too early without a word is a cut, and a server that then has no more is begun again with", async () => {
     hub.faults["CDN model.safetensors"] = [faults.sendChunked(weights.subarray(0, 99)), faults.status(416)];
     expect(savedWeights(await resolve())).toEqual(weights);
     expect(ranges()).toEqual([undefined, "bytes=99-", undefined]);

@@ -15,7 +15,7 @@ import { sharedDevice, withLimits } from "../../helpers/device.ts";
 import { float64Of, relativeDistance } from "../../helpers/fixtures.ts";
 import { temporaryFolder } from "../../helpers/folders.ts";
 import { llamaConfig, randomModel } from "../../helpers/models.ts";
-import { exactStep, gradientsOf, type StepResult, stepFor } from "../../helpers/step.ts";
+import { exactStep, gradientsOf, type StepResult, updateFor } from "../../helpers/step.ts";
 import { exactTokenMetrics } from "../../helpers/token-metrics.ts";
 
 const device = await sharedDevice();
@@ -77,7 +77,7 @@ describe.each(["tied", "untied"] as const)("a vocabulary in windows, %s embeddin
   it("loss and gradients are those of float64, and the windows were there", async () => {
     const exact = exactStep(await float64Of(policy), await float64Of(reference), objective, [examples]);
     const run = async (): Promise<{ result: StepResult; dispatches: number }> => {
-      const step = stepFor(policy, reference, objective, batches);
+      const step = updateFor(policy, reference, objective, batches);
       try {
         const result = await gradientsOf(step, batches);
         return { result, dispatches: step.programs.reduce((sum, program) => sum + program.dispatches, 0) };
@@ -105,7 +105,7 @@ it.each(["tied", "untied"] as const)(
     const { policy, reference } = models[kind];
     const wanted = exactTokenMetrics(await float64Of(policy), examples);
     await withLimits(LIMITS, async () => {
-      const step = stepFor(policy, reference, objective, batches);
+      const step = updateFor(policy, reference, objective, batches);
       await step.gradients(batches, 0, 0, true);
       const found = objectiveMetrics(await device.download(step.objective.metrics), 0);
       step.free();

@@ -60,7 +60,7 @@ describe("the desirable rows of feedback", () => {
     return { completions, desirable };
   };
 
-  test("thumbs up of labelled rows, chosen of pairs; the others are counted, at each pass anew", async () => {
+  test("thumbs up of labelled rows, chosen of pairs; the others are counted, again at each pass", async () => {
     const { completions, desirable } = await read(
       [true, false, false].map((label, i) => ({ prompt: "a", completion: `${i}`, label })),
     );

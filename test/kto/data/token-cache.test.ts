@@ -202,7 +202,7 @@ describe("damage and faults are survived", () => {
     ["empty", () => Buffer.alloc(0)],
     ["longer", (bytes: Buffer) => Buffer.concat([bytes, Buffer.alloc(4)])],
     ["changed in one bit", (bytes: Buffer) => Buffer.from(bytes.map((byte, i) => (i === 40 ? byte ^ 1 : byte)))],
-  ])("a file that is %s is written anew", async (_, damage) => {
+  ])("a file that is %s is written again", async (_, damage) => {
     const { encoded } = await run();
     writeFileSync(only(), damage(readFileSync(only())));
     const again = await run();

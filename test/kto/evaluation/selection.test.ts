@@ -52,7 +52,7 @@ describe("early stopping", () => {
   const stops = (options: SelectionOptions, values: readonly number[]) =>
     consider(options, values).findIndex(({ stop }) => stop !== undefined);
 
-  test("after as many evaluations without an improvement as were allowed, an improvement starting anew", () => {
+  test("after as many evaluations without an improvement as were allowed, an improvement starting the count again", () => {
     expect(stops({ patience: 2 }, [3, 4, 2, 3, 4, 1])).toBe(4);
     expect(stops({ patience: 1 }, [3, 2, 1])).toBe(-1);
     expect(stops({}, [1, 2, 3, 4, 5])).toBe(-1);
@@ -103,10 +103,10 @@ describe("a state of another metric", () => {
       { metric: "rewards/margins", greaterIsBetter: false },
       "and is now that by eval_rewards/margins (less is better)",
     ],
-  ])("another %s: the best is looked for anew, and that is said", (_, options, now) => {
+  ])("another %s: the search for the best begins again, and that is said", (_, options, now) => {
     const after = new Selection({ ...options, patience: 1 });
     expect(after.restore(before.state)).toBe(
-      `The best model was that by eval_rewards/margins (more is better) ${now}: it is looked for anew, from the next evaluation on.`,
+      `The best model was that by eval_rewards/margins (more is better) ${now}: the search for it begins again with the next evaluation.`,
     );
     expect(after.stop).toBeUndefined();
     // No improvement of the value before, but that tells of something else.

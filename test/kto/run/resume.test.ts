@@ -3,8 +3,8 @@
  * written, options and data that changed meanwhile, what callbacks are told. Tiny models, so that a run takes a second.
  */
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { join, sep } from "node:path";
 import { afterEach, describe, expect, it, vi } from "vitest";
 import { checkpointDamage } from "../../../src/engine/files/checkpoint-folders.ts";
 import { LoraAdapter } from "../../../src/engine/model/lora.ts";
@@ -610,7 +610,7 @@ describe("what changed meanwhile", () => {
         return { ...json, evaluation: { ...evaluation, selection } };
       },
     ],
-  ])("the metric of the best model: the best is looked for anew%s", async (_, change) => {
+  ])("the metric of the best model: the search for the best begins again%s", async (_, change) => {
     const path = newFolder();
     const inputs = { evalExamples: readExamples("llama").slice(0, 4) };
     const evaluated = { eval_steps: 1, max_steps: 3, load_best_model_at_end: true };
@@ -618,7 +618,7 @@ describe("what changed meanwhile", () => {
     forge(join(path, "checkpoint-2"), "run_state.json", change);
     const resumed = await run(path, { ...evaluated, resume_from_checkpoint: true }, inputs);
     expect(resumed.warnings).toEqual([
-      "The best model was that by eval_rewards/margins (more is better) and is now that by eval_loss (less is better): it is looked for anew, from the next evaluation on.",
+      "The best model was that by eval_rewards/margins (more is better) and is now that by eval_loss (less is better): the search for it begins again with the next evaluation.",
     ]);
     const [{ best_global_step: step }] = JSON.parse(resumed.state) as [{ best_global_step: number }];
     expect(step).toBe(3); // the only one after the break
@@ -684,7 +684,8 @@ describe("faults", () => {
     vi.spyOn(platform, "renameFolder").mockRejectedValue(new FileError("Cannot rename the folder x: no space."));
     const error = await failure(run(newFolder(), { save_strategy: "no" }, { stop: 1 }));
     expect(error).toBeInstanceOf(FileError);
-    expect(error.message).toBe("Cannot rename the folder x: no space.");
+    const nowhere = "Nor could it be saved beside that folder or in the folder for temporary files.";
+    expect(error.message).toBe(`Cannot rename the folder x: no space. ${nowhere}`);
     vi.restoreAllMocks();
     const path = newFolder();
     const stopped = run(
@@ -700,8 +701,26 @@ describe("faults", () => {
       },
     );
     expect((await failure(stopped)).message).toBe(
-      `Cannot rename the folder x: no space. The training is not lost: ${join(path, "checkpoint-2")} holds the run up to step 2: go on from there with resume_from_checkpoint.`,
+      `Cannot rename the folder x: no space. The training is not lost: ${join(path, "checkpoint-2")} holds the run up to step 2: go on from there with resume_from_checkpoint. ${nowhere}`,
     );
+  });
+
+  it("a run that is stopped on a full disk is saved beside its folder, and goes on once that is moved back", async () => {
+    const path = newFolder();
+    const write = platform.writeFileAtomic.bind(platform);
+    vi.spyOn(platform, "writeFileAtomic").mockImplementation(async (file, chunks) => {
+      if (file.startsWith(path + sep)) throw new FileError(`Cannot write ${file}: no space is left on the disk.`);
+      await write(file, chunks);
+    });
+    const error = await failure(run(path, { save_strategy: "no" }, { stop: 3 }));
+    vi.restoreAllMocks();
+    expect(error).toBeInstanceOf(FileError);
+    expect(error.message).toContain(
+      `no space is left on the disk. What was trained, 3 updates, is saved in ${path}-rescued: move its checkpoint into ${path}, then go on with resume_from_checkpoint.`,
+    );
+    renameSync(join(`${path}-rescued`, "checkpoint-3"), join(path, "checkpoint-3"));
+    const { weights } = await run(path, { resume_from_checkpoint: true });
+    expect(bits(weights)).toEqual(bits((await run(newFolder())).weights));
   });
 
   it("gradients that are never finite: the rows of the last microbatch are named", async () => {

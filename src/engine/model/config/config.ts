@@ -334,8 +334,8 @@ function scalingOf(keys: Keys, contextLength: number): RopeScaling {
   for (const key of ["mrope_section", FULL, SLIDING]) keys.refuseUse(key);
   if (kind === "linear") return { type: "linear", factor: keys.positive("factor") };
   if (kind === "llama3") return llama3Scaling(keys);
-  // Dynamic scaling changes the base only for sequences beyond the context, which are never run: the longer context that
-  // its factor promises is not offered.
+  // Dynamic scaling changes the base only for sequences beyond the context, which are never run: the longer context
+  // that its factor promises is not offered.
   if (kind === "dynamic") {
     keys.positive("factor");
     keys.refuse("original_max_position_embeddings", contextLength);
@@ -420,7 +420,9 @@ function firstWindowed(read: Keys): number {
   return read.json.max_window_layers === 0 ? 0 : read.count("max_window_layers", 28);
 }
 
-/** Far beyond any model, so that a damaged number does not make lists with an entry for each layer exhaust the memory. */
+/**
+ * Far beyond any model, so that a damaged number does not make lists with an entry for each layer exhaust the memory.
+ */
 const MOST_LAYERS = 10_000;
 
 function layerCount(read: Keys, key: string): number {

@@ -31,8 +31,9 @@ const MODEL_FILES = ["config.json", "generation_config.json"];
 export const DTYPE_NAMES: Readonly<Record<StoredFormat, string>> = { f32: "float32", f16: "float16", bf16: "bfloat16" };
 
 /**
- * Reads a model folder's `config.json`, and its end tokens from `generation_config.json` where that has them, as Hugging
- * Face does. Throws FileError for a missing folder, ModelFormatError for a missing config.json and for a malformed file.
+ * Reads a model folder's `config.json`, and its end tokens from `generation_config.json` where that has them, as
+ * Hugging Face does. Throws FileError for a missing folder, ModelFormatError for a missing config.json and for a
+ * malformed file.
  */
 export async function readModelConfig(folder: string): Promise<ModelConfig> {
   const found = await platform.exists(folder);
@@ -53,8 +54,8 @@ export async function readModelConfig(folder: string): Promise<ModelConfig> {
 }
 
 /**
- * The folder whose tokenizer and templates go with a model: its adapter's, where that was saved with a tokenizer, since it
- * was trained with it; else the model's own.
+ * The folder whose tokenizer and templates go with a model: its adapter's, where that was saved with a tokenizer, since
+ * it was trained with it; else the model's own.
  */
 export async function textFolder(model: {
   readonly folder: string;
@@ -102,8 +103,8 @@ export async function writeCompanions(from: string, to: string, dtype: StoredFor
 }
 
 /**
- * A config.json that names this dtype; undefined if it does already, or names none and the weights are f32. All else keeps
- * its spelling: JSON.stringify would turn 10000.0 into 10000, which Python reads as a number of another type.
+ * A config.json that names this dtype; undefined if it does already, or names none and the weights are f32. All else
+ * keeps its spelling: JSON.stringify would turn 10000.0 into 10000, which Python reads as a number of another type.
  */
 function withDtype(text: string, dtype: StoredFormat): string | undefined {
   const config = JSON.parse(text) as Record<string, unknown>;

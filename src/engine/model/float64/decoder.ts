@@ -67,7 +67,9 @@ interface Activations {
 /** A decoder in float64. It reads the arrays of `weights` in place and never writes them. */
 export class Float64Model {
   readonly config: ModelConfig;
-  /** Names of the tensors in use, as the checkpoint spells them; other tensors (masks, a tied head's copy) are ignored. */
+  /**
+   * Names of the tensors in use, as the checkpoint spells them; other tensors (masks, a tied head's copy) are ignored.
+   */
   readonly parameterNames: readonly string[];
   readonly #embedding: Parameter;
   readonly #positionTable: Parameter | undefined;

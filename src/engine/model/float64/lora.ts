@@ -1,6 +1,7 @@
 /**
- * LoRA in float64, computed differently from the device: the adapter is merged into the weights, W' = W + scale B A, and
- * the gradients of A and B follow from that of W' by the chain rule, dA = scale B^T dW', dB = scale dW' A^T. No dropout.
+ * LoRA in float64, computed differently from the device: the adapter is merged into the weights, W' = W + scale B A,
+ * and the gradients of A and B follow from that of W' by the chain rule, dA = scale B^T dW', dB = scale dW' A^T. No
+ * dropout.
  */
 import { add, at } from "../../../kernels/float64/elements.ts";
 import { matmul } from "../../../kernels/float64/matmul.ts";

@@ -29,9 +29,9 @@ export interface GenerateOptions extends SamplingOptions {
    */
   readonly onToken?: (promptIndex: number, ids: readonly number[]) => "stop" | undefined;
   /**
-   * With a single prompt: reuse the keys and values of its first tokens that the cache still holds from the call before,
-   * as the turns of a conversation do. The model's weights must not have changed. Matmuls may then add in another order,
-   * so that logits can differ in their last bits. Default false.
+   * With a single prompt: reuse the keys and values of its first tokens that the cache still holds from the call
+   * before, as the turns of a conversation do. The model's weights must not have changed. Matmuls may then add in
+   * another order, so that logits can differ in their last bits. Default false.
    */
   readonly reusePrefix?: boolean;
 }

@@ -1,6 +1,6 @@
 /**
- * Writes f32 arenas (trained weights, moments) into safetensors files and reads them back, bit by bit and in pieces. Does
- * not check what the numbers mean or whether they are finite.
+ * Writes f32 arenas (trained weights, moments) into safetensors files and reads them back, bit by bit and in pieces.
+ * Does not check what the numbers mean or whether they are finite.
  */
 import { ModelFormatError } from "../../../errors.ts";
 import type { TensorToWrite } from "../../files/safetensors.ts";

@@ -123,9 +123,9 @@ function parseIndex(text: string, path: string): Map<string, string> {
 /**
  * Writes tensors into a folder, in their order: one model.safetensors, or, if they take more than `maxShardBytes`,
  * model-00001-of-0000N.safetensors and an index, split between tensors. Weight files of the other kind that lie in the
- * folder are removed afterwards, since a loader would take those. Shards that replace others of the same names do so one
- * by one: the old index goes first and the new one comes last, so that a folder left in between has no weights to load,
- * instead of a mixture.
+ * folder are removed afterwards, since a loader would take those. Shards that replace others of the same names do so
+ * one by one: the old index goes first and the new one comes last, so that a folder left in between has no weights to
+ * load, instead of a mixture.
  *
  * @throws FileError; what a tensor's own data throws
  */

@@ -1,8 +1,8 @@
 /**
  * The parameters of a decoder and the Hugging Face tensors that they are made of. Projections that read the same input
  * are stored as one matrix: [q; k; v] and [gate; up]; their Hugging Face tensors are row ranges. The norms of query and
- * key heads lie behind one another for the same reason: one kernel reads both. Where parameters lie in memory is decided
- * in `arena.ts`.
+ * key heads lie behind one another for the same reason: one kernel reads both. Where parameters lie in memory is
+ * decided in `arena.ts`.
  */
 import type { ParameterSpec } from "../../gpu/arena.ts";
 import type { ModelConfig } from "../config/config.ts";

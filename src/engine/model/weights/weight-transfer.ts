@@ -12,8 +12,8 @@ import type { CheckpointFiles } from "./checkpoint-files.ts";
 const PIECE = 2 ** 23;
 
 /**
- * Fills the tensor of a parameter with its parts, one after another. Uploads start and end at whole words of 4 bytes: the
- * half word that an odd number of 16-bit numbers leaves is put before the next part's numbers.
+ * Fills the tensor of a parameter with its parts, one after another. Uploads start and end at whole words of 4 bytes:
+ * the half word that an odd number of 16-bit numbers leaves is put before the next part's numbers.
  *
  * @param names of the parts in the checkpoint; @param dtype what the numbers are rounded to on the way; @param piece
  * elements that are on the host at once
@@ -57,7 +57,9 @@ function joined(first: Uint8Array, second: Uint8Array): Uint8Array<ArrayBuffer> 
   return whole;
 }
 
-/** A tensor of a checkpoint by pieces: rounded to `dtype`, as bytes in `format`. Throws ModelFormatError if not finite. */
+/**
+ * A tensor of a checkpoint by pieces: rounded to `dtype`, as bytes in `format`. Throws ModelFormatError if not finite.
+ */
 async function* readPieces(
   files: CheckpointFiles,
   name: string,

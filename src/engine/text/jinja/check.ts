@@ -1,6 +1,6 @@
 /**
- * What Python refuses before it renders anything: break outside of a loop, an assigned `loop`, filters and tests that do
- * not exist, unless a condition stands before them. And which names a macro's body reads.
+ * What Python refuses before it renders anything: break outside of a loop, an assigned `loop`, filters and tests that
+ * do not exist, unless a condition stands before them. And which names a macro's body reads.
  */
 import { TemplateError } from "./errors.ts";
 import { hasFilter } from "./filters.ts";

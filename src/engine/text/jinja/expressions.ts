@@ -1,4 +1,7 @@
-/** The grammar of expressions, rule for rule as Jinja2's parser has it, its precedences included (~ binds closer than +). */
+/**
+ * The grammar of expressions, rule for rule as Jinja2's parser has it, its precedences included (~ binds closer than
+ * +).
+ */
 import { floatOf, integerOf } from "./numbers.ts";
 import type { CallArguments, Comparison, Expression, FilterCall } from "./syntax.ts";
 import type { TokenStream } from "./token-stream.ts";

@@ -1,6 +1,6 @@
 /**
- * The text of a template to tokens, as Jinja2's lexer cuts it with trim_blocks and lstrip_blocks on: the newline after a
- * block goes, and so does the white space before one that begins its line; "-" takes all white space, "+" keeps it.
+ * The text of a template to tokens, as Jinja2's lexer cuts it with trim_blocks and lstrip_blocks on: the newline after
+ * a block goes, and so does the white space before one that begins its line; "-" takes all white space, "+" keeps it.
  */
 import { syntaxError } from "./errors.ts";
 import { isSpace, spaces, strip } from "./strings.ts";

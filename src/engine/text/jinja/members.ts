@@ -1,6 +1,6 @@
 /**
- * What stands behind a dot or in brackets: attributes, methods, items and slices, as Jinja2's sandbox looks them up. A dot
- * takes the attribute first and then the item, brackets the item first; what changes a value is hidden.
+ * What stands behind a dot or in brackets: attributes, methods, items and slices, as Jinja2's sandbox looks them up. A
+ * dot takes the attribute first and then the item, brackets the item first; what changes a value is hidden.
  */
 import { bind, integerArgument } from "./arguments.ts";
 import { asNumber, contains, equals } from "./compare.ts";

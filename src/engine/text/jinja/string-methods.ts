@@ -1,4 +1,6 @@
-/** The methods of Python's str, with their arguments. Those that make bytes or tables (encode, translate) are not here. */
+/**
+ * The methods of Python's str, with their arguments. Those that make bytes or tables (encode, translate) are not here.
+ */
 import { bind, integerArgument, noArguments, type Signature, textArgument } from "./arguments.ts";
 import { TemplateError, typeError, valueError } from "./errors.ts";
 import { braceFormat, type FieldLookup } from "./format.ts";

@@ -1,7 +1,13 @@
-/** What Python's str does beneath its methods: white space, stripping, splitting, cutting, words. Positions are code points. */
+/**
+ * What Python's str does beneath its methods: white space, stripping, splitting, cutting, words. Positions are code
+ * points.
+ */
 import { characters, isPlain, textLength } from "./values.ts";
 
-/** As a class of a regular expression, what str.isspace() says yes to; unlike JavaScript's \s it has U+001C to U+001F and U+0085, and no byte order mark. */
+/**
+ * As a class of a regular expression, what str.isspace() says yes to; unlike JavaScript's \s it has U+001C to U+001F
+ * and U+0085, and no byte order mark.
+ */
 export const spaces = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 export const whitespace = new RegExp(`[${spaces}]`);
 const onlySpace = new RegExp(`^[${spaces}]+$`);

@@ -1,7 +1,7 @@
 /**
  * A chat template in the language of Jinja2, rendered as Python's jinja2 renders it with transformers' settings
- * (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loop controls, generation blocks). The judge is Python itself:
- * scripts/make-template-goldens.py. Grammar and rules follow Jinja2 3.1 (Pallets, BSD-3-Clause).
+ * (ImmutableSandboxedEnvironment, trim_blocks, lstrip_blocks, loop controls, generation blocks). The judge is Python
+ * itself: scripts/make-template-goldens.py. Grammar and rules follow Jinja2 3.1 (Pallets, BSD-3-Clause).
  */
 
 import { globalFunctions } from "./globals.ts";

@@ -1,4 +1,6 @@
-/** The tests of Jinja2: what stands behind `is`. Only the test `filter`, which asks for names of filters, is not here. */
+/**
+ * The tests of Jinja2: what stands behind `is`. Only the test `filter`, which asks for names of filters, is not here.
+ */
 import { bind, type Signature } from "./arguments.ts";
 import { asNumber, compare, contains, equals } from "./compare.ts";
 import { TemplateError } from "./errors.ts";

@@ -1,0 +1,35 @@
+/**
+ * What a command is apart from its body: its options, their checks and its help text. Descriptions import nothing of
+ * what the commands run on, so that a help text does not wait for it.
+ */
+import type * as z from "zod";
+import type { ParseContext } from "../../kto/options/parse.ts";
+import type { OutputOptions } from "../terminal/output.ts";
+
+/** What is known of a command's options before they are read. */
+export interface KnownOptions {
+  readonly schema: z.ZodObject;
+  readonly context: ParseContext;
+}
+
+/** Options as they were written, by canonical name, and where each was written. */
+export interface OptionInput {
+  readonly values: Readonly<Record<string, unknown>>;
+  /** "" for the command line, " in run.yaml" for a file. */
+  readonly where: (name: string) => string;
+}
+
+/** All of a command but its body: what the help shows, and how words become options. */
+export interface Description<Options> extends KnownOptions {
+  /** Whole command lines, shown under the options. */
+  readonly examples: readonly string[];
+  /** Checks the options that were read. Throws ConfigError. */
+  readonly parse: (input: OptionInput) => Options;
+}
+
+/** A description with its type inferred; context is empty where there is none. */
+export function describe<Options extends OutputOptions>(
+  description: Omit<Description<Options>, "context"> & { readonly context?: ParseContext },
+): Description<Options> {
+  return { context: {}, ...description };
+}
