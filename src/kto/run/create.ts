@@ -33,14 +33,13 @@ export async function createRun<Options extends RunOptions>(
   const release = inputs.policy.device.counts ? undefined : await lockFolder(inputs.outputFolder);
   try {
     const { parts, resumed } = await prepared(inputs, method, plan, true);
-    const run = new Run(parts, release);
     try {
       if (resumed) await parts.record.resume(resumed);
     } catch (error) {
-      run.free();
+      parts.free();
       throw error;
     }
-    return run;
+    return new Run(parts, release);
   } catch (error) {
     release?.();
     throw error;
