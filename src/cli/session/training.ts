@@ -19,6 +19,7 @@ import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
+import { useOf } from "../../kto/run/checkpoints.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
 import { LOCK_FILE } from "../../kto/run/lock.ts";
 import { saveOrRescue } from "../../kto/run/rescue.ts";
@@ -260,9 +261,7 @@ async function runUpdates(
 
 function interruption(trainer: Run, signal: EndSignal): InterruptedError {
   const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
-  const where = saved
-    ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
-    : "no checkpoint was due yet; start the run again";
+  const where = saved ? `${saved.path} ${useOf(saved)}` : "no checkpoint was due yet; start the run again";
   return new InterruptedError(`${signal} after ${stepsDone} of ${counted(totalSteps, "update")}: ${where}.`, signal);
 }
 

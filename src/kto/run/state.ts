@@ -5,6 +5,7 @@
 import * as z from "zod";
 import { platform } from "../../engine/platform/index.ts";
 import { errorMessage, ModelFormatError } from "../../errors.ts";
+import { kernelTexts, textOf } from "../../kernels/texts.ts";
 import type { BatchExample } from "../method/batch.ts";
 
 export const TRAINER_STATE_FILE = "trainer_state.json";
@@ -55,6 +56,8 @@ const runState = z.object({
     .optional(),
   /** Kernels that the device's tuner chose: with others, the last bits of a result may be others. */
   tuning: z.record(z.string(), z.string()).default({}),
+  /** SHA-256 of the kernels' texts, see `kernelDigest`; older checkpoints do not say it. */
+  kernels: z.string().optional(),
   /** SHA-256 of the examples, in their order. */
   data: z.string(),
   /** SHA-256 of the adapter that is the reference, where an adapter that was trained before goes on. */
@@ -206,6 +209,18 @@ async function readJson<S extends z.ZodType>(path: string, schema: S): Promise<z
   if (read.success) return read.data;
   const [issue] = read.error.issues;
   throw new ModelFormatError(`${path}: ${issue?.path.join(".") || "it"} cannot be used (${issue?.message}).`);
+}
+
+let digestOfKernels: string | undefined;
+
+/** SHA-256 of one text of each kernel: with other kernels, the last digits of a run's numbers may be others. */
+export function kernelDigest(): string {
+  if (digestOfKernels === undefined) {
+    const hash = platform.sha256();
+    for (const text of kernelTexts) hash.update(new TextEncoder().encode(textOf(text)));
+    digestOfKernels = hash.digest();
+  }
+  return digestOfKernels;
 }
 
 /** SHA-256 of examples in their order: token ids, where prompts end, labels. */
