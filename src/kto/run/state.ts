@@ -23,6 +23,13 @@ const whole = z.number().int().min(0);
 const metric = z.number().nullable();
 const settings = z.record(z.string(), z.unknown());
 
+/** Older checkpoints name the evaluations without an improvement otherwise. */
+function withPresentName(selection: unknown): unknown {
+  if (typeof selection !== "object" || selection === null || !("vain" in selection)) return selection;
+  const { vain, ...rest } = selection;
+  return { evaluationsWithoutImprovement: vain, ...rest };
+}
+
 const runState = z.object({
   version: z.literal(1),
   /** What the model was trained for; checkpoints of the first version do not say it. */
@@ -43,14 +50,17 @@ const runState = z.object({
   lastMetrics: z.record(z.string(), metric).optional(),
   evaluation: z
     .object({
-      selection: z.object({
-        metric: z.string().optional(),
-        greaterIsBetter: z.boolean().optional(),
-        best: z.object({ step: whole, value: number }).optional(),
-        vain: whole,
-        margins: z.array(z.object({ step: whole, training: number, validation: number })),
-        warned: z.boolean(),
-      }),
+      selection: z.preprocess(
+        withPresentName,
+        z.object({
+          metric: z.string().optional(),
+          greaterIsBetter: z.boolean().optional(),
+          best: z.object({ step: whole, value: number }).optional(),
+          evaluationsWithoutImprovement: whole,
+          margins: z.array(z.object({ step: whole, training: number, validation: number })),
+          warned: z.boolean(),
+        }),
+      ),
       lastStep: whole.or(z.literal(-1)),
     })
     .optional(),
