@@ -20,6 +20,7 @@ if (major < 20 || (major === 20 && minor < 19)) {
 if (existsSync(built) && !(existsSync(source) && newestSource() > statSync(built).mtimeMs)) {
   await run(built);
 } else if (existsSync(source)) {
+  process.on("uncaughtException", failedToLoad); // tsx rejects promises that nobody waits for
   const tsx = await load("tsx/esm/api").catch(() => undefined);
   if (tsx === undefined) fail(`The packages of ${root} are not installed; run "npm ci" there.`);
   tsx.register();
@@ -30,15 +31,30 @@ if (existsSync(built) && !(existsSync(source) && newestSource() > statSync(built
 
 async function run(main) {
   const { runProcess } = await load(pathToFileURL(main).href);
+  process.off("uncaughtException", failedToLoad);
   await runProcess();
 }
 
 /** An import, whose files Node opens all at once. */
 async function load(specifier) {
   return await import(specifier).catch((error) => {
-    if (error.code !== "EMFILE") throw error;
-    fail("Too many files are open: allow more of them, such as ulimit -n 4096.", 10);
+    explainLimit(error);
+    throw error;
   });
+}
+
+/** Ends with a sentence where the system gives this process too little to load the program. */
+function explainLimit(error) {
+  if (error?.code === "EMFILE") fail("Too many files are open: allow more of them, such as ulimit -n 4096.", 10);
+  if (error instanceof RangeError && /out of memory|could not allocate/i.test(error.message)) {
+    fail("The system gives this process too little memory to start: free some, or raise its limit (ulimit -v).", 10);
+  }
+}
+
+function failedToLoad(error) {
+  explainLimit(error);
+  console.error(error);
+  process.exit(1);
 }
 
 /** In a checkout a build that is older than the sources would run yesterday's code without a word. */

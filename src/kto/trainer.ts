@@ -109,6 +109,11 @@ function checkReference(policy: Model, reference: Model | undefined): void {
       "The reference is the policy itself, so every log-ratio would stay 0; load the reference as a model of its own, or leave it out for a frozen copy.",
     );
   }
+  if (reference.weights === policy.trained) {
+    throw new ConfigError(
+      "The reference has the weights that are trained, and would move with the policy; load it as a model of its own, or leave it out for a frozen copy.",
+    );
+  }
   if (reference.device !== policy.device) {
     throw new ConfigError("The reference lies on another device than the policy; load both on one device.");
   }

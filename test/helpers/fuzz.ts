@@ -213,7 +213,10 @@ const runState: RunState = {
   tuning: {},
   counts: { tokens: 90, rowsRun: 12, windowTokens: 30, windowCutPairs: 0 },
   lastMetrics: { loss: 0.5, kl: 0 },
-  evaluation: { selection: { best: { step: 2, value: 0.4 }, vain: 0, margins: [], warned: false }, lastStep: 2 },
+  evaluation: {
+    selection: { best: { step: 2, value: 0.4 }, evaluationsWithoutImprovement: 0, margins: [], warned: false },
+    lastStep: 2,
+  },
   data: "0".repeat(64),
   options: { seed: 3, beta: 0.1, lr_scheduler_kwargs: {} },
   settings: { model: "model" },

@@ -19,8 +19,9 @@ import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
+import { useOf } from "../../kto/run/checkpoints.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
-import { LOCK_FILE } from "../../kto/run/lock.ts";
+import { LOCK_FILE, lockFolder, removeEmptyFolder } from "../../kto/run/lock.ts";
 import { saveOrRescue } from "../../kto/run/rescue.ts";
 import type { Run } from "../../kto/run/run.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
@@ -50,7 +51,7 @@ export interface ReadyRun {
 }
 
 /** Inputs of the trainer that are the same for both commands. */
-export type SharedInputs = Pick<RunInputs, "outputFolder" | "settings" | "ownMetrics"> & TrainerCallbacks;
+export type SharedInputs = Pick<RunInputs, "outputFolder" | "unlock" | "settings" | "ownMetrics"> & TrainerCallbacks;
 
 /** Loads models and rows onto the device and creates the trainer. For a plan the device only counts memory. */
 type Preparation = (device: Device, shared: SharedInputs) => Promise<ReadyRun>;
@@ -62,7 +63,25 @@ export async function runTraining(config: RunConfig, output: Output, prepare: Pr
 
 async function train(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
   const { output_dir } = config;
+  const isNew = (await platform.exists(output_dir)) === undefined;
   await checkRunFolder(config);
+  // Before models and rows are downloaded and loaded, which may take long.
+  const unlock = config.dry_run ? undefined : await lockFolder(output_dir);
+  try {
+    await trainIn(config, output, prepare, unlock);
+  } finally {
+    unlock?.();
+    if (isNew && !config.dry_run) await removeEmptyFolder(output_dir);
+  }
+}
+
+async function trainIn(
+  config: RunConfig,
+  output: Output,
+  prepare: Preparation,
+  unlock: (() => void) | undefined,
+): Promise<void> {
+  const { output_dir } = config;
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
   let run: Run | undefined;
@@ -82,6 +101,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
     };
     const { trainer, policy, baseName, evalExamples, data, advice, time } = await prepare(target, {
       outputFolder: output_dir,
+      unlock,
       settings: keptSettings(config),
       onWarning: warn,
       ownMetrics: judged?.(async (step) => (await samples?.pairs(step)) ?? []),
@@ -260,9 +280,7 @@ async function runUpdates(
 
 function interruption(trainer: Run, signal: EndSignal): InterruptedError {
   const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
-  const where = saved
-    ? `${saved.path} is saved; go on from there with resume_from_checkpoint true`
-    : "no checkpoint was due yet; start the run again";
+  const where = saved ? `${saved.path} ${useOf(saved)}` : "no checkpoint was due yet; start the run again";
   return new InterruptedError(`${signal} after ${stepsDone} of ${counted(totalSteps, "update")}: ${where}.`, signal);
 }
 

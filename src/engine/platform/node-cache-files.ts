@@ -1,5 +1,5 @@
 /**
- * The part of the Node platform for caches of downloads: growing files, links, digests, and which processes still run.
+ * The part of the Node platform for caches of downloads: growing files, links and digests.
  */
 
 import { createHash, randomBytes } from "node:crypto";
@@ -9,6 +9,7 @@ import { hostname } from "node:os";
 import { dirname, relative } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { attempt, errorCode, fileError, writeAll } from "./node-errors.ts";
+import { hasEnded } from "./node-processes.ts";
 import type { CacheFiles, GrowingFile } from "./platform.ts";
 
 /** Without dots, since a dot separates host and process. */
@@ -68,13 +69,7 @@ export const cacheFiles: CacheFiles = {
 
   hasEnded(processName) {
     const [itsHost, id] = processName.split(".");
-    if (itsHost !== host || !/^\d+$/.test(id ?? "")) return false;
-    try {
-      process.kill(Number(id), 0);
-      return false;
-    } catch (error) {
-      return errorCode(error) === "ESRCH";
-    }
+    return itsHost === host && /^\d+$/.test(id ?? "") && hasEnded(Number(id));
   },
 };
 

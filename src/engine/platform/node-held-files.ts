@@ -5,13 +5,14 @@
  */
 import { randomBytes } from "node:crypto";
 import { readFileSync, rmSync, utimesSync } from "node:fs";
-import { readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
-import { resolve } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { errorCode, fileError } from "./node-errors.ts";
+import { hasEnded, startOf } from "./node-processes.ts";
 import type { FileHolder, HeldFile } from "./platform.ts";
 
-/** What this process holds, by absolute path, and what it wrote there. */
+/** What this process holds, by absolute path without links, and what it wrote there. */
 const held = new Map<string, string>();
 let releasesAtExit = false;
 
@@ -46,43 +47,60 @@ const systemClock: Clock = {
 /** A file that was left is removed and made so often; after that somebody else was quicker each time. */
 const MOST_TRIES = 3;
 
+/** What a file says: who holds it, when that process started, and a token that no other holding of it has. */
+interface Written extends FileHolder {
+  readonly started?: string | undefined;
+}
+
 /**
  * @param clock another one in tests
  * @throws FileError if the file cannot be made
  */
 export async function holdFile(path: string, clock: Clock = systemClock): Promise<HeldFile> {
-  const own = `${JSON.stringify({ process: process.pid, host: hostname(), since: new Date(clock.now()).toISOString() })}\n`;
-  const key = resolve(path);
+  const own = `${JSON.stringify({
+    process: process.pid,
+    host: hostname(),
+    since: new Date(clock.now()).toISOString(),
+    started: startOf(process.pid),
+    token: randomBytes(12).toString("hex"),
+  })}\n`;
+  let key: string;
+  try {
+    key = join(await realpath(dirname(path)), basename(path));
+  } catch (error) {
+    throw fileError("write", path, error);
+  }
   const mine = held.get(key);
-  if (mine !== undefined) return { holder: parseHolder(mine) };
+  if (mine !== undefined) return { holder: parse(mine) };
   held.set(key, own); // now, so that of two calls of this process one has it
   let has = false;
   try {
     for (let tries = 0; tries < MOST_TRIES; tries++) {
-      has = await created(path, own);
-      if (has) {
-        if (!releasesAtExit) process.once("exit", releaseAll);
-        releasesAtExit = true;
-        const silence = clock.every(HEARTBEAT_MS, () => beat(key, clock));
-        return {
-          release: () => {
-            silence();
-            release(key);
-          },
-        };
-      }
-      const found = await readFile(path, "utf8").catch(() => undefined);
+      has = await created(key, own);
+      if (has) return { release: keep(key, own, clock) };
+      const found = await readFile(key, "utf8").catch(() => undefined);
       if (found === undefined) continue; // released meanwhile
-      const holder = parseHolder(found);
-      if (!(await hasEnded(holder, path, clock))) return { holder };
-      await takeAway(path, found);
+      const holder = parse(found);
+      if (!(await wasLeft(holder, key, clock))) return { holder };
+      await takeAway(key, found);
     }
-    return { holder: parseHolder(await readFile(path, "utf8").catch(() => "")) };
+    return { holder: parse(await readFile(key, "utf8").catch(() => "")) };
   } catch (error) {
     throw fileError("write", path, error);
   } finally {
     if (!has) held.delete(key);
   }
+}
+
+/** Keeps a file alive that was made. Returns what ends that, once; the process does so at its end. */
+function keep(path: string, own: string, clock: Clock): () => void {
+  if (!releasesAtExit) process.once("exit", releaseAll);
+  releasesAtExit = true;
+  const silence = clock.every(HEARTBEAT_MS, () => beat(path, own, clock));
+  return () => {
+    silence();
+    release(path, own);
+  };
 }
 
 async function created(path: string, text: string): Promise<boolean> {
@@ -95,19 +113,11 @@ async function created(path: string, text: string): Promise<boolean> {
   }
 }
 
-async function hasEnded({ process: id, host }: FileHolder, path: string, clock: Clock): Promise<boolean> {
-  if (id === undefined || host !== hostname()) {
-    const { mtimeMs } = await stat(path);
-    return clock.now() - mtimeMs > (id === undefined ? LONGEST_WRITE_MS : LONGEST_SILENCE_MS);
-  }
-  // This process does not have it: another one had its number, as in a container that was started again.
-  if (id === process.pid) return true;
-  try {
-    process.kill(id, 0);
-    return false;
-  } catch (error) {
-    return errorCode(error) === "ESRCH";
-  }
+/** Whether the process that made the file has ended, as far as can be told from here. */
+async function wasLeft({ process: id, host, since, started }: Written, path: string, clock: Clock): Promise<boolean> {
+  if (id !== undefined && host === hostname()) return hasEnded(id, { started, since });
+  const { mtimeMs } = await stat(path);
+  return clock.now() - mtimeMs > (id === undefined ? LONGEST_WRITE_MS : LONGEST_SILENCE_MS);
 }
 
 /** Removes a file that was left, but not one that another process put in its place meanwhile. */
@@ -123,11 +133,11 @@ async function takeAway(path: string, text: string): Promise<void> {
   else await rename(aside, path);
 }
 
-function parseHolder(text: string): FileHolder {
+function parse(text: string): Written {
   try {
-    const { process: id, host, since } = JSON.parse(text) as Record<string, unknown>;
+    const { process: id, host, since, started } = JSON.parse(text) as Record<string, unknown>;
     if (Number.isSafeInteger(id) && Number(id) > 0 && typeof host === "string" && typeof since === "string") {
-      return { process: Number(id), host, since };
+      return { process: Number(id), host, since, ...(typeof started === "string" ? { started } : {}) };
     }
   } catch {
     // Half written, or of another program.
@@ -136,27 +146,27 @@ function parseHolder(text: string): FileHolder {
 }
 
 /** Says that the holder lives; a file that is another's by now is left as it is. */
-function beat(path: string, clock: Clock): void {
-  const own = held.get(path);
+function beat(path: string, own: string, clock: Clock): void {
   const now = clock.now() / 1000;
   try {
-    if (own !== undefined && readFileSync(path, "utf8") === own) utimesSync(path, now, now);
+    if (readFileSync(path, "utf8") === own) utimesSync(path, now, now);
   } catch {
     // The next one may succeed, as on a network's disk that is away for a moment.
   }
 }
 
-function release(path: string): void {
-  const own = held.get(path);
+/** Removes what this holder wrote; the file of a later one, in this process or another, is left as it is. */
+function release(path: string, own: string): void {
+  if (held.get(path) !== own) return;
   held.delete(path);
   try {
     // Whoever removed the file by hand may have let another process have it.
-    if (own !== undefined && readFileSync(path, "utf8") === own) rmSync(path, { force: true });
+    if (readFileSync(path, "utf8") === own) rmSync(path, { force: true });
   } catch {
     // What cannot be removed is taken over by the next run.
   }
 }
 
 function releaseAll(): void {
-  for (const path of [...held.keys()]) release(path);
+  for (const [path, own] of [...held]) release(path, own);
 }

@@ -30,12 +30,12 @@ interface Margins {
 
 /** Plain values, so that it fits into a JSON checkpoint. */
 export interface SelectionState {
-  /** Of which metric `best` and `vain` tell, with the prefix. */
+  /** Of which metric `best` and `evaluationsWithoutImprovement` tell, with the prefix. */
   readonly metric: string;
   readonly greaterIsBetter: boolean;
   readonly best: { readonly step: number; readonly value: number } | undefined;
   /** Evaluations since the last improvement by more than the threshold. */
-  readonly vain: number;
+  readonly evaluationsWithoutImprovement: number;
   readonly margins: readonly Margins[];
   readonly warned: boolean;
 }
@@ -66,7 +66,7 @@ export class Selection {
     this.greaterIsBetter = criterion.greaterIsBetter;
     this.#patience = options.patience ?? Number.POSITIVE_INFINITY;
     this.#threshold = options.threshold ?? 0;
-    this.#state = { ...criterion, best: undefined, vain: 0, margins: [], warned: false };
+    this.#state = { ...criterion, best: undefined, evaluationsWithoutImprovement: 0, margins: [], warned: false };
   }
 
   get state(): SelectionState {
@@ -75,9 +75,9 @@ export class Selection {
 
   /** Why the run should end now, if it should. */
   get stop(): string | undefined {
-    const { vain, best } = this.#state;
-    if (vain < this.#patience) return undefined;
-    const times = counted(vain, "evaluation", "evaluations in a row");
+    const { evaluationsWithoutImprovement, best } = this.#state;
+    if (evaluationsWithoutImprovement < this.#patience) return undefined;
+    const times = counted(evaluationsWithoutImprovement, "evaluation", "evaluations in a row");
     const enough = this.#threshold === 0 ? "" : ` by more than ${this.#threshold}`;
     const since =
       best === undefined ? "it was never a finite number" : `its best is ${best.value} at step ${best.step}`;
@@ -99,7 +99,7 @@ export class Selection {
     this.#state = {
       ...state,
       ...{ metric: this.metric, greaterIsBetter: this.greaterIsBetter },
-      ...{ best: undefined, vain: 0 },
+      ...{ best: undefined, evaluationsWithoutImprovement: 0 },
     };
     const named = (name: string, more: boolean) => `${name} (${more ? "more" : "less"} is better)`;
     return `The best model was that by ${named(metric, greaterIsBetter)} and is now that by ${named(this.metric, this.greaterIsBetter)}: the search for it begins again with the next evaluation.`;
@@ -120,12 +120,12 @@ export class Selection {
     const gain = best === undefined ? Number.POSITIVE_INFINITY : (value - best.value) * (this.greaterIsBetter ? 1 : -1);
     const isBest = Number.isFinite(value) && gain > 0;
     const improves = isBest && gain > this.#threshold;
-    const vain = improves ? 0 : this.#state.vain + (measured ? 1 : 0);
+    const evaluationsWithoutImprovement = improves ? 0 : this.#state.evaluationsWithoutImprovement + (measured ? 1 : 0);
     const margins = withMargins(this.#state.margins, step, evaluation, training);
     const warning = this.#state.warned ? undefined : overfits(margins);
     const newBest = isBest ? { step, value } : best;
     const warned = this.#state.warned || warning !== undefined;
-    this.#state = { ...this.#state, best: newBest, vain, margins, warned };
+    this.#state = { ...this.#state, best: newBest, evaluationsWithoutImprovement, margins, warned };
     const { stop } = this;
     return { isBest, ...(stop === undefined ? {} : { stop }), ...(warning === undefined ? {} : { warning }) };
   }

@@ -4,13 +4,18 @@
  * everything that a trainer runs with was parsed once.
  */
 import * as z from "zod";
+import { ConfigError } from "../../errors.ts";
 import { trainerShape } from "./option.ts";
 import { type ParseContext, parseOptions } from "./parse.ts";
 
 const checked: unique symbol = Symbol("checked");
 
-/** Options of a trainer that are complete and in range; frozen. Made by `TrainerParser` only; a copy is loose again. */
-export type Checked<Options> = Readonly<Options> & { readonly [checked]: true };
+/** Options of a trainer that are complete and in range; frozen, and marked with the parser. Made by `TrainerParser` only; a copy is loose again. */
+export type Checked<Options> = Readonly<Options> & { readonly [checked]: object };
+
+function parserOf(options: object): unknown {
+  return checked in options ? options[checked] : undefined;
+}
 
 /** Makes the checked options of one trainer, from loose options or from a command's configuration. */
 export class TrainerParser<Options extends object> {
@@ -34,12 +39,17 @@ export class TrainerParser<Options extends object> {
   }
 
   /**
-   * Parses loose options and fills in the defaults; checked ones come back as they are.
+   * Parses loose options and fills in the defaults; those that this parser checked come back as they are.
    *
-   * @throws ConfigError, one sentence
+   * @throws ConfigError, one sentence, also for options that another trainer's parser checked
    */
   parse(options: Partial<Options> | Checked<Options> = {}): Checked<Options> {
-    if (checked in options) return options as Checked<Options>;
+    if (parserOf(options) === this) return options as Checked<Options>;
+    if (checked in options) {
+      throw new ConfigError(
+        "The options were checked for another trainer, whose defaults are not this one's; give the options themselves, before they are checked.",
+      );
+    }
     return this.#mark(this.#check(parseOptions(this.schema, { ...options }, this.#context) as Options));
   }
 
@@ -52,6 +62,6 @@ export class TrainerParser<Options extends object> {
 
   #mark(options: Options): Checked<Options> {
     // Not enumerable: a copy with another value must be parsed again.
-    return Object.freeze(Object.defineProperty(options, checked, { value: true })) as Checked<Options>;
+    return Object.freeze(Object.defineProperty(options, checked, { value: this })) as Checked<Options>;
   }
 }

@@ -31,6 +31,18 @@ const SECOND_MOMENT = "exp_avg_sq.";
 const OPTIMIZER_STATE = "optimizer_state";
 const METRIC_SUMS = "metric_sums";
 
+export interface SavedState extends CheckpointFolder {
+  /** Whether a run can go on from it: not without the optimizer, which `save_only_model` leaves out. */
+  readonly resumable: boolean;
+}
+
+/** What a checkpoint is good for, to follow its path in a sentence without its end. */
+export function useOf({ step, resumable }: Pick<SavedState, "step" | "resumable">): string {
+  return resumable
+    ? `holds the run up to step ${step}: go on from there with resume_from_checkpoint`
+    : `holds the model of step ${step} without the optimizer (save_only_model), so no run goes on from it: use it as a model, or start a new run from it with model_name_or_path or adapter_name_or_path`;
+}
+
 export interface CheckpointsOptions {
   readonly policy: Model;
   readonly update: Update;
@@ -45,13 +57,13 @@ export interface CheckpointsOptions {
 export class Checkpoints {
   readonly #run: CheckpointsOptions;
   /** The last good one: saved by this run, or the one that it goes on from. */
-  #last: CheckpointFolder | undefined;
+  #last: SavedState | undefined;
 
   constructor(options: CheckpointsOptions) {
     this.#run = options;
   }
 
-  get last(): CheckpointFolder | undefined {
+  get last(): SavedState | undefined {
     return this.#last;
   }
 
@@ -69,9 +81,10 @@ export class Checkpoints {
    * @throws FileError for what cannot be written, after which the earlier checkpoints are all there; NumericError for
    * weights that are not finite; DeviceLostError
    */
-  async save(state: RunState, facts: TrainerStateFacts): Promise<CheckpointFolder> {
+  async save(state: RunState, facts: TrainerStateFacts): Promise<SavedState> {
     const { folder, options, warn } = this.#run;
-    this.#last = { path: await this.saveInto(folder, state, facts), step: state.step };
+    const path = await this.saveInto(folder, state, facts);
+    this.#last = { path, step: state.step, resumable: !options.save_only_model };
     if (options.save_total_limit !== undefined) {
       const best = facts.best === undefined ? [] : [facts.best.step];
       try {
@@ -128,7 +141,7 @@ export class Checkpoints {
   async restore(from: CheckpointFolder): Promise<void> {
     await removeLeftovers(this.#run.folder);
     await this.#fill(from.path);
-    this.#last = from;
+    this.#last = { ...from, resumable: true };
   }
 
   async #fill(path: string): Promise<void> {

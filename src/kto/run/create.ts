@@ -3,13 +3,14 @@
  * everything on the device. `createRun` is the one way to a run, whatever it trains for; `timeRun` measures one.
  */
 import { trainedLayout } from "../../engine/model/freezing.ts";
+import { platform } from "../../engine/platform/index.ts";
 import { RunEvaluation } from "../evaluation/run-evaluation.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { checkHostMemory, withWhatFits } from "./fitting.ts";
 import { type Method, planRun, type RunInputs } from "./inputs.ts";
-import { lockFolder } from "./lock.ts";
+import { lockFolder, removeEmptyFolder } from "./lock.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import { RunRecord } from "./record.ts";
 import { type CachedReference, cachedReference, liveReference, referenceAdapterDigest } from "./reference.ts";
@@ -30,19 +31,22 @@ export async function createRun<Options extends RunOptions>(
   method: Method<Options>,
 ): Promise<Run<Options>> {
   const plan = planRun(inputs, method);
-  const release = inputs.policy.device.counts ? undefined : await lockFolder(inputs.outputFolder);
+  const { outputFolder, unlock } = inputs;
+  const folder = inputs.policy.device.counts ? undefined : outputFolder;
+  const isNew = folder !== undefined && (await platform.exists(folder)) === undefined;
+  const release = unlock ?? (await lockFolder(folder));
   try {
     const { parts, resumed } = await prepared(inputs, method, plan, true);
-    const run = new Run(parts, release);
     try {
       if (resumed) await parts.record.resume(resumed);
     } catch (error) {
-      run.free();
+      parts.free();
       throw error;
     }
-    return run;
+    return new Run(parts, release);
   } catch (error) {
     release?.();
+    if (isNew) await removeEmptyFolder(folder);
     throw error;
   }
 }

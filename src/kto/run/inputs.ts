@@ -30,6 +30,8 @@ export interface RunInputs extends TrainerCallbacks {
    * time has a folder, from `create` to `free`.
    */
   readonly outputFolder?: string;
+  /** Gives back `outputFolder`, which the caller has locked already; called once, when the run is freed or refused. */
+  readonly unlock?: (() => void) | undefined;
   /** What else must be the same when a run is resumed, by name; plain values. What is undefined may be anything. */
   readonly settings?: Readonly<Record<string, unknown>>;
   /** Metrics of each evaluation that the caller measures. */

@@ -26,3 +26,9 @@ export async function lockFolder(folder: string | undefined): Promise<(() => voi
     `The output folder ${folder} is in use by another training${who}: choose another output_dir, or wait for its end; if there is no such training any more, remove ${path}.`,
   );
 }
+
+/** Removes the folder that was made for a run which was then refused, unless something lies in it. */
+export async function removeEmptyFolder(folder: string): Promise<void> {
+  if ((await platform.exists(folder)) !== "folder" || (await platform.list(folder)).length > 0) return;
+  await platform.removeFolder(folder);
+}

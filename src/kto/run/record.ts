@@ -11,13 +11,14 @@ import type { RunPlan } from "../method/run-plan.ts";
 import type { Update } from "../method/update.ts";
 import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
 import { warn } from "./callbacks.ts";
-import { Checkpoints } from "./checkpoints.ts";
+import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
 import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import { rescue } from "./rescue.ts";
 import type { Resumption } from "./resumption.ts";
 import {
   digestOf,
+  kernelDigest,
   type LogLine,
   type RunState,
   TRAINER_STATE_FILE,
@@ -75,7 +76,7 @@ export class RunRecord {
   }
 
   /** The last good checkpoint: saved by this run, or the one that it goes on from. */
-  get last(): { readonly path: string; readonly step: number } | undefined {
+  get last(): SavedState | undefined {
     return this.#checkpoints?.last;
   }
 
@@ -102,6 +103,7 @@ export class RunRecord {
       lastMetrics: this.lastMetrics,
       evaluation: evaluation?.state as RunState["evaluation"],
       tuning: inputs.policy.device.tuner.choices,
+      kernels: kernelDigest(),
       referenceAdapter: adapterDigest,
       ...this.#digests,
       options: { ...method.options },
@@ -175,7 +177,9 @@ export class RunRecord {
       throw await rescue(this.unsaved(error), this.done, {
         folder,
         write: async (place) => void (await checkpoints.saveInto(place, state, facts)),
-        remedy: `move its checkpoint into ${folder}, then go on with resume_from_checkpoint`,
+        remedy: this.#run.method.options.save_only_model
+          ? "its checkpoint has no optimizer (save_only_model), so use it as a model"
+          : `move its checkpoint into ${folder}, then go on with resume_from_checkpoint`,
       });
     }
     await this.#tellOfCheckpoint(checkpoints);
@@ -234,7 +238,7 @@ export class RunRecord {
 
   get #left(): string | undefined {
     const { last } = this;
-    return last && `${last.path} holds the run up to step ${last.step}: go on from there with resume_from_checkpoint`;
+    return last && `${last.path} ${useOf(last)}`;
   }
 }
 

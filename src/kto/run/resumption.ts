@@ -9,7 +9,7 @@ import type { RunPlan } from "../method/run-plan.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
 import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
-import { digestOf, type RunState, readRunState } from "./state.ts";
+import { digestOf, kernelDigest, type RunState, readRunState } from "./state.ts";
 
 export interface Resumption {
   /** The checkpoint's folder. */
@@ -50,6 +50,12 @@ export async function resumption(
   const found = typeof from === "string" ? await named(from, inputs) : await lastGood(outputFolder, inputs);
   checkSame(found, inputs, method, plan);
   checkReferenceAdapter(found, adapterDigest);
+  if (found.state.kernels !== kernelDigest()) {
+    warn(
+      inputs,
+      `The checkpoint ${found.path} is of another version of kto-webgpu, whose kernels compute in another order: the run goes on, but its numbers will differ in their last digits from those of a run without a break.`,
+    );
+  }
   policy.device.tuner.adopt(found.state.tuning);
   return found;
 }

@@ -15,6 +15,7 @@ import type { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { scheduleOf } from "../options/schedule.ts";
 import { type TrainingStep, warn } from "./callbacks.ts";
+import type { SavedState } from "./checkpoints.ts";
 import { type Method, type RunInputs, rowNames } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { RunRecord } from "./record.ts";
@@ -114,7 +115,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   }
 
   /** The last good checkpoint: saved by this run, or the one that it goes on from. */
-  get lastCheckpoint(): { readonly path: string; readonly step: number } | undefined {
+  get lastCheckpoint(): SavedState | undefined {
     return this.#parts.record.last;
   }
 

@@ -6,6 +6,7 @@ import * as z from "zod";
 import { parseModelJson } from "../../engine/files/json-file.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { ModelFormatError } from "../../errors.ts";
+import { kernelTexts, textOf } from "../../kernels/texts.ts";
 import type { BatchExample } from "../method/batch.ts";
 
 export const TRAINER_STATE_FILE = "trainer_state.json";
@@ -22,6 +23,13 @@ const whole = z.number().int().min(0);
 /** NaN and infinities are null in JSON. */
 const metric = z.number().nullable();
 const settings = z.record(z.string(), z.unknown());
+
+/** Older checkpoints name the evaluations without an improvement otherwise. */
+function withPresentName(selection: unknown): unknown {
+  if (typeof selection !== "object" || selection === null || !("vain" in selection)) return selection;
+  const { vain, ...rest } = selection;
+  return { evaluationsWithoutImprovement: vain, ...rest };
+}
 
 const runState = z.object({
   version: z.literal(1),
@@ -43,19 +51,24 @@ const runState = z.object({
   lastMetrics: z.record(z.string(), metric).optional(),
   evaluation: z
     .object({
-      selection: z.object({
-        metric: z.string().optional(),
-        greaterIsBetter: z.boolean().optional(),
-        best: z.object({ step: whole, value: number }).optional(),
-        vain: whole,
-        margins: z.array(z.object({ step: whole, training: number, validation: number })),
-        warned: z.boolean(),
-      }),
+      selection: z.preprocess(
+        withPresentName,
+        z.object({
+          metric: z.string().optional(),
+          greaterIsBetter: z.boolean().optional(),
+          best: z.object({ step: whole, value: number }).optional(),
+          evaluationsWithoutImprovement: whole,
+          margins: z.array(z.object({ step: whole, training: number, validation: number })),
+          warned: z.boolean(),
+        }),
+      ),
       lastStep: whole.or(z.literal(-1)),
     })
     .optional(),
   /** Kernels that the device's tuner chose: with others, the last bits of a result may be others. */
   tuning: z.record(z.string(), z.string()).default({}),
+  /** SHA-256 of the kernels' texts, see `kernelDigest`; older checkpoints do not say it. */
+  kernels: z.string().optional(),
   /** SHA-256 of the examples, in their order. */
   data: z.string(),
   /** SHA-256 of the adapter that is the reference, where an adapter that was trained before goes on. */
@@ -200,6 +213,18 @@ async function readJson<S extends z.ZodType>(path: string, schema: S): Promise<z
   if (read.success) return read.data;
   const [issue] = read.error.issues;
   throw new ModelFormatError(`${path}: ${issue?.path.join(".") || "it"} cannot be used (${issue?.message}).`);
+}
+
+let digestOfKernels: string | undefined;
+
+/** SHA-256 of one text of each kernel: with other kernels, the last digits of a run's numbers may be others. */
+export function kernelDigest(): string {
+  if (digestOfKernels === undefined) {
+    const hash = platform.sha256();
+    for (const text of kernelTexts) hash.update(new TextEncoder().encode(textOf(text)));
+    digestOfKernels = hash.digest();
+  }
+  return digestOfKernels;
 }
 
 /** SHA-256 of examples in their order: token ids, where prompts end, labels. */

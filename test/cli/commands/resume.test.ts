@@ -61,6 +61,22 @@ describe("kto train", () => {
     expect(readdirSync(output)).not.toContain(LOCK_FILE);
   });
 
+  test("an output_dir that another training has is refused before the model is looked for", async () => {
+    const output = freshPath(folder, "shared");
+    mkdirSync(output);
+    const since = "2026-11-30T10:00:00.000Z";
+    writeFileSync(join(output, LOCK_FILE), JSON.stringify({ process: process.ppid, host: hostname(), since }));
+    const { code, stderr } = await kto(...words(output, "--model_name_or_path", join(folder, "no-model")));
+    expect([code, stderr]).toEqual([7, expect.stringContaining("is in use by another training")]);
+  });
+
+  test("a run that is refused before training leaves no output folder behind", async () => {
+    const output = freshPath(folder, "refused");
+    const { stderr } = await kto(...words(output, "--model_name_or_path", join(folder, "no-model")));
+    expect(stderr).toContain("no-model");
+    expect(existsSync(output)).toBe(false);
+  });
+
   test("save_strategy no and a disk that is full at the end: the model is saved beside, and the sentence says where", async () => {
     const [whole, output] = [freshPath(folder, "whole"), freshPath(folder, "full")];
     expect((await kto(...words(whole))).code).toBe(0);

@@ -1,8 +1,12 @@
 /** A process that the system gives too little of something is told so; nothing of it is called a bug. */
+import { spawnSync } from "node:child_process";
+import { cpSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
 import { expect, test, vi } from "vitest";
 import { systemLimit } from "../../../src/cli/terminal/system-limits.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
 import { ResourceError } from "../../../src/errors.ts";
+import { temporaryFolder } from "../../helpers/folders.ts";
 import { kto } from "../../helpers/streams.ts";
 
 function thrownBy(work: () => unknown): unknown {
@@ -43,4 +47,16 @@ test("a command that may open too few files", async () => {
   const { code, stderr } = await kto("data", "--dataset_name", "rows.jsonl");
   vi.restoreAllMocks();
   expect([code, stderr]).toEqual([10, expect.stringMatching(/^error: Too many files .*ulimit -n 4096\.\n$/)]);
+});
+
+test.runIf(process.platform === "linux")("a process that may have too little memory to load the program", () => {
+  // A checkout without built code loads its sources with tsx, whose WebAssembly needs the most address space.
+  const checkout = temporaryFolder();
+  const root = process.cwd();
+  for (const name of ["bin", "src", "package.json"])
+    cpSync(join(root, name), join(checkout, name), { recursive: true });
+  symlinkSync(join(root, "node_modules"), join(checkout, "node_modules"));
+  const command = `ulimit -v 3000000; exec "${process.execPath}" "${join(checkout, "bin", "kto.js")}" --version`;
+  const { status, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
+  expect([status, stderr]).toEqual([10, expect.stringMatching(/^The system gives .* too little memory .*-v\)\.\n$/)]);
 });

@@ -1,7 +1,8 @@
 /** A held file of another machine: its holder's heartbeat keeps it, and after minutes without one it is taken over. */
-import { mkdirSync, readdirSync, readFileSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
+import { hostname } from "node:os";
 import { dirname, join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import {
   type Clock,
   HEARTBEAT_MS,
@@ -86,5 +87,59 @@ describe("a holder", () => {
     expect(statSync(path).mtimeMs).toBe(1000);
     if ("release" in found) found.release();
     expect(readFileSync(path, "utf8")).toBe("another's");
+  });
+});
+
+describe("a file of this process", () => {
+  const made = () => {
+    const path = join(freshPath(folder, "runs"), "lock.json");
+    mkdirSync(dirname(path), { recursive: true });
+    return path;
+  };
+  const own = { process: process.pid, host: hostname() };
+
+  it("is released by its holder alone: a second release leaves the next one's", async () => {
+    const path = made();
+    const first = await holdFile(path);
+    if ("release" in first) first.release();
+    const second = await holdFile(path);
+    if ("release" in first) first.release();
+    expect(readdirSync(dirname(path))).toEqual(["lock.json"]);
+    expect(await holdFile(path)).toMatchObject({ holder: own });
+    if ("release" in second) second.release();
+    expect(readdirSync(dirname(path))).toEqual([]);
+  });
+
+  it("is not taken through a link to its folder", async () => {
+    const path = made();
+    const link = freshPath(folder, "link");
+    symlinkSync(dirname(path), link);
+    const first = await holdFile(path);
+    expect(await holdFile(join(link, "lock.json"))).toMatchObject({ holder: own });
+    if ("release" in first) first.release();
+  });
+
+  it("is not taken by a second copy of the code, as in a worker, and is after the process has ended", async () => {
+    const path = made();
+    const first = await holdFile(path);
+    vi.resetModules();
+    const copy: typeof import("../../../src/engine/platform/node-held-files.ts") = await import(
+      "../../../src/engine/platform/node-held-files.ts"
+    );
+    expect(copy.holdFile).not.toBe(holdFile);
+    expect(await copy.holdFile(path)).toMatchObject({ holder: own });
+    if ("release" in first) first.release();
+    const second = await copy.holdFile(path);
+    expect(second).toHaveProperty("release");
+    if ("release" in second) second.release();
+  });
+
+  it.runIf(process.platform === "linux")("is taken over where its number is another process's by now", async () => {
+    const path = made();
+    const since = new Date().toISOString();
+    writeFileSync(path, JSON.stringify({ ...own, process: process.ppid, since, started: "an earlier boot.12" }));
+    const found = await holdFile(path);
+    expect(found).toHaveProperty("release");
+    if ("release" in found) found.release();
   });
 });

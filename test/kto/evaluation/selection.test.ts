@@ -111,7 +111,11 @@ describe("a state of another metric", () => {
     expect(after.stop).toBeUndefined();
     // No improvement of the value before, but that tells of something else.
     expect(after.consider(3, { [after.metric]: 10 }, undefined)).toMatchObject({ isBest: true });
-    expect(after.state).toMatchObject({ metric: after.metric, best: { step: 3, value: 10 }, vain: 0 });
+    expect(after.state).toMatchObject({
+      metric: after.metric,
+      best: { step: 3, value: 10 },
+      evaluationsWithoutImprovement: 0,
+    });
   });
 });
 

@@ -178,6 +178,12 @@ describe("the trainer's options", () => {
     expect(Object.isFrozen(part)).toBe(true);
   });
 
+  test("options that another trainer's parser checked are refused, whose defaults are others", () => {
+    const checked = trainerOptions.parse({ max_steps: 3 });
+    expect(() => sftTrainerOptions.parse(checked as object)).toThrow("checked for another trainer");
+    expect(() => trainerOptions.parse(sftTrainerOptions.parse({}) as object)).toThrow(ConfigError);
+  });
+
   test("what a program gives is parsed, also a changed copy of what was", () => {
     const part = trainerOptions.partOf(config);
     expect(() => trainerOptions.parse({ ...part, beta: -1 })).toThrow(

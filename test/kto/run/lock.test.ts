@@ -61,13 +61,25 @@ describe("two runs in one output folder", () => {
     expect(existsSync(join(output, LOCK_FILE))).toBe(false);
   });
 
+  it("a first run that is freed once more leaves the folder to the second one", async () => {
+    const output = freshPath(folder, "run");
+    const first = await start(output);
+    first.free();
+    const second = await start(output);
+    first.free();
+    expect(existsSync(join(output, LOCK_FILE))).toBe(true);
+    await expect(start(output)).rejects.toThrow(/in use by another training/);
+    second.free();
+    expect(readdirSync(output)).toEqual([]);
+  });
+
   it("a run that is refused for another reason gives the folder back", async () => {
     const output = freshPath(folder, "run");
     const options = { resume_from_checkpoint: true };
     await expect(KtoTrainer.create({ policy, examples, outputFolder: output, options })).rejects.toThrow(
       /no checkpoint/,
     );
-    expect(readdirSync(output)).toEqual([]);
+    expect(existsSync(output)).toBe(false);
   });
 
   it("a planned time neither takes the folder nor makes it", async () => {

@@ -263,3 +263,16 @@ describe("resumed", () => {
     expect(bits(resumed.weights)).toEqual(bits(whole.weights));
   });
 });
+
+it("a model whose weights are trained whole is no reference, also as another model over the same weights", async () => {
+  const policy = await Model.load(device, llama, { storage: "f32" });
+  try {
+    const reference = policy.withAdapter(newAdapter());
+    const refused = KtoTrainer.create({ policy, reference, examples, options: OPTIONS });
+    await expect(refused).rejects.toThrow(ConfigError);
+    await expect(refused).rejects.toThrow("has the weights that are trained");
+    reference.adapter?.free();
+  } finally {
+    policy.free();
+  }
+});

@@ -12,6 +12,7 @@ import { Model } from "../../../src/engine/model/model.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
 import { ConfigError, FileError, ModelFormatError, NumericError } from "../../../src/errors.ts";
 import type { SavedCheckpoint } from "../../../src/kto/run/callbacks.ts";
+import { useOf } from "../../../src/kto/run/checkpoints.ts";
 import { KtoTrainer, type TrainerInputs } from "../../../src/kto/trainer.ts";
 import { wholeArena } from "../../helpers/arenas.ts";
 import { bits } from "../../helpers/compare.ts";
@@ -758,4 +759,32 @@ describe("faults", () => {
     );
     expect(told).toEqual(["step 1", "evaluation 2 number", "step 2", "checkpoint 2"]);
   });
+});
+
+describe("kernels of another version", () => {
+  it.each([
+    ["of another version", (state: object) => ({ ...state, kernels: "0".repeat(64) })],
+    ["of a version that kept no digest", ({ kernels: _, ...state }: Readonly<Record<string, unknown>>) => state],
+  ])("a checkpoint %s goes on with a warning that numbers will differ", async (_, change) => {
+    const output = freshPath(folder, "run");
+    await run(output, {}, { stopAfter: 2 });
+    forge(join(output, "checkpoint-2"), "run_state.json", change);
+    const { warnings } = await run(output, { resume_from_checkpoint: true });
+    expect(warnings).toEqual([
+      expect.stringMatching(/another version of kto-webgpu.* will differ in their last digits/),
+    ]);
+  });
+
+  it("a checkpoint of this version goes on without a word", async () => {
+    const output = freshPath(folder, "run");
+    await run(output, {}, { stopAfter: 2 });
+    expect((await run(output, { resume_from_checkpoint: true })).warnings).toEqual([]);
+  });
+});
+
+it("a checkpoint without the optimizer is said to be a model, not to be gone on from", () => {
+  expect(useOf({ step: 3, resumable: true })).toMatch(/go on from there with resume_from_checkpoint$/);
+  const only = useOf({ step: 3, resumable: false });
+  expect(only).toContain("without the optimizer (save_only_model), so no run goes on from it");
+  expect(only).not.toContain("resume_from_checkpoint");
 });

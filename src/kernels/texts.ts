@@ -1,0 +1,150 @@
+/**
+ * One finished WGSL text of each kernel: what a reader looks at to see what the texts are put together to, and what
+ * tells one version of this package from another whose numbers may differ. A run takes its kernels from their own files.
+ */
+import { geluBackward, geluForward, swigluBackward, swigluForward } from "./activation.ts";
+import { adamw } from "./adamw.ts";
+import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "./attention.ts";
+import { addDropout, dropout } from "./dropout.ts";
+import { embeddingBackward, gatherRows, scatterRows } from "./embedding.ts";
+import { headNormBackward, headNormForward, headNormWeightPartials } from "./head-norm.ts";
+import type { Kernel } from "./kernel.ts";
+import { ktoObjective, mismatchedPairSum, tokenSums } from "./kto-objective.ts";
+import {
+  logSoftmaxGatherCombine,
+  logSoftmaxGatherForward,
+  logSoftmaxGatherGradient,
+  sequenceSums,
+  targetHits,
+} from "./log-softmax-gather.ts";
+import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
+import { matmul } from "./matmul.ts";
+import { layerNormBackward, layerNormForward, normWeightPartials, rmsNormBackward, rmsNormForward } from "./norm.ts";
+import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
+import { rope } from "./rope.ts";
+import { sftObjective, sftTokenSums } from "./sft-objective.ts";
+
+/** As lavapipe with AVX2 is: most texts are made for it, and subgroups are in them. */
+const facts = { subgroupSize: 8, software: true };
+/** As most GPUs are. */
+const gpu = { subgroupSize: 32, software: false };
+const SIZE = 64;
+
+/** A kernel, and which of its texts is meant. */
+export interface KernelText {
+  readonly kernel: Kernel;
+  /** What the text depends on beside the kernel's name, and how the file is named by it. */
+  readonly variant: string;
+  readonly suffix?: string;
+}
+
+const LANES = "subgroups of 8 on a software adapter";
+const HEADS = [
+  { headSize: 64, variant: `head size 64, ${LANES}, many rows`, suffix: "-64" },
+  { headSize: 8, variant: "head size 8, a lane alone, software adapter, many rows", suffix: "-8" },
+];
+const wide = { variant: "64 x 64 x 64 in f32, subgroups of 32 on a GPU", suffix: "-gpu" };
+const tiled = { variant: `64 x 64 x 64 in f32, ${LANES}` };
+const inVectors = { variant: "f32 in vectors of four" };
+const reducing = { variant: `f32 in vectors of four, ${LANES}` };
+const only = { variant: "the only one" };
+
+/** Tiles that are the default of other adapters, or candidates there. */
+const TILES = [
+  { tile: "workgroup64x64", of: { subgroupSize: 0, software: false }, adapter: "any adapter without subgroups" },
+  { tile: "registers64", of: { subgroupSize: 0, software: true }, adapter: "software adapters without subgroups" },
+  { tile: "subgroup16x4", of: { subgroupSize: 32, software: false }, adapter: "subgroups of 32" },
+];
+
+/** A matmul by one tile alone. */
+function byTile(kernel: Kernel, tile: string): Kernel {
+  const found = kernel.candidates?.({}).find(({ variant }) => variant === tile);
+  if (found === undefined) throw new Error(`${kernel.name} has no tile ${tile}`);
+  const { candidates: _, ...alone } = found;
+  return alone;
+}
+
+export const kernelTexts: readonly KernelText[] = [
+  ...(["NN", "NT", "TN"] as const).map((layout) => ({
+    kernel: matmul(layout, { M: SIZE, N: SIZE, K: SIZE }, facts),
+    ...tiled,
+  })),
+  ...TILES.map(({ tile, of, adapter }) => ({
+    kernel: byTile(matmul("NT", { M: SIZE, N: SIZE, K: SIZE }, of), tile),
+    variant: `${SIZE} x ${SIZE} x ${SIZE} in f32, ${adapter}`,
+    suffix: `-${tile}`,
+  })),
+  ...HEADS.flatMap(({ headSize, ...named }) =>
+    [attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({
+      kernel: of(headSize, facts),
+      ...named,
+    })),
+  ),
+  ...[logSoftmaxGatherForward, logSoftmaxGatherGradient, logitStatistics].map((of) => ({
+    kernel: of(SIZE, SIZE, SIZE, facts),
+    ...tiled,
+  })),
+  // What a GPU gets, whose tiles differ.
+  ...(["NN", "NT", "TN"] as const).map((layout) => ({
+    kernel: matmul(layout, { M: SIZE, N: SIZE, K: SIZE }, gpu),
+    ...wide,
+  })),
+  ...[attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({
+    kernel: of(64, gpu),
+    variant: "head size 64, subgroups of 32 on a GPU, many rows",
+    suffix: "-64-gpu",
+  })),
+  ...[logSoftmaxGatherForward, logSoftmaxGatherGradient, logitStatistics].map((of) => ({
+    kernel: of(SIZE, SIZE, SIZE, gpu),
+    ...wide,
+  })),
+  ...[
+    rmsNormForward,
+    layerNormForward,
+    rmsNormBackward,
+    layerNormBackward,
+    headNormForward,
+    headNormBackward,
+    squarePartials,
+  ].map((of) => ({ kernel: of(facts) as Kernel, ...reducing })),
+  ...[
+    swigluForward,
+    swigluBackward,
+    geluForward,
+    geluBackward,
+    rope,
+    dropout,
+    addDropout,
+    gatherRows("f32"),
+    scatterRows,
+    embeddingBackward,
+    normWeightPartials,
+    headNormWeightPartials,
+    columnPartials,
+    adamw,
+  ].map((kernel) => ({ kernel: kernel as Kernel, ...inVectors })),
+  ...[
+    logSoftmaxGatherCombine,
+    targetHits,
+    sequenceSums,
+    logitStatisticsCombine,
+    mismatchedPairSum,
+    ktoObjective,
+    tokenSums,
+    sftObjective,
+    sftTokenSums,
+    addColumnSums,
+    clipAndAdvance,
+  ].map((kernel) => ({ kernel: kernel as Kernel, ...only })),
+];
+
+/** The finished WGSL that runs where every size is 64: with many rows, and widths that vectors fit. */
+export function textOf({ kernel, variant }: KernelText): string {
+  const sizes = Object.fromEntries(
+    kernel.bindings.flatMap(({ dimensions }) => dimensions.flat()).map((n) => [n, SIZE]),
+  );
+  const values = { ...sizes, ...Object.fromEntries(kernel.uniforms.map(({ name }) => [name, SIZE])) };
+  const [chosen = kernel] = kernel.candidates?.(values) ?? [];
+  const tile = chosen.variant === undefined ? "" : `, tile ${chosen.variant}`;
+  return `// ${kernel.name}: ${variant}${tile}.\n\n${chosen.wgsl}`;
+}
