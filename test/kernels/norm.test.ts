@@ -123,13 +123,18 @@ function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Input
       Array.from({ length: 2 * T }, (_, i) => at(i % 2 === 0 ? mean : inverse, i >> 1)),
     );
     const kernel = norm === "rms" ? rmsNormBackward(facts) : layerNormBackward(facts);
-    const result = await runKernel(device, kernel, {
-      dy: f32([T, C], dy),
-      x: f32([T, C], x),
-      weight: f32([C], weight),
-      stats,
-      dx: f32([T, C], dx),
-    });
+    const result = await runKernel(
+      device,
+      kernel,
+      {
+        dy: f32([T, C], dy),
+        x: f32([T, C], x),
+        weight: f32([C], weight),
+        stats,
+        dx: f32([T, C], dx),
+      },
+      facts,
+    );
     const wanted =
       norm === "rms"
         ? twin.rmsNormBackward(float64(dy), float64(x), float64(weight), float64(inverse))
