@@ -15,8 +15,14 @@ export function sharedDevice(): Promise<Device> {
   return opened;
 }
 
-/** Lanes of GPUs' subgroups. Where this adapter's have another number, they are emulated (`emulated-subgroups.ts`). */
-const GPU_LANES = [16, 32, 64];
+/**
+ * Lanes of GPUs' subgroups for which kernels run, emulated (`emulated-subgroups.ts`), where this adapter's have another
+ * number. None unless KTO_TEST_LANES asks for them, as scripts/wide-subgroups.mjs does: compiling them takes minutes.
+ */
+const GPU_LANES = (process.env.KTO_TEST_LANES ?? "")
+  .split(",")
+  .filter((lanes) => lanes !== "")
+  .map(Number);
 
 /** The lane counts among these that this adapter cannot run. */
 export async function emulatedLanes(): Promise<number[]> {
@@ -52,7 +58,7 @@ export async function kernelVariants(): Promise<KernelVariant[]> {
 
 /**
  * How many of `count` drawn shapes to run: a sixth where lanes are emulated, since each width compiles texts of its own.
- * KTO_TEST_SHAPES=all runs all of them everywhere (scripts/wide-subgroups.mjs).
+ * KTO_TEST_SHAPES=all runs all of them everywhere.
  */
 export function runsFor({ emulated }: Pick<KernelVariant, "emulated">, count: number): number {
   return emulated && !ALL_SHAPES ? Math.ceil(count / 6) : count;

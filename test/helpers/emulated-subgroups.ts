@@ -47,8 +47,9 @@ export function recordEmulated(kernels: readonly string[], lanes: number): void 
   }
 }
 
-/** The last test of a file: prints at how many lanes each of these kernels ran in it, and fails where one of `widths` lacks. */
+/** The last test of a file, where lanes are emulated: prints at how many lanes each of these kernels ran in it, and fails where one of `widths` lacks. */
 export function expectEmulated(kernels: readonly string[], widths: readonly number[]): void {
+  if (widths.length === 0) return;
   it(`the texts for subgroups of ${widths.join(", ")} lanes were run`, () => {
     const lines: string[] = [];
     for (const kernel of kernels) {
