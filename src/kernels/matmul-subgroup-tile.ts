@@ -23,7 +23,7 @@ function rowsAlongK(rows: number, variant: MatmulVariant, first = "firstRow"): S
   const four = (row: number) => ofLane(row % lanes, `a${Math.floor(row / lanes) % registers}`, variant);
   return {
     setup: `let loadRow = ${first} + lane % ${Math.min(lanes, rows)}u;`,
-    loads: range(registers).map((i) => `let a${i} = readA(loadRow + ${i * lanes}u, k);`),
+    loads: range(registers).map((i) => `let a${i}: vec4f = readA(loadRow + ${i * lanes}u, k);`),
     products: range(rows).map((row) => `{ let a = ${four(row)}; ${addProducts(`sum${row}`)} }`),
   };
 }
@@ -41,7 +41,7 @@ function rowsAcrossK(rows: number, variant: MatmulVariant, first = "firstRow"): 
   return {
     setup: `let loadRow = ${first} + (lane % ${quads}u) * 4u;
   let loadStep = (lane / ${quads}u) % ${steps}u;`,
-    loads: range(4 / steps).map((i) => `let a${i} = readA(k + ${i * steps}u + loadStep, loadRow);`),
+    loads: range(4 / steps).map((i) => `let a${i}: vec4f = readA(k + ${i * steps}u + loadStep, loadRow);`),
     products: range(quads).map(
       (quad) => `{
       ${range(4)
@@ -154,7 +154,7 @@ var<workgroup> sliceSums: array<vec4f, ${sums}>;`;
  * which, the sums that belong to a number are the same.
  */
 const claim = (counter: string, name: string) => /* wgsl */ `
-  var claim = 0u;
+  var claim: u32 = 0u;
   if (subgroupElect()) { claim = atomicAdd(&${counter}, 1u); }
   let ${name} = subgroupBroadcastFirst(claim);`;
 

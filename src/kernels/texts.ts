@@ -58,7 +58,7 @@ const TILES = [
 
 /** A matmul by one tile alone. */
 function byTile(kernel: Kernel, tile: string): Kernel {
-  const found = kernel.candidates?.({}).find(({ variant }) => variant === tile);
+  const found = (kernel.candidates?.({}) ?? [kernel]).find(({ variant }) => variant === tile);
   if (found === undefined) throw new Error(`${kernel.name} has no tile ${tile}`);
   const { candidates: _, ...alone } = found;
   return alone;

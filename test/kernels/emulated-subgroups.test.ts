@@ -58,6 +58,7 @@ describe.runIf(lanes >= 4)("emulated lanes give the bits of real ones", () => {
         out: unset(T, headSize),
         logSumExp: unset(T, 1),
         groupSize: 1,
+        keysPerRow: 64,
       },
       "out",
     );

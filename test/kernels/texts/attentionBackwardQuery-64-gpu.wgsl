@@ -1,7 +1,7 @@
 // attentionBackwardQuery: head size 64, subgroups of 32 on a GPU, many rows.
 
 enable subgroups;
-struct Uniforms { T: u32, H: u32, groupSize: u32, width: u32, qFrom: u32, kFrom: u32, vFrom: u32 }
+struct Uniforms { T: u32, H: u32, groupSize: u32, width: u32, qFrom: u32, kFrom: u32, vFrom: u32, keysPerRow: f32, firstGroupX: u32, firstGroupY: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> fused: array<vec4f>;
 @group(0) @binding(2) var<storage, read> out: array<vec4f>;
@@ -10,6 +10,7 @@ struct Uniforms { T: u32, H: u32, groupSize: u32, width: u32, qFrom: u32, kFrom:
 @group(0) @binding(5) var<storage, read> ranges: array<vec4u>;
 @group(0) @binding(6) var<storage, read_write> dFused: array<vec4f>;
 @group(0) @binding(7) var<storage, read_write> delta: array<f32>;
+fn placeInGrid(group: vec3u) -> vec3u { return group + vec3u(u.firstGroupX, u.firstGroupY, 0u); }
 
 alias E = vec4f;
 alias X = f32;
@@ -279,7 +280,7 @@ fn linearGroup(id: vec3u) -> u32 { return id.x + id.y * 32768u; }
 @compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   let tiles = ((u.T * u.groupSize + 15u) / 16u);
-  let index = linearGroup(group);
+  let index = linearGroup(placeInGrid(group));
   if (index >= tiles * (u.H / u.groupSize)) { return; }
   element(index / tiles, index % tiles, lane);
 }

@@ -1,13 +1,14 @@
 // logSoftmaxGatherForward: 64 x 64 x 64 in f32, subgroups of 32 on a GPU, tile subgroup16.
 
 enable subgroups;
-struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, splits: u32, firstSplit: u32, splitColumns: u32, windowStart: u32 }
+struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, splits: u32, firstSplit: u32, splitColumns: u32, windowStart: u32, firstGroupX: u32, firstGroupY: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> a: array<vec4f>;
 @group(0) @binding(2) var<storage, read> b: array<vec4f>;
 @group(0) @binding(3) var<storage, read> targets: array<u32>;
 @group(0) @binding(4) var<storage, read_write> partials: array<f32>;
 @group(0) @binding(5) var<storage, read_write> targetLogits: array<f32>;
+fn placeInGrid(group: vec3u) -> vec3u { return group + vec3u(u.firstGroupX, u.firstGroupY, 0u); }
 
 /// Of the columns so far: the highest logit, the sum of exp(logit - highest), and the target's logit if it is one of them.
 struct Kept { highest: f32, sum: f32, goal: f32 }
@@ -43,8 +44,9 @@ fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
 @compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   // Rows first, so that a split's part of the table is read once into the caches.
-  let firstRow = group.x * 16u;
-  let start = group.y * u.splitColumns;
+  let place = placeInGrid(group);
+  let firstRow = place.x * 16u;
+  let start = place.y * u.splitColumns;
   let end = min(start + u.splitColumns, u.N);
   let ownFirst = firstRow;
   let loadRow = firstRow + lane % 16u;
@@ -140,7 +142,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     let sum = columnsSum(kept.sum * exp(kept.highest - highest), lane);
     let goal = columnsSum(kept.goal, lane);
     if (lane == 0u && row < u.M) {
-      let at = (u.firstSplit + group.y) * u.M + row;
+      let at = (u.firstSplit + place.y) * u.M + row;
       partials[2u * at] = highest;
       partials[2u * at + 1u] = sum;
       if (given >= start && given < end) { targetLogits[row] = goal; }

@@ -1,12 +1,13 @@
 // logitStatistics: 64 x 64 x 64 in f32, subgroups of 32 on a GPU, tile subgroup16.
 
 enable subgroups;
-struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, splits: u32, firstSplit: u32, splitColumns: u32 }
+struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, splits: u32, firstSplit: u32, splitColumns: u32, firstGroupX: u32, firstGroupY: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> a: array<vec4f>;
 @group(0) @binding(2) var<storage, read> b: array<vec4f>;
 @group(0) @binding(3) var<storage, read> logSumExp: array<f32>;
 @group(0) @binding(4) var<storage, read_write> partials: array<f32>;
+fn placeInGrid(group: vec3u) -> vec3u { return group + vec3u(u.firstGroupX, u.firstGroupY, 0u); }
 
 struct Kept { entropy: f32, logits: f32 }
 const NOTHING = Kept(0.0, 0.0);
@@ -37,8 +38,9 @@ fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
 @compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   // Rows first, so that a split's part of the table is read once into the caches.
-  let firstRow = group.x * 16u;
-  let start = group.y * u.splitColumns;
+  let place = placeInGrid(group);
+  let firstRow = place.x * 16u;
+  let start = place.y * u.splitColumns;
   let end = min(start + u.splitColumns, u.N);
   let ownFirst = firstRow;
   let loadRow = firstRow + lane % 16u;
@@ -132,7 +134,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     let given = allGiven[r];
     let entropy = columnsSum(kept.entropy, lane); let logits = columnsSum(kept.logits, lane);
     if (lane == 0u && row < u.M) {
-      let at = (u.firstSplit + group.y) * u.M + row;
+      let at = (u.firstSplit + place.y) * u.M + row;
       partials[2u * at] = entropy; partials[2u * at + 1u] = logits;
     }
   }

@@ -1,12 +1,13 @@
 // matmulNT: 64 x 64 x 64 in f32, any adapter without subgroups, tile workgroup64x64.
 
-struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, outWidth: u32, outFrom: u32, scale: f32, hasBias: u32, hasResidual: u32, accumulate: u32 }
+struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, outWidth: u32, outFrom: u32, scale: f32, hasBias: u32, hasResidual: u32, accumulate: u32, firstGroupX: u32, firstGroupY: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> a: array<vec4f>;
 @group(0) @binding(2) var<storage, read> b: array<vec4f>;
 @group(0) @binding(3) var<storage, read> bias: array<f32>;
 @group(0) @binding(4) var<storage, read> residual: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> out: array<vec4f>;
+fn placeInGrid(group: vec3u) -> vec3u { return group + vec3u(u.firstGroupX, u.firstGroupY, 0u); }
 
 fn readA(line: u32, at: u32) -> vec4f {
   let four = (min(line, u.M - 1u) * u.aWidth + u.aFrom + min(at, u.K - 4u)) / 4u;
@@ -32,7 +33,8 @@ fn store(row: u32, column: u32, product: vec4f) {
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) invocation: u32) {
-  let place = select(group.xy, group.yx, u.N >= u.M);
+  let origin = placeInGrid(group);
+  let place = select(origin.xy, origin.yx, u.N >= u.M);
   let firstRow = place.y * 64u;
   let firstColumn = place.x * 64u;
   let lane = invocation;
