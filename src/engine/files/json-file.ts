@@ -22,7 +22,7 @@ export async function readModelText(path: string): Promise<string> {
   return text.replace(/^\uFEFF/, "");
 }
 
-/** Levels of a file that its readers, which go through values by recursion, take. No such file has more than a few. */
+/** Levels of a file whose values are compared and copied by recursion. No such file has more than a few. */
 const DEEPEST = 200;
 
 function depthExceeds(value: unknown, limit: number): boolean {
@@ -30,21 +30,28 @@ function depthExceeds(value: unknown, limit: number): boolean {
   return limit === 0 || Object.values(value).some((item) => depthExceeds(item, limit - 1));
 }
 
-/** @throws ModelFormatError naming the file if the text is not JSON, or nested deeper than any such file is */
-export function parseModelJson(text: string, path: string): unknown {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw new ModelFormatError(`${path} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
-  }
+/**
+ * The values of a JSON file that go through recursion afterwards.
+ *
+ * @throws ModelFormatError naming the file if the text is not JSON, or nested deeper than any such file is
+ */
+export function parseShallowJson(text: string, path: string): unknown {
+  const json = parseJson(text, path);
   if (!depthExceeds(json, DEEPEST)) return json;
   throw new ModelFormatError(`${path} cannot be used: its values are nested more than ${DEEPEST} levels deep.`);
 }
 
+function parseJson(text: string, path: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new ModelFormatError(`${path} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
+  }
+}
+
 /** @throws ModelFormatError naming the file if the text is not JSON, or not an object */
 export function parseJsonObject(text: string, path: string): JsonObject {
-  const json = parseModelJson(text, path);
+  const json = parseJson(text, path);
   if (isJsonObject(json)) return json;
   throw new ModelFormatError(`${path} does not hold a JSON object.`);
 }

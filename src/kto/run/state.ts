@@ -3,7 +3,7 @@
  * trainer_state.json has the keys of Hugging Face's, for whoever reads those; the others are ours.
  */
 import * as z from "zod";
-import { parseModelJson } from "../../engine/files/json-file.ts";
+import { parseShallowJson } from "../../engine/files/json-file.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { ModelFormatError } from "../../errors.ts";
 import { kernelTexts, textOf } from "../../kernels/texts.ts";
@@ -209,7 +209,7 @@ function contradiction(
 }
 
 async function readJson<S extends z.ZodType>(path: string, schema: S): Promise<z.output<S>> {
-  const read = schema.safeParse(parseModelJson(await platform.readText(path), path));
+  const read = schema.safeParse(parseShallowJson(await platform.readText(path), path));
   if (read.success) return read.data;
   const [issue] = read.error.issues;
   throw new ModelFormatError(`${path}: ${issue?.path.join(".") || "it"} cannot be used (${issue?.message}).`);

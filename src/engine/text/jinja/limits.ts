@@ -20,6 +20,8 @@ export const defaultLimits: TemplateLimits = { steps: 10_000_000, characters: 1 
 export class TemplateLimitError extends ModelFormatError {}
 
 const charactersPerStep = 16;
+/** Comparisons of two characters that take about the time of a step. */
+const comparisonsPerStep = 64;
 /** Python prints no integers of more than 4,300 digits, which are 14,285 bits. */
 const mostIntegerBits = 1 << 16;
 
@@ -63,6 +65,14 @@ export class Budget {
   letters(text: string): void {
     this.text(text.length);
     this.spend(text.length);
+  }
+
+  /**
+   * Takes the steps of searching a text from its end. JavaScript's search from the right compares at every place anew, so
+   * its time grows with the product of both lengths.
+   */
+  searchFromRight(text: string, wanted: string): void {
+    this.spend((text.length * wanted.length) / comparisonsPerStep);
   }
 
   /** Charges a text that has just been made. */

@@ -68,6 +68,7 @@ function splitting(run: typeof split): Method {
     run({ text, values: [sep, most], budget }) {
       const separator = optionalText(sep, "sep");
       if (separator === "") throw valueError("empty separator");
+      if (run === splitFromRight && separator !== undefined) budget.searchFromRight(text, separator);
       const parts = run(text, separator, count(most, -1));
       budget.spend(parts.length);
       return parts;
@@ -83,9 +84,10 @@ function within(text: string, start: Value | undefined, stop: Value | undefined)
 }
 
 function finding(fromRight: boolean, refuses: boolean): Method {
-  return method(["sub", "start", "end"], 1, ({ text, values: [sub, start, stop] }) => {
+  return method(["sub", "start", "end"], 1, ({ text, values: [sub, start, stop], budget }) => {
     const { part, from, beyond } = within(text, start, stop);
     const wanted = textArgument(sub, "must");
+    if (fromRight) budget.searchFromRight(part, wanted);
     const at = beyond ? -1 : codePointIndex(part, fromRight ? part.lastIndexOf(wanted) : part.indexOf(wanted));
     if (at < 0 && refuses) throw valueError("substring not found");
     return BigInt(at < 0 ? -1 : at + from);
@@ -116,9 +118,10 @@ function padding(side: "left" | "right" | "center"): Method {
 }
 
 function partition(fromRight: boolean): Method {
-  return method(["sep"], 1, ({ text, values: [sep] }) => {
+  return method(["sep"], 1, ({ text, values: [sep], budget }) => {
     const separator = textArgument(sep, "sep");
     if (separator === "") throw valueError("empty separator");
+    if (fromRight) budget.searchFromRight(text, separator);
     const at = fromRight ? text.lastIndexOf(separator) : text.indexOf(separator);
     if (at < 0) return new Tuple(fromRight ? ["", "", text] : [text, "", ""]);
     return new Tuple([text.slice(0, at), separator, text.slice(at + separator.length)]);

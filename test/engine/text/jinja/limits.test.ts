@@ -44,6 +44,11 @@ describe("a template that would not end, or grow without end, is refused", () =>
       "{% set s = 'a' * 9000 %}{% for i in range(999) %}{{ s.count('b') }}{% endfor %}",
       /10000 steps/,
     ],
+    ...["rfind(b)", "rindex(b)", "rpartition(b)", "rsplit(b)"].map((searched): [string, string, RegExp] => [
+      `searching a long text from its end for a long one: ${searched}`,
+      `{% set b = 'b' + 'a' * 900 %}{{ ('a' * 1900).${searched} }}`,
+      /10000 steps/,
+    ]),
     ...["'a' | center(-9999)", "'a'.center(-9999)", "'a'.ljust(-9999)", "'a'.rjust(-9999)", "'a'.zfill(-9999)"].map(
       (widened): [string, string, RegExp] => [
         `widths below zero, which give no steps back: ${widened}`,
