@@ -17,6 +17,14 @@ interface PatternOptions {
 }
 
 /**
+ * A pattern of Python's `re` as JavaScript writes it: the ends of a text, which JavaScript would take for the letters A
+ * and Z, and named groups. Whatever else JavaScript lacks is an error when the pattern is used.
+ */
+export function fromPython(pattern: string): string {
+  return pattern.replace(/\\.|\(\?P</gs, (found) => ({ "\\A": "^", "\\Z": "$", "(?P<": "(?<" })[found] ?? found);
+}
+
+/**
  * The texts in which the pattern is found.
  *
  * @param what names the pattern and where it comes from, at the beginning of a sentence: `freeze_parameters "(a+)+"`

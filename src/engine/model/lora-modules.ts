@@ -4,7 +4,7 @@
  * computes stands in `lora.ts`.
  */
 import { ConfigError, shown } from "../../errors.ts";
-import { textsMatching } from "../files/foreign-pattern.ts";
+import { fromPython, textsMatching } from "../files/foreign-pattern.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { modulePrefix, parameterSpecs } from "./weights/parameters.ts";
 
@@ -154,7 +154,11 @@ function targetsAmong(names: readonly string[], config: ModelConfig, options: Lo
   if (layers.length > 0) {
     const before = layersPattern.length > 0 ? [layersPattern].flat() : ["[^.]*"];
     const inLayers = before.flatMap((pattern) =>
-      textsMatching(`^.*?\\.${pattern}\\.(?:${layers.join("|")})\\.`, names, `"layers_pattern" ${shown(pattern)}`),
+      textsMatching(
+        `^.*?\\.${fromPython(pattern)}\\.(?:${layers.join("|")})\\.`,
+        names,
+        `"layers_pattern" ${shown(pattern)}`,
+      ),
     );
     // PEFT does not ask for the layer of a module that a target names wholly.
     found = found.filter((name) => targets.includes(name) || inLayers.includes(name));
@@ -164,7 +168,8 @@ function targetsAmong(names: readonly string[], config: ModelConfig, options: Lo
 
 /** The names that a list has, whole or an end from a dot on, or that a regular expression matches whole. */
 function matching(wanted: readonly string[] | string, names: readonly string[], option: string): string[] {
-  if (typeof wanted === "string") return textsMatching(`^(?:${wanted})$`, names, `${option} ${shown(wanted)}`);
+  if (typeof wanted === "string")
+    return textsMatching(`^(?:${fromPython(wanted)})$`, names, `${option} ${shown(wanted)}`);
   return names.filter((name) => wanted.some((own) => name === own || name.endsWith(`.${own}`)));
 }
 
@@ -176,7 +181,7 @@ function valuesByPattern(
 ): Map<string, number> {
   const values = new Map<string, number>();
   for (const [pattern, value] of Object.entries(patterns)) {
-    const source = `^(?:.*\\.)?(?:${pattern})$`;
+    const source = `^(?:.*\\.)?(?:${fromPython(pattern)})$`;
     for (const name of textsMatching(source, names, `"${option}" ${shown(pattern)}`)) {
       if (!values.has(name)) values.set(name, value);
     }

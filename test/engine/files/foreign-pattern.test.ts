@@ -1,6 +1,6 @@
 /** Patterns of users and files: a bad one is told, and never waited for. */
 import { expect, test, vi } from "vitest";
-import { textsMatching } from "../../../src/engine/files/foreign-pattern.ts";
+import { fromPython, textsMatching } from "../../../src/engine/files/foreign-pattern.ts";
 import { splitsOf } from "../../../src/engine/hub/datasets.ts";
 import { readModelConfig } from "../../../src/engine/model/config/folder.ts";
 import { selectModules } from "../../../src/engine/model/lora-modules.ts";
@@ -23,6 +23,14 @@ async function limitedTo<T>(milliseconds: number, work: () => T): Promise<Awaite
 test("the texts in which a pattern is found", () => {
   expect(textsMatching("b.?$", ["abc", "ba", "cba"], "p")).toEqual(["abc", "ba", "cba"]);
   expect(textsMatching("^b", ["abc", "ba"], "p")).toEqual(["ba"]);
+});
+
+test.each([
+  ["\\A.*q_proj\\Z", "^.*q_proj$"],
+  ["(?P<layer>\\d+)\\.q", "(?<layer>\\d+)\\.q"],
+  ["\\\\Z[A-Z]", "\\\\Z[A-Z]"],
+])("Python's pattern %s in JavaScript", (python, javascript) => {
+  expect(fromPython(python)).toBe(javascript);
 });
 
 test("a pattern that is none, and one that takes for ever", () => {
