@@ -148,6 +148,17 @@ function floatsOf({ element, children }: SchemaTree): FloatPlaces | undefined {
   return floatsIn(children);
 }
 
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** hyparquet would put U+FFFD in the place of bytes that are no text. */
+function textOf(bytes: Uint8Array): string {
+  try {
+    return decoder.decode(bytes);
+  } catch {
+    throw new Refusal("a text in it is not UTF-8");
+  }
+}
+
 /** Decodes the rows of a group from a file in memory that holds only the wanted columns. */
 async function readRowGroup(index: number, buffers: readonly ArrayBuffer[]): Promise<Record<string, unknown>[]> {
   const group = metadata?.row_groups[index];
@@ -166,6 +177,7 @@ async function readRowGroup(index: number, buffers: readonly ArrayBuffer[]): Pro
     metadata: { ...metadata, row_groups: [{ ...group, columns: moved }] },
     columns: [...wanted],
     compressors: limitedCompressors,
+    parsers: { stringFromBytes: (bytes) => bytes && textOf(bytes) },
   });
 }
 

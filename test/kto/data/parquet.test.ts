@@ -250,6 +250,12 @@ describe("pages that ask for more than they hold are refused, and the process go
     );
   });
 
+  it("a text that is not UTF-8, which would be read with U+FFFD in it", async () => {
+    expect(await refusal(craftedParquet({ values: 1, body: [2, 0, 0, 0, 65, 0xff], convertedType: "UTF8" }))).toMatch(
+      /: a text in it is not UTF-8; write it again\.$/,
+    );
+  });
+
   it("a group may take what its bytes justify, at most what it states, and never more than 4 GiB", () => {
     const mega = 2 ** 20;
     expect(buffersOf(mega, [{ plainBytes: 1024 * mega, values: 0 }])).toBe(64 * mega + 128 * mega);
