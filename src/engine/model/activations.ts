@@ -1,11 +1,10 @@
 /**
  * Device memory of a pass: what a layer computes, one buffer a kind, or several where the layers' rows exceed
- * `Device.bufferLimit`. When activations are kept for the backward pass,
- * layer l owns the rows [l A, l A + A) of each kind (A: rows of region A) and writes A + B rows from l A on: the rows
- * of region B spill into the place of layer l + 1, which is written only when they are no longer needed. So region B
- * costs its rows once, not once a layer: once a buffer, whose last layer spills past the places. What is not kept has one place for all layers: everything in a pass without
- * gradients, everything but the layers' inputs with gradient checkpointing (Chen et al. 2016), which computes a layer
- * again from its input before its backward pass.
+ * `Device.bufferLimit`. When activations are kept for the backward pass, layer l owns the rows [l A, l A + A) of each
+ * kind (A: rows of region A) and writes A + B rows from l A on: the rows of region B spill into the place of layer
+ * l + 1, which is written only when they are no longer needed. So region B costs its rows once a buffer, not once a
+ * layer. What is not kept has one place for all layers: everything in a pass without gradients, everything but the
+ * layers' inputs with gradient checkpointing (Chen et al. 2016), which computes a layer again from its input.
  *
  * The format is that of what layers compute between the places where they add to the residual stream. The stream itself
  * is f32, since it adds up over the layers, and so are the statistics of reductions.

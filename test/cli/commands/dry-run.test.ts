@@ -282,7 +282,7 @@ describe("kto train --dry_run", () => {
         expect(stderr).toMatch(
           /error: "weights" needs 15360 bytes in one buffer and the adapter ".+" allows 8192; use a smaller batch or a smaller model\.\n$/,
         );
-        expect(existsSync(output) ? readdirSync(output) : undefined).toEqual(more.length > 0 ? undefined : []);
+        expect(existsSync(output)).toBe(false);
       }
     });
   });

@@ -231,7 +231,9 @@ describe("kto train", () => {
     expect(found, stderr).toBe(code);
     expect(stderr).toContain(`${signal}: stopping after this update`);
     const [, step] =
-      new RegExp(`stopped: ${signal} after (\\d+) of 100000 updates: .* is saved; go on`).exec(stderr) ?? [];
+      new RegExp(`stopped: ${signal} after (\\d+) of 100000 updates: .* holds the run up to step \\d+: go on`).exec(
+        stderr,
+      ) ?? [];
     expect(existsSync(join(output, `checkpoint-${step}`))).toBe(true);
   });
 });
@@ -283,7 +285,7 @@ describe("a judge's module", () => {
       expect(code, stderr).toBe(130);
       expect(stderr).not.toContain("no win rate");
       expect(stderr).toContain(
-        `stopped: SIGINT after ${step} of 4 updates: ${join(output, `checkpoint-${step}`)} is saved; go on`,
+        `stopped: SIGINT after ${step} of 4 updates: ${join(output, `checkpoint-${step}`)} holds the run up to step ${step}: go on`,
       );
       writeFileSync(answers, "");
       const plan = await kto(...words(output, "--resume_from_checkpoint", "--dry_run", "--json"));
