@@ -81,7 +81,11 @@ export function splitsOf(
  *
  * @param where names the data set
  */
-export function leftOutWarnings({ splits, otherKinds, unnamed }: FoundSplits, wanted: readonly string[], where: string) {
+export function leftOutWarnings(
+  { splits, otherKinds, unnamed }: FoundSplits,
+  wanted: readonly string[],
+  where: string,
+) {
   const remedy = "give a file itself as dataset_name to read it";
   const named = (files: readonly string[]) =>
     `${counted(files.length, "data file")} (${files.slice(0, 5).join(", ")}${files.length > 5 ? ", …" : ""})`;
