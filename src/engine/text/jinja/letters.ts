@@ -32,7 +32,10 @@ function titleLetter(letter: string): string {
   if (form !== undefined) return form;
   if (someTitle.test(letter) || georgian.test(letter)) return letter;
   const parts = letter > "\u1f7f" ? letter.normalize("NFD") : letter;
-  if (parts.endsWith(iotaSubscript)) return (parts.slice(0, -1).toUpperCase() + iotaSubscript).normalize("NFC");
+  if (parts.endsWith(iotaSubscript)) {
+    const capital = parts.slice(0, -1).toUpperCase().normalize("NFC");
+    return capital.length === 1 ? (capital + iotaSubscript).normalize("NFC") : capital + iotaSubscript;
+  }
   const [first = "", ...rest] = Array.from(letter.toUpperCase());
   return first + rest.join("").toLowerCase();
 }
