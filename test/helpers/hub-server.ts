@@ -19,12 +19,12 @@ export const faults = {
     (code: number, headers: Record<string, string> = {}): Fault =>
     (response) =>
       void response.writeHead(code, headers).end(),
-  /** Sends so many bytes, then breaks the connection. */
+  /** Sends so many bytes, then ends the connection; what was sent arrives first. */
   cutAfter:
     (bytes: number): Fault =>
     (response, body, start) => {
       writeHead(response, body, start);
-      response.write(body.subarray(0, bytes), () => setTimeout(() => response.destroy(), 5));
+      response.write(body.subarray(0, bytes), () => response.socket?.end());
     },
   /** Sends so many bytes, then nothing. */
   stallAfter:

@@ -11,8 +11,8 @@ import { adapterSpecs } from "./lora.ts";
 import { type LoraModule, type LoraOptions, linearModules, selectModules } from "./lora-modules.ts";
 import { ADAPTER_CONFIG, MERGE_WITH_PEFT, readAdapterConfig } from "./peft-config.ts";
 import { sameNumbers } from "./weights/check-tensors.ts";
-import { openCheckpoint } from "./weights/checkpoint-files.ts";
-import { checkpointNaming, modulePrefix, parameterSpecs } from "./weights/parameters.ts";
+import { modulePrefix, parameterSpecs, storedNaming } from "./weights/parameters.ts";
+import { openWeights } from "./weights/weight-files.ts";
 
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
 
@@ -133,9 +133,9 @@ async function savedTensors(
     if (isHead || parts.has(part)) saved.set(name.slice(PEFT_PREFIX.length), part);
   }
   if (saved.size === 0) return saved;
-  const base = await openCheckpoint(folder);
+  const base = await openWeights(folder);
   try {
-    const { fullName } = checkpointNaming(config, base.tensors.keys());
+    const { fullName } = storedNaming(config, base.tensors.keys());
     for (const [moduleName, part] of saved) {
       const name = names.get(`${PEFT_PREFIX}${moduleName}`) ?? "";
       const isTied = config.tiedHead && part === "lm_head.weight";

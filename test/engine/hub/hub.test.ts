@@ -593,6 +593,43 @@ describe("names", () => {
   );
 });
 
+describe("a name that looks like a path", () => {
+  test.each(["weights/model.safetensors", "model.gguf", "runs/policy.bin", "src/config.json"])(
+    "%s, with a file's ending, is not asked of the hub",
+    async (name) => {
+      await expect(resolve({}, name)).rejects.toThrow(`The model folder "${name}" does not exist`);
+      expect(hub.take()).toEqual([]);
+    },
+  );
+
+  test.each([
+    ["src/missing", /the connection was refused; try again later/],
+    ["nowhere/missing", /the connection was refused \(3 attempts\); try again later/],
+  ])("%s is asked for once if its folder is here", async (name, message) => {
+    const closed = await new FakeHub(name, wholeModel).start();
+    closed.stop();
+    await expect(resolve({ endpoint: closed.endpoint }, name)).rejects.toThrow(message);
+    await expect(
+      resolveDatasetFiles(name, { endpoint: closed.endpoint, cacheFolder: cache, patience }),
+    ).rejects.toThrow(message);
+  });
+
+  test("and is found on the hub, with as many attempts for its files as ever", async () => {
+    const other = await new FakeHub("src/model", wholeModel).start();
+    other.faults["HEAD config.json"] = [faults.status(503)];
+    const path = await resolve({ endpoint: other.endpoint }, "src/model");
+    other.stop();
+    expect(savedWeights(path)).toEqual(weights);
+  });
+});
+
+test("a fault that lasts, such as a server that does not speak TLS, is not tried again", async () => {
+  const endpoint = hub.endpoint.replace("http:", "https:");
+  const refused = resolve({ endpoint });
+  await expect(refused).rejects.toThrow(/; check the network, and HF_ENDPOINT if it is set\.$/);
+  await expect(refused).rejects.not.toThrow("attempts");
+});
+
 test("progress counts every byte once, over all files", async () => {
   const seen: DownloadProgress[] = [];
   hub.faults["CDN model.safetensors"] = [faults.cutAfter(50_000)];
