@@ -2,7 +2,7 @@
  * adapter_model.safetensors under PEFT's names: A and B of every module that adapter_config.json selects. What lies
  * beside them is either the same as in the base, and then left out, or refused by its cause.
  */
-import { errorMessage, ModelFormatError } from "../../errors.ts";
+import { errorMessage, KtoError, ModelFormatError } from "../../errors.ts";
 import { openSafetensors, type SafetensorsFile } from "../files/safetensors.ts";
 import { firstNotFinite } from "../number-formats.ts";
 import { platform } from "../platform/index.ts";
@@ -87,6 +87,7 @@ function modulesOf(folder: string, config: ModelConfig, options: LoraOptions): L
   try {
     return selectModules(config, options);
   } catch (error) {
+    if (!(error instanceof KtoError)) throw error;
     throw new ModelFormatError(
       `${platform.joinPath(folder, ADAPTER_CONFIG)} does not fit the base model: ${errorMessage(error).replace("lora_target_modules", '"target_modules"')}`,
       { cause: error },
