@@ -419,7 +419,8 @@ describe("damage", () => {
   });
 
   const counts = (changes: object) => (json: Json) => ({ ...json, counts: { ...json.counts, ...changes } });
-  const selection = { vain: 0, margins: [], warned: false };
+  const selection = { evaluationsWithoutImprovement: 0, margins: [], warned: false };
+  const older = { vain: 0, margins: [], warned: false };
 
   it.each<[string, string, (json: Json) => object, string]>([
     ["more steps than there are", "run_state.json", (json) => ({ ...json, totalSteps: 2 }), "is of step 3 of 2"],
@@ -435,6 +436,12 @@ describe("damage", () => {
       "a best model to come",
       "run_state.json",
       (json) => ({ ...json, evaluation: { lastStep: 3, selection: { ...selection, best: { step: 4, value: 1 } } } }),
+      "but its evaluation.selection.best.step is 4",
+    ],
+    [
+      "the same in an older checkpoint, which has another name in it",
+      "run_state.json",
+      (json) => ({ ...json, evaluation: { lastStep: 3, selection: { ...older, best: { step: 4, value: 1 } } } }),
       "but its evaluation.selection.best.step is 4",
     ],
     [
