@@ -2,7 +2,7 @@
  * The reference's log-probs of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs),
  * so that no reference model is resident while training. log pi_ref(y_j|x_i) depends on the pair, and each epoch draws
  * other pairs, so every microbatch of the schedule has numbers of its own, from the pass that a live reference would
- * make. They are kept on disk under a hash of all that changes them, see `cacheKey`.
+ * make. They are kept on disk under a hash of everything that changes them, see `cacheKey`.
  */
 
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
@@ -37,7 +37,7 @@ export interface Microbatches {
 export interface ReferenceLogProbsOptions {
   /** Compute also what the cache holds; default false. */
   readonly recompute?: boolean;
-  /** As in `UpdateOptions`: like the training that they are for. Default false. */
+  /** Whether activations are f16, as in the training that the numbers are for (`UpdateOptions`). Default false. */
   readonly fp16?: boolean;
   /**
    * false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true.
@@ -54,7 +54,7 @@ export class ReferenceLogProbs {
   /** They were found and not computed. */
   readonly found: boolean;
   readonly #values: Float32Array<ArrayBuffer>;
-  /** Of each step's microbatches. */
+  /** Where the numbers of each step's microbatches begin. */
   readonly #starts: readonly (readonly number[])[];
 
   private constructor(

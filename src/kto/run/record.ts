@@ -33,7 +33,7 @@ export interface RecordedRun {
   readonly update: Update;
   readonly window: LoggingWindow;
   readonly evaluation: RunEvaluation | undefined;
-  /** Of the adapter that is the reference, where one is. */
+  /** A hash of the adapter that is the reference; undefined where none is. */
   readonly adapterDigest: string | undefined;
 }
 
@@ -44,7 +44,7 @@ export class RunRecord {
   log: LogLine[] = [];
   /** Why the run ended before its last step, if it did. */
   stopReason: string | undefined;
-  /** Of the last logging window. */
+  /** The metrics of the last logging window. */
   lastMetrics: Metrics | undefined;
   readonly #run: RecordedRun;
   readonly #checkpoints: Checkpoints | undefined;
@@ -80,7 +80,7 @@ export class RunRecord {
     return this.#checkpoints?.last;
   }
 
-  /** As `Run.checkpointSpace`. */
+  /** The disk space of the checkpoints, see `Run.checkpointSpace`. */
   get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
     const { method, plan, evaluation } = this.#run;
     const { totalSteps, stepsPerEpoch } = plan;

@@ -41,7 +41,7 @@ const runState = z.object({
   stepsPerEpoch: z.number().int().min(1),
   /** Why the run ended early, if it did. */
   stopReason: z.string().optional(),
-  /** Of the logging window; the device's sums lie in optimizer.safetensors. */
+  /** What the host counts in the logging window; the device's sums lie in optimizer.safetensors. */
   counts: z.object({
     tokens: whole,
     rowsRun: whole,

@@ -273,7 +273,7 @@ describe("a judge's module", () => {
     return { code, stderr };
   }
 
-  /** With this for its body. It leaves a timer running. */
+  /** A judge whose function has this body. Its module leaves a timer running. */
   const judgeThat = (body: string) =>
     fileIn(folder, "judge.mjs", `setInterval(() => {}, 1000); export default () => { ${body} };`);
 

@@ -276,7 +276,7 @@ describe("training", () => {
     const { keep } = BestModel.prototype;
     const told = vi.spyOn(console, "warn").mockImplementation(() => undefined);
     const kept = vi.spyOn(BestModel.prototype, "keep");
-    // As a run finds them that was killed and goes on from a checkpoint before them.
+    // A run that was killed and goes on from an earlier checkpoint finds the best weights of a later step.
     kept.mockImplementation(function (this: BestModel, about) {
       return keep.call(this, { ...about, step: about.step + 100 });
     });

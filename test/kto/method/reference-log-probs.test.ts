@@ -70,7 +70,7 @@ const options = {
 
 interface Run {
   readonly metrics: Metrics[];
-  /** Of the last update. */
+  /** The gradients of the last update. */
   readonly gradients: Float32Array;
   readonly memory: Readonly<Record<string, number>>;
   readonly note: string | undefined;

@@ -679,7 +679,7 @@ describe("faults", () => {
       expect(checkpointsIn(path)).toEqual(["checkpoint-1", "checkpoint-3"]);
       for (const name of checkpointsIn(path)) expect(await checkpointDamage(join(path, name))).toBeUndefined();
     }
-    /** As the system says it after a first part. */
+    /** Fails as a full disk does, after a first part. */
     async function* cutShort(chunks: Parameters<typeof write>[1]): AsyncGenerator<Uint8Array> {
       for await (const chunk of typeof chunks === "string" ? [Buffer.from(chunks)] : chunks) {
         yield chunk.subarray(0, 9);

@@ -26,7 +26,7 @@ type Options = NonNullable<TrainerInputs["options"]>;
 
 interface Run {
   readonly steps: TrainingStep[];
-  /** Of the logging steps. */
+  /** The metrics of the logging steps. */
   readonly metrics: Metrics[];
   readonly weights: Float32Array<ArrayBuffer>;
 }
