@@ -88,7 +88,9 @@ describe("kto eval", () => {
       ...["eval_samples_per_second", "eval_steps_per_second"],
     ]);
     const text = await succeed("eval", ...models, "--dataset_name", data);
-    expect(text.stdout).toMatch(/^rows +\d+\neval_loss +0\.\d{4}\n/);
+    expect(text.stdout).toMatch(
+      /^rows +\d+\nbeta +0\.1\ndesirable_weight +1\nundesirable_weight +1\neval_loss +0\.\d{4}\n/,
+    );
   });
 
   test("a module judges the answers: the same model against itself is even, by equal answers", async () => {
