@@ -102,6 +102,12 @@ export abstract class Objective {
   /** The factor on the coefficients of each of these microbatches, which make up one update. */
   abstract microbatchWeight(batches: readonly Batch[]): number;
 
+  /** Keeps the reference's log-probabilities of the last microbatch's examples, from row `start` of the update on. */
+  abstract keepReference(start: number, size: number): void;
+
+  /** Puts back what `keepReference` kept. */
+  abstract restoreReference(start: number, size: number): void;
+
   /**
    * What the sums tell, of training and of evaluation, under TRL's names.
    *
