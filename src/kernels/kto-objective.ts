@@ -21,6 +21,16 @@ import { STEP_NUMBERS } from "./adamw.ts";
 import { kernel } from "./kernel.ts";
 import { sigmoid } from "./wgsl.ts";
 
+/** "kto" estimates z0 from the mismatched pairs; "apo_zero_unpaired" sets it to 0 and needs no pairs. */
+export type KtoLossType = "kto" | "apo_zero_unpaired";
+
+/**
+ * What log-ratios are against. "model": the log-probs of a reference model, and z0 is clamped at 0. "uniform": no
+ * model; every completion has the same log-prob c under it, which cancels in r_i - z0, so 0 stands for it. A clamp at 0
+ * would be one at an arbitrary c, so there is none: with c low enough it never acts.
+ */
+export type ReferenceKind = "model" | "uniform";
+
 /** Places in the running sums of a logging window, f32[24]; the host divides and clears them. */
 export const METRIC_SUMS = {
   loss: 0,

@@ -10,7 +10,7 @@ import { elementBytes, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./ten
 
 /** A tensor of a file as a contiguous part of a parameter. */
 export interface ParameterPart {
-  /** Without the prefix ("model.", "transformer.") that varies between checkpoints. */
+  /** Without the prefix ("model.", "transformer.") that varies between weight files. */
   readonly name: string;
   readonly shape: readonly number[];
 }

@@ -3,18 +3,9 @@
  * coefficients: the reference point z0 from mismatched pairs, the sigmoid value, the closed-form gradient.
  * Log-probs are sums over completion tokens, in nats. No model here, and no gradient through z0.
  */
+import type { KtoLossType, ReferenceKind } from "../kto-objective.ts";
 import { sigmoid } from "./activation.ts";
 import { at, idAt } from "./elements.ts";
-
-/** "kto" estimates z0 from the mismatched pairs; "apo_zero_unpaired" sets it to 0 and needs no pairs. */
-export type KtoLossType = "kto" | "apo_zero_unpaired";
-
-/**
- * What log-ratios are against. "model": the log-probs of a reference model, and z0 is clamped at 0. "uniform": no
- * model; every completion has the same log-prob c under it, which cancels in r_i - z0, so 0 stands for it. A clamp at 0
- * would be one at an arbitrary c, so there is none: with c low enough it never acts.
- */
-export type ReferenceKind = "model" | "uniform";
 
 export interface ReferencePointInputs {
   /** [m] `log pi_theta(y_j | x_i)`; may be empty with "apo_zero_unpaired". */

@@ -21,9 +21,9 @@ import { Model } from "../../engine/model/model.ts";
 import type { RowShape } from "../../engine/model/rows.ts";
 import { ConfigError } from "../../errors.ts";
 import type { Batch, ReferencePointScope } from "./batch.ts";
-import { KtoObjective } from "./kto-objective.ts";
+import { KtoOnDevice } from "./kto-on-device.ts";
 import type { Objective, TrainedFor } from "./objective.ts";
-import { SftObjective } from "./sft-objective.ts";
+import { SftOnDevice } from "./sft-on-device.ts";
 
 /**
  * Where the reference's log-probs come from: the pass of a frozen model with the policy's vocabulary; "cached", numbers
@@ -325,10 +325,10 @@ export class Update {
 
 function objectiveOf(options: UpdateOptions, device: Device): Objective {
   const { objective, reference, maxSize, maxUpdateRows = maxSize, referencePointScope } = options;
-  if (objective === "sft") return new SftObjective(device, maxSize);
+  if (objective === "sft") return new SftOnDevice(device, maxSize);
   const referenceKind = reference === "uniform" ? "uniform" : "model";
   const updateRows = referencePointScope === "step" ? maxUpdateRows : undefined;
-  return new KtoObjective(device, { ...objective, referenceKind }, maxSize, updateRows);
+  return new KtoOnDevice(device, { ...objective, referenceKind }, maxSize, updateRows);
 }
 
 /** @throws ConfigError naming both models if their vocabularies differ in size */

@@ -5,6 +5,7 @@
  */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
+import type { KtoLossType } from "../../kernels/kto-objective.ts";
 import { TrainerParser } from "./checked.ts";
 import { methodOptions, referenceChoice, referenceModelOption } from "./method.ts";
 import { modelNameOption, modelOptions } from "./model.ts";
@@ -44,7 +45,7 @@ export interface TrainerOptions extends RunOptions {
   /** Lambda_U, the weight of thumbs-down rows; auto balances the classes. Above 0, or "auto"; default 1. */
   readonly undesirable_weight: number | "auto";
   /** The loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0. Default "kto". */
-  readonly loss_type: "kto" | "apo_zero_unpaired";
+  readonly loss_type: KtoLossType;
   /**
    * What the policy is compared with; copy: a frozen copy of what is trained, the model or its adapter, as it starts;
    * base: the model without its adapter; cached: log-probs computed before training and kept on disk, so that the

@@ -240,6 +240,9 @@ describe("unknown options", () => {
     ["micro_batch_size", "per_device_train_batch_size"],
     ["lr", "learning_rate"],
     ["kto_chosen_weight", "desirable_weight"],
+    ["model_name", "model_name_or_path"],
+    ["gradient_accumulation", "gradient_accumulation_steps"],
+    ["max_length_of_rows", "max_length"],
   ])("%s: did you mean %s", (written, meant) => {
     expect(messageOf({ [written]: 1 })).toBe(`unknown option "${written}": did you mean "${meant}"?`);
   });

@@ -11,7 +11,7 @@ import type { Batch } from "./batch.ts";
 import { type Metrics, sftMetrics } from "./metrics.ts";
 import { Objective } from "./objective.ts";
 
-export class SftObjective extends Objective {
+export class SftOnDevice extends Objective {
   readonly #completionTokens: Tensor;
   readonly #hitCounts: Tensor;
 

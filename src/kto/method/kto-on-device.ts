@@ -8,7 +8,7 @@ import type { Batch } from "./batch.ts";
 import { type Metrics, objectiveMetrics } from "./metrics.ts";
 import { Objective, type ObjectiveOptions } from "./objective.ts";
 
-export class KtoObjective extends Objective {
+export class KtoOnDevice extends Objective {
   readonly options: ObjectiveOptions;
   /** Written by a pass or by an upload; zero, as it was allocated, where there is no reference. */
   readonly #referenceLogProbs: Tensor;
