@@ -23,6 +23,7 @@ import { useOf } from "../../kto/run/checkpoints.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
 import { LOCK_FILE, lockFolder, removeEmptyFolder } from "../../kto/run/lock.ts";
 import { saveOrRescue } from "../../kto/run/rescue.ts";
+import { requireCheckpoint } from "../../kto/run/resumption.ts";
 import type { Run } from "../../kto/run/run.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
 import { isSameFile } from "../terminal/files.ts";
@@ -220,6 +221,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
       `output_dir "${output_dir}" is the folder of the model that is trained, whose files would be replaced; choose another folder.`,
     );
   }
+  if (typeof from === "string") await requireCheckpoint(from);
   const resumesHere =
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");

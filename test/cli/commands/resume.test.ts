@@ -108,6 +108,19 @@ describe("kto train", () => {
     expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
   });
 
+  test("a checkpoint that there is not, or a whole run in its place, is said to be that", async () => {
+    const output = freshPath(folder, "run");
+    await kto(...words(output, "max_steps=2", "save_steps=1"));
+    for (const [named, sentence] of [
+      [join(output, "checkpoint-7"), `There is no checkpoint "${join(output, "checkpoint-7")}"; `],
+      [output, `"${output}" is no checkpoint but the folder of a run, which holds some; name one of them`],
+    ] as const) {
+      const { code, stderr } = await kto(...words(output, "--resume_from_checkpoint", named));
+      expect(stderr).toContain(`error: ${sentence}`);
+      expect(code).toBe(7);
+    }
+  });
+
   test("a folder with checkpoints is refused with the remedy; overwriting removes them", async () => {
     const output = freshPath(folder, "run");
     await kto(...words(output, "max_steps=2", "save_steps=1"));
