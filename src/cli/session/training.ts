@@ -157,12 +157,16 @@ async function trainIn(
     }
     const dtype = formatOf(config.save_dtype) ?? "f32";
     const maxShardBytes = sizeInBytes(config.max_shard_size);
-    await saveOrRescue(trainer, output_dir, async (folder) => {
+    const save = async (folder: string) => {
       await trainer.save(folder, { dtype, baseModel: baseName, maxShardBytes });
       await trainer.saveState(folder);
       // The model must be used with the template that it was trained with.
       if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, folder);
-    });
+    };
+    // A run may have no checkpoint that holds what is now written.
+    const goOn = (signal: EndSignal) =>
+      output.warning(`${signal}: the training has ended and is being saved; once more to stop at once.`);
+    await withSignals(goOn, () => saveOrRescue(trainer, output_dir, save));
     const seconds = (performance.now() - started) / 1000;
     const summary = {
       output_dir,
