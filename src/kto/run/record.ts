@@ -104,6 +104,7 @@ export class RunRecord {
       lastMetrics: this.lastMetrics,
       evaluation: evaluation?.state as RunState["evaluation"],
       tuning: inputs.policy.device.tuner.choices,
+      adapter: inputs.policy.device.description,
       kernels: kernelDigest(),
       referenceAdapter: adapterDigest,
       ...this.#digests,
