@@ -206,6 +206,7 @@ function resumedRun(lora: boolean): FuzzKind {
 
 const runState: RunState = {
   version: 1,
+  pairsWithin: "microbatch",
   method: "kto",
   step: 3,
   totalSteps: 8,

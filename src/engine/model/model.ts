@@ -145,8 +145,13 @@ export class Model {
     return copy;
   }
 
-  /** This model with an adapter beside its linear layers. Both share the weights. */
+  /**
+   * This model with an adapter beside its linear layers. Both share the weights.
+   *
+   * @throws ConfigError for an adapter of another device, or of a model with other layers
+   */
   withAdapter(adapter: LoraAdapter): Model {
+    adapter.checkFits(this);
     return new Model(this.#parts, adapter);
   }
 

@@ -63,6 +63,10 @@ export class SftOnDevice extends Objective {
     return 1 / batches.reduce((total, { completionTokens }) => total + sum(completionTokens), 0);
   }
 
+  override keepReference(): void {}
+
+  override restoreReference(): void {}
+
   override metricsOf(sums: ArrayLike<number>): Metrics {
     return sftMetrics(sums);
   }

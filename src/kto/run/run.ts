@@ -78,7 +78,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   }
 
   /**
-   * Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch.
+   * Examples, 0 or 1, that an epoch leaves out because they would have no mismatched pair; another one each epoch.
    */
   get rowsLeftOut(): number {
     return this.#parts.plan.rowsLeftOut;
