@@ -55,6 +55,8 @@ export class ReferenceLogProbs {
   readonly note: string;
   /** They were found and not computed. */
   readonly found: boolean;
+  /** False where they could not be written, so that the next run computes them again. */
+  readonly isKept: boolean;
   readonly #values: Float32Array<ArrayBuffer>;
   /** Where the numbers of each step's microbatches begin. */
   readonly #starts: readonly (readonly number[])[];
@@ -63,12 +65,13 @@ export class ReferenceLogProbs {
     values: Float32Array<ArrayBuffer>,
     starts: readonly (readonly number[])[],
     note: string,
-    found = false,
+    { found = false, isKept = true }: { readonly found?: boolean; readonly isKept?: boolean } = {},
   ) {
     this.#values = values;
     this.#starts = starts;
     this.note = note;
     this.found = found;
+    this.isKept = isKept;
   }
 
   /**
@@ -90,7 +93,7 @@ export class ReferenceLogProbs {
       const found = recompute ? undefined : await cache.read(key);
       if (found?.body.length === 4 * size) {
         const note = `log-probabilities of the reference read from ${found.path}`;
-        return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, true);
+        return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, { found: true });
       }
       if (!wanted) return none();
       const values = await compute(pass, plan, starts, size, stepNames[0]);
@@ -100,7 +103,9 @@ export class ReferenceLogProbs {
         return new ReferenceLogProbs(values, starts, `${done}; they are kept in ${path}`);
       } catch (error) {
         unlessFileError(error);
-        return new ReferenceLogProbs(values, starts, `${done}; they are not kept: ${errorMessage(error)}`);
+        return new ReferenceLogProbs(values, starts, `${done}; they are not kept: ${errorMessage(error)}`, {
+          isKept: false,
+        });
       }
     } finally {
       pass.free();
