@@ -14,6 +14,7 @@ import { warn } from "./callbacks.ts";
 import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
 import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
+import type { StartDigests } from "./reference.ts";
 import { rescue } from "./rescue.ts";
 import type { Resumption } from "./resumption.ts";
 import {
@@ -33,8 +34,7 @@ export interface RecordedRun {
   readonly update: Update;
   readonly window: LoggingWindow;
   readonly evaluation: RunEvaluation | undefined;
-  /** Of the adapter that is the reference, where one is. */
-  readonly adapterDigest: string | undefined;
+  readonly digests: StartDigests;
 }
 
 export class RunRecord {
@@ -89,7 +89,7 @@ export class RunRecord {
   }
 
   #state(): RunState {
-    const { inputs, method, plan, window, evaluation, adapterDigest } = this.#run;
+    const { inputs, method, plan, window, evaluation, digests } = this.#run;
     const rows = evaluatedRows(inputs.evalExamples, method.options);
     this.#digests ??= { data: digestOf(plan.examples), evaluationData: rows && digestOf(rows) };
     return {
@@ -105,7 +105,7 @@ export class RunRecord {
       tuning: inputs.policy.device.tuner.choices,
       adapter: inputs.policy.device.description,
       kernels: kernelDigest(),
-      referenceAdapter: adapterDigest,
+      ...digests,
       ...this.#digests,
       options: { ...method.options },
       settings: this.#settings,
