@@ -12,7 +12,7 @@ import type { Update } from "../method/update.ts";
 import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
 import { warn } from "./callbacks.ts";
 import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
-import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { StartDigests } from "./reference.ts";
 import { rescue } from "./rescue.ts";
@@ -103,7 +103,7 @@ export class RunRecord {
       lastMetrics: this.lastMetrics,
       evaluation: evaluation?.state as RunState["evaluation"],
       tuning: inputs.policy.device.tuner.choices,
-      adapter: inputs.policy.device.description,
+      adapter: adapterOf(inputs.policy.device),
       kernels: kernelDigest(),
       ...digests,
       ...this.#digests,

@@ -9,7 +9,7 @@ import { ConfigError, counted, FileError, ModelFormatError, shown } from "../../
 import type { RunPlan } from "../method/run-plan.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
-import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { StartDigests } from "./reference.ts";
 import { digestOf, kernelDigest, type RunState, readRunState } from "./state.ts";
 
@@ -60,10 +60,11 @@ export async function resumption(
     );
   }
   const { adapter } = found.state;
-  if (adapter !== undefined && adapter !== policy.device.description) {
+  const now = adapterOf(policy.device);
+  if (adapter !== undefined && adapter !== now) {
     warn(
       inputs,
-      `The run of ${found.path} was on the adapter "${adapter}" and goes on on "${policy.device.description}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
+      `The run of ${found.path} was on the adapter "${adapter}" and goes on on "${now}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
     );
   }
   policy.device.tuner.adopt(found.state.tuning);

@@ -836,7 +836,7 @@ describe("kernels of another version, or another adapter", () => {
     forge(join(output, "checkpoint-2"), "run_state.json", (state) => ({ ...state, adapter: "Another GPU" }));
     const { warnings } = await run(output, { resume_from_checkpoint: true });
     expect(warnings).toEqual([
-      `The run of ${join(output, "checkpoint-2")} was on the adapter "Another GPU" and goes on on "${device.description}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
+      `The run of ${join(output, "checkpoint-2")} was on the adapter "Another GPU" and goes on on "${device.description}, subgroups of ${device.facts.subgroupSize} threads", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
     ]);
   });
 
