@@ -90,7 +90,9 @@ async function measure(
   });
   try {
     const metrics = await evaluator.run();
-    if (Number.isFinite(metrics.eval_loss)) return metrics;
+    const { beta } = options;
+    const used = { beta, desirable_weight: weights.desirable, undesirable_weight: weights.undesirable };
+    if (Number.isFinite(metrics.eval_loss)) return { ...used, ...metrics };
   } finally {
     evaluator.free();
   }

@@ -358,6 +358,15 @@ export class Device {
     throw new Error(`kernel ${kernel.name} does not compile: ${reason}\n${messages.join("\n")}\n${source.join("\n")}`);
   }
 
+  /** Copies a tensor into another one of the same size, at once; queued behind what was submitted. */
+  copy(from: Tensor, to: Tensor): void {
+    const bytes = byteLength(from);
+    if (bytes !== byteLength(to)) throw new Error("a copy needs tensors of one size");
+    const encoder = this.gpu.createCommandEncoder();
+    encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
+    this.submit(encoder.finish());
+  }
+
   /** Submits encoded work. */
   submit(commands: GPUCommandBuffer): void {
     this.check();

@@ -15,7 +15,7 @@ import { arenaPieces, finitePieces } from "./weights/weight-transfer.ts";
 
 /** The name under which a file holds a parameter that is trained: in a model's own folder, or PEFT's of an adapter. */
 export function trainedName(model: Model, part: string): string {
-  return model.adapter ? peftName(model.config, part) : model.checkpointName(part);
+  return model.adapter ? peftName(model.config, part) : model.storedName(part);
 }
 
 /**

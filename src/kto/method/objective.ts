@@ -1,6 +1,6 @@
 /**
  * The seam between models and method: from log-probabilities per sequence to coefficients per sequence, on the device.
- * A method is one kernel and its float64 twin, wrapped in one of these (`kto-objective.ts`, `sft-objective.ts`);
+ * A method is one kernel and its float64 twin, wrapped in one of these (`kto-on-device.ts`, `sft-on-device.ts`);
  * nothing else changes.
  */
 import type { Device } from "../../engine/gpu/device.ts";
@@ -8,6 +8,7 @@ import type { Program } from "../../engine/gpu/program.ts";
 import { elementCount, reshape, type Tensor } from "../../engine/gpu/tensor.ts";
 import type { TokenSums } from "../../engine/model/head.ts";
 import { ConfigError, shown } from "../../errors.ts";
+import type { KtoLossType, ReferenceKind } from "../../kernels/kto-objective.ts";
 import type { Batch } from "./batch.ts";
 import type { Metrics } from "./metrics.ts";
 
@@ -19,9 +20,9 @@ export interface ObjectiveOptions {
   readonly desirableWeight: number;
   readonly undesirableWeight: number;
   /** "apo_zero_unpaired": the reference point is 0 and no mismatched pairs are computed. */
-  readonly lossType: "kto" | "apo_zero_unpaired";
+  readonly lossType: KtoLossType;
   /** "uniform": the reference's log-probabilities are one constant, for which 0 stands; default "model". */
-  readonly referenceKind?: "model" | "uniform";
+  readonly referenceKind?: ReferenceKind;
 }
 
 /**
@@ -118,6 +119,12 @@ export abstract class Objective {
 
   /** The factor on the coefficients of each of these microbatches, which make up one update. */
   abstract microbatchWeight(batches: readonly Batch[]): number;
+
+  /** Keeps the reference's log-probabilities of the last microbatch's examples, from row `start` of the update on. */
+  abstract keepReference(start: number, size: number): void;
+
+  /** Puts back what `keepReference` kept. */
+  abstract restoreReference(start: number, size: number): void;
 
   /**
    * What the sums tell, of training and of evaluation, under TRL's names.

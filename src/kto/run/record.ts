@@ -98,6 +98,7 @@ export class RunRecord {
       step: this.done,
       totalSteps: plan.totalSteps,
       stepsPerEpoch: plan.stepsPerEpoch,
+      pairsWithin: plan.scope,
       stopReason: this.stopReason,
       counts: window.counts,
       lastMetrics: this.lastMetrics,

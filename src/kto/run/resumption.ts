@@ -23,6 +23,8 @@ export interface Resumption {
 const MAY_CHANGE =
   /^(save_|logging_|eval_(strategy|steps|on_start)|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
 
+/** What the values of reference_point_scope stand for. */
+const rowsOf = { microbatch: "microbatch", step: "update" } as const;
 /** For people. */
 const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as const;
 
@@ -169,6 +171,11 @@ function checkSame(
     if (name === "reference" && after === "base" && wasBase) continue;
     throw new ConfigError(
       `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start in another output_dir.`,
+    );
+  }
+  if (state.pairsWithin !== plan.scope && given.gradient_accumulation_steps > 1) {
+    throw new ConfigError(
+      `The run of ${path} made its mismatched pairs within each ${rowsOf[state.pairsWithin]}, and this version of kto-webgpu makes them within each ${rowsOf[plan.scope]} (reference_point_scope "${plan.scope}"): start in another output_dir.`,
     );
   }
   if (state.data !== digestOf(plan.examples)) {

@@ -39,6 +39,8 @@ const runState = z.object({
   step: whole,
   totalSteps: whole,
   stepsPerEpoch: z.number().int().min(1),
+  /** The rows among which mismatched pairs are made; earlier versions made them within microbatches always. */
+  pairsWithin: z.enum(["microbatch", "step"]).default("microbatch"),
   /** Why the run ended early, if it did. */
   stopReason: z.string().optional(),
   /** Of the logging window; the device's sums lie in optimizer.safetensors. */

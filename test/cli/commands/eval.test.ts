@@ -64,7 +64,19 @@ describe("kto eval", () => {
     const weights = [`desirable_weight=${desirable_weight}`, `undesirable_weight=${undesirable_weight}`];
     const { stdout } = await succeed("eval", ...models, "--dataset_name", data, "--json", `beta=${beta}`, ...weights);
     const found = JSON.parse(stdout) as Record<string, number>;
-    expect(found.rows).toBe(labels.length);
+    expect(found).toMatchObject({ rows: labels.length, beta, desirable_weight, undesirable_weight });
+    const again = await succeed(
+      "eval",
+      ...models,
+      "--dataset",
+      data,
+      "--json",
+      `beta=${beta}`,
+      ...weights,
+      "--dataset_train_split",
+      "train[:2]",
+    );
+    expect(JSON.parse(again.stdout).rows).toBe(2);
     expect(found["eval_logps/chosen"]).toBeCloseTo(mean(policy_logps, true), 3);
     expect(found["eval_logps/rejected"]).toBeCloseTo(mean(policy_logps, false), 3);
     expect(found["eval_rewards/chosen"]).toBeCloseTo(beta * mean(log_ratio, true), 4);

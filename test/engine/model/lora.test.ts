@@ -341,7 +341,7 @@ describe("training an adapter", () => {
           scale: clip,
         });
         states.set(name, next);
-        const part = [...adapter.weights.layout.parts()].find((one) => policy.checkpointName(one.name) === name);
+        const part = [...adapter.weights.layout.parts()].find((one) => policy.storedName(one.name) === name);
         if (part) device.upload(adapter.weights.at(part, part.shape), Float32Array.from(next.parameter));
       }
     }

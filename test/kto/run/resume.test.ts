@@ -170,6 +170,11 @@ describe("a run that goes on", () => {
     ["all weights", {}, false],
     ["all weights, one reference point an update", { reference_point_scope: "step" }, false],
     [
+      "microbatches of one row",
+      { reference_point_scope: "step", per_device_train_batch_size: 1, gradient_accumulation_steps: 4 },
+      false,
+    ],
+    [
       "a schedule with parameters and a share as warm-up",
       {
         lr_scheduler_type: "warmup_stable_decay",
