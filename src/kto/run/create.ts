@@ -115,8 +115,9 @@ function allocate<Options extends RunOptions>(
     policy,
     reference: reference.source,
     shapes: plan.shapes(),
-    maxSize: options.per_device_train_batch_size,
-    maxUpdateRows: plan.updateRows,
+    // Whoever wants all rows at once may ask for more than there are.
+    maxSize: Math.min(options.per_device_train_batch_size, plan.examples.length),
+    maxUpdateRows: Math.min(plan.updateRows, plan.examples.length),
     objective,
     optimizer: {
       beta1: options.adam_beta1,
