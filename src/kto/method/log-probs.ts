@@ -38,7 +38,7 @@ export async function completionLogProbs(
   const shapes = batches.map((batch) => rowShape(batch));
   const { memory, sums } = device.allocating(() => ({
     memory: new PassMemory(device, model.config, shapes, { gradients: false, adapter: model.adapter }),
-    sums: device.allocate("scratch", "log-probs", [batchSize]),
+    sums: device.allocate("scratch", "log-probs", [Math.min(batchSize, sequences.length)]),
   }));
   const programs = new Map<string, Program>();
   try {

@@ -12,8 +12,9 @@ import type { Update } from "../method/update.ts";
 import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
 import { warn } from "./callbacks.ts";
 import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
-import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
+import type { StartDigests } from "./reference.ts";
 import { rescue } from "./rescue.ts";
 import type { Resumption } from "./resumption.ts";
 import {
@@ -33,8 +34,7 @@ export interface RecordedRun {
   readonly update: Update;
   readonly window: LoggingWindow;
   readonly evaluation: RunEvaluation | undefined;
-  /** A hash of the adapter that is the reference; undefined where none is. */
-  readonly adapterDigest: string | undefined;
+  readonly digests: StartDigests;
 }
 
 export class RunRecord {
@@ -89,7 +89,7 @@ export class RunRecord {
   }
 
   #state(): RunState {
-    const { inputs, method, plan, window, evaluation, adapterDigest } = this.#run;
+    const { inputs, method, plan, window, evaluation, digests } = this.#run;
     const rows = evaluatedRows(inputs.evalExamples, method.options);
     this.#digests ??= { data: digestOf(plan.examples), evaluationData: rows && digestOf(rows) };
     return {
@@ -104,9 +104,9 @@ export class RunRecord {
       lastMetrics: this.lastMetrics,
       evaluation: evaluation?.state as RunState["evaluation"],
       tuning: inputs.policy.device.tuner.choices,
-      adapter: inputs.policy.device.description,
+      adapter: adapterOf(inputs.policy.device),
       kernels: kernelDigest(),
-      referenceAdapter: adapterDigest,
+      ...digests,
       ...this.#digests,
       options: { ...method.options },
       settings: this.#settings,

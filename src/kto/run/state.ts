@@ -77,6 +77,9 @@ const runState = z.object({
   data: z.string(),
   /** SHA-256 of the adapter that is the reference, where an adapter that was trained before goes on. */
   referenceAdapter: z.string().optional(),
+  /** Of models that no checkpoint holds, see `startDigests`; older checkpoints do not say them. */
+  startWeights: z.string().optional(),
+  referenceWeights: z.string().optional(),
   /** SHA-256 of the rows that the run evaluates on; older checkpoints do not say it. */
   evaluationData: z.string().optional(),
   /** All options of the trainer; `settings` is what else the caller wants to be the same. */

@@ -658,6 +658,31 @@ describe("misuse", () => {
     policy.free();
   });
 
+  it("microbatches and updates of more rows than there are take memory for these alone", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const examples = randomExamples(6, 7);
+    const bytes = async (rows: number, accumulated: number): Promise<number> => {
+      const before = device.totalBytes;
+      const trainer = await KtoTrainer.create({
+        ...{ policy, reference, examples },
+        options: {
+          per_device_train_batch_size: rows,
+          gradient_accumulation_steps: accumulated,
+          reference_point_scope: "step",
+          max_steps: 1,
+        },
+      });
+      const taken = device.totalBytes - before;
+      expect(await advance(trainer)).toHaveLength(1);
+      trainer.free();
+      return taken;
+    };
+    const all = await bytes(6, 1);
+    expect(await bytes(1_000_000, 1)).toBe(all);
+    expect(await bytes(6, 1_000_000)).toBe(all);
+    policy.free();
+  });
+
   it("millions of updates take no more rows to plan than a few epochs, with room for every microbatch", async () => {
     const policy = await loadModel(device, "llama", "policy");
     /** How often a row is looked at before the first update. */
