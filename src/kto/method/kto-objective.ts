@@ -21,18 +21,14 @@ export class KtoObjective extends Objective {
   constructor(device: Device, options: ObjectiveOptions, maxSize: number) {
     super(device, options, maxSize, METRIC_SUMS.size);
     this.options = options;
-    this.#referenceLogProbs = device.allocate("scratch", "reference log-probs", [this.sequences(maxSize)]);
-    this.#desirable = device.allocate("batch", "labels", [maxSize], "u32");
-    this.#pairValid = device.allocate("batch", "pair flags", [maxSize], "u32");
-    this.#pairSum = device.allocate("scratch", "reference point", [2]);
+    this.#referenceLogProbs = this.allocate("reference log-probs", this.sequences(maxSize));
+    this.#desirable = this.allocate("labels", maxSize, "u32");
+    this.#pairValid = this.allocate("pair flags", maxSize, "u32");
+    this.#pairSum = this.allocate("reference point", 2);
   }
 
   override referenceLogProbs(size: number): Tensor {
     return reshape(this.#referenceLogProbs, [this.sequences(size)]);
-  }
-
-  override hitCounts(): undefined {
-    return undefined;
   }
 
   override upload(batch: Batch): void {
@@ -89,12 +85,5 @@ export class KtoObjective extends Objective {
 
   override metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics {
     return objectiveMetrics(sums, cutPairs);
-  }
-
-  override free(): void {
-    super.free();
-    for (const tensor of [this.#referenceLogProbs, this.#desirable, this.#pairValid, this.#pairSum]) {
-      this.device.free(tensor);
-    }
   }
 }

@@ -5,7 +5,8 @@
 import type { RowShape } from "../../engine/model/rows.ts";
 import type { RunOptions } from "../options/run.ts";
 import { samplingOf } from "../options/training.ts";
-import { type Batch, type BatchExample, type BatchOptions, batchShape, packBatch } from "./batch.ts";
+import { type BatchExample, type BatchOptions, batchShape } from "./batch.ts";
+import { Microbatches } from "./microbatches.ts";
 import { epochSchedule, rowsLeftOut } from "./sampler.ts";
 
 /** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
@@ -23,9 +24,7 @@ export type PlanOptions = Pick<
   | "group_by_length"
 >;
 
-export class RunPlan {
-  readonly examples: readonly BatchExample[];
-  readonly batchOptions: BatchOptions;
+export class RunPlan extends Microbatches {
   readonly options: PlanOptions;
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
@@ -36,8 +35,7 @@ export class RunPlan {
   #epoch: { number: number; microbatches: number[][] } | undefined;
 
   constructor(examples: readonly BatchExample[], batchOptions: BatchOptions, options: PlanOptions) {
-    this.examples = examples;
-    this.batchOptions = batchOptions;
+    super(examples, batchOptions);
     this.options = options;
     const first = this.#microbatches(0);
     this.rowsLeftOut = rowsLeftOut(examples.length, first);
@@ -60,39 +58,16 @@ export class RunPlan {
     return this.#epoch.microbatches;
   }
 
-  /** The rows (indices into `examples`) of each microbatch of update `step`, counted from 0; none after the last. */
-  rows(step: number): number[][] {
+  override rows(step: number): number[][] {
     if (step >= this.totalSteps) return [];
     const accumulation = this.options.gradient_accumulation_steps;
     const first = (step % this.stepsPerEpoch) * accumulation;
     return this.#microbatches(Math.floor(step / this.stepsPerEpoch)).slice(first, first + accumulation);
   }
 
-  /** The examples of each microbatch of update `step`. */
-  examplesOf(step: number): BatchExample[][] {
-    return this.rows(step).map((rows) => this.#examplesOf(rows));
-  }
-
-  #examplesOf(rows: readonly number[]): BatchExample[] {
-    return rows.map((row) => this.examples[row]).filter((example) => example !== undefined);
-  }
-
-  /** The packed microbatches of update `step`. */
-  batches(step: number): Batch[] {
-    return this.rows(step).map((rows) => packBatch(this.#examplesOf(rows), this.batchOptions));
-  }
-
   /** Every shape class of the run or, where looking at every step would take long, one that holds them all. */
-  shapes(): RowShape[] {
-    if (this.totalSteps > MOST_STEPS_LOOKED_AT) return [this.#largestShape()];
-    const shapes = new Map<string, RowShape>();
-    for (let step = 0; step < this.totalSteps; step++) {
-      for (const rows of this.rows(step)) {
-        const shape = batchShape(this.#examplesOf(rows), this.batchOptions);
-        shapes.set(JSON.stringify(shape), shape);
-      }
-    }
-    return [...shapes.values()];
+  override shapes(): RowShape[] {
+    return this.totalSteps > MOST_STEPS_LOOKED_AT ? [this.#largestShape()] : super.shapes();
   }
 
   /** A shape that holds any microbatch: of the longest examples, and of those with the longest completions. */
