@@ -7,12 +7,12 @@ import type { Model } from "../../engine/model/model.ts";
 import { loadTokenizer, type Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, NumericError } from "../../errors.ts";
 import type { Example, FeedbackRow, FeedbackRows } from "../../kto/data/types.ts";
-import { solveWeights } from "../../kto/data/weights.ts";
 import { Continuations } from "../../kto/evaluation/continuations.ts";
 import { Evaluator } from "../../kto/evaluation/evaluator.ts";
 import { type JudgedWinRate, judgePairs } from "../../kto/judge/compare.ts";
 import type { Judge } from "../../kto/judge/judge.ts";
 import type { Metrics } from "../../kto/method/metrics.ts";
+import { objectiveOf } from "../../kto/method/objective.ts";
 import { asksForJudge } from "../../kto/options/judge.ts";
 import { type EvalOptions, evalDescription } from "../descriptions/eval.ts";
 import { command } from "../options/command.ts";
@@ -73,18 +73,12 @@ async function measure(
   examples: readonly Example[],
   options: EvalOptions,
 ): Promise<Metrics> {
-  const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
   const evaluator = new Evaluator({
     policy,
     reference,
     examples,
     batchSize: options.per_device_eval_batch_size,
-    objective: {
-      beta: options.beta,
-      desirableWeight: weights.desirable,
-      undesirableWeight: weights.undesirable,
-      lossType: options.loss_type,
-    },
+    objective: objectiveOf(options, examples),
     maxLength: Math.min(options.max_length, policy.config.contextLength, reference.config.contextLength),
   });
   try {

@@ -7,6 +7,8 @@ import type { Device } from "../../engine/gpu/device.ts";
 import type { Program } from "../../engine/gpu/program.ts";
 import { elementCount, reshape, type Tensor } from "../../engine/gpu/tensor.ts";
 import type { TokenSums } from "../../engine/model/head.ts";
+import { solveWeights } from "../data/weights.ts";
+import type { MethodOptions } from "../options/method.ts";
 import type { Batch } from "./batch.ts";
 import type { Metrics } from "./metrics.ts";
 
@@ -21,6 +23,16 @@ export interface ObjectiveOptions {
   readonly lossType: "kto" | "apo_zero_unpaired";
   /** "uniform": the reference's log-probabilities are one constant, for which 0 stands; default "model". */
   readonly referenceKind?: "model" | "uniform";
+}
+
+/** The constants that options ask for; weights that are "auto" balance these rows. */
+export function objectiveOf(
+  options: Pick<MethodOptions, "beta" | "desirable_weight" | "undesirable_weight" | "loss_type">,
+  rows: readonly { readonly label: boolean }[],
+): ObjectiveOptions {
+  const weights = solveWeights(options.desirable_weight, options.undesirable_weight, rows);
+  const { beta, loss_type: lossType } = options;
+  return { beta, desirableWeight: weights.desirable, undesirableWeight: weights.undesirable, lossType };
 }
 
 /**
