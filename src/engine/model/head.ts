@@ -50,25 +50,7 @@ export class HeadBuffers {
   constructor(device: Device, config: ModelConfig, shapes: readonly RowShape[], withGradients: boolean) {
     this.device = device;
     this.config = config;
-    const largest = (size: (shape: RowShape) => number) => Math.max(1, ...shapes.map(size));
-    const rows = largest((shape) => shape.gradientHeadRows + shape.branchHeadRows);
-    const gradientRows = withGradients ? largest((shape) => shape.gradientHeadRows) : 0;
-    const window = withGradients
-      ? largest((shape) => shape.gradientHeadRows * headWindow(device, config, shape.gradientHeadRows))
-      : 0;
-    const { hiddenSize: C } = config;
-    const sizes: Record<HeadBuffer, number> = {
-      hidden: rows * C,
-      normed: rows * C,
-      stats: rows * 2,
-      partials: forwardWindow(device, config).splits * rows * 2,
-      targetLogits: rows,
-      logProbs: rows,
-      logSumExp: rows,
-      dLogits: window,
-      dNormed: gradientRows * C,
-      dHidden: gradientRows * C,
-    };
+    const sizes = bufferSizes(device, config, shapes, withGradients);
     this.#buffers = Object.fromEntries(
       Object.entries(sizes)
         .filter(([, size]) => size > 0)
@@ -85,17 +67,30 @@ export class HeadBuffers {
   }
 }
 
-type HeadBuffer =
-  | "hidden"
-  | "normed"
-  | "stats"
-  | "partials"
-  | "targetLogits"
-  | "logProbs"
-  | "logSumExp"
-  | "dLogits"
-  | "dNormed"
-  | "dHidden";
+type HeadBuffer = keyof ReturnType<typeof bufferSizes>;
+
+/** Elements of each buffer of the head. */
+function bufferSizes(device: Device, config: ModelConfig, shapes: readonly RowShape[], withGradients: boolean) {
+  const largest = (size: (shape: RowShape) => number) => Math.max(1, ...shapes.map(size));
+  const rows = largest((shape) => shape.gradientHeadRows + shape.branchHeadRows);
+  const gradientRows = withGradients ? largest((shape) => shape.gradientHeadRows) : 0;
+  const window = withGradients
+    ? largest((shape) => shape.gradientHeadRows * headWindow(device, config, shape.gradientHeadRows))
+    : 0;
+  const { hiddenSize: C } = config;
+  return {
+    hidden: rows * C,
+    normed: rows * C,
+    stats: rows * 2,
+    partials: forwardWindow(device, config).splits * rows * 2,
+    targetLogits: rows,
+    logProbs: rows,
+    logSumExp: rows,
+    dLogits: window,
+    dNormed: gradientRows * C,
+    dHidden: gradientRows * C,
+  };
+}
 
 /** Tokens per window of the backward pass. */
 function headWindow(device: Device, config: ModelConfig, rows: number): number {
