@@ -7,7 +7,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
-import { trainCommand } from "../../src/cli/commands/train.ts";
+import trainCommand from "../../src/cli/commands/train.ts";
 import { readOptions } from "../../src/cli/options/command-line.ts";
 import {
   CHECKSUMS_FILE,

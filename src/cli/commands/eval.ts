@@ -23,7 +23,7 @@ import { encodeFeedback, readRows, withDevice } from "../session/rows.ts";
 import { resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const evalCommand = command(evalDescription, (options, output) =>
+export default command(evalDescription, (options, output) =>
   tellingUnhandled(options, output, () => runEval(options, output)),
 );
 

@@ -11,7 +11,7 @@ import { loadExamples, requirePairs, withDevice } from "../session/rows.ts";
 import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const gradcheckCommand = command(gradcheckDescription, runGradcheck);
+export default command(gradcheckDescription, runGradcheck);
 
 async function runGradcheck(options: GradcheckOptions, output: Output): Promise<void> {
   if (options.grads_out !== undefined) await checkOutputFile(options.grads_out);
