@@ -27,7 +27,7 @@ export class EvaluationPlan extends Microbatches {
    * @throws ConfigError for a microbatch of one row; DatasetError for fewer than two rows
    */
   constructor(examples: readonly BatchExample[], batchOptions: BatchOptions, batchSize: number) {
-    super(examples, batchOptions);
+    super(examples, batchOptions, "microbatch");
     this.#microbatches = evaluationSchedule(examples, { batchSize, mismatched: batchOptions.mismatched });
   }
 

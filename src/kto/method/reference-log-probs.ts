@@ -159,6 +159,7 @@ async function cacheKey(pass: LogProbPass, plan: Microbatches): Promise<string> 
   const { mismatched, maxLength } = plan.batchOptions;
   // Without pairs nothing is cut here: the rows are what they are.
   add([mismatched, mismatched ? maxLength : null, plan.examples.length]);
+  if (plan.scope === "step") add(["pairs of", plan.scope]);
   for (const { promptIds, completionIds } of plan.examples) {
     hash.update(bytesOf(Uint32Array.of(promptIds.length, completionIds.length)));
     hash.update(bytesOf(Uint32Array.from(promptIds)));
