@@ -251,7 +251,9 @@ export const textFilters = {
     required: 1,
     run: ([value = null, chars = null], budget) => {
       const text = budget.made(str(value, budget));
-      return asMarked(value, strip(text, "both", chars === null ? undefined : textArgument(chars, "strip arg")));
+      const given = chars === null ? undefined : textArgument(chars, "strip arg");
+      budget.letters(given ?? "");
+      return asMarked(value, strip(text, "both", given));
     },
   },
   truncate: {

@@ -204,9 +204,10 @@ function listMethod(items: readonly Value[], name: string, budget: Budget): ((ar
           stop === undefined ? undefined : integerArgument(stop),
           1,
         );
-        const at = items.slice(from, from + length).findIndex((item) => contains([item], wanted, budget));
-        if (at < 0) throw valueError("value is not in list");
-        return BigInt(from + at);
+        for (let at = from; at < from + length; at++) {
+          if (contains([items[at] ?? null], wanted, budget)) return BigInt(at);
+        }
+        throw valueError("value is not in list");
       };
   }
   return undefined;

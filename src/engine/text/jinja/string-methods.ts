@@ -57,7 +57,11 @@ const bound = (value: Value | undefined) =>
   value === undefined || value === null ? undefined : integerArgument(value);
 
 function stripping(side: Side): Method {
-  return method(["chars"], 0, ({ text, values: [chars] }) => strip(text, side, optionalText(chars, "strip arg")));
+  return method(["chars"], 0, ({ text, values: [chars], budget }) => {
+    const given = optionalText(chars, "strip arg");
+    budget.letters(given ?? "");
+    return strip(text, side, given);
+  });
 }
 
 function splitting(run: typeof split): Method {
