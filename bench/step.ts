@@ -66,7 +66,7 @@ export const stepCases: readonly StepCase[] = [
 export interface StepResult {
   readonly medianMs: number;
   readonly spread: number;
-  /** Of one update. */
+  /** Floating-point operations of one update. */
   readonly flops: number;
   readonly bytes: number;
   /** From creating the trainer to the end of the first update, compiling kernels included. */
@@ -235,9 +235,9 @@ async function profile(device: Device, step: Update): Promise<KernelTime[]> {
 
 /** Results that another engine, or another schedule, must reproduce. */
 export interface StepTruth {
-  /** Of the first updates; from the second on they depend on gradients, clip, AdamW and reference point. */
+  /** The losses of the first updates; from the second on they depend on gradients, clip, AdamW and reference point. */
   readonly losses: readonly number[];
-  /** Of the first update, before clipping, by Hugging Face name. */
+  /** The gradients of the first update, before clipping, by Hugging Face name. */
   readonly gradients: readonly (TensorToWrite & { readonly data: Float32Array<ArrayBuffer> })[];
 }
 

@@ -17,7 +17,7 @@ export const adamwCases: readonly BenchmarkCase[] = [
     const parameter = bench.normal([n]);
     const gradient = bench.normal([n]);
     const [firstMoment, secondMoment] = [bench.zeros(n), bench.zeros(n)];
-    // As they are in the first step.
+    // The numbers of the first step.
     const numbers = new Float32Array(OPTIMIZER_STATE.size);
     numbers[OPTIMIZER_STATE.clipScale] = 1;
     numbers[OPTIMIZER_STATE.correction1] = 0.1;

@@ -54,7 +54,7 @@ export function tileShape(headSize: number, facts: AdapterFacts, few: boolean): 
 /** WGSL of a tile. Rows r are numbers known here, and text for each row is a function of r. */
 export class AttentionTile {
   readonly shape: TileShape;
-  /** Of q, k, v and the result; gradients are f32. */
+  /** The format of q, k, v and the result; gradients are f32. */
   readonly format: ActivationFormat;
   /** Whether head rows are read as vec4f: their size, widths and first columns are multiples of 4. */
   readonly vectors: boolean;

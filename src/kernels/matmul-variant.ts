@@ -238,7 +238,7 @@ interface StoredOperand {
   readonly start: (line: string) => string;
   /** An element, or a vector of four, by its index. */
   readonly load: (index: string) => string;
-  /** Of a subgroup whose lanes read fours that follow one another, else 0. */
+  /** The lanes of a subgroup that reads consecutive fours, else 0. */
   readonly lanes: number;
 }
 

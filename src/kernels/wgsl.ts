@@ -147,7 +147,7 @@ export function inVectors<B extends string, U extends string>(
   return { ...byOne, candidates };
 }
 
-/** As `inVectors`, for a kernel of activations, in whatever format these are. */
+/** `inVectors` for a kernel of activations, in each format that these can have. */
 export function ofActivations<B extends string, U extends string>(
   widths: (values: Values) => readonly (number | undefined)[],
   build: (lanes: Lanes) => Kernel<B, U>,

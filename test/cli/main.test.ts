@@ -124,7 +124,9 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
   test("a microbatch of 1", async () => {
     const { code, stderr } = await kto("train", ...files, "--per_device_train_batch_size=1");
     expect(code).toBe(2);
-    expect(stderr).toMatch(/^error: option "per_device_train_batch_size" is 1, .* use at least 2\.\n$/);
+    expect(stderr).toMatch(
+      /^error: option "per_device_train_batch_size" is 1, .* use at least 2, or set gradient_accumulation_steps, .*\.\n$/,
+    );
   });
 
   test("--debug adds the stack, even when the options cannot be read", async () => {

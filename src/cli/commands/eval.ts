@@ -189,7 +189,7 @@ function report(
     return;
   }
   for (const [name, value] of Object.entries(metrics ?? {})) {
-    output.result(`${name.padEnd(28)} ${Number.isInteger(value) ? value : value.toFixed(4)}`);
+    output.result(`${name.padEnd(28)} ${Number.isInteger(value) || name === "beta" ? value : value.toFixed(4)}`);
   }
   if (winRate === undefined) return;
   const percent = (share: number) => `${(100 * share).toFixed(1)}%`;

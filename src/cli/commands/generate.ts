@@ -46,7 +46,7 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const live = isLive && !output.json;
     const streams = requests.map(({ ids }) => new TextStream(tokenizer, ids, { stopStrings: options.stop_strings }));
     const texts = requests.map(() => "");
-    // Of several sequences the first is shown while it is generated, the others after it.
+    // The first of several sequences is shown while it is generated, the others after it.
     const add = (index: number, piece: string) => {
       texts[index] = (texts[index] ?? "") + piece;
       if (live && index === 0 && piece !== "") output.piece(piece);

@@ -45,7 +45,7 @@ type Step =
 /** Time of one kernel within a profiled program. */
 export interface KernelTime {
   readonly name: string;
-  /** As recorded: a dispatch in pieces is one. */
+  /** Dispatches that were recorded; one that runs in pieces counts once. */
   readonly dispatches: number;
   readonly ms: number;
   readonly flops: number;

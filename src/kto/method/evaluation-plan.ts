@@ -16,7 +16,7 @@ export function evaluationSchedule(
 ): number[][] {
   // Only twos leave a single row over, which training would let wait for another epoch.
   const size = mismatched && batchSize === 2 && examples.length % 2 === 1 ? 3 : batchSize;
-  return epochSchedule(examples, { batchSize: size, seed: 0, epoch: 0, mismatched });
+  return epochSchedule(examples, { batchSize: size, seed: 0, epoch: 0, mismatched, evaluates: true });
 }
 
 export class EvaluationPlan extends Microbatches {

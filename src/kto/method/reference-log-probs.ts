@@ -2,7 +2,7 @@
  * The reference's log-probs of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs),
  * so that no reference model is resident while training. log pi_ref(y_j|x_i) depends on the pair, and each epoch draws
  * other pairs, so every microbatch of the schedule has numbers of its own, from the pass that a live reference would
- * make. They are kept on disk under a hash of all that changes them, see `cacheKey`.
+ * make. They are kept on disk under a hash of everything that changes them, see `cacheKey`.
  */
 
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
@@ -25,7 +25,7 @@ const PIECE_WORDS = 2 ** 22;
 export interface ReferenceLogProbsOptions {
   /** Compute also what the cache holds; default false. */
   readonly recompute?: boolean;
-  /** As in `UpdateOptions`: like the training that they are for. Default false. */
+  /** Whether activations are f16, as in the training that the numbers are for (`UpdateOptions`). Default false. */
   readonly fp16?: boolean;
   /**
    * false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true.
@@ -41,20 +41,23 @@ export class ReferenceLogProbs {
   readonly note: string;
   /** They were found and not computed. */
   readonly found: boolean;
+  /** False where they could not be written, so that the next run computes them again. */
+  readonly isKept: boolean;
   readonly #values: Float32Array<ArrayBuffer>;
-  /** Of each step's microbatches. */
+  /** Where the numbers of each step's microbatches begin. */
   readonly #starts: readonly (readonly number[])[];
 
   private constructor(
     values: Float32Array<ArrayBuffer>,
     starts: readonly (readonly number[])[],
     note: string,
-    found = false,
+    { found = false, isKept = true }: { readonly found?: boolean; readonly isKept?: boolean } = {},
   ) {
     this.#values = values;
     this.#starts = starts;
     this.note = note;
     this.found = found;
+    this.isKept = isKept;
   }
 
   /**
@@ -76,7 +79,7 @@ export class ReferenceLogProbs {
       const found = recompute ? undefined : await cache.read(key);
       if (found?.body.length === 4 * size) {
         const note = `log-probabilities of the reference read from ${found.path}`;
-        return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, true);
+        return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, { found: true });
       }
       if (!wanted) return none();
       const values = await compute(pass, plan, starts, size, stepNames[0]);
@@ -86,7 +89,9 @@ export class ReferenceLogProbs {
         return new ReferenceLogProbs(values, starts, `${done}; they are kept in ${path}`);
       } catch (error) {
         unlessFileError(error);
-        return new ReferenceLogProbs(values, starts, `${done}; they are not kept: ${errorMessage(error)}`);
+        return new ReferenceLogProbs(values, starts, `${done}; they are not kept: ${errorMessage(error)}`, {
+          isKept: false,
+        });
       }
     } finally {
       pass.free();

@@ -97,7 +97,7 @@ export class Checkpoints {
     return this.#last;
   }
 
-  /** As `save`, into any folder and nothing else. Returns the checkpoint's path. */
+  /** Saves a checkpoint into any folder, and removes none. Returns the checkpoint's path. */
   async saveInto(folder: string, state: RunState, facts: TrainerStateFacts): Promise<string> {
     const { options, policy, baseModel } = this.#run;
     return await writeCheckpointFolder(folder, state.step, async (target) => {

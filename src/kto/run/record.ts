@@ -12,8 +12,9 @@ import type { Update } from "../method/update.ts";
 import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
 import { warn } from "./callbacks.ts";
 import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
-import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
+import type { StartDigests } from "./reference.ts";
 import { rescue } from "./rescue.ts";
 import type { Resumption } from "./resumption.ts";
 import {
@@ -35,8 +36,7 @@ export interface RecordedRun {
   readonly window: LoggingWindow;
   /** undefined for a run that does not evaluate. */
   readonly evaluation: RunEvaluation | undefined;
-  /** Of the adapter that is the reference, where one is. */
-  readonly adapterDigest: string | undefined;
+  readonly digests: StartDigests;
 }
 
 export class RunRecord {
@@ -46,7 +46,7 @@ export class RunRecord {
   log: LogLine[] = [];
   /** Why the run ended before its last step, if it did. */
   stopReason: string | undefined;
-  /** Of the last logging window. */
+  /** The metrics of the last logging window. */
   lastMetrics: Metrics | undefined;
   readonly #run: RecordedRun;
   readonly #checkpoints: Checkpoints | undefined;
@@ -82,7 +82,7 @@ export class RunRecord {
     return this.#checkpoints?.last;
   }
 
-  /** As `Run.checkpointSpace`. */
+  /** The disk space of the checkpoints, see `Run.checkpointSpace`. */
   get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
     const { method, plan, evaluation } = this.#run;
     const { totalSteps, stepsPerEpoch } = plan;
@@ -91,7 +91,7 @@ export class RunRecord {
   }
 
   #state(): RunState {
-    const { inputs, method, plan, window, evaluation, adapterDigest } = this.#run;
+    const { inputs, method, plan, window, evaluation, digests } = this.#run;
     const rows = evaluatedRows(inputs.evalExamples, method.options);
     this.#digests ??= { data: digestOf(plan.examples), evaluationData: rows && digestOf(rows) };
     return {
@@ -106,9 +106,9 @@ export class RunRecord {
       lastMetrics: this.lastMetrics,
       evaluation: evaluation?.state as RunState["evaluation"],
       tuning: inputs.policy.device.tuner.choices,
-      adapter: inputs.policy.device.description,
+      adapter: adapterOf(inputs.policy.device),
       kernels: kernelDigest(),
-      referenceAdapter: adapterDigest,
+      ...digests,
       ...this.#digests,
       options: { ...method.options },
       settings: this.#settings,

@@ -124,6 +124,12 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     return cached && [cached.updates, cached.evaluation].flatMap((one) => one?.note ?? []).join("; ");
   }
 
+  /** Whether a later run finds the log-probs of a cached reference on the disk; true without one. */
+  get referenceIsKept(): boolean {
+    const { cached } = this.#parts;
+    return cached === undefined || (cached.updates.isKept && cached.evaluation?.isKept !== false);
+  }
+
   /**
    * Runs the updates that are left; may be left and entered again.
    *

@@ -44,7 +44,7 @@ const runState = z.object({
   pairsWithin: z.enum(["microbatch", "step"]).default("microbatch"),
   /** Why the run ended early, if it did. */
   stopReason: z.string().optional(),
-  /** Of the logging window; the device's sums lie in optimizer.safetensors. */
+  /** What the host counts in the logging window; the device's sums lie in optimizer.safetensors. */
   counts: z.object({
     tokens: whole,
     rowsRun: whole,
@@ -78,6 +78,9 @@ const runState = z.object({
   data: z.string(),
   /** SHA-256 of the adapter that is the reference, where an adapter that was trained before goes on. */
   referenceAdapter: z.string().optional(),
+  /** Of models that no checkpoint holds, see `startDigests`; older checkpoints do not say them. */
+  startWeights: z.string().optional(),
+  referenceWeights: z.string().optional(),
   /** SHA-256 of the rows that the run evaluates on; older checkpoints do not say it. */
   evaluationData: z.string().optional(),
   /** All options of the trainer; `settings` is what else the caller wants to be the same. */
