@@ -12,7 +12,7 @@ import { withDevice } from "../session/rows.ts";
 import { endTokens, resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const generateCommand = command(generateDescription, runGenerate);
+export default command(generateDescription, runGenerate);
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
   const prompts = await readPrompts(options);

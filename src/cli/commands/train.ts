@@ -13,7 +13,7 @@ import { round, runTraining } from "../session/training.ts";
 import { loadTrainingRows } from "../session/training-rows.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const trainCommand = command(trainDescription, runTrain);
+export default command(trainDescription, runTrain);
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   await runTraining(config, output, async (device, shared) => {

@@ -104,7 +104,7 @@ export class Checkpoints {
       if (policy.adapter) await saveAdapter(policy, target, baseModel);
       else await policy.save(target, { dtype: "f32" });
       if (!options.save_only_model) await this.#saveOptimizer(platform.joinPath(target, OPTIMIZER_FILE));
-      await writeRunState(target, state, facts, options.seed);
+      await writeRunState(target, state, facts);
     });
   }
 

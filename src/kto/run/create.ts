@@ -146,11 +146,11 @@ function allocate<Options extends RunOptions>(
     outputFolder,
   });
   const window = new LoggingWindow(update);
-  const record = new RunRecord({ inputs, method, plan, update, window, evaluation, digests });
+  const run = { inputs, method, plan, update, window, evaluation, digests };
   const free = () => {
     update.free();
     evaluation?.free();
     reference.free();
   };
-  return { inputs, method, plan, update, evaluation, window, record, cached, free };
+  return { ...run, record: new RunRecord(run), cached, free };
 }

@@ -27,12 +27,14 @@ import {
   trainerStateText,
 } from "./state.ts";
 
+/** What is recorded of a run. */
 export interface RecordedRun {
   readonly inputs: RunInputs;
   readonly method: Method;
   readonly plan: RunPlan;
   readonly update: Update;
   readonly window: LoggingWindow;
+  /** undefined for a run that does not evaluate. */
   readonly evaluation: RunEvaluation | undefined;
   readonly digests: StartDigests;
 }
@@ -115,19 +117,11 @@ export class RunRecord {
   }
 
   async #facts(): Promise<TrainerStateFacts> {
-    const { plan, evaluation } = this.#run;
-    const { options } = this.#run.method;
+    const { evaluation, method } = this.#run;
     const best = evaluation?.selection.state.best;
     const saved = best && (best.step === this.done || (await this.#checkpoints?.has(best.step)));
-    return {
-      epoch: this.done / plan.stepsPerEpoch,
-      best,
-      bestCheckpoint: saved ? this.#checkpoints?.path(best.step) : undefined,
-      trainBatchSize: options.per_device_train_batch_size,
-      numTrainEpochs: Math.ceil(options.num_train_epochs),
-      loggingSteps: options.logging_steps,
-      saveSteps: options.save_steps,
-    };
+    const bestCheckpoint = saved ? this.#checkpoints?.path(best.step) : undefined;
+    return { options: method.options, best, bestCheckpoint };
   }
 
   /** Writes trainer_state.json, as it is after the last update, into a folder. */
