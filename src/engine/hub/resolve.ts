@@ -90,7 +90,7 @@ export async function resolveModelFolder(nameOrPath: string, options: ModelFetch
     await fetchModel(snapshot, weights);
     return snapshot.folder;
   };
-  return await withSnapshot(settings, { kind: "model", id: nameOrPath }, fetchAll, {
+  return await withSnapshot({ settings, kind: "model", id: nameOrPath }, fetchAll, {
     partial: !weights,
     attempts: await attemptsFor(nameOrPath),
   });
@@ -171,12 +171,9 @@ export async function resolveDatasetFiles(
     );
   }
   const settings = await hubSettings(options);
-  return await withSnapshot(
-    settings,
-    { kind: "dataset", id: nameOrPath },
-    (snapshot) => fetchSplits(snapshot, options),
-    { attempts: await attemptsFor(nameOrPath) },
-  );
+  const fetchAll = (snapshot: Snapshot) => fetchSplits(snapshot, options);
+  const attempts = await attemptsFor(nameOrPath);
+  return await withSnapshot({ settings, kind: "dataset", id: nameOrPath }, fetchAll, { attempts });
 }
 
 const readmeFile = "README.md";
