@@ -1,16 +1,3 @@
 /** The host's platform. Bundlers replace `node.ts` by `browser.ts` (package.json, "browser"). */
 export { platform } from "./node.ts";
-export type {
-  AdapterKind,
-  CacheFiles,
-  FileHolder,
-  FoundAdapter,
-  GrowingFile,
-  HeldFile,
-  Platform,
-  ReadableFile,
-  Sha256,
-  Thread,
-  ThreadCode,
-} from "./platform.ts";
-export { OutOfTimeError, ThreadLimit } from "./platform.ts";
+export * from "./platform.ts";
