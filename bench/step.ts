@@ -3,7 +3,6 @@
  * memory of an update, the time of each kernel, and the host's share.
  */
 
-import type { TensorToWrite } from "../src/engine/files/safetensors.ts";
 import type { Device } from "../src/engine/gpu/device.ts";
 import type { KernelTime } from "../src/engine/gpu/program.ts";
 import { LoraAdapter } from "../src/engine/model/lora.ts";
@@ -101,6 +100,15 @@ export const STEP_SETTINGS = {
   maxNorm: 1,
 } as const;
 
+/** The trainer's options for this many updates of a batch, with those settings. */
+export function stepOptions(batch: StepRows, updates: number) {
+  return {
+    ...{ per_device_train_batch_size: batch.rows, max_length: batch.prompt + batch.completion },
+    ...{ learning_rate: STEP_SETTINGS.learningRate, beta: STEP_SETTINGS.beta },
+    ...{ max_steps: updates, logging_steps: updates },
+  };
+}
+
 /** Times `steps` updates of the model in `folder` after two that warm up. */
 export async function timeStep(
   device: Device,
@@ -115,15 +123,7 @@ export async function timeStep(
     policy,
     ...(reference ? { reference } : {}),
     examples,
-    options: {
-      per_device_train_batch_size: batch.rows,
-      max_steps: steps + 2,
-      learning_rate: STEP_SETTINGS.learningRate,
-      beta: STEP_SETTINGS.beta,
-      logging_steps: steps + 2,
-      max_length: batch.prompt + batch.completion,
-      ...options,
-    },
+    options: { ...stepOptions(batch, steps + 2), ...options },
   });
   try {
     const times: number[] = [];
@@ -233,14 +233,6 @@ async function profile(device: Device, step: Update): Promise<KernelTime[]> {
   return [...kernels.values()].sort((a, b) => b.ms - a.ms);
 }
 
-/** Results that another engine, or another schedule, must reproduce. */
-export interface StepTruth {
-  /** The losses of the first updates; from the second on they depend on gradients, clip, AdamW and reference point. */
-  readonly losses: readonly number[];
-  /** The gradients of the first update, before clipping, by Hugging Face name. */
-  readonly gradients: readonly (TensorToWrite & { readonly data: Float32Array<ArrayBuffer> })[];
-}
-
 /** The objective and the optimizer of STEP_SETTINGS. */
 export const stepMethod = {
   objective: { beta: STEP_SETTINGS.beta, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" },
@@ -275,8 +267,12 @@ export function expectGradients(
   }
 }
 
-/** Our own engine's first updates of the model in `folder`, whose copy is the reference. */
-export async function stepTruth(device: Device, folder: string, batch: StepRows, updates = 3): Promise<StepTruth> {
+/**
+ * What another engine must reproduce of our own one's first updates of the model in `folder`, whose copy is the reference:
+ * the gradients of the first, before clipping and by Hugging Face name, and the losses of all, which from the second on
+ * depend on gradients, clip, AdamW and reference point.
+ */
+export async function stepTruth(device: Device, folder: string, batch: StepRows, updates = 3) {
   const policy = await Model.load(device, folder);
   const reference = Model.copyOf(policy, "reference weights");
   const examples = stepExamples(batch, policy.config.vocabSize);

@@ -21,7 +21,7 @@ import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { summary } from "../measure/measure.ts";
 import type { StepRows } from "../measure/peer-work.ts";
 import { writeRandomModel } from "../random-model.ts";
-import { STEP_SETTINGS, stepExamples, stories260K } from "../step.ts";
+import { stepExamples, stepOptions, stories260K } from "../step.ts";
 
 /** Large enough that a dispatch costs more than its launch. */
 const config = { ...stories260K, hidden_size: 128, intermediate_size: 344, num_hidden_layers: 2, vocab_size: 1024 };
@@ -42,30 +42,11 @@ function scaled(axis: Axis, factor: number): { config: Record<string, unknown>; 
   return { config: { ...config, vocab_size: config.vocab_size * factor }, batch };
 }
 
-interface Point {
-  readonly factor: number;
-  readonly x: number;
-  readonly median_ms: number;
-  readonly spread: number;
-  /** Off the straight line that fits all points best, as a share of it. */
-  readonly off_line: number;
-  readonly device_bytes: number;
-  /** Without models, gradients and moments. */
-  readonly working_bytes: number;
-}
+type Point = Awaited<ReturnType<typeof measure>>[number];
+type Subject = Awaited<ReturnType<typeof prepare>>;
 
-/** A run of one size. */
-interface Subject {
-  readonly factor: number;
-  readonly x: number;
-  readonly bytes: number;
-  readonly workingBytes: number;
-  /** Makes an update. */
-  readonly update: () => Promise<void>;
-  readonly free: () => void;
-}
-
-async function prepare(device: Device, folder: string, axis: Axis, factor: number, updates: number): Promise<Subject> {
+/** A run of one size, which makes an update for each call. Working bytes are those beside models, gradients and moments. */
+async function prepare(device: Device, folder: string, axis: Axis, factor: number, updates: number) {
   const { config, batch } = scaled(axis, factor);
   const before = device.memory();
   await writeRandomModel(folder, config, 1);
@@ -73,10 +54,7 @@ async function prepare(device: Device, folder: string, axis: Axis, factor: numbe
   const trainer = await KtoTrainer.create({
     policy,
     examples: stepExamples(batch, policy.config.vocabSize),
-    options: {
-      ...{ per_device_train_batch_size: batch.rows, max_steps: updates, logging_steps: updates },
-      ...{ learning_rate: STEP_SETTINGS.learningRate, max_length: batch.prompt + batch.completion },
-    },
+    options: stepOptions(batch, updates),
   });
   const steps = trainer[Symbol.asyncIterator]();
   const after = Object.entries(device.memory());
@@ -129,8 +107,8 @@ async function measure(device: Device, folder: string, axis: Axis, factors: read
   return withLine(points);
 }
 
-/** The line a + b x with the least sum of squared relative errors. */
-function withLine(points: readonly Omit<Point, "off_line">[]): Point[] {
+/** How far points are off the line a + b x with the least sum of squared relative errors, as a share of it. */
+function withLine<T extends { readonly x: number; readonly median_ms: number }>(points: readonly T[]) {
   let [s00, s01, s11, s0, s1] = [0, 0, 0, 0, 0];
   for (const { x, median_ms: y } of points) {
     s00 += 1 / y ** 2;

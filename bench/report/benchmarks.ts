@@ -11,18 +11,16 @@ import { attempt } from "./attempt.ts";
 import { Budget } from "./budget.ts";
 import type { Finding, PartContext } from "./finding.ts";
 
-type Named = { readonly name: string; readonly quick: boolean };
-
 export async function benchmarksPart(context: PartContext, emit: (finding: Finding) => void): Promise<void> {
   const budget = new Budget(context.seconds);
   const { peaks, scratch, quick } = context;
   if (peaks === undefined) throw new Error("the adapter's peaks were not measured, which shares need");
   const { kernels, steps } = chooseBenchmarks(quick);
-  const all: { readonly one: Named & { readonly shape?: string }; readonly chosen: ChosenBenchmarks }[] = [
-    ...kernels.map((one) => ({ one, chosen: { kernels: [one], steps: [] } })),
-    ...steps.map((one) => ({ one, chosen: { kernels: [], steps: [one] } })),
+  const all: { readonly name: string; readonly quick: boolean; readonly chosen: ChosenBenchmarks }[] = [
+    ...kernels.map((one) => ({ ...one, name: `${one.name}, ${one.shape}`, chosen: { kernels: [one], steps: [] } })),
+    ...steps.map((one) => ({ ...one, chosen: { kernels: [], steps: [one] } })),
   ];
-  const inOrder = [...all.filter(({ one }) => one.quick), ...all.filter(({ one }) => !one.quick)];
+  const inOrder = [...all.filter(({ quick }) => quick), ...all.filter(({ quick }) => !quick)];
   const options = {
     quick: true,
     scratch: mkdtempSync(join(scratch, "bench-")),
@@ -30,12 +28,9 @@ export async function benchmarksPart(context: PartContext, emit: (finding: Findi
   };
   const device = await Device.open();
   try {
-    const nameOf = ({ one }: (typeof all)[number]) =>
-      one.shape === undefined ? one.name : `${one.name}, ${one.shape}`;
-    for (const benchmark of budget.each(inOrder, nameOf, emit)) {
-      const name = nameOf(benchmark);
+    for (const { name, chosen } of budget.each(inOrder, (one) => one.name, emit)) {
       await attempt(name, emit, async () => {
-        for await (const result of runBenchmarks(device, peaks, benchmark.chosen, options)) {
+        for await (const result of runBenchmarks(device, peaks, chosen, options)) {
           emit({ kind: "result", name, figures: JSON.parse(JSON.stringify(result)) });
         }
       });
