@@ -16,6 +16,7 @@ import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { parseModelConfig } from "../../src/engine/model/config/config.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { parameterSpecs } from "../../src/engine/model/weights/parameters.ts";
+import { mebibytes } from "../../src/errors.ts";
 import { linePlots } from "../../src/kto/report/svg.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { summary } from "../measure/measure.ts";
@@ -95,7 +96,6 @@ async function measure(device: Device, folder: string, axis: Axis, factors: read
   } finally {
     for (const { free } of subjects) free();
   }
-  const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const points = subjects.map((subject) => {
     const { factor, x, bytes, workingBytes } = subject;
     const { medianMs, spread } = summary(times.get(subject) ?? []);
