@@ -131,7 +131,7 @@ export async function promptEncoder(
 
 /** @throws ConfigError if neither the model's folder nor chat_template_path has one */
 export async function requireTemplate(folder: string, templatePath: string | undefined): Promise<ChatTemplate> {
-  const template = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
+  const template = await loadChatTemplate(folder, { templatePath });
   if (template !== undefined) return template;
   throw new ConfigError(
     `The model folder "${folder}" has no chat template; give one as chat_template_path, or let kto generate continue plain text.`,
