@@ -1,5 +1,4 @@
 /** Models of any shape with random weights, as Hugging Face folders: what a benchmark, or a test, trains. */
-
 import { writeSafetensors } from "../src/engine/files/safetensors.ts";
 import { elementCount } from "../src/engine/gpu/tensor.ts";
 import { parseModelConfig } from "../src/engine/model/config/config.ts";

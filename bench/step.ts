@@ -2,7 +2,6 @@
  * Times whole KTO updates on random models, with a live reference, mismatched pairs, clipping and AdamW: the time and
  * memory of an update, the time of each kernel, and the host's share.
  */
-
 import type { Device } from "../src/engine/gpu/device.ts";
 import type { KernelTime } from "../src/engine/gpu/program.ts";
 import { LoraAdapter } from "../src/engine/model/lora.ts";

@@ -2,7 +2,6 @@
  * samples.jsonl: the model's completions of the same prompts, before training and at each evaluation. One object a
  * line: {"step", "index", "prompt", "completion"}. A judge may compare them.
  */
-
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";

@@ -3,7 +3,6 @@
  * requests; writing into the origin's private file system (OPFS), where a path starts with "opfs:". A server lists no
  * folders, so `list` works on "opfs:" only. Runs in pages and in workers.
  */
-
 import { AdapterError, errorMessage, FileError } from "../../errors.ts";
 import { chooseAdapter, foundAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
 import { browserThread } from "./browser-thread.ts";

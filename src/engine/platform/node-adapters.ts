@@ -2,7 +2,6 @@
  * Finds WebGPU adapters in Node through Dawn (npm `webgpu`): the system's own Vulkan, Metal or Direct3D drivers, then
  * SwiftShader. What `create()` returns is kept in a module variable, since on `navigator` it would hang Node at exit.
  */
-
 import { AdapterError, errorMessage } from "../../errors.ts";
 import { chooseAdapter, foundAdapter, isAdapterKind, noAdapterMessage, rankAdapters } from "./adapters.ts";
 import { hostHasGpu, openHostAdapter } from "./node-host-gpu.ts";

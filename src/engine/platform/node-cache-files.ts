@@ -1,7 +1,6 @@
 /**
  * The part of the Node platform for caches of downloads: growing files, links and digests.
  */
-
 import { createHash, randomBytes } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
 import { copyFile, open, readlink, rename, stat, symlink } from "node:fs/promises";

@@ -2,7 +2,6 @@
  * The Node platform: adapters through Dawn, files through node:fs. Every failure of a file operation is a FileError
  * that names the path and the reason in words.
  */
-
 import { createHash, randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { appendFile, type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
