@@ -61,23 +61,6 @@ export const stepCases: readonly StepCase[] = [
   { name: "KTO step (d): as (b), fp16", ...larger, options: { fp16: true } },
 ];
 
-export interface StepResult {
-  readonly medianMs: number;
-  readonly spread: number;
-  /** Floating-point operations of one update. */
-  readonly flops: number;
-  readonly bytes: number;
-  /** From creating the trainer to the end of the first update, compiling kernels included. */
-  readonly firstMs: number;
-  readonly tokensPerSecond: number;
-  /** Device memory of the run: both models, gradients, moments, activations, scratch. */
-  readonly deviceBytes: number;
-  /** Median milliseconds of an update in which JavaScript packs the batch, and uploads, encodes and submits. */
-  readonly host: { readonly packMs: number; readonly submitMs: number };
-  /** Device time by kernel, largest first; empty where the adapter cannot time kernels. */
-  readonly kernels: readonly KernelTime[];
-}
-
 /** Seeded rows, every second one desirable. */
 export function stepExamples({ rows, prompt, completion }: StepRows, vocabSize: number): BatchExample[] {
   const random = new Random(2);
@@ -114,7 +97,7 @@ export async function timeStep(
   folder: string,
   { batch, options, loraRank }: Pick<StepCase, "batch" | "options" | "loraRank">,
   steps: number,
-): Promise<StepResult> {
+) {
   const { policy, reference, free } = await loadForTraining(device, folder, loraRank);
   const examples = stepExamples(batch, policy.config.vocabSize);
   const start = performance.now();
@@ -137,10 +120,12 @@ export async function timeStep(
     const timing = summary(times.slice(2));
     const kernels = await profile(device, trainer.update);
     return {
+      /** From creating the trainer to the end of the first update, compiling kernels included. */
       firstMs: times[0] ?? Number.NaN,
       ...timing,
       ...costOf(trainer.update),
       tokensPerSecond: (1000 * batch.rows * (batch.prompt + batch.completion)) / timing.medianMs,
+      /** Of the run: both models, gradients, moments, activations, scratch. */
       deviceBytes: device.totalBytes,
       host,
       kernels,
@@ -183,7 +168,7 @@ async function loadForTraining(
   return { policy: base.withAdapter(adapter), reference: undefined, free };
 }
 
-/** Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */
+/** Operations and bytes of one update. Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */
 function costOf(step: Update): { flops: number; bytes: number } {
   const costs = step.programs.map(({ cost }) => cost);
   return {
@@ -192,14 +177,17 @@ function costOf(step: Update): { flops: number; bytes: number } {
   };
 }
 
-/** Times the host's parts of an update; the device is idle before each. */
+/**
+ * Median milliseconds of an update in which JavaScript packs the batch, and uploads, encodes and submits; the device is
+ * idle before each.
+ */
 async function timeHost(
   device: Device,
   step: Update,
   examples: readonly BatchExample[],
   { prompt, completion }: StepRows,
   updates: number,
-): Promise<StepResult["host"]> {
+): Promise<{ packMs: number; submitMs: number }> {
   const packing: number[] = [];
   const submitting: number[] = [];
   for (let update = 0; update < updates; update++) {
@@ -214,6 +202,7 @@ async function timeHost(
   return { packMs: summary(packing).medianMs, submitMs: summary(submitting).medianMs };
 }
 
+/** Device time by kernel, largest first; empty where the adapter cannot time kernels. */
 async function profile(device: Device, step: Update): Promise<KernelTime[]> {
   if (!device.gpu.features.has("timestamp-query")) return [];
   const kernels = new Map<string, KernelTime>();

@@ -100,10 +100,7 @@ export async function readRows(
       if (!told.has(sentence)) output.warning(sentence);
       told.add(sentence);
     },
-    ...(slice ? { slice } : {}),
-    ...(columnMapping ? { columnMapping: checkColumnMapping(columnMapping) } : {}),
-    ...(onLayout ? { onLayout } : {}),
-    ...(labels ? { labels } : {}),
+    ...{ slice, onLayout, labels, columnMapping: columnMapping && checkColumnMapping(columnMapping) },
   };
   return { [Symbol.asyncIterator]: () => feedbackRows(splits[name] ?? [], readOptions) };
 }

@@ -271,10 +271,8 @@ async function runUpdates(
       await metricsFile.finish(trainer.log);
       const signal = signalled();
       if (signal !== undefined && trainer.interrupted) throw interruption(trainer, signal);
-      const [{ step: _, ...last }, { step: __, epoch: ___, ...lastEvaluation }] = [
-        lastLine("loss"),
-        lastLine("eval_loss"),
-      ];
+      const { step: _, ...last } = lastLine("loss");
+      const { step: __, epoch: ___, ...lastEvaluation } = lastLine("eval_loss");
       return { last, lastEvaluation };
     });
   } finally {

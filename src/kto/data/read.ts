@@ -12,13 +12,13 @@ import { UnreadColumns } from "./unread.ts";
 
 export interface ReadOptions {
   /** Maps the names that layouts know to the file's own. By default the names are the same. */
-  readonly columnMapping?: ColumnMapping;
+  readonly columnMapping?: ColumnMapping | undefined;
   /** Which records to read; a preference pair is one record. Default all. */
-  readonly slice?: Slice;
+  readonly slice?: Slice | undefined;
   /** With "optional", a row without a label counts as desirable, as for supervised fine-tuning. Default "required". */
-  readonly labels?: Labels;
+  readonly labels?: Labels | undefined;
   /** Called with the name of the layout once the first row is read. */
-  readonly onLayout?: (layout: string) => void;
+  readonly onLayout?: ((layout: string) => void) | undefined;
   /** Called once all rows are read, with a sentence on columns that are not read. Default console.warn. */
   readonly onWarning?: (sentence: string) => void;
 }
