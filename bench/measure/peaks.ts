@@ -59,32 +59,47 @@ ${elementwise("u.n")}`,
     cost: ({ n = 0 }) => ({ flops: 0, bytes: 32 * each * n }),
   });
 
-/** Measures both peaks. */
-export async function measurePeaks(device: Device, options: TimingOptions): Promise<Peaks> {
+async function rate(
+  device: Device,
+  record: (program: Program) => void,
+  quantity: "flops" | "bytes",
+  options: TimingOptions,
+): Promise<number> {
+  const program = new Program(device, "peak");
+  record(program);
+  const { medianMs } = await time(device, program, options);
+  program.dispose();
+  return program.cost[quantity] / medianMs / 1e6;
+}
+
+/** Billions of bytes a second of a copy between buffers, read and written bytes added. */
+export async function measureCopy(device: Device, options: TimingOptions): Promise<number> {
   const memory = new BenchmarkMemory(device);
-  const rate = async (record: (program: Program) => void, quantity: "flops" | "bytes") => {
-    const program = new Program(device, "peak");
-    record(program);
-    const { medianMs } = await time(device, program, options);
-    program.dispose();
-    return program.cost[quantity] / medianMs / 1e6;
-  };
-  // Enough invocations to fill a large GPU, little enough work for a software adapter.
-  const invocations = device.isSoftware ? 2 ** 14 : 2 ** 20;
   const numbers = 2 ** 22;
   try {
-    const out = memory.zeros(invocations, 4);
     const [from, to] = [memory.zeros(numbers, 4), memory.zeros(numbers, 4)];
     const copies: number[] = [];
     for (const each of [1, 4, 8]) {
       const shape = [numbers / each, each, 4];
       const args = { x: reshape(from, shape), out: reshape(to, shape) };
-      copies.push(await rate((program) => program.dispatch(copyKernel(each), args), "bytes"));
+      copies.push(await rate(device, (program) => program.dispatch(copyKernel(each), args), "bytes", options));
     }
-    return {
-      gflops: await rate((program) => program.dispatch(multiplyAdd, { out }), "flops"),
-      gbps: Math.max(...copies),
-    };
+    return Math.max(...copies);
+  } finally {
+    memory.free();
+  }
+}
+
+/** Measures both peaks. */
+export async function measurePeaks(device: Device, options: TimingOptions): Promise<Peaks> {
+  const memory = new BenchmarkMemory(device);
+  // Enough invocations to fill a large GPU, little enough work for a software adapter.
+  const invocations = device.isSoftware ? 2 ** 14 : 2 ** 20;
+  try {
+    const out = memory.zeros(invocations, 4);
+    const gbps = await measureCopy(device, options);
+    const gflops = await rate(device, (program) => program.dispatch(multiplyAdd, { out }), "flops", options);
+    return { gflops, gbps };
   } finally {
     memory.free();
   }
