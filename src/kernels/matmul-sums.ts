@@ -50,9 +50,10 @@ export function loadB(
   { name, column }: { readonly name: string; readonly column: string },
 ): string[] {
   if (layout !== "NT") return range(4).map((i) => `let ${name}${i} = ${read(`k + ${i}u`)};`);
+  const along = name.replace("b", "t");
   return [
-    ...range(4).map((i) => `let t${name}${i} = readB(${column} + ${i}u, k);`),
-    ...range(4).map((i) => `let ${name}${i} = ${fourRows(`t${name}`, i)};`),
+    ...range(4).map((i) => `let ${along}${i} = readB(${column} + ${i}u, k);`),
+    ...range(4).map((i) => `let ${name}${i} = ${fourRows(along, i)};`),
   ];
 }
 

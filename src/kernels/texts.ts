@@ -19,9 +19,10 @@ import {
 } from "./log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
+import { likeliestToken, nextRows } from "./next-token.ts";
 import { layerNormBackward, layerNormForward, normWeightPartials, rmsNormBackward, rmsNormForward } from "./norm.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
-import { rope } from "./rope.ts";
+import { rope, ropeIntoCache } from "./rope.ts";
 import { sftObjective, sftTokenSums } from "./sft-objective.ts";
 
 /** As lavapipe with AVX2 is: most texts are made for it, and subgroups are in them. */
@@ -74,6 +75,11 @@ export const kernelTexts: readonly KernelText[] = [
     variant: `${SIZE} x ${SIZE} x ${SIZE} in f32, ${adapter}`,
     suffix: `-${tile}`,
   })),
+  {
+    kernel: matmul("NT", { M: 1, N: SIZE, K: SIZE }, facts),
+    variant: `1 x ${SIZE} x ${SIZE} in f32, ${LANES}`,
+    suffix: "-row8",
+  },
   ...HEADS.flatMap(({ headSize, ...named }) =>
     [attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({
       kernel: of(headSize, facts),
@@ -113,6 +119,8 @@ export const kernelTexts: readonly KernelText[] = [
     geluForward,
     geluBackward,
     rope,
+    ropeIntoCache,
+    likeliestToken,
     dropout,
     addDropout,
     gatherRows("f32"),
@@ -124,6 +132,7 @@ export const kernelTexts: readonly KernelText[] = [
     adamw,
   ].map((kernel) => ({ kernel: kernel as Kernel, ...inVectors })),
   ...[
+    nextRows,
     logSoftmaxGatherCombine,
     targetHits,
     sequenceSums,
