@@ -44,24 +44,33 @@ export interface GenerationResult {
 /** What times a generator of any version: its `generate`. */
 export type Generates = Pick<Generator, "generate">;
 
-/** Milliseconds from each token of the last of `sequences` random prompts to its next one. */
-export async function passTimes(
+export type GenerationSizes = Readonly<Record<"sequences" | "promptTokens" | "newTokens", number>>;
+
+/** What a clock tells at each new token of the last of `sequences` random prompts. */
+export async function tokenStamps<T>(
   generator: Generates,
   vocabSize: number,
-  { sequences, promptTokens, newTokens }: Readonly<Record<"sequences" | "promptTokens" | "newTokens", number>>,
-): Promise<number[]> {
+  { sequences, promptTokens, newTokens }: GenerationSizes,
+  clock: () => T,
+): Promise<T[]> {
   const random = new Random(3);
   const prompts = Array.from({ length: sequences }, () =>
     Array.from({ length: promptTokens }, () => random.below(vocabSize)),
   );
-  const stamps: number[] = [];
+  const stamps: T[] = [];
   await generator.generate(prompts, {
     ...{ maxNewTokens: newTokens, seed: 1, temperature: 0, topK: 0, topP: 1, eosTokenIds: [] },
     onToken: (index) => {
-      if (index === sequences - 1) stamps.push(performance.now());
+      if (index === sequences - 1) stamps.push(clock());
       return undefined;
     },
   });
+  return stamps;
+}
+
+/** Milliseconds from each token to its next one. */
+export async function passTimes(generator: Generates, vocabSize: number, sizes: GenerationSizes): Promise<number[]> {
+  const stamps = await tokenStamps(generator, vocabSize, sizes, () => performance.now());
   return stamps.slice(1).map((stamp, i) => stamp - (stamps[i] ?? Number.NaN));
 }
 

@@ -63,7 +63,7 @@ async function measure(device: Device, folder: string, axis: Axis, factors: read
   const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const points = subjects.map((subject) => {
     const { factor, x, bytes, workingBytes } = subject;
-    const { medianMs, spread } = summary(subject.times);
+    const { medianMs, spread } = summary(subject.times.map(({ ms }) => ms));
     console.log(
       `${axis} x${factor}: ${x}, ${medianMs.toFixed(1)} ms (spread ${(100 * spread).toFixed(0)}%), ${mebibytes(bytes)}, of them ${mebibytes(workingBytes)} beside parameters`,
     );

@@ -5,6 +5,7 @@ import { KtoTrainer } from "../../src/kto/trainer.ts";
 import type { StepRows } from "../measure/peer-work.ts";
 import { writeRandomModel } from "../random-model.ts";
 import { STEP_SETTINGS, stepExamples } from "../step.ts";
+import { now, since, type Timed } from "./timed.ts";
 
 /** Categories of device memory that depend on the model alone. */
 const PARAMETER_CATEGORIES: ReadonlySet<string> = new Set(["weights", "reference weights", "gradients", "optimizer"]);
@@ -15,8 +16,8 @@ export interface Subject {
   /** Device bytes of the run, and of these what is no model, gradient or moment. */
   readonly bytes: number;
   readonly workingBytes: number;
-  /** Milliseconds of the updates that were timed. */
-  readonly times: number[];
+  /** Of the updates that were timed. */
+  readonly times: Timed[];
   /** Makes an update. */
   readonly update: () => Promise<void>;
   readonly free: () => void;
@@ -64,9 +65,9 @@ export async function prepareUpdates(
 export async function inTurns(subjects: readonly Subject[], warmUp: number, updates: number): Promise<void> {
   for (let round = 0; round < warmUp + updates; round++) {
     for (const { update, times } of subjects) {
-      const start = performance.now();
+      const start = now();
       await update();
-      if (round >= warmUp) times.push(performance.now() - start);
+      if (round >= warmUp) times.push(since(start));
     }
   }
 }
