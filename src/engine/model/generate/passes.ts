@@ -118,7 +118,9 @@ export class Passes {
 
   /** Makes room in the cache for this many tokens of each sequence. */
   hold(length: number): void {
-    if (this.#cache.grow(length)) this.#forgetPrograms();
+    if (!this.#cache.grow(length)) return;
+    this.#forgetPrograms();
+    this.#last = undefined;
   }
 
   /** The head's matrix, window by window. */
@@ -270,7 +272,6 @@ export class Passes {
   #forgetPrograms(): void {
     for (const program of this.#programs.values()) program.dispose();
     this.#programs.clear();
-    this.#last = undefined;
   }
 
   /** Gives the device memory back. */
