@@ -102,7 +102,7 @@ const SPLIT_MOST_LANES = 32;
 
 /**
  * The tiles that can compute a matmul of M rows on an adapter, the default first. Few rows (generation, a token of each
- * sequence) take a low tile, which wastes nothing. On software adapters a load costs about 10 times a multiply-add and
+ * sequence) take a low tile, which wastes nothing, and a single one in NT the tile that reads B best. On software adapters a load costs about 10 times a multiply-add and
  * sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
  * 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there and are
  * no candidates. Without subgroups software adapters are fastest where every invocation has many rows and no barrier.
