@@ -4,7 +4,7 @@
  * no vector of A that several rows could share.
  */
 import { ACROSS_LANES } from "./matmul-subgroup-tile.ts";
-import { type MatmulTile, range } from "./matmul-sums.ts";
+import { addProducts, declareSums, loadB, type MatmulTile, range } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
 
@@ -46,6 +46,39 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
     ownFours: 1,
     fourStep: 0,
     acrossColumns: inSubgroup ? ACROSS_LANES : acrossNeighbours(lanes, lanes),
+    leads: "lane == 0u",
+  };
+}
+
+/**
+ * One row by four columns a lane, each of which walks its own rows of B, on software adapters: the loads of a lane are
+ * instructions of their own there, so that a processor foresees each of these rows. A's numbers are loaded once for all
+ * columns, a vector a lane for as many steps as there are lanes.
+ */
+export function columnTile(variant: MatmulVariant): MatmulTile {
+  const lanes = variant.subgroupSize;
+  const loads = loadB("NT", (line) => line, { name: "b", column: "column" });
+  return {
+    enable: ["subgroups"],
+    groupSize: lanes,
+    rows: 1,
+    columns: 4 * lanes,
+    declarations: operandLoads(variant),
+    parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
+    setup: "let ownFirst = firstRow;",
+    matmul: /* wgsl */ `let column = firstColumn + lane * 4u;
+${declareSums(1)}
+  for (var start = 0u; start < u.K; start += ${4 * lanes}u) {
+    let ahead: vec4f = readA(firstRow, start + 4u * lane);
+    for (var k = start; k < min(start + ${4 * lanes}u, u.K); k += 4u) {
+      let a = subgroupShuffle(ahead, (k - start) / 4u);
+      ${[...loads, addProducts("sum0")].join("\n      ")}
+    }
+  }`,
+    ownRows: 1,
+    ownFours: 1,
+    fourStep: 0,
+    acrossColumns: ACROSS_LANES,
     leads: "lane == 0u",
   };
 }

@@ -3,7 +3,7 @@
  * its part of op(A) op(B), and the grid of workgroups over a result. Not an epilogue: the caller decides what becomes of
  * the sums. Sums are f32, over k in an order fixed by the shapes.
  */
-import { rowTile } from "./matmul-row-tile.ts";
+import { columnTile, rowTile } from "./matmul-row-tile.ts";
 import { sharingTile, subgroupTile } from "./matmul-subgroup-tile.ts";
 import type { MatmulTile } from "./matmul-sums.ts";
 import type { MatmulVariant } from "./matmul-variant.ts";
@@ -37,6 +37,7 @@ export function matmulTile(variant: MatmulVariant): MatmulTile {
   if (kind === "workgroup") return workgroupTile(variant, rows, other);
   if (kind === "registers") return registerTile(variant, rows);
   if (kind === "row") return rowTile(variant, rows);
+  if (kind === "column") return columnTile(variant);
   if (sizes[1] === "x") return sharingTile(variant, rows, other);
   return subgroupTile(variant, rows, sizes[1] === "w" ? { fours: other } : { slices: other });
 }

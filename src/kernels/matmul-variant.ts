@@ -78,6 +78,7 @@ export interface MatmulVariant {
  *                do the sharing
  *   rowC         one row by C columns, in NT: lanes take fours along k in turn, so that a workgroup reads a few rows of B
  *                from their beginning to their end, and add up their sums at the end
+ *   columnC      one row by C columns a lane, in NT: every lane reads rows of B of its own
  */
 export type TileName =
   | `subgroup${4 | 8 | 16 | 32}`
@@ -86,7 +87,8 @@ export type TileName =
   | "subgroup16x4"
   | `workgroup${"64x64" | "128x64" | "128x128"}`
   | `registers${1 | 4 | 16 | 64}`
-  | `row${4 | 8}`;
+  | `row${4 | 8}`
+  | "column4";
 
 /** Split-K is a candidate for matmuls of at most this many tiles whose K is at least this long. */
 const SPLIT_MOST_TILES = 256;
@@ -113,7 +115,8 @@ export function tileNames(
   { subgroupSize: lanes, software }: AdapterFacts,
 ): readonly [TileName, ...TileName[]] {
   if (layout === "NT" && M === 1 && (lanes >= 4 || !software)) {
-    return [software || N > ROW4_MOST_COLUMNS ? "row8" : "row4"];
+    if (software) return ["column4"];
+    return [N > ROW4_MOST_COLUMNS ? "row8" : "row4"];
   }
   if (lanes < 4) {
     if (M === 1 && layout !== "TN") return ["registers1"];

@@ -78,7 +78,12 @@ export const kernelTexts: readonly KernelText[] = [
   {
     kernel: matmul("NT", { M: 1, N: SIZE, K: SIZE }, facts),
     variant: `1 x ${SIZE} x ${SIZE} in f32, ${LANES}`,
-    suffix: "-row8",
+    suffix: "-column4",
+  },
+  {
+    kernel: matmul("NT", { M: 1, N: SIZE, K: SIZE }, gpu),
+    variant: `1 x ${SIZE} x ${SIZE} in f32, subgroups of 32 on a GPU`,
+    suffix: "-row4",
   },
   ...HEADS.flatMap(({ headSize, ...named }) =>
     [attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({

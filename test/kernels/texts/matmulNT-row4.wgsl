@@ -1,4 +1,4 @@
-// matmulNT: 1 x 64 x 64 in f32, subgroups of 8 on a software adapter, tile row8.
+// matmulNT: 1 x 64 x 64 in f32, subgroups of 32 on a GPU, tile row4.
 
 enable subgroups;
 struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, outWidth: u32, outFrom: u32, scale: f32, hasBias: u32, hasResidual: u32, accumulate: u32, firstGroupX: u32, firstGroupY: u32 }
@@ -31,32 +31,26 @@ fn store(row: u32, column: u32, product: vec4f) {
   out[i] = value;
 }
 
-@compute @workgroup_size(8)
+@compute @workgroup_size(32)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
   let origin = placeInGrid(group);
   let place = select(origin.xy, origin.yx, u.N >= u.M);
   let firstRow = place.y * 1u;
-  let firstColumn = place.x * 8u;
+  let firstColumn = place.x * 4u;
   let ownFirst = firstRow;
-  var part0 = vec4f(); var part1 = vec4f(); var part2 = vec4f(); var part3 = vec4f(); var part4 = vec4f(); var part5 = vec4f(); var part6 = vec4f(); var part7 = vec4f();
-  for (var k = 4u * lane; k < u.K; k += 32u) {
+  var part0 = vec4f(); var part1 = vec4f(); var part2 = vec4f(); var part3 = vec4f();
+  for (var k = 4u * lane; k < u.K; k += 128u) {
     let a = readA(firstRow, k);
     part0 = fma(a, readB(firstColumn + 0u, k), part0);
     part1 = fma(a, readB(firstColumn + 1u, k), part1);
     part2 = fma(a, readB(firstColumn + 2u, k), part2);
     part3 = fma(a, readB(firstColumn + 3u, k), part3);
-    part4 = fma(a, readB(firstColumn + 4u, k), part4);
-    part5 = fma(a, readB(firstColumn + 5u, k), part5);
-    part6 = fma(a, readB(firstColumn + 6u, k), part6);
-    part7 = fma(a, readB(firstColumn + 7u, k), part7);
   }
   let own0: vec4f = vec4f(alongLane(part0), alongLane(part1), alongLane(part2), alongLane(part3));
-  let own1: vec4f = vec4f(alongLane(part4), alongLane(part5), alongLane(part6), alongLane(part7));
   let total0 = subgroupAdd(own0);
-  let total1 = subgroupAdd(own1);
   // A lane stores four columns; those beyond the tile's have none.
-  let column = select(u.N, firstColumn + 4u * lane, lane < 2u);
-  let sum0 = select(total1, total0, lane == 0u);
+  let column = select(u.N, firstColumn + 4u * lane, lane < 1u);
+  let sum0 = total0;
   var sums = array<vec4f, 1>(sum0);
   for (var row = ownFirst; row < min(ownFirst + 1u, u.M); row++) {
     let value = sums[row - ownFirst];
