@@ -3,6 +3,7 @@
  * of them once, however many sequences there are, so that a token of one sequence cannot be faster than a copy of them.
  */
 import type { Device } from "../src/engine/gpu/device.ts";
+import { elementBytes } from "../src/engine/gpu/tensor.ts";
 import { Generator } from "../src/engine/model/generate/generate.ts";
 import { Model } from "../src/engine/model/model.ts";
 import { Random } from "../src/engine/random.ts";
@@ -74,6 +75,11 @@ export async function passTimes(generator: Generates, vocabSize: number, sizes: 
   return stamps.slice(1).map((stamp, i) => stamp - (stamps[i] ?? Number.NaN));
 }
 
+/** Device bytes of a model's weights. */
+export function weightBytes({ layout }: Model): number {
+  return layout.segments.reduce((sum, { size, dtype }) => sum + size * elementBytes(dtype), 0);
+}
+
 /** Loads the model of a folder, generates and frees both. */
 export async function timeGeneration(
   device: Device,
@@ -91,7 +97,7 @@ export async function timeGeneration(
       medianMs,
       spread,
       flops: 2 * sequences * model.layout.parameterCount,
-      bytes: model.layout.bytes,
+      bytes: weightBytes(model),
       tokensPerSecond: (1000 * sequences) / medianMs,
     };
   } finally {

@@ -18,7 +18,7 @@ import { parseArgs } from "node:util";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Generator } from "../../src/engine/model/generate/generate.ts";
 import { Model } from "../../src/engine/model/model.ts";
-import { type Generates, type GenerationSizes, generationCases, tokenStamps } from "../generation.ts";
+import { type Generates, type GenerationSizes, generationCases, tokenStamps, weightBytes } from "../generation.ts";
 import { summary } from "../measure/measure.ts";
 import { copyPrograms } from "../measure/peaks.ts";
 import { smolLM2Shape } from "../model-shapes.ts";
@@ -79,7 +79,8 @@ try {
   const model = await Model.load(device, scratch);
   const theirModel = await theirs.Model.load(theirDevice, scratch);
   const { vocabSize } = model.config;
-  const { bytes, parameterCount } = model.layout;
+  const bytes = weightBytes(model);
+  const { parameterCount } = model.layout;
   const lines: string[] = [];
   const say = (line: string) => {
     lines.push(line);

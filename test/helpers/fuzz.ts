@@ -7,7 +7,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
-import { trainCommand } from "../../src/cli/commands/train.ts";
+import trainCommand from "../../src/cli/commands/train.ts";
 import { readOptions } from "../../src/cli/options/command-line.ts";
 import {
   CHECKSUMS_FILE,
@@ -32,7 +32,7 @@ import { Random } from "../../src/engine/random.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { errorMessage, KtoError } from "../../src/errors.ts";
 import { readFeedback } from "../../src/kto/data/read.ts";
-import { parseKtoConfig } from "../../src/kto/options/kto.ts";
+import { parseKtoConfig, trainerOptions } from "../../src/kto/options/kto.ts";
 import { type RunState, readRunState, writeRunState } from "../../src/kto/run/state.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { sharedDevice } from "./device.ts";
@@ -224,13 +224,9 @@ const runState: RunState = {
   log: [{ loss: 0.5, step: 3 }],
 };
 const facts = {
-  epoch: 0.75,
+  options: trainerOptions.parse({ seed: 3 }),
   best: { step: 2, value: 0.4 },
   bestCheckpoint: "checkpoint-2",
-  trainBatchSize: 2,
-  numTrainEpochs: 2,
-  loggingSteps: 1,
-  saveSteps: 1,
 };
 
 const optionsFile = `model_name_or_path: model
@@ -360,7 +356,7 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
   checkpoint: {
     prepare: async (folder) => {
       await writeCheckpointFolder(folder, 3, async (target) => {
-        await writeRunState(target, runState, facts, 3);
+        await writeRunState(target, runState, facts);
         await writeSafetensors(join(target, "optimizer.safetensors"), zeros({ "exp_avg.weight": [4, 4] }));
       });
     },

@@ -246,7 +246,8 @@ export class Passes {
     const shape = this.#shape(rows, this.#cache.length);
     const output = recordLayers(program, model, this.#activations, shape, inputs, cache);
     const heads = Math.min(this.#heads, rows);
-    const normed = recordHeadRows(program, model, this.#head, output, sliceRows(this.#inputs.headRows, 0, heads));
+    const headRows = sliceRows(this.#inputs.headRows, 0, heads);
+    const normed = recordHeadRows({ program, model, buffers: this.#head }, output, headRows);
     const chosen = reshape(this.#chosen, [heads]);
     let first = 0;
     for (const [index, window] of this.#headWindows().entries()) {
