@@ -114,7 +114,7 @@ export interface TileCosts extends Costs {
 function texts(lanes: number): Text[] {
   const found = new Map<string, Text>();
   for (const facts of [{ ...BASE_FACTS, subgroupSize: lanes }, BASE_FACTS]) {
-    for (const M of [4, 8, 512]) {
+    for (const M of [4, 8, 512, 1]) {
       for (const layout of LAYOUTS) {
         const kernel = matmul(layout, { ...SHAPE, M }, facts);
         for (const { variant: tile, wgsl } of kernel.candidates?.({}) ?? [kernel]) {

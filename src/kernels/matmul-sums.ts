@@ -43,12 +43,17 @@ export const fourRows = (prefix: string, component: number): string =>
     .map((i) => `${prefix}${i}.${COMPONENTS[component]}`)
     .join(", ")})`;
 
-/** Loads of op(B) rows k to k + 3 at the invocation's four columns: vec4fs b0 to b3. */
-export function loadB(layout: MatmulLayout, read = (line: string) => `readB(${line}, column)`): string[] {
-  if (layout !== "NT") return range(4).map((i) => `let b${i} = ${read(`k + ${i}u`)};`);
+/** Loads of op(B) rows k to k + 3 at four columns of the invocation: vec4fs b0 to b3, or of another name. */
+export function loadB(
+  layout: MatmulLayout,
+  read: (line: string) => string,
+  { name, column }: { readonly name: string; readonly column: string },
+): string[] {
+  if (layout !== "NT") return range(4).map((i) => `let ${name}${i} = ${read(`k + ${i}u`)};`);
+  const along = name.replace("b", "t");
   return [
-    ...range(4).map((i) => `let t${i} = readB(column + ${i}u, k);`),
-    ...range(4).map((i) => `let b${i} = ${fourRows("t", i)};`),
+    ...range(4).map((i) => `let ${along}${i} = readB(${column} + ${i}u, k);`),
+    ...range(4).map((i) => `let ${name}${i} = ${fourRows(along, i)};`),
   ];
 }
 

@@ -68,6 +68,7 @@ export interface MatmulVariant {
  *
  *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, the others take them from it (`ofLane`),
  *                and every lane multiplies them with its own four columns of B; no workgroup memory, no barrier
+ *   subgroupRwF  the same with F fours of columns a lane, for which it loads A once
  *   subgroupRkS  the same by S subgroups, each with every S-th step along k, whose sums are added at the end through
  *                workgroup memory (split-K): for matmuls of few tiles, which would leave cores of a GPU idle
  *   subgroupRxS  S subgroups one above the other, each as subgroupR, which share B through workgroup memory: at 16 x 4
@@ -75,19 +76,29 @@ export interface MatmulVariant {
  *   workgroupRxC R rows by C columns, operands in workgroup memory, 8 rows by 8 columns an invocation in registers
  *   registersR   R rows, every invocation with up to 16 by 8 columns, for which it loads all that it needs: where caches
  *                do the sharing
+ *   rowC         one row by C columns, in NT: lanes take fours along k in turn, so that a workgroup reads a few rows of B
+ *                from their beginning to their end, and add up their sums at the end
+ *   columnC      one row by C columns a lane, in NT: every lane reads rows of B of its own
  */
 export type TileName =
   | `subgroup${4 | 8 | 16 | 32}`
   | `subgroup${4 | 8 | 16}k4`
+  | "subgroup16w2"
   | "subgroup16x4"
   | `workgroup${"64x64" | "128x64" | "128x128"}`
-  | `registers${4 | 16 | 64}`;
+  | `registers${1 | 4 | 16 | 64}`
+  | `row${4 | 8}`
+  | "column4";
 
 /** Split-K is a candidate for matmuls of at most this many tiles whose K is at least this long. */
 const SPLIT_MOST_TILES = 256;
 const SPLIT_LEAST_K = 128;
 /** The default of adapters without subgroups that are no software, then tiles which read less but leave more idle. */
 const WORKGROUP_TILES = ["workgroup64x64", "workgroup128x64", "workgroup128x128"] as const;
+/** The most columns of which a GPU's subgroup takes four: the grid of fewer would leave it idle, that of more is too long. */
+const ROW4_MOST_COLUMNS = 2 ** 14;
+/** Columns from which on software adapters a tile of 16 rows takes twice as many: fewer tiles would leave cores idle. */
+const WIDE_LEAST_COLUMNS = 512;
 /** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
 const SPLIT_MOST_LANES = 32;
 
@@ -96,22 +107,29 @@ export const PRODUCT_UNIFORMS = { M: "u32", N: "u32", K: "u32", aWidth: "u32", a
 
 /**
  * The tiles that can compute a matmul of M rows on an adapter, the default first. Few rows (generation, a token of each
- * sequence) take a low tile, which wastes nothing. On software adapters a load costs about 10 times a multiply-add and
+ * sequence) take a low tile, which wastes nothing, and a single one in NT the tile that reads B best. On software adapters a load costs about 10 times a multiply-add and
  * sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
  * 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there and are
  * no candidates. Without subgroups software adapters are fastest where every invocation has many rows and no barrier.
  */
 export function tileNames(
+  layout: MatmulLayout,
   { M, N, K }: MatmulShape,
   { subgroupSize: lanes, software }: AdapterFacts,
 ): readonly [TileName, ...TileName[]] {
+  if (layout === "NT" && M === 1 && (lanes >= 4 || !software)) {
+    if (software) return ["column4"];
+    return [N > ROW4_MOST_COLUMNS ? "row8" : "row4"];
+  }
   if (lanes < 4) {
+    if (M === 1 && layout !== "TN") return ["registers1"];
     if (M <= 16) return [M <= 4 ? "registers4" : "registers16"];
     return software ? ["registers64"] : [...WORKGROUP_TILES, "registers64"];
   }
   const rows = M <= 4 ? 4 : M <= 8 ? 8 : 16;
   const many = M > 16;
-  if (software) return many ? ["subgroup32", "subgroup16"] : [`subgroup${rows}`];
+  if (software && many) return ["subgroup32", "subgroup16"];
+  if (software) return [rows === 16 && N >= WIDE_LEAST_COLUMNS ? "subgroup16w2" : `subgroup${rows}`];
   const tiles = Math.ceil(M / rows) * Math.ceil(N / (4 * lanes));
   const splits = lanes <= SPLIT_MOST_LANES && tiles <= SPLIT_MOST_TILES && K >= SPLIT_LEAST_K;
   const names: [TileName, ...TileName[]] = [`subgroup${rows}`];
@@ -137,7 +155,7 @@ export function tiledKernel<B extends string, U extends string>(
   cache: Map<string, Kernel<B, U>>,
   build: (variant: MatmulVariant) => Kernel<B, U>,
 ): Kernel<B, U> {
-  const [first, ...others] = tileNames(shape, facts);
+  const [first, ...others] = tileNames(layout, shape, facts);
   const variant = matmulVariant(layout, shape, facts, first, operands);
   const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
   const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;

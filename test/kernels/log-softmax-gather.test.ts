@@ -208,7 +208,7 @@ async function checkBackward(
 
 // What a tuner may choose instead of the default. In vectors, over several splits.
 const alternatives = variants.flatMap(({ variant, facts, emulated }) =>
-  tileNames({ M: 64, N: 64, K: 128 }, facts)
+  tileNames("NT", { M: 64, N: 64, K: 128 }, facts)
     .slice(1)
     .filter((tile) => !emulated || tile.startsWith("subgroup"))
     .map((tile) => ({ variant, facts, tile })),
