@@ -213,6 +213,7 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
       lines: alongK.a ? "u.K" : "u.M",
       columns: alongK.a ? "u.M" : "u.K",
       start: (line) => `${line} * u.aWidth + u.aFrom`,
+      width: "u.aWidth",
       load: (index) => loadedActivation(aFormat, `a[${index}]`, loadsA !== "single"),
       lanes: 0,
     }),
@@ -220,6 +221,7 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
       lines: alongK.b ? "u.K" : "u.N",
       columns: alongK.b ? "u.N" : "u.K",
       start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
+      width: alongK.b ? "u.N" : "u.K",
       load: (index) => (loadsB === "single" ? storedElement : storedVector)(format, "b", index),
       lanes,
     }),
@@ -233,6 +235,8 @@ interface StoredOperand {
   readonly columns: string;
   /** Where a stored row's own columns start. */
   readonly start: (line: string) => string;
+  /** Elements of a stored row, its own columns and others. */
+  readonly width: string;
   /** An element, or a vector of four, by its index. */
   readonly load: (index: string) => string;
   /** Of a subgroup whose lanes read fours that follow one another, else 0. */
@@ -247,13 +251,18 @@ fn shiftedFour(low: vec4f, high: vec4f, shift: u32) -> vec4f {
   return select(less, more, shift >= 2u);
 }`;
 
-function shiftedOfLane(load: string, { start, load: at, lanes }: StoredOperand): string {
+/** The vector of this number, or the last one: what lies past the end meets only results that are never stored. */
+const shiftedVector = ({ load, lines, width }: StoredOperand, four: string) =>
+  load(`min(${four}, ${lines} * ${width} / 4u - 1u)`);
+
+function shiftedOfLane(load: string, operand: StoredOperand): string {
+  const { start, lanes } = operand;
   return /* wgsl */ `
 fn ${load}OfLane(line: u32, at: u32, lane: u32) -> vec4f {
   let i = ${start("line")} + at;
-  let low: vec4f = ${at("i / 4u")};
+  let low: vec4f = ${shiftedVector(operand, "i / 4u")};
   var high = subgroupShuffleDown(low, 1u);
-  if (lane == ${lanes - 1}u) { high = ${at("i / 4u + 1u")}; }
+  if (lane == ${lanes - 1}u) { high = ${shiftedVector(operand, "i / 4u + 1u")}; }
   return shiftedFour(low, high, i % 4u);
 }`;
 }
@@ -272,7 +281,7 @@ fn ${load}(line: u32, at: u32) -> vec4f {
       return /* wgsl */ `
 fn ${load}(line: u32, at: u32) -> vec4f {
   let i = ${start("line")} + at;
-  return shiftedFour(${at("i / 4u")}, ${at("i / 4u + 1u")}, i % 4u);
+  return shiftedFour(${shiftedVector(operand, "i / 4u")}, ${shiftedVector(operand, "i / 4u + 1u")}, i % 4u);
 }
 ${lanes > 0 ? shiftedOfLane(load, operand) : ""}`;
     case "single":
