@@ -8,8 +8,8 @@ import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
 import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice, someOf } from "../helpers/device.ts";
-import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { candidate, f32, runKernel, stored, unset } from "../helpers/gpu.ts";
+import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -306,4 +306,4 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
   });
 });
 
-expectEmulated(["matmulNN", "matmulNT", "matmulTN"], await emulatedLanes());
+expectLanes(["matmulNN", "matmulNT", "matmulTN"], await emulatedLanes());

@@ -14,8 +14,8 @@ import {
 } from "../../src/kernels/reduce.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
 import { emulatedLanes, kernelVariants, sharedDevice } from "../helpers/device.ts";
-import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, runKernel, unset } from "../helpers/gpu.ts";
+import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -151,4 +151,4 @@ describe("clip and advance", () => {
   });
 });
 
-expectEmulated(["squarePartials"], await emulatedLanes());
+expectLanes(["squarePartials"], await emulatedLanes());
