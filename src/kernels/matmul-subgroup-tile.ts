@@ -77,7 +77,7 @@ export function subgroupTile(variant: MatmulVariant, wantedRows: number, slices 
     setup: `let ownFirst = firstRow;
   ${setup}${split ? claim("slicesClaimed", "slice") : ""}`,
     matmul: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
-${declareSums(rows)}
+${declareSums(variant, rows)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
   for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
     ${[...loads, ...loadB(variant.layout, readB), ...products].join("\n    ")}
@@ -120,7 +120,7 @@ var<workgroup> subgroupsClaimed: atomic<u32>;${declareShared([b], steps)}`,
   let ownFirst = firstRow + subgroup * ${rows}u;
   ${setup}`,
     matmul: /* wgsl */ `let column = firstColumn + lane * 4u;
-${declareSums(rows)}
+${declareSums(variant, rows)}
   for (var start = 0u; start < u.K; start += ${steps}u) {
     workgroupBarrier();
     { let k = start;

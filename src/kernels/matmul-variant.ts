@@ -35,6 +35,11 @@ export interface MatmulOperands {
   readonly aFrom?: number;
   readonly outWidth?: number;
   readonly outFrom?: number;
+  /**
+   * The sums start from what the result holds and not from 0, so that products over parts of K, one after another, have the
+   * bits of one over all of it; parts are multiples of 64 long, but the last. For f32 results. Default false.
+   */
+  readonly continues?: boolean;
 }
 
 /**
@@ -60,6 +65,7 @@ export interface MatmulVariant {
   /** Formats of A and of the result. */
   readonly aFormat: ActivationFormat;
   readonly outFormat: ActivationFormat;
+  readonly continues: boolean;
   readonly tile: TileName;
 }
 
@@ -138,7 +144,10 @@ export function tiledKernel<B extends string, U extends string>(
   const variant = matmulVariant(layout, shape, facts, first, operands);
   const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
   const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;
-  const tiles = aligned ? [first, ...others] : [unaligned];
+  // Of several slices along k no sum can be continued: they are added at the end.
+  const tiles = aligned
+    ? [first, ...others].filter((tile) => !(variant.continues && tile.endsWith("k4")))
+    : [unaligned];
   const kernels = tiles.map((tile) => {
     const key = JSON.stringify({ ...variant, tile });
     const known = cache.get(key) ?? build({ ...variant, tile });
@@ -167,6 +176,7 @@ function matmulVariant(
     aFrom = 0,
     outWidth = 0,
     outFrom = 0,
+    continues = false,
   }: MatmulOperands,
 ): MatmulVariant {
   const contiguousA = layout === "TN" ? M : K;
@@ -184,6 +194,7 @@ function matmulVariant(
     format,
     aFormat,
     outFormat,
+    continues,
     tile,
   };
 }
