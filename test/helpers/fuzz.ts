@@ -7,7 +7,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
-import { trainCommand } from "../../src/cli/commands/train.ts";
+import trainCommand from "../../src/cli/commands/train.ts";
 import { readOptions } from "../../src/cli/options/command-line.ts";
 import {
   CHECKSUMS_FILE,
@@ -26,13 +26,13 @@ import { loadAdapter } from "../../src/engine/model/peft.ts";
 import { ADAPTER_CONFIG } from "../../src/engine/model/peft-config.ts";
 import { ADAPTER_WEIGHTS } from "../../src/engine/model/peft-tensors.ts";
 import { checkTensors } from "../../src/engine/model/weights/check-tensors.ts";
-import { openCheckpoint, writeCheckpoint } from "../../src/engine/model/weights/checkpoint-files.ts";
-import { checkpointPieces, finitePieces } from "../../src/engine/model/weights/weight-transfer.ts";
+import { openWeights, writeWeights } from "../../src/engine/model/weights/weight-files.ts";
+import { finitePieces, storedPieces } from "../../src/engine/model/weights/weight-transfer.ts";
 import { Random } from "../../src/engine/random.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { errorMessage, KtoError } from "../../src/errors.ts";
 import { readFeedback } from "../../src/kto/data/read.ts";
-import { parseKtoConfig } from "../../src/kto/options/kto.ts";
+import { parseKtoConfig, trainerOptions } from "../../src/kto/options/kto.ts";
 import { type RunState, readRunState, writeRunState } from "../../src/kto/run/state.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { sharedDevice } from "./device.ts";
@@ -84,11 +84,11 @@ function zeros(shapes: Readonly<Record<string, readonly number[]>>): TensorToWri
 /** All of a model folder that is read before a device is needed, and the weights. */
 async function readModel(folder: string): Promise<void> {
   const config = await readModelConfig(folder);
-  const files = await openCheckpoint(folder);
+  const files = await openWeights(folder);
   try {
     checkTensors(config, files);
     for (const name of files.tensors.keys()) {
-      for await (const _ of finitePieces(name, checkpointPieces(files, name), "f32"));
+      for await (const _ of finitePieces(name, storedPieces(files, name), "f32"));
     }
   } finally {
     await files.close();
@@ -206,6 +206,7 @@ function resumedRun(lora: boolean): FuzzKind {
 
 const runState: RunState = {
   version: 1,
+  pairsWithin: "microbatch",
   method: "kto",
   step: 3,
   totalSteps: 8,
@@ -223,13 +224,9 @@ const runState: RunState = {
   log: [{ loss: 0.5, step: 3 }],
 };
 const facts = {
-  epoch: 0.75,
+  options: trainerOptions.parse({ seed: 3 }),
   best: { step: 2, value: 0.4 },
   bestCheckpoint: "checkpoint-2",
-  trainBatchSize: 2,
-  numTrainEpochs: 2,
-  loggingSteps: 1,
-  saveSteps: 1,
 };
 
 const optionsFile = `model_name_or_path: model
@@ -265,7 +262,7 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
         [...file.tensors].map(async ([name, { shape }]) => ({ name, shape, data: await file.readF32(name) })),
       );
       await file.close();
-      await writeCheckpoint(folder, tensors, 40_000);
+      await writeWeights(folder, tensors, 40_000);
     },
     files: { "model.safetensors.index.json": "text", "model-00001-of-00003.safetensors": "safetensors" },
     read: readModel,
@@ -359,7 +356,7 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
   checkpoint: {
     prepare: async (folder) => {
       await writeCheckpointFolder(folder, 3, async (target) => {
-        await writeRunState(target, runState, facts, 3);
+        await writeRunState(target, runState, facts);
         await writeSafetensors(join(target, "optimizer.safetensors"), zeros({ "exp_avg.weight": [4, 4] }));
       });
     },

@@ -68,7 +68,7 @@ export function stored(
   return { array: { shape, dtype: format, data: padded }, values };
 }
 
-/** As `unset`, for results in a format. */
+/** `unset` for results in a format. */
 export function unsetAs(format: ActivationFormat, ...shape: number[]): HostArray {
   if (format === "f32") return unset(...shape);
   const words = 2 * Math.ceil(elementCount(shape) / 2);

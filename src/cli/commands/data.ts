@@ -18,7 +18,7 @@ const shownExamples = 3;
 /** Characters of a prompt and of a completion that are shown. */
 const shownCharacters = 600;
 
-export const dataCommand = command(dataDescription, runData);
+export default command(dataDescription, runData);
 
 /** A prompt and its completion as text that the model sees. */
 interface Rendered {
@@ -71,6 +71,7 @@ async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output
   const { base: folder } = await modelFolders(names, output, false);
   const policy = { folder, config: await readModelConfig(folder) };
   const { examples, report } = await encodeFeedback(rows, { policy }, options, output);
+  for (const sentence of report.advice) output.warning(sentence);
   const hasTokenizer = (await platform.exists(platform.joinPath(folder, "tokenizer.json"))) !== undefined;
   const tokenizer = hasTokenizer ? await loadTokenizer(folder) : undefined;
   const texts = ({ promptIds, completionIds }: Example) =>

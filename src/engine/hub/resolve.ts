@@ -7,7 +7,7 @@ import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file
 import { parseModelConfig } from "../model/config/config.ts";
 import { platform } from "../platform/index.ts";
 import { filesBelow, isFileName } from "./cache.ts";
-import { incompleteShards, isDataFile, type SplitFiles, splitsOf } from "./datasets.ts";
+import { incompleteShards, isDataFile, leftOutWarnings, splitsOf } from "./datasets.ts";
 import { type HubOptions, hubSettings } from "./settings.ts";
 import { type Snapshot, withSnapshot } from "./snapshot.ts";
 
@@ -44,6 +44,19 @@ export function isRepositoryId(text: string): boolean {
   );
 }
 
+/** Endings of the files of models, which no repository's name has. */
+const fileEnding = /\.(safetensors|gguf|ggml|bin|pt|pth|onnx|h5|json|jsonl|txt|ya?ml)$/i;
+
+/**
+ * A name such as "runs/aligned" has the form of an id and is often a path that was mistyped. Where its folder is here,
+ * the hub is asked once, so that the answer does not wait for a hub that is out of reach.
+ */
+async function attemptsFor(nameOrPath: string): Promise<number | undefined> {
+  const [parent, rest] = nameOrPath.split("/");
+  const isBeside = parent !== undefined && rest !== undefined && (await platform.exists(parent)) === "folder";
+  return isBeside ? 1 : undefined;
+}
+
 export interface ModelFetchOptions extends HubOptions {
   /** False where configuration and tokenizer are enough; true by default. */
   readonly weights?: boolean | undefined;
@@ -66,7 +79,7 @@ export async function resolveModelFolder(nameOrPath: string, options: ModelFetch
     }
     return nameOrPath;
   }
-  if (!isRepositoryId(nameOrPath)) {
+  if (!isRepositoryId(nameOrPath) || fileEnding.test(nameOrPath)) {
     throw new FileError(
       `The model folder "${nameOrPath}" does not exist; give a local Hugging Face folder with config.json and model.safetensors, or an id on the Hugging Face hub ("owner/name").`,
     );
@@ -77,7 +90,10 @@ export async function resolveModelFolder(nameOrPath: string, options: ModelFetch
     await fetchModel(snapshot, weights);
     return snapshot.folder;
   };
-  return await withSnapshot(settings, { kind: "model", id: nameOrPath }, fetchAll, { partial: !weights });
+  return await withSnapshot(settings, { kind: "model", id: nameOrPath }, fetchAll, {
+    partial: !weights,
+    attempts: await attemptsFor(nameOrPath),
+  });
 }
 
 async function fetchModel(snapshot: Snapshot, withWeights: boolean): Promise<void> {
@@ -124,7 +140,7 @@ export interface DatasetOptions extends HubOptions {
 
 /**
  * The local files of a data set by split. A local file is the split "train", a local folder is read like a
- * repository.
+ * repository. Data files that are left out are named in a warning (`onWarning`, by default console.warn).
  *
  * @throws FileError as resolveModelFolder does; ConfigError for a subset or split that is not there
  */
@@ -155,8 +171,11 @@ export async function resolveDatasetFiles(
     );
   }
   const settings = await hubSettings(options);
-  return await withSnapshot(settings, { kind: "dataset", id: nameOrPath }, (snapshot) =>
-    fetchSplits(snapshot, options),
+  return await withSnapshot(
+    settings,
+    { kind: "dataset", id: nameOrPath },
+    (snapshot) => fetchSplits(snapshot, options),
+    { attempts: await attemptsFor(nameOrPath) },
   );
 }
 
@@ -167,13 +186,15 @@ async function fetchSplits(snapshot: Snapshot, options: DatasetOptions): Promise
   const readmes = files.filter((file) => file === readmeFile);
   await snapshot.fetch(readmes);
   const readme = readmes.length > 0 ? await platform.readText(pathOf(readmeFile)) : undefined;
-  const splits: SplitFiles = splitsOf(files, readme, options.config, origin);
+  const found = splitsOf(files, readme, options.config, origin);
+  const { splits } = found;
   const wanted = options.splits ?? Object.keys(splits);
   const chosen = wanted.map((split): [string, readonly string[]] => {
-    const members = splits[split];
+    const members = Object.hasOwn(splits, split) ? splits[split] : undefined;
     if (members !== undefined) return [split, members];
     throw new ConfigError(`${origin} has no split "${split}"; it has ${Object.keys(splits).join(", ")}.`);
   });
+  for (const warning of leftOutWarnings(found, wanted, origin)) (options.onWarning ?? console.warn)(warning);
   const needed = chosen.flatMap(([, members]) => members);
   const shard = incompleteShards(needed);
   if (shard !== undefined) {

@@ -2,17 +2,18 @@
  * A model on the device: its configuration, its weights in an arena, the folder that it came from. Reads and writes
  * Hugging Face folders (config.json, safetensors in f32, f16 or bf16, tokenizer files carried along).
  */
+import { ConfigError, shown } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
 import { Arena, ParameterLayout } from "../gpu/arena.ts";
 import type { Device, MemoryCategory } from "../gpu/device.ts";
 import { byteLength, elementCount, type Tensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { readModelConfig, writeCompanions } from "./config/folder.ts";
+import { DTYPE_NAMES, readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./weights/checkpoint-files.ts";
 import { parameterSpecs } from "./weights/parameters.ts";
+import { openWeights, type WeightFiles, writeWeights } from "./weights/weight-files.ts";
 import { arenaPieces, fillTensor, finitePieces } from "./weights/weight-transfer.ts";
 
 export interface LoadOptions {
@@ -67,7 +68,7 @@ export class Model {
   /** All parameters but an adapter's. */
   readonly weights: Arena;
   readonly folder: string;
-  /** Prefix of the decoder's tensors in the checkpoint, kept when writing. */
+  /** Prefix of the decoder's tensors in the weight files, kept when writing. */
   readonly prefix: string;
   /** Added to the linear layers' results; trained in place of the weights. */
   readonly adapter: LoraAdapter | undefined;
@@ -100,12 +101,15 @@ export class Model {
 
   /**
    * Loads a Hugging Face folder. Throws ModelFormatError naming file and tensor for anything missing, left over,
-   * mis-shaped or of an unsupported dtype, before anything is put on the device, and for weights that are not finite.
+   * mis-shaped or of an unsupported dtype, before anything is put on the device, and for weights that are not finite;
+   * ConfigError for an option that is no number format.
    * Tensors are read by pieces: no tensor is wholly on the host.
    */
   static async load(device: Device, folder: string, options: LoadOptions = {}): Promise<Model> {
+    checkFormat("dtype", options.dtype === "auto" ? undefined : options.dtype);
+    checkFormat("storage", options.storage);
     const config = await readModelConfig(folder);
-    const files = await openCheckpoint(folder);
+    const files = await openWeights(folder);
     try {
       const { prefix, stored } = checkTensors(config, files);
       const dtype = options.dtype === undefined || options.dtype === "auto" ? stored : options.dtype;
@@ -145,8 +149,13 @@ export class Model {
     return copy;
   }
 
-  /** This model with an adapter beside its linear layers. Both share the weights. */
+  /**
+   * This model with an adapter beside its linear layers. Both share the weights.
+   *
+   * @throws ConfigError for an adapter of another device, or of a model with other layers
+   */
   withAdapter(adapter: LoraAdapter): Model {
+    adapter.checkFits(this);
     return new Model(this.#parts, adapter);
   }
 
@@ -164,7 +173,8 @@ export class Model {
     return this.adapter?.weights ?? this.weights;
   }
 
-  checkpointName(part: string): string {
+  /** A parameter's name in the weight files. */
+  storedName(part: string): string {
     return part === "lm_head.weight" ? part : `${this.prefix}${part}`;
   }
 
@@ -184,10 +194,10 @@ export class Model {
   }
 
   /** Uploads every parameter, its numbers rounded to `dtype` on the way. */
-  async #fill(files: CheckpointFiles, dtype: StoredFormat): Promise<void> {
+  async #fill(files: WeightFiles, dtype: StoredFormat): Promise<void> {
     let waiting = 0;
     for (const spec of this.layout.specs) {
-      const names = spec.parts.map((part) => this.checkpointName(part.name));
+      const names = spec.parts.map((part) => this.storedName(part.name));
       const rounded = spec.shape.length > 1 ? dtype : "f32";
       const window = this.parameter(spec.name);
       await fillTensor(this.weights, window, files, names, rounded);
@@ -214,7 +224,7 @@ export class Model {
         data.set(piece, at);
         at += piece.length;
       }
-      tensors.push({ name: this.checkpointName(name), shape, data });
+      tensors.push({ name: this.storedName(name), shape, data });
     }
     return tensors;
   }
@@ -224,14 +234,15 @@ export class Model {
    * folder if need be and overwrites files of these names, each of them as a whole or not at all. Tensors are read by
    * pieces while the file is written, so nothing may change the weights meanwhile. An adapter is not part of it.
    *
-   * @throws FileError for what cannot be read or written; NumericError for weights that are not finite, before anything
+   * @throws ConfigError for a dtype that is no number format; FileError for what cannot be read or written; NumericError for weights that are not finite, before anything
    * of that file is in place; DeviceLostError
    */
   async save(folder: string, options: SaveOptions = {}): Promise<void> {
+    checkFormat("dtype", options.dtype);
     const dtype = options.dtype ?? this.layout.format;
     await writeCompanions(this.folder, folder, dtype);
     const tensors = [...this.layout.parts()].map((part) => {
-      const name = this.checkpointName(part.name);
+      const name = this.storedName(part.name);
       return {
         name,
         shape: part.shape,
@@ -239,7 +250,7 @@ export class Model {
         data: () => finitePieces(name, arenaPieces(this.weights, part), dtype),
       };
     });
-    await writeCheckpoint(folder, tensors, options.maxShardBytes ?? SHARD_BYTES);
+    await writeWeights(folder, tensors, options.maxShardBytes ?? SHARD_BYTES);
   }
 
   /** Gives the device memory of the weights back; an adapter's is its own. */
@@ -247,6 +258,12 @@ export class Model {
     this.weights.free();
     this.#parts.tables.free();
   }
+}
+
+/** @throws ConfigError for a format that there is not, such as Hugging Face's name of one */
+function checkFormat(option: string, format: StoredFormat | undefined): void {
+  if (format === undefined || format in DTYPE_NAMES) return;
+  throw new ConfigError(`${option} is ${shown(format)}; it must be ${Object.keys(DTYPE_NAMES).join(" or ")}.`);
 }
 
 /** Tables of rotary angles, only as long as the positions in use: a context may be a thousand times longer. */

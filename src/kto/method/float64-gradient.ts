@@ -5,14 +5,10 @@
  */
 import type { Float64Gradients, Float64Model } from "../../engine/model/float64/decoder.ts";
 import { at } from "../../kernels/float64/elements.ts";
-import {
-  type KtoLossType,
-  ktoObjective,
-  type ReferenceKind,
-  referencePoint,
-} from "../../kernels/float64/kto-objective.ts";
+import { ktoObjective, referencePoint } from "../../kernels/float64/kto-objective.ts";
 import { globalNorm } from "../../kernels/float64/reduce.ts";
 import { sftObjective } from "../../kernels/float64/sft-objective.ts";
+import type { KtoLossType, ReferenceKind } from "../../kernels/kto-objective.ts";
 
 type Ids = ArrayLike<number>;
 
@@ -42,7 +38,7 @@ export interface KtoFloat64Result {
   readonly kl: number;
   readonly klUnclamped: number;
   readonly logRatio: number[];
-  /** Of every pair, also of those that do not count in the mean. */
+  /** The log-ratio of every mismatched pair, also of those that do not count in the mean. */
   readonly klLogRatio: number[];
   readonly policyLogProbs: number[];
   readonly referenceLogProbs: number[];

@@ -1,6 +1,7 @@
 /**
- * Which rows make up each microbatch of an epoch, and in which order, since row i's mismatched completion is that of
- * row (i + 1) mod m. A pure function of data, seed and epoch: a checkpoint needs only the position. Not packing.
+ * Which rows make up each ring of an epoch, and in which order, since row i's mismatched completion is that of row
+ * (i + 1) mod m. A ring is a microbatch, or an update whose reference point is taken over all its rows. A pure function
+ * of data, seed and epoch: a checkpoint needs only the position. Not packing.
  */
 import { Random } from "../../engine/random.ts";
 import { ConfigError, DatasetError } from "../../errors.ts";
@@ -27,6 +28,8 @@ export interface ScheduleOptions {
    * False for objectives without a reference point to estimate: pairs do not matter, one row is enough. Default true.
    */
   readonly mismatched?: boolean;
+  /** The rows are to evaluate on, for messages. Default false: to train on. */
+  readonly evaluates?: boolean;
 }
 
 /** The pairs (x_i, y_j) of one microbatch. */
@@ -60,7 +63,7 @@ const worseAccepted = 1 / 4;
  */
 export function epochSchedule(examples: readonly SampledRow[], options: ScheduleOptions): number[][] {
   const { batchSize, seed, epoch, shuffle = true, groupByLength = false, mismatched = true } = options;
-  checkSizes(batchSize, examples.length, mismatched);
+  checkSizes(examples.length, options);
   const rows = examples.map((_, index) => index);
   if (mismatched) leaveOutOne(rows, batchSize, seed, epoch);
   const sizes = microbatchSizes(rows.length, batchSize);
@@ -69,6 +72,11 @@ export function epochSchedule(examples: readonly SampledRow[], options: Schedule
   const stretch = groupByLength ? sortedMicrobatches : 1;
   const microbatches = stratified(rows, sizes, examples, random, stretch);
   return mismatched ? arranged(microbatches, examples, random) : microbatches;
+}
+
+/** The microbatches of at most `size` rows that a ring is computed in, in its order; their sizes differ by one at most. */
+export function microbatchesOf(ring: readonly number[], size: number): number[][] {
+  return consecutive(ring, microbatchSizes(ring.length, size));
 }
 
 /** How many of n examples a schedule leaves out (0 or 1). */
@@ -87,20 +95,23 @@ export function mismatchedPairs(microbatch: readonly SampledRow[]): MismatchedPa
   return { pair, valid };
 }
 
-function checkSizes(batchSize: number, count: number, mismatched: boolean): void {
+function checkSizes(count: number, { batchSize, mismatched = true, evaluates = false }: ScheduleOptions): void {
+  const [option, use] = evaluates
+    ? ["per_device_eval_batch_size", "to evaluate on"]
+    : ["per_device_train_batch_size", "to train on"];
   if (!Number.isInteger(batchSize) || batchSize < 1) {
-    throw new ConfigError(`per_device_train_batch_size is ${batchSize}; it must be a whole number of at least 1.`);
+    throw new ConfigError(`${option} is ${batchSize}; it must be a whole number of at least 1.`);
   }
-  if (count === 0) throw new DatasetError("There are no examples to make microbatches of.");
+  if (count === 0) throw new DatasetError(`There are no examples ${use}.`);
   if (!mismatched) return;
   if (batchSize === 1) {
     throw new ConfigError(
-      "per_device_train_batch_size is 1, but KTO estimates its reference point from the completions of other rows in the same microbatch, and a single row has none; use at least 2 (8 or more recommended).",
+      `${option} is 1, but KTO estimates its reference point from the completions of other rows, and a single row has none; use at least 2 (8 or more recommended)${evaluates ? "" : ', or set gradient_accumulation_steps, over whose rows reference_point_scope "step" takes it'}.`,
     );
   }
   if (count === 1) {
     throw new DatasetError(
-      "There is only 1 example, but KTO estimates its reference point from the completions of other rows in the same microbatch; give at least 2.",
+      `There is only 1 example ${use}, but KTO estimates its reference point from the completions of other rows; give at least 2.`,
     );
   }
 }

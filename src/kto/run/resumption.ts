@@ -3,12 +3,14 @@
  * is computed before the run must come out as it did then. `checkpoints.ts` brings it back onto the device.
  */
 import { checkpointDamage, listCheckpoints, unlistedFiles } from "../../engine/files/checkpoint-folders.ts";
+import { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError, counted, FileError, ModelFormatError, shown } from "../../errors.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
-import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import type { StartDigests } from "./reference.ts";
 import { digestOf, kernelDigest, type RunState, readRunState } from "./state.ts";
 
 export interface Resumption {
@@ -21,6 +23,8 @@ export interface Resumption {
 const MAY_CHANGE =
   /^(save_|logging_|eval_(strategy|steps|on_start)|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
 
+/** What the values of reference_point_scope stand for. */
+const rowsOf = { microbatch: "microbatch", step: "update" } as const;
 /** For people. */
 const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as const;
 
@@ -28,7 +32,7 @@ const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as c
  * The checkpoint that `resume_from_checkpoint` names, or for true the last good one in the folder of the run; the
  * damaged ones after it are named in warnings. The device's tuner keeps to the kernels of that run from here on.
  *
- * @param adapterDigest of the adapter that is the reference, where one is
+ * @param digests of the models that this run starts with
  * @returns undefined for a run that is not resumed, and for a plan of a run
  * @throws FileError, ModelFormatError if there is none or the one that was named is damaged; ConfigError for options,
  * data or an adapter that are not those of the run that is resumed
@@ -37,7 +41,7 @@ export async function resumption(
   inputs: RunInputs,
   method: Method,
   plan: RunPlan,
-  adapterDigest: string | undefined,
+  digests: StartDigests,
 ): Promise<Resumption | undefined> {
   const { resume_from_checkpoint: from } = method.options;
   const { policy, outputFolder } = inputs;
@@ -49,11 +53,20 @@ export async function resumption(
   }
   const found = typeof from === "string" ? await named(from, inputs) : await lastGood(outputFolder, inputs);
   checkSame(found, inputs, method, plan);
-  checkReferenceAdapter(found, adapterDigest);
+  checkReferenceAdapter(found, digests.referenceAdapter);
+  checkStart(found, inputs, method, digests);
   if (found.state.kernels !== kernelDigest()) {
     warn(
       inputs,
       `The checkpoint ${found.path} is of another version of kto-webgpu, whose kernels compute in another order: the run goes on, but its numbers will differ in their last digits from those of a run without a break.`,
+    );
+  }
+  const { adapter } = found.state;
+  const now = adapterOf(policy.device);
+  if (adapter !== undefined && adapter !== now) {
+    warn(
+      inputs,
+      `The run of ${found.path} was on the adapter "${adapter}" and goes on on "${now}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
     );
   }
   policy.device.tuner.adopt(found.state.tuning);
@@ -65,11 +78,7 @@ export async function resumption(
  * @throws FileError where there is none
  */
 async function read(path: string, inputs: RunInputs): Promise<Resumption | string> {
-  if ((await platform.exists(path)) !== "folder") {
-    throw new FileError(
-      `There is no checkpoint "${path}"; resume_from_checkpoint names the folder of one, or is true for the last good one in output_dir.`,
-    );
-  }
+  await requireCheckpoint(path);
   const damage = await checkpointDamage(path);
   if (damage !== undefined) return `The checkpoint ${path} is damaged: ${damage}`;
   if ((await platform.exists(platform.joinPath(path, OPTIMIZER_FILE))) !== "file") {
@@ -89,6 +98,24 @@ async function read(path: string, inputs: RunInputs): Promise<Resumption | strin
   }
 }
 
+/**
+ * Whether something named as a checkpoint can be one, without a look into its files.
+ *
+ * @throws FileError that says what it is otherwise
+ */
+export async function requireCheckpoint(path: string): Promise<void> {
+  if ((await platform.exists(path)) !== "folder") {
+    throw new FileError(
+      `There is no checkpoint "${path}"; resume_from_checkpoint names the folder of one, or is true for the last good one in output_dir.`,
+    );
+  }
+  const last = (await listCheckpoints(path)).at(-1);
+  if (last === undefined) return;
+  throw new FileError(
+    `"${path}" is no checkpoint but the folder of a run, which holds some; name one of them as resume_from_checkpoint, such as ${last.path}, or give true with this folder as output_dir.`,
+  );
+}
+
 async function named(path: string, inputs: RunInputs): Promise<Resumption> {
   const found = await read(path, inputs);
   if (typeof found === "string") throw new ModelFormatError(`${found}; resume from another one.`);
@@ -97,8 +124,12 @@ async function named(path: string, inputs: RunInputs): Promise<Resumption> {
 
 async function lastGood(folder: string, inputs: RunInputs): Promise<Resumption> {
   const unusable: string[] = [];
-  for (const { path } of (await listCheckpoints(folder)).reverse()) {
-    const found = await read(path, inputs);
+  for (const { path, step } of (await listCheckpoints(folder)).reverse()) {
+    let found = await read(path, inputs);
+    // A folder that was renamed would stand for later updates than it holds, at each time the run goes on.
+    if (typeof found !== "string" && found.state.step !== step) {
+      found = `The checkpoint ${path} is of step ${found.state.step}, which its name does not say`;
+    }
     if (typeof found === "string") {
       unusable.push(found);
       continue;
@@ -142,6 +173,11 @@ function checkSame(
       `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start in another output_dir.`,
     );
   }
+  if (state.pairsWithin !== plan.scope && given.gradient_accumulation_steps > 1) {
+    throw new ConfigError(
+      `The run of ${path} made its mismatched pairs within each ${rowsOf[state.pairsWithin]}, and this version of kto-webgpu makes them within each ${rowsOf[plan.scope]} (reference_point_scope "${plan.scope}"): start in another output_dir.`,
+    );
+  }
   if (state.data !== digestOf(plan.examples)) {
     throw new ConfigError(
       `The data is not that of the run of ${path}: its rows, their order or their tokens changed; give the same data, or start in another output_dir.`,
@@ -164,6 +200,23 @@ function checkSame(
       `The run was to have ${counted(state.totalSteps, "update")} and now has ${totalSteps}: the learning rate of the updates to come follows the new length.`,
     );
   }
+}
+
+/** @throws ConfigError where models that no checkpoint holds have other weights than in the run that is resumed */
+function checkStart(
+  { path, state }: Resumption,
+  { policy }: RunInputs,
+  { reference }: Method,
+  now: StartDigests,
+): void {
+  const changed = (name: "startWeights" | "referenceWeights") =>
+    state[name] !== undefined && now[name] !== undefined && state[name] !== now[name];
+  const start = changed("startWeights");
+  if (!start && !changed("referenceWeights")) return;
+  const own = reference instanceof Model ? reference.folder : "";
+  throw new ConfigError(
+    `The weights of the ${start ? `model ${policy.folder}` : `reference model ${own}`} are not those that the run of ${path} started with, so that its rewards before and after could not be compared: give that model as it was then, or start in another output_dir.`,
+  );
 }
 
 /** @throws ConfigError where the reference of the run that is resumed is another adapter than this run starts with */

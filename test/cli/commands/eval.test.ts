@@ -41,6 +41,17 @@ const twoStories = ["--model_name_or_path", stories, "--ref_model_name_or_path",
 const answers = ["--prompt", "Once upon a time", "--prompt", "One day, a girl", "--max_new_tokens", "6"];
 
 describe("kto eval", () => {
+  test("one row is refused with its file, unless the reference point is 0", async () => {
+    const one = fileIn(folder, "one.jsonl", jsonl([{ prompt: "One day", completion: " she", label: true }]));
+    const words = ["eval", ...twoStories, "--dataset_name", one];
+    expect(await sentence(...words)).toBe(
+      `3 error: ${one} has one row to use, but the reference point is measured on mismatched pairs, each prompt with the completion of another row; give at least 2 rows.`,
+    );
+    expect(JSON.parse((await succeed(...words, "--loss_type", "kto_zero", "--json")).stdout)).toMatchObject({
+      rows: 1,
+    });
+  });
+
   test("losses and rewards of the fixture are PyTorch's; keys are those of an evaluation in training", async () => {
     const { beta, desirable_weight, undesirable_weight } = readExpected("llama").hyperparameters;
     const { policy_logps, log_ratio } = readExpected("llama");
@@ -53,20 +64,44 @@ describe("kto eval", () => {
     const weights = [`desirable_weight=${desirable_weight}`, `undesirable_weight=${undesirable_weight}`];
     const { stdout } = await succeed("eval", ...models, "--dataset_name", data, "--json", `beta=${beta}`, ...weights);
     const found = JSON.parse(stdout) as Record<string, number>;
-    expect(found.rows).toBe(labels.length);
+    expect(found).toMatchObject({ rows: labels.length, beta, desirable_weight, undesirable_weight });
+    const again = await succeed(
+      "eval",
+      ...models,
+      "--dataset",
+      data,
+      "--json",
+      `beta=${beta}`,
+      ...weights,
+      "--dataset_train_split",
+      "train[:2]",
+    );
+    expect(JSON.parse(again.stdout).rows).toBe(2);
     expect(found["eval_logps/chosen"]).toBeCloseTo(mean(policy_logps, true), 3);
     expect(found["eval_logps/rejected"]).toBeCloseTo(mean(policy_logps, false), 3);
     expect(found["eval_rewards/chosen"]).toBeCloseTo(beta * mean(log_ratio, true), 4);
     expect(found["eval_rewards/rejected"]).toBeCloseTo(beta * mean(log_ratio, false), 4);
     expect(Object.keys(found)).toEqual([
-      ...["rows", "eval_loss", "eval_kl", "eval_kl/unclamped", "eval_rewards/chosen", "eval_rewards/rejected"],
+      ...[
+        "rows",
+        "beta",
+        "desirable_weight",
+        "undesirable_weight",
+        "eval_loss",
+        "eval_kl",
+        "eval_kl/unclamped",
+        "eval_rewards/chosen",
+        "eval_rewards/rejected",
+      ],
       ...["eval_rewards/margins", "eval_rewards/accuracies", "eval_logps/chosen", "eval_logps/rejected"],
       ...["eval_logits/chosen", "eval_logits/rejected", "eval_entropy"],
       ...["eval_saturated", "eval_self_pairs", "eval_cut_pairs", "eval_runtime"],
       ...["eval_samples_per_second", "eval_steps_per_second"],
     ]);
     const text = await succeed("eval", ...models, "--dataset_name", data);
-    expect(text.stdout).toMatch(/^rows +\d+\neval_loss +0\.\d{4}\n/);
+    expect(text.stdout).toMatch(
+      /^rows +\d+\nbeta +0\.1\ndesirable_weight +1\nundesirable_weight +1\neval_loss +0\.\d{4}\n/,
+    );
   });
 
   test("a module judges the answers: the same model against itself is even, by equal answers", async () => {

@@ -108,6 +108,39 @@ describe("kto train", () => {
     expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
   });
 
+  test("a checkpoint that there is not, or a whole run in its place, is said to be that", async () => {
+    const output = freshPath(folder, "run");
+    await kto(...words(output, "max_steps=2", "save_steps=1"));
+    for (const [named, sentence] of [
+      [join(output, "checkpoint-7"), `There is no checkpoint "${join(output, "checkpoint-7")}"; `],
+      [output, `"${output}" is no checkpoint but the folder of a run, which holds some; name one of them`],
+    ] as const) {
+      const { code, stderr } = await kto(...words(output, "--resume_from_checkpoint", named));
+      expect(stderr).toContain(`error: ${sentence}`);
+      expect(code).toBe(7);
+    }
+  });
+
+  test("a signal while the model is saved at the end does not end the saving", async () => {
+    const output = freshPath(folder, "run");
+    const { writeFileAtomic } = platform;
+    let present = 0;
+    vi.spyOn(platform, "writeFileAtomic").mockImplementation(async (path, chunks) => {
+      if (path === join(output, "model.safetensors")) {
+        present = process.listenerCount("SIGTERM");
+        process.emit("SIGTERM", "SIGTERM");
+      }
+      await writeFileAtomic(path, chunks);
+    });
+    const before = process.listenerCount("SIGTERM");
+    const { code, stderr, stdout } = await kto(...words(output, "--save_strategy", "no"));
+    expect(stderr).toContain("warning: SIGTERM: the training has ended and is being saved; once more to stop at once.");
+    expect(code).toBe(0);
+    expect(stdout).toContain("trained 6 updates in ");
+    expect(existsSync(join(output, "model.safetensors"))).toBe(true);
+    expect([present, process.listenerCount("SIGTERM")]).toEqual([before + 1, before]);
+  });
+
   test("a folder with checkpoints is refused with the remedy; overwriting removes them", async () => {
     const output = freshPath(folder, "run");
     await kto(...words(output, "max_steps=2", "save_steps=1"));
@@ -236,6 +269,27 @@ describe("kto train", () => {
       ) ?? [];
     expect(existsSync(join(output, `checkpoint-${step}`))).toBe(true);
   });
+
+  test("SIGTERM with save_only_model: the model is saved, and the sentence does not promise that a run goes on", async () => {
+    const output = freshPath(folder, "run");
+    const run = words(output, "max_steps=100000", "save_steps=2", "save_only_model=true");
+    const child = spawn(process.execPath, ["bin/kto.js", ...run], { stdio: ["ignore", "ignore", "pipe"] });
+    let stderr = "";
+    let sent = false;
+    child.stderr.on("data", (text) => {
+      stderr += String(text);
+      if (!sent && stderr.includes("checkpoint: ")) sent = child.kill("SIGTERM");
+    });
+    const [found] = await once(child, "close");
+    expect(found, stderr).toBe(143);
+    const [, saved = ""] =
+      /^stopped: SIGTERM after \d+ of 100000 updates: (\S+) holds the model of step \d+ without the optimizer \(save_only_model\), so no run goes on from it: /m.exec(
+        stderr,
+      ) ?? [];
+    expect(stderr).not.toContain("resume_from_checkpoint");
+    expect(readdirSync(saved)).toContain("model.safetensors");
+    expect(readdirSync(saved)).not.toContain("optimizer.safetensors");
+  });
 });
 
 describe("a judge's module", () => {
@@ -252,7 +306,7 @@ describe("a judge's module", () => {
     return { code, stderr };
   }
 
-  /** With this for its body. It leaves a timer running. */
+  /** A judge whose function has this body. Its module leaves a timer running. */
   const judgeThat = (body: string) =>
     fileIn(folder, "judge.mjs", `setInterval(() => {}, 1000); export default () => { ${body} };`);
 

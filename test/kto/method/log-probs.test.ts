@@ -1,6 +1,6 @@
 /** Log-probabilities of completions as a call: its batches, its refusals, the memory that it gives back. */
 
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, vi } from "vitest";
 import { Random } from "../../../src/engine/random.ts";
 import { ConfigError, DatasetError } from "../../../src/errors.ts";
 import { checkGradients } from "../../../src/kto/gradcheck.ts";
@@ -90,6 +90,13 @@ describe("completionLogProbs", () => {
     expect((error as Error).message).toBe(`Example 6 of 6 ${message}`);
   });
 
+  it("takes memory for the sequences that there are, however many may be computed at once", async () => {
+    const allocate = vi.spyOn(device, "allocate");
+    expect(await completionLogProbs(model, examples, 1e9)).toHaveLength(examples.length);
+    expect(allocate.mock.calls.find(([, label]) => label === "log-probs")?.[2]).toEqual([examples.length]);
+    allocate.mockRestore();
+  });
+
   it.each([0, -1, 1.5, Number.NaN])("refuses a batch size of %d", async (batchSize) => {
     await expect(completionLogProbs(model, examples, batchSize)).rejects.toThrow(ConfigError);
   });
@@ -104,6 +111,20 @@ describe("checkGradients", () => {
       await expect(failing).rejects.toThrow(/^"gradients" needs \d+ bytes/);
     });
     expect(device.memory()).toEqual(before);
+  });
+
+  it("refuses no examples at all, and an objective without a scale", async () => {
+    const check = (changes: object) =>
+      checkGradients({ policy: model, reference: model, examples, objective, ...changes });
+    await expect(check({ examples: [] })).rejects.toThrow(
+      new DatasetError("There are no examples to check gradients on; give one or more."),
+    );
+    await expect(check({ objective: { ...objective, beta: 0 } })).rejects.toThrow(
+      new ConfigError("beta of the objective is 0; it must be a number above 0."),
+    );
+    await expect(check({ objective: { ...objective, lossType: "dpo" } })).rejects.toThrow(
+      new ConfigError('lossType of the objective is "dpo"; it must be "kto" or "apo_zero_unpaired".'),
+    );
   });
 
   it.each(wrong)("refuses %s, by its number", async (_, sequence, message) => {

@@ -11,7 +11,7 @@ const required = { model_name_or_path: "model", dataset_name: "rows.jsonl", outp
 
 function messageOf(input: Record<string, unknown>, where?: (name: string) => string): string {
   try {
-    parseKtoConfig({ ...required, ...input }, where);
+    parseKtoConfig(Object.fromEntries([...Object.entries(required), ...Object.entries(input)]), where);
   } catch (error) {
     if (error instanceof ConfigError) return error.message;
     throw error;
@@ -99,9 +99,9 @@ describe("refusals", () => {
     );
   });
 
-  test("a microbatch of one row has no mismatched pair, and the sentence says so", () => {
+  test("an update of one row has no mismatched pair, and the sentence says so", () => {
     expect(messageOf({ per_device_train_batch_size: 1 })).toMatch(
-      /^option "per_device_train_batch_size" is 1, but the reference point is measured on mismatched pairs.*use at least 2\.$/,
+      /^option "per_device_train_batch_size" is 1, but the reference point is measured on mismatched pairs.*use at least 2, or set gradient_accumulation_steps.*"step"/,
     );
   });
 
@@ -113,6 +113,39 @@ describe("refusals", () => {
   test("the place follows the option's name", () => {
     const message = messageOf({ beta: -1 }, (name) => (name === "beta" ? " in run.yaml" : ""));
     expect(message).toBe('option "beta" in run.yaml is -1; it must be a number above 0.');
+  });
+});
+
+describe("what could only fail once a model is loaded, or be lost without a word", () => {
+  test.each<[string, unknown, string]>([
+    [
+      "freeze_parameters",
+      ["norm", "("],
+      'option "freeze_parameters" is ["norm","("]; it must be regular expressions such as embed_tokens or layers\\.[0-3]\\..',
+    ],
+    [
+      "num_train_epochs",
+      "1e300",
+      'option "num_train_epochs" is 1e+300; it must be a number above 0 and at most 1000000.',
+    ],
+    ...["lr_scheduler_kwargs", "chat_template_kwargs", "column_mapping", "judge_request"].map(
+      (name): [string, unknown, string] => [
+        name,
+        '{"__proto__": "a"}',
+        `option "${name}" has the key "__proto__", which it cannot have: remove it.`,
+      ],
+    ),
+    [
+      "lr_scheduler_kwargs",
+      { constructor: 1 },
+      'option "lr_scheduler_kwargs" has "constructor", but lr_scheduler_type "linear" takes none.',
+    ],
+  ])("%s: %j", (name, written, message) => {
+    expect(messageOf({ [name]: written })).toBe(message);
+  });
+
+  test("an option of the name __proto__", () => {
+    expect(messageOf(JSON.parse('{"__proto__": 1}'))).toMatch(/^unknown option "__proto__"/);
   });
 });
 
@@ -207,6 +240,9 @@ describe("unknown options", () => {
     ["micro_batch_size", "per_device_train_batch_size"],
     ["lr", "learning_rate"],
     ["kto_chosen_weight", "desirable_weight"],
+    ["model_name", "model_name_or_path"],
+    ["gradient_accumulation", "gradient_accumulation_steps"],
+    ["max_length_of_rows", "max_length"],
   ])("%s: did you mean %s", (written, meant) => {
     expect(messageOf({ [written]: 1 })).toBe(`unknown option "${written}": did you mean "${meant}"?`);
   });
@@ -362,8 +398,10 @@ describe("advice", () => {
     expect(configAdvice(config, { ...large, parameters: 260_000 })).toEqual([expect.stringMatching(/^below 7B/)]);
   });
 
-  test("accumulated rows count for the reference point of the step", () => {
-    const input = { per_device_train_batch_size: 2, gradient_accumulation_steps: 4, reference_point_scope: "step" };
+  test.each([
+    { per_device_train_batch_size: 2, gradient_accumulation_steps: 4, reference_point_scope: "step" },
+    { per_device_train_batch_size: 1, gradient_accumulation_steps: 8 },
+  ])("accumulated rows count for the reference point of the step: %j", (input) => {
     expect(configAdvice(parseKtoConfig({ ...required, ...input }), large)).toEqual([]);
   });
 });

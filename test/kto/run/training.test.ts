@@ -26,7 +26,7 @@ type Options = NonNullable<TrainerInputs["options"]>;
 
 interface Run {
   readonly steps: TrainingStep[];
-  /** Of the logging steps. */
+  /** The metrics of the logging steps. */
   readonly metrics: Metrics[];
   readonly weights: Float32Array<ArrayBuffer>;
 }
@@ -631,12 +631,55 @@ describe("misuse", () => {
     policy.free();
   });
 
+  it("a run that is freed inside its own loop ends there with a sentence, and evaluates no more", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const [examples, evalExamples] = [randomExamples(4, 5), randomExamples(4, 6)];
+    const options = { max_steps: 3, per_device_train_batch_size: 4, eval_strategy: "epoch" as const };
+    const trainer = await KtoTrainer.create({ policy, reference, examples, evalExamples, options });
+    let steps = 0;
+    const loop = async () => {
+      for await (const _ of trainer) {
+        steps++;
+        trainer.free();
+      }
+    };
+    await expect(loop()).rejects.toThrow(new ConfigError("The trainer was freed; create another one."));
+    expect(steps).toBe(1);
+    await expect(trainer.evaluate()).rejects.toThrow(new ConfigError("The trainer was freed; evaluate before that."));
+    policy.free();
+  });
+
   it("examples without a label are refused by number", async () => {
     const policy = await loadModel(device, "llama", "policy");
     const examples = randomExamples(4, 5).map((row, i) => (i === 2 ? { ...row, label: "false" as never } : row));
     await expect(KtoTrainer.create({ policy, reference, examples })).rejects.toThrow(
       /^Example 3 of 4 has the label "false"/,
     );
+    policy.free();
+  });
+
+  it("microbatches and updates of more rows than there are take memory for these alone", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const examples = randomExamples(6, 7);
+    const bytes = async (rows: number, accumulated: number): Promise<number> => {
+      const before = device.totalBytes;
+      const trainer = await KtoTrainer.create({
+        ...{ policy, reference, examples },
+        options: {
+          per_device_train_batch_size: rows,
+          gradient_accumulation_steps: accumulated,
+          reference_point_scope: "step",
+          max_steps: 1,
+        },
+      });
+      const taken = device.totalBytes - before;
+      expect(await advance(trainer)).toHaveLength(1);
+      trainer.free();
+      return taken;
+    };
+    const all = await bytes(6, 1);
+    expect(await bytes(1_000_000, 1)).toBe(all);
+    expect(await bytes(6, 1_000_000)).toBe(all);
     policy.free();
   });
 

@@ -11,19 +11,15 @@ import type { Batch } from "./batch.ts";
 import { type Metrics, sftMetrics } from "./metrics.ts";
 import { Objective } from "./objective.ts";
 
-export class SftObjective extends Objective {
+export class SftOnDevice extends Objective {
   readonly #completionTokens: Tensor;
   readonly #hitCounts: Tensor;
 
   /** @param maxSize the largest microbatch */
   constructor(device: Device, maxSize: number) {
     super(device, "sft", maxSize, SFT_SUMS.size);
-    this.#completionTokens = device.allocate("batch", "completion lengths", [maxSize], "u32");
-    this.#hitCounts = device.allocate("scratch", "hit counts", [maxSize]);
-  }
-
-  override referenceLogProbs(): undefined {
-    return undefined;
+    this.#completionTokens = this.allocate("completion lengths", maxSize, "u32");
+    this.#hitCounts = this.allocate("hit counts", maxSize);
   }
 
   override hitCounts(size: number): Tensor {
@@ -33,10 +29,6 @@ export class SftObjective extends Objective {
   override upload(batch: Batch): void {
     this.device.upload(this.#completionTokens, batch.completionTokens);
   }
-
-  override recordClearPairs(): void {}
-
-  override recordPairs(): void {}
 
   override recordCoefficients(program: Program, size: number, stepNumbers: Tensor | undefined): void {
     program.dispatch(sftObjective, {
@@ -63,12 +55,11 @@ export class SftObjective extends Objective {
     return 1 / batches.reduce((total, { completionTokens }) => total + sum(completionTokens), 0);
   }
 
+  override keepReference(): void {}
+
+  override restoreReference(): void {}
+
   override metricsOf(sums: ArrayLike<number>): Metrics {
     return sftMetrics(sums);
-  }
-
-  override free(): void {
-    super.free();
-    for (const tensor of [this.#completionTokens, this.#hitCounts]) this.device.free(tensor);
   }
 }
