@@ -168,7 +168,15 @@ export function tileCosts(lanes: number): TileCosts[] {
     const module = instructionsOf(dumps[index] ?? "");
     const formats = { format: "f32", aFormat: "f32", outFormat: "f32" } as const;
     const loads = { loadsA: "aligned", loadsB: "aligned", vectorStores: true } as const;
-    const variant: MatmulVariant = { layout, tile, ...loads, ...formats, subgroupSize, software: false };
+    const variant: MatmulVariant = {
+      layout,
+      tile,
+      ...loads,
+      ...formats,
+      subgroupSize,
+      software: false,
+      continues: false,
+    };
     const { rows, columns } = matmulTile(variant);
     const bytesPerFlop = (4 * (rows + columns)) / (2 * rows * columns);
     return { tile, layout, rows, columns, bytesPerFlop, ...count(innerLoop(module), module) };

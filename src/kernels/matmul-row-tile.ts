@@ -13,6 +13,7 @@ const WORKGROUP_LANES = 64;
 
 /** One row by `columns` columns, 4 or 8: by a subgroup, or by a workgroup where subgroups cannot be used. */
 export function rowTile(variant: MatmulVariant, columns: number): MatmulTile {
+  if (variant.continues) throw new Error("sums that lanes share cannot be continued");
   const inSubgroup = variant.subgroupSize >= 4;
   const lanes = inSubgroup ? variant.subgroupSize : WORKGROUP_LANES;
   const fours = columns / 4;
@@ -67,7 +68,7 @@ export function columnTile(variant: MatmulVariant): MatmulTile {
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: "let ownFirst = firstRow;",
     matmul: /* wgsl */ `let column = firstColumn + lane * 4u;
-${declareSums(1)}
+${declareSums(variant, 1)}
   for (var start = 0u; start < u.K; start += ${4 * lanes}u) {
     let ahead: vec4f = readA(firstRow, start + 4u * lane);
     for (var k = start; k < min(start + ${4 * lanes}u, u.K); k += 4u) {

@@ -96,7 +96,7 @@ export function subgroupTile(
     setup: `let ownFirst = firstRow;
   ${setup}${split ? claim("slicesClaimed", "slice") : ""}`,
     matmul: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
-${declareSums(rows * fours)}
+${declareSums(variant, rows, fours, 4 * lanes)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
   for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
     ${[...loads, ...loadsB, ...products].join("\n    ")}
@@ -139,7 +139,7 @@ var<workgroup> subgroupsClaimed: atomic<u32>;${declareShared([b], steps)}`,
   let ownFirst = firstRow + subgroup * ${rows}u;
   ${setup}`,
     matmul: /* wgsl */ `let column = firstColumn + lane * 4u;
-${declareSums(rows)}
+${declareSums(variant, rows)}
   for (var start = 0u; start < u.K; start += ${steps}u) {
     workgroupBarrier();
     { let k = start;

@@ -35,6 +35,11 @@ export interface MatmulOperands {
   readonly aFrom?: number;
   readonly outWidth?: number;
   readonly outFrom?: number;
+  /**
+   * The sums start from what the result holds and not from 0, so that products over parts of K, one after another, have the
+   * bits of one over all of it; parts are multiples of 64 long, but the last. For f32 results. Default false.
+   */
+  readonly continues?: boolean;
 }
 
 /**
@@ -60,6 +65,7 @@ export interface MatmulVariant {
   /** Formats of A and of the result. */
   readonly aFormat: ActivationFormat;
   readonly outFormat: ActivationFormat;
+  readonly continues: boolean;
   readonly tile: TileName;
 }
 
@@ -159,7 +165,10 @@ export function tiledKernel<B extends string, U extends string>(
   const variant = matmulVariant(layout, shape, facts, first, operands);
   const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
   const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;
-  const tiles = aligned ? [first, ...others] : [unaligned];
+  // Of several slices along k no sum can be continued: they are added at the end.
+  const tiles = aligned
+    ? [first, ...others].filter((tile) => !(variant.continues && tile.endsWith("k4")))
+    : [unaligned];
   const kernels = tiles.map((tile) => {
     const key = JSON.stringify({ ...variant, tile });
     const known = cache.get(key) ?? build({ ...variant, tile });
@@ -188,6 +197,7 @@ function matmulVariant(
     aFrom = 0,
     outWidth = 0,
     outFrom = 0,
+    continues = false,
   }: MatmulOperands,
 ): MatmulVariant {
   const contiguousA = layout === "TN" ? M : K;
@@ -205,6 +215,7 @@ function matmulVariant(
     format,
     aFormat,
     outFormat,
+    continues,
     tile,
   };
 }
@@ -234,6 +245,7 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
       lines: alongK.a ? "u.K" : "u.M",
       columns: alongK.a ? "u.M" : "u.K",
       start: (line) => `${line} * u.aWidth + u.aFrom`,
+      width: "u.aWidth",
       load: (index) => loadedActivation(aFormat, `a[${index}]`, loadsA !== "single"),
       lanes: 0,
     }),
@@ -241,6 +253,7 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
       lines: alongK.b ? "u.K" : "u.N",
       columns: alongK.b ? "u.N" : "u.K",
       start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
+      width: alongK.b ? "u.N" : "u.K",
       load: (index) => (loadsB === "single" ? storedElement : storedVector)(format, "b", index),
       lanes,
     }),
@@ -254,6 +267,8 @@ interface StoredOperand {
   readonly columns: string;
   /** Where a stored row's own columns start. */
   readonly start: (line: string) => string;
+  /** Elements of a stored row, its own columns and others. */
+  readonly width: string;
   /** An element, or a vector of four, by its index. */
   readonly load: (index: string) => string;
   /** The lanes of a subgroup that reads consecutive fours, else 0. */
@@ -268,13 +283,18 @@ fn shiftedFour(low: vec4f, high: vec4f, shift: u32) -> vec4f {
   return select(less, more, shift >= 2u);
 }`;
 
-function shiftedOfLane(load: string, { start, load: at, lanes }: StoredOperand): string {
+/** The vector of this number, or the last one: what lies past the end meets only results that are never stored. */
+const shiftedVector = ({ load, lines, width }: StoredOperand, four: string) =>
+  load(`min(${four}, ${lines} * ${width} / 4u - 1u)`);
+
+function shiftedOfLane(load: string, operand: StoredOperand): string {
+  const { start, lanes } = operand;
   return /* wgsl */ `
 fn ${load}OfLane(line: u32, at: u32, lane: u32) -> vec4f {
   let i = ${start("line")} + at;
-  let low: vec4f = ${at("i / 4u")};
+  let low: vec4f = ${shiftedVector(operand, "i / 4u")};
   var high = subgroupShuffleDown(low, 1u);
-  if (lane == ${lanes - 1}u) { high = ${at("i / 4u + 1u")}; }
+  if (lane == ${lanes - 1}u) { high = ${shiftedVector(operand, "i / 4u + 1u")}; }
   return shiftedFour(low, high, i % 4u);
 }`;
 }
@@ -293,7 +313,7 @@ fn ${load}(line: u32, at: u32) -> vec4f {
       return /* wgsl */ `
 fn ${load}(line: u32, at: u32) -> vec4f {
   let i = ${start("line")} + at;
-  return shiftedFour(${at("i / 4u")}, ${at("i / 4u + 1u")}, i % 4u);
+  return shiftedFour(${shiftedVector(operand, "i / 4u")}, ${shiftedVector(operand, "i / 4u + 1u")}, i % 4u);
 }
 ${lanes > 0 ? shiftedOfLane(load, operand) : ""}`;
     case "single":

@@ -125,7 +125,7 @@ export function workgroupTile(variant: MatmulVariant, rows: number, columns: num
   let ownFour = invocation % ${across}u;
   let ownFirst = firstRow + 4u * ownQuad;`,
     matmul: /* wgsl */ `let column = firstColumn + 4u * ownFour;
-${declareSums(OWN_ROWS * OWN_FOURS)}
+${declareSums(variant, OWN_ROWS, OWN_FOURS, 4 * across)}
   for (var k = 0u; k < u.K; k += ${steps}u) {
     workgroupBarrier();
     ${fillShared(a, steps, group, variant)}
@@ -178,7 +178,7 @@ export function registerTile(variant: MatmulVariant, rows: number): MatmulTile {
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32",
     setup: `let ownFirst = firstRow + lane / ${across}u * ${ownRows}u;`,
     matmul: /* wgsl */ `let column = firstColumn + lane % ${across}u * 4u;
-${declareSums(ownRows * OWN_FOURS)}
+${declareSums(variant, ownRows, OWN_FOURS, 4 * across)}
   for (var k = 0u; k < u.K; k += 4u) {
     ${[...loadsB, ...ofRows].join("\n    ")}
   }`,
