@@ -98,6 +98,8 @@ export class InterruptedError extends KtoError {
  * that cannot be written as JSON, for example because it is nested too deeply, is named by its kind.
  */
 export function shown(value: unknown, most = 200): string {
+  // JSON has null for these.
+  if (typeof value === "number" && !Number.isFinite(value)) return String(value);
   let json: string;
   try {
     json = JSON.stringify(value) ?? String(value);

@@ -106,7 +106,7 @@ it("windows that the adapter can bind make the same update, bit by bit", async (
 
 describe("what cannot be frozen", () => {
   it.each([
-    [["("], /^freeze_parameters "\(" is no regular expression\.$/],
+    [["("], /^option "freeze_parameters" is \["\("\]; it must be regular expressions such as embed_tokens/],
     [["wte"], /^freeze_parameters "wte" matches no parameter; this model's are model\./],
     [["."], /^freeze_parameters freezes every parameter; leave some to train\.$/],
     [["0.self_attn.q_proj"], /q_proj.weight, but not .*k_proj.weight, .*v_proj.weight, with which it is stored as one/],

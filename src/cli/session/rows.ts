@@ -94,7 +94,13 @@ export async function readRows(
   const splits = await showingDownloads(output, (hub) =>
     resolveDatasetFiles(options.dataset_name, { ...hub, config, splits: [name] }),
   );
+  // The rows are gone through several times.
+  const told = new Set<string>();
   const readOptions = {
+    onWarning: (sentence: string) => {
+      if (!told.has(sentence)) output.warning(sentence);
+      told.add(sentence);
+    },
     ...(slice ? { slice } : {}),
     ...(columnMapping ? { columnMapping: checkColumnMapping(columnMapping) } : {}),
     ...(onLayout ? { onLayout } : {}),

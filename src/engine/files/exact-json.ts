@@ -93,6 +93,25 @@ export function sourceOrder(object: object): readonly string[] {
   return [...known, ...own];
 }
 
+/**
+ * An object of some members of another one, with their notes.
+ *
+ * @param names of the members in the new object and in the old one
+ */
+export function picked(
+  object: Readonly<Record<string, unknown>>,
+  names: ReadonlyMap<string, string>,
+): Record<string, unknown> {
+  const texts = notesOf(object)?.numbers;
+  const numbers = [...names].flatMap(([name, from]) => {
+    const text = texts?.get(from);
+    return text === undefined ? [] : [[name, text] as const];
+  });
+  const whole = Object.fromEntries([...names].map(([name, from]) => [name, object[from]]));
+  noteWhereNeeded(whole, new Map(numbers), []);
+  return whole;
+}
+
 /** One object of two; where both have a member, the second's counts, with its notes. */
 export function overridden(
   object: Readonly<Record<string, unknown>>,
@@ -198,7 +217,8 @@ class Reader {
 function isKept(number: string): boolean {
   const value = Number(number);
   if (/^-?\d+$/.test(number)) return Number.isSafeInteger(value) && !Object.is(value, -0);
-  return !Number.isInteger(value);
+  // JSON.stringify would write null for a number beyond all floats.
+  return !Number.isInteger(value) && Number.isFinite(value);
 }
 
 /** @param order the keys in the order of the text, as far as it matters */

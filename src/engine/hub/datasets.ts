@@ -3,15 +3,28 @@
  * names of folders and files, as the `datasets` library of Hugging Face reads them. Names only; nothing is opened.
  */
 import { parse as parseYaml } from "yaml";
-import { ConfigError, DatasetError, shown } from "../../errors.ts";
+import { ConfigError, counted, DatasetError, shown } from "../../errors.ts";
 import { textsMatching } from "../files/foreign-pattern.ts";
 import { isJsonObject } from "../files/json-file.ts";
 
 /** File names by split: "train", "test", "train_prefs", ... */
 export type SplitFiles = Readonly<Record<string, readonly string[]>>;
 
-/** Kinds of data files. Of two that are equally frequent, the earlier in this list is taken. */
-const endings = ["parquet", "jsonl", "ndjson", "json", "csv"];
+/** What `splitsOf` finds. */
+export interface FoundSplits {
+  readonly splits: SplitFiles;
+  /** Data files of a split that are not among its files, since they are of another kind or hold the same rows. */
+  readonly otherKinds: SplitFiles;
+  /** Data files whose names stand for no split, while those of others do. */
+  readonly unnamed: readonly string[];
+}
+
+/**
+ * Kinds of data files by their endings, as the `datasets` library groups them. Of two kinds, or of two files with one
+ * name, that are equally frequent, the earlier in this list is taken.
+ */
+const kinds: readonly (readonly string[])[] = [["parquet"], ["jsonl", "ndjson", "json"], ["csv"]];
+const endings = kinds.flat();
 
 /** JSON files that describe a data set or a program and hold no rows. */
 const descriptions = /^(dataset_infos?|dataset_dict|state|metadata|config|package|package-lock|tsconfig)\.json$/;
@@ -41,7 +54,7 @@ export function splitsOf(
   readme: string | undefined,
   config: string | undefined,
   where: string,
-): SplitFiles {
+): FoundSplits {
   const data = files.filter(
     (file) =>
       isDataFile(file) && !descriptions.test(baseOf(file)) && !file.split("/").some((part) => /^[._]/.test(part)),
@@ -50,7 +63,7 @@ export function splitsOf(
   const chosen = chooseConfig(declared, config, where);
   if (chosen !== undefined) {
     const found = declaredSplits(chosen, data);
-    if (Object.keys(found).length > 0) return found;
+    if (Object.keys(found.splits).length > 0) return found;
   }
   const subset = config === undefined || chosen !== undefined ? data : subsetOf(data, config);
   if (subset.length === 0) {
@@ -60,7 +73,30 @@ export function splitsOf(
         : `${where} has no subset "${config}": neither a config, a folder nor a file begins with that name.`,
     );
   }
-  return splitsByName(mostCommonKind(subset), config);
+  return splitsByName(subset, config);
+}
+
+/**
+ * Sentences on data files that are in none of these splits although one may expect them there.
+ *
+ * @param where names the data set
+ */
+export function leftOutWarnings(
+  { splits, otherKinds, unnamed }: FoundSplits,
+  wanted: readonly string[],
+  where: string,
+) {
+  const remedy = "give a file itself as dataset_name to read it";
+  const named = (files: readonly string[]) =>
+    `${counted(files.length, "data file")} (${files.slice(0, 5).join(", ")}${files.length > 5 ? ", …" : ""})`;
+  const warnings = wanted.flatMap((split) => {
+    const [others = [], [first = ""] = []] = [otherKinds[split], splits[split]];
+    if (others.length === 0) return [];
+    return `${where}: the split "${split}" is read from its .${endingOf(first)} files, and ${named(others)} of another format or with the same name ${others.length === 1 ? "is" : "are"} left out; ${remedy}.`;
+  });
+  if (unnamed.length === 0) return warnings;
+  const verbs = unnamed.length === 1 ? "names no split and is" : "name no split and are";
+  return [...warnings, `${where}: ${named(unnamed)} ${verbs} left out, since other files do; ${remedy}.`];
 }
 
 interface DeclaredConfig {
@@ -114,17 +150,19 @@ function chooseConfig(
   throw new ConfigError(`${where} has several subsets: set dataset_config to one of ${names}.`);
 }
 
-function declaredSplits({ folder, patterns }: DeclaredConfig, data: readonly string[]): SplitFiles {
+function declaredSplits({ folder, patterns }: DeclaredConfig, data: readonly string[]): FoundSplits {
   const below = (pattern: string) => (folder === undefined || folder === "" ? pattern : `${folder}/${pattern}`);
   if (patterns.length === 0) {
     const inFolder = data.filter((file) => folder !== undefined && file.startsWith(below("")));
-    return inFolder.length > 0 ? splitsByName(mostCommonKind(inFolder), folder) : {};
+    return splitsByName(inFolder, folder);
   }
   const found = patterns.map(({ split, patterns: own }): [string, string[]] => {
     const matching = new Set(own.flatMap((pattern) => filesMatching(below(pattern.replace(/^\.\//, "")), data)));
     return [split, data.filter((file) => matching.has(file))];
   });
-  return Object.fromEntries(found.filter(([, matching]) => matching.length > 0));
+  // Whoever wrote the patterns chose the files.
+  const splits = Object.fromEntries(found.filter(([, matching]) => matching.length > 0));
+  return { splits, otherKinds: {}, unnamed: [] };
 }
 
 /** A pattern has `*` within a folder, `**` across folders, `?`, `[...]` and `{a,b}`. */
@@ -153,21 +191,34 @@ function subsetOf(data: readonly string[], config: string): string[] {
   return data.filter((file) => begins.test(baseOf(file)));
 }
 
-/** Data files of one kind only: the same rows in several formats would count twice. */
+/** Data files of one kind, and one of each name: the same rows in several formats would count twice. */
 function mostCommonKind(data: readonly string[]): string[] {
-  const count = (ending: string) => data.filter((file) => endingOf(file) === ending).length;
-  const best = endings.reduce((most, ending) => (count(ending) > count(most) ? ending : most));
-  return data.filter((file) => endingOf(file) === best);
+  const ofKind = (kind: readonly string[]) => data.filter((file) => kind.includes(endingOf(file)));
+  const own = kinds.map(ofKind).reduce((most, files) => (files.length > most.length ? files : most));
+  const stem = (file: string) => file.slice(0, file.lastIndexOf("."));
+  const rank = (file: string) => endings.indexOf(endingOf(file));
+  return own.filter((file) => !own.some((other) => stem(other) === stem(file) && rank(other) < rank(file)));
 }
 
 /** Splits by file name. Files that name no split are left out; if no file names one, all are for training. */
-function splitsByName(data: readonly string[], config: string | undefined): SplitFiles {
-  const splits: Record<string, string[]> = {};
+function splitsByName(data: readonly string[], config: string | undefined): FoundSplits {
+  const bySplit = new Map<string, string[]>();
+  const unnamed: string[] = [];
   for (const file of data) {
     const split = splitOfName(file, config);
-    if (split !== undefined) splits[split] = [...(splits[split] ?? []), file];
+    if (split === undefined) unnamed.push(file);
+    else bySplit.set(split, [...(bySplit.get(split) ?? []), file]);
   }
-  return Object.keys(splits).length > 0 ? splits : { train: [...data] };
+  const allUnnamed = bySplit.size === 0;
+  if (allUnnamed && data.length > 0) bySplit.set("train", unnamed);
+  const chosen = [...bySplit].map(([split, files]) => [split, files, mostCommonKind(files)] as const);
+  return {
+    splits: Object.fromEntries(chosen.map(([split, , files]) => [split, files])),
+    otherKinds: Object.fromEntries(
+      chosen.map(([split, all, files]) => [split, all.filter((file) => !files.includes(file))]),
+    ),
+    unnamed: allUnnamed ? [] : unnamed,
+  };
 }
 
 function splitOfName(file: string, config: string | undefined): string | undefined {

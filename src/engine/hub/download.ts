@@ -58,8 +58,8 @@ export async function describeRemote(
  *
  * @param onBytes is called with the bytes of this file on the disk, earlier attempts included
  * @returns the path of the blob
- * @throws FileError for a file that cannot be written, that arrives damaged (it is then deleted) or with another length
- *   than was announced; HubUnreachableError
+ * @throws FileError for a file that cannot be written, that arrives damaged (it is then deleted), with another length
+ *   than was announced, or too long where none was; HubUnreachableError
  */
 export async function downloadBlob(
   settings: HubSettings,
@@ -121,6 +121,12 @@ async function takeOverIncomplete({ files }: HubSettings, folder: string, etag: 
   }
 }
 
+/**
+ * The largest file whose length neither the hub nor the answer states. The hub keeps files of more than 10 MiB in its
+ * large storage and states their size, so that no more than this comes from a sound server.
+ */
+const MOST_UNSTATED_BYTES = 64 * 2 ** 20;
+
 /** An attempt that brings this many bytes is not counted, since slow connections are cut often. */
 const bytesThatCount = 1 << 20;
 
@@ -145,9 +151,16 @@ async function fill(
       }
       checkAnswer(settings, repository, response, name);
       await placeAnswer(remote, file, response);
+      const unstated = size === undefined && response.headers.get("content-length") === null;
       for await (const piece of bodyPieces(response, signal)) {
         alive();
         await file.append(piece);
+        if (unstated && file.size > MOST_UNSTATED_BYTES) {
+          await file.empty();
+          throw new FileError(
+            `Cannot download ${url}: its server does not say how long the file is and sends more than ${MOST_UNSTATED_BYTES / 2 ** 20} MiB; a proxy or mirror is faulty, so set HF_ENDPOINT to another one.`,
+          );
+        }
         // A wrong length is noticed here in both directions, or by the digest where no length was named.
         if (size !== undefined && file.size > size) {
           await file.empty();

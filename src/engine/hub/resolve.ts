@@ -7,7 +7,7 @@ import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file
 import { parseModelConfig } from "../model/config/config.ts";
 import { platform } from "../platform/index.ts";
 import { filesBelow, isFileName } from "./cache.ts";
-import { incompleteShards, isDataFile, type SplitFiles, splitsOf } from "./datasets.ts";
+import { incompleteShards, isDataFile, leftOutWarnings, splitsOf } from "./datasets.ts";
 import { type HubOptions, hubSettings } from "./settings.ts";
 import { type Snapshot, withSnapshot } from "./snapshot.ts";
 
@@ -124,7 +124,7 @@ export interface DatasetOptions extends HubOptions {
 
 /**
  * The local files of a data set by split. A local file is the split "train", a local folder is read like a
- * repository.
+ * repository. Data files that are left out are named in a warning (`onWarning`, by default console.warn).
  *
  * @throws FileError as resolveModelFolder does; ConfigError for a subset or split that is not there
  */
@@ -167,13 +167,15 @@ async function fetchSplits(snapshot: Snapshot, options: DatasetOptions): Promise
   const readmes = files.filter((file) => file === readmeFile);
   await snapshot.fetch(readmes);
   const readme = readmes.length > 0 ? await platform.readText(pathOf(readmeFile)) : undefined;
-  const splits: SplitFiles = splitsOf(files, readme, options.config, origin);
+  const found = splitsOf(files, readme, options.config, origin);
+  const { splits } = found;
   const wanted = options.splits ?? Object.keys(splits);
   const chosen = wanted.map((split): [string, readonly string[]] => {
-    const members = splits[split];
+    const members = Object.hasOwn(splits, split) ? splits[split] : undefined;
     if (members !== undefined) return [split, members];
     throw new ConfigError(`${origin} has no split "${split}"; it has ${Object.keys(splits).join(", ")}.`);
   });
+  for (const warning of leftOutWarnings(found, wanted, origin)) (options.onWarning ?? console.warn)(warning);
   const needed = chosen.flatMap(([, members]) => members);
   const shard = incompleteShards(needed);
   if (shard !== undefined) {

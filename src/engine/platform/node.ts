@@ -4,7 +4,8 @@
  */
 
 import { createHash, randomBytes } from "node:crypto";
-import { appendFile, type FileHandle, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { constants } from "node:fs";
+import { appendFile, type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { homedir, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { createContext, Script } from "node:vm";
@@ -43,17 +44,17 @@ export const platform: Platform = {
   },
 
   async openFile(path): Promise<ReadableFile> {
-    const handle = await attempt("open", path, () => open(path, "r"));
-    const found = await attempt("open", path, () => handle.stat());
-    if (found.isDirectory()) {
-      await handle.close();
-      throw new FileError(`Cannot open ${path}: it is a folder, not a file.`);
-    }
-    return new OpenFile(path, found.size, handle);
+    const { handle, size } = await openRegular(path, "open");
+    return new OpenFile(path, size, handle);
   },
 
   async readText(path) {
-    return await attempt("read", path, () => readFile(path, "utf8"));
+    const { handle } = await openRegular(path, "read");
+    try {
+      return await attempt("read", path, () => handle.readFile("utf8"));
+    } finally {
+      await handle.close();
+    }
   },
 
   openDatabase,
@@ -141,6 +142,24 @@ export const platform: Platform = {
   absolutePath: (path) => resolve(path),
   cacheFiles,
 };
+
+/** Opens a file to be read, unless it is something that may make the reader wait without end. */
+async function openRegular(path: string, action: string): Promise<{ handle: FileHandle; size: number }> {
+  // Without O_NONBLOCK, opening a pipe waits for somebody who writes. Windows has no such flag.
+  const flags = constants.O_RDONLY | (constants.O_NONBLOCK ?? 0);
+  const handle = await attempt(action, path, () => open(path, flags));
+  try {
+    const found = await attempt(action, path, () => handle.stat());
+    if (found.isDirectory()) throw new FileError(`Cannot ${action} ${path}: it is a folder, not a file.`);
+    if (found.isFile()) return { handle, size: found.size };
+    throw new FileError(
+      `Cannot ${action} ${path}: it is a pipe or a device, not a regular file; write what comes from it to a file first.`,
+    );
+  } catch (error) {
+    await handle.close();
+    throw error;
+  }
+}
 
 function environment(name: string): string | undefined {
   return process.env[name] || undefined;

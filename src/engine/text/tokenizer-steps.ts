@@ -45,7 +45,8 @@ const SINGLE_CLASS =
  * The steps that need a time limit, in words; usually none.
  *
  * @param path of the tokenizer.json, for messages
- * @throws ModelFormatError for steps that are absurd: too many, or with too much to insert
+ * @throws ModelFormatError for steps that are absurd, too many or with too much to insert, and for \G in a pattern,
+ *   which the library would leave out without a word
  */
 export function riskySteps(tokenizerJson: JsonObject, path: string): string[] {
   const { normalizer, pre_tokenizer: preTokenizer, decoder, model } = tokenizerJson;
@@ -70,6 +71,11 @@ export function riskySteps(tokenizerJson: JsonObject, path: string): string[] {
         );
       }
       const regex = isJsonObject(step.pattern) ? step.pattern.Regex : undefined;
+      if (typeof regex === "string" && [...regex.matchAll(/\\./gs)].some(([escaped]) => escaped === "\\G")) {
+        throw bad(
+          `has the pattern ${shown(regex)} in its step ${shown(step.type)}, whose \\G (the end of the match before) would be lost here; give a tokenizer.json that splits without it`,
+        );
+      }
       const isRisky = typeof regex === "string" && !USUAL_PATTERNS.has(regex) && !SINGLE_CLASS.test(regex);
       if (isRisky) risky.push(`${shown(step.type, 40)} with the pattern ${shown(regex)}`);
       const factor = growthOf(step);

@@ -1,4 +1,5 @@
 /** The column names that layouts know, and a user's mapping from these names to the ones in a file. */
+import { picked } from "../../engine/files/exact-json.ts";
 import { ConfigError, DatasetError } from "../../errors.ts";
 import { type Fields, placeOf, type RowSource } from "./types.ts";
 
@@ -54,9 +55,8 @@ export function mapColumns(fields: Fields, mapping: ColumnMapping, source: RowSo
   const pairs = Object.entries(mapping);
   if (pairs.length === 0) return fields;
   const mapped = new Set(Object.values(mapping));
-  const result: Record<string, unknown> = Object.fromEntries(
-    Object.entries(fields).filter(([name]) => !mapped.has(name)),
-  );
+  const own = Object.keys(fields).filter((name) => !mapped.has(name));
+  const names = new Map(own.map((name) => [name, name]));
   for (const [ours, theirs] of pairs) {
     if (!Object.hasOwn(fields, theirs)) {
       const found = Object.keys(fields)
@@ -67,7 +67,7 @@ export function mapColumns(fields: Fields, mapping: ColumnMapping, source: RowSo
         `${placeOf(source)}: column_mapping reads "${ours}" from the column "${theirs}", which is not there; the columns are ${found || "none"}.`,
       );
     }
-    result[ours] = fields[theirs];
+    names.set(ours, theirs);
   }
-  return result;
+  return picked(fields, names);
 }

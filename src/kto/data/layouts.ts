@@ -5,7 +5,7 @@
 import { exactMember } from "../../engine/files/exact-json.ts";
 import { DatasetError } from "../../errors.ts";
 import { messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
-import { described } from "./records.ts";
+import { describedMember } from "./records.ts";
 import {
   type ChatMessage,
   type FeedbackRow,
@@ -15,6 +15,7 @@ import {
   placeOf,
   type RowSource,
 } from "./types.ts";
+import { unreadColumns } from "./unread.ts";
 
 /** The columns of each layout. If a row has the columns of several layouts, the first in this order is used. */
 const layouts = {
@@ -45,18 +46,28 @@ export interface RecordRows {
   /** One row, or the chosen and the rejected row of a pair. The caller numbers the pairs. */
   readonly rows: readonly FeedbackRow[];
   readonly isPair: boolean;
+  /** Known columns that hold something and that this layout does not use. */
+  readonly unread: readonly string[];
 }
+
+type LayoutRows = Omit<RecordRows, "unread">;
 
 /**
  * Reads a record in the layout that its columns have.
  *
  * @throws DatasetError naming file, line and field
  */
-export function rowsOfRecord(
-  { fields, source, textOnly = false }: FileRecord,
-  labels: Labels = "required",
-): RecordRows {
-  const layout = layoutOf(fields, source, textOnly, labels);
+export function rowsOfRecord(record: FileRecord, labels: Labels = "required"): RecordRows {
+  const { fields, source, textOnly = false } = record;
+  const found = layoutOf(fields, source, textOnly, labels);
+  const made = rowsOfLayout(found, record, labels);
+  const whole = layoutNames.filter((other) => lacking(fields, other, isPresent, textOnly, labels) === 0);
+  const isChat = made.rows.some((row) => "promptMessages" in row);
+  const columns = whole.flatMap((other) => [...layouts[other]]);
+  return { ...made, unread: unreadColumns(fields, made.layout, columns, isChat) };
+}
+
+function rowsOfLayout(layout: Layout, { fields, source, textOnly = false }: FileRecord, labels: Labels): LayoutRows {
   const unlabelled = labels === "optional" && !isPresent(fields, "label", textOnly);
   const named = layouts[layout].filter((name) => !(unlabelled && name === "label")).join("/");
   const single = (row: FeedbackRow, name = named) => ({ layout: name, rows: [row], isPair: false });
@@ -88,7 +99,7 @@ export function rowsOfRecord(
   }
 }
 
-function pairRows(fields: Fields, source: RowSource): RecordRows {
+function pairRows(fields: Fields, source: RowSource): LayoutRows {
   const labels = [true, false] as const;
   const hasPrompt = has(fields, "prompt");
   const history = (["conversations", "messages"] as const).find((name) => has(fields, name));
@@ -186,20 +197,26 @@ function noSharedPrompt(source: RowSource): DatasetError {
   );
 }
 
+type IsThere = (fields: Fields, name: string, textOnly: boolean) => boolean;
+
+/** How many columns of a layout a row lacks. */
+function lacking(fields: Fields, layout: Layout, isThere: IsThere, textOnly: boolean, labels: Labels): number {
+  const columns = layouts[layout].filter((name) => name !== "label" || labels === "required");
+  return columns.filter((name) => !isThere(fields, name, textOnly)).length;
+}
+
 /** The layout all of whose columns a row has or, if there is none, the one of which it lacks the fewest. */
 function layoutOf(fields: Fields, source: RowSource, textOnly: boolean, labels: Labels): Layout {
-  const columns = (layout: Layout) => layouts[layout].filter((name) => name !== "label" || labels === "required");
+  const lacks = (layout: Layout, isThere: IsThere) => lacking(fields, layout, isThere, textOnly, labels);
   // In csv every row has every cell, so empty cells count as missing first, and as empty texts only if nothing fits.
-  const lacking = (layout: Layout, isThere: (fields: Fields, name: string, textOnly: boolean) => boolean) =>
-    columns(layout).filter((name) => !isThere(fields, name, textOnly)).length;
   const whole =
-    layoutNames.find((layout) => lacking(layout, isPresent) === 0) ??
-    layoutNames.find((layout) => lacking(layout, isText) === 0);
+    layoutNames.find((layout) => lacks(layout, isPresent) === 0) ??
+    layoutNames.find((layout) => lacks(layout, isText) === 0);
   if (whole !== undefined) return whole;
   const begun = likeliest.filter((layout) =>
     layouts[layout].some((name) => name !== "label" && isText(fields, name, textOnly)),
   );
-  const [nearest] = begun.sort((a, b) => lacking(a, isText) - lacking(b, isText));
+  const [nearest] = begun.sort((a, b) => lacks(a, isText) - lacks(b, isText));
   if (nearest !== undefined) return nearest;
   const found = Object.keys(fields)
     .slice(0, 20)
@@ -246,7 +263,7 @@ function text(fields: Fields, name: string, source: RowSource): string {
   const value = field(fields, name, source);
   if (typeof value !== "string") {
     throw new DatasetError(
-      `${placeOf(source)}: "${name}" is ${described(value)}, not a text; give a text (column_mapping reads it from another column).`,
+      `${placeOf(source)}: "${name}" is ${describedMember(fields, name)}, not a text; give a text (column_mapping reads it from another column).`,
     );
   }
   return value;
@@ -292,7 +309,7 @@ function thumb(fields: Fields, source: RowSource, textOnly: boolean): boolean {
   if (["true", "1", "1.0"].includes(word)) return true;
   if (["false", "0", "0.0"].includes(word)) return false;
   throw new DatasetError(
-    `${placeOf(source)}: "label" is ${described(value)}; it must be true (desirable) or false (undesirable).`,
+    `${placeOf(source)}: "label" is ${describedMember(fields, "label")}; it must be true (desirable) or false (undesirable).`,
   );
 }
 
@@ -301,13 +318,13 @@ function tokenIds(fields: Fields, name: string, source: RowSource): number[] {
   const value = typeof given === "string" && given.startsWith("[") ? parsed(given, name, source) : given;
   if (!Array.isArray(value)) {
     throw new DatasetError(
-      `${placeOf(source)}: "${name}" is ${described(value)}, not a list of token ids; give a list of whole numbers.`,
+      `${placeOf(source)}: "${name}" is ${describedMember(fields, name)}, not a list of token ids; give a list of whole numbers.`,
     );
   }
   const wrong = value.findIndex((id) => !Number.isSafeInteger(id) || id < 0);
   if (wrong >= 0) {
     throw new DatasetError(
-      `${placeOf(source)}: "${name}" has ${described(value[wrong])} at position ${wrong}; token ids are whole numbers from 0.`,
+      `${placeOf(source)}: "${name}" has ${describedMember(value, String(wrong))} at position ${wrong}; token ids are whole numbers from 0.`,
     );
   }
   return value;

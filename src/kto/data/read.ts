@@ -8,6 +8,7 @@ import { rowsOfRecord } from "./layouts.ts";
 import { recordsOf } from "./records.ts";
 import { needsCount, type Slice, sliceBounds } from "./slice.ts";
 import { type FeedbackRow, type FileRecord, type Labels, placeOf, type RowSource } from "./types.ts";
+import { UnreadColumns } from "./unread.ts";
 
 export interface ReadOptions {
   /** Maps the names that layouts know to the file's own. By default the names are the same. */
@@ -18,10 +19,13 @@ export interface ReadOptions {
   readonly labels?: Labels;
   /** Called with the name of the layout once the first row is read. */
   readonly onLayout?: (layout: string) => void;
+  /** Called once all rows are read, with a sentence on columns that are not read. Default console.warn. */
+  readonly onWarning?: (sentence: string) => void;
 }
 
 /**
- * Reads feedback into memory. A field that is null counts as absent, unknown fields are ignored, and a label is true or
+ * Reads feedback into memory. A field that is null counts as absent, unknown fields are ignored, known ones that
+ * the layout does not use are told (`onWarning`), and a label is true or
  * false, 1 or 0 (in csv also as these words).
  *
  * @param path a file, or several that follow each other (`resolveDatasetFiles` names those of a split)
@@ -49,13 +53,14 @@ export async function* feedbackRows(
   const { begin, end } = sliceBounds(slice, needsCount(slice) ? await countOf(records()) : 0);
 
   let first: { layout: string; source: RowSource } | undefined;
+  const unreadColumns = new UnreadColumns();
   let pairs = 0;
   let index = 0;
   for await (const record of records()) {
     if (index >= end) break;
     if (index++ < begin) continue;
     const { source } = record;
-    const { layout, rows, isPair } = rowsOfRecord(
+    const { layout, rows, isPair, unread } = rowsOfRecord(
       { ...record, fields: mapColumns(record.fields, mapping, source) },
       options.labels,
     );
@@ -69,10 +74,14 @@ export async function* feedbackRows(
         `${placeOf(source)} has the layout ${layout}, but the rows before it (from line ${first.source.line}) have ${first.layout}; keep one layout per file.`,
       );
     }
+    unreadColumns.add(unread, layout, source);
     const pair = isPair ? { pair: pairs++ } : {};
     for (const row of rows) yield { ...row, ...pair };
   }
-  if (first !== undefined) return;
+  if (first !== undefined) {
+    for (const warning of unreadColumns.warnings()) (options.onWarning ?? console.warn)(warning);
+    return;
+  }
   const place = typeof path === "string" ? path : (path[0] ?? "The list of feedback files");
   throw new DatasetError(
     index > 0

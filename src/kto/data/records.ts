@@ -1,8 +1,8 @@
 /** Reads feedback files into records: .jsonl, .json and .csv here, .parquet in `parquet.ts`. */
 import { parse as parseCsv } from "csv-parse/browser/esm/sync";
-import { parseExactJson } from "../../engine/files/exact-json.ts";
+import { exactText, parseExactJson, sourceNumber } from "../../engine/files/exact-json.ts";
 import { platform } from "../../engine/platform/index.ts";
-import { counted, DatasetError, errorMessage, FileError, shown } from "../../errors.ts";
+import { counted, DatasetError, errorMessage, FileError, shortened, shown } from "../../errors.ts";
 import { holdsObjectsByLine, longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
 import { parquetRecords } from "./parquet.ts";
 import { type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
@@ -46,9 +46,25 @@ export function endingOf(path: string): string {
   return path.slice(path.lastIndexOf(".") + 1).toLowerCase();
 }
 
-/** A value as error messages show it, shortened to 40 characters. */
+/** Characters of a value that error messages show. */
+const shownCharacters = 40;
+
+/** A value as error messages show it, shortened; numbers in it as they stand in the file, where that is known. */
 export function described(value: unknown): string {
-  return shown(value, 40);
+  if (typeof value !== "object") return shown(value, shownCharacters);
+  try {
+    return shortened(exactText(value), shownCharacters);
+  } catch {
+    // Values nested too deeply to be written.
+    return shown(value, shownCharacters);
+  }
+}
+
+/** A member of a row or list, as error messages show it: 1e400 rather than the infinity that it is read as. */
+export function describedMember(holder: object, key: string): string {
+  const value = (holder as Fields)[key];
+  const text = typeof value === "number" ? sourceNumber(holder, key, value) : undefined;
+  return text === undefined ? described(value) : shortened(text, shownCharacters);
 }
 
 async function* jsonLines(path: string): AsyncGenerator<FileRecord> {

@@ -52,6 +52,12 @@ export function parseOptions<S extends z.ZodObject>(
       continue;
     }
     const value = coerce(info, written);
+    if (info.kind === "object" && typeof value === "object" && value !== null && Object.hasOwn(value, "__proto__")) {
+      // zod leaves this key out without a word.
+      throw new ConfigError(
+        `option "${as}"${where(info.name)} has the key "__proto__", which it cannot have: remove it.`,
+      );
+    }
     const earlier = given.get(info.name);
     if (
       earlier !== undefined &&

@@ -52,7 +52,7 @@ export interface RunOptions {
   readonly per_device_train_batch_size: number;
   /** Microbatches in one update. At least 1; default 1. */
   readonly gradient_accumulation_steps: number;
-  /** Passes over the data. Above 0, fractions too; default 3. */
+  /** Passes over the data. Above 0, fractions too, at most a million; default 3. */
   readonly num_train_epochs: number;
   /** Updates in all, in place of num_train_epochs; -1 for as many as the epochs need. Default -1. */
   readonly max_steps: number;

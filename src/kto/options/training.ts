@@ -11,10 +11,25 @@ const { trainerOption: training } = optionGroup("Training");
 const { trainerOption: optimizer } = optionGroup("Optimizer (AdamW)");
 const count = z.number().int();
 
+/** More than any run has, and few enough that the updates of all of them are counted exactly. */
+const MOST_EPOCHS = 1e6;
+
+/** Whether a text is a regular expression. What it matches only a model can tell. */
+function isPattern(text: string): boolean {
+  try {
+    new RegExp(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 export const trainingOptions = {
   per_device_train_batch_size: training(count.min(1).default(8), { description: "rows in a microbatch" }),
   gradient_accumulation_steps: training(count.min(1).default(1), { description: "microbatches in one update" }),
-  num_train_epochs: training(z.number().positive().default(3), { description: "passes over the data" }),
+  num_train_epochs: training(z.number().positive().max(MOST_EPOCHS).default(3), {
+    description: "passes over the data",
+  }),
   max_steps: training(count.refine((steps) => steps === -1 || steps >= 1).default(-1), {
     description: "updates in all, in place of num_train_epochs; -1 for as many as the epochs need",
     expects: "a whole number of at least 1, or -1 for as many as the epochs need",
@@ -27,7 +42,7 @@ export const trainingOptions = {
     description: "the order of rows; sequential: as shuffle_dataset false; group_by_length: as group_by_length true",
     nullMeans: "random",
   }),
-  freeze_parameters: training(z.array(z.string()).default([]), {
+  freeze_parameters: training(z.array(z.string().refine(isPattern)).default([]), {
     description:
       "regular expressions, found anywhere in a tensor's Hugging Face name, of parameters that are not trained and take no gradients and moments",
     expects: "regular expressions such as embed_tokens or layers\\.[0-3]\\.",

@@ -1,5 +1,6 @@
 /** `kto data`: what it tells of a file, with and without a model, and the rows that it writes. */
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import { readFeedback } from "../../../src/kto/data/read.ts";
@@ -33,6 +34,28 @@ describe("kto data", () => {
     expect(stdout).toMatch(/outside \[1, 1\.5\]; auto sets desirable_weight 2, undesirable_weight 1\n/);
     expect(stdout).toContain("--- ");
     expect(stdout).toContain("Once>>> upon a time<<<\n");
+  });
+
+  it("tells once of columns that are not read, however often the rows are gone through", async () => {
+    const file = fileIn(folder, "both.jsonl", jsonl([{ ...judged[0], chosen: " a", rejected: " b" }]));
+    const { code, stdout, stderr } = await data("--dataset_name", file, "--model", stories);
+    expect(code).toBe(0);
+    expect(stdout).toMatch(/layout +prompt\/chosen\/rejected\n/);
+    expect(stderr.match(/"completion" and "label" of 1 row \(line 1\) are not read/g)).toHaveLength(1);
+  });
+
+  it("refuses a pipe or a device, and does not wait for it", async () => {
+    const pipe = join(folder, "pipe.jsonl");
+    execFileSync("mkfifo", [pipe]);
+    const device = join(folder, "zero.jsonl");
+    symlinkSync("/dev/zero", device);
+    for (const path of [pipe, device]) {
+      expect(await data("--dataset_name", path)).toMatchObject({
+        code: 7,
+        stdout: "",
+        stderr: `error: Cannot open ${path}: it is a pipe or a device, not a regular file; write what comes from it to a file first.\n`,
+      });
+    }
   });
 
   it("counts in tokens with a model, names what is dropped, and shows what the model sees", async () => {

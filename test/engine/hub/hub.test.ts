@@ -445,6 +445,17 @@ describe("damage and lies", () => {
     expect(blobs()).toEqual([gitHash(config)]);
   });
 
+  test("a file whose length nobody states is read no further than small files go, and nothing of it stays", async () => {
+    hub.faults["HEAD config.json"] = [faults.status(200, { ETag: `"${gitHash(config)}"` })];
+    hub.faults["GET config.json"] = [faults.sendChunked(Buffer.alloc(65 * 2 ** 20, " "))];
+    await expect(resolve()).rejects.toThrow(
+      new FileError(
+        `Cannot download ${hub.endpoint}/${id}/resolve/${hub.commit}/config.json: its server does not say how long the file is and sends more than 64 MiB; a proxy or mirror is faulty, so set HF_ENDPOINT to another one.`,
+      ),
+    );
+    expect(blobs()).toEqual([]);
+  });
+
   test("an end that comes too early without a word is a cut, and a server that then has no more is begun again with", async () => {
     hub.faults["CDN model.safetensors"] = [faults.sendChunked(weights.subarray(0, 99)), faults.status(416)];
     expect(savedWeights(await resolve())).toEqual(weights);
@@ -646,9 +657,34 @@ describe("data sets", () => {
     [["train.jsonl", "dev.jsonl"], { train: ["train.jsonl"], validation: ["dev.jsonl"] }],
     [["my-train-set.csv", "test/a.csv"], { train: ["my-train-set.csv"], test: ["test/a.csv"] }],
     [["a.json", "b.json"], { train: ["a.json", "b.json"] }],
-    [["train.json", "train.jsonl", "other.jsonl"], { train: ["train.jsonl"] }],
+    [["a.json", "b.jsonl", "c.ndjson"], { train: ["a.json", "b.jsonl", "c.ndjson"] }],
+    [["train.jsonl", "test.parquet"], { train: ["train.jsonl"], test: ["test.parquet"] }],
   ])("%j", async (files, expected) => {
-    expect(await splits(files)).toEqual(expected);
+    const warnings: string[] = [];
+    expect(await splits(files, { onWarning: (sentence: string) => warnings.push(sentence) })).toEqual(expected);
+    expect(warnings).toEqual([]);
+  });
+
+  test.each<[string[], Record<string, string[]>, RegExp[]]>([
+    [
+      ["a.parquet", "b.parquet", "c.jsonl", "d.csv"],
+      { train: ["a.parquet", "b.parquet"] },
+      [
+        /^"tiny\/rows" on http\S+: the split "train" is read from its \.parquet files, and 2 data files \(c\.jsonl, d\.csv\) of another format or with the same name are left out; give a file itself as dataset_name to read it\.$/,
+      ],
+    ],
+    [
+      ["train.json", "train.jsonl", "test.csv", "other.jsonl"],
+      { train: ["train.jsonl"], test: ["test.csv"] },
+      [
+        /"train" is read from its \.jsonl files, and 1 data file \(train\.json\) of another format or with the same name is left out;/,
+        /: 1 data file \(other\.jsonl\) names no split and is left out, since other files do;/,
+      ],
+    ],
+  ])("what is left out is named: %j", async (files, expected, sentences) => {
+    const warnings: string[] = [];
+    expect(await splits(files, { onWarning: (sentence: string) => warnings.push(sentence) })).toEqual(expected);
+    expect(warnings).toEqual(sentences.map((sentence) => expect.stringMatching(sentence)));
   });
 
   test("a subset is a folder or a beginning of names", async () => {
@@ -679,7 +715,9 @@ describe("data sets", () => {
     const files = ["train.jsonl", "test.jsonl"];
     expect(await splits(files, { splits: ["test"] })).toEqual({ test: ["test.jsonl"] });
     expect(readdirSync(join(cache, "datasets--tiny--rows", "blobs"))).toEqual([gitHash(rows("test.jsonl"))]);
-    await expect(splits(files, { splits: ["dev"] })).rejects.toThrow(/has no split "dev"; it has test, train\.$/);
+    for (const none of ["dev", "constructor"]) {
+      await expect(splits(files, { splits: [none] })).rejects.toThrow(`has no split "${none}"; it has test, train.`);
+    }
     await expect(splits(["README.md", "a.txt"])).rejects.toThrow("holds no .parquet, .jsonl, .json or .csv file");
   });
 

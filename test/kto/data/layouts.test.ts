@@ -1,6 +1,7 @@
 /** Every layout of a row, what it becomes, and the sentences for rows that fit none. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { parseExactJson } from "../../../src/engine/files/exact-json.ts";
 import { ConfigError, DatasetError } from "../../../src/errors.ts";
 import { checkColumnMapping, mapColumns } from "../../../src/kto/data/columns.ts";
 import { rowsOfRecord } from "../../../src/kto/data/layouts.ts";
@@ -321,6 +322,22 @@ describe("refusals name file, line and field", () => {
     expect(() => rowsOf(fields)).toThrow(DatasetError);
     expect(() => rowsOf(fields)).toThrow(message);
     expect(() => rowsOf(fields)).toThrow(/^f\.jsonl:3: /);
+  });
+
+  it("show numbers that no float holds as they stand in the file, also in columns of other names", () => {
+    const fieldsOf = (text: string) => parseExactJson(text) as Record<string, unknown>;
+    const fields = fieldsOf('{"prompt": "p", "completion": "c", "label": 1e400, "thumb": -1e999}');
+    expect(() => rowsOf(fields)).toThrow(/"label" is 1e400; it must be/);
+    expect(() => rowsOf({ ...mapColumns(fields, { label: "thumb" }, source) })).toThrow(/"label" is -1e999; it must/);
+    expect(() => rowsOf(fieldsOf('{"prompt_ids": [1, 2e400], "completion_ids": [1], "label": 1}'))).toThrow(
+      /"prompt_ids" has 2e400 at position 1;/,
+    );
+    expect(() => rowsOf(fieldsOf('{"messages": [{"role": [1e400]}], "label": 1}'))).toThrow(
+      /has \[1e400\] as its "role"/,
+    );
+    expect(() => rowsOf({ prompt: "p", completion: "c", label: Number.POSITIVE_INFINITY })).toThrow(
+      /"label" is Infinity; it must/,
+    );
   });
 
   it("messages nested without end", () => {

@@ -11,7 +11,7 @@ const required = { model_name_or_path: "model", dataset_name: "rows.jsonl", outp
 
 function messageOf(input: Record<string, unknown>, where?: (name: string) => string): string {
   try {
-    parseKtoConfig({ ...required, ...input }, where);
+    parseKtoConfig(Object.fromEntries([...Object.entries(required), ...Object.entries(input)]), where);
   } catch (error) {
     if (error instanceof ConfigError) return error.message;
     throw error;
@@ -113,6 +113,39 @@ describe("refusals", () => {
   test("the place follows the option's name", () => {
     const message = messageOf({ beta: -1 }, (name) => (name === "beta" ? " in run.yaml" : ""));
     expect(message).toBe('option "beta" in run.yaml is -1; it must be a number above 0.');
+  });
+});
+
+describe("what could only fail once a model is loaded, or be lost without a word", () => {
+  test.each<[string, unknown, string]>([
+    [
+      "freeze_parameters",
+      ["norm", "("],
+      'option "freeze_parameters" is ["norm","("]; it must be regular expressions such as embed_tokens or layers\\.[0-3]\\..',
+    ],
+    [
+      "num_train_epochs",
+      "1e300",
+      'option "num_train_epochs" is 1e+300; it must be a number above 0 and at most 1000000.',
+    ],
+    ...["lr_scheduler_kwargs", "chat_template_kwargs", "column_mapping", "judge_request"].map(
+      (name): [string, unknown, string] => [
+        name,
+        '{"__proto__": "a"}',
+        `option "${name}" has the key "__proto__", which it cannot have: remove it.`,
+      ],
+    ),
+    [
+      "lr_scheduler_kwargs",
+      { constructor: 1 },
+      'option "lr_scheduler_kwargs" has "constructor", but lr_scheduler_type "linear" takes none.',
+    ],
+  ])("%s: %j", (name, written, message) => {
+    expect(messageOf({ [name]: written })).toBe(message);
+  });
+
+  test("an option of the name __proto__", () => {
+    expect(messageOf(JSON.parse('{"__proto__": 1}'))).toMatch(/^unknown option "__proto__"/);
   });
 });
 
