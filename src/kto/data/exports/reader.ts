@@ -26,7 +26,7 @@ export interface PlacedRow<Place> {
 
 /**
  * @param pass goes through all findings from the first; it is called twice
- * @param onReport called once when all rows were read
+ * @param onReport called once when all rows were read, or when no more are wanted
  * @throws ConfigError if names must be given by the user and are not, or are not in the file
  */
 export async function* rowsOfFindings<Place>(
@@ -45,19 +45,24 @@ export async function* rowsOfFindings<Place>(
   check.close();
   const found = ledger.close();
   let index = 0;
-  for await (const { shape, finding, place } of pass()) {
-    if (finding === "unrated") {
-      builder.addUnrated();
-      continue;
+  try {
+    for await (const { shape, finding, place } of pass()) {
+      if (finding === "unrated") {
+        builder.addUnrated();
+        continue;
+      }
+      const verdict = verdictOf(finding, found.get(index++) ?? []);
+      if (verdict.row === undefined) builder.addDropped(finding, verdict.reason);
+      else {
+        yield { row: verdict.row, place, shape: shape.name };
+        // Behind the yield, so that a row that nobody takes is not counted.
+        builder.addRow(verdict.row, finding, verdict.cites);
+      }
     }
-    const { row, reason, ...verdict } = verdictOf(finding, found.get(index++) ?? []);
-    if (row === undefined) builder.addDropped(finding, reason);
-    else {
-      builder.addRow(row, finding, "cites" in verdict && verdict.cites);
-      yield { row, place, shape: shape.name };
-    }
+  } finally {
+    // Also where no more rows are wanted, as for a slice.
+    onReport(builder.report());
   }
-  onReport(builder.report());
 }
 
 /** Names that are collected for a message. */

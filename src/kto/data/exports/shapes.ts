@@ -5,6 +5,7 @@
 import { conversationShapes } from "./conversations.ts";
 import { namedRatingShapes } from "./named-ratings.ts";
 import { openWebUiShapes } from "./open-webui.ts";
+import { databaseShape } from "./open-webui-database.ts";
 import { pairShapes } from "./pairs.ts";
 import { singleAnswerShapes } from "./single-answers.ts";
 import type { Json, Shape, UserNames } from "./types.ts";
@@ -22,7 +23,9 @@ export const shapes: readonly Shape[] = [
 export const shapeColumns: readonly string[] = [...new Set(shapes.flatMap(({ columns = [] }) => columns))];
 
 /** What was looked for, for messages about a file that is not recognised. */
-export const shapesLookedFor = shapes.map(({ name, lookedFor }) => `${name} (${lookedFor})`).join("; ");
+export const exportsLookedFor = [...shapes, databaseShape]
+  .map(({ name, lookedFor }) => `${name} (${lookedFor})`)
+  .join("; ");
 
 /**
  * The shape of a record; undefined if it has none, or if it is a row of feedback already.
