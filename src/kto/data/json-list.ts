@@ -190,7 +190,7 @@ class ListSplitter {
     const end = bytes.indexOf(newline);
     const text = this.#decoded(end < 0 ? bytes : bytes.subarray(0, end));
     if (isJson(text)) {
-      const remedy = "if it holds one object per line, name it .jsonl";
+      const remedy = `if it holds one object per line, name it .jsonl${text.startsWith("{") ? `; of exports of chat programs looked for were ${exportsLookedFor}` : ""}`;
       return new DatasetError(
         `${this.#path} is not valid JSON of the form [row, row, ...], no list of rows; ${remedy}.`,
       );

@@ -35,7 +35,7 @@ export const modelOptions = {
   dataset_name: option(z.string().min(1), {
     description:
       "the feedback: rows of prompt, completion, label, or of prompt, chosen, rejected, or what a chat program exports",
-    expects: "a local file, several with commas between them, a folder, or the hub id of a data set",
+    expects: "a local feedback file, several with commas between them, a folder, or the hub id of a data set",
     placeholder: "data",
     aliases: ["dataset"],
   }),
