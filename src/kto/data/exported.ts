@@ -68,6 +68,12 @@ function nameOf({ shape }: ExportFile): string {
 /** Columns that an export in parquet may need besides those of rows. */
 export const exportColumns = shapeColumns;
 
+/**
+ * Messages of all prompts of one record. Each rated answer has its whole path as prompt, so that a chain of answers that
+ * are all rated would take the square of its length.
+ */
+const mostMessages = 20_000_000;
+
 export interface ExportReading {
   readonly mapping: ColumnMapping;
   readonly scale: LabelScale;
@@ -113,7 +119,16 @@ export async function* exportRecords(
       }
     }
   }
+  let last: RowSource | undefined;
+  let messages = 0;
   for await (const { row, place, shape } of rowsOfFindings(pass, names, onReport)) {
+    messages = (place === last ? messages : 0) + row.prompt.length;
+    last = place;
+    if (messages > mostMessages) {
+      throw new DatasetError(
+        `${placeOf(place)}: the rated answers of this conversation have more than ${mostMessages} messages before them together; no program writes such a file, so remove the record.`,
+      );
+    }
     yield { fields: { ...row }, source: place, exportedBy: shape };
   }
 }

@@ -3,7 +3,7 @@ import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { ExportReport } from "../../../../src/kto/data/exports/report.ts";
-import { readFeedback } from "../../../../src/kto/data/read.ts";
+import { feedbackRows, readFeedback } from "../../../../src/kto/data/read.ts";
 import { fileIn, freshPath, temporaryFolder } from "../../../helpers/folders.ts";
 import { kto } from "../../../helpers/streams.ts";
 
@@ -110,6 +110,27 @@ it("a million messages in one chat are read without recursion", async () => {
   expect(rows).toMatchObject([{ label: true }]);
   const [row] = rows;
   expect(row !== undefined && "promptMessages" in row && row.promptMessages.length).toBe(count - 1);
+});
+
+it("a chain of answers that are all rated does not take the square of its length", async () => {
+  const count = 16_000;
+  const messages = Array.from({ length: count }, (_, i) => [
+    `m${i}`,
+    {
+      parentId: i === 0 ? null : `m${i - 1}`,
+      role: i % 2 === 0 ? "user" : "assistant",
+      content: "x",
+      ...(i % 2 === 0 ? {} : { annotation: { rating: 1 } }),
+    },
+  ]);
+  const chats = [{ id: "c", chat: { history: { messages: Object.fromEntries(messages) } } }];
+  const path = fileIn(folder, "chats.json", JSON.stringify(chats));
+  let rows = 0;
+  const all = async () => {
+    for await (const _ of feedbackRows(path)) rows++;
+  };
+  await expect(all()).rejects.toThrow(/more than 20000000 messages before them together/);
+  expect(rows).toBeGreaterThan(4000);
 });
 
 it("a hundred thousand levels of nested messages are read without recursion", async () => {
