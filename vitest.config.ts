@@ -1,6 +1,8 @@
 /**
- * One process and one module graph for all test files: compiling a kernel costs 0.5 to 2 seconds on a software
- * adapter, so a device and its pipelines are opened once and shared. A test leaves no global state behind.
+ * Two groups of test files, each one process with one module graph. "device" holds what computes on the adapter in the
+ * test's own process: compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device and its pipelines are
+ * opened once and shared. "host" holds the rest, which mostly starts commands or needs no adapter; `npm test` runs it
+ * beside the first. A test leaves no global state behind.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
@@ -12,9 +14,19 @@ import { defineConfig } from "vitest/config";
 const cache = mkdtempSync(join(tmpdir(), "kto-cache-"));
 process.on("exit", () => rmSync(cache, { recursive: true, force: true }));
 
+const host = [
+  "test/*.test.ts",
+  "test/{bench,bin,cli,examples,scripts}/**/*.test.ts",
+  "test/engine/{files,hub,platform,text}/**/*.test.ts",
+  "test/kto/{data,judge,options,report}/**/*.test.ts",
+];
+
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
+    projects: [
+      { extends: true, test: { name: "device", include: ["test/**/*.test.ts"], exclude: host } },
+      { extends: true, test: { name: "host", include: host } },
+    ],
     pool: "forks",
     maxWorkers: 1,
     fileParallelism: false,

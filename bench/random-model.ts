@@ -3,8 +3,8 @@
 import { writeSafetensors } from "../src/engine/files/safetensors.ts";
 import { elementCount } from "../src/engine/gpu/tensor.ts";
 import { parseModelConfig } from "../src/engine/model/config/config.ts";
-import { writeCheckpoint } from "../src/engine/model/weights/checkpoint-files.ts";
-import { checkpointNaming, modulePrefix, parameterSpecs } from "../src/engine/model/weights/parameters.ts";
+import { modulePrefix, parameterSpecs, storedNaming } from "../src/engine/model/weights/parameters.ts";
+import { writeWeights } from "../src/engine/model/weights/weight-files.ts";
 import { platform } from "../src/engine/platform/index.ts";
 import { Random } from "../src/engine/random.ts";
 import { normals } from "./measure/case.ts";
@@ -29,7 +29,7 @@ export async function writeRandomModel(
   const parsed = parseModelConfig(text, configFile);
   const random = new Random(seed);
   const prefix = parsed.modelType === "gpt2" ? "transformer." : "model.";
-  const { fullName } = checkpointNaming(parsed, [prefix]);
+  const { fullName } = storedNaming(parsed, [prefix]);
   const tensors = parameterSpecs(parsed)
     .flatMap(({ parts }) => parts)
     .map(({ name, shape }) => {
@@ -57,7 +57,7 @@ export async function writeLargeRandomModel(
   const parsed = parseModelConfig(text, configFile);
   const random = new Random(seed);
   const table = normals(random, TABLE_LENGTH, 0.02);
-  const { fullName } = checkpointNaming(parsed, [modulePrefix(parsed)]);
+  const { fullName } = storedNaming(parsed, [modulePrefix(parsed)]);
   const tensors = parameterSpecs(parsed).flatMap(({ parts }) =>
     parts.map(({ name, shape }) => ({
       name: fullName(name),
@@ -81,5 +81,5 @@ export async function writeLargeRandomModel(
       },
     })),
   );
-  await writeCheckpoint(folder, tensors, SHARD_BYTES);
+  await writeWeights(folder, tensors, SHARD_BYTES);
 }

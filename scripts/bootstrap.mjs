@@ -84,14 +84,39 @@ async function runTests() {
     }
   }
   await run("node", ["--import", "tsx", "scripts/structure.ts"]);
-  const report = join(root, ".cache", "vitest.json");
+  // Tests that are named run in one process; all of them in two, side by side.
+  const runs = extra.length > 0 ? [runVitest("named", extra)] : await runGroups();
+  const results = await Promise.all(runs);
+  const sum = (key) => results.reduce((total, result) => total + result[key], 0);
+  const [passed, failed, skipped] = ["passed", "failed", "skipped"].map(sum);
+  console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
+  const code = results.find((result) => result.code !== 0)?.code ?? 0;
+  return code === 0 && failed > 0 ? 1 : code;
+}
+
+/** Both groups of vitest.config.ts. The lines of the second follow those of the first, so that each is read whole. */
+async function runGroups() {
+  console.log("The tests run in two groups side by side; the lines of the second follow those of the first.");
+  const kept = [];
+  let firstRuns = true;
+  const second = runVitest("host", ["--project", "host"], (line) => {
+    if (firstRuns) kept.push(line);
+    else console.log(line);
+  });
+  const first = await runVitest("device", ["--project", "device"]);
+  firstRuns = false;
+  for (const line of kept) console.log(line);
+  return [first, await second];
+}
+
+/** @param tell takes the lines on stdout; without it stdout stays the terminal that it was */
+async function runVitest(name, options, tell) {
+  const report = join(root, ".cache", `vitest-${name}.json`);
   mkdirSync(dirname(report), { recursive: true });
   rmSync(report, { force: true });
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
-  const code = await run("node", [toolPath("vitest", "vitest"), "run", ...reporters, ...extra], nativeNoise());
-  const { passed, failed, skipped } = countTests(report, code);
-  console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
-  return code === 0 && failed > 0 ? 1 : code;
+  const code = await run("node", [toolPath("vitest", "vitest"), "run", ...reporters, ...options], nativeNoise(), tell);
+  return { code, ...countTests(report, code) };
 }
 
 function countTests(report, code) {
@@ -120,13 +145,13 @@ function toolPath(packageName, tool) {
 
 /**
  * Runs a program in the project folder and returns its exit code. "node" is this Node. Lines on stderr for which
- * `drop` is true are left out; without `drop` stderr stays the terminal that it was.
+ * `drop` is true are left out; without `drop` stderr stays the terminal that it was. So does stdout without `tell`.
  */
-function run(program, options, drop) {
+function run(program, options, drop, tell) {
   return new Promise((resolve) => {
     const child = spawn(program === "node" ? process.execPath : program, options, {
       cwd: root,
-      stdio: ["inherit", "inherit", drop === undefined ? "inherit" : "pipe"],
+      stdio: ["inherit", tell === undefined ? "inherit" : "pipe", drop === undefined ? "inherit" : "pipe"],
       shell: program !== "node" && process.platform === "win32",
     });
     if (child.stderr !== null && drop !== undefined) {
@@ -134,6 +159,7 @@ function run(program, options, drop) {
         if (!drop(line)) process.stderr.write(`${line}\n`);
       });
     }
+    if (child.stdout !== null && tell !== undefined) createInterface({ input: child.stdout }).on("line", tell);
     child.on("error", (error) => {
       console.error(`${program} could not be started: ${error.message}.`);
       resolve(1);

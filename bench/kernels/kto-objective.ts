@@ -38,6 +38,7 @@ export const ktoObjectiveCases: readonly BenchmarkCase[] = [
         coefficients,
         metrics,
         clamped: 1,
+        wholeUpdate: 0,
       });
       return async () => {
         const { z0 } = twin.referencePoint({

@@ -17,9 +17,11 @@ export const STEP_NUMBERS = {
   learningRate: 0,
   /**
    * Factor on the coefficients of a microbatch: 1 / microbatches of the update where their losses are averaged, 1 / its
-   * completion tokens where every token weighs the same.
+   * completion tokens where every token weighs the same, 1 where every row of the update does.
    */
   microbatchWeight: 1,
+  /** Rows of the update, all its microbatches together. */
+  updateRows: 2,
   size: 4,
 } as const;
 

@@ -14,15 +14,27 @@
  * flows.
  *
  * Entries [0, m) of the log-probabilities are the examples, [m, 2 m) the mismatched pairs. The sum over pairs has a
- * kernel of its own, so that a reference point can span several microbatches.
+ * kernel of its own, so that a reference point can span several microbatches; every row of the update then weighs the
+ * same, 1 / (rows of the update) in place of 1 / m.
  */
 import { STEP_NUMBERS } from "./adamw.ts";
 import { kernel } from "./kernel.ts";
 import { sigmoid } from "./wgsl.ts";
 
+/** "kto" estimates z0 from the mismatched pairs; "apo_zero_unpaired" sets it to 0 and needs no pairs. */
+export type KtoLossType = "kto" | "apo_zero_unpaired";
+
+/**
+ * What log-ratios are against. "model": the log-probs of a reference model, and z0 is clamped at 0. "uniform": no
+ * model; every completion has the same log-prob c under it, which cancels in r_i - z0, so 0 stands for it. A clamp at 0
+ * would be one at an arbitrary c, so there is none: with c low enough it never acts.
+ */
+export type ReferenceKind = "model" | "uniform";
+
 /** Places in the running sums of a logging window, f32[24]; the host divides and clears them. */
 export const METRIC_SUMS = {
   loss: 0,
+  /** How many means there are of loss and reference point: of microbatches, or of updates where rows weigh alike. */
   microbatches: 1,
   referencePoint: 2,
   unclampedReferencePoint: 3,
@@ -79,7 +91,8 @@ fn main() {
 /**
  * Writes coefficients [m] and adds to METRIC_SUMS, except the sums over pairs and tokens. policy and reference have
  * S = 2 m entries, or S = m where z0 is 0 by choice: no pairs were computed, and pairSum must be zero. `clamped` is 0
- * against the uniform reference, else 1.
+ * against the uniform reference, else 1. `wholeUpdate` is 1 where the m rows are a part of `updateRows` that weigh
+ * alike, 0 where they are a mean of their own.
  */
 export const ktoObjective = kernel({
   name: "ktoObjective",
@@ -91,7 +104,14 @@ export const ktoObjective = kernel({
     step: `f32[${STEP_NUMBERS.size}]`,
   },
   write: { coefficients: "f32[m]", metrics: `f32[${METRIC_SUMS.size}]` },
-  uniforms: { m: "u32", beta: "f32", desirableWeight: "f32", undesirableWeight: "f32", clamped: "u32" },
+  uniforms: {
+    m: "u32",
+    beta: "f32",
+    desirableWeight: "f32",
+    undesirableWeight: "f32",
+    clamped: "u32",
+    wholeUpdate: "u32",
+  },
   wgsl: /* wgsl */ `${sigmoid("f32")}
 @compute @workgroup_size(1)
 fn main() {
@@ -100,7 +120,9 @@ fn main() {
   // max(0, NaN) may be 0: a pair that overflowed must not turn into a reference point.
   let z0 = select(mean, 0.0, u.clamped != 0u && mean < 0.0);
   let known = select(0.0, 1.0, measured || u.clamped != 0u);
-  let share = 1.0 / f32(u.m);
+  let rows = select(f32(u.m), step[${STEP_NUMBERS.updateRows}], u.wholeUpdate != 0u);
+  let share = 1.0 / rows;
+  let part = f32(u.m) / rows;
   var loss = 0.0;
   for (var i = 0u; i < u.m; i++) {
     let reward = policy[i] - reference[i];
@@ -125,10 +147,10 @@ fn main() {
     if (slope < 0.01) { metrics[${METRIC_SUMS.saturated}] += 1.0; }
   }
   metrics[${METRIC_SUMS.loss}] += loss;
-  metrics[${METRIC_SUMS.microbatches}] += 1.0;
-  metrics[${METRIC_SUMS.referencePoint}] += z0;
-  metrics[${METRIC_SUMS.unclampedReferencePoint}] += mean;
-  if (measured) { metrics[${METRIC_SUMS.measured}] += 1.0; }
+  metrics[${METRIC_SUMS.microbatches}] += part;
+  metrics[${METRIC_SUMS.referencePoint}] += part * z0;
+  metrics[${METRIC_SUMS.unclampedReferencePoint}] += part * mean;
+  if (measured) { metrics[${METRIC_SUMS.measured}] += part; }
 }`,
   grid: () => [1],
   cost: ({ m = 0 }) => ({ flops: 20 * m, bytes: 16 * m }),

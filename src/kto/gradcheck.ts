@@ -6,11 +6,12 @@
 import { Float64Model } from "../engine/model/float64/decoder.ts";
 import { adapterGradients, float64Weights } from "../engine/model/float64/lora.ts";
 import type { Model } from "../engine/model/model.ts";
+import { DatasetError } from "../errors.ts";
 import { globalNorm } from "../kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../kernels/kto-objective.ts";
 import { type BatchExample, checkSequences, packBatch } from "./method/batch.ts";
 import { ktoFloat64Gradient } from "./method/float64-gradient.ts";
-import { type ObjectiveOptions, usesPairs } from "./method/objective.ts";
+import { checkObjective, type ObjectiveOptions, usesPairs } from "./method/objective.ts";
 import { mismatchedPairs } from "./method/sampler.ts";
 import { Update } from "./method/update.ts";
 
@@ -70,10 +71,16 @@ export interface GradientCheckOptions {
   readonly tolerance?: number;
 }
 
-/** Runs the check. Neither model is changed. Throws DatasetError for an example that the models cannot take. */
+/**
+ * Runs the check. Neither model is changed.
+ *
+ * @throws DatasetError without examples and for one that the models cannot take; ConfigError for an objective out of range
+ */
 export async function checkGradients(options: GradientCheckOptions): Promise<GradientCheck> {
   const { policy, reference, examples, objective } = options;
   const maxLength = Math.min(policy.config.contextLength, reference.config.contextLength);
+  checkObjective(objective);
+  if (examples.length === 0) throw new DatasetError("There are no examples to check gradients on; give one or more.");
   checkSequences(examples, policy.config.vocabSize, { maxLength, limit: "the model's context of" });
   const batch = packBatch(examples, { mismatched: usesPairs(objective), maxLength });
   const update = policy.device.allocating(

@@ -7,7 +7,8 @@ import { ConfigError } from "../errors.ts";
 import { type ClassWeights, solveWeights } from "./data/weights.ts";
 import type { Checked } from "./options/checked.ts";
 import { type TrainerOptions, trainerOptions } from "./options/kto.ts";
-import { type ReferenceMode, referenceChoice, referenceMode } from "./options/method.ts";
+import { type ReferenceMode, referenceChoice, referenceMode, referencePointScope } from "./options/method.ts";
+import { warn } from "./run/callbacks.ts";
 import { createRun, timeRun } from "./run/create.ts";
 import type { Method, RunInputs } from "./run/inputs.ts";
 import type { Run } from "./run/run.ts";
@@ -50,6 +51,12 @@ export const KtoTrainer = {
    */
   async create(inputs: TrainerInputs): Promise<KtoTrainer> {
     const { method, ...facts } = await ktoMethod(inputs);
+    if (method.referencePointScope !== method.options.reference_point_scope) {
+      warn(
+        inputs,
+        'a microbatch of one row has no mismatched pair, so the reference point is taken over the rows of the whole update (reference_point_scope "step").',
+      );
+    }
     return Object.assign(await createRun(inputs, method), facts);
   },
 
@@ -90,7 +97,7 @@ async function ktoMethod(inputs: TrainerInputs): Promise<{
     },
     reference: choice.of === "given" ? (reference ?? "start") : choice.of,
     caching: choice.cached ? { recompute: options.overwrite_cache, freeReference } : undefined,
-    referencePointScope: options.reference_point_scope,
+    referencePointScope: referencePointScope(options),
   };
   return { method, weights, referenceMode: referenceMode(choice) };
 }

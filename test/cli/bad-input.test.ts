@@ -178,6 +178,12 @@ describe("a feedback file that is odd but can be used", () => {
     return { stdout, stderr };
   }
 
+  test("rows of one class: no advice on training where nothing is trained", async () => {
+    const { code, stderr } = await kto("logps", "--model", llama, "--dataset", rows([row(true), row(true, 4)]));
+    expect(code, stderr).toBe(0);
+    expect(stderr).not.toContain("warning");
+  });
+
   test("rows of one class: a warning, and it trains", async () => {
     const { code, stderr } = await train(freshPath(folder, "out"), llama, rows([row(true), row(true, 4)]));
     expect(code).toBe(0);

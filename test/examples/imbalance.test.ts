@@ -55,7 +55,7 @@ describe("rows of the majority vote", () => {
     expect({ comparisons: comparisons.length, rows: rows.length, ties, unfit }).toEqual({
       ...{ comparisons: 508, rows: 838, ties: 84, unfit: 5 },
     });
-    expect(report).toMatchObject({ examples: rows.length, cut: 0, warnings: [] });
+    expect(report).toMatchObject({ examples: rows.length, cut: 0, warnings: [], advice: [] });
   });
 });
 

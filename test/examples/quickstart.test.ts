@@ -31,7 +31,7 @@ test("openings are those of the training list; the held-out ones share none with
 test("every row fits the model and tokenizes as prompt, then completion", async () => {
   const tokenizer = await loadTokenizer(modelFolder);
   const { report } = tokenizeRows(rows, { tokenizer, vocabSize: 512, contextLength: 512, appendEos: false });
-  expect(report).toMatchObject({ rows: rows.length, examples: rows.length, cut: 0, warnings: [] });
+  expect(report).toMatchObject({ rows: rows.length, examples: rows.length, cut: 0, warnings: [], advice: [] });
 });
 
 test("wrap breaks at spaces and lets a long word stand alone", () => {

@@ -26,8 +26,8 @@ import { loadAdapter } from "../../src/engine/model/peft.ts";
 import { ADAPTER_CONFIG } from "../../src/engine/model/peft-config.ts";
 import { ADAPTER_WEIGHTS } from "../../src/engine/model/peft-tensors.ts";
 import { checkTensors } from "../../src/engine/model/weights/check-tensors.ts";
-import { openCheckpoint, writeCheckpoint } from "../../src/engine/model/weights/checkpoint-files.ts";
-import { checkpointPieces, finitePieces } from "../../src/engine/model/weights/weight-transfer.ts";
+import { openWeights, writeWeights } from "../../src/engine/model/weights/weight-files.ts";
+import { finitePieces, storedPieces } from "../../src/engine/model/weights/weight-transfer.ts";
 import { Random } from "../../src/engine/random.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { errorMessage, KtoError } from "../../src/errors.ts";
@@ -84,11 +84,11 @@ function zeros(shapes: Readonly<Record<string, readonly number[]>>): TensorToWri
 /** All of a model folder that is read before a device is needed, and the weights. */
 async function readModel(folder: string): Promise<void> {
   const config = await readModelConfig(folder);
-  const files = await openCheckpoint(folder);
+  const files = await openWeights(folder);
   try {
     checkTensors(config, files);
     for (const name of files.tensors.keys()) {
-      for await (const _ of finitePieces(name, checkpointPieces(files, name), "f32"));
+      for await (const _ of finitePieces(name, storedPieces(files, name), "f32"));
     }
   } finally {
     await files.close();
@@ -206,6 +206,7 @@ function resumedRun(lora: boolean): FuzzKind {
 
 const runState: RunState = {
   version: 1,
+  pairsWithin: "microbatch",
   method: "kto",
   step: 3,
   totalSteps: 8,
@@ -265,7 +266,7 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
         [...file.tensors].map(async ([name, { shape }]) => ({ name, shape, data: await file.readF32(name) })),
       );
       await file.close();
-      await writeCheckpoint(folder, tensors, 40_000);
+      await writeWeights(folder, tensors, 40_000);
     },
     files: { "model.safetensors.index.json": "text", "model-00001-of-00003.safetensors": "safetensors" },
     read: readModel,

@@ -1,15 +1,15 @@
 /** Garbage collections by force, for what must not depend on when they happen. */
+import { setImmediate } from "node:timers/promises";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 
-/** Collects all garbage every few milliseconds while `work` is waited for. */
-export async function collectingGarbage<T>(work: () => Promise<T>): Promise<T> {
-  setFlagsFromString("--expose-gc");
-  const collect: () => void = runInNewContext("gc");
-  const timer = setInterval(collect, 50);
-  try {
-    return await work();
-  } finally {
-    clearInterval(timer);
+setFlagsFromString("--expose-gc");
+const collect: () => void = runInNewContext("gc");
+
+/** Collects all garbage, again and again, so that callbacks of what was collected have run as well. */
+export async function collectGarbage(): Promise<void> {
+  for (let round = 0; round < 5; round++) {
+    collect();
+    await setImmediate();
   }
 }

@@ -5,6 +5,7 @@
 import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { setImmediate } from "node:timers/promises";
 
 export const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 /** git's name of a file's content. */
@@ -19,12 +20,18 @@ export const faults = {
     (code: number, headers: Record<string, string> = {}): Fault =>
     (response) =>
       void response.writeHead(code, headers).end(),
-  /** Sends so many bytes, then breaks the connection. */
+  /**
+   * Sends so many bytes, then breaks the connection once they have arrived: what the client has not read is lost then.
+   *
+   * @param arrivedBytes how much of the whole file the client has by now
+   */
   cutAfter:
-    (bytes: number): Fault =>
-    (response, body, start) => {
+    (bytes: number, arrivedBytes: () => number): Fault =>
+    async (response, body, start) => {
       writeHead(response, body, start);
-      response.write(body.subarray(0, bytes), () => setTimeout(() => response.destroy(), 5));
+      response.write(body.subarray(0, bytes));
+      while (arrivedBytes() < start + bytes) await setImmediate();
+      response.destroy();
     },
   /** Sends so many bytes, then nothing. */
   stallAfter:

@@ -33,6 +33,11 @@ export interface StepResult {
   readonly tensors: ReadonlyMap<string, Float32Array>;
 }
 
+/** The shape classes of the passes of a microbatch. */
+export function shapesOfBatch({ packed, apart }: Batch): RowShape[] {
+  return [packed, ...(apart ? Object.values(apart) : [])].map(({ shape }) => shape);
+}
+
 /** A step for these shapes; free it. */
 export function updateFor(
   policy: Model,
@@ -45,11 +50,12 @@ export function updateFor(
   return new Update({
     policy,
     reference,
-    shapes: batches.map((batch) => batch.packed.shape),
+    shapes: batches.flatMap(shapesOfBatch),
     maxSize: Math.max(...batches.map((batch) => batch.size)),
     objective,
     optimizer: noOptimizer,
     referencePointScope: scope,
+    maxUpdateRows: batches.reduce((sum, { size }) => sum + size, 0),
     gradientCheckpointing,
   });
 }
@@ -122,7 +128,10 @@ export interface ExactStep {
   readonly gradientNorm: number;
 }
 
-/** The oracle of steps of several microbatches: losses are averaged, z0 is taken over each or over all of them. */
+/**
+ * The oracle of steps of several microbatches: each has its own pairs and reference point and losses are averaged, or all
+ * rows are one ring with one reference point and weigh alike.
+ */
 export function exactStep(
   policy: Float64Model,
   reference: Float64Model,
@@ -139,18 +148,12 @@ export function exactStep(
       valid,
     };
   };
-  const pairs = microbatches.map(pairsOf);
-  const whole = {
-    policyLogProbs: pairs.flatMap((own) => own.policyLogProbs),
-    referenceLogProbs: pairs.flatMap((own) => own.referenceLogProbs),
-    valid: pairs.flatMap((own) => own.valid),
-  };
+  const rings = scope === "step" ? [microbatches.flat()] : microbatches;
   const gradients: Float64Gradients = new Map();
   let loss = 0;
   let kl = 0;
-  microbatches.forEach((examples, index) => {
-    const own = scope === "step" ? whole : (pairs[index] ?? whole);
-    const { z0 } = referencePoint({ ...own, lossType: options.lossType });
+  for (const examples of rings) {
+    const { z0 } = referencePoint({ ...pairsOf(examples), lossType: options.lossType });
     const result = ktoObjective({
       policyLogProbs: examples.map((row) => policy.logProb(row.promptIds, row.completionIds)),
       referenceLogProbs: examples.map((row) => reference.logProb(row.promptIds, row.completionIds)),
@@ -158,12 +161,12 @@ export function exactStep(
       z0,
       ...options,
     });
-    loss += result.loss / microbatches.length;
-    kl += z0 / microbatches.length;
+    loss += result.loss / rings.length;
+    kl += z0 / rings.length;
     examples.forEach((row, i) => {
-      const coefficient = (result.coefficients[i] ?? Number.NaN) / microbatches.length;
+      const coefficient = (result.coefficients[i] ?? Number.NaN) / rings.length;
       policy.accumulateLogProbGradient(row.promptIds, row.completionIds, coefficient, gradients);
     });
-  });
+  }
   return { loss, kl, gradients, gradientNorm: globalNorm(gradients.values()) };
 }

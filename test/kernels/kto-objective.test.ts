@@ -21,6 +21,8 @@ interface Batch {
   readonly desirableWeight: number;
   readonly undesirableWeight: number;
   readonly microbatchWeight?: number;
+  /** Rows of the update that these are a part of; default: they are a mean of their own. */
+  readonly updateRows?: number;
   readonly referenceKind?: "model" | "uniform";
 }
 
@@ -48,13 +50,14 @@ async function run(batch: Batch) {
     reference: referenceLogProbs,
     desirable: u32([m], batch.labels.map(Number)),
     pairSum,
-    step: f32([4], [0, batch.microbatchWeight ?? 1, 0, 0]),
+    step: f32([4], [0, batch.microbatchWeight ?? 1, batch.updateRows ?? 0, 0]),
     coefficients: unset(m),
     metrics,
     beta: batch.beta,
     desirableWeight: batch.desirableWeight,
     undesirableWeight: batch.undesirableWeight,
     clamped: batch.referenceKind === "uniform" ? 0 : 1,
+    wholeUpdate: batch.updateRows === undefined ? 0 : 1,
   });
   return { coefficients: result("coefficients"), metrics: result("metrics"), pairSum: pairSum.data };
 }
@@ -82,8 +85,11 @@ async function check(batch: Batch): Promise<{ coefficients: Float32Array; metric
     z0: point.z0,
     measured,
     beta,
+    ...(batch.updateRows === undefined ? {} : { rows: batch.updateRows }),
     ...weights,
   });
+  const rows = batch.updateRows ?? m;
+  const part = m / rows;
   const { coefficients, metrics, pairSum } = await run(batch);
 
   // Each k_i is rounded once, then summed: a random walk over the pairs.
@@ -121,15 +127,17 @@ async function check(batch: Batch): Promise<{ coefficients: Float32Array; metric
   );
   let lossError = 0;
   for (let i = 0; i < m; i++) {
-    const own = at(wanted.losses, i) / m;
-    lossError += own * (tailError(i) + (Math.sqrt(m) + 6) * EPSILON) + (SMALLEST_NORMAL * (1 + weightOf(i))) / m;
+    const own = at(wanted.losses, i) / rows;
+    lossError += own * (tailError(i) + (Math.sqrt(m) + 6) * EPSILON) + (SMALLEST_NORMAL * (1 + weightOf(i))) / rows;
   }
   expectWithin("loss", [at(metrics, METRIC_SUMS.loss)], [wanted.loss], () => lossError + Number.MIN_VALUE);
-  expectWithin("z0", [at(metrics, METRIC_SUMS.referencePoint)], [point.z0], () => pointError + Number.MIN_VALUE);
-  expectWithin("unclamped z0", [at(metrics, METRIC_SUMS.unclampedReferencePoint)], [point.unclamped], () => {
-    return pointError + Number.MIN_VALUE;
+  expectWithin("z0", [at(metrics, METRIC_SUMS.referencePoint)], [part * point.z0], () => {
+    return part * (pointError + 2 * EPSILON * Math.abs(point.z0)) + Number.MIN_VALUE;
   });
-  expect(metrics[METRIC_SUMS.microbatches]).toBe(1);
+  expectWithin("unclamped z0", [at(metrics, METRIC_SUMS.unclampedReferencePoint)], [part * point.unclamped], () => {
+    return part * (pointError + 2 * EPSILON * Math.abs(point.unclamped)) + Number.MIN_VALUE;
+  });
+  expect(metrics[METRIC_SUMS.microbatches]).toBe(Math.fround(part));
   const computed = batch.policy.length - m;
   expect(metrics[METRIC_SUMS.pairs]).toBe(computed);
   expect(metrics[METRIC_SUMS.selfPairs]).toBe(computed - point.pairs);
@@ -163,6 +171,8 @@ const batches = fc.record({
   desirableWeight: fc.constantFrom(1, 4 / 3, 13.33, 0),
   undesirableWeight: fc.constantFrom(1, 0.5, 0),
   microbatchWeight: fc.constantFrom(1, 0.25),
+  /** Other rows of the update, which weigh the same. */
+  others: fc.constantFrom(undefined, undefined, 0, 1, 23),
   referenceKind: fc.constantFrom("model", "model", "uniform"),
   seed: fc.nat(1e9),
 });
@@ -170,12 +180,13 @@ const batches = fc.record({
 describe("KTO objective", () => {
   it("equals float64 over classes, weights, clamps, and pairs that are not mismatched", async () => {
     await fc.assert(
-      fc.asyncProperty(batches, async ({ m, pairs, classes, drift, seed, ...numbers }) => {
+      fc.asyncProperty(batches, async ({ m, pairs, classes, drift, seed, others, ...numbers }) => {
         const random = seeded(seed);
         const ratios = normals(random, 2 * m, 4);
         const referenceLogProbs = normals(random, 2 * m, 10).map((value) => value - 60);
         await check({
           ...numbers,
+          ...(others === undefined ? {} : { updateRows: m + others }),
           policy: referenceLogProbs.map((value, i) => value + at(ratios, i) + (i < m ? 0 : drift)),
           reference: numbers.referenceKind === "uniform" ? new Float32Array(2 * m) : referenceLogProbs,
           labels: Array.from({ length: m }, () =>
@@ -327,6 +338,7 @@ describe("KTO objective", () => {
       desirableWeight: 1,
       undesirableWeight: 1,
       clamped: 1,
+      wholeUpdate: 0,
     });
     expect(result("metrics")[METRIC_SUMS.loss]).toBe(8.5);
     expect(result("metrics")[METRIC_SUMS.microbatches]).toBe(9);

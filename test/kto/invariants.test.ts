@@ -8,7 +8,7 @@ import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { ktoObjective } from "../../src/kernels/float64/kto-objective.ts";
-import { type Batch, type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
+import { type Batch, type BatchExample, packBatch, packUpdate } from "../../src/kto/method/batch.ts";
 import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import type { Metrics } from "../../src/kto/method/metrics.ts";
 import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
@@ -303,53 +303,115 @@ describe("weights and labels", () => {
 describe("accumulation", () => {
   /** Their mean mismatched log-ratio is positive, but that of some microbatches of 2 is not. */
   const examples = randomExamples(8, 2);
-  const halves = [0, 2, 4, 6].map((first) => examples.slice(first, first + 2));
-  const microbatches = halves.map((rows) => packBatch(rows, noCut));
-  /** The 8 rows at once, with the pairs that the microbatches of 2 make. */
-  const whole = batchWithPairs(
-    examples,
-    examples.map((_, i) => ({ completionIds: examples[i ^ 1]?.completionIds ?? [] })),
+  const parts = (size: number) =>
+    Array.from({ length: Math.ceil(examples.length / size) }, (_, k) => examples.slice(k * size, (k + 1) * size));
+  const microbatches = parts(2).map((rows) => packBatch(rows, noCut));
+  const runWhole = (rows: readonly (readonly BatchExample[])[], checkpointing = false) =>
+    runUpdate(llama.policy, llama.reference, objective, packUpdate(rows, noCut, "step"), "step", checkpointing);
+
+  it.each([1, 2, 3, 5])(
+    "microbatches of %i with a reference point over the step equal 8 rows at once",
+    async (size) => {
+      const once = await runWhole([examples]);
+      const accumulated = await runWhole(parts(size));
+      expect(once.kl).toBeGreaterThan(0.05);
+      expectWithin("z0", [accumulated.klUnclamped], [once.klUnclamped], () => LOG_PROB / 10);
+      expectWithin("loss", [accumulated.loss], [once.loss], () => 1e-6);
+      expect(relativeDistance(accumulated.gradients, once.gradients)).toBeLessThanOrEqual(1e-6);
+      for (const name of ["pairs", "selfPairs", "desirable", "desirableReward", "correct"] as const) {
+        expectWithin(name, [accumulated.sums(name)], [once.sums(name)], () => LOG_PROB);
+      }
+      const last = accumulated.coefficients;
+      expectWithin("last coefficients", last, once.coefficients.subarray(8 - last.length), (i) => {
+        return SAME_GRADIENT * Math.abs(at(once.coefficients, 8 - last.length + i));
+      });
+    },
   );
 
-  it("8 rows at once equal 4 microbatches of 2 with a reference point over the whole step", async () => {
-    const once = await runUpdate(llama.policy, llama.reference, objective, [whole]);
-    const accumulated = await runUpdate(llama.policy, llama.reference, objective, microbatches, "step");
-    expect(once.kl).toBeGreaterThan(0.1);
-    expectWithin("z0", [accumulated.klUnclamped], [once.klUnclamped], () => LOG_PROB / 10);
-    expectWithin("loss", [accumulated.loss], [once.loss], () => LOSS / 10);
-    expect(relativeDistance(accumulated.gradients, once.gradients)).toBeLessThanOrEqual(SAME_GRADIENT);
-    expectWithin("last coefficients", accumulated.coefficients, once.coefficients.subarray(6), (i) => {
-      return SAME_GRADIENT * Math.abs(at(once.coefficients, 6 + i));
-    });
+  it("8 rows at once are the same bits in both scopes", async () => {
+    const own = await runUpdate(llama.policy, llama.reference, objective, [packBatch(examples, noCut)]);
+    const whole = await runWhole([examples]);
+    expect(bits(whole.gradients)).toEqual(bits(own.gradients));
+    expect([whole.loss, whole.kl]).toEqual([own.loss, own.kl]);
+  });
+
+  it("gradient checkpointing of microbatches of one row gives the same bits", async () => {
+    const kept = await runWhole(parts(1));
+    const again = await runWhole(parts(1), true);
+    expect(bits(again.gradients)).toEqual(bits(kept.gradients));
+  });
+
+  it("the second pass runs the policy alone over the examples alone, and the first one no completion of theirs", () => {
+    const step = updateFor(llama.policy, llama.reference, objective, packUpdate(parts(1), noCut, "step"), "step");
+    try {
+      const ends = (rows: readonly { readonly completionIds: ArrayLike<number> }[]) =>
+        rows.reduce((sum, { completionIds }) => sum + completionIds.length - 1, 0);
+      const prompts = examples.reduce((sum, { promptIds }) => sum + promptIds.length, 0);
+      const both = prompts + 2 * ends(examples);
+      expect(step.rowsRun([packBatch(examples, noCut)])).toBe(2 * both);
+      expect(step.rowsRun(packUpdate(parts(1), noCut, "step"))).toBe(2 * both + prompts);
+    } finally {
+      step.free();
+    }
+  });
+
+  it("microbatches of one row give the same bits whatever stands beside them", async () => {
+    const [first, second, ...rest] = examples as [BatchExample, BatchExample, ...BatchExample[]];
+    const logProbs = async (rows: readonly BatchExample[]) => {
+      const batches = packUpdate(
+        rows.map((row) => [row]),
+        noCut,
+        "step",
+      );
+      const step = updateFor(llama.policy, llama.reference, objective, batches, "step");
+      try {
+        await step.gradients(batches);
+        return (await step.readLogProbs(1)).policy[0];
+      } finally {
+        step.free();
+      }
+    };
+    expect(await logProbs([second, first])).toEqual(await logProbs([...rest, first]));
   });
 
   it.each(["microbatch", "step"] as const)("reference_point_scope %s follows float64", async (scope) => {
-    const uneven = [examples.slice(0, 3), examples.slice(3, 5), examples.slice(5)];
-    const batches = uneven.map((rows) => packBatch(rows, noCut));
-    const result = await runUpdate(llama.policy, llama.reference, objective, batches, scope);
+    const uneven = [examples.slice(0, 3), examples.slice(3, 4), examples.slice(4)].filter(
+      (rows) => scope === "step" || rows.length > 1,
+    );
+    const result = await runUpdate(llama.policy, llama.reference, objective, packUpdate(uneven, noCut, scope), scope);
     const exact = exactStep(...exactOf("llama"), objective, uneven, scope);
     expectWithin("z0", [result.kl], [exact.kl], () => LOG_PROB);
     expectWithin("loss", [result.loss], [exact.loss], () => LOSS);
     expectGradients(result, exact.gradients);
-    expect(result.sums("pairs")).toBe(8);
+    expect(result.sums("pairs")).toBe(uneven.flat().length);
     expect(result.sums("selfPairs")).toBe(0);
   });
 
   it("the scopes differ where the clamp acts on some microbatches and not on others", async () => {
     const own = await runUpdate(llama.policy, llama.reference, objective, microbatches, "microbatch");
-    const shared = await runUpdate(llama.policy, llama.reference, objective, microbatches, "step");
-    // The mean of clamped means is not the clamped mean.
-    expect(own.klUnclamped).toBeCloseTo(shared.klUnclamped, 4);
-    expect(own.kl).toBeGreaterThan(shared.kl + 1e-3);
+    const exact = exactStep(...exactOf("llama"), objective, parts(2), "microbatch");
+    const shared = await runWhole(parts(2));
+    expectWithin("z0", [own.kl], [exact.kl], () => LOG_PROB);
+    expect(Math.abs(own.kl - shared.kl)).toBeGreaterThan(1e-3);
+  });
+
+  it("microbatches that were packed each for itself are refused where the reference point is shared", async () => {
+    const step = updateFor(llama.policy, llama.reference, objective, microbatches, "step");
+    try {
+      await expect(step.gradients(microbatches)).rejects.toThrow("packUpdate");
+    } finally {
+      step.free();
+    }
   });
 
   it.each(["microbatch", "step"] as const)("nothing of an earlier step is left in scope %s", async (scope) => {
-    const others = [packBatch(randomExamples(2, 6), noCut), packBatch(randomExamples(2, 7), noCut)];
-    const fresh = await runUpdate(llama.policy, llama.reference, objective, microbatches, scope);
-    const step = updateFor(llama.policy, llama.reference, objective, [...microbatches, ...others], scope);
+    const own = packUpdate(parts(2), noCut, scope);
+    const others = packUpdate([randomExamples(2, 6), randomExamples(2, 7)], noCut, scope);
+    const fresh = await runUpdate(llama.policy, llama.reference, objective, own, scope);
+    const step = updateFor(llama.policy, llama.reference, objective, [...own, ...others], scope);
     try {
       await gradientsOf(step, others);
-      const second = await gradientsOf(step, microbatches);
+      const second = await gradientsOf(step, own);
       expect([second.kl, second.klUnclamped]).toEqual([fresh.kl, fresh.klUnclamped]);
       expect(bits(second.gradients)).toEqual(bits(fresh.gradients));
     } finally {
@@ -357,20 +419,31 @@ describe("accumulation", () => {
     }
   });
 
+  const options = { beta: objective.beta, learning_rate: 0, max_steps: 1, shuffle_dataset: false } as const;
+
   it("the trainer takes its scope from reference_point_scope", async () => {
-    const options = {
-      beta: objective.beta,
-      learning_rate: 0,
-      max_steps: 1,
-      shuffle_dataset: false,
-      per_device_train_batch_size: 2,
-      gradient_accumulation_steps: 4,
-    } as const;
+    const four = { ...options, per_device_train_batch_size: 2, gradient_accumulation_steps: 4 };
     for (const scope of ["microbatch", "step"] as const) {
-      const { metrics } = await train({ ...llama, examples, options: { ...options, reference_point_scope: scope } });
-      const wanted = await runUpdate(llama.policy, llama.reference, objective, microbatches, scope);
+      const { metrics } = await train({ ...llama, examples, options: { ...four, reference_point_scope: scope } });
+      const batches = packUpdate(parts(2), noCut, scope);
+      const wanted = await runUpdate(llama.policy, llama.reference, objective, batches, scope);
       expect(metrics[0]).toMatchObject({ kl: wanted.kl, "kl/unclamped": wanted.klUnclamped });
     }
+  });
+
+  it("microbatches of one row take the reference point over the update, and say so", async () => {
+    const warnings: string[] = [];
+    const onWarning = (sentence: string) => warnings.push(sentence);
+    const ones = { ...options, per_device_train_batch_size: 1, gradient_accumulation_steps: 8 };
+    const { metrics } = await train({ ...llama, examples, onWarning, options: ones });
+    const eight = { ...options, per_device_train_batch_size: 8 };
+    const wanted = await train({ ...llama, examples, options: eight });
+    for (const name of ["loss", "kl", "grad_norm", "logps/chosen", "rewards/margins"]) {
+      expectWithin(name, [metrics[0]?.[name] ?? Number.NaN], [wanted.metrics[0]?.[name] ?? Number.NaN], () => LOG_PROB);
+    }
+    expect(warnings).toEqual([expect.stringContaining('reference_point_scope "step"')]);
+    const alone = { ...options, per_device_train_batch_size: 1 };
+    await expect(train({ ...llama, examples, options: alone })).rejects.toThrow('reference_point_scope "step"');
   });
 });
 
@@ -381,7 +454,7 @@ describe("pairs that are not mismatched", () => {
 
   it.each(["microbatch", "step"] as const)("leave the mean and are counted, in scope %s", async (scope) => {
     const microbatches = [rows, randomExamples(3, 12)];
-    const batches = microbatches.map((own) => packBatch(own, noCut));
+    const batches = packUpdate(microbatches, noCut, scope);
     expect(batches.map(({ pairValid }) => [...pairValid])).toEqual([
       [0, 1, 0, 1],
       [1, 1, 1],

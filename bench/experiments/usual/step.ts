@@ -13,7 +13,7 @@ import type { Model } from "../../../src/engine/model/model.ts";
 import { type PackedRows, packRows } from "../../../src/engine/model/rows.ts";
 import { NO_SEQUENCE, sequenceSums } from "../../../src/kernels/log-softmax-gather.ts";
 import { type BatchExample, packBatch } from "../../../src/kto/method/batch.ts";
-import { KtoObjective } from "../../../src/kto/method/kto-objective.ts";
+import { KtoOnDevice } from "../../../src/kto/method/kto-on-device.ts";
 import type { ObjectiveOptions } from "../../../src/kto/method/objective.ts";
 import { UsualHead } from "./head.ts";
 
@@ -40,7 +40,7 @@ function packWhole(
 
 export class UsualStep {
   readonly device: Device;
-  readonly objective: KtoObjective;
+  readonly objective: KtoOnDevice;
   readonly optimizer: AdamW;
   readonly #policy: Model;
   readonly #examples: readonly BatchExample[];
@@ -69,7 +69,7 @@ export class UsualStep {
     this.#head = new UsualHead(this.device, headRows, policy.config.vocabSize);
     const size = examples.length;
     this.#sums = this.device.allocate("scratch", "usual sums", [size]);
-    this.objective = new KtoObjective(this.device, args.objective, size);
+    this.objective = new KtoOnDevice(this.device, args.objective, size);
     this.optimizer = new AdamW(policy.weights, args.optimizer);
 
     const program = new Program(this.device, "usual schedule");

@@ -83,6 +83,7 @@ async function tokenize(rows: FeedbackRows, options: DataOptions, output: Output
   const { base: folder } = await modelFolders(names, output, false);
   const policy = { folder, config: await readModelConfig(folder) };
   const { examples, report } = await encodeFeedback(rows, { policy }, options, output);
+  for (const sentence of report.advice) output.warning(sentence);
   const hasTokenizer = (await platform.exists(platform.joinPath(folder, "tokenizer.json"))) !== undefined;
   const tokenizer = hasTokenizer ? await loadTokenizer(folder) : undefined;
   const texts = ({ promptIds, completionIds }: Example) =>

@@ -19,7 +19,7 @@ import { command } from "../options/command.ts";
 import { openJudge, tellingUnhandled } from "../session/judge.ts";
 import { loadModel } from "../session/models.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "../session/prompts.ts";
-import { encodeFeedback, readRows, withDevice } from "../session/rows.ts";
+import { encodeFeedback, readRows, requirePairs, withDevice } from "../session/rows.ts";
 import { resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
@@ -39,6 +39,7 @@ async function runEval(options: EvalOptions, output: Output): Promise<void> {
       const dataset = { ...options, dataset_name, dataset_train_split };
       rows = await readRows(dataset, output, undefined, "dataset_test_split");
       const { examples } = await encodeFeedback(rows, { policy, reference }, dataset, output);
+      if (options.loss_type === "kto") requirePairs(examples, dataset);
       metrics = { rows: examples.length, ...(await measure(policy, reference, examples, options)) };
     }
     const winRate = judge && (await judgeAnswers(judge, { policy, reference }, { given, rows }, options, output));
@@ -89,7 +90,9 @@ async function measure(
   });
   try {
     const metrics = await evaluator.run();
-    if (Number.isFinite(metrics.eval_loss)) return metrics;
+    const { beta } = options;
+    const used = { beta, desirable_weight: weights.desirable, undesirable_weight: weights.undesirable };
+    if (Number.isFinite(metrics.eval_loss)) return { ...used, ...metrics };
   } finally {
     evaluator.free();
   }

@@ -3,6 +3,7 @@ import { textFolder } from "../../engine/model/config/folder.ts";
 import { Generator } from "../../engine/model/generate/generate.ts";
 import { TextStream } from "../../engine/text/text-stream.ts";
 import { loadTokenizer } from "../../engine/text/tokenizer.ts";
+import { ConfigError, counted } from "../../errors.ts";
 import { type GenerateOptions, generateDescription, refuseSeveral } from "../descriptions/generate.ts";
 import { command } from "../options/command.ts";
 import { loadModel } from "../session/models.ts";
@@ -22,8 +23,14 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const sampling = await resolveSampling(options, model.folder, output);
     if (sampling.temperature === 0) refuseSeveral(options);
     const encode = await promptEncoder(prompts, tokenizer, textsFolder, options);
-    const requests = prompts.flatMap((prompt) => {
+    const { contextLength } = model.config;
+    const requests = prompts.flatMap((prompt, index) => {
       const ids = encode(prompt);
+      if (ids.length + options.max_new_tokens > contextLength) {
+        throw new ConfigError(
+          `Prompt ${index + 1} has ${counted(ids.length, "token")} and max_new_tokens is ${options.max_new_tokens}, together more than the model's context of ${contextLength}: ask for fewer new tokens or shorten the prompt.`,
+        );
+      }
       return Array.from({ length: options.num_return_sequences }, () => ({ prompt, ids }));
     });
     const longest = Math.max(...requests.map(({ ids }) => ids.length));

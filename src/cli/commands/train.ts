@@ -38,7 +38,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       rowsLeftOut === 0
         ? []
         : [
-            `${rowsLeftOut} of ${examples.length} rows waits in each epoch, another one each time: it would be a microbatch of one row, which has no mismatched pair.`,
+            `${rowsLeftOut} of ${examples.length} rows waits in each epoch, another one each time: it would stand alone in its microbatch, or update, and have no mismatched pair.`,
           ];
     const imbalance = weightAdvice(desirable, undesirable, weights.desirable, weights.undesirable);
     const facts = {

@@ -29,6 +29,7 @@ const schema = z.strictObject({
   dataset_test_split: reuse(ktoOptions.shape.dataset_test_split, {
     group: "Model and data",
     description: "which split of a data set, also a slice of it, such as test[:100]",
+    aliases: ["dataset_train_split"],
   }),
   per_device_eval_batch_size: evalBatchSize,
   beta: ktoOptions.shape.beta,

@@ -180,7 +180,8 @@ export async function encodeFeedback(
   const collector = new ExampleCollector({ ...encodeOptions, vocabSize, contextLength, maxLength, labels });
   const cacheOptions = { ...encodeOptions, modelFolder: texts, overwriteCache: options.overwrite_cache };
   const note = await encodeWithCache(rows, survey, cacheOptions, (row, encoded) => collector.add(row, encoded));
-  if (note !== undefined) output.info(`data: ${note}`);
+  if (note?.isKept) output.debug(`data: ${note.text}`);
+  else if (note) output.info(`data: ${note.text}`);
   const { examples, report } = collector.finish();
   for (const { reason, count, firstLines } of report.dropped) {
     const more = count > firstLines.length ? ", …" : "";

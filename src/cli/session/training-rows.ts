@@ -33,7 +33,8 @@ export async function loadTrainingRows(
     const options = { ...dataset, labels: use === "imitation" ? "optional" : "required" } as const;
     const read = await readRows(options, output, {}, splitOption);
     const rows = use === "imitation" ? new DesirableRows(read) : read;
-    const { examples } = await encodeFeedback(rows, models, options, output);
+    const { examples, report } = await encodeFeedback(rows, models, options, output);
+    for (const sentence of report.advice) output.warning(sentence);
     if (rows instanceof DesirableRows) tellOfDesirable(rows, dataset.dataset_name, output);
     if (use === "pairs") requirePairs(examples, dataset);
     return examples;

@@ -23,6 +23,7 @@ import { useOf } from "../../kto/run/checkpoints.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
 import { LOCK_FILE, lockFolder, removeEmptyFolder } from "../../kto/run/lock.ts";
 import { saveOrRescue } from "../../kto/run/rescue.ts";
+import { requireCheckpoint } from "../../kto/run/resumption.ts";
 import type { Run } from "../../kto/run/run.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
 import { isSameFile } from "../terminal/files.ts";
@@ -156,12 +157,16 @@ async function trainIn(
     }
     const dtype = formatOf(config.save_dtype) ?? "f32";
     const maxShardBytes = sizeInBytes(config.max_shard_size);
-    await saveOrRescue(trainer, output_dir, async (folder) => {
+    const save = async (folder: string) => {
       await trainer.save(folder, { dtype, baseModel: baseName, maxShardBytes });
       await trainer.saveState(folder);
       // The model must be used with the template that it was trained with.
       if (config.chat_template_path !== undefined) await saveChatTemplate(config.chat_template_path, folder);
-    });
+    };
+    // A run may have no checkpoint that holds what is now written.
+    const goOn = (signal: EndSignal) =>
+      output.warning(`${signal}: the training has ended and is being saved; once more to stop at once.`);
+    await withSignals(goOn, () => saveOrRescue(trainer, output_dir, save));
     const seconds = (performance.now() - started) / 1000;
     const summary = {
       output_dir,
@@ -220,6 +225,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
       `output_dir "${output_dir}" is the folder of the model that is trained, whose files would be replaced; choose another folder.`,
     );
   }
+  if (typeof from === "string") await requireCheckpoint(from);
   const resumesHere =
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");

@@ -41,11 +41,12 @@ const readingOrder = [
 export function renderProgress(progress: Progress, width = Number.POSITIVE_INFINITY): string {
   const { step, totalSteps, metrics, tokensPerSecond, secondsLeft } = progress;
   const shown = "mean_token_accuracy" in metrics ? sftMetrics : ktoMetrics;
-  const head = `${String(step).padStart(String(totalSteps).length)}/${totalSteps}`;
+  const count = `${String(step).padStart(String(totalSteps).length)}/${totalSteps}`;
+  const head = `update ${count}`;
   const left = secondsLeft === undefined ? [] : [`${formatDuration(secondsLeft)} left`];
   const speed = tokensPerSecond === undefined ? [] : [`${formatCount(tokensPerSecond)} tokens/s`];
-  const line = (count: number, long: boolean, tail: readonly string[]): string => {
-    const kept = Object.keys(metrics).length === 0 ? [] : shown.slice(0, count); // none before the first logging step
+  const line = (most: number, long: boolean, tail: readonly string[]): string => {
+    const kept = Object.keys(metrics).length === 0 ? [] : shown.slice(0, most); // none before the first logging step
     const fields = readingOrder.flatMap((metric) => {
       const field = kept.find((candidate) => candidate.metric === metric);
       return field === undefined ? [] : [`${long ? metric : field.short} ${formatMetric(metric, metrics[metric])}`];
@@ -57,9 +58,10 @@ export function renderProgress(progress: Progress, width = Number.POSITIVE_INFIN
     ...shown.map((_, dropped) => line(shown.length - dropped, false, [...speed, ...left])),
     line(1, false, left),
     line(0, false, left),
+    [count, ...left].join("  "),
   ];
   const fitting = candidates.find((candidate) => candidate.length <= width);
-  return fitting ?? head.slice(0, width);
+  return fitting ?? count.slice(0, width);
 }
 
 /** 0:07, 12:05, 1:02:03. */

@@ -10,7 +10,7 @@ import { elementBytes, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./ten
 
 /** A tensor of a file as a contiguous part of a parameter. */
 export interface ParameterPart {
-  /** Without the prefix ("model.", "transformer.") that varies between checkpoints. */
+  /** Without the prefix ("model.", "transformer.") that varies between weight files. */
   readonly name: string;
   readonly shape: readonly number[];
 }
@@ -142,15 +142,12 @@ export class Arena {
 
   /** Copies another arena of an equal layout into this one, at once (it is not recorded). */
   copyFrom(source: Arena): void {
-    const encoder = this.device.gpu.createCommandEncoder();
     this.segments.forEach((segment, index) => {
       const from = source.segments[index];
       const sameSize = from?.shape[0] === segment.shape[0] && from?.dtype === segment.dtype;
       if (from === undefined || !sameSize) throw new Error("the arenas differ in layout");
-      const bytes = (segment.shape[0] ?? 0) * elementBytes(segment.dtype);
-      encoder.copyBufferToBuffer(from.buffer, from.offset, segment.buffer, segment.offset, bytes);
+      this.device.copy(from, segment);
     });
-    this.device.submit(encoder.finish());
   }
 
   /**

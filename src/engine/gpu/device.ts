@@ -75,7 +75,8 @@ const LARGEST_BUFFER = 2 ** 31;
 
 /**
  * An open WebGPU device: allocates buffers and counts their bytes, uploads, downloads, compiles, submits. Every call
- * throws what went wrong since the last one: AdapterError out of memory, DeviceLostError once lost or closed.
+ * throws what went wrong since the last one: AdapterError out of memory, ConfigError for memory that was freed and used
+ * again, DeviceLostError once lost or closed.
  */
 export class Device {
   readonly gpu: GPUDevice;
@@ -122,7 +123,7 @@ export class Device {
       const outOfMemory = error.constructor.name === "GPUOutOfMemoryError";
       this.#failure ??= outOfMemory
         ? new AdapterError(`The adapter "${this.description}" ran out of memory: ${error.message}`)
-        : new Error(`WebGPU: ${error.message}`);
+        : (usedAfterFree(error) ?? new Error(`WebGPU: ${error.message}`));
     });
     void gpu.lost.then((info) => {
       if (this.#closed) return;
@@ -133,10 +134,13 @@ export class Device {
     this.unused = this.allocate("uniforms", "unused", [1, 4]);
   }
 
-  /** Opens the best adapter, or the one selected. Throws AdapterError when there is none or it gives no device. */
+  /**
+   * Opens the best adapter, or the one selected. Throws AdapterError when there is none or it gives no device, ConfigError
+   * for an option that has no such value.
+   */
   static async open(options: DeviceOptions = {}): Promise<Device> {
-    const tuning = options.tuning ?? choiceOf("KTO_TUNING", ["on", "off"]);
-    const core = (options.features ?? choiceOf("KTO_FEATURES", ["all", "core"])) === "core";
+    const tuning = choiceOf("tuning", options.tuning, "KTO_TUNING", ["on", "off"]);
+    const core = choiceOf("features", options.features, "KTO_FEATURES", ["all", "core"]) === "core";
     const found = await platform.requestAdapter(options.adapter);
     const { adapter } = found;
     // The types of WebGPU do not list subgroup-size-control yet, which Dawn has.
@@ -354,6 +358,15 @@ export class Device {
     throw new Error(`kernel ${kernel.name} does not compile: ${reason}\n${messages.join("\n")}\n${source.join("\n")}`);
   }
 
+  /** Copies a tensor into another one of the same size, at once; queued behind what was submitted. */
+  copy(from: Tensor, to: Tensor): void {
+    const bytes = byteLength(from);
+    if (bytes !== byteLength(to)) throw new Error("a copy needs tensors of one size");
+    const encoder = this.gpu.createCommandEncoder();
+    encoder.copyBufferToBuffer(from.buffer, from.offset, to.buffer, to.offset, bytes);
+    this.submit(encoder.finish());
+  }
+
   /** Submits encoded work. */
   submit(commands: GPUCommandBuffer): void {
     this.check();
@@ -386,10 +399,29 @@ export class Device {
   }
 }
 
-/** The choice that an environment variable names, the first one if it is not set. Throws ConfigError for any other. */
-function choiceOf<const T extends string>(variable: string, choices: readonly [T, ...T[]]): T {
-  const value = platform.environment(variable);
+/** The error of a program that has freed what it goes on to use, in its own terms; undefined for any other. */
+function usedAfterFree({ message }: GPUError): ConfigError | undefined {
+  const label = /\[Buffer "([^"]*)"\] used in submit while destroyed/.exec(message)?.[1];
+  return label === undefined
+    ? undefined
+    : new ConfigError(
+        `The device memory "${label}" was freed and used again: free a model, an adapter, a trainer, an evaluator or a generator only when no work on it is under way or to come.`,
+      );
+}
+
+/**
+ * The choice that an option names or else an environment variable, the first one if neither does. Throws ConfigError for
+ * any other.
+ */
+function choiceOf<const T extends string>(
+  option: string,
+  given: string | undefined,
+  variable: string,
+  choices: readonly [T, ...T[]],
+): T {
+  const value = given ?? platform.environment(variable);
   const found = value === undefined ? choices[0] : choices.find((choice) => choice === value);
   if (found !== undefined) return found;
-  throw new ConfigError(`the variable ${variable} is ${JSON.stringify(value)}; use ${choices.join(" or ")}.`);
+  const name = given === undefined ? `the variable ${variable}` : `option "${option}"`;
+  throw new ConfigError(`${name} is ${JSON.stringify(value)}; use ${choices.join(" or ")}.`);
 }

@@ -62,11 +62,13 @@ export class AdamW {
    * Sets what changes from step to step.
    *
    * @param microbatchWeight factor on the coefficients of every microbatch, see STEP_NUMBERS
+   * @param updateRows rows of all microbatches; only an objective that weighs rows alike reads it
    */
-  setStep(learningRate: number, microbatchWeight: number): void {
+  setStep(learningRate: number, microbatchWeight: number, updateRows = 0): void {
     const numbers = new Float32Array(STEP_NUMBERS.size);
     numbers[STEP_NUMBERS.learningRate] = learningRate;
     numbers[STEP_NUMBERS.microbatchWeight] = microbatchWeight;
+    numbers[STEP_NUMBERS.updateRows] = updateRows;
     this.device.upload(this.stepNumbers, numbers);
   }
 

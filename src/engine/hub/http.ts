@@ -3,8 +3,9 @@
  * tries again with growing waits after faults that may pass, turns refusals into sentences. Knows nothing of files and
  * caches.
  */
-import { errorMessage, FileError, shown } from "../../errors.ts";
+import { FileError, shown } from "../../errors.ts";
 import { DeadlineError, withDeadline } from "../platform/deadline.ts";
+import { networkFault, retryAfterMs } from "../platform/network-faults.ts";
 import type { HubSettings } from "./settings.ts";
 
 /** The hub could not be reached, or kept failing; the cached copy may be used in its place. */
@@ -19,6 +20,9 @@ export class PassingFault extends Error {
     this.retryAfterMs = retryAfterMs;
   }
 }
+
+/** The server cannot be reached at all: its name or its certificate is wrong, or this machine has no network. */
+class LastingFault extends Error {}
 
 /** A model or data set on the hub. */
 export interface Repository {
@@ -45,7 +49,8 @@ interface Request {
  *
  * @param use reads the answer, whatever its status, with the signal that ends the attempt, and calls `alive` for each
  *   piece that arrives
- * @throws PassingFault for a connection that fails or stalls and for the statuses of an overloaded server
+ * @throws PassingFault for a connection that fails or stalls and for the statuses of an overloaded server; LastingFault
+ *   for a server that there is no way to
  */
 export async function requestOnce<T>(
   settings: HubSettings,
@@ -58,7 +63,7 @@ export async function requestOnce<T>(
     const response = await followRedirects(settings, request, signal, alive);
     try {
       if (response.status === 408 || response.status === 429 || response.status >= 500) {
-        throw new PassingFault(`HTTP ${response.status}`, retryAfter(response.headers.get("retry-after")));
+        throw new PassingFault(`HTTP ${response.status}`, retryAfterMs(response.headers.get("retry-after")));
       }
       reading = use(response, signal, alive);
       return await reading;
@@ -73,8 +78,9 @@ export async function requestOnce<T>(
     // The next attempt must not begin while this one still writes a piece to the disk.
     await reading?.catch(() => undefined);
     if (error instanceof PassingFault || error instanceof FileError) throw error;
-    const stalled = error instanceof DeadlineError;
-    throw new PassingFault(stalled ? `no byte came for ${stallMs / 1000} s` : networkReason(error));
+    if (error instanceof DeadlineError) throw new PassingFault(`no byte came for ${stallMs / 1000} s`);
+    const { reason, mayPass } = networkFault(error);
+    throw mayPass ? new PassingFault(reason) : new LastingFault(reason);
   }
 }
 
@@ -111,7 +117,8 @@ async function followRedirects(
 }
 
 /**
- * Repeats an attempt that meets passing faults. An attempt that calls `gotOn` has made progress and is not counted.
+ * Repeats an attempt that meets passing faults. An attempt that calls `gotOn` has made progress and is not counted; once
+ * there was progress, a fault that lasts elsewhere counts as passing too, for it may be the network's.
  *
  * @param what the attempt does, as it follows "Cannot" in a message
  * @throws HubUnreachableError after the last attempt, or if the server asks for a longer wait than is allowed
@@ -121,21 +128,28 @@ export async function withRetries<T>(
   what: string,
   attempt: (gotOn: () => void) => Promise<T>,
 ): Promise<T> {
+  let everProgressed = false;
   for (let failed = 0; ; ) {
     let progressed = false;
     try {
       return await attempt(() => {
         progressed = true;
+        everProgressed = true;
       });
     } catch (error) {
-      if (!(error instanceof PassingFault)) throw error;
+      if (error instanceof LastingFault && !everProgressed) {
+        const remedy = "check the network, and HF_ENDPOINT if it is set";
+        throw new HubUnreachableError(`Cannot ${what}: ${error.message}; ${remedy}.`, { cause: error });
+      }
+      if (!(error instanceof PassingFault || error instanceof LastingFault)) throw error;
       failed = progressed ? 1 : failed + 1;
-      const wait = error.retryAfterMs ?? Math.min(firstDelayMs * 2 ** (failed - 1), longestDelayMs);
+      const asked = error instanceof PassingFault ? error.retryAfterMs : undefined;
+      const wait = asked ?? Math.min(firstDelayMs * 2 ** (failed - 1), longestDelayMs);
       if (failed >= attempts || wait > longestDelayMs) {
-        const asked = wait > longestDelayMs ? `, which asks to wait ${Math.round(wait / 1000)} s` : "";
+        const tooLong = wait > longestDelayMs ? `, which asks to wait ${Math.round(wait / 1000)} s` : "";
         const tries = failed > 1 ? ` (${failed} attempts)` : "";
         throw new HubUnreachableError(
-          `Cannot ${what}: ${error.message}${asked}${tries}; try again later, downloads go on where they stopped.`,
+          `Cannot ${what}: ${error.message}${tooLong}${tries}; try again later, downloads go on where they stopped.`,
           { cause: error },
         );
       }
@@ -178,28 +192,4 @@ export function checkAnswer(settings: HubSettings, repository: Repository, respo
     );
   }
   throw new FileError(`${settings.endpoint} refused ${what}${file === undefined ? "" : `, ${file}`}: HTTP ${status}.`);
-}
-
-/** The header Retry-After, seconds or a date, in milliseconds from now. */
-function retryAfter(header: string | null): number | undefined {
-  if (header === null) return undefined;
-  const ms = /^\d+$/.test(header.trim()) ? 1000 * Number(header) : Date.parse(header) - Date.now();
-  return Number.isFinite(ms) ? Math.max(0, ms) : undefined;
-}
-
-const networkReasons: Readonly<Record<string, string>> = {
-  ENOTFOUND: "its name is not known to this network",
-  EAI_AGAIN: "its name is not known to this network",
-  ECONNREFUSED: "the connection was refused",
-  ECONNRESET: "the connection was cut",
-  UND_ERR_SOCKET: "the connection was cut",
-  ETIMEDOUT: "the connection timed out",
-  UND_ERR_CONNECT_TIMEOUT: "the connection timed out",
-};
-
-/** fetch itself says only "fetch failed" or "terminated"; the reason is in the cause. */
-function networkReason(error: unknown): string {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  const code = cause instanceof Error && "code" in cause && typeof cause.code === "string" ? cause.code : "";
-  return networkReasons[code] ?? errorMessage(cause);
 }

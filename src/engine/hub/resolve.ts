@@ -44,6 +44,19 @@ export function isRepositoryId(text: string): boolean {
   );
 }
 
+/** Endings of the files of models, which no repository's name has. */
+const fileEnding = /\.(safetensors|gguf|ggml|bin|pt|pth|onnx|h5|json|jsonl|txt|ya?ml)$/i;
+
+/**
+ * A name such as "runs/aligned" has the form of an id and is often a path that was mistyped. Where its folder is here,
+ * the hub is asked once, so that the answer does not wait for a hub that is out of reach.
+ */
+async function attemptsFor(nameOrPath: string): Promise<number | undefined> {
+  const [parent, rest] = nameOrPath.split("/");
+  const isBeside = parent !== undefined && rest !== undefined && (await platform.exists(parent)) === "folder";
+  return isBeside ? 1 : undefined;
+}
+
 export interface ModelFetchOptions extends HubOptions {
   /** False where configuration and tokenizer are enough; true by default. */
   readonly weights?: boolean | undefined;
@@ -66,7 +79,7 @@ export async function resolveModelFolder(nameOrPath: string, options: ModelFetch
     }
     return nameOrPath;
   }
-  if (!isRepositoryId(nameOrPath)) {
+  if (!isRepositoryId(nameOrPath) || fileEnding.test(nameOrPath)) {
     throw new FileError(
       `The model folder "${nameOrPath}" does not exist; give a local Hugging Face folder with config.json and model.safetensors, or an id on the Hugging Face hub ("owner/name").`,
     );
@@ -77,7 +90,10 @@ export async function resolveModelFolder(nameOrPath: string, options: ModelFetch
     await fetchModel(snapshot, weights);
     return snapshot.folder;
   };
-  return await withSnapshot(settings, { kind: "model", id: nameOrPath }, fetchAll, { partial: !weights });
+  return await withSnapshot(settings, { kind: "model", id: nameOrPath }, fetchAll, {
+    partial: !weights,
+    attempts: await attemptsFor(nameOrPath),
+  });
 }
 
 async function fetchModel(snapshot: Snapshot, withWeights: boolean): Promise<void> {
@@ -178,8 +194,11 @@ export async function resolveDatasetFiles(
     );
   }
   const settings = await hubSettings(options);
-  return await withSnapshot(settings, { kind: "dataset", id: nameOrPath }, (snapshot) =>
-    fetchSplits(snapshot, options),
+  return await withSnapshot(
+    settings,
+    { kind: "dataset", id: nameOrPath },
+    (snapshot) => fetchSplits(snapshot, options),
+    { attempts: await attemptsFor(nameOrPath) },
   );
 }
 

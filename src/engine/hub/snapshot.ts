@@ -31,13 +31,14 @@ export interface Snapshot {
  *
  * @param options.partial whether `use` fetches less than others need, so that the commit that is complete in the cache
  *   stays the one to fall back on
+ * @param options.attempts how often the hub is asked for the repository at most; default as the settings have it
  * @throws FileError for a repository, revision or file that is not available; what `use` throws
  */
 export async function withSnapshot<T>(
   settings: HubSettings,
   repository: Repository,
   use: (snapshot: Snapshot) => Promise<T>,
-  { partial = false }: { readonly partial?: boolean } = {},
+  { partial = false, attempts }: { readonly partial?: boolean; readonly attempts?: number | undefined } = {},
 ): Promise<T> {
   const cache = new RepositoryCache(settings, repository);
   const commit = await cache.cachedCommit();
@@ -49,7 +50,7 @@ export async function withSnapshot<T>(
     );
   }
   try {
-    const { commit: current, files } = await listRepository(settings, repository, commit !== undefined);
+    const { commit: current, files } = await listRepository(settings, repository, commit !== undefined, attempts);
     const result = await use(new RemoteSnapshot(settings, repository, cache, current, files));
     // Last, so that the revision stands for the earlier, complete commit until everything has arrived.
     if (!partial || commit === undefined) await cache.writeRef(current);
@@ -140,11 +141,12 @@ async function listRepository(
   settings: HubSettings,
   repository: Repository,
   cached: boolean,
+  mostAttempts = cached ? attemptsWithCache : settings.patience.attempts,
 ): Promise<{ commit: string; files: string[] }> {
   const { kind, id } = repository;
   const url = `${settings.endpoint}/api/${kind}s/${id}/revision/${encodeURIComponent(settings.revision)}`;
   const { patience } = settings;
-  const attempts = cached ? Math.min(attemptsWithCache, patience.attempts) : patience.attempts;
+  const attempts = Math.min(mostAttempts, patience.attempts);
   const what = `ask ${settings.endpoint} for the ${kind} "${id}"${cached ? "" : ", which is neither a local path nor in the cache"}`;
   return await withRetries({ patience: { ...patience, attempts } }, what, () =>
     requestOnce(settings, { url, method: "GET" }, async (response, signal, alive) => {

@@ -22,7 +22,7 @@ export function trainedLayout(model: Model, patterns: readonly string[]): Parame
     );
   }
   const { specs } = model.layout;
-  const names = specs.flatMap(({ parts }) => parts.map(({ name }) => model.checkpointName(name)));
+  const names = specs.flatMap(({ parts }) => parts.map(({ name }) => model.storedName(name)));
   const matching = new Set<string>();
   for (const pattern of patterns) {
     const found = textsMatching(pattern, names, `freeze_parameters ${shown(pattern)}`);
@@ -33,7 +33,7 @@ export function trainedLayout(model: Model, patterns: readonly string[]): Parame
     );
   }
   const trained = specs.filter(({ parts }) => {
-    const own = parts.map(({ name }) => model.checkpointName(name));
+    const own = parts.map(({ name }) => model.storedName(name));
     const frozen = own.filter((name) => matching.has(name));
     if (frozen.length > 0 && frozen.length < own.length) {
       const others = own.filter((name) => !frozen.includes(name));

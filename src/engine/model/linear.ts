@@ -1,6 +1,6 @@
 /**
  * Linear layers as matmuls, with the model's adapter beside them: forward, the input's gradient, and the gradients of
- * weight and bias where these are trained. Weights are stored as in the checkpoint, [out, in] or [in, out] (GPT-2), and
+ * weight and bias where these are trained. Weights are stored as in the weight files, [out, in] or [in, out] (GPT-2), and
  * the matmul's layout follows. A matrix [out, in] that is larger than one binding, as fused matrices may be, is walked in
  * windows of output rows.
  */

@@ -42,7 +42,7 @@ export interface LoraOptions {
 }
 
 /**
- * A linear layer as a checkpoint names it: columns [outFrom, outFrom + outputs) of the result of one of our parameters.
+ * A linear layer as weight files name it: columns [outFrom, outFrom + outputs) of the result of one of our parameters.
  */
 export interface LinearModule {
   /** Without the prefix ("model.", "transformer."), e.g. "layers.0.self_attn.q_proj". */

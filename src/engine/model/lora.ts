@@ -14,7 +14,7 @@ import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { Random } from "../random.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { checkTargets, type LoraModule, type LoraOptions, selectModules } from "./lora-modules.ts";
+import { checkTargets, type LoraModule, type LoraOptions, linearModules, selectModules } from "./lora-modules.ts";
 import { recordMatmul } from "./matmul.ts";
 
 /** A [r, in] and B [out, r] of each module. */
@@ -86,6 +86,32 @@ export class LoraAdapter {
     weights.copyFrom(this.weights);
     const { device, options, modules, folder } = this;
     return new LoraAdapter({ device, options, modules, weights, folder }, undefined);
+  }
+
+  /** @throws ConfigError where a model lies on another device or has other layers than those that the adapter is for */
+  checkFits({
+    device,
+    config,
+    folder,
+  }: {
+    readonly device: Device;
+    readonly config: ModelConfig;
+    readonly folder: string;
+  }): void {
+    if (device !== this.device) {
+      throw new ConfigError(
+        `The adapter lies on another device than the model ${folder}; make or load both on one device.`,
+      );
+    }
+    const layers = new Map(linearModules(config).map((layer) => [layer.name, layer]));
+    for (const { name, inputs, outputs } of this.modules) {
+      const layer = layers.get(name);
+      if (layer?.inputs === inputs && layer.outputs === outputs) continue;
+      const found = layer === undefined ? "has no such layer" : `has one of ${layer.outputs} x ${layer.inputs} there`;
+      throw new ConfigError(
+        `The adapter is for another model than ${folder}: it has a module for "${name}" of ${outputs} x ${inputs}, and the model ${found}; make or load an adapter for this model.`,
+      );
+    }
   }
 
   /** Whether the model with this adapter is the model without it: every B is zero, as `initialize` leaves it. */

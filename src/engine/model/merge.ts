@@ -8,9 +8,9 @@ import { readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./weights/checkpoint-files.ts";
 import { parameterSpecs } from "./weights/parameters.ts";
-import { checkpointPieces, finitePieces } from "./weights/weight-transfer.ts";
+import { openWeights, type WeightFiles, writeWeights } from "./weights/weight-files.ts";
+import { finitePieces, storedPieces } from "./weights/weight-transfer.ts";
 
 export interface MergeOptions {
   /** Numbers in the files; default: as the base model's files store them, f32 where these differ. */
@@ -33,7 +33,7 @@ export async function mergeAdapter(
   { dtype, maxShardBytes, onWarning = console.warn }: MergeOptions = {},
 ): Promise<void> {
   const config = await readModelConfig(baseFolder);
-  const base = await openCheckpoint(baseFolder);
+  const base = await openWeights(baseFolder);
   try {
     const { prefix, stored } = checkTensors(config, base);
     const adapter = await openAdapter(adapterFolder, { config, folder: baseFolder }, onWarning);
@@ -48,7 +48,7 @@ export async function mergeAdapter(
           const module = modules.get(part.replace(/\.weight$/, ""));
           const pieces = module
             ? () => mergedWeight(base, name, adapter, config, module)
-            : () => checkpointPieces(base, name);
+            : () => storedPieces(base, name);
           return {
             name,
             shape,
@@ -60,7 +60,7 @@ export async function mergeAdapter(
       await writeCompanions(baseFolder, outFolder, format);
       // What the adapter was trained with goes before what the base came with.
       await writeTokenizerFiles(adapterFolder, outFolder);
-      await writeCheckpoint(outFolder, tensors, maxShardBytes);
+      await writeWeights(outFolder, tensors, maxShardBytes);
     } finally {
       await adapter.close();
     }
@@ -71,7 +71,7 @@ export async function mergeAdapter(
 
 /** W + scale B A of one layer; W is [out, in], or [in, out] in GPT-2. Sums in float64. */
 async function* mergedWeight(
-  base: CheckpointFiles,
+  base: WeightFiles,
   name: string,
   adapter: AdapterFile,
   config: ModelConfig,
@@ -82,7 +82,7 @@ async function* mergedWeight(
   const delta = new Float64Array(inputs);
   const weight = new Float32Array(inputs * outputs);
   let filled = 0;
-  for await (const piece of checkpointPieces(base, name)) {
+  for await (const piece of storedPieces(base, name)) {
     weight.set(piece, filled);
     filled += piece.length;
   }

@@ -11,8 +11,8 @@ import type { ModelConfig } from "./config/config.ts";
 import { readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { type CheckpointFiles, openCheckpoint, writeCheckpoint } from "./weights/checkpoint-files.ts";
 import { parameterSpecs } from "./weights/parameters.ts";
+import { openWeights, type WeightFiles, writeWeights } from "./weights/weight-files.ts";
 import { arenaPieces, fillTensor, finitePieces } from "./weights/weight-transfer.ts";
 
 export interface LoadOptions {
@@ -67,7 +67,7 @@ export class Model {
   /** All parameters but an adapter's. */
   readonly weights: Arena;
   readonly folder: string;
-  /** Prefix of the decoder's tensors in the checkpoint, kept when writing. */
+  /** Prefix of the decoder's tensors in the weight files, kept when writing. */
   readonly prefix: string;
   /** Added to the linear layers' results; trained in place of the weights. */
   readonly adapter: LoraAdapter | undefined;
@@ -105,7 +105,7 @@ export class Model {
    */
   static async load(device: Device, folder: string, options: LoadOptions = {}): Promise<Model> {
     const config = await readModelConfig(folder);
-    const files = await openCheckpoint(folder);
+    const files = await openWeights(folder);
     try {
       const { prefix, stored } = checkTensors(config, files);
       const dtype = options.dtype === undefined || options.dtype === "auto" ? stored : options.dtype;
@@ -145,8 +145,13 @@ export class Model {
     return copy;
   }
 
-  /** This model with an adapter beside its linear layers. Both share the weights. */
+  /**
+   * This model with an adapter beside its linear layers. Both share the weights.
+   *
+   * @throws ConfigError for an adapter of another device, or of a model with other layers
+   */
   withAdapter(adapter: LoraAdapter): Model {
+    adapter.checkFits(this);
     return new Model(this.#parts, adapter);
   }
 
@@ -164,7 +169,8 @@ export class Model {
     return this.adapter?.weights ?? this.weights;
   }
 
-  checkpointName(part: string): string {
+  /** A parameter's name in the weight files. */
+  storedName(part: string): string {
     return part === "lm_head.weight" ? part : `${this.prefix}${part}`;
   }
 
@@ -184,10 +190,10 @@ export class Model {
   }
 
   /** Uploads every parameter, its numbers rounded to `dtype` on the way. */
-  async #fill(files: CheckpointFiles, dtype: StoredFormat): Promise<void> {
+  async #fill(files: WeightFiles, dtype: StoredFormat): Promise<void> {
     let waiting = 0;
     for (const spec of this.layout.specs) {
-      const names = spec.parts.map((part) => this.checkpointName(part.name));
+      const names = spec.parts.map((part) => this.storedName(part.name));
       const rounded = spec.shape.length > 1 ? dtype : "f32";
       const window = this.parameter(spec.name);
       await fillTensor(this.weights, window, files, names, rounded);
@@ -214,7 +220,7 @@ export class Model {
         data.set(piece, at);
         at += piece.length;
       }
-      tensors.push({ name: this.checkpointName(name), shape, data });
+      tensors.push({ name: this.storedName(name), shape, data });
     }
     return tensors;
   }
@@ -231,7 +237,7 @@ export class Model {
     const dtype = options.dtype ?? this.layout.format;
     await writeCompanions(this.folder, folder, dtype);
     const tensors = [...this.layout.parts()].map((part) => {
-      const name = this.checkpointName(part.name);
+      const name = this.storedName(part.name);
       return {
         name,
         shape: part.shape,
@@ -239,7 +245,7 @@ export class Model {
         data: () => finitePieces(name, arenaPieces(this.weights, part), dtype),
       };
     });
-    await writeCheckpoint(folder, tensors, options.maxShardBytes ?? SHARD_BYTES);
+    await writeWeights(folder, tensors, options.maxShardBytes ?? SHARD_BYTES);
   }
 
   /** Gives the device memory of the weights back; an adapter's is its own. */

@@ -2,7 +2,7 @@
  * adapter_model.safetensors under PEFT's names: A and B of every module that adapter_config.json selects. What lies
  * beside them is either the same as in the base, and then left out, or refused by its cause.
  */
-import { errorMessage, ModelFormatError } from "../../errors.ts";
+import { errorMessage, KtoError, ModelFormatError } from "../../errors.ts";
 import { openSafetensors, type SafetensorsFile } from "../files/safetensors.ts";
 import { firstNotFinite } from "../number-formats.ts";
 import { platform } from "../platform/index.ts";
@@ -11,8 +11,8 @@ import { adapterSpecs } from "./lora.ts";
 import { type LoraModule, type LoraOptions, linearModules, selectModules } from "./lora-modules.ts";
 import { ADAPTER_CONFIG, MERGE_WITH_PEFT, readAdapterConfig } from "./peft-config.ts";
 import { sameNumbers } from "./weights/check-tensors.ts";
-import { openCheckpoint } from "./weights/checkpoint-files.ts";
-import { checkpointNaming, modulePrefix, parameterSpecs } from "./weights/parameters.ts";
+import { modulePrefix, parameterSpecs, storedNaming } from "./weights/parameters.ts";
+import { openWeights } from "./weights/weight-files.ts";
 
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
 
@@ -87,6 +87,7 @@ function modulesOf(folder: string, config: ModelConfig, options: LoraOptions): L
   try {
     return selectModules(config, options);
   } catch (error) {
+    if (!(error instanceof KtoError)) throw error;
     throw new ModelFormatError(
       `${platform.joinPath(folder, ADAPTER_CONFIG)} does not fit the base model: ${errorMessage(error).replace("lora_target_modules", '"target_modules"')}`,
       { cause: error },
@@ -133,9 +134,9 @@ async function savedTensors(
     if (isHead || parts.has(part)) saved.set(name.slice(PEFT_PREFIX.length), part);
   }
   if (saved.size === 0) return saved;
-  const base = await openCheckpoint(folder);
+  const base = await openWeights(folder);
   try {
-    const { fullName } = checkpointNaming(config, base.tensors.keys());
+    const { fullName } = storedNaming(config, base.tensors.keys());
     for (const [moduleName, part] of saved) {
       const name = names.get(`${PEFT_PREFIX}${moduleName}`) ?? "";
       const isTied = config.tiedHead && part === "lm_head.weight";

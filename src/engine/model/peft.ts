@@ -2,6 +2,8 @@
  * Loads LoRA adapters from PEFT's folders onto the device of their base model, and saves them. The two files of a
  * folder are read in `peft-config.ts` and `peft-tensors.ts`.
  */
+
+import { ConfigError } from "../../errors.ts";
 import { writeSafetensors } from "../files/safetensors.ts";
 import { platform } from "../platform/index.ts";
 import { textFolder, writeTokenizerFiles } from "./config/folder.ts";
@@ -13,7 +15,7 @@ import { arenaPieces, finitePieces } from "./weights/weight-transfer.ts";
 
 /** The name under which a file holds a parameter that is trained: in a model's own folder, or PEFT's of an adapter. */
 export function trainedName(model: Model, part: string): string {
-  return model.adapter ? peftName(model.config, part) : model.checkpointName(part);
+  return model.adapter ? peftName(model.config, part) : model.storedName(part);
 }
 
 /**
@@ -52,11 +54,13 @@ export async function loadAdapter(
  *
  * @param baseModel what the configuration names as the base: a hub id, or a folder, which is written as an absolute path
  * so that it is found from anywhere
- * @throws FileError; NumericError for weights that are not finite
+ * @throws ConfigError for a model without an adapter; FileError; NumericError for weights that are not finite
  */
 export async function saveAdapter(model: Model, folder: string, baseModel: string = model.folder): Promise<void> {
   const { adapter, config } = model;
-  if (adapter === undefined) throw new Error("the model has no adapter to save");
+  if (adapter === undefined) {
+    throw new ConfigError(`The model ${model.folder} has no adapter to save; write the whole model with save.`);
+  }
   await writeTokenizerFiles(await textFolder(model), folder);
   const tensors = [...adapter.weights.layout.parts()].map((part) => {
     const name = peftName(config, part.name);

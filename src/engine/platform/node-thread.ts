@@ -1,13 +1,15 @@
 /**
  * Threads in Node: a worker thread with the interface of a Web Worker, so that one module runs in both hosts. V8 limits
  * its heap and ends it when that is full. Its time is measured here, because a thread in an endless loop cannot end
- * itself.
+ * itself; whose CPU time that is, is told in `node-thread-time.ts`.
  */
 import { existsSync } from "node:fs";
+import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { getHeapStatistics } from "node:v8";
 import { Worker } from "node:worker_threads";
 import { errorCode } from "./node-errors.ts";
+import { cpuClock } from "./node-thread-time.ts";
 import { type Thread, type ThreadCode, ThreadLimit } from "./platform.ts";
 
 /** How often the time that an answer takes is checked. */
@@ -70,22 +72,32 @@ class NodeThread implements Thread {
   async ask(message: unknown, workMs: number, transfer: readonly ArrayBuffer[] = []): Promise<unknown> {
     if (this.#ended !== undefined) throw this.#ended;
     this.#worker.ref();
-    const [start, work] = [performance.now(), process.cpuUsage()];
-    const clock = setInterval(() => {
-      const { user, system } = process.cpuUsage(work);
-      // On a busy machine the clock runs on while the thread waits for a core, so CPU time has to reach the limit too.
-      if (Math.min(performance.now() - start, (user + system) / 1000) <= workMs) return;
-      this.#end(new ThreadLimit("time"));
-      void this.#worker.terminate();
-    }, CHECK_MS);
+    const answered = new AbortController();
     try {
+      const cpuMs = await cpuClock(this.#worker).catch((error: unknown) => Promise.reject(this.#ended ?? error));
+      if (this.#ended !== undefined) throw this.#ended;
       const answer = this.#answer();
       this.#worker.postMessage(message, transfer);
+      void this.#limit(workMs, cpuMs, answered.signal);
       return await answer;
     } finally {
-      clearInterval(clock);
+      answered.abort();
       // A thread that nobody ends must not keep the process alive.
       this.#worker.unref();
+    }
+  }
+
+  /** Ends the thread once it has worked for this long, unless it has answered before. */
+  async #limit(workMs: number, cpuMs: () => Promise<number>, answered: AbortSignal): Promise<void> {
+    const start = performance.now();
+    while (!answered.aborted) {
+      await delay(CHECK_MS, undefined, { signal: answered }).catch(() => undefined);
+      // On a busy machine the clock runs on while the thread waits for a core, so CPU time has to reach the limit too.
+      if (performance.now() - start <= workMs) continue;
+      const used = await cpuMs().catch(() => 0); // a thread that has ended by itself has told why
+      if (used <= workMs || answered.aborted) continue;
+      this.#end(new ThreadLimit("time"));
+      await this.#worker.terminate();
     }
   }
 

@@ -3,18 +3,9 @@
  * coefficients: the reference point z0 from mismatched pairs, the sigmoid value, the closed-form gradient.
  * Log-probs are sums over completion tokens, in nats. No model here, and no gradient through z0.
  */
+import type { KtoLossType, ReferenceKind } from "../kto-objective.ts";
 import { sigmoid } from "./activation.ts";
 import { at, idAt } from "./elements.ts";
-
-/** "kto" estimates z0 from the mismatched pairs; "apo_zero_unpaired" sets it to 0 and needs no pairs. */
-export type KtoLossType = "kto" | "apo_zero_unpaired";
-
-/**
- * What log-ratios are against. "model": the log-probs of a reference model, and z0 is clamped at 0. "uniform": no
- * model; every completion has the same log-prob c under it, which cancels in r_i - z0, so 0 stands for it. A clamp at 0
- * would be one at an arbitrary c, so there is none: with c low enough it never acts.
- */
-export type ReferenceKind = "model" | "uniform";
 
 export interface ReferencePointInputs {
   /** [m] `log pi_theta(y_j | x_i)`; may be empty with "apo_zero_unpaired". */
@@ -68,6 +59,8 @@ export interface KtoObjectiveInputs {
   readonly desirableWeight: number;
   /** lambda_U */
   readonly undesirableWeight: number;
+  /** Rows that the mean is over, where these are a part of them; default m. */
+  readonly rows?: number;
   /**
    * False where a reference point is needed and no pair gave one ("uniform" only, where 0 is none): u_i is then 0 and
    * no gradient flows. Default true.
@@ -76,7 +69,7 @@ export interface KtoObjectiveInputs {
 }
 
 export interface KtoObjective {
-  /** Mean of `losses`. */
+  /** Sum of `losses` over the rows that the mean is over: their mean, or their part of it. */
   readonly loss: number;
   /** [m] `lambda_i - v_i` */
   readonly losses: Float64Array;
@@ -84,19 +77,20 @@ export interface KtoObjective {
   readonly values: Float64Array;
   /** [m] `r_i`, the implied reward without beta. */
   readonly logRatios: Float64Array;
-  /** [m] `dloss / dlog pi_theta(y_i | x_i)`, 1/m included. */
+  /** [m] `dloss / dlog pi_theta(y_i | x_i)`, 1/rows included. */
   readonly coefficients: Float64Array;
 }
 
 /**
  * `r_i = policy - reference`, `u_i = beta (r_i - z0)` desirable, `beta (z0 - r_i)` undesirable, `v_i = lambda_i
  * sigmoid(u_i)`, `loss_i = lambda_i sigmoid(-u_i)` (equal to lambda_i - v_i, without its cancellation at large u),
- * `coefficient_i = d_i lambda_i beta sigmoid(u_i) sigmoid(-u_i) / m` with d_i = -1 desirable, +1 undesirable.
+ * `coefficient_i = d_i lambda_i beta sigmoid(u_i) sigmoid(-u_i) / rows` with d_i = -1 desirable, +1 undesirable.
  */
 export function ktoObjective(inputs: KtoObjectiveInputs): KtoObjective {
   const { policyLogProbs, referenceLogProbs, labels, z0, beta, desirableWeight, undesirableWeight } = inputs;
   const known = inputs.measured === false ? 0 : 1;
   const m = labels.length;
+  const { rows = m } = inputs;
   const losses = new Float64Array(m);
   const values = new Float64Array(m);
   const logRatios = new Float64Array(m);
@@ -110,8 +104,8 @@ export function ktoObjective(inputs: KtoObjectiveInputs): KtoObjective {
     logRatios[i] = logRatio;
     values[i] = weight * sigmoid(u);
     losses[i] = weight * sigmoid(-u);
-    coefficients[i] = (known * direction * weight * beta * sigmoid(u) * sigmoid(-u)) / m;
-    loss += at(losses, i) / m;
+    coefficients[i] = (known * direction * weight * beta * sigmoid(u) * sigmoid(-u)) / rows;
+    loss += at(losses, i) / rows;
   }
   return { loss, losses, values, logRatios, coefficients };
 }

@@ -30,6 +30,13 @@ export interface RowsSurvey {
   readonly chats: number;
 }
 
+/** What the cache did, for people. */
+export interface CacheNote {
+  readonly text: string;
+  /** False where the ids could not be written, so that the next run tokenizes the rows again. */
+  readonly isKept: boolean;
+}
+
 /** Raise this when the file format changes, or when the same rows give other ids, for example by another library. */
 const formatVersion = 3;
 const cache = new EntryCache("tokens", ".ids");
@@ -56,7 +63,7 @@ export async function surveyRows(rows: FeedbackRows): Promise<RowsSurvey> {
  * copying them.
  *
  * @param survey the survey of the same rows
- * @returns a sentence on what the cache did, or undefined if there was nothing to tokenize
+ * @returns what the cache did, or undefined if there was nothing to tokenize
  * @throws DatasetError as `rowEncoder`'s function does, and if the rows have changed since the survey; also whatever
  *   `use` throws
  */
@@ -65,7 +72,7 @@ export async function encodeWithCache(
   survey: RowsSurvey,
   options: CachedEncodeOptions,
   use: (row: FeedbackRow, encoded: EncodedRow) => void,
-): Promise<string | undefined> {
+): Promise<CacheNote | undefined> {
   const encode = rowEncoder(options);
   const count = survey.texts + survey.chats;
   if (count === 0) {
@@ -85,12 +92,14 @@ export async function encodeWithCache(
   if (hash.digest() !== survey.digest) {
     throw new DatasetError("The feedback changed while it was read; run the command again.");
   }
-  if (found && kept) return `token ids of ${counted(count, "row")} read from ${found.path}`;
+  if (found && kept) return { text: `token ids of ${counted(count, "row")} read from ${found.path}`, isKept: true };
+  const tokenized = `${counted(count, "row")} tokenized`;
   try {
-    return `${counted(count, "row")} tokenized; the ids are kept in ${await cache.write(key, ...store.body())}`;
+    const path = await cache.write(key, ...store.body());
+    return { text: `${tokenized}; the ids are kept in ${path}`, isKept: true };
   } catch (error) {
     unlessFileError(error);
-    return `${counted(count, "row")} tokenized; the ids are not kept: ${errorMessage(error)}`;
+    return { text: `${tokenized}; the ids are not kept: ${errorMessage(error)}`, isKept: false };
   }
 }
 

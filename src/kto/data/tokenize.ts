@@ -225,7 +225,7 @@ function reportOf(
   rows: number,
   examples: readonly Example[],
   dropped: readonly DroppedRows[],
-  otherWarnings: readonly string[],
+  warnings: readonly string[],
   labels: Labels = "required",
 ): DatasetReport {
   const desirable = examples.filter(({ label }) => label).length;
@@ -233,10 +233,10 @@ function reportOf(
   const prompt = examples.map(({ promptIds }) => promptIds.length);
   const completion = examples.map(({ completionIds }) => completionIds.length);
   const total = prompt.map((length, i) => length + (completion[i] ?? 0));
-  const warnings: string[] = [];
+  const advice: string[] = [];
   if (labels === "required" && (desirable === 0 || undesirable === 0)) {
     const [present, absent] = desirable === 0 ? ["undesirable", "desirable"] : ["desirable", "undesirable"];
-    warnings.push(
+    advice.push(
       `${examples.length === 1 ? "The only row is" : `All ${examples.length} rows are`} ${present} and none is ${absent}; training on one class alone needs a careful learning rate.`,
     );
   }
@@ -250,7 +250,8 @@ function reportOf(
     promptTokens: sum(prompt),
     completionTokens: sum(completion),
     lengths: { prompt: quantiles(prompt), completion: quantiles(completion), total: quantiles(total) },
-    warnings: [...warnings, ...otherWarnings],
+    warnings,
+    advice,
   };
 }
 

@@ -124,6 +124,8 @@ export interface DatasetReport {
   };
   /** Sentences to show once. */
   readonly warnings: readonly string[];
+  /** The same for those who train on the rows. */
+  readonly advice: readonly string[];
 }
 
 /** A row's place for messages: `file:line`, with its position in the list if several rows begin on the line. */

@@ -4,14 +4,11 @@
  */
 
 import { openSafetensors, writeSafetensors } from "../../engine/files/safetensors.ts";
-import { elementCount } from "../../engine/gpu/tensor.ts";
 import type { Model } from "../../engine/model/model.ts";
-import { arenaPieces } from "../../engine/model/weights/weight-transfer.ts";
+import { arenaTensors, fillArena } from "../../engine/model/weights/arena-files.ts";
+import { tensorTable } from "../../engine/model/weights/weight-files.ts";
 import { platform } from "../../engine/platform/index.ts";
-import { FileError, ModelFormatError } from "../../errors.ts";
-
-/** Elements on the host at once while the file is read. */
-const PIECE = 2 ** 22;
+import { FileError } from "../../errors.ts";
 
 /** In the folder of the run. */
 export const BEST_FOLDER = "best";
@@ -37,13 +34,8 @@ export class BestModel {
    * @throws FileError, after which the file before is there still
    */
   async keep(about: { readonly step: number; readonly metric: string; readonly value: number }): Promise<void> {
-    const arena = this.#model.trained;
     await platform.makeFolder(this.#folder);
-    const tensors = [...arena.layout.parts()].map((part) => ({
-      name: part.name,
-      shape: part.shape,
-      data: () => arenaPieces(arena, part),
-    }));
+    const tensors = arenaTensors(this.#model.trained, (part) => part);
     const { step, metric, value } = about;
     await writeSafetensors(this.path, tensors, { format: "pt", step: String(step), [metric]: String(value) });
   }
@@ -55,25 +47,12 @@ export class BestModel {
    * @throws FileError if there are none, or of another step; ModelFormatError if the file is not the one that was written
    */
   async restore(step: number): Promise<void> {
-    const arena = this.#model.trained;
     const file = await openSafetensors(this.path);
     try {
       if (file.metadata.step !== String(step)) {
         throw new FileError(`${file.path} holds the weights of step ${file.metadata.step}, not of step ${step}.`);
       }
-      for (const { name, shape, segment, offset } of arena.layout.parts()) {
-        const stored = file.tensors.get(name);
-        if (stored?.dtype !== "F32" || stored.shape.join() !== shape.join()) {
-          throw new ModelFormatError(`${file.path}: tensor "${name}" is missing or of another shape than the model's.`);
-        }
-        const count = elementCount(shape);
-        for (let first = 0; first < count; first += PIECE) {
-          const size = Math.min(PIECE, count - first);
-          const bytes = await file.read(name, first, size);
-          arena.device.upload(arena.at({ segment, offset: offset + first }, [size]), bytes);
-        }
-      }
-      await arena.device.idle();
+      await fillArena(this.#model.trained, tensorTable([file]), file.path, (part) => part);
     } finally {
       await file.close();
     }

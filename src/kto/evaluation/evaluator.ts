@@ -3,10 +3,12 @@
  * so that the numbers mean the same, and changes nothing. `run-evaluation.ts` decides when to evaluate.
  */
 import type { Model } from "../../engine/model/model.ts";
-import type { Batch, BatchExample } from "../method/batch.ts";
+import { OneAtATime } from "../../engine/one-at-a-time.ts";
+import { ConfigError } from "../../errors.ts";
+import { type Batch, type BatchExample, checkSequences } from "../method/batch.ts";
 import { EvaluationPlan } from "../method/evaluation-plan.ts";
 import type { Metrics } from "../method/metrics.ts";
-import { type TrainedFor, usesPairs } from "../method/objective.ts";
+import { checkObjective, type TrainedFor, usesPairs } from "../method/objective.ts";
 import { ReferenceLogProbs } from "../method/reference-log-probs.ts";
 import { Update, type UpdateReference } from "../method/update.ts";
 import { meanStep, secondsWhenWarm } from "../method/warm-time.ts";
@@ -16,7 +18,7 @@ export interface EvaluatorOptions {
   readonly policy: Model;
   /** As in `UpdateOptions`; for "cached" the numbers themselves, of an `EvaluationPlan` of the same rows. */
   readonly reference: Exclude<UpdateReference, "cached"> | ReferenceLogProbs;
-  /** At least 2, with token ids of the policy's vocabulary; checked by `checkSequences`. */
+  /** At least 2, with token ids of the policy's vocabulary. */
   readonly examples: readonly BatchExample[];
   /** Rows of a microbatch at most, 2 or more unless the reference point is 0. */
   readonly batchSize: number;
@@ -37,15 +39,24 @@ export class Evaluator {
   readonly #update: Update;
   readonly #plan: EvaluationPlan;
   readonly #cached: ReferenceLogProbs | undefined;
+  /** Two runs would add to one sum. */
+  readonly #runs = new OneAtATime();
 
   /**
    * Allocates the device memory of all passes: that of training without gradients, moments and backward scratch.
    *
-   * @throws ConfigError for a microbatch of one row; DatasetError for fewer than two rows; AdapterError when the
-   * adapter cannot hold it
+   * @throws ConfigError for a microbatch of one row and for an objective or a length out of range; DatasetError for fewer
+   * than two rows and for one that the policy cannot take; AdapterError when the adapter cannot hold it
    */
   constructor(options: EvaluatorOptions) {
     const { policy, reference, examples, batchSize, objective, maxLength, fp16 = false } = options;
+    checkObjective(objective);
+    if (!(Number.isInteger(maxLength) && maxLength >= 2)) {
+      throw new ConfigError(`maxLength is ${maxLength}; it must be a whole number of at least 2.`);
+    }
+    const most = Math.min(maxLength, policy.config.contextLength);
+    const limit = most < maxLength ? "the model's context of" : "maxLength";
+    checkSequences(examples, policy.config.vocabSize, { maxLength: most, limit });
     const plan = new EvaluationPlan(examples, { mismatched: usesPairs(objective), maxLength }, batchSize);
     const shapes = plan.shapes();
     this.#plan = plan;
@@ -71,11 +82,15 @@ export class Evaluator {
   }
 
   /**
-   * The metrics of docs/metrics.md under TRL's names, with the prefix `eval_`.
+   * The metrics of docs/metrics.md under TRL's names, with the prefix `eval_`. A run waits for those before it.
    *
    * @throws the reason of `signal` where it is aborted before the last microbatch
    */
   async run(signal?: AbortSignal): Promise<Metrics> {
+    return await this.#runs.run(() => this.#run(signal));
+  }
+
+  async #run(signal: AbortSignal | undefined): Promise<Metrics> {
     const { device, objective } = this.#update;
     const started = performance.now();
     // Added up in float64: an evaluation may be much longer than a logging window.

@@ -5,7 +5,8 @@
  */
 import { bodyText, DeadlineError } from "../../engine/platform/deadline.ts";
 import { platform } from "../../engine/platform/index.ts";
-import { asPhrase, errorMessage, JudgeError, shortened } from "../../errors.ts";
+import { networkFault, retryAfterMs } from "../../engine/platform/network-faults.ts";
+import { asPhrase, JudgeError, shortened } from "../../errors.ts";
 import { answerWithin, type Judge, type JudgeWait, type Question, type Verdict } from "./judge.ts";
 
 /** `timeoutMs` is for one request. */
@@ -155,8 +156,9 @@ export class ChatJudge implements Judge {
     try {
       return await answerWithin((ended) => this.#exchange(question, ended), { timeoutMs, signal });
     } catch (error) {
-      const reason = error instanceof DeadlineError ? error.message : networkReason(error);
-      return { kind: "passing", error: this.#withoutKey(reason) };
+      if (error instanceof DeadlineError) return { kind: "passing", error: error.message };
+      const { reason, mayPass } = networkFault(error);
+      return { kind: mayPass ? "passing" : "lasting", error: this.#withoutKey(reason) };
     }
   }
 
@@ -259,17 +261,4 @@ function advice(status: number): string {
   if (status === 401 || status === 403) return "; set KTO_JUDGE_API_KEY or OPENAI_API_KEY to a key that it accepts";
   if (status === 404) return "; check judge_base_url and judge_model";
   return "";
-}
-
-function networkReason(error: unknown): string {
-  const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error;
-  return asPhrase(errorMessage(cause) || (cause as { code?: string }).code || "the connection failed");
-}
-
-/** The pause that a server asks for, in seconds or until a date. */
-function retryAfterMs(header: string | null): number | undefined {
-  if (header === null || header.trim() === "") return undefined;
-  const seconds = Number(header);
-  const ms = Number.isNaN(seconds) ? Date.parse(header) - Date.now() : seconds * 1000;
-  return Number.isNaN(ms) ? undefined : Math.max(0, ms);
 }

@@ -20,6 +20,11 @@ export interface Batch {
   /** m. */
   readonly size: number;
   readonly packed: PackedRows;
+  /**
+   * The policy's two passes where the reference point is taken over several microbatches, so that the gradient must wait
+   * for the last one's pairs: first prompts with their mismatched completions, then the examples alone.
+   */
+  readonly apart?: { readonly pairs: PackedRows; readonly examples: PackedRows };
   /** u32[m], 1 for thumbs up. */
   readonly desirable: Uint32Array<ArrayBuffer>;
   /** u32[m]. */
@@ -42,37 +47,108 @@ export interface BatchOptions {
   readonly maxLength: number;
 }
 
-/** Row i's mismatched completion: y_j, j = pair[i], cut to the length that prompt i leaves, at least one token. */
-function branches(examples: readonly BatchExample[], pair: readonly number[], options: BatchOptions): RowBranch[] {
+/** The rows of a microbatch, and for each the row whose completion is its mismatched one. */
+interface Microbatch {
+  readonly examples: readonly BatchExample[];
+  readonly partners: readonly BatchExample[];
+  /** See `MismatchedPairs`. */
+  readonly valid: readonly boolean[];
+}
+
+/** Microbatches that are parts of one ring: the mismatched completion of a row may lie in the next one. */
+function partsOfRing(microbatches: readonly (readonly BatchExample[])[]): Microbatch[] {
+  const rows = microbatches.flat();
+  const { pair, valid } = mismatchedPairs(rows);
+  let start = 0;
+  return microbatches.map((examples) => {
+    const first = start;
+    start += examples.length;
+    return {
+      examples,
+      partners: examples.map((row, i) => rows[pair[first + i] ?? 0] ?? row),
+      valid: valid.slice(first, start),
+    };
+  });
+}
+
+/** Row i's mismatched completion, cut to the length that prompt i leaves, at least one token. */
+function branches({ examples, partners }: Microbatch, options: BatchOptions): RowBranch[] {
   if (!options.mismatched) return [];
   return examples.map(({ promptIds }, i) => {
-    const completion = Array.from(examples[pair[i] ?? 0]?.completionIds ?? []);
+    const completion = Array.from(partners[i]?.completionIds ?? []);
     return { prompt: i, completionIds: completion.slice(0, Math.max(1, options.maxLength - promptIds.length)) };
   });
 }
 
-/** The shape class of a microbatch. */
-export function batchShape(examples: readonly BatchExample[], options: BatchOptions): RowShape {
-  return rowShape(examples, branches(examples, mismatchedPairs(examples).pair, options));
+/** The prompts alone, for mismatched completions to continue. */
+function promptsOf(examples: readonly BatchExample[]): RowSequence[] {
+  return examples.map(({ promptIds }) => ({ promptIds, completionIds: [] }));
 }
 
-/** Packs a microbatch in the order given. */
-export function packBatch(examples: readonly BatchExample[], options: BatchOptions): Batch {
-  const { pair, valid } = mismatchedPairs(examples);
-  const mismatched = branches(examples, pair, options);
+function shapesOf(microbatch: Microbatch, apart: boolean, options: BatchOptions): RowShape[] {
+  const mismatched = branches(microbatch, options);
+  const { examples } = microbatch;
+  const whole = rowShape(examples, mismatched);
+  return apart ? [whole, rowShape(promptsOf(examples), mismatched), rowShape(examples)] : [whole];
+}
+
+function pack(microbatch: Microbatch, apart: boolean, options: BatchOptions): Batch {
+  const { examples, partners, valid } = microbatch;
+  const mismatched = branches(microbatch, options);
   const packed = packRows(examples, mismatched);
   return {
     size: examples.length,
     packed,
+    ...(apart ? { apart: { pairs: packRows(promptsOf(examples), mismatched), examples: packRows(examples) } } : {}),
     desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
     completionTokens: Uint32Array.from(examples, ({ completionIds }) => completionIds.length),
     pairValid: Uint32Array.from(valid, (flag) => (flag ? 1 : 0)),
     cutPairs: mismatched.filter(({ completionIds }, i) => {
-      return completionIds.length < (examples[pair[i] ?? 0]?.completionIds.length ?? 0);
+      return completionIds.length < (partners[i]?.completionIds.length ?? 0);
     }).length,
     tokens: examples.reduce((sum, { promptIds, completionIds }) => sum + promptIds.length + completionIds.length, 0),
     rows: packed.usedRows,
   };
+}
+
+/** Packs a microbatch in the order given, with its pairs among its own rows. */
+export function packBatch(examples: readonly BatchExample[], options: BatchOptions): Batch {
+  const [microbatch] = partsOfRing([examples]);
+  if (microbatch === undefined) throw new Error("a microbatch needs rows");
+  return pack(microbatch, false, options);
+}
+
+/** The rows among which an update's mismatched pairs are made, and over which its reference point is taken. */
+export type ReferencePointScope = "microbatch" | "step";
+
+/** Packs the microbatches of an update. */
+export function packUpdate(
+  microbatches: readonly (readonly BatchExample[])[],
+  options: BatchOptions,
+  scope: ReferencePointScope,
+): Batch[] {
+  const { parts, apart } = partsOfUpdate(microbatches, options, scope);
+  return parts.map((part) => pack(part, apart, options));
+}
+
+/** The shape classes that an update's passes take. */
+export function updateShapes(
+  microbatches: readonly (readonly BatchExample[])[],
+  options: BatchOptions,
+  scope: ReferencePointScope,
+): RowShape[] {
+  const { parts, apart } = partsOfUpdate(microbatches, options, scope);
+  return parts.flatMap((part) => shapesOf(part, apart, options));
+}
+
+function partsOfUpdate(
+  microbatches: readonly (readonly BatchExample[])[],
+  { mismatched }: BatchOptions,
+  scope: ReferencePointScope,
+): { parts: Microbatch[]; apart: boolean } {
+  return scope === "step"
+    ? { parts: partsOfRing(microbatches), apart: mismatched && microbatches.length > 1 }
+    : { parts: microbatches.flatMap((examples) => partsOfRing([examples])), apart: false };
 }
 
 /**

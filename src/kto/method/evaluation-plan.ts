@@ -3,7 +3,7 @@
  * device.
  */
 import type { RowShape } from "../../engine/model/rows.ts";
-import { type Batch, type BatchExample, type BatchOptions, batchShape, packBatch } from "./batch.ts";
+import { type Batch, type BatchExample, type BatchOptions, packBatch, updateShapes } from "./batch.ts";
 import { epochSchedule } from "./sampler.ts";
 
 /**
@@ -59,7 +59,9 @@ export class EvaluationPlan {
   }
 
   shapes(): RowShape[] {
-    const shapes = this.#microbatches.map((rows) => batchShape(this.#examplesOf(rows), this.batchOptions));
+    const shapes = this.#microbatches.flatMap((rows) =>
+      updateShapes([this.#examplesOf(rows)], this.batchOptions, "microbatch"),
+    );
     return [...new Map(shapes.map((shape) => [JSON.stringify(shape), shape])).values()];
   }
 }

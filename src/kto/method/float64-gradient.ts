@@ -5,14 +5,10 @@
  */
 import type { Float64Gradients, Float64Model } from "../../engine/model/float64/decoder.ts";
 import { at } from "../../kernels/float64/elements.ts";
-import {
-  type KtoLossType,
-  ktoObjective,
-  type ReferenceKind,
-  referencePoint,
-} from "../../kernels/float64/kto-objective.ts";
+import { ktoObjective, referencePoint } from "../../kernels/float64/kto-objective.ts";
 import { globalNorm } from "../../kernels/float64/reduce.ts";
 import { sftObjective } from "../../kernels/float64/sft-objective.ts";
+import type { KtoLossType, ReferenceKind } from "../../kernels/kto-objective.ts";
 
 type Ids = ArrayLike<number>;
 

@@ -3,7 +3,7 @@
  * are sums divided by counts over the window, and a metric of what the window does not hold is left out.
  * Definitions: docs/metrics.md.
  */
-import { METRIC_SUMS } from "../../kernels/kto-objective.ts";
+import { type KtoLossType, METRIC_SUMS } from "../../kernels/kto-objective.ts";
 import { OPTIMIZER_STATE } from "../../kernels/reduce.ts";
 import { SFT_SUMS } from "../../kernels/sft-objective.ts";
 
@@ -74,7 +74,7 @@ export function sftMetrics(sums: ArrayLike<number>): Metrics {
 }
 
 /** The names of what the sums over rows of these labels tell, if a pair of each microbatch counts. */
-export function metricNames(lossType: "kto" | "apo_zero_unpaired" | "sft", labels: ReadonlySet<boolean>): string[] {
+export function metricNames(lossType: KtoLossType | "sft", labels: ReadonlySet<boolean>): string[] {
   if (lossType === "sft") return Object.keys(sftMetrics(new Float64Array(SFT_SUMS.size).fill(1)));
   const { desirable, desirableTokens, undesirable, undesirableTokens, pairs, measured } = METRIC_SUMS;
   const missing = [

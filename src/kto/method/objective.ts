@@ -1,12 +1,14 @@
 /**
  * The seam between models and method: from log-probabilities per sequence to coefficients per sequence, on the device.
- * A method is one kernel and its float64 twin, wrapped in one of these (`kto-objective.ts`, `sft-objective.ts`);
+ * A method is one kernel and its float64 twin, wrapped in one of these (`kto-on-device.ts`, `sft-on-device.ts`);
  * nothing else changes.
  */
 import type { Device } from "../../engine/gpu/device.ts";
 import type { Program } from "../../engine/gpu/program.ts";
 import { elementCount, reshape, type Tensor } from "../../engine/gpu/tensor.ts";
 import type { TokenSums } from "../../engine/model/head.ts";
+import { ConfigError, shown } from "../../errors.ts";
+import type { KtoLossType, ReferenceKind } from "../../kernels/kto-objective.ts";
 import type { Batch } from "./batch.ts";
 import type { Metrics } from "./metrics.ts";
 
@@ -18,15 +20,31 @@ export interface ObjectiveOptions {
   readonly desirableWeight: number;
   readonly undesirableWeight: number;
   /** "apo_zero_unpaired": the reference point is 0 and no mismatched pairs are computed. */
-  readonly lossType: "kto" | "apo_zero_unpaired";
+  readonly lossType: KtoLossType;
   /** "uniform": the reference's log-probabilities are one constant, for which 0 stands; default "model". */
-  readonly referenceKind?: "model" | "uniform";
+  readonly referenceKind?: ReferenceKind;
 }
 
 /**
  * What a model is trained for: KTO with these constants, or "sft", the cross-entropy of completions, which has none.
  */
 export type TrainedFor = ObjectiveOptions | "sft";
+
+/**
+ * Checks constants that no option's schema has checked.
+ *
+ * @throws ConfigError for a constant out of range, with which every number would be wrong
+ */
+export function checkObjective(objective: TrainedFor): void {
+  if (objective === "sft") return;
+  const { beta, desirableWeight, undesirableWeight, lossType } = objective;
+  for (const [name, value] of Object.entries({ beta, desirableWeight, undesirableWeight })) {
+    if (value > 0 && Number.isFinite(Math.fround(value))) continue;
+    throw new ConfigError(`${name} of the objective is ${value}; it must be a number above 0.`);
+  }
+  if (lossType === "kto" || lossType === "apo_zero_unpaired") return;
+  throw new ConfigError(`lossType of the objective is ${shown(lossType)}; it must be "kto" or "apo_zero_unpaired".`);
+}
 
 /** Whether mismatched pairs are computed beside the examples. */
 export function usesPairs(objective: TrainedFor): boolean {
@@ -101,6 +119,12 @@ export abstract class Objective {
 
   /** The factor on the coefficients of each of these microbatches, which make up one update. */
   abstract microbatchWeight(batches: readonly Batch[]): number;
+
+  /** Keeps the reference's log-probabilities of the last microbatch's examples, from row `start` of the update on. */
+  abstract keepReference(start: number, size: number): void;
+
+  /** Puts back what `keepReference` kept. */
+  abstract restoreReference(start: number, size: number): void;
 
   /**
    * What the sums tell, of training and of evaluation, under TRL's names.

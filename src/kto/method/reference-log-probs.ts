@@ -15,7 +15,7 @@ import type { RowShape } from "../../engine/model/rows.ts";
 import { platform } from "../../engine/platform/index.ts";
 import type { Sha256 } from "../../engine/platform/platform.ts";
 import { counted, errorMessage, NumericError } from "../../errors.ts";
-import type { Batch, BatchExample, BatchOptions } from "./batch.ts";
+import type { Batch, BatchExample, BatchOptions, ReferencePointScope } from "./batch.ts";
 
 /** Raised when the same inputs would give other numbers or another layout. */
 const FORMAT = 2;
@@ -28,6 +28,8 @@ export interface Microbatches {
   readonly examples: readonly BatchExample[];
   readonly batchOptions: BatchOptions;
   readonly totalSteps: number;
+  /** The rows among which pairs are made; default "microbatch". */
+  readonly scope?: ReferencePointScope;
   /** Indices into `examples`. */
   rows(step: number): readonly (readonly number[])[];
   batches(step: number): Batch[];
@@ -231,6 +233,7 @@ async function cacheKey(pass: ReferencePass, plan: Microbatches): Promise<string
   const { mismatched, maxLength } = plan.batchOptions;
   // Without pairs nothing is cut here: the rows are what they are.
   add([mismatched, mismatched ? maxLength : null, plan.examples.length]);
+  if (plan.scope === "step") add(["pairs of", plan.scope]);
   for (const { promptIds, completionIds } of plan.examples) {
     hash.update(bytesOf(Uint32Array.of(promptIds.length, completionIds.length)));
     hash.update(bytesOf(Uint32Array.from(promptIds)));

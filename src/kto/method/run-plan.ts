@@ -5,8 +5,15 @@
 import type { RowShape } from "../../engine/model/rows.ts";
 import type { RunOptions } from "../options/run.ts";
 import { samplingOf } from "../options/training.ts";
-import { type Batch, type BatchExample, type BatchOptions, batchShape, packBatch } from "./batch.ts";
-import { epochSchedule, rowsLeftOut } from "./sampler.ts";
+import {
+  type Batch,
+  type BatchExample,
+  type BatchOptions,
+  packUpdate,
+  type ReferencePointScope,
+  updateShapes,
+} from "./batch.ts";
+import { epochSchedule, microbatchesOf, rowsLeftOut } from "./sampler.ts";
 
 /** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
 const MOST_STEPS_LOOKED_AT = 20_000;
@@ -27,45 +34,61 @@ export class RunPlan {
   readonly examples: readonly BatchExample[];
   readonly batchOptions: BatchOptions;
   readonly options: PlanOptions;
+  /** "step": an update is one ring of rows, and its microbatches are parts of it, of any size. */
+  readonly scope: ReferencePointScope;
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
   /**
-   * Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch.
+   * Examples, 0 or 1, that an epoch leaves out because they would stand alone on their ring; another one each epoch.
    */
   readonly rowsLeftOut: number;
-  #epoch: { number: number; microbatches: number[][] } | undefined;
+  #epoch: { number: number; updates: number[][][] } | undefined;
 
-  constructor(examples: readonly BatchExample[], batchOptions: BatchOptions, options: PlanOptions) {
+  constructor(
+    examples: readonly BatchExample[],
+    batchOptions: BatchOptions,
+    options: PlanOptions,
+    scope: ReferencePointScope = "microbatch",
+  ) {
     this.examples = examples;
     this.batchOptions = batchOptions;
     this.options = options;
-    const first = this.#microbatches(0);
-    this.rowsLeftOut = rowsLeftOut(examples.length, first);
-    this.stepsPerEpoch = Math.ceil(first.length / options.gradient_accumulation_steps);
+    this.scope = scope;
+    const first = this.#updates(0);
+    this.rowsLeftOut = rowsLeftOut(examples.length, first.flat());
+    this.stepsPerEpoch = first.length;
     this.totalSteps =
       options.max_steps > 0 ? options.max_steps : Math.ceil(options.num_train_epochs * this.stepsPerEpoch);
   }
 
-  #microbatches(epoch: number): number[][] {
+  /** Rows of an update at most. */
+  get updateRows(): number {
+    return this.options.per_device_train_batch_size * this.options.gradient_accumulation_steps;
+  }
+
+  /** The microbatches of each update of an epoch. */
+  #updates(epoch: number): number[][][] {
     if (this.#epoch?.number !== epoch) {
-      const microbatches = epochSchedule(this.examples, {
-        batchSize: this.options.per_device_train_batch_size,
-        seed: this.options.seed,
-        epoch,
-        ...samplingOf(this.options),
-        mismatched: this.batchOptions.mismatched,
+      const { per_device_train_batch_size: size, gradient_accumulation_steps: accumulation, seed } = this.options;
+      const rings = epochSchedule(this.examples, {
+        batchSize: this.scope === "step" ? this.updateRows : size,
+        ...{ seed, epoch, ...samplingOf(this.options), mismatched: this.batchOptions.mismatched },
       });
-      this.#epoch = { number: epoch, microbatches };
+      const updates =
+        this.scope === "step"
+          ? rings.map((ring) => microbatchesOf(ring, size))
+          : Array.from({ length: Math.ceil(rings.length / accumulation) }, (_, update) =>
+              rings.slice(update * accumulation, (update + 1) * accumulation),
+            );
+      this.#epoch = { number: epoch, updates };
     }
-    return this.#epoch.microbatches;
+    return this.#epoch.updates;
   }
 
   /** The rows (indices into `examples`) of each microbatch of update `step`, counted from 0; none after the last. */
   rows(step: number): number[][] {
     if (step >= this.totalSteps) return [];
-    const accumulation = this.options.gradient_accumulation_steps;
-    const first = (step % this.stepsPerEpoch) * accumulation;
-    return this.#microbatches(Math.floor(step / this.stepsPerEpoch)).slice(first, first + accumulation);
+    return this.#updates(Math.floor(step / this.stepsPerEpoch))[step % this.stepsPerEpoch] ?? [];
   }
 
   /** The examples of each microbatch of update `step`. */
@@ -79,7 +102,7 @@ export class RunPlan {
 
   /** The packed microbatches of update `step`. */
   batches(step: number): Batch[] {
-    return this.rows(step).map((rows) => packBatch(this.#examplesOf(rows), this.batchOptions));
+    return packUpdate(this.examplesOf(step), this.batchOptions, this.scope);
   }
 
   /** Every shape class of the run or, where looking at every step would take long, one that holds them all. */
@@ -87,22 +110,23 @@ export class RunPlan {
     if (this.totalSteps > MOST_STEPS_LOOKED_AT) return [this.#largestShape()];
     const shapes = new Map<string, RowShape>();
     for (let step = 0; step < this.totalSteps; step++) {
-      for (const rows of this.rows(step)) {
-        const shape = batchShape(this.#examplesOf(rows), this.batchOptions);
+      for (const shape of updateShapes(this.examplesOf(step), this.batchOptions, this.scope)) {
         shapes.set(JSON.stringify(shape), shape);
       }
     }
     return [...shapes.values()];
   }
 
-  /** A shape that holds any microbatch: of the longest examples, and of those with the longest completions. */
+  /** A shape that holds any pass: of the longest examples, and of those with the longest completions. */
   #largestShape(): RowShape {
     const longest = (length: (example: BatchExample) => number) =>
       [...this.examples].sort((a, b) => length(b) - length(a)).slice(0, this.options.per_device_train_batch_size);
     const [byTotal, byCompletion] = [
       longest(({ promptIds, completionIds }) => promptIds.length + completionIds.length),
       longest(({ completionIds }) => completionIds.length),
-    ].map((examples) => batchShape(examples, { ...this.batchOptions, maxLength: Number.POSITIVE_INFINITY }));
+    ].flatMap((examples) =>
+      updateShapes([examples], { ...this.batchOptions, maxLength: Number.POSITIVE_INFINITY }, "microbatch"),
+    );
     if (byTotal === undefined || byCompletion === undefined) throw new Error("no examples");
     const most = (key: keyof RowShape) => Math.max(byTotal[key], byCompletion[key]);
     return {

@@ -1,6 +1,7 @@
 /**
- * Which rows make up each microbatch of an epoch, and in which order, since row i's mismatched completion is that of
- * row (i + 1) mod m. A pure function of data, seed and epoch: a checkpoint needs only the position. Not packing.
+ * Which rows make up each ring of an epoch, and in which order, since row i's mismatched completion is that of row
+ * (i + 1) mod m. A ring is a microbatch, or an update whose reference point is taken over all its rows. A pure function
+ * of data, seed and epoch: a checkpoint needs only the position. Not packing.
  */
 import { Random } from "../../engine/random.ts";
 import { ConfigError, DatasetError } from "../../errors.ts";
@@ -71,6 +72,11 @@ export function epochSchedule(examples: readonly SampledRow[], options: Schedule
   return mismatched ? arranged(microbatches, examples, random) : microbatches;
 }
 
+/** The microbatches of at most `size` rows that a ring is computed in, in its order; their sizes differ by one at most. */
+export function microbatchesOf(ring: readonly number[], size: number): number[][] {
+  return consecutive(ring, microbatchSizes(ring.length, size));
+}
+
 /** How many of n examples a schedule leaves out (0 or 1). */
 export function rowsLeftOut(exampleCount: number, schedule: readonly (readonly number[])[]): number {
   return exampleCount - schedule.reduce((sum, microbatch) => sum + microbatch.length, 0);
@@ -95,12 +101,12 @@ function checkSizes(batchSize: number, count: number, mismatched: boolean): void
   if (!mismatched) return;
   if (batchSize === 1) {
     throw new ConfigError(
-      "per_device_train_batch_size is 1, but KTO estimates its reference point from the completions of other rows in the same microbatch, and a single row has none; use at least 2 (8 or more recommended).",
+      'per_device_train_batch_size is 1, but KTO estimates its reference point from the completions of other rows, and a single row has none; use at least 2 (8 or more recommended), or set gradient_accumulation_steps, over whose rows reference_point_scope "step" takes it.',
     );
   }
   if (count === 1) {
     throw new DatasetError(
-      "There is only 1 example, but KTO estimates its reference point from the completions of other rows in the same microbatch; give at least 2.",
+      "There is only 1 example, but KTO estimates its reference point from the completions of other rows; give at least 2.",
     );
   }
 }

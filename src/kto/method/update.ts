@@ -8,7 +8,7 @@ import type { Device } from "../../engine/gpu/device.ts";
 import { AdamW, type AdamWOptions } from "../../engine/gpu/optimizer.ts";
 import { PassTimer } from "../../engine/gpu/pass-timer.ts";
 import { Program } from "../../engine/gpu/program.ts";
-import type { Tensor } from "../../engine/gpu/tensor.ts";
+import { sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import {
   PassMemory,
   positionLimit,
@@ -20,10 +20,10 @@ import {
 import { Model } from "../../engine/model/model.ts";
 import type { RowShape } from "../../engine/model/rows.ts";
 import { ConfigError } from "../../errors.ts";
-import type { Batch } from "./batch.ts";
-import { KtoObjective } from "./kto-objective.ts";
+import type { Batch, ReferencePointScope } from "./batch.ts";
+import { KtoOnDevice } from "./kto-on-device.ts";
 import type { Objective, TrainedFor } from "./objective.ts";
-import { SftObjective } from "./sft-objective.ts";
+import { SftOnDevice } from "./sft-on-device.ts";
 
 /**
  * Where the reference's log-probs come from: the pass of a frozen model with the policy's vocabulary; "cached", numbers
@@ -44,8 +44,10 @@ export interface UpdateOptions {
   readonly optimizer: AdamWOptions | undefined;
   /** The parameters that are trained; default all of the policy, or its adapter. */
   readonly trained?: ParameterLayout | undefined;
-  /** What the reference point is taken over when a step has several microbatches. */
-  readonly referencePointScope: "microbatch" | "step";
+  /** What the reference point is taken over when a step has several microbatches; with "step" all its rows weigh alike. */
+  readonly referencePointScope: ReferencePointScope;
+  /** Rows of an update at most; read with referencePointScope "step". Default `maxSize`. */
+  readonly maxUpdateRows?: number;
   /** Keep activations as f16 (`Activations`); the adapter must have the feature shader-f16. Default false. */
   readonly fp16?: boolean;
   /** Keep the inputs of layers only, and compute the rest again in the backward pass; default false. */
@@ -64,7 +66,7 @@ export class Update {
   readonly objective: Objective;
   readonly fp16: boolean;
   readonly #optimizer: AdamW | undefined;
-  readonly #scope: UpdateOptions["referencePointScope"];
+  readonly #scope: ReferencePointScope;
   readonly #memory: PassMemory;
   /** The policy's own memory, in turn, unless the reference is of another build. */
   readonly #referenceMemory: PassMemory | undefined;
@@ -131,33 +133,43 @@ export class Update {
    * @param tokens whether the metric sums over tokens are wanted as well, which cost one more pass over the vocabulary
    */
   async gradients(batches: readonly Batch[], learningRate = 0, update = 0, tokens = false): Promise<void> {
-    this.optimizer.setStep(learningRate, this.objective.microbatchWeight(batches));
+    const { objective } = this;
+    const rows = batches.reduce((sum, { size }) => sum + size, 0);
+    this.optimizer.setStep(learningRate, objective.microbatchWeight(batches), rows);
     this.#submit(await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program)));
-    const wholeStep = this.#wholeStep(batches);
-    if (wholeStep) {
-      this.#submit(await this.#program("clear pairs", (program) => this.objective.recordClearPairs(program)));
-      for (const [index, batch] of batches.entries()) await this.#runBatch("pairs", batch, update, index);
+    const live = this.reference instanceof Model;
+    const apart = batches.some((batch) => batch.apart !== undefined);
+    if (this.#scope === "step" && objective.usesPairs && batches.length > 1 && !apart) {
+      throw new Error("microbatches that share a reference point are packed by packUpdate");
     }
-    const kind = wholeStep ? "gradients" : "pairs and gradients";
+    if (apart) {
+      this.#submit(await this.#program("clear pairs", (program) => objective.recordClearPairs(program)));
+      let start = 0;
+      for (const [index, batch] of batches.entries()) {
+        if (this.#referenceMemory) await this.#runReference(batch);
+        await this.#runBatch("pairs", batch, update, index);
+        if (live) objective.keepReference(start, batch.size);
+        start += batch.size;
+      }
+    }
+    let start = 0;
     for (const [index, batch] of batches.entries()) {
-      await this.#runBatch(kind, batch, update, index);
+      if (apart && live) objective.restoreReference(start, batch.size);
+      start += batch.size;
+      await this.#runBatch(apart ? "gradients" : "pairs and gradients", batch, update, index);
       if (tokens) await this.#addTokenSums(batch);
     }
   }
 
   /**
    * Token rows that the models run forward for an update from these microbatches: a prompt shared with a mismatched
-   * completion counts once, and twice where the reference point is taken over the step before.
+   * completion counts once, but once more for the policy where the reference point is taken over several microbatches.
    */
   rowsRun(batches: readonly Batch[]): number {
     const models = this.reference instanceof Model ? 2 : 1;
-    const passes = this.#wholeStep(batches) ? 2 : 1;
-    return models * passes * batches.reduce((sum, { rows }) => sum + rows, 0);
-  }
-
-  /** Is the reference point one over all these microbatches? */
-  #wholeStep(batches: readonly Batch[]): boolean {
-    return this.#scope === "step" && batches.length > 1 && this.objective.usesPairs;
+    return batches.reduce((sum, { rows, apart }) => {
+      return sum + (apart ? (models - 1) * rows + apart.pairs.usedRows + apart.examples.usedRows : models * rows);
+    }, 0);
   }
 
   /**
@@ -211,23 +223,41 @@ export class Update {
     return await this.device.download(sums);
   }
 
+  /** The reference's pass alone, over examples and mismatched pairs. */
+  async #runReference({ packed, size }: Batch): Promise<void> {
+    const [memory, { shape }] = [this.#referenceMemory, packed];
+    const program = await this.#program(`reference ${JSON.stringify(shape)} of ${size}`, (recording) => {
+      this.#recordReference(recording, shape, size);
+    });
+    memory?.upload(packed);
+    this.#submit(program);
+  }
+
+  #recordReference(recording: Program, shape: RowShape, size: number): void {
+    const logProbs = this.objective.referenceLogProbs(size);
+    if (this.reference instanceof Model && this.#referenceMemory && logProbs) {
+      recordLogProbs(recording, this.reference, this.#referenceMemory, shape, logProbs);
+    }
+  }
+
   async #runBatch(
     kind: "pairs" | "gradients" | "pairs and gradients" | "evaluation",
     batch: Batch,
     update: number,
     microbatch: number,
   ): Promise<void> {
-    const { shape } = batch.packed;
+    const { apart } = batch;
+    const own = kind === "pairs" ? apart?.pairs : kind === "gradients" ? apart?.examples : undefined;
+    const packed = own ?? batch.packed;
+    const { shape } = packed;
     if ((this.reference === "cached") !== (batch.referenceLogProbs !== undefined)) {
       throw new Error("reference log-probabilities come with a microbatch where they are cached, and only there");
     }
     const program = await this.#program(`${kind} ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       const { objective } = this;
-      const referenceLogProbs = objective.referenceLogProbs(batch.size);
-      if (this.reference instanceof Model && this.#referenceMemory && referenceLogProbs) {
-        recordLogProbs(recording, this.reference, this.#referenceMemory, shape, referenceLogProbs);
-      }
-      recordLogProbs(recording, this.policy, this.#memory, shape, objective.policyLogProbs(batch.size));
+      if (packed === batch.packed) this.#recordReference(recording, shape, batch.size);
+      const logProbs = objective.policyLogProbs(batch.size);
+      recordLogProbs(recording, this.policy, this.#memory, shape, sliceRows(logProbs, 0, shape.sequences));
       const hits = objective.hitCounts(batch.size);
       if (hits) recordTargetHits(recording, this.policy, this.#memory, shape, hits);
       if (kind === "pairs and gradients" || kind === "evaluation") objective.recordClearPairs(recording);
@@ -238,8 +268,8 @@ export class Update {
       const coefficients = objective.coefficients(batch.size);
       recordGradients(recording, this.policy, this.optimizer.gradients, this.#memory, shape, coefficients);
     });
-    this.#memory.upload(batch.packed);
-    if (this.#referenceMemory !== this.#memory) this.#referenceMemory?.upload(batch.packed);
+    this.#memory.upload(packed);
+    if (packed === batch.packed && this.#referenceMemory !== this.#memory) this.#referenceMemory?.upload(packed);
     this.objective.upload(batch);
     if (this.#dropout) {
       const { seed, state } = this.#dropout;
@@ -250,7 +280,7 @@ export class Update {
 
   /** Adds what the logits of the microbatch's own completions are; its pass must be the last that was run. */
   async #addTokenSums(batch: Batch): Promise<void> {
-    const { shape } = batch.packed;
+    const { shape } = batch.apart?.examples ?? batch.packed;
     const program = await this.#program(`tokens ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       recordLogitSums(recording, this.policy, this.#memory, shape, this.objective.tokenSums(batch.size));
       this.objective.recordTokens(recording, batch.size, this.#memory.rows.tensors(shape).sequenceRanges);
@@ -293,10 +323,12 @@ export class Update {
   }
 }
 
-function objectiveOf({ objective, reference, maxSize }: UpdateOptions, device: Device): Objective {
-  if (objective === "sft") return new SftObjective(device, maxSize);
+function objectiveOf(options: UpdateOptions, device: Device): Objective {
+  const { objective, reference, maxSize, maxUpdateRows = maxSize, referencePointScope } = options;
+  if (objective === "sft") return new SftOnDevice(device, maxSize);
   const referenceKind = reference === "uniform" ? "uniform" : "model";
-  return new KtoObjective(device, { ...objective, referenceKind }, maxSize);
+  const updateRows = referencePointScope === "step" ? maxUpdateRows : undefined;
+  return new KtoOnDevice(device, { ...objective, referenceKind }, maxSize, updateRows);
 }
 
 /** @throws ConfigError naming both models if their vocabularies differ in size */

@@ -4,6 +4,7 @@
  */
 import { counted } from "../../errors.ts";
 import type { TrainerOptions } from "./kto.ts";
+import { referencePointScope } from "./method.ts";
 import type { RunOptions } from "./run.ts";
 import { scheduleOf } from "./schedule.ts";
 
@@ -48,7 +49,7 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
   }
   advice.push(...rateAdvice(config, facts, [5e-7, 5e-6]));
   const perUpdate = config.per_device_train_batch_size * config.gradient_accumulation_steps;
-  const scope = config.reference_point_scope === "step" ? perUpdate : config.per_device_train_batch_size;
+  const scope = referencePointScope(config) === "step" ? perUpdate : config.per_device_train_batch_size;
   if (config.loss_type === "kto" && (scope < 8 || scope > 128)) {
     const remedy = scope < 8 && perUpdate >= 8 ? ' (reference_point_scope "step" takes it over the whole update)' : "";
     advice.push(

@@ -5,6 +5,7 @@
  */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
+import type { KtoLossType } from "../../kernels/kto-objective.ts";
 import { TrainerParser } from "./checked.ts";
 import { methodOptions, referenceChoice, referenceModelOption } from "./method.ts";
 import { modelNameOption, modelOptions } from "./model.ts";
@@ -24,8 +25,8 @@ export const ktoOptions = z.strictObject({
     description: "compute token ids and reference log-probs again, also those that the cache holds",
   }),
   per_device_train_batch_size: reuse(runOptions.per_device_train_batch_size, {
-    description: "rows in a microbatch, at least 2: each prompt also meets the completion of another row",
-    expects: "a whole number of at least 2",
+    description:
+      "rows in a microbatch; each prompt also meets the completion of another row, so an update needs at least 2",
   }),
 });
 
@@ -44,7 +45,7 @@ export interface TrainerOptions extends RunOptions {
   /** Lambda_U, the weight of thumbs-down rows; auto balances the classes. Above 0, or "auto"; default 1. */
   readonly undesirable_weight: number | "auto";
   /** The loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0. Default "kto". */
-  readonly loss_type: "kto" | "apo_zero_unpaired";
+  readonly loss_type: KtoLossType;
   /**
    * What the policy is compared with; copy: a frozen copy of what is trained, the model or its adapter, as it starts;
    * base: the model without its adapter; cached: log-probs computed before training and kept on disk, so that the
@@ -58,15 +59,16 @@ export interface TrainerOptions extends RunOptions {
    */
   readonly precompute_ref_log_probs: boolean;
   /**
-   * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL;
-   * "step" is an option of ours.
+   * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL, but
+   * "step" where a microbatch has one row. "step" is an option of ours: every microbatch size then gives the same update.
    */
   readonly reference_point_scope: "microbatch" | "step";
   /** Compute token ids and reference log-probs again, also those that the cache holds. Default false. */
   readonly overwrite_cache: boolean;
   /**
-   * Rows in a microbatch, at least 2: each prompt also meets the completion of another row. Default 8. One row will do
-   * for loss_type "apo_zero_unpaired".
+   * Rows in a microbatch; each prompt also meets the completion of another row, so an update needs at least 2. Default 8.
+   * With microbatches of one row gradients are accumulated, and the reference point is taken over the update. One row
+   * alone will do for loss_type "apo_zero_unpaired".
    */
   readonly per_device_train_batch_size: number;
 }
@@ -87,9 +89,10 @@ export const trainerOptions = new TrainerParser<TrainerOptions>(ktoOptions, ktoP
 export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?: (name: string) => string): KtoConfig {
   const context = where === undefined ? ktoParseContext : { ...ktoParseContext, where };
   const config = checkRunConfig(parseOptions(ktoOptions, input, context), where);
-  if (config.per_device_train_batch_size < 2 && config.loss_type === "kto") {
+  const { per_device_train_batch_size: size, gradient_accumulation_steps: accumulation } = config;
+  if (size * accumulation < 2 && config.loss_type === "kto") {
     throw new ConfigError(
-      `option "per_device_train_batch_size"${where?.("per_device_train_batch_size") ?? ""} is 1, but the reference point is measured on mismatched pairs, each prompt with the completion of another row, and a microbatch of one row has none: use at least 2.`,
+      `option "per_device_train_batch_size"${where?.("per_device_train_batch_size") ?? ""} is 1, but the reference point is measured on mismatched pairs, each prompt with the completion of another row, and an update of one row has none: use at least 2, or set gradient_accumulation_steps, over whose rows reference_point_scope "step" takes the reference point.`,
     );
   }
   const { model_name_or_path: model, ref_model_name_or_path: asked = model, adapter_name_or_path: adapter } = config;

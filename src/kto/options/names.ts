@@ -12,8 +12,24 @@ export function findOption(infos: readonly OptionInfo[], name: string): OptionIn
   return infos.find((info) => info.name === wanted || info.about.aliases?.includes(wanted));
 }
 
-/** The candidate at the smallest edit distance, if it is near enough to be a slip of the hand. */
+/** Letters that a word must have to be taken for the beginning of another. */
+const LEAST_BEGINNING = 3;
+
+/**
+ * The candidate that was probably meant: the one at the smallest edit distance, if it is near enough to be a slip of the
+ * hand, else the shortest that begins with what is wanted, else the longest that what is wanted begins with.
+ */
 export function nearest(wanted: string, candidates: readonly string[]): string | undefined {
+  const beginning = (a: string, b: string) => a.length >= LEAST_BEGINNING && b.startsWith(a);
+  const byLength = candidates.toSorted((a, b) => a.length - b.length);
+  return (
+    nearestByEdits(wanted, candidates) ??
+    byLength.find((candidate) => beginning(wanted, candidate)) ??
+    byLength.findLast((candidate) => beginning(candidate, wanted))
+  );
+}
+
+function nearestByEdits(wanted: string, candidates: readonly string[]): string | undefined {
   let best: string | undefined;
   let bestDistance = Math.max(2, Math.floor(wanted.length / 3)) + 1;
   for (const candidate of candidates) {

@@ -15,7 +15,7 @@ import type { Model } from "../../engine/model/model.ts";
 import { saveAdapter, trainedName } from "../../engine/model/peft.ts";
 import { ADAPTER_WEIGHTS } from "../../engine/model/peft-tensors.ts";
 import { arenaTensors, deviceTensor, fillArena, requireTensor } from "../../engine/model/weights/arena-files.ts";
-import { type CheckpointTensor, openCheckpoint } from "../../engine/model/weights/checkpoint-files.ts";
+import { openWeights, type WeightTensor } from "../../engine/model/weights/weight-files.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { errorMessage, FileError } from "../../errors.ts";
 import type { Update } from "../method/update.ts";
@@ -153,7 +153,7 @@ export class Checkpoints {
         fillArena(policy.trained, tensors, file, name),
       );
     } else {
-      const files = await openCheckpoint(path);
+      const files = await openWeights(path);
       try {
         await fillArena(policy.trained, files.tensors, files.path, name);
       } finally {
@@ -178,7 +178,7 @@ export class Checkpoints {
 /** Opens a safetensors file as a table of its tensors. */
 async function withFile(
   path: string,
-  work: (tensors: ReadonlyMap<string, CheckpointTensor>, path: string) => Promise<void>,
+  work: (tensors: ReadonlyMap<string, WeightTensor>, path: string) => Promise<void>,
 ): Promise<void> {
   const file = await openSafetensors(path);
   try {

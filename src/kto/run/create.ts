@@ -116,6 +116,7 @@ function allocate<Options extends RunOptions>(
     reference: reference.source,
     shapes: plan.shapes(),
     maxSize: options.per_device_train_batch_size,
+    maxUpdateRows: plan.updateRows,
     objective,
     optimizer: {
       beta1: options.adam_beta1,

@@ -39,7 +39,9 @@ export async function withWhatFits(
   // A plan that is not refused does not tell how much there is: the adapter ran out below what it allows.
   const most = refused === undefined ? Number.POSITIVE_INFINITY : refused * LIKELY_SHARE;
   let fitting: { size: number; bytes: number } | undefined;
-  let [low, high] = [usesPairs(method.objective) ? 2 : 1, size - 1];
+  // A microbatch of one row needs others in its update.
+  const one = !usesPairs(method.objective) || method.options.gradient_accumulation_steps > 1;
+  let [low, high] = [one ? 1 : 2, size - 1];
   while (low <= high) {
     const middle = Math.floor((low + high) / 2);
     const bytes = await plannedBytes(inputs, method, middle, allocate);
@@ -67,7 +69,8 @@ async function plannedBytes(
     const policy = await planned(device, inputs.policy, "weights");
     const counted = reference instanceof Model ? await planned(device, reference, "reference weights") : reference;
     const fewer = { ...options, per_device_train_batch_size: size };
-    allocate({ ...inputs, policy }, { ...method, reference: counted, options: fewer });
+    const referencePointScope = size === 1 ? "step" : method.referencePointScope;
+    allocate({ ...inputs, policy }, { ...method, referencePointScope, reference: counted, options: fewer });
     return device.totalBytes;
   } catch (error) {
     if (error instanceof AdapterError) return undefined;

@@ -9,7 +9,7 @@ import { AdapterError, ConfigError, DatasetError } from "../../errors.ts";
 import { placeOf, type RowSource } from "../data/types.ts";
 import type { OwnMetrics } from "../evaluation/run-evaluation.ts";
 import { checkMetric } from "../evaluation/selection.ts";
-import { type BatchExample, checkSequences } from "../method/batch.ts";
+import { type BatchExample, checkSequences, type ReferencePointScope } from "../method/batch.ts";
 import { metricNames } from "../method/metrics.ts";
 import { type TrainedFor, usesPairs } from "../method/objective.ts";
 import { RunPlan } from "../method/run-plan.ts";
@@ -57,11 +57,12 @@ export interface Method<Options extends RunOptions = RunOptions> {
    */
   readonly caching?: { readonly recompute: boolean; readonly freeReference: boolean } | undefined;
   /** The rows over which the reference point is taken where gradients are accumulated. */
-  readonly referencePointScope: "microbatch" | "step";
+  readonly referencePointScope: ReferencePointScope;
 }
 
 /** Checks models, rows and options, and plans the run. Throws ConfigError, DatasetError, AdapterError. */
-export function planRun(inputs: RunInputs, { options, objective, reference }: Method): RunPlan {
+export function planRun(inputs: RunInputs, method: Method): RunPlan {
+  const { options, objective, reference, referencePointScope } = method;
   const { policy, examples, evalExamples = [] } = inputs;
   checkPolicy(policy, options);
   trainedLayout(policy, options.freeze_parameters); // throws for a pattern that cannot be used
@@ -79,7 +80,7 @@ export function planRun(inputs: RunInputs, { options, objective, reference }: Me
     const names = metricNames(lossType, new Set(evaluated.map(({ label }) => label)));
     checkMetric(options.metric_for_best_model, [...names, ...(inputs.ownMetrics?.names ?? [])]);
   }
-  return new RunPlan(examples, { mismatched: usesPairs(objective), maxLength }, options);
+  return new RunPlan(examples, { mismatched: usesPairs(objective), maxLength }, options, referencePointScope);
 }
 
 /** The rows that a run evaluates on, if it does. */

@@ -21,6 +21,8 @@ export interface Resumption {
 const MAY_CHANGE =
   /^(save_|logging_|eval_(strategy|steps|on_start)|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
 
+/** What the values of reference_point_scope stand for. */
+const rowsOf = { microbatch: "microbatch", step: "update" } as const;
 /** For people. */
 const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as const;
 
@@ -56,6 +58,13 @@ export async function resumption(
       `The checkpoint ${found.path} is of another version of kto-webgpu, whose kernels compute in another order: the run goes on, but its numbers will differ in their last digits from those of a run without a break.`,
     );
   }
+  const { adapter } = found.state;
+  if (adapter !== undefined && adapter !== policy.device.description) {
+    warn(
+      inputs,
+      `The run of ${found.path} was on the adapter "${adapter}" and goes on on "${policy.device.description}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
+    );
+  }
   policy.device.tuner.adopt(found.state.tuning);
   return found;
 }
@@ -65,11 +74,7 @@ export async function resumption(
  * @throws FileError where there is none
  */
 async function read(path: string, inputs: RunInputs): Promise<Resumption | string> {
-  if ((await platform.exists(path)) !== "folder") {
-    throw new FileError(
-      `There is no checkpoint "${path}"; resume_from_checkpoint names the folder of one, or is true for the last good one in output_dir.`,
-    );
-  }
+  await requireCheckpoint(path);
   const damage = await checkpointDamage(path);
   if (damage !== undefined) return `The checkpoint ${path} is damaged: ${damage}`;
   if ((await platform.exists(platform.joinPath(path, OPTIMIZER_FILE))) !== "file") {
@@ -89,6 +94,24 @@ async function read(path: string, inputs: RunInputs): Promise<Resumption | strin
   }
 }
 
+/**
+ * Whether something named as a checkpoint can be one, without a look into its files.
+ *
+ * @throws FileError that says what it is otherwise
+ */
+export async function requireCheckpoint(path: string): Promise<void> {
+  if ((await platform.exists(path)) !== "folder") {
+    throw new FileError(
+      `There is no checkpoint "${path}"; resume_from_checkpoint names the folder of one, or is true for the last good one in output_dir.`,
+    );
+  }
+  const last = (await listCheckpoints(path)).at(-1);
+  if (last === undefined) return;
+  throw new FileError(
+    `"${path}" is no checkpoint but the folder of a run, which holds some; name one of them as resume_from_checkpoint, such as ${last.path}, or give true with this folder as output_dir.`,
+  );
+}
+
 async function named(path: string, inputs: RunInputs): Promise<Resumption> {
   const found = await read(path, inputs);
   if (typeof found === "string") throw new ModelFormatError(`${found}; resume from another one.`);
@@ -97,8 +120,12 @@ async function named(path: string, inputs: RunInputs): Promise<Resumption> {
 
 async function lastGood(folder: string, inputs: RunInputs): Promise<Resumption> {
   const unusable: string[] = [];
-  for (const { path } of (await listCheckpoints(folder)).reverse()) {
-    const found = await read(path, inputs);
+  for (const { path, step } of (await listCheckpoints(folder)).reverse()) {
+    let found = await read(path, inputs);
+    // A folder that was renamed would stand for later updates than it holds, at each time the run goes on.
+    if (typeof found !== "string" && found.state.step !== step) {
+      found = `The checkpoint ${path} is of step ${found.state.step}, which its name does not say`;
+    }
     if (typeof found === "string") {
       unusable.push(found);
       continue;
@@ -140,6 +167,11 @@ function checkSame(
     if (name === "reference" && after === "base" && wasBase) continue;
     throw new ConfigError(
       `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start in another output_dir.`,
+    );
+  }
+  if (state.pairsWithin !== plan.scope && given.gradient_accumulation_steps > 1) {
+    throw new ConfigError(
+      `The run of ${path} made its mismatched pairs within each ${rowsOf[state.pairsWithin]}, and this version of kto-webgpu makes them within each ${rowsOf[plan.scope]} (reference_point_scope "${plan.scope}"): start in another output_dir.`,
     );
   }
   if (state.data !== digestOf(plan.examples)) {

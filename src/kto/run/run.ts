@@ -78,7 +78,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   }
 
   /**
-   * Examples, 0 or 1, that an epoch leaves out because they would be a microbatch of one row; another one each epoch.
+   * Examples, 0 or 1, that an epoch leaves out because they would have no mismatched pair; another one each epoch.
    */
   get rowsLeftOut(): number {
     return this.#parts.plan.rowsLeftOut;
@@ -139,7 +139,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
    * saved; what a callback throws
    */
   async *[Symbol.asyncIterator](): AsyncGenerator<TrainingStep> {
-    if (this.#freed) throw new ConfigError("The trainer was freed; create another one.");
+    this.#requireMemory("create another one");
     if (this.#iterating) throw new ConfigError("The trainer is iterated already; leave that loop first.");
     this.#iterating = true;
     try {
@@ -158,6 +158,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     yield* this.#pendingEvaluation();
     let batches = this.#batches(record.done);
     while (!record.ended) {
+      this.#requireMemory("create another one"); // whoever iterates may have freed the run
       if (this.#stopping.signal.aborted) {
         this.#interrupted = true;
         await record.saveStopped();
@@ -295,9 +296,10 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   /**
    * The metrics of the rows to evaluate on, as the model is now. Changes nothing.
    *
-   * @throws ConfigError for a run that does not evaluate
+   * @throws ConfigError for a run that does not evaluate, or was freed
    */
   async evaluate(): Promise<Metrics> {
+    this.#requireMemory("evaluate before that");
     const { evaluation } = this.#parts;
     if (evaluation) return await evaluation.metrics();
     throw new ConfigError("This run does not evaluate: create the trainer with evalExamples.");
@@ -310,7 +312,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
    * what cannot be written, which names the checkpoint that holds the training, if one does
    */
   async save(folder: string, options: SaveOptions & { readonly baseModel?: string } = {}): Promise<void> {
-    if (this.#freed) throw new ConfigError("The trainer was freed; save before that.");
+    this.#requireMemory("save before that");
     // The last update's gradients were finite before it, which says nothing of the weights after it.
     const [batch] = this.#batches(Math.max(0, this.stepsDone - 1));
     if (batch && !(await this.update.policyLogProbs(batch)).every(Number.isFinite)) {
@@ -329,6 +331,10 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   /** Writes trainer_state.json, as it is after the last update, into a folder. */
   async saveState(folder: string): Promise<void> {
     await this.#parts.record.saveState(folder);
+  }
+
+  #requireMemory(remedy: string): void {
+    if (this.#freed) throw new ConfigError(`The trainer was freed; ${remedy}.`);
   }
 
   /** Gives back all device memory of the run, and the output folder; the policy stays loaded. */

@@ -39,6 +39,8 @@ const runState = z.object({
   step: whole,
   totalSteps: whole,
   stepsPerEpoch: z.number().int().min(1),
+  /** The rows among which mismatched pairs are made; earlier versions made them within microbatches always. */
+  pairsWithin: z.enum(["microbatch", "step"]).default("microbatch"),
   /** Why the run ended early, if it did. */
   stopReason: z.string().optional(),
   /** Of the logging window; the device's sums lie in optimizer.safetensors. */
@@ -67,6 +69,8 @@ const runState = z.object({
     .optional(),
   /** Kernels that the device's tuner chose: with others, the last bits of a result may be others. */
   tuning: z.record(z.string(), z.string()).default({}),
+  /** The adapter that the run was on, by name; older checkpoints do not say it. */
+  adapter: z.string().optional(),
   /** SHA-256 of the kernels' texts, see `kernelDigest`; older checkpoints do not say it. */
   kernels: z.string().optional(),
   /** SHA-256 of the examples, in their order. */

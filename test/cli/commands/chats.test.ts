@@ -59,7 +59,7 @@ const noThought = "<think>\n\n</think>\n\n";
 
 describe("rows of chat messages", () => {
   test("kto logps gives what their ids give, the second time from the cache", async () => {
-    const words = ["logps", "--model", model, "--dataset"];
+    const words = ["logps", "--log_level", "debug", "--model", model, "--dataset"];
     const first = await run(...words, data);
     expect(first.stderr).toMatch(/data: 4 rows tokenized; the ids are kept in /);
     const second = await run(...words, data);

@@ -441,6 +441,15 @@ describe("kto generate", () => {
     );
   });
 
+  test("a prompt that leaves no room within the context is named by its number", async () => {
+    const long = ["--prompt", "Tom", "--prompt", "a ".repeat(300), "max_new_tokens=300"];
+    const { code, stderr } = await kto("generate", "--model_name_or_path", stories, ...long);
+    expect(stderr).toMatch(
+      /error: Prompt 2 has \d+ tokens and max_new_tokens is 300, together more than the model's context of 512: ask for/,
+    );
+    expect(code).toBe(2);
+  });
+
   test("without --json: prompt and continuation, stories apart by an empty line", async () => {
     const words = ["--prompt", "Tom", "--prompt", "Lily", "--greedy", "max_new_tokens=3"];
     const [tom, lily] = await generate(...words);

@@ -41,6 +41,17 @@ const twoStories = ["--model_name_or_path", stories, "--ref_model_name_or_path",
 const answers = ["--prompt", "Once upon a time", "--prompt", "One day, a girl", "--max_new_tokens", "6"];
 
 describe("kto eval", () => {
+  test("one row is refused with its file, unless the reference point is 0", async () => {
+    const one = fileIn(folder, "one.jsonl", jsonl([{ prompt: "One day", completion: " she", label: true }]));
+    const words = ["eval", ...twoStories, "--dataset_name", one];
+    expect(await sentence(...words)).toBe(
+      `3 error: ${one} has one row to use, but the reference point is measured on mismatched pairs, each prompt with the completion of another row; give at least 2 rows.`,
+    );
+    expect(JSON.parse((await succeed(...words, "--loss_type", "kto_zero", "--json")).stdout)).toMatchObject({
+      rows: 1,
+    });
+  });
+
   test("losses and rewards of the fixture are PyTorch's; keys are those of an evaluation in training", async () => {
     const { beta, desirable_weight, undesirable_weight } = readExpected("llama").hyperparameters;
     const { policy_logps, log_ratio } = readExpected("llama");
@@ -53,7 +64,19 @@ describe("kto eval", () => {
     const weights = [`desirable_weight=${desirable_weight}`, `undesirable_weight=${undesirable_weight}`];
     const { stdout } = await succeed("eval", ...models, "--dataset_name", data, "--json", `beta=${beta}`, ...weights);
     const found = JSON.parse(stdout) as Record<string, number>;
-    expect(found.rows).toBe(labels.length);
+    expect(found).toMatchObject({ rows: labels.length, beta, desirable_weight, undesirable_weight });
+    const again = await succeed(
+      "eval",
+      ...models,
+      "--dataset",
+      data,
+      "--json",
+      `beta=${beta}`,
+      ...weights,
+      "--dataset_train_split",
+      "train[:2]",
+    );
+    expect(JSON.parse(again.stdout).rows).toBe(2);
     expect(found["eval_logps/chosen"]).toBeCloseTo(mean(policy_logps, true), 3);
     expect(found["eval_logps/rejected"]).toBeCloseTo(mean(policy_logps, false), 3);
     expect(found["eval_rewards/chosen"]).toBeCloseTo(beta * mean(log_ratio, true), 4);

@@ -7,7 +7,7 @@ import { Device } from "../../../src/engine/gpu/device.ts";
 import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import { Model } from "../../../src/engine/model/model.ts";
 import { saveAdapter } from "../../../src/engine/model/peft.ts";
-import { openCheckpoint } from "../../../src/engine/model/weights/checkpoint-files.ts";
+import { openWeights } from "../../../src/engine/model/weights/weight-files.ts";
 import { wholeArena } from "../../helpers/arenas.ts";
 import { normals, seeded } from "../../helpers/compare.ts";
 import { sharedDevice } from "../../helpers/device.ts";
@@ -51,7 +51,7 @@ async function merged(...words: string[]): Promise<{ into: string; stdout: strin
 
 /** Values and dtypes of every tensor of a folder. */
 async function tensorsOf(model: string): Promise<Map<string, { dtype: string; values: Float32Array }>> {
-  const files = await openCheckpoint(model);
+  const files = await openWeights(model);
   const tensors = new Map<string, { dtype: string; values: Float32Array }>();
   for (const [name, { dtype, file }] of files.tensors) tensors.set(name, { dtype, values: await file.readF32(name) });
   await files.close();

@@ -108,6 +108,39 @@ describe("kto train", () => {
     expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
   });
 
+  test("a checkpoint that there is not, or a whole run in its place, is said to be that", async () => {
+    const output = freshPath(folder, "run");
+    await kto(...words(output, "max_steps=2", "save_steps=1"));
+    for (const [named, sentence] of [
+      [join(output, "checkpoint-7"), `There is no checkpoint "${join(output, "checkpoint-7")}"; `],
+      [output, `"${output}" is no checkpoint but the folder of a run, which holds some; name one of them`],
+    ] as const) {
+      const { code, stderr } = await kto(...words(output, "--resume_from_checkpoint", named));
+      expect(stderr).toContain(`error: ${sentence}`);
+      expect(code).toBe(7);
+    }
+  });
+
+  test("a signal while the model is saved at the end does not end the saving", async () => {
+    const output = freshPath(folder, "run");
+    const { writeFileAtomic } = platform;
+    let present = 0;
+    vi.spyOn(platform, "writeFileAtomic").mockImplementation(async (path, chunks) => {
+      if (path === join(output, "model.safetensors")) {
+        present = process.listenerCount("SIGTERM");
+        process.emit("SIGTERM", "SIGTERM");
+      }
+      await writeFileAtomic(path, chunks);
+    });
+    const before = process.listenerCount("SIGTERM");
+    const { code, stderr, stdout } = await kto(...words(output, "--save_strategy", "no"));
+    expect(stderr).toContain("warning: SIGTERM: the training has ended and is being saved; once more to stop at once.");
+    expect(code).toBe(0);
+    expect(stdout).toContain("trained 6 updates in ");
+    expect(existsSync(join(output, "model.safetensors"))).toBe(true);
+    expect([present, process.listenerCount("SIGTERM")]).toEqual([before + 1, before]);
+  });
+
   test("a folder with checkpoints is refused with the remedy; overwriting removes them", async () => {
     const output = freshPath(folder, "run");
     await kto(...words(output, "max_steps=2", "save_steps=1"));

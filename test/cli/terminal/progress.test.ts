@@ -17,13 +17,13 @@ const progress = { step: 12, totalSteps: 100, metrics, tokensPerSecond: 12_345, 
 describe("renderProgress", () => {
   test("everything, by its full names, where there is room", () => {
     expect(renderProgress(progress)).toBe(
-      " 12/100  loss 0.487  kl 0.031  rewards/chosen +0.312  rewards/rejected -0.201  rewards/margins +0.513  rewards/accuracies 78%  12.3k tokens/s  1:23 left",
+      "update  12/100  loss 0.487  kl 0.031  rewards/chosen +0.312  rewards/rejected -0.201  rewards/margins +0.513  rewards/accuracies 78%  12.3k tokens/s  1:23 left",
     );
   });
 
-  test("short names in 120 columns", () => {
-    expect(renderProgress(progress, 119)).toBe(
-      " 12/100  loss 0.487  kl 0.031  chosen +0.312  rejected -0.201  margin +0.513  accuracy 78%  12.3k tokens/s  1:23 left",
+  test("short names in 127 columns", () => {
+    expect(renderProgress(progress, 126)).toBe(
+      "update  12/100  loss 0.487  kl 0.031  chosen +0.312  rejected -0.201  margin +0.513  accuracy 78%  12.3k tokens/s  1:23 left",
     );
   });
 
@@ -31,12 +31,13 @@ describe("renderProgress", () => {
     for (let width = 1; width <= 200; width++) {
       const line = renderProgress(progress, width);
       expect(line.length).toBeLessThanOrEqual(width);
-      if (width >= 7) expect(line).toMatch(/^ 12\/100/);
+      if (width >= 7) expect(line).toMatch(/^(update )? 12\/100/);
+      if (width >= 25) expect(line).toMatch(/^update /);
     }
   });
 
   test("before the first logging step there are no metrics, not a row of dashes", () => {
-    expect(renderProgress({ step: 1, totalSteps: 6, metrics: {}, secondsLeft: 5 })).toBe("1/6  0:05 left");
+    expect(renderProgress({ step: 1, totalSteps: 6, metrics: {}, secondsLeft: 5 })).toBe("update 1/6  0:05 left");
   });
 
   test("a class without rows is a dash, not NaN", () => {
@@ -65,7 +66,7 @@ describe("ProgressLine", () => {
     }
     line.finish();
     expect(stream.text.split("\r").length - 1).toBe(4);
-    expect(stream.text).toMatch(/\r10\/10 {2}loss 0\.487[^\r\n]*\n$/);
+    expect(stream.text).toMatch(/\rupdate 10\/10 {2}loss 0\.487[^\r\n]*\n$/);
     expect(stream.text.split("\n")).toHaveLength(2);
   });
 
@@ -80,7 +81,12 @@ describe("ProgressLine", () => {
     line.finish();
     expect(stream.text).not.toContain("\r");
     expect(stream.text).not.toContain("\x1b");
-    expect(stream.text.match(/^ *\d+\/12/gm)).toEqual([" 1/12", " 6/12", "11/12", "12/12"]);
+    expect(stream.text.match(/^update +\d+\/12/gm)).toEqual([
+      "update  1/12",
+      "update  6/12",
+      "update 11/12",
+      "update 12/12",
+    ]);
   });
 
   test("a plain line does not repeat what an earlier one said of earlier updates", () => {
@@ -89,7 +95,7 @@ describe("ProgressLine", () => {
     line.update({ step: 1, totalSteps: 3, metrics, tokensPerSecond: 100 });
     line.update({ step: 2, totalSteps: 3 });
     line.update({ step: 3, totalSteps: 3, metrics });
-    expect(stream.text.match(/loss|tokens\/s|^\d/gm)).toEqual(["1", "loss", "tokens/s", "2", "3", "loss"]);
+    expect(stream.text.match(/loss|tokens\/s|\d(?=\/3)/g)).toEqual(["1", "loss", "tokens/s", "2", "3", "loss"]);
   });
 
   test("the time left does not count the first update, which compiles", () => {
@@ -99,7 +105,7 @@ describe("ProgressLine", () => {
     line.update({ step: 1, totalSteps: 11 });
     now += 2000;
     line.update({ step: 2, totalSteps: 11 });
-    expect(stream.text).toMatch(/^ 1\/11.*(?<!left)\n 2\/11.*0:18 left\n$/);
+    expect(stream.text).toMatch(/^update {2}1\/11.*(?<!left)\nupdate {2}2\/11.*0:18 left\n$/);
   });
 
   test("a warning goes above the line, not into it", () => {
@@ -111,7 +117,7 @@ describe("ProgressLine", () => {
     output.warning("the reference point is noisy.");
     output.debug("not at this level");
     expect(stderr.text.replaceAll("\x1b[K", "")).toMatch(
-      /^\r1\/2 {2}loss 0\.500[^\r\n]*\r.*the reference point is noisy\.\n\r1\/2 [^\n]*$/,
+      /^\rupdate 1\/2 {2}loss 0\.500[^\r\n]*\r.*the reference point is noisy\.\n\rupdate 1\/2 [^\n]*$/,
     );
   });
 });

@@ -5,7 +5,7 @@ import { describe, expect, test } from "vitest";
 import { readModelConfig } from "../../../src/engine/model/config/folder.ts";
 import { readGenerationDefaults } from "../../../src/engine/model/config/generation-config.ts";
 import { readAdapterConfig } from "../../../src/engine/model/peft-config.ts";
-import { openCheckpoint } from "../../../src/engine/model/weights/checkpoint-files.ts";
+import { openWeights } from "../../../src/engine/model/weights/weight-files.ts";
 import { loadChatTemplate } from "../../../src/engine/text/chat-template.ts";
 import { loadTokenizer } from "../../../src/engine/text/tokenizer.ts";
 import { DatasetError, ModelFormatError } from "../../../src/errors.ts";
@@ -20,7 +20,7 @@ oid sha256:${"4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"}
 size 1234567
 `;
 
-const openWeights = async (folder: string) => await (await openCheckpoint(folder)).close();
+const readWeights = async (folder: string) => await (await openWeights(folder)).close();
 
 const openShards = async (folder: string) => {
   rmSync(join(folder, "model.safetensors"), { force: true });
@@ -78,7 +78,7 @@ describe("a byte-order mark", () => {
 });
 
 describe("a Git LFS pointer", () => {
-  test.each([...json, ["model.safetensors", openWeights] as const])(
+  test.each([...json, ["model.safetensors", readWeights] as const])(
     "in place of %s is told, %#",
     async (name, read) => {
       const folder = modelFolder();

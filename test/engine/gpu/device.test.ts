@@ -1,6 +1,6 @@
 /** Buffers and their accounting, transfers, and errors that come back at the next call in the foreground. */
 import { describe, expect, it, vi } from "vitest";
-import { Device } from "../../../src/engine/gpu/device.ts";
+import { Device, type DeviceOptions } from "../../../src/engine/gpu/device.ts";
 import { byteLength, reshape, rowWindows, sliceRows, type Tensor } from "../../../src/engine/gpu/tensor.ts";
 import { AdapterError, ConfigError, DeviceLostError } from "../../../src/errors.ts";
 import { sharedDevice, withLimits } from "../../helpers/device.ts";
@@ -30,6 +30,13 @@ describe("opening", () => {
     vi.stubEnv(variable, "some");
     await expect(Device.open()).rejects.toThrow(new ConfigError(sentence));
     vi.unstubAllEnvs();
+  });
+
+  it.each([
+    [{ features: "some" }, 'option "features" is "some"; use all or core.'],
+    [{ tuning: "some" }, 'option "tuning" is "some"; use on or off.'],
+  ])("refuses %j, which a program without types may give", async (options, sentence) => {
+    await expect(Device.open(options as DeviceOptions)).rejects.toThrow(new ConfigError(sentence));
   });
 });
 
@@ -223,6 +230,24 @@ describe("errors", () => {
     await vi.waitFor(() => expect(() => device.check()).toThrow(/^WebGPU: .*usage/is), { timeout: 5 * 60_000 });
     device.check();
     await device.idle();
+  });
+
+  it("memory that was freed and is used again is named, once, with the mistake", async () => {
+    const tensor = device.allocate("scratch", "a thing", [4]);
+    device.free(tensor);
+    const sentence = /^The device memory "a thing" was freed and used again: free a model, .* or to come\.$/;
+    for (const use of [
+      () => device.download(tensor),
+      async () => {
+        device.upload(tensor, Float32Array.of(1));
+        await device.idle();
+      },
+    ]) {
+      const error = await use().catch((thrown: unknown) => thrown);
+      expect(error).toBeInstanceOf(ConfigError);
+      expect((error as Error).message).toMatch(sentence);
+      await device.idle();
+    }
   });
 
   it("a device that is lost stays lost, and says so in every call", async () => {

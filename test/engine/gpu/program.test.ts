@@ -315,15 +315,10 @@ describe("the device's own time", () => {
       await program.prepare();
       const timer = new PassTimer(device);
       expect(await timer.seconds()).toBeUndefined();
-      const started = performance.now();
       for (let run = 0; run < 3; run++) program.run(timer);
       const seconds = await timer.seconds();
-      if (timed) {
-        expect(seconds).toBeGreaterThan(0);
-        expect(seconds).toBeLessThan((performance.now() - started) / 1000);
-      } else {
-        expect(seconds).toBeUndefined();
-      }
+      if (timed) expect(seconds).toBeGreaterThan(0);
+      else expect(seconds).toBeUndefined();
       expect(await read(x)).toEqual([3, 3, 3, 3]);
       timer.restart();
       expect(await timer.seconds()).toBeUndefined();

@@ -7,6 +7,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  statSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
@@ -14,6 +15,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { hostname } from "node:os";
 import { join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import {
   type DownloadProgress,
@@ -23,7 +25,8 @@ import {
 } from "../../../src/engine/hub/resolve.ts";
 import { ConfigError, FileError, ModelFormatError } from "../../../src/errors.ts";
 import { freshPath, llama, temporaryFolder } from "../../helpers/folders.ts";
-import { collectingGarbage } from "../../helpers/garbage.ts";
+import { collectGarbage } from "../../helpers/garbage.ts";
+import { HeldTimers } from "../../helpers/held-timers.ts";
 import { FakeHub, faults, gitHash, sha256 } from "../../helpers/hub-server.ts";
 
 const folder = temporaryFolder();
@@ -53,7 +56,9 @@ beforeEach(() => {
   for (const what of Object.keys(hub.faults)) delete hub.faults[what];
 });
 
-const patience = { attempts: 3, firstDelayMs: 1, longestDelayMs: 1500, stallMs: 1500 };
+/** Longer than any test takes, so that a stall is one where a test lets the time run out. */
+const stallMs = 24 * 3_600_000;
+const patience = { attempts: 3, firstDelayMs: 1, longestDelayMs: 1500, stallMs };
 
 async function resolve(options: ModelFetchOptions = {}, name = id): Promise<string> {
   return await resolveModelFolder(name, { endpoint: hub.endpoint, cacheFolder: cache, patience, ...options });
@@ -61,6 +66,12 @@ async function resolve(options: ModelFetchOptions = {}, name = id): Promise<stri
 
 const repository = () => join(cache, "models--tiny--llama");
 const blobs = () => readdirSync(join(repository(), "blobs")).sort();
+/** Breaks a download off once so many bytes more lie in the cache. */
+const cutAfter = (bytes: number) =>
+  faults.cutAfter(bytes, () => {
+    const partial = blobs().filter((name) => name.endsWith(".incomplete"));
+    return Math.max(0, ...partial.map((name) => statSync(join(repository(), "blobs", name)).size));
+  });
 const ranges = () => hub.seen.filter(({ what }) => what.startsWith("CDN")).map(({ range }) => range);
 const savedWeights = (path: string) => readFileSync(join(path, "model.safetensors"));
 
@@ -304,23 +315,27 @@ describe("the listing", () => {
   const listing = () =>
     JSON.stringify({ sha: hub.commit, siblings: Object.keys(hub.files).map((rfilename) => ({ rfilename })) });
 
-  test("may take longer than a stall, as long as it gets on", async () => {
+  test("may take longer than a stall: with each piece the time begins again", async () => {
+    const deadlines = new HeldTimers(stallMs);
+    const pieces = 9;
+    let startedBefore = 0;
     hub.faults.api = [
-      (response) => {
+      async (response) => {
         const text = listing();
-        const step = Math.ceil(text.length / 9);
-        let at = 0;
-        const timer = setInterval(() => {
+        const step = Math.ceil(text.length / pieces);
+        for (let at = 0; at < text.length; at += step) {
+          const { started } = deadlines;
           response.write(text.slice(at, at + step));
-          at += step;
-          if (at < text.length) return;
-          clearInterval(timer);
-          response.end();
-        }, 200);
+          while (deadlines.started === started) await setImmediate();
+        }
+        startedBefore = deadlines.started;
+        response.end();
       },
     ];
     const path = await resolve({ patience: { ...patience, attempts: 1 } });
+    deadlines.restore();
     expect(savedWeights(path)).toEqual(weights);
+    expect(startedBefore).toBeGreaterThanOrEqual(pieces);
   });
 
   test("that does not end is read to a limit, once", async () => {
@@ -357,20 +372,27 @@ describe("the listing", () => {
 
 describe("cuts and stalls", () => {
   test("a cut download goes on with a Range request, and the bytes are right", async () => {
-    hub.faults["CDN model.safetensors"] = [faults.cutAfter(30_000), faults.cutAfter(20_000)];
+    hub.faults["CDN model.safetensors"] = [cutAfter(30_000), cutAfter(20_000)];
     expect(savedWeights(await resolve())).toEqual(weights);
     expect(ranges()).toEqual([undefined, "bytes=30000-", "bytes=50000-"]);
     expect(blobs()).toEqual([gitHash(config), sha256(weights)].sort());
   });
 
-  test("a stall is given up and gone on from", async () => {
+  test("a stall is given up and gone on from, also where garbage was collected meanwhile", async () => {
     hub.faults["CDN model.safetensors"] = [faults.stallAfter(12_345)];
-    expect(savedWeights(await collectingGarbage(() => resolve()))).toEqual(weights);
+    const deadlines = new HeldTimers(stallMs);
+    const path = await resolve({
+      onProgress: ({ bytes }) => {
+        if (bytes === config.length + 12_345) void collectGarbage().then(() => deadlines.runOut());
+      },
+    });
+    deadlines.restore();
+    expect(savedWeights(path)).toEqual(weights);
     expect(ranges()).toEqual([undefined, "bytes=12345-"]);
   });
 
   test("after the last attempt what came is kept, and the next run goes on from there", async () => {
-    hub.faults["CDN model.safetensors"] = [10_000, 5_000, 1].map(faults.cutAfter);
+    hub.faults["CDN model.safetensors"] = [10_000, 5_000, 1].map((bytes) => cutAfter(bytes));
     const error: unknown = await resolve().catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(FileError);
     expect(error).toHaveProperty(
@@ -403,12 +425,12 @@ describe("cuts and stalls", () => {
   });
 
   test("a server that ignores the range, or has another one, is begun again with", async () => {
-    hub.faults["CDN model.safetensors"] = [faults.cutAfter(30_000), faults.ignoreRange(weights)];
+    hub.faults["CDN model.safetensors"] = [cutAfter(30_000), faults.ignoreRange(weights)];
     expect(savedWeights(await resolve())).toEqual(weights);
     rmSync(cache, { recursive: true });
     hub.take();
     const wrong = faults.status(206, { "Content-Range": `bytes 7-9/${weights.length}` });
-    hub.faults["CDN model.safetensors"] = [faults.cutAfter(30_000), wrong];
+    hub.faults["CDN model.safetensors"] = [cutAfter(30_000), wrong];
     expect(savedWeights(await resolve())).toEqual(weights);
     expect(ranges()).toEqual([undefined, "bytes=30000-", undefined]);
   });
@@ -574,7 +596,7 @@ describe("offline", () => {
     const path = await resolve();
     hub.commit = "a".repeat(40);
     hub.files = { ...wholeModel, "model.safetensors": Buffer.concat([weights, weights]) };
-    hub.faults["CDN model.safetensors"] = [1, 1, 1].map(faults.cutAfter);
+    hub.faults["CDN model.safetensors"] = [1, 1, 1].map((bytes) => cutAfter(bytes));
     const warnings: string[] = [];
     expect(await resolve({ onWarning: (sentence) => warnings.push(sentence) })).toBe(path);
     expect(warnings).toHaveLength(1);
@@ -604,9 +626,46 @@ describe("names", () => {
   );
 });
 
+describe("a name that looks like a path", () => {
+  test.each(["weights/model.safetensors", "model.gguf", "runs/policy.bin", "src/config.json"])(
+    "%s, with a file's ending, is not asked of the hub",
+    async (name) => {
+      await expect(resolve({}, name)).rejects.toThrow(`The model folder "${name}" does not exist`);
+      expect(hub.take()).toEqual([]);
+    },
+  );
+
+  test.each([
+    ["src/missing", /the connection was refused; try again later/],
+    ["nowhere/missing", /the connection was refused \(3 attempts\); try again later/],
+  ])("%s is asked for once if its folder is here", async (name, message) => {
+    const closed = await new FakeHub(name, wholeModel).start();
+    closed.stop();
+    await expect(resolve({ endpoint: closed.endpoint }, name)).rejects.toThrow(message);
+    await expect(
+      resolveDatasetFiles(name, { endpoint: closed.endpoint, cacheFolder: cache, patience }),
+    ).rejects.toThrow(message);
+  });
+
+  test("and is found on the hub, with as many attempts for its files as ever", async () => {
+    const other = await new FakeHub("src/model", wholeModel).start();
+    other.faults["HEAD config.json"] = [faults.status(503)];
+    const path = await resolve({ endpoint: other.endpoint }, "src/model");
+    other.stop();
+    expect(savedWeights(path)).toEqual(weights);
+  });
+});
+
+test("a fault that lasts, such as a server that does not speak TLS, is not tried again", async () => {
+  const endpoint = hub.endpoint.replace("http:", "https:");
+  const refused = resolve({ endpoint });
+  await expect(refused).rejects.toThrow(/; check the network, and HF_ENDPOINT if it is set\.$/);
+  await expect(refused).rejects.not.toThrow("attempts");
+});
+
 test("progress counts every byte once, over all files", async () => {
   const seen: DownloadProgress[] = [];
-  hub.faults["CDN model.safetensors"] = [faults.cutAfter(50_000)];
+  hub.faults["CDN model.safetensors"] = [cutAfter(50_000)];
   await resolve({ onProgress: (progress) => seen.push(progress) });
   const total = config.length + weights.length;
   expect(seen.at(-1)).toEqual({ file: "model.safetensors", bytes: total, totalBytes: total });

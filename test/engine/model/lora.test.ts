@@ -4,6 +4,7 @@
  */
 import { afterAll, describe, expect, it } from "vitest";
 import { Arena, ParameterLayout } from "../../../src/engine/gpu/arena.ts";
+import { Device } from "../../../src/engine/gpu/device.ts";
 import { Program } from "../../../src/engine/gpu/program.ts";
 import { Float64Model } from "../../../src/engine/model/float64/decoder.ts";
 import { adapterGradients, float64Weights } from "../../../src/engine/model/float64/lora.ts";
@@ -340,7 +341,7 @@ describe("training an adapter", () => {
           scale: clip,
         });
         states.set(name, next);
-        const part = [...adapter.weights.layout.parts()].find((one) => policy.checkpointName(one.name) === name);
+        const part = [...adapter.weights.layout.parts()].find((one) => policy.storedName(one.name) === name);
         if (part) device.upload(adapter.weights.at(part, part.shape), Float32Array.from(next.parameter));
       }
     }
@@ -358,6 +359,33 @@ describe("training an adapter", () => {
     expect(bits(on.weights)).not.toEqual(bits(off.weights));
     const other = await train(own, { disable_dropout: false, seed: 43 });
     expect(bits(other.weights)).not.toEqual(bits(on.weights));
+  });
+
+  it("an adapter of another model or another device is refused when it is put to a model", async () => {
+    const { llama, gpt2 } = models;
+    const own = LoraAdapter.create(device, llama.config, options({ targetModules: "all-linear" }));
+    const config = { ...llama.config, intermediateSize: llama.config.intermediateSize + 8 };
+    const wider = LoraAdapter.create(device, config, options({ targetModules: ["down_proj"] }));
+    const other = await Device.open({ adapter: device.kind, tuning: "off" });
+    const elsewhere = LoraAdapter.create(other, llama.config, options());
+    expect(() => gpt2.withAdapter(own)).toThrow(
+      /^The adapter is for another model than .*gpt2.*: it has a module for "layers\.0\.\S+" of \d+ x \d+, and the model has no such layer; make or load an adapter for this model\.$/,
+    );
+    expect(() => llama.withAdapter(wider)).toThrow(
+      /"layers\.0\.mlp\.down_proj" of .* and the model has one of \d+ x \d+ there; /,
+    );
+    expect(() => llama.withAdapter(elsewhere)).toThrow(/^The adapter lies on another device than the model .*llama/);
+    for (const wrong of [
+      () => gpt2.withAdapter(own),
+      () => llama.withAdapter(wider),
+      () => llama.withAdapter(elsewhere),
+    ]) {
+      expect(wrong).toThrow(ConfigError);
+    }
+    expect(llama.withAdapter(own).adapter).toBe(own);
+    own.free();
+    wider.free();
+    other.close();
   });
 
   it("a model whose weights are not f32 is trained by an adapter only", async () => {

@@ -99,7 +99,7 @@ describe("load and save", () => {
     ["llama without the prefix", () => renamed(llama, (name) => name.replace(/^model\./, ""))],
     ["gpt2 with tied embeddings", () => gpt2],
     [
-      "gpt2 without the prefix, as its first checkpoints are",
+      "gpt2 without the prefix, as its first weight files are",
       () => renamed(gpt2, (name) => name.replace(/^transformer\./, "")),
     ],
     [

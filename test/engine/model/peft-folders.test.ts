@@ -4,12 +4,14 @@
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, vi } from "vitest";
 import { openSafetensors, writeSafetensors } from "../../../src/engine/files/safetensors.ts";
 import { Float64Model } from "../../../src/engine/model/float64/decoder.ts";
 import { mergeAdapter } from "../../../src/engine/model/merge.ts";
 import { Model } from "../../../src/engine/model/model.ts";
 import { loadAdapter, saveAdapter } from "../../../src/engine/model/peft.ts";
+import { platform } from "../../../src/engine/platform/index.ts";
+import { ModelFormatError } from "../../../src/errors.ts";
 import { checkGradients } from "../../../src/kto/gradcheck.ts";
 import { completionLogProbs } from "../../../src/kto/method/log-probs.ts";
 import { KtoTrainer } from "../../../src/kto/trainer.ts";
@@ -25,6 +27,39 @@ const device = await sharedDevice();
 const model = await Model.load(device, llama);
 afterAll(() => model.free());
 const examples = readExamples("llama");
+
+it("a pattern of its configuration that takes for ever is named, with exit code 4", async () => {
+  for (const option of ["target_modules", "rank_pattern"] as const) {
+    const path = freshPath(folder, "endless");
+    mkdirSync(path);
+    const endless = "([a-z0-9_.]+)+#";
+    const value = option === "target_modules" ? endless : { [endless]: 2 };
+    const config = { peft_type: "LORA", r: 2, lora_alpha: 4, target_modules: ["q_proj"], [option]: value };
+    writeFileSync(join(path, "adapter_config.json"), JSON.stringify(config));
+    await writeSafetensors(join(path, "adapter_model.safetensors"), [], {});
+    const refused = await loadAdapter(model, path).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(ModelFormatError);
+    expect(refused).toMatchObject({ exitCode: 4 });
+    expect((refused as Error).message).toMatch(
+      new RegExp(
+        `endless.*adapter_config\\.json does not fit the base model: "${option}" .*\\)\\+#" takes longer than 5 s`,
+      ),
+    );
+  }
+});
+
+it("a bug of ours while its modules are chosen is not taken for a fault of the folder", async () => {
+  const path = freshPath(folder, "bug");
+  mkdirSync(path);
+  const config = { peft_type: "LORA", r: 2, lora_alpha: 4, target_modules: "q_.*" };
+  writeFileSync(join(path, "adapter_config.json"), JSON.stringify(config));
+  await writeSafetensors(join(path, "adapter_model.safetensors"), [], {});
+  const bug = vi.spyOn(platform, "withinTime").mockImplementation(() => {
+    throw new TypeError("a bug");
+  });
+  await expect(loadAdapter(model, path)).rejects.toThrow(new TypeError("a bug"));
+  bug.mockRestore();
+});
 
 interface HandMade {
   readonly config: Readonly<Record<string, unknown>>;

@@ -1,5 +1,5 @@
 /** Adapters as PEFT keeps them: names, shapes and keys to the letter, round trips, merging, and what cannot be used. */
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { openSafetensors, writeSafetensors } from "../../../src/engine/files/safetensors.ts";
@@ -9,7 +9,7 @@ import { mergeAdapter } from "../../../src/engine/model/merge.ts";
 import { Model } from "../../../src/engine/model/model.ts";
 import { loadAdapter, saveAdapter } from "../../../src/engine/model/peft.ts";
 import { readAdapterConfig } from "../../../src/engine/model/peft-config.ts";
-import { FileError, ModelFormatError } from "../../../src/errors.ts";
+import { ConfigError, FileError, ModelFormatError } from "../../../src/errors.ts";
 import { completionLogProbs } from "../../../src/kto/method/log-probs.ts";
 import { wholeArena } from "../../helpers/arenas.ts";
 import { bits, normals, seeded } from "../../helpers/compare.ts";
@@ -154,6 +154,15 @@ describe("an adapter written by us", () => {
     expect((await readAdapterConfig(into)).baseModel).toBe("some/hub-id");
     adapter.free();
     model.free();
+  });
+
+  it("of a model without one is refused, before anything is written", async () => {
+    const into = freshPath(folder, "adapter");
+    const error = await saveAdapter(models.llama, into).catch((thrown: unknown) => thrown);
+    expect(error).toEqual(
+      new ConfigError(`The model ${llama} has no adapter to save; write the whole model with save.`),
+    );
+    expect(existsSync(into)).toBe(false);
   });
 
   it("names a base that it finds from the working folder, or else from its own, and any other as it is written", async () => {

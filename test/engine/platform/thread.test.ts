@@ -1,8 +1,11 @@
 /** Threads that are ended when they take too much: Node's worker threads, and a browser's workers by a stand-in. */
 import { spawnSync } from "node:child_process";
+import { EventEmitter } from "node:events";
+import { Worker as NodeWorker } from "node:worker_threads";
 import { expect, test } from "vitest";
 import { BrowserThread } from "../../../src/engine/platform/browser-thread.ts";
 import { platform, type Thread, ThreadLimit } from "../../../src/engine/platform/index.ts";
+import { cpuClock } from "../../../src/engine/platform/node-thread-time.ts";
 
 const code = {
   address: new URL("../../helpers/thread.js", import.meta.url),
@@ -60,6 +63,42 @@ test("a thread that nobody ends does not keep the process alive", () => {
   const args = ["--import", "tsx", "--input-type=module", "--eval", script];
   const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8", timeout: 60_000 });
   expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "heard once\n", stderr: "" });
+});
+
+/** Lets this process compute for so long, and its timers run meanwhile. */
+async function compute(cpuMs: number): Promise<void> {
+  const start = process.cpuUsage();
+  for (;;) {
+    const { user, system } = process.cpuUsage(start);
+    if ((user + system) / 1000 > cpuMs) return;
+    for (let i = 0; i < 1e6; i++) Math.sqrt(i);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
+test("the CPU time is the thread's own where Node tells it, else the process's", async () => {
+  let own = 5000;
+  const ofThread = await cpuClock(
+    Object.assign(new EventEmitter(), { cpuUsage: async () => ({ user: own, system: 2000 }) }),
+  );
+  const ofProcess = await cpuClock(new EventEmitter());
+  await compute(20);
+  expect(await ofThread()).toBe(0);
+  own += 30_000;
+  expect(await ofThread()).toBe(30);
+  expect(await ofProcess()).toBeGreaterThan(20);
+});
+
+test("what the process computes beside a thread is taken for the thread's work only where Node does not tell", async () => {
+  const workMs = 100;
+  const gate = new Int32Array(new SharedArrayBuffer(4));
+  await withThread(async (thread) => {
+    const outcome = thread.ask(gate, workMs).catch((error: unknown) => error);
+    await compute(4 * workMs);
+    Atomics.notify(gate, 0, Atomics.store(gate, 0, 1));
+    const expected = "cpuUsage" in NodeWorker.prototype ? "heard 1" : new ThreadLimit("time");
+    expect(await outcome).toEqual(expected);
+  });
 });
 
 /** What BrowserThread needs of a Web Worker. */

@@ -1,6 +1,6 @@
 // ktoObjective: the only one.
 
-struct Uniforms { m: u32, beta: f32, desirableWeight: f32, undesirableWeight: f32, clamped: u32 }
+struct Uniforms { m: u32, beta: f32, desirableWeight: f32, undesirableWeight: f32, clamped: u32, wholeUpdate: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> policy: array<f32>;
 @group(0) @binding(2) var<storage, read> reference: array<f32>;
@@ -22,7 +22,9 @@ fn main() {
   // max(0, NaN) may be 0: a pair that overflowed must not turn into a reference point.
   let z0 = select(mean, 0.0, u.clamped != 0u && mean < 0.0);
   let known = select(0.0, 1.0, measured || u.clamped != 0u);
-  let share = 1.0 / f32(u.m);
+  let rows = select(f32(u.m), step[2], u.wholeUpdate != 0u);
+  let share = 1.0 / rows;
+  let part = f32(u.m) / rows;
   var loss = 0.0;
   for (var i = 0u; i < u.m; i++) {
     let reward = policy[i] - reference[i];
@@ -47,8 +49,8 @@ fn main() {
     if (slope < 0.01) { metrics[13] += 1.0; }
   }
   metrics[0] += loss;
-  metrics[1] += 1.0;
-  metrics[2] += z0;
-  metrics[3] += mean;
-  if (measured) { metrics[14] += 1.0; }
+  metrics[1] += part;
+  metrics[2] += part * z0;
+  metrics[3] += part * mean;
+  if (measured) { metrics[14] += part; }
 }

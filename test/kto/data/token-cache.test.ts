@@ -52,7 +52,7 @@ async function run(given: readonly FeedbackRow[] = rows, changes: Partial<Cached
   const options = { tokenizer: { ...tokenizer, encode }, chatTemplate, modelFolder: model, ...changes };
   const encoded: EncodedRow[] = [];
   const note = await encodeWithCache(given, await surveyRows(given), options, (_, row) => encoded.push(row));
-  return { encoded, note: note ?? "", calls: encode.mock.calls.length, options };
+  return { encoded, note: note?.text ?? "", isKept: note?.isKept, calls: encode.mock.calls.length, options };
 }
 
 const files = () => readdirSync(join(cache, "tokens"));
@@ -245,7 +245,8 @@ describe("damage and faults are survived", () => {
 
   it("a cache folder that cannot be made is told and does not stop the run", async () => {
     writeFileSync(join(cache, "tokens"), "in the way");
-    const { note, encoded } = await run();
+    const { note, encoded, isKept } = await run();
+    expect(isKept).toBe(false);
     expect(note).toMatch(/^3 rows tokenized; the ids are not kept: Cannot .*tokens/);
     expect(encoded).toHaveLength(4);
   });

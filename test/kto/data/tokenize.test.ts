@@ -49,7 +49,8 @@ describe("tokenizeRows", () => {
     expect(promptLength).toBeGreaterThan(1);
     expect(example?.completionIds.at(-1)).toBe(eos);
     expect(example?.cut).toBe(false);
-    expect(report.warnings).toHaveLength(1); // One class only.
+    expect(report.warnings).toEqual([]);
+    expect(report.advice).toEqual([expect.stringMatching(/training on one class alone/)]);
   });
 
   it("takes rows one after another as it takes a list; so does the summary", async () => {

@@ -10,7 +10,7 @@ import { Random } from "../../../src/engine/random.ts";
 import { ConfigError, DatasetError, FileError } from "../../../src/errors.ts";
 import { ktoObjective, referencePoint } from "../../../src/kernels/float64/kto-objective.ts";
 import { BestModel } from "../../../src/kto/evaluation/best-model.ts";
-import { Evaluator } from "../../../src/kto/evaluation/evaluator.ts";
+import { Evaluator, type EvaluatorOptions } from "../../../src/kto/evaluation/evaluator.ts";
 import type { BatchExample } from "../../../src/kto/method/batch.ts";
 import { evaluationSchedule } from "../../../src/kto/method/evaluation-plan.ts";
 import type { ObjectiveOptions } from "../../../src/kto/method/objective.ts";
@@ -116,6 +116,70 @@ describe("the numbers", () => {
       evaluator.free();
       policy.free();
     }
+  });
+
+  it("runs at the same time take turns: each has the numbers of one alone", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const objective = { beta: 0.3, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" } as const;
+    const evaluator = new Evaluator({
+      ...{ policy, reference, objective, batchSize: 2, maxLength: 40 },
+      examples: randomExamples(9, 4),
+    });
+    try {
+      const { eval_runtime, eval_samples_per_second, eval_steps_per_second, ...alone } = await evaluator.run();
+      const aborted = evaluator.run(AbortSignal.abort("enough")).catch((reason: unknown) => reason);
+      const together = await Promise.all([evaluator.run(), aborted, evaluator.run()]);
+      expect(together).toEqual([expect.objectContaining(alone), "enough", expect.objectContaining(alone)]);
+    } finally {
+      evaluator.free();
+      policy.free();
+    }
+  });
+
+  const few = randomExamples(4, 6);
+  const constants = { beta: 0.3, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" } as const;
+  it.each<[string, Partial<EvaluatorOptions>, new (message: string) => Error, string]>([
+    [
+      "a token outside the vocabulary",
+      { examples: [...few, { promptIds: [5], completionIds: [120], label: true }] },
+      DatasetError,
+      "Example 5 of 5 holds token id 120, outside the model's vocabulary of 120.",
+    ],
+    [
+      "a row without a completion",
+      { examples: [...few, { promptIds: [5], completionIds: [], label: true }] },
+      DatasetError,
+      "Example 5 of 5 has an empty completion; it needs one token or more.",
+    ],
+    [
+      "a row longer than the length",
+      {
+        examples: [...few, { promptIds: [5, 6, 7], completionIds: new Array(14).fill(8), label: true }],
+        maxLength: 16,
+      },
+      DatasetError,
+      "Example 5 of 5 has 17 tokens, more than maxLength 16; cut or drop it.",
+    ],
+    ["a length", { maxLength: 1 }, ConfigError, "maxLength is 1; it must be a whole number of at least 2."],
+    [
+      "a beta",
+      { objective: { ...constants, beta: Number.NaN } },
+      ConfigError,
+      "beta of the objective is NaN; it must be a number above 0.",
+    ],
+    [
+      "a weight",
+      { objective: { ...constants, undesirableWeight: 1e39 } },
+      ConfigError,
+      "undesirableWeight of the objective is 1e+39; it must be a number above 0.",
+    ],
+  ])("refuses %s that it cannot evaluate with", async (_, changes, kind, sentence) => {
+    const policy = await loadModel(device, "llama", "policy");
+    const before = device.memory();
+    const options = { policy, reference, examples: few, batchSize: 2, objective: constants, maxLength: 40, ...changes };
+    expect(() => new Evaluator(options)).toThrow(new kind(sentence));
+    expect(device.memory()).toEqual(before);
+    policy.free();
   });
 
   it("every row comes once, in the same microbatches each time, paired where pairs can be", () => {

@@ -9,7 +9,8 @@ import { JudgeError } from "../../../src/errors.ts";
 import { ChatJudge, type ChatJudgeOptions, readVerdict, type Transcript } from "../../../src/kto/judge/chat-judge.ts";
 import { type AnswerPair, judgePairs } from "../../../src/kto/judge/compare.ts";
 import { functionJudge } from "../../../src/kto/judge/judge.ts";
-import { collectingGarbage } from "../../helpers/garbage.ts";
+import { collectGarbage } from "../../helpers/garbage.ts";
+import { HeldTimers } from "../../helpers/held-timers.ts";
 
 const pairs = (count: number): AnswerPair[] =>
   Array.from({ length: count }, (_, i) => ({ prompt: `prompt ${i}`, model: `model ${i}`, opponent: `other ${i}` }));
@@ -314,16 +315,19 @@ describe("a server of the OpenAI chat protocol", () => {
   test.each<[string, (response: ServerResponse) => void]>([
     ["that never answers", () => undefined],
     ["that stops in the middle of its answer", (response) => void response.writeHead(200).write('{"choices": [')],
-  ])(
-    "%s is given up also while garbage is collected, with several questions at once",
-    async (_, answer) => {
-      const { baseUrl } = await serve((_, response) => answer(response));
-      const { judge } = judgeAt(baseUrl, { timeoutMs: 300, attempts: 1 });
-      const error = await collectingGarbage(() => failureOf(judgePairs(judge, pairs(4), { concurrency: 4 })));
-      expect(error.message).toMatch(/no answer within 0\.3 s\.$/);
-    },
-    60_000,
-  );
+  ])("%s is given up also where garbage was collected meanwhile, with several questions at once", async (_, answer) => {
+    const timeoutMs = 24 * 3_600_000;
+    const deadlines = new HeldTimers(timeoutMs);
+    let asked = 0;
+    const { baseUrl } = await serve((_, response) => {
+      answer(response);
+      if (++asked === 4) void collectGarbage().then(() => deadlines.runOut());
+    });
+    const { judge } = judgeAt(baseUrl, { timeoutMs, attempts: 1 });
+    const error = await failureOf(judgePairs(judge, pairs(4), { concurrency: 4 }));
+    deadlines.restore();
+    expect(error.message).toMatch(/no answer within 86400 s\.$/);
+  });
 
   test("whose answer does not end is read to a limit", async () => {
     let sent = 0;
@@ -414,7 +418,7 @@ describe("a server of the OpenAI chat protocol", () => {
     close = undefined;
     const { judge } = judgeAt(baseUrl, { attempts: 2 });
     await expect(judgePairs(judge, pairs(1))).rejects.toThrow(
-      /cannot be asked \(asked 2 times\): connect ECONNREFUSED/,
+      /cannot be asked \(asked 2 times\): the connection was refused/,
     );
   });
 

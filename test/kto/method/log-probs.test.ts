@@ -106,6 +106,20 @@ describe("checkGradients", () => {
     expect(device.memory()).toEqual(before);
   });
 
+  it("refuses no examples at all, and an objective without a scale", async () => {
+    const check = (changes: object) =>
+      checkGradients({ policy: model, reference: model, examples, objective, ...changes });
+    await expect(check({ examples: [] })).rejects.toThrow(
+      new DatasetError("There are no examples to check gradients on; give one or more."),
+    );
+    await expect(check({ objective: { ...objective, beta: 0 } })).rejects.toThrow(
+      new ConfigError("beta of the objective is 0; it must be a number above 0."),
+    );
+    await expect(check({ objective: { ...objective, lossType: "dpo" } })).rejects.toThrow(
+      new ConfigError('lossType of the objective is "dpo"; it must be "kto" or "apo_zero_unpaired".'),
+    );
+  });
+
   it.each(wrong)("refuses %s, by its number", async (_, sequence, message) => {
     const error = await checkGradients({
       policy: model,

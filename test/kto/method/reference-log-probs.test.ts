@@ -8,7 +8,7 @@ import { afterAll, afterEach, beforeEach, describe, expect, it, vi } from "vites
 import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import { Random } from "../../../src/engine/random.ts";
 import { ConfigError } from "../../../src/errors.ts";
-import { type BatchExample, packBatch } from "../../../src/kto/method/batch.ts";
+import { type BatchExample, packBatch, packUpdate } from "../../../src/kto/method/batch.ts";
 import { ktoFloat64Gradient } from "../../../src/kto/method/float64-gradient.ts";
 import { completionLogProbs } from "../../../src/kto/method/log-probs.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";
@@ -20,7 +20,7 @@ import { expectWithin } from "../../helpers/compare.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 import { float64Fixture, loadModel, relativeDistance } from "../../helpers/fixtures.ts";
 import { temporaryFolder } from "../../helpers/folders.ts";
-import { batchWithPairs, gradientsOf, noOptimizer } from "../../helpers/step.ts";
+import { gradientsOf, noOptimizer, shapesOfBatch } from "../../helpers/step.ts";
 
 const device = await sharedDevice();
 const folder = temporaryFolder();
@@ -137,7 +137,12 @@ describe.each(["microbatch", "step"] as const)("with reference_point_scope %s", 
     // The other fixture of this file stays loaded as "weights".
     expect(extra).toBeGreaterThan(0);
     expect(cached.memory).not.toHaveProperty("reference weights");
-    expect(cached.metrics.at(-1)?.tokens_computed).toBe((copied.metrics.at(-1)?.tokens_computed ?? 0) / 2);
+    const computed = [cached, copied].map(({ metrics }) => metrics.at(-1)?.tokens_computed ?? 0);
+    const [policy = 0, both = 0] = computed;
+    // With one reference point an update the policy runs the prompts of an update of several microbatches twice.
+    if (reference_point_scope === "microbatch") expect(policy).toBe(both / 2);
+    else expect(policy).toBeGreaterThan(both / 2);
+    expect(policy).toBeLessThan(0.6 * both);
   });
 
   it("so do they with a reference model of its own", async () => {
@@ -325,8 +330,9 @@ describe("uniform", () => {
     const step = new Update({
       policy: models.policy,
       reference,
-      shapes: batches.map(({ packed: { shape } }) => shape),
+      shapes: batches.flatMap(shapesOfBatch),
       maxSize: 8,
+      maxUpdateRows: 8,
       objective,
       optimizer: noOptimizer,
       referencePointScope: scope,
@@ -384,13 +390,13 @@ describe("uniform", () => {
 
   it("accumulates to the step's reference point: 4 microbatches of 2 equal 8 rows at once, in every mode", async () => {
     const rows = randomExamples(8, 2);
-    const pairsOf = (i: number) => ({ completionIds: rows[i ^ 1]?.completionIds ?? [] });
-    const whole = batchWithPairs(
-      rows,
-      rows.map((_, i) => pairsOf(i)),
-    );
-    const microbatches = [0, 2, 4, 6].map((first) =>
-      packBatch(rows.slice(first, first + 2), { mismatched: true, maxLength: 1000 }),
+    const pairsOf = (i: number) => ({ completionIds: rows[(i + 1) % 8]?.completionIds ?? [] });
+    const options = { mismatched: true, maxLength: 1000 };
+    const whole = packBatch(rows, options);
+    const microbatches = packUpdate(
+      [0, 2, 4, 6].map((first) => rows.slice(first, first + 2)),
+      options,
+      "step",
     );
     const own = await completionLogProbs(models.reference, rows);
     const pairs = await completionLogProbs(

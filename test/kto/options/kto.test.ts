@@ -99,9 +99,9 @@ describe("refusals", () => {
     );
   });
 
-  test("a microbatch of one row has no mismatched pair, and the sentence says so", () => {
+  test("an update of one row has no mismatched pair, and the sentence says so", () => {
     expect(messageOf({ per_device_train_batch_size: 1 })).toMatch(
-      /^option "per_device_train_batch_size" is 1, but the reference point is measured on mismatched pairs.*use at least 2\.$/,
+      /^option "per_device_train_batch_size" is 1, but the reference point is measured on mismatched pairs.*use at least 2, or set gradient_accumulation_steps.*"step"/,
     );
   });
 
@@ -240,6 +240,9 @@ describe("unknown options", () => {
     ["micro_batch_size", "per_device_train_batch_size"],
     ["lr", "learning_rate"],
     ["kto_chosen_weight", "desirable_weight"],
+    ["model_name", "model_name_or_path"],
+    ["gradient_accumulation", "gradient_accumulation_steps"],
+    ["max_length_of_rows", "max_length"],
   ])("%s: did you mean %s", (written, meant) => {
     expect(messageOf({ [written]: 1 })).toBe(`unknown option "${written}": did you mean "${meant}"?`);
   });
@@ -395,8 +398,10 @@ describe("advice", () => {
     expect(configAdvice(config, { ...large, parameters: 260_000 })).toEqual([expect.stringMatching(/^below 7B/)]);
   });
 
-  test("accumulated rows count for the reference point of the step", () => {
-    const input = { per_device_train_batch_size: 2, gradient_accumulation_steps: 4, reference_point_scope: "step" };
+  test.each([
+    { per_device_train_batch_size: 2, gradient_accumulation_steps: 4, reference_point_scope: "step" },
+    { per_device_train_batch_size: 1, gradient_accumulation_steps: 8 },
+  ])("accumulated rows count for the reference point of the step: %j", (input) => {
     expect(configAdvice(parseKtoConfig({ ...required, ...input }), large)).toEqual([]);
   });
 });

@@ -170,6 +170,11 @@ describe("a run that goes on", () => {
     ["all weights", {}, false],
     ["all weights, one reference point an update", { reference_point_scope: "step" }, false],
     [
+      "microbatches of one row",
+      { reference_point_scope: "step", per_device_train_batch_size: 1, gradient_accumulation_steps: 4 },
+      false,
+    ],
+    [
       "a schedule with parameters and a share as warm-up",
       {
         lr_scheduler_type: "warmup_stable_decay",
@@ -490,6 +495,18 @@ describe("damage", () => {
     ]);
   });
 
+  it("one whose folder was renamed to a later step is passed over, and may be named", async () => {
+    const path = await aBrokenRun();
+    renameSync(join(path, "checkpoint-2"), join(path, "checkpoint-50"));
+    const { warnings, checkpoints } = await run(path, { resume_from_checkpoint: true }, { stopAfter: 5 });
+    expect(warnings).toEqual([
+      `The checkpoint ${join(path, "checkpoint-50")} is of step 2, which its name does not say; the last good one before it, ${join(path, "checkpoint-3")}, is used.`,
+    ]);
+    expect(checkpoints.map(({ step }) => step)).toEqual([4]);
+    const named = await run(path, { resume_from_checkpoint: join(path, "checkpoint-50") }, { stopAfter: 4 });
+    expect([named.warnings, named.checkpoints.map(({ step }) => step)]).toEqual([[], [3]]);
+  });
+
   it("one that is named is not replaced by another one", async () => {
     const path = await damaged("model.safetensors", flipped);
     const error = await failure(run(path, { resume_from_checkpoint: join(path, "checkpoint-3") }));
@@ -506,7 +523,11 @@ describe("damage", () => {
       await failure(run(newFolder(), { resume_from_checkpoint: true })),
       await failure(run(path, { resume_from_checkpoint: "nowhere" })),
     ];
-    for (const error of [none, never, missing]) expect(error).toBeInstanceOf(FileError);
+    const whole = await failure(run(newFolder(), { resume_from_checkpoint: path }));
+    for (const error of [none, never, missing, whole]) expect(error).toBeInstanceOf(FileError);
+    expect(whole.message).toBe(
+      `"${path}" is no checkpoint but the folder of a run, which holds some; name one of them as resume_from_checkpoint, such as ${join(path, "checkpoint-3")}, or give true with this folder as output_dir.`,
+    );
     expect(onWarning.mock.calls).toEqual([
       [expect.stringMatching(/ is damaged: .* does not hold what was written\.$/)],
     ]);
@@ -761,7 +782,7 @@ describe("faults", () => {
   });
 });
 
-describe("kernels of another version", () => {
+describe("kernels of another version, or another adapter", () => {
   it.each([
     ["of another version", (state: object) => ({ ...state, kernels: "0".repeat(64) })],
     ["of a version that kept no digest", ({ kernels: _, ...state }: Readonly<Record<string, unknown>>) => state],
@@ -772,6 +793,16 @@ describe("kernels of another version", () => {
     const { warnings } = await run(output, { resume_from_checkpoint: true });
     expect(warnings).toEqual([
       expect.stringMatching(/another version of kto-webgpu.* will differ in their last digits/),
+    ]);
+  });
+
+  it("a checkpoint of another adapter goes on with a warning that numbers will differ", async () => {
+    const output = freshPath(folder, "run");
+    await run(output, {}, { stopAfter: 3 });
+    forge(join(output, "checkpoint-2"), "run_state.json", (state) => ({ ...state, adapter: "Another GPU" }));
+    const { warnings } = await run(output, { resume_from_checkpoint: true });
+    expect(warnings).toEqual([
+      `The run of ${join(output, "checkpoint-2")} was on the adapter "Another GPU" and goes on on "${device.description}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
     ]);
   });
 

@@ -631,6 +631,24 @@ describe("misuse", () => {
     policy.free();
   });
 
+  it("a run that is freed inside its own loop ends there with a sentence, and evaluates no more", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const [examples, evalExamples] = [randomExamples(4, 5), randomExamples(4, 6)];
+    const options = { max_steps: 3, per_device_train_batch_size: 4, eval_strategy: "epoch" as const };
+    const trainer = await KtoTrainer.create({ policy, reference, examples, evalExamples, options });
+    let steps = 0;
+    const loop = async () => {
+      for await (const _ of trainer) {
+        steps++;
+        trainer.free();
+      }
+    };
+    await expect(loop()).rejects.toThrow(new ConfigError("The trainer was freed; create another one."));
+    expect(steps).toBe(1);
+    await expect(trainer.evaluate()).rejects.toThrow(new ConfigError("The trainer was freed; evaluate before that."));
+    policy.free();
+  });
+
   it("examples without a label are refused by number", async () => {
     const policy = await loadModel(device, "llama", "policy");
     const examples = randomExamples(4, 5).map((row, i) => (i === 2 ? { ...row, label: "false" as never } : row));

@@ -68,7 +68,7 @@ interface Activations {
 export class Float64Model {
   readonly config: ModelConfig;
   /**
-   * Names of the tensors in use, as the checkpoint spells them; other tensors (masks, a tied head's copy) are ignored.
+   * Names of the tensors in use, as the weight files spell them; other tensors (masks, a tied head's copy) are ignored.
    */
   readonly parameterNames: readonly string[];
   readonly #embedding: Parameter;

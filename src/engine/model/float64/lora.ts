@@ -9,7 +9,7 @@ import type { LoraModule } from "../lora-modules.ts";
 import type { Model } from "../model.ts";
 import type { Float64Gradients, Float64Tensor } from "./decoder.ts";
 
-/** A model's weights in float64 under their checkpoint names, its adapter merged into them. */
+/** A model's weights in float64 under their names in the weight files, its adapter merged into them. */
 export async function float64Weights(model: Model): Promise<Map<string, Float64Tensor>> {
   const tensors = await model.readTensors(model.weights);
   const weights = new Map(
@@ -40,8 +40,8 @@ export async function adapterGradients(model: Model, gradients: Float64Gradients
     });
     const dA = matmul({ a: b, b: dWeight, m: rank, n: inputs, k: outputs, transposeA: true });
     const dB = matmul({ a: dWeight, b: a, m: outputs, n: rank, k: inputs, transposeB: true });
-    result.set(model.checkpointName(`${name}.lora_A.weight`), dA);
-    result.set(model.checkpointName(`${name}.lora_B.weight`), dB);
+    result.set(model.storedName(`${name}.lora_A.weight`), dA);
+    result.set(model.storedName(`${name}.lora_B.weight`), dB);
   }
   return result;
 }
@@ -56,7 +56,7 @@ async function float64Adapter(model: Model): Promise<Float64Module[] | undefined
   const { adapter } = model;
   if (adapter === undefined) return undefined;
   const parts = new Map((await model.readTensors(adapter.weights)).map(({ name, data }) => [name, data]));
-  const values = (name: string) => Float64Array.from(parts.get(model.checkpointName(`${name}.weight`)) ?? []);
+  const values = (name: string) => Float64Array.from(parts.get(model.storedName(`${name}.weight`)) ?? []);
   return adapter.modules.map((module) => ({
     module,
     a: values(`${module.name}.lora_A`),
@@ -65,10 +65,10 @@ async function float64Adapter(model: Model): Promise<Float64Module[] | undefined
 }
 
 function weightName(model: Model, module: LoraModule): string {
-  return model.checkpointName(`${module.name}.weight`);
+  return model.storedName(`${module.name}.weight`);
 }
 
-/** Visits every element of a layer's matrix with its place in the checkpoint's tensor, [out, in] or [in, out]. */
+/** Visits every element of a layer's matrix with its place in the stored tensor, [out, in] or [in, out]. */
 function eachElement(
   model: Model,
   { inputs, outputs }: LoraModule,

@@ -1,5 +1,5 @@
 /**
- * The parameters of the float64 decoder (`decoder.ts`), under the names of Hugging Face checkpoints. The names are
+ * The parameters of the float64 decoder (`decoder.ts`), under the names of Hugging Face's weight files. The names are
  * listed here a second time on purpose: an oracle shares no table with what it judges.
  */
 import { ModelFormatError } from "../../../errors.ts";
@@ -10,7 +10,7 @@ export interface Float64Tensor {
   readonly data: Float64Array;
 }
 
-/** A parameter as the checkpoint names it. */
+/** A parameter as the weight files name it. */
 export interface Parameter {
   readonly name: string;
   readonly data: Float64Array;

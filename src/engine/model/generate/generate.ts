@@ -8,6 +8,7 @@ import { NO_ROW } from "../../../kernels/embedding.ts";
 import type { Device } from "../../gpu/device.ts";
 import { Program } from "../../gpu/program.ts";
 import { reshape, rowWindows, sliceRows, type Tensor } from "../../gpu/tensor.ts";
+import { OneAtATime } from "../../one-at-a-time.ts";
 import { Random } from "../../random.ts";
 import { Activations } from "../activations.ts";
 import type { KeyValueCache } from "../block.ts";
@@ -91,15 +92,20 @@ export class Generator {
   readonly #programs = new Map<string, Program>();
   /** The tokens whose keys and values the first slot of the cache holds. */
   #cached: number[] = [];
+  /** Two calls would write into one cache. */
+  readonly #calls = new OneAtATime();
 
   /**
    * Allocates the cache and scratch for this many sequences. Throws ConfigError if maxLength exceeds the context or
-   * maxBatch is no whole number of at least 1, AdapterError if the adapter cannot hold it.
+   * either is no whole number of at least 1, AdapterError if the adapter cannot hold it.
    */
   constructor(model: Model, { maxBatch = 64, maxLength }: GeneratorOptions) {
     const { device, config } = model;
     if (!Number.isInteger(maxBatch) || maxBatch < 1) {
       throw new ConfigError(`maxBatch is ${maxBatch}; it must be a whole number of at least 1.`);
+    }
+    if (!(maxLength >= 1) || !(Number.isInteger(maxLength) || maxLength === Number.POSITIVE_INFINITY)) {
+      throw new ConfigError(`maxLength is ${maxLength}; it must be a whole number of at least 1.`);
     }
     if (maxLength > config.contextLength) {
       throw new ConfigError(
@@ -168,7 +174,8 @@ export class Generator {
   }
 
   /**
-   * Continues each prompt (one token or more). Results are in the order of the prompts.
+   * Continues each prompt (one token or more). Results are in the order of the prompts. A call waits for those before
+   * it.
    *
    * @throws ConfigError for an option out of range and for a prompt that the model or the cache cannot take;
    * NumericError when the model's logits are not finite
@@ -178,12 +185,14 @@ export class Generator {
     prompts.forEach((prompt, index) => {
       this.#checkPrompt(prompt, index + 1);
     });
-    const results: GeneratedSequence[] = [];
-    for (let first = 0; first < prompts.length; first += this.#slots) {
-      const round = prompts.slice(first, first + this.#slots);
-      results.push(...(await this.#round(round, first, options)));
-    }
-    return results;
+    return await this.#calls.run(async () => {
+      const results: GeneratedSequence[] = [];
+      for (let first = 0; first < prompts.length; first += this.#slots) {
+        const round = prompts.slice(first, first + this.#slots);
+        results.push(...(await this.#round(round, first, options)));
+      }
+      return results;
+    });
   }
 
   #checkPrompt(prompt: ArrayLike<number>, number: number): void {
@@ -393,7 +402,8 @@ function checkOptions(options: GenerateOptions): void {
   const refuse = (name: string, value: number, expected: string) => {
     throw new ConfigError(`${name} is ${value}; it must be ${expected}.`);
   };
-  if (!(maxNewTokens >= 1)) refuse("maxNewTokens", maxNewTokens, "at least 1");
+  const isCount = Number.isInteger(maxNewTokens) || maxNewTokens === Number.POSITIVE_INFINITY;
+  if (!(isCount && maxNewTokens >= 1)) refuse("maxNewTokens", maxNewTokens, "a whole number of at least 1");
   if (!(temperature >= 0)) refuse("temperature", temperature, "a number of at least 0");
   if (!(Number.isInteger(topK) && topK >= 0)) refuse("topK", topK, "a whole number of at least 0");
   if (!(topP > 0 && topP <= 1)) refuse("topP", topP, "a number above 0 and at most 1");

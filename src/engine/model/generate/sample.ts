@@ -44,12 +44,16 @@ export function sampleToken(
   return ids?.[last] ?? last;
 }
 
+/** The largest f32: what a penalty carries beyond it has no weight against the others that is a number. */
+const LARGEST_F32 = (2 - 2 ** -23) * 2 ** 127;
+
 function penalise(logits: Float32Array, penalty: number, seen: Iterable<number>): Float32Array {
   if (penalty === 1) return logits;
   const penalised = logits.slice();
   for (const id of new Set(seen)) {
     const logit = logits[id] ?? 0;
-    penalised[id] = logit < 0 ? logit * penalty : logit / penalty;
+    const changed = logit < 0 ? logit * penalty : logit / penalty;
+    penalised[id] = Math.max(-LARGEST_F32, Math.min(LARGEST_F32, changed));
   }
   return penalised;
 }

@@ -6,7 +6,7 @@ import { ModelFormatError } from "../../../errors.ts";
 import type { TensorToWrite } from "../../files/safetensors.ts";
 import type { Arena } from "../../gpu/arena.ts";
 import { byteLength, elementCount, type Tensor } from "../../gpu/tensor.ts";
-import type { CheckpointTensor } from "./checkpoint-files.ts";
+import type { WeightTensor } from "./weight-files.ts";
 import { arenaPieces } from "./weight-transfer.ts";
 
 /** Elements on the host at once while a file is read. */
@@ -32,11 +32,11 @@ export function deviceTensor(arena: Arena, name: string, tensor: Tensor): Tensor
  * @param path the file to name where a tensor is missing
  */
 export function requireTensor(
-  tensors: ReadonlyMap<string, CheckpointTensor>,
+  tensors: ReadonlyMap<string, WeightTensor>,
   path: string,
   name: string,
   shape: readonly number[],
-): CheckpointTensor {
+): WeightTensor {
   const found = tensors.get(name);
   if (found === undefined) throw new ModelFormatError(`${path}: tensor "${name}" is missing.`);
   if (found.dtype === "F32" && found.shape.join() === shape.join()) return found;
@@ -48,7 +48,7 @@ export function requireTensor(
 /** Puts a file's numbers into an arena. Throws ModelFormatError, see `requireTensor`. */
 export async function fillArena(
   arena: Arena,
-  tensors: ReadonlyMap<string, CheckpointTensor>,
+  tensors: ReadonlyMap<string, WeightTensor>,
   path: string,
   nameOf: (part: string) => string,
 ): Promise<void> {

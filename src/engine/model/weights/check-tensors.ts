@@ -1,19 +1,19 @@
-/** Checks a checkpoint's tensors against a configuration (names, shapes, dtypes) and against each other. */
+/** Checks the tensors of weight files against a configuration (names, shapes, dtypes) and against each other. */
 import { counted, ModelFormatError } from "../../../errors.ts";
 import type { StoredFormat } from "../../../kernels/kernel.ts";
 import { type SafetensorsFile, storedFormat } from "../../files/safetensors.ts";
 import { elementCount } from "../../gpu/tensor.ts";
 import { toF32 } from "../../number-formats.ts";
 import type { ModelConfig } from "../config/config.ts";
-import type { CheckpointFiles } from "./checkpoint-files.ts";
-import { checkpointNaming, parameterSpecs } from "./parameters.ts";
+import { parameterSpecs, storedNaming } from "./parameters.ts";
+import type { WeightFiles } from "./weight-files.ts";
 
 /**
  * Every parameter must be there in its shape and a dtype that can be read, and nothing else may be. Gives the prefix of
  * the names and what the matrices are stored as, f32 where they differ.
  */
-export function checkTensors(config: ModelConfig, files: CheckpointFiles): { prefix: string; stored: StoredFormat } {
-  const { prefix, fullName, ignorable } = checkpointNaming(config, files.tensors.keys());
+export function checkTensors(config: ModelConfig, files: WeightFiles): { prefix: string; stored: StoredFormat } {
+  const { prefix, fullName, ignorable } = storedNaming(config, files.tensors.keys());
   if (config.layers > files.tensors.size) {
     throw new ModelFormatError(
       `${files.path} holds ${counted(files.tensors.size, "tensor")}, too few for the ${counted(config.layers, "layer")} of config.json.`,
@@ -48,13 +48,13 @@ export function checkTensors(config: ModelConfig, files: CheckpointFiles): { pre
 }
 
 /**
- * A sentence on an lm_head that is ignored: config.json ties the head to the embedding, and the checkpoint holds a head
+ * A sentence on an lm_head that is ignored: config.json ties the head to the embedding, and the weight files hold a head
  * with other numbers. Transformers 4 ties them all the same; undefined where there is none, or the same one.
  */
-export async function ignoredHead(config: ModelConfig, files: CheckpointFiles): Promise<string | undefined> {
+export async function ignoredHead(config: ModelConfig, files: WeightFiles): Promise<string | undefined> {
   const head = files.tensors.get("lm_head.weight");
   if (!config.tiedHead || head === undefined) return undefined;
-  const { fullName } = checkpointNaming(config, files.tensors.keys());
+  const { fullName } = storedNaming(config, files.tensors.keys());
   const embeddingName = fullName(parameterSpecs(config)[0]?.parts[0]?.name ?? "");
   const embedding = files.tensors.get(embeddingName);
   if (embedding && (await sameNumbers(head.file, "lm_head.weight", embedding.file, embeddingName))) return undefined;

@@ -104,19 +104,19 @@ function gpt2Specs(config: ModelConfig): ParameterSpec[] {
   return specs;
 }
 
-/** Tensors that checkpoints carry and that hold no parameter: causal masks and frequency tables. */
+/** Tensors that weight files carry and that hold no parameter: causal masks and frequency tables. */
 const NOT_PARAMETERS = [/\.attn\.(bias|masked_bias)$/, /\.rotary_emb\.inv_freq$/];
 
-/** Where the decoder's modules stand in Hugging Face's class of the family; checkpoints may leave it out. */
+/** Where the decoder's modules stand in Hugging Face's class of the family; weight files may leave it out. */
 export function modulePrefix(config: ModelConfig): string {
   return config.modelType === "gpt2" ? "transformer." : "model.";
 }
 
 /**
- * The prefix of the checkpoint's decoder tensors ("transformer." for GPT-2, "model." for the others, or none) and which
- * names it may hold beside the parameters.
+ * The prefix of the decoder's tensors in the weight files ("transformer." for GPT-2, "model." for the others, or none),
+ * and which names they may hold beside the parameters.
  */
-export function checkpointNaming(
+export function storedNaming(
   config: ModelConfig,
   names: Iterable<string>,
 ): { prefix: string; fullName: (part: string) => string; ignorable: (name: string) => boolean } {

@@ -6,7 +6,7 @@ import type { Arena, Place } from "../../gpu/arena.ts";
 import { elementBytes, elementCount, type Tensor } from "../../gpu/tensor.ts";
 import { firstNotFinite, firstNotFiniteStored, fromF32, toF32 } from "../../number-formats.ts";
 import { DTYPE_NAMES } from "../config/folder.ts";
-import type { CheckpointFiles } from "./checkpoint-files.ts";
+import type { WeightFiles } from "./weight-files.ts";
 
 /** Elements that are on the host at once while weights are read or written. */
 const PIECE = 2 ** 23;
@@ -15,14 +15,14 @@ const PIECE = 2 ** 23;
  * Fills the tensor of a parameter with its parts, one after another. Uploads start and end at whole words of 4 bytes:
  * the half word that an odd number of 16-bit numbers leaves is put before the next part's numbers.
  *
- * @param names of the parts in the checkpoint; @param dtype what the numbers are rounded to on the way; @param piece
+ * @param names of the parts in the weight files; @param dtype what the numbers are rounded to on the way; @param piece
  * elements that are on the host at once
  * @throws ModelFormatError for numbers that are not finite, or too large for the format
  */
 export async function fillTensor(
   arena: Arena,
   window: Tensor,
-  files: CheckpointFiles,
+  files: WeightFiles,
   names: readonly string[],
   dtype: StoredFormat,
   piece: number = PIECE,
@@ -58,10 +58,10 @@ function joined(first: Uint8Array, second: Uint8Array): Uint8Array<ArrayBuffer> 
 }
 
 /**
- * A tensor of a checkpoint by pieces: rounded to `dtype`, as bytes in `format`. Throws ModelFormatError if not finite.
+ * A tensor of the weight files by pieces: rounded to `dtype`, as bytes in `format`. Throws ModelFormatError if not finite.
  */
 async function* readPieces(
-  files: CheckpointFiles,
+  files: WeightFiles,
   name: string,
   { dtype, format, piece }: { readonly dtype: StoredFormat; readonly format: StoredFormat; readonly piece: number },
 ): AsyncGenerator<Uint8Array<ArrayBuffer>> {
@@ -91,11 +91,8 @@ async function* readPieces(
   }
 }
 
-/** A tensor of a checkpoint as f32 values, by pieces. Throws ModelFormatError for numbers that are not finite. */
-export async function* checkpointPieces(
-  files: CheckpointFiles,
-  name: string,
-): AsyncGenerator<Float32Array<ArrayBuffer>> {
+/** A tensor of the weight files as f32 values, by pieces. Throws ModelFormatError for numbers that are not finite. */
+export async function* storedPieces(files: WeightFiles, name: string): AsyncGenerator<Float32Array<ArrayBuffer>> {
   for await (const bytes of readPieces(files, name, { dtype: "f32", format: "f32", piece: PIECE }))
     yield toF32(bytes, "f32");
 }

@@ -149,7 +149,7 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
 describe("tensor names", () => {
   const { config, weights } = loadFolder(`${fixtures}gpt2/policy`);
 
-  it("reads a checkpoint without the transformer. prefix and keeps its names in the gradients", () => {
+  it("reads weight files without the transformer. prefix and keeps its names in the gradients", () => {
     const bare = new Map([...weights].map(([name, tensor]) => [name.replace("transformer.", ""), tensor]));
     const model = new Float64Model(config, bare);
     expect(model.logProb([1, 2], [3])).toBe(new Float64Model(config, weights).logProb([1, 2], [3]));

@@ -231,13 +231,52 @@ it("the repetition penalty counts prompt and continuation", async () => {
   expect(new Set(ids).size).toBe(13);
 });
 
+it("calls at the same time take turns: each has the tokens that it has alone", async () => {
+  const generator = new Generator(llama, { maxBatch: 2, maxLength: 60 });
+  const prompts = randomPrompts(5, 21);
+  try {
+    const together = await Promise.all([
+      generator.generate(prompts, sampled),
+      generator.generate([[7]], greedy),
+      generator.generate([[5], []], greedy).catch((error: unknown) => error),
+      generator.generate(prompts.toReversed(), sampled),
+    ]);
+    expect(together).toEqual([
+      await generator.generate(prompts, sampled),
+      await generator.generate([[7]], greedy),
+      new ConfigError("Prompt 2 has no tokens; give it one or more."),
+      await generator.generate(prompts.toReversed(), sampled),
+    ]);
+  } finally {
+    generator.free();
+  }
+});
+
+it("a generator that was freed says so, before and during its work", async () => {
+  const generator = new Generator(llama, { maxBatch: 2, maxLength: 60 });
+  const first = generator.generate([[7]], {
+    ...greedy,
+    onToken: () => {
+      generator.free();
+      return undefined;
+    },
+  });
+  for (const failing of [first, generator.generate([[7]], greedy)]) {
+    const error = await failing.catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(ConfigError);
+    expect((error as Error).message).toMatch(/^The device memory "tokens" was freed and used again: free a model, /);
+  }
+  await device.idle();
+});
+
 describe("refusals", () => {
   it.each([
     ["an empty prompt", [[5], []], {}, "Prompt 2 has no tokens; give it one or more."],
     ["a prompt without room", [new Array(60).fill(5)], {}, /^Prompt 1 has 60 tokens, which leaves no room .* 60\.$/],
     ["a token outside", [[5], [6], [120]], {}, "Prompt 3 holds token 120, outside the vocabulary of 120."],
     ["a token that is no whole number", [[5.5]], {}, "Prompt 1 holds token 5.5, outside the vocabulary of 120."],
-    ["no new tokens", [[5]], { maxNewTokens: 0 }, "maxNewTokens is 0; it must be at least 1."],
+    ["no new tokens", [[5]], { maxNewTokens: 0 }, "maxNewTokens is 0; it must be a whole number of at least 1."],
+    ["half a new token", [[5]], { maxNewTokens: 1.5 }, /^maxNewTokens is 1.5; /],
     ["a temperature below 0", [[5]], { temperature: -1 }, /^temperature is -1; /],
     ["a temperature that is no number", [[5]], { temperature: Number.NaN }, /^temperature is NaN; /],
     ["half a token", [[5]], { topK: 1.5 }, /^topK is 1.5; /],
@@ -254,6 +293,13 @@ describe("refusals", () => {
       await expect(failed).rejects.toThrow(ConfigError);
     },
   );
+
+  it.each([0, -1, 1.5, Number.NaN])("a length of %d", (maxLength) => {
+    const before = device.memory();
+    const making = () => new Generator(llama, { maxBatch: 1, maxLength });
+    expect(making).toThrow(new ConfigError(`maxLength is ${maxLength}; it must be a whole number of at least 1.`));
+    expect(device.memory()).toEqual(before);
+  });
 
   it("before anything is generated, whatever the round that the prompt is in", async () => {
     const before = device.memory();

@@ -165,6 +165,20 @@ describe("the repetition penalty", () => {
     expect(chiSquare(found, wanted)).toBeLessThan(CRITICAL[2] ?? 0);
     expect(logits).toEqual(Float32Array.of(2, 1, -1));
   });
+
+  it.each([
+    ["all from all", {}],
+    ["all from the likeliest", { topK: 2, topP: 0.9 }],
+    ["all by a least probability", { minP: 0.1 }],
+  ])("of any size leaves a token to draw: %s", (_, options) => {
+    // Beyond f32 a token that occurred is certain where its logit was positive, and never comes where it was negative.
+    const tiny = { ...plain, ...options, repetitionPenalty: 1e-45 };
+    expect(sampleToken(Float32Array.of(1, 7, 2, -1), tiny, random, [2])).toBe(2);
+    expect(sampleToken(Float32Array.of(1, 7, 2, -1), { ...tiny, temperature: 0 }, random, [2])).toBe(2);
+    const huge = { ...plain, ...options, repetitionPenalty: 1e300 };
+    expect(sampleToken(Float32Array.of(-1, -7, -2, -30), huge, random, [0, 1, 3])).toBe(2);
+    expect([0, 1]).toContain(sampleToken(Float32Array.of(-1, -7), huge, random, [0, 1]));
+  });
 });
 
 /** The same by sorting everything and walking down, as the definitions read. */

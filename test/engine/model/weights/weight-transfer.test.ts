@@ -8,7 +8,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { Arena, ParameterLayout, type ParameterSpec } from "../../../../src/engine/gpu/arena.ts";
 import { elementCount } from "../../../../src/engine/gpu/tensor.ts";
 import { Model } from "../../../../src/engine/model/model.ts";
-import { openCheckpoint, writeCheckpoint } from "../../../../src/engine/model/weights/checkpoint-files.ts";
+import { openWeights, writeWeights } from "../../../../src/engine/model/weights/weight-files.ts";
 import { arenaPieces, fillTensor } from "../../../../src/engine/model/weights/weight-transfer.ts";
 import { ModelFormatError, NumericError } from "../../../../src/errors.ts";
 import { normals, seeded } from "../../../helpers/compare.ts";
@@ -33,14 +33,14 @@ const values = normals(seeded(12), 63);
 const path = freshPath(folder, "weights");
 const starts = [0, 21, 28];
 mkdirSync(path);
-await writeCheckpoint(
+await writeWeights(
   path,
   parts.map(({ name, shape }, part) => {
     const start = starts[part] ?? 0;
     return { name, shape, data: values.slice(start, start + elementCount(shape)) };
   }),
 );
-const files = await openCheckpoint(path);
+const files = await openWeights(path);
 afterAll(() => files.close());
 
 describe.each(["f32", "bf16", "f16"] as const)("weights stored as %s", (format) => {
@@ -146,7 +146,7 @@ it("the index of shards is the text that Python's json.dumps(index, indent=2, so
   mkdirSync(into);
   const tensor = (name: string, size: number) => ({ name, shape: [size], data: new Float32Array(size) });
   // The second is larger than a shard by itself.
-  await writeCheckpoint(into, [tensor("layers.10.w", 2), tensor("b", 9), tensor("layers.9.w", 3), tensor("A", 2)], 20);
+  await writeWeights(into, [tensor("layers.10.w", 2), tensor("b", 9), tensor("layers.9.w", 3), tensor("A", 2)], 20);
   expect(readFileSync(join(into, "model.safetensors.index.json"), "utf8")).toBe(`{
   "metadata": {
     "total_size": 64

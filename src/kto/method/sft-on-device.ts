@@ -11,7 +11,7 @@ import type { Batch } from "./batch.ts";
 import { type Metrics, sftMetrics } from "./metrics.ts";
 import { Objective } from "./objective.ts";
 
-export class SftObjective extends Objective {
+export class SftOnDevice extends Objective {
   readonly #completionTokens: Tensor;
   readonly #hitCounts: Tensor;
 
@@ -62,6 +62,10 @@ export class SftObjective extends Objective {
     const sum = (lengths: Uint32Array) => lengths.reduce((total, length) => total + length, 0);
     return 1 / batches.reduce((total, { completionTokens }) => total + sum(completionTokens), 0);
   }
+
+  override keepReference(): void {}
+
+  override restoreReference(): void {}
 
   override metricsOf(sums: ArrayLike<number>): Metrics {
     return sftMetrics(sums);

@@ -8,7 +8,7 @@ import type { Batch } from "./batch.ts";
 import { type Metrics, objectiveMetrics } from "./metrics.ts";
 import { Objective, type ObjectiveOptions } from "./objective.ts";
 
-export class KtoObjective extends Objective {
+export class KtoOnDevice extends Objective {
   readonly options: ObjectiveOptions;
   /** Written by a pass or by an upload; zero, as it was allocated, where there is no reference. */
   readonly #referenceLogProbs: Tensor;
@@ -16,15 +16,22 @@ export class KtoObjective extends Objective {
   readonly #pairValid: Tensor;
   /** f32[2]: sum and number of mismatched log-ratios that make up the reference point. */
   readonly #pairSum: Tensor;
+  /** f32: the reference's log-probabilities of an update's examples, where the reference point is taken over them all. */
+  readonly #kept: Tensor | undefined;
 
-  /** @param maxSize the largest microbatch */
-  constructor(device: Device, options: ObjectiveOptions, maxSize: number) {
+  /**
+   * @param maxSize the largest microbatch
+   * @param updateRows rows of an update at most, where its reference point is taken over all of them and they weigh alike;
+   * undefined where every microbatch is a mean of its own
+   */
+  constructor(device: Device, options: ObjectiveOptions, maxSize: number, updateRows?: number) {
     super(device, options, maxSize, METRIC_SUMS.size);
     this.options = options;
     this.#referenceLogProbs = device.allocate("scratch", "reference log-probs", [this.sequences(maxSize)]);
     this.#desirable = device.allocate("batch", "labels", [maxSize], "u32");
     this.#pairValid = device.allocate("batch", "pair flags", [maxSize], "u32");
     this.#pairSum = device.allocate("scratch", "reference point", [2]);
+    this.#kept = updateRows === undefined ? undefined : device.allocate("scratch", "kept log-probs", [updateRows]);
   }
 
   override referenceLogProbs(size: number): Tensor {
@@ -70,6 +77,7 @@ export class KtoObjective extends Objective {
       desirableWeight,
       undesirableWeight,
       clamped: this.options.referenceKind === "uniform" ? 0 : 1,
+      wholeUpdate: this.#kept ? 1 : 0,
     });
   }
 
@@ -82,9 +90,23 @@ export class KtoObjective extends Objective {
     });
   }
 
-  /** The losses of microbatches are averaged, as TRL does. */
+  /** The losses of microbatches are averaged, as TRL does, unless all rows of an update weigh alike. */
   override microbatchWeight(batches: readonly Batch[]): number {
-    return 1 / batches.length;
+    return this.#kept ? 1 : 1 / batches.length;
+  }
+
+  override keepReference(start: number, size: number): void {
+    this.device.copy(sliceRows(this.#referenceLogProbs, 0, size), this.#keptRows(start, size));
+  }
+
+  override restoreReference(start: number, size: number): void {
+    this.device.copy(this.#keptRows(start, size), sliceRows(this.#referenceLogProbs, 0, size));
+  }
+
+  #keptRows(start: number, size: number): Tensor {
+    if (this.#kept === undefined)
+      throw new Error("log-probabilities are kept where a reference point spans microbatches");
+    return sliceRows(this.#kept, start, size);
   }
 
   override metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics {
@@ -93,8 +115,8 @@ export class KtoObjective extends Objective {
 
   override free(): void {
     super.free();
-    for (const tensor of [this.#referenceLogProbs, this.#desirable, this.#pairValid, this.#pairSum]) {
-      this.device.free(tensor);
+    for (const tensor of [this.#referenceLogProbs, this.#desirable, this.#pairValid, this.#pairSum, this.#kept]) {
+      if (tensor) this.device.free(tensor);
     }
   }
 }

@@ -20,15 +20,15 @@ export const INDEX_FILE = "model.safetensors.index.json";
 const SHARD_NAME = /^model-\d{5}-of-\d{5}\.safetensors$/;
 
 /** A tensor of the folder and the file that holds it. */
-export interface CheckpointTensor extends TensorEntry {
+export interface WeightTensor extends TensorEntry {
   readonly file: SafetensorsFile;
 }
 
 /** The open weight files of a folder. */
-export interface CheckpointFiles {
+export interface WeightFiles {
   /** The file to name where no single tensor is at fault: the weights, or the index of the shards. */
   readonly path: string;
-  readonly tensors: ReadonlyMap<string, CheckpointTensor>;
+  readonly tensors: ReadonlyMap<string, WeightTensor>;
   close(): Promise<void>;
 }
 
@@ -38,11 +38,11 @@ export interface CheckpointFiles {
  * @throws ModelFormatError naming the file: no weights, a malformed index, a shard that is missing or lacks a tensor that
  * the index finds in it, a tensor in two shards
  */
-export async function openCheckpoint(folder: string): Promise<CheckpointFiles> {
+export async function openWeights(folder: string): Promise<WeightFiles> {
   const single = platform.joinPath(folder, WEIGHTS_FILE);
   if ((await platform.exists(single)) === "file") {
     const file = await openSafetensors(single);
-    return { path: single, tensors: tableOf([file]), close: () => file.close() };
+    return { path: single, tensors: tensorTable([file]), close: () => file.close() };
   }
   const index = platform.joinPath(folder, INDEX_FILE);
   if ((await platform.exists(index)) === "file") return openShards(folder, index);
@@ -55,7 +55,7 @@ export async function openCheckpoint(folder: string): Promise<CheckpointFiles> {
   throw new ModelFormatError(`The model folder "${folder}" has no ${WEIGHTS_FILE}: ${hint}.`);
 }
 
-async function openShards(folder: string, index: string): Promise<CheckpointFiles> {
+async function openShards(folder: string, index: string): Promise<WeightFiles> {
   const map = parseIndex(await readModelText(index), index);
   const names = [...new Set(map.values())].sort();
   const files: SafetensorsFile[] = [];
@@ -73,7 +73,7 @@ async function openShards(folder: string, index: string): Promise<CheckpointFile
       }
       files.push(await openSafetensors(path));
     }
-    const tensors = tableOf(files);
+    const tensors = tensorTable(files);
     for (const [tensor, name] of map) {
       const found = tensors.get(tensor);
       if (found === undefined || platform.baseName(found.file.path) !== name) {
@@ -89,8 +89,9 @@ async function openShards(folder: string, index: string): Promise<CheckpointFile
   }
 }
 
-function tableOf(files: readonly SafetensorsFile[]): Map<string, CheckpointTensor> {
-  const table = new Map<string, CheckpointTensor>();
+/** The tensors of open files by name. Throws ModelFormatError for a name that two files hold. */
+export function tensorTable(files: readonly SafetensorsFile[]): Map<string, WeightTensor> {
+  const table = new Map<string, WeightTensor>();
   for (const file of files) {
     for (const [name, entry] of file.tensors) {
       const other = table.get(name);
@@ -129,7 +130,7 @@ function parseIndex(text: string, path: string): Map<string, string> {
  *
  * @throws FileError; what a tensor's own data throws
  */
-export async function writeCheckpoint(
+export async function writeWeights(
   folder: string,
   tensors: readonly TensorToWrite[],
   maxShardBytes: number = Number.POSITIVE_INFINITY,
