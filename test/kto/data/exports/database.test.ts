@@ -1,4 +1,5 @@
 /** Open WebUI's database: read without being written to, whatever journals stand beside it. SQLite itself writes them. */
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -84,6 +85,19 @@ it("columns that hold no JSON, and a table without chats, give reasons", async (
     "answer-missing",
     "answer-missing",
   ]);
+});
+
+it("without SQLite the sentence says what to install", () => {
+  const path = fileIn(folder, "webui.db", original);
+  const hook =
+    'export function resolve(name, context, next) { if (/sqlite/.test(name) && !/node-sqlite\\./.test(name)) throw new Error("gone"); return next(name, context); }';
+  const hidden = `import { register } from "node:module"; register(${JSON.stringify(`data:text/javascript,${encodeURIComponent(hook)}`)});`;
+  const words = ["--import", `data:text/javascript,${encodeURIComponent(hidden)}`, "bin/kto.js", "data"];
+  const { status, stderr } = spawnSync(process.execPath, [...words, "--dataset_name", path], { encoding: "utf8" });
+  expect(stderr).toMatch(
+    /needs the package node-sqlite3-wasm, which cannot be loaded .*: npm install node-sqlite3-wasm,/,
+  );
+  expect(status).toBe(10);
 });
 
 it("is found in a folder by its ending", async () => {
