@@ -16,6 +16,7 @@ export async function shortRows(
   let report: ExportReport | undefined;
   const options = {
     columnMapping,
+    onWarning: () => {},
     onExport: (found: ExportReport) => {
       report = found;
     },

@@ -13,7 +13,7 @@ import { loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, DatasetError } from "../../errors.ts";
 import { checkColumnMapping } from "../../kto/data/columns.ts";
 import type { EncodeRowOptions } from "../../kto/data/encode.ts";
-import { droppedInWords, type ExportReport } from "../../kto/data/exports/report.ts";
+import type { ExportReport } from "../../kto/data/exports/report.ts";
 import { feedbackRows } from "../../kto/data/read.ts";
 import { parseSplit } from "../../kto/data/slice.ts";
 import { encodeWithCache, type RowsSurvey, surveyRows } from "../../kto/data/token-cache.ts";
@@ -108,8 +108,8 @@ export async function readRows(
   const readOptions = {
     onExport: (report: ExportReport) => {
       onExport?.(report);
-      for (const [level, sentence] of sentencesOf(report)) {
-        if (!told.has(sentence)) output[level](sentence);
+      for (const sentence of sentencesOf(report)) {
+        if (!told.has(sentence)) output.info(sentence);
         told.add(sentence);
       }
     },
@@ -126,31 +126,13 @@ export async function readRows(
   return { [Symbol.asyncIterator]: () => feedbackRows(splits[name] ?? [], readOptions) };
 }
 
-/** What a person is told of the ratings of exports. */
-function sentencesOf(report: ExportReport): (readonly [level: "info" | "warning", sentence: string])[] {
-  const { shapes, ratings, rows, unrated, withCitations, dropped, notes } = report;
+/** What a person is told of the ratings of exports; `feedbackRows` warns of those that give no row. */
+function sentencesOf({ shapes, ratings, rows, unrated, withCitations }: ExportReport): string[] {
   const more = unrated === 0 ? "" : `; ${counted(unrated, "answer was", "answers were")} not rated`;
-  const counts = `${counted(ratings, "rating")}, ${counted(rows, "row")}${more}`;
-  return [
-    ["info", `data: ${shapes.join(", ")}: ${counts}`],
-    ...(dropped.length === 0
-      ? []
-      : [
-          [
-            "warning",
-            `${counted(dropped.length, "rating gives", "ratings give")} no row: ${droppedInWords(report)}; kto data --json lists them, docs/thumbs.md explains the reasons.`,
-          ] as const,
-        ]),
-    ...(withCitations === 0
-      ? []
-      : [
-          [
-            "info",
-            `data: ${counted(withCitations, "answer cites", "answers cite")} documents that the model saw and the file lacks`,
-          ] as const,
-        ]),
-    ...notes.map((note) => ["warning", `${note}.`] as const),
-  ];
+  const counts = `data: ${shapes.join(", ")}: ${counted(ratings, "rating")}, ${counted(rows, "row")}${more}`;
+  if (withCitations === 0) return [counts];
+  const cite = counted(withCitations, "answer cites", "answers cite");
+  return [counts, `data: ${cite} documents that the model saw and the file lacks`];
 }
 
 /**

@@ -7,7 +7,7 @@ import { type ColumnMapping, columnOf, type LabelScale, mappedNames } from "./co
 import { databaseEndings, databaseFindings, databaseShape } from "./exports/open-webui-database.ts";
 import { type Found, rowsOfFindings } from "./exports/reader.ts";
 import type { ExportReport } from "./exports/report.ts";
-import { exportsLookedFor, shapeColumns, shapeOf } from "./exports/shapes.ts";
+import { exportsLookedFor, isRow, shapeColumns, shapeOf } from "./exports/shapes.ts";
 import { thumbReader } from "./exports/thumbs.ts";
 import type { Shape } from "./exports/types.ts";
 import { endingOf, recordsOf } from "./records.ts";
@@ -54,11 +54,20 @@ async function exportOf(
   mapping: ColumnMapping,
 ): Promise<ExportFile | undefined> {
   if (databaseEndings.includes(endingOf(path))) return { path, shape: undefined };
+  // The first record of a parquet file costs a row group, so its columns are looked at before.
+  if (endingOf(path) === "parquet" && !(await mayBeExport(path, mapping))) return undefined;
   for await (const { fields } of recordsOf(path, { columns, isExport: true })) {
     const shape = shapeOf(fields, mappedNames(mapping));
     return shape === undefined ? undefined : { path, shape };
   }
   return undefined;
+}
+
+async function mayBeExport(parquet: string, mapping: ColumnMapping): Promise<boolean> {
+  if (mappedNames(mapping).length > 0) return false;
+  // A file none of whose columns is wanted gives one record with their names.
+  for await (const { fields } of recordsOf(parquet, { columns: [] })) return !isRow(fields);
+  return false;
 }
 
 function nameOf({ shape }: ExportFile): string {

@@ -5,7 +5,7 @@
 import { ConfigError, counted, DatasetError } from "../../errors.ts";
 import { type ColumnMapping, checkColumnMapping, labelScale, mapColumns, neededColumns, withThumb } from "./columns.ts";
 import { exportColumns, exportRecords, findExports } from "./exported.ts";
-import { droppedInWords, type ExportReport } from "./exports/report.ts";
+import { droppedInWords, type ExportReport, warningsOf } from "./exports/report.ts";
 import { rowsOfRecord } from "./layouts.ts";
 import { recordsOf } from "./records.ts";
 import { needsCount, type Slice, sliceBounds } from "./slice.ts";
@@ -23,7 +23,7 @@ export interface ReadOptions {
   readonly labels?: Labels;
   /** Called with the name of the layout once the first row is read. */
   readonly onLayout?: (layout: string) => void;
-  /** Called once all rows are read, with a sentence on columns that are not read. Default console.warn. */
+  /** Called once all rows are read, with sentences on columns and ratings that are not. Default console.warn. */
   readonly onWarning?: (sentence: string) => void;
   /** Called with the report on exports of chat programs once their rows are read, or as many as were asked for. */
   readonly onExport?: (report: ExportReport) => void;
@@ -99,9 +99,13 @@ export async function* feedbackRows(
     const pair = isPair ? { pair: pairs++ } : {};
     for (const row of rows) yield { ...row, ...pair };
   }
-  if (report !== undefined) options.onExport?.(report);
+  const warn = options.onWarning ?? console.warn;
+  if (report !== undefined) {
+    options.onExport?.(report);
+    if (first !== undefined) for (const warning of warningsOf(report)) warn(warning);
+  }
   if (first !== undefined) {
-    for (const warning of unreadColumns.warnings()) (options.onWarning ?? console.warn)(warning);
+    for (const warning of unreadColumns.warnings()) warn(warning);
     return;
   }
   const place = typeof path === "string" ? path : (path[0] ?? "The list of feedback files");

@@ -1,4 +1,5 @@
 /** What becomes of the ratings of exports in numbers. Of raters there is nothing in it. */
+import { counted } from "../../../errors.ts";
 import type { ExportRow, Rating, Reason } from "./types.ts";
 
 export interface ThumbCounts {
@@ -89,6 +90,18 @@ export class ReportBuilder {
       ],
     };
   }
+}
+
+/** What a user should know of ratings that give no row, and of the program's exports. */
+export function warningsOf(report: ExportReport): string[] {
+  const { dropped, notes } = report;
+  const sentences = notes.map((note) => `${note}.`);
+  if (dropped.length === 0) return sentences;
+  const count = counted(dropped.length, "rating gives", "ratings give");
+  return [
+    `${count} no row: ${droppedInWords(report)}; kto data --json lists them, docs/thumbs.md explains the reasons.`,
+    ...sentences,
+  ];
 }
 
 /** "3 attachment, 2 empty", most frequent first; "" if nothing was dropped. */

@@ -8,7 +8,7 @@ import { openWebUiShapes } from "./open-webui.ts";
 import { databaseShape } from "./open-webui-database.ts";
 import { pairShapes } from "./pairs.ts";
 import { singleAnswerShapes } from "./single-answers.ts";
-import type { Json, Shape, UserNames } from "./types.ts";
+import type { Json, Shape } from "./types.ts";
 
 /** In the order in which a record is compared with them. */
 export const shapes: readonly Shape[] = [
@@ -27,17 +27,21 @@ export const exportsLookedFor = [...shapes, databaseShape]
   .map(({ name, lookedFor }) => `${name} (${lookedFor})`)
   .join("; ");
 
+/** Whether a record has the columns of a row of feedback, so that it is no export. */
+export function isRow(record: Json): boolean {
+  const isThere = (...names: readonly string[]) =>
+    names.every((name) => record[name] !== undefined && record[name] !== null);
+  const judged = ["completion", "messages", "conversations", "completion_ids"];
+  return judged.some((name) => isThere(name, "label")) || isThere("chosen", "rejected");
+}
+
 /**
  * The shape of a record; undefined if it has none, or if it is a row of feedback already.
  *
  * @param given the names that the user maps; a record whose program has no use for one of them is read as a plain row
  */
 export function shapeOf(record: Json, given: readonly string[]): Shape | undefined {
-  const isThere = (...names: readonly string[]) =>
-    names.every((name) => record[name] !== undefined && record[name] !== null);
-  const isRow = ["completion", "messages", "conversations", "completion_ids"].some((name) => isThere(name, "label"));
-  if (isRow || isThere("chosen", "rejected")) return undefined;
-  return shapes.find(
-    ({ matches, named = [] }) => matches(record) && given.every((name) => named.includes(name as keyof UserNames)),
-  );
+  if (isRow(record)) return undefined;
+  const takes = ({ named = [] }: Shape) => given.every((name) => named.some((own) => own === name));
+  return shapes.find((shape) => shape.matches(record) && takes(shape));
 }

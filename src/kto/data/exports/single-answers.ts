@@ -17,7 +17,7 @@ function twoTurns(question: unknown, answer: unknown, faults: readonly Reason[] 
 function* difyFindings(record: Json, position: number): Generator<Finding> {
   const listed = record.feedback_data;
   if (Array.isArray(listed)) {
-    for (const [i, one] of listed.entries()) if (isJson(one)) yield* difyFindings(one, i + 1);
+    for (const [i, one] of listed.entries()) yield* difyFindings(isJson(one) ? one : {}, i + 1);
     return;
   }
   const answer = textOr(record.ai_response, "");

@@ -3,9 +3,10 @@
  * values of their own.
  */
 import { readFileSync } from "node:fs";
+import { parquetWriteBuffer } from "hyparquet-writer";
 import { describe, expect, it } from "vitest";
 import type { ColumnMapping } from "../../../../src/kto/data/columns.ts";
-import { feedbackRows } from "../../../../src/kto/data/read.ts";
+import { feedbackRows, readFeedback } from "../../../../src/kto/data/read.ts";
 import { shortRows } from "../../../helpers/exports.ts";
 import { fileIn, jsonl, temporaryFolder } from "../../../helpers/folders.ts";
 import { kto } from "../../../helpers/streams.ts";
@@ -107,4 +108,40 @@ it("labels of ordinary rows may have values of their own, or be on a scale", asy
     /it must be one of the values that column_mapping names: 1, 0/,
   );
   await expect(labels([1], { label: { column: "mark", up: 1 } })).rejects.toThrow(/write it as \{"label": /);
+});
+
+it("a program that reads rows is told which ratings give none, a command once", async () => {
+  const path = "test/fixtures/exports/dify.json";
+  const warnings: string[] = [];
+  await readFeedback(path, { onWarning: (sentence) => warnings.push(sentence) });
+  expect(warnings).toEqual([
+    expect.stringMatching(/^6 ratings give no row: 2 disagree, 1 truncated, /),
+    expect.stringMatching(/^Dify exports the last question alone: /),
+  ]);
+  const { stderr } = await kto("data", "--dataset_name", path);
+  expect(stderr.match(/ratings give no row/g)).toHaveLength(1);
+  expect(stderr).toContain("data: Dify feedback: 11 ratings, 5 rows\n");
+});
+
+it("pairs of an arena are read from parquet, and slices count rows", async () => {
+  const records = readFileSync("test/fixtures/exports/arena.jsonl", "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line));
+  const names = ["question_id", "model_a", "model_b", "winner"] as const;
+  const columnData = [
+    ...names.map((name) => ({ name, data: records.map((record) => record[name]), type: "STRING" as const })),
+    ...["conversation_a", "conversation_b"].map((name) => ({
+      name,
+      data: records.map((record) => record[name]),
+      type: "JSON" as const,
+    })),
+  ];
+  const path = fileIn(folder, "arena.parquet", new Uint8Array(parquetWriteBuffer({ columnData })));
+  const found = await readFeedback(path, { onWarning: () => {} });
+  const expected = await readFeedback("test/fixtures/exports/arena.jsonl", { onWarning: () => {} });
+  const plain = (rows: typeof found) => rows.map(({ source: _, ...row }) => row);
+  expect(plain(found)).toEqual(plain(expected));
+  const { code, stdout } = await kto("data", "--dataset_name", path, "--dataset_train_split", "train[1:3]", "--json");
+  expect([code, JSON.parse(stdout).rows]).toEqual([0, 2]);
 });
