@@ -10,7 +10,7 @@ import { LoraAdapter } from "../src/engine/model/lora.ts";
 import { Model } from "../src/engine/model/model.ts";
 import { Random } from "../src/engine/random.ts";
 import { METRIC_SUMS } from "../src/kernels/kto-objective.ts";
-import { type BatchExample, packBatch } from "../src/kto/method/batch.ts";
+import { type Batch, type BatchExample, packBatch } from "../src/kto/method/batch.ts";
 import { Update } from "../src/kto/method/update.ts";
 import type { TrainerOptions } from "../src/kto/options/kto.ts";
 import { KtoTrainer } from "../src/kto/trainer.ts";
@@ -54,38 +54,19 @@ export const stories260K = llama({ vocab_size: 512, hidden_size: 64, num_hidden_
 export const hidden256 = llama({ vocab_size: 8192, hidden_size: 256, num_hidden_layers: 6, intermediate_size: 704 });
 
 const batch: StepRows = { rows: 8, prompt: 64, completion: 64 };
+const larger = { quick: false, config: hidden256, batch, peers: false };
 
 export const stepCases: readonly StepCase[] = [
   { name: "KTO step (a): stories260K's shape", quick: true, config: stories260K, batch, peers: true },
-  {
-    name: "KTO step (b): hidden 256, 6 layers, vocabulary 8192",
-    quick: false,
-    config: hidden256,
-    batch,
-    peers: true,
-  },
-  {
-    name: "KTO step (c): as (b), gradient_checkpointing",
-    quick: false,
-    config: hidden256,
-    batch,
-    options: { gradient_checkpointing: true },
-    peers: false,
-  },
-  {
-    name: "KTO step (d): as (b), fp16",
-    quick: false,
-    config: hidden256,
-    batch,
-    options: { fp16: true },
-    peers: false,
-  },
+  { name: "KTO step (b): hidden 256, 6 layers, vocabulary 8192", ...larger, peers: true },
+  { name: "KTO step (c): as (b), gradient_checkpointing", ...larger, options: { gradient_checkpointing: true } },
+  { name: "KTO step (d): as (b), fp16", ...larger, options: { fp16: true } },
 ];
 
 export interface StepResult {
   readonly medianMs: number;
   readonly spread: number;
-  /** Of one update. */
+  /** Floating-point operations of one update. */
   readonly flops: number;
   readonly bytes: number;
   /** From creating the trainer to the end of the first update, compiling kernels included. */
@@ -254,10 +235,44 @@ async function profile(device: Device, step: Update): Promise<KernelTime[]> {
 
 /** Results that another engine, or another schedule, must reproduce. */
 export interface StepTruth {
-  /** Of the first updates; from the second on they depend on gradients, clip, AdamW and reference point. */
+  /** The losses of the first updates; from the second on they depend on gradients, clip, AdamW and reference point. */
   readonly losses: readonly number[];
-  /** Of the first update, before clipping, by Hugging Face name. */
+  /** The gradients of the first update, before clipping, by Hugging Face name. */
   readonly gradients: readonly (TensorToWrite & { readonly data: Float32Array<ArrayBuffer> })[];
+}
+
+/** The objective and the optimizer of STEP_SETTINGS. */
+export const stepMethod = {
+  objective: { beta: STEP_SETTINGS.beta, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" },
+  optimizer: {
+    ...{ beta1: STEP_SETTINGS.beta1, beta2: STEP_SETTINGS.beta2, epsilon: STEP_SETTINGS.epsilon },
+    ...{ weightDecay: 0, maxGradientNorm: STEP_SETTINGS.maxNorm },
+  },
+} as const;
+
+/** The update that every engine runs, for microbatches like this one. */
+export function stepUpdate(policy: Model, reference: Model | "cached", { packed, size }: Batch): Update {
+  const shapes = [packed.shape];
+  return new Update({ policy, reference, shapes, maxSize: size, ...stepMethod, referencePointScope: "microbatch" });
+}
+
+/** Throws unless every gradient is within `bound` of the wanted one, relative in norm. */
+export function expectGradients(
+  found: ReadonlyMap<string, ArrayLike<number>>,
+  wanted: readonly { readonly name: string; readonly data: ArrayLike<number> }[],
+  bound: number,
+): void {
+  for (const { name, data } of wanted) {
+    const own = found.get(name);
+    let [difference, size] = [0, 0];
+    for (let i = 0; i < data.length; i++) {
+      const value = data[i] ?? Number.NaN;
+      difference += (value - (own?.[i] ?? Number.NaN)) ** 2;
+      size += value ** 2;
+    }
+    const error = Math.sqrt(difference / size);
+    if (!(error <= bound)) throw new Error(`the gradient of ${name} is ${error.toExponential(1)} off what is wanted`);
+  }
 }
 
 /** Our own engine's first updates of the model in `folder`, whose copy is the reference. */
@@ -266,16 +281,7 @@ export async function stepTruth(device: Device, folder: string, batch: StepRows,
   const reference = Model.copyOf(policy, "reference weights");
   const examples = stepExamples(batch, policy.config.vocabSize);
   const packed = packBatch(examples, { mismatched: true, maxLength: batch.prompt + batch.completion });
-  const { beta, beta1, beta2, epsilon, maxNorm } = STEP_SETTINGS;
-  const step = new Update({
-    policy,
-    reference,
-    shapes: [packed.packed.shape],
-    maxSize: batch.rows,
-    objective: { beta, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" },
-    optimizer: { beta1, beta2, epsilon, weightDecay: 0, maxGradientNorm: maxNorm },
-    referencePointScope: "microbatch",
-  });
+  const step = stepUpdate(policy, reference, packed);
   try {
     await step.gradients([packed]);
     const gradients = await policy.readTensors(step.optimizer.gradients);

@@ -42,7 +42,7 @@ const MATMUL_COLUMNS = [33, 36];
 const MATMUL_STEPS = [33, 36, 132];
 
 export interface KernelText {
-  /** Of the kernel, with the tile where several compete. */
+  /** The name of the kernel, with the tile where several compete. */
   readonly name: string;
   readonly wgsl: string;
 }

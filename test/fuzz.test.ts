@@ -2,7 +2,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { trainCommand } from "../src/cli/commands/train.ts";
+import trainCommand from "../src/cli/commands/train.ts";
 import { readOptions } from "../src/cli/options/command-line.ts";
 import { parseModelConfig } from "../src/engine/model/config/config.ts";
 import { parseGenerationDefaults } from "../src/engine/model/config/generation-config.ts";

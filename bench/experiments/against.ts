@@ -25,7 +25,7 @@ const LEAST_MS = 50;
 
 interface Contender {
   readonly program: Program;
-  /** Of compiling and the first run. */
+  /** The time of compiling and of the first run. */
   readonly firstMs: number;
 }
 

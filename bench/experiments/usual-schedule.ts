@@ -15,11 +15,19 @@ import { commit } from "../../src/cli/terminal/versions.ts";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { type Batch, packBatch } from "../../src/kto/method/batch.ts";
-import { Update } from "../../src/kto/method/update.ts";
+import type { Update } from "../../src/kto/method/update.ts";
 import { summary } from "../measure/measure.ts";
 import type { StepRows } from "../measure/peer-work.ts";
 import { writeRandomModel } from "../random-model.ts";
-import { hidden256, STEP_SETTINGS, stepExamples, stories260K } from "../step.ts";
+import {
+  expectGradients,
+  hidden256,
+  STEP_SETTINGS,
+  stepExamples,
+  stepMethod,
+  stepUpdate,
+  stories260K,
+} from "../step.ts";
 import { predictedRatio } from "./usual/prediction.ts";
 import { UsualStep } from "./usual/step.ts";
 
@@ -36,33 +44,20 @@ const cases: readonly Case[] = [
   { batch: { rows: 8, prompt: 64, completion: 64 }, reference: "cached", wanted: 1.8 },
 ];
 
-const objective = { beta: STEP_SETTINGS.beta, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" } as const;
-const optimizer = { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradientNorm: STEP_SETTINGS.maxNorm };
-
 async function measure(device: Device, folder: string, { batch, reference: mode, wanted }: Case, updates: number) {
   const policy = await Model.load(device, folder);
   const reference = Model.copyOf(policy, "reference weights");
   const examples = stepExamples(batch, policy.config.vocabSize);
   const packed = packBatch(examples, { mismatched: true, maxLength: batch.prompt + batch.completion });
-  const make = (of: Model | "cached") =>
-    new Update({
-      policy,
-      reference: of,
-      shapes: [packed.packed.shape],
-      maxSize: batch.rows,
-      objective,
-      optimizer,
-      referencePointScope: "microbatch",
-    });
-  const usual = new UsualStep({ policy, reference, examples, objective, optimizer });
-  let ours = make(reference);
+  const usual = new UsualStep({ policy, reference, examples, ...stepMethod });
+  let ours = stepUpdate(policy, reference, packed);
   try {
     await compare(policy, ours, usual, packed);
     let ready: Batch = packed;
     if (mode === "cached") {
       const { reference: referenceLogProbs } = await ours.readLogProbs(batch.rows);
       ours.free();
-      ours = make("cached");
+      ours = stepUpdate(policy, "cached", packed);
       ready = { ...packed, referenceLogProbs: Float32Array.from(referenceLogProbs) };
     }
     const times = { ours: [] as number[], usual: [] as number[] };
@@ -100,16 +95,7 @@ async function compare(policy: Model, ours: Update, usual: UsualStep, packed: Ba
   await usual.gradients(STEP_SETTINGS.learningRate);
   const wanted = await policy.readTensors(ours.optimizer.gradients);
   const found = new Map((await policy.readTensors(usual.optimizer.gradients)).map(({ name, data }) => [name, data]));
-  for (const { name, data } of wanted) {
-    const other = found.get(name);
-    let [difference, size] = [0, 0];
-    data.forEach((value, i) => {
-      difference += (value - (other?.[i] ?? Number.NaN)) ** 2;
-      size += value ** 2;
-    });
-    const error = Math.sqrt(difference / size);
-    if (!(error <= 1e-4)) throw new Error(`the gradient of ${name} is ${error} off the other schedule's`);
-  }
+  expectGradients(found, wanted, 1e-4);
 }
 
 const { values } = parseArgs({

@@ -1,9 +1,7 @@
 /** SwiGLU and GELU, forward and backward: elementwise, bound by memory. */
-import type { Program } from "../../src/engine/gpu/program.ts";
-import type { Tensor } from "../../src/engine/gpu/tensor.ts";
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/activation.ts";
 import * as twin from "../../src/kernels/float64/activation.ts";
-import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../measure/case.ts";
+import type { BenchmarkCase } from "../measure/case.ts";
 
 const ROWS = 1024;
 const WIDTH = 704;
@@ -18,7 +16,7 @@ export const activationCases: readonly BenchmarkCase[] = [
       const gateUp = bench.normal([ROWS, 2 * WIDTH]);
       const y = bench.zeros(ROWS, WIDTH);
       program.dispatch(swigluForward, { gateUp: gateUp.tensor, y });
-      return check(bench, y, () => twin.swigluForward(Float64Array.from(gateUp.values), WIDTH));
+      return () => bench.expect("y", y, twin.swigluForward(gateUp.values, WIDTH));
     },
   },
   {
@@ -30,20 +28,18 @@ export const activationCases: readonly BenchmarkCase[] = [
       const dy = bench.normal([ROWS, WIDTH]);
       const dGateUp = bench.zeros(ROWS, 2 * WIDTH);
       program.dispatch(swigluBackward, { dy: dy.tensor, gateUp: gateUp.tensor, dGateUp });
-      return check(bench, dGateUp, () =>
-        twin.swigluBackward(Float64Array.from(dy.values), Float64Array.from(gateUp.values), WIDTH),
-      );
+      return () => bench.expect("dGateUp", dGateUp, twin.swigluBackward(dy.values, gateUp.values, WIDTH));
     },
   },
   {
     name: "GELU forward",
     shape,
     quick: false,
-    record: (bench: BenchmarkMemory, program: Program) => {
+    record: (bench, program) => {
       const x = bench.normal([ROWS, WIDTH]);
       const y = bench.zeros(ROWS, WIDTH);
       program.dispatch(geluForward, { x: x.tensor, y });
-      return check(bench, y, () => twin.geluForward(Float64Array.from(x.values)));
+      return () => bench.expect("y", y, twin.geluForward(x.values));
     },
   },
   {
@@ -55,11 +51,7 @@ export const activationCases: readonly BenchmarkCase[] = [
       const dy = bench.normal([ROWS, WIDTH]);
       const dx = bench.zeros(ROWS, WIDTH);
       program.dispatch(geluBackward, { dy: dy.tensor, x: x.tensor, dx });
-      return check(bench, dx, () => twin.geluBackward(Float64Array.from(dy.values), Float64Array.from(x.values)));
+      return () => bench.expect("dx", dx, twin.geluBackward(dy.values, x.values));
     },
   },
 ];
-
-function check(bench: BenchmarkMemory, result: Tensor, exact: () => Float64Array): () => Promise<void> {
-  return async () => expectAllClose("result", await bench.device.download(result), exact());
-}

@@ -2,7 +2,7 @@
 import { adamw, STEP_NUMBERS } from "../../src/kernels/adamw.ts";
 import { adamwStep } from "../../src/kernels/float64/adamw.ts";
 import { OPTIMIZER_STATE } from "../../src/kernels/reduce.ts";
-import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
+import type { BenchmarkCase } from "../measure/case.ts";
 
 const LEARNING_RATE = 1e-3;
 
@@ -17,7 +17,7 @@ export const adamwCases: readonly BenchmarkCase[] = [
     const parameter = bench.normal([n]);
     const gradient = bench.normal([n]);
     const [firstMoment, secondMoment] = [bench.zeros(n), bench.zeros(n)];
-    // As they are in the first step.
+    // The numbers of the first step.
     const numbers = new Float32Array(OPTIMIZER_STATE.size);
     numbers[OPTIMIZER_STATE.clipScale] = 1;
     numbers[OPTIMIZER_STATE.correction1] = 0.1;
@@ -37,15 +37,15 @@ export const adamwCases: readonly BenchmarkCase[] = [
     return async () => {
       const exact = adamwStep(
         {
-          parameter: Float64Array.from(parameter.values),
+          parameter: parameter.values,
           firstMoment: new Float64Array(n),
           secondMoment: new Float64Array(n),
         },
-        Float64Array.from(gradient.values),
+        gradient.values,
         { ...options, learningRate: LEARNING_RATE, step: 1, scale: 1 },
       );
-      expectAllClose("parameter", await bench.device.download(parameter.tensor), exact.parameter, 1e-6);
-      expectAllClose("second moment", await bench.device.download(secondMoment), exact.secondMoment);
+      await bench.expect("parameter", parameter.tensor, exact.parameter, 1e-6);
+      await bench.expect("second moment", secondMoment, exact.secondMoment);
     };
   },
 }));

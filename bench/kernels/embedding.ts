@@ -2,7 +2,7 @@
 import { Random } from "../../src/engine/random.ts";
 import { bucketRows, embeddingBackward, gatherRows } from "../../src/kernels/embedding.ts";
 import * as twin from "../../src/kernels/float64/embedding.ts";
-import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
+import type { BenchmarkCase } from "../measure/case.ts";
 
 const ROWS = 1024;
 const VOCABULARY = 8192;
@@ -19,10 +19,7 @@ export const embeddingCases: readonly BenchmarkCase[] = [
       const y = bench.zeros(ROWS, WIDTH);
       const rows = bench.of([ROWS], tokens());
       program.dispatch(gatherRows(), { table: table.tensor, rows, y, firstRow: 0, accumulate: 0 });
-      return async () => {
-        const exact = twin.embeddingForward(Float64Array.from(table.values), tokens(), WIDTH);
-        expectAllClose("y", await bench.device.download(y), exact);
-      };
+      return () => bench.expect("y", y, twin.embeddingForward(table.values, tokens(), WIDTH));
     },
   },
   {
@@ -42,10 +39,7 @@ export const embeddingCases: readonly BenchmarkCase[] = [
         dTable,
         firstRow: 0,
       });
-      return async () => {
-        const exact = twin.embeddingBackward(Float64Array.from(dy.values), tokens(), VOCABULARY, WIDTH);
-        expectAllClose("dTable", await bench.device.download(dTable), exact);
-      };
+      return () => bench.expect("dTable", dTable, twin.embeddingBackward(dy.values, tokens(), VOCABULARY, WIDTH));
     },
   },
 ];

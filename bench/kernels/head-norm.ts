@@ -2,7 +2,7 @@
 
 import * as twin from "../../src/kernels/float64/head-norm.ts";
 import { headNormForward } from "../../src/kernels/head-norm.ts";
-import { type BenchmarkCase, expectAllClose } from "../measure/case.ts";
+import type { BenchmarkCase } from "../measure/case.ts";
 
 const ROWS = 1024;
 const [QUERY_HEADS, KEY_HEADS, SIZE] = [8, 4, 32];
@@ -27,14 +27,14 @@ export const headNormCases: readonly BenchmarkCase[] = [
         epsilon: EPSILON,
       });
       return async () => {
-        const { y } = twin.headNormForward(Float64Array.from(x.values), EPSILON, {
-          queryWeight: Float64Array.from(weight.values.subarray(0, SIZE)),
-          keyWeight: Float64Array.from(weight.values.subarray(SIZE)),
+        const { y } = twin.headNormForward(x.values, EPSILON, {
+          queryWeight: weight.values.subarray(0, SIZE),
+          keyWeight: weight.values.subarray(SIZE),
           queryHeads: QUERY_HEADS,
           keyHeads: KEY_HEADS,
           rows: ROWS,
         });
-        expectAllClose("y", await bench.device.download(x.tensor), y);
+        await bench.expect("y", x.tensor, y);
       };
     },
   },

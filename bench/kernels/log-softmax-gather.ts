@@ -1,6 +1,7 @@
 /** The fused head: pass 1 (log-probabilities), and pass 2 with its two matmuls (gradients), window by window. */
 import type { Program } from "../../src/engine/gpu/program.ts";
-import { reshape, sliceRows, type Tensor } from "../../src/engine/gpu/tensor.ts";
+import { reshape, sliceRows } from "../../src/engine/gpu/tensor.ts";
+import { recordMatmul } from "../../src/engine/model/matmul.ts";
 import { Random } from "../../src/engine/random.ts";
 import {
   logSoftmaxGatherCombine,
@@ -9,7 +10,6 @@ import {
   splitColumns,
   windowColumns,
 } from "../../src/kernels/log-softmax-gather.ts";
-import { matmul } from "../../src/kernels/matmul.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectClose, normals } from "../measure/case.ts";
 import type { HeadShape } from "../measure/peer-work.ts";
 
@@ -40,10 +40,10 @@ export const logSoftmaxGatherCases: readonly BenchmarkCase[] = [64, 256].flatMap
         const inputs = headInputs(head);
         const forward = recordForward(bench, program, inputs);
         const { dHidden, dTable } = recordBackward(bench, program, inputs, forward);
-        const read = (tensor: Tensor) => bench.device.download(tensor);
+        const { device } = bench;
         return async () => {
-          inputs.checkForward(await read(forward.logProbs));
-          inputs.checkBackward(await read(dHidden), await read(dTable));
+          inputs.checkForward(await device.download(forward.logProbs));
+          inputs.checkBackward(await device.download(dHidden), await device.download(dTable));
         };
       },
     },
@@ -156,10 +156,6 @@ function recordBackward(
   const window = windowColumns(rows, vocabulary, width, limits.maxStorageBufferBindingSize);
   const dLogits = bench.zeros(rows, window);
   const [dHidden, dTable] = [bench.zeros(rows, width), bench.zeros(vocabulary, width)];
-  const none = {
-    ...{ bias: bench.zeros(1), residual: bench.zeros(1, 4), hasBias: 0, hasResidual: 0 },
-    ...{ aFrom: 0, outFrom: 0, scale: 1 },
-  };
   for (let start = 0; start < vocabulary; start += window) {
     const columns = Math.min(window, vocabulary - start);
     const tableWindow = sliceRows(table, start, columns);
@@ -175,20 +171,8 @@ function recordBackward(
       aFrom: 0,
       windowStart: start,
     });
-    program.dispatch(matmul("NN", { M: rows, N: width, K: columns }, facts), {
-      a: here,
-      b: tableWindow,
-      out: dHidden,
-      ...none,
-      accumulate: start > 0 ? 1 : 0,
-    });
-    program.dispatch(matmul("TN", { M: columns, N: width, K: rows }, facts), {
-      a: here,
-      b: hidden,
-      out: sliceRows(dTable, start, columns),
-      ...none,
-      accumulate: 0,
-    });
+    recordMatmul(program, "NN", here, tableWindow, dHidden, { accumulate: start > 0 });
+    recordMatmul(program, "TN", here, hidden, sliceRows(dTable, start, columns));
   }
   return { dHidden, dTable };
 }

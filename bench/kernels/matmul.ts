@@ -1,6 +1,7 @@
 /** The matmul in its three layouts. */
+
+import { recordMatmul } from "../../src/engine/model/matmul.ts";
 import { Random } from "../../src/engine/random.ts";
-import { matmul } from "../../src/kernels/matmul.ts";
 import { type BenchmarkCase, expectClose, normals } from "../measure/case.ts";
 import type { MatmulWork } from "../measure/peer-work.ts";
 
@@ -22,19 +23,7 @@ export const matmulCases: readonly BenchmarkCase[] = shapes.flatMap(({ M, N, K, 
       record: (bench, program) => {
         const { a, b, aShape, bShape, check } = matmulInputs(shape);
         const out = bench.zeros(M, N);
-        program.dispatch(matmul(layout, { M, N, K }, bench.device.facts), {
-          a: bench.of(aShape, a),
-          b: bench.of(bShape, b),
-          out,
-          bias: bench.zeros(1),
-          residual: bench.zeros(1, 4),
-          aFrom: 0,
-          outFrom: 0,
-          scale: 1,
-          hasBias: 0,
-          hasResidual: 0,
-          accumulate: 0,
-        });
+        recordMatmul(program, layout, bench.of(aShape, a), bench.of(bShape, b), out);
         return async () => check(await bench.device.download(out));
       },
     };

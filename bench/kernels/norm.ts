@@ -10,7 +10,7 @@ import {
   rowBlocks,
 } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
-import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../measure/case.ts";
+import type { BenchmarkCase, BenchmarkMemory } from "../measure/case.ts";
 
 const EPSILON = 1e-5;
 const ROWS = 1024;
@@ -26,9 +26,7 @@ export const normCases: readonly BenchmarkCase[] = (["RMSNorm", "LayerNorm"] as 
         quick,
         record: (bench, program) => {
           const made = recordForward(bench, program, name, columns);
-          return async () => {
-            expectAllClose("y", await bench.device.download(made.y), exactOf(name, made).y);
-          };
+          return () => bench.expect("y", made.y, exactOf(name, made).y);
         },
       },
       {
@@ -51,9 +49,9 @@ export const normCases: readonly BenchmarkCase[] = (["RMSNorm", "LayerNorm"] as 
           program.dispatch(normWeightPartials, { dy: dy.tensor, x, stats, partials });
           program.dispatch(addColumnSums, { partials, out: dWeight });
           return async () => {
-            const exact = exactOf(name, made).backward(Float64Array.from(dy.values));
-            expectAllClose("dx", await bench.device.download(dx), exact.dx);
-            expectAllClose("dWeight", await bench.device.download(dWeight), exact.dWeight);
+            const exact = exactOf(name, made).backward(dy.values);
+            await bench.expect("dx", dx, exact.dx);
+            await bench.expect("dWeight", dWeight, exact.dWeight);
           };
         },
       },
@@ -75,8 +73,7 @@ function recordForward(bench: BenchmarkMemory, program: Program, name: "RMSNorm"
 }
 
 function exactOf(name: "RMSNorm" | "LayerNorm", made: ReturnType<typeof recordForward>) {
-  const [x, weight, bias] = [made.x, made.weight, made.bias].map(({ values }) => Float64Array.from(values));
-  if (x === undefined || weight === undefined || bias === undefined) throw new Error("a norm without inputs");
+  const [x, weight, bias] = [made.x.values, made.weight.values, made.bias.values];
   if (name === "RMSNorm") {
     const { y, inverseRms } = twin.rmsNormForward(x, weight, EPSILON);
     return { y, backward: (dy: Float64Array) => twin.rmsNormBackward(dy, x, weight, inverseRms) };

@@ -4,7 +4,7 @@
  */
 import type { Device, UploadData } from "../../src/engine/gpu/device.ts";
 import type { Program } from "../../src/engine/gpu/program.ts";
-import type { Tensor } from "../../src/engine/gpu/tensor.ts";
+import { elementCount, type Tensor } from "../../src/engine/gpu/tensor.ts";
 import { Random } from "../../src/engine/random.ts";
 import type { PeerWork } from "./peer-work.ts";
 
@@ -42,10 +42,15 @@ export class BenchmarkMemory {
     return tensor;
   }
 
-  /** Normal numbers of this standard deviation, and their values on the host. */
-  normal(shape: readonly number[], deviation = 1): { tensor: Tensor; values: Float32Array<ArrayBuffer> } {
+  /** Normal numbers of this standard deviation, and the same on the host for a float64 twin. */
+  normal(shape: readonly number[], deviation = 1): { tensor: Tensor; values: Float64Array } {
     const values = normals(this.#random, elementCount(shape), deviation);
-    return { tensor: this.of(shape, values), values };
+    return { tensor: this.of(shape, values), values: Float64Array.from(values) };
+  }
+
+  /** Throws unless a tensor holds these numbers, see `expectAllClose`. */
+  async expect(what: string, tensor: Tensor, wanted: ArrayLike<number>, tolerance?: number): Promise<void> {
+    expectAllClose(what, await this.device.download(tensor), wanted, tolerance);
   }
 
   #allocate(shape: readonly number[], dtype: "f32" | "u32"): Tensor {
@@ -57,10 +62,6 @@ export class BenchmarkMemory {
   free(): void {
     for (const tensor of this.#tensors) this.device.free(tensor);
   }
-}
-
-function elementCount(shape: readonly number[]): number {
-  return shape.reduce((size, dimension) => size * dimension, 1);
 }
 
 /** `count` normal numbers, already rounded to f32. */

@@ -9,7 +9,7 @@ import { jit, lax, nn, numpy as np, tree, valueAndGrad } from "@jax-js/jax";
 import { openSafetensors } from "../../src/engine/files/safetensors.ts";
 import { type ModelConfig, parseModelConfig } from "../../src/engine/model/config/config.ts";
 import type { PeerWork, StepRows } from "../measure/peer-work.ts";
-import { STEP_SETTINGS, stepExamples } from "../step.ts";
+import { expectGradients, STEP_SETTINGS, stepExamples } from "../step.ts";
 import type { PeerRun } from "./answer.ts";
 
 /** By Hugging Face name. */
@@ -162,15 +162,8 @@ async function checkGradients(found: Parameters, path: string): Promise<void> {
   const file = await openSafetensors(path);
   try {
     for (const name of file.tensors.keys()) {
-      const wanted = await file.readF32(name);
-      const own = await found[name]?.data();
-      let [difference, size] = [0, 0];
-      wanted.forEach((value, i) => {
-        difference += (value - (own?.[i] ?? Number.NaN)) ** 2;
-        size += value ** 2;
-      });
-      const error = Math.sqrt(difference / size);
-      if (!(error <= 1e-3)) throw new Error(`the gradient of ${name} is ${error.toExponential(1)} off ours`);
+      const own = new Map([[name, (await found[name]?.data()) ?? []]]);
+      expectGradients(own, [{ name, data: await file.readF32(name) }], 1e-3);
     }
   } finally {
     await file.close();

@@ -22,7 +22,7 @@ export interface ModelSize {
   readonly parameters: number;
   /** Parameters of the blocks' matrices, which every token meets. */
   readonly blocks: number;
-  /** Of the head's matrix, which completion tokens meet. */
+  /** Elements of the head's matrix, by which completion tokens are multiplied. */
   readonly head: number;
   readonly layers: number;
   /** Heads times head size. */
@@ -43,7 +43,7 @@ export function modelSize(shape: Readonly<Record<string, unknown>>): ModelSize {
   };
 }
 
-/** Of one KTO update; attention on its own, since kernels do not know how many keys a row has. */
+/** The floating-point operations of one KTO update; attention on its own, since kernels do not know how many keys a row has. */
 export interface UpdateFlops {
   readonly matmuls: number;
   readonly attention: number;

@@ -44,7 +44,7 @@ export interface PartReport {
 }
 
 export interface Report {
-  /** Of this form; a reader of another number does not know it. */
+  /** The version of this form; a reader of another version does not know it. */
   readonly version: 1;
   readonly date: string;
   readonly quick: boolean;

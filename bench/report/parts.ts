@@ -10,7 +10,7 @@ import { trainingPart } from "./training.ts";
 interface Part {
   readonly name: string;
   readonly title: string;
-  /** Of the whole report's time. What a part does not need goes to the parts behind it. */
+  /** The part's share of the whole report's time. What a part does not need goes to the parts behind it. */
   readonly share: number;
   readonly run: (context: PartContext, emit: (finding: Finding) => void, host: Host) => Promise<void>;
 }

@@ -17,76 +17,42 @@ import { ownManifest } from "./terminal/versions.ts";
 type CommandName = keyof typeof descriptions;
 
 interface Entry {
-  readonly name: CommandName;
   /** One line for the list of commands. */
   readonly summary: string;
   /** Loads the command with all that it runs on, which takes a moment that no help text need wait for. */
-  readonly load: () => Promise<Command>;
-  /** Its result is a folder, of which its last line on stdout only tells. */
-  readonly resultIsFolder?: boolean;
+  readonly load: () => Promise<{ readonly default: Command }>;
 }
 
 /** In the order of the help text. */
-export const commands: readonly Entry[] = [
-  {
-    name: "train",
+export const commands: Readonly<Record<CommandName, Entry>> = {
+  train: {
     summary: "align a model with thumbs-up/thumbs-down feedback (KTO)",
-    load: async () => (await import("./commands/train.ts")).trainCommand,
-    resultIsFolder: true,
+    load: () => import("./commands/train.ts"),
   },
-  {
-    name: "sft",
+  sft: {
     summary: "fine-tune a model on completions to be imitated, the stage before train",
-    load: async () => (await import("./commands/sft.ts")).sftCommand,
-    resultIsFolder: true,
+    load: () => import("./commands/sft.ts"),
   },
-  {
-    name: "eval",
-    summary: "losses and rewards on feedback, win rate by a judge",
-    load: async () => (await import("./commands/eval.ts")).evalCommand,
-  },
-  {
-    name: "generate",
-    summary: "sample from a model",
-    load: async () => (await import("./commands/generate.ts")).generateCommand,
-  },
-  {
-    name: "chat",
-    summary: "talk with a model",
-    load: async () => (await import("./commands/chat.ts")).chatCommand,
-  },
-  {
-    name: "logps",
-    summary: "log-probability and log-ratio of every row",
-    load: async () => (await import("./commands/logps.ts")).logpsCommand,
-  },
-  {
-    name: "data",
-    summary: "show what a feedback file holds, or convert it",
-    load: async () => (await import("./commands/data.ts")).dataCommand,
-  },
-  {
-    name: "gradcheck",
+  eval: { summary: "losses and rewards on feedback, win rate by a judge", load: () => import("./commands/eval.ts") },
+  generate: { summary: "sample from a model", load: () => import("./commands/generate.ts") },
+  chat: { summary: "talk with a model", load: () => import("./commands/chat.ts") },
+  logps: { summary: "log-probability and log-ratio of every row", load: () => import("./commands/logps.ts") },
+  data: { summary: "show what a feedback file holds, or convert it", load: () => import("./commands/data.ts") },
+  gradcheck: {
     summary: "compare the GPU's gradients with the float64 model",
-    load: async () => (await import("./commands/gradcheck.ts")).gradcheckCommand,
+    load: () => import("./commands/gradcheck.ts"),
   },
-  {
-    name: "merge",
+  merge: {
     summary: "make a whole model of a base model and a LoRA adapter",
-    load: async () => (await import("./commands/merge.ts")).mergeCommand,
-    resultIsFolder: true,
+    load: () => import("./commands/merge.ts"),
   },
-  {
-    name: "bench",
-    summary: "measure kernels and whole updates on this adapter",
-    load: async () => (await import("./commands/bench.ts")).benchCommand,
-  },
-  {
-    name: "doctor",
-    summary: "what this machine offers, and what would be faster",
-    load: async () => (await import("./commands/doctor.ts")).doctorCommand,
-  },
-];
+  bench: { summary: "measure kernels and whole updates on this adapter", load: () => import("./commands/bench.ts") },
+  doctor: { summary: "what this machine offers, and what would be faster", load: () => import("./commands/doctor.ts") },
+};
+const names = Object.keys(commands) as CommandName[];
+
+/** Commands whose result is a folder, of which their last line on stdout only tells. */
+const MAKE_FOLDERS: readonly string[] = ["train", "sft", "merge"];
 
 const helpFlags = ["-h", "--help"];
 const versionFlags = ["-V", "--version"];
@@ -129,8 +95,8 @@ async function dispatch(argv: readonly string[], streams: Streams): Promise<numb
   }
   const asksForHelp = first === "help" || rest.some((word) => helpFlags.includes(word));
   const topic = first === "help" ? rest[0] : first;
-  const entry = commands.find(({ name }) => name === topic);
-  if (entry === undefined) {
+  const name = names.find((name) => name === topic);
+  if (name === undefined) {
     const isOption = topic === undefined || [...helpFlags, ...versionFlags].includes(topic);
     if (!isOption) throw topic.startsWith("-") ? optionBeforeCommand(topic) : unknownCommand(topic);
     await program.parseAsync([...argv], { from: "user" });
@@ -138,10 +104,10 @@ async function dispatch(argv: readonly string[], streams: Streams): Promise<numb
   }
   if (asksForHelp) {
     const texts = await import("./descriptions/all.ts");
-    addHelp(program, entry.name, texts.helpOf(entry.name));
-    await program.parseAsync([entry.name, "--help"], { from: "user" });
+    addHelp(program, name, texts.helpOf(name));
+    await program.parseAsync([name, "--help"], { from: "user" });
   } else {
-    const command = await entry.load();
+    const { default: command } = await commands[name].load();
     await command.execute(rest, (options) => new Output(streams, options));
   }
   return 0;
@@ -173,7 +139,7 @@ memory, or too few open files, for this process;
       getOutHelpWidth: () => Math.min(streams.stdout.columns ?? 120, 120),
       getErrHelpWidth: () => Math.min(streams.stderr.columns ?? 120, 120),
     });
-  for (const { name, summary } of commands) program.command(name).summary(summary);
+  for (const name of names) program.command(name).summary(commands[name].summary);
   return program;
 }
 
@@ -195,7 +161,6 @@ function optionBeforeCommand(word: string): ConfigError {
 }
 
 function unknownCommand(name: string): ConfigError {
-  const names = commands.map((command) => command.name);
   const near = nearest(name, names);
   const hint = near === undefined ? `commands are ${names.join(", ")}.` : `did you mean "${near}"?`;
   return new ConfigError(`unknown command "${name}": ${hint}`);
@@ -233,8 +198,7 @@ function stackWithCauses(error: Error): string {
  * a folder, of which stdout only tells.
  */
 function lostResult(argv: readonly string[], error: FileError | undefined): void {
-  const entry = commands.find(({ name }) => name === argv[0]);
-  if (entry?.resultIsFolder) {
+  if (MAKE_FOLDERS.includes(argv[0] ?? "")) {
     if (error) process.stderr.write(`${colorsFor(process.stderr).yellow("warning:")} ${error.message}\n`);
     return;
   }

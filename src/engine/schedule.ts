@@ -108,7 +108,7 @@ function progressOf(step: number, { warmupSteps, totalSteps }: Run): number {
   return (step - warmupSteps) / Math.max(1, totalSteps - warmupSteps);
 }
 
-/** From 1 down to 0 and up again, `cycles` times. */
+/** A factor that goes from 1 down to 0 and up again, `cycles` times. */
 function cosine(progress: number, cycles: number): number {
   return 0.5 * (1 + Math.cos(Math.PI * cycles * 2 * progress));
 }
@@ -125,13 +125,13 @@ function lowest(
   return min_lr_rate;
 }
 
-/** From 0 to 1. */
+/** The factor of a warm-up, from 0 to 1. */
 function rise(type: RampType, progress: number): number {
   if (type === "linear") return progress;
   return type === "cosine" ? 0.5 * (1 - Math.cos(Math.PI * progress)) : 1 - Math.sqrt(1 - progress);
 }
 
-/** From 1 to 0. */
+/** The factor of a decay, from 1 to 0. */
 function fall(type: RampType, progress: number, cycles: number): number {
   if (type === "linear") return 1 - progress;
   return type === "cosine" ? cosine(progress, cycles) : 1 - Math.sqrt(progress);

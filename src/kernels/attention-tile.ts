@@ -54,7 +54,7 @@ export function tileShape(headSize: number, facts: AdapterFacts, few: boolean): 
 /** WGSL of a tile. Rows r are numbers known here, and text for each row is a function of r. */
 export class AttentionTile {
   readonly shape: TileShape;
-  /** Of q, k, v and the result; gradients are f32. */
+  /** The format of q, k, v and the result; gradients are f32. */
   readonly format: ActivationFormat;
   /** Whether head rows are read as vec4f: their size, widths and first columns are multiples of 4. */
   readonly vectors: boolean;
@@ -199,45 +199,23 @@ ${this.team.declarations}
     return this.shape.team === "lane";
   }
 
-  /** The number `name` that is held for row r. */
-  of(name: string, r: number): string {
-    return this.team.of(name, r);
-  }
-
   /** The smallest, or largest, u32 over all rows. */
-  least(value: (i: number) => string): string {
+  over(what: "min" | "max", value: (i: number) => string): string {
+    const own = range(this.team.held).map(value);
     return this.team.over(
-      "min",
-      range(this.team.held)
-        .map(value)
-        .reduce((a, b) => `min(${a}, ${b})`),
-    );
-  }
-
-  most(value: (i: number) => string): string {
-    return this.team.over(
-      "max",
-      range(this.team.held)
-        .map(value)
-        .reduce((a, b) => `max(${a}, ${b})`),
+      what,
+      own.reduce((a, b) => `${what}(${a}, ${b})`),
     );
   }
 
   /** Text for each row. */
-  each(text: (r: number) => string): string {
-    return this.rows.map(text).join("\n");
-  }
+  readonly each = (text: (r: number) => string): string => this.rows.map(text).join("\n");
 
   /** `XU` of the lane's columns from `first`. */
   get columns(): string {
     const { columns } = this.shape;
     const from = `lane * ${columns}u`;
     return columns === 1 ? from : `${from} + XU(${range(columns).join(", ")})`;
-  }
-
-  /** Component c of an `X` or `XU`. */
-  component(name: string, c: number): string {
-    return component(this.shape, name, c);
   }
 
   /** Declares `${name}${c}` for each column c of the lane. */
@@ -275,13 +253,8 @@ ${this.team.declarations}
     return /* wgsl */ `
 ${sums}
 for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
-    ${this.eachHeld((i) => `let a${i}: vec4f = ${a}Four(${start}${i}, d);`)} ${products("d", (r) => this.of("a", r))}
+    ${this.eachHeld((i) => `let a${i}: vec4f = ${a}Four(${start}${i}, d);`)} ${products("d", (r) => this.team.of("a", r))}
   }`;
-  }
-
-  /** `${into}${r}`: the largest of `value(r)`, or their sum, over all lanes. */
-  overLanes(into: string, what: "max" | "sum", value: (r: number) => string): string {
-    return this.team.overLanes(into, what, value);
   }
 
   /** Declares `${sum}${chunk}x${r}` as zeros. */
@@ -303,7 +276,10 @@ for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
     );
     const product = (r: number, chunk: number) => {
       const name = `${sum}${chunk}x${r}`;
-      const added = columns.reduceRight((rest, c) => `fma(vec4f(${this.component("a", c)}), b${c}, ${rest})`, name);
+      const added = columns.reduceRight(
+        (rest, c) => `fma(vec4f(${component(this.shape, "a", c)}), b${c}, ${rest})`,
+        name,
+      );
       return `{ let a = ${handed.x(r)}; ${name} = ${added}; }`;
     };
     const chunkOf = (chunk: number) => /* wgsl */ `
@@ -320,11 +296,6 @@ for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
   }`,
       ),
     ].join("\n");
-  }
-
-  /** Declares the held `${into}` of what all lanes know as `value(r)`. */
-  hold(into: string, value: (r: number) => string): string {
-    return this.team.hold(into, value);
   }
 
   /** Stores the held `${value}` of each row at the held `${at}`. */
@@ -362,7 +333,7 @@ for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
     ${this.#channelLanes < lanes ? this.team.gather(names, this.#channelLanes) : ""}
     let channel = ${4 * chunk * lanes}u + lane * 4u;
     var values = array<vec4f, ${rows}>(${values.join(", ")});
-    var places = array<u32, ${rows}>(${this.rows.map((r) => this.of(start, r)).join(", ")});
+    var places = array<u32, ${rows}>(${this.rows.map((r) => this.team.of(start, r)).join(", ")});
     for (var r = 0u; r < ${unknown(rows)}; r++) {
       if (lane < ${this.#channelLanes}u && channel < ${headSize}u) { store(places[r], channel, values[r]); }
     }

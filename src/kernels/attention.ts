@@ -16,6 +16,7 @@
  * that any of them sees, then from the next such one: none is visited that no row sees. The rows of a query tile are
  * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile.
  */
+import { component } from "./attention-team.ts";
 import { AttentionTile, type TileShape, tileShape, unknown } from "./attention-tile.ts";
 import { type ActivationFormat, inFormats, type Kernel, kernel } from "./kernel.ts";
 import type { AdapterFacts } from "./wgsl.ts";
@@ -63,7 +64,7 @@ const QUERY_ROW = /* wgsl */ `
 
 /** WGSL, a vector of bool: is each of the lane's columns in [start, end) of row r? */
 const inside = (tile: AttentionTile, r: number) =>
-  `(columns >= XU(${tile.of("start", r)})) & (columns < XU(${tile.of("end", r)}))`;
+  `(columns >= XU(${tile.team.of("start", r)})) & (columns < XU(${tile.team.of("end", r)}))`;
 
 /** Lower than any score, and what a score that does not count is. */
 const MASKS = /* wgsl */ `
@@ -74,7 +75,7 @@ const MASKED: f32 = -3.0e38;
 /** q [T, qWidth], k [S, kWidth], v [S, vWidth], ranges [T, 4] -> out [T, H D], logSumExp [T, H]. */
 export const attentionForward = perHeadSize((tile) => {
   const { headSize } = tile.shape;
-  const { width, each, format, activationBytes } = bound(tile);
+  const { width, each, format, activationBytes, team } = tile;
   return kernel({
     name: "attentionForward",
     read: {
@@ -95,14 +96,14 @@ export const attentionForward = perHeadSize((tile) => {
       ...OFFSETS,
       ...KEYS,
     },
-    enable: tile.team.enable,
+    enable: team.enable,
     divisible: true,
     wgsl: /* wgsl */ `${tile.declarations({ q: format, k: format, v: format }, ["out", format])}
 ${MASKS}
 // Where a key or value row starts; past the end the last one, whose score is then masked.
 fn keyAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.kWidth + u.kFrom) / UNIT + kvHead * HEAD; }
 fn valueAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.vWidth + u.vFrom) / UNIT + kvHead * HEAD; }
-${tile.team.attributes}
+${team.attributes}
 fn element(kvHead: u32, tile: u32, lane: u32) {
   ${tile.held(
     QUERY_ROWS,
@@ -117,17 +118,17 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   ${each((r) => `var highest${r} = LOW; var weight${r} = 0.0;`)}
   for (var part = 0u; part < 2u; part++) {
     ${tile.eachHeld((i) => `let start${i}: u32 = select(seen${i}.x, seen${i}.z, part == 1u); let end${i}: u32 = select(seen${i}.y, seen${i}.w, part == 1u);`)}
-    let last = ${tile.most((i) => `end${i}`)};
+    let last = ${tile.over("max", (i) => `end${i}`)};
     var key = 0u;
     loop {
-      key = ${tile.least((i) => `firstFrom(start${i}, end${i}, key)`)};
+      key = ${tile.over("min", (i) => `firstFrom(start${i}, end${i}, key)`)};
       if (key == NONE) { break; }
       let columns = key + ${tile.columns};
-      ${tile.starts("keys", (c) => `keyAt(${tile.component("columns", c)}, kvHead, last)`)}
-      ${tile.starts("values", (c) => `valueAt(${tile.component("columns", c)}, kvHead, last)`)}
+      ${tile.starts("keys", (c) => `keyAt(${component(tile.shape, "columns", c)}, kvHead, last)`)}
+      ${tile.starts("values", (c) => `valueAt(${component(tile.shape, "columns", c)}, kvHead, last)`)}
       ${tile.scores("s", "q", "query", "k", "keys")}
       ${each((r) => `let score${r} = select(X(MASKED), s${r} * SCALE, ${inside(tile, r)});`)}
-      ${tile.overLanes("most", "max", (r) => `largest(score${r})`)}
+      ${team.overLanes("most", "max", (r) => `largest(score${r})`)}
       ${each(
         (r) => `let next${r} = max(highest${r}, most${r});
       let shrink${r} = exp(highest${r} - next${r});
@@ -140,10 +141,10 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       key += ${width}u;
     }
   }
-  ${tile.overLanes("whole", "sum", (r) => `weight${r}`)}
+  ${team.overLanes("whole", "sum", (r) => `weight${r}`)}
   ${each((r) => `let inverse${r} = select(0.0, 1.0 / whole${r}, whole${r} > 0.0);`)}
   ${tile.store("sum", "outAt", (r, sum) => `${sum} * inverse${r}`)}
-  ${tile.hold("normalizer", (r) => `highest${r} + log(max(whole${r}, 1e-37))`)}
+  ${team.hold("normalizer", (r) => `highest${r} + log(max(whole${r}, 1e-37))`)}
   ${tile.storeHeld("logSumExp", "result", "normalizer")}
 }
 ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
@@ -158,7 +159,7 @@ ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
 /** -> dq (columns of dFused), delta [T, H] = dOut . out, which the other half of the backward pass needs. */
 export const attentionBackwardQuery = perHeadSize((tile) => {
   const { headSize } = tile.shape;
-  const { width, each, format, activationBytes } = bound(tile);
+  const { width, each, format, activationBytes, team } = tile;
   return kernel({
     name: "attentionBackwardQuery",
     read: {
@@ -170,12 +171,12 @@ export const attentionBackwardQuery = perHeadSize((tile) => {
     },
     write: { dFused: tile.binding("f32", "T, width"), delta: "f32[T, H]" },
     uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS, ...KEYS },
-    enable: tile.team.enable,
+    enable: team.enable,
     divisible: true,
     wgsl: /* wgsl */ `${tile.declarations({ fused: format, out: format, dOut: "f32" }, ["dFused", "f32"])}
 fn keyAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.kFrom) / UNIT + kvHead * HEAD; }
 fn valueAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.vFrom) / UNIT + kvHead * HEAD; }
-${tile.team.attributes}
+${team.attributes}
 fn element(kvHead: u32, tile: u32, lane: u32) {
   ${tile.held(
     QUERY_ROWS,
@@ -191,18 +192,18 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     { query: "fused", gradient: "dOut" },
   )}
   ${tile.zeros("sum")}
-  let last = ${tile.most((i) => `end${i}`)};
+  let last = ${tile.over("max", (i) => `end${i}`)};
   var key = 0u;
   loop {
-    key = ${tile.least((i) => `firstFrom(start${i}, end${i}, key)`)};
+    key = ${tile.over("min", (i) => `firstFrom(start${i}, end${i}, key)`)};
     if (key == NONE) { break; }
     let columns = key + ${tile.columns};
-    ${tile.starts("keys", (c) => `keyAt(${tile.component("columns", c)}, kvHead, last)`)}
-    ${tile.starts("values", (c) => `valueAt(${tile.component("columns", c)}, kvHead, last)`)}
+    ${tile.starts("keys", (c) => `keyAt(${component(tile.shape, "columns", c)}, kvHead, last)`)}
+    ${tile.starts("values", (c) => `valueAt(${component(tile.shape, "columns", c)}, kvHead, last)`)}
     ${tile.scores("s", "fused", "query", "fused", "keys")}
-    ${each((r) => `let p${r}: X = select(X(), exp(s${r} * SCALE - ${tile.of("normalizer", r)}), ${inside(tile, r)});`)}
+    ${each((r) => `let p${r}: X = select(X(), exp(s${r} * SCALE - ${team.of("normalizer", r)}), ${inside(tile, r)});`)}
     ${tile.scores("along", "dOut", "gradient", "fused", "values")}
-    ${each((r) => `let dScore${r}: X = p${r} * (along${r} - ${tile.of("rowDelta", r)}) * SCALE;`)}
+    ${each((r) => `let dScore${r}: X = p${r} * (along${r} - ${team.of("rowDelta", r)}) * SCALE;`)}
     ${tile.accumulate("sum", "dScore", "fused", "keys")}
     key += ${width}u;
   }
@@ -221,7 +222,7 @@ ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
 /** -> dk and dv (columns of dFused); each key row gathers from the query rows and heads that saw it. */
 export const attentionBackwardKeyValue = perHeadSize((tile) => {
   const { headSize } = tile.shape;
-  const { width, each, format, activationBytes } = bound(tile);
+  const { width, each, format, activationBytes, team } = tile;
   return kernel({
     name: "attentionBackwardKeyValue",
     read: {
@@ -233,12 +234,12 @@ export const attentionBackwardKeyValue = perHeadSize((tile) => {
     },
     write: { dFused: tile.binding("f32", "T, width") },
     uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS, ...KEYS },
-    enable: tile.team.enable,
+    enable: team.enable,
     divisible: true,
     wgsl: /* wgsl */ `${tile.declarations({ fused: format, dOut: "f32" }, ["dFused", "f32"])}
 fn queryAt(token: u32, head: u32, end: u32) -> u32 { return (min(token, end - 1u) * u.width + u.qFrom) / UNIT + head * HEAD; }
 fn resultAt(token: u32, head: u32, end: u32) -> u32 { return min(token, end - 1u) * u.H + head; }
-${tile.team.attributes}
+${team.attributes}
 fn element(kvHead: u32, tile: u32, lane: u32) {
   ${tile.held(
     "u.T",
@@ -251,7 +252,7 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   )}
   ${tile.zeros("dKey")}
   ${tile.zeros("dValue")}
-  let last = ${tile.most((i) => `end${i}`)};
+  let last = ${tile.over("max", (i) => `end${i}`)};
   // Columns of a tile: tokens times \`together\` heads of the group.
   let together = min(u.groupSize, ${width}u);
   let tokens = ${width}u / together;
@@ -263,12 +264,12 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     let heads = kvHead * u.groupSize + min(columnHead, XU(u.groupSize - 1u));
     var token = 0u;
     loop {
-      token = ${tile.least((i) => `firstFrom(start${i}, end${i}, token)`)};
+      token = ${tile.over("min", (i) => `firstFrom(start${i}, end${i}, token)`)};
       if (token == NONE) { break; }
       let columns = token + columnToken;
-      ${tile.starts("results", (c) => `resultAt(${tile.component("columns", c)}, ${tile.component("heads", c)}, last)`)}
+      ${tile.starts("results", (c) => `resultAt(${component(tile.shape, "columns", c)}, ${component(tile.shape, "heads", c)}, last)`)}
       ${tile.starts("gradients", (c) => `results${c} * HEAD`)}
-      ${tile.starts("queries", (c) => `queryAt(${tile.component("columns", c)}, ${tile.component("heads", c)}, last)`)}
+      ${tile.starts("queries", (c) => `queryAt(${component(tile.shape, "columns", c)}, ${component(tile.shape, "heads", c)}, last)`)}
       let normalizer = ${tile.vector("X", (c) => `logSumExp[results${c}]`)};
       let rowDelta = ${tile.vector("X", (c) => `delta[results${c}]`)};
       ${tile.scores("s", "fused", "keyAt", "fused", "queries")}
@@ -291,8 +292,3 @@ ${tile.entry("u.T", "u.H / u.groupSize")}`,
     }),
   });
 });
-
-function bound(tile: AttentionTile) {
-  const { width, format, activationBytes } = tile;
-  return { width, format, activationBytes, each: (text: (r: number) => string) => tile.each(text) };
-}

@@ -13,9 +13,9 @@
  * that window, and two ordinary matmuls follow (`matmul`). The caller walks the windows.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
+import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
-import { type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
+import { type MatmulVariant, operandBindings, PRODUCT_UNIFORMS, tiledKernel } from "./matmul-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 /** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */
@@ -26,11 +26,11 @@ export const NO_SEQUENCE = 0xffffffff;
 
 type ForwardKernel = Kernel<
   "a" | "b" | "targets" | "partials" | "targetLogits",
-  "M" | "N" | "K" | "aWidth" | "aFrom" | "splits" | "firstSplit" | "splitColumns" | "windowStart"
+  keyof typeof PASS_UNIFORMS | "windowStart"
 >;
 type GradientKernel = Kernel<
   "a" | "b" | "targets" | "sequences" | "logSumExp" | "coefficients" | "dLogits",
-  "M" | "N" | "K" | "aWidth" | "aFrom" | "S" | "windowStart"
+  keyof typeof PRODUCT_UNIFORMS | "S" | "windowStart"
 >;
 
 const forwardCache = new Map<string, ForwardKernel>();
@@ -57,17 +57,7 @@ function buildForward(variant: MatmulVariant): ForwardKernel {
     name: "logSoftmaxGatherForward",
     read: { ...operandBindings(variant), targets: "u32[M]" },
     write: { partials: "f32[splits, M, 2]", targetLogits: "f32[M]" },
-    uniforms: {
-      M: "u32",
-      N: "u32",
-      K: "u32",
-      aWidth: "u32",
-      aFrom: "u32",
-      splits: "u32",
-      firstSplit: "u32",
-      splitColumns: "u32",
-      windowStart: "u32",
-    },
+    uniforms: { ...PASS_UNIFORMS, windowStart: "u32" },
     enable: tile.enable,
     divisible: true,
     wgsl: /* wgsl */ `
@@ -212,7 +202,7 @@ function buildGradient(variant: MatmulVariant): GradientKernel {
       coefficients: "f32[S]",
     },
     write: { dLogits: `f32[M, N]${variant.vectorStores ? " as vec4f" : ""}` },
-    uniforms: { M: "u32", N: "u32", K: "u32", aWidth: "u32", aFrom: "u32", S: "u32", windowStart: "u32" },
+    uniforms: { ...PRODUCT_UNIFORMS, S: "u32", windowStart: "u32" },
     enable: tile.enable,
     divisible: true,
     wgsl: /* wgsl */ `${tile.declarations}

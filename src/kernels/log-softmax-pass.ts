@@ -4,6 +4,7 @@
  * they kept is combined by another kernel.
  */
 import type { MatmulTile } from "./matmul-tile.ts";
+import { PRODUCT_UNIFORMS } from "./matmul-variant.ts";
 import { unknownCount } from "./wgsl.ts";
 
 const range = (count: number) => Array.from({ length: count }, (_, index) => index);
@@ -23,9 +24,10 @@ export interface VocabularyPass {
   readonly store: string;
 }
 
-/**
- * The entry point of a divisible kernel. Uniforms: M, N, K, aWidth, aFrom of the product, and `firstSplit`, `splitColumns`.
- */
+/** The splits in all, the first of these workgroups', and the tokens of each. */
+export const PASS_UNIFORMS = { ...PRODUCT_UNIFORMS, splits: "u32", firstSplit: "u32", splitColumns: "u32" } as const;
+
+/** The entry point of a divisible kernel with the uniforms `PASS_UNIFORMS`. */
 export function vocabularyPass(tile: MatmulTile, { givenType, given, reduce, store }: VocabularyPass): string {
   const ownRows = unknownCount(tile.ownRows, "u.M");
   const each = (text: (r: number) => string) => range(tile.ownRows).map(text).join("\n  ");

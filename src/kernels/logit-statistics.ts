@@ -11,15 +11,12 @@
  * metrics cannot change its bits. The [tokens, vocabulary] matrix never exists here either.
  */
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
-import { vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
+import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
 import { matmulTile } from "./matmul-tile.ts";
 import { type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
-type StatisticsKernel = Kernel<
-  "a" | "b" | "logSumExp" | "partials",
-  "M" | "N" | "K" | "aWidth" | "aFrom" | "splits" | "firstSplit" | "splitColumns"
->;
+type StatisticsKernel = Kernel<"a" | "b" | "logSumExp" | "partials", keyof typeof PASS_UNIFORMS>;
 
 const cache = new Map<string, StatisticsKernel>();
 
@@ -43,16 +40,7 @@ function buildStatistics(variant: MatmulVariant): StatisticsKernel {
     name: "logitStatistics",
     read: { ...operandBindings(variant), logSumExp: "f32[M]" },
     write: { partials: "f32[splits, M, 2]" },
-    uniforms: {
-      M: "u32",
-      N: "u32",
-      K: "u32",
-      aWidth: "u32",
-      aFrom: "u32",
-      splits: "u32",
-      firstSplit: "u32",
-      splitColumns: "u32",
-    },
+    uniforms: PASS_UNIFORMS,
     enable: tile.enable,
     divisible: true,
     wgsl: /* wgsl */ `

@@ -91,6 +91,9 @@ const WORKGROUP_TILES = ["workgroup64x64", "workgroup128x64", "workgroup128x128"
 /** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
 const SPLIT_MOST_LANES = 32;
 
+/** The uniforms that every tile reads: the shape of the product, and the columns that A is of a wider matrix. */
+export const PRODUCT_UNIFORMS = { M: "u32", N: "u32", K: "u32", aWidth: "u32", aFrom: "u32" } as const;
+
 /**
  * The tiles that can compute a matmul of M rows on an adapter, the default first. Few rows (generation, a token of each
  * sequence) take a low tile, which wastes nothing. On software adapters a load costs about 10 times a multiply-add and
@@ -235,7 +238,7 @@ interface StoredOperand {
   readonly start: (line: string) => string;
   /** An element, or a vector of four, by its index. */
   readonly load: (index: string) => string;
-  /** Of a subgroup whose lanes read fours that follow one another, else 0. */
+  /** The lanes of a subgroup that reads consecutive fours, else 0. */
   readonly lanes: number;
 }
 

@@ -19,6 +19,7 @@ import {
   type MatmulShape,
   type MatmulVariant,
   operandBindings,
+  PRODUCT_UNIFORMS,
   tiledKernel,
 } from "./matmul-variant.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
@@ -59,11 +60,7 @@ function buildMatmul(variant: MatmulVariant): MatmulKernel {
     },
     write: { out: activationBinding(variant.outFormat, "M, outWidth", variant.vectorStores) },
     uniforms: {
-      M: "u32",
-      N: "u32",
-      K: "u32",
-      aWidth: "u32",
-      aFrom: "u32",
+      ...PRODUCT_UNIFORMS,
       outWidth: "u32",
       outFrom: "u32",
       scale: "f32",

@@ -24,9 +24,9 @@ import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from ".
 import { rope } from "./rope.ts";
 import { sftObjective, sftTokenSums } from "./sft-objective.ts";
 
-/** As lavapipe with AVX2 is: most texts are made for it, and subgroups are in them. */
+/** The facts of lavapipe with AVX2: most texts are made for it, with subgroups. */
 const facts = { subgroupSize: 8, software: true };
-/** As most GPUs are. */
+/** The facts of most GPUs. */
 const gpu = { subgroupSize: 32, software: false };
 const SIZE = 64;
 

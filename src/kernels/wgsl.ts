@@ -131,11 +131,6 @@ fn total(x: E) -> f32 { return ${count === 4 ? "(x.x + x.y) + (x.z + x.w)" : "x"
   };
 }
 
-/** The lanes for rows of this width. */
-export function lanesFor(width: number, format: ActivationFormat = "f32"): Lanes {
-  return lanesOf(width % 4 === 0 ? 4 : 1, format);
-}
-
 /**
  * A kernel that takes vectors where all `widths` (of rows and first columns) are multiples of 4: a vector costs about
  * as much to load as a number, on software adapters three to four times less per number.
@@ -152,7 +147,7 @@ export function inVectors<B extends string, U extends string>(
   return { ...byOne, candidates };
 }
 
-/** As `inVectors`, for a kernel of activations, in whatever format these are. */
+/** `inVectors` for a kernel of activations, in each format that these can have. */
 export function ofActivations<B extends string, U extends string>(
   widths: (values: Values) => readonly (number | undefined)[],
   build: (lanes: Lanes) => Kernel<B, U>,

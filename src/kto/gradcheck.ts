@@ -46,7 +46,7 @@ export interface GradientCheck {
   readonly logRatio: number[];
   /** Empty where the reference point is 0 by choice. */
   readonly klLogRatio: number[];
-  /** Of the device's gradients, before any clip. */
+  /** The norm of the device's whole gradient, before any clip. */
   readonly gradientNorm: number;
   readonly gradients: GradientTensor[];
   /** The comparison with float64; undefined where the model is too large for it. */

@@ -35,7 +35,7 @@ export const SftTrainer = {
     return await createRun(inputs, sftMethod(inputs));
   },
 
-  /** As `KtoTrainer.time`. */
+  /** Measures the run without training, see `KtoTrainer.time`. */
   async time(inputs: SftTrainerInputs): Promise<RunTimes> {
     return await timeRun(inputs, sftMethod(inputs));
   },

@@ -4,7 +4,8 @@
  */
 import type { Model } from "../engine/model/model.ts";
 import { ConfigError } from "../errors.ts";
-import { type ClassWeights, solveWeights } from "./data/weights.ts";
+import type { ClassWeights } from "./data/weights.ts";
+import { objectiveOf } from "./method/objective.ts";
 import type { Checked } from "./options/checked.ts";
 import { type TrainerOptions, trainerOptions } from "./options/kto.ts";
 import { type ReferenceMode, referenceChoice, referenceMode, referencePointScope } from "./options/method.ts";
@@ -85,20 +86,16 @@ async function ktoMethod(inputs: TrainerInputs): Promise<{
     continued: await startsTrained(policy),
     given: reference !== undefined,
   });
-  const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
+  const objective = objectiveOf(options, examples);
   const method: Method<TrainerOptions> = {
     name: "kto",
     options,
-    objective: {
-      beta: options.beta,
-      desirableWeight: weights.desirable,
-      undesirableWeight: weights.undesirable,
-      lossType: options.loss_type,
-    },
+    objective,
     reference: choice.of === "given" ? (reference ?? "start") : choice.of,
     caching: choice.cached ? { recompute: options.overwrite_cache, freeReference } : undefined,
     referencePointScope: referencePointScope(options),
   };
+  const weights = { desirable: objective.desirableWeight, undesirable: objective.undesirableWeight };
   return { method, weights, referenceMode: referenceMode(choice) };
 }
 

@@ -16,7 +16,7 @@ export interface CraftedPage {
   readonly size?: number;
   /** Values that the page says it has. */
   readonly values: number;
-  /** Of `encodings`; default plain. */
+  /** One of `encodings`; default plain. */
   readonly encoding?: number;
   readonly codec?: Column["codec"];
   readonly type?: Column["type"];

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { trainCommand } from "../../src/cli/commands/train.ts";
+import trainCommand from "../../src/cli/commands/train.ts";
 import { readOptions } from "../../src/cli/options/command-line.ts";
 import {
   CHECKSUMS_FILE,
@@ -29,7 +29,7 @@ import { finitePieces, storedPieces } from "../../src/engine/model/weights/weigh
 import { Random } from "../../src/engine/random.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { errorMessage, KtoError } from "../../src/errors.ts";
-import { parseKtoConfig } from "../../src/kto/options/kto.ts";
+import { parseKtoConfig, trainerOptions } from "../../src/kto/options/kto.ts";
 import { type RunState, readRunState, writeRunState } from "../../src/kto/run/state.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { sharedDevice } from "./device.ts";
@@ -181,13 +181,9 @@ const runState: RunState = {
   log: [{ loss: 0.5, step: 3 }],
 };
 const facts = {
-  epoch: 0.75,
+  options: trainerOptions.parse({ seed: 3 }),
   best: { step: 2, value: 0.4 },
   bestCheckpoint: "checkpoint-2",
-  trainBatchSize: 2,
-  numTrainEpochs: 2,
-  loggingSteps: 1,
-  saveSteps: 1,
 };
 
 const optionsFile = `model_name_or_path: model
@@ -283,7 +279,7 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
   checkpoint: {
     prepare: async (folder) => {
       await writeCheckpointFolder(folder, 3, async (target) => {
-        await writeRunState(target, runState, facts, 3);
+        await writeRunState(target, runState, facts);
         await writeSafetensors(join(target, "optimizer.safetensors"), zeros({ "exp_avg.weight": [4, 4] }));
       });
     },

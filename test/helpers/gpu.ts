@@ -66,7 +66,7 @@ function fromHalves(bits: Uint16Array): Float32Array<ArrayBuffer> {
   });
 }
 
-/** As `unset`, for results in a format. */
+/** `unset` for results in a format. */
 export function unsetAs(format: ActivationFormat, ...shape: number[]): HostArray {
   if (format === "f32") return unset(...shape);
   const words = 2 * Math.ceil(elementCount(shape) / 2);

@@ -49,7 +49,7 @@ export const FAMILY_CONFIGS: Readonly<Record<string, Record<string, unknown>>> =
   "llama 3.1 and later": llamaConfig({
     rope_theta: 500000,
     max_position_embeddings: 512,
-    // Of the four channel pairs two are kept, one is blended and one is slowed down.
+    // Two of the four channel pairs are kept, one is blended and one is slowed down.
     head_dim: 8,
     rope_scaling: {
       rope_type: "llama3",

@@ -23,7 +23,7 @@ export interface StepResult {
   /** z0 and its mean before the clamp, means over the microbatches. */
   readonly kl: number;
   readonly klUnclamped: number;
-  /** Of the last microbatch: [m], and [m] or [2 m] with the mismatched pairs behind. */
+  /** The coefficients and log-probs of the last microbatch: [m], and [m] or [2 m] with the mismatched pairs behind. */
   readonly coefficients: Float32Array<ArrayBuffer>;
   readonly policy: Float32Array<ArrayBuffer>;
   readonly reference: Float32Array<ArrayBuffer>;

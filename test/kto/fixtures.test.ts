@@ -321,7 +321,7 @@ describe("stories260K", () => {
     try {
       const rows = { ...memory.rows.tensors(shape), positionLimit: positionLimit(shape) };
       const output = recordLayers(program, model, memory.activations, shape, rows);
-      const normed = recordHeadRows(program, model, memory.head, output, sliceRows(rows.headRows, 0, 1));
+      const normed = recordHeadRows({ program, model, buffers: memory.head }, output, sliceRows(rows.headRows, 0, 1));
       recordMatmul(program, "NT", normed, model.parameter(model.headName), logits);
       await program.prepare();
       memory.upload(packRows([sequence], [], shape));

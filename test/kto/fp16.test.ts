@@ -39,7 +39,7 @@ const folder = temporaryFolder();
 
 /** Relative error in norm of a gradient tensor. */
 const GRADIENT = 1e-2;
-/** Of a log-probability of some dozen tokens, in nats, and of the loss. */
+/** The error allowed to a log-probability of some dozen tokens, in nats, and to the loss. */
 const LOG_PROB = 3e-2;
 const LOSS = 1e-3;
 

@@ -54,7 +54,7 @@ const noCut = { mismatched: true, maxLength: 1000 };
 
 /** What f32 leaves of the agreement of two ways to sum the same gradient; a wrong term is orders of magnitude above. */
 const SAME_GRADIENT = 1e-5;
-/** Of a whole model against float64. */
+/** The error allowed to the gradient of a whole model, against float64. */
 const GRADIENT = 1e-3;
 const LOG_PROB = 1e-4;
 const LOSS = 1e-5;

@@ -42,7 +42,6 @@ export class UsualStep {
   readonly device: Device;
   readonly objective: KtoOnDevice;
   readonly optimizer: AdamW;
-  readonly #policy: Model;
   readonly #examples: readonly BatchExample[];
   readonly #own: PassMemory;
   readonly #pairs: PassMemory;
@@ -60,7 +59,6 @@ export class UsualStep {
   }) {
     const { policy, reference, examples } = args;
     this.device = policy.device;
-    this.#policy = policy;
     this.#examples = examples;
     const { own, pairs } = this.#pack();
     this.#own = new PassMemory(this.device, policy.config, [own.shape], { gradients: true });
@@ -82,16 +80,15 @@ export class UsualStep {
     this.objective.recordClearPairs(program);
     this.objective.recordPairs(program, size);
     this.objective.recordCoefficients(program, size, this.optimizer.stepNumbers);
-    const rows = this.#own.rows.tensors(own.shape);
-    const { head } = this.#own;
+    const pass = this.#own.headPass(program, policy, own.shape);
+    const { rows, buffers: head } = pass;
     const normed = head.tensor("normed", [own.shape.gradientHeadRows, policy.config.hiddenSize]);
     this.#head.recordBackward(program, policy, this.optimizer.gradients, head, normed, {
       targets: rows.targets,
       sequences: rows.headSequences,
       coefficients: this.objective.coefficients(size),
     });
-    const scratch = this.#own.backward(own.shape);
-    recordHeadRowsBackward(program, policy, this.optimizer.gradients, head, own.shape, rows, scratch);
+    recordHeadRowsBackward(pass, this.optimizer.gradients, this.#own.backward(own.shape));
     recordLayersBackward(program, policy, this.optimizer.gradients, this.#own, own.shape);
     this.#gradients = program;
     this.#update = new Program(this.device, "usual update");
@@ -113,7 +110,7 @@ export class UsualStep {
     const rows = memory.rows.tensors(shape);
     const passRows = { ...rows, positionLimit: positionLimit(shape) };
     const output = recordLayers(program, model, memory.activations, shape, passRows);
-    const normed = recordHeadRows(program, model, memory.head, output, rows.headRows);
+    const normed = recordHeadRows(memory.headPass(program, model, shape), output, rows.headRows);
     const logProbs = this.#head.recordForward(program, model, normed, rows.targets);
     program.dispatch(sequenceSums, { logProbs, ranges: rows.sequenceRanges, sums: this.#sums });
     program.copy(this.#sums, sums);
@@ -135,10 +132,6 @@ export class UsualStep {
   async run(learningRate: number): Promise<void> {
     await this.gradients(learningRate);
     this.#update.run();
-  }
-
-  get policy(): Model {
-    return this.#policy;
   }
 
   free(): void {

@@ -18,7 +18,7 @@ import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 import { commit, installedVersions } from "../terminal/versions.ts";
 
-export const benchCommand = command(benchDescription, runBench);
+export default command(benchDescription, runBench);
 
 async function runBench(options: BenchOptions, output: Output): Promise<void> {
   const chosen = chooseBenchmarks(options.quick, options.filter);

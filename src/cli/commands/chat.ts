@@ -18,7 +18,7 @@ import { withDevice } from "../session/rows.ts";
 import { endTokens, resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const chatCommand = command(chatDescription, runChat);
+export default command(chatDescription, runChat);
 
 /** Everything that one turn of the conversation uses. */
 interface Talk {

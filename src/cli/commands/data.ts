@@ -22,7 +22,7 @@ const shownModels = 10;
 /** Characters of a prompt and of a completion that are shown. */
 const shownCharacters = 600;
 
-export const dataCommand = command(dataDescription, runData);
+export default command(dataDescription, runData);
 
 /** A prompt and its completion as text that the model sees. */
 interface Rendered {

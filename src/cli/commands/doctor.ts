@@ -11,7 +11,7 @@ import { command } from "../options/command.ts";
 import type { Output } from "../terminal/output.ts";
 import { installedVersions } from "../terminal/versions.ts";
 
-export const doctorCommand = command(doctorDescription, (options, output) => doctor(platform, options, output));
+export default command(doctorDescription, (options, output) => doctor(platform, options, output));
 
 /** The limits that decide what can run and how fast. */
 const shownLimits = [

@@ -7,12 +7,12 @@ import type { Model } from "../../engine/model/model.ts";
 import { loadTokenizer, type Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, NumericError } from "../../errors.ts";
 import type { Example, FeedbackRow, FeedbackRows } from "../../kto/data/types.ts";
-import { solveWeights } from "../../kto/data/weights.ts";
 import { Continuations } from "../../kto/evaluation/continuations.ts";
 import { Evaluator } from "../../kto/evaluation/evaluator.ts";
 import { type JudgedWinRate, judgePairs } from "../../kto/judge/compare.ts";
 import type { Judge } from "../../kto/judge/judge.ts";
 import type { Metrics } from "../../kto/method/metrics.ts";
+import { objectiveOf } from "../../kto/method/objective.ts";
 import { asksForJudge } from "../../kto/options/judge.ts";
 import { type EvalOptions, evalDescription } from "../descriptions/eval.ts";
 import { command } from "../options/command.ts";
@@ -23,7 +23,7 @@ import { encodeFeedback, readRows, requirePairs, withDevice } from "../session/r
 import { resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const evalCommand = command(evalDescription, (options, output) =>
+export default command(evalDescription, (options, output) =>
   tellingUnhandled(options, output, () => runEval(options, output)),
 );
 
@@ -74,24 +74,19 @@ async function measure(
   examples: readonly Example[],
   options: EvalOptions,
 ): Promise<Metrics> {
-  const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
+  const objective = objectiveOf(options, examples);
   const evaluator = new Evaluator({
     policy,
     reference,
     examples,
     batchSize: options.per_device_eval_batch_size,
-    objective: {
-      beta: options.beta,
-      desirableWeight: weights.desirable,
-      undesirableWeight: weights.undesirable,
-      lossType: options.loss_type,
-    },
+    objective,
     maxLength: Math.min(options.max_length, policy.config.contextLength, reference.config.contextLength),
   });
   try {
     const metrics = await evaluator.run();
-    const { beta } = options;
-    const used = { beta, desirable_weight: weights.desirable, undesirable_weight: weights.undesirable };
+    const { beta, desirableWeight: desirable_weight, undesirableWeight: undesirable_weight } = objective;
+    const used = { beta, desirable_weight, undesirable_weight };
     if (Number.isFinite(metrics.eval_loss)) return { ...used, ...metrics };
   } finally {
     evaluator.free();
@@ -194,7 +189,7 @@ function report(
     return;
   }
   for (const [name, value] of Object.entries(metrics ?? {})) {
-    output.result(`${name.padEnd(28)} ${Number.isInteger(value) ? value : value.toFixed(4)}`);
+    output.result(`${name.padEnd(28)} ${Number.isInteger(value) || name === "beta" ? value : value.toFixed(4)}`);
   }
   if (winRate === undefined) return;
   const percent = (share: number) => `${(100 * share).toFixed(1)}%`;

@@ -12,7 +12,7 @@ import { withDevice } from "../session/rows.ts";
 import { endTokens, resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const generateCommand = command(generateDescription, runGenerate);
+export default command(generateDescription, runGenerate);
 
 async function runGenerate(options: GenerateOptions, output: Output): Promise<void> {
   const prompts = await readPrompts(options);
@@ -46,7 +46,7 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const live = isLive && !output.json;
     const streams = requests.map(({ ids }) => new TextStream(tokenizer, ids, { stopStrings: options.stop_strings }));
     const texts = requests.map(() => "");
-    // Of several sequences the first is shown while it is generated, the others after it.
+    // The first of several sequences is shown while it is generated, the others after it.
     const add = (index: number, piece: string) => {
       texts[index] = (texts[index] ?? "") + piece;
       if (live && index === 0 && piece !== "") output.piece(piece);

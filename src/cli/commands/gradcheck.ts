@@ -2,8 +2,8 @@
 import { writeSafetensors } from "../../engine/files/safetensors.ts";
 import { NumericError } from "../../errors.ts";
 import { type Example, placeOf } from "../../kto/data/types.ts";
-import { solveWeights } from "../../kto/data/weights.ts";
 import { checkGradients, type GradientCheck } from "../../kto/gradcheck.ts";
+import { objectiveOf } from "../../kto/method/objective.ts";
 import { type GradcheckOptions, gradcheckDescription } from "../descriptions/gradcheck.ts";
 import { command } from "../options/command.ts";
 import { loadModel, loadReference } from "../session/models.ts";
@@ -11,7 +11,7 @@ import { loadExamples, requirePairs, withDevice } from "../session/rows.ts";
 import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const gradcheckCommand = command(gradcheckDescription, runGradcheck);
+export default command(gradcheckDescription, runGradcheck);
 
 async function runGradcheck(options: GradcheckOptions, output: Output): Promise<void> {
   if (options.grads_out !== undefined) await checkOutputFile(options.grads_out);
@@ -20,19 +20,8 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
     const reference = await loadReference(device, policy, options, options.ref_model_name_or_path, output);
     const { examples } = await loadExamples({ policy, reference }, options, output);
     if (options.loss_type === "kto") requirePairs(examples, options);
-    const weights = solveWeights(options.desirable_weight, options.undesirable_weight, examples);
-    const check = await checkGradients({
-      policy,
-      reference,
-      examples,
-      objective: {
-        beta: options.beta,
-        desirableWeight: weights.desirable,
-        undesirableWeight: weights.undesirable,
-        lossType: options.loss_type,
-      },
-      tolerance: options.tolerance,
-    });
+    const objective = objectiveOf(options, examples);
+    const check = await checkGradients({ policy, reference, examples, objective, tolerance: options.tolerance });
     requireFinite(check, examples, options);
     if (options.grads_out !== undefined) await writeSafetensors(options.grads_out, check.gradients);
     const { comparison } = check;

@@ -9,7 +9,7 @@ import { loadModel, loadReference } from "../session/models.ts";
 import { loadExamples, withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const logpsCommand = command(logpsDescription, runLogps);
+export default command(logpsDescription, runLogps);
 
 async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
   await withDevice(options, output, async (device) => {

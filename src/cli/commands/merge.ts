@@ -9,7 +9,7 @@ import { formatOf, modelFolder } from "../session/models.ts";
 import { checkKind, checkOutputFolder } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const mergeCommand = command(mergeDescription, runMerge);
+export default command(mergeDescription, runMerge);
 
 async function runMerge(options: MergeCommandOptions, output: Output): Promise<void> {
   const adapter = await modelFolder(options.adapter_name_or_path, output);

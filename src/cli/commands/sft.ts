@@ -11,7 +11,7 @@ import { runTraining } from "../session/training.ts";
 import { loadTrainingRows } from "../session/training-rows.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const sftCommand = command(sftDescription, runSft);
+export default command(sftDescription, runSft);
 
 async function runSft(config: SftConfig, output: Output): Promise<void> {
   await runTraining(config, output, async (device, shared) => {

@@ -13,7 +13,7 @@ import { round, runTraining } from "../session/training.ts";
 import { loadTrainingRows } from "../session/training-rows.ts";
 import type { Output } from "../terminal/output.ts";
 
-export const trainCommand = command(trainDescription, runTrain);
+export default command(trainDescription, runTrain);
 
 async function runTrain(config: KtoConfig, output: Output): Promise<void> {
   await runTraining(config, output, async (device, shared) => {
@@ -30,7 +30,9 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       options: trainerOptions.partOf(config),
     };
     const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), ...inputs });
-    if (trainer.referenceNote !== undefined) output.info(`reference: ${trainer.referenceNote}`);
+    const { referenceNote } = trainer;
+    if (referenceNote !== undefined && trainer.referenceIsKept) output.debug(`reference: ${referenceNote}`);
+    else if (referenceNote !== undefined) output.info(`reference: ${referenceNote}`);
     const { weights, rowsLeftOut } = trainer;
     const desirable = examples.filter(({ label }) => label).length;
     const undesirable = examples.length - desirable;

@@ -2,7 +2,6 @@
 import * as z from "zod";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { option, reuse } from "../../kto/options/option.ts";
-import { parseOptions } from "../../kto/options/parse.ts";
 import { describe } from "../options/description.ts";
 import { commonOptions, feedbackOptions } from "../options/shared.ts";
 
@@ -42,5 +41,4 @@ export const dataDescription = describe({
     "kto data --dataset_name pairs.parquet --output unpaired.jsonl",
   ],
   schema,
-  parse: ({ values, where }) => parseOptions(schema, values, { where }),
 });

@@ -1,6 +1,5 @@
 /** The options, the help text and the checks of `kto doctor`. What it does is in commands/doctor.ts. */
 import * as z from "zod";
-import { parseOptions } from "../../kto/options/parse.ts";
 import { describe } from "../options/description.ts";
 import { commonOptions } from "../options/shared.ts";
 
@@ -11,5 +10,4 @@ export type DoctorOptions = Readonly<z.output<typeof schema>>;
 export const doctorDescription = describe({
   examples: ["kto doctor", "kto doctor --adapter lavapipe --json"],
   schema,
-  parse: ({ values, where }) => parseOptions(schema, values, { where }),
 });

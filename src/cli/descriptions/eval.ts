@@ -5,7 +5,7 @@ import { asksForJudge, judgeOptions } from "../../kto/options/judge.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { option, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
-import { describe } from "../options/description.ts";
+import { describe, type OptionInput } from "../options/description.ts";
 import { chatTemplateOptions, checkSampling, samplingOptions } from "../options/sampling.ts";
 import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "../options/shared.ts";
 
@@ -74,14 +74,11 @@ export const evalDescription = describe({
     "kto eval --model_name_or_path ./adapter --prompts_file prompts.txt --judge_base_url http://localhost:8080/v1 --judge_model qwen3",
   ],
   schema,
-  parse: ({ values, where }) => parseEvalOptions(values, where),
+  parse: parseEvalOptions,
 });
 
 /** @throws ConfigError */
-export function parseEvalOptions(
-  values: Readonly<Record<string, unknown>>,
-  where: (name: string) => string,
-): EvalOptions {
+export function parseEvalOptions({ values, where }: OptionInput): EvalOptions {
   const options = parseOptions(schema, values, { where });
   checkSampling(options);
   const judged = asksForJudge(options);

@@ -4,7 +4,7 @@ import { ConfigError } from "../../errors.ts";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { option, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
-import { describe } from "../options/description.ts";
+import { describe, type OptionInput } from "../options/description.ts";
 import { chatTemplateOptions, checkSampling, samplingOptions } from "../options/sampling.ts";
 import { commonOptions, modelOptions } from "../options/shared.ts";
 
@@ -57,14 +57,11 @@ export const generateDescription = describe({
     "kto generate --model_name_or_path ./aligned --prompts_file openings.txt --greedy --json",
   ],
   schema,
-  parse: ({ values, where }) => parseGenerateOptions(values, where),
+  parse: parseGenerateOptions,
 });
 
 /** Checks the options; `greedy` of the result also covers do_sample false and temperature 0. */
-export function parseGenerateOptions(
-  values: Readonly<Record<string, unknown>>,
-  where: (name: string) => string,
-): GenerateOptions {
+export function parseGenerateOptions({ values, where }: OptionInput): GenerateOptions {
   const options = parseOptions(schema, values, { where });
   if (options.prompt.length === 0 && options.prompts_file === undefined) {
     throw new ConfigError('there is nothing to continue: give --prompt "text" or --prompts_file file.');

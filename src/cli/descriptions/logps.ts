@@ -2,7 +2,6 @@
 import * as z from "zod";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { reuse } from "../../kto/options/option.ts";
-import { parseOptions } from "../../kto/options/parse.ts";
 import { describe } from "../options/description.ts";
 import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, referenceModel } from "../options/shared.ts";
 
@@ -20,5 +19,4 @@ export type LogpsOptions = Readonly<z.output<typeof schema>>;
 export const logpsDescription = describe({
   examples: ["kto logps --model_name_or_path ./model --dataset_name feedback.jsonl --json"],
   schema,
-  parse: ({ values, where }) => parseOptions(schema, values, { where }),
 });

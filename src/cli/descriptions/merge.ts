@@ -2,7 +2,6 @@
 import * as z from "zod";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { option, reuse } from "../../kto/options/option.ts";
-import { parseOptions } from "../../kto/options/parse.ts";
 import { describe } from "../options/description.ts";
 import { commonOptions } from "../options/shared.ts";
 
@@ -44,5 +43,4 @@ export const mergeDescription = describe({
     "kto merge --adapter_name_or_path ./adapter --model_name_or_path ./base --output_dir ./merged --save_dtype float32",
   ],
   schema,
-  parse: ({ values, where }) => parseOptions(schema, values, { where }),
 });

@@ -3,7 +3,7 @@
  * what the commands run on, so that a help text does not wait for it.
  */
 import type * as z from "zod";
-import type { ParseContext } from "../../kto/options/parse.ts";
+import { type ParseContext, parseOptions } from "../../kto/options/parse.ts";
 import type { OutputOptions } from "../terminal/output.ts";
 
 /** What is known of a command's options before they are read. */
@@ -27,9 +27,11 @@ export interface Description<Options> extends KnownOptions {
   readonly parse: (input: OptionInput) => Options;
 }
 
-/** A description with its type inferred; context is empty where there is none. */
-export function describe<Options extends OutputOptions>(
-  description: Omit<Description<Options>, "context"> & { readonly context?: ParseContext },
+/** A description with its types inferred. Default: no context, and options as their schema says. */
+export function describe<S extends z.ZodObject, Options extends OutputOptions = Readonly<z.output<S>> & OutputOptions>(
+  description: Pick<Description<Options>, "examples"> & { readonly schema: S } & Partial<Description<Options>>,
 ): Description<Options> {
-  return { context: {}, ...description };
+  const { schema } = description;
+  const parse = ({ values, where }: OptionInput) => parseOptions(schema, values, { where }) as unknown as Options;
+  return { context: {}, parse, ...description };
 }

@@ -13,25 +13,19 @@ import { ConfigError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { checkVocabularies } from "../../kto/method/update.ts";
 import type { KtoConfig } from "../../kto/options/kto.ts";
+import type { RunConfig } from "../../kto/options/run.ts";
 import { showsFineTuning } from "../../kto/run/state.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
 import { isSameFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
-/** Which model a command runs, under the names of its options. */
-export interface ModelOptions {
-  readonly model_name_or_path: string;
-  readonly model_revision: string;
-  readonly dtype: DtypeName;
-  readonly adapter_name_or_path?: string | undefined;
-}
-
-type DtypeName = "auto" | "float32" | "float16" | "bfloat16";
+/** Which model a command runs. */
+type ModelOptions = Pick<RunConfig, "model_name_or_path" | "model_revision" | "dtype" | "adapter_name_or_path">;
 
 const FORMATS = { float32: "f32", float16: "f16", bfloat16: "bf16" } as const;
 
 /** The stored format that an option names; undefined for "auto". */
-export function formatOf(name: DtypeName): StoredFormat | undefined {
+export function formatOf(name: ModelOptions["dtype"]): StoredFormat | undefined {
   return name === "auto" ? undefined : FORMATS[name];
 }
 
@@ -135,7 +129,7 @@ export async function loadReference(
  */
 export async function loadPolicy(
   device: Device,
-  config: ModelOptions & LoraConfig & { readonly seed: number },
+  config: RunConfig,
   output: Output,
 ): Promise<{ policy: Model; base: string; baseName: string; fineTuned: boolean }> {
   const { base, baseName, adapter: adapterFolder } = await modelFolders(config, output);
@@ -155,11 +149,7 @@ export async function loadPolicy(
  */
 export async function loadForTraining(
   device: Device,
-  config: ModelOptions &
-    LoraConfig & { readonly ref_model_name_or_path: string; readonly seed: number } & Pick<
-      KtoConfig,
-      "reference" | "precompute_ref_log_probs"
-    >,
+  config: KtoConfig,
   output: Output,
 ): Promise<{ policy: Model; reference: Model | undefined; baseName: string; fineTuned: boolean }> {
   const { policy, base, ...names } = await loadPolicy(device, config, output);
@@ -179,21 +169,11 @@ export async function loadForTraining(
   return { policy, reference, ...names };
 }
 
-/** The options of LoRA. */
-export interface LoraConfig {
-  readonly use_peft: boolean;
-  readonly lora_r: number;
-  readonly lora_alpha: number;
-  readonly lora_dropout: number;
-  readonly lora_target_modules: readonly string[];
-  readonly use_rslora: boolean;
-}
-
 /** The adapter that is trained: the one in `folder`, or a new one. */
 async function trainedAdapter(
   policy: Model,
   folder: string | undefined,
-  config: LoraConfig & { readonly seed: number },
+  config: RunConfig,
   output: Output,
 ): Promise<LoraAdapter> {
   if (folder !== undefined) {

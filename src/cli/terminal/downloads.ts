@@ -1,16 +1,8 @@
 /** The line that shows a download from the hub: in place on a terminal, as a plain line every few seconds elsewhere. */
 import type { DownloadProgress, HubOptions } from "../../engine/hub/resolve.ts";
-import type { LiveLine, Output, TextSink } from "./output.ts";
+import type { Output } from "./output.ts";
 import { formatDuration } from "./progress.ts";
-
-/** Least time between two drawings on a terminal. */
-const REDRAW_MS = 100;
-const PLAIN_MS = 5000;
-
-export interface DownloadLineOptions {
-  /** Milliseconds, monotone; for tests. */
-  readonly now?: () => number;
-}
+import { RedrawnLine } from "./redrawn-line.ts";
 
 /** File, share of all bytes, speed and time left, as far as they fit. The speed counts what came in this run alone. */
 export function renderDownload(
@@ -30,54 +22,21 @@ export function renderDownload(
   return candidates.find((line) => line.length <= width) ?? amount.slice(0, width);
 }
 
-export class DownloadLine implements LiveLine {
-  readonly #stream: TextSink;
-  readonly #now: () => number;
-  #latest: DownloadProgress | undefined;
-  #first: { bytes: number; at: number } | undefined;
-  #writtenAt = Number.NEGATIVE_INFINITY;
-  #written: DownloadProgress | undefined;
+/** A download with its speed, measured from its first news on. */
+type Timed = DownloadProgress & { readonly bytesPerSecond: number | undefined };
 
-  constructor(stream: TextSink, { now = () => performance.now() }: DownloadLineOptions = {}) {
-    this.#stream = stream;
-    this.#now = now;
-  }
+export class DownloadLine extends RedrawnLine<Timed> {
+  #first: { bytes: number; at: number } | undefined;
 
   update(progress: DownloadProgress): void {
-    const now = this.#now();
+    const now = this.now();
     this.#first ??= { bytes: progress.bytes, at: now };
-    this.#latest = progress;
-    const intervalMs = this.#stream.isTTY === true ? REDRAW_MS : PLAIN_MS;
-    if (now - this.#writtenAt >= intervalMs) this.#draw(progress, now);
+    const { bytes, at } = this.#first;
+    this.show({ ...progress, bytesPerSecond: now > at ? (progress.bytes - bytes) / ((now - at) / 1000) : undefined });
   }
 
-  /** Leaves the last state on the screen and starts a new line. */
-  finish(): void {
-    if (this.#latest !== undefined && this.#written !== this.#latest) this.#draw(this.#latest, this.#now());
-    if (this.#stream.isTTY === true && this.#written !== undefined) this.#stream.write("\n");
-    this.#latest = undefined;
-  }
-
-  clear(): void {
-    if (this.#stream.isTTY === true && this.#latest !== undefined) this.#stream.write("\r\x1b[K");
-  }
-
-  redraw(): void {
-    if (this.#stream.isTTY === true && this.#latest !== undefined) this.#draw(this.#latest, this.#now());
-  }
-
-  #draw(progress: DownloadProgress, now: number): void {
-    this.#writtenAt = now;
-    this.#written = progress;
-    const { bytes, at } = this.#first ?? { bytes: 0, at: now };
-    const bytesPerSecond = now > at ? (progress.bytes - bytes) / ((now - at) / 1000) : undefined;
-    if (this.#stream.isTTY === true) {
-      // One column stays free: a full line would wrap.
-      const width = (this.#stream.columns ?? 80) - 1;
-      this.#stream.write(`\r${renderDownload(progress, { bytesPerSecond }, width)}\x1b[K`);
-    } else {
-      this.#stream.write(`${renderDownload(progress, { bytesPerSecond })}\n`);
-    }
+  protected override text(state: Timed, width?: number): string {
+    return renderDownload(state, state, width);
   }
 }
 

@@ -2,7 +2,7 @@
  * The live line of a training run: `renderProgress` makes its text, `ProgressLine` puts it on stderr, in place on a
  * terminal and as a plain line every few seconds elsewhere. It shows the trainer's metrics and computes only the time.
  */
-import type { LiveLine, TextSink } from "./output.ts";
+import { RedrawnLine } from "./redrawn-line.ts";
 
 export interface Progress {
   /** Updates done. */
@@ -85,33 +85,11 @@ function formatMetric(metric: string, value: number | undefined): string {
   return metric.startsWith("rewards/") && value >= 0 ? `+${digits}` : digits;
 }
 
-export interface ProgressOptions {
-  /** Milliseconds, monotone; for tests. */
-  readonly now?: () => number;
-  /** Between plain lines where stderr is not a terminal. */
-  readonly plainIntervalMs?: number;
-}
-
-/** Least time between two drawings on a terminal. */
-const REDRAW_MS = 100;
-
-export class ProgressLine implements LiveLine {
-  readonly #stream: TextSink;
-  readonly #now: () => number;
-  readonly #intervalMs: number;
-  #latest: Progress | undefined;
+export class ProgressLine extends RedrawnLine<Progress> {
   #metrics: Progress["metrics"] = {};
   #tokensPerSecond: number | undefined;
   /** The first update compiles pipelines, so the time left is measured from its end. */
   #first: { step: number; at: number } | undefined;
-  #writtenAt = Number.NEGATIVE_INFINITY;
-  #writtenStep = -1;
-
-  constructor(stream: TextSink, options: ProgressOptions = {}) {
-    this.#stream = stream;
-    this.#now = options.now ?? (() => performance.now());
-    this.#intervalMs = stream.isTTY === true ? REDRAW_MS : (options.plainIntervalMs ?? 5000);
-  }
 
   /** Call after every update. Absent metrics and speed keep their last value until a plain line has shown it. */
   update(progress: {
@@ -120,53 +98,24 @@ export class ProgressLine implements LiveLine {
     metrics?: Progress["metrics"] | undefined;
     tokensPerSecond?: number | undefined;
   }): void {
-    const now = this.#now();
-    if (progress.metrics !== undefined) this.#metrics = progress.metrics;
-    if (progress.tokensPerSecond !== undefined) this.#tokensPerSecond = progress.tokensPerSecond;
-    this.#first ??= { step: progress.step, at: now };
-    const stepsTimed = progress.step - this.#first.step;
+    const { step, totalSteps } = progress;
+    const now = this.now();
+    this.#metrics = progress.metrics ?? this.#metrics;
+    this.#tokensPerSecond = progress.tokensPerSecond ?? this.#tokensPerSecond;
+    this.#first ??= { step, at: now };
+    const stepsTimed = step - this.#first.step;
     const secondsPerStep = stepsTimed > 0 ? (now - this.#first.at) / 1000 / stepsTimed : undefined;
-    this.#latest = {
-      step: progress.step,
-      totalSteps: progress.totalSteps,
-      metrics: this.#metrics,
-      tokensPerSecond: this.#tokensPerSecond,
-      secondsLeft: secondsPerStep === undefined ? undefined : secondsPerStep * (progress.totalSteps - progress.step),
-    };
-    if (now - this.#writtenAt >= this.#intervalMs) this.#draw(now);
+    const secondsLeft = secondsPerStep && secondsPerStep * (totalSteps - step);
+    this.show({ step, totalSteps, metrics: this.#metrics, tokensPerSecond: this.#tokensPerSecond, secondsLeft });
   }
 
-  /**
-   * Leaves the last state on the screen and starts a new line. Belongs in a `finally`, since errors are printed after
-   * it.
-   */
-  finish(): void {
-    if (this.#latest !== undefined && this.#writtenStep !== this.#latest.step) this.#draw(this.#now());
-    if (this.#stream.isTTY === true && this.#writtenStep >= 0) this.#stream.write("\n");
-    this.#latest = undefined;
+  protected override text(state: Progress, width?: number): string {
+    return renderProgress(state, width);
   }
 
-  clear(): void {
-    if (this.#stream.isTTY === true && this.#latest !== undefined) this.#stream.write("\r\x1b[K");
-  }
-
-  redraw(): void {
-    if (this.#stream.isTTY === true && this.#latest !== undefined) this.#draw(this.#now());
-  }
-
-  #draw(now: number): void {
-    if (this.#latest === undefined) return;
-    this.#writtenAt = now;
-    this.#writtenStep = this.#latest.step;
-    if (this.#stream.isTTY === true) {
-      // One column stays free: a full line would wrap, and \r would then go back to its second half only.
-      const width = (this.#stream.columns ?? 80) - 1;
-      this.#stream.write(`\r${renderProgress(this.#latest, width)}\x1b[K`);
-    } else {
-      this.#stream.write(`${renderProgress(this.#latest)}\n`);
-      // Lines stay: the same numbers again beside a later step would be taken for that step's.
-      this.#metrics = {};
-      this.#tokensPerSecond = undefined;
-    }
+  /** Lines stay: the same numbers again beside a later step would be taken for that step's. */
+  protected override wrotePlain(): void {
+    this.#metrics = {};
+    this.#tokensPerSecond = undefined;
   }
 }

@@ -196,7 +196,7 @@ class Reader {
       const key = String(JSON.parse(this.#next().string ?? '""'));
       this.#next();
       const number = this.#value(Object.hasOwn(object, key) ? object[key] : undefined);
-      // Of a key that stands there twice the last value counts, in the first one's place.
+      // Where a key stands twice, the last value counts, in the place of the first.
       if (number === undefined) numbers.delete(key);
       else numbers.set(key, number);
       order.add(key);

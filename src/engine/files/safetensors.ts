@@ -12,10 +12,10 @@ import { LFS_POINTER_LENGTH, refuseLfsPointer } from "./lfs-pointer.ts";
 
 /** One tensor as the header describes it. */
 export interface TensorEntry {
-  /** As written in the file: "F32", "BF16", ... */
+  /** The format as the file names it: "F32", "BF16", ... */
   readonly dtype: string;
   readonly shape: readonly number[];
-  /** From the start of the file. */
+  /** Where the numbers begin, from the start of the file. */
   readonly byteOffset: number;
   readonly byteLength: number;
 }

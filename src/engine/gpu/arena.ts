@@ -77,11 +77,6 @@ export class ParameterLayout {
     this.parameterCount = specs.reduce((sum, spec) => sum + elementCount(spec.shape), 0);
   }
 
-  /** Bytes of an arena of this layout. */
-  get bytes(): number {
-    return this.segments.reduce((sum, { size, dtype }) => sum + size * elementBytes(dtype), 0);
-  }
-
   has(name: string): boolean {
     return this.#places.has(name);
   }

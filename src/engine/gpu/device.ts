@@ -302,12 +302,10 @@ export class Device {
     }
   }
 
-  /** Compiles kernels at the same time, each once. A compile error carries the numbered source. */
-  async compile(kernels: Iterable<Kernel>): Promise<void> {
-    await Promise.all([...kernels].map((kernel) => this.compiled(kernel)));
-  }
-
-  /** The pipeline of a kernel, compiled at the first call and shared by every kernel with the same text. */
+  /**
+   * The pipeline of a kernel, compiled at the first call and shared by every kernel with the same text. A compile error
+   * carries the numbered source.
+   */
   compiled(kernel: Kernel): Promise<CompiledKernel> {
     let found = this.#pipelines.get(kernel.wgsl);
     if (found === undefined) {

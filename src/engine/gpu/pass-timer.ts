@@ -1,11 +1,12 @@
 /**
  * How long the device computed, by its own clock: two timestamps around each compute pass of the programs that are run
- * with this timer. Not for kernels one by one, which is `Program.profile`.
+ * with this timer.
  */
 import type { Device } from "./device.ts";
+import type { Tensor } from "./tensor.ts";
 
 /** Passes that one query set times; it holds 4096 timestamps. */
-const MOST_PASSES = 2048;
+export const MOST_PASSES = 2048;
 
 const QUERY_RESOLVE = 0x200;
 const COPY_SOURCE = 4;
@@ -40,6 +41,12 @@ export class PassTimer {
    * not all were timed.
    */
   async seconds(): Promise<number | undefined> {
+    const stamps = await this.stamps();
+    return stamps && coveredNanoseconds(stamps) / 1e9;
+  }
+
+  /** Begin and end of each pass since `restart` in nanoseconds, once they are done; undefined where not all were timed. */
+  async stamps(): Promise<BigUint64Array | undefined> {
     const count = this.#passes;
     if (this.#queries === undefined || count === 0 || count > MOST_PASSES) return undefined;
     const { gpu } = this.#device;
@@ -47,13 +54,8 @@ export class PassTimer {
     const encoder = gpu.createCommandEncoder();
     encoder.resolveQuerySet(this.#queries, 0, 2 * count, this.#resolved, 0);
     this.#device.submit(encoder.finish());
-    const bytes = await this.#device.downloadBytes({
-      buffer: this.#resolved,
-      offset: 0,
-      shape: [4 * count],
-      dtype: "u32",
-    });
-    return coveredNanoseconds(new BigUint64Array(bytes)) / 1e9;
+    const resolved: Tensor = { buffer: this.#resolved, offset: 0, shape: [4 * count], dtype: "u32" };
+    return new BigUint64Array(await this.#device.downloadBytes(resolved));
   }
 
   free(): void {

@@ -15,7 +15,7 @@ import {
 } from "../../kernels/kernel.ts";
 import { platform } from "../platform/index.ts";
 import type { CompiledKernel, Device } from "./device.ts";
-import type { PassTimer } from "./pass-timer.ts";
+import { MOST_PASSES, PassTimer } from "./pass-timer.ts";
 import { type Piece, piecesOf } from "./pieces.ts";
 import { byteLength, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
 import type { Trial } from "./tuner.ts";
@@ -45,7 +45,7 @@ type Step =
 /** Time of one kernel within a profiled program. */
 export interface KernelTime {
   readonly name: string;
-  /** As recorded: a dispatch in pieces is one. */
+  /** Dispatches that were recorded; one that runs in pieces counts once. */
   readonly dispatches: number;
   readonly ms: number;
   readonly flops: number;
@@ -344,56 +344,40 @@ export class Program {
 
   /** Runs the program once and times every dispatch on the device; slowest kernels first. Needs timestamp queries. */
   async profile(): Promise<KernelTime[]> {
-    const { gpu } = this.device;
     await this.prepare();
-    if (!gpu.features.has("timestamp-query")) throw new AdapterError("This adapter cannot time kernels.");
-    const dispatches = this.#steps.filter((step) => step.type === "dispatch");
-    const totals = new Map<string, { dispatches: number; ms: number; flops: number; bytes: number }>();
-    const perSet = 2048; // a query set holds 4096 timestamps
-    let done = 0;
-    let stepIndex = 0;
-    while (done < dispatches.length) {
-      const count = Math.min(perSet, dispatches.length - done);
-      const querySet = gpu.createQuerySet({ type: "timestamp", count: 2 * count });
-      const resolved = gpu.createBuffer({ size: 16 * count, usage: 0x200 | USAGE_COPY_SOURCE });
-      const encoder = gpu.createCommandEncoder();
-      const timed: Dispatch[] = [];
-      while (timed.length < count) {
-        const step = this.#steps[stepIndex++];
-        if (step === undefined) break;
-        if (step.type !== "dispatch") {
-          encodeTransfer(encoder, step);
-          continue;
-        }
-        const pass = encoder.beginComputePass({
-          timestampWrites: {
-            querySet,
-            beginningOfPassWriteIndex: 2 * timed.length,
-            endOfPassWriteIndex: 2 * timed.length + 1,
-          },
-        });
-        for (const piece of step.pieces) encodePiece(pass, step, piece);
-        pass.end();
-        timed.push(step);
-      }
-      encoder.resolveQuerySet(querySet, 0, 2 * count, resolved, 0);
+    if (!this.device.gpu.features.has("timestamp-query")) throw new AdapterError("This adapter cannot time kernels.");
+    const totals = new Map<string, KernelTime>();
+    const timer = new PassTimer(this.device);
+    let timed: Dispatch[] = [];
+    let encoder = this.device.gpu.createCommandEncoder();
+    const flush = async () => {
       this.device.submit(encoder.finish());
-      const bytes = await this.device.downloadBytes({ buffer: resolved, offset: 0, shape: [4 * count], dtype: "u32" });
-      const stamps = new BigUint64Array(bytes);
-      timed.forEach((step, index) => {
-        const ms = Number((stamps[2 * index + 1] ?? 0n) - (stamps[2 * index] ?? 0n)) / 1e6;
-        const total = totals.get(step.kernel.name) ?? { dispatches: 0, ms: 0, flops: 0, bytes: 0 };
-        total.dispatches += 1;
-        total.ms += ms;
-        total.flops += step.cost.flops;
-        total.bytes += step.cost.bytes;
-        totals.set(step.kernel.name, total);
-      });
-      querySet.destroy();
-      resolved.destroy();
-      done += count;
+      encoder = this.device.gpu.createCommandEncoder();
+      const stamps = (await timer.stamps()) ?? [];
+      for (const [index, { kernel, cost }] of timed.entries()) {
+        const { name } = kernel;
+        const own = Number((stamps[2 * index + 1] ?? 0n) - (stamps[2 * index] ?? 0n)) / 1e6;
+        const { dispatches, ms, flops, bytes } = totals.get(name) ?? { dispatches: 0, ms: 0, flops: 0, bytes: 0 };
+        const sums = { dispatches: dispatches + 1, ms: ms + own, flops: flops + cost.flops, bytes: bytes + cost.bytes };
+        totals.set(name, { name, ...sums });
+      }
+      timed = [];
+      timer.restart();
+    };
+    for (const step of this.#steps) {
+      if (step.type !== "dispatch") {
+        encodeTransfer(encoder, step);
+        continue;
+      }
+      const timestampWrites = timer.next();
+      const pass = encoder.beginComputePass(timestampWrites && { timestampWrites });
+      for (const piece of step.pieces) encodePiece(pass, step, piece);
+      pass.end();
+      if (timed.push(step) === MOST_PASSES) await flush();
     }
-    return [...totals].map(([name, total]) => ({ name, ...total })).sort((a, b) => b.ms - a.ms);
+    await flush();
+    timer.free();
+    return [...totals.values()].sort((a, b) => b.ms - a.ms);
   }
 
   /** Frees what the program itself holds. */
@@ -402,8 +386,6 @@ export class Program {
     this.#uniforms = undefined;
   }
 }
-
-const USAGE_COPY_SOURCE = 4;
 
 /** Throws if a dispatch reads and writes one buffer: WebGPU forbids it, even for windows that do not overlap. */
 function checkAliases(kernel: Kernel, tensors: readonly Tensor[]): void {

@@ -17,7 +17,7 @@ import type { LoraAdapter, LoraScratch } from "./lora.ts";
 import type { RowShape } from "./rows.ts";
 
 /** Columns of each kind of activation of one layer; 0 where the configuration does not have the kind. */
-export function layerKinds(config: ModelConfig): Record<LayerKind, number> {
+export function layerKinds(config: ModelConfig) {
   const attention = config.heads * config.headSize;
   const { hiddenSize, intermediateSize } = config;
   return {
@@ -40,20 +40,7 @@ export function layerKinds(config: ModelConfig): Record<LayerKind, number> {
 /** What a pass leaves behind for a backward pass. */
 export type Keeps = "all" | "inputs" | "none";
 
-export type LayerKind =
-  | "input"
-  | "attentionNormed"
-  | "attentionStats"
-  | "qkv"
-  | "qkNormed"
-  | "qkInverse"
-  | "attention"
-  | "logSumExp"
-  | "middle"
-  | "mlpNormed"
-  | "mlpStats"
-  | "up"
-  | "activated";
+export type LayerKind = keyof ReturnType<typeof layerKinds>;
 
 /** The kinds that are f32 whatever the format: the residual stream and the statistics of reductions. */
 const ALWAYS_F32: ReadonlySet<string> = new Set<LayerKind>([

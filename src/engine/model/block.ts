@@ -180,22 +180,13 @@ export function recordBlockForward(
 }
 
 /** Scratch of the backward pass, shared by all layers; rows are those of region A. */
-export interface BackwardScratch {
-  /** Gradient of the residual stream, [A, C]; carried from layer to layer. */
-  readonly dx: Tensor;
-  readonly dNormed: Tensor;
-  readonly dQkv: Tensor;
-  readonly dAttention: Tensor;
-  readonly delta: Tensor;
-  readonly dActivated: Tensor;
-  readonly dUp: Tensor;
-  readonly partials: Tensor;
-}
+export type BackwardScratch = Readonly<Record<keyof ReturnType<typeof backwardWidths> | "partials", Tensor>>;
 
 /** Columns of each scratch buffer; `partials` holds blocks of the widest bias. */
-export function backwardWidths(config: ModelConfig): Record<Exclude<keyof BackwardScratch, "partials">, number> {
+export function backwardWidths(config: ModelConfig) {
   const up = config.mlp === "swiglu" ? 2 * config.intermediateSize : config.intermediateSize;
   return {
+    /** Gradient of the residual stream; carried from layer to layer. */
     dx: config.hiddenSize,
     dNormed: config.hiddenSize,
     dQkv: qkvWidth(config),

@@ -20,14 +20,7 @@ import {
   recordBlockForward,
 } from "./block.ts";
 import type { ModelConfig } from "./config/config.ts";
-import {
-  HeadBuffers,
-  recordHeadBackward,
-  recordHeadForward,
-  recordHeadHits,
-  recordTokenSums,
-  type TokenSums,
-} from "./head.ts";
+import { HeadBuffers, type HeadPass, recordHeadBackward, recordHeadForward } from "./head.ts";
 import type { LoraAdapter } from "./lora.ts";
 import type { Model } from "./model.ts";
 import { keysPerRow, type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
@@ -42,7 +35,6 @@ export class PassMemory {
   readonly rows: RowBuffer;
   readonly activations: Activations;
   readonly head: HeadBuffers;
-  readonly #scratch: Tensor[] = [];
   readonly #backward: Record<keyof BackwardScratch, Tensor> | undefined;
 
   /**
@@ -69,17 +61,12 @@ export class PassMemory {
     this.head = new HeadBuffers(device, config, shapes, options.gradients);
     if (options.gradients) {
       const rows = Math.max(...shapes.map((shape) => shape.gradientRows));
-      const allocate = (name: string, shape: readonly number[]) => {
-        const tensor = device.allocate("scratch", name, shape);
-        this.#scratch.push(tensor);
-        return tensor;
-      };
-      this.#backward = {
-        ...(Object.fromEntries(
-          Object.entries(backwardWidths(config)).map(([name, width]) => [name, allocate(name, [rows, width])]),
-        ) as Record<Exclude<keyof BackwardScratch, "partials">, Tensor>),
-        partials: allocate("partials", [partialsSize(config)]),
-      };
+      const shapeOf = Object.entries(backwardWidths(config)).map(([name, width]) => [name, [rows, width]] as const);
+      this.#backward = Object.fromEntries(
+        [...shapeOf, ["partials", [partialsSize(config)]] as const].map(([name, shape]) => {
+          return [name, device.allocate("scratch", name, shape)];
+        }),
+      ) as Record<keyof BackwardScratch, Tensor>;
     }
   }
 
@@ -96,11 +83,16 @@ export class PassMemory {
     this.rows.upload(packed);
   }
 
+  /** The head of a pass of the model over this memory. */
+  headPass(program: Program, model: Model, shape: RowShape): HeadPass {
+    return { program, model, buffers: this.head, shape, rows: this.rows.tensors(shape) };
+  }
+
   free(): void {
     this.rows.free();
     this.activations.free();
     this.head.free();
-    for (const tensor of this.#scratch) this.device.free(tensor);
+    for (const tensor of Object.values(this.#backward ?? {})) this.device.free(tensor);
   }
 }
 
@@ -149,33 +141,7 @@ export function recordLogProbs(
   const rows = memory.rows.tensors(shape);
   const passRows = { ...rows, positionLimit: positionLimit(shape) };
   const output = recordLayers(program, model, memory.activations, shape, passRows);
-  recordHeadForward(program, model, memory.head, shape, rows, output, sums);
-}
-
-/**
- * Records entropies and mean logits of region A's sequences [m] after `recordLogProbs` over the same memory and shape.
- */
-export function recordLogitSums(
-  program: Program,
-  model: Model,
-  memory: PassMemory,
-  shape: RowShape,
-  sums: TokenSums,
-): void {
-  recordTokenSums(program, model, memory.head, shape, memory.rows.tensors(shape), sums);
-}
-
-/**
- * Records, after `recordLogProbs` over the same memory and shape, how many targets of each sequence come first: [S].
- */
-export function recordTargetHits(
-  program: Program,
-  model: Model,
-  memory: PassMemory,
-  shape: RowShape,
-  counts: Tensor,
-): void {
-  recordHeadHits(program, model, memory.head, shape, memory.rows.tensors(shape), counts);
+  recordHeadForward(memory.headPass(program, model, shape), output, sums);
 }
 
 /**
@@ -193,8 +159,7 @@ export function recordGradients(
   shape: RowShape,
   coefficients: Tensor,
 ): void {
-  const rows = memory.rows.tensors(shape);
-  recordHeadBackward(program, model, gradients, memory.head, shape, rows, coefficients, memory.backward(shape));
+  recordHeadBackward(memory.headPass(program, model, shape), gradients, coefficients, memory.backward(shape));
   recordLayersBackward(program, model, gradients, memory, shape);
 }
 

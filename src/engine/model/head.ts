@@ -24,6 +24,15 @@ import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
 import type { RowArray, RowShape } from "./rows.ts";
 
+/** What the head of a pass works on; recording adds to `program`. */
+export interface HeadPass {
+  readonly program: Program;
+  readonly model: Model;
+  readonly buffers: HeadBuffers;
+  readonly shape: RowShape;
+  readonly rows: Readonly<Record<RowArray, Tensor>>;
+}
+
 /** Table rows that one binding holds, in whole splits; splits of pass 1 never cross a window. */
 function forwardWindow(device: Device, config: ModelConfig): { window: number; perSplit: number; splits: number } {
   const bindableRows = Math.floor(device.limits.maxStorageBufferBindingSize / (4 * config.hiddenSize));
@@ -41,25 +50,7 @@ export class HeadBuffers {
   constructor(device: Device, config: ModelConfig, shapes: readonly RowShape[], withGradients: boolean) {
     this.device = device;
     this.config = config;
-    const largest = (size: (shape: RowShape) => number) => Math.max(1, ...shapes.map(size));
-    const rows = largest((shape) => shape.gradientHeadRows + shape.branchHeadRows);
-    const gradientRows = withGradients ? largest((shape) => shape.gradientHeadRows) : 0;
-    const window = withGradients
-      ? largest((shape) => shape.gradientHeadRows * headWindow(device, config, shape.gradientHeadRows))
-      : 0;
-    const { hiddenSize: C } = config;
-    const sizes: Record<HeadBuffer, number> = {
-      hidden: rows * C,
-      normed: rows * C,
-      stats: rows * 2,
-      partials: forwardWindow(device, config).splits * rows * 2,
-      targetLogits: rows,
-      logProbs: rows,
-      logSumExp: rows,
-      dLogits: window,
-      dNormed: gradientRows * C,
-      dHidden: gradientRows * C,
-    };
+    const sizes = bufferSizes(device, config, shapes, withGradients);
     this.#buffers = Object.fromEntries(
       Object.entries(sizes)
         .filter(([, size]) => size > 0)
@@ -76,28 +67,50 @@ export class HeadBuffers {
   }
 }
 
-type HeadBuffer =
-  | "hidden"
-  | "normed"
-  | "stats"
-  | "partials"
-  | "targetLogits"
-  | "logProbs"
-  | "logSumExp"
-  | "dLogits"
-  | "dNormed"
-  | "dHidden";
+type HeadBuffer = keyof ReturnType<typeof bufferSizes>;
+
+/** Elements of each buffer of the head. */
+function bufferSizes(device: Device, config: ModelConfig, shapes: readonly RowShape[], withGradients: boolean) {
+  const largest = (size: (shape: RowShape) => number) => Math.max(1, ...shapes.map(size));
+  const rows = largest((shape) => shape.gradientHeadRows + shape.branchHeadRows);
+  const gradientRows = withGradients ? largest((shape) => shape.gradientHeadRows) : 0;
+  const window = withGradients
+    ? largest((shape) => shape.gradientHeadRows * headWindow(device, config, shape.gradientHeadRows))
+    : 0;
+  const { hiddenSize: C } = config;
+  return {
+    hidden: rows * C,
+    normed: rows * C,
+    stats: rows * 2,
+    partials: forwardWindow(device, config).splits * rows * 2,
+    targetLogits: rows,
+    logProbs: rows,
+    logSumExp: rows,
+    dLogits: window,
+    dNormed: gradientRows * C,
+    dHidden: gradientRows * C,
+  };
+}
 
 /** Tokens per window of the backward pass. */
 function headWindow(device: Device, config: ModelConfig, rows: number): number {
   return windowColumns(rows, config.vocabSize, config.hiddenSize, device.limits.maxStorageBufferBindingSize);
 }
 
+/** The head's table in windows of at most `most` rows. */
+function tableWindows(model: Model, most: number) {
+  const table = model.parameter(model.headName);
+  const [total = 0] = table.shape;
+  return Array.from({ length: Math.ceil(total / most) }, (_, index) => {
+    const start = index * most;
+    const columns = Math.min(most, total - start);
+    return { start, columns, b: sliceRows(table, start, columns), format: table.dtype as StoredFormat };
+  });
+}
+
 /** Records the final norm of the head rows of `output` [T, C] into `normed` [N, C]. */
 export function recordHeadRows(
-  program: Program,
-  model: Model,
-  buffers: HeadBuffers,
+  { program, model, buffers }: Pick<HeadPass, "program" | "model" | "buffers">,
   output: Tensor,
   headRows: Tensor,
 ): Tensor {
@@ -111,44 +124,24 @@ export function recordHeadRows(
 }
 
 /** Records pass 1: log-probabilities of the targets of all head rows, and their sums per sequence [S]. */
-export function recordHeadForward(
-  program: Program,
-  model: Model,
-  buffers: HeadBuffers,
-  shape: RowShape,
-  rows: Readonly<Record<RowArray, Tensor>>,
-  output: Tensor,
-  sums: Tensor,
-): void {
+export function recordHeadForward(pass: HeadPass, output: Tensor, sums: Tensor): void {
+  const { program, model, buffers, shape, rows } = pass;
   const { device } = program;
-  const { vocabSize, hiddenSize: C } = model.config;
+  const { hiddenSize: C } = model.config;
   const N = shape.gradientHeadRows + shape.branchHeadRows;
-  const normed = recordHeadRows(program, model, buffers, output, rows.headRows);
-  const table = model.parameter(model.headName);
+  const normed = recordHeadRows(pass, output, rows.headRows);
   const { window, perSplit, splits } = forwardWindow(device, model.config);
   const partials = buffers.tensor("partials", [splits, N, 2]);
   const targetLogits = buffers.tensor("targetLogits", [N]);
-  for (let start = 0; start < vocabSize; start += window) {
-    const columns = Math.min(window, vocabSize - start);
-    program.dispatch(logSoftmaxGatherForward(N, columns, C, device.facts, table.dtype as StoredFormat), {
-      a: normed,
-      aFrom: 0,
-      b: sliceRows(table, start, columns),
-      targets: rows.targets,
-      partials,
-      targetLogits,
-      firstSplit: start / perSplit,
-      splitColumns: perSplit,
-      windowStart: start,
+  for (const { start, columns, b, format } of tableWindows(model, window)) {
+    program.dispatch(logSoftmaxGatherForward(N, columns, C, device.facts, format), {
+      ...{ a: normed, aFrom: 0, b, targets: rows.targets, partials, targetLogits },
+      ...{ firstSplit: start / perSplit, splitColumns: perSplit, windowStart: start },
     });
   }
   const logProbs = buffers.tensor("logProbs", [N]);
-  program.dispatch(logSoftmaxGatherCombine, {
-    partials,
-    targetLogits,
-    logProbs,
-    logSumExp: buffers.tensor("logSumExp", [N]),
-  });
+  const logSumExp = buffers.tensor("logSumExp", [N]);
+  program.dispatch(logSoftmaxGatherCombine, { partials, targetLogits, logProbs, logSumExp });
   program.dispatch(sequenceSums, { logProbs, ranges: rows.sequenceRanges, sums });
 }
 
@@ -164,31 +157,18 @@ export interface TokenSums {
  * Records the entropies and mean logits of region A's head rows, summed per sequence. Follows pass 1 over the same
  * buffers, before or after pass 2, and reuses buffers that pass 1 no longer needs, so it takes no memory of its own.
  */
-export function recordTokenSums(
-  program: Program,
-  model: Model,
-  buffers: HeadBuffers,
-  shape: RowShape,
-  rows: Readonly<Record<RowArray, Tensor>>,
-  sums: TokenSums,
-): void {
+export function recordTokenSums({ program, model, buffers, shape, rows }: HeadPass, sums: TokenSums): void {
   const { device } = program;
   const { vocabSize, hiddenSize: C } = model.config;
   const N = shape.gradientHeadRows;
-  const table = model.parameter(model.headName);
   const { window, perSplit, splits } = forwardWindow(device, model.config);
   const partials = buffers.tensor("partials", [splits, N, 2]);
-  for (let start = 0; start < vocabSize; start += window) {
-    const columns = Math.min(window, vocabSize - start);
-    program.dispatch(logitStatistics(N, columns, C, device.facts, table.dtype as StoredFormat), {
-      a: buffers.tensor("normed", [N, C]),
-      aFrom: 0,
-      b: sliceRows(table, start, columns),
-      logSumExp: buffers.tensor("logSumExp", [N]),
-      partials,
-      firstSplit: start / perSplit,
-      splitColumns: perSplit,
-    });
+  const logSumExp = buffers.tensor("logSumExp", [N]);
+  const a = buffers.tensor("normed", [N, C]);
+  for (const { start, columns, b, format } of tableWindows(model, window)) {
+    const place = { firstSplit: start / perSplit, splitColumns: perSplit };
+    const statistics = logitStatistics(N, columns, C, device.facts, format);
+    program.dispatch(statistics, { a, aFrom: 0, b, logSumExp, partials, ...place });
   }
   const entropies = buffers.tensor("logProbs", [N]);
   const meanLogits = buffers.tensor("targetLogits", [N]);
@@ -202,14 +182,7 @@ export function recordTokenSums(
  * Records, after pass 1 over the same rows, how many targets of each sequence have the highest logit of all tokens:
  * counts [S], whole numbers as f32.
  */
-export function recordHeadHits(
-  program: Program,
-  model: Model,
-  buffers: HeadBuffers,
-  shape: RowShape,
-  rows: Readonly<Record<RowArray, Tensor>>,
-  counts: Tensor,
-): void {
+export function recordTargetHits({ program, model, buffers, shape, rows }: HeadPass, counts: Tensor): void {
   const N = shape.gradientHeadRows + shape.branchHeadRows;
   const { splits } = forwardWindow(program.device, model.config);
   const hits = buffers.tensor("logProbs", [N]); // they are summed by now, and pass 2 does not read them
@@ -223,43 +196,28 @@ export function recordHeadHits(
  * of the residual stream `scratch.dx`, adding the head's and the norm's parameter gradients where these are trained.
  */
 export function recordHeadBackward(
-  program: Program,
-  model: Model,
+  pass: HeadPass,
   gradients: Arena,
-  buffers: HeadBuffers,
-  shape: RowShape,
-  rows: Readonly<Record<RowArray, Tensor>>,
   coefficients: Tensor,
   scratch: BackwardScratch,
 ): void {
+  const { program, model, buffers, shape, rows } = pass;
   const { device } = program;
-  const { vocabSize, hiddenSize: C } = model.config;
+  const { hiddenSize: C } = model.config;
   const N = shape.gradientHeadRows;
-  const first = (tensor: Tensor) => sliceRows(tensor, 0, N);
   const normed = buffers.tensor("normed", [N, C]);
   const dNormed = buffers.tensor("dNormed", [N, C]);
-  const table = model.parameter(model.headName);
+  const logSumExp = buffers.tensor("logSumExp", [N]);
   const dTable = gradients.has(model.headName) ? gradients.window(model.headName) : undefined;
-  const window = headWindow(device, model.config, N);
-  for (let start = 0; start < vocabSize; start += window) {
-    const columns = Math.min(window, vocabSize - start);
-    const tableWindow = sliceRows(table, start, columns);
+  const given = { targets: sliceRows(rows.targets, 0, N), sequences: rows.headSequences, logSumExp, coefficients };
+  for (const { start, columns, b, format } of tableWindows(model, headWindow(device, model.config, N))) {
     const dLogits = buffers.tensor("dLogits", [N, columns]);
-    program.dispatch(logSoftmaxGatherGradient(N, columns, C, device.facts, table.dtype as StoredFormat), {
-      a: normed,
-      aFrom: 0,
-      b: tableWindow,
-      targets: first(rows.targets),
-      sequences: rows.headSequences,
-      logSumExp: buffers.tensor("logSumExp", [N]),
-      coefficients,
-      dLogits,
-      windowStart: start,
-    });
-    recordMatmul(program, "NN", dLogits, tableWindow, dNormed, { accumulate: start > 0 });
+    const gradient = logSoftmaxGatherGradient(N, columns, C, device.facts, format);
+    program.dispatch(gradient, { a: normed, aFrom: 0, b, ...given, dLogits, windowStart: start });
+    recordMatmul(program, "NN", dLogits, b, dNormed, { accumulate: start > 0 });
     if (dTable) recordMatmul(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
   }
-  recordHeadRowsBackward(program, model, gradients, buffers, shape, rows, scratch);
+  recordHeadRowsBackward(pass, gradients, scratch);
 }
 
 /**
@@ -267,12 +225,8 @@ export function recordHeadBackward(
  * the gradient of the residual stream `scratch.dx`, adding the norm's parameter gradients where these are trained.
  */
 export function recordHeadRowsBackward(
-  program: Program,
-  model: Model,
+  { program, model, buffers, shape, rows }: HeadPass,
   gradients: Arena,
-  buffers: HeadBuffers,
-  shape: RowShape,
-  rows: Readonly<Record<RowArray, Tensor>>,
   scratch: BackwardScratch,
 ): void {
   const { hiddenSize: C } = model.config;

@@ -2,13 +2,14 @@
  * A model on the device: its configuration, its weights in an arena, the folder that it came from. Reads and writes
  * Hugging Face folders (config.json, safetensors in f32, f16 or bf16, tokenizer files carried along).
  */
+import { ConfigError, shown } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
 import { Arena, ParameterLayout } from "../gpu/arena.ts";
 import type { Device, MemoryCategory } from "../gpu/device.ts";
 import { byteLength, elementCount, type Tensor } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { readModelConfig, writeCompanions } from "./config/folder.ts";
+import { DTYPE_NAMES, readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
 import { parameterSpecs } from "./weights/parameters.ts";
@@ -100,10 +101,13 @@ export class Model {
 
   /**
    * Loads a Hugging Face folder. Throws ModelFormatError naming file and tensor for anything missing, left over,
-   * mis-shaped or of an unsupported dtype, before anything is put on the device, and for weights that are not finite.
+   * mis-shaped or of an unsupported dtype, before anything is put on the device, and for weights that are not finite;
+   * ConfigError for an option that is no number format.
    * Tensors are read by pieces: no tensor is wholly on the host.
    */
   static async load(device: Device, folder: string, options: LoadOptions = {}): Promise<Model> {
+    checkFormat("dtype", options.dtype === "auto" ? undefined : options.dtype);
+    checkFormat("storage", options.storage);
     const config = await readModelConfig(folder);
     const files = await openWeights(folder);
     try {
@@ -230,10 +234,11 @@ export class Model {
    * folder if need be and overwrites files of these names, each of them as a whole or not at all. Tensors are read by
    * pieces while the file is written, so nothing may change the weights meanwhile. An adapter is not part of it.
    *
-   * @throws FileError for what cannot be read or written; NumericError for weights that are not finite, before anything
+   * @throws ConfigError for a dtype that is no number format; FileError for what cannot be read or written; NumericError for weights that are not finite, before anything
    * of that file is in place; DeviceLostError
    */
   async save(folder: string, options: SaveOptions = {}): Promise<void> {
+    checkFormat("dtype", options.dtype);
     const dtype = options.dtype ?? this.layout.format;
     await writeCompanions(this.folder, folder, dtype);
     const tensors = [...this.layout.parts()].map((part) => {
@@ -253,6 +258,12 @@ export class Model {
     this.weights.free();
     this.#parts.tables.free();
   }
+}
+
+/** @throws ConfigError for a format that there is not, such as Hugging Face's name of one */
+function checkFormat(option: string, format: StoredFormat | undefined): void {
+  if (format === undefined || format in DTYPE_NAMES) return;
+  throw new ConfigError(`${option} is ${shown(format)}; it must be ${Object.keys(DTYPE_NAMES).join(" or ")}.`);
 }
 
 /** Tables of rotary angles, only as long as the positions in use: a context may be a thousand times longer. */

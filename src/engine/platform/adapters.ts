@@ -4,7 +4,7 @@
  */
 
 import { AdapterError } from "../../errors.ts";
-import type { AdapterKind } from "./platform.ts";
+import type { AdapterKind, FoundAdapter } from "./platform.ts";
 
 /** The part of GPUAdapterInfo that tells adapters apart. */
 export interface AdapterFacts {
@@ -40,6 +40,13 @@ export function describeAdapter(facts: AdapterFacts): string {
     if (part !== "" && !parts.includes(part)) parts.push(part);
   }
   return parts.length === 0 ? "unnamed adapter" : parts.join(" ");
+}
+
+/** What the host answered with, if anything. */
+export function foundAdapter(adapter: GPUAdapter | null | undefined): FoundAdapter | undefined {
+  return adapter
+    ? { adapter, kind: classifyAdapter(adapter.info), description: describeAdapter(adapter.info) }
+    : undefined;
 }
 
 /** The best first; adapters of the same kind stay in the order in which the host lists them. */

@@ -5,7 +5,7 @@
  */
 
 import { AdapterError, errorMessage, FileError, ResourceError } from "../../errors.ts";
-import { chooseAdapter, classifyAdapter, describeAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
+import { chooseAdapter, foundAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
 import { BrowserThread } from "./browser-thread.ts";
 import type { FoundAdapter, HeldFile, Platform, ReadableFile } from "./platform.ts";
 import { sha256 } from "./sha256.ts";
@@ -99,29 +99,8 @@ export const platform: Platform = {
     });
   },
 
-  async removeFile(path) {
-    refuseUrl("remove", path);
-    await attempt("remove", path, async () => {
-      const folder = await openFolder(folderOf(path), false);
-      try {
-        await folder.removeEntry(baseName(path));
-      } catch (error) {
-        if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
-      }
-    });
-  },
-
-  async removeFolder(path) {
-    refuseUrl("remove the folder", path);
-    await attempt("remove the folder", path, async () => {
-      const folder = await openFolder(folderOf(path), false);
-      try {
-        await folder.removeEntry(baseName(path), { recursive: true });
-      } catch (error) {
-        if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
-      }
-    });
-  },
+  removeFile: (path) => remove("remove", path, {}),
+  removeFolder: (path) => remove("remove the folder", path, { recursive: true }),
 
   async renameFolder(from, to) {
     refuseUrl("rename the folder", from);
@@ -181,10 +160,9 @@ async function listAdapters(): Promise<FoundAdapter[]> {
   if (gpu === undefined) return [];
   const found: FoundAdapter[] = [];
   for (const options of [{ powerPreference: "high-performance" as const }, { forceFallbackAdapter: true }]) {
-    const adapter = await gpu.requestAdapter(options);
-    if (adapter === null) continue;
-    const one = { adapter, kind: classifyAdapter(adapter.info), description: describeAdapter(adapter.info) };
-    if (!found.some((other) => other.description === one.description && other.kind === one.kind)) found.push(one);
+    const one = foundAdapter(await gpu.requestAdapter(options));
+    if (one && !found.some((other) => other.description === one.description && other.kind === one.kind))
+      found.push(one);
   }
   return rankAdapters(found);
 }
@@ -276,6 +254,19 @@ async function copyFolder(from: FileSystemDirectoryHandle, to: FileSystemDirecto
     const stream = await (await to.getFileHandle(name, { create: true })).createWritable();
     await (await entry.getFile()).stream().pipeTo(stream);
   }
+}
+
+/** Removes an entry, which need not be there; its folder must. */
+async function remove(action: string, path: string, options: FileSystemRemoveOptions): Promise<void> {
+  refuseUrl(action, path);
+  await attempt(action, path, async () => {
+    const folder = await openFolder(folderOf(path), false);
+    try {
+      await folder.removeEntry(baseName(path), options);
+    } catch (error) {
+      if (!(error instanceof DOMException && error.name === "NotFoundError")) throw error;
+    }
+  });
 }
 
 async function openPrivateFile(path: string, create: boolean): Promise<FileSystemFileHandle> {

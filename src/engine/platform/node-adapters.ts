@@ -4,14 +4,7 @@
  */
 
 import { AdapterError, errorMessage } from "../../errors.ts";
-import {
-  chooseAdapter,
-  classifyAdapter,
-  describeAdapter,
-  isAdapterKind,
-  noAdapterMessage,
-  rankAdapters,
-} from "./adapters.ts";
+import { chooseAdapter, foundAdapter, isAdapterKind, noAdapterMessage, rankAdapters } from "./adapters.ts";
 import { hostHasGpu, openHostAdapter } from "./node-host-gpu.ts";
 import { silenceNativeStderr } from "./node-native-stderr.ts";
 import { installLoader, swiftShaderDriver, swiftShaderFolder } from "./node-swiftshader.ts";
@@ -89,9 +82,7 @@ async function openSwiftShader(): Promise<FoundAdapter | undefined> {
 }
 
 async function openAdapter(source: Source): Promise<FoundAdapter | undefined> {
-  const adapter = await askDawn(source);
-  if (adapter === null) return undefined;
-  return { adapter, kind: classifyAdapter(adapter.info), description: describeAdapter(adapter.info) };
+  return foundAdapter(await askDawn(source));
 }
 
 /**

@@ -3,7 +3,7 @@
  * its end, taken over where the process was killed. Whether a process of another machine, or of another container,
  * lives is told by the file's time alone, which its holder sets again and again.
  */
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, rmSync, utimesSync } from "node:fs";
 import { readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
@@ -44,7 +44,7 @@ const systemClock: Clock = {
   },
 };
 
-/** A file that was left is removed and made so often; after that somebody else was quicker each time. */
+/** A file that is gone when it is read is made again so often; after that somebody else was quicker each time. */
 const MOST_TRIES = 3;
 
 /** What a file says: who holds it, when that process started, and a token that no other holding of it has. */
@@ -73,22 +73,57 @@ export async function holdFile(path: string, clock: Clock = systemClock): Promis
   const mine = held.get(key);
   if (mine !== undefined) return { holder: parse(mine) };
   held.set(key, own); // now, so that of two calls of this process one has it
-  let has = false;
+  let found: Acquired = { isOurs: false, text: "" };
   try {
-    for (let tries = 0; tries < MOST_TRIES; tries++) {
-      has = await created(key, own);
-      if (has) return { release: keep(key, own, clock) };
-      const found = await readFile(key, "utf8").catch(() => undefined);
-      if (found === undefined) continue; // released meanwhile
-      const holder = parse(found);
-      if (!(await wasLeft(holder, key, clock))) return { holder };
-      await takeAway(key, found);
-    }
-    return { holder: parse(await readFile(key, "utf8").catch(() => "")) };
+    found = await acquire(key, own, clock);
+    return found.isOurs ? { release: keep(key, own, clock) } : { holder: parse(found.text) };
   } catch (error) {
     throw fileError("write", path, error);
   } finally {
-    if (!has) held.delete(key);
+    if (!found.isOurs) held.delete(key);
+  }
+}
+
+/** Whether a file is this process's now, else what it says. */
+interface Acquired {
+  readonly isOurs: boolean;
+  readonly text: string;
+}
+
+/** Makes a file that says `own`, or puts that in the place of one that was left. */
+async function acquire(path: string, own: string, clock: Clock): Promise<Acquired> {
+  for (let tries = 0; tries < MOST_TRIES; tries++) {
+    if (await created(path, own)) return { isOurs: true, text: own };
+    const text = await readFile(path, "utf8").catch(() => undefined);
+    if (text === undefined) continue; // released meanwhile
+    if (!(await wasLeft(text, path, clock)) || !(await takeOver(path, text, own, clock))) {
+      return { isOurs: false, text: (await readFile(path, "utf8").catch(() => undefined)) ?? text };
+    }
+    return { isOurs: true, text: own };
+  }
+  return { isOurs: false, text: await readFile(path, "utf8").catch(() => "") };
+}
+
+/**
+ * Replaces a file that was left. Of all processes that found this text in it, only one at a time may, the holder of a
+ * second file whose name is made of the text; and none once the text is another. Nobody therefore takes a file away
+ * that another process has just taken over. A second file that was left itself is taken over in the same way.
+ *
+ * @returns false where another process is doing so, or has done so
+ */
+async function takeOver(path: string, text: string, own: string, clock: Clock): Promise<boolean> {
+  const turn = `${path}.${createHash("sha256").update(text).digest("hex").slice(0, 16)}.tmp`;
+  if (!(await acquire(turn, own, clock)).isOurs) return false;
+  const next = `${turn}.next`;
+  try {
+    const now = await readFile(path, "utf8").catch(() => undefined);
+    if (now !== text || !(await wasLeft(now, path, clock))) return false;
+    await writeFile(next, own);
+    await rename(next, path);
+    return true;
+  } finally {
+    await rm(next, { force: true });
+    await rm(turn, { force: true });
   }
 }
 
@@ -113,24 +148,13 @@ async function created(path: string, text: string): Promise<boolean> {
   }
 }
 
-/** Whether the process that made the file has ended, as far as can be told from here. */
-async function wasLeft({ process: id, host, since, started }: Written, path: string, clock: Clock): Promise<boolean> {
+/** Whether the process that made a file with this text has ended, as far as can be told from here. */
+async function wasLeft(text: string, path: string, clock: Clock): Promise<boolean> {
+  const { process: id, host, since, started } = parse(text);
   if (id !== undefined && host === hostname()) return hasEnded(id, { started, since });
-  const { mtimeMs } = await stat(path);
-  return clock.now() - mtimeMs > (id === undefined ? LONGEST_WRITE_MS : LONGEST_SILENCE_MS);
-}
-
-/** Removes a file that was left, but not one that another process put in its place meanwhile. */
-async function takeAway(path: string, text: string): Promise<void> {
-  const aside = `${path}.${randomBytes(6).toString("hex")}.tmp`;
-  try {
-    await rename(path, aside);
-  } catch (error) {
-    if (errorCode(error) === "ENOENT") return;
-    throw error;
-  }
-  if ((await readFile(aside, "utf8")) === text) await rm(aside, { force: true });
-  else await rename(aside, path);
+  const found = await stat(path).catch(() => undefined);
+  if (found === undefined) return false; // released meanwhile
+  return clock.now() - found.mtimeMs > (id === undefined ? LONGEST_WRITE_MS : LONGEST_SILENCE_MS);
 }
 
 function parse(text: string): Written {

@@ -3,7 +3,7 @@
  * it is, and its GPU needs no package, no driver search and no flags.
  */
 
-import { classifyAdapter, describeAdapter } from "./adapters.ts";
+import { foundAdapter } from "./adapters.ts";
 import type { FoundAdapter } from "./platform.ts";
 
 /** Whether this process runs in Deno, whose `navigator.gpu` is used. */
@@ -12,7 +12,5 @@ export const hostHasGpu: boolean = "Deno" in globalThis;
 /** The host's preferred adapter; undefined where it has none. */
 export async function openHostAdapter(): Promise<FoundAdapter | undefined> {
   const gpu = (globalThis.navigator as Navigator | undefined)?.gpu;
-  const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
-  if (adapter === null || adapter === undefined) return undefined;
-  return { adapter, kind: classifyAdapter(adapter.info), description: describeAdapter(adapter.info) };
+  return foundAdapter(await gpu?.requestAdapter({ powerPreference: "high-performance" }));
 }

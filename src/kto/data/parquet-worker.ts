@@ -132,7 +132,7 @@ function floatsIn(members: readonly SchemaTree[]): FloatPlaces | undefined {
   return places.length === 0 ? undefined : Object.fromEntries(places);
 }
 
-/** As hyparquet assembles values: a list's element and a map's values have no name of their own there. */
+/** The places of floats in the values that hyparquet assembles: a list's element and a map's values have no name of their own there. */
 function floatsOf({ element, children }: SchemaTree): FloatPlaces | undefined {
   if (children.length === 0) return element.type === "DOUBLE" || element.type === "FLOAT" ? true : undefined;
   const [repeated] = children;

@@ -14,9 +14,9 @@ import { Update, type UpdateReference } from "../method/update.ts";
 import { meanStep, secondsWhenWarm } from "../method/warm-time.ts";
 
 export interface EvaluatorOptions {
-  /** As it is when `run` is called. */
+  /** The model that is evaluated, with the weights that it has when `run` is called. */
   readonly policy: Model;
-  /** As in `UpdateOptions`; for "cached" the numbers themselves, of an `EvaluationPlan` of the same rows. */
+  /** The reference as `UpdateOptions` has it; for "cached" the numbers themselves, of an `EvaluationPlan` of the same rows. */
   readonly reference: Exclude<UpdateReference, "cached"> | ReferenceLogProbs;
   /** At least 2, with token ids of the policy's vocabulary. */
   readonly examples: readonly BatchExample[];

@@ -30,7 +30,7 @@ interface Margins {
 
 /** Plain values, so that it fits into a JSON checkpoint. */
 export interface SelectionState {
-  /** Of which metric `best` and `evaluationsWithoutImprovement` tell, with the prefix. */
+  /** The metric behind `best` and `evaluationsWithoutImprovement`, with the prefix `eval_`. */
   readonly metric: string;
   readonly greaterIsBetter: boolean;
   readonly best: { readonly step: number; readonly value: number } | undefined;
@@ -53,7 +53,7 @@ export interface Selected {
 const WARNING_WINDOW = 4;
 
 export class Selection {
-  /** With the prefix. */
+  /** The name of the metric, with the prefix `eval_`. */
   readonly metric: string;
   readonly greaterIsBetter: boolean;
   readonly #patience: number;

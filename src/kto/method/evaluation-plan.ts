@@ -2,8 +2,8 @@
  * The microbatches of an evaluation: a pure function of its rows and their number in a microbatch. No models, no
  * device.
  */
-import type { RowShape } from "../../engine/model/rows.ts";
-import { type Batch, type BatchExample, type BatchOptions, packBatch, updateShapes } from "./batch.ts";
+import type { BatchExample, BatchOptions } from "./batch.ts";
+import { Microbatches } from "./microbatches.ts";
 import { epochSchedule } from "./sampler.ts";
 
 /**
@@ -16,12 +16,10 @@ export function evaluationSchedule(
 ): number[][] {
   // Only twos leave a single row over, which training would let wait for another epoch.
   const size = mismatched && batchSize === 2 && examples.length % 2 === 1 ? 3 : batchSize;
-  return epochSchedule(examples, { batchSize: size, seed: 0, epoch: 0, mismatched });
+  return epochSchedule(examples, { batchSize: size, seed: 0, epoch: 0, mismatched, evaluates: true });
 }
 
-export class EvaluationPlan {
-  readonly examples: readonly BatchExample[];
-  readonly batchOptions: BatchOptions;
+export class EvaluationPlan extends Microbatches {
   readonly #microbatches: readonly (readonly number[])[];
 
   /**
@@ -29,13 +27,12 @@ export class EvaluationPlan {
    * @throws ConfigError for a microbatch of one row; DatasetError for fewer than two rows
    */
   constructor(examples: readonly BatchExample[], batchOptions: BatchOptions, batchSize: number) {
-    this.examples = examples;
-    this.batchOptions = batchOptions;
+    super(examples, batchOptions, "microbatch");
     this.#microbatches = evaluationSchedule(examples, { batchSize, mismatched: batchOptions.mismatched });
   }
 
   /** Microbatches: each is a step of its own. */
-  get totalSteps(): number {
+  override get totalSteps(): number {
     return this.#microbatches.length;
   }
 
@@ -44,24 +41,8 @@ export class EvaluationPlan {
     return Math.max(...this.#microbatches.map(({ length }) => length));
   }
 
-  /** The rows (indices into `examples`) of the microbatch of a step. */
-  rows(step: number): readonly (readonly number[])[] {
+  override rows(step: number): readonly (readonly number[])[] {
     const rows = this.#microbatches[step];
     return rows === undefined ? [] : [rows];
-  }
-
-  #examplesOf(rows: readonly number[]): BatchExample[] {
-    return rows.map((row) => this.examples[row]).filter((example) => example !== undefined);
-  }
-
-  batches(step: number): Batch[] {
-    return this.rows(step).map((rows) => packBatch(this.#examplesOf(rows), this.batchOptions));
-  }
-
-  shapes(): RowShape[] {
-    const shapes = this.#microbatches.flatMap((rows) =>
-      updateShapes([this.#examplesOf(rows)], this.batchOptions, "microbatch"),
-    );
-    return [...new Map(shapes.map((shape) => [JSON.stringify(shape), shape])).values()];
   }
 }

@@ -38,7 +38,7 @@ export interface KtoFloat64Result {
   readonly kl: number;
   readonly klUnclamped: number;
   readonly logRatio: number[];
-  /** Of every pair, also of those that do not count in the mean. */
+  /** The log-ratio of every mismatched pair, also of those that do not count in the mean. */
   readonly klLogRatio: number[];
   readonly policyLogProbs: number[];
   readonly referenceLogProbs: number[];

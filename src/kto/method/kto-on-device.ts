@@ -27,19 +27,15 @@ export class KtoOnDevice extends Objective {
   constructor(device: Device, options: ObjectiveOptions, maxSize: number, updateRows?: number) {
     super(device, options, maxSize, METRIC_SUMS.size);
     this.options = options;
-    this.#referenceLogProbs = device.allocate("scratch", "reference log-probs", [this.sequences(maxSize)]);
-    this.#desirable = device.allocate("batch", "labels", [maxSize], "u32");
-    this.#pairValid = device.allocate("batch", "pair flags", [maxSize], "u32");
-    this.#pairSum = device.allocate("scratch", "reference point", [2]);
-    this.#kept = updateRows === undefined ? undefined : device.allocate("scratch", "kept log-probs", [updateRows]);
+    this.#referenceLogProbs = this.allocate("reference log-probs", this.sequences(maxSize));
+    this.#desirable = this.allocate("labels", maxSize, "u32");
+    this.#pairValid = this.allocate("pair flags", maxSize, "u32");
+    this.#pairSum = this.allocate("reference point", 2);
+    this.#kept = updateRows === undefined ? undefined : this.allocate("kept log-probs", updateRows);
   }
 
   override referenceLogProbs(size: number): Tensor {
     return reshape(this.#referenceLogProbs, [this.sequences(size)]);
-  }
-
-  override hitCounts(): undefined {
-    return undefined;
   }
 
   override upload(batch: Batch): void {
@@ -111,12 +107,5 @@ export class KtoOnDevice extends Objective {
 
   override metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics {
     return objectiveMetrics(sums, cutPairs);
-  }
-
-  override free(): void {
-    super.free();
-    for (const tensor of [this.#referenceLogProbs, this.#desirable, this.#pairValid, this.#pairSum, this.#kept]) {
-      if (tensor) this.device.free(tensor);
-    }
   }
 }

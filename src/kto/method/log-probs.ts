@@ -2,12 +2,11 @@
  * Log-probabilities of completions under one or two models, row by row: what `kto logps` prints. Uses the training
  * step's own forward pass, without mismatched pairs.
  */
-import type { Device } from "../../engine/gpu/device.ts";
 import { Program } from "../../engine/gpu/program.ts";
 import type { Tensor } from "../../engine/gpu/tensor.ts";
 import { PassMemory, recordLogProbs } from "../../engine/model/decoder.ts";
 import type { Model } from "../../engine/model/model.ts";
-import { packRows, type RowSequence, type RowShape, rowShape } from "../../engine/model/rows.ts";
+import { type PackedRows, packRows, type RowSequence, type RowShape, rowShape } from "../../engine/model/rows.ts";
 import { ConfigError } from "../../errors.ts";
 import { checkSequences } from "./batch.ts";
 
@@ -26,7 +25,6 @@ export async function completionLogProbs(
   if (!Number.isInteger(batchSize) || batchSize < 1) {
     throw new ConfigError(`The batch size is ${batchSize}; it must be a whole number of at least 1.`);
   }
-  const { device } = model;
   const { contextLength, vocabSize } = model.config;
   checkSequences(sequences, vocabSize, { maxLength: contextLength, limit: "the model's context of" });
   const batches: RowSequence[][] = [];
@@ -36,33 +34,78 @@ export async function completionLogProbs(
   const result = new Float64Array(sequences.length);
   if (batches.length === 0) return result;
   const shapes = batches.map((batch) => rowShape(batch));
-  const { memory, sums } = device.allocating(() => ({
-    memory: new PassMemory(device, model.config, shapes, { gradients: false, adapter: model.adapter }),
-    sums: device.allocate("scratch", "log-probs", [batchSize]),
-  }));
-  const programs = new Map<string, Program>();
+  const pass = new LogProbPass(model, shapes, "log-probs");
   try {
     for (const [index, batch] of batches.entries()) {
-      const shape = shapes[index] as RowShape;
-      const key = JSON.stringify(shape);
-      const target = { ...sums, shape: [batch.length] };
-      const program = programs.get(key) ?? record(device, model, memory, shape, target);
-      programs.set(key, program);
-      await program.prepare();
-      memory.upload(packRows(batch, [], shape));
-      program.run();
-      result.set(await device.download(target), index * batchSize);
+      result.set(await pass.logProbs(packRows(batch, [], shapes[index])), index * batchSize);
     }
   } finally {
-    for (const program of programs.values()) program.dispose();
-    memory.free();
-    device.free(sums);
+    pass.free();
   }
   return result;
 }
 
-function record(device: Device, model: Model, memory: PassMemory, shape: RowShape, sums: Tensor): Program {
-  const program = new Program(device, "log-probs");
-  recordLogProbs(program, model, memory, shape, sums);
-  return program;
+/** Forward passes of one model over packed rows, in memory of its own: log-probabilities of their sequences. */
+export class LogProbPass {
+  readonly model: Model;
+  readonly fp16: boolean;
+  readonly #name: string;
+  readonly #shapes: readonly RowShape[];
+  readonly #memory: PassMemory;
+  readonly #sums: Tensor;
+  readonly #programs = new Map<string, Program>();
+
+  /**
+   * @param shapes every class of rows that is run, or one that holds them all
+   * @throws AdapterError for rows that the adapter cannot hold
+   */
+  constructor(model: Model, shapes: readonly RowShape[], name: string, fp16 = false) {
+    const { device, config, adapter } = model;
+    const largest = Math.max(...shapes.map(({ sequences }) => sequences));
+    this.model = model;
+    this.fp16 = fp16;
+    this.#name = name;
+    this.#shapes = shapes;
+    [this.#memory, this.#sums] = device.allocating(() => [
+      new PassMemory(device, config, shapes, { gradients: false, format: fp16 ? "f16" : "f32", adapter }),
+      device.allocate("scratch", name, [largest]),
+    ]);
+  }
+
+  #recorded(shape: RowShape): Program {
+    const program = new Program(this.model.device, this.#name);
+    recordLogProbs(program, this.model, this.#memory, shape, this.#sumsOf(shape));
+    return program;
+  }
+
+  #sumsOf({ sequences }: RowShape): Tensor {
+    return { ...this.#sums, shape: [sequences] };
+  }
+
+  /** What runs for each class of rows, in order. */
+  async kernels(): Promise<(readonly string[])[]> {
+    const found: (readonly string[])[] = [];
+    for (const shape of this.#shapes) {
+      const program = this.#recorded(shape);
+      await program.choose();
+      found.push(program.kernels);
+    }
+    return found;
+  }
+
+  async logProbs(packed: PackedRows): Promise<Float32Array> {
+    const key = JSON.stringify(packed.shape);
+    const program = this.#programs.get(key) ?? this.#recorded(packed.shape);
+    this.#programs.set(key, program);
+    await program.prepare();
+    this.#memory.upload(packed);
+    program.run();
+    return await this.model.device.download(this.#sumsOf(packed.shape));
+  }
+
+  free(): void {
+    for (const program of this.#programs.values()) program.dispose();
+    this.#memory.free();
+    this.model.device.free(this.#sums);
+  }
 }

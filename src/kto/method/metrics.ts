@@ -19,7 +19,7 @@ export interface WindowFacts {
   /** Token rows that the models ran forward for training since the start. */
   readonly tokensComputed: number;
   readonly tokensPerSecond: number;
-  /** Of the window's last update; undefined where it is not known. */
+  /** The device's share of the time of the window's last update; undefined where it is not known. */
   readonly deviceTimeShare: number | undefined;
   /** Device memory in bytes, by category. */
   readonly memory: Readonly<Record<string, number>>;

@@ -9,6 +9,8 @@ import { elementCount, reshape, type Tensor } from "../../engine/gpu/tensor.ts";
 import type { TokenSums } from "../../engine/model/head.ts";
 import { ConfigError, shown } from "../../errors.ts";
 import type { KtoLossType, ReferenceKind } from "../../kernels/kto-objective.ts";
+import { solveWeights } from "../data/weights.ts";
+import type { MethodOptions } from "../options/method.ts";
 import type { Batch } from "./batch.ts";
 import type { Metrics } from "./metrics.ts";
 
@@ -23,6 +25,16 @@ export interface ObjectiveOptions {
   readonly lossType: KtoLossType;
   /** "uniform": the reference's log-probabilities are one constant, for which 0 stands; default "model". */
   readonly referenceKind?: ReferenceKind;
+}
+
+/** The constants that options ask for; weights that are "auto" balance these rows. */
+export function objectiveOf(
+  options: Pick<MethodOptions, "beta" | "desirable_weight" | "undesirable_weight" | "loss_type">,
+  rows: readonly { readonly label: boolean }[],
+): ObjectiveOptions {
+  const weights = solveWeights(options.desirable_weight, options.undesirable_weight, rows);
+  const { beta, loss_type: lossType } = options;
+  return { beta, desirableWeight: weights.desirable, undesirableWeight: weights.undesirable, lossType };
 }
 
 /**
@@ -53,6 +65,7 @@ export function usesPairs(objective: TrainedFor): boolean {
 
 export abstract class Objective {
   readonly device: Device;
+  readonly #allocated: Tensor[] = [];
   /** Log-probabilities of a microbatch's sequences: the examples, then the pairs if there are any. */
   readonly #policyLogProbs: Tensor;
   readonly #coefficients: Tensor;
@@ -65,13 +78,20 @@ export abstract class Objective {
   protected constructor(device: Device, objective: TrainedFor, maxSize: number, metricSums: number) {
     this.device = device;
     this.usesPairs = usesPairs(objective);
-    this.#policyLogProbs = device.allocate("scratch", "policy log-probs", [this.sequences(maxSize)]);
-    this.#coefficients = device.allocate("scratch", "coefficients", [maxSize]);
+    this.#policyLogProbs = this.allocate("policy log-probs", this.sequences(maxSize));
+    this.#coefficients = this.allocate("coefficients", maxSize);
     this.#tokenSums = {
-      entropies: device.allocate("scratch", "entropies", [maxSize]),
-      logits: device.allocate("scratch", "mean logits", [maxSize]),
+      entropies: this.allocate("entropies", maxSize),
+      logits: this.allocate("mean logits", maxSize),
     };
-    this.metrics = device.allocate("scratch", "metric sums", [metricSums]);
+    this.metrics = this.allocate("metric sums", metricSums);
+  }
+
+  /** Memory that `free` gives back: f32 scratch, or u32 of the batch. */
+  protected allocate(label: string, size: number, dtype: "f32" | "u32" = "f32"): Tensor {
+    const tensor = this.device.allocate(dtype === "u32" ? "batch" : "scratch", label, [size], dtype);
+    this.#allocated.push(tensor);
+    return tensor;
   }
 
   /** Sequences of a microbatch of m: the examples, then the pairs if there are any. */
@@ -94,18 +114,23 @@ export abstract class Objective {
   }
 
   /** Where a reference's log-probabilities go; undefined for a method without one. */
-  abstract referenceLogProbs(size: number): Tensor | undefined;
+  referenceLogProbs(_size: number): Tensor | undefined {
+    return undefined;
+  }
 
   /** Where the hits of a microbatch's sequences go, see `recordTargetHits`; undefined for a method that counts none. */
-  abstract hitCounts(size: number): Tensor | undefined;
+  hitCounts(_size: number): Tensor | undefined {
+    return undefined;
+  }
 
   /** Uploads what the objective needs of a microbatch beside its log-probabilities. */
   abstract upload(batch: Batch): void;
 
-  abstract recordClearPairs(program: Program): void;
+  /** Records that the reference point starts at nothing, where the method has one. */
+  recordClearPairs(_program: Program): void {}
 
   /** Records adding this microbatch's mismatched log-ratios to the reference point, and counting them. */
-  abstract recordPairs(program: Program, size: number): void;
+  recordPairs(_program: Program, _size: number): void {}
 
   /**
    * Records coefficients and metric sums from the log-probabilities and the reference point as it stands.
@@ -141,9 +166,6 @@ export abstract class Objective {
 
   /** Gives the device memory back. */
   free(): void {
-    const { entropies, logits } = this.#tokenSums;
-    for (const tensor of [this.#policyLogProbs, this.#coefficients, entropies, logits, this.metrics]) {
-      this.device.free(tensor);
-    }
+    for (const tensor of this.#allocated) this.device.free(tensor);
   }
 }

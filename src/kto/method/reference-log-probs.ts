@@ -2,20 +2,19 @@
  * The reference's log-probs of a whole run and of its evaluations, computed before it (TRL: precompute_ref_log_probs),
  * so that no reference model is resident while training. log pi_ref(y_j|x_i) depends on the pair, and each epoch draws
  * other pairs, so every microbatch of the schedule has numbers of its own, from the pass that a live reference would
- * make. They are kept on disk under a hash of all that changes them, see `cacheKey`.
+ * make. They are kept on disk under a hash of everything that changes them, see `cacheKey`.
  */
 
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
 import type { Arena } from "../../engine/gpu/arena.ts";
-import { Program } from "../../engine/gpu/program.ts";
 import { elementBytes, type Tensor } from "../../engine/gpu/tensor.ts";
-import { PassMemory, recordLogProbs } from "../../engine/model/decoder.ts";
 import type { Model } from "../../engine/model/model.ts";
-import type { RowShape } from "../../engine/model/rows.ts";
 import { platform } from "../../engine/platform/index.ts";
 import type { Sha256 } from "../../engine/platform/platform.ts";
 import { counted, errorMessage, NumericError } from "../../errors.ts";
-import type { Batch, BatchExample, BatchOptions, ReferencePointScope } from "./batch.ts";
+import type { Batch } from "./batch.ts";
+import { LogProbPass } from "./log-probs.ts";
+import type { Microbatches } from "./microbatches.ts";
 
 /** Raised when the same inputs would give other numbers or another layout. */
 const FORMAT = 2;
@@ -23,23 +22,10 @@ const cache = new EntryCache("reference", ".logps");
 /** Words of weights that are on the host at once while they are hashed. */
 const PIECE_WORDS = 2 ** 22;
 
-/** The microbatches of a run's updates (`RunPlan`), or of an evaluation (`EvaluationPlan`), each of which is a step. */
-export interface Microbatches {
-  readonly examples: readonly BatchExample[];
-  readonly batchOptions: BatchOptions;
-  readonly totalSteps: number;
-  /** The rows among which pairs are made; default "microbatch". */
-  readonly scope?: ReferencePointScope;
-  /** Indices into `examples`. */
-  rows(step: number): readonly (readonly number[])[];
-  batches(step: number): Batch[];
-  shapes(): RowShape[];
-}
-
 export interface ReferenceLogProbsOptions {
   /** Compute also what the cache holds; default false. */
   readonly recompute?: boolean;
-  /** As in `UpdateOptions`: like the training that they are for. Default false. */
+  /** Whether activations are f16, as in the training that the numbers are for (`UpdateOptions`). Default false. */
   readonly fp16?: boolean;
   /**
    * false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true.
@@ -55,20 +41,23 @@ export class ReferenceLogProbs {
   readonly note: string;
   /** They were found and not computed. */
   readonly found: boolean;
+  /** False where they could not be written, so that the next run computes them again. */
+  readonly isKept: boolean;
   readonly #values: Float32Array<ArrayBuffer>;
-  /** Of each step's microbatches. */
+  /** Where the numbers of each step's microbatches begin. */
   readonly #starts: readonly (readonly number[])[];
 
   private constructor(
     values: Float32Array<ArrayBuffer>,
     starts: readonly (readonly number[])[],
     note: string,
-    found = false,
+    { found = false, isKept = true }: { readonly found?: boolean; readonly isKept?: boolean } = {},
   ) {
     this.#values = values;
     this.#starts = starts;
     this.note = note;
     this.found = found;
+    this.isKept = isKept;
   }
 
   /**
@@ -84,13 +73,13 @@ export class ReferenceLogProbs {
     const { starts, size } = places(plan);
     const none = () => new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
     if (reference.device.counts) return none();
-    const pass = new ReferencePass(reference, plan.shapes(), fp16);
+    const pass = new LogProbPass(reference, plan.shapes(), "reference log-probs", fp16);
     try {
       const key = await cacheKey(pass, plan);
       const found = recompute ? undefined : await cache.read(key);
       if (found?.body.length === 4 * size) {
         const note = `log-probabilities of the reference read from ${found.path}`;
-        return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, true);
+        return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, { found: true });
       }
       if (!wanted) return none();
       const values = await compute(pass, plan, starts, size, stepNames[0]);
@@ -100,7 +89,9 @@ export class ReferenceLogProbs {
         return new ReferenceLogProbs(values, starts, `${done}; they are kept in ${path}`);
       } catch (error) {
         unlessFileError(error);
-        return new ReferenceLogProbs(values, starts, `${done}; they are not kept: ${errorMessage(error)}`);
+        return new ReferenceLogProbs(values, starts, `${done}; they are not kept: ${errorMessage(error)}`, {
+          isKept: false,
+        });
       }
     } finally {
       pass.free();
@@ -131,68 +122,8 @@ function places(plan: Microbatches): { starts: number[][]; size: number } {
   return { starts, size };
 }
 
-/** The pass of the reference over a microbatch, in memory of its own. */
-class ReferencePass {
-  readonly reference: Model;
-  readonly fp16: boolean;
-  readonly #shapes: readonly RowShape[];
-  readonly #memory: PassMemory;
-  readonly #sums: Tensor;
-  readonly #programs = new Map<string, Program>();
-
-  /** @param shapes of a plan: every class of its microbatches, or one that holds them all */
-  constructor(reference: Model, shapes: readonly RowShape[], fp16: boolean) {
-    const { device, config, adapter } = reference;
-    const largest = Math.max(...shapes.map(({ sequences }) => sequences));
-    this.reference = reference;
-    this.fp16 = fp16;
-    this.#shapes = shapes;
-    [this.#memory, this.#sums] = device.allocating(() => [
-      new PassMemory(device, config, shapes, { gradients: false, format: fp16 ? "f16" : "f32", adapter }),
-      device.allocate("scratch", "reference log-probs", [largest]),
-    ]);
-  }
-
-  #recorded(shape: RowShape): Program {
-    const program = new Program(this.reference.device, "reference log-probs");
-    recordLogProbs(program, this.reference, this.#memory, shape, this.#sumsOf(shape));
-    return program;
-  }
-
-  #sumsOf({ sequences }: RowShape): Tensor {
-    return { ...this.#sums, shape: [sequences] };
-  }
-
-  /** What runs for each class of microbatches, in order. */
-  async kernels(): Promise<(readonly string[])[]> {
-    const found: (readonly string[])[] = [];
-    for (const shape of this.#shapes) {
-      const program = this.#recorded(shape);
-      await program.choose();
-      found.push(program.kernels);
-    }
-    return found;
-  }
-
-  async logProbs({ packed }: Batch): Promise<Float32Array> {
-    const key = JSON.stringify(packed.shape);
-    const program = this.#programs.get(key) ?? this.#recorded(packed.shape);
-    this.#programs.set(key, program);
-    await program.prepare();
-    this.#memory.upload(packed);
-    program.run();
-    return await this.reference.device.download(this.#sumsOf(packed.shape));
-  }
-
-  free(): void {
-    for (const program of this.#programs.values()) program.dispose();
-    this.#memory.free();
-    this.reference.device.free(this.#sums);
-  }
-}
-
 async function compute(
-  pass: ReferencePass,
+  pass: LogProbPass,
   plan: Microbatches,
   starts: readonly (readonly number[])[],
   size: number,
@@ -201,11 +132,11 @@ async function compute(
   const values = new Float32Array(size);
   for (let step = 0; step < plan.totalSteps; step++) {
     for (const [index, batch] of plan.batches(step).entries()) {
-      const found = await pass.logProbs(batch);
+      const found = await pass.logProbs(batch.packed);
       const broken = found.findIndex((value) => !Number.isFinite(value));
       if (broken >= 0) {
         throw new NumericError(
-          `The reference model ${pass.reference.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights${pass.fp16 ? ", or leave fp16 out (an activation may be beyond 65504)" : ""}.`,
+          `The reference model ${pass.model.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights${pass.fp16 ? ", or leave fp16 out (an activation may be beyond 65504)" : ""}.`,
         );
       }
       values.set(found, starts[step]?.[index] ?? 0);
@@ -219,8 +150,8 @@ async function compute(
  * (which seed, order and batch settings make), the cut, the format of activations, and the kernels, since others may
  * round otherwise. Learning rate, beta and weights do not count.
  */
-async function cacheKey(pass: ReferencePass, plan: Microbatches): Promise<string> {
-  const { reference, fp16 } = pass;
+async function cacheKey(pass: LogProbPass, plan: Microbatches): Promise<string> {
+  const { model: reference, fp16 } = pass;
   const { device, config, adapter } = reference;
   const hash = platform.sha256();
   const encoder = new TextEncoder();

@@ -5,14 +5,8 @@
 import type { RowShape } from "../../engine/model/rows.ts";
 import type { RunOptions } from "../options/run.ts";
 import { samplingOf } from "../options/training.ts";
-import {
-  type Batch,
-  type BatchExample,
-  type BatchOptions,
-  packUpdate,
-  type ReferencePointScope,
-  updateShapes,
-} from "./batch.ts";
+import { type BatchExample, type BatchOptions, type ReferencePointScope, updateShapes } from "./batch.ts";
+import { Microbatches } from "./microbatches.ts";
 import { epochSchedule, microbatchesOf, rowsLeftOut } from "./sampler.ts";
 
 /** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
@@ -30,12 +24,8 @@ export type PlanOptions = Pick<
   | "group_by_length"
 >;
 
-export class RunPlan {
-  readonly examples: readonly BatchExample[];
-  readonly batchOptions: BatchOptions;
+export class RunPlan extends Microbatches {
   readonly options: PlanOptions;
-  /** "step": an update is one ring of rows, and its microbatches are parts of it, of any size. */
-  readonly scope: ReferencePointScope;
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
   /**
@@ -50,10 +40,8 @@ export class RunPlan {
     options: PlanOptions,
     scope: ReferencePointScope = "microbatch",
   ) {
-    this.examples = examples;
-    this.batchOptions = batchOptions;
+    super(examples, batchOptions, scope);
     this.options = options;
-    this.scope = scope;
     const first = this.#updates(0);
     this.rowsLeftOut = rowsLeftOut(examples.length, first.flat());
     this.stepsPerEpoch = first.length;
@@ -85,36 +73,14 @@ export class RunPlan {
     return this.#epoch.updates;
   }
 
-  /** The rows (indices into `examples`) of each microbatch of update `step`, counted from 0; none after the last. */
-  rows(step: number): number[][] {
+  override rows(step: number): number[][] {
     if (step >= this.totalSteps) return [];
     return this.#updates(Math.floor(step / this.stepsPerEpoch))[step % this.stepsPerEpoch] ?? [];
   }
 
-  /** The examples of each microbatch of update `step`. */
-  examplesOf(step: number): BatchExample[][] {
-    return this.rows(step).map((rows) => this.#examplesOf(rows));
-  }
-
-  #examplesOf(rows: readonly number[]): BatchExample[] {
-    return rows.map((row) => this.examples[row]).filter((example) => example !== undefined);
-  }
-
-  /** The packed microbatches of update `step`. */
-  batches(step: number): Batch[] {
-    return packUpdate(this.examplesOf(step), this.batchOptions, this.scope);
-  }
-
   /** Every shape class of the run or, where looking at every step would take long, one that holds them all. */
-  shapes(): RowShape[] {
-    if (this.totalSteps > MOST_STEPS_LOOKED_AT) return [this.#largestShape()];
-    const shapes = new Map<string, RowShape>();
-    for (let step = 0; step < this.totalSteps; step++) {
-      for (const shape of updateShapes(this.examplesOf(step), this.batchOptions, this.scope)) {
-        shapes.set(JSON.stringify(shape), shape);
-      }
-    }
-    return [...shapes.values()];
+  override shapes(): RowShape[] {
+    return this.totalSteps > MOST_STEPS_LOOKED_AT ? [this.#largestShape()] : super.shapes();
   }
 
   /** A shape that holds any pass: of the longest examples, and of those with the longest completions. */

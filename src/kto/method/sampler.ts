@@ -28,6 +28,8 @@ export interface ScheduleOptions {
    * False for objectives without a reference point to estimate: pairs do not matter, one row is enough. Default true.
    */
   readonly mismatched?: boolean;
+  /** The rows are to evaluate on, for messages. Default false: to train on. */
+  readonly evaluates?: boolean;
 }
 
 /** The pairs (x_i, y_j) of one microbatch. */
@@ -61,7 +63,7 @@ const worseAccepted = 1 / 4;
  */
 export function epochSchedule(examples: readonly SampledRow[], options: ScheduleOptions): number[][] {
   const { batchSize, seed, epoch, shuffle = true, groupByLength = false, mismatched = true } = options;
-  checkSizes(batchSize, examples.length, mismatched);
+  checkSizes(examples.length, options);
   const rows = examples.map((_, index) => index);
   if (mismatched) leaveOutOne(rows, batchSize, seed, epoch);
   const sizes = microbatchSizes(rows.length, batchSize);
@@ -93,20 +95,23 @@ export function mismatchedPairs(microbatch: readonly SampledRow[]): MismatchedPa
   return { pair, valid };
 }
 
-function checkSizes(batchSize: number, count: number, mismatched: boolean): void {
+function checkSizes(count: number, { batchSize, mismatched = true, evaluates = false }: ScheduleOptions): void {
+  const [option, use] = evaluates
+    ? ["per_device_eval_batch_size", "to evaluate on"]
+    : ["per_device_train_batch_size", "to train on"];
   if (!Number.isInteger(batchSize) || batchSize < 1) {
-    throw new ConfigError(`per_device_train_batch_size is ${batchSize}; it must be a whole number of at least 1.`);
+    throw new ConfigError(`${option} is ${batchSize}; it must be a whole number of at least 1.`);
   }
-  if (count === 0) throw new DatasetError("There are no examples to make microbatches of.");
+  if (count === 0) throw new DatasetError(`There are no examples ${use}.`);
   if (!mismatched) return;
   if (batchSize === 1) {
     throw new ConfigError(
-      'per_device_train_batch_size is 1, but KTO estimates its reference point from the completions of other rows, and a single row has none; use at least 2 (8 or more recommended), or set gradient_accumulation_steps, over whose rows reference_point_scope "step" takes it.',
+      `${option} is 1, but KTO estimates its reference point from the completions of other rows, and a single row has none; use at least 2 (8 or more recommended)${evaluates ? "" : ', or set gradient_accumulation_steps, over whose rows reference_point_scope "step" takes it'}.`,
     );
   }
   if (count === 1) {
     throw new DatasetError(
-      "There is only 1 example, but KTO estimates its reference point from the completions of other rows; give at least 2.",
+      `There is only 1 example ${use}, but KTO estimates its reference point from the completions of other rows; give at least 2.`,
     );
   }
 }

@@ -18,12 +18,8 @@ export class SftOnDevice extends Objective {
   /** @param maxSize the largest microbatch */
   constructor(device: Device, maxSize: number) {
     super(device, "sft", maxSize, SFT_SUMS.size);
-    this.#completionTokens = device.allocate("batch", "completion lengths", [maxSize], "u32");
-    this.#hitCounts = device.allocate("scratch", "hit counts", [maxSize]);
-  }
-
-  override referenceLogProbs(): undefined {
-    return undefined;
+    this.#completionTokens = this.allocate("completion lengths", maxSize, "u32");
+    this.#hitCounts = this.allocate("hit counts", maxSize);
   }
 
   override hitCounts(size: number): Tensor {
@@ -33,10 +29,6 @@ export class SftOnDevice extends Objective {
   override upload(batch: Batch): void {
     this.device.upload(this.#completionTokens, batch.completionTokens);
   }
-
-  override recordClearPairs(): void {}
-
-  override recordPairs(): void {}
 
   override recordCoefficients(program: Program, size: number, stepNumbers: Tensor | undefined): void {
     program.dispatch(sftObjective, {
@@ -69,10 +61,5 @@ export class SftOnDevice extends Objective {
 
   override metricsOf(sums: ArrayLike<number>): Metrics {
     return sftMetrics(sums);
-  }
-
-  override free(): void {
-    super.free();
-    for (const tensor of [this.#completionTokens, this.#hitCounts]) this.device.free(tensor);
   }
 }

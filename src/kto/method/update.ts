@@ -9,14 +9,8 @@ import { AdamW, type AdamWOptions } from "../../engine/gpu/optimizer.ts";
 import { PassTimer } from "../../engine/gpu/pass-timer.ts";
 import { Program } from "../../engine/gpu/program.ts";
 import { sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
-import {
-  PassMemory,
-  positionLimit,
-  recordGradients,
-  recordLogitSums,
-  recordLogProbs,
-  recordTargetHits,
-} from "../../engine/model/decoder.ts";
+import { PassMemory, positionLimit, recordGradients, recordLogProbs } from "../../engine/model/decoder.ts";
+import { recordTargetHits, recordTokenSums } from "../../engine/model/head.ts";
 import { Model } from "../../engine/model/model.ts";
 import type { RowShape } from "../../engine/model/rows.ts";
 import { ConfigError } from "../../errors.ts";
@@ -259,7 +253,7 @@ export class Update {
       const logProbs = objective.policyLogProbs(batch.size);
       recordLogProbs(recording, this.policy, this.#memory, shape, sliceRows(logProbs, 0, shape.sequences));
       const hits = objective.hitCounts(batch.size);
-      if (hits) recordTargetHits(recording, this.policy, this.#memory, shape, hits);
+      if (hits) recordTargetHits(this.#memory.headPass(recording, this.policy, shape), hits);
       if (kind === "pairs and gradients" || kind === "evaluation") objective.recordClearPairs(recording);
       if (kind !== "gradients") objective.recordPairs(recording, batch.size);
       if (kind === "pairs") return;
@@ -282,7 +276,7 @@ export class Update {
   async #addTokenSums(batch: Batch): Promise<void> {
     const { shape } = batch.apart?.examples ?? batch.packed;
     const program = await this.#program(`tokens ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
-      recordLogitSums(recording, this.policy, this.#memory, shape, this.objective.tokenSums(batch.size));
+      recordTokenSums(this.#memory.headPass(recording, this.policy, shape), this.objective.tokenSums(batch.size));
       this.objective.recordTokens(recording, batch.size, this.#memory.rows.tensors(shape).sequenceRanges);
     });
     this.#submit(program);

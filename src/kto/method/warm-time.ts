@@ -1,6 +1,6 @@
 /** What a part of a run takes that stands for the whole: which part, and its time once everything is compiled. */
 import type { Device } from "../../engine/gpu/device.ts";
-import type { Microbatches } from "./reference-log-probs.ts";
+import type { Microbatches } from "./microbatches.ts";
 
 /** Steps over which the mean is taken: rows are drawn at random, so that the first ones stand for all. */
 const MOST_STEPS_LOOKED_AT = 1000;

@@ -44,7 +44,7 @@ export interface OptionInfo {
   readonly name: string;
   readonly kind: OptionKind;
   readonly about: OptionAbout;
-  /** Of a value that is given, without default. */
+  /** Checks a value that is given; the default is not a part of it. */
   readonly schema: z.ZodType;
   /** undefined when there is none: the option is then required or simply absent. */
   readonly defaultValue: unknown;

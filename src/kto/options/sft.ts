@@ -85,7 +85,7 @@ export const sftParseContext: ParseContext = {
 /** Checks the options of `SftTrainer`. */
 export const sftTrainerOptions = new TrainerParser<SftTrainerOptions>(sftOptions, sftParseContext, checkRunOptions);
 
-/** As `parseKtoConfig`. Throws ConfigError, one sentence, also for options of KTO. */
+/** Reads options as `parseKtoConfig` does. Throws ConfigError, one sentence, also for options of KTO. */
 export function parseSftConfig(input: Readonly<Record<string, unknown>>, where?: (name: string) => string): SftConfig {
   return checkRunConfig(parseOptions(sftOptions, input, { ...sftParseContext, ...(where ? { where } : {}) }), where);
 }

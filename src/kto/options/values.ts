@@ -49,7 +49,7 @@ export function coerce(info: OptionInfo, written: unknown): unknown {
   }
 }
 
-/** As from a command line; a file's mapping is an object already. */
+/** A mapping that is written as JSON text, as on a command line; in a configuration file it is an object already. */
 function jsonFromText(text: string, exact: boolean): unknown {
   try {
     return exact ? parseExactJson(text) : JSON.parse(text);

@@ -11,7 +11,7 @@ export interface Share {
   readonly high: number;
 }
 
-/** Of the standard normal distribution: 95% lies within this many standard deviations. */
+/** 95% of the standard normal distribution lies within this many standard deviations. */
 const NORMAL_95 = 1.959963984540054;
 
 /**

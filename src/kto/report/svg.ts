@@ -1,6 +1,6 @@
 /**
- * Line plots as SVG text, so that the curves of a run can be looked at without any program but a browser. Draws what
- * it is given: no smoothing, no statistics. The same input gives the same text.
+ * Line plots as SVG text, so that the curves of a run can be looked at without any program but a browser, on a phone and
+ * on a dark page as well. Draws what it is given: no smoothing, no statistics. The same input gives the same text.
  */
 
 export interface Series {
@@ -20,32 +20,45 @@ export interface Panel {
 export interface Figure {
   readonly title: string;
   readonly xLabel: string;
-  /** Two in a row. */
+  /** One below the other, so that a phone's width shows them at nearly their own size. */
   readonly panels: readonly Panel[];
 }
 
 /** Colours that stay apart for colour-blind readers (Okabe and Ito), in the order of the series. */
 const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"];
-const PANEL = { width: 440, height: 260 } as const;
-const MARGIN = { left: 56, right: 16, top: 44, bottom: 40 } as const;
-const HEADER = 36;
+const PANEL = { width: 440, height: 250 } as const;
+const MARGIN = { left: 62, right: 16, top: 52, bottom: 48 } as const;
+const HEADER = 40;
 const TICKS = 5;
+
+/** In a dark surrounding: a dark card, and lighter lines and words, which a white card's would be too dark for. */
+const DARK_COLOURS: Readonly<Record<string, string>> = {
+  "#ddd": "#3d444d",
+  "#555": "#9198a1",
+  "#0072B2": "#4aa8e8",
+  "#D55E00": "#f0883e",
+  "#009E73": "#3fb68b",
+};
+const STYLE = `<style>@media (prefers-color-scheme: dark) { rect { fill: #151b23; stroke: #3d444d } text { fill: #f0f6fc } ${Object.entries(
+  DARK_COLOURS,
+)
+  .map(([light, dark]) => `[stroke="${light}"] { stroke: ${dark} }`)
+  .join(" ")} }</style>`;
 
 /** A standalone SVG document. Panels without a finite point say so. */
 export function linePlots({ title, xLabel, panels }: Figure): string {
-  const columns = Math.min(2, Math.max(1, panels.length));
-  const width = columns * PANEL.width;
-  const height = HEADER + Math.ceil(panels.length / columns) * PANEL.height;
-  const body = panels.map((panel, index) => {
-    const x = (index % columns) * PANEL.width;
-    const y = HEADER + Math.floor(index / columns) * PANEL.height;
-    return `<g transform="translate(${x} ${y})">\n${panelMarks(panel, xLabel)}\n</g>`;
-  });
+  const { width } = PANEL;
+  const height = HEADER + panels.length * PANEL.height;
+  const body = panels.map(
+    (panel, index) =>
+      `<g transform="translate(0 ${HEADER + index * PANEL.height})">\n${panelMarks(panel, xLabel)}\n</g>`,
+  );
   return `${[
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" font-family="sans-serif" font-size="11" role="img">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" font-family="sans-serif" font-size="14" role="img">`,
     `<title>${escapeXml(title)}</title>`,
-    `<rect width="${width}" height="${height}" fill="white"/>`,
-    `<text x="${width / 2}" y="24" text-anchor="middle" font-size="15">${escapeXml(title)}</text>`,
+    STYLE,
+    `<rect x="0.5" y="0.5" width="${width - 1}" height="${height - 1}" rx="6" fill="white" stroke="#ddd"/>`,
+    `<text x="${width / 2}" y="26" text-anchor="middle" font-size="16">${escapeXml(title)}</text>`,
     ...body,
     "</svg>",
   ].join("\n")}\n`;
@@ -58,7 +71,7 @@ function panelMarks({ title, series, includeY = [] }: Panel, xLabel: string): st
   const top = MARGIN.top;
   const bottom = PANEL.height - MARGIN.bottom;
   const middle = (left + right) / 2;
-  const heading = `<text x="${middle}" y="14" text-anchor="middle" font-weight="bold">${escapeXml(title)}</text>`;
+  const heading = `<text x="${middle}" y="16" text-anchor="middle" font-weight="bold">${escapeXml(title)}</text>`;
   if (finite.length === 0) {
     return `${heading}\n<text x="${middle}" y="${(top + bottom) / 2}" text-anchor="middle">no data</text>`;
   }
@@ -70,20 +83,20 @@ function panelMarks({ title, series, includeY = [] }: Panel, xLabel: string): st
   const grid = [
     ...yAxis.ticks.map(
       (tick) =>
-        `<path d="M${left} ${yAt(tick)}H${right}" stroke="#ddd"/><text x="${left - 6}" y="${yAt(tick) + 4}" text-anchor="end">${label(tick)}</text>`,
+        `<path d="M${left} ${yAt(tick)}H${right}" stroke="#ddd"/><text x="${left - 6}" y="${round(yAt(tick) + 5)}" text-anchor="end">${label(tick)}</text>`,
     ),
     ...xAxis.ticks.map(
       (tick) =>
-        `<path d="M${xAt(tick)} ${bottom}v4" stroke="#555"/><text x="${xAt(tick)}" y="${bottom + 16}" text-anchor="middle">${label(tick)}</text>`,
+        `<path d="M${xAt(tick)} ${bottom}v4" stroke="#555"/><text x="${xAt(tick)}" y="${bottom + 18}" text-anchor="middle">${label(tick)}</text>`,
     ),
     `<path d="M${left} ${top}V${bottom}H${right}" fill="none" stroke="#555"/>`,
-    `<text x="${middle}" y="${bottom + 32}" text-anchor="middle">${escapeXml(xLabel)}</text>`,
+    `<text x="${middle}" y="${bottom + 36}" text-anchor="middle">${escapeXml(xLabel)}</text>`,
   ];
   const lines = series.map(({ name, points }, index) => {
     const colour = COLOURS[index % COLOURS.length];
     const place = left + (index * (right - left)) / Math.max(1, series.length);
-    const key = `<path d="M${round(place)} 28h16" stroke="${colour}" stroke-width="2"/><text x="${round(place + 20)}" y="32">${escapeXml(name)}</text>`;
-    return `<path d="${pathOf(points, xAt, yAt)}" fill="none" stroke="${colour}" stroke-width="1.5" stroke-linejoin="round" stroke-linecap="round"/>${key}`;
+    const key = `<path d="M${round(place)} 33h14" stroke="${colour}" stroke-width="3"/><text x="${round(place + 18)}" y="38">${escapeXml(name)}</text>`;
+    return `<path d="${pathOf(points, xAt, yAt)}" fill="none" stroke="${colour}" stroke-width="2" stroke-linejoin="round" stroke-linecap="round"/>${key}`;
   });
   return [heading, ...grid, ...lines].join("\n");
 }

@@ -97,14 +97,14 @@ export class Checkpoints {
     return this.#last;
   }
 
-  /** As `save`, into any folder and nothing else. Returns the checkpoint's path. */
+  /** Saves a checkpoint into any folder, and removes none. Returns the checkpoint's path. */
   async saveInto(folder: string, state: RunState, facts: TrainerStateFacts): Promise<string> {
     const { options, policy, baseModel } = this.#run;
     return await writeCheckpointFolder(folder, state.step, async (target) => {
       if (policy.adapter) await saveAdapter(policy, target, baseModel);
       else await policy.save(target, { dtype: "f32" });
       if (!options.save_only_model) await this.#saveOptimizer(platform.joinPath(target, OPTIMIZER_FILE));
-      await writeRunState(target, state, facts, options.seed);
+      await writeRunState(target, state, facts);
     });
   }
 

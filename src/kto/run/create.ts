@@ -13,7 +13,7 @@ import { type Method, planRun, type RunInputs } from "./inputs.ts";
 import { lockFolder, removeEmptyFolder } from "./lock.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import { RunRecord } from "./record.ts";
-import { type CachedReference, cachedReference, liveReference, referenceAdapterDigest } from "./reference.ts";
+import { type CachedReference, cachedReference, liveReference, type StartDigests, startDigests } from "./reference.ts";
 import { type Resumption, resumption } from "./resumption.ts";
 import { Run, type RunParts } from "./run.ts";
 import { measureRun, type RunTimes } from "./timing.ts";
@@ -75,17 +75,17 @@ async function prepared<Options extends RunOptions>(
   compute: boolean,
 ): Promise<{ parts: RunParts<Options>; resumed: Resumption | undefined }> {
   const { device } = inputs.policy;
-  const adapterDigest = await referenceAdapterDigest(inputs.policy, method);
+  const digests = await startDigests(inputs.policy, method);
   // First, since what is computed before the run must come from the kernels that the first run chose.
-  const resumed = await resumption(inputs, method, plan, adapterDigest);
+  const resumed = await resumption(inputs, method, plan, digests);
   const cached = await cachedReference(inputs, method, plan, compute);
   const explained = (error: unknown) =>
     withWhatFits(error, inputs, method, (smaller, counted) => {
-      allocate(smaller, counted, planRun(smaller, counted), cached, undefined);
+      allocate(smaller, counted, planRun(smaller, counted), cached, {});
     });
   let parts: RunParts<Options>;
   try {
-    parts = device.allocating(() => allocate(inputs, method, plan, cached, adapterDigest));
+    parts = device.allocating(() => allocate(inputs, method, plan, cached, digests));
   } catch (error) {
     throw await explained(error);
   }
@@ -105,7 +105,7 @@ function allocate<Options extends RunOptions>(
   method: Method<Options>,
   plan: RunPlan,
   cached: CachedReference | undefined,
-  adapterDigest: string | undefined,
+  digests: StartDigests,
 ): RunParts<Options> {
   const { policy, evalExamples, outputFolder, ownMetrics } = inputs;
   const { options, objective } = method;
@@ -115,8 +115,9 @@ function allocate<Options extends RunOptions>(
     policy,
     reference: reference.source,
     shapes: plan.shapes(),
-    maxSize: options.per_device_train_batch_size,
-    maxUpdateRows: plan.updateRows,
+    // Whoever wants all rows at once may ask for more than there are.
+    maxSize: Math.min(options.per_device_train_batch_size, plan.examples.length),
+    maxUpdateRows: Math.min(plan.updateRows, plan.examples.length),
     objective,
     optimizer: {
       beta1: options.adam_beta1,
@@ -145,11 +146,11 @@ function allocate<Options extends RunOptions>(
     outputFolder,
   });
   const window = new LoggingWindow(update);
-  const record = new RunRecord({ inputs, method, plan, update, window, evaluation, adapterDigest });
+  const run = { inputs, method, plan, update, window, evaluation, digests };
   const free = () => {
     update.free();
     evaluation?.free();
     reference.free();
   };
-  return { inputs, method, plan, update, evaluation, window, record, cached, free };
+  return { ...run, record: new RunRecord(run), cached, free };
 }

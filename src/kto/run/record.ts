@@ -12,8 +12,9 @@ import type { Update } from "../method/update.ts";
 import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
 import { warn } from "./callbacks.ts";
 import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
-import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
+import type { StartDigests } from "./reference.ts";
 import { rescue } from "./rescue.ts";
 import type { Resumption } from "./resumption.ts";
 import {
@@ -26,15 +27,16 @@ import {
   trainerStateText,
 } from "./state.ts";
 
+/** What is recorded of a run. */
 export interface RecordedRun {
   readonly inputs: RunInputs;
   readonly method: Method;
   readonly plan: RunPlan;
   readonly update: Update;
   readonly window: LoggingWindow;
+  /** undefined for a run that does not evaluate. */
   readonly evaluation: RunEvaluation | undefined;
-  /** Of the adapter that is the reference, where one is. */
-  readonly adapterDigest: string | undefined;
+  readonly digests: StartDigests;
 }
 
 export class RunRecord {
@@ -44,7 +46,7 @@ export class RunRecord {
   log: LogLine[] = [];
   /** Why the run ended before its last step, if it did. */
   stopReason: string | undefined;
-  /** Of the last logging window. */
+  /** The metrics of the last logging window. */
   lastMetrics: Metrics | undefined;
   readonly #run: RecordedRun;
   readonly #checkpoints: Checkpoints | undefined;
@@ -80,7 +82,7 @@ export class RunRecord {
     return this.#checkpoints?.last;
   }
 
-  /** As `Run.checkpointSpace`. */
+  /** The disk space of the checkpoints, see `Run.checkpointSpace`. */
   get checkpointSpace(): { readonly bytes: number; readonly most: number } | undefined {
     const { method, plan, evaluation } = this.#run;
     const { totalSteps, stepsPerEpoch } = plan;
@@ -89,7 +91,7 @@ export class RunRecord {
   }
 
   #state(): RunState {
-    const { inputs, method, plan, window, evaluation, adapterDigest } = this.#run;
+    const { inputs, method, plan, window, evaluation, digests } = this.#run;
     const rows = evaluatedRows(inputs.evalExamples, method.options);
     this.#digests ??= { data: digestOf(plan.examples), evaluationData: rows && digestOf(rows) };
     return {
@@ -104,9 +106,9 @@ export class RunRecord {
       lastMetrics: this.lastMetrics,
       evaluation: evaluation?.state as RunState["evaluation"],
       tuning: inputs.policy.device.tuner.choices,
-      adapter: inputs.policy.device.description,
+      adapter: adapterOf(inputs.policy.device),
       kernels: kernelDigest(),
-      referenceAdapter: adapterDigest,
+      ...digests,
       ...this.#digests,
       options: { ...method.options },
       settings: this.#settings,
@@ -115,19 +117,11 @@ export class RunRecord {
   }
 
   async #facts(): Promise<TrainerStateFacts> {
-    const { plan, evaluation } = this.#run;
-    const { options } = this.#run.method;
+    const { evaluation, method } = this.#run;
     const best = evaluation?.selection.state.best;
     const saved = best && (best.step === this.done || (await this.#checkpoints?.has(best.step)));
-    return {
-      epoch: this.done / plan.stepsPerEpoch,
-      best,
-      bestCheckpoint: saved ? this.#checkpoints?.path(best.step) : undefined,
-      trainBatchSize: options.per_device_train_batch_size,
-      numTrainEpochs: Math.ceil(options.num_train_epochs),
-      loggingSteps: options.logging_steps,
-      saveSteps: options.save_steps,
-    };
+    const bestCheckpoint = saved ? this.#checkpoints?.path(best.step) : undefined;
+    return { options: method.options, best, bestCheckpoint };
   }
 
   /** Writes trainer_state.json, as it is after the last update, into a folder. */

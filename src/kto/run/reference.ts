@@ -3,7 +3,10 @@
  * once before the run. By default it is the policy as it starts; a run that is resumed starts as the first run did,
  * since the checkpoint is put into the policy after the reference was taken.
  */
+import type { Arena } from "../../engine/gpu/arena.ts";
+import { byteLength } from "../../engine/gpu/tensor.ts";
 import { Model } from "../../engine/model/model.ts";
+import { platform } from "../../engine/platform/index.ts";
 import { EvaluationPlan } from "../method/evaluation-plan.ts";
 import { arenaDigest, ReferenceLogProbs } from "../method/reference-log-probs.ts";
 import type { RunPlan } from "../method/run-plan.ts";
@@ -67,10 +70,42 @@ export function liveReference(policy: Model, method: Method): { source: UpdateRe
   return { source: copy, free: () => copy.free() };
 }
 
-/**
- * SHA-256 of the adapter that is a run's reference, by which a resumed run knows it; undefined for any other reference.
- */
-export async function referenceAdapterDigest(policy: Model, { reference }: Method): Promise<string | undefined> {
-  if (reference !== "start" || policy.adapter === undefined || policy.device.counts) return undefined;
-  return await arenaDigest(policy.adapter.weights);
+/** What a run is measured against or built on, which no checkpoint holds: SHA-256 by which a resumed run knows it. */
+export interface StartDigests {
+  /** Of the adapter that is the reference, where one is. */
+  readonly referenceAdapter?: string | undefined;
+  /** Of the weights under the adapter that is trained, or of those that are the reference as they start. */
+  readonly startWeights?: string | undefined;
+  /** Of a reference model of its own. */
+  readonly referenceWeights?: string | undefined;
+}
+
+/** Nothing where the device only counts memory. */
+export async function startDigests(policy: Model, { reference }: Method): Promise<StartDigests> {
+  const { adapter, device, weights } = policy;
+  if (device.counts) return {};
+  const own = reference instanceof Model ? reference : undefined;
+  const starts = adapter !== undefined || reference === "start" || reference === "base";
+  return {
+    referenceAdapter: adapter && reference === "start" ? await arenaDigest(adapter.weights) : undefined,
+    startWeights: starts ? await sampleDigest(weights) : undefined,
+    referenceWeights: own && (await sampleDigest(own.weights, own.adapter?.weights)),
+  };
+}
+
+/** Words of a parameter that are looked at: training changes all of them, and all of a large model would take long. */
+const SAMPLE_WORDS = 256;
+
+/** SHA-256 of the first numbers of every parameter. */
+async function sampleDigest(...arenas: readonly (Arena | undefined)[]): Promise<string> {
+  const hash = platform.sha256();
+  for (const arena of arenas) {
+    for (const { name } of arena?.layout.specs ?? []) {
+      const window = arena?.window(name);
+      if (arena === undefined || window === undefined) continue;
+      const words = Math.min(SAMPLE_WORDS, Math.floor(byteLength(window) / 4));
+      hash.update(new Uint8Array(await arena.device.downloadBytes({ ...window, dtype: "u32", shape: [words] })));
+    }
+  }
+  return hash.digest();
 }

@@ -3,12 +3,14 @@
  * is computed before the run must come out as it did then. `checkpoints.ts` brings it back onto the device.
  */
 import { checkpointDamage, listCheckpoints, unlistedFiles } from "../../engine/files/checkpoint-folders.ts";
+import { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError, counted, FileError, ModelFormatError, shown } from "../../errors.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
-import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import type { StartDigests } from "./reference.ts";
 import { digestOf, kernelDigest, type RunState, readRunState } from "./state.ts";
 
 export interface Resumption {
@@ -30,7 +32,7 @@ const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as c
  * The checkpoint that `resume_from_checkpoint` names, or for true the last good one in the folder of the run; the
  * damaged ones after it are named in warnings. The device's tuner keeps to the kernels of that run from here on.
  *
- * @param adapterDigest of the adapter that is the reference, where one is
+ * @param digests of the models that this run starts with
  * @returns undefined for a run that is not resumed, and for a plan of a run
  * @throws FileError, ModelFormatError if there is none or the one that was named is damaged; ConfigError for options,
  * data or an adapter that are not those of the run that is resumed
@@ -39,7 +41,7 @@ export async function resumption(
   inputs: RunInputs,
   method: Method,
   plan: RunPlan,
-  adapterDigest: string | undefined,
+  digests: StartDigests,
 ): Promise<Resumption | undefined> {
   const { resume_from_checkpoint: from } = method.options;
   const { policy, outputFolder } = inputs;
@@ -51,7 +53,8 @@ export async function resumption(
   }
   const found = typeof from === "string" ? await named(from, inputs) : await lastGood(outputFolder, inputs);
   checkSame(found, inputs, method, plan);
-  checkReferenceAdapter(found, adapterDigest);
+  checkReferenceAdapter(found, digests.referenceAdapter);
+  checkStart(found, inputs, method, digests);
   if (found.state.kernels !== kernelDigest()) {
     warn(
       inputs,
@@ -59,10 +62,11 @@ export async function resumption(
     );
   }
   const { adapter } = found.state;
-  if (adapter !== undefined && adapter !== policy.device.description) {
+  const now = adapterOf(policy.device);
+  if (adapter !== undefined && adapter !== now) {
     warn(
       inputs,
-      `The run of ${found.path} was on the adapter "${adapter}" and goes on on "${policy.device.description}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
+      `The run of ${found.path} was on the adapter "${adapter}" and goes on on "${now}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
     );
   }
   policy.device.tuner.adopt(found.state.tuning);
@@ -196,6 +200,23 @@ function checkSame(
       `The run was to have ${counted(state.totalSteps, "update")} and now has ${totalSteps}: the learning rate of the updates to come follows the new length.`,
     );
   }
+}
+
+/** @throws ConfigError where models that no checkpoint holds have other weights than in the run that is resumed */
+function checkStart(
+  { path, state }: Resumption,
+  { policy }: RunInputs,
+  { reference }: Method,
+  now: StartDigests,
+): void {
+  const changed = (name: "startWeights" | "referenceWeights") =>
+    state[name] !== undefined && now[name] !== undefined && state[name] !== now[name];
+  const start = changed("startWeights");
+  if (!start && !changed("referenceWeights")) return;
+  const own = reference instanceof Model ? reference.folder : "";
+  throw new ConfigError(
+    `The weights of the ${start ? `model ${policy.folder}` : `reference model ${own}`} are not those that the run of ${path} started with, so that its rewards before and after could not be compared: give that model as it was then, or start in another output_dir.`,
+  );
 }
 
 /** @throws ConfigError where the reference of the run that is resumed is another adapter than this run starts with */

@@ -7,30 +7,22 @@ import type { Model, SaveOptions } from "../../engine/model/model.ts";
 import { saveAdapter } from "../../engine/model/peft.ts";
 import { learningRateAt, type Schedule } from "../../engine/schedule.ts";
 import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../../errors.ts";
-import type { Evaluation, RunEvaluation } from "../evaluation/run-evaluation.ts";
+import type { Evaluation } from "../evaluation/run-evaluation.ts";
 import type { Batch } from "../method/batch.ts";
 import type { Metrics } from "../method/metrics.ts";
-import type { RunPlan } from "../method/run-plan.ts";
 import type { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { scheduleOf } from "../options/schedule.ts";
 import { type TrainingStep, warn } from "./callbacks.ts";
 import type { SavedState } from "./checkpoints.ts";
-import { type Method, type RunInputs, rowNames } from "./inputs.ts";
-import type { LoggingWindow } from "./logging-window.ts";
-import type { RunRecord } from "./record.ts";
+import { type Method, rowNames } from "./inputs.ts";
+import type { RecordedRun, RunRecord } from "./record.ts";
 import type { CachedReference } from "./reference.ts";
 import type { LogLine } from "./state.ts";
 
 /** What a run consists of, with all its memory. */
-export interface RunParts<Options extends RunOptions = RunOptions> {
-  readonly inputs: RunInputs;
+export interface RunParts<Options extends RunOptions = RunOptions> extends RecordedRun {
   readonly method: Method<Options>;
-  readonly plan: RunPlan;
-  readonly update: Update;
-  /** undefined for a run that does not evaluate. */
-  readonly evaluation: RunEvaluation | undefined;
-  readonly window: LoggingWindow;
   readonly record: RunRecord;
   readonly cached: CachedReference | undefined;
   /** Gives the device memory back. */
@@ -130,6 +122,12 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   get referenceNote(): string | undefined {
     const { cached } = this.#parts;
     return cached && [cached.updates, cached.evaluation].flatMap((one) => one?.note ?? []).join("; ");
+  }
+
+  /** Whether a later run finds the log-probs of a cached reference on the disk; true without one. */
+  get referenceIsKept(): boolean {
+    const { cached } = this.#parts;
+    return cached === undefined || (cached.updates.isKept && cached.evaluation?.isKept !== false);
   }
 
   /**

@@ -8,6 +8,7 @@ import { platform } from "../../engine/platform/index.ts";
 import { ModelFormatError } from "../../errors.ts";
 import { kernelTexts, textOf } from "../../kernels/texts.ts";
 import type { BatchExample } from "../method/batch.ts";
+import type { RunOptions } from "../options/run.ts";
 
 export const TRAINER_STATE_FILE = "trainer_state.json";
 /** Options, position and counts. */
@@ -43,7 +44,7 @@ const runState = z.object({
   pairsWithin: z.enum(["microbatch", "step"]).default("microbatch"),
   /** Why the run ended early, if it did. */
   stopReason: z.string().optional(),
-  /** Of the logging window; the device's sums lie in optimizer.safetensors. */
+  /** What the host counts in the logging window; the device's sums lie in optimizer.safetensors. */
   counts: z.object({
     tokens: whole,
     rowsRun: whole,
@@ -77,6 +78,9 @@ const runState = z.object({
   data: z.string(),
   /** SHA-256 of the adapter that is the reference, where an adapter that was trained before goes on. */
   referenceAdapter: z.string().optional(),
+  /** Of models that no checkpoint holds, see `startDigests`; older checkpoints do not say them. */
+  startWeights: z.string().optional(),
+  referenceWeights: z.string().optional(),
   /** SHA-256 of the rows that the run evaluates on; older checkpoints do not say it. */
   evaluationData: z.string().optional(),
   /** All options of the trainer; `settings` is what else the caller wants to be the same. */
@@ -96,37 +100,33 @@ const trainerState = z.object({ global_step: whole, log_history: z.array(z.recor
 
 /** What trainer_state.json tells beyond the run's state. */
 export interface TrainerStateFacts {
-  readonly epoch: number;
+  readonly options: RunOptions;
   readonly best: { readonly step: number; readonly value: number } | undefined;
   /** The checkpoint of the best step, where there is one. */
   readonly bestCheckpoint: string | undefined;
-  readonly trainBatchSize: number;
-  readonly numTrainEpochs: number;
-  readonly loggingSteps: number;
-  readonly saveSteps: number;
 }
 
 /** trainer_state.json with the keys that transformers writes; those that mean nothing here are at their defaults. */
-export function trainerStateText(state: RunState, facts: TrainerStateFacts): string {
+export function trainerStateText(state: RunState, { options, best, bestCheckpoint }: TrainerStateFacts): string {
   const json = {
-    best_global_step: facts.best?.step ?? null,
-    best_metric: facts.best?.value ?? null,
-    best_model_checkpoint: facts.bestCheckpoint ?? null,
-    epoch: facts.epoch,
+    best_global_step: best?.step ?? null,
+    best_metric: best?.value ?? null,
+    best_model_checkpoint: bestCheckpoint ?? null,
+    epoch: state.step / state.stepsPerEpoch,
     eval_steps: null,
     global_step: state.step,
     is_hyper_param_search: false,
     is_local_process_zero: true,
     is_world_process_zero: true,
     log_history: state.log,
-    logging_steps: facts.loggingSteps,
+    logging_steps: options.logging_steps,
     max_steps: state.totalSteps,
     num_input_tokens_seen: state.counts.tokens,
-    num_train_epochs: facts.numTrainEpochs,
-    save_steps: facts.saveSteps,
+    num_train_epochs: Math.ceil(options.num_train_epochs),
+    save_steps: options.save_steps,
     stateful_callbacks: {},
     total_flos: 0,
-    train_batch_size: facts.trainBatchSize,
+    train_batch_size: options.per_device_train_batch_size,
     trial_name: null,
     trial_params: null,
   };
@@ -134,16 +134,11 @@ export function trainerStateText(state: RunState, facts: TrainerStateFacts): str
 }
 
 /** Writes a state's files into a folder. */
-export async function writeRunState(
-  folder: string,
-  state: RunState,
-  facts: TrainerStateFacts,
-  seed: number,
-): Promise<void> {
+export async function writeRunState(folder: string, state: RunState, facts: TrainerStateFacts): Promise<void> {
   const { log: _, ...rest } = state;
   const random = {
     about: "No generator runs on from step to step: every draw follows from the seed, the epoch and the update.",
-    seed,
+    seed: facts.options.seed,
     epoch: Math.floor(state.step / state.stepsPerEpoch),
     update: state.step,
   };

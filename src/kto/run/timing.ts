@@ -17,7 +17,7 @@ export interface RunTimes {
   readonly secondsPerEvaluation: number;
   /** What a cached reference takes before the run; 0 where the cache holds it, and for other references. */
   readonly secondsOfReference: number;
-  /** Of updates, evaluations and reference together. */
+  /** The time of updates, evaluations and reference together. */
   readonly seconds: number;
 }
 

@@ -82,14 +82,26 @@ describe("kto eval", () => {
     expect(found["eval_rewards/chosen"]).toBeCloseTo(beta * mean(log_ratio, true), 4);
     expect(found["eval_rewards/rejected"]).toBeCloseTo(beta * mean(log_ratio, false), 4);
     expect(Object.keys(found)).toEqual([
-      ...["rows", "eval_loss", "eval_kl", "eval_kl/unclamped", "eval_rewards/chosen", "eval_rewards/rejected"],
+      ...[
+        "rows",
+        "beta",
+        "desirable_weight",
+        "undesirable_weight",
+        "eval_loss",
+        "eval_kl",
+        "eval_kl/unclamped",
+        "eval_rewards/chosen",
+        "eval_rewards/rejected",
+      ],
       ...["eval_rewards/margins", "eval_rewards/accuracies", "eval_logps/chosen", "eval_logps/rejected"],
       ...["eval_logits/chosen", "eval_logits/rejected", "eval_entropy"],
       ...["eval_saturated", "eval_self_pairs", "eval_cut_pairs", "eval_runtime"],
       ...["eval_samples_per_second", "eval_steps_per_second"],
     ]);
     const text = await succeed("eval", ...models, "--dataset_name", data);
-    expect(text.stdout).toMatch(/^rows +\d+\neval_loss +0\.\d{4}\n/);
+    expect(text.stdout).toMatch(
+      /^rows +\d+\nbeta +0\.1\ndesirable_weight +1\nundesirable_weight +1\neval_loss +0\.\d{4}\n/,
+    );
   });
 
   test("a module judges the answers: the same model against itself is even, by equal answers", async () => {

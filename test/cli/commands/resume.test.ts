@@ -269,6 +269,27 @@ describe("kto train", () => {
       ) ?? [];
     expect(existsSync(join(output, `checkpoint-${step}`))).toBe(true);
   });
+
+  test("SIGTERM with save_only_model: the model is saved, and the sentence does not promise that a run goes on", async () => {
+    const output = freshPath(folder, "run");
+    const run = words(output, "max_steps=100000", "save_steps=2", "save_only_model=true");
+    const child = spawn(process.execPath, ["bin/kto.js", ...run], { stdio: ["ignore", "ignore", "pipe"] });
+    let stderr = "";
+    let sent = false;
+    child.stderr.on("data", (text) => {
+      stderr += String(text);
+      if (!sent && stderr.includes("checkpoint: ")) sent = child.kill("SIGTERM");
+    });
+    const [found] = await once(child, "close");
+    expect(found, stderr).toBe(143);
+    const [, saved = ""] =
+      /^stopped: SIGTERM after \d+ of 100000 updates: (\S+) holds the model of step \d+ without the optimizer \(save_only_model\), so no run goes on from it: /m.exec(
+        stderr,
+      ) ?? [];
+    expect(stderr).not.toContain("resume_from_checkpoint");
+    expect(readdirSync(saved)).toContain("model.safetensors");
+    expect(readdirSync(saved)).not.toContain("optimizer.safetensors");
+  });
 });
 
 describe("a judge's module", () => {
@@ -285,7 +306,7 @@ describe("a judge's module", () => {
     return { code, stderr };
   }
 
-  /** With this for its body. It leaves a timer running. */
+  /** A judge whose function has this body. Its module leaves a timer running. */
   const judgeThat = (body: string) =>
     fileIn(folder, "judge.mjs", `setInterval(() => {}, 1000); export default () => { ${body} };`);
 

@@ -162,7 +162,8 @@ describe("bad files", () => {
 });
 
 describe("generate", () => {
-  const parse = (values: Record<string, unknown>) => parseGenerateOptions({ model: "m", ...values }, () => "");
+  const parse = (values: Record<string, unknown>) =>
+    parseGenerateOptions({ values: { model: "m", ...values }, where: () => "" });
 
   test.each([[{ greedy: true }], [{ do_sample: "false" }], [{ temperature: 0 }]])("%j is greedy", (values) => {
     expect(parse({ prompt: "x", ...values }).greedy).toBe(true);
@@ -254,7 +255,7 @@ describe("generate", () => {
     const yaml = await file("kwargs.yaml", `prompt: x\nchat_template_kwargs: ${kwargs}\n`);
     for (const words of [[`chat_template_kwargs=${kwargs}`, "prompt=x"], [yaml]]) {
       const { values } = await readOptions([...words, "model_name_or_path=m"], generateDescription);
-      const options = parseGenerateOptions({ ...values, chat_template_path: template }, () => "");
+      const options = parseGenerateOptions({ values: { ...values, chat_template_path: template }, where: () => "" });
       const encode = await promptEncoder([prompt], tokenizer, stories, options);
       expect(tokenizer.decode(encode(prompt))).toBe("1.0 [2, 2.0] {'2': 1000.0, '1': 9007199254740993} 4 Tom");
     }

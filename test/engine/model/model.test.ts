@@ -3,15 +3,15 @@
  * and a save that does not come to its end leaves nothing that looks like a model.
  */
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
 import type { Device } from "../../../src/engine/gpu/device.ts";
 import { elementCount } from "../../../src/engine/gpu/tensor.ts";
 import { readModelConfig } from "../../../src/engine/model/config/folder.ts";
-import { Model } from "../../../src/engine/model/model.ts";
+import { type LoadOptions, Model, type SaveOptions } from "../../../src/engine/model/model.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
-import { ModelFormatError } from "../../../src/errors.ts";
+import { ConfigError, ModelFormatError } from "../../../src/errors.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 import {
   copyOfModel,
@@ -241,6 +241,27 @@ describe("load and save", () => {
     model.free();
     expect(device.totalBytes).toBe(before);
   });
+});
+
+test("a number format that is none, such as Hugging Face's name of one, is refused before any work", async () => {
+  const device = await sharedDevice();
+  const before = device.totalBytes;
+  const into = freshPath(folder, "saved");
+  for (const [option, value] of [
+    ["dtype", "bfloat16"],
+    ["storage", "int8"],
+  ] as const) {
+    await expect(Model.load(device, llama, { [option]: value } as LoadOptions)).rejects.toThrow(
+      new ConfigError(`${option} is "${value}"; it must be f32 or f16 or bf16.`),
+    );
+  }
+  expect(device.totalBytes).toBe(before);
+  const model = await Model.load(device, llama);
+  await expect(model.save(into, { dtype: "float32" } as unknown as SaveOptions)).rejects.toThrow(
+    new ConfigError('dtype is "float32"; it must be f32 or f16 or bf16.'),
+  );
+  model.free();
+  expect(existsSync(into)).toBe(false);
 });
 
 describe("end tokens", () => {

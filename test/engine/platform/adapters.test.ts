@@ -12,7 +12,7 @@ import {
 import { platform } from "../../../src/engine/platform/index.ts";
 import { AdapterError } from "../../../src/errors.ts";
 
-/** As Dawn and browsers report them. */
+/** What Dawn and browsers report of an adapter. */
 const facts = {
   h100: { vendor: "nvidia", architecture: "hopper", device: "nvidia-h100-80gb-hbm3", description: "NVIDIA: 550.54.15" },
   integrated: { vendor: "intel", architecture: "xe-lpg", device: "intel-arc", description: "Intel: Mesa 25.0.7" },

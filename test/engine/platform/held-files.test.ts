@@ -1,4 +1,7 @@
 /** A held file of another machine: its holder's heartbeat keeps it, and after minutes without one it is taken over. */
+import { type ChildProcess, fork, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, utimesSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
@@ -142,4 +145,49 @@ describe("a file of this process", () => {
     expect(found).toHaveProperty("release");
     if ("release" in found) found.release();
   });
+});
+
+it("of several processes that want a file that was left at the same moment, one has it, in every round", async () => {
+  const output = freshPath(folder, "run");
+  mkdirSync(output);
+  const path = join(output, "lock.json");
+  const ended = spawnSync(process.execPath, ["-e", ""]).pid;
+  const left = JSON.stringify({ process: ended, host: hostname(), since: "2026-11-30T10:00:00.000Z" });
+  const processes = Array.from({ length: 4 }, () =>
+    fork("test/helpers/holder.ts", { execArgv: ["--import", "tsx"], stdio: ["ignore", "inherit", "inherit", "ipc"] }),
+  );
+  const answer = async (child: ChildProcess) => (await once(child, "message"))[0] as unknown;
+  const tell = (child: ChildProcess, message: string) => {
+    const answered = answer(child);
+    child.send(message);
+    return answered;
+  };
+  try {
+    await Promise.all(processes.map(answer)); // ready
+    for (let round = 0; round < 300; round++) {
+      writeFileSync(path, left);
+      const verdicts = await Promise.all(processes.map((child) => tell(child, path)));
+      expect({ round, held: verdicts.filter((verdict) => verdict === "held").length }).toEqual({ round, held: 1 });
+      const winner = processes[verdicts.indexOf("held")];
+      expect(JSON.parse(readFileSync(path, "utf8")).process).toBe(winner?.pid);
+      await Promise.all(processes.map((child) => tell(child, "release")));
+      expect(readdirSync(output)).toEqual([]);
+    }
+  } finally {
+    for (const child of processes) child.disconnect();
+  }
+});
+
+it("a takeover that was broken off is gone on with by the next process", async () => {
+  const path = freshPath(folder, "lock.json");
+  mkdirSync(dirname(path), { recursive: true });
+  const ended = spawnSync(process.execPath, ["-e", ""]).pid;
+  const left = JSON.stringify({ process: ended, host: hostname(), since: "2026-11-30T10:00:00.000Z" });
+  writeFileSync(path, left);
+  const turn = `${path}.${createHash("sha256").update(left).digest("hex").slice(0, 16)}.tmp`;
+  writeFileSync(turn, `${left} `);
+  const found = await holdFile(path);
+  expect(JSON.parse(readFileSync(path, "utf8"))).toMatchObject({ process: process.pid });
+  if ("release" in found) found.release();
+  expect(readdirSync(dirname(path)).filter((name) => name.startsWith("lock"))).toEqual([]);
 });

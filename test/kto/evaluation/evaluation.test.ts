@@ -340,7 +340,7 @@ describe("training", () => {
     const { keep } = BestModel.prototype;
     const told = vi.spyOn(console, "warn").mockImplementation(() => undefined);
     const kept = vi.spyOn(BestModel.prototype, "keep");
-    // As a run finds them that was killed and goes on from a checkpoint before them.
+    // A run that was killed and goes on from an earlier checkpoint finds the best weights of a later step.
     kept.mockImplementation(function (this: BestModel, about) {
       return keep.call(this, { ...about, step: about.step + 100 });
     });
@@ -409,7 +409,12 @@ describe("what a trainer refuses of an evaluation", () => {
     const outside = await refusal({}, { evalExamples: [first, { ...first, completionIds: [500] }] });
     expect(outside).toBeInstanceOf(DatasetError);
     expect(outside?.message).toMatch(/^Example 2 of 2 holds token id 500/);
-    expect(await refusal({}, { evalExamples: [first] })).toBeInstanceOf(DatasetError);
-    expect(await refusal({ per_device_eval_batch_size: 1 }, { evalExamples })).toBeInstanceOf(ConfigError);
+    const one = await refusal({}, { evalExamples: [first] });
+    expect(one).toBeInstanceOf(DatasetError);
+    expect(one?.message).toMatch(/^There is only 1 example to evaluate on, /);
+    expect(await refusal({}, { evalExamples: [] })).toEqual(new DatasetError("There are no examples to evaluate on."));
+    const single = await refusal({ per_device_eval_batch_size: 1 }, { evalExamples });
+    expect(single).toBeInstanceOf(ConfigError);
+    expect(single?.message).toMatch(/^per_device_eval_batch_size is 1, but KTO estimates /);
   });
 });

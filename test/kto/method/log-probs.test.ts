@@ -1,6 +1,6 @@
 /** Log-probabilities of completions as a call: its batches, its refusals, the memory that it gives back. */
 
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, vi } from "vitest";
 import { Random } from "../../../src/engine/random.ts";
 import { ConfigError, DatasetError } from "../../../src/errors.ts";
 import { checkGradients } from "../../../src/kto/gradcheck.ts";
@@ -88,6 +88,13 @@ describe("completionLogProbs", () => {
     const error = await completionLogProbs(model, [...examples, sequence]).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(DatasetError);
     expect((error as Error).message).toBe(`Example 6 of 6 ${message}`);
+  });
+
+  it("takes memory for the sequences that there are, however many may be computed at once", async () => {
+    const allocate = vi.spyOn(device, "allocate");
+    expect(await completionLogProbs(model, examples, 1e9)).toHaveLength(examples.length);
+    expect(allocate.mock.calls.find(([, label]) => label === "log-probs")?.[2]).toEqual([examples.length]);
+    allocate.mockRestore();
   });
 
   it.each([0, -1, 1.5, Number.NaN])("refuses a batch size of %d", async (batchSize) => {

@@ -70,10 +70,11 @@ const options = {
 
 interface Run {
   readonly metrics: Metrics[];
-  /** Of the last update. */
+  /** The gradients of the last update. */
   readonly gradients: Float32Array;
   readonly memory: Readonly<Record<string, number>>;
   readonly note: string | undefined;
+  readonly isKept: boolean;
 }
 
 async function train(inputs: TrainerInputs): Promise<Run> {
@@ -86,6 +87,7 @@ async function train(inputs: TrainerInputs): Promise<Run> {
       gradients: await device.download(wholeArena(trainer.update.optimizer.gradients)),
       memory: device.memory(),
       note: trainer.referenceNote,
+      isKept: trainer.referenceIsKept,
     };
   } finally {
     trainer.free();
@@ -307,13 +309,14 @@ describe("the cache of log-probabilities", () => {
     for (const content of [broken, whole.subarray(0, 80), Buffer.alloc(0)]) {
       writeFileSync(cachedFile(), content);
       const again = await run();
+      expect(again.isKept).toBe(true);
       expect(again.note).toMatch(written);
       expectSameRun(again, first);
     }
     const file = join(folder, "file");
     writeFileSync(file, "");
     vi.stubEnv("KTO_CACHE", file);
-    expect((await run()).note).toMatch(/they are not kept: .+/);
+    expect(await run()).toMatchObject({ note: expect.stringMatching(/they are not kept: .+/), isKept: false });
   });
 });
 

@@ -107,7 +107,7 @@ describe("epochSchedule", () => {
       return { promptIds: ids(2 + random.below(40)), completionIds: ids(1 + random.below(200)), label: i % 4 !== 0 };
     });
     const lengthOf = (index: number) => (rows[index]?.promptIds.length ?? 0) + (rows[index]?.completionIds.length ?? 0);
-    /** Of a microbatch laid out as a rectangle, as trainers that pad do it. */
+    /** The share of padding if each microbatch were a rectangle, as in trainers that pad. */
     const paddingShare = (schedule: readonly number[][]) => {
       const padded = schedule.reduce((sum, batch) => sum + batch.length * Math.max(...batch.map(lengthOf)), 0);
       return 1 - schedule.flat().reduce((sum, index) => sum + lengthOf(index), 0) / padded;

@@ -11,7 +11,7 @@ function path(svg: string, colour = "#0072B2"): string {
 }
 
 test("the axes span the data; the ends of the data lie on the ends of the axes", () => {
-  // Axis 0 to 10 over 56..424 pixels, 0 to 1 over 220..44 (upwards).
+  // Axis 0 to 10 over 62..424 pixels, 0 to 1 over 202..52 (upwards).
   const svg = plot([
     {
       name: "a",
@@ -22,7 +22,7 @@ test("the axes span the data; the ends of the data lie on the ends of the axes",
       ],
     },
   ]);
-  expect(path(svg)).toBe("M56 220L56 220L240 132L424 44");
+  expect(path(svg)).toBe("M62 202L62 202L243 127L424 52");
   for (const tick of ["0.2", "0.4", "10"]) expect(svg).toContain(`>${tick}</text>`);
 });
 
@@ -37,7 +37,7 @@ test("values that are not finite leave a gap and do not move the axes", () => {
       ],
     },
   ]);
-  expect(path(whole)).toBe("M56 220L56 220M424 44L424 44");
+  expect(path(whole)).toBe("M62 202L62 202M424 52L424 52");
 });
 
 test("includeY widens the axis", () => {
@@ -56,7 +56,7 @@ test("includeY widens the axis", () => {
         [0, 1],
       ),
     ),
-  ).toBe("M56 132L56 132L424 132");
+  ).toBe("M62 127L62 127L424 127");
 });
 
 test("one point, equal values, tiny and huge values give finite coordinates", () => {
@@ -95,4 +95,24 @@ test("titles and names are escaped", () => {
   expect(svg).not.toContain("<i>");
   expect(svg).toContain("r &amp; s");
   expect(svg).toContain("&lt;script&gt;&amp;&quot;");
+});
+
+test("on a phone, 390 pixels wide, the words are 12 pixels high; on a dark page the card and all that is on it change", () => {
+  const svg = plot([
+    {
+      name: "a",
+      points: [
+        [0, 0],
+        [1, 1],
+      ],
+    },
+  ]);
+  const width = Number(/ width="(\d+)"/.exec(svg)?.[1]);
+  const sizes = [...svg.matchAll(/font-size="(\d+)"/g)].map(([, size]) => Number(size));
+  expect(Math.min(...sizes) * Math.min(1, 390 / width)).toBeGreaterThanOrEqual(12);
+  const dark = /@media \(prefers-color-scheme: dark\) \{(.*)\}<\/style>/.exec(svg)?.[1] ?? "";
+  const strokes = new Set([...svg.matchAll(/<[^>]* stroke="(#\w+)"/g)].map(([, stroke]) => stroke));
+  for (const part of ["rect", "text", ...[...strokes].map((stroke) => `[stroke="${stroke}"]`)]) {
+    expect(dark).toContain(`${part} {`);
+  }
 });

@@ -246,7 +246,7 @@ describe("resumed", () => {
     const outputFolder = newFolder();
     const whole = await goOn({ reference: "base" });
     await goOn({ reference: "base" }, { outputFolder, stopAfter: 2 });
-    // As an older version wrote it.
+    // An older version wrote the state so.
     const path = join(outputFolder, "checkpoint-2", "run_state.json");
     const state = JSON.parse(readFileSync(path, "utf8"));
     writeFileSync(path, JSON.stringify({ ...state, options: { ...state.options, reference: "auto" } }));

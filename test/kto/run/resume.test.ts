@@ -17,7 +17,7 @@ import { KtoTrainer, type TrainerInputs } from "../../../src/kto/trainer.ts";
 import { wholeArena } from "../../helpers/arenas.ts";
 import { bits } from "../../helpers/compare.ts";
 import { activationFormats, sharedDevice } from "../../helpers/device.ts";
-import { readExamples } from "../../helpers/fixtures.ts";
+import { loadModel, readExamples } from "../../helpers/fixtures.ts";
 import { freshPath, llama, temporaryFolder } from "../../helpers/folders.ts";
 
 const device = await sharedDevice();
@@ -424,7 +424,8 @@ describe("damage", () => {
   });
 
   const counts = (changes: object) => (json: Json) => ({ ...json, counts: { ...json.counts, ...changes } });
-  const selection = { vain: 0, margins: [], warned: false };
+  const selection = { evaluationsWithoutImprovement: 0, margins: [], warned: false };
+  const older = { vain: 0, margins: [], warned: false };
 
   it.each<[string, string, (json: Json) => object, string]>([
     ["more steps than there are", "run_state.json", (json) => ({ ...json, totalSteps: 2 }), "is of step 3 of 2"],
@@ -440,6 +441,12 @@ describe("damage", () => {
       "a best model to come",
       "run_state.json",
       (json) => ({ ...json, evaluation: { lastStep: 3, selection: { ...selection, best: { step: 4, value: 1 } } } }),
+      "but its evaluation.selection.best.step is 4",
+    ],
+    [
+      "the same in an older checkpoint, which has another name in it",
+      "run_state.json",
+      (json) => ({ ...json, evaluation: { lastStep: 3, selection: { ...older, best: { step: 4, value: 1 } } } }),
       "but its evaluation.selection.best.step is 4",
     ],
     [
@@ -502,9 +509,9 @@ describe("damage", () => {
     expect(warnings).toEqual([
       `The checkpoint ${join(path, "checkpoint-50")} is of step 2, which its name does not say; the last good one before it, ${join(path, "checkpoint-3")}, is used.`,
     ]);
-    expect(checkpoints.map(({ step }) => step)).toEqual([4]);
+    expect(checkpoints.map(({ step }) => step)).toEqual([4, 5]);
     const named = await run(path, { resume_from_checkpoint: join(path, "checkpoint-50") }, { stopAfter: 4 });
-    expect([named.warnings, named.checkpoints.map(({ step }) => step)]).toEqual([[], [3]]);
+    expect([named.warnings, named.checkpoints.map(({ step }) => step)]).toEqual([[], [3, 4]]);
   });
 
   it("one that is named is not replaced by another one", async () => {
@@ -585,6 +592,45 @@ describe("what changed meanwhile", () => {
     const error = await failure(run(await aBrokenRun(), { fp16: true, resume_from_checkpoint: true }));
     expect(error).toBeInstanceOf(ConfigError);
     expect(error.message).toContain('option "fp16" is true, but the run of');
+  });
+
+  it("the weights that a run starts from, or those of its reference, under an unchanged name: refused", async () => {
+    const [policy, other, again] = [
+      await Model.load(device, llama),
+      await loadModel(device, "llama", "reference"),
+      await loadModel(device, "llama", "reference"),
+    ];
+    const given = { resume_from_checkpoint: true };
+    const refused =
+      /^The weights of the (.*) are not those that the run of .*checkpoint-3 started with, .*: give that model/;
+    // The policy as it starts is the reference; so is the base of a new adapter, which no checkpoint holds either.
+    const whole = await failure(run(await aBrokenRun(), given, { policy: other }));
+    const adapted = newFolder();
+    await run(adapted, {}, { lora: true, stopAfter: 3 });
+    const adapter = LoraAdapter.create(device, other.config, { rank: 2, alpha: 4, dropout: 0.25, rslora: false });
+    adapter.initialize(5);
+    const moved = await failure(run(adapted, given, { policy: other.withAdapter(adapter) }));
+    const compared = newFolder();
+    await run(compared, {}, { reference: other, stopAfter: 3 });
+    const reference = await failure(run(compared, given, { reference: policy }));
+    for (const error of [whole, moved, reference]) {
+      expect(error).toBeInstanceOf(ConfigError);
+      expect(error.message).toMatch(refused);
+    }
+    const [, named] = refused.exec(reference.message) ?? [];
+    expect(named).toBe(`reference model ${llama}`);
+    // With a reference of its own, a checkpoint replaces all that the policy starts with.
+    const { weights } = await run(newFolder(), {}, { reference: other });
+    const last = { weights: new Float32Array() };
+    const replaced = await KtoTrainer.create({
+      ...{ policy: other, reference: again, examples: readExamples("llama") },
+      ...{ outputFolder: compared, options: { ...OPTIONS, ...given } },
+    });
+    for await (const _ of replaced) last.weights = await device.download(wholeArena(other.trained));
+    expect(bits(last.weights)).toEqual(bits(weights));
+    replaced.free();
+    adapter.free();
+    for (const model of [policy, other, again]) model.free();
   });
 
   it("rows and settings: refused", async () => {
@@ -693,7 +739,7 @@ describe("faults", () => {
       expect(checkpointsIn(path)).toEqual(["checkpoint-1", "checkpoint-3"]);
       for (const name of checkpointsIn(path)) expect(await checkpointDamage(join(path, name))).toBeUndefined();
     }
-    /** As the system says it after a first part. */
+    /** Fails as a full disk does, after a first part. */
     async function* cutShort(chunks: Parameters<typeof write>[1]): AsyncGenerator<Uint8Array> {
       for await (const chunk of typeof chunks === "string" ? [Buffer.from(chunks)] : chunks) {
         yield chunk.subarray(0, 9);
@@ -798,11 +844,11 @@ describe("kernels of another version, or another adapter", () => {
 
   it("a checkpoint of another adapter goes on with a warning that numbers will differ", async () => {
     const output = freshPath(folder, "run");
-    await run(output, {}, { stopAfter: 3 });
+    await run(output, {}, { stopAfter: 2 });
     forge(join(output, "checkpoint-2"), "run_state.json", (state) => ({ ...state, adapter: "Another GPU" }));
     const { warnings } = await run(output, { resume_from_checkpoint: true });
     expect(warnings).toEqual([
-      `The run of ${join(output, "checkpoint-2")} was on the adapter "Another GPU" and goes on on "${device.description}", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
+      `The run of ${join(output, "checkpoint-2")} was on the adapter "Another GPU" and goes on on "${device.description}, subgroups of ${device.facts.subgroupSize} threads", which rounds otherwise: its numbers will differ in their last digits from those of a run without a break.`,
     ]);
   });
 

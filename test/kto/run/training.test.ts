@@ -26,7 +26,7 @@ type Options = NonNullable<TrainerInputs["options"]>;
 
 interface Run {
   readonly steps: TrainingStep[];
-  /** Of the logging steps. */
+  /** The metrics of the logging steps. */
   readonly metrics: Metrics[];
   readonly weights: Float32Array<ArrayBuffer>;
 }
@@ -655,6 +655,31 @@ describe("misuse", () => {
     await expect(KtoTrainer.create({ policy, reference, examples })).rejects.toThrow(
       /^Example 3 of 4 has the label "false"/,
     );
+    policy.free();
+  });
+
+  it("microbatches and updates of more rows than there are take memory for these alone", async () => {
+    const policy = await loadModel(device, "llama", "policy");
+    const examples = randomExamples(6, 7);
+    const bytes = async (rows: number, accumulated: number): Promise<number> => {
+      const before = device.totalBytes;
+      const trainer = await KtoTrainer.create({
+        ...{ policy, reference, examples },
+        options: {
+          per_device_train_batch_size: rows,
+          gradient_accumulation_steps: accumulated,
+          reference_point_scope: "step",
+          max_steps: 1,
+        },
+      });
+      const taken = device.totalBytes - before;
+      expect(await advance(trainer)).toHaveLength(1);
+      trainer.free();
+      return taken;
+    };
+    const all = await bytes(6, 1);
+    expect(await bytes(1_000_000, 1)).toBe(all);
+    expect(await bytes(6, 1_000_000)).toBe(all);
     policy.free();
   });
 

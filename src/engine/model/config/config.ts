@@ -75,63 +75,50 @@ interface Family {
   readonly listsRope: boolean;
 }
 
+const LLAMA: Family = {
+  keyValueHeads: (queryHeads) => queryHeads,
+  contextLength: 2048,
+  ropeTheta: 10000,
+  tiedHead: false,
+  qkNorm: false,
+  attentionBias: "key",
+  mlpBias: true,
+  window: "none",
+  listsRope: false,
+};
+const MISTRAL: Family = {
+  ...LLAMA,
+  keyValueHeads: () => 8,
+  contextLength: 131072,
+  attentionBias: "none",
+  mlpBias: false,
+  window: "all",
+};
+const QWEN2: Family = {
+  ...LLAMA,
+  keyValueHeads: () => 32,
+  contextLength: 32768,
+  attentionBias: "qkv",
+  mlpBias: false,
+  window: "from",
+};
+const QWEN3: Family = { ...QWEN2, headSize: 128, qkNorm: true, attentionBias: "key" };
+const SMOLLM3: Family = {
+  ...LLAMA,
+  keyValueHeads: () => 4,
+  contextLength: 32768,
+  ropeTheta: 2000000,
+  tiedHead: true,
+  window: "withoutRope",
+  listsRope: true,
+};
+
 const FAMILIES: Readonly<Record<Exclude<ModelType, "gpt2">, Family>> = {
-  llama: {
-    keyValueHeads: (queryHeads) => queryHeads,
-    contextLength: 2048,
-    ropeTheta: 10000,
-    tiedHead: false,
-    qkNorm: false,
-    attentionBias: "key",
-    mlpBias: true,
-    window: "none",
-    listsRope: false,
-  },
-  mistral: {
-    keyValueHeads: () => 8,
-    contextLength: 131072,
-    ropeTheta: 10000,
-    tiedHead: false,
-    qkNorm: false,
-    attentionBias: "none",
-    mlpBias: false,
-    window: "all",
-    listsRope: false,
-  },
-  qwen2: {
-    keyValueHeads: () => 32,
-    contextLength: 32768,
-    ropeTheta: 10000,
-    tiedHead: false,
-    qkNorm: false,
-    attentionBias: "qkv",
-    mlpBias: false,
-    window: "from",
-    listsRope: false,
-  },
-  qwen3: {
-    keyValueHeads: () => 32,
-    contextLength: 32768,
-    ropeTheta: 10000,
-    tiedHead: false,
-    headSize: 128,
-    qkNorm: true,
-    attentionBias: "key",
-    mlpBias: false,
-    window: "from",
-    listsRope: false,
-  },
-  smollm3: {
-    keyValueHeads: () => 4,
-    contextLength: 32768,
-    ropeTheta: 2000000,
-    tiedHead: true,
-    qkNorm: false,
-    attentionBias: "key",
-    mlpBias: true,
-    window: "withoutRope",
-    listsRope: true,
-  },
+  llama: LLAMA,
+  mistral: MISTRAL,
+  qwen2: QWEN2,
+  qwen3: QWEN3,
+  smollm3: SMOLLM3,
 };
 
 const SUPPORTED = [...Object.keys(FAMILIES), "gpt2"];

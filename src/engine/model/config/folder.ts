@@ -131,7 +131,7 @@ function withDtype(text: string, dtype: StoredFormat): string | undefined {
 /** Brackets, and strings; where a string is a key with a string or null as its value, key and value too. */
 const JSON_PIECES = /("(?:[^"\\]|\\.)*")(?:\s*:\s*("(?:[^"\\]|\\.)*"|null))?|[{}[\]]/g;
 
-/** As bytes, since a tokenizer.model is no text. */
+/** Copies a file as bytes, since a tokenizer.model is no text. */
 async function copyFile(from: string, to: string): Promise<void> {
   const file = await platform.openFile(from);
   try {

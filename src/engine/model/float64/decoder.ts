@@ -191,8 +191,8 @@ function layerForward(
   const normed = norms && headNormForward(fused, config.normEpsilon, norms);
   const headNorm = normed && { x: fused, inverse: normed.inverse };
   const [plainQ, plainK, v] = splitQkv(config, normed?.y ?? fused, rows);
-  const q = rotateForward(config, index, plainQ, heads, positions);
-  const k = rotateForward(config, index, plainK, keyValueHeads, positions);
+  const q = rotated(ropeForward, config, index, plainQ, heads, positions);
+  const k = rotated(ropeForward, config, index, plainK, keyValueHeads, positions);
   const attention = attentionForward({ q, k, v, ranges, heads, keyValueHeads, headSize });
   const middle = linearForward(layer.attentionOutput, attention.out, rows, x);
   const mlpNorm = normForward(config, layer.mlpNorm, middle);
@@ -229,8 +229,8 @@ function layerBackward(
   const { logSumExp } = attention;
   const ranges = visibleRanges(config, index, rows);
   const d = attentionBackward({ q, k, v, ranges, heads, keyValueHeads, headSize, dOut, logSumExp });
-  const dq = rotateBackward(config, index, d.dq, heads, positions);
-  const dk = rotateBackward(config, index, d.dk, keyValueHeads, positions);
+  const dq = rotated(ropeBackward, config, index, d.dq, heads, positions);
+  const dk = rotated(ropeBackward, config, index, d.dk, keyValueHeads, positions);
   let dFused = joinColumns([dq, dk, d.dv], rows);
   const norms = headNormInputs(config, layer, rows);
   if (headNorm && norms && layer.queryNorm && layer.keyNorm) {
@@ -282,18 +282,8 @@ function normBackward(
   return d.dx;
 }
 
-type Rotate = typeof ropeForward;
-
-function rotateForward(config: ModelConfig, index: number, x: Float64Array, heads: number, positions: Int32Array) {
-  return rotated(ropeForward, config, index, x, heads, positions);
-}
-
-function rotateBackward(config: ModelConfig, index: number, dy: Float64Array, heads: number, positions: Int32Array) {
-  return rotated(ropeBackward, config, index, dy, heads, positions);
-}
-
 function rotated(
-  rotate: Rotate,
+  rotate: typeof ropeForward,
   config: ModelConfig,
   index: number,
   x: Float64Array,

@@ -354,7 +354,7 @@ export class Generator {
       const cache = { ...this.#cache, rows: sliceRows(this.#cache.rows, 0, rows) };
       const output = recordLayers(program, this.model, this.#activations, this.#shape(rows), inputs, cache);
       const headRows = sliceRows(this.#inputs.headRows, 0, heads);
-      const normed = recordHeadRows(program, this.model, this.#head, output, headRows);
+      const normed = recordHeadRows({ program, model: this.model, buffers: this.#head }, output, headRows);
       const table = this.model.parameter(this.model.headName);
       let start = 0;
       for (const logits of this.#logits) {

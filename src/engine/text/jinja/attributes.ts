@@ -26,7 +26,7 @@ export function getter(attribute: Value, budget: Budget, otherwise: Value = null
   };
 }
 
-/** As `getter`, of several attributes with commas between: the list of what the item has. */
+/** Like `getter` for several attributes with commas between them: gives the list of their values. */
 export function getters(attributes: Value, budget: Budget, ignoresCase: boolean): (item: Value) => readonly Value[] {
   const text = asText(attributes);
   const each = (text === undefined ? [attributes] : text.split(",")).map((one) =>

@@ -7,7 +7,7 @@ import { str } from "./print.ts";
 import { strftime } from "./strftime.ts";
 import { type Arguments, Dict, Func, iterate, Namespace, ObjectValue, Range, Undefined, type Value } from "./values.ts";
 
-/** Of the sandbox. */
+/** The longest range that the sandbox of Jinja makes. */
 const longestRange = 100_000;
 
 function range({ positional, keywords }: Arguments): Value {

@@ -20,7 +20,7 @@ export type TokenKind =
 
 export interface Token {
   readonly kind: TokenKind;
-  /** Of a string its text without quotes and escapes, of a number its digits. */
+  /** The text of a string without quotes and escapes; the digits of a number. */
   readonly value: string;
   readonly line: number;
 }

@@ -68,7 +68,7 @@ export class Budget {
   }
 
   /**
-   * Takes the steps of searching a text from its end. JavaScript's search from the right compares at every place anew, so
+   * Takes the steps of searching a text from its end. JavaScript's search from the right compares again at every place, so
    * its time grows with the product of both lengths.
    */
   searchFromRight(text: string, wanted: string): void {

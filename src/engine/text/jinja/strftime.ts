@@ -96,7 +96,7 @@ function directive(date: Date, name: string): string | undefined {
   return undefined;
 }
 
-/** From 0 for the first of January. */
+/** The number of the day in its year, from 0 for the first of January. */
 function dayOfYear(date: Date): number {
   const midnight = Date.UTC(date.getFullYear(), date.getMonth(), date.getDate());
   return Math.round((midnight - Date.UTC(date.getFullYear(), 0, 1)) / 86_400_000);

@@ -8,7 +8,7 @@ import { type Arguments, asText, Dict, isList, isTrue, Tuple, typeName, type Val
 
 interface Form {
   readonly ascii: boolean;
-  /** Of one level; undefined for all on one line. */
+  /** The indent of one level; undefined for all on one line. */
   readonly indent: string | undefined;
   readonly itemSeparator: string;
   readonly keySeparator: string;

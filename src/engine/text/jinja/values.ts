@@ -196,7 +196,7 @@ export interface Arguments {
 /** Whatever has attributes of its own or can be called: functions, methods, macros, namespaces, `loop`. */
 export abstract class ObjectValue {
   abstract readonly typeName: string;
-  /** As str() and repr() show it. */
+  /** What str() and repr() give. */
   abstract readonly shown: string;
 
   attribute(_name: string): Value | undefined {

@@ -11,7 +11,7 @@ function parse(json: Readonly<Record<string, unknown>>): ModelConfig {
   return parseModelConfig(JSON.stringify(json), "m/config.json");
 }
 
-/** As a family whose class has no such keys: its own defaults then decide. */
+/** A configuration without these keys: the defaults of the family decide. */
 const bare = {
   num_attention_heads: 32,
   hidden_size: 64,
