@@ -30,15 +30,12 @@ export async function benchmarksPart(context: PartContext, emit: (finding: Findi
   };
   const device = await Device.open();
   try {
-    for (const [done, { one, chosen }] of inOrder.entries()) {
-      const name = one.shape === undefined ? one.name : `${one.name}, ${one.shape}`;
-      const leftOut = budget.leavesOut(name, done === 0 ? 0 : budget.passed / done);
-      if (leftOut !== undefined) {
-        emit(leftOut);
-        continue;
-      }
+    const nameOf = ({ one }: (typeof all)[number]) =>
+      one.shape === undefined ? one.name : `${one.name}, ${one.shape}`;
+    for (const benchmark of budget.each(inOrder, nameOf, emit)) {
+      const name = nameOf(benchmark);
       await attempt(name, emit, async () => {
-        for await (const result of runBenchmarks(device, peaks, chosen, options)) {
+        for await (const result of runBenchmarks(device, peaks, benchmark.chosen, options)) {
           emit({ kind: "result", name, figures: JSON.parse(JSON.stringify(result)) });
         }
       });

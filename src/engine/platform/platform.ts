@@ -150,7 +150,7 @@ export interface Platform {
   makeFolder(path: string): Promise<void>;
   /**
    * Writes to a temporary name in the same folder, syncs and renames, so that a reader sees the old file or the new
-   * one.
+   * one. What is a device or a pipe is written into, and stays one.
    */
   writeFileAtomic(path: string, chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array> | string): Promise<void>;
   /** Adds text at the end of a file, creating it. */
