@@ -11,6 +11,7 @@ import { kto } from "../../../helpers/streams.ts";
 
 const sqlite = createRequire(import.meta.url)("node-sqlite3-wasm") as typeof import("node-sqlite3-wasm");
 const folder = temporaryFolder();
+const quiet = { onWarning: () => {} };
 const original = readFileSync("test/fixtures/exports/openwebui.db");
 
 /** Names, contents and times of all files of a folder. */
@@ -34,7 +35,7 @@ it("leaves the file and its folder as they are, and no copy behind", async () =>
   vi.stubEnv("TMPDIR", temporary);
   try {
     const before = stateOf(dirname(path));
-    expect(await readFeedback(path)).toHaveLength(5);
+    expect(await readFeedback(path, quiet)).toHaveLength(5);
     expect(stateOf(dirname(path))).toEqual(before);
     expect(readdirSync(temporary)).toEqual([]);
   } finally {
