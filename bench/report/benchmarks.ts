@@ -15,10 +15,12 @@ export async function benchmarksPart(context: PartContext, emit: (finding: Findi
   const budget = new Budget(context.seconds);
   const { peaks, scratch, quick } = context;
   if (peaks === undefined) throw new Error("the adapter's peaks were not measured, which shares need");
+  // Generation is a part of its own.
   const { kernels, steps } = chooseBenchmarks(quick);
+  const none: ChosenBenchmarks = { kernels: [], generations: [], steps: [] };
   const all: { readonly name: string; readonly quick: boolean; readonly chosen: ChosenBenchmarks }[] = [
-    ...kernels.map((one) => ({ ...one, name: `${one.name}, ${one.shape}`, chosen: { kernels: [one], steps: [] } })),
-    ...steps.map((one) => ({ ...one, chosen: { kernels: [], steps: [one] } })),
+    ...kernels.map((one) => ({ ...one, name: `${one.name}, ${one.shape}`, chosen: { ...none, kernels: [one] } })),
+    ...steps.map((one) => ({ ...one, chosen: { ...none, steps: [one] } })),
   ];
   const inOrder = [...all.filter(({ quick }) => quick), ...all.filter(({ quick }) => !quick)];
   const options = {
