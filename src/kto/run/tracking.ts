@@ -15,8 +15,14 @@ import type { Run } from "./run.ts";
 /** In the folder of a run: which folder and which MLflow run hold its metrics. */
 export const TRACKERS_FILE = "trackers.json";
 
-const kept = z.object({ logging_dir: z.string().optional(), mlflow_run_id: z.string().optional() });
+const kept = z.object({
+  logging_dir: z.string().optional(),
+  mlflow: z.object({ address: z.string(), run_id: z.string() }).optional(),
+});
 type Kept = z.output<typeof kept>;
+
+/** What is followed; a Run is one. */
+export type FollowedRun = Pick<Run, "log" | "stepsDone" | "finished" | "interrupted"> & AsyncIterable<TrainingStep>;
 
 /** The options have the names of transformers' TrainingArguments. */
 export interface TrackingOptions extends Pick<TrainerCallbacks, "onWarning"> {
@@ -49,7 +55,7 @@ export class Tracking {
    *
    * @throws what the run throws, and nothing of a tracker's
    */
-  async *follow(run: Run): AsyncGenerator<TrainingStep> {
+  async *follow(run: FollowedRun): AsyncGenerator<TrainingStep> {
     if (this.#trackers.length === 0 || run.finished) {
       yield* run;
       return;
@@ -79,6 +85,7 @@ export class Tracking {
     const { outputFolder, logging_dir, run_name = outputFolder, config = {} } = this.#options;
     const before = stepsDone > 0 ? await this.#read() : {};
     const folder = logging_dir ?? before.logging_dir ?? defaultLoggingFolder(outputFolder, new Date());
+    // What another tracker of an earlier run continues is kept too.
     let keeps: Kept = { ...before, ...(this.#trackers.includes("tensorboard") ? { logging_dir: folder } : {}) };
     await this.#write(keeps);
     const open: Readonly<Record<TrackerName, () => Tracker>> = {
@@ -87,9 +94,9 @@ export class Tracking {
         new Mlflow({
           runName: run_name,
           config,
-          runId: before.mlflow_run_id,
-          keepRunId: async (mlflow_run_id) => {
-            keeps = { ...keeps, mlflow_run_id };
+          continued: before.mlflow,
+          keep: async (mlflow) => {
+            keeps = { ...keeps, mlflow };
             await this.#write(keeps);
           },
         }),

@@ -19,10 +19,16 @@ export interface MlflowOptions {
   readonly runName: string;
   /** Sent as the run's parameters. */
   readonly config: Readonly<Record<string, unknown>>;
-  /** The run to continue; undefined for a new one. MLFLOW_RUN_ID goes before it. */
-  readonly runId: string | undefined;
-  /** Keeps the run's id, to continue it later. */
-  readonly keepRunId: (runId: string) => Promise<void>;
+  /** The run to continue, if this is its server; undefined for a new one. MLFLOW_RUN_ID goes before it. */
+  readonly continued: MlflowRun | undefined;
+  /** Keeps where the run is, to continue it later. */
+  readonly keep: (run: MlflowRun) => Promise<void>;
+}
+
+/** A run on a server. */
+export interface MlflowRun {
+  readonly address: string;
+  readonly run_id: string;
 }
 
 const nothing = z.looseObject({});
@@ -53,11 +59,13 @@ export class Mlflow implements Tracker {
 
   /** @throws TrackerFault */
   async start(): Promise<void> {
-    const asked = platform.environment("MLFLOW_RUN_ID") ?? this.#options.runId;
+    const { continued, config } = this.#options;
+    const before = continued?.address === this.#server.address ? continued.run_id : undefined;
+    const asked = platform.environment("MLFLOW_RUN_ID") ?? before;
     const known = asked === undefined ? new Set<string>() : await this.#continueRun(asked);
     this.#runId ??= await this.#createRun();
     // A parameter can be written once, and what a run was started with stays.
-    const params = paramsOf(this.#options.config).filter(({ key }) => !known.has(key));
+    const params = paramsOf(config).filter(({ key }) => !known.has(key));
     for (const part of parts(params, PARAMS_AT_ONCE)) await this.#logBatch({ params: part });
   }
 
@@ -91,7 +99,7 @@ export class Mlflow implements Tracker {
     }
     await this.#server.post("runs/update", { run_id: runId, status: "RUNNING" }, nothing);
     this.#runId = runId;
-    await this.#options.keepRunId(runId);
+    await this.#keep(runId);
     return new Set(run.data?.params?.map(({ key }) => key));
   }
 
@@ -109,8 +117,12 @@ export class Mlflow implements Tracker {
       },
       runAnswer,
     );
-    await this.#options.keepRunId(run.info.run_id);
+    await this.#keep(run.info.run_id);
     return run.info.run_id;
+  }
+
+  async #keep(run_id: string): Promise<void> {
+    await this.#options.keep({ address: this.#server.address, run_id });
   }
 
   /** The id of the experiment, which is created if there is none of its name. "0" is MLflow's Default. */
