@@ -112,6 +112,18 @@ describe("a run that is followed", () => {
     expect(readdirSync(join(outputFolder, "runs", logs))).toHaveLength(2);
   });
 
+  test("is killed in MLflow's words where it was asked to stop", async () => {
+    const server = await mlflowServer();
+    vi.stubEnv("MLFLOW_TRACKING_URI", server.address);
+    vi.stubEnv("MLFLOW_RUN_ID", "");
+    await follow(
+      { ...steps(0, 2), interrupted: true },
+      { outputFolder: freshPath(folder, "run"), report_to: "mlflow" },
+    );
+    await server.close();
+    expect(server.runs).toMatchObject([{ status: "KILLED" }]);
+  });
+
   test("throws what the run throws, after the trackers were ended", async () => {
     const server = await mlflowServer();
     vi.stubEnv("MLFLOW_TRACKING_URI", server.address);

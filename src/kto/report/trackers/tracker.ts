@@ -92,7 +92,8 @@ export class Delivery {
     if (!this.#givenUp && (await this.#attempt())) await this.#guarded(() => this.#tracker.end(end));
     const lacking = this.#lost + this.#waiting.length;
     if (lacking === 0) return;
-    this.#warn(`${this.#tracker.name} lacks ${lacking} of ${counted(this.#added, "line")} of metrics: ${this.#fault}.`);
+    const reason = this.#fault ?? "it takes them too slowly";
+    this.#warn(`${this.#tracker.name} lacks ${lacking} of ${counted(this.#added, "line")} of metrics: ${reason}.`);
   }
 
   #send(): void {
