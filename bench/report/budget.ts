@@ -21,6 +21,15 @@ export class Budget {
     return this.seconds - this.passed;
   }
 
+  /** The items that there is time for, where each is thought to take as long as those before; the others are told of. */
+  *each<T>(items: readonly T[], nameOf: (item: T) => string, emit: (finding: Finding) => void): Generator<T> {
+    for (const [done, item] of items.entries()) {
+      const leftOut = this.leavesOut(nameOf(item), done === 0 ? 0 : this.passed / done);
+      if (leftOut === undefined) yield item;
+      else emit(leftOut);
+    }
+  }
+
   /** Undefined for work that fits what is left, else the finding that it is left out. */
   leavesOut(name: string, estimatedSeconds: number): Finding | undefined {
     const left = Math.max(0, this.left);

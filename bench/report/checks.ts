@@ -22,28 +22,12 @@ export async function gradientsPart(context: PartContext, emit: (finding: Findin
   const budget = new Budget(context.seconds);
   const folder = join(host.root, "test", "fixtures");
   const names = readdirSync(folder).filter((name) => existsSync(join(folder, name, "policy", "config.json")));
-  for (const [done, name] of names.sort().entries()) {
-    const leftOut = budget.leavesOut(name, done === 0 ? 0 : budget.passed / done);
-    if (leftOut !== undefined) {
-      emit(leftOut);
-      continue;
-    }
+  for (const name of budget.each(names.sort(), String, emit)) {
     const words = [
-      ...[
-        ...host.kto,
-        "gradcheck",
-        "--json",
-        "--log_level",
-        "error",
-        "--model_name_or_path",
-        join(folder, name, "policy"),
-      ],
-      ...[
-        "--ref_model_name_or_path",
-        join(folder, name, "reference"),
-        "--dataset_name",
-        join(folder, name, "data.jsonl"),
-      ],
+      ...[...host.kto, "gradcheck", "--json", "--log_level", "error"],
+      ...["--model_name_or_path", join(folder, name, "policy")],
+      ...["--ref_model_name_or_path", join(folder, name, "reference")],
+      ...["--dataset_name", join(folder, name, "data.jsonl")],
     ];
     const ended = await runNode(words, { cwd: host.root, seconds: Math.max(0, budget.left) + GRACE });
     if (ended.stdout !== "") emit({ kind: "result", name, figures: jsonOf(ended.stdout) });
@@ -77,12 +61,7 @@ export async function kernelTestsPart(
 ): Promise<void> {
   const budget = new Budget(context.seconds);
   const names = context.quick ? host.kernelTests.slice(0, 2) : host.kernelTests;
-  for (const [done, name] of names.entries()) {
-    const leftOut = budget.leavesOut(name, done === 0 ? 0 : budget.passed / done);
-    if (leftOut !== undefined) {
-      emit(leftOut);
-      continue;
-    }
+  for (const name of budget.each(names, String, emit)) {
     const began = budget.passed;
     const output = join(context.scratch, `tests-${name}.json`);
     const limit = Math.max(0, budget.left) + GRACE;

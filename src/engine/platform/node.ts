@@ -14,6 +14,7 @@ import { listAdapters, requestAdapter } from "./node-adapters.ts";
 import { cacheFiles } from "./node-cache-files.ts";
 import { attempt, errorCode, fileError, largestRead, writeAll } from "./node-errors.ts";
 import { holdFile } from "./node-held-files.ts";
+import { openDatabase } from "./node-sqlite.ts";
 import { startThread } from "./node-thread.ts";
 import { withoutSpinning } from "./node-waiting.ts";
 import { OutOfTimeError, type Platform, type ReadableFile } from "./platform.ts";
@@ -56,11 +57,14 @@ export const platform: Platform = {
     }
   },
 
+  openDatabase,
+
   async makeFolder(path) {
     await attempt("create the folder", path, () => makeFolders(path));
   },
 
   async writeFileAtomic(path, chunks) {
+    if (await isDevice(path)) return await writeInto(path, chunks);
     const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
     try {
       const handle = await open(temporary, "wx", 0o666);
@@ -219,6 +223,25 @@ async function makeFolder(path: string): Promise<void> {
   } catch (error) {
     const present = await stat(path).catch(() => undefined);
     if (present?.isDirectory() !== true) throw error;
+  }
+}
+
+/** Whether a path leads to a device, a pipe or a socket: a file put in its place, such as of /dev/null, would destroy it. */
+async function isDevice(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  return found !== undefined && !found.isFile() && !found.isDirectory();
+}
+
+async function writeInto(path: string, chunks: Parameters<Platform["writeFileAtomic"]>[1]): Promise<void> {
+  try {
+    const handle = await open(path, "w");
+    try {
+      for await (const chunk of typeof chunks === "string" ? [chunks] : chunks) await writeAll(handle, chunk);
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    throw errorCode(error) === undefined ? error : fileError("write", path, error);
   }
 }
 

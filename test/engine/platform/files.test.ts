@@ -1,5 +1,6 @@
 /** File operations of the Node platform: what a reader can count on, and what each failure says. */
 
+import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   appendFileSync,
@@ -9,8 +10,10 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { homedir, tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -48,6 +51,21 @@ describe("writeFileAtomic", () => {
     const floats = Float32Array.of(1, 2, 3, 4);
     await platform.writeFileAtomic(path, [new Uint8Array(floats.buffer, 4, 8)]);
     expect([...new Float32Array(new Uint8Array(readFileSync(path)).buffer)]).toEqual([2, 3]);
+  });
+
+  test("a pipe is written into and stays a pipe, as a device does", async () => {
+    const path = join(folder, "pipe");
+    execFileSync("mkfifo", [path]);
+    const [text] = await Promise.all([
+      readFile(path, "utf8"),
+      platform.writeFileAtomic(
+        path,
+        ["a", "b"].map((one) => Buffer.from(one)),
+      ),
+    ]);
+    expect(text).toBe("ab");
+    expect(statSync(path).isFIFO()).toBe(true);
+    expect(readdirSync(folder)).toEqual(["pipe"]);
   });
 
   test("a writer that fails midway leaves the old file and nothing else; its own error comes through", async () => {

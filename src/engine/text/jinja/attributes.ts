@@ -16,13 +16,15 @@ function steps(attribute: Value): Value[] {
 
 /** What an item has under an attribute, or the item itself; `otherwise` where it has nothing there. */
 export function getter(attribute: Value, budget: Budget, otherwise: Value = null, ignoresCase = false): Getter {
+  budget.text(asText(attribute)?.length ?? 0);
   const path = steps(attribute);
+  budget.spend(path.length);
   return (item) => {
-    budget.spend(1);
+    budget.spend(1 + path.length);
     let value = item;
     for (const step of path) value = getItem(value, step, budget);
     if (otherwise !== null && value instanceof Undefined) value = otherwise;
-    return ignoresCase ? lowered(value) : value;
+    return ignoresCase ? lowered(value, budget) : value;
   };
 }
 
@@ -35,8 +37,9 @@ export function getters(attributes: Value, budget: Budget, ignoresCase: boolean)
   return (item) => each.map((get) => get(item));
 }
 
-function lowered(value: Value): Value {
-  return asText(value)?.toLowerCase() ?? value;
+function lowered(value: Value, budget: Budget): Value {
+  const text = asText(value);
+  return text === undefined ? value : budget.made(text.toLowerCase());
 }
 
 /** Items in the order of their keys; equal ones stay in their order, also where it is reversed. */

@@ -167,20 +167,23 @@ function childrenOf(expression: Expression): readonly Expression[] {
   }
 }
 
+/** Kept, since each macro around another one asks again for the names in it. */
+const namesOfBodies = new WeakMap<readonly Statement[], ReadonlySet<string>>();
+
 /** The names that statements read anywhere, those within other macros included. */
 export function namesReadIn(body: readonly Statement[]): ReadonlySet<string> {
+  const known = namesOfBodies.get(body);
+  if (known !== undefined) return known;
   const names = new Set<string>();
   const read = (expression: Expression): void => {
     if (expression.kind === "name") names.add(expression.name);
     for (const child of childrenOf(expression)) read(child);
   };
-  const visit = (statements: readonly Statement[]): void => {
-    for (const statement of statements) {
-      for (const expression of expressionsOf(statement)) read(expression);
-      for (const inner of bodiesOf(statement)) visit(inner);
-    }
-  };
-  visit(body);
+  for (const statement of body) {
+    for (const expression of expressionsOf(statement)) read(expression);
+    for (const inner of bodiesOf(statement)) for (const name of namesReadIn(inner)) names.add(name);
+  }
+  namesOfBodies.set(body, names);
   return names;
 }
 

@@ -21,6 +21,18 @@ export function asNumber(value: Value): bigint | number | undefined {
   return typeof value === "bigint" || typeof value === "number" ? value : undefined;
 }
 
+/** A key of a dict, after the steps of looking it up are taken. */
+export function charged(key: Value, budget: Budget): Value {
+  const text = asText(key);
+  if (text !== undefined) budget.text(text.length);
+  else if (key instanceof Tuple) {
+    // Its hash is made once and kept; what it holds was made at the cost of as many steps.
+    hash(key);
+    budget.text(key.hashedCharacters);
+  } else if (typeof key === "bigint" && BigInt.asIntN(64, key) !== key) budget.integer(key.toString(16).length * 4);
+  return key;
+}
+
 /** a == b */
 export function equals(a: Value, b: Value, budget: Budget): boolean {
   budget.spend(1);
@@ -62,7 +74,7 @@ function equalItems(a: readonly Value[], b: readonly Value[], budget: Budget): b
 function equalDicts(a: Dict, b: Dict, budget: Budget): boolean {
   if (a.size !== b.size) return false;
   for (const [key, value] of a.entries()) {
-    const other = b.get(key);
+    const other = b.get(charged(key, budget));
     if (other === undefined || !equals(value, other, budget)) return false;
   }
   return true;
@@ -118,13 +130,12 @@ export function contains(container: Value, item: Value, budget: Budget): boolean
   if (text !== undefined) {
     const part = asText(item);
     if (part === undefined) throw typeError(`'in <string>' requires string as left operand, not ${typeName(item)}`);
-    budget.text(text.length);
+    budget.search(text, part);
     return text.includes(part);
   }
-  if (container instanceof Dict) return container.has(item);
+  if (container instanceof Dict) return container.has(charged(item, budget));
   if (container instanceof DictView && container.kind === "keys") {
-    hash(item);
-    return container.dict.has(item);
+    return container.dict.has(charged(item, budget));
   }
   if (container instanceof Range) return rangeHas(container, item);
   const items = argumentItems(container);

@@ -1,9 +1,10 @@
 /** Expressions to values, as Jinja2 evaluates them. Statements, which write text, are render.ts's. */
-import { compare, contains, equals } from "./compare.ts";
+import { charged, compare, contains, equals } from "./compare.ts";
 import { typeError } from "./errors.ts";
 import { applyFilter } from "./filters.ts";
 import { percentFormat } from "./format.ts";
 import type { Budget } from "./limits.ts";
+import { asMarked } from "./markup.ts";
 import { getAttribute, getItem, getSlice } from "./members.ts";
 import { arithmetic, signed } from "./numbers.ts";
 import { str } from "./print.ts";
@@ -16,6 +17,7 @@ import {
   Dict,
   isTrue,
   iterate,
+  Markup,
   Namespace,
   ObjectValue,
   Tuple,
@@ -38,7 +40,7 @@ export function evaluate(node: Expression, scope: Scope, budget: Budget): Value 
     case "tuple":
       return new Tuple(node.items.map(at));
     case "dict":
-      return new Dict(node.entries.map(({ key, value }) => [at(key), at(value)] as const));
+      return new Dict(node.entries.map(({ key, value }) => [charged(at(key), budget), at(value)] as const));
     case "attribute":
       return getAttribute(at(node.object), node.name, budget);
     case "item":
@@ -71,7 +73,8 @@ export function evaluate(node: Expression, scope: Scope, budget: Budget): Value 
       const left = at(node.left);
       const right = at(node.right);
       const text = node.operator === "%" ? asText(left) : undefined;
-      return text === undefined ? arithmetic(node.operator, left, right, budget) : percentFormat(text, right, budget);
+      if (text === undefined) return arithmetic(node.operator, left, right, budget);
+      return asMarked(left, percentFormat(text, right, budget, left instanceof Markup));
     }
     case "and": {
       const left = at(node.left);
@@ -153,6 +156,7 @@ export function evaluateArguments(args: CallArguments, scope: Scope, budget: Bud
     const given = evaluate(args.keywordSpread, scope, budget);
     if (!(given instanceof Dict)) throw typeError(`argument after ** must be a mapping, not ${typeName(given)}`);
     for (const [key, value] of given.entries()) {
+      budget.spend(2);
       const name = asText(key);
       if (name === undefined) throw typeError("keywords must be strings");
       if (keywords.has(name)) throw typeError(`got multiple values for keyword argument '${name}'`);

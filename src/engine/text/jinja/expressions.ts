@@ -30,15 +30,14 @@ export function parseExpression(tokens: TokenStream, withCondition = true): Expr
 /** One expression, or a tuple of several with commas between. */
 export function parseTuple(
   tokens: TokenStream,
-  options: { readonly withCondition?: boolean; readonly endsAt?: string; readonly inParentheses?: boolean } = {},
+  options: { readonly withCondition?: boolean; readonly inParentheses?: boolean } = {},
 ): Expression {
-  const { withCondition = true, endsAt, inParentheses = false } = options;
+  const { withCondition = true, inParentheses = false } = options;
   const items: Expression[] = [];
   let isTuple = false;
   for (;;) {
     if (items.length > 0) tokens.expect("operator", ",");
-    const ended = tokens.is("variable_end") || tokens.is("block_end") || tokens.isOperator(")");
-    if (ended || (endsAt !== undefined && tokens.isName(endsAt))) break;
+    if (tokens.is("variable_end") || tokens.is("block_end") || tokens.isOperator(")")) break;
     items.push(parseExpression(tokens, withCondition));
     if (!tokens.isOperator(",")) break;
     isTuple = true;
@@ -277,6 +276,7 @@ export function parseCallArguments(tokens: TokenStream): CallArguments {
   tokens.expect("operator", "(");
   const positional: Expression[] = [];
   const keywords: { key: string; value: Expression }[] = [];
+  const named = new Set<string>();
   let spread: Expression | undefined;
   let keywordSpread: Expression | undefined;
   const ensure = (holds: boolean) => {
@@ -293,8 +293,8 @@ export function parseCallArguments(tokens: TokenStream): CallArguments {
       ensure(keywordSpread === undefined);
       const key = tokens.next().value;
       tokens.next();
-      if (keywords.some((one) => one.key === key))
-        throw tokens.fails(`keyword argument repeated: ${key}`, "SyntaxError");
+      if (named.has(key)) throw tokens.fails(`keyword argument repeated: ${key}`, "SyntaxError");
+      named.add(key);
       keywords.push({ key, value: parseExpression(tokens) });
     } else {
       ensure(spread === undefined && keywordSpread === undefined && keywords.length === 0);

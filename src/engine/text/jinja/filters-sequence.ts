@@ -1,9 +1,10 @@
 /** The filters of Jinja2 on lists, dicts and whatever else has items. */
 import { type Filter, integerArgument } from "./arguments.ts";
 import { getter, getters, sortedBy } from "./attributes.ts";
-import { compare, equals } from "./compare.ts";
+import { charged, compare, equals } from "./compare.ts";
 import { TemplateError, typeError } from "./errors.ts";
 import type { Budget } from "./limits.ts";
+import { asMarked } from "./markup.ts";
 import { arithmetic } from "./numbers.ts";
 import { str } from "./print.ts";
 
@@ -84,7 +85,7 @@ function* uniqueItems(value: Value, caseSensitive: boolean, attribute: Value, bu
   const get = getter(attribute, budget, null, !caseSensitive);
   const seen = new Set<unknown>();
   for (const item of iterate(value)) {
-    const key = hash(get(item));
+    const key = hash(charged(get(item), budget));
     if (seen.has(key)) continue;
     seen.add(key);
     yield item;
@@ -187,7 +188,7 @@ export const sequenceFilters = {
       for (const item of iterate(value)) {
         const part = str(get(item), budget);
         size += part.length + between.length;
-        budget.text(size);
+        budget.output(part.length + between.length, size);
         parts.push(part);
       }
       return parts.join(between);
@@ -209,9 +210,8 @@ export const sequenceFilters = {
   reverse: sequence("value", (value, budget) => {
     const text = asText(value);
     if (text !== undefined) {
-      // Three passes over arrays of characters.
-      for (let pass = 0; pass < 3; pass++) budget.text(text.length);
-      return [...characters(text)].reverse().join("");
+      budget.letters(text);
+      return asMarked(value, [...characters(text)].reverse().join(""));
     }
     const items = backwards(value, budget);
     if (items !== undefined) return new Iterated(items, `${typeName(value)}_reverseiterator`);

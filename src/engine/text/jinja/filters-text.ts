@@ -3,13 +3,14 @@ import { type Filter, integerArgument, textArgument, wholeArgument } from "./arg
 import { asNumber } from "./compare.ts";
 import { TemplateError, typeError, valueError } from "./errors.ts";
 import { percentFormat } from "./format.ts";
+import { capitalized, titleCased } from "./letters.ts";
 import type { Budget } from "./limits.ts";
-import { arithmetic, escapeHtml, fixed, floatOf, integerOf, signed, toFloat } from "./numbers.ts";
+import { asMarked } from "./markup.ts";
+import { arithmetic, bitsOf, escapeHtml, fixed, floatOf, integerOf, signed, toFloat } from "./numbers.ts";
 import { str } from "./print.ts";
-import { capitalized, padded, replaced, replacedLength, splitLines, strip, titleCased } from "./strings.ts";
+import { cutText, padded, replaced, replacedLength, splitLines, strip } from "./strings.ts";
 import {
   asText,
-  characters,
   Dict,
   isList,
   isTrue,
@@ -30,7 +31,7 @@ function onLetters(way: (text: string) => string): Filter {
     run: ([value = null], budget) => {
       const text = str(value, budget);
       budget.letters(text);
-      return budget.made(way(text));
+      return asMarked(value, budget.made(way(text)));
     },
   };
 }
@@ -40,7 +41,7 @@ function onText(way: (text: string) => string): Filter {
   return {
     parameters: ["s"],
     required: 1,
-    run: ([value = null], budget) => budget.made(way(budget.made(str(value, budget)))),
+    run: ([value = null], budget) => asMarked(value, budget.made(way(budget.made(str(value, budget))))),
   };
 }
 
@@ -49,11 +50,10 @@ function rounded(value: Value, precision: bigint, way: string, budget: Budget): 
   if (value instanceof Undefined) throw value.refuse();
   if (number === undefined) throw typeError(`type ${typeName(value)} doesn't define __round__ method`);
   if (way === "common") {
-    if (typeof number === "bigint") return roundedInteger(number, precision);
+    if (typeof number === "bigint") return roundedInteger(number, precision, budget);
+    budget.spend(10);
     if (!Number.isFinite(number)) return number;
-    const digits = Number(precision);
-    if (digits >= 0) return Number(fixed(number, digits));
-    return Number(roundedInteger(BigInt(Math.round(number)), precision));
+    return roundedFloat(number, Number(precision), budget);
   }
   if (way !== "ceil" && way !== "floor") {
     throw new TemplateError("FilterArgumentError", "method must be common, ceil or floor");
@@ -65,9 +65,30 @@ function rounded(value: Value, precision: bigint, way: string, budget: Budget): 
   return arithmetic("/", whole, factor, budget);
 }
 
-function roundedInteger(value: bigint, precision: bigint): bigint {
+/** round(value, digits) of a float: to the nearest, from the exact middle to the even one. */
+function roundedFloat(value: number, digits: number, budget: Budget): number {
+  if (digits >= 0) return Number(fixed(value, digits));
+  const sign = value < 0 || Object.is(value, -0) ? -1 : 1;
+  // Below 10 to this power nothing is left of any float.
+  if (digits < -308) return sign * 0;
+  const size = Math.abs(value);
+  const whole = Math.trunc(size);
+  // A rest behind the point decides as any rest does: twice the whole part and one more stands for it.
+  const doubled = 2n * BigInt(whole) + (size > whole ? 1n : 0n);
+  const unit = 2n * 10n ** BigInt(-digits);
+  budget.integer(bitsOf(unit));
+  const rest = doubled % unit;
+  const down = (doubled - rest) / unit;
+  const up = 2n * rest > unit || (2n * rest === unit && down % 2n === 1n);
+  const rounded = Number(((down + (up ? 1n : 0n)) * unit) / 2n);
+  if (Number.isFinite(rounded)) return sign * rounded;
+  throw new TemplateError("OverflowError", "rounded value too large to represent");
+}
+
+function roundedInteger(value: bigint, precision: bigint, budget: Budget): bigint {
   if (precision >= 0n) return value;
   if (precision < -5000n) return 0n;
+  budget.integer(4 * Number(-precision));
   const unit = 10n ** -precision;
   const rest = ((value % unit) + unit) % unit;
   const down = value - rest;
@@ -75,17 +96,17 @@ function roundedInteger(value: bigint, precision: bigint): bigint {
   return rest * 2n > unit ? down + unit : down;
 }
 
-function toInteger(value: Value, otherwise: Value, base: number): Value {
+function toInteger(value: Value, otherwise: Value, base: number, budget: Budget): Value {
   try {
     const text = asText(value);
-    if (text !== undefined) return integerOf(text, base);
+    if (text !== undefined) return integerOf(text, base, budget);
     return truncated(value);
   } catch (error) {
     if (!(error instanceof TemplateError)) throw error;
     if (error.kind === "OverflowError" || error.kind === "UndefinedError") throw error;
   }
   try {
-    return truncated(toFloatValue(value));
+    return truncated(toFloatValue(value, budget));
   } catch (error) {
     if (error instanceof TemplateError) return otherwise;
     throw error;
@@ -101,9 +122,9 @@ function truncated(value: Value): bigint {
   return BigInt(Math.trunc(number));
 }
 
-function toFloatValue(value: Value): number {
+function toFloatValue(value: Value, budget: Budget): number {
   const text = asText(value);
-  if (text !== undefined) return floatOf(text);
+  if (text !== undefined) return floatOf(text, budget);
   const number = asNumber(value);
   if (number === undefined) throw typeError(`float() argument must be a string or a number, not '${typeName(value)}'`);
   return toFloat(number);
@@ -134,7 +155,7 @@ export const textFilters = {
     run: ([value = null, width], budget) => {
       const columns = width === undefined ? 80 : Math.max(0, integerArgument(width));
       budget.text(columns);
-      return padded(str(value, budget), columns, " ", "center");
+      return asMarked(value, padded(str(value, budget), columns, " ", "center"));
     },
   },
   default: {
@@ -152,10 +173,10 @@ export const textFilters = {
   float: {
     parameters: ["value", "default"],
     required: 1,
-    run: ([value = null, otherwise = 0]) => {
+    run: ([value = null, otherwise = 0], budget) => {
       if (value instanceof Undefined) throw value.refuse();
       try {
-        return toFloatValue(value);
+        return toFloatValue(value, budget);
       } catch (error) {
         if (error instanceof TemplateError && error.kind !== "OverflowError") return otherwise;
         throw error;
@@ -176,19 +197,20 @@ export const textFilters = {
       const indentation = asText(width) ?? " ".repeat(Math.max(0, integerArgument(width)));
       const lines = splitLines(`${text}\n`);
       budget.text(text.length + lines.length * indentation.length);
+      budget.spend(lines.length);
       const [head = "", ...rest] = lines;
       const body = isTrue(blank)
         ? lines.join(`\n${indentation}`)
         : [head, ...rest.map((line) => (line === "" ? line : indentation + line))].join("\n");
-      return isTrue(first) ? indentation + body : body;
+      return asMarked(value, isTrue(first) ? indentation + body : body);
     },
   },
   int: {
     parameters: ["value", "default", "base"],
     required: 1,
-    run: ([value = null, otherwise = 0n, base = 10n]) => {
+    run: ([value = null, otherwise = 0n, base = 10n], budget) => {
       if (value instanceof Undefined) throw value.refuse();
-      return toInteger(value, otherwise, integerArgument(base));
+      return toInteger(value, otherwise, integerArgument(base), budget);
     },
   },
   lower: onText((text) => text.toLowerCase()),
@@ -198,7 +220,7 @@ export const textFilters = {
     run: ([value = null, old = null, by = null, most = null], budget) => {
       const [text, from, to] = [str(value, budget), str(old, budget), str(by, budget)];
       const times = most === null ? -1 : integerArgument(most);
-      budget.text(text.length);
+      budget.search(text, from);
       budget.text(replacedLength(text, from, to, times));
       return replaced(text, from, to, times);
     },
@@ -215,13 +237,23 @@ export const textFilters = {
     required: 1,
     run: ([value = null], budget) => (value instanceof Markup ? value : budget.made(str(value, budget))),
   },
-  title: onLetters(titleCased),
+  title: {
+    parameters: ["s"],
+    required: 1,
+    run: ([value = null], budget) => {
+      const text = str(value, budget);
+      budget.letters(text);
+      return budget.made(titleCased(text));
+    },
+  },
   trim: {
     parameters: ["value", "chars"],
     required: 1,
     run: ([value = null, chars = null], budget) => {
       const text = budget.made(str(value, budget));
-      return strip(text, "both", chars === null ? undefined : textArgument(chars, "strip arg"));
+      const given = chars === null ? undefined : textArgument(chars, "strip arg");
+      budget.letters(given ?? "");
+      return asMarked(value, strip(text, "both", given));
     },
   },
   truncate: {
@@ -236,18 +268,20 @@ export const textFilters = {
       if (slack < 0) throw new TemplateError("AssertionError", `expected leeway >= 0, got ${slack}`);
       budget.text(asText(value)?.length ?? 0);
       if (length(value) <= most + slack) return value;
-      const letters = characters(textArgument(value, "what is truncated"));
-      const head = letters.slice(0, most - textLength(tail)).join("");
-      if (isTrue(killWords)) return head + tail;
-      const at = head.lastIndexOf(" ");
-      return (at < 0 ? head : head.slice(0, at)) + tail;
+      const head = cutText(textArgument(value, "what is truncated"), 0, most - textLength(tail), 1);
+      const at = isTrue(killWords) ? -1 : head.lastIndexOf(" ");
+      return arithmetic("+", asMarked(value, at < 0 ? head : head.slice(0, at)), end, budget);
     },
   },
   upper: onText((text) => text.toUpperCase()),
   wordcount: {
     parameters: ["s"],
     required: 1,
-    run: ([value = null], budget) => BigInt(budget.made(str(value, budget)).match(/[\p{L}\p{N}_]+/gu)?.length ?? 0),
+    run: ([value = null], budget) => {
+      const text = str(value, budget);
+      budget.letters(text);
+      return BigInt(text.match(/[\p{L}\p{N}_]+/gu)?.length ?? 0);
+    },
   },
 } satisfies Readonly<Record<string, Filter>>;
 
@@ -257,9 +291,10 @@ export function formatFilter(
   positional: readonly Value[],
   keywords: ReadonlyMap<string, Value>,
   budget: Budget,
-): string {
+): Value {
   if (positional.length > 0 && keywords.size > 0) {
     throw new TemplateError("FilterArgumentError", "can't handle positional and keyword arguments at the same time");
   }
-  return percentFormat(str(value, budget), keywords.size > 0 ? new Dict(keywords) : new Tuple(positional), budget);
+  const given = keywords.size > 0 ? new Dict(keywords) : new Tuple(positional);
+  return asMarked(value, percentFormat(str(value, budget), given, budget, value instanceof Markup));
 }

@@ -102,6 +102,7 @@ export function hasFilter(name: string): boolean {
 
 /** value|name(...args) */
 export function applyFilter(name: string, value: Value, args: Arguments, budget: Budget): Value {
+  budget.spend(2);
   const filter = filters.get(name);
   if (filter) return filter({ positional: [value, ...args.positional], keywords: args.keywords }, budget);
   if (notHere.has(name)) {

@@ -2,13 +2,16 @@
 import { asNumber } from "./compare.ts";
 import { keyError, TemplateError, typeError, valueError } from "./errors.ts";
 import type { Budget } from "./limits.ts";
+import { escapedText } from "./markup.ts";
 import { fixed, toFloat } from "./numbers.ts";
 import { floatText, integerText, repr, str } from "./print.ts";
 import { cutText, padded } from "./strings.ts";
 import {
   type Arguments,
+  asText,
   Dict,
   isList,
+  Markup,
   Namespace,
   Range,
   Tuple,
@@ -18,8 +21,12 @@ import {
   type Value,
 } from "./values.ts";
 
-/** text % value */
-export function percentFormat(text: string, value: Value, budget: Budget): string {
+/**
+ * text % value
+ *
+ * @param isMarked whether the text is marked as HTML, so that what is put in is escaped
+ */
+export function percentFormat(text: string, value: Value, budget: Budget, isMarked = false): string {
   const positional = value instanceof Tuple ? value.items : [value];
   let used = 0;
   let named = false;
@@ -59,7 +66,7 @@ export function percentFormat(text: string, value: Value, budget: Budget): strin
         named = true;
         item = found;
       }
-      const body = converted(kind, item, flags, precision, budget);
+      const body = converted(kind, item, flags, precision, budget, isMarked);
       const left = flags.includes("-") || given < 0;
       if (flags.includes("0") && !left && /[dioxXeEfFgGu]/.test(kind)) return zeroPadded(body, width);
       return padded(body, width, " ", left ? "right" : "left");
@@ -84,17 +91,26 @@ function zeroPadded(body: string, width: number): string {
   return sign + padded(body.slice(sign.length), width - sign.length, "0", "left");
 }
 
-function converted(kind: string, item: Value, flags: string, precision: number | undefined, budget: Budget): string {
+function converted(
+  kind: string,
+  item: Value,
+  flags: string,
+  precision: number | undefined,
+  budget: Budget,
+  isMarked: boolean,
+): string {
   const plus = flags.includes("+") ? "+" : flags.includes(" ") ? " " : "";
   switch (kind) {
     case "s":
     case "r":
     case "a": {
-      const text = kind === "s" ? str(item, budget) : repr(item, budget);
+      const plain = kind === "s" ? str(item, budget) : repr(item, budget);
+      const text = isMarked ? escapedText(kind === "s" ? item : null, plain, budget) : plain;
       return precision === undefined ? text : cutText(budget.made(text), 0, precision, 1);
     }
     case "c": {
-      if (typeof item === "string" && textLength(item) === 1) return item;
+      const text = asText(item);
+      if (text !== undefined && textLength(text) === 1) return text;
       const code = asNumber(item);
       if (typeof code !== "bigint") throw typeError("%c requires int or char");
       return characterOf(code);
@@ -106,12 +122,13 @@ function converted(kind: string, item: Value, flags: string, precision: number |
     case "X":
     case "o": {
       const number = asNumber(item);
+      if (item instanceof Undefined && /[diu]/.test(kind)) throw item.refuse();
       if (number === undefined) throw typeError(`%${kind} format: a real number is required, not ${typeName(item)}`);
       if (typeof number === "number" && !/[diu]/.test(kind)) {
         throw typeError(`%${kind} format: an integer is required, not float`);
       }
       const whole = typeof number === "number" ? truncated(number) : number;
-      return signedDigits(whole, kind, plus, flags.includes("#"), precision ?? 0);
+      return signedDigits(whole, kind, plus, flags.includes("#"), precision ?? 0, budget);
     }
     case "e":
     case "E":
@@ -120,7 +137,9 @@ function converted(kind: string, item: Value, flags: string, precision: number |
     case "g":
     case "G": {
       const number = asNumber(item);
+      if (item instanceof Undefined) throw item.refuse();
       if (number === undefined) throw typeError(`must be real number, not ${typeName(item)}`);
+      budget.spend(8);
       const text = floatDigits(toFloat(number), kind, precision ?? 6, flags.includes("#"));
       return text.startsWith("-") ? text : plus + text;
     }
@@ -140,37 +159,64 @@ function truncated(value: number): bigint {
   return BigInt(Math.trunc(value));
 }
 
-function signedDigits(value: bigint, kind: string, plus: string, alternate: boolean, precision: number): string {
+function signedDigits(
+  value: bigint,
+  kind: string,
+  plus: string,
+  alternate: boolean,
+  precision: number,
+  budget: Budget,
+): string {
   const size = value < 0n ? -value : value;
   const radix = kind === "o" ? 8 : kind === "x" || kind === "X" ? 16 : kind === "b" ? 2 : 10;
-  const digits = (radix === 10 ? integerText(size) : size.toString(radix)).padStart(precision, "0");
+  const digits = (radix === 10 ? integerText(size, budget) : size.toString(radix)).padStart(precision, "0");
   const prefix = alternate && radix !== 10 ? `0${kind.toLowerCase()}` : "";
   const text = prefix + digits;
   return (value < 0n ? "-" : plus) + (kind === "X" ? text.toUpperCase() : text);
 }
 
-/** A float in the form e, f or g; a large letter gives large letters. */
-function floatDigits(value: number, kind: string, precision: number, alternate = false): string {
+/**
+ * A float in the form e, f or g; a large letter gives large letters.
+ *
+ * @param withDot as str() of a float, which writes a digit behind the point or an exponent in any case
+ */
+function floatDigits(value: number, kind: string, precision: number, alternate = false, withDot = false): string {
   const big = kind !== kind.toLowerCase();
   const up = (text: string) => (big ? text.toUpperCase() : text);
   if (!Number.isFinite(value)) return up(Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf");
   switch (kind.toLowerCase()) {
     case "f":
-      return Object.is(value, -0) ? `-${fixed(0, precision)}` : fixed(value, precision);
+      return withPoint(Object.is(value, -0) ? `-${fixed(0, precision)}` : fixed(value, precision), alternate);
     case "e":
-      return up(exponential(value, precision));
+      return up(withPoint(exponential(value, precision), alternate));
   }
   const digits = precision === 0 ? 1 : precision;
   const text = exponential(value, digits - 1);
   const exponent = Number(text.slice(text.indexOf("e") + 1));
   const trim = (body: string) => (alternate || !body.includes(".") ? body : body.replace(/\.?0+$/, ""));
-  if (exponent >= -4 && exponent < digits) return trim(fixed(value, digits - 1 - exponent));
+  if (exponent >= -4 && exponent < digits - (withDot ? 1 : 0)) {
+    const body = fixed(value, digits - 1 - exponent);
+    const plain = withPoint(trim(Object.is(value, -0) ? `-${body}` : body), alternate);
+    return withDot && !plain.includes(".") ? `${plain}.0` : plain;
+  }
   const [mantissa = "", tail = ""] = text.split("e");
-  return up(`${trim(mantissa)}e${tail}`);
+  return up(withPoint(`${trim(mantissa)}e${tail}`, alternate));
+}
+
+/** The flag # keeps the point where no digits follow it. */
+function withPoint(text: string, alternate: boolean): string {
+  return alternate && !text.includes(".") ? text.replace(/^-?\d+/, "$&.") : text;
 }
 
 function exponential(value: number, precision: number): string {
-  const [mantissa = "", exponent = "0"] = value.toExponential(Math.min(precision, 100)).split("e");
+  const short = Math.min(precision, 100);
+  const exact = value.toExponential(100);
+  // Only an exact tie is rounded otherwise: toExponential takes the larger one, Python the even one.
+  const at = exact.indexOf(".") + 1 + short;
+  const down = exact.slice(0, short === 0 ? at - 1 : at);
+  const isTie = short < 60 && /^50*e/.test(exact.slice(at)) && /[02468]$/.test(down);
+  const text = isTie ? down + exact.slice(exact.indexOf("e")) : value.toExponential(short);
+  const [mantissa = "", exponent = "0"] = text.split("e");
   const size = Math.abs(Number(exponent));
   const sign = Object.is(value, -0) ? "-" : "";
   return `${sign}${mantissa}e${exponent.startsWith("-") ? "-" : "+"}${String(size).padStart(2, "0")}`;
@@ -179,12 +225,27 @@ function exponential(value: number, precision: number): string {
 /** How a field of str.format is looked up: `name.attribute[item]`. */
 export type FieldLookup = (value: Value, step: { readonly attribute: string } | { readonly item: Value }) => Value;
 
-/** text.format(...) */
-export function braceFormat(text: string, args: Arguments, lookup: FieldLookup, budget: Budget): string {
+/**
+ * text.format(...)
+ *
+ * @param isMarked whether the text is marked as HTML, so that what is put in is escaped
+ */
+export function braceFormat(
+  text: string,
+  args: Arguments,
+  lookup: FieldLookup,
+  budget: Budget,
+  isMarked: boolean,
+): string {
   let automatic = 0;
+  let numbered = false;
   const fieldValue = (field: string): Value => {
     const [, first = "", path = ""] = /^([^.[]*)([\s\S]*)$/.exec(field) ?? [];
     let value: Value | undefined;
+    if ((first === "" && numbered) || (/^\d+$/.test(field) && automatic > 0)) {
+      throw valueError("cannot switch between manual field specification and automatic field numbering");
+    }
+    if (/^\d+$/.test(field)) numbered = true;
     if (first === "" || /^\d+$/.test(first)) {
       value = args.positional[first === "" ? automatic++ : Number(first)];
       if (value === undefined) {
@@ -199,12 +260,13 @@ export function braceFormat(text: string, args: Arguments, lookup: FieldLookup, 
     return value;
   };
   const render = (template: string, depth: number): string => {
-    if (depth > 2) throw valueError("Max string recursion exceeded");
+    // A field, a field in its form, and that one's own form, which is empty.
+    if (depth > 3) throw valueError("Max string recursion exceeded");
     let out = "";
     let at = 0;
     while (at < template.length) {
       const character = template[at] ?? "";
-      if ((character === "{" || character === "}") && template[at + 1] === character && depth === 1) {
+      if ((character === "{" || character === "}") && template[at + 1] === character) {
         out += character;
         at += 2;
       } else if (character === "}") throw valueError("Single '}' encountered in format string");
@@ -217,11 +279,18 @@ export function braceFormat(text: string, args: Arguments, lookup: FieldLookup, 
         const shown = conversion === "r" ? repr(value, budget) : conversion === "s" ? str(value, budget) : value;
         if (conversion !== undefined && !/[rsa]/.test(conversion))
           throw valueError(`Unknown conversion specifier ${conversion}`);
-        out += formatted(shown, render(spec, depth + 1), budget);
+        const form = render(spec, depth + 1);
+        if (shown instanceof Markup && isMarked && form !== "") {
+          throw valueError("Unsupported format specification for Markup.");
+        }
+        const text = formatted(shown, form, budget);
+        out += isMarked ? escapedText(shown, text, budget) : text;
         at = end + 1;
       } else {
-        out += character;
-        at++;
+        const next = template.slice(at).search(/[{}]/);
+        const end = next < 0 ? template.length : at + next;
+        out += template.slice(at, end);
+        at = end;
       }
     }
     return budget.made(out);
@@ -246,27 +315,46 @@ function formatted(value: Value, spec: string, budget: Budget): string {
   const found = /^(?:(.)?([<>=^]))?([-+ ])?(#)?(0)?(\d+)?([,_])?(?:\.(\d+))?([a-zA-Z%])?$/su.exec(spec);
   const kind = typeName(value);
   if (!found) throw valueError(`Invalid format specifier '${spec}' for object of type '${kind}'`);
-  const [, fill, align, sign = "-", alternate, zero, widthText = "0", grouping, precisionText, type] = found;
+  const [, fill, align, signGiven, alternate, zero, widthText = "0", grouping, precisionText, type] = found;
+  const sign = signGiven ?? "-";
   const width = Number(widthText);
   const precision = precisionText === undefined ? undefined : Number(precisionText);
   budget.text(width + (precision ?? 0));
   const number = asNumber(value);
-  if (number === undefined || (typeof value === "boolean" && (type === undefined || type === "s"))) {
-    if (typeof value !== "string" && number === undefined) {
+  if (number === undefined) {
+    if (asText(value) === undefined) {
       throw typeError(`unsupported format string passed to ${kind}.__format__`);
     }
     if (type !== undefined && type !== "s")
       throw valueError(`Unknown format code '${type}' for object of type '${kind}'`);
+    if (align === "=" || signGiven !== undefined || alternate || grouping) {
+      throw valueError(`Format specifier '${spec}' is not allowed for texts`);
+    }
     const text = cutText(budget.made(str(value, budget)), 0, precision, 1);
     const side = align === ">" ? "left" : align === "^" ? "center" : "right";
     return centred(text, width, fill ?? (zero ? "0" : " "), side);
   }
-  let body = numberDigits(number, type, precision, alternate !== undefined, kind);
-  if (grouping) body = grouped(body, grouping);
+  budget.spend(8);
+  let body = numberDigits(number, type, precision, alternate !== undefined, kind, budget);
+  if (grouping && type !== undefined && /[cnsxXob]/.test(type) && !(grouping === "_" && /[xXob]/.test(type))) {
+    throw valueError(`Cannot specify '${grouping}' with '${type}'.`);
+  }
+  if (type === "c" && signGiven !== undefined) throw valueError("Sign not allowed with integer format specifier 'c'");
+  const fillsZeros = zero !== undefined && align === undefined && fill === undefined;
+  if (grouping) {
+    const size = type !== undefined && /[xXob]/.test(type) ? 4 : 3;
+    const signed = !body.startsWith("-") && sign !== "-" ? 1 : 0;
+    body = grouped(
+      body,
+      grouping,
+      size,
+      fillsZeros || (align === "=" && (fill ?? (zero && "0")) === "0") ? width - signed : 0,
+    );
+  }
   if (!body.startsWith("-") && sign !== "-") body = sign + body;
   if (align === "=" || (zero && align === undefined)) {
-    const lead = /^[-+ ]?(0[xob])?/.exec(body)?.[0] ?? "";
-    return lead + padded(body.slice(lead.length), width - lead.length, fill ?? "0", "left");
+    const lead = /^[-+ ]?(0[xob])?/i.exec(body)?.[0] ?? "";
+    return lead + padded(body.slice(lead.length), width - lead.length, fill ?? (zero ? "0" : " "), "left");
   }
   return centred(body, width, fill ?? (zero ? "0" : " "), align === "<" ? "right" : align === "^" ? "center" : "left");
 }
@@ -284,24 +372,37 @@ function numberDigits(
   precision: number | undefined,
   alternate: boolean,
   kind: string,
+  budget: Budget,
 ): string {
   if (typeof number === "bigint" && (type === undefined || /[dnxXob]/.test(type))) {
     if (precision !== undefined) throw valueError("Precision not allowed in integer format specifier");
-    return signedDigits(number, type ?? "d", "", alternate, 0);
+    return signedDigits(number, type ?? "d", "", alternate, 0, budget);
   }
-  if (typeof number === "bigint" && type === "c") return characterOf(number);
+  if (typeof number === "bigint" && type === "c") {
+    if (precision !== undefined || alternate) throw valueError("Precision and # are not allowed with 'c'");
+    return characterOf(number);
+  }
   const float = toFloat(number);
-  if (type === "%") return `${floatDigits(float * 100, "f", precision ?? 6)}%`;
-  if (type === undefined || type === "n") {
-    if (precision === undefined) return floatText(float);
-    const short = floatDigits(float, "g", precision);
-    return /^-?\d+$/.test(short) && precision > 1 ? `${short}.0` : short;
+  if (type === "%") return `${floatDigits(float * 100, "f", precision ?? 6, alternate)}%`;
+  if (type === "n") return floatDigits(float, "g", precision ?? 6, alternate);
+  if (type === undefined) {
+    if (precision === undefined) return withPoint(floatText(float), alternate && Number.isFinite(float));
+    return floatDigits(float, "g", precision, alternate, true);
   }
   if (/[eEfFgG]/.test(type)) return floatDigits(float, type, precision ?? 6, alternate);
   throw valueError(`Unknown format code '${type}' for object of type '${kind}'`);
 }
 
-function grouped(body: string, mark: string): string {
-  const [, sign = "", whole = "", rest = ""] = /^(-?)(\d+)(.*)$/s.exec(body) ?? [];
-  return sign + whole.replace(/\B(?=(\d{3})+$)/g, mark) + rest;
+/** Digits in groups, with so many zeros before them that the text is as wide as `width`. */
+function grouped(body: string, mark: string, size: number, width: number): string {
+  const [, sign = "", whole = "", rest = ""] = /^(-?(?:0[xob])?)([\da-f]+)(.*)$/is.exec(body) ?? [];
+  const room = width - sign.length - rest.length;
+  // Of n digits the groups have n + ceil(n / size) - 1 characters.
+  let count = Math.max(whole.length, Math.floor((room * size) / (size + 1)));
+  while (count + Math.ceil(count / size) - 1 < room) count++;
+  const digits = whole.padStart(count, "0");
+  const lead = digits.length % size || size;
+  const groups = [digits.slice(0, lead)];
+  for (let at = lead; at < digits.length; at += size) groups.push(digits.slice(at, at + size));
+  return sign + groups.join(mark) + rest;
 }

@@ -1,6 +1,7 @@
 /** The functions that a chat template can call: Jinja2's own, and those that transformers adds. */
 
 import { bind, integerArgument, textArgument } from "./arguments.ts";
+import { charged } from "./compare.ts";
 import { TemplateError, typeError, valueError } from "./errors.ts";
 import type { Budget } from "./limits.ts";
 import { str } from "./print.ts";
@@ -41,9 +42,10 @@ function dict({ positional, keywords }: Arguments, budget: Budget): Dict {
       if (key === undefined || value === undefined || more.length > 0) {
         throw valueError("dictionary update sequence element has not length 2");
       }
-      made.set(key, value);
+      made.set(charged(key, budget), value);
     }
   }
+  budget.spend(keywords.size);
   for (const [name, value] of keywords) made.set(name, value);
   return made;
 }
@@ -92,6 +94,12 @@ function joiner(args: Arguments): Value {
   });
 }
 
+/** `self`: the blocks of a template by name, of which a chat template has none. */
+export class Blocks extends ObjectValue {
+  readonly typeName = "TemplateReference";
+  readonly shown = "<TemplateReference None>";
+}
+
 /** The functions by name. `now` is the date that strftime_now writes. */
 export function globalFunctions(now: () => Date, budget: Budget): [name: string, value: Value][] {
   const functions: Readonly<Record<string, (args: Arguments) => Value>> = {
@@ -106,7 +114,10 @@ export function globalFunctions(now: () => Date, budget: Budget): [name: string,
     },
     strftime_now(args) {
       const [format] = bind("strftime_now", args, { parameters: ["format"], required: 1 });
-      return strftime(now(), textArgument(format, "strftime() argument 1"));
+      const text = textArgument(format, "strftime() argument 1");
+      // A directive of two characters may be a whole date.
+      budget.spend(8 * text.length);
+      return strftime(now(), text);
     },
   };
   return Object.entries(functions).map(([name, run]) => [name, new Func(name, run, "function")]);

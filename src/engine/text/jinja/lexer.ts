@@ -38,7 +38,8 @@ const variableEnd = pattern(/(?:-\}\}\s*|\}\})/y);
 const space = pattern(/\s+/y);
 const float = /(?<!\.)(?:\d+_)*\d+(?:(?:\.(?:\d+_)*\d+)?e[+-]?(?:\d+_)*\d+|\.(?:\d+_)*\d+)/iy;
 const integer = /0b(?:_?[01])+|0o(?:_?[0-7])+|0x(?:_?[\da-f])+|[1-9](?:_?\d)*|0(?:_?0)*/iy;
-const name = /[\p{L}\p{N}_]+/uy;
+/** What str.isidentifier() allows goes beyond letters and digits: "·" within a name, "℘" at its beginning. */
+const name = /[\p{L}\p{N}_\p{XID_Continue}]+/uy;
 const identifier = /^[\p{XID_Start}_]\p{XID_Continue}*$/u;
 const string = /'[^'\\]*(?:\\[\s\S][^'\\]*)*'|"[^"\\]*(?:\\[\s\S][^"\\]*)*"/y;
 const operator = /\*\*|\/\/|==|!=|>=|<=|[-+*/%~[\](){}><=.:|,;]/y;

@@ -13,8 +13,8 @@ export interface TemplateLimits {
   readonly depth: number;
 }
 
-/** Some fifty times what the longest chats need; reached within seconds. */
-export const defaultLimits: TemplateLimits = { steps: 10_000_000, characters: 1 << 24, depth: 150 };
+/** Several times what the longest chats need; reached within about two seconds. */
+export const defaultLimits: TemplateLimits = { steps: 5_000_000, characters: 1 << 24, depth: 150 };
 
 /** A template exceeds a limit: the fault is the template's, not the row's. Exit code 4. */
 export class TemplateLimitError extends ModelFormatError {}
@@ -22,6 +22,8 @@ export class TemplateLimitError extends ModelFormatError {}
 const charactersPerStep = 16;
 /** Comparisons of two characters that take about the time of a step. */
 const comparisonsPerStep = 64;
+/** The longest text that is searched for in time that grows with the other text only. */
+const shortSearch = 32;
 /** Python prints no integers of more than 4,300 digits, which are 14,285 bits. */
 const mostIntegerBits = 1 << 16;
 
@@ -75,6 +77,15 @@ export class Budget {
     this.spend((text.length * wanted.length) / comparisonsPerStep);
   }
 
+  /**
+   * Takes the steps of searching a text for another one. V8 compares long ones at every place anew where they repeat
+   * themselves, so its time can grow with the product of both lengths.
+   */
+  search(text: string, wanted: string): void {
+    this.text(text.length);
+    this.spend((text.length * Math.max(0, wanted.length - shortSearch)) / comparisonsPerStep);
+  }
+
   /** Charges a text that has just been made. */
   made(text: string): string {
     this.text(text.length);
@@ -93,6 +104,8 @@ export class Budget {
     if (this.#depth >= this.#limits.depth) {
       throw this.#exceeded(`more than ${this.#limits.depth} macros or loops within one another`);
     }
+    // A scope, and arguments by name.
+    this.spend(4);
     this.#depth++;
     try {
       return run();

@@ -13,7 +13,9 @@ export class LoopVariable extends ObjectValue {
   readonly #depth: number;
   readonly #budget: Budget;
   /** Items fetched before their turn, because a template asked for the next one or for their number. */
-  readonly #ahead: Value[] = [];
+  #ahead: Value[] = [];
+  /** How many of those had their turn. */
+  #taken = 0;
   #before: Value | undefined;
   #current: Value | undefined;
   #index = -1;
@@ -39,7 +41,9 @@ export class LoopVariable extends ObjectValue {
 
   /** Goes on to the next item; undefined after the last. */
   next(): Value | undefined {
-    const item = orElse(this.#ahead.shift(), () => this.#fetch());
+    const item = orElse(this.#ahead[this.#taken], () => this.#fetch());
+    if (this.#taken < this.#ahead.length) this.#taken++;
+    else if (this.#taken > 0) [this.#ahead, this.#taken] = [[], 0];
     if (item === undefined) return undefined;
     this.#index++;
     this.#before = this.#current;
@@ -53,17 +57,17 @@ export class LoopVariable extends ObjectValue {
   }
 
   #peek(): Value | undefined {
-    if (this.#ahead.length === 0) {
+    if (this.#ahead.length === this.#taken) {
       const item = this.#fetch();
       if (item !== undefined) this.#ahead.push(item);
     }
-    return this.#ahead[0];
+    return this.#ahead[this.#taken];
   }
 
   #count(): number {
     if (this.#length === undefined) {
       for (let item = this.#fetch(); item !== undefined; item = this.#fetch()) this.#ahead.push(item);
-      this.#length = this.#index + 1 + this.#ahead.length;
+      this.#length = this.#index + 1 + this.#ahead.length - this.#taken;
     }
     return this.#length;
   }

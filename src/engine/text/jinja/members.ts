@@ -3,21 +3,21 @@
  * dot takes the attribute first and then the item, brackets the item first; what changes a value is hidden.
  */
 import { bind, integerArgument } from "./arguments.ts";
-import { asNumber, contains, equals } from "./compare.ts";
+import { asNumber, charged, contains, equals } from "./compare.ts";
 import { typeError, valueError } from "./errors.ts";
 import type { FieldLookup } from "./format.ts";
 import type { Budget } from "./limits.ts";
+import { asMarked, markedMethod } from "./markup.ts";
 import { stringMethod } from "./string-methods.ts";
-import { cutText, slice, sliceIndices } from "./strings.ts";
+import { characterAt, cutText, slice, sliceIndices } from "./strings.ts";
 import {
   type Arguments,
   asText,
-  characters,
   Dict,
   DictView,
   Func,
   isList,
-  isPlain,
+  iterate,
   Markup,
   ObjectValue,
   orElse,
@@ -75,7 +75,7 @@ function missing(value: Value, key: Value): Undefined {
 
 /** An item by key or position; undefined where there is none, or where the value has no items. */
 function itemOf(value: Value, key: Value, budget: Budget): Value | undefined {
-  if (value instanceof Dict) return isHashable(key) ? value.get(key) : undefined;
+  if (value instanceof Dict) return isHashable(key) ? value.get(charged(key, budget)) : undefined;
   const index = typeof key === "boolean" ? Number(key) : typeof key === "bigint" ? Number(key) : undefined;
   if (index === undefined) return undefined;
   if (isList(value)) return value.at(index);
@@ -87,7 +87,8 @@ function itemOf(value: Value, key: Value, budget: Budget): Value | undefined {
   const text = asText(value);
   if (text === undefined) return undefined;
   budget.text(text.length);
-  return isPlain(text) ? text.at(index) : characters(text).at(index);
+  const character = characterAt(text, index);
+  return character === undefined ? undefined : asMarked(value, character);
 }
 
 function isHashable(key: Value): boolean {
@@ -121,9 +122,9 @@ function numberPart(value: Value, name: string): Value | undefined {
 function methodOf(value: Value, name: string, budget: Budget): ((args: Arguments) => Value) | undefined {
   const text = asText(value);
   if (text !== undefined) {
-    const run = stringMethod(text, name, fieldLookup(budget), budget);
-    // Texts cut from marked text are marked too; only what the filters safe and escape need.
-    return value instanceof Markup && name === "__html__" ? undefined : run;
+    const isMarked = value instanceof Markup;
+    const run = stringMethod(text, name, fieldLookup(budget), budget, isMarked);
+    return run && isMarked ? markedMethod(name, run, budget) : run;
   }
   if (value instanceof Dict) return dictMethod(value, name, budget);
   if (isList(value)) return listMethod(value, name, budget);
@@ -151,7 +152,7 @@ function dictMethod(dict: Dict, name: string, budget: Budget): ((args: Arguments
           required: 1,
           positionalOnly: 2,
         });
-        return orElse(dict.get(key), () => otherwise);
+        return orElse(dict.get(charged(key, budget)), () => otherwise);
       };
     case "items":
     case "keys":
@@ -169,7 +170,12 @@ function dictMethod(dict: Dict, name: string, budget: Budget): ((args: Arguments
     case "fromkeys":
       return (args) => {
         const [keys = null, value = null] = bind(name, args, { parameters: ["iterable", "value"], required: 1 });
-        return new Dict(isList(keys) ? keys.map((key) => [key, value] as const) : []);
+        const made = new Dict();
+        for (const key of iterate(keys)) {
+          budget.spend(1);
+          made.set(charged(key, budget), value);
+        }
+        return made;
       };
   }
   return undefined;
@@ -198,9 +204,10 @@ function listMethod(items: readonly Value[], name: string, budget: Budget): ((ar
           stop === undefined ? undefined : integerArgument(stop),
           1,
         );
-        const at = items.slice(from, from + length).findIndex((item) => contains([item], wanted, budget));
-        if (at < 0) throw valueError("value is not in list");
-        return BigInt(from + at);
+        for (let at = from; at < from + length; at++) {
+          if (contains([items[at] ?? null], wanted, budget)) return BigInt(at);
+        }
+        throw valueError("value is not in list");
       };
   }
   return undefined;
@@ -227,9 +234,10 @@ export function getSlice(value: Value, bounds: readonly Value[], budget: Budget)
   const step = given ?? 1;
   if (step === 0) throw valueError("slice step cannot be zero");
   if (text !== undefined) {
-    budget.text(text.length);
+    if (step === 1) budget.text(text.length);
+    else budget.letters(text);
     const cut = cutText(text, start, stop, step);
-    return value instanceof Markup ? new Markup(cut) : cut;
+    return asMarked(value, cut);
   }
   if (value instanceof Range) {
     const { from, to } = sliceIndices(value.length, start, stop, step);

@@ -1,7 +1,10 @@
 /** Arithmetic on Python's ints and floats, what + and * do with texts and lists, and numbers read from text. */
+
+import { shortened } from "../../../errors.ts";
 import { asNumber } from "./compare.ts";
 import { TemplateError, typeError, valueError } from "./errors.ts";
 import type { Budget } from "./limits.ts";
+import { strip } from "./strings.ts";
 import { asText, isList, Markup, Tuple, typeName, Undefined, type Value } from "./values.ts";
 
 export type Operator = "+" | "-" | "*" | "/" | "//" | "%" | "**";
@@ -74,16 +77,22 @@ function zeroDivision(what: string): TemplateError {
   return new TemplateError("ZeroDivisionError", what);
 }
 
-function bitsOf(value: bigint): number {
+/** Bits of an int, rounded up. */
+export function bitsOf(value: bigint): number {
   return value.toString(16).length * 4;
+}
+
+/** An int with which arithmetic is no more work than any other operation. */
+function isShort(value: bigint): boolean {
+  return BigInt.asIntN(64, value) === value;
 }
 
 function integers(operator: Operator, a: bigint, b: bigint, budget: Budget): Value {
   switch (operator) {
     case "+":
-      return a + b;
     case "-":
-      return a - b;
+      if (!isShort(a) || !isShort(b)) budget.integer(Math.max(bitsOf(a), bitsOf(b)) + 1);
+      return operator === "+" ? a + b : a - b;
     case "*":
       budget.integer(bitsOf(a) + bitsOf(b));
       return a * b;
@@ -107,7 +116,7 @@ function integers(operator: Operator, a: bigint, b: bigint, budget: Budget): Val
 
 /** Takes the steps of dividing long integers; short ones are no more work than any other operation. */
 function spendDivision(a: bigint, b: bigint, budget: Budget): void {
-  if (BigInt.asIntN(64, a) !== a) budget.spend((bitsOf(a) + bitsOf(b)) / 16);
+  if (!isShort(a) || !isShort(b)) budget.spend((bitsOf(a) + bitsOf(b)) / 16);
 }
 
 /** The float next to a/b, also where either is too large to be a float itself. */
@@ -174,49 +183,96 @@ export function signed(operator: "-" | "+", value: Value): Value {
   return operator === "-" ? -number : number;
 }
 
+/** White space around numbers, which U+001C to U+001F are not, though they are elsewhere. */
+const spaceOfNumbers =
+  "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000";
+
+/** A text as numbers are read from it: without white space around it, and with every kind of digits as 0 to 9. */
+function plainDigits(text: string): string {
+  const bare = strip(text, "both", spaceOfNumbers);
+  if (/^[\0-\x7f]*$/.test(bare)) return bare;
+  return bare.replace(/(?![0-9])\p{Nd}/gu, (digit) => String(digitValue(digit.codePointAt(0) ?? 0)));
+}
+
+/** Digits stand in runs of ten in Unicode; those of mathematics are five runs without a gap. */
+function digitValue(code: number): number {
+  if (code >= 0x1d7ce && code <= 0x1d7ff) return (code - 0x1d7ce) % 10;
+  let value = 0;
+  while (value < 9 && /\p{Nd}/u.test(String.fromCodePoint(code - value - 1))) value++;
+  return value;
+}
+
+/** Digits of another base that are read at once; 36 to this power is exact as a float. */
+const digitsAtOnce = 10;
+
 /** int(text, base) @throws TemplateError if it is none */
-export function integerOf(text: string, base = 10): bigint {
-  const refusal = () => valueError(`invalid literal for int() with base ${base}: '${text}'`);
+export function integerOf(given: string, base = 10, budget?: Budget): bigint {
+  budget?.letters(given);
+  const text = plainDigits(given);
+  const refusal = () => valueError(`invalid literal for int() with base ${base}: '${shortened(given, 200)}'`);
   if (base !== 0 && (base < 2 || base > 36)) throw valueError("int() base must be >= 2 and <= 36, or 0");
-  const found = /^\s*([-+]?)(0[xobXOB](?=_?[\da-zA-Z]))?_?([\da-zA-Z]+(?:_[\da-zA-Z]+)*)\s*$/.exec(text);
+  const found = /^([-+]?)(0[xobXOB](?=_?[\da-zA-Z]))?(_?)([\da-zA-Z]+(?:_[\da-zA-Z]+)*)$/.exec(text);
   if (!found) throw refusal();
-  const [, sign, given = "", body = ""] = found;
+  const [, sign, marked = "", underscore, body = ""] = found;
   const prefixes: Readonly<Record<string, number>> = { "0x": 16, "0o": 8, "0b": 2 };
-  const prefix = given.toLowerCase();
+  const prefix = marked.toLowerCase();
   let digits = body.replaceAll("_", "").toLowerCase();
   let radix = base;
   if (prefix !== "" && (base === 0 || base === prefixes[prefix])) radix = prefixes[prefix] ?? base;
-  else if (prefix !== "") digits = prefix + digits;
-  else if (/^\s*[-+]?_/.test(text)) throw refusal();
+  else if (underscore !== "") {
+    // Between a prefix that is only digits here, as 0b is in base 16, and the rest.
+    if (prefix === "") throw refusal();
+    digits = prefix + digits;
+  } else if (prefix !== "") digits = prefix + digits;
   if (radix === 0) {
     if (/^0+[1-9a-z]/.test(digits)) throw refusal();
     radix = 10;
   }
-  let value = 0n;
-  if (digits.length > 4300) throw valueError("Exceeds the limit (4300 digits) for integer string conversion");
-  for (const digit of digits) {
-    const worth = Number.parseInt(digit, 36);
-    if (!(worth < radix)) throw refusal();
-    value = value * BigInt(radix) + BigInt(worth);
+  const allowed = "0123456789abcdefghijklmnopqrstuvwxyz".slice(0, radix);
+  if (Array.from(new Set(digits)).some((digit) => !allowed.includes(digit))) throw refusal();
+  const isPowerOfTwo = (radix & (radix - 1)) === 0;
+  if (digits.length > 4300 && !isPowerOfTwo) {
+    throw valueError("Exceeds the limit (4300 digits) for integer string conversion");
   }
+  budget?.integer(digits.length * Math.log2(radix));
+  const value = integerOfDigits(digits, radix);
   return sign === "-" ? -value : value;
 }
 
+/** The bases that JavaScript reads itself, with the prefix of each. */
+const nativeRadix: Readonly<Record<number, string>> = { 2: "0b", 8: "0o", 10: "", 16: "0x" };
+
+function integerOfDigits(digits: string, radix: number): bigint {
+  const native = nativeRadix[radix];
+  if (native !== undefined) return BigInt(native + digits);
+  let value = 0n;
+  for (let at = 0; at < digits.length; at += digitsAtOnce) {
+    const piece = digits.slice(at, at + digitsAtOnce);
+    value = value * BigInt(radix) ** BigInt(piece.length) + BigInt(Number.parseInt(piece, radix));
+  }
+  return value;
+}
+
 /** float(text) @throws TemplateError if it is none */
-export function floatOf(text: string): number {
-  const plain = text.trim().replace(/(?<=\d)_(?=\d)/g, "");
+export function floatOf(text: string, budget?: Budget): number {
+  budget?.letters(text);
+  const plain = plainDigits(text).replace(/(?<=\d)_(?=\d)/g, "");
   const word = /^([-+]?)(inf|infinity|nan)$/i.exec(plain);
   if (word) {
     const value = word[2]?.toLowerCase() === "nan" ? Number.NaN : Number.POSITIVE_INFINITY;
     return word[1] === "-" ? -value : value;
   }
   if (/^[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?$/i.test(plain)) return Number(plain);
-  throw valueError(`could not convert string to float: '${text}'`);
+  throw valueError(`could not convert string to float: '${shortened(text, 200)}'`);
 }
 
 /** A float as decimal digits, rounded half to even at so many digits behind the point, as Python's round and % do. */
 export function fixed(value: number, digits: number): string {
   const short = Math.min(Math.max(digits, 0), 100);
+  // Beyond 1e21 toFixed gives an exponent; all such floats are whole.
+  if (Math.abs(value) >= 1e21 && Number.isFinite(value)) {
+    return BigInt(value).toString() + (short > 0 ? `.${"0".repeat(short)}` : "");
+  }
   const text = value.toFixed(short);
   const tie = Math.abs(value) < 1e21 && short < 60 ? value.toFixed(100) : "";
   const at = tie.indexOf(".") + 1 + short;

@@ -107,7 +107,7 @@ function parsePrinted(tokens: TokenStream): Expression[] {
 function parseFor(tokens: TokenStream): Statement {
   const target = parseTarget(tokens, false);
   tokens.expect("name", "in");
-  const iterable = parseTuple(tokens, { withCondition: false, endsAt: "recursive" });
+  const iterable = parseTuple(tokens, { withCondition: false });
   const filter = tokens.skip("name", "if") ? parseExpression(tokens) : undefined;
   const recursive = tokens.skip("name", "recursive");
   const body = parseBlock(tokens, "endfor", "else");
@@ -163,7 +163,8 @@ function parseTarget(tokens: TokenStream, withFields: boolean): Target {
   let isTuple = false;
   for (;;) {
     if (items.length > 0) tokens.expect("operator", ",");
-    if (tokens.is("block_end") || tokens.isOperator(")") || tokens.isName("in")) break;
+    // Not before "in": after a comma Jinja2 takes it for a name.
+    if (tokens.is("block_end") || tokens.isOperator(")")) break;
     items.push(parseTargetItem(tokens, withFields));
     if (!tokens.isOperator(",")) break;
     isTuple = true;
@@ -188,10 +189,12 @@ function parseTargetItem(tokens: TokenStream, withFields: boolean): Target {
 function parseSignature(tokens: TokenStream): Parameter[] {
   tokens.expect("operator", "(");
   const parameters: Parameter[] = [];
+  const named = new Set<string>();
   while (!tokens.isOperator(")")) {
     if (parameters.length > 0) tokens.expect("operator", ",");
     const name = parseNewName(tokens);
-    if (parameters.some((one) => one.name === name)) throw tokens.fails(`duplicate argument '${name}'`, "SyntaxError");
+    if (named.has(name)) throw tokens.fails(`duplicate argument '${name}'`, "SyntaxError");
+    named.add(name);
     if (tokens.skip("operator", "=")) parameters.push({ name, default: parseExpression(tokens) });
     else if (parameters.at(-1)?.default !== undefined)
       throw tokens.fails("non-default argument follows default argument");

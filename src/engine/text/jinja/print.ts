@@ -1,6 +1,7 @@
 /** Values as Python's str() and repr() write them. JSON is tojson.ts's. */
 import { valueError } from "./errors.ts";
 import type { Budget } from "./limits.ts";
+import { bitsOf } from "./numbers.ts";
 import {
   Dict,
   DictView,
@@ -34,10 +35,12 @@ function write(value: Value, parts: string[], budget: Budget): void {
   budget.spend(2);
   if (value === null) parts.push("None");
   else if (typeof value === "boolean") parts.push(value ? "True" : "False");
-  else if (typeof value === "bigint") parts.push(integerText(value));
-  else if (typeof value === "number") parts.push(floatText(value));
-  else if (typeof value === "string") parts.push(budget.made(quoted(value)));
-  else if (value instanceof Markup) parts.push(budget.made(`Markup(${quoted(value.text)})`));
+  else if (typeof value === "bigint") parts.push(integerText(value, budget));
+  else if (typeof value === "number") {
+    budget.spend(4);
+    parts.push(floatText(value));
+  } else if (typeof value === "string") parts.push(budget.made(quoted(value, budget)));
+  else if (value instanceof Markup) parts.push(budget.made(`Markup(${quoted(value.text, budget)})`));
   else if (value instanceof Undefined) parts.push("Undefined");
   else if (isList(value)) writeItems("[", value, "]", parts, budget);
   else if (value instanceof Tuple) writeItems("(", value.items, value.items.length === 1 ? ",)" : ")", parts, budget);
@@ -80,7 +83,9 @@ function writeDict(dict: Dict, parts: string[], budget: Budget): void {
 const mostDigits = 4300;
 
 /** @throws TemplateError beyond 4,300 digits, as Python has it */
-export function integerText(value: bigint): string {
+export function integerText(value: bigint, budget: Budget): string {
+  if (BigInt.asIntN(64, value) === value) return value.toString();
+  budget.integer(bitsOf(value));
   const text = value.toString();
   if (text.length <= mostDigits || text.replace("-", "").length <= mostDigits) return text;
   throw valueError(`Exceeds the limit (${mostDigits} digits) for integer string conversion`);
@@ -106,9 +111,11 @@ export function floatText(value: number): string {
 const escapes: Readonly<Record<string, string>> = { "\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\" };
 
 /** A str in quotes: single ones unless only those are within; what cannot be printed is escaped. */
-function quoted(text: string): string {
+function quoted(text: string, budget: Budget): string {
+  budget.text(text.length);
   const quote = text.includes("'") && !text.includes('"') ? '"' : "'";
   const body = text.replace(/[\\\p{C}\p{Z}]|'/gu, (character) => {
+    budget.spend(1);
     if (character === " ") return character;
     if (character === "'") return quote === "'" ? "\\'" : "'";
     const known = escapes[character];

@@ -5,14 +5,34 @@
 const months = "January February March April May June July August September October November December".split(" ");
 const days = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split(" ");
 
-/** Local time. A directive that is not known here stays as it is. */
+/** Local time. A directive that is not known here stays as it is, as glibc has it. */
 export function strftime(date: Date, format: string): string {
-  return format.replace(/%(-?)([A-Za-z%])/g, (whole, flag: string, name: string) => {
-    const text = directive(date, name);
-    if (text === undefined) return whole;
-    // A flag of glibc that some templates use: no zeros or spaces in front.
-    return flag === "-" ? text.replace(/^[0 ]+(?=.)/, "") : text;
-  });
+  return format.replace(
+    /%([-_0^#]*)(\d*)([EO]?)([A-Za-z%])/g,
+    (whole, flags: string, width: string, _, name: string) => {
+      const text = directive(date, name);
+      if (text === undefined) return whole;
+      return flags === "" && width === "" ? text : laidOut(text, flags, Number(width), name);
+    },
+  );
+}
+
+/** Directives whose numbers are filled with spaces. */
+const spaced = new Set(["e", "k", "l"]);
+/** Directives whose values are written in letters. */
+const worded = new Set(["a", "A", "b", "B", "h", "p", "P", "Z", "c", "x", "X", "D", "F", "T", "R", "r", "n", "t", "%"]);
+
+/** The flags of glibc: - for no filling, _ for spaces, 0 for zeros, ^ and # for capitals; and a least width. */
+function laidOut(text: string, flags: string, width: number, name: string): string {
+  const fillings = flags.replace(/[^-_0]/g, "");
+  const filling = fillings.at(-1);
+  const upper = flags.includes("^") || (flags.includes("#") && name !== "p" && name !== "Z");
+  const cased = upper ? text.toUpperCase() : flags.includes("#") ? text.toLowerCase() : text;
+  if (worded.has(name)) return filling === "-" ? cased : cased.padStart(width, filling === "0" ? "0" : " ");
+  const digits = cased.replace(/^[0 ]+(?=.)/, "");
+  if (filling === "-") return digits;
+  const fill = filling === "_" || (filling === undefined && spaced.has(name)) ? " " : "0";
+  return digits.padStart(Math.max(width, text.length), fill);
 }
 
 function directive(date: Date, name: string): string | undefined {
@@ -61,6 +81,16 @@ function directive(date: Date, name: string): string | undefined {
       return two(date.getHours());
     case "I":
       return two(date.getHours() % 12 || 12);
+    case "k":
+      return String(date.getHours()).padStart(2, " ");
+    case "l":
+      return String(date.getHours() % 12 || 12).padStart(2, " ");
+    case "P":
+      return date.getHours() < 12 ? "am" : "pm";
+    case "s":
+      return String(Math.floor(date.getTime() / 1000));
+    case "g":
+      return String(thursdayOf(date).getFullYear()).padStart(4, "0").slice(-2);
     case "M":
       return two(date.getMinutes());
     case "S":

@@ -4,10 +4,9 @@
 import { bind, integerArgument, noArguments, type Signature, textArgument } from "./arguments.ts";
 import { TemplateError, typeError, valueError } from "./errors.ts";
 import { braceFormat, type FieldLookup } from "./format.ts";
+import { capitalized, caseFolded, isLower, isTitle, isUpper, swapped, titled } from "./letters.ts";
 import type { Budget } from "./limits.ts";
 import {
-  capitalized,
-  cased,
   codePointIndex,
   countOf,
   cutText,
@@ -21,7 +20,6 @@ import {
   splitFromRight,
   splitLines,
   strip,
-  titled,
 } from "./strings.ts";
 import { type Arguments, asText, Dict, isTrue, iterate, Tuple, textLength, typeName, type Value } from "./values.ts";
 
@@ -59,7 +57,11 @@ const bound = (value: Value | undefined) =>
   value === undefined || value === null ? undefined : integerArgument(value);
 
 function stripping(side: Side): Method {
-  return method(["chars"], 0, ({ text, values: [chars] }) => strip(text, side, optionalText(chars, "strip arg")));
+  return method(["chars"], 0, ({ text, values: [chars], budget }) => {
+    const given = optionalText(chars, "strip arg");
+    budget.letters(given ?? "");
+    return strip(text, side, given);
+  });
 }
 
 function splitting(run: typeof split): Method {
@@ -68,7 +70,10 @@ function splitting(run: typeof split): Method {
     run({ text, values: [sep, most], budget }) {
       const separator = optionalText(sep, "sep");
       if (separator === "") throw valueError("empty separator");
-      if (run === splitFromRight && separator !== undefined) budget.searchFromRight(text, separator);
+      if (separator !== undefined) {
+        if (run === splitFromRight) budget.searchFromRight(text, separator);
+        else budget.search(text, separator);
+      }
       const parts = run(text, separator, count(most, -1));
       budget.spend(parts.length);
       return parts;
@@ -88,6 +93,7 @@ function finding(fromRight: boolean, refuses: boolean): Method {
     const { part, from, beyond } = within(text, start, stop);
     const wanted = textArgument(sub, "must");
     if (fromRight) budget.searchFromRight(part, wanted);
+    else budget.search(part, wanted);
     const at = beyond ? -1 : codePointIndex(part, fromRight ? part.lastIndexOf(wanted) : part.indexOf(wanted));
     if (at < 0 && refuses) throw valueError("substring not found");
     return BigInt(at < 0 ? -1 : at + from);
@@ -122,19 +128,19 @@ function partition(fromRight: boolean): Method {
     const separator = textArgument(sep, "sep");
     if (separator === "") throw valueError("empty separator");
     if (fromRight) budget.searchFromRight(text, separator);
+    else budget.search(text, separator);
     const at = fromRight ? text.lastIndexOf(separator) : text.indexOf(separator);
     if (at < 0) return new Tuple(fromRight ? ["", "", text] : [text, "", ""]);
     return new Tuple([text.slice(0, at), separator, text.slice(at + separator.length)]);
   });
 }
 
-/** Some cased character, and all of them turned this way. */
-function turned(way: (text: string) => string): Method {
-  return method([], 0, ({ text, budget }) => {
+/** A method that answers a question about the letters of a text. */
+const asked = (holds: (text: string) => boolean) =>
+  method([], 0, ({ text, budget }) => {
     budget.letters(text);
-    return cased.test(text) && way(text) === text;
+    return holds(text);
   });
-}
 
 /** A method that makes a text letter by letter. */
 const lettered = (way: (text: string) => string) =>
@@ -146,11 +152,13 @@ const plain = (way: (text: string) => string) => method([], 0, ({ text }) => way
 
 const methods: Readonly<Record<string, Method>> = {
   capitalize: lettered(capitalized),
-  casefold: plain((text) => text.toLowerCase().replaceAll("ß", "ss").replaceAll("ς", "σ")),
+  casefold: lettered(caseFolded),
   center: padding("center"),
-  count: method(["sub", "start", "end"], 1, ({ text, values: [sub, start, stop] }) => {
+  count: method(["sub", "start", "end"], 1, ({ text, values: [sub, start, stop], budget }) => {
     const { part, beyond } = within(text, start, stop);
-    return beyond ? 0n : BigInt(countOf(part, textArgument(sub, "must")));
+    const wanted = textArgument(sub, "must");
+    budget.search(part, wanted);
+    return beyond ? 0n : BigInt(countOf(part, wanted));
   }),
   endswith: affixed("endswith"),
   expandtabs: {
@@ -178,13 +186,13 @@ const methods: Readonly<Record<string, Method>> = {
   isascii: every(/[\0-\x7f]/, true),
   isdecimal: every(/\p{Nd}/u),
   isdigit: every(/[\p{Nd}\u00b2\u00b3\u00b9\u2070\u2074-\u2079\u2080-\u2089\u2460-\u2468]/u),
-  isidentifier: method([], 0, ({ text }) => /^[\p{XID_Start}_]\p{XID_Continue}*$/u.test(text)),
-  islower: turned((text) => text.toLowerCase()),
+  isidentifier: asked((text) => /^[\p{XID_Start}_]\p{XID_Continue}*$/u.test(text)),
+  islower: asked(isLower),
   isnumeric: every(/[\p{Nd}\p{No}\p{Nl}]/u),
   isprintable: every(/[^\p{C}\p{Z}]| /u, true),
-  isspace: method([], 0, ({ text }) => isSpace(text)),
-  istitle: turned(titled),
-  isupper: turned((text) => text.toUpperCase()),
+  isspace: asked(isSpace),
+  istitle: asked(isTitle),
+  isupper: asked(isUpper),
   join: method(["iterable"], 1, ({ text, values: [items], budget }) => {
     let size = 0;
     const parts: string[] = [];
@@ -194,7 +202,7 @@ const methods: Readonly<Record<string, Method>> = {
         throw typeError(`sequence item ${parts.length}: expected str instance, ${typeName(item)} found`);
       }
       size += part.length + text.length;
-      budget.text(size);
+      budget.output(part.length + text.length, size);
       budget.spend(1);
       parts.push(part);
     }
@@ -214,6 +222,7 @@ const methods: Readonly<Record<string, Method>> = {
   }),
   replace: method(["old", "new", "count"], 2, ({ text, values: [old, by, most], budget }) => {
     const [from, to] = [textArgument(old, "replace() argument 1"), textArgument(by, "replace() argument 2")];
+    budget.search(text, from);
     budget.text(replacedLength(text, from, to, count(most, -1)));
     return replaced(text, from, to, count(most, -1));
   }),
@@ -234,9 +243,7 @@ const methods: Readonly<Record<string, Method>> = {
   },
   startswith: affixed("startswith"),
   strip: stripping("both"),
-  swapcase: lettered((text) =>
-    Array.from(text, (one) => (one === one.toLowerCase() ? one.toUpperCase() : one.toLowerCase())).join(""),
-  ),
+  swapcase: lettered(swapped),
   title: lettered(titled),
   upper: plain((text) => text.toUpperCase()),
   zfill: method(["width"], 1, ({ text, values: [width], budget }) => {
@@ -250,21 +257,26 @@ const methods: Readonly<Record<string, Method>> = {
 /** Methods of str that Python has and templates here have not. */
 const notHere = new Set(["encode", "maketrans", "translate"]);
 
-/** The bound method of that name; undefined if str has no such method. */
+/**
+ * The bound method of that name; undefined if str has no such method.
+ *
+ * @param isMarked whether the text is marked as HTML, so that `format` escapes what it puts in
+ */
 export function stringMethod(
   text: string,
   name: string,
   lookup: FieldLookup,
   budget: Budget,
+  isMarked: boolean,
 ): ((args: Arguments) => Value) | undefined {
-  if (name === "format") return (args) => braceFormat(text, args, lookup, budget);
+  if (name === "format") return (args) => braceFormat(text, args, lookup, budget, isMarked);
   if (name === "format_map") {
     return (args) => {
       const [mapping] = bind(name, args, { parameters: ["mapping"], required: 1, positionalOnly: 1 });
       if (!(mapping instanceof Dict)) throw typeError("format_map() argument must be a mapping");
       const keywords = new Map<string, Value>();
       for (const [key, value] of mapping.entries()) if (typeof key === "string") keywords.set(key, value);
-      return braceFormat(text, { ...noArguments, keywords }, lookup, budget);
+      return braceFormat(text, { ...noArguments, keywords }, lookup, budget, isMarked);
     };
   }
   if (notHere.has(name)) {

@@ -25,7 +25,8 @@ export function strip(text: string, side: Side, chars?: string): string {
   const given = chars === undefined ? undefined : new Set(Array.from(chars));
   const goes = (character: string | undefined) =>
     character !== undefined && (given === undefined ? whitespace.test(character) : given.has(character));
-  const parts = isPlain(text) ? text : characters(text);
+  // White space is never a half of a character.
+  const parts = given === undefined || isPlain(text) ? text : characters(text);
   let start = 0;
   let end = parts.length;
   if (side !== "right") while (start < end && goes(parts[start])) start++;
@@ -36,7 +37,7 @@ export function strip(text: string, side: Side, chars?: string): string {
 
 /** str.split; most < 0 splits everywhere. */
 export function split(text: string, separator: string | undefined, most: number): string[] {
-  if (separator !== undefined) return cutAt(text.split(separator), separator, most);
+  if (separator !== undefined) return most < 0 ? text.split(separator) : splitOff(text, separator, most);
   const rest = strip(text, "left");
   if (rest === "") return [];
   const words: string[] = [];
@@ -53,9 +54,17 @@ export function split(text: string, separator: string | undefined, most: number)
   return words;
 }
 
-function cutAt(parts: string[], separator: string, most: number): string[] {
-  if (most < 0 || parts.length <= most + 1) return parts;
-  return [...parts.slice(0, most), parts.slice(most).join(separator)];
+/** At most so many times from the left. */
+function splitOff(text: string, separator: string, most: number): string[] {
+  const parts: string[] = [];
+  let from = 0;
+  while (parts.length < most) {
+    const at = text.indexOf(separator, from);
+    if (at < 0) break;
+    parts.push(text.slice(from, at));
+    from = at + separator.length;
+  }
+  return [...parts, text.slice(from)];
 }
 
 /** str.rsplit */
@@ -115,38 +124,30 @@ export function slice<T>(items: readonly T[], start: number | undefined, stop: n
 
 /** A slice of a text. */
 export function cutText(text: string, start: number | undefined, stop: number | undefined, step: number): string {
-  if (step !== 1 || !isPlain(text)) return slice(characters(text), start, stop, step).join("");
-  const { from, length } = sliceIndices(text.length, start, stop, 1);
-  return text.slice(from, from + length);
+  if (step !== 1) return slice(characters(text), start, stop, step).join("");
+  const { from, length } = sliceIndices(textLength(text), start, stop, 1);
+  const at = unitIndex(text, from);
+  return text.slice(at, unitIndex(text, length, at));
+}
+
+/** Position in UTF-16 units of so many code points after another such position. */
+function unitIndex(text: string, points: number, from = 0): number {
+  if (isPlain(text)) return from + points;
+  let at = from;
+  for (let i = 0; i < points && at < text.length; i++) at += (text.codePointAt(at) ?? 0) > 0xffff ? 2 : 1;
+  return at;
+}
+
+/** The character at a position in code points, from the end if it is below 0. */
+export function characterAt(text: string, index: number): string | undefined {
+  const from = index < 0 ? index + textLength(text) : index;
+  const cut = from < 0 ? "" : cutText(text, from, from + 1, 1);
+  return cut === "" ? undefined : cut;
 }
 
 /** Position in code points of a position in UTF-16 units. */
 export function codePointIndex(text: string, at: number): number {
   return at < 0 ? -1 : textLength(text.slice(0, at));
-}
-
-export const cased = /[\p{Lu}\p{Ll}\p{Lt}]/u;
-
-/** str.title */
-export function titled(text: string): string {
-  let inWord = false;
-  return Array.from(text, (character) => {
-    const turned = inWord ? character.toLowerCase() : titleLetter(character);
-    inWord = cased.test(character);
-    return turned;
-  }).join("");
-}
-
-/** str.capitalize */
-export function capitalized(text: string): string {
-  const [first = "", ...rest] = Array.from(text);
-  return titleLetter(first) + rest.join("").toLowerCase();
-}
-
-/** A letter at the beginning of a word: "Ss" for "ß", of which a whole text in capitals has "SS". */
-function titleLetter(letter: string): string {
-  const [first = "", ...rest] = Array.from(letter.toUpperCase());
-  return first + rest.join("").toLowerCase();
 }
 
 /** str.replace, at most so many times; all if below 0. */
@@ -182,14 +183,3 @@ export function padded(text: string, width: number, fill: string, side: "left" |
   const left = Math.floor(missing / 2) + (missing & width & 1);
   return fill.repeat(left) + text + fill.repeat(missing - left);
 }
-
-/** The filter title: words begin after white space, hyphens and opening brackets, and nowhere else. */
-export function titleCased(text: string): string {
-  const words = text.split(wordBeginnings).map((word) => {
-    const [first = "", ...rest] = Array.from(word);
-    return first.toUpperCase() + rest.join("").toLowerCase();
-  });
-  return words.join("");
-}
-
-const wordBeginnings = new RegExp(`([-${spaces}({\\[<]+)`);

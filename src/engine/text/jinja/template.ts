@@ -4,7 +4,7 @@
  * itself: scripts/make-template-goldens.py. Grammar and rules follow Jinja2 3.1 (Pallets, BSD-3-Clause).
  */
 
-import { globalFunctions } from "./globals.ts";
+import { Blocks, globalFunctions } from "./globals.ts";
 import { toVariables } from "./input.ts";
 import { Budget, defaultLimits, type TemplateLimits } from "./limits.ts";
 import { parseTemplate } from "./parser.ts";
@@ -33,7 +33,7 @@ export function compileTemplate(text: string, source: string, limits: TemplateLi
       return withinStack(() => {
         const globals = new Scope(undefined, new Map(globalFunctions(() => new Date(), budget)));
         // Assignments at the top go before what was given, and do not change it.
-        const scope = new Scope(new Scope(globals, toVariables(variables)));
+        const scope = new Scope(new Scope(globals, toVariables(variables)), new Map([["self", new Blocks()]]));
         return new Renderer(budget).text(body, scope);
       }, budget);
     },

@@ -4,10 +4,10 @@
 import { bind, type Signature } from "./arguments.ts";
 import { asNumber, compare, contains, equals } from "./compare.ts";
 import { TemplateError } from "./errors.ts";
+import { isLower, isUpper } from "./letters.ts";
 import type { Budget } from "./limits.ts";
 import { arithmetic } from "./numbers.ts";
 import { str } from "./print.ts";
-import { cased } from "./strings.ts";
 import {
   type Arguments,
   asText,
@@ -74,7 +74,7 @@ const tests: Readonly<Record<string, Test>> = {
   lt: less,
   "<": less,
   lessthan: less,
-  lower: one((value, budget) => turned(budget.made(str(value, budget)), (text) => text.toLowerCase())),
+  lower: one((value, budget) => isLower(letters(value, budget))),
   mapping: one((value) => value instanceof Dict),
   ne: unequal,
   "!=": unequal,
@@ -87,7 +87,7 @@ const tests: Readonly<Record<string, Test>> = {
   test: one((value) => typeof value === "string" && hasTest(value)),
   true: one((value) => value === true),
   undefined: one((value) => value instanceof Undefined),
-  upper: one((value, budget) => turned(budget.made(str(value, budget)), (text) => text.toUpperCase())),
+  upper: one((value, budget) => isUpper(letters(value, budget))),
 };
 
 /** Python asks for len() and items by key, which an undefined value has too. */
@@ -102,8 +102,11 @@ function isSequence(value: Value): boolean {
   );
 }
 
-function turned(text: string, way: (text: string) => string): boolean {
-  return cased.test(text) && way(text) === text;
+/** The text of a value, whose letters will be looked at. */
+function letters(value: Value, budget: Budget): string {
+  const text = budget.made(str(value, budget));
+  budget.letters(text);
+  return text;
 }
 
 export function hasTest(name: string): boolean {
@@ -114,6 +117,7 @@ export function hasTest(name: string): boolean {
 export function applyTest(name: string, value: Value, args: Arguments, budget: Budget): boolean {
   const test = hasTest(name) ? tests[name] : undefined;
   if (test === undefined) throw new TemplateError("TemplateRuntimeError", `No test named '${name}'.`);
+  budget.spend(2);
   const all = { positional: [value, ...args.positional], keywords: args.keywords };
   const values = bind(name, all, test).map((given) => given ?? null);
   return test.run(values, budget);

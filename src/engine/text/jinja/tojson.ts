@@ -63,7 +63,8 @@ function write(value: Value, form: Form, line: string, parts: string[], budget: 
   let lead = open + (form.indent === undefined ? "" : inner);
   let empty = true;
   for (const [key, item] of membersOf(value, form.sortKeys, budget)) {
-    parts.push(lead, key === undefined ? "" : jsonText(key, form.ascii) + form.keySeparator);
+    budget.text(separator.length);
+    parts.push(lead, key === undefined ? "" : jsonText(key, form.ascii, budget) + form.keySeparator);
     write(item, form, inner, parts, budget);
     lead = separator;
     empty = false;
@@ -75,10 +76,10 @@ function scalarJson(value: Value, ascii: boolean, budget: Budget): string | unde
   budget.spend(4);
   if (value === null) return "null";
   if (typeof value === "boolean") return String(value);
-  if (typeof value === "bigint") return integerText(value);
+  if (typeof value === "bigint") return integerText(value, budget);
   if (typeof value === "number") return jsonFloat(value);
   const text = asText(value);
-  return text === undefined ? undefined : budget.made(jsonText(text, ascii));
+  return text === undefined ? undefined : budget.made(jsonText(text, ascii, budget));
 }
 
 function jsonFloat(value: number): string {
@@ -118,10 +119,12 @@ const short: Readonly<Record<string, string>> = {
   "\b": "\\b",
 };
 
-function jsonText(text: string, ascii: boolean): string {
+function jsonText(text: string, ascii: boolean, budget: Budget): string {
+  budget.text(text.length);
   // biome-ignore lint/suspicious/noControlCharactersInRegex: JSON escapes them.
   const escaped = ascii ? /["\\]|[^ -~]/g : /["\\\u0000-\u001f]/g;
   const body = text.replace(escaped, (unit) => {
+    budget.spend(1);
     return short[unit] ?? `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`;
   });
   return `"${body}"`;

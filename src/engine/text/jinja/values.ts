@@ -2,6 +2,7 @@
  * Python's values as templates have them: None is null, an int a bigint, a float a number, a str a string, a list an
  * array; the rest are the classes here. What can be done with them stands in the files beside.
  */
+import { platform } from "../../platform/index.ts";
 import { TemplateError, typeError } from "./errors.ts";
 
 export type Value =
@@ -46,8 +47,9 @@ export class Markup {
 }
 
 export class Tuple {
-  /** Its hash, once it was asked for. */
+  /** Its hash, once it was asked for, and the characters from which it was made. */
   hash: string | undefined;
+  hashedCharacters = 0;
   readonly items: readonly Value[];
   /** Attributes by position, of groupby's pairs. */
   readonly names: readonly string[];
@@ -64,18 +66,40 @@ const undefinedHash = Symbol("undefined");
 
 export function hash(value: Value): Hash {
   if (typeof value === "boolean") return value ? 1n : 0n;
-  if (typeof value === "number") return Number.isInteger(value) ? BigInt(value) : value;
-  if (value === null || typeof value === "string" || typeof value === "bigint") return value;
-  if (value instanceof Markup) return value.text;
+  if (typeof value === "number") return Number.isInteger(value) ? integerHash(BigInt(value)) : value;
+  if (typeof value === "bigint") return integerHash(value);
+  if (value === null) return value;
+  const text = asText(value);
+  if (text !== undefined) return textHash(text.startsWith("\0") ? `\0text${text}` : text);
   if (value instanceof Undefined) return undefinedHash;
   if (value instanceof Tuple) {
-    value.hash ??= tupleHash(value.items);
+    if (value.hash === undefined) {
+      const text = tupleHash(value.items);
+      value.hashedCharacters = text.length;
+      value.hash = textHash(text);
+    }
     return value.hash;
   }
   if (Array.isArray(value) || value instanceof Dict || value instanceof DictView) {
     throw typeError(`unhashable type: '${typeName(value)}'`);
   }
   return value;
+}
+
+/** V8's maps tell integers apart by their lowest 64 bits only. */
+function integerHash(value: bigint): Hash {
+  return BigInt.asIntN(64, value) === value ? value : `\0int${value.toString(36)}`;
+}
+
+/** V8's maps tell longer texts (of more than 16,383 characters) apart by their length only. */
+const longestKey = 1 << 13;
+
+function textHash(text: string): string {
+  if (text.length <= longestKey) return text;
+  const units = Uint16Array.from({ length: text.length }, (_, i) => text.charCodeAt(i));
+  const hash = platform.sha256();
+  hash.update(new Uint8Array(units.buffer));
+  return `\0long${text.length} ${hash.digest()}`;
 }
 
 /** Characters of a tuple's hash: tuples within tuples can double it without end. */
@@ -296,6 +320,7 @@ function sizeOf(value: Value): number | undefined {
 }
 
 const surrogate = /[\ud800-\udfff]/;
+const pairs = /[\ud800-\udbff][\udc00-\udfff]/g;
 
 /** Every UTF-16 unit of the text is a character of its own. */
 export function isPlain(text: string): boolean {
@@ -308,7 +333,7 @@ export function characters(text: string): readonly string[] {
 }
 
 export function textLength(text: string): number {
-  return surrogate.test(text) ? Array.from(text).length : text.length;
+  return text.length - (surrogate.test(text) ? (text.match(pairs)?.length ?? 0) : 0);
 }
 
 /** len(value) */
