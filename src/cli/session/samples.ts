@@ -139,7 +139,7 @@ export class SampleLog {
     const prompts = this.#prompts.map(withoutSource);
     const completions = await this.#completions(step);
     const samples = completions.map((completion, index) => ({ step, index, prompt: prompts[index], completion }));
-    await platform.appendText(this.#path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join(""));
+    await platform.append(this.#path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join(""));
   }
 }
 
