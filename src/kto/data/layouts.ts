@@ -253,11 +253,18 @@ function field(fields: Fields, name: string, source: RowSource): unknown {
   if (value === undefined || value === null) {
     const remedy =
       name === "label"
-        ? "kto sft trains on rows without labels, and kto data --labels optional shows them"
+        ? `${labelRemedy(fields)}; kto sft trains on rows without labels, and kto data --labels optional shows them`
         : "add it, or read it from a column of another name (column_mapping)";
     throw new DatasetError(`${placeOf(source)}: the field "${name}" is missing; ${remedy}.`);
   }
   return value;
+}
+
+/** How a label is read from another column, by the name of one that holds a boolean if there is one. */
+function labelRemedy(fields: Fields): string {
+  const other = Object.keys(fields).find((name) => typeof fields[name] === "boolean");
+  const value = other === undefined ? "" : ` '${JSON.stringify({ label: other })}'`;
+  return `read it from a column of another name (column_mapping${value})`;
 }
 
 function text(fields: Fields, name: string, source: RowSource): string {
@@ -302,7 +309,7 @@ function thumb(fields: Fields, source: RowSource, textOnly: boolean): boolean {
   if (["true", "1", "1.0"].includes(word)) return true;
   if (["false", "0", "0.0"].includes(word)) return false;
   throw new DatasetError(
-    `${placeOf(source)}: "label" is ${describedMember(fields, "label")}; it must be true (desirable) or false (undesirable).`,
+    `${placeOf(source)}: "label" is ${describedMember(fields, "label")}; it must be true or 1 (desirable), false or 0 (undesirable). For words of your own give column_mapping '{"label": {"column": "label", "up": [...], "down": [...]}}', for a scale label_threshold.`,
   );
 }
 

@@ -92,7 +92,9 @@ describe("kto data", () => {
     const refused = await data("--dataset_name", file);
     expect([refused.code, refused.stderr]).toEqual([
       3,
-      expect.stringMatching(/"label" is missing; kto sft .* --labels optional shows them\./),
+      expect.stringMatching(
+        /"label" is missing; read it from .* \(column_mapping\); kto sft .* --labels optional shows them\./,
+      ),
     ]);
     const { code, stdout, stderr } = await data("--dataset_name", file, "--labels", "optional", "--model", stories);
     expect([code, stderr]).toEqual([0, expect.not.stringContaining("one class alone")]);
