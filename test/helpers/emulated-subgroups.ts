@@ -185,16 +185,15 @@ function withUniformLoops(text: string, refuse: (what: string) => never): string
 function withOwnPlace(text: string, subgroups: number, refuse: (what: string) => never): string {
   const index = /@builtin\(local_invocation_index\) (\w+)/.exec(text)?.[1];
   const lane = /@builtin\(subgroup_invocation_id\) (\w+): u32/.exec(text)?.[1];
-  if (index !== undefined && (lane !== undefined || subgroups > 1)) refuse("its use of local_invocation_index");
+  if (index !== undefined && lane === undefined && subgroups > 1) refuse("its use of local_invocation_index");
   const own = index ?? "emulatedIndex";
-  return text
-    .replace(/@builtin\(subgroup_invocation_id\) \w+: u32/, "@builtin(local_invocation_index) emulatedIndex: u32")
-    .replace(
-      /fn main\([^{]*\{/,
-      (start) => `${start}
+  const parameter = index === undefined ? "@builtin(local_invocation_index) emulatedIndex: u32" : "";
+  return text.replace(/@builtin\(subgroup_invocation_id\) \w+: u32/, parameter).replace(
+    /fn main\([^{]*\{/,
+    (start) => `${start}
   emulatedLane = ${own} / ${subgroups}u;
   emulatedSubgroup = ${own} % ${subgroups}u;${lane === undefined ? "" : `\n  let ${lane} = emulatedLane;`}`,
-    );
+  );
 }
 
 /**
