@@ -70,7 +70,7 @@ export function fillShared(
 }
 
 /** Sums over the invocations of a row, `lanes` neighbours in a workgroup of `group`, through workgroup memory. */
-const acrossNeighbours = (lanes: number, group: number) => /* wgsl */ `
+export const acrossNeighbours = (lanes: number, group: number) => /* wgsl */ `
 var<workgroup> acrossColumns: array<f32, ${group}>;
 fn columnsMax(value: f32, lane: u32) -> f32 {
   workgroupBarrier();
@@ -136,6 +136,7 @@ ${declareSums(OWN_ROWS * OWN_FOURS)}
     }
   }`,
     ownRows: OWN_ROWS,
+    rowStep: 1,
     ownFours: OWN_FOURS,
     fourStep: 4 * across,
     acrossColumns: acrossNeighbours(across, group),
@@ -187,6 +188,7 @@ ${declareSums(ownRows * OWN_FOURS)}
     ${[...loadsB, ...ofRows].join("\n    ")}
   }`,
     ownRows,
+    rowStep: 1,
     ownFours: OWN_FOURS,
     fourStep: 4 * across,
     acrossColumns: acrossNeighbours(across, REGISTERS_GROUP),

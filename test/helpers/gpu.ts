@@ -4,6 +4,7 @@ import { Program } from "../../src/engine/gpu/program.ts";
 import { elementCount, type Tensor } from "../../src/engine/gpu/tensor.ts";
 import type { ActivationFormat, Kernel, KernelArguments, Shaped, StoredFormat } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
+import { emulateMatrices } from "./emulated-matrices.ts";
 import { emulateSubgroups, recordEmulated } from "./emulated-subgroups.ts";
 
 /** Host numbers with a shape: an operand of `runKernel`. The same object passed twice becomes one tensor. */
@@ -101,13 +102,13 @@ export function candidate<B extends string, U extends string>(kernel: Kernel<B, 
 /**
  * Dispatches a kernel once; the function returned gives the numbers of a binding that it writes.
  *
- * @param facts that the kernel is built for: lanes that the device does not have are emulated. Default: the device's own
+ * @param facts that the kernel is built for: lanes and matrices that the device does not have are emulated. Default: the device's own
  */
 export async function runKernel<B extends string, U extends string>(
   device: Device,
   kernel: Kernel<B, U>,
   args: KernelArguments<HostArray, B, U>,
-  { subgroupSize: lanes }: AdapterFacts = device.facts,
+  facts: AdapterFacts = device.facts,
 ): Promise<(name: B) => Float32Array<ArrayBuffer>> {
   const tensors = new Map<HostArray, Tensor>();
   const program = new Program(device, `test of ${kernel.name}`);
@@ -125,8 +126,12 @@ export async function runKernel<B extends string, U extends string>(
     }),
   ) as KernelArguments<Tensor, B, U>;
   try {
-    const isEmulated = lanes !== 0 && lanes !== device.facts.subgroupSize;
-    program.dispatch(isEmulated ? emulateSubgroups(kernel, lanes) : kernel, onDevice);
+    const { subgroupSize: lanes, matrices } = facts;
+    const own = device.facts;
+    const isEmulated = lanes !== 0 && lanes !== own.subgroupSize;
+    const hasMatrices = !isEmulated && JSON.stringify(matrices) === JSON.stringify(own.matrices);
+    const native = hasMatrices ? kernel : emulateMatrices(kernel, facts);
+    program.dispatch(isEmulated ? emulateSubgroups(native, lanes) : native, onDevice);
     await program.prepare();
     if (isEmulated) recordEmulated(program.kernels, lanes);
     program.run();

@@ -3,6 +3,7 @@
  * no device and changes nothing.
  */
 import { availableParallelism, totalmem } from "node:os";
+import { matrixConfigs } from "../../engine/gpu/matrices.ts";
 import { platform } from "../../engine/platform/index.ts";
 import type { AdapterKind, FoundAdapter, Platform } from "../../engine/platform/platform.ts";
 import { AdapterError, KtoError } from "../../errors.ts";
@@ -35,6 +36,8 @@ export interface AdapterReport {
   readonly features: readonly string[];
   /** Fewest and most threads of a subgroup; absent if the adapter does not tell. */
   readonly subgroup_sizes?: readonly [number, number];
+  /** Shapes of subgroup matrices, as "f16 x f16 + f32, 16 x 16 x 16"; absent where there are none. */
+  readonly subgroup_matrices?: readonly string[];
   readonly limits: Readonly<Record<string, number>>;
 }
 
@@ -101,7 +104,14 @@ function reportAdapter({ adapter, kind, description }: FoundAdapter, index: numb
   const limits = Object.fromEntries(shownLimits.map((name) => [name, adapter.limits[name]]));
   const { subgroupMinSize, subgroupMaxSize } = adapter.info;
   const features = [...adapter.features].map(String).sort();
-  const report = { index, kind, description, chosen, features, limits };
+  const matrices = matrixConfigs(adapter.info).map(
+    ({ componentType, resultComponentType, M, N, K }) =>
+      `${componentType} x ${componentType} + ${resultComponentType}, ${M} x ${N} x ${K}`,
+  );
+  const report = {
+    ...{ index, kind, description, chosen, features, limits },
+    ...(matrices.length > 0 && { subgroup_matrices: matrices }),
+  };
   return subgroupMinSize > 0 ? { ...report, subgroup_sizes: [subgroupMinSize, subgroupMaxSize] } : report;
 }
 
@@ -135,6 +145,7 @@ export function renderReport(report: DoctorReport, selector: string): string {
       ...(adapter.chosen ? [`     chosen: ${report.reason}`] : []),
       `     features: ${usedFeatures.map((name) => `${adapter.features.includes(name) ? "" : "no "}${name}`).join(", ")}`,
       ...(adapter.subgroup_sizes ? [`     subgroups: ${rangeText(adapter.subgroup_sizes)} threads`] : []),
+      ...(adapter.subgroup_matrices ?? []).map((shape) => `     subgroup matrices: ${shape}`),
       ...Object.entries(adapter.limits).map(([name, value]) => `     ${name}: ${formatLimit(name, value)}`),
     );
   }
