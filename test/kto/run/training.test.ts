@@ -677,7 +677,7 @@ describe("misuse", () => {
       trainer.free();
       return taken;
     };
-    await bytes(6, 1); // the model's table of rotary angles stays
+    await bytes(6, 1); // the models make their tables of rotary angles, once
     const all = await bytes(6, 1);
     expect(await bytes(1_000_000, 1)).toBe(all);
     expect(await bytes(6, 1_000_000)).toBe(all);
