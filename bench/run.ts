@@ -1,6 +1,6 @@
 /**
- * Runs the benchmarks one after another: each kernel, checked and timed as a share of this adapter's peaks, then whole
- * updates, and the same work by other engines where the caller can run them.
+ * Runs the benchmarks one after another: each kernel, checked and timed as a share of this adapter's peaks, generation,
+ * then whole updates, and the same work by other engines where the caller can run them.
  */
 
 import { writeSafetensors } from "../src/engine/files/safetensors.ts";
@@ -8,6 +8,7 @@ import type { Device } from "../src/engine/gpu/device.ts";
 import { type KernelTime, Program } from "../src/engine/gpu/program.ts";
 import { platform } from "../src/engine/platform/index.ts";
 import { ConfigError } from "../src/errors.ts";
+import { type GenerationCase, generationCases, timeGeneration } from "./generation.ts";
 import { activationCases } from "./kernels/activation.ts";
 import { adamwCases } from "./kernels/adamw.ts";
 import { attentionCases } from "./kernels/attention.ts";
@@ -24,7 +25,7 @@ import { type BenchmarkCase, BenchmarkMemory } from "./measure/case.ts";
 import { deviceTime, time, timingOptions } from "./measure/measure.ts";
 import type { Peaks } from "./measure/peaks.ts";
 import type { PeerResult, PeerWork } from "./measure/peer-work.ts";
-import { writeRandomModel } from "./random-model.ts";
+import { writeLargeRandomModel, writeRandomModel } from "./random-model.ts";
 import { type StepCase, stepCases, stepTruth, timeStep } from "./step.ts";
 
 const kernelCases: readonly BenchmarkCase[] = [
@@ -58,6 +59,8 @@ export interface BenchmarkResult {
   /** The larger of the shares of the two peaks. */
   readonly share_of_peak: number;
   readonly peers: Readonly<Record<string, PeerResult>>;
+  /** Only of generation, whose bytes are the weights, which each pass reads once. */
+  readonly generation?: { readonly tokens_per_second: number; readonly share_of_copy: number };
   /** Only of whole updates. */
   readonly step?: {
     /** Compiling kernels included. */
@@ -84,6 +87,7 @@ export interface BenchmarkOptions {
 /** The benchmarks that options choose. */
 export interface ChosenBenchmarks {
   readonly kernels: readonly BenchmarkCase[];
+  readonly generations: readonly GenerationCase[];
   readonly steps: readonly StepCase[];
 }
 
@@ -95,25 +99,27 @@ export function chooseBenchmarks(quick: boolean, filter = ""): ChosenBenchmarks 
   const chosen = <T extends { name: string; quick: boolean }>(cases: readonly T[]) =>
     cases.filter((one) => (one.quick || !quick) && one.name.toLowerCase().includes(filter.toLowerCase()));
   const kernels = chosen(kernelCases);
+  const generations = chosen(generationCases);
   const steps = chosen(stepCases);
-  if (kernels.length + steps.length === 0) {
-    const there = [...kernelCases, ...stepCases].filter((one) => one.quick || !quick);
+  if (kernels.length + generations.length + steps.length === 0) {
+    const there = [...kernelCases, ...generationCases, ...stepCases].filter((one) => one.quick || !quick);
     const names = new Set(there.map(({ name }) => name));
     throw new ConfigError(
       `no benchmark${quick ? " of the quick ones" : ""} has "${filter}" in its name: there are ${[...names].join(", ")}.`,
     );
   }
-  return { kernels, steps };
+  return { kernels, generations, steps };
 }
 
 /** Runs what was chosen. */
 export async function* runBenchmarks(
   device: Device,
   peaks: Peaks,
-  { kernels, steps }: ChosenBenchmarks,
+  { kernels, generations, steps }: ChosenBenchmarks,
   options: BenchmarkOptions,
 ): AsyncGenerator<BenchmarkResult> {
   for (const one of kernels) yield await runKernel(device, one, peaks, options);
+  for (const one of generations) yield await runGeneration(device, one, peaks, options);
   for (const one of steps) {
     if (one.options?.fp16 && !device.gpu.features.has("shader-f16")) continue;
     yield await runStep(device, one, peaks, options);
@@ -147,6 +153,29 @@ async function runKernel(
     ...rates(program.cost, timing, peaks),
     device_ms: deviceMs,
     peers: one.peerWork ? await runPeers(one.peerWork) : {},
+  };
+}
+
+async function runGeneration(
+  device: Device,
+  one: GenerationCase,
+  peaks: Peaks,
+  { quick, scratch }: BenchmarkOptions,
+): Promise<BenchmarkResult> {
+  const folder = platform.joinPath(scratch, `model-${one.name.replace(/\W+/g, "-")}`);
+  await writeLargeRandomModel(folder, one.config, 1);
+  const result = await timeGeneration(device, folder, one, quick ? 8 : 24);
+  await platform.removeFolder(folder);
+  return {
+    name: one.name,
+    shape: one.shape,
+    ...rates(result, result, peaks),
+    device_ms: null,
+    peers: {},
+    generation: {
+      tokens_per_second: result.tokensPerSecond,
+      share_of_copy: result.bytes / result.medianMs / 1e6 / peaks.gbps,
+    },
   };
 }
 

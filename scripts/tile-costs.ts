@@ -114,7 +114,7 @@ export interface TileCosts extends Costs {
 function texts(lanes: number): Text[] {
   const found = new Map<string, Text>();
   for (const facts of [{ ...BASE_FACTS, subgroupSize: lanes }, BASE_FACTS]) {
-    for (const M of [4, 8, 512]) {
+    for (const M of [4, 8, 512, 1]) {
       for (const layout of LAYOUTS) {
         const kernel = matmul(layout, { ...SHAPE, M }, facts);
         for (const { variant: tile, wgsl } of kernel.candidates?.({}) ?? [kernel]) {
@@ -168,7 +168,15 @@ export function tileCosts(lanes: number): TileCosts[] {
     const module = instructionsOf(dumps[index] ?? "");
     const formats = { format: "f32", aFormat: "f32", outFormat: "f32" } as const;
     const loads = { loadsA: "aligned", loadsB: "aligned", vectorStores: true } as const;
-    const variant: MatmulVariant = { layout, tile, ...loads, ...formats, subgroupSize, software: false };
+    const variant: MatmulVariant = {
+      layout,
+      tile,
+      ...loads,
+      ...formats,
+      subgroupSize,
+      software: false,
+      continues: false,
+    };
     const { rows, columns } = matmulTile(variant);
     const bytesPerFlop = (4 * (rows + columns)) / (2 * rows * columns);
     return { tile, layout, rows, columns, bytesPerFlop, ...count(innerLoop(module), module) };

@@ -20,6 +20,7 @@ const order: readonly (readonly string[])[] = [
   ["src/engine/model/weights/", "src/engine/text/", "src/engine/hub/"],
   ["src/engine/model/"],
   ["src/engine/model/float64/", "src/engine/model/generate/"],
+  ["src/kto/data/exports/"],
   ["src/kto/options/", "src/kto/data/", "src/kto/report/"],
   ["src/kto/method/"],
   ["src/kto/evaluation/", "src/kto/judge/"],

@@ -12,23 +12,15 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { commit } from "../../src/cli/terminal/versions.ts";
 import { Device } from "../../src/engine/gpu/device.ts";
-import { elementCount } from "../../src/engine/gpu/tensor.ts";
-import { parseModelConfig } from "../../src/engine/model/config/config.ts";
-import { Model } from "../../src/engine/model/model.ts";
-import { parameterSpecs } from "../../src/engine/model/weights/parameters.ts";
 import { linePlots } from "../../src/kto/report/svg.ts";
-import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { summary } from "../measure/measure.ts";
 import type { StepRows } from "../measure/peer-work.ts";
-import { writeRandomModel } from "../random-model.ts";
-import { STEP_SETTINGS, stepExamples, stories260K } from "../step.ts";
+import { stories260K } from "../step.ts";
+import { inTurns, lineThrough, prepareUpdates, type Subject } from "./updates.ts";
 
 /** Large enough that a dispatch costs more than its launch. */
 const config = { ...stories260K, hidden_size: 128, intermediate_size: 344, num_hidden_layers: 2, vocab_size: 1024 };
 const batch: StepRows = { rows: 4, prompt: 32, completion: 32 };
-
-/** Categories of device memory that depend on the model alone. */
-const PARAMETER_CATEGORIES: ReadonlySet<string> = new Set(["weights", "reference weights", "gradients", "optimizer"]);
 
 /** Updates of each size before those that are timed. */
 const WARM_UP = 2;
@@ -54,73 +46,24 @@ interface Point {
   readonly working_bytes: number;
 }
 
-/** A run of one size. */
-interface Subject {
-  readonly factor: number;
-  readonly x: number;
-  readonly bytes: number;
-  readonly workingBytes: number;
-  /** Makes an update. */
-  readonly update: () => Promise<void>;
-  readonly free: () => void;
-}
-
-async function prepare(device: Device, folder: string, axis: Axis, factor: number, updates: number): Promise<Subject> {
-  const { config, batch } = scaled(axis, factor);
-  const before = device.memory();
-  await writeRandomModel(folder, config, 1);
-  const policy = await Model.load(device, folder);
-  const trainer = await KtoTrainer.create({
-    policy,
-    examples: stepExamples(batch, policy.config.vocabSize),
-    options: {
-      ...{ per_device_train_batch_size: batch.rows, max_steps: updates, logging_steps: updates },
-      ...{ learning_rate: STEP_SETTINGS.learningRate, max_length: batch.prompt + batch.completion },
-    },
-  });
-  const steps = trainer[Symbol.asyncIterator]();
-  const after = Object.entries(device.memory());
-  const added = (categories: typeof after) =>
-    categories.reduce((sum, [category, bytes]) => sum + bytes - (before[category] ?? 0), 0);
-  const parameters = parameterSpecs(parseModelConfig(JSON.stringify(config), "config.json"))
-    .flatMap(({ parts }) => parts)
-    .reduce((sum, { shape }) => sum + elementCount(shape), 0);
-  const tokens = batch.rows * (batch.prompt + batch.completion);
-  return {
-    factor,
-    x: { tokens, parameters, vocabulary: Number(config.vocab_size) }[axis],
-    bytes: added(after),
-    workingBytes: added(after.filter(([category]) => !PARAMETER_CATEGORIES.has(category))),
-    update: async () => {
-      await steps.next();
-      await device.idle();
-    },
-    free: () => {
-      trainer.free();
-      policy.free();
-    },
-  };
-}
-
 async function measure(device: Device, folder: string, axis: Axis, factors: readonly number[], updates: number) {
-  const subjects: Subject[] = [];
-  const times = new Map<Subject, number[]>();
+  const subjects: (Subject & { readonly factor: number; readonly x: number })[] = [];
   try {
-    for (const factor of factors) subjects.push(await prepare(device, folder, axis, factor, WARM_UP + updates));
-    for (let round = 0; round < WARM_UP + updates; round++) {
-      for (const subject of subjects) {
-        const start = performance.now();
-        await subject.update();
-        if (round >= WARM_UP) times.set(subject, [...(times.get(subject) ?? []), performance.now() - start]);
-      }
+    for (const factor of factors) {
+      const size = scaled(axis, factor);
+      const subject = await prepareUpdates(device, folder, size, WARM_UP + updates);
+      const tokens = size.batch.rows * (size.batch.prompt + size.batch.completion);
+      const x = { tokens, parameters: subject.parameters, vocabulary: Number(size.config.vocab_size) }[axis];
+      subjects.push({ ...subject, factor, x });
     }
+    await inTurns(subjects, WARM_UP, updates);
   } finally {
     for (const { free } of subjects) free();
   }
   const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const points = subjects.map((subject) => {
     const { factor, x, bytes, workingBytes } = subject;
-    const { medianMs, spread } = summary(times.get(subject) ?? []);
+    const { medianMs, spread } = summary(subject.times.map(({ ms }) => ms));
     console.log(
       `${axis} x${factor}: ${x}, ${medianMs.toFixed(1)} ms (spread ${(100 * spread).toFixed(0)}%), ${mebibytes(bytes)}, of them ${mebibytes(workingBytes)} beside parameters`,
     );
@@ -129,19 +72,9 @@ async function measure(device: Device, folder: string, axis: Axis, factors: read
   return withLine(points);
 }
 
-/** The line a + b x with the least sum of squared relative errors. */
 function withLine(points: readonly Omit<Point, "off_line">[]): Point[] {
-  let [s00, s01, s11, s0, s1] = [0, 0, 0, 0, 0];
-  for (const { x, median_ms: y } of points) {
-    s00 += 1 / y ** 2;
-    s01 += x / y ** 2;
-    s11 += (x / y) ** 2;
-    s0 += 1 / y;
-    s1 += x / y;
-  }
-  const determinant = s00 * s11 - s01 * s01;
-  const [a, b] = [(s0 * s11 - s1 * s01) / determinant, (s00 * s1 - s01 * s0) / determinant];
-  return points.map((point) => ({ ...point, off_line: point.median_ms / (a + b * point.x) - 1 }));
+  const line = lineThrough(points.map(({ x, median_ms }) => [x, median_ms]));
+  return points.map((point) => ({ ...point, off_line: point.median_ms / line(point.x) - 1 }));
 }
 
 const { values } = parseArgs({

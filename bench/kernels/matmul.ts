@@ -2,18 +2,23 @@
 
 import { recordMatmul } from "../../src/engine/model/matmul.ts";
 import { Random } from "../../src/engine/random.ts";
+import type { MatmulLayout } from "../../src/kernels/matmul-variant.ts";
 import { type BenchmarkCase, expectClose, normals } from "../measure/case.ts";
 import type { MatmulWork } from "../measure/peer-work.ts";
 
-const shapes: readonly (Omit<MatmulWork, "layout"> & { quick: boolean })[] = [
-  { M: 512, N: 512, K: 512, quick: true },
-  { M: 1024, N: 1024, K: 1024, quick: false },
-  { M: 256, N: 50257, K: 64, quick: false },
-  { M: 1024, N: 704, K: 256, quick: true },
+const ALL = ["NN", "NT", "TN"] as const;
+/** The last ones are generation's: a token of one sequence and of sixteen, by weights that fit no cache. */
+const shapes: readonly (Omit<MatmulWork, "layout"> & { layouts: readonly MatmulLayout[]; quick: boolean })[] = [
+  { layouts: ALL, M: 512, N: 512, K: 512, quick: true },
+  { layouts: ALL, M: 1024, N: 1024, K: 1024, quick: false },
+  { layouts: ALL, M: 256, N: 50257, K: 64, quick: false },
+  { layouts: ALL, M: 1024, N: 704, K: 256, quick: true },
+  { layouts: ["NT"], M: 1, N: 16384, K: 1024, quick: false },
+  { layouts: ["NT"], M: 16, N: 16384, K: 1024, quick: false },
 ];
 
-export const matmulCases: readonly BenchmarkCase[] = shapes.flatMap(({ M, N, K, quick }) =>
-  (["NN", "NT", "TN"] as const).map((layout): BenchmarkCase => {
+export const matmulCases: readonly BenchmarkCase[] = shapes.flatMap(({ layouts, M, N, K, quick }) =>
+  layouts.map((layout): BenchmarkCase => {
     const shape = { layout, M, N, K };
     return {
       name: `matmul ${layout}`,

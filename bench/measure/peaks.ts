@@ -59,33 +59,43 @@ ${elementwise("u.n")}`,
     cost: ({ n = 0 }) => ({ flops: 0, bytes: 32 * each * n }),
   });
 
+/** Programs that copy a buffer, in the ways of which an adapter likes one best; `free` gives their memory back. */
+export function copyPrograms(device: Device): { readonly programs: readonly Program[]; readonly free: () => void } {
+  const memory = new BenchmarkMemory(device);
+  const numbers = 2 ** 22;
+  const [from, to] = [memory.zeros(numbers, 4), memory.zeros(numbers, 4)];
+  const programs = [1, 4, 8].map((each) => {
+    const program = new Program(device, "copy");
+    const shape = [numbers / each, each, 4];
+    program.dispatch(copyKernel(each), { x: reshape(from, shape), out: reshape(to, shape) });
+    return program;
+  });
+  const free = () => {
+    for (const program of programs) program.dispose();
+    memory.free();
+  };
+  return { programs, free };
+}
+
 /** Measures both peaks. */
 export async function measurePeaks(device: Device, options: TimingOptions): Promise<Peaks> {
   const memory = new BenchmarkMemory(device);
-  const rate = async (record: (program: Program) => void, quantity: "flops" | "bytes") => {
-    const program = new Program(device, "peak");
-    record(program);
+  const { programs: copies, free } = copyPrograms(device);
+  const products = new Program(device, "peak");
+  const rate = async (program: Program, quantity: "flops" | "bytes") => {
     const { medianMs } = await time(device, program, options);
-    program.dispose();
     return program.cost[quantity] / medianMs / 1e6;
   };
   // Enough invocations to fill a large GPU, little enough work for a software adapter.
   const invocations = device.isSoftware ? 2 ** 14 : 2 ** 20;
-  const numbers = 2 ** 22;
   try {
-    const out = memory.zeros(invocations, 4);
-    const [from, to] = [memory.zeros(numbers, 4), memory.zeros(numbers, 4)];
-    const copies: number[] = [];
-    for (const each of [1, 4, 8]) {
-      const shape = [numbers / each, each, 4];
-      const args = { x: reshape(from, shape), out: reshape(to, shape) };
-      copies.push(await rate((program) => program.dispatch(copyKernel(each), args), "bytes"));
-    }
-    return {
-      gflops: await rate((program) => program.dispatch(multiplyAdd, { out }), "flops"),
-      gbps: Math.max(...copies),
-    };
+    products.dispatch(multiplyAdd, { out: memory.zeros(invocations, 4) });
+    const gbps: number[] = [];
+    for (const copy of copies) gbps.push(await rate(copy, "bytes"));
+    return { gflops: await rate(products, "flops"), gbps: Math.max(...gbps) };
   } finally {
+    products.dispose();
+    free();
     memory.free();
   }
 }

@@ -17,10 +17,12 @@ export async function benchmarksPart(context: PartContext, emit: (finding: Findi
   const budget = new Budget(context.seconds);
   const { peaks, scratch, quick } = context;
   if (peaks === undefined) throw new Error("the adapter's peaks were not measured, which shares need");
+  // Generation is a part of its own.
   const { kernels, steps } = chooseBenchmarks(quick);
+  const none: ChosenBenchmarks = { kernels: [], generations: [], steps: [] };
   const all: { readonly one: Named & { readonly shape?: string }; readonly chosen: ChosenBenchmarks }[] = [
-    ...kernels.map((one) => ({ one, chosen: { kernels: [one], steps: [] } })),
-    ...steps.map((one) => ({ one, chosen: { kernels: [], steps: [one] } })),
+    ...kernels.map((one) => ({ one, chosen: { ...none, kernels: [one] } })),
+    ...steps.map((one) => ({ one, chosen: { ...none, steps: [one] } })),
   ];
   const inOrder = [...all.filter(({ one }) => one.quick), ...all.filter(({ one }) => !one.quick)];
   const options = {

@@ -5,7 +5,8 @@
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Generator } from "../../src/engine/model/generate/generate.ts";
 import { Model } from "../../src/engine/model/model.ts";
-import { Random } from "../../src/engine/random.ts";
+import { passTimes } from "../generation.ts";
+import { summary } from "../measure/measure.ts";
 import { smolLM2Shape } from "../model-shapes.ts";
 import { stories260K } from "../step.ts";
 import { attempt } from "./attempt.ts";
@@ -52,37 +53,20 @@ async function generate(
     const folder = await randomModelFolder(scratch, { name: `${modelName} generation`, shape });
     const model = await Model.load(device, folder);
     const generator = new Generator(model, { maxBatch: sequences, maxLength: PROMPT_TOKENS + NEW_TOKENS });
-    const random = new Random(3);
-    const prompts = Array.from({ length: sequences }, () =>
-      Array.from({ length: PROMPT_TOKENS }, () => random.below(model.config.vocabSize)),
-    );
-    // Once to compile, then timed from each sequence's first token to the last token of all: the prompts' pass is left out.
-    let first = 0;
-    let last = 0;
-    let passes = 0;
-    for (let round = 0; round < 2; round++) {
-      passes = 0;
-      await generator.generate(prompts, {
-        ...{ maxNewTokens: NEW_TOKENS, seed: 1, temperature: 0, topK: 0, topP: 1, eosTokenIds: [] },
-        onToken: (index) => {
-          if (index !== sequences - 1) return undefined;
-          if (passes === 0) first = performance.now();
-          else last = performance.now();
-          passes++;
-          return undefined;
-        },
-      });
-    }
+    // Once to compile, then timed: the prompts' pass is left out.
+    const sizes = { sequences, promptTokens: PROMPT_TOKENS, newTokens: NEW_TOKENS };
+    await passTimes(generator, model.config.vocabSize, sizes);
+    const times = await passTimes(generator, model.config.vocabSize, sizes);
     generator.free();
     model.free();
-    const passesPerSecond = (1000 * (passes - 1)) / (last - first);
+    const passesPerSecond = 1000 / summary(times).medianMs;
     emit({
       kind: "result",
       name,
       figures: {
         model: modelName,
         sequences,
-        new_tokens: passes,
+        new_tokens: NEW_TOKENS,
         tokens_per_second: sequences * passesPerSecond,
         weight_bytes: weightBytes,
         share_of_copy: (weightBytes * passesPerSecond) / 1e9 / peaks.gbps,

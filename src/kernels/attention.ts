@@ -18,7 +18,7 @@
  */
 import { component } from "./attention-team.ts";
 import { AttentionTile, type TileShape, tileShape, unknown } from "./attention-tile.ts";
-import { type ActivationFormat, inFormats, type Kernel, kernel } from "./kernel.ts";
+import { type ActivationFormat, inFormats, type Kernel, kernel, type Values } from "./kernel.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
 /** Widths and first columns must be multiples of 4 where the head size is; ours are, being whole heads. */
@@ -30,8 +30,13 @@ const OFFSETS = { qFrom: "u32", kFrom: "u32", vFrom: "u32" } as const;
  */
 const KEYS = { keysPerRow: "f32" } as const;
 
-/** Rows, tokens times heads of a group, up to which a tile of few rows wastes less: generation. */
+/** Rows, tokens times heads of a group, up to which a tile of few rows wastes less. */
 const FEW_ROWS = 32;
+/**
+ * Tokens up to which a pass whose keys are in a cache is one that generates: each token has keys of its own then, all of
+ * which are visited for every row of a tile that it is in.
+ */
+const FEW_TOKENS = 64;
 
 /**
  * One kernel for each head size and kind of adapter, of activations in any format; one with few rows a tile beside it.
@@ -50,7 +55,9 @@ function perHeadSize<B extends string, U extends string>(
     inFormats((format) => {
       const many = made(tileShape(headSize, facts, false), format);
       const few = made(tileShape(headSize, facts, true), format);
-      const candidates = ({ T = 0, groupSize = 1 }) => [T * groupSize <= FEW_ROWS ? few : many];
+      const candidates = ({ T = 0, S, groupSize = 1 }: Values) => [
+        T * groupSize <= FEW_ROWS || (T <= FEW_TOKENS && (S ?? T) !== T) ? few : many,
+      ];
       return { ...many, candidates };
     });
 }

@@ -7,6 +7,15 @@ import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { declareShared, fillShared } from "./matmul-workgroup-tile.ts";
 import { claimNumber, ofLane } from "./wgsl.ts";
 
+/** The vectors of B of a lane's four of columns; one has no number. */
+const fourOf = (four: number, fours: number) => (fours === 1 ? "b" : `b${four}_`);
+
+/** Adds a row's four along k to its sums of each four of columns. */
+const addToFours = (row: number, fours: number) =>
+  range(fours)
+    .map((four) => addProducts(`sum${row * fours + four}`, fourOf(four, fours)))
+    .join(" ");
+
 interface SharedRows {
   /** Declares what the loads take. */
   readonly setup: string;
@@ -17,14 +26,14 @@ interface SharedRows {
 }
 
 /** Rows of op(A) that lie along k: an invocation loads four numbers along k of every `lanes`-th row. */
-function rowsAlongK(rows: number, variant: MatmulVariant, first = "firstRow"): SharedRows {
+function rowsAlongK(rows: number, variant: MatmulVariant, first = "firstRow", fours = 1): SharedRows {
   const lanes = variant.subgroupSize;
   const registers = Math.max(1, rows / lanes);
   const four = (row: number) => ofLane(row % lanes, `a${Math.floor(row / lanes) % registers}`, variant);
   return {
     setup: `let loadRow = ${first} + lane % ${Math.min(lanes, rows)}u;`,
     loads: range(registers).map((i) => `let a${i}: vec4f = readA(loadRow + ${i * lanes}u, k);`),
-    products: range(rows).map((row) => `{ let a = ${four(row)}; ${addProducts(`sum${row}`)} }`),
+    products: range(rows).map((row) => `{ let a = ${four(row)}; ${addToFours(row, fours)} }`),
   };
 }
 
@@ -32,7 +41,7 @@ function rowsAlongK(rows: number, variant: MatmulVariant, first = "firstRow"): S
  * Rows of op(A) that lie across k (A is transposed): an invocation loads four rows at some of the four steps along k,
  * others the same rows at other steps, and a lane's vector is four rows' at one step.
  */
-function rowsAcrossK(rows: number, variant: MatmulVariant, first = "firstRow"): SharedRows {
+function rowsAcrossK(rows: number, variant: MatmulVariant, first = "firstRow", fours = 1): SharedRows {
   const lanes = variant.subgroupSize;
   const quads = rows / 4;
   const steps = Math.min(4, lanes / quads);
@@ -48,7 +57,7 @@ function rowsAcrossK(rows: number, variant: MatmulVariant, first = "firstRow"): 
         .map((step) => `let s${step} = ${four(quad, step)};`)
         .join(" ")}
       ${range(4)
-        .map((i) => `{ let a = ${fourRows("s", i)}; ${addProducts(`sum${4 * quad + i}`)} }`)
+        .map((i) => `{ let a = ${fourRows("s", i)}; ${addToFours(4 * quad + i, fours)} }`)
         .join("\n      ")}
     }`,
     ),
@@ -57,41 +66,51 @@ function rowsAcrossK(rows: number, variant: MatmulVariant, first = "firstRow"): 
 
 /**
  * One subgroup, which hands the vectors of its rows of A from lane to lane; or `slices` of them, each with every
- * `slices`-th step along k, whose sums are added at the end.
+ * `slices`-th step along k, whose sums are added at the end. With several `fours` of columns a lane, a vector of A that was
+ * loaded serves more of them.
  */
-export function subgroupTile(variant: MatmulVariant, wantedRows: number, slices = 1): MatmulTile {
+export function subgroupTile(
+  variant: MatmulVariant,
+  wantedRows: number,
+  { slices = 1, fours = 1 }: { readonly slices?: number; readonly fours?: number } = {},
+): MatmulTile {
   const lanes = variant.subgroupSize;
   const across = variant.layout === "TN";
   const rows = across ? Math.min(wantedRows, 4 * lanes) : wantedRows;
-  const { setup, loads, products } = across ? rowsAcrossK(rows, variant) : rowsAlongK(rows, variant);
+  const { setup, loads, products } = (across ? rowsAcrossK : rowsAlongK)(rows, variant, "firstRow", fours);
   const split = slices > 1;
   const shifted = variant.loadsB === "shifted" && !split; // slices may not hand over within the loop
-  const readB = (line: string) => (shifted ? `readBOfLane(${line}, column, lane)` : `readB(${line}, column)`);
+  const readB = (line: string, column: string) =>
+    shifted ? `readBOfLane(${line}, ${column}, lane)` : `readB(${line}, ${column})`;
+  const loadsB = range(fours).flatMap((four) => {
+    const column = four === 0 ? "column" : `column + ${4 * lanes * four}u`;
+    return loadB(variant.layout, (line) => readB(line, column), { name: fourOf(four, fours), column });
+  });
   return {
     enable: ["subgroups"],
     groupSize: slices * lanes,
     rows,
-    columns: 4 * lanes,
+    columns: 4 * lanes * fours,
     declarations: operandLoads(variant, shifted ? lanes : 0) + (split ? sliceDeclarations(rows * lanes) : ""),
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: `let ownFirst = firstRow;
   ${setup}${split ? claimNumber("slicesClaimed", "slice") : ""}`,
     matmul: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
-${declareSums(rows)}
+${declareSums(variant, rows, fours, 4 * lanes)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
   for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
-    ${[...loads, ...loadB(variant.layout, readB), ...products].join("\n    ")}
+    ${[...loads, ...loadsB, ...products].join("\n    ")}
   }${split ? addSlices(rows, lanes, slices) : ""}`,
     ownRows: rows,
     rowStep: 1,
-    ownFours: 1,
-    fourStep: 0,
+    ownFours: fours,
+    fourStep: 4 * lanes,
     acrossColumns: ACROSS_LANES,
     leads: split ? "(lane == 0u && slice == 0u)" : "lane == 0u",
   };
 }
 
-const ACROSS_LANES = /* wgsl */ `
+export const ACROSS_LANES = /* wgsl */ `
 fn columnsMax(value: f32, lane: u32) -> f32 { return subgroupMax(value); }
 fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
 `;
@@ -121,7 +140,7 @@ var<workgroup> subgroupsClaimed: atomic<u32>;${declareShared([b], steps)}`,
   let ownFirst = firstRow + subgroup * ${rows}u;
   ${setup}`,
     matmul: /* wgsl */ `let column = firstColumn + lane * 4u;
-${declareSums(rows)}
+${declareSums(variant, rows)}
   for (var start = 0u; start < u.K; start += ${steps}u) {
     workgroupBarrier();
     { let k = start;

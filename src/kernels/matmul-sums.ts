@@ -2,7 +2,7 @@
  * What all tiles of a matmul share: the WGSL that they give to an epilogue, how it walks their sums, and the products of
  * four steps along k. No tile is here; these are in `matmul-subgroup-tile.ts` and `matmul-workgroup-tile.ts`.
  */
-import type { MatmulLayout } from "./matmul-variant.ts";
+import type { MatmulLayout, MatmulVariant } from "./matmul-variant.ts";
 import { unknownCount } from "./wgsl.ts";
 
 /**
@@ -45,12 +45,17 @@ export const fourRows = (prefix: string, component: number): string =>
     .map((i) => `${prefix}${i}.${COMPONENTS[component]}`)
     .join(", ")})`;
 
-/** Loads of op(B) rows k to k + 3 at the invocation's four columns: vec4fs b0 to b3. */
-export function loadB(layout: MatmulLayout, read = (line: string) => `readB(${line}, column)`): string[] {
-  if (layout !== "NT") return range(4).map((i) => `let b${i} = ${read(`k + ${i}u`)};`);
+/** Loads of op(B) rows k to k + 3 at four columns of the invocation: vec4fs b0 to b3, or of another name. */
+export function loadB(
+  layout: MatmulLayout,
+  read: (line: string) => string,
+  { name, column }: { readonly name: string; readonly column: string },
+): string[] {
+  if (layout !== "NT") return range(4).map((i) => `let ${name}${i} = ${read(`k + ${i}u`)};`);
+  const along = name.replace("b", "t");
   return [
-    ...range(4).map((i) => `let t${i} = readB(column + ${i}u, k);`),
-    ...range(4).map((i) => `let b${i} = ${fourRows("t", i)};`),
+    ...range(4).map((i) => `let ${along}${i} = readB(${column} + ${i}u, k);`),
+    ...range(4).map((i) => `let ${name}${i} = ${fourRows(along, i)};`),
   ];
 }
 
@@ -58,9 +63,16 @@ export function loadB(layout: MatmulLayout, read = (line: string) => `readB(${li
 export const addProducts = (sum: string, b = "b") =>
   `${sum} = fma(a.xxxx, ${b}0, fma(a.yyyy, ${b}1, fma(a.zzzz, ${b}2, fma(a.wwww, ${b}3, ${sum}))));`;
 
-export const declareSums = (rows: number) =>
-  range(rows)
-    .map((row) => `  var sum${row} = vec4f();`)
+/**
+ * Declares the sums of `rows` rows, each of `fours` fours of columns `step` apart: zeros, or, where the result continues
+ * one, what `before(row, column)` gives.
+ */
+export const declareSums = ({ continues }: MatmulVariant, rows: number, fours = 1, step = 0) =>
+  range(rows * fours)
+    .map((sum) => {
+      const [row, column] = [`ownFirst + ${Math.floor(sum / fours)}u`, `column + ${(sum % fours) * step}u`];
+      return `  var sum${sum} = ${continues ? `before(${row}, ${column})` : "vec4f()"};`;
+    })
     .join("\n");
 
 /**

@@ -4,6 +4,7 @@
  * the sums. Sums are f32, over k in an order fixed by the shapes.
  */
 import { matrixTile } from "./matmul-matrix-tile.ts";
+import { columnTile, rowTile } from "./matmul-row-tile.ts";
 import { sharingTile, subgroupTile } from "./matmul-subgroup-tile.ts";
 import type { MatmulTile } from "./matmul-sums.ts";
 import type { MatmulVariant } from "./matmul-variant.ts";
@@ -37,5 +38,8 @@ export function matmulTile(variant: MatmulVariant): MatmulTile {
   if (kind === "workgroup") return workgroupTile(variant, rows, other);
   if (kind === "matrix") return matrixTile(variant, rows, other);
   if (kind === "registers") return registerTile(variant, rows);
-  return sizes[1] === "x" ? sharingTile(variant, rows, other) : subgroupTile(variant, rows, other);
+  if (kind === "row") return rowTile(variant, rows);
+  if (kind === "column") return columnTile(variant);
+  if (sizes[1] === "x") return sharingTile(variant, rows, other);
+  return subgroupTile(variant, rows, sizes[1] === "w" ? { fours: other } : { slices: other });
 }

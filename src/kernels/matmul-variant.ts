@@ -40,6 +40,11 @@ export interface MatmulOperands {
   readonly aFrom?: number;
   readonly outWidth?: number;
   readonly outFrom?: number;
+  /**
+   * The sums start from what the result holds and not from 0, so that products over parts of K, one after another, have the
+   * bits of one over all of it; parts are multiples of 64 long, but the last. For f32 results. Default false.
+   */
+  readonly continues?: boolean;
 }
 
 /** The matrices of a text, and in how many parts each operand is multiplied. */
@@ -71,6 +76,7 @@ export interface MatmulVariant {
   /** Formats of A and of the result. */
   readonly aFormat: ActivationFormat;
   readonly outFormat: ActivationFormat;
+  readonly continues: boolean;
   readonly tile: TileName;
   /** Of tiles on matrices. */
   readonly matrix?: MatrixParts | undefined;
@@ -81,6 +87,7 @@ export interface MatmulVariant {
  *
  *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, the others take them from it (`ofLane`),
  *                and every lane multiplies them with its own four columns of B; no workgroup memory, no barrier
+ *   subgroupRwF  the same with F fours of columns a lane, for which it loads A once
  *   subgroupRkS  the same by S subgroups, each with every S-th step along k, whose sums are added at the end through
  *                workgroup memory (split-K): for matmuls of few tiles, which would leave cores of a GPU idle
  *   subgroupRxS  S subgroups one above the other, each as subgroupR, which share B through workgroup memory: at 16 x 4
@@ -89,20 +96,30 @@ export interface MatmulVariant {
  *   registersR   R rows, every invocation with up to 16 by 8 columns, for which it loads all that it needs: where caches
  *                do the sharing
  *   matrixRxC    R rows by C columns on subgroup matrices, by one subgroup (16 x 16) or two by two
+ *   rowC         one row by C columns, in NT: lanes take fours along k in turn, so that a workgroup reads a few rows of B
+ *                from their beginning to their end, and add up their sums at the end
+ *   columnC      one row by C columns a lane, in NT: every lane reads rows of B of its own
  */
 export type TileName =
   | `subgroup${4 | 8 | 16 | 32}`
   | `subgroup${4 | 8 | 16}k4`
+  | "subgroup16w2"
   | "subgroup16x4"
   | `workgroup${"64x64" | "128x64" | "128x128"}`
-  | `registers${4 | 16 | 64}`
-  | `matrix${"16x16" | "32x32" | "64x64" | "128x64"}`;
+  | `registers${1 | 4 | 16 | 64}`
+  | `matrix${"16x16" | "32x32" | "64x64" | "128x64"}`
+  | `row${4 | 8}`
+  | "column4";
 
 /** Split-K is a candidate for matmuls of at most this many tiles whose K is at least this long. */
 const SPLIT_MOST_TILES = 256;
 const SPLIT_LEAST_K = 128;
 /** The default of adapters without subgroups that are no software, then tiles which read less but leave more idle. */
 const WORKGROUP_TILES = ["workgroup64x64", "workgroup128x64", "workgroup128x128"] as const;
+/** The most columns of which a GPU's subgroup takes four: the grid of fewer would leave it idle, that of more is too long. */
+const ROW4_MOST_COLUMNS = 2 ** 14;
+/** Columns from which on software adapters a tile of 16 rows takes twice as many: fewer tiles would leave cores idle. */
+const WIDE_LEAST_COLUMNS = 512;
 /** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
 const SPLIT_MOST_LANES = 32;
 
@@ -124,27 +141,38 @@ function matrixTiles({ M, N }: MatmulShape, { matrices, subgroupSize, software }
 
 /**
  * The tiles that can compute a matmul of M rows on an adapter, the default first. Few rows (generation, a token of each
- * sequence) take a low tile, which wastes nothing. On software adapters a load costs about 10 times a multiply-add and
- * sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
+ * sequence) take a low tile, which wastes nothing, and a single one in NT the tile that reads B best. On software adapters
+ * a load costs about 10 times a multiply-add and sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
  * 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there and are
  * no candidates. Without subgroups software adapters are fastest where every invocation has many rows and no barrier.
  */
-export function tileNames(shape: MatmulShape, facts: AdapterFacts): readonly [TileName, ...TileName[]] {
-  const [first, ...others] = arithmeticTiles(shape, facts);
+export function tileNames(
+  layout: MatmulLayout,
+  shape: MatmulShape,
+  facts: AdapterFacts,
+): readonly [TileName, ...TileName[]] {
+  const [first, ...others] = arithmeticTiles(layout, shape, facts);
   return [first, ...others, ...matrixTiles(shape, facts)];
 }
 
 function arithmeticTiles(
+  layout: MatmulLayout,
   { M, N, K }: MatmulShape,
   { subgroupSize: lanes, software }: AdapterFacts,
 ): readonly [TileName, ...TileName[]] {
+  if (layout === "NT" && M === 1 && (lanes >= 4 || !software)) {
+    if (software) return ["column4"];
+    return [N > ROW4_MOST_COLUMNS ? "row8" : "row4"];
+  }
   if (lanes < 4) {
+    if (M === 1 && layout !== "TN") return ["registers1"];
     if (M <= 16) return [M <= 4 ? "registers4" : "registers16"];
     return software ? ["registers64"] : [...WORKGROUP_TILES, "registers64"];
   }
   const rows = M <= 4 ? 4 : M <= 8 ? 8 : 16;
   const many = M > 16;
-  if (software) return many ? ["subgroup32", "subgroup16"] : [`subgroup${rows}`];
+  if (software && many) return ["subgroup32", "subgroup16"];
+  if (software) return [rows === 16 && N >= WIDE_LEAST_COLUMNS ? "subgroup16w2" : `subgroup${rows}`];
   const tiles = Math.ceil(M / rows) * Math.ceil(N / (4 * lanes));
   const splits = lanes <= SPLIT_MOST_LANES && tiles <= SPLIT_MOST_TILES && K >= SPLIT_LEAST_K;
   const names: [TileName, ...TileName[]] = [`subgroup${rows}`];
@@ -170,12 +198,13 @@ export function tiledKernel<B extends string, U extends string>(
   cache: Map<string, Kernel<B, U>>,
   build: (variant: MatmulVariant) => Kernel<B, U>,
 ): Kernel<B, U> {
-  const [first, ...others] = tileNames(shape, facts);
+  const [first, ...others] = tileNames(layout, shape, facts);
   const variant = matmulVariant(layout, shape, facts, first, operands);
   const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
   const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;
   const matrix = facts.matrices && matrixParts(facts.matrices, variant, operands.products);
-  const tiles = aligned ? [first, ...others] : [unaligned, ...matrixTiles(shape, facts)];
+  const possible = aligned ? [first, ...others] : [unaligned, ...matrixTiles(shape, facts)];
+  const tiles = variant.continues ? possible.filter(canContinue) : possible;
   const kernels = tiles.map((tile) => {
     const own = tile.startsWith("matrix") ? { ...variant, tile, matrix } : { ...variant, tile };
     const key = JSON.stringify(own);
@@ -185,6 +214,9 @@ export function tiledKernel<B extends string, U extends string>(
   });
   return oneOf(kernels, matmulClass(shape, variant.format));
 }
+
+/** Of several slices along k no sum can be continued: they are added at the end. Matrices scale what they sum, and add in an order of their own. */
+const canContinue = (tile: TileName) => !tile.endsWith("k4") && !tile.startsWith("matrix");
 
 /** An f32 is multiplied in two parts of f16, unless it may be rounded; numbers that are stored in 16 bits are one. */
 function matrixParts(
@@ -216,6 +248,7 @@ function matmulVariant(
     aFrom = 0,
     outWidth = 0,
     outFrom = 0,
+    continues = false,
   }: MatmulOperands,
 ): MatmulVariant {
   const contiguousA = layout === "TN" ? M : K;
@@ -233,6 +266,7 @@ function matmulVariant(
     format,
     aFormat,
     outFormat,
+    continues,
     tile,
   };
 }
@@ -262,6 +296,7 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
       lines: alongK.a ? "u.K" : "u.M",
       columns: alongK.a ? "u.M" : "u.K",
       start: (line) => `${line} * u.aWidth + u.aFrom`,
+      width: "u.aWidth",
       load: (index) => loadedActivation(aFormat, `a[${index}]`, loadsA !== "single"),
       lanes: 0,
     }),
@@ -269,6 +304,7 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
       lines: alongK.b ? "u.K" : "u.N",
       columns: alongK.b ? "u.N" : "u.K",
       start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
+      width: alongK.b ? "u.N" : "u.K",
       load: (index) => (loadsB === "single" ? storedElement : storedVector)(format, "b", index),
       lanes,
     }),
@@ -282,6 +318,8 @@ interface StoredOperand {
   readonly columns: string;
   /** Where a stored row's own columns start. */
   readonly start: (line: string) => string;
+  /** Elements of a stored row, its own columns and others. */
+  readonly width: string;
   /** An element, or a vector of four, by its index. */
   readonly load: (index: string) => string;
   /** The lanes of a subgroup that reads consecutive fours, else 0. */
@@ -296,13 +334,18 @@ fn shiftedFour(low: vec4f, high: vec4f, shift: u32) -> vec4f {
   return select(less, more, shift >= 2u);
 }`;
 
-function shiftedOfLane(load: string, { start, load: at, lanes }: StoredOperand): string {
+/** The vector of this number, or the last one: what lies past the end meets only results that are never stored. */
+const shiftedVector = ({ load, lines, width }: StoredOperand, four: string) =>
+  load(`min(${four}, ${lines} * ${width} / 4u - 1u)`);
+
+function shiftedOfLane(load: string, operand: StoredOperand): string {
+  const { start, lanes } = operand;
   return /* wgsl */ `
 fn ${load}OfLane(line: u32, at: u32, lane: u32) -> vec4f {
   let i = ${start("line")} + at;
-  let low: vec4f = ${at("i / 4u")};
+  let low: vec4f = ${shiftedVector(operand, "i / 4u")};
   var high = subgroupShuffleDown(low, 1u);
-  if (lane == ${lanes - 1}u) { high = ${at("i / 4u + 1u")}; }
+  if (lane == ${lanes - 1}u) { high = ${shiftedVector(operand, "i / 4u + 1u")}; }
   return shiftedFour(low, high, i % 4u);
 }`;
 }
@@ -321,7 +364,7 @@ fn ${load}(line: u32, at: u32) -> vec4f {
       return /* wgsl */ `
 fn ${load}(line: u32, at: u32) -> vec4f {
   let i = ${start("line")} + at;
-  return shiftedFour(${at("i / 4u")}, ${at("i / 4u + 1u")}, i % 4u);
+  return shiftedFour(${shiftedVector(operand, "i / 4u")}, ${shiftedVector(operand, "i / 4u + 1u")}, i % 4u);
 }
 ${lanes > 0 ? shiftedOfLane(load, operand) : ""}`;
     case "single":

@@ -2,7 +2,7 @@
  * Tiles of a matmul for adapters of any kind, which need no subgroups: one whose operands lie in workgroup memory, and
  * one whose invocations load all that they need. What subgroups hand round is in `matmul-subgroup-tile.ts`.
  */
-import { addProducts, COMPONENTS, declareSums, fourRows, type MatmulTile, range } from "./matmul-sums.ts";
+import { addProducts, COMPONENTS, declareSums, fourRows, loadB, type MatmulTile, range } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { unknownCount } from "./wgsl.ts";
 
@@ -125,7 +125,7 @@ export function workgroupTile(variant: MatmulVariant, rows: number, columns: num
   let ownFour = invocation % ${across}u;
   let ownFirst = firstRow + 4u * ownQuad;`,
     matmul: /* wgsl */ `let column = firstColumn + 4u * ownFour;
-${declareSums(OWN_ROWS * OWN_FOURS)}
+${declareSums(variant, OWN_ROWS, OWN_FOURS, 4 * across)}
   for (var k = 0u; k < u.K; k += ${steps}u) {
     workgroupBarrier();
     ${fillShared(a, steps, group, variant)}
@@ -156,12 +156,8 @@ export function registerTile(variant: MatmulVariant, rows: number): MatmulTile {
   const ownRows = Math.min(rows, REGISTERS_ROWS);
   const across = REGISTERS_GROUP / (rows / ownRows);
   const loadsB = range(OWN_FOURS).flatMap((four) => {
-    const at = `column + ${4 * across * four}u`;
-    if (variant.layout !== "NT") return range(4).map((i) => `let b${four}_${i} = readB(k + ${i}u, ${at});`);
-    return [
-      ...range(4).map((i) => `let t${four}_${i} = readB(${at} + ${i}u, k);`),
-      ...range(4).map((i) => `let b${four}_${i} = ${fourRows(`t${four}_`, i)};`),
-    ];
+    const column = `column + ${4 * across * four}u`;
+    return loadB(variant.layout, (line) => `readB(${line}, ${column})`, { name: `b${four}_`, column });
   });
   const products = (row: number, a: string) =>
     `{ let a = ${a}; ${range(OWN_FOURS)
@@ -183,7 +179,7 @@ export function registerTile(variant: MatmulVariant, rows: number): MatmulTile {
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32",
     setup: `let ownFirst = firstRow + lane / ${across}u * ${ownRows}u;`,
     matmul: /* wgsl */ `let column = firstColumn + lane % ${across}u * 4u;
-${declareSums(ownRows * OWN_FOURS)}
+${declareSums(variant, ownRows, OWN_FOURS, 4 * across)}
   for (var k = 0u; k < u.K; k += 4u) {
     ${[...loadsB, ...ofRows].join("\n    ")}
   }`,

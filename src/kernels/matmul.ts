@@ -92,11 +92,12 @@ fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
 
 /** `store(row, column, value)`: four neighbouring columns through the epilogue, those outside left alone. */
 function epilogue(variant: MatmulVariant): string {
-  const { outFormat: format, vectorStores: vectors } = variant;
+  const { outFormat: format, vectorStores: vectors, continues } = variant;
+  if (continues && format !== "f32") throw new Error("sums can be continued in f32 alone");
   const before = loadedActivation(format, "out[i]", vectors);
   const after = storedActivation(format, "value", vectors);
   if (vectors) {
-    return /* wgsl */ `
+    return /* wgsl */ `${continues ? BEFORE.vectors : ""}
 fn store(row: u32, column: u32, product: vec4f) {
   if (column >= u.N) { return; }
   let i = (row * u.outWidth + u.outFrom + column) / 4u;
@@ -107,7 +108,7 @@ fn store(row: u32, column: u32, product: vec4f) {
   out[i] = ${after};
 }`;
   }
-  return /* wgsl */ `
+  return /* wgsl */ `${continues ? BEFORE.single : ""}
 fn storeOne(row: u32, column: u32, product: f32) {
   if (column >= u.N) { return; }
   let i = row * u.outWidth + u.outFrom + column;
@@ -124,3 +125,20 @@ fn store(row: u32, column: u32, product: vec4f) {
   storeOne(row, column + 3u, product.w);
 }`;
 }
+
+/** `before(row, column)`: what four neighbouring columns of the result hold, zeros outside. Without branches. */
+const BEFORE = {
+  vectors: /* wgsl */ `
+fn before(row: u32, column: u32) -> vec4f {
+  let inside = (row < u.M) & (column < u.N);
+  return select(vec4f(), out[select(0u, (row * u.outWidth + u.outFrom + column) / 4u, inside)], inside);
+}`,
+  single: /* wgsl */ `
+fn beforeOne(row: u32, column: u32) -> f32 {
+  let inside = (row < u.M) & (column < u.N);
+  return select(0.0, out[select(0u, row * u.outWidth + u.outFrom + column, inside)], inside);
+}
+fn before(row: u32, column: u32) -> vec4f {
+  return vec4f(beforeOne(row, column), beforeOne(row, column + 1u), beforeOne(row, column + 2u), beforeOne(row, column + 3u));
+}`,
+};

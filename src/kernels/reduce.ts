@@ -3,7 +3,16 @@
  * Two passes each, partial sums then their sum in a fixed order, so that the bits do not depend on scheduling.
  */
 import { kernel } from "./kernel.ts";
-import { elementwise, elementwiseGrid, inVectors, memoized, reduction, rowElements, rowElementsGrid } from "./wgsl.ts";
+import {
+  type AdapterFacts,
+  elementwise,
+  elementwiseGrid,
+  inVectors,
+  memoized,
+  reduction,
+  rowElements,
+  rowElementsGrid,
+} from "./wgsl.ts";
 
 /** partials [G, C]: per block of rows the sum over rows of dy [T, C]. */
 export const columnPartials = inVectors(
@@ -49,7 +58,15 @@ ${elementwise("u.C")}`,
 /** Number of partial sums of squares that add up to the global norm. */
 export const NORM_PARTIALS = 256;
 
-/** partials [256] (+)= sums of squares of x [n]; `first` starts over, else they are added. */
+/** Numbers in `sums` of `squarePartials`: as many as its invocations add up, of each of four neighbouring numbers. */
+export const normSums = (facts: AdapterFacts) => 4 * NORM_PARTIALS * reduction(facts).groupSize;
+
+/**
+ * partials [256] = sums of squares of x [n] and of what was summed before; `first` starts over. An array may be passed in
+ * several parts: `sums` [`normSums`] keeps the sum of every invocation, and x begins `skipped` elements (fours where n is a
+ * multiple of 4, which it is then in every part) behind the array's start, so that each invocation adds the same numbers in
+ * the same order whatever the parts are.
+ */
 export const squarePartials = memoized((facts) => {
   const reduce = reduction(facts);
   return inVectors(
@@ -58,16 +75,21 @@ export const squarePartials = memoized((facts) => {
       kernel({
         name: "squarePartials",
         read: { x: `f32[n]${lanes.view}` },
-        write: { partials: `f32[${NORM_PARTIALS}]` },
-        uniforms: { n: "u32", first: "u32" },
+        write: { sums: `f32[s]${lanes.view}`, partials: `f32[${NORM_PARTIALS}]` },
+        uniforms: { n: "u32", first: "u32", skipped: "u32" },
         enable: reduce.enable,
         wgsl: /* wgsl */ `${lanes.wgsl}${reduce.wgsl}
+const STEP: u32 = GROUP * ${NORM_PARTIALS}u;
 @compute @workgroup_size(GROUP)
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  var sum = E();
-  for (var i = group.x * GROUP + lane; i < u.n / LANES; i += GROUP * ${NORM_PARTIALS}u) { sum += x[i] * x[i]; }
+  let own = group.x * GROUP + lane;
+  var sum = sums[own];
+  if (u.first != 0u) { sum = E(); }
+  // The first element of x that is this invocation's in the whole array.
+  for (var i = (own + STEP - u.skipped % STEP) % STEP; i < u.n / LANES; i += STEP) { sum += x[i] * x[i]; }
+  sums[own] = sum;
   let here = reduceSum(total(sum), lane);
-  if (lane == 0u) { partials[group.x] = select(partials[group.x], 0.0, u.first != 0u) + here; }
+  if (lane == 0u) { partials[group.x] = here; }
 }`,
         grid: () => [NORM_PARTIALS],
         cost: ({ n = 0 }) => ({ flops: 2 * n, bytes: 4 * n }),

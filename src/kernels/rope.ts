@@ -8,7 +8,7 @@
  * for contexts longer than the first training's.
  */
 import { kernel } from "./kernel.ts";
-import { ofActivations, rowElements, rowElementsGrid } from "./wgsl.ts";
+import { inVectors, ofActivations, rowElements, rowElementsGrid } from "./wgsl.ts";
 
 /** x [T, W]: `heads` heads of size 2 `halfSize` from column 0 are rotated; `direction` is 1 or -1 (backward). */
 export const rope = ofActivations(
@@ -39,6 +39,58 @@ ${rowElements("u.T", "u.heads * (u.halfSize / LANES)")}`,
         flops: 6 * T * heads * halfSize,
         bytes: 4 * lanes.activationBytes * T * heads * halfSize,
       }),
+    }),
+);
+
+/**
+ * The rotation of rows [q | k | v] whose keys and values go into a cache, in one pass: x [T, W] has its `heads` query heads
+ * rotated in place, and where cacheRows[t] is a row of keys [V, KV] and values [V, KV], these get the rotated keys and the
+ * values of row t. The same numbers as `rope` and two `scatterRows` give. Cache rows must not repeat.
+ */
+export const ropeIntoCache = inVectors(
+  ({ halfSize, W, KV }) => [halfSize, W, KV],
+  (lanes) =>
+    kernel({
+      name: "ropeIntoCache",
+      read: { positions: "u32[T]", table: `f32[P, 2, halfSize]${lanes.view}`, cacheRows: "u32[T]" },
+      write: { x: `f32[T, W]${lanes.view}`, keys: `f32[V, KV]${lanes.view}`, values: `f32[V, KV]${lanes.view}` },
+      uniforms: { T: "u32", W: "u32", P: "u32", V: "u32", KV: "u32", heads: "u32", halfSize: "u32" },
+      wgsl: /* wgsl */ `${lanes.wgsl}
+fn element(row: u32, column: u32) {
+  let half = u.halfSize / LANES;
+  let head = column / half;
+  let pair = column - head * half;
+  let at = row * (u.W / LANES) + head * 2u * half + pair;
+  let x1 = x[at];
+  let x2 = x[at + half];
+  let keyHeads = u.KV / (2u * u.halfSize);
+  let cacheRow = cacheRows[row];
+  let cached = cacheRow * (u.KV / LANES) + pair;
+  if (head >= u.heads + keyHeads) {
+    if (cacheRow < u.V) {
+      let place = cached + (head - u.heads - keyHeads) * 2u * half;
+      values[place] = x1;
+      values[place + half] = x2;
+    }
+    return;
+  }
+  let entry = min(positions[row], u.P - 1u) * 2u * half + pair;
+  let cosine = table[entry];
+  let sine = table[entry + half];
+  let y1 = x1 * cosine - x2 * sine;
+  let y2 = x2 * cosine + x1 * sine;
+  if (head < u.heads) {
+    x[at] = y1;
+    x[at + half] = y2;
+  } else if (cacheRow < u.V) {
+    let place = cached + (head - u.heads) * 2u * half;
+    keys[place] = y1;
+    keys[place + half] = y2;
+  }
+}
+${rowElements("u.T", "u.W / LANES / 2u")}`,
+      grid: ({ T = 0, W = 0 }) => rowElementsGrid(T, W / lanes.count / 2),
+      cost: ({ T = 0, W = 0, KV = 0 }) => ({ flops: 3 * T * (W - KV), bytes: 8 * T * W }),
     }),
 );
 

@@ -19,9 +19,10 @@ import {
 } from "./log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
+import { likeliestToken, nextRows } from "./next-token.ts";
 import { layerNormBackward, layerNormForward, normWeightPartials, rmsNormBackward, rmsNormForward } from "./norm.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
-import { rope } from "./rope.ts";
+import { rope, ropeIntoCache } from "./rope.ts";
 import { sftObjective, sftTokenSums } from "./sft-objective.ts";
 
 /** The facts of lavapipe with AVX2: most texts are made for it, with subgroups. */
@@ -79,6 +80,16 @@ export const kernelTexts: readonly KernelText[] = [
     variant: `${SIZE} x ${SIZE} x ${SIZE} in f32, ${adapter}`,
     suffix: `-${tile}`,
   })),
+  {
+    kernel: matmul("NT", { M: 1, N: SIZE, K: SIZE }, facts),
+    variant: `1 x ${SIZE} x ${SIZE} in f32, ${LANES}`,
+    suffix: "-column4",
+  },
+  {
+    kernel: matmul("NT", { M: 1, N: SIZE, K: SIZE }, gpu),
+    variant: `1 x ${SIZE} x ${SIZE} in f32, subgroups of 32 on a GPU`,
+    suffix: "-row4",
+  },
   ...HEADS.flatMap(({ headSize, ...named }) =>
     [attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({
       kernel: of(headSize, facts),
@@ -118,6 +129,8 @@ export const kernelTexts: readonly KernelText[] = [
     geluForward,
     geluBackward,
     rope,
+    ropeIntoCache,
+    likeliestToken,
     dropout,
     addDropout,
     gatherRows("f32"),
@@ -129,6 +142,7 @@ export const kernelTexts: readonly KernelText[] = [
     adamw,
   ].map((kernel) => ({ kernel: kernel as Kernel, ...inVectors })),
   ...[
+    nextRows,
     logSoftmaxGatherCombine,
     targetHits,
     sequenceSums,

@@ -19,10 +19,11 @@ export function sharedDevice(): Promise<Device> {
 }
 
 /**
- * Lanes of GPUs' subgroups for which kernels run, emulated (`emulated-subgroups.ts`), where this adapter's have another
- * number. None unless KTO_TEST_LANES asks for them, as scripts/wide-subgroups.mjs does: compiling them takes minutes.
+ * Lanes of GPUs' subgroups at which kernels run on the machine of `wgsl/machine.ts`, where this adapter's have another
+ * number: 32, which most GPUs have; scripts/wide-subgroups.mjs asks for more.
  */
-const GPU_LANES = (process.env.KTO_TEST_LANES ?? "")
+const ASKED_LANES = process.env.KTO_TEST_LANES;
+const GPU_LANES = (ASKED_LANES ?? "32")
   .split(",")
   .filter((lanes) => lanes !== "")
   .map(Number);
@@ -60,16 +61,16 @@ export async function kernelVariants(): Promise<KernelVariant[]> {
 }
 
 /**
- * How many of `count` drawn shapes to run: a sixth where lanes are emulated, since each width compiles texts of its own.
+ * How many of `count` drawn shapes to run: a sixth on the machine, which takes some 50 times as long for one.
  * KTO_TEST_SHAPES=all runs all of them everywhere.
  */
 export function runsFor({ emulated }: Pick<KernelVariant, "emulated">, count: number): number {
   return emulated && !ALL_SHAPES ? Math.ceil(count / 6) : count;
 }
 
-/** The shapes of a list to run: the first two where lanes are emulated, as `runsFor`. */
+/** The shapes of a list to run: the first two on the machine, unless lanes were asked for. */
 export function someOf<T>({ emulated }: Pick<KernelVariant, "emulated">, shapes: readonly T[]): readonly T[] {
-  return emulated && !ALL_SHAPES ? shapes.slice(0, 2) : shapes;
+  return emulated && ASKED_LANES === undefined ? shapes.slice(0, 2) : shapes;
 }
 
 /** A device on which a whole model meets the kernels that another adapter would. */

@@ -41,10 +41,7 @@ function emulatedMatrixText(name: string, wgsl: string, { subgroupSize: lanes, m
       `let subgroup = invocation % ${subgroups}u;`,
     )
     .replace(", @builtin(subgroup_invocation_id) ownLane: u32", "")
-    .replace(
-      /fn main\([^{]*\{/,
-      (start) => `${start}\n  let ownLane = invocation / ${subgroups}u;\n  emulatedLane = ownLane;`,
-    )
+    .replace(/fn main\([^{]*\{/, (start) => `${start}\n  let ownLane = invocation / ${subgroups}u;`)
     .replace(
       /let (\w+) = subgroupMatrixLoad<\w+, (row|col)_major>\(&(\w+), (.*), (\d+u)\);/g,
       (_, matrix: string, order: string, array: string, start: string, stride: string) => {
@@ -59,11 +56,11 @@ function emulatedMatrixText(name: string, wgsl: string, { subgroupSize: lanes, m
         if (a === undefined || b === undefined) throw new Error(`${name}: ${all} cannot be rewritten`);
         const multiply = `multiply_${a.array}_${b.array}`;
         functions.set(multiply, multiplyOf(multiply, a, b, matrices, lanes));
-        return `${multiply}(${left}, ${right}, &${sums});`;
+        return `${sums} = ${multiply}(${left}, ${right}, ${sums}, ownLane);`;
       },
     )
     .replaceAll("subgroupMatrixScalarMultiply(", "scaleSums(")
-    .replace(/subgroupMatrixStore<row_major>\(&results, (.*), (\w+), (\d+u)\);/g, "storeSums($1, $2, $3);");
+    .replace(/subgroupMatrixStore<row_major>\(&results, (.*), (\w+), (\d+u)\);/g, "storeSums($1, $2, $3, ownLane);");
   const left = /\bsubgroup[A-Z]\w*|subgroup_\w+/.exec(text);
   if (left !== null) throw new Error(`${name}: ${left[0]} cannot be rewritten for emulated matrices`);
   const place = text.indexOf("struct Uniforms");
@@ -74,23 +71,25 @@ function emulatedMatrixText(name: string, wgsl: string, { subgroupSize: lanes, m
 /** A bound that no compiler knows, so that none unrolls the loop. */
 const upTo = (count: number) => `(${count}u + (u.M >> 31u))`;
 
-/** sums += a b, in the lane's numbers of the sums; a and b are starts and strides. */
+/** The sums plus a b, in the lane's numbers of the sums; a and b are starts and strides. */
 function multiplyOf(name: string, a: Loaded, b: Loaded, { N, K }: MatrixFacts, lanes: number): string {
   const at = ({ order }: Loaded, operand: string, row: string, column: string) =>
     order === "row"
       ? `${operand}.x + ${row} * ${operand}.y + ${column}`
       : `${operand}.x + ${column} * ${operand}.y + ${row}`;
   return /* wgsl */ `
-fn ${name}(a: vec2u, b: vec2u, sums: ptr<function, Sums>) {
+fn ${name}(a: vec2u, b: vec2u, sums: Sums, lane: u32) -> Sums {
+  var result = sums;
   for (var i = 0u; i < OWN_NUMBERS + (u.M >> 31u); i++) {
-    let row = (emulatedLane + i * ${lanes}u) / ${N}u;
-    let column = (emulatedLane + i * ${lanes}u) % ${N}u;
-    var sum = (*sums)[i];
+    let row = (lane + i * ${lanes}u) / ${N}u;
+    let column = (lane + i * ${lanes}u) % ${N}u;
+    var sum = result[i];
     for (var k = 0u; k < ${upTo(K)}; k++) {
       sum = fma(f32(${a.array}[${at(a, "a", "row", "k")}]), f32(${b.array}[${at(b, "b", "k", "column")}]), sum);
     }
-    (*sums)[i] = sum;
+    result[i] = sum;
   }
+  return result;
 }
 `;
 }
@@ -98,16 +97,15 @@ fn ${name}(a: vec2u, b: vec2u, sums: ptr<function, Sums>) {
 const prelude = (own: number, N: number, lanes: number) => /* wgsl */ `
 const OWN_NUMBERS: u32 = ${own}u;
 alias Sums = array<f32, ${own}>;
-var<private> emulatedLane: u32;
 fn scaleSums(sums: Sums, factor: f32) -> Sums {
   var result = sums;
   for (var i = 0u; i < OWN_NUMBERS + (u.M >> 31u); i++) { result[i] *= factor; }
   return result;
 }
-fn storeSums(start: u32, sums: Sums, stride: u32) {
+fn storeSums(start: u32, sums: Sums, stride: u32, lane: u32) {
   var numbers = sums;
   for (var i = 0u; i < OWN_NUMBERS + (u.M >> 31u); i++) {
-    let place = emulatedLane + i * ${lanes}u;
+    let place = lane + i * ${lanes}u;
     results[start + place / ${N}u * stride + place % ${N}u] = numbers[i];
   }
 }

@@ -5,8 +5,6 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { brotliCompressSync, gzipSync } from "node:zlib";
-import { type ColumnSource, parquetWriteBuffer } from "hyparquet-writer";
 import trainCommand from "../../src/cli/commands/train.ts";
 import { readOptions } from "../../src/cli/options/command-line.ts";
 import {
@@ -31,12 +29,13 @@ import { finitePieces, storedPieces } from "../../src/engine/model/weights/weigh
 import { Random } from "../../src/engine/random.ts";
 import { loadTokenizer } from "../../src/engine/text/tokenizer.ts";
 import { errorMessage, KtoError } from "../../src/errors.ts";
-import { readFeedback } from "../../src/kto/data/read.ts";
 import { parseKtoConfig, trainerOptions } from "../../src/kto/options/kto.ts";
 import { type RunState, readRunState, writeRunState } from "../../src/kto/run/state.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { sharedDevice } from "./device.ts";
 import { readExamples } from "./fixtures.ts";
+import { feedbackKinds } from "./fuzz-feedback.ts";
+import { type FuzzKind, write } from "./fuzz-kind.ts";
 import { type FileForm, mutated } from "./mutations.ts";
 
 /** Milliseconds of processor time that one input may take; what takes longer hangs as far as a user can tell. */
@@ -49,15 +48,6 @@ const LONGEST_MESSAGE = 4000;
 const llama = "test/fixtures/llama/policy";
 const stories = "examples/quickstart/model";
 
-interface FuzzKind {
-  /** Fills a folder with good files. */
-  readonly prepare: (folder: string) => Promise<void> | void;
-  /** The files to damage; one is, or several of one kind of content. */
-  readonly files: Readonly<Record<string, FileForm>>;
-  /** Reads the folder, of which one file is damaged. */
-  readonly read: (folder: string, damaged: string) => Promise<unknown>;
-}
-
 export interface FuzzOutcome {
   readonly result: "accepted" | "refused";
   /** Processor time. */
@@ -66,9 +56,6 @@ export interface FuzzOutcome {
   readonly violation: string | undefined;
 }
 
-const write = (folder: string, files: Readonly<Record<string, string | Uint8Array>>) => {
-  for (const [name, content] of Object.entries(files)) writeFileSync(join(folder, name), content);
-};
 const copy = (folder: string, from: string, names: readonly string[]) =>
   write(folder, Object.fromEntries(names.map((name) => [name, readFileSync(join(from, name))])));
 
@@ -95,14 +82,6 @@ async function readModel(folder: string): Promise<void> {
   }
 }
 
-const feedback = (files: Readonly<Record<string, () => string | Uint8Array>>, form: FileForm): FuzzKind => ({
-  prepare: (folder) => write(folder, Object.fromEntries(Object.entries(files).map(([name, text]) => [name, text()]))),
-  files: Object.fromEntries(Object.keys(files).map((name) => [name, form])),
-  read: (folder, damaged) => readFeedback(join(folder, damaged)),
-});
-const rowsOf = (name: string) => () => readFileSync(`test/fixtures/feedback/${name}`, "utf8");
-const firstRows = (name: string) => () => `${rowsOf(name)().split("\n").slice(0, 8).join("\n")}\n`;
-
 const adapterFiles: Pick<FuzzKind, "prepare" | "files"> = {
   prepare: async (folder) => {
     const layer = "base_model.model.model.layers";
@@ -128,28 +107,6 @@ let loaded: Promise<Model> | undefined;
 async function sharedModel(): Promise<Model> {
   loaded ??= Model.load(await sharedDevice(), llama);
   return await loaded;
-}
-
-/** Columns that hold the same rows, written so that each meets another way of parquet's. */
-function encodedParquet(codec: NonNullable<ColumnSource["codec"]>, encoding: ColumnSource["encoding"]): Uint8Array {
-  const rows = Array.from({ length: 40 }, (_, i) => ({
-    prompt: `A prompt ${i % 9}`,
-    completion: `An answer, the ${i}th`,
-  }));
-  const text = (name: "prompt" | "completion"): ColumnSource => ({
-    name,
-    data: rows.map((row) => row[name]),
-    type: "STRING",
-    nullable: name === "prompt",
-    ...(encoding === undefined ? {} : { encoding }),
-  });
-  const labels = { name: "label", data: rows.map((_, i) => (i * 7) % 3 === 0), type: "BOOLEAN" as const };
-  const columnData = [text("prompt"), text("completion"), labels];
-  const compressors = {
-    GZIP: (bytes: Uint8Array) => gzipSync(bytes),
-    BROTLI: (bytes: Uint8Array) => brotliCompressSync(bytes),
-  };
-  return new Uint8Array(parquetWriteBuffer({ columnData, codec, compressors, rowGroupSize: 25 }));
 }
 
 /** A run that was broken off after three of four updates, and goes on from its checkpoint. */
@@ -310,41 +267,7 @@ export const FUZZ_KINDS: Readonly<Record<string, FuzzKind>> = {
       tokenizer.decode(tokenizer.encode("Once upon a time, Ünï\u0000 😀"), { skipSpecialTokens: true });
     },
   },
-  jsonl: feedback(
-    {
-      "conversational.jsonl": firstRows("kto_en_demo.conversational.jsonl"),
-      "messages.jsonl": firstRows("kto_en_demo.messages.jsonl"),
-      "paired.jsonl": firstRows("dpo_en_demo.paired.jsonl"),
-      "plain.jsonl": () =>
-        readFileSync("examples/quickstart/feedback.jsonl", "utf8").split("\n").slice(0, 8).join("\n"),
-    },
-    "text",
-  ),
-  json: feedback(
-    {
-      "list.json": () => `[\n${firstRows("kto_en_demo.conversational.jsonl")().trim().split("\n").join(",\n")}\n]`,
-      "lines.json": firstRows("kto_en_demo.messages.jsonl"),
-    },
-    "text",
-  ),
-  csv: feedback({ "rows.csv": rowsOf("kto_en_demo.csv") }, "text"),
-  parquet: feedback(
-    {
-      "rows.parquet": () => readFileSync("test/fixtures/feedback/kto_en_demo.parquet"),
-      "messages.parquet": () => readFileSync("test/fixtures/feedback/kto_en_demo_messages.parquet"),
-    },
-    "binary",
-  ),
-  "parquet of other writers": feedback(
-    {
-      "plain.parquet": () => encodedParquet("UNCOMPRESSED", "PLAIN"),
-      "gzip.parquet": () => encodedParquet("GZIP", undefined),
-      "brotli.parquet": () => encodedParquet("BROTLI", undefined),
-      "lengths.parquet": () => encodedParquet("UNCOMPRESSED", "DELTA_LENGTH_BYTE_ARRAY"),
-      "prefixes.parquet": () => encodedParquet("UNCOMPRESSED", "DELTA_BYTE_ARRAY"),
-    },
-    "pages",
-  ),
+  ...feedbackKinds,
   options: {
     prepare: (folder) => write(folder, { "run.yaml": optionsFile }),
     files: { "run.yaml": "text" },

@@ -1,11 +1,22 @@
 /** Runs one kernel on host arrays: upload, dispatch, download. What engine code does with long-lived tensors. */
 import type { Device } from "../../src/engine/gpu/device.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
-import { elementCount, type Tensor } from "../../src/engine/gpu/tensor.ts";
-import type { ActivationFormat, Kernel, KernelArguments, Shaped, StoredFormat } from "../../src/kernels/kernel.ts";
+import { byteLength, elementCount, type Tensor } from "../../src/engine/gpu/tensor.ts";
+import {
+  type ActivationFormat,
+  fittingFormat,
+  type Kernel,
+  type KernelArguments,
+  resolveValues,
+  type Shaped,
+  type StoredFormat,
+  type Values,
+} from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { emulateMatrices } from "./emulated-matrices.ts";
-import { emulateSubgroups, recordEmulated } from "./emulated-subgroups.ts";
+import { recordLanes } from "./lane-widths.ts";
+import { runOnMachine } from "./wgsl/machine.ts";
+import { halfOfBits } from "./wgsl/values.ts";
 
 /** Host numbers with a shape: an operand of `runKernel`. The same object passed twice becomes one tensor. */
 export interface HostArray extends Shaped {
@@ -58,15 +69,6 @@ export function stored(
   return { array: { shape, dtype: format, data: padded }, values };
 }
 
-/** Numbers of f16 bits, by the definition of the format. */
-function fromHalves(bits: Uint16Array): Float32Array<ArrayBuffer> {
-  return Float32Array.from(bits, (half) => {
-    const [sign, exponent, fraction] = [half >> 15 ? -1 : 1, (half >> 10) & 31, half & 1023];
-    if (exponent === 31) return fraction === 0 ? sign * Number.POSITIVE_INFINITY : Number.NaN;
-    return sign * (exponent === 0 ? fraction * 2 ** -24 : (1024 + fraction) * 2 ** (exponent - 25));
-  });
-}
-
 /** `unset` for results in a format. */
 export function unsetAs(format: ActivationFormat, ...shape: number[]): HostArray {
   if (format === "f32") return unset(...shape);
@@ -102,7 +104,8 @@ export function candidate<B extends string, U extends string>(kernel: Kernel<B, 
 /**
  * Dispatches a kernel once; the function returned gives the numbers of a binding that it writes.
  *
- * @param facts that the kernel is built for: lanes and matrices that the device does not have are emulated. Default: the device's own
+ * @param facts that the kernel is built for: with lanes that the device does not have it runs on the machine of
+ * `wgsl/machine.ts`, matrices that it does not have are emulated. Default: the device's own
  */
 export async function runKernel<B extends string, U extends string>(
   device: Device,
@@ -110,9 +113,79 @@ export async function runKernel<B extends string, U extends string>(
   args: KernelArguments<HostArray, B, U>,
   facts: AdapterFacts = device.facts,
 ): Promise<(name: B) => Float32Array<ArrayBuffer>> {
+  const operands = args as Operands;
+  const { subgroupSize: lanes, matrices } = facts;
+  const own = device.facts;
+  const isEmulated = lanes !== 0 && lanes !== own.subgroupSize;
+  const emulated = emulateMatrices(kernel, facts);
+  if (!isEmulated) checkBounds(emulated, operands, own.subgroupSize);
+  const hasMatrices = JSON.stringify(matrices) === JSON.stringify(own.matrices);
+  const written = isEmulated
+    ? onMachine(emulated, operands, lanes)
+    : await onDevice(device, hasMatrices ? kernel : emulated, operands);
+  return (name) => {
+    const [bytes, { dtype, shape }] = [written.get(name), operands[name] as HostArray];
+    if (bytes === undefined) throw new Error(`${kernel.name} does not write ${name}`);
+    if (dtype !== "f16") return new Float32Array(bytes);
+    return Float32Array.from(new Uint16Array(bytes).subarray(0, elementCount(shape)), halfOfBits);
+  };
+}
+
+/** Dispatches a kernel once on the machine, which stops at any index that is out of bounds. Returns what it writes. */
+export function onMachine(given: Kernel, operands: Operands, lanes: number): Map<string, ArrayBuffer> {
+  const { kernel, values } = chosen(given, operands);
+  // What is passed twice is the same memory, and what the caller passed stays as it is.
+  const memory = new Map<HostArray, ArrayBuffer>();
+  const bound = new Map<string, ArrayBuffer>();
+  for (const { name } of kernel.bindings) {
+    const operand = operands[name] as HostArray;
+    const { buffer, byteOffset } = operand.data;
+    const bytes = memory.get(operand) ?? buffer.slice(byteOffset, byteOffset + byteLength(operand));
+    memory.set(operand, bytes);
+    bound.set(name, bytes);
+  }
+  runOnMachine(kernel, values, bound, lanes);
+  recordLanes(kernel, lanes);
+  return new Map([...bound].filter(([name]) => writes(kernel, name)));
+}
+
+type Operands = Readonly<Record<string, HostArray | number>>;
+
+/** The kernel that a program takes for these operands, by its formats and as the first of its candidates. */
+function chosen(given: Kernel, operands: Operands): { kernel: Kernel; values: Values } {
+  const fitting = fittingFormat(given, operands);
+  const values = resolveValues(fitting, operands);
+  const [kernel = fitting] = fitting.candidates?.(values) ?? [];
+  return { kernel, values };
+}
+
+/** For bounds: shapes of each text that run on the machine too, and the operations of the largest. */
+const CHECKED = { shapes: 2, flops: 3e6 };
+const shapesChecked = new Map<string, number>();
+
+/**
+ * Runs a kernel on the machine beside the device, which hides what is out of bounds: it clamps the index. The first shapes
+ * of each text; KTO_TEST_SHAPES=all runs every one.
+ */
+function checkBounds(given: Kernel, operands: Operands, lanes: number): void {
+  const { kernel, values } = chosen(given, operands);
+  const count = shapesChecked.get(kernel.wgsl) ?? 0;
+  const isAsked = process.env.KTO_TEST_SHAPES === "all";
+  if (!isAsked && (count >= CHECKED.shapes || kernel.cost(values).flops > CHECKED.flops)) return;
+  shapesChecked.set(kernel.wgsl, count + 1);
+  onMachine(kernel, operands, kernel.wgsl.includes("enable subgroups;") ? lanes : 1);
+}
+
+const writes = (kernel: Kernel, name: string) =>
+  kernel.bindings.some((binding) => binding.name === name && binding.access === "readWrite");
+
+async function onDevice<B extends string, U extends string>(
+  device: Device,
+  kernel: Kernel<B, U>,
+  operands: Operands,
+): Promise<Map<string, ArrayBuffer>> {
   const tensors = new Map<HostArray, Tensor>();
   const program = new Program(device, `test of ${kernel.name}`);
-  const operands = args as Readonly<Record<string, HostArray | number>>;
   const onDevice = Object.fromEntries(
     Object.entries(operands).map(([name, value]) => {
       if (typeof value === "number") return [name, value];
@@ -126,28 +199,15 @@ export async function runKernel<B extends string, U extends string>(
     }),
   ) as KernelArguments<Tensor, B, U>;
   try {
-    const { subgroupSize: lanes, matrices } = facts;
-    const own = device.facts;
-    const isEmulated = lanes !== 0 && lanes !== own.subgroupSize;
-    const hasMatrices = !isEmulated && JSON.stringify(matrices) === JSON.stringify(own.matrices);
-    const native = hasMatrices ? kernel : emulateMatrices(kernel, facts);
-    program.dispatch(isEmulated ? emulateSubgroups(native, lanes) : native, onDevice);
+    program.dispatch(kernel, onDevice);
     await program.prepare();
-    if (isEmulated) recordEmulated(program.kernels, lanes);
     program.run();
-    const results = new Map<string, Float32Array<ArrayBuffer>>();
-    for (const { name, access } of kernel.bindings) {
+    const results = new Map<string, ArrayBuffer>();
+    for (const { name } of kernel.bindings) {
       const tensor = tensors.get(operands[name] as HostArray);
-      if (access !== "readWrite" || tensor === undefined) continue;
-      const bytes = await device.downloadBytes(tensor);
-      const halves = () => fromHalves(new Uint16Array(bytes)).slice(0, elementCount(tensor.shape));
-      results.set(name, tensor.dtype === "f16" ? halves() : new Float32Array(bytes));
+      if (tensor !== undefined && writes(kernel, name)) results.set(name, await device.downloadBytes(tensor));
     }
-    return (name) => {
-      const result = results.get(name);
-      if (result === undefined) throw new Error(`${kernel.name} does not write ${name}`);
-      return result;
-    };
+    return results;
   } finally {
     program.dispose();
     for (const tensor of tensors.values()) device.free(tensor);

@@ -7,8 +7,8 @@ import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expError, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice, someOf } from "../helpers/device.ts";
-import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, type HostArray, runKernel, stored, u32, unset, unsetAs } from "../helpers/gpu.ts";
+import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const formats = await activationFormats();
@@ -418,6 +418,27 @@ describe.each(variants)("attention backward of $format, $variant", ({ facts, emu
     );
   });
 
+  // A small group of heads over a few tokens: each size is a text of its own.
+  it.runIf(emulated).each(someOf({ emulated }, [64, 256, 32, 80, 96, 128]))(
+    "heads of %i channels, as models have, there and back",
+    async (headSize) => {
+      const shape = { heads: 2, keyValueHeads: 1, headSize };
+      await checkBackward(facts, format, shape, [9, 4], 1, headSize);
+      const width = 4 * headSize;
+      const { array: fused, values: rows } = stored(format, [13, width], normals(seeded(headSize), 13 * width));
+      const ranges = packedRanges([{ prompt: 4, completion: 6, branch: 3 }]);
+      await checkForward(
+        facts,
+        format,
+        {
+          ...{ ...shape, ranges, q: columns(rows, width, 0, 2 * headSize) },
+          ...{ k: columns(rows, width, 2 * headSize, headSize), v: columns(rows, width, 3 * headSize, headSize) },
+        },
+        { q: fused, k: fused, v: fused, qFrom: 0, kFrom: 2 * headSize, vFrom: 3 * headSize },
+      );
+    },
+  );
+
   it("heads of more channels than a subgroup's lanes own at once", async () => {
     const headSize = emulated && format === "f16" ? 20 : 4 * Math.max(8, facts.subgroupSize) + 4;
     await checkBackward(facts, format, { heads: 6, keyValueHeads: 2, headSize }, [21, 9], 1, 7);
@@ -482,4 +503,4 @@ describe.each(variants)("attention backward of $format, $variant", ({ facts, emu
   });
 });
 
-expectEmulated(["attentionForward", "attentionBackwardQuery", "attentionBackwardKeyValue"], await emulatedLanes());
+expectLanes(["attentionForward", "attentionBackwardQuery", "attentionBackwardKeyValue"], await emulatedLanes());

@@ -9,8 +9,8 @@ import { addColumnSums } from "../../src/kernels/reduce.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
-import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, runKernel, stored, unset, unsetAs } from "../helpers/gpu.ts";
+import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -168,4 +168,4 @@ describe.each(variants)("head norm, $variant", ({ facts, emulated }) => {
   });
 });
 
-expectEmulated(["headNormForward", "headNormBackward"], await emulatedLanes());
+expectLanes(["headNormForward", "headNormBackward"], await emulatedLanes());

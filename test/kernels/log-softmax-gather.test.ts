@@ -29,9 +29,9 @@ import {
   seeded,
 } from "../helpers/compare.ts";
 import { emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
-import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { candidate, f32, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
 import { errorsOf, type Head, headOf, shapes, steepHead, tableRows, windowsOf } from "../helpers/heads.ts";
+import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -210,7 +210,7 @@ async function checkBackward(
 
 // What a tuner may choose instead of the default. In vectors, over several splits.
 const alternatives = variants.flatMap(({ variant, facts, emulated }) =>
-  tileNames({ M: 64, N: 64, K: 128 }, facts)
+  tileNames("NT", { M: 64, N: 64, K: 128 }, facts)
     .slice(1)
     .filter((tile) => tile !== "matrix64x64" && tile !== "matrix128x64" && (!emulated || tile.startsWith("subgroup")))
     .map((tile) => ({ variant, facts, tile })),
@@ -225,13 +225,13 @@ describe.each(alternatives)("log-softmax-gather by $tile, $variant", ({ facts, t
   });
 });
 
-// What GPUs have, on any adapter (`emulated-matrices.ts`), for scripts/wide-subgroups.mjs: rows shared by two subgroups, by 32 lanes and by 64.
+// What GPUs have, emulated (`emulated-matrices.ts`): rows shared by two subgroups, by 32 lanes and by 64.
 const emulatedMatrices = [
   { subgroupSize: 32, tile: "matrix64x64" },
   { subgroupSize: 64, tile: "matrix32x32" },
 ] as const;
-const runsEmulated = device.gpu.features.has("shader-f16") && process.env.KTO_TEST_LANES !== undefined;
-describe.runIf(runsEmulated).each(emulatedMatrices)(
+const hasHalves = device.gpu.features.has("shader-f16");
+describe.each(emulatedMatrices.filter(({ subgroupSize }) => hasHalves || subgroupSize !== device.facts.subgroupSize))(
   "log-softmax-gather by $tile for subgroups of $subgroupSize, emulated matrices",
   ({ subgroupSize, tile }) => {
     it("both passes equal float64", async () => {
@@ -405,4 +405,4 @@ describe("splits and windows", () => {
   });
 });
 
-expectEmulated(["logSoftmaxGatherForward", "logSoftmaxGatherGradient"], await emulatedLanes());
+expectLanes(["logSoftmaxGatherForward", "logSoftmaxGatherGradient"], await emulatedLanes());

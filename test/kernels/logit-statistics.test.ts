@@ -8,9 +8,9 @@ import { logitStatistics, logitStatisticsCombine } from "../../src/kernels/logit
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { bits, EPSILON, expError, expectWithin, float64, SMALLEST_NORMAL } from "../helpers/compare.ts";
 import { emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
-import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
 import { errorsOf, type Head, headOf, shapes, steepHead, tableRows, windowsOf } from "../helpers/heads.ts";
+import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -152,4 +152,4 @@ it("tokenSums adds tokens and logits by class, and entropies of both", async () 
   expect([...result("metrics")]).toEqual(wanted);
 });
 
-expectEmulated(["logitStatistics"], await emulatedLanes());
+expectLanes(["logitStatistics"], await emulatedLanes());

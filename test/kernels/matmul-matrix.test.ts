@@ -73,7 +73,7 @@ it.runIf(offered).each(layouts)("%s where four subgroups share a tile", async (l
   await checkMatmul(layout, { ...facts, software: false }, { M: 36, N: 68, K: 36, ...all }, "matrix32x32");
 });
 
-// What GPUs have, on any adapter: their texts, with every lane computing whole matrices (`emulated-matrices.ts`).
+// What GPUs have: their texts, with matrices emulated (`emulated-matrices.ts`), on the machine of `wgsl/machine.ts`.
 const GPUS = [
   ...layouts.map((layout) => ({ gpu: "NVIDIA", lanes: 32, tile: "matrix64x64", layout, shape: [16, 16, 16] }) as const),
   { gpu: "NVIDIA", lanes: 32, tile: "matrix128x64", layout: "NN", shape: [16, 8, 16] },
@@ -82,9 +82,7 @@ const GPUS = [
   { gpu: "Apple", lanes: 32, tile: "matrix64x64", layout: "NN", shape: [8, 8, 8] },
 ] as const;
 const hasHalves = device.gpu.features.has("shader-f16");
-// All but one take a minute in all to compile: scripts/wide-subgroups.mjs asks for them.
-const wanted = process.env.KTO_TEST_LANES === undefined ? GPUS.slice(0, 1) : GPUS;
-it.each(wanted.filter(({ gpu }) => gpu === "Apple" || hasHalves))(
+it.each(GPUS.filter(({ gpu, lanes }) => gpu === "Apple" || hasHalves || lanes !== facts.subgroupSize))(
   "$layout by $tile as on $gpu equals the float64 product, emulated: $lanes lanes, $shape",
   async ({ gpu, lanes, tile, layout, shape: [M, N, K] }) => {
     const matrices = { component: gpu === "Apple" ? "f32" : "f16", M, N, K } as const;
@@ -156,6 +154,18 @@ it.runIf(offered)("numbers that are not finite stay so", async () => {
 });
 
 describe("tiles on matrices", () => {
+  it("are no candidates where sums are continued, which they would round otherwise", () => {
+    const gpu = { subgroupSize: 32, software: false, matrices: { component: "f16", M: 16, N: 16, K: 16 } } as const;
+    const tiles = (continues: boolean, N: number) =>
+      matmul("NN", { M: 256, N, K: 256 }, gpu, { continues })
+        .candidates?.({})
+        .map(({ variant = "" }) => variant) ?? [];
+    for (const N of [256, 255]) {
+      expect(tiles(false, N).filter((tile) => tile.startsWith("matrix"))).not.toEqual([]);
+      expect(tiles(true, N).filter((tile) => tile.startsWith("matrix"))).toEqual([]);
+    }
+  });
+
   // What a GPU would run: its text is written, with as much workgroup memory as is asked for, and no more.
   it.each([8, 16, 32, 64])("for subgroups of %i take at most 32 KiB", (subgroupSize) => {
     for (const [component, M, N, K] of [

@@ -1,13 +1,14 @@
 /** The matmul in its three layouts, both bodies, vector and scalar loads and stores, and every epilogue. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import type { StoredFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
 import { tileNames } from "../../src/kernels/matmul-variant.ts";
 import { BASE_FACTS } from "../../src/kernels/wgsl.ts";
 import { bits, normals, seeded } from "../helpers/compare.ts";
 import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice, someOf } from "../helpers/device.ts";
-import { expectEmulated } from "../helpers/emulated-subgroups.ts";
-import { f32, runKernel, unset } from "../helpers/gpu.ts";
+import { f32, type HostArray, runKernel, unset } from "../helpers/gpu.ts";
+import { expectLanes } from "../helpers/lane-widths.ts";
 import { checkMatmul, type MatmulCase } from "../helpers/matmul.ts";
 
 const device = await sharedDevice();
@@ -37,7 +38,7 @@ function cases(size: fc.Arbitrary<number>): fc.Arbitrary<MatmulCase> {
 // workgroups.
 const alternatives = variants.flatMap(({ variant, facts, emulated }) =>
   [132, 8, 3].flatMap((M) =>
-    tileNames({ M, N: 64, K: 128 }, facts)
+    tileNames("NN", { M, N: 64, K: 128 }, facts)
       .slice(1)
       .filter((tile) => !tile.startsWith("matrix") && (!emulated || tile.startsWith("subgroup")))
       .map((tile) => ({ variant, facts, tile, M })),
@@ -53,6 +54,52 @@ describe.each(alternatives)("matmul by $tile, $variant", ({ facts, tile, M }) =>
     if (M > 64)
       await checkMatmul(layout, facts, { M: 64, N: 64, K: 144, ...all, hasBias: false, hasResidual: false }, tile);
   });
+});
+
+// What generates: a token of one sequence, and of up to 16. Tiles of many columns need some to be the default.
+describe.each([
+  ...variants,
+  { variant: "base on a software adapter", facts: { ...BASE_FACTS, software: true }, emulated: false },
+])("matmul of few rows, $variant", ({ facts, emulated }) => {
+  const size = fc.constantFrom(1, 3, 4, 7, 8, 9, 31, 32, 36, 64, 132, 515, 516, 1028);
+  const format = fc.constantFrom<StoredFormat>("f32", "f16", "bf16");
+  const rows = (M: number) => cases(size).chain((one) => format.map((stored) => ({ ...one, M, format: stored })));
+
+  it.each(layouts)("%s of one row equals the float64 product", async (layout) => {
+    await fc.assert(
+      fc.asyncProperty(rows(1), async (one) => void (await checkMatmul(layout, facts, one))),
+      { seed: 13, numRuns: runsFor({ emulated }, 20) },
+    );
+  });
+
+  it.each(layouts)("%s of up to 16 rows and many columns equals the float64 product", async (layout) => {
+    const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 14 };
+    for (const [M, N, K] of someOf({ emulated }, [
+      [16, 580, 20],
+      [12, 512, 132],
+      [9, 517, 33],
+      [16, 518, 36],
+    ] as const)) {
+      await checkMatmul(layout, facts, { M, N, K, ...all, format: "bf16" });
+    }
+  });
+
+  it("takes one row of columns of a wider matrix, of f16 where there is such, and gives columns of another", async () => {
+    for (const aFormat of formats) {
+      const all = { hasBias: true, hasResidual: false, accumulate: true, seed: 15, aFormat, outFormat: aFormat };
+      await checkMatmul("NT", facts, { M: 1, N: 68, K: 132, ...all, margin: { a: 4, out: 8 }, scale: 0.5 });
+      await checkMatmul("NT", facts, { M: 1, N: 35, K: 33, ...all, margin: { a: 1, out: 2 }, scale: 0.5 });
+    }
+  });
+});
+
+it("the grid of one row stays within what every adapter allows, however many columns there are", () => {
+  for (const { facts } of [...variants, { facts: BASE_FACTS }]) {
+    for (const N of [2 ** 14, 2 ** 14 + 4, 2 ** 18, 2 ** 19 - 8]) {
+      const kernel = matmul("NT", { M: 1, N, K: 64 }, facts);
+      for (const size of kernel.grid({ M: 1, N, K: 64 })) expect(size).toBeLessThanOrEqual(65535);
+    }
+  }
 });
 
 // With `KTO_FEATURES=core` lavapipe and SwiftShader are such: operands that are vectors and others take other tiles.
@@ -170,6 +217,43 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
     },
   );
 
+  // Parts of K as windows of a large matrix have them, and a last one of odd length; aligned, shifted and single loads.
+  it.each([
+    [36, 68, [64, 128, 4]],
+    [37, 66, [64, 68]],
+    [5, 35, [64, 128, 7]],
+  ])(
+    "of %i rows and %i columns, K in parts of %j: sums that continue have the bits of the whole",
+    async (M, N, parts) => {
+      const K = parts.reduce((sum, part) => sum + part, 0);
+      const random = seeded(K);
+      const [a, b] = [normals(random, M * K), normals(random, K * N)];
+      const [bias, residual] = [f32([N], normals(random, N)), f32([M, N], normals(random, M * N))];
+      const run = async (first: number, count: number, out: HostArray) => {
+        const isLast = Number(first + count === K);
+        const rows = f32([count, N], b.subarray(first * N, (first + count) * N));
+        const operands = { aWidth: K, aFrom: first, continues: first > 0 };
+        const result = await runKernel(
+          device,
+          matmul("NN", { M, N, K: count }, facts, operands),
+          {
+            ...{ a: f32([M, K], a), b: rows, bias, residual, out, M, N, K: count, aFrom: first, outFrom: 0, scale: 1 },
+            ...{ hasBias: isLast, hasResidual: isLast, accumulate: 0 },
+          },
+          facts,
+        );
+        return f32([M, N], result("out"));
+      };
+      const whole = await run(0, K, unset(M, N));
+      let [first, out] = [0, unset(M, N)];
+      for (const part of parts) {
+        out = await run(first, part, out);
+        first += part;
+      }
+      expect(bits(Float32Array.from(out.data))).toEqual(bits(Float32Array.from(whole.data)));
+    },
+  );
+
   it("gives the same bits twice", async () => {
     const random = seeded(5);
     const shape = { M: 37, N: 70, K: 301 };
@@ -195,4 +279,4 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
   });
 });
 
-expectEmulated(["matmulNN", "matmulNT", "matmulTN"], await emulatedLanes());
+expectLanes(["matmulNN", "matmulNT", "matmulTN"], await emulatedLanes());

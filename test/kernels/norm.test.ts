@@ -15,8 +15,8 @@ import { addColumnSums } from "../../src/kernels/reduce.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
-import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, runKernel, unset, unsetAs } from "../helpers/gpu.ts";
+import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -263,4 +263,4 @@ describe("blocks of rows", () => {
   });
 });
 
-expectEmulated(["rmsNormForward", "layerNormForward", "rmsNormBackward", "layerNormBackward"], await emulatedLanes());
+expectLanes(["rmsNormForward", "layerNormForward", "rmsNormBackward", "layerNormBackward"], await emulatedLanes());

@@ -9,13 +9,14 @@ import {
   clipAndAdvance,
   columnPartials,
   NORM_PARTIALS,
+  normSums,
   OPTIMIZER_STATE,
   squarePartials,
 } from "../../src/kernels/reduce.ts";
 import { bits, EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
 import { emulatedLanes, kernelVariants, sharedDevice } from "../helpers/device.ts";
-import { expectEmulated } from "../helpers/emulated-subgroups.ts";
 import { f32, runKernel, unset } from "../helpers/gpu.ts";
+import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -53,32 +54,49 @@ describe("column sums", () => {
 });
 
 describe.each(variants)("global norm, $variant", ({ facts }) => {
+  /** The sums over x in parts that begin at these places. */
+  async function summed(x: Float32Array, starts: readonly number[]) {
+    const elements = starts.every((start) => start % 4 === 0) && x.length % 4 === 0 ? 4 : 1;
+    let [sums, partials] = [unset(normSums(facts)), unset(NORM_PARTIALS)];
+    for (const [part, start] of starts.entries()) {
+      const own = x.subarray(start, starts[part + 1] ?? x.length);
+      const result = await runKernel(
+        device,
+        squarePartials(facts),
+        { x: f32([own.length], own), sums, partials, first: part === 0 ? 1 : 0, skipped: start / elements },
+        facts,
+      );
+      [sums, partials] = [f32(sums.shape, result("sums")), f32([NORM_PARTIALS], result("partials"))];
+    }
+    return Float32Array.from(partials.data);
+  }
+
   it.each([1, 63, 64, 65, 255, 2049, 40000])("the partial sums of %i numbers add up to their squares", async (n) => {
     const x = normals(seeded(n), n);
-    const args = { x: f32([n], x), partials: unset(NORM_PARTIALS), first: 1 };
-    const first = await runKernel(device, squarePartials(facts), args, facts);
-    const total = [...first("partials")].reduce((sum, one) => sum + one, 0);
+    const partials = await summed(x, [0]);
     // All terms are positive, so their sum is the sum of absolute terms; each partial adds n / 256 of them.
     const squares = globalNorm([float64(x)]) ** 2;
     expectWithin(
       "sum of squares",
-      [total],
+      [partials.reduce((sum, one) => sum + one, 0)],
       [squares],
       () => (2 * Math.sqrt(n / NORM_PARTIALS) + 2) * EPSILON * squares,
     );
-    const second = await runKernel(
-      device,
-      squarePartials(facts),
-      {
-        ...args,
-        partials: f32([NORM_PARTIALS], first("partials")),
-        first: 0,
-      },
-      facts,
-    );
-    expect([...second("partials")]).toEqual([...first("partials")].map((partial) => Math.fround(2 * partial)));
-    const again = await runKernel(device, squarePartials(facts), args, facts);
-    expect(bits(again("partials"))).toEqual(bits(first("partials")));
+    expect(bits(await summed(x, [0]))).toEqual(bits(partials));
+  });
+
+  // Several rounds of all invocations, 2,048 to 65,536 numbers each: parts within one, over several, and many.
+  it.each([[[0, 64]], [[0, 128, 70_016, 70_080]], [[0, 4096, 8192, 65_536, 131_072, 139_968]]])(
+    "parts from %j give the bits of the whole",
+    async (starts) => {
+      const x = normals(seeded(5), 140_032);
+      expect(bits(await summed(x, starts))).toEqual(bits(await summed(x, [0])));
+    },
+  );
+
+  it("parts that are no fours give the bits of the whole", async () => {
+    const x = normals(seeded(6), 40_001);
+    expect(bits(await summed(x, [0, 333, 20_002]))).toEqual(bits(await summed(x, [0])));
   });
 });
 
@@ -151,4 +169,4 @@ describe("clip and advance", () => {
   });
 });
 
-expectEmulated(["squarePartials"], await emulatedLanes());
+expectLanes(["squarePartials"], await emulatedLanes());

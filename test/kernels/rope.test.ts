@@ -1,9 +1,10 @@
 /** Rotary positions against float64, forward and back, and the columns that must not turn. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { NO_ROW } from "../../src/kernels/embedding.ts";
 import { ropeBackward, ropeForward, ropeFrequency } from "../../src/kernels/float64/rope.ts";
-import { type RopeScaling, rope, ropeFrequencies, ropeTable } from "../../src/kernels/rope.ts";
-import { EPSILON, expectWithin, normals, seeded, storedBound } from "../helpers/compare.ts";
+import { type RopeScaling, rope, ropeFrequencies, ropeIntoCache, ropeTable } from "../../src/kernels/rope.ts";
+import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { activationFormats, sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, stored, u32 } from "../helpers/gpu.ts";
 
@@ -68,6 +69,70 @@ describe.each(formats)("rope of %s", (format) => {
         expect(others.map((i) => y[i])).toEqual(others.map((i) => x[i]));
       }),
       { seed: 21, numRuns: 40 },
+    );
+  });
+});
+
+describe("rope into a cache", () => {
+  const cases = fc.record({
+    T: fc.constantFrom(1, 2, 5, 17, 70),
+    heads: fc.constantFrom(1, 2, 3, 9),
+    keyHeads: fc.constantFrom(1, 2, 3),
+    headSize: fc.constantFrom(2, 4, 6, 8, 48, 64),
+    seed: fc.integer({ min: 0, max: 2 ** 31 }),
+  });
+
+  it("turns queries in place and puts turned keys and values into their rows, and writes nothing else", async () => {
+    await fc.assert(
+      fc.asyncProperty(cases, async ({ T, heads, keyHeads, headSize, seed }) => {
+        const random = seeded(seed);
+        const [queries, keyWidth, rows] = [heads * headSize, keyHeads * headSize, 2 * T + 3];
+        const width = queries + 2 * keyWidth;
+        const x = Float32Array.from(normals(random, T * width));
+        const positions = Array.from({ length: T }, () => random.below(POSITIONS));
+        // Every third row has no place in the cache; the others come in an order of their own.
+        const cacheRows = Array.from({ length: T }, (_, t) => (t % 3 === 2 ? NO_ROW : rows - 1 - 2 * t));
+        const before = Float32Array.from(normals(random, rows * keyWidth));
+        const frequencies = ropeFrequencies(headSize, 10000, { type: "none" });
+        const result = await runKernel(device, ropeIntoCache, {
+          positions: u32([T], positions),
+          table: f32([POSITIONS, 2, headSize / 2], ropeTable(POSITIONS, frequencies)),
+          cacheRows: u32([T], cacheRows),
+          x: f32([T, width], x),
+          keys: f32([rows, keyWidth], before),
+          values: f32([rows, keyWidth], before),
+          heads,
+        });
+        const turned = heads + keyHeads;
+        const columnsOf = (t: number, from: number, count: number) =>
+          x.subarray(t * width + from, t * width + from + count);
+        const rotated = ropeForward({
+          x: float64(Array.from({ length: T }, (_, t) => [...columnsOf(t, 0, turned * headSize)]).flat()),
+          ...{ positions, heads: turned, headSize, theta: 10000 },
+        });
+        const [wantedX, wantedKeys, wantedValues] = [float64(x), float64(before), float64(before)];
+        const boundX = new Float64Array(x.length);
+        const boundKeys = new Float64Array(before.length);
+        for (let t = 0; t < T; t++) {
+          const cacheRow = cacheRows[t] ?? NO_ROW;
+          for (let c = 0; c < turned * headSize; c++) {
+            const value = rotated[t * turned * headSize + c] ?? Number.NaN;
+            const partner = c % headSize < headSize / 2 ? c + headSize / 2 : c - headSize / 2;
+            // As in `rope`: four roundings of terms no larger than the pair.
+            const bound = 4 * EPSILON * (Math.abs(x[t * width + c] ?? 0) + Math.abs(x[t * width + partner] ?? 0));
+            if (c < queries) [wantedX[t * width + c], boundX[t * width + c]] = [value, bound];
+            else if (cacheRow !== NO_ROW) {
+              const at = cacheRow * keyWidth + c - queries;
+              [wantedKeys[at], boundKeys[at]] = [value, bound];
+            }
+          }
+          if (cacheRow !== NO_ROW) wantedValues.set(columnsOf(t, queries + keyWidth, keyWidth), cacheRow * keyWidth);
+        }
+        expectWithin("x", result("x"), wantedX, boundX);
+        expectWithin("keys", result("keys"), wantedKeys, boundKeys);
+        expect([...result("values")]).toEqual([...wantedValues]);
+      }),
+      { seed: 22, numRuns: 25 },
     );
   });
 });

@@ -64,7 +64,7 @@ async function runBench(options: BenchOptions, output: Output): Promise<void> {
 
 /** A result as lines of the table: its own, one for each peer, and the parts of a whole update. */
 export function tableLines(result: BenchmarkResult): string[] {
-  const { name, shape, peers, step } = result;
+  const { name, shape, peers, generation, step } = result;
   const lines = [
     row(
       name,
@@ -78,6 +78,10 @@ export function tableLines(result: BenchmarkResult): string[] {
     ),
     ...Object.entries(peers).map(([peer, theirs]) => peerLine(peer, theirs, result.median_ms)),
   ];
+  if (generation !== undefined) {
+    const { tokens_per_second: tokens, share_of_copy: share } = generation;
+    lines.push(`  ${tokens.toFixed(1)} tokens/s, weights read at ${percent(share)} of the copy`);
+  }
   if (step === undefined) return lines;
   lines.push(
     `  ${Math.round(step.tokens_per_second)} tokens/s, first update ${(step.first_ms / 1000).toFixed(1)} s, ${(step.device_bytes / 2 ** 20).toFixed(1)} MiB, host ${percent(step.host_share)}${step.adamw_share_of_copy === null ? "" : `, AdamW at ${percent(step.adamw_share_of_copy)} of the copy`}`,

@@ -15,7 +15,7 @@ import { command } from "../options/command.ts";
 import { loadModel } from "../session/models.ts";
 import { requireTemplate } from "../session/prompts.ts";
 import { withDevice } from "../session/rows.ts";
-import { endTokens, resolveSampling } from "../session/sampling.ts";
+import { endTokens, resolveSampling, tellCache } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
 export default command(chatDescription, runChat);
@@ -57,6 +57,7 @@ async function runChat(options: ChatOptions, output: Output): Promise<void> {
       terminal,
       interrupted: () => interrupted,
     };
+    tellCache(talk.generator, { sequences: 1, maxLength }, output);
     const lines = createInterface({
       input: stdin,
       ...(terminal ? { output: process.stderr, terminal: true, prompt: "> " } : { terminal: false }),

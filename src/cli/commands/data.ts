@@ -1,8 +1,10 @@
 /** `kto data`: shows a feedback file as training will see it; with --output, converts it to TRL's plain layout. */
+import { datasetParts } from "../../engine/hub/resolve.ts";
 import { readModelConfig } from "../../engine/model/config/folder.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { decodeContinuation, loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted } from "../../errors.ts";
+import type { ExportReport } from "../../kto/data/exports/report.ts";
 import { type FeedbackSummary, summarizeRows, toPlainLine } from "../../kto/data/summary.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, LengthSummary } from "../../kto/data/types.ts";
 import { placeOf } from "../../kto/data/types.ts";
@@ -15,6 +17,8 @@ import { colorsFor, type Output } from "../terminal/output.ts";
 
 /** Number of rendered examples that are shown. */
 const shownExamples = 3;
+/** Models of an export whose thumbs are shown. */
+const shownModels = 10;
 /** Characters of a prompt and of a completion that are shown. */
 const shownCharacters = 600;
 
@@ -36,23 +40,31 @@ interface Tokenized {
 async function runData(options: DataOptions, output: Output): Promise<void> {
   if (options.output !== undefined) {
     await checkOutputFile(options.output);
-    if (await isSameFile(options.output, options.dataset_name)) {
+    for (const part of await datasetParts(options.dataset_name)) {
+      if (!(await isSameFile(options.output, part))) continue;
       throw new ConfigError(`output "${options.output}" is the feedback file itself: choose another name.`);
     }
   }
   let layout = "";
-  const rows = await readRows(options, output, (found) => {
-    layout = found;
+  let exported: ExportReport | undefined;
+  const rows = await readRows(options, output, {
+    onLayout: (found) => {
+      layout = found;
+    },
+    onExport: (report) => {
+      exported = report;
+    },
   });
   const tokenized = await tokenize(rows, options, output);
   const summary = await summarizeRows(rows, tokenized?.report);
   const rendered = tokenized?.rendered ?? (await firstRows(rows, shownExamples)).map(renderPlain);
   if (options.output !== undefined) await platform.writeFileAtomic(options.output, lines(rows));
   if (output.json) {
-    output.jsonLine({ file: options.dataset_name, layout, ...jsonSummary(summary), examples: rendered });
+    const file = options.dataset_name;
+    output.jsonLine({ file, layout, ...jsonSummary(summary, exported), examples: rendered });
     return;
   }
-  print(layout, summary, rendered, output);
+  print(layout, summary, rendered, exported, output);
   if (options.output !== undefined)
     output.info(`${counted(summary.rows, "row was", "rows were")} written to ${options.output}.`);
 }
@@ -107,7 +119,8 @@ async function* lines(rows: FeedbackRows): AsyncGenerator<Uint8Array> {
   for await (const row of rows) yield encoder.encode(`${toPlainLine(row)}\n`);
 }
 
-function jsonSummary(summary: FeedbackSummary): Record<string, unknown> {
+/** What is dropped is what gave no row, by its id in the export, and then what gave no example. */
+function jsonSummary(summary: FeedbackSummary, exported: ExportReport | undefined): Record<string, unknown> {
   const { weights, dropped, lengths } = summary;
   return {
     rows: summary.rows,
@@ -122,19 +135,44 @@ function jsonSummary(summary: FeedbackSummary): Record<string, unknown> {
     length_unit: summary.unit,
     lengths,
     cut: summary.cut,
-    dropped: dropped.map(({ reason, count, firstLines }) => ({ reason, count, first_lines: firstLines })),
+    dropped: [
+      ...(exported?.dropped ?? []),
+      ...dropped.map(({ reason, count, firstLines }) => ({ reason, count, first_lines: firstLines })),
+    ],
+    ...(exported === undefined ? {} : { export: jsonExport(exported) }),
     weight_ratio: summary.ratio ?? null,
     suggested_desirable_weight: weights.desirable,
     suggested_undesirable_weight: weights.undesirable,
   };
 }
 
-function print(layout: string, summary: FeedbackSummary, rendered: readonly Rendered[], output: Output): void {
+function jsonExport(report: ExportReport): Record<string, unknown> {
+  return {
+    shapes: report.shapes,
+    ratings: report.ratings,
+    rows: report.rows,
+    unrated: report.unrated,
+    with_citations: report.withCitations,
+    by_model: report.byModel,
+    by_date: report.byDay,
+  };
+}
+
+function print(
+  layout: string,
+  summary: FeedbackSummary,
+  rendered: readonly Rendered[],
+  exported: ExportReport | undefined,
+  output: Output,
+): void {
   const { desirable, undesirable, pairs, unit, lengths, dropped, weights, ratio } = summary;
   const line = (name: string, text: string) => output.result(`${name.padEnd(14)}${text}`);
   line("layout", layout);
   const pairsText = pairs > 0 ? ` (${counted(pairs, "pair")})` : "";
   line("rows", `${summary.rows}${pairsText}: ${desirable} desirable, ${undesirable} undesirable`);
+  for (const [model, { up, down }] of Object.entries(exported?.byModel ?? {}).slice(0, shownModels)) {
+    line("model", `${safe(model)}: ${up} up, ${down} down`);
+  }
   if (summary.kept !== summary.rows) line("kept", String(summary.kept));
   for (const { reason, count, firstLines } of dropped) {
     line("dropped", `${count}: ${reason} (line ${firstLines.join(", ")}${count > firstLines.length ? ", …" : ""})`);

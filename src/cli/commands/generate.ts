@@ -9,7 +9,7 @@ import { command } from "../options/command.ts";
 import { loadModel } from "../session/models.ts";
 import { type Prompt, promptEncoder, readPrompts } from "../session/prompts.ts";
 import { withDevice } from "../session/rows.ts";
-import { endTokens, resolveSampling } from "../session/sampling.ts";
+import { endTokens, resolveSampling, tellCache } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
 export default command(generateDescription, runGenerate);
@@ -36,10 +36,9 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const longest = Math.max(...requests.map(({ ids }) => ids.length));
     const maxLength = longest + options.max_new_tokens;
     const fitting = Math.max(1, Generator.mostSideBySide(model, maxLength));
-    const generator = new Generator(model, {
-      maxBatch: Math.min(requests.length, MOST_SIDE_BY_SIDE, fitting),
-      maxLength,
-    });
+    const sequences = Math.min(requests.length, MOST_SIDE_BY_SIDE, fitting);
+    const generator = new Generator(model, { maxBatch: sequences, maxLength });
+    tellCache(generator, { sequences, maxLength }, output);
     // A chat's answer stands alone; a text goes on from its prompt.
     const openingOf = (prompt: Prompt) => (options.chat || typeof prompt !== "string" ? "" : prompt);
     const isLive = options.stream ?? (requests.length === 1 && output.streams.stdout.isTTY === true);

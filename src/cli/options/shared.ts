@@ -20,7 +20,8 @@ export const modelOptions = {
 
 /** How feedback becomes token ids; for commands that read it. */
 export const feedbackOptions = pick(
-  ...(["dataset_name", "dataset_config", "dataset_train_split", "column_mapping", "max_length", "append_eos"] as const),
+  ...(["dataset_name", "dataset_config", "dataset_train_split", "column_mapping"] as const),
+  ...(["label_threshold", "max_length", "append_eos"] as const),
   ...(["chat_template_path", "chat_template_kwargs", "overwrite_cache"] as const),
 );
 

@@ -4,7 +4,7 @@
  */
 
 import { Device } from "../../engine/gpu/device.ts";
-import { resolveDatasetFiles } from "../../engine/hub/resolve.ts";
+import { isLocalFiles, resolveDatasetFiles } from "../../engine/hub/resolve.ts";
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
@@ -13,6 +13,7 @@ import { loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, DatasetError } from "../../errors.ts";
 import { checkColumnMapping } from "../../kto/data/columns.ts";
 import type { EncodeRowOptions } from "../../kto/data/encode.ts";
+import type { ExportReport } from "../../kto/data/exports/report.ts";
 import { feedbackRows } from "../../kto/data/read.ts";
 import { parseSplit } from "../../kto/data/slice.ts";
 import { encodeWithCache, type RowsSurvey, surveyRows } from "../../kto/data/token-cache.ts";
@@ -52,6 +53,7 @@ export type FeedbackOptions = { readonly labels?: Labels } & Pick<
   | "dataset_config"
   | "dataset_train_split"
   | "column_mapping"
+  | "label_threshold"
   | "max_length"
   | "append_eos"
   | "chat_template_path"
@@ -71,25 +73,32 @@ export async function loadExamples(
   return await encodeFeedback(await readRows(options, output), { policy, reference }, options, output);
 }
 
+/** What is told of rows while they are read. */
+export interface ReadingListeners {
+  readonly onLayout?: (layout: string) => void;
+  /** Called each time that all rows of exports of chat programs were read. */
+  readonly onExport?: (report: ExportReport) => void;
+}
+
 /**
  * The rows that the options name, from a file or from the files of a data set's split. Each iteration reads the files
- * again; the rows are never held in memory together.
+ * again; the rows are never held in memory together. What becomes of the ratings of exports is told once.
  *
  * @param splitOption the option that the split was given as, for messages
  */
 export async function readRows(
   options: Pick<
     FeedbackOptions,
-    "labels" | "dataset_name" | "dataset_config" | "dataset_train_split" | "column_mapping"
+    "labels" | "dataset_name" | "dataset_config" | "dataset_train_split" | "column_mapping" | "label_threshold"
   >,
   output: Output,
-  onLayout?: (layout: string) => void,
+  { onLayout, onExport }: ReadingListeners = {},
   splitOption?: string,
 ): Promise<AsyncIterable<FeedbackRow>> {
-  const { dataset_config: config, column_mapping: columnMapping, labels } = options;
+  const { dataset_config: config, column_mapping: columnMapping, label_threshold: threshold, labels } = options;
   const { name: asked, slice } = parseSplit(options.dataset_train_split, splitOption);
   // "test" is what an evaluation asks for by default; a single file is then meant as it is.
-  const isFile = splitOption !== undefined && (await platform.exists(options.dataset_name)) === "file";
+  const isFile = splitOption !== undefined && (await isLocalFiles(options.dataset_name));
   const name = isFile && asked === "test" ? "train" : asked;
   const splits = await showingDownloads(output, (hub) =>
     resolveDatasetFiles(options.dataset_name, { ...hub, config, splits: [name] }),
@@ -97,16 +106,33 @@ export async function readRows(
   // The rows are gone through several times.
   const told = new Set<string>();
   const readOptions = {
+    onExport: (report: ExportReport) => {
+      onExport?.(report);
+      for (const sentence of sentencesOf(report)) {
+        if (!told.has(sentence)) output.info(sentence);
+        told.add(sentence);
+      }
+    },
     onWarning: (sentence: string) => {
       if (!told.has(sentence)) output.warning(sentence);
       told.add(sentence);
     },
     ...(slice ? { slice } : {}),
     ...(columnMapping ? { columnMapping: checkColumnMapping(columnMapping) } : {}),
+    ...(threshold === undefined ? {} : { labelThreshold: threshold }),
     ...(onLayout ? { onLayout } : {}),
     ...(labels ? { labels } : {}),
   };
   return { [Symbol.asyncIterator]: () => feedbackRows(splits[name] ?? [], readOptions) };
+}
+
+/** What a person is told of the ratings of exports; `feedbackRows` warns of those that give no row. */
+function sentencesOf({ shapes, ratings, rows, unrated, withCitations }: ExportReport): string[] {
+  const more = unrated === 0 ? "" : `; ${counted(unrated, "answer was", "answers were")} not rated`;
+  const counts = `data: ${shapes.join(", ")}: ${counted(ratings, "rating")}, ${counted(rows, "row")}${more}`;
+  if (withCitations === 0) return [counts];
+  const cite = counted(withCitations, "answer cites", "answers cite");
+  return [counts, `data: ${cite} documents that the model saw and the file lacks`];
 }
 
 /**

@@ -1,7 +1,9 @@
 /** How tokens are drawn, where options, the model's generation_config.json and our own defaults meet. */
 import { readGenerationDefaults } from "../../engine/model/config/generation-config.ts";
+import type { Generator } from "../../engine/model/generate/generate.ts";
 import type { SamplingOptions } from "../../engine/model/generate/sample.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
+import { counted } from "../../errors.ts";
 import type { Sampling } from "../options/sampling.ts";
 import type { Output } from "../terminal/output.ts";
 
@@ -19,6 +21,20 @@ export function endTokens(
     return ids.length === 1 && tokenizer.decode(ids) === text ? ids : [];
   });
   return [...new Set([...ofModel, ...wanted])];
+}
+
+/** Tells the device memory that the keys and values of these sequences take, now and when they are as long as they may be. */
+export function tellCache(
+  { cacheBytes }: Pick<Generator, "cacheBytes">,
+  { sequences, maxLength }: { readonly sequences: number; readonly maxLength: number },
+  output: Pick<Output, "info">,
+): void {
+  const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  const { now, most } = cacheBytes;
+  const later = most > now ? `, up to ${mebibytes(most)}` : "";
+  output.info(
+    `keys and values of ${counted(sequences, "sequence")} of at most ${maxLength} tokens: ${mebibytes(now)}${later}`,
+  );
 }
 
 /**

@@ -2,7 +2,7 @@
  * The rows of a training run, and those that it evaluates on: another data set, another split, or rows held out of the
  * training's. Supervised fine-tuning takes the desirable ones of either.
  */
-import { platform } from "../../engine/platform/index.ts";
+import { isLocalFiles } from "../../engine/hub/resolve.ts";
 import { ConfigError, counted } from "../../errors.ts";
 import { DesirableRows } from "../../kto/data/desirable.ts";
 import { parseSplit } from "../../kto/data/slice.ts";
@@ -31,7 +31,7 @@ export async function loadTrainingRows(
 ): Promise<TrainingRows> {
   const load = async (dataset: FeedbackOptions, splitOption?: string) => {
     const options = { ...dataset, labels: use === "imitation" ? "optional" : "required" } as const;
-    const read = await readRows(options, output, undefined, splitOption);
+    const read = await readRows(options, output, {}, splitOption);
     const rows = use === "imitation" ? new DesirableRows(read) : read;
     const { examples, report } = await encodeFeedback(rows, models, options, output);
     for (const sentence of report.advice) output.warning(sentence);
@@ -76,7 +76,7 @@ async function requireOwnSplit(config: RunConfig): Promise<void> {
     parseSplit(dataset_train_split),
     parseSplit(dataset_test_split, "dataset_test_split"),
   ];
-  const isFile = (await platform.exists(dataset_name)) === "file";
+  const isFile = await isLocalFiles(dataset_name);
   const sameRows = isFile || training.name === validation.name;
   const bothSliced = training.slice !== undefined && validation.slice !== undefined;
   if (!sameRows || (bothSliced && dataset_test_split !== dataset_train_split)) return;

@@ -3,11 +3,11 @@
  * update is recorded once and replayed. Knows parameters, not losses.
  */
 import { adamw, STEP_NUMBERS } from "../../kernels/adamw.ts";
-import { clipAndAdvance, NORM_PARTIALS, OPTIMIZER_STATE, squarePartials } from "../../kernels/reduce.ts";
+import { clipAndAdvance, NORM_PARTIALS, normSums, OPTIMIZER_STATE, squarePartials } from "../../kernels/reduce.ts";
 import { Arena, ParameterLayout } from "./arena.ts";
 import type { Device } from "./device.ts";
 import type { Program } from "./program.ts";
-import type { Tensor } from "./tensor.ts";
+import { elementCount, type Tensor } from "./tensor.ts";
 
 export interface AdamWOptions {
   readonly beta1: number;
@@ -31,7 +31,8 @@ export class AdamW {
   readonly state: Tensor;
   /** f32[4], places in STEP_NUMBERS; written by the host before each step. */
   readonly stepNumbers: Tensor;
-  readonly #partials: Tensor;
+  /** What the gradients' norm is summed in. */
+  readonly #norm: { readonly sums: Tensor; readonly partials: Tensor };
 
   /**
    * @param weights f32 if they are to be updated; for another format only gradients and their norm are computed, and there
@@ -55,7 +56,10 @@ export class AdamW {
       : undefined;
     this.state = device.allocate("optimizer", "optimizer state", [OPTIMIZER_STATE.size]);
     this.stepNumbers = device.allocate("optimizer", "step numbers", [STEP_NUMBERS.size]);
-    this.#partials = device.allocate("scratch", "norm partials", [NORM_PARTIALS]);
+    this.#norm = {
+      sums: device.allocate("scratch", "norm sums", [normSums(device.facts)]),
+      partials: device.allocate("scratch", "norm partials", [NORM_PARTIALS]),
+    };
   }
 
   /**
@@ -90,13 +94,17 @@ export class AdamW {
   recordNorm(program: Program): void {
     const { beta1, beta2, maxGradientNorm } = this.options;
     const { facts } = this.device;
-    let first = 1;
+    const { sums, partials } = this.#norm;
+    // Where a window begins among all gradients does not depend on the buffers and bindings that they are split over.
+    let before = 0;
     for (const { of } of this.gradients.windows()) {
-      program.dispatch(squarePartials(facts), { x: of(this.gradients), partials: this.#partials, first });
-      first = 0;
+      const x = of(this.gradients);
+      const first = before === 0 ? 1 : 0;
+      program.dispatch(squarePartials(facts), { x, sums, partials, first, skipped: before / 4 });
+      before += elementCount(x.shape);
     }
     program.dispatch(clipAndAdvance, {
-      partials: this.#partials,
+      partials: this.#norm.partials,
       state: this.state,
       maxNorm: maxGradientNorm,
       beta1,
@@ -132,6 +140,6 @@ export class AdamW {
   /** Gives the device memory back. */
   free(): void {
     for (const arena of [this.gradients, this.#moments?.first, this.#moments?.second]) arena?.free();
-    for (const tensor of [this.state, this.stepNumbers, this.#partials]) this.device.free(tensor);
+    for (const tensor of [this.state, this.stepNumbers, ...Object.values(this.#norm)]) this.device.free(tensor);
   }
 }

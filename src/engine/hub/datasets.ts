@@ -23,7 +23,12 @@ export interface FoundSplits {
  * Kinds of data files by their endings, as the `datasets` library groups them. Of two kinds, or of two files with one
  * name, that are equally frequent, the earlier in this list is taken.
  */
-const kinds: readonly (readonly string[])[] = [["parquet"], ["jsonl", "ndjson", "json"], ["csv"]];
+const kinds: readonly (readonly string[])[] = [
+  ["parquet"],
+  ["jsonl", "ndjson", "json"],
+  ["csv"],
+  ["db", "sqlite", "sqlite3"],
+];
 const endings = kinds.flat();
 
 /** JSON files that describe a data set or a program and hold no rows. */

@@ -138,9 +138,22 @@ export interface DatasetOptions extends HubOptions {
   readonly splits?: readonly string[] | undefined;
 }
 
+/** What a data set's name stands for: several paths with commas between them, unless the name is itself a path. */
+export async function datasetParts(nameOrPath: string): Promise<string[]> {
+  if (!nameOrPath.includes(",") || (await platform.exists(nameOrPath)) !== undefined) return [nameOrPath];
+  const parts = nameOrPath.split(",").map((part) => part.trim());
+  return parts.filter((part) => part !== "");
+}
+
+/** Whether a data set's name stands for local files only, whose rows are every split. */
+export async function isLocalFiles(nameOrPath: string): Promise<boolean> {
+  for (const part of await datasetParts(nameOrPath)) if ((await platform.exists(part)) !== "file") return false;
+  return true;
+}
+
 /**
  * The local files of a data set by split. A local file is the split "train", a local folder is read like a
- * repository. Data files that are left out are named in a warning (`onWarning`, by default console.warn).
+ * repository; several of them have commas between them. Data files that are left out are named in a warning (`onWarning`, by default console.warn).
  *
  * @throws FileError as resolveModelFolder does; ConfigError for a subset or split that is not there
  */
@@ -148,6 +161,16 @@ export async function resolveDatasetFiles(
   nameOrPath: string,
   options: DatasetOptions = {},
 ): Promise<Record<string, string[]>> {
+  const parts = await datasetParts(nameOrPath);
+  if (parts.length !== 1 || parts[0] !== nameOrPath) {
+    const whole = new Map<string, string[]>();
+    for (const part of parts) {
+      for (const [split, files] of Object.entries(await resolveDatasetFiles(part, options))) {
+        whole.set(split, [...(whole.get(split) ?? []), ...files]);
+      }
+    }
+    return Object.fromEntries(whole);
+  }
   const found = await platform.exists(nameOrPath);
   // A file that is missing is told by whoever opens it.
   if (found === "file" || (found === undefined && isDataFile(nameOrPath))) {
@@ -167,7 +190,7 @@ export async function resolveDatasetFiles(
   }
   if (!isRepositoryId(nameOrPath)) {
     throw new FileError(
-      `Cannot read feedback from ${nameOrPath}: it does not exist; give a local .jsonl, .json, .csv or .parquet file, or an id on the Hugging Face hub ("owner/name").`,
+      `Cannot read feedback from ${nameOrPath}: it does not exist; give a local .jsonl, .json, .csv, .parquet or .db file, or an id on the Hugging Face hub ("owner/name").`,
     );
   }
   const settings = await hubSettings(options);

@@ -17,7 +17,7 @@ import {
   rowBlocks,
 } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
-import { rope } from "../../kernels/rope.ts";
+import { rope, ropeIntoCache } from "../../kernels/rope.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
@@ -80,6 +80,31 @@ function recordRope(program: Program, model: Model, layer: number, rows: PassRow
   program.dispatch(rope, { positions: rows.positions, table, x, heads: qkHeads(config), direction });
 }
 
+/** Records the rotation of the fused rows x, where the layer has one, and their keys and values into the cache. */
+function recordIntoCache(
+  program: Program,
+  model: Model,
+  layer: number,
+  rows: PassRows,
+  x: Tensor,
+  cache: KeyValueCache,
+): { k: Tensor; v: Tensor } {
+  const { config } = model;
+  const [k, v] = [cache.keys[layer], cache.values[layer]];
+  if (k === undefined || v === undefined) throw new Error(`the cache has no layer ${layer}`);
+  if (config.layerRope[layer]) {
+    const table = model.ropeTable(rows.positionLimit);
+    const { positions } = rows;
+    const into = { cacheRows: cache.rows, keys: k, values: v };
+    program.dispatch(ropeIntoCache, { positions, table, x, ...into, heads: config.heads });
+  } else {
+    const { kFrom, vFrom } = columns(config);
+    program.dispatch(scatterRows, { x, rows: cache.rows, y: k, xColumn: kFrom });
+    program.dispatch(scatterRows, { x, rows: cache.rows, y: v, xColumn: vFrom });
+  }
+  return { k, v };
+}
+
 /** Columns of the fused rows where queries, keys and values start. */
 function columns(config: ModelConfig) {
   const kFrom = config.heads * config.headSize;
@@ -136,7 +161,6 @@ export function recordBlockForward(
   const { config } = model;
   const name = (part: string) => layerName(layer, part);
   const { lora } = rows;
-  const kvWidth = config.keyValueHeads * config.headSize;
 
   recordNorm(program, model, name("attentionNorm"), here.input, here.attentionNormed, here.attentionStats);
   recordLinear(program, model, name("qkv"), { x: here.attentionNormed, y: here.qkv, lora });
@@ -150,17 +174,11 @@ export function recordBlockForward(
       epsilon: config.normEpsilon,
     });
   }
-  recordRope(program, model, layer, rows, here.qkv, 1);
   const from = columns(config);
   let keys = { k: here.qkv, v: here.qkv, kFrom: from.kFrom, vFrom: from.vFrom };
-  const cachedKeys = cache?.keys[layer];
-  const cachedValues = cache?.values[layer];
-  if (cache && cachedKeys && cachedValues) {
-    program.dispatch(scatterRows, { x: here.qkv, rows: cache.rows, y: cachedKeys, xColumn: from.kFrom });
-    program.dispatch(scatterRows, { x: here.qkv, rows: cache.rows, y: cachedValues, xColumn: from.vFrom });
-    keys = { k: cachedKeys, v: cachedValues, kFrom: 0, vFrom: 0 };
-    if (cachedKeys.shape[1] !== kvWidth) throw new Error("the cache has another width");
-  }
+  if (cache) {
+    keys = { ...recordIntoCache(program, model, layer, rows, here.qkv, cache), kFrom: 0, vFrom: 0 };
+  } else recordRope(program, model, layer, rows, here.qkv, 1);
   program.dispatch(attentionForward(config.headSize, program.device.facts), {
     q: here.qkv,
     ...keys,

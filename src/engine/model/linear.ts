@@ -1,14 +1,15 @@
 /**
  * Linear layers as matmuls, with the model's adapter beside them: forward, the input's gradient, and the gradients of
  * weight and bias where these are trained. Weights are stored as in the weight files, [out, in] or [in, out] (GPT-2), and
- * the matmul's layout follows. A matrix [out, in] that is larger than one binding, as fused matrices may be, is walked in
- * windows of output rows.
+ * the matmul's layout follows. A matrix that is larger than one binding, as fused matrices may be, is walked in windows of
+ * its stored rows: where these are summed over, the sums of a window continue those of the one before, to the same bits.
  */
+import { AdapterError } from "../../errors.ts";
 import { rowBlocks } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
-import { reshape, rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
+import { byteLength, reshape, rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
 import type { LoraScratch } from "./lora.ts";
 import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
@@ -28,19 +29,25 @@ export function recordLinear(
   const { x, y, residual, lora } = args;
   const weight = `${name}.weight`;
   const bias = model.weights.has(`${name}.bias`) ? model.parameter(`${name}.bias`) : undefined;
-  const windows = outputWindows(program, model, model.parameter(weight));
-  const whole = windows.length === 1;
-  // A kernel adds a residual as wide as its result: column ranges of the result are added to one that was copied there.
-  if (!whole && residual) program.copy(residual, y);
-  for (const { first, window } of windows) {
-    const options = whole
-      ? { bias, residual }
-      : {
-          bias: bias && sliceRows(bias, first, window.shape[0] ?? 0),
-          accumulate: residual !== undefined,
-          outFrom: first,
-        };
-    recordMatmul(program, model.config.inOutWeights ? "NN" : "NT", x, window, y, options);
+  const windows = storedWindows(program, model.parameter(weight));
+  if (model.config.inOutWeights) {
+    if (windows.length > 1 && y.dtype !== "f32") throw tooLarge(program, weight, model.parameter(weight));
+    for (const [index, { first, window }] of windows.entries()) {
+      const last = index === windows.length - 1 ? { bias, residual } : {};
+      recordMatmul(program, "NN", x, window, y, { ...last, aFrom: first, continues: first > 0 });
+    }
+  } else if (windows.length === 1) {
+    recordMatmul(program, "NT", x, model.parameter(weight), y, { bias, residual });
+  } else {
+    // A kernel adds a residual as wide as its result: column ranges of the result are added to one that was copied there.
+    if (residual) program.copy(residual, y);
+    for (const { first, window } of windows) {
+      recordMatmul(program, "NT", x, window, y, {
+        bias: bias && sliceRows(bias, first, window.shape[0] ?? 0),
+        accumulate: residual !== undefined,
+        outFrom: first,
+      });
+    }
   }
   if (lora) model.adapter?.recordForward(program, weight, x, y, lora);
 }
@@ -65,19 +72,14 @@ export function recordLinearBackward(
   const { dy, x, dx, partials, lora } = args;
   const { inOutWeights } = model.config;
   const weight = `${name}.weight`;
-  if (inOutWeights) recordMatmul(program, "NT", dy, model.parameter(weight), dx);
-  else {
-    for (const { first, window } of outputWindows(program, model, model.parameter(weight))) {
-      recordMatmul(program, "NN", dy, window, dx, { aFrom: first, accumulate: first > 0 });
-    }
+  for (const { first, window } of storedWindows(program, model.parameter(weight))) {
+    if (inOutWeights) recordMatmul(program, "NT", dy, window, dx, { outFrom: first });
+    else recordMatmul(program, "NN", dy, window, dx, { aFrom: first, continues: first > 0 });
   }
   if (gradients.has(weight)) {
-    const dWeight = gradients.window(weight);
-    if (inOutWeights) recordMatmul(program, "TN", x, dy, dWeight, { accumulate: true });
-    else {
-      for (const { first, window } of outputWindows(program, model, dWeight)) {
-        recordMatmul(program, "TN", dy, x, window, { aFrom: first, accumulate: true });
-      }
+    const [a, b] = inOutWeights ? [x, dy] : [dy, x];
+    for (const { first, window } of storedWindows(program, gradients.window(weight))) {
+      recordMatmul(program, "TN", a, b, window, { aFrom: first, accumulate: true });
     }
   }
   if (gradients.has(`${name}.bias`)) {
@@ -89,8 +91,12 @@ export function recordLinearBackward(
   if (lora) model.adapter?.recordBackward(program, weight, gradients, { dy, x, dx }, lora);
 }
 
-/** The windows of output rows, each one binding, of a matrix [out, in] or its gradient; [in, out] is one window. */
-function outputWindows(program: Program, model: Model, matrix: Tensor): { first: number; window: Tensor }[] {
-  if (model.config.inOutWeights) return [{ first: 0, window: matrix }];
-  return rowWindows(matrix, program.device.limits.maxStorageBufferBindingSize);
+/** The windows of stored rows, each one binding, of a matrix or its gradient. */
+const storedWindows = (program: Program, matrix: Tensor) =>
+  rowWindows(matrix, program.device.limits.maxStorageBufferBindingSize);
+
+function tooLarge({ device }: Program, name: string, matrix: Tensor): AdapterError {
+  return new AdapterError(
+    `${name} [${matrix.shape.join(", ")}] has ${byteLength(matrix)} bytes, the adapter "${device.description}" binds at most ${device.limits.maxStorageBufferBindingSize}, and its parts can be added up in f32 alone; set fp16: false.`,
+  );
 }

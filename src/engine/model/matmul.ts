@@ -14,6 +14,8 @@ export interface MatmulOptions {
   readonly residual?: Tensor | undefined;
   /** Add to what `out` holds. */
   readonly accumulate?: boolean;
+  /** The sums start from what `out`, f32, holds: a product over the next rows of `b`. */
+  readonly continues?: boolean;
   /** Multiplies the product; default 1. */
   readonly scale?: number;
   /** First columns of A and of the result, where these are column ranges of `a` and `out`. */
@@ -36,7 +38,7 @@ export function recordMatmul(
   const [M = 0, outWidth = 0] = out.shape;
   const [bRows = 0, bColumns = 0] = b.shape;
   const [N, K] = layout === "NT" ? [bRows, bColumns] : [bColumns, bRows];
-  const { aFrom = 0, outFrom = 0, scale = 1 } = options;
+  const { aFrom = 0, outFrom = 0, scale = 1, continues = false } = options;
   checkColumns(layout, { M, N, K }, a, outWidth, options);
   const { unused } = program.device;
   const operands = {
@@ -48,6 +50,7 @@ export function recordMatmul(
     aFrom,
     outWidth,
     outFrom,
+    continues,
   };
   program.dispatch(matmul(layout, { M, N, K }, program.device.facts, operands), {
     a,

@@ -4,7 +4,7 @@
  * folders, so `list` works on "opfs:" only. Runs in pages and in workers.
  */
 
-import { AdapterError, errorMessage, FileError } from "../../errors.ts";
+import { AdapterError, errorMessage, FileError, ResourceError } from "../../errors.ts";
 import { chooseAdapter, foundAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
 import { BrowserThread } from "./browser-thread.ts";
 import type { FoundAdapter, HeldFile, Platform, ReadableFile } from "./platform.ts";
@@ -59,6 +59,10 @@ export const platform: Platform = {
     const response = await attempt("read", path, () => fetch(path));
     if (!response.ok) throw new FileError(`Cannot read ${path}: the server answered ${response.status}.`);
     return await attempt("read", path, () => response.text());
+  },
+
+  async openDatabase(path) {
+    throw new ResourceError(`Cannot read the database ${path}: a browser has no SQLite; export the feedback as JSON.`);
   },
 
   async makeFolder(path) {

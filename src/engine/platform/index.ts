@@ -3,11 +3,13 @@ export { platform } from "./node.ts";
 export type {
   AdapterKind,
   CacheFiles,
+  DatabaseRow,
   FileHolder,
   FoundAdapter,
   GrowingFile,
   HeldFile,
   Platform,
+  ReadableDatabase,
   ReadableFile,
   Sha256,
   Thread,

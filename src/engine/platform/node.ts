@@ -14,6 +14,7 @@ import { listAdapters, requestAdapter } from "./node-adapters.ts";
 import { cacheFiles } from "./node-cache-files.ts";
 import { attempt, errorCode, fileError, largestRead, writeAll } from "./node-errors.ts";
 import { holdFile } from "./node-held-files.ts";
+import { openDatabase } from "./node-sqlite.ts";
 import { startThread } from "./node-thread.ts";
 import { withoutSpinning } from "./node-waiting.ts";
 import { OutOfTimeError, type Platform, type ReadableFile } from "./platform.ts";
@@ -55,6 +56,8 @@ export const platform: Platform = {
       await handle.close();
     }
   },
+
+  openDatabase,
 
   async makeFolder(path) {
     await attempt("create the folder", path, () => makeFolders(path));

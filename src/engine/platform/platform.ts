@@ -17,6 +17,17 @@ export interface ReadableFile {
   close(): Promise<void>;
 }
 
+/** A row of a query, by the names of its columns. */
+export type DatabaseRow = Readonly<Record<string, unknown>>;
+
+/** A copy of an SQLite database, opened for reading. */
+export interface ReadableDatabase {
+  /** The rows of a query, one after another; throws FileError if the database is damaged. */
+  rows(sql: string, ...values: (string | number)[]): Iterable<DatabaseRow>;
+  /** Removes the copy. */
+  close(): Promise<void>;
+}
+
 /** What runs an adapter's work, in the order of preference of `auto`. */
 export type AdapterKind = "hardware" | "lavapipe" | "swiftshader" | "software";
 
@@ -131,6 +142,11 @@ export interface Platform {
   list(folder: string): Promise<string[]>;
   openFile(path: string): Promise<ReadableFile>;
   readText(path: string): Promise<string>;
+  /**
+   * Copies an SQLite database with its journals to a temporary folder and opens the copy, so that nothing is written to
+   * the file or beside it. Throws FileError if it cannot be copied or is damaged, ResourceError if the host lacks SQLite.
+   */
+  openDatabase(path: string): Promise<ReadableDatabase>;
   makeFolder(path: string): Promise<void>;
   /**
    * Writes to a temporary name in the same folder, syncs and renames, so that a reader sees the old file or the new

@@ -4,6 +4,7 @@
  */
 import { exactMember } from "../../engine/files/exact-json.ts";
 import { DatasetError } from "../../errors.ts";
+import { exportsLookedFor } from "./exports/shapes.ts";
 import { messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
 import { describedMember } from "./records.ts";
 import {
@@ -222,7 +223,7 @@ function layoutOf(fields: Fields, source: RowSource, textOnly: boolean, labels: 
     .slice(0, 20)
     .map((name) => `"${name}"`);
   throw new DatasetError(
-    `${placeOf(source)}: no layout of feedback fits the fields ${found.length > 0 ? found.join(", ") : "of an empty row"}; a row needs ${needed[labels]} (column_mapping reads them from columns of other names).`,
+    `${placeOf(source)}: no layout of feedback fits the fields ${found.length > 0 ? found.join(", ") : "of an empty row"}; a row needs ${needed[labels]} (column_mapping reads them from columns of other names), or the fields of an export of a chat program; looked for were ${exportsLookedFor}.`,
   );
 }
 

@@ -2,8 +2,10 @@
  * Reads feedback files into rows. Chooses the records of a slice, renames their columns, and checks that all rows have
  * one layout. `records.ts` reads the file formats, `layouts.ts` the layouts; tokenizing follows in `tokenize.ts`.
  */
-import { DatasetError } from "../../errors.ts";
-import { type ColumnMapping, checkColumnMapping, mapColumns, neededColumns } from "./columns.ts";
+import { ConfigError, counted, DatasetError } from "../../errors.ts";
+import { type ColumnMapping, checkColumnMapping, labelScale, mapColumns, neededColumns, withThumb } from "./columns.ts";
+import { exportColumns, exportRecords, findExports } from "./exported.ts";
+import { droppedInWords, type ExportReport, warningsOf } from "./exports/report.ts";
 import { rowsOfRecord } from "./layouts.ts";
 import { recordsOf } from "./records.ts";
 import { needsCount, type Slice, sliceBounds } from "./slice.ts";
@@ -13,14 +15,18 @@ import { UnreadColumns } from "./unread.ts";
 export interface ReadOptions {
   /** Maps the names that layouts know to the file's own. By default the names are the same. */
   readonly columnMapping?: ColumnMapping;
+  /** For labels that are numbers on a scale: those from here on are desirable, smaller ones undesirable. */
+  readonly labelThreshold?: number;
   /** Which records to read; a preference pair is one record. Default all. */
   readonly slice?: Slice;
   /** With "optional", a row without a label counts as desirable, as for supervised fine-tuning. Default "required". */
   readonly labels?: Labels;
   /** Called with the name of the layout once the first row is read. */
   readonly onLayout?: (layout: string) => void;
-  /** Called once all rows are read, with a sentence on columns that are not read. Default console.warn. */
+  /** Called once all rows are read, with sentences on columns and ratings that are not. Default console.warn. */
   readonly onWarning?: (sentence: string) => void;
+  /** Called with the report on exports of chat programs once their rows are read, or as many as were asked for. */
+  readonly onExport?: (report: ExportReport) => void;
 }
 
 /**
@@ -49,7 +55,17 @@ export async function* feedbackRows(
   const mapping = checkColumnMapping(options.columnMapping ?? {});
   const files = typeof path === "string" ? [path] : path;
   const slice = options.slice ?? {};
-  const records = () => allRecords(files, neededColumns(mapping));
+  const scale = labelScale(mapping, options.labelThreshold);
+  const columns = [...new Set([...neededColumns(mapping), ...exportColumns])];
+  const exported = await findExports(files, columns, mapping);
+  let report: ExportReport | undefined;
+  const onReport = (found: ExportReport) => {
+    report = found;
+  };
+  const records = () =>
+    exported === undefined
+      ? allRecords(files, neededColumns(mapping))
+      : exportRecords(exported, { mapping, scale, columns, onReport });
   const { begin, end } = sliceBounds(slice, needsCount(slice) ? await countOf(records()) : 0);
 
   let first: { layout: string; source: RowSource } | undefined;
@@ -59,17 +75,22 @@ export async function* feedbackRows(
   for await (const record of records()) {
     if (index >= end) break;
     if (index++ < begin) continue;
-    const { source } = record;
-    const { layout, rows, isPair, unread } = rowsOfRecord(
-      { ...record, fields: mapColumns(record.fields, mapping, source) },
-      options.labels,
-    );
+    const { source, exportedBy } = record;
+    const fields =
+      exportedBy === undefined ? withThumb(mapColumns(record.fields, mapping, source), scale, source) : record.fields;
+    const { layout: ownLayout, rows, isPair, unread } = rowsOfRecord({ ...record, fields }, options.labels);
+    const layout = exportedBy ?? ownLayout;
+    if (isPair && scale.threshold !== undefined) {
+      throw new ConfigError(
+        `option "label_threshold" has no use for ${placeOf(source)}, a pair of a chosen and a rejected answer; leave it out.`,
+      );
+    }
     if (first === undefined) {
       first = { layout, source };
       options.onLayout?.(layout);
     }
     // If labels are optional, some rows may have one and others may not.
-    if (withoutLabel(layout) !== withoutLabel(first.layout)) {
+    if (exportedBy === undefined && withoutLabel(layout) !== withoutLabel(first.layout)) {
       throw new DatasetError(
         `${placeOf(source)} has the layout ${layout}, but the rows before it (from line ${first.source.line}) have ${first.layout}; keep one layout per file.`,
       );
@@ -78,15 +99,34 @@ export async function* feedbackRows(
     const pair = isPair ? { pair: pairs++ } : {};
     for (const row of rows) yield { ...row, ...pair };
   }
+  const warn = options.onWarning ?? console.warn;
+  if (report !== undefined) {
+    options.onExport?.(report);
+    if (first !== undefined) for (const warning of warningsOf(report)) warn(warning);
+  }
   if (first !== undefined) {
-    for (const warning of unreadColumns.warnings()) (options.onWarning ?? console.warn)(warning);
+    for (const warning of unreadColumns.warnings()) warn(warning);
     return;
   }
   const place = typeof path === "string" ? path : (path[0] ?? "The list of feedback files");
+  if (report !== undefined && index === 0) throw noRatedRows(place, report);
   throw new DatasetError(
     index > 0
       ? `${place}: the slice selects none of its ${index} rows; choose another slice.`
       : `${place} holds no rows; each needs a prompt${options.labels === "optional" ? " and a completion" : ", a completion and a label"}.`,
+  );
+}
+
+/** Why exports give no rows. */
+function noRatedRows(place: string, { shapes, ratings, unrated, dropped }: ExportReport): DatasetError {
+  const name = shapes.join(", ");
+  if (ratings === 0) {
+    return new DatasetError(
+      `${place} (${name === "" ? "an export" : name}) has ${counted(unrated, "answer")} and no rating; rate some answers in the program, or give another file.`,
+    );
+  }
+  return new DatasetError(
+    `${place} (${name}): ${ratings === 1 ? "its only rating gives no row" : `none of its ${ratings} ratings gives a row`}: ${droppedInWords({ dropped })}; docs/thumbs.md explains the reasons.`,
   );
 }
 
@@ -95,7 +135,7 @@ function withoutLabel(layout: string): string {
 }
 
 async function* allRecords(files: readonly string[], columns: readonly string[]): AsyncGenerator<FileRecord> {
-  for (const file of files) yield* recordsOf(file, columns);
+  for (const file of files) yield* recordsOf(file, { columns });
 }
 
 async function countOf(records: AsyncIterable<unknown>): Promise<number> {

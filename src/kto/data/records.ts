@@ -3,7 +3,9 @@ import { parse as parseCsv } from "csv-parse/browser/esm/sync";
 import { exactText, parseExactJson, sourceNumber } from "../../engine/files/exact-json.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { counted, DatasetError, errorMessage, FileError, shortened, shown } from "../../errors.ts";
-import { holdsObjectsByLine, longestRow, readJsonList, readLines, tooLong } from "./lines.ts";
+import { correctedHeader } from "./exports/single-answers.ts";
+import { readJsonList } from "./json-list.ts";
+import { holdsObjectsByLine, longestRow, readLines, tooLong } from "./lines.ts";
 import { parquetRecords } from "./parquet.ts";
 import { type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
 
@@ -13,27 +15,40 @@ export const feedbackEndings = ["jsonl", "ndjson", "json", "csv", "parquet"] as 
 /** How many characters of csv are parsed at once. */
 const blockCharacters = 1 << 20;
 
+export interface RecordOptions {
+  /** The only columns that are needed; parquet does not read the others. */
+  readonly columns: readonly string[];
+  /**
+   * Whether the file is read as an export of a chat program. One JSON object may then stand in place of a list, and
+   * numbers are as JavaScript has them, since texts alone are used.
+   */
+  readonly isExport?: boolean;
+}
+
 /**
  * The records of one file, in order, without ever holding the file (of parquet: one row group).
  *
- * @param columns the only columns that are needed; parquet does not read the others
  * @throws DatasetError naming file and line; FileError if the file cannot be read
  */
-export async function* recordsOf(path: string, columns: readonly string[]): AsyncGenerator<FileRecord> {
+export async function* recordsOf(
+  path: string,
+  { columns, isExport = false }: RecordOptions,
+): AsyncGenerator<FileRecord> {
+  const parse = isExport ? (text: string): unknown => JSON.parse(text) : parseExactJson;
   switch (endingOf(path)) {
     case "jsonl":
     case "ndjson":
-      return yield* jsonLines(path);
+      return yield* jsonLines(path, parse);
     case "json":
       // Many data sets hold one JSON object per line under this name.
-      return yield* (await holdsObjectsByLine(path)) ? jsonLines(path) : jsonList(path);
+      return yield* (await holdsObjectsByLine(path)) ? jsonLines(path, parse) : jsonList(path, parse, isExport);
     case "csv":
       return yield* csvRecords(path);
     case "parquet":
       return yield* parquetRecords(path, columns);
   }
   const found = await platform.exists(path);
-  const forms = "a local .jsonl, .json, .csv or .parquet file";
+  const forms = "a local .jsonl, .json, .csv, .parquet or .db file";
   if (found !== "file") {
     const what = found === "folder" ? "is a folder" : "does not exist";
     throw new FileError(`Cannot read feedback from ${path}: it ${what}; give ${forms}.`);
@@ -67,13 +82,15 @@ export function describedMember(holder: object, key: string): string {
   return text === undefined ? described(value) : shortened(text, shownCharacters);
 }
 
-async function* jsonLines(path: string): AsyncGenerator<FileRecord> {
+type Parse = (text: string) => unknown;
+
+async function* jsonLines(path: string, parse: Parse): AsyncGenerator<FileRecord> {
   for await (const { text, line } of readLines(path)) {
     if (text.trim() === "") continue;
     const source = { file: path, line };
     let fields: unknown;
     try {
-      fields = parseExactJson(text);
+      fields = parse(text);
     } catch (error) {
       throw new DatasetError(`${placeOf(source)} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
     }
@@ -81,9 +98,9 @@ async function* jsonLines(path: string): AsyncGenerator<FileRecord> {
   }
 }
 
-async function* jsonList(path: string): AsyncGenerator<FileRecord> {
+async function* jsonList(path: string, parse: Parse, takesObject: boolean): AsyncGenerator<FileRecord> {
   let lastLine = 0;
-  for await (const { value, line, element } of readJsonList(path)) {
+  for await (const { value, line, element } of readJsonList(path, { parse, takesObject })) {
     yield record(value, { file: path, line, ...(line === lastLine ? { element } : {}) });
     lastLine = line;
   }
@@ -114,12 +131,13 @@ async function* csvRecords(path: string): AsyncGenerator<FileRecord> {
         header = headerOf(cells, source);
         continue;
       }
-      if (cells.length !== header.length) {
+      const names = cells.length === header.length ? header : correctedHeader(header, cells.length);
+      if (names === undefined) {
         throw new DatasetError(
           `${placeOf(source)} has ${counted(cells.length, "column")}, but the header names ${header.length}; texts with commas or line breaks need double quotes.`,
         );
       }
-      const fields = Object.fromEntries(header.map((name, column) => [name, cells[column]]));
+      const fields = Object.fromEntries(names.map((name, column) => [name, cells[column]]));
       yield { fields, source, textOnly: true };
     }
   }

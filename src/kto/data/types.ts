@@ -18,6 +18,8 @@ export interface FileRecord {
   readonly source: RowSource;
   /** Whether all fields are texts, so that labels are words, as in .csv. */
   readonly textOnly?: boolean;
+  /** Of a row that was made from a rating: the export's name. Its fields are prompt, completion and label already. */
+  readonly exportedBy?: string;
 }
 
 interface RowBase {

@@ -33,8 +33,9 @@ export const modelOptions = {
     nullMeans: "main",
   }),
   dataset_name: option(z.string().min(1), {
-    description: "the feedback: rows of prompt, completion, label, or of prompt, chosen, rejected",
-    expects: "a local feedback file or the hub id of a data set",
+    description:
+      "the feedback: rows of prompt, completion, label, or of prompt, chosen, rejected, or what a chat program exports",
+    expects: "a local feedback file, several with commas between them, a folder, or the hub id of a data set",
     placeholder: "data",
     aliases: ["dataset"],
   }),
@@ -48,9 +49,13 @@ export const modelOptions = {
     expects: "the name of a split, or a slice of one such as train[:100]",
     placeholder: "split",
   }),
-  column_mapping: option(z.record(z.string(), z.string()).optional(), {
-    description: "the file's name for each of our columns, where it differs",
+  column_mapping: option(z.record(z.string(), z.union([z.string(), z.record(z.string(), z.unknown())])).optional(), {
+    description: "the file's name for each of our columns, where it differs, also for the rating of an export",
     expects: 'a JSON object or a mapping, such as {"prompt": "question", "label": "thumb"}',
+  }),
+  label_threshold: option(z.number().optional(), {
+    description: "for labels on a scale: numbers from here on are desirable, smaller ones undesirable",
+    expects: "a number, such as 4 on a scale from 1 to 5",
   }),
   max_length: trainerOption(count.min(2).default(1024), {
     description: "tokens of prompt and completion together, at most the model's context; longer rows are cut",

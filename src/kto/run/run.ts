@@ -6,6 +6,7 @@
 
 import type { Model, SaveOptions } from "../../engine/model/model.ts";
 import { saveAdapter } from "../../engine/model/peft.ts";
+import { OneAtATime } from "../../engine/one-at-a-time.ts";
 import { learningRateAt, type Schedule } from "../../engine/schedule.ts";
 import { ConfigError, DeviceLostError, errorMessage, FileError, NumericError } from "../../errors.ts";
 import type { Evaluation } from "../evaluation/run-evaluation.ts";
@@ -47,6 +48,8 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   #bestStep: number | undefined;
   #soughtBest = false;
   #warnedOfSaturation = false;
+  /** Whoever saves or evaluates while the loop runs waits for the update in progress, and the next update for them. */
+  readonly #weights = new OneAtATime();
   #stopping = new AbortController();
   #interrupted = false;
   #iterating = false;
@@ -175,19 +178,19 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
         await record.saveStopped();
         return;
       }
-      window.resume();
       const learningRate = learningRateAt(record.done, this.#schedule);
-      const logged = this.#logs(record.done + 1);
-      await this.update.run(batches, learningRate, record.done, logged);
-      record.done++;
-      window.add(batches, this.update.rowsRun(batches));
-      batches = this.#batches(record.done); // while the device works
-      let metrics: Metrics | undefined;
-      if (logged) metrics = await this.#endWindow(learningRate);
-      else {
+      const metrics = await this.#weights.run(async () => {
+        window.resume();
+        const logged = this.#logs(record.done + 1);
+        await this.update.run(batches, learningRate, record.done, logged);
+        record.done++;
+        window.add(batches, this.update.rowsRun(batches));
+        batches = this.#batches(record.done); // while the device works
+        if (logged) return await this.#endWindow(learningRate);
         await this.policy.device.idle();
         window.pause();
-      }
+        return undefined;
+      });
       const step = await this.#evaluated(metrics, learningRate);
       await inputs.onStep?.(step);
       await record.saveIfDue();
@@ -285,7 +288,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     if (this.#soughtBest) return;
     this.#soughtBest = true;
     try {
-      this.#bestStep = await this.#parts.evaluation?.loadBest();
+      this.#bestStep = await this.#weights.run(async () => await this.#parts.evaluation?.loadBest());
     } catch (error) {
       if (!(error instanceof FileError)) throw error;
       warn(
@@ -310,10 +313,12 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
    * @throws ConfigError for a run that does not evaluate, or was freed
    */
   async evaluate(): Promise<Metrics> {
-    this.#requireMemory("evaluate before that");
-    const { evaluation } = this.#parts;
-    if (evaluation) return await evaluation.metrics();
-    throw new ConfigError("This run does not evaluate: create the trainer with evalExamples.");
+    return await this.#weights.run(async () => {
+      this.#requireMemory("evaluate before that");
+      const { evaluation } = this.#parts;
+      if (evaluation) return await evaluation.metrics();
+      throw new ConfigError("This run does not evaluate: create the trainer with evalExamples.");
+    });
   }
 
   /**
@@ -323,6 +328,10 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
    * what cannot be written, which names the checkpoint that holds the training, if one does
    */
   async save(folder: string, options: SaveOptions & { readonly baseModel?: string } = {}): Promise<void> {
+    await this.#weights.run(() => this.#save(folder, options));
+  }
+
+  async #save(folder: string, options: SaveOptions & { readonly baseModel?: string }): Promise<void> {
     this.#requireMemory("save before that");
     // The last update's gradients were finite before it, which says nothing of the weights after it.
     const [batch] = this.#batches(Math.max(0, this.stepsDone - 1));

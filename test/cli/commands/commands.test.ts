@@ -296,7 +296,7 @@ describe("kto train", () => {
     expect(stderr).toContain("8 rows, 4 desirable (weight 1), 4 undesirable (weight 1)");
     expect(stderr).toContain("plan: 6 updates, 3 epochs");
     expect(stderr.trimEnd().split("\n").at(-1)).toMatch(
-      /^6\/6 {2}loss 0\.\d+ {2}kl \S+ {2}rewards\/chosen .* {2}rewards\/margins \+\d+\.\d+ {2}rewards\/accuracies \d+%/,
+      /^update 6\/6 {2}loss 0\.\d+ {2}kl \S+ {2}rewards\/chosen .* {2}rewards\/margins \+\d+\.\d+ {2}rewards\/accuracies \d+%/,
     );
 
     // The folder is a model folder, and the model in it has moved the right way on each row's pair.

@@ -805,7 +805,7 @@ describe("data sets", () => {
     expect(await resolveDatasetFiles("no/such.jsonl")).toEqual({ train: ["no/such.jsonl"] });
     await expect(resolveDatasetFiles("./nowhere")).rejects.toThrow(
       new FileError(
-        'Cannot read feedback from ./nowhere: it does not exist; give a local .jsonl, .json, .csv or .parquet file, or an id on the Hugging Face hub ("owner/name").',
+        'Cannot read feedback from ./nowhere: it does not exist; give a local .jsonl, .json, .csv, .parquet or .db file, or an id on the Hugging Face hub ("owner/name").',
       ),
     );
   });

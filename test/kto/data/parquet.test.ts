@@ -145,7 +145,7 @@ it("numbers of DOUBLE columns are floats for templates, in structs and lists, an
   ];
   const path = fileIn(folder, "floats.parquet", new Uint8Array(parquetWriteBuffer({ schema, columnData })));
   const template = createChatTemplate("{{ kwargs }}", {}, "t.jinja");
-  for await (const { fields } of recordsOf(path, ["prompt", "chat_template_kwargs"])) {
+  for await (const { fields } of recordsOf(path, { columns: ["prompt", "chat_template_kwargs"] })) {
     expect(template.render([], { variables: { kwargs: fields.chat_template_kwargs } })).toBe(
       "{'temperature': 1.0, 'count': 1, 'list': [2.0, 2.5], 'ints': [2]}",
     );

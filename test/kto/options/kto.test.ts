@@ -95,7 +95,7 @@ describe("refusals", () => {
 
   test("a missing option is named with what it should be", () => {
     expect(() => parseKtoConfig({ model_name_or_path: "m", output_dir: "o" })).toThrow(
-      'option "dataset_name" is required: a local feedback file or the hub id of a data set.',
+      'option "dataset_name" is required: a local feedback file, several with commas between them, a folder, or the hub id of a data set.',
     );
   });
 

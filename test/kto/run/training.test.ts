@@ -3,6 +3,10 @@
  * or fails, what it leaves in memory. Tiny models, so that a run takes a second.
  */
 
+import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import type { Model } from "../../../src/engine/model/model.ts";
 import { Random } from "../../../src/engine/random.ts";
@@ -656,6 +660,38 @@ describe("misuse", () => {
       /^Example 3 of 4 has the label "false"/,
     );
     policy.free();
+  });
+
+  it("a save and an evaluation that nobody waits for see the weights of one update, and change none", async () => {
+    const inputs = { reference, examples: randomExamples(6, 7), evalExamples: randomExamples(4, 8) };
+    const options = { max_steps: 4, learning_rate: 1e-2, logging_steps: 1, eval_strategy: "epoch" } as const;
+    const run = async (waits: boolean) => {
+      const policy = await loadModel(device, "llama", "policy");
+      const trainer = await KtoTrainer.create({ policy, ...inputs, options });
+      const folders: string[] = [];
+      const work: Promise<unknown>[] = [];
+      const metrics: Metrics[] = [];
+      const evaluations: unknown[] = [];
+      for await (const step of trainer) {
+        folders.push(mkdtempSync(join(tmpdir(), "kto-save-")));
+        const evaluated = trainer.evaluate().then(({ eval_loss }) => evaluations.push(eval_loss));
+        const both = [trainer.save(folders.at(-1) ?? ""), evaluated];
+        work.push(...both);
+        if (waits) await Promise.all(both);
+        metrics.push(withoutTime(step.metrics));
+      }
+      await Promise.all(work);
+      const files = folders.map((folder) =>
+        createHash("sha256")
+          .update(readFileSync(join(folder, "model.safetensors")))
+          .digest("hex"),
+      );
+      for (const folder of folders) rmSync(folder, { recursive: true });
+      trainer.free();
+      policy.free();
+      return { files, metrics, evaluations };
+    };
+    expect(await run(false)).toEqual(await run(true));
   });
 
   it("microbatches and updates of more rows than there are take memory for these alone", async () => {

@@ -1,22 +1,15 @@
 /**
- * Generation with a key/value cache: a prefill pass over all prompts, then one row a sequence and token. Sequences that
+ * Generation with a key/value cache: prefill passes over all prompts, then one row a sequence and token. Sequences that
  * have ended leave the pass. Each sequence draws from a generator of its own, so its tokens do not depend on which
- * others are generated beside it.
+ * others are generated beside it. The passes themselves are in `passes.ts`.
  */
 import { AdapterError, ConfigError, counted, NumericError } from "../../../errors.ts";
-import { NO_ROW } from "../../../kernels/embedding.ts";
+import { NO_TOKEN } from "../../../kernels/next-token.ts";
 import type { Device } from "../../gpu/device.ts";
-import { Program } from "../../gpu/program.ts";
-import { reshape, rowWindows, sliceRows, type Tensor } from "../../gpu/tensor.ts";
 import { OneAtATime } from "../../one-at-a-time.ts";
 import { Random } from "../../random.ts";
-import { Activations } from "../activations.ts";
-import type { KeyValueCache } from "../block.ts";
-import { recordLayers } from "../decoder.ts";
-import { HeadBuffers, recordHeadRows } from "../head.ts";
-import { recordMatmul } from "../matmul.ts";
 import type { Model } from "../model.ts";
-import type { RowShape } from "../rows.ts";
+import { Passes, type Row } from "./passes.ts";
 import { type SamplingOptions, sampleToken } from "./sample.ts";
 
 export interface GenerateOptions extends SamplingOptions {
@@ -48,48 +41,33 @@ export interface GeneratorOptions {
   readonly maxBatch?: number;
   /** Tokens of prompt and continuation together, per sequence; at most the model's context. */
   readonly maxLength: number;
+  /** Tokens of each sequence for which the cache has room at first; it doubles whenever they are more. Default 256. */
+  readonly startLength?: number;
 }
 
-/** Rows of a prefill pass; longer prompts take several. */
-const PREFILL_ROWS = 1024;
-const COUNT_STEP = 8;
+const START_LENGTH = 256;
 
 interface Sequence {
+  /** Of the prompt, in the call. */
   readonly index: number;
   readonly slot: number;
   readonly random: Random;
   readonly prompt: ArrayLike<number>;
   readonly ids: number[];
-  /** Tokens in the cache. */
-  length: number;
-  next: number;
-}
-
-/** A row to run: one token of a sequence. */
-interface Row {
-  readonly token: number;
-  readonly position: number;
-  readonly slot: number;
+  finish: GeneratedSequence["finish"];
 }
 
 /**
- * Continues prompts with one model, with memory for a fixed number of sequences and tokens. Throws ConfigError for
- * sizes and options out of range, AdapterError when the memory does not fit; `free` gives it back.
+ * Continues prompts with one model, with memory for a fixed number of sequences; the cache grows with their tokens. Throws
+ * ConfigError for sizes and options out of range, AdapterError when the memory does not fit; `free` gives it back.
  */
 export class Generator {
   readonly device: Device;
   readonly model: Model;
   /** Sequences side by side. */
   readonly #slots: number;
-  /** `batch` rounded up to a number of rows that programs are recorded for. */
-  readonly #batch: number;
   readonly #maxLength: number;
-  readonly #activations: Activations;
-  readonly #head: HeadBuffers;
-  readonly #cache: KeyValueCache;
-  readonly #inputs: Record<"tokens" | "positions" | "ranges" | "windowRanges" | "cacheRows" | "headRows", Tensor>;
-  readonly #logits: Tensor[];
-  readonly #programs = new Map<string, Program>();
+  readonly #passes: Passes;
   /** The tokens whose keys and values the first slot of the cache holds. */
   #cached: number[] = [];
   /** Two calls would write into one cache. */
@@ -99,10 +77,13 @@ export class Generator {
    * Allocates the cache and scratch for this many sequences. Throws ConfigError if maxLength exceeds the context or
    * either is no whole number of at least 1, AdapterError if the adapter cannot hold it.
    */
-  constructor(model: Model, { maxBatch = 64, maxLength }: GeneratorOptions) {
+  constructor(model: Model, { maxBatch = 64, maxLength, startLength = START_LENGTH }: GeneratorOptions) {
     const { device, config } = model;
     if (!Number.isInteger(maxBatch) || maxBatch < 1) {
       throw new ConfigError(`maxBatch is ${maxBatch}; it must be a whole number of at least 1.`);
+    }
+    if (!Number.isInteger(startLength) || startLength < 1) {
+      throw new ConfigError(`startLength is ${startLength}; it must be a whole number of at least 1.`);
     }
     if (!(maxLength >= 1) || !(Number.isInteger(maxLength) || maxLength === Number.POSITIVE_INFINITY)) {
       throw new ConfigError(`maxLength is ${maxLength}; it must be a whole number of at least 1.`);
@@ -121,38 +102,13 @@ export class Generator {
       );
     }
     this.#slots = maxBatch;
-    this.#batch = Math.ceil(maxBatch / COUNT_STEP) * COUNT_STEP;
     this.#maxLength = maxLength;
-    const rows = Math.max(this.#batch, PREFILL_ROWS);
-    const shape = this.#shape(rows);
-    const kvWidth = config.keyValueHeads * config.headSize;
-    const cacheOf = (what: string) =>
-      Array.from({ length: config.layers }, (_, layer) =>
-        device.allocate("activations", `${what} cache ${layer}`, [this.#slots * maxLength, kvWidth]),
-      );
-    const u32 = (name: string, dimensions: readonly number[]) => device.allocate("batch", name, dimensions, "u32");
-    const made = device.allocating(() => ({
-      activations: new Activations(device, config, [shape], "none", { adapter: model.adapter }),
-      head: new HeadBuffers(device, config, [shape], false),
-      inputs: {
-        tokens: u32("tokens", [rows]),
-        positions: u32("positions", [rows]),
-        ranges: u32("ranges", [rows, 4]),
-        windowRanges: u32("windowed ranges", [rows, 4]),
-        cacheRows: u32("cache rows", [rows]),
-        headRows: u32("head rows", [this.#batch]),
-      },
-      keys: cacheOf("key"),
-      values: cacheOf("value"),
-      logits: rowWindows(model.parameter(model.headName), device.limits.maxStorageBufferBindingSize).map(({ window }) =>
-        device.allocate("scratch", "logits", [this.#batch, window.shape[0] ?? 0]),
-      ),
-    }));
-    this.#activations = made.activations;
-    this.#head = made.head;
-    this.#inputs = made.inputs;
-    this.#cache = { keys: made.keys, values: made.values, rows: made.inputs.cacheRows };
-    this.#logits = made.logits;
+    this.#passes = new Passes(model, { slots: maxBatch, start: startLength, most: maxLength });
+  }
+
+  /** Bytes of the keys and values, now and of sequences of maxLength tokens. */
+  get cacheBytes(): { readonly now: number; readonly most: number } {
+    return this.#passes.cacheBytes;
   }
 
   /** How many sequences of this many tokens fit one binding of the adapter with the keys, or values, of one layer. */
@@ -160,17 +116,6 @@ export class Generator {
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
     const bytes = 4 * maxLength * config.keyValueHeads * config.headSize;
     return Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize) / bytes);
-  }
-
-  #shape(rows: number): RowShape {
-    return {
-      gradientRows: rows,
-      branchRows: 0,
-      gradientHeadRows: this.#batch,
-      branchHeadRows: 0,
-      sequences: this.#batch,
-      longest: this.#maxLength,
-    };
   }
 
   /**
@@ -217,172 +162,138 @@ export class Generator {
     const eos = new Set(options.eosTokenIds ?? this.model.config.eosTokenIds);
     const sequences = prompts.map((prompt, slot): Sequence => {
       const random = new Random(options.seed, first + slot);
-      return { index: slot, slot, random, prompt, ids: [], length: prompt.length, next: 0 };
+      return { index: first + slot, slot, random, prompt, ids: [], finish: "length" };
     });
-    const results: GeneratedSequence[] = sequences.map(({ ids }) => ({ ids, finish: "length" }));
     const reused = options.reusePrefix && prompts.length === 1 ? commonLength(this.#cached, prompts[0] ?? []) : 0;
     this.#cached = []; // until the passes have been made
-    let logits = await this.#prefill(prompts, reused);
-    let active = sequences;
-    while (active.length > 0) {
-      active.forEach((sequence, at) => {
-        const row = logits(at);
-        if (!row.every(Number.isFinite)) {
-          throw new NumericError(
-            `Prompt ${first + sequence.slot + 1}: the logits after ${sequence.length} tokens are not finite numbers; the weights of ${this.model.folder} overflow f32.`,
-          );
-        }
-        sequence.next = sampleToken(row, options, sequence.random, tokensOf(sequence));
-      });
-      active = active.filter((sequence) => {
-        if (eos.has(sequence.next)) {
-          results[sequence.index] = { ids: sequence.ids, finish: "eos" };
-          return false;
-        }
-        sequence.ids.push(sequence.next);
-        if (options.onToken?.(first + sequence.index, sequence.ids) === "stop") {
-          results[sequence.index] = { ids: sequence.ids, finish: "stop" };
-          return false;
-        }
-        // The new token is not in the cache yet.
-        return sequence.ids.length < options.maxNewTokens && sequence.length + 1 < this.#maxLength;
-      });
-      if (active.length === 0) break;
-      const rows = active.map(({ next, length, slot }): Row => ({ token: next, position: length, slot }));
-      for (const sequence of active) sequence.length++;
-      logits = await this.#run(
-        rows,
-        rows.map((_, row) => row),
-      );
-    }
+    /** Adds a token to its sequence; returns whether that goes on. */
+    const take = (sequence: Sequence, token: number): boolean => {
+      if (token === NO_TOKEN) throw this.#notFinite(sequence);
+      if (eos.has(token)) {
+        sequence.finish = "eos";
+        return false;
+      }
+      sequence.ids.push(token);
+      if (options.onToken?.(sequence.index, sequence.ids) === "stop") {
+        sequence.finish = "stop";
+        return false;
+      }
+      return this.#mayGrow(sequence, options, 0);
+    };
+    // Without a draw and without a look at earlier tokens the device finds the next token itself.
+    const greedy = options.temperature === 0 && (options.repetitionPenalty ?? 1) === 1;
+    const tokens = await this.#prefill(sequences, reused, greedy ? undefined : options);
+    const active = sequences.filter((sequence, at) => take(sequence, tokens[at] ?? NO_TOKEN));
+    if (greedy) await this.#goOnGreedily(active, options, take);
+    else await this.#goOnSampling(active, options, take);
     const [single] = sequences;
-    if (single) this.#cached = [...tokensOf(single)].slice(0, single.length);
-    return results;
+    // The last token may not have been run.
+    if (single) this.#cached = [...tokensOf(single)].slice(0, lengthOf(single) - 1);
+    return sequences.map(({ ids, finish }) => ({ ids, finish }));
   }
 
-  /** Runs all prompt tokens but the first `reused`; returns the logits of each prompt's last one. */
-  async #prefill(prompts: readonly ArrayLike<number>[], reused: number): Promise<(sequence: number) => Float32Array> {
-    const { vocabSize } = this.model.config;
-    const all = new Float32Array(prompts.length * vocabSize);
+  #notFinite(sequence: Sequence): NumericError {
+    return new NumericError(
+      `Prompt ${sequence.index + 1}: the logits after ${lengthOf(sequence)} tokens are not finite numbers; the weights of ${this.model.folder} overflow f32.`,
+    );
+  }
+
+  /** Whether a sequence that gets `more` tokens may get yet another one behind them. */
+  #mayGrow(sequence: Sequence, { maxNewTokens }: GenerateOptions, more: number): boolean {
+    return sequence.ids.length + more < maxNewTokens && lengthOf(sequence) + more < this.#maxLength;
+  }
+
+  /** Runs all prompt tokens but the first `reused`; returns the token that follows each prompt. */
+  async #prefill(sequences: readonly Sequence[], reused: number, sampling?: GenerateOptions): Promise<number[]> {
+    const next: number[] = [];
     let rows: Row[] = [];
-    let lasts: { row: number; sequence: number }[] = [];
+    let lasts: { row: number; sequence: Sequence }[] = [];
+    this.#passes.hold(Math.max(...sequences.map(lengthOf)));
     const flush = async () => {
-      const logits = await this.#run(
-        rows,
-        lasts.map(({ row }) => row),
-      );
-      lasts.forEach(({ sequence }, at) => {
-        all.set(logits(at), sequence * vocabSize);
-      });
+      const heads = lasts.map(({ row }) => row);
+      if (sampling === undefined) next.push(...(await this.#passes.tokens(rows, heads)));
+      else {
+        const logits = await this.#passes.logits(rows, heads);
+        next.push(...lasts.map(({ sequence }, at) => this.#draw(sequence, logits(at), sampling)));
+      }
       rows = [];
       lasts = [];
     };
-    for (const [slot, prompt] of prompts.entries()) {
-      for (let position = reused; position < prompt.length; position++) {
-        if (rows.length === Math.max(this.#batch, PREFILL_ROWS)) await flush();
-        rows.push({ token: prompt[position] ?? 0, position, slot });
+    for (const sequence of sequences) {
+      for (let position = reused; position < sequence.prompt.length; position++) {
+        if (rows.length === this.#passes.mostRows) await flush();
+        rows.push({ token: sequence.prompt[position] ?? 0, position, slot: sequence.slot });
       }
-      lasts.push({ row: rows.length - 1, sequence: slot });
+      lasts.push({ row: rows.length - 1, sequence });
     }
     await flush();
-    return (sequence) => all.subarray(sequence * vocabSize, (sequence + 1) * vocabSize);
+    return next;
   }
 
-  /** One pass over rows; logits of the rows in `heads`, by their place there. */
-  async #run(rows: readonly Row[], heads: readonly number[]): Promise<(at: number) => Float32Array> {
-    const capacity =
-      rows.length <= this.#batch
-        ? Math.ceil(rows.length / COUNT_STEP) * COUNT_STEP
-        : Math.max(this.#batch, PREFILL_ROWS);
-    const tokens = new Uint32Array(capacity);
-    const positions = new Uint32Array(capacity);
-    const ranges = new Uint32Array(4 * capacity);
-    const windowRanges = new Uint32Array(4 * capacity);
-    const cacheRows = new Uint32Array(capacity).fill(NO_ROW);
-    const window = this.model.config.slidingWindow ?? this.#maxLength;
-    rows.forEach(({ token, position, slot }, row) => {
-      tokens[row] = token;
-      positions[row] = position;
-      const own = slot * this.#maxLength + position;
-      cacheRows[row] = own;
-      ranges.set([0, 0, own - position, own + 1], 4 * row);
-      windowRanges.set([0, 0, own - Math.min(position, window - 1), own + 1], 4 * row);
-    });
-    const headRows = new Uint32Array(this.#batch).fill(NO_ROW);
-    headRows.set(heads);
-    const program = await this.#program(capacity);
-    this.device.upload(this.#inputs.tokens, tokens);
-    this.device.upload(this.#inputs.positions, positions);
-    this.device.upload(this.#inputs.ranges, ranges);
-    this.device.upload(this.#inputs.windowRanges, windowRanges);
-    this.device.upload(this.#inputs.cacheRows, cacheRows);
-    this.device.upload(this.#inputs.headRows, headRows);
-    program.run();
-    const headCapacity = Math.min(this.#batch, capacity);
-    const windows = await Promise.all(
-      this.#logits.map((tensor) => this.device.download(sliceRows(tensor, 0, headCapacity))),
-    );
-    const [whole] = windows;
-    const { vocabSize } = this.model.config;
-    if (windows.length === 1 && whole) return (at) => whole.subarray(at * vocabSize, (at + 1) * vocabSize);
-    return (at) => {
-      const row = new Float32Array(vocabSize);
-      let start = 0;
-      windows.forEach((window, index) => {
-        const columns = this.#logits[index]?.shape[1] ?? 0;
-        row.set(window.subarray(at * columns, (at + 1) * columns), start);
-        start += columns;
-      });
-      return row;
-    };
+  #draw(sequence: Sequence, logits: Float32Array, options: GenerateOptions): number {
+    for (let i = 0; i < logits.length; i++) if (!Number.isFinite(logits[i])) throw this.#notFinite(sequence);
+    return sampleToken(logits, options, sequence.random, tokensOf(sequence));
   }
 
-  /** The program for a number of rows; of the logits it computes those of the first `min(batch, rows)` head rows. */
-  async #program(rows: number): Promise<Program> {
-    const key = String(rows);
-    let program = this.#programs.get(key);
-    if (program === undefined) {
-      program = new Program(this.device, `generate ${rows}`);
-      const heads = Math.min(this.#batch, rows);
-      const inputs = {
-        tokens: sliceRows(this.#inputs.tokens, 0, rows),
-        positions: sliceRows(this.#inputs.positions, 0, rows),
-        positionLimit: this.#maxLength,
-        ranges: sliceRows(this.#inputs.ranges, 0, rows),
-        windowRanges: sliceRows(this.#inputs.windowRanges, 0, rows),
-      };
-      const cache = { ...this.#cache, rows: sliceRows(this.#cache.rows, 0, rows) };
-      const output = recordLayers(program, this.model, this.#activations, this.#shape(rows), inputs, cache);
-      const headRows = sliceRows(this.#inputs.headRows, 0, heads);
-      const normed = recordHeadRows({ program, model: this.model, buffers: this.#head }, output, headRows);
-      const table = this.model.parameter(this.model.headName);
-      let start = 0;
-      for (const logits of this.#logits) {
-        const columns = logits.shape[1] ?? 0;
-        recordMatmul(program, "NT", normed, sliceRows(table, start, columns), reshape(logits, [heads, columns]));
-        start += columns;
-      }
-      this.#programs.set(key, program);
+  /** Passes whose logits the host reads, to draw from them. */
+  async #goOnSampling(
+    sequences: Sequence[],
+    options: GenerateOptions,
+    take: (sequence: Sequence, token: number) => boolean,
+  ): Promise<void> {
+    for (let active = sequences; active.length > 0; ) {
+      this.#passes.hold(Math.max(...active.map(lengthOf)));
+      const logits = await this.#passes.logits(active.map(lastRow), [...active.keys()]);
+      active = active.filter((sequence, at) => take(sequence, this.#draw(sequence, logits(at), options)));
     }
-    await program.prepare();
-    return program;
+  }
+
+  /**
+   * Passes that take their tokens on the device: each is submitted before the host has read the tokens of the one before,
+   * as long as all its sequences go on. When one ends, what the pass ahead computed for it is dropped.
+   */
+  async #goOnGreedily(
+    sequences: Sequence[],
+    options: GenerateOptions,
+    take: (sequence: Sequence, token: number) => boolean,
+  ): Promise<void> {
+    for (let active = sequences; active.length > 0; ) {
+      this.#passes.hold(Math.max(...active.map(lengthOf)));
+      let submitted = await this.#passes.start(active.map(lastRow));
+      for (let allGoOn = true; allGoOn; ) {
+        const room = Math.max(...active.map(lengthOf)) < this.#passes.cacheLength;
+        const useful = active.some((sequence) => this.#mayGrow(sequence, options, 1));
+        const ahead = room && useful ? this.#passes.next() : undefined;
+        const tokens = await submitted.tokens;
+        const goesOn = active.map((sequence, at) => take(sequence, tokens[at] ?? NO_TOKEN));
+        allGoOn = ahead !== undefined && goesOn.every((on) => on);
+        if (ahead !== undefined && allGoOn) {
+          submitted = ahead;
+          continue;
+        }
+        const later = goesOn.includes(true) ? await ahead?.tokens : undefined;
+        active = active.filter(
+          (sequence, at) => goesOn[at] && (later === undefined || take(sequence, later[at] ?? NO_TOKEN)),
+        );
+      }
+    }
   }
 
   /** Gives the device memory back. */
   free(): void {
-    for (const program of this.#programs.values()) program.dispose();
-    this.#activations.free();
-    this.#head.free();
-    for (const tensor of [
-      ...this.#cache.keys,
-      ...this.#cache.values,
-      ...Object.values(this.#inputs),
-      ...this.#logits,
-    ]) {
-      this.device.free(tensor);
-    }
+    this.#passes.free();
   }
 }
+
+/** Tokens of prompt and continuation. */
+const lengthOf = ({ prompt, ids }: Sequence) => prompt.length + ids.length;
+
+/** The row of a sequence's last token, which has not been run. */
+const lastRow = (sequence: Sequence): Row => ({
+  token: sequence.ids.at(-1) ?? 0,
+  position: lengthOf(sequence) - 1,
+  slot: sequence.slot,
+});
 
 /** Prompt and continuation. */
 function* tokensOf({ prompt, ids }: Sequence): Iterable<number> {

@@ -3,6 +3,7 @@
  * sequences end; what is refused.
  */
 import { afterAll, describe, expect, it } from "vitest";
+import { planningDevice } from "../../../../src/engine/gpu/memory-plan.ts";
 import { type GenerateOptions, Generator } from "../../../../src/engine/model/generate/generate.ts";
 import { Model } from "../../../../src/engine/model/model.ts";
 import { Random } from "../../../../src/engine/random.ts";
@@ -33,9 +34,9 @@ function randomPrompts(count: number, seed: number, longest = 12): number[][] {
 async function generate(
   prompts: number[][],
   options: Partial<GenerateOptions>,
-  { model = llama, maxBatch = 64, maxLength = 60 } = {},
+  { model = llama, maxBatch = 64, maxLength = 60, startLength = 256 } = {},
 ) {
-  const generator = new Generator(model, { maxBatch, maxLength });
+  const generator = new Generator(model, { maxBatch, maxLength, startLength });
   try {
     return await generator.generate(prompts, { ...greedy, ...options });
   } finally {
@@ -56,6 +57,18 @@ describe("tokens", () => {
       );
     },
   );
+
+  // One sequence takes a tile of its own in every matmul, and few take one of four rows.
+  it.each([1, 3])("greedy continuations equal float64 with %i side by side", async (maxBatch) => {
+    for (const name of ["llama", "gpt2"] as const) {
+      const model = models[name];
+      const prompts = randomPrompts(3, 21);
+      const results = await generate(prompts, {}, { model, maxBatch, maxLength: 30 });
+      expect(results.map(({ ids }) => ids)).toEqual(
+        prompts.map((prompt) => exactGreedy(float64Fixture(name, "policy"), prompt, 10, model.config.vocabSize)),
+      );
+    }
+  });
 
   it("more prompt tokens than a prefill pass holds, prompts split between passes among them", async () => {
     const random = new Random(4);
@@ -148,6 +161,20 @@ describe("the end of a sequence", () => {
     );
     expect(cut[2]?.ids.length).toBeLessThanOrEqual(4);
     expect(cut.some(({ finish }) => finish === "length")).toBe(true);
+  });
+
+  it("does so too where the next pass is under way before the token is known", async () => {
+    const whole = await generate(prompts, {});
+    // Each sequence ends somewhere else, and several at once.
+    const ends = new Set(whole.map(({ ids }, i) => ids[2 + (i % 4)] ?? -1));
+    const cut = await generate(prompts, { eosTokenIds: [...ends] });
+    expect(cut).toEqual(
+      whole.map(({ ids, finish }) => {
+        const end = ids.findIndex((id) => ends.has(id));
+        return end < 0 ? { ids, finish } : { ids: ids.slice(0, end), finish: "eos" };
+      }),
+    );
+    expect(new Set(cut.map(({ ids }) => ids.length)).size).toBeGreaterThan(1);
   });
 
   it("may come first, and is the model's own unless others are given", async () => {
@@ -269,6 +296,20 @@ it("a generator that was freed says so, before and during its work", async () =>
   await device.idle();
 });
 
+it("a generator that was freed while a pass was under way says so too", async () => {
+  const generator = new Generator(llama, { maxBatch: 1, maxLength: 60 });
+  const failing = generator.generate([[7]], {
+    ...greedy,
+    onToken: (_, ids) => {
+      if (ids.length === 4) generator.free();
+      return undefined;
+    },
+  });
+  await expect(failing).rejects.toThrow(/ was freed and used again: /);
+  await expect(failing).rejects.toThrow(ConfigError);
+  await device.idle();
+});
+
 describe("refusals", () => {
   it.each([
     ["an empty prompt", [[5], []], {}, "Prompt 2 has no tokens; give it one or more."],
@@ -341,15 +382,15 @@ describe("memory", () => {
 
   it("the cache holds as many sequences as were asked for, and says what fits where one binding cannot", async () => {
     const cacheBytes = (maxBatch: number) => {
-      const before = device.memory().activations ?? 0;
       const generator = new Generator(llama, { maxBatch, maxLength: 64 });
-      const bytes = (device.memory().activations ?? 0) - before;
+      const bytes = generator.cacheBytes;
       generator.free();
       return bytes;
     };
     // Keys and values of 2 layers, 16 numbers a token.
     const one = 2 * 2 * 64 * 16 * 4;
-    expect(cacheBytes(8) - cacheBytes(1)).toBe(7 * one);
+    expect(cacheBytes(8)).toEqual({ now: 8 * one, most: 8 * one });
+    expect(cacheBytes(1)).toEqual({ now: one, most: one });
     await withLimits({ maxStorageBufferBindingSize: 3 * 64 * 16 * 4 }, async () => {
       expect(Generator.mostSideBySide(llama, 64)).toBe(3);
       expect(() => new Generator(llama, { maxBatch: 4, maxLength: 64 })).toThrow(
@@ -359,6 +400,59 @@ describe("memory", () => {
         /; take shorter sequences \(max_length/,
       );
     });
+  });
+
+  it("the cache doubles when it is full, and what it holds stays: the same tokens as with all the room at first", async () => {
+    const prompts = randomPrompts(5, 31, 20);
+    for (const name of ["llama", "gpt2"] as const) {
+      for (const options of [{ maxNewTokens: 30 }, { ...sampled, maxNewTokens: 30 }]) {
+        const full = await generate(prompts, options, { model: models[name], maxBatch: 5, startLength: 60 });
+        for (const startLength of [1, 7]) {
+          const grown = await generate(prompts, options, { model: models[name], maxBatch: 5, startLength });
+          expect(grown, `${name}, ${startLength} tokens at first`).toEqual(full);
+        }
+      }
+    }
+  });
+
+  it("the cache is as long as its sequences ask for, to the next doubling, and at most as was allowed", async () => {
+    const generator = new Generator(llama, { maxBatch: 2, maxLength: 50, startLength: 8 });
+    const token = 2 * 2 * 2 * 16 * 4;
+    const length = () => generator.cacheBytes.now / token;
+    try {
+      expect(generator.cacheBytes).toEqual({ now: 8 * token, most: 50 * token });
+      for (const [prompt, held] of [
+        [4, 8],
+        [9, 16],
+        [4, 16],
+        [33, 50],
+      ] as const) {
+        await generator.generate([new Array(prompt).fill(5)], { ...greedy, maxNewTokens: 4 });
+        expect(length()).toBe(held);
+      }
+    } finally {
+      generator.free();
+    }
+  });
+
+  it("a plan counts the cache at its largest, and the copies by which it grows", async () => {
+    const size = { maxBatch: 3, maxLength: 48, startLength: 6 };
+    const counting = planningDevice(device);
+    const model = await loadModel(counting, "llama", "policy");
+    const [loaded, before, { uniforms }] = [counting.totalBytes, device.totalBytes, device.memory()];
+    const planned = new Generator(model, size);
+    const generator = new Generator(llama, size);
+    try {
+      await generator.generate([new Array(40).fill(5)], greedy);
+      expect(generator.cacheBytes.now).toBe(generator.cacheBytes.most);
+      const used = device.memory();
+      // Programs are not part of a plan, and the model's rotary angles stay from before.
+      expect(counting.totalBytes - loaded).toBe(device.totalBytes - before - (used.uniforms ?? 0) + (uniforms ?? 0));
+      expect(counting.peakBytes).toBeGreaterThan(counting.totalBytes);
+    } finally {
+      generator.free();
+      planned.free();
+    }
   });
 
   it("free gives back the cache and all scratch", async () => {

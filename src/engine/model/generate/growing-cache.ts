@@ -1,0 +1,102 @@
+/**
+ * Keys and values of the tokens of several sequences, which generation adds to. Each sequence has a slot of the same number
+ * of rows; where one is full all of them are doubled, so that a generator that may hold long sequences takes their memory
+ * when they are long. Not the passes that read it: these are recorded again for the new buffers.
+ */
+import type { Device } from "../../gpu/device.ts";
+import { byteLength, type Tensor } from "../../gpu/tensor.ts";
+import type { ModelConfig } from "../config/config.ts";
+
+export interface CacheSize {
+  readonly slots: number;
+  /** Tokens of a slot at first. */
+  readonly start: number;
+  /** Tokens of a slot at most. */
+  readonly most: number;
+}
+
+export class GrowingCache {
+  readonly #device: Device;
+  readonly #size: CacheSize;
+  readonly #width: number;
+  readonly #keys: Tensor[];
+  readonly #values: Tensor[];
+  #length: number;
+
+  /** Throws AdapterError when the adapter cannot hold it. */
+  constructor(device: Device, config: ModelConfig, size: CacheSize) {
+    this.#device = device;
+    this.#size = size;
+    this.#width = config.keyValueHeads * config.headSize;
+    this.#length = Math.min(size.start, size.most);
+    const tensors = (what: string) =>
+      Array.from({ length: config.layers }, (_, layer) => this.#allocate(what, layer, this.#length));
+    this.#keys = tensors("key");
+    this.#values = tensors("value");
+  }
+
+  /** Tokens that each slot holds now: slot s has the rows from s times this on. */
+  get length(): number {
+    return this.#length;
+  }
+
+  /** Per layer, [slots length, KV D]. */
+  get keys(): readonly Tensor[] {
+    return this.#keys;
+  }
+
+  get values(): readonly Tensor[] {
+    return this.#values;
+  }
+
+  /** Bytes now, and of a cache that has grown as far as it may. */
+  get bytes(): { readonly now: number; readonly most: number } {
+    const now = [...this.#keys, ...this.#values].reduce((sum, tensor) => sum + byteLength(tensor), 0);
+    return { now, most: (now / this.#length) * this.#size.most };
+  }
+
+  /**
+   * Makes room for this many tokens of each sequence and keeps what is held. Layer by layer, so that no more than one is
+   * there twice. Returns whether there are new buffers.
+   */
+  grow(length: number): boolean {
+    const { most } = this.#size;
+    if (length > most) throw new Error(`a cache of at most ${most} tokens a sequence is to hold ${length}`);
+    let next = this.#length;
+    while (next < length) next = Math.min(2 * next, most);
+    if (next === this.#length) return false;
+    for (const [what, tensors] of [
+      ["key", this.#keys],
+      ["value", this.#values],
+    ] as const) {
+      for (const [layer, tensor] of tensors.entries()) {
+        const larger = this.#allocate(what, layer, next);
+        this.#copy(tensor, larger, next);
+        this.#device.free(tensor);
+        tensors[layer] = larger;
+      }
+    }
+    this.#length = next;
+    return true;
+  }
+
+  #allocate(what: string, layer: number, length: number): Tensor {
+    return this.#device.allocate("activations", `${what} cache ${layer}`, [this.#size.slots * length, this.#width]);
+  }
+
+  /** Copies each slot to the beginning of its place in a larger buffer of slots of `length` tokens. */
+  #copy(from: Tensor, to: Tensor, length: number): void {
+    const tokenBytes = 4 * this.#width;
+    const encoder = this.#device.gpu.createCommandEncoder({ label: "growing the cache" });
+    for (let slot = 0; slot < this.#size.slots; slot++) {
+      const [source, target] = [slot * this.#length * tokenBytes, slot * length * tokenBytes];
+      encoder.copyBufferToBuffer(from.buffer, source, to.buffer, target, this.#length * tokenBytes);
+    }
+    this.#device.submit(encoder.finish());
+  }
+
+  /** Gives the device memory back. */
+  free(): void {
+    for (const tensor of [...this.#keys, ...this.#values]) this.#device.free(tensor);
+  }
+}

@@ -1,0 +1,33 @@
+/** Exports as tests write them, and the rows that they give in short. */
+import type { ColumnMapping } from "../../src/kto/data/columns.ts";
+import type { ExportReport } from "../../src/kto/data/exports/report.ts";
+import { feedbackRows } from "../../src/kto/data/read.ts";
+import { fileIn } from "./folders.ts";
+
+/** Rows in short: "role: text | role: text", the answer, the label; and "id reason" of what was dropped. */
+export async function shortRows(
+  folder: string,
+  name: string,
+  content: unknown,
+  columnMapping: ColumnMapping = {},
+  labelThreshold?: number,
+) {
+  const text = typeof content === "string" ? content : JSON.stringify(content);
+  let report: ExportReport | undefined;
+  const options = {
+    columnMapping,
+    onWarning: () => {},
+    onExport: (found: ExportReport) => {
+      report = found;
+    },
+    ...(labelThreshold === undefined ? {} : { labelThreshold }),
+  };
+  const rows: (readonly [string, string, boolean])[] = [];
+  for await (const row of feedbackRows(fileIn(folder, name, text), options)) {
+    if (!("promptMessages" in row)) throw new Error("a row of an export is no chat");
+    const prompt = row.promptMessages.map(({ role, content: said }) => `${role}: ${said}`).join(" | ");
+    rows.push([prompt, String(row.completionMessages[0]?.content), row.label]);
+  }
+  const dropped = report?.dropped.map(({ id, reason }) => `${id} ${reason}`) ?? [];
+  return { rows, dropped, unrated: report?.unrated, shape: report?.shapes.join() };
+}
