@@ -1,5 +1,6 @@
 /** `npm run gpu-report`: the report from a checkout. `--bundle [FILE]` packs it for a machine that has none (bundle/). */
 import { basename, join } from "node:path";
+import { mebibytes } from "../../src/errors.ts";
 import { checkout } from "./checkout.ts";
 import { reportCommand } from "./report.ts";
 
@@ -12,5 +13,5 @@ else if (rest.length > 0 || file.startsWith("-")) {
   // esbuild is loaded for this alone.
   const { packBundle } = await import("./bundle/pack.ts");
   const bytes = await packBundle(file, checkout);
-  console.log(`${file}: ${(bytes / 2 ** 20).toFixed(1)} MiB. On the other machine: sh ${basename(file)}`);
+  console.log(`${file}: ${mebibytes(bytes)}. On the other machine: sh ${basename(file)}`);
 }

@@ -28,34 +28,7 @@ const shownLimits = [
 /** The features that kernels use where present; the JSON report lists all features of the adapter. */
 const usedFeatures = ["shader-f16", "subgroups", "timestamp-query"];
 
-export interface AdapterReport {
-  readonly index: number;
-  readonly kind: AdapterKind;
-  readonly description: string;
-  readonly chosen: boolean;
-  readonly features: readonly string[];
-  /** Fewest and most threads of a subgroup; absent if the adapter does not tell. */
-  readonly subgroup_sizes?: readonly [number, number];
-  /** Shapes of subgroup matrices, as "f16 x f16 + f32, 16 x 16 x 16"; absent where there are none. */
-  readonly subgroup_matrices?: readonly string[];
-  readonly limits: Readonly<Record<string, number>>;
-}
-
-export interface DoctorReport {
-  readonly node: string;
-  readonly os: string;
-  readonly cpus: number;
-  readonly memory_bytes: number;
-  /** Installed versions, this package first; null for one that is not installed. */
-  readonly packages: Readonly<Record<string, string | null>>;
-  readonly adapters: readonly AdapterReport[];
-  /** Why this adapter was chosen; null if none was. */
-  readonly reason: string | null;
-  /** What would be faster; null for a GPU. */
-  readonly faster: string | null;
-  /** Why there is no adapter, with the remedy. */
-  readonly error: string | null;
-}
+export type DoctorReport = Awaited<ReturnType<typeof examine>>["report"];
 
 /**
  * Prints the report.
@@ -70,10 +43,7 @@ export async function doctor(platform: Platform, options: DoctorOptions, output:
   if (failure !== undefined) throw failure;
 }
 
-async function examine(
-  platform: Platform,
-  selector: string,
-): Promise<{ report: DoctorReport; failure: KtoError | undefined }> {
+async function examine(platform: Platform, selector: string) {
   let found: FoundAdapter[] = [];
   let chosen: FoundAdapter | undefined;
   let failure: KtoError | undefined;
@@ -91,28 +61,32 @@ async function examine(
     os: `${process.platform} ${process.arch}`,
     cpus: availableParallelism(),
     memory_bytes: totalmem(),
+    /** This package first; null for one that is not installed. */
     packages: installedVersions(),
     adapters: found.map((candidate, index) => reportAdapter(candidate, index, index === chosenIndex)),
+    /** Why this adapter was chosen; null if none was. */
     reason: chosen === undefined ? null : reasonFor(chosen.kind, selector, found.length),
+    /** What would be faster; null for a GPU. */
     faster: chosen === undefined ? null : (fasterThan(chosen.kind) ?? null),
+    /** Why there is no adapter, with the remedy. */
     error: failure?.message ?? null,
   };
   return { report, failure };
 }
 
-function reportAdapter({ adapter, kind, description }: FoundAdapter, index: number, chosen: boolean): AdapterReport {
+function reportAdapter({ adapter, kind, description }: FoundAdapter, index: number, chosen: boolean) {
   const limits = Object.fromEntries(shownLimits.map((name) => [name, adapter.limits[name]]));
   const { subgroupMinSize, subgroupMaxSize } = adapter.info;
   const features = [...adapter.features].map(String).sort();
-  const matrices = matrixConfigs(adapter.info).map(
+  /** Fewest and most threads of a subgroup; absent if the adapter does not tell. */
+  const subgroups = subgroupMinSize > 0 ? { subgroup_sizes: [subgroupMinSize, subgroupMaxSize] as const } : {};
+  const shapes = matrixConfigs(adapter.info).map(
     ({ componentType, resultComponentType, M, N, K }) =>
       `${componentType} x ${componentType} + ${resultComponentType}, ${M} x ${N} x ${K}`,
   );
-  const report = {
-    ...{ index, kind, description, chosen, features, limits },
-    ...(matrices.length > 0 && { subgroup_matrices: matrices }),
-  };
-  return subgroupMinSize > 0 ? { ...report, subgroup_sizes: [subgroupMinSize, subgroupMaxSize] } : report;
+  /** Shapes of subgroup matrices, as "f16 x f16 + f32, 16 x 16 x 16"; absent where there are none. */
+  const matrices = shapes.length > 0 ? { subgroup_matrices: shapes } : {};
+  return { index, kind, description, chosen, features, limits, ...subgroups, ...matrices };
 }
 
 function reasonFor(kind: AdapterKind, selector: string, count: number): string {
