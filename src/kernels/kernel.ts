@@ -134,6 +134,9 @@ export function fittingFormat<B extends string, U extends string>(
 /** Storage buffers of one stage that every WebGPU adapter supports; a kernel declares no more. */
 export const MAX_STORAGE_BINDINGS = 8;
 
+/** The WGSL extension for matrices that a subgroup multiplies; Dawn names it so. */
+export const MATRICES = "chromium_experimental_subgroup_matrix";
+
 /** Builds a kernel from its declaration. Throws where a binding cannot be parsed or there are too many. */
 export function kernel<R extends string, W extends string, U extends string>(
   source: KernelSource<R, W, U>,
@@ -150,7 +153,9 @@ export function kernel<R extends string, W extends string, U extends string>(
   if (source.divisible) members.push("firstGroupX: u32", "firstGroupY: u32");
   const halves = bindings.some(({ view }) => view === "f16" || view === "vec4h") ? ["f16"] : [];
   const header = [
-    ...[...halves, ...(source.enable ?? [])].map((extension) => `enable ${extension};`),
+    ...[...new Set([...halves, ...(source.enable ?? [])])].map((extension) => `enable ${extension};`),
+    // Tint cannot see that what a subgroup's number leads to is the same for all its lanes.
+    ...(source.enable?.includes(MATRICES) ? ["diagnostic(off, chromium.subgroup_matrix_uniformity);"] : []),
     `struct Uniforms { ${members.join(", ")} }`,
     "@group(0) @binding(0) var<uniform> u: Uniforms;",
     ...bindings.map(

@@ -30,6 +30,7 @@ export const PASS_UNIFORMS = { ...PRODUCT_UNIFORMS, splits: "u32", firstSplit: "
 /** The entry point of a divisible kernel with the uniforms `PASS_UNIFORMS`. */
 export function vocabularyPass(tile: MatmulTile, { givenType, given, reduce, store }: VocabularyPass): string {
   const ownRows = unknownCount(tile.ownRows, "u.M");
+  const ownRow = tile.rowStep === 1 ? "ownFirst + r" : `ownFirst + r * ${tile.rowStep}u`;
   const each = (text: (r: number) => string) => range(tile.ownRows).map(text).join("\n  ");
   return /* wgsl */ `${tile.declarations}
 ${tile.acrossColumns}
@@ -43,7 +44,7 @@ fn main(${tile.parameters}) {
   ${tile.setup}
   var allGiven: array<${givenType}, ${tile.ownRows}>;
   for (var r = 0u; r < ${ownRows}; r++) {
-    let row = min(ownFirst + r, u.M - 1u);
+    let row = min(${ownRow}, u.M - 1u);
     allGiven[r] = ${given};
   }
   ${each((r) => `var kept${r} = NOTHING; let given${r} = allGiven[${r}];`)}
@@ -55,7 +56,7 @@ fn main(${tile.parameters}) {
     .map((r) => `kept${r}`)
     .join(", ")});
   for (var r = 0u; r < ${ownRows}; r++) {
-    let row = ownFirst + r;
+    let row = ${ownRow};
     let kept = allKept[r];
     let given = allGiven[r];
     ${reduce}

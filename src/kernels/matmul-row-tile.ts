@@ -44,6 +44,7 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
   let column = select(u.N, firstColumn + 4u * lane, lane < ${fours}u);
   let sum0 = ${fours === 1 ? "total0" : "select(total1, total0, lane == 0u)"};`,
     ownRows: 1,
+    rowStep: 1,
     ownFours: 1,
     fourStep: 0,
     acrossColumns: inSubgroup ? ACROSS_LANES : acrossNeighbours(lanes, lanes),
@@ -77,6 +78,7 @@ ${declareSums(variant, 1)}
     }
   }`,
     ownRows: 1,
+    rowStep: 1,
     ownFours: 1,
     fourStep: 0,
     acrossColumns: ACROSS_LANES,

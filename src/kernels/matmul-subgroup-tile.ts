@@ -5,7 +5,7 @@
 import { addProducts, declareSums, fourRows, loadB, type MatmulTile, range } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { declareShared, fillShared } from "./matmul-workgroup-tile.ts";
-import { ofLane } from "./wgsl.ts";
+import { claimNumber, ofLane } from "./wgsl.ts";
 
 /** The vectors of B of a lane's four of columns; one has no number. */
 const fourOf = (four: number, fours: number) => (fours === 1 ? "b" : `b${four}_`);
@@ -94,7 +94,7 @@ export function subgroupTile(
     declarations: operandLoads(variant, shifted ? lanes : 0) + (split ? sliceDeclarations(rows * lanes) : ""),
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: `let ownFirst = firstRow;
-  ${setup}${split ? claim("slicesClaimed", "slice") : ""}`,
+  ${setup}${split ? claimNumber("slicesClaimed", "slice") : ""}`,
     matmul: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
 ${declareSums(variant, rows, fours, 4 * lanes)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
@@ -102,6 +102,7 @@ ${declareSums(variant, rows, fours, 4 * lanes)}
     ${[...loads, ...loadsB, ...products].join("\n    ")}
   }${split ? addSlices(rows, lanes, slices) : ""}`,
     ownRows: rows,
+    rowStep: 1,
     ownFours: fours,
     fourStep: 4 * lanes,
     acrossColumns: ACROSS_LANES,
@@ -135,7 +136,7 @@ export function sharingTile(variant: MatmulVariant, rows: number, subgroups: num
 var<workgroup> subgroupsClaimed: atomic<u32>;${declareShared([b], steps)}`,
     parameters:
       "@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) invocation: u32, @builtin(subgroup_invocation_id) lane: u32",
-    setup: `${claim("subgroupsClaimed", "subgroup")}
+    setup: `${claimNumber("subgroupsClaimed", "subgroup")}
   let ownFirst = firstRow + subgroup * ${rows}u;
   ${setup}`,
     matmul: /* wgsl */ `let column = firstColumn + lane * 4u;
@@ -156,6 +157,7 @@ ${declareSums(variant, rows)}
     }
   }`,
     ownRows: rows,
+    rowStep: 1,
     ownFours: 1,
     fourStep: 0,
     acrossColumns: ACROSS_LANES,
@@ -167,15 +169,6 @@ ${declareSums(variant, rows)}
 const sliceDeclarations = (sums: number) => /* wgsl */ `
 var<workgroup> slicesClaimed: atomic<u32>;
 var<workgroup> sliceSums: array<vec4f, ${sums}>;`;
-
-/**
- * Each subgroup draws its number, since WGSL does not say which invocations of a workgroup are a subgroup. Whoever gets
- * which, the sums that belong to a number are the same.
- */
-const claim = (counter: string, name: string) => /* wgsl */ `
-  var claim: u32 = 0u;
-  if (subgroupElect()) { claim = atomicAdd(&${counter}, 1u); }
-  let ${name} = subgroupBroadcastFirst(claim);`;
 
 /** Adds the slices' sums to those of slice 0, in their order; the others are left without columns. */
 function addSlices(rows: number, lanes: number, slices: number): string {

@@ -8,7 +8,7 @@ import { unknownCount } from "./wgsl.ts";
 /**
  * A tile of a matmul in registers: WGSL on which other kernels build their own epilogue. The entry point has the
  * parameters `group` and `lane` and declares `firstRow` and `firstColumn`. `setup` declares `ownFirst`, the first of the
- * invocation's `ownRows` rows; `matmul` declares `column` and, row by row, `sum0`, `sum1` and so on, each a vec4f: the
+ * invocation's `ownRows` rows, which are `rowStep` apart; `matmul` declares `column` and, row by row, `sum0`, `sum1` and so on, each a vec4f: the
  * columns `column` to `column + 3`, and those of the row's further fours. M, N, K, aWidth and aFrom are members of the
  * uniforms.
  */
@@ -25,6 +25,8 @@ export interface MatmulTile {
   /** Declares the sums and computes them for `firstRow` and `firstColumn`. */
   readonly matmul: string;
   readonly ownRows: number;
+  /** From one of the invocation's rows to the next. */
+  readonly rowStep: number;
   /** Fours of columns that an invocation has of its rows, and columns from one four to the next. */
   readonly ownFours: number;
   readonly fourStep: number;
@@ -78,17 +80,18 @@ export const declareSums = ({ continues }: MatmulVariant, rows: number, fours = 
  * `value` of four columns. The sums leave their registers once for it; compilers do not know how often it runs, so that
  * none unrolls it: on lavapipe the branches of 16 epilogues took 2.5 of 2.8 s to compile.
  */
-export function eachRow({ ownRows, ownFours, fourStep }: MatmulTile, body: string): string {
+export function eachRow({ ownRows, rowStep, ownFours, fourStep }: MatmulTile, body: string): string {
   const count = ownRows * ownFours;
+  const own = rowStep === 1 ? "row - ownFirst" : `(row - ownFirst) / ${rowStep}u`;
   const inFours = /* wgsl */ `for (var four = 0u; four < ${unknownCount(ownFours, "u.M")}; four++) {
-      let value = sums[(row - ownFirst) * ${ownFours}u + four];
+      let value = sums[(${own}) * ${ownFours}u + four];
       let column = firstOwnColumn + four * ${fourStep}u;
       ${body}
     }`;
   return /* wgsl */ `var sums = array<vec4f, ${count}>(${range(count)
     .map((sum) => `sum${sum}`)
     .join(", ")});${ownFours > 1 ? "\n  let firstOwnColumn = column;" : ""}
-  for (var row = ownFirst; row < min(ownFirst + ${ownRows}u, u.M); row++) {
-    ${ownFours > 1 ? inFours : `let value = sums[row - ownFirst];\n    ${body}`}
+  for (var row = ownFirst; row < min(ownFirst + ${ownRows * rowStep}u, u.M); ${rowStep === 1 ? "row++" : `row += ${rowStep}u`}) {
+    ${ownFours > 1 ? inFours : `let value = sums[${own}];\n    ${body}`}
   }`;
 }

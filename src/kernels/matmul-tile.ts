@@ -3,6 +3,7 @@
  * its part of op(A) op(B), and the grid of workgroups over a result. Not an epilogue: the caller decides what becomes of
  * the sums. Sums are f32, over k in an order fixed by the shapes.
  */
+import { matrixTile } from "./matmul-matrix-tile.ts";
 import { columnTile, rowTile } from "./matmul-row-tile.ts";
 import { sharingTile, subgroupTile } from "./matmul-subgroup-tile.ts";
 import type { MatmulTile } from "./matmul-sums.ts";
@@ -35,6 +36,7 @@ export function matmulTile(variant: MatmulVariant): MatmulTile {
   const [kind = "", ...sizes] = variant.tile.split(/(?<=[a-z])(?=\d)|(?<=\d)(?=[a-z])/);
   const [rows = 0, other = 1] = sizes.filter((_, i) => i % 2 === 0).map(Number);
   if (kind === "workgroup") return workgroupTile(variant, rows, other);
+  if (kind === "matrix") return matrixTile(variant, rows, other);
   if (kind === "registers") return registerTile(variant, rows);
   if (kind === "row") return rowTile(variant, rows);
   if (kind === "column") return columnTile(variant);

@@ -11,7 +11,7 @@ import {
   storedFunctions,
   storedVector,
 } from "./stored.ts";
-import type { AdapterFacts } from "./wgsl.ts";
+import type { AdapterFacts, MatrixFacts } from "./wgsl.ts";
 
 export type MatmulLayout = "NN" | "NT" | "TN";
 
@@ -21,6 +21,9 @@ export interface MatmulShape {
   readonly K: number;
 }
 
+/** What the operands of a product may be rounded to. */
+export type ProductFormat = "f32" | "f16";
+
 /** What a matmul kernel depends on beside its layout and shape. */
 export interface MatmulOperands {
   /** Format of B; default f32. */
@@ -28,6 +31,8 @@ export interface MatmulOperands {
   /** Formats of A and of the result; default f32. */
   readonly aFormat?: ActivationFormat;
   readonly outFormat?: ActivationFormat;
+  /** f16 lets matrices round operands to it, where f32 (default) has them multiply in parts. Sums are f32 either way. */
+  readonly products?: ProductFormat;
   /**
    * A and the result may be column ranges of wider matrices: their widths and first columns. Default: whole matrices.
    */
@@ -40,6 +45,12 @@ export interface MatmulOperands {
    * bits of one over all of it; parts are multiples of 64 long, but the last. For f32 results. Default false.
    */
   readonly continues?: boolean;
+}
+
+/** The matrices of a text, and in how many parts each operand is multiplied. */
+export interface MatrixParts extends MatrixFacts {
+  readonly aParts: 1 | 2;
+  readonly bParts: 1 | 2;
 }
 
 /**
@@ -67,6 +78,8 @@ export interface MatmulVariant {
   readonly outFormat: ActivationFormat;
   readonly continues: boolean;
   readonly tile: TileName;
+  /** Of tiles on matrices. */
+  readonly matrix?: MatrixParts | undefined;
 }
 
 /**
@@ -82,6 +95,7 @@ export interface MatmulVariant {
  *   workgroupRxC R rows by C columns, operands in workgroup memory, 8 rows by 8 columns an invocation in registers
  *   registersR   R rows, every invocation with up to 16 by 8 columns, for which it loads all that it needs: where caches
  *                do the sharing
+ *   matrixRxC    R rows by C columns on subgroup matrices, by one subgroup (16 x 16) or two by two
  *   rowC         one row by C columns, in NT: lanes take fours along k in turn, so that a workgroup reads a few rows of B
  *                from their beginning to their end, and add up their sums at the end
  *   columnC      one row by C columns a lane, in NT: every lane reads rows of B of its own
@@ -93,6 +107,7 @@ export type TileName =
   | "subgroup16x4"
   | `workgroup${"64x64" | "128x64" | "128x128"}`
   | `registers${1 | 4 | 16 | 64}`
+  | `matrix${"16x16" | "32x32" | "64x64" | "128x64"}`
   | `row${4 | 8}`
   | "column4";
 
@@ -111,14 +126,36 @@ const SPLIT_MOST_LANES = 32;
 /** The uniforms that every tile reads: the shape of the product, and the columns that A is of a wider matrix. */
 export const PRODUCT_UNIFORMS = { M: "u32", N: "u32", K: "u32", aWidth: "u32", aFrom: "u32" } as const;
 
+/** Lanes of subgroups among which a matrix's rows of four columns are shared out evenly. */
+const MATRIX_LANES = [8, 16, 32, 64];
+
+/**
+ * Tiles on matrices, none where there are few rows. A software adapter's matrices are loops over their elements, for tests.
+ */
+function matrixTiles({ M, N }: MatmulShape, { matrices, subgroupSize, software }: AdapterFacts): TileName[] {
+  if (matrices === undefined || !MATRIX_LANES.includes(subgroupSize)) return [];
+  if (software) return ["matrix16x16"];
+  if (M <= 16) return [];
+  return M > 64 && N > 32 ? ["matrix32x32", "matrix64x64", "matrix128x64"] : ["matrix32x32", "matrix64x64"];
+}
+
 /**
  * The tiles that can compute a matmul of M rows on an adapter, the default first. Few rows (generation, a token of each
- * sequence) take a low tile, which wastes nothing, and a single one in NT the tile that reads B best. On software adapters a load costs about 10 times a multiply-add and
- * sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
+ * sequence) take a low tile, which wastes nothing, and a single one in NT the tile that reads B best. On software adapters
+ * a load costs about 10 times a multiply-add and sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
  * 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there and are
  * no candidates. Without subgroups software adapters are fastest where every invocation has many rows and no barrier.
  */
 export function tileNames(
+  layout: MatmulLayout,
+  shape: MatmulShape,
+  facts: AdapterFacts,
+): readonly [TileName, ...TileName[]] {
+  const [first, ...others] = arithmeticTiles(layout, shape, facts);
+  return [first, ...others, ...matrixTiles(shape, facts)];
+}
+
+function arithmeticTiles(
   layout: MatmulLayout,
   { M, N, K }: MatmulShape,
   { subgroupSize: lanes, software }: AdapterFacts,
@@ -165,17 +202,31 @@ export function tiledKernel<B extends string, U extends string>(
   const variant = matmulVariant(layout, shape, facts, first, operands);
   const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
   const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;
-  // Of several slices along k no sum can be continued: they are added at the end.
-  const tiles = aligned
-    ? [first, ...others].filter((tile) => !(variant.continues && tile.endsWith("k4")))
-    : [unaligned];
+  const matrix = facts.matrices && matrixParts(facts.matrices, variant, operands.products);
+  const possible = aligned ? [first, ...others] : [unaligned, ...matrixTiles(shape, facts)];
+  const tiles = variant.continues ? possible.filter(canContinue) : possible;
   const kernels = tiles.map((tile) => {
-    const key = JSON.stringify({ ...variant, tile });
-    const known = cache.get(key) ?? build({ ...variant, tile });
+    const own = tile.startsWith("matrix") ? { ...variant, tile, matrix } : { ...variant, tile };
+    const key = JSON.stringify(own);
+    const known = cache.get(key) ?? build(own);
     cache.set(key, known);
     return { variant: tile, kernel: known };
   });
   return oneOf(kernels, matmulClass(shape, variant.format));
+}
+
+/** Of several slices along k no sum can be continued: they are added at the end. Matrices scale what they sum, and add in an order of their own. */
+const canContinue = (tile: TileName) => !tile.endsWith("k4") && !tile.startsWith("matrix");
+
+/** An f32 is multiplied in two parts of f16, unless it may be rounded; numbers that are stored in 16 bits are one. */
+function matrixParts(
+  matrices: MatrixFacts,
+  { aFormat, format }: MatmulVariant,
+  products: ProductFormat = "f32",
+): MatrixParts {
+  const parts = (stored: StoredFormat) =>
+    matrices.component === "f16" && products === "f32" && stored === "f32" ? 2 : 1;
+  return { ...matrices, aParts: parts(aFormat), bParts: parts(format) };
 }
 
 /** What decides which tile is fastest: the format of B, and each size to the next power of two. */

@@ -136,6 +136,7 @@ ${declareSums(variant, OWN_ROWS, OWN_FOURS, 4 * across)}
     }
   }`,
     ownRows: OWN_ROWS,
+    rowStep: 1,
     ownFours: OWN_FOURS,
     fourStep: 4 * across,
     acrossColumns: acrossNeighbours(across, group),
@@ -183,6 +184,7 @@ ${declareSums(variant, ownRows, OWN_FOURS, 4 * across)}
     ${[...loadsB, ...ofRows].join("\n    ")}
   }`,
     ownRows,
+    rowStep: 1,
     ownFours: OWN_FOURS,
     fourStep: 4 * across,
     acrossColumns: acrossNeighbours(across, REGISTERS_GROUP),

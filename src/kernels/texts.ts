@@ -55,7 +55,12 @@ const TILES = [
   { tile: "workgroup64x64", of: { subgroupSize: 0, software: false }, adapter: "any adapter without subgroups" },
   { tile: "registers64", of: { subgroupSize: 0, software: true }, adapter: "software adapters without subgroups" },
   { tile: "subgroup16x4", of: { subgroupSize: 32, software: false }, adapter: "subgroups of 32" },
-];
+  {
+    tile: "matrix64x64",
+    of: { subgroupSize: 32, software: false, matrices: { component: "f16", M: 16, N: 16, K: 16 } },
+    adapter: "subgroups of 32 with matrices of f16, 16 x 16 x 16",
+  },
+] as const;
 
 /** A matmul by one tile alone. */
 function byTile(kernel: Kernel, tile: string): Kernel {

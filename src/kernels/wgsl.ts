@@ -11,6 +11,16 @@ export interface AdapterFacts {
   readonly subgroupSize: number;
   /** The adapter is a program on the CPU, where a load costs as much as several multiply-adds. */
   readonly software: boolean;
+  /** The subgroup matrices that products may use, where the adapter has some. */
+  readonly matrices?: MatrixFacts | undefined;
+}
+
+/** A shape of subgroup matrices that an adapter multiplies: M x K by K x N, operands of one type, f32 sums. */
+export interface MatrixFacts {
+  readonly component: "f16" | "f32";
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
 }
 
 /**
@@ -31,6 +41,15 @@ export function ofLane(lane: number, value: string, { software }: Pick<AdapterFa
 export function unknownCount(count: number, dimension: string): string {
   return `(${count}u + (${dimension} >> 31u))`;
 }
+
+/**
+ * WGSL: each subgroup of a workgroup draws its number, since WGSL does not say which invocations are a subgroup. Whoever
+ * gets which, the sums that belong to a number are the same.
+ */
+export const claimNumber = (counter: string, name: string): string => /* wgsl */ `
+  var claim: u32 = 0u;
+  if (subgroupElect()) { claim = atomicAdd(&${counter}, 1u); }
+  let ${name} = subgroupBroadcastFirst(claim);`;
 
 /** The facts that hold for every WebGPU adapter. */
 export const BASE_FACTS: AdapterFacts = { subgroupSize: 0, software: false };

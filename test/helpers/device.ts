@@ -9,9 +9,12 @@ import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 
 let opened: Promise<Device> | undefined;
 
+/** Every product on subgroup matrices, which scripts/test-matrix.sh asks for. */
+const tuning = process.env.KTO_TUNING === "matrices" ? "matrices" : "off";
+
 /** The shared device, without tuning, so that results do not hang on timings; never close it. KTO_ADAPTER chooses the adapter. */
 export function sharedDevice(): Promise<Device> {
-  opened ??= Device.open({ tuning: "off" });
+  opened ??= Device.open({ tuning });
   return opened;
 }
 

@@ -13,6 +13,7 @@ import {
   type Values,
 } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
+import { emulateMatrices } from "./emulated-matrices.ts";
 import { recordLanes } from "./lane-widths.ts";
 import { runOnMachine } from "./wgsl/machine.ts";
 import { halfOfBits } from "./wgsl/values.ts";
@@ -104,18 +105,24 @@ export function candidate<B extends string, U extends string>(kernel: Kernel<B, 
  * Dispatches a kernel once; the function returned gives the numbers of a binding that it writes.
  *
  * @param facts that the kernel is built for: with lanes that the device does not have it runs on the machine of
- * `wgsl/machine.ts`. Default: the device's own
+ * `wgsl/machine.ts`, matrices that it does not have are emulated. Default: the device's own
  */
 export async function runKernel<B extends string, U extends string>(
   device: Device,
   kernel: Kernel<B, U>,
   args: KernelArguments<HostArray, B, U>,
-  { subgroupSize: lanes }: AdapterFacts = device.facts,
+  facts: AdapterFacts = device.facts,
 ): Promise<(name: B) => Float32Array<ArrayBuffer>> {
   const operands = args as Operands;
-  const isEmulated = lanes !== 0 && lanes !== device.facts.subgroupSize;
-  if (!isEmulated) checkBounds(kernel, operands, device.facts.subgroupSize);
-  const written = isEmulated ? onMachine(kernel, operands, lanes) : await onDevice(device, kernel, operands);
+  const { subgroupSize: lanes, matrices } = facts;
+  const own = device.facts;
+  const isEmulated = lanes !== 0 && lanes !== own.subgroupSize;
+  const emulated = emulateMatrices(kernel, facts);
+  if (!isEmulated) checkBounds(emulated, operands, own.subgroupSize);
+  const hasMatrices = JSON.stringify(matrices) === JSON.stringify(own.matrices);
+  const written = isEmulated
+    ? onMachine(emulated, operands, lanes)
+    : await onDevice(device, hasMatrices ? kernel : emulated, operands);
   return (name) => {
     const [bytes, { dtype, shape }] = [written.get(name), operands[name] as HostArray];
     if (bytes === undefined) throw new Error(`${kernel.name} does not write ${name}`);

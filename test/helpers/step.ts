@@ -2,11 +2,12 @@
 
 import type { Float64Gradients, Float64Model } from "../../src/engine/model/float64/decoder.ts";
 import type { Model } from "../../src/engine/model/model.ts";
+import type { Precision } from "../../src/engine/model/precision.ts";
 import { packRows, type RowBranch, type RowShape, rowShape } from "../../src/engine/model/rows.ts";
 import { ktoObjective, referencePoint } from "../../src/kernels/float64/kto-objective.ts";
 import { globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";
-import type { Batch, BatchExample } from "../../src/kto/method/batch.ts";
+import { type Batch, type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
 import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
 import { mismatchedPairs } from "../../src/kto/method/sampler.ts";
 import { Update } from "../../src/kto/method/update.ts";
@@ -97,6 +98,42 @@ export async function runUpdate(
     return await gradientsOf(step, batches);
   } finally {
     step.free();
+  }
+}
+
+/** How the passes of an update compute. */
+export interface Passes {
+  readonly precision?: Precision;
+  readonly gradientCheckpointing?: boolean;
+  readonly dropoutSeed?: number;
+}
+
+/** One microbatch with its mismatched pairs to gradients; `inspect` sees the update before it is freed. */
+export async function microbatchGradients(
+  policy: Model,
+  reference: Model,
+  objective: ObjectiveOptions,
+  examples: readonly BatchExample[],
+  passes: Passes = {},
+  inspect: (update: Update) => void = () => undefined,
+): Promise<StepResult> {
+  const batch = packBatch(examples, { mismatched: true, maxLength: policy.config.contextLength });
+  const update = new Update({
+    policy,
+    reference,
+    shapes: [batch.packed.shape],
+    maxSize: batch.size,
+    objective,
+    optimizer: noOptimizer,
+    referencePointScope: "microbatch",
+    ...passes,
+  });
+  try {
+    const found = await gradientsOf(update, [batch]);
+    inspect(update);
+    return found;
+  } finally {
+    update.free();
   }
 }
 

@@ -212,7 +212,7 @@ async function checkBackward(
 const alternatives = variants.flatMap(({ variant, facts, emulated }) =>
   tileNames("NT", { M: 64, N: 64, K: 128 }, facts)
     .slice(1)
-    .filter((tile) => !emulated || tile.startsWith("subgroup"))
+    .filter((tile) => tile !== "matrix64x64" && tile !== "matrix128x64" && (!emulated || tile.startsWith("subgroup")))
     .map((tile) => ({ variant, facts, tile })),
 );
 
@@ -224,6 +224,29 @@ describe.each(alternatives)("log-softmax-gather by $tile, $variant", ({ facts, t
     await checkBackward(head, sequences, Float32Array.of(-0.5, 0.25, 1), facts, tile);
   });
 });
+
+// What GPUs have, emulated (`emulated-matrices.ts`): rows shared by two subgroups, by 32 lanes and by 64.
+const emulatedMatrices = [
+  { subgroupSize: 32, tile: "matrix64x64" },
+  { subgroupSize: 64, tile: "matrix32x32" },
+] as const;
+const hasHalves = device.gpu.features.has("shader-f16");
+describe.each(emulatedMatrices.filter(({ subgroupSize }) => hasHalves || subgroupSize !== device.facts.subgroupSize))(
+  "log-softmax-gather by $tile for subgroups of $subgroupSize, emulated matrices",
+  ({ subgroupSize, tile }) => {
+    it("both passes equal float64", async () => {
+      const facts: AdapterFacts = {
+        subgroupSize,
+        software: false,
+        matrices: { component: "f16", M: 16, N: 16, K: 16 },
+      };
+      const head = headOf({ rows: 33, vocabulary: 128, width: 36, cut: { window: 256, split: 64 }, seed: 6 });
+      await checkForward(head, facts, tile);
+      const sequences = head.targets.map((_, row) => row % 3);
+      await checkBackward(head, sequences, Float32Array.of(-0.5, 0.25, 1), facts, tile);
+    });
+  },
+);
 
 describe("log-softmax-gather without subgroups on a software adapter", () => {
   it.each([36, 3])("both passes equal float64, width %i", async (width) => {

@@ -1,15 +1,15 @@
 /** The matmul in its three layouts, both bodies, vector and scalar loads and stores, and every epilogue. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import * as twin from "../../src/kernels/float64/matmul.ts";
-import type { ActivationFormat, StoredFormat } from "../../src/kernels/kernel.ts";
-import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
-import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
-import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
-import { bits, EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
+import type { StoredFormat } from "../../src/kernels/kernel.ts";
+import { type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
+import { tileNames } from "../../src/kernels/matmul-variant.ts";
+import { BASE_FACTS } from "../../src/kernels/wgsl.ts";
+import { bits, normals, seeded } from "../helpers/compare.ts";
 import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice, someOf } from "../helpers/device.ts";
-import { candidate, f32, type HostArray, runKernel, stored, unset } from "../helpers/gpu.ts";
+import { f32, type HostArray, runKernel, unset } from "../helpers/gpu.ts";
 import { expectLanes } from "../helpers/lane-widths.ts";
+import { checkMatmul, type MatmulCase } from "../helpers/matmul.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
@@ -21,22 +21,7 @@ const anySize = fc.constantFrom(1, 2, 3, 4, 5, 7, 13, 15, 16, 17, 31, 32, 33, 37
 /** The same in multiples of 4, for which operands and results are read and written as vectors. */
 const vectorSize = fc.constantFrom(4, 8, 12, 16, 20, 28, 32, 36, 60, 64, 68);
 
-interface Case extends MatmulShape {
-  readonly hasBias: boolean;
-  readonly hasResidual: boolean;
-  readonly accumulate: boolean;
-  readonly seed: number;
-  /** How B is stored; default f32. */
-  readonly format?: StoredFormat;
-  /** How A and the result are stored; default f32. */
-  readonly aFormat?: ActivationFormat;
-  readonly outFormat?: ActivationFormat;
-  readonly scale?: number;
-  /** Columns of a and out on each side of the range that A and the result are; default none. */
-  readonly margin?: { readonly a: number; readonly out: number };
-}
-
-function cases(size: fc.Arbitrary<number>): fc.Arbitrary<Case> {
+function cases(size: fc.Arbitrary<number>): fc.Arbitrary<MatmulCase> {
   const flag = fc.boolean();
   return fc.record({
     M: size,
@@ -49,112 +34,13 @@ function cases(size: fc.Arbitrary<number>): fc.Arbitrary<Case> {
   });
 }
 
-async function check(layout: MatmulLayout, facts: AdapterFacts, one: Case, tile?: TileName): Promise<void> {
-  const {
-    M,
-    N,
-    K,
-    hasBias,
-    hasResidual,
-    accumulate,
-    format = "f32",
-    aFormat = "f32",
-    outFormat = "f32",
-    scale = 1,
-  } = one;
-  const { a: aFrom, out: outFrom } = one.margin ?? { a: 0, out: 0 };
-  const random = seeded(one.seed);
-  const a = stored(aFormat, [M * K], normals(random, M * K)).values;
-  const b = stored(format, layout === "NT" ? [N, K] : [K, N], normals(random, K * N));
-  const bias = normals(random, N);
-  const residual = normals(random, M * N);
-  const before = stored(outFormat, [M * N], normals(random, M * N)).values;
-  const [aRows, aColumns] = layout === "TN" ? [K, M] : [M, K];
-  const [aWidth, outWidth] = [aColumns + 2 * aFrom, N + 2 * outFrom];
-  const wide = within(a, aRows, aColumns, aFrom);
-  const outBefore = within(accumulate ? before : new Float64Array(M * N).fill(Number.NaN), M, N, outFrom);
-  const operands = { format, aFormat, outFormat, aWidth, aFrom, outWidth, outFrom };
-  const kernel = matmul(layout, one, facts, operands);
-  const result = await runKernel(
-    device,
-    candidate(kernel, tile),
-    {
-      a: stored(aFormat, [aRows, aWidth], wide).array,
-      b: b.array,
-      // NaN in whatever the flags turn off: it must not be read.
-      bias: hasBias ? f32([N], bias) : unset(4),
-      residual: hasResidual ? f32([M, N], residual) : unset(1, 4),
-      out: stored(outFormat, [M, outWidth], outBefore).array,
-      M,
-      N,
-      K,
-      aFrom,
-      outFrom,
-      scale,
-      hasBias: Number(hasBias),
-      hasResidual: Number(hasResidual),
-      accumulate: Number(accumulate),
-    },
-    facts,
-  );
-  const added = new Float64Array(M * N);
-  const addedAbsolute = new Float64Array(M * N);
-  for (const [use, values] of [
-    [hasResidual, residual],
-    [accumulate, before],
-  ] as const) {
-    if (!use) continue;
-    values.forEach((value, i) => {
-      added[i] = (added[i] ?? 0) + value;
-      addedAbsolute[i] = (addedAbsolute[i] ?? 0) + Math.abs(value);
-    });
-  }
-  const inputs = {
-    a: a.map((value) => scale * value),
-    b: b.values,
-    m: M,
-    n: N,
-    k: K,
-    transposeA: layout === "TN",
-    transposeB: layout === "NT",
-    bias: hasBias ? float64(bias) : undefined,
-  };
-  const absolute = twin.matmulAbsolute({ ...inputs, residual: addedAbsolute });
-  // c = 4: with K = 1 one product and three additions round once each; for larger K the K roundings of partial sums,
-  // none of which exceeds the sum of absolute terms, add up like a random walk, and 4 sqrt(K) is four deviations.
-  const out = result("out");
-  const own = out.filter((_, i) => inRange(i % outWidth, N, outFrom));
-  // The columns beside the range are another part's: they hold what they held.
-  expect([...out].filter((_, i) => !inRange(i % outWidth, N, outFrom))).toEqual(
-    [...outBefore].filter((_, i) => !inRange(i % outWidth, N, outFrom)),
-  );
-  const exact = twin.matmul({ ...inputs, residual: added });
-  expectWithin(
-    `matmul${layout} ${M}x${N}x${K} ${aFormat} ${format} ${outFormat}`,
-    own,
-    exact,
-    absolute.map((terms, i) => storedBound(outFormat, exact[i] ?? Number.NaN, 4 * Math.sqrt(K) * EPSILON * terms)),
-  );
-}
-
-const inRange = (column: number, columns: number, from: number) => column >= from && column < from + columns;
-
-/** A matrix as the middle columns of a wider one, full of 7 elsewhere: read or written, they would show. */
-function within(matrix: Float64Array, rows: number, columns: number, margin: number): Float64Array {
-  const width = columns + 2 * margin;
-  const wide = new Float64Array(rows * width).fill(7);
-  for (let row = 0; row < rows; row++)
-    wide.set(matrix.subarray(row * columns, (row + 1) * columns), row * width + margin);
-  return wide;
-}
-
 // What a tuner may choose instead of the default: every one within, at and over the border of its tile, in several
 // workgroups.
 const alternatives = variants.flatMap(({ variant, facts, emulated }) =>
   [132, 8, 3].flatMap((M) =>
     tileNames("NN", { M, N: 64, K: 128 }, facts)
       .slice(1)
-      .filter((tile) => !emulated || tile.startsWith("subgroup"))
+      .filter((tile) => !tile.startsWith("matrix") && (!emulated || tile.startsWith("subgroup")))
       .map((tile) => ({ variant, facts, tile, M })),
   ),
 );
@@ -164,8 +50,9 @@ describe.each(alternatives)("matmul by $tile, $variant", ({ facts, tile, M }) =>
     const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 9 };
     // In TN vectors of A need M in fours.
     const rows = layout === "TN" ? 4 * Math.ceil(M / 4) : M;
-    await check(layout, facts, { M: rows, N: 68, K: 132, ...all }, tile);
-    if (M > 64) await check(layout, facts, { M: 64, N: 64, K: 144, ...all, hasBias: false, hasResidual: false }, tile);
+    await checkMatmul(layout, facts, { M: rows, N: 68, K: 132, ...all }, tile);
+    if (M > 64)
+      await checkMatmul(layout, facts, { M: 64, N: 64, K: 144, ...all, hasBias: false, hasResidual: false }, tile);
   });
 });
 
@@ -180,7 +67,7 @@ describe.each([
 
   it.each(layouts)("%s of one row equals the float64 product", async (layout) => {
     await fc.assert(
-      fc.asyncProperty(rows(1), (one) => check(layout, facts, one)),
+      fc.asyncProperty(rows(1), async (one) => void (await checkMatmul(layout, facts, one))),
       { seed: 13, numRuns: runsFor({ emulated }, 20) },
     );
   });
@@ -193,15 +80,15 @@ describe.each([
       [9, 517, 33],
       [16, 518, 36],
     ] as const)) {
-      await check(layout, facts, { M, N, K, ...all, format: "bf16" });
+      await checkMatmul(layout, facts, { M, N, K, ...all, format: "bf16" });
     }
   });
 
   it("takes one row of columns of a wider matrix, of f16 where there is such, and gives columns of another", async () => {
     for (const aFormat of formats) {
       const all = { hasBias: true, hasResidual: false, accumulate: true, seed: 15, aFormat, outFormat: aFormat };
-      await check("NT", facts, { M: 1, N: 68, K: 132, ...all, margin: { a: 4, out: 8 }, scale: 0.5 });
-      await check("NT", facts, { M: 1, N: 35, K: 33, ...all, margin: { a: 1, out: 2 }, scale: 0.5 });
+      await checkMatmul("NT", facts, { M: 1, N: 68, K: 132, ...all, margin: { a: 4, out: 8 }, scale: 0.5 });
+      await checkMatmul("NT", facts, { M: 1, N: 35, K: 33, ...all, margin: { a: 1, out: 2 }, scale: 0.5 });
     }
   });
 });
@@ -227,7 +114,7 @@ describe("matmul without subgroups on a software adapter", () => {
       [70, 67, 36],
       [35, 69, 33],
     ] as const) {
-      await check(layout, facts, { M, N, K, ...all });
+      await checkMatmul(layout, facts, { M, N, K, ...all });
     }
   });
 });
@@ -236,14 +123,14 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
   describe.each(layouts)("%s", (layout) => {
     it("equals the float64 product at sizes around the tile borders", async () => {
       await fc.assert(
-        fc.asyncProperty(cases(anySize), (one) => check(layout, facts, one)),
+        fc.asyncProperty(cases(anySize), async (one) => void (await checkMatmul(layout, facts, one))),
         { seed: 7, numRuns: runsFor({ emulated }, 25) },
       );
     });
 
     it("equals the float64 product where all sizes are multiples of 4 and vectors are used", async () => {
       await fc.assert(
-        fc.asyncProperty(cases(vectorSize), (one) => check(layout, facts, one)),
+        fc.asyncProperty(cases(vectorSize), async (one) => void (await checkMatmul(layout, facts, one))),
         { seed: 8, numRuns: runsFor({ emulated }, 20) },
       );
     });
@@ -257,15 +144,18 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
         [66, 38, 36],
         [35, 67, 8],
       ] as const)) {
-        await check(layout, facts, { M, N, K, ...all });
+        await checkMatmul(layout, facts, { M, N, K, ...all });
       }
     });
 
     it("takes A and gives the result as columns of wider matrices, scaled", async () => {
       const margins = fc.record({ a: fc.constantFrom(0, 1, 4, 8), out: fc.constantFrom(0, 2, 4, 12) });
       await fc.assert(
-        fc.asyncProperty(cases(fc.oneof(anySize, vectorSize)), margins, (one, margin) =>
-          check(layout, facts, { ...one, hasResidual: false, margin, scale: 0.75 }),
+        fc.asyncProperty(
+          cases(fc.oneof(anySize, vectorSize)),
+          margins,
+          async (one, margin) =>
+            void (await checkMatmul(layout, facts, { ...one, hasResidual: false, margin, scale: 0.75 })),
         ),
         { seed: 10, numRuns: runsFor({ emulated }, 20) },
       );
@@ -273,7 +163,7 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
 
     it("covers several workgroups in both directions with a long sum", async () => {
       const one = { M: 131, N: 140, K: 516, hasBias: true, hasResidual: true, accumulate: true, seed: 3 };
-      await check(layout, facts, one);
+      await checkMatmul(layout, facts, one);
     });
   });
 
@@ -282,7 +172,7 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
     (["NT", "NN"] as const).flatMap((layout) => (["bf16", "f16"] as const).map((format) => ({ layout, format }))),
   )("$layout equals the float64 product of what B is rounded to, stored as $format", async ({ layout, format }) => {
     const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 4, format };
-    await check(layout, facts, { M: 36, N: 68, K: 132, ...all });
+    await checkMatmul(layout, facts, { M: 36, N: 68, K: 132, ...all });
     for (const [M, N, K] of someOf({ emulated }, [
       [37, 35, 33],
       [17, 35, 132],
@@ -290,7 +180,7 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
       [1, 1, 7],
       [17, 33, 131],
     ] as const)) {
-      await check(layout, facts, { M, N, K, ...all });
+      await checkMatmul(layout, facts, { M, N, K, ...all });
     }
   });
 
@@ -313,8 +203,8 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
         [5, 71, 1],
         [1, 3, 7],
       ] as const)) {
-        await check(layout, facts, { M, N, K, ...all });
-        await check(layout, facts, {
+        await checkMatmul(layout, facts, { M, N, K, ...all });
+        await checkMatmul(layout, facts, {
           M,
           N,
           K,

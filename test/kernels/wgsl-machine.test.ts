@@ -114,6 +114,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(${enable.length > 0 ? "sub
       "bitcast<u32>(select(v, vec4f(9.0), v > vec4f(0.0)).y)",
       "bitcast<u32>(vec4f(v.xy, q, 1.0)[a % 4u])",
       "bitcast<u32>(max(vec4f(p), v).z)",
+      "bitcast<vec4u>(v).z + bitcast<vec2u>(v.xy).y",
+      "bitcast<u32>((bitcast<vec4f>(bitcast<vec4u>(v) & vec4u(0xffffe000u))).w)",
       "vec4u(a, b, 3u, 4u).y + u32(dot(vec4f(1.0), vec4f(2.0)))",
     ]));
 
@@ -189,6 +191,17 @@ describe("it stops where WGSL leaves the result to the adapter", () => {
     );
     expect([...own]).toEqual(Array.from({ length: 16 }, (_, i) => 15 - i));
   });
+});
+
+it("what all load between two barriers is what the last wrote, and none writes before all have loaded", () => {
+  const more = "var<workgroup> largest: atomic<u32>; var<workgroup> sum: f32;";
+  const own = run(
+    `atomicMax(&largest, 20u - i); let first = workgroupUniformLoad(&largest); atomicStore(&largest, i);
+     if (i == 5u) { sum = 0.5; }
+     let then = workgroupUniformLoad(&sum); y[i] = f32(first) + then; `,
+    { more },
+  );
+  expect([...own]).toEqual(new Array(16).fill(20.5));
 });
 
 describe("what it does not know is refused", () => {

@@ -13,9 +13,8 @@ import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { AdapterError } from "../../src/errors.ts";
-import { type BatchExample, packBatch } from "../../src/kto/method/batch.ts";
+import type { BatchExample } from "../../src/kto/method/batch.ts";
 import type { Metrics } from "../../src/kto/method/metrics.ts";
-import { Update } from "../../src/kto/method/update.ts";
 import { SftTrainer } from "../../src/kto/sft-trainer.ts";
 import { KtoTrainer, type TrainerInputs } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
@@ -31,7 +30,7 @@ import {
 } from "../helpers/fixtures.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 import { FAMILY_CONFIGS, llamaConfig, randomModel } from "../helpers/models.ts";
-import { gradientsOf, noOptimizer, type StepResult } from "../helpers/step.ts";
+import { microbatchGradients, type Passes } from "../helpers/step.ts";
 
 const device = await sharedDevice();
 const offered = (await activationFormats()).includes("f16");
@@ -45,37 +44,13 @@ const LOSS = 1e-3;
 
 const objective = { beta: 0.1, desirableWeight: 1, undesirableWeight: 1.2, lossType: "kto" } as const;
 
-interface Passes {
-  readonly fp16?: boolean;
-  readonly gradientCheckpointing?: boolean;
-  readonly dropoutSeed?: number;
-}
-
-/** One microbatch with its mismatched pairs to gradients. */
-async function gradients(
+const gradients = (
   policy: Model,
   reference: Model,
   examples: readonly BatchExample[],
   passes: Passes,
   ofObjective = objective,
-): Promise<StepResult> {
-  const batch = packBatch(examples, { mismatched: true, maxLength: policy.config.contextLength });
-  const step = new Update({
-    policy,
-    reference,
-    shapes: [batch.packed.shape],
-    maxSize: batch.size,
-    objective: ofObjective,
-    optimizer: noOptimizer,
-    referencePointScope: "microbatch",
-    ...passes,
-  });
-  try {
-    return await gradientsOf(step, [batch]);
-  } finally {
-    step.free();
-  }
-}
+) => microbatchGradients(policy, reference, ofObjective, examples, passes);
 
 describe.runIf(offered).each(FIXTURES)("%s in f16 against float64 PyTorch", (name) => {
   it("log-probabilities, loss and every gradient tensor", async () => {
@@ -85,7 +60,13 @@ describe.runIf(offered).each(FIXTURES)("%s in f16 against float64 PyTorch", (nam
     const policy = await loadModel(device, name, "policy");
     const reference = await loadModel(device, name, "reference");
     try {
-      const found = await gradients(policy, reference, readExamples(name), { fp16: true }, own as typeof objective);
+      const found = await gradients(
+        policy,
+        reference,
+        readExamples(name),
+        { precision: "fp16" },
+        own as typeof objective,
+      );
       const logProbs = [...expected.policy_logps, ...expected.kl_policy_logps];
       expectWithin("log-probabilities", found.policy, logProbs, () => LOG_PROB);
       expectWithin("loss", [found.loss], [expected.loss], () => LOSS);
@@ -134,8 +115,8 @@ describe.runIf(offered).each([...Object.entries(FAMILY_CONFIGS), ["odd widths", 
       try {
         const [exact, found, again] = [
           await gradients(policy, reference, examples, {}),
-          await gradients(policy, reference, examples, { fp16: true }),
-          await gradients(policy, reference, examples, { fp16: true, gradientCheckpointing: true }),
+          await gradients(policy, reference, examples, { precision: "fp16" }),
+          await gradients(policy, reference, examples, { precision: "fp16", gradientCheckpointing: true }),
         ];
         expectWithin("log-probabilities", found.policy, exact.policy, () => LOG_PROB);
         expect(relativeDistance(found.gradients, exact.gradients)).toBeLessThanOrEqual(GRADIENT);
@@ -161,8 +142,12 @@ it.runIf(offered)("an adapter with dropout over a base in bf16, with and without
     const policy = base.withAdapter(adapter);
     const passes = { dropoutSeed: 9 };
     const exact = await gradients(policy, base, examples, passes);
-    const found = await gradients(policy, base, examples, { ...passes, fp16: true });
-    const again = await gradients(policy, base, examples, { ...passes, fp16: true, gradientCheckpointing: true });
+    const found = await gradients(policy, base, examples, { ...passes, precision: "fp16" });
+    const again = await gradients(policy, base, examples, {
+      ...passes,
+      precision: "fp16",
+      gradientCheckpointing: true,
+    });
     expect(relativeDistance(found.gradients, exact.gradients)).toBeLessThanOrEqual(GRADIENT);
     expect(bits(again.gradients)).toEqual(bits(found.gradients));
   } finally {

@@ -3,6 +3,7 @@
  * no device and changes nothing.
  */
 import { availableParallelism, totalmem } from "node:os";
+import { matrixConfigs } from "../../engine/gpu/matrices.ts";
 import { platform } from "../../engine/platform/index.ts";
 import type { AdapterKind, FoundAdapter, Platform } from "../../engine/platform/platform.ts";
 import { AdapterError, KtoError } from "../../errors.ts";
@@ -79,7 +80,13 @@ function reportAdapter({ adapter, kind, description }: FoundAdapter, index: numb
   const features = [...adapter.features].map(String).sort();
   /** Fewest and most threads of a subgroup; absent if the adapter does not tell. */
   const subgroups = subgroupMinSize > 0 ? { subgroup_sizes: [subgroupMinSize, subgroupMaxSize] as const } : {};
-  return { index, kind, description, chosen, features, limits, ...subgroups };
+  const shapes = matrixConfigs(adapter.info).map(
+    ({ componentType, resultComponentType, M, N, K }) =>
+      `${componentType} x ${componentType} + ${resultComponentType}, ${M} x ${N} x ${K}`,
+  );
+  /** Shapes of subgroup matrices, as "f16 x f16 + f32, 16 x 16 x 16"; absent where there are none. */
+  const matrices = shapes.length > 0 ? { subgroup_matrices: shapes } : {};
+  return { index, kind, description, chosen, features, limits, ...subgroups, ...matrices };
 }
 
 function reasonFor(kind: AdapterKind, selector: string, count: number): string {
@@ -112,6 +119,7 @@ export function renderReport(report: DoctorReport, selector: string): string {
       ...(adapter.chosen ? [`     chosen: ${report.reason}`] : []),
       `     features: ${usedFeatures.map((name) => `${adapter.features.includes(name) ? "" : "no "}${name}`).join(", ")}`,
       ...(adapter.subgroup_sizes ? [`     subgroups: ${rangeText(adapter.subgroup_sizes)} threads`] : []),
+      ...(adapter.subgroup_matrices ?? []).map((shape) => `     subgroup matrices: ${shape}`),
       ...Object.entries(adapter.limits).map(([name, value]) => `     ${name}: ${formatLimit(name, value)}`),
     );
   }

@@ -30,6 +30,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       options: trainerOptions.partOf(config),
     };
     const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), ...inputs });
+    if (trainer.precisionNote !== undefined) output.info(`bf16: ${trainer.precisionNote}`);
     const { referenceNote } = trainer;
     if (referenceNote !== undefined && trainer.referenceIsKept) output.debug(`reference: ${referenceNote}`);
     else if (referenceNote !== undefined) output.info(`reference: ${referenceNote}`);

@@ -7,6 +7,7 @@ import { AdapterError, ConfigError, DeviceLostError, errorMessage } from "../../
 import type { ElementType, Kernel } from "../../kernels/kernel.ts";
 import type { AdapterFacts } from "../../kernels/wgsl.ts";
 import { type AdapterKind, type FoundAdapter, platform } from "../platform/index.ts";
+import { deviceMatrices, MATRIX_FEATURE } from "./matrices.ts";
 import { chooseSubgroupSize, withPinnedSize } from "./subgroup-size.ts";
 import { alignWindow, byteLength, type Tensor } from "./tensor.ts";
 import { Tuner, type Tuning } from "./tuner.ts";
@@ -30,7 +31,8 @@ export interface DeviceOptions {
    */
   readonly adapter?: string;
   /**
-   * Whether kernels are chosen by timing them; "off" takes the defaults. Default: the variable KTO_TUNING, else "on".
+   * Whether kernels are chosen by timing them; "off" takes the defaults, "matrices" products on subgroup matrices wherever
+   * the adapter has them, to test these. Default: the variable KTO_TUNING, else "on".
    */
   readonly tuning?: Tuning;
   /**
@@ -139,13 +141,13 @@ export class Device {
    * for an option that has no such value.
    */
   static async open(options: DeviceOptions = {}): Promise<Device> {
-    const tuning = choiceOf("tuning", options.tuning, "KTO_TUNING", ["on", "off"]);
+    const tuning = choiceOf("tuning", options.tuning, "KTO_TUNING", ["on", "off", "matrices"]);
     const core = choiceOf("features", options.features, "KTO_FEATURES", ["all", "core"]) === "core";
     const found = await platform.requestAdapter(options.adapter);
     const { adapter } = found;
-    // The types of WebGPU do not list subgroup-size-control yet, which Dawn has.
+    // The types of WebGPU do not list all of these yet, which Dawn has.
     const wanted = (
-      core ? [] : ["subgroups", "subgroup-size-control", "timestamp-query", "shader-f16"]
+      core ? [] : ["subgroups", "subgroup-size-control", "timestamp-query", "shader-f16", MATRIX_FEATURE]
     ) as GPUFeatureName[];
     let gpu: GPUDevice;
     try {
@@ -156,6 +158,7 @@ export class Device {
           : {
               maxBufferSize: adapter.limits.maxBufferSize,
               maxStorageBufferBindingSize: adapter.limits.maxStorageBufferBindingSize,
+              maxComputeWorkgroupStorageSize: adapter.limits.maxComputeWorkgroupStorageSize,
             },
       });
     } catch (error) {
@@ -163,9 +166,15 @@ export class Device {
         cause: error,
       });
     }
-    const { lanes, pinned } = await platform.withoutSpinning(chooseSubgroupSize(gpu, adapter.info));
-    const facts = { subgroupSize: lanes, software: found.kind !== "hardware" };
-    return new Device(gpu, found, facts, { tuning, pinned });
+    const size = await platform.withoutSpinning(chooseSubgroupSize(gpu, adapter.info));
+    const software = found.kind !== "hardware";
+    // A software adapter multiplies matrices a number at a time: they are for tests there.
+    const wantsMatrices = !software || tuning === "matrices";
+    const matrices = wantsMatrices
+      ? await platform.withoutSpinning(deviceMatrices(gpu, adapter.info, size))
+      : undefined;
+    const facts = { subgroupSize: size.lanes, software, ...(matrices && { matrices }) };
+    return new Device(gpu, found, facts, { tuning, pinned: size.pinned });
   }
 
   /** A device with another one's facts and limits, whose GPU object does nothing; see `memory-plan.ts`. */

@@ -13,6 +13,7 @@ import {
   uniformWords,
   type Values,
 } from "../../kernels/kernel.ts";
+import type { ProductFormat } from "../../kernels/matmul-variant.ts";
 import { platform } from "../platform/index.ts";
 import type { CompiledKernel, Device } from "./device.ts";
 import { MOST_PASSES, PassTimer } from "./pass-timer.ts";
@@ -55,13 +56,16 @@ export interface KernelTime {
 export class Program {
   readonly device: Device;
   readonly name: string;
+  /** What its products may round their operands to, where matrices multiply them. */
+  readonly products: ProductFormat;
   readonly #steps: Step[] = [];
   #uniforms: Tensor | undefined;
   #prepared: Promise<void> | undefined;
 
-  constructor(device: Device, name: string) {
+  constructor(device: Device, name: string, products: ProductFormat = "f32") {
     this.device = device;
     this.name = name;
+    this.products = products;
   }
 
   /**

@@ -51,19 +51,21 @@ export async function chooseSubgroupSize(gpu: GPUDevice, range: SubgroupRange): 
 }
 
 /** Whether the driver takes this size: a size within the range may still be refused when a pipeline is made. */
-async function compiles(gpu: GPUDevice, lanes: number): Promise<boolean> {
-  const code = withPinnedSize(
-    /* wgsl */ `enable subgroups;
+function compiles(gpu: GPUDevice, lanes: number): Promise<boolean> {
+  const code = /* wgsl */ `enable subgroups;
 @group(0) @binding(0) var<storage, read_write> total: array<u32>;
 @compute @workgroup_size(${lanes})
-fn main(@builtin(local_invocation_index) lane: u32) { total[lane] = subgroupAdd(lane); }`,
-    lanes,
-  );
+fn main(@builtin(local_invocation_index) lane: u32) { total[lane] = subgroupAdd(lane); }`;
+  return makesPipeline(gpu, `subgroups of ${lanes}`, withPinnedSize(code, lanes));
+}
+
+/** Whether a driver makes a pipeline of this text. */
+export async function makesPipeline(gpu: GPUDevice, label: string, code: string): Promise<boolean> {
   gpu.pushErrorScope("validation");
   const made = gpu
     .createComputePipelineAsync({
       layout: "auto",
-      compute: { module: gpu.createShaderModule({ label: `subgroups of ${lanes}`, code }), entryPoint: "main" },
+      compute: { module: gpu.createShaderModule({ label, code }), entryPoint: "main" },
     })
     .then(
       () => true,

@@ -4,13 +4,14 @@
  * faster. `program.ts` makes the trials.
  *
  * Candidates may add in another order, so a choice can change the last bits of a result. A choice that is remembered
- * stands, and checkpoints carry the choices of their run; "off" takes the defaults everywhere.
+ * stands, and checkpoints carry the choices of their run; "off" takes the defaults everywhere, "matrices" what runs on
+ * subgroup matrices.
  */
 import * as z from "zod";
 import { AdapterError, FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
 
-export type Tuning = "on" | "off";
+export type Tuning = "on" | "off" | "matrices";
 
 /** Floating-point operations of a dispatch below which it is not worth a measurement. */
 const LEAST_FLOPS = 1e8;
@@ -75,6 +76,7 @@ export class Tuner {
   /** The name of the candidate to use. */
   async choose(contest: Contest): Promise<string> {
     const [first = ""] = contest.variants;
+    if (this.#tuning === "matrices") return this.#onMatrices(contest);
     const untried = contest.flops < LEAST_FLOPS || contest.trialBytes > MOST_TRIAL_BYTES;
     if (untried || contest.variants.length < 2) return first;
     const key = keyOf(contest);
@@ -87,6 +89,19 @@ export class Tuner {
     const next = this.#queue.then(() => this.#decide(contest));
     this.#queue = next.catch(() => undefined);
     return await next;
+  }
+
+  /** The first candidate on matrices, whatever it takes; a choice that was adopted stands. */
+  #onMatrices(contest: Contest): string {
+    const key = keyOf(contest);
+    const known = this.#choices.get(key);
+    const [first = ""] = contest.variants;
+    const variant =
+      known !== undefined && contest.variants.includes(known)
+        ? known
+        : (contest.variants.find((name) => name.startsWith("matrix")) ?? first);
+    this.#choices.set(key, variant);
+    return variant;
   }
 
   async #decide(contest: Contest): Promise<string> {

@@ -45,6 +45,7 @@ export function recordMatmul(
     format: b.dtype as StoredFormat,
     aFormat: a.dtype as ActivationFormat,
     outFormat: out.dtype as ActivationFormat,
+    products: program.products,
     aWidth: a.shape[1] ?? 0,
     aFrom,
     outWidth,

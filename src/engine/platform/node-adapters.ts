@@ -10,11 +10,11 @@ import { installLoader, swiftShaderDriver, swiftShaderFolder } from "./node-swif
 import type { FoundAdapter } from "./platform.ts";
 
 /**
- * By default timestamps are quantised to 100 microseconds, too coarse for kernels, and f16 on NVIDIA under Linux is
- * behind a toggle.
+ * By default timestamps are quantised to 100 microseconds, too coarse for kernels; f16 on NVIDIA under Linux and subgroup
+ * matrices are behind toggles.
  */
 const dawnFlags = [
-  "enable-dawn-features=vulkan_enable_f16_on_nvidia",
+  "enable-dawn-features=vulkan_enable_f16_on_nvidia,allow_unsafe_apis",
   "disable-dawn-features=timestamp_quantization",
 ] as const;
 

@@ -2,7 +2,9 @@
  * Evaluation: the metrics of a model on rows that it is not trained on. It runs the forward pass of a training update,
  * so that the numbers mean the same, and changes nothing. `run-evaluation.ts` decides when to evaluate.
  */
+
 import type { Model } from "../../engine/model/model.ts";
+import type { Precision } from "../../engine/model/precision.ts";
 import { OneAtATime } from "../../engine/one-at-a-time.ts";
 import { ConfigError } from "../../errors.ts";
 import { type Batch, type BatchExample, checkSequences } from "../method/batch.ts";
@@ -25,8 +27,8 @@ export interface EvaluatorOptions {
   readonly objective: TrainedFor;
   /** Tokens of prompt and completion together; a mismatched completion is cut to what its new prompt leaves. */
   readonly maxLength: number;
-  /** Activations as f16, as in the training that is evaluated (`UpdateOptions`). Default false. */
-  readonly fp16?: boolean;
+  /** That of the training that is evaluated (`UpdateOptions`); default f32. */
+  readonly precision?: Precision;
 }
 
 /** The prefix of every metric of an evaluation, as TRL writes it. */
@@ -49,7 +51,7 @@ export class Evaluator {
    * than two rows and for one that the policy cannot take; AdapterError when the adapter cannot hold it
    */
   constructor(options: EvaluatorOptions) {
-    const { policy, reference, examples, batchSize, objective, maxLength, fp16 = false } = options;
+    const { policy, reference, examples, batchSize, objective, maxLength, precision = "f32" } = options;
     checkObjective(objective);
     if (!(Number.isInteger(maxLength) && maxLength >= 2)) {
       throw new ConfigError(`maxLength is ${maxLength}; it must be a whole number of at least 2.`);
@@ -71,7 +73,7 @@ export class Evaluator {
           objective,
           optimizer: undefined,
           referencePointScope: "microbatch",
-          fp16,
+          precision,
         }),
     );
   }

@@ -6,6 +6,7 @@ import { Program } from "../../engine/gpu/program.ts";
 import type { Tensor } from "../../engine/gpu/tensor.ts";
 import { PassMemory, recordLogProbs } from "../../engine/model/decoder.ts";
 import type { Model } from "../../engine/model/model.ts";
+import { activationFormat, type Precision, productFormat } from "../../engine/model/precision.ts";
 import { type PackedRows, packRows, type RowSequence, type RowShape, rowShape } from "../../engine/model/rows.ts";
 import { ConfigError } from "../../errors.ts";
 import { checkSequences } from "./batch.ts";
@@ -48,7 +49,7 @@ export async function completionLogProbs(
 /** Forward passes of one model over packed rows, in memory of its own: log-probabilities of their sequences. */
 export class LogProbPass {
   readonly model: Model;
-  readonly fp16: boolean;
+  readonly precision: Precision;
   readonly #name: string;
   readonly #shapes: readonly RowShape[];
   readonly #memory: PassMemory;
@@ -59,21 +60,21 @@ export class LogProbPass {
    * @param shapes every class of rows that is run, or one that holds them all
    * @throws AdapterError for rows that the adapter cannot hold
    */
-  constructor(model: Model, shapes: readonly RowShape[], name: string, fp16 = false) {
+  constructor(model: Model, shapes: readonly RowShape[], name: string, precision: Precision = "f32") {
     const { device, config, adapter } = model;
     const largest = Math.max(...shapes.map(({ sequences }) => sequences));
     this.model = model;
-    this.fp16 = fp16;
+    this.precision = precision;
     this.#name = name;
     this.#shapes = shapes;
     [this.#memory, this.#sums] = device.allocating(() => [
-      new PassMemory(device, config, shapes, { gradients: false, format: fp16 ? "f16" : "f32", adapter }),
+      new PassMemory(device, config, shapes, { gradients: false, format: activationFormat(precision), adapter }),
       device.allocate("scratch", name, [largest]),
     ]);
   }
 
   #recorded(shape: RowShape): Program {
-    const program = new Program(this.model.device, this.#name);
+    const program = new Program(this.model.device, this.#name, productFormat(this.precision));
     recordLogProbs(program, this.model, this.#memory, shape, this.#sumsOf(shape));
     return program;
   }

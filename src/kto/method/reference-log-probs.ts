@@ -8,6 +8,7 @@ import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
 import type { Arena } from "../../engine/gpu/arena.ts";
 import { elementBytes, type Tensor } from "../../engine/gpu/tensor.ts";
 import type { Model } from "../../engine/model/model.ts";
+import type { Precision } from "../../engine/model/precision.ts";
 import { platform } from "../../engine/platform/index.ts";
 import type { Sha256 } from "../../engine/platform/platform.ts";
 import { counted, errorMessage, NumericError } from "../../errors.ts";
@@ -16,7 +17,7 @@ import { LogProbPass } from "./log-probs.ts";
 import type { Microbatches } from "./microbatches.ts";
 
 /** Raised when the same inputs would give other numbers or another layout. */
-const FORMAT = 2;
+const FORMAT = 3;
 const cache = new EntryCache("reference", ".logps");
 /** Words of weights that are on the host at once while they are hashed. */
 const PIECE_WORDS = 2 ** 22;
@@ -24,8 +25,8 @@ const PIECE_WORDS = 2 ** 22;
 export interface ReferenceLogProbsOptions {
   /** Compute also what the cache holds; default false. */
   readonly recompute?: boolean;
-  /** Whether activations are f16, as in the training that the numbers are for (`UpdateOptions`). Default false. */
-  readonly fp16?: boolean;
+  /** As in `UpdateOptions`: that of the training that they are for. Default f32. */
+  readonly precision?: Precision;
   /**
    * false for zeros in place of what the cache does not hold, where only time or memory is asked about; default true.
    */
@@ -67,12 +68,12 @@ export class ReferenceLogProbs {
   static async of(
     reference: Model,
     plan: Microbatches,
-    { recompute = false, fp16 = false, compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
+    { recompute = false, precision = "f32", compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
   ): Promise<ReferenceLogProbs> {
     const { starts, size } = places(plan);
     const none = () => new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
     if (reference.device.counts) return none();
-    const pass = new LogProbPass(reference, plan.shapes(), "reference log-probs", fp16);
+    const pass = new LogProbPass(reference, plan.shapes(), "reference log-probs", precision);
     try {
       const key = await cacheKey(pass, plan);
       const found = recompute ? undefined : await cache.read(key);
@@ -135,7 +136,7 @@ async function compute(
       const broken = found.findIndex((value) => !Number.isFinite(value));
       if (broken >= 0) {
         throw new NumericError(
-          `The reference model ${pass.model.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights${pass.fp16 ? ", or leave fp16 out (an activation may be beyond 65504)" : ""}.`,
+          `The reference model ${pass.model.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights${pass.precision === "fp16" ? ", or leave fp16 out (an activation may be beyond 65504)" : ""}.`,
         );
       }
       values.set(found, starts[step]?.[index] ?? 0);
@@ -146,17 +147,17 @@ async function compute(
 
 /**
  * A hash of the reference's weights as they lie on the device, its adapter, the token ids, the rows of each microbatch
- * (which seed, order and batch settings make), the cut, the format of activations, and the kernels, since others may
+ * (which seed, order and batch settings make), the cut, the precision, and the kernels, since others may
  * round otherwise. Learning rate, beta and weights do not count.
  */
 async function cacheKey(pass: LogProbPass, plan: Microbatches): Promise<string> {
-  const { model: reference, fp16 } = pass;
+  const { model: reference, precision } = pass;
   const { device, config, adapter } = reference;
   const hash = platform.sha256();
   const encoder = new TextEncoder();
   const add = (part: unknown) => hash.update(encoder.encode(`${JSON.stringify(part)}\n`));
   add(["format", FORMAT, device.description, device.facts]);
-  add([await pass.kernels(), fp16]);
+  add([await pass.kernels(), precision]);
   add([config, adapter?.options ?? null]);
   await addWeights(hash, reference.weights);
   if (adapter) await addWeights(hash, adapter.weights);

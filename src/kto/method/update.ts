@@ -12,6 +12,7 @@ import { sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import { PassMemory, positionLimit, recordGradients, recordLogProbs } from "../../engine/model/decoder.ts";
 import { recordTargetHits, recordTokenSums } from "../../engine/model/head.ts";
 import { Model } from "../../engine/model/model.ts";
+import { activationFormat, type Precision, productFormat } from "../../engine/model/precision.ts";
 import type { RowShape } from "../../engine/model/rows.ts";
 import { ConfigError } from "../../errors.ts";
 import type { Batch, ReferencePointScope } from "./batch.ts";
@@ -42,8 +43,8 @@ export interface UpdateOptions {
   readonly referencePointScope: ReferencePointScope;
   /** Rows of an update at most; read with referencePointScope "step". Default `maxSize`. */
   readonly maxUpdateRows?: number;
-  /** Keep activations as f16 (`Activations`); the adapter must have the feature shader-f16. Default false. */
-  readonly fp16?: boolean;
+  /** Default f32; for fp16 the adapter must have the feature shader-f16. */
+  readonly precision?: Precision;
   /** Keep the inputs of layers only, and compute the rest again in the backward pass; default false. */
   readonly gradientCheckpointing?: boolean;
   /** Seed of the adapter's dropout; undefined (default) for none whatever the adapter's options say. */
@@ -58,7 +59,7 @@ export class Update {
   readonly policy: Model;
   readonly reference: UpdateReference;
   readonly objective: Objective;
-  readonly fp16: boolean;
+  readonly precision: Precision;
   readonly #optimizer: AdamW | undefined;
   readonly #scope: ReferencePointScope;
   readonly #memory: PassMemory;
@@ -73,8 +74,8 @@ export class Update {
 
   constructor(options: UpdateOptions) {
     const { reference, shapes, dropoutSeed } = options;
-    this.fp16 = options.fp16 ?? false;
-    const format = this.fp16 ? "f16" : "f32";
+    this.precision = options.precision ?? "f32";
+    const format = activationFormat(this.precision);
     let { policy } = options;
     const referenceModel = reference instanceof Model ? reference : undefined;
     if (referenceModel) checkVocabularies(policy, referenceModel);
@@ -286,7 +287,7 @@ export class Update {
   async #program(name: string, record: (program: Program) => void): Promise<Program> {
     let program = this.#programs.get(name);
     if (program === undefined) {
-      program = new Program(this.device, name);
+      program = new Program(this.device, name, productFormat(this.precision));
       record(program);
       const [oldest] = this.#programs.keys();
       if (this.#programs.size >= MOST_PROGRAMS && oldest !== undefined) {

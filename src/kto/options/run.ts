@@ -77,6 +77,12 @@ export interface RunOptions {
    */
   readonly fp16: boolean;
   /**
+   * Let products of layers round what they multiply to 16 bits (f16 with a scale, sums in f32) where the adapter has
+   * subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay f32; without such
+   * matrices it is f32. Default false. Not together with fp16, which has the same products.
+   */
+  readonly bf16: boolean;
+  /**
    * Keep only the inputs of layers and compute the rest again in the backward pass: less memory, the same gradients,
    * more time (TRL's default is true). Default false.
    */

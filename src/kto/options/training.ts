@@ -3,6 +3,7 @@
  * decide. The learning rate's options stand in `schedule.ts`.
  */
 import * as z from "zod";
+import type { Precision } from "../../engine/model/precision.ts";
 import { ConfigError } from "../../errors.ts";
 import { optionGroup } from "./option.ts";
 import { scheduleOptions } from "./schedule.ts";
@@ -52,6 +53,10 @@ export const trainingOptions = {
     description:
       "keep activations as f16: about half their memory, gradients right to about 1%; all else (weights, gradients, moments, arithmetic) stays f32, so there is no loss scale (the adapter must have shader-f16)",
   }),
+  bf16: training(z.boolean().default(false), {
+    description:
+      "let products of layers round what they multiply to 16 bits (f16 with a scale, sums in f32) where the adapter has subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay f32; without such matrices it is f32",
+  }),
   gradient_checkpointing: training(z.boolean().default(false), {
     description:
       "keep only the inputs of layers and compute the rest again in the backward pass: less memory, the same gradients, more time (TRL's default is true)",
@@ -84,6 +89,18 @@ export const optimizerOptions = {
     float32: true,
   }),
 };
+
+/**
+ * What a run computes in.
+ *
+ * @throws ConfigError for both of fp16 and bf16
+ */
+export function precisionOf({ fp16, bf16 }: { readonly fp16: boolean; readonly bf16: boolean }): Precision {
+  if (fp16 && bf16) {
+    throw new ConfigError("fp16 and bf16 are both true: keep one; fp16 has the products of bf16 and less memory.");
+  }
+  return fp16 ? "fp16" : bf16 ? "bf16" : "f32";
+}
 
 interface SamplingOptions {
   readonly shuffle_dataset: boolean;

@@ -60,7 +60,6 @@ const WITHOUT_EFFECT = [
 const NOT_YET: Readonly<Record<string, string>> = {
   activation_offloading: "leave it out",
   auto_find_batch_size: "set per_device_train_batch_size yourself",
-  bf16: "leave it out to train in f32, or set fp16",
   bf16_full_eval: "leave it out; evaluations compute as training does",
   data_seed: "seed sets the order of the data as well, leave it out",
   dataloader_drop_last: "leave it out",

@@ -2,12 +2,14 @@
  * From inputs and a method to a run that holds its memory: checks, the checkpoint to go on from, the reference, then
  * everything on the device. `createRun` is the one way to a run, whatever it trains for; `timeRun` measures one.
  */
+
 import { trainedLayout } from "../../engine/model/freezing.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { RunEvaluation } from "../evaluation/run-evaluation.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
+import { precisionOf } from "../options/training.ts";
 import { checkHostMemory, withWhatFits } from "./fitting.ts";
 import { type Method, planRun, type RunInputs } from "./inputs.ts";
 import { lockFolder, removeEmptyFolder } from "./lock.ts";
@@ -110,6 +112,7 @@ function allocate<Options extends RunOptions>(
   const { policy, evalExamples, outputFolder, ownMetrics } = inputs;
   const { options, objective } = method;
   const { totalSteps, stepsPerEpoch } = plan;
+  const precision = precisionOf(options);
   const reference = liveReference(policy, method);
   const update = new Update({
     policy,
@@ -127,7 +130,7 @@ function allocate<Options extends RunOptions>(
       maxGradientNorm: options.max_grad_norm,
     },
     trained: trainedLayout(policy, options.freeze_parameters),
-    fp16: options.fp16,
+    precision,
     gradientCheckpointing: options.gradient_checkpointing,
     referencePointScope: method.referencePointScope,
     dropoutSeed: options.disable_dropout ? undefined : options.seed,
@@ -138,7 +141,7 @@ function allocate<Options extends RunOptions>(
     examples: evalExamples,
     objective,
     maxLength: plan.batchOptions.maxLength,
-    fp16: options.fp16,
+    precision,
     options,
     totalSteps,
     stepsPerEpoch,

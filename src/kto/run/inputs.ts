@@ -15,6 +15,7 @@ import { type TrainedFor, usesPairs } from "../method/objective.ts";
 import { RunPlan } from "../method/run-plan.ts";
 import { evaluationStrategy } from "../options/evaluation.ts";
 import type { RunOptions } from "../options/run.ts";
+import { precisionOf } from "../options/training.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
 
 /** What the caller of every trainer gives. */
@@ -66,7 +67,7 @@ export function planRun(inputs: RunInputs, method: Method): RunPlan {
   const { policy, examples, evalExamples = [] } = inputs;
   checkPolicy(policy, options);
   trainedLayout(policy, options.freeze_parameters); // throws for a pattern that cannot be used
-  if (options.fp16) checkF16(policy.device);
+  if (precisionOf(options) === "fp16") checkF16(policy.device);
   const models = reference instanceof Model ? [policy, reference] : [policy];
   const maxLength = Math.min(options.max_length, ...models.map(({ config }) => config.contextLength));
   const limit = maxLength < options.max_length ? "the model's context of" : "max_length";

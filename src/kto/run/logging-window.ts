@@ -97,7 +97,7 @@ export class LoggingWindow {
     const most = step === totalSteps ? 2 : MOST_SKIPPED;
     if (skipped >= Math.min(most, totalSteps)) {
       throw new NumericError(
-        `The gradients were not finite in ${skipped === 1 ? "the update" : `any of the ${skipped} updates`} up to step ${step}, so the model no longer changes; lower learning_rate, ${this.#update.fp16 ? "leave fp16 out (an activation may be beyond 65504), " : ""}or look for damaged weights (rows of the last microbatch: ${rows()}).`,
+        `The gradients were not finite in ${skipped === 1 ? "the update" : `any of the ${skipped} updates`} up to step ${step}, so the model no longer changes; lower learning_rate, ${this.#update.precision === "fp16" ? "leave fp16 out (an activation may be beyond 65504), " : ""}or look for damaged weights (rows of the last microbatch: ${rows()}).`,
       );
     }
     this.#counts = { ...totals, windowTokens: 0, windowCutPairs: 0 };

@@ -11,6 +11,7 @@ import { EvaluationPlan } from "../method/evaluation-plan.ts";
 import { arenaDigest, ReferenceLogProbs } from "../method/reference-log-probs.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import type { UpdateReference } from "../method/update.ts";
+import { precisionOf } from "../options/training.ts";
 import { evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 
 /** The log-probs of a cached reference. */
@@ -37,7 +38,7 @@ export async function cachedReference(
   const { options, reference, caching } = method;
   if (caching === undefined) return undefined;
   const model = reference instanceof Model ? reference : reference === "base" ? policy.base : policy;
-  const common = { recompute: caching.recompute, fp16: options.fp16, compute };
+  const common = { recompute: caching.recompute, precision: precisionOf(options), compute };
   const rows = evaluatedRows(evalExamples, options);
   // The smaller one comes first, so that rows which are refused are refused soon.
   const evaluation = rows

@@ -3,6 +3,7 @@
  * `RunPlan`'s, the work of an update `Update`'s, what is kept of it `RunRecord`'s. `createRun` makes one; iterate it
  * with `for await`.
  */
+
 import type { Model, SaveOptions } from "../../engine/model/model.ts";
 import { saveAdapter } from "../../engine/model/peft.ts";
 import { OneAtATime } from "../../engine/one-at-a-time.ts";
@@ -14,6 +15,7 @@ import type { Metrics } from "../method/metrics.ts";
 import type { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { scheduleOf } from "../options/schedule.ts";
+import { precisionOf } from "../options/training.ts";
 import { type TrainingStep, warn } from "./callbacks.ts";
 import type { SavedState } from "./checkpoints.ts";
 import { type Method, rowNames } from "./inputs.ts";
@@ -125,6 +127,17 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   get referenceNote(): string | undefined {
     const { cached } = this.#parts;
     return cached && [cached.updates, cached.evaluation].flatMap((one) => one?.note ?? []).join("; ");
+  }
+
+  /** What bf16 means on this adapter, for people; undefined without it. */
+  get precisionNote(): string | undefined {
+    const { method, update } = this.#parts;
+    if (precisionOf(method.options) !== "bf16") return undefined;
+    const { matrices } = update.device.facts;
+    if (matrices === undefined)
+      return "the adapter has no subgroup matrices for kernels, so products are computed in f32";
+    const { component, M, N, K } = matrices;
+    return `products of layers on subgroup matrices of ${component} (${M} x ${N} x ${K}) with sums in f32, where they are faster; weights and activations are f32`;
   }
 
   /** Whether a later run finds the log-probs of a cached reference on the disk; true without one. */

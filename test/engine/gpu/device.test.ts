@@ -25,7 +25,7 @@ describe("opening", () => {
 
   it.each([
     ["KTO_FEATURES", 'the variable KTO_FEATURES is "some"; use all or core.'],
-    ["KTO_TUNING", 'the variable KTO_TUNING is "some"; use on or off.'],
+    ["KTO_TUNING", 'the variable KTO_TUNING is "some"; use on or off or matrices.'],
   ])("refuses what %s does not mean", async (variable, sentence) => {
     vi.stubEnv(variable, "some");
     await expect(Device.open()).rejects.toThrow(new ConfigError(sentence));
@@ -34,7 +34,7 @@ describe("opening", () => {
 
   it.each([
     [{ features: "some" }, 'option "features" is "some"; use all or core.'],
-    [{ tuning: "some" }, 'option "tuning" is "some"; use on or off.'],
+    [{ tuning: "some" }, 'option "tuning" is "some"; use on or off or matrices.'],
   ])("refuses %j, which a program without types may give", async (options, sentence) => {
     await expect(Device.open(options as DeviceOptions)).rejects.toThrow(new ConfigError(sentence));
   });

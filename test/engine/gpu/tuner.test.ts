@@ -69,6 +69,17 @@ describe("the choice", () => {
     }
   });
 
+  it("is what runs on matrices, whatever it takes, where that is asked for; a choice that was adopted stands", async () => {
+    const tuner = new Tuner("a", "matrices");
+    const one = contest({ subgroup16: 1, matrix32x32: 9, matrix64x64: 5 }, { flops: 1e6 });
+    expect(await tuner.choose(one)).toBe("matrix32x32");
+    expect(await tuner.choose(contest({ first: 3, second: 1 }))).toBe("first");
+    expect(one.runs()).toBe(0);
+    const other = new Tuner("a", "matrices");
+    other.adopt(Object.fromEntries(Object.keys(tuner.choices).map((key) => [key, "subgroup16"])));
+    expect(await other.choose(one)).toBe("subgroup16");
+  });
+
   it("is remembered for this adapter and these texts, by another process too", async () => {
     const ms = { first: 3, second: 1 };
     await new Tuner("an adapter", "on").choose(contest(ms));

@@ -1,4 +1,5 @@
 /** Expressions of WGSL as JavaScript. What is not understood throws; nothing passes through unchanged. */
+import { CALLS, type Code, literal, type Site, type WgslFunction } from "./code.ts";
 import { Tokens } from "./tokens.ts";
 import {
   BOOL,
@@ -19,35 +20,6 @@ import {
 } from "./types.ts";
 import { zeroOf } from "./values.ts";
 
-/** JavaScript of an expression; of what can be assigned to, that of the assignment too. */
-export interface Code {
-  readonly js: string;
-  readonly type: Type;
-  readonly assign?: (value: string) => string;
-  /** Of a name whose value does not change: the name of what all lanes have, once they have handed it to each other. */
-  readonly handed?: string;
-}
-
-/** In place of a site: a call, whose value the caller waits for. The machine runs it, since a generator in a generator is slow. */
-export const CALLS = -1;
-
-/** A function of the text; its JavaScript once it has been translated. */
-export interface WgslFunction {
-  readonly name: string;
-  readonly parameters: readonly { readonly name: string; readonly type: Type; readonly builtin?: string }[];
-  readonly result: Type;
-  readonly bodyAt: number;
-  /** Whether it waits for other invocations: then it is a generator. */
-  waits?: boolean;
-}
-
-/** Where invocations wait for each other. */
-export interface Site {
-  readonly name: string;
-  /** JavaScript of a function of two values, for what folds those of all lanes. */
-  readonly fold?: string;
-}
-
 const PRECEDENCE: readonly (readonly string[])[] = [
   ["||"],
   ["&&"],
@@ -61,6 +33,7 @@ const PRECEDENCE: readonly (readonly string[])[] = [
   ["*", "/", "%"],
 ];
 const FOLDS: Readonly<Record<string, string>> = { subgroupAdd: "+", subgroupMax: "max", subgroupMin: "min" };
+const ATOMICS: readonly string[] = ["atomicAdd", "atomicMax", "atomicStore"];
 /** From which lane a value comes, for the second argument of each exchange. */
 const SOURCES: Readonly<Record<string, (argument: string) => string>> = {
   subgroupShuffle: (from) => from,
@@ -312,9 +285,13 @@ export abstract class Expressions {
     const to = this.type();
     this.tokens.expect(">");
     const [value] = this.#arguments();
-    if (value === undefined || to.kind !== "scalar") throw new Error("this bitcast is not understood");
-    const { js, type } = this.concrete(value);
-    return { js: `runtime.bitcast("${scalarOf(type)}", "${to.scalar}", ${js})`, type: to };
+    const scalar = scalarOf(to);
+    if (value === undefined || scalar === undefined) throw new Error("this bitcast is not understood");
+    const given = this.concrete(value);
+    const from = this.#scalar(given, "bitcast");
+    if (sizeOf(given.type) !== sizeOf(to)) throw new Error("this bitcast is not understood");
+    const js = this.#each(`bits ${from} ${scalar}`, [given], ([x]) => `runtime.bitcast("${from}", "${scalar}", ${x})`);
+    return { js, type: to };
   }
 
   #constructed(type: Type): Code {
@@ -368,7 +345,9 @@ export abstract class Expressions {
     if (name === "arrayLength") return { js: `${a.js}.length`, type: U32 };
     if (name === "unpack2x16float") return { js: `runtime.unpack2x16float(${a.js})`, type: vectorOf("f32", 2) };
     if (name === "pack2x16float") return { js: `runtime.pack2x16float(${a.js})`, type: U32 };
-    if (name === "atomicAdd" && b) return { js: `runtime.atomicAdd(${a.js}, ${this.as(b, "u32").js})`, type: U32 };
+    if (a.type.kind === "atomic" && ATOMICS.includes(name) && b)
+      return { js: `runtime.${name}(${a.js}, ${this.as(b, "u32").js})`, type: U32 };
+    if (name === "workgroupUniformLoad") return this.#uniformLoad(a);
     if (name === "any" || name === "all")
       return { js: `${a.js}.${name === "any" ? "some" : "every"}((x) => x)`, type: BOOL };
     if (name === "select" && b && c) return this.#select(a, b, c);
@@ -381,6 +360,16 @@ export abstract class Expressions {
     return {
       js: this.#each(`${name} ${scalar}`, all, (texts) => elementwise(scalar, ...texts)),
       type: withScalar(shape.type, scalar),
+    };
+  }
+
+  /** What memory holds between two barriers. */
+  #uniformLoad({ js, type }: Code): Code {
+    const [before, after] = [this.wait({ name: "loadBarrier" }), this.wait({ name: "loadBarrier" })];
+    const isAtomic = type.kind === "atomic";
+    return {
+      js: `runtime.between(${before}, ${isAtomic ? `${js}.value` : js}, ${after})`,
+      type: isAtomic ? U32 : type,
     };
   }
 
@@ -433,13 +422,3 @@ export abstract class Expressions {
 }
 
 const vectorOf = (scalar: Scalar, size: number): Type => ({ kind: "vector", scalar, size });
-
-function literal(word: string): Code {
-  const isHex = word.startsWith("0x");
-  const suffix = (isHex ? /[ui]$/ : /[fhui]$/).exec(word)?.[0];
-  const number = Number(suffix === undefined ? word : word.slice(0, -1));
-  const named: Readonly<Record<string, Scalar>> = { f: "f32", h: "f16", u: "u32", i: "i32" };
-  const abstract: Scalar = !isHex && /[.eE]/.test(word) ? "float" : "int";
-  const scalar = named[suffix ?? ""] ?? abstract;
-  return { js: String(scalar === "f32" ? Math.fround(number) : number), type: scalarType(scalar) };
-}

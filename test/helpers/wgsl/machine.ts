@@ -5,7 +5,7 @@
  */
 import type { Kernel, Values } from "../../../src/kernels/kernel.ts";
 import { uniformWords } from "../../../src/kernels/kernel.ts";
-import { CALLS } from "./expressions.ts";
+import { CALLS } from "./code.ts";
 import { type Run, type Started, type Translated, translate } from "./translate.ts";
 import { Binding, OutOfBounds, type Value } from "./values.ts";
 

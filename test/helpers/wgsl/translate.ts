@@ -3,7 +3,8 @@
  * at barriers or exchange values within a subgroup. No package runs WGSL with barriers and subgroups. It covers what kernels
  * use; anything else throws. `machine.ts` runs it.
  */
-import { type Code, Expressions, type Site, type WgslFunction } from "./expressions.ts";
+import type { Code, Site, WgslFunction } from "./code.ts";
+import { Expressions } from "./expressions.ts";
 import { BOOL, NOTHING, sizeOf, type Type } from "./types.ts";
 import { runtime, type Value, zeroOf } from "./values.ts";
 

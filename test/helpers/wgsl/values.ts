@@ -82,6 +82,16 @@ export const runtime = {
     atom.value = (before + more) >>> 0;
     return before;
   },
+  atomicMax(atom: { value: number }, other: number): number {
+    const before = atom.value;
+    atom.value = Math.max(before, other);
+    return before;
+  },
+  atomicStore(atom: { value: number }, value: number): void {
+    atom.value = value;
+  },
+  /** A value that is read after one barrier and before another. */
+  between: (_before: unknown, value: Value, _after: unknown): Value => value,
   with(vector: Value[], index: number, value: Value): Value[] {
     const changed = vector.slice();
     changed[index] = value;
