@@ -1,6 +1,7 @@
 /**
  * What all tiles of a matmul share: the WGSL that they give to an epilogue, how it walks their sums, and the products of
- * four steps along k. No tile is here; these are in `matmul-subgroup-tile.ts` and `matmul-workgroup-tile.ts`.
+ * four steps along k. No tile is here; these are in `matmul-row-tile.ts`, `matmul-subgroup-tile.ts` and
+ * `matmul-workgroup-tile.ts`.
  */
 import type { MatmulLayout, MatmulVariant } from "./matmul-variant.ts";
 import { unknownCount } from "./wgsl.ts";
