@@ -9,10 +9,7 @@
  * Text only. What the numbers mean is not known here.
  */
 import type { Grid } from "./kernel.ts";
-import { elementwise, elementwiseGrid, linearGrid, linearGroup, ofLane } from "./wgsl.ts";
-
-export const range = (count: number) => Array.from({ length: count }, (_, index) => index);
-export const COMPONENTS = ["x", "y", "z", "w"];
+import { COMPONENTS, elementwise, elementwiseGrid, linearGrid, linearGroup, ofLane, range } from "./wgsl.ts";
 
 /** How many lanes a team has, and what it works on. */
 export interface TeamShape {

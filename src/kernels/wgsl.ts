@@ -32,6 +32,12 @@ export function unknownCount(count: number, dimension: string): string {
   return `(${count}u + (${dimension} >> 31u))`;
 }
 
+/** 0, 1 and so on: what text is written for. */
+export const range = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index);
+
+/** The components of a vector of four. */
+export const COMPONENTS = ["x", "y", "z", "w"] as const;
+
 /** The facts that hold for every WebGPU adapter. */
 export const BASE_FACTS: AdapterFacts = { subgroupSize: 0, software: false };
 
