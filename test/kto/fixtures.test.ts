@@ -39,13 +39,9 @@ import {
   relativeDistance,
 } from "../helpers/fixtures.ts";
 import { stories } from "../helpers/folders.ts";
+import { GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../helpers/tolerances.ts";
 
 const device = await sharedDevice();
-
-const LOG_PROB = 1e-4;
-const LOSS = 1e-5;
-const GRADIENT = 1e-3;
-const STEP_LOSS = 1e-3;
 
 /** Tokens of the fixtures' longest sequence, or more. */
 const LONGEST = 64;

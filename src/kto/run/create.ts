@@ -67,7 +67,11 @@ export async function timeRun(inputs: RunInputs, method: Method): Promise<RunTim
   }
 }
 
-/** @param compute of a cached reference */
+/**
+ * The parts of a run with their memory, and the checkpoint that it goes on from.
+ *
+ * @param compute whether the log-probs that the cache of a reference lacks are computed; zeros stand for them otherwise
+ */
 async function prepared<Options extends RunOptions>(
   inputs: RunInputs,
   method: Method<Options>,

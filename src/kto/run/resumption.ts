@@ -25,7 +25,7 @@ const MAY_CHANGE =
 
 /** What the values of reference_point_scope stand for. */
 const rowsOf = { microbatch: "microbatch", step: "update" } as const;
-/** For people. */
+/** What messages call the methods. */
 const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as const;
 
 /**

@@ -48,7 +48,7 @@ export interface GeneratorOptions {
 const START_LENGTH = 256;
 
 interface Sequence {
-  /** Of the prompt, in the call. */
+  /** The position of its prompt in the list that the caller gave. */
   readonly index: number;
   readonly slot: number;
   readonly random: Random;
