@@ -78,6 +78,7 @@ export type { SftTrainerOptions } from "./kto/options/sft.ts";
 export type { SavedCheckpoint, TrainerCallbacks, TrainingStep } from "./kto/run/callbacks.ts";
 export type { Run } from "./kto/run/run.ts";
 export type { RunTimes } from "./kto/run/timing.ts";
+export { type FollowedRun, Tracking, type TrackingOptions } from "./kto/run/tracking.ts";
 export { SftTrainer, type SftTrainerInputs } from "./kto/sft-trainer.ts";
 export { KtoTrainer, type TrainerInputs } from "./kto/trainer.ts";
 

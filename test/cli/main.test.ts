@@ -26,7 +26,7 @@ describe("the table of commands", () => {
     expect((await table[name].load()).default.schema).toBe(descriptions[name].schema);
   });
 
-  test("code is loaded at need by the table alone, beside the two packages that not every system can load", () => {
+  test("code is loaded at need by the table alone, beside packages that not every system can load", () => {
     const { imports } = readStructure();
     const inSources = imports.filter(({ from, dynamic }) => dynamic && from.startsWith("src/"));
     const dynamic = inSources.map(({ from, to }) => `${from} loads ${to}`);

@@ -39,7 +39,7 @@ export async function openJudge(
     budget: options.judge_budget,
     ...wait,
     request: options.judge_request,
-    onTranscript: (entry) => platform.appendText(transcripts, `${JSON.stringify(entry)}\n`),
+    onTranscript: (entry) => platform.append(transcripts, `${JSON.stringify(entry)}\n`),
   });
 }
 

@@ -149,7 +149,7 @@ export class SampleLog {
       const sample: Sample = { step, index, prompt: prompts[index], completion };
       return `${JSON.stringify(sample)}\n`;
     });
-    await platform.appendText(this.#path, lines.join(""));
+    await platform.append(this.#path, lines.join(""));
   }
 }
 

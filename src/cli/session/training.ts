@@ -18,6 +18,7 @@ import { drawsSamples } from "../../kto/options/evaluation.ts";
 import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
+import { RUNS_FOLDER } from "../../kto/report/trackers/tensorboard.ts";
 import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
 import { useOf } from "../../kto/run/checkpoints.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
@@ -26,6 +27,7 @@ import { saveOrRescue } from "../../kto/run/rescue.ts";
 import { requireCheckpoint } from "../../kto/run/resumption.ts";
 import type { Run } from "../../kto/run/run.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
+import { TRACKERS_FILE, Tracking } from "../../kto/run/tracking.ts";
 import { isSameFile } from "../terminal/files.ts";
 import { METRICS_FILE, MetricsFile } from "../terminal/metrics-file.ts";
 import type { Output } from "../terminal/output.ts";
@@ -83,13 +85,20 @@ async function trainIn(
   unlock: (() => void) | undefined,
 ): Promise<void> {
   const { output_dir } = config;
+  const warn = (sentence: string) => output.warning(sentence);
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
   let run: Run | undefined;
   const work = withDevice(config, output, async (device) => {
     // A plan runs the same code on a device that only counts memory.
     const target = config.dry_run ? planningDevice(device) : device;
-    const warn = (sentence: string) => output.warning(sentence);
+    const tracking = new Tracking({
+      ...config,
+      outputFolder: output_dir,
+      // A judge's request may hold a key.
+      config: Object.fromEntries(Object.entries(config).filter(([name]) => name !== "judge_request")),
+      onWarning: warn,
+    });
     let samples: SampleLog | undefined;
     // As with the metrics, a full disk is no reason to lose the run.
     const writeSamples = async (step: number): Promise<void> => {
@@ -146,7 +155,7 @@ async function trainIn(
     const started = performance.now();
     const { stepsDone: doneBefore } = trainer;
     if (trainer.stepsDone === 0) await writeSamples(0);
-    const { last, lastEvaluation } = await runUpdates(trainer, metricsFile, output, () => stopping.abort());
+    const { last, lastEvaluation } = await runUpdates(trainer, tracking, metricsFile, output, () => stopping.abort());
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
     if (trainer.bestStep === 0) {
       output.warning(
@@ -219,7 +228,7 @@ function keptSettings(config: RunConfig): Readonly<Record<string, unknown>> {
 
 /** Checks, before any work, that the folder of a new run is empty; that of a resumed run may hold its files. */
 async function checkRunFolder(config: RunConfig): Promise<void> {
-  const { output_dir, model_name_or_path, resume_from_checkpoint: from } = config;
+  const { output_dir, model_name_or_path, resume_from_checkpoint: from, logging_dir } = config;
   if (from === false && (await isSameFile(output_dir, model_name_or_path))) {
     throw new ConfigError(
       `output_dir "${output_dir}" is the folder of the model that is trained, whose files would be replaced; choose another folder.`,
@@ -230,8 +239,14 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
   // A run that ended before its first checkpoint cannot be resumed, so its files do not prevent a new start.
-  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE];
-  await checkOutputFolder(config, (name) => resumesHere || left.includes(name) || isCheckpointLeftover(name));
+  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE, TRACKERS_FILE, RUNS_FOLDER];
+  const isLogging = (name: string) =>
+    logging_dir !== undefined &&
+    platform.absolutePath(platform.joinPath(output_dir, name)) === platform.absolutePath(logging_dir);
+  await checkOutputFolder(
+    config,
+    (name) => resumesHere || left.includes(name) || isLogging(name) || isCheckpointLeftover(name),
+  );
 }
 
 /**
@@ -243,6 +258,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
  */
 async function runUpdates(
   trainer: Run,
+  tracking: Tracking,
   metricsFile: MetricsFile,
   output: Output,
   onStop: () => void,
@@ -260,7 +276,7 @@ async function runUpdates(
   try {
     return await withSignals(tell, async (signalled) => {
       const { stepsDone: before } = trainer;
-      for await (const { step, totalSteps, metrics, evaluation } of trainer) {
+      for await (const { step, totalSteps, metrics, evaluation } of tracking.follow(trainer)) {
         await metricsFile.update(trainer.log);
         if (evaluation) {
           output.info(evaluationLine(step, evaluation));

@@ -31,7 +31,7 @@ export class MetricsFile {
   async update(log: readonly LogLine[]): Promise<void> {
     if (this.#broken || log.length === this.#written) return;
     try {
-      await platform.appendText(this.#path, textOf(log.slice(this.#written)));
+      await platform.append(this.#path, textOf(log.slice(this.#written)));
       this.#written = log.length;
     } catch (error) {
       if (!(error instanceof FileError)) throw error;

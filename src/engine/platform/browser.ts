@@ -88,13 +88,13 @@ export const platform: Platform = {
     await attempt("write", path, () => stream.close());
   },
 
-  async appendText(path, text) {
+  async append(path, content) {
     refuseUrl("write", path);
     await attempt("write", path, async () => {
       const handle = await openPrivateFile(path, true);
       const stream = await handle.createWritable({ keepExistingData: true });
       await stream.seek((await handle.getFile()).size);
-      await stream.write(text);
+      await stream.write(typeof content === "string" ? content : new Uint8Array(content));
       await stream.close();
     });
   },
@@ -138,6 +138,7 @@ export const platform: Platform = {
   withinTime: (_, work) => work(),
   environment: () => undefined,
   homeFolder: () => scheme,
+  hostName: () => "browser",
   temporaryFolder: () => `${scheme}tmp`,
   hostMemoryBytes: () => undefined,
   cacheFolder: () => `${scheme}kto-webgpu`,

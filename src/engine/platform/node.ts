@@ -6,7 +6,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { appendFile, type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
-import { homedir, tmpdir, totalmem } from "node:os";
+import { homedir, hostname, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { createContext, Script } from "node:vm";
 import { FileError } from "../../errors.ts";
@@ -83,8 +83,8 @@ export const platform: Platform = {
     await syncFolder(dirname(path));
   },
 
-  async appendText(path, text) {
-    await attempt("write", path, () => appendFile(path, text, "utf8"));
+  async append(path, content) {
+    await attempt("write", path, () => appendFile(path, content, "utf8"));
   },
 
   async removeFile(path) {
@@ -133,6 +133,7 @@ export const platform: Platform = {
 
   environment,
   homeFolder: homedir,
+  hostName: hostname,
   temporaryFolder: tmpdir,
   hostMemoryBytes: totalmem,
   cacheFolder() {

@@ -153,8 +153,8 @@ export interface Platform {
    * one. What is a device or a pipe is written into, and stays one.
    */
   writeFileAtomic(path: string, chunks: Iterable<Uint8Array> | AsyncIterable<Uint8Array> | string): Promise<void>;
-  /** Adds text at the end of a file, creating it. */
-  appendText(path: string, text: string): Promise<void>;
+  /** Adds text or bytes at the end of a file, creating it. */
+  append(path: string, content: string | Uint8Array): Promise<void>;
   /** Removes a file, if it exists. */
   removeFile(path: string): Promise<void>;
   /** Removes a folder with everything in it, if it exists. */
@@ -190,6 +190,8 @@ export interface Platform {
   /** A variable of the environment; undefined if it is not set or empty, or if the host has no environment. */
   environment(name: string): string | undefined;
   homeFolder(): string;
+  /** The name of this machine; "browser" where the host does not tell. */
+  hostName(): string;
   /** The folder for files that are needed for a while only. */
   temporaryFolder(): string;
   /** Bytes of this machine's memory; undefined if the host does not tell. */

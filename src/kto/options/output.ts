@@ -55,6 +55,21 @@ export const outputOptions = {
   logging_first_step: output.trainerOption(z.boolean().default(false), {
     description: "also write a line for the first update",
   }),
+  report_to: output.option(z.array(z.string()).optional(), {
+    description: "trackers that also get the metrics: tensorboard, mlflow, all of them or none (default: none)",
+    expects: "tensorboard, mlflow, all, none or several of them",
+    placeholder: "trackers",
+  }),
+  logging_dir: output.option(z.string().min(1).optional(), {
+    description: "the folder of TensorBoard's event files (default: output_dir/runs/<date>_<host>)",
+    expects: "a folder for TensorBoard's event files",
+    placeholder: "folder",
+  }),
+  run_name: output.option(z.string().min(1).optional(), {
+    description: "the name of the run in MLflow (default: output_dir)",
+    expects: "a name for the run",
+    placeholder: "name",
+  }),
   json: output.option(z.boolean().default(false), { description: "results as JSON on stdout" }),
   log_level: output.option(z.enum(["debug", "info", "warning", "error"]).default("info"), {
     description: "the least important message that stderr shows",

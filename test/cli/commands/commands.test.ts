@@ -566,7 +566,7 @@ describe("LoRA on the command line", () => {
       // What training takes, seen when its first update has been made.
       const before = device.memory();
       let during: Readonly<Record<string, number>> = {};
-      const appended = vi.spyOn(platform, "appendText").mockImplementation(async () => {
+      const appended = vi.spyOn(platform, "append").mockImplementation(async () => {
         during = device.memory();
       });
       await succeed("train", ...args, "--output_dir", planned);

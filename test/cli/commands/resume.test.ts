@@ -222,7 +222,7 @@ describe("kto train", () => {
   });
 
   test("metrics.jsonl that takes no lines: told once, the run goes on and writes them at its end", async () => {
-    vi.spyOn(platform, "appendText").mockRejectedValue(new FileError("Cannot write metrics.jsonl: no space is left."));
+    vi.spyOn(platform, "append").mockRejectedValue(new FileError("Cannot write metrics.jsonl: no space is left."));
     const output = freshPath(folder, "run");
     const { code, stderr } = await kto(...words(output));
     expect(code, stderr).toBe(0);

@@ -94,7 +94,7 @@ describe("writeFileAtomic", () => {
 
   test.runIf(existsSync("/dev/full"))("a full disk is told as such", async () => {
     // /dev/full fails each write with ENOSPC; appending reaches it without the rename of an atomic write.
-    await expect(platform.appendText("/dev/full", "x")).rejects.toThrow(
+    await expect(platform.append("/dev/full", "x")).rejects.toThrow(
       new FileError("Cannot write /dev/full: no space is left on the disk."),
     );
   });
@@ -143,10 +143,10 @@ describe("reading", () => {
     expect(await platform.exists(join(folder, "file", "below"))).toBeUndefined();
   });
 
-  test("list is sorted, appendText creates and adds", async () => {
-    await platform.appendText(join(folder, "b.jsonl"), "1\n");
+  test("list is sorted, append creates and adds", async () => {
+    await platform.append(join(folder, "b.jsonl"), "1\n");
     appendFileSync(join(folder, "a.jsonl"), "");
-    await platform.appendText(join(folder, "b.jsonl"), "2\n");
+    await platform.append(join(folder, "b.jsonl"), "2\n");
     expect(await platform.list(folder)).toEqual(["a.jsonl", "b.jsonl"]);
     expect(await platform.readText(join(folder, "b.jsonl"))).toBe("1\n2\n");
   });

@@ -87,10 +87,13 @@ function runWorkgroup(running: Running, group: number[], lanes: number): void {
   const subgroups = count / lanes;
   started.reset();
   const argumentsOf = (index: number): Value[] => {
+    const own = [index % width, Math.floor(index / width) % height, Math.floor(index / width / height)] as const;
+    const [groupX = 0, groupY = 0, groupZ = 0] = group;
     const builtins: Readonly<Record<string, Value>> = {
       workgroup_id: group,
       local_invocation_index: index,
-      local_invocation_id: [index % width, Math.floor(index / width) % height, Math.floor(index / width / height)],
+      local_invocation_id: [...own],
+      global_invocation_id: [groupX * width + own[0], groupY * height + own[1], groupZ * depth + own[2]],
       // Neighbours are in different subgroups: WGSL does not say which invocations are one.
       subgroup_invocation_id: Math.floor(index / subgroups),
       subgroup_size: lanes,

@@ -39,6 +39,8 @@ describe("defaults and coercion", () => {
   });
 
   test.each([
+    ["report_to", "none", ["none"]],
+    ["report_to", ["tensorboard", "mlflow"], ["tensorboard", "mlflow"]],
     ["learning_rate", "1e-4", 1e-4],
     ["learning_rate", ".5E-6", 5e-7],
     ["max_steps", "1_000", 1000],
@@ -268,7 +270,7 @@ describe("options of TRL's that are not implemented", () => {
       lora_r: 16,
       precompute_ref_log_probs: false,
       gradient_checkpointing: false,
-      report_to: "none",
+      report_to: null,
       push_to_hub: false,
       disable_dropout: true,
       optim: "adamw_torch",
