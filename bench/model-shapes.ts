@@ -1,4 +1,7 @@
-/** The config.json of published models, for random models of their exact shape. What trains or writes them stands elsewhere. */
+/**
+ * The config.json of published models, for random models of their exact shape. What trains or writes them stands
+ * elsewhere.
+ */
 
 /** HuggingFaceTB/SmolLM2-135M: 135 million parameters, 30 layers, head size 64. */
 export const smolLM2Shape = {

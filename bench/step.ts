@@ -24,7 +24,10 @@ export interface StepCase {
   readonly config: Readonly<Record<string, unknown>>;
   readonly batch: StepRows;
   readonly options?: Partial<TrainerOptions>;
-  /** Trains a LoRA adapter of this rank on all linear layers, over a base as its files store it; default: the whole model. */
+  /**
+   * Trains a LoRA adapter of this rank on all linear layers, over a base as its files store it; default: the whole
+   * model.
+   */
   readonly loraRank?: number;
   /** Whether other engines do the same update. */
   readonly peers: boolean;
@@ -153,8 +156,8 @@ export async function timeStep(
 }
 
 /**
- * The model in `folder` as `kto train` loads it: whole in f32, with a reference as the files store it where that is less,
- * or frozen as the files store it with a new adapter.
+ * The model in `folder` as `kto train` loads it: whole in f32, with a reference as the files store it where that is
+ * less, or frozen as the files store it with a new adapter.
  */
 async function loadForTraining(
   device: Device,

@@ -1,4 +1,6 @@
-/** README.md and docs/: links lead somewhere, commands have the options that they are shown with, pages stay readable. */
+/**
+ * README.md and docs/: links lead somewhere, commands have the options that they are shown with, pages stay readable.
+ */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";

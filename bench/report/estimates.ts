@@ -43,16 +43,19 @@ export function modelSize(shape: Readonly<Record<string, unknown>>): ModelSize {
   };
 }
 
-/** The floating-point operations of one KTO update; attention on its own, since kernels do not know how many keys a row has. */
+/**
+ * The floating-point operations of one KTO update; attention on its own, since kernels do not know how many keys a row
+ * has.
+ */
 export interface UpdateFlops {
   readonly matmuls: number;
   readonly attention: number;
 }
 
 /**
- * Floating-point operations of one KTO update: the policy and its reference read every row and, after the same prompt, the
- * completion of another row; gradients flow through the rows alone. With an adapter the weights get no gradients. What is
- * computed a second time, logits and scores in the backward pass, counts twice.
+ * Floating-point operations of one KTO update: the policy and its reference read every row and, after the same prompt,
+ * the completion of another row; gradients flow through the rows alone. With an adapter the weights get no gradients.
+ * What is computed a second time, logits and scores in the backward pass, counts twice.
  */
 export function updateFlops(
   size: ModelSize,

@@ -32,7 +32,9 @@ export interface Team {
   readonly attributes: string;
   /** Functions and workgroup memory. */
   readonly declarations: string;
-  /** The entry point of a divisible kernel: `element(owner, tile, lane)` for each of `tiles` tiles of each of `owners`. */
+  /**
+   * The entry point of a divisible kernel: `element(owner, tile, lane)` for each of `tiles` tiles of each of `owners`.
+   */
   readonly entry: (tiles: string, owners: string) => string;
   readonly grid: (tiles: number, owners: number) => Grid;
   /** How many rows a lane holds numbers of, and which row of the tile its row i is. */

@@ -9,7 +9,10 @@ import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 
 let opened: Promise<Device> | undefined;
 
-/** The shared device, without tuning, so that results do not hang on timings; never close it. KTO_ADAPTER chooses the adapter. */
+/**
+ * The shared device, without tuning, so that results do not hang on timings; never close it. KTO_ADAPTER chooses the
+ * adapter.
+ */
 export function sharedDevice(): Promise<Device> {
   opened ??= Device.open({ tuning: "off" });
   return opened;
@@ -41,8 +44,8 @@ export interface KernelVariant {
 }
 
 /**
- * The variants of a kernel to test: what this adapter gets, what a GPU with its subgroups gets, what any adapter can, and
- * what GPUs with wider subgroups get.
+ * The variants of a kernel to test: what this adapter gets, what a GPU with its subgroups gets, what any adapter can,
+ * and what GPUs with wider subgroups get.
  */
 export async function kernelVariants(): Promise<KernelVariant[]> {
   const { facts } = await sharedDevice();

@@ -1,6 +1,7 @@
 /**
  * Whole models on the adapter against numbers that others computed: float64 PyTorch autograd on tiny models, golden
- * logits and greedy continuation of a real one. The tolerances are those of docs/design/method.md, "Numbers that decide".
+ * logits and greedy continuation of a real one. The tolerances are those of docs/design/method.md, "Numbers that
+ * decide".
  */
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { Program } from "../../src/engine/gpu/program.ts";

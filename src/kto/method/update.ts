@@ -38,7 +38,10 @@ export interface UpdateOptions {
   readonly optimizer: AdamWOptions | undefined;
   /** The parameters that are trained; default all of the policy, or its adapter. */
   readonly trained?: ParameterLayout | undefined;
-  /** What the reference point is taken over when an update has several microbatches; with "step" all its rows weigh alike. */
+  /**
+   * What the reference point is taken over when an update has several microbatches; with "step" all its rows weigh
+   * alike.
+   */
   readonly referencePointScope: ReferencePointScope;
   /** Rows of an update at most; read with referencePointScope "step". Default `maxSize`. */
   readonly maxUpdateRows?: number;

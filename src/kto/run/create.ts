@@ -23,8 +23,8 @@ import { measureRun, type RunTimes } from "./timing.ts";
  * the run's until it is freed.
  *
  * @throws ConfigError, DatasetError for inputs that cannot be trained on; AdapterError where the device cannot hold the
- * run, with the microbatch that fits; FileError where another run has the output folder; what a checkpoint that cannot be
- * gone on from throws
+ * run, with the microbatch that fits; FileError where another run has the output folder; what a checkpoint that cannot
+ * be gone on from throws
  */
 export async function createRun<Options extends RunOptions>(
   inputs: RunInputs,

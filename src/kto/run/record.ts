@@ -159,7 +159,8 @@ export class RunRecord {
   /**
    * Saves a run that was stopped between checkpoints.
    *
-   * @throws FileError for a folder that cannot be written, with the last checkpoint, and where this one is saved instead
+   * @throws FileError for a folder that cannot be written, with the last checkpoint, and where this one is saved
+   * instead
    */
   async saveStopped(): Promise<void> {
     const checkpoints = this.#checkpoints;
