@@ -1,60 +1,45 @@
 /**
- * The config.json of published models, for random models of their exact shape. What trains or writes them stands
- * elsewhere.
+ * What config.json says of the shape of published models, for random models of the same. What trains or writes them
+ * stands elsewhere.
  */
 
 /** HuggingFaceTB/SmolLM2-135M: 135 million parameters, 30 layers, head size 64. */
 export const smolLM2Shape = {
   architectures: ["LlamaForCausalLM"],
-  attention_bias: false,
-  attention_dropout: 0.0,
   bos_token_id: 0,
   eos_token_id: 0,
   hidden_act: "silu",
   hidden_size: 576,
-  initializer_range: 0.041666666666666664,
   intermediate_size: 1536,
   max_position_embeddings: 8192,
-  mlp_bias: false,
   model_type: "llama",
   num_attention_heads: 9,
   num_hidden_layers: 30,
   num_key_value_heads: 3,
-  pretraining_tp: 1,
   rms_norm_eps: 1e-5,
-  rope_scaling: null,
   rope_theta: 100000,
   tie_word_embeddings: true,
   torch_dtype: "bfloat16",
-  use_cache: true,
   vocab_size: 49152,
 };
 
 /** Qwen/Qwen3-0.6B: 596 million parameters, 28 layers, head size 128. */
 export const qwen3Shape = {
   architectures: ["Qwen3ForCausalLM"],
-  attention_bias: false,
-  attention_dropout: 0.0,
   bos_token_id: 151643,
   eos_token_id: 151645,
   head_dim: 128,
   hidden_act: "silu",
   hidden_size: 1024,
-  initializer_range: 0.02,
   intermediate_size: 3072,
   max_position_embeddings: 40960,
-  max_window_layers: 28,
   model_type: "qwen3",
   num_attention_heads: 16,
   num_hidden_layers: 28,
   num_key_value_heads: 8,
   rms_norm_eps: 1e-6,
-  rope_scaling: null,
   rope_theta: 1000000,
-  sliding_window: null,
   tie_word_embeddings: true,
   torch_dtype: "bfloat16",
-  use_cache: true,
-  use_sliding_window: false,
   vocab_size: 151936,
 };

@@ -2,7 +2,6 @@
  * Runs the benchmarks one after another: each kernel, checked and timed as a share of this adapter's peaks, generation,
  * then whole updates, and the same work by other engines where the caller can run them.
  */
-
 import { writeSafetensors } from "../src/engine/files/safetensors.ts";
 import type { Device } from "../src/engine/gpu/device.ts";
 import { type KernelTime, Program } from "../src/engine/gpu/program.ts";

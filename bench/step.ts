@@ -2,8 +2,6 @@
  * Times whole KTO updates on random models, with a live reference, mismatched pairs, clipping and AdamW: the time and
  * memory of an update, the time of each kernel, and the host's share.
  */
-
-import type { TensorToWrite } from "../src/engine/files/safetensors.ts";
 import type { Device } from "../src/engine/gpu/device.ts";
 import type { KernelTime } from "../src/engine/gpu/program.ts";
 import { LoraAdapter } from "../src/engine/model/lora.ts";
@@ -66,23 +64,6 @@ export const stepCases: readonly StepCase[] = [
   { name: "KTO step (d): as (b), fp16", ...larger, options: { fp16: true } },
 ];
 
-export interface StepResult {
-  readonly medianMs: number;
-  readonly spread: number;
-  /** Floating-point operations of one update. */
-  readonly flops: number;
-  readonly bytes: number;
-  /** From creating the trainer to the end of the first update, compiling kernels included. */
-  readonly firstMs: number;
-  readonly tokensPerSecond: number;
-  /** Device memory of the run: both models, gradients, moments, activations, scratch. */
-  readonly deviceBytes: number;
-  /** Median milliseconds of an update in which JavaScript packs the batch, and uploads, encodes and submits. */
-  readonly host: { readonly packMs: number; readonly submitMs: number };
-  /** Device time by kernel, largest first; empty where the adapter cannot time kernels. */
-  readonly kernels: readonly KernelTime[];
-}
-
 /** Seeded rows, every second one desirable. */
 export function stepExamples({ rows, prompt, completion }: StepRows, vocabSize: number): BatchExample[] {
   const random = new Random(2);
@@ -104,13 +85,22 @@ export const STEP_SETTINGS = {
   maxNorm: 1,
 } as const;
 
+/** The trainer's options for this many updates of a batch, with those settings. */
+export function stepOptions(batch: StepRows, updates: number) {
+  return {
+    ...{ per_device_train_batch_size: batch.rows, max_length: batch.prompt + batch.completion },
+    ...{ learning_rate: STEP_SETTINGS.learningRate, beta: STEP_SETTINGS.beta },
+    ...{ max_steps: updates, logging_steps: updates },
+  };
+}
+
 /** Times `steps` updates of the model in `folder` after two that warm up. */
 export async function timeStep(
   device: Device,
   folder: string,
   { batch, options, loraRank }: Pick<StepCase, "batch" | "options" | "loraRank">,
   steps: number,
-): Promise<StepResult> {
+) {
   const { policy, reference, free } = await loadForTraining(device, folder, loraRank);
   const examples = stepExamples(batch, policy.config.vocabSize);
   const start = performance.now();
@@ -118,15 +108,7 @@ export async function timeStep(
     policy,
     ...(reference ? { reference } : {}),
     examples,
-    options: {
-      per_device_train_batch_size: batch.rows,
-      max_steps: steps + 2,
-      learning_rate: STEP_SETTINGS.learningRate,
-      beta: STEP_SETTINGS.beta,
-      logging_steps: steps + 2,
-      max_length: batch.prompt + batch.completion,
-      ...options,
-    },
+    options: { ...stepOptions(batch, steps + 2), ...options },
   });
   try {
     const times: number[] = [];
@@ -141,10 +123,12 @@ export async function timeStep(
     const timing = summary(times.slice(2));
     const kernels = await profile(device, trainer.update);
     return {
+      /** From creating the trainer to the end of the first update, compiling kernels included. */
       firstMs: times[0] ?? Number.NaN,
       ...timing,
       ...costOf(trainer.update),
       tokensPerSecond: (1000 * batch.rows * (batch.prompt + batch.completion)) / timing.medianMs,
+      /** Of the run: both models, gradients, moments, activations, scratch. */
       deviceBytes: device.totalBytes,
       host,
       kernels,
@@ -187,7 +171,7 @@ async function loadForTraining(
   return { policy: base.withAdapter(adapter), reference: undefined, free };
 }
 
-/** Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */
+/** Operations and bytes of one update. Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */
 function costOf(step: Update): { flops: number; bytes: number } {
   const costs = step.programs.map(({ cost }) => cost);
   return {
@@ -196,14 +180,17 @@ function costOf(step: Update): { flops: number; bytes: number } {
   };
 }
 
-/** Times the host's parts of an update; the device is idle before each. */
+/**
+ * Median milliseconds of an update in which JavaScript packs the batch, and uploads, encodes and submits; the device is
+ * idle before each.
+ */
 async function timeHost(
   device: Device,
   step: Update,
   examples: readonly BatchExample[],
   { prompt, completion }: StepRows,
   updates: number,
-): Promise<StepResult["host"]> {
+): Promise<{ packMs: number; submitMs: number }> {
   const packing: number[] = [];
   const submitting: number[] = [];
   for (let update = 0; update < updates; update++) {
@@ -218,6 +205,7 @@ async function timeHost(
   return { packMs: summary(packing).medianMs, submitMs: summary(submitting).medianMs };
 }
 
+/** Device time by kernel, largest first; empty where the adapter cannot time kernels. */
 async function profile(device: Device, step: Update): Promise<KernelTime[]> {
   if (!device.gpu.features.has("timestamp-query")) return [];
   const kernels = new Map<string, KernelTime>();
@@ -234,14 +222,6 @@ async function profile(device: Device, step: Update): Promise<KernelTime[]> {
     }
   }
   return [...kernels.values()].sort((a, b) => b.ms - a.ms);
-}
-
-/** Results that another engine, or another schedule, must reproduce. */
-export interface StepTruth {
-  /** The losses of the first updates; from the second on they depend on gradients, clip, AdamW and reference point. */
-  readonly losses: readonly number[];
-  /** The gradients of the first update, before clipping, by Hugging Face name. */
-  readonly gradients: readonly (TensorToWrite & { readonly data: Float32Array<ArrayBuffer> })[];
 }
 
 /** The objective and the optimizer of STEP_SETTINGS. */
@@ -278,8 +258,12 @@ export function expectGradients(
   }
 }
 
-/** Our own engine's first updates of the model in `folder`, whose copy is the reference. */
-export async function stepTruth(device: Device, folder: string, batch: StepRows, updates = 3): Promise<StepTruth> {
+/**
+ * What another engine must reproduce of our own one's first updates of the model in `folder`, whose copy is the reference:
+ * the gradients of the first, before clipping and by Hugging Face name, and the losses of all, which from the second on
+ * depend on gradients, clip, AdamW and reference point.
+ */
+export async function stepTruth(device: Device, folder: string, batch: StepRows, updates = 3) {
   const policy = await Model.load(device, folder);
   const reference = Model.copyOf(policy, "reference weights");
   const examples = stepExamples(batch, policy.config.vocabSize);

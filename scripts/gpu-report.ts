@@ -2,6 +2,7 @@
 import { basename, join } from "node:path";
 import { checkout } from "../bench/report/checkout.ts";
 import { reportCommand } from "../bench/report/report.ts";
+import { mebibytes } from "../src/errors.ts";
 
 const [first, file = join("out", "kto-gpu-report.sh"), ...rest] = process.argv.slice(2);
 if (first !== "--bundle") process.exitCode = await reportCommand(process.argv.slice(2), checkout);
@@ -12,5 +13,5 @@ else if (rest.length > 0 || file.startsWith("-")) {
   // esbuild is loaded for this alone.
   const { packBundle } = await import("../bench/report/bundle/pack.ts");
   const bytes = await packBundle(file, checkout);
-  console.log(`${file}: ${(bytes / 2 ** 20).toFixed(1)} MiB. On the other machine: sh ${basename(file)}`);
+  console.log(`${file}: ${mebibytes(bytes)}. On the other machine: sh ${basename(file)}`);
 }

@@ -121,6 +121,11 @@ export function counted(count: number, one: string, many = `${one}s`): string {
   return `${count} ${count === 1 ? one : many}`;
 }
 
+/** "1.5 MiB". */
+export function mebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+}
+
 /** The sentence to show for anything thrown. */
 export function errorMessage(error: unknown): string {
   if (typeof error === "string") return error;

@@ -24,13 +24,8 @@ import { summary } from "../measure/measure.ts";
 /** Least time of one timing, in milliseconds. */
 const LEAST_MS = 50;
 
-interface Contender {
-  readonly program: Program;
-  /** The time of compiling and of the first run. */
-  readonly firstMs: number;
-}
-
-async function prepare(device: Device, memory: BenchmarkMemory, one: BenchmarkCase): Promise<Contender> {
+/** A case that has run once and was right; `firstMs` is the time of compiling and of that run. */
+async function prepare(device: Device, memory: BenchmarkMemory, one: BenchmarkCase) {
   const program = new Program(device, one.name);
   const check = one.record(memory, program);
   const start = performance.now();
@@ -45,7 +40,7 @@ async function prepare(device: Device, memory: BenchmarkMemory, one: BenchmarkCa
 async function compare(device: Device, before: BenchmarkCase, after: BenchmarkCase, rounds: number) {
   const memory = new BenchmarkMemory(device);
   const contenders = [await prepare(device, memory, before), await prepare(device, memory, after)] as const;
-  const timed = async ({ program }: Contender, times: number): Promise<number> => {
+  const timed = async ({ program }: (typeof contenders)[number], times: number) => {
     const start = performance.now();
     for (let i = 0; i < times; i++) program.run();
     await device.idle();

@@ -12,6 +12,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { commit } from "../../src/cli/terminal/versions.ts";
 import { Device } from "../../src/engine/gpu/device.ts";
+import { mebibytes } from "../../src/errors.ts";
 import { linePlots } from "../../src/kto/report/svg.ts";
 import { summary } from "../measure/measure.ts";
 import type { StepRows } from "../measure/peer-work.ts";
@@ -34,17 +35,7 @@ function scaled(axis: Axis, factor: number): { config: Record<string, unknown>; 
   return { config: { ...config, vocab_size: config.vocab_size * factor }, batch };
 }
 
-interface Point {
-  readonly factor: number;
-  readonly x: number;
-  readonly median_ms: number;
-  readonly spread: number;
-  /** Off the straight line that fits all points best, as a share of it. */
-  readonly off_line: number;
-  readonly device_bytes: number;
-  /** Without models, gradients and moments. */
-  readonly working_bytes: number;
-}
+type Point = Awaited<ReturnType<typeof measure>>[number];
 
 async function measure(device: Device, folder: string, axis: Axis, factors: readonly number[], updates: number) {
   const subjects: (Subject & { readonly factor: number; readonly x: number })[] = [];
@@ -60,7 +51,6 @@ async function measure(device: Device, folder: string, axis: Axis, factors: read
   } finally {
     for (const { free } of subjects) free();
   }
-  const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const points = subjects.map((subject) => {
     const { factor, x, bytes, workingBytes } = subject;
     const { medianMs, spread } = summary(subject.times.map(({ ms }) => ms));
@@ -72,7 +62,8 @@ async function measure(device: Device, folder: string, axis: Axis, factors: read
   return withLine(points);
 }
 
-function withLine(points: readonly Omit<Point, "off_line">[]): Point[] {
+/** How far points are off the line that fits them best, as a share of it. */
+function withLine<T extends { readonly x: number; readonly median_ms: number }>(points: readonly T[]) {
   const line = lineThrough(points.map(({ x, median_ms }) => [x, median_ms]));
   return points.map((point) => ({ ...point, off_line: point.median_ms / line(point.x) - 1 }));
 }

@@ -19,7 +19,7 @@ import { commit } from "../../src/cli/terminal/versions.ts";
 import type * as library from "../../src/index.ts";
 import { summary } from "../measure/measure.ts";
 import { writeRandomModel } from "../random-model.ts";
-import { STEP_SETTINGS, stepCases, stepExamples } from "../step.ts";
+import { stepCases, stepExamples, stepOptions } from "../step.ts";
 
 const WARM_UP = 2;
 
@@ -38,14 +38,7 @@ async function serve(checkout: string, folder: string, updates: number): Promise
   const trainer = await KtoTrainer.create({
     policy,
     examples: stepExamples(batch, policy.config.vocabSize),
-    options: {
-      per_device_train_batch_size: batch.rows,
-      max_steps: updates,
-      learning_rate: STEP_SETTINGS.learningRate,
-      beta: STEP_SETTINGS.beta,
-      logging_steps: updates,
-      max_length: batch.prompt + batch.completion,
-    },
+    options: stepOptions(batch, updates),
   });
   const steps = trainer[Symbol.asyncIterator]();
   process.on("message", async () => {

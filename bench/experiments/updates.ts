@@ -4,7 +4,7 @@ import { Model } from "../../src/engine/model/model.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import type { StepRows } from "../measure/peer-work.ts";
 import { writeRandomModel } from "../random-model.ts";
-import { STEP_SETTINGS, stepExamples } from "../step.ts";
+import { stepExamples, stepOptions } from "../step.ts";
 import { now, since, type Timed } from "./timed.ts";
 
 /** Categories of device memory that depend on the model alone. */
@@ -36,10 +36,7 @@ export async function prepareUpdates(
   const trainer = await KtoTrainer.create({
     policy,
     examples: stepExamples(batch, policy.config.vocabSize),
-    options: {
-      ...{ per_device_train_batch_size: batch.rows, max_steps: updates, logging_steps: updates },
-      ...{ learning_rate: STEP_SETTINGS.learningRate, max_length: batch.prompt + batch.completion },
-    },
+    options: stepOptions(batch, updates),
   });
   const steps = trainer[Symbol.asyncIterator]();
   const after = Object.entries(device.memory());

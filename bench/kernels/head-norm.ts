@@ -1,5 +1,4 @@
 /** RMSNorm of query and key heads, in place: later replays norm normed rows, which takes the same time. */
-
 import * as twin from "../../src/kernels/float64/head-norm.ts";
 import { headNormForward } from "../../src/kernels/head-norm.ts";
 import type { BenchmarkCase } from "../measure/case.ts";

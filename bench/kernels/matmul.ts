@@ -1,5 +1,4 @@
 /** The matmul in its three layouts. */
-
 import { recordMatmul } from "../../src/engine/model/matmul.ts";
 import { Random } from "../../src/engine/random.ts";
 import type { MatmulLayout } from "../../src/kernels/matmul-variant.ts";

@@ -1,5 +1,4 @@
 /** The global norm of a gradient arena and the decision of a step: what clipping costs. Bound by memory. */
-
 import { clipScale, globalNorm } from "../../src/kernels/float64/reduce.ts";
 import { clipAndAdvance, NORM_PARTIALS, normSums, OPTIMIZER_STATE, squarePartials } from "../../src/kernels/reduce.ts";
 import { type BenchmarkCase, expectClose } from "../measure/case.ts";

@@ -11,14 +11,7 @@ const DRIVER_FILES = ["/proc/driver/nvidia/version", "/sys/module/amdgpu/version
 
 export async function adapterPart(_context: PartContext, emit: (finding: Finding) => void): Promise<void> {
   const { adapter, kind, description } = await platform.requestAdapter();
-  const {
-    vendor,
-    architecture,
-    device: deviceName,
-    description: driver,
-    subgroupMinSize,
-    subgroupMaxSize,
-  } = adapter.info;
+  const { info } = adapter;
   const limits: Record<string, number> = {};
   for (const name in adapter.limits) {
     const value: unknown = Reflect.get(adapter.limits, name);
@@ -33,12 +26,9 @@ export async function adapterPart(_context: PartContext, emit: (finding: Finding
         name: description,
         kind,
         software: device.isSoftware,
-        vendor,
-        architecture,
-        device: deviceName,
-        driver,
+        ...{ vendor: info.vendor, architecture: info.architecture, device: info.device, driver: info.description },
         driver_files: DRIVER_FILES.filter((file) => existsSync(file)).map((file) => readFileSync(file, "utf8").trim()),
-        subgroup_sizes: [subgroupMinSize, subgroupMaxSize],
+        subgroup_sizes: [info.subgroupMinSize, info.subgroupMaxSize],
         subgroup_size_used: device.facts.subgroupSize,
         features: [...adapter.features].map(String).sort(),
         limits,

@@ -11,8 +11,6 @@ import { attempt } from "./attempt.ts";
 import { Budget } from "./budget.ts";
 import type { Finding, PartContext } from "./finding.ts";
 
-type Named = { readonly name: string; readonly quick: boolean };
-
 export async function benchmarksPart(context: PartContext, emit: (finding: Finding) => void): Promise<void> {
   const budget = new Budget(context.seconds);
   const { peaks, scratch, quick } = context;
@@ -20,11 +18,11 @@ export async function benchmarksPart(context: PartContext, emit: (finding: Findi
   // Generation is a part of its own.
   const { kernels, steps } = chooseBenchmarks(quick);
   const none: ChosenBenchmarks = { kernels: [], generations: [], steps: [] };
-  const all: { readonly one: Named & { readonly shape?: string }; readonly chosen: ChosenBenchmarks }[] = [
-    ...kernels.map((one) => ({ one, chosen: { ...none, kernels: [one] } })),
-    ...steps.map((one) => ({ one, chosen: { ...none, steps: [one] } })),
+  const all: { readonly name: string; readonly quick: boolean; readonly chosen: ChosenBenchmarks }[] = [
+    ...kernels.map((one) => ({ ...one, name: `${one.name}, ${one.shape}`, chosen: { ...none, kernels: [one] } })),
+    ...steps.map((one) => ({ ...one, chosen: { ...none, steps: [one] } })),
   ];
-  const inOrder = [...all.filter(({ one }) => one.quick), ...all.filter(({ one }) => !one.quick)];
+  const inOrder = [...all.filter(({ quick }) => quick), ...all.filter(({ quick }) => !quick)];
   const options = {
     quick: true,
     scratch: mkdtempSync(join(scratch, "bench-")),
@@ -32,12 +30,9 @@ export async function benchmarksPart(context: PartContext, emit: (finding: Findi
   };
   const device = await Device.open();
   try {
-    const nameOf = ({ one }: (typeof all)[number]) =>
-      one.shape === undefined ? one.name : `${one.name}, ${one.shape}`;
-    for (const benchmark of budget.each(inOrder, nameOf, emit)) {
-      const name = nameOf(benchmark);
+    for (const { name, chosen } of budget.each(inOrder, (one) => one.name, emit)) {
       await attempt(name, emit, async () => {
-        for await (const result of runBenchmarks(device, peaks, benchmark.chosen, options)) {
+        for await (const result of runBenchmarks(device, peaks, chosen, options)) {
           emit({ kind: "result", name, figures: JSON.parse(JSON.stringify(result)) });
         }
       });

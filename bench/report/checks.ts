@@ -5,19 +5,30 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as z from "zod";
+import { runNode } from "../../src/cli/terminal/run-node.ts";
 import { Budget, seconds } from "./budget.ts";
 import type { Finding, Json, PartContext } from "./finding.ts";
-import { type Host, runNode } from "./host.ts";
+import type { Host } from "./host.ts";
 
 /** Seconds that a program may take beyond its part's time before it is ended, so that only one that hangs is. */
 const GRACE = 30;
 
 export async function doctorPart(context: PartContext, emit: (finding: Finding) => void, host: Host): Promise<void> {
-  const ended = await runNode([...host.kto, "doctor", "--json"], { cwd: host.root, seconds: context.seconds + GRACE });
-  if (ended.stdout !== "") emit({ kind: "result", name: "doctor", figures: jsonOf(ended.stdout) });
-  if (ended.failure !== undefined) {
-    emit({ kind: "failed", name: "doctor", message: ended.failure, wrongNumbers: false });
-  }
+  await runKto("doctor", ["doctor", "--json"], context.seconds, emit, host);
+}
+
+/** Runs `kto` and tells of the object that it prints and of its failure; it exits with 8 where numbers are wrong. */
+async function runKto(
+  name: string,
+  words: readonly string[],
+  seconds: number,
+  emit: (finding: Finding) => void,
+  { kto, root }: Host,
+): Promise<void> {
+  const { stdout, failure, code } = await runNode([...kto, ...words], { cwd: root, seconds: seconds + GRACE });
+  const last = stdout.trim().split("\n").at(-1) ?? "{}";
+  if (stdout !== "") emit({ kind: "result", name, figures: JSON.parse(last) as Record<string, Json> });
+  if (failure !== undefined) emit({ kind: "failed", name, message: failure, wrongNumbers: code === 8 });
 }
 
 /** `kto gradcheck` on every fixture: a policy, its reference and one microbatch. */
@@ -27,16 +38,12 @@ export async function gradientsPart(context: PartContext, emit: (finding: Findin
   const names = readdirSync(folder).filter((name) => existsSync(join(folder, name, "policy", "config.json")));
   for (const name of budget.each(names.sort(), String, emit)) {
     const words = [
-      ...[...host.kto, "gradcheck", "--json", "--log_level", "error"],
+      ...["gradcheck", "--json", "--log_level", "error"],
       ...["--model_name_or_path", join(folder, name, "policy")],
       ...["--ref_model_name_or_path", join(folder, name, "reference")],
       ...["--dataset_name", join(folder, name, "data.jsonl")],
     ];
-    const ended = await runNode(words, { cwd: host.root, seconds: Math.max(0, budget.left) + GRACE });
-    if (ended.stdout !== "") emit({ kind: "result", name, figures: jsonOf(ended.stdout) });
-    if (ended.failure !== undefined) {
-      emit({ kind: "failed", name, message: ended.failure, wrongNumbers: ended.code === 8 });
-    }
+    await runKto(name, words, Math.max(0, budget.left), emit, host);
   }
 }
 
@@ -102,8 +109,4 @@ export function testFindings(name: string, text: string, elapsed: number): Findi
     // A file that cannot even be loaded has no test in it to fail.
     ...broken.map((file): Finding => ({ kind: "failed", name, message: firstLine(file.message), wrongNumbers: false })),
   ];
-}
-
-function jsonOf(stdout: string): Record<string, Json> {
-  return JSON.parse(stdout.trim().split("\n").at(-1) ?? "{}") as Record<string, Json>;
 }

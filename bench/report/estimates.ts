@@ -18,25 +18,18 @@ const PARAMETER_SECONDS = 6e-8;
 /** Compiling a training step's kernels. A software adapter compiles the machine code itself. */
 const COMPILE_SECONDS = { hardware: 5, software: 10 } as const;
 
-export interface ModelSize {
-  readonly parameters: number;
-  /** Parameters of the blocks' matrices, which every token meets. */
-  readonly blocks: number;
-  /** Elements of the head's matrix, by which completion tokens are multiplied. */
-  readonly head: number;
-  readonly layers: number;
-  /** Heads times head size. */
-  readonly attentionWidth: number;
-}
+type ModelSize = ReturnType<typeof modelSize>;
 
 /** @param shape a config.json */
-export function modelSize(shape: Readonly<Record<string, unknown>>): ModelSize {
+export function modelSize(shape: Readonly<Record<string, unknown>>) {
   const config = parseModelConfig(JSON.stringify(shape), "config.json");
   const specs = parameterSpecs(config);
   const count = (chosen: typeof specs) => chosen.reduce((sum, spec) => sum + elementCount(spec.shape), 0);
   return {
     parameters: count(specs),
+    /** Parameters of the blocks' matrices, which every token meets. */
     blocks: count(specs.filter(({ name, shape }) => name.startsWith("layers.") && shape.length > 1)),
+    /** Elements of the head's matrix, by which completion tokens are multiplied. */
     head: config.vocabSize * config.hiddenSize,
     layers: config.layers,
     attentionWidth: config.heads * config.headSize,
@@ -44,24 +37,12 @@ export function modelSize(shape: Readonly<Record<string, unknown>>): ModelSize {
 }
 
 /**
- * The floating-point operations of one KTO update; attention on its own, since kernels do not know how many keys a row
- * has.
+ * Floating-point operations of one KTO update, those of attention on their own, since kernels do not know how many keys
+ * a row has: the policy and its reference read every row and, after the same prompt, the completion of another row;
+ * gradients flow through the rows alone. With an adapter the weights get no gradients. What is computed a second time,
+ * logits and scores in the backward pass, counts twice.
  */
-export interface UpdateFlops {
-  readonly matmuls: number;
-  readonly attention: number;
-}
-
-/**
- * Floating-point operations of one KTO update: the policy and its reference read every row and, after the same prompt,
- * the completion of another row; gradients flow through the rows alone. With an adapter the weights get no gradients.
- * What is computed a second time, logits and scores in the backward pass, counts twice.
- */
-export function updateFlops(
-  size: ModelSize,
-  { rows, prompt, completion }: StepRows,
-  trainsWeights: boolean,
-): UpdateFlops {
+export function updateFlops(size: ModelSize, { rows, prompt, completion }: StepRows, trainsWeights: boolean) {
   const [read, trained] = [rows * (prompt + 2 * completion), rows * (prompt + completion)];
   const scored = rows * completion;
   // A multiply-add is two operations.

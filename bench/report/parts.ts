@@ -2,12 +2,13 @@
  * The parts of a report in their order, the time of each, and how one is run: in a process of its own, so that a driver
  * that dies takes one part with it.
  */
+import { runNode } from "../../src/cli/terminal/run-node.ts";
 import { adapterPart } from "./adapter.ts";
 import { benchmarksPart } from "./benchmarks.ts";
 import { doctorPart, gradientsPart, kernelTestsPart } from "./checks.ts";
 import type { Finding, PartContext, PartReport } from "./finding.ts";
 import { generationPart } from "./generation.ts";
-import { type Host, runNode } from "./host.ts";
+import type { Host } from "./host.ts";
 import { trainingPart } from "./training.ts";
 
 interface Part {

@@ -2,7 +2,6 @@
  * Gradient check: one microbatch through the training update. Its loss, log-ratios and gradients are read back and,
  * where the model is small enough, compared tensor by tensor with the same in float64.
  */
-
 import { Float64Model } from "../engine/model/float64/decoder.ts";
 import { adapterGradients, float64Weights } from "../engine/model/float64/lora.ts";
 import type { Model } from "../engine/model/model.ts";

@@ -1,5 +1,4 @@
 /** Multiplications of the usual schedule over those of ours, without attention. */
-
 import type { ModelConfig } from "../../../src/engine/model/config/config.ts";
 import type { StepRows } from "../../measure/peer-work.ts";
 

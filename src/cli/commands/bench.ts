@@ -11,6 +11,7 @@ import type { PeerResult } from "../../../bench/measure/peer-work.ts";
 import { type BenchmarkResult, chooseBenchmarks, runBenchmarks } from "../../../bench/run.ts";
 import { Device } from "../../engine/gpu/device.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { mebibytes } from "../../errors.ts";
 import { type BenchOptions, benchDescription } from "../descriptions/bench.ts";
 import { command } from "../options/command.ts";
 import { peerRunner, peerVersions } from "../session/bench-peers.ts";
@@ -84,7 +85,7 @@ export function tableLines(result: BenchmarkResult): string[] {
   }
   if (step === undefined) return lines;
   lines.push(
-    `  ${Math.round(step.tokens_per_second)} tokens/s, first update ${(step.first_ms / 1000).toFixed(1)} s, ${(step.device_bytes / 2 ** 20).toFixed(1)} MiB, host ${percent(step.host_share)}${step.adamw_share_of_copy === null ? "" : `, AdamW at ${percent(step.adamw_share_of_copy)} of the copy`}`,
+    `  ${Math.round(step.tokens_per_second)} tokens/s, first update ${(step.first_ms / 1000).toFixed(1)} s, ${mebibytes(step.device_bytes)}, host ${percent(step.host_share)}${step.adamw_share_of_copy === null ? "" : `, AdamW at ${percent(step.adamw_share_of_copy)} of the copy`}`,
   );
   for (const { name, dispatches, ms, flops, bytes } of step.kernels.slice(0, 12)) {
     const rates = [(flops / ms / 1e6).toFixed(1), (bytes / ms / 1e6).toFixed(1)];

@@ -27,32 +27,7 @@ const shownLimits = [
 /** The features that kernels use where present; the JSON report lists all features of the adapter. */
 const usedFeatures = ["shader-f16", "subgroups", "timestamp-query"];
 
-export interface AdapterReport {
-  readonly index: number;
-  readonly kind: AdapterKind;
-  readonly description: string;
-  readonly chosen: boolean;
-  readonly features: readonly string[];
-  /** Fewest and most threads of a subgroup; absent if the adapter does not tell. */
-  readonly subgroup_sizes?: readonly [number, number];
-  readonly limits: Readonly<Record<string, number>>;
-}
-
-export interface DoctorReport {
-  readonly node: string;
-  readonly os: string;
-  readonly cpus: number;
-  readonly memory_bytes: number;
-  /** Installed versions, this package first; null for one that is not installed. */
-  readonly packages: Readonly<Record<string, string | null>>;
-  readonly adapters: readonly AdapterReport[];
-  /** Why this adapter was chosen; null if none was. */
-  readonly reason: string | null;
-  /** What would be faster; null for a GPU. */
-  readonly faster: string | null;
-  /** Why there is no adapter, with the remedy. */
-  readonly error: string | null;
-}
+export type DoctorReport = Awaited<ReturnType<typeof examine>>["report"];
 
 /**
  * Prints the report.
@@ -67,10 +42,7 @@ export async function doctor(platform: Platform, options: DoctorOptions, output:
   if (failure !== undefined) throw failure;
 }
 
-async function examine(
-  platform: Platform,
-  selector: string,
-): Promise<{ report: DoctorReport; failure: KtoError | undefined }> {
+async function examine(platform: Platform, selector: string) {
   let found: FoundAdapter[] = [];
   let chosen: FoundAdapter | undefined;
   let failure: KtoError | undefined;
@@ -88,21 +60,26 @@ async function examine(
     os: `${process.platform} ${process.arch}`,
     cpus: availableParallelism(),
     memory_bytes: totalmem(),
+    /** This package first; null for one that is not installed. */
     packages: installedVersions(),
     adapters: found.map((candidate, index) => reportAdapter(candidate, index, index === chosenIndex)),
+    /** Why this adapter was chosen; null if none was. */
     reason: chosen === undefined ? null : reasonFor(chosen.kind, selector, found.length),
+    /** What would be faster; null for a GPU. */
     faster: chosen === undefined ? null : (fasterThan(chosen.kind) ?? null),
+    /** Why there is no adapter, with the remedy. */
     error: failure?.message ?? null,
   };
   return { report, failure };
 }
 
-function reportAdapter({ adapter, kind, description }: FoundAdapter, index: number, chosen: boolean): AdapterReport {
+function reportAdapter({ adapter, kind, description }: FoundAdapter, index: number, chosen: boolean) {
   const limits = Object.fromEntries(shownLimits.map((name) => [name, adapter.limits[name]]));
   const { subgroupMinSize, subgroupMaxSize } = adapter.info;
   const features = [...adapter.features].map(String).sort();
-  const report = { index, kind, description, chosen, features, limits };
-  return subgroupMinSize > 0 ? { ...report, subgroup_sizes: [subgroupMinSize, subgroupMaxSize] } : report;
+  /** Fewest and most threads of a subgroup; absent if the adapter does not tell. */
+  const subgroups = subgroupMinSize > 0 ? { subgroup_sizes: [subgroupMinSize, subgroupMaxSize] as const } : {};
+  return { index, kind, description, chosen, features, limits, ...subgroups };
 }
 
 function reasonFor(kind: AdapterKind, selector: string, count: number): string {

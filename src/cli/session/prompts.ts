@@ -3,6 +3,7 @@
  * file, and their token ids, through the model's chat template where needed. Sampling is elsewhere.
  */
 import { overridden, parseExactJson } from "../../engine/files/exact-json.ts";
+import { isJsonObject } from "../../engine/files/json-file.ts";
 import { type ChatTemplate, loadChatTemplate } from "../../engine/text/chat-template.ts";
 import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, DatasetError, errorMessage } from "../../errors.ts";
@@ -60,13 +61,13 @@ function promptOfRow(line: string, source: RowSource): Prompt {
   } catch (error) {
     throw new DatasetError(`${place} is not valid JSON: ${errorMessage(error)}.`, { cause: error });
   }
-  const fields = typeof row === "object" && row !== null ? (row as Record<string, unknown>) : {};
+  const fields = isJsonObject(row) ? row : {};
   const prompt = fields.messages ?? fields.prompt;
   if (typeof prompt === "string") return prompt;
   if (isChat(prompt)) {
     const { tools, chat_template_kwargs: variables } = fields;
     if (tools != null && !Array.isArray(tools)) throw new DatasetError(`${place}: "tools" is not a list.`);
-    if (variables != null && !isObject(variables)) {
+    if (variables != null && !isJsonObject(variables)) {
       throw new DatasetError(`${place}: "chat_template_kwargs" is not an object of variables.`);
     }
     return { messages: prompt, source, ...(tools ? { tools } : {}), ...(variables ? { variables } : {}) };
@@ -76,13 +77,8 @@ function promptOfRow(line: string, source: RowSource): Prompt {
   );
 }
 
-function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
-
 function isChat(value: unknown): value is readonly ChatMessage[] {
-  const isMessage = (one: unknown) =>
-    typeof one === "object" && one !== null && "role" in one && typeof one.role === "string";
+  const isMessage = (one: unknown) => isJsonObject(one) && typeof one.role === "string";
   return Array.isArray(value) && value.length > 0 && value.every(isMessage);
 }
 
@@ -135,7 +131,7 @@ export async function promptEncoder(
 
 /** @throws ConfigError if neither the model's folder nor chat_template_path has one */
 export async function requireTemplate(folder: string, templatePath: string | undefined): Promise<ChatTemplate> {
-  const template = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
+  const template = await loadChatTemplate(folder, { templatePath });
   if (template !== undefined) return template;
   throw new ConfigError(
     `The model folder "${folder}" has no chat template; give one as chat_template_path, or let kto generate continue plain text.`,

@@ -2,7 +2,6 @@
  * The first steps of every command that runs a model: it opens the device, reads feedback and turns it into token ids,
  * and tells the user about both.
  */
-
 import { Device } from "../../engine/gpu/device.ts";
 import { isLocalFiles, resolveDatasetFiles } from "../../engine/hub/resolve.ts";
 import { textFolder } from "../../engine/model/config/folder.ts";
@@ -117,11 +116,8 @@ export async function readRows(
       if (!told.has(sentence)) output.warning(sentence);
       told.add(sentence);
     },
-    ...(slice ? { slice } : {}),
-    ...(columnMapping ? { columnMapping: checkColumnMapping(columnMapping) } : {}),
-    ...(threshold === undefined ? {} : { labelThreshold: threshold }),
-    ...(onLayout ? { onLayout } : {}),
-    ...(labels ? { labels } : {}),
+    ...{ slice, onLayout, labels, labelThreshold: threshold },
+    columnMapping: columnMapping && checkColumnMapping(columnMapping),
   };
   return { [Symbol.asyncIterator]: () => feedbackRows(splits[name] ?? [], readOptions) };
 }
@@ -208,14 +204,8 @@ async function loadForRows(
   const tokenizer = await loadTokenizer(folder);
   const { append_eos: appendEos } = options;
   if (chats === 0) return { tokenizer, appendEos };
-  const { chat_template_path: templatePath, chat_template_kwargs: templateOptions } = options;
-  const chatTemplate = await loadChatTemplate(folder, templatePath === undefined ? {} : { templatePath });
-  return {
-    tokenizer,
-    appendEos,
-    ...(chatTemplate ? { chatTemplate } : {}),
-    ...(templateOptions ? { templateOptions } : {}),
-  };
+  const chatTemplate = await loadChatTemplate(folder, { templatePath: options.chat_template_path });
+  return { tokenizer, appendEos, chatTemplate, templateOptions: options.chat_template_kwargs };
 }
 
 /**

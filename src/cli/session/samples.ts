@@ -2,7 +2,6 @@
  * samples.jsonl: the model's completions of the same prompts, before training and at each evaluation. One object a
  * line: {"step", "index", "prompt", "completion"}. A judge may compare them.
  */
-
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
@@ -18,14 +17,6 @@ import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } fr
 import { resolveSampling } from "./sampling.ts";
 
 export const SAMPLES_FILE = "samples.jsonl";
-
-/** One line. */
-interface Sample {
-  readonly step: number;
-  readonly index: number;
-  readonly prompt: ReturnType<typeof withoutSource> | undefined;
-  readonly completion: string;
-}
 
 export class SampleLog {
   readonly #continuations: Continuations;
@@ -107,7 +98,8 @@ export class SampleLog {
     const present = step > 0 && (await platform.exists(this.#path)) === "file";
     const lines = present ? (await platform.readText(this.#path)).split("\n") : [];
     const kept = lines.filter((line) => stepOf(line) <= step).map((line) => `${line}\n`);
-    const first = kept.map((line) => JSON.parse(line) as Partial<Sample>).filter((sample) => sample.step === 0);
+    const samples = kept.map((line) => JSON.parse(line) as Readonly<Record<string, unknown>>);
+    const first = samples.filter((sample) => sample.step === 0);
     const asked =
       JSON.stringify(first.map(({ prompt }) => prompt)) === JSON.stringify(this.#prompts.map(withoutSource));
     if (asked) this.#first = first.map(({ completion }) => String(completion));
@@ -145,11 +137,9 @@ export class SampleLog {
   /** Appends the model's completions after this many updates. */
   async write(step: number): Promise<void> {
     const prompts = this.#prompts.map(withoutSource);
-    const lines = (await this.#completions(step)).map((completion, index) => {
-      const sample: Sample = { step, index, prompt: prompts[index], completion };
-      return `${JSON.stringify(sample)}\n`;
-    });
-    await platform.append(this.#path, lines.join(""));
+    const completions = await this.#completions(step);
+    const samples = completions.map((completion, index) => ({ step, index, prompt: prompts[index], completion }));
+    await platform.append(this.#path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join(""));
   }
 }
 

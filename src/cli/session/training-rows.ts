@@ -72,10 +72,8 @@ function tellOfDesirable({ leftOut, withEarlierAnswers: chats }: DesirableRows, 
 /** A single file counts as every split, so only two different slices of it keep evaluation apart from training. */
 async function requireOwnSplit(config: RunConfig): Promise<void> {
   const { dataset_name, dataset_train_split, dataset_test_split } = config;
-  const [training, validation] = [
-    parseSplit(dataset_train_split),
-    parseSplit(dataset_test_split, "dataset_test_split"),
-  ];
+  const training = parseSplit(dataset_train_split);
+  const validation = parseSplit(dataset_test_split, "dataset_test_split");
   const isFile = await isLocalFiles(dataset_name);
   const sameRows = isFile || training.name === validation.name;
   const bothSliced = training.slice !== undefined && validation.slice !== undefined;

@@ -2,14 +2,13 @@
  * The part of `kto train` and `kto sft` that is the same: a run from its options to a model folder, what it prints and
  * writes meanwhile, its plan, and its stop by a signal. The command decides what is trained and on which rows.
  */
-
 import { isCheckpointLeftover, removeCheckpoints } from "../../engine/files/checkpoint-folders.ts";
 import type { Device } from "../../engine/gpu/device.ts";
 import { planningDevice } from "../../engine/gpu/memory-plan.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { saveChatTemplate } from "../../engine/text/chat-template.ts";
-import { ConfigError, counted, errorMessage, FileError, InterruptedError } from "../../errors.ts";
+import { ConfigError, counted, errorMessage, FileError, InterruptedError, mebibytes } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import { BEST_FOLDER } from "../../kto/evaluation/best-model.ts";
 import type { Evaluation } from "../../kto/evaluation/run-evaluation.ts";
@@ -127,7 +126,7 @@ async function trainIn(
       `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
     );
     output.info(
-      `plan: ${counted(trainer.totalSteps, "update")}, ${counted(round(trainer.totalSteps / trainer.stepsPerEpoch), "epoch")}; device memory ${megabytes(target.totalBytes)}`,
+      `plan: ${counted(trainer.totalSteps, "update")}, ${counted(round(trainer.totalSteps / trainer.stepsPerEpoch), "epoch")}; device memory ${mebibytes(target.totalBytes)}`,
     );
     const unused = policy.adapter ? undefined : unusedLoraOptions({ ...config });
     for (const sentence of [...(unused ? [unused] : []), ...advice]) output.warning(sentence);
@@ -288,10 +287,8 @@ async function runUpdates(
       await metricsFile.finish(trainer.log);
       const signal = signalled();
       if (signal !== undefined && trainer.interrupted) throw interruption(trainer, signal);
-      const [{ step: _, ...last }, { step: __, epoch: ___, ...lastEvaluation }] = [
-        lastLine("loss"),
-        lastLine("eval_loss"),
-      ];
+      const { step: _, ...last } = lastLine("loss");
+      const { step: __, epoch: ___, ...lastEvaluation } = lastLine("eval_loss");
       return { last, lastEvaluation };
     });
   } finally {
@@ -348,17 +345,17 @@ function reportPlan(config: RunConfig, trainer: Run, device: Device, output: Out
     `${counted(totalSteps, "update")} of ${counted(config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}, ${stepsPerEpoch} in an epoch`,
   );
   for (const [category, bytes] of Object.entries(device.memory()))
-    output.result(`  ${category.padEnd(18)} ${megabytes(bytes)}`);
-  output.result(`  ${"device, in all".padEnd(18)} ${megabytes(device.totalBytes)}`);
-  output.result(`  ${"host, about".padEnd(18)} ${megabytes(hostBytes(device))}`);
+    output.result(`  ${category.padEnd(18)} ${mebibytes(bytes)}`);
+  output.result(`  ${"device, in all".padEnd(18)} ${mebibytes(device.totalBytes)}`);
+  output.result(`  ${"host, about".padEnd(18)} ${mebibytes(hostBytes(device))}`);
   const { largestBuffer, limits } = device;
   output.result(
-    `every buffer fits: the largest has ${megabytes(largestBuffer.bytes)} (${largestBuffer.label}), and the adapter allows ${megabytes(limits.maxBufferSize)}`,
+    `every buffer fits: the largest has ${mebibytes(largestBuffer.bytes)} (${largestBuffer.label}), and the adapter allows ${mebibytes(limits.maxBufferSize)}`,
   );
   if (checkpointSpace) {
     const { bytes, most } = checkpointSpace;
-    const atOnce = most === 1 ? "there is one" : `at most ${most} at once, ${megabytes(most * bytes)}`;
-    output.result(`a checkpoint takes about ${megabytes(bytes)} on the disk; ${atOnce}`);
+    const atOnce = most === 1 ? "there is one" : `at most ${most} at once, ${mebibytes(most * bytes)}`;
+    output.result(`a checkpoint takes about ${mebibytes(bytes)} on the disk; ${atOnce}`);
   }
 }
 
@@ -377,8 +374,4 @@ const DRIVER_BYTES = 128 * 2 ** 20;
 
 export function round(value: number): number {
   return Number(value.toPrecision(4));
-}
-
-function megabytes(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }

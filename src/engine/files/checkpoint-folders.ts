@@ -3,9 +3,9 @@
  * complete, lists them, checks them for damage, removes them when there are too many. Their content is up to the
  * writer, except for checksums.json, which holds the size and the SHA-256 of every other file.
  */
+import * as z from "zod";
 import { errorMessage, FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
-import { isJsonObject } from "./json-file.ts";
 
 /** A complete checkpoint of a run. */
 export interface CheckpointFolder {
@@ -23,10 +23,10 @@ const TEMPORARY = /^\.checkpoint-\d+\.(writing|removing)$/;
 /** Bytes of a file that are hashed at a time. */
 const PIECE = 2 ** 22;
 
-interface FileSum {
-  readonly bytes: number;
-  readonly sha256: string;
-}
+const fileSum = z.object({ bytes: z.number(), sha256: z.string() });
+type FileSum = z.infer<typeof fileSum>;
+/** By name; one with a path in it could point out of the folder. */
+const checksums = z.object({ files: z.record(z.string().regex(/^[^/\\]+$/), fileSum) });
 
 /** Whether this is the name of a folder that was being written or removed when its run ended. */
 export function isCheckpointLeftover(name: string): boolean {
@@ -151,21 +151,12 @@ export async function unlistedFiles(folder: string): Promise<string[]> {
 }
 
 function parseSums(text: string): [name: string, sum: FileSum][] | undefined {
-  let json: unknown;
   try {
-    json = JSON.parse(text);
+    const entries = Object.entries(checksums.parse(JSON.parse(text)).files);
+    return entries.length > 0 ? entries : undefined;
   } catch {
     return undefined;
   }
-  const files = isJsonObject(json) ? json.files : undefined;
-  if (!isJsonObject(files)) return undefined;
-  const entries = Object.entries(files);
-  const wellFormed = entries.every(
-    ([name, sum]) =>
-      // A name with a path in it could point out of the folder.
-      /^[^/\\]+$/.test(name) && isJsonObject(sum) && typeof sum.bytes === "number" && typeof sum.sha256 === "string",
-  );
-  return wellFormed && entries.length > 0 ? (entries as [string, FileSum][]) : undefined;
 }
 
 /** @param wanted the expected size; a file of another size is not hashed */

@@ -3,7 +3,6 @@
  * in a digest of that content, so that an entry is found whole or not at all. The oldest are removed beyond a number
  * and a size. What the entries hold is up to the users.
  */
-
 import { FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
 
@@ -35,7 +34,7 @@ export class EntryCache {
     return await this.#read(key).catch(unlessFileError);
   }
 
-  async #read(key: string): Promise<{ readonly path: string; readonly body: Uint8Array<ArrayBuffer> } | undefined> {
+  async #read(key: string) {
     const name = (await this.#entries()).findLast((entry) => entry.endsWith(`-${key}${this.#ending}`));
     if (name === undefined) return undefined;
     const path = platform.joinPath(this.#folder, name);

@@ -25,7 +25,8 @@ const mayLose = /[-+:,[\s]-?\d+(?:\.\d*)?[eE.]|\d{16}|"\d+"\s*:/;
  */
 export function parseExactJson(text: string): unknown {
   const value: unknown = JSON.parse(text);
-  return mayLose.test(text) ? new Reader(text).read(value) : value;
+  if (mayLose.test(text)) addNotes(text, value);
+  return value;
 }
 
 /**
@@ -148,69 +149,55 @@ function notesOf(holder: object): Notes | undefined {
 
 const token = /\s*(?:("(?:[^"\\]|\\.)*")|(-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?)|([[\]{},:])|(true|false|null))/y;
 
-/** Goes through a text that JSON.parse has accepted, beside the value that it gave. */
-class Reader {
-  readonly #text: string;
-  #at = 0;
-
-  constructor(text: string) {
-    this.#text = text;
-  }
-
-  read(value: unknown): unknown {
-    this.#value(value);
-    return value;
-  }
-
-  #next(): { string?: string | undefined; number?: string | undefined; mark?: string | undefined } {
-    token.lastIndex = this.#at;
-    const [whole = "", string, number, mark] = token.exec(this.#text) ?? [];
-    this.#at += whole.length;
+/** Goes through a text that JSON.parse has accepted, beside the value that it gave, and leaves notes in that. */
+function addNotes(text: string, value: unknown): void {
+  let at = 0;
+  const next = () => {
+    token.lastIndex = at;
+    const [whole = "", string, number, mark] = token.exec(text) ?? [];
+    at += whole.length;
     return { string, number, mark };
-  }
-
+  };
+  /** Goes past this mark if it is next. */
+  const skips = (mark: string): boolean => {
+    const before = at;
+    if (next().mark === mark) return true;
+    at = before;
+    return false;
+  };
   /** Past the value; the text of a number that JavaScript does not keep. */
-  #value(value: unknown): string | undefined {
-    const { number, mark } = this.#next();
-    if (mark === "[") this.#list(Array.isArray(value) ? value : []);
-    else if (mark === "{")
-      this.#object((typeof value === "object" && value !== null ? value : {}) as Record<string, unknown>);
+  const passValue = (value: unknown): string | undefined => {
+    const { number, mark } = next();
+    const holder = typeof value === "object" && value !== null ? value : {};
+    if (mark === "[") passList(Array.isArray(value) ? value : []);
+    else if (mark === "{") passObject(holder as Readonly<Record<string, unknown>>);
     return number !== undefined && !isKept(number) ? number : undefined;
-  }
-
-  #list(list: readonly unknown[]): void {
+  };
+  const passList = (list: readonly unknown[]): void => {
     const numbers = new Map<string, string>();
-    for (let i = 0; !this.#skips("]"); i++) {
-      if (i > 0) this.#next();
-      const number = this.#value(list[i]);
+    for (let i = 0; !skips("]"); i++) {
+      if (i > 0) next();
+      const number = passValue(list[i]);
       if (number !== undefined) numbers.set(String(i), number);
     }
     noteWhereNeeded(list, numbers, []);
-  }
-
-  #object(object: Readonly<Record<string, unknown>>): void {
+  };
+  const passObject = (object: Readonly<Record<string, unknown>>): void => {
     const numbers = new Map<string, string>();
     const order = new Set<string>();
-    for (let i = 0; !this.#skips("}"); i++) {
-      if (i > 0) this.#next();
-      const key = String(JSON.parse(this.#next().string ?? '""'));
-      this.#next();
-      const number = this.#value(Object.hasOwn(object, key) ? object[key] : undefined);
+    for (let i = 0; !skips("}"); i++) {
+      if (i > 0) next();
+      const key = String(JSON.parse(next().string ?? '""'));
+      next();
+      const number = passValue(Object.hasOwn(object, key) ? object[key] : undefined);
       // Where a key stands twice, the last value counts, in the place of the first.
       if (number === undefined) numbers.delete(key);
       else numbers.set(key, number);
       order.add(key);
     }
     noteWhereNeeded(object, numbers, [...order]);
-  }
-
-  /** Goes past this mark if it is next. */
-  #skips(mark: string): boolean {
-    const at = this.#at;
-    if (this.#next().mark === mark) return true;
-    this.#at = at;
-    return false;
-  }
+  };
+  passValue(value);
 }
 
 /** JavaScript's number is written as an int of Python's exactly where the text is one. */

@@ -25,7 +25,8 @@ export async function readModelText(path: string): Promise<string> {
 /** Levels of a file whose values are compared and copied by recursion. No such file has more than a few. */
 const DEEPEST = 200;
 
-function depthExceeds(value: unknown, limit: number): boolean {
+/** Whether a value has lists and objects on more levels than these. */
+export function depthExceeds(value: unknown, limit: number): boolean {
   if (typeof value !== "object" || value === null) return false;
   return limit === 0 || Object.values(value).some((item) => depthExceeds(item, limit - 1));
 }

@@ -5,15 +5,15 @@
 import { FileError } from "../../errors.ts";
 import { platform } from "../platform/index.ts";
 import type { Repository } from "./http.ts";
-import type { HubSettings } from "./settings.ts";
 
 /** The part of the cache that holds one repository. */
 export class RepositoryCache {
+  readonly repository: Repository;
   readonly folder: string;
-  readonly #settings: HubSettings;
 
-  constructor(settings: HubSettings, { kind, id }: Repository) {
-    this.#settings = settings;
+  constructor(repository: Repository) {
+    const { settings, kind, id } = repository;
+    this.repository = repository;
     this.folder = platform.joinPath(settings.cacheFolder, `${kind}s--${id.replaceAll("/", "--")}`);
   }
 
@@ -32,7 +32,7 @@ export class RepositoryCache {
 
   /** The commit that the revision was when it was last downloaded, if the commit's folder still exists. */
   async cachedCommit(): Promise<string | undefined> {
-    const { revision } = this.#settings;
+    const { revision } = this.repository.settings;
     const ref = platform.joinPath(this.folder, "refs", ...revision.split("/"));
     const commit = (await platform.exists(ref)) === "file" ? (await platform.readText(ref)).trim() : revision;
     if (!isFileName(commit) || (await platform.exists(this.snapshot(commit))) !== "folder") return undefined;
@@ -41,7 +41,7 @@ export class RepositoryCache {
 
   /** Stores which commit the revision is. A revision that is itself a commit needs no such entry. */
   async writeRef(commit: string): Promise<void> {
-    const { revision } = this.#settings;
+    const { revision } = this.repository.settings;
     if (revision === commit) return;
     const parts = revision.split("/");
     const ref = platform.joinPath(this.folder, "refs", ...parts);
@@ -53,7 +53,7 @@ export class RepositoryCache {
   /** Puts a blob into a snapshot under the repository's name for it. */
   async link(blob: string, commit: string, file: string): Promise<void> {
     await platform.makeFolder(platform.joinPath(this.snapshot(commit), ...file.split("/").slice(0, -1)));
-    await this.#settings.files.linkOrCopy(blob, this.pathOf(commit, file));
+    await this.repository.settings.files.linkOrCopy(blob, this.pathOf(commit, file));
   }
 
   /** Every file of a snapshot, as the repository names it, sorted. */

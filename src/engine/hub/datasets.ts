@@ -104,15 +104,9 @@ export function leftOutWarnings(
   return [...warnings, `${where}: ${named(unnamed)} ${verbs} left out, since other files do; ${remedy}.`];
 }
 
-interface DeclaredConfig {
-  readonly name: string;
-  readonly isDefault: boolean;
-  readonly folder: string | undefined;
-  /** Patterns by split. */
-  readonly patterns: readonly { split: string; patterns: readonly string[] }[];
-}
+type DeclaredConfig = ReturnType<typeof declaredConfigs>[number];
 
-function declaredConfigs(readme: string | undefined): DeclaredConfig[] {
+function declaredConfigs(readme: string | undefined) {
   const front = /^\uFEFF?---\r?\n([\s\S]*?)\r?\n---/.exec(readme ?? "")?.[1];
   if (front === undefined) return [];
   let header: unknown;
@@ -231,17 +225,15 @@ function splitOfName(file: string, config: string | undefined): string | undefin
   const own = config !== undefined && file.includes(config) ? file.slice(file.indexOf(config) + config.length) : file;
   // In data/train_prefs-00000-of-00002.parquet, the split is whatever stands before the number.
   const sharded = /(?:^|\/)([A-Za-z]\w*)-\d+-of-\d+\.\w+$/.exec(own)?.[1];
-  if (sharded !== undefined) return exactSplit(sharded);
+  if (sharded !== undefined) {
+    return splitWords.find(([, names]) => names.includes(sharded.toLowerCase()))?.[0] ?? sharded;
+  }
   for (const part of own.split("/").toReversed()) {
     const words = part.toLowerCase().split(/[^a-z]+/);
     const found = splitWords.find(([, names]) => words.some((word) => names.includes(word)));
     if (found !== undefined) return found[0];
   }
   return undefined;
-}
-
-function exactSplit(name: string): string {
-  return splitWords.find(([, names]) => names.includes(name.toLowerCase()))?.[0] ?? name;
 }
 
 /** A numbered file whose set is not complete, as after a download that was broken off. */

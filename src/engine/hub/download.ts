@@ -8,10 +8,9 @@
  */
 import { FileError } from "../../errors.ts";
 import { bodyPieces } from "../platform/deadline.ts";
-import { type GrowingFile, platform } from "../platform/index.ts";
+import { type CacheFiles, type GrowingFile, platform } from "../platform/index.ts";
 import { isFileName, type RepositoryCache } from "./cache.ts";
 import { checkAnswer, PassingFault, pageOf, type Repository, requestOnce, withRetries } from "./http.ts";
-import type { HubSettings } from "./settings.ts";
 
 /** A file as the hub describes it. */
 export interface RemoteFile {
@@ -28,17 +27,13 @@ export function normalEtag(header: string | null): string | undefined {
 }
 
 /** @throws FileError for a refusal and for an answer without an ETag; HubUnreachableError */
-export async function describeRemote(
-  settings: HubSettings,
-  repository: Repository,
-  commit: string,
-  name: string,
-): Promise<RemoteFile> {
+export async function describeRemote(repository: Repository, commit: string, name: string): Promise<RemoteFile> {
+  const { settings } = repository;
   const path = name.split("/").map(encodeURIComponent).join("/");
-  const url = `${pageOf(settings, repository)}/resolve/${commit}/${path}`;
+  const url = `${pageOf(repository)}/resolve/${commit}/${path}`;
   return await withRetries(settings, `ask for ${url}`, () =>
     requestOnce(settings, { url, method: "HEAD", stopAtDescription: true }, async (response) => {
-      checkAnswer(settings, repository, response, name);
+      checkAnswer(repository, response, name);
       const { headers, status } = response;
       const etag = normalEtag(headers.get("x-linked-etag") ?? headers.get("etag"));
       if (etag === undefined || !isFileName(etag)) {
@@ -62,32 +57,31 @@ export async function describeRemote(
  *   than was announced, or too long where none was; HubUnreachableError
  */
 export async function downloadBlob(
-  settings: HubSettings,
-  repository: Repository,
   cache: RepositoryCache,
   remote: RemoteFile,
   onBytes: (bytes: number) => void,
 ): Promise<string> {
-  const { files } = settings;
+  const { files } = cache.repository.settings;
   const blob = platform.joinPath(cache.blobsFolder, remote.etag);
   if ((await platform.exists(blob)) === "file") return blob;
   await platform.makeFolder(cache.blobsFolder);
-  const path = ownIncompletePath(settings, blob);
-  await takeOverIncomplete(settings, cache.blobsFolder, remote.etag, path);
+  // A name that no other process, and no other call in this process, uses.
+  const path = `${blob}.${files.processName}.${++downloads}.incomplete`;
+  await takeOverIncomplete(files, cache.blobsFolder, remote.etag, path);
   const file = await files.openGrowing(path);
   try {
     try {
       onBytes(file.size);
-      await fill(settings, repository, remote, file, onBytes);
+      await fill(cache.repository, remote, file, onBytes);
     } finally {
       await file.close();
     }
-    await checkDigest(settings, remote, path);
+    await checkDigest(files, remote, path);
     await files.rename(path, blob);
   } catch (error) {
-    // The next attempt goes on from here. Of a damaged file nothing is left.
+    // The next attempt, of whatever process, goes on from here. Of a damaged file nothing is left.
     if (file.size === 0) await platform.removeFile(path);
-    else await files.rename(path, freePath(blob));
+    else await files.rename(path, `${blob}.free.incomplete`);
     throw error;
   }
   return blob;
@@ -95,21 +89,11 @@ export async function downloadBlob(
 
 let downloads = 0;
 
-/** A name that no other process, and no other call in this process, uses. */
-function ownIncompletePath({ files }: HubSettings, blob: string): string {
-  return `${blob}.${files.processName}.${++downloads}.incomplete`;
-}
-
-/** The name of an unfinished file that nobody writes to. */
-function freePath(blob: string): string {
-  return `${blob}.free.incomplete`;
-}
-
 /** An unfinished file of unknown origin is taken over when it has not grown for this long. */
 const abandonedAfterMs = 10 * 60_000;
 
 /** Renames an unfinished file that was left behind, if there is one, to `path`. */
-async function takeOverIncomplete({ files }: HubSettings, folder: string, etag: string, path: string): Promise<void> {
+async function takeOverIncomplete(files: CacheFiles, folder: string, etag: string, path: string): Promise<void> {
   for (const name of await platform.list(folder)) {
     if (!name.startsWith(`${etag}.`) || !name.endsWith(".incomplete")) continue;
     const candidate = platform.joinPath(folder, name);
@@ -132,12 +116,12 @@ const bytesThatCount = 1 << 20;
 
 /** Downloads the missing rest of the file, over as many connections as it takes. */
 async function fill(
-  settings: HubSettings,
   repository: Repository,
   remote: RemoteFile,
   file: GrowingFile,
   onBytes: (bytes: number) => void,
 ): Promise<void> {
+  const { settings } = repository;
   const { url, size, name } = remote;
   if (size !== undefined && file.size > size) await file.empty();
   if (size !== undefined && file.size === size) return;
@@ -149,7 +133,7 @@ async function fill(
         await file.empty();
         throw new PassingFault(`the server has less of ${name} than the ${before} bytes that it sent before`);
       }
-      checkAnswer(settings, repository, response, name);
+      checkAnswer(repository, response, name);
       await placeAnswer(remote, file, response);
       const unstated = size === undefined && response.headers.get("content-length") === null;
       for await (const piece of bodyPieces(response, signal)) {
@@ -202,7 +186,7 @@ function lengthError({ url }: RemoteFile, found: string): FileError {
 }
 
 /** Deletes the file if its digest is wrong. ETags of other forms, as other servers have them, are no digests. */
-async function checkDigest({ files }: HubSettings, { url, etag }: RemoteFile, path: string): Promise<void> {
+async function checkDigest(files: CacheFiles, { url, etag }: RemoteFile, path: string): Promise<void> {
   const algorithm = /^[0-9a-f]{64}$/.test(etag) ? "sha256" : /^[0-9a-f]{40}$/.test(etag) ? "sha1" : undefined;
   if (algorithm === undefined) return;
   let prefix = "";

@@ -24,13 +24,14 @@ export class PassingFault extends Error {
 /** The server cannot be reached at all: its name or its certificate is wrong, or this machine has no network. */
 class LastingFault extends Error {}
 
-/** A model or data set on the hub. */
+/** A model or data set on the hub that these settings name. */
 export interface Repository {
+  readonly settings: HubSettings;
   readonly kind: "model" | "dataset";
   readonly id: string;
 }
 
-export function pageOf(settings: HubSettings, { kind, id }: Repository): string {
+export function pageOf({ settings, kind, id }: Repository): string {
   return `${settings.endpoint}/${kind === "dataset" ? "datasets/" : ""}${id}`;
 }
 
@@ -162,13 +163,13 @@ export async function withRetries<T>(
  * @param file if one file of the repository was asked for
  * @throws FileError with the remedy if the answer is a refusal
  */
-export function checkAnswer(settings: HubSettings, repository: Repository, response: Response, file?: string): void {
+export function checkAnswer(repository: Repository, response: Response, file?: string): void {
   const { status } = response;
   if (status < 400) return;
-  const { kind, id } = repository;
+  const { settings, kind, id } = repository;
   const code = response.headers.get("x-error-code");
   const what = `the ${kind} "${id}"`;
-  const page = pageOf(settings, repository);
+  const page = pageOf(repository);
   const tokenHint = "set HF_TOKEN to a token that may read it";
   if (code === "GatedRepo" || status === 403) {
     const next = settings.token === undefined ? tokenHint : "use the HF_TOKEN of an account that has it";

@@ -5,6 +5,7 @@
 import { ConfigError, FileError, ModelFormatError } from "../../errors.ts";
 import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file.ts";
 import { parseModelConfig } from "../model/config/config.ts";
+import { MODEL_FILES, TEMPLATES_FOLDER, TOKENIZER_FILES } from "../model/config/folder.ts";
 import { platform } from "../platform/index.ts";
 import { filesBelow, isFileName } from "./cache.ts";
 import { incompleteShards, isDataFile, leftOutWarnings, splitsOf } from "./datasets.ts";
@@ -14,22 +15,8 @@ import { type Snapshot, withSnapshot } from "./snapshot.ts";
 export type { DownloadProgress, HubOptions, HubPatience } from "./settings.ts";
 
 /** Small files of a model that this program reads, or programs that use its results. */
-const modelFiles = new Set([
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "tokenizer.model",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "vocab.txt",
-  "merges.txt",
-  "chat_template.jinja",
-  "chat_template.json",
-  "adapter_config.json",
-]);
-const moreTemplates = /^additional_chat_templates\/[^/]+\.jinja$/;
+const modelFiles = new Set([...MODEL_FILES, ...TOKENIZER_FILES, "vocab.txt", "adapter_config.json"]);
+const moreTemplates = new RegExp(`^${TEMPLATES_FOLDER}/[^/]+\\.jinja$`);
 
 const weightsFile = "model.safetensors";
 const indexFile = "model.safetensors.index.json";
@@ -90,7 +77,7 @@ export async function resolveModelFolder(nameOrPath: string, options: ModelFetch
     await fetchModel(snapshot, weights);
     return snapshot.folder;
   };
-  return await withSnapshot(settings, { kind: "model", id: nameOrPath }, fetchAll, {
+  return await withSnapshot({ settings, kind: "model", id: nameOrPath }, fetchAll, {
     partial: !weights,
     attempts: await attemptsFor(nameOrPath),
   });
@@ -195,12 +182,9 @@ export async function resolveDatasetFiles(
     );
   }
   const settings = await hubSettings(options);
-  return await withSnapshot(
-    settings,
-    { kind: "dataset", id: nameOrPath },
-    (snapshot) => fetchSplits(snapshot, options),
-    { attempts: await attemptsFor(nameOrPath) },
-  );
+  const fetchAll = (snapshot: Snapshot) => fetchSplits(snapshot, options);
+  const attempts = await attemptsFor(nameOrPath);
+  return await withSnapshot({ settings, kind: "dataset", id: nameOrPath }, fetchAll, { attempts });
 }
 
 const readmeFile = "README.md";

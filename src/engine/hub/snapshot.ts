@@ -2,13 +2,13 @@
  * One commit of a repository: which files it has, and how those that are needed come to this machine. They come from
  * the hub, or from the cache alone when offline or when the hub cannot be reached.
  */
+import * as z from "zod";
 import { FileError, shown } from "../../errors.ts";
 import { bodyText } from "../platform/deadline.ts";
 import { platform } from "../platform/index.ts";
 import { checkRepositoryPath, isFileName, RepositoryCache } from "./cache.ts";
 import { describeRemote, downloadBlob, type RemoteFile } from "./download.ts";
 import { checkAnswer, HubUnreachableError, type Repository, requestOnce, withRetries } from "./http.ts";
-import type { HubSettings } from "./settings.ts";
 
 export interface Snapshot {
   /** The local folder that holds the files once they are fetched. */
@@ -35,12 +35,12 @@ export interface Snapshot {
  * @throws FileError for a repository, revision or file that is not available; what `use` throws
  */
 export async function withSnapshot<T>(
-  settings: HubSettings,
   repository: Repository,
   use: (snapshot: Snapshot) => Promise<T>,
   { partial = false, attempts }: { readonly partial?: boolean; readonly attempts?: number | undefined } = {},
 ): Promise<T> {
-  const cache = new RepositoryCache(settings, repository);
+  const { settings } = repository;
+  const cache = new RepositoryCache(repository);
   const commit = await cache.cachedCommit();
   const what = `the ${repository.kind} "${repository.id}"`;
   if (settings.offline) {
@@ -50,8 +50,8 @@ export async function withSnapshot<T>(
     );
   }
   try {
-    const { commit: current, files } = await listRepository(settings, repository, commit !== undefined, attempts);
-    const result = await use(new RemoteSnapshot(settings, repository, cache, current, files));
+    const { commit: current, files } = await listRepository(repository, commit !== undefined, attempts);
+    const result = await use(remoteSnapshot(cache, current, files));
     // Last, so that the revision stands for the earlier, complete commit until everything has arrived.
     if (!partial || commit === undefined) await cache.writeRef(current);
     return result;
@@ -78,58 +78,33 @@ async function cachedSnapshot(cache: RepositoryCache, commit: string): Promise<S
   };
 }
 
-class RemoteSnapshot implements Snapshot {
-  readonly folder: string;
-  readonly origin: string;
-  readonly isCached = false;
-  readonly files: readonly string[];
-  readonly #settings: HubSettings;
-  readonly #repository: Repository;
-  readonly #cache: RepositoryCache;
-  readonly #commit: string;
+function remoteSnapshot(cache: RepositoryCache, commit: string, files: readonly string[]): Snapshot {
+  const { settings, id } = cache.repository;
+  const origin = `"${id}" on ${settings.endpoint}`;
+  const pathOf = (name: string) => cache.pathOf(commit, name);
   /** Bytes of the finished files, and of all files that were asked for. */
-  #doneBytes = 0;
-  #totalBytes = 0;
-
-  constructor(
-    settings: HubSettings,
-    repository: Repository,
-    cache: RepositoryCache,
-    commit: string,
-    files: readonly string[],
-  ) {
-    this.#settings = settings;
-    this.#repository = repository;
-    this.#cache = cache;
-    this.#commit = commit;
-    this.folder = cache.snapshot(commit);
-    this.origin = `"${repository.id}" on ${settings.endpoint}`;
-    this.files = files;
-  }
-
-  readonly pathOf = (name: string): string => this.#cache.pathOf(this.#commit, name);
-
-  readonly fetch = async (names: readonly string[]): Promise<void> => {
+  let [doneBytes, totalBytes] = [0, 0];
+  const fetch = async (names: readonly string[]) => {
     const missing: RemoteFile[] = [];
     for (const name of names) {
       // Checked here and not for the whole listing: files that stay on the hub may have any name.
-      checkRepositoryPath(name, this.origin);
-      if ((await platform.exists(this.pathOf(name))) === "file") continue;
-      const remote = await describeRemote(this.#settings, this.#repository, this.#commit, name);
+      checkRepositoryPath(name, origin);
+      if ((await platform.exists(pathOf(name))) === "file") continue;
+      const remote = await describeRemote(cache.repository, commit, name);
       missing.push(remote);
-      this.#totalBytes += remote.size ?? 0;
+      totalBytes += remote.size ?? 0;
     }
     for (const remote of missing) {
       let bytes = 0;
-      const blob = await downloadBlob(this.#settings, this.#repository, this.#cache, remote, (now) => {
+      const blob = await downloadBlob(cache, remote, (now) => {
         bytes = now;
-        const progress = { bytes: this.#doneBytes + bytes, totalBytes: this.#totalBytes };
-        this.#settings.onProgress({ file: remote.name, ...progress });
+        settings.onProgress({ file: remote.name, bytes: doneBytes + bytes, totalBytes });
       });
-      this.#doneBytes += remote.size ?? bytes;
-      await this.#cache.link(blob, this.#commit, remote.name);
+      doneBytes += remote.size ?? bytes;
+      await cache.link(blob, commit, remote.name);
     }
   };
+  return { folder: cache.snapshot(commit), origin, isCached: false, files, fetch, pathOf };
 }
 
 /** Room for the names of half a million files. */
@@ -138,19 +113,18 @@ const mostListingBytes = 2 ** 25;
 const attemptsWithCache = 2;
 
 async function listRepository(
-  settings: HubSettings,
   repository: Repository,
   cached: boolean,
-  mostAttempts = cached ? attemptsWithCache : settings.patience.attempts,
+  mostAttempts = cached ? attemptsWithCache : repository.settings.patience.attempts,
 ): Promise<{ commit: string; files: string[] }> {
-  const { kind, id } = repository;
+  const { settings, kind, id } = repository;
   const url = `${settings.endpoint}/api/${kind}s/${id}/revision/${encodeURIComponent(settings.revision)}`;
   const { patience } = settings;
   const attempts = Math.min(mostAttempts, patience.attempts);
   const what = `ask ${settings.endpoint} for the ${kind} "${id}"${cached ? "" : ", which is neither a local path nor in the cache"}`;
   return await withRetries({ patience: { ...patience, attempts } }, what, () =>
     requestOnce(settings, { url, method: "GET" }, async (response, signal, alive) => {
-      checkAnswer(settings, repository, response);
+      checkAnswer(repository, response);
       const { text, isCut } = await bodyText(response, mostListingBytes, signal, alive);
       const listing = isCut ? undefined : parseListing(text);
       if (listing !== undefined) return listing;
@@ -160,19 +134,16 @@ async function listRepository(
   );
 }
 
+const listingAnswer = z.object({
+  sha: z.string().refine(isFileName),
+  siblings: z.array(z.object({ rfilename: z.string() })),
+});
+
 function parseListing(text: string): { commit: string; files: string[] } | undefined {
-  let answer: unknown;
   try {
-    answer = JSON.parse(text);
+    const { sha, siblings } = listingAnswer.parse(JSON.parse(text));
+    return { commit: sha, files: siblings.map(({ rfilename }) => rfilename).sort() };
   } catch {
     return undefined;
   }
-  if (typeof answer !== "object" || answer === null || !("sha" in answer) || !("siblings" in answer)) return undefined;
-  const { sha, siblings } = answer;
-  if (typeof sha !== "string" || !isFileName(sha) || !Array.isArray(siblings)) return undefined;
-  const files = siblings.map((sibling: unknown) =>
-    typeof sibling === "object" && sibling !== null && "rfilename" in sibling ? sibling.rfilename : undefined,
-  );
-  if (!files.every((file) => typeof file === "string")) return undefined;
-  return { commit: sha, files: files.sort() };
 }

@@ -2,7 +2,6 @@
  * Loads LoRA adapters from PEFT's folders onto the device of their base model, and saves them. The two files of a
  * folder are read in `peft-config.ts` and `peft-tensors.ts`.
  */
-
 import { ConfigError } from "../../errors.ts";
 import { writeSafetensors } from "../files/safetensors.ts";
 import { platform } from "../platform/index.ts";

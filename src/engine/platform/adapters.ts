@@ -2,18 +2,14 @@
  * Classifies the adapters that were found, ranks them, and chooses the one that a selector means. It only looks at how
  * an adapter describes itself: it opens nothing and does not depend on the host.
  */
-
 import { AdapterError } from "../../errors.ts";
 import type { AdapterKind, FoundAdapter } from "./platform.ts";
 
-/** The part of GPUAdapterInfo that tells adapters apart. */
-export interface AdapterFacts {
-  readonly vendor: string;
-  readonly architecture: string;
-  readonly device: string;
-  readonly description: string;
-  readonly isFallbackAdapter: boolean;
-}
+/** What tells adapters apart. */
+export type AdapterFacts = Pick<
+  GPUAdapterInfo,
+  "vendor" | "architecture" | "device" | "description" | "isFallbackAdapter"
+>;
 
 /** In the order of `auto`, the fastest first. lavapipe is several times as fast as SwiftShader. */
 export const adapterKinds: readonly AdapterKind[] = ["hardware", "lavapipe", "swiftshader", "software"];

@@ -3,10 +3,9 @@
  * requests; writing into the origin's private file system (OPFS), where a path starts with "opfs:". A server lists no
  * folders, so `list` works on "opfs:" only. Runs in pages and in workers.
  */
-
 import { AdapterError, errorMessage, FileError, ResourceError } from "../../errors.ts";
 import { chooseAdapter, foundAdapter, noAdapterMessage, rankAdapters } from "./adapters.ts";
-import { BrowserThread } from "./browser-thread.ts";
+import { browserThread } from "./browser-thread.ts";
 import type { FoundAdapter, HeldFile, Platform, ReadableFile } from "./platform.ts";
 import { sha256 } from "./sha256.ts";
 
@@ -47,7 +46,7 @@ export const platform: Platform = {
   async openFile(path): Promise<ReadableFile> {
     if (isPrivate(path)) {
       const file = await attempt("open", path, async () => (await openPrivateFile(path, false)).getFile());
-      return new BlobFile(path, file);
+      return blobFile(path, file);
     }
     return await openUrl(path);
   },
@@ -133,7 +132,7 @@ export const platform: Platform = {
   },
 
   sha256,
-  startThread: async (code, heapBytes) => new BrowserThread(code.open(), heapBytes),
+  startThread: async (code, heapBytes) => browserThread(code.open(), heapBytes),
   withoutSpinning: (promise) => promise,
   withinTime: (_, work) => work(),
   environment: () => undefined,
@@ -168,53 +167,36 @@ async function listAdapters(): Promise<FoundAdapter[]> {
   return rankAdapters(found);
 }
 
+/** A file whose `bytesOf` is asked only for ranges that are in it. */
+function rangedFile(
+  path: string,
+  size: number,
+  bytesOf: (offset: number, length: number) => Promise<ArrayBuffer>,
+): ReadableFile {
+  const read: ReadableFile["read"] = async (offset, length) => {
+    if (offset + length <= size) return new Uint8Array(await attempt("read", path, () => bytesOf(offset, length)));
+    throw new FileError(
+      `Cannot read ${path}: bytes ${offset} to ${offset + length} were asked for, the file ends at ${size}.`,
+    );
+  };
+  return { path, size, read, close: async () => {} };
+}
+
 /** A file on a server that answers Range requests. */
-class UrlFile implements ReadableFile {
-  readonly path: string;
-  readonly size: number;
-
-  constructor(path: string, size: number) {
-    this.path = path;
-    this.size = size;
-  }
-
-  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    checkRange(this, offset, length);
-    if (length === 0) return new Uint8Array(0);
-    const headers = { Range: `bytes=${offset}-${offset + length - 1}` };
-    const response = await attempt("read", this.path, () => fetch(this.path, { headers }));
-    if (response.status !== 206) {
-      throw new FileError(`Cannot read ${this.path}: the server answered ${response.status} to a Range request.`);
-    }
-    const bytes = new Uint8Array(await attempt("read", this.path, () => response.arrayBuffer()));
-    if (bytes.byteLength !== length) {
-      throw new FileError(`Cannot read ${this.path}: ${length} bytes were asked for, ${bytes.byteLength} came.`);
-    }
-    return bytes;
-  }
-
-  async close(): Promise<void> {}
+function urlFile(path: string, size: number): ReadableFile {
+  return rangedFile(path, size, async (offset, length) => {
+    if (length === 0) return new ArrayBuffer(0);
+    const response = await fetch(path, { headers: { Range: `bytes=${offset}-${offset + length - 1}` } });
+    if (response.status !== 206) throw new Error(`the server answered ${response.status} to a Range request`);
+    const bytes = await response.arrayBuffer();
+    if (bytes.byteLength === length) return bytes;
+    throw new Error(`${length} bytes were asked for, ${bytes.byteLength} came`);
+  });
 }
 
 /** A file in the private file system, or a URL that had to be fetched whole. */
-class BlobFile implements ReadableFile {
-  readonly path: string;
-  readonly size: number;
-  readonly #blob: Blob;
-
-  constructor(path: string, blob: Blob) {
-    this.path = path;
-    this.size = blob.size;
-    this.#blob = blob;
-  }
-
-  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    checkRange(this, offset, length);
-    const part = this.#blob.slice(offset, offset + length);
-    return new Uint8Array(await attempt("read", this.path, () => part.arrayBuffer()));
-  }
-
-  async close(): Promise<void> {}
+function blobFile(path: string, blob: Blob): ReadableFile {
+  return rangedFile(path, blob.size, (offset, length) => blob.slice(offset, offset + length).arrayBuffer());
 }
 
 async function openUrl(path: string): Promise<ReadableFile> {
@@ -223,19 +205,12 @@ async function openUrl(path: string): Promise<ReadableFile> {
   const total = /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "")?.[1];
   if (response.status === 206 && total !== undefined) {
     await response.body?.cancel();
-    return new UrlFile(path, Number(total));
+    return urlFile(path, Number(total));
   }
   // The answer for an empty file, which has no first byte: "416, Content-Range: bytes */0".
-  if (response.status === 416 && total === "0") return new UrlFile(path, 0);
+  if (response.status === 416 && total === "0") return urlFile(path, 0);
   if (!response.ok) throw new FileError(`Cannot open ${path}: the server answered ${response.status}.`);
-  return new BlobFile(path, await attempt("open", path, () => response.blob()));
-}
-
-function checkRange(file: ReadableFile, offset: number, length: number): void {
-  if (offset + length <= file.size) return;
-  throw new FileError(
-    `Cannot read ${file.path}: bytes ${offset} to ${offset + length} were asked for, the file ends at ${file.size}.`,
-  );
+  return blobFile(path, await attempt("open", path, () => response.blob()));
 }
 
 async function openFolder(path: string, create: boolean): Promise<FileSystemDirectoryHandle> {
@@ -300,19 +275,17 @@ function refuseUrl(action: string, path: string): void {
   throw new FileError(`Cannot ${action} ${path}: a web page writes to its private file system only, "${scheme}...".`);
 }
 
+const reasons: Readonly<Record<string, string>> = {
+  NotFoundError: "it does not exist",
+  TypeMismatchError: "it is a folder where a file is wanted, or the other way round",
+  QuotaExceededError: "the browser gives this site no more space",
+};
+
 async function attempt<T>(action: string, path: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
-    const name = error instanceof DOMException ? error.name : "";
-    const reason =
-      name === "NotFoundError"
-        ? "it does not exist"
-        : name === "TypeMismatchError"
-          ? "it is a folder where a file is wanted, or the other way round"
-          : name === "QuotaExceededError"
-            ? "the browser gives this site no more space"
-            : errorMessage(error);
+    const reason = (error instanceof DOMException ? reasons[error.name] : undefined) ?? errorMessage(error);
     throw new FileError(`Cannot ${action} ${path}: ${reason}.`, { cause: error });
   }
 }

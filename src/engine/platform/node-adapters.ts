@@ -2,7 +2,6 @@
  * Finds WebGPU adapters in Node through Dawn (npm `webgpu`): the system's own Vulkan, Metal or Direct3D drivers, then
  * SwiftShader. What `create()` returns is kept in a module variable, since on `navigator` it would hang Node at exit.
  */
-
 import { AdapterError, errorMessage } from "../../errors.ts";
 import { chooseAdapter, foundAdapter, isAdapterKind, noAdapterMessage, rankAdapters } from "./adapters.ts";
 import { hostHasGpu, openHostAdapter } from "./node-host-gpu.ts";
@@ -74,15 +73,10 @@ async function openSwiftShader(): Promise<FoundAdapter | undefined> {
   const driver = swiftShaderDriver(folder);
   const found = await openAdapter({ driver });
   if (found !== undefined) return found;
-  // There is a driver but no adapter, so this machine has no Vulkan loader. The instance that failed cannot be used
-  // again.
+  // A driver without an adapter: this machine has no Vulkan loader. The instance that failed cannot be used again.
   if (!(await installLoader(folder))) return undefined;
   instances.delete(keyOf({ driver }));
   return await openAdapter({ driver });
-}
-
-async function openAdapter(source: Source): Promise<FoundAdapter | undefined> {
-  return foundAdapter(await askDawn(source));
 }
 
 /**
@@ -91,7 +85,7 @@ async function openAdapter(source: Source): Promise<FoundAdapter | undefined> {
  */
 async function systemAdapterNames(): Promise<string[]> {
   try {
-    await askDawn({ name: "list the adapters, please" });
+    await openAdapter({ name: "list the adapters, please" });
   } catch (error) {
     const names = new Set<string>();
     for (const match of errorMessage(error).matchAll(/backend: '(\w+)', name: '(.*)'/g)) {
@@ -103,7 +97,7 @@ async function systemAdapterNames(): Promise<string[]> {
   return [];
 }
 
-async function askDawn(source: Source): Promise<GPUAdapter | null> {
+async function openAdapter(source: Source): Promise<FoundAdapter | undefined> {
   const create = await loadDawn();
   let answer: Promise<GPUAdapter | null>;
   const restoreEnvironment = source.driver === undefined ? undefined : useDriver(source.driver);
@@ -122,7 +116,7 @@ async function askDawn(source: Source): Promise<GPUAdapter | null> {
     restoreStderr?.();
     restoreEnvironment?.();
   }
-  return await answer;
+  return foundAdapter(await answer);
 }
 
 function keyOf(source: Source): string {

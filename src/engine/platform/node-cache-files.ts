@@ -1,16 +1,15 @@
 /**
  * The part of the Node platform for caches of downloads: growing files, links and digests.
  */
-
 import { createHash, randomBytes } from "node:crypto";
 import { constants, createReadStream } from "node:fs";
-import { copyFile, type FileHandle, open, readlink, rename, stat, symlink } from "node:fs/promises";
+import { copyFile, open, readlink, rename, stat, symlink } from "node:fs/promises";
 import { hostname } from "node:os";
 import { dirname, relative } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { attempt, errorCode, fileError, writeAll } from "./node-errors.ts";
 import { hasEnded } from "./node-processes.ts";
-import type { CacheFiles, GrowingFile } from "./platform.ts";
+import type { CacheFiles } from "./platform.ts";
 
 /** Without dots, since a dot separates host and process. */
 const host = hostname().replace(/[^A-Za-z0-9]/g, "");
@@ -25,11 +24,30 @@ export const cacheFiles: CacheFiles = {
     }
   },
 
-  async openGrowing(path): Promise<GrowingFile> {
-    return await attempt("write", path, async () => {
-      const handle = await open(path, "a", 0o666);
-      return new AppendedFile(path, (await handle.stat()).size, handle);
-    });
+  async openGrowing(path) {
+    const handle = await attempt("write", path, () => open(path, "a", 0o666));
+    let { size } = await attempt("write", path, () => handle.stat());
+    return {
+      path,
+      get size() {
+        return size;
+      },
+      async append(chunk) {
+        await attempt("write", path, () => writeAll(handle, chunk));
+        size += chunk.byteLength;
+      },
+      async empty() {
+        await attempt("write", path, () => handle.truncate(0));
+        size = 0;
+      },
+      async close() {
+        try {
+          await attempt("write", path, () => handle.sync());
+        } finally {
+          await handle.close();
+        }
+      },
+    };
   },
 
   async linkOrCopy(target, path) {
@@ -72,37 +90,3 @@ export const cacheFiles: CacheFiles = {
     return itsHost === host && /^\d+$/.test(id ?? "") && hasEnded(Number(id));
   },
 };
-
-class AppendedFile implements GrowingFile {
-  readonly path: string;
-  readonly #handle: FileHandle;
-  #size: number;
-
-  constructor(path: string, size: number, handle: FileHandle) {
-    this.path = path;
-    this.#size = size;
-    this.#handle = handle;
-  }
-
-  get size(): number {
-    return this.#size;
-  }
-
-  async append(chunk: Uint8Array): Promise<void> {
-    await attempt("write", this.path, () => writeAll(this.#handle, chunk));
-    this.#size += chunk.byteLength;
-  }
-
-  async empty(): Promise<void> {
-    await attempt("write", this.path, () => this.#handle.truncate(0));
-    this.#size = 0;
-  }
-
-  async close(): Promise<void> {
-    try {
-      await attempt("write", this.path, () => this.#handle.sync());
-    } finally {
-      await this.#handle.close();
-    }
-  }
-}

@@ -1,7 +1,6 @@
 /**
  * What Node's file operations have in common: failures become FileErrors with the reason in words, writes are complete.
  */
-
 import type { FileHandle } from "node:fs/promises";
 import { dirname } from "node:path";
 import { errorMessage, FileError } from "../../errors.ts";

@@ -73,35 +73,31 @@ export async function holdFile(path: string, clock: Clock = systemClock): Promis
   const mine = held.get(key);
   if (mine !== undefined) return { holder: parse(mine) };
   held.set(key, own); // now, so that of two calls of this process one has it
-  let found: Acquired = { isOurs: false, text: "" };
+  let others: string | undefined = "";
   try {
-    found = await acquire(key, own, clock);
-    return found.isOurs ? { release: keep(key, own, clock) } : { holder: parse(found.text) };
+    others = await acquire(key, own, clock);
+    return others === undefined ? { release: keep(key, own, clock) } : { holder: parse(others) };
   } catch (error) {
     throw fileError("write", path, error);
   } finally {
-    if (!found.isOurs) held.delete(key);
+    if (others !== undefined) held.delete(key);
   }
 }
 
-/** Whether a file is this process's now, else what it says. */
-interface Acquired {
-  readonly isOurs: boolean;
-  readonly text: string;
-}
-
-/** Makes a file that says `own`, or puts that in the place of one that was left. */
-async function acquire(path: string, own: string, clock: Clock): Promise<Acquired> {
+/**
+ * Makes a file that says `own`, or puts that in the place of one that was left.
+ *
+ * @returns undefined where the file is this process's now, else what it says
+ */
+async function acquire(path: string, own: string, clock: Clock): Promise<string | undefined> {
   for (let tries = 0; tries < MOST_TRIES; tries++) {
-    if (await created(path, own)) return { isOurs: true, text: own };
+    if (await created(path, own)) return undefined;
     const text = await readFile(path, "utf8").catch(() => undefined);
     if (text === undefined) continue; // released meanwhile
-    if (!(await wasLeft(text, path, clock)) || !(await takeOver(path, text, own, clock))) {
-      return { isOurs: false, text: (await readFile(path, "utf8").catch(() => undefined)) ?? text };
-    }
-    return { isOurs: true, text: own };
+    if ((await wasLeft(text, path, clock)) && (await takeOver(path, text, own, clock))) return undefined;
+    return await readFile(path, "utf8").catch(() => text);
   }
-  return { isOurs: false, text: await readFile(path, "utf8").catch(() => "") };
+  return await readFile(path, "utf8").catch(() => "");
 }
 
 /**
@@ -113,7 +109,7 @@ async function acquire(path: string, own: string, clock: Clock): Promise<Acquire
  */
 async function takeOver(path: string, text: string, own: string, clock: Clock): Promise<boolean> {
   const turn = `${path}.${createHash("sha256").update(text).digest("hex").slice(0, 16)}.tmp`;
-  if (!(await acquire(turn, own, clock)).isOurs) return false;
+  if ((await acquire(turn, own, clock)) !== undefined) return false;
   const next = `${turn}.next`;
   try {
     const now = await readFile(path, "utf8").catch(() => undefined);

@@ -2,7 +2,6 @@
  * The WebGPU that the host itself has, in place of Dawn's addon: Deno's (wgpu and naga). Deno runs the Node platform as
  * it is, and its GPU needs no package, no driver search and no flags.
  */
-
 import { foundAdapter } from "./adapters.ts";
 import type { FoundAdapter } from "./platform.ts";
 

@@ -2,7 +2,6 @@
  * Unpacks SwiftShader, Google's software Vulkan, from the npm package @sparticuz/chromium once into the project's own
  * `.cache`, which needs neither root nor a system package. It does not open adapters (node-adapters.ts).
  */
-
 import { copyFile, mkdir, mkdtemp, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { homedir } from "node:os";

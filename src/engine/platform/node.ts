@@ -2,7 +2,6 @@
  * The Node platform: adapters through Dawn, files through node:fs. Every failure of a file operation is a FileError
  * that names the path and the reason in words.
  */
-
 import { createHash, randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { appendFile, type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
@@ -17,7 +16,7 @@ import { holdFile } from "./node-held-files.ts";
 import { openDatabase } from "./node-sqlite.ts";
 import { startThread } from "./node-thread.ts";
 import { withoutSpinning } from "./node-waiting.ts";
-import { OutOfTimeError, type Platform, type ReadableFile } from "./platform.ts";
+import { OutOfTimeError, type Platform } from "./platform.ts";
 
 /** Only scripts can be given a time limit: this one runs what stands in its context as `work`. */
 const timed = createContext({ work: undefined as unknown });
@@ -43,9 +42,10 @@ export const platform: Platform = {
     return (await attempt("list", folder, () => readdir(folder))).sort();
   },
 
-  async openFile(path): Promise<ReadableFile> {
+  async openFile(path) {
     const { handle, size } = await openRegular(path, "open");
-    return new OpenFile(path, size, handle);
+    const read = (offset: number, length: number) => readRange(path, handle, offset, length);
+    return { path, size, read, close: () => handle.close() };
   },
 
   async readText(path) {
@@ -64,19 +64,20 @@ export const platform: Platform = {
   },
 
   async writeFileAtomic(path, chunks) {
-    if (await isDevice(path)) return await writeInto(path, chunks);
-    const temporary = join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
+    const inPlace = await isDevice(path);
+    const written = inPlace ? path : join(dirname(path), `.${basename(path)}.${randomBytes(6).toString("hex")}.tmp`);
     try {
-      const handle = await open(temporary, "wx", 0o666);
+      const handle = await open(written, inPlace ? "w" : "wx", 0o666);
       try {
         for await (const chunk of typeof chunks === "string" ? [chunks] : chunks) await writeAll(handle, chunk);
-        await handle.sync();
+        if (!inPlace) await handle.sync();
       } finally {
         await handle.close();
       }
-      await rename(temporary, path);
+      if (inPlace) return;
+      await rename(written, path);
     } catch (error) {
-      await rm(temporary, { force: true }).catch(() => undefined);
+      if (!inPlace) await rm(written, { force: true }).catch(() => undefined);
       // An error without a code was thrown by the caller's chunks and is no fault of the file.
       throw errorCode(error) === undefined ? error : fileError("write", path, error);
     }
@@ -167,39 +168,21 @@ function environment(name: string): string | undefined {
   return process.env[name] || undefined;
 }
 
-class OpenFile implements ReadableFile {
-  readonly path: string;
-  readonly size: number;
-  readonly #handle: FileHandle;
-
-  constructor(path: string, size: number, handle: FileHandle) {
-    this.path = path;
-    this.size = size;
-    this.#handle = handle;
-  }
-
-  async read(offset: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
-    // With an ArrayBuffer of its own, not a view of Node's pool, since callers make Float32Arrays over `.buffer`.
-    const bytes = new Uint8Array(length);
-    let filled = 0;
-    while (filled < length) {
-      const wanted = Math.min(length - filled, largestRead);
-      const { bytesRead } = await attempt("read", this.path, () =>
-        this.#handle.read(bytes, filled, wanted, offset + filled),
+async function readRange(path: string, handle: FileHandle, offset: number, length: number) {
+  // With an ArrayBuffer of its own, not a view of Node's pool, since callers make Float32Arrays over `.buffer`.
+  const bytes = new Uint8Array(length);
+  let filled = 0;
+  while (filled < length) {
+    const wanted = Math.min(length - filled, largestRead);
+    const { bytesRead } = await attempt("read", path, () => handle.read(bytes, filled, wanted, offset + filled));
+    if (bytesRead === 0) {
+      throw new FileError(
+        `Cannot read ${path}: bytes ${offset} to ${offset + length} were asked for, the file ends at ${offset + filled}.`,
       );
-      if (bytesRead === 0) {
-        throw new FileError(
-          `Cannot read ${this.path}: bytes ${offset} to ${offset + length} were asked for, the file ends at ${offset + filled}.`,
-        );
-      }
-      filled += bytesRead;
     }
-    return bytes;
+    filled += bytesRead;
   }
-
-  async close(): Promise<void> {
-    await this.#handle.close();
-  }
+  return bytes;
 }
 
 /**
@@ -233,19 +216,6 @@ async function makeFolder(path: string): Promise<void> {
 async function isDevice(path: string): Promise<boolean> {
   const found = await stat(path).catch(() => undefined);
   return found !== undefined && !found.isFile() && !found.isDirectory();
-}
-
-async function writeInto(path: string, chunks: Parameters<Platform["writeFileAtomic"]>[1]): Promise<void> {
-  try {
-    const handle = await open(path, "w");
-    try {
-      for await (const chunk of typeof chunks === "string" ? [chunks] : chunks) await writeAll(handle, chunk);
-    } finally {
-      await handle.close();
-    }
-  } catch (error) {
-    throw errorCode(error) === undefined ? error : fileError("write", path, error);
-  }
 }
 
 /** A rename survives a power cut only once its folder is synced to the disk; not every file system can do that. */

@@ -53,7 +53,7 @@ const reserved = ["messages", "tools", "add_generation_prompt", "continue_final_
  */
 export async function loadChatTemplate(
   folder: string,
-  options: { readonly templatePath?: string } = {},
+  options: { readonly templatePath?: string | undefined } = {},
 ): Promise<ChatTemplate | undefined> {
   const { templatePath } = options;
   const found = templatePath === undefined ? await findInFolder(folder) : await findAtPath(templatePath);
@@ -187,10 +187,9 @@ async function findAtPath(path: string): Promise<Found> {
   if (kind === undefined) {
     throw new ModelFormatError(`${path} does not exist; chat_template_path names a .jinja file or a folder with one.`);
   }
-  let found: Found | undefined;
-  if (kind === "folder") found = await findInFolder(path);
-  else if (path.endsWith(".json")) found = await findInJson(path);
-  else found = { source: path, templates: new Map([["default", await readModelText(path)]]) };
+  const isJson = path.endsWith(".json");
+  if (kind === "file" && !isJson) return { source: path, templates: new Map([["default", await readModelText(path)]]) };
+  const found = await (kind === "folder" ? findInFolder(path) : findInJson(path));
   if (found) return found;
   throw new ModelFormatError(`${path} holds no chat template; chat_template_path names a .jinja file or a folder.`);
 }

@@ -3,7 +3,6 @@
  * prompt is what the model's template renders for the prompt's messages, and the completion is what it adds when it
  * renders the whole chat (TRL's rule). Tokenizing follows in `encode.ts`.
  */
-
 import { exactText, overridden } from "../../engine/files/exact-json.ts";
 import type { ChatTemplate } from "../../engine/text/chat-template.ts";
 import { TemplateLimitError } from "../../engine/text/jinja/limits.ts";

@@ -7,21 +7,13 @@ import type { FeedbackRow, FeedbackRows } from "./types.ts";
 
 export class DesirableRows implements AsyncIterable<FeedbackRow> {
   readonly #rows: FeedbackRows;
-  #leftOut = 0;
-  #withEarlierAnswers = 0;
+  /** How many undesirable rows the last complete pass left out. */
+  leftOut = 0;
+  /** How many chats of the last complete pass have an assistant message before the answer that is imitated. */
+  withEarlierAnswers = 0;
 
   constructor(rows: FeedbackRows) {
     this.#rows = rows;
-  }
-
-  /** How many undesirable rows the last complete pass left out. */
-  get leftOut(): number {
-    return this.#leftOut;
-  }
-
-  /** How many chats of the last complete pass have an assistant message before the answer that is imitated. */
-  get withEarlierAnswers(): number {
-    return this.#withEarlierAnswers;
   }
 
   /** @throws DatasetError if there are rows but none is desirable; also whatever reading the rows throws */
@@ -39,8 +31,8 @@ export class DesirableRows implements AsyncIterable<FeedbackRow> {
         yield row;
       } else leftOut++;
     }
-    this.#leftOut = leftOut;
-    this.#withEarlierAnswers = withEarlierAnswers;
+    this.leftOut = leftOut;
+    this.withEarlierAnswers = withEarlierAnswers;
     if (kept > 0 || leftOut === 0) return;
     throw new DatasetError(
       `${file}: ${leftOut === 1 ? "the only row is" : `all ${leftOut} rows are`} undesirable, and supervised fine-tuning imitates its rows; give some that are desirable.`,

@@ -17,9 +17,9 @@ export interface EncodeRowOptions {
   /** End text completions with the tokenizer's EOS token unless they have it; default true. Chats end as rendered. */
   readonly appendEos?: boolean;
   /** Needed for chats. */
-  readonly chatTemplate?: ChatTemplate;
+  readonly chatTemplate?: ChatTemplate | undefined;
   /** Variables of the chat template (chat_template_kwargs); a row's own variables override them. */
-  readonly templateOptions?: Readonly<Record<string, unknown>>;
+  readonly templateOptions?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** The ids of one row, before any limit. */

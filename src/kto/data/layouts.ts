@@ -5,7 +5,7 @@
 import { exactMember } from "../../engine/files/exact-json.ts";
 import { DatasetError } from "../../errors.ts";
 import { exportsLookedFor } from "./exports/shapes.ts";
-import { messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
+import { checkAnswer, messagesOf, parsed, partChat, templateOptionsOf, toolsOf } from "./messages.ts";
 import { describedMember } from "./records.ts";
 import {
   type ChatMessage,
@@ -285,14 +285,6 @@ function completion(fields: Fields, name: string, source: RowSource): ChatMessag
   const answer = messages(fields, name, source);
   checkAnswer(answer, name, source);
   return answer;
-}
-
-function checkAnswer(answer: readonly ChatMessage[], name: string, source: RowSource): void {
-  const role = answer.at(-1)?.role;
-  if (role === "assistant") return;
-  throw new DatasetError(
-    `${placeOf(source)}: "${name}" ends with a message of the role "${role}"; the last one must be the assistant's, since it is what was judged.`,
-  );
 }
 
 function chatOptions(fields: Fields, source: RowSource) {

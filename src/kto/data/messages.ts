@@ -1,5 +1,6 @@
 /** Reads lists of chat messages in the forms that files use, checks them, and splits them into prompt and answer. */
 import { parseExactJson } from "../../engine/files/exact-json.ts";
+import { depthExceeds, isJsonObject } from "../../engine/files/json-file.ts";
 import { DatasetError, errorMessage } from "../../errors.ts";
 import { described } from "./records.ts";
 import { type ChatMessage, placeOf, type RowSource } from "./types.ts";
@@ -45,11 +46,9 @@ export function messagesOf(value: unknown, name: string, source: RowSource): Cha
 
 function messageOf(value: unknown, where: string, source: RowSource): ChatMessage {
   const refuse = (what: string) => new DatasetError(`${placeOf(source)}: ${where} ${what}.`);
-  if (typeof value !== "object" || value === null || Array.isArray(value)) {
-    throw refuse(`is ${described(value)}, not a message with "role" and "content"`);
-  }
+  if (!isJsonObject(value)) throw refuse(`is ${described(value)}, not a message with "role" and "content"`);
   if (depthExceeds(value, deepest)) throw refuse(`is nested more than ${deepest} levels deep; make it flatter`);
-  const fields = withRole(value as Readonly<Record<string, unknown>>, where, source);
+  const fields = withRole(value, where, source);
   const { role, content } = fields;
   if (typeof role !== "string" || role === "") {
     const found = role === undefined || role === null ? "no" : `${described(role)} as its`;
@@ -99,8 +98,7 @@ function callsOf(value: unknown, where: string, source: RowSource): object[] {
     // Text that is not JSON is not a call either; the error below says so.
   }
   return (Array.isArray(given) ? given : [given]).map((call: unknown) => {
-    const { name, arguments: args } =
-      typeof call === "object" && call !== null ? (call as Record<string, unknown>) : {};
+    const { name, arguments: args } = isJsonObject(call) ? call : {};
     if (typeof name === "string" && args !== undefined)
       return { type: "function", function: { name, arguments: args } };
     throw new DatasetError(
@@ -120,12 +118,7 @@ export function partChat(
   name: string,
   source: RowSource,
 ): { promptMessages: ChatMessage[]; completionMessages: ChatMessage[] } {
-  const last = messages.at(-1)?.role;
-  if (last !== "assistant") {
-    throw new DatasetError(
-      `${placeOf(source)}: "${name}" ends with a message of the role "${last}"; the last one must be the assistant's, since it is what was judged.`,
-    );
-  }
+  checkAnswer(messages, name, source);
   const lastUser = messages.findLastIndex(({ role }) => role === "user");
   const start = messages.findIndex(({ role }, i) => i > lastUser && role === "assistant");
   if (start === 0) {
@@ -134,6 +127,15 @@ export function partChat(
     );
   }
   return { promptMessages: messages.slice(0, start), completionMessages: messages.slice(start) };
+}
+
+/** @throws DatasetError if the messages do not end with the assistant's */
+export function checkAnswer(messages: readonly ChatMessage[], name: string, source: RowSource): void {
+  const role = messages.at(-1)?.role;
+  if (role === "assistant") return;
+  throw new DatasetError(
+    `${placeOf(source)}: "${name}" ends with a message of the role "${role}"; the last one must be the assistant's, since it is what was judged.`,
+  );
 }
 
 /** Reads the "tools" column, a list or its JSON text. Returns undefined if there are no tools. */
@@ -155,23 +157,18 @@ export function templateOptionsOf(value: unknown, source: RowSource): Readonly<R
   if (value === undefined || value === null || value === "") return undefined;
   const options = typeof value === "string" ? parsed(value, "chat_template_kwargs", source) : value;
   if (options === null) return undefined;
-  if (typeof options !== "object" || Array.isArray(options)) {
+  if (!isJsonObject(options)) {
     throw new DatasetError(
       `${placeOf(source)}: "chat_template_kwargs" is ${described(value)}, not an object; give the template's variables as an object.`,
     );
   }
   checkDepth(options, "chat_template_kwargs", source);
-  return options as Readonly<Record<string, unknown>>;
+  return options;
 }
 
 function checkDepth(value: unknown, name: string, source: RowSource): void {
   if (!depthExceeds(value, deepest)) return;
   throw new DatasetError(`${placeOf(source)}: "${name}" is nested more than ${deepest} levels deep; make it flatter.`);
-}
-
-function depthExceeds(value: unknown, limit: number): boolean {
-  if (typeof value !== "object" || value === null) return false;
-  return limit === 0 || Object.values(value).some((item) => depthExceeds(item, limit - 1));
 }
 
 /** Parses a field that holds JSON as text. */

@@ -14,15 +14,15 @@ import { UnreadColumns } from "./unread.ts";
 
 export interface ReadOptions {
   /** Maps the names that layouts know to the file's own. By default the names are the same. */
-  readonly columnMapping?: ColumnMapping;
+  readonly columnMapping?: ColumnMapping | undefined;
   /** For labels that are numbers on a scale: those from here on are desirable, smaller ones undesirable. */
-  readonly labelThreshold?: number;
+  readonly labelThreshold?: number | undefined;
   /** Which records to read; a preference pair is one record. Default all. */
-  readonly slice?: Slice;
+  readonly slice?: Slice | undefined;
   /** With "optional", a row without a label counts as desirable, as for supervised fine-tuning. Default "required". */
-  readonly labels?: Labels;
+  readonly labels?: Labels | undefined;
   /** Called with the name of the layout once the first row is read. */
-  readonly onLayout?: (layout: string) => void;
+  readonly onLayout?: ((layout: string) => void) | undefined;
   /** Called once all rows are read, with sentences on columns and ratings that are not. Default console.warn. */
   readonly onWarning?: (sentence: string) => void;
   /** Called with the report on exports of chat programs once their rows are read, or as many as were asked for. */

@@ -1,6 +1,7 @@
 /** Reads feedback files into records: .jsonl, .json and .csv here, .parquet in `parquet.ts`. */
 import { parse as parseCsv } from "csv-parse/browser/esm/sync";
 import { exactText, parseExactJson, sourceNumber } from "../../engine/files/exact-json.ts";
+import { isJsonObject } from "../../engine/files/json-file.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { counted, DatasetError, errorMessage, FileError, shortened, shown } from "../../errors.ts";
 import { correctedHeader } from "./exports/single-answers.ts";
@@ -8,9 +9,6 @@ import { readJsonList } from "./json-list.ts";
 import { holdsObjectsByLine, longestRow, readLines, tooLong } from "./lines.ts";
 import { parquetRecords } from "./parquet.ts";
 import { type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
-
-/** The file name endings that are read. */
-export const feedbackEndings = ["jsonl", "ndjson", "json", "csv", "parquet"] as const;
 
 /** How many characters of csv are parsed at once. */
 const blockCharacters = 1 << 20;
@@ -107,12 +105,12 @@ async function* jsonList(path: string, parse: Parse, takesObject: boolean): Asyn
 }
 
 function record(fields: unknown, source: RowSource): FileRecord {
-  if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
+  if (!isJsonObject(fields)) {
     throw new DatasetError(
       `${placeOf(source)}: a row must be a JSON object, not ${described(fields)}; write it as {"prompt": ..., "completion": ..., "label": ...}.`,
     );
   }
-  return { fields: fields as Fields, source };
+  return { fields, source };
 }
 
 /** The text of one csv record and the line on which it begins. */

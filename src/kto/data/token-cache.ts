@@ -6,7 +6,6 @@
  * template and its variables. Length limits are applied later. A cache that cannot be read or written never fails a
  * run.
  */
-
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
 import { exactText } from "../../engine/files/exact-json.ts";
 import { platform, type Sha256 } from "../../engine/platform/index.ts";

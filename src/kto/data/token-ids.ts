@@ -9,19 +9,13 @@ const magic = 0x4b544f49;
 const blockWords = 1 << 18;
 const rowWords = 3;
 
-/** A row whose ids are views into a block. */
-export interface StoredRow extends EncodedRow {
-  readonly promptIds: Uint32Array<ArrayBuffer>;
-  readonly completionIds: Uint32Array<ArrayBuffer>;
-}
-
 export class TokenIdStore {
   /** Three words for each row: flags, number of prompt tokens, number of completion tokens. */
   readonly #rows = new Words();
   readonly #ids = new Words();
 
   /** Copies a row's ids into the store. The views returned stay valid. */
-  add({ promptIds, completionIds, aligned, promptIsPrefix }: EncodedRow): StoredRow {
+  add({ promptIds, completionIds, aligned, promptIsPrefix }: EncodedRow): EncodedRow {
     const flags = (aligned ? 1 : 0) | (promptIsPrefix ? 2 : 0);
     this.#rows.add([flags, promptIds.length, completionIds.length]);
     return {
@@ -42,11 +36,11 @@ export class TokenIdStore {
 }
 
 /** Reads the rows of a cache file as views into it. Returns undefined if it does not hold `count` rows. */
-export function storedRows(words: Uint32Array<ArrayBuffer>, count: number): Generator<StoredRow> | undefined {
+export function storedRows(words: Uint32Array<ArrayBuffer>, count: number): Generator<EncodedRow> | undefined {
   return words[0] === magic && words[1] === count ? rowsIn(words, count) : undefined;
 }
 
-function* rowsIn(words: Uint32Array<ArrayBuffer>, count: number): Generator<StoredRow> {
+function* rowsIn(words: Uint32Array<ArrayBuffer>, count: number): Generator<EncodedRow> {
   let at = 2 + rowWords * count;
   const take = (length: number) => {
     at += length;

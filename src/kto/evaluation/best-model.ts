@@ -2,7 +2,6 @@
  * The best weights of a run, kept beside it: what is trained, in f32, as one file that is replaced as a whole. Not a
  * checkpoint: there are no moments and no place in the data in it.
  */
-
 import { openSafetensors, writeSafetensors } from "../../engine/files/safetensors.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { arenaTensors, fillArena } from "../../engine/model/weights/arena-files.ts";

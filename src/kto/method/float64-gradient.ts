@@ -1,13 +1,11 @@
 /**
- * Whole gradients in float64, one sequence at a time: of KTO's microbatch, of an update of supervised fine-tuning. The
- * oracle of gradient checks. Composed of the float64 model and the float64 objectives; it shares nothing with the
- * device's step but the formulas.
+ * The whole gradient of KTO's microbatch in float64, one sequence at a time: the oracle of gradient checks. Composed of
+ * the float64 model and the float64 objective; it shares nothing with the device's step but the formulas.
  */
 import type { Float64Gradients, Float64Model } from "../../engine/model/float64/decoder.ts";
 import { at } from "../../kernels/float64/elements.ts";
 import { ktoObjective, referencePoint } from "../../kernels/float64/kto-objective.ts";
 import { globalNorm } from "../../kernels/float64/reduce.ts";
-import { sftObjective } from "../../kernels/float64/sft-objective.ts";
 import type { KtoLossType, ReferenceKind } from "../../kernels/kto-objective.ts";
 
 type Ids = ArrayLike<number>;
@@ -99,23 +97,6 @@ export function ktoFloat64Gradient(inputs: KtoFloat64Inputs): KtoFloat64Result {
     gradients,
     gradientNorm: globalNorm(gradients.values()),
   };
-}
-
-/**
- * Loss and gradient of one update of supervised fine-tuning, over all its examples. The formulas are `sftObjective`'s.
- */
-export function sftFloat64Gradient(
-  policy: Float64Model,
-  examples: readonly { readonly promptIds: Ids; readonly completionIds: Ids }[],
-): Pick<KtoFloat64Result, "loss" | "policyLogProbs" | "gradients" | "gradientNorm"> {
-  const policyLogProbs = examples.map((row) => policy.logProb(row.promptIds, row.completionIds));
-  const tokens = examples.reduce((sum, { completionIds }) => sum + completionIds.length, 0);
-  const { loss, coefficients } = sftObjective({ policyLogProbs, tokens });
-  const gradients: Float64Gradients = new Map();
-  examples.forEach((row, i) => {
-    policy.accumulateLogProbGradient(row.promptIds, row.completionIds, at(coefficients, i), gradients);
-  });
-  return { loss, policyLogProbs, gradients, gradientNorm: globalNorm(gradients.values()) };
 }
 
 function mismatch(inputs: KtoFloat64Inputs, row: { readonly promptIds: Ids }, pair: number | undefined) {

@@ -4,7 +4,6 @@
  * other pairs, so every microbatch of the schedule has numbers of its own, from the pass that a live reference would
  * make. They are kept on disk under a hash of everything that changes them, see `cacheKey`.
  */
-
 import { EntryCache, unlessFileError } from "../../engine/files/entry-cache.ts";
 import type { Arena } from "../../engine/gpu/arena.ts";
 import { elementBytes, type Tensor } from "../../engine/gpu/tensor.ts";

@@ -2,7 +2,6 @@
  * What a program may hang onto a training run, to plug in a tracker of its own. A callback is waited for before the run
  * goes on; what it throws ends the run as it is, unchanged.
  */
-
 import type { Evaluation } from "../evaluation/run-evaluation.ts";
 import type { Metrics } from "../method/metrics.ts";
 

@@ -7,7 +7,7 @@ import { planningDevice } from "../../engine/gpu/memory-plan.ts";
 import { LoraAdapter } from "../../engine/model/lora.ts";
 import { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
-import { AdapterError } from "../../errors.ts";
+import { AdapterError, mebibytes } from "../../errors.ts";
 import { usesPairs } from "../method/objective.ts";
 import type { Method, RunInputs } from "./inputs.ts";
 
@@ -22,7 +22,7 @@ export function checkHostMemory(device: Device): void {
   const host = platform.hostMemoryBytes();
   if (!device.isSoftware || host === undefined || device.totalBytes <= host) return;
   throw new AdapterError(
-    `The run needs ${megabytes(device.totalBytes)} of device memory, which on the software adapter "${device.description}" is this machine's, and it has ${megabytes(host)}.`,
+    `The run needs ${mebibytes(device.totalBytes)} of device memory, which on the software adapter "${device.description}" is this machine's, and it has ${mebibytes(host)}.`,
   );
 }
 
@@ -51,7 +51,7 @@ export async function withWhatFits(
     } else high = middle - 1;
   }
   const remedy = fitting
-    ? `By the plan a per_device_train_batch_size of ${fitting.size} fits, with ${megabytes(fitting.bytes)}`
+    ? `By the plan a per_device_train_batch_size of ${fitting.size} fits, with ${mebibytes(fitting.bytes)}`
     : "By the plan no per_device_train_batch_size fits: use a smaller max_length or model, or LoRA";
   return new AdapterError(`${error.message} ${remedy}.`, { cause: error });
 }
@@ -82,8 +82,4 @@ async function plannedBytes(
 async function planned(device: Device, { folder, numbers, layout, adapter }: Model, category: MemoryCategory) {
   const model = await Model.load(device, folder, { dtype: numbers, storage: layout.format, category });
   return adapter ? model.withAdapter(LoraAdapter.create(device, model.config, adapter.options, adapter.folder)) : model;
-}
-
-function megabytes(bytes: number): string {
-  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }

@@ -2,7 +2,6 @@
  * The last save of a run, at its end or when it is stopped, whose folder cannot be written, such as on a full disk:
  * what was trained goes to another place rather than being lost, unless a checkpoint holds it.
  */
-
 import type { CheckpointFolder } from "../../engine/files/checkpoint-folders.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { counted, FileError } from "../../errors.ts";

@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { EventEmitter } from "node:events";
 import { Worker as NodeWorker } from "node:worker_threads";
 import { expect, test } from "vitest";
-import { BrowserThread } from "../../../src/engine/platform/browser-thread.ts";
+import { browserThread } from "../../../src/engine/platform/browser-thread.ts";
 import { platform, type Thread, ThreadLimit } from "../../../src/engine/platform/index.ts";
 import { cpuClock } from "../../../src/engine/platform/node-thread-time.ts";
 
@@ -101,7 +101,7 @@ test("what the process computes beside a thread is taken for the thread's work o
   });
 });
 
-/** What BrowserThread needs of a Web Worker. */
+/** What browserThread needs of a Web Worker. */
 class WorkerStandIn {
   onmessage: ((event: { data: unknown }) => void) | null = null;
   onerror: ((event: { message: string }) => void) | null = null;
@@ -121,7 +121,7 @@ class WorkerStandIn {
 
 test("a browser's thread answers, fails, and is terminated when it takes too long", async () => {
   const worker = new WorkerStandIn();
-  const thread = new BrowserThread(worker as unknown as Worker, 2 ** 26);
+  const thread = browserThread(worker as unknown as Worker, 2 ** 26);
   const buffer = new ArrayBuffer(1);
   expect(await thread.ask("one", 60_000, [buffer])).toBe("heard one");
   expect(worker.transferred).toEqual([buffer]);

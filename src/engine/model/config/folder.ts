@@ -9,7 +9,7 @@ import { platform } from "../../platform/index.ts";
 import { type ModelConfig, parseEndTokens, parseModelConfig } from "./config.ts";
 
 /** Files of a model folder that say how text becomes tokens; copied unchanged beside trained weights. */
-const TOKENIZER_FILES = [
+export const TOKENIZER_FILES = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
@@ -25,7 +25,7 @@ const TOKENIZER_FILES = [
 export const TEMPLATES_FOLDER = "additional_chat_templates";
 
 /** The other files that are carried along with whole models. */
-const MODEL_FILES = ["config.json", "generation_config.json"];
+export const MODEL_FILES = ["config.json", "generation_config.json"];
 
 /** Names of stored formats in config.json, under "dtype" (transformers 5) or "torch_dtype". */
 export const DTYPE_NAMES: Readonly<Record<StoredFormat, string>> = { f32: "float32", f16: "float16", bf16: "bfloat16" };

@@ -6,18 +6,6 @@ import { ModelFormatError, shown } from "../../../errors.ts";
 import { parseJsonObject, readModelText } from "../../files/json-file.ts";
 import { platform } from "../../platform/index.ts";
 
-/** What the file sets; the rest is undefined. */
-export interface GenerationDefaults {
-  readonly doSample: boolean | undefined;
-  readonly temperature: number | undefined;
-  readonly topK: number | undefined;
-  readonly topP: number | undefined;
-  readonly minP: number | undefined;
-  readonly repetitionPenalty: number | undefined;
-  /** Keys that would change what is generated but are not supported. */
-  readonly ignored: readonly string[];
-}
-
 /** Keys without an effect here, each with the test for a value that would have one. */
 const NOT_SUPPORTED: Readonly<Record<string, (value: unknown) => boolean>> = {
   suppress_tokens: hasEntries,
@@ -33,16 +21,20 @@ function hasEntries(value: unknown): boolean {
 }
 
 /** @throws ModelFormatError naming the file and the key whose value cannot be used */
-export async function readGenerationDefaults(folder: string): Promise<GenerationDefaults> {
+export async function readGenerationDefaults(folder: string) {
   const file = platform.joinPath(folder, "generation_config.json");
   const found = (await platform.exists(file)) === "file";
   return parseGenerationDefaults(found ? await readModelText(file) : "{}", file);
 }
 
-/** @param file for messages */
-export function parseGenerationDefaults(text: string, file: string): GenerationDefaults {
+/**
+ * What the file sets; the rest is undefined. `ignored` are keys that would change what is generated but are not supported.
+ *
+ * @param file for messages
+ */
+export function parseGenerationDefaults(text: string, file: string) {
   const config = parseJsonObject(text, file);
-  const refuse = (key: string, expected: string) => {
+  const refuse = (key: string, expected: string): never => {
     throw new ModelFormatError(`${file}: "${key}" is ${shown(config[key])}; it must be ${expected}.`);
   };
   const number = (key: string, expected: string, fits: (value: number) => boolean): number | undefined => {
