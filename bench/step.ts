@@ -171,7 +171,10 @@ async function loadForTraining(
   return { policy: base.withAdapter(adapter), reference: undefined, free };
 }
 
-/** Operations and bytes of one update. Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */
+/**
+ * Operations and bytes of one update. Each program counts once: those that clear, run the microbatch and run the
+ * optimizer are replayed once an update.
+ */
 function costOf(step: Update): { flops: number; bytes: number } {
   const costs = step.programs.map(({ cost }) => cost);
   return {
@@ -259,9 +262,9 @@ export function expectGradients(
 }
 
 /**
- * What another engine must reproduce of our own one's first updates of the model in `folder`, whose copy is the reference:
- * the gradients of the first, before clipping and by Hugging Face name, and the losses of all, which from the second on
- * depend on gradients, clip, AdamW and reference point.
+ * What another engine must reproduce of our own one's first updates of the model in `folder`, whose copy is the
+ * reference: the gradients of the first, before clipping and by Hugging Face name, and the losses of all, which from the
+ * second on depend on gradients, clip, AdamW and reference point.
  */
 export async function stepTruth(device: Device, folder: string, batch: StepRows, updates = 3) {
   const policy = await Model.load(device, folder);
