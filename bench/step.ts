@@ -263,8 +263,8 @@ export function expectGradients(
 
 /**
  * What another engine must reproduce of our own one's first updates of the model in `folder`, whose copy is the
- * reference: the gradients of the first, before clipping and by Hugging Face name, and the losses of all, which from the
- * second on depend on gradients, clip, AdamW and reference point.
+ * reference: the gradients of the first, before clipping and by Hugging Face name, and the losses of all, which from
+ * the second on depend on gradients, clip, AdamW and reference point.
  */
 export async function stepTruth(device: Device, folder: string, batch: StepRows, updates = 3) {
   const policy = await Model.load(device, folder);
