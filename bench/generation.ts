@@ -1,6 +1,7 @@
 /**
- * Times generation: tokens a second of sequences side by side, and how fast their passes read the weights. A pass reads all
- * of them once, however many sequences there are, so that a token of one sequence cannot be faster than a copy of them.
+ * Times generation: tokens a second of sequences side by side, and how fast their passes read the weights. A pass reads
+ * all of them once, however many sequences there are, so that a token of one sequence cannot be faster than a copy of
+ * them.
  */
 import type { Device } from "../src/engine/gpu/device.ts";
 import { elementBytes } from "../src/engine/gpu/tensor.ts";

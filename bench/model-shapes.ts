@@ -1,4 +1,7 @@
-/** What config.json says of the shape of published models, for random models of the same. What trains or writes them stands elsewhere. */
+/**
+ * What config.json says of the shape of published models, for random models of the same. What trains or writes them
+ * stands elsewhere.
+ */
 
 /** HuggingFaceTB/SmolLM2-135M: 135 million parameters, 30 layers, head size 64. */
 export const smolLM2Shape = {

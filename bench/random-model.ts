@@ -43,9 +43,9 @@ export async function writeRandomModel(
 }
 
 /**
- * Writes a model of hundreds of millions of parameters in seconds: matrices in bf16, N(0, 0.02^2), norm weights 1, biases
- * too, in shards of 500 MB. Drawing every number would take minutes, so matrices are pieces of one table of normal numbers;
- * no tensor is wholly in memory.
+ * Writes a model of hundreds of millions of parameters in seconds: matrices in bf16, N(0, 0.02^2), norm weights 1,
+ * biases too, in shards of 500 MB. Drawing every number would take minutes, so matrices are pieces of one table of
+ * normal numbers; no tensor is wholly in memory.
  */
 export async function writeLargeRandomModel(
   folder: string,

@@ -22,7 +22,10 @@ export interface StepCase {
   readonly config: Readonly<Record<string, unknown>>;
   readonly batch: StepRows;
   readonly options?: Partial<TrainerOptions>;
-  /** Trains a LoRA adapter of this rank on all linear layers, over a base as its files store it; default: the whole model. */
+  /**
+   * Trains a LoRA adapter of this rank on all linear layers, over a base as its files store it; default: the whole
+   * model.
+   */
   readonly loraRank?: number;
   /** Whether other engines do the same update. */
   readonly peers: boolean;
@@ -137,8 +140,8 @@ export async function timeStep(
 }
 
 /**
- * The model in `folder` as `kto train` loads it: whole in f32, with a reference as the files store it where that is less,
- * or frozen as the files store it with a new adapter.
+ * The model in `folder` as `kto train` loads it: whole in f32, with a reference as the files store it where that is
+ * less, or frozen as the files store it with a new adapter.
  */
 async function loadForTraining(
   device: Device,
@@ -168,7 +171,10 @@ async function loadForTraining(
   return { policy: base.withAdapter(adapter), reference: undefined, free };
 }
 
-/** Operations and bytes of one update. Each program counts once: those that clear, run the microbatch and run the optimizer are replayed once an update. */
+/**
+ * Operations and bytes of one update. Each program counts once: those that clear, run the microbatch and run the
+ * optimizer are replayed once an update.
+ */
 function costOf(step: Update): { flops: number; bytes: number } {
   const costs = step.programs.map(({ cost }) => cost);
   return {
@@ -256,9 +262,9 @@ export function expectGradients(
 }
 
 /**
- * What another engine must reproduce of our own one's first updates of the model in `folder`, whose copy is the reference:
- * the gradients of the first, before clipping and by Hugging Face name, and the losses of all, which from the second on
- * depend on gradients, clip, AdamW and reference point.
+ * What another engine must reproduce of our own one's first updates of the model in `folder`, whose copy is the
+ * reference: the gradients of the first, before clipping and by Hugging Face name, and the losses of all, which from
+ * the second on depend on gradients, clip, AdamW and reference point.
  */
 export async function stepTruth(device: Device, folder: string, batch: StepRows, updates = 3) {
   const policy = await Model.load(device, folder);

@@ -31,7 +31,7 @@ async function main() {
     return ready;
   }
   if (command === "test") return await runTests();
-  const programs = { quickstart: "examples/quickstart/run.ts", "gpu-report": "bench/report/main.ts" };
+  const programs = { quickstart: "examples/quickstart/run.ts", "gpu-report": "scripts/gpu-report.ts" };
   if (command in programs) return await run("node", ["--import", "tsx", programs[command], ...extra], nativeNoise());
   return 0;
 }

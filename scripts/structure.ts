@@ -24,15 +24,9 @@ export interface Structure {
   readonly imports: readonly Import[];
 }
 
-/**
- * Reads the TypeScript of src/ and what of bench/ belongs to the package: its own files, bench/kernels and
- * bench/measure.
- */
+/** Reads the TypeScript of src/ and bench/. */
 export function readStructure(): Structure {
-  const files = [
-    ...sourcesIn("src"),
-    ...sourcesIn("bench").filter((path) => /^bench\/(kernels\/|measure\/)?[^/]+$/.test(path)),
-  ];
+  const files = [...sourcesIn("src"), ...sourcesIn("bench")];
   const texts = files.map((path) => ({ path, text: readFileSync(join(root, path), "utf8") }));
   return {
     files: texts.map(({ path, text }) => ({ path, lines: text.split("\n").length - 1 })),

@@ -1,4 +1,6 @@
-/** README.md and docs/: links lead somewhere, commands have the options that they are shown with, pages stay readable. */
+/**
+ * README.md and docs/: links lead somewhere, commands have the options that they are shown with, pages stay readable.
+ */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
@@ -82,6 +84,54 @@ test("the messages that troubleshooting quotes, and the variables that it names,
   expect(quoted.filter((quote) => !pattern(quote).test(sources))).toEqual([]);
   const variables = page.match(/\bKTO_[A-Z_]+/g) ?? [];
   expect(variables.filter((name) => !sources.includes(name))).toEqual([]);
+});
+
+test("the places of finding your way exist, and each name in parentheses occurs in its file", () => {
+  const places = textOf("docs/finding-your-way.md").matchAll(/`([\w./-]+\/[\w.-]+)`(?: \(((?:`[^`]+`(?:, )?)+)\))?/g);
+  const found = [...places].map(([, path = "", names = ""]) => ({
+    path,
+    names: names.match(/(?<=`)[^`,]+(?=`)/g) ?? [],
+  }));
+  expect(found.filter(({ names }) => names.length > 0).length).toBeGreaterThan(10);
+  expect(found.filter(({ path }) => !existsSync(join(root, path)))).toEqual([]);
+  const lost = found.flatMap(({ path, names }) => {
+    if (names.length === 0) return [];
+    const text = textOf(path);
+    return names.filter((name) => !text.includes(name)).map((name) => `${name} in ${path}`);
+  });
+  expect(lost).toEqual([]);
+});
+
+test("the tests that the table of cases names occur in their files", () => {
+  const rows = [...textOf("test/fixtures/cases/README.md").matchAll(/^\| .* \| .* \| (.*) \|$/gm)].slice(1);
+  const files = readdirSync(join(root, "test"), { recursive: true, encoding: "utf8" });
+  const lost = rows.flatMap(([, cell = ""]) => {
+    let text = "";
+    return [...cell.matchAll(/`([\w./-]+\.test\.ts)`|"((?:[^"]|"undefined")+)"/g)].flatMap(([, file, name = ""]) => {
+      if (file !== undefined) {
+        const path = files.find((one) => one === file) ?? files.find((one) => one.endsWith(`/${file}`));
+        if (path === undefined) return [file];
+        text = textOf(join("test", path));
+        return [];
+      }
+      // "…" stands for what is left out. A name is a title, or the title of a group and the one of a test in it.
+      const parts = name.split("…").map((part) => part.trim());
+      const isHere = parts.every((part) => {
+        const spaces = [...part.matchAll(/:? /g)];
+        return (
+          text.includes(part) ||
+          spaces.some(
+            ([space], i) =>
+              text.includes(`("${part.slice(0, spaces[i]?.index)}"`) &&
+              text.includes(`("${part.slice((spaces[i]?.index ?? 0) + space.length)}`),
+          )
+        );
+      });
+      return isHere ? [] : [name];
+    });
+  });
+  expect(rows.length).toBeGreaterThan(30);
+  expect(lost).toEqual([]);
 });
 
 test("the exit codes of the guide are those of the errors", () => {

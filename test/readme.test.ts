@@ -1,4 +1,6 @@
-/** What the README promises about itself: its TypeScript example runs as it stands, its commands and its figures exist. */
+/**
+ * What the README promises about itself: its TypeScript example runs as it stands, its commands and its figures exist.
+ */
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";

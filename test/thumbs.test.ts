@@ -1,6 +1,6 @@
 /**
- * docs/thumbs.md: its ten commands run one after another, from an export as Open WebUI writes it to a model folder. Only
- * the model, the folders and the length of the training are changed.
+ * docs/thumbs.md: its ten commands run one after another, from an export as Open WebUI writes it to a model folder.
+ * Only the model, the folders and the length of the training are changed.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

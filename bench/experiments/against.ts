@@ -1,12 +1,13 @@
 /**
- * Times the kernels of this checkout against those of another one, alternating in one process on one device, so that the
- * machine's other work meets both alike. Each case is checked against float64 first. Medians of the ratios of a round.
+ * Times the kernels of this checkout against those of another one, alternating in one process on one device, so that
+ * the machine's other work meets both alike. Each case is checked against float64 first. Medians of the ratios of a
+ * round.
  *
  *   npx tsx bench/experiments/against.ts OTHER [--cases TEXT] [--rounds N] [--json FILE]
  *
- * OTHER is the folder of the other checkout, with its packages installed. `--cases` takes the cases of the benchmark whose
- * name and shape contain one of these texts, separated by commas; default: all matmuls. KTO_ADAPTER and KTO_FEATURES
- * choose the device; kernels are the defaults, without tuning.
+ * OTHER is the folder of the other checkout, with its packages installed. `--cases` takes the cases of the benchmark
+ * whose name and shape contain one of these texts, separated by commas; default: all matmuls. KTO_ADAPTER and
+ * KTO_FEATURES choose the device; kernels are the defaults, without tuning.
  */
 import { writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";

@@ -1,10 +1,11 @@
 /**
- * Times generation by this checkout against that by another one, in one process, in turns, with the copy between them, so
- * that the machine's other work meets all alike: tokens a second, bytes of weights read a second, and their share of the
- * copy, for 1, 4 and 16 sequences, by the wall clock and, on software adapters, by the processor time too, which the
- * machine's other work hardly changes. Both must generate the same tokens.
+ * Times generation by this checkout against that by another one, in one process, in turns, with the copy between them,
+ * so that the machine's other work meets all alike: tokens a second, bytes of weights read a second, and their share of
+ * the copy, for 1, 4 and 16 sequences, by the wall clock and, on software adapters, by the processor time too, which
+ * the machine's other work hardly changes. Both must generate the same tokens.
  *
- *   npx tsx bench/experiments/generation.ts OTHER [--rounds N] [--tokens N] [--out FILE]     writes FILE.json and FILE.txt
+ *   npx tsx bench/experiments/generation.ts OTHER [--rounds N] [--tokens N] [--out FILE]     writes FILE.json and
+ *                                                                                            FILE.txt
  *
  * OTHER is the folder of the other checkout, with its packages installed. The model is SmolLM2-135M's shape with random
  * bf16 weights, 269 MB, which fit no cache. KTO_ADAPTER and KTO_FEATURES choose the device; kernels are the defaults.

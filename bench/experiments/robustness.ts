@@ -1,6 +1,7 @@
 /**
- * Times matmul tiles with Dawn's bounds checks and without (the toggle `disable_robustness`), alternating in one process on
- * two devices of one adapter, so that the machine's other work meets both alike. Both must give the same bits.
+ * Times matmul tiles with Dawn's bounds checks and without (the toggle `disable_robustness`), alternating in one
+ * process on two devices of one adapter, so that the machine's other work meets both alike. Both must give the same
+ * bits.
  *
  *   npx tsx bench/experiments/robustness.ts [--size N] [--rounds N] [--tiles A,B]
  *

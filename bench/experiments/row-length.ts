@@ -1,13 +1,14 @@
 /**
- * Measures the time and device memory of an update against the length of its rows, from 256 tokens to 8,192, which attention
- * decides: its work for a token grows with the keys that the token sees, linearly, and its memory with the rows alone, since
- * no matrix of queries by keys exists. Lengths take turns update by update. On software adapters the time is the
- * processor's, which other work on the machine hardly changes.
+ * Measures the time and device memory of an update against the length of its rows, from 256 tokens to 8,192, which
+ * attention decides: its work for a token grows with the keys that the token sees, linearly, and its memory with the
+ * rows alone, since no matrix of queries by keys exists. Lengths take turns update by update. On software adapters the
+ * time is the processor's, which other work on the machine hardly changes.
  *
- *   npx tsx bench/experiments/row-length.ts [--updates N] [--most TOKENS] [--out FILE]     writes FILE.json and FILE.svg
+ *   npx tsx bench/experiments/row-length.ts [--updates N] [--most TOKENS] [--out FILE]     writes FILE.json and
+ *                                                                                          FILE.svg
  *
- * Exits with 1 if bytes are more than 10% off a straight line or tokens of the longest rows cost more than 10% above the
- * line through the shorter ones.
+ * Exits with 1 if bytes are more than 10% off a straight line or tokens of the longest rows cost more than 10% above
+ * the line through the shorter ones.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";

@@ -1,11 +1,12 @@
 /**
- * Times whole KTO updates, steps (a) and (b) of the benchmark, of this checkout against another one. Each checkout trains
- * in a process of its own and one update of each takes turns, so that the machine's other work meets both alike.
+ * Times whole KTO updates, steps (a) and (b) of the benchmark, of this checkout against another one. Each checkout
+ * trains in a process of its own and one update of each takes turns, so that the machine's other work meets both alike.
  *
  *   npx tsx bench/experiments/steps-against.ts OTHER [--rounds N] [--json FILE]
  *
- * OTHER is the folder of the other checkout, with its packages installed. What is compared is the median over the rounds of
- * the ratio of the two times of a round. KTO_ADAPTER and KTO_FEATURES choose the device; KTO_TUNING=off the default kernels.
+ * OTHER is the folder of the other checkout, with its packages installed. What is compared is the median over the
+ * rounds of the ratio of the two times of a round. KTO_ADAPTER and KTO_FEATURES choose the device; KTO_TUNING=off the
+ * default kernels.
  */
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
@@ -22,7 +23,10 @@ import { stepCases, stepExamples, stepOptions } from "../step.ts";
 
 const WARM_UP = 2;
 
-/** Trains the model in `folder` with the library of `checkout`: one update for each message; the answer is its milliseconds. */
+/**
+ * Trains the model in `folder` with the library of `checkout`: one update for each message; the answer is its
+ * milliseconds.
+ */
 async function serve(checkout: string, folder: string, updates: number): Promise<void> {
   const index = pathToFileURL(join(checkout, "src", "index.ts")).href;
   const { Device, KtoTrainer, Model } = (await import(index)) as typeof library;

@@ -3,8 +3,8 @@
 export interface Timed {
   readonly ms: number;
   /**
-   * Of all threads of this process together. A software adapter computes in it, so that on an idle machine the wall time is
-   * about this over the cores; of a GPU's work it tells nothing.
+   * Of all threads of this process together. A software adapter computes in it, so that on an idle machine the wall
+   * time is about this over the cores; of a GPU's work it tells nothing.
    */
   readonly processorMs: number;
 }

@@ -1,6 +1,6 @@
 /**
- * Part of the report: the benchmarks of `kto bench` one after another, the quick ones first, for as long as there is time.
- * In a checkout other engines do the same work.
+ * Part of the report: the benchmarks of `kto bench` one after another, the quick ones first, for as long as there is
+ * time. In a checkout other engines do the same work.
  */
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";

@@ -21,7 +21,9 @@ export class Budget {
     return this.seconds - this.passed;
   }
 
-  /** The items that there is time for, where each is thought to take as long as those before; the others are told of. */
+  /**
+   * The items that there is time for, where each is thought to take as long as those before; the others are told of.
+   */
   *each<T>(items: readonly T[], nameOf: (item: T) => string, emit: (finding: Finding) => void): Generator<T> {
     for (const [done, item] of items.entries()) {
       const leftOut = this.leavesOut(nameOf(item), done === 0 ? 0 : this.passed / done);

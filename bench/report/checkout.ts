@@ -31,7 +31,7 @@ export const checkout: Host = {
   commit: commit(),
   versions: { ...installedVersions(), ...peerVersions() },
   issues: issueTracker(),
-  self: ["--import", "tsx", join(root, "bench", "report", "main.ts")],
+  self: ["--import", "tsx", join(root, "scripts", "gpu-report.ts")],
   kto: [join(root, "bin", "kto.js")],
   kernelTests: kernelTestNames(),
   kernelTestCommand: (name, output) => [

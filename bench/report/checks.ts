@@ -1,4 +1,7 @@
-/** Parts of the report that say whether the adapter's numbers are right: kernel tests and gradient checks; and `kto doctor`. */
+/**
+ * Parts of the report that say whether the adapter's numbers are right: kernel tests and gradient checks; and `kto
+ * doctor`.
+ */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as z from "zod";

@@ -37,10 +37,10 @@ export function modelSize(shape: Readonly<Record<string, unknown>>) {
 }
 
 /**
- * Floating-point operations of one KTO update, those of attention on their own, since kernels do not know how many keys a
- * row has: the policy and its reference read every row and, after the same prompt, the
- * completion of another row; gradients flow through the rows alone. With an adapter the weights get no gradients. What is
- * computed a second time, logits and scores in the backward pass, counts twice.
+ * Floating-point operations of one KTO update, those of attention on their own, since kernels do not know how many keys
+ * a row has: the policy and its reference read every row and, after the same prompt, the completion of another row;
+ * gradients flow through the rows alone. With an adapter the weights get no gradients. What is computed a second time,
+ * logits and scores in the backward pass, counts twice.
  */
 export function updateFlops(size: ModelSize, { rows, prompt, completion }: StepRows, trainsWeights: boolean) {
   const [read, trained] = [rows * (prompt + 2 * completion), rows * (prompt + completion)];

@@ -1,4 +1,7 @@
-/** What the parts of a report find, and the report that is made of it. Plain JSON values; how it reads on a page is `page.ts`. */
+/**
+ * What the parts of a report find, and the report that is made of it. Plain JSON values; how it reads on a page is
+ * `page.ts`.
+ */
 import type { Peaks } from "../measure/peaks.ts";
 
 export type Json = string | number | boolean | null | readonly Json[] | { readonly [key: string]: Json };

@@ -1,6 +1,6 @@
 /**
- * Part of the report: tokens a second of one sequence and of sixteen side by side, against the bandwidth of a copy: every
- * pass reads all weights once, so a token of one sequence cannot be faster than that.
+ * Part of the report: tokens a second of one sequence and of sixteen side by side, against the bandwidth of a copy:
+ * every pass reads all weights once, so a token of one sequence cannot be faster than that.
  */
 import type { Device } from "../../src/engine/gpu/device.ts";
 import { Generator } from "../../src/engine/model/generate/generate.ts";

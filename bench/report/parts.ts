@@ -1,4 +1,7 @@
-/** The parts of a report in their order, the time of each, and how one is run: in a process of its own, so that a driver that dies takes one part with it. */
+/**
+ * The parts of a report in their order, the time of each, and how one is run: in a process of its own, so that a driver
+ * that dies takes one part with it.
+ */
 import { runNode } from "../../src/cli/terminal/run-node.ts";
 import { adapterPart } from "./adapter.ts";
 import { benchmarksPart } from "./benchmarks.ts";
@@ -26,10 +29,16 @@ export const parts: readonly Part[] = [
   { name: "benchmarks", title: "Benchmarks", share: 0.22, run: benchmarksPart },
 ];
 
-/** Seconds beyond its time after which a part's process is ended: parts end themselves, and only one that hangs does not. */
+/**
+ * Seconds beyond its time after which a part's process is ended: parts end themselves, and only one that hangs does
+ * not.
+ */
 const GRACE = 60;
 
-/** The time of the part at `index`: the shares up to its own, less what has passed, and a third of its own share at least. */
+/**
+ * The time of the part at `index`: the shares up to its own, less what has passed, and a third of its own share at
+ * least.
+ */
 export function partSeconds(index: number, totalSeconds: number, passedSeconds: number): number {
   const upTo = parts.slice(0, index + 1).reduce((sum, { share }) => sum + share, 0) * totalSeconds;
   return Math.max(upTo - passedSeconds, ((parts[index]?.share ?? 0) * totalSeconds) / 3);

@@ -1,6 +1,6 @@
 /**
- * Part of the report: KTO updates of three models' shapes with random weights, in rows of 512 and of 2,048 tokens. What is
- * estimated to take longer than there is time for is left out.
+ * Part of the report: KTO updates of three models' shapes with random weights, in rows of 512 and of 2,048 tokens. What
+ * is estimated to take longer than there is time for is left out.
  */
 import type { Device } from "../../src/engine/gpu/device.ts";
 import type { Peaks } from "../measure/peaks.ts";

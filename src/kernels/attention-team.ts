@@ -9,10 +9,7 @@
  * Text only. What the numbers mean is not known here.
  */
 import type { Grid } from "./kernel.ts";
-import { elementwise, elementwiseGrid, linearGrid, linearGroup, ofLane } from "./wgsl.ts";
-
-export const range = (count: number) => Array.from({ length: count }, (_, index) => index);
-export const COMPONENTS = ["x", "y", "z", "w"];
+import { COMPONENTS, elementwise, elementwiseGrid, linearGrid, linearGroup, ofLane, range } from "./wgsl.ts";
 
 /** How many lanes a team has, and what it works on. */
 export interface TeamShape {
@@ -35,7 +32,9 @@ export interface Team {
   readonly attributes: string;
   /** Functions and workgroup memory. */
   readonly declarations: string;
-  /** The entry point of a divisible kernel: `element(owner, tile, lane)` for each of `tiles` tiles of each of `owners`. */
+  /**
+   * The entry point of a divisible kernel: `element(owner, tile, lane)` for each of `tiles` tiles of each of `owners`.
+   */
   readonly entry: (tiles: string, owners: string) => string;
   readonly grid: (tiles: number, owners: number) => Grid;
   /** How many rows a lane holds numbers of, and which row of the tile its row i is. */

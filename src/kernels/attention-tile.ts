@@ -8,10 +8,10 @@
  * The lanes that share a tile are a team (`attention-team.ts`). Not the softmax, nor which rows see which: that is
  * `attention.ts`.
  */
-import { COMPONENTS, component, range, type Team, type TeamShape, teamOf } from "./attention-team.ts";
+import { component, type Team, type TeamShape, teamOf } from "./attention-team.ts";
 import type { ActivationFormat, Grid } from "./kernel.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
-import { type AdapterFacts, unknownCount } from "./wgsl.ts";
+import { type AdapterFacts, COMPONENTS, range, unknownCount } from "./wgsl.ts";
 
 /** What a tile's text depends on. */
 export interface TileShape extends TeamShape {

@@ -25,16 +25,16 @@ import type { AdapterFacts } from "./wgsl.ts";
 const OFFSETS = { qFrom: "u32", kFrom: "u32", vFrom: "u32" } as const;
 
 /**
- * Keys that a row sees, on the average and at most. Which ones it sees is data, so the caller says what it knows when it
- * records. The kernels do not read it: their cost is estimated by it.
+ * Keys that a row sees, on the average and at most. Which ones it sees is data, so the caller says what it knows when
+ * it records. The kernels do not read it: their cost is estimated by it.
  */
 const KEYS = { keysPerRow: "f32" } as const;
 
 /** Rows, tokens times heads of a group, up to which a tile of few rows wastes less. */
 const FEW_ROWS = 32;
 /**
- * Tokens up to which a pass whose keys are in a cache is one that generates: each token has keys of its own then, all of
- * which are visited for every row of a tile that it is in.
+ * Tokens up to which a pass whose keys are in a cache is one that generates: each token has keys of its own then, all
+ * of which are visited for every row of a tile that it is in.
  */
 const FEW_TOKENS = 64;
 

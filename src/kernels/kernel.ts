@@ -90,8 +90,8 @@ export interface KernelSource<R extends string, W extends string, U extends stri
   /** WGSL extensions to enable, e.g. "subgroups". */
   readonly enable?: readonly string[];
   /**
-   * Workgroups are independent of one another and take their place from `placeInGrid(workgroup_id)`, so that a grid of one
-   * or two dimensions may be dispatched in pieces. For kernels whose work grows with the product of several sizes.
+   * Workgroups are independent of one another and take their place from `placeInGrid(workgroup_id)`, so that a grid of
+   * one or two dimensions may be dispatched in pieces. For kernels whose work grows with the product of several sizes.
    */
   readonly divisible?: boolean;
   /** The body: functions and an entry point named `main`; uniforms are members of `u`. */
@@ -247,7 +247,8 @@ export function resolveValues(target: Kernel, args: Readonly<Record<string, unkn
 /**
  * The numbers of the uniform struct as 32-bit words, padded to the 16 bytes that a uniform binding needs.
  *
- * @param first workgroup, in the whole grid, of the piece that is dispatched: x, y; of no matter where a kernel is not divisible
+ * @param first workgroup, in the whole grid, of the piece that is dispatched: x, y; of no matter where a kernel is not
+ * divisible
  */
 export function uniformWords(target: Kernel, values: Values, first: readonly [number, number]): Uint32Array {
   const count = target.uniforms.length + (target.divisible ? first.length : 0);

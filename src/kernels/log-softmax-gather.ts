@@ -15,7 +15,7 @@
 import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
 import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
-import { type MatmulVariant, operandBindings, PRODUCT_UNIFORMS, tiledKernel } from "./matmul-variant.ts";
+import { MATMUL_UNIFORMS, type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 /** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */
@@ -30,7 +30,7 @@ type ForwardKernel = Kernel<
 >;
 type GradientKernel = Kernel<
   "a" | "b" | "targets" | "sequences" | "logSumExp" | "coefficients" | "dLogits",
-  keyof typeof PRODUCT_UNIFORMS | "S" | "windowStart"
+  keyof typeof MATMUL_UNIFORMS | "S" | "windowStart"
 >;
 
 const forwardCache = new Map<string, ForwardKernel>();
@@ -202,7 +202,7 @@ function buildGradient(variant: MatmulVariant): GradientKernel {
       coefficients: "f32[S]",
     },
     write: { dLogits: `f32[M, N]${variant.vectorStores ? " as vec4f" : ""}` },
-    uniforms: { ...PRODUCT_UNIFORMS, S: "u32", windowStart: "u32" },
+    uniforms: { ...MATMUL_UNIFORMS, S: "u32", windowStart: "u32" },
     enable: tile.enable,
     divisible: true,
     wgsl: /* wgsl */ `${tile.declarations}

@@ -4,10 +4,8 @@
  * they kept is combined by another kernel.
  */
 import type { MatmulTile } from "./matmul-tile.ts";
-import { PRODUCT_UNIFORMS } from "./matmul-variant.ts";
-import { unknownCount } from "./wgsl.ts";
-
-const range = (count: number) => Array.from({ length: count }, (_, index) => index);
+import { MATMUL_UNIFORMS } from "./matmul-variant.ts";
+import { range, unknownCount } from "./wgsl.ts";
 
 /**
  * What distinguishes the passes, as WGSL. The module declares a struct `Kept`, its start value `NOTHING`, and
@@ -25,7 +23,7 @@ export interface VocabularyPass {
 }
 
 /** The splits in all, the first of these workgroups', and the tokens of each. */
-export const PASS_UNIFORMS = { ...PRODUCT_UNIFORMS, splits: "u32", firstSplit: "u32", splitColumns: "u32" } as const;
+export const PASS_UNIFORMS = { ...MATMUL_UNIFORMS, splits: "u32", firstSplit: "u32", splitColumns: "u32" } as const;
 
 /** The entry point of a divisible kernel with the uniforms `PASS_UNIFORMS`. */
 export function vocabularyPass(tile: MatmulTile, { givenType, given, reduce, store }: VocabularyPass): string {

@@ -9,10 +9,10 @@
  * tile (its rows or columns over all of K) lose digits one by one: no number is off by more than 2^-38 of it.
  */
 import { MATRICES } from "./kernel.ts";
-import { type MatmulTile, range } from "./matmul-sums.ts";
+import type { MatmulTile } from "./matmul-sums.ts";
 import { type MatmulVariant, type MatrixParts, operandLoads } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
-import { claimNumber, unknownCount } from "./wgsl.ts";
+import { claimNumber, range, unknownCount } from "./wgsl.ts";
 
 /** Workgroup memory that the largest tile takes, with the head's reductions: more than WebGPU guarantees. */
 export const MATRIX_MEMORY = 32768;

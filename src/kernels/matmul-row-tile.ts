@@ -1,12 +1,13 @@
 /**
- * The tile of a matmul with one row and B's rows along k (NT): what generates one sequence, whose time is that of reading
- * the weights. Lanes share the steps along k, so that neighbours read neighbouring weights and each is read once; there is
- * no vector of A that several rows could share.
+ * The tiles of a matmul with one row and B's rows along k (NT): what generates one sequence, whose time is that of
+ * reading the weights, each once. On GPUs lanes share the steps along k of a few rows of B, so that neighbours read
+ * neighbouring weights (`rowTile`); on software adapters a lane reads rows of B of its own (`columnTile`).
  */
 import { ACROSS_LANES } from "./matmul-subgroup-tile.ts";
-import { addProducts, declareSums, loadB, type MatmulTile, range } from "./matmul-sums.ts";
+import { addProducts, declareSums, loadB, type MatmulTile } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
+import { range } from "./wgsl.ts";
 
 /** Invocations of a workgroup where subgroups cannot be used. */
 const WORKGROUP_LANES = 64;

@@ -2,10 +2,10 @@
  * Tiles of a matmul whose operands a subgroup's lanes hand to each other. They need subgroups of one known size; the
  * tiles of adapters without are in `matmul-workgroup-tile.ts`.
  */
-import { addProducts, declareSums, fourRows, loadB, type MatmulTile, range } from "./matmul-sums.ts";
+import { addProducts, declareSums, fourRows, loadB, type MatmulTile } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { declareShared, fillShared } from "./matmul-workgroup-tile.ts";
-import { claimNumber, ofLane } from "./wgsl.ts";
+import { claimNumber, ofLane, range } from "./wgsl.ts";
 
 /** The vectors of B of a lane's four of columns; one has no number. */
 const fourOf = (four: number, fours: number) => (fours === 1 ? "b" : `b${four}_`);

@@ -1,9 +1,10 @@
 /**
  * What all tiles of a matmul share: the WGSL that they give to an epilogue, how it walks their sums, and the products of
- * four steps along k. No tile is here; these are in `matmul-subgroup-tile.ts` and `matmul-workgroup-tile.ts`.
+ * four steps along k. No tile is here; these are in `matmul-row-tile.ts`, `matmul-subgroup-tile.ts` and
+ * `matmul-workgroup-tile.ts`.
  */
 import type { MatmulLayout, MatmulVariant } from "./matmul-variant.ts";
-import { unknownCount } from "./wgsl.ts";
+import { COMPONENTS, range, unknownCount } from "./wgsl.ts";
 
 /**
  * A tile of a matmul in registers: WGSL on which other kernels build their own epilogue. The entry point has the
@@ -35,9 +36,6 @@ export interface MatmulTile {
   /** Is this invocation the one that writes for its rows? */
   readonly leads: string;
 }
-
-export const range = (count: number) => Array.from({ length: count }, (_, index) => index);
-export const COMPONENTS = ["x", "y", "z", "w"];
 
 /** Component `component` of four vectors named by this prefix, as one vector. */
 export const fourRows = (prefix: string, component: number): string =>

@@ -41,8 +41,8 @@ export interface MatmulOperands {
   readonly outWidth?: number;
   readonly outFrom?: number;
   /**
-   * The sums start from what the result holds and not from 0, so that products over parts of K, one after another, have the
-   * bits of one over all of it; parts are multiples of 64 long, but the last. For f32 results. Default false.
+   * The sums start from what the result holds and not from 0, so that matmuls over parts of K, one after another, have
+   * the bits of one over all of it; parts are multiples of 64 long, but the last. For f32 results. Default false.
    */
   readonly continues?: boolean;
 }
@@ -123,8 +123,8 @@ const WIDE_LEAST_COLUMNS = 512;
 /** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
 const SPLIT_MOST_LANES = 32;
 
-/** The uniforms that every tile reads: the shape of the product, and the columns that A is of a wider matrix. */
-export const PRODUCT_UNIFORMS = { M: "u32", N: "u32", K: "u32", aWidth: "u32", aFrom: "u32" } as const;
+/** The uniforms that every tile reads: the shape of the matmul, and which columns of a wider matrix A is. */
+export const MATMUL_UNIFORMS = { M: "u32", N: "u32", K: "u32", aWidth: "u32", aFrom: "u32" } as const;
 
 /** Lanes of subgroups among which a matrix's rows of four columns are shared out evenly. */
 const MATRIX_LANES = [8, 16, 32, 64];
@@ -140,11 +140,15 @@ function matrixTiles({ M, N }: MatmulShape, { matrices, subgroupSize, software }
 }
 
 /**
- * The tiles that can compute a matmul of M rows on an adapter, the default first. Few rows (generation, a token of each
- * sequence) take a low tile, which wastes nothing, and a single one in NT the tile that reads B best. On software adapters
- * a load costs about 10 times a multiply-add and sums are in memory anyway, so the default is 32 rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with
- * 16 rows, measured before both took rows by shuffles. Tiles in workgroup memory are several times slower there and are
- * no candidates. Without subgroups software adapters are fastest where every invocation has many rows and no barrier.
+ * The tiles that can compute a matmul of M rows on an adapter, the default first.
+ *
+ * Few rows (generation, a token of each sequence) take a low tile, which wastes nothing. A single row in NT takes the
+ * tile that reads B best.
+ *
+ * On software adapters a load costs about 10 times a multiply-add and sums are in memory anyway, so the default is 32
+ * rows: 60 to 65 GFLOP/s at 512^3 in NN on lavapipe against 50 to 54 with 16 rows, measured before both took rows by
+ * shuffles. Tiles in workgroup memory are several times slower there and are no candidates. Without subgroups software
+ * adapters are fastest where every invocation has many rows and no barrier.
  */
 export function tileNames(
   layout: MatmulLayout,

@@ -14,12 +14,12 @@
 import { type Kernel, kernel } from "./kernel.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
 import {
+  MATMUL_UNIFORMS,
   type MatmulLayout,
   type MatmulOperands,
   type MatmulShape,
   type MatmulVariant,
   operandBindings,
-  PRODUCT_UNIFORMS,
   tiledKernel,
 } from "./matmul-variant.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
@@ -60,7 +60,7 @@ function buildMatmul(variant: MatmulVariant): MatmulKernel {
     },
     write: { out: activationBinding(variant.outFormat, "M, outWidth", variant.vectorStores) },
     uniforms: {
-      ...PRODUCT_UNIFORMS,
+      ...MATMUL_UNIFORMS,
       outWidth: "u32",
       outFrom: "u32",
       scale: "f32",

@@ -1,6 +1,7 @@
 /**
- * The step from one generated token to the next without the host: the likeliest token of each row of logits, and the rows
- * of the next pass, which is about these tokens. Sampling from probabilities is not here but in the engine's `sample.ts`.
+ * The step from one generated token to the next without the host: the likeliest token of each row of logits, and the
+ * rows of the next pass, which is about these tokens. Sampling from probabilities is not here but in the engine's
+ * `sample.ts`.
  *
  *   best[n] = max over j of logits[n, j],   token[n] = the least j with that logit
  *
@@ -85,8 +86,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
 
 /**
  * Makes the rows of the pass that was run [T] those of the next one, whose tokens are `chosen` [T]: each one position
- * further, and seeing one key more, or, within a sliding window of `window` positions, the same number. Ranges and rows of
- * the cache are those of `Generator`; a row whose cache row is NO_ROW is padding and stays.
+ * further, and seeing one key more, or, within a sliding window of `window` positions, the same number. Ranges and rows
+ * of the cache are those of `Generator`; a row whose cache row is NO_ROW is padding and stays.
  */
 export const nextRows = kernel({
   name: "nextRows",

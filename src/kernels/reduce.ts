@@ -62,10 +62,10 @@ export const NORM_PARTIALS = 256;
 export const normSums = (facts: AdapterFacts) => 4 * NORM_PARTIALS * reduction(facts).groupSize;
 
 /**
- * partials [256] = sums of squares of x [n] and of what was summed before; `first` starts over. An array may be passed in
- * several parts: `sums` [`normSums`] keeps the sum of every invocation, and x begins `skipped` elements (fours where n is a
- * multiple of 4, which it is then in every part) behind the array's start, so that each invocation adds the same numbers in
- * the same order whatever the parts are.
+ * partials [256] = sums of squares of x [n] and of what was summed before; `first` starts over. An array may be passed
+ * in several parts: `sums` [`normSums`] keeps the sum of every invocation, and x begins `skipped` elements (fours where
+ * n is a multiple of 4, which it is then in every part) behind the array's start, so that each invocation adds the same
+ * numbers in the same order whatever the parts are.
  */
 export const squarePartials = memoized((facts) => {
   const reduce = reduction(facts);

@@ -43,9 +43,9 @@ ${rowElements("u.T", "u.heads * (u.halfSize / LANES)")}`,
 );
 
 /**
- * The rotation of rows [q | k | v] whose keys and values go into a cache, in one pass: x [T, W] has its `heads` query heads
- * rotated in place, and where cacheRows[t] is a row of keys [V, KV] and values [V, KV], these get the rotated keys and the
- * values of row t. The same numbers as `rope` and two `scatterRows` give. Cache rows must not repeat.
+ * The rotation of rows [q | k | v] whose keys and values go into a cache, in one pass: x [T, W] has its `heads` query
+ * heads rotated in place, and where cacheRows[t] is a row of keys [V, KV] and values [V, KV], these get the rotated
+ * keys and the values of row t. The same numbers as `rope` and two `scatterRows` give. Cache rows must not repeat.
  */
 export const ropeIntoCache = inVectors(
   ({ halfSize, W, KV }) => [halfSize, W, KV],

@@ -1,6 +1,7 @@
 /**
  * One finished WGSL text of each kernel: what a reader looks at to see what the texts are put together to, and what
- * tells one version of this package from another whose numbers may differ. A run takes its kernels from their own files.
+ * tells one version of this package from another whose numbers may differ. A run takes its kernels from their own
+ * files.
  */
 import { geluBackward, geluForward, swigluBackward, swigluForward } from "./activation.ts";
 import { adamw } from "./adamw.ts";

@@ -51,6 +51,12 @@ export const claimNumber = (counter: string, name: string): string => /* wgsl */
   if (subgroupElect()) { claim = atomicAdd(&${counter}, 1u); }
   let ${name} = subgroupBroadcastFirst(claim);`;
 
+/** 0, 1 and so on: what text is written for. */
+export const range = (count: number): readonly number[] => Array.from({ length: count }, (_, index) => index);
+
+/** The components of a vector of four. */
+export const COMPONENTS = ["x", "y", "z", "w"] as const;
+
 /** The facts that hold for every WebGPU adapter. */
 export const BASE_FACTS: AdapterFacts = { subgroupSize: 0, software: false };
 

@@ -73,7 +73,8 @@ export interface GradientCheckOptions {
 /**
  * Runs the check. Neither model is changed.
  *
- * @throws DatasetError without examples and for one that the models cannot take; ConfigError for an objective out of range
+ * @throws DatasetError without examples and for one that the models cannot take; ConfigError for an objective out of
+ * range
  */
 export async function checkGradients(options: GradientCheckOptions): Promise<GradientCheck> {
   const { policy, reference, examples, objective } = options;

@@ -5,7 +5,7 @@
 import type { Model } from "../engine/model/model.ts";
 import { ConfigError } from "../errors.ts";
 import type { ClassWeights } from "./data/weights.ts";
-import { objectiveOf } from "./method/objective.ts";
+import { objectiveOptions } from "./method/objective.ts";
 import type { Checked } from "./options/checked.ts";
 import { type TrainerOptions, trainerOptions } from "./options/kto.ts";
 import { type ReferenceMode, referenceChoice, referenceMode, referencePointScope } from "./options/method.ts";
@@ -86,7 +86,7 @@ async function ktoMethod(inputs: TrainerInputs): Promise<{
     continued: await startsTrained(policy),
     given: reference !== undefined,
   });
-  const objective = objectiveOf(options, examples);
+  const objective = objectiveOptions(options, examples);
   const method: Method<TrainerOptions> = {
     name: "kto",
     options,

@@ -451,7 +451,8 @@ describe("a model folder that cannot be used", () => {
 });
 
 describe("numbers that overflow", () => {
-  // Not of llama: where the sum of squares overflows, its norm gives zeros, as PyTorch's does, and all tokens are alike.
+  // Not of llama: where the sum of squares overflows, its norm gives zeros, as PyTorch's does, and all tokens are
+  // alike.
   test.each([
     ["a learning rate that ruins the weights in the only update", ["learning_rate=1e38", "max_steps=1"]],
     ["one that ruins all later updates", ["learning_rate=1e30", "max_steps=3"]],

@@ -1,4 +1,6 @@
-/** The imbalance study: its rows, its split and its figures by hand, and a run of two updates, so that it cannot rot. */
+/**
+ * The imbalance study: its rows, its split and its figures by hand, and a run of two updates, so that it cannot rot.
+ */
 import { describe, expect, test } from "vitest";
 import {
   type Comparison,

@@ -12,7 +12,10 @@ let opened: Promise<Device> | undefined;
 /** Every product on subgroup matrices, which scripts/test-matrix.sh asks for. */
 const tuning = process.env.KTO_TUNING === "matrices" ? "matrices" : "off";
 
-/** The shared device, without tuning, so that results do not hang on timings; never close it. KTO_ADAPTER chooses the adapter. */
+/**
+ * The shared device, without tuning, so that results do not hang on timings; never close it. KTO_ADAPTER chooses the
+ * adapter.
+ */
 export function sharedDevice(): Promise<Device> {
   opened ??= Device.open({ tuning });
   return opened;
@@ -44,8 +47,8 @@ export interface KernelVariant {
 }
 
 /**
- * The variants of a kernel to test: what this adapter gets, what a GPU with its subgroups gets, what any adapter can, and
- * what GPUs with wider subgroups get.
+ * The variants of a kernel to test: what this adapter gets, what a GPU with its subgroups gets, what any adapter can,
+ * and what GPUs with wider subgroups get.
  */
 export async function kernelVariants(): Promise<KernelVariant[]> {
   const { facts } = await sharedDevice();

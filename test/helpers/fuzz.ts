@@ -1,6 +1,6 @@
 /**
- * Damaged inputs for every reader of files, each made by a kind, a seed and a number, and given to the reader that users
- * meet: what comes back is success or a KtoError, soon and within bounded memory, or a violation.
+ * Damaged inputs for every reader of files, each made by a kind, a seed and a number, and given to the reader that
+ * users meet: what comes back is success or a KtoError, soon and within bounded memory, or a violation.
  */
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -326,7 +326,8 @@ export class Fuzzer {
     await found.prepare(folder);
     const fuzzer = new Fuzzer(found, folder);
     for (const name of fuzzer.#good.keys()) {
-      // Good files must be read, or the damaged ones would be refused for nothing; an undamaged checkpoint is "not noticed".
+      // Good files must be read, or the damaged ones would be refused for nothing; an undamaged checkpoint is "not
+      // noticed".
       await found.read(folder, name.startsWith("checkpoint") ? "checksums.json" : name);
     }
     fuzzer.#mostBytes = peakBytes() + LIMIT_BYTES;

@@ -164,8 +164,8 @@ const CHECKED = { shapes: 2, flops: 3e6 };
 const shapesChecked = new Map<string, number>();
 
 /**
- * Runs a kernel on the machine beside the device, which hides what is out of bounds: it clamps the index. The first shapes
- * of each text; KTO_TEST_SHAPES=all runs every one.
+ * Runs a kernel on the machine beside the device, which hides what is out of bounds: it clamps the index. The first
+ * shapes of each text; KTO_TEST_SHAPES=all runs every one.
  */
 function checkBounds(given: Kernel, operands: Operands, lanes: number): void {
   const { kernel, values } = chosen(given, operands);

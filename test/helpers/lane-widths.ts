@@ -1,4 +1,6 @@
-/** Which kernels' texts ran on the machine of `wgsl/machine.ts`, at how many lanes, and the test that none is missing. */
+/**
+ * Which kernels' texts ran on the machine of `wgsl/machine.ts`, at how many lanes, and the test that none is missing.
+ */
 import { expect, it } from "vitest";
 import type { Kernel } from "../../src/kernels/kernel.ts";
 
@@ -12,7 +14,10 @@ export function recordLanes({ name, variant = "", wgsl }: Kernel, lanes: number)
   ran.set(tile, (ran.get(tile) ?? new Set()).add(lanes));
 }
 
-/** The last test of a file, where lanes are emulated: prints at how many lanes each of these kernels ran, and fails where one of `widths` lacks. */
+/**
+ * The last test of a file, where lanes are emulated: prints at how many lanes each of these kernels ran, and fails
+ * where one of `widths` lacks.
+ */
 export function expectLanes(kernels: readonly string[], widths: readonly number[]): void {
   if (widths.length === 0) return;
   it(`the texts for subgroups of ${widths.join(", ")} lanes were run`, () => {

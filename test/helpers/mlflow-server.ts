@@ -1,6 +1,7 @@
 /**
  * An MLflow tracking server on this machine, as its REST documentation (version 2.0) describes the calls that are made:
- * required fields, limits of a batch, parameters that cannot be written again, errors by code. Fails where a test says so.
+ * required fields, limits of a batch, parameters that cannot be written again, errors by code. Fails where a test says
+ * so.
  */
 import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";

@@ -1,4 +1,6 @@
-/** Models of any small size with random weights, as Hugging Face folders: for what the fixtures are too small to show. */
+/**
+ * Models of any small size with random weights, as Hugging Face folders: for what the fixtures are too small to show.
+ */
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
 import { writeRandomModel } from "../../bench/random-model.ts";

@@ -39,7 +39,9 @@ function onceMutated(random: Random, bytes: Uint8Array, form: FileForm): Uint8Ar
   return bytesMutated(random, bytes);
 }
 
-/** Damage that leaves everything where it is: one byte to eight exchanged, most for those at the ends of their range. */
+/**
+ * Damage that leaves everything where it is: one byte to eight exchanged, most for those at the ends of their range.
+ */
 function bytesChanged(random: Random, bytes: Uint8Array): Uint8Array {
   const copy = Buffer.from(bytes);
   const at = random.below(copy.length);

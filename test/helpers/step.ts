@@ -166,8 +166,8 @@ export interface ExactStep {
 }
 
 /**
- * The oracle of steps of several microbatches: each has its own pairs and reference point and losses are averaged, or all
- * rows are one ring with one reference point and weigh alike.
+ * The oracle of steps of several microbatches: each has its own pairs and reference point and losses are averaged, or
+ * all rows are one ring with one reference point and weigh alike.
  */
 export function exactStep(
   policy: Float64Model,

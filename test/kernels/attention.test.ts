@@ -23,8 +23,8 @@ interface Heads {
 }
 
 /**
- * In f16 fewer sizes, since each is a text of its own: small ones in vectors and not, and a large one. Emulated lanes only
- * meet large ones: a small head's lane is alone, whatever the subgroup.
+ * In f16 fewer sizes, since each is a text of its own: small ones in vectors and not, and a large one. Emulated lanes
+ * only meet large ones: a small head's lane is alone, whatever the subgroup.
  */
 const headSizes = (format: ActivationFormat, emulated: boolean) => {
   if (emulated) return format === "f32" ? someOf({ emulated }, [20, 36, 18]) : [20];
@@ -55,8 +55,8 @@ const windows = fc.constantFrom(Number.POSITIVE_INFINITY, Number.POSITIVE_INFINI
 type Sequences = typeof sequences extends fc.Arbitrary<infer S> ? S : never;
 
 /**
- * [T, 4]: region A causal inside its example, region B after its prompt in A (DESIGN: packed batches); of these keys the
- * last `window`.
+ * [T, 4]: region A causal inside its example, region B after its prompt in A (DESIGN: packed batches); of these keys
+ * the last `window`.
  */
 function packedRanges(examples: Sequences, window = Number.POSITIVE_INFINITY): number[] {
   const ranges: number[] = [];

@@ -1,4 +1,7 @@
-/** Dropout against its twin: the same elements are left out, the others are scaled, and what is drawn depends on all that it should. */
+/**
+ * Dropout against its twin: the same elements are left out, the others are scaled, and what is drawn depends on all
+ * that it should.
+ */
 import { describe, expect, it } from "vitest";
 import { addDropout, dropout } from "../../src/kernels/dropout.ts";
 import * as twin from "../../src/kernels/float64/dropout.ts";

@@ -1,6 +1,6 @@
 /**
- * One finished WGSL text of each kernel, kept beside this file, so that a reader sees what the texts are put together to
- * and a review what a change makes of them. `npx vitest run test/kernels/texts.test.ts -u` writes them; in CI a text
+ * One finished WGSL text of each kernel, kept beside this file, so that a reader sees what the texts are put together
+ * to and a review what a change makes of them. `npx vitest run test/kernels/texts.test.ts -u` writes them; in CI a text
  * that differs fails. That a text is right, the kernel's own test shows.
  */
 

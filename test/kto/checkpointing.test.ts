@@ -126,7 +126,8 @@ describe("memory of activations", () => {
     const inputs = empty + 4 * input * ((layers + 1) * A + B);
     expect(bytesOf(false)).toBe(inputs + 4 * width * (layers * A + B));
     expect(bytesOf(true)).toBe(inputs + 4 * width * (A + B));
-    // A layer has `share` times the numbers of its input: layers * share / (layers + share) is 6 here, without region B.
+    // A layer has `share` times the numbers of its input: layers * share / (layers + share) is 6 here, without region
+    // B.
     const share = (input + width) / input;
     expect(bytesOf(false) / bytesOf(true)).toBeGreaterThan(0.9 * ((layers * share) / (layers + share)));
   });

@@ -1,6 +1,7 @@
 /**
  * Whole models on the adapter against numbers that others computed: float64 PyTorch autograd on tiny models, golden
- * logits and greedy continuation of a real one. The tolerances are those of docs/design/method.md, "Numbers that decide".
+ * logits and greedy continuation of a real one. The tolerances are those of docs/design/method.md, "Numbers that
+ * decide".
  */
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { Program } from "../../src/engine/gpu/program.ts";
@@ -39,13 +40,9 @@ import {
   relativeDistance,
 } from "../helpers/fixtures.ts";
 import { stories } from "../helpers/folders.ts";
+import { GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../helpers/tolerances.ts";
 
 const device = await sharedDevice();
-
-const LOG_PROB = 1e-4;
-const LOSS = 1e-5;
-const GRADIENT = 1e-3;
-const STEP_LOSS = 1e-3;
 
 /** Tokens of the fixtures' longest sequence, or more. */
 const LONGEST = 64;

@@ -30,6 +30,7 @@ import {
 import { temporaryFolder } from "../helpers/folders.ts";
 import { llamaConfig, randomModel } from "../helpers/models.ts";
 import { exactStep, runUpdate } from "../helpers/step.ts";
+import { GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../helpers/tolerances.ts";
 
 const folder = temporaryFolder();
 /** The options of a fixture's objective; those of the random models. */
@@ -41,12 +42,6 @@ const RANDOM_MODELS = { beta: 0.1, desirable_weight: 1, undesirable_weight: 1.2 
 
 const lora = { rank: 4, alpha: 8, dropout: 0, rslora: false, targetModules: "all-linear" } as const;
 const NEW_TOKENS = 6;
-
-/** The tolerances of docs/design.md, "What decides correct". */
-const LOG_PROB = 1e-4;
-const LOSS = 1e-5;
-const GRADIENT = 1e-3;
-const STEP_LOSS = 1e-3;
 
 type Gradients = ReadonlyMap<string, Float64Array>;
 

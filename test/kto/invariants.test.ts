@@ -27,6 +27,7 @@ import {
 import { temporaryFolder } from "../helpers/folders.ts";
 import { randomModel } from "../helpers/models.ts";
 import { batchWithPairs, exactStep, gradientsOf, runUpdate, type StepResult, updateFor } from "../helpers/step.ts";
+import { GRADIENT, LOG_PROB, LOSS } from "../helpers/tolerances.ts";
 
 const device = await sharedDevice();
 const folder = temporaryFolder();
@@ -54,10 +55,6 @@ const noCut = { mismatched: true, maxLength: 1000 };
 
 /** What f32 leaves of the agreement of two ways to sum the same gradient; a wrong term is orders of magnitude above. */
 const SAME_GRADIENT = 1e-5;
-/** The error allowed to the gradient of a whole model, against float64. */
-const GRADIENT = 1e-3;
-const LOG_PROB = 1e-4;
-const LOSS = 1e-5;
 
 const at = (values: ArrayLike<number>, i: number) => values[i] ?? Number.NaN;
 

@@ -1,6 +1,6 @@
 /**
- * Limits of an adapter that a model exceeds: memory over several buffers gives the bits of memory in one, in as many bytes
- * as the plan says, and matrices larger than one binding give the same bits.
+ * Limits of an adapter that a model exceeds: memory over several buffers gives the bits of memory in one, in as many
+ * bytes as the plan says, and matrices larger than one binding give the same bits.
  */
 import { describe, expect, it, vi } from "vitest";
 import { planningDevice } from "../../src/engine/gpu/memory-plan.ts";

@@ -1,4 +1,7 @@
-/** The kernels' texts in a second build of WebGPU, a browser's: those that lie in test/kernels/texts; the script takes all. */
+/**
+ * The kernels' texts in a second build of WebGPU, a browser's: those that lie in test/kernels/texts; the script takes
+ * all.
+ */
 import { spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,7 +1,7 @@
 /**
- * Packs the report into one self-extracting shell file for Linux x64: this Node, Dawn, the sources and kernel tests bundled
- * to JavaScript, fixtures, the Vulkan loader. The file is start.sh, then Node and the C++ libraries under gzip, which every
- * system unpacks, then all else under brotli, which Node unpacks.
+ * Packs the report into one self-extracting shell file for Linux x64: this Node, Dawn, the sources and kernel tests
+ * bundled to JavaScript, fixtures, the Vulkan loader. The file is start.sh, then Node and the C++ libraries under gzip,
+ * which every system unpacks, then all else under brotli, which Node unpacks.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
@@ -53,7 +53,9 @@ function loadedLibrary(name: string): Buffer {
   return readFileSync(realpathSync(path));
 }
 
-/** start.sh with the places of the pieces behind it. Numbers are padded, so that its own length does not depend on them. */
+/**
+ * start.sh with the places of the pieces behind it. Numbers are padded, so that its own length does not depend on them.
+ */
 function startText(sizes: readonly [node: number, libraries: number, files: number], stdcxx: number): Buffer {
   const unpack = readFileSync(join(here, "unpack.mjs"), "utf8").trimEnd();
   const fill = (places: readonly number[]) => {

@@ -1,7 +1,7 @@
 /**
  * What the kernel tests use of vitest, for machines without node_modules: test files register here and `runTests` runs
- * them one after another and reports in the form of vitest's JSON. `expect` is vitest's own package. No mocks, snapshots
- * or watching: a checkout has vitest itself.
+ * them one after another and reports in the form of vitest's JSON. `expect` is vitest's own package. No mocks,
+ * snapshots or watching: a checkout has vitest itself.
  */
 import { format, inspect } from "node:util";
 import { chai, JestAsymmetricMatchers, JestChaiExpect, JestExtend } from "@vitest/expect";

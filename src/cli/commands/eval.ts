@@ -12,7 +12,7 @@ import { Evaluator } from "../../kto/evaluation/evaluator.ts";
 import { type JudgedWinRate, judgePairs } from "../../kto/judge/compare.ts";
 import type { Judge } from "../../kto/judge/judge.ts";
 import type { Metrics } from "../../kto/method/metrics.ts";
-import { objectiveOf } from "../../kto/method/objective.ts";
+import { objectiveOptions } from "../../kto/method/objective.ts";
 import { asksForJudge } from "../../kto/options/judge.ts";
 import { type EvalOptions, evalDescription } from "../descriptions/eval.ts";
 import { command } from "../options/command.ts";
@@ -74,7 +74,7 @@ async function measure(
   examples: readonly Example[],
   options: EvalOptions,
 ): Promise<Metrics> {
-  const objective = objectiveOf(options, examples);
+  const objective = objectiveOptions(options, examples);
   const evaluator = new Evaluator({
     policy,
     reference,

@@ -3,7 +3,7 @@ import { writeSafetensors } from "../../engine/files/safetensors.ts";
 import { NumericError } from "../../errors.ts";
 import { type Example, placeOf } from "../../kto/data/types.ts";
 import { checkGradients, type GradientCheck } from "../../kto/gradcheck.ts";
-import { objectiveOf } from "../../kto/method/objective.ts";
+import { objectiveOptions } from "../../kto/method/objective.ts";
 import { type GradcheckOptions, gradcheckDescription } from "../descriptions/gradcheck.ts";
 import { command } from "../options/command.ts";
 import { loadModel, loadReference } from "../session/models.ts";
@@ -20,7 +20,7 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
     const reference = await loadReference(device, policy, options, options.ref_model_name_or_path, output);
     const { examples } = await loadExamples({ policy, reference }, options, output);
     if (options.loss_type === "kto") requirePairs(examples, options);
-    const objective = objectiveOf(options, examples);
+    const objective = objectiveOptions(options, examples);
     const check = await checkGradients({ policy, reference, examples, objective, tolerance: options.tolerance });
     requireFinite(check, examples, options);
     if (options.grads_out !== undefined) await writeSafetensors(options.grads_out, check.gradients);

@@ -23,7 +23,10 @@ export function endTokens(
   return [...new Set([...ofModel, ...wanted])];
 }
 
-/** Tells the device memory that the keys and values of these sequences take, now and when they are as long as they may be. */
+/**
+ * Tells the device memory that the keys and values of these sequences take, now and when they are as long as they may
+ * be.
+ */
 export function tellCache(
   { cacheBytes }: Pick<Generator, "cacheBytes">,
   { sequences, maxLength }: { readonly sequences: number; readonly maxLength: number },

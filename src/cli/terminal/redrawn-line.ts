@@ -1,6 +1,6 @@
 /**
- * A line on stderr that shows how work goes on: redrawn in place on a terminal, written as a plain line every few seconds
- * elsewhere. What it says is the subclass's.
+ * A line on stderr that shows how work goes on: redrawn in place on a terminal, written as a plain line every few
+ * seconds elsewhere. What it says is the subclass's.
  */
 import type { LiveLine, TextSink } from "./output.ts";
 

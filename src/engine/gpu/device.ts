@@ -70,8 +70,8 @@ const LARGEST_KEPT_STAGING = 2 ** 20;
 const WORK_LIMIT = { software: 2e9, hardware: 1e11 } as const;
 
 /**
- * Bytes beyond which memory that can be in several buffers is. An adapter's maxBufferSize is no promise: Vulkan drivers name
- * sizes there that they do not allocate, and 32-bit offsets end at 2 or 4 GiB.
+ * Bytes beyond which memory that can be in several buffers is. An adapter's maxBufferSize is no promise: Vulkan drivers
+ * name sizes there that they do not allocate, and 32-bit offsets end at 2 or 4 GiB.
  */
 const LARGEST_BUFFER = 2 ** 31;
 
@@ -137,8 +137,8 @@ export class Device {
   }
 
   /**
-   * Opens the best adapter, or the one selected. Throws AdapterError when there is none or it gives no device, ConfigError
-   * for an option that has no such value.
+   * Opens the best adapter, or the one selected. Throws AdapterError when there is none or it gives no device,
+   * ConfigError for an option that has no such value.
    */
   static async open(options: DeviceOptions = {}): Promise<Device> {
     const tuning = choiceOf("tuning", options.tuning, "KTO_TUNING", ["on", "off", "matrices"]);
@@ -186,7 +186,10 @@ export class Device {
     return this.kind !== "hardware";
   }
 
-  /** Bytes at which arenas and activations are split: 2 GiB, or what the adapter holds in a buffer or binds, if that is less. */
+  /**
+   * Bytes at which arenas and activations are split: 2 GiB, or what the adapter holds in a buffer or binds, if that is
+   * less.
+   */
   get bufferLimit(): number {
     const { maxBufferSize, maxStorageBufferBindingSize } = this.limits;
     return Math.min(LARGEST_BUFFER, maxBufferSize, maxStorageBufferBindingSize);
@@ -417,8 +420,8 @@ function usedAfterFree({ message }: GPUError): ConfigError | undefined {
 }
 
 /**
- * The choice that an option names or else an environment variable, the first one if neither does. Throws ConfigError for
- * any other.
+ * The choice that an option names or else an environment variable, the first one if neither does. Throws ConfigError
+ * for any other.
  */
 function choiceOf<const T extends string>(
   option: string,

@@ -35,8 +35,8 @@ export class AdamW {
   readonly #norm: { readonly sums: Tensor; readonly partials: Tensor };
 
   /**
-   * @param weights f32 if they are to be updated; for another format only gradients and their norm are computed, and there
-   * are no moments
+   * @param weights f32 if they are to be updated; for another format only gradients and their norm are computed, and
+   * there are no moments
    * @param trained the layout of those parameters that are trained; default all
    */
   constructor(weights: Arena, options: AdamWOptions, trained?: ParameterLayout) {

@@ -45,7 +45,9 @@ export class PassTimer {
     return stamps && coveredNanoseconds(stamps) / 1e9;
   }
 
-  /** Begin and end of each pass since `restart` in nanoseconds, once they are done; undefined where not all were timed. */
+  /**
+   * Begin and end of each pass since `restart` in nanoseconds, once they are done; undefined where not all were timed.
+   */
   async stamps(): Promise<BigUint64Array | undefined> {
     const count = this.#passes;
     if (this.#queries === undefined || count === 0 || count > MOST_PASSES) return undefined;

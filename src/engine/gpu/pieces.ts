@@ -1,7 +1,7 @@
 /**
- * A dispatch in pieces: where its estimated work exceeds what one dispatch may hold, the grid of a divisible kernel is cut
- * so that no driver takes the device for hung. Workgroups compute the same in any piece, so results keep their bits. Not
- * how pieces are spread over submits, which is `Program.run`.
+ * A dispatch in pieces: where its estimated work exceeds what one dispatch may hold, the grid of a divisible kernel is
+ * cut so that no driver takes the device for hung. Workgroups compute the same in any piece, so results keep their
+ * bits. Not how pieces are spread over submits, which is `Program.run`.
  */
 import type { Kernel, Values } from "../../kernels/kernel.ts";
 
@@ -15,9 +15,9 @@ export interface Piece {
 }
 
 /**
- * The grid of a kernel in pieces of at most `most` work: slices along y, whose workgroups share operands least, and along
- * x where one row of workgroups exceeds it. A single workgroup cannot be cut further, nor a kernel that is not divisible.
- * Empty where the grid is.
+ * The grid of a kernel in pieces of at most `most` work: slices along y, whose workgroups share operands least, and
+ * along x where one row of workgroups exceeds it. A single workgroup cannot be cut further, nor a kernel that is not
+ * divisible. Empty where the grid is.
  *
  * @param work of the whole dispatch, in the unit of `most`
  */

@@ -118,8 +118,8 @@ async function followRedirects(
 }
 
 /**
- * Repeats an attempt that meets passing faults. An attempt that calls `gotOn` has made progress and is not counted; once
- * there was progress, a fault that lasts elsewhere counts as passing too, for it may be the network's.
+ * Repeats an attempt that meets passing faults. An attempt that calls `gotOn` has made progress and is not counted;
+ * once there was progress, a fault that lasts elsewhere counts as passing too, for it may be the network's.
  *
  * @param what the attempt does, as it follows "Cannot" in a message
  * @throws HubUnreachableError after the last attempt, or if the server asks for a longer wait than is allowed

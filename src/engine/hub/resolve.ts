@@ -140,7 +140,8 @@ export async function isLocalFiles(nameOrPath: string): Promise<boolean> {
 
 /**
  * The local files of a data set by split. A local file is the split "train", a local folder is read like a
- * repository; several of them have commas between them. Data files that are left out are named in a warning (`onWarning`, by default console.warn).
+ * repository; several of them have commas between them. Data files that are left out are named in a warning
+ * (`onWarning`, by default console.warn).
  *
  * @throws FileError as resolveModelFolder does; ConfigError for a subset or split that is not there
  */

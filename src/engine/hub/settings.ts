@@ -62,7 +62,8 @@ export interface HubSettings {
 const defaultPatience: HubPatience = { attempts: 5, firstDelayMs: 1000, longestDelayMs: 60_000, stallMs: 30_000 };
 
 /**
- * @throws FileError if the host has no file system for a cache; ConfigError if the endpoint is no http or https address, or
+ * @throws FileError if the host has no file system for a cache; ConfigError if the endpoint is no http or https
+ * address, or
  *   if the revision cannot be a branch, a tag or a commit
  */
 export async function hubSettings(options: HubOptions): Promise<HubSettings> {

@@ -120,7 +120,10 @@ export class Activations {
     return rows.map((count) => this.device.allocate("activations", kind, [count, width], dtype));
   }
 
-  /** Where layer `layer`'s place starts: every layer (and, as an input, the last one's output) has one, or all share one. */
+  /**
+   * Where layer `layer`'s place starts: every layer (and, as an input, the last one's output) has one, or all share
+   * one.
+   */
   #place(
     { gradientRows, branchRows }: RowShape,
     layer: number,

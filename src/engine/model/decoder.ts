@@ -119,13 +119,18 @@ export function recordLayers(
   return activations.layer(shape, config.layers).input;
 }
 
-/** What `PassRows` holds of the numbers of keys. With a cache rows see keys of earlier passes, of the whole sequence at most. */
+/**
+ * What `PassRows` holds of the numbers of keys. With a cache rows see keys of earlier passes, of the whole sequence at
+ * most.
+ */
 function keyCounts({ slidingWindow: window }: ModelConfig, shape: RowShape, cached: boolean): KeyCounts {
   const keys = (most?: number) => (cached ? Math.min(shape.longest, most ?? shape.longest) : keysPerRow(shape, most));
   return { keysPerRow: keys(), windowKeysPerRow: window === undefined ? undefined : keys(window) };
 }
 
-/** A bound on positions: a sequence and its branch lie in the rows of the shape, so each position is below their number. */
+/**
+ * A bound on positions: a sequence and its branch lie in the rows of the shape, so each position is below their number.
+ */
 export function positionLimit(shape: RowShape): number {
   return shape.gradientRows + shape.branchRows;
 }

@@ -11,8 +11,8 @@ import type { Model } from "./model.ts";
  * The layout of the parameters that no pattern matches; undefined without patterns. A pattern is a regular expression
  * that is found anywhere in a tensor's Hugging Face name ("model.layers.0.mlp.up_proj.weight").
  *
- * @throws ConfigError for a pattern that is no regular expression or matches nothing, for one that freezes only a part of
- * what is stored as one matrix, if nothing is left to train, and for a model with an adapter
+ * @throws ConfigError for a pattern that is no regular expression or matches nothing, for one that freezes only a part
+ * of what is stored as one matrix, if nothing is left to train, and for a model with an adapter
  */
 export function trainedLayout(model: Model, patterns: readonly string[]): ParameterLayout | undefined {
   if (patterns.length === 0) return undefined;

@@ -1,8 +1,9 @@
 /**
  * Linear layers as matmuls, with the model's adapter beside them: forward, the input's gradient, and the gradients of
- * weight and bias where these are trained. Weights are stored as in the weight files, [out, in] or [in, out] (GPT-2), and
- * the matmul's layout follows. A matrix that is larger than one binding, as fused matrices may be, is walked in windows of
- * its stored rows: where these are summed over, the sums of a window continue those of the one before, to the same bits.
+ * weight and bias where these are trained. Weights are stored as in the weight files, [out, in] or [in, out] (GPT-2),
+ * and the matmul's layout follows. A matrix that is larger than one binding, as fused matrices may be, is walked in
+ * windows of its stored rows: where these are summed over, the sums of a window continue those of the one before, to
+ * the same bits.
  */
 import { AdapterError } from "../../errors.ts";
 import { rowBlocks } from "../../kernels/norm.ts";
@@ -39,7 +40,8 @@ export function recordLinear(
   } else if (windows.length === 1) {
     recordMatmul(program, "NT", x, model.parameter(weight), y, { bias, residual });
   } else {
-    // A kernel adds a residual as wide as its result: column ranges of the result are added to one that was copied there.
+    // A kernel adds a residual as wide as its result: column ranges of the result are added to one that was copied
+    // there.
     if (residual) program.copy(residual, y);
     for (const { first, window } of windows) {
       recordMatmul(program, "NT", x, window, y, {

@@ -234,8 +234,8 @@ export class Model {
    * folder if need be and overwrites files of these names, each of them as a whole or not at all. Tensors are read by
    * pieces while the file is written, so nothing may change the weights meanwhile. An adapter is not part of it.
    *
-   * @throws ConfigError for a dtype that is no number format; FileError for what cannot be read or written; NumericError for weights that are not finite, before anything
-   * of that file is in place; DeviceLostError
+   * @throws ConfigError for a dtype that is no number format; FileError for what cannot be read or written;
+   * NumericError for weights that are not finite, before anything of that file is in place; DeviceLostError
    */
   async save(folder: string, options: SaveOptions = {}): Promise<void> {
     checkFormat("dtype", options.dtype);

@@ -62,7 +62,8 @@ export async function isAdapterFolder(folder: string): Promise<boolean> {
 /**
  * Reads adapter_config.json.
  *
- * @throws FileError for a folder without one; ModelFormatError naming file and key for what is malformed or not supported
+ * @throws FileError for a folder without one; ModelFormatError naming file and key for what is malformed or not
+ * supported
  */
 export async function readAdapterConfig(folder: string): Promise<AdapterConfig> {
   const path = platform.joinPath(folder, ADAPTER_CONFIG);

@@ -51,8 +51,8 @@ export async function loadAdapter(
  * Writes a model's adapter as PEFT does: adapter_config.json with PEFT's keys, adapter_model.safetensors in f32, the
  * tokenizer files of the base beside them.
  *
- * @param baseModel what the configuration names as the base: a hub id, or a folder, which is written as an absolute path
- * so that it is found from anywhere
+ * @param baseModel what the configuration names as the base: a hub id, or a folder, which is written as an absolute
+ * path so that it is found from anywhere
  * @throws ConfigError for a model without an adapter; FileError; NumericError for weights that are not finite
  */
 export async function saveAdapter(model: Model, folder: string, baseModel: string = model.folder): Promise<void> {

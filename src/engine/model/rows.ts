@@ -75,7 +75,8 @@ export function rowShape(sequences: readonly RowSequence[], branches: readonly R
 }
 
 /**
- * Keys that a row of the shape sees, on the average and at most: half of its sequence in region A, all of it in region B.
+ * Keys that a row of the shape sees, on the average and at most: half of its sequence in region A, all of it in region
+ * B.
  *
  * @param window the sliding window, if there is one
  */

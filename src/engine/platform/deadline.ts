@@ -16,7 +16,8 @@ export class DeadlineError extends Error {
 /**
  * Runs `work` until it ends or `milliseconds` have passed. The timer keeps the process alive meanwhile.
  *
- * @param work is given a signal that is aborted when it is no longer waited for, and a function that starts the time again
+ * @param work is given a signal that is aborted when it is no longer waited for, and a function that starts the time
+ * again
  * @throws DeadlineError when the time is up; what `work` throws
  */
 export async function withDeadline<T>(

@@ -33,7 +33,10 @@ export function networkFault(error: unknown): NetworkFault {
   return { reason: reasons[code] ?? asPhrase(words), mayPass: !LASTING.test(code) };
 }
 
-/** The wait of the header Retry-After, seconds (also with a fraction) or a date, in milliseconds from now; undefined without one. */
+/**
+ * The wait of the header Retry-After, seconds (also with a fraction) or a date, in milliseconds from now; undefined
+ * without one.
+ */
 export function retryAfterMs(header: string | null): number | undefined {
   if (header === null || header.trim() === "") return undefined;
   const ms = /^\d+(\.\d+)?$/.test(header.trim()) ? 1000 * Number(header) : Date.parse(header) - Date.now();

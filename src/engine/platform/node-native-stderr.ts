@@ -1,11 +1,11 @@
 /**
  * Keeps what Dawn and the Vulkan loader write straight to file descriptor 2 while they look for adapters away from the
- * user of a command: limits "artificially reduced" for every software adapter, drivers that do not fit this machine. What
- * concerns a user is said by an AdapterError. Dawn has no switch for these lines.
+ * user of a command: limits "artificially reduced" for every software adapter, drivers that do not fit this machine.
+ * What concerns a user is said by an AdapterError. Dawn has no switch for these lines.
  *
- * There is no dup2 in Node, but the lowest free descriptor is the one that open() gives, so closing 2 and opening another
- * file puts that file in its place. Another thread that opens a file in between would get descriptor 2. So this is for
- * commands, which open no files while they look for an adapter, and never for programs that use the library.
+ * There is no dup2 in Node, but the lowest free descriptor is the one that open() gives, so closing 2 and opening
+ * another file puts that file in its place. Another thread that opens a file in between would get descriptor 2. So this
+ * is for commands, which open no files while they look for an adapter, and never for programs that use the library.
  */
 import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
 

@@ -209,7 +209,10 @@ async function makeFolder(path: string): Promise<void> {
   }
 }
 
-/** Whether a path leads to a device, a pipe or a socket: a file put in its place, such as of /dev/null, would destroy it. */
+/**
+ * Whether a path leads to a device, a pipe or a socket: a file put in its place, such as of /dev/null, would destroy
+ * it.
+ */
 async function isDevice(path: string): Promise<boolean> {
   const found = await stat(path).catch(() => undefined);
   return found !== undefined && !found.isFile() && !found.isDirectory();

@@ -144,7 +144,8 @@ export interface Platform {
   readText(path: string): Promise<string>;
   /**
    * Copies an SQLite database with its journals to a temporary folder and opens the copy, so that nothing is written to
-   * the file or beside it. Throws FileError if it cannot be copied or is damaged, ResourceError if the host lacks SQLite.
+   * the file or beside it. Throws FileError if it cannot be copied or is damaged, ResourceError if the host lacks
+   * SQLite.
    */
   openDatabase(path: string): Promise<ReadableDatabase>;
   makeFolder(path: string): Promise<void>;
@@ -175,7 +176,8 @@ export interface Platform {
   /**
    * Starts a thread with a module.
    *
-   * @param heapBytes the largest heap, without ArrayBuffers. Node gives at most as much as the calling thread may have; a
+   * @param heapBytes the largest heap, without ArrayBuffers. Node gives at most as much as the calling thread may have;
+   * a
    *   browser limits the heap itself
    */
   startThread(code: ThreadCode, heapBytes: number): Promise<Thread>;

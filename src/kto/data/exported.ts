@@ -1,6 +1,6 @@
 /**
- * Exports of chat programs among the files of feedback: which files are some, and their ratings as records in the layout
- * of conversations. How a program's records are read stands in `exports/`.
+ * Exports of chat programs among the files of feedback: which files are some, and their ratings as records in the
+ * layout of conversations. How a program's records are read stands in `exports/`.
  */
 import { ConfigError, DatasetError } from "../../errors.ts";
 import { type ColumnMapping, columnOf, type LabelScale, mappedNames } from "./columns.ts";
@@ -78,8 +78,8 @@ function nameOf({ shape }: ExportFile): string {
 export const exportColumns = shapeColumns;
 
 /**
- * Messages of all prompts of one record. Each rated answer has its whole path as prompt, so that a chain of answers that
- * are all rated would take the square of its length.
+ * Messages of all prompts of one record. Each rated answer has its whole path as prompt, so that a chain of answers
+ * that are all rated would take the square of its length.
  */
 const mostMessages = 20_000_000;
 

@@ -132,7 +132,10 @@ function floatsIn(members: readonly SchemaTree[]): FloatPlaces | undefined {
   return places.length === 0 ? undefined : Object.fromEntries(places);
 }
 
-/** The places of floats in the values that hyparquet assembles: a list's element and a map's values have no name of their own there. */
+/**
+ * The places of floats in the values that hyparquet assembles: a list's element and a map's values have no name of
+ * their own there.
+ */
 function floatsOf({ element, children }: SchemaTree): FloatPlaces | undefined {
   if (children.length === 0) return element.type === "DOUBLE" || element.type === "FLOAT" ? true : undefined;
   const [repeated] = children;
@@ -182,8 +185,8 @@ async function readRowGroup(index: number, buffers: readonly ArrayBuffer[]): Pro
 }
 
 /**
- * Decompressors that count a page's size first, and refuse a page of another size. The packages' own cut what is longer,
- * except that for Snappy.
+ * Decompressors that count a page's size first, and refuse a page of another size. The packages' own cut what is
+ * longer, except that for Snappy.
  */
 const limitedCompressors = Object.fromEntries(
   Object.entries({
@@ -222,8 +225,8 @@ function filled(length: number, write: (output: Uint8Array) => void): Uint8Array
 }
 
 /**
- * The decoder makes its output itself, of what it is given for the length, and writes what is longer into another one. So
- * it is run over two outputs that differ: where they still do, nothing was written.
+ * The decoder makes its output itself, of what it is given for the length, and writes what is longer into another one.
+ * So it is run over two outputs that differ: where they still do, nothing was written.
  */
 function brotli(bytes: Uint8Array, length: number): Uint8Array {
   const [one, other] = [0, 255].map((value) => {

@@ -44,7 +44,8 @@ export interface TokenizedRows {
  * Tokenizes rows in order, as described in `encode.ts`. A warning counts rows whose prompt and completion had to be
  * tokenized separately. If rows are read one after another (`feedbackRows`), their texts are not kept.
  *
- * @throws DatasetError naming file and line if a prompt has no tokens or a token id is outside the vocabulary, and if no
+ * @throws DatasetError naming file and line if a prompt has no tokens or a token id is outside the vocabulary, and if
+ * no
  *   row is left
  * @throws ModelFormatError if the tokenizer's special tokens lie outside the model's vocabulary
  * @throws ConfigError if maxLength is not between 2 and contextLength

@@ -43,7 +43,8 @@ export class BestModel {
    * Puts the kept weights back into the model.
    *
    * @param step that they must be of: a run that was resumed from an earlier checkpoint may find those of a later one
-   * @throws FileError if there are none, or of another step; ModelFormatError if the file is not the one that was written
+   * @throws FileError if there are none, or of another step; ModelFormatError if the file is not the one that was
+   * written
    */
   async restore(step: number): Promise<void> {
     const file = await openSafetensors(this.path);

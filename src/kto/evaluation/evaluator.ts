@@ -18,7 +18,10 @@ import { meanStep, secondsWhenWarm } from "../method/warm-time.ts";
 export interface EvaluatorOptions {
   /** The model that is evaluated, with the weights that it has when `run` is called. */
   readonly policy: Model;
-  /** The reference as `UpdateOptions` has it; for "cached" the numbers themselves, of an `EvaluationPlan` of the same rows. */
+  /**
+   * The reference as `UpdateOptions` has it; for "cached" the numbers themselves, of an `EvaluationPlan` of the same
+   * rows.
+   */
   readonly reference: Exclude<UpdateReference, "cached"> | ReferenceLogProbs;
   /** At least 2, with token ids of the policy's vocabulary. */
   readonly examples: readonly BatchExample[];
@@ -47,8 +50,8 @@ export class Evaluator {
   /**
    * Allocates the device memory of all passes: that of training without gradients, moments and backward scratch.
    *
-   * @throws ConfigError for a microbatch of one row and for an objective or a length out of range; DatasetError for fewer
-   * than two rows and for one that the policy cannot take; AdapterError when the adapter cannot hold it
+   * @throws ConfigError for a microbatch of one row and for an objective or a length out of range; DatasetError for
+   * fewer than two rows and for one that the policy cannot take; AdapterError when the adapter cannot hold it
    */
   constructor(options: EvaluatorOptions) {
     const { policy, reference, examples, batchSize, objective, maxLength, precision = "f32" } = options;

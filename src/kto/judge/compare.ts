@@ -42,7 +42,8 @@ export function winRateMetrics(found: JudgedWinRate): Metrics {
  * half. Wins, ties and losses count prompts by their own mean, so that two contrary verdicts are a tie. The interval is
  * Wilson's over the prompts. Equal answers are a tie and are not shown.
  *
- * @param options.concurrency prompts that are judged at the same time; while the budget lasts, the result does not depend
+ * @param options.concurrency prompts that are judged at the same time; while the budget lasts, the result does not
+ * depend
  *   on it
  * @throws JudgeError if the judge cannot be asked, or if its budget ends before one pair is judged
  */

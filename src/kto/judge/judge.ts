@@ -35,7 +35,7 @@ export interface Judge {
  */
 export type JudgeFunction = (prompt: string, a: string, b: string) => unknown;
 
-/** The end of a sentence. */
+/** The last words of the messages about an answer that takes too long. */
 const NOT_WAITED_FOR = "it is no longer waited for";
 
 export interface JudgeWait {

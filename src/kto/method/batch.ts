@@ -21,8 +21,8 @@ export interface Batch {
   readonly size: number;
   readonly packed: PackedRows;
   /**
-   * The policy's two passes where the reference point is taken over several microbatches, so that the gradient must wait
-   * for the last one's pairs: first prompts with their mismatched completions, then the examples alone.
+   * The policy's two passes where the reference point is taken over several microbatches, so that the gradient must
+   * wait for the last one's pairs: first prompts with their mismatched completions, then the examples alone.
    */
   readonly apart?: { readonly pairs: PackedRows; readonly examples: PackedRows };
   /** u32[m], 1 for thumbs up. */

@@ -16,13 +16,15 @@ export class KtoOnDevice extends Objective {
   readonly #pairValid: Tensor;
   /** f32[2]: sum and number of mismatched log-ratios that make up the reference point. */
   readonly #pairSum: Tensor;
-  /** f32: the reference's log-probabilities of an update's examples, where the reference point is taken over them all. */
+  /**
+   * f32: the reference's log-probabilities of an update's examples, where the reference point is taken over them all.
+   */
   readonly #kept: Tensor | undefined;
 
   /**
    * @param maxSize the largest microbatch
-   * @param updateRows rows of an update at most, where its reference point is taken over all of them and they weigh alike;
-   * undefined where every microbatch is a mean of its own
+   * @param updateRows rows of an update at most, where its reference point is taken over all of them and they weigh
+   * alike; undefined where every microbatch is a mean of its own
    */
   constructor(device: Device, options: ObjectiveOptions, maxSize: number, updateRows?: number) {
     super(device, options, maxSize, METRIC_SUMS.size);

@@ -28,7 +28,7 @@ export interface ObjectiveOptions {
 }
 
 /** The constants that options ask for; weights that are "auto" balance these rows. */
-export function objectiveOf(
+export function objectiveOptions(
   options: Pick<MethodOptions, "beta" | "desirable_weight" | "undesirable_weight" | "loss_type">,
   rows: readonly { readonly label: boolean }[],
 ): ObjectiveOptions {

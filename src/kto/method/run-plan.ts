@@ -10,7 +10,7 @@ import { Microbatches } from "./microbatches.ts";
 import { epochSchedule, microbatchesOf, rowsLeftOut } from "./sampler.ts";
 
 /** Beyond this many updates the shapes of a run are bounded instead of listed, so that it starts at once. */
-const MOST_STEPS_LOOKED_AT = 20_000;
+const MOST_LISTED = 20_000;
 
 export type PlanOptions = Pick<
   RunOptions,
@@ -80,7 +80,7 @@ export class RunPlan extends Microbatches {
 
   /** Every shape class of the run or, where looking at every step would take long, one that holds them all. */
   override shapes(): RowShape[] {
-    return this.totalSteps > MOST_STEPS_LOOKED_AT ? [this.#largestShape()] : super.shapes();
+    return this.totalSteps > MOST_LISTED ? [this.#largestShape()] : super.shapes();
   }
 
   /** A shape that holds any pass: of the longest examples, and of those with the longest completions. */

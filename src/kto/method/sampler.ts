@@ -74,7 +74,9 @@ export function epochSchedule(examples: readonly SampledRow[], options: Schedule
   return mismatched ? arranged(microbatches, examples, random) : microbatches;
 }
 
-/** The microbatches of at most `size` rows that a ring is computed in, in its order; their sizes differ by one at most. */
+/**
+ * The microbatches of at most `size` rows that a ring is computed in, in its order; their sizes differ by one at most.
+ */
 export function microbatchesOf(ring: readonly number[], size: number): number[][] {
   return consecutive(ring, microbatchSizes(ring.length, size));
 }

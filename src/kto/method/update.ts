@@ -35,11 +35,14 @@ export interface UpdateOptions {
   /** The largest microbatch, in examples. */
   readonly maxSize: number;
   readonly objective: TrainedFor;
-  /** undefined for a step that only evaluates: it has no gradients, no moments and no backward scratch. */
+  /** undefined for an update that only evaluates: it has no gradients, no moments and no backward scratch. */
   readonly optimizer: AdamWOptions | undefined;
   /** The parameters that are trained; default all of the policy, or its adapter. */
   readonly trained?: ParameterLayout | undefined;
-  /** What the reference point is taken over when a step has several microbatches; with "step" all its rows weigh alike. */
+  /**
+   * What the reference point is taken over when an update has several microbatches; with "step" all its rows weigh
+   * alike.
+   */
   readonly referencePointScope: ReferencePointScope;
   /** Rows of an update at most; read with referencePointScope "step". Default `maxSize`. */
   readonly maxUpdateRows?: number;
@@ -106,12 +109,12 @@ export class Update {
     // Made now, once for the longest rows, so that a plan of the run counts them.
     const positions = Math.max(...shapes.map(positionLimit));
     for (const model of [policy, referenceModel]) if (model?.config.position === "rope") model.ropeTable(positions);
-    this.objective = objectiveOf(options, this.device);
+    this.objective = createObjective(options, this.device);
     this.#optimizer = options.optimizer && new AdamW(policy.trained, options.optimizer, options.trained);
   }
 
   get optimizer(): AdamW {
-    if (this.#optimizer === undefined) throw new Error("a step that only evaluates has no optimizer");
+    if (this.#optimizer === undefined) throw new Error("an update that only evaluates has no optimizer");
     return this.#optimizer;
   }
 
@@ -318,7 +321,8 @@ export class Update {
   }
 }
 
-function objectiveOf(options: UpdateOptions, device: Device): Objective {
+/** What computes the coefficients of what the policy is trained for. */
+function createObjective(options: UpdateOptions, device: Device): Objective {
   const { objective, reference, maxSize, maxUpdateRows = maxSize, referencePointScope } = options;
   if (objective === "sft") return new SftOnDevice(device, maxSize);
   const referenceKind = reference === "uniform" ? "uniform" : "model";

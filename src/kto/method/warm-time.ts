@@ -2,8 +2,8 @@
 import type { Device } from "../../engine/gpu/device.ts";
 import type { Microbatches } from "./microbatches.ts";
 
-/** Steps over which the mean is taken: rows are drawn at random, so that the first ones stand for all. */
-const MOST_STEPS_LOOKED_AT = 1000;
+/** Over at most this many updates the mean is taken: rows are drawn at random, so the first ones stand for all. */
+const MOST_IN_MEAN = 1000;
 
 /**
  * The step whose token rows on the device are nearest to the mean, so that its time stands for every step of the run.
@@ -11,7 +11,7 @@ const MOST_STEPS_LOOKED_AT = 1000;
 export function meanStep(plan: Pick<Microbatches, "totalSteps" | "batches">): number {
   const rowsOf = (step: number) =>
     plan.batches(step).reduce((sum, { packed: { shape } }) => sum + shape.gradientRows + shape.branchRows, 0);
-  const steps = Array.from({ length: Math.min(plan.totalSteps, MOST_STEPS_LOOKED_AT) }, (_, step) => step);
+  const steps = Array.from({ length: Math.min(plan.totalSteps, MOST_IN_MEAN) }, (_, step) => step);
   const sizes = steps.map(rowsOf);
   const mean = sizes.reduce((sum, rows) => sum + rows, 0) / sizes.length;
   const distances = sizes.map((rows) => Math.abs(rows - mean));

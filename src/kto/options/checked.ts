@@ -10,7 +10,10 @@ import { type ParseContext, parseOptions } from "./parse.ts";
 
 const checked: unique symbol = Symbol("checked");
 
-/** Options of a trainer that are complete and in range; frozen, and marked with the parser. Made by `TrainerParser` only; a copy is loose again. */
+/**
+ * Options of a trainer that are complete and in range; frozen, and marked with the parser. Made by `TrainerParser`
+ * only; a copy is loose again.
+ */
 export type Checked<Options> = Readonly<Options> & { readonly [checked]: object };
 
 function parserOf(options: object): unknown {

@@ -59,16 +59,17 @@ export interface TrainerOptions extends RunOptions {
    */
   readonly precompute_ref_log_probs: boolean;
   /**
-   * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL, but
-   * "step" where a microbatch has one row. "step" is an option of ours: every microbatch size then gives the same update.
+   * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL,
+   * but "step" where a microbatch has one row. "step" is an option of ours: every microbatch size then gives the same
+   * update.
    */
   readonly reference_point_scope: "microbatch" | "step";
   /** Compute token ids and reference log-probs again, also those that the cache holds. Default false. */
   readonly overwrite_cache: boolean;
   /**
-   * Rows in a microbatch; each prompt also meets the completion of another row, so an update needs at least 2. Default 8.
-   * With microbatches of one row gradients are accumulated, and the reference point is taken over the update. One row
-   * alone will do for loss_type "apo_zero_unpaired".
+   * Rows in a microbatch; each prompt also meets the completion of another row, so an update needs at least 2. Default
+   * 8. With microbatches of one row gradients are accumulated, and the reference point is taken over the update. One
+   * row alone will do for loss_type "apo_zero_unpaired".
    */
   readonly per_device_train_batch_size: number;
 }

@@ -121,7 +121,7 @@ export function referenceChoice(
   return { of: given ? "given" : isBase ? "base" : "start", cached: precomputed || reference === "cached" };
 }
 
-/** The choice in a word. */
+/** The name under which a choice of reference is shown and written down. */
 export function referenceMode({ of, cached }: ReferenceChoice): ReferenceMode {
   if (cached) return "cached";
   return of === "base" || of === "uniform" ? of : "copy";

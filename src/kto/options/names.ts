@@ -16,8 +16,8 @@ export function findOption(infos: readonly OptionInfo[], name: string): OptionIn
 const LEAST_BEGINNING = 3;
 
 /**
- * The candidate that was probably meant: the one at the smallest edit distance, if it is near enough to be a slip of the
- * hand, else the shortest that begins with what is wanted, else the longest that what is wanted begins with.
+ * The candidate that was probably meant: the one at the smallest edit distance, if it is near enough to be a slip of
+ * the hand, else the shortest that begins with what is wanted, else the longest that what is wanted begins with.
  */
 export function nearest(wanted: string, candidates: readonly string[]): string | undefined {
   const beginning = (a: string, b: string) => a.length >= LEAST_BEGINNING && b.startsWith(a);

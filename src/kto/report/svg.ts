@@ -1,6 +1,6 @@
 /**
- * Line plots as SVG text, so that the curves of a run can be looked at without any program but a browser, on a phone and
- * on a dark page as well. Draws what it is given: no smoothing, no statistics. The same input gives the same text.
+ * Line plots as SVG text, so that the curves of a run can be looked at without any program but a browser, on a phone
+ * and on a dark page as well. Draws what it is given: no smoothing, no statistics. The same input gives the same text.
  */
 
 export interface Series {

@@ -25,8 +25,8 @@ import { measureRun, type RunTimes } from "./timing.ts";
  * the run's until it is freed.
  *
  * @throws ConfigError, DatasetError for inputs that cannot be trained on; AdapterError where the device cannot hold the
- * run, with the microbatch that fits; FileError where another run has the output folder; what a checkpoint that cannot be
- * gone on from throws
+ * run, with the microbatch that fits; FileError where another run has the output folder; what a checkpoint that cannot
+ * be gone on from throws
  */
 export async function createRun<Options extends RunOptions>(
   inputs: RunInputs,
@@ -69,7 +69,11 @@ export async function timeRun(inputs: RunInputs, method: Method): Promise<RunTim
   }
 }
 
-/** @param compute of a cached reference */
+/**
+ * The parts of a run with their memory, and the checkpoint that it goes on from.
+ *
+ * @param compute whether the log-probs that the cache of a reference lacks are computed; zeros stand for them otherwise
+ */
 async function prepared<Options extends RunOptions>(
   inputs: RunInputs,
   method: Method<Options>,

@@ -84,7 +84,9 @@ export function planRun(inputs: RunInputs, method: Method): RunPlan {
   return new RunPlan(examples, { mismatched: usesPairs(objective), maxLength }, options, referencePointScope);
 }
 
-/** The adapter of a device, and what kernels are written for it by, for people: with others, numbers round otherwise. */
+/**
+ * The adapter of a device, and what kernels are written for it by, for people: with others, numbers round otherwise.
+ */
 export function adapterOf({ description, facts }: Pick<Device, "description" | "facts">): string {
   const { subgroupSize } = facts;
   return `${description}, ${subgroupSize > 0 ? `subgroups of ${subgroupSize} threads` : "without subgroups of one size"}`;

@@ -18,7 +18,7 @@ import type { StartDigests } from "./reference.ts";
 import { rescue } from "./rescue.ts";
 import type { Resumption } from "./resumption.ts";
 import {
-  digestOf,
+  digestOfExamples,
   kernelDigest,
   type LogLine,
   type RunState,
@@ -93,7 +93,7 @@ export class RunRecord {
   #state(): RunState {
     const { inputs, method, plan, window, evaluation, digests } = this.#run;
     const rows = evaluatedRows(inputs.evalExamples, method.options);
-    this.#digests ??= { data: digestOf(plan.examples), evaluationData: rows && digestOf(rows) };
+    this.#digests ??= { data: digestOfExamples(plan.examples), evaluationData: rows && digestOfExamples(rows) };
     return {
       version: 1,
       method: method.name,
@@ -159,7 +159,8 @@ export class RunRecord {
   /**
    * Saves a run that was stopped between checkpoints.
    *
-   * @throws FileError for a folder that cannot be written, with the last checkpoint, and where this one is saved instead
+   * @throws FileError for a folder that cannot be written, with the last checkpoint, and where this one is saved
+   * instead
    */
   async saveStopped(): Promise<void> {
     const checkpoints = this.#checkpoints;

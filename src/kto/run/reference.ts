@@ -71,17 +71,20 @@ export function liveReference(policy: Model, method: Method): { source: UpdateRe
   return { source: copy, free: () => copy.free() };
 }
 
-/** What a run is measured against or built on, which no checkpoint holds: SHA-256 by which a resumed run knows it. */
+/**
+ * SHA-256 of the models that a run starts with and no checkpoint holds. By them a resumed run checks that it was given
+ * the same ones.
+ */
 export interface StartDigests {
-  /** Of the adapter that is the reference, where one is. */
+  /** Digest of the adapter that is the reference; undefined where the reference is no adapter. */
   readonly referenceAdapter?: string | undefined;
-  /** Of the weights under the adapter that is trained, or of those that are the reference as they start. */
+  /** Digest of the weights below the trained adapter, or of the starting weights where they are the reference. */
   readonly startWeights?: string | undefined;
-  /** Of a reference model of its own. */
+  /** Digest of the reference model where it is given apart from the policy. */
   readonly referenceWeights?: string | undefined;
 }
 
-/** Nothing where the device only counts memory. */
+/** The digests of the models that a run starts with; none where the device only counts memory. */
 export async function startDigests(policy: Model, { reference }: Method): Promise<StartDigests> {
   const { adapter, device, weights } = policy;
   if (device.counts) return {};

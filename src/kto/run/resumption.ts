@@ -11,7 +11,7 @@ import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
 import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { StartDigests } from "./reference.ts";
-import { digestOf, kernelDigest, type RunState, readRunState } from "./state.ts";
+import { digestOfExamples, kernelDigest, type RunState, readRunState } from "./state.ts";
 
 export interface Resumption {
   /** The checkpoint's folder. */
@@ -25,7 +25,7 @@ const MAY_CHANGE =
 
 /** What the values of reference_point_scope stand for. */
 const rowsOf = { microbatch: "microbatch", step: "update" } as const;
-/** For people. */
+/** What messages call the methods. */
 const METHOD_NAMES = { kto: "KTO training", sft: "supervised fine-tuning" } as const;
 
 /**
@@ -178,12 +178,12 @@ function checkSame(
       `The run of ${path} made its mismatched pairs within each ${rowsOf[state.pairsWithin]}, and this version of kto-webgpu makes them within each ${rowsOf[plan.scope]} (reference_point_scope "${plan.scope}"): start in another output_dir.`,
     );
   }
-  if (state.data !== digestOf(plan.examples)) {
+  if (state.data !== digestOfExamples(plan.examples)) {
     throw new ConfigError(
       `The data is not that of the run of ${path}: its rows, their order or their tokens changed; give the same data, or start in another output_dir.`,
     );
   }
-  if (rows && state.evaluationData !== undefined && state.evaluationData !== digestOf(rows)) {
+  if (rows && state.evaluationData !== undefined && state.evaluationData !== digestOfExamples(rows)) {
     throw new ConfigError(
       `The rows to evaluate on are not those of the run of ${path}, so that its evaluations before and after could not be compared: give the same rows, set eval_strategy to "no", or start in another output_dir.`,
     );

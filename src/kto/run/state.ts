@@ -227,7 +227,7 @@ export function kernelDigest(): string {
 }
 
 /** SHA-256 of examples in their order: token ids, where prompts end, labels. */
-export function digestOf(examples: readonly BatchExample[]): string {
+export function digestOfExamples(examples: readonly BatchExample[]): string {
   const hash = platform.sha256();
   for (const { promptIds, completionIds, label } of examples) {
     const words = Uint32Array.from([promptIds.length, completionIds.length, label ? 1 : 0]);

@@ -7,12 +7,12 @@ import type { RunParts } from "./run.ts";
 
 /** Seconds by the clock on the wall, without loading, compiling, samples and saving. */
 export interface RunTimes {
-  /** Updates that an earlier run did, which this one goes on from. */
+  /** Updates that were done before the checkpoint from which this run goes on; 0 for a new run. */
   readonly done: number;
-  /** Updates after them. */
+  /** Updates that this run does itself. */
   readonly updates: number;
   readonly secondsPerUpdate: number;
-  /** How often the run evaluates in them. */
+  /** How often the run evaluates during its own updates. */
   readonly evaluations: number;
   readonly secondsPerEvaluation: number;
   /** What a cached reference takes before the run; 0 where the cache holds it, and for other references. */

@@ -1,6 +1,7 @@
 /**
- * A run's metrics in the trackers that `report_to` names. It follows the run, gives each tracker the lines of its log as
- * they come, and keeps in trackers.json what a run that is resumed continues there. No failure of a tracker ends a run.
+ * A run's metrics in the trackers that `report_to` names. It follows the run, gives each tracker the lines of its log
+ * as they come, and keeps in trackers.json what a run that is resumed continues there. No failure of a tracker ends a
+ * run.
  */
 import * as z from "zod";
 import { platform } from "../../engine/platform/index.ts";

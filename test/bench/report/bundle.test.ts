@@ -1,6 +1,6 @@
 /**
- * The bundle: one file that unpacks itself, starts with no Node in the PATH and leaves nothing behind. That it runs where
- * there is nothing but libc and a driver, and how its tests and figures come out, scripts/check-bundle.sh shows.
+ * The bundle: one file that unpacks itself, starts with no Node in the PATH and leaves nothing behind. That it runs
+ * where there is nothing but libc and a driver, and how its tests and figures come out, scripts/check-bundle.sh shows.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";

@@ -1,4 +1,7 @@
-/** What the report leaves out, and why: operations as the engine's own programs count them, seconds that follow from the peaks. */
+/**
+ * What the report leaves out, and why: operations as the engine's own programs count them, seconds that follow from the
+ * peaks.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -19,8 +22,9 @@ beforeAll(() => {
 afterAll(() => rmSync(scratch, { recursive: true }));
 
 describe("operations of an update", () => {
-  // A width of 256, so that matmuls outweigh norms and activations, which are not estimated, as in real models; completions
-  // of 64, since the head's rows are padded. Attention's kernels count 64 keys a row, whatever the rows are.
+  // A width of 256, so that matmuls outweigh norms and activations, which are not estimated, as in real models;
+  // completions of 64, since the head's rows are padded. Attention's kernels count 64 keys a row, whatever the rows
+  // are.
   it.each([
     { name: "the whole model", loraRank: undefined },
     { name: "an adapter", loraRank: 4 },

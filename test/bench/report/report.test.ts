@@ -1,6 +1,7 @@
 /**
- * How a report is put together: parts in processes of their own, what each has found, one that dies, the files and the exit
- * code. The parts are a script's here; what the real ones measure, `npm run gpu-report -- --quick` shows in a minute.
+ * How a report is put together: parts in processes of their own, what each has found, one that dies, the files and the
+ * exit code. The parts are a script's here; what the real ones measure, `npm run gpu-report -- --quick` shows in a
+ * minute.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
 /**
- * `kto train --dry_run`: the memory that it tells is what the run itself would hold, by category, and nothing is written.
- * The run is stopped where its trainer has allocated everything.
+ * `kto train --dry_run`: the memory that it tells is what the run itself would hold, by category, and nothing is
+ * written. The run is stopped where its trainer has allocated everything.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,4 +1,6 @@
-/** kto eval, and kto train with rows to evaluate on: what is printed, what lies in the output folder, what is refused. */
+/**
+ * kto eval, and kto train with rows to evaluate on: what is printed, what lies in the output folder, what is refused.
+ */
 
 import { existsSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";

@@ -1,4 +1,6 @@
-/** `kto merge`: its options, what it prints and writes, and what it refuses. What a merged model computes: peft.test.ts. */
+/**
+ * `kto merge`: its options, what it prints and writes, and what it refuses. What a merged model computes: peft.test.ts.
+ */
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * Runs of kto train that end before their time: killed, stopped by a signal, with files that cannot be written. Each goes
- * on from its last checkpoint to the same bits.
+ * Runs of kto train that end before their time: killed, stopped by a signal, with files that cannot be written. Each
+ * goes on from its last checkpoint to the same bits.
  */
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";

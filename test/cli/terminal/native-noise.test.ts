@@ -1,4 +1,6 @@
-/** What drivers and Dawn write to stderr by themselves, on a machine whose drivers do not fit: shown with --debug only. */
+/**
+ * What drivers and Dawn write to stderr by themselves, on a machine whose drivers do not fit: shown with --debug only.
+ */
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";

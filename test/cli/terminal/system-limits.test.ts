@@ -42,7 +42,8 @@ test("a range that we get wrong is a bug still", () => {
 });
 
 test("a command that may open too few files", async () => {
-  // Which file is the first that Node may not open depends on the machine, so the limit is met at a place of our choice.
+  // Which file is the first that Node may not open depends on the machine, so the limit is met at a place of our
+  // choice.
   vi.spyOn(platform, "exists").mockRejectedValue(withCode("EMFILE", "EMFILE: too many open files, open 'rows.jsonl'"));
   const { code, stderr } = await kto("data", "--dataset_name", "rows.jsonl");
   vi.restoreAllMocks();

@@ -1,4 +1,7 @@
-/** Arenas in one buffer and in several: every parameter in its place, and a whole training step that gives the same bits. */
+/**
+ * Arenas in one buffer and in several: every parameter in its place, and a whole training step that gives the same
+ * bits.
+ */
 import { describe, expect, it } from "vitest";
 import { Arena, ParameterLayout } from "../../../src/engine/gpu/arena.ts";
 import { elementBytes, elementCount } from "../../../src/engine/gpu/tensor.ts";

@@ -1,4 +1,6 @@
-/** AdamW over a model's arena against float64: every parameter, decay, clip, windows, and gradients that are not finite. */
+/**
+ * AdamW over a model's arena against float64: every parameter, decay, clip, windows, and gradients that are not finite.
+ */
 import { afterAll, describe, expect, it } from "vitest";
 import type { ParameterLayout } from "../../../src/engine/gpu/arena.ts";
 import { AdamW, type AdamWOptions } from "../../../src/engine/gpu/optimizer.ts";

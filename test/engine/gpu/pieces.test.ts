@@ -1,6 +1,6 @@
 /**
- * Dispatches in pieces: every workgroup of a grid runs once, no piece exceeds the limit, and neither kernels nor a whole
- * update change a bit whatever the limit is.
+ * Dispatches in pieces: every workgroup of a grid runs once, no piece exceeds the limit, and neither kernels nor a
+ * whole update change a bit whatever the limit is.
  */
 import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";

@@ -22,8 +22,8 @@ const device = await sharedDevice();
 const folder = temporaryFolder();
 
 /**
- * Three full windows of 256 tokens at the limit below and a fourth that is not. A multiple of 4: kernels for other sizes
- * have tests of their own, and a software adapter takes a minute to compile them.
+ * Three full windows of 256 tokens at the limit below and a fourth that is not. A multiple of 4: kernels for other
+ * sizes have tests of their own, and a software adapter takes a minute to compile them.
  */
 const VOCABULARY = 1004;
 /** 256 rows of a table [V, 16]; all else in these tests fits. */

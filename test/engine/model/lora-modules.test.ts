@@ -1,4 +1,6 @@
-/** Which modules an adapter has, with what rank and alpha: as PEFT's own functions decide (scripts/peft-selection.py). */
+/**
+ * Which modules an adapter has, with what rank and alpha: as PEFT's own functions decide (scripts/peft-selection.py).
+ */
 import { describe, expect, it } from "vitest";
 import { parseModelConfig } from "../../../src/engine/model/config/config.ts";
 import type { LoraOptions } from "../../../src/engine/model/lora-modules.ts";

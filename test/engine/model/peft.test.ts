@@ -53,7 +53,10 @@ async function shapesOf(into: string): Promise<Record<string, readonly number[]>
 
 const configOf = (into: string) => JSON.parse(readFileSync(join(into, "adapter_config.json"), "utf8"));
 
-/** What PEFT 0.18.1 writes for get_peft_model(model, LoraConfig(r=4, lora_alpha=6, lora_dropout=0.05, task_type="CAUSAL_LM")). */
+/**
+ * What PEFT 0.18.1 writes for get_peft_model(model, LoraConfig(r=4, lora_alpha=6, lora_dropout=0.05,
+ * task_type="CAUSAL_LM")).
+ */
 const PEFT_CONFIG = {
   alora_invocation_tokens: null,
   alpha_pattern: {},

@@ -1,4 +1,6 @@
-/** Descriptor 2 is silenced in commands alone: in a program, another thread could open a file in its place meanwhile. */
+/**
+ * Descriptor 2 is silenced in commands alone: in a program, another thread could open a file in its place meanwhile.
+ */
 import { spawnSync } from "node:child_process";
 import { pathToFileURL } from "node:url";
 import { expect, test } from "vitest";

@@ -1,4 +1,7 @@
-/** What a tokenizer.json can make of a text: hangs and floods are told in a sentence, usual files have no limit to pay for. */
+/**
+ * What a tokenizer.json can make of a text: hangs and floods are told in a sentence, usual files have no limit to pay
+ * for.
+ */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Tokenizer } from "@huggingface/tokenizers";

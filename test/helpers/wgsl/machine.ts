@@ -1,7 +1,7 @@
 /**
- * Runs a kernel's WGSL on the CPU, invocation by invocation, with subgroups of any size. Unlike a GPU it stops at whatever
- * WGSL leaves to the adapter: an index outside of its array, lanes of a subgroup or invocations of a workgroup that wait at
- * different places, a value from a lane that does not exist (which is NaN here).
+ * Runs a kernel's WGSL on the CPU, invocation by invocation, with subgroups of any size. Unlike a GPU it stops at
+ * whatever WGSL leaves to the adapter: an index outside of its array, lanes of a subgroup or invocations of a workgroup
+ * that wait at different places, a value from a lane that does not exist (which is NaN here).
  */
 import type { Kernel, Values } from "../../../src/kernels/kernel.ts";
 import { uniformWords } from "../../../src/kernels/kernel.ts";

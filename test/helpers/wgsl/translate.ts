@@ -1,7 +1,7 @@
 /**
- * A kernel's finished WGSL as JavaScript: a function for each of its own, a generator where invocations wait for each other
- * at barriers or exchange values within a subgroup. No package runs WGSL with barriers and subgroups. It covers what kernels
- * use; anything else throws. `machine.ts` runs it.
+ * A kernel's finished WGSL as JavaScript: a function for each of its own, a generator where invocations wait for each
+ * other at barriers or exchange values within a subgroup. No package runs WGSL with barriers and subgroups. It covers
+ * what kernels use; anything else throws. `machine.ts` runs it.
  */
 import type { Code, Site, WgslFunction } from "./code.ts";
 import { Expressions } from "./expressions.ts";
@@ -315,7 +315,10 @@ class Translator extends Expressions {
   }
 }
 
-/** Vectors are never changed in place here; arrays and structs are, so a variable gets its own of what another one holds. */
+/**
+ * Vectors are never changed in place here; arrays and structs are, so a variable gets its own of what another one
+ * holds.
+ */
 function copied({ js, type, assign }: Code): string {
   const isOwn = assign === undefined || (type.kind !== "array" && type.kind !== "struct");
   return isOwn ? js : `structuredClone(${js})`;

@@ -1,4 +1,7 @@
-/** The types of WGSL that kernels use, and what their operators and built-in functions are in JavaScript, number by number. */
+/**
+ * The types of WGSL that kernels use, and what their operators and built-in functions are in JavaScript, number by
+ * number.
+ */
 
 /** `float` and `int` are the abstract types of literals, which take the type of what they meet. */
 export type Scalar = "f32" | "f16" | "u32" | "i32" | "bool" | "float" | "int";

@@ -176,7 +176,7 @@ describe("columns of several layouts: the layout follows from all of them", () =
     expect(missing({ prompt: "Hi" })).toThrow('"completion" is missing');
     expect(missing({ ...texts, messages: chosen })).toThrow('"label" is missing');
     expect(missing({ messages: chosen })).toThrow('"label" is missing');
-    expect(missing({ ...texts, liked: true })).toThrow("column_mapping '{\"label\":\"liked\"}'");
+    expect(missing({ ...texts, liked: true })).toThrow('column_mapping \'{"label":"liked"}\'');
     expect(missing({ chosen: "a" })).toThrow('"rejected" is missing');
     expect(missing({ prompt: "Hi", rejected: "a" })).toThrow('"chosen" is missing');
     expect(missing({ prompt_ids: [1], label: true })).toThrow('"completion_ids" is missing');

@@ -1,4 +1,6 @@
-/** Contents that are lists of parts: joined for templates of text, left to templates that take them, refused otherwise. */
+/**
+ * Contents that are lists of parts: joined for templates of text, left to templates that take them, refused otherwise.
+ */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { createChatTemplate } from "../../../src/engine/text/chat-template.ts";

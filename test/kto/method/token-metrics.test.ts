@@ -1,4 +1,7 @@
-/** logits/chosen, logits/rejected and entropy of a run: against float64, of which update, and that training feels nothing. */
+/**
+ * logits/chosen, logits/rejected and entropy of a run: against float64, of which update, and that training feels
+ * nothing.
+ */
 import { describe, expect, it } from "vitest";
 import type { BatchExample } from "../../../src/kto/method/batch.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";

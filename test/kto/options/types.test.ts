@@ -1,6 +1,6 @@
 /**
- * The option types that editors show are written out; here the compiler holds them to the schemas, in both directions, and
- * a test holds their docstrings to the help text and the defaults.
+ * The option types that editors show are written out; here the compiler holds them to the schemas, in both directions,
+ * and a test holds their docstrings to the help text and the defaults.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

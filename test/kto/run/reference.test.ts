@@ -76,7 +76,9 @@ interface Outcome {
   readonly referenceBytes: number;
 }
 
-/** A KTO run that goes on with the tuned adapter, loaded as a process would; `stopAfter` breaks it off as a kill does. */
+/**
+ * A KTO run that goes on with the tuned adapter, loaded as a process would; `stopAfter` breaks it off as a kill does.
+ */
 async function goOn(
   options: Options = {},
   {

@@ -1,4 +1,7 @@
-/** The final save where the output folder cannot be written: the training is not lost, and the sentence says where it is. */
+/**
+ * The final save where the output folder cannot be written: the training is not lost, and the sentence says where it
+ * is.
+ */
 import { existsSync, mkdirSync, readdirSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";

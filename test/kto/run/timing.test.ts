@@ -22,7 +22,8 @@ it("the update whose size is nearest to the mean stands for all", () => {
     completionIds: [5, 6],
     label: true,
   });
-  // Two rows an update, in the order of the file: 21, 1801, 201, 25, 1001 prompt tokens, 610 on average, 201 the median.
+  // Two rows an update, in the order of the file: 21, 1801, 201, 25, 1001 prompt tokens, 610 on average, 201 the
+  // median.
   const lengths = [10, 11, 900, 901, 100, 101, 12, 13, 500, 501];
   const plan = new RunPlan(
     lengths.map(row),

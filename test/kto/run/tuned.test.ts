@@ -1,6 +1,6 @@
 /**
- * Runs whose kernels the tuner really chose: a model just large enough to be worth its measurements, on devices of their
- * own, since a choice stands once it is made.
+ * Runs whose kernels the tuner really chose: a model just large enough to be worth its measurements, on devices of
+ * their own, since a choice stands once it is made.
  */
 import { mkdtempSync, readdirSync } from "node:fs";
 import { join } from "node:path";

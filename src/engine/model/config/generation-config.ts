@@ -28,7 +28,8 @@ export async function readGenerationDefaults(folder: string) {
 }
 
 /**
- * What the file sets; the rest is undefined. `ignored` are keys that would change what is generated but are not supported.
+ * What the file sets; the rest is undefined. `ignored` are keys that would change what is generated but are not
+ * supported.
  *
  * @param file for messages
  */

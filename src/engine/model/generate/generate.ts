@@ -48,7 +48,7 @@ export interface GeneratorOptions {
 const START_LENGTH = 256;
 
 interface Sequence {
-  /** Of the prompt, in the call. */
+  /** The position of its prompt in the list that the caller gave. */
   readonly index: number;
   readonly slot: number;
   readonly random: Random;
@@ -58,8 +58,9 @@ interface Sequence {
 }
 
 /**
- * Continues prompts with one model, with memory for a fixed number of sequences; the cache grows with their tokens. Throws
- * ConfigError for sizes and options out of range, AdapterError when the memory does not fit; `free` gives it back.
+ * Continues prompts with one model, with memory for a fixed number of sequences; the cache grows with their tokens.
+ * Throws ConfigError for sizes and options out of range, AdapterError when the memory does not fit; `free` gives it
+ * back.
  */
 export class Generator {
   readonly device: Device;
@@ -249,8 +250,8 @@ export class Generator {
   }
 
   /**
-   * Passes that take their tokens on the device: each is submitted before the host has read the tokens of the one before,
-   * as long as all its sequences go on. When one ends, what the pass ahead computed for it is dropped.
+   * Passes that take their tokens on the device: each is submitted before the host has read the tokens of the one
+   * before, as long as all its sequences go on. When one ends, what the pass ahead computed for it is dropped.
    */
   async #goOnGreedily(
     sequences: Sequence[],

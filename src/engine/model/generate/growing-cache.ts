@@ -1,7 +1,7 @@
 /**
- * Keys and values of the tokens of several sequences, which generation adds to. Each sequence has a slot of the same number
- * of rows; where one is full all of them are doubled, so that a generator that may hold long sequences takes their memory
- * when they are long. Not the passes that read it: these are recorded again for the new buffers.
+ * Keys and values of the tokens of several sequences, which generation adds to. Each sequence has a slot of the same
+ * number of rows; where one is full all of them are doubled, so that a generator that may hold long sequences takes
+ * their memory when they are long. Not the passes that read it: these are recorded again for the new buffers.
  */
 import type { Device } from "../../gpu/device.ts";
 import { byteLength, type Tensor } from "../../gpu/tensor.ts";
@@ -56,8 +56,8 @@ export class GrowingCache {
   }
 
   /**
-   * Makes room for this many tokens of each sequence and keeps what is held. Layer by layer, so that no more than one is
-   * there twice. Returns whether there are new buffers.
+   * Makes room for this many tokens of each sequence and keeps what is held. Layer by layer, so that no more than one
+   * is there twice. Returns whether there are new buffers.
    */
   grow(length: number): boolean {
     const { most } = this.#size;

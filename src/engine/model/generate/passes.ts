@@ -1,7 +1,7 @@
 /**
- * The passes of generation: rows, each a token of some sequence, through all layers with the cache, and what comes of those
- * that have a next token, their logits or the likeliest token. Knows rows and slots of the cache; which sequence goes on
- * and how is `generate.ts`.
+ * The passes of generation: rows, each a token of some sequence, through all layers with the cache, and what comes of
+ * those that have a next token, their logits or the likeliest token. Knows rows and slots of the cache; which sequence
+ * goes on and how is `generate.ts`.
  */
 import { NO_ROW } from "../../../kernels/embedding.ts";
 import { likeliestToken, nextRows } from "../../../kernels/next-token.ts";
@@ -33,8 +33,8 @@ export interface Submitted {
 const PREFILL_ROWS = 1024;
 
 /**
- * Rows that a program is recorded for: one (a matmul has a tile for it), four, and from there on steps of eight, or of a
- * quarter of the power of two below, so that passes stay few and few rows are padding.
+ * Rows that a program is recorded for: one (a matmul has a tile for it), four, and from there on steps of eight, or of
+ * a quarter of the power of two below, so that passes stay few and few rows are padding.
  */
 export function rowCapacity(rows: number): number {
   if (rows <= 4) return rows <= 1 ? 1 : 4;

@@ -48,8 +48,8 @@ export function checkTensors(config: ModelConfig, files: WeightFiles): { prefix:
 }
 
 /**
- * A sentence on an lm_head that is ignored: config.json ties the head to the embedding, and the weight files hold a head
- * with other numbers. Transformers 4 ties them all the same; undefined where there is none, or the same one.
+ * A sentence on an lm_head that is ignored: config.json ties the head to the embedding, and the weight files hold a
+ * head with other numbers. Transformers 4 ties them all the same; undefined where there is none, or the same one.
  */
 export async function ignoredHead(config: ModelConfig, files: WeightFiles): Promise<string | undefined> {
   const head = files.tensors.get("lm_head.weight");

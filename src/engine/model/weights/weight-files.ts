@@ -35,8 +35,8 @@ export interface WeightFiles {
 /**
  * Opens the weights of a model folder. model.safetensors goes before shards, as in Hugging Face's own loader.
  *
- * @throws ModelFormatError naming the file: no weights, a malformed index, a shard that is missing or lacks a tensor that
- * the index finds in it, a tensor in two shards
+ * @throws ModelFormatError naming the file: no weights, a malformed index, a shard that is missing or lacks a tensor
+ * that the index finds in it, a tensor in two shards
  */
 export async function openWeights(folder: string): Promise<WeightFiles> {
   const single = platform.joinPath(folder, WEIGHTS_FILE);

@@ -58,7 +58,8 @@ function joined(first: Uint8Array, second: Uint8Array): Uint8Array<ArrayBuffer> 
 }
 
 /**
- * A tensor of the weight files by pieces: rounded to `dtype`, as bytes in `format`. Throws ModelFormatError if not finite.
+ * A tensor of the weight files by pieces: rounded to `dtype`, as bytes in `format`. Throws ModelFormatError if not
+ * finite.
  */
 async function* readPieces(
   files: WeightFiles,

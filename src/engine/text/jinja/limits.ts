@@ -42,8 +42,8 @@ export class Budget {
   }
 
   /**
-   * Takes steps before the work that they stand for is done. Steps below zero would give some back and NaN would end the
-   * limit, so both are refused as too many.
+   * Takes steps before the work that they stand for is done. Steps below zero would give some back and NaN would end
+   * the limit, so both are refused as too many.
    */
   spend(steps: number): void {
     if (!(steps >= 0 && steps <= this.#steps)) throw this.#exceeded(`more than ${counted(this.#limits.steps, "step")}`);
@@ -70,8 +70,8 @@ export class Budget {
   }
 
   /**
-   * Takes the steps of searching a text from its end. JavaScript's search from the right compares again at every place, so
-   * its time grows with the product of both lengths.
+   * Takes the steps of searching a text from its end. JavaScript's search from the right compares again at every place,
+   * so its time grows with the product of both lengths.
    */
   searchFromRight(text: string, wanted: string): void {
     this.spend((text.length * wanted.length) / comparisonsPerStep);

@@ -1,6 +1,6 @@
 /**
- * Methods of text marked as HTML, as MarkupSafe has them: what they put in is escaped, and what they give is marked. The
- * methods themselves are those of any text (string-methods.ts).
+ * Methods of text marked as HTML, as MarkupSafe has them: what they put in is escaped, and what they give is marked.
+ * The methods themselves are those of any text (string-methods.ts).
  */
 import type { Budget } from "./limits.ts";
 import { escapeHtml } from "./numbers.ts";

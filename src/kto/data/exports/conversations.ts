@@ -3,7 +3,7 @@ import { contentOf, roleOf } from "./forms.ts";
 import { oneOf } from "./thumbs.ts";
 import { pathTo, type TreeNode } from "./tree.ts";
 import type { Finding, Json, Reason, Shape, Turn } from "./types.ts";
-import { dayOf, fromCell, holds, idOr, isJson, listOf, member, textOr, timeOf } from "./values.ts";
+import { dayOf, fromCell, holds, idOr, isObject, listOf, member, textOr, timeOf } from "./values.ts";
 
 /** The parent of LibreChat's first messages (NO_PARENT). */
 const noParent = "00000000-0000-0000-0000-000000000000";
@@ -37,7 +37,7 @@ function libreChatTurn(message: Json): Turn {
 function* flattened(messages: readonly unknown[]): Generator<Json> {
   const waiting = [...messages].reverse();
   for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
-    if (!isJson(next)) continue;
+    if (!isObject(next)) continue;
     yield next;
     for (const child of listOf(next.children).toReversed()) waiting.push(child);
   }
@@ -80,7 +80,7 @@ function* libreChatFindings(record: Json): Generator<Finding> {
 function* chainlitFindings(record: Json): Generator<Finding> {
   const withFiles = new Set(listOf(record.elements).map((element) => member(element, "forId")));
   const steps = listOf(record.steps)
-    .filter(isJson)
+    .filter(isObject)
     .filter(({ type }) => type === "user_message" || type === "assistant_message")
     .map((step) => ({ step, time: timeOf(step.createdAt) ?? 0 }))
     .sort((a, b) => a.time - b.time);
@@ -124,7 +124,7 @@ function chatUiTurn(message: Json): Turn {
 
 /** chat-ui: a message lists its ancestors; files without a root message hold one line of conversation. */
 function* chatUiFindings(record: Json, position: number): Generator<Finding> {
-  const messages = listOf(fromCell(record.messages)).filter(isJson);
+  const messages = listOf(fromCell(record.messages)).filter(isObject);
   const byId = new Map(messages.map((message) => [textOr(message.id, ""), message]));
   const preprompt = textOr(record.preprompt, "");
   const withSystem = (turns: readonly Turn[]): readonly Turn[] =>
@@ -165,7 +165,7 @@ export const conversationShapes: readonly Shape[] = [
   {
     name: "Chainlit threads",
     lookedFor: "steps with type, output and feedback",
-    matches: ({ steps }) => isJson(listOf(steps)[0]) && "type" in (listOf(steps)[0] as Json),
+    matches: ({ steps }) => isObject(listOf(steps)[0]) && "type" in (listOf(steps)[0] as Json),
     findings: chainlitFindings,
   },
   {

@@ -3,7 +3,7 @@
  * answers, LangChain's serialised messages. A form that is not known gives an undefined text.
  */
 import type { Reason, Turn } from "./types.ts";
-import { fromCell, holds, isJson, listOf, member, textOr } from "./values.ts";
+import { fromCell, holds, isObject, listOf, member, textOr } from "./values.ts";
 
 const roles: Readonly<Record<string, string>> = {
   system: "system",
@@ -69,11 +69,11 @@ function isFile(part: unknown, type: unknown): boolean {
 export function messageOf(value: unknown): Turn | undefined {
   // LangChain: {"lc": 1, "type": "constructor", "id": [..., "HumanMessage"], "kwargs": {...}}
   const kwargs = member(value, "kwargs");
-  if (isJson(kwargs)) {
+  if (isObject(kwargs)) {
     const name = textOr(listOf(member(value, "id")).at(-1), "").replace(/Message(Chunk)?$/, "");
     return messageFrom(name, kwargs);
   }
-  if (!isJson(value) || !("content" in value || "tool_calls" in value)) return undefined;
+  if (!isObject(value) || !("content" in value || "tool_calls" in value)) return undefined;
   return messageFrom(value.role ?? value.type, value);
 }
 
@@ -81,7 +81,7 @@ function messageFrom(speaker: unknown, fields: unknown): Turn | undefined {
   const role = roleOf(speaker);
   if (role === undefined) return undefined;
   const { text, faults } = contentOf(member(fields, "content"));
-  const called = holds(member(fields, "tool_calls")) || isJson(member(fields, "function_call"));
+  const called = holds(member(fields, "tool_calls")) || isObject(member(fields, "function_call"));
   return { role, text, faults: called ? [...faults, "tool-call"] : faults };
 }
 
@@ -97,7 +97,7 @@ export function chatOf(value: unknown, speaker: "user" | "assistant", depth = 0)
   if (value === null || value === undefined) return speaker === "user" ? [] : [{ role: speaker, text: "" }];
   if (typeof value === "string") {
     const inside = fromCell(value);
-    return isJson(inside) || Array.isArray(inside)
+    return isObject(inside) || Array.isArray(inside)
       ? chatOf(inside, speaker, depth + 1)
       : [{ role: speaker, text: value }];
   }

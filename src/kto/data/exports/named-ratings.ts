@@ -2,7 +2,7 @@
 import { turnsOf } from "./forms.ts";
 import { majority } from "./thumbs.ts";
 import type { Finding, Json, Reading, Shape } from "./types.ts";
-import { dayOf, fromCell, idOr, isJson, listOf, member, textOr } from "./values.ts";
+import { dayOf, fromCell, idOr, isObject, listOf, member, textOr } from "./values.ts";
 
 /** The columns of Langfuse's tables that are no scores. */
 const langfuseColumns: ReadonlySet<string> = new Set([
@@ -54,9 +54,9 @@ function* langSmithFindings(record: Json, { names, thumbOf, position }: Reading)
 /** Argilla's records have fields, or flattened the names themselves, and "thumb.responses" for a question "thumb". */
 function* argillaFindings(record: Json, { names, thumbOf, position }: Reading): Generator<Finding> {
   const { prompt = "", completion = "", label = "" } = names;
-  const fields = isJson(record.fields) ? record.fields : record;
+  const fields = isObject(record.fields) ? record.fields : record;
   const statuses = listOf(record[`${label}.responses.status`]);
-  const values = isJson(record.responses)
+  const values = isObject(record.responses)
     ? listOf(member(record.responses, label)).map((response) => member(response, "value"))
     : listOf(record[`${label}.responses`]).filter((_, i) => (statuses[i] ?? "submitted") === "submitted");
   yield {
@@ -87,7 +87,7 @@ function* labelStudioFindings(record: Json, { names, thumbOf, position }: Readin
       );
     });
   const { data } = record;
-  const isThere = isJson(data) && Object.hasOwn(data, prompt) && Object.hasOwn(data, completion);
+  const isThere = isObject(data) && Object.hasOwn(data, prompt) && Object.hasOwn(data, completion);
   yield {
     id: idOr(record.id, position),
     thumb: majority(votes),
@@ -96,7 +96,7 @@ function* labelStudioFindings(record: Json, { names, thumbOf, position }: Readin
   };
 }
 
-const keysOf = (value: unknown) => Object.keys(isJson(value) ? value : {});
+const keysOf = (value: unknown) => Object.keys(isObject(value) ? value : {});
 const suffix = ".responses";
 
 export const namedRatingShapes: readonly Shape[] = [
@@ -122,7 +122,7 @@ export const namedRatingShapes: readonly Shape[] = [
     name: "Argilla records",
     lookedFor: "fields and responses",
     matches: (record) =>
-      (isJson(record.fields) && isJson(record.responses)) ||
+      (isObject(record.fields) && isObject(record.responses)) ||
       ("_server_id" in record && keysOf(record).some((name) => name.endsWith(suffix))),
     findings: argillaFindings,
     named: ["prompt", "completion", "label"],
@@ -136,7 +136,7 @@ export const namedRatingShapes: readonly Shape[] = [
   {
     name: "Label Studio tasks",
     lookedFor: "data and annotations",
-    matches: ({ data, annotations }) => isJson(data) && Array.isArray(annotations),
+    matches: ({ data, annotations }) => isObject(data) && Array.isArray(annotations),
     findings: labelStudioFindings,
     named: ["prompt", "completion", "label"],
     ratingNames: (record) => resultsOf(record).map((result) => textOr(member(result, "from_name"), "")),

@@ -6,7 +6,7 @@ import { platform, type ReadableDatabase } from "../../../engine/platform/index.
 import { DatasetError } from "../../../errors.ts";
 import { chatThumbs, feedbackRating } from "./open-webui.ts";
 import type { Json, Rating, Shape } from "./types.ts";
-import { isJson, member, textOr } from "./values.ts";
+import { isObject, member, textOr } from "./values.ts";
 
 /** The endings of names that databases have. */
 export const databaseEndings: readonly string[] = ["db", "sqlite", "sqlite3"];
@@ -119,7 +119,7 @@ function decoded(fields: Json, columns: readonly string[]): Json {
     } catch {
       record[column] = undefined;
     }
-    if (!isJson(record[column])) delete record[column];
+    if (!isObject(record[column])) delete record[column];
   }
   return record;
 }

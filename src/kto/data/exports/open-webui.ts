@@ -6,7 +6,7 @@ import { contentOf, roleOf } from "./forms.ts";
 import { oneOf } from "./thumbs.ts";
 import { pathTo, type TreeNode } from "./tree.ts";
 import type { Finding, Json, Rating, Reason, Shape, Turn } from "./types.ts";
-import { dayOf, holds, idOr, isJson, member, textOr, timeOf } from "./values.ts";
+import { dayOf, holds, idOr, isObject, member, textOr, timeOf } from "./values.ts";
 
 const thumbOf = (value: unknown) => oneOf(value, [1, "1"], [-1, "-1"]);
 
@@ -15,13 +15,13 @@ const thumbOf = (value: unknown) => oneOf(value, [1, "1"], [-1, "-1"]);
  *
  * @param isSnapshot whether the chat was stored when the message was rated, so that its texts are the rated ones
  */
-function turnsOf(chat: unknown, id: string, isSnapshot: boolean): readonly Turn[] | Reason {
+function chatTurns(chat: unknown, id: string, isSnapshot: boolean): readonly Turn[] | Reason {
   const messages = member(chat, "history", "messages");
   const own = textOr(member(chat, "params", "system"), "");
   const system = own === "" ? textOr(member(chat, "system"), "") : own;
   const nodeOf = (name: string): TreeNode | undefined => {
     const message = member(messages, name);
-    if (!isJson(message)) return undefined;
+    if (!isObject(message)) return undefined;
     return { parent: textOr(message.parentId, undefined), turn: () => turnOf(message, isSnapshot) };
   };
   return pathTo(id, nodeOf, system === "" ? undefined : { role: "system", text: system });
@@ -60,8 +60,8 @@ export function feedbackRating(record: Json, position: number, currentChat?: () 
     thumb: thumbOf(member(record, "data", "rating")),
     turns: () => {
       const snapshot = member(record, "snapshot", "chat", "chat");
-      const isUsable = isJson(member(snapshot, "history", "messages"));
-      return turnsOf(isUsable ? snapshot : currentChat?.(), messageId, isUsable);
+      const isUsable = isObject(member(snapshot, "history", "messages"));
+      return chatTurns(isUsable ? snapshot : currentChat?.(), messageId, isUsable);
     },
     answer: answerName(member(record, "meta", "chat_id"), messageId),
     rater: textOr(record.user_id, ""),
@@ -84,7 +84,7 @@ export function* chatThumbs(record: Json): Generator<ChatThumb | "unrated"> {
   const { chat } = record;
   const messages = member(chat, "history", "messages");
   const earliest = new Map<string, { id: string; timestamp: number }>();
-  const entries = Object.entries(isJson(messages) ? messages : {});
+  const entries = Object.entries(isObject(messages) ? messages : {});
   const timestampOf = (message: unknown) => timeOf(member(message, "timestamp")) ?? 0;
   for (const [id, message] of entries) {
     const feedbackId = textOr(member(message, "feedbackId"), undefined);
@@ -106,7 +106,7 @@ export function* chatThumbs(record: Json): Generator<ChatThumb | "unrated"> {
     const rating: Rating = {
       id: messageId,
       thumb: thumbOf(given),
-      turns: () => turnsOf(chat, messageId, false),
+      turns: () => chatTurns(chat, messageId, false),
       faults: isCopy ? ["edited"] : [],
       answer: answerName(record.id, messageId),
       rater: textOr(record.user_id, ""),
@@ -133,7 +133,7 @@ export const openWebUiShapes: readonly Shape[] = [
   {
     name: "Open WebUI chats",
     lookedFor: "chat.history.messages",
-    matches: ({ chat }) => isJson(member(chat, "history", "messages")),
+    matches: ({ chat }) => isObject(member(chat, "history", "messages")),
     findings: chatFindings,
     newestFirst: true,
   },

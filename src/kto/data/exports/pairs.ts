@@ -2,7 +2,7 @@
 import { contentOf, messageOf, roleOf } from "./forms.ts";
 import { oneOf } from "./thumbs.ts";
 import type { Finding, Json, Reading, Reason, Shape, Thumb, Turn } from "./types.ts";
-import { dayOf, fromCell, idOr, isJson, listOf, member, textOr } from "./values.ts";
+import { dayOf, fromCell, idOr, isObject, listOf, member, textOr } from "./values.ts";
 
 /** What was said of a pair: a side that won, both were bad, neither was better, or nothing that can be read. */
 type Winner = "a" | "b" | "bad" | "tie" | Exclude<Thumb, boolean>;
@@ -57,7 +57,7 @@ function kaggleFindings(record: Json, { position }: Reading): Iterable<Finding> 
   const won = (name: string) => ["1", "1.0"].includes(String(record[name]));
   const winner = won("winner_model_a") ? "a" : won("winner_model_b") ? "b" : won("winner_tie") ? "tie" : "no-rating";
   const texts = (value: unknown) => listOf(typeof fromCell(value) === "string" ? [value] : fromCell(value));
-  const turnsOf = (answers: unknown) => (): readonly Turn[] | Reason => {
+  const sideTurns = (answers: unknown) => (): readonly Turn[] | Reason => {
     const [asked, said] = [texts(record.prompt), texts(answers)];
     if (asked.length !== said.length) return "unreadable";
     return asked.flatMap((question, i): Turn[] => [
@@ -68,8 +68,8 @@ function kaggleFindings(record: Json, { position }: Reading): Iterable<Finding> 
   return sides(
     idOr(record.id, position),
     winner,
-    { turns: turnsOf(record.response_a), model: textOr(record.model_a, undefined) },
-    { turns: turnsOf(record.response_b), model: textOr(record.model_b, undefined) },
+    { turns: sideTurns(record.response_a), model: textOr(record.model_a, undefined) },
+    { turns: sideTurns(record.response_b), model: textOr(record.model_b, undefined) },
   );
 }
 
@@ -162,7 +162,7 @@ export const pairShapes: readonly Shape[] = [
   {
     name: "FastChat log",
     lookedFor: "type, tstamp and state",
-    matches: (record) => has(record, "type", "tstamp") && (isJson(record.state) || Array.isArray(record.states)),
+    matches: (record) => has(record, "type", "tstamp") && (isObject(record.state) || Array.isArray(record.states)),
     findings: logFindings,
   },
   {

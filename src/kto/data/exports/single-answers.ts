@@ -3,7 +3,7 @@ import { platform } from "../../../engine/platform/index.ts";
 import { contentOf, roleOf } from "./forms.ts";
 import { oneOf } from "./thumbs.ts";
 import type { Finding, Json, Reason, Shape, Turn } from "./types.ts";
-import { dayOf, fromCell, holds, idOr, isJson, listOf, member, textOr, timeOf } from "./values.ts";
+import { dayOf, fromCell, holds, idOr, isObject, listOf, member, textOr, timeOf } from "./values.ts";
 
 /** A question and its answer, both texts. */
 function twoTurns(question: unknown, answer: unknown, faults: readonly Reason[] = []): readonly Turn[] {
@@ -17,7 +17,7 @@ function twoTurns(question: unknown, answer: unknown, faults: readonly Reason[] 
 function* difyFindings(record: Json, position: number): Generator<Finding> {
   const listed = record.feedback_data;
   if (Array.isArray(listed)) {
-    for (const [i, one] of listed.entries()) yield* difyFindings(isJson(one) ? one : {}, i + 1);
+    for (const [i, one] of listed.entries()) yield* difyFindings(isObject(one) ? one : {}, i + 1);
     return;
   }
   const answer = textOr(record.ai_response, "");

@@ -1,14 +1,14 @@
 /** Reads members of values whose form is not known. Nothing here throws. */
 import type { Json } from "./types.ts";
 
-export function isJson(value: unknown): value is Json {
+export function isObject(value: unknown): value is Json {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** A member of an object's own; undefined if there is none, or if the value is no object. */
 export function member(value: unknown, ...path: readonly string[]): unknown {
   let found = value;
-  for (const name of path) found = isJson(found) && Object.hasOwn(found, name) ? found[name] : undefined;
+  for (const name of path) found = isObject(found) && Object.hasOwn(found, name) ? found[name] : undefined;
   return found;
 }
 

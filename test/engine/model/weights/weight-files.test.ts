@@ -1,4 +1,6 @@
-/** Weights in shards and in 16 bits: what Hugging Face writes is read, what is written it can read, and damage is named. */
+/**
+ * Weights in shards and in 16 bits: what Hugging Face writes is read, what is written it can read, and damage is named.
+ */
 import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";

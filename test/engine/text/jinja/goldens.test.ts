@@ -1,6 +1,6 @@
 /**
- * Chat templates as Python's jinja2 renders them with transformers' settings: scripts/make-template-goldens.py wrote the
- * goldens. Templates are ours, covering the language, and those of real models, which are read from their packages.
+ * Chat templates as Python's jinja2 renders them with transformers' settings: scripts/make-template-goldens.py wrote
+ * the goldens. Templates are ours, covering the language, and those of real models, which are read from their packages.
  */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -74,7 +74,8 @@ async function rendered(golden: Golden): Promise<Pick<Golden, "text" | "error" |
     return { text: template.render(messages, options) };
   } catch (error) {
     if (!(error instanceof ModelFormatError)) throw error;
-    // The class that our engine gives the refusal, never the golden's: an engine that refuses everything alike must fail.
+    // The class that our engine gives the refusal, never the golden's: an engine that refuses everything alike must
+    // fail.
     if (!(error.cause instanceof TemplateError)) throw error;
     const { kind, message } = error.cause;
     return golden.message === undefined ? { error: kind } : { error: kind, message };

@@ -1,4 +1,6 @@
-/** Open WebUI's database: read without being written to, whatever journals stand beside it. SQLite itself writes them. */
+/**
+ * Open WebUI's database: read without being written to, whatever journals stand beside it. SQLite itself writes them.
+ */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";

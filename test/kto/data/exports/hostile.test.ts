@@ -1,4 +1,6 @@
-/** Exports that are broken or made to break their reader: every one ends in a sentence or in a reason, none in a crash. */
+/**
+ * Exports that are broken or made to break their reader: every one ends in a sentence or in a reason, none in a crash.
+ */
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";

@@ -1,8 +1,8 @@
-/** `npm run gpu-report`: the report from a checkout. `--bundle [FILE]` packs it for a machine that has none (bundle/). */
+/** `npm run gpu-report`: the report from a checkout. `--bundle [FILE]` packs it for a machine that has none. */
 import { basename, join } from "node:path";
-import { mebibytes } from "../../src/errors.ts";
-import { checkout } from "./checkout.ts";
-import { reportCommand } from "./report.ts";
+import { checkout } from "../bench/report/checkout.ts";
+import { reportCommand } from "../bench/report/report.ts";
+import { mebibytes } from "../src/errors.ts";
 
 const [first, file = join("out", "kto-gpu-report.sh"), ...rest] = process.argv.slice(2);
 if (first !== "--bundle") process.exitCode = await reportCommand(process.argv.slice(2), checkout);
@@ -11,7 +11,7 @@ else if (rest.length > 0 || file.startsWith("-")) {
   process.exitCode = 2;
 } else {
   // esbuild is loaded for this alone.
-  const { packBundle } = await import("./bundle/pack.ts");
+  const { packBundle } = await import("../bench/report/bundle/pack.ts");
   const bytes = await packBundle(file, checkout);
   console.log(`${file}: ${mebibytes(bytes)}. On the other machine: sh ${basename(file)}`);
 }
