@@ -1,7 +1,7 @@
 /**
  * Two groups of test files, each one process with one module graph. "device" holds what computes on the adapter in the
  * test's own process: compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device and its pipelines are
- * opened once and shared. "host" holds the rest, which mostly starts commands or needs no adapter; `npm test` runs it
+ * opened once and shared, and the benchmarks. "host" holds the rest, which mostly starts commands or needs no adapter; `npm test` runs it
  * beside the first. A test leaves no global state behind.
  */
 
@@ -16,7 +16,7 @@ process.on("exit", () => rmSync(cache, { recursive: true, force: true }));
 
 const host = [
   "test/*.test.ts",
-  "test/{bench,bin,cli,examples,scripts}/**/*.test.ts",
+  "test/{bin,cli,examples,scripts}/**/*.test.ts",
   "test/engine/{files,hub,platform,text}/**/*.test.ts",
   "test/kto/{data,judge,options,report}/**/*.test.ts",
 ];

@@ -106,7 +106,7 @@ describe("a feedback file that cannot be used", () => {
       "a huge field of the wrong type",
       () => rows([...good, row(huge)]),
       exit.feedback,
-      /rows\.jsonl:3: "label" is .{0,100}\n$/,
+      /rows\.jsonl:3: "label" is .{0,300}\n$/,
     ],
     [
       "a missing field",

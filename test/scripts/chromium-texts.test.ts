@@ -3,7 +3,7 @@
  * all.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -17,7 +17,11 @@ describe.runIf(process.platform === "linux" && process.arch === "x64")("in headl
   it("every kept text compiles", () => {
     const { status, stdout, stderr } = compile("test/kernels/texts");
     expect([status, stderr]).toEqual([0, ""]);
-    const count = readdirSync(join(root, "test/kernels/texts")).length;
+    const texts = join(root, "test/kernels/texts");
+    // SwiftShader, which this browser has, knows no f16.
+    const count = readdirSync(texts).filter(
+      (file) => !/^enable .*f16/m.test(readFileSync(join(texts, file), "utf8")),
+    ).length;
     expect(stdout).toContain(`${count} of ${count} texts compile\n`);
   });
 

@@ -81,7 +81,7 @@ export const exportColumns = shapeColumns;
  * Messages of all prompts of one record. Each rated answer has its whole path as prompt, so that a chain of answers
  * that are all rated would take the square of its length.
  */
-const mostMessages = 20_000_000;
+const mostMessages = 4_000_000;
 
 export interface ExportReading {
   readonly mapping: ColumnMapping;

@@ -49,7 +49,11 @@ test("kto train: what metrics.jsonl has, also of a run that goes on; what is no 
     Object.entries(values).map(([key, value]) => ({ key, step, value })),
   );
   expect(logged.filter(({ key }) => key === "eval_loss")).toHaveLength(3);
-  expect(run?.metrics.map(({ key, step, value }) => ({ key, step, value }))).toEqual(logged);
+  // What an update and its evaluation both tell, its epoch, is one point where both come within a millisecond.
+  const told = (points: readonly { key: string; step: unknown; value: unknown }[] = []) => [
+    ...new Set(points.map(({ key, step, value }) => JSON.stringify([key, step, value]))),
+  ];
+  expect(told(run?.metrics)).toEqual(told(logged));
   const [logs = ""] = readdirSync(join(output, "runs"));
   expect(readdirSync(join(output, "runs", logs))).toHaveLength(2);
 });

@@ -115,7 +115,7 @@ it("a million messages in one chat are read without recursion", async () => {
 });
 
 it("a chain of answers that are all rated does not take the square of its length", async () => {
-  const count = 16_000;
+  const count = 8000;
   const messages = Array.from({ length: count }, (_, i) => [
     `m${i}`,
     {
@@ -131,8 +131,8 @@ it("a chain of answers that are all rated does not take the square of its length
   const all = async () => {
     for await (const _ of feedbackRows(path)) rows++;
   };
-  await expect(all()).rejects.toThrow(/more than 20000000 messages before them together/);
-  expect(rows).toBeGreaterThan(4000);
+  await expect(all()).rejects.toThrow(/more than 4000000 messages before them together/);
+  expect(rows).toBeGreaterThan(1900);
 });
 
 it("a hundred thousand levels of nested messages are read without recursion", async () => {
