@@ -1,8 +1,8 @@
 /**
  * Two groups of test files, each one process with one module graph. "device" holds what computes on the adapter in the
- * test's own process: compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device and its pipelines are
- * opened once and shared, and the benchmarks. "host" holds the rest, which mostly starts commands or needs no adapter; `npm test` runs it
- * beside the first. A test leaves no global state behind.
+ * test's own process, and the benchmarks: compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device
+ * and its pipelines are opened once and shared. "host" holds the rest, which mostly starts commands or needs no adapter;
+ * `npm test` runs it beside the first. A test leaves no global state behind.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";

@@ -3,7 +3,7 @@
  * weight and bias where these are trained. Weights are stored as in the weight files, [out, in] or [in, out] (GPT-2),
  * and the matmul's layout follows. A matrix that is larger than one binding, as fused matrices may be, is walked in
  * windows of its stored rows: where these are summed over, the sums of a window continue those of the one before, to
- * the same bits.
+ * the same bits where the tuner chose the same tile (continued sums take none that splits K, nor matrices).
  */
 import { AdapterError } from "../../errors.ts";
 import { rowBlocks } from "../../kernels/norm.ts";
