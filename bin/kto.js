@@ -12,6 +12,9 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const built = join(root, "dist", "src", "cli", "main.js");
 const source = join(root, "src", "cli", "main.ts");
 
+const TOO_LITTLE =
+  "The system gives this process too little memory to start: free some, or raise its limit (ulimit -v).";
+
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major < 20 || (major === 20 && minor < 19)) {
   fail(`Node ${process.versions.node} is too old: kto-webgpu needs Node 20.19 or newer (https://nodejs.org).`);
@@ -21,6 +24,7 @@ if (existsSync(built) && !(existsSync(source) && newestSource() > statSync(built
   await run(built);
 } else if (existsSync(source)) {
   process.on("uncaughtException", failedToLoad); // tsx rejects promises that nobody waits for
+  process.on("exit", endedInLoading); // Node's thread for tsx may end the process without a word
   const tsx = await load("tsx/esm/api").catch(() => undefined);
   if (tsx === undefined) fail(`The packages of ${root} are not installed; run "npm ci" there.`);
   tsx.register();
@@ -32,6 +36,7 @@ if (existsSync(built) && !(existsSync(source) && newestSource() > statSync(built
 async function run(main) {
   const { runProcess } = await load(pathToFileURL(main).href);
   process.off("uncaughtException", failedToLoad);
+  process.off("exit", endedInLoading);
   await runProcess();
 }
 
@@ -47,12 +52,19 @@ async function load(specifier) {
 function explainLimit(error) {
   if (error?.code === "EMFILE") fail("Too many files are open: allow more of them, such as ulimit -n 4096.", 10);
   if (error instanceof RangeError && /out of memory|could not allocate/i.test(error.message)) {
-    fail("The system gives this process too little memory to start: free some, or raise its limit (ulimit -v).", 10);
+    fail(TOO_LITTLE, 10);
   }
+}
+
+function endedInLoading(code) {
+  if (code !== 1) return;
+  console.error(TOO_LITTLE);
+  process.exitCode = 10;
 }
 
 function failedToLoad(error) {
   explainLimit(error);
+  process.off("exit", endedInLoading);
   console.error(error);
   process.exit(1);
 }
@@ -73,6 +85,7 @@ function newestChange(folder) {
 }
 
 function fail(message, exitCode = 1) {
+  process.off("exit", endedInLoading);
   console.error(message);
   process.exit(exitCode);
 }
