@@ -194,7 +194,7 @@ function stackWithCauses(error: Error): string {
 }
 
 /**
- * `kto logps --json | head` closes the pipe early, which is no error of ours. A full disk is one, unless the result is
+ * `kto logps --json | head` closes the pipe early, which is not an error. A full disk is one, unless the result is
  * a folder, of which stdout only tells.
  */
 function lostResult(argv: readonly string[], error: FileError | undefined): void {

@@ -1,5 +1,5 @@
 /**
- * Errors by which Node or V8 say that the system gives this process too little, as sentences. They are no bugs of ours.
+ * Errors by which Node or V8 say that the system gives this process too little, as sentences. They are not bugs of this program.
  */
 import { asPhrase, errorMessage, ResourceError } from "../../errors.ts";
 

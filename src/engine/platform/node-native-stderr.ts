@@ -11,7 +11,7 @@ import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs
 
 let isCommand = false;
 
-/** Says that this process is a command of ours: nothing else in it opens files while adapters are looked for. */
+/** Says that this process is the `kto` command: nothing else in it opens files while adapters are looked for. */
 export function ownProcess(): void {
   isCommand = true;
 }

@@ -60,7 +60,7 @@ export interface TrainerOptions extends RunOptions {
   readonly precompute_ref_log_probs: boolean;
   /**
    * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL,
-   * but "step" where a microbatch has one row. "step" is an option of ours: every microbatch size then gives the same
+   * but "step" where a microbatch has one row. TRL has no "step"; with it, every microbatch size then gives the same
    * update.
    */
   readonly reference_point_scope: "microbatch" | "step";

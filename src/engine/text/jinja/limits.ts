@@ -78,8 +78,8 @@ export class Budget {
   }
 
   /**
-   * Takes the steps of searching a text for another one. V8 compares long ones at every place anew where they repeat
-   * themselves, so its time can grow with the product of both lengths.
+   * Takes the steps of searching a text for another one. V8 compares a long text again at every place where it repeats
+   * itself, so its time can grow with the product of both lengths.
    */
   search(text: string, wanted: string): void {
     this.text(text.length);
