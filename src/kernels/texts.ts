@@ -3,12 +3,19 @@
  * tells one version of this package from another whose numbers may differ. A run takes its kernels from their own
  * files.
  */
-import { geluBackward, geluForward, swigluBackward, swigluForward } from "./activation.ts";
+import { gegluBackward, gegluForward, geluBackward, geluForward, swigluBackward, swigluForward } from "./activation.ts";
 import { adamw } from "./adamw.ts";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "./attention.ts";
 import { addDropout, dropout } from "./dropout.ts";
 import { embeddingBackward, gatherRows, scatterRows } from "./embedding.ts";
-import { headNormBackward, headNormForward, headNormWeightPartials } from "./head-norm.ts";
+import {
+  headNormBackward,
+  headNormForward,
+  headNormWeightPartials,
+  widthNormBackward,
+  widthNormForward,
+  widthNormWeightPartials,
+} from "./head-norm.ts";
 import type { Kernel } from "./kernel.ts";
 import { ktoObjective, mismatchedPairSum, tokenSums } from "./kto-objective.ts";
 import {
@@ -21,9 +28,17 @@ import {
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
 import { likeliestToken, nextRows } from "./next-token.ts";
-import { layerNormBackward, layerNormForward, normWeightPartials, rmsNormBackward, rmsNormForward } from "./norm.ts";
+import {
+  layerNormBackward,
+  layerNormForward,
+  normWeightPartials,
+  rmsNormBackward,
+  rmsNormForward,
+  rmsNormResidual,
+} from "./norm.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
-import { rope, ropeIntoCache } from "./rope.ts";
+import { partialRope, rope, ropeIntoCache } from "./rope.ts";
+import { scaleByPosition, scaleRows, softCap } from "./scale.ts";
 import { sftObjective, sftTokenSums } from "./sft-objective.ts";
 
 /** The facts of lavapipe with AVX2: most texts are made for it, with subgroups. */
@@ -50,6 +65,10 @@ const tiled = { variant: `64 x 64 x 64 in f32, ${LANES}` };
 const inVectors = { variant: "f32 in vectors of four" };
 const reducing = { variant: `f32 in vectors of four, ${LANES}` };
 const only = { variant: "the only one" };
+/** What Gemma's texts differ by. */
+const CAP = 50;
+const capped = (suffix = "") => ({ suffix: `${suffix}-capped` });
+const offset = { suffix: "-offset" };
 
 /** Tiles that are the default of other adapters, or candidates there. */
 const TILES = [
@@ -101,6 +120,21 @@ export const kernelTexts: readonly KernelText[] = [
     kernel: of(SIZE, SIZE, SIZE, facts),
     ...tiled,
   })),
+  ...[attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({
+    kernel: of(64, facts, { softCap: CAP }),
+    variant: `head size 64, ${LANES}, many rows, soft cap ${CAP}`,
+    ...capped("-64"),
+  })),
+  ...[logSoftmaxGatherForward, logSoftmaxGatherGradient, logitStatistics].map((of) => ({
+    kernel: of(SIZE, SIZE, SIZE, facts, "f32", CAP),
+    variant: `${tiled.variant}, soft cap ${CAP}`,
+    ...capped(),
+  })),
+  ...[rmsNormForward, rmsNormBackward, headNormForward, headNormBackward].map((of) => ({
+    kernel: of(facts, true) as Kernel,
+    variant: `${reducing.variant}, 1 added to the weights`,
+    ...offset,
+  })),
   // What a GPU gets, whose tiles differ.
   ...(["NN", "NT", "TN"] as const).map((layout) => ({
     kernel: matmul(layout, { M: SIZE, N: SIZE, K: SIZE }, gpu),
@@ -122,6 +156,9 @@ export const kernelTexts: readonly KernelText[] = [
     layerNormBackward,
     headNormForward,
     headNormBackward,
+    rmsNormResidual,
+    widthNormForward,
+    widthNormBackward,
     squarePartials,
   ].map((of) => ({ kernel: of(facts) as Kernel, ...reducing })),
   ...[
@@ -129,7 +166,13 @@ export const kernelTexts: readonly KernelText[] = [
     swigluBackward,
     geluForward,
     geluBackward,
+    gegluForward,
+    gegluBackward,
     rope,
+    partialRope,
+    scaleRows,
+    scaleByPosition,
+    softCap(CAP),
     ropeIntoCache,
     likeliestToken,
     dropout,
@@ -139,6 +182,7 @@ export const kernelTexts: readonly KernelText[] = [
     embeddingBackward,
     normWeightPartials,
     headNormWeightPartials,
+    widthNormWeightPartials,
     columnPartials,
     adamw,
   ].map((kernel) => ({ kernel: kernel as Kernel, ...inVectors })),

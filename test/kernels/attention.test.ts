@@ -5,7 +5,16 @@ import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } f
 import * as twin from "../../src/kernels/float64/attention.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
-import { EPSILON, expError, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
+import {
+  EPSILON,
+  expError,
+  expectWithin,
+  float64,
+  normals,
+  seeded,
+  storedBound,
+  tanhError,
+} from "../helpers/compare.ts";
 import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice, someOf } from "../helpers/device.ts";
 import { f32, type HostArray, runKernel, stored, u32, unset, unsetAs } from "../helpers/gpu.ts";
 import { expectLanes } from "../helpers/lane-widths.ts";
@@ -20,6 +29,9 @@ interface Heads {
   readonly heads: number;
   readonly keyValueHeads: number;
   readonly headSize: number;
+  /** Of the scores; default 1 / sqrt(D) and no cap. */
+  readonly scale?: number;
+  readonly softCap?: number;
 }
 
 /**
@@ -101,12 +113,14 @@ function keysOf(ranges: readonly number[], row: number): number[] {
  * and its own error over the distance to the maximum (in steps, whose distances add up); normalising sums n of them.
  */
 function probabilities(inputs: twin.AttentionInputs & { ranges: readonly number[] }, logSumExp: Float64Array) {
-  const { q, k, ranges, heads, keyValueHeads, headSize } = inputs;
+  const { q, k, ranges, heads, keyValueHeads, headSize, softCap } = inputs;
+  const { scale = 1 / Math.sqrt(headSize) } = inputs;
   const compute = (row: number, head: number) => {
     const group = Math.floor((head * keyValueHeads) / heads);
     const keys = keysOf(ranges, row);
     let terms = 0;
     let reach = 0;
+    let capError = 0;
     const total = at(logSumExp, row * heads + head);
     const p = keys.map((key) => {
       let score = 0;
@@ -114,14 +128,19 @@ function probabilities(inputs: twin.AttentionInputs & { ranges: readonly number[
       for (let d = 0; d < headSize; d++) {
         const product =
           at(q, (row * heads + head) * headSize + d) * at(k, (key * keyValueHeads + group) * headSize + d);
-        score += product / Math.sqrt(headSize);
-        absolute += Math.abs(product) / Math.sqrt(headSize);
+        score += product * scale;
+        absolute += Math.abs(product) * scale;
+      }
+      if (softCap !== undefined) {
+        capError = Math.max(capError, softCap * (tanhError(score / softCap) + 4 * EPSILON));
+        score = softCap * Math.tanh(score / softCap);
       }
       terms = Math.max(terms, absolute);
       reach = Math.max(reach, total - score);
       return Math.exp(score - total);
     });
-    const scoreError = (2 * Math.sqrt(headSize) + 2) * EPSILON * terms;
+    // The slope of a cap is at most 1.
+    const scoreError = (2 * Math.sqrt(headSize) + 2) * EPSILON * terms + capError;
     // log: 3 units of its result, or 2^-21 near 1; then the sum with the maximum is rounded.
     const logSumExpError =
       scoreError + expError(0) + (Math.sqrt(keys.length) + 8) * EPSILON + 7 * EPSILON * Math.abs(total);
@@ -144,11 +163,11 @@ async function checkForward(
   inputs: twin.AttentionInputs & { ranges: readonly number[] },
   operands: { q: HostArray; k: HostArray; v: HostArray; qFrom: number; kFrom: number; vFrom: number },
 ): Promise<void> {
-  const { ranges, heads, keyValueHeads, headSize, v } = inputs;
+  const { ranges, heads, keyValueHeads, headSize, scale, softCap, v } = inputs;
   const T = ranges.length / 4;
   const result = await runKernel(
     device,
-    attentionForward(headSize, facts),
+    attentionForward(headSize, facts, { scale, softCap }),
     {
       ...operands,
       ranges: u32([T, 4], ranges),
@@ -252,6 +271,31 @@ describe.each(variants)("attention forward of $format, $variant", ({ facts, emul
     );
   });
 
+  it("a scale and a soft cap of the scores, from where it is straight to where it is flat", async () => {
+    // As for other shapes, an emulated lane meets large heads alone.
+    for (const headSize of emulated ? [20] : [6, 20]) {
+      const shape = { heads: 4, keyValueHeads: 2, headSize, scale: 0.4, softCap: 3 };
+      const examples = [
+        { prompt: 4, completion: 5, branch: 3 as const },
+        { prompt: 0, completion: 7, branch: 0 as const },
+      ];
+      for (const window of [Number.POSITIVE_INFINITY, 3]) {
+        const ranges = packedRanges(examples, window);
+        const [T, width] = [ranges.length / 4, 8 * headSize];
+        const { array: fused, values: rows } = stored(format, [T, width], normals(seeded(headSize), T * width, 2));
+        const [kFrom, vFrom] = [4 * headSize, 6 * headSize];
+        const q = columns(rows, width, 0, kFrom);
+        const [k, v] = [kFrom, vFrom].map((from) => columns(rows, width, from, 2 * headSize)) as [
+          Float64Array,
+          Float64Array,
+        ];
+        const operands = { q: fused, k: fused, v: fused, qFrom: 0, kFrom, vFrom };
+        await checkForward(facts, format, { ...shape, ranges, q, k, v }, operands);
+        await checkBackward(facts, format, shape, [9, 5, 1], 2, headSize, window);
+      }
+    }
+  });
+
   it("scores of hundreds neither overflow nor lose the largest", async () => {
     const shape = { heads: 2, keyValueHeads: 1, headSize: 4 };
     const T = 9;
@@ -297,11 +341,12 @@ async function checkBackward(
   format: ActivationFormat,
   shape: Heads,
   lengths: readonly number[],
-  scale: number,
+  spread: number,
   seed: number,
   window = Number.POSITIVE_INFINITY,
 ): Promise<void> {
-  const { heads, keyValueHeads, headSize } = shape;
+  const { heads, keyValueHeads, headSize, scale = 1 / Math.sqrt(headSize), softCap } = shape;
+  const scores = { scale: shape.scale, softCap };
   const examples = lengths.map((length) => ({ prompt: 0, completion: length, branch: 0 as const }));
   const ranges = packedRanges(examples, window);
   const queryEnd = lengths.flatMap((length, i) => {
@@ -312,7 +357,7 @@ async function checkBackward(
   const random = seeded(seed);
   const width = (heads + 2 * keyValueHeads) * headSize;
   const [kFrom, vFrom] = [heads * headSize, (heads + keyValueHeads) * headSize];
-  const { array: fused, values: rows } = stored(format, [T, width], normals(random, T * width, scale));
+  const { array: fused, values: rows } = stored(format, [T, width], normals(random, T * width, spread));
   const dOut = normals(random, T * heads * headSize);
   const inputs = {
     ...shape,
@@ -328,7 +373,7 @@ async function checkBackward(
   const uniforms = { groupSize: heads / keyValueHeads, keysPerRow: 64, qFrom: 0, kFrom, vFrom };
   const query = await runKernel(
     device,
-    attentionBackwardQuery(headSize, facts),
+    attentionBackwardQuery(headSize, facts, scores),
     {
       ...common,
       ...uniforms,
@@ -342,7 +387,7 @@ async function checkBackward(
   );
   const both = await runKernel(
     device,
-    attentionBackwardKeyValue(headSize, facts),
+    attentionBackwardKeyValue(headSize, facts, scores),
     {
       ...common,
       ...uniforms,
@@ -382,9 +427,11 @@ async function checkBackward(
         const keyBase = (key * keyValueHeads + group) * headSize;
         // The sums over keys, and over the queries and heads that see a key, like random walks.
         const steps = Math.sqrt(Math.max(keys.length, (at(queriesSeen, key) * heads) / keyValueHeads));
-        const relative = error + (2 * steps + 2 * Math.sqrt(headSize) + 8) * EPSILON;
+        // A cap's slope is 1 - t^2 of a t within 1, off by what that t is off by, twice.
+        const slopeError = softCap === undefined ? 0 : 2 * (tanhError(9.01) + error / softCap) + 8 * EPSILON;
+        const relative = error + slopeError + (2 * steps + 2 * Math.sqrt(headSize) + 8) * EPSILON;
         const kept = storedBound(format, delta, 0);
-        const dScore = (at(p, n) * ((at(along, n) + delta) * relative + kept)) / Math.sqrt(headSize);
+        const dScore = at(p, n) * ((at(along, n) + delta) * relative + kept) * scale;
         for (let d = 0; d < headSize; d++) {
           bound.dq[queryBase + d] = at(bound.dq, queryBase + d) + dScore * Math.abs(at(inputs.k, keyBase + d));
           bound.dk[keyBase + d] = at(bound.dk, keyBase + d) + dScore * Math.abs(at(inputs.q, queryBase + d));

@@ -8,7 +8,7 @@ import { readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { parameterSpecs } from "./weights/parameters.ts";
+import { parameterSpecs, tensorName, writtenPrefix } from "./weights/parameters.ts";
 import { openWeights, type WeightFiles, writeWeights } from "./weights/weight-files.ts";
 import { finitePieces, storedPieces } from "./weights/weight-transfer.ts";
 
@@ -44,11 +44,12 @@ export async function mergeAdapter(
       const format = dtype ?? stored;
       const tensors = parameterSpecs(config).flatMap(({ parts }) =>
         parts.map(({ name: part, shape }) => {
-          const name = part === "lm_head.weight" ? part : `${prefix}${part}`;
+          const source = tensorName(prefix, part);
+          const name = tensorName(config.wrapper === undefined ? prefix : writtenPrefix(config), part);
           const module = modules.get(part.replace(/\.weight$/, ""));
           const pieces = module
-            ? () => mergedWeight(base, name, adapter, config, module)
-            : () => storedPieces(base, name);
+            ? () => mergedWeight(base, source, adapter, config, module)
+            : () => storedPieces(base, source);
           return {
             name,
             shape,

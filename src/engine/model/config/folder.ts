@@ -7,6 +7,7 @@ import type { StoredFormat } from "../../../kernels/kernel.ts";
 import { readModelText } from "../../files/json-file.ts";
 import { platform } from "../../platform/index.ts";
 import { type ModelConfig, parseEndTokens, parseModelConfig } from "./config.ts";
+import { unwrappedText } from "./wrapped.ts";
 
 /** Files of a model folder that say how text becomes tokens; copied unchanged beside trained weights. */
 export const TOKENIZER_FILES = [
@@ -89,17 +90,26 @@ export async function templatesIn(folder: string): Promise<string[]> {
   return (await platform.list(path)).filter((name) => name.endsWith(".jinja"));
 }
 
-/** Copies what a model folder holds beside its weights; config.json says what the weights are stored as from now on. */
+/**
+ * Copies what a model folder holds beside its weights; config.json says what the weights are stored as from now on, and
+ * is that of the text model where this was read out of a model of text and images.
+ */
 export async function writeCompanions(from: string, to: string, dtype: StoredFormat): Promise<void> {
   await writeTokenizerFiles(from, to);
   for (const name of MODEL_FILES) {
     const source = platform.joinPath(from, name);
     if ((await platform.exists(source)) !== "file") continue;
     const target = platform.joinPath(to, name);
-    const changed = name === "config.json" ? withDtype(await readModelText(source), dtype) : undefined;
+    const changed = name === "config.json" ? writtenConfig(await readModelText(source), dtype) : undefined;
     if (changed === undefined) await copyFile(source, target);
     else await platform.writeFileAtomic(target, changed);
   }
+}
+
+/** The config.json of a model that is written; undefined where it is the one that was read. */
+function writtenConfig(text: string, dtype: StoredFormat): string | undefined {
+  const unwrapped = unwrappedText(text);
+  return withDtype(unwrapped ?? text, dtype) ?? unwrapped;
 }
 
 /**

@@ -2,7 +2,14 @@
  * A whole decoder in float64, one sequence at a time: no packing, no caches, no device. It is what `kto gradcheck` and
  * the tests compare the GPU with, composed of src/kernels/float64 only.
  */
-import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../../kernels/float64/activation.ts";
+import {
+  gegluBackward,
+  gegluForward,
+  geluBackward,
+  geluForward,
+  swigluBackward,
+  swigluForward,
+} from "../../../kernels/float64/activation.ts";
 import { attentionBackward, attentionForward } from "../../../kernels/float64/attention.ts";
 import { columnSums, joinColumns, splitColumns } from "../../../kernels/float64/columns.ts";
 import { add, at } from "../../../kernels/float64/elements.ts";
@@ -12,6 +19,7 @@ import { logSoftmaxGatherBackward, logSoftmaxGatherForward } from "../../../kern
 import { matmul } from "../../../kernels/float64/matmul.ts";
 import { layerNormBackward, layerNormForward, rmsNormBackward, rmsNormForward } from "../../../kernels/float64/norm.ts";
 import { ropeBackward, ropeForward } from "../../../kernels/float64/rope.ts";
+import { positionFactor, scaleByPosition, softCapped } from "../../../kernels/float64/scale.ts";
 import type { ModelConfig } from "../config/config.ts";
 import {
   type Float64Tensor,
@@ -41,6 +49,7 @@ interface NormResult {
 /** What the backward pass of one layer needs of its forward pass. */
 interface LayerActivations {
   readonly x: Float64Array;
+  /** What attention reads, and further down what the MLP reads: normed or, without a norm, as it is. */
   readonly attentionNorm: NormResult;
   /** Before the norms of query and key heads: [q | k | v], [T, H + KV]; undefined without them. */
   readonly headNorm: { readonly x: Float64Array; readonly inverse: Float64Array } | undefined;
@@ -49,10 +58,18 @@ interface LayerActivations {
   readonly k: Float64Array;
   readonly v: Float64Array;
   readonly attention: { readonly out: Float64Array; readonly logSumExp: Float64Array };
+  readonly attentionBranch: Branch;
   readonly middle: Float64Array;
   readonly mlpNorm: NormResult;
   readonly mlpHidden: Float64Array;
   readonly activated: Float64Array;
+  readonly mlpBranch: Branch;
+}
+
+/** What attention or the MLP gives, before its norm and after it. */
+interface Branch {
+  readonly x: Float64Array;
+  readonly norm: NormResult;
 }
 
 interface Activations {
@@ -99,7 +116,13 @@ export class Float64Model {
   logits(ids: Ids): Float64Array {
     const { hiddenSize: k, vocabSize: n } = this.config;
     const hidden = this.#forward(ids).finalNorm.y;
-    return matmul({ a: hidden, b: this.#head.data, m: ids.length, n, k, transposeB: true });
+    const products = matmul({ a: hidden, b: this.#head.data, m: ids.length, n, k, transposeB: true });
+    const { divisor, cap } = this.#logitOptions;
+    return products.map((product) => softCapped(product / divisor, cap));
+  }
+
+  get #logitOptions() {
+    return { divisor: this.config.logitsScaling, cap: this.config.logitSoftCap };
   }
 
   /**
@@ -109,7 +132,7 @@ export class Float64Model {
   logProb(promptIds: Ids, completionIds: Ids): number {
     const { rows, targets, ids } = predictionRows(promptIds, completionIds);
     const hidden = gatherRows(this.#forward(ids).finalNorm.y, rows, this.config.hiddenSize);
-    return sum(logSoftmaxGatherForward(hidden, this.#head.data, targets).logProbs);
+    return sum(logSoftmaxGatherForward(hidden, this.#head.data, targets, this.#logitOptions).logProbs);
   }
 
   /**
@@ -121,9 +144,11 @@ export class Float64Model {
     const { rows, targets, ids } = predictionRows(promptIds, completionIds);
     const activations = this.#forward(ids);
     const hidden = gatherRows(activations.finalNorm.y, rows, width);
-    const { logProbs, logSumExp } = logSoftmaxGatherForward(hidden, this.#head.data, targets);
+    const options = this.#logitOptions;
+    const table = this.#head.data;
+    const { logProbs, logSumExp } = logSoftmaxGatherForward(hidden, table, targets, options);
     const coefficients = new Float64Array(targets.length).fill(coefficient);
-    const head = logSoftmaxGatherBackward(hidden, this.#head.data, targets, coefficients, logSumExp);
+    const head = logSoftmaxGatherBackward(hidden, table, targets, coefficients, logSumExp, options);
     accumulate(grads, this.#head, head.dTable);
     this.#backward(activations, scatterRows(head.dHidden, rows, ids.length, width), grads);
     return sum(logProbs);
@@ -136,7 +161,7 @@ export class Float64Model {
       throw new RangeError(`A sequence of ${rows} tokens is longer than the model's context of ${contextLength}.`);
     }
     const positions = Int32Array.from({ length: rows }, (_, t) => t);
-    let x = embeddingForward(this.#embedding.data, ids, width);
+    let x = times(embeddingForward(this.#embedding.data, ids, width), this.config.embeddingMultiplier);
     if (this.#positionTable) x = plus(x, embeddingForward(this.#positionTable.data, positions, width));
     const layers: LayerActivations[] = [];
     for (const [i, layer] of this.#layers.entries()) {
@@ -150,13 +175,14 @@ export class Float64Model {
   #backward(activations: Activations, dHidden: Float64Array, grads: Float64Gradients): void {
     const { hiddenSize: width, vocabSize, contextLength } = this.config;
     const { ids, positions, layers, last, finalNorm } = activations;
-    let dx = normBackward(this.#finalNorm, dHidden, last, finalNorm, grads);
+    let dx = normBackward(this.config, this.#finalNorm, dHidden, last, finalNorm, grads);
     for (let i = layers.length - 1; i >= 0; i--) {
       const layer = this.#layers[i];
       const saved = layers[i];
       if (layer && saved) dx = layerBackward(this.config, i, layer, saved, dx, positions, grads);
     }
-    accumulate(grads, this.#embedding, embeddingBackward(dx, ids, vocabSize, width));
+    const dEmbedded = times(dx, this.config.embeddingMultiplier);
+    accumulate(grads, this.#embedding, embeddingBackward(dEmbedded, ids, vocabSize, width));
     if (this.#positionTable) {
       accumulate(grads, this.#positionTable, embeddingBackward(dx, positions, contextLength, width));
     }
@@ -181,7 +207,8 @@ function layerForward(
   x: Float64Array,
   positions: Int32Array,
 ): { y: Float64Array; activations: LayerActivations } {
-  const { heads, keyValueHeads, headSize, intermediateSize } = config;
+  const { heads, keyValueHeads, headSize, residualMultiplier } = config;
+  const { attentionScale: scale, attentionSoftCap: softCap } = config;
   const rows = positions.length;
   const ranges = visibleRanges(config, index, rows);
   const attentionNorm = normForward(config, layer.attentionNorm, x);
@@ -191,19 +218,31 @@ function layerForward(
   const normed = norms && headNormForward(fused, config.normEpsilon, norms);
   const headNorm = normed && { x: fused, inverse: normed.inverse };
   const [plainQ, plainK, v] = splitQkv(config, normed?.y ?? fused, rows);
-  const q = rotated(ropeForward, config, index, plainQ, heads, positions);
+  const q = queryScaled(config, rotated(ropeForward, config, index, plainQ, heads, positions), positions);
   const k = rotated(ropeForward, config, index, plainK, keyValueHeads, positions);
-  const attention = attentionForward({ q, k, v, ranges, heads, keyValueHeads, headSize });
-  const middle = linearForward(layer.attentionOutput, attention.out, rows, x);
+  const attention = attentionForward({ q, k, v, ranges, heads, keyValueHeads, headSize, scale, softCap });
+  const attentionOut = linearForward(layer.attentionOutput, attention.out, rows);
+  const attentionBranch = { x: attentionOut, norm: normForward(config, layer.attentionBranchNorm, attentionOut) };
+  const middle = plus(x, times(attentionBranch.norm.y, residualMultiplier));
   const mlpNorm = normForward(config, layer.mlpNorm, middle);
   const mlpParts = layer.mlpInput.map((part) => linearForward(part, mlpNorm.y, rows));
   const mlpHidden = joinColumns(mlpParts, rows);
-  const activated = config.mlp === "swiglu" ? swigluForward(mlpHidden, intermediateSize) : geluForward(mlpHidden);
-  const y = linearForward(layer.mlpOutput, activated, rows, middle);
-  return {
-    y,
-    activations: { x, attentionNorm, headNorm, q, k, v, attention, middle, mlpNorm, mlpHidden, activated },
-  };
+  const activated = activationForward(config, mlpHidden);
+  const mlpOut = linearForward(layer.mlpOutput, activated, rows);
+  const mlpBranch = { x: mlpOut, norm: normForward(config, layer.mlpBranchNorm, mlpOut) };
+  const y = plus(middle, times(mlpBranch.norm.y, residualMultiplier));
+  const ofAttention = { x, attentionNorm, headNorm, q, k, v, attention, attentionBranch };
+  return { y, activations: { ...ofAttention, middle, mlpNorm, mlpHidden, activated, mlpBranch } };
+}
+
+function activationForward({ mlp, intermediateSize }: ModelConfig, x: Float64Array): Float64Array {
+  if (mlp === "gelu") return geluForward(x);
+  return (mlp === "swiglu" ? swigluForward : gegluForward)(x, intermediateSize);
+}
+
+function activationBackward({ mlp, intermediateSize }: ModelConfig, dy: Float64Array, x: Float64Array): Float64Array {
+  if (mlp === "gelu") return geluBackward(dy, x);
+  return (mlp === "swiglu" ? swigluBackward : gegluBackward)(dy, x, intermediateSize);
 }
 
 function layerBackward(
@@ -215,21 +254,25 @@ function layerBackward(
   positions: Int32Array,
   grads: Float64Gradients,
 ): Float64Array {
-  const { heads, keyValueHeads, headSize, intermediateSize } = config;
+  const { heads, keyValueHeads, headSize, residualMultiplier } = config;
+  const { attentionScale: scale, attentionSoftCap: softCap } = config;
   const rows = positions.length;
-  const dActivated = linearBackward([layer.mlpOutput], dy, saved.activated, rows, grads);
-  const dMlpHidden =
-    config.mlp === "swiglu"
-      ? swigluBackward(dActivated, saved.mlpHidden, intermediateSize)
-      : geluBackward(dActivated, saved.mlpHidden);
+  /** The gradient of what a part of the layer gives, from that of the residual stream behind it. */
+  const branchBackward = (norm: Norm | undefined, d: Float64Array, { x, norm: result }: Branch) =>
+    normBackward(config, norm, times(d, residualMultiplier), x, result, grads);
+  const dMlp = branchBackward(layer.mlpBranchNorm, dy, saved.mlpBranch);
+  const dActivated = linearBackward([layer.mlpOutput], dMlp, saved.activated, rows, grads);
+  const dMlpHidden = activationBackward(config, dActivated, saved.mlpHidden);
   const dMlpNorm = linearBackward(layer.mlpInput, dMlpHidden, saved.mlpNorm.y, rows, grads);
-  const dMiddle = plus(dy, normBackward(layer.mlpNorm, dMlpNorm, saved.middle, saved.mlpNorm, grads));
-  const dOut = linearBackward([layer.attentionOutput], dMiddle, saved.attention.out, rows, grads);
+  const dMiddle = plus(dy, normBackward(config, layer.mlpNorm, dMlpNorm, saved.middle, saved.mlpNorm, grads));
+  const dAttention = branchBackward(layer.attentionBranchNorm, dMiddle, saved.attentionBranch);
+  const dOut = linearBackward([layer.attentionOutput], dAttention, saved.attention.out, rows, grads);
   const { q, k, v, attention, headNorm } = saved;
   const { logSumExp } = attention;
   const ranges = visibleRanges(config, index, rows);
-  const d = attentionBackward({ q, k, v, ranges, heads, keyValueHeads, headSize, dOut, logSumExp });
-  const dq = rotated(ropeBackward, config, index, d.dq, heads, positions);
+  const shape = { heads, keyValueHeads, headSize, scale, softCap };
+  const d = attentionBackward({ q, k, v, ranges, ...shape, dOut, logSumExp });
+  const dq = rotated(ropeBackward, config, index, queryScaled(config, d.dq, positions), heads, positions);
   const dk = rotated(ropeBackward, config, index, d.dk, keyValueHeads, positions);
   let dFused = joinColumns([dq, dk, d.dv], rows);
   const norms = headNormInputs(config, layer, rows);
@@ -240,7 +283,7 @@ function layerBackward(
     dFused = dx;
   }
   const dAttentionNorm = linearBackward(layer.qkv, dFused, saved.attentionNorm.y, rows, grads);
-  return plus(dMiddle, normBackward(layer.attentionNorm, dAttentionNorm, saved.x, saved.attentionNorm, grads));
+  return plus(dMiddle, normBackward(config, layer.attentionNorm, dAttentionNorm, saved.x, saved.attentionNorm, grads));
 }
 
 function splitQkv(config: ModelConfig, fused: Float64Array, rows: number): [Float64Array, Float64Array, Float64Array] {
@@ -251,33 +294,42 @@ function splitQkv(config: ModelConfig, fused: Float64Array, rows: number): [Floa
 
 function headNormInputs(config: ModelConfig, { queryNorm, keyNorm }: Layer, rows: number): HeadNormInputs | undefined {
   if (!queryNorm || !keyNorm) return undefined;
-  const { heads: queryHeads, keyValueHeads: keyHeads } = config;
-  return { queryWeight: queryNorm.data, keyWeight: keyNorm.data, queryHeads, keyHeads, rows };
+  // All heads together are one head, as wide as the weight.
+  const [queryHeads, keyHeads] = config.qkNorm === "width" ? [1, 1] : [config.heads, config.keyValueHeads];
+  return { queryWeight: gain(config, queryNorm), keyWeight: gain(config, keyNorm), queryHeads, keyHeads, rows };
 }
 
-function normForward(config: ModelConfig, norm: Norm, x: Float64Array): NormResult {
+/** What RMSNorm multiplies with: its weight, which Gemma stores around 0. */
+function gain({ normUnitOffset }: ModelConfig, { data }: Parameter): Float64Array {
+  return normUnitOffset ? data.map((weight) => 1 + weight) : data;
+}
+
+function normForward(config: ModelConfig, norm: Norm | undefined, x: Float64Array): NormResult {
+  if (!norm) return { y: x, mean: new Float64Array(0), inverse: new Float64Array(0) };
   if (norm.bias) {
     const { y, mean, inverseStd } = layerNormForward(x, norm.weight.data, norm.bias.data, config.normEpsilon);
     return { y, mean, inverse: inverseStd };
   }
-  const { y, inverseRms } = rmsNormForward(x, norm.weight.data, config.normEpsilon);
+  const { y, inverseRms } = rmsNormForward(x, gain(config, norm.weight), config.normEpsilon);
   return { y, mean: new Float64Array(0), inverse: inverseRms };
 }
 
 function normBackward(
-  norm: Norm,
+  config: ModelConfig,
+  norm: Norm | undefined,
   dy: Float64Array,
   x: Float64Array,
   saved: NormResult,
   grads: Float64Gradients,
 ): Float64Array {
+  if (!norm) return dy;
   if (norm.bias) {
     const d = layerNormBackward(dy, x, norm.weight.data, saved.mean, saved.inverse);
     accumulate(grads, norm.weight, d.dWeight);
     accumulate(grads, norm.bias, d.dBias);
     return d.dx;
   }
-  const d = rmsNormBackward(dy, x, norm.weight.data, saved.inverse);
+  const d = rmsNormBackward(dy, x, gain(config, norm.weight), saved.inverse);
   accumulate(grads, norm.weight, d.dWeight);
   return d.dx;
 }
@@ -290,14 +342,21 @@ function rotated(
   heads: number,
   positions: Int32Array,
 ): Float64Array {
-  if (!config.layerRope[index]) return x;
-  const { headSize, ropeTheta: theta, ropeScaling: scaling } = config;
-  return rotate({ x, positions, heads, headSize, theta, scaling });
+  const rope = config.layerRope[index];
+  return rope ? rotate({ x, positions, heads, headSize: config.headSize, ...rope, length: positions.length }) : x;
 }
 
-function linearForward(linear: Linear, x: Float64Array, rows: number, residual?: Float64Array): Float64Array {
+/** Queries, or their gradients, by the factors of their positions. */
+function queryScaled({ queryScaling }: ModelConfig, x: Float64Array, positions: Int32Array): Float64Array {
+  if (!queryScaling) return x;
+  const { beta, length } = queryScaling;
+  const factors = Float64Array.from(positions, (position) => positionFactor(position, beta, length));
+  return scaleByPosition(x, positions, factors);
+}
+
+function linearForward(linear: Linear, x: Float64Array, rows: number): Float64Array {
   const { weight, bias, inputs: k, outputs: n, inOut } = linear;
-  return matmul({ a: x, b: weight.data, m: rows, n, k, transposeB: !inOut, bias: bias?.data, residual });
+  return matmul({ a: x, b: weight.data, m: rows, n, k, transposeB: !inOut, bias: bias?.data });
 }
 
 /** dx of linears that share the input x [T, in]; dy [T, sum of outputs] holds their outputs' gradients side by side. */
@@ -340,6 +399,10 @@ function predictionRows(
 
 function plus(a: Float64Array, b: Float64Array): Float64Array {
   return a.map((value, i) => value + at(b, i));
+}
+
+function times(x: Float64Array, factor: number): Float64Array {
+  return factor === 1 ? x : x.map((value) => factor * value);
 }
 
 function sum(values: Float64Array): number {
