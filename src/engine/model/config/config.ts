@@ -7,7 +7,7 @@ import { ModelFormatError, shown } from "../../../errors.ts";
 import type { LayerRope } from "../../../kernels/rope-table.ts";
 import { parseJsonObject } from "../../files/json-file.ts";
 import { Keys, listed } from "./config-keys.ts";
-import { FAMILIES, type Family, type RotaryType } from "./families.ts";
+import { FAMILIES, type Family, type RotaryType, type SizeKey } from "./families.ts";
 import { ropesOf } from "./rope-keys.ts";
 import { windowsOf } from "./window-keys.ts";
 import { isWrapper, textConfigOf, WRAPPERS, type WrapperType } from "./wrapped.ts";
@@ -170,9 +170,10 @@ export function parseEndTokens(text: string, file: string): readonly number[] | 
 /** Llama and the families that are built like it. */
 function rotary(read: Keys, modelType: RotaryType): ModelConfig {
   const family = FAMILIES[modelType];
-  const layers = layerCount(read, "num_hidden_layers");
-  const heads = read.count("num_attention_heads");
-  const hiddenSize = read.count("hidden_size");
+  const size = (key: SizeKey) => read.count(key, family.sizes?.[key]);
+  const layers = layerCount(read, "num_hidden_layers", family.sizes?.num_hidden_layers);
+  const heads = size("num_attention_heads");
+  const hiddenSize = size("hidden_size");
   const contextLength = read.count("max_position_embeddings", family.contextLength);
   checkActivation(read, family);
   // Above 1 Llama's code computes in slices, which gives other last bits; the other families ignore the key.
@@ -193,13 +194,13 @@ function rotary(read: Keys, modelType: RotaryType): ModelConfig {
     family.ownKeys.includes(key) ? read.positive(key, fallback) : fallback;
   return {
     modelType,
-    vocabSize: read.count("vocab_size"),
+    vocabSize: size("vocab_size"),
     hiddenSize,
     layers,
     heads,
     keyValueHeads: read.count("num_key_value_heads", keyValueHeads),
     headSize,
-    intermediateSize: read.count("intermediate_size"),
+    intermediateSize: size("intermediate_size"),
     contextLength,
     norm: "rms",
     normEpsilon: read.positive("rms_norm_eps", family.normEpsilon),
@@ -320,8 +321,8 @@ function ropeLayers(read: Keys, layers: number): boolean[] {
  */
 const MOST_LAYERS = 10_000;
 
-function layerCount(read: Keys, key: string): number {
-  const layers = read.count(key);
+function layerCount(read: Keys, key: string, usual?: number): number {
+  const layers = read.count(key, usual);
   if (layers > MOST_LAYERS) throw read.error(`"${key}" is ${layers}, more than the ${MOST_LAYERS} that are supported`);
   return layers;
 }

@@ -19,10 +19,15 @@ export type RotaryType =
   | "gemma2"
   | "gemma3_text";
 
+/** Keys of a model's sizes. */
+export type SizeKey = "vocab_size" | "hidden_size" | "intermediate_size" | "num_hidden_layers" | "num_attention_heads";
+
 export interface Family {
   /** Key/value heads where the key is absent; null in the file means as many as query heads. */
   readonly keyValueHeads: (queryHeads: number) => number;
   readonly contextLength: number;
+  /** Sizes where their keys are absent, as in the text part of Gemma 3's files; the others' files have them all. */
+  readonly sizes?: Readonly<Record<SizeKey, number>>;
   readonly normEpsilon: number;
   readonly ropeTheta: number;
   readonly tiedHead: boolean;
@@ -158,6 +163,13 @@ const { attentionSoftCap: _, logitSoftCap: __, ...WITHOUT_CAPS } = GEMMA2;
 const GEMMA3: Family = {
   ...WITHOUT_CAPS,
   contextLength: 131072,
+  sizes: {
+    vocab_size: 262208,
+    hidden_size: 2304,
+    intermediate_size: 9216,
+    num_hidden_layers: 26,
+    num_attention_heads: 8,
+  },
   ropeTheta: 1000000,
   qkNorm: "head",
   window: { fullEvery: 6 },

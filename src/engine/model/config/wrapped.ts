@@ -69,7 +69,7 @@ export function unwrappedText(text: string): string | undefined {
   const added = addedKeys(outer, inner, outer.model_type);
   // A key that is there as null gives way to the value that is added.
   const body = Object.keys(added).reduce(
-    (rest, key) => rest.replace(new RegExp(`"${key}"\\s*:\\s*null\\s*,?\\s*`), ""),
+    (rest, key) => rest.replace(new RegExp(`\\s*"${key}"\\s*:\\s*null(\\s*,)?`), ""),
     innerText(text).replace(/\n {2}/g, "\n"),
   );
   const lines = Object.entries(added).map(([key, value]) => `\n  ${JSON.stringify(key)}: ${JSON.stringify(value)},`);

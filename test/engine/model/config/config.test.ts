@@ -4,6 +4,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { type ModelConfig, parseEndTokens, parseModelConfig } from "../../../../src/engine/model/config/config.ts";
+import { unwrappedText } from "../../../../src/engine/model/config/wrapped.ts";
 import { ModelFormatError } from "../../../../src/errors.ts";
 import { gpt2Config, llamaConfig } from "../../../helpers/models.ts";
 
@@ -307,12 +308,29 @@ describe("switches of families", () => {
       eosTokenIds: [1, 106],
     });
     expect(parse({ ...outer, text_config: { ...text, model_type: undefined } })).toEqual(config);
+    // What the file of Gemma 3 4B says of its text model; the rest are the defaults of its class.
+    const real = { hidden_size: 2560, intermediate_size: 10240, num_hidden_layers: 34, sliding_window: 1024 };
+    const rope_scaling = { factor: 8, rope_type: "linear" };
+    const gemma4B = { model_type: "gemma3", text_config: { model_type: "gemma3_text", ...real, rope_scaling } };
+    expect(parse(gemma4B)).toMatchObject({
+      ...{ vocabSize: 262208, heads: 8, keyValueHeads: 4, headSize: 256, contextLength: 131072, tiedHead: true },
+      attentionScale: 1 / 16,
+    });
     expect(parse({ model_type: "mistral3", text_config: of("mistral") }).modelType).toBe("mistral");
     expect(() => parse({ model_type: "gemma3" })).toThrow('key "text_config" is missing.');
     expect(() => parse({ model_type: "mistral3", text_config: of("mixtral") })).toThrow(
       '"model_type" of "text_config" is "mixtral", which is not supported in "mistral3".',
     );
   });
+});
+
+it("the text model's own config.json keeps the spelling of its numbers", () => {
+  const text =
+    '{\n  "model_type": "gemma3",\n  "eos_token_id": [1, 106],\n  "text_config": {\n    "a": "}",\n    "rope_theta": 10000.0,\n    "eos_token_id": null\n  }\n}\n';
+  expect(unwrappedText(text)).toBe(
+    '{\n  "architectures": ["Gemma3ForCausalLM"],\n  "model_type": "gemma3_text",\n  "eos_token_id": [1,106],\n  "a": "}",\n  "rope_theta": 10000.0\n}\n',
+  );
+  expect(unwrappedText('{"model_type": "llama"}')).toBeUndefined();
 });
 
 describe("what is not implemented is refused by its key", () => {
