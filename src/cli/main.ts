@@ -4,6 +4,7 @@
  */
 import { CommanderError, Option, Command as Program } from "commander";
 import { ownProcess } from "../engine/platform/node-native-stderr.ts";
+import { ownManifest } from "../engine/platform/node-versions.ts";
 import { ConfigError, errorMessage, type FileError, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/options/names.ts";
 import type { descriptions, helpOf } from "./descriptions/all.ts";
@@ -11,7 +12,6 @@ import type { Command } from "./options/command.ts";
 import { colorsFor, Output, type Streams } from "./terminal/output.ts";
 import { guardProcessStreams } from "./terminal/process-streams.ts";
 import { systemLimit } from "./terminal/system-limits.ts";
-import { ownManifest } from "./terminal/versions.ts";
 
 /** The commands, by what descriptions/all.ts has. */
 type CommandName = keyof typeof descriptions;
