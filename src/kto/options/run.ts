@@ -115,7 +115,7 @@ export interface RunOptions {
   readonly warmup_ratio: number;
   /**
    * AdamW under its names in transformers; those with 8bit keep the moments of parameters of 4096 elements and more as
-   * codes of eight bits (2 bytes a parameter in place of 8); nothing is paged. Default adamw_torch.
+   * codes of eight bits (2 bytes a parameter in place of 8); nothing is paged. Default "adamw_torch".
    */
   readonly optim: OptimizerName;
   /** Decoupled decay of all weights but biases and norms. Multiplied by the learning rate; default 0 (AdamW). */
