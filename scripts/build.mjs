@@ -54,13 +54,18 @@ export async function buildCode(root) {
   put(join(root, "dist", ".code"), state);
 }
 
-/** Every import stays one, of the file that its source becomes. */
+/**
+ * Every import stays one, of the file that its source becomes; that of the host's platform becomes a name for which
+ * package.json ("imports") has a file for Node and one for bundlers that build for browsers.
+ */
 const importsAsBuilt = {
   name: "imports-as-built",
   setup(build) {
-    build.onResolve({ filter: /^\./ }, ({ path, kind }) =>
-      kind === "entry-point" ? undefined : { path: path.replace(/\.ts$/, ".js"), external: true },
-    );
+    build.onResolve({ filter: /^\./ }, ({ path, kind, importer }) => {
+      if (kind === "entry-point") return undefined;
+      const isHost = path === "./node.ts" && importer.endsWith(join("platform", "index.ts"));
+      return { path: isHost ? "#platform" : path.replace(/\.ts$/, ".js"), external: true };
+    });
   },
 };
 
