@@ -13,9 +13,6 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const main = join(root, "dist", "src", "cli", "main.js");
 const source = join(root, "src", "cli", "main.ts");
 
-const TOO_LITTLE =
-  "The system gives this process too little memory to start: free some, or raise its limit (ulimit -v).";
-
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major < 20 || (major === 20 && minor < 19)) {
   fail(`Node ${process.versions.node} is too old: kto-webgpu needs Node 20.19 or newer (https://nodejs.org).`);
@@ -51,12 +48,9 @@ async function load(specifier) {
   });
 }
 
-/** Ends with a sentence where the system gives this process too little to load the program. */
+/** Ends with a sentence where this process may not open all files of the program. */
 function explainLimit(error) {
   if (error?.code === "EMFILE") fail("Too many files are open: allow more of them, such as ulimit -n 4096.", 10);
-  if (error instanceof RangeError && /out of memory|could not allocate/i.test(error.message)) {
-    fail(TOO_LITTLE, 10);
-  }
 }
 
 function fail(message, exitCode = 1) {
