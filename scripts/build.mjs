@@ -9,8 +9,9 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, s
 import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-/** What is built: the sources, and of the bench what `kto bench` runs (its other folders need a checkout). */
+/** What is built: the sources, and of the bench what `kto bench` runs (all else there needs a checkout). */
 const folders = ["src", "bench", "bench/kernels", "bench/measure"];
+const single = ["bench/peers/run.ts"];
 /** Of these, what only has the files directly in it. */
 const flat = ["bench"];
 
@@ -142,6 +143,7 @@ function sourcesOf(root) {
     .map((folder) => join(root, folder))
     .filter((folder) => existsSync(folder))
     .flatMap((folder) => filesIn(folder, flat.includes(relative(root, folder))));
+  files.push(...single.map((name) => join(root, name)).filter((path) => existsSync(path)));
   return [...new Set(files)].filter((path) => path.endsWith(".ts")).sort();
 }
 

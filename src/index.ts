@@ -2,7 +2,6 @@
  * The public surface of kto-webgpu: re-exports only, in the order in which a program meets them. What is not here may
  * change without notice.
  */
-/// <reference types="@webgpu/types" preserve="true" />
 
 // Device: the GPU, and the errors that everything below throws.
 
