@@ -32,6 +32,7 @@ export default defineConfig({
     fileParallelism: false,
     isolate: false,
     env: { KTO_CACHE: cache },
+    ...(process.env.KTO_TEST_PROFILE !== undefined && { runner: "scripts/slow-tests-runner.mjs" }),
     // For hangs alone: a test's verdict does not depend on the speed of the machine.
     testTimeout: 15 * 60_000,
     hookTimeout: 15 * 60_000,
