@@ -13,20 +13,26 @@ const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const file = process.env.KTO_TEST_PROFILE ?? join(root, ".cache", "slow-tests.jsonl");
 mkdirSync(dirname(file), { recursive: true });
 rmSync(file, { force: true });
-const vitest = ["--import", "tsx", join("node_modules", "vitest", "vitest.mjs"), "run", ...process.argv.slice(2)].slice(2);
+const vitest = ["--import", "tsx", join("node_modules", "vitest", "vitest.mjs"), "run", ...process.argv.slice(2)].slice(
+  2,
+);
 const { status } = spawnSync(process.execPath, vitest, {
   cwd: root,
   stdio: ["ignore", "inherit", "inherit"],
   env: { ...process.env, KTO_TEST_PROFILE: file },
 });
 
-const lines = readFileSync(file, "utf8").trimEnd().split("\n").map((line) => JSON.parse(line));
+const lines = readFileSync(file, "utf8")
+  .trimEnd()
+  .split("\n")
+  .map((line) => JSON.parse(line));
 const total = ({ own, children }) => own + children;
 const slowestFirst = (a, b) => total(b) - total(a);
 const files = lines.filter(({ test }) => test === undefined).sort(slowestFirst);
 const tests = lines.filter(({ test }) => test !== undefined).sort(slowestFirst);
 const seconds = (number) => number.toFixed(1).padStart(8);
-const row = (line, name) => `${seconds(total(line))}${seconds(line.own)}${seconds(line.children)}${seconds(line.wall)}  ${name}`;
+const row = (line, name) =>
+  `${seconds(total(line))}${seconds(line.own)}${seconds(line.children)}${seconds(line.wall)}  ${name}`;
 console.log("\nprocessor seconds\n     all     own  others    wall");
 for (const line of files) console.log(row(line, line.file));
 const sum = (key) => files.reduce((total, line) => total + line[key], 0);
