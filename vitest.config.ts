@@ -35,10 +35,8 @@ export default defineConfig({
         test: {
           name: "kernels",
           include: kernels,
-          // Most of these run once, on small shapes, so optimising takes longer than it saves: lavapipe compiles them
-          // without LLVM's passes (the bits stay the same), V8 no function as long as what test/helpers/wgsl translates.
+          // Most of these run once, on small shapes: lavapipe takes longer for LLVM's passes than they save.
           env: { GALLIVM_PERF: "nopt" },
-          execArgv: ["--max-optimized-bytecode-size=4000"],
         },
       },
       { extends: true, test: { name: "commands", include: commands } },
