@@ -140,7 +140,9 @@ async function runTests() {
 /** The groups of vitest.config.ts. The lines of each follow those of the one before, so that each is read whole. */
 async function runGroups() {
   const groups = ["device", "kernels", "commands", "host"];
-  console.log(`The tests run in ${groups.length} groups side by side; the lines of each follow those of the one before.`);
+  console.log(
+    `The tests run in ${groups.length} groups side by side; the lines of each follow those of the one before.`,
+  );
   const kept = groups.map(() => []);
   let shown = 0;
   const tellers = groups.map((_, at) => (line) => (at === shown ? console.log(line) : kept[at].push(line)));
