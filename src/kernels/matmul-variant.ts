@@ -127,7 +127,7 @@ const SPLIT_MOST_LANES = 32;
 export const MATMUL_UNIFORMS = { M: "u32", N: "u32", K: "u32", aWidth: "u32", aFrom: "u32" } as const;
 
 /** Lanes of subgroups among which a matrix's rows of four columns are shared out evenly. */
-const MATRIX_LANES = [8, 16, 32, 64];
+export const MATRIX_LANES = [8, 16, 32, 64];
 
 /**
  * Tiles on matrices, none where there are few rows. A software adapter's matrices are loops over their elements, for tests.

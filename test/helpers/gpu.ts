@@ -13,7 +13,7 @@ import {
   type Values,
 } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
-import { emulateMatrices } from "./emulated-matrices.ts";
+import { emulateMatrices, needsMachine } from "./emulated-matrices.ts";
 import { recordLanes } from "./lane-widths.ts";
 import { runOnMachine } from "./wgsl/machine.ts";
 import { halfOfBits } from "./wgsl/values.ts";
@@ -116,10 +116,10 @@ export async function runKernel<B extends string, U extends string>(
   const operands = args as Operands;
   const { subgroupSize: lanes, matrices } = facts;
   const own = device.facts;
-  const isEmulated = lanes !== 0 && lanes !== own.subgroupSize;
   const emulated = emulateMatrices(kernel, facts);
-  if (!isEmulated) checkBounds(emulated, operands, own.subgroupSize);
   const hasMatrices = JSON.stringify(matrices) === JSON.stringify(own.matrices);
+  const isEmulated = lanes !== 0 && (lanes !== own.subgroupSize || (!hasMatrices && needsMachine(emulated, kernel)));
+  if (!isEmulated) checkBounds(emulated, operands, own.subgroupSize);
   const written = isEmulated
     ? onMachine(emulated, operands, lanes)
     : await onDevice(device, hasMatrices ? kernel : emulated, operands);

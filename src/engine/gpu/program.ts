@@ -266,7 +266,8 @@ export class Program {
   }
 
   /**
-   * A program for each candidate of a dispatch, which reads the dispatch's tensors and writes copies of its results.
+   * A program for each candidate of a dispatch, which reads the dispatch's tensors, or what the kernel has in their place,
+   * and writes copies of its results.
    */
   async #trials(step: Dispatch): Promise<{ trials: Trial[]; done: () => void }> {
     const { device } = this;
@@ -277,11 +278,14 @@ export class Program {
       for (const tensor of own) device.free(tensor);
     };
     try {
+      const contents = step.kernel.trial?.(step.values) ?? {};
       const tensors = step.kernel.bindings.map(({ name, access }, index) => {
         const tensor = step.tensors[index] as Tensor;
-        if (access === "read") return tensor;
+        const content = contents[name];
+        if (access === "read" && content === undefined) return tensor;
         const scratch = device.allocate("scratch", `trial of ${name}`, tensor.shape, tensor.dtype);
         own.push(scratch);
+        if (content !== undefined) device.upload(scratch, content);
         return scratch;
       });
       const trials = await Promise.all(
