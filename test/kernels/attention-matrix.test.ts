@@ -9,7 +9,7 @@ import type { Kernel } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts, MatrixFacts } from "../../src/kernels/wgsl.ts";
 import { type AttentionBuild, checkBackward, checkPackedForward, runPackedForward } from "../helpers/attention.ts";
 import { bits } from "../helpers/compare.ts";
-import { activationFormats, sharedDevice } from "../helpers/device.ts";
+import { ACTIVATION_FORMATS, sharedDevice } from "../helpers/device.ts";
 
 const device = await sharedDevice();
 const { facts } = device;
@@ -23,12 +23,10 @@ const PACKED = [
 const LENGTHS = [43, 1, 12];
 const KEYS = { headSize: 64, heads: 6, keyValueHeads: 2 };
 
-const builds: readonly (AttentionBuild & { readonly operands: string })[] = (await activationFormats()).flatMap(
-  (format) => [
-    { facts, format, tile: "matrix16x16", operands: "split" },
-    { facts, format, tile: "matrix16x16", products: "f16", operands: "rounded" },
-  ],
-);
+const builds: readonly (AttentionBuild & { readonly operands: string })[] = ACTIVATION_FORMATS.flatMap((format) => [
+  { facts, format, tile: "matrix16x16", operands: "split" },
+  { facts, format, tile: "matrix16x16", products: "f16", operands: "rounded" },
+]);
 
 describe.runIf(offered).each(builds)("attention on matrices, $format, $operands operands", (build) => {
   it("forward equals float64: shared prompts, grouped heads, sliding windows", async () => {

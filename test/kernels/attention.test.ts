@@ -6,14 +6,24 @@ import * as twin from "../../src/kernels/float64/attention.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import { checkBackward, checkForward, checkPackedForward, columns, type Heads } from "../helpers/attention.ts";
 import { normals, seeded } from "../helpers/compare.ts";
-import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice, someOf } from "../helpers/device.ts";
+import {
+  ACTIVATION_FORMATS,
+  emulatedLanes,
+  kernelVariants,
+  onlyOnMachine,
+  runsFor,
+  sharedDevice,
+  someOf,
+} from "../helpers/device.ts";
 import { f32, runKernel, stored, u32, unset, unsetAs } from "../helpers/gpu.ts";
 import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
-const formats = await activationFormats();
 /** Every variant of the kernels, for activations in every format. */
-const variants = (await kernelVariants()).flatMap((one) => formats.map((format) => ({ ...one, format })));
+const machine = await Promise.all(ACTIVATION_FORMATS.map(onlyOnMachine));
+const variants = (await kernelVariants()).flatMap((one) =>
+  ACTIVATION_FORMATS.map((format, i) => ({ ...one, format, emulated: one.emulated || machine[i] === true })),
+);
 
 /**
  * In f16 fewer sizes, since each is a text of its own: small ones in vectors and not, and a large one. Emulated lanes
