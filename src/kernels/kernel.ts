@@ -66,8 +66,8 @@ export interface Kernel<B extends string = string, U extends string = string> {
    */
   candidates?(values: Values): readonly Kernel<B, U>[];
   /**
-   * Contents of bindings, by name, where these decide how long the kernel takes: candidates are timed with them, since the
-   * run's own are not there yet or are those of another batch.
+   * Contents of bindings, by name, where these decide how long the kernel takes: candidates are timed with them, since
+   * the run's own are not there yet or are those of another batch.
    */
   readonly trial?: ((values: Values) => TrialContents) | undefined;
   /** The same kernel for activations in other formats: a dispatch takes the one that its tensors fit. */
@@ -76,6 +76,8 @@ export interface Kernel<B extends string = string, U extends string = string> {
   readonly variant?: string;
   /** Where several candidates compete: what of the values decides which is fastest. */
   readonly tuningClass?: string;
+  /** The work by which it is judged whether they are worth a measurement, where it is not that of the dispatch. */
+  readonly tuningFlops?: number | undefined;
   /** Only carries the names for the type checker. */
   readonly bindingNames?: B;
 }
@@ -116,8 +118,9 @@ export interface KernelSource<R extends string, W extends string, U extends stri
 export function oneOf<B extends string, U extends string>(
   kernels: readonly { readonly variant: string; readonly kernel: Kernel<B, U> }[],
   tuningClass: string,
+  tuningFlops?: number,
 ): Kernel<B, U> {
-  const named = kernels.map(({ variant, kernel: one }) => ({ ...one, variant, tuningClass }));
+  const named = kernels.map(({ variant, kernel: one }) => ({ ...one, variant, tuningClass, tuningFlops }));
   const [first] = named;
   if (first === undefined) throw new Error("a kernel without candidates");
   return named.length === 1 ? first : { ...first, candidates: () => named };

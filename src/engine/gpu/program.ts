@@ -31,7 +31,13 @@ interface Dispatch {
   readonly tensors: readonly Tensor[];
   readonly values: Values;
   readonly cost: Cost;
+  readonly together: Together | undefined;
   pipeline?: GPUComputePipeline;
+}
+
+/** Dispatches over parts of one thing, to be given to each: all take the candidate that is chosen for the first. */
+export interface Together {
+  variant?: string | undefined;
 }
 
 interface PreparedPiece extends Piece {
@@ -71,8 +77,14 @@ export class Program {
   /**
    * Records a dispatch, which runs in pieces where its work exceeds what the device may be given at once. Throws when a
    * shape does not fit or a window exceeds what the adapter can bind.
+   *
+   * @param together with which others it takes one candidate
    */
-  dispatch<B extends string, U extends string>(given: Kernel<B, U>, args: KernelArguments<Tensor, B, U>): void {
+  dispatch<B extends string, U extends string>(
+    given: Kernel<B, U>,
+    args: KernelArguments<Tensor, B, U>,
+    together?: Together,
+  ): void {
     if (this.#prepared) throw new Error(`program ${this.name} is already prepared`);
     const kernel = fittingFormat(given, args);
     const values = resolveValues(kernel, args);
@@ -88,7 +100,7 @@ export class Program {
       this.#checkWindow(kernel, kernel.bindings[index]?.name ?? "", tensor);
     });
     checkAliases(kernel, tensors);
-    this.#steps.push({ type: "dispatch", kernel: chosen, candidates, tensors, values, pieces, cost });
+    this.#steps.push({ type: "dispatch", kernel: chosen, candidates, tensors, values, pieces, cost, together });
   }
 
   #pieces(kernel: Kernel, values: Values, cost: Cost): PreparedPiece[] {
@@ -243,20 +255,26 @@ export class Program {
 
   /** Replaces a dispatch's kernel by the candidate that the device's tuner chooses. */
   async #choose(step: Dispatch): Promise<void> {
-    const { kernel, candidates } = step;
+    const { kernel, candidates, together } = step;
     if (candidates.length < 2) return;
+    const decided = candidates.find(({ variant }) => variant !== undefined && variant === together?.variant);
+    if (decided !== undefined) {
+      this.#take(step, decided);
+      return;
+    }
     const chosen = await this.device.tuner.choose({
       kernel: kernel.name,
       tuningClass: kernel.tuningClass ?? "",
       variants: candidates.map(({ variant = "" }) => variant),
       texts: candidates.map(({ wgsl }) => wgsl),
-      flops: step.cost.flops,
+      flops: kernel.tuningFlops ?? step.cost.flops,
       trialBytes: kernel.bindings.reduce((sum, { access }, index) => {
         const tensor = step.tensors[index];
         return access === "read" || tensor === undefined ? sum : sum + byteLength(tensor);
       }, 0),
       trials: () => this.#trials(step),
     });
+    if (together !== undefined) together.variant = chosen;
     this.#take(step, candidates.find(({ variant }) => variant === chosen) ?? kernel);
   }
 
@@ -266,8 +284,8 @@ export class Program {
   }
 
   /**
-   * A program for each candidate of a dispatch, which reads the dispatch's tensors, or what the kernel has in their place,
-   * and writes copies of its results.
+   * A program for each candidate of a dispatch, which reads the dispatch's tensors, or what the kernel has in their
+   * place, and writes copies of its results.
    */
   async #trials(step: Dispatch): Promise<{ trials: Trial[]; done: () => void }> {
     const { device } = this;
@@ -295,7 +313,16 @@ export class Program {
           const { values } = step;
           const cost = kernel.cost(values);
           const pieces = this.#pieces(kernel, values, cost);
-          program.#steps.push({ type: "dispatch", kernel, candidates: [], tensors, values, pieces, cost });
+          program.#steps.push({
+            type: "dispatch",
+            kernel,
+            candidates: [],
+            tensors,
+            values,
+            pieces,
+            cost,
+            together: undefined,
+          });
           await program.prepare();
           const run = async (times: number): Promise<void> => {
             for (let i = 0; i < times; i++) program.run();
