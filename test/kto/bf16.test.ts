@@ -1,7 +1,7 @@
 /**
- * Products of whole models on subgroup matrices, where the device offers them (`npm run test:matrix`): gradients by split
- * operands within the bounds of f32, by rounded ones within those of fp16, and runs that are resumed to the same bits. And
- * `bf16` where there are no matrices: it is f32, and says so.
+ * Products of whole models on subgroup matrices, where the device offers them (`npm run test:matrix`): gradients by
+ * split operands within the bounds of f32, by rounded ones within those of fp16, and runs that are resumed to the same
+ * bits. And `bf16` where there are no matrices: it is f32, and says so.
  */
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
