@@ -9,6 +9,7 @@ import {
   fittingFormat,
   type Kernel,
   type KernelArguments,
+  MATRICES,
   resolveValues,
   uniformWords,
   type Values,
@@ -230,7 +231,8 @@ export class Program {
 
   /**
    * The pipeline of a dispatch. An adapter with several sizes of subgroups may refuse the pinned size for one text and
-   * take it for another: the next candidate has its turn then, and without one the error stands.
+   * take it for another, and a driver a text on matrices: the next candidate has its turn then, and without one the error
+   * stands.
    */
   async #compiled(step: Dispatch): Promise<CompiledKernel> {
     const others = step.candidates.filter(({ wgsl }) => wgsl !== step.kernel.wgsl);
@@ -238,17 +240,23 @@ export class Program {
       try {
         return await this.device.compiled(step.kernel);
       } catch (error) {
-        const next = this.device.pinsSubgroupSize ? others.shift() : undefined;
+        const next = this.#mayBeRefused(step.kernel) ? others.shift() : undefined;
         if (next === undefined) throw error;
         this.#take(step, next);
       }
     }
   }
 
-  /** The candidates that the driver makes pipelines of; where sizes of subgroups are pinned it may refuse some. */
+  /** A driver may refuse pinned sizes of subgroups, and matrices, whose feature is experimental. */
+  #mayBeRefused({ wgsl }: Kernel): boolean {
+    return this.device.pinsSubgroupSize || wgsl.includes(`enable ${MATRICES};`);
+  }
+
+  /** The candidates without those that the driver refuses. */
   async #accepted(candidates: readonly Kernel[]): Promise<readonly Kernel[]> {
-    if (!this.device.pinsSubgroupSize) return candidates;
-    const made = await Promise.allSettled(candidates.map((kernel) => this.device.compiled(kernel)));
+    const made = await Promise.allSettled(
+      candidates.map((kernel) => (this.#mayBeRefused(kernel) ? this.device.compiled(kernel) : undefined)),
+    );
     const accepted = candidates.filter((_, index) => made[index]?.status === "fulfilled");
     return accepted.length > 0 ? accepted : candidates;
   }
