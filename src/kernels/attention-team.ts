@@ -251,6 +251,10 @@ function lane({ rows, columns }: TeamShape): Team {
   };
 }
 
+const handsNothing = (): never => {
+  throw new Error("lanes that share matrices hand their numbers to these");
+};
+
 /**
  * Subgroups that share a tile. A lane's rows are apart by as many as the team has at once; what it has of them it hands
  * to the matrices through workgroup memory, which is the tile's to do.
@@ -298,8 +302,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     overLanes: overLanes(held),
     hold: (into, value) => each(held, (r) => `let ${into}${r} = ${value(r)};`),
     storing: `lane % ${sharing}u == 0u`,
-    hand: (x, starts) => ({ text: "", x: (r) => `${x}${r}`, start: (c) => starts[c] ?? "" }),
-    gather: () => "",
+    hand: handsNothing,
+    gather: handsNothing,
   };
 }
 

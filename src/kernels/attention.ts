@@ -14,7 +14,8 @@
  *
  * A tile (`attention-tile.ts`) is some rows of one side, which walk the other side in tiles of columns from the first
  * that any of them sees, then from the next such one: none is visited that no row sees. The rows of a query tile are
- * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile.
+ * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile. Large heads have
+ * tiles on subgroup matrices as candidates (`attention-matrix.ts`): the texts below are the same for these.
  */
 import { MatrixAttentionTile, type MatrixTileShape, matrixTileShapes } from "./attention-matrix.ts";
 import { component } from "./attention-team.ts";
