@@ -34,7 +34,7 @@ export const attentionCases: readonly BenchmarkCase[] = [8, 32].flatMap((headSiz
       record: (bench, program) => {
         const made = inputs(bench, headSize);
         const scores = { softCap: 1 }; // small enough that it bends the scores
-        program.dispatch(attentionForward(headSize, bench.device.facts, scores), made.forward);
+        program.dispatch(attentionForward(headSize, bench.device.facts, "f32", scores), made.forward);
         return () => bench.expect("out", made.forward.out, twin.attentionForward({ ...made.exact, ...scores }).out);
       },
     },

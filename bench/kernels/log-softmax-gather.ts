@@ -144,7 +144,7 @@ function recordForward(bench: BenchmarkMemory, program: Program, inputs: HeadInp
   const perSplit = splitColumns(vocabulary);
   const partials = bench.zeros(Math.ceil(vocabulary / perSplit), rows, 2);
   const targetLogits = bench.zeros(rows);
-  program.dispatch(logSoftmaxGatherForward(rows, vocabulary, width, facts, "f32", cap), {
+  program.dispatch(logSoftmaxGatherForward(rows, vocabulary, width, facts, "f32", vocabulary, cap), {
     a: hidden,
     b: table,
     targets,

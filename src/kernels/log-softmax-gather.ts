@@ -42,6 +42,8 @@ const gradientCache = cachesByCap<GradientKernel>();
  * Pass 1 over one window of the table: a = hidden [M, K], b = table rows [windowStart, windowStart + N). Writes
  * partials [splits, M, 2] = (maximum, sum of exp(logit - maximum)) for its splits from `firstSplit` on, each of
  * `splitColumns` tokens, and the target's logit where the target lies in the window.
+ *
+ * @param vocabulary rows of the whole table, by which its tile is chosen
  */
 export function logSoftmaxGatherForward(
   M: number,
@@ -49,9 +51,11 @@ export function logSoftmaxGatherForward(
   K: number,
   facts: AdapterFacts,
   format: StoredFormat = "f32",
+  vocabulary = N,
   cap?: number,
 ): ForwardKernel {
-  return tiledKernel("NT", { M, N, K }, facts, { format }, forwardCache(cap), (variant) => buildForward(variant, cap));
+  const operands = { format, whole: { M, N: vocabulary, K } };
+  return tiledKernel("NT", { M, N, K }, facts, operands, forwardCache(cap), (variant) => buildForward(variant, cap));
 }
 
 function buildForward(variant: MatmulVariant, cap: number | undefined): ForwardKernel {

@@ -15,13 +15,12 @@ import {
 import { addColumnSums } from "../../src/kernels/reduce.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
-import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
+import { ACTIVATION_FORMATS, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, unset, unsetAs } from "../helpers/gpu.ts";
 import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
-const formats = await activationFormats();
 
 const shapes = fc.record({
   T: fc.constantFrom(1, 2, 7, 33),
@@ -200,7 +199,7 @@ function checkBackward(norm: Exclude<Norm, "rms on a residual">, facts: AdapterF
 describe.each(variants)("norms, $variant", ({ facts, emulated }) => {
   const norms = ["rms", "rms with offset", "layer"] as const;
   const forwards = [
-    ...formats.flatMap((format) => norms.map((norm) => [norm, format] as const)),
+    ...ACTIVATION_FORMATS.flatMap((format) => norms.map((norm) => [norm, format] as const)),
     ["rms on a residual", "f32"] as const,
   ];
   it.each(forwards)("%s norm forward keeps mean and inverse and writes y as %s", async (norm, format) => {

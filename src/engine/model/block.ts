@@ -95,7 +95,7 @@ export function recordBlockForward(
   if (cache) {
     keys = { ...recordIntoCache(program, model, layer, rows, here.qkv, cache), kFrom: 0, vFrom: 0 };
   } else recordRope(program, model, layer, rows, here.qkv, 1);
-  program.dispatch(attentionForward(config.headSize, facts, scoresOf(config)), {
+  program.dispatch(attentionForward(config.headSize, facts, program.products, scoresOf(config)), {
     q: here.qkv,
     ...keys,
     ranges: seenBy(config, layer, rows.ranges, rows.windowRanges),
@@ -231,12 +231,12 @@ export function recordBlockBackward(
     groupSize: config.heads / config.keyValueHeads,
     ...fusedColumns(config),
   };
-  program.dispatch(attentionBackwardQuery(config.headSize, facts, scoresOf(config)), {
+  program.dispatch(attentionBackwardQuery(config.headSize, facts, program.products, scoresOf(config)), {
     ...ofAttention,
     out: here.attention,
     ranges: seenBy(config, layer, rows.ranges, rows.windowRanges),
   });
-  program.dispatch(attentionBackwardKeyValue(config.headSize, facts, scoresOf(config)), {
+  program.dispatch(attentionBackwardKeyValue(config.headSize, facts, program.products, scoresOf(config)), {
     ...ofAttention,
     queryEnd: seenBy(config, layer, rows.queryEnd, rows.windowQueryEnd),
   });
