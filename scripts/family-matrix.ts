@@ -1,9 +1,9 @@
 /**
- * Every fixture in every variant: f32 with the adapter's features and with none (KTO_FEATURES=core), gradient
- * checkpointing, an adapter on every linear layer, five updates, greedy generation with the cache. Prints a line a
+ * Every fixture in every variant: f32 with the adapter's features and with none (KTO_FEATURES=core), or on the machine
+ * that the tests run texts on, without an adapter; gradient checkpointing, an adapter on every linear layer, five updates, greedy generation with the cache. Prints a line a
  * fixture and variant and ends with exit code 1 where one is out of bounds.
  *
- *   npx tsx scripts/family-matrix.ts [FIXTURE...] [all | core] > bench/results/DATE-families.txt
+ *   npx tsx scripts/family-matrix.ts [FIXTURE...] [all | core | machine] > bench/results/DATE-families.txt
  */
 import { Device } from "../src/engine/gpu/device.ts";
 import { Model } from "../src/engine/model/model.ts";
@@ -15,6 +15,7 @@ import {
   updateErrors,
 } from "../test/helpers/families.ts";
 import { FAMILY_FIXTURES, FIXTURES, fixtureFolder, HEAD_FIXTURES } from "../test/helpers/fixtures.ts";
+import { machineDevice } from "../test/helpers/machine-device.ts";
 import { GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../test/helpers/tolerances.ts";
 
 const NAMES = [...FIXTURES, ...FAMILY_FIXTURES, ...HEAD_FIXTURES];
@@ -27,9 +28,10 @@ const short = (value: number) => value.toExponential(1).padStart(8);
 
 console.log(`Bounds: log-probs ${LOG_PROB}, loss ${LOSS}, gradient tensors ${GRADIENT}, updates ${STEP_LOSS}`);
 let failed = false;
-for (const features of chosen(["all", "core"] as const)) {
-  const device = await Device.open({ features, tuning: "off" });
-  console.log(`\n${device.description}, ${features === "core" ? "core features" : "all features"}\n`);
+const wanted = asked.includes("machine") ? (["machine"] as const) : chosen(["all", "core"] as const);
+for (const features of wanted) {
+  const device = features === "machine" ? machineDevice() : await Device.open({ features, tuning: "off" });
+  console.log(`\n${device.description}, ${features === "all" ? "all features" : "core features"}\n`);
   console.log("fixture         log-prob     loss gradient  adapter  updates  checkpointing  greedy");
   for (const name of names) {
     const policy = await Model.load(device, fixtureFolder(name, "policy"));

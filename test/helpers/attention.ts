@@ -17,8 +17,8 @@ export interface Heads {
   readonly keyValueHeads: number;
   readonly headSize: number;
   /** Of the scores; default 1 / sqrt(D) and no cap. */
-  readonly scale?: number;
-  readonly softCap?: number;
+  readonly scale?: number | undefined;
+  readonly softCap?: number | undefined;
 }
 
 /** Prompt, completion, and a branch that continues the same prompt (0: none), as the batch packs them. */
