@@ -4,10 +4,10 @@
  * neighbouring weights (`rowTile`); on software adapters a lane reads rows of B of its own (`columnTile`).
  */
 import { ACROSS_LANES } from "./matmul-subgroup-tile.ts";
-import { addProducts, declareSums, loadB, type MatmulTile } from "./matmul-sums.ts";
+import { HALVES, type MatmulTile } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
-import { range } from "./wgsl.ts";
+import { range, unknownCount } from "./wgsl.ts";
 
 /** Invocations of a workgroup where subgroups cannot be used. */
 const WORKGROUP_LANES = 64;
@@ -53,31 +53,66 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
   };
 }
 
+/** Numbers along k of which a lane loads a row of B before it multiplies them: a line of the caches in 16 bits. */
+const LINE = 32;
+/** Sets of columns of a workgroup, one after another: a workgroup of one set would be done as soon as it has begun. */
+const SETS = 4;
+
 /**
- * One row by four columns a lane, each of which walks its own rows of B, on software adapters: the loads of a lane are
- * instructions of their own there, so that a processor foresees each of these rows. A's numbers are loaded once for all
- * columns, a vector a lane for as many steps as there are lanes.
+ * One row by four columns a lane on software adapters, where the loads of a lane are instructions of their own: a lane
+ * walks one row of B after another, a whole line of the caches at a time. More rows side by side are more streams than a
+ * processor fetches ahead of. A's numbers are loaded once for all lanes, a vector a lane for as many fours as there are
+ * lanes.
  */
 export function columnTile(variant: MatmulVariant): MatmulTile {
-  const lanes = variant.subgroupSize;
-  const loads = loadB("NT", (line) => line, { name: "b", column: "column" });
+  if (variant.continues) throw new Error("sums that lie in four parts cannot be continued");
+  const { subgroupSize: lanes, loadsB } = variant;
+  const ahead = 4 * lanes;
+  const each = loadsB === "eights" ? 8 : 4;
+  // Single loads compile to branches for every number: one four a round is enough of them.
+  const round = loadsB === "single" || loadsB === "shifted" ? each : Math.min(ahead, (LINE * each) / 8);
+  const loads = range(round / each).map((i) => `let b${i} = readB(column, k + ${each * i}u);`);
+  const products = range(round / 4).map((four) => {
+    const b = each === 4 ? `b${four}` : `b${Math.floor(four / 2)}.${HALVES[four % 2]}`;
+    return `part = fma(${b}, subgroupShuffle(ahead, (k - start) / 4u + ${four}u), part);`;
+  });
   return {
     enable: ["subgroups"],
     groupSize: lanes,
     rows: 1,
-    columns: 4 * lanes,
-    declarations: operandLoads(variant),
+    columns: SETS * lanes,
+    declarations: `${operandLoads(variant)}
+fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w); }`,
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: "let ownFirst = firstRow;",
-    matmul: /* wgsl */ `let column = firstColumn + lane * 4u;
-${declareSums(variant, 1)}
-  for (var start = 0u; start < u.K; start += ${4 * lanes}u) {
-    let ahead: vec4f = readA(firstRow, start + 4u * lane);
-    for (var k = start; k < min(start + ${4 * lanes}u, u.K); k += 4u) {
-      let a = subgroupShuffle(ahead, (k - start) / 4u);
-      ${[...loads, addProducts("sum0")].join("\n      ")}
+    matmul: /* wgsl */ `${range(SETS)
+      .map((set) => `var total${set} = 0.0;`)
+      .join(" ")}
+  for (var set = 0u; set < ${unknownCount(SETS, "u.M")}; set++) {
+    let column = firstColumn + set * ${lanes}u + lane;
+    var part = vec4f();
+    for (var start = 0u; start < u.K; start += ${ahead}u) {
+      var ahead: vec4f = readA(firstRow, start + 4u * lane);
+      ahead = select(vec4f(), ahead, start + 4u * lane < u.K);
+      ${
+        round === ahead
+          ? `let k = start;
+      ${[...loads, ...products].join("\n      ")}`
+          : `for (var k = start; k < min(start + ${ahead}u, u.K); k += ${round}u) {
+        ${[...loads, ...products].join("\n        ")}
+      }`
+      }
     }
-  }`,
+    let own = alongLane(part);
+    ${range(SETS)
+      .map((set) => `total${set} = select(total${set}, own, set == ${set}u);`)
+      .join(" ")}
+  }
+  // A lane stores four neighbours of one set.
+  let column = firstColumn + 4u * lane;
+  let sum0 = vec4f(${range(4)
+    .map((i) => ofSets(lanes, i))
+    .join(", ")});`,
     ownRows: 1,
     rowStep: 1,
     ownFours: 1,
@@ -85,6 +120,15 @@ ${declareSums(variant, 1)}
     acrossColumns: ACROSS_LANES,
     leads: "lane == 0u",
   };
+}
+
+/** The sum of column 4 lane + i: a lane's four columns are neighbours of one set. */
+function ofSets(lanes: number, i: number): string {
+  const total = (set: number) => `subgroupShuffle(total${set}, 4u * lane % ${lanes}u + ${i}u)`;
+  return range(SETS - 1).reduceRight(
+    (others, set) => `select(${others}, ${total(set)}, 4u * lane / ${lanes}u == ${set}u)`,
+    total(SETS - 1),
+  );
 }
 
 const subgroupTotals = (fours: number) =>

@@ -5,8 +5,10 @@
 import { type ActivationFormat, type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
 import {
   activationBinding,
+  EIGHTS,
   loadedActivation,
   storedBinding,
+  storedEights,
   storedElement,
   storedFunctions,
   storedVector,
@@ -59,8 +61,10 @@ export interface MatrixParts extends MatrixFacts {
  *   aligned   as one vector: the contiguous axis and K are multiples of 4
  *   shifted   out of the two vectors that they lie in: only K is, and K counts the operand's rows
  *   single    one by one
+ *   eights    eight as one vector, an `Eight`, of 16-bit rows along k: a software adapter's load costs the same whatever
+ *             it brings, and needs one instruction for every lane
  */
-type Loads = "aligned" | "shifted" | "single";
+type Loads = "aligned" | "shifted" | "single" | "eights";
 
 /** What a matmul's text depends on. */
 export interface MatmulVariant {
@@ -98,7 +102,7 @@ export interface MatmulVariant {
  *   matrixRxC    R rows by C columns on subgroup matrices, by one subgroup (16 x 16) or two by two
  *   rowC         one row by C columns, in NT: lanes take fours along k in turn, so that a workgroup reads a few rows of B
  *                from their beginning to their end, and add up their sums at the end
- *   columnC      one row by C columns a lane, in NT: every lane reads rows of B of its own
+ *   columnC      one row by C columns a lane, in NT: every lane reads rows of B of its own, one after another
  */
 export type TileName =
   | `subgroup${4 | 8 | 16 | 32}`
@@ -203,14 +207,15 @@ export function tiledKernel<B extends string, U extends string>(
   build: (variant: MatmulVariant) => Kernel<B, U>,
 ): Kernel<B, U> {
   const [first, ...others] = tileNames(layout, shape, facts);
-  const variant = matmulVariant(layout, shape, facts, first, operands);
-  const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
+  const of = (tile: TileName) => matmulVariant(layout, shape, facts, tile, operands);
+  const variant = of(first);
+  const aligned = variant.loadsA === "aligned" && isAligned(variant) && variant.vectorStores;
   const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;
   const matrix = facts.matrices && matrixParts(facts.matrices, variant, operands.products);
   const possible = aligned ? [first, ...others] : [unaligned, ...matrixTiles(shape, facts)];
   const tiles = variant.continues ? possible.filter(canContinue) : possible;
   const kernels = tiles.map((tile) => {
-    const own = tile.startsWith("matrix") ? { ...variant, tile, matrix } : { ...variant, tile };
+    const own = tile.startsWith("matrix") ? { ...of(tile), matrix } : of(tile);
     const key = JSON.stringify(own);
     const known = cache.get(key) ?? build(own);
     cache.set(key, known);
@@ -218,6 +223,12 @@ export function tiledKernel<B extends string, U extends string>(
   });
   return oneOf(kernels, matmulClass(shape, variant.format));
 }
+
+/** Whether B's rows are read as whole vectors. */
+const isAligned = ({ loadsB }: MatmulVariant) => loadsB === "aligned" || loadsB === "eights";
+
+/** Whether a tile can take B in eights: a lane reads rows of its own, all of which the same step along k. */
+const takesEights = (tile: TileName) => tile === "column4" || /^subgroup\d+(w\d+)?$/.test(tile);
 
 /** Of several slices along k no sum can be continued: they are added at the end. Matrices scale what they sum, and add in an order of their own. */
 const canContinue = (tile: TileName) => !tile.endsWith("k4") && !tile.startsWith("matrix");
@@ -260,10 +271,11 @@ function matmulVariant(
   const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0);
   const loads = (aligned: boolean, rowsAlongK: boolean): Loads =>
     aligned ? "aligned" : rowsAlongK && fours(K) ? "shifted" : "single";
+  const inEights = layout === "NT" && format !== "f32" && K % 8 === 0 && facts.software && takesEights(tile);
   return {
     layout,
     loadsA: loads(fours(contiguousA, K, aWidth, aFrom), layout === "TN"),
-    loadsB: loads(fours(contiguousB, K), layout !== "NT"),
+    loadsB: inEights ? "eights" : loads(fours(contiguousB, K), layout !== "NT"),
     vectorStores: fours(N, outWidth, outFrom),
     subgroupSize: facts.subgroupSize,
     software: facts.software,
@@ -280,7 +292,10 @@ export function operandBindings(variant: MatmulVariant): { a: string; b: string 
   const { layout, loadsA, loadsB, format, aFormat } = variant;
   return {
     a: activationBinding(aFormat, layout === "TN" ? "K, aWidth" : "M, aWidth", loadsA !== "single"),
-    b: storedBinding(format, layout === "NT" ? "N, K" : "K, N", loadsB !== "single"),
+    b:
+      loadsB === "eights"
+        ? storedEights(format, "N, K")
+        : storedBinding(format, layout === "NT" ? "N, K" : "K, N", loadsB !== "single"),
   };
 }
 
@@ -314,7 +329,7 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
     }),
   ];
   const shifted = loadsA === "shifted" || loadsB === "shifted" ? SHIFTED_FOUR : "";
-  return storedFunctions(format) + shifted + loads.join("\n");
+  return storedFunctions(format) + (loadsB === "eights" ? EIGHTS : "") + shifted + loads.join("\n");
 }
 
 interface StoredOperand {
@@ -363,6 +378,12 @@ function operandLoad(name: "a" | "b", loads: Loads, operand: StoredOperand): str
 fn ${load}(line: u32, at: u32) -> vec4f {
   let four = (${start(`min(line, ${lines} - 1u)`)} + min(at, ${columns} - 4u)) / 4u;
   return ${at("four")};
+}`;
+    case "eights":
+      return /* wgsl */ `
+fn ${load}(line: u32, at: u32) -> Eight {
+  let eight = (${start(`min(line, ${lines} - 1u)`)} + min(at, ${columns} - 8u)) / 8u;
+  return unpackEight(${name}[eight]);
 }`;
     case "shifted":
       return /* wgsl */ `

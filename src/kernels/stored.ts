@@ -17,6 +17,15 @@ export function storedBinding(format: StoredFormat, shape: string, vectors: bool
   return `${format}[${shape}]${vectors ? ` as ${view}` : ""}`;
 }
 
+/** The binding of a matrix of a 16-bit format that is read eight numbers at a time, each by `unpackEight`. */
+export const storedEights = (format: StoredFormat, shape: string): string => `${format}[${shape}] as vec4u`;
+
+/** WGSL: eight numbers, and how they are unpacked by `storedFunctions`. */
+export const EIGHTS = /* wgsl */ `
+struct Eight { low: vec4f, high: vec4f }
+fn unpackEight(words: vec4u) -> Eight { return Eight(unpackFour(words.xy), unpackFour(words.zw)); }
+`;
+
 /** WGSL functions that `storedVector` and `storedElement` call, for a format. */
 export function storedFunctions(format: StoredFormat): string {
   if (format === "f32") return "";

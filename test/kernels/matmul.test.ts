@@ -75,7 +75,7 @@ describe.each([
   it.each(layouts)("%s of up to 16 rows and many columns equals the float64 product", async (layout) => {
     const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 14 };
     for (const [M, N, K] of someOf({ emulated }, [
-      [16, 580, 20],
+      [16, 580, 24],
       [12, 512, 132],
       [9, 517, 33],
       [16, 518, 36],
@@ -174,6 +174,7 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
     const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 4, format };
     await checkMatmul(layout, facts, { M: 36, N: 68, K: 132, ...all });
     for (const [M, N, K] of someOf({ emulated }, [
+      [37, 68, 136],
       [37, 35, 33],
       [17, 35, 132],
       [5, 71, 1],
