@@ -7,7 +7,7 @@ import { ACROSS_LANES } from "./matmul-subgroup-tile.ts";
 import { HALVES, type MatmulTile } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
-import { range, unknownCount } from "./wgsl.ts";
+import { range, sigmoid, unknownCount } from "./wgsl.ts";
 
 /** Invocations of a workgroup where subgroups cannot be used. */
 const WORKGROUP_LANES = 64;
@@ -62,11 +62,12 @@ const SETS = 4;
  * One row by four columns a lane on software adapters, where the loads of a lane are instructions of their own: a lane
  * walks one row of B after another, a whole line of the caches at a time. More rows side by side are more streams than a
  * processor fetches ahead of. A's numbers are loaded once for all lanes, a vector a lane for as many fours as there are
- * lanes.
+ * lanes. Gated, half of its sets are gates and the others what they are multiplied with.
  */
 export function columnTile(variant: MatmulVariant): MatmulTile {
   if (variant.continues) throw new Error("sums that lie in four parts cannot be continued");
-  const { subgroupSize: lanes, loadsB } = variant;
+  const { subgroupSize: lanes, loadsB, gated } = variant;
+  const columns = (gated ? SETS / 2 : SETS) * lanes;
   const ahead = 4 * lanes;
   const each = loadsB === "eights" ? 8 : 4;
   // Single loads compile to branches for every number: one four a round is enough of them.
@@ -80,16 +81,16 @@ export function columnTile(variant: MatmulVariant): MatmulTile {
     enable: ["subgroups"],
     groupSize: lanes,
     rows: 1,
-    columns: SETS * lanes,
+    columns,
     declarations: `${operandLoads(variant)}
-fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w); }`,
+fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w); }${gated ? `\nalias E = vec4f;${sigmoid("E")}` : ""}`,
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: "let ownFirst = firstRow;",
     matmul: /* wgsl */ `${range(SETS)
       .map((set) => `var total${set} = 0.0;`)
       .join(" ")}
   for (var set = 0u; set < ${unknownCount(SETS, "u.M")}; set++) {
-    let column = firstColumn + set * ${lanes}u + lane;
+    let column = firstColumn + set ${gated ? `% ${SETS / 2}u ` : ""}* ${lanes}u + lane${gated ? ` + set / ${SETS / 2}u * u.N` : ""};
     var part = vec4f();
     for (var start = 0u; start < u.K; start += ${ahead}u) {
       var ahead: vec4f = readA(firstRow, start + 4u * lane);
@@ -108,11 +109,17 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
       .map((set) => `total${set} = select(total${set}, own, set == ${set}u);`)
       .join(" ")}
   }
-  // A lane stores four neighbours of one set.
-  let column = firstColumn + 4u * lane;
-  let sum0 = vec4f(${range(4)
-    .map((i) => ofSets(lanes, i))
-    .join(", ")});`,
+  // A lane stores four neighbours of one set, from its lane \`first\` on.
+  let owner = 4u * lane / ${lanes}u;
+  let first = 4u * lane % ${lanes}u;
+  ${
+    gated
+      ? `let column = select(u.N, firstColumn + 4u * lane, 4u * lane < ${columns}u);
+  let gate = ${fourOfSets(0, SETS / 2)};
+  let sum0 = gate * sigmoid(gate) * ${fourOfSets(SETS / 2, SETS)};`
+      : `let column = firstColumn + 4u * lane;
+  let sum0 = ${fourOfSets(0, SETS)};`
+  }`,
     ownRows: 1,
     rowStep: 1,
     ownFours: 1,
@@ -122,13 +129,15 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
   };
 }
 
-/** The sum of column 4 lane + i: a lane's four columns are neighbours of one set. */
-function ofSets(lanes: number, i: number): string {
-  const total = (set: number) => `subgroupShuffle(total${set}, 4u * lane % ${lanes}u + ${i}u)`;
-  return range(SETS - 1).reduceRight(
-    (others, set) => `select(${others}, ${total(set)}, 4u * lane / ${lanes}u == ${set}u)`,
-    total(SETS - 1),
-  );
+/** The sums of columns 4 lane to 4 lane + 3 of these sets, which lanes of the set `owner` have. */
+function fourOfSets(from: number, end: number): string {
+  const total = (set: number, i: number) => `subgroupShuffle(total${set}, first + ${i}u)`;
+  const sum = (i: number) =>
+    range(end - from - 1).reduceRight(
+      (others, set) => `select(${others}, ${total(from + set, i)}, owner == ${set}u)`,
+      total(end - 1, i),
+    );
+  return `vec4f(${range(4).map(sum).join(", ")})`;
 }
 
 const subgroupTotals = (fours: number) =>

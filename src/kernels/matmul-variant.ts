@@ -47,6 +47,11 @@ export interface MatmulOperands {
    * the bits of one over all of it; parts are multiples of 64 long, but the last. For f32 results. Default false.
    */
   readonly continues?: boolean;
+  /**
+   * B's rows are N gates and, behind them, N that these are for: the result is silu(A gates^T) A others^T, as SwiGLU has
+   * it. Where `takesGates` alone. Default false.
+   */
+  readonly gated?: boolean;
 }
 
 /** The matrices of a text, and in how many parts each operand is multiplied. */
@@ -81,6 +86,7 @@ export interface MatmulVariant {
   readonly aFormat: ActivationFormat;
   readonly outFormat: ActivationFormat;
   readonly continues: boolean;
+  readonly gated: boolean;
   readonly tile: TileName;
   /** Of tiles on matrices. */
   readonly matrix?: MatrixParts | undefined;
@@ -213,6 +219,7 @@ export function tiledKernel<B extends string, U extends string>(
   const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;
   const matrix = facts.matrices && matrixParts(facts.matrices, variant, operands.products);
   const possible = aligned ? [first, ...others] : [unaligned, ...matrixTiles(shape, facts)];
+  if (variant.gated && !takesGates(layout, shape, facts)) throw new Error(`no tile of ${layout} takes gates here`);
   const tiles = variant.continues ? possible.filter(canContinue) : possible;
   const kernels = tiles.map((tile) => {
     const own = tile.startsWith("matrix") ? { ...of(tile), matrix } : of(tile);
@@ -223,6 +230,10 @@ export function tiledKernel<B extends string, U extends string>(
   });
   return oneOf(kernels, matmulClass(shape, variant.format));
 }
+
+/** Whether a matmul of this shape can be gated: where one row has a tile whose lanes read rows of B of their own. */
+export const takesGates = (layout: MatmulLayout, shape: MatmulShape, facts: AdapterFacts): boolean =>
+  arithmeticTiles(layout, shape, facts)[0] === "column4";
 
 /** Whether B's rows are read as whole vectors. */
 const isAligned = ({ loadsB }: MatmulVariant) => loadsB === "aligned" || loadsB === "eights";
@@ -264,6 +275,7 @@ function matmulVariant(
     outWidth = 0,
     outFrom = 0,
     continues = false,
+    gated = false,
   }: MatmulOperands,
 ): MatmulVariant {
   const contiguousA = layout === "TN" ? M : K;
@@ -283,19 +295,18 @@ function matmulVariant(
     aFormat,
     outFormat,
     continues,
+    gated,
     tile,
   };
 }
 
 /** The declarations of the two operands, named a and b, for a kernel that computes a matmul. */
 export function operandBindings(variant: MatmulVariant): { a: string; b: string } {
-  const { layout, loadsA, loadsB, format, aFormat } = variant;
+  const { layout, loadsA, loadsB, format, aFormat, gated } = variant;
+  const shape = layout === "NT" ? `${gated ? "2*" : ""}N, K` : "K, N";
   return {
     a: activationBinding(aFormat, layout === "TN" ? "K, aWidth" : "M, aWidth", loadsA !== "single"),
-    b:
-      loadsB === "eights"
-        ? storedEights(format, "N, K")
-        : storedBinding(format, layout === "NT" ? "N, K" : "K, N", loadsB !== "single"),
+    b: loadsB === "eights" ? storedEights(format, shape) : storedBinding(format, shape, loadsB !== "single"),
   };
 }
 
@@ -308,7 +319,7 @@ export function operandBindings(variant: MatmulVariant): { a: string; b: string 
  * `readBOfLane(line, at, lane)` too, in which a lane takes its second vector from the next lane
  */
 export function operandLoads(variant: MatmulVariant, lanes = 0): string {
-  const { layout, loadsA, loadsB, format, aFormat } = variant;
+  const { layout, loadsA, loadsB, format, aFormat, gated } = variant;
   const alongK = { a: layout === "TN", b: layout !== "NT" };
   const loads = [
     operandLoad("a", loadsA, {
@@ -320,7 +331,7 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
       lanes: 0,
     }),
     operandLoad("b", loadsB, {
-      lines: alongK.b ? "u.K" : "u.N",
+      lines: alongK.b ? "u.K" : gated ? "(2u * u.N)" : "u.N",
       columns: alongK.b ? "u.N" : "u.K",
       start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
       width: alongK.b ? "u.N" : "u.K",

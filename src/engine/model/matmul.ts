@@ -16,6 +16,8 @@ export interface MatmulOptions {
   readonly accumulate?: boolean;
   /** The sums start from what `out`, f32, holds: a product over the next rows of `b`. */
   readonly continues?: boolean;
+  /** The product is SwiGLU's, of b's first half of rows and its second, where `takesGates`. */
+  readonly gated?: boolean;
   /** Multiplies the product; default 1. */
   readonly scale?: number;
   /** First columns of A and of the result, where these are column ranges of `a` and `out`. */
@@ -37,8 +39,8 @@ export function recordMatmul(
 ): void {
   const [M = 0, outWidth = 0] = out.shape;
   const [bRows = 0, bColumns = 0] = b.shape;
-  const [N, K] = layout === "NT" ? [bRows, bColumns] : [bColumns, bRows];
-  const { aFrom = 0, outFrom = 0, scale = 1, continues = false } = options;
+  const { aFrom = 0, outFrom = 0, scale = 1, continues = false, gated = false } = options;
+  const [N, K] = layout === "NT" ? [gated ? bRows / 2 : bRows, bColumns] : [bColumns, bRows];
   checkColumns(layout, { M, N, K }, a, outWidth, options);
   const { unused } = program.device;
   const operands = {
@@ -51,6 +53,7 @@ export function recordMatmul(
     outWidth,
     outFrom,
     continues,
+    gated,
   };
   program.dispatch(matmul(layout, { M, N, K }, program.device.facts, operands), {
     a,

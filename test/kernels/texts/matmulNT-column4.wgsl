@@ -59,9 +59,11 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
     let own = alongLane(part);
     total0 = select(total0, own, set == 0u); total1 = select(total1, own, set == 1u); total2 = select(total2, own, set == 2u); total3 = select(total3, own, set == 3u);
   }
-  // A lane stores four neighbours of one set.
+  // A lane stores four neighbours of one set, from its lane `first` on.
+  let owner = 4u * lane / 8u;
+  let first = 4u * lane % 8u;
   let column = firstColumn + 4u * lane;
-  let sum0 = vec4f(select(select(select(subgroupShuffle(total3, 4u * lane % 8u + 0u), subgroupShuffle(total2, 4u * lane % 8u + 0u), 4u * lane / 8u == 2u), subgroupShuffle(total1, 4u * lane % 8u + 0u), 4u * lane / 8u == 1u), subgroupShuffle(total0, 4u * lane % 8u + 0u), 4u * lane / 8u == 0u), select(select(select(subgroupShuffle(total3, 4u * lane % 8u + 1u), subgroupShuffle(total2, 4u * lane % 8u + 1u), 4u * lane / 8u == 2u), subgroupShuffle(total1, 4u * lane % 8u + 1u), 4u * lane / 8u == 1u), subgroupShuffle(total0, 4u * lane % 8u + 1u), 4u * lane / 8u == 0u), select(select(select(subgroupShuffle(total3, 4u * lane % 8u + 2u), subgroupShuffle(total2, 4u * lane % 8u + 2u), 4u * lane / 8u == 2u), subgroupShuffle(total1, 4u * lane % 8u + 2u), 4u * lane / 8u == 1u), subgroupShuffle(total0, 4u * lane % 8u + 2u), 4u * lane / 8u == 0u), select(select(select(subgroupShuffle(total3, 4u * lane % 8u + 3u), subgroupShuffle(total2, 4u * lane % 8u + 3u), 4u * lane / 8u == 2u), subgroupShuffle(total1, 4u * lane % 8u + 3u), 4u * lane / 8u == 1u), subgroupShuffle(total0, 4u * lane % 8u + 3u), 4u * lane / 8u == 0u));
+  let sum0 = vec4f(select(select(select(subgroupShuffle(total3, first + 0u), subgroupShuffle(total2, first + 0u), owner == 2u), subgroupShuffle(total1, first + 0u), owner == 1u), subgroupShuffle(total0, first + 0u), owner == 0u), select(select(select(subgroupShuffle(total3, first + 1u), subgroupShuffle(total2, first + 1u), owner == 2u), subgroupShuffle(total1, first + 1u), owner == 1u), subgroupShuffle(total0, first + 1u), owner == 0u), select(select(select(subgroupShuffle(total3, first + 2u), subgroupShuffle(total2, first + 2u), owner == 2u), subgroupShuffle(total1, first + 2u), owner == 1u), subgroupShuffle(total0, first + 2u), owner == 0u), select(select(select(subgroupShuffle(total3, first + 3u), subgroupShuffle(total2, first + 3u), owner == 2u), subgroupShuffle(total1, first + 3u), owner == 1u), subgroupShuffle(total0, first + 3u), owner == 0u));
   var sums = array<vec4f, 1>(sum0);
   for (var row = ownFirst; row < min(ownFirst + 1u, u.M); row++) {
     let value = sums[row - ownFirst];
