@@ -238,8 +238,16 @@ export const takesGates = (layout: MatmulLayout, shape: MatmulShape, facts: Adap
 /** Whether B's rows are read as whole vectors. */
 const isAligned = ({ loadsB }: MatmulVariant) => loadsB === "aligned" || loadsB === "eights";
 
-/** Whether a tile can take B in eights: a lane reads rows of its own, all of which the same step along k. */
-const takesEights = (tile: TileName) => tile === "column4" || /^subgroup\d+(w\d+)?$/.test(tile);
+/** Rows up to which a pass generates: larger ones train, and keep the texts that they have been measured with. */
+const FEW_ROWS = 16;
+
+/** Whether B's rows are read in eights: where lanes of a tile read rows of their own, all at the same step along k. */
+const readsEights = (layout: MatmulLayout, { M, K }: MatmulShape, tile: TileName, format: StoredFormat): boolean =>
+  layout === "NT" &&
+  M <= FEW_ROWS &&
+  K % 8 === 0 &&
+  format !== "f32" &&
+  (tile === "column4" || /^subgroup\d+(w\d+)?$/.test(tile));
 
 /** Of several slices along k no sum can be continued: they are added at the end. Matrices scale what they sum, and add in an order of their own. */
 const canContinue = (tile: TileName) => !tile.endsWith("k4") && !tile.startsWith("matrix");
@@ -283,7 +291,7 @@ function matmulVariant(
   const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0);
   const loads = (aligned: boolean, rowsAlongK: boolean): Loads =>
     aligned ? "aligned" : rowsAlongK && fours(K) ? "shifted" : "single";
-  const inEights = layout === "NT" && format !== "f32" && K % 8 === 0 && facts.software && takesEights(tile);
+  const inEights = facts.software && readsEights(layout, { M, N, K }, tile, format);
   return {
     layout,
     loadsA: loads(fours(contiguousA, K, aWidth, aFrom), layout === "TN"),

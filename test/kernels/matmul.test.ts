@@ -84,6 +84,7 @@ describe.each([
     ] as const)) {
       await checkMatmul(layout, facts, { M, N, K, ...all, format: "bf16" });
     }
+    await checkMatmul(layout, facts, { M: 3, N: 68, K: 136, ...all, format: "f16" });
   });
 
   it("takes one row of columns of a wider matrix, of f16 where there is such, and gives columns of another", async () => {
@@ -222,7 +223,6 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
     const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 4, format };
     await checkMatmul(layout, facts, { M: 36, N: 68, K: 132, ...all });
     for (const [M, N, K] of someOf({ emulated }, [
-      [37, 68, 136],
       [37, 35, 33],
       [17, 35, 132],
       [5, 71, 1],
