@@ -89,8 +89,8 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
     matmul: /* wgsl */ `${range(SETS)
       .map((set) => `var total${set} = 0.0;`)
       .join(" ")}
-  for (var set = 0u; set < ${unknownCount(SETS, "u.M")}; set++) {
-    let column = firstColumn + set ${gated ? `% ${SETS / 2}u ` : ""}* ${lanes}u + lane${gated ? ` + set / ${SETS / 2}u * u.N` : ""};
+  for (var here = 0u; here < ${unknownCount(SETS, "u.M")}; here++) {
+    let column = firstColumn + here ${gated ? `% ${SETS / 2}u ` : ""}* ${lanes}u + lane${gated ? ` + here / ${SETS / 2}u * u.N` : ""};
     var part = vec4f();
     for (var start = 0u; start < u.K; start += ${ahead}u) {
       var ahead: vec4f = readA(firstRow, start + 4u * lane);
@@ -106,7 +106,7 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
     }
     let own = alongLane(part);
     ${range(SETS)
-      .map((set) => `total${set} = select(total${set}, own, set == ${set}u);`)
+      .map((set) => `total${set} = select(total${set}, own, here == ${set}u);`)
       .join(" ")}
   }
   // A lane stores four neighbours of one set, from its lane \`first\` on.
