@@ -39,8 +39,8 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let firstColumn = place.x * 32u;
   let ownFirst = firstRow;
   var total0 = 0.0; var total1 = 0.0; var total2 = 0.0; var total3 = 0.0;
-  for (var set = 0u; set < (4u + (u.M >> 31u)); set++) {
-    let column = firstColumn + set * 8u + lane;
+  for (var here = 0u; here < (4u + (u.M >> 31u)); here++) {
+    let column = firstColumn + here * 8u + lane;
     var part = vec4f();
     for (var start = 0u; start < u.K; start += 32u) {
       var ahead: vec4f = readA(firstRow, start + 4u * lane);
@@ -57,7 +57,7 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
       }
     }
     let own = alongLane(part);
-    total0 = select(total0, own, set == 0u); total1 = select(total1, own, set == 1u); total2 = select(total2, own, set == 2u); total3 = select(total3, own, set == 3u);
+    total0 = select(total0, own, here == 0u); total1 = select(total1, own, here == 1u); total2 = select(total2, own, here == 2u); total3 = select(total3, own, here == 3u);
   }
   // A lane stores four neighbours of one set, from its lane `first` on.
   let owner = 4u * lane / 8u;
