@@ -122,8 +122,9 @@ async function trainIn(
     });
     run = trainer;
     samples = await SampleLog.create(policy, config, evalExamples, output);
+    const quantized = policy.quantizedFormats;
     output.info(
-      `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
+      `model: ${policy.layout.parameterCount} parameters${quantized.length > 0 ? ` (matrices as ${quantized.join(" and ")})` : ""}${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
     );
     output.info(
       `plan: ${counted(trainer.totalSteps, "update")}, ${counted(round(trainer.totalSteps / trainer.stepsPerEpoch), "epoch")}; device memory ${mebibytes(target.totalBytes)}`,
@@ -209,6 +210,10 @@ const KEPT_SETTINGS = [
   "lora_dropout",
   "lora_target_modules",
   "use_rslora",
+  "load_in_4bit",
+  "load_in_8bit",
+  "use_bnb_nested_quant",
+  "quantize_embeddings",
   "append_eos",
   "chat_template_path",
   "chat_template_kwargs",

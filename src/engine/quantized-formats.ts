@@ -1,0 +1,134 @@
+/**
+ * Quantises on the host: NF4 and its double quantisation with the bytes of bitsandbytes, 8 bit with those of ggml's q8_0
+ * (whose scale and codes lie apart here). Values go in as f32, a whole number of blocks at a time but at the end of a
+ * matrix. What the bytes stand for is in `src/kernels/float64/stored.ts`.
+ */
+import { QUANTIZED, type QuantizedFormat } from "../kernels/kernel.ts";
+import { NF4_TABLE } from "../kernels/stored-nf4.ts";
+import { f16ToF32, f32ToF16 } from "./number-formats.ts";
+
+export interface Quantized {
+  /** As `QUANTIZED` says; half a byte that is left over has the code of 0. */
+  readonly codes: Uint8Array<ArrayBuffer>;
+  /** Of the blocks, as f32 numbers that the format of scales holds. */
+  readonly scales: Float32Array<ArrayBuffer>;
+}
+
+/** Numbers as a quantised format; the last block may be short. */
+export function quantized(format: QuantizedFormat, values: Float32Array): Quantized {
+  return format === "nf4" ? nf4(values) : int8(values);
+}
+
+/** The largest magnitude of each block. */
+function largest(values: Float32Array, block: number): Float32Array<ArrayBuffer> {
+  const most = new Float32Array(Math.ceil(values.length / block));
+  for (let i = 0; i < values.length; i++) {
+    const size = Math.abs(values[i] as number);
+    const at = Math.floor(i / block);
+    if (size > (most[at] as number)) most[at] = size;
+  }
+  return most;
+}
+
+/** Of an ascending table: the halves of the ways between neighbours, beyond which the upper one is nearer. */
+const middlesOf = (table: Float32Array) =>
+  Float32Array.from({ length: table.length - 1 }, (_, i) => ((table[i] as number) + (table[i + 1] as number)) / 2);
+
+const NF4_MIDDLES = middlesOf(NF4_TABLE);
+/** The code of 0. */
+const NF4_ZERO = 7;
+
+/** The place of the nearest number of a table; a tie goes to the lower one. */
+function nearest(middles: Float32Array, value: number): number {
+  let [low, high] = [0, middles.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (value > (middles[middle] as number)) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+function nf4(values: Float32Array): Quantized {
+  const { block } = QUANTIZED.nf4;
+  const scales = largest(values, block);
+  const inverse = scales.map((scale) => 1 / scale);
+  const codes = new Uint8Array(Math.ceil(values.length / 2));
+  for (let i = 0; i < values.length; i++) {
+    const at = Math.floor(i / block);
+    const share = Math.fround((values[i] as number) * (inverse[at] as number));
+    const code = scales[at] === 0 ? NF4_ZERO : nearest(NF4_MIDDLES, share);
+    codes[i >> 1] = i % 2 === 0 ? (code << 4) | NF4_ZERO : ((codes[i >> 1] as number) & 0xf0) | code;
+  }
+  return { codes, scales };
+}
+
+function int8(values: Float32Array): Quantized {
+  const { block } = QUANTIZED.int8;
+  const steps = largest(values, block).map((most) => most / 127);
+  const codes = new Uint8Array(values.length);
+  for (let i = 0; i < values.length; i++) {
+    const step = steps[Math.floor(i / block)] as number;
+    const share = step === 0 ? 0 : Math.fround((values[i] as number) / step);
+    codes[i] = Math.sign(share) * Math.floor(Math.abs(share) + 0.5); // half away from zero
+  }
+  return { codes, scales: f16ToF32(f32ToF16(steps)) };
+}
+
+/** Scales of NF4 as bytes: each less `offset`, in blocks of 256 by a table of 256 numbers times the block's scale. */
+export interface NestedScales {
+  readonly codes: Uint8Array<ArrayBuffer>;
+  readonly scales: Float32Array<ArrayBuffer>;
+  readonly offset: number;
+  readonly table: Float32Array<ArrayBuffer>;
+  readonly block: number;
+}
+
+/** Scales in a block of a double quantisation. */
+const NESTED_BLOCK = 256;
+
+/**
+ * The signed "dynamic" map (Dettmers 2016, 8-bit approximations for parallelism in deep learning): as many digits of the
+ * exponent as leave a fraction, 127 numbers on either side of 0, and 1. Rounded step by step as PyTorch's linspace is.
+ */
+function dynamicTable(): Float32Array<ArrayBuffer> {
+  const { fround } = Math;
+  const numbers = [0, 1];
+  for (let digits = 0; digits < 7; digits++) {
+    const steps = 2 ** digits;
+    const step = fround(fround(1 - fround(0.1)) / steps);
+    const borders = Float32Array.from({ length: steps + 1 }, (_, i) =>
+      i < (steps + 1) / 2 ? fround(0.1) + fround(step * i) : 1 - fround(step * (steps - i)),
+    );
+    for (let i = 0; i < steps; i++) {
+      const mean = fround((borders[i] as number) + (borders[i + 1] as number)) / 2;
+      const number = fround(10 ** (digits - 6)) * mean;
+      numbers.push(number, -number);
+    }
+  }
+  return Float32Array.from(numbers).sort();
+}
+
+const DYNAMIC_TABLE = dynamicTable();
+const DYNAMIC_MIDDLES = middlesOf(DYNAMIC_TABLE);
+
+/** The double quantisation of the scales of a whole matrix. */
+export function nested(scales: Float32Array): NestedScales {
+  const offset = Math.fround(scales.reduce((sum, scale) => sum + scale, 0) / Math.max(1, scales.length));
+  const rest = scales.map((scale) => scale - offset);
+  const most = largest(rest, NESTED_BLOCK);
+  const inverse = most.map((scale) => 1 / scale);
+  const codes = Uint8Array.from(rest, (value, i) => {
+    const at = Math.floor(i / NESTED_BLOCK);
+    return nearest(DYNAMIC_MIDDLES, most[at] === 0 ? 0 : Math.fround(value * (inverse[at] as number)));
+  });
+  return { codes, scales: most, offset, table: DYNAMIC_TABLE, block: NESTED_BLOCK };
+}
+
+/** The scales that a double quantisation stands for: a product and a sum, each rounded to f32. */
+export function unnested({ codes, scales, offset, table, block }: NestedScales): Float32Array<ArrayBuffer> {
+  return Float32Array.from(codes, (code, i) => {
+    const product = Math.fround((table[code] as number) * (scales[Math.floor(i / block)] as number));
+    return product + offset;
+  });
+}
