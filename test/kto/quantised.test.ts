@@ -6,23 +6,27 @@ import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { openSafetensors } from "../../src/engine/files/safetensors.ts";
-import type { Device } from "../../src/engine/gpu/device.ts";
+import { Program } from "../../src/engine/gpu/program.ts";
+import { byteLength, rowWindows, sliceRows, type Tensor } from "../../src/engine/gpu/tensor.ts";
 import { Float64Model } from "../../src/engine/model/float64/decoder.ts";
 import { float64Weights } from "../../src/engine/model/float64/lora.ts";
 import { Generator } from "../../src/engine/model/generate/generate.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
+import { recordMatmul } from "../../src/engine/model/matmul.ts";
 import { type LoadOptions, Model } from "../../src/engine/model/model.ts";
 import type { Quantization } from "../../src/engine/model/weights/quantization.ts";
+import { fromF32 } from "../../src/engine/number-formats.ts";
 import { nested, quantized } from "../../src/engine/quantized-formats.ts";
 import { ConfigError } from "../../src/errors.ts";
+import { QUANTIZED } from "../../src/kernels/kernel.ts";
 import { NF4_TABLE } from "../../src/kernels/stored-nf4.ts";
 import { checkGradients } from "../../src/kto/gradcheck.ts";
 import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits, expectWithin, normals, seeded } from "../helpers/compare.ts";
-import { deviceVariants, sharedDevice, withLimits } from "../helpers/device.ts";
-import { exactGreedy, type FixtureName, float64Of, fixtureFolder, readExamples } from "../helpers/fixtures.ts";
+import { deviceVariants, sharedDevice } from "../helpers/device.ts";
+import { exactGreedy, type FixtureName, fixtureFolder, float64Of, readExamples } from "../helpers/fixtures.ts";
 import { copyOfModel, freshPath, llama, stories, temporaryFolder } from "../helpers/folders.ts";
 import { llamaConfig, randomModel } from "../helpers/models.ts";
 import { type RawTensor, writeRawTensors } from "../helpers/raw-tensors.ts";
@@ -48,25 +52,28 @@ const cases: readonly (readonly [string, FixtureName, Quantization])[] = [
 ];
 
 describe.each(await deviceVariants())("$variant", ({ open }) => {
-  it.each(cases)("%s: log-probabilities and every gradient as in float64, the reference without the adapter", async (_, name, quantization) => {
-    const { device, close } = await open();
-    const base = await Model.load(device, fixtureFolder(name, "policy"), { quantization });
-    const policy = adapted(base);
-    try {
-      expect(base.quantizedFormats).toEqual([quantization.format]);
-      const examples = readExamples(name);
-      const exact = new Float64Model(base.config, await float64Weights(policy));
-      const wanted = examples.map(({ promptIds, completionIds }) => exact.logProb(promptIds, completionIds));
-      expectWithin("policy", await completionLogProbs(policy, examples, 3), wanted, () => LOG_PROB);
-      const check = await checkGradients({ policy, reference: policy.base, examples, objective });
-      expect(check.comparison).toMatchObject({ passed: true });
-      expect(check.comparison?.maxRelativeError).toBeLessThanOrEqual(GRADIENT / 10);
-    } finally {
-      policy.adapter?.free();
-      base.free();
-      close();
-    }
-  });
+  it.each(cases)(
+    "%s: log-probabilities and every gradient as in float64, the reference without the adapter",
+    async (_, name, quantization) => {
+      const { device, close } = await open();
+      const base = await Model.load(device, fixtureFolder(name, "policy"), { quantization });
+      const policy = adapted(base);
+      try {
+        expect(base.quantizedFormats).toEqual([quantization.format]);
+        const examples = readExamples(name);
+        const exact = new Float64Model(base.config, await float64Weights(policy));
+        const wanted = examples.map(({ promptIds, completionIds }) => exact.logProb(promptIds, completionIds));
+        expectWithin("policy", await completionLogProbs(policy, examples, 3), wanted, () => LOG_PROB);
+        const check = await checkGradients({ policy, reference: policy.base, examples, objective });
+        expect(check.comparison).toMatchObject({ passed: true });
+        expect(check.comparison?.maxRelativeError).toBeLessThanOrEqual(GRADIENT / 10);
+      } finally {
+        policy.adapter?.free();
+        base.free();
+        close();
+      }
+    },
+  );
 });
 
 it("embedding and head in 8 bits: log-probabilities, gradients and what is generated as in float64", async () => {
@@ -104,7 +111,13 @@ async function saved4Bit(model: string, { double, skip }: { double: boolean; ski
     }
     const { codes, scales } = quantized("nf4", await file.readF32(name));
     const second = nested(scales);
-    const state = { quant_type: "nf4", blocksize: 64, dtype: "float32", shape, ...(double && nestedState(second.offset)) };
+    const state = {
+      quant_type: "nf4",
+      blocksize: 64,
+      dtype: "float32",
+      shape,
+      ...(double && nestedState(second.offset)),
+    };
     const text = new TextEncoder().encode(JSON.stringify(state));
     tensors.push(
       { name, dtype: "U8", shape: [codes.length, 1], data: codes },
@@ -143,12 +156,15 @@ describe("a checkpoint of bitsandbytes", () => {
     return found;
   };
 
-  it.each([false, true])("loads with the numbers that the unquantised model has in 4 bits, nested scales %s", async (double) => {
-    const found = await load(await saved4Bit(llama, { double }));
-    const wanted = await load(llama, { quantization: { format: "nf4", double } });
-    expect(found.formats).toEqual(["nf4"]);
-    expect(found.numbers).toEqual(wanted.numbers);
-  });
+  it.each([false, true])(
+    "loads with the numbers that the unquantised model has in 4 bits, nested scales %s",
+    async (double) => {
+      const found = await load(await saved4Bit(llama, { double }));
+      const wanted = await load(llama, { quantization: { format: "nf4", double } });
+      expect(found.formats).toEqual(["nf4"]);
+      expect(found.numbers).toEqual(wanted.numbers);
+    },
+  );
 
   it("a layer that it skips keeps its numbers, and so do those that are stored as one matrix with it", async () => {
     const path = await saved4Bit(llama, { double: false, skip: /layers\.0\.self_attn\.k_proj/ });
@@ -184,7 +200,7 @@ describe("a checkpoint of bitsandbytes", () => {
 
 it("matrices whose tensors share blocks are kept as the files store them, and named once", async () => {
   const warnings: string[] = [];
-  const config = { ...llamaConfig, intermediate_size: 60, hidden_size: 36, num_attention_heads: 4, head_dim: 10 };
+  const config = llamaConfig({ intermediate_size: 60, hidden_size: 36, num_attention_heads: 4, head_dim: 10 });
   const path = await randomModel(folder, config, 3);
   const model = await Model.load(shared, path, {
     quantization: { format: "nf4" },
@@ -197,12 +213,38 @@ it("matrices whose tensors share blocks are kept as the files store them, and na
   model.free();
 });
 
-it("a quantised matrix larger than a binding is walked in windows, to the bits of one", async () => {
-  const logProbs = async (device: Device) => {
-    const model = await Model.load(device, stories, { quantization: { format: "int8", embeddings: true } });
-    const found = await completionLogProbs(model, readExamples("llama"), 3).finally(() => model.free());
-    return bits(Float32Array.from(found));
-  };
-  const whole = await logProbs(shared);
-  expect(await withLimits({ maxStorageBufferBindingSize: 2 ** 14 }, logProbs)).toEqual(whole);
+it.each(["nf4", "int8"] as const)("a matrix of %s is walked in windows to the bits of the whole", async (format) => {
+  const [rows, columns, T] = [512, 48, 8];
+  const random = seeded(31);
+  const { codes, scales } = quantized(format, normals(random, rows * columns));
+  const matrix = shared.allocate("scratch", "matrix", [rows, columns], format);
+  const x = shared.allocate("scratch", "x", [T, columns]);
+  const dy = shared.allocate("scratch", "dy", [T, rows]);
+  const forward = shared.allocate("scratch", "products", [2, T, rows]);
+  const backward = shared.allocate("scratch", "gradients", [2, T, columns]);
+  const program = new Program(shared, "windows");
+  shared.upload(matrix, codes);
+  if (matrix.scales) shared.upload(matrix.scales, fromF32(scales, QUANTIZED[format].scales));
+  shared.upload(x, normals(random, T * columns));
+  shared.upload(dy, normals(random, T * rows));
+  const part = (tensor: Tensor, at: number) => ({ ...sliceRows(tensor, at, 1), shape: tensor.shape.slice(1) });
+  try {
+    recordMatmul(program, "NT", x, matrix, part(forward, 0));
+    recordMatmul(program, "NN", dy, matrix, part(backward, 0));
+    const windows = rowWindows(matrix, byteLength(matrix) / 2);
+    expect(windows.map(({ first }) => first)).toEqual([0, 256]);
+    for (const { first, window } of windows) {
+      recordMatmul(program, "NT", x, window, part(forward, 1), { outFrom: first });
+      recordMatmul(program, "NN", dy, window, part(backward, 1), { aFrom: first, continues: first > 0 });
+    }
+    await program.prepare();
+    program.run();
+    for (const both of [forward, backward]) {
+      const [whole, inParts] = [await shared.download(part(both, 0)), await shared.download(part(both, 1))];
+      expect(bits(inParts)).toEqual(bits(whole));
+    }
+  } finally {
+    program.dispose();
+    for (const tensor of [matrix, x, dy, forward, backward]) shared.free(tensor);
+  }
 });

@@ -187,20 +187,23 @@ describe("a run that goes on", () => {
     ],
     ["an adapter with dropout", { disable_dropout: false, learning_rate: 1e-2 }, true],
     ["an adapter over a base in 4 bits", { learning_rate: 1e-2 }, true, { format: "nf4", double: true }],
-  ] as const)("%s: the same bits after two breaks as without one", async (_, options, lora, quantization?: Quantization) => {
-    const inputs = { lora, ...(quantization && { quantization }) };
-    const whole = await run(newFolder(), options, inputs);
-    const path = newFolder();
-    await run(path, options, { ...inputs, stopAfter: 2 });
-    const again = { ...options, resume_from_checkpoint: true };
-    await run(path, again, { ...inputs, stopAfter: 7 });
-    const resumed = await run(path, again, inputs);
-    expect(bits(resumed.weights)).toEqual(bits(whole.weights));
-    expect(resumed.log).toEqual(whole.log);
-    expect(resumed.log).toHaveLength(3); // steps 3, 6, 8
-    expect(resumed.state).toBe(whole.state);
-    expect(resumed.warnings).toEqual([]);
-  });
+  ] as const)(
+    "%s: the same bits after two breaks as without one",
+    async (_, options, lora, quantization?: Quantization) => {
+      const inputs = { lora, ...(quantization && { quantization }) };
+      const whole = await run(newFolder(), options, inputs);
+      const path = newFolder();
+      await run(path, options, { ...inputs, stopAfter: 2 });
+      const again = { ...options, resume_from_checkpoint: true };
+      await run(path, again, { ...inputs, stopAfter: 7 });
+      const resumed = await run(path, again, inputs);
+      expect(bits(resumed.weights)).toEqual(bits(whole.weights));
+      expect(resumed.log).toEqual(whole.log);
+      expect(resumed.log).toHaveLength(3); // steps 3, 6, 8
+      expect(resumed.state).toBe(whole.state);
+      expect(resumed.warnings).toEqual([]);
+    },
+  );
 
   it("with evaluations: the best model, the early stop and the samples' steps are those of the run without a break", async () => {
     const evaluated = {

@@ -13,17 +13,17 @@ export function checkQuantization(read: Keys): void {
   if (given === undefined) return;
   const { json } = given;
   // Configurations of transformers before 4.36 name no method.
-  const method =
-    json.quant_method ?? (json.load_in_4bit === true || json.load_in_8bit === true ? "bitsandbytes" : null);
+  const old = json.load_in_4bit === true || json.load_in_8bit === true ? "bitsandbytes" : undefined;
+  const method = json.quant_method ?? old;
   if (method !== "bitsandbytes") {
+    const named = method === undefined ? "a method without a name" : shown(method);
     throw read.error(
-      `the weights are quantised by ${shown(method)} ("quantization_config"), and only those of bitsandbytes in nf4 can be read; ${REMEDY}`,
+      `the weights are quantised by ${named} ("quantization_config"), and only those of bitsandbytes in nf4 can be read; ${REMEDY}`,
     );
   }
-  const type = json.load_in_4bit === true ? (json.bnb_4bit_quant_type ?? "fp4") : "8 bit (LLM.int8)";
-  if (type !== "nf4") {
-    throw read.error(
-      `the weights are quantised by bitsandbytes as ${type === json.bnb_4bit_quant_type ? shown(type) : String(type)} ("quantization_config"), and only nf4 can be read; ${REMEDY}`,
-    );
-  }
+  const type = json.load_in_4bit === true ? (json.bnb_4bit_quant_type ?? "fp4") : "int8";
+  if (type === "nf4") return;
+  throw read.error(
+    `the weights are quantised by bitsandbytes as ${shown(type)} ("quantization_config"), and of its formats only nf4 can be read; ${REMEDY}`,
+  );
 }
