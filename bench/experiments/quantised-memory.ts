@@ -1,7 +1,7 @@
 /**
- * Plans QLoRA runs of Qwen3-0.6B, 1.7B and 4B as `kto train --dry_run` does, on a device that only counts, with the limits
- * of the adapter or the 128 MiB bindings of core WebGPU: bytes by category for microbatches of 1 and 4 rows of 1,024
- * tokens. Nothing is computed; the weight files have headers of the right shapes and no numbers.
+ * Plans QLoRA runs of Qwen3-0.6B, 1.7B and 4B as `kto train --dry_run` does, on a device that only counts, with the
+ * limits of the adapter or the 128 MiB bindings of core WebGPU: bytes by category for microbatches of 1 and 4 rows of
+ * 1,024 tokens. Nothing is computed; the weight files have headers of the right shapes and no numbers.
  *
  *   npx tsx bench/experiments/quantised-memory.ts [--json FILE]
  *

@@ -5,8 +5,8 @@
  *   npx tsx bench/experiments/quantised-update.ts [--rounds N] [--json FILE]
  *
  * The model has the width of Qwen3-0.6B, in fewer layers and with a smaller vocabulary; the adapter is on every linear
- * layer, of rank 16. What is compared is the median over the rounds of the ratio of the two times of a round, wall time and
- * processor time, which is a software adapter's own.
+ * layer, of rank 16. What is compared is the median over the rounds of the ratio of the two times of a round, wall time
+ * and processor time, which is a software adapter's own.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

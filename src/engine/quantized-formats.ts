@@ -1,7 +1,7 @@
 /**
- * Quantises on the host: NF4 and its double quantisation with the bytes of bitsandbytes, 8 bit with those of ggml's q8_0
- * (whose scale and codes lie apart here). Values go in as f32, a whole number of blocks at a time but at the end of a
- * matrix. What the bytes stand for is in `src/kernels/float64/stored.ts`.
+ * Quantises on the host: NF4 and its double quantisation with the bytes of bitsandbytes, 8 bit with those of ggml's
+ * q8_0 (whose scale and codes lie apart here). Values go in as f32, a whole number of blocks at a time but at the end
+ * of a matrix. What the bytes stand for is in `src/kernels/float64/stored.ts`.
  */
 import { QUANTIZED, type QuantizedFormat } from "../kernels/kernel.ts";
 import { NF4_TABLE } from "../kernels/stored-nf4.ts";
@@ -88,8 +88,9 @@ export interface NestedScales {
 const NESTED_BLOCK = 256;
 
 /**
- * The signed "dynamic" map (Dettmers 2016, 8-bit approximations for parallelism in deep learning): as many digits of the
- * exponent as leave a fraction, 127 numbers on either side of 0, and 1. Rounded step by step as PyTorch's linspace is.
+ * The signed "dynamic" map (Dettmers 2016, 8-bit approximations for parallelism in deep learning): as many digits of
+ * the exponent as leave a fraction, 127 numbers on either side of 0, and 1. Rounded step by step as PyTorch's linspace
+ * is.
  */
 function dynamicTable(): Float32Array<ArrayBuffer> {
   const { fround } = Math;

@@ -36,9 +36,9 @@ export function isQuantized(format: ElementType): format is QuantizedFormat {
 export type ActivationFormat = "f32" | "f16";
 
 /**
- * f16, bf16 and quantised codes are packed, the lowest part of a 32-bit word first. WGSL sees words (`stored.ts` unpacks),
- * or, where a binding is declared `as f16` or `as vec4h`, numbers of its own type f16, for which the adapter needs
- * `shader-f16`.
+ * f16, bf16 and quantised codes are packed, the lowest part of a 32-bit word first. WGSL sees words (`stored.ts`
+ * unpacks), or, where a binding is declared `as f16` or `as vec4h`, numbers of its own type f16, for which the adapter
+ * needs `shader-f16`.
  */
 export type ElementType = WeightFormat | "u32" | "i32";
 

@@ -1,6 +1,6 @@
 /**
- * NF4's table (QLoRA, Dettmers et al. 2023): 16 numbers between -1 and 1, the quantiles of a normal distribution, with an
- * exact 0; and the ways in which a kernel looks a code up in it. The numbers are those that bitsandbytes writes.
+ * NF4's table (QLoRA, Dettmers et al. 2023): 16 numbers between -1 and 1, the quantiles of a normal distribution, with
+ * an exact 0; and the ways in which a kernel looks a code up in it. The numbers are those that bitsandbytes writes.
  */
 
 /** f32 numbers, in ascending order. */

@@ -1,4 +1,6 @@
-/** Quantising on the host against the bytes of bitsandbytes and ggml, and the numbers that bytes stand for, bit for bit. */
+/**
+ * Quantising on the host against the bytes of bitsandbytes and ggml, and the numbers that bytes stand for, bit for bit.
+ */
 import { afterAll, describe, expect, it } from "vitest";
 import { openSafetensors } from "../../src/engine/files/safetensors.ts";
 import { withSavedCodes } from "../../src/engine/model/weights/bitsandbytes.ts";

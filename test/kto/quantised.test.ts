@@ -1,6 +1,6 @@
 /**
- * Models whose matrices are quantised, on the adapter against float64 on the numbers that their bytes stand for: the bounds
- * are those of f32. What the bytes are: `test/engine/quantized-formats.test.ts`.
+ * Models whose matrices are quantised, on the adapter against float64 on the numbers that their bytes stand for: the
+ * bounds are those of f32. What the bytes are: `test/engine/quantized-formats.test.ts`.
  */
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

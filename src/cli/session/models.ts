@@ -15,7 +15,6 @@ import { checkVocabularies } from "../../kto/method/update.ts";
 import type { KtoConfig } from "../../kto/options/kto.ts";
 import { type QuantizationOptions, quantizationOf } from "../../kto/options/quantization.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
-import { precisionOf } from "../../kto/options/training.ts";
 import { showsFineTuning } from "../../kto/run/state.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
 import { isSameFile } from "../terminal/files.ts";
@@ -146,12 +145,6 @@ export async function loadPolicy(
     (await showsFineTuning(base)) || (adapterFolder !== undefined && (await showsFineTuning(adapterFolder)));
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const loading = loadOptions(config, output);
-  if (config.bnb_4bit_compute_dtype !== "auto") {
-    const computed = { f32: "float32", fp16: "float32 from float16 activations (fp16)", bf16: "bf16's way" };
-    output.info(
-      `bnb_4bit_compute_dtype has no effect: products are computed in ${computed[precisionOf(config)]}, and fp16 and bf16 change that.`,
-    );
-  }
   const policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
   if (!usesAdapter) return { policy, base, baseName, fineTuned };
   const adapter = await trainedAdapter(policy, adapterFolder, config, output);

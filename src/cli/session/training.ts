@@ -16,7 +16,9 @@ import type { Metrics } from "../../kto/method/metrics.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
+import { computeNote } from "../../kto/options/quantization.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
+import { precisionOf } from "../../kto/options/training.ts";
 import { RUNS_FOLDER } from "../../kto/report/trackers/tensorboard.ts";
 import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
 import { useOf } from "../../kto/run/checkpoints.ts";
@@ -129,6 +131,8 @@ async function trainIn(
     output.info(
       `plan: ${counted(trainer.totalSteps, "update")}, ${counted(round(trainer.totalSteps / trainer.stepsPerEpoch), "epoch")}; device memory ${mebibytes(target.totalBytes)}`,
     );
+    const computing = computeNote(config, precisionOf(config));
+    if (computing !== undefined) output.info(computing);
     const unused = policy.adapter ? undefined : unusedLoraOptions({ ...config });
     for (const sentence of [...(unused ? [unused] : []), ...advice]) output.warning(sentence);
 

@@ -37,8 +37,8 @@ export function alignWindow(bytes: number): number {
 }
 
 /**
- * Elements between places of quantised numbers whose codes and scales both start a window: 64 blocks of nf4 have scales of
- * 256 bytes, 128 of int8.
+ * Elements between places of quantised numbers whose codes and scales both start a window: 64 blocks of nf4 have scales
+ * of 256 bytes, 128 of int8.
  */
 export function quantizedAlignment(format: QuantizedFormat): number {
   const { block, scales } = QUANTIZED[format];
@@ -79,7 +79,9 @@ export function rowWindows(tensor: Tensor, maxBytes: number): { readonly first: 
   });
 }
 
-/** Rows of `columns` that make a multiple of `alignment` elements, a power of two; at least the 64 that sums go on by. */
+/**
+ * Rows of `columns` that make a multiple of `alignment` elements, a power of two; at least the 64 that sums go on by.
+ */
 function wholeRows(alignment: number, columns: number): number {
   let rows = 64;
   while ((rows * columns) % alignment !== 0) rows *= 2;

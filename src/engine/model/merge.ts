@@ -8,18 +8,20 @@ import { DTYPE_NAMES, readModelConfig, writeCompanions, writeTokenizerFiles } fr
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { parameterSpecs } from "./weights/parameters.ts";
+import { parameterSpecs, tensorName } from "./weights/parameters.ts";
 import { leftSentence, type Quantization, quantizedPieces, weightFormats } from "./weights/quantization.ts";
 import { openWeights, writeWeights } from "./weights/weight-files.ts";
 import { checkedTensor, finitePieces, storedPieces } from "./weights/weight-transfer.ts";
 
 export interface MergeOptions {
   /**
-   * Numbers in the files; default: as the base model's files store them, f32 where these differ, and bf16 for a base that is
-   * quantised.
+   * Numbers in the files; default: as the base model's files store them, f32 where these differ, and bf16 for a base
+   * that is quantised.
    */
   readonly dtype?: StoredFormat;
-  /** How the base was quantised when the adapter was trained: its numbers are then what the quantised ones stand for. */
+  /**
+   * How the base was quantised when the adapter was trained: its numbers are then what the quantised ones stand for.
+   */
   readonly quantization?: Quantization | undefined;
   readonly maxShardBytes?: number;
   /** Takes sentences on tensors that are left out, and on a base that is quantised; default console.warn. */
@@ -47,7 +49,7 @@ export async function mergeAdapter(
       const headWarning = await ignoredHead(config, base);
       if (headWarning !== undefined) onWarning(headWarning);
       const modules = new Map(adapter.modules.map((module) => [module.name, module]));
-      const fullName = (part: string) => (part === "lm_head.weight" ? part : `${prefix}${part}`);
+      const fullName = (part: string) => tensorName(prefix, part);
       const { formats, left } = weightFormats(config, base, fullName, quantization);
       const leftWarning = leftSentence(left, base.path);
       if (leftWarning !== undefined) onWarning(leftWarning);

@@ -12,7 +12,7 @@ import type { ModelConfig } from "./config/config.ts";
 import { DTYPE_NAMES, readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { parameterSpecs } from "./weights/parameters.ts";
+import { parameterSpecs, tensorName } from "./weights/parameters.ts";
 import { fillQuantized, leftSentence, type Quantization, weightFormats } from "./weights/quantization.ts";
 import { openWeights, type WeightFiles, writeWeights } from "./weights/weight-files.ts";
 import { arenaPieces, fillTensor, finitePieces } from "./weights/weight-transfer.ts";
@@ -31,8 +31,8 @@ export interface LoadOptions {
    */
   readonly storage?: StoredFormat;
   /**
-   * How matrices are quantised on the way; default: as the files have them. Files of bitsandbytes in nf4 stay in 4 bits. A
-   * model whose matrices are quantised can be trained by an adapter only.
+   * How matrices are quantised on the way; default: as the files have them. Files of bitsandbytes in nf4 stay in 4
+   * bits. A model whose matrices are quantised can be trained by an adapter only.
    */
   readonly quantization?: Quantization | undefined;
   /** Takes sentences on tensors of the files that are ignored; default console.warn. */
@@ -132,7 +132,7 @@ export class Model {
       const dtype = options.dtype === undefined || options.dtype === "auto" ? stored : options.dtype;
       const format = options.storage ?? dtype;
       const { quantization = {} } = options;
-      const { formats, left } = weightFormats(config, files, (part) => fullName(prefix, part), quantization);
+      const { formats, left } = weightFormats(config, files, (part) => tensorName(prefix, part), quantization);
       const model = Model.#allocate(
         device,
         config,
@@ -158,8 +158,10 @@ export class Model {
 
   /** A second copy of another model's present weights on the same device, e.g. as a frozen reference. */
   static copyOf(source: Model, category: MemoryCategory): Model {
-    const { device, config, layout } = source;
-    const copy = Model.#allocate(device, config, source, { format: layout.format, formats: layout.formats, category });
+    const { device, config, layout, folder, prefix, numbers, quantization } = source;
+    const { format, formats } = layout;
+    const origin = { folder, prefix, numbers, quantization };
+    const copy = Model.#allocate(device, config, origin, { format, formats, category });
     copy.weights.copyFrom(source.weights);
     return copy;
   }
@@ -195,7 +197,7 @@ export class Model {
 
   /** A parameter's name in the weight files. */
   storedName(part: string): string {
-    return fullName(this.prefix, part);
+    return tensorName(this.prefix, part);
   }
 
   /** The tensor of a parameter. */
@@ -281,11 +283,6 @@ export class Model {
     this.weights.free();
     this.#parts.tables.free();
   }
-}
-
-/** The name of a tensor in weight files. */
-function fullName(prefix: string, part: string): string {
-  return part === "lm_head.weight" ? part : `${prefix}${part}`;
 }
 
 /** @throws ConfigError for a format that there is not, such as Hugging Face's name of one */

@@ -1,6 +1,7 @@
 /**
- * The numbers that quantised bytes stand for: each a code's value times its block's scale, one product rounded to f32, as
- * a kernel computes it. Reads the bytes that a kernel reads; how they are made is in the engine's `quantized-formats.ts`.
+ * The numbers that quantised bytes stand for: each a code's value times its block's scale, one product rounded to f32,
+ * as a kernel computes it. Reads the bytes that a kernel reads; how they are made is in the engine's
+ * `quantized-formats.ts`.
  */
 import { QUANTIZED, type QuantizedFormat } from "../kernel.ts";
 import { NF4_TABLE } from "../stored-nf4.ts";

@@ -1,8 +1,9 @@
 /**
- * The options of a quantised base (QLoRA), under the names of TRL's ModelConfig and of transformers' BitsAndBytesConfig.
- * What the formats are is said in `src/kernels/kernel.ts`.
+ * The options of a quantised base (QLoRA), under the names of TRL's ModelConfig and of transformers'
+ * BitsAndBytesConfig. What the formats are is said in `src/kernels/kernel.ts`.
  */
 import * as z from "zod";
+import type { Precision } from "../../engine/model/precision.ts";
 import type { Quantization } from "../../engine/model/weights/quantization.ts";
 import { ConfigError } from "../../errors.ts";
 import { DTYPE_ALIASES } from "./model.ts";
@@ -79,4 +80,16 @@ export function checkQuantizedTraining(
   throw new ConfigError(
     `option "${asked}"${where(asked)} quantises the weights, and weights that are quantised cannot be trained whole: set use_peft to train a LoRA adapter over them, or leave it out.`,
   );
+}
+
+const COMPUTED = {
+  f32: "in float32",
+  fp16: "in float32 from activations in float16, as fp16 says",
+  bf16: "in float32, or from operands in 16 bits where the adapter has matrices for them, as bf16 says",
+} as const;
+
+/** A sentence on what a run computes in, where bnb_4bit_compute_dtype asks for something. */
+export function computeNote({ bnb_4bit_compute_dtype: asked }: QuantizationOptions, precision: Precision) {
+  if (asked === "auto") return undefined;
+  return `bnb_4bit_compute_dtype ${asked} has no effect: products are computed ${COMPUTED[precision]}.`;
 }

@@ -1,6 +1,6 @@
 /**
- * What config.json says of weights that are quantised already: bitsandbytes' nf4 can be read, everything else is refused by
- * its name. The weight files themselves say how (`../weights/bitsandbytes.ts`).
+ * What config.json says of weights that are quantised already: bitsandbytes' nf4 can be read, everything else is
+ * refused by its name. The weight files themselves say how (`../weights/bitsandbytes.ts`).
  */
 import { shown } from "../../../errors.ts";
 import type { Keys } from "./config-keys.ts";

@@ -1,7 +1,7 @@
 /**
- * Tensors that bitsandbytes saved in 4 bits (NF4), as one tensor each: the weight's codes lie under its name, and beside it
- * its table, the scales of its blocks, which may be quantised a second time, and a state in JSON. Values are those of
- * bitsandbytes before it rounds them to the dtype of the state.
+ * Tensors that bitsandbytes saved in 4 bits (NF4), as one tensor each: the weight's codes lie under its name, and
+ * beside it its table, the scales of its blocks, which may be quantised a second time, and a state in JSON. Values are
+ * those of bitsandbytes before it rounds them to the dtype of the state.
  */
 import { counted, ModelFormatError, shown } from "../../../errors.ts";
 import { QUANTIZED } from "../../../kernels/kernel.ts";
@@ -19,8 +19,8 @@ const NESTED_BLOCK = 256;
 /**
  * The tensors of weight files, with every one that is quantised as a tensor of its own shape and the dtype "NF4".
  *
- * @throws ModelFormatError naming file and tensor for another type or other blocks, a tensor beside it that is missing or
- * of another size, a table with other numbers
+ * @throws ModelFormatError naming file and tensor for another type or other blocks, a tensor beside it that is missing
+ * or of another size, a table with other numbers
  */
 export async function withSavedCodes(tensors: ReadonlyMap<string, WeightTensor>): Promise<Map<string, WeightTensor>> {
   const whole = new Map(tensors);

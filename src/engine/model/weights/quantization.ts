@@ -1,7 +1,7 @@
 /**
  * Quantised matrices of a model: which they are, and how they are filled, from numbers that are quantised on the way or
- * from codes that the files hold. Numbers come by pieces, so that the host never holds a matrix in 16 bits; codes and scales
- * themselves are made in `quantized-formats.ts`.
+ * from codes that the files hold. Numbers come by pieces, so that the host never holds a matrix in 16 bits; codes and
+ * scales themselves are made in `quantized-formats.ts`.
  */
 import { ConfigError, ModelFormatError, shown } from "../../../errors.ts";
 import { dequantized } from "../../../kernels/float64/stored.ts";
@@ -26,8 +26,8 @@ export interface Quantization {
   /** Of the linear layers' matrices; default: as the files have them. */
   readonly format?: QuantizedFormat | undefined;
   /**
-   * Quantise the scales of nf4 a second time, as bitsandbytes does, and compute with what they stand for then. They are kept
-   * as f32 all the same. Default false.
+   * Quantise the scales of nf4 a second time, as bitsandbytes does, and compute with what they stand for then. They are
+   * kept as f32 all the same. Default false.
    */
   readonly double?: boolean | undefined;
   /** The embedding's matrix and the head's as int8. Default false. */
@@ -40,9 +40,9 @@ const EMBEDDINGS = ["embedding", "head"];
 const EMBEDDING_COLUMNS = 64;
 
 /**
- * The formats of the matrices that are not stored as the others are: quantised, or, where a matrix that we store as one is
- * quantised in part or its parts share blocks, f32 for what the files hold in 4 bits. `left` are the matrices that should
- * be quantised and are not, since their parts share blocks.
+ * The formats of the matrices that are not stored as the others are: quantised, or, where a matrix that we store as one
+ * is quantised in part or its parts share blocks, f32 for what the files hold in 4 bits. `left` are the matrices that
+ * should be quantised and are not, since their parts share blocks.
  *
  * @throws ConfigError for files that are quantised otherwise than is asked for, and embeddings that cannot be
  */
@@ -158,8 +158,8 @@ async function quantizePieces(
 }
 
 /**
- * The f32 values that a tensor of the files has once it is quantised, by pieces. Its codes are on the host as a whole, since
- * a double quantisation looks at all scales first.
+ * The f32 values that a tensor of the files has once it is quantised, by pieces. Its codes are on the host as a whole,
+ * since a double quantisation looks at all scales first.
  */
 export async function* quantizedPieces(
   files: WeightFiles,

@@ -1,7 +1,7 @@
 /**
  * The weight files of a Hugging Face folder as one table of tensors: model.safetensors, or shards with an index that
- * says which file holds which tensor. Codes and scales that bitsandbytes saved are one tensor. Reads by ranges, writes in
- * shards of a chosen size. Not what the tensors mean.
+ * says which file holds which tensor. Codes and scales that bitsandbytes saved are one tensor. Reads by ranges, writes
+ * in shards of a chosen size. Not what the tensors mean.
  */
 import { ModelFormatError, shown } from "../../../errors.ts";
 import type { StoredFormat } from "../../../kernels/kernel.ts";

@@ -1,4 +1,6 @@
-/** A tensor of a model folder, and the file that holds it. How the files of a folder are found is in `weight-files.ts`. */
+/**
+ * A tensor of a model folder, and the file that holds it. How the files of a folder are found is in `weight-files.ts`.
+ */
 import type { SafetensorsFile, TensorEntry } from "../../files/safetensors.ts";
 
 /** What the codes of a quantised tensor are read by. */

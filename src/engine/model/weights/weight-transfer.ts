@@ -15,8 +15,9 @@ import type { WeightTensor } from "./weight-tensor.ts";
 const PIECE = 2 ** 23;
 
 /**
- * Fills the tensor of a parameter, which is not quantised, with its parts, one after another. Uploads start and end at whole words of 4 bytes:
- * the half word that an odd number of 16-bit numbers leaves is put before the next part's numbers.
+ * Fills the tensor of a parameter, which is not quantised, with its parts, one after another. Uploads start and end at
+ * whole words of 4 bytes: the half word that an odd number of 16-bit numbers leaves is put before the next part's
+ * numbers.
  *
  * @param names of the parts in the weight files; @param dtype what the numbers are rounded to on the way; @param piece
  * elements that are on the host at once
@@ -105,7 +106,10 @@ export function checkedTensor(files: WeightFiles, name: string): WeightTensor {
   return tensor;
 }
 
-/** The f32 values of a quantised tensor, by pieces of whole blocks. Throws ModelFormatError for scales that are not finite. */
+/**
+ * The f32 values of a quantised tensor, by pieces of whole blocks. Throws ModelFormatError for scales that are not
+ * finite.
+ */
 async function* savedPieces(
   tensor: WeightTensor,
   name: string,
