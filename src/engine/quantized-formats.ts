@@ -21,13 +21,15 @@ export function quantized(format: QuantizedFormat, values: Float32Array): Quanti
 
 /** The largest magnitude of each block. */
 function largest(values: Float32Array, block: number): Float32Array<ArrayBuffer> {
-  const most = new Float32Array(Math.ceil(values.length / block));
-  for (let i = 0; i < values.length; i++) {
-    const size = Math.abs(values[i] as number);
-    const at = Math.floor(i / block);
-    if (size > (most[at] as number)) most[at] = size;
-  }
-  return most;
+  return Float32Array.from({ length: Math.ceil(values.length / block) }, (_, at) => {
+    let most = 0;
+    const end = Math.min((at + 1) * block, values.length);
+    for (let i = at * block; i < end; i++) {
+      const size = Math.abs(values[i] as number);
+      if (size > most) most = size;
+    }
+    return most;
+  });
 }
 
 /** Of an ascending table: the halves of the ways between neighbours, beyond which the upper one is nearer. */
@@ -49,16 +51,26 @@ function nearest(middles: Float32Array, value: number): number {
   return low;
 }
 
+/** Buckets of shares from -1 to 1, none of which holds two middles; the code of each one's lower end. */
+const BUCKETS = 1024;
+const BUCKET_CODES = Uint8Array.from({ length: 2 * BUCKETS + 1 }, (_, i) => nearest(NF4_MIDDLES, i / BUCKETS - 1));
+
 function nf4(values: Float32Array): Quantized {
   const { block } = QUANTIZED.nf4;
   const scales = largest(values, block);
-  const inverse = scales.map((scale) => 1 / scale);
   const codes = new Uint8Array(Math.ceil(values.length / 2));
-  for (let i = 0; i < values.length; i++) {
-    const at = Math.floor(i / block);
-    const share = Math.fround((values[i] as number) * (inverse[at] as number));
-    const code = scales[at] === 0 ? NF4_ZERO : nearest(NF4_MIDDLES, share);
-    codes[i >> 1] = i % 2 === 0 ? (code << 4) | NF4_ZERO : ((codes[i >> 1] as number) & 0xf0) | code;
+  for (const [at, scale] of scales.entries()) {
+    const inverse = Math.fround(1 / scale);
+    const end = Math.min((at + 1) * block, values.length);
+    for (let i = at * block; i < end; i++) {
+      let code = NF4_ZERO;
+      if (scale !== 0) {
+        const share = Math.fround((values[i] as number) * inverse);
+        code = BUCKET_CODES[((share + 1) * BUCKETS) | 0] as number;
+        if (share > (NF4_MIDDLES[code] as number)) code++;
+      }
+      codes[i >> 1] = i % 2 === 0 ? (code << 4) | NF4_ZERO : ((codes[i >> 1] as number) & 0xf0) | code;
+    }
   }
   return { codes, scales };
 }
@@ -67,10 +79,12 @@ function int8(values: Float32Array): Quantized {
   const { block } = QUANTIZED.int8;
   const steps = largest(values, block).map((most) => most / 127);
   const codes = new Uint8Array(values.length);
-  for (let i = 0; i < values.length; i++) {
-    const step = steps[Math.floor(i / block)] as number;
-    const share = step === 0 ? 0 : Math.fround((values[i] as number) / step);
-    codes[i] = Math.sign(share) * Math.floor(Math.abs(share) + 0.5); // half away from zero
+  for (const [at, step] of steps.entries()) {
+    const end = Math.min((at + 1) * block, values.length);
+    for (let i = at * block; step !== 0 && i < end; i++) {
+      const share = Math.fround((values[i] as number) / step);
+      codes[i] = share < 0 ? -Math.floor(0.5 - share) : Math.floor(share + 0.5); // half away from zero
+    }
   }
   return { codes, scales: f16ToF32(f32ToF16(steps)) };
 }
