@@ -35,6 +35,7 @@ const order: readonly (readonly string[])[] = [
   ["bench/report/bundle/"],
   ["src/cli/terminal/"],
   ["src/cli/options/"],
+  ["src/cli/shell/"],
   ["src/cli/descriptions/"],
   ["src/cli/session/"],
   ["src/cli/commands/"],
