@@ -3,6 +3,7 @@
  * q8_0 (whose scale and codes lie apart here). Values go in as f32, a whole number of blocks at a time but at the end
  * of a matrix. What the bytes stand for is in `src/kernels/float64/stored.ts`.
  */
+import { dynamicMap } from "../kernels/dynamic-map.ts";
 import { QUANTIZED, type QuantizedFormat } from "../kernels/kernel.ts";
 import { NF4_TABLE } from "../kernels/stored-nf4.ts";
 import { f16ToF32, f32ToF16 } from "./number-formats.ts";
@@ -101,30 +102,7 @@ export interface NestedScales {
 /** Scales in a block of a double quantisation. */
 const NESTED_BLOCK = 256;
 
-/**
- * The signed "dynamic" map (Dettmers 2016, 8-bit approximations for parallelism in deep learning): as many digits of
- * the exponent as leave a fraction, 127 numbers on either side of 0, and 1. Rounded step by step as PyTorch's linspace
- * is.
- */
-function dynamicTable(): Float32Array<ArrayBuffer> {
-  const { fround } = Math;
-  const numbers = [0, 1];
-  for (let digits = 0; digits < 7; digits++) {
-    const steps = 2 ** digits;
-    const step = fround(fround(1 - fround(0.1)) / steps);
-    const borders = Float32Array.from({ length: steps + 1 }, (_, i) =>
-      i < (steps + 1) / 2 ? fround(0.1) + fround(step * i) : 1 - fround(step * (steps - i)),
-    );
-    for (let i = 0; i < steps; i++) {
-      const mean = fround((borders[i] as number) + (borders[i + 1] as number)) / 2;
-      const number = fround(10 ** (digits - 6)) * mean;
-      numbers.push(number, -number);
-    }
-  }
-  return Float32Array.from(numbers).sort();
-}
-
-const DYNAMIC_TABLE = dynamicTable();
+const DYNAMIC_TABLE = dynamicMap(true);
 const DYNAMIC_MIDDLES = middlesOf(DYNAMIC_TABLE);
 
 /** The double quantisation of the scales of a whole matrix. */
