@@ -1,7 +1,7 @@
 /**
  * Plans QLoRA runs of Qwen3-0.6B, 1.7B and 4B as `kto train --dry_run` does, on a device that only counts, with the
- * limits of the adapter or the 128 MiB bindings of core WebGPU: bytes by category for microbatches of 1 and 4 rows of
- * 1,024 tokens. Nothing is computed; the weight files have headers of the right shapes and no numbers.
+ * adapter's limits: bytes by category for microbatches of 1 and 4 rows of 1,024 tokens. Nothing is computed; the weight
+ * files have headers of the right shapes and no numbers.
  *
  *   npx tsx bench/experiments/quantised-memory.ts [--json FILE]
  *
@@ -93,7 +93,7 @@ async function plan(device: Device, folder: string, quantization: Quantization, 
 }
 
 const { values } = parseArgs({ options: { json: { type: "string" } } });
-const device = await Device.open({ features: "core" });
+const device = await Device.open();
 const lines = [];
 for (const { name, shape, below } of MODELS) {
   const folder = mkdtempSync(join(tmpdir(), "kto-plan-"));
@@ -112,7 +112,7 @@ for (const { name, shape, below } of MODELS) {
   }
 }
 console.log(
-  `Planned device memory in GiB, limits of core WebGPU on ${device.description}, commit ${commit()}\nLoRA r 16 on every linear layer, rows of 1,024 tokens (half of them completion), gradient checkpointing, 8 rows an update`,
+  `Planned device memory in GiB on ${device.description} (bindings of ${device.limits.maxStorageBufferBindingSize / 2 ** 20} MiB), commit ${commit()}\nLoRA r 16 on every linear layer, rows of 1,024 tokens (half of them completion), gradient checkpointing, 8 rows an update`,
 );
 const row = (...cells: string[]) =>
   console.log(cells.map((cell, i) => (i < 2 ? cell.padEnd(20) : cell.padStart(12))).join(""));
