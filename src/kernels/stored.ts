@@ -30,7 +30,7 @@ export function storedBinding(format: WeightFormat, shape: string, vectors: bool
 }
 
 /** The binding of a matrix of a 16-bit format that is read eight numbers at a time, each by `unpackEight`. */
-export const storedEights = (format: StoredFormat, shape: string): string => `${format}[${shape}] as vec4u`;
+export const storedEights = (format: WeightFormat, shape: string): string => `${format}[${shape}] as vec4u`;
 
 /** WGSL: eight numbers, and how they are unpacked by `storedFunctions`. */
 export const EIGHTS = /* wgsl */ `
