@@ -79,7 +79,8 @@ export function subgroupTile(
   const rows = across ? Math.min(wantedRows, 4 * lanes) : wantedRows;
   const { setup, loads, products } = (across ? rowsAcrossK : rowsAlongK)(rows, variant, "firstRow", fours);
   const split = slices > 1;
-  const shifted = variant.loadsB === "shifted" && !split; // slices may not hand over within the loop
+  // Slices may not hand over within the loop, and one lane alone may not look codes up.
+  const shifted = variant.loadsB === "shifted" && !split && variant.format !== "nf4";
   const readB = (line: string, column: string) =>
     shifted ? `readBOfLane(${line}, ${column}, lane)` : `readB(${line}, ${column})`;
   const loadsB = range(fours).flatMap((four) => {

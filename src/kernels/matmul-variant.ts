@@ -2,7 +2,7 @@
  * What a kernel that computes a matmul depends on: its layout, how its operands are stored and loaded, and the tile by
  * which a workgroup shares the work (`matmul-tile.ts`), of which several are candidates. No tile's text is here.
  */
-import { type ActivationFormat, type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
+import { type ActivationFormat, type Kernel, oneOf, type WeightFormat } from "./kernel.ts";
 import {
   activationBinding,
   loadedActivation,
@@ -11,6 +11,7 @@ import {
   storedFunctions,
   storedVector,
 } from "./stored.ts";
+import type { TableLookup } from "./stored-nf4.ts";
 import type { AdapterFacts, MatrixFacts } from "./wgsl.ts";
 
 export type MatmulLayout = "NN" | "NT" | "TN";
@@ -27,7 +28,7 @@ export type ProductFormat = "f32" | "f16";
 /** What a matmul kernel depends on beside its layout and shape. */
 export interface MatmulOperands {
   /** Format of B; default f32. */
-  readonly format?: StoredFormat;
+  readonly format?: WeightFormat;
   /** Formats of A and of the result; default f32. */
   readonly aFormat?: ActivationFormat;
   readonly outFormat?: ActivationFormat;
@@ -81,7 +82,7 @@ export interface MatmulVariant {
   readonly subgroupSize: number;
   readonly software: boolean;
   /** Format of B. */
-  readonly format: StoredFormat;
+  readonly format: WeightFormat;
   /** Formats of A and of the result. */
   readonly aFormat: ActivationFormat;
   readonly outFormat: ActivationFormat;
@@ -244,19 +245,23 @@ export function tiledKernel<B extends string, U extends string>(
  */
 const canContinue = (tile: TileName) => !tile.endsWith("k4") && !tile.startsWith("matrix");
 
-/** An f32 is multiplied in two parts of f16, unless it may be rounded; numbers that are stored in 16 bits are one. */
+/**
+ * An f32, and a quantised number, which is one once it is unpacked, is multiplied in two parts of f16, unless it may be
+ * rounded; numbers that are stored in 16 bits are one.
+ */
 function matrixParts(
   matrices: MatrixFacts,
   { aFormat, format }: MatmulVariant,
   products: ProductFormat = "f32",
 ): MatrixParts {
-  const parts = (stored: StoredFormat) =>
-    matrices.component === "f16" && products === "f32" && stored === "f32" ? 2 : 1;
+  const halves: readonly WeightFormat[] = ["f16", "bf16"];
+  const parts = (stored: WeightFormat) =>
+    matrices.component === "f16" && products === "f32" && !halves.includes(stored) ? 2 : 1;
   return { ...matrices, aParts: parts(aFormat), bParts: parts(format) };
 }
 
 /** What decides which tile is fastest: the format of B, and each size to the next power of two. */
-function matmulClass({ M, N, K }: MatmulShape, format: StoredFormat): string {
+function matmulClass({ M, N, K }: MatmulShape, format: WeightFormat): string {
   const power = (size: number) => 2 ** Math.ceil(Math.log2(Math.max(1, size)));
   return `${power(M)} x ${power(N)} x ${power(K)} ${format}`;
 }
@@ -336,7 +341,16 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
     }),
   ];
   const shifted = loadsA === "shifted" || loadsB === "shifted" ? SHIFTED_FOUR : "";
-  return storedFunctions(format) + shifted + loads.join("\n");
+  return storedFunctions(format, "b", tableLookup(variant)) + shifted + loads.join("\n");
+}
+
+/**
+ * How a tile looks up codes of B. Loads cost most on software adapters, where an exchange between lanes is one
+ * instruction; a GPU's lanes exchange A already.
+ */
+export function tableLookup({ software, subgroupSize, tile }: MatmulVariant): TableLookup {
+  if (!software || tile.startsWith("matrix")) return "workgroup";
+  return subgroupSize >= 8 ? { lanes: subgroupSize } : "constant";
 }
 
 interface StoredOperand {

@@ -101,6 +101,36 @@ describe.each([
   });
 });
 
+// Aligned and shifted vectors, single numbers, blocks that run over the ends of rows, one row and many.
+describe.each(variants)("matmul of quantised weights, $variant", ({ facts, emulated }) => {
+  const shapes = [
+    [36, 68, 64],
+    [1, 64, 132],
+    [20, 33, 36],
+    [7, 35, 33],
+  ] as const;
+  const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 16 };
+
+  it.each([
+    ["nf4", "NN"],
+    ["nf4", "NT"],
+    ["int8", "NN"],
+    ["int8", "NT"],
+  ] as const)("%s in %s equals the float64 product of the same bytes", async (format, layout) => {
+    for (const [M, N, K] of someOf({ emulated }, shapes)) {
+      await checkMatmul(layout, facts, { M, N, K, ...all, format });
+    }
+  });
+});
+
+// Every kind of tile looks codes up in its own way.
+describe.each(alternatives.filter(({ M }) => M === 132))("matmul of nf4 by $tile, $variant", ({ facts, tile, M }) => {
+  it("equals the float64 product of the same bytes", async () => {
+    const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 17 };
+    await checkMatmul("NT", facts, { M, N: 64, K: 128, ...all, format: "nf4" }, tile);
+  });
+});
+
 it("the grid of one row stays within what every adapter allows, however many columns there are", () => {
   for (const { facts } of [...variants, { facts: BASE_FACTS }]) {
     for (const N of [2 ** 14, 2 ** 14 + 4, 2 ** 18, 2 ** 19 - 8]) {

@@ -2,7 +2,7 @@
  * The matmul of two tensors, recorded with the kernel for its layout, shape and storage. Knows no model: linear
  * layers, adapters and the head are made of it.
  */
-import type { ActivationFormat, StoredFormat } from "../../kernels/kernel.ts";
+import type { ActivationFormat, WeightFormat } from "../../kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../kernels/matmul.ts";
 import type { Program, Together } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
@@ -51,7 +51,7 @@ export function recordMatmul(
   checkColumns(layout, { M, N, K }, a, outWidth, options);
   const { unused } = program.device;
   const operands = {
-    format: b.dtype as StoredFormat,
+    format: b.dtype as WeightFormat,
     aFormat: a.dtype as ActivationFormat,
     outFormat: out.dtype as ActivationFormat,
     products: program.products,

@@ -17,6 +17,7 @@ import { loraOptions } from "./lora.ts";
 import { modelOptions } from "./model.ts";
 import type { OptionsOf } from "./option.ts";
 import { deviceOptions, outputOptions } from "./output.ts";
+import { checkQuantizedTraining, quantizationOptions } from "./quantization.ts";
 import { scheduleParameters } from "./schedule.ts";
 import { type OptimizerName, optimizerOptions, samplingOf, trainingOptions } from "./training.ts";
 
@@ -25,6 +26,7 @@ export const runOptions = {
   ...modelOptions,
   ...trainingOptions,
   ...loraOptions,
+  ...quantizationOptions,
   ...optimizerOptions,
   ...evaluationOptions,
   ...judgeOptions,
@@ -193,6 +195,7 @@ export function checkRunOptions<Options extends RunOptions>(
 
 /** The same of a command's options, before anything is loaded. */
 export function checkRunConfig<Config extends RunConfig>(config: Config, where?: (name: string) => string): Config {
+  checkQuantizedTraining(config, where);
   checkEvaluationRows(config);
   checkEvaluates(
     config,
