@@ -18,6 +18,8 @@ const host = [
   "test/*.test.ts",
   "test/{bin,cli,examples,scripts}/**/*.test.ts",
   "test/engine/{files,hub,platform,text}/**/*.test.ts",
+  "test/engine/model/export/**/*.test.ts",
+  "test/engine/quantized-blocks.test.ts",
   "test/kto/{data,judge,options,report}/**/*.test.ts",
 ];
 

@@ -46,6 +46,10 @@ export const commands: Readonly<Record<CommandName, Entry>> = {
     summary: "make a whole model of a base model and a LoRA adapter",
     load: () => import("./commands/merge.ts"),
   },
+  export: {
+    summary: "write a model or an adapter as GGUF, for llama.cpp and Ollama",
+    load: () => import("./commands/export.ts"),
+  },
   bench: { summary: "measure kernels and whole updates on this adapter", load: () => import("./commands/bench.ts") },
   doctor: { summary: "what this machine offers, and what would be faster", load: () => import("./commands/doctor.ts") },
 };

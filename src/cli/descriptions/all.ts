@@ -6,6 +6,7 @@ import { chatDescription } from "./chat.ts";
 import { dataDescription } from "./data.ts";
 import { doctorDescription } from "./doctor.ts";
 import { evalDescription } from "./eval.ts";
+import { exportDescription } from "./export.ts";
 import { generateDescription } from "./generate.ts";
 import { gradcheckDescription } from "./gradcheck.ts";
 import { logpsDescription } from "./logps.ts";
@@ -23,6 +24,7 @@ export const descriptions = {
   data: dataDescription,
   gradcheck: gradcheckDescription,
   merge: mergeDescription,
+  export: exportDescription,
   bench: benchDescription,
   doctor: doctorDescription,
 } as const;

@@ -1,0 +1,76 @@
+/**
+ * ggml's quantised formats as bytes: each 32 values of a row share an f16 scale. The rounding is ggml's own, f32 step by
+ * f32 step (quantize_row_q8_0_ref and quantize_row_q4_0_ref of ggml-quants.c), so that the bytes are those that
+ * llama.cpp's converter writes. Only writing.
+ */
+import { f32ToF16 } from "./number-formats.ts";
+
+/** Values of a block. */
+export const BLOCK = 32;
+
+/**
+ * q8_0: scale d = max |x| / 127, then 32 int8 q = x / d rounded half away from zero; x = d q. 34 bytes a block.
+ *
+ * @param values a whole number of blocks, finite
+ */
+export function quantizeQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
+  const blocks = values.length / BLOCK;
+  const bytes = new Uint8Array(blocks * 34);
+  const signed = new Int8Array(bytes.buffer);
+  const scales = new Float32Array(blocks);
+  for (let block = 0; block < blocks; block++) {
+    const start = block * BLOCK;
+    let largest = 0;
+    for (let i = start; i < start + BLOCK; i++) largest = Math.max(largest, Math.abs(values[i] as number));
+    const scale = Math.fround(largest / 127);
+    const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
+    scales[block] = scale;
+    for (let i = 0; i < BLOCK; i++) {
+      const x = Math.fround((values[start + i] as number) * inverse);
+      signed[block * 34 + 2 + i] = Math.sign(x) * Math.floor(Math.abs(x) + 0.5);
+    }
+  }
+  writeScales(bytes, scales, 34);
+  return bytes;
+}
+
+/**
+ * q4_0: scale d = v / -8 for the value v of largest magnitude (the first of equals), q = trunc(x / d + 8.5), at most 15;
+ * x = d (q - 8). Byte j has value j in its low half and value j + 16 in its high half. 18 bytes a block.
+ *
+ * @param values a whole number of blocks, finite
+ */
+export function quantizeQ4(values: Float32Array): Uint8Array<ArrayBuffer> {
+  const blocks = values.length / BLOCK;
+  const bytes = new Uint8Array(blocks * 18);
+  const scales = new Float32Array(blocks);
+  for (let block = 0; block < blocks; block++) {
+    const start = block * BLOCK;
+    let extreme = 0;
+    for (let i = start; i < start + BLOCK; i++) {
+      const value = values[i] as number;
+      if (Math.abs(value) > Math.abs(extreme)) extreme = value;
+    }
+    const scale = Math.fround(extreme / -8);
+    const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
+    scales[block] = scale;
+    const quantized = (i: number) => {
+      const x = Math.fround((values[start + i] as number) * inverse);
+      return Math.min(15, Math.trunc(Math.fround(x + 8.5)));
+    };
+    for (let j = 0; j < BLOCK / 2; j++) {
+      bytes[block * 18 + 2 + j] = quantized(j) | (quantized(j + BLOCK / 2) << 4);
+    }
+  }
+  writeScales(bytes, scales, 18);
+  return bytes;
+}
+
+/** Puts the scales as f16 at the start of each block. */
+function writeScales(bytes: Uint8Array, scales: Float32Array, blockBytes: number): void {
+  const halves = f32ToF16(scales);
+  for (const [block, half] of halves.entries()) {
+    bytes[block * blockBytes] = half & 0xff;
+    bytes[block * blockBytes + 1] = half >> 8;
+  }
+}
