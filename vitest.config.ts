@@ -20,6 +20,7 @@ const host = [
   "test/engine/{files,hub,platform,text}/**/*.test.ts",
   "test/engine/model/export/**/*.test.ts",
   "test/engine/quantized-blocks.test.ts",
+  "test/kto/run/publishing.test.ts",
   "test/kto/{data,judge,options,report}/**/*.test.ts",
 ];
 

@@ -158,6 +158,8 @@ async function generated(modelFolder: string, prompt: number[]): Promise<number[
   const generator = new Generator(model, { maxBatch: 1, maxLength: prompt.length + STEPS });
   const [sequence] = await generator.generate([prompt], {
     temperature: 0,
+    topK: 0,
+    topP: 1,
     maxNewTokens: STEPS,
     seed: 0,
     eosTokenIds: [],
