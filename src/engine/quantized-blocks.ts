@@ -21,13 +21,16 @@ export function quantizeQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
   for (let block = 0; block < blocks; block++) {
     const start = block * BLOCK;
     let largest = 0;
-    for (let i = start; i < start + BLOCK; i++) largest = Math.max(largest, Math.abs(values[i] as number));
+    for (let i = start; i < start + BLOCK; i++) {
+      const size = Math.abs(values[i] as number);
+      if (size > largest) largest = size;
+    }
     const scale = Math.fround(largest / 127);
     const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
     scales[block] = scale;
     for (let i = 0; i < BLOCK; i++) {
       const x = Math.fround((values[start + i] as number) * inverse);
-      signed[block * 34 + 2 + i] = Math.sign(x) * Math.floor(Math.abs(x) + 0.5);
+      signed[block * 34 + 2 + i] = x < 0 ? -Math.floor(0.5 - x) : Math.floor(x + 0.5);
     }
   }
   writeScales(bytes, scales, 34);
@@ -46,20 +49,26 @@ export function quantizeQ4(values: Float32Array): Uint8Array<ArrayBuffer> {
   const scales = new Float32Array(blocks);
   for (let block = 0; block < blocks; block++) {
     const start = block * BLOCK;
+    let largest = 0;
     let extreme = 0;
     for (let i = start; i < start + BLOCK; i++) {
       const value = values[i] as number;
-      if (Math.abs(value) > Math.abs(extreme)) extreme = value;
+      const size = Math.abs(value);
+      if (size > largest) {
+        largest = size;
+        extreme = value;
+      }
     }
     const scale = Math.fround(extreme / -8);
     const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
     scales[block] = scale;
-    const quantized = (i: number) => {
-      const x = Math.fround((values[start + i] as number) * inverse);
-      return Math.min(15, Math.trunc(Math.fround(x + 8.5)));
-    };
     for (let j = 0; j < BLOCK / 2; j++) {
-      bytes[block * 18 + 2 + j] = quantized(j) | (quantized(j + BLOCK / 2) << 4);
+      const low = Math.fround((values[start + j] as number) * inverse);
+      const high = Math.fround((values[start + j + BLOCK / 2] as number) * inverse);
+      // Neither is below -8, so that cutting off rounds down.
+      const lowBits = Math.min(15, Math.fround(low + 8.5) | 0);
+      const highBits = Math.min(15, Math.fround(high + 8.5) | 0);
+      bytes[block * 18 + 2 + j] = lowBits | (highBits << 4);
     }
   }
   writeScales(bytes, scales, 18);

@@ -101,7 +101,7 @@ async function* fileChunks(path: string, metadata: GgufMetadata, tensors: readon
     let count = 0;
     for await (const values of data()) {
       if (values.length % block !== 0) throw new Error(`a piece of "${name}" is no whole number of blocks`);
-      const lost = values.findIndex((value) => !(Math.abs(value) <= largest));
+      const lost = firstBeyond(values, largest);
       if (lost >= 0) {
         throw new NumericError(
           `Cannot write ${path}: "${name}" holds ${values[lost]}, which ${type} cannot hold; use bf16 or f32.`,
@@ -117,6 +117,14 @@ async function* fileChunks(path: string, metadata: GgufMetadata, tensors: readon
     }
     yield padding(bytesOf(shape, type));
   }
+}
+
+/** Place of the first value that is NaN or of a larger magnitude, or -1. */
+function firstBeyond(values: Float32Array, largest: number): number {
+  for (let i = 0; i < values.length; i++) {
+    if (!(Math.abs(values[i] as number) <= largest)) return i;
+  }
+  return -1;
 }
 
 function headerBytes(metadata: GgufMetadata, tensors: readonly GgufTensor[]): Uint8Array<ArrayBuffer> {
