@@ -29,9 +29,12 @@ interface Assignment {
  * @throws ConfigError for an unknown option, an option without its value, a stray word or a malformed file
  * @throws FileError if the configuration file cannot be read
  */
-export async function readOptions(args: readonly string[], { schema, context }: KnownOptions): Promise<OptionInput> {
+export async function readOptions(
+  args: readonly string[],
+  { schema, context, positional }: KnownOptions,
+): Promise<OptionInput> {
   const infos = optionInfos(schema);
-  const assignments = readArguments(args, infos, context);
+  const assignments = readArguments(args, infos, context, positional);
   const file = assignments.findLast((assignment) => assignment.name === "config")?.value;
   const values: Record<string, unknown> = {};
   const inFile = new Set<string>();
@@ -62,7 +65,12 @@ export async function readOptions(args: readonly string[], { schema, context }: 
 }
 
 /** The command line alone, in its order. */
-function readArguments(args: readonly string[], infos: readonly OptionInfo[], context: ParseContext): Assignment[] {
+function readArguments(
+  args: readonly string[],
+  infos: readonly OptionInfo[],
+  context: ParseContext,
+  positional: string | undefined,
+): Assignment[] {
   const assignments: Assignment[] = [];
   for (let index = 0; index < args.length; index++) {
     const word = args[index] ?? "";
@@ -71,6 +79,8 @@ function readArguments(args: readonly string[], infos: readonly OptionInfo[], co
     const override = /^([A-Za-z_][\w-]*)=([\s\S]*)$/.exec(word);
     if (override !== null) {
       assignments.push({ name: knownName(override[1] ?? "", infos, context), value: override[2] ?? "" });
+    } else if (flag === null && positional !== undefined && assignments.every(({ name }) => name !== positional)) {
+      assignments.push({ name: positional, value: word });
     } else if (flag === null) {
       if (!/\.(ya?ml|json)$/i.test(word)) {
         throw new ConfigError(`unexpected "${word}": options are written --name value or name=value.`);

@@ -14,14 +14,14 @@ export interface Command extends KnownOptions {
 
 /** Ties a command's options to its body, so that the body gets them typed and checked. */
 export function command<Options extends OutputOptions>(
-  { schema, context, parse }: Description<Options>,
+  { schema, context, positional, parse }: Description<Options>,
   run: (options: Options, output: Output) => Promise<void>,
 ): Command {
+  const known = { schema, context, ...(positional === undefined ? {} : { positional }) };
   return {
-    schema,
-    context,
+    ...known,
     execute: async (words, openOutput) => {
-      const options = parse(await readOptions(words, { schema, context }));
+      const options = parse(await readOptions(words, known));
       await run(options, openOutput(options));
     },
   };

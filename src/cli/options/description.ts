@@ -10,6 +10,8 @@ import type { OutputOptions } from "../terminal/output.ts";
 export interface KnownOptions {
   readonly schema: z.ZodObject;
   readonly context: ParseContext;
+  /** The option that may also be given as a word alone, in place of a configuration file. */
+  readonly positional?: string;
 }
 
 /** Options as they were written, by canonical name, and where each was written. */

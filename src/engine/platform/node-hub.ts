@@ -1,4 +1,4 @@
-/** The hub's own library, @huggingface/hub, an optional dependency: only uploads need it. */
+/** The hub's own library, @huggingface/hub, an optional peer: only uploads need it, so npm does not install it along. */
 import { pathToFileURL } from "node:url";
 import { errorMessage, ResourceError } from "../../errors.ts";
 import type { HubClient } from "./platform.ts";

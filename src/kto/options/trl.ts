@@ -89,10 +89,6 @@ const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
   logging_strategy: { harmless: ["steps", null], remedy: "set logging_steps" },
   model_init_kwargs: { harmless: [{}, null] },
   ref_model_init_kwargs: { harmless: [{}, null] },
-  optim: {
-    harmless: ["adamw", "adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused", null],
-    remedy: "AdamW is the optimizer, leave it out",
-  },
   truncation_mode: { harmless: ["keep_start", null], remedy: "sequences are cut at their end, leave it out" },
 };
 
