@@ -1,12 +1,13 @@
 /** What lies beside a result, and where it goes: its model card, and its repository on the hub. */
+
 import { parse } from "yaml";
 import { platform } from "../../engine/platform/index.ts";
+import { ownManifest } from "../../engine/platform/node-versions.ts";
 import { KtoError } from "../../errors.ts";
 import { SECRET_OPTIONS } from "../../kto/options/hub.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import { CARD_FILE, type CardFacts, type NamedSource, writeModelCard } from "../../kto/report/model-card.ts";
 import type { Output } from "../terminal/output.ts";
-import { ownManifest } from "../terminal/versions.ts";
 
 /** Writes the card of a result; one that was changed is kept, and a disk that is full does not lose the result. */
 export async function writeCard(
