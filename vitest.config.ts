@@ -2,7 +2,8 @@
  * Four groups of test files, each one process with one module graph; `npm test` runs them side by side. "kernels" and
  * "device" hold what computes on the adapter in the test's own process, single kernels and all that is above them:
  * compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device and its pipelines are opened once and
- * shared. "commands" runs and starts commands, "host" needs no adapter. A test leaves no global state behind.
+ * shared. "commands" runs and starts commands; "host" is the rest, which hardly uses an adapter. A test leaves no global
+ * state behind.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
@@ -32,7 +33,15 @@ export default defineConfig({
         extends: true,
         test: { name: "device", include: ["test/**/*.test.ts"], exclude: [...kernels, ...commands, ...host] },
       },
-      { extends: true, test: { name: "kernels", include: kernels } },
+      {
+        extends: true,
+        test: {
+          name: "kernels",
+          include: kernels,
+          // Most of these run once, on small shapes: lavapipe takes longer for LLVM's passes than they save.
+          env: { GALLIVM_PERF: "nopt" },
+        },
+      },
       { extends: true, test: { name: "commands", include: commands } },
       { extends: true, test: { name: "host", include: host } },
     ],

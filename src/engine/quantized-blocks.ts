@@ -1,9 +1,10 @@
 /**
- * ggml's quantised formats as bytes: each 32 values of a row share an f16 scale. The rounding is ggml's own, f32 step by
- * f32 step (quantize_row_q8_0_ref and quantize_row_q4_0_ref of ggml-quants.c), so that the bytes are those that
- * llama.cpp's converter writes. Only writing.
+ * ggml's quantised formats as bytes of a GGUF file: each 32 values of a row share an f16 scale, which stands before
+ * them. The rounding is ggml's own, f32 step by f32 step (quantize_row_q8_0_ref and quantize_row_q4_0_ref of
+ * ggml-quants.c), so that the bytes are those that llama.cpp's converter writes. Only writing.
  */
 import { f32ToF16 } from "./number-formats.ts";
+import { quantized } from "./quantized-formats.ts";
 
 /** Values of a block. */
 export const BLOCK = 32;
@@ -14,24 +15,10 @@ export const BLOCK = 32;
  * @param values a whole number of blocks, finite
  */
 export function quantizeQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
-  const blocks = values.length / BLOCK;
-  const bytes = new Uint8Array(blocks * 34);
-  const signed = new Int8Array(bytes.buffer);
-  const scales = new Float32Array(blocks);
-  for (let block = 0; block < blocks; block++) {
-    const start = block * BLOCK;
-    let largest = 0;
-    for (let i = start; i < start + BLOCK; i++) {
-      const size = Math.abs(values[i] as number);
-      if (size > largest) largest = size;
-    }
-    const scale = Math.fround(largest / 127);
-    const inverse = scale === 0 ? 0 : Math.fround(1 / scale);
-    scales[block] = scale;
-    for (let i = 0; i < BLOCK; i++) {
-      const x = Math.fround((values[start + i] as number) * inverse);
-      signed[block * 34 + 2 + i] = x < 0 ? -Math.floor(0.5 - x) : Math.floor(x + 0.5);
-    }
+  const { codes, scales } = quantized("int8", values);
+  const bytes = new Uint8Array(scales.length * 34);
+  for (let block = 0; block < scales.length; block++) {
+    bytes.set(codes.subarray(block * BLOCK, (block + 1) * BLOCK), block * 34 + 2);
   }
   writeScales(bytes, scales, 34);
   return bytes;

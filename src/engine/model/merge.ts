@@ -2,29 +2,38 @@
  * A whole model of a base and a LoRA adapter, W + scale B A, made on the host from the files of both: no device is
  * needed, and one tensor at a time is in memory.
  */
-import type { StoredFormat } from "../../kernels/kernel.ts";
+import { isQuantized, type StoredFormat } from "../../kernels/kernel.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
+import { DTYPE_NAMES, readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { parameterSpecs } from "./weights/parameters.ts";
-import { openWeights, type WeightFiles, writeWeights } from "./weights/weight-files.ts";
-import { finitePieces, storedPieces } from "./weights/weight-transfer.ts";
+import { parameterSpecs, tensorName } from "./weights/parameters.ts";
+import { leftSentence, type Quantization, quantizedPieces, weightFormats } from "./weights/quantization.ts";
+import { openWeights, writeWeights } from "./weights/weight-files.ts";
+import { checkedTensor, finitePieces, storedPieces } from "./weights/weight-transfer.ts";
 
 export interface MergeOptions {
-  /** Numbers in the files; default: as the base model's files store them, f32 where these differ. */
+  /**
+   * Numbers in the files; default: as the base model's files store them, f32 where these differ, and bf16 for a base
+   * that is quantised.
+   */
   readonly dtype?: StoredFormat;
+  /**
+   * How the base was quantised when the adapter was trained: its numbers are then what the quantised ones stand for.
+   */
+  readonly quantization?: Quantization | undefined;
   readonly maxShardBytes?: number;
-  /** Takes sentences on tensors that are left out; default console.warn. */
+  /** Takes sentences on tensors that are left out, and on a base that is quantised; default console.warn. */
   readonly onWarning?: (sentence: string) => void;
 }
 
 /** The weights of a model folder on the host, to be read tensor by tensor. Close them. */
 export interface HostWeights {
   readonly config: ModelConfig;
-  /** What the files store matrices as, f32 where these differ. */
+  /** What the files store matrices as, f32 where these differ, and bf16 for a base that is quantised. */
   readonly stored: StoredFormat;
+  readonly isQuantised: boolean;
   readonly tensors: readonly HostTensor[];
   close(): Promise<void>;
 }
@@ -42,13 +51,12 @@ export interface HostTensor {
  * Opens a model's weights, with an adapter merged into them if one is given: W + scale B A for the adapter's layers,
  * the other tensors as they are.
  *
- * @param onWarning takes sentences on tensors that are left out
  * @throws ModelFormatError for a base or adapter that cannot be used or do not fit each other; FileError
  */
 export async function openHostWeights(
   baseFolder: string,
   adapterFolder: string | undefined,
-  onWarning: (sentence: string) => void,
+  { quantization = {}, onWarning = console.warn }: Pick<MergeOptions, "quantization" | "onWarning"> = {},
 ): Promise<HostWeights> {
   const config = await readModelConfig(baseFolder);
   const base = await openWeights(baseFolder);
@@ -64,20 +72,30 @@ export async function openHostWeights(
     }
     const headWarning = await ignoredHead(config, base);
     if (headWarning !== undefined) onWarning(headWarning);
+    const fullName = (part: string) => tensorName(prefix, part);
+    const { formats, left } = weightFormats(config, base, fullName, quantization);
+    const leftWarning = leftSentence(left, base.path);
+    if (leftWarning !== undefined) onWarning(leftWarning);
     const { modules = [] } = adapter ?? {};
     const changed = new Map(modules.map((module) => [`${module.name}.weight`, module]));
-    const tensors = parameterSpecs(config).flatMap(({ parts }) =>
+    const basePieces = (parameter: string, name: string) => {
+      const to = formats.get(parameter);
+      if (to === undefined || !isQuantized(to) || checkedTensor(base, name).saved) return storedPieces(base, name);
+      return quantizedPieces(base, name, { format: to, double: quantization.double ?? false, dtype: stored });
+    };
+    const tensors = parameterSpecs(config).flatMap(({ name: parameter, parts }) =>
       parts.map(({ name: part, shape }) => {
-        const name = part === "lm_head.weight" ? part : `${prefix}${part}`;
-        const module = changed.get(part);
+        const name = fullName(part);
+        const [merging, module] = [adapter, changed.get(part)];
         const pieces =
-          adapter && module
-            ? mergedWeight.bind(undefined, base, name, adapter, config, module)
-            : () => storedPieces(base, name);
+          merging && module
+            ? () => mergedWeight(basePieces(parameter, name), merging, config, module)
+            : () => basePieces(parameter, name);
         return { part, name, shape, pieces };
       }),
     );
-    return { config, stored, tensors, close };
+    const isQuantised = formats.size > 0;
+    return { config, stored: isQuantised ? "bf16" : stored, isQuantised, tensors, close };
   } catch (error) {
     await close();
     throw error;
@@ -94,11 +112,16 @@ export async function mergeAdapter(
   baseFolder: string,
   adapterFolder: string,
   outFolder: string,
-  { dtype, maxShardBytes, onWarning = console.warn }: MergeOptions = {},
+  { dtype, quantization = {}, maxShardBytes, onWarning = console.warn }: MergeOptions = {},
 ): Promise<void> {
-  const weights = await openHostWeights(baseFolder, adapterFolder, onWarning);
+  const weights = await openHostWeights(baseFolder, adapterFolder, { quantization, onWarning });
   try {
     const format = dtype ?? weights.stored;
+    if (weights.isQuantised) {
+      onWarning(
+        `The base ${baseFolder} is quantised: the merged model is written as ${DTYPE_NAMES[format]}, from the numbers that its codes stand for.`,
+      );
+    }
     const tensors = weights.tensors.map(({ name, shape, pieces }) => ({
       name,
       shape,
@@ -119,8 +142,7 @@ const OVERFLOW = "base and adapter overflow f32 together";
 
 /** W + scale B A of one layer; W is [out, in], or [in, out] in GPT-2. Sums in float64. */
 async function* mergedWeight(
-  base: WeightFiles,
-  name: string,
+  base: AsyncIterable<Float32Array<ArrayBuffer>>,
   adapter: AdapterFile,
   config: ModelConfig,
   { name: module, inputs, outputs, rank, scale }: LoraModule,
@@ -130,7 +152,7 @@ async function* mergedWeight(
   const delta = new Float64Array(inputs);
   const weight = new Float32Array(inputs * outputs);
   let filled = 0;
-  for await (const piece of storedPieces(base, name)) {
+  for await (const piece of base) {
     weight.set(piece, filled);
     filled += piece.length;
   }

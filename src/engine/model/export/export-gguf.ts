@@ -58,7 +58,7 @@ export async function exportGguf(
 ): Promise<GgufReport> {
   const { folder, adapterFolder } = model;
   const texts = await textFolder({ folder, adapter: { folder: adapterFolder } });
-  const weights = await openHostWeights(folder, adapterFolder, onWarning);
+  const weights = await openHostWeights(folder, adapterFolder, { onWarning });
   try {
     const { config } = weights;
     const architecture = architectureOf(config, folder);
