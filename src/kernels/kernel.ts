@@ -92,15 +92,25 @@ export interface Kernel<B extends string = string, U extends string = string> {
    * the kernel is its own only candidate.
    */
   candidates?(values: Values): readonly Kernel<B, U>[];
+  /**
+   * Contents of bindings, by name, where these decide how long the kernel takes: candidates are timed with them, since
+   * the run's own are not there yet or are those of another batch.
+   */
+  readonly trial?: ((values: Values) => TrialContents) | undefined;
   /** The same kernel for activations in other formats: a dispatch takes the one that its tensors fit. */
   readonly formats?: readonly Kernel<B, U>[];
   /** Names this candidate among those that it competes with. */
   readonly variant?: string;
   /** Where several candidates compete: what of the values decides which is fastest. */
   readonly tuningClass?: string;
+  /** The work by which it is judged whether they are worth a measurement, where it is not that of the dispatch. */
+  readonly tuningFlops?: number | undefined;
   /** Only carries the names for the type checker. */
   readonly bindingNames?: B;
 }
+
+/** Contents of some bindings: integers of 32 bits. */
+export type TrialContents = Readonly<Record<string, Uint32Array<ArrayBuffer>>>;
 
 /** Tensors for every binding, numbers for the uniforms that no shape determines. */
 export type KernelArguments<T extends Shaped, B extends string, U extends string> = { readonly [K in B]: T } & {
@@ -121,6 +131,7 @@ export interface KernelSource<R extends string, W extends string, U extends stri
    * one or two dimensions may be dispatched in pieces. For kernels whose work grows with the product of several sizes.
    */
   readonly divisible?: boolean;
+  readonly trial?: (values: Values) => TrialContents;
   /** The body: functions and an entry point named `main`; uniforms are members of `u`. */
   readonly wgsl: string;
   readonly grid: (values: Values) => Grid;
@@ -134,8 +145,9 @@ export interface KernelSource<R extends string, W extends string, U extends stri
 export function oneOf<B extends string, U extends string>(
   kernels: readonly { readonly variant: string; readonly kernel: Kernel<B, U> }[],
   tuningClass: string,
+  tuningFlops?: number,
 ): Kernel<B, U> {
-  const named = kernels.map(({ variant, kernel: one }) => ({ ...one, variant, tuningClass }));
+  const named = kernels.map(({ variant, kernel: one }) => ({ ...one, variant, tuningClass, tuningFlops }));
   const [first] = named;
   if (first === undefined) throw new Error("a kernel without candidates");
   return named.length === 1 ? first : { ...first, candidates: () => named };
@@ -200,6 +212,7 @@ export function kernel<R extends string, W extends string, U extends string>(
     bindings,
     uniforms,
     divisible: source.divisible,
+    trial: source.trial,
     wgsl: `${header.join("\n")}\n\n${indented(source.wgsl)}\n`,
     grid: source.grid,
     cost: source.cost,

@@ -40,6 +40,8 @@ const gradientCache = new Map<string, GradientKernel>();
  * Pass 1 over one window of the table: a = hidden [M, K], b = table rows [windowStart, windowStart + N). Writes
  * partials [splits, M, 2] = (maximum, sum of exp(logit - maximum)) for its splits from `firstSplit` on, each of
  * `splitColumns` tokens, and the target's logit where the target lies in the window.
+ *
+ * @param vocabulary rows of the whole table, by which its tile is chosen
  */
 export function logSoftmaxGatherForward(
   M: number,
@@ -47,8 +49,9 @@ export function logSoftmaxGatherForward(
   K: number,
   facts: AdapterFacts,
   format: WeightFormat = "f32",
+  vocabulary = N,
 ): ForwardKernel {
-  return tiledKernel("NT", { M, N, K }, facts, { format }, forwardCache, buildForward);
+  return tiledKernel("NT", { M, N, K }, facts, { format, whole: { M, N: vocabulary, K } }, forwardCache, buildForward);
 }
 
 function buildForward(variant: MatmulVariant): ForwardKernel {

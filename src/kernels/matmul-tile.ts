@@ -1,7 +1,7 @@
 /**
- * A tile of a matmul, the body that the matmul and the language-model head share: the ways in which a workgroup computes
- * its part of op(A) op(B), and the grid of workgroups over a result. Not an epilogue: the caller decides what becomes of
- * the sums. Sums are f32, over k in an order fixed by the shapes.
+ * A tile of a matmul, the body that the matmul and the language-model head share: the ways in which a workgroup
+ * computes its part of op(A) op(B), and the grid of workgroups over a result. Not an epilogue: the caller decides what
+ * becomes of the sums. Sums are f32, over k in an order fixed by the shapes.
  */
 import { matrixTile } from "./matmul-matrix-tile.ts";
 import { columnTile, rowTile } from "./matmul-row-tile.ts";

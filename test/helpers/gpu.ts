@@ -16,7 +16,7 @@ import {
   type WeightFormat,
 } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
-import { emulateMatrices } from "./emulated-matrices.ts";
+import { emulateMatrices, needsMachine } from "./emulated-matrices.ts";
 import { recordLanes } from "./lane-widths.ts";
 import { runOnMachine } from "./wgsl/machine.ts";
 import { halfOfBits } from "./wgsl/values.ts";
@@ -148,11 +148,14 @@ export function candidate<B extends string, U extends string>(kernel: Kernel<B, 
   return alone;
 }
 
+const HALVES = "enable f16;";
+
 /**
  * Dispatches a kernel once; the function returned gives the numbers of a binding that it writes.
  *
  * @param facts that the kernel is built for: with lanes that the device does not have it runs on the machine of
- * `wgsl/machine.ts`, matrices that it does not have are emulated. Default: the device's own
+ * `wgsl/machine.ts`, and so it does with f16 where the device lacks `shader-f16`; matrices that it does not have are
+ * emulated. Default: the device's own
  */
 export async function runKernel<B extends string, U extends string>(
   device: Device,
@@ -163,12 +166,14 @@ export async function runKernel<B extends string, U extends string>(
   const operands = args as Operands;
   const { subgroupSize: lanes, matrices } = facts;
   const own = device.facts;
-  const isEmulated = lanes !== 0 && lanes !== own.subgroupSize;
   const emulated = emulateMatrices(kernel, facts);
-  if (!isEmulated) checkBounds(emulated, operands, own.subgroupSize);
   const hasMatrices = JSON.stringify(matrices) === JSON.stringify(own.matrices);
+  const otherLanes = lanes !== 0 && (lanes !== own.subgroupSize || (!hasMatrices && needsMachine(emulated, kernel)));
+  const noHalves = !device.gpu.features.has("shader-f16") && chosen(emulated, operands).kernel.wgsl.includes(HALVES);
+  const isEmulated = otherLanes || noHalves;
+  if (!isEmulated) checkBounds(emulated, operands, own.subgroupSize);
   const written = isEmulated
-    ? onMachine(emulated, operands, lanes)
+    ? onMachine(emulated, operands, otherLanes ? lanes : own.subgroupSize)
     : await onDevice(device, hasMatrices ? kernel : emulated, operands);
   return (name) => {
     const [bytes, { dtype, shape }] = [written.get(name), operands[name] as HostArray];
@@ -192,7 +197,7 @@ export function onMachine(given: Kernel, operands: Operands, lanes: number): Map
     memory.set(operand, bytes);
     bound.set(name, bytes);
   }
-  runOnMachine(kernel, values, bound, lanes);
+  runOnMachine(kernel, values, bound, kernel.wgsl.includes("enable subgroups;") ? lanes : 1);
   recordLanes(kernel, lanes);
   return new Map([...bound].filter(([name]) => writes(kernel, name)));
 }
@@ -221,7 +226,7 @@ function checkBounds(given: Kernel, operands: Operands, lanes: number): void {
   const isAsked = process.env.KTO_TEST_SHAPES === "all";
   if (!isAsked && (count >= CHECKED.shapes || kernel.cost(values).flops > CHECKED.flops)) return;
   shapesChecked.set(kernel.wgsl, count + 1);
-  onMachine(kernel, operands, kernel.wgsl.includes("enable subgroups;") ? lanes : 1);
+  onMachine(kernel, operands, lanes);
 }
 
 const writes = (kernel: Kernel, name: string) =>

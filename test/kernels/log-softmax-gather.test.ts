@@ -230,8 +230,7 @@ const emulatedMatrices = [
   { subgroupSize: 32, tile: "matrix64x64" },
   { subgroupSize: 64, tile: "matrix32x32" },
 ] as const;
-const hasHalves = device.gpu.features.has("shader-f16");
-describe.each(emulatedMatrices.filter(({ subgroupSize }) => hasHalves || subgroupSize !== device.facts.subgroupSize))(
+describe.each(emulatedMatrices)(
   "log-softmax-gather by $tile for subgroups of $subgroupSize, emulated matrices",
   ({ subgroupSize, tile }) => {
     it("both passes equal float64", async () => {

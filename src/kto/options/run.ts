@@ -79,9 +79,9 @@ export interface RunOptions {
    */
   readonly fp16: boolean;
   /**
-   * Let products of layers round what they multiply to 16 bits (f16 with a scale, sums in f32) where the adapter has
-   * subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay f32; without such
-   * matrices it is f32. Default false. Not together with fp16, which has the same products.
+   * Let products of layers and of attention round what they multiply to 16 bits (f16 with a scale, sums in f32) where
+   * the adapter has subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay
+   * f32; without such matrices it is f32. Default false. Not together with fp16, which has the same products.
    */
   readonly bf16: boolean;
   /**

@@ -3,11 +3,15 @@
  * whatever WGSL leaves to the adapter: an index outside of its array, lanes of a subgroup or invocations of a workgroup
  * that wait at different places, a value from a lane that does not exist (which is NaN here).
  */
+import { setFlagsFromString } from "node:v8";
 import type { Kernel, Values } from "../../../src/kernels/kernel.ts";
 import { uniformWords } from "../../../src/kernels/kernel.ts";
 import { CALLS } from "./code.ts";
 import { type Run, type Started, type Translated, translate } from "./translate.ts";
 import { Binding, OutOfBounds, type Value } from "./values.ts";
+
+// Translated texts are long functions that run a few times: V8 takes longer to optimise one than it then saves.
+setFlagsFromString("--max-optimized-bytecode-size=4000");
 
 type Waiting = readonly [site: number, value?: Value];
 
