@@ -32,7 +32,7 @@ async function main() {
     console.error(usage);
     return 2;
   }
-  if (command === "packages") return nodeTooOld() || (await prepare());
+  if (command === "packages") return nodeTooOld() || (await installAll());
   const ready = nodeTooOld() || (command === "quickstart" ? await prepareQuickstart() : await prepare());
   if (ready !== 0) {
     if (command === "test") console.log("0 passed, 1 failed");
@@ -53,9 +53,11 @@ function nodeTooOld() {
 
 /** All packages, also those that only tests need, and an adapter. */
 async function prepare() {
-  const folders = ["", ...workspaces()];
-  const installed = arePackagesCurrent(folders) ? 0 : await npm("ci", "--include=dev");
-  return installed || (await findAdapter(nativeNoise()));
+  return (await installAll()) || (await findAdapter(nativeNoise()));
+}
+
+async function installAll() {
+  return arePackagesCurrent(["", ...workspaces()]) ? 0 : await npm("ci", "--include=dev");
 }
 
 /** What the quickstart runs and no more: SwiftShader only where there is no other adapter. */

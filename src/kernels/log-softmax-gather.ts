@@ -13,7 +13,7 @@
  * given one coefficient per sequence, recomputes the logits of one window of the vocabulary at a time into dLogits of
  * that window, and two ordinary matmuls follow (`matmul`). The caller walks the windows.
  */
-import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
+import { type Kernel, kernel, type WeightFormat } from "./kernel.ts";
 import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
 import { MATMUL_UNIFORMS, type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
@@ -50,7 +50,7 @@ export function logSoftmaxGatherForward(
   N: number,
   K: number,
   facts: AdapterFacts,
-  format: StoredFormat = "f32",
+  format: WeightFormat = "f32",
   vocabulary = N,
   cap?: number,
 ): ForwardKernel {
@@ -188,7 +188,7 @@ export function logSoftmaxGatherGradient(
   N: number,
   K: number,
   facts: AdapterFacts,
-  format: StoredFormat = "f32",
+  format: WeightFormat = "f32",
   cap?: number,
 ): GradientKernel {
   return tiledKernel("NT", { M, N, K }, facts, { format }, gradientCache(cap), (variant) =>

@@ -27,7 +27,7 @@ import {
 } from "./log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
-import { likeliestToken, nextRows } from "./next-token.ts";
+import { nextRows, nextToken } from "./next-token.ts";
 import {
   layerNormBackward,
   layerNormForward,
@@ -108,6 +108,16 @@ export const kernelTexts: readonly KernelText[] = [
     variant: `${SIZE} x ${SIZE} x ${SIZE} in f32, ${adapter}`,
     suffix: `-${tile}`,
   })),
+  ...(["nf4", "int8"] as const).map((format) => ({
+    kernel: matmul("NT", { M: SIZE, N: SIZE, K: SIZE }, facts, { format }),
+    variant: `${SIZE} x ${SIZE} x ${SIZE}, weights in ${format}, ${LANES}`,
+    suffix: `-${format}`,
+  })),
+  {
+    kernel: matmul("NT", { M: SIZE, N: SIZE, K: SIZE }, gpu, { format: "nf4" }),
+    variant: `${SIZE} x ${SIZE} x ${SIZE}, weights in nf4, subgroups of 32 on a GPU`,
+    suffix: "-nf4-gpu",
+  },
   {
     kernel: matmul("NT", { M: 1, N: SIZE, K: SIZE }, facts),
     variant: `1 x ${SIZE} x ${SIZE} in f32, ${LANES}`,
@@ -187,7 +197,7 @@ export const kernelTexts: readonly KernelText[] = [
     scaleByPosition,
     softCap(CAP),
     ropeIntoCache,
-    likeliestToken,
+    nextToken,
     dropout,
     addDropout,
     gatherRows("f32"),

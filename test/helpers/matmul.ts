@@ -3,7 +3,7 @@
  */
 import { expect } from "vitest";
 import * as twin from "../../src/kernels/float64/matmul.ts";
-import type { ActivationFormat, StoredFormat } from "../../src/kernels/kernel.ts";
+import type { ActivationFormat, WeightFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
 import type { ProductFormat, TileName } from "../../src/kernels/matmul-variant.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
@@ -19,7 +19,7 @@ export interface MatmulCase extends MatmulShape {
   readonly accumulate: boolean;
   readonly seed: number;
   /** How B is stored; default f32. */
-  readonly format?: StoredFormat;
+  readonly format?: WeightFormat;
   /** How A and the result are stored; default f32. */
   readonly aFormat?: ActivationFormat;
   readonly outFormat?: ActivationFormat;

@@ -286,6 +286,7 @@ describe.each(variants)("log-softmax-gather, $variant", ({ facts, emulated }) =>
   it.each([
     ["bf16", 8],
     ["f16", 3],
+    ["int8", 8],
   ] as const)("a table stored as %s gives what its numbers give, width %i", async (format, width) => {
     const whole = headOf({ rows: 33, vocabulary: 257, width, cut: { window: 256, split: 256 }, seed: 3 });
     const { values } = stored(format, [257, width], whole.table);

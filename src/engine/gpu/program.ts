@@ -94,8 +94,9 @@ export class Program {
     const cost = kernel.cost(values);
     const pieces = this.#pieces(chosen, values, cost);
     if (pieces.length === 0) return;
+    const tensorOf = args as Readonly<Record<string, Tensor>>;
     const tensors = kernel.bindings.map(
-      (binding) => (args as Readonly<Record<string, Tensor>>)[binding.name] as Tensor,
+      ({ name, scalesOf }) => (scalesOf === undefined ? tensorOf[name] : tensorOf[scalesOf]?.scales) as Tensor,
     );
     tensors.forEach((tensor, index) => {
       this.#checkWindow(kernel, kernel.bindings[index]?.name ?? "", tensor);

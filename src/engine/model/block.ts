@@ -4,21 +4,14 @@
  *   middle = input + BranchNorm(Output(Attention(Rope(HeadNorm(Qkv(Norm(input)))))))
  *   next   = middle + BranchNorm(Down(Activation(Up(Norm(middle)))))
  */
-import {
-  gegluBackward,
-  gegluForward,
-  geluBackward,
-  geluForward,
-  swigluBackward,
-  swigluForward,
-} from "../../kernels/activation.ts";
+import { gegluBackward, gegluForward, geluBackward, geluForward, swigluBackward } from "../../kernels/activation.ts";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../kernels/attention.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import { type LayerActivations, normsAfter, normsBefore, qkvWidth, upWidth } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { recordLinear, recordLinearBackward } from "./linear.ts";
+import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear.ts";
 import type { LoraScratch } from "./lora.ts";
 import type { Model } from "./model.ts";
 import { recordBranchNorm, recordBranchNormBackward, recordNorm, recordNormBackward } from "./norms.ts";
@@ -115,11 +108,13 @@ export function recordBlockForward(
   }
 
   if (before) recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
-  recordLinear(program, model, name("up"), { x: before ? here.mlpNormed : here.middle, y: here.up, lora });
-  if (config.mlp === "gelu") program.dispatch(geluForward, { x: here.up, y: here.activated });
-  else {
-    const forward = config.mlp === "swiglu" ? swigluForward : gegluForward;
-    program.dispatch(forward, { gateUp: here.up, y: here.activated });
+  const [x, y] = [before ? here.mlpNormed : here.middle, here.activated];
+  if (config.mlp === "swiglu") {
+    recordSwigluLinear(program, model, name("up"), { x, gateUp: here.up, y, alone: cache !== undefined, lora });
+  } else {
+    recordLinear(program, model, name("up"), { x, y: here.up, lora });
+    if (config.mlp === "gelu") program.dispatch(geluForward, { x: here.up, y });
+    else program.dispatch(gegluForward, { gateUp: here.up, y });
   }
   if (next === undefined) return;
   if (after) {

@@ -3,7 +3,7 @@
  * vocabulary in windows; and its backward pass from one coefficient per sequence.
  */
 import { gatherRows, scatterRows } from "../../kernels/embedding.ts";
-import type { StoredFormat } from "../../kernels/kernel.ts";
+import type { WeightFormat } from "../../kernels/kernel.ts";
 import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,
@@ -106,7 +106,7 @@ function tableWindows(model: Model, most: number) {
   return Array.from({ length: Math.ceil(total / most) }, (_, index) => {
     const start = index * most;
     const columns = Math.min(most, total - start);
-    return { start, columns, b: sliceRows(table, start, columns), format: table.dtype as StoredFormat };
+    return { start, columns, b: sliceRows(table, start, columns), format: table.dtype as WeightFormat };
   });
 }
 

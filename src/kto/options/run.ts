@@ -12,11 +12,13 @@ import {
   evaluationOptions,
   evaluationStrategy,
 } from "./evaluation.ts";
+import { hubOptions } from "./hub.ts";
 import { asksForJudge, judgeOptions } from "./judge.ts";
 import { loraOptions } from "./lora.ts";
 import { modelOptions } from "./model.ts";
 import type { OptionsOf } from "./option.ts";
 import { deviceOptions, outputOptions } from "./output.ts";
+import { checkQuantizedTraining, quantizationOptions } from "./quantization.ts";
 import { scheduleParameters } from "./schedule.ts";
 import { type OptimizerName, optimizerOptions, samplingOf, trainingOptions } from "./training.ts";
 
@@ -25,12 +27,14 @@ export const runOptions = {
   ...modelOptions,
   ...trainingOptions,
   ...loraOptions,
+  ...quantizationOptions,
   ...optimizerOptions,
   ...evaluationOptions,
   ...judgeOptions,
   ...checkpointOptions,
   ...deviceOptions,
   ...outputOptions,
+  ...hubOptions,
 };
 
 /** The whole configuration of a command that trains. */
@@ -193,6 +197,7 @@ export function checkRunOptions<Options extends RunOptions>(
 
 /** The same of a command's options, before anything is loaded. */
 export function checkRunConfig<Config extends RunConfig>(config: Config, where?: (name: string) => string): Config {
+  checkQuantizedTraining(config, where);
   checkEvaluationRows(config);
   checkEvaluates(
     config,

@@ -8,6 +8,7 @@ import type { LayerRope } from "../../../kernels/rope-table.ts";
 import { parseJsonObject } from "../../files/json-file.ts";
 import { Keys, listed } from "./config-keys.ts";
 import { FAMILIES, type Family, type RotaryType, type SizeKey } from "./families.ts";
+import { checkQuantization } from "./quantization.ts";
 import { ropesOf } from "./rope-keys.ts";
 import { windowsOf } from "./window-keys.ts";
 import { isWrapper, textConfigOf, WRAPPERS, type WrapperType } from "./wrapped.ts";
@@ -136,9 +137,7 @@ export function parseModelConfig(text: string, file: string): ModelConfig {
   const name = typeof type === "string" ? type : shown(type);
   if (name === "") throw new ModelFormatError(`${file} names no architecture: "model_type" is missing.`);
   const read = new Keys(json, file);
-  if (read.has("quantization_config")) {
-    throw read.error(`"quantization_config" is not supported; use the unquantised model`);
-  }
+  checkQuantization(read);
   if (!SUPPORTED.includes(name)) {
     throw read.error(
       `architecture "${name}"${architectures[0] ? ` (${architectures[0]})` : ""} is not supported; supported are ${listed(SUPPORTED)}`,

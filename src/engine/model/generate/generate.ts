@@ -10,8 +10,8 @@ import { OneAtATime } from "../../one-at-a-time.ts";
 import { Random } from "../../random.ts";
 import { longRopeBeyond } from "../config/config.ts";
 import type { Model } from "../model.ts";
-import { Passes, type Row } from "./passes.ts";
-import { type SamplingOptions, sampleToken } from "./sample.ts";
+import { type Draw, type DrawnRow, Passes, type Row } from "./passes.ts";
+import { drawsFromAll, type SamplingOptions, sampleToken } from "./sample.ts";
 
 export interface GenerateOptions extends SamplingOptions {
   readonly maxNewTokens: number;
@@ -52,7 +52,10 @@ interface Sequence {
   /** The position of its prompt in the list that the caller gave. */
   readonly index: number;
   readonly slot: number;
+  /** Where the host draws. */
   readonly random: Random;
+  /** Where the device does. */
+  readonly draw: Draw;
   readonly prompt: ArrayLike<number>;
   readonly ids: number[];
   finish: GeneratedSequence["finish"];
@@ -166,8 +169,10 @@ export class Generator {
   ): Promise<GeneratedSequence[]> {
     const eos = new Set(options.eosTokenIds ?? this.model.config.eosTokenIds);
     const sequences = prompts.map((prompt, slot): Sequence => {
-      const random = new Random(options.seed, first + slot);
-      return { index: first + slot, slot, random, prompt, ids: [], finish: "length" };
+      const index = first + slot;
+      const [random, keys] = [new Random(options.seed, index), new Random(options.seed, index)];
+      const draw: Draw = { key: [keys.uint32(), keys.uint32()], temperature: options.temperature };
+      return { index, slot, random, draw, prompt, ids: [], finish: "length" };
     });
     const [prompt = []] = prompts;
     const fits = this.#isLong(this.#cached.length) === this.#isLong(prompt.length);
@@ -187,12 +192,11 @@ export class Generator {
       }
       return this.#mayGrow(sequence, options, 0);
     };
-    // Without a draw and without a look at earlier tokens the device finds the next token itself.
-    const greedy = options.temperature === 0 && (options.repetitionPenalty ?? 1) === 1;
-    const tokens = await this.#prefill(sequences, reused, greedy ? undefined : options);
+    const onDevice = drawsFromAll(options);
+    const tokens = await this.#prefill(sequences, reused, onDevice ? undefined : options);
     const active = sequences.filter((sequence, at) => take(sequence, tokens[at] ?? NO_TOKEN));
-    if (greedy) await this.#goOnGreedily(active, options, take);
-    else await this.#goOnSampling(active, options, take);
+    if (onDevice) await this.#goOnAhead(active, options, take);
+    else await this.#goOnByLogits(active, options, take);
     const [single] = sequences;
     // The last token may not have been run.
     if (single) this.#cached = [...tokensOf(single)].slice(0, lengthOf(single) - 1);
@@ -218,7 +222,8 @@ export class Generator {
     this.#passes.hold(Math.max(...sequences.map(lengthOf)));
     const flush = async () => {
       const heads = lasts.map(({ row }) => row);
-      if (sampling === undefined) next.push(...(await this.#passes.tokens(rows, heads)));
+      const draws = lasts.map(({ sequence }) => sequence.draw);
+      if (sampling === undefined) next.push(...(await this.#passes.tokens(rows, heads, draws)));
       else {
         const logits = await this.#passes.logits(rows, heads);
         next.push(...lasts.map(({ sequence }, at) => this.#draw(sequence, logits(at), sampling)));
@@ -256,14 +261,14 @@ export class Generator {
    * The rows of the sequences' last tokens. One that has just become long to LongRoPE has its earlier keys computed
    * again by the long factors, since these turn every position.
    */
-  async #lastRows(sequences: readonly Sequence[]): Promise<Row[]> {
+  async #lastRows(sequences: readonly Sequence[]): Promise<DrawnRow[]> {
     const becomesLong = (length: number) => this.#isLong(length) && !this.#isLong(length - 1);
     for (const sequence of sequences.filter((one) => becomesLong(lengthOf(one)))) {
       const { slot } = sequence;
       const earlier = [...tokensOf(sequence)].slice(0, -1);
       const rows = earlier.map((token, position) => ({ token, position, slot, isLong: true }));
       for (let first = 0; first < rows.length; first += this.#passes.mostRows) {
-        await this.#passes.tokens(rows.slice(first, first + this.#passes.mostRows), []);
+        await this.#passes.tokens(rows.slice(first, first + this.#passes.mostRows), [], []);
       }
     }
     return sequences.map((sequence) => ({
@@ -271,6 +276,7 @@ export class Generator {
       position: lengthOf(sequence) - 1,
       slot: sequence.slot,
       isLong: this.#isLong(lengthOf(sequence)),
+      draw: sequence.draw,
     }));
   }
 
@@ -280,7 +286,7 @@ export class Generator {
   }
 
   /** Passes whose logits the host reads, to draw from them. */
-  async #goOnSampling(
+  async #goOnByLogits(
     sequences: Sequence[],
     options: GenerateOptions,
     take: (sequence: Sequence, token: number) => boolean,
@@ -296,7 +302,7 @@ export class Generator {
    * Passes that take their tokens on the device: each is submitted before the host has read the tokens of the one
    * before, as long as all its sequences go on. When one ends, what the pass ahead computed for it is dropped.
    */
-  async #goOnGreedily(
+  async #goOnAhead(
     sequences: Sequence[],
     options: GenerateOptions,
     take: (sequence: Sequence, token: number) => boolean,
