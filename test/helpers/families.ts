@@ -146,9 +146,9 @@ export async function greedyMismatch(
   name: FixtureName,
   policy: Model,
 ): Promise<{ found: readonly number[][]; wanted: readonly number[][] } | undefined> {
-  const prompts = readExamples(name)
-    .slice(0, 3)
-    .map(({ promptIds }) => Array.from(promptIds));
+  const [long = [], short = []] = readExamples(name).map(({ promptIds }) => Array.from(promptIds));
+  // The last one ends within the windows and the original context of LongRoPE, and its continuation beyond them.
+  const prompts = [long, short, long.slice(0, 15)];
   const generator = new Generator(policy, { maxBatch: 4, maxLength: 200, startLength: 24 });
   const options = { maxNewTokens: NEW_TOKENS, temperature: 0, topK: 0, topP: 1, seed: 0, eosTokenIds: [] };
   const results = await generator.generate(prompts, options).finally(() => generator.free());
