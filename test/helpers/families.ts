@@ -3,6 +3,7 @@
  * numbers. Tests and `scripts/family-matrix.ts` decide what is near enough.
  */
 import { elementCount } from "../../src/engine/gpu/tensor.ts";
+import { longRopeBeyond } from "../../src/engine/model/config/config.ts";
 import { Float64Model } from "../../src/engine/model/float64/decoder.ts";
 import { adapterGradients, float64Weights } from "../../src/engine/model/float64/lora.ts";
 import { Generator } from "../../src/engine/model/generate/generate.ts";
@@ -149,11 +150,34 @@ export async function greedyMismatch(
   const [long = [], short = []] = readExamples(name).map(({ promptIds }) => Array.from(promptIds));
   // The last one ends within the windows and the original context of LongRoPE, and its continuation beyond them.
   const prompts = [long, short, long.slice(0, 15)];
+  return await mismatchOf(policy, prompts, NEW_TOKENS);
+}
+
+/** Prompts as long as LongRoPE's original context, whose second new token is another one if they stay short to it. */
+export async function longRopeMismatch(policy: Model) {
+  const { config } = policy;
+  const length = longRopeBeyond(config) ?? 0;
+  const layerRope = config.layerRope.map((rope) => {
+    if (rope?.scaling.type !== "longrope") return rope;
+    return { ...rope, scaling: { ...rope.scaling, originalContextLength: config.contextLength } };
+  });
+  const weights = await float64Weights(policy);
+  const [exact, short] = [config, { ...config, layerRope }].map((one) => new Float64Model(one, weights));
+  const random = new Random(3);
+  const drawn = Array.from({ length: 80 }, () => Array.from({ length }, () => 3 + random.below(config.vocabSize - 3)));
+  const second = (model: Float64Model | undefined, prompt: number[]) =>
+    model && exactGreedy(model, prompt, 2, config.vocabSize)[1];
+  const prompts = drawn.filter((prompt) => second(exact, prompt) !== second(short, prompt)).slice(0, 4);
+  if (prompts.length < 4) throw new Error("too few prompts tell long sequences from short ones");
+  return await mismatchOf(policy, prompts, 3);
+}
+
+async function mismatchOf(policy: Model, prompts: number[][], maxNewTokens: number) {
   const generator = new Generator(policy, { maxBatch: 4, maxLength: 200, startLength: 24 });
-  const options = { maxNewTokens: NEW_TOKENS, temperature: 0, topK: 0, topP: 1, seed: 0, eosTokenIds: [] };
+  const options = { maxNewTokens, temperature: 0, topK: 0, topP: 1, seed: 0, eosTokenIds: [] };
   const results = await generator.generate(prompts, options).finally(() => generator.free());
   const exact = new Float64Model(policy.config, await float64Weights(policy));
   const found = results.map(({ ids }) => ids);
-  const wanted = prompts.map((prompt) => exactGreedy(exact, prompt, NEW_TOKENS, policy.config.vocabSize));
+  const wanted = prompts.map((prompt) => exactGreedy(exact, prompt, maxNewTokens, policy.config.vocabSize));
   return JSON.stringify(found) === JSON.stringify(wanted) ? undefined : { found, wanted };
 }

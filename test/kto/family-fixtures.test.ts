@@ -12,6 +12,7 @@ import {
   checkpointingKeepsBits,
   familyErrors,
   greedyMismatch,
+  longRopeMismatch,
   updateErrors,
 } from "../helpers/families.ts";
 import { FAMILY_FIXTURES, loadModel } from "../helpers/fixtures.ts";
@@ -52,6 +53,10 @@ describe.each(FAMILY_FIXTURES)("%s", (name) => {
   has("olmo2", "phi3-longrope")("gradients of an adapter on every linear layer", async () => {
     const { gradient, worst } = await adapterErrors(name, policy);
     expect(gradient, worst).toBeLessThanOrEqual(GRADIENT);
+  });
+
+  has("phi3-longrope")("keys are turned again where a sequence becomes long", async () => {
+    expect(await longRopeMismatch(policy)).toBeUndefined();
   });
 
   has(
