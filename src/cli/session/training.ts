@@ -210,6 +210,10 @@ const KEPT_SETTINGS = [
   "lora_target_modules",
   "use_rslora",
   "append_eos",
+  "text_as_chat",
+  "prompt_format",
+  "system_format",
+  "completion_format",
   "chat_template_path",
   "chat_template_kwargs",
 ];

@@ -56,10 +56,14 @@ export const trainingOptions = {
   bf16: training(z.boolean().default(false), {
     description:
       "let products of layers round what they multiply to 16 bits (f16 with a scale, sums in f32) where the adapter has subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay f32; without such matrices it is f32",
+    nullMeans: false,
   }),
   gradient_checkpointing: training(z.boolean().default(false), {
     description:
       "keep only the inputs of layers and compute the rest again in the backward pass: less memory, the same gradients, more time (TRL's default is true)",
+  }),
+  data_seed: training(count.min(0).max(0xffffffff).optional(), {
+    description: "the seed of the order of the rows and of their pairs; default seed",
   }),
   seed: training(count.min(0).max(0xffffffff).default(42), {
     description: "the same seed on the same adapter, with the same kernels chosen, gives the same model, bit for bit",

@@ -11,6 +11,7 @@ import {
   writeCheckpointFolder,
 } from "../../engine/files/checkpoint-folders.ts";
 import { openSafetensors, writeSafetensors } from "../../engine/files/safetensors.ts";
+import type { Arena } from "../../engine/gpu/arena.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { saveAdapter, trainedName } from "../../engine/model/peft.ts";
 import { ADAPTER_WEIGHTS } from "../../engine/model/peft-tensors.ts";
@@ -27,6 +28,8 @@ export const OPTIMIZER_FILE = "optimizer.safetensors";
 /** Names in optimizer.safetensors: torch's for the moments, before the name of the parameter. */
 const FIRST_MOMENT = "exp_avg.";
 const SECOND_MOMENT = "exp_avg_sq.";
+/** Before the names of a reference's parameters. */
+const REFERENCE = "reference.";
 /** The optimizer's small state and the sums of the logging window. */
 const OPTIMIZER_STATE = "optimizer_state";
 const METRIC_SUMS = "metric_sums";
@@ -51,6 +54,8 @@ export interface CheckpointsOptions {
   readonly folder: string;
   /** What an adapter names as its base. */
   readonly baseModel: string | undefined;
+  /** The weights of a reference that follows the policy, which no other file holds. */
+  readonly reference: Arena | undefined;
   readonly warn: (sentence: string) => void;
 }
 
@@ -69,10 +74,11 @@ export class Checkpoints {
 
   /** Bytes of one: weights and moments, beside which the rest is small. */
   get bytes(): number {
-    const { policy, update, options } = this.#run;
+    const { policy, update, options, reference } = this.#run;
     const weights = (policy.adapter ?? policy.layout).parameterCount;
-    const moments = options.save_only_model ? 0 : 2 * update.optimizer.moments.first.layout.parameterCount;
-    return 4 * (weights + moments);
+    const moments = 2 * update.optimizer.moments.first.layout.parameterCount;
+    const rest = options.save_only_model ? 0 : moments + (reference?.layout.parameterCount ?? 0);
+    return 4 * (weights + rest);
   }
 
   /**
@@ -114,11 +120,13 @@ export class Checkpoints {
   }
 
   async #saveOptimizer(path: string): Promise<void> {
-    const { optimizer, objective } = this.#run.update;
+    const { update, reference } = this.#run;
+    const { optimizer, objective } = update;
     const { first, second } = optimizer.moments;
     await writeSafetensors(path, [
       ...arenaTensors(first, (part) => FIRST_MOMENT + this.#name(part)),
       ...arenaTensors(second, (part) => SECOND_MOMENT + this.#name(part)),
+      ...(reference ? arenaTensors(reference, (part) => REFERENCE + this.#name(part)) : []),
       deviceTensor(first, OPTIMIZER_STATE, optimizer.state),
       deviceTensor(first, METRIC_SUMS, objective.metrics),
     ]);
@@ -145,7 +153,7 @@ export class Checkpoints {
   }
 
   async #fill(path: string): Promise<void> {
-    const { policy, update } = this.#run;
+    const { policy, update, reference } = this.#run;
     const { device, optimizer, objective } = update;
     const name = (part: string) => this.#name(part);
     if (policy.adapter) {
@@ -164,6 +172,7 @@ export class Checkpoints {
       const { first, second } = optimizer.moments;
       await fillArena(first, tensors, file, (part) => FIRST_MOMENT + name(part));
       await fillArena(second, tensors, file, (part) => SECOND_MOMENT + name(part));
+      if (reference) await fillArena(reference, tensors, file, (part) => REFERENCE + name(part));
       for (const [key, tensor] of [
         [OPTIMIZER_STATE, optimizer.state],
         [METRIC_SUMS, objective.metrics],
