@@ -171,7 +171,12 @@ export async function encodeFeedback(
     ...{ maxPromptLength: options.max_prompt_length, truncationMode: options.truncation_mode },
     excessLength: options.excess_length_strategy,
   });
-  const cacheOptions = { ...encodeOptions, modelFolder: texts, overwriteCache: options.overwrite_cache };
+  const cacheOptions = {
+    ...encodeOptions,
+    modelFolder: texts,
+    overwriteCache: options.overwrite_cache,
+    ...{ templatePath: options.chat_template_path, threads: options.dataset_num_proc },
+  };
   const note = await encodeWithCache(rows, survey, cacheOptions, (row, encoded) => collector.add(row, encoded));
   if (note?.isKept) output.debug(`data: ${note.text}`);
   else if (note) output.info(`data: ${note.text}`);

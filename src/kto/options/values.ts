@@ -47,8 +47,6 @@ export function coerce(info: OptionInfo, written: unknown): unknown {
       return String(written);
     case "object":
       return jsonFromText(text, info.about.exact === true) ?? written;
-    case "strings":
-      return written;
   }
 }
 
