@@ -1,7 +1,8 @@
 /**
  * Makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter [-- arguments]` installs the
- * npm packages if they are missing or outdated, finds an adapter or sets up a software one, then runs the command. Plain
- * JavaScript without dependencies, since it runs before any are installed. Outside this folder it writes caches only.
+ * npm packages that the command needs if they are missing or outdated, finds an adapter or sets up a software one, then
+ * runs the command. Plain JavaScript without dependencies, since it runs before any are installed. Outside this folder
+ * it writes caches only.
  */
 
 import { spawn } from "node:child_process";
@@ -10,12 +11,18 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
+import { packagesOf } from "./locked-packages.mjs";
 import { nativeNoise } from "./native-noise.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const [command = "", ...rest] = process.argv.slice(2);
 const extra = rest[0] === "--" ? rest.slice(1) : rest;
 const usage = "Usage: node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter [-- arguments]";
+
+/** The exit code of an AdapterError. */
+const NO_ADAPTER = 5;
+/** The workspace with the software adapter of machines that have none. */
+const SWIFTSHADER = "scripts/swiftshader";
 
 process.exitCode = await main();
 
@@ -25,7 +32,7 @@ async function main() {
     console.error(usage);
     return 2;
   }
-  const ready = (await prepare()) || (await run("node", ["--import", "tsx", "scripts/adapter.ts"], nativeNoise()));
+  const ready = nodeTooOld() || (command === "quickstart" ? await prepareQuickstart() : await prepare());
   if (ready !== 0) {
     if (command === "test") console.log("0 passed, 1 failed");
     return ready;
@@ -36,47 +43,82 @@ async function main() {
   return 0;
 }
 
-/** Node's version and the npm packages. */
-async function prepare() {
+function nodeTooOld() {
   const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
-  if (major < 20 || (major === 20 && minor < 19)) {
-    console.error(
-      `Node ${process.versions.node} is too old: kto-webgpu needs Node 20.19 or newer (https://nodejs.org).`,
-    );
-    return 1;
+  if (major > 20 || (major === 20 && minor >= 19)) return 0;
+  console.error(`Node ${process.versions.node} is too old: kto-webgpu needs Node 20.19 or newer (https://nodejs.org).`);
+  return 1;
+}
+
+/** All packages, also those that only tests need, and an adapter. */
+async function prepare() {
+  const folders = ["", ...workspaces()];
+  const installed = arePackagesCurrent(folders) ? 0 : await npm("ci", "--include=dev");
+  return installed || (await findAdapter(nativeNoise()));
+}
+
+/** What the quickstart runs and no more: SwiftShader only where there is no other adapter. */
+async function prepareQuickstart() {
+  if (!arePackagesCurrent([""])) {
+    const code = await npm("ci", "--include=dev", "--workspaces=false");
+    if (code !== 0) return code;
   }
-  if (!packagesOutdated()) return 0;
-  console.log(`Installing the npm packages (npm ci in ${root}) ...`);
+  if (process.platform !== "linux" || process.arch !== "x64" || arePackagesCurrent(["", SWIFTSHADER])) {
+    return await findAdapter(nativeNoise());
+  }
+  // Whether there is an adapter only Dawn can tell. What it says of one that is missing is no news yet.
+  const code = await findAdapter(() => true);
+  if (code !== NO_ADAPTER) return code;
+  const options = ["--no-save", "--include=dev", "--include-workspace-root", `--workspace=${SWIFTSHADER}`];
+  return (await npm("install", ...options)) || (await findAdapter(nativeNoise()));
+}
+
+/** Says which adapter there is. */
+async function findAdapter(drop) {
+  return await run("node", ["--import", "tsx", "scripts/adapter.ts"], drop);
+}
+
+async function npm(...words) {
+  console.log(`Installing npm packages (npm ${words.join(" ")} in ${root}) ...`);
   // npm tells its scripts where it lies; started directly, it is looked up in PATH, where Windows has it as npm.cmd.
-  const npm = process.env.npm_execpath;
-  const options = ["ci", "--include=dev", "--no-audit", "--no-fund", "--loglevel=error"];
-  const code = npm?.endsWith(".js") ? await run("node", [npm, ...options]) : await run("npm", options);
+  const script = process.env.npm_execpath;
+  const options = [...words, "--no-audit", "--no-fund", "--loglevel=error"];
+  const code = script?.endsWith(".js") ? await run("node", [script, ...options]) : await run("npm", options);
   if (code !== 0) console.error("The npm packages could not be installed; npm's own message stands above.");
   return code;
 }
 
-/** Whether node_modules lacks a package of package-lock.json or holds another version of one. */
-function packagesOutdated() {
-  const installedFile = join(root, "node_modules", ".package-lock.json");
-  if (!existsSync(installedFile)) return true;
-  const wanted = JSON.parse(readFileSync(join(root, "package-lock.json"), "utf8")).packages;
-  const installed = JSON.parse(readFileSync(installedFile, "utf8")).packages;
-  return Object.entries(wanted).some(([path, entry]) => {
-    if (path === "") return false;
-    const found = installed[path];
+function workspaces() {
+  return readJson("package.json").workspaces;
+}
+
+/**
+ * Whether node_modules has every package that these folders of package-lock.json need ("" is the project itself), in
+ * the version that it names.
+ */
+function arePackagesCurrent(folders) {
+  const installedFile = join("node_modules", ".package-lock.json");
+  if (!existsSync(join(root, installedFile))) return false;
+  const installed = readJson(installedFile).packages;
+  const locked = readJson("package-lock.json").packages;
+  return packagesOf(locked, folders).every((place) => {
     // Optional packages are builds for other systems; they are absent on purpose.
-    return found === undefined ? !entry.optional : found.version !== entry.version;
+    return installed[place]?.version === locked[place].version || (!(place in installed) && locked[place].optional);
   });
+}
+
+function readJson(name) {
+  return JSON.parse(readFileSync(join(root, name), "utf8"));
 }
 
 /** Lint, types, tests, in this order, up to the first that fails; the last line is the count. */
 async function runTests() {
   const checks = [
-    ["Lint and format", ["@biomejs/biome", "biome"], ["check", "."]],
-    ["Types", ["typescript", "tsc"], ["--noEmit"]],
+    ["Lint and format", [toolPath("@biomejs/biome", "biome"), "check", "."]],
+    ["Types", [join("scripts", "build.mjs"), "types"]],
   ];
-  for (const [title, tool, options] of checks) {
-    const code = await run("node", [toolPath(...tool), ...options]);
+  for (const [title, words] of checks) {
+    const code = await run("node", words);
     if (code !== 0) {
       console.error(`${title}: failed. "npm run format" mends layout; the tests were not run.`);
       console.log("0 passed, 1 failed");

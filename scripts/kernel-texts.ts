@@ -10,6 +10,7 @@ import { withPinnedSize } from "../src/engine/gpu/subgroup-size.ts";
 import { platform } from "../src/engine/platform/index.ts";
 import * as activation from "../src/kernels/activation.ts";
 import { adamw } from "../src/kernels/adamw.ts";
+import { adamw8bit } from "../src/kernels/adamw-8bit.ts";
 import * as attention from "../src/kernels/attention.ts";
 import * as dropout from "../src/kernels/dropout.ts";
 import * as embedding from "../src/kernels/embedding.ts";
@@ -142,7 +143,13 @@ const reducingKernels = (facts: AdapterFacts): Kernel[] =>
 /** The kernels that are the same on every adapter: all others that src/kernels exports, and the embedding by format. */
 function otherKernels(): Kernel[] {
   const modules = [activation, dropout, embedding, headNorm, ktoObjective, head, norm, reduce, sftObjective];
-  const exported: unknown[] = [...modules.flatMap((one) => Object.values(one)), adamw, rope, logitStatisticsCombine];
+  const exported: unknown[] = [
+    ...modules.flatMap((one) => Object.values(one)),
+    adamw,
+    adamw8bit,
+    rope,
+    logitStatisticsCombine,
+  ];
   return [...exported.filter(isKernel), ...STORED.map((format) => embedding.gatherRows(format) as Kernel)];
 }
 

@@ -47,7 +47,9 @@ describe.each(pages)("%s", (page) => {
       .split("\n")
       .map((line) => line.replace(/\s#.*$/, "").trim());
     for (const line of lines) {
-      const [, command, rest = ""] = /^npx kto (\S+)(.*)$/.exec(line) ?? [];
+      // Never "npx kto": without an install it would fetch another's package.
+      expect(line).not.toMatch(/\bnpx kto\b(?!-)/);
+      const [, command, rest = ""] = /^npx kto-webgpu (\S+)(.*)$/.exec(line) ?? [];
       if (command === undefined) continue;
       const { code, stdout } = await kto(command, "--help");
       expect({ line, code }).toEqual({ line, code: 0 });

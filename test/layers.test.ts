@@ -30,17 +30,19 @@ const order: readonly (readonly string[])[] = [
   ["bench/measure/"],
   ["bench/kernels/"],
   ["bench/"],
+  ["bench/peers/", "bench/experiments/"],
+  ["bench/report/"],
+  ["bench/report/bundle/"],
   ["src/cli/terminal/"],
   ["src/cli/options/"],
+  ["src/cli/shell/"],
   ["src/cli/descriptions/"],
   ["src/cli/session/"],
   ["src/cli/commands/"],
   ["src/cli/"],
-  ["bench/peers/", "bench/experiments/", "bench/report/"],
-  ["bench/report/bundle/"],
 ];
 
-/** What stands at the top and knows Node: the command line, and the parts of the bench that need a checkout. */
+/** What knows Node: the command line, and the parts of the bench that start programs. */
 const top = /^(src\/cli|bench\/(peers|experiments|report))\//;
 
 const structure = readStructure();

@@ -4,8 +4,8 @@
  */
 import { mkdtempSync } from "node:fs";
 import { join } from "node:path";
-import { peerRunner } from "../../src/cli/session/bench-peers.ts";
 import { Device } from "../../src/engine/gpu/device.ts";
+import { peerRunner } from "../peers/run.ts";
 import { type ChosenBenchmarks, chooseBenchmarks, runBenchmarks } from "../run.ts";
 import { attempt } from "./attempt.ts";
 import { Budget } from "./budget.ts";

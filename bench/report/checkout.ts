@@ -1,8 +1,8 @@
 /** How the report runs in a checkout: by tsx, with vitest and the other engines. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { peerVersions } from "../../src/cli/session/bench-peers.ts";
-import { commit, installedVersions } from "../../src/cli/terminal/versions.ts";
+import { commit, installedVersions } from "../../src/engine/platform/node-versions.ts";
+import { peerVersions } from "../peers/run.ts";
 import type { Host } from "./host.ts";
 
 const root = join(import.meta.dirname, "..", "..");

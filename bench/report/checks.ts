@@ -5,7 +5,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as z from "zod";
-import { runNode } from "../../src/cli/terminal/run-node.ts";
+import { runNode } from "../../src/engine/platform/node-program.ts";
 import { Budget, seconds } from "./budget.ts";
 import type { Finding, Json, PartContext } from "./finding.ts";
 import type { Host } from "./host.ts";

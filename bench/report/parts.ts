@@ -2,7 +2,7 @@
  * The parts of a report in their order, the time of each, and how one is run: in a process of its own, so that a driver
  * that dies takes one part with it.
  */
-import { runNode } from "../../src/cli/terminal/run-node.ts";
+import { runNode } from "../../src/engine/platform/node-program.ts";
 import { adapterPart } from "./adapter.ts";
 import { benchmarksPart } from "./benchmarks.ts";
 import { doctorPart, gradientsPart, kernelTestsPart } from "./checks.ts";

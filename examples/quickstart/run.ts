@@ -109,10 +109,10 @@ async function main(): Promise<boolean> {
     say(`Aligned model     ${shown}  (config.json, model.safetensors, tokenizer.json)`);
     say(`Curves            ${relative(process.cwd(), curves)}`);
     say(
-      `Another story     npx kto generate --model ${shown} --prompt "One day, a girl found a dragon." --seed 3 --max_new_tokens 100`,
+      `Another story     npx kto-webgpu generate --model ${shown} --prompt "One day, a girl found a dragon." --seed 3 --max_new_tokens 100`,
     );
     say(
-      `Alike by hand     npx kto train --model ${relative(process.cwd(), modelFolder)} --dataset ${relative(process.cwd(), feedbackFile)} --output_dir out/my-model --learning_rate 5e-4 --desirable_weight auto --per_device_train_batch_size 32 --max_steps 60 --lr_scheduler_type cosine --warmup_steps 5 --seed 7 --append_eos false`,
+      `Alike by hand     npx kto-webgpu train --model ${relative(process.cwd(), modelFolder)} --dataset ${relative(process.cwd(), feedbackFile)} --output_dir out/my-model --learning_rate 5e-4 --desirable_weight auto --per_device_train_batch_size 32 --max_steps 60 --lr_scheduler_type cosine --warmup_steps 5 --seed 7 --append_eos false`,
     );
     say(`\n${Math.round(json.seconds)} seconds on ${device.description}.`);
 

@@ -4,52 +4,33 @@
  */
 import { CommanderError, Option, Command as Program } from "commander";
 import { ownProcess } from "../engine/platform/node-native-stderr.ts";
+import { ownManifest } from "../engine/platform/node-versions.ts";
 import { ConfigError, errorMessage, type FileError, InterruptedError, KtoError } from "../errors.ts";
 import { nearest } from "../kto/options/names.ts";
-import type { descriptions, helpOf } from "./descriptions/all.ts";
+import type { helpOf } from "./descriptions/all.ts";
+import { type CommandName, summaries } from "./descriptions/summaries.ts";
 import type { Command } from "./options/command.ts";
 import { colorsFor, Output, type Streams } from "./terminal/output.ts";
 import { guardProcessStreams } from "./terminal/process-streams.ts";
 import { systemLimit } from "./terminal/system-limits.ts";
-import { ownManifest } from "./terminal/versions.ts";
 
-/** The commands, by what descriptions/all.ts has. */
-type CommandName = keyof typeof descriptions;
-
-interface Entry {
-  /** One line for the list of commands. */
-  readonly summary: string;
-  /** Loads the command with all that it runs on, which takes a moment that no help text need wait for. */
-  readonly load: () => Promise<{ readonly default: Command }>;
-}
-
-/** In the order of the help text. */
-export const commands: Readonly<Record<CommandName, Entry>> = {
-  train: {
-    summary: "align a model with thumbs-up/thumbs-down feedback (KTO)",
-    load: () => import("./commands/train.ts"),
-  },
-  sft: {
-    summary: "fine-tune a model on completions to be imitated, the stage before train",
-    load: () => import("./commands/sft.ts"),
-  },
-  eval: { summary: "losses and rewards on feedback, win rate by a judge", load: () => import("./commands/eval.ts") },
-  generate: { summary: "sample from a model", load: () => import("./commands/generate.ts") },
-  chat: { summary: "talk with a model", load: () => import("./commands/chat.ts") },
-  logps: { summary: "log-probability and log-ratio of every row", load: () => import("./commands/logps.ts") },
-  data: { summary: "show what a feedback file holds, or convert it", load: () => import("./commands/data.ts") },
-  gradcheck: {
-    summary: "compare the GPU's gradients with the float64 model",
-    load: () => import("./commands/gradcheck.ts"),
-  },
-  merge: {
-    summary: "make a whole model of a base model and a LoRA adapter",
-    load: () => import("./commands/merge.ts"),
-  },
-  bench: { summary: "measure kernels and whole updates on this adapter", load: () => import("./commands/bench.ts") },
-  doctor: { summary: "what this machine offers, and what would be faster", load: () => import("./commands/doctor.ts") },
+/** Each loads a command with all that it runs on, which takes a moment that no help text need wait for. */
+export const commands: Readonly<Record<CommandName, () => Promise<{ readonly default: Command }>>> = {
+  train: () => import("./commands/train.ts"),
+  sft: () => import("./commands/sft.ts"),
+  eval: () => import("./commands/eval.ts"),
+  generate: () => import("./commands/generate.ts"),
+  chat: () => import("./commands/chat.ts"),
+  logps: () => import("./commands/logps.ts"),
+  data: () => import("./commands/data.ts"),
+  gradcheck: () => import("./commands/gradcheck.ts"),
+  merge: () => import("./commands/merge.ts"),
+  init: () => import("./commands/init.ts"),
+  bench: () => import("./commands/bench.ts"),
+  doctor: () => import("./commands/doctor.ts"),
+  completion: () => import("./commands/completion.ts"),
 };
-const names = Object.keys(commands) as CommandName[];
+const names = Object.keys(summaries) as CommandName[];
 
 /** Commands whose result is a folder, of which their last line on stdout only tells. */
 const MAKE_FOLDERS: readonly string[] = ["train", "sft", "merge"];
@@ -107,7 +88,7 @@ async function dispatch(argv: readonly string[], streams: Streams): Promise<numb
     addHelp(program, name, texts.helpOf(name));
     await program.parseAsync([name, "--help"], { from: "user" });
   } else {
-    const { default: command } = await commands[name].load();
+    const { default: command } = await commands[name]();
     await command.execute(rest, (options) => new Output(streams, options));
   }
   return 0;
@@ -139,18 +120,18 @@ memory, or too few open files, for this process;
       getOutHelpWidth: () => Math.min(streams.stdout.columns ?? 120, 120),
       getErrHelpWidth: () => Math.min(streams.stderr.columns ?? 120, 120),
     });
-  for (const name of names) program.command(name).summary(commands[name].summary);
+  for (const name of names) program.command(name).summary(summaries[name]);
   return program;
 }
 
 /** Gives a command of the tree what its own help shows. */
-function addHelp(program: Program, name: string, { examples, options }: ReturnType<typeof helpOf>): void {
+function addHelp(program: Program, name: string, { usage, examples, options }: ReturnType<typeof helpOf>): void {
   const subprogram = program.commands.find((candidate) => candidate.name() === name);
   if (subprogram === undefined) throw new Error(`commander does not know the command ${name}`);
   const summary = subprogram.summary();
   subprogram
     .description(`${summary[0]?.toUpperCase() ?? ""}${summary.slice(1)}.`)
-    .usage("[--config file] [options] [name=value ...]")
+    .usage(usage)
     .addHelpOption(new Option("-h, --help", "print this help").helpGroup("Other:"))
     .addHelpText("after", `\nExamples:\n${examples.map((line) => `  ${line}`).join("\n")}`);
   for (const option of options) subprogram.addOption(option);

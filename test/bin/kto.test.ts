@@ -1,7 +1,17 @@
 /** bin/kto.js in made-up checkouts: which code it starts, from where, and what comes through. */
 
-import { spawnSync } from "node:child_process";
-import { copyFileSync, mkdirSync, mkdtempSync, realpathSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  realpathSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,12 +21,13 @@ const root = resolve(dirname(fileURLToPath(import.meta.url)), "../..");
 let checkout = "";
 
 beforeEach(() => {
-  // Inside the project, so that the launcher finds tsx as it does in a checkout.
+  // Inside the project, so that esbuild is found as it is in a checkout.
   mkdirSync(join(root, ".cache"), { recursive: true });
   checkout = mkdtempSync(join(root, ".cache", "launcher-"));
   write("package.json", '{ "type": "module" }');
   mkdirSync(join(checkout, "bin"));
-  copyFileSync(join(root, "bin", "kto.js"), join(checkout, "bin", "kto.js"));
+  mkdirSync(join(checkout, "scripts"));
+  for (const name of ["bin/kto.js", "scripts/build.mjs"]) copyFileSync(join(root, name), join(checkout, name));
 });
 afterEach(() => {
   rmSync(checkout, { recursive: true, force: true });
@@ -52,21 +63,45 @@ test("the sources run from any folder, with the arguments and the exit code pass
   });
 });
 
-test("built code is preferred, unless a source file is newer than it", () => {
+test("built code runs until a source changes, goes, or becomes another one of the same age", () => {
   const main = write("src/cli/main.ts", sources);
-  const built = write(
-    "dist/src/cli/main.js",
-    'export const runProcess = () => { console.log("built"); process.exit(3); };',
-  );
-  utimesSync(main, new Date("2026-01-01"), new Date("2026-01-01"));
-  utimesSync(built, new Date("2026-01-02"), new Date("2026-01-02"));
+  const part = write("src/cli/part.ts", "export const part = 1;");
+  expect(launch().code).toBe(5);
+  const built = join(checkout, "dist/src/cli/main.js");
+  writeFileSync(built, 'export const runProcess = () => { console.log("built"); process.exit(3); };');
   expect(launch()).toMatchObject({ code: 3, stdout: "built" });
-  write("src/cli/options/command-line.ts", "export const changed = true;");
+  rmSync(part);
   expect(launch()).toMatchObject({ code: 5 });
+  expect(existsSync(join(checkout, "dist/src/cli/part.js"))).toBe(false);
+  const { atime, mtime } = statSync(main);
+  writeFileSync(main, sources.replace("exitCode = 5", "exitCode = 45"));
+  utimesSync(main, atime, mtime);
+  expect(launch()).toMatchObject({ code: 45 });
+});
+
+test("a source that cannot be translated is told with its line", () => {
+  write("src/cli/main.ts", `${sources}\nconst = 1;`);
+  expect(launch()).toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/^src\/cli\/main\.ts:6: Expected identifier but found "="$/),
+  });
+});
+
+test("several commands may build at once", async () => {
+  write("src/cli/main.ts", sources);
+  const codes = await Promise.all(
+    [1, 2, 3].map(
+      () =>
+        new Promise((done) => {
+          spawn(process.execPath, [join(checkout, "bin", "kto.js")], { stdio: "ignore" }).on("close", done);
+        }),
+    ),
+  );
+  expect(codes).toEqual([5, 5, 5]);
 });
 
 test("an installation without code is told in one sentence", () => {
   const { code, stderr } = launch();
   expect(code).toBe(1);
-  expect(stderr).toMatch(/^Neither .*main\.js nor .*main\.ts exists; install kto-webgpu again\.$/);
+  expect(stderr).toMatch(/^.*main\.js does not exist; install kto-webgpu again\.$/);
 });

@@ -23,7 +23,7 @@ function loadedBy(...files: readonly string[]): string[] {
 describe("the table of commands", () => {
   test.each(commands)("%s: the command that is loaded is the one named", async (name) => {
     expect(helpOf(name).examples[0]).toMatch(new RegExp(`^kto ${name}\\b`));
-    expect((await table[name].load()).default.schema).toBe(descriptions[name].schema);
+    expect((await table[name]()).default.schema).toBe(descriptions[name].schema);
   });
 
   test("code is loaded at need by the table alone, beside packages that not every system can load", () => {
@@ -97,7 +97,7 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
     [
       ["x"],
       2,
-      'unknown command "x": commands are train, sft, eval, generate, chat, logps, data, gradcheck, merge, bench, doctor.',
+      'unknown command "x": commands are train, sft, eval, generate, chat, logps, data, gradcheck, merge, init, bench, doctor, completion.',
     ],
     [["--beta", "1"], 2, "a command comes first, then its options: kto <command> --beta; kto --help lists them."],
     [

@@ -129,7 +129,10 @@ function fixtures(root: string): string[] {
 
 /** The report, `kto` and the kernel tests as JavaScript modules that share their parts. */
 async function bundled({ root, kernelTests }: Host): Promise<Packed[]> {
-  const entries = ["main", "kto", "kernel-tests"].map((name) => [name, join(here, `${name}.ts`)]);
+  const entries = [
+    ...["main", "kernel-tests"].map((name) => [name, join(here, `${name}.ts`)]),
+    ["kto", join(root, "scripts", "bundled-kto.ts")],
+  ];
   const tests = kernelTests.map((name) => [`tests/${name}`, join(root, "test", "kernels", `${name}.test.ts`)]);
   const { outputFiles } = await build({
     entryPoints: Object.fromEntries([...entries, ...tests]),

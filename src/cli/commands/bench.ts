@@ -8,16 +8,16 @@ import { join } from "node:path";
 import { timingOptions } from "../../../bench/measure/measure.ts";
 import { measurePeaks } from "../../../bench/measure/peaks.ts";
 import type { PeerResult } from "../../../bench/measure/peer-work.ts";
+import { peerRunner, peerVersions } from "../../../bench/peers/run.ts";
 import { type BenchmarkResult, chooseBenchmarks, runBenchmarks } from "../../../bench/run.ts";
 import { Device } from "../../engine/gpu/device.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { commit, installedVersions } from "../../engine/platform/node-versions.ts";
 import { mebibytes } from "../../errors.ts";
 import { type BenchOptions, benchDescription } from "../descriptions/bench.ts";
 import { command } from "../options/command.ts";
-import { peerRunner, peerVersions } from "../session/bench-peers.ts";
 import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
-import { commit, installedVersions } from "../terminal/versions.ts";
 
 export default command(benchDescription, runBench);
 

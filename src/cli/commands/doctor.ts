@@ -5,12 +5,12 @@
 import { availableParallelism, totalmem } from "node:os";
 import { matrixConfigs } from "../../engine/gpu/matrices.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { installedVersions } from "../../engine/platform/node-versions.ts";
 import type { AdapterKind, FoundAdapter, Platform } from "../../engine/platform/platform.ts";
 import { AdapterError, KtoError } from "../../errors.ts";
 import { type DoctorOptions, doctorDescription } from "../descriptions/doctor.ts";
 import { command } from "../options/command.ts";
 import type { Output } from "../terminal/output.ts";
-import { installedVersions } from "../terminal/versions.ts";
 
 export default command(doctorDescription, (options, output) => doctor(platform, options, output));
 

@@ -1,16 +1,25 @@
-/** The description of every command by its name, and what its help text is made of, which needs none of the bodies. */
+/**
+ * The description of every command by its name, and what is made of descriptions alone: help texts, completions and
+ * schemas of configuration files.
+ */
 import type { Option } from "commander";
+import { configSchema } from "../options/config-schema.ts";
+import type { Description } from "../options/description.ts";
 import { helpOptions } from "../options/help.ts";
+import { type CompletedCommand, completedOptions } from "../shell/completions.ts";
 import { benchDescription } from "./bench.ts";
 import { chatDescription } from "./chat.ts";
+import { completionDescription } from "./completion.ts";
 import { dataDescription } from "./data.ts";
 import { doctorDescription } from "./doctor.ts";
 import { evalDescription } from "./eval.ts";
 import { generateDescription } from "./generate.ts";
 import { gradcheckDescription } from "./gradcheck.ts";
+import { initDescription } from "./init.ts";
 import { logpsDescription } from "./logps.ts";
 import { mergeDescription } from "./merge.ts";
 import { sftDescription } from "./sft.ts";
+import { type CommandName, summaries } from "./summaries.ts";
 import { trainDescription } from "./train.ts";
 
 export const descriptions = {
@@ -23,15 +32,34 @@ export const descriptions = {
   data: dataDescription,
   gradcheck: gradcheckDescription,
   merge: mergeDescription,
+  init: initDescription,
   bench: benchDescription,
   doctor: doctorDescription,
+  completion: completionDescription,
 } as const;
 
-/** A command's whole command lines and its options, as its help text shows them. */
-export function helpOf(name: keyof typeof descriptions): {
+/** A command's usage, whole command lines and options, as its help text shows them. */
+export function helpOf(name: CommandName): {
+  readonly usage: string;
   readonly examples: readonly string[];
   readonly options: readonly Option[];
 } {
-  const { examples, schema } = descriptions[name];
-  return { examples, options: helpOptions(schema) };
+  const { examples, schema, positional }: Description<unknown> = descriptions[name];
+  const usage = `${positional === undefined ? "[--config file]" : `<${positional}>`} [options] [name=value ...]`;
+  return { usage, examples, options: helpOptions(schema) };
+}
+
+/** All that a shell can complete. */
+export function commandsToComplete(): CompletedCommand[] {
+  return (Object.keys(summaries) as CommandName[]).map((name) => {
+    const { schema, positional }: Description<unknown> = descriptions[name];
+    const options = completedOptions(schema);
+    const words = options.flatMap(({ name, value }) => (name === positional && "words" in value ? value.words : []));
+    return { name, summary: summaries[name], options, words };
+  });
+}
+
+/** The JSON schema of a command's configuration file, by which editors complete and check it. */
+export function configSchemaOf(name: CommandName): Readonly<Record<string, unknown>> {
+  return configSchema(descriptions[name], `Options of kto ${name}: ${summaries[name]}`);
 }

@@ -27,10 +27,10 @@ interface Assignment {
  */
 export async function readOptions(
   args: readonly string[],
-  { schema, context, dialects = [] }: KnownOptions,
+  { schema, context, positional, dialects = [] }: KnownOptions,
 ): Promise<OptionInput> {
   const infos = optionInfos(schema);
-  const assignments = readArguments(args, infos, context);
+  const assignments = readArguments(args, infos, context, positional);
   const path = assignments.findLast((assignment) => assignment.name === "config")?.value;
   const overrides = assignments.filter(({ name }) => !findOption(infos, name) && !context.foreign?.has(name));
   const file =
@@ -64,7 +64,12 @@ export async function readOptions(
 }
 
 /** The command line alone, in its order. */
-function readArguments(args: readonly string[], infos: readonly OptionInfo[], context: ParseContext): Assignment[] {
+function readArguments(
+  args: readonly string[],
+  infos: readonly OptionInfo[],
+  context: ParseContext,
+  positional: string | undefined,
+): Assignment[] {
   const assignments: Assignment[] = [];
   for (let index = 0; index < args.length; index++) {
     const word = args[index] ?? "";
@@ -73,6 +78,8 @@ function readArguments(args: readonly string[], infos: readonly OptionInfo[], co
     const override = /^([A-Za-z_][\w-]*)=([\s\S]*)$/.exec(word);
     if (override !== null) {
       assignments.push({ name: optionName(override[1] ?? "", infos, context), value: override[2] ?? "" });
+    } else if (flag === null && positional !== undefined && assignments.every(({ name }) => name !== positional)) {
+      assignments.push({ name: positional, value: word });
     } else if (flag === null) {
       if (!/\.(ya?ml|json)$/i.test(word)) {
         throw new ConfigError(`unexpected "${word}": options are written --name value or name=value.`);

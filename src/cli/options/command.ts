@@ -15,14 +15,14 @@ export interface Command extends KnownOptions {
 
 /** Ties a command's options to its body, so that the body gets them typed and checked. */
 export function command<Options extends OutputOptions & { readonly dry_run?: boolean }>(
-  { schema, context, dialects, parse }: Description<Options>,
+  { schema, context, positional, dialects, parse }: Description<Options>,
   run: (options: Options, output: Output) => Promise<void>,
 ): Command {
+  const known = { schema, context, ...(positional === undefined ? {} : { positional }), ...(dialects ? { dialects } : {}) };
   return {
-    schema,
-    context,
+    ...known,
     execute: async (words, openOutput) => {
-      const input = await readOptions(words, { schema, context, ...(dialects ? { dialects } : {}) });
+      const input = await readOptions(words, known);
       const notes: string[] = [];
       const options = parse({ ...input, onNote: (note) => notes.push(note) });
       const output = openOutput(options);

@@ -14,6 +14,8 @@ export interface KnownOptions {
   readonly context: ParseContext;
   /** Products whose configuration files are read. */
   readonly dialects?: readonly Dialect[];
+  /** The option that may also be given as a word alone, in place of a configuration file. */
+  readonly positional?: string;
 }
 
 /** Options as they were written, by canonical name, and where each was written. */

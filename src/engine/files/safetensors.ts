@@ -20,12 +20,15 @@ export interface TensorEntry {
   readonly byteLength: number;
 }
 
-/** A tensor to write: its f32 values, or a function that returns them, whole or in pieces, when it is their turn. */
+/**
+ * A tensor to write: its f32 values (of "u32" words as they are, seen as f32), or a function that returns them, whole or
+ * in pieces, when it is their turn.
+ */
 export interface TensorToWrite {
   readonly name: string;
   readonly shape: readonly number[];
   /** The format in the file; default f32. Values are rounded to the nearest. */
-  readonly format?: StoredFormat;
+  readonly format?: StoredFormat | "u32";
   readonly data:
     | Float32Array<ArrayBuffer>
     | (() => Promise<Float32Array<ArrayBuffer>> | AsyncIterable<Float32Array<ArrayBuffer>>);
@@ -232,7 +235,7 @@ export async function writeSafetensors(
     if (Object.hasOwn(header, name) || name === "__metadata__") {
       throw new ModelFormatError(`Cannot write ${path}: the tensor name "${name}" is repeated or reserved.`);
     }
-    const byteLength = (format === "f32" ? 4 : 2) * elementCount(shape);
+    const byteLength = (format === "f32" || format === "u32" ? 4 : 2) * elementCount(shape);
     header[name] = { dtype: format.toUpperCase(), shape, data_offsets: [offset, offset + byteLength] };
     offset += byteLength;
   }
@@ -251,7 +254,7 @@ async function* fileChunks(path: string, header: unknown, tensors: readonly Tens
     let written = 0;
     for await (const values of piecesOf(data)) {
       written += values.length;
-      yield fromF32(values, format);
+      yield fromF32(values, format === "u32" ? "f32" : format);
     }
     if (written !== elementCount(shape)) {
       throw new ModelFormatError(

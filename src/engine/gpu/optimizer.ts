@@ -3,11 +3,20 @@
  * update is recorded once and replayed. Knows parameters, not losses.
  */
 import { adamw, STEP_NUMBERS } from "../../kernels/adamw.ts";
+import { adamw8bit } from "../../kernels/adamw-8bit.ts";
+import { MOMENT_BLOCK } from "../../kernels/dynamic-map.ts";
 import { clipAndAdvance, NORM_PARTIALS, normSums, OPTIMIZER_STATE, squarePartials } from "../../kernels/reduce.ts";
 import { Arena, ParameterLayout } from "./arena.ts";
 import type { Device } from "./device.ts";
+import { type CodedMoments, type MomentFormat, Moments } from "./moments.ts";
 import type { Program } from "./program.ts";
-import { elementCount, type Tensor } from "./tensor.ts";
+import { elementCount, reshape, sliceRows, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
+
+/** Elements of windows that coded moments are cut at: their scales, 8 bytes a block, must begin at an aligned byte. */
+const WINDOW = (WINDOW_ALIGNMENT / 8) * MOMENT_BLOCK;
+
+/** A parameter as one row of numbers. */
+const flat = (tensor: Tensor) => reshape(tensor, [elementCount(tensor.shape)]);
 
 export interface AdamWOptions {
   readonly beta1: number;
@@ -17,6 +26,10 @@ export interface AdamWOptions {
   readonly weightDecay: number;
   /** Gradients are scaled down to this global norm; 0 for no clipping. */
   readonly maxGradientNorm: number;
+  /** How moments are kept between updates; default f32. */
+  readonly momentFormat?: MomentFormat;
+  /** Elements from which on a parameter's moments are coded; default `LEAST_CODED`. */
+  readonly leastCoded?: number;
 }
 
 export class AdamW {
@@ -26,7 +39,7 @@ export class AdamW {
   readonly options: AdamWOptions;
   /** Gradients of the trained parameters, f32; zeroed by `recordZeroGradients`, added to by backward passes. */
   readonly gradients: Arena;
-  readonly #moments: { readonly first: Arena; readonly second: Arena } | undefined;
+  readonly #moments: Moments | undefined;
   /** f32[8], places in OPTIMIZER_STATE. */
   readonly state: Tensor;
   /** f32[4], places in STEP_NUMBERS; written by the host before each step. */
@@ -48,12 +61,7 @@ export class AdamW {
     const f32Layout =
       trained ?? (own ? layout : new ParameterLayout(layout.specs, { maxBufferBytes: device.bufferLimit }));
     this.gradients = new Arena(device, f32Layout, "gradients", "gradients");
-    this.#moments = own
-      ? {
-          first: new Arena(device, f32Layout, "optimizer", "first moments"),
-          second: new Arena(device, f32Layout, "optimizer", "second moments"),
-        }
-      : undefined;
+    this.#moments = own ? new Moments(device, f32Layout, options.momentFormat ?? "f32", options.leastCoded) : undefined;
     this.state = device.allocate("optimizer", "optimizer state", [OPTIMIZER_STATE.size]);
     this.stepNumbers = device.allocate("optimizer", "step numbers", [STEP_NUMBERS.size]);
     this.#norm = {
@@ -77,11 +85,11 @@ export class AdamW {
   }
 
   /**
-   * The two moments, which it keeps between steps, in the layout of the trained parameters.
+   * The two moments, which it keeps between steps.
    *
    * @throws Error if the weights are not updated, so that there are no moments
    */
-  get moments(): { readonly first: Arena; readonly second: Arena } {
+  get moments(): Moments {
     if (this.#moments === undefined) throw new Error("weights that are not f32 cannot be updated");
     return this.#moments;
   }
@@ -118,28 +126,77 @@ export class AdamW {
   recordStep(program: Program): void {
     const { moments } = this;
     this.recordNorm(program);
+    if (moments.table === undefined) {
+      for (const { decays, of } of this.gradients.windows(this.weights.layout)) {
+        this.#recordWindow(program, of, decays);
+      }
+      return;
+    }
+    // One parameter at a time: which lie beside each other differs between the three layouts.
+    for (const { name, decay } of this.gradients.layout.specs) {
+      const window = (arena: Arena) => flat(arena.window(name));
+      const coded = moments.coded.get(name);
+      if (coded) this.#recordCoded(program, window, coded, moments.table, decay);
+      else this.#recordWindow(program, window, decay);
+    }
+  }
+
+  /** What every kind of AdamW's kernels reads beside tensors. */
+  #numbers(decays: boolean) {
     const { beta1, beta2, epsilon, weightDecay } = this.options;
-    for (const { decays, of } of this.gradients.windows(this.weights.layout)) {
-      program.dispatch(adamw, {
-        gradient: of(this.gradients),
+    return {
+      beta1,
+      beta2,
+      complement1: 1 - beta1,
+      complement2: 1 - beta2,
+      epsilon,
+      weightDecay: decays ? weightDecay : 0,
+    };
+  }
+
+  #recordWindow(program: Program, of: (arena: Arena) => Tensor, decays: boolean): void {
+    const { first, second } = this.moments;
+    program.dispatch(adamw, {
+      gradient: of(this.gradients),
+      state: this.state,
+      step: this.stepNumbers,
+      parameter: of(this.weights),
+      first: of(first),
+      second: of(second),
+      ...this.#numbers(decays),
+    });
+  }
+
+  /** Blocks follow one another through the parameter, however many bindings it takes. */
+  #recordCoded(
+    program: Program,
+    of: (arena: Arena) => Tensor,
+    { first, second, scales }: CodedMoments,
+    table: Tensor,
+    decays: boolean,
+  ): void {
+    const [gradient, parameter] = [of(this.gradients), of(this.weights)];
+    const size = elementCount(gradient.shape);
+    const most = Math.floor(this.device.limits.maxStorageBufferBindingSize / 4 / WINDOW) * WINDOW;
+    for (let from = 0; from < size; from += most) {
+      const here = Math.min(most, size - from);
+      program.dispatch(adamw8bit, {
+        gradient: sliceRows(gradient, from, here),
         state: this.state,
         step: this.stepNumbers,
-        parameter: of(this.weights),
-        first: of(moments.first),
-        second: of(moments.second),
-        beta1,
-        beta2,
-        complement1: 1 - beta1,
-        complement2: 1 - beta2,
-        epsilon,
-        weightDecay: decays ? weightDecay : 0,
+        table,
+        parameter: sliceRows(parameter, from, here),
+        first: sliceRows(first, from / 4, Math.ceil(here / 4)),
+        second: sliceRows(second, from / 4, Math.ceil(here / 4)),
+        scales: sliceRows(scales, from / MOMENT_BLOCK, Math.ceil(here / MOMENT_BLOCK)),
+        ...this.#numbers(decays),
       });
     }
   }
 
   /** Gives the device memory back. */
   free(): void {
-    for (const arena of [this.gradients, this.#moments?.first, this.#moments?.second]) arena?.free();
+    for (const part of [this.gradients, this.#moments]) part?.free();
     for (const tensor of [this.state, this.stepNumbers, ...Object.values(this.#norm)]) this.device.free(tensor);
   }
 }

@@ -25,7 +25,7 @@ export interface EvaluatorOptions {
   readonly reference: Exclude<UpdateReference, "cached"> | ReferenceLogProbs;
   /** At least 2, with token ids of the policy's vocabulary. */
   readonly examples: readonly BatchExample[];
-  /** Rows of a microbatch at most, 2 or more unless the reference point is 0. */
+  /** Rows of a microbatch at most; microbatches of one row share the reference point of rings of eight. */
   readonly batchSize: number;
   readonly objective: TrainedFor;
   /** Tokens of prompt and completion together; a mismatched completion is cut to what its new prompt leaves. */
@@ -50,8 +50,8 @@ export class Evaluator {
   /**
    * Allocates the device memory of all passes: that of training without gradients, moments and backward scratch.
    *
-   * @throws ConfigError for a microbatch of one row and for an objective or a length out of range; DatasetError for
-   * fewer than two rows and for one that the policy cannot take; AdapterError when the adapter cannot hold it
+   * @throws ConfigError for an objective, a size or a length out of range; DatasetError for fewer than two rows and for
+   * one that the policy cannot take; AdapterError when the adapter cannot hold it
    */
   constructor(options: EvaluatorOptions) {
     const { policy, reference, examples, batchSize, objective, maxLength, precision = "f32" } = options;
@@ -73,9 +73,10 @@ export class Evaluator {
           reference: reference instanceof ReferenceLogProbs ? "cached" : reference,
           shapes,
           maxSize: plan.largestSize,
+          maxUpdateRows: plan.largestRing,
           objective,
           optimizer: undefined,
-          referencePointScope: "microbatch",
+          referencePointScope: plan.scope,
           precision,
         }),
     );
@@ -103,14 +104,15 @@ export class Evaluator {
     let cutPairs = 0;
     let rows = 0;
     for (let step = 0; step < this.#plan.totalSteps; step++) {
-      for (const batch of this.#batches(step)) {
-        signal?.throwIfAborted();
-        objective.clearMetrics();
-        await this.#update.evaluate(batch);
-        const sums = await device.download(objective.metrics);
-        sums.forEach((sum, place) => {
-          totals[place] = (totals[place] ?? 0) + sum;
-        });
+      signal?.throwIfAborted();
+      const batches = this.#batches(step);
+      objective.clearMetrics();
+      await this.#update.evaluate(batches);
+      const sums = await device.download(objective.metrics);
+      sums.forEach((sum, place) => {
+        totals[place] = (totals[place] ?? 0) + sum;
+      });
+      for (const batch of batches) {
         cutPairs += batch.cutPairs;
         rows += batch.size;
       }
@@ -125,12 +127,10 @@ export class Evaluator {
     return Object.fromEntries(Object.entries(metrics).map(([name, value]) => [`${EVAL_PREFIX}${name}`, value]));
   }
 
-  /** Seconds that a run takes, from one microbatch of mean size. */
+  /** Seconds that a run takes, from one ring of mean size. */
   async seconds(): Promise<number> {
     const batches = this.#batches(meanStep(this.#plan));
-    const perStep = await secondsWhenWarm(this.#update.device, async () => {
-      for (const batch of batches) await this.#update.evaluate(batch);
-    });
+    const perStep = await secondsWhenWarm(this.#update.device, async () => await this.#update.evaluate(batches));
     return this.#plan.totalSteps * perStep;
   }
 

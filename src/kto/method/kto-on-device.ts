@@ -6,7 +6,13 @@ import { STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../../kernels/kto-objective.ts";
 import type { Batch } from "./batch.ts";
 import { type Metrics, objectiveMetrics } from "./metrics.ts";
-import { Objective, type ObjectiveOptions } from "./objective.ts";
+import { type Labels, Objective, type ObjectiveOptions } from "./objective.ts";
+
+/** Rows that share one reference point over several microbatches, and whether they are only evaluated. */
+export interface Ring {
+  readonly rows: number;
+  readonly evaluates: boolean;
+}
 
 export class KtoOnDevice extends Objective {
   readonly options: ObjectiveOptions;
@@ -16,34 +22,38 @@ export class KtoOnDevice extends Objective {
   readonly #pairValid: Tensor;
   /** f32[2]: sum and number of mismatched log-ratios that make up the reference point. */
   readonly #pairSum: Tensor;
-  /**
-   * f32: the reference's log-probabilities of an update's examples, where the reference point is taken over them all.
-   */
-  readonly #kept: Tensor | undefined;
+  /** f32: the log-probabilities of a ring's rows, where the reference point is taken over them all. */
+  readonly #kept: { readonly reference: Tensor; readonly policy: Tensor | undefined } | undefined;
 
   /**
    * @param maxSize the largest microbatch
-   * @param updateRows rows of an update at most, where its reference point is taken over all of them and they weigh
-   * alike; undefined where every microbatch is a mean of its own
+   * @param ring rows of an update or of an evaluation's ring at most, where the reference point is taken over all of
+   * them and they weigh alike; undefined where every microbatch is a mean of its own
    */
-  constructor(device: Device, options: ObjectiveOptions, maxSize: number, updateRows?: number) {
-    super(device, options, maxSize, METRIC_SUMS.size);
+  constructor(device: Device, options: ObjectiveOptions, maxSize: number, ring?: Ring) {
+    const most = ring?.evaluates ? ring.rows : maxSize;
+    super(device, options, most, METRIC_SUMS.size);
     this.options = options;
-    this.#referenceLogProbs = this.allocate("reference log-probs", this.sequences(maxSize));
-    this.#desirable = this.allocate("labels", maxSize, "u32");
-    this.#pairValid = this.allocate("pair flags", maxSize, "u32");
+    this.#referenceLogProbs = this.allocate("reference log-probs", this.sequences(most));
+    this.#desirable = this.allocate("labels", most, "u32");
+    this.#pairValid = this.allocate("pair flags", most, "u32");
     this.#pairSum = this.allocate("reference point", 2);
-    this.#kept = updateRows === undefined ? undefined : this.allocate("kept log-probs", updateRows);
+    if (ring === undefined) return;
+    const keep = (label: string) => this.allocate(label, ring.evaluates ? this.sequences(ring.rows) : ring.rows);
+    this.#kept = {
+      reference: keep("kept log-probs"),
+      policy: ring.evaluates ? keep("kept log-probs of the policy") : undefined,
+    };
   }
 
   override referenceLogProbs(size: number): Tensor {
     return reshape(this.#referenceLogProbs, [this.sequences(size)]);
   }
 
-  override upload(batch: Batch): void {
-    this.device.upload(this.#desirable, batch.desirable);
-    this.device.upload(this.#pairValid, batch.pairValid);
-    if (batch.referenceLogProbs) this.device.upload(this.#referenceLogProbs, batch.referenceLogProbs);
+  override upload({ desirable, pairValid, referenceLogProbs }: Labels): void {
+    this.device.upload(this.#desirable, desirable);
+    this.device.upload(this.#pairValid, pairValid);
+    if (referenceLogProbs) this.device.upload(this.#referenceLogProbs, referenceLogProbs);
   }
 
   override recordClearPairs(program: Program): void {
@@ -75,7 +85,7 @@ export class KtoOnDevice extends Objective {
       desirableWeight,
       undesirableWeight,
       clamped: this.options.referenceKind === "uniform" ? 0 : 1,
-      wholeUpdate: this.#kept ? 1 : 0,
+      wholeUpdate: this.#kept && stepNumbers ? 1 : 0,
     });
   }
 
@@ -101,10 +111,31 @@ export class KtoOnDevice extends Objective {
     this.device.copy(this.#keptRows(start, size), sliceRows(this.#referenceLogProbs, 0, size));
   }
 
+  override keepLogProbs(start: number, size: number, ring: number): void {
+    for (const [now, kept] of this.#nowAndKept(size)) {
+      this.device.copy(sliceRows(now, 0, size), sliceRows(kept, start, size));
+      this.device.copy(sliceRows(now, size, size), sliceRows(kept, ring + start, size));
+    }
+  }
+
+  override restoreLogProbs(ring: number): void {
+    for (const [now, kept] of this.#nowAndKept(ring)) this.device.copy(sliceRows(kept, 0, 2 * ring), now);
+  }
+
+  /** The log-probabilities of the policy and of the reference, and where they are kept. */
+  #nowAndKept(size: number): [now: Tensor, kept: Tensor][] {
+    const { reference, policy } = this.#kept ?? {};
+    if (reference === undefined || policy === undefined) throw new Error("a ring is kept where it is evaluated");
+    return [
+      [this.policyLogProbs(size), policy],
+      [this.referenceLogProbs(size), reference],
+    ];
+  }
+
   #keptRows(start: number, size: number): Tensor {
     if (this.#kept === undefined)
       throw new Error("log-probabilities are kept where a reference point spans microbatches");
-    return sliceRows(this.#kept, start, size);
+    return sliceRows(this.#kept.reference, start, size);
   }
 
   override metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics {

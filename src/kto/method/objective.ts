@@ -58,6 +58,9 @@ export function checkObjective(objective: TrainedFor): void {
   throw new ConfigError(`lossType of the objective is ${shown(lossType)}; it must be "kto" or "apo_zero_unpaired".`);
 }
 
+/** What an objective reads of rows beside their log-probabilities. */
+export type Labels = Pick<Batch, "desirable" | "pairValid" | "completionTokens" | "referenceLogProbs">;
+
 /** Whether mismatched pairs are computed beside the examples. */
 export function usesPairs(objective: TrainedFor): boolean {
   return objective !== "sft" && objective.lossType === "kto";
@@ -123,8 +126,8 @@ export abstract class Objective {
     return undefined;
   }
 
-  /** Uploads what the objective needs of a microbatch beside its log-probabilities. */
-  abstract upload(batch: Batch): void;
+  /** Uploads what the objective needs of a microbatch, or of a ring of them, beside its log-probabilities. */
+  abstract upload(labels: Labels): void;
 
   /** Records that the reference point starts at nothing, where the method has one. */
   recordClearPairs(_program: Program): void {}
@@ -150,6 +153,16 @@ export abstract class Objective {
 
   /** Puts back what `keepReference` kept. */
   abstract restoreReference(start: number, size: number): void;
+
+  /** Keeps all log-probabilities of the last microbatch, whose rows are those from `start` on of a ring of `ring`. */
+  keepLogProbs(_start: number, _size: number, _ring: number): void {
+    throw new Error("without mismatched pairs rows have no ring");
+  }
+
+  /** Puts back what `keepLogProbs` kept of a whole ring, as if it had been one microbatch. */
+  restoreLogProbs(_ring: number): void {
+    throw new Error("without mismatched pairs rows have no ring");
+  }
 
   /**
    * What the sums tell, of training and of evaluation, under TRL's names.

@@ -108,7 +108,7 @@ function checkSizes(count: number, { batchSize, mismatched = true, evaluates = f
   if (!mismatched) return;
   if (batchSize === 1) {
     throw new ConfigError(
-      `${option} is 1, but KTO estimates its reference point from the completions of other rows, and a single row has none; use at least 2 (8 or more recommended)${evaluates ? "" : ', or set gradient_accumulation_steps, over whose rows reference_point_scope "step" takes it'}.`,
+      `${option} is 1, but KTO estimates its reference point from the completions of other rows, and a single row has none; use at least 2 (8 or more recommended), or set gradient_accumulation_steps, over whose rows reference_point_scope "step" takes it.`,
     );
   }
   if (count === 1) {

@@ -9,7 +9,7 @@ import { STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { SFT_SUMS, sftObjective, sftTokenSums } from "../../kernels/sft-objective.ts";
 import type { Batch } from "./batch.ts";
 import { type Metrics, sftMetrics } from "./metrics.ts";
-import { Objective } from "./objective.ts";
+import { type Labels, Objective } from "./objective.ts";
 
 export class SftOnDevice extends Objective {
   readonly #completionTokens: Tensor;
@@ -26,8 +26,8 @@ export class SftOnDevice extends Objective {
     return reshape(this.#hitCounts, [size]);
   }
 
-  override upload(batch: Batch): void {
-    this.device.upload(this.#completionTokens, batch.completionTokens);
+  override upload(labels: Labels): void {
+    this.device.upload(this.#completionTokens, labels.completionTokens);
   }
 
   override recordCoefficients(program: Program, size: number, stepNumbers: Tensor | undefined): void {

@@ -17,7 +17,7 @@ import type { RowShape } from "../../engine/model/rows.ts";
 import { ConfigError } from "../../errors.ts";
 import type { Batch, ReferencePointScope } from "./batch.ts";
 import { KtoOnDevice } from "./kto-on-device.ts";
-import type { Objective, TrainedFor } from "./objective.ts";
+import type { Labels, Objective, TrainedFor } from "./objective.ts";
 import { SftOnDevice } from "./sft-on-device.ts";
 
 /**
@@ -118,10 +118,35 @@ export class Update {
     return this.#optimizer;
   }
 
-  /** Adds a microbatch to the metric sums: the forward pass of training, without gradients. */
-  async evaluate(batch: Batch): Promise<void> {
-    await this.#runBatch("evaluation", batch, 0, 0);
-    await this.#addTokenSums(batch);
+  /**
+   * Adds the microbatches of one ring to the metric sums: the forward pass of training, without gradients. Several are
+   * measured against the reference point of them all.
+   */
+  async evaluate(batches: readonly Batch[]): Promise<void> {
+    const [only, ...others] = batches;
+    if (only === undefined) return;
+    if (others.length === 0) {
+      await this.#runBatch("evaluation", only, 0, 0);
+      await this.#addTokenSums(only);
+      return;
+    }
+    const { objective } = this;
+    const size = batches.reduce((sum, batch) => sum + batch.size, 0);
+    let start = 0;
+    for (const batch of batches) {
+      await this.#runBatch("log-probs", batch, 0, 0);
+      await this.#addTokenSums(batch, batch.packed);
+      objective.keepLogProbs(start, batch.size, size);
+      start += batch.size;
+    }
+    objective.restoreLogProbs(size);
+    objective.upload(labelsOf(batches));
+    const program = await this.#program(`evaluation of a ring of ${size}`, (recording) => {
+      objective.recordClearPairs(recording);
+      objective.recordPairs(recording, size);
+      objective.recordCoefficients(recording, size, undefined);
+    });
+    this.#submit(program);
   }
 
   /**
@@ -239,7 +264,7 @@ export class Update {
   }
 
   async #runBatch(
-    kind: "pairs" | "gradients" | "pairs and gradients" | "evaluation",
+    kind: "pairs" | "gradients" | "pairs and gradients" | "evaluation" | "log-probs",
     batch: Batch,
     update: number,
     microbatch: number,
@@ -258,6 +283,7 @@ export class Update {
       recordLogProbs(recording, this.policy, this.#memory, shape, sliceRows(logProbs, 0, shape.sequences));
       const hits = objective.hitCounts(batch.size);
       if (hits) recordTargetHits(this.#memory.headPass(recording, this.policy, shape), hits);
+      if (kind === "log-probs") return;
       if (kind === "pairs and gradients" || kind === "evaluation") objective.recordClearPairs(recording);
       if (kind !== "gradients") objective.recordPairs(recording, batch.size);
       if (kind === "pairs") return;
@@ -277,8 +303,8 @@ export class Update {
   }
 
   /** Adds what the logits of the microbatch's own completions are; its pass must be the last that was run. */
-  async #addTokenSums(batch: Batch): Promise<void> {
-    const { shape } = batch.apart?.examples ?? batch.packed;
+  async #addTokenSums(batch: Batch, packed = batch.apart?.examples ?? batch.packed): Promise<void> {
+    const { shape } = packed;
     const program = await this.#program(`tokens ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       recordTokenSums(this.#memory.headPass(recording, this.policy, shape), this.objective.tokenSums(batch.size));
       this.objective.recordTokens(recording, batch.size, this.#memory.rows.tensors(shape).sequenceRanges);
@@ -321,13 +347,24 @@ export class Update {
   }
 }
 
+/** What an objective reads of the microbatches of a ring, as if they were one. */
+function labelsOf(batches: readonly Batch[]): Labels {
+  const joined = (name: "desirable" | "pairValid" | "completionTokens") =>
+    Uint32Array.from(batches.flatMap((batch) => Array.from(batch[name])));
+  return {
+    desirable: joined("desirable"),
+    pairValid: joined("pairValid"),
+    completionTokens: joined("completionTokens"),
+  };
+}
+
 /** What computes the coefficients of what the policy is trained for. */
 function createObjective(options: UpdateOptions, device: Device): Objective {
-  const { objective, reference, maxSize, maxUpdateRows = maxSize, referencePointScope } = options;
+  const { objective, reference, maxSize, maxUpdateRows = maxSize, referencePointScope, optimizer } = options;
   if (objective === "sft") return new SftOnDevice(device, maxSize);
   const referenceKind = reference === "uniform" ? "uniform" : "model";
-  const updateRows = referencePointScope === "step" ? maxUpdateRows : undefined;
-  return new KtoOnDevice(device, { ...objective, referenceKind }, maxSize, updateRows);
+  const ring = referencePointScope === "step" ? { rows: maxUpdateRows, evaluates: !optimizer } : undefined;
+  return new KtoOnDevice(device, { ...objective, referenceKind }, maxSize, ring);
 }
 
 /** @throws ConfigError naming both models if their vocabularies differ in size */

@@ -130,7 +130,7 @@ function tellAccepted(
   const names = (list: typeof accepted) => list.map(({ as }) => as).join(", ");
   if (numbers.length > 0) {
     onNote(
-      `${names(numbers)}: what is computed is exact attention and AdamW with moments in float32, in the precision that fp16 and bf16 say (float32 without them).`,
+      `${names(numbers)}: what is computed is exact attention, in the precision that fp16 and bf16 say (float32 without them).`,
     );
   }
   if (others.length > 0) onNote(`without effect here (speed, memory and reporting elsewhere): ${names(others)}.`);

@@ -18,7 +18,7 @@ import { modelOptions } from "./model.ts";
 import type { OptionsOf } from "./option.ts";
 import { deviceOptions, outputOptions } from "./output.ts";
 import { scheduleParameters } from "./schedule.ts";
-import { optimizerOptions, samplingOf, trainingOptions } from "./training.ts";
+import { type OptimizerName, optimizerOptions, samplingOf, trainingOptions } from "./training.ts";
 
 /** The options of every command that trains, in the order of the help text. */
 export const runOptions = {
@@ -115,6 +115,11 @@ export interface RunOptions {
   readonly warmup_steps: number;
   /** The warm-up as a share of all updates. From 0 to 1; default 0. */
   readonly warmup_ratio: number;
+  /**
+   * AdamW under its names in transformers; those with 8bit keep the moments of parameters of 4096 elements and more as
+   * codes of eight bits (2 bytes a parameter in place of 8); nothing is paged. Default "adamw_torch".
+   */
+  readonly optim: OptimizerName;
   /** Decoupled decay of all weights but biases and norms. Multiplied by the learning rate; default 0 (AdamW). */
   readonly weight_decay: number;
   /** How much of the gradient's running mean each update keeps. From 0 to below 1; default 0.9 (AdamW's beta 1). */

@@ -3,6 +3,7 @@
  * decide. The learning rate's options stand in `schedule.ts`.
  */
 import * as z from "zod";
+import type { MomentFormat } from "../../engine/gpu/moments.ts";
 import type { Precision } from "../../engine/model/precision.ts";
 import { ConfigError } from "../../errors.ts";
 import { optionGroup } from "./option.ts";
@@ -11,6 +12,19 @@ import { scheduleOptions } from "./schedule.ts";
 const { trainerOption: training } = optionGroup("Training");
 const { trainerOption: optimizer } = optionGroup("Optimizer (AdamW)");
 const count = z.number().int();
+
+/** Names of transformers' for AdamW with moments in f32, fused or not, paged or not: one optimizer here. */
+const ADAMW = ["adamw_torch", "adamw", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused"] as const;
+const PAGED_ADAMW = ["paged_adamw", "paged_adamw_32bit"] as const;
+/** Those of moments in eight bits. */
+const ADAMW_8BIT = ["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit"] as const;
+
+export type OptimizerName = (typeof ADAMW | typeof PAGED_ADAMW | typeof ADAMW_8BIT)[number];
+
+/** How the optimizer of this name keeps its moments. */
+export function momentFormatOf({ optim }: { readonly optim: OptimizerName }): MomentFormat {
+  return (ADAMW_8BIT as readonly string[]).includes(optim) ? "8bit" : "f32";
+}
 
 /** More than any run has, and few enough that the updates of all of them are counted exactly. */
 const MOST_EPOCHS = 1e6;
@@ -72,6 +86,16 @@ export const trainingOptions = {
 
 export const optimizerOptions = {
   ...scheduleOptions,
+  optim: optimizer(z.enum([...ADAMW, ...PAGED_ADAMW, ...ADAMW_8BIT]).default("adamw_torch"), {
+    description:
+      "AdamW under its names in transformers; those with 8bit keep the moments of parameters of 4096 elements and more as codes of eight bits (2 bytes a parameter in place of 8); nothing is paged",
+    nullMeans: "adamw_torch",
+    valueAliases: {
+      ...{ adamw_torch_xla: "adamw_torch", adamw_torch_npu_fused: "adamw_torch", adamw_anyprecision: "adamw_torch" },
+      // Codes of other libraries, of as many bits or fewer.
+      ...{ adamw_torch_8bit: "adamw_8bit", adamw_torch_4bit: "adamw_8bit" },
+    },
+  }),
   weight_decay: optimizer(z.number().min(0).default(0), {
     description: "decoupled decay of all weights but biases and norms",
     float32: true,

@@ -70,13 +70,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   use_dora: "leave it out",
 };
 
-/** AdamW under transformers' names, also those whose moments have 4 or 8 bits. */
-const ADAMW = [
-  ...["adamw", "adamw_torch", "adamw_torch_fused", "adamw_torch_xla", "adamw_torch_npu_fused", "adamw_hf"],
-  ...["adamw_apex_fused", "adamw_anyprecision", "adamw_torch_4bit", "adamw_torch_8bit", "adamw_8bit"],
-  ...["adamw_bnb_8bit", "paged_adamw", "paged_adamw_32bit", "paged_adamw_8bit"],
-];
-
 /** Arguments of `from_pretrained` that say how a model is held, and not which. */
 const HOW_A_MODEL_IS_HELD = [
   ...["attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype", "trust_remote_code"],
@@ -89,7 +82,6 @@ const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
   lora_task_type: { harmless: ["causal_lm", null], reason: "is another kind of model", remedy: "leave it out" },
   model_init_kwargs: modelArguments("model_revision and dtype are options of their own"),
   num_processes: { harmless: [1, null], remedy: "training runs on one adapter, leave it out" },
-  optim: { harmless: [...ADAMW, null], concernsNumbers: true, remedy: "AdamW is the optimizer, leave it out" },
   ref_model_init_kwargs: modelArguments("name the reference as ref_model_name_or_path"),
   use_bnb_nested_quant: { harmless: "any" },
 };

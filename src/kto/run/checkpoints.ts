@@ -12,6 +12,7 @@ import {
 } from "../../engine/files/checkpoint-folders.ts";
 import { openSafetensors, writeSafetensors } from "../../engine/files/safetensors.ts";
 import type { Arena } from "../../engine/gpu/arena.ts";
+import type { Tensor } from "../../engine/gpu/tensor.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { saveAdapter, trainedName } from "../../engine/model/peft.ts";
 import { ADAPTER_WEIGHTS } from "../../engine/model/peft-tensors.ts";
@@ -30,6 +31,9 @@ const FIRST_MOMENT = "exp_avg.";
 const SECOND_MOMENT = "exp_avg_sq.";
 /** Before the names of a reference's parameters. */
 const REFERENCE = "reference.";
+/** Those of moments in eight bits: codes and scales of a whole parameter. */
+const CODED = { first: "exp_avg_8bit.", second: "exp_avg_sq_8bit.", scales: "absmax_8bit." } as const;
+const CODED_KINDS = ["first", "second", "scales"] as const;
 /** The optimizer's small state and the sums of the logging window. */
 const OPTIMIZER_STATE = "optimizer_state";
 const METRIC_SUMS = "metric_sums";
@@ -76,9 +80,8 @@ export class Checkpoints {
   get bytes(): number {
     const { policy, update, options, reference } = this.#run;
     const weights = (policy.adapter ?? policy.layout).parameterCount;
-    const moments = 2 * update.optimizer.moments.first.layout.parameterCount;
-    const rest = options.save_only_model ? 0 : moments + (reference?.layout.parameterCount ?? 0);
-    return 4 * (weights + rest);
+    const rest = update.optimizer.moments.bytes + 4 * (reference?.layout.parameterCount ?? 0);
+    return 4 * weights + (options.save_only_model ? 0 : rest);
   }
 
   /**
@@ -122,11 +125,14 @@ export class Checkpoints {
   async #saveOptimizer(path: string): Promise<void> {
     const { update, reference } = this.#run;
     const { optimizer, objective } = update;
-    const { first, second } = optimizer.moments;
+    const { first, second, coded } = optimizer.moments;
     await writeSafetensors(path, [
       ...arenaTensors(first, (part) => FIRST_MOMENT + this.#name(part)),
       ...arenaTensors(second, (part) => SECOND_MOMENT + this.#name(part)),
       ...(reference ? arenaTensors(reference, (part) => REFERENCE + this.#name(part)) : []),
+      ...[...coded.values()].flatMap((moments) =>
+        CODED_KINDS.map((kind) => deviceTensor(first, CODED[kind] + moments.name, moments[kind])),
+      ),
       deviceTensor(first, OPTIMIZER_STATE, optimizer.state),
       deviceTensor(first, METRIC_SUMS, objective.metrics),
     ]);
@@ -169,15 +175,18 @@ export class Checkpoints {
       }
     }
     await withFile(platform.joinPath(path, OPTIMIZER_FILE), async (tensors, file) => {
-      const { first, second } = optimizer.moments;
+      const { first, second, coded } = optimizer.moments;
       await fillArena(first, tensors, file, (part) => FIRST_MOMENT + name(part));
       await fillArena(second, tensors, file, (part) => SECOND_MOMENT + name(part));
       if (reference) await fillArena(reference, tensors, file, (part) => REFERENCE + name(part));
       for (const [key, tensor] of [
+        ...[...coded.values()].flatMap((moments) =>
+          CODED_KINDS.map((kind): [string, Tensor] => [CODED[kind] + moments.name, moments[kind]]),
+        ),
         [OPTIMIZER_STATE, optimizer.state],
         [METRIC_SUMS, objective.metrics],
       ] as const) {
-        const stored = requireTensor(tensors, file, key, tensor.shape);
+        const stored = requireTensor(tensors, file, key, tensor.shape, tensor.dtype === "u32" ? "U32" : "F32");
         device.upload(tensor, await stored.file.read(key));
       }
     });

@@ -9,7 +9,7 @@ import { RunEvaluation } from "../evaluation/run-evaluation.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
-import { precisionOf } from "../options/training.ts";
+import { momentFormatOf, precisionOf } from "../options/training.ts";
 import { checkHostMemory, withWhatFits } from "./fitting.ts";
 import { type Method, planRun, type RunInputs } from "./inputs.ts";
 import { lockFolder, removeEmptyFolder } from "./lock.ts";
@@ -133,6 +133,7 @@ function allocate<Options extends RunOptions>(
       epsilon: options.adam_epsilon,
       weightDecay: options.weight_decay,
       maxGradientNorm: options.max_grad_norm,
+      momentFormat: momentFormatOf(options),
     },
     trained: trainedLayout(policy, options.freeze_parameters),
     precision,

@@ -199,7 +199,7 @@ describe("LLaMA-Factory's example of KTO", () => {
     for (const part of [
       `option "use_galore" in ${config} is true, which has no counterpart here: leave it out.`,
       `option "pref_ftx" in ${config} is 0.5, which adds the loss of supervised fine-tuning`,
-      `option "optim" in ${config} is "sgd", which is not implemented yet`,
+      `option "optim" in ${config} is "sgd"; it must be "adamw`,
       `option "beta" (pref_beta in ${config}) is -1; it must be a number above 0.`,
     ]) {
       expect(stderr).toContain(part);
@@ -282,7 +282,7 @@ describe("axolotl's example of KTO", () => {
     );
     const { code, stderr } = await run(["train", config], () => ["train", whole]);
     expect(code, stderr).toBe(0);
-    expect(stderr).toContain("tf32, optim, attn_implementation: what is computed is exact attention and AdamW with");
+    expect(stderr).toContain("tf32, attn_implementation: what is computed is exact attention, in the precision");
     const metrics = await metricsOf(output);
     expect(metrics.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
     const adapter = JSON.parse(readFileSync(join(output, "adapter_config.json"), "utf8"));

@@ -50,14 +50,16 @@ test("a command that may open too few files", async () => {
   expect([code, stderr]).toEqual([10, expect.stringMatching(/^error: Too many files .*ulimit -n 4096\.\n$/)]);
 });
 
-test.runIf(process.platform === "linux")("a process that may have too little memory to load the program", () => {
-  // A checkout without built code loads its sources with tsx, whose WebAssembly needs the most address space.
-  const checkout = temporaryFolder();
-  const root = process.cwd();
-  for (const name of ["bin", "src", "package.json"])
-    cpSync(join(root, name), join(checkout, name), { recursive: true });
-  symlinkSync(join(root, "node_modules"), join(checkout, "node_modules"));
-  const command = `ulimit -v 3000000; exec "${process.execPath}" "${join(checkout, "bin", "kto.js")}" --version`;
-  const { status, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
-  expect([status, stderr]).toEqual([10, expect.stringMatching(/^The system gives .* too little memory .*-v\)\.\n$/)]);
-});
+test.runIf(process.platform === "linux")(
+  "two gigabytes of address space are enough to build a checkout and start",
+  () => {
+    const checkout = temporaryFolder();
+    const root = process.cwd();
+    for (const name of ["bin", "src", "scripts", "package.json"])
+      cpSync(join(root, name), join(checkout, name), { recursive: true });
+    symlinkSync(join(root, "node_modules"), join(checkout, "node_modules"));
+    const command = `ulimit -v 2000000; exec "${process.execPath}" "${join(checkout, "bin", "kto.js")}" --version`;
+    const { status, stdout, stderr } = spawnSync("bash", ["-c", command], { encoding: "utf8" });
+    expect([status, stdout, stderr]).toEqual([0, expect.stringMatching(/^\d+\.\d+\.\d+\n$/), ""]);
+  },
+);

@@ -40,7 +40,7 @@ describe("TRL and transformers", () => {
     const config = parseKtoConfig({ ...required, ...given }, undefined, { onNote: (note) => notes.push(note) });
     expect(config).toMatchObject({ bf16: true, dtype: "bfloat16" });
     expect(notes).toEqual([
-      "tf32, attn_implementation, optim, model_init_kwargs: what is computed is exact attention and AdamW with moments in float32, in the precision that fp16 and bf16 say (float32 without them).",
+      "tf32, attn_implementation, model_init_kwargs: what is computed is exact attention, in the precision that fp16 and bf16 say (float32 without them).",
       "without effect here (speed, memory and reporting elsewhere): dataloader_num_workers, ddp_timeout, remove_unused_columns.",
     ]);
   });
@@ -48,7 +48,7 @@ describe("TRL and transformers", () => {
   test.each([
     ["optim", "adamw_torch_fused"],
     ["optim", "paged_adamw_8bit"],
-    ["optim", "adamw_hf"],
+    ["optim", "adamw_torch_4bit"],
     ["warmup_steps", 0.1],
     ["eval_steps", 500],
     ["logging_steps", 0.05],
@@ -61,7 +61,7 @@ describe("TRL and transformers", () => {
   });
 
   test.each([
-    ["optim", "lion_32bit", "AdamW is the optimizer"],
+    ["optim", "lion_32bit", 'option "optim" is "lion_32bit"; it must be "adamw'],
     [
       "loss_type",
       "bco",

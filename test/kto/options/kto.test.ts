@@ -289,7 +289,7 @@ describe("options of TRL's that are not implemented", () => {
 
   test.each([
     ["use_dora", true, 'option "use_dora" is true, which is not implemented yet: leave it out.'],
-    ["optim", "adafactor", /^option "optim" is "adafactor", which is not implemented yet: AdamW/],
+    ["optim", "adafactor", /^option "optim" is "adafactor"; it must be "adamw_torch", /],
     [
       "lora_modules_to_save",
       ["lm_head"],

@@ -22,12 +22,14 @@ export function arenaTensors(arena: Arena, nameOf: (part: string) => string): Te
 }
 
 /** A tensor outside of an arena, as it is to be written. */
-export function deviceTensor(arena: Arena, name: string, tensor: Tensor): TensorToWrite {
-  return { name, shape: tensor.shape, data: () => arena.device.download(tensor) };
+export function deviceTensor({ device }: Arena, name: string, tensor: Tensor): TensorToWrite {
+  const { shape, dtype } = tensor;
+  const format = dtype === "u32" ? "u32" : "f32";
+  return { name, shape, format, data: async () => new Float32Array(await device.downloadBytes(tensor)) };
 }
 
 /**
- * Throws ModelFormatError naming file and tensor if a file's tensor is not there, or is not f32 of this shape.
+ * Throws ModelFormatError naming file and tensor if a file's tensor is not there, or is not of this type and shape.
  *
  * @param path the file to name where a tensor is missing
  */
@@ -36,12 +38,13 @@ export function requireTensor(
   path: string,
   name: string,
   shape: readonly number[],
+  dtype: "F32" | "U32" = "F32",
 ): WeightTensor {
   const found = tensors.get(name);
   if (found === undefined) throw new ModelFormatError(`${path}: tensor "${name}" is missing.`);
-  if (found.dtype === "F32" && found.shape.join() === shape.join()) return found;
+  if (found.dtype === dtype && found.shape.join() === shape.join()) return found;
   throw new ModelFormatError(
-    `${found.file.path}: tensor "${name}" is ${found.dtype} [${found.shape.join(", ")}], not F32 [${shape.join(", ")}].`,
+    `${found.file.path}: tensor "${name}" is ${found.dtype} [${found.shape.join(", ")}], not ${dtype} [${shape.join(", ")}].`,
   );
 }
 

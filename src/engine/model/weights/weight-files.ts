@@ -3,7 +3,6 @@
  * says which file holds which tensor. Reads by ranges, writes in shards of a chosen size. Not what the tensors mean.
  */
 import { ModelFormatError, shown } from "../../../errors.ts";
-import type { StoredFormat } from "../../../kernels/kernel.ts";
 import { isJsonObject, parseJsonObject, readModelText } from "../../files/json-file.ts";
 import {
   openSafetensors,
@@ -176,6 +175,6 @@ function shardsOf(tensors: readonly TensorToWrite[], maxShardBytes: number): Ten
   return shards.length === 0 ? [[]] : shards;
 }
 
-function bytesOf({ shape, format = "f32" }: { shape: readonly number[]; format?: StoredFormat }): number {
+function bytesOf({ shape, format = "f32" }: Pick<TensorToWrite, "shape" | "format">): number {
   return elementCount(shape) * elementBytes(format);
 }

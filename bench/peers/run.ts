@@ -1,13 +1,13 @@
 /**
- * Runs other engines on the same work, each in its own process. Their programs are in bench/peers of a checkout; the
- * published package does not contain them, and then nothing is compared.
+ * Runs other engines on the same work, each in its own process. Their programs stand beside this file in a checkout;
+ * the published package does not contain them, and then nothing is compared.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import type { PeerResult, PeerWork } from "../../../bench/measure/peer-work.ts";
-import { packageFolder } from "../../engine/platform/node-package.ts";
-import { runNode } from "../terminal/run-node.ts";
-import { installedVersion } from "../terminal/versions.ts";
+import { packageFolder } from "../../src/engine/platform/node-package.ts";
+import { runNode } from "../../src/engine/platform/node-program.ts";
+import { installedVersion } from "../../src/engine/platform/node-versions.ts";
+import type { PeerResult, PeerWork } from "../measure/peer-work.ts";
 
 /** The programs, and the package that each measures. */
 const PEERS = { "jax-js": "@jax-js/jax", tfjs: "@tensorflow/tfjs-backend-webgpu" } as const;

@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { packageFolder } from "../../engine/platform/node-package.ts";
+import { packageFolder } from "./node-package.ts";
 
 interface PackageManifest {
   readonly name: string;
