@@ -72,6 +72,9 @@ const foreign: Readonly<Record<string, ForeignOption>> = {
   eval_packing: { harmless: OFF, remedy: "leave it out; batches are packed without padding in any case" },
   packing: { harmless: OFF, remedy: "leave it out; batches are packed without padding in any case" },
   packing_strategy: { harmless: "any" },
+  max_prompt_length: { harmless: OFF, remedy: "sequences are cut at their end, leave it out" },
+  truncation_mode: { harmless: ["keep_start", null], remedy: "sequences are cut at their end, leave it out" },
+  excess_length_strategy: { harmless: ["truncate", null], remedy: "sequences are cut at their end, leave it out" },
   dataset_kwargs: { harmless: OFF },
   eos_token: { harmless: OFF, remedy: "put it into tokenizer_config.json" },
 };
