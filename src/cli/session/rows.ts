@@ -4,11 +4,11 @@
  */
 import { Device } from "../../engine/gpu/device.ts";
 import { isLocalFiles, resolveDatasetFiles } from "../../engine/hub/resolve.ts";
+import { checkTemplateName } from "../../engine/known-templates.ts";
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { loadChatTemplate } from "../../engine/text/chat-template.ts";
-import { checkTemplateName } from "../../engine/text/known-templates.ts";
 import { loadTokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, DatasetError } from "../../errors.ts";
 import { checkColumnMapping } from "../../kto/data/columns.ts";

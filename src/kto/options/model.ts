@@ -1,6 +1,6 @@
 /** The options that say which model and which rows, under TRL's names. */
 import * as z from "zod";
-import { knownTemplateNames } from "../../engine/text/known-templates.ts";
+import { knownTemplateNames } from "../../engine/known-templates.ts";
 import { optionGroup } from "./option.ts";
 
 const { option, trainerOption } = optionGroup("Model and data");

@@ -1,8 +1,8 @@
 /** A model's own chat template against the name that other trainers have for one. */
 import { describe, expect, test } from "vitest";
-import { createChatTemplate, loadChatTemplate } from "../../../src/engine/text/chat-template.ts";
-import { checkTemplateName, type KnownTemplateName } from "../../../src/engine/text/known-templates.ts";
-import { llama2Template, tokenizerFolders } from "../../helpers/tokenizers.ts";
+import { checkTemplateName, type KnownTemplateName } from "../../src/engine/known-templates.ts";
+import { createChatTemplate, loadChatTemplate } from "../../src/engine/text/chat-template.ts";
+import { llama2Template, tokenizerFolders } from "../helpers/tokenizers.ts";
 
 const tokens = { bos_token: "<s>", eos_token: "</s>" };
 const chatml =

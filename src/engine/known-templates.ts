@@ -2,8 +2,7 @@
  * Chat templates by the names that other trainers have for them, each as what it writes for one question and answer, so
  * that a model's own template can be compared with the one that a name means. Nothing is rendered with them.
  */
-import { ConfigError } from "../../errors.ts";
-import type { ChatTemplate } from "./chat-template.ts";
+import { ConfigError } from "../errors.ts";
 
 const question = "What is it?";
 const answer = "A test.";
@@ -33,6 +32,15 @@ export type KnownTemplateName = keyof typeof written;
 
 export const knownTemplateNames = Object.keys(written) as [KnownTemplateName, ...KnownTemplateName[]];
 
+/** What is needed of a model's chat template (`text/chat-template.ts`). */
+interface OwnTemplate {
+  readonly source: string;
+  render(
+    messages: readonly Readonly<Record<string, unknown>>[],
+    options: { readonly variables: Readonly<Record<string, unknown>> },
+  ): string;
+}
+
 /**
  * Compares a model's own template with the one that a name means.
  *
@@ -40,7 +48,7 @@ export const knownTemplateNames = Object.keys(written) as [KnownTemplateName, ..
  * @throws ConfigError that quotes both texts where they differ
  */
 export function checkTemplateName(
-  template: ChatTemplate,
+  template: OwnTemplate,
   name: KnownTemplateName,
   variables: Readonly<Record<string, unknown>> = {},
 ): void {
