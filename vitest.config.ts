@@ -1,8 +1,9 @@
 /**
- * Two groups of test files, each one process with one module graph. "device" holds what computes on the adapter in the
- * test's own process, and the benchmarks: compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device
- * and its pipelines are opened once and shared. "host" holds the rest, which mostly starts commands or needs no adapter;
- * `npm test` runs it beside the first. A test leaves no global state behind.
+ * Four groups of test files, each one process with one module graph; `npm test` runs them side by side. "kernels" and
+ * "device" hold what computes on the adapter in the test's own process, single kernels and all that is above them:
+ * compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device and its pipelines are opened once and
+ * shared. "commands" runs and starts commands; "host" is the rest, which hardly uses an adapter. A test leaves no global
+ * state behind.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";
@@ -14,9 +15,10 @@ import { defineConfig } from "vitest/config";
 const cache = mkdtempSync(join(tmpdir(), "kto-cache-"));
 process.on("exit", () => rmSync(cache, { recursive: true, force: true }));
 
+const kernels = ["test/kernels/**/*.test.ts"];
+const commands = ["test/{bin,cli,examples,scripts}/**/*.test.ts"];
 const host = [
   "test/*.test.ts",
-  "test/{bin,cli,examples,scripts}/**/*.test.ts",
   "test/engine/{files,hub,platform,text}/**/*.test.ts",
   "test/kto/{data,judge,options,report}/**/*.test.ts",
 ];
@@ -24,7 +26,20 @@ const host = [
 export default defineConfig({
   test: {
     projects: [
-      { extends: true, test: { name: "device", include: ["test/**/*.test.ts"], exclude: host } },
+      {
+        extends: true,
+        test: { name: "device", include: ["test/**/*.test.ts"], exclude: [...kernels, ...commands, ...host] },
+      },
+      {
+        extends: true,
+        test: {
+          name: "kernels",
+          include: kernels,
+          // Most of these run once, on small shapes: lavapipe takes longer for LLVM's passes than they save.
+          env: { GALLIVM_PERF: "nopt" },
+        },
+      },
+      { extends: true, test: { name: "commands", include: commands } },
       { extends: true, test: { name: "host", include: host } },
     ],
     pool: "forks",
@@ -32,6 +47,7 @@ export default defineConfig({
     fileParallelism: false,
     isolate: false,
     env: { KTO_CACHE: cache },
+    ...(process.env.KTO_TEST_PROFILE !== undefined && { runner: "scripts/slow-tests-runner.mjs" }),
     // For hangs alone: a test's verdict does not depend on the speed of the machine.
     testTimeout: 15 * 60_000,
     hookTimeout: 15 * 60_000,

@@ -1,8 +1,8 @@
 /**
  * Makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter [-- arguments]` installs the
  * npm packages that the command needs if they are missing or outdated, finds an adapter or sets up a software one, then
- * runs the command. Plain JavaScript without dependencies, since it runs before any are installed. Outside this folder
- * it writes caches only.
+ * runs the command; `... packages` installs only. Plain JavaScript without dependencies, since it runs before any are
+ * installed. Outside this folder it writes caches only.
  */
 
 import { spawn } from "node:child_process";
@@ -17,7 +17,7 @@ import { nativeNoise } from "./native-noise.mjs";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const [command = "", ...rest] = process.argv.slice(2);
 const extra = rest[0] === "--" ? rest.slice(1) : rest;
-const usage = "Usage: node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter [-- arguments]";
+const usage = "Usage: node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter|packages [-- arguments]";
 
 /** The exit code of an AdapterError. */
 const NO_ADAPTER = 5;
@@ -28,10 +28,11 @@ process.exitCode = await main();
 
 /** @returns {Promise<number>} the exit code */
 async function main() {
-  if (!["test", "quickstart", "gpu-report", "adapter"].includes(command)) {
+  if (!["test", "quickstart", "gpu-report", "adapter", "packages"].includes(command)) {
     console.error(usage);
     return 2;
   }
+  if (command === "packages") return nodeTooOld() || (await installAll());
   const ready = nodeTooOld() || (command === "quickstart" ? await prepareQuickstart() : await prepare());
   if (ready !== 0) {
     if (command === "test") console.log("0 passed, 1 failed");
@@ -52,9 +53,11 @@ function nodeTooOld() {
 
 /** All packages, also those that only tests need, and an adapter. */
 async function prepare() {
-  const folders = ["", ...workspaces()];
-  const installed = arePackagesCurrent(folders) ? 0 : await npm("ci", "--include=dev");
-  return installed || (await findAdapter(nativeNoise()));
+  return (await installAll()) || (await findAdapter(nativeNoise()));
+}
+
+async function installAll() {
+  return arePackagesCurrent(["", ...workspaces()]) ? 0 : await npm("ci", "--include=dev");
 }
 
 /** What the quickstart runs and no more: SwiftShader only where there is no other adapter. */
@@ -126,7 +129,7 @@ async function runTests() {
     }
   }
   await run("node", ["--import", "tsx", "scripts/structure.ts"]);
-  // Tests that are named run in one process; all of them in two, side by side.
+  // Tests that are named run in one process; all of them in several, side by side.
   const runs = extra.length > 0 ? [runVitest("named", extra)] : await runGroups();
   const results = await Promise.all(runs);
   const sum = (key) => results.reduce((total, result) => total + result[key], 0);
@@ -136,19 +139,23 @@ async function runTests() {
   return code === 0 && failed > 0 ? 1 : code;
 }
 
-/** Both groups of vitest.config.ts. The lines of the second follow those of the first, so that each is read whole. */
+/** The groups of vitest.config.ts. The lines of each follow those of the one before, so that each is read whole. */
 async function runGroups() {
-  console.log("The tests run in two groups side by side; the lines of the second follow those of the first.");
-  const kept = [];
-  let firstRuns = true;
-  const second = runVitest("host", ["--project", "host"], (line) => {
-    if (firstRuns) kept.push(line);
-    else console.log(line);
-  });
-  const first = await runVitest("device", ["--project", "device"]);
-  firstRuns = false;
-  for (const line of kept) console.log(line);
-  return [first, await second];
+  const groups = ["device", "kernels", "commands", "host"];
+  console.log(
+    `The tests run in ${groups.length} groups side by side; the lines of each follow those of the one before.`,
+  );
+  const kept = groups.map(() => []);
+  let shown = 0;
+  const tellers = groups.map((_, at) => (line) => (at === shown ? console.log(line) : kept[at].push(line)));
+  const runs = groups.map((name, at) => runVitest(name, ["--project", name], at === 0 ? undefined : tellers[at]));
+  const results = [];
+  for (const [at, run] of runs.entries()) {
+    shown = at;
+    for (const line of kept[at]) console.log(line);
+    results.push(await run);
+  }
+  return results;
 }
 
 /** @param tell takes the lines on stdout; without it stdout stays the terminal that it was */

@@ -4,9 +4,8 @@
  * Files keep their places: a module of the sources is one of the build. Plain JavaScript, since it makes what runs.
  */
 
-import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { dirname, join, relative, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 /** What is built: the sources, and of the bench what `kto bench` runs (all else there needs a checkout). */
@@ -138,31 +137,35 @@ function areTypesBuilt(root) {
   return existsSync(mark) && readFileSync(mark, "utf8") === stateOf(root, sourcesOf(root));
 }
 
+/** Paths from the project's folder, with "/". */
 function sourcesOf(root) {
-  const files = folders
-    .map((folder) => join(root, folder))
-    .filter((folder) => existsSync(folder))
-    .flatMap((folder) => filesIn(folder, flat.includes(relative(root, folder))));
-  files.push(...single.map((name) => join(root, name)).filter((path) => existsSync(path)));
-  return [...new Set(files)].filter((path) => path.endsWith(".ts")).sort();
+  const found = folders.flatMap((folder) => sourcesIn(root, folder, !flat.includes(folder)));
+  return [...new Set([...found, ...single.filter((name) => existsSync(join(root, name)))])];
 }
 
-/** Names, sizes and times of files, by which a change is noticed, also one that brings an older file. */
+function sourcesIn(root, folder, deep) {
+  if (!existsSync(`${root}/${folder}`)) return [];
+  return readdirSync(`${root}/${folder}`, { withFileTypes: true }).flatMap((entry) => {
+    const path = `${folder}/${entry.name}`;
+    if (entry.isDirectory()) return deep ? sourcesIn(root, path, true) : [];
+    return path.endsWith(".ts") ? [path] : [];
+  });
+}
+
+/** Names, sizes and times of files, by which a change is noticed, also one that brings an older file. Every command asks. */
 function stateOf(root, files) {
-  const hash = createHash("sha256");
-  for (const path of [...files, fileURLToPath(import.meta.url)]) {
-    const { size, mtimeMs } = statSync(path);
-    hash.update(`${relative(root, path)} ${size} ${mtimeMs}\n`);
+  let state = "";
+  for (const path of ["scripts/build.mjs", ...files]) {
+    const { size, mtimeMs } = statSync(`${root}/${path}`);
+    state += `${path} ${size} ${mtimeMs}\n`;
   }
-  return hash.digest("hex");
+  return state;
 }
 
-function filesIn(folder, onlyHere = false) {
-  if (!existsSync(folder)) return [];
+function filesIn(folder) {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
-    if (entry.isDirectory()) return onlyHere ? [] : filesIn(path);
-    return [path];
+    return entry.isDirectory() ? filesIn(path) : [path];
   });
 }
 

@@ -15,7 +15,7 @@ import * as attention from "../src/kernels/attention.ts";
 import * as dropout from "../src/kernels/dropout.ts";
 import * as embedding from "../src/kernels/embedding.ts";
 import * as headNorm from "../src/kernels/head-norm.ts";
-import type { ActivationFormat, Kernel, StoredFormat, Values } from "../src/kernels/kernel.ts";
+import type { ActivationFormat, Kernel, QuantizedFormat, StoredFormat, Values } from "../src/kernels/kernel.ts";
 import * as ktoObjective from "../src/kernels/kto-objective.ts";
 import * as head from "../src/kernels/log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "../src/kernels/logit-statistics.ts";
@@ -35,6 +35,7 @@ const ADAPTERS: readonly AdapterFacts[] = [0, 4, 8, 16, 32, 64].flatMap((subgrou
 /** In vectors and not, on both sides of every border at which a tile of attention changes. */
 const HEAD_SIZES = [1, 4, 6, 8, 12, 16, 18, 20, 32, 36, 64, 80, 96, 128, 256];
 const STORED: readonly StoredFormat[] = ["f32", "f16", "bf16"];
+const CODES: readonly QuantizedFormat[] = ["nf4", "int8"];
 const ACTIVATIONS: readonly ActivationFormat[] = ["f32", "f16"];
 
 /** Rows of each of the low tiles and more; columns and steps along k that vectors fit and not; with K 132 split-K. */
@@ -108,6 +109,13 @@ function shapedKernels(facts: AdapterFacts): Kernel[] {
             kernels.push(of(M, N, K, facts, format) as Kernel);
           }
         }
+        for (const format of CODES) {
+          for (const layout of ["NN", "NT"] as const)
+            kernels.push(matmul(layout, { M, N, K }, facts, { format }) as Kernel);
+          for (const of of [head.logSoftmaxGatherForward, head.logSoftmaxGatherGradient, logitStatistics]) {
+            kernels.push(of(M, N, K, facts, format) as Kernel);
+          }
+        }
       }
     }
   }
@@ -150,7 +158,10 @@ function otherKernels(): Kernel[] {
     rope,
     logitStatisticsCombine,
   ];
-  return [...exported.filter(isKernel), ...STORED.map((format) => embedding.gatherRows(format) as Kernel)];
+  return [
+    ...exported.filter(isKernel),
+    ...[...STORED, ...CODES].map((format) => embedding.gatherRows(format) as Kernel),
+  ];
 }
 
 function isKernel(value: unknown): value is Kernel {

@@ -2,7 +2,7 @@
  * The engine on a second implementation of WebGPU: Deno's, which is wgpu and naga where Node has Dawn and Tint.
  * `node scripts/second-webgpu.mjs` checks the gradients of every fixture there, `... kernels` runs all kernel tests
  * (seven minutes on two cores), `... texts` compiles every text without subgroups that src/kernels can generate. Deno
- * comes from npm into .cache; nothing else is installed. Exit code 3: Deno could not be installed.
+ * comes from npm into .cache, which `... install` does alone. Exit code 3: Deno could not be installed.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
@@ -15,8 +15,8 @@ const folder = join(root, ".cache", `deno-${version}`);
 const deno = join(folder, "node_modules", ".bin", process.platform === "win32" ? "deno.cmd" : "deno");
 const [what = "gradients"] = process.argv.slice(2);
 
-if (!["gradients", "kernels", "texts"].includes(what)) {
-  console.error("Usage: node scripts/second-webgpu.mjs [gradients|kernels|texts]");
+if (!["gradients", "kernels", "texts", "install"].includes(what)) {
+  console.error("Usage: node scripts/second-webgpu.mjs [gradients|kernels|texts|install]");
   process.exit(2);
 }
 if (!existsSync(deno)) {
@@ -28,6 +28,7 @@ if (!existsSync(deno)) {
     process.exit(3);
   }
 }
+if (what === "install") process.exit(0);
 if (what === "kernels") {
   const { status } = inDeno([join("node_modules", "vitest", "vitest.mjs"), "run", "test/kernels"], "inherit");
   process.exit(status ?? 1);

@@ -32,6 +32,7 @@ export type { LoraOptions } from "./engine/model/lora-modules.ts";
 export { type MergeOptions, mergeAdapter } from "./engine/model/merge.ts";
 export { type LoadOptions, Model, type SaveOptions } from "./engine/model/model.ts";
 export { loadAdapter, saveAdapter } from "./engine/model/peft.ts";
+export type { Quantization } from "./engine/model/weights/quantization.ts";
 
 // Data: feedback read, split, summed up and turned into token ids.
 

@@ -16,7 +16,32 @@ const shapes: readonly (Omit<MatmulWork, "layout"> & { layouts: readonly MatmulL
   { layouts: ["NT"], M: 16, N: 16384, K: 1024, quick: false },
 ];
 
-export const matmulCases: readonly BenchmarkCase[] = shapes.flatMap(({ layouts, M, N, K, quick }) =>
+/** Weights that are quantised: a linear layer, its input's gradient, and a token of one sequence. */
+const quantizedShapes: readonly MatmulWork[] = [
+  { layout: "NT", M: 512, N: 512, K: 512 },
+  { layout: "NN", M: 512, N: 512, K: 512 },
+  { layout: "NT", M: 1, N: 16384, K: 1024 },
+];
+
+const quantizedCases = (["nf4", "int8"] as const).flatMap((format) =>
+  quantizedShapes.map((shape): BenchmarkCase => {
+    const { layout, M, N, K } = shape;
+    return {
+      name: `matmul ${layout}, weights in ${format}`,
+      shape: `${M} x ${N} x ${K}`,
+      quick: false,
+      record: (bench, program) => {
+        const { a, b, aShape, bShape, checkAgainst } = matmulInputs(shape);
+        const weights = bench.quantized(bShape, format, b);
+        const out = bench.zeros(M, N);
+        recordMatmul(program, layout, bench.of(aShape, a), weights.tensor, out);
+        return async () => checkAgainst(weights.values)(await bench.device.download(out));
+      },
+    };
+  }),
+);
+
+const plainCases = shapes.flatMap(({ layouts, M, N, K, quick }) =>
   layouts.map((layout): BenchmarkCase => {
     const shape = { layout, M, N, K };
     return {
@@ -34,19 +59,21 @@ export const matmulCases: readonly BenchmarkCase[] = shapes.flatMap(({ layouts, 
   }),
 );
 
+export const matmulCases: readonly BenchmarkCase[] = [...plainCases, ...quantizedCases];
+
 /** Operands of a matmul in its layout, and a check of 64 elements of the result in float64. */
 export function matmulInputs({ layout, M, N, K }: MatmulWork) {
   const random = new Random(1);
   const a = normals(random, M * K);
   const b = normals(random, K * N);
-  const check = (out: ArrayLike<number>): void => {
+  const checkAgainst = (weights: Float32Array) => (out: ArrayLike<number>) => {
     for (let i = 0; i < 64; i++) {
       const [row, column] = [random.below(M), random.below(N)];
       let sum = 0;
       let terms = 0;
       for (let k = 0; k < K; k++) {
         const x = a[layout === "TN" ? k * M + row : row * K + k] ?? Number.NaN;
-        const y = b[layout === "NT" ? column * K + k : k * N + column] ?? Number.NaN;
+        const y = weights[layout === "NT" ? column * K + k : k * N + column] ?? Number.NaN;
         sum += x * y;
         terms += Math.abs(x * y);
       }
@@ -55,5 +82,5 @@ export function matmulInputs({ layout, M, N, K }: MatmulWork) {
   };
   const aShape = layout === "TN" ? ([K, M] as const) : ([M, K] as const);
   const bShape = layout === "NT" ? ([N, K] as const) : ([K, N] as const);
-  return { a, b, aShape, bShape, check };
+  return { a, b, aShape, bShape, check: checkAgainst(b), checkAgainst };
 }

@@ -5,7 +5,11 @@
 import type { Device, UploadData } from "../../src/engine/gpu/device.ts";
 import type { Program } from "../../src/engine/gpu/program.ts";
 import { elementCount, type Tensor } from "../../src/engine/gpu/tensor.ts";
+import { fromF32 } from "../../src/engine/number-formats.ts";
+import { quantized } from "../../src/engine/quantized-formats.ts";
 import { Random } from "../../src/engine/random.ts";
+import { dequantized } from "../../src/kernels/float64/stored.ts";
+import { type ElementType, QUANTIZED, type QuantizedFormat } from "../../src/kernels/kernel.ts";
 import type { PeerWork } from "./peer-work.ts";
 
 export interface BenchmarkCase {
@@ -42,6 +46,19 @@ export class BenchmarkMemory {
     return tensor;
   }
 
+  /** The nearest numbers that a quantised format has, and what they are. */
+  quantized(
+    shape: readonly number[],
+    format: QuantizedFormat,
+    values: Float32Array,
+  ): { tensor: Tensor; values: Float32Array<ArrayBuffer> } {
+    const { codes, scales } = quantized(format, values);
+    const tensor = this.#allocate(shape, format);
+    this.device.upload(tensor, codes);
+    if (tensor.scales) this.device.upload(tensor.scales, fromF32(scales, QUANTIZED[format].scales));
+    return { tensor, values: dequantized(format, codes, scales) };
+  }
+
   /** Normal numbers of this standard deviation, and the same on the host for a float64 twin. */
   normal(shape: readonly number[], deviation = 1): { tensor: Tensor; values: Float64Array } {
     const values = normals(this.#random, elementCount(shape), deviation);
@@ -53,7 +70,7 @@ export class BenchmarkMemory {
     expectAllClose(what, await this.device.download(tensor), wanted, tolerance);
   }
 
-  #allocate(shape: readonly number[], dtype: "f32" | "u32"): Tensor {
+  #allocate(shape: readonly number[], dtype: ElementType): Tensor {
     const tensor = this.device.allocate("scratch", "benchmark", shape, dtype);
     this.#tensors.push(tensor);
     return tensor;

@@ -5,21 +5,45 @@
  *               multiply-adds. A lane holds the numbers of its share of the rows.
  *   workgroup   through workgroup memory, where subgroups cannot be used. Every lane holds the numbers of all rows.
  *   lane        a lane is alone, for small heads, whose rows fit its registers: nothing is handed round.
+ *   matrices    one subgroup, or two by two, that share a tile on subgroup matrices (`attention-matrix.ts`):
+ *               neighbouring lanes have a row, each some of its columns.
  *
  * Text only. What the numbers mean is not known here.
  */
 import type { Grid } from "./kernel.ts";
-import { COMPONENTS, elementwise, elementwiseGrid, linearGrid, linearGroup, ofLane, range } from "./wgsl.ts";
+import { MATRICES } from "./kernel.ts";
+import {
+  COMPONENTS,
+  claimNumber,
+  elementwise,
+  elementwiseGrid,
+  linearGrid,
+  linearGroup,
+  type MatrixFacts,
+  ofLane,
+  range,
+} from "./wgsl.ts";
 
 /** How many lanes a team has, and what it works on. */
 export interface TeamShape {
-  readonly team: "subgroup" | "workgroup" | "lane";
+  readonly team: "subgroup" | "workgroup" | "lane" | "matrices";
+  /** Lanes of the team; of each of its subgroups where they share matrices. */
   readonly lanes: number;
   readonly software: boolean;
   /** Rows of a tile. */
   readonly rows: number;
   /** Columns of a lane: an `X` has one number for each. */
   readonly columns: 1 | 2 | 4;
+  /** Of a team on matrices. */
+  readonly matrices?: TeamMatrices | undefined;
+}
+
+/** How a team on matrices is laid out. */
+export interface TeamMatrices extends MatrixFacts {
+  /** Columns of a tile. */
+  readonly width: number;
+  /** Subgroups beside one another, and one above the other. */
+  readonly inRow: 1 | 2;
 }
 
 /** Text for row r of the tile. */
@@ -37,6 +61,11 @@ export interface Team {
    */
   readonly entry: (tiles: string, owners: string) => string;
   readonly grid: (tiles: number, owners: number) => Grid;
+  /** Columns that all lanes own together, and the number of a lane among those that share them out. */
+  readonly width: number;
+  readonly columnLane: string;
+  /** Rows of the tile that a lane computes, each in its own columns. */
+  readonly computed: number;
   /** How many rows a lane holds numbers of, and which row of the tile its row i is. */
   readonly held: number;
   readonly place: (i: string) => string;
@@ -75,13 +104,13 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(${builtin}) lane: u32) {
   element(index / tiles, index % tiles, lane);
 }`;
 
-function subgroup(shape: TeamShape): Team {
-  const { lanes, rows } = shape;
-  // The compiler cannot see that what is taken over the subgroup is the same for all its lanes.
-  const attributes = "@diagnostic(off, subgroup_uniformity)";
-  const held = Math.max(1, rows / lanes);
+/** The compiler cannot see that what is taken over the subgroup is the same for all its lanes. */
+const OVER_SUBGROUPS = "@diagnostic(off, subgroup_uniformity)";
+
+/** `lanesMax(own)` and `lanesSum(own)`: over each so many neighbouring lanes. */
+function butterflies(lanes: number): string {
   const butterfly = (name: string, step: (other: string) => string) => /* wgsl */ `
-${attributes}
+${OVER_SUBGROUPS}
 fn ${name}(own: f32) -> f32 {
   var x: f32 = own;
   ${range(Math.log2(lanes))
@@ -89,22 +118,35 @@ fn ${name}(own: f32) -> f32 {
     .join("\n  ")}
   return x;
 }`;
+  return `${butterfly("lanesMax", (other) => `x = max(x, ${other});`)}${butterfly("lanesSum", (other) => `x += ${other};`)}`;
+}
+
+const overLanes =
+  (rows: number): Team["overLanes"] =>
+  (into, what, value) =>
+    each(rows, (r) => `let ${into}${r} = ${what === "max" ? "lanesMax" : "lanesSum"}(${value(r)});`);
+
+function subgroup(shape: TeamShape): Team {
+  const { lanes, rows, columns } = shape;
+  const held = Math.max(1, rows / lanes);
   return {
     enable: ["subgroups"],
-    attributes,
-    declarations: `${butterfly("lanesMax", (other) => `x = max(x, ${other});`)}${butterfly("lanesSum", (other) => `x += ${other};`)}
-${attributes}
+    attributes: OVER_SUBGROUPS,
+    declarations: `${butterflies(lanes)}
+${OVER_SUBGROUPS}
 fn lanesLeast(own: u32) -> u32 { return subgroupMin(own); }
-${attributes}
+${OVER_SUBGROUPS}
 fn lanesMost(own: u32) -> u32 { return subgroupMax(own); }`,
     entry: (tiles, owners) => workgroupEntry(lanes, "subgroup_invocation_id", tiles, owners),
     grid: (tiles, owners) => linearGrid(tiles * owners),
+    width: lanes * columns,
+    columnLane: "lane",
+    computed: rows,
     held,
     place: (i) => `${i} * ${lanes}u + lane % ${Math.min(lanes, rows)}u`,
     of: (name, r) => ofLane(r % lanes, `${name}${Math.floor(r / lanes)}`, shape),
     over: (what, own) => `${what === "min" ? "lanesLeast" : "lanesMost"}(${own})`,
-    overLanes: (into, what, value) =>
-      each(rows, (r) => `let ${into}${r} = ${what === "max" ? "lanesMax" : "lanesSum"}(${value(r)});`),
+    overLanes: overLanes(rows),
     hold: (into, value) =>
       each(held, (i) => {
         const own = range(rows)
@@ -141,6 +183,9 @@ var<workgroup> channels: array<vec4f, ${rows * lanes}>;
 var<workgroup> rowResults: array<f32, ${rows}>;`,
     entry: (tiles, owners) => workgroupEntry(lanes, "local_invocation_index", tiles, owners),
     grid: (tiles, owners) => linearGrid(tiles * owners),
+    width: lanes * columns,
+    columnLane: "lane",
+    computed: rows,
     held: rows,
     place: (i) => i,
     of: (name, r) => `${name}${r}`,
@@ -183,7 +228,7 @@ workgroupBarrier();`,
 }
 
 /** Neighbouring lanes take one tile of all owners, since a tile's rows see about as much as the next one's do. */
-function lane({ rows }: TeamShape): Team {
+function lane({ rows, columns }: TeamShape): Team {
   return {
     enable: [],
     attributes: "",
@@ -191,6 +236,9 @@ function lane({ rows }: TeamShape): Team {
     entry: (tiles, owners) =>
       elementwise(`${tiles} * (${owners})`, `element(i % (${owners}), i / (${owners}), 0u);`, "placeInGrid(group)"),
     grid: (tiles, owners) => elementwiseGrid(tiles * owners),
+    width: columns,
+    columnLane: "lane",
+    computed: rows,
     held: rows,
     place: (i) => i,
     of: (name, r) => `${name}${r}`,
@@ -203,5 +251,61 @@ function lane({ rows }: TeamShape): Team {
   };
 }
 
-const TEAMS: Readonly<Record<TeamShape["team"], (shape: TeamShape) => Team>> = { subgroup, workgroup, lane };
+const handsNothing = (): never => {
+  throw new Error("lanes that share matrices hand their numbers to these");
+};
+
+/**
+ * Subgroups that share a tile. A lane's rows are apart by as many as the team has at once; what it has of them it hands
+ * to the matrices through workgroup memory, which is the tile's to do.
+ */
+function matrices({ lanes, rows, columns, matrices: layout }: TeamShape): Team {
+  if (layout === undefined) throw new Error("a team on matrices without matrices");
+  const { width, inRow, component } = layout;
+  const [subgroups, sharing] = [inRow * inRow, width / columns];
+  const group = subgroups * lanes;
+  const atOnce = group / sharing;
+  const held = rows / atOnce;
+  const over = (name: string, what: "Min" | "Max", start: string) => /* wgsl */ `
+${OVER_SUBGROUPS}
+fn ${name}(own: u32, lane: u32) -> u32 {
+  let ofSubgroup = subgroup${what}(own);
+  if (lane == 0u) { atomicStore(&overRows, ${start}); }
+  workgroupBarrier();
+  if (lane % ${lanes}u == 0u) { atomic${what}(&overRows, ofSubgroup); }
+  return workgroupUniformLoad(&overRows);
+}`;
+  return {
+    enable: ["subgroups", ...(component === "f16" ? ["f16"] : []), MATRICES],
+    attributes: OVER_SUBGROUPS,
+    declarations: /* wgsl */ `${butterflies(sharing)}
+var<workgroup> overRows: atomic<u32>;${over("tileLeast", "Min", "NONE")}${over("tileMost", "Max", "0u")}
+${subgroups > 1 ? "var<workgroup> subgroupsClaimed: atomic<u32>;" : ""}`,
+    entry: (tiles, owners) => /* wgsl */ `
+${linearGroup}
+@compute @workgroup_size(${group})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) invocation: u32, @builtin(subgroup_invocation_id) ownLane: u32) {
+  ${subgroups > 1 ? claimNumber("subgroupsClaimed", "subgroup") : "let subgroup = 0u;"}
+  let tiles = ${tiles};
+  let index = linearGroup(placeInGrid(group));
+  if (index >= tiles * (${owners})) { return; }
+  element(index / tiles, index % tiles, subgroup * ${lanes}u + ownLane);
+}`,
+    grid: (tiles, owners) => linearGrid(tiles * owners),
+    width,
+    columnLane: `lane % ${sharing}u`,
+    computed: held,
+    held,
+    place: (i) => `${i} * ${atOnce}u + lane / ${sharing}u`,
+    of: (name, r) => `${name}${r}`,
+    over: (what, own) => `${what === "min" ? "tileLeast" : "tileMost"}(${own}, lane)`,
+    overLanes: overLanes(held),
+    hold: (into, value) => each(held, (r) => `let ${into}${r} = ${value(r)};`),
+    storing: `lane % ${sharing}u == 0u`,
+    hand: handsNothing,
+    gather: handsNothing,
+  };
+}
+
+const TEAMS: Readonly<Record<TeamShape["team"], (shape: TeamShape) => Team>> = { subgroup, workgroup, lane, matrices };
 export const teamOf = (shape: TeamShape): Team => TEAMS[shape.team](shape);

@@ -19,6 +19,15 @@ export interface TileShape extends TeamShape {
   readonly headSize: number;
 }
 
+/** What a tile's text reads. */
+export interface TileOperands {
+  /** The format of activations. */
+  readonly format: ActivationFormat;
+  readonly loads: Readonly<Record<string, ActivationFormat>>;
+  /** Names of what it multiplies, rows and columns by where they start: each has a scale where matrices multiply it. */
+  readonly factors: readonly string[];
+}
+
 /** Invocations of a workgroup where subgroups cannot be used. */
 const WORKGROUP_LANES = 32;
 
@@ -56,9 +65,11 @@ export class AttentionTile {
   readonly shape: TileShape;
   /** The format of q, k, v and the result; gradients are f32. */
   readonly format: ActivationFormat;
+  /** The bindings that are read four numbers at a time, with their formats. */
+  readonly loads: Readonly<Record<string, ActivationFormat>>;
   /** Whether head rows are read as vec4f: their size, widths and first columns are multiples of 4. */
   readonly vectors: boolean;
-  /** Rows r of the tile, and the channels of a lane: four of each chunk. */
+  /** Rows r that a lane computes, and its channels: four of each chunk. */
   readonly rows: readonly number[];
   readonly chunks: readonly number[];
   /** Columns that all lanes own together. */
@@ -67,16 +78,17 @@ export class AttentionTile {
   /** Lanes that own channels; where a team has more, lanes of the same channels share the columns j in `accumulate`. */
   readonly #channelLanes: number;
 
-  constructor(shape: TileShape, format: ActivationFormat) {
+  constructor(shape: TileShape, operands: TileOperands) {
     this.shape = shape;
-    this.format = format;
-    const { headSize, lanes, rows, columns } = shape;
+    this.format = operands.format;
+    this.loads = operands.loads;
+    const { headSize, lanes } = shape;
     const fours = Math.ceil(headSize / 4);
     this.vectors = headSize % 4 === 0;
-    this.rows = range(rows);
-    this.chunks = range(Math.ceil(fours / lanes));
-    this.width = lanes * columns;
     this.team = teamOf(shape);
+    this.rows = range(this.team.computed);
+    this.width = this.team.width;
+    this.chunks = range(Math.ceil(headSize / (shape.team === "matrices" ? this.width : 4 * lanes)));
     this.#channelLanes = Math.min(lanes, 2 ** Math.ceil(Math.log2(fours)));
   }
 
@@ -92,15 +104,12 @@ export class AttentionTile {
 
   /**
    * Constants, types, functions and memory. `E` is an element of a binding, `UNIT` numbers long; `X` and `XU` are
-   * numbers and indices of a row in the columns of a lane. `loads` and `stores` are the bindings that are read and
-   * written four numbers at a time, with their formats.
+   * numbers and indices of a row in the columns of a lane. `stores` is the binding that is written four numbers at a
+   * time, with its format.
    */
-  declarations(
-    loads: Readonly<Record<string, ActivationFormat>>,
-    [stores, storedAs]: readonly [string, ActivationFormat],
-  ): string {
+  declarations([stores, storedAs]: readonly [string, ActivationFormat]): string {
     const { headSize, columns } = this.shape;
-    const loaders = Object.entries(loads).map(([name, format]) =>
+    const loaders = Object.entries(this.loads).map(([name, format]) =>
       this.vectors
         ? `fn ${name}Four(start: u32, d: u32) -> vec4f { return ${loadedActivation(format, `${name}[start + d / 4u]`, true)}; }`
         : `fn ${name}One(start: u32, d: u32) -> f32 { return select(0.0, ${loadedActivation(format, `${name}[start + min(d, ${headSize - 1}u)]`, false)}, d < ${headSize}u); }
@@ -214,7 +223,7 @@ ${this.team.declarations}
   /** `XU` of the lane's columns from `first`. */
   get columns(): string {
     const { columns } = this.shape;
-    const from = `lane * ${columns}u`;
+    const from = `${this.team.columnLane} * ${columns}u`;
     return columns === 1 ? from : `${from} + XU(${range(columns).join(", ")})`;
   }
 
@@ -260,6 +269,11 @@ for (var d = 0u; d < ${unknown(this.shape.headSize)}; d += 4u) {
   /** Declares `${sum}${chunk}x${r}` as zeros. */
   zeros(sum: string): string {
     return this.each((r) => this.chunks.map((chunk) => `var ${sum}${chunk}x${r}: vec4f;`).join(" "));
+  }
+
+  /** Multiplies the sums of row r by a number. */
+  scaled(sum: string, r: number, factor: string): string {
+    return this.chunks.map((chunk) => `${sum}${chunk}x${r} *= ${factor};`).join(" ");
   }
 
   /**

@@ -14,11 +14,14 @@
  *
  * A tile (`attention-tile.ts`) is some rows of one side, which walk the other side in tiles of columns from the first
  * that any of them sees, then from the next such one: none is visited that no row sees. The rows of a query tile are
- * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile.
+ * tokens times the heads of a group, which read the same keys, and so are the columns of a key tile. Large heads have
+ * tiles on subgroup matrices as candidates (`attention-matrix.ts`): the texts below are the same for these.
  */
+import { MatrixAttentionTile, type MatrixTileShape, matrixTileShapes } from "./attention-matrix.ts";
 import { component } from "./attention-team.ts";
-import { AttentionTile, type TileShape, tileShape, unknown } from "./attention-tile.ts";
+import { AttentionTile, type TileOperands, type TileShape, tileShape, unknown } from "./attention-tile.ts";
 import { type ActivationFormat, inFormats, type Kernel, kernel, type Values } from "./kernel.ts";
+import type { ProductFormat } from "./matmul-variant.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
 /** Widths and first columns must be multiples of 4 where the head size is; ours are, being whole heads. */
@@ -38,28 +41,81 @@ const FEW_ROWS = 32;
  */
 const FEW_TOKENS = 64;
 
+/** What the kernel of a format multiplies. */
+type Operands = (format: ActivationFormat) => Omit<TileOperands, "format">;
+
 /**
- * One kernel for each head size and kind of adapter, of activations in any format; one with few rows a tile beside it.
+ * One kernel for each head size and kind of adapter, of activations in any format; one with few rows a tile beside it,
+ * and tiles on matrices as candidates where rows see enough keys to fill them.
+ *
+ * @param products what f32 operands may be rounded to where matrices multiply them; default f32, which is nothing
  */
 function perHeadSize<B extends string, U extends string>(
+  operands: Operands,
   build: (tile: AttentionTile) => Kernel<B, U>,
-): (headSize: number, facts: AdapterFacts) => Kernel<B, U> {
+): (headSize: number, facts: AdapterFacts, products?: ProductFormat) => Kernel<B, U> {
   const built = new Map<string, Kernel<B, U>>();
-  const made = (shape: TileShape, format: ActivationFormat) => {
+  const made = (shape: TileShape | MatrixTileShape, format: ActivationFormat) => {
     const key = JSON.stringify([shape, format]);
-    const found = built.get(key) ?? build(new AttentionTile(shape, format));
+    const given = { format, ...operands(format) };
+    const tile = () => ("products" in shape ? new MatrixAttentionTile(shape, given) : new AttentionTile(shape, given));
+    const found = built.get(key) ?? build(tile());
     built.set(key, found);
     return found;
   };
-  return (headSize, facts) =>
+  return (headSize, facts, products = "f32") =>
     inFormats((format) => {
-      const many = made(tileShape(headSize, facts, false), format);
-      const few = made(tileShape(headSize, facts, true), format);
-      const candidates = ({ T = 0, S, groupSize = 1 }: Values) => [
-        T * groupSize <= FEW_ROWS || (T <= FEW_TOKENS && (S ?? T) !== T) ? few : many,
-      ];
-      return { ...many, candidates };
+      const many = tileShape(headSize, facts, false);
+      const few = tileShape(headSize, facts, true);
+      const onMatrices = matrixTileShapes(headSize, facts, products);
+      const candidates = (values: Values) => {
+        const { T = 0, S, groupSize = 1, keysPerRow = 0 } = values;
+        if (T * groupSize <= FEW_ROWS || (T <= FEW_TOKENS && (S ?? T) !== T)) return [made(few, format)];
+        const fitting = onMatrices.filter(({ matrices }) => keysPerRow >= matrices.width);
+        if (fitting.length === 0) return [made(many, format)];
+        const tuningClass = attentionClass(values, headSize, format);
+        return [
+          { ...made(many, format), variant: `${many.team}${many.rows}`, tuningClass },
+          ...fitting.map((shape) => ({
+            ...made(shape, format),
+            variant: `matrix${shape.rows}x${shape.matrices.width}`,
+            tuningClass,
+          })),
+        ];
+      };
+      return { ...made(many, format), candidates };
     });
+}
+
+/** What decides which tile is fastest: rows and the keys that each sees to the next power of two, and the heads. */
+function attentionClass({ T = 0, H = 0, groupSize = 1, keysPerRow = 0 }: Values, headSize: number, format: string) {
+  const power = (size: number) => 2 ** Math.ceil(Math.log2(Math.max(1, size)));
+  return `${power(T)} rows x ${power(keysPerRow)} keys, ${H}/${H / groupSize} heads of ${headSize} ${format}`;
+}
+
+/**
+ * Tokens of the sequences that stand in for a batch where tiles are timed: rows see as many keys as was said, on
+ * average.
+ */
+const trialLength = ({ T = 0, S = T, keysPerRow = 0 }: Values) =>
+  Math.max(1, Math.min(T, S, Math.round(2 * keysPerRow)));
+
+/** Ranges of such a batch, which may not be there yet when tiles are timed, and without keys all take no time. */
+function trialRanges(values: Values): Uint32Array<ArrayBuffer> {
+  const { T = 0, S = T } = values;
+  const length = trialLength(values);
+  const ranges = new Uint32Array(4 * T);
+  for (let row = 0; row < T; row++) {
+    const last = Math.min(row, S - 1);
+    ranges.set([0, 0, last - (last % length), last + 1], 4 * row);
+  }
+  return ranges;
+}
+
+function trialQueryEnd(values: Values): Uint32Array<ArrayBuffer> {
+  const { T = 0 } = values;
+  const length = trialLength(values);
+  return Uint32Array.from({ length: T }, (_, row) => Math.min(T, row - (row % length) + length));
 }
 
 /** Rows of a query tile are tokens times the heads of a group: `own` is the row, its token and head follow. */
@@ -80,32 +136,35 @@ const MASKED: f32 = -3.0e38;
 `;
 
 /** q [T, qWidth], k [S, kWidth], v [S, vWidth], ranges [T, 4] -> out [T, H D], logSumExp [T, H]. */
-export const attentionForward = perHeadSize((tile) => {
-  const { headSize } = tile.shape;
-  const { width, each, format, activationBytes, team } = tile;
-  return kernel({
-    name: "attentionForward",
-    read: {
-      q: tile.binding(format, "T, qWidth"),
-      k: tile.binding(format, "S, kWidth"),
-      v: tile.binding(format, "S, vWidth"),
-      ranges: "u32[T, 4] as vec4u",
-    },
-    write: { out: tile.binding(format, `T, H*${headSize}`), logSumExp: "f32[T, H]" },
-    uniforms: {
-      T: "u32",
-      S: "u32",
-      H: "u32",
-      groupSize: "u32",
-      qWidth: "u32",
-      kWidth: "u32",
-      vWidth: "u32",
-      ...OFFSETS,
-      ...KEYS,
-    },
-    enable: team.enable,
-    divisible: true,
-    wgsl: /* wgsl */ `${tile.declarations({ q: format, k: format, v: format }, ["out", format])}
+export const attentionForward = perHeadSize(
+  (format) => ({ loads: { q: format, k: format, v: format }, factors: ["query", "keys", "values", "p"] }),
+  (tile) => {
+    const { headSize } = tile.shape;
+    const { width, each, format, activationBytes, team } = tile;
+    return kernel({
+      name: "attentionForward",
+      read: {
+        q: tile.binding(format, "T, qWidth"),
+        k: tile.binding(format, "S, kWidth"),
+        v: tile.binding(format, "S, vWidth"),
+        ranges: "u32[T, 4] as vec4u",
+      },
+      write: { out: tile.binding(format, `T, H*${headSize}`), logSumExp: "f32[T, H]" },
+      uniforms: {
+        T: "u32",
+        S: "u32",
+        H: "u32",
+        groupSize: "u32",
+        qWidth: "u32",
+        kWidth: "u32",
+        vWidth: "u32",
+        ...OFFSETS,
+        ...KEYS,
+      },
+      enable: team.enable,
+      divisible: true,
+      trial: (values) => ({ ranges: trialRanges(values) }),
+      wgsl: /* wgsl */ `${tile.declarations(["out", format])}
 ${MASKS}
 // Where a key or value row starts; past the end the last one, whose score is then masked.
 fn keyAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.kWidth + u.kFrom) / UNIT + kvHead * HEAD; }
@@ -142,7 +201,7 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       highest${r} = next${r};
       let p${r}: X = exp(score${r} - next${r});
       weight${r} = weight${r} * shrink${r} + total(p${r});
-      ${tile.chunks.map((chunk) => `sum${chunk}x${r} *= shrink${r};`).join(" ")}`,
+      ${tile.scaled("sum", r, `shrink${r}`)}`,
       )}
       ${tile.accumulate("sum", "p", "v", "values")}
       key += ${width}u;
@@ -155,32 +214,39 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   ${tile.storeHeld("logSumExp", "result", "normalizer")}
 }
 ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
-    grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T * groupSize, H / groupSize),
-    cost: ({ T = 0, H = 0, keysPerRow = 0 }) => ({
-      flops: 4 * T * H * headSize * keysPerRow,
-      bytes: 4 * activationBytes * T * H * headSize,
-    }),
-  });
-});
+      grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T * groupSize, H / groupSize),
+      cost: ({ T = 0, H = 0, keysPerRow = 0 }) => ({
+        flops: 4 * T * H * headSize * keysPerRow,
+        bytes: 4 * activationBytes * T * H * headSize,
+      }),
+    });
+  },
+);
 
 /** -> dq (columns of dFused), delta [T, H] = dOut . out, which the other half of the backward pass needs. */
-export const attentionBackwardQuery = perHeadSize((tile) => {
-  const { headSize } = tile.shape;
-  const { width, each, format, activationBytes, team } = tile;
-  return kernel({
-    name: "attentionBackwardQuery",
-    read: {
-      fused: tile.binding(format, "T, width"),
-      out: tile.binding(format, `T, H*${headSize}`),
-      dOut: tile.binding("f32", `T, H*${headSize}`),
-      logSumExp: "f32[T, H]",
-      ranges: "u32[T, 4] as vec4u",
-    },
-    write: { dFused: tile.binding("f32", "T, width"), delta: "f32[T, H]" },
-    uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS, ...KEYS },
-    enable: team.enable,
-    divisible: true,
-    wgsl: /* wgsl */ `${tile.declarations({ fused: format, out: format, dOut: "f32" }, ["dFused", "f32"])}
+export const attentionBackwardQuery = perHeadSize(
+  (format) => ({
+    loads: { fused: format, out: format, dOut: "f32" },
+    factors: ["query", "gradient", "keys", "values", "dScore"],
+  }),
+  (tile) => {
+    const { headSize } = tile.shape;
+    const { width, each, format, activationBytes, team } = tile;
+    return kernel({
+      name: "attentionBackwardQuery",
+      read: {
+        fused: tile.binding(format, "T, width"),
+        out: tile.binding(format, `T, H*${headSize}`),
+        dOut: tile.binding("f32", `T, H*${headSize}`),
+        logSumExp: "f32[T, H]",
+        ranges: "u32[T, 4] as vec4u",
+      },
+      write: { dFused: tile.binding("f32", "T, width"), delta: "f32[T, H]" },
+      uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS, ...KEYS },
+      enable: team.enable,
+      divisible: true,
+      trial: (values) => ({ ranges: trialRanges(values) }),
+      wgsl: /* wgsl */ `${tile.declarations(["dFused", "f32"])}
 fn keyAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.kFrom) / UNIT + kvHead * HEAD; }
 fn valueAt(key: u32, kvHead: u32, end: u32) -> u32 { return (min(key, end - 1u) * u.width + u.vFrom) / UNIT + kvHead * HEAD; }
 ${team.attributes}
@@ -218,32 +284,39 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   ${tile.storeHeld("delta", "result", "rowDelta")}
 }
 ${tile.entry(QUERY_ROWS, "u.H / u.groupSize")}`,
-    grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T * groupSize, H / groupSize),
-    cost: ({ T = 0, H = 0, keysPerRow = 0 }) => ({
-      flops: 6 * T * H * headSize * keysPerRow,
-      bytes: (8 + 3 * activationBytes) * T * H * headSize,
-    }),
-  });
-});
+      grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T * groupSize, H / groupSize),
+      cost: ({ T = 0, H = 0, keysPerRow = 0 }) => ({
+        flops: 6 * T * H * headSize * keysPerRow,
+        bytes: (8 + 3 * activationBytes) * T * H * headSize,
+      }),
+    });
+  },
+);
 
 /** -> dk and dv (columns of dFused); each key row gathers from the query rows and heads that saw it. */
-export const attentionBackwardKeyValue = perHeadSize((tile) => {
-  const { headSize } = tile.shape;
-  const { width, each, format, activationBytes, team } = tile;
-  return kernel({
-    name: "attentionBackwardKeyValue",
-    read: {
-      fused: tile.binding(format, "T, width"),
-      dOut: tile.binding("f32", `T, H*${headSize}`),
-      logSumExp: "f32[T, H]",
-      delta: "f32[T, H]",
-      queryEnd: "u32[T]",
-    },
-    write: { dFused: tile.binding("f32", "T, width") },
-    uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS, ...KEYS },
-    enable: team.enable,
-    divisible: true,
-    wgsl: /* wgsl */ `${tile.declarations({ fused: format, dOut: "f32" }, ["dFused", "f32"])}
+export const attentionBackwardKeyValue = perHeadSize(
+  (format) => ({
+    loads: { fused: format, dOut: "f32" },
+    factors: ["keyAt", "valueAt", "queries", "gradients", "p", "dScore"],
+  }),
+  (tile) => {
+    const { headSize } = tile.shape;
+    const { width, each, format, activationBytes, team } = tile;
+    return kernel({
+      name: "attentionBackwardKeyValue",
+      read: {
+        fused: tile.binding(format, "T, width"),
+        dOut: tile.binding("f32", `T, H*${headSize}`),
+        logSumExp: "f32[T, H]",
+        delta: "f32[T, H]",
+        queryEnd: "u32[T]",
+      },
+      write: { dFused: tile.binding("f32", "T, width") },
+      uniforms: { T: "u32", H: "u32", groupSize: "u32", width: "u32", ...OFFSETS, ...KEYS },
+      enable: team.enable,
+      divisible: true,
+      trial: (values) => ({ queryEnd: trialQueryEnd(values) }),
+      wgsl: /* wgsl */ `${tile.declarations(["dFused", "f32"])}
 fn queryAt(token: u32, head: u32, end: u32) -> u32 { return (min(token, end - 1u) * u.width + u.qFrom) / UNIT + head * HEAD; }
 fn resultAt(token: u32, head: u32, end: u32) -> u32 { return min(token, end - 1u) * u.H + head; }
 ${team.attributes}
@@ -292,10 +365,11 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
   ${tile.store("dValue", "valueAt", (_, sum) => sum)}
 }
 ${tile.entry("u.T", "u.H / u.groupSize")}`,
-    grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T, H / groupSize),
-    cost: ({ T = 0, H = 0, keysPerRow = 0 }) => ({
-      flops: 8 * T * H * headSize * keysPerRow,
-      bytes: (12 + 2 * activationBytes) * T * H * headSize,
-    }),
-  });
-});
+      grid: ({ T = 0, H = 0, groupSize = 1 }) => tile.grid(T, H / groupSize),
+      cost: ({ T = 0, H = 0, keysPerRow = 0 }) => ({
+        flops: 8 * T * H * headSize * keysPerRow,
+        bytes: (12 + 2 * activationBytes) * T * H * headSize,
+      }),
+    });
+  },
+);

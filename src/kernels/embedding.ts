@@ -8,7 +8,7 @@
  * WGSL has no f32 atomics, and an order left to the hardware would not be repeatable: the host sorts the rows by id
  * into buckets, and one invocation owns one (bucket, channel).
  */
-import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
+import { type Kernel, kernel, type WeightFormat } from "./kernel.ts";
 import { storedBinding, storedBytes, storedElement, storedFunctions, storedVector } from "./stored.ts";
 import { inVectors, rowElements, rowElementsGrid } from "./wgsl.ts";
 
@@ -19,13 +19,13 @@ export const NO_ROW = 0xffffffff;
  * y[n] = table[rows[n] - firstRow], or zeros where that is no row of the table (as NO_ROW never is); with `accumulate`,
  * added to y[n]. A table that is too large for one binding is read window by window, from its row `firstRow` on.
  */
-export function gatherRows(format: StoredFormat = "f32"): GatherKernel {
+export function gatherRows(format: WeightFormat = "f32"): GatherKernel {
   return gatherKernels[format];
 }
 
 type GatherKernel = Kernel<"table" | "rows" | "y", "N" | "V" | "C" | "firstRow" | "accumulate">;
 
-const gatherKernel = (format: StoredFormat): GatherKernel =>
+const gatherKernel = (format: WeightFormat): GatherKernel =>
   inVectors(
     ({ C }) => [C],
     ({ count, view, wgsl }) =>
@@ -34,7 +34,7 @@ const gatherKernel = (format: StoredFormat): GatherKernel =>
         read: { table: storedBinding(format, "V, C", count === 4), rows: "u32[N]" },
         write: { y: `f32[N, C]${view}` },
         uniforms: { N: "u32", V: "u32", C: "u32", firstRow: "u32", accumulate: "u32" },
-        wgsl: /* wgsl */ `${wgsl}${storedFunctions(format)}
+        wgsl: /* wgsl */ `${wgsl}${storedFunctions(format, "table")}
 fn element(n: u32, column: u32) {
   let width = u.C / LANES;
   let row = rows[n] - u.firstRow;
@@ -53,7 +53,13 @@ ${rowElements("u.N", "u.C / LANES")}`,
       }),
   );
 
-const gatherKernels = { f32: gatherKernel("f32"), f16: gatherKernel("f16"), bf16: gatherKernel("bf16") } as const;
+const gatherKernels: Readonly<Record<WeightFormat, GatherKernel>> = {
+  f32: gatherKernel("f32"),
+  f16: gatherKernel("f16"),
+  bf16: gatherKernel("bf16"),
+  nf4: gatherKernel("nf4"),
+  int8: gatherKernel("int8"),
+};
 
 /** y[rows[n]] = x[n] for every n whose rows[n] is a row of y. Rows must not repeat. */
 export const scatterRows = inVectors(

@@ -7,18 +7,40 @@
  * fill the uniforms of the same name. `"f32[T, C] as vec4f"` lets the WGSL see the same bytes as vectors.
  */
 
-/** The formats of weights in memory; arithmetic is always f32. */
+/** The number formats of tensors in memory and in files; arithmetic is always f32. */
 export type StoredFormat = "f32" | "f16" | "bf16";
+
+/**
+ * Formats of frozen matrices whose numbers are small codes, each times the scale of its block:
+ *
+ *   nf4    codes of 4 bits into a table, the first of two in the upper half of a byte; scales are f32 (QLoRA, Dettmers
+ *          et al. 2023; the bytes of bitsandbytes)
+ *   int8   codes are i8; scales are f16 (the numbers of ggml's q8_0, codes and scales apart)
+ */
+export type QuantizedFormat = "nf4" | "int8";
+
+/** What a matrix of weights may be stored as. */
+export type WeightFormat = StoredFormat | QuantizedFormat;
+
+/** Bits of a code, numbers of a block, which follow one another in the whole matrix, and the format of scales. */
+export const QUANTIZED = {
+  nf4: { bits: 4, block: 64, scales: "f32" },
+  int8: { bits: 8, block: 32, scales: "f16" },
+} as const satisfies Readonly<Record<QuantizedFormat, unknown>>;
+
+export function isQuantized(format: ElementType): format is QuantizedFormat {
+  return format in QUANTIZED;
+}
 
 /** The formats of a pass's activations in memory; arithmetic is always f32. */
 export type ActivationFormat = "f32" | "f16";
 
 /**
- * f16 and bf16 are packed in pairs, the lower half of a 32-bit word first. WGSL sees words (`stored.ts` unpacks), or,
- * where a binding is declared `as f16` or `as vec4h`, numbers of its own type f16, for which the adapter needs
- * `shader-f16`.
+ * f16, bf16 and quantised codes are packed, the lowest part of a 32-bit word first. WGSL sees words (`stored.ts`
+ * unpacks), or, where a binding is declared `as f16` or `as vec4h`, numbers of its own type f16, for which the adapter
+ * needs `shader-f16`.
  */
-export type ElementType = StoredFormat | "u32" | "i32";
+export type ElementType = WeightFormat | "u32" | "i32";
 
 /** The types that WGSL has without a feature: what a uniform may be. */
 export type UniformType = "f32" | "u32" | "i32";
@@ -48,7 +70,12 @@ export interface Binding {
   readonly dimensions: readonly (readonly (string | number)[])[];
   /** The element type that the WGSL sees. */
   readonly view: string;
+  /** The quantised binding whose scales these are: they come with its tensor and have no argument of their own. */
+  readonly scalesOf?: string;
 }
+
+/** The name of the binding that holds the scales of a quantised one. */
+export const scalesName = (binding: string): string => `${binding}Scales`;
 
 export interface Kernel<B extends string = string, U extends string = string> {
   readonly name: string;
@@ -65,15 +92,25 @@ export interface Kernel<B extends string = string, U extends string = string> {
    * the kernel is its own only candidate.
    */
   candidates?(values: Values): readonly Kernel<B, U>[];
+  /**
+   * Contents of bindings, by name, where these decide how long the kernel takes: candidates are timed with them, since
+   * the run's own are not there yet or are those of another batch.
+   */
+  readonly trial?: ((values: Values) => TrialContents) | undefined;
   /** The same kernel for activations in other formats: a dispatch takes the one that its tensors fit. */
   readonly formats?: readonly Kernel<B, U>[];
   /** Names this candidate among those that it competes with. */
   readonly variant?: string;
   /** Where several candidates compete: what of the values decides which is fastest. */
   readonly tuningClass?: string;
+  /** The work by which it is judged whether they are worth a measurement, where it is not that of the dispatch. */
+  readonly tuningFlops?: number | undefined;
   /** Only carries the names for the type checker. */
   readonly bindingNames?: B;
 }
+
+/** Contents of some bindings: integers of 32 bits. */
+export type TrialContents = Readonly<Record<string, Uint32Array<ArrayBuffer>>>;
 
 /** Tensors for every binding, numbers for the uniforms that no shape determines. */
 export type KernelArguments<T extends Shaped, B extends string, U extends string> = { readonly [K in B]: T } & {
@@ -94,6 +131,7 @@ export interface KernelSource<R extends string, W extends string, U extends stri
    * one or two dimensions may be dispatched in pieces. For kernels whose work grows with the product of several sizes.
    */
   readonly divisible?: boolean;
+  readonly trial?: (values: Values) => TrialContents;
   /** The body: functions and an entry point named `main`; uniforms are members of `u`. */
   readonly wgsl: string;
   readonly grid: (values: Values) => Grid;
@@ -107,8 +145,9 @@ export interface KernelSource<R extends string, W extends string, U extends stri
 export function oneOf<B extends string, U extends string>(
   kernels: readonly { readonly variant: string; readonly kernel: Kernel<B, U> }[],
   tuningClass: string,
+  tuningFlops?: number,
 ): Kernel<B, U> {
-  const named = kernels.map(({ variant, kernel: one }) => ({ ...one, variant, tuningClass }));
+  const named = kernels.map(({ variant, kernel: one }) => ({ ...one, variant, tuningClass, tuningFlops }));
   const [first] = named;
   if (first === undefined) throw new Error("a kernel without candidates");
   return named.length === 1 ? first : { ...first, candidates: () => named };
@@ -127,7 +166,9 @@ export function fittingFormat<B extends string, U extends string>(
   args: Readonly<Record<string, unknown>>,
 ): Kernel<B, U> {
   const fits = ({ bindings }: Kernel) =>
-    bindings.every(({ name, dtype }) => (args[name] as Shaped | undefined)?.dtype === dtype);
+    bindings.every(
+      ({ name, dtype, scalesOf }) => scalesOf !== undefined || (args[name] as Shaped | undefined)?.dtype === dtype,
+    );
   return target.formats?.find(fits) ?? target;
 }
 
@@ -142,7 +183,9 @@ export function kernel<R extends string, W extends string, U extends string>(
   source: KernelSource<R, W, U>,
 ): Kernel<R | W, U> {
   const bindings = [
-    ...Object.entries<string>(source.read).map(([name, text]) => parseBinding(source.name, name, text, "read")),
+    ...Object.entries<string>(source.read).flatMap(([name, text]) =>
+      withScales(parseBinding(source.name, name, text, "read")),
+    ),
     ...Object.entries<string>(source.write).map(([name, text]) => parseBinding(source.name, name, text, "readWrite")),
   ];
   if (bindings.length > MAX_STORAGE_BINDINGS) {
@@ -169,6 +212,7 @@ export function kernel<R extends string, W extends string, U extends string>(
     bindings,
     uniforms,
     divisible: source.divisible,
+    trial: source.trial,
     wgsl: `${header.join("\n")}\n\n${indented(source.wgsl)}\n`,
     grid: source.grid,
     cost: source.cost,
@@ -193,8 +237,17 @@ function indented(wgsl: string): string {
   return lines.join("\n").trimEnd();
 }
 
+/** A binding, and that of its scales where it is quantised. */
+function withScales(binding: Binding): Binding[] {
+  if (!isQuantized(binding.dtype)) return [binding];
+  const { scales: dtype } = QUANTIZED[binding.dtype];
+  const view = dtype === "f32" ? "f32" : "u32";
+  const scales = { name: scalesName(binding.name), dtype, view, dimensions: [], scalesOf: binding.name };
+  return [binding, { ...scales, access: "read" }];
+}
+
 function parseBinding(kernelName: string, name: string, text: string, access: Binding["access"]): Binding {
-  const match = /^(f32|u32|i32|f16|bf16)\[([^\]]*)\](?: as (\w+))?$/.exec(text.trim());
+  const match = /^(f32|u32|i32|f16|bf16|nf4|int8)\[([^\]]*)\](?: as (\w+))?$/.exec(text.trim());
   if (!match) throw new Error(`${kernelName}: binding ${name}: cannot parse ${JSON.stringify(text)}`);
   const [, dtype = "", inside = "", view] = match;
   const dimensions = inside.split(",").map((dimension) =>
@@ -208,7 +261,7 @@ function parseBinding(kernelName: string, name: string, text: string, access: Bi
     access,
     dtype: dtype as ElementType,
     dimensions,
-    view: view ?? (dtype === "f16" || dtype === "bf16" ? "u32" : dtype),
+    view: view ?? (["f32", "i32"].includes(dtype) ? dtype : "u32"),
   };
 }
 
@@ -223,6 +276,7 @@ export function resolveValues(target: Kernel, args: Readonly<Record<string, unkn
     if (typeof value === "number") values[name] = value;
   }
   for (const binding of target.bindings) {
+    if (binding.scalesOf !== undefined) continue;
     const tensor = args[binding.name] as Shaped | undefined;
     if (tensor === undefined) throw new Error(`${target.name}: no tensor for ${binding.name}`);
     if (tensor.dtype !== binding.dtype) {

@@ -12,7 +12,7 @@
  * given one coefficient per sequence, recomputes the logits of one window of the vocabulary at a time into dLogits of
  * that window, and two ordinary matmuls follow (`matmul`). The caller walks the windows.
  */
-import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
+import { type Kernel, kernel, type WeightFormat } from "./kernel.ts";
 import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
 import { MATMUL_UNIFORMS, type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
@@ -40,15 +40,18 @@ const gradientCache = new Map<string, GradientKernel>();
  * Pass 1 over one window of the table: a = hidden [M, K], b = table rows [windowStart, windowStart + N). Writes
  * partials [splits, M, 2] = (maximum, sum of exp(logit - maximum)) for its splits from `firstSplit` on, each of
  * `splitColumns` tokens, and the target's logit where the target lies in the window.
+ *
+ * @param vocabulary rows of the whole table, by which its tile is chosen
  */
 export function logSoftmaxGatherForward(
   M: number,
   N: number,
   K: number,
   facts: AdapterFacts,
-  format: StoredFormat = "f32",
+  format: WeightFormat = "f32",
+  vocabulary = N,
 ): ForwardKernel {
-  return tiledKernel("NT", { M, N, K }, facts, { format }, forwardCache, buildForward);
+  return tiledKernel("NT", { M, N, K }, facts, { format, whole: { M, N: vocabulary, K } }, forwardCache, buildForward);
 }
 
 function buildForward(variant: MatmulVariant): ForwardKernel {
@@ -180,7 +183,7 @@ export function logSoftmaxGatherGradient(
   N: number,
   K: number,
   facts: AdapterFacts,
-  format: StoredFormat = "f32",
+  format: WeightFormat = "f32",
 ): GradientKernel {
   return tiledKernel("NT", { M, N, K }, facts, { format }, gradientCache, buildGradient);
 }

@@ -10,7 +10,7 @@
  * run without these metrics does not pay for them, and training runs the same text with and without, so that asking for
  * metrics cannot change its bits. The [tokens, vocabulary] matrix never exists here either.
  */
-import { type Kernel, kernel, type StoredFormat } from "./kernel.ts";
+import { type Kernel, kernel, type WeightFormat } from "./kernel.ts";
 import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
 import { matmulTile } from "./matmul-tile.ts";
 import { type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
@@ -29,7 +29,7 @@ export function logitStatistics(
   N: number,
   K: number,
   facts: AdapterFacts,
-  format: StoredFormat = "f32",
+  format: WeightFormat = "f32",
 ): StatisticsKernel {
   return tiledKernel("NT", { M, N, K }, facts, { format }, cache, buildStatistics);
 }

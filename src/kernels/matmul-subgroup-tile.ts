@@ -66,8 +66,8 @@ function rowsAcrossK(rows: number, variant: MatmulVariant, first = "firstRow", f
 
 /**
  * One subgroup, which hands the vectors of its rows of A from lane to lane; or `slices` of them, each with every
- * `slices`-th step along k, whose sums are added at the end. With several `fours` of columns a lane, a vector of A that was
- * loaded serves more of them.
+ * `slices`-th step along k, whose sums are added at the end. With several `fours` of columns a lane, a vector of A that
+ * was loaded serves more of them.
  */
 export function subgroupTile(
   variant: MatmulVariant,
@@ -79,7 +79,8 @@ export function subgroupTile(
   const rows = across ? Math.min(wantedRows, 4 * lanes) : wantedRows;
   const { setup, loads, products } = (across ? rowsAcrossK : rowsAlongK)(rows, variant, "firstRow", fours);
   const split = slices > 1;
-  const shifted = variant.loadsB === "shifted" && !split; // slices may not hand over within the loop
+  // Slices may not hand over within the loop, and one lane alone may not look codes up.
+  const shifted = variant.loadsB === "shifted" && !split && variant.format !== "nf4";
   const readB = (line: string, column: string) =>
     shifted ? `readBOfLane(${line}, ${column}, lane)` : `readB(${line}, ${column})`;
   const loadsB = range(fours).flatMap((four) => {
@@ -117,8 +118,8 @@ fn columnsSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
 
 /**
  * Several subgroups, one above the other, each with its own rows of A, which share the columns of B through workgroup
- * memory: four of 16 rows read 0.33 times the bytes of a single one at 32 lanes, and half at 8. A's rows are never moved by
- * whole vectors beyond K, so it takes aligned operands only.
+ * memory: four of 16 rows read 0.33 times the bytes of a single one at 32 lanes, and half at 8. A's rows are never
+ * moved by whole vectors beyond K, so it takes aligned operands only.
  */
 export function sharingTile(variant: MatmulVariant, rows: number, subgroups: number): MatmulTile {
   const lanes = variant.subgroupSize;

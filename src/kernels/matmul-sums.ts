@@ -1,6 +1,6 @@
 /**
- * What all tiles of a matmul share: the WGSL that they give to an epilogue, how it walks their sums, and the products of
- * four steps along k. No tile is here; these are in `matmul-row-tile.ts`, `matmul-subgroup-tile.ts` and
+ * What all tiles of a matmul share: the WGSL that they give to an epilogue, how it walks their sums, and the products
+ * of four steps along k. No tile is here; these are in `matmul-row-tile.ts`, `matmul-subgroup-tile.ts` and
  * `matmul-workgroup-tile.ts`.
  */
 import type { MatmulLayout, MatmulVariant } from "./matmul-variant.ts";
@@ -8,10 +8,10 @@ import { COMPONENTS, range, unknownCount } from "./wgsl.ts";
 
 /**
  * A tile of a matmul in registers: WGSL on which other kernels build their own epilogue. The entry point has the
- * parameters `group` and `lane` and declares `firstRow` and `firstColumn`. `setup` declares `ownFirst`, the first of the
- * invocation's `ownRows` rows, which are `rowStep` apart; `matmul` declares `column` and, row by row, `sum0`, `sum1` and so on, each a vec4f: the
- * columns `column` to `column + 3`, and those of the row's further fours. M, N, K, aWidth and aFrom are members of the
- * uniforms.
+ * parameters `group` and `lane` and declares `firstRow` and `firstColumn`. `setup` declares `ownFirst`, the first of
+ * the invocation's `ownRows` rows, which are `rowStep` apart; `matmul` declares `column` and, row by row, `sum0`,
+ * `sum1` and so on, each a vec4f: the columns `column` to `column + 3`, and those of the row's further fours. M, N, K,
+ * aWidth and aFrom are members of the uniforms.
  */
 export interface MatmulTile {
   readonly enable: readonly string[];
@@ -62,8 +62,8 @@ export const addProducts = (sum: string, b = "b") =>
   `${sum} = fma(a.xxxx, ${b}0, fma(a.yyyy, ${b}1, fma(a.zzzz, ${b}2, fma(a.wwww, ${b}3, ${sum}))));`;
 
 /**
- * Declares the sums of `rows` rows, each of `fours` fours of columns `step` apart: zeros, or, where the result continues
- * one, what `before(row, column)` gives.
+ * Declares the sums of `rows` rows, each of `fours` fours of columns `step` apart: zeros, or, where the result
+ * continues one, what `before(row, column)` gives.
  */
 export const declareSums = ({ continues }: MatmulVariant, rows: number, fours = 1, step = 0) =>
   range(rows * fours)
@@ -74,9 +74,9 @@ export const declareSums = ({ continues }: MatmulVariant, rows: number, fours = 
     .join("\n");
 
 /**
- * After `matmul`, a loop over the invocation's rows that exist, for an epilogue in terms of `row`, `column` and the sums
- * `value` of four columns. The sums leave their registers once for it; compilers do not know how often it runs, so that
- * none unrolls it: on lavapipe the branches of 16 epilogues took 2.5 of 2.8 s to compile.
+ * After `matmul`, a loop over the invocation's rows that exist, for an epilogue in terms of `row`, `column` and the
+ * sums `value` of four columns. The sums leave their registers once for it; compilers do not know how often it runs, so
+ * that none unrolls it: on lavapipe the branches of 16 epilogues took 2.5 of 2.8 s to compile.
  */
 export function eachRow({ ownRows, rowStep, ownFours, fourStep }: MatmulTile, body: string): string {
   const count = ownRows * ownFours;

@@ -1,14 +1,15 @@
 /**
- * A tile of a matmul, the body that the matmul and the language-model head share: the ways in which a workgroup computes
- * its part of op(A) op(B), and the grid of workgroups over a result. Not an epilogue: the caller decides what becomes of
- * the sums. Sums are f32, over k in an order fixed by the shapes.
+ * A tile of a matmul, the body that the matmul and the language-model head share: the ways in which a workgroup
+ * computes its part of op(A) op(B), and the grid of workgroups over a result. Not an epilogue: the caller decides what
+ * becomes of the sums. Sums are f32, over k in an order fixed by the shapes.
  */
 import { matrixTile } from "./matmul-matrix-tile.ts";
 import { columnTile, rowTile } from "./matmul-row-tile.ts";
 import { sharingTile, subgroupTile } from "./matmul-subgroup-tile.ts";
 import type { MatmulTile } from "./matmul-sums.ts";
-import type { MatmulVariant } from "./matmul-variant.ts";
+import { type MatmulVariant, tableLookup } from "./matmul-variant.ts";
 import { registerTile, workgroupTile } from "./matmul-workgroup-tile.ts";
+import { nf4Setup } from "./stored-nf4.ts";
 
 export { eachRow, type MatmulTile } from "./matmul-sums.ts";
 
@@ -31,8 +32,19 @@ export function tileGrid({ layout }: MatmulVariant, tile: MatmulTile, M: number,
   return rowsFirst ? [rows, columns] : [columns, rows];
 }
 
-/** The tile of a variant, by the numbers in its name. */
+/** The tile of a variant, which begins with what its format of B needs. */
 export function matmulTile(variant: MatmulVariant): MatmulTile {
+  const tile = tileOf(variant);
+  if (variant.format !== "nf4") return tile;
+  const lookup = tableLookup(variant);
+  const builtin = typeof lookup === "object" ? "subgroup_invocation_id" : "local_invocation_index";
+  const [, known] = new RegExp(`${builtin}\\) (\\w+)`).exec(tile.parameters) ?? [];
+  const parameters = known === undefined ? `${tile.parameters}, @builtin(${builtin}) tablePlace: u32` : tile.parameters;
+  return { ...tile, parameters, setup: `${nf4Setup(lookup, known ?? "tablePlace", tile.groupSize)}\n  ${tile.setup}` };
+}
+
+/** By the numbers in its name. */
+function tileOf(variant: MatmulVariant): MatmulTile {
   const [kind = "", ...sizes] = variant.tile.split(/(?<=[a-z])(?=\d)|(?<=\d)(?=[a-z])/);
   const [rows = 0, other = 1] = sizes.filter((_, i) => i % 2 === 0).map(Number);
   if (kind === "workgroup") return workgroupTile(variant, rows, other);

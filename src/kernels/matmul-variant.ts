@@ -2,7 +2,7 @@
  * What a kernel that computes a matmul depends on: its layout, how its operands are stored and loaded, and the tile by
  * which a workgroup shares the work (`matmul-tile.ts`), of which several are candidates. No tile's text is here.
  */
-import { type ActivationFormat, type Kernel, oneOf, type StoredFormat } from "./kernel.ts";
+import { type ActivationFormat, type Kernel, oneOf, type WeightFormat } from "./kernel.ts";
 import {
   activationBinding,
   loadedActivation,
@@ -11,6 +11,7 @@ import {
   storedFunctions,
   storedVector,
 } from "./stored.ts";
+import type { TableLookup } from "./stored-nf4.ts";
 import type { AdapterFacts, MatrixFacts } from "./wgsl.ts";
 
 export type MatmulLayout = "NN" | "NT" | "TN";
@@ -27,11 +28,13 @@ export type ProductFormat = "f32" | "f16";
 /** What a matmul kernel depends on beside its layout and shape. */
 export interface MatmulOperands {
   /** Format of B; default f32. */
-  readonly format?: StoredFormat;
+  readonly format?: WeightFormat;
   /** Formats of A and of the result; default f32. */
   readonly aFormat?: ActivationFormat;
   readonly outFormat?: ActivationFormat;
-  /** f16 lets matrices round operands to it, where f32 (default) has them multiply in parts. Sums are f32 either way. */
+  /**
+   * f16 lets matrices round operands to it, where f32 (default) has them multiply in parts. Sums are f32 either way.
+   */
   readonly products?: ProductFormat;
   /**
    * A and the result may be column ranges of wider matrices: their widths and first columns. Default: whole matrices.
@@ -45,6 +48,13 @@ export interface MatmulOperands {
    * the bits of one over all of it; parts are multiples of 64 long, but the last. For f32 results. Default false.
    */
   readonly continues?: boolean;
+  /** Other products continue these sums, so that only tiles that can continue some are candidates. Default false. */
+  readonly continued?: boolean;
+  /**
+   * The product of which this one computes a part, over a window of one operand: tile and candidates are those of the
+   * whole, so that a part has the same however large the windows are. Default: it is the whole.
+   */
+  readonly whole?: MatmulShape | undefined;
 }
 
 /** The matrices of a text, and in how many parts each operand is multiplied. */
@@ -72,7 +82,7 @@ export interface MatmulVariant {
   readonly subgroupSize: number;
   readonly software: boolean;
   /** Format of B. */
-  readonly format: StoredFormat;
+  readonly format: WeightFormat;
   /** Formats of A and of the result. */
   readonly aFormat: ActivationFormat;
   readonly outFormat: ActivationFormat;
@@ -85,19 +95,20 @@ export interface MatmulVariant {
 /**
  * How a workgroup shares the work:
  *
- *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, the others take them from it (`ofLane`),
- *                and every lane multiplies them with its own four columns of B; no workgroup memory, no barrier
+ *   subgroupR    one subgroup, R rows: each lane loads vec4s of A for its own rows, the others take them from it
+ *                (`ofLane`), and every lane multiplies them with its own four columns of B; no workgroup memory, no
+ *                barrier
  *   subgroupRwF  the same with F fours of columns a lane, for which it loads A once
  *   subgroupRkS  the same by S subgroups, each with every S-th step along k, whose sums are added at the end through
  *                workgroup memory (split-K): for matmuls of few tiles, which would leave cores of a GPU idle
  *   subgroupRxS  S subgroups one above the other, each as subgroupR, which share B through workgroup memory: at 16 x 4
  *                half or less of the bytes from memory; each row of A is still handed round within its subgroup
  *   workgroupRxC R rows by C columns, operands in workgroup memory, 8 rows by 8 columns an invocation in registers
- *   registersR   R rows, every invocation with up to 16 by 8 columns, for which it loads all that it needs: where caches
- *                do the sharing
+ *   registersR   R rows, every invocation with up to 16 by 8 columns, for which it loads all that it needs: where
+ *                caches do the sharing
  *   matrixRxC    R rows by C columns on subgroup matrices, by one subgroup (16 x 16) or two by two
- *   rowC         one row by C columns, in NT: lanes take fours along k in turn, so that a workgroup reads a few rows of B
- *                from their beginning to their end, and add up their sums at the end
+ *   rowC         one row by C columns, in NT: lanes take fours along k in turn, so that a workgroup reads a few rows of
+ *                B from their beginning to their end, and add up their sums at the end
  *   columnC      one row by C columns a lane, in NT: every lane reads rows of B of its own
  */
 export type TileName =
@@ -116,9 +127,14 @@ const SPLIT_MOST_TILES = 256;
 const SPLIT_LEAST_K = 128;
 /** The default of adapters without subgroups that are no software, then tiles which read less but leave more idle. */
 const WORKGROUP_TILES = ["workgroup64x64", "workgroup128x64", "workgroup128x128"] as const;
-/** The most columns of which a GPU's subgroup takes four: the grid of fewer would leave it idle, that of more is too long. */
+/**
+ * The most columns of which a GPU's subgroup takes four: the grid of fewer would leave it idle, that of more is too
+ * long.
+ */
 const ROW4_MOST_COLUMNS = 2 ** 14;
-/** Columns from which on software adapters a tile of 16 rows takes twice as many: fewer tiles would leave cores idle. */
+/**
+ * Columns from which on software adapters a tile of 16 rows takes twice as many: fewer tiles would leave cores idle.
+ */
 const WIDE_LEAST_COLUMNS = 512;
 /** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
 const SPLIT_MOST_LANES = 32;
@@ -127,10 +143,11 @@ const SPLIT_MOST_LANES = 32;
 export const MATMUL_UNIFORMS = { M: "u32", N: "u32", K: "u32", aWidth: "u32", aFrom: "u32" } as const;
 
 /** Lanes of subgroups among which a matrix's rows of four columns are shared out evenly. */
-const MATRIX_LANES = [8, 16, 32, 64];
+export const MATRIX_LANES = [8, 16, 32, 64];
 
 /**
- * Tiles on matrices, none where there are few rows. A software adapter's matrices are loops over their elements, for tests.
+ * Tiles on matrices, none where there are few rows. A software adapter's matrices are loops over their elements, for
+ * tests.
  */
 function matrixTiles({ M, N }: MatmulShape, { matrices, subgroupSize, software }: AdapterFacts): TileName[] {
   if (matrices === undefined || !MATRIX_LANES.includes(subgroupSize)) return [];
@@ -190,7 +207,8 @@ function arithmeticTiles(
 /**
  * The kernel that `build` makes for a matmul of this shape with the default tile; the other tiles are its candidates.
  * Aligned vectors wherever the contiguous axes allow them; where they do not, there is one tile only, since such sizes
- * are rare in models: without subgroups the one with the fewest loads, each of which compiles to branches for every number.
+ * are rare in models: without subgroups the one with the fewest loads, each of which compiles to branches for every
+ * number.
  *
  * @param cache kernels made before, by variant
  */
@@ -202,13 +220,15 @@ export function tiledKernel<B extends string, U extends string>(
   cache: Map<string, Kernel<B, U>>,
   build: (variant: MatmulVariant) => Kernel<B, U>,
 ): Kernel<B, U> {
-  const [first, ...others] = tileNames(layout, shape, facts);
+  const { whole = shape, continued = false } = operands;
+  const [first, ...others] = tileNames(layout, whole, facts);
   const variant = matmulVariant(layout, shape, facts, first, operands);
-  const aligned = variant.loadsA === "aligned" && variant.loadsB === "aligned" && variant.vectorStores;
+  const { loadsA, loadsB, vectorStores } = matmulVariant(layout, whole, facts, first, operands);
+  const aligned = loadsA === "aligned" && loadsB === "aligned" && vectorStores;
   const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;
   const matrix = facts.matrices && matrixParts(facts.matrices, variant, operands.products);
-  const possible = aligned ? [first, ...others] : [unaligned, ...matrixTiles(shape, facts)];
-  const tiles = variant.continues ? possible.filter(canContinue) : possible;
+  const possible = aligned ? [first, ...others] : [unaligned, ...matrixTiles(whole, facts)];
+  const tiles = variant.continues || continued ? possible.filter(canContinue) : possible;
   const kernels = tiles.map((tile) => {
     const own = tile.startsWith("matrix") ? { ...variant, tile, matrix } : { ...variant, tile };
     const key = JSON.stringify(own);
@@ -216,25 +236,32 @@ export function tiledKernel<B extends string, U extends string>(
     cache.set(key, known);
     return { variant: tile, kernel: known };
   });
-  return oneOf(kernels, matmulClass(shape, variant.format));
+  return oneOf(kernels, matmulClass(whole, variant.format), 2 * whole.M * whole.N * whole.K);
 }
 
-/** Of several slices along k no sum can be continued: they are added at the end. Matrices scale what they sum, and add in an order of their own. */
+/**
+ * Of several slices along k no sum can be continued: they are added at the end. Matrices scale what they sum, and add
+ * in an order of their own.
+ */
 const canContinue = (tile: TileName) => !tile.endsWith("k4") && !tile.startsWith("matrix");
 
-/** An f32 is multiplied in two parts of f16, unless it may be rounded; numbers that are stored in 16 bits are one. */
+/**
+ * An f32, and a quantised number, which is one once it is unpacked, is multiplied in two parts of f16, unless it may be
+ * rounded; numbers that are stored in 16 bits are one.
+ */
 function matrixParts(
   matrices: MatrixFacts,
   { aFormat, format }: MatmulVariant,
   products: ProductFormat = "f32",
 ): MatrixParts {
-  const parts = (stored: StoredFormat) =>
-    matrices.component === "f16" && products === "f32" && stored === "f32" ? 2 : 1;
+  const halves: readonly WeightFormat[] = ["f16", "bf16"];
+  const parts = (stored: WeightFormat) =>
+    matrices.component === "f16" && products === "f32" && !halves.includes(stored) ? 2 : 1;
   return { ...matrices, aParts: parts(aFormat), bParts: parts(format) };
 }
 
 /** What decides which tile is fastest: the format of B, and each size to the next power of two. */
-function matmulClass({ M, N, K }: MatmulShape, format: StoredFormat): string {
+function matmulClass({ M, N, K }: MatmulShape, format: WeightFormat): string {
   const power = (size: number) => 2 ** Math.ceil(Math.log2(Math.max(1, size)));
   return `${power(M)} x ${power(N)} x ${power(K)} ${format}`;
 }
@@ -314,7 +341,16 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
     }),
   ];
   const shifted = loadsA === "shifted" || loadsB === "shifted" ? SHIFTED_FOUR : "";
-  return storedFunctions(format) + shifted + loads.join("\n");
+  return storedFunctions(format, "b", tableLookup(variant)) + shifted + loads.join("\n");
+}
+
+/**
+ * How a tile looks up codes of B. Loads cost most on software adapters, where an exchange between lanes is one
+ * instruction; a GPU's lanes exchange A already.
+ */
+export function tableLookup({ software, subgroupSize, tile }: MatmulVariant): TableLookup {
+  if (!software || tile.startsWith("matrix")) return "workgroup";
+  return subgroupSize >= 8 ? { lanes: subgroupSize } : "constant";
 }
 
 interface StoredOperand {

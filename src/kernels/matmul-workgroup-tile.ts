@@ -22,16 +22,16 @@ export const declareShared = (operands: readonly SharedOperand[], steps: number)
   operands.map(({ name, quads }) => `\nvar<workgroup> tile${name}: array<vec4f, ${quads * steps}>;`).join("");
 
 /**
- * WGSL: how often a loop runs. A GPU's compiler may unroll it, and Tint sees how large its indices get and adds no clamps
- * to them. On software adapters, and where operands are no aligned vectors, compiling what is unrolled would take longer
- * than what it saves.
+ * WGSL: how often a loop runs. A GPU's compiler may unroll it, and Tint sees how large its indices get and adds no
+ * clamps to them. On software adapters, and where operands are no aligned vectors, compiling what is unrolled would
+ * take longer than what it saves.
  */
 const rounds = (count: number, { software, loadsA, loadsB }: MatmulVariant) =>
   software || loadsA !== "aligned" || loadsB !== "aligned" ? unknownCount(count, "u.K") : `${count}u`;
 
 /**
- * Fills an operand's array with the steps from `k` on, zeros beyond K, by the `group` invocations named `invocation`. Rows
- * that run along k go in by blocks of four by four, transposed: so every store is a whole vector.
+ * Fills an operand's array with the steps from `k` on, zeros beyond K, by the `group` invocations named `invocation`.
+ * Rows that run along k go in by blocks of four by four, transposed: so every store is a whole vector.
  */
 export function fillShared(
   { name, alongK, quads, first }: SharedOperand,
@@ -149,8 +149,8 @@ const REGISTERS_GROUP = 32;
 const REGISTERS_ROWS = 16;
 
 /**
- * Every invocation loads all that it needs of its rows, 16 where the tile has as many, by 8 columns of the result: where
- * caches do the sharing, and a barrier or a load from workgroup memory costs as much as any other.
+ * Every invocation loads all that it needs of its rows, 16 where the tile has as many, by 8 columns of the result:
+ * where caches do the sharing, and a barrier or a load from workgroup memory costs as much as any other.
  */
 export function registerTile(variant: MatmulVariant, rows: number): MatmulTile {
   const ownRows = Math.min(rows, REGISTERS_ROWS);

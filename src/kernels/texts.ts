@@ -9,7 +9,7 @@ import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } f
 import { addDropout, dropout } from "./dropout.ts";
 import { embeddingBackward, gatherRows, scatterRows } from "./embedding.ts";
 import { headNormBackward, headNormForward, headNormWeightPartials } from "./head-norm.ts";
-import type { Kernel } from "./kernel.ts";
+import type { Kernel, Values } from "./kernel.ts";
 import { ktoObjective, mismatchedPairSum, tokenSums } from "./kto-objective.ts";
 import {
   logSoftmaxGatherCombine,
@@ -52,6 +52,8 @@ const inVectors = { variant: "f32 in vectors of four" };
 const reducing = { variant: `f32 in vectors of four, ${LANES}` };
 const only = { variant: "the only one" };
 
+const onMatrices = { ...gpu, matrices: { component: "f16", M: 16, N: 16, K: 16 } } as const;
+
 /** Tiles that are the default of other adapters, or candidates there. */
 const TILES = [
   { tile: "workgroup64x64", of: { subgroupSize: 0, software: false }, adapter: "any adapter without subgroups" },
@@ -59,14 +61,20 @@ const TILES = [
   { tile: "subgroup16x4", of: { subgroupSize: 32, software: false }, adapter: "subgroups of 32" },
   {
     tile: "matrix64x64",
-    of: { subgroupSize: 32, software: false, matrices: { component: "f16", M: 16, N: 16, K: 16 } },
+    of: onMatrices,
     adapter: "subgroups of 32 with matrices of f16, 16 x 16 x 16",
   },
 ] as const;
 
-/** A matmul by one tile alone. */
+/** Every size and number of a kernel is this one. */
+function sizesOf({ bindings, uniforms }: Kernel): Values {
+  const dimensions = bindings.flatMap(({ dimensions }) => dimensions.flat());
+  return Object.fromEntries([...dimensions, ...uniforms.map(({ name }) => name)].map((name) => [name, SIZE]));
+}
+
+/** A kernel by one tile alone. */
 function byTile(kernel: Kernel, tile: string): Kernel {
-  const found = (kernel.candidates?.({}) ?? [kernel]).find(({ variant }) => variant === tile);
+  const found = (kernel.candidates?.(sizesOf(kernel)) ?? [kernel]).find(({ variant }) => variant === tile);
   if (found === undefined) throw new Error(`${kernel.name} has no tile ${tile}`);
   const { candidates: _, ...alone } = found;
   return alone;
@@ -82,6 +90,16 @@ export const kernelTexts: readonly KernelText[] = [
     variant: `${SIZE} x ${SIZE} x ${SIZE} in f32, ${adapter}`,
     suffix: `-${tile}`,
   })),
+  ...(["nf4", "int8"] as const).map((format) => ({
+    kernel: matmul("NT", { M: SIZE, N: SIZE, K: SIZE }, facts, { format }),
+    variant: `${SIZE} x ${SIZE} x ${SIZE}, weights in ${format}, ${LANES}`,
+    suffix: `-${format}`,
+  })),
+  {
+    kernel: matmul("NT", { M: SIZE, N: SIZE, K: SIZE }, gpu, { format: "nf4" }),
+    variant: `${SIZE} x ${SIZE} x ${SIZE}, weights in nf4, subgroups of 32 on a GPU`,
+    suffix: "-nf4-gpu",
+  },
   {
     kernel: matmul("NT", { M: 1, N: SIZE, K: SIZE }, facts),
     variant: `1 x ${SIZE} x ${SIZE} in f32, ${LANES}`,
@@ -111,6 +129,11 @@ export const kernelTexts: readonly KernelText[] = [
     kernel: of(64, gpu),
     variant: "head size 64, subgroups of 32 on a GPU, many rows",
     suffix: "-64-gpu",
+  })),
+  ...[attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({
+    kernel: byTile(of(64, onMatrices), "matrix32x32"),
+    variant: "head size 64, subgroups of 32 with matrices of f16, 16 x 16 x 16",
+    suffix: "-64-matrix32x32",
   })),
   ...[logSoftmaxGatherForward, logSoftmaxGatherGradient, logitStatistics].map((of) => ({
     kernel: of(SIZE, SIZE, SIZE, gpu),
@@ -162,11 +185,7 @@ export const kernelTexts: readonly KernelText[] = [
 
 /** The finished WGSL that runs where every size is 64: with many rows, and widths that vectors fit. */
 export function textOf({ kernel, variant }: KernelText): string {
-  const sizes = Object.fromEntries(
-    kernel.bindings.flatMap(({ dimensions }) => dimensions.flat()).map((n) => [n, SIZE]),
-  );
-  const values = { ...sizes, ...Object.fromEntries(kernel.uniforms.map(({ name }) => [name, SIZE])) };
-  const [chosen = kernel] = kernel.candidates?.(values) ?? [];
+  const [chosen = kernel] = kernel.candidates?.(sizesOf(kernel)) ?? [];
   const tile = chosen.variant === undefined ? "" : `, tile ${chosen.variant}`;
   return `// ${kernel.name}: ${variant}${tile}.\n\n${chosen.wgsl}`;
 }

@@ -43,8 +43,8 @@ export function unknownCount(count: number, dimension: string): string {
 }
 
 /**
- * WGSL: each subgroup of a workgroup draws its number, since WGSL does not say which invocations are a subgroup. Whoever
- * gets which, the sums that belong to a number are the same.
+ * WGSL: each subgroup of a workgroup draws its number, since WGSL does not say which invocations are a subgroup.
+ * Whoever gets which, the sums that belong to a number are the same.
  */
 export const claimNumber = (counter: string, name: string): string => /* wgsl */ `
   var claim: u32 = 0u;

@@ -103,7 +103,18 @@ export async function deviceVariants(): Promise<DeviceVariant[]> {
   return [shared, { variant: "workgroups", open: workgroups }, { variant: "without optional features", open: core }];
 }
 
-/** What activations may be stored as on this adapter. */
+/**
+ * What activations may be stored as. Kernels' tests run them all: where the adapter has no `shader-f16`, texts with f16
+ * run on the machine of `wgsl/machine.ts` (`runKernel`).
+ */
+export const ACTIVATION_FORMATS: readonly ActivationFormat[] = ["f32", "f16"];
+
+/** Whether texts with activations of this format run on the machine, since the adapter cannot run them. */
+export async function onlyOnMachine(format: ActivationFormat): Promise<boolean> {
+  return !(await activationFormats()).includes(format);
+}
+
+/** What activations may be stored as on this adapter: in what whole models can run. */
 export async function activationFormats(): Promise<ActivationFormat[]> {
   const { features } = (await sharedDevice()).gpu;
   return features.has("shader-f16") ? ["f32", "f16"] : ["f32"];

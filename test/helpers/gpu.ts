@@ -5,22 +5,31 @@ import { byteLength, elementCount, type Tensor } from "../../src/engine/gpu/tens
 import {
   type ActivationFormat,
   fittingFormat,
+  isQuantized,
   type Kernel,
   type KernelArguments,
+  QUANTIZED,
+  type QuantizedFormat,
   resolveValues,
   type Shaped,
-  type StoredFormat,
   type Values,
+  type WeightFormat,
 } from "../../src/kernels/kernel.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
-import { emulateMatrices } from "./emulated-matrices.ts";
+import { emulateMatrices, needsMachine } from "./emulated-matrices.ts";
 import { recordLanes } from "./lane-widths.ts";
 import { runOnMachine } from "./wgsl/machine.ts";
 import { halfOfBits } from "./wgsl/values.ts";
 
 /** Host numbers with a shape: an operand of `runKernel`. The same object passed twice becomes one tensor. */
 export interface HostArray extends Shaped {
-  readonly data: Float32Array<ArrayBuffer> | Uint32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
+  readonly data:
+    | Float32Array<ArrayBuffer>
+    | Uint32Array<ArrayBuffer>
+    | Uint16Array<ArrayBuffer>
+    | Uint8Array<ArrayBuffer>;
+  /** Of quantised numbers, whose data are codes. */
+  readonly scales?: HostArray;
 }
 
 /** f32 numbers of a shape; they are rounded to f32 here if they are not yet. */
@@ -37,10 +46,11 @@ export function u32(shape: readonly number[], data: Iterable<number>): HostArray
  * formats and not by the code under test.
  */
 export function stored(
-  format: StoredFormat,
+  format: WeightFormat,
   shape: readonly number[],
   data: Iterable<number>,
 ): { array: HostArray; values: Float64Array } {
+  if (isQuantized(format)) return storedCodes(format, shape, [...data]);
   if (format === "f32") {
     const array = f32(shape, data);
     return { array, values: Float64Array.from(array.data) };
@@ -67,6 +77,43 @@ export function stored(
   const padded = new Uint16Array(2 * Math.ceil(bits.length / 2));
   padded.set(bits);
   return { array: { shape, dtype: format, data: padded }, values };
+}
+
+/** The numbers of NF4 (Dettmers et al. 2023, appendix E). */
+const NF4 = [
+  ...[-1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334],
+  ...[-0.09105003625154495, 0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224],
+  ...[0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1],
+];
+
+/** The same as codes times the scales of blocks: the nearest of each block's numbers. */
+function storedCodes(format: QuantizedFormat, shape: readonly number[], data: readonly number[]) {
+  const { block, bits } = QUANTIZED[format];
+  const steps = format === "nf4" ? NF4 : Array.from({ length: 255 }, (_, i) => (i - 127) / 127);
+  const count = elementCount(shape);
+  const sizes = Array.from({ length: Math.ceil(count / block) }, (_, at) =>
+    Math.max(...data.slice(at * block, (at + 1) * block).map(Math.abs)),
+  );
+  const scales = stored(
+    format === "nf4" ? "f32" : "f16",
+    [sizes.length],
+    sizes.map((size) => size / (format === "nf4" ? 1 : 127)),
+  );
+  const values = new Float64Array(count);
+  const codes = new Uint8Array(4 * Math.ceil((count * bits) / 32));
+  for (let i = 0; i < count; i++) {
+    const share = (data[i] ?? 0) / (sizes[Math.floor(i / block)] || 1);
+    const nearest = steps.reduce(
+      (best, step, at) => (Math.abs(step - share) < Math.abs((steps[best] ?? 0) - share) ? at : best),
+      0,
+    );
+    const code = format === "nf4" ? nearest : nearest - 127;
+    values[i] = Math.fround((scales.values[Math.floor(i / block)] ?? 0) * (format === "nf4" ? (NF4[code] ?? 0) : code));
+    if (format === "int8") codes[i] = code;
+    else codes[i >> 1] = (codes[i >> 1] ?? 0) | (i % 2 === 0 ? code << 4 : code);
+  }
+  const array: HostArray = { shape, dtype: format, data: codes, scales: scales.array };
+  return { array, values };
 }
 
 /** `unset` for results in a format. */
@@ -101,11 +148,14 @@ export function candidate<B extends string, U extends string>(kernel: Kernel<B, 
   return alone;
 }
 
+const HALVES = "enable f16;";
+
 /**
  * Dispatches a kernel once; the function returned gives the numbers of a binding that it writes.
  *
  * @param facts that the kernel is built for: with lanes that the device does not have it runs on the machine of
- * `wgsl/machine.ts`, matrices that it does not have are emulated. Default: the device's own
+ * `wgsl/machine.ts`, and so it does with f16 where the device lacks `shader-f16`; matrices that it does not have are
+ * emulated. Default: the device's own
  */
 export async function runKernel<B extends string, U extends string>(
   device: Device,
@@ -116,12 +166,14 @@ export async function runKernel<B extends string, U extends string>(
   const operands = args as Operands;
   const { subgroupSize: lanes, matrices } = facts;
   const own = device.facts;
-  const isEmulated = lanes !== 0 && lanes !== own.subgroupSize;
   const emulated = emulateMatrices(kernel, facts);
-  if (!isEmulated) checkBounds(emulated, operands, own.subgroupSize);
   const hasMatrices = JSON.stringify(matrices) === JSON.stringify(own.matrices);
+  const otherLanes = lanes !== 0 && (lanes !== own.subgroupSize || (!hasMatrices && needsMachine(emulated, kernel)));
+  const noHalves = !device.gpu.features.has("shader-f16") && chosen(emulated, operands).kernel.wgsl.includes(HALVES);
+  const isEmulated = otherLanes || noHalves;
+  if (!isEmulated) checkBounds(emulated, operands, own.subgroupSize);
   const written = isEmulated
-    ? onMachine(emulated, operands, lanes)
+    ? onMachine(emulated, operands, otherLanes ? lanes : own.subgroupSize)
     : await onDevice(device, hasMatrices ? kernel : emulated, operands);
   return (name) => {
     const [bytes, { dtype, shape }] = [written.get(name), operands[name] as HostArray];
@@ -137,14 +189,15 @@ export function onMachine(given: Kernel, operands: Operands, lanes: number): Map
   // What is passed twice is the same memory, and what the caller passed stays as it is.
   const memory = new Map<HostArray, ArrayBuffer>();
   const bound = new Map<string, ArrayBuffer>();
-  for (const { name } of kernel.bindings) {
-    const operand = operands[name] as HostArray;
+  for (const { name, scalesOf } of kernel.bindings) {
+    const given = operands[scalesOf ?? name] as HostArray;
+    const operand = scalesOf === undefined ? given : (given.scales as HostArray);
     const { buffer, byteOffset } = operand.data;
     const bytes = memory.get(operand) ?? buffer.slice(byteOffset, byteOffset + byteLength(operand));
     memory.set(operand, bytes);
     bound.set(name, bytes);
   }
-  runOnMachine(kernel, values, bound, lanes);
+  runOnMachine(kernel, values, bound, kernel.wgsl.includes("enable subgroups;") ? lanes : 1);
   recordLanes(kernel, lanes);
   return new Map([...bound].filter(([name]) => writes(kernel, name)));
 }
@@ -173,7 +226,7 @@ function checkBounds(given: Kernel, operands: Operands, lanes: number): void {
   const isAsked = process.env.KTO_TEST_SHAPES === "all";
   if (!isAsked && (count >= CHECKED.shapes || kernel.cost(values).flops > CHECKED.flops)) return;
   shapesChecked.set(kernel.wgsl, count + 1);
-  onMachine(kernel, operands, kernel.wgsl.includes("enable subgroups;") ? lanes : 1);
+  onMachine(kernel, operands, lanes);
 }
 
 const writes = (kernel: Kernel, name: string) =>
@@ -194,6 +247,7 @@ async function onDevice<B extends string, U extends string>(
         tensor = device.allocate("scratch", name, value.shape, value.dtype);
         tensors.set(value, tensor);
         device.upload(tensor, value.data);
+        if (tensor.scales && value.scales) device.upload(tensor.scales, value.scales.data);
       }
       return [name, tensor];
     }),

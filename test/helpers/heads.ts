@@ -1,6 +1,6 @@
 /** Language-model heads to try kernels on: shapes, windows and splits with ragged ends, and what f32 may be off by. */
 import fc from "fast-check";
-import type { StoredFormat } from "../../src/kernels/kernel.ts";
+import type { WeightFormat } from "../../src/kernels/kernel.ts";
 import { EPSILON, expError, normals, seeded } from "./compare.ts";
 import { type HostArray, stored } from "./gpu.ts";
 
@@ -17,7 +17,7 @@ export interface Head {
   readonly window: number;
   readonly split: number;
   /** How the table is stored; its numbers are representable. Default f32. */
-  readonly format?: StoredFormat;
+  readonly format?: WeightFormat;
 }
 
 /** Rows of the table as they are stored. */

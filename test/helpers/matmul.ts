@@ -1,7 +1,9 @@
-/** One product on the device against its float64 twin, within what f32 sums allow, or operands that are rounded to f16. */
+/**
+ * One product on the device against its float64 twin, within what f32 sums allow, or operands that are rounded to f16.
+ */
 import { expect } from "vitest";
 import * as twin from "../../src/kernels/float64/matmul.ts";
-import type { ActivationFormat, StoredFormat } from "../../src/kernels/kernel.ts";
+import type { ActivationFormat, WeightFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../src/kernels/matmul.ts";
 import type { ProductFormat, TileName } from "../../src/kernels/matmul-variant.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
@@ -17,7 +19,7 @@ export interface MatmulCase extends MatmulShape {
   readonly accumulate: boolean;
   readonly seed: number;
   /** How B is stored; default f32. */
-  readonly format?: StoredFormat;
+  readonly format?: WeightFormat;
   /** How A and the result are stored; default f32. */
   readonly aFormat?: ActivationFormat;
   readonly outFormat?: ActivationFormat;
@@ -34,8 +36,8 @@ export interface MatmulCase extends MatmulShape {
 const HALF = 2 ** -11;
 
 /**
- * Runs a product, by one tile alone if one is named, and compares it; what lies beside a range of columns stays. Returns the
- * largest error as a share of the sum of absolute terms.
+ * Runs a product, by one tile alone if one is named, and compares it; what lies beside a range of columns stays.
+ * Returns the largest error as a share of the sum of absolute terms.
  */
 export async function checkMatmul(
   layout: MatmulLayout,

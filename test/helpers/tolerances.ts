@@ -5,6 +5,11 @@
 
 /** Of a completion's log-probability, absolute. */
 export const LOG_PROB = 1e-4;
+/**
+ * Of the log-probability of a completion of so many tokens, absolute, where activations or the operands of products are
+ * rounded to f16. It is a sum over tokens, each off on its own, so the sum is off as a random walk is.
+ */
+export const roundedLogProb = (tokens: number) => 3e-2 * Math.sqrt(Math.max(1, tokens / 16));
 /** Of a batch's loss, absolute. */
 export const LOSS = 1e-5;
 /** Of each tensor's gradient, relative in norm. */

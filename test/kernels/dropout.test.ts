@@ -6,11 +6,10 @@ import { describe, expect, it } from "vitest";
 import { addDropout, dropout } from "../../src/kernels/dropout.ts";
 import * as twin from "../../src/kernels/float64/dropout.ts";
 import { expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
-import { activationFormats, sharedDevice } from "../helpers/device.ts";
+import { ACTIVATION_FORMATS, sharedDevice } from "../helpers/device.ts";
 import { f32, type HostArray, runKernel, stored, u32, unset } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
-const formats = await activationFormats();
 type State = [number, number, number, number];
 
 async function run(x: HostArray, p: number, stream: number, state: State) {
@@ -28,7 +27,7 @@ describe("dropout", () => {
   ] as const)("of %j with a share of %d is the twin's, of activations in any format", async ([rows, columns], p) => {
     const given = normals(seeded(rows), rows * columns);
     const state: State = [0xfedcba98, 70000, 3, 1];
-    for (const format of formats) {
+    for (const format of ACTIVATION_FORMATS) {
       const { array, values } = stored(format, [rows, columns], given);
       const y = await run(array, p, 11, state);
       const wanted = twin.dropout(values, p, 11, state);

@@ -98,19 +98,22 @@ describe("buckets", () => {
 });
 
 describe("gather and scatter", () => {
-  it.each(["bf16", "f16"] as const)("gather unpacks rows stored as %s, whatever the width", async (format) => {
-    await fc.assert(
-      fc.asyncProperty(shapes, async ({ T: N, V, C, seed }) => {
-        const random = seeded(seed);
-        const { array, values } = stored(format, [V, C], normals(random, V * C));
-        const rows = Array.from({ length: N }, () => random.below(V));
-        const args = { table: array, rows: u32([N], rows), y: unset(N, C), firstRow: 0, accumulate: 0 };
-        const y = (await runKernel(device, gatherRows(format), args))("y");
-        expect(Float64Array.from(y)).toEqual(twin.gatherRows(values, rows, C));
-      }),
-      { seed: 43, numRuns: 20 },
-    );
-  });
+  it.each(["bf16", "f16", "nf4", "int8"] as const)(
+    "gather unpacks rows stored as %s, whatever the width",
+    async (format) => {
+      await fc.assert(
+        fc.asyncProperty(shapes, async ({ T: N, V, C, seed }) => {
+          const random = seeded(seed);
+          const { array, values } = stored(format, [V, C], normals(random, V * C));
+          const rows = Array.from({ length: N }, () => random.below(V));
+          const args = { table: array, rows: u32([N], rows), y: unset(N, C), firstRow: 0, accumulate: 0 };
+          const y = (await runKernel(device, gatherRows(format), args))("y");
+          expect(Float64Array.from(y)).toEqual(twin.gatherRows(values, rows, C));
+        }),
+        { seed: 43, numRuns: 20 },
+      );
+    },
+  );
 
   it.each([
     ["bf16", 7, 127],

@@ -8,13 +8,12 @@ import { rowBlocks } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
-import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
+import { ACTIVATION_FORMATS, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, stored, unset, unsetAs } from "../helpers/gpu.ts";
 import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
-const formats = await activationFormats();
 
 const shapes = fc.record({
   T: fc.constantFrom(1, 2, 7, 33, 65),
@@ -140,7 +139,7 @@ async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape
 }
 
 describe.each(variants)("head norm, $variant", ({ facts, emulated }) => {
-  it.each(formats)(
+  it.each(ACTIVATION_FORMATS)(
     "norms every head of queries and keys in %s in place, and back, and sums weights",
     async (format) => {
       await fc.assert(

@@ -230,8 +230,7 @@ const emulatedMatrices = [
   { subgroupSize: 32, tile: "matrix64x64" },
   { subgroupSize: 64, tile: "matrix32x32" },
 ] as const;
-const hasHalves = device.gpu.features.has("shader-f16");
-describe.each(emulatedMatrices.filter(({ subgroupSize }) => hasHalves || subgroupSize !== device.facts.subgroupSize))(
+describe.each(emulatedMatrices)(
   "log-softmax-gather by $tile for subgroups of $subgroupSize, emulated matrices",
   ({ subgroupSize, tile }) => {
     it("both passes equal float64", async () => {
@@ -283,6 +282,7 @@ describe.each(variants)("log-softmax-gather, $variant", ({ facts, emulated }) =>
   it.each([
     ["bf16", 8],
     ["f16", 3],
+    ["int8", 8],
   ] as const)("a table stored as %s gives what its numbers give, width %i", async (format, width) => {
     const whole = headOf({ rows: 33, vocabulary: 257, width, cut: { window: 256, split: 256 }, seed: 3 });
     const { values } = stored(format, [257, width], whole.table);

@@ -1,7 +1,7 @@
 /**
- * Products on subgroup matrices, in all layouts, with every epilogue, over odd shapes, by all their tiles: split operands
- * within f32's bounds, rounded ones within f16's. They run where the device offers matrices, as `npm run test:matrix`
- * makes one; elsewhere they are emulated.
+ * Products on subgroup matrices, in all layouts, with every epilogue, over odd shapes, by all their tiles: split
+ * operands within f32's bounds, rounded ones within f16's. They run where the device offers matrices, as `npm run
+ * test:matrix` makes one; elsewhere they are emulated.
  */
 import { describe, expect, it } from "vitest";
 import { matmul } from "../../src/kernels/matmul.ts";
@@ -81,8 +81,7 @@ const GPUS = [
   { gpu: "Intel", lanes: 16, tile: "matrix64x64", layout: "TN", shape: [8, 16, 16] },
   { gpu: "Apple", lanes: 32, tile: "matrix64x64", layout: "NN", shape: [8, 8, 8] },
 ] as const;
-const hasHalves = device.gpu.features.has("shader-f16");
-it.each(GPUS.filter(({ gpu, lanes }) => gpu === "Apple" || hasHalves || lanes !== facts.subgroupSize))(
+it.each(GPUS)(
   "$layout by $tile as on $gpu equals the float64 product, emulated: $lanes lanes, $shape",
   async ({ gpu, lanes, tile, layout, shape: [M, N, K] }) => {
     const matrices = { component: gpu === "Apple" ? "f32" : "f16", M, N, K } as const;
@@ -151,18 +150,39 @@ it.runIf(offered)("numbers that are not finite stay so", async () => {
   };
   const out = (await runKernel(device, candidate(matmul("NN", { M, N, K }, facts), "matrix16x16"), args, facts))("out");
   for (const row of [0, 1]) expect(Number.isFinite(out[row * N])).toBe(false);
+  // They scale nothing, so that other rows of the tile keep their digits.
+  expect([...out.subarray(2 * N)]).toEqual(new Array((M - 2) * N).fill(K));
 });
 
 describe("tiles on matrices", () => {
   it("are no candidates where sums are continued, which they would round otherwise", () => {
     const gpu = { subgroupSize: 32, software: false, matrices: { component: "f16", M: 16, N: 16, K: 16 } } as const;
-    const tiles = (continues: boolean, N: number) =>
-      matmul("NN", { M: 256, N, K: 256 }, gpu, { continues })
-        .candidates?.({})
-        .map(({ variant = "" }) => variant) ?? [];
+    const tiles = (N: number, operands: { continues?: boolean; continued?: boolean } = {}) => {
+      const kernel = matmul("NN", { M: 256, N, K: 256 }, gpu, operands);
+      return (kernel.candidates?.({}) ?? [kernel]).map(({ variant = "" }) => variant);
+    };
     for (const N of [256, 255]) {
-      expect(tiles(false, N).filter((tile) => tile.startsWith("matrix"))).not.toEqual([]);
-      expect(tiles(true, N).filter((tile) => tile.startsWith("matrix"))).toEqual([]);
+      expect(tiles(N).filter((tile) => tile.startsWith("matrix"))).not.toEqual([]);
+      expect(tiles(N, { continues: true }).filter((tile) => tile.startsWith("matrix"))).toEqual([]);
+      // Nor for the first of the parts, so that all take the same.
+      expect(tiles(N, { continued: true })).toEqual(tiles(N, { continues: true }));
+    }
+  });
+
+  it("of a part are those of the whole, and are chosen once for it", () => {
+    const gpu = { subgroupSize: 32, software: false, matrices: { component: "f16", M: 16, N: 16, K: 16 } } as const;
+    const parts = [256, 64, 4].map((N) =>
+      matmul("NT", { M: 256, N, K: 64 }, gpu, { whole: { M: 256, N: 324, K: 64 } }),
+    );
+    const about = parts.map(({ candidates, tuningClass, tuningFlops }) => ({
+      tiles: candidates?.({}).map(({ variant }) => variant),
+      ...{ tuningClass, tuningFlops },
+    }));
+    const [whole] = [matmul("NT", { M: 256, N: 324, K: 64 }, gpu)];
+    expect(about[0]?.tiles?.length).toBeGreaterThan(2);
+    for (const part of about) {
+      expect(part.tiles).toEqual(whole?.candidates?.({}).map(({ variant }) => variant));
+      expect([part.tuningClass, part.tuningFlops]).toEqual([whole?.tuningClass, whole?.tuningFlops]);
     }
   });
 

@@ -6,14 +6,22 @@ import { type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
 import { tileNames } from "../../src/kernels/matmul-variant.ts";
 import { BASE_FACTS } from "../../src/kernels/wgsl.ts";
 import { bits, normals, seeded } from "../helpers/compare.ts";
-import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice, someOf } from "../helpers/device.ts";
+import {
+  ACTIVATION_FORMATS,
+  emulatedLanes,
+  kernelVariants,
+  onlyOnMachine,
+  runsFor,
+  sharedDevice,
+  someOf,
+} from "../helpers/device.ts";
 import { f32, type HostArray, runKernel, unset } from "../helpers/gpu.ts";
 import { expectLanes } from "../helpers/lane-widths.ts";
 import { checkMatmul, type MatmulCase } from "../helpers/matmul.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
-const formats = await activationFormats();
+const halvesOnMachine = await onlyOnMachine("f16");
 const layouts: readonly MatmulLayout[] = ["NN", "NT", "TN"];
 
 /** Around the tiles' borders (4 to 64 rows, 32 or 64 columns, steps of 4 or 16 in k), and primes. */
@@ -84,12 +92,42 @@ describe.each([
     }
   });
 
-  it("takes one row of columns of a wider matrix, of f16 where there is such, and gives columns of another", async () => {
-    for (const aFormat of formats) {
+  it("takes one row of columns of a wider matrix, of f16 too, and gives columns of another", async () => {
+    for (const aFormat of ACTIVATION_FORMATS) {
       const all = { hasBias: true, hasResidual: false, accumulate: true, seed: 15, aFormat, outFormat: aFormat };
       await checkMatmul("NT", facts, { M: 1, N: 68, K: 132, ...all, margin: { a: 4, out: 8 }, scale: 0.5 });
       await checkMatmul("NT", facts, { M: 1, N: 35, K: 33, ...all, margin: { a: 1, out: 2 }, scale: 0.5 });
     }
+  });
+});
+
+// Aligned and shifted vectors, single numbers, blocks that run over the ends of rows, one row and many.
+describe.each(variants)("matmul of quantised weights, $variant", ({ facts, emulated }) => {
+  const shapes = [
+    [36, 68, 64],
+    [1, 64, 132],
+    [20, 33, 36],
+    [7, 35, 33],
+  ] as const;
+  const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 16 };
+
+  it.each([
+    ["nf4", "NN"],
+    ["nf4", "NT"],
+    ["int8", "NN"],
+    ["int8", "NT"],
+  ] as const)("%s in %s equals the float64 product of the same bytes", async (format, layout) => {
+    for (const [M, N, K] of someOf({ emulated }, shapes)) {
+      await checkMatmul(layout, facts, { M, N, K, ...all, format });
+    }
+  });
+});
+
+// Every kind of tile looks codes up in its own way.
+describe.each(alternatives.filter(({ M }) => M === 132))("matmul of nf4 by $tile, $variant", ({ facts, tile, M }) => {
+  it("equals the float64 product of the same bytes", async () => {
+    const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 17 };
+    await checkMatmul("NT", facts, { M, N: 64, K: 128, ...all, format: "nf4" }, tile);
   });
 });
 
@@ -193,11 +231,11 @@ describe.each(variants)("matmul, $variant", ({ facts, emulated }) => {
     { layout: "TN", aFormat: "f16" },
     { layout: "TN", format: "f16" },
   ] as const;
-  it.skipIf(formats.length === 1).each(halves)(
+  it.each(halves)(
     "$layout equals the float64 product of f16 activations, rounded once, $aFormat $format $outFormat",
     async ({ layout, ...stored }) => {
       const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 6, ...stored };
-      for (const [M, N, K] of someOf({ emulated }, [
+      for (const [M, N, K] of someOf({ emulated: emulated || halvesOnMachine }, [
         [36, 68, 132],
         [37, 35, 33],
         [5, 71, 1],

@@ -14,13 +14,12 @@ import {
 import { addColumnSums } from "../../src/kernels/reduce.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
-import { activationFormats, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
+import { ACTIVATION_FORMATS, emulatedLanes, kernelVariants, runsFor, sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, unset, unsetAs } from "../helpers/gpu.ts";
 import { expectLanes } from "../helpers/lane-widths.ts";
 
 const device = await sharedDevice();
 const variants = await kernelVariants();
-const formats = await activationFormats();
 
 const shapes = fc.record({
   T: fc.constantFrom(1, 2, 7, 33),
@@ -180,7 +179,7 @@ function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Input
 }
 
 describe.each(variants)("norms, $variant", ({ facts, emulated }) => {
-  const forwards = formats.flatMap((format) => [["rms", format] as const, ["layer", format] as const]);
+  const forwards = ACTIVATION_FORMATS.flatMap((format) => [["rms", format] as const, ["layer", format] as const]);
   it.each(forwards)("%s norm forward keeps mean and inverse and writes y as %s", async (norm, format) => {
     await fc.assert(
       fc.asyncProperty(shapes, (shape) => checkForward(norm, facts, format, inputsOf(shape))()),

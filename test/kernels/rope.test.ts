@@ -5,11 +5,10 @@ import { NO_ROW } from "../../src/kernels/embedding.ts";
 import { ropeBackward, ropeForward, ropeFrequency } from "../../src/kernels/float64/rope.ts";
 import { type RopeScaling, rope, ropeFrequencies, ropeIntoCache, ropeTable } from "../../src/kernels/rope.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
-import { activationFormats, sharedDevice } from "../helpers/device.ts";
+import { ACTIVATION_FORMATS, sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, stored, u32 } from "../helpers/gpu.ts";
 
 const device = await sharedDevice();
-const formats = await activationFormats();
 const POSITIONS = 1024;
 
 const shapes = fc.record({
@@ -28,7 +27,7 @@ const shapes = fc.record({
   seed: fc.integer({ min: 0, max: 2 ** 31 }),
 });
 
-describe.each(formats)("rope of %s", (format) => {
+describe.each(ACTIVATION_FORMATS)("rope of %s", (format) => {
   it("turns the first heads of every row by its own position, and leaves the other columns alone", async () => {
     await fc.assert(
       fc.asyncProperty(shapes, async ({ T, heads, headSize, rest, theta, scaling, direction, seed }) => {

@@ -31,6 +31,7 @@ import {
 import { temporaryFolder } from "../helpers/folders.ts";
 import { FAMILY_CONFIGS, llamaConfig, randomModel } from "../helpers/models.ts";
 import { microbatchGradients, type Passes } from "../helpers/step.ts";
+import { roundedLogProb } from "../helpers/tolerances.ts";
 
 const device = await sharedDevice();
 const offered = (await activationFormats()).includes("f16");
@@ -38,8 +39,8 @@ const folder = temporaryFolder();
 
 /** Relative error in norm of a gradient tensor. */
 const GRADIENT = 1e-2;
-/** The error allowed to a log-probability of some dozen tokens, in nats, and to the loss. */
-const LOG_PROB = 3e-2;
+/** The errors allowed to log-probabilities of the tests' rows of up to 16 tokens, in nats, and to the loss. */
+const LOG_PROB = roundedLogProb(16);
 const LOSS = 1e-3;
 
 const objective = { beta: 0.1, desirableWeight: 1, undesirableWeight: 1.2, lossType: "kto" } as const;

@@ -147,14 +147,17 @@ it.each(windowed)("matrices that exceed one binding are walked in windows, to th
   const batch = packBatch(examples.slice(0, 4), { mismatched: false, maxLength: 1000 });
   expect(batch.packed.shape).toMatchObject({ gradientRows: 64, branchRows: 0 });
   const objective = { beta: 0.1, desirableWeight: 1, undesirableWeight: 1.2, lossType: "apo_zero_unpaired" } as const;
+  const choose = vi.spyOn(device.tuner, "choose");
   const run = async () => {
     const [policy, reference] = [await Model.load(device, policies[0]), await Model.load(device, policies[1])];
+    choose.mockClear();
     const step = updateFor(policy, reference, objective, [batch]);
     try {
       const result = await gradientsOf(step, [batch]);
       const matmuls = step.programs.flatMap(({ kernels }) => kernels.filter((name) => name.startsWith("matmul")));
       const exact = exactStep(await float64Of(policy), await float64Of(reference), objective, [examples.slice(0, 4)]);
-      return { ...result, matmuls: matmuls.length, exact: exact.gradients };
+      const asked = choose.mock.calls.map(([one]) => [one.kernel, one.tuningClass, one.flops].join(" "));
+      return { ...result, matmuls: matmuls.length, exact: exact.gradients, asked };
     } finally {
       step.free();
       policy.free();
@@ -163,6 +166,10 @@ it.each(windowed)("matrices that exceed one binding are walked in windows, to th
   };
   const whole = await run();
   const inWindows = await withLimits({ maxStorageBufferBindingSize: limit }, run);
+  // Which tile to take is asked once for a matrix, and about the whole of it.
+  expect(inWindows.asked.filter((one) => one.startsWith("matmul"))).toEqual(
+    whole.asked.filter((one) => one.startsWith("matmul")),
+  );
   // In a pass of each of two layers of both models, and twice in the backward pass.
   expect(inWindows.matmuls).toBeGreaterThanOrEqual(whole.matmuls + 2 * 4 * more);
   expect(bits(inWindows.policy)).toEqual(bits(whole.policy));

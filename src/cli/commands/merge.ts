@@ -3,6 +3,7 @@ import { mergeAdapter } from "../../engine/model/merge.ts";
 import { readAdapterConfig } from "../../engine/model/peft-config.ts";
 import { ConfigError } from "../../errors.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
+import { quantizationOf } from "../../kto/options/quantization.ts";
 import { type MergeCommandOptions, mergeDescription } from "../descriptions/merge.ts";
 import { command } from "../options/command.ts";
 import { formatOf, modelFolder } from "../session/models.ts";
@@ -23,6 +24,7 @@ async function runMerge(options: MergeCommandOptions, output: Output): Promise<v
   const dtype = formatOf(options.save_dtype);
   await mergeAdapter(await modelFolder(base, output), adapter, options.output_dir, {
     ...(dtype === undefined ? {} : { dtype }),
+    quantization: quantizationOf(options),
     maxShardBytes: sizeInBytes(options.max_shard_size),
     onWarning: (sentence) => output.warning(sentence),
   });

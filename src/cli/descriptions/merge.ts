@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { option, reuse } from "../../kto/options/option.ts";
+import { quantizationOptions } from "../../kto/options/quantization.ts";
 import { describe } from "../options/description.ts";
 import { commonOptions } from "../options/shared.ts";
 
@@ -27,10 +28,11 @@ const schema = z.strictObject({
   overwrite_output_dir: reuse(ktoOptions.shape.overwrite_output_dir, { group: models }),
   save_dtype: option(z.enum(["auto", "float32", "float16", "bfloat16"]).default("auto"), {
     group: models,
-    description: "numbers in the files; auto as the base model's files store them",
+    description: "numbers in the files; auto as the base model's files store them, bfloat16 for a quantised base",
     aliases: ["dtype"],
     nullMeans: "auto",
   }),
+  ...quantizationOptions,
   max_shard_size: reuse(ktoOptions.shape.max_shard_size, { group: models }),
   ...outputOptions,
 });

@@ -37,7 +37,9 @@ export function configText(
     const { about, defaultValue } = infoOf(name);
     return [...comment(sentence(about.description)), `# ${name}: ${valueText(defaultValue)}`.trimEnd()];
   });
-  return `${[heading.map((line) => `# ${line}`), ...set, ...unset].map((lines) => lines.join("\n")).join("\n\n")}\n`;
+  // The first line is for editors, which take it whole.
+  const head = heading.flatMap((line, i) => (i === 0 ? [`# ${line}`] : comment(line)));
+  return `${[head, ...set, ...unset].map((lines) => lines.join("\n")).join("\n\n")}\n`;
 }
 
 /** One line: what is longer in YAML is shorter as JSON, which YAML reads too. */

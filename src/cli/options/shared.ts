@@ -3,6 +3,7 @@ import * as z from "zod";
 import { referenceModelOption } from "../../kto/options/method.ts";
 import { lengthOptions } from "../../kto/options/model.ts";
 import { optionGroup, reuse } from "../../kto/options/option.ts";
+import { quantizationOptions } from "../../kto/options/quantization.ts";
 import { runOptions } from "../../kto/options/run.ts";
 
 const { option } = optionGroup("Model and data");
@@ -13,6 +14,7 @@ export const commonOptions = pick("adapter", "json", "log_level", "debug");
 /** How a model that is not trained is loaded. */
 export const modelOptions = {
   ...pick("model_revision", "dtype"),
+  ...quantizationOptions,
   adapter_name_or_path: reuse(runOptions.adapter_name_or_path, {
     group: "Model and data",
     description: "a LoRA adapter for the model (PEFT folder)",

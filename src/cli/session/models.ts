@@ -13,6 +13,7 @@ import { ConfigError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { checkVocabularies } from "../../kto/method/update.ts";
 import type { KtoConfig } from "../../kto/options/kto.ts";
+import { type QuantizationOptions, quantizationOf } from "../../kto/options/quantization.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import { showsFineTuning } from "../../kto/run/state.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
@@ -20,7 +21,10 @@ import { isSameFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
 /** Which model a command runs. */
-type ModelOptions = Pick<RunConfig, "model_name_or_path" | "model_revision" | "dtype" | "adapter_name_or_path">;
+type ModelOptions = Pick<RunConfig, "model_name_or_path" | "model_revision" | "adapter_name_or_path"> & LoadingOptions;
+
+/** How a model is loaded. */
+type LoadingOptions = Pick<RunConfig, "dtype"> & QuantizationOptions;
 
 const FORMATS = { float32: "f32", float16: "f16", bfloat16: "bf16" } as const;
 
@@ -83,8 +87,12 @@ export async function loadModel(device: Device, options: ModelOptions, output: O
   return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter, loading));
 }
 
-function loadOptions({ dtype }: Pick<ModelOptions, "dtype">, output: Output) {
-  return { dtype: formatOf(dtype) ?? "auto", onWarning: (sentence: string) => output.warning(sentence) } as const;
+function loadOptions(options: LoadingOptions, output: Output) {
+  return {
+    dtype: formatOf(options.dtype) ?? "auto",
+    quantization: quantizationOf(options),
+    onWarning: (sentence: string) => output.warning(sentence),
+  } as const;
 }
 
 /**
@@ -94,7 +102,7 @@ function loadOptions({ dtype }: Pick<ModelOptions, "dtype">, output: Output) {
 async function referenceModel(
   device: Device,
   policy: Model,
-  options: Pick<ModelOptions, "dtype">,
+  options: LoadingOptions,
   nameOrPath: string,
   output: Output,
 ): Promise<Model> {

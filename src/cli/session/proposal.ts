@@ -4,10 +4,11 @@
  */
 import type { Device } from "../../engine/gpu/device.ts";
 import { planningDevice } from "../../engine/gpu/memory-plan.ts";
-import { counted } from "../../errors.ts";
+import { counted, DatasetError } from "../../errors.ts";
 import type { DatasetReport, Example } from "../../kto/data/types.ts";
+import { holdOut } from "../../kto/data/validation-split.ts";
 import { recommendedRatio, weightRatio } from "../../kto/data/weights.ts";
-import { type KtoConfig, parseKtoConfig, trainerOptions } from "../../kto/options/kto.ts";
+import { type KtoConfig, ktoOptions, parseKtoConfig, trainerOptions } from "../../kto/options/kto.ts";
 import { KtoTrainer } from "../../kto/trainer.ts";
 import { Output } from "../terminal/output.ts";
 import { loadForTraining } from "./models.ts";
@@ -30,6 +31,7 @@ export interface Proposal {
 const ROWS_OF_UPDATE = 32;
 /** Rows from which some are held out, to see how the run does on rows that it does not train on. */
 const ROWS_TO_HOLD_OUT = 100;
+const HELD_OUT = 0.1;
 /** Bytes a parameter that training all of them takes at least; activations come on top. */
 const LEAST_BYTES_WHOLE = 16;
 /** Parameters below which a model is a toy and takes rates that would ruin a real one. */
@@ -48,19 +50,21 @@ export async function propose(
   grantedBytes: number,
 ): Promise<Proposal> {
   const length = lengthOf(report, contextLength);
-  const choices = choicesOf(examples.length);
+  const held = heldOut(examples);
+  const choices = choicesOf(held.training.length);
   let tried: { values: readonly Proposed[]; bytes: number } | undefined;
   for (const choice of choices) {
-    const values = valuesOf(given, choice, examples, report, length, device);
+    const values = valuesOf(given, choice, held, report, length, device);
     const config = parseKtoConfig(Object.fromEntries(values.map(({ name, value }) => [name, value])));
-    const { bytes, parameters } = await plan(device, config, examples);
+    const { bytes, parameters } = await plan(device, config, held);
     const isToy = parameters < TOY_PARAMETERS;
     const rate: Proposed = {
       name: "learning_rate",
       value: (isToy ? 5e-4 : 5e-6) * (choice.lora ? 10 : 1),
       why: `${isToy ? "a toy model" : "a real model"} of ${counted(parameters, "parameter")}, ${choice.lora ? "through an adapter, which takes rates ten times as high" : "trained whole"}`,
     };
-    tried = { values: [...values, rate], bytes };
+    const before = values.findIndex(({ name }) => name === "warmup_ratio");
+    tried = { values: values.toSpliced(before, 0, rate), bytes };
     if (bytes <= grantedBytes) return { ...tried, fits: true };
     if (!choice.lora && parameters * LEAST_BYTES_WHOLE > grantedBytes) {
       choices.splice(0, choices.length, ...choices.filter(({ lora }) => lora));
@@ -77,6 +81,23 @@ interface Choice {
   readonly rows: number;
   readonly accumulated: number;
   readonly checkpointing: boolean;
+}
+
+/** The rows that are trained on, and those that a run evaluates on. */
+interface HeldOut {
+  readonly training: readonly Example[];
+  readonly validation?: readonly Example[];
+}
+
+function heldOut(examples: readonly Example[]): HeldOut {
+  if (examples.length < ROWS_TO_HOLD_OUT) return { training: examples };
+  try {
+    return holdOut(examples, HELD_OUT, ktoOptions.shape.seed.parse(undefined));
+  } catch (error) {
+    // Rows of too few prompts: no prompt is trained on and evaluated.
+    if (error instanceof DatasetError) return { training: examples };
+    throw error;
+  }
 }
 
 /** From what is best where it fits to what takes the least memory. */
@@ -100,13 +121,13 @@ function lengthOf({ lengths }: DatasetReport, contextLength: number): number {
 function valuesOf(
   given: Readonly<Record<string, unknown>>,
   { lora, rows, accumulated, checkpointing }: Choice,
-  examples: readonly Example[],
+  { training, validation }: HeldOut,
   report: DatasetReport,
   length: number,
   device: Device,
 ): Proposed[] {
   const { desirable, undesirable, lengths } = report;
-  const updates = Math.ceil((examples.length * EPOCHS) / (rows * accumulated));
+  const updates = EPOCHS * Math.ceil(training.length / (rows * accumulated));
   const ratio = weightRatio(desirable, undesirable, 1, 1);
   const isBalanced = !(ratio > 0) || (ratio >= recommendedRatio.low && ratio <= recommendedRatio.high);
   const smaller = desirable <= undesirable ? "desirable_weight" : "undesirable_weight";
@@ -127,11 +148,11 @@ function valuesOf(
       { name: "lora_r", value: 16 },
       { name: "lora_alpha", value: 32 },
     ),
-    { name: "per_device_train_batch_size", value: rows, ...(rows < 8 ? { why: memory } : {}) },
+    { name: "per_device_train_batch_size", value: rows, ...(rows < 8 && accumulated > 1 ? { why: memory } : {}) },
     {
       name: "gradient_accumulation_steps",
       value: accumulated,
-      why: `updates of ${rows * accumulated} of the ${counted(examples.length, "row")}`,
+      why: `updates of ${rows * accumulated} of the ${counted(training.length, "row")}`,
     },
     ...when(rows < 8 && accumulated > 1, {
       name: "reference_point_scope",
@@ -147,8 +168,8 @@ function valuesOf(
     { name: "num_train_epochs", value: EPOCHS, why: counted(updates, "update") },
     { name: "warmup_ratio", value: 0.1 },
     ...when(
-      examples.length >= ROWS_TO_HOLD_OUT,
-      { name: "validation_split", value: 0.1 },
+      validation !== undefined,
+      { name: "validation_split", value: HELD_OUT },
       { name: "eval_strategy", value: "epoch" },
     ),
     { name: "logging_steps", value: Math.max(1, Math.min(10, Math.floor(updates / 10))) },
@@ -160,7 +181,7 @@ function valuesOf(
 }
 
 /** What a run takes, by the code that allocates it, on a device that only counts. */
-async function plan(device: Device, config: KtoConfig, examples: readonly Example[]) {
+async function plan(device: Device, config: KtoConfig, { training, validation }: HeldOut) {
   const counting = planningDevice(device);
   const silent = new Output(
     { stdout: { write: () => true }, stderr: { write: () => true } },
@@ -170,7 +191,8 @@ async function plan(device: Device, config: KtoConfig, examples: readonly Exampl
   const trainer = await KtoTrainer.create({
     policy,
     ...(reference ? { reference } : {}),
-    examples,
+    examples: training,
+    ...(validation ? { evalExamples: validation } : {}),
     ownsReference: true,
     onWarning: () => undefined,
     options: trainerOptions.partOf(config),

@@ -16,7 +16,9 @@ import type { Metrics } from "../../kto/method/metrics.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
+import { computeNote } from "../../kto/options/quantization.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
+import { precisionOf } from "../../kto/options/training.ts";
 import { RUNS_FOLDER } from "../../kto/report/trackers/tensorboard.ts";
 import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
 import { useOf } from "../../kto/run/checkpoints.ts";
@@ -122,12 +124,15 @@ async function trainIn(
     });
     run = trainer;
     samples = await SampleLog.create(policy, config, evalExamples, output);
+    const quantized = policy.quantizedFormats;
     output.info(
-      `model: ${policy.layout.parameterCount} parameters${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
+      `model: ${policy.layout.parameterCount} parameters${quantized.length > 0 ? ` (matrices as ${quantized.join(" and ")})` : ""}${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
     );
     output.info(
       `plan: ${counted(trainer.totalSteps, "update")}, ${counted(round(trainer.totalSteps / trainer.stepsPerEpoch), "epoch")}; device memory ${mebibytes(target.totalBytes)}`,
     );
+    const computing = computeNote(config, precisionOf(config));
+    if (computing !== undefined) output.info(computing);
     const unused = policy.adapter ? undefined : unusedLoraOptions({ ...config });
     for (const sentence of [...(unused ? [unused] : []), ...advice]) output.warning(sentence);
 
@@ -209,6 +214,10 @@ const KEPT_SETTINGS = [
   "lora_dropout",
   "lora_target_modules",
   "use_rslora",
+  "load_in_4bit",
+  "load_in_8bit",
+  "use_bnb_nested_quant",
+  "quantize_embeddings",
   "append_eos",
   "text_as_chat",
   "prompt_format",

@@ -3,10 +3,10 @@
  * says where each parameter lies; arenas of one layout can be walked together, so that one dispatch runs over all
  * parameters. An arena is one buffer, or several if it exceeds `Device.bufferLimit` or has two element types.
  */
-import type { StoredFormat } from "../../kernels/kernel.ts";
+import { isQuantized, type StoredFormat, type WeightFormat } from "../../kernels/kernel.ts";
 import type { Device, MemoryCategory } from "./device.ts";
 import type { Program } from "./program.ts";
-import { elementBytes, elementCount, type Tensor, WINDOW_ALIGNMENT } from "./tensor.ts";
+import { elementBytes, elementCount, quantizedAlignment, type Tensor, tensorFrom, WINDOW_ALIGNMENT } from "./tensor.ts";
 
 /** A tensor of a file as a contiguous part of a parameter. */
 export interface ParameterPart {
@@ -25,7 +25,7 @@ export interface ParameterSpec {
 
 /** One buffer of an arena. */
 export interface Segment {
-  readonly dtype: StoredFormat;
+  readonly dtype: WeightFormat;
   /** Elements, padding included. */
   readonly size: number;
   /** Parameters with weight decay fill [0, decayedSize), the others the rest. */
@@ -42,27 +42,35 @@ export interface Place {
 export interface LayoutOptions {
   /** How matrices are stored; default f32. Parameters with one axis (norms, biases) are always f32. */
   readonly format?: StoredFormat;
+  /** Another format of some matrices, by their names. */
+  readonly formats?: ReadonlyMap<string, WeightFormat>;
   /** Bytes beyond which a buffer holds no second parameter; default no limit. */
   readonly maxBufferBytes?: number;
 }
 
 export class ParameterLayout {
   readonly specs: readonly ParameterSpec[];
-  /** How matrices are stored. */
+  /** How matrices are stored, but for those that `formats` names. */
   readonly format: StoredFormat;
+  readonly formats: ReadonlyMap<string, WeightFormat>;
   readonly segments: readonly Segment[];
   /** Elements of all parameters, without padding. */
   readonly parameterCount: number;
   readonly #places = new Map<string, Place & { readonly spec: ParameterSpec }>();
 
   constructor(specs: readonly ParameterSpec[], options: LayoutOptions = {}) {
-    const { format = "f32", maxBufferBytes = Number.POSITIVE_INFINITY } = options;
+    const {
+      format = "f32",
+      formats = new Map<string, WeightFormat>(),
+      maxBufferBytes = Number.POSITIVE_INFINITY,
+    } = options;
     this.format = format;
+    this.formats = formats;
     this.specs = [...specs.filter((spec) => spec.decay), ...specs.filter((spec) => !spec.decay)];
-    const segments: { dtype: StoredFormat; size: number; decayedSize: number }[] = [];
+    const segments: { dtype: WeightFormat; size: number; decayedSize: number }[] = [];
     for (const spec of this.specs) {
-      const dtype = spec.shape.length > 1 ? format : "f32";
-      const alignment = WINDOW_ALIGNMENT / elementBytes(dtype);
+      const dtype = spec.shape.length > 1 ? (formats.get(spec.name) ?? format) : "f32";
+      const alignment = isQuantized(dtype) ? quantizedAlignment(dtype) : WINDOW_ALIGNMENT / elementBytes(dtype);
       const size = Math.ceil(elementCount(spec.shape) / alignment) * alignment;
       let segment = segments.at(-1);
       if (segment?.dtype !== dtype || (segment.size + size) * elementBytes(dtype) > maxBufferBytes) {
@@ -127,7 +135,7 @@ export class Arena {
   at({ segment, offset }: Place, shape: readonly number[]): Tensor {
     const whole = this.segments[segment];
     if (whole === undefined) throw new Error(`the arena has no segment ${segment}`);
-    return { ...whole, offset: whole.offset + offset * elementBytes(whole.dtype), shape };
+    return tensorFrom(whole, offset, shape);
   }
 
   /** Records zeroing. */
@@ -142,6 +150,7 @@ export class Arena {
       const sameSize = from?.shape[0] === segment.shape[0] && from?.dtype === segment.dtype;
       if (from === undefined || !sameSize) throw new Error("the arenas differ in layout");
       this.device.copy(from, segment);
+      if (from.scales && segment.scales) this.device.copy(from.scales, segment.scales);
     });
   }
 

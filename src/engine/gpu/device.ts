@@ -4,12 +4,12 @@
  * never reach stdout. What runs on the device is recorded in `program.ts`.
  */
 import { AdapterError, ConfigError, DeviceLostError, errorMessage } from "../../errors.ts";
-import type { ElementType, Kernel } from "../../kernels/kernel.ts";
+import { type ElementType, isQuantized, type Kernel, QUANTIZED } from "../../kernels/kernel.ts";
 import type { AdapterFacts } from "../../kernels/wgsl.ts";
 import { type AdapterKind, type FoundAdapter, platform } from "../platform/index.ts";
 import { deviceMatrices, MATRIX_FEATURE } from "./matrices.ts";
 import { chooseSubgroupSize, withPinnedSize } from "./subgroup-size.ts";
-import { alignWindow, byteLength, type Tensor } from "./tensor.ts";
+import { alignWindow, byteLength, elementCount, type Tensor } from "./tensor.ts";
 import { Tuner, type Tuning } from "./tuner.ts";
 
 /** What device memory is used for; the memory report adds up bytes under these names. */
@@ -205,8 +205,8 @@ export class Device {
   }
 
   /**
-   * A zeroed buffer of its own, counted under `category`. Throws AdapterError naming the buffer, its size and the limit
-   * when the adapter cannot hold it.
+   * A zeroed buffer of its own, counted under `category`, and for a quantised tensor another one of scales. Throws
+   * AdapterError naming the buffer, its size and the limit when the adapter cannot hold it.
    */
   allocate(category: MemoryCategory, label: string, shape: readonly number[], dtype: ElementType = "f32"): Tensor {
     this.check();
@@ -222,7 +222,10 @@ export class Device {
     this.#bytes.set(category, (this.#bytes.get(category) ?? 0) + bytes);
     if (bytes > this.#largestBuffer.bytes) this.#largestBuffer = { label, bytes };
     this.#peakBytes = Math.max(this.#peakBytes, this.totalBytes);
-    return { buffer, offset: 0, shape, dtype };
+    if (!isQuantized(dtype)) return { buffer, offset: 0, shape, dtype };
+    const { block, scales } = QUANTIZED[dtype];
+    const blocks = Math.ceil(elementCount(shape) / block);
+    return { buffer, offset: 0, shape, dtype, scales: this.allocate(category, `${label} scales`, [blocks], scales) };
   }
 
   /** Runs `work`, which allocates; if it throws, what it has allocated by then is given back. */
@@ -245,6 +248,7 @@ export class Device {
     this.#allocated.delete(tensor.buffer);
     this.#bytes.set(entry.category, (this.#bytes.get(entry.category) ?? 0) - entry.bytes);
     tensor.buffer.destroy();
+    if (tensor.scales) this.free(tensor.scales);
   }
 
   /** Bytes now allocated, by category. */

@@ -57,7 +57,7 @@ export class AdamW {
     this.device = device;
     this.weights = weights;
     this.options = options;
-    const own = layout.format === "f32";
+    const own = layout.segments.every(({ dtype }) => dtype === "f32");
     const f32Layout =
       trained ?? (own ? layout : new ParameterLayout(layout.specs, { maxBufferBytes: device.bufferLimit }));
     this.gradients = new Arena(device, f32Layout, "gradients", "gradients");

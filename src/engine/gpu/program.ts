@@ -9,6 +9,7 @@ import {
   fittingFormat,
   type Kernel,
   type KernelArguments,
+  MATRICES,
   resolveValues,
   uniformWords,
   type Values,
@@ -31,7 +32,13 @@ interface Dispatch {
   readonly tensors: readonly Tensor[];
   readonly values: Values;
   readonly cost: Cost;
+  readonly together: Together | undefined;
   pipeline?: GPUComputePipeline;
+}
+
+/** Dispatches over parts of one thing, to be given to each: all take the candidate that is chosen for the first. */
+export interface Together {
+  variant?: string | undefined;
 }
 
 interface PreparedPiece extends Piece {
@@ -71,8 +78,14 @@ export class Program {
   /**
    * Records a dispatch, which runs in pieces where its work exceeds what the device may be given at once. Throws when a
    * shape does not fit or a window exceeds what the adapter can bind.
+   *
+   * @param together with which others it takes one candidate
    */
-  dispatch<B extends string, U extends string>(given: Kernel<B, U>, args: KernelArguments<Tensor, B, U>): void {
+  dispatch<B extends string, U extends string>(
+    given: Kernel<B, U>,
+    args: KernelArguments<Tensor, B, U>,
+    together?: Together,
+  ): void {
     if (this.#prepared) throw new Error(`program ${this.name} is already prepared`);
     const kernel = fittingFormat(given, args);
     const values = resolveValues(kernel, args);
@@ -81,14 +94,15 @@ export class Program {
     const cost = kernel.cost(values);
     const pieces = this.#pieces(chosen, values, cost);
     if (pieces.length === 0) return;
+    const tensorOf = args as Readonly<Record<string, Tensor>>;
     const tensors = kernel.bindings.map(
-      (binding) => (args as Readonly<Record<string, Tensor>>)[binding.name] as Tensor,
+      ({ name, scalesOf }) => (scalesOf === undefined ? tensorOf[name] : tensorOf[scalesOf]?.scales) as Tensor,
     );
     tensors.forEach((tensor, index) => {
       this.#checkWindow(kernel, kernel.bindings[index]?.name ?? "", tensor);
     });
     checkAliases(kernel, tensors);
-    this.#steps.push({ type: "dispatch", kernel: chosen, candidates, tensors, values, pieces, cost });
+    this.#steps.push({ type: "dispatch", kernel: chosen, candidates, tensors, values, pieces, cost, together });
   }
 
   #pieces(kernel: Kernel, values: Values, cost: Cost): PreparedPiece[] {
@@ -218,7 +232,8 @@ export class Program {
 
   /**
    * The pipeline of a dispatch. An adapter with several sizes of subgroups may refuse the pinned size for one text and
-   * take it for another: the next candidate has its turn then, and without one the error stands.
+   * take it for another, and a driver a text on matrices: the next candidate has its turn then, and without one the error
+   * stands.
    */
   async #compiled(step: Dispatch): Promise<CompiledKernel> {
     const others = step.candidates.filter(({ wgsl }) => wgsl !== step.kernel.wgsl);
@@ -226,37 +241,49 @@ export class Program {
       try {
         return await this.device.compiled(step.kernel);
       } catch (error) {
-        const next = this.device.pinsSubgroupSize ? others.shift() : undefined;
+        const next = this.#mayBeRefused(step.kernel) ? others.shift() : undefined;
         if (next === undefined) throw error;
         this.#take(step, next);
       }
     }
   }
 
-  /** The candidates that the driver makes pipelines of; where sizes of subgroups are pinned it may refuse some. */
+  /** A driver may refuse pinned sizes of subgroups, and matrices, whose feature is experimental. */
+  #mayBeRefused({ wgsl }: Kernel): boolean {
+    return this.device.pinsSubgroupSize || wgsl.includes(`enable ${MATRICES};`);
+  }
+
+  /** The candidates without those that the driver refuses. */
   async #accepted(candidates: readonly Kernel[]): Promise<readonly Kernel[]> {
-    if (!this.device.pinsSubgroupSize) return candidates;
-    const made = await Promise.allSettled(candidates.map((kernel) => this.device.compiled(kernel)));
+    const made = await Promise.allSettled(
+      candidates.map((kernel) => (this.#mayBeRefused(kernel) ? this.device.compiled(kernel) : undefined)),
+    );
     const accepted = candidates.filter((_, index) => made[index]?.status === "fulfilled");
     return accepted.length > 0 ? accepted : candidates;
   }
 
   /** Replaces a dispatch's kernel by the candidate that the device's tuner chooses. */
   async #choose(step: Dispatch): Promise<void> {
-    const { kernel, candidates } = step;
+    const { kernel, candidates, together } = step;
     if (candidates.length < 2) return;
+    const decided = candidates.find(({ variant }) => variant !== undefined && variant === together?.variant);
+    if (decided !== undefined) {
+      this.#take(step, decided);
+      return;
+    }
     const chosen = await this.device.tuner.choose({
       kernel: kernel.name,
       tuningClass: kernel.tuningClass ?? "",
       variants: candidates.map(({ variant = "" }) => variant),
       texts: candidates.map(({ wgsl }) => wgsl),
-      flops: step.cost.flops,
+      flops: kernel.tuningFlops ?? step.cost.flops,
       trialBytes: kernel.bindings.reduce((sum, { access }, index) => {
         const tensor = step.tensors[index];
         return access === "read" || tensor === undefined ? sum : sum + byteLength(tensor);
       }, 0),
       trials: () => this.#trials(step),
     });
+    if (together !== undefined) together.variant = chosen;
     this.#take(step, candidates.find(({ variant }) => variant === chosen) ?? kernel);
   }
 
@@ -266,7 +293,8 @@ export class Program {
   }
 
   /**
-   * A program for each candidate of a dispatch, which reads the dispatch's tensors and writes copies of its results.
+   * A program for each candidate of a dispatch, which reads the dispatch's tensors, or what the kernel has in their
+   * place, and writes copies of its results.
    */
   async #trials(step: Dispatch): Promise<{ trials: Trial[]; done: () => void }> {
     const { device } = this;
@@ -277,11 +305,14 @@ export class Program {
       for (const tensor of own) device.free(tensor);
     };
     try {
+      const contents = step.kernel.trial?.(step.values) ?? {};
       const tensors = step.kernel.bindings.map(({ name, access }, index) => {
         const tensor = step.tensors[index] as Tensor;
-        if (access === "read") return tensor;
+        const content = contents[name];
+        if (access === "read" && content === undefined) return tensor;
         const scratch = device.allocate("scratch", `trial of ${name}`, tensor.shape, tensor.dtype);
         own.push(scratch);
+        if (content !== undefined) device.upload(scratch, content);
         return scratch;
       });
       const trials = await Promise.all(
@@ -291,7 +322,16 @@ export class Program {
           const { values } = step;
           const cost = kernel.cost(values);
           const pieces = this.#pieces(kernel, values, cost);
-          program.#steps.push({ type: "dispatch", kernel, candidates: [], tensors, values, pieces, cost });
+          program.#steps.push({
+            type: "dispatch",
+            kernel,
+            candidates: [],
+            tensors,
+            values,
+            pieces,
+            cost,
+            together: undefined,
+          });
           await program.prepare();
           const run = async (times: number): Promise<void> => {
             for (let i = 0; i < times; i++) program.run();

@@ -179,7 +179,7 @@ export function recordBlockForward(
   if (cache) {
     keys = { ...recordIntoCache(program, model, layer, rows, here.qkv, cache), kFrom: 0, vFrom: 0 };
   } else recordRope(program, model, layer, rows, here.qkv, 1);
-  program.dispatch(attentionForward(config.headSize, program.device.facts), {
+  program.dispatch(attentionForward(config.headSize, program.device.facts, program.products), {
     q: here.qkv,
     ...keys,
     ranges: seenBy(config, layer, rows.ranges, rows.windowRanges),
@@ -302,12 +302,12 @@ export function recordBlockBackward(
     groupSize: config.heads / config.keyValueHeads,
     ...columns(config),
   };
-  program.dispatch(attentionBackwardQuery(config.headSize, program.device.facts), {
+  program.dispatch(attentionBackwardQuery(config.headSize, program.device.facts, program.products), {
     ...shared,
     out: here.attention,
     ranges: seenBy(config, layer, rows.ranges, rows.windowRanges),
   });
-  program.dispatch(attentionBackwardKeyValue(config.headSize, program.device.facts), {
+  program.dispatch(attentionBackwardKeyValue(config.headSize, program.device.facts, program.products), {
     ...shared,
     queryEnd: seenBy(config, layer, rows.queryEnd, rows.windowQueryEnd),
   });

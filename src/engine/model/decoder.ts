@@ -3,7 +3,7 @@
  * gradient arena. Knows rows and sequences, not what their log-probabilities are for.
  */
 import { embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
-import type { ActivationFormat, StoredFormat } from "../../kernels/kernel.ts";
+import type { ActivationFormat, WeightFormat } from "../../kernels/kernel.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
@@ -234,7 +234,7 @@ function lowestTrainedLayer({ layout }: Arena): number {
 function recordLookup(program: Program, table: Tensor, ids: Tensor, y: Tensor, accumulate: boolean): void {
   for (const { first, window } of rowWindows(table, program.device.limits.maxStorageBufferBindingSize)) {
     const adds = accumulate || first > 0;
-    program.dispatch(gatherRows(table.dtype as StoredFormat), {
+    program.dispatch(gatherRows(table.dtype as WeightFormat), {
       table: window,
       rows: ids,
       y,

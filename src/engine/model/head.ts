@@ -3,7 +3,7 @@
  * vocabulary in windows; and its backward pass from one coefficient per sequence.
  */
 import { gatherRows, scatterRows } from "../../kernels/embedding.ts";
-import type { StoredFormat } from "../../kernels/kernel.ts";
+import type { WeightFormat } from "../../kernels/kernel.ts";
 import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,
@@ -104,7 +104,7 @@ function tableWindows(model: Model, most: number) {
   return Array.from({ length: Math.ceil(total / most) }, (_, index) => {
     const start = index * most;
     const columns = Math.min(most, total - start);
-    return { start, columns, b: sliceRows(table, start, columns), format: table.dtype as StoredFormat };
+    return { start, columns, b: sliceRows(table, start, columns), format: table.dtype as WeightFormat };
   });
 }
 
@@ -127,17 +127,18 @@ export function recordHeadRows(
 export function recordHeadForward(pass: HeadPass, output: Tensor, sums: Tensor): void {
   const { program, model, buffers, shape, rows } = pass;
   const { device } = program;
-  const { hiddenSize: C } = model.config;
+  const { hiddenSize: C, vocabSize } = model.config;
   const N = shape.gradientHeadRows + shape.branchHeadRows;
   const normed = recordHeadRows(pass, output, rows.headRows);
   const { window, perSplit, splits } = forwardWindow(device, model.config);
   const partials = buffers.tensor("partials", [splits, N, 2]);
   const targetLogits = buffers.tensor("targetLogits", [N]);
+  const together = {};
   for (const { start, columns, b, format } of tableWindows(model, window)) {
-    program.dispatch(logSoftmaxGatherForward(N, columns, C, device.facts, format), {
-      ...{ a: normed, aFrom: 0, b, targets: rows.targets, partials, targetLogits },
-      ...{ firstSplit: start / perSplit, splitColumns: perSplit, windowStart: start },
-    });
+    const kernel = logSoftmaxGatherForward(N, columns, C, device.facts, format, vocabSize);
+    const operands = { a: normed, aFrom: 0, b, targets: rows.targets, partials, targetLogits };
+    const place = { firstSplit: start / perSplit, splitColumns: perSplit, windowStart: start };
+    program.dispatch(kernel, { ...operands, ...place }, together);
   }
   const logProbs = buffers.tensor("logProbs", [N]);
   const logSumExp = buffers.tensor("logSumExp", [N]);

@@ -2,8 +2,9 @@
  * Linear layers as matmuls, with the model's adapter beside them: forward, the input's gradient, and the gradients of
  * weight and bias where these are trained. Weights are stored as in the weight files, [out, in] or [in, out] (GPT-2),
  * and the matmul's layout follows. A matrix that is larger than one binding, as fused matrices may be, is walked in
- * windows of its stored rows: where these are summed over, the sums of a window continue those of the one before, to
- * the same bits where the tuner chose the same tile (continued sums take none that splits K, nor matrices).
+ * windows of its stored rows, which all take one tile. Where rows are summed over, the sums of a window continue those
+ * of the one before, to the same bits however large the windows are (by a tile that neither splits K nor is on
+ * matrices).
  */
 import { AdapterError } from "../../errors.ts";
 import { rowBlocks } from "../../kernels/norm.ts";
@@ -12,7 +13,7 @@ import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { byteLength, reshape, rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
 import type { LoraScratch } from "./lora.ts";
-import { recordMatmul } from "./matmul.ts";
+import { recordMatmul, type WindowOf } from "./matmul.ts";
 import type { Model } from "./model.ts";
 
 /** Records y [T, out] = x [T, in] W (+ bias) (+ residual), with the model's adapter where it has one for this layer. */
@@ -33,9 +34,9 @@ export function recordLinear(
   const windows = storedWindows(program, model.parameter(weight));
   if (model.config.inOutWeights) {
     if (windows.length > 1 && y.dtype !== "f32") throw tooLarge(program, weight, model.parameter(weight));
-    for (const [index, { first, window }] of windows.entries()) {
+    for (const [index, { first, window, windowOf }] of windows.entries()) {
       const last = index === windows.length - 1 ? { bias, residual } : {};
-      recordMatmul(program, "NN", x, window, y, { ...last, aFrom: first, continues: first > 0 });
+      recordMatmul(program, "NN", x, window, y, { ...last, aFrom: first, continues: first > 0, windowOf });
     }
   } else if (windows.length === 1) {
     recordMatmul(program, "NT", x, model.parameter(weight), y, { bias, residual });
@@ -43,8 +44,9 @@ export function recordLinear(
     // A kernel adds a residual as wide as its result: column ranges of the result are added to one that was copied
     // there.
     if (residual) program.copy(residual, y);
-    for (const { first, window } of windows) {
+    for (const { first, window, windowOf } of windows) {
       recordMatmul(program, "NT", x, window, y, {
+        windowOf,
         bias: bias && sliceRows(bias, first, window.shape[0] ?? 0),
         accumulate: residual !== undefined,
         outFrom: first,
@@ -74,14 +76,14 @@ export function recordLinearBackward(
   const { dy, x, dx, partials, lora } = args;
   const { inOutWeights } = model.config;
   const weight = `${name}.weight`;
-  for (const { first, window } of storedWindows(program, model.parameter(weight))) {
-    if (inOutWeights) recordMatmul(program, "NT", dy, window, dx, { outFrom: first });
-    else recordMatmul(program, "NN", dy, window, dx, { aFrom: first, continues: first > 0 });
+  for (const { first, window, windowOf } of storedWindows(program, model.parameter(weight))) {
+    if (inOutWeights) recordMatmul(program, "NT", dy, window, dx, { outFrom: first, windowOf });
+    else recordMatmul(program, "NN", dy, window, dx, { aFrom: first, continues: first > 0, windowOf });
   }
   if (gradients.has(weight)) {
     const [a, b] = inOutWeights ? [x, dy] : [dy, x];
-    for (const { first, window } of storedWindows(program, gradients.window(weight))) {
-      recordMatmul(program, "TN", a, b, window, { aFrom: first, accumulate: true });
+    for (const { first, window, windowOf } of storedWindows(program, gradients.window(weight))) {
+      recordMatmul(program, "TN", a, b, window, { aFrom: first, accumulate: true, windowOf });
     }
   }
   if (gradients.has(`${name}.bias`)) {
@@ -93,9 +95,13 @@ export function recordLinearBackward(
   if (lora) model.adapter?.recordBackward(program, weight, gradients, { dy, x, dx }, lora);
 }
 
-/** The windows of stored rows, each one binding, of a matrix or its gradient. */
-const storedWindows = (program: Program, matrix: Tensor) =>
-  rowWindows(matrix, program.device.limits.maxStorageBufferBindingSize);
+/** The windows of stored rows, each one binding, of a matrix or its gradient; `windowOf` where there are several. */
+function storedWindows(program: Program, matrix: Tensor) {
+  const windows = rowWindows(matrix, program.device.limits.maxStorageBufferBindingSize);
+  const [rows = 0] = matrix.shape;
+  const windowOf: WindowOf | undefined = windows.length > 1 ? { rows, together: {} } : undefined;
+  return windows.map((one) => ({ ...one, windowOf }));
+}
 
 function tooLarge({ device }: Program, name: string, matrix: Tensor): AdapterError {
   return new AdapterError(

@@ -2,10 +2,17 @@
  * The matmul of two tensors, recorded with the kernel for its layout, shape and storage. Knows no model: linear
  * layers, adapters and the head are made of it.
  */
-import type { ActivationFormat, StoredFormat } from "../../kernels/kernel.ts";
-import { type MatmulLayout, matmul } from "../../kernels/matmul.ts";
-import type { Program } from "../gpu/program.ts";
+import type { ActivationFormat, WeightFormat } from "../../kernels/kernel.ts";
+import { type MatmulLayout, type MatmulShape, matmul } from "../../kernels/matmul.ts";
+import type { Program, Together } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
+
+/** What the products over the windows of one matrix have in common. */
+export interface WindowOf {
+  /** Stored rows of the matrix. */
+  readonly rows: number;
+  readonly together: Together;
+}
 
 export interface MatmulOptions {
   /** [N], added to every row. */
@@ -16,6 +23,8 @@ export interface MatmulOptions {
   readonly accumulate?: boolean;
   /** The sums start from what `out`, f32, holds: a product over the next rows of `b`. */
   readonly continues?: boolean;
+  /** `b`, or in TN the result, is a window of a matrix that exceeds one binding. */
+  readonly windowOf?: WindowOf | undefined;
   /** Multiplies the product; default 1. */
   readonly scale?: number;
   /** First columns of A and of the result, where these are column ranges of `a` and `out`. */
@@ -38,11 +47,11 @@ export function recordMatmul(
   const [M = 0, outWidth = 0] = out.shape;
   const [bRows = 0, bColumns = 0] = b.shape;
   const [N, K] = layout === "NT" ? [bRows, bColumns] : [bColumns, bRows];
-  const { aFrom = 0, outFrom = 0, scale = 1, continues = false } = options;
+  const { aFrom = 0, outFrom = 0, scale = 1, continues = false, windowOf } = options;
   checkColumns(layout, { M, N, K }, a, outWidth, options);
   const { unused } = program.device;
   const operands = {
-    format: b.dtype as StoredFormat,
+    format: b.dtype as WeightFormat,
     aFormat: a.dtype as ActivationFormat,
     outFormat: out.dtype as ActivationFormat,
     products: program.products,
@@ -51,8 +60,11 @@ export function recordMatmul(
     outWidth,
     outFrom,
     continues,
+    continued: windowOf !== undefined && layout === "NN",
+    whole: windowOf && wholeShape(layout, { M, N, K }, windowOf),
   };
-  program.dispatch(matmul(layout, { M, N, K }, program.device.facts, operands), {
+  const kernel = matmul(layout, { M, N, K }, program.device.facts, operands);
+  const args = {
     a,
     b,
     bias: options.bias ?? reshape(unused, [4]),
@@ -67,7 +79,14 @@ export function recordMatmul(
     hasBias: options.bias ? 1 : 0,
     hasResidual: options.residual ? 1 : 0,
     accumulate: options.accumulate ? 1 : 0,
-  });
+  };
+  program.dispatch(kernel, args, windowOf?.together);
+}
+
+/** The product over all windows: a window's rows are B's columns in NT, its rows in NN, and the result's rows in TN. */
+function wholeShape(layout: MatmulLayout, { M, N, K }: MatmulShape, { rows }: WindowOf): MatmulShape {
+  if (layout === "NT") return { M, N: rows, K };
+  return layout === "NN" ? { M, N, K: rows } : { M: rows, N, K };
 }
 
 /** Without a first column, widths must be exactly those of the matmul; with one, the range must lie inside. */

@@ -2,21 +2,29 @@
  * A whole model of a base and a LoRA adapter, W + scale B A, made on the host from the files of both: no device is
  * needed, and one tensor at a time is in memory.
  */
-import type { StoredFormat } from "../../kernels/kernel.ts";
+import { isQuantized, type StoredFormat } from "../../kernels/kernel.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
+import { DTYPE_NAMES, readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { parameterSpecs } from "./weights/parameters.ts";
-import { openWeights, type WeightFiles, writeWeights } from "./weights/weight-files.ts";
-import { finitePieces, storedPieces } from "./weights/weight-transfer.ts";
+import { parameterSpecs, tensorName } from "./weights/parameters.ts";
+import { leftSentence, type Quantization, quantizedPieces, weightFormats } from "./weights/quantization.ts";
+import { openWeights, writeWeights } from "./weights/weight-files.ts";
+import { checkedTensor, finitePieces, storedPieces } from "./weights/weight-transfer.ts";
 
 export interface MergeOptions {
-  /** Numbers in the files; default: as the base model's files store them, f32 where these differ. */
+  /**
+   * Numbers in the files; default: as the base model's files store them, f32 where these differ, and bf16 for a base
+   * that is quantised.
+   */
   readonly dtype?: StoredFormat;
+  /**
+   * How the base was quantised when the adapter was trained: its numbers are then what the quantised ones stand for.
+   */
+  readonly quantization?: Quantization | undefined;
   readonly maxShardBytes?: number;
-  /** Takes sentences on tensors that are left out; default console.warn. */
+  /** Takes sentences on tensors that are left out, and on a base that is quantised; default console.warn. */
   readonly onWarning?: (sentence: string) => void;
 }
 
@@ -30,7 +38,7 @@ export async function mergeAdapter(
   baseFolder: string,
   adapterFolder: string,
   outFolder: string,
-  { dtype, maxShardBytes, onWarning = console.warn }: MergeOptions = {},
+  { dtype, quantization = {}, maxShardBytes, onWarning = console.warn }: MergeOptions = {},
 ): Promise<void> {
   const config = await readModelConfig(baseFolder);
   const base = await openWeights(baseFolder);
@@ -41,14 +49,28 @@ export async function mergeAdapter(
       const headWarning = await ignoredHead(config, base);
       if (headWarning !== undefined) onWarning(headWarning);
       const modules = new Map(adapter.modules.map((module) => [module.name, module]));
-      const format = dtype ?? stored;
-      const tensors = parameterSpecs(config).flatMap(({ parts }) =>
+      const fullName = (part: string) => tensorName(prefix, part);
+      const { formats, left } = weightFormats(config, base, fullName, quantization);
+      const leftWarning = leftSentence(left, base.path);
+      if (leftWarning !== undefined) onWarning(leftWarning);
+      const format = dtype ?? (formats.size > 0 ? "bf16" : stored);
+      if (formats.size > 0) {
+        onWarning(
+          `The base ${baseFolder} is quantised: the merged model is written as ${DTYPE_NAMES[format]}, from the numbers that its codes stand for.`,
+        );
+      }
+      const basePieces = (parameter: string, name: string) => {
+        const to = formats.get(parameter);
+        if (to === undefined || !isQuantized(to) || checkedTensor(base, name).saved) return storedPieces(base, name);
+        return quantizedPieces(base, name, { format: to, double: quantization.double ?? false, dtype: stored });
+      };
+      const tensors = parameterSpecs(config).flatMap(({ name: parameter, parts }) =>
         parts.map(({ name: part, shape }) => {
-          const name = part === "lm_head.weight" ? part : `${prefix}${part}`;
+          const name = fullName(part);
           const module = modules.get(part.replace(/\.weight$/, ""));
           const pieces = module
-            ? () => mergedWeight(base, name, adapter, config, module)
-            : () => storedPieces(base, name);
+            ? () => mergedWeight(basePieces(parameter, name), adapter, config, module)
+            : () => basePieces(parameter, name);
           return {
             name,
             shape,
@@ -71,8 +93,7 @@ export async function mergeAdapter(
 
 /** W + scale B A of one layer; W is [out, in], or [in, out] in GPT-2. Sums in float64. */
 async function* mergedWeight(
-  base: WeightFiles,
-  name: string,
+  base: AsyncIterable<Float32Array<ArrayBuffer>>,
   adapter: AdapterFile,
   config: ModelConfig,
   { name: module, inputs, outputs, rank, scale }: LoraModule,
@@ -82,7 +103,7 @@ async function* mergedWeight(
   const delta = new Float64Array(inputs);
   const weight = new Float32Array(inputs * outputs);
   let filled = 0;
-  for await (const piece of storedPieces(base, name)) {
+  for await (const piece of base) {
     weight.set(piece, filled);
     filled += piece.length;
   }

@@ -3,7 +3,7 @@
  * Hugging Face folders (config.json, safetensors in f32, f16 or bf16, tokenizer files carried along).
  */
 import { ConfigError, shown } from "../../errors.ts";
-import type { StoredFormat } from "../../kernels/kernel.ts";
+import { isQuantized, type QuantizedFormat, type StoredFormat, type WeightFormat } from "../../kernels/kernel.ts";
 import { ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
 import { Arena, ParameterLayout } from "../gpu/arena.ts";
 import type { Device, MemoryCategory } from "../gpu/device.ts";
@@ -12,7 +12,8 @@ import type { ModelConfig } from "./config/config.ts";
 import { DTYPE_NAMES, readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { parameterSpecs } from "./weights/parameters.ts";
+import { parameterSpecs, tensorName } from "./weights/parameters.ts";
+import { fillQuantized, leftSentence, type Quantization, weightFormats } from "./weights/quantization.ts";
 import { openWeights, type WeightFiles, writeWeights } from "./weights/weight-files.ts";
 import { arenaPieces, fillTensor, finitePieces } from "./weights/weight-transfer.ts";
 
@@ -29,6 +30,11 @@ export interface LoadOptions {
    * whole, of the same values.
    */
   readonly storage?: StoredFormat;
+  /**
+   * How matrices are quantised on the way; default: as the files have them. Files of bitsandbytes in nf4 stay in 4
+   * bits. A model whose matrices are quantised can be trained by an adapter only.
+   */
+  readonly quantization?: Quantization | undefined;
   /** Takes sentences on tensors of the files that are ignored; default console.warn. */
   readonly onWarning?: (sentence: string) => void;
 }
@@ -55,8 +61,12 @@ interface ModelParts {
   readonly weights: Arena;
   /** What the numbers of the matrices were rounded to when they were loaded. */
   readonly numbers: StoredFormat;
+  readonly quantization: Quantization;
   readonly tables: RotaryTables;
 }
+
+/** What a model is allocated by, beside its configuration. */
+type ModelOrigin = Pick<ModelParts, "folder" | "prefix" | "numbers" | "quantization">;
 
 /**
  * A model on a device: configuration and weights, with a LoRA adapter or without. `load` throws ModelFormatError for a
@@ -74,6 +84,8 @@ export class Model {
   readonly adapter: LoraAdapter | undefined;
   /** What the matrices' numbers were loaded as; the weights' own format may hold more. */
   readonly numbers: StoredFormat;
+  /** How it was asked to be quantised when it was loaded. */
+  readonly quantization: Quantization;
   readonly #parts: ModelParts;
 
   private constructor(parts: ModelParts, adapter?: LoraAdapter) {
@@ -84,17 +96,22 @@ export class Model {
     this.folder = parts.folder;
     this.prefix = parts.prefix;
     this.numbers = parts.numbers;
+    this.quantization = parts.quantization;
     this.adapter = adapter;
   }
 
   static #allocate(
     device: Device,
     config: ModelConfig,
-    origin: { readonly folder: string; readonly prefix: string; readonly numbers: StoredFormat },
-    options: { readonly format: StoredFormat; readonly category: MemoryCategory },
+    origin: ModelOrigin,
+    options: {
+      readonly format: StoredFormat;
+      readonly formats: ReadonlyMap<string, WeightFormat>;
+      readonly category: MemoryCategory;
+    },
   ): Model {
-    const { format, category } = options;
-    const layout = new ParameterLayout(parameterSpecs(config), { format, maxBufferBytes: device.bufferLimit });
+    const { category, ...formats } = options;
+    const layout = new ParameterLayout(parameterSpecs(config), { ...formats, maxBufferBytes: device.bufferLimit });
     const weights = new Arena(device, layout, category, category);
     return new Model({ device, config, ...origin, weights, tables: new RotaryTables(device, config) });
   }
@@ -114,16 +131,19 @@ export class Model {
       const { prefix, stored } = checkTensors(config, files);
       const dtype = options.dtype === undefined || options.dtype === "auto" ? stored : options.dtype;
       const format = options.storage ?? dtype;
+      const { quantization = {} } = options;
+      const { formats, left } = weightFormats(config, files, (part) => tensorName(prefix, part), quantization);
       const model = Model.#allocate(
         device,
         config,
-        { folder, prefix, numbers: dtype },
-        { format, category: options.category ?? "weights" },
+        { folder, prefix, numbers: dtype, quantization },
+        { format, formats, category: options.category ?? "weights" },
       );
       try {
         if (!device.counts) {
-          const warning = await ignoredHead(config, files);
-          if (warning !== undefined) (options.onWarning ?? console.warn)(warning);
+          for (const warning of [await ignoredHead(config, files), leftSentence(left, files.path)]) {
+            if (warning !== undefined) (options.onWarning ?? console.warn)(warning);
+          }
           await model.#fill(files, dtype);
         }
       } catch (error) {
@@ -138,13 +158,10 @@ export class Model {
 
   /** A second copy of another model's present weights on the same device, e.g. as a frozen reference. */
   static copyOf(source: Model, category: MemoryCategory): Model {
-    const { device, config, folder, prefix, numbers } = source;
-    const copy = Model.#allocate(
-      device,
-      config,
-      { folder, prefix, numbers },
-      { format: source.layout.format, category },
-    );
+    const { device, config, layout, folder, prefix, numbers, quantization } = source;
+    const { format, formats } = layout;
+    const origin = { folder, prefix, numbers, quantization };
+    const copy = Model.#allocate(device, config, origin, { format, formats, category });
     copy.weights.copyFrom(source.weights);
     return copy;
   }
@@ -173,9 +190,14 @@ export class Model {
     return this.adapter?.weights ?? this.weights;
   }
 
+  /** The formats of those of its matrices that are quantised, which cannot be trained. */
+  get quantizedFormats(): readonly QuantizedFormat[] {
+    return [...new Set(this.layout.segments.map(({ dtype }) => dtype).filter(isQuantized))];
+  }
+
   /** A parameter's name in the weight files. */
   storedName(part: string): string {
-    return part === "lm_head.weight" ? part : `${this.prefix}${part}`;
+    return tensorName(this.prefix, part);
   }
 
   /** The tensor of a parameter. */
@@ -200,7 +222,10 @@ export class Model {
       const names = spec.parts.map((part) => this.storedName(part.name));
       const rounded = spec.shape.length > 1 ? dtype : "f32";
       const window = this.parameter(spec.name);
-      await fillTensor(this.weights, window, files, names, rounded);
+      if (isQuantized(window.dtype)) {
+        const { double = false } = this.quantization;
+        await fillQuantized(this.weights, window, files, names, { dtype, double });
+      } else await fillTensor(this.weights, window, files, names, rounded);
       // The queue keeps a copy of what it has not written yet: a slow adapter would pile up the model a second time.
       waiting += byteLength(window);
       if (waiting < MOST_WAITING) continue;

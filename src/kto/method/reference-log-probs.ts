@@ -189,7 +189,7 @@ export async function arenaDigest(arena: Arena): Promise<string> {
 
 /** Adds the bytes of weights on the device, read back by pieces, so that changes after loading count. */
 async function addWeights(hash: Sha256, arena: Arena): Promise<void> {
-  for (const segment of arena.segments) {
+  for (const segment of arena.segments.flatMap((codes) => (codes.scales ? [codes, codes.scales] : [codes]))) {
     const words = ((segment.shape[0] ?? 0) * elementBytes(segment.dtype)) / 4;
     for (let at = 0; at < words; at += PIECE_WORDS) {
       const piece: Tensor = {

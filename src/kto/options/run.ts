@@ -17,6 +17,7 @@ import { loraOptions } from "./lora.ts";
 import { modelOptions } from "./model.ts";
 import type { OptionsOf } from "./option.ts";
 import { deviceOptions, outputOptions } from "./output.ts";
+import { checkQuantizedTraining, quantizationOptions } from "./quantization.ts";
 import { scheduleParameters } from "./schedule.ts";
 import { type OptimizerName, optimizerOptions, samplingOf, trainingOptions } from "./training.ts";
 
@@ -25,6 +26,7 @@ export const runOptions = {
   ...modelOptions,
   ...trainingOptions,
   ...loraOptions,
+  ...quantizationOptions,
   ...optimizerOptions,
   ...evaluationOptions,
   ...judgeOptions,
@@ -77,9 +79,9 @@ export interface RunOptions {
    */
   readonly fp16: boolean;
   /**
-   * Let products of layers round what they multiply to 16 bits (f16 with a scale, sums in f32) where the adapter has
-   * subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay f32; without such
-   * matrices it is f32. Default false. Not together with fp16, which has the same products.
+   * Let products of layers and of attention round what they multiply to 16 bits (f16 with a scale, sums in f32) where
+   * the adapter has subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay
+   * f32; without such matrices it is f32. Default false. Not together with fp16, which has the same products.
    */
   readonly bf16: boolean;
   /**
@@ -195,6 +197,7 @@ export function checkRunOptions<Options extends RunOptions>(
 
 /** The same of a command's options, before anything is loaded. */
 export function checkRunConfig<Config extends RunConfig>(config: Config, where?: (name: string) => string): Config {
+  checkQuantizedTraining(config, where);
   checkEvaluationRows(config);
   checkEvaluates(
     config,

@@ -69,7 +69,7 @@ export const trainingOptions = {
   }),
   bf16: training(z.boolean().default(false), {
     description:
-      "let products of layers round what they multiply to 16 bits (f16 with a scale, sums in f32) where the adapter has subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay f32; without such matrices it is f32",
+      "let products of layers and of attention round what they multiply to 16 bits (f16 with a scale, sums in f32) where the adapter has subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay f32; without such matrices it is f32",
     nullMeans: false,
   }),
   gradient_checkpointing: training(z.boolean().default(false), {

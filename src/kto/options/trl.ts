@@ -11,7 +11,13 @@ import { OFF } from "./values.ts";
 /** What changes neither the training nor its result here. */
 const WITHOUT_EFFECT = [
   ...["_n_gpu", "accelerate_config", "accelerator_config", "activation_offloading", "auto_find_batch_size"],
-  ...["average_tokens_across_devices", "base_model_attribute_name", "batch_eval_metrics", "dataset_streaming"],
+  ...[
+    "average_tokens_across_devices",
+    "base_model_attribute_name",
+    "bnb_4bit_quant_storage",
+    "batch_eval_metrics",
+    "dataset_streaming",
+  ],
   ...["dataloader_in_order", "dataloader_multiprocessing_context", "dataloader_num_workers"],
   ...["dataloader_persistent_workers", "dataloader_pin_memory", "dataloader_prefetch_factor"],
   ...["ddp_backend", "ddp_broadcast_buffers", "ddp_bucket_cap_mb", "ddp_find_unused_parameters", "ddp_static_graph"],
@@ -43,7 +49,6 @@ const COARSER = [
 /** Features by name, each refused unless switched off, with what to do instead. */
 const NOT_YET: Readonly<Record<string, string>> = {
   adafactor: "AdamW is the optimizer, leave it out",
-  bnb_4bit_quant_storage: "leave it out",
   dataloader_drop_last: "leave it out",
   deepspeed: "training runs on one adapter, leave it out",
   do_predict: "leave it out",
@@ -54,8 +59,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   ignore_data_skip: "leave it out; a run that is resumed goes on with the rows that come next",
   is_encoder_decoder: "models with an encoder are not here",
   label_smoothing_factor: "leave it out",
-  load_in_4bit: "leave it out",
-  load_in_8bit: "leave it out",
   lora_modules_to_save: "leave it out; only adapters of linear layers are trained",
   lora_target_parameters: "leave it out; name modules in lora_target_modules",
   model_adapter_name: "leave it out",
@@ -78,12 +81,10 @@ const HOW_A_MODEL_IS_HELD = [
 
 /** Options with their own list of values that ask for what is done anyway. */
 const BY_VALUE: Readonly<Record<string, ForeignOption>> = {
-  bnb_4bit_quant_type: { harmless: ["nf4", "fp4", null] },
   lora_task_type: { harmless: ["causal_lm", null], reason: "is another kind of model", remedy: "leave it out" },
   model_init_kwargs: modelArguments("model_revision and dtype are options of their own"),
   num_processes: { harmless: [1, null], remedy: "training runs on one adapter, leave it out" },
   ref_model_init_kwargs: modelArguments("name the reference as ref_model_name_or_path"),
-  use_bnb_nested_quant: { harmless: "any" },
 };
 
 function modelArguments(remedy: string): ForeignOption {

@@ -79,7 +79,11 @@ async function plannedBytes(
 }
 
 /** The same model on a device that counts. */
-async function planned(device: Device, { folder, numbers, layout, adapter }: Model, category: MemoryCategory) {
-  const model = await Model.load(device, folder, { dtype: numbers, storage: layout.format, category });
+async function planned(
+  device: Device,
+  { folder, numbers, layout, quantization, adapter }: Model,
+  category: MemoryCategory,
+) {
+  const model = await Model.load(device, folder, { dtype: numbers, storage: layout.format, quantization, category });
   return adapter ? model.withAdapter(LoraAdapter.create(device, model.config, adapter.options, adapter.folder)) : model;
 }

@@ -105,6 +105,11 @@ export function evaluatedRows(
 
 /** @throws ConfigError for a model that cannot be trained */
 function checkPolicy(policy: Model, options: RunOptions): void {
+  if (policy.adapter === undefined && policy.quantizedFormats.length > 0) {
+    throw new ConfigError(
+      `The weights of ${policy.folder} are quantised, so only a LoRA adapter over them can be trained: set use_peft.`,
+    );
+  }
   const { format } = policy.trained.layout;
   if (format !== "f32") {
     throw new ConfigError(

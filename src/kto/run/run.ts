@@ -138,7 +138,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     if (matrices === undefined)
       return "the adapter has no subgroup matrices for kernels, so products are computed in f32";
     const { component, M, N, K } = matrices;
-    return `products of layers on subgroup matrices of ${component} (${M} x ${N} x ${K}) with sums in f32, where they are faster; weights and activations are f32`;
+    return `products of layers and of attention on subgroup matrices of ${component} (${M} x ${N} x ${K}) with sums in f32, where they are faster; weights and activations are f32`;
   }
 
   /** Whether a later run finds the log-probs of a cached reference on the disk; true without one. */

@@ -5,16 +5,12 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { ktoOptions } from "../../../src/kto/options/kto.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { copyOfModel, fileIn, freshPath, jsonl, stories, temporaryFolder } from "../../helpers/folders.ts";
 import { kto } from "../../helpers/streams.ts";
 
 shareDeviceWithCommands();
 const folder = temporaryFolder();
-
-/** 4-bit weights are an option of their own; where they are not there yet, the run says so and runs without them. */
-const hasFourBits = Object.hasOwn(ktoOptions.shape, "load_in_4bit");
 
 const names = ["Tim", "Lily", "Sam", "Mia", "Ben", "Sue", "Max", "Amy"];
 const turns = names.map((name, i) => ({
@@ -34,16 +30,6 @@ async function metricsOf(output: string): Promise<Record<string, number>[]> {
     .trim()
     .split("\n")
     .map((line) => JSON.parse(line) as Record<string, number>);
-}
-
-/** Runs the words, or without what asks for 4-bit weights, after a run that names it alone as the reason. */
-async function run(words: string[], without: (words: string[]) => string[]) {
-  if (hasFourBits) return await kto(...words);
-  const refused = await kto(...words);
-  expect(refused.stderr).toMatch(
-    /^error: option "load_in_4bit".* is true, which is not implemented yet: leave it out\.\n$/,
-  );
-  return await kto(...without(words));
 }
 
 describe("TRL's example commands of scripts/kto.py", () => {
@@ -69,7 +55,7 @@ describe("TRL's example commands of scripts/kto.py", () => {
       ...[...common(output, 8), "--use_peft", "--load_in_4bit", "--lora_target_modules=all-linear"],
       ...["--lora_r=16", "--lora_alpha=16"],
     ];
-    const { code, stderr } = await run(words, (all) => all.filter((word) => word !== "--load_in_4bit"));
+    const { code, stderr } = await kto(...words);
     expect(code, stderr).toBe(0);
     const config = JSON.parse(readFileSync(join(output, "adapter_config.json"), "utf8"));
     expect(config).toMatchObject({ r: 16, lora_alpha: 16 });
@@ -273,14 +259,8 @@ special_tokens:
 describe("axolotl's example of KTO", () => {
   test("runs unchanged, and says what is computed more exactly than it asks", async () => {
     const output = freshPath(folder, "qlora-out");
-    const text = axolotl(output);
-    const config = fileIn(folder, "qlora-1b-kto.yaml", text);
-    const whole = fileIn(
-      folder,
-      "lora.yaml",
-      text.replace("load_in_4bit: true", "load_in_4bit: false").replace("adapter: qlora", "adapter: lora"),
-    );
-    const { code, stderr } = await run(["train", config], () => ["train", whole]);
+    const config = fileIn(folder, "qlora-1b-kto.yaml", axolotl(output));
+    const { code, stderr } = await kto("train", config);
     expect(code, stderr).toBe(0);
     expect(stderr).toContain("tf32, attn_implementation: what is computed is exact attention, in the precision");
     const metrics = await metricsOf(output);

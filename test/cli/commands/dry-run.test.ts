@@ -95,6 +95,7 @@ describe("kto train --dry_run", () => {
     ["all weights of a model in bf16, whose reference stays so", () => ["--model", inBf16]],
     ["an adapter of a model in f32", () => ["--model", llama, ...lora]],
     ["an adapter of a model in bf16", () => ["--model", inBf16, ...lora]],
+    ["an adapter of a model in 4 bits", () => ["--model", inBf16, ...lora, "--load_in_4bit"]],
     [
       "an adapter that is gone on with, and the copy of it",
       () => ["--model", llama, "--adapter_name_or_path", trained],

@@ -10,8 +10,10 @@ import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import { Model } from "../../../src/engine/model/model.ts";
 import { saveAdapter } from "../../../src/engine/model/peft.ts";
 import { openWeights } from "../../../src/engine/model/weights/weight-files.ts";
+import { quantized } from "../../../src/engine/quantized-formats.ts";
+import { dequantized } from "../../../src/kernels/float64/stored.ts";
 import { wholeArena } from "../../helpers/arenas.ts";
-import { normals, seeded } from "../../helpers/compare.ts";
+import { expectWithin, normals, seeded } from "../../helpers/compare.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 import { copyOfModel, freshPath, gpt2, llama, stories, temporaryFolder, withConfig } from "../../helpers/folders.ts";
 import { kto } from "../../helpers/streams.ts";
@@ -85,6 +87,30 @@ describe("kto merge", () => {
     expect([await dtypesOf(f32.into), torchDtype(f32.into)]).toEqual([["F32"], "float32"]);
     const f16 = await merged(...words, "--save_dtype", "float16");
     expect([await dtypesOf(f16.into), torchDtype(f16.into)]).toEqual([["F16"], "float16"]);
+  });
+
+  test("over a base in 4 bits writes the numbers that its codes stand for, in bf16, and says so", async () => {
+    const words = ["--adapter_name_or_path", adapter, "--model", llama, "--load_in_4bit"];
+    const into = freshPath(folder, "merged");
+    const { code, stderr } = await kto("merge", ...words, "--output_dir", into);
+    expect(code, stderr).toBe(0);
+    expect(stderr).toBe(
+      `warning: The base ${llama} is quantised: the merged model is written as bfloat16, from the numbers that its codes stand for.\n`,
+    );
+    expect([await dtypesOf(into), torchDtype(into)]).toEqual([["BF16"], "bfloat16"]);
+    const exact = freshPath(folder, "merged");
+    expect((await kto("merge", ...words, "--save_dtype", "float32", "--output_dir", exact)).code).toBe(0);
+    const [found, plain, base] = await Promise.all(
+      [exact, (await merged("--adapter_name_or_path", adapter)).into, llama].map(tensorsOf),
+    );
+    for (const [name, { values }] of found ?? []) {
+      const own = base?.get(name)?.values ?? new Float32Array(0);
+      const { codes, scales } = quantized("nf4", own);
+      const stands = /_proj\.weight$/.test(name) ? dequantized("nf4", codes, scales, own.length) : own;
+      const delta = plain?.get(name)?.values.map((value, i) => value - (own[i] ?? Number.NaN));
+      const wanted = stands.map((value, i) => value + (delta?.[i] ?? Number.NaN));
+      expectWithin(name, values, wanted, () => 1e-6);
+    }
   });
 
   test("splits into shards of the size asked for, of a base that may be in shards itself", async () => {

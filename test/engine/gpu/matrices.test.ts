@@ -1,4 +1,7 @@
-/** Which subgroup matrices a device has for kernels: chosen among those that its adapter lists, and none that its driver refuses. */
+/**
+ * Which subgroup matrices a device has for kernels: chosen among those that its adapter lists, and none that its driver
+ * refuses.
+ */
 import { describe, expect, it } from "vitest";
 import { chooseMatrices, deviceMatrices, MATRIX_FEATURE, type MatrixConfig } from "../../../src/engine/gpu/matrices.ts";
 import { sharedDevice } from "../../helpers/device.ts";

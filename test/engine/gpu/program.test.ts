@@ -5,7 +5,7 @@ import { coveredNanoseconds, PassTimer } from "../../../src/engine/gpu/pass-time
 import { Program } from "../../../src/engine/gpu/program.ts";
 import { sliceRows, type Tensor } from "../../../src/engine/gpu/tensor.ts";
 import { AdapterError } from "../../../src/errors.ts";
-import { kernel } from "../../../src/kernels/kernel.ts";
+import { kernel, MATRICES, oneOf } from "../../../src/kernels/kernel.ts";
 import { sharedDevice, withLimits } from "../../helpers/device.ts";
 
 const device = await sharedDevice();
@@ -276,6 +276,41 @@ describe("profile", () => {
         expect((await read(y)).every((value) => value === 3)).toBe(true);
       },
     );
+  });
+});
+
+describe("a text on matrices that the driver refuses", () => {
+  it.each(["on", "off", "matrices"] as const)("gives the next candidate its turn (tuning %s)", async (tuning) => {
+    const own = await Device.open({ adapter: device.kind, tuning });
+    const fill = (variant: string, value: string, enable: readonly string[] = []) => ({
+      variant,
+      kernel: kernel({
+        name: "fill",
+        read: {},
+        write: { out: "f32[N]" },
+        uniforms: { N: "u32" },
+        enable,
+        wgsl: `@compute @workgroup_size(1) fn main() { out[0] = ${value}; }`,
+        grid: () => [1],
+        cost: () => ({ flops: 1e9, bytes: 16 }),
+      }),
+    });
+    try {
+      const out = own.allocate("scratch", "out", [4]);
+      const program = new Program(own, "fill");
+      const refused = fill("matrix16x16", "matricesOfAnotherDriver()", ["subgroups", MATRICES]);
+      program.dispatch(oneOf([refused, fill("plain", "2.0")], "any"), { out, N: 4 });
+      await program.prepare();
+      program.run();
+      expect((await own.download(out))[0]).toBe(2);
+      expect(program.kernels).toEqual(["fill plain"]);
+      // Without another one the error stands.
+      const alone = new Program(own, "fill");
+      alone.dispatch(refused.kernel, { out, N: 4 });
+      await expect(alone.prepare()).rejects.toThrow("kernel fill does not compile");
+    } finally {
+      own.close();
+    }
   });
 });
 

@@ -190,4 +190,46 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
       device.close();
     }
   });
+
+  it("times candidates over the contents that decide their time, and leaves its own alone", async () => {
+    vi.restoreAllMocks();
+    const shared = await sharedDevice();
+    // Rounds are data, of which there are none yet: both would take no time.
+    const walk = (variant: string, each: number) => ({
+      variant,
+      kernel: kernel({
+        name: "walk",
+        read: { rounds: "u32[n]" },
+        write: { out: "f32[n]" },
+        uniforms: { n: "u32" },
+        trial: ({ n = 0 }) => ({ rounds: new Uint32Array(n).fill(20) }),
+        wgsl: /* wgsl */ `
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  if (id.x >= u.n) { return; }
+  var x = 1.0;
+  for (var i = 0u; i < rounds[id.x] * ${each}u; i++) { x = sin(x); }
+  out[id.x] = f32(rounds[id.x]) + min(x, 0.0);
+}`,
+        grid: ({ n = 0 }) => [Math.ceil(n / 64)],
+        cost: () => ({ flops: 1e9, bytes: 0 }),
+      }),
+    });
+    const device = await Device.open({ adapter: shared.kind, tuning: "on" });
+    try {
+      const [rounds, out] = [
+        device.allocate("batch", "rounds", [640], "u32"),
+        device.allocate("scratch", "out", [640]),
+      ];
+      const program = new Program(device, "tuned");
+      program.dispatch(oneOf([walk("slow", 1000), walk("fast", 1)], "640"), { rounds, out });
+      await program.prepare();
+      expect(Object.values(device.tuner.choices)).toEqual(["fast"]);
+      program.run();
+      expect(new Set(await device.download(out))).toEqual(new Set([0]));
+      program.dispose();
+    } finally {
+      device.close();
+    }
+  });
 });

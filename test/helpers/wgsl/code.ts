@@ -10,7 +10,10 @@ export interface Code {
   readonly handed?: string;
 }
 
-/** In place of a site: a call, whose value the caller waits for. The machine runs it, since a generator in a generator is slow. */
+/**
+ * In place of a site: a call, whose value the caller waits for. The machine runs it, since a generator in a generator
+ * is slow.
+ */
 export const CALLS = -1;
 
 /** A function of the text; its JavaScript once it has been translated. */

@@ -33,7 +33,7 @@ const PRECEDENCE: readonly (readonly string[])[] = [
   ["*", "/", "%"],
 ];
 const FOLDS: Readonly<Record<string, string>> = { subgroupAdd: "+", subgroupMax: "max", subgroupMin: "min" };
-const ATOMICS: readonly string[] = ["atomicAdd", "atomicMax", "atomicStore"];
+const ATOMICS: readonly string[] = ["atomicAdd", "atomicMax", "atomicMin", "atomicStore"];
 /** From which lane a value comes, for the second argument of each exchange. */
 const SOURCES: Readonly<Record<string, (argument: string) => string>> = {
   subgroupShuffle: (from) => from,

@@ -3,16 +3,22 @@
  * whatever WGSL leaves to the adapter: an index outside of its array, lanes of a subgroup or invocations of a workgroup
  * that wait at different places, a value from a lane that does not exist (which is NaN here).
  */
+import { setFlagsFromString } from "node:v8";
 import type { Kernel, Values } from "../../../src/kernels/kernel.ts";
 import { uniformWords } from "../../../src/kernels/kernel.ts";
 import { CALLS } from "./code.ts";
 import { type Run, type Started, type Translated, translate } from "./translate.ts";
 import { Binding, OutOfBounds, type Value } from "./values.ts";
 
+// Translated texts are long functions that run a few times: V8 takes longer to optimise one than it then saves.
+setFlagsFromString("--max-optimized-bytecode-size=4000");
+
 type Waiting = readonly [site: number, value?: Value];
 
 interface Invocation {
   readonly lane: number;
+  /** Its number in the workgroup. */
+  readonly invocation: number;
   /** Its calls, the innermost last. */
   readonly calls: Run[];
   /** Where it waits; undefined once it has ended. */
@@ -44,7 +50,7 @@ export function runOnMachine(
         return [binding, new Binding(binding, element, bytes)];
       }),
     );
-    const here = { lane: 0 };
+    const here = { lane: 0, invocation: 0 };
     const started = program.start(here, bindings, uniformsOf(kernel, values));
     const [columns, rows = 1, layers = 1] = kernel.grid(values);
     for (let z = 0; z < layers; z++) {
@@ -76,11 +82,11 @@ interface Running {
   readonly program: Translated;
   readonly started: Started;
   /** The lane that runs at the moment. */
-  readonly here: { lane: number };
+  readonly here: { lane: number; invocation: number };
 }
 
 function runWorkgroup(running: Running, group: number[], lanes: number): void {
-  const { program, started } = running;
+  const { program, started, here } = running;
   const [width, height, depth] = program.size;
   const count = width * height * depth;
   if (count % lanes !== 0) throw new Error(`a workgroup of ${count} is not whole subgroups`);
@@ -105,13 +111,16 @@ function runWorkgroup(running: Running, group: number[], lanes: number): void {
     });
   };
   if (!program.waits) {
-    for (let index = 0; index < count; index++) started.main(...argumentsOf(index));
+    for (let index = 0; index < count; index++) {
+      here.invocation = index;
+      started.main(...argumentsOf(index));
+    }
     return;
   }
   const invocations = Array.from({ length: count }, (_, index): Invocation => {
     const run = started.main(...argumentsOf(index));
     if (run === undefined) throw new Error("an invocation without steps");
-    return { lane: Math.floor(index / subgroups), calls: [run], at: undefined, given: 0 };
+    return { lane: Math.floor(index / subgroups), invocation: index, calls: [run], at: undefined, given: 0 };
   });
   // From the last, so that what a subgroup gets does not hang on its number.
   const teams = Array.from({ length: subgroups }, (_, n) =>
@@ -130,6 +139,7 @@ function runToBarrier({ program, started, here }: Running, team: readonly Invoca
   for (;;) {
     for (const one of team) {
       here.lane = one.lane;
+      here.invocation = one.invocation;
       one.at = stepped(one);
     }
     const site = team[0]?.at?.[0];

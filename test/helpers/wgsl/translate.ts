@@ -19,8 +19,12 @@ export interface Translated {
   readonly sites: readonly Site[];
   /** Bindings by name, with the type of their elements. */
   readonly bindings: ReadonlyMap<string, Type>;
-  /** @param here the lane that runs at the moment */
-  readonly start: (here: { readonly lane: number }, bindings: object, uniforms: object) => Started;
+  /** @param here the lane that runs at the moment, and its number in the workgroup */
+  readonly start: (
+    here: { readonly lane: number; readonly invocation: number },
+    bindings: object,
+    uniforms: object,
+  ) => Started;
 }
 
 /** A call: it yields the number of the site where it waits, with what it hands over, or `CALLS` and another call. */
@@ -45,6 +49,7 @@ export function translate(wgsl: string): Translated {
 class Translator extends Expressions {
   readonly #constants: string[] = [];
   readonly #shared: { name: string; type: Type }[] = [];
+  readonly #private: string[] = [];
   readonly #bodies = new Map<string, string>();
   readonly #bindings = new Map<string, Type>();
   #size: [number, number, number] = [1, 1, 1];
@@ -60,10 +65,12 @@ class Translator extends Expressions {
       ...[...this.#bindings.keys()].map((name) => `const $${name} = bindings.${name};`),
       ...this.#constants,
       ...this.#shared.map(({ name }) => `let $${name};`),
+      ...this.#private.map((name) => `const $${name} = [];`),
       ...[...this.helpers.values()].map((helper) => `const ${helper}`),
       ...this.#bodies.values(),
       `return { main: $main, folds: [${this.sites.map(({ fold }) => fold ?? "undefined").join(", ")}], reset() {`,
       ...this.#shared.map(({ name, type }) => `$${name} = ${fresh(type)};`),
+      ...this.#private.map((name) => `$${name}.length = 0;`),
       "} };",
     ].join("\n");
     const build = new Function("runtime", "here", "bindings", "$u", text);
@@ -152,7 +159,13 @@ class Translator extends Expressions {
     tokens.expect(";");
     if (space === "storage" && type.kind === "array") this.#bindings.set(name, type.element);
     else if (space === "workgroup") this.#shared.push({ name, type });
-    else if (space !== "uniform") throw new Error(`var<${space}> ${name} is not understood`);
+    else if (space === "private") {
+      // One for each invocation, which has to set it before it reads it.
+      this.#private.push(name);
+      const js = `$${name}[here.invocation]`;
+      this.scopes[0]?.set(name, { js, type, assign: (value) => `${js} = ${value}` });
+      return;
+    } else if (space !== "uniform") throw new Error(`var<${space}> ${name} is not understood`);
     this.scopes[0]?.set(name, { js: `$${name}`, type, assign: (value) => `$${name} = ${value}` });
   }
 

@@ -87,6 +87,11 @@ export const runtime = {
     atom.value = Math.max(before, other);
     return before;
   },
+  atomicMin(atom: { value: number }, other: number): number {
+    const before = atom.value;
+    atom.value = Math.min(before, other);
+    return before;
+  },
   atomicStore(atom: { value: number }, value: number): void {
     atom.value = value;
   },

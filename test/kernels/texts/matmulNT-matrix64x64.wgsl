@@ -62,9 +62,9 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
   let column = firstColumn + partColumn + ownLane % 8u * 4u;
   var matrix0_0 = Sums(); var matrix0_1 = Sums(); var matrix1_0 = Sums(); var matrix1_1 = Sums();
   var scaleA = 1.0;
-  var scaleB = 1.0;
   var limitA = 0.0; // the largest number that fits
-  var limitB = 0.0;
+  var scaleB = 1.0;
+  var limitB = 0.0; // the largest number that fits
   var misfitsBefore = 0u;
   if (invocation == 0u) {
     atomicStore(&largestA, 0u);
@@ -77,13 +77,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
       var mostA = 0.0;
       var mostB = 0.0;
       for (var i = 0u; i < 2u; i++) { let four = i * 128u + invocation;
-        let line = firstRow + four / 4u;
-        let at = k + four % 4u * 4u;
-        let inside = (vec4u(at, at + 1u, at + 2u, at + 3u) < vec4u(u.K)) & vec4<bool>(line < u.M);
-        let read = select(vec4f(), readA(line, at), inside);
-        let size = abs(read); mostA = max(mostA, max(max(size.x, size.y), max(size.z, size.w)));
+        let line = four / 4u;
+        let at = four % 4u * 4u;
+        let row = firstRow + line;
+        let column = k + at;
+        let inside = (vec4u(column, column + 1u, column + 2u, column + 3u) < vec4u(u.K)) & vec4<bool>(row < u.M);
+        let read = select(vec4f(), readA(row, column), inside);
+        let to = line * 24u + at;
+        let size = select(vec4f(), abs(read), abs(read) <= vec4f(3.4e38));
+        mostA = max(mostA, max(max(size.x, size.y), max(size.z, size.w)));
         let x = scaleA * read;
-        let to = four / 4u * 24u + four % 4u * 4u;
         let rounded = bitcast<vec4f>((bitcast<vec4u>(x) + vec4u(0x1000u)) & vec4u(0xffffe000u));
         let high = vec4h(rounded);
         highA[to] = high[0]; highA[to + 1u] = high[1]; highA[to + 2u] = high[2]; highA[to + 3u] = high[3];
@@ -91,13 +94,16 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
         lowA[to] = low[0]; lowA[to + 1u] = low[1]; lowA[to + 2u] = low[2]; lowA[to + 3u] = low[3];
       }
       for (var i = 0u; i < 2u; i++) { let four = i * 128u + invocation;
-        let line = firstColumn + four / 4u;
-        let at = k + four % 4u * 4u;
-        let inside = (vec4u(at, at + 1u, at + 2u, at + 3u) < vec4u(u.K)) & vec4<bool>(line < u.N);
-        let read = select(vec4f(), readB(line, at), inside);
-        let size = abs(read); mostB = max(mostB, max(max(size.x, size.y), max(size.z, size.w)));
+        let line = four / 4u;
+        let at = four % 4u * 4u;
+        let row = firstColumn + line;
+        let column = k + at;
+        let inside = (vec4u(column, column + 1u, column + 2u, column + 3u) < vec4u(u.K)) & vec4<bool>(row < u.N);
+        let read = select(vec4f(), readB(row, column), inside);
+        let to = line * 24u + at;
+        let size = select(vec4f(), abs(read), abs(read) <= vec4f(3.4e38));
+        mostB = max(mostB, max(max(size.x, size.y), max(size.z, size.w)));
         let x = scaleB * read;
-        let to = four / 4u * 24u + four % 4u * 4u;
         let rounded = bitcast<vec4f>((bitcast<vec4u>(x) + vec4u(0x1000u)) & vec4u(0xffffe000u));
         let high = vec4h(rounded);
         highB[to] = high[0]; highB[to + 1u] = high[1]; highB[to + 2u] = high[2]; highB[to + 3u] = high[3];
@@ -136,26 +142,26 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) in
     }
     for (var i = 0u; i < 1u; i++) {
       let step = i * 16u;
-      let a0_0 = subgroupMatrixLoad<Left, row_major>(&highA, (partRow + 0u) * 24u + step, 24u);
-      let a0_1 = subgroupMatrixLoad<Left, row_major>(&lowA, (partRow + 0u) * 24u + step, 24u);
-      let a1_0 = subgroupMatrixLoad<Left, row_major>(&highA, (partRow + 16u) * 24u + step, 24u);
-      let a1_1 = subgroupMatrixLoad<Left, row_major>(&lowA, (partRow + 16u) * 24u + step, 24u);
-      let b0_0 = subgroupMatrixLoad<Right, col_major>(&highB, (partColumn + 0u) * 24u + step, 24u);
-      let b0_1 = subgroupMatrixLoad<Right, col_major>(&lowB, (partColumn + 0u) * 24u + step, 24u);
-      matrix0_0 = subgroupMatrixMultiplyAccumulate(a0_1, b0_0, matrix0_0);
-      matrix0_0 = subgroupMatrixMultiplyAccumulate(a0_0, b0_1, matrix0_0);
-      matrix0_0 = subgroupMatrixMultiplyAccumulate(a0_0, b0_0, matrix0_0);
-      matrix1_0 = subgroupMatrixMultiplyAccumulate(a1_1, b0_0, matrix1_0);
-      matrix1_0 = subgroupMatrixMultiplyAccumulate(a1_0, b0_1, matrix1_0);
-      matrix1_0 = subgroupMatrixMultiplyAccumulate(a1_0, b0_0, matrix1_0);
-      let b1_0 = subgroupMatrixLoad<Right, col_major>(&highB, (partColumn + 16u) * 24u + step, 24u);
-      let b1_1 = subgroupMatrixLoad<Right, col_major>(&lowB, (partColumn + 16u) * 24u + step, 24u);
-      matrix0_1 = subgroupMatrixMultiplyAccumulate(a0_1, b1_0, matrix0_1);
-      matrix0_1 = subgroupMatrixMultiplyAccumulate(a0_0, b1_1, matrix0_1);
-      matrix0_1 = subgroupMatrixMultiplyAccumulate(a0_0, b1_0, matrix0_1);
-      matrix1_1 = subgroupMatrixMultiplyAccumulate(a1_1, b1_0, matrix1_1);
-      matrix1_1 = subgroupMatrixMultiplyAccumulate(a1_0, b1_1, matrix1_1);
-      matrix1_1 = subgroupMatrixMultiplyAccumulate(a1_0, b1_0, matrix1_1);
+      let A0_0 = subgroupMatrixLoad<Left, row_major>(&highA, (partRow + 0u) * 24u + step, 24u);
+      let A0_1 = subgroupMatrixLoad<Left, row_major>(&lowA, (partRow + 0u) * 24u + step, 24u);
+      let A1_0 = subgroupMatrixLoad<Left, row_major>(&highA, (partRow + 16u) * 24u + step, 24u);
+      let A1_1 = subgroupMatrixLoad<Left, row_major>(&lowA, (partRow + 16u) * 24u + step, 24u);
+      let B0_0 = subgroupMatrixLoad<Right, col_major>(&highB, (partColumn + 0u) * 24u + step, 24u);
+      let B0_1 = subgroupMatrixLoad<Right, col_major>(&lowB, (partColumn + 0u) * 24u + step, 24u);
+      matrix0_0 = subgroupMatrixMultiplyAccumulate(A0_1, B0_0, matrix0_0);
+      matrix0_0 = subgroupMatrixMultiplyAccumulate(A0_0, B0_1, matrix0_0);
+      matrix0_0 = subgroupMatrixMultiplyAccumulate(A0_0, B0_0, matrix0_0);
+      matrix1_0 = subgroupMatrixMultiplyAccumulate(A1_1, B0_0, matrix1_0);
+      matrix1_0 = subgroupMatrixMultiplyAccumulate(A1_0, B0_1, matrix1_0);
+      matrix1_0 = subgroupMatrixMultiplyAccumulate(A1_0, B0_0, matrix1_0);
+      let B1_0 = subgroupMatrixLoad<Right, col_major>(&highB, (partColumn + 16u) * 24u + step, 24u);
+      let B1_1 = subgroupMatrixLoad<Right, col_major>(&lowB, (partColumn + 16u) * 24u + step, 24u);
+      matrix0_1 = subgroupMatrixMultiplyAccumulate(A0_1, B1_0, matrix0_1);
+      matrix0_1 = subgroupMatrixMultiplyAccumulate(A0_0, B1_1, matrix0_1);
+      matrix0_1 = subgroupMatrixMultiplyAccumulate(A0_0, B1_0, matrix0_1);
+      matrix1_1 = subgroupMatrixMultiplyAccumulate(A1_1, B1_0, matrix1_1);
+      matrix1_1 = subgroupMatrixMultiplyAccumulate(A1_0, B1_1, matrix1_1);
+      matrix1_1 = subgroupMatrixMultiplyAccumulate(A1_0, B1_0, matrix1_1);
     }
   }
   workgroupBarrier();

@@ -127,7 +127,8 @@ describe("files larger than what is held", () => {
   const forms: [string, number, (i: number, last: boolean) => string][] = [
     ["jsonl", 14_000, (i) => `${JSON.stringify(row(i))}\n`],
     ["json", 14_000, (i, last) => `${i === 0 ? "[" : ""}${JSON.stringify(row(i))}${last ? "]" : ",\n"}`],
-    ["csv", 14_000, (i) => `${i === 0 ? "prompt,completion,label\n" : ""}"${row(i).prompt}",${i},${row(i).label}\n`],
+    // Ten times as long to parse, so fewer; what they hold is more than the growth that is allowed all the same.
+    ["csv", 9000, (i) => `${i === 0 ? "prompt,completion,label\n" : ""}"${row(i).prompt}",${i},${row(i).label}\n`],
   ];
 
   async function growthWhileReading(path: string, count: number): Promise<number> {

@@ -5,6 +5,7 @@ import { configAdvice, type RunFacts } from "../../../src/kto/options/advice.ts"
 import { parseKtoConfig, trainerOptions } from "../../../src/kto/options/kto.ts";
 import { unusedLoraOptions } from "../../../src/kto/options/lora.ts";
 import { editDistance } from "../../../src/kto/options/names.ts";
+import { quantizationOf } from "../../../src/kto/options/quantization.ts";
 import { sftTrainerOptions } from "../../../src/kto/options/sft.ts";
 
 const required = { model_name_or_path: "model", dataset_name: "rows.jsonl", output_dir: "out" };
@@ -297,6 +298,26 @@ describe("options of TRL's that are not implemented", () => {
     ],
   ])("%s: %j is refused, not ignored", (name, written, message) => {
     expect(messageOf({ [name]: written })).toMatch(message);
+  });
+});
+
+describe("a quantised base", () => {
+  test("TRL's and bitsandbytes' names of one option are one", () => {
+    const config = parseKtoConfig({ ...required, load_in_4bit: true, use_peft: true, bnb_4bit_use_double_quant: true });
+    expect(quantizationOf(config)).toEqual({ format: "nf4", double: true, embeddings: false });
+    expect(quantizationOf(parseKtoConfig({ ...required, bnb_4bit_quant_storage: "uint8" })).format).toBeUndefined();
+  });
+
+  test.each(["load_in_4bit", "load_in_8bit", "quantize_embeddings"])("%s needs an adapter", (name) => {
+    expect(messageOf({ [name]: true })).toMatch(
+      new RegExp(`^option "${name}" quantises the weights, .* set use_peft to train a LoRA adapter`),
+    );
+    expect(parseKtoConfig({ ...required, [name]: true, adapter_name_or_path: "adapter" })).toHaveProperty(name, true);
+  });
+
+  test("what cannot be had together, or at all, is refused by its name", () => {
+    expect(messageOf({ load_in_4bit: true, load_in_8bit: true, use_peft: true })).toContain("are both true: keep one.");
+    expect(messageOf({ bnb_4bit_quant_type: "fp4" })).toContain('"fp4", which is not implemented; nf4 is');
   });
 });
 

@@ -9,6 +9,7 @@ import { afterEach, describe, expect, it, vi } from "vitest";
 import { checkpointDamage } from "../../../src/engine/files/checkpoint-folders.ts";
 import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import { Model } from "../../../src/engine/model/model.ts";
+import type { Quantization } from "../../../src/engine/model/weights/quantization.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
 import { ConfigError, FileError, ModelFormatError, NumericError } from "../../../src/errors.ts";
 import type { SavedCheckpoint } from "../../../src/kto/run/callbacks.ts";
@@ -55,13 +56,14 @@ async function run(
   options: Options = {},
   inputs: Partial<TrainerInputs> & {
     lora?: boolean;
+    quantization?: Quantization;
     stopAfter?: number;
     stop?: number;
     measure?: (step: number, trainer: KtoTrainer) => number | undefined;
   } = {},
 ): Promise<Run> {
-  const { lora = false, stopAfter, stop, measure, ...more } = inputs;
-  let policy = await Model.load(device, llama, { storage: "f32" });
+  const { lora = false, quantization, stopAfter, stop, measure, ...more } = inputs;
+  let policy = await Model.load(device, llama, { storage: "f32", quantization });
   if (lora) {
     const adapter = LoraAdapter.create(device, policy.config, { rank: 2, alpha: 4, dropout: 0.25, rslora: false });
     adapter.initialize(5);
@@ -184,19 +186,24 @@ describe("a run that goes on", () => {
       false,
     ],
     ["an adapter with dropout", { disable_dropout: false, learning_rate: 1e-2 }, true],
-  ] as const)("%s: the same bits after two breaks as without one", async (_, options, lora) => {
-    const whole = await run(newFolder(), options, { lora });
-    const path = newFolder();
-    await run(path, options, { lora, stopAfter: 2 });
-    const again = { ...options, resume_from_checkpoint: true };
-    await run(path, again, { lora, stopAfter: 7 });
-    const resumed = await run(path, again, { lora });
-    expect(bits(resumed.weights)).toEqual(bits(whole.weights));
-    expect(resumed.log).toEqual(whole.log);
-    expect(resumed.log).toHaveLength(3); // steps 3, 6, 8
-    expect(resumed.state).toBe(whole.state);
-    expect(resumed.warnings).toEqual([]);
-  });
+    ["an adapter over a base in 4 bits", { learning_rate: 1e-2 }, true, { format: "nf4", double: true }],
+  ] as const)(
+    "%s: the same bits after two breaks as without one",
+    async (_, options, lora, quantization?: Quantization) => {
+      const inputs = { lora, ...(quantization && { quantization }) };
+      const whole = await run(newFolder(), options, inputs);
+      const path = newFolder();
+      await run(path, options, { ...inputs, stopAfter: 2 });
+      const again = { ...options, resume_from_checkpoint: true };
+      await run(path, again, { ...inputs, stopAfter: 7 });
+      const resumed = await run(path, again, inputs);
+      expect(bits(resumed.weights)).toEqual(bits(whole.weights));
+      expect(resumed.log).toEqual(whole.log);
+      expect(resumed.log).toHaveLength(3); // steps 3, 6, 8
+      expect(resumed.state).toBe(whole.state);
+      expect(resumed.warnings).toEqual([]);
+    },
+  );
 
   it("with evaluations: the best model, the early stop and the samples' steps are those of the run without a break", async () => {
     const evaluated = {

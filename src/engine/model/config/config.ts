@@ -7,6 +7,7 @@ import { ModelFormatError, shown } from "../../../errors.ts";
 import type { RopeScaling } from "../../../kernels/rope.ts";
 import { parseJsonObject } from "../../files/json-file.ts";
 import { Keys } from "./config-keys.ts";
+import { checkQuantization } from "./quantization.ts";
 
 export type ModelType = "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" | "gpt2";
 
@@ -173,9 +174,7 @@ export function parseModelConfig(text: string, file: string): ModelConfig {
   const name = typeof type === "string" ? type : shown(type);
   if (name === "") throw new ModelFormatError(`${file} names no architecture: "model_type" is missing.`);
   const read = new Keys(json, file);
-  if (read.has("quantization_config")) {
-    throw read.error(`"quantization_config" is not supported; use the unquantised model`);
-  }
+  checkQuantization(read);
   if (!SUPPORTED.includes(name)) {
     throw read.error(
       `architecture "${name}"${architectures[0] ? ` (${architectures[0]})` : ""} is not supported; supported are ${listed(SUPPORTED)}`,

@@ -96,10 +96,39 @@ export async function writeCompanions(from: string, to: string, dtype: StoredFor
     const source = platform.joinPath(from, name);
     if ((await platform.exists(source)) !== "file") continue;
     const target = platform.joinPath(to, name);
-    const changed = name === "config.json" ? withDtype(await readModelText(source), dtype) : undefined;
+    const changed = name === "config.json" ? ofWhole(await readModelText(source), dtype) : undefined;
     if (changed === undefined) await copyFile(source, target);
     else await platform.writeFileAtomic(target, changed);
   }
+}
+
+/** A config.json for weights of this dtype that are not quantised; undefined if it is one already. */
+function ofWhole(text: string, dtype: StoredFormat): string | undefined {
+  const plain = withoutKey(text, "quantization_config");
+  const changed = withDtype(plain, dtype);
+  return changed ?? (plain === text ? undefined : plain);
+}
+
+/** The text of a JSON object without a key of its own and the key's value, an object; all else keeps its spelling. */
+function withoutKey(text: string, unwanted: string): string {
+  const value = (JSON.parse(text) as Record<string, unknown>)[unwanted];
+  if (typeof value !== "object" || value === null) return text;
+  let depth = 0;
+  let from: number | undefined;
+  for (const { 0: token, index } of text.matchAll(/"(?:[^"\\]|\\.)*"(?:\s*:)?|[{}[\]]/g)) {
+    if (depth === 1 && from === undefined && token.endsWith(":") && JSON.parse(token.slice(0, -1)) === unwanted) {
+      from = index;
+    }
+    if (token === "{" || token === "[") depth++;
+    else if (token === "}" || token === "]") {
+      depth--;
+      if (from === undefined || depth !== 1) continue;
+      const [before, after] = [text.slice(0, from), text.slice(index + 1)];
+      // With the comma that parted it from the next key, or else from the one before.
+      return /^\s*,/.test(after) ? before + after.replace(/^\s*,\s*/, "") : before.replace(/,?\s*$/, "") + after;
+    }
+  }
+  return text;
 }
 
 /**

@@ -6,7 +6,7 @@ import { ModelFormatError } from "../../../errors.ts";
 import type { TensorToWrite } from "../../files/safetensors.ts";
 import type { Arena } from "../../gpu/arena.ts";
 import { byteLength, elementCount, type Tensor } from "../../gpu/tensor.ts";
-import type { WeightTensor } from "./weight-files.ts";
+import type { WeightTensor } from "./weight-tensor.ts";
 import { arenaPieces } from "./weight-transfer.ts";
 
 /** Elements on the host at once while a file is read. */

@@ -10,7 +10,7 @@ import type { WeightFiles } from "./weight-files.ts";
 
 /**
  * Every parameter must be there in its shape and a dtype that can be read, and nothing else may be. Gives the prefix of
- * the names and what the matrices are stored as, f32 where they differ.
+ * the names and what the matrices that are not quantised are stored as, f32 where they differ.
  */
 export function checkTensors(config: ModelConfig, files: WeightFiles): { prefix: string; stored: StoredFormat } {
   const { prefix, fullName, ignorable } = storedNaming(config, files.tensors.keys());
@@ -33,6 +33,7 @@ export function checkTensors(config: ModelConfig, files: WeightFiles): { prefix:
         `${found.file.path}: tensor "${name}" has shape [${found.shape.join(", ")}], but config.json makes it [${part.shape.join(", ")}].`,
       );
     }
+    if (found.saved !== undefined) continue;
     const format = storedFormat(found.file.path, name, found.dtype);
     if (part.shape.length > 1) formats.add(format);
   }

@@ -112,6 +112,11 @@ export function modulePrefix(config: ModelConfig): string {
   return config.modelType === "gpt2" ? "transformer." : "model.";
 }
 
+/** The name in weight files with this prefix of a tensor of ours. */
+export function tensorName(prefix: string, part: string): string {
+  return part === "lm_head.weight" ? part : `${prefix}${part}`;
+}
+
 /**
  * The prefix of the decoder's tensors in the weight files ("transformer." for GPT-2, "model." for the others, or none),
  * and which names they may hold beside the parameters.
@@ -122,7 +127,7 @@ export function storedNaming(
 ): { prefix: string; fullName: (part: string) => string; ignorable: (name: string) => boolean } {
   const usual = modulePrefix(config);
   const prefix = [...names].some((name) => name.startsWith(usual)) ? usual : "";
-  const fullName = (part: string) => (part === "lm_head.weight" ? part : `${prefix}${part}`);
+  const fullName = (part: string) => tensorName(prefix, part);
   const ignorable = (name: string) =>
     NOT_PARAMETERS.some((pattern) => pattern.test(name)) || (config.tiedHead && name === "lm_head.weight");
   return { prefix, fullName, ignorable };

@@ -1,27 +1,24 @@
 /**
  * The weight files of a Hugging Face folder as one table of tensors: model.safetensors, or shards with an index that
- * says which file holds which tensor. Reads by ranges, writes in shards of a chosen size. Not what the tensors mean.
+ * says which file holds which tensor. Codes and scales that bitsandbytes saved are one tensor. Reads by ranges, writes
+ * in shards of a chosen size. Not what the tensors mean.
  */
 import { ModelFormatError, shown } from "../../../errors.ts";
 import { isJsonObject, parseJsonObject, readModelText } from "../../files/json-file.ts";
 import {
   openSafetensors,
   type SafetensorsFile,
-  type TensorEntry,
   type TensorToWrite,
   writeSafetensors,
 } from "../../files/safetensors.ts";
 import { elementBytes, elementCount } from "../../gpu/tensor.ts";
 import { platform } from "../../platform/index.ts";
+import { withSavedCodes } from "./bitsandbytes.ts";
+import type { WeightTensor } from "./weight-tensor.ts";
 
 export const WEIGHTS_FILE = "model.safetensors";
 export const INDEX_FILE = "model.safetensors.index.json";
 const SHARD_NAME = /^model-\d{5}-of-\d{5}\.safetensors$/;
-
-/** A tensor of the folder and the file that holds it. */
-export interface WeightTensor extends TensorEntry {
-  readonly file: SafetensorsFile;
-}
 
 /** The open weight files of a folder. */
 export interface WeightFiles {
@@ -35,13 +32,18 @@ export interface WeightFiles {
  * Opens the weights of a model folder. model.safetensors goes before shards, as in Hugging Face's own loader.
  *
  * @throws ModelFormatError naming the file: no weights, a malformed index, a shard that is missing or lacks a tensor
- * that the index finds in it, a tensor in two shards
+ * that the index finds in it, a tensor in two shards, a quantised tensor that cannot be read
  */
 export async function openWeights(folder: string): Promise<WeightFiles> {
   const single = platform.joinPath(folder, WEIGHTS_FILE);
   if ((await platform.exists(single)) === "file") {
     const file = await openSafetensors(single);
-    return { path: single, tensors: tensorTable([file]), close: () => file.close() };
+    try {
+      return { path: single, tensors: await withSavedCodes(tensorTable([file])), close: () => file.close() };
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
   }
   const index = platform.joinPath(folder, INDEX_FILE);
   if ((await platform.exists(index)) === "file") return openShards(folder, index);
@@ -81,7 +83,7 @@ async function openShards(folder: string, index: string): Promise<WeightFiles> {
         );
       }
     }
-    return { path: index, tensors, close };
+    return { path: index, tensors: await withSavedCodes(tensors), close };
   } catch (error) {
     await close();
     throw error;

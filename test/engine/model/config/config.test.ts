@@ -178,9 +178,18 @@ describe("what is not implemented is refused by its key", () => {
       'architecture "qwen3_moe" is not supported; supported are "llama", ',
     ],
     [of("toString"), 'architecture "toString" (LlamaForCausalLM) is not supported'],
+    ...["gptq", "awq", "fp8", "compressed-tensors"].map((method): [Record<string, unknown>, string] => [
+      of("llama", { quantization_config: { quant_method: method, bits: 4 } }),
+      `the weights are quantised by "${method}" ("quantization_config"), and only those of bitsandbytes in nf4 can be read; use the unquantised model;`,
+    ]),
+    [of("llama", { quantization_config: { bits: 4 } }), "the weights are quantised by a method without a name"],
     [
-      of("llama", { quantization_config: { bits: 4 } }),
-      '"quantization_config" is not supported; use the unquantised model.',
+      of("llama", { quantization_config: { load_in_8bit: true } }),
+      'the weights are quantised by bitsandbytes as "int8"',
+    ],
+    [
+      of("llama", { quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true } }),
+      'the weights are quantised by bitsandbytes as "fp4"',
     ],
     [of("llama", { hidden_act: "gelu" }), '"hidden_act" is "gelu"; only "silu" is supported.'],
     [of("llama", { pretraining_tp: 2 }), '"pretraining_tp" is 2; only 1 is supported.'],

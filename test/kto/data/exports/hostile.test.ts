@@ -97,8 +97,8 @@ describe("broken trees", () => {
   });
 });
 
-it("a million messages in one chat are read without recursion", async () => {
-  const count = 1_000_000;
+it("two hundred thousand messages in one chat are read without recursion", async () => {
+  const count = 200_000;
   const messages = Array.from({ length: count }, (_, i) => {
     const [id, parent] = [i === count - 1 ? "a" : `m${i}`, i === 0 ? "null" : `"m${i - 1}"`];
     return `"${id}":{"id":"${id}","parentId":${parent},"role":"${i % 2 === 0 ? "user" : "assistant"}","content":"x"}`;

@@ -1,0 +1,145 @@
+// matmulNT: 64 x 64 x 64, weights in nf4, subgroups of 8 on a software adapter, tile subgroup32.
+
+enable subgroups;
+struct Uniforms { M: u32, N: u32, K: u32, aWidth: u32, aFrom: u32, outWidth: u32, outFrom: u32, scale: f32, hasBias: u32, hasResidual: u32, accumulate: u32, firstGroupX: u32, firstGroupY: u32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+@group(0) @binding(1) var<storage, read> a: array<vec4f>;
+@group(0) @binding(2) var<storage, read> b: array<u32>;
+@group(0) @binding(3) var<storage, read> bScales: array<f32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(6) var<storage, read_write> out: array<vec4f>;
+fn placeInGrid(group: vec3u) -> vec3u { return group + vec3u(u.firstGroupX, u.firstGroupY, 0u); }
+
+const NF4 = array<f32, 16>(-1.00000000, -0.696192801, -0.525073051, -0.394917488, -0.284441382, -0.184773430, -0.0910500363, 0.00000000, 0.0795802996, 0.160930201, 0.246112302, 0.337915242, 0.440709829, 0.562617004, 0.722956836, 1.00000000);
+var<private> nf4Low: f32;
+var<private> nf4High: f32;
+@diagnostic(off, subgroup_uniformity) // whole subgroups look up
+fn nf4Value(code: u32) -> f32 { let low = subgroupShuffle(nf4Low, code & 7u); return select(low, subgroupShuffle(nf4High, code & 7u), code > 7u); }
+fn nf4Values(codes: vec4u) -> vec4f {
+  return vec4f(nf4Value(codes.x), nf4Value(codes.y), nf4Value(codes.z), nf4Value(codes.w));
+}
+fn bFour(four: u32) -> vec4f {
+  let word = b[four / 2u] >> (16u * (four & 1u));
+  return nf4Values((vec4u(word) >> vec4u(4u, 0u, 12u, 8u)) & vec4u(15u)) * bScales[four / 16u];
+}
+fn bOne(i: u32) -> f32 {
+  let code = (b[i / 8u] >> (4u * ((i & 7u) ^ 1u))) & 15u;
+  return nf4Value(code) * bScales[i / 64u];
+}
+
+fn readA(line: u32, at: u32) -> vec4f {
+  let four = (min(line, u.M - 1u) * u.aWidth + u.aFrom + min(at, u.K - 4u)) / 4u;
+  return a[four];
+}
+
+fn readB(line: u32, at: u32) -> vec4f {
+  let four = (min(line, u.N - 1u) * u.K + min(at, u.K - 4u)) / 4u;
+  return bFour(four);
+}
+
+fn store(row: u32, column: u32, product: vec4f) {
+  if (column >= u.N) { return; }
+  let i = (row * u.outWidth + u.outFrom + column) / 4u;
+  var value = product * u.scale;
+  if (u.hasBias != 0u) { value += vec4f(bias[column], bias[column + 1u], bias[column + 2u], bias[column + 3u]); }
+  if (u.hasResidual != 0u) { value += residual[(row * u.N + column) / 4u]; }
+  if (u.accumulate != 0u) { value += out[i]; }
+  out[i] = value;
+}
+
+@compute @workgroup_size(8)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32) {
+  let origin = placeInGrid(group);
+  let place = select(origin.xy, origin.yx, u.N >= u.M);
+  let firstRow = place.y * 32u;
+  let firstColumn = place.x * 32u;
+  nf4Low = NF4[lane & 7u];
+  nf4High = NF4[(lane & 7u) + 8u];
+  let ownFirst = firstRow;
+  let loadRow = firstRow + lane % 8u;
+  let column = firstColumn + lane * 4u;
+  var sum0 = vec4f();
+  var sum1 = vec4f();
+  var sum2 = vec4f();
+  var sum3 = vec4f();
+  var sum4 = vec4f();
+  var sum5 = vec4f();
+  var sum6 = vec4f();
+  var sum7 = vec4f();
+  var sum8 = vec4f();
+  var sum9 = vec4f();
+  var sum10 = vec4f();
+  var sum11 = vec4f();
+  var sum12 = vec4f();
+  var sum13 = vec4f();
+  var sum14 = vec4f();
+  var sum15 = vec4f();
+  var sum16 = vec4f();
+  var sum17 = vec4f();
+  var sum18 = vec4f();
+  var sum19 = vec4f();
+  var sum20 = vec4f();
+  var sum21 = vec4f();
+  var sum22 = vec4f();
+  var sum23 = vec4f();
+  var sum24 = vec4f();
+  var sum25 = vec4f();
+  var sum26 = vec4f();
+  var sum27 = vec4f();
+  var sum28 = vec4f();
+  var sum29 = vec4f();
+  var sum30 = vec4f();
+  var sum31 = vec4f();
+  for (var k = 0u; k < u.K; k += 4u) {
+    let a0: vec4f = readA(loadRow + 0u, k);
+    let a1: vec4f = readA(loadRow + 8u, k);
+    let a2: vec4f = readA(loadRow + 16u, k);
+    let a3: vec4f = readA(loadRow + 24u, k);
+    let t0 = readB(column + 0u, k);
+    let t1 = readB(column + 1u, k);
+    let t2 = readB(column + 2u, k);
+    let t3 = readB(column + 3u, k);
+    let b0 = vec4f(t0.x, t1.x, t2.x, t3.x);
+    let b1 = vec4f(t0.y, t1.y, t2.y, t3.y);
+    let b2 = vec4f(t0.z, t1.z, t2.z, t3.z);
+    let b3 = vec4f(t0.w, t1.w, t2.w, t3.w);
+    { let a = subgroupShuffle(a0, 0u); sum0 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum0)))); }
+    { let a = subgroupShuffle(a0, 1u); sum1 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum1)))); }
+    { let a = subgroupShuffle(a0, 2u); sum2 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum2)))); }
+    { let a = subgroupShuffle(a0, 3u); sum3 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum3)))); }
+    { let a = subgroupShuffle(a0, 4u); sum4 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum4)))); }
+    { let a = subgroupShuffle(a0, 5u); sum5 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum5)))); }
+    { let a = subgroupShuffle(a0, 6u); sum6 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum6)))); }
+    { let a = subgroupShuffle(a0, 7u); sum7 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum7)))); }
+    { let a = subgroupShuffle(a1, 0u); sum8 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum8)))); }
+    { let a = subgroupShuffle(a1, 1u); sum9 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum9)))); }
+    { let a = subgroupShuffle(a1, 2u); sum10 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum10)))); }
+    { let a = subgroupShuffle(a1, 3u); sum11 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum11)))); }
+    { let a = subgroupShuffle(a1, 4u); sum12 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum12)))); }
+    { let a = subgroupShuffle(a1, 5u); sum13 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum13)))); }
+    { let a = subgroupShuffle(a1, 6u); sum14 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum14)))); }
+    { let a = subgroupShuffle(a1, 7u); sum15 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum15)))); }
+    { let a = subgroupShuffle(a2, 0u); sum16 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum16)))); }
+    { let a = subgroupShuffle(a2, 1u); sum17 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum17)))); }
+    { let a = subgroupShuffle(a2, 2u); sum18 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum18)))); }
+    { let a = subgroupShuffle(a2, 3u); sum19 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum19)))); }
+    { let a = subgroupShuffle(a2, 4u); sum20 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum20)))); }
+    { let a = subgroupShuffle(a2, 5u); sum21 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum21)))); }
+    { let a = subgroupShuffle(a2, 6u); sum22 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum22)))); }
+    { let a = subgroupShuffle(a2, 7u); sum23 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum23)))); }
+    { let a = subgroupShuffle(a3, 0u); sum24 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum24)))); }
+    { let a = subgroupShuffle(a3, 1u); sum25 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum25)))); }
+    { let a = subgroupShuffle(a3, 2u); sum26 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum26)))); }
+    { let a = subgroupShuffle(a3, 3u); sum27 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum27)))); }
+    { let a = subgroupShuffle(a3, 4u); sum28 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum28)))); }
+    { let a = subgroupShuffle(a3, 5u); sum29 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum29)))); }
+    { let a = subgroupShuffle(a3, 6u); sum30 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum30)))); }
+    { let a = subgroupShuffle(a3, 7u); sum31 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum31)))); }
+  }
+  var sums = array<vec4f, 32>(sum0, sum1, sum2, sum3, sum4, sum5, sum6, sum7, sum8, sum9, sum10, sum11, sum12, sum13, sum14, sum15, sum16, sum17, sum18, sum19, sum20, sum21, sum22, sum23, sum24, sum25, sum26, sum27, sum28, sum29, sum30, sum31);
+  for (var row = ownFirst; row < min(ownFirst + 32u, u.M); row++) {
+    let value = sums[row - ownFirst];
+    store(row, column, value);
+  }
+}
