@@ -18,7 +18,12 @@ export function command<Options extends OutputOptions & { readonly dry_run?: boo
   { schema, context, positional, dialects, parse }: Description<Options>,
   run: (options: Options, output: Output) => Promise<void>,
 ): Command {
-  const known = { schema, context, ...(positional === undefined ? {} : { positional }), ...(dialects ? { dialects } : {}) };
+  const known = {
+    schema,
+    context,
+    ...(positional === undefined ? {} : { positional }),
+    ...(dialects ? { dialects } : {}),
+  };
   return {
     ...known,
     execute: async (words, openOutput) => {
