@@ -20,6 +20,7 @@ import {
 } from "./log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
+import { mix } from "./mix.ts";
 import { nextRows, nextToken } from "./next-token.ts";
 import { layerNormBackward, layerNormForward, normWeightPartials, rmsNormBackward, rmsNormForward } from "./norm.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
@@ -164,6 +165,7 @@ export const kernelTexts: readonly KernelText[] = [
     headNormWeightPartials,
     columnPartials,
     adamw,
+    mix,
   ].map((kernel) => ({ kernel: kernel as Kernel, ...inVectors })),
   ...[
     nextRows,
