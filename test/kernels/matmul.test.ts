@@ -150,26 +150,23 @@ it("a product of more rows, or of another adapter, takes no gates", () => {
   }
 });
 
-// Aligned and shifted vectors, single numbers, blocks that run over the ends of rows, one row and many.
-describe.each(variants)("matmul of quantised weights, $variant", ({ facts, emulated }) => {
-  const shapes = [
-    [36, 68, 64],
-    [1, 64, 132],
-    [20, 33, 36],
-    [7, 35, 33],
-  ] as const;
+// Aligned and shifted vectors, single numbers, blocks that run over the ends of rows, one row and many. A variant differs
+// in how it looks up codes, which int8 does not, and has one way to load what is not aligned.
+describe.each(variants)("matmul of quantised weights, $variant", ({ variant, facts, emulated }) => {
+  const own = variant === variants[0]?.variant;
+  const shapes = [[36, 68, 64], [1, 64, 132], ...(own ? [[20, 33, 36] as const, [7, 35, 33] as const] : [])] as const;
   const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 16 };
 
-  it.each([
-    ["nf4", "NN"],
-    ["nf4", "NT"],
-    ["int8", "NN"],
-    ["int8", "NT"],
-  ] as const)("%s in %s equals the float64 product of the same bytes", async (format, layout) => {
-    for (const [M, N, K] of someOf({ emulated }, shapes)) {
-      await checkMatmul(layout, facts, { M, N, K, ...all, format });
-    }
-  });
+  it.each(own ? (["nf4", "int8"] as const) : (["nf4"] as const))(
+    "of %s equals the float64 product of the same bytes",
+    async (format) => {
+      for (const layout of ["NN", "NT"] as const) {
+        for (const [M, N, K] of someOf({ emulated }, shapes)) {
+          await checkMatmul(layout, facts, { M, N, K, ...all, format });
+        }
+      }
+    },
+  );
 });
 
 // Every kind of tile looks codes up in its own way.
