@@ -89,12 +89,15 @@ it.each(GPUS)(
     await checkMatmul(layout, own, { M: 132, N: 68, K: 36, ...all }, tile);
     if (gpu === "AMD") await checkMatmul(layout, own, { M: 35, N: 37, K: 21, ...all }, tile);
     if (gpu === "AMD") await checkMatmul(layout, own, { M: 36, N: 68, K: 36, ...all, products: "f16" }, tile);
+    // A quantised number is an f32 once it is unpacked: it is split.
+    if (gpu === "AMD") await checkMatmul(layout, own, { M: 36, N: 68, K: 36, ...all, format: "nf4" }, tile);
   },
 );
 
 describe.runIf(offered)("stored formats on matrices", () => {
   it.each([
     { layout: "NT", format: "bf16" },
+    { layout: "NN", format: "nf4" },
     { layout: "NT", format: "f16", aFormat: "f16", outFormat: "f16" },
     { layout: "NN", format: "f16", aFormat: "f32", outFormat: "f16" },
     { layout: "TN", aFormat: "f16" },

@@ -5,7 +5,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { appendFile, type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
-import { homedir, hostname, tmpdir, totalmem } from "node:os";
+import { availableParallelism, homedir, hostname, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { createContext, Script } from "node:vm";
 import { FileError } from "../../errors.ts";
@@ -13,6 +13,7 @@ import { listAdapters, requestAdapter } from "./node-adapters.ts";
 import { cacheFiles } from "./node-cache-files.ts";
 import { attempt, errorCode, fileError, largestRead, writeAll } from "./node-errors.ts";
 import { holdFile } from "./node-held-files.ts";
+import { loadHubClient } from "./node-hub.ts";
 import { openDatabase } from "./node-sqlite.ts";
 import { startThread } from "./node-thread.ts";
 import { withoutSpinning } from "./node-waiting.ts";
@@ -58,6 +59,7 @@ export const platform: Platform = {
   },
 
   openDatabase,
+  loadHubClient,
 
   async makeFolder(path) {
     await attempt("create the folder", path, () => makeFolders(path));
@@ -135,6 +137,7 @@ export const platform: Platform = {
   environment,
   homeFolder: homedir,
   hostName: hostname,
+  processors: availableParallelism,
   temporaryFolder: tmpdir,
   hostMemoryBytes: totalmem,
   cacheFolder() {
