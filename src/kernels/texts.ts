@@ -21,7 +21,7 @@ import {
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
 import { mix } from "./mix.ts";
-import { likeliestToken, nextRows } from "./next-token.ts";
+import { nextRows, nextToken } from "./next-token.ts";
 import { layerNormBackward, layerNormForward, normWeightPartials, rmsNormBackward, rmsNormForward } from "./norm.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
 import { rope, ropeIntoCache } from "./rope.ts";
@@ -155,7 +155,7 @@ export const kernelTexts: readonly KernelText[] = [
     geluBackward,
     rope,
     ropeIntoCache,
-    likeliestToken,
+    nextToken,
     dropout,
     addDropout,
     gatherRows("f32"),

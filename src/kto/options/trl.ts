@@ -24,8 +24,8 @@ const WITHOUT_EFFECT = [
   ...["ddp_timeout", "disable_tqdm", "do_eval", "do_train", "enable_jit_checkpoint", "env", "eval_accumulation_steps"],
   ...["eval_do_concat_batches", "eval_use_gather_object", "force_use_ref_model", "fsdp_min_num_params"],
   ...["fsdp_transformer_layer_cls_to_wrap", "full_determinism", "gradient_checkpointing_kwargs"],
-  ...["gradient_checkpointing_use_reentrant", "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision"],
-  ...["hub_strategy", "hub_token", "ignore_bias_buffers", "include_for_metrics", "include_inputs_for_metrics"],
+  ...["gradient_checkpointing_use_reentrant", "hub_always_push", "hub_revision"],
+  ...["ignore_bias_buffers", "include_for_metrics", "include_inputs_for_metrics"],
   ...["include_num_input_tokens_seen", "include_tokens_per_second", "jit_mode_eval", "label_names"],
   ...["label_pad_token_id", "length_column_name", "liger_kernel_config", "local_rank", "log_level_replica"],
   ...["log_on_each_node", "logging_nan_inf_filter", "logging_strategy", "mp_parameters", "no_cuda", "pad_token"],
@@ -68,7 +68,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   parallelism_config: "training runs on one adapter, leave it out",
   per_gpu_eval_batch_size: "set per_device_eval_batch_size",
   per_gpu_train_batch_size: "set per_device_train_batch_size",
-  push_to_hub: "upload output_dir yourself",
   ref_adapter_name: "leave it out",
   use_dora: "leave it out",
 };
