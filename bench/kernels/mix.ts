@@ -11,7 +11,7 @@ export const mixCases: readonly BenchmarkCase[] = [{ n: 2 ** 20, quick: true }].
   quick,
   record: (bench, program) => {
     const [from, to] = [bench.normal([n]), bench.normal([n])];
-    program.dispatch(mix, { from: from.tensor, to: to.tensor, share: SHARE, rest: 1 - SHARE });
+    program.dispatch(mix, { policy: from.tensor, reference: to.tensor, share: SHARE, rest: 1 - SHARE });
     return async () => {
       await bench.expect("mixture", to.tensor, mixture(from.values, to.values, SHARE), 1e-6);
     };

@@ -1,6 +1,9 @@
 /**
- * A mixture of two sets of numbers, in place: to <- share from + (1 - share) to. It moves the reference towards the
- * policy (TR-DPO, Gorbatovski et al. 2024, soft update), over a range of the parameter arena in one pass.
+ * A reference that follows the policy (TR-DPO's soft update, Gorbatovski et al. 2024):
+ *
+ *   reference <- share policy + (1 - share) reference
+ *
+ * One pass over a range of the parameter arena. When it runs is the run's matter (src/kto/run/reference-sync.ts).
  */
 import { kernel } from "./kernel.ts";
 import { elementwise, elementwiseGrid, inVectors } from "./wgsl.ts";
@@ -10,12 +13,12 @@ export const mix = inVectors(
   (lanes) =>
     kernel({
       name: "mix",
-      read: { from: `f32[n]${lanes.view}` },
-      write: { to: `f32[n]${lanes.view}` },
+      read: { policy: `f32[n]${lanes.view}` },
+      write: { reference: `f32[n]${lanes.view}` },
       uniforms: { n: "u32", share: "f32", rest: "f32" },
       wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(i: u32) {
-  to[i] = u.share * from[i] + u.rest * to[i];
+  reference[i] = u.share * policy[i] + u.rest * reference[i];
 }
 ${elementwise("u.n / LANES")}`,
       grid: ({ n = 0 }) => elementwiseGrid(n / lanes.count),

@@ -20,7 +20,7 @@ test.each([
   device.upload(from, values.from);
   device.upload(to, values.to);
   const program = new Program(device, "mix");
-  program.dispatch(mix, { from, to, share, rest: 1 - share });
+  program.dispatch(mix, { policy: from, reference: to, share, rest: 1 - share });
   await program.prepare();
   program.run();
   const exact = twin.mix(float64(values.from), float64(values.to), share);

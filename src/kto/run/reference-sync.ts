@@ -41,7 +41,7 @@ export class ReferenceSync {
     this.#every = every;
     this.#program = new Program(policy.device, "reference sync");
     for (const { of } of to.windows()) {
-      this.#program.dispatch(mix, { from: of(from), to: of(to), share, rest: 1 - share });
+      this.#program.dispatch(mix, { policy: of(from), reference: of(to), share, rest: 1 - share });
     }
   }
 

@@ -137,7 +137,8 @@ const rules: Readonly<Record<string, Rule>> = {
   use_tensorboard: trackers,
   use_mlflow: trackers,
   mlflow_run_name: (value) => (isOff(value) ? {} : { run_name: value }),
-  hub_model_id: (value) => (isOff(value) ? {} : { push_to_hub: true }),
+  // Its repositories are private.
+  hub_model_id: (value) => (isOff(value) ? {} : { push_to_hub: true, hub_model_id: value, hub_private_repo: true }),
   dp_replicate_size: oneDevice,
   dp_shard_size: oneDevice,
   sequence_parallel_degree: oneDevice,
