@@ -10,9 +10,9 @@
  * KTO_ADAPTER chooses the adapter. Medians of the ratios of a round.
  */
 import { parseArgs } from "node:util";
-import { commit } from "../../src/engine/platform/node-versions.ts";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
+import { commit } from "../../src/engine/platform/node-versions.ts";
 import { Random } from "../../src/engine/random.ts";
 import { type MatmulKernel, type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
 import { BASE_FACTS } from "../../src/kernels/wgsl.ts";

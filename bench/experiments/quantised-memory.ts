@@ -84,6 +84,7 @@ async function plan(device: Device, folder: string, quantization: Quantization, 
       gradient_accumulation_steps: 8 / rows,
       max_length: ROW.prompt + ROW.completion,
       gradient_checkpointing: true,
+      reference_point_scope: "step", // as a microbatch of one row needs it
       max_steps: 1,
     },
   });
@@ -116,7 +117,7 @@ console.log(
 );
 const row = (...cells: string[]) =>
   console.log(cells.map((cell, i) => (i < 2 ? cell.padEnd(20) : cell.padStart(12))).join(""));
-row("model", "base", "microbatch", "weights", "adapter", "optimizer", "activations", "rest", "in all");
+row("model", "base", "microbatch", "weights", "adapter", "AdamW", "activations", "rest", "in all");
 for (const { model, base, rows, bytes, categories } of lines) {
   const of = (...names: string[]) => names.reduce((sum, name) => sum + (categories[name] ?? 0), 0);
   const named = [of("weights"), of("adapter"), of("gradients", "optimizer"), of("activations")];

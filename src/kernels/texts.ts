@@ -20,7 +20,8 @@ import {
 } from "./log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
-import { likeliestToken, nextRows } from "./next-token.ts";
+import { mix } from "./mix.ts";
+import { nextRows, nextToken } from "./next-token.ts";
 import { layerNormBackward, layerNormForward, normWeightPartials, rmsNormBackward, rmsNormForward } from "./norm.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
 import { rope, ropeIntoCache } from "./rope.ts";
@@ -154,7 +155,7 @@ export const kernelTexts: readonly KernelText[] = [
     geluBackward,
     rope,
     ropeIntoCache,
-    likeliestToken,
+    nextToken,
     dropout,
     addDropout,
     gatherRows("f32"),
@@ -164,6 +165,7 @@ export const kernelTexts: readonly KernelText[] = [
     headNormWeightPartials,
     columnPartials,
     adamw,
+    mix,
   ].map((kernel) => ({ kernel: kernel as Kernel, ...inVectors })),
   ...[
     nextRows,

@@ -185,6 +185,7 @@ describe("a checkpoint of bitsandbytes", () => {
   it("cannot be trained whole, asked for in 8 bits, nor saved with a configuration that says it is quantised", async () => {
     const path = await saved4Bit(llama, { double: false });
     await expect(load(path, { quantization: { format: "int8" } })).rejects.toThrow(/is quantised in 4 bits already/);
+    await expect(load(llama, { quantization: { embeddings: true } })).rejects.toThrow(/only those of a multiple of 64/);
     const model = await Model.load(shared, path, { storage: "f32" });
     try {
       const training = KtoTrainer.create({ policy: model, examples: readExamples("llama"), options: { max_steps: 1 } });

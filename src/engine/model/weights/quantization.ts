@@ -62,17 +62,18 @@ export function weightFormats(
     if (saved > 0 && format !== undefined && format !== "nf4") {
       throw new ConfigError(`${files.path} is quantised in 4 bits already; leave load_in_8bit out.`);
     }
+    const isWalked = EMBEDDINGS.includes(spec.name);
+    const fits = !isWalked || config.hiddenSize % EMBEDDING_COLUMNS === 0;
+    if (!fits && saved === 0) {
+      throw new ConfigError(
+        `Embeddings of ${config.hiddenSize} columns cannot be quantised, only those of a multiple of ${EMBEDDING_COLUMNS}; leave quantize_embeddings out.`,
+      );
+    }
     const { block } = QUANTIZED[wanted];
     const apart = spec.parts.slice(0, -1).every(({ shape }) => elementCount(shape) % block === 0);
-    if (apart && (saved === 0 || saved === spec.parts.length)) formats.set(spec.name, wanted);
+    if (fits && apart && (saved === 0 || saved === spec.parts.length)) formats.set(spec.name, wanted);
     else if (saved > 0) formats.set(spec.name, "f32");
     else left.push(fullName(spec.parts[0]?.name ?? spec.name));
-  }
-  const quantizesEmbedding = EMBEDDINGS.some((name) => formats.has(name));
-  if (quantizesEmbedding && config.hiddenSize % EMBEDDING_COLUMNS !== 0) {
-    throw new ConfigError(
-      `Embeddings of ${config.hiddenSize} columns cannot be quantised, only those of a multiple of ${EMBEDDING_COLUMNS}; leave quantize_embeddings out.`,
-    );
   }
   return { formats, left };
 }
