@@ -20,6 +20,9 @@ const commands = ["test/{bin,cli,examples,scripts}/**/*.test.ts"];
 const host = [
   "test/*.test.ts",
   "test/engine/{files,hub,platform,text}/**/*.test.ts",
+  "test/engine/model/export/**/*.test.ts",
+  "test/engine/quantized-blocks.test.ts",
+  "test/kto/run/publishing.test.ts",
   "test/kto/{data,judge,options,report}/**/*.test.ts",
 ];
 

@@ -176,6 +176,7 @@ export function tileCosts(lanes: number): TileCosts[] {
       subgroupSize,
       software: false,
       continues: false,
+      gated: false,
     };
     const { rows, columns } = matmulTile(variant);
     const bytesPerFlop = (4 * (rows + columns)) / (2 * rows * columns);

@@ -120,3 +120,15 @@ export {
 } from "./engine/model/generate/generate.ts";
 export type { SamplingOptions } from "./engine/model/generate/sample.ts";
 export { TextStream } from "./engine/text/text-stream.ts";
+
+// Results: files for llama.cpp and Ollama, model cards, uploads to the hub.
+
+export type { GgufType } from "./engine/files/gguf.ts";
+export {
+  exportAdapterGguf,
+  exportGguf,
+  type GgufOptions,
+  type GgufReport,
+} from "./engine/model/export/export-gguf.ts";
+export { type CardFacts, type NamedSource, writeModelCard } from "./kto/report/model-card.ts";
+export { Publishing, type PublishingOptions } from "./kto/run/publishing.ts";

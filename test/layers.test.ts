@@ -19,7 +19,7 @@ const order: readonly (readonly string[])[] = [
   ["src/engine/model/config/"],
   ["src/engine/model/weights/", "src/engine/text/", "src/engine/hub/"],
   ["src/engine/model/"],
-  ["src/engine/model/float64/", "src/engine/model/generate/"],
+  ["src/engine/model/float64/", "src/engine/model/generate/", "src/engine/model/export/"],
   ["src/kto/data/exports/"],
   ["src/kto/options/", "src/kto/data/", "src/kto/report/"],
   ["src/kto/method/"],

@@ -1,11 +1,12 @@
 /**
- * docs/thumbs.md: its ten commands run one after another, from an export as Open WebUI writes it to a model folder.
+ * docs/thumbs.md: its ten commands run one after another, from an export as Open WebUI writes it to a file for Ollama.
  * Only the model, the folders and the length of the training are changed.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { copyOfModel, stories, temporaryFolder } from "./helpers/folders.ts";
+import { askLlamaCpp } from "./helpers/gguf.ts";
 import { kto } from "./helpers/streams.ts";
 
 const folder = temporaryFolder();
@@ -47,7 +48,7 @@ function wordsOf(line: string): string[] {
   return [...line.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].map(([, a, b, c]) => a ?? b ?? c ?? "");
 }
 
-it("leads from clicks to a model folder", async () => {
+it("leads from clicks to a model that llama.cpp loads", async () => {
   expect(commands).toHaveLength(10);
   const model = copyOfModel(folder, stories);
   const template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
@@ -59,7 +60,7 @@ it("leads from clicks to a model folder", async () => {
   );
   const places = new Map([
     ["Qwen/Qwen2.5-0.5B-Instruct", model],
-    ...["thumbs", "rows.jsonl", "adapter", "aligned"].map((name) => [name, join(folder, name)] as const),
+    ...["thumbs", "rows.jsonl", "adapter", "aligned.gguf"].map((name) => [name, join(folder, name)] as const),
   ]);
   const shorter: Readonly<Record<string, readonly string[]>> = {
     train: ["--max_steps", "2", "--per_device_train_batch_size", "4", "--lora_r", "2"],
@@ -84,7 +85,7 @@ it("leads from clicks to a model folder", async () => {
   const rows = readFileSync(join(folder, "rows.jsonl"), "utf8");
   expect(rows.trim().split("\n")).toHaveLength(8);
   expect(rows).not.toMatch(/somebody|comment/);
-  expect(JSON.parse(readFileSync(join(folder, "aligned", "config.json"), "utf8"))).toMatchObject({
-    model_type: "llama",
-  });
+  const [answer] = askLlamaCpp([{ model: join(folder, "aligned.gguf"), prompts: [[1]], steps: 4 }]);
+  expect(answer?.answers[0]?.generated).toHaveLength(4);
+  expect(readFileSync(join(folder, "aligned.Modelfile"), "utf8")).toContain("FROM ./aligned.gguf\nTEMPLATE ");
 });

@@ -25,6 +25,7 @@ export const commands: Readonly<Record<CommandName, () => Promise<{ readonly def
   data: () => import("./commands/data.ts"),
   gradcheck: () => import("./commands/gradcheck.ts"),
   merge: () => import("./commands/merge.ts"),
+  export: () => import("./commands/export.ts"),
   init: () => import("./commands/init.ts"),
   bench: () => import("./commands/bench.ts"),
   doctor: () => import("./commands/doctor.ts"),

@@ -4,10 +4,10 @@
  * neighbouring weights (`rowTile`); on software adapters a lane reads rows of B of its own (`columnTile`).
  */
 import { ACROSS_LANES } from "./matmul-subgroup-tile.ts";
-import { addProducts, declareSums, loadB, type MatmulTile } from "./matmul-sums.ts";
+import { HALVES, type MatmulTile } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
-import { range } from "./wgsl.ts";
+import { range, sigmoid, unknownCount } from "./wgsl.ts";
 
 /** Invocations of a workgroup where subgroups cannot be used. */
 const WORKGROUP_LANES = 64;
@@ -53,30 +53,72 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
   };
 }
 
+/** Numbers along k of which a lane loads a row of B before it multiplies them: a line of the caches in 16 bits. */
+const LINE = 32;
+/** Sets of columns of a workgroup, one after another: a workgroup of one set would be done as soon as it has begun. */
+const SETS = 4;
+
 /**
- * One row by four columns a lane, each of which walks its own rows of B, on software adapters: the loads of a lane are
- * instructions of their own there, so that a processor foresees each of these rows. A's numbers are loaded once for all
- * columns, a vector a lane for as many steps as there are lanes.
+ * One row by four columns a lane on software adapters, where the loads of a lane are instructions of their own: a lane
+ * walks one row of B after another, a whole line of the caches at a time. More rows side by side are more streams than a
+ * processor fetches ahead of. A's numbers are loaded once for all lanes, a vector a lane for as many fours as there are
+ * lanes. Gated, half of its sets are gates and the others what they are multiplied with.
  */
 export function columnTile(variant: MatmulVariant): MatmulTile {
-  const lanes = variant.subgroupSize;
-  const loads = loadB("NT", (line) => line, { name: "b", column: "column" });
+  if (variant.continues) throw new Error("sums that lie in four parts cannot be continued");
+  const { subgroupSize: lanes, loadsB, gated } = variant;
+  const columns = (gated ? SETS / 2 : SETS) * lanes;
+  const ahead = 4 * lanes;
+  const each = loadsB === "eights" ? 8 : 4;
+  // Single loads compile to branches for every number: one four a round is enough of them.
+  const round = loadsB === "single" || loadsB === "shifted" ? each : Math.min(ahead, (LINE * each) / 8);
+  const loads = range(round / each).map((i) => `let b${i} = readB(column, k + ${each * i}u);`);
+  const products = range(round / 4).map((four) => {
+    const b = each === 4 ? `b${four}` : `b${Math.floor(four / 2)}.${HALVES[four % 2]}`;
+    return `part = fma(${b}, subgroupShuffle(ahead, (k - start) / 4u + ${four}u), part);`;
+  });
   return {
     enable: ["subgroups"],
     groupSize: lanes,
     rows: 1,
-    columns: 4 * lanes,
-    declarations: operandLoads(variant),
+    columns,
+    declarations: `${operandLoads(variant)}
+fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w); }${gated ? `\nalias E = vec4f;${sigmoid("E")}` : ""}`,
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: "let ownFirst = firstRow;",
-    matmul: /* wgsl */ `let column = firstColumn + lane * 4u;
-${declareSums(variant, 1)}
-  for (var start = 0u; start < u.K; start += ${4 * lanes}u) {
-    let ahead: vec4f = readA(firstRow, start + 4u * lane);
-    for (var k = start; k < min(start + ${4 * lanes}u, u.K); k += 4u) {
-      let a = subgroupShuffle(ahead, (k - start) / 4u);
-      ${[...loads, addProducts("sum0")].join("\n      ")}
+    matmul: /* wgsl */ `${range(SETS)
+      .map((set) => `var total${set} = 0.0;`)
+      .join(" ")}
+  for (var here = 0u; here < ${unknownCount(SETS, "u.M")}; here++) {
+    let column = firstColumn + here ${gated ? `% ${SETS / 2}u ` : ""}* ${lanes}u + lane${gated ? ` + here / ${SETS / 2}u * u.N` : ""};
+    var part = vec4f();
+    for (var start = 0u; start < u.K; start += ${ahead}u) {
+      var ahead: vec4f = readA(firstRow, start + 4u * lane);
+      ahead = select(vec4f(), ahead, start + 4u * lane < u.K);
+      ${
+        round === ahead
+          ? `let k = start;
+      ${[...loads, ...products].join("\n      ")}`
+          : `for (var k = start; k < min(start + ${ahead}u, u.K); k += ${round}u) {
+        ${[...loads, ...products].join("\n        ")}
+      }`
+      }
     }
+    let own = alongLane(part);
+    ${range(SETS)
+      .map((set) => `total${set} = select(total${set}, own, here == ${set}u);`)
+      .join(" ")}
+  }
+  // A lane stores four neighbours of one set, from its lane \`first\` on.
+  let owner = 4u * lane / ${lanes}u;
+  let first = 4u * lane % ${lanes}u;
+  ${
+    gated
+      ? `let column = select(u.N, firstColumn + 4u * lane, 4u * lane < ${columns}u);
+  let gate = ${fourOfSets(0, SETS / 2)};
+  let sum0 = gate * sigmoid(gate) * ${fourOfSets(SETS / 2, SETS)};`
+      : `let column = firstColumn + 4u * lane;
+  let sum0 = ${fourOfSets(0, SETS)};`
   }`,
     ownRows: 1,
     rowStep: 1,
@@ -85,6 +127,17 @@ ${declareSums(variant, 1)}
     acrossColumns: ACROSS_LANES,
     leads: "lane == 0u",
   };
+}
+
+/** The sums of columns 4 lane to 4 lane + 3 of these sets, which lanes of the set `owner` have. */
+function fourOfSets(from: number, end: number): string {
+  const total = (set: number, i: number) => `subgroupShuffle(total${set}, first + ${i}u)`;
+  const sum = (i: number) =>
+    range(end - from - 1).reduceRight(
+      (others, set) => `select(${others}, ${total(from + set, i)}, owner == ${set}u)`,
+      total(end - 1, i),
+    );
+  return `vec4f(${range(4).map(sum).join(", ")})`;
 }
 
 const subgroupTotals = (fours: number) =>

@@ -5,8 +5,10 @@
 import { type ActivationFormat, type Kernel, oneOf, type WeightFormat } from "./kernel.ts";
 import {
   activationBinding,
+  EIGHTS,
   loadedActivation,
   storedBinding,
+  storedEights,
   storedElement,
   storedFunctions,
   storedVector,
@@ -48,6 +50,11 @@ export interface MatmulOperands {
    * the bits of one over all of it; parts are multiples of 64 long, but the last. For f32 results. Default false.
    */
   readonly continues?: boolean;
+  /**
+   * B's rows are N gates and, behind them, N that these are for: the result is silu(A gates^T) A others^T, as SwiGLU has
+   * it. Where `takesGates` alone. Default false.
+   */
+  readonly gated?: boolean;
   /** Other products continue these sums, so that only tiles that can continue some are candidates. Default false. */
   readonly continued?: boolean;
   /**
@@ -69,8 +76,10 @@ export interface MatrixParts extends MatrixFacts {
  *   aligned   as one vector: the contiguous axis and K are multiples of 4
  *   shifted   out of the two vectors that they lie in: only K is, and K counts the operand's rows
  *   single    one by one
+ *   eights    eight as one vector, an `Eight`, of 16-bit rows along k: a software adapter's load costs the same whatever
+ *             it brings, and needs one instruction for every lane
  */
-type Loads = "aligned" | "shifted" | "single";
+type Loads = "aligned" | "shifted" | "single" | "eights";
 
 /** What a matmul's text depends on. */
 export interface MatmulVariant {
@@ -87,6 +96,7 @@ export interface MatmulVariant {
   readonly aFormat: ActivationFormat;
   readonly outFormat: ActivationFormat;
   readonly continues: boolean;
+  readonly gated: boolean;
   readonly tile: TileName;
   /** Of tiles on matrices. */
   readonly matrix?: MatrixParts | undefined;
@@ -109,7 +119,7 @@ export interface MatmulVariant {
  *   matrixRxC    R rows by C columns on subgroup matrices, by one subgroup (16 x 16) or two by two
  *   rowC         one row by C columns, in NT: lanes take fours along k in turn, so that a workgroup reads a few rows of
  *                B from their beginning to their end, and add up their sums at the end
- *   columnC      one row by C columns a lane, in NT: every lane reads rows of B of its own
+ *   columnC      one row by C columns a lane, in NT: every lane reads rows of B of its own, one after another
  */
 export type TileName =
   | `subgroup${4 | 8 | 16 | 32}`
@@ -222,15 +232,17 @@ export function tiledKernel<B extends string, U extends string>(
 ): Kernel<B, U> {
   const { whole = shape, continued = false } = operands;
   const [first, ...others] = tileNames(layout, whole, facts);
-  const variant = matmulVariant(layout, shape, facts, first, operands);
-  const { loadsA, loadsB, vectorStores } = matmulVariant(layout, whole, facts, first, operands);
-  const aligned = loadsA === "aligned" && loadsB === "aligned" && vectorStores;
+  const of = (tile: TileName) => matmulVariant(layout, shape, facts, tile, operands);
+  const variant = of(first);
+  const wholeVariant = matmulVariant(layout, whole, facts, first, operands);
+  const aligned = wholeVariant.loadsA === "aligned" && isAligned(wholeVariant) && wholeVariant.vectorStores;
   const unaligned = facts.subgroupSize < 4 ? "workgroup64x64" : first;
   const matrix = facts.matrices && matrixParts(facts.matrices, variant, operands.products);
   const possible = aligned ? [first, ...others] : [unaligned, ...matrixTiles(whole, facts)];
+  if (variant.gated && !takesGates(layout, shape, facts)) throw new Error(`no tile of ${layout} takes gates here`);
   const tiles = variant.continues || continued ? possible.filter(canContinue) : possible;
   const kernels = tiles.map((tile) => {
-    const own = tile.startsWith("matrix") ? { ...variant, tile, matrix } : { ...variant, tile };
+    const own = tile.startsWith("matrix") ? { ...of(tile), matrix } : of(tile);
     const key = JSON.stringify(own);
     const known = cache.get(key) ?? build(own);
     cache.set(key, known);
@@ -238,6 +250,24 @@ export function tiledKernel<B extends string, U extends string>(
   });
   return oneOf(kernels, matmulClass(whole, variant.format), 2 * whole.M * whole.N * whole.K);
 }
+
+/** Whether a matmul of this shape can be gated: where one row has a tile whose lanes read rows of B of their own. */
+export const takesGates = (layout: MatmulLayout, shape: MatmulShape, facts: AdapterFacts): boolean =>
+  arithmeticTiles(layout, shape, facts)[0] === "column4";
+
+/** Whether B's rows are read as whole vectors. */
+const isAligned = ({ loadsB }: MatmulVariant) => loadsB === "aligned" || loadsB === "eights";
+
+/** Rows up to which a pass generates: larger ones train, and keep the texts that they have been measured with. */
+const FEW_ROWS = 16;
+
+/** Whether B's rows are read in eights: where lanes of a tile read rows of their own, all at the same step along k. */
+const readsEights = (layout: MatmulLayout, { M, K }: MatmulShape, tile: TileName, format: WeightFormat): boolean =>
+  layout === "NT" &&
+  M <= FEW_ROWS &&
+  K % 8 === 0 &&
+  (format === "bf16" || format === "f16") &&
+  (tile === "column4" || /^subgroup\d+(w\d+)?$/.test(tile));
 
 /**
  * Of several slices along k no sum can be continued: they are added at the end. Matrices scale what they sum, and add
@@ -280,6 +310,7 @@ function matmulVariant(
     outWidth = 0,
     outFrom = 0,
     continues = false,
+    gated = false,
   }: MatmulOperands,
 ): MatmulVariant {
   const contiguousA = layout === "TN" ? M : K;
@@ -287,10 +318,11 @@ function matmulVariant(
   const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0);
   const loads = (aligned: boolean, rowsAlongK: boolean): Loads =>
     aligned ? "aligned" : rowsAlongK && fours(K) ? "shifted" : "single";
+  const inEights = facts.software && readsEights(layout, { M, N, K }, tile, format);
   return {
     layout,
     loadsA: loads(fours(contiguousA, K, aWidth, aFrom), layout === "TN"),
-    loadsB: loads(fours(contiguousB, K), layout !== "NT"),
+    loadsB: inEights ? "eights" : loads(fours(contiguousB, K), layout !== "NT"),
     vectorStores: fours(N, outWidth, outFrom),
     subgroupSize: facts.subgroupSize,
     software: facts.software,
@@ -298,16 +330,18 @@ function matmulVariant(
     aFormat,
     outFormat,
     continues,
+    gated,
     tile,
   };
 }
 
 /** The declarations of the two operands, named a and b, for a kernel that computes a matmul. */
 export function operandBindings(variant: MatmulVariant): { a: string; b: string } {
-  const { layout, loadsA, loadsB, format, aFormat } = variant;
+  const { layout, loadsA, loadsB, format, aFormat, gated } = variant;
+  const shape = layout === "NT" ? `${gated ? "2*" : ""}N, K` : "K, N";
   return {
     a: activationBinding(aFormat, layout === "TN" ? "K, aWidth" : "M, aWidth", loadsA !== "single"),
-    b: storedBinding(format, layout === "NT" ? "N, K" : "K, N", loadsB !== "single"),
+    b: loadsB === "eights" ? storedEights(format, shape) : storedBinding(format, shape, loadsB !== "single"),
   };
 }
 
@@ -320,7 +354,7 @@ export function operandBindings(variant: MatmulVariant): { a: string; b: string 
  * `readBOfLane(line, at, lane)` too, in which a lane takes its second vector from the next lane
  */
 export function operandLoads(variant: MatmulVariant, lanes = 0): string {
-  const { layout, loadsA, loadsB, format, aFormat } = variant;
+  const { layout, loadsA, loadsB, format, aFormat, gated } = variant;
   const alongK = { a: layout === "TN", b: layout !== "NT" };
   const loads = [
     operandLoad("a", loadsA, {
@@ -332,7 +366,7 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
       lanes: 0,
     }),
     operandLoad("b", loadsB, {
-      lines: alongK.b ? "u.K" : "u.N",
+      lines: alongK.b ? "u.K" : gated ? "(2u * u.N)" : "u.N",
       columns: alongK.b ? "u.N" : "u.K",
       start: (line) => `${line} * ${alongK.b ? "u.N" : "u.K"}`,
       width: alongK.b ? "u.N" : "u.K",
@@ -341,7 +375,8 @@ export function operandLoads(variant: MatmulVariant, lanes = 0): string {
     }),
   ];
   const shifted = loadsA === "shifted" || loadsB === "shifted" ? SHIFTED_FOUR : "";
-  return storedFunctions(format, "b", tableLookup(variant)) + shifted + loads.join("\n");
+  const eights = loadsB === "eights" ? EIGHTS : "";
+  return storedFunctions(format, "b", tableLookup(variant)) + eights + shifted + loads.join("\n");
 }
 
 /**
@@ -399,6 +434,12 @@ function operandLoad(name: "a" | "b", loads: Loads, operand: StoredOperand): str
 fn ${load}(line: u32, at: u32) -> vec4f {
   let four = (${start(`min(line, ${lines} - 1u)`)} + min(at, ${columns} - 4u)) / 4u;
   return ${at("four")};
+}`;
+    case "eights":
+      return /* wgsl */ `
+fn ${load}(line: u32, at: u32) -> Eight {
+  let eight = (${start(`min(line, ${lines} - 1u)`)} + min(at, ${columns} - 8u)) / 8u;
+  return unpackEight(${name}[eight]);
 }`;
     case "shifted":
       return /* wgsl */ `

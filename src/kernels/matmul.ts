@@ -37,7 +37,8 @@ const cache = new Map<string, MatmulKernel>();
 /**
  * The kernel for a matmul of this layout and shape. `scale` multiplies the product; `hasBias` adds `bias[N]` to each
  * row, `hasResidual` adds `residual[M, N]`, `accumulate` adds what `out` held; pass any other small tensor for an
- * operand that is not used. A is the columns from `aFrom` on of a, the result those from `outFrom` on of out.
+ * operand that is not used. A is the columns from `aFrom` on of a, the result those from `outFrom` on of out. Gated, the
+ * product is that of SwiGLU and b is [2 N, K].
  */
 export function matmul(
   layout: MatmulLayout,
@@ -80,13 +81,16 @@ fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
   ${eachRow(tile, "store(row, column, value);")}
 }`,
     grid: ({ M = 0, N = 0 }) => tileGrid(variant, tile, M, N),
-    cost: ({ M = 0, N = 0, K = 0 }) => ({
-      flops: 2 * M * N * K,
-      bytes:
-        storedBytes(variant.aFormat) * M * K +
-        storedBytes(variant.format) * K * N +
-        storedBytes(variant.outFormat) * M * N,
-    }),
+    cost: ({ M = 0, N = 0, K = 0 }) => {
+      const rowsOfB = variant.gated ? 2 * N : N;
+      return {
+        flops: 2 * M * rowsOfB * K,
+        bytes:
+          storedBytes(variant.aFormat) * M * K +
+          storedBytes(variant.format) * K * rowsOfB +
+          storedBytes(variant.outFormat) * M * N,
+      };
+    },
   });
 }
 

@@ -29,6 +29,15 @@ export function storedBinding(format: WeightFormat, shape: string, vectors: bool
   return `${format}[${shape}]${vectors ? ` as ${view}` : ""}`;
 }
 
+/** The binding of a matrix of a 16-bit format that is read eight numbers at a time, each by `unpackEight`. */
+export const storedEights = (format: WeightFormat, shape: string): string => `${format}[${shape}] as vec4u`;
+
+/** WGSL: eight numbers, and how they are unpacked by `storedFunctions`. */
+export const EIGHTS = /* wgsl */ `
+struct Eight { low: vec4f, high: vec4f }
+fn unpackEight(words: vec4u) -> Eight { return Eight(unpackFour(words.xy), unpackFour(words.zw)); }
+`;
+
 /**
  * WGSL functions that `storedVector` and `storedElement` call, for a binding `name` in a format.
  *

@@ -20,7 +20,7 @@ import {
 } from "./log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
-import { likeliestToken, nextRows } from "./next-token.ts";
+import { nextRows, nextToken } from "./next-token.ts";
 import { layerNormBackward, layerNormForward, normWeightPartials, rmsNormBackward, rmsNormForward } from "./norm.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
 import { rope, ropeIntoCache } from "./rope.ts";
@@ -154,7 +154,7 @@ export const kernelTexts: readonly KernelText[] = [
     geluBackward,
     rope,
     ropeIntoCache,
-    likeliestToken,
+    nextToken,
     dropout,
     addDropout,
     gatherRows("f32"),

@@ -1,11 +1,13 @@
 /** The matmul in its three layouts, both bodies, vector and scalar loads and stores, and every epilogue. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { swigluForward } from "../../src/kernels/float64/activation.ts";
+import * as twin from "../../src/kernels/float64/matmul.ts";
 import type { StoredFormat } from "../../src/kernels/kernel.ts";
 import { type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
-import { tileNames } from "../../src/kernels/matmul-variant.ts";
+import { takesGates, tileNames } from "../../src/kernels/matmul-variant.ts";
 import { BASE_FACTS } from "../../src/kernels/wgsl.ts";
-import { bits, normals, seeded } from "../helpers/compare.ts";
+import { bits, EPSILON, expError, expectWithin, normals, seeded } from "../helpers/compare.ts";
 import {
   ACTIVATION_FORMATS,
   emulatedLanes,
@@ -15,7 +17,7 @@ import {
   sharedDevice,
   someOf,
 } from "../helpers/device.ts";
-import { f32, type HostArray, runKernel, unset } from "../helpers/gpu.ts";
+import { f32, type HostArray, runKernel, stored, unset } from "../helpers/gpu.ts";
 import { expectLanes } from "../helpers/lane-widths.ts";
 import { checkMatmul, type MatmulCase } from "../helpers/matmul.ts";
 
@@ -83,13 +85,14 @@ describe.each([
   it.each(layouts)("%s of up to 16 rows and many columns equals the float64 product", async (layout) => {
     const all = { hasBias: true, hasResidual: true, accumulate: true, seed: 14 };
     for (const [M, N, K] of someOf({ emulated }, [
-      [16, 580, 20],
+      [16, 580, 24],
       [12, 512, 132],
       [9, 517, 33],
       [16, 518, 36],
     ] as const)) {
       await checkMatmul(layout, facts, { M, N, K, ...all, format: "bf16" });
     }
+    await checkMatmul(layout, facts, { M: 3, N: 68, K: 136, ...all, format: "f16" });
   });
 
   it("takes one row of columns of a wider matrix, of f16 too, and gives columns of another", async () => {
@@ -99,6 +102,52 @@ describe.each([
       await checkMatmul("NT", facts, { M: 1, N: 35, K: 33, ...all, margin: { a: 1, out: 2 }, scale: 0.5 });
     }
   });
+});
+
+// SwiGLU as the product has it where lanes read rows of their own: at 8 lanes on software, and elsewhere emulated.
+describe.each([8, 32])("a gated product of one row at %i lanes", (subgroupSize) => {
+  const facts = { subgroupSize, software: true };
+  const emulated = subgroupSize !== device.facts.subgroupSize;
+  it.each(["f32", "bf16", "f16"] as const)("equals float64's SwiGLU of the product, %s", async (format) => {
+    for (const [N, K] of someOf({ emulated }, [
+      [68, 72],
+      [36, 40],
+      [35, 33],
+      [7, 20],
+      [132, 516],
+    ] as const)) {
+      expect(takesGates("NT", { M: 1, N, K }, facts)).toBe(true);
+      const random = seeded(N);
+      const a = f32([1, K], normals(random, K));
+      const b = stored(format, [2 * N, K], normals(random, 2 * N * K, 0.3));
+      const kernel = matmul("NT", { M: 1, N, K }, facts, { format, gated: true });
+      const no = { hasBias: 0, hasResidual: 0, accumulate: 0, aFrom: 0, outFrom: 0, scale: 1 };
+      const sizes = { M: 1, N, K };
+      const operands = { a, b: b.array, bias: unset(4), residual: unset(1, 4), out: unset(1, N) };
+      const out = (await runKernel(device, kernel, { ...operands, ...sizes, ...no }, facts))("out");
+      const inputs = { a: Float64Array.from(a.data), b: b.values, m: 1, n: 2 * N, k: K, transposeB: true };
+      const product = twin.matmul(inputs);
+      // Of a sum as `checkMatmul` has it; silu's slope is at most 1.1, and sigmoid is an exp and three roundings.
+      const errors = twin.matmulAbsolute(inputs).map((terms) => 4 * Math.sqrt(K) * EPSILON * terms);
+      expectWithin(`gated ${N} x ${K} ${format}`, out, swigluForward(product, N), (i) => {
+        const [gate = Number.NaN, up = Number.NaN] = [product[i], product[N + i]];
+        const [gateError = Number.NaN, upError = Number.NaN] = [errors[i], errors[N + i]];
+        const rounding = (expError(gate) + 6 * EPSILON) * Math.abs(gate * up);
+        return 1.1 * gateError * (Math.abs(up) + upError) + Math.abs(gate) * upError + rounding;
+      });
+    }
+  });
+});
+
+it("a product of more rows, or of another adapter, takes no gates", () => {
+  for (const [M, facts] of [
+    [2, { subgroupSize: 8, software: true }],
+    [1, { subgroupSize: 32, software: false }],
+    [1, BASE_FACTS],
+  ] as const) {
+    expect(takesGates("NT", { M, N: 64, K: 64 }, facts)).toBe(false);
+    expect(() => matmul("NT", { M, N: 64, K: 64 }, facts, { gated: true })).toThrow("no tile of NT takes gates here");
+  }
 });
 
 // Aligned and shifted vectors, single numbers, blocks that run over the ends of rows, one row and many. A variant differs

@@ -22,7 +22,7 @@ describe.each([8, 16, 32, 64])("with subgroups of %i", (subgroupSize) => {
   const numbersAResult = (tile: TileName): number => {
     const variant: MatmulVariant = {
       ...{ layout: "NN", loadsA: "aligned", loadsB: "aligned", vectorStores: true, subgroupSize, software: false },
-      ...{ format: "f32", aFormat: "f32", outFormat: "f32", continues: false, tile },
+      ...{ format: "f32", aFormat: "f32", outFormat: "f32", continues: false, gated: false, tile },
     };
     const { rows, columns } = matmulTile(variant);
     return (rows + columns) / (rows * columns);

@@ -7,6 +7,7 @@ import { quantizationOf } from "../../kto/options/quantization.ts";
 import { type MergeCommandOptions, mergeDescription } from "../descriptions/merge.ts";
 import { command } from "../options/command.ts";
 import { formatOf, modelFolder } from "../session/models.ts";
+import { licenseOf, namedSource, writeCard } from "../session/results.ts";
 import { checkKind, checkOutputFolder } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 
@@ -22,12 +23,15 @@ async function runMerge(options: MergeCommandOptions, output: Output): Promise<v
   await checkOutputFolder(options);
   await checkKind(options.output_dir, false);
   const dtype = formatOf(options.save_dtype);
-  await mergeAdapter(await modelFolder(base, output), adapter, options.output_dir, {
+  const baseFolder = await modelFolder(base, output);
+  await mergeAdapter(baseFolder, adapter, options.output_dir, {
     ...(dtype === undefined ? {} : { dtype }),
     quantization: quantizationOf(options),
     maxShardBytes: sizeInBytes(options.max_shard_size),
     onWarning: (sentence) => output.warning(sentence),
   });
+  const facts = { method: "merge", base: await namedSource(base), isAdapter: false, datasets: [] } as const;
+  await writeCard(options.output_dir, { ...facts, license: await licenseOf(baseFolder) }, [], output);
   if (output.json) output.jsonLine({ output_dir: options.output_dir, base_model: base, adapter });
   else output.result(`merged ${adapter} into ${base}; the model is in ${options.output_dir}`);
 }

@@ -35,6 +35,7 @@ async function runSft(config: SftConfig, output: Output): Promise<void> {
     };
     return {
       trainer,
+      method: "sft",
       policy,
       baseName,
       evalExamples,

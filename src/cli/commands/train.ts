@@ -56,6 +56,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
     };
     return {
       trainer,
+      method: "kto",
       policy,
       baseName,
       evalExamples,

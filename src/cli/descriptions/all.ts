@@ -13,6 +13,7 @@ import { completionDescription } from "./completion.ts";
 import { dataDescription } from "./data.ts";
 import { doctorDescription } from "./doctor.ts";
 import { evalDescription } from "./eval.ts";
+import { exportDescription } from "./export.ts";
 import { generateDescription } from "./generate.ts";
 import { gradcheckDescription } from "./gradcheck.ts";
 import { initDescription } from "./init.ts";
@@ -32,6 +33,7 @@ export const descriptions = {
   data: dataDescription,
   gradcheck: gradcheckDescription,
   merge: mergeDescription,
+  export: exportDescription,
   init: initDescription,
   bench: benchDescription,
   doctor: doctorDescription,

@@ -12,6 +12,7 @@ export const summaries = {
   data: "show what a feedback file holds, or convert it",
   gradcheck: "compare the GPU's gradients with the float64 model",
   merge: "make a whole model of a base model and a LoRA adapter",
+  export: "write a model or an adapter as GGUF, for llama.cpp and Ollama",
   init: "write a configuration file for a model, feedback and this adapter",
   bench: "measure kernels and whole updates on this adapter",
   doctor: "what this machine offers, and what would be faster",

@@ -14,6 +14,7 @@ import { BEST_FOLDER } from "../../kto/evaluation/best-model.ts";
 import type { Evaluation } from "../../kto/evaluation/run-evaluation.ts";
 import type { Metrics } from "../../kto/method/metrics.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
+import { SECRET_OPTIONS } from "../../kto/options/hub.ts";
 import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
 import { computeNote } from "../../kto/options/quantization.ts";
@@ -24,6 +25,7 @@ import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
 import { useOf } from "../../kto/run/checkpoints.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
 import { LOCK_FILE, lockFolder, removeEmptyFolder } from "../../kto/run/lock.ts";
+import { Publishing } from "../../kto/run/publishing.ts";
 import { saveOrRescue } from "../../kto/run/rescue.ts";
 import { requireCheckpoint } from "../../kto/run/resumption.ts";
 import type { Run } from "../../kto/run/run.ts";
@@ -37,6 +39,7 @@ import { type EndSignal, withSignals } from "../terminal/signals.ts";
 import { timeFacts, timeLines } from "../terminal/time-estimate.ts";
 import { judgeOfRun, needOfWinRate, tellingUnhandled } from "./judge.ts";
 import { formatOf } from "./models.ts";
+import { licenseOf, namedSource, shownSettings, writeCard } from "./results.ts";
 import { checkOutputFolder, withDevice } from "./rows.ts";
 import { SAMPLES_FILE, SampleLog } from "./samples.ts";
 
@@ -44,6 +47,7 @@ import { SAMPLES_FILE, SampleLog } from "./samples.ts";
 export interface ReadyRun {
   readonly trainer: Run;
   readonly policy: Model;
+  readonly method: "kto" | "sft";
   /** The name or path of the base model, as the user gave it. */
   readonly baseName: string;
   readonly evalExamples: readonly Example[] | undefined;
@@ -89,6 +93,7 @@ async function trainIn(
   const warn = (sentence: string) => output.warning(sentence);
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
+  const publishing = await publishingOf(config, warn);
   let run: Run | undefined;
   const work = withDevice(config, output, async (device) => {
     // A plan runs the same code on a device that only counts memory.
@@ -96,8 +101,7 @@ async function trainIn(
     const tracking = new Tracking({
       ...config,
       outputFolder: output_dir,
-      // A judge's request may hold a key.
-      config: Object.fromEntries(Object.entries(config).filter(([name]) => name !== "judge_request")),
+      config: Object.fromEntries(Object.entries(config).filter(([name]) => !SECRET_OPTIONS.includes(name))),
       onWarning: warn,
     });
     let samples: SampleLog | undefined;
@@ -110,7 +114,7 @@ async function trainIn(
         warn(`The samples of step ${step} were not written: ${errorMessage(error)} The training goes on.`);
       }
     };
-    const { trainer, policy, baseName, evalExamples, data, advice, time } = await prepare(target, {
+    const { trainer, method, policy, baseName, evalExamples, data, advice, time } = await prepare(target, {
       outputFolder: output_dir,
       unlock,
       settings: keptSettings(config),
@@ -120,7 +124,10 @@ async function trainIn(
       onEvaluate: async ({ step }) => {
         if (step > 0) await writeSamples(step);
       },
-      onCheckpoint: ({ folder }) => output.info(`checkpoint: ${folder}`),
+      onCheckpoint: (checkpoint) => {
+        output.info(`checkpoint: ${checkpoint.folder}`);
+        publishing?.checkpoint(checkpoint);
+      },
     });
     run = trainer;
     samples = await SampleLog.create(policy, config, evalExamples, output);
@@ -180,6 +187,17 @@ async function trainIn(
     const goOn = (signal: EndSignal) =>
       output.warning(`${signal}: the training has ended and is being saved; once more to stop at once.`);
     await withSignals(goOn, () => saveOrRescue(trainer, output_dir, save));
+    const card = {
+      method,
+      base: await namedSource(baseName),
+      license: await licenseOf(policy.folder),
+      isAdapter: policy.adapter !== undefined,
+      datasets: [await namedSource(config.dataset_name)],
+      data,
+      settings: shownSettings(config),
+      log: trainer.log,
+    };
+    await writeCard(output_dir, card, [`Trained on ${device.description}.`], output);
     const seconds = (performance.now() - started) / 1000;
     const summary = {
       output_dir,
@@ -197,8 +215,23 @@ async function trainIn(
       output.result(
         `trained ${counted(trainer.stepsDone, "update")}${doneBefore > 0 ? `, ${trainer.stepsDone - doneBefore} of them` : ""} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
+    if (publishing !== undefined) output.info(`uploaded to ${await publishing.end()}`);
   });
-  await work.finally(() => run?.free());
+  await work.finally(async () => {
+    run?.free();
+    await publishing?.settled();
+  });
+}
+
+/** Where the run's results are uploaded, if they are. */
+async function publishingOf(config: RunConfig, onWarning: (sentence: string) => void): Promise<Publishing | undefined> {
+  if (!config.push_to_hub) return undefined;
+  if (["checkpoint", "all_checkpoints"].includes(config.hub_strategy) && config.judge_request !== undefined) {
+    throw new ConfigError(
+      `hub_strategy "${config.hub_strategy}" would upload the settings of the run, and with them judge_request, which may hold a key: use "every_save" or "end".`,
+    );
+  }
+  return await Publishing.prepare({ ...config, outputFolder: config.output_dir, onWarning });
 }
 
 /** Options beside the trainer's own that may not change when a run is resumed: models, LoRA, and encoding of rows. */

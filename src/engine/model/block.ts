@@ -4,7 +4,7 @@
  *   middle = input + Output(Attention(Rope(HeadNorm(Qkv(Norm(input))))))
  *   next   = middle + Down(Activation(Up(Norm(middle))))
  */
-import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../kernels/activation.ts";
+import { geluBackward, geluForward, swigluBackward } from "../../kernels/activation.ts";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../kernels/attention.ts";
 import { scatterRows } from "../../kernels/embedding.ts";
 import { headNormBackward, headNormForward, headNormWeightPartials } from "../../kernels/head-norm.ts";
@@ -23,7 +23,7 @@ import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { type LayerActivations, qkHeads, qkvWidth } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { recordLinear, recordLinearBackward } from "./linear.ts";
+import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear.ts";
 import type { LoraScratch } from "./lora.ts";
 import type { Model } from "./model.ts";
 import { layerName } from "./weights/parameters.ts";
@@ -191,9 +191,13 @@ export function recordBlockForward(
   });
   recordLinear(program, model, name("output"), { x: here.attention, residual: here.input, y: here.middle, lora });
   recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
-  recordLinear(program, model, name("up"), { x: here.mlpNormed, y: here.up, lora });
-  if (config.mlp === "swiglu") program.dispatch(swigluForward, { gateUp: here.up, y: here.activated });
-  else program.dispatch(geluForward, { x: here.up, y: here.activated });
+  const [x, y] = [here.mlpNormed, here.activated];
+  if (config.mlp === "swiglu") {
+    recordSwigluLinear(program, model, name("up"), { x, gateUp: here.up, y, alone: cache !== undefined, lora });
+  } else {
+    recordLinear(program, model, name("up"), { x, y: here.up, lora });
+    program.dispatch(geluForward, { x: here.up, y });
+  }
   if (next) recordLinear(program, model, name("down"), { x: here.activated, residual: here.middle, y: next, lora });
 }
 

@@ -7,6 +7,9 @@
  * matrices).
  */
 import { AdapterError } from "../../errors.ts";
+import { swigluForward } from "../../kernels/activation.ts";
+import { isQuantized } from "../../kernels/kernel.ts";
+import { takesGates } from "../../kernels/matmul-variant.ts";
 import { rowBlocks } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import type { Arena } from "../gpu/arena.ts";
@@ -54,6 +57,40 @@ export function recordLinear(
     }
   }
   if (lora) model.adapter?.recordForward(program, weight, x, y, lora);
+}
+
+/**
+ * Records y [T, I] = SwiGLU(x [T, in] W), W's rows being gates and what they are for, through `gateUp` [T, 2 I]; in one
+ * dispatch, and without writing that, where `alone` says that nobody else reads it and a tile can.
+ */
+export function recordSwigluLinear(
+  program: Program,
+  model: Model,
+  name: string,
+  args: {
+    readonly x: Tensor;
+    readonly gateUp: Tensor;
+    readonly y: Tensor;
+    readonly alone: boolean;
+    readonly lora: LoraScratch | undefined;
+  },
+): void {
+  const { x, gateUp, y, alone, lora } = args;
+  const weight = model.parameter(`${name}.weight`);
+  const [[M = 0, K = 0], [, N = 0]] = [x.shape, y.shape];
+  const isPlain = !(
+    model.config.inOutWeights ||
+    model.weights.has(`${name}.bias`) ||
+    lora ||
+    isQuantized(weight.dtype)
+  );
+  const isWhole = storedWindows(program, weight).length === 1;
+  if (alone && isPlain && isWhole && takesGates("NT", { M, N, K }, program.device.facts)) {
+    recordMatmul(program, "NT", x, weight, y, { gated: true });
+    return;
+  }
+  recordLinear(program, model, name, { x, y: gateUp, lora });
+  program.dispatch(swigluForward, { gateUp, y });
 }
 
 /**

@@ -23,6 +23,8 @@ export interface MatmulOptions {
   readonly accumulate?: boolean;
   /** The sums start from what `out`, f32, holds: a product over the next rows of `b`. */
   readonly continues?: boolean;
+  /** The product is SwiGLU's, of b's first half of rows and its second, where `takesGates`. */
+  readonly gated?: boolean;
   /** `b`, or in TN the result, is a window of a matrix that exceeds one binding. */
   readonly windowOf?: WindowOf | undefined;
   /** Multiplies the product; default 1. */
@@ -46,8 +48,8 @@ export function recordMatmul(
 ): void {
   const [M = 0, outWidth = 0] = out.shape;
   const [bRows = 0, bColumns = 0] = b.shape;
-  const [N, K] = layout === "NT" ? [bRows, bColumns] : [bColumns, bRows];
-  const { aFrom = 0, outFrom = 0, scale = 1, continues = false, windowOf } = options;
+  const { aFrom = 0, outFrom = 0, scale = 1, continues = false, gated = false, windowOf } = options;
+  const [N, K] = layout === "NT" ? [gated ? bRows / 2 : bRows, bColumns] : [bColumns, bRows];
   checkColumns(layout, { M, N, K }, a, outWidth, options);
   const { unused } = program.device;
   const operands = {
@@ -60,6 +62,7 @@ export function recordMatmul(
     outWidth,
     outFrom,
     continues,
+    gated,
     continued: windowOf !== undefined && layout === "NN",
     whole: windowOf && wholeShape(layout, { M, N, K }, windowOf),
   };

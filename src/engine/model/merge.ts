@@ -28,9 +28,83 @@ export interface MergeOptions {
   readonly onWarning?: (sentence: string) => void;
 }
 
+/** The weights of a model folder on the host, to be read tensor by tensor. Close them. */
+export interface HostWeights {
+  readonly config: ModelConfig;
+  /** What the files store matrices as, f32 where these differ, and bf16 for a base that is quantised. */
+  readonly stored: StoredFormat;
+  readonly isQuantised: boolean;
+  readonly tensors: readonly HostTensor[];
+  close(): Promise<void>;
+}
+
+/** A tensor by its Hugging Face name, without the prefix of the class ("layers.0.mlp.up_proj.weight") and with it. */
+export interface HostTensor {
+  readonly part: string;
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** The values, from the first on. */
+  readonly pieces: () => AsyncIterable<Float32Array<ArrayBuffer>>;
+}
+
 /**
- * Writes base + adapter as a whole model: W + scale B A for the adapter's layers, the other tensors as they are, with
- * the adapter's tokenizer files before the base's. Runs on the host, tensor by tensor; no device is needed.
+ * Opens a model's weights, with an adapter merged into them if one is given: W + scale B A for the adapter's layers,
+ * the other tensors as they are.
+ *
+ * @throws ModelFormatError for a base or adapter that cannot be used or do not fit each other; FileError
+ */
+export async function openHostWeights(
+  baseFolder: string,
+  adapterFolder: string | undefined,
+  { quantization = {}, onWarning = console.warn }: Pick<MergeOptions, "quantization" | "onWarning"> = {},
+): Promise<HostWeights> {
+  const config = await readModelConfig(baseFolder);
+  const base = await openWeights(baseFolder);
+  let adapter: AdapterFile | undefined;
+  const close = async () => {
+    await adapter?.close();
+    await base.close();
+  };
+  try {
+    const { prefix, stored } = checkTensors(config, base);
+    if (adapterFolder !== undefined) {
+      adapter = await openAdapter(adapterFolder, { config, folder: baseFolder }, onWarning);
+    }
+    const headWarning = await ignoredHead(config, base);
+    if (headWarning !== undefined) onWarning(headWarning);
+    const fullName = (part: string) => tensorName(prefix, part);
+    const { formats, left } = weightFormats(config, base, fullName, quantization);
+    const leftWarning = leftSentence(left, base.path);
+    if (leftWarning !== undefined) onWarning(leftWarning);
+    const { modules = [] } = adapter ?? {};
+    const changed = new Map(modules.map((module) => [`${module.name}.weight`, module]));
+    const basePieces = (parameter: string, name: string) => {
+      const to = formats.get(parameter);
+      if (to === undefined || !isQuantized(to) || checkedTensor(base, name).saved) return storedPieces(base, name);
+      return quantizedPieces(base, name, { format: to, double: quantization.double ?? false, dtype: stored });
+    };
+    const tensors = parameterSpecs(config).flatMap(({ name: parameter, parts }) =>
+      parts.map(({ name: part, shape }) => {
+        const name = fullName(part);
+        const [merging, module] = [adapter, changed.get(part)];
+        const pieces =
+          merging && module
+            ? () => mergedWeight(basePieces(parameter, name), merging, config, module)
+            : () => basePieces(parameter, name);
+        return { part, name, shape, pieces };
+      }),
+    );
+    const isQuantised = formats.size > 0;
+    return { config, stored: isQuantised ? "bf16" : stored, isQuantised, tensors, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/**
+ * Writes base + adapter as a whole model, with the adapter's tokenizer files before the base's. Runs on the host, tensor
+ * by tensor; no device is needed.
  *
  * @throws ModelFormatError for a base or adapter that cannot be used or do not fit each other; FileError; NumericError
  */
@@ -40,56 +114,31 @@ export async function mergeAdapter(
   outFolder: string,
   { dtype, quantization = {}, maxShardBytes, onWarning = console.warn }: MergeOptions = {},
 ): Promise<void> {
-  const config = await readModelConfig(baseFolder);
-  const base = await openWeights(baseFolder);
+  const weights = await openHostWeights(baseFolder, adapterFolder, { quantization, onWarning });
   try {
-    const { prefix, stored } = checkTensors(config, base);
-    const adapter = await openAdapter(adapterFolder, { config, folder: baseFolder }, onWarning);
-    try {
-      const headWarning = await ignoredHead(config, base);
-      if (headWarning !== undefined) onWarning(headWarning);
-      const modules = new Map(adapter.modules.map((module) => [module.name, module]));
-      const fullName = (part: string) => tensorName(prefix, part);
-      const { formats, left } = weightFormats(config, base, fullName, quantization);
-      const leftWarning = leftSentence(left, base.path);
-      if (leftWarning !== undefined) onWarning(leftWarning);
-      const format = dtype ?? (formats.size > 0 ? "bf16" : stored);
-      if (formats.size > 0) {
-        onWarning(
-          `The base ${baseFolder} is quantised: the merged model is written as ${DTYPE_NAMES[format]}, from the numbers that its codes stand for.`,
-        );
-      }
-      const basePieces = (parameter: string, name: string) => {
-        const to = formats.get(parameter);
-        if (to === undefined || !isQuantized(to) || checkedTensor(base, name).saved) return storedPieces(base, name);
-        return quantizedPieces(base, name, { format: to, double: quantization.double ?? false, dtype: stored });
-      };
-      const tensors = parameterSpecs(config).flatMap(({ name: parameter, parts }) =>
-        parts.map(({ name: part, shape }) => {
-          const name = fullName(part);
-          const module = modules.get(part.replace(/\.weight$/, ""));
-          const pieces = module
-            ? () => mergedWeight(basePieces(parameter, name), adapter, config, module)
-            : () => basePieces(parameter, name);
-          return {
-            name,
-            shape,
-            format,
-            data: () => finitePieces(name, pieces(), format, "base and adapter overflow f32 together"),
-          };
-        }),
+    const format = dtype ?? weights.stored;
+    if (weights.isQuantised) {
+      onWarning(
+        `The base ${baseFolder} is quantised: the merged model is written as ${DTYPE_NAMES[format]}, from the numbers that its codes stand for.`,
       );
-      await writeCompanions(baseFolder, outFolder, format);
-      // What the adapter was trained with goes before what the base came with.
-      await writeTokenizerFiles(adapterFolder, outFolder);
-      await writeWeights(outFolder, tensors, maxShardBytes);
-    } finally {
-      await adapter.close();
     }
+    const tensors = weights.tensors.map(({ name, shape, pieces }) => ({
+      name,
+      shape,
+      format,
+      data: () => finitePieces(name, pieces(), format, OVERFLOW),
+    }));
+    await writeCompanions(baseFolder, outFolder, format);
+    // What the adapter was trained with goes before what the base came with.
+    await writeTokenizerFiles(adapterFolder, outFolder);
+    await writeWeights(outFolder, tensors, maxShardBytes);
   } finally {
-    await base.close();
+    await weights.close();
   }
 }
+
+/** Why a merged weight may not be finite. */
+const OVERFLOW = "base and adapter overflow f32 together";
 
 /** W + scale B A of one layer; W is [out, in], or [in, out] in GPT-2. Sums in float64. */
 async function* mergedWeight(

@@ -64,6 +64,10 @@ export const platform: Platform = {
     throw new ResourceError(`Cannot read the database ${path}: a browser has no SQLite; export the feedback as JSON.`);
   },
 
+  async loadHubClient() {
+    throw new ResourceError("A web page cannot upload to the hub from here: give the files to the user.");
+  },
+
   async makeFolder(path) {
     refuseUrl("create the folder", path);
     await attempt("create the folder", path, () => openFolder(path, true));

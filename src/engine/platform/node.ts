@@ -13,6 +13,7 @@ import { listAdapters, requestAdapter } from "./node-adapters.ts";
 import { cacheFiles } from "./node-cache-files.ts";
 import { attempt, errorCode, fileError, largestRead, writeAll } from "./node-errors.ts";
 import { holdFile } from "./node-held-files.ts";
+import { loadHubClient } from "./node-hub.ts";
 import { openDatabase } from "./node-sqlite.ts";
 import { startThread } from "./node-thread.ts";
 import { withoutSpinning } from "./node-waiting.ts";
@@ -58,6 +59,7 @@ export const platform: Platform = {
   },
 
   openDatabase,
+  loadHubClient,
 
   async makeFolder(path) {
     await attempt("create the folder", path, () => makeFolders(path));

@@ -126,6 +126,28 @@ export class ThreadLimit extends Error {
   }
 }
 
+/** How the hub is reached. */
+export interface HubAccess {
+  readonly accessToken: string;
+  /** Does not end in a slash. */
+  readonly hubUrl: string;
+}
+
+/** What is used of @huggingface/hub. Errors of the hub's answers have its status as `statusCode`. */
+export interface HubClient {
+  /** The name of the token's user. */
+  whoAmI(access: HubAccess): Promise<{ readonly name: string }>;
+  /** Makes a repository of models; status 409 where it is there. */
+  createRepo(access: HubAccess, id: string, visibility: "public" | "private" | undefined): Promise<void>;
+  /** One commit of local files on the main branch. */
+  uploadFiles(
+    access: HubAccess,
+    id: string,
+    files: readonly { readonly path: string; readonly name: string }[],
+    title: string,
+  ): Promise<void>;
+}
+
 export interface Platform {
   /**
    * The best adapter: hardware, else lavapipe, else SwiftShader. `selector` is "auto" (default), a kind, an index
@@ -205,6 +227,8 @@ export interface Platform {
   /** The same path, independent of the working folder. */
   absolutePath(path: string): string;
 
+  /** Throws ResourceError where the package @huggingface/hub, which is optional, is not installed. */
+  loadHubClient(): Promise<HubClient>;
   /** Undefined if the host has no file system to keep downloads in. */
   readonly cacheFiles: CacheFiles | undefined;
 }

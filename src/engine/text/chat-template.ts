@@ -36,7 +36,7 @@ export interface ChatTemplate {
 }
 
 /** Templates by name: "default", and "tool_use" for chats with tools. */
-type Templates = ReadonlyMap<string, string>;
+export type Templates = ReadonlyMap<string, string>;
 
 const mainFile = "chat_template.jinja";
 
@@ -61,6 +61,11 @@ export async function loadChatTemplate(
   const config = (await readJsonObject(platform.joinPath(folder, "tokenizer_config.json"))) ?? {};
   const map = (await readJsonObject(platform.joinPath(folder, "special_tokens_map.json"))) ?? {};
   return createChatTemplate(found.templates, specialTokens({ ...map, ...config }), found.source);
+}
+
+/** The texts of a model folder's chat templates by name; undefined if it has none. */
+export async function chatTemplateTexts(folder: string): Promise<Templates | undefined> {
+  return (await findInFolder(folder))?.templates;
 }
 
 /**

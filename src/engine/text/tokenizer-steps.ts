@@ -18,24 +18,33 @@ const LOWER = "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]";
 const BEFORE = "[^\\r\\n\\p{L}\\p{N}]?";
 const SPACES = "\\s+(?!\\S)|\\s+";
 
+/** The split patterns of the usual tokenizers, each in the spellings that tokenizer.json files have. */
+export const SPLIT_PATTERNS = {
+  gpt2: [
+    `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|${SPACES}`,
+    `'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|${SPACES}`,
+  ],
+  // OLMo 2 and SmolLM 3 too.
+  llama3: [`${CONTRACTIONS}|${BEFORE}\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|${SPACES}`],
+  // Qwen 3 too.
+  qwen2: [`${CONTRACTIONS}|${BEFORE}\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|${SPACES}`],
+  qwen35: [
+    `${CONTRACTIONS}|${BEFORE}[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|${SPACES}`,
+  ],
+  gpt4o: [
+    `${BEFORE}${UPPER}*${LOWER}+${CONTRACTIONS}?|${BEFORE}${UPPER}+${LOWER}*${CONTRACTIONS}?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|${SPACES}`,
+  ],
+  // Mistral's Tekken.
+  tekken: [
+    `${BEFORE}${UPPER}*${LOWER}+|${BEFORE}${UPPER}+${LOWER}*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|${SPACES}`,
+  ],
+} as const;
+
 /**
- * The split patterns of the usual tokenizers. Each takes time in proportion to the text: whatever a branch reads and
- * gives up is read and taken by one of the branches after it.
+ * All of these. Each takes time in proportion to the text: whatever a branch reads and gives up is read and taken by
+ * one of the branches after it.
  */
-export const USUAL_PATTERNS: ReadonlySet<string> = new Set([
-  // GPT-2
-  `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|${SPACES}`,
-  `'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|${SPACES}`,
-  // Llama 3, OLMo 2, SmolLM 3; then Qwen 2 and 3
-  ...["\\p{N}{1,3}", "\\p{N}"].map(
-    (number) => `${CONTRACTIONS}|${BEFORE}\\p{L}+|${number}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|${SPACES}`,
-  ),
-  // Qwen 3.5
-  `${CONTRACTIONS}|${BEFORE}[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|${SPACES}`,
-  // GPT-4o; then Mistral's Tekken
-  `${BEFORE}${UPPER}*${LOWER}+${CONTRACTIONS}?|${BEFORE}${UPPER}+${LOWER}*${CONTRACTIONS}?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|${SPACES}`,
-  `${BEFORE}${UPPER}*${LOWER}+|${BEFORE}${UPPER}+${LOWER}*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|${SPACES}`,
-]);
+export const USUAL_PATTERNS: ReadonlySet<string> = new Set(Object.values(SPLIT_PATTERNS).flat());
 
 /** One character or class of characters, repeated or not. */
 const SINGLE_CLASS =
@@ -91,7 +100,7 @@ export function riskySteps(tokenizerJson: JsonObject, path: string): string[] {
  * The steps of a pipeline, those of sequences in sequences among them; no more than are needed to see that it is too
  * many.
  */
-function stepsOf(pipeline: unknown): JsonObject[] {
+export function stepsOf(pipeline: unknown): JsonObject[] {
   const steps: JsonObject[] = [];
   const open = [pipeline];
   while (open.length > 0 && steps.length <= MOST_STEPS) {

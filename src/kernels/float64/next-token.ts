@@ -1,14 +1,57 @@
-/** The likeliest token of rows of logits and the rows of the pass about it, in plain TypeScript. */
+/** The token that follows rows of logits and the rows of the pass about it, in plain TypeScript. */
 import { NO_ROW } from "../embedding.ts";
-import { NO_TOKEN } from "../next-token.ts";
+import { NO_TOKEN, THREEFRY_PARITY, THREEFRY_TURNS } from "../next-token.ts";
 
-/** logits [N, V] -> the least of the likeliest tokens of each row, NO_TOKEN where a logit is not finite. */
-export function likeliestTokens(logits: ArrayLike<number>, rows: number): number[] {
-  const width = logits.length / rows;
-  return Array.from({ length: rows }, (_, row) => {
-    const own = Array.from({ length: width }, (_, token) => logits[row * width + token] ?? Number.NaN);
-    if (!own.every(Number.isFinite)) return NO_TOKEN;
-    return own.indexOf(own.reduce((a, b) => Math.max(a, b)));
+type Words = readonly [number, number];
+
+/** Threefry-2x32 with 20 rounds: two random words of a key and a counter. */
+export function threefry([key0, key1]: Words, [counter0, counter1]: Words): Words {
+  const words = [key0, key1, (key0 ^ key1 ^ THREEFRY_PARITY) >>> 0];
+  const word = (index: number) => words[index % 3] ?? 0;
+  let [x, y] = [(counter0 + key0) >>> 0, (counter1 + key1) >>> 0];
+  for (let round = 0; round < 20; round++) {
+    const turn = THREEFRY_TURNS[round % 8] ?? 0;
+    x = (x + y) >>> 0;
+    y = (((y << turn) | (y >>> (32 - turn))) ^ x) >>> 0;
+    if (round % 4 < 3) continue;
+    const injection = (round + 1) / 4;
+    x = (x + word(injection)) >>> 0;
+    y = (y + word(injection + 1) + injection) >>> 0;
+  }
+  return [x, y];
+}
+
+/** What is drawn in a row: a key and a position in the sequence, at a temperature. */
+export interface Draw {
+  readonly key: Words;
+  readonly position: number;
+  readonly temperature: number;
+}
+
+/** The Gumbel noise of a token. Its uniform number is rounded as f32 rounds it, to fewer digits the nearer it is to 1. */
+export function gumbelNoise({ key, position }: Draw, token: number): number {
+  const pair = threefry(key, [token >>> 1, position]);
+  const bits = pair[token & 1] ?? 0;
+  const uniform = Math.min(Math.fround(Math.fround(bits) + 0.5) * 2 ** -32, 1 - 2 ** -24);
+  return -Math.log(-Math.log1p(-uniform));
+}
+
+/** Logits [N, V] -> what the token of each row is the largest of. */
+export function tokenValues(logits: ArrayLike<number>, draws: readonly Draw[]): number[][] {
+  const width = logits.length / draws.length;
+  return draws.map((draw, row) =>
+    Array.from({ length: width }, (_, token) => {
+      const logit = logits[row * width + token] ?? Number.NaN;
+      return draw.temperature === 0 ? logit : logit + draw.temperature * gumbelNoise(draw, token);
+    }),
+  );
+}
+
+/** The least of the tokens with the largest value of each row, NO_TOKEN where a logit is not finite. */
+export function nextTokens(logits: ArrayLike<number>, draws: readonly Draw[]): number[] {
+  return tokenValues(logits, draws).map((values) => {
+    if (!values.every(Number.isFinite)) return NO_TOKEN;
+    return values.indexOf(values.reduce((a, b) => Math.max(a, b)));
   });
 }
 

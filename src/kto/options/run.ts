@@ -12,6 +12,7 @@ import {
   evaluationOptions,
   evaluationStrategy,
 } from "./evaluation.ts";
+import { hubOptions } from "./hub.ts";
 import { asksForJudge, judgeOptions } from "./judge.ts";
 import { loraOptions } from "./lora.ts";
 import { modelOptions } from "./model.ts";
@@ -33,6 +34,7 @@ export const runOptions = {
   ...checkpointOptions,
   ...deviceOptions,
   ...outputOptions,
+  ...hubOptions,
 };
 
 /** The whole configuration of a command that trains. */

@@ -258,8 +258,8 @@ describe("kto train", () => {
 
     // The folder: what came in, with other weights, and the metrics.
     expect(readdirSync(output).sort()).toEqual([
-      ...["checkpoint-6", "config.json", "generation_config.json", "metrics.jsonl", "model.safetensors"],
-      ...["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json"],
+      ...["README.md", "checkpoint-6", "config.json", "generation_config.json", "metrics.jsonl", "model.safetensors"],
+      ...["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "training.svg"],
     ]);
     for (const name of ["config.json", "tokenizer.json", "tokenizer_config.json"]) {
       expect(readFileSync(join(output, name)), name).toEqual(readFileSync(join(stories, name)));
@@ -485,7 +485,8 @@ describe("LoRA on the command line", () => {
     const adapter = freshPath(folder, "adapter");
     await succeed("train", "--model_name_or_path", llama, ...data, "--output_dir", adapter, ...lora, ...short);
     expect(readdirSync(adapter).sort()).toEqual([
-      ...["adapter_config.json", "adapter_model.safetensors", "checkpoint-2", "metrics.jsonl", "trainer_state.json"],
+      ...["README.md", "adapter_config.json", "adapter_model.safetensors", "checkpoint-2", "metrics.jsonl"],
+      ...["trainer_state.json", "training.svg"],
     ]);
     const config = readJson<Json>(join(adapter, "adapter_config.json"));
     expect(config).toMatchObject({ r: 4, lora_alpha: 32, target_modules: ["q_proj", "down_proj"] });

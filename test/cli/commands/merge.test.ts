@@ -74,7 +74,7 @@ describe("kto merge", () => {
     expect(open).not.toHaveBeenCalled();
     open.mockRestore();
     expect(stdout).toBe(`merged ${adapter} into ${resolve(llama)}; the model is in ${into}\n`);
-    expect(readdirSync(into).sort()).toEqual(["config.json", "model.safetensors"]);
+    expect(readdirSync(into).sort()).toEqual(["README.md", "config.json", "model.safetensors"]);
     expect(readFileSync(join(into, "config.json"))).toEqual(readFileSync(join(llama, "config.json")));
   });
 
@@ -157,7 +157,7 @@ describe("kto merge", () => {
     expect([refused.code, refused.stdout]).toEqual([2, ""]);
     expect(refused.stderr).toMatch(/^error: output_dir ".*" is not empty \(it holds config\.json, …\)/);
     expect((await kto(...words, "--overwrite_output_dir")).code).toBe(0);
-    expect(readdirSync(into).sort()).toEqual(["config.json", "model.safetensors"]);
+    expect(readdirSync(into).sort()).toEqual(["README.md", "config.json", "model.safetensors"]);
   });
 });
 

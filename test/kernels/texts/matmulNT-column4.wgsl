@@ -19,6 +19,7 @@ fn readB(line: u32, at: u32) -> vec4f {
   let four = (min(line, u.N - 1u) * u.K + min(at, u.K - 4u)) / 4u;
   return b[four];
 }
+fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w); }
 
 fn store(row: u32, column: u32, product: vec4f) {
   if (column >= u.N) { return; }
@@ -37,23 +38,32 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) la
   let firstRow = place.y * 1u;
   let firstColumn = place.x * 32u;
   let ownFirst = firstRow;
-  let column = firstColumn + lane * 4u;
-  var sum0 = vec4f();
-  for (var start = 0u; start < u.K; start += 32u) {
-    let ahead: vec4f = readA(firstRow, start + 4u * lane);
-    for (var k = start; k < min(start + 32u, u.K); k += 4u) {
-      let a = subgroupShuffle(ahead, (k - start) / 4u);
-      let t0 = readB(column + 0u, k);
-      let t1 = readB(column + 1u, k);
-      let t2 = readB(column + 2u, k);
-      let t3 = readB(column + 3u, k);
-      let b0 = vec4f(t0.x, t1.x, t2.x, t3.x);
-      let b1 = vec4f(t0.y, t1.y, t2.y, t3.y);
-      let b2 = vec4f(t0.z, t1.z, t2.z, t3.z);
-      let b3 = vec4f(t0.w, t1.w, t2.w, t3.w);
-      sum0 = fma(a.xxxx, b0, fma(a.yyyy, b1, fma(a.zzzz, b2, fma(a.wwww, b3, sum0))));
+  var total0 = 0.0; var total1 = 0.0; var total2 = 0.0; var total3 = 0.0;
+  for (var here = 0u; here < (4u + (u.M >> 31u)); here++) {
+    let column = firstColumn + here * 8u + lane;
+    var part = vec4f();
+    for (var start = 0u; start < u.K; start += 32u) {
+      var ahead: vec4f = readA(firstRow, start + 4u * lane);
+      ahead = select(vec4f(), ahead, start + 4u * lane < u.K);
+      for (var k = start; k < min(start + 32u, u.K); k += 16u) {
+        let b0 = readB(column, k + 0u);
+        let b1 = readB(column, k + 4u);
+        let b2 = readB(column, k + 8u);
+        let b3 = readB(column, k + 12u);
+        part = fma(b0, subgroupShuffle(ahead, (k - start) / 4u + 0u), part);
+        part = fma(b1, subgroupShuffle(ahead, (k - start) / 4u + 1u), part);
+        part = fma(b2, subgroupShuffle(ahead, (k - start) / 4u + 2u), part);
+        part = fma(b3, subgroupShuffle(ahead, (k - start) / 4u + 3u), part);
+      }
     }
+    let own = alongLane(part);
+    total0 = select(total0, own, here == 0u); total1 = select(total1, own, here == 1u); total2 = select(total2, own, here == 2u); total3 = select(total3, own, here == 3u);
   }
+  // A lane stores four neighbours of one set, from its lane `first` on.
+  let owner = 4u * lane / 8u;
+  let first = 4u * lane % 8u;
+  let column = firstColumn + 4u * lane;
+  let sum0 = vec4f(select(select(select(subgroupShuffle(total3, first + 0u), subgroupShuffle(total2, first + 0u), owner == 2u), subgroupShuffle(total1, first + 0u), owner == 1u), subgroupShuffle(total0, first + 0u), owner == 0u), select(select(select(subgroupShuffle(total3, first + 1u), subgroupShuffle(total2, first + 1u), owner == 2u), subgroupShuffle(total1, first + 1u), owner == 1u), subgroupShuffle(total0, first + 1u), owner == 0u), select(select(select(subgroupShuffle(total3, first + 2u), subgroupShuffle(total2, first + 2u), owner == 2u), subgroupShuffle(total1, first + 2u), owner == 1u), subgroupShuffle(total0, first + 2u), owner == 0u), select(select(select(subgroupShuffle(total3, first + 3u), subgroupShuffle(total2, first + 3u), owner == 2u), subgroupShuffle(total1, first + 3u), owner == 1u), subgroupShuffle(total0, first + 3u), owner == 0u));
   var sums = array<vec4f, 1>(sum0);
   for (var row = ownFirst; row < min(ownFirst + 1u, u.M); row++) {
     let value = sums[row - ownFirst];

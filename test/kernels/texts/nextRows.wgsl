@@ -8,6 +8,7 @@ struct Uniforms { T: u32, window: u32 }
 @group(0) @binding(4) var<storage, read_write> ranges: array<u32>;
 @group(0) @binding(5) var<storage, read_write> windowRanges: array<u32>;
 @group(0) @binding(6) var<storage, read_write> cacheRows: array<u32>;
+@group(0) @binding(7) var<storage, read_write> draws: array<u32>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -21,4 +22,5 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   ranges[4u * row + 3u] = own + 1u;
   windowRanges[4u * row + 2u] = own - min(position, u.window - 1u);
   windowRanges[4u * row + 3u] = own + 1u;
+  draws[4u * row + 2u] = position + 1u;
 }

@@ -9,8 +9,8 @@ import type { Device } from "../../gpu/device.ts";
 import { OneAtATime } from "../../one-at-a-time.ts";
 import { Random } from "../../random.ts";
 import type { Model } from "../model.ts";
-import { Passes, type Row } from "./passes.ts";
-import { type SamplingOptions, sampleToken } from "./sample.ts";
+import { type Draw, type DrawnRow, Passes, type Row } from "./passes.ts";
+import { drawsFromAll, type SamplingOptions, sampleToken } from "./sample.ts";
 
 export interface GenerateOptions extends SamplingOptions {
   readonly maxNewTokens: number;
@@ -51,7 +51,10 @@ interface Sequence {
   /** The position of its prompt in the list that the caller gave. */
   readonly index: number;
   readonly slot: number;
+  /** Where the host draws. */
   readonly random: Random;
+  /** Where the device does. */
+  readonly draw: Draw;
   readonly prompt: ArrayLike<number>;
   readonly ids: number[];
   finish: GeneratedSequence["finish"];
@@ -162,8 +165,10 @@ export class Generator {
   ): Promise<GeneratedSequence[]> {
     const eos = new Set(options.eosTokenIds ?? this.model.config.eosTokenIds);
     const sequences = prompts.map((prompt, slot): Sequence => {
-      const random = new Random(options.seed, first + slot);
-      return { index: first + slot, slot, random, prompt, ids: [], finish: "length" };
+      const index = first + slot;
+      const [random, keys] = [new Random(options.seed, index), new Random(options.seed, index)];
+      const draw: Draw = { key: [keys.uint32(), keys.uint32()], temperature: options.temperature };
+      return { index, slot, random, draw, prompt, ids: [], finish: "length" };
     });
     const reused = options.reusePrefix && prompts.length === 1 ? commonLength(this.#cached, prompts[0] ?? []) : 0;
     this.#cached = []; // until the passes have been made
@@ -181,12 +186,11 @@ export class Generator {
       }
       return this.#mayGrow(sequence, options, 0);
     };
-    // Without a draw and without a look at earlier tokens the device finds the next token itself.
-    const greedy = options.temperature === 0 && (options.repetitionPenalty ?? 1) === 1;
-    const tokens = await this.#prefill(sequences, reused, greedy ? undefined : options);
+    const onDevice = drawsFromAll(options);
+    const tokens = await this.#prefill(sequences, reused, onDevice ? undefined : options);
     const active = sequences.filter((sequence, at) => take(sequence, tokens[at] ?? NO_TOKEN));
-    if (greedy) await this.#goOnGreedily(active, options, take);
-    else await this.#goOnSampling(active, options, take);
+    if (onDevice) await this.#goOnAhead(active, options, take);
+    else await this.#goOnByLogits(active, options, take);
     const [single] = sequences;
     // The last token may not have been run.
     if (single) this.#cached = [...tokensOf(single)].slice(0, lengthOf(single) - 1);
@@ -212,7 +216,8 @@ export class Generator {
     this.#passes.hold(Math.max(...sequences.map(lengthOf)));
     const flush = async () => {
       const heads = lasts.map(({ row }) => row);
-      if (sampling === undefined) next.push(...(await this.#passes.tokens(rows, heads)));
+      const draws = lasts.map(({ sequence }) => sequence.draw);
+      if (sampling === undefined) next.push(...(await this.#passes.tokens(rows, heads, draws)));
       else {
         const logits = await this.#passes.logits(rows, heads);
         next.push(...lasts.map(({ sequence }, at) => this.#draw(sequence, logits(at), sampling)));
@@ -237,7 +242,7 @@ export class Generator {
   }
 
   /** Passes whose logits the host reads, to draw from them. */
-  async #goOnSampling(
+  async #goOnByLogits(
     sequences: Sequence[],
     options: GenerateOptions,
     take: (sequence: Sequence, token: number) => boolean,
@@ -253,14 +258,14 @@ export class Generator {
    * Passes that take their tokens on the device: each is submitted before the host has read the tokens of the one
    * before, as long as all its sequences go on. When one ends, what the pass ahead computed for it is dropped.
    */
-  async #goOnGreedily(
+  async #goOnAhead(
     sequences: Sequence[],
     options: GenerateOptions,
     take: (sequence: Sequence, token: number) => boolean,
   ): Promise<void> {
     for (let active = sequences; active.length > 0; ) {
       this.#passes.hold(Math.max(...active.map(lengthOf)));
-      let submitted = await this.#passes.start(active.map(lastRow));
+      let submitted = await this.#passes.start(active.map(lastDrawnRow));
       for (let allGoOn = true; allGoOn; ) {
         const room = Math.max(...active.map(lengthOf)) < this.#passes.cacheLength;
         const useful = active.some((sequence) => this.#mayGrow(sequence, options, 1));
@@ -295,6 +300,8 @@ const lastRow = (sequence: Sequence): Row => ({
   position: lengthOf(sequence) - 1,
   slot: sequence.slot,
 });
+
+const lastDrawnRow = (sequence: Sequence): DrawnRow => ({ ...lastRow(sequence), draw: sequence.draw });
 
 /** Prompt and continuation. */
 function* tokensOf({ prompt, ids }: Sequence): Iterable<number> {

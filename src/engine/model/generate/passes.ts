@@ -1,10 +1,10 @@
 /**
  * The passes of generation: rows, each a token of some sequence, through all layers with the cache, and what comes of
- * those that have a next token, their logits or the likeliest token. Knows rows and slots of the cache; which sequence
+ * those that have a next token, their logits or that token. Knows rows and slots of the cache; which sequence
  * goes on and how is `generate.ts`.
  */
 import { NO_ROW } from "../../../kernels/embedding.ts";
-import { likeliestToken, nextRows } from "../../../kernels/next-token.ts";
+import { DRAW_WORDS, HIGHEST_TEMPERATURE, nextRows, nextToken } from "../../../kernels/next-token.ts";
 import type { Device } from "../../gpu/device.ts";
 import { Program } from "../../gpu/program.ts";
 import { reshape, rowWindows, sliceRows, type Tensor } from "../../gpu/tensor.ts";
@@ -23,9 +23,22 @@ export interface Row {
   readonly slot: number;
 }
 
+/** How the token that follows a row is chosen on the device, whose position it is given by. */
+export interface Draw {
+  /** The likeliest token at 0. */
+  readonly temperature: number;
+  /** Two words, which no other sequence has. */
+  readonly key: readonly [number, number];
+}
+
+/** A row whose next token is asked for. */
+export interface DrawnRow extends Row {
+  readonly draw: Draw;
+}
+
 /** A pass that was submitted. */
 export interface Submitted {
-  /** The likeliest token after each of its rows; NO_TOKEN where logits are not finite. */
+  /** The token after each of its rows; NO_TOKEN where logits are not finite. */
   readonly tokens: Promise<Uint32Array>;
 }
 
@@ -42,9 +55,9 @@ export function rowCapacity(rows: number): number {
   return Math.ceil(rows / step) * step;
 }
 
-type PassInput = "tokens" | "positions" | "ranges" | "windowRanges" | "cacheRows" | "headRows";
+type PassInput = "tokens" | "positions" | "ranges" | "windowRanges" | "cacheRows" | "headRows" | "draws";
 
-/** What a program leaves behind: logits, the likeliest tokens, or these and the rows of the next pass. */
+/** What a program leaves behind: logits, the next tokens, or these and the rows of the next pass. */
 type Outcome = "logits" | "tokens" | "next rows";
 
 export class Passes {
@@ -86,6 +99,7 @@ export class Passes {
           windowRanges: u32("windowed ranges", [rows, 4]),
           cacheRows: u32("cache rows", [rows]),
           headRows: u32("head rows", [this.#heads]),
+          draws: u32("draws", [this.#heads, DRAW_WORDS]),
         },
         cache: new GrowingCache(device, config, size),
         best: device.allocate("scratch", "largest logits", [this.#heads]),
@@ -164,15 +178,16 @@ export class Passes {
     };
   }
 
-  /** Runs rows, and gives the likeliest token after each of the rows `heads`. */
-  async tokens(rows: readonly Row[], heads: readonly number[]): Promise<Uint32Array> {
-    await this.#run(rows, heads, "tokens");
+  /** Runs rows, and gives the token after each of the rows `heads`, by their place there and what they draw by. */
+  async tokens(rows: readonly Row[], heads: readonly number[], draws: readonly Draw[]): Promise<Uint32Array> {
+    await this.#run(rows, heads, "tokens", draws);
     return await this.#chosenTokens(heads.length);
   }
 
   /** Submits rows of sequences that all go on, and prepares `next`. */
-  async start(rows: readonly Row[]): Promise<Submitted> {
-    const program = await this.#run(rows, [...rows.keys()], "next rows");
+  async start(rows: readonly DrawnRow[]): Promise<Submitted> {
+    const draws = rows.map(({ draw }) => draw);
+    const program = await this.#run(rows, [...rows.keys()], "next rows", draws);
     this.#last = { program, rows: rows.length };
     return { tokens: this.#chosenTokens(rows.length) };
   }
@@ -194,7 +209,12 @@ export class Passes {
   }
 
   /** Uploads and submits one pass. */
-  async #run(rows: readonly Row[], heads: readonly number[], outcome: Outcome): Promise<Program> {
+  async #run(
+    rows: readonly Row[],
+    heads: readonly number[],
+    outcome: Outcome,
+    draws: readonly Draw[] = [],
+  ): Promise<Program> {
     const capacity = rowCapacity(rows.length);
     const { slidingWindow: window = Number.POSITIVE_INFINITY } = this.model.config;
     const tokens = new Uint32Array(capacity);
@@ -212,8 +232,10 @@ export class Passes {
     });
     const headRows = new Uint32Array(this.#heads).fill(NO_ROW);
     headRows.set(heads);
+    const positionsNext = heads.map((row) => (rows[row]?.position ?? 0) + 1);
     const program = await this.#program(capacity, outcome);
-    const arrays = { tokens, positions, ranges, windowRanges, cacheRows, headRows };
+    const drawn = drawWords(draws, positionsNext, this.#heads);
+    const arrays = { tokens, positions, ranges, windowRanges, cacheRows, headRows, draws: drawn };
     for (const [name, array] of Object.entries(arrays)) {
       this.device.upload(this.#inputs[name as keyof typeof arrays], array);
     }
@@ -236,7 +258,7 @@ export class Passes {
   #record(rows: number, outcome: Outcome): Program {
     const { device, model } = this;
     const program = new Program(device, `generate ${rows}`);
-    const of = (name: Exclude<PassInput, "headRows">) => sliceRows(this.#inputs[name], 0, rows);
+    const of = (name: Exclude<PassInput, "headRows" | "draws">) => sliceRows(this.#inputs[name], 0, rows);
     const positionLimit = this.#cache.length;
     const inputs = {
       ...{ tokens: of("tokens"), positions: of("positions"), positionLimit },
@@ -249,6 +271,7 @@ export class Passes {
     const headRows = sliceRows(this.#inputs.headRows, 0, heads);
     const normed = recordHeadRows({ program, model, buffers: this.#head }, output, headRows);
     const chosen = reshape(this.#chosen, [heads]);
+    const draws = sliceRows(this.#inputs.draws, 0, heads);
     let first = 0;
     for (const [index, window] of this.#headWindows().entries()) {
       const [columns = 0] = window.shape;
@@ -256,7 +279,7 @@ export class Passes {
       recordMatmul(program, "NT", normed, window, logits);
       if (outcome !== "logits") {
         const best = reshape(this.#best, [heads]);
-        program.dispatch(likeliestToken, { logits, best, tokens: chosen, firstToken: first });
+        program.dispatch(nextToken, { logits, draws, best, tokens: chosen, firstToken: first });
       }
       first += columns;
     }
@@ -264,7 +287,7 @@ export class Passes {
       const { slidingWindow: window = model.config.contextLength } = model.config;
       program.dispatch(nextRows, {
         ...{ chosen, tokens: of("tokens"), positions: of("positions"), ranges: of("ranges") },
-        ...{ windowRanges: of("windowRanges"), cacheRows: of("cacheRows"), window },
+        ...{ windowRanges: of("windowRanges"), cacheRows: of("cacheRows"), draws, window },
       });
     }
     return program;
@@ -284,4 +307,15 @@ export class Passes {
     const rest = [...Object.values(this.#inputs), ...this.#logits, this.#best, this.#chosen];
     for (const tensor of rest) this.device.free(tensor);
   }
+}
+
+/** The rows of `draws` on the device: [heads, DRAW_WORDS]; rows without a draw take the likeliest token. */
+function drawWords(draws: readonly Draw[], positions: readonly number[], heads: number): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(heads * DRAW_WORDS);
+  const numbers = new Float32Array(words.buffer);
+  draws.forEach(({ key, temperature }, row) => {
+    words.set([...key, positions[row] ?? 0], row * DRAW_WORDS);
+    numbers[row * DRAW_WORDS + 3] = Math.min(temperature, HIGHEST_TEMPERATURE);
+  });
+  return words;
 }

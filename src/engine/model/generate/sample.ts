@@ -1,6 +1,7 @@
 /**
  * Choosing a token from logits, in Hugging Face's order: repetition penalty (Keskar et al. 2019), then greedy, or
- * temperature, top-k, top-p and min-p. Host arithmetic; sorts no more of the vocabulary than it must.
+ * temperature, top-k, top-p and min-p. Host arithmetic; sorts no more of the vocabulary than it must. What needs none of
+ * these but the temperature is drawn on the device (`kernels/next-token.ts`).
  */
 import type { Random } from "../../random.ts";
 
@@ -18,6 +19,11 @@ export interface SamplingOptions {
    * token however often it occurred. Above 0; default 1: none.
    */
   readonly repetitionPenalty?: number;
+}
+
+/** Whether every token may be drawn and none is changed, so that nobody has to look at the logits as a whole. */
+export function drawsFromAll({ temperature, topK, topP, minP = 0, repetitionPenalty = 1 }: SamplingOptions): boolean {
+  return repetitionPenalty === 1 && (temperature === 0 || (topK === 0 && topP === 1 && minP === 0));
 }
 
 /**

@@ -8,6 +8,7 @@ import { type GenerateOptions, Generator } from "../../../../src/engine/model/ge
 import { Model } from "../../../../src/engine/model/model.ts";
 import { Random } from "../../../../src/engine/random.ts";
 import { ConfigError, NumericError } from "../../../../src/errors.ts";
+import { nextTokens } from "../../../../src/kernels/float64/next-token.ts";
 import { sharedDevice, withLimits } from "../../../helpers/device.ts";
 import { exactGreedy, float64Fixture, loadModel } from "../../../helpers/fixtures.ts";
 import { llama as llamaFolder, temporaryFolder, withConfig } from "../../../helpers/folders.ts";
@@ -21,7 +22,9 @@ afterAll(() => {
 });
 
 const greedy: GenerateOptions = { maxNewTokens: 10, temperature: 0, topK: 0, topP: 1, seed: 1, eosTokenIds: [] };
+/** Drawn on the device; and by the host, which looks for the likeliest tokens. */
 const sampled: GenerateOptions = { ...greedy, temperature: 1 };
+const byHost: GenerateOptions = { ...sampled, topK: 60, topP: 0.95 };
 
 function randomPrompts(count: number, seed: number, longest = 12): number[][] {
   const random = new Random(seed);
@@ -81,6 +84,26 @@ describe("tokens", () => {
     }
   });
 
+  it.each(["llama", "gpt2"] as const)("%s: drawn continuations equal the float64 twin's draws", async (name) => {
+    const model = models[name];
+    const exact = float64Fixture(name, "policy");
+    const prompts = randomPrompts(5, 17);
+    const options = { ...sampled, temperature: Math.fround(0.8), seed: 2 ** 40 + 3, maxNewTokens: 6 };
+    const results = await generate(prompts, options, { model, maxLength: 30, maxBatch: 3 });
+    const wanted = prompts.map((prompt, index) => {
+      const random = new Random(options.seed, index);
+      const key = [random.uint32(), random.uint32()] as const;
+      const ids = [...prompt];
+      while (ids.length < prompt.length + options.maxNewTokens) {
+        const logits = exact.logits(ids).subarray(-model.config.vocabSize);
+        const draw = { key, position: ids.length, temperature: options.temperature };
+        ids.push(nextTokens(logits, [draw])[0] ?? -1);
+      }
+      return ids.slice(prompt.length);
+    });
+    expect(results.map(({ ids }) => ids)).toEqual(wanted);
+  });
+
   it("samples the first token with the model's probabilities", async () => {
     const prompt = [5, 9, 40];
     const count = 2048;
@@ -108,14 +131,17 @@ describe("tokens", () => {
 describe("independence", () => {
   const prompts = randomPrompts(20, 7);
 
-  it("a sequence's tokens do not depend on those beside it", async () => {
-    const whole = await generate(prompts, sampled);
+  it.each([
+    ["the device", sampled],
+    ["the host", byHost],
+  ])("a sequence's tokens, drawn by %s, do not depend on those beside it", async (_, options) => {
+    const whole = await generate(prompts, options);
     const others = randomPrompts(20, 8).map((prompt, i) => (i === 13 ? (prompts[13] ?? []) : prompt));
-    const among = await generate(others, sampled);
+    const among = await generate(others, options);
     expect(among[13]).toEqual(whole[13]);
     expect(among[12]).not.toEqual(whole[12]);
     // Nor on those behind it.
-    expect(await generate(prompts.slice(0, 5), sampled)).toEqual(whole.slice(0, 5));
+    expect(await generate(prompts.slice(0, 5), options)).toEqual(whole.slice(0, 5));
   });
 
   it("nor on how many are generated side by side, nor on the room kept for them", async () => {
@@ -137,12 +163,21 @@ describe("independence", () => {
 
   it("the seed decides: the same one repeats, another differs, equal prompts draw differently", async () => {
     const twice = [prompts[0] ?? [], prompts[0] ?? []];
-    const first = await generate(twice, sampled);
-    expect(await generate(twice, sampled)).toEqual(first);
-    expect(await generate(twice, { ...sampled, seed: 2 })).not.toEqual(first);
-    expect(first[1]).not.toEqual(first[0]);
+    for (const options of [sampled, byHost]) {
+      const first = await generate(twice, options);
+      expect(await generate(twice, options)).toEqual(first);
+      expect(await generate(twice, { ...options, seed: 2 })).not.toEqual(first);
+      expect(first[1]).not.toEqual(first[0]);
+    }
     const [one, other] = await generate(twice, greedy);
     expect(other).toEqual(one);
+  });
+
+  it("the highest temperature that is a number, and none at all, draw and do not fail", async () => {
+    for (const temperature of [Number.POSITIVE_INFINITY, Number.MIN_VALUE]) {
+      const [result] = await generate([[5, 9]], { ...sampled, temperature });
+      expect(result?.ids).toHaveLength(10);
+    }
   });
 });
 
@@ -405,7 +440,7 @@ describe("memory", () => {
   it("the cache doubles when it is full, and what it holds stays: the same tokens as with all the room at first", async () => {
     const prompts = randomPrompts(5, 31, 20);
     for (const name of ["llama", "gpt2"] as const) {
-      for (const options of [{ maxNewTokens: 30 }, { ...sampled, maxNewTokens: 30 }]) {
+      for (const options of [greedy, sampled, byHost].map((one) => ({ ...one, maxNewTokens: 30 }))) {
         const full = await generate(prompts, options, { model: models[name], maxBatch: 5, startLength: 60 });
         for (const startLength of [1, 7]) {
           const grown = await generate(prompts, options, { model: models[name], maxBatch: 5, startLength });

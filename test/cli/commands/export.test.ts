@@ -1,0 +1,96 @@
+/**
+ * `kto export`: its options, what it prints and writes, and what it refuses. What llama.cpp makes of the files:
+ * test/engine/model/export.
+ */
+import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { beforeAll, describe, expect, test, vi } from "vitest";
+import { Device } from "../../../src/engine/gpu/device.ts";
+import { stories, temporaryFolder } from "../../helpers/folders.ts";
+import { askLlamaCpp, writeRandomAdapter } from "../../helpers/gguf.ts";
+import { kto } from "../../helpers/streams.ts";
+
+const folder = temporaryFolder();
+const fresh = (name: string) => join(mkdtempSync(join(folder, "e-")), name);
+let adapter: string;
+
+beforeAll(async () => {
+  adapter = fresh("adapter");
+  await writeRandomAdapter(adapter, stories, { rank: 4, alpha: 8, dropout: 0, rslora: false }, 2);
+});
+
+describe("kto export", () => {
+  test("writes a model without a GPU, says what it holds, and how Ollama takes it", async () => {
+    const open = vi.spyOn(Device, "open");
+    const path = fresh("Stories.gguf");
+    const { code, stdout, stderr } = await kto("export", "--model", stories, "--gguf", "q8_0", "--output", path);
+    expect([code, stderr]).toEqual([0, ""]);
+    expect(open).not.toHaveBeenCalled();
+    open.mockRestore();
+    const recipe = path.replace(".gguf", ".Modelfile");
+    expect(stdout).toBe(
+      `wrote the model to ${path} (tensors: 31 q8_0, 11 f32, 5 f16)\nfor Ollama: ollama create stories -f ${recipe}\n`,
+    );
+    expect(readFileSync(recipe, "utf8")).toMatch(
+      /^FROM \.\/Stories\.gguf\nPARAMETER temperature 1\nPARAMETER top_p 0\.9\nPARAMETER num_ctx 512\n# written by kto; replaced while its sha256 is \w{64}\n$/,
+    );
+    expect(askLlamaCpp([{ model: path }])[0]?.facts.description).toContain("Q8_0");
+  });
+
+  test("a Modelfile that somebody changed is kept", async () => {
+    const path = fresh("m.gguf");
+    const recipe = path.replace(".gguf", ".Modelfile");
+    const words = ["export", "--model", stories, "--gguf", "f16", "--output", path];
+    await kto(...words);
+    const first = readFileSync(recipe, "utf8");
+    expect((await kto(...words)).stderr).toBe("");
+    writeFileSync(recipe, first.replace("temperature 1", "temperature 2"));
+    const { code, stderr } = await kto(...words);
+    expect(code).toBe(0);
+    expect(stderr).toContain(`${recipe} was changed since kto wrote it, or by kto never, and is left as it is.`);
+    expect(readFileSync(recipe, "utf8")).toContain("temperature 2");
+  });
+
+  test("an adapter is written as one, or merged into its base; --json is one object", async () => {
+    const [path, whole] = [fresh("adapter.gguf"), fresh("whole.gguf")];
+    const named = ["export", "--adapter_name_or_path", adapter];
+    const alone = await kto(...named, "--gguf", "f16", "--output", path, "--json");
+    expect(alone.stderr).toBe("");
+    expect(JSON.parse(alone.stdout)).toEqual({
+      output: path,
+      model: stories,
+      adapter,
+      types: { f16: 20 },
+      modelfile: path.replace(".gguf", ".Modelfile"),
+    });
+    expect(readFileSync(path.replace(".gguf", ".Modelfile"), "utf8")).toMatch(
+      /^# The base of the adapter: kto export --model_name_or_path \S+ --gguf f16 --output base\.gguf\nFROM \.\/base\.gguf\nADAPTER \.\/adapter\.gguf\n/,
+    );
+    const merged = await kto(...named, "--merge_adapter", "--gguf", "f32", "--output", whole);
+    expect(merged.stdout).toContain(`wrote the model to ${whole} (tensors: 47 f32)`);
+    // The same by the option for models, whose folder holds an adapter only.
+    const again = fresh("again.gguf");
+    await kto("export", "--model", adapter, "--merge_adapter", "--gguf", "f32", "--output", again);
+    expect(readFileSync(again).equals(readFileSync(whole))).toBe(true);
+  });
+
+  test.each<[string[], string]>([
+    [["--gguf", "f16", "--output", "x.gguf"], "Nothing to export is named: give model_name_or_path or adapter_name"],
+    [["--model", stories, "--gguf", "q2_k", "--output", "x.gguf"], 'option "gguf" is "q2_k"'],
+    [["--model", stories, "--gguf", "f16", "--output", "."], "Cannot write .: it is a folder, not a file."],
+    [["--model", stories, "--gguf", "f16", "--output", "x.gguf", "--merge_adapter"], "merge_adapter is set, but"],
+  ])("%j is refused", async (words, message) => {
+    const { code, stderr } = await kto("export", ...words);
+    expect(code).not.toBe(0);
+    expect(stderr).toContain(message);
+    expect(existsSync("x.gguf")).toBe(false);
+  });
+
+  test("a quantised adapter is refused, and nothing is left behind", async () => {
+    const path = fresh("a.gguf");
+    const { code, stderr } = await kto("export", "--model", adapter, "--gguf", "q8_0", "--output", path);
+    expect(code).toBe(2);
+    expect(stderr).toContain("An adapter is not written as q8_0");
+    expect(existsSync(path)).toBe(false);
+  });
+});
