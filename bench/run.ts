@@ -17,6 +17,7 @@ import { headNormCases } from "./kernels/head-norm.ts";
 import { ktoObjectiveCases } from "./kernels/kto-objective.ts";
 import { logSoftmaxGatherCases } from "./kernels/log-softmax-gather.ts";
 import { matmulCases } from "./kernels/matmul.ts";
+import { mixCases } from "./kernels/mix.ts";
 import { normCases } from "./kernels/norm.ts";
 import { reduceCases } from "./kernels/reduce.ts";
 import { ropeCases } from "./kernels/rope.ts";
@@ -42,6 +43,7 @@ const kernelCases: readonly BenchmarkCase[] = [
   ...ktoObjectiveCases,
   ...reduceCases,
   ...adamwCases,
+  ...mixCases,
 ];
 
 /**

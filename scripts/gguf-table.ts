@@ -1,6 +1,7 @@
 /**
  * Every exported family in every type of numbers, judged by llama.cpp: `npx tsx scripts/gguf-table.ts > FILE`. Loads,
- * greedy tokens beside those of `kto generate` on this machine's adapter, the largest difference of the next token's
+ * greedy tokens beside those of `kto generate` on this machine's adapter (with the argument float64 the float64 model's
+ * instead, which needs no adapter), the largest difference of the next token's
  * log-probs from the float64 model's, adapters beside merged models, and whole tokenizers on many texts. A few minutes.
  */
 import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
@@ -28,10 +29,12 @@ import { tokenizerFolders } from "../test/helpers/tokenizers.ts";
 const STEPS = 16;
 const stories = "examples/quickstart/model";
 const folder = mkdtempSync(join(tmpdir(), "kto-gguf-"));
-const device = await Device.open();
+const device = process.argv[2] === "float64" ? undefined : await Device.open();
 try {
   console.log(`GGUF files of kto export in llama.cpp v0.4.0 (CPU, one thread, f32 cache), ${new Date().toISOString()}`);
-  console.log(`kto generate on ${device.description}`);
+  console.log(
+    `Greedy tokens are compared with ${device ? `kto generate on ${device.description}` : "the float64 model"}`,
+  );
   console.log(
     "Tiny random models, N(0, 0.2^2), each with a real tokenizer cut to 400 tokens; stories260K is a real model.\n",
   );
@@ -39,7 +42,7 @@ try {
   await adapters();
   await tokenizers();
 } finally {
-  device.close();
+  device?.close();
   rmSync(folder, { recursive: true, force: true });
 }
 
@@ -154,26 +157,34 @@ function ask(path: string, prompt: number[], loras: string[] = []): LlamaCppAnsw
 
 /** What `kto generate` gives at temperature 0, going on at end tokens as llama.cpp is made to here. */
 async function generated(modelFolder: string, prompt: number[]): Promise<number[]> {
+  if (device === undefined) {
+    const logits = float64Logits(modelFolder);
+    const ids = [...prompt];
+    while (ids.length < prompt.length + STEPS) {
+      const last = logits(ids);
+      ids.push(last.indexOf(last.reduce((a, b) => Math.max(a, b))));
+    }
+    return ids.slice(prompt.length);
+  }
   const model = await Model.load(device, modelFolder);
   const generator = new Generator(model, { maxBatch: 1, maxLength: prompt.length + STEPS });
-  const [sequence] = await generator.generate([prompt], {
-    temperature: 0,
-    topK: 0,
-    topP: 1,
-    maxNewTokens: STEPS,
-    seed: 0,
-    eosTokenIds: [],
-  });
+  const greedy = { temperature: 0, topK: 0, topP: 1, seed: 0 };
+  const [sequence] = await generator.generate([prompt], { ...greedy, maxNewTokens: STEPS, eosTokenIds: [] });
   generator.free();
   model.free();
   return sequence?.ids ?? [];
 }
 
-function float64LogProbs(modelFolder: string, prompt: number[]): Float64Array {
+/** The logits after the last of some ids. */
+function float64Logits(modelFolder: string): (ids: readonly number[]) => Float64Array {
   const file = join(modelFolder, "config.json");
   const config = parseModelConfig(readFileSync(file, "utf8"), file);
   const model = new Float64Model(config, readFloat64Safetensors(join(modelFolder, "model.safetensors")));
-  const logits = model.logits(prompt).slice(-config.vocabSize);
+  return (ids) => model.logits(ids).slice(-config.vocabSize);
+}
+
+function float64LogProbs(modelFolder: string, prompt: number[]): Float64Array {
+  const logits = float64Logits(modelFolder)(prompt);
   const largest = logits.reduce((a, b) => Math.max(a, b));
   const sum = logits.reduce((total, logit) => total + Math.exp(logit - largest), 0);
   return logits.map((logit) => logit - largest - Math.log(sum));

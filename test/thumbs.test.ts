@@ -69,7 +69,7 @@ it("leads from clicks to a model that llama.cpp loads", async () => {
   const outputs: string[] = [];
   for (const line of commands) {
     const [npx, name, command = "", ...rest] = wordsOf(line);
-    expect([npx, name]).toEqual(["npx", "kto"]);
+    expect([npx, name]).toEqual(["npx", "kto-webgpu"]);
     const words = rest.map((word) => places.get(word) ?? word);
     const { code, stdout, stderr } = await kto(command, ...words, ...(shorter[command] ?? []));
     expect({ line, code, stderr: code === 0 ? "" : stderr }).toEqual({ line, code: 0, stderr: "" });

@@ -4,7 +4,7 @@
  * neighbouring weights (`rowTile`); on software adapters a lane reads rows of B of its own (`columnTile`).
  */
 import { ACROSS_LANES } from "./matmul-subgroup-tile.ts";
-import { HALVES, type MatmulTile } from "./matmul-sums.ts";
+import type { MatmulTile } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
 import { range, sigmoid, unknownCount } from "./wgsl.ts";
@@ -74,7 +74,7 @@ export function columnTile(variant: MatmulVariant): MatmulTile {
   const round = loadsB === "single" || loadsB === "shifted" ? each : Math.min(ahead, (LINE * each) / 8);
   const loads = range(round / each).map((i) => `let b${i} = readB(column, k + ${each * i}u);`);
   const products = range(round / 4).map((four) => {
-    const b = each === 4 ? `b${four}` : `b${Math.floor(four / 2)}.${HALVES[four % 2]}`;
+    const b = each === 4 ? `b${four}` : `b${Math.floor(four / 2)}.${four % 2 === 0 ? "low" : "high"}`;
     return `part = fma(${b}, subgroupShuffle(ahead, (k - start) / 4u + ${four}u), part);`;
   });
   return {

@@ -2,16 +2,7 @@
  * Tiles of a matmul whose operands a subgroup's lanes hand to each other. They need subgroups of one known size; the
  * tiles of adapters without are in `matmul-workgroup-tile.ts`.
  */
-import {
-  addProducts,
-  declareSums,
-  fourRows,
-  HALVES,
-  halfOfEights,
-  loadB,
-  loadEights,
-  type MatmulTile,
-} from "./matmul-sums.ts";
+import { addProducts, declareSums, fourRows, loadB, type MatmulTile } from "./matmul-sums.ts";
 import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { declareShared, fillShared } from "./matmul-workgroup-tile.ts";
 import { claimNumber, ofLane, range } from "./wgsl.ts";
@@ -92,21 +83,10 @@ export function subgroupTile(
   const shifted = variant.loadsB === "shifted" && !split && variant.format !== "nf4";
   const readB = (line: string, column: string) =>
     shifted ? `readBOfLane(${line}, ${column}, lane)` : `readB(${line}, ${column})`;
-  const columns = range(fours).map((four) => {
+  const loadsB = range(fours).flatMap((four) => {
     const column = four === 0 ? "column" : `column + ${4 * lanes * four}u`;
-    return { name: fourOf(four, fours), column };
+    return loadB(variant.layout, (line) => readB(line, column), { name: fourOf(four, fours), column });
   });
-  const inEights = variant.loadsB === "eights";
-  const body = inEights
-    ? [
-        ...columns.flatMap(loadEights),
-        "let start = k;",
-        ...HALVES.map((half, i) => {
-          const loadsB = columns.flatMap((b) => halfOfEights(half, b));
-          return ["{", `let k = start + ${4 * i}u;`, ...loads, ...loadsB, ...products, "}"].join("\n    ");
-        }),
-      ]
-    : [...loads, ...columns.flatMap((b) => loadB(variant.layout, (line) => readB(line, b.column), b)), ...products];
   return {
     enable: ["subgroups"],
     groupSize: slices * lanes,
@@ -119,8 +99,8 @@ export function subgroupTile(
     matmul: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
 ${declareSums(variant, rows, fours, 4 * lanes)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
-  for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${(inEights ? 8 : 4) * slices}u) {
-    ${body.join("\n    ")}
+  for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
+    ${[...loads, ...loadsB, ...products].join("\n    ")}
   }${split ? addSlices(rows, lanes, slices) : ""}`,
     ownRows: rows,
     rowStep: 1,

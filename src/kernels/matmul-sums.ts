@@ -57,20 +57,6 @@ export function loadB(
   ];
 }
 
-/** The two fours of each of B's eights, in the order along k. */
-export const HALVES = ["low", "high"] as const;
-
-/** Loads of B's eights from k on at four columns of the invocation: `e0` to `e3`, by the name of its vectors. */
-export const loadEights = ({ name, column }: { readonly name: string; readonly column: string }): string[] =>
-  range(4).map((i) => `let ${name.replace("b", "e")}${i} = readB(${column} + ${i}u, k);`);
-
-/** One half of loaded eights as `loadB` gives it. */
-export const halfOfEights = (half: (typeof HALVES)[number], { name }: { readonly name: string }): string[] =>
-  range(4).map((i) => {
-    const along = range(4).map((row) => `${name.replace("b", "e")}${row}.${half}.${COMPONENTS[i]}`);
-    return `let ${name}${i} = vec4f(${along.join(", ")});`;
-  });
-
 /** `sum` plus a row's four along k times the four rows of B. */
 export const addProducts = (sum: string, b = "b") =>
   `${sum} = fma(a.xxxx, ${b}0, fma(a.yyyy, ${b}1, fma(a.zzzz, ${b}2, fma(a.wwww, ${b}3, ${sum}))));`;

@@ -258,17 +258,6 @@ export const takesGates = (layout: MatmulLayout, shape: MatmulShape, facts: Adap
 /** Whether B's rows are read as whole vectors. */
 const isAligned = ({ loadsB }: MatmulVariant) => loadsB === "aligned" || loadsB === "eights";
 
-/** Rows up to which a pass generates: larger ones train, and keep the texts that they have been measured with. */
-const FEW_ROWS = 16;
-
-/** Whether B's rows are read in eights: where lanes of a tile read rows of their own, all at the same step along k. */
-const readsEights = (layout: MatmulLayout, { M, K }: MatmulShape, tile: TileName, format: WeightFormat): boolean =>
-  layout === "NT" &&
-  M <= FEW_ROWS &&
-  K % 8 === 0 &&
-  (format === "bf16" || format === "f16") &&
-  (tile === "column4" || /^subgroup\d+(w\d+)?$/.test(tile));
-
 /**
  * Of several slices along k no sum can be continued: they are added at the end. Matrices scale what they sum, and add
  * in an order of their own.
@@ -318,7 +307,8 @@ function matmulVariant(
   const fours = (...sizes: number[]) => sizes.every((size) => size % 4 === 0);
   const loads = (aligned: boolean, rowsAlongK: boolean): Loads =>
     aligned ? "aligned" : rowsAlongK && fours(K) ? "shifted" : "single";
-  const inEights = facts.software && readsEights(layout, { M, N, K }, tile, format);
+  // Tiles of several rows are slower with them: 0.9 times the tokens of 16 sequences on lavapipe.
+  const inEights = tile === "column4" && K % 8 === 0 && (format === "bf16" || format === "f16");
   return {
     layout,
     loadsA: loads(fours(contiguousA, K, aWidth, aFrom), layout === "TN"),

@@ -27,6 +27,7 @@ import {
 } from "./log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
+import { mix } from "./mix.ts";
 import { nextRows, nextToken } from "./next-token.ts";
 import {
   layerNormBackward,
@@ -208,6 +209,7 @@ export const kernelTexts: readonly KernelText[] = [
     widthNormWeightPartials,
     columnPartials,
     adamw,
+    mix,
   ].map((kernel) => ({ kernel: kernel as Kernel, ...inVectors })),
   ...[
     nextRows,

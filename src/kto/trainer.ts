@@ -93,6 +93,9 @@ async function ktoMethod(inputs: TrainerInputs): Promise<{
     objective,
     reference: choice.of === "given" ? (reference ?? "start") : choice.of,
     caching: choice.cached ? { recompute: options.overwrite_cache, freeReference } : undefined,
+    sync: options.sync_ref_model
+      ? { share: options.ref_model_mixup_alpha, every: options.ref_model_sync_steps }
+      : undefined,
     referencePointScope: referencePointScope(options),
   };
   const weights = { desirable: objective.desirableWeight, undesirable: objective.undesirableWeight };

@@ -103,7 +103,7 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
     [
       ["train"],
       2,
-      'option "model_name_or_path" is required: a local Hugging Face model folder or a hub id such as "owner/name".',
+      '3 things must be changed: option "model_name_or_path" is required: a local Hugging Face model folder or a hub id such as "owner/name". option "dataset_name" is required: a local feedback file, several with commas between them, a folder, or the hub id of a data set. option "output_dir" is required: a folder for the results.',
     ],
     [["train", ...files, "--learningrate", "1"], 2, 'unknown option "learningrate": did you mean "learning_rate"?'],
     [["train", ...files, "beta=-1"], 2, 'option "beta" is -1; it must be a number above 0.'],
@@ -113,9 +113,9 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
       'option "dataset_name" is required: a local feedback file, several with commas between them, a folder, or the hub id of a data set.',
     ],
     [
-      ["gradcheck", "--tolerance=0"],
+      ["gradcheck", "--dataset_name=d", "--model=m", "--tolerance=0"],
       2,
-      'option "model_name_or_path" is required: a local Hugging Face model folder or a hub id such as "owner/name".',
+      'option "tolerance" is 0; it must be a number above 0.',
     ],
     [["doctor", "--modle", "m"], 2, 'unknown option "modle": --help lists the options.'],
     [["train", "nowhere.yaml"], 7, "cannot read the configuration file nowhere.yaml: there is no such file."],
@@ -132,7 +132,7 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
   });
 
   test("--debug adds the stack, even when the options cannot be read", async () => {
-    const { code, stderr } = await kto("train", "--debug", "--bata", "1");
+    const { code, stderr } = await kto("train", ...files, "--debug", "--bata", "1");
     expect(code).toBe(2);
     expect(stderr).toMatch(/^error: unknown option "bata".*\nConfigError: [\s\S]*\n {4}at /);
   });

@@ -39,8 +39,8 @@ export type BenchOptions = Omit<z.output<typeof schema>, "json"> & {
 export const benchDescription = describe({
   examples: ["kto bench --quick", "kto bench --json results.json", "kto bench --filter matmul --adapter lavapipe"],
   schema,
-  parse: ({ values, where }): BenchOptions => {
-    const { json, ...options } = parseOptions(schema, values, { where });
+  parse: ({ values, ...context }): BenchOptions => {
+    const { json, ...options } = parseOptions(schema, values, context);
     return { ...options, json: json === "-", jsonFile: json === "-" ? undefined : json };
   },
 });

@@ -32,8 +32,8 @@ export const chatDescription = describe({
     "kto chat --model_name_or_path ./aligned --greedy --json < questions.txt",
   ],
   schema,
-  parse: ({ values, where }) => {
-    const options = parseOptions(schema, values, { where });
+  parse: ({ values, ...context }) => {
+    const options = parseOptions(schema, values, context);
     checkSampling(options);
     return options;
   },

@@ -78,8 +78,8 @@ export const evalDescription = describe({
 });
 
 /** @throws ConfigError */
-export function parseEvalOptions({ values, where }: OptionInput): EvalOptions {
-  const options = parseOptions(schema, values, { where });
+export function parseEvalOptions({ values, ...context }: OptionInput): EvalOptions {
+  const options = parseOptions(schema, values, context);
   checkSampling(options);
   const judged = asksForJudge(options);
   const hasPrompts = options.prompt.length > 0 || options.prompts_file !== undefined;

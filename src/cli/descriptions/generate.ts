@@ -61,8 +61,8 @@ export const generateDescription = describe({
 });
 
 /** Checks the options; `greedy` of the result also covers do_sample false and temperature 0. */
-export function parseGenerateOptions({ values, where }: OptionInput): GenerateOptions {
-  const options = parseOptions(schema, values, { where });
+export function parseGenerateOptions({ values, ...context }: OptionInput): GenerateOptions {
+  const options = parseOptions(schema, values, context);
   if (options.prompt.length === 0 && options.prompts_file === undefined) {
     throw new ConfigError('there is nothing to continue: give --prompt "text" or --prompts_file file.');
   }

@@ -38,8 +38,8 @@ export type GradcheckOptions = Readonly<z.output<typeof schema> & { ref_model_na
 export const gradcheckDescription = describe({
   examples: ["kto gradcheck --model_name_or_path ./model --dataset_name rows.jsonl --grads_out grads.safetensors"],
   schema,
-  parse: ({ values, where }): GradcheckOptions => {
-    const options = parseOptions(schema, values, { where });
+  parse: ({ values, ...context }): GradcheckOptions => {
+    const options = parseOptions(schema, values, context);
     return { ...options, ref_model_name_or_path: options.ref_model_name_or_path ?? options.model_name_or_path };
   },
 });

@@ -9,5 +9,5 @@ export const sftDescription = describe({
   ],
   schema: sftOptions,
   context: sftParseContext,
-  parse: ({ values, where }) => parseSftConfig(values, where),
+  parse: ({ values, ...context }) => parseSftConfig(values, context.where, context),
 });

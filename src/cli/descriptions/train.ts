@@ -1,4 +1,5 @@
 /** The options, the help text and the checks of `kto train`. What it does is in commands/train.ts. */
+import { dialects } from "../../kto/options/dialects/all.ts";
 import { ktoOptions, ktoParseContext, parseKtoConfig } from "../../kto/options/kto.ts";
 import { describe } from "../options/description.ts";
 
@@ -9,5 +10,6 @@ export const trainDescription = describe({
   ],
   schema: ktoOptions,
   context: ktoParseContext,
-  parse: ({ values, where }) => parseKtoConfig(values, where),
+  dialects,
+  parse: ({ values, ...context }) => parseKtoConfig(values, context.where, context),
 });

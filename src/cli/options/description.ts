@@ -3,13 +3,17 @@
  * what the commands run on, so that a help text does not wait for it.
  */
 import type * as z from "zod";
+import type { Dialect } from "../../kto/options/dialects/dialect.ts";
 import { type ParseContext, parseOptions } from "../../kto/options/parse.ts";
 import type { OutputOptions } from "../terminal/output.ts";
+import type { TranslatedFile } from "./configuration-file.ts";
 
 /** What is known of a command's options before they are read. */
 export interface KnownOptions {
   readonly schema: z.ZodObject;
   readonly context: ParseContext;
+  /** Products whose configuration files are read. */
+  readonly dialects?: readonly Dialect[];
   /** The option that may also be given as a word alone, in place of a configuration file. */
   readonly positional?: string;
 }
@@ -19,6 +23,12 @@ export interface OptionInput {
   readonly values: Readonly<Record<string, unknown>>;
   /** "" for the command line, " in run.yaml" for a file. */
   readonly where: (name: string) => string;
+  /** What of a file cannot be done, whole sentences, to be told with all else that is refused. */
+  readonly problems?: readonly string[];
+  /** Given where the file was written for another product. */
+  readonly translated?: TranslatedFile;
+  /** Called with a sentence about options that have no effect. */
+  readonly onNote?: (sentence: string) => void;
 }
 
 /** All of a command but its body: what the help shows, and how words become options. */
@@ -34,6 +44,6 @@ export function describe<S extends z.ZodObject, Options extends OutputOptions = 
   description: Pick<Description<Options>, "examples"> & { readonly schema: S } & Partial<Description<Options>>,
 ): Description<Options> {
   const { schema } = description;
-  const parse = ({ values, where }: OptionInput) => parseOptions(schema, values, { where }) as unknown as Options;
+  const parse = ({ values, ...context }: OptionInput) => parseOptions(schema, values, context) as unknown as Options;
   return { context: {}, parse, ...description };
 }

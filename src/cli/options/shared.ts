@@ -1,6 +1,7 @@
 /** Options that several commands have, taken from those that train so that names, ranges and defaults are the same. */
 import * as z from "zod";
 import { referenceModelOption } from "../../kto/options/method.ts";
+import { lengthOptions } from "../../kto/options/model.ts";
 import { optionGroup, reuse } from "../../kto/options/option.ts";
 import { quantizationOptions } from "../../kto/options/quantization.ts";
 import { runOptions } from "../../kto/options/run.ts";
@@ -21,11 +22,15 @@ export const modelOptions = {
 };
 
 /** How feedback becomes token ids; for commands that read it. */
-export const feedbackOptions = pick(
-  ...(["dataset_name", "dataset_config", "dataset_train_split", "column_mapping"] as const),
-  ...(["label_threshold", "max_length", "append_eos"] as const),
-  ...(["chat_template_path", "chat_template_kwargs", "overwrite_cache"] as const),
-);
+export const feedbackOptions = {
+  ...pick(
+    ...(["dataset_name", "dataset_config", "dataset_train_split", "column_mapping"] as const),
+    ...(["label_threshold", "max_samples", "max_length", "append_eos", "text_as_chat"] as const),
+    ...(["prompt_format", "system_format", "completion_format", "chat_template_path"] as const),
+    ...(["chat_template_name", "chat_template_kwargs", "dataset_num_proc", "overwrite_cache"] as const),
+  ),
+  ...lengthOptions,
+};
 
 /** The reference model of commands that compare two models and train none. */
 export const referenceModel = reuse(referenceModelOption.ref_model_name_or_path, {

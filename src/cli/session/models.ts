@@ -166,7 +166,7 @@ export async function loadForTraining(
   let reference: Model | undefined;
   if (config.ref_model_name_or_path !== config.model_name_or_path) {
     reference = await referenceModel(device, policy, config, config.ref_model_name_or_path, output);
-  } else if (needsCopy && !policy.adapter && policy.numbers !== "f32") {
+  } else if (needsCopy && !policy.adapter && policy.numbers !== "f32" && !config.sync_ref_model) {
     // What is to be said of the folder was said when the policy was loaded.
     reference = await Model.load(device, base, {
       ...loadOptions(config, output),

@@ -4,6 +4,7 @@
  */
 import { Device } from "../../engine/gpu/device.ts";
 import { isLocalFiles, resolveDatasetFiles } from "../../engine/hub/resolve.ts";
+import { checkTemplateName } from "../../engine/known-templates.ts";
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
@@ -18,6 +19,8 @@ import { parseSplit } from "../../kto/data/slice.ts";
 import { encodeWithCache, type RowsSurvey, surveyRows } from "../../kto/data/token-cache.ts";
 import { defaultMaxLength, ExampleCollector } from "../../kto/data/tokenize.ts";
 import type { DatasetReport, Example, FeedbackRow, FeedbackRows, Labels } from "../../kto/data/types.ts";
+import type { lengthOptions } from "../../kto/options/model.ts";
+import type { OptionsOf } from "../../kto/options/option.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
 import { checkWritable } from "../terminal/files.ts";
@@ -46,19 +49,27 @@ export async function withDevice<T>(
 }
 
 /** The options that say how feedback becomes token ids, and whether it must be labelled (default "required"). */
-export type FeedbackOptions = { readonly labels?: Labels } & Pick<
-  RunConfig,
+export type FeedbackOptions = { readonly labels?: Labels } & Partial<OptionsOf<typeof lengthOptions>> &
+  Pick<RunConfig, FeedbackOptionName>;
+
+type FeedbackOptionName =
   | "dataset_name"
   | "dataset_config"
   | "dataset_train_split"
   | "column_mapping"
   | "label_threshold"
+  | "max_samples"
   | "max_length"
   | "append_eos"
+  | "text_as_chat"
+  | "prompt_format"
+  | "system_format"
+  | "completion_format"
   | "chat_template_path"
+  | "chat_template_name"
   | "chat_template_kwargs"
-  | "overwrite_cache"
->;
+  | "dataset_num_proc"
+  | "overwrite_cache";
 
 /** The parts of a model that tokenization needs. */
 export type ModelOfRows = Pick<Model, "config" | "folder"> & Partial<Pick<Model, "adapter">>;
@@ -86,10 +97,7 @@ export interface ReadingListeners {
  * @param splitOption the option that the split was given as, for messages
  */
 export async function readRows(
-  options: Pick<
-    FeedbackOptions,
-    "labels" | "dataset_name" | "dataset_config" | "dataset_train_split" | "column_mapping" | "label_threshold"
-  >,
+  options: FeedbackOptions,
   output: Output,
   { onLayout, onExport }: ReadingListeners = {},
   splitOption?: string,
@@ -118,6 +126,9 @@ export async function readRows(
     },
     ...{ slice, onLayout, labels, labelThreshold: threshold },
     columnMapping: columnMapping && checkColumnMapping(columnMapping),
+    maxRecords: options.max_samples,
+    ...{ textAsChat: options.text_as_chat, promptFormat: options.prompt_format },
+    ...{ systemFormat: options.system_format, completionFormat: options.completion_format },
   };
   return { [Symbol.asyncIterator]: () => feedbackRows(splits[name] ?? [], readOptions) };
 }
@@ -155,8 +166,17 @@ export async function encodeFeedback(
   const encodeOptions = await loadForRows(survey, texts, options);
   const { vocabSize } = policy.config;
   const labels = options.labels ?? "required";
-  const collector = new ExampleCollector({ ...encodeOptions, vocabSize, contextLength, maxLength, labels });
-  const cacheOptions = { ...encodeOptions, modelFolder: texts, overwriteCache: options.overwrite_cache };
+  const collector = new ExampleCollector({
+    ...{ ...encodeOptions, vocabSize, contextLength, maxLength, labels },
+    ...{ maxPromptLength: options.max_prompt_length, truncationMode: options.truncation_mode },
+    excessLength: options.excess_length_strategy,
+  });
+  const cacheOptions = {
+    ...encodeOptions,
+    modelFolder: texts,
+    overwriteCache: options.overwrite_cache,
+    ...{ templatePath: options.chat_template_path, threads: options.dataset_num_proc },
+  };
   const note = await encodeWithCache(rows, survey, cacheOptions, (row, encoded) => collector.add(row, encoded));
   if (note?.isKept) output.debug(`data: ${note.text}`);
   else if (note) output.info(`data: ${note.text}`);
@@ -164,6 +184,9 @@ export async function encodeFeedback(
   for (const { reason, count, firstLines } of report.dropped) {
     const more = count > firstLines.length ? ", …" : "";
     output.warning(`${counted(count, "row")} dropped: ${reason} (line ${firstLines.join(", ")}${more}).`);
+  }
+  if (report.promptsCut > 0) {
+    output.warning(`${counted(report.promptsCut, "prompt was", "prompts were")} cut in rows longer than ${maxLength}.`);
   }
   if (report.cut > 0) {
     output.warning(`${counted(report.cut, "completion was", "completions were")} cut to max_length ${maxLength}.`);
@@ -205,6 +228,8 @@ async function loadForRows(
   const { append_eos: appendEos } = options;
   if (chats === 0) return { tokenizer, appendEos };
   const chatTemplate = await loadChatTemplate(folder, { templatePath: options.chat_template_path });
+  const { chat_template_name: name } = options;
+  if (name !== undefined && chatTemplate) checkTemplateName(chatTemplate, name, options.chat_template_kwargs);
   return { tokenizer, appendEos, chatTemplate, templateOptions: options.chat_template_kwargs };
 }
 

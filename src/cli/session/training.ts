@@ -252,6 +252,10 @@ const KEPT_SETTINGS = [
   "use_bnb_nested_quant",
   "quantize_embeddings",
   "append_eos",
+  "text_as_chat",
+  "prompt_format",
+  "system_format",
+  "completion_format",
   "chat_template_path",
   "chat_template_kwargs",
 ];

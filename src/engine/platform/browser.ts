@@ -142,6 +142,7 @@ export const platform: Platform = {
   environment: () => undefined,
   homeFolder: () => scheme,
   hostName: () => "browser",
+  processors: () => navigator.hardwareConcurrency,
   temporaryFolder: () => `${scheme}tmp`,
   hostMemoryBytes: () => undefined,
   cacheFolder: () => `${scheme}kto-webgpu`,

@@ -18,7 +18,7 @@ const CHECK_MS = 20;
 /** Defines what a Web Worker has and a worker thread lacks, then loads the module: sources through tsx. */
 const bootstrap = `
 const { parentPort, workerData } = require("node:worker_threads");
-globalThis.postMessage = (message, transfer) => parentPort.postMessage(message, transfer);
+globalThis.postMessage = (message, options) => parentPort.postMessage(message, options?.transfer ?? options);
 parentPort.on("message", (data) => globalThis.onmessage({ data }));
 const { tsx, address } = workerData;
 const loader = tsx === undefined ? Promise.resolve() : import(tsx).then(({ register }) => register());

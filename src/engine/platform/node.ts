@@ -5,7 +5,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { constants } from "node:fs";
 import { appendFile, type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
-import { homedir, hostname, tmpdir, totalmem } from "node:os";
+import { availableParallelism, homedir, hostname, tmpdir, totalmem } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import { createContext, Script } from "node:vm";
 import { FileError } from "../../errors.ts";
@@ -137,6 +137,7 @@ export const platform: Platform = {
   environment,
   homeFolder: homedir,
   hostName: hostname,
+  processors: availableParallelism,
   temporaryFolder: tmpdir,
   hostMemoryBytes: totalmem,
   cacheFolder() {

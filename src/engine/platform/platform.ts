@@ -216,6 +216,8 @@ export interface Platform {
   homeFolder(): string;
   /** The name of this machine; "browser" where the host does not tell. */
   hostName(): string;
+  /** How many threads can work at the same time. */
+  processors(): number;
   /** The folder for files that are needed for a while only. */
   temporaryFolder(): string;
   /** Bytes of this machine's memory; undefined if the host does not tell. */

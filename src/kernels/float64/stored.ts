@@ -24,9 +24,12 @@ export function dequantized(
     );
   }
   const values = new Float32Array(count);
-  for (let i = 0; i < count; i++) {
-    const scale = scales[Math.floor(i / block)] as number;
-    values[i] = scale * (format === "nf4" ? nf4Value(codes, i) : ((codes[i] as number) << 24) >> 24);
+  for (let at = 0; at * block < count; at++) {
+    const scale = scales[at] as number;
+    const end = Math.min((at + 1) * block, count);
+    for (let i = at * block; i < end; i++) {
+      values[i] = scale * (format === "nf4" ? nf4Value(codes, i) : ((codes[i] as number) << 24) >> 24);
+    }
   }
   return values;
 }

@@ -14,6 +14,7 @@ export const knownColumns = [
   "messages",
   "conversations",
   "system",
+  "query",
   "tools",
   "chat_template_kwargs",
   "prompt_ids",

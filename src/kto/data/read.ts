@@ -8,17 +8,20 @@ import { exportColumns, exportRecords, findExports } from "./exported.ts";
 import { droppedInWords, type ExportReport, warningsOf } from "./exports/report.ts";
 import { rowsOfRecord } from "./layouts.ts";
 import { recordsOf } from "./records.ts";
+import { type RowForm, rowFormer } from "./row-form.ts";
 import { needsCount, type Slice, sliceBounds } from "./slice.ts";
 import { type FeedbackRow, type FileRecord, type Labels, placeOf, type RowSource } from "./types.ts";
 import { UnreadColumns } from "./unread.ts";
 
-export interface ReadOptions {
+export interface ReadOptions extends RowForm {
   /** Maps the names that layouts know to the file's own. By default the names are the same. */
   readonly columnMapping?: ColumnMapping | undefined;
   /** For labels that are numbers on a scale: those from here on are desirable, smaller ones undesirable. */
   readonly labelThreshold?: number | undefined;
   /** Which records to read; a preference pair is one record. Default all. */
   readonly slice?: Slice | undefined;
+  /** The most records that are read, the first ones of the slice. Default all. */
+  readonly maxRecords?: number | undefined;
   /** With "optional", a row without a label counts as desirable, as for supervised fine-tuning. Default "required". */
   readonly labels?: Labels | undefined;
   /** Called with the name of the layout once the first row is read. */
@@ -66,7 +69,9 @@ export async function* feedbackRows(
     exported === undefined
       ? allRecords(files, neededColumns(mapping))
       : exportRecords(exported, { mapping, scale, columns, onReport });
-  const { begin, end } = sliceBounds(slice, needsCount(slice) ? await countOf(records()) : 0);
+  const { begin, end: last } = sliceBounds(slice, needsCount(slice) ? await countOf(records()) : 0);
+  const end = Math.min(last, begin + (options.maxRecords ?? Number.POSITIVE_INFINITY));
+  const formed = rowFormer(options);
 
   let first: { layout: string; source: RowSource } | undefined;
   const unreadColumns = new UnreadColumns();
@@ -76,8 +81,11 @@ export async function* feedbackRows(
     if (index >= end) break;
     if (index++ < begin) continue;
     const { source, exportedBy } = record;
-    const fields =
-      exportedBy === undefined ? withThumb(mapColumns(record.fields, mapping, source), scale, source) : record.fields;
+    let { fields } = record;
+    if (exportedBy === undefined) {
+      fields = withThumb(mapColumns(fields, mapping, source), scale, source);
+      fields = formed?.(fields, source) ?? fields;
+    }
     const { layout: ownLayout, rows, isPair, unread } = rowsOfRecord({ ...record, fields }, options.labels);
     const layout = exportedBy ?? ownLayout;
     if (isPair && scale.threshold !== undefined) {

@@ -11,12 +11,18 @@ import { exactText } from "../../engine/files/exact-json.ts";
 import { platform, type Sha256 } from "../../engine/platform/index.ts";
 import { counted, DatasetError, errorMessage } from "../../errors.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
+import { encodedInThreads, type RowWithText, threadsFor } from "./encode-threads.ts";
+import { textOfRow } from "./row-texts.ts";
 import { storedRows, TokenIdStore } from "./token-ids.ts";
 import type { FeedbackRow, FeedbackRows } from "./types.ts";
 
 export interface CachedEncodeOptions extends EncodeRowOptions {
   /** The folder with the tokenizer's files. */
   readonly modelFolder: string;
+  /** Where the chat template is, if not in that folder. */
+  readonly templatePath?: string | undefined;
+  /** Threads that encode at the same time, fewer where there are fewer cores or few rows. Default 1. */
+  readonly threads?: number;
   /** Tokenize even if the cache has the ids, and replace them there. Default false. */
   readonly overwriteCache?: boolean;
 }
@@ -83,10 +89,18 @@ export async function encodeWithCache(
   const kept = found && storedRows(new Uint32Array(found.body.buffer), count);
   const store = new TokenIdStore();
   const hash = platform.sha256();
-  for await (const row of rows) {
-    addRow(hash, row);
-    if ("promptIds" in row) use(row, encode(row));
-    else use(row, kept?.next().value ?? store.add(encode(row)));
+  const hashed = hashing(rows, hash);
+  const threads = kept ? 1 : threadsFor(count, options.threads ?? 1);
+  if (threads === 1) {
+    for await (const [row] of hashed) {
+      if ("promptIds" in row) use(row, encode(row));
+      else use(row, kept?.next().value ?? store.add(encode(row)));
+    }
+  } else {
+    const files = { folder: options.modelFolder, templatePath: options.templatePath };
+    for await (const [row, encoded] of encodedInThreads(hashed, threads, options, files)) {
+      use(row, "promptIds" in row ? encoded : store.add(encoded));
+    }
   }
   if (hash.digest() !== survey.digest) {
     throw new DatasetError("The feedback changed while it was read; run the command again.");
@@ -100,6 +114,11 @@ export async function encodeWithCache(
     unlessFileError(error);
     return { text: `${tokenized}; the ids are not kept: ${errorMessage(error)}`, isKept: false };
   }
+}
+
+/** The rows with their texts, each added to a hash as it is read. */
+async function* hashing(rows: FeedbackRows, hash: Sha256): AsyncGenerator<RowWithText> {
+  for await (const row of rows) yield [row, addRow(hash, row)];
 }
 
 async function cacheKey(survey: RowsSurvey, options: CachedEncodeOptions): Promise<string> {
@@ -119,12 +138,11 @@ async function cacheKey(survey: RowsSurvey, options: CachedEncodeOptions): Promi
   return hash.digest();
 }
 
-/** Adds a row's contents to a hash. Rows of token ids are not cached and add nothing. */
-function addRow(hash: Sha256, row: FeedbackRow): void {
-  if ("prompt" in row) addPart(hash, [row.prompt, row.completion]);
-  else if ("promptMessages" in row) {
-    addPart(hash, [row.promptMessages, row.completionMessages, row.tools ?? null, row.templateOptions ?? null]);
-  }
+/** Adds a row's text to a hash and returns it. Rows of token ids are not cached and add nothing. */
+function addRow(hash: Sha256, row: FeedbackRow): string | undefined {
+  const text = textOfRow(row);
+  if (text !== undefined) hash.update(encoder.encode(`${text}\n`));
+  return text;
 }
 
 const encoder = new TextEncoder();

@@ -6,6 +6,7 @@ import type { Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, DatasetError, ModelFormatError } from "../../errors.ts";
 import { type EncodedRow, type EncodeRowOptions, rowEncoder } from "./encode.ts";
 import { quantiles } from "./summary.ts";
+import { checkTruncation, type Kept, keptTokens, type TruncationRules } from "./truncation.ts";
 import {
   type DatasetReport,
   type DroppedRows,
@@ -16,15 +17,15 @@ import {
   placeOf,
 } from "./types.ts";
 
-export interface TokenizeOptions extends EncodeRowOptions {
+export interface TokenizeOptions extends EncodeRowOptions, Omit<TruncationRules, "maxLength"> {
   /** The size of the model's vocabulary; all ids must be smaller. */
   readonly vocabSize: number;
   /** The model's longest sequence, in tokens. */
   readonly contextLength: number;
   /** Longest prompt + completion in tokens; default min(1024, contextLength). A longer completion is cut at its end. */
   readonly maxLength?: number;
-  /** Rows with a longer prompt are dropped; default none. */
-  readonly maxPromptLength?: number;
+  /** What becomes of longer rows; default "truncate". "raise" throws a DatasetError for the first of them. */
+  readonly excessLength?: "truncate" | "drop" | "raise" | undefined;
   /** The option with which the rows were read. If labels are optional, rows of one class are not worth a warning. */
   readonly labels?: Labels;
 }
@@ -45,8 +46,7 @@ export interface TokenizedRows {
  * tokenized separately. If rows are read one after another (`feedbackRows`), their texts are not kept.
  *
  * @throws DatasetError naming file and line if a prompt has no tokens or a token id is outside the vocabulary, and if
- * no
- *   row is left
+ * no row is left
  * @throws ModelFormatError if the tokenizer's special tokens lie outside the model's vocabulary
  * @throws ConfigError if maxLength is not between 2 and contextLength
  */
@@ -68,20 +68,23 @@ export function tokenizeRows(rows: FeedbackRows, options: TokenizeOptions): Toke
 /** Collects examples from encoded rows, one after another, without keeping the rows. Throws as `tokenizeRows` does. */
 export class ExampleCollector {
   readonly #options: TokenizeOptions;
-  readonly #maxLength: number;
+  readonly #rules: TruncationRules;
   /** A warning about the tokenizer. */
   readonly #warning: string | undefined;
   readonly #examples: Example[] = [];
   readonly #dropped = new Map<string, { count: number; firstLines: number[] }>();
   readonly #unaligned = { texts: 0, chats: 0, chatsParted: 0 };
   #rows = 0;
+  #promptsCut = 0;
   #file = "";
 
   constructor(options: TokenizeOptions) {
-    const { contextLength, maxPromptLength = Number.POSITIVE_INFINITY, tokenizer, vocabSize } = options;
+    const { contextLength, maxPromptLength, truncationMode, tokenizer, vocabSize } = options;
     this.#options = options;
-    this.#maxLength = options.maxLength ?? Math.min(defaultMaxLength, contextLength);
-    checkLimits(this.#maxLength, maxPromptLength, contextLength);
+    const maxLength = options.maxLength ?? Math.min(defaultMaxLength, contextLength);
+    this.#rules = { maxLength, maxPromptLength, truncationMode };
+    checkLimits(maxLength, maxPromptLength, contextLength);
+    checkTruncation(this.#rules);
     this.#warning = tokenizer && checkTokenizer(tokenizer, vocabSize);
   }
 
@@ -97,8 +100,8 @@ export class ExampleCollector {
     }
     checkVocabulary(promptIds, row, vocabSize);
     checkVocabulary(completionIds, row, vocabSize);
-    const room = this.#maxLength - promptIds.length;
-    const reason = this.#reasonToDrop(promptIds.length, completionIds.length);
+    const kept = this.#kept(promptIds, completionIds, row);
+    const reason = this.#reasonToDrop(promptIds.length, completionIds.length, kept);
     if (reason !== undefined) {
       const entry = this.#dropped.get(reason) ?? { count: 0, firstLines: [] };
       this.#dropped.set(reason, entry);
@@ -110,13 +113,14 @@ export class ExampleCollector {
     if (!promptIsPrefix) this.#unaligned.chatsParted++;
     this.#examples.push({
       index,
-      promptIds: words(promptIds),
-      completionIds: words(completionIds).subarray(0, room),
+      promptIds: cutPrompt(words(promptIds), kept),
+      completionIds: words(completionIds).subarray(0, kept.completion),
       label: row.label,
       source: row.source,
       ...(row.pair === undefined ? {} : { pairId: row.pair }),
-      cut: completionIds.length > room,
+      cut: completionIds.length > kept.completion,
     });
+    if (kept.head + kept.tail < promptIds.length) this.#promptsCut++;
   }
 
   finish(): TokenizedRows {
@@ -126,19 +130,43 @@ export class ExampleCollector {
     if (examples.length === 0) throw nothingLeft(this.#file, rows, reasons);
     const alignment = alignmentWarnings(this.#unaligned, examples.length);
     const warnings = [...(this.#warning ? [this.#warning] : []), ...alignment];
-    return { examples, report: reportOf(rows, examples, reasons, warnings, this.#options.labels) };
+    const report = reportOf(rows, examples, reasons, warnings, this.#options.labels);
+    return { examples, report: { ...report, promptsCut: this.#promptsCut } };
   }
 
-  #reasonToDrop(promptLength: number, completionLength: number): string | undefined {
-    const { contextLength, maxPromptLength = Number.POSITIVE_INFINITY } = this.#options;
-    if (completionLength === 0) return "the completion is empty";
-    if (promptLength > contextLength) return `the prompt is longer than the model's context of ${contextLength} tokens`;
-    if (promptLength > maxPromptLength) {
-      return `the prompt is longer than max_prompt_length (${maxPromptLength} tokens)`;
+  #kept(promptIds: ArrayLike<number>, completionIds: ArrayLike<number>, { source }: FeedbackRow): Kept {
+    const { tokenizer, excessLength } = this.#options;
+    const { maxLength } = this.#rules;
+    const length = promptIds.length + completionIds.length;
+    if (length > maxLength && excessLength === "raise") {
+      throw new DatasetError(
+        `${placeOf(source)} has ${length} tokens, more than max_length (${maxLength}): set excess_length_strategy to "truncate" or "drop", or a larger max_length.`,
+      );
     }
-    if (promptLength < this.#maxLength) return undefined;
-    return `the prompt leaves no room for a completion within max_length (${this.#maxLength} tokens)`;
+    const beginsWithBos = tokenizer?.bosTokenId !== undefined && promptIds[0] === tokenizer.bosTokenId;
+    return keptTokens(promptIds.length, completionIds.length, beginsWithBos, this.#rules);
   }
+
+  #reasonToDrop(promptLength: number, completionLength: number, kept: Kept): string | undefined {
+    const { contextLength, excessLength } = this.#options;
+    const { maxLength } = this.#rules;
+    if (completionLength === 0) return "the completion is empty";
+    if (excessLength === "drop" && promptLength + completionLength > maxLength) {
+      return `the row is longer than max_length (${maxLength} tokens)`;
+    }
+    if (kept.completion > 0 && kept.head + kept.tail > 0) return undefined;
+    if (promptLength > contextLength) return `the prompt is longer than the model's context of ${contextLength} tokens`;
+    return `the prompt leaves no room for a completion within max_length (${maxLength} tokens)`;
+  }
+}
+
+/** The beginning and the end of a prompt that are kept; not copied if nothing is cut. */
+function cutPrompt(ids: Uint32Array<ArrayBuffer>, { head, tail }: Kept): Uint32Array<ArrayBuffer> {
+  if (tail === 0) return ids.subarray(0, head);
+  const kept = new Uint32Array(head + tail);
+  kept.set(ids.subarray(0, head));
+  kept.set(ids.subarray(ids.length - tail), head);
+  return kept;
 }
 
 function words(ids: ArrayLike<number>): Uint32Array<ArrayBuffer> {
@@ -147,7 +175,7 @@ function words(ids: ArrayLike<number>): Uint32Array<ArrayBuffer> {
     : Uint32Array.from(ids);
 }
 
-function checkLimits(maxLength: number, maxPromptLength: number, contextLength: number): void {
+function checkLimits(maxLength: number, maxPromptLength: number | undefined, contextLength: number): void {
   if (!Number.isInteger(maxLength) || maxLength < 2) {
     throw new ConfigError(
       `max_length is ${maxLength}; it must be a whole number of at least 2, for a prompt and a completion.`,
@@ -158,8 +186,8 @@ function checkLimits(maxLength: number, maxPromptLength: number, contextLength: 
       `max_length is ${maxLength}, but the model's context is ${contextLength} tokens; set max_length to ${contextLength} or less.`,
     );
   }
-  if (maxPromptLength < 1 || Number.isNaN(maxPromptLength)) {
-    throw new ConfigError(`max_prompt_length is ${maxPromptLength}; it must be at least 1.`);
+  if (maxPromptLength !== undefined && !(Number.isInteger(maxPromptLength) && maxPromptLength >= 1)) {
+    throw new ConfigError(`max_prompt_length is ${maxPromptLength}; it must be a whole number of at least 1.`);
   }
 }
 
@@ -228,7 +256,7 @@ function reportOf(
   dropped: readonly DroppedRows[],
   warnings: readonly string[],
   labels: Labels = "required",
-): DatasetReport {
+): Omit<DatasetReport, "promptsCut"> {
   const desirable = examples.filter(({ label }) => label).length;
   const undesirable = examples.length - desirable;
   const prompt = examples.map(({ promptIds }) => promptIds.length);

@@ -114,6 +114,8 @@ export interface DatasetReport {
   readonly dropped: readonly DroppedRows[];
   /** Examples whose completion was cut. */
   readonly cut: number;
+  /** Examples whose prompt was cut. */
+  readonly promptsCut: number;
   /** Sums over the examples. */
   readonly promptTokens: number;
   readonly completionTokens: number;

@@ -7,6 +7,7 @@ import { ConfigError, errorMessage, FileError } from "../../errors.ts";
 import type { Metrics } from "../method/metrics.ts";
 import { checkEvaluates, evaluationStrategy } from "../options/evaluation.ts";
 import type { RunOptions } from "../options/run.ts";
+import { stepsBetween } from "../options/steps.ts";
 import { BEST_FOLDER, BestModel } from "./best-model.ts";
 import { EVAL_PREFIX, Evaluator, type EvaluatorOptions } from "./evaluator.ts";
 import { Selection, type SelectionState } from "./selection.ts";
@@ -91,7 +92,7 @@ export class RunEvaluation {
         ? new BestModel(run.policy, platform.joinPath(outputFolder, BEST_FOLDER))
         : undefined;
     const given = options.eval_steps ?? options.logging_steps;
-    const every = strategy === "epoch" ? stepsPerEpoch : given < 1 ? Math.ceil(given * totalSteps) : given;
+    const every = strategy === "epoch" ? stepsPerEpoch : stepsBetween(given, totalSteps);
     this.#due = (step) => (step === 0 ? options.eval_on_start : step % every === 0 || step === totalSteps);
     this.#evaluator = new Evaluator({ ...rest, batchSize: options.per_device_eval_batch_size });
   }

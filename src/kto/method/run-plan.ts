@@ -19,6 +19,7 @@ export type PlanOptions = Pick<
   | "num_train_epochs"
   | "max_steps"
   | "seed"
+  | "data_seed"
   | "shuffle_dataset"
   | "train_sampling_strategy"
   | "group_by_length"
@@ -57,7 +58,8 @@ export class RunPlan extends Microbatches {
   /** The microbatches of each update of an epoch. */
   #updates(epoch: number): number[][][] {
     if (this.#epoch?.number !== epoch) {
-      const { per_device_train_batch_size: size, gradient_accumulation_steps: accumulation, seed } = this.options;
+      const { per_device_train_batch_size: size, gradient_accumulation_steps: accumulation } = this.options;
+      const seed = this.options.data_seed ?? this.options.seed;
       const rings = epochSchedule(this.examples, {
         batchSize: this.scope === "step" ? this.updateRows : size,
         ...{ seed, epoch, ...samplingOf(this.options), mismatched: this.batchOptions.mismatched },

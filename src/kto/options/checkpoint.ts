@@ -1,6 +1,7 @@
 /** The options of checkpoints, under transformers' names, and when a checkpoint is due. */
 import * as z from "zod";
 import { optionGroup } from "./option.ts";
+import { STEPS_OR_SHARE, stepsBetween, stepsOrShare } from "./steps.ts";
 
 const { trainerOption } = optionGroup("Checkpoints");
 const count = z.number().int();
@@ -9,7 +10,11 @@ export const checkpointOptions = {
   save_strategy: trainerOption(z.enum(["no", "steps", "epoch"]).default("steps"), {
     description: "when to save a checkpoint: every save_steps updates or every epoch, and at the end; no for none",
   }),
-  save_steps: trainerOption(count.min(1).default(500), { description: "updates between checkpoints" }),
+  save_steps: trainerOption(stepsOrShare.clone().default(500), {
+    description: "updates between checkpoints; below 1 a share of the run",
+    expects: STEPS_OR_SHARE,
+    placeholder: "number",
+  }),
   save_total_limit: trainerOption(count.min(1).optional(), {
     description: "how many checkpoints are kept, the latest; neither the last good one nor the best is ever removed",
     placeholder: "number",
@@ -35,7 +40,7 @@ export function mostCheckpoints(
 ): number {
   const { totalSteps, stepsPerEpoch, evaluates } = run;
   const due = Array.from({ length: totalSteps }, (_, i) => i + 1).filter((step) =>
-    checkpointDue(options, { step, stepsPerEpoch, ends: step === totalSteps }),
+    checkpointDue(options, { step, stepsPerEpoch, totalSteps, ends: step === totalSteps }),
   ).length;
   const { save_total_limit: limit = Number.POSITIVE_INFINITY } = options;
   return Math.min(due, Math.max(limit, evaluates ? 2 : 1) + 1);
@@ -44,9 +49,15 @@ export function mostCheckpoints(
 /** Whether a checkpoint is due after this many updates. */
 export function checkpointDue(
   options: { readonly save_strategy: "no" | "steps" | "epoch"; readonly save_steps: number },
-  run: { readonly step: number; readonly stepsPerEpoch: number; readonly ends: boolean },
+  run: {
+    readonly step: number;
+    readonly stepsPerEpoch: number;
+    readonly totalSteps: number;
+    readonly ends: boolean;
+  },
 ): boolean {
   if (options.save_strategy === "no") return false;
-  const every = options.save_strategy === "steps" ? options.save_steps : run.stepsPerEpoch;
+  const every =
+    options.save_strategy === "steps" ? stepsBetween(options.save_steps, run.totalSteps) : run.stepsPerEpoch;
   return run.ends || run.step % every === 0;
 }

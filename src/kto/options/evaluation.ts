@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
 import { type OptionsOf, optionGroup } from "./option.ts";
+import { STEPS_OR_SHARE, stepsOrShare } from "./steps.ts";
 
 const { option, trainerOption } = optionGroup("Evaluation");
 const count = z.number().int();
@@ -11,9 +12,9 @@ export const evaluationOptions = {
     description: "when to evaluate; default: by steps where there are rows to evaluate on, else no",
     aliases: ["evaluation_strategy"],
   }),
-  eval_steps: trainerOption(z.union([count.min(1), z.number().gt(0).lt(1)]).optional(), {
+  eval_steps: trainerOption(stepsOrShare.clone().optional(), {
     description: "updates between evaluations; below 1 a share of the run; default logging_steps",
-    expects: "a whole number of at least 1, or a share of the run between 0 and 1",
+    expects: STEPS_OR_SHARE,
     placeholder: "number",
   }),
   eval_on_start: trainerOption(z.boolean().default(false), { description: "also evaluate before the first update" }),
@@ -32,8 +33,11 @@ export const evaluationOptions = {
     placeholder: "split",
     nullMeans: "test",
   }),
-  validation_split: option(z.number().gt(0).lt(1).optional(), {
-    description: "hold out this share of the training rows to evaluate on; rows of one prompt stay together",
+  validation_split: option(z.union([count.min(2), z.number().gt(0).lt(1)]).optional(), {
+    description:
+      "hold out this share of the training rows, or so many of them, to evaluate on; rows of one prompt stay together",
+    expects: "a share between 0 and 1, or a whole number of rows of at least 2",
+    placeholder: "number",
     aliases: ["eval_split_ratio", "val_size", "val_set_size"],
   }),
   metric_for_best_model: trainerOption(z.string().min(1).optional(), {

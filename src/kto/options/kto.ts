@@ -8,7 +8,7 @@ import { ConfigError } from "../../errors.ts";
 import type { KtoLossType } from "../../kernels/kto-objective.ts";
 import { TrainerParser } from "./checked.ts";
 import { methodOptions, referenceChoice, referenceModelOption } from "./method.ts";
-import { modelNameOption, modelOptions } from "./model.ts";
+import { lengthOptions, modelNameOption, modelOptions } from "./model.ts";
 import { reuse, reuseForTrainer } from "./option.ts";
 import { type ParseContext, parseOptions } from "./parse.ts";
 import { checkRunConfig, checkRunOptions, type RunOptions, runOptions } from "./run.ts";
@@ -19,6 +19,7 @@ export const ktoOptions = z.strictObject({
   ...modelNameOption,
   ...referenceModelOption,
   ...modelOptions,
+  ...lengthOptions,
   ...methodOptions,
   ...runOptions,
   overwrite_cache: reuseForTrainer(runOptions.overwrite_cache, {
@@ -59,6 +60,15 @@ export interface TrainerOptions extends RunOptions {
    */
   readonly precompute_ref_log_probs: boolean;
   /**
+   * Let the reference follow the policy: mix the policy's weights into it every ref_model_sync_steps. Default false. A
+   * reference that was given is changed. TR-DPO, Gorbatovski et al. 2024.
+   */
+  readonly sync_ref_model: boolean;
+  /** The policy's share of that mixture, with sync_ref_model. Above 0, at most 1; default 0.6. */
+  readonly ref_model_mixup_alpha: number;
+  /** Updates between two of these mixtures, with sync_ref_model. At least 1; default 512. */
+  readonly ref_model_sync_steps: number;
+  /**
    * The rows over which the reference point is taken when gradients are accumulated. Default "microbatch", as in TRL,
    * but "step" where a microbatch has one row. TRL has no "step"; with it, every microbatch size then gives the same
    * update.
@@ -85,10 +95,15 @@ export const trainerOptions = new TrainerParser<TrainerOptions>(ktoOptions, ktoP
  * command line or YAML ("true", "yes", "1e-4", "none").
  *
  * @param where tells where an option was set, to follow its name in messages, e.g. " in run.yaml"
- * @throws ConfigError, one sentence: the option, its value and its range, or the nearest known option
+ * @param told what was found wrong before, and who is told of what has no effect
+ * @throws ConfigError with a sentence for each: the option, its value and its range, or the nearest known option
  */
-export function parseKtoConfig(input: Readonly<Record<string, unknown>>, where?: (name: string) => string): KtoConfig {
-  const context = where === undefined ? ktoParseContext : { ...ktoParseContext, where };
+export function parseKtoConfig(
+  input: Readonly<Record<string, unknown>>,
+  where?: (name: string) => string,
+  told: Pick<ParseContext, "problems" | "onNote"> = {},
+): KtoConfig {
+  const context = { ...ktoParseContext, ...told, ...(where ? { where } : {}) };
   const config = checkRunConfig(parseOptions(ktoOptions, input, context), where);
   const { per_device_train_batch_size: size, gradient_accumulation_steps: accumulation } = config;
   if (size * accumulation < 2 && config.loss_type === "kto") {

@@ -33,6 +33,9 @@ export const methodOptions = {
   loss_type: trainerOption(z.enum(["kto", "apo_zero_unpaired"]).default("kto"), {
     description: "the loss; apo_zero_unpaired (alias kto_zero) sets the reference point to 0",
     valueAliases: { kto_zero: "apo_zero_unpaired" },
+    refused: {
+      bco: 'has a running mean as its reference point and is another method (TRL\'s BCOTrainer): use "kto"',
+    },
   }),
   reference: trainerOption(z.enum(["auto", "copy", "base", "cached", "uniform"]).default("auto"), {
     description:
@@ -42,6 +45,16 @@ export const methodOptions = {
   precompute_ref_log_probs: trainerOption(z.boolean().default(false), {
     description:
       'compute the reference\'s log-probs before training, as reference "cached" does; also beside copy or base',
+  }),
+  sync_ref_model: trainerOption(z.boolean().default(false), {
+    description: "let the reference follow the policy: mix the policy's weights into it every ref_model_sync_steps",
+  }),
+  ref_model_mixup_alpha: trainerOption(z.number().gt(0).max(1).default(0.6), {
+    description: "the policy's share of that mixture, with sync_ref_model",
+    float32: true,
+  }),
+  ref_model_sync_steps: trainerOption(z.number().int().min(1).default(512), {
+    description: "updates between two of these mixtures, with sync_ref_model",
   }),
   reference_point_scope: trainerOption(z.enum(["microbatch", "step"]).default("microbatch"), {
     description: "the rows over which the reference point is taken when gradients are accumulated",
@@ -85,10 +98,22 @@ export interface ReferenceChoice {
  * @throws ConfigError for options that contradict each other
  */
 export function referenceChoice(
-  options: Pick<MethodOptions, "reference" | "precompute_ref_log_probs" | "loss_type">,
+  options: Pick<MethodOptions, "reference" | "precompute_ref_log_probs" | "loss_type" | "sync_ref_model">,
   { adapter, continued, given }: { readonly adapter: boolean; readonly continued: boolean; readonly given: boolean },
 ): ReferenceChoice {
-  const { reference, precompute_ref_log_probs: precomputed, loss_type } = options;
+  const { reference, precompute_ref_log_probs: precomputed, loss_type, sync_ref_model: follows } = options;
+  const unmoved = adapter
+    ? "an adapter is trained"
+    : precomputed || reference === "cached"
+      ? "its log-probs are computed once, before training"
+      : reference === "uniform"
+        ? 'reference "uniform" is no model'
+        : undefined;
+  if (follows && unmoved !== undefined) {
+    throw new ConfigError(
+      `option "sync_ref_model" is true, but the reference has no weights to be moved, since ${unmoved} (TRL refuses it as well): leave it out.`,
+    );
+  }
   if (reference === "uniform") {
     if (precomputed) {
       throw new ConfigError(

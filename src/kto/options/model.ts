@@ -1,5 +1,6 @@
 /** The options that say which model and which rows, under TRL's names. */
 import * as z from "zod";
+import { knownTemplateNames } from "../../engine/known-templates.ts";
 import { optionGroup } from "./option.ts";
 
 const { option, trainerOption } = optionGroup("Model and data");
@@ -57,12 +58,35 @@ export const modelOptions = {
     description: "for labels on a scale: numbers from here on are desirable, smaller ones undesirable",
     expects: "a number, such as 4 on a scale from 1 to 5",
   }),
+  max_samples: option(count.min(1).optional(), {
+    description:
+      "the most rows that are read of the training data and of the data that is evaluated on; the first ones",
+    placeholder: "rows",
+  }),
   max_length: trainerOption(count.min(2).default(1024), {
     description: "tokens of prompt and completion together, at most the model's context; longer rows are cut",
     nullMeans: Number.MAX_SAFE_INTEGER,
   }),
   append_eos: option(z.boolean().default(true), {
     description: "end completions of text with the tokenizer's EOS token; false for texts that were cut short",
+  }),
+  text_as_chat: option(z.boolean().default(false), {
+    description: "rows of text are a user's message and the assistant's answer, which go through the chat template",
+  }),
+  prompt_format: option(z.string().min(1).optional(), {
+    description: "what is put around a text prompt: {prompt} stands for it, {system} for the row's system prompt",
+    expects: "a text with {prompt} in it",
+    placeholder: "text",
+  }),
+  system_format: option(z.string().min(1).optional(), {
+    description: "what {system} of prompt_format becomes in a row with a system prompt (default: the prompt itself)",
+    expects: "a text with {system} in it",
+    placeholder: "text",
+  }),
+  completion_format: option(z.string().min(1).optional(), {
+    description: "what is put around a text completion: {completion} stands for it",
+    expects: "a text with {completion} in it",
+    placeholder: "text",
   }),
   dtype: option(z.enum(["auto", "float32", "float16", "bfloat16"]).default("auto"), {
     description:
@@ -76,16 +100,40 @@ export const modelOptions = {
     expects: "a .jinja file or a folder that holds a chat template",
     placeholder: "path",
   }),
+  chat_template_name: option(z.enum(knownTemplateNames).optional(), {
+    description:
+      "the name that other trainers have for a chat template; the model's own must write the same, or the run is refused",
+  }),
   // A symbol as key holds what JavaScript does not keep of the numbers (exact-json.ts).
   chat_template_kwargs: option(z.record(z.union([z.string(), z.symbol()]), z.unknown()).optional(), {
     exact: true,
     description: "variables of the chat template, such as enable_thinking; a row's own go before them",
     expects: 'a JSON object or a mapping, such as {"enable_thinking": false}',
   }),
+  dataset_num_proc: option(count.min(1).default(1), {
+    description: "threads that render and tokenize rows, at most one for each core; the ids are the same",
+    nullMeans: 1,
+  }),
   overwrite_cache: option(z.boolean().default(false), {
     description: "compute token ids again, also those that the cache holds",
   }),
   shuffle_dataset: trainerOption(z.boolean().default(true), {
     description: "draw the rows in a seeded random order, another one in each epoch",
+  }),
+};
+
+/** How rows that are longer than max_length are cut, where more than their end is. */
+export const lengthOptions = {
+  max_prompt_length: option(count.min(1).optional(), {
+    description:
+      "in rows longer than max_length prompts are cut to so many tokens, and completions to the rest of max_length; default 512 with truncation_mode keep_end or keep_start, else prompts are not cut",
+  }),
+  truncation_mode: option(z.enum(["keep_end", "keep_start", "proportional"]).optional(), {
+    description:
+      "the end of a prompt that max_prompt_length keeps, default keep_end; proportional: prompt and completion share max_length by their lengths, as in LLaMA-Factory",
+  }),
+  excess_length_strategy: option(z.enum(["truncate", "drop", "raise"]).default("truncate"), {
+    description: "rows longer than max_length are cut, dropped or refused",
+    nullMeans: "truncate",
   }),
 };

@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { DTYPE_ALIASES } from "./model.ts";
 import { optionGroup } from "./option.ts";
+import { STEPS_OR_SHARE, stepsOrShare } from "./steps.ts";
 
 const { option } = optionGroup("Device");
 const output = optionGroup("Output");
@@ -49,8 +50,10 @@ export const outputOptions = {
     expects: 'a size such as "5GB", "500MB" or a number of bytes',
     placeholder: "size",
   }),
-  logging_steps: output.trainerOption(z.number().int().min(1).default(10), {
-    description: "write a line of metrics.jsonl every so many updates",
+  logging_steps: output.trainerOption(stepsOrShare.clone().default(10), {
+    description: "write a line of metrics.jsonl every so many updates; below 1 a share of the run",
+    expects: STEPS_OR_SHARE,
+    placeholder: "number",
   }),
   logging_first_step: output.trainerOption(z.boolean().default(false), {
     description: "also write a line for the first update",

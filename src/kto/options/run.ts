@@ -93,9 +93,11 @@ export interface RunOptions {
   readonly gradient_checkpointing: boolean;
   /**
    * The same seed on the same adapter, with the same kernels chosen, gives the same model, bit for bit. A whole number
-   * of 32 bits; default 42. It decides the order of rows, their pairs and dropout.
+   * of 32 bits; default 42. It decides the order of rows, their pairs, a new adapter and dropout.
    */
   readonly seed: number;
+  /** The seed of the order of the rows and of their pairs; default seed. */
+  readonly data_seed?: number | undefined;
   /** Train without dropout, also where lora_dropout is not 0 (TRL's default). Default true. */
   readonly disable_dropout: boolean;
   /** The highest rate of the schedule. Default 5e-6, the upper end of what TRL's page on KTO recommends. */
@@ -164,7 +166,7 @@ export interface RunOptions {
    * There are checkpoints only where the trainer has an `outputFolder`.
    */
   readonly save_strategy: "no" | "steps" | "epoch";
-  /** Updates between checkpoints. At least 1; default 500. */
+  /** Updates between checkpoints; below 1 a share of the run. Default 500. */
   readonly save_steps: number;
   /**
    * How many checkpoints are kept, the latest; neither the last good one nor the best is ever removed. At least 1;
@@ -175,7 +177,7 @@ export interface RunOptions {
   readonly save_only_model: boolean;
   /** Go on from the last good checkpoint in output_dir (true), or from a checkpoint's folder. Default false. */
   readonly resume_from_checkpoint: boolean | string;
-  /** Write a line of metrics.jsonl every so many updates. At least 1; default 10, as in TRL. */
+  /** Write a line of metrics.jsonl every so many updates; below 1 a share of the run. Default 10, as in TRL. */
   readonly logging_steps: number;
   /** Also write a line for the first update. Default false. */
   readonly logging_first_step: boolean;

@@ -8,7 +8,8 @@ import { methodOptions, referenceModelOption } from "./method.ts";
 import { optionInfos, reuse } from "./option.ts";
 import { type ForeignOption, type ParseContext, parseOptions } from "./parse.ts";
 import { checkRunConfig, checkRunOptions, type RunOptions, runOptions } from "./run.ts";
-import { foreignTrlOptions, OFF, otherProductsNames } from "./trl.ts";
+import { foreignTrlOptions, otherProductsNames } from "./trl.ts";
+import { OFF } from "./values.ts";
 
 /** The options, in the order of the help text. */
 export const sftOptions = z.strictObject({
@@ -71,9 +72,11 @@ const foreign: Readonly<Record<string, ForeignOption>> = {
   eval_packing: { harmless: OFF, remedy: "leave it out; batches are packed without padding in any case" },
   packing: { harmless: OFF, remedy: "leave it out; batches are packed without padding in any case" },
   packing_strategy: { harmless: "any" },
+  max_prompt_length: { harmless: OFF, remedy: "sequences are cut at their end, leave it out" },
+  truncation_mode: { harmless: ["keep_start", null], remedy: "sequences are cut at their end, leave it out" },
+  excess_length_strategy: { harmless: ["truncate", null], remedy: "sequences are cut at their end, leave it out" },
   dataset_kwargs: { harmless: OFF },
   eos_token: { harmless: OFF, remedy: "put it into tokenizer_config.json" },
-  pad_token: { harmless: "any" },
 };
 
 /** What `parseSftConfig` knows beyond the schema. */
@@ -85,7 +88,14 @@ export const sftParseContext: ParseContext = {
 /** Checks the options of `SftTrainer`. */
 export const sftTrainerOptions = new TrainerParser<SftTrainerOptions>(sftOptions, sftParseContext, checkRunOptions);
 
-/** Reads options as `parseKtoConfig` does. Throws ConfigError, one sentence, also for options of KTO. */
-export function parseSftConfig(input: Readonly<Record<string, unknown>>, where?: (name: string) => string): SftConfig {
-  return checkRunConfig(parseOptions(sftOptions, input, { ...sftParseContext, ...(where ? { where } : {}) }), where);
+/** Reads options as `parseKtoConfig` does. Throws ConfigError, also for options of KTO. */
+export function parseSftConfig(
+  input: Readonly<Record<string, unknown>>,
+  where?: (name: string) => string,
+  told: Pick<ParseContext, "problems" | "onNote"> = {},
+): SftConfig {
+  return checkRunConfig(
+    parseOptions(sftOptions, input, { ...sftParseContext, ...told, ...(where ? { where } : {}) }),
+    where,
+  );
 }

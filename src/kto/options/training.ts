@@ -70,10 +70,14 @@ export const trainingOptions = {
   bf16: training(z.boolean().default(false), {
     description:
       "let products of layers and of attention round what they multiply to 16 bits (f16 with a scale, sums in f32) where the adapter has subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay f32; without such matrices it is f32",
+    nullMeans: false,
   }),
   gradient_checkpointing: training(z.boolean().default(false), {
     description:
       "keep only the inputs of layers and compute the rest again in the backward pass: less memory, the same gradients, more time (TRL's default is true)",
+  }),
+  data_seed: training(count.min(0).max(0xffffffff).optional(), {
+    description: "the seed of the order of the rows and of their pairs; default seed",
   }),
   seed: training(count.min(0).max(0xffffffff).default(42), {
     description: "the same seed on the same adapter, with the same kernels chosen, gives the same model, bit for bit",
@@ -86,6 +90,11 @@ export const optimizerOptions = {
     description:
       "AdamW under its names in transformers; those with 8bit keep the moments of parameters of 4096 elements and more as codes of eight bits (2 bytes a parameter in place of 8); nothing is paged",
     nullMeans: "adamw_torch",
+    valueAliases: {
+      ...{ adamw_torch_xla: "adamw_torch", adamw_torch_npu_fused: "adamw_torch", adamw_anyprecision: "adamw_torch" },
+      // Codes of other libraries, of as many bits or fewer.
+      ...{ adamw_torch_8bit: "adamw_8bit", adamw_torch_4bit: "adamw_8bit" },
+    },
   }),
   weight_decay: optimizer(z.number().min(0).default(0), {
     description: "decoupled decay of all weights but biases and norms",

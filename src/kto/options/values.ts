@@ -18,7 +18,10 @@ export function booleanWord(text: string): boolean | undefined {
  * The value in the option's own type where its text allows it; whatever else comes is left for the schema to refuse.
  */
 export function coerce(info: OptionInfo, written: unknown): unknown {
-  if (info.kind === "strings" && written !== null) {
+  // transformers' own spelling of an empty list of debug flags.
+  if (info.kind === "boolean" && (written === "" || (Array.isArray(written) && written.length === 0))) return false;
+  if (info.kind === "strings") {
+    if (written === null) return undefined;
     return Array.isArray(written) ? written.map((item) => (isScalar(item) ? String(item) : item)) : [String(written)];
   }
   if (isNull(written) && !(typeof written === "string" && info.words.includes(written))) {
@@ -44,8 +47,6 @@ export function coerce(info: OptionInfo, written: unknown): unknown {
       return String(written);
     case "object":
       return jsonFromText(text, info.about.exact === true) ?? written;
-    case "strings":
-      return written;
   }
 }
 
@@ -71,6 +72,14 @@ function isNull(value: unknown): boolean {
 function numberFromText(text: string, written: unknown): number | undefined {
   if (typeof written === "boolean") return undefined;
   return /^[+-]?(\d[\d_]*\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text) ? Number(text.replaceAll("_", "")) : undefined;
+}
+
+/** Values that switch a feature off, in the spellings that people use. */
+export const OFF = [false, null, "no", 0, "", [], {}] as const;
+
+/** Whether a value asks for nothing. */
+export function isOff(written: unknown): boolean {
+  return OFF.some((value) => sameValue(value, written));
 }
 
 /** Equality across the spellings of a value: false, "False" and "no" are one, and so are null and "none". */

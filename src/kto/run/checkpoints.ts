@@ -11,6 +11,7 @@ import {
   writeCheckpointFolder,
 } from "../../engine/files/checkpoint-folders.ts";
 import { openSafetensors, writeSafetensors } from "../../engine/files/safetensors.ts";
+import type { Arena } from "../../engine/gpu/arena.ts";
 import type { Tensor } from "../../engine/gpu/tensor.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { saveAdapter, trainedName } from "../../engine/model/peft.ts";
@@ -29,6 +30,8 @@ export const OPTIMIZER_FILE = "optimizer.safetensors";
 /** Names in optimizer.safetensors: torch's for the moments, before the name of the parameter. */
 const FIRST_MOMENT = "exp_avg.";
 const SECOND_MOMENT = "exp_avg_sq.";
+/** Before the names of a reference's parameters. */
+const REFERENCE = "reference.";
 /** Those of moments in eight bits: codes and scales of a whole parameter. */
 const CODED = { first: "exp_avg_8bit.", second: "exp_avg_sq_8bit.", scales: "absmax_8bit." } as const;
 const CODED_KINDS = ["first", "second", "scales"] as const;
@@ -56,6 +59,8 @@ export interface CheckpointsOptions {
   readonly folder: string;
   /** What an adapter names as its base. */
   readonly baseModel: string | undefined;
+  /** The weights of a reference that follows the policy, which no other file holds. */
+  readonly reference: Arena | undefined;
   readonly warn: (sentence: string) => void;
 }
 
@@ -74,9 +79,10 @@ export class Checkpoints {
 
   /** Bytes of one: weights and moments, beside which the rest is small. */
   get bytes(): number {
-    const { policy, update, options } = this.#run;
+    const { policy, update, options, reference } = this.#run;
     const weights = (policy.adapter ?? policy.layout).parameterCount;
-    return 4 * weights + (options.save_only_model ? 0 : update.optimizer.moments.bytes);
+    const rest = update.optimizer.moments.bytes + 4 * (reference?.layout.parameterCount ?? 0);
+    return 4 * weights + (options.save_only_model ? 0 : rest);
   }
 
   /**
@@ -118,11 +124,13 @@ export class Checkpoints {
   }
 
   async #saveOptimizer(path: string): Promise<void> {
-    const { optimizer, objective } = this.#run.update;
+    const { update, reference } = this.#run;
+    const { optimizer, objective } = update;
     const { first, second, coded } = optimizer.moments;
     await writeSafetensors(path, [
       ...arenaTensors(first, (part) => FIRST_MOMENT + this.#name(part)),
       ...arenaTensors(second, (part) => SECOND_MOMENT + this.#name(part)),
+      ...(reference ? arenaTensors(reference, (part) => REFERENCE + this.#name(part)) : []),
       ...[...coded.values()].flatMap((moments) =>
         CODED_KINDS.map((kind) => deviceTensor(first, CODED[kind] + moments.name, moments[kind])),
       ),
@@ -152,7 +160,7 @@ export class Checkpoints {
   }
 
   async #fill(path: string): Promise<void> {
-    const { policy, update } = this.#run;
+    const { policy, update, reference } = this.#run;
     const { device, optimizer, objective } = update;
     const name = (part: string) => this.#name(part);
     if (policy.adapter) {
@@ -171,6 +179,7 @@ export class Checkpoints {
       const { first, second, coded } = optimizer.moments;
       await fillArena(first, tensors, file, (part) => FIRST_MOMENT + name(part));
       await fillArena(second, tensors, file, (part) => SECOND_MOMENT + name(part));
+      if (reference) await fillArena(reference, tensors, file, (part) => REFERENCE + name(part));
       for (const [key, tensor] of [
         ...[...coded.values()].flatMap((moments) =>
           CODED_KINDS.map((kind): [string, Tensor] => [CODED[kind] + moments.name, moments[kind]]),

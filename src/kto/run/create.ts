@@ -16,6 +16,7 @@ import { lockFolder, removeEmptyFolder } from "./lock.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import { RunRecord } from "./record.ts";
 import { type CachedReference, cachedReference, liveReference, type StartDigests, startDigests } from "./reference.ts";
+import { ReferenceSync } from "./reference-sync.ts";
 import { type Resumption, resumption } from "./resumption.ts";
 import { Run, type RunParts } from "./run.ts";
 import { measureRun, type RunTimes } from "./timing.ts";
@@ -140,6 +141,7 @@ function allocate<Options extends RunOptions>(
     referencePointScope: method.referencePointScope,
     dropoutSeed: options.disable_dropout ? undefined : options.seed,
   });
+  const sync = method.sync && new ReferenceSync(policy, reference.source, method.sync);
   const evaluation = RunEvaluation.create({
     policy, // without dropout
     reference: reference.source === "cached" ? (cached?.evaluation ?? policy.base) : reference.source,
@@ -154,7 +156,7 @@ function allocate<Options extends RunOptions>(
     outputFolder,
   });
   const window = new LoggingWindow(update);
-  const run = { inputs, method, plan, update, window, evaluation, digests };
+  const run = { inputs, method, plan, update, window, evaluation, digests, sync };
   const free = () => {
     update.free();
     evaluation?.free();

@@ -19,6 +19,7 @@ import { evaluationStrategy } from "../options/evaluation.ts";
 import type { RunOptions } from "../options/run.ts";
 import { precisionOf } from "../options/training.ts";
 import type { TrainerCallbacks } from "./callbacks.ts";
+import type { SyncOptions } from "./reference-sync.ts";
 
 /** What the caller of every trainer gives. */
 export interface RunInputs extends TrainerCallbacks {
@@ -59,6 +60,8 @@ export interface Method<Options extends RunOptions = RunOptions> {
    * and whether a reference model is freed once they are there.
    */
   readonly caching?: { readonly recompute: boolean; readonly freeReference: boolean } | undefined;
+  /** Given where the reference follows the policy. */
+  readonly sync?: SyncOptions | undefined;
   /** The rows over which the reference point is taken where gradients are accumulated. */
   readonly referencePointScope: ReferencePointScope;
 }

@@ -15,6 +15,7 @@ import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
 import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { StartDigests } from "./reference.ts";
+import type { ReferenceSync } from "./reference-sync.ts";
 import { rescue } from "./rescue.ts";
 import type { Resumption } from "./resumption.ts";
 import {
@@ -37,6 +38,8 @@ export interface RecordedRun {
   /** undefined for a run that does not evaluate. */
   readonly evaluation: RunEvaluation | undefined;
   readonly digests: StartDigests;
+  /** Given where the reference follows the policy. */
+  readonly sync: ReferenceSync | undefined;
 }
 
 export class RunRecord {
@@ -67,6 +70,7 @@ export class RunRecord {
             options: run.method.options,
             folder: outputFolder,
             baseModel,
+            reference: run.sync?.weights,
             warn: (sentence) => warn(run.inputs, sentence),
           });
   }
@@ -139,6 +143,7 @@ export class RunRecord {
     const due = checkpointDue(method.options, {
       step: this.done,
       stepsPerEpoch: plan.stepsPerEpoch,
+      totalSteps: plan.totalSteps,
       ends: this.ended,
     });
     if (checkpoints === undefined || !(again || due)) return;

@@ -15,6 +15,7 @@ import type { Metrics } from "../method/metrics.ts";
 import type { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { scheduleOf } from "../options/schedule.ts";
+import { stepsBetween } from "../options/steps.ts";
 import { precisionOf } from "../options/training.ts";
 import { type TrainingStep, warn } from "./callbacks.ts";
 import type { SavedState } from "./checkpoints.ts";
@@ -184,6 +185,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
         const logged = this.#logs(record.done + 1);
         await this.update.run(batches, learningRate, record.done, logged);
         record.done++;
+        await this.#parts.sync?.after(record.done);
         window.add(batches, this.update.rowsRun(batches));
         batches = this.#batches(record.done); // while the device works
         if (logged) return await this.#endWindow(learningRate);
@@ -220,7 +222,11 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
 
   #logs(step: number): boolean {
     const { logging_steps, logging_first_step } = this.options;
-    return step % logging_steps === 0 || step === this.totalSteps || (step === 1 && logging_first_step);
+    return (
+      step % stepsBetween(logging_steps, this.totalSteps) === 0 ||
+      step === this.totalSteps ||
+      (step === 1 && logging_first_step)
+    );
   }
 
   async #endWindow(learningRate: number): Promise<Metrics> {

@@ -9,6 +9,7 @@ import { ModelFormatError } from "../../errors.ts";
 import { kernelTexts, textOf } from "../../kernels/texts.ts";
 import type { BatchExample } from "../method/batch.ts";
 import type { RunOptions } from "../options/run.ts";
+import { stepsBetween } from "../options/steps.ts";
 
 export const TRAINER_STATE_FILE = "trainer_state.json";
 /** Options, position and counts. */
@@ -119,11 +120,11 @@ export function trainerStateText(state: RunState, { options, best, bestCheckpoin
     is_local_process_zero: true,
     is_world_process_zero: true,
     log_history: state.log,
-    logging_steps: options.logging_steps,
+    logging_steps: stepsBetween(options.logging_steps, state.totalSteps),
     max_steps: state.totalSteps,
     num_input_tokens_seen: state.counts.tokens,
     num_train_epochs: Math.ceil(options.num_train_epochs),
-    save_steps: options.save_steps,
+    save_steps: stepsBetween(options.save_steps, state.totalSteps),
     stateful_callbacks: {},
     total_flos: 0,
     train_batch_size: options.per_device_train_batch_size,

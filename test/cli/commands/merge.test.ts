@@ -155,7 +155,7 @@ describe("kto merge", () => {
     const words = ["merge", "--adapter_name_or_path", adapter, "--output_dir", into];
     const refused = await kto(...words);
     expect([refused.code, refused.stdout]).toEqual([2, ""]);
-    expect(refused.stderr).toMatch(/^error: output_dir ".*" is not empty \(it holds config\.json, …\)/);
+    expect(refused.stderr).toMatch(/^error: output_dir ".*" is not empty \(it holds README\.md, …\)/);
     expect((await kto(...words, "--overwrite_output_dir")).code).toBe(0);
     expect(readdirSync(into).sort()).toEqual(["README.md", "config.json", "model.safetensors"]);
   });

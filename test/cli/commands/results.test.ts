@@ -59,7 +59,7 @@ test("a training leaves a card, goes to the hub with its checkpoints, and never 
   expect(stderr).toContain(`uploaded to ${server.endpoint}/ada/aligned\n`);
   const card = readFileSync(join(output, "README.md"), "utf8");
   expect(parse(card.split("---\n")[1] ?? "")).toMatchObject({ license: "mit", tags: ["kto", "kto-webgpu"] });
-  expect(card).toContain("Data: 6 rows, ");
+  expect(card).toContain("Data: 5 rows, 3 desirable (weight 1), 2 undesirable (weight 1).");
   expect(card).toContain("| `per_device_train_batch_size` | 2 |");
   expect(card).toMatch(/\| `rewards\/margins` \| -?[\d.]+ \|/);
   expect(readFileSync(join(output, "training.svg"), "utf8")).toContain("<svg");

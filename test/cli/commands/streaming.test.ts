@@ -36,6 +36,8 @@ const options = {
   chat_template_kwargs: undefined,
   overwrite_cache: false,
   append_eos: true,
+  text_as_chat: false,
+  dataset_num_proc: 1,
 };
 
 beforeAll(async () => {

@@ -86,7 +86,8 @@ describe("spellings", () => {
   });
 
   test("TRL's options mean nothing to commands that do not train", async () => {
-    await expect(readOptions(["--bf16"], doctorDescription)).rejects.toThrow('unknown option "bf16"');
+    const input = await readOptions(["--bf16"], doctorDescription);
+    expect(() => doctorDescription.parse(input)).toThrow('unknown option "bf16"');
   });
 
   test("a repeatable option collects its values", async () => {

@@ -154,9 +154,22 @@ describe("tokenizeRows", () => {
     ]);
   });
 
-  it("drops prompts longer than max_prompt_length", () => {
-    const { report } = tokenizeRows([ids([1, 2, 3], [4]), ids([1, 2], [4])], { ...limits, maxPromptLength: 2 });
-    expect(report.dropped).toMatchObject([{ reason: expect.stringMatching(/max_prompt_length/), count: 1 }]);
+  it("cuts prompts of rows that are too long to max_prompt_length, and counts them", () => {
+    const rows = [ids([1, 2, 3], [4, 5, 6]), ids([1, 2, 3], [4])];
+    const { report, examples } = tokenizeRows(rows, { ...limits, maxLength: 5, maxPromptLength: 2 });
+    expect(examples.map(({ promptIds }) => [...promptIds])).toEqual([
+      [2, 3],
+      [1, 2, 3],
+    ]);
+    expect(report).toMatchObject({ dropped: [], cut: 0, promptsCut: 1 });
+  });
+
+  it("drops or refuses rows that are too long where it is asked to", () => {
+    const rows = [ids([1, 2, 3], [4, 5, 6]), ids([1, 2, 3], [4])];
+    const { report } = tokenizeRows(rows, { ...limits, maxLength: 5, excessLength: "drop" });
+    expect(report.dropped).toMatchObject([{ reason: "the row is longer than max_length (5 tokens)", count: 1 }]);
+    const refused = () => tokenizeRows(rows, { ...limits, maxLength: 5, excessLength: "raise" });
+    expect(refused).toThrow(/has 6 tokens, more than max_length \(5\): set excess_length_strategy/);
   });
 
   it("keeps the pair of rows that came from one preference", () => {

@@ -80,14 +80,18 @@ describe("refusals", () => {
     ["beta", null, 'option "beta" is null; it must be a number above 0.'],
     ["beta", Number.POSITIVE_INFINITY, 'option "beta" is Infinity; it must be a number above 0.'],
     ["desirable_weight", 0, 'option "desirable_weight" is 0; it must be a number above 0 or "auto".'],
-    ["loss_type", "bco", 'option "loss_type" is "bco"; it must be "kto" or "apo_zero_unpaired".'],
+    ["loss_type", "ipo", 'option "loss_type" is "ipo"; it must be "kto" or "apo_zero_unpaired".'],
     ["warmup_ratio", 1.5, 'option "warmup_ratio" is 1.5; it must be a number from 0 to 1.'],
     [
       "max_steps",
       0,
       'option "max_steps" is 0; it must be a whole number of at least 1, or -1 for as many as the epochs need.',
     ],
-    ["logging_steps", 2.5, 'option "logging_steps" is 2.5; it must be a whole number of at least 1.'],
+    [
+      "logging_steps",
+      2.5,
+      'option "logging_steps" is 2.5; it must be a whole number of at least 1, or a share of the run between 0 and 1.',
+    ],
     ["shuffle_dataset", "maybe", 'option "shuffle_dataset" is "maybe"; it must be true or false.'],
     ["output_dir", "", 'option "output_dir" is ""; it must be a folder for the results.'],
     ["seed", -1, 'option "seed" is -1; it must be a whole number from 0 to 4294967295.'],
@@ -356,7 +360,7 @@ describe("evaluation", () => {
       'option "eval_steps" is 2.5; it must be a whole number of at least 1, or a share of the run between 0 and 1.',
     );
     expect(messageOf({ validation_split: 1 })).toBe(
-      'option "validation_split" is 1; it must be a number between 0 and 1.',
+      'option "validation_split" is 1; it must be a share between 0 and 1, or a whole number of rows of at least 2.',
     );
     expect(messageOf({ validation_split: 0.1, eval_dataset_name: "other" })).toBe(
       "options eval_dataset_name and validation_split both say what to evaluate on: keep one.",

@@ -95,7 +95,6 @@ export function leftSentence(left: readonly string[], path: string): string | un
  * Fills a quantised tensor with its parts, one after another.
  *
  * @param names of the parts in the weight files; @param dtype what numbers are rounded to before they are quantised
- * @param piece numbers that are on the host at once
  * @throws ModelFormatError for numbers that are not finite, or too large for their scales' format
  */
 export async function fillQuantized(
@@ -103,7 +102,7 @@ export async function fillQuantized(
   window: Tensor,
   files: WeightFiles,
   names: readonly string[],
-  options: { readonly dtype: StoredFormat; readonly double: boolean; readonly piece?: number },
+  { dtype, double }: { readonly dtype: StoredFormat; readonly double: boolean },
 ): Promise<void> {
   const format = window.dtype;
   if (!isQuantized(format) || window.scales === undefined) throw new Error("the tensor is not quantised");
@@ -118,20 +117,21 @@ export async function fillQuantized(
   for (const name of names) {
     const { saved, shape } = checkedTensor(files, name);
     if (saved === undefined) {
-      const pieces = storedPieces(files, name, options.dtype, options.piece);
-      all.push(await quantizePieces(pieces, { format, double: options.double }, take, files.path, name));
+      const pieces = storedPieces(files, name, dtype);
+      all.push(await quantizePieces(pieces, { format, double }, take, files.path, name));
       continue;
     }
     const bytes = Math.ceil((elementCount(shape) * bits) / 8);
-    const most = (options.piece ?? SAVED_PIECE) / 2;
-    for (let first = 0; first < bytes; first += most) take(await saved.codes(first, Math.min(most, bytes - first)));
+    for (let first = 0; first < bytes; first += SAVED_PIECE) {
+      take(await saved.codes(first, Math.min(SAVED_PIECE, bytes - first)));
+    }
     all.push(await savedScales(checkedTensor(files, name), name));
   }
   arena.device.upload(window.scales, wholeWords(fromF32(joined(all), scaleFormat)));
 }
 
-/** Numbers whose codes are on the host at once. */
-const SAVED_PIECE = 2 ** 24;
+/** Bytes of saved codes that are on the host at once. */
+const SAVED_PIECE = 2 ** 23;
 
 /**
  * Quantises a tensor that comes by pieces of whole blocks, the last one excepted.

@@ -144,9 +144,8 @@ export async function* storedPieces(
   files: WeightFiles,
   name: string,
   dtype: StoredFormat = "f32",
-  piece: number = PIECE,
 ): AsyncGenerator<Float32Array<ArrayBuffer>> {
-  for await (const bytes of readPieces(files, name, { dtype, format: "f32", piece })) yield toF32(bytes, "f32");
+  for await (const bytes of readPieces(files, name, { dtype, format: "f32", piece: PIECE })) yield toF32(bytes, "f32");
 }
 
 /** A tensor of an arena as f32 values, by pieces of at most `piece` elements. */

@@ -1,0 +1,113 @@
+/**
+ * A configuration written for another product, read into options of ours. A product is a table: what each of its
+ * options becomes, which have no effect here, and its defaults where ours are others. What cannot be done is a sentence,
+ * and all of them are told at once. TRL's own names need no table of this kind (`trl.ts`).
+ */
+import { shown } from "../../../errors.ts";
+import { isOff } from "../values.ts";
+
+/** Options by their names, as a file has them; null stands for an option that is not set. */
+export type Values = Readonly<Record<string, unknown>>;
+
+/** Why an option cannot be done, a clause after "which", and what to do, the end of the sentence. */
+export class Refused {
+  readonly reason: string;
+  readonly remedy: string;
+
+  constructor(reason: string, remedy = "leave it out") {
+    this.reason = reason;
+    this.remedy = remedy;
+  }
+}
+
+/** What an option becomes: one of ours with the same value, or some of ours with values made of it, or a refusal. */
+export type Rule = string | ((value: unknown, all: Values) => Values | Refused);
+
+/** One of our options in a translation. */
+export interface Entry {
+  readonly name: string;
+  readonly value: unknown;
+  /** The option that it was written as; undefined for a default of the product. */
+  readonly from: string | undefined;
+}
+
+export interface Translation {
+  readonly entries: readonly Entry[];
+  /** Options that were given and have no effect here. */
+  readonly withoutEffect: readonly string[];
+  /** Whole sentences. */
+  readonly problems: readonly string[];
+}
+
+/** A product whose configurations are read. */
+export interface Dialect {
+  readonly product: string;
+  /** Whether a file with these options was written for the product. */
+  readonly recognises: (values: Values) => boolean;
+  /** Whether an option on a command line can only mean the product's. */
+  readonly knows: (name: string) => boolean;
+  /** @param isOurs whether a name is an option of ours, or of TRL's */
+  readonly translate: (values: Values, isOurs: (name: string) => boolean) => Promise<Translation>;
+}
+
+export interface Table {
+  readonly rules: Readonly<Record<string, Rule>>;
+  /** Whether an option concerns speed, memory or reporting, or is a parameter of what is refused by its own flag. */
+  readonly isIdle: (name: string) => boolean;
+  /** Values of options that the file does not set, where the product's defaults are not ours. */
+  readonly defaults: (values: Values) => Values;
+}
+
+/** Reads the options of a file by a product's table. Names that it does not have are ours, or must be switched off. */
+export function translated(
+  given: Values,
+  { rules, isIdle, defaults }: Table,
+  isOurs: (name: string) => boolean,
+): Translation {
+  const values = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null && value !== undefined));
+  const entries = new Map<string, Entry>();
+  const problems: string[] = [];
+  const idle: string[] = [];
+  const add = (name: string, value: unknown, from: string | undefined) => {
+    const earlier = entries.get(name);
+    if (earlier === undefined || earlier.from === from) entries.set(name, { name, value, from });
+    else if (shown(earlier.value) !== shown(value)) {
+      problems.push(
+        `options "${earlier.from}" and "${from}" both set ${name}, to ${shown(earlier.value)} and ${shown(value)}: keep one.`,
+      );
+    }
+  };
+  for (const [from, value] of Object.entries(values)) {
+    const rule = Object.hasOwn(rules, from) ? rules[from] : undefined;
+    if (typeof rule === "string") add(rule, value, from);
+    else if (rule !== undefined) {
+      const outcome = rule(value, values);
+      if (outcome instanceof Refused) problems.push(refusal(from, value, outcome));
+      else for (const [name, made] of Object.entries(outcome)) add(name, made, from);
+    } else if (isIdle(from)) {
+      if (!isOff(value)) idle.push(from);
+    } else if (isOurs(from)) add(from, value, from);
+    else if (!isOff(value)) problems.push(refusal(from, value, new Refused("has no counterpart here")));
+  }
+  for (const [name, value] of Object.entries(defaults(values))) {
+    if (!entries.has(name)) add(name, value, undefined);
+  }
+  return { entries: [...entries.values()], withoutEffect: idle, problems };
+}
+
+function refusal(name: string, value: unknown, { reason, remedy }: Refused): string {
+  return `option "${name}" is ${shown(value)}, which ${reason}: ${remedy}.`;
+}
+
+/** A rule for an option that must have one of these values, which ask for nothing more. */
+export function only(values: readonly unknown[], reason: string, remedy?: string): Rule {
+  return (value) => (values.includes(value) ? {} : new Refused(reason, remedy));
+}
+
+/** A rule for a flag that turns one of ours on. */
+export function flag(name: string, values: { readonly whenTrue: unknown; readonly whenFalse?: unknown }): Rule {
+  return (value) => {
+    const made = isOff(value) ? values.whenFalse : values.whenTrue;
+    return made === undefined ? {} : { [name]: made };
+  };
+}

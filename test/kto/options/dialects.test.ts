@@ -1,0 +1,230 @@
+/** What configurations of LLaMA-Factory, axolotl and TRL's mixtures become, option by option. */
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { parse } from "yaml";
+import { dialects } from "../../../src/kto/options/dialects/all.ts";
+import type { Values } from "../../../src/kto/options/dialects/dialect.ts";
+import { ktoOptions, ktoParseContext } from "../../../src/kto/options/kto.ts";
+import { findOption } from "../../../src/kto/options/names.ts";
+import { optionInfos } from "../../../src/kto/options/option.ts";
+
+let data = "";
+beforeAll(async () => {
+  data = await mkdtemp(join(tmpdir(), "kto-dialects-"));
+  const tags = { role_tag: "role", content_tag: "content", user_tag: "user", assistant_tag: "assistant" };
+  const columns = { messages: "messages", kto_tag: "label" };
+  const info = {
+    kto_en_demo: { file_name: "kto_en_demo.json", formatting: "sharegpt", columns, tags },
+    hub: { hf_hub_url: "someone/rows", columns: { prompt: "prompt", response: "completion", kto_tag: "label" } },
+    more: { file_name: "more.jsonl", subset: "small", split: "test", num_samples: 9, columns: { kto_tag: "tag" } },
+    strange: { file_name: "s.json", formatting: "sharegpt", columns, tags: { user_tag: "me" } },
+    untagged: { file_name: "u.json", columns: { prompt: "p" } },
+  };
+  await writeFile(join(data, "dataset_info.json"), JSON.stringify(info));
+  await mkdir(join(data, "empty"));
+});
+afterAll(async () => {
+  await rm(data, { recursive: true });
+});
+
+const infos = optionInfos(ktoOptions);
+const isOurs = (name: string) => findOption(infos, name) !== undefined || ktoParseContext.foreign?.has(name) === true;
+
+async function read(text: string) {
+  const values = parse(text) as Values;
+  const dialect = dialects.find(({ recognises }) => recognises(values));
+  const { entries = [], ...rest } = (await dialect?.translate(values, isOurs)) ?? {};
+  return {
+    product: dialect?.product,
+    options: Object.fromEntries(entries.map(({ name, value }) => [name, value])),
+    ...rest,
+  };
+}
+
+describe("LLaMA-Factory", () => {
+  test("its defaults where ours are others, its names, its data set", async () => {
+    const { product, options, withoutEffect, problems } = await read(`
+      stage: kto
+      dataset: kto_en_demo
+      dataset_dir: ${data}
+      pref_beta: 0.2
+      kto_chosen_weight: 1.5
+      template: qwen3_nothink
+      plot_loss: true
+      use_galore: false
+      quantization_bit: 4
+      val_size: 0.1`);
+    expect([product, problems, withoutEffect]).toEqual(["LLaMA-Factory", [], ["plot_loss"]]);
+    expect(options).toEqual({
+      ...{ beta: 0.2, desirable_weight: 1.5, chat_template_name: "qwen3_nothink", validation_split: 0.1 },
+      ...{ dataset_name: join(data, "kto_en_demo.json"), text_as_chat: true },
+      column_mapping: { conversations: "messages", label: "label" },
+      ...{ load_in_4bit: true, bnb_4bit_quant_type: "nf4", use_bnb_nested_quant: true },
+      ...{ use_peft: true, lora_r: 8, lora_alpha: 16, lora_dropout: 0, lora_target_modules: ["all-linear"] },
+      ...{ max_length: 2048, truncation_mode: "proportional", learning_rate: 5e-5 },
+    });
+  });
+
+  test("a trained adapter is compared with the model without any, and a full training has none", async () => {
+    const continued = await read("{stage: kto, adapter_name_or_path: a, lora_rank: 4}");
+    expect(continued.options).toMatchObject({ adapter_name_or_path: "a", reference: "base", lora_r: 4, lora_alpha: 8 });
+    const full = await read("{stage: kto, finetuning_type: full}");
+    expect(full.options).toMatchObject({ use_peft: false });
+    expect(full.options).not.toHaveProperty("lora_r");
+  });
+
+  test("rows of text by their columns, on the hub and in files", async () => {
+    const hub = await read(`{stage: kto, dataset_dir: ${data}, dataset: hub, eval_dataset: hub}`);
+    expect(hub.options).toMatchObject({
+      ...{ dataset_name: "someone/rows", eval_dataset_name: "someone/rows", text_as_chat: true },
+      column_mapping: { prompt: "prompt", completion: "completion", label: "label" },
+    });
+    const more = await read(`{stage: kto, dataset_dir: ${data}, dataset: more}`);
+    expect(more.options).toMatchObject({ dataset_config: "small", dataset_train_split: "test", max_samples: 9 });
+  });
+
+  test("what cannot be done is named, all of it", async () => {
+    const { problems } = await read(`
+      stage: kto
+      finetuning_type: freeze
+      pref_ftx: 0.1
+      use_galore: true
+      quantization_bit: 2
+      mix_strategy: interleave_under
+      dataset_dir: ${data}
+      dataset: kto_en_demo,strange`);
+    expect(problems).toEqual([
+      'option "finetuning_type" is "freeze", which is another kind of training: use "lora" or "full"; freeze_parameters keeps parameters as they are.',
+      'option "pref_ftx" is 0.1, which adds the loss of supervised fine-tuning: leave it out, or run kto sft before.',
+      'option "use_galore" is true, which has no counterpart here: leave it out.',
+      'option "quantization_bit" is 2, which is no size of quantised weights here: use 4 or 8.',
+      'option "mix_strategy" is "interleave_under", which mixes data sets: use concat.',
+      'option "dataset" is "kto_en_demo,strange", which names "strange" with the tag user_tag "me": give messages with role and content, or from and value.',
+    ]);
+  });
+
+  test.each([
+    ["untagged", 'names "untagged", which has no kto_tag'],
+    ["nobody", 'names "nobody", which dataset_info.json does not describe'],
+    ["kto_en_demo,hub", "are data sets with different columns"],
+  ])("dataset %s is refused", async (name, reason) => {
+    const { problems } = await read(`{stage: kto, dataset_dir: ${data}, dataset: "${name}"}`);
+    expect(problems?.[0]).toContain(reason);
+  });
+
+  test("a folder without dataset_info.json is named", async () => {
+    const { problems } = await read(`{stage: kto, dataset_dir: ${join(data, "empty")}, dataset: kto_en_demo}`);
+    expect(problems?.[0]).toMatch(/dataset_info\.json cannot be read \(.*\): give its folder as dataset_dir/);
+  });
+});
+
+describe("axolotl", () => {
+  const base = "base_model: m\nrl: kto\n";
+
+  test("its defaults, its names, its rows", async () => {
+    const { product, options, withoutEffect, problems } = await read(`${base}
+rl_beta: 0.5
+kto_desirable_weight: 0.2
+kto_undesirable_weight:
+adapter: qlora
+load_in_4bit: true
+lora_r: 32
+lora_alpha: 64
+lora_target_linear: true
+datasets:
+  - path: rows.jsonl
+    type: llama3.argilla
+    split: train
+val_set_size: 0.05
+evals_per_epoch: 4
+saves_per_epoch: 2
+optimizer: adamw_8bit
+bf16: auto
+flash_attention: true
+wandb_project:
+special_tokens:
+  pad_token: "<|end_of_text|>"`);
+    expect([product, problems, withoutEffect]).toEqual(["axolotl", [], ["flash_attention"]]);
+    expect(options).toEqual({
+      ...{ model_name_or_path: "m", beta: 0.5, desirable_weight: 0.2, use_peft: true, load_in_4bit: true },
+      ...{ lora_r: 32, lora_alpha: 64, lora_dropout: 0, lora_target_modules: ["all-linear"] },
+      ...{ dataset_name: "rows.jsonl", dataset_train_split: "train", column_mapping: { prompt: "instruction" } },
+      system_format: "<|start_header_id|>system<|end_header_id|>\n\n{system}<|eot_id|>",
+      prompt_format:
+        "{system}<|start_header_id|>user<|end_header_id|>\n\n{prompt}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+      completion_format: "{completion}<|eot_id|>",
+      ...{ validation_split: 0.05, eval_strategy: "steps", eval_steps: 0.25, eval_on_start: true },
+      ...{ save_strategy: "steps", save_steps: 0.5, save_total_limit: 4, optim: "adamw_8bit", bf16: true },
+      ...{ max_length: 512, excess_length_strategy: "drop", per_device_train_batch_size: 1, num_train_epochs: 1 },
+      ...{ lr_scheduler_type: "cosine", warmup_ratio: 0.03, output_dir: "./model-out" },
+    });
+  });
+
+  test("rows of the user's own kind, several files, an evaluation of its own", async () => {
+    const { options, problems } = await read(`${base}
+datasets:
+  - path: json
+    data_files: [a.jsonl, b.jsonl]
+    type: {field_prompt: q, field_label: good, prompt_format: "Q {prompt}"}
+test_datasets:
+  - path: c.jsonl
+    type: {field_prompt: q, field_label: good, prompt_format: "Q {prompt}"}
+use_tensorboard: true
+wandb_project: mine`);
+    expect(problems).toEqual([]);
+    expect(options).toMatchObject({
+      ...{
+        dataset_name: "a.jsonl,b.jsonl",
+        column_mapping: { prompt: "q", label: "good" },
+        prompt_format: "Q {prompt}",
+      },
+      ...{ eval_dataset_name: "c.jsonl", dataset_test_split: "train", report_to: ["wandb", "tensorboard"] },
+    });
+  });
+
+  test("what cannot be done is named, all of it", async () => {
+    const { problems } = await read(`
+base_model: m
+tokenizer_config: other
+rl: dpo
+sample_packing: true
+datasets: [{path: d, type: chatml.argilla_chat}]
+special_tokens: {eos_token: x}
+lr_groups: [a]
+plugins: [axolotl.integrations.liger.LigerPlugin, mine.Plugin]`);
+    expect(problems).toEqual([
+      'option "tokenizer_config" is "other", which is not base_model: put its files into the model\'s folder.',
+      'option "rl" is "dpo", which is another kind of training: only "kto" is trained.',
+      'option "sample_packing" is true, which axolotl refuses for KTO as well: leave it out.',
+      expect.stringContaining("of which axolotl reads the first question and answer alone: leave out type"),
+      expect.stringContaining("which changes eos_token: put it into the model folder's tokenizer_config.json."),
+      'option "lr_groups" is ["a"], which has no counterpart here: leave it out.',
+      expect.stringContaining('which has "mine.Plugin", which is not known here: leave it out.'),
+    ]);
+  });
+});
+
+describe("recognition", () => {
+  test("TRL's mixture of data sets", async () => {
+    const { product, options } = await read(`
+model_name_or_path: m
+max_length: null
+datasets: [{path: someone/rows, name: small, split: train}]
+test_split_size: 0.1`);
+    expect(product).toBe("TRL");
+    expect(options).toEqual({
+      ...{ model_name_or_path: "m", max_length: null, dataset_name: "someone/rows", dataset_config: "small" },
+      ...{ dataset_train_split: "train", validation_split: 0.1 },
+    });
+  });
+
+  test.each([
+    ["{model: m, dataset: d, output_dir: o, beta: 0.2}"],
+    ["{base_model: m, dataset: d, val_set_size: 0.1}"],
+    ["{model_name_or_path: m, dataset_name: d, cutoff_len: 5}"],
+  ])("%s is nobody else's", async (text) => {
+    expect((await read(text)).product).toBeUndefined();
+  });
+});
