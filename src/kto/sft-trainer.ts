@@ -5,9 +5,10 @@
 import { DatasetError } from "../errors.ts";
 import type { Checked } from "./options/checked.ts";
 import { type SftTrainerOptions, sftTrainerOptions } from "./options/sft.ts";
-import { createRun, timeRun } from "./run/create.ts";
+import { createRun, savingsOf, timeRun } from "./run/create.ts";
 import type { Method, RunInputs } from "./run/inputs.ts";
 import type { Run } from "./run/run.ts";
+import type { Saving } from "./run/savings.ts";
 import type { RunTimes } from "./run/timing.ts";
 
 /** The examples of supervised fine-tuning are all to be imitated: their label is true. */
@@ -38,6 +39,11 @@ export const SftTrainer = {
   /** Measures the run without training, see `KtoTrainer.time`. */
   async time(inputs: SftTrainerInputs): Promise<RunTimes> {
     return await timeRun(inputs, sftMethod(inputs));
+  },
+
+  /** What would make the run smaller, see `KtoTrainer.savings`. */
+  async savings(inputs: SftTrainerInputs): Promise<Saving[]> {
+    return await savingsOf(inputs, sftMethod(inputs));
   },
 };
 

@@ -10,9 +10,10 @@ import type { Checked } from "./options/checked.ts";
 import { type TrainerOptions, trainerOptions } from "./options/kto.ts";
 import { type ReferenceMode, referenceChoice, referenceMode, referencePointScope } from "./options/method.ts";
 import { warn } from "./run/callbacks.ts";
-import { createRun, timeRun } from "./run/create.ts";
+import { createRun, savingsOf, timeRun } from "./run/create.ts";
 import type { Method, RunInputs } from "./run/inputs.ts";
 import type { Run } from "./run/run.ts";
+import type { Saving } from "./run/savings.ts";
 import type { RunTimes } from "./run/timing.ts";
 
 export type { TrainingStep } from "./run/callbacks.ts";
@@ -70,6 +71,15 @@ export const KtoTrainer = {
   async time(inputs: TrainerInputs): Promise<RunTimes> {
     const { method } = await ktoMethod(inputs);
     return await timeRun(inputs, method);
+  },
+
+  /**
+   * Changes of options with which the run of these inputs would take less device memory, in the order in which they are
+   * worth trying, with the bytes that each saves alone. Nothing is allocated.
+   */
+  async savings(inputs: TrainerInputs): Promise<Saving[]> {
+    const { method } = await ktoMethod(inputs);
+    return await savingsOf(inputs, method);
   },
 };
 

@@ -44,6 +44,7 @@ async function runSft(config: SftConfig, output: Output): Promise<void> {
         const { policy: own } = await loadPolicy(real, config, output);
         return await SftTrainer.time({ policy: own, ...inputs });
       },
+      savings: () => SftTrainer.savings({ policy, ...inputs }),
       advice: sftAdvice(config, facts),
     };
   });

@@ -66,6 +66,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
         const other = models.reference ? { reference: models.reference } : {};
         return await KtoTrainer.time({ policy: models.policy, ...other, ...inputs });
       },
+      savings: () => KtoTrainer.savings({ policy, ...(reference ? { reference } : {}), ...inputs }),
       advice: [...leftOut, ...(imbalance ? [imbalance] : []), ...configAdvice(config, facts)],
     };
   });

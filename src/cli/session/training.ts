@@ -29,6 +29,7 @@ import { Publishing } from "../../kto/run/publishing.ts";
 import { saveOrRescue } from "../../kto/run/rescue.ts";
 import { requireCheckpoint } from "../../kto/run/resumption.ts";
 import type { Run } from "../../kto/run/run.ts";
+import type { Saving } from "../../kto/run/savings.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
 import { TRACKERS_FILE, Tracking } from "../../kto/run/tracking.ts";
 import { isSameFile } from "../terminal/files.ts";
@@ -56,6 +57,8 @@ export interface ReadyRun {
   readonly advice: readonly string[];
   /** Measures the run that was planned, on the real device. */
   readonly time: (device: Device) => Promise<RunTimes>;
+  /** What would make the run smaller; of a run that was planned. */
+  readonly savings: () => Promise<readonly Saving[]>;
 }
 
 /** Inputs of the trainer that are the same for both commands. */
@@ -114,7 +117,7 @@ async function trainIn(
         warn(`The samples of step ${step} were not written: ${errorMessage(error)} The training goes on.`);
       }
     };
-    const { trainer, method, policy, baseName, evalExamples, data, advice, time } = await prepare(target, {
+    const { trainer, method, policy, baseName, evalExamples, data, advice, time, savings } = await prepare(target, {
       outputFolder: output_dir,
       unlock,
       settings: keptSettings(config),
@@ -144,7 +147,8 @@ async function trainIn(
     for (const sentence of [...(unused ? [unused] : []), ...advice]) output.warning(sentence);
 
     if (config.dry_run) {
-      const facts = planFacts(trainer, target);
+      const smaller = await savings();
+      const facts = { ...planFacts(trainer, target), savings: smaller };
       if (!output.json) reportPlan(config, trainer, target, output);
       let times: RunTimes | undefined;
       try {
@@ -154,6 +158,7 @@ async function trainIn(
         if (output.json) output.jsonLine({ ...facts, ...(times ? timeFacts(times) : {}) });
       }
       for (const line of output.json ? [] : timeLines(times)) output.result(line);
+      if (!output.json) reportSavings(smaller, output);
       return;
     }
     const metricsFile = new MetricsFile(output_dir, warn);
@@ -382,6 +387,14 @@ function planFacts(
     checkpoint_bytes: checkpointSpace?.bytes ?? 0,
     most_checkpoints: checkpointSpace?.most ?? 0,
   };
+}
+
+/** Prints what would make the run smaller. */
+function reportSavings(found: readonly Saving[], output: Output): void {
+  if (found.length === 0) return;
+  output.result("less device memory, each alone:");
+  const width = Math.max(...found.map(({ change }) => change.length));
+  for (const { change, bytes } of found) output.result(`  ${change.padEnd(width)}  ${mebibytes(bytes)} less`);
 }
 
 /** Prints the plan for people. */

@@ -19,6 +19,7 @@ import { type CachedReference, cachedReference, liveReference, type StartDigests
 import { ReferenceSync } from "./reference-sync.ts";
 import { type Resumption, resumption } from "./resumption.ts";
 import { Run, type RunParts } from "./run.ts";
+import { type Saving, savings } from "./savings.ts";
 import { measureRun, type RunTimes } from "./timing.ts";
 
 /**
@@ -68,6 +69,17 @@ export async function timeRun(inputs: RunInputs, method: Method): Promise<RunTim
   } finally {
     parts.free();
   }
+}
+
+/**
+ * Changes of options with which the run of these inputs would take less device memory. Nothing is allocated.
+ *
+ * @throws what `createRun` throws for inputs that cannot be planned
+ */
+export async function savingsOf(inputs: RunInputs, method: Method): Promise<Saving[]> {
+  return await savings(inputs, method, (counted, changed) => {
+    allocate(counted, changed, planRun(counted, changed), undefined, {});
+  });
 }
 
 /**

@@ -6,6 +6,7 @@ import type { Device, MemoryCategory } from "../../engine/gpu/device.ts";
 import { planningDevice } from "../../engine/gpu/memory-plan.ts";
 import { LoraAdapter } from "../../engine/model/lora.ts";
 import { Model } from "../../engine/model/model.ts";
+import type { Quantization } from "../../engine/model/weights/quantization.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { AdapterError, mebibytes } from "../../errors.ts";
 import { usesPairs } from "../method/objective.ts";
@@ -35,7 +36,7 @@ export async function withWhatFits(
 ): Promise<unknown> {
   if (!(error instanceof AdapterError) || inputs.policy.device.counts) return error;
   const size = method.options.per_device_train_batch_size;
-  const refused = await plannedBytes(inputs, method, size, allocate);
+  const refused = await plannedBytes(inputs, method, allocate);
   // A plan that is not refused does not tell how much there is: the adapter ran out below what it allows.
   const most = refused === undefined ? Number.POSITIVE_INFINITY : refused * LIKELY_SHARE;
   let fitting: { size: number; bytes: number } | undefined;
@@ -44,7 +45,7 @@ export async function withWhatFits(
   let [low, high] = [one ? 1 : 2, size - 1];
   while (low <= high) {
     const middle = Math.floor((low + high) / 2);
-    const bytes = await plannedBytes(inputs, method, middle, allocate);
+    const bytes = await plannedBytes(inputs, ofSize(method, middle), allocate);
     if (bytes !== undefined && bytes <= most) {
       fitting = { size: middle, bytes };
       low = middle + 1;
@@ -56,21 +57,30 @@ export async function withWhatFits(
   return new AdapterError(`${error.message} ${remedy}.`, { cause: error });
 }
 
-/** Bytes of the run with microbatches of this size; undefined where a buffer would be too large. */
-async function plannedBytes(
+/** The same method with microbatches of this size. */
+export function ofSize(method: Method, size: number): Method {
+  const options = { ...method.options, per_device_train_batch_size: size };
+  return { ...method, options, referencePointScope: size === 1 ? "step" : method.referencePointScope };
+}
+
+/**
+ * Device bytes of a run; undefined where a buffer would be too large.
+ *
+ * @param quantization of both models in place of their own
+ */
+export async function plannedBytes(
   inputs: RunInputs,
   method: Method,
-  size: number,
   allocate: Allocate,
+  quantization?: Quantization,
 ): Promise<number | undefined> {
   const device = planningDevice(inputs.policy.device);
-  const { reference, options } = method;
+  const { reference } = method;
   try {
-    const policy = await planned(device, inputs.policy, "weights");
-    const counted = reference instanceof Model ? await planned(device, reference, "reference weights") : reference;
-    const fewer = { ...options, per_device_train_batch_size: size };
-    const referencePointScope = size === 1 ? "step" : method.referencePointScope;
-    allocate({ ...inputs, policy }, { ...method, referencePointScope, reference: counted, options: fewer });
+    const policy = await planned(device, inputs.policy, "weights", quantization);
+    const counted =
+      reference instanceof Model ? await planned(device, reference, "reference weights", quantization) : reference;
+    allocate({ ...inputs, policy }, { ...method, reference: counted });
     return device.totalBytes;
   } catch (error) {
     if (error instanceof AdapterError) return undefined;
@@ -81,9 +91,12 @@ async function plannedBytes(
 /** The same model on a device that counts. */
 async function planned(
   device: Device,
-  { folder, numbers, layout, quantization, adapter }: Model,
+  { folder, numbers, layout, quantization: own, adapter }: Model,
   category: MemoryCategory,
+  quantization: Quantization = own,
 ) {
-  const model = await Model.load(device, folder, { dtype: numbers, storage: layout.format, quantization, category });
+  const onWarning = () => undefined; // said when the run's own models were loaded
+  const options = { dtype: numbers, storage: layout.format, quantization, category, onWarning };
+  const model = await Model.load(device, folder, options);
   return adapter ? model.withAdapter(LoraAdapter.create(device, model.config, adapter.options, adapter.folder)) : model;
 }

@@ -26,6 +26,7 @@ interface Plan {
   device_bytes_by_category: Record<string, number>;
   largest_buffer: { label: string; bytes: number };
   max_buffer_size: number;
+  savings: { change: string; bytes: number }[];
   host_bytes: number;
   checkpoint_bytes: number;
   most_checkpoints: number;
@@ -109,6 +110,30 @@ describe("kto train --dry_run", () => {
     // The device itself, which the shared one had before the run, has 256 bytes under "uniforms".
     expect({ ...planned, uniforms: (planned.uniforms ?? 0) - 256 }).toEqual({ uniforms: 0, ...held });
     expect(total).toBe(Object.values(planned).reduce((sum, bytes) => sum + bytes, 0));
+  });
+
+  test.each<[string, () => string[], string[]]>([
+    [
+      "all weights",
+      () => ["--model", llama],
+      ["gradient_checkpointing", "per_device_train_batch_size", "reference", "max_length"],
+    ],
+    [
+      "an adapter",
+      () => ["--model", inBf16, ...lora],
+      ["gradient_checkpointing", "load_in_4bit", "per_device_train_batch_size", "max_length"],
+    ],
+  ])("%s: what it says that options save, their own plan takes less", async (_, words, expected) => {
+    const { device_bytes: now, savings } = await planOf(...words());
+    expect(savings.map(({ change }) => change.split(" ")[0])).toEqual(expected);
+    for (const { change, bytes } of savings) {
+      const options = change.split(", ").map((one) => one.split(" ") as [string, string]);
+      const { device_bytes: then } = await planOf(
+        ...words().filter((word, i, all) => !options.some(([name]) => [word, all[i - 1]].includes(`--${name}`))),
+        ...options.flatMap(([name, value]) => [`--${name}`, value]),
+      );
+      expect(now - then, change).toBe(bytes);
+    }
   });
 
   test("an adapter is trained in less memory than the model, and a model in bf16 takes half", async () => {
