@@ -12,7 +12,7 @@ import { ConfigError } from "../../errors.ts";
 import { type ExportOptions, exportDescription } from "../descriptions/export.ts";
 import { command } from "../options/command.ts";
 import { modelFolders } from "../session/models.ts";
-import { checkOutputFile } from "../terminal/files.ts";
+import { checkOutputFile, checkReplacesNone } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
 export default command(exportDescription, runExport);
@@ -31,7 +31,8 @@ async function runExport(options: ExportOptions, output: Output): Promise<void> 
   if (merges && adapter === undefined) {
     throw new ConfigError(`merge_adapter is set, but ${named} is no adapter and adapter_name_or_path names none.`);
   }
-  await checkOutputFile(path);
+  for (const file of [path, modelfilePath(path)]) await checkOutputFile(file);
+  await checkReplacesNone(path, [base, adapter]);
   const naming = {
     name: platform.baseName(platform.absolutePath(named)),
     onWarning: (sentence: string) => output.warning(sentence),
@@ -50,6 +51,14 @@ async function runExport(options: ExportOptions, output: Output): Promise<void> 
   output.result(`for Ollama: ollama create ${recipe.name} -f ${recipe.path}`);
 }
 
+function stemOf(path: string): string {
+  return path.replace(/\.gguf$/i, "");
+}
+
+function modelfilePath(path: string): string {
+  return `${stemOf(path)}.Modelfile`;
+}
+
 interface Exported {
   readonly base: string;
   readonly baseName: string;
@@ -65,7 +74,6 @@ async function writeModelfile(
   output: Output,
 ): Promise<{ readonly name: string; readonly path: string }> {
   const file = platform.baseName(path);
-  const stem = path.replace(/\.gguf$/i, "");
   const texts = await textFolder({ folder: base, adapter: { folder: adapter } });
   const { contextLength } = await readModelConfig(base);
   const chat = await loadChatTemplate(texts);
@@ -86,11 +94,11 @@ async function writeModelfile(
       ? [`The base of the adapter: kto export --model_name_or_path ${baseName} --gguf f16 --output ${baseFile}`]
       : [],
   });
-  const recipe = `${stem}.Modelfile`;
+  const recipe = modelfilePath(path);
   if (!(await writeOwnText(recipe, text, ["# ", ""]))) {
     output.warning(`${recipe} was changed since kto wrote it, or by kto never, and is left as it is.`);
   }
-  return { name: platform.baseName(stem).toLowerCase(), path: recipe };
+  return { name: platform.baseName(stemOf(path)).toLowerCase(), path: recipe };
 }
 
 /** The text of the token that llama.cpp puts before a text, if it puts one. */

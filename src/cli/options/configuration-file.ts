@@ -8,7 +8,7 @@ import { ConfigError, errorMessage } from "../../errors.ts";
 import type { Dialect, Entry, Translation, Values } from "../../kto/options/dialects/dialect.ts";
 import { findOption, normalName } from "../../kto/options/names.ts";
 import type { OptionInfo } from "../../kto/options/option.ts";
-import type { ParseContext } from "../../kto/options/parse.ts";
+import { ourName, type ParseContext } from "../../kto/options/parse.ts";
 import { readTextFile } from "../terminal/files.ts";
 
 /** Brackets within brackets in a configuration file. */
@@ -71,12 +71,11 @@ export async function readConfigurationFile(
   }
   const own = Object.entries(overrides).filter(([name]) => dialect.knows(normalName(name)));
   const given = { ...plain, ...Object.fromEntries(own.map(([name, value]) => [normalName(name), typed(value)])) };
-  const isOurs = (name: string) => findOption(infos, name) !== undefined || context.foreign?.has(name) === true;
-  const translation = await dialect.translate(given, isOurs);
+  const translation = await dialect.translate(given, (written) => ourName(written, infos, context));
   const raw = new Map(members);
   const values = translation.entries.map(({ name, value, from }): [string, unknown] => {
     const untouched = from !== undefined && given[from] === value && raw.has(from) && plain[from] === value;
-    return [knownName(name, infos, context), untouched ? exactly(name, raw.get(from)) : value];
+    return [name, untouched ? exactly(name, raw.get(from)) : value];
   });
   return {
     values: new Map(values),
@@ -89,8 +88,7 @@ export async function readConfigurationFile(
 
 /** The canonical name of an option, or its spelling where there is no such option. */
 export function knownName(written: string, infos: readonly OptionInfo[], context: ParseContext): string {
-  const name = normalName(written);
-  return findOption(infos, name)?.name ?? (context.foreign?.has(name) ? name : written);
+  return ourName(written, infos, context) ?? written;
 }
 
 /** A translated file in our words, as lines of YAML with what each of them was. */
@@ -105,9 +103,14 @@ export function translationLines({ path, product, entries, withoutEffect }: Tran
   return [`# ${path}, written for ${product}, is read as:`, ...lines, ...idle];
 }
 
-/** A value of a command line as YAML reads it. */
+/** A value of a command line as YAML reads it, or as it is where it is no YAML. */
 function typed(value: unknown): unknown {
-  return typeof value === "string" ? (parse(value) as unknown) : value;
+  if (typeof value !== "string") return value;
+  try {
+    return parse(value) as unknown;
+  } catch {
+    return value;
+  }
 }
 
 function placeIn(path: string, product: string, { entries }: Translation): (name: string) => string {

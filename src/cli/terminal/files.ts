@@ -26,6 +26,21 @@ export async function isSameFile(one: string, other: string): Promise<boolean> {
 }
 
 /**
+ * Checks, before any work, that its result does not replace a file that it is made from.
+ *
+ * @param folders of what is read; undefined ones are passed over
+ * @throws FileError naming the file
+ */
+export async function checkReplacesNone(path: string, folders: readonly (string | undefined)[]): Promise<void> {
+  for (const folder of folders) {
+    for (const name of folder === undefined ? [] : await platform.list(folder)) {
+      if (/\.gguf$/i.test(name) || !(await isSameFile(platform.joinPath(folder ?? "", name), path))) continue;
+      throw new FileError(`Cannot write ${path}: it is a file of ${folder}, which is read; name another file.`);
+    }
+  }
+}
+
+/**
  * Checks, before any work, that its result can be written to this folder, and creates the folder. Work that is only
  * planned creates nothing: the nearest folder above that exists is checked instead.
  *

@@ -113,6 +113,12 @@ export function parseOptions<S extends z.ZodObject>(
   return result.data;
 }
 
+/** The canonical name of an option of ours, or of TRL's; undefined where there is no such option. */
+export function ourName(written: string, infos: readonly OptionInfo[], context: ParseContext): string | undefined {
+  const name = normalName(written);
+  return findOption(infos, name)?.name ?? (context.foreign?.has(name) ? name : undefined);
+}
+
 /** A problem as it is; several as one text, so that a person mends all of them before the next try. */
 function inOneText(problems: readonly string[]): string {
   return problems.length === 1

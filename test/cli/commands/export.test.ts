@@ -2,11 +2,11 @@
  * `kto export`: its options, what it prints and writes, and what it refuses. What llama.cpp makes of the files:
  * test/engine/model/export.
  */
-import { existsSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { Device } from "../../../src/engine/gpu/device.ts";
-import { stories, temporaryFolder } from "../../helpers/folders.ts";
+import { copyOfModel, stories, temporaryFolder } from "../../helpers/folders.ts";
 import { askLlamaCpp, writeRandomAdapter } from "../../helpers/gguf.ts";
 import { kto } from "../../helpers/streams.ts";
 
@@ -84,6 +84,23 @@ describe("kto export", () => {
     expect(code).not.toBe(0);
     expect(stderr).toContain(message);
     expect(existsSync("x.gguf")).toBe(false);
+  });
+
+  test("no file of the model is replaced, and a folder in the Modelfile's place is told before any work", async () => {
+    const model = copyOfModel(folder, stories);
+    const weights = join(model, "model.safetensors");
+    const before = readFileSync(weights);
+    const own = await kto("export", "--model", model, "--gguf", "f16", "--output", weights);
+    expect(own.code).toBe(7);
+    expect(own.stderr).toContain(
+      `Cannot write ${weights}: it is a file of ${model}, which is read; name another file.`,
+    );
+    expect(readFileSync(weights).equals(before)).toBe(true);
+    const path = fresh("m.gguf");
+    mkdirSync(path.replace(".gguf", ".Modelfile"));
+    const { code, stderr } = await kto("export", "--model", model, "--gguf", "f16", "--output", path);
+    expect([code, stderr]).toEqual([7, expect.stringContaining("m.Modelfile: it is a folder, not a file.")]);
+    expect(existsSync(path)).toBe(false);
   });
 
   test("a quantised adapter is refused, and nothing is left behind", async () => {

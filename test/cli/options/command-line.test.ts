@@ -155,6 +155,14 @@ describe("bad files", () => {
     await expect(train(path, "--beta=-1")).rejects.toThrow(/^option "beta" is -1;/);
   });
 
+  test("a product's option on the command line that is no YAML is refused as the text that it is", async () => {
+    const path = await file("axolotl.yaml", "base_model: m\nrl: kto\nmicro_batch_size: 2\n");
+    for (const text of ["*x", "{a: b", "[1"]) {
+      const told = `option "num_train_epochs" (num_epochs in ${path}) is ${JSON.stringify(text)}; it must be`;
+      await expect(train(path, "--num_epochs", text)).rejects.toThrow(told);
+    }
+  });
+
   test("a missing file", async () => {
     await expect(train("nowhere.yaml")).rejects.toThrow(
       "cannot read the configuration file nowhere.yaml: there is no such file.",

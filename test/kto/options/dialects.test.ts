@@ -7,8 +7,8 @@ import { parse } from "yaml";
 import { dialects } from "../../../src/kto/options/dialects/all.ts";
 import type { Values } from "../../../src/kto/options/dialects/dialect.ts";
 import { ktoOptions, ktoParseContext } from "../../../src/kto/options/kto.ts";
-import { findOption } from "../../../src/kto/options/names.ts";
 import { optionInfos } from "../../../src/kto/options/option.ts";
+import { ourName } from "../../../src/kto/options/parse.ts";
 
 let data = "";
 beforeAll(async () => {
@@ -30,12 +30,12 @@ afterAll(async () => {
 });
 
 const infos = optionInfos(ktoOptions);
-const isOurs = (name: string) => findOption(infos, name) !== undefined || ktoParseContext.foreign?.has(name) === true;
+const ourOption = (written: string) => ourName(written, infos, ktoParseContext);
 
 async function read(text: string) {
   const values = parse(text) as Values;
   const dialect = dialects.find(({ recognises }) => recognises(values));
-  const { entries = [], ...rest } = (await dialect?.translate(values, isOurs)) ?? {};
+  const { entries = [], ...rest } = (await dialect?.translate(values, ourOption)) ?? {};
   return {
     product: dialect?.product,
     options: Object.fromEntries(entries.map(({ name, value }) => [name, value])),
@@ -204,6 +204,65 @@ plugins: [axolotl.integrations.liger.LigerPlugin, mine.Plugin]`);
       expect.stringContaining('which has "mine.Plugin", which is not known here: leave it out.'),
     ]);
   });
+});
+
+describe("values that are no values of their option", () => {
+  const base = "base_model: m\nrl: kto\nmicro_batch_size: 2\n";
+  const [unclear, noMapping] = ["which is neither true nor false: use one of them.", "which is no mapping of names"];
+  test.each([
+    ["load_in_4bit: 4", unclear],
+    ["load_in_8bit: maybe", unclear],
+    ["bf16: [1]", unclear],
+    ["fp16: half", unclear],
+    ["peft_use_rslora: perhaps", unclear],
+    ["gradient_checkpointing: 3", unclear],
+    ["lora_target_linear: {a: 1}", unclear],
+    ["shuffle_merged_datasets: 2", unclear],
+    ["use_mlflow: mine", unclear],
+    ["evals_per_epoch: often\nval_set_size: 0.1", "which is no number above 0: give how often in an epoch."],
+    ["saves_per_epoch: [4]", "which is no number above 0"],
+    ["saves_per_epoch: -1", "which is no number above 0"],
+    ["trl: 0.1", noMapping],
+    ["trl: [beta]", noMapping],
+    ["special_tokens: pad", noMapping],
+    ["datasets: [{path: d, type: {field_prompt: 5}}]", "which has a type whose field_prompt is 5: give text."],
+    ["datasets: [{path: d, type: {prompt_format: [x]}}]", 'which has a type whose prompt_format is ["x"]: give text.'],
+  ])("axolotl's %j is refused", async (text, reason) => {
+    const { product, problems } = await read(`${base}${text}`);
+    expect(product).toBe("axolotl");
+    expect(problems).toEqual([expect.stringContaining(reason)]);
+  });
+
+  test("flags may be words and 0 or 1", async () => {
+    const { options, problems } = await read(
+      `${base}load_in_4bit: 1\nbf16: auto\npeft_use_rslora: "Yes"\ngradient_checkpointing: offload\nuse_wandb: 0`,
+    );
+    expect(problems).toEqual([]);
+    expect(options).toMatchObject({ load_in_4bit: true, bf16: true, use_rslora: true, gradient_checkpointing: true });
+  });
+
+  test("LLaMA-Factory's flags, a rank and an evaluation without rows to train on", async () => {
+    const { options, problems } = await read(
+      `stage: kto\npure_bf16: maybe\ndisable_shuffling: 7\nlora_rank: x\ndataset_dir: ${data}\neval_dataset: hub`,
+    );
+    expect(problems).toEqual([
+      expect.stringMatching(/^option "pure_bf16" is "maybe", which is neither/),
+      expect.stringMatching(/^option "disable_shuffling" is 7, which is neither/),
+      'option "eval_dataset" is "hub", which stands without dataset: name its file as eval_dataset_name.',
+    ]);
+    expect(options.lora_alpha).toBeUndefined();
+  });
+});
+
+test("options of ours in a product's file have any spelling, and win over the product's defaults", async () => {
+  const kebab = await read("stage: kto\nlearning-rate: 0.1\nmax-length: 9");
+  expect(kebab.options).toMatchObject({ learning_rate: 0.1 });
+  const axolotl = await read("base_model: m\nrl: kto\nmax-length: 9\nmodel: m");
+  expect(axolotl.problems).toEqual([]);
+  expect(axolotl.options).toMatchObject({ max_length: 9, model_name_or_path: "m" });
+  expect((await read("base_model: m\nrl: kto\nmax_length: 9\nmax-length: 8")).problems).toEqual([
+    'options "max_length" and "max-length" both set max_length, to 9 and 8: keep one.',
+  ]);
 });
 
 describe("recognition", () => {

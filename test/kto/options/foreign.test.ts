@@ -9,22 +9,22 @@ import { axolotl } from "../../../src/kto/options/dialects/axolotl.ts";
 import type { Dialect } from "../../../src/kto/options/dialects/dialect.ts";
 import { llamaFactory } from "../../../src/kto/options/dialects/llamafactory.ts";
 import { ktoOptions, ktoParseContext, parseKtoConfig } from "../../../src/kto/options/kto.ts";
-import { findOption } from "../../../src/kto/options/names.ts";
 import { optionInfos } from "../../../src/kto/options/option.ts";
+import { ourName } from "../../../src/kto/options/parse.ts";
 
 const lists: Readonly<Record<string, Readonly<Record<string, unknown>>>> = JSON.parse(
   readFileSync(join(import.meta.dirname, "../../fixtures/option-lists.json"), "utf8"),
 );
 const required = { model_name_or_path: "m", dataset_name: "d", output_dir: "o" };
 const infos = optionInfos(ktoOptions);
-const isOurs = (name: string) => findOption(infos, name) !== undefined || ktoParseContext.foreign?.has(name) === true;
+const ourOption = (written: string) => ourName(written, infos, ktoParseContext);
 const trl = Object.keys(lists).filter((name) => /^(trl|transformers) /.test(name));
 
 describe("TRL and transformers", () => {
   test.each(trl)("%s: every option is known, and its default accepted", (name) => {
     const list = Object.entries(lists[name] ?? {});
     expect(list.length).toBeGreaterThan(40);
-    expect(list.map(([option]) => option).filter((option) => !isOurs(option))).toEqual([]);
+    expect(list.map(([option]) => option).filter((option) => ourOption(option) === undefined)).toEqual([]);
     for (const [option, value] of list) {
       if (!(option in required)) expect(() => parseKtoConfig({ ...required, [option]: value }), option).not.toThrow();
     }
@@ -134,7 +134,7 @@ describe.each<[string, Dialect]>([
     expect(list.length).toBeGreaterThan(200);
     const unknown: string[] = [];
     for (const [name] of list) {
-      const { problems } = await dialect.translate({ [name]: "x" }, isOurs);
+      const { problems } = await dialect.translate({ [name]: "x" }, ourOption);
       if (problems.some((problem) => problem.includes("has no counterpart here"))) unknown.push(name);
     }
     expect(unknown.toSorted()).toEqual([...(refused[product] ?? [])].toSorted());
@@ -142,7 +142,7 @@ describe.each<[string, Dialect]>([
 
   test("every default is accepted but that of the kind of training", async () => {
     for (const [name, value] of list) {
-      const { problems } = await dialect.translate({ [name]: value }, isOurs);
+      const { problems } = await dialect.translate({ [name]: value }, ourOption);
       if (name !== "stage") expect(problems, name).toEqual([]);
     }
   });

@@ -24,6 +24,12 @@ const NESTED_BLOCK = 256;
  */
 export async function withSavedCodes(tensors: ReadonlyMap<string, WeightTensor>): Promise<Map<string, WeightTensor>> {
   const whole = new Map(tensors);
+  const withState = new Set([...tensors.keys()].map((name) => STATE.exec(name)?.[1]));
+  for (const [name, entry] of tensors) {
+    const weight = /^(.+)\.quant_map$/.exec(name)?.[1];
+    if (weight === undefined || withState.has(weight)) continue;
+    throw refused(entry, name, `a table of quantised codes, and "${weight}.quant_state.bitsandbytes__nf4" is missing`);
+  }
   for (const [name, entry] of tensors) {
     const [, weight, type] = STATE.exec(name) ?? [];
     if (weight === undefined) continue;

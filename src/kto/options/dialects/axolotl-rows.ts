@@ -68,6 +68,8 @@ const OWN = ["field_system", "field_prompt", "field_completion", "field_label", 
 function ownForm(type: Values): Values | Refused {
   const strange = Object.keys(type).find((name) => !OWN.includes(name) && type[name] !== null);
   if (strange !== undefined) return new Refused(`has a type with ${strange}`, `it may have ${OWN.join(", ")}`);
+  const noText = OWN.find((name) => !["string", "undefined"].includes(typeof (type[name] ?? undefined)));
+  if (noText !== undefined) return new Refused(`has a type whose ${noText} is ${shown(type[noText])}`, "give text");
   const columns = (["system", "prompt", "completion", "label"] as const).flatMap((ours) => {
     const theirs = type[`field_${ours}`];
     return typeof theirs === "string" && theirs !== "" && theirs !== ours ? [[ours, theirs] as const] : [];

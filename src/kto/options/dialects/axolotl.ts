@@ -3,19 +3,40 @@
  * are text with markup around it, which `axolotl-rows.ts` writes down.
  */
 import { shown } from "../../../errors.ts";
-import { booleanWord, isOff } from "../values.ts";
+import { isOff } from "../values.ts";
 import { rowForm } from "./axolotl-rows.ts";
 import { listOfDataSets } from "./datasets.ts";
-import { type Dialect, flag, only, Refused, type Rule, type Table, translated, type Values } from "./dialect.ts";
+import {
+  type Dialect,
+  flag,
+  only,
+  onOff,
+  Refused,
+  type Rule,
+  type Table,
+  translated,
+  type Values,
+  yesOrNo,
+} from "./dialect.ts";
 
 const ATTENTION = "is another attention";
 
 function isOn(value: unknown): boolean {
-  return value === true || (typeof value === "string" && booleanWord(value) === true);
+  return yesOrNo(value) === true;
 }
 
+/** The members of a mapping; undefined for a value that is none. */
+function membersOf(value: unknown): Values | undefined {
+  return typeof value === "object" && value !== null && !Array.isArray(value) ? (value as Values) : undefined;
+}
+
+const NO_MAPPING = new Refused("is no mapping of names to values", "write it as one");
+
 /** A share of the run from a number per epoch; at most one at the end is one every epoch. */
-function perEpoch(count: unknown, { num_epochs: epochs = 1 }: Values, name: "eval" | "save"): Values {
+function perEpoch(count: unknown, { num_epochs: epochs = 1 }: Values, name: "eval" | "save"): Values | Refused {
+  if (!["number", "string"].includes(typeof count) || !(Number(count) > 0)) {
+    return new Refused("is no number above 0", "give how often in an epoch");
+  }
   const share = 1 / (Number(count) * Number(epochs));
   const atStart = name === "eval" ? { eval_on_start: true } : {};
   if (share < 1) return { [`${name}_strategy`]: "steps", [`${name}_steps`]: share, ...atStart };
@@ -44,6 +65,8 @@ function trackers(_: unknown, all: Values): Values {
 const sameAsModel: Rule = (value, { base_model: model }) =>
   value === model ? {} : new Refused("is not base_model", "put its files into the model's folder");
 
+const bf16 = flag("bf16", { whenTrue: true, whenFalse: false });
+const checkpointing = flag("gradient_checkpointing", { whenTrue: true, whenFalse: false });
 const oneDevice = only([1], "takes several devices");
 
 const rules: Readonly<Record<string, Rule>> = {
@@ -54,7 +77,9 @@ const rules: Readonly<Record<string, Rule>> = {
   rl: (value) => (value === "kto" ? {} : new Refused("is another kind of training", 'only "kto" is trained')),
   rl_beta: "beta",
   trl: (value) => {
-    const { beta, ...others } = (typeof value === "object" ? value : {}) as Values;
+    const members = membersOf(value);
+    if (members === undefined) return NO_MAPPING;
+    const { beta, ...others } = members;
     const other = Object.entries(others).find(([, one]) => !isOff(one));
     if (other !== undefined) return new Refused(`has ${other[0]}, which KTO does not read`, "keep beta alone");
     return beta === undefined || beta === null ? {} : { beta };
@@ -66,11 +91,12 @@ const rules: Readonly<Record<string, Rule>> = {
     if (value === "qlora") return { use_peft: true, load_in_4bit: true };
     return isOff(value) ? {} : new Refused("is no adapter that is trained here", 'use "lora" or "qlora"');
   },
-  load_in_4bit: (value) => (isOn(value) ? { load_in_4bit: true } : {}),
-  load_in_8bit: (value) => (isOn(value) ? { load_in_8bit: true } : {}),
+  load_in_4bit: flag("load_in_4bit", { whenTrue: true }),
+  load_in_8bit: flag("load_in_8bit", { whenTrue: true }),
   lora_model_dir: (value) => (isOff(value) ? {} : { adapter_name_or_path: value }),
-  lora_target_linear: (value, { lora_target_modules: named }) =>
-    isOn(value) && named === undefined ? { lora_target_modules: ["all-linear"] } : {},
+  lora_target_linear: onOff((linear, { lora_target_modules: named }) =>
+    linear && named === undefined ? { lora_target_modules: ["all-linear"] } : {},
+  ),
   lora_target_modules: (value, { lora_target_linear: linear }) =>
     isOff(value) ? {} : { lora_target_modules: isOn(linear) ? ["all-linear"] : value },
   lora_exclude_modules: (value) => (isOff(value) ? {} : new Refused("is not implemented yet")),
@@ -112,17 +138,19 @@ const rules: Readonly<Record<string, Rule>> = {
   saves_per_epoch: (value, all) => (isOff(value) ? {} : perEpoch(value, all, "save")),
   eval_steps: (value, all) => (evaluates(all) && !isOff(value) ? { eval_steps: value, eval_on_start: true } : {}),
   save_steps: (value) => (isOff(value) ? {} : { save_strategy: "steps", save_steps: value }),
-  bf16: (value) => ({ bf16: isOn(value) || value === "auto" || value === "full" }),
+  bf16: (value, all) => (value === "auto" || value === "full" ? { bf16: true } : bf16(value, all)),
   bfloat16: flag("bf16", { whenTrue: true }),
-  fp16: (value, { bf16 }) => ({ fp16: isOn(value) && isOff(bf16 ?? null) }),
+  fp16: onOff((isFp16, { bf16 }) => ({ fp16: isFp16 && isOff(bf16 ?? null) })),
   float16: flag("fp16", { whenTrue: true }),
   tf32: "tf32",
-  gradient_checkpointing: (value) => ({ gradient_checkpointing: !isOff(value) }),
+  gradient_checkpointing: (value, all) =>
+    value === "offload" || value === "offload_disk" ? { gradient_checkpointing: true } : checkpointing(value, all),
   s2_attention: only([false], ATTENTION),
   chat_template: (value) => (value === "tokenizer_default" ? {} : { chat_template_name: value }),
   special_tokens: (value) => {
-    const named = typeof value === "object" ? Object.keys(value as Values) : [];
-    const other = named.find((name) => name !== "pad_token");
+    const members = membersOf(value);
+    if (members === undefined) return NO_MAPPING;
+    const other = Object.keys(members).find((name) => name !== "pad_token");
     return other === undefined
       ? {}
       : new Refused(`changes ${other}`, "put it into the model folder's tokenizer_config.json");
@@ -132,10 +160,10 @@ const rules: Readonly<Record<string, Rule>> = {
     const other = names.find((name) => !/liger|cut_cross_entropy/i.test(name));
     return other === undefined ? {} : new Refused(`has ${shown(other)}, which is not known here`);
   },
-  use_wandb: trackers,
+  use_wandb: onOff(trackers),
   wandb_project: trackers,
-  use_tensorboard: trackers,
-  use_mlflow: trackers,
+  use_tensorboard: onOff(trackers),
+  use_mlflow: onOff(trackers),
   mlflow_run_name: (value) => (isOff(value) ? {} : { run_name: value }),
   // Its repositories are private.
   hub_model_id: (value) => (isOff(value) ? {} : { push_to_hub: true, hub_model_id: value, hub_private_repo: true }),
@@ -144,7 +172,7 @@ const rules: Readonly<Record<string, Rule>> = {
   sequence_parallel_degree: oneDevice,
   context_parallel_size: oneDevice,
   tensor_parallel_size: oneDevice,
-  debug: (value) => ({ debug: isOn(value) }),
+  debug: flag("debug", { whenTrue: true, whenFalse: false }),
 };
 
 /** Speed, memory, reporting, other kinds of training, and parameters of what is refused by its own flag. */
@@ -199,5 +227,5 @@ export const axolotl: Dialect = {
     (Object.hasOwn(values, "base_model") &&
       ["micro_batch_size", "sequence_len"].some((name) => Object.hasOwn(values, name))),
   knows: (name) => Object.hasOwn(rules, name) || isIdle(name),
-  translate: async (values, isOurs) => translated(values, table, isOurs),
+  translate: async (values, ourName) => translated(values, table, ourName),
 };

@@ -79,11 +79,14 @@ export const trlMixture: Dialect = {
   product: "TRL",
   recognises: ({ datasets }) => Array.isArray(datasets),
   knows: (name) => Object.hasOwn(rules, name),
-  translate: async (values, isOurs) => {
+  translate: async (values, ourName) => {
     const table = { rules, isIdle: (name: string) => name === "streaming", defaults: () => ({}) };
     // Null may have a meaning of its own under TRL's names.
-    const nulls = Object.entries(values).filter(([name, value]) => value === null && isOurs(name));
-    const { entries, ...rest } = translated(values, table, isOurs);
-    return { ...rest, entries: [...entries, ...nulls.map(([name]) => ({ name, value: null, from: name }))] };
+    const nulls = Object.entries(values).flatMap(([from, value]) => {
+      const name = value === null ? ourName(from) : undefined;
+      return name === undefined ? [] : [{ name, value, from }];
+    });
+    const { entries, ...rest } = translated(values, table, ourName);
+    return { ...rest, entries: [...entries, ...nulls] };
   },
 };

@@ -4,7 +4,7 @@
  * and all of them are told at once. TRL's own names need no table of this kind (`trl.ts`).
  */
 import { shown } from "../../../errors.ts";
-import { isOff } from "../values.ts";
+import { booleanWord, isOff } from "../values.ts";
 
 /** Options by their names, as a file has them; null stands for an option that is not set. */
 export type Values = Readonly<Record<string, unknown>>;
@@ -21,7 +21,9 @@ export class Refused {
 }
 
 /** What an option becomes: one of ours with the same value, or some of ours with values made of it, or a refusal. */
-export type Rule = string | ((value: unknown, all: Values) => Values | Refused);
+export type Rule = string | Making;
+
+type Making = (value: unknown, all: Values) => Values | Refused;
 
 /** One of our options in a translation. */
 export interface Entry {
@@ -39,6 +41,9 @@ export interface Translation {
   readonly problems: readonly string[];
 }
 
+/** The name of the option of ours, or of TRL's, that a spelling stands for; undefined where there is none. */
+export type OurName = (written: string) => string | undefined;
+
 /** A product whose configurations are read. */
 export interface Dialect {
   readonly product: string;
@@ -46,8 +51,7 @@ export interface Dialect {
   readonly recognises: (values: Values) => boolean;
   /** Whether an option on a command line can only mean the product's. */
   readonly knows: (name: string) => boolean;
-  /** @param isOurs whether a name is an option of ours, or of TRL's */
-  readonly translate: (values: Values, isOurs: (name: string) => boolean) => Promise<Translation>;
+  readonly translate: (values: Values, ourName: OurName) => Promise<Translation>;
 }
 
 export interface Table {
@@ -59,11 +63,7 @@ export interface Table {
 }
 
 /** Reads the options of a file by a product's table. Names that it does not have are ours, or must be switched off. */
-export function translated(
-  given: Values,
-  { rules, isIdle, defaults }: Table,
-  isOurs: (name: string) => boolean,
-): Translation {
+export function translated(given: Values, { rules, isIdle, defaults }: Table, ourName: OurName): Translation {
   const values = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null && value !== undefined));
   const entries = new Map<string, Entry>();
   const problems: string[] = [];
@@ -79,6 +79,7 @@ export function translated(
   };
   for (const [from, value] of Object.entries(values)) {
     const rule = Object.hasOwn(rules, from) ? rules[from] : undefined;
+    const own = ourName(from);
     if (typeof rule === "string") add(rule, value, from);
     else if (rule !== undefined) {
       const outcome = rule(value, values);
@@ -86,7 +87,7 @@ export function translated(
       else for (const [name, made] of Object.entries(outcome)) add(name, made, from);
     } else if (isIdle(from)) {
       if (!isOff(value)) idle.push(from);
-    } else if (isOurs(from)) add(from, value, from);
+    } else if (own !== undefined) add(own, value, from);
     else if (!isOff(value)) problems.push(refusal(from, value, new Refused("has no counterpart here")));
   }
   for (const [name, value] of Object.entries(defaults(values))) {
@@ -104,10 +105,24 @@ export function only(values: readonly unknown[], reason: string, remedy?: string
   return (value) => (values.includes(value) ? {} : new Refused(reason, remedy));
 }
 
-/** A rule for a flag that turns one of ours on. */
-export function flag(name: string, values: { readonly whenTrue: unknown; readonly whenFalse?: unknown }): Rule {
-  return (value) => {
-    const made = isOff(value) ? values.whenFalse : values.whenTrue;
-    return made === undefined ? {} : { [name]: made };
+/** Whether a value says yes or no; undefined for one that says neither. */
+export function yesOrNo(value: unknown): boolean | undefined {
+  if (isOff(value)) return false;
+  return typeof value === "object" ? undefined : booleanWord(String(value));
+}
+
+/** A rule for an option that says yes or no, and nothing else. */
+export function onOff(made: (isOn: boolean, all: Values) => Values | Refused): Making {
+  return (value, all) => {
+    const isOn = yesOrNo(value);
+    return isOn === undefined ? new Refused("is neither true nor false", "use one of them") : made(isOn, all);
   };
+}
+
+/** A rule for a flag that turns one of ours on. */
+export function flag(name: string, values: { readonly whenTrue: unknown; readonly whenFalse?: unknown }): Making {
+  return onOff((isOn) => {
+    const made = isOn ? values.whenTrue : values.whenFalse;
+    return made === undefined ? {} : { [name]: made };
+  });
 }

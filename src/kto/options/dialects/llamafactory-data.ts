@@ -41,7 +41,8 @@ export async function dataSetRules(values: Values): Promise<DataRules> {
     if (place instanceof Refused) return place;
     const { dataset_name, dataset_train_split: split, dataset_config: _, ...form } = place;
     const training = places.get("dataset");
-    if (training instanceof Refused || training === undefined) return {};
+    if (training === undefined) return new Refused("stands without dataset", "name its file as eval_dataset_name");
+    if (training instanceof Refused) return {}; // told of the rows to train on
     const differs = Object.keys(form).find((name) => shown(form[name]) !== shown(training[name]));
     if (differs !== undefined)
       return new Refused(`has another ${differs} than the rows to train on`, "give them alike");

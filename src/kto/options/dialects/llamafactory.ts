@@ -87,7 +87,8 @@ const table: Table = {
       ? {
           use_peft: true,
           lora_r: 8,
-          lora_alpha: 2 * Number(rank),
+          // A rank that is no number is told under its own name.
+          ...(Number.isFinite(Number(rank)) ? { lora_alpha: 2 * Number(rank) } : {}),
           lora_dropout: 0,
           lora_target_modules: ["all-linear"],
         }
@@ -102,9 +103,9 @@ export const llamaFactory: Dialect = {
   product: "LLaMA-Factory",
   recognises: (values) => ["stage", "finetuning_type", "pref_beta"].some((name) => Object.hasOwn(values, name)),
   knows: (name) => Object.hasOwn(rules, name) || isIdle(name) || name === "dataset_dir",
-  translate: async (values, isOurs) => {
+  translate: async (values, ourName) => {
     const data = await dataSetRules(values);
-    const { entries, ...rest } = translated(values, { ...table, rules: { ...rules, ...data.rules } }, isOurs);
+    const { entries, ...rest } = translated(values, { ...table, rules: { ...rules, ...data.rules } }, ourName);
     return { ...rest, entries, problems: [...rest.problems, ...data.problems] };
   },
 };

@@ -66,6 +66,7 @@ describe("a matrix in 4 bits", () => {
     ["scales that are nested", "nf4-double", (t) => withState(t, { nested_offset: null }), 'its "absmax" is U8 [4]'],
     ["nested in other blocks", "nf4-double", (t) => withState(t, { nested_blocksize: 64 }), "nested_blocksize 64"],
     ["a table of its own", "nf4", (t) => scaled(t, `${name}.quant_map`), "a table of numbers of its own"],
+    ["no state", "nf4", (t) => void t.delete(STATE), `and "${STATE}" is missing`],
     ["a state without codes", "nf4", (t) => void t.delete(name), `the state of "${name}", which the files do not hold`],
   ])("with %s is refused", async (_, file, change, sentence) => {
     const tensors = await saved(file);
