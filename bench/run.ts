@@ -21,6 +21,7 @@ import { mixCases } from "./kernels/mix.ts";
 import { normCases } from "./kernels/norm.ts";
 import { reduceCases } from "./kernels/reduce.ts";
 import { ropeCases } from "./kernels/rope.ts";
+import { scaleCases } from "./kernels/scale.ts";
 import { type BenchmarkCase, BenchmarkMemory } from "./measure/case.ts";
 import { deviceTime, time, timingOptions } from "./measure/measure.ts";
 import type { Peaks } from "./measure/peaks.ts";
@@ -36,6 +37,7 @@ const kernelCases: readonly BenchmarkCase[] = [
   ...headNormCases,
   ...activationCases,
   ...ropeCases,
+  ...scaleCases,
   ...embeddingCases,
   ...dropoutCases,
   ...ktoObjectiveCases,

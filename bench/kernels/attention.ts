@@ -28,6 +28,17 @@ export const attentionCases: readonly BenchmarkCase[] = [8, 32].flatMap((headSiz
       },
     },
     {
+      name: "attention forward, soft cap",
+      shape,
+      quick: false,
+      record: (bench, program) => {
+        const made = inputs(bench, headSize);
+        const scores = { softCap: 1 }; // small enough that it bends the scores
+        program.dispatch(attentionForward(headSize, bench.device.facts, "f32", scores), made.forward);
+        return () => bench.expect("out", made.forward.out, twin.attentionForward({ ...made.exact, ...scores }).out);
+      },
+    },
+    {
       name: "attention forward + backward",
       shape,
       quick: false,

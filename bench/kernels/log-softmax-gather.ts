@@ -3,6 +3,7 @@ import type { Program } from "../../src/engine/gpu/program.ts";
 import { reshape, sliceRows } from "../../src/engine/gpu/tensor.ts";
 import { recordMatmul } from "../../src/engine/model/matmul.ts";
 import { Random } from "../../src/engine/random.ts";
+import { softCapped } from "../../src/kernels/float64/scale.ts";
 import {
   logSoftmaxGatherCombine,
   logSoftmaxGatherForward,
@@ -31,6 +32,7 @@ export const logSoftmaxGatherCases: readonly BenchmarkCase[] = [64, 256].flatMap
         return async () => inputs.checkForward(await bench.device.download(logProbs));
       },
     },
+    ...(width === 64 ? [cappedForward(head, shape)] : []),
     {
       name: "log-softmax-gather forward + backward",
       shape,
@@ -50,14 +52,32 @@ export const logSoftmaxGatherCases: readonly BenchmarkCase[] = [64, 256].flatMap
   ] satisfies BenchmarkCase[];
 });
 
+/** Gemma's soft cap of logits; here small enough that it bends them. */
+const CAP = 2;
+
+function cappedForward(head: HeadShape, shape: string): BenchmarkCase {
+  return {
+    name: "log-softmax-gather forward, soft cap",
+    shape,
+    quick: false,
+    record: (bench, program) => {
+      const inputs = headInputs(head, CAP);
+      const { logProbs } = recordForward(bench, program, inputs, CAP);
+      return async () => inputs.checkForward(await bench.device.download(logProbs));
+    },
+  };
+}
+
 type HeadInputs = ReturnType<typeof headInputs>;
 
 /**
  * Operands of the head: hidden [rows, width], table [vocabulary, width], targets and coefficients [rows] (equal within
  * a sequence); and checks of some rows, first and last among them, in float64:
  * logProb[n] = logits[n, target[n]] - logSumExp(logits[n]), and the gradients of sum_n coefficient[n] logProb[n].
+ *
+ * @param cap soft cap of the logits of the forward pass
  */
-export function headInputs({ rows, vocabulary, width }: HeadShape) {
+export function headInputs({ rows, vocabulary, width }: HeadShape, cap?: number) {
   const random = new Random(1);
   const hidden = normals(random, rows * width);
   const table = normals(random, vocabulary * width, 1 / Math.sqrt(width));
@@ -71,7 +91,7 @@ export function headInputs({ rows, vocabulary, width }: HeadShape) {
     const logits = Float64Array.from({ length: vocabulary }, (_, id) => {
       let sum = 0;
       for (let c = 0; c < width; c++) sum += (hidden[row * width + c] ?? 0) * (table[id * width + c] ?? 0);
-      return sum;
+      return softCapped(sum, cap);
     });
     return { logits, logSumExp: Math.log(logits.reduce((sum, logit) => sum + Math.exp(logit), 0)) };
   };
@@ -115,7 +135,7 @@ export function headInputs({ rows, vocabulary, width }: HeadShape) {
   return { rows, vocabulary, width, hidden, table, targets, coefficients, ofSequences, checkForward, checkBackward };
 }
 
-function recordForward(bench: BenchmarkMemory, program: Program, inputs: HeadInputs) {
+function recordForward(bench: BenchmarkMemory, program: Program, inputs: HeadInputs, cap?: number) {
   const { facts } = bench.device;
   const { rows, vocabulary, width } = inputs;
   const hidden = bench.of([rows, width], inputs.hidden);
@@ -124,7 +144,7 @@ function recordForward(bench: BenchmarkMemory, program: Program, inputs: HeadInp
   const perSplit = splitColumns(vocabulary);
   const partials = bench.zeros(Math.ceil(vocabulary / perSplit), rows, 2);
   const targetLogits = bench.zeros(rows);
-  program.dispatch(logSoftmaxGatherForward(rows, vocabulary, width, facts), {
+  program.dispatch(logSoftmaxGatherForward(rows, vocabulary, width, facts, "f32", vocabulary, cap), {
     a: hidden,
     b: table,
     targets,

@@ -7,6 +7,7 @@ import {
   normWeightPartials,
   rmsNormBackward,
   rmsNormForward,
+  rmsNormResidual,
   rowBlocks,
 } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
@@ -15,7 +16,29 @@ import type { BenchmarkCase, BenchmarkMemory } from "../measure/case.ts";
 const EPSILON = 1e-5;
 const ROWS = 1024;
 
-export const normCases: readonly BenchmarkCase[] = (["RMSNorm", "LayerNorm"] as const).flatMap((name) =>
+/** RMSNorm of what a layer's part gives, added to the stream. */
+const residualNorm: BenchmarkCase = {
+  name: "RMSNorm on a residual",
+  shape: `${ROWS} x 1024`,
+  quick: false,
+  record: (bench, program) => {
+    const [x, residual, weight] = [bench.normal([ROWS, 1024]), bench.normal([ROWS, 1024]), bench.normal([1024])];
+    const y = bench.zeros(ROWS, 1024);
+    program.dispatch(rmsNormResidual(bench.device.facts), {
+      ...{ x: x.tensor, residual: residual.tensor, weight: weight.tensor, y, stats: bench.zeros(ROWS, 2) },
+      epsilon: EPSILON,
+    });
+    const exact = twin.rmsNormForward(x.values, weight.values, EPSILON).y;
+    return () =>
+      bench.expect(
+        "y",
+        y,
+        exact.map((value, i) => value + (residual.values[i] ?? Number.NaN)),
+      );
+  },
+};
+
+const streamNorms: readonly BenchmarkCase[] = (["RMSNorm", "LayerNorm"] as const).flatMap((name) =>
   [256, 1024].flatMap((columns) => {
     const shape = `${ROWS} x ${columns}`;
     const quick = name === "RMSNorm" && columns === 256;
@@ -58,6 +81,8 @@ export const normCases: readonly BenchmarkCase[] = (["RMSNorm", "LayerNorm"] as 
     ] satisfies BenchmarkCase[];
   }),
 );
+
+export const normCases: readonly BenchmarkCase[] = [...streamNorms, residualNorm];
 
 function recordForward(bench: BenchmarkMemory, program: Program, name: "RMSNorm" | "LayerNorm", columns: number) {
   const { facts } = bench.device;

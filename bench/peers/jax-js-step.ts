@@ -176,7 +176,8 @@ function logProbsOf(
   { rows, prompt, completion }: StepRows,
 ): (parameters: Parameters, tokens: Tokens) => np.Array {
   const length = prompt + completion - 1;
-  const { hiddenSize, heads, keyValueHeads, headSize, layers, normEpsilon, ropeTheta } = config;
+  const { hiddenSize, heads, keyValueHeads, headSize, layers, normEpsilon } = config;
+  const ropeTheta = config.layerRope[0]?.theta ?? Number.NaN;
   const half = headSize / 2;
   const angles = (of: (angle: number) => number) => {
     const values = Float32Array.from({ length: length * half }, (_, i) =>

@@ -10,11 +10,20 @@
  */
 import { component, type Team, type TeamShape, teamOf } from "./attention-team.ts";
 import type { ActivationFormat, Grid } from "./kernel.ts";
+import { softCapFunctions } from "./scale.ts";
 import { activationBinding, loadedActivation, storedActivation, storedBytes } from "./stored.ts";
 import { type AdapterFacts, COMPONENTS, range, unknownCount } from "./wgsl.ts";
 
+/** What becomes of the product of a query and a key. */
+export interface ScoreShape {
+  /** What it is multiplied with; default 1 / sqrt(D). */
+  readonly scale?: number | undefined;
+  /** Default: none. */
+  readonly softCap?: number | undefined;
+}
+
 /** What a tile's text depends on. */
-export interface TileShape extends TeamShape {
+export interface TileShape extends TeamShape, ScoreShape {
   /** D */
   readonly headSize: number;
 }
@@ -108,7 +117,7 @@ export class AttentionTile {
    * time, with its format.
    */
   declarations([stores, storedAs]: readonly [string, ActivationFormat]): string {
-    const { headSize, columns } = this.shape;
+    const { headSize, columns, scale = 1 / Math.sqrt(headSize), softCap } = this.shape;
     const loaders = Object.entries(this.loads).map(([name, format]) =>
       this.vectors
         ? `fn ${name}Four(start: u32, d: u32) -> vec4f { return ${loadedActivation(format, `${name}[start + d / 4u]`, true)}; }`
@@ -125,7 +134,7 @@ alias X = ${columns === 1 ? "f32" : `vec${columns}f`};
 alias XU = ${columns === 1 ? "u32" : `vec${columns}u`};
 const UNIT: u32 = ${this.vectors ? 4 : 1}u;
 const HEAD: u32 = ${this.vectors ? headSize / 4 : headSize}u;
-const SCALE: f32 = ${1 / Math.sqrt(headSize)};
+const SCALE: f32 = ${scale};
 const NONE: u32 = 0xffffffffu;
 ${loaders.join("\n")}
 fn store(start: u32, d: u32, value: vec4f) {
@@ -142,8 +151,18 @@ fn firstFrom(start: u32, end: u32, least: u32) -> u32 {
   let first = max(start, least);
   return select(NONE, first, first < end);
 }
-${this.team.declarations}
+${this.team.declarations}${softCap === undefined ? "" : softCapFunctions("X", softCap)}
 `;
+  }
+
+  /** WGSL: the scores of the products `${product}`, an X. */
+  score(product: string): string {
+    return this.shape.softCap === undefined ? `${product} * SCALE` : `softCapped(${product} * SCALE)`;
+  }
+
+  /** WGSL: the derivative of the scores by these products. */
+  scoreSlope(product: string): string {
+    return this.shape.softCap === undefined ? "SCALE" : `(SCALE * softCapSlope(${this.score(product)}))`;
   }
 
   /** Entry point: `element(owner, tile, lane)` for each tile of `rows` rows of each of `owners`. */

@@ -1,7 +1,9 @@
 /**
  * Scaled dot-product attention over two key ranges per row, with grouped-query heads.
  *
- *   out[t, h] = sum_j softmax_j(q[t, h] . k[j, g] / sqrt(D)) v[j, g],   g = h KV / H
+ *   out[t, h] = sum_j softmax_j(scale q[t, h] . k[j, g]) v[j, g],   g = h KV / H,   scale = 1 / sqrt(D) where none is given
+ *
+ * With a soft cap (Gemma 2) a score s becomes cap tanh(s / cap), before keys are masked.
  *
  * Row t sees the keys [prefixStart, prefixEnd) and [branchStart, branchEnd): the prompt that it continues and its own
  * branch (or, with an empty prefix, simply its own sequence up to itself). Forward keeps the log-sum-exp of each row
@@ -19,7 +21,14 @@
  */
 import { MatrixAttentionTile, type MatrixTileShape, matrixTileShapes } from "./attention-matrix.ts";
 import { component } from "./attention-team.ts";
-import { AttentionTile, type TileOperands, type TileShape, tileShape, unknown } from "./attention-tile.ts";
+import {
+  AttentionTile,
+  type ScoreShape,
+  type TileOperands,
+  type TileShape,
+  tileShape,
+  unknown,
+} from "./attention-tile.ts";
 import { type ActivationFormat, inFormats, type Kernel, kernel, type Values } from "./kernel.ts";
 import type { ProductFormat } from "./matmul-variant.ts";
 import type { AdapterFacts } from "./wgsl.ts";
@@ -53,7 +62,7 @@ type Operands = (format: ActivationFormat) => Omit<TileOperands, "format">;
 function perHeadSize<B extends string, U extends string>(
   operands: Operands,
   build: (tile: AttentionTile) => Kernel<B, U>,
-): (headSize: number, facts: AdapterFacts, products?: ProductFormat) => Kernel<B, U> {
+): (headSize: number, facts: AdapterFacts, products?: ProductFormat, scores?: ScoreShape) => Kernel<B, U> {
   const built = new Map<string, Kernel<B, U>>();
   const made = (shape: TileShape | MatrixTileShape, format: ActivationFormat) => {
     const key = JSON.stringify([shape, format]);
@@ -63,11 +72,11 @@ function perHeadSize<B extends string, U extends string>(
     built.set(key, found);
     return found;
   };
-  return (headSize, facts, products = "f32") =>
+  return (headSize, facts, products = "f32", scores = {}) =>
     inFormats((format) => {
-      const many = tileShape(headSize, facts, false);
-      const few = tileShape(headSize, facts, true);
-      const onMatrices = matrixTileShapes(headSize, facts, products);
+      const many = { ...tileShape(headSize, facts, false), ...scores };
+      const few = { ...tileShape(headSize, facts, true), ...scores };
+      const onMatrices = matrixTileShapes(headSize, facts, products).map((shape) => ({ ...shape, ...scores }));
       const candidates = (values: Values) => {
         const { T = 0, S, groupSize = 1, keysPerRow = 0 } = values;
         if (T * groupSize <= FEW_ROWS || (T <= FEW_TOKENS && (S ?? T) !== T)) return [made(few, format)];
@@ -193,7 +202,7 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       ${tile.starts("keys", (c) => `keyAt(${component(tile.shape, "columns", c)}, kvHead, last)`)}
       ${tile.starts("values", (c) => `valueAt(${component(tile.shape, "columns", c)}, kvHead, last)`)}
       ${tile.scores("s", "q", "query", "k", "keys")}
-      ${each((r) => `let score${r} = select(X(MASKED), s${r} * SCALE, ${inside(tile, r)});`)}
+      ${each((r) => `let score${r} = select(X(MASKED), ${tile.score(`s${r}`)}, ${inside(tile, r)});`)}
       ${team.overLanes("most", "max", (r) => `largest(score${r})`)}
       ${each(
         (r) => `let next${r} = max(highest${r}, most${r});
@@ -274,9 +283,9 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     ${tile.starts("keys", (c) => `keyAt(${component(tile.shape, "columns", c)}, kvHead, last)`)}
     ${tile.starts("values", (c) => `valueAt(${component(tile.shape, "columns", c)}, kvHead, last)`)}
     ${tile.scores("s", "fused", "query", "fused", "keys")}
-    ${each((r) => `let p${r}: X = select(X(), exp(s${r} * SCALE - ${team.of("normalizer", r)}), ${inside(tile, r)});`)}
+    ${each((r) => `let p${r}: X = select(X(), exp(${tile.score(`s${r}`)} - ${team.of("normalizer", r)}), ${inside(tile, r)});`)}
     ${tile.scores("along", "dOut", "gradient", "fused", "values")}
-    ${each((r) => `let dScore${r}: X = p${r} * (along${r} - ${team.of("rowDelta", r)}) * SCALE;`)}
+    ${each((r) => `let dScore${r}: X = p${r} * (along${r} - ${team.of("rowDelta", r)}) * ${tile.scoreSlope(`s${r}`)};`)}
     ${tile.accumulate("sum", "dScore", "fused", "keys")}
     key += ${width}u;
   }
@@ -353,9 +362,9 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       let normalizer = ${tile.vector("X", (c) => `logSumExp[results${c}]`)};
       let rowDelta = ${tile.vector("X", (c) => `delta[results${c}]`)};
       ${tile.scores("s", "fused", "keyAt", "fused", "queries")}
-      ${each((r) => `let p${r}: X = select(X(), exp(s${r} * SCALE - normalizer), counts & ${inside(tile, r)});`)}
+      ${each((r) => `let p${r}: X = select(X(), exp(${tile.score(`s${r}`)} - normalizer), counts & ${inside(tile, r)});`)}
       ${tile.scores("along", "fused", "valueAt", "dOut", "gradients")}
-      ${each((r) => `let dScore${r}: X = p${r} * (along${r} - rowDelta) * SCALE;`)}
+      ${each((r) => `let dScore${r}: X = p${r} * (along${r} - rowDelta) * ${tile.scoreSlope(`s${r}`)};`)}
       ${tile.accumulate("dValue", "p", "dOut", "gradients")}
       ${tile.accumulate("dKey", "dScore", "fused", "queries")}
       token += tokens;

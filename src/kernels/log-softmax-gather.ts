@@ -2,9 +2,10 @@
  * The language-model head, fused with log-softmax and gather: log-probabilities of given tokens without ever forming
  * the [tokens, vocabulary] matrix.
  *
- *   logits = hidden table^T                                  hidden [N, C], table [V, C] in any stored format
+ *   logits = hidden table^T                                  hidden [N, C], table [V, C] in any stored format;
+ *                                                            with a soft cap (Gemma) each becomes cap tanh(logit / cap)
  *   logProb[n] = logits[n, target[n]] - logSumExp(logits[n])
- *   dLogits[n, v] = coefficient[n] (onehot(target[n])[v] - softmax(logits[n])[v])
+ *   dLogits[n, v] = coefficient[n] (onehot(target[n])[v] - softmax(logits[n])[v])      by what is capped where there is one
  *   dHidden = dLogits table,  dTable += dLogits^T hidden
  *
  * Pass 1 runs over the vocabulary in splits, keeping a running maximum and sum per row in registers (the online
@@ -16,6 +17,7 @@ import { type Kernel, kernel, type WeightFormat } from "./kernel.ts";
 import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
 import { MATMUL_UNIFORMS, type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
+import { cachesByCap, cappedLogits } from "./scale.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 /** Lower than any logit; finite, since WGSL compilers may assume that infinities do not occur. */
@@ -33,8 +35,8 @@ type GradientKernel = Kernel<
   keyof typeof MATMUL_UNIFORMS | "S" | "windowStart"
 >;
 
-const forwardCache = new Map<string, ForwardKernel>();
-const gradientCache = new Map<string, GradientKernel>();
+const forwardCache = cachesByCap<ForwardKernel>();
+const gradientCache = cachesByCap<GradientKernel>();
 
 /**
  * Pass 1 over one window of the table: a = hidden [M, K], b = table rows [windowStart, windowStart + N). Writes
@@ -50,12 +52,15 @@ export function logSoftmaxGatherForward(
   facts: AdapterFacts,
   format: WeightFormat = "f32",
   vocabulary = N,
+  cap?: number,
 ): ForwardKernel {
-  return tiledKernel("NT", { M, N, K }, facts, { format, whole: { M, N: vocabulary, K } }, forwardCache, buildForward);
+  const operands = { format, whole: { M, N: vocabulary, K } };
+  return tiledKernel("NT", { M, N, K }, facts, operands, forwardCache(cap), (variant) => buildForward(variant, cap));
 }
 
-function buildForward(variant: MatmulVariant): ForwardKernel {
+function buildForward(variant: MatmulVariant, cap: number | undefined): ForwardKernel {
   const tile = matmulTile(variant);
+  const { functions, parameter, logits } = cappedLogits(cap);
   return kernel({
     name: "logSoftmaxGatherForward",
     read: { ...operandBindings(variant), targets: "u32[M]" },
@@ -67,8 +72,8 @@ function buildForward(variant: MatmulVariant): ForwardKernel {
 /// Of the columns so far: the highest logit, the sum of exp(logit - highest), and the target's logit if it is one of them.
 struct Kept { highest: f32, sum: f32, goal: f32 }
 const NOTHING = Kept(${LOWEST}, 0.0, 0.0);
-
-fn take(kept: Kept, logits: vec4f, column: u32, end: u32, goal: u32) -> Kept {
+${functions}
+fn take(kept: Kept, ${parameter}: vec4f, column: u32, end: u32, goal: u32) -> Kept {${logits}
   let columns = vec4u(column, column + 1u, column + 2u, column + 3u);
   let inside = columns < vec4u(end);
   let x = select(vec4f(${LOWEST}), logits, inside);
@@ -184,12 +189,16 @@ export function logSoftmaxGatherGradient(
   K: number,
   facts: AdapterFacts,
   format: WeightFormat = "f32",
+  cap?: number,
 ): GradientKernel {
-  return tiledKernel("NT", { M, N, K }, facts, { format }, gradientCache, buildGradient);
+  return tiledKernel("NT", { M, N, K }, facts, { format }, gradientCache(cap), (variant) =>
+    buildGradient(variant, cap),
+  );
 }
 
-function buildGradient(variant: MatmulVariant): GradientKernel {
+function buildGradient(variant: MatmulVariant, cap: number | undefined): GradientKernel {
   const tile = matmulTile(variant);
+  const { functions, parameter, logits } = cappedLogits(cap);
   const store = variant.vectorStores
     ? "if (column < u.N) { dLogits[(row * u.N + column) / 4u] = value; }"
     : `for (var c = 0u; c < 4u; c++) {
@@ -208,13 +217,13 @@ function buildGradient(variant: MatmulVariant): GradientKernel {
     uniforms: { ...MATMUL_UNIFORMS, S: "u32", windowStart: "u32" },
     enable: tile.enable,
     divisible: true,
-    wgsl: /* wgsl */ `${tile.declarations}
-fn store(row: u32, column: u32, logits: vec4f) {
+    wgsl: /* wgsl */ `${tile.declarations}${functions}
+fn store(row: u32, column: u32, ${parameter}: vec4f) {${logits}
   var coefficient = 0.0;
   if (sequences[row] < u.S) { coefficient = coefficients[sequences[row]]; }
   let goal = targets[row] - u.windowStart;
   let hit = vec4u(column, column + 1u, column + 2u, column + 3u) == vec4u(goal);
-  let value = coefficient * (select(vec4f(), vec4f(1.0), hit) - exp(logits - logSumExp[row]));
+  let value = coefficient * (select(vec4f(), vec4f(1.0), hit) - exp(logits - logSumExp[row]))${cap === undefined ? "" : " * softCapSlope(logits)"};
   ${store}
 }
 

@@ -14,11 +14,12 @@ import { type Kernel, kernel, type WeightFormat } from "./kernel.ts";
 import { PASS_UNIFORMS, vocabularyGrid, vocabularyPass } from "./log-softmax-pass.ts";
 import { matmulTile } from "./matmul-tile.ts";
 import { type MatmulVariant, operandBindings, tiledKernel } from "./matmul-variant.ts";
+import { cachesByCap, cappedLogits } from "./scale.ts";
 import { type AdapterFacts, elementwise, elementwiseGrid } from "./wgsl.ts";
 
 type StatisticsKernel = Kernel<"a" | "b" | "logSumExp" | "partials", keyof typeof PASS_UNIFORMS>;
 
-const cache = new Map<string, StatisticsKernel>();
+const cache = cachesByCap<StatisticsKernel>();
 
 /**
  * One window of the table: a = hidden [M, K], b = N rows of the table. Writes partials [splits, M, 2] = (sum of
@@ -30,12 +31,14 @@ export function logitStatistics(
   K: number,
   facts: AdapterFacts,
   format: WeightFormat = "f32",
+  cap?: number,
 ): StatisticsKernel {
-  return tiledKernel("NT", { M, N, K }, facts, { format }, cache, buildStatistics);
+  return tiledKernel("NT", { M, N, K }, facts, { format }, cache(cap), (variant) => buildStatistics(variant, cap));
 }
 
-function buildStatistics(variant: MatmulVariant): StatisticsKernel {
+function buildStatistics(variant: MatmulVariant, cap: number | undefined): StatisticsKernel {
   const tile = matmulTile(variant);
+  const { functions, parameter, logits } = cappedLogits(cap);
   return kernel({
     name: "logitStatistics",
     read: { ...operandBindings(variant), logSumExp: "f32[M]" },
@@ -46,9 +49,9 @@ function buildStatistics(variant: MatmulVariant): StatisticsKernel {
     wgsl: /* wgsl */ `
 struct Kept { entropy: f32, logits: f32 }
 const NOTHING = Kept(0.0, 0.0);
-
+${functions}
 /// \`total\` is the row's log-sum-exp.
-fn take(kept: Kept, logits: vec4f, column: u32, end: u32, total: f32) -> Kept {
+fn take(kept: Kept, ${parameter}: vec4f, column: u32, end: u32, total: f32) -> Kept {${logits}
   let inside = vec4u(column, column + 1u, column + 2u, column + 3u) < vec4u(end);
   let surprise = select(vec4f(), total - logits, inside); // -log p, in nats
   return Kept(

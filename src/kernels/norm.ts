@@ -1,11 +1,13 @@
 /**
  * RMSNorm and LayerNorm over the channels of each row.
  *
- *   RMSNorm     y = x inverse weight                      inverse = 1 / sqrt(mean(x^2) + epsilon)
+ *   RMSNorm     y = x inverse weight [+ residual]         inverse = 1 / sqrt(mean(x^2) + epsilon)
  *   LayerNorm   y = (x - mean) inverse weight + bias      inverse = 1 / sqrt(variance + epsilon)
  *
  * With xhat = (x - mean) inverse and g = dy weight:
  *   dx = inverse (g - xhat mean(g xhat) [- mean(g), LayerNorm only]),  dWeight = sum dy xhat,  dBias = sum dy.
+ *
+ * With `unitOffset` RMSNorm's weight is stored around 0 and 1 is added to it (Gemma); dWeight is the same.
  *
  * x is the residual stream, f32; y is an activation in any format. Forward keeps [mean, inverse] per row. dx is added
  * to the gradient that the residual stream already carries. The weight gradients sum over rows in two passes, since
@@ -42,33 +44,75 @@ ${body}
   };
 }
 
-/** x [T, C], weight [C] -> y [T, C], stats [T, 2] = (0, inverse RMS). */
-export const rmsNormForward = memoized((facts) =>
-  ofActivations(
-    ({ C }) => [C],
-    (lanes) =>
-      kernel({
-        name: "rmsNormForward",
-        read: { x: `f32[T, C]${lanes.view}`, weight: `f32[C]${lanes.view}` },
-        write: { y: lanes.activations("T, C"), stats: "f32[T, 2]" },
-        uniforms: { T: "u32", C: "u32", epsilon: "f32" },
-        ...rowKernel(
-          facts,
-          lanes,
-          /* wgsl */ `
+/** WGSL: a weight of RMSNorm by its index, as it is stored or with 1 added. */
+export type Gain = (index: string) => string;
+
+const plainGain: Gain = (index) => `weight[${index}]`;
+
+/** A kernel of RMSNorm for weights as they are and one for weights that 1 is added to, each for every kind of adapter. */
+export function byOffset<T>(build: (gain: Gain) => (facts: AdapterFacts) => T) {
+  const plain = memoized(build(plainGain));
+  const offset = memoized(build((index) => `(1.0 + weight[${index}])`));
+  return (facts: AdapterFacts, unitOffset = false): T => (unitOffset ? offset : plain)(facts);
+}
+
+/** The body of RMSNorm's forward pass; `result` is what is stored of the normed value, WGSL. */
+const rmsBody = (gain: Gain, result: (normed: string) => string) => /* wgsl */ `
   var squares = E();
   for (var c = lane; c < width; c += GROUP) { squares += x[base + c] * x[base + c]; }
   let inverse = inverseSqrt(reduceSum(total(squares), lane) / f32(u.C) + u.epsilon);
-  for (var c = lane; c < width; c += GROUP) { y[base + c] = A(x[base + c] * inverse * weight[c]); }
+  for (var c = lane; c < width; c += GROUP) { y[base + c] = ${result(`x[base + c] * inverse * ${gain("c")}`)}; }
   if (lane == 0u) {
     stats[2u * row] = 0.0;
     stats[2u * row + 1u] = inverse;
-  }`,
-        ),
-        grid: ({ T = 0 }) => linearGrid(T),
-        cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: (4 + lanes.activationBytes) * T * C }),
-      }),
-  ),
+  }`;
+
+/** x [T, C], weight [C] -> y [T, C], stats [T, 2] = (0, inverse RMS). */
+export const rmsNormForward = byOffset(
+  (gain) => (facts) =>
+    ofActivations(
+      ({ C }) => [C],
+      (lanes) =>
+        kernel({
+          name: "rmsNormForward",
+          read: { x: `f32[T, C]${lanes.view}`, weight: `f32[C]${lanes.view}` },
+          write: { y: lanes.activations("T, C"), stats: "f32[T, 2]" },
+          uniforms: { T: "u32", C: "u32", epsilon: "f32" },
+          ...rowKernel(
+            facts,
+            lanes,
+            rmsBody(gain, (normed) => `A(${normed})`),
+          ),
+          grid: ({ T = 0 }) => linearGrid(T),
+          cost: ({ T = 0, C = 0 }) => ({ flops: 4 * T * C, bytes: (4 + lanes.activationBytes) * T * C }),
+        }),
+    ),
+);
+
+/** x [T, C], weight [C], residual [T, C] -> y [T, C] = residual + RMSNorm(x), f32, and stats as `rmsNormForward`'s. */
+export const rmsNormResidual = byOffset(
+  (gain) => (facts) =>
+    inVectors(
+      ({ C }) => [C],
+      (lanes) =>
+        kernel({
+          name: "rmsNormResidual",
+          read: {
+            x: `f32[T, C]${lanes.view}`,
+            weight: `f32[C]${lanes.view}`,
+            residual: `f32[T, C]${lanes.view}`,
+          },
+          write: { y: `f32[T, C]${lanes.view}`, stats: "f32[T, 2]" },
+          uniforms: { T: "u32", C: "u32", epsilon: "f32" },
+          ...rowKernel(
+            facts,
+            lanes,
+            rmsBody(gain, (normed) => `residual[base + c] + ${normed}`),
+          ),
+          grid: ({ T = 0 }) => linearGrid(T),
+          cost: ({ T = 0, C = 0 }) => ({ flops: 5 * T * C, bytes: 12 * T * C }),
+        }),
+    ),
 );
 
 /** x [T, C], weight [C], bias [C] -> y [T, C], stats [T, 2] = (mean, inverse standard deviation). */
@@ -106,54 +150,53 @@ export const layerNormForward = memoized((facts) =>
   ),
 );
 
-function normBackward(name: string, meanOfGradient: string) {
-  return memoized((facts) =>
-    inVectors(
-      ({ C }) => [C],
-      (lanes) =>
-        kernel({
-          name,
-          read: {
-            dy: `f32[T, C]${lanes.view}`,
-            x: `f32[T, C]${lanes.view}`,
-            weight: `f32[C]${lanes.view}`,
-            stats: "f32[T, 2]",
-          },
-          write: { dx: `f32[T, C]${lanes.view}` },
-          uniforms: { T: "u32", C: "u32" },
-          ...rowKernel(
-            facts,
-            lanes,
-            /* wgsl */ `
+const normBackward = (name: string, meanOfGradient: string, gain: Gain) => (facts: AdapterFacts) =>
+  inVectors(
+    ({ C }) => [C],
+    (lanes) =>
+      kernel({
+        name,
+        read: {
+          dy: `f32[T, C]${lanes.view}`,
+          x: `f32[T, C]${lanes.view}`,
+          weight: `f32[C]${lanes.view}`,
+          stats: "f32[T, 2]",
+        },
+        write: { dx: `f32[T, C]${lanes.view}` },
+        uniforms: { T: "u32", C: "u32" },
+        ...rowKernel(
+          facts,
+          lanes,
+          /* wgsl */ `
   let mean = stats[2u * row];
   let inverse = stats[2u * row + 1u];
   var sum = E();
   var along = E();
   for (var c = lane; c < width; c += GROUP) {
-    let g = dy[base + c] * weight[c];
+    let g = dy[base + c] * ${gain("c")};
     sum += g;
     along += g * (x[base + c] - mean) * inverse;
   }
   let meanAlong = reduceSum(total(along), lane) / f32(u.C);
   let meanGradient = ${meanOfGradient};
   for (var c = lane; c < width; c += GROUP) {
-    let g = dy[base + c] * weight[c];
+    let g = dy[base + c] * ${gain("c")};
     let xhat = (x[base + c] - mean) * inverse;
     dx[base + c] += inverse * (g - meanGradient - xhat * meanAlong);
   }`,
-          ),
-          grid: ({ T = 0 }) => linearGrid(T),
-          cost: ({ T = 0, C = 0 }) => ({ flops: 12 * T * C, bytes: 16 * T * C }),
-        }),
-    ),
+        ),
+        grid: ({ T = 0 }) => linearGrid(T),
+        cost: ({ T = 0, C = 0 }) => ({ flops: 12 * T * C, bytes: 16 * T * C }),
+      }),
   );
-}
 
 /** dx [T, C] += the gradient through RMSNorm of dy [T, C]. */
-export const rmsNormBackward = normBackward("rmsNormBackward", "0.0");
+export const rmsNormBackward = byOffset((gain) => normBackward("rmsNormBackward", "0.0", gain));
 
 /** dx [T, C] += the gradient through LayerNorm of dy [T, C]. */
-export const layerNormBackward = normBackward("layerNormBackward", "reduceSum(total(sum), lane) / f32(u.C)");
+export const layerNormBackward = memoized(
+  normBackward("layerNormBackward", "reduceSum(total(sum), lane) / f32(u.C)", plainGain),
+);
 
 /** Number of blocks that T rows are summed in. */
 export function rowBlocks(rows: number): number {

@@ -4,8 +4,7 @@
  *   (x1, x2) <- (x1 cos - x2 sin, x2 cos + x1 sin),   x1 = x[i], x2 = x[i + D/2],   angle = position frequency[i]
  *
  * Hugging Face's pairing (i, i + D/2). The backward pass is the rotation by the negative angle. Angles come from a
- * table made on the host in float64: WGSL promises only 11 bits of sin and cos. Frequencies are theta^(-2i/D), scaled
- * for contexts longer than the first training's.
+ * table made on the host in float64 (`rope-table.ts`): WGSL promises only 11 bits of sin and cos.
  */
 import { kernel } from "./kernel.ts";
 import { inVectors, ofActivations, rowElements, rowElementsGrid } from "./wgsl.ts";
@@ -28,6 +27,47 @@ fn element(row: u32, column: u32) {
   let cosine = table[entry];
   let sine = table[entry + half] * u.direction;
   let at = row * (u.W / LANES) + head * 2u * half + pair;
+  let x1 = E(x[at]);
+  let x2 = E(x[at + half]);
+  x[at] = A(x1 * cosine - x2 * sine);
+  x[at + half] = A(x2 * cosine + x1 * sine);
+}
+${rowElements("u.T", "u.heads * (u.halfSize / LANES)")}`,
+      grid: ({ T = 0, heads = 0, halfSize = 0 }) => rowElementsGrid(T, heads * (halfSize / lanes.count)),
+      cost: ({ T = 0, heads = 0, halfSize = 0 }) => ({
+        flops: 6 * T * heads * halfSize,
+        bytes: 4 * lanes.activationBytes * T * heads * halfSize,
+      }),
+    }),
+);
+
+/**
+ * `rope` for heads of which only the first 2 `halfSize` of `headSize` channels are rotated, channel i with channel
+ * i + halfSize, and for tables of two regimes (LongRoPE): a position with its highest bit set is turned by the second
+ * half of the table's P rows, the others by the first, or by all of them where `regimes` is 1.
+ */
+export const partialRope = ofActivations(
+  ({ halfSize, headSize, W }) => [halfSize, headSize, W],
+  (lanes) =>
+    kernel({
+      name: "partialRope",
+      read: { positions: "u32[T]", table: `f32[P, 2, halfSize]${lanes.view}` },
+      write: { x: lanes.activations("T, W") },
+      uniforms: {
+        ...{ T: "u32", W: "u32", P: "u32", heads: "u32", halfSize: "u32", headSize: "u32" },
+        ...{ regimes: "u32", direction: "f32" },
+      },
+      wgsl: /* wgsl */ `${lanes.wgsl}
+fn element(row: u32, column: u32) {
+  let half = u.halfSize / LANES;
+  let head = column / half;
+  let pair = column - head * half;
+  let rows = u.P / u.regimes;
+  let position = positions[row];
+  let entry = (min(position & ${0x7fffffff}u, rows - 1u) + (position >> 31u) * (u.P - rows)) * 2u * half + pair;
+  let cosine = table[entry];
+  let sine = table[entry + half] * u.direction;
+  let at = row * (u.W / LANES) + head * (u.headSize / LANES) + pair;
   let x1 = E(x[at]);
   let x2 = E(x[at + half]);
   x[at] = A(x1 * cosine - x2 * sine);
@@ -93,47 +133,3 @@ ${rowElements("u.T", "u.W / LANES / 2u")}`,
       cost: ({ T = 0, W = 0, KV = 0 }) => ({ flops: 3 * T * (W - KV), bytes: 8 * T * W }),
     }),
 );
-
-/**
- * Scaling of the frequencies. "linear" divides all of them by the factor (position interpolation, Chen et al. 2023).
- * "llama3" divides those that turn less than `lowFrequencyFactor` times within the original context, keeps those that
- * turn more than `highFrequencyFactor` times, and blends in between (Llama 3.1, Grattafiori et al. 2024).
- */
-export type RopeScaling =
-  | { readonly type: "none" }
-  | { readonly type: "linear"; readonly factor: number }
-  | {
-      readonly type: "llama3";
-      readonly factor: number;
-      readonly lowFrequencyFactor: number;
-      readonly highFrequencyFactor: number;
-      /** In tokens. */
-      readonly originalContextLength: number;
-    };
-
-/** Radians a position, [D/2]. */
-export function ropeFrequencies(headSize: number, theta: number, scaling: RopeScaling): Float64Array {
-  const scaled = (frequency: number): number => {
-    if (scaling.type === "none") return frequency;
-    if (scaling.type === "linear") return frequency / scaling.factor;
-    const { factor, lowFrequencyFactor: low, highFrequencyFactor: high, originalContextLength } = scaling;
-    const turns = (originalContextLength * frequency) / (2 * Math.PI);
-    const kept = Math.min(1, Math.max(0, (turns - low) / (high - low)));
-    return kept * frequency + ((1 - kept) * frequency) / factor;
-  };
-  return Float64Array.from({ length: headSize / 2 }, (_, pair) => scaled(theta ** ((-2 * pair) / headSize)));
-}
-
-/** The table [positions, 2, D/2], cosines then sines, for `rope`. @param frequencies [D/2], of `ropeFrequencies` */
-export function ropeTable(positions: number, frequencies: Float64Array): Float32Array<ArrayBuffer> {
-  const half = frequencies.length;
-  const table = new Float32Array(positions * half * 2);
-  for (const [pair, frequency] of frequencies.entries()) {
-    for (let position = 0; position < positions; position++) {
-      const at = position * 2 * half + pair;
-      table[at] = Math.cos(position * frequency);
-      table[at + half] = Math.sin(position * frequency);
-    }
-  }
-  return table;
-}

@@ -3,12 +3,19 @@
  * tells one version of this package from another whose numbers may differ. A run takes its kernels from their own
  * files.
  */
-import { geluBackward, geluForward, swigluBackward, swigluForward } from "./activation.ts";
+import { gegluBackward, gegluForward, geluBackward, geluForward, swigluBackward, swigluForward } from "./activation.ts";
 import { adamw } from "./adamw.ts";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "./attention.ts";
 import { addDropout, dropout } from "./dropout.ts";
 import { embeddingBackward, gatherRows, scatterRows } from "./embedding.ts";
-import { headNormBackward, headNormForward, headNormWeightPartials } from "./head-norm.ts";
+import {
+  headNormBackward,
+  headNormForward,
+  headNormWeightPartials,
+  widthNormBackward,
+  widthNormForward,
+  widthNormWeightPartials,
+} from "./head-norm.ts";
 import type { Kernel, Values } from "./kernel.ts";
 import { ktoObjective, mismatchedPairSum, tokenSums } from "./kto-objective.ts";
 import {
@@ -22,9 +29,17 @@ import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
 import { mix } from "./mix.ts";
 import { nextRows, nextToken } from "./next-token.ts";
-import { layerNormBackward, layerNormForward, normWeightPartials, rmsNormBackward, rmsNormForward } from "./norm.ts";
+import {
+  layerNormBackward,
+  layerNormForward,
+  normWeightPartials,
+  rmsNormBackward,
+  rmsNormForward,
+  rmsNormResidual,
+} from "./norm.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
-import { rope, ropeIntoCache } from "./rope.ts";
+import { partialRope, rope, ropeIntoCache } from "./rope.ts";
+import { scaleByPosition, scaleRows, softCap } from "./scale.ts";
 import { sftObjective, sftTokenSums } from "./sft-objective.ts";
 
 /** The facts of lavapipe with AVX2: most texts are made for it, with subgroups. */
@@ -51,6 +66,10 @@ const tiled = { variant: `64 x 64 x 64 in f32, ${LANES}` };
 const inVectors = { variant: "f32 in vectors of four" };
 const reducing = { variant: `f32 in vectors of four, ${LANES}` };
 const only = { variant: "the only one" };
+/** What Gemma's texts differ by. */
+const CAP = 50;
+const capped = (suffix = "") => ({ suffix: `${suffix}-capped` });
+const offset = { suffix: "-offset" };
 
 const onMatrices = { ...gpu, matrices: { component: "f16", M: 16, N: 16, K: 16 } } as const;
 
@@ -120,6 +139,21 @@ export const kernelTexts: readonly KernelText[] = [
     kernel: of(SIZE, SIZE, SIZE, facts),
     ...tiled,
   })),
+  ...[attentionForward, attentionBackwardQuery, attentionBackwardKeyValue].map((of) => ({
+    kernel: of(64, facts, "f32", { softCap: CAP }),
+    variant: `head size 64, ${LANES}, many rows, soft cap ${CAP}`,
+    ...capped("-64"),
+  })),
+  ...[
+    logSoftmaxGatherForward(SIZE, SIZE, SIZE, facts, "f32", SIZE, CAP),
+    logSoftmaxGatherGradient(SIZE, SIZE, SIZE, facts, "f32", CAP),
+    logitStatistics(SIZE, SIZE, SIZE, facts, "f32", CAP),
+  ].map((kernel) => ({ kernel: kernel as Kernel, variant: `${tiled.variant}, soft cap ${CAP}`, ...capped() })),
+  ...[rmsNormForward, rmsNormBackward, headNormForward, headNormBackward].map((of) => ({
+    kernel: of(facts, true) as Kernel,
+    variant: `${reducing.variant}, 1 added to the weights`,
+    ...offset,
+  })),
   // What a GPU gets, whose tiles differ.
   ...(["NN", "NT", "TN"] as const).map((layout) => ({
     kernel: matmul(layout, { M: SIZE, N: SIZE, K: SIZE }, gpu),
@@ -146,6 +180,9 @@ export const kernelTexts: readonly KernelText[] = [
     layerNormBackward,
     headNormForward,
     headNormBackward,
+    rmsNormResidual,
+    widthNormForward,
+    widthNormBackward,
     squarePartials,
   ].map((of) => ({ kernel: of(facts) as Kernel, ...reducing })),
   ...[
@@ -153,7 +190,13 @@ export const kernelTexts: readonly KernelText[] = [
     swigluBackward,
     geluForward,
     geluBackward,
+    gegluForward,
+    gegluBackward,
     rope,
+    partialRope,
+    scaleRows,
+    scaleByPosition,
+    softCap(CAP),
     ropeIntoCache,
     nextToken,
     dropout,
@@ -163,6 +206,7 @@ export const kernelTexts: readonly KernelText[] = [
     embeddingBackward,
     normWeightPartials,
     headNormWeightPartials,
+    widthNormWeightPartials,
     columnPartials,
     adamw,
     mix,

@@ -2,6 +2,7 @@
  * Gradient check: one microbatch through the training update. Its loss, log-ratios and gradients are read back and,
  * where the model is small enough, compared tensor by tensor with the same in float64.
  */
+import { longRopeBeyond } from "../engine/model/config/config.ts";
 import { Float64Model } from "../engine/model/float64/decoder.ts";
 import { adapterGradients, float64Weights } from "../engine/model/float64/lora.ts";
 import type { Model } from "../engine/model/model.ts";
@@ -82,7 +83,8 @@ export async function checkGradients(options: GradientCheckOptions): Promise<Gra
   checkObjective(objective);
   if (examples.length === 0) throw new DatasetError("There are no examples to check gradients on; give one or more.");
   checkSequences(examples, policy.config.vocabSize, { maxLength, limit: "the model's context of" });
-  const batch = packBatch(examples, { mismatched: usesPairs(objective), maxLength });
+  const longBeyond = longRopeBeyond(policy.config);
+  const batch = packBatch(examples, { mismatched: usesPairs(objective), maxLength, longBeyond });
   const update = policy.device.allocating(
     () =>
       new Update({

@@ -1,10 +1,11 @@
 /** Attention against its float64 twin, forward and backward, within what f32 sums and rounded operands allow. */
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../src/kernels/attention.ts";
+import type { ScoreShape } from "../../src/kernels/attention-tile.ts";
 import * as twin from "../../src/kernels/float64/attention.ts";
 import type { ActivationFormat, Kernel } from "../../src/kernels/kernel.ts";
 import type { ProductFormat } from "../../src/kernels/matmul-variant.ts";
 import type { AdapterFacts } from "../../src/kernels/wgsl.ts";
-import { EPSILON, expError, expectWithin, float64, normals, seeded, storedBound } from "./compare.ts";
+import { EPSILON, expError, expectWithin, float64, normals, seeded, storedBound, tanhError } from "./compare.ts";
 import { sharedDevice } from "./device.ts";
 import { f32, type HostArray, runKernel, stored, u32, unset, unsetAs } from "./gpu.ts";
 
@@ -15,6 +16,9 @@ export interface Heads {
   readonly heads: number;
   readonly keyValueHeads: number;
   readonly headSize: number;
+  /** Of the scores; default 1 / sqrt(D) and no cap. */
+  readonly scale?: number | undefined;
+  readonly softCap?: number | undefined;
 }
 
 /** Prompt, completion, and a branch that continues the same prompt (0: none), as the batch packs them. */
@@ -36,15 +40,16 @@ type Build<B extends string, U extends string> = (
   headSize: number,
   facts: AdapterFacts,
   products?: ProductFormat,
+  scores?: ScoreShape,
 ) => Kernel<B, U>;
 
 /** A kernel for the activations' format, by the tile that is named. */
 function built<B extends string, U extends string>(
   build: Build<B, U>,
-  headSize: number,
+  { headSize, scale, softCap }: Pick<Heads, "headSize" | "scale" | "softCap">,
   { facts, format, tile, products }: AttentionBuild,
 ): Kernel<B, U> {
-  const kernel = build(headSize, facts, products);
+  const kernel = build(headSize, facts, products, { scale, softCap });
   if (tile === undefined) return kernel;
   const own = format === "f32" ? kernel : kernel.formats?.[0];
   const many = own?.candidates?.({ T: 2 ** 20, groupSize: 1, H: 1, keysPerRow: 2 ** 20 }) ?? [];
@@ -105,12 +110,14 @@ function probabilities(
   logSumExp: Float64Array,
   rounding: number,
 ) {
-  const { q, k, ranges, heads, keyValueHeads, headSize } = inputs;
+  const { q, k, ranges, heads, keyValueHeads, headSize, softCap } = inputs;
+  const { scale = 1 / Math.sqrt(headSize) } = inputs;
   const compute = (row: number, head: number) => {
     const group = Math.floor((head * keyValueHeads) / heads);
     const keys = keysOf(ranges, row);
     let terms = 0;
     let reach = 0;
+    let capError = 0;
     const total = at(logSumExp, row * heads + head);
     const p = keys.map((key) => {
       let score = 0;
@@ -118,14 +125,19 @@ function probabilities(
       for (let d = 0; d < headSize; d++) {
         const product =
           at(q, (row * heads + head) * headSize + d) * at(k, (key * keyValueHeads + group) * headSize + d);
-        score += product / Math.sqrt(headSize);
-        absolute += Math.abs(product) / Math.sqrt(headSize);
+        score += product * scale;
+        absolute += Math.abs(product) * scale;
+      }
+      if (softCap !== undefined) {
+        capError = Math.max(capError, softCap * (tanhError(score / softCap) + 4 * EPSILON));
+        score = softCap * Math.tanh(score / softCap);
       }
       terms = Math.max(terms, absolute);
       reach = Math.max(reach, total - score);
       return Math.exp(score - total);
     });
-    const scoreError = ((2 * Math.sqrt(headSize) + 2) * EPSILON + 2 * rounding) * terms;
+    // The slope of a cap is at most 1.
+    const scoreError = ((2 * Math.sqrt(headSize) + 2) * EPSILON + 2 * rounding) * terms + capError;
     // log: 3 units of its result, or 2^-21 near 1; then the sum with the maximum is rounded.
     const logSumExpError =
       scoreError + expError(0) + (Math.sqrt(keys.length) + 8) * EPSILON + 7 * EPSILON * Math.abs(total);
@@ -160,7 +172,7 @@ function runForward(build: AttentionBuild, inputs: ForwardInputs, operands: Forw
   const T = ranges.length / 4;
   return runKernel(
     device,
-    built(attentionForward, headSize, build),
+    built(attentionForward, inputs, build),
     {
       ...operands,
       ranges: u32([T, 4], ranges),
@@ -276,13 +288,13 @@ export async function checkBackward(
   build: AttentionBuild,
   shape: Heads,
   lengths: readonly number[],
-  scale: number,
+  spread: number,
   seed: number,
   window = Number.POSITIVE_INFINITY,
   sizes: Sizes = {},
 ): Promise<void> {
   const { facts, format } = build;
-  const { heads, keyValueHeads, headSize } = shape;
+  const { heads, keyValueHeads, headSize, scale = 1 / Math.sqrt(headSize), softCap } = shape;
   const examples = lengths.map((length) => ({ prompt: 0, completion: length, branch: 0 as const }));
   const ranges = packedRanges(examples, window);
   const queryEnd = lengths.flatMap((length, i) => {
@@ -292,7 +304,7 @@ export async function checkBackward(
   const T = ranges.length / 4;
   const random = seeded(seed);
   const wide = (heads + 2 * keyValueHeads) * headSize;
-  const { width, kFrom, vFrom, fused, exact } = fusedRows(build, shape, T, normals(random, T * wide, scale), sizes);
+  const { width, kFrom, vFrom, fused, exact } = fusedRows(build, shape, T, normals(random, T * wide, spread), sizes);
   const dOut = normals(random, T * heads * headSize, sizes.dOut);
   const inputs = { ...shape, ranges, ...exact };
   const forward = twin.attentionForward(inputs);
@@ -302,7 +314,7 @@ export async function checkBackward(
   const uniforms = { groupSize: heads / keyValueHeads, keysPerRow: 64, qFrom: 0, kFrom, vFrom };
   const query = await runKernel(
     device,
-    built(attentionBackwardQuery, headSize, build),
+    built(attentionBackwardQuery, shape, build),
     {
       ...common,
       ...uniforms,
@@ -316,7 +328,7 @@ export async function checkBackward(
   );
   const both = await runKernel(
     device,
-    built(attentionBackwardKeyValue, headSize, build),
+    built(attentionBackwardKeyValue, shape, build),
     {
       ...common,
       ...uniforms,
@@ -356,9 +368,12 @@ export async function checkBackward(
         const keyBase = (key * keyValueHeads + group) * headSize;
         // The sums over keys, and over the queries and heads that see a key, like random walks.
         const steps = Math.sqrt(Math.max(keys.length, (at(queriesSeen, key) * heads) / keyValueHeads));
-        const relative = error + (2 * steps + 2 * Math.sqrt(headSize) + 8) * EPSILON + 4 * roundingOf(build);
+        // A cap's slope is 1 - t^2 of a t within 1, off by what that t is off by, twice.
+        const slopeError = softCap === undefined ? 0 : 2 * (tanhError(9.01) + error / softCap) + 8 * EPSILON;
+        const summing = (2 * steps + 2 * Math.sqrt(headSize) + 8) * EPSILON;
+        const relative = error + slopeError + summing + 4 * roundingOf(build);
         const kept = storedBound(format, delta, 0);
-        const dScore = (at(p, n) * ((at(along, n) + delta) * relative + kept)) / Math.sqrt(headSize);
+        const dScore = at(p, n) * ((at(along, n) + delta) * relative + kept) * scale;
         for (let d = 0; d < headSize; d++) {
           bound.dq[queryBase + d] = at(bound.dq, queryBase + d) + dScore * Math.abs(at(inputs.k, keyBase + d));
           bound.dk[keyBase + d] = at(bound.dk, keyBase + d) + dScore * Math.abs(at(inputs.q, queryBase + d));

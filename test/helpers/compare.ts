@@ -20,6 +20,13 @@ export function expError(x: number): number {
   return (3 + 2 * Math.abs(x)) * 2 * EPSILON;
 }
 
+/**
+ * Absolute error of tanh(x), x held within +-9.01: sinh over cosh, whose exponentials cancel near 0.
+ */
+export function tanhError(x: number): number {
+  return 2 * expError(Math.min(9.01, Math.abs(x))) + 8 * EPSILON;
+}
+
 /** The bound of a result that is off by `bound` and then rounded to the format that it is stored in. */
 export function storedBound(format: ActivationFormat, value: number, bound: number): number {
   // Half a unit of f16: 2^-11 of a normal number, 2^-25 below these.

@@ -12,10 +12,16 @@ import { readFloat64Safetensors } from "./float64-safetensors.ts";
 
 export const FIXTURES = ["gpt2", "llama", "qwen2", "qwen3"] as const;
 
+/** Fixtures of families whose parts differ from those: every switch of the decoder. */
+export const FAMILY_FIXTURES = [
+  ...["granite", "olmo2", "olmo3", "olmo3-yarn", "gemma2", "gemma3", "gemma3-linear"],
+  ...["phi3", "phi3-longrope", "qwen3-yarn", "ministral3"],
+] as const;
+
 /** Fixtures with heads as large as those of real models, which other attention kernels serve. */
 export const HEAD_FIXTURES = ["head64", "head128", "head256", "long64"] as const;
 
-export type FixtureName = (typeof FIXTURES | typeof HEAD_FIXTURES)[number];
+export type FixtureName = (typeof FIXTURES | typeof HEAD_FIXTURES | typeof FAMILY_FIXTURES)[number];
 
 /** expected.json of a fixture. */
 export interface Expected {

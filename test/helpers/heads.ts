@@ -1,7 +1,7 @@
 /** Language-model heads to try kernels on: shapes, windows and splits with ragged ends, and what f32 may be off by. */
 import fc from "fast-check";
 import type { WeightFormat } from "../../src/kernels/kernel.ts";
-import { EPSILON, expError, normals, seeded } from "./compare.ts";
+import { EPSILON, expError, normals, seeded, tanhError } from "./compare.ts";
 import { type HostArray, stored } from "./gpu.ts";
 
 const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
@@ -18,6 +18,8 @@ export interface Head {
   readonly split: number;
   /** How the table is stored; its numbers are representable. Default f32. */
   readonly format?: WeightFormat;
+  /** Soft cap of the logits; default: none. */
+  readonly cap?: number;
 }
 
 /** Rows of the table as they are stored. */
@@ -42,9 +44,12 @@ export function windowsOf({ vocabulary, window, split }: Head): { start: number;
 }
 
 /** Logits in float64, and per row the errors that f32 may make, from the absolute terms. */
-export function errorsOf({ rows, vocabulary, width, hidden, table }: Head, logSumExp: Float64Array) {
+export function errorsOf({ rows, vocabulary, width, hidden, table, cap }: Head, logSumExp: Float64Array) {
   const logits = new Float64Array(rows * vocabulary);
   const logitErrors = new Float64Array(rows * vocabulary);
+  // What a soft cap multiplies gradients with: 1 - tanh^2.
+  const slopes = new Float64Array(rows * vocabulary).fill(1);
+  const slopeErrors = new Float64Array(rows * vocabulary);
   const logSumExpErrors = new Float64Array(rows);
   for (let row = 0; row < rows; row++) {
     let highest = Number.NEGATIVE_INFINITY;
@@ -56,9 +61,18 @@ export function errorsOf({ rows, vocabulary, width, hidden, table }: Head, logSu
         sum += product;
         absolute += Math.abs(product);
       }
-      logits[row * vocabulary + token] = sum;
-      logitErrors[row * vocabulary + token] = 4 * Math.sqrt(width) * EPSILON * absolute; // as in the test of matmul
-      highest = Math.max(highest, sum);
+      const i = row * vocabulary + token;
+      logits[i] = sum;
+      logitErrors[i] = 4 * Math.sqrt(width) * EPSILON * absolute; // as in the test of matmul
+      if (cap !== undefined) {
+        const tanh = Math.tanh(sum / cap);
+        const error = tanhError(sum / cap) + at(logitErrors, i) / cap;
+        logits[i] = cap * tanh;
+        logitErrors[i] = cap * (error + 4 * EPSILON * Math.abs(tanh));
+        slopes[i] = 1 - tanh ** 2;
+        slopeErrors[i] = 2 * Math.abs(tanh) * error + 8 * EPSILON;
+      }
+      highest = Math.max(highest, at(logits, i));
     }
     // Each term of the sum weighs as much as its probability; exp measures it from the maximum in up to three steps
     // (lane, split, all), whose distances add up. Then log: 3 units, or 2^-21 near 1, and one addition.
@@ -72,7 +86,7 @@ export function errorsOf({ rows, vocabulary, width, hidden, table }: Head, logSu
     }
     logSumExpErrors[row] = error;
   }
-  return { logits, logitErrors, logSumExpErrors };
+  return { logits, logitErrors, logSumExpErrors, slopes, slopeErrors };
 }
 
 type Cut = Pick<Head, "window" | "split">;

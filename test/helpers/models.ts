@@ -96,6 +96,15 @@ export const FAMILY_CONFIGS: Readonly<Record<string, Record<string, unknown>>> =
     sliding_window: 3,
     layer_types: SLIDING,
   }),
+  "granite with biases": llamaConfig({
+    model_type: "granite",
+    attention_bias: true,
+    mlp_bias: true,
+    embedding_multiplier: 3,
+    residual_multiplier: 0.5,
+    logits_scaling: 2,
+    attention_multiplier: 1 / Math.sqrt(8),
+  }),
   smollm3: llamaConfig({
     model_type: "smollm3",
     architectures: ["SmolLM3ForCausalLM"],

@@ -1,5 +1,6 @@
 /** One KTO step on the device as a function: microbatches in, every number that it leaves on the device out. */
 
+import { longRopeBeyond } from "../../src/engine/model/config/config.ts";
 import type { Float64Gradients, Float64Model } from "../../src/engine/model/float64/decoder.ts";
 import type { Model } from "../../src/engine/model/model.ts";
 import type { Precision } from "../../src/engine/model/precision.ts";
@@ -117,7 +118,9 @@ export async function microbatchGradients(
   passes: Passes = {},
   inspect: (update: Update) => void = () => undefined,
 ): Promise<StepResult> {
-  const batch = packBatch(examples, { mismatched: true, maxLength: policy.config.contextLength });
+  const { contextLength: maxLength } = policy.config;
+  const longBeyond = longRopeBeyond(policy.config);
+  const batch = packBatch(examples, { mismatched: true, maxLength, longBeyond });
   const update = new Update({
     policy,
     reference,

@@ -1,7 +1,14 @@
-/** SwiGLU and GELU, forward and backward, from tiny arguments to those at which exp overflows. */
+/** SwiGLU, GELU and GeGLU, forward and backward, from tiny arguments to those at which exp overflows. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../src/kernels/activation.ts";
+import {
+  gegluBackward,
+  gegluForward,
+  geluBackward,
+  geluForward,
+  swigluBackward,
+  swigluForward,
+} from "../../src/kernels/activation.ts";
 import * as twin from "../../src/kernels/float64/activation.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import {
@@ -13,6 +20,7 @@ import {
   SMALLEST_NORMAL,
   seeded,
   storedBound,
+  tanhError,
 } from "../helpers/compare.ts";
 import { ACTIVATION_FORMATS, sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, stored, unset, unsetAs } from "../helpers/gpu.ts";
@@ -70,6 +78,19 @@ async function checkSwiglu(
   });
 }
 
+// tanh of GELU's argument, and the slope of that.
+const root = Math.sqrt(2 / Math.PI);
+const geluTanhError = (value: number) => tanhError(root * (Math.abs(value) + 0.044715 * Math.abs(value) ** 3));
+const geluSlope = (value: number) => root * (1 + 3 * 0.044715 * value ** 2);
+
+/** What gelu(value) and its derivative may be off by. */
+const geluError = (value: number) => 0.5 * Math.abs(value) * (geluTanhError(value) + 2 * 4 * EPSILON);
+const geluDerivativeError = (value: number) => {
+  // d(1 - t^2) = 2 |t| dt, and the rounding of 1 - t^2 itself.
+  const curved = Math.abs(value) * geluSlope(value) * (2 * geluTanhError(value) + 4 * EPSILON);
+  return 0.5 * (geluTanhError(value) + 8 * EPSILON + curved);
+};
+
 async function checkGelu(
   format: ActivationFormat,
   [T, I]: readonly [number, number],
@@ -77,24 +98,41 @@ async function checkGelu(
   dy: Float32Array,
 ): Promise<void> {
   const { array, values: x } = stored(format, [T, I], given);
-  // tanh = sinh / cosh of a clamped argument: errors of exp, absolute near 0, where the two exponentials cancel.
-  const root = Math.sqrt(2 / Math.PI);
-  const inner = (value: number) => root * (Math.abs(value) + 0.044715 * Math.abs(value) ** 3);
-  const tanhError = (value: number) => 2 * expError(Math.min(9.01, inner(value))) + 8 * EPSILON;
   const forward = await runKernel(device, geluForward, { x: array, y: unsetAs(format, T, I) });
   const y = twin.geluForward(x);
   expectWithin("gelu y", forward("y"), y, (i) => {
-    const value = at(x, i);
-    const error = 0.5 * Math.abs(value) * (tanhError(value) + 2 * 4 * EPSILON) + SMALLEST_NORMAL;
-    return storedBound(format, at(y, i), error);
+    return storedBound(format, at(y, i), geluError(at(x, i)) + SMALLEST_NORMAL);
   });
   const backward = await runKernel(device, geluBackward, { dy: f32([T, I], dy), x: array, dx: unset(T, I) });
   expectWithin("gelu dx", backward("dx"), twin.geluBackward(float64(dy), x), (i) => {
-    const value = at(x, i);
-    const slope = root * (1 + 3 * 0.044715 * value ** 2);
-    // d(1 - t^2) = 2 |t| dt, and the rounding of 1 - t^2 itself.
-    const curved = Math.abs(value) * slope * (2 * tanhError(value) + 4 * EPSILON);
-    return 0.5 * Math.abs(at(dy, i)) * (tanhError(value) + 8 * EPSILON + curved) + SMALLEST_NORMAL;
+    return Math.abs(at(dy, i)) * geluDerivativeError(at(x, i)) + SMALLEST_NORMAL;
+  });
+}
+
+async function checkGeglu(
+  format: ActivationFormat,
+  [T, I]: readonly [number, number],
+  given: Float32Array,
+  dy: Float32Array,
+): Promise<void> {
+  const { array, values: gateUp } = stored(format, [T, 2 * I], given);
+  const place = (i: number) => Math.floor(i / I) * 2 * I + (i % I);
+  const forward = await runKernel(device, gegluForward, { gateUp: array, y: unsetAs(format, T, I) });
+  const y = twin.gegluForward(gateUp, I);
+  expectWithin("geglu y", forward("y"), y, (i) => {
+    const [gate, up] = [at(gateUp, place(i)), at(gateUp, place(i) + I)];
+    const error = Math.abs(up) * geluError(gate) + 2 * EPSILON * Math.abs(at(y, i)) + flushed(gate, up);
+    return storedBound(format, at(y, i), error);
+  });
+  const args = { dy: f32([T, I], dy), gateUp: array, dGateUp: unset(T, 2 * I) };
+  const backward = await runKernel(device, gegluBackward, args);
+  const wanted = twin.gegluBackward(float64(dy), gateUp, I);
+  expectWithin("geglu dGateUp", backward("dGateUp"), wanted, (j) => {
+    const i = Math.floor(j / (2 * I)) * I + (j % I);
+    const [gate, up] = [at(gateUp, place(i)), at(gateUp, place(i) + I)];
+    const [factor, error] = j % (2 * I) >= I ? [1, geluError(gate)] : [up, geluDerivativeError(gate)];
+    const product = Math.abs(at(dy, i) * factor);
+    return product * error + 4 * EPSILON * Math.abs(at(wanted, j)) + flushed(at(dy, i), factor, gate);
   });
 }
 
@@ -120,6 +158,16 @@ describe.each(ACTIVATION_FORMATS)("activations in %s", (format) => {
       { seed: 32, numRuns: 30 },
     );
   });
+
+  it("GeGLU equals float64 over odd shapes and scales", async () => {
+    await fc.assert(
+      fc.asyncProperty(cases, async ([{ T, I, seed }, scale]) => {
+        const random = seeded(seed);
+        await checkGeglu(format, [T, I], normals(random, 2 * T * I, scale), normals(random, T * I));
+      }),
+      { seed: 33, numRuns: 30 },
+    );
+  });
 });
 
 describe("activations", () => {
@@ -130,6 +178,7 @@ describe("activations", () => {
     const gateUp = Float32Array.of(...extremes, ...ones);
     await checkSwiglu("f32", [1, I], gateUp, ones);
     await checkGelu("f32", [1, I], extremes, ones);
+    await checkGeglu("f32", [1, I], gateUp, ones);
     const gelu = await runKernel(device, geluForward, { x: f32([1, I], extremes), y: unset(1, I) });
     expect([...gelu("y")].map((value) => value + 0)).toEqual([0, 88, 0, 89, 0, 104, 0, 200, 0, 1e4, 0]);
   });

@@ -121,6 +121,20 @@ describe.each(variants)("attention forward of $format, $variant", ({ facts, emul
     );
   });
 
+  it("a scale and a soft cap of the scores, from where it is straight to where it is flat", async () => {
+    // An emulated lane meets large heads alone, and each size is a text to compile.
+    const large = emulated || isPlayedGpu(facts);
+    for (const headSize of large ? [20] : [6, 20]) {
+      const shape = { heads: 4, keyValueHeads: 2, headSize, scale: 0.4, softCap: 3 };
+      const examples = [
+        { prompt: 4, completion: 5, branch: 3 },
+        { prompt: 0, completion: 7, branch: 0 },
+      ];
+      await checkPackedForward({ facts, format }, shape, examples, { window: 3, scale: 2, seed: headSize });
+      await checkBackward({ facts, format }, shape, [9, 5, 1], 2, headSize, 3);
+    }
+  });
+
   it("scores of hundreds neither overflow nor lose the largest", async () => {
     const shape = { heads: 2, keyValueHeads: 1, headSize: 4 };
     const examples = [{ prompt: 4, completion: 5, branch: 0 }];

@@ -2,7 +2,14 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import * as twin from "../../src/kernels/float64/head-norm.ts";
-import { headNormBackward, headNormForward, headNormWeightPartials } from "../../src/kernels/head-norm.ts";
+import {
+  headNormBackward,
+  headNormForward,
+  headNormWeightPartials,
+  widthNormBackward,
+  widthNormForward,
+  widthNormWeightPartials,
+} from "../../src/kernels/head-norm.ts";
 import type { ActivationFormat } from "../../src/kernels/kernel.ts";
 import { rowBlocks } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
@@ -32,36 +39,51 @@ const epsilon = Math.fround(1e-6);
 /** Relative error of a mean of D rounded numbers and of the inverse root taken of it, as for the other norms. */
 const reductionError = (D: number) => (2 * Math.sqrt(D) + 8) * EPSILON;
 
-async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape): Promise<void> {
+/** Norms of heads, the same for weights around 0, and norms over the whole width of queries and of keys. */
+type Kind = "head" | "head with offset" | "width";
+
+async function check(facts: AdapterFacts, format: ActivationFormat, kind: Kind, shape: Shape): Promise<void> {
   const { T, queryHeads, keyHeads, D, rest } = shape;
   const random = seeded(shape.seed);
   const heads = queryHeads + keyHeads;
   const W = heads * D + rest;
   const { array, values: x } = stored(format, [T, W], normals(random, T * W));
-  const [dy, weight] = [normals(random, T * W), normals(random, 2 * D)];
-  weight[0] = 0; // a weight that hides its channel
+  const isWide = kind === "width";
+  // Spans that have a mean square of their own: how many, their numbers, and where each column's weight is.
+  const queries = queryHeads * D;
+  const spans = isWide ? 2 : heads;
+  const spanOf = (c: number) => (isWide ? Number(c >= queries) : Math.floor(c / D));
+  const lengthOf = (c: number) => (isWide ? [queries, keyHeads * D][spanOf(c)] : D) ?? D;
+  const firstOf = (c: number) => (isWide ? spanOf(c) * queries : c - (c % D));
+  const weightAt = (c: number) => (isWide ? c : (c < queries ? 0 : D) + (c % D));
+  const weights = isWide ? heads * D : 2 * D;
+  const [dy, given] = [normals(random, T * W), normals(random, weights)];
+  given[0] = 0; // a weight that hides its channel, unless 1 is added to it
+  const weight = kind === "head with offset" ? given.map((value) => 1 + value) : given;
+  const split = isWide ? queries : D;
   const inputs = {
-    queryWeight: float64(weight.slice(0, D)),
-    keyWeight: float64(weight.slice(D)),
-    queryHeads,
-    keyHeads,
+    queryWeight: float64(weight.slice(0, split)),
+    keyWeight: float64(weight.slice(split)),
+    ...(isWide ? { queryHeads: 1, keyHeads: 1 } : { queryHeads, keyHeads }),
     rows: T,
   };
+  const offset = kind === "head with offset";
   const forward = await runKernel(
     device,
-    headNormForward(facts),
+    (isWide ? widthNormForward : headNormForward)(facts, offset),
     {
-      weight: f32([2 * D], weight),
+      weight: f32([weights], given),
       x: array,
       normed: unsetAs(format, T, heads * D),
-      inverse: unset(T, heads),
+      inverse: unset(T, spans),
+      heads,
       queryHeads,
       epsilon,
     },
     facts,
   );
   const wanted = twin.headNormForward(x, epsilon, inputs);
-  const error = reductionError(D);
+  const error = reductionError(isWide ? Math.max(queryHeads, keyHeads) * D : D);
   expectWithin("inverse", forward("inverse"), wanted.inverse, (i) => error * at(wanted.inverse, i));
   expectWithin("y", forward("x"), wanted.y, (i) =>
     i % W < heads * D
@@ -71,7 +93,7 @@ async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape
 
   /** In normed rows [T, heads D] the element that lies at `i` in fused rows, if there is one. */
   const keptAt = (i: number) => Math.floor(i / W) * heads * D + (i % W);
-  const inverseAt = (i: number) => at(wanted.inverse, Math.floor(i / W) * heads + Math.floor((i % W) / D));
+  const inverseAt = (i: number) => at(wanted.inverse, Math.floor(i / W) * spans + spanOf(i % W));
   const xhat = (i: number) => at(x, i) * inverseAt(i);
   const fused = Array.from({ length: T * W }, (_, i) => i).filter((i) => i % W < heads * D);
   expectWithin("normed", forward("normed"), fused.map(xhat), (i) => {
@@ -81,43 +103,41 @@ async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape
 
   // What the forward pass keeps is an input of the backward pass: rounded before either side sees it.
   const normed = stored(format, [T, heads * D], fused.map(xhat));
-  const back = { normed: normed.array, inverse: f32([T, heads], wanted.inverse) };
+  const back = { normed: normed.array, inverse: f32([T, spans], wanted.inverse) };
   const backward = await runKernel(
     device,
-    headNormBackward(facts),
+    (isWide ? widthNormBackward : headNormBackward)(facts, offset),
     {
-      weight: f32([2 * D], weight),
+      weight: f32([weights], given),
       ...back,
       dx: f32([T, W], dy),
+      heads,
       queryHeads,
     },
     facts,
   );
   const before = x.map((value, i) => (i % W < heads * D ? at(normed.values, keptAt(i)) / inverseAt(i) : value));
   const d = twin.headNormBackward(float64(dy), before, wanted.inverse, inputs);
-  const g = (i: number) => {
-    const [head, c] = [Math.floor((i % W) / D), (i % W) % D];
-    return Math.abs(at(dy, i) * at(weight, (head < queryHeads ? 0 : D) + c));
-  };
+  const g = (i: number) => Math.abs(at(dy, i) * at(weight, weightAt(i % W)));
   expectWithin("dx", backward("dx"), d.dx, (i) => {
     if (i % W >= heads * D) return Number.MIN_VALUE;
-    const first = i - ((i % W) % D);
+    const [first, length] = [i - (i % W) + firstOf(i % W), lengthOf(i % W)];
     let along = 0;
-    for (let c = 0; c < D; c++) along += (g(first + c) * Math.abs(at(normed.values, keptAt(first + c)))) / D;
+    for (let c = first; c < first + length; c++) along += (g(c) * Math.abs(at(normed.values, keptAt(c)))) / length;
     return error * inverseAt(i) * (g(i) + Math.abs(at(normed.values, keptAt(i))) * along);
   });
 
   const G = rowBlocks(T);
-  const partials = await runKernel(device, headNormWeightPartials, {
+  const partials = await runKernel(device, isWide ? widthNormWeightPartials : headNormWeightPartials, {
     dy: f32([T, W], dy),
     normed: normed.array,
-    partials: unset(G, 2 * D),
+    partials: unset(G, weights),
     heads,
     queryHeads,
   });
   const sums = await runKernel(device, addColumnSums, {
-    partials: f32([G, 2 * D], partials("partials")),
-    out: f32([2 * D], weight),
+    partials: f32([G, weights], partials("partials")),
+    out: f32([weights], weight),
   });
   const gradients = [...d.dQueryWeight, ...d.dKeyWeight];
   expectWithin(
@@ -125,26 +145,27 @@ async function check(facts: AdapterFacts, format: ActivationFormat, shape: Shape
     sums("out"),
     gradients.map((value, c) => value + at(weight, c)),
     (c) => {
-      const [from, to] = c < D ? [0, queryHeads] : [queryHeads, heads];
+      const own = Array.from({ length: heads * D }, (_, column) => column).filter((column) => weightAt(column) === c);
       let terms = Math.abs(at(weight, c));
       for (let row = 0; row < T; row++) {
-        for (let head = from; head < to; head++) {
-          const i = row * W + head * D + (c % D);
+        for (const column of own) {
+          const i = row * W + column;
           terms += Math.abs(at(dy, i) * at(normed.values, keptAt(i)));
         }
       }
-      return (2 * Math.sqrt(T * (to - from)) + 6) * EPSILON * terms;
+      return (2 * Math.sqrt(T * own.length) + 6) * EPSILON * terms;
     },
   );
 }
 
 describe.each(variants)("head norm, $variant", ({ facts, emulated }) => {
-  it.each(ACTIVATION_FORMATS)(
-    "norms every head of queries and keys in %s in place, and back, and sums weights",
-    async (format) => {
+  const kinds = ["head", "head with offset", "width"] as const;
+  it.each(ACTIVATION_FORMATS.flatMap((format) => kinds.map((kind) => [kind, format] as const)))(
+    "norms (%s) queries and keys in %s in place, and back, and sums weights",
+    async (kind, format) => {
       await fc.assert(
-        fc.asyncProperty(shapes, (shape) => check(facts, format, shape)),
-        { seed: 41, numRuns: runsFor({ emulated }, 30) },
+        fc.asyncProperty(shapes, (shape) => check(facts, format, kind, shape)),
+        { seed: 41, numRuns: runsFor({ emulated }, kind === "head" ? 30 : 15) },
       );
     },
   );
@@ -167,4 +188,4 @@ describe.each(variants)("head norm, $variant", ({ facts, emulated }) => {
   });
 });
 
-expectLanes(["headNormForward", "headNormBackward"], await emulatedLanes());
+expectLanes(["headNormForward", "headNormBackward", "widthNormForward", "widthNormBackward"], await emulatedLanes());

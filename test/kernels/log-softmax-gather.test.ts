@@ -48,7 +48,7 @@ async function runForward(head: Head, facts: AdapterFacts, tile?: TileName) {
   for (const { start, count, splits: own } of windows) {
     const result = await runKernel(
       device,
-      candidate(logSoftmaxGatherForward(rows, count, width, facts, head.format), tile),
+      candidate(logSoftmaxGatherForward(rows, count, width, facts, head.format, count, head.cap), tile),
       {
         a: f32([rows, width], hidden),
         b: tableRows(head, start, count),
@@ -79,7 +79,7 @@ async function runForward(head: Head, facts: AdapterFacts, tile?: TileName) {
 async function checkForward(head: Head, facts: AdapterFacts, tile?: TileName): Promise<void> {
   const { hidden, table, targets, vocabulary } = head;
   const actual = await runForward(head, facts, tile);
-  const wanted = twin.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
+  const wanted = twin.logSoftmaxGatherForward(float64(hidden), float64(table), targets, { cap: head.cap });
   const { logitErrors, logSumExpErrors } = errorsOf(head, wanted.logSumExp);
   expectWithin("logSumExp", actual.logSumExp, wanted.logSumExp, logSumExpErrors);
   expectWithin("logProbs", actual.logProbs, wanted.logProbs, (row) => {
@@ -96,7 +96,8 @@ async function checkBackward(
   tile?: TileName,
 ): Promise<void> {
   const { rows, vocabulary, width, hidden, table, targets } = head;
-  const wantedForward = twin.logSoftmaxGatherForward(float64(hidden), float64(table), targets);
+  const options = { cap: head.cap };
+  const wantedForward = twin.logSoftmaxGatherForward(float64(hidden), float64(table), targets, options);
   const logSumExp = Float32Array.from(wantedForward.logSumExp);
   const random = seeded(1);
   const tableBefore = normals(random, vocabulary * width);
@@ -107,7 +108,7 @@ async function checkBackward(
     const window = tableRows(head, start, count);
     const pass2 = await runKernel(
       device,
-      candidate(logSoftmaxGatherGradient(rows, count, width, facts, head.format), tile),
+      candidate(logSoftmaxGatherGradient(rows, count, width, facts, head.format, head.cap), tile),
       {
         a: f32([rows, width], hidden),
         b: window,
@@ -166,8 +167,9 @@ async function checkBackward(
     targets,
     rowCoefficients,
     wantedForward.logSumExp,
+    options,
   );
-  const { logits, logitErrors } = errorsOf(head, wantedForward.logSumExp);
+  const { logits, logitErrors, slopes, slopeErrors } = errorsOf(head, wantedForward.logSumExp);
   const exact = new Float64Array(rows * vocabulary);
   const errors = new Float64Array(rows * vocabulary);
   for (let i = 0; i < exact.length; i++) {
@@ -175,11 +177,13 @@ async function checkBackward(
     const distance = at(logits, i) - at(wantedForward.logSumExp, row);
     const probability = Math.exp(distance);
     const coefficient = at(rowCoefficients, row);
-    exact[i] = coefficient * ((i % vocabulary === at(targets, row) ? 1 : 0) - probability);
+    const uncapped = coefficient * ((i % vocabulary === at(targets, row) ? 1 : 0) - probability);
+    exact[i] = uncapped * at(slopes, i);
     // The log-sum-exp was rounded to f32 on the way in, and the difference is rounded once more.
     const exponent = at(logitErrors, i) + EPSILON * (Math.abs(at(wantedForward.logSumExp, row)) + Math.abs(distance));
     errors[i] =
       Math.abs(coefficient) * (probability * (exponent + expError(distance)) + SMALLEST_NORMAL) +
+      Math.abs(uncapped) * at(slopeErrors, i) +
       2 * EPSILON * Math.abs(at(exact, i)) +
       SMALLEST_NORMAL;
   }
@@ -294,6 +298,15 @@ describe.each(variants)("log-softmax-gather, $variant", ({ facts, emulated }) =>
 
   it.each([4, 3])("logits of +-80 stay finite and exact to rounding, width %i", async (width) => {
     const head = steepHead(width);
+    await checkForward(head, facts);
+    const sequences = head.targets.map((_, row) => row % 3);
+    await checkBackward(head, sequences, Float32Array.of(-0.5, 0.25, 1), facts);
+  });
+
+  it.each([4, 3])("a soft cap of logits, width %i", async (width) => {
+    // Products up to about 10 times the cap: from where tanh is straight to where it is flat.
+    const plain = headOf({ rows: 33, vocabulary: 128, width, cut: { window: 192, split: 64 }, seed: 9 }, 6);
+    const head: Head = { ...plain, cap: 4 };
     await checkForward(head, facts);
     const sequences = head.targets.map((_, row) => row % 3);
     await checkBackward(head, sequences, Float32Array.of(-0.5, 0.25, 1), facts);

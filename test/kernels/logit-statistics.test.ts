@@ -16,8 +16,8 @@ const device = await sharedDevice();
 const variants = await kernelVariants();
 const at = (values: ArrayLike<number>, index: number) => values[index] ?? Number.NaN;
 
-function exactLogSumExp({ hidden, table, targets }: Head): Float64Array {
-  return logSoftmaxGatherForward(float64(hidden), float64(table), targets).logSumExp;
+function exactLogSumExp({ hidden, table, targets, cap }: Head): Float64Array {
+  return logSoftmaxGatherForward(float64(hidden), float64(table), targets, { cap }).logSumExp;
 }
 
 /** Both kernels on the device, window by window, from the log-sum-exp rounded to f32. */
@@ -30,7 +30,7 @@ async function run(head: Head, facts: AdapterFacts) {
   for (const { start, count, splits: own } of windows) {
     const result = await runKernel(
       device,
-      logitStatistics(rows, count, width, facts, head.format),
+      logitStatistics(rows, count, width, facts, head.format, head.cap),
       {
         a: f32([rows, width], hidden),
         b: tableRows(head, start, count),
@@ -57,7 +57,7 @@ async function run(head: Head, facts: AdapterFacts) {
 async function check(head: Head, facts: AdapterFacts): Promise<void> {
   const { rows, vocabulary, hidden, table } = head;
   const actual = await run(head, facts);
-  const wanted = twin.logitStatistics(float64(hidden), float64(table), rows);
+  const wanted = twin.logitStatistics(float64(hidden), float64(table), rows, { cap: head.cap });
   const totals = exactLogSumExp(head);
   const { logits, logitErrors } = errorsOf(head, totals);
   const adding = (Math.sqrt(vocabulary) + 16) * EPSILON;
@@ -114,6 +114,11 @@ describe.each(variants)("logit-statistics, $variant", ({ facts, emulated }) => {
     const whole = headOf({ rows: 33, vocabulary: 257, width, cut: { window: 256, split: 256 }, seed: 3 });
     const { values } = stored(format, [257, width], whole.table);
     await check({ ...whole, table: Float32Array.from(values), format }, facts);
+  });
+
+  it("a soft cap of logits", async () => {
+    const plain = headOf({ rows: 33, vocabulary: 128, width: 4, cut: { window: 192, split: 64 }, seed: 9 }, 6);
+    await check({ ...plain, cap: 4 }, facts);
   });
 
   it.each([4, 3])("logits of +-80 stay finite and exact to rounding, width %i", async (width) => {

@@ -9,6 +9,7 @@ import {
   normWeightPartials,
   rmsNormBackward,
   rmsNormForward,
+  rmsNormResidual,
   rowBlocks,
 } from "../../src/kernels/norm.ts";
 import { addColumnSums } from "../../src/kernels/reduce.ts";
@@ -62,23 +63,38 @@ const meanOf = (count: number, term: (c: number) => number) => {
 /** The mean of C rounded numbers is off by sqrt(C) of their roundings; an inverse square root by 2 units, 4 EPSILON. */
 const reductionError = (C: number) => (2 * Math.sqrt(C) + 8) * EPSILON;
 
-function checkForward(norm: "rms" | "layer", facts: AdapterFacts, format: ActivationFormat, inputs: Inputs) {
+/** RMSNorm, the same for weights around 0, RMSNorm added to a residual, and LayerNorm. */
+type Norm = "rms" | "rms with offset" | "rms on a residual" | "layer";
+
+/** What the twin multiplies with: a weight, or a weight around 0 with 1 added, rounded as f32 adds it. */
+const gainOf = (norm: Norm, weight: Float32Array) =>
+  norm === "rms with offset" ? weight.map((value) => 1 + value) : weight;
+
+function checkForward(norm: Norm, facts: AdapterFacts, format: ActivationFormat, inputs: Inputs) {
   return async () => {
-    const { T, C, x, weight, bias } = inputs;
+    const { T, C, x, bias, dx: residual } = inputs;
+    const weight = gainOf(norm, inputs.weight);
     const epsilon = Math.fround(1e-5);
     const y = unsetAs(format, T, C);
-    const common = { x: f32([T, C], x), weight: f32([C], weight), epsilon, y, stats: unset(T, 2) };
-    const result =
-      norm === "rms"
-        ? await runKernel(device, rmsNormForward(facts), common, facts)
-        : await runKernel(device, layerNormForward(facts), { ...common, bias: f32([C], bias) }, facts);
+    const common = { x: f32([T, C], x), weight: f32([C], inputs.weight), epsilon, y, stats: unset(T, 2) };
+    const run = () => {
+      if (norm === "layer") {
+        return runKernel(device, layerNormForward(facts), { ...common, bias: f32([C], bias) }, facts);
+      }
+      if (norm === "rms on a residual") {
+        return runKernel(device, rmsNormResidual(facts), { ...common, residual: f32([T, C], residual) }, facts);
+      }
+      return runKernel(device, rmsNormForward(facts, norm === "rms with offset"), common, facts);
+    };
+    const result = await run();
+    const isRms = norm !== "layer";
     const rms = twin.rmsNormForward(float64(x), float64(weight), epsilon);
     const layer = twin.layerNormForward(float64(x), float64(weight), float64(bias), epsilon);
-    const mean = norm === "rms" ? new Float64Array(T) : layer.mean;
-    const inverse = norm === "rms" ? rms.inverseRms : layer.inverseStd;
+    const mean = isRms ? new Float64Array(T) : layer.mean;
+    const inverse = isRms ? rms.inverseRms : layer.inverseStd;
     const error = reductionError(C);
     // A wrong mean shifts every centred value; relative to the spread, this is what the inverse magnifies.
-    const meanError = (row: number) => (norm === "rms" ? 0 : error * meanOf(C, (c) => Math.abs(at(x, row * C + c))));
+    const meanError = (row: number) => (isRms ? 0 : error * meanOf(C, (c) => Math.abs(at(x, row * C + c))));
     // With s the inverse, s^2 mean((x - mean)^2) <= 1: a shift of the mean enters the variance squared, and its
     // roundings once, so that s keeps the relative error of a reduction plus (s meanError)^2.
     const inverseError = (row: number) => error + (at(inverse, row) * meanError(row)) ** 2;
@@ -87,7 +103,7 @@ function checkForward(norm: "rms" | "layer", facts: AdapterFacts, format: Activa
       `${norm} mean`,
       Float64Array.from({ length: T }, (_, row) => at(stats, 2 * row)),
       mean,
-      (row) => (norm === "rms" ? Number.MIN_VALUE : meanError(row)),
+      (row) => (isRms ? Number.MIN_VALUE : meanError(row)),
     );
     expectWithin(
       `${norm} inverse`,
@@ -95,49 +111,51 @@ function checkForward(norm: "rms" | "layer", facts: AdapterFacts, format: Activa
       inverse,
       (row) => at(inverse, row) * inverseError(row),
     );
-    const exact = norm === "rms" ? rms.y : layer.y;
+    const added = (i: number) => (norm === "rms on a residual" ? at(residual, i) : 0);
+    const exact = (isRms ? rms.y : layer.y).map((value, i) => value + added(i));
     expectWithin(`${norm} y`, result("y"), exact, (i) => {
       const row = Math.floor(i / C);
       const scale = Math.abs(at(weight, i % C)) * at(inverse, row);
       const centred = Math.abs(at(x, i) - at(mean, row));
-      const offset = norm === "rms" ? 0 : 2 * EPSILON * Math.abs(at(bias, i % C));
+      const offset = 2 * EPSILON * (isRms ? Math.abs(added(i)) : Math.abs(at(bias, i % C)));
       const bound = scale * (meanError(row) + centred * (inverseError(row) + 4 * EPSILON)) + offset;
       return storedBound(format, at(exact, i), bound);
     });
   };
 }
 
-function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Inputs) {
+function checkBackward(norm: Exclude<Norm, "rms on a residual">, facts: AdapterFacts, inputs: Inputs) {
   return async () => {
-    const { T, C, x, weight, bias, dy, dx } = inputs;
+    const { T, C, x, bias, dy, dx } = inputs;
+    const weight = gainOf(norm, inputs.weight);
+    const isRms = norm !== "layer";
     const epsilon = 1e-5;
     // The statistics are an input here: rounded to f32 before either side sees them.
     const layer = twin.layerNormForward(float64(x), float64(weight), float64(bias), epsilon);
-    const mean = norm === "rms" ? new Float32Array(T) : Float32Array.from(layer.mean);
+    const mean = isRms ? new Float32Array(T) : Float32Array.from(layer.mean);
     const inverse = Float32Array.from(
-      norm === "rms" ? twin.rmsNormForward(float64(x), float64(weight), epsilon).inverseRms : layer.inverseStd,
+      isRms ? twin.rmsNormForward(float64(x), float64(weight), epsilon).inverseRms : layer.inverseStd,
     );
     const stats = f32(
       [T, 2],
       Array.from({ length: 2 * T }, (_, i) => at(i % 2 === 0 ? mean : inverse, i >> 1)),
     );
-    const kernel = norm === "rms" ? rmsNormBackward(facts) : layerNormBackward(facts);
+    const kernel = isRms ? rmsNormBackward(facts, norm === "rms with offset") : layerNormBackward(facts);
     const result = await runKernel(
       device,
       kernel,
       {
         dy: f32([T, C], dy),
         x: f32([T, C], x),
-        weight: f32([C], weight),
+        weight: f32([C], inputs.weight),
         stats,
         dx: f32([T, C], dx),
       },
       facts,
     );
-    const wanted =
-      norm === "rms"
-        ? twin.rmsNormBackward(float64(dy), float64(x), float64(weight), float64(inverse))
-        : twin.layerNormBackward(float64(dy), float64(x), float64(weight), float64(mean), float64(inverse));
+    const wanted = isRms
+      ? twin.rmsNormBackward(float64(dy), float64(x), float64(weight), float64(inverse))
+      : twin.layerNormBackward(float64(dy), float64(x), float64(weight), float64(mean), float64(inverse));
     // Terms of the sums in absolute value; x - mean may cancel, so its terms count apart.
     const g = (i: number) => Math.abs(at(dy, i) * at(weight, i % C));
     const xhat = (i: number) =>
@@ -148,7 +166,7 @@ function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Input
       wanted.dx.map((value, i) => value + at(dx, i)),
       (i) => {
         const base = Math.floor(i / C) * C;
-        const meanG = norm === "rms" ? 0 : meanOf(C, (c) => g(base + c));
+        const meanG = isRms ? 0 : meanOf(C, (c) => g(base + c));
         const meanAlong = meanOf(C, (c) => g(base + c) * xhat(base + c));
         const terms = at(inverse, Math.floor(i / C)) * (g(i) + meanG + xhat(i) * meanAlong);
         return reductionError(C) * (terms + Math.abs(at(dx, i)));
@@ -179,7 +197,11 @@ function checkBackward(norm: "rms" | "layer", facts: AdapterFacts, inputs: Input
 }
 
 describe.each(variants)("norms, $variant", ({ facts, emulated }) => {
-  const forwards = ACTIVATION_FORMATS.flatMap((format) => [["rms", format] as const, ["layer", format] as const]);
+  const norms = ["rms", "rms with offset", "layer"] as const;
+  const forwards = [
+    ...ACTIVATION_FORMATS.flatMap((format) => norms.map((norm) => [norm, format] as const)),
+    ["rms on a residual", "f32"] as const,
+  ];
   it.each(forwards)("%s norm forward keeps mean and inverse and writes y as %s", async (norm, format) => {
     await fc.assert(
       fc.asyncProperty(shapes, (shape) => checkForward(norm, facts, format, inputsOf(shape))()),
@@ -187,7 +209,7 @@ describe.each(variants)("norms, $variant", ({ facts, emulated }) => {
     );
   });
 
-  it.each(["rms", "layer"] as const)("%s norm backward adds dx and sums dWeight over rows", async (norm) => {
+  it.each(norms)("%s norm backward adds dx and sums dWeight over rows", async (norm) => {
     await fc.assert(
       fc.asyncProperty(shapes, (shape) => checkBackward(norm, facts, inputsOf(shape))()),
       { seed: 12, numRuns: runsFor({ emulated }, 25) },

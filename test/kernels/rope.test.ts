@@ -2,8 +2,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { NO_ROW } from "../../src/kernels/embedding.ts";
-import { ropeBackward, ropeForward, ropeFrequency } from "../../src/kernels/float64/rope.ts";
-import { type RopeScaling, rope, ropeFrequencies, ropeIntoCache, ropeTable } from "../../src/kernels/rope.ts";
+import { ropeBackward, ropeForward } from "../../src/kernels/float64/rope.ts";
+import { partialRope, rope, ropeIntoCache } from "../../src/kernels/rope.ts";
+import { LONG_SEQUENCE, type RopeScaling, ropeRegimes, ropeTable } from "../../src/kernels/rope-table.ts";
 import { EPSILON, expectWithin, float64, normals, seeded, storedBound } from "../helpers/compare.ts";
 import { ACTIVATION_FORMATS, sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, stored, u32 } from "../helpers/gpu.ts";
@@ -38,7 +39,7 @@ describe.each(ACTIVATION_FORMATS)("rope of %s", (format) => {
         const half = headSize / 2;
         const result = await runKernel(device, rope, {
           positions: u32([T], positions),
-          table: f32([POSITIONS, 2, half], ropeTable(POSITIONS, ropeFrequencies(headSize, theta, scaling))),
+          table: f32([POSITIONS, 2, half], ropeTable(POSITIONS, { rotated: headSize, theta, scaling })),
           x: array,
           heads,
           direction,
@@ -72,6 +73,69 @@ describe.each(ACTIVATION_FORMATS)("rope of %s", (format) => {
   });
 });
 
+describe.each(ACTIVATION_FORMATS)("partial rope of %s", (format) => {
+  const partial = fc.record({
+    T: fc.constantFrom(1, 2, 5, 17),
+    heads: fc.constantFrom(1, 2, 3, 9),
+    // Rotated channels and channels of a head; the last pair in vectors.
+    sizes: fc.constantFrom([2, 4], [6, 6], [6, 9], [12, 16], [24, 32]),
+    rest: fc.constantFrom(0, 3, 8),
+    long: fc.boolean(),
+    direction: fc.constantFrom(1, -1),
+    seed: fc.integer({ min: 0, max: 2 ** 31 }),
+  });
+
+  it("turns the first channels of each head, by the table of the row's regime, and leaves the others alone", async () => {
+    await fc.assert(
+      fc.asyncProperty(partial, async ({ T, heads, sizes, rest, long, direction, seed }) => {
+        const [rotated = 0, headSize = 0] = sizes;
+        const random = seeded(seed);
+        const width = heads * headSize + rest;
+        const { array, values: x } = stored(format, [T, width], normals(random, T * width));
+        const positions = Array.from({ length: T }, () => random.below(POSITIONS));
+        const isLong = positions.map((_, t) => long && t % 2 === 0);
+        const factors = (from: number) => Array.from({ length: rotated / 2 }, (_, pair) => from + pair);
+        const scaling: RopeScaling = long
+          ? {
+              ...{ type: "longrope", shortFactors: factors(1), longFactors: factors(2), magnitude: 1.25 },
+              originalContextLength: 100,
+            }
+          : { type: "none" };
+        const turns = { rotated, theta: 10000, scaling };
+        const regimes = ropeRegimes(turns);
+        const result = await runKernel(device, partialRope, {
+          positions: u32(
+            [T],
+            positions.map((position, t) => (isLong[t] ? (position | LONG_SEQUENCE) >>> 0 : position)),
+          ),
+          table: f32([regimes * POSITIONS, 2, rotated / 2], ropeTable(POSITIONS, turns)),
+          x: array,
+          ...{ heads, headSize, regimes, direction },
+        });
+        const wanted = Float64Array.from(x);
+        const bound = new Float64Array(x.length);
+        for (let t = 0; t < T; t++) {
+          const inputs = { positions: [positions[t] ?? 0], heads, headSize, ...turns, length: isLong[t] ? 101 : 100 };
+          const row = Float64Array.from(x.subarray(t * width, t * width + heads * headSize));
+          const y = (direction === 1 ? ropeForward : ropeBackward)({ ...inputs, x: row });
+          for (const [c, value] of y.entries()) {
+            const [at, channel] = [t * width + c, c % headSize];
+            wanted[at] = value;
+            if (channel >= rotated) continue;
+            const partner = channel < rotated / 2 ? c + rotated / 2 : c - rotated / 2;
+            // Four roundings of terms no larger than the pair times the magnitude.
+            bound[at] = 5 * EPSILON * (Math.abs(row[c] ?? 0) + Math.abs(row[partner] ?? 0));
+          }
+        }
+        expectWithin("x", result("x"), wanted, (i) =>
+          (bound[i] ?? 0) === 0 ? 0 : storedBound(format, wanted[i] ?? Number.NaN, bound[i] ?? 0),
+        );
+      }),
+      { seed: 23, numRuns: 40 },
+    );
+  });
+});
+
 describe("rope into a cache", () => {
   const cases = fc.record({
     T: fc.constantFrom(1, 2, 5, 17, 70),
@@ -92,10 +156,10 @@ describe("rope into a cache", () => {
         // Every third row has no place in the cache; the others come in an order of their own.
         const cacheRows = Array.from({ length: T }, (_, t) => (t % 3 === 2 ? NO_ROW : rows - 1 - 2 * t));
         const before = Float32Array.from(normals(random, rows * keyWidth));
-        const frequencies = ropeFrequencies(headSize, 10000, { type: "none" });
+        const turns = { rotated: headSize, theta: 10000, scaling: { type: "none" } } as const;
         const result = await runKernel(device, ropeIntoCache, {
           positions: u32([T], positions),
-          table: f32([POSITIONS, 2, headSize / 2], ropeTable(POSITIONS, frequencies)),
+          table: f32([POSITIONS, 2, headSize / 2], ropeTable(POSITIONS, turns)),
           cacheRows: u32([T], cacheRows),
           x: f32([T, width], x),
           keys: f32([rows, keyWidth], before),
@@ -133,52 +197,5 @@ describe("rope into a cache", () => {
       }),
       { seed: 22, numRuns: 25 },
     );
-  });
-});
-
-describe("rope", () => {
-  it("the table holds cosines and sines of float64 angles, each rounded once", () => {
-    const table = ropeTable(POSITIONS, ropeFrequencies(8, 10000, { type: "none" }));
-    const [position, pair] = [1023, 1];
-    const angle = position * 10000 ** (-2 / 8);
-    const entry = position * 2 * 4 + pair;
-    expect([table[entry], table[entry + 4]]).toEqual([Math.fround(Math.cos(angle)), Math.fround(Math.sin(angle))]);
-  });
-
-  it("llama3's frequencies, by the published formula worked out here, at Llama 3.1's own numbers", () => {
-    // Llama 3.1 8B: D 128, theta 500000, factor 8, low 1, high 4, 8192 tokens at first.
-    const scaling = {
-      type: "llama3",
-      factor: 8,
-      lowFrequencyFactor: 1,
-      highFrequencyFactor: 4,
-      originalContextLength: 8192,
-    } as const;
-    const found = ropeFrequencies(128, 500000, scaling);
-    const wanted = Array.from({ length: 64 }, (_, pair) => {
-      const plain = Math.exp((-Math.log(500000) * 2 * pair) / 128);
-      const wavelength = (2 * Math.PI) / plain;
-      if (wavelength < 8192 / 4) return plain;
-      if (wavelength > 8192 / 1) return plain / 8;
-      const smooth = (8192 / wavelength - 1) / (4 - 1);
-      return (1 - smooth) * (plain / 8) + smooth * plain;
-    });
-    // 29 pairs turn fast enough to be kept, 29 are divided; those between are blended, strictly within both.
-    const kinds = wanted.map((value, pair) => value * 500000 ** ((2 * pair) / 128));
-    expect(kinds.filter((share) => Math.abs(share - 1) < 1e-12)).toHaveLength(29);
-    expect(kinds.filter((share) => Math.abs(share - 1 / 8) < 1e-12)).toHaveLength(29);
-    for (const [pair, value] of wanted.entries()) expect((found[pair] ?? 0) / value, `pair ${pair}`).toBeCloseTo(1, 12);
-    const exact = (i: number) => ropeFrequency(i, 128, 500000, scaling);
-    for (const [pair, value] of wanted.entries()) expect(exact(pair) / value, `pair ${pair}`).toBeCloseTo(1, 12);
-  });
-
-  it("linear scaling divides every frequency, so that a position acts as one the factor nearer", () => {
-    const [plain, linear] = [
-      ropeFrequencies(8, 100, { type: "none" }),
-      ropeFrequencies(8, 100, { type: "linear", factor: 4 }),
-    ];
-    expect([...plain]).toEqual([1, 100 ** -0.25, 0.1, 100 ** -0.75].map((value) => expect.closeTo(value, 14)));
-    expect([...linear]).toEqual([...plain].map((value) => value / 4));
-    expect([...ropeTable(9, linear).slice(8 * 8)]).toEqual([...ropeTable(3, plain).slice(2 * 8)]);
   });
 });

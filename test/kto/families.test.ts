@@ -102,7 +102,8 @@ describe("rotary angles", () => {
     const config = llamaConfig({ max_position_embeddings: 131072, head_dim: 64 });
     await withModel(config, 4, async (model) => {
       const before = device.memory().scratch ?? 0;
-      const rows = (positions: number) => model.ropeTable(positions).shape[0];
+      const rope = model.config.layerRope[0];
+      const rows = (positions: number) => rope && model.ropeTable(rope, positions).shape[0];
       expect([rows(1), rows(256)]).toEqual([256, 256]);
       expect(device.memory().scratch).toBe(before + 256 * 64 * 4);
       expect([rows(257), rows(100)]).toEqual([512, 256]);
@@ -110,7 +111,8 @@ describe("rotary angles", () => {
       expect(rows(1_000_000)).toBe(131072);
     });
     await withModel(llamaConfig({ max_position_embeddings: 100 }), 4, async (model) => {
-      expect(model.ropeTable(64).shape[0]).toBe(100);
+      const rope = model.config.layerRope[0];
+      expect(rope && model.ropeTable(rope, 64).shape[0]).toBe(100);
     });
   });
 });

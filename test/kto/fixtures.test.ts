@@ -252,7 +252,8 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
 function isIdleKeyBias(config: ModelConfig, parameter: string, index: number, length: number): boolean {
   if (parameter.endsWith("attn.c_attn.bias")) return Math.floor((3 * index) / length) === 1;
   if (!parameter.endsWith("k_proj.bias")) return false;
-  const frequency = config.ropeTheta ** ((-2 * (index % (config.headSize / 2))) / config.headSize);
+  const theta = config.layerRope[0]?.theta ?? Number.NaN;
+  const frequency = theta ** ((-2 * (index % (config.headSize / 2))) / config.headSize);
   return LONGEST * frequency < 0.1;
 }
 

@@ -11,7 +11,7 @@ import { isAdapterFolder, readAdapterConfig } from "../../engine/model/peft-conf
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
-import { checkVocabularies } from "../../kto/method/update.ts";
+import { checkReference } from "../../kto/method/update.ts";
 import type { KtoConfig } from "../../kto/options/kto.ts";
 import { type QuantizationOptions, quantizationOf } from "../../kto/options/quantization.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
@@ -111,7 +111,7 @@ async function referenceModel(
   const model = shares
     ? policy.base
     : await Model.load(device, base, { ...loadOptions(options, output), category: "reference weights" });
-  checkVocabularies(policy, model);
+  checkReference(policy, model);
   return adapter === undefined
     ? model
     : model.withAdapter(await loadAdapter(model, adapter, loadOptions(options, output)));

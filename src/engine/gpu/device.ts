@@ -182,6 +182,11 @@ export class Device {
     return new Device(gpu, like, like.facts, { tuning: "off", counts: true });
   }
 
+  /** A device over a GPU object of the caller's own, which runs what it is given. */
+  static over(gpu: GPUDevice, found: Pick<FoundAdapter, "kind" | "description">, facts: AdapterFacts): Device {
+    return new Device(gpu, found, facts, { tuning: "off" });
+  }
+
   get isSoftware(): boolean {
     return this.kind !== "hardware";
   }

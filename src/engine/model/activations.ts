@@ -20,34 +20,50 @@ import type { RowShape } from "./rows.ts";
 export function layerKinds(config: ModelConfig) {
   const attention = config.heads * config.headSize;
   const { hiddenSize, intermediateSize } = config;
+  const [before, after] = [normsBefore(config), normsAfter(config)].map((norms) => (norms ? 1 : 0)) as [0 | 1, 0 | 1];
   return {
     input: hiddenSize,
-    attentionNormed: hiddenSize,
-    attentionStats: 2,
+    attentionNormed: before * hiddenSize,
+    attentionStats: before * 2,
     qkv: qkvWidth(config),
-    qkNormed: config.qkNorm ? qkHeads(config) * config.headSize : 0,
-    qkInverse: config.qkNorm ? qkHeads(config) : 0,
+    qkNormed: config.qkNorm === "none" ? 0 : qkHeads(config) * config.headSize,
+    qkInverse: { none: 0, head: qkHeads(config), width: 2 }[config.qkNorm],
     attention,
     logSumExp: config.heads,
+    attentionBranch: after * hiddenSize,
+    attentionBranchStats: after * 2,
     middle: hiddenSize,
-    mlpNormed: hiddenSize,
-    mlpStats: 2,
-    up: config.mlp === "swiglu" ? 2 * intermediateSize : intermediateSize,
+    mlpNormed: before * hiddenSize,
+    mlpStats: before * 2,
+    up: upWidth(config),
     activated: intermediateSize,
+    mlpBranch: after * hiddenSize,
+    mlpBranchStats: after * 2,
   };
 }
+
+/** Whether a layer norms what its attention and its MLP read, and what they give. */
+export const normsBefore = ({ normPlaces }: ModelConfig): boolean => normPlaces !== "after";
+export const normsAfter = ({ normPlaces }: ModelConfig): boolean => normPlaces !== "before";
 
 /** What a pass leaves behind for a backward pass. */
 export type Keeps = "all" | "inputs" | "none";
 
 export type LayerKind = keyof ReturnType<typeof layerKinds>;
 
-/** The kinds that are f32 whatever the format: the residual stream and the statistics of reductions. */
+/**
+ * The kinds that are f32 whatever the format: the residual stream, what is normed on its way there, and the statistics of
+ * reductions.
+ */
 const ALWAYS_F32: ReadonlySet<string> = new Set<LayerKind>([
   "input",
   "middle",
   "attentionStats",
   "mlpStats",
+  "attentionBranch",
+  "attentionBranchStats",
+  "mlpBranch",
+  "mlpBranchStats",
   "qkInverse",
   "logSumExp",
 ]);
@@ -60,6 +76,11 @@ export function qkHeads(config: ModelConfig): number {
 /** Columns of the fused query, key and value rows. */
 export function qkvWidth(config: ModelConfig): number {
   return (config.heads + 2 * config.keyValueHeads) * config.headSize;
+}
+
+/** Columns that the MLP's activation reads: gate and up, or only up. */
+export function upWidth({ mlp, intermediateSize }: ModelConfig): number {
+  return mlp === "gelu" ? intermediateSize : 2 * intermediateSize;
 }
 
 /** The activations of one layer for one shape. */

@@ -1,41 +1,30 @@
 /**
  * One decoder layer, forward and backward, written out as dispatches. Parts are switched by the configuration:
  *
- *   middle = input + Output(Attention(Rope(HeadNorm(Qkv(Norm(input))))))
- *   next   = middle + Down(Activation(Up(Norm(middle))))
+ *   middle = input + BranchNorm(Output(Attention(Rope(HeadNorm(Qkv(Norm(input)))))))
+ *   next   = middle + BranchNorm(Down(Activation(Up(Norm(middle)))))
  */
-import { geluBackward, geluForward, swigluBackward } from "../../kernels/activation.ts";
+import { gegluBackward, gegluForward, geluBackward, geluForward, swigluBackward } from "../../kernels/activation.ts";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../kernels/attention.ts";
-import { scatterRows } from "../../kernels/embedding.ts";
-import { headNormBackward, headNormForward, headNormWeightPartials } from "../../kernels/head-norm.ts";
-import {
-  layerNormBackward,
-  layerNormForward,
-  normWeightPartials,
-  rmsNormBackward,
-  rmsNormForward,
-  rowBlocks,
-} from "../../kernels/norm.ts";
-import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
-import { rope, ropeIntoCache } from "../../kernels/rope.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
-import { reshape, type Tensor } from "../gpu/tensor.ts";
-import { type LayerActivations, qkHeads, qkvWidth } from "./activations.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import { type LayerActivations, normsAfter, normsBefore, qkvWidth, upWidth } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear.ts";
 import type { LoraScratch } from "./lora.ts";
 import type { Model } from "./model.ts";
+import { recordBranchNorm, recordBranchNormBackward, recordNorm, recordNormBackward } from "./norms.ts";
+import {
+  fusedColumns,
+  type KeyValueCache,
+  type RowPositions,
+  recordIntoCache,
+  recordQueryKeyNorm,
+  recordQueryKeyNormBackward,
+  recordRope,
+} from "./query-key.ts";
 import { layerName } from "./weights/parameters.ts";
-
-/** Keys and values of earlier passes, which generation keeps. */
-export interface KeyValueCache {
-  /** [cache rows, KV D] each, per layer. */
-  readonly keys: readonly Tensor[];
-  readonly values: readonly Tensor[];
-  /** Cache row that each row of this pass is stored in, u32[T]. */
-  readonly rows: Tensor;
-}
 
 /** Keys that a row sees, on the average and at most: what the work of attention is estimated by. */
 export interface KeyCounts {
@@ -45,10 +34,7 @@ export interface KeyCounts {
 }
 
 /** What a pass needs beside activations. */
-export interface PassRows extends KeyCounts {
-  readonly positions: Tensor;
-  /** All positions are below this one. */
-  readonly positionLimit: number;
+export interface PassRows extends KeyCounts, RowPositions {
   readonly ranges: Tensor;
   /** The ranges cut to the sliding window, where the configuration has one. */
   readonly windowRanges?: Tensor | undefined;
@@ -70,85 +56,13 @@ function seenBy<T>(config: ModelConfig, layer: number, whole: T, windowed: T | u
   return windowed;
 }
 
+/** What the attention kernels' texts depend on beside the head size. */
+const scoresOf = ({ attentionScale: scale, attentionSoftCap: softCap }: ModelConfig) => ({ scale, softCap });
+
 /**
- * Records the rotation of queries and keys in the fused rows x by their positions, or back, in layers that have one.
+ * Records layer `layer` from `here.input` to `next` [T, C]; without `next`, only what the backward pass needs of a layer
+ * whose results are not normed.
  */
-function recordRope(program: Program, model: Model, layer: number, rows: PassRows, x: Tensor, direction: 1 | -1): void {
-  const { config } = model;
-  if (!config.layerRope[layer]) return;
-  const table = model.ropeTable(rows.positionLimit);
-  program.dispatch(rope, { positions: rows.positions, table, x, heads: qkHeads(config), direction });
-}
-
-/** Records the rotation of the fused rows x, where the layer has one, and their keys and values into the cache. */
-function recordIntoCache(
-  program: Program,
-  model: Model,
-  layer: number,
-  rows: PassRows,
-  x: Tensor,
-  cache: KeyValueCache,
-): { k: Tensor; v: Tensor } {
-  const { config } = model;
-  const [k, v] = [cache.keys[layer], cache.values[layer]];
-  if (k === undefined || v === undefined) throw new Error(`the cache has no layer ${layer}`);
-  if (config.layerRope[layer]) {
-    const table = model.ropeTable(rows.positionLimit);
-    const { positions } = rows;
-    const into = { cacheRows: cache.rows, keys: k, values: v };
-    program.dispatch(ropeIntoCache, { positions, table, x, ...into, heads: config.heads });
-  } else {
-    const { kFrom, vFrom } = columns(config);
-    program.dispatch(scatterRows, { x, rows: cache.rows, y: k, xColumn: kFrom });
-    program.dispatch(scatterRows, { x, rows: cache.rows, y: v, xColumn: vFrom });
-  }
-  return { k, v };
-}
-
-/** Columns of the fused rows where queries, keys and values start. */
-function columns(config: ModelConfig) {
-  const kFrom = config.heads * config.headSize;
-  return { qFrom: 0, kFrom, vFrom: kFrom + config.keyValueHeads * config.headSize };
-}
-
-/** Records y, stats = Norm(x) with the parameters `name`. */
-export function recordNorm(program: Program, model: Model, name: string, x: Tensor, y: Tensor, stats: Tensor): void {
-  const { facts } = program.device;
-  const weight = model.parameter(`${name}.weight`);
-  const epsilon = model.config.normEpsilon;
-  if (model.config.norm === "rms") program.dispatch(rmsNormForward(facts), { x, weight, y, stats, epsilon });
-  else {
-    const bias = model.parameter(`${name}.bias`);
-    program.dispatch(layerNormForward(facts), { x, weight, bias, y, stats, epsilon });
-  }
-}
-
-/** Records dx += the gradient through Norm, and its parameters' gradients where these are trained. */
-export function recordNormBackward(
-  program: Program,
-  model: Model,
-  gradients: Arena,
-  name: string,
-  args: { dy: Tensor; x: Tensor; stats: Tensor; dx: Tensor; partials: Tensor },
-): void {
-  const { dy, x, stats, dx } = args;
-  const { facts } = program.device;
-  const weight = model.parameter(`${name}.weight`);
-  const backward = model.config.norm === "rms" ? rmsNormBackward(facts) : layerNormBackward(facts);
-  program.dispatch(backward, { dy, x, weight, stats, dx });
-  const [rows = 0, width = 0] = dy.shape;
-  const partials = reshape(args.partials, [rowBlocks(rows), width]);
-  if (gradients.has(`${name}.weight`)) {
-    program.dispatch(normWeightPartials, { dy, x, stats, partials });
-    program.dispatch(addColumnSums, { partials, out: gradients.window(`${name}.weight`) });
-  }
-  if (gradients.has(`${name}.bias`)) {
-    program.dispatch(columnPartials, { dy, partials });
-    program.dispatch(addColumnSums, { partials, out: gradients.window(`${name}.bias`) });
-  }
-}
-
-/** Records layer `layer` from `here.input` to `next` [T, C]; without `next`, only what the backward pass needs. */
 export function recordBlockForward(
   program: Program,
   model: Model,
@@ -161,25 +75,20 @@ export function recordBlockForward(
   const { config } = model;
   const name = (part: string) => layerName(layer, part);
   const { lora } = rows;
+  const { facts } = program.device;
+  const [before, after] = [normsBefore(config), normsAfter(config)];
 
-  recordNorm(program, model, name("attentionNorm"), here.input, here.attentionNormed, here.attentionStats);
-  recordLinear(program, model, name("qkv"), { x: here.attentionNormed, y: here.qkv, lora });
-  if (config.qkNorm) {
-    program.dispatch(headNormForward(program.device.facts), {
-      weight: model.parameter(name("qkNorm.weight")),
-      x: here.qkv,
-      normed: here.qkNormed,
-      inverse: here.qkInverse,
-      queryHeads: config.heads,
-      epsilon: config.normEpsilon,
-    });
+  if (before) {
+    recordNorm(program, model, name("attentionNorm"), here.input, here.attentionNormed, here.attentionStats);
   }
-  const from = columns(config);
+  recordLinear(program, model, name("qkv"), { x: before ? here.attentionNormed : here.input, y: here.qkv, lora });
+  recordQueryKeyNorm(program, model, name("qkNorm"), here);
+  const from = fusedColumns(config);
   let keys = { k: here.qkv, v: here.qkv, kFrom: from.kFrom, vFrom: from.vFrom };
   if (cache) {
     keys = { ...recordIntoCache(program, model, layer, rows, here.qkv, cache), kFrom: 0, vFrom: 0 };
   } else recordRope(program, model, layer, rows, here.qkv, 1);
-  program.dispatch(attentionForward(config.headSize, program.device.facts, program.products), {
+  program.dispatch(attentionForward(config.headSize, facts, program.products, scoresOf(config)), {
     q: here.qkv,
     ...keys,
     ranges: seenBy(config, layer, rows.ranges, rows.windowRanges),
@@ -189,16 +98,32 @@ export function recordBlockForward(
     qFrom: from.qFrom,
     groupSize: config.heads / config.keyValueHeads,
   });
-  recordLinear(program, model, name("output"), { x: here.attention, residual: here.input, y: here.middle, lora });
-  recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
-  const [x, y] = [here.mlpNormed, here.activated];
+  if (after) {
+    const { attentionBranch: branch, attentionBranchStats: stats } = here;
+    recordLinear(program, model, name("output"), { x: here.attention, y: branch, lora });
+    const args = { branch, residual: here.input, y: here.middle, stats };
+    recordBranchNorm(program, model, name("attentionBranchNorm"), args);
+  } else {
+    recordLinear(program, model, name("output"), { x: here.attention, residual: here.input, y: here.middle, lora });
+  }
+
+  if (before) recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
+  const [x, y] = [before ? here.mlpNormed : here.middle, here.activated];
   if (config.mlp === "swiglu") {
     recordSwigluLinear(program, model, name("up"), { x, gateUp: here.up, y, alone: cache !== undefined, lora });
   } else {
     recordLinear(program, model, name("up"), { x, y: here.up, lora });
-    program.dispatch(geluForward, { x: here.up, y });
+    if (config.mlp === "gelu") program.dispatch(geluForward, { x: here.up, y });
+    else program.dispatch(gegluForward, { gateUp: here.up, y });
   }
-  if (next) recordLinear(program, model, name("down"), { x: here.activated, residual: here.middle, y: next, lora });
+  if (next === undefined) return;
+  if (after) {
+    const { mlpBranch: branch, mlpBranchStats: stats } = here;
+    recordLinear(program, model, name("down"), { x: here.activated, y: branch, lora });
+    recordBranchNorm(program, model, name("mlpBranchNorm"), { branch, residual: here.middle, y: next, stats });
+  } else {
+    recordLinear(program, model, name("down"), { x: here.activated, residual: here.middle, y: next, lora });
+  }
 }
 
 /** Scratch of the backward pass, shared by all layers; rows are those of region A. */
@@ -206,16 +131,16 @@ export type BackwardScratch = Readonly<Record<keyof ReturnType<typeof backwardWi
 
 /** Columns of each scratch buffer; `partials` holds blocks of the widest bias. */
 export function backwardWidths(config: ModelConfig) {
-  const up = config.mlp === "swiglu" ? 2 * config.intermediateSize : config.intermediateSize;
   return {
     /** Gradient of the residual stream; carried from layer to layer. */
     dx: config.hiddenSize,
-    dNormed: config.hiddenSize,
+    dNormed: normsBefore(config) ? config.hiddenSize : 0,
+    dBranch: normsAfter(config) ? config.hiddenSize : 0,
     dQkv: qkvWidth(config),
     dAttention: config.heads * config.headSize,
     delta: config.heads,
     dActivated: config.intermediateSize,
-    dUp: up,
+    dUp: upWidth(config),
   };
 }
 
@@ -223,27 +148,6 @@ export function backwardWidths(config: ModelConfig) {
 export function partialsSize(config: ModelConfig): number {
   const widths = backwardWidths(config);
   return 64 * Math.max(widths.dx, widths.dQkv, widths.dUp);
-}
-
-/** Records dQkv back through the norms of query and key heads, in place, and their gradients where they are trained. */
-function recordHeadNormBackward(
-  program: Program,
-  model: Model,
-  gradients: Arena,
-  weight: string,
-  { qkNormed: normed, qkInverse: inverse }: LayerActivations,
-  { dQkv, partials }: BackwardScratch,
-): void {
-  const { heads: queryHeads, headSize } = model.config;
-  if (gradients.has(weight)) {
-    // The norms' gradients need dQkv, which the next dispatch overwrites.
-    const sums = reshape(partials, [rowBlocks(dQkv.shape[0] ?? 0), 2 * headSize]);
-    const heads = qkHeads(model.config);
-    program.dispatch(headNormWeightPartials, { dy: dQkv, normed, partials: sums, heads, queryHeads });
-    program.dispatch(addColumnSums, { partials: sums, out: gradients.window(weight) });
-  }
-  const backward = headNormBackward(program.device.facts);
-  program.dispatch(backward, { weight: model.parameter(weight), normed, inverse, dx: dQkv, queryHeads });
 }
 
 /**
@@ -261,42 +165,58 @@ export function recordBlockBackward(
 ): void {
   const { config } = model;
   const name = (part: string) => layerName(layer, part);
-  const { dx, partials } = scratch;
+  const { dx, dBranch, dNormed, partials } = scratch;
   const { lora } = rows;
+  const { facts } = program.device;
+  const shared = { partials, lora };
+  const [before, after] = [normsBefore(config), normsAfter(config)];
 
+  if (after) {
+    const args = { dy: dx, branch: here.mlpBranch, stats: here.mlpBranchStats, dBranch, partials };
+    recordBranchNormBackward(program, model, gradients, name("mlpBranchNorm"), args);
+  }
   recordLinearBackward(program, model, gradients, name("down"), {
-    dy: dx,
+    dy: after ? dBranch : dx,
     x: here.activated,
     dx: scratch.dActivated,
-    partials,
-    lora,
+    ...shared,
   });
-  if (config.mlp === "swiglu") {
-    program.dispatch(swigluBackward, { dy: scratch.dActivated, gateUp: here.up, dGateUp: scratch.dUp });
-  } else program.dispatch(geluBackward, { dy: scratch.dActivated, x: here.up, dx: scratch.dUp });
-  recordLinearBackward(program, model, gradients, name("up"), {
-    dy: scratch.dUp,
-    x: here.mlpNormed,
-    dx: scratch.dNormed,
-    partials,
-    lora,
-  });
-  recordNormBackward(program, model, gradients, name("mlpNorm"), {
-    dy: scratch.dNormed,
-    x: here.middle,
-    stats: here.mlpStats,
-    dx,
-    partials,
-  });
+  if (config.mlp === "gelu") {
+    program.dispatch(geluBackward, { dy: scratch.dActivated, x: here.up, dx: scratch.dUp });
+  } else {
+    const backward = config.mlp === "swiglu" ? swigluBackward : gegluBackward;
+    program.dispatch(backward, { dy: scratch.dActivated, gateUp: here.up, dGateUp: scratch.dUp });
+  }
+  if (before) {
+    recordLinearBackward(program, model, gradients, name("up"), {
+      dy: scratch.dUp,
+      x: here.mlpNormed,
+      dx: dNormed,
+      ...shared,
+    });
+    recordNormBackward(program, model, gradients, name("mlpNorm"), {
+      dy: dNormed,
+      x: here.middle,
+      stats: here.mlpStats,
+      dx,
+      partials,
+    });
+  } else {
+    const args = { dy: scratch.dUp, x: here.middle, dx, accumulate: true, ...shared };
+    recordLinearBackward(program, model, gradients, name("up"), args);
+  }
 
+  if (after) {
+    const args = { dy: dx, branch: here.attentionBranch, stats: here.attentionBranchStats, dBranch, partials };
+    recordBranchNormBackward(program, model, gradients, name("attentionBranchNorm"), args);
+  }
   recordLinearBackward(program, model, gradients, name("output"), {
-    dy: dx,
+    dy: after ? dBranch : dx,
     x: here.attention,
     dx: scratch.dAttention,
-    partials,
-    lora,
+    ...shared,
   });
-  const shared = {
+  const ofAttention = {
     fused: here.qkv,
     dOut: scratch.dAttention,
     logSumExp: here.logSumExp,
@@ -304,31 +224,35 @@ export function recordBlockBackward(
     delta: scratch.delta,
     keysPerRow: seenBy(config, layer, rows.keysPerRow, rows.windowKeysPerRow),
     groupSize: config.heads / config.keyValueHeads,
-    ...columns(config),
+    ...fusedColumns(config),
   };
-  program.dispatch(attentionBackwardQuery(config.headSize, program.device.facts, program.products), {
-    ...shared,
+  program.dispatch(attentionBackwardQuery(config.headSize, facts, program.products, scoresOf(config)), {
+    ...ofAttention,
     out: here.attention,
     ranges: seenBy(config, layer, rows.ranges, rows.windowRanges),
   });
-  program.dispatch(attentionBackwardKeyValue(config.headSize, program.device.facts, program.products), {
-    ...shared,
+  program.dispatch(attentionBackwardKeyValue(config.headSize, facts, program.products, scoresOf(config)), {
+    ...ofAttention,
     queryEnd: seenBy(config, layer, rows.queryEnd, rows.windowQueryEnd),
   });
   recordRope(program, model, layer, rows, scratch.dQkv, -1);
-  if (config.qkNorm) recordHeadNormBackward(program, model, gradients, name("qkNorm.weight"), here, scratch);
-  recordLinearBackward(program, model, gradients, name("qkv"), {
-    dy: scratch.dQkv,
-    x: here.attentionNormed,
-    dx: scratch.dNormed,
-    partials,
-    lora,
-  });
-  recordNormBackward(program, model, gradients, name("attentionNorm"), {
-    dy: scratch.dNormed,
-    x: here.input,
-    stats: here.attentionStats,
-    dx,
-    partials,
-  });
+  recordQueryKeyNormBackward(program, model, gradients, name("qkNorm"), here, scratch);
+  if (before) {
+    recordLinearBackward(program, model, gradients, name("qkv"), {
+      dy: scratch.dQkv,
+      x: here.attentionNormed,
+      dx: dNormed,
+      ...shared,
+    });
+    recordNormBackward(program, model, gradients, name("attentionNorm"), {
+      dy: dNormed,
+      x: here.input,
+      stats: here.attentionStats,
+      dx,
+      partials,
+    });
+  } else {
+    const args = { dy: scratch.dQkv, x: here.input, dx, accumulate: true, ...shared };
+    recordLinearBackward(program, model, gradients, name("qkv"), args);
+  }
 }

@@ -4,25 +4,27 @@
  */
 import { embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
 import type { ActivationFormat, WeightFormat } from "../../kernels/kernel.ts";
+import { scaleRows } from "../../kernels/scale.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
 import { rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
-import { Activations, type LayerActivations } from "./activations.ts";
+import { Activations, type LayerActivations, normsAfter } from "./activations.ts";
 import {
   type BackwardScratch,
   backwardWidths,
   type KeyCounts,
-  type KeyValueCache,
   type PassRows,
   partialsSize,
   recordBlockBackward,
   recordBlockForward,
 } from "./block.ts";
-import type { ModelConfig } from "./config/config.ts";
+import { longRopeBeyond, type ModelConfig } from "./config/config.ts";
 import { HeadBuffers, type HeadPass, recordHeadBackward, recordHeadForward } from "./head.ts";
 import type { LoraAdapter } from "./lora.ts";
 import type { Model } from "./model.ts";
+import { embeddingScale } from "./norms.ts";
+import type { KeyValueCache } from "./query-key.ts";
 import { keysPerRow, type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
 
 /**
@@ -55,7 +57,7 @@ export class PassMemory {
   ) {
     this.device = device;
     this.config = config;
-    this.rows = new RowBuffer(device, shapes, config.slidingWindow);
+    this.rows = new RowBuffer(device, shapes, config.slidingWindow, longRopeBeyond(config));
     const keeps = !options.gradients ? "none" : options.checkpointing ? "inputs" : "all";
     this.activations = new Activations(device, config, shapes, keeps, options);
     this.head = new HeadBuffers(device, config, shapes, options.gradients);
@@ -109,6 +111,7 @@ export function recordLayers(
   const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };
   const first = activations.layer(shape, 0).input;
   recordLookup(program, model.parameter("embedding"), rows.tokens, first, false);
+  recordScale(program, first, embeddingScale(config));
   if (config.position === "learned") {
     recordLookup(program, model.parameter("positions"), rows.positions, first, true);
   }
@@ -197,22 +200,25 @@ export function recordLayersBackward(
     const here = gradientRowsOf(memory.activations.layer(shape, layer), shape);
     // With checkpointing all layers share one place, which still holds the last layer's activations.
     if (memory.activations.keeps === "inputs" && layer < config.layers - 1) {
-      recordBlockForward(program, model, layer, here, undefined, passRows);
+      const next = gradientRowsOf(memory.activations.layer(shape, layer + 1), shape).input;
+      // A norm of the layer's result has statistics of its own; the result is the next input again, to the bit.
+      recordBlockForward(program, model, layer, here, normsAfter(config) ? next : undefined, passRows);
     }
     recordBlockBackward(program, model, gradients, layer, here, scratch, passRows);
-  }
-  if (gradients.has("embedding")) {
-    recordLookupBackward(program, scratch.dx, gradients.window("embedding"), {
-      order: rows.tokenOrder,
-      bucketIds: rows.tokenBuckets,
-      bucketStarts: rows.tokenStarts,
-    });
   }
   if (gradients.has("positions")) {
     recordLookupBackward(program, scratch.dx, gradients.window("positions"), {
       order: rows.positionOrder,
       bucketIds: rows.positionBuckets,
       bucketStarts: rows.positionStarts,
+    });
+  }
+  if (gradients.has("embedding")) {
+    recordScale(program, scratch.dx, embeddingScale(config));
+    recordLookupBackward(program, scratch.dx, gradients.window("embedding"), {
+      order: rows.tokenOrder,
+      bucketIds: rows.tokenBuckets,
+      bucketStarts: rows.tokenStarts,
     });
   }
 }
@@ -242,6 +248,11 @@ function recordLookup(program: Program, table: Tensor, ids: Tensor, y: Tensor, a
       accumulate: adds ? 1 : 0,
     });
   }
+}
+
+/** Records x *= factor. */
+function recordScale(program: Program, x: Tensor, factor: number): void {
+  if (factor !== 1) program.dispatch(scaleRows, { x, factor });
 }
 
 /** Records dTable[id] += the rows of dy in the bucket of `id`, for every bucket. */

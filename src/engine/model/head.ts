@@ -14,14 +14,16 @@ import {
   windowColumns,
 } from "../../kernels/log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "../../kernels/logit-statistics.ts";
+import { scaleRows, softCap } from "../../kernels/scale.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, sliceRows, type Tensor } from "../gpu/tensor.ts";
-import { type BackwardScratch, recordNorm, recordNormBackward } from "./block.ts";
+import type { BackwardScratch } from "./block.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
+import { recordNorm, recordNormBackward } from "./norms.ts";
 import type { RowArray, RowShape } from "./rows.ts";
 
 /** What the head of a pass works on; recording adds to `program`. */
@@ -108,7 +110,10 @@ function tableWindows(model: Model, most: number) {
   });
 }
 
-/** Records the final norm of the head rows of `output` [T, C] into `normed` [N, C]. */
+/**
+ * Records the final norm of the head rows of `output` [T, C], over what the model divides logits by, into `normed`
+ * [N, C]: its products with the head's table are logits before their soft cap.
+ */
 export function recordHeadRows(
   { program, model, buffers }: Pick<HeadPass, "program" | "model" | "buffers">,
   output: Tensor,
@@ -120,14 +125,23 @@ export function recordHeadRows(
   const normed = buffers.tensor("normed", [rows, C]);
   program.dispatch(gatherRows(), { table: output, rows: headRows, y: hidden, firstRow: 0, accumulate: 0 });
   recordNorm(program, model, "finalNorm", hidden, normed, buffers.tensor("stats", [rows, 2]));
+  const { logitsScaling } = model.config;
+  if (logitsScaling !== 1) program.dispatch(scaleRows, { x: normed, factor: 1 / logitsScaling });
   return normed;
+}
+
+/** Records the logits [N, columns] of normed head rows for a window of the head's table. */
+export function recordLogits(program: Program, model: Model, normed: Tensor, window: Tensor, logits: Tensor): void {
+  recordMatmul(program, "NT", normed, window, logits);
+  const { logitSoftCap } = model.config;
+  if (logitSoftCap !== undefined) program.dispatch(softCap(logitSoftCap), { x: logits });
 }
 
 /** Records pass 1: log-probabilities of the targets of all head rows, and their sums per sequence [S]. */
 export function recordHeadForward(pass: HeadPass, output: Tensor, sums: Tensor): void {
   const { program, model, buffers, shape, rows } = pass;
   const { device } = program;
-  const { hiddenSize: C, vocabSize } = model.config;
+  const { hiddenSize: C, vocabSize, logitSoftCap } = model.config;
   const N = shape.gradientHeadRows + shape.branchHeadRows;
   const normed = recordHeadRows(pass, output, rows.headRows);
   const { window, perSplit, splits } = forwardWindow(device, model.config);
@@ -135,7 +149,7 @@ export function recordHeadForward(pass: HeadPass, output: Tensor, sums: Tensor):
   const targetLogits = buffers.tensor("targetLogits", [N]);
   const together = {};
   for (const { start, columns, b, format } of tableWindows(model, window)) {
-    const kernel = logSoftmaxGatherForward(N, columns, C, device.facts, format, vocabSize);
+    const kernel = logSoftmaxGatherForward(N, columns, C, device.facts, format, vocabSize, logitSoftCap);
     const operands = { a: normed, aFrom: 0, b, targets: rows.targets, partials, targetLogits };
     const place = { firstSplit: start / perSplit, splitColumns: perSplit, windowStart: start };
     program.dispatch(kernel, { ...operands, ...place }, together);
@@ -168,7 +182,7 @@ export function recordTokenSums({ program, model, buffers, shape, rows }: HeadPa
   const a = buffers.tensor("normed", [N, C]);
   for (const { start, columns, b, format } of tableWindows(model, window)) {
     const place = { firstSplit: start / perSplit, splitColumns: perSplit };
-    const statistics = logitStatistics(N, columns, C, device.facts, format);
+    const statistics = logitStatistics(N, columns, C, device.facts, format, model.config.logitSoftCap);
     program.dispatch(statistics, { a, aFrom: 0, b, logSumExp, partials, ...place });
   }
   const entropies = buffers.tensor("logProbs", [N]);
@@ -204,7 +218,7 @@ export function recordHeadBackward(
 ): void {
   const { program, model, buffers, shape, rows } = pass;
   const { device } = program;
-  const { hiddenSize: C } = model.config;
+  const { hiddenSize: C, logitSoftCap, logitsScaling } = model.config;
   const N = shape.gradientHeadRows;
   const normed = buffers.tensor("normed", [N, C]);
   const dNormed = buffers.tensor("dNormed", [N, C]);
@@ -213,9 +227,9 @@ export function recordHeadBackward(
   const given = { targets: sliceRows(rows.targets, 0, N), sequences: rows.headSequences, logSumExp, coefficients };
   for (const { start, columns, b, format } of tableWindows(model, headWindow(device, model.config, N))) {
     const dLogits = buffers.tensor("dLogits", [N, columns]);
-    const gradient = logSoftmaxGatherGradient(N, columns, C, device.facts, format);
+    const gradient = logSoftmaxGatherGradient(N, columns, C, device.facts, format, logitSoftCap);
     program.dispatch(gradient, { a: normed, aFrom: 0, b, ...given, dLogits, windowStart: start });
-    recordMatmul(program, "NN", dLogits, b, dNormed, { accumulate: start > 0 });
+    recordMatmul(program, "NN", dLogits, b, dNormed, { accumulate: start > 0, scale: 1 / logitsScaling });
     if (dTable) recordMatmul(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
   }
   recordHeadRowsBackward(pass, gradients, scratch);

@@ -94,7 +94,8 @@ export function recordSwigluLinear(
 }
 
 /**
- * Records dx [T, in] = dy [T, out] W^T and, for what is trained: dWeight += the outer products of x and dy summed over
+ * Records dx [T, in] = dy [T, out] W^T, or with `accumulate` dx += it, and, for what is trained: dWeight += the outer
+ * products of x and dy summed over
  * rows, dBias += dy summed over rows, the adapter's gradients. `partials` is scratch for the bias.
  */
 export function recordLinearBackward(
@@ -106,16 +107,21 @@ export function recordLinearBackward(
     readonly dy: Tensor;
     readonly x: Tensor;
     readonly dx: Tensor;
+    readonly accumulate?: boolean;
     readonly partials: Tensor;
     readonly lora: LoraScratch | undefined;
   },
 ): void {
-  const { dy, x, dx, partials, lora } = args;
+  const { dy, x, dx, accumulate = false, partials, lora } = args;
   const { inOutWeights } = model.config;
   const weight = `${name}.weight`;
   for (const { first, window, windowOf } of storedWindows(program, model.parameter(weight))) {
-    if (inOutWeights) recordMatmul(program, "NT", dy, window, dx, { outFrom: first, windowOf });
-    else recordMatmul(program, "NN", dy, window, dx, { aFrom: first, continues: first > 0, windowOf });
+    if (inOutWeights) recordMatmul(program, "NT", dy, window, dx, { outFrom: first, windowOf, accumulate });
+    else {
+      // Later windows go on from the sums of those before, and so from what dx held.
+      const place = { aFrom: first, continues: first > 0, windowOf };
+      recordMatmul(program, "NN", dy, window, dx, { ...place, accumulate: accumulate && first === 0 });
+    }
   }
   if (gradients.has(weight)) {
     const [a, b] = inOutWeights ? [x, dy] : [dy, x];

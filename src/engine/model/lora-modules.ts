@@ -78,8 +78,11 @@ export function linearModules(config: ModelConfig): LinearModule[] {
   return modules;
 }
 
-/** PEFT's default targets by family; the others have the attention's query and value projections. */
-const DEFAULT_TARGETS: Readonly<Record<string, readonly string[]>> = { gpt2: ["c_attn"] };
+/**
+ * PEFT's default targets by family; the others have the attention's query and value projections. PEFT has none for
+ * Phi-3: it gets the matrix that holds these.
+ */
+const DEFAULT_TARGETS: Readonly<Record<string, readonly string[]>> = { gpt2: ["c_attn"], phi3: ["qkv_proj"] };
 const USUAL_TARGETS = ["q_proj", "v_proj"];
 
 /** What `target_modules` of a PEFT configuration says: the default by name, "all-linear" as a list. */

@@ -8,7 +8,7 @@ import { DTYPE_NAMES, readModelConfig, writeCompanions, writeTokenizerFiles } fr
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { parameterSpecs, tensorName } from "./weights/parameters.ts";
+import { parameterSpecs, tensorName, writtenPrefix } from "./weights/parameters.ts";
 import { leftSentence, type Quantization, quantizedPieces, weightFormats } from "./weights/quantization.ts";
 import { openWeights, writeWeights } from "./weights/weight-files.ts";
 import { checkedTensor, finitePieces, storedPieces } from "./weights/weight-transfer.ts";
@@ -85,12 +85,14 @@ export async function openHostWeights(
     };
     const tensors = parameterSpecs(config).flatMap(({ name: parameter, parts }) =>
       parts.map(({ name: part, shape }) => {
-        const name = fullName(part);
+        const source = fullName(part);
+        // A text model leaves the model of text and images that it was read out of.
+        const name = tensorName(config.wrapper === undefined ? prefix : writtenPrefix(config), part);
         const [merging, module] = [adapter, changed.get(part)];
         const pieces =
           merging && module
-            ? () => mergedWeight(basePieces(parameter, name), merging, config, module)
-            : () => basePieces(parameter, name);
+            ? () => mergedWeight(basePieces(parameter, source), merging, config, module)
+            : () => basePieces(parameter, source);
         return { part, name, shape, pieces };
       }),
     );

@@ -4,7 +4,7 @@
  */
 import { ConfigError, shown } from "../../errors.ts";
 import { isQuantized, type QuantizedFormat, type StoredFormat, type WeightFormat } from "../../kernels/kernel.ts";
-import { ropeFrequencies, ropeTable } from "../../kernels/rope.ts";
+import { type LayerRope, ropeRegimes, ropeTable } from "../../kernels/rope-table.ts";
 import { Arena, ParameterLayout } from "../gpu/arena.ts";
 import type { Device, MemoryCategory } from "../gpu/device.ts";
 import { byteLength, elementCount, type Tensor } from "../gpu/tensor.ts";
@@ -12,7 +12,7 @@ import type { ModelConfig } from "./config/config.ts";
 import { DTYPE_NAMES, readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
-import { parameterSpecs, tensorName } from "./weights/parameters.ts";
+import { parameterSpecs, tensorName, writtenPrefix } from "./weights/parameters.ts";
 import { fillQuantized, leftSentence, type Quantization, weightFormats } from "./weights/quantization.ts";
 import { openWeights, type WeightFiles, writeWeights } from "./weights/weight-files.ts";
 import { arenaPieces, fillTensor, finitePieces } from "./weights/weight-transfer.ts";
@@ -62,7 +62,7 @@ interface ModelParts {
   /** What the numbers of the matrices were rounded to when they were loaded. */
   readonly numbers: StoredFormat;
   readonly quantization: Quantization;
-  readonly tables: RotaryTables;
+  readonly tables: PositionTables;
 }
 
 /** What a model is allocated by, beside its configuration. */
@@ -78,7 +78,7 @@ export class Model {
   /** All parameters but an adapter's. */
   readonly weights: Arena;
   readonly folder: string;
-  /** Prefix of the decoder's tensors in the weight files, kept when writing. */
+  /** Prefix of the decoder's tensors in the weight files, kept when writing but where the text model leaves a wrapper. */
   readonly prefix: string;
   /** Added to the linear layers' results; trained in place of the weights. */
   readonly adapter: LoraAdapter | undefined;
@@ -113,7 +113,7 @@ export class Model {
     const { category, ...formats } = options;
     const layout = new ParameterLayout(parameterSpecs(config), { ...formats, maxBufferBytes: device.bufferLimit });
     const weights = new Arena(device, layout, category, category);
-    return new Model({ device, config, ...origin, weights, tables: new RotaryTables(device, config) });
+    return new Model({ device, config, ...origin, weights, tables: new PositionTables(device, config) });
   }
 
   /**
@@ -195,9 +195,9 @@ export class Model {
     return [...new Set(this.layout.segments.map(({ dtype }) => dtype).filter(isQuantized))];
   }
 
-  /** A parameter's name in the weight files. */
+  /** The name under which a tensor is written: that in the weight files, or of the text model alone. */
   storedName(part: string): string {
-    return tensorName(this.prefix, part);
+    return tensorName(this.config.wrapper === undefined ? this.prefix : writtenPrefix(this.config), part);
   }
 
   /** The tensor of a parameter. */
@@ -210,16 +210,27 @@ export class Model {
     return this.config.tiedHead ? "embedding" : "head";
   }
 
-  /** A table of rotary angles, [rows, D/2, 2], for at least this many positions of the context. */
-  ropeTable(positions: number): Tensor {
-    return this.#parts.tables.get(positions);
+  /** A table of a layer's rotary angles, [regimes rows, 2, r/2], for at least this many positions of the context. */
+  ropeTable(rope: LayerRope, positions: number): Tensor {
+    return this.#parts.tables.angles(rope, positions);
+  }
+
+  /** The factors of queries by position, [rows], for at least this many positions; undefined where all of them are 1. */
+  queryFactors(positions: number): Tensor | undefined {
+    return this.#parts.tables.queryFactors(positions);
+  }
+
+  /** Makes all tables by position for this many positions, so that a plan counts them. */
+  makePositionTables(positions: number): void {
+    for (const rope of new Set(this.config.layerRope)) if (rope) this.ropeTable(rope, positions);
+    this.queryFactors(positions);
   }
 
   /** Uploads every parameter, its numbers rounded to `dtype` on the way. */
   async #fill(files: WeightFiles, dtype: StoredFormat): Promise<void> {
     let waiting = 0;
     for (const spec of this.layout.specs) {
-      const names = spec.parts.map((part) => this.storedName(part.name));
+      const names = spec.parts.map((part) => tensorName(this.prefix, part.name));
       const rounded = spec.shape.length > 1 ? dtype : "f32";
       const window = this.parameter(spec.name);
       if (isQuantized(window.dtype)) {
@@ -256,7 +267,8 @@ export class Model {
 
   /**
    * Writes a Hugging Face folder: weights under the names they came with, config and tokenizer beside them. Makes the
-   * folder if need be and overwrites files of these names, each of them as a whole or not at all. Tensors are read by
+   * folder if need be and overwrites files of these names, each of them as a whole or not at all. Of a model of text and
+   * images it is the text model alone. Tensors are read by
    * pieces while the file is written, so nothing may change the weights meanwhile. An adapter is not part of it.
    *
    * @throws ConfigError for a dtype that is no number format; FileError for what cannot be read or written;
@@ -291,34 +303,57 @@ function checkFormat(option: string, format: StoredFormat | undefined): void {
   throw new ConfigError(`${option} is ${shown(format)}; it must be ${Object.keys(DTYPE_NAMES).join(" or ")}.`);
 }
 
-/** Tables of rotary angles, only as long as the positions in use: a context may be a thousand times longer. */
-class RotaryTables {
+/** Tables by position, only as long as the positions in use: a context may be a thousand times longer. */
+class PositionTables {
   readonly device: Device;
   readonly config: ModelConfig;
-  /** Each longer than those before it. */
-  readonly #tables: Tensor[] = [];
+  /** By what they are for: each longer than those before it. */
+  readonly #tables = new Map<LayerRope | "query factors", { readonly positions: number; readonly table: Tensor }[]>();
 
   constructor(device: Device, config: ModelConfig) {
     this.device = device;
     this.config = config;
   }
 
+  angles(rope: LayerRope, positions: number): Tensor {
+    return this.#get(rope, positions, (rows) => {
+      const shape = [ropeRegimes(rope) * rows, 2, rope.rotated / 2];
+      const table = this.device.allocate("scratch", "rotary angles", shape);
+      this.device.upload(table, ropeTable(rows, rope));
+      return table;
+    });
+  }
+
+  /** Up to the length N of `queryScaling` every factor is 1. */
+  queryFactors(positions: number): Tensor | undefined {
+    const { queryScaling } = this.config;
+    if (queryScaling === undefined || positions <= queryScaling.length) return undefined;
+    return this.#get("query factors", positions, (rows) => {
+      const table = this.device.allocate("scratch", "query factors", [rows]);
+      const { beta, length } = queryScaling;
+      const factors = Float32Array.from({ length: rows }, (_, p) => 1 + beta * Math.log(1 + Math.floor(p / length)));
+      this.device.upload(table, factors);
+      return table;
+    });
+  }
+
   /**
    * A table for at least this many positions. Programs keep the table that they were recorded with; a longer one is a
    * power of two long, so that all of them together take less than twice the longest.
    */
-  get(positions: number): Tensor {
-    const { contextLength, headSize, ropeTheta, ropeScaling } = this.config;
-    const found = this.#tables.find(({ shape: [rows = 0] }) => rows >= Math.min(positions, contextLength));
-    if (found !== undefined) return found;
+  #get(key: LayerRope | "query factors", positions: number, make: (rows: number) => Tensor): Tensor {
+    const { contextLength } = this.config;
+    const tables = this.#tables.get(key) ?? [];
+    this.#tables.set(key, tables);
+    const found = tables.find(({ positions: rows }) => rows >= Math.min(positions, contextLength));
+    if (found !== undefined) return found.table;
     const rows = Math.min(contextLength, 2 ** Math.ceil(Math.log2(Math.max(positions, 256))));
-    const table = this.device.allocate("scratch", "rotary angles", [rows, 2, headSize / 2]);
-    this.device.upload(table, ropeTable(rows, ropeFrequencies(headSize, ropeTheta, ropeScaling)));
-    this.#tables.push(table);
+    const table = make(rows);
+    tables.push({ positions: rows, table });
     return table;
   }
 
   free(): void {
-    for (const table of this.#tables) this.device.free(table);
+    for (const { table } of [...this.#tables.values()].flat()) this.device.free(table);
   }
 }

@@ -154,6 +154,20 @@ async function basePath(baseModel: string, folder: string): Promise<string> {
   return isBeside ? beside : baseModel;
 }
 
+/**
+ * Targets as PEFT selects the same by them. In a model of text and images a list of names would select layers of the
+ * image tower too, which are often named alike: it becomes a pattern for the text model's. With `layers_to_transform` it
+ * stays, since PEFT takes that with a list alone.
+ */
+function writtenTargets(config: ModelConfig, options: LoraOptions): readonly string[] | string {
+  const targets = targetNames(config, options.targetModules);
+  if (config.wrapper === undefined || typeof targets === "string" || options.layersToTransform !== undefined) {
+    return targets;
+  }
+  const names = targets.map((name) => name.replace(/[^\w]/g, "\\$&"));
+  return `.*language_model\\.(?:.*\\.)?(?:${names.join("|")})`;
+}
+
 /** The keys that PEFT 0.18.1 writes for a LoRA adapter, in its order. */
 export function adapterConfig(
   config: ModelConfig,
@@ -190,7 +204,7 @@ export function adapterConfig(
     r: options.rank,
     rank_pattern: options.rankPattern ?? {},
     revision: null,
-    target_modules: targetNames(config, options.targetModules),
+    target_modules: writtenTargets(config, options),
     target_parameters: null,
     task_type: "CAUSAL_LM",
     trainable_token_indices: null,

@@ -11,7 +11,7 @@ import { adapterSpecs } from "./lora.ts";
 import { type LoraModule, type LoraOptions, linearModules, selectModules } from "./lora-modules.ts";
 import { ADAPTER_CONFIG, MERGE_WITH_PEFT, readAdapterConfig } from "./peft-config.ts";
 import { sameNumbers } from "./weights/check-tensors.ts";
-import { modulePrefix, parameterSpecs, storedNaming } from "./weights/parameters.ts";
+import { currentModuleName, modulePrefix, parameterSpecs, storedNaming } from "./weights/parameters.ts";
 import { openWeights } from "./weights/weight-files.ts";
 
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
@@ -51,7 +51,7 @@ export async function openAdapter(
   }
   const file = await openSafetensors(path);
   try {
-    const names = namesByPart(file);
+    const names = namesByPart(file, base.config);
     const saved = await savedTensors(file, names, base);
     const modules = modulesOf(folder, base.config, options);
     checkParts(file, names, saved, modules, { config: base.config, savedModules });
@@ -99,10 +99,12 @@ function modulesOf(folder: string, config: ModelConfig, options: LoraOptions): L
  * The names in the file by the names that PEFT writes: a state dict that was saved without PEFT still has the adapter's
  * name in its tensors', "default" for the first.
  */
-function namesByPart(file: SafetensorsFile): Map<string, string> {
+function namesByPart(file: SafetensorsFile, config: ModelConfig): Map<string, string> {
   const names = new Map<string, string>();
   for (const name of file.tensors.keys()) {
-    const part = name
+    const part = (
+      name.startsWith(PEFT_PREFIX) ? `${PEFT_PREFIX}${currentModuleName(config, name.slice(PEFT_PREFIX.length))}` : name
+    )
       .replace(/\.(lora_[AB])\.default\.weight$/, ".$1.weight")
       .replace(/\.(modules_to_save\.default|base_layer)\.(weight|bias)$/, ".$2");
     const other = names.get(part);

@@ -6,6 +6,7 @@
  */
 import { bucketRows, NO_ROW } from "../../kernels/embedding.ts";
 import { NO_SEQUENCE } from "../../kernels/log-softmax-gather.ts";
+import { LONG_SEQUENCE } from "../../kernels/rope-table.ts";
 import type { Device } from "../gpu/device.ts";
 import { alignWindow, type Tensor } from "../gpu/tensor.ts";
 
@@ -39,16 +40,44 @@ export interface RowBranch {
 
 const ROW_STEP = 64;
 
+/** Tokens of a sequence, or of a branch with its prompt. */
+function lengthOf(promptIds: ArrayLike<number>, completionIds: ArrayLike<number>): number {
+  return promptIds.length + completionIds.length;
+}
+
+/**
+ * The prompt of a branch, and whether the branch needs rows of its own for it: LongRoPE turns a prompt by the length of
+ * the whole sequence, so that it is not the same prompt for two completions of which one makes it long.
+ */
+function promptOf(
+  sequences: readonly RowSequence[],
+  { prompt, completionIds }: RowBranch,
+  longBeyond = Number.POSITIVE_INFINITY,
+): { readonly promptIds: ArrayLike<number>; readonly isLong: boolean; readonly apart: boolean } {
+  const sequence = sequences[prompt] ?? { promptIds: [], completionIds: [] };
+  const isLong = lengthOf(sequence.promptIds, completionIds) > longBeyond;
+  const apart = isLong !== lengthOf(sequence.promptIds, sequence.completionIds) > longBeyond;
+  return { promptIds: sequence.promptIds, isLong, apart };
+}
+
 /** Rows before rounding. The last token of a completion predicts nothing, so it has no row. */
-function countRows(sequences: readonly RowSequence[], branches: readonly RowBranch[]): Omit<RowShape, "sequences"> {
+function countRows(
+  sequences: readonly RowSequence[],
+  branches: readonly RowBranch[],
+  longBeyond?: number,
+): Omit<RowShape, "sequences"> {
   const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
   const own = (s: RowSequence) => s.promptIds.length + Math.max(0, s.completionIds.length - 1);
   const branch = (b: RowBranch) =>
     (sequences[b.prompt]?.promptIds.length ?? 0) + Math.max(0, b.completionIds.length - 1);
+  const ownPrompt = (b: RowBranch) => {
+    const { promptIds, apart } = promptOf(sequences, b, longBeyond);
+    return apart ? promptIds.length : 0;
+  };
   return {
     longest: Math.max(0, ...sequences.map(own), ...branches.map(branch)),
     gradientRows: sum(sequences.map(own)),
-    branchRows: sum(branches.map((b) => Math.max(0, b.completionIds.length - 1))),
+    branchRows: sum(branches.map((b) => ownPrompt(b) + Math.max(0, b.completionIds.length - 1))),
     gradientHeadRows: sum(sequences.map((s) => s.completionIds.length)),
     branchHeadRows: sum(branches.map((b) => b.completionIds.length)),
   };
@@ -61,9 +90,13 @@ function roundRows(rows: number): number {
   return Math.ceil(rows / step) * step;
 }
 
-/** The shape class that holds these sequences. */
-export function rowShape(sequences: readonly RowSequence[], branches: readonly RowBranch[] = []): RowShape {
-  const rows = countRows(sequences, branches);
+/** The shape class that holds these sequences. @param longBeyond as `packRows` takes it */
+export function rowShape(
+  sequences: readonly RowSequence[],
+  branches: readonly RowBranch[] = [],
+  longBeyond?: number,
+): RowShape {
+  const rows = countRows(sequences, branches, longBeyond);
   return {
     gradientRows: roundRows(rows.gradientRows),
     branchRows: roundRows(rows.branchRows),
@@ -93,6 +126,8 @@ export interface PackedRows {
   /** Rows that hold tokens (the rest is padding): of region A, of both regions. */
   readonly usedGradientRows: number;
   readonly usedRows: number;
+  /** Tokens beyond which LongRoPE's long factors hold; undefined for models without them. */
+  readonly longBeyond: number | undefined;
   readonly arrays: Readonly<Record<RowArray, Uint32Array>>;
 }
 
@@ -102,6 +137,7 @@ function arrayShapes(shape: RowShape) {
   const headRows = shape.gradientHeadRows + shape.branchHeadRows;
   return {
     tokens: [rows],
+    /** With the bit LONG_SEQUENCE in sequences for which LongRoPE's long factors hold. */
     positions: [rows],
     /** Keys that each row sees: prefixStart, prefixEnd, branchStart, branchEnd. */
     ranges: [rows, 4],
@@ -125,13 +161,16 @@ export type RowArray = keyof ReturnType<typeof arrayShapes>;
 /**
  * Packs sequences (region A) and branches (region B) into the arrays of `shape`. Head rows of a sequence are its last
  * prompt row and its completion rows but the last; a branch shares its prompt's last row.
+ *
+ * @param longBeyond tokens beyond which a sequence is long to the model's LongRoPE, if it has one
  */
 export function packRows(
   sequences: readonly RowSequence[],
   branches: readonly RowBranch[] = [],
   shape: RowShape = rowShape(sequences, branches),
+  longBeyond?: number,
 ): PackedRows {
-  const counts = countRows(sequences, branches);
+  const counts = countRows(sequences, branches, longBeyond);
   for (const key of ["gradientRows", "branchRows", "gradientHeadRows", "branchHeadRows", "longest"] as const) {
     if (counts[key] > shape[key]) throw new Error(`${counts[key]} ${key} do not fit a shape of ${shape[key]}`);
   }
@@ -143,9 +182,10 @@ export function packRows(
   headRows.fill(NO_ROW);
   headSequences.fill(NO_SEQUENCE);
 
-  const setRow = (row: number, token: number, position: number, seen: readonly [number, number, number, number]) => {
+  type Seen = readonly [number, number, number, number];
+  const setRow = (row: number, token: number, position: number, seen: Seen, isLong = false) => {
     tokens[row] = token;
-    positions[row] = position;
+    positions[row] = isLong ? position | LONG_SEQUENCE : position;
     ranges.set(seen, 4 * row);
   };
   const totalRows = shape.gradientRows + shape.branchRows;
@@ -159,9 +199,10 @@ export function packRows(
     const start = row;
     starts.push(start);
     const length = promptIds.length + Math.max(0, completionIds.length - 1);
+    const isLong = lengthOf(promptIds, completionIds) > (longBeyond ?? Number.POSITIVE_INFINITY);
     for (let at = 0; at < length; at++, row++) {
       const token = at < promptIds.length ? promptIds[at] : completionIds[at - promptIds.length];
-      setRow(row, token ?? 0, at, [0, 0, start, row + 1]);
+      setRow(row, token ?? 0, at, [0, 0, start, row + 1], isLong);
       queryEnd[row] = start + length;
     }
     sequenceRanges.set([head, head + completionIds.length], 2 * index);
@@ -175,9 +216,16 @@ export function packRows(
 
   row = shape.gradientRows;
   head = shape.gradientHeadRows;
-  for (const [index, { prompt, completionIds }] of branches.entries()) {
-    const promptStart = starts[prompt] ?? 0;
-    const promptLength = sequences[prompt]?.promptIds.length ?? 0;
+  for (const [index, branch] of branches.entries()) {
+    const { completionIds } = branch;
+    const { promptIds, isLong, apart } = promptOf(sequences, branch, longBeyond);
+    const promptLength = promptIds.length;
+    const promptStart = apart ? row : (starts[branch.prompt] ?? 0);
+    if (apart) {
+      for (let at = 0; at < promptLength; at++, row++) {
+        setRow(row, promptIds[at] ?? 0, at, [0, 0, promptStart, row + 1], isLong);
+      }
+    }
     const start = row;
     sequenceRanges.set([head, head + completionIds.length], 2 * (sequences.length + index));
     for (let at = 0; at < completionIds.length; at++, head++) {
@@ -185,7 +233,8 @@ export function packRows(
       targets[head] = completionIds[at] ?? 0;
     }
     for (let at = 0; at < completionIds.length - 1; at++, row++) {
-      setRow(row, completionIds[at] ?? 0, promptLength + at, [promptStart, promptStart + promptLength, start, row + 1]);
+      const seen = [promptStart, promptStart + promptLength, start, row + 1] as const;
+      setRow(row, completionIds[at] ?? 0, promptLength + at, seen, isLong);
     }
   }
 
@@ -197,7 +246,8 @@ export function packRows(
   arrays.positionOrder.set(byPosition.order);
   arrays.positionBuckets.set(byPosition.bucketIds);
   arrays.positionStarts.set(byPosition.bucketStarts);
-  return { shape, usedGradientRows, usedRows: usedGradientRows + row - shape.gradientRows, arrays };
+  const usedRows = usedGradientRows + row - shape.gradientRows;
+  return { shape, usedGradientRows, usedRows, longBeyond, arrays };
 }
 
 /** The arrays for layers with a sliding window, and their shapes. */
@@ -253,15 +303,18 @@ function windows(
 export class RowBuffer {
   readonly device: Device;
   readonly #slidingWindow: number | undefined;
+  readonly #longBeyond: number | undefined;
   readonly #buffer: Tensor;
 
   /**
    * @param shapes every shape that will be uploaded
    * @param slidingWindow of the model; the windowed arrays are there if it has one
+   * @param longBeyond of the model, as `packRows` takes it
    */
-  constructor(device: Device, shapes: readonly RowShape[], slidingWindow: number | undefined) {
+  constructor(device: Device, shapes: readonly RowShape[], slidingWindow: number | undefined, longBeyond?: number) {
     this.device = device;
     this.#slidingWindow = slidingWindow;
+    this.#longBeyond = longBeyond;
     const bytes = Math.max(...shapes.map((shape) => this.#windows(shape).bytes));
     this.#buffer = device.allocate("batch", "token rows", [bytes / 4], "u32");
   }
@@ -279,6 +332,9 @@ export class RowBuffer {
   }
 
   upload(packed: PackedRows): void {
+    if (packed.longBeyond !== this.#longBeyond) {
+      throw new Error(`rows for LongRoPE beyond ${packed.longBeyond} were given to a model of ${this.#longBeyond}`);
+    }
     const { entries, bytes } = this.#windows(packed.shape);
     const window = this.#slidingWindow;
     const arrays: Readonly<Record<string, Uint32Array>> =

@@ -1,7 +1,8 @@
 /**
- * SwiGLU (Shazeer 2020, as in Llama) and GELU in its tanh approximation (Hendrycks and Gimpel 2016, GPT-2's
- * "gelu_new"), forward and backward, in float64. I is the width inside the MLP.
+ * SwiGLU (Shazeer 2020, as in Llama), GELU in its tanh approximation (Hendrycks and Gimpel 2016, GPT-2's "gelu_new")
+ * and GeGLU of both (Gemma), forward and backward, in float64. I is the width inside the MLP.
  */
+import { joinColumns, splitColumns } from "./columns.ts";
 import { at } from "./elements.ts";
 
 /** `1 / (1 + exp(-u))`, without overflow at either end. */
@@ -75,4 +76,23 @@ export function geluBackward(dy: Float64Array, x: Float64Array): Float64Array {
     dx[i] = at(dy, i) * (0.5 * (1 + h) + 0.5 * value * (1 - h ** 2) * slope);
   }
   return dx;
+}
+
+/** `y = gelu(gate) up`. @param gateUp [T, 2I], as `swigluForward`'s; @returns [T, I] */
+export function gegluForward(gateUp: Float64Array, intermediateSize: number): Float64Array {
+  const rows = gateUp.length / (2 * intermediateSize);
+  const [gate, up] = splitColumns(gateUp, [intermediateSize, intermediateSize], rows) as [Float64Array, Float64Array];
+  return geluForward(gate).map((value, i) => value * at(up, i));
+}
+
+/** `dGate = dy up gelu'(gate)`, `dUp = dy gelu(gate)`. @param dy [T, I] @param gateUp [T, 2I]; @returns [T, 2I] */
+export function gegluBackward(dy: Float64Array, gateUp: Float64Array, intermediateSize: number): Float64Array {
+  const rows = gateUp.length / (2 * intermediateSize);
+  const [gate, up] = splitColumns(gateUp, [intermediateSize, intermediateSize], rows) as [Float64Array, Float64Array];
+  const activated = geluForward(gate);
+  const dGate = geluBackward(
+    dy.map((value, i) => value * at(up, i)),
+    gate,
+  );
+  return joinColumns([dGate, dy.map((value, i) => value * at(activated, i))], rows);
 }

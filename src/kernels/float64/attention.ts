@@ -4,6 +4,7 @@
  * branch range [first row of the sequence, t + 1).
  */
 import { add, at, idAt } from "./elements.ts";
+import { softCapped } from "./scale.ts";
 
 export interface AttentionInputs {
   /** [T, H, D] */
@@ -19,10 +20,15 @@ export interface AttentionInputs {
   readonly keyValueHeads: number;
   /** D */
   readonly headSize: number;
+  /** Default: 1 / sqrt(D). */
+  readonly scale?: number | undefined;
+  /** Of scores; default: none. */
+  readonly softCap?: number | undefined;
 }
 
 /**
- * `s[j] = q[t, h] . k[j, g] / sqrt(D)` for every j in the row's two ranges, `logSumExp[t, h] = log sum_j exp(s[j])`,
+ * `s[j] = scale q[t, h] . k[j, g]`, with a soft cap `cap tanh(of it / cap)`, for every j in the row's two ranges,
+ * `logSumExp[t, h] = log sum_j exp(s[j])`,
  * `out[t, h] = sum_j exp(s[j] - logSumExp) v[j, g]`. A row without keys gives 0 and a logSumExp of -Infinity.
  *
  * @returns out [T, H, D], logSumExp [T, H]
@@ -56,8 +62,8 @@ export function attentionForward(inputs: AttentionInputs): { out: Float64Array; 
 
 /**
  * With `p[j] = exp(s[j] - logSumExp)` and `dp[j] = dOut[t, h] . v[j, g]`: `dv[j, g] += p[j] dOut[t, h]`,
- * `ds[j] = p[j] (dp[j] - sum_i p[i] dp[i])`, `dq[t, h] += ds[j] k[j, g] / sqrt(D)`,
- * `dk[j, g] += ds[j] q[t, h] / sqrt(D)`.
+ * `ds[j] = p[j] (dp[j] - sum_i p[i] dp[i])`, with a soft cap times `1 - (s[j] / cap)^2`, `dq[t, h] += scale ds[j] k[j, g]`,
+ * `dk[j, g] += scale ds[j] q[t, h]`.
  *
  * @param inputs as in the forward pass, with its logSumExp [T, H] and dOut [T, H, D]
  * @returns dq [T, H, D], dk [S, KV, D], dv [S, KV, D]
@@ -65,8 +71,8 @@ export function attentionForward(inputs: AttentionInputs): { out: Float64Array; 
 export function attentionBackward(
   inputs: AttentionInputs & { readonly dOut: Float64Array; readonly logSumExp: Float64Array },
 ): { dq: Float64Array; dk: Float64Array; dv: Float64Array } {
-  const { q, k, v, ranges, heads, keyValueHeads, headSize, dOut, logSumExp } = inputs;
-  const scale = 1 / Math.sqrt(headSize);
+  const { q, k, v, ranges, heads, keyValueHeads, headSize, dOut, logSumExp, softCap } = inputs;
+  const { scale = 1 / Math.sqrt(headSize) } = inputs;
   const rows = ranges.length / 4;
   const dq = new Float64Array(q.length);
   const dk = new Float64Array(k.length);
@@ -92,7 +98,8 @@ export function attentionBackward(
       for (let n = 0; n < keys.length; n++) {
         const keyBase = (idAt(keys, n) * keyValueHeads + group) * headSize;
         const probability = at(probabilities, n);
-        const dScore = probability * (at(dProbabilities, n) - mean) * scale;
+        const slope = softCap === undefined ? scale : scale * (1 - (at(scores, n) / softCap) ** 2);
+        const dScore = probability * (at(dProbabilities, n) - mean) * slope;
         for (let d = 0; d < headSize; d++) {
           add(dv, keyBase + d, probability * at(dOut, queryBase + d));
           add(dq, queryBase + d, dScore * at(k, keyBase + d));
@@ -116,10 +123,10 @@ function visibleKeys(ranges: ArrayLike<number>, t: number): Int32Array {
   return keys;
 }
 
-/** Scaled scores of query row t, head h against each of `keys`. */
+/** Scaled, and capped, scores of query row t, head h against each of `keys`. */
 function scoresOf(inputs: AttentionInputs, t: number, h: number, keys: Int32Array): Float64Array {
-  const { q, k, heads, keyValueHeads, headSize } = inputs;
-  const scale = 1 / Math.sqrt(headSize);
+  const { q, k, heads, keyValueHeads, headSize, softCap } = inputs;
+  const { scale = 1 / Math.sqrt(headSize) } = inputs;
   const group = Math.floor((h * keyValueHeads) / heads);
   const queryBase = (t * heads + h) * headSize;
   const scores = new Float64Array(keys.length);
@@ -127,7 +134,7 @@ function scoresOf(inputs: AttentionInputs, t: number, h: number, keys: Int32Arra
     const keyBase = (idAt(keys, n) * keyValueHeads + group) * headSize;
     let score = 0;
     for (let d = 0; d < headSize; d++) score += at(q, queryBase + d) * at(k, keyBase + d);
-    scores[n] = score * scale;
+    scores[n] = softCapped(score * scale, softCap);
   }
   return scores;
 }

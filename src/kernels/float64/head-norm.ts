@@ -1,12 +1,13 @@
 /**
  * RMSNorm over every query and key head of fused rows [q | k | v] (Qwen3), forward and backward, in float64. A head is
- * a row of D numbers to RMSNorm, so what is said here is only which heads meet which weight.
+ * a row of D numbers to RMSNorm, so what is said here is only which heads meet which weight. All query heads together
+ * and all key heads together (OLMo 2) are one wide head each.
  */
 import { joinColumns, splitColumns } from "./columns.ts";
 import { rmsNormBackward, rmsNormForward } from "./norm.ts";
 
 export interface HeadNormInputs {
-  /** [D], of the query heads. */
+  /** [D], of the query heads; keys may be of another width. */
   readonly queryWeight: Float64Array;
   /** [D], of the key heads. */
   readonly keyWeight: Float64Array;
@@ -61,8 +62,8 @@ export function headNormBackward(
 }
 
 function parts(x: Float64Array, inputs: HeadNormInputs): [Float64Array, Float64Array, Float64Array] {
-  const { queryWeight, queryHeads, keyHeads, rows } = inputs;
-  const widths = [queryHeads * queryWeight.length, keyHeads * queryWeight.length];
+  const { queryWeight, keyWeight, queryHeads, keyHeads, rows } = inputs;
+  const widths = [queryHeads * queryWeight.length, keyHeads * keyWeight.length];
   const rest = x.length / rows - widths.reduce((sum, width) => sum + width, 0);
   return splitColumns(x, [...widths, rest], rows) as [Float64Array, Float64Array, Float64Array];
 }

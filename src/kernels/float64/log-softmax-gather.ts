@@ -3,6 +3,15 @@
  * coefficient a row; and the sums over each sequence's rows. One row of logits exists at a time.
  */
 import { add, at, idAt } from "./elements.ts";
+import { softCapped } from "./scale.ts";
+
+/** What becomes of the products of hidden rows and the table on their way to being logits. */
+export interface LogitOptions {
+  /** What they are divided by (Granite); default 1. */
+  readonly divisor?: number;
+  /** Of what that gives (Gemma); default: none. */
+  readonly cap?: number | undefined;
+}
 
 /**
  * `logits[v] = hidden[n] . table[v]`, `logSumExp[n] = log sum_v exp(logits[v])`,
@@ -15,6 +24,7 @@ export function logSoftmaxGatherForward(
   hidden: Float64Array,
   table: Float64Array,
   targets: ArrayLike<number>,
+  options: LogitOptions = {},
 ): { logProbs: Float64Array; logSumExp: Float64Array } {
   const rows = targets.length;
   const columns = rows === 0 ? 1 : hidden.length / rows;
@@ -22,7 +32,7 @@ export function logSoftmaxGatherForward(
   const logSumExp = new Float64Array(rows);
   const logits = new Float64Array(table.length / columns);
   for (let n = 0; n < rows; n++) {
-    fillLogits(logits, hidden, table, n, columns);
+    fillLogits(logits, hidden, table, n, columns, options);
     let maximum = Number.NEGATIVE_INFINITY;
     for (let v = 0; v < logits.length; v++) maximum = Math.max(maximum, at(logits, v));
     let sum = 0;
@@ -45,7 +55,7 @@ export function targetHits(hidden: Float64Array, table: Float64Array, targets: A
 
 /**
  * `dLogits[n, v] = coefficients[n] ([v = targets[n]] - exp(logits[v] - logSumExp[n]))`, where coefficients[n] is
- * dloss / dlogProbs[n]; `dHidden[n] = sum_v dLogits[n, v] table[v]`, `dTable[v] = sum_n dLogits[n, v] hidden[n]`.
+ * dloss / dlogProbs[n], times `1 - (logits[v] / cap)^2` and over the divisor where there are such; `dHidden[n] = sum_v dLogits[n, v] table[v]`, `dTable[v] = sum_n dLogits[n, v] hidden[n]`.
  *
  * @param hidden [N, C] @param table [V, C] @param targets [N] @param coefficients [N] @param logSumExp [N]
  * @returns dHidden [N, C], dTable [V, C]
@@ -56,19 +66,22 @@ export function logSoftmaxGatherBackward(
   targets: ArrayLike<number>,
   coefficients: Float64Array,
   logSumExp: Float64Array,
+  options: LogitOptions = {},
 ): { dHidden: Float64Array; dTable: Float64Array } {
+  const { divisor = 1, cap } = options;
   const rows = targets.length;
   const columns = rows === 0 ? 1 : hidden.length / rows;
   const dHidden = new Float64Array(hidden.length);
   const dTable = new Float64Array(table.length);
   const logits = new Float64Array(table.length / columns);
   for (let n = 0; n < rows; n++) {
-    fillLogits(logits, hidden, table, n, columns);
+    fillLogits(logits, hidden, table, n, columns, options);
     const target = idAt(targets, n);
     const coefficient = at(coefficients, n);
     for (let v = 0; v < logits.length; v++) {
       const probability = Math.exp(at(logits, v) - at(logSumExp, n));
-      const dLogit = coefficient * ((v === target ? 1 : 0) - probability);
+      const slope = (cap === undefined ? 1 : 1 - (at(logits, v) / cap) ** 2) / divisor;
+      const dLogit = coefficient * ((v === target ? 1 : 0) - probability) * slope;
       for (let i = n * columns, j = v * columns; i < (n + 1) * columns; i++, j++) {
         dHidden[i] = (dHidden[i] as number) + dLogit * (table[j] as number);
         dTable[j] = (dTable[j] as number) + dLogit * (hidden[i] as number);
@@ -94,12 +107,13 @@ export function fillLogits(
   table: Float64Array,
   n: number,
   columns: number,
+  { divisor = 1, cap }: LogitOptions = {},
 ): void {
   for (let v = 0; v < logits.length; v++) {
     let sum = 0;
     for (let i = n * columns, j = v * columns; i < (n + 1) * columns; i++, j++) {
       sum += (hidden[i] as number) * (table[j] as number);
     }
-    logits[v] = sum;
+    logits[v] = softCapped(sum / divisor, cap);
   }
 }

@@ -3,6 +3,7 @@
  * so that the numbers mean the same, and changes nothing. `run-evaluation.ts` decides when to evaluate.
  */
 
+import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import type { Model } from "../../engine/model/model.ts";
 import type { Precision } from "../../engine/model/precision.ts";
 import { OneAtATime } from "../../engine/one-at-a-time.ts";
@@ -62,7 +63,9 @@ export class Evaluator {
     const most = Math.min(maxLength, policy.config.contextLength);
     const limit = most < maxLength ? "the model's context of" : "maxLength";
     checkSequences(examples, policy.config.vocabSize, { maxLength: most, limit });
-    const plan = new EvaluationPlan(examples, { mismatched: usesPairs(objective), maxLength }, batchSize);
+    const longBeyond = longRopeBeyond(policy.config);
+    const batches = { mismatched: usesPairs(objective), maxLength, longBeyond };
+    const plan = new EvaluationPlan(examples, batches, batchSize);
     const shapes = plan.shapes();
     this.#plan = plan;
     this.#cached = reference instanceof ReferenceLogProbs ? reference : undefined;

@@ -45,6 +45,8 @@ export interface BatchOptions {
   readonly mismatched: boolean;
   /** Tokens of prompt and completion together; a mismatched completion is cut to what its new prompt leaves. */
   readonly maxLength: number;
+  /** Tokens beyond which the model's LongRoPE takes its long factors (`longRopeBeyond`). */
+  readonly longBeyond?: number | undefined;
 }
 
 /** The rows of a microbatch, and for each the row whose completion is its mismatched one. */
@@ -88,18 +90,22 @@ function promptsOf(examples: readonly BatchExample[]): RowSequence[] {
 function shapesOf(microbatch: Microbatch, apart: boolean, options: BatchOptions): RowShape[] {
   const mismatched = branches(microbatch, options);
   const { examples } = microbatch;
-  const whole = rowShape(examples, mismatched);
-  return apart ? [whole, rowShape(promptsOf(examples), mismatched), rowShape(examples)] : [whole];
+  const shapeOf = (rows: readonly RowSequence[], behind?: readonly RowBranch[]) =>
+    rowShape(rows, behind, options.longBeyond);
+  const whole = shapeOf(examples, mismatched);
+  return apart ? [whole, shapeOf(promptsOf(examples), mismatched), shapeOf(examples)] : [whole];
 }
 
 function pack(microbatch: Microbatch, apart: boolean, options: BatchOptions): Batch {
   const { examples, partners, valid } = microbatch;
   const mismatched = branches(microbatch, options);
-  const packed = packRows(examples, mismatched);
+  const packedRows = (rows: readonly RowSequence[], behind?: readonly RowBranch[]) =>
+    packRows(rows, behind, rowShape(rows, behind, options.longBeyond), options.longBeyond);
+  const packed = packedRows(examples, mismatched);
   return {
     size: examples.length,
     packed,
-    ...(apart ? { apart: { pairs: packRows(promptsOf(examples), mismatched), examples: packRows(examples) } } : {}),
+    ...(apart ? { apart: { pairs: packedRows(promptsOf(examples), mismatched), examples: packedRows(examples) } } : {}),
     desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
     completionTokens: Uint32Array.from(examples, ({ completionIds }) => completionIds.length),
     pairValid: Uint32Array.from(valid, (flag) => (flag ? 1 : 0)),

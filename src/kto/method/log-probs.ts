@@ -2,8 +2,10 @@
  * Log-probabilities of completions under one or two models, row by row: what `kto logps` prints. Uses the training
  * step's own forward pass, without mismatched pairs.
  */
+
 import { Program } from "../../engine/gpu/program.ts";
 import type { Tensor } from "../../engine/gpu/tensor.ts";
+import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import { PassMemory, recordLogProbs } from "../../engine/model/decoder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { activationFormat, type Precision, productFormat } from "../../engine/model/precision.ts";
@@ -34,11 +36,12 @@ export async function completionLogProbs(
   }
   const result = new Float64Array(sequences.length);
   if (batches.length === 0) return result;
+  const longBeyond = longRopeBeyond(model.config);
   const shapes = batches.map((batch) => rowShape(batch));
   const pass = new LogProbPass(model, shapes, "log-probs");
   try {
     for (const [index, batch] of batches.entries()) {
-      result.set(await pass.logProbs(packRows(batch, [], shapes[index])), index * batchSize);
+      result.set(await pass.logProbs(packRows(batch, [], shapes[index], longBeyond)), index * batchSize);
     }
   } finally {
     pass.free();

@@ -97,9 +97,12 @@ export class RunPlan extends Microbatches {
     );
     if (byTotal === undefined || byCompletion === undefined) throw new Error("no examples");
     const most = (key: keyof RowShape) => Math.max(byTotal[key], byCompletion[key]);
+    const { longBeyond = Number.POSITIVE_INFINITY } = this.batchOptions;
+    const mayBeLong = most("longest") > longBeyond;
     return {
       gradientRows: most("gradientRows"),
-      branchRows: most("branchRows"),
+      // Where LongRoPE parts a branch from its prompt, the prompt has rows beside the branch.
+      branchRows: most("branchRows") + (mayBeLong ? most("gradientRows") : 0),
       gradientHeadRows: most("gradientHeadRows"),
       branchHeadRows: most("branchHeadRows"),
       sequences: most("sequences"),

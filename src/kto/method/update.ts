@@ -3,12 +3,14 @@
  * coefficients, gradients in closed form, clip, AdamW. A program is recorded once for each shape class and replayed.
  * Which rows come when is not decided here.
  */
+
 import type { ParameterLayout } from "../../engine/gpu/arena.ts";
 import type { Device } from "../../engine/gpu/device.ts";
 import { AdamW, type AdamWOptions } from "../../engine/gpu/optimizer.ts";
 import { PassTimer } from "../../engine/gpu/pass-timer.ts";
 import { Program } from "../../engine/gpu/program.ts";
 import { sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
+import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import { PassMemory, positionLimit, recordGradients, recordLogProbs } from "../../engine/model/decoder.ts";
 import { recordTargetHits, recordTokenSums } from "../../engine/model/head.ts";
 import { Model } from "../../engine/model/model.ts";
@@ -81,7 +83,7 @@ export class Update {
     const format = activationFormat(this.precision);
     let { policy } = options;
     const referenceModel = reference instanceof Model ? reference : undefined;
-    if (referenceModel) checkVocabularies(policy, referenceModel);
+    if (referenceModel) checkReference(policy, referenceModel);
     if (policy.adapter && dropoutSeed !== undefined) {
       const state = policy.device.allocate("batch", "dropout state", [4], "u32");
       policy = policy.withAdapter(policy.adapter.training(state));
@@ -108,7 +110,7 @@ export class Update {
           });
     // Made now, once for the longest rows, so that a plan of the run counts them.
     const positions = Math.max(...shapes.map(positionLimit));
-    for (const model of [policy, referenceModel]) if (model?.config.position === "rope") model.ropeTable(positions);
+    for (const model of [policy, referenceModel]) model?.makePositionTables(positions);
     this.objective = createObjective(options, this.device);
     this.#optimizer = options.optimizer && new AdamW(policy.trained, options.optimizer, options.trained);
   }
@@ -368,11 +370,17 @@ function createObjective(options: UpdateOptions, device: Device): Objective {
 }
 
 /** @throws ConfigError naming both models if their vocabularies differ in size */
-export function checkVocabularies(policy: Model, reference: Model): void {
+export function checkReference(policy: Model, reference: Model): void {
   const [wanted, found] = [policy.config.vocabSize, reference.config.vocabSize];
-  if (wanted === found) return;
+  if (wanted !== found) {
+    throw new ConfigError(
+      `The reference model ${reference.folder} has a vocabulary of ${found} tokens and the model ${policy.folder} one of ${wanted}: their log-probabilities cannot be compared; use a reference with the same tokenizer.`,
+    );
+  }
+  // One packing serves both, and LongRoPE's regimes are part of it.
+  if (longRopeBeyond(policy.config) === longRopeBeyond(reference.config)) return;
   throw new ConfigError(
-    `The reference model ${reference.folder} has a vocabulary of ${found} tokens and the model ${policy.folder} one of ${wanted}: their log-probabilities cannot be compared; use a reference with the same tokenizer.`,
+    `The reference model ${reference.folder} and the model ${policy.folder} differ in LongRoPE's original context (original_max_position_embeddings); use a reference of the same build.`,
   );
 }
 

@@ -2,7 +2,9 @@
  * What a training run is made from: the caller's inputs, and the method (KTO, supervised fine-tuning) that says what
  * they are trained for. `planRun` checks them, before anything is allocated.
  */
+
 import type { Device } from "../../engine/gpu/device.ts";
+import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import { trainedLayout } from "../../engine/model/freezing.ts";
 import { Model } from "../../engine/model/model.ts";
 import { AdapterError, ConfigError, DatasetError } from "../../errors.ts";
@@ -84,7 +86,9 @@ export function planRun(inputs: RunInputs, method: Method): RunPlan {
     const names = metricNames(lossType, new Set(evaluated.map(({ label }) => label)));
     checkMetric(options.metric_for_best_model, [...names, ...(inputs.ownMetrics?.names ?? [])]);
   }
-  return new RunPlan(examples, { mismatched: usesPairs(objective), maxLength }, options, referencePointScope);
+  const longBeyond = longRopeBeyond(policy.config);
+  const batches = { mismatched: usesPairs(objective), maxLength, longBeyond };
+  return new RunPlan(examples, batches, options, referencePointScope);
 }
 
 /**

@@ -13,6 +13,7 @@ import { type LoadOptions, Model, type SaveOptions } from "../../../src/engine/m
 import { platform } from "../../../src/engine/platform/index.ts";
 import { ConfigError, ModelFormatError } from "../../../src/errors.ts";
 import { sharedDevice } from "../../helpers/device.ts";
+import { FAMILY_FIXTURES, fixtureFolder } from "../../helpers/fixtures.ts";
 import {
   copyOfModel,
   entryOf,
@@ -127,6 +128,7 @@ describe("load and save", () => {
           { attention_bias: true, mlp_bias: true },
         ),
     ],
+    ...FAMILY_FIXTURES.map((name): [string, () => string] => [name, () => fixtureFolder(name, "policy")]),
   ])("%s: the same names, shapes and bytes", async (_, make) => {
     const model = make();
     const [before, after] = [contentOf(model), contentOf(await saved(model))];

@@ -18,6 +18,7 @@ import {
 } from "../../../src/engine/model/rows.ts";
 import { NO_ROW } from "../../../src/kernels/embedding.ts";
 import { NO_SEQUENCE } from "../../../src/kernels/log-softmax-gather.ts";
+import { LONG_SEQUENCE } from "../../../src/kernels/rope-table.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 
 const ids = (min: number, max: number) => fc.array(fc.integer({ min: 1, max: 50 }), { minLength: min, maxLength: max });
@@ -270,6 +271,44 @@ describe("a sliding window", () => {
       }),
       { seed: 31, numRuns: 40 },
     );
+  });
+});
+
+describe("LongRoPE's original context", () => {
+  it("marks the positions of longer sequences, and parts a branch from a prompt of the other kind", () => {
+    fc.assert(
+      fc.property(batches, fc.integer({ min: 2, max: 20 }), ([sequences, branches], longBeyond) => {
+        const packed = packRows(sequences, branches, rowShape(sequences, branches, longBeyond), longBeyond);
+        const plain = packRows(sequences, branches);
+        const all = [
+          ...sequences,
+          ...branches.map(({ prompt, completionIds }) => ({
+            promptIds: sequences[prompt]?.promptIds ?? [],
+            completionIds,
+          })),
+        ];
+        for (const [index, { promptIds, completionIds }] of all.entries()) {
+          const isLong = promptIds.length + completionIds.length > longBeyond;
+          // The same predictions from the same tokens at the same positions, every one of them marked or none.
+          const wanted = predictions(plain, index).map((one) => ({
+            ...one,
+            positions: one.positions.map((position) => (isLong ? position + LONG_SEQUENCE : position)),
+          }));
+          expect(predictions(packed, index), `sequence ${index} of ${all.length}`).toEqual(wanted);
+        }
+        const rows = packed.shape.gradientRows;
+        expect(packed.arrays.queryEnd).toEqual(plain.arrays.queryEnd);
+        expect(packed.arrays.tokens.subarray(0, rows)).toEqual(plain.arrays.tokens.subarray(0, rows));
+      }),
+      { seed: 32, numRuns: 60 },
+    );
+  });
+
+  it("must be the model's own where rows are uploaded", async () => {
+    const packed = packRows([{ promptIds: [3], completionIds: [4] }]);
+    const buffer = new RowBuffer(await sharedDevice(), [packed.shape], undefined, 8);
+    expect(() => buffer.upload(packed)).toThrow("LongRoPE");
+    buffer.free();
   });
 });
 

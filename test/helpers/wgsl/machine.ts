@@ -41,8 +41,19 @@ export function runOnMachine(
   lanes: number,
 ): void {
   const name = `${kernel.name} ${kernel.variant ?? ""}`.trimEnd();
+  runText(name, kernel.wgsl, { grid: kernel.grid(values), uniforms: uniformsOf(kernel, values) }, buffers, lanes);
+}
+
+/** The same for a finished text. @param name for messages */
+export function runText(
+  name: string,
+  wgsl: string,
+  { grid, uniforms }: { readonly grid: readonly number[]; readonly uniforms: object },
+  buffers: ReadonlyMap<string, ArrayBuffer>,
+  lanes: number,
+): void {
   try {
-    const program = translate(kernel.wgsl);
+    const program = translate(wgsl);
     const bindings = Object.fromEntries(
       [...program.bindings].map(([binding, element]) => {
         const bytes = buffers.get(binding);
@@ -51,8 +62,8 @@ export function runOnMachine(
       }),
     );
     const here = { lane: 0, invocation: 0 };
-    const started = program.start(here, bindings, uniformsOf(kernel, values));
-    const [columns, rows = 1, layers = 1] = kernel.grid(values);
+    const started = program.start(here, bindings, uniforms);
+    const [columns = 1, rows = 1, layers = 1] = grid;
     for (let z = 0; z < layers; z++) {
       for (let y = 0; y < rows; y++) {
         for (let x = 0; x < columns; x++) runWorkgroup({ program, started, here }, [x, y, z], Math.max(1, lanes));

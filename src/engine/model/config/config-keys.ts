@@ -6,6 +6,12 @@ import { ModelFormatError, shown } from "../../../errors.ts";
 
 export type Json = Record<string, unknown>;
 
+/** Two names or more, quoted, for messages. */
+export function listed(names: readonly string[]): string {
+  const quoted = names.map((name) => `"${name}"`);
+  return `${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)}`;
+}
+
 /** A key that is null counts as absent everywhere, as it does in Hugging Face's files. */
 export class Keys {
   readonly json: Json;
@@ -64,6 +70,18 @@ export class Keys {
       );
     }
     return value;
+  }
+
+  /** A list of this many numbers above 0. */
+  numbers(key: string, count: number): readonly number[] {
+    const value = this.json[key];
+    const isNumber = (one: unknown) => typeof one === "number" && one > 0 && Number.isFinite(one);
+    if (Array.isArray(value) && value.length === count && value.every(isNumber)) return value as number[];
+    throw this.error(
+      value === undefined
+        ? `key ${this.#named(key)} is missing`
+        : `${this.#named(key)} is ${shown(value)}, not a list of ${count} numbers above 0`,
+    );
   }
 
   flag(key: string, fallback: boolean): boolean {

@@ -1,15 +1,19 @@
 /**
  * What a decoder is made of, read from a Hugging Face `config.json`. One decoder with parts switched by these fields;
- * there is no code per family beyond this file and the table of tensor names in `parameters.ts`. Keys, their meaning
- * and their defaults are those of transformers' configuration classes.
+ * there is no code per family beyond the table of `families.ts` and that of tensor names in `parameters.ts`. Keys and
+ * their meaning are those of transformers' configuration classes.
  */
 import { ModelFormatError, shown } from "../../../errors.ts";
-import type { RopeScaling } from "../../../kernels/rope.ts";
+import type { LayerRope } from "../../../kernels/rope-table.ts";
 import { parseJsonObject } from "../../files/json-file.ts";
-import { Keys } from "./config-keys.ts";
+import { Keys, listed } from "./config-keys.ts";
+import { FAMILIES, type Family, type RotaryType, type SizeKey } from "./families.ts";
 import { checkQuantization } from "./quantization.ts";
+import { ropesOf } from "./rope-keys.ts";
+import { windowsOf } from "./window-keys.ts";
+import { isWrapper, textConfigOf, WRAPPERS, type WrapperType } from "./wrapped.ts";
 
-export type ModelType = "llama" | "mistral" | "qwen2" | "qwen3" | "smollm3" | "gpt2";
+export type ModelType = RotaryType | "gpt2";
 
 export interface ModelConfig {
   readonly modelType: ModelType;
@@ -29,104 +33,62 @@ export interface ModelConfig {
   readonly contextLength: number;
   readonly norm: "rms" | "layer";
   readonly normEpsilon: number;
+  /** RMSNorm adds 1 to its weights, which are stored around 0. */
+  readonly normUnitOffset: boolean;
+  /** Where a layer's norms stand: before attention and MLP, after them (before their result is added), or both. */
+  readonly normPlaces: "before" | "after" | "around";
   readonly position: "rope" | "learned";
-  readonly ropeTheta: number;
-  readonly ropeScaling: RopeScaling;
-  /** One entry a layer: whether it rotates queries and keys by their positions (RoPE); the others know no positions. */
-  readonly layerRope: readonly boolean[];
+  /** One entry a layer: how it rotates queries and keys by their positions (RoPE); the others know no positions. */
+  readonly layerRope: readonly (LayerRope | undefined)[];
+  /** Queries at position p are multiplied with 1 + beta ln(1 + floor(p / length)) after the rotation. */
+  readonly queryScaling: { readonly beta: number; readonly length: number } | undefined;
+  /** What products of queries and keys are multiplied with. */
+  readonly attentionScale: number;
+  /** Scores s become cap tanh(s / cap); logits in the same way. */
+  readonly attentionSoftCap: number | undefined;
+  readonly logitSoftCap: number | undefined;
+  /** Factors of the embedding and of what each layer's two parts add to the residual stream; 1 mostly. */
+  readonly embeddingMultiplier: number;
+  readonly residualMultiplier: number;
+  /** What logits are divided by, before their soft cap. */
+  readonly logitsScaling: number;
   /** W: in a windowed layer a token sees itself and the W - 1 before it. Undefined where no layer is windowed. */
   readonly slidingWindow: number | undefined;
   /** Layers with the sliding window, one entry a layer; the others see the whole sequence. */
   readonly layerWindow: readonly boolean[];
-  readonly mlp: "swiglu" | "gelu";
-  /** RMSNorm over each query and key head, before the rotary positions. */
-  readonly qkNorm: boolean;
+  readonly mlp: "swiglu" | "geglu" | "gelu";
+  /** RMSNorm over each query and key head, or all of them together, before the rotary positions. */
+  readonly qkNorm: "none" | "head" | "width";
   /** Bias on q, k, v. */
   readonly qkvBias: boolean;
   /** Bias on the attention's output projection. */
   readonly outputBias: boolean;
   readonly mlpBias: boolean;
+  /** The weight files hold q, k and v as one tensor, and gate and up as one. */
+  readonly fusedProjections: boolean;
   /** Weights stored as [in, out] (GPT-2's Conv1D) instead of [out, in]. */
   readonly inOutWeights: boolean;
   /** The head shares the embedding's tensor. */
   readonly tiedHead: boolean;
   /** The family trains with dropout, which is not implemented. */
   readonly dropsOut: boolean;
+  /** The model of text and images that holds this one, where it is not alone in its files. */
+  readonly wrapper: WrapperType | undefined;
   readonly bosTokenId: number | undefined;
   readonly eosTokenIds: readonly number[];
 }
 
-/** How the Llama-like families differ: defaults of their configuration classes, and parts that no key switches. */
-interface Family {
-  /** Key/value heads where the key is absent; null in the file means as many as query heads. */
-  readonly keyValueHeads: (queryHeads: number) => number;
-  readonly contextLength: number;
-  readonly ropeTheta: number;
-  readonly tiedHead: boolean;
-  /** Width of a head where the key is absent; undefined where the heads divide the hidden size among them. */
-  readonly headSize?: number;
-  readonly qkNorm: boolean;
-  /** "key": on q, k, v and the output as `attention_bias` says; "qkv": always on q, k and v; "none": never. */
-  readonly attentionBias: "key" | "qkv" | "none";
-  /** The family has the key `mlp_bias`. */
-  readonly mlpBias: boolean;
-  /** How the family says which layers have a sliding window. */
-  readonly window: "none" | "all" | "from" | "withoutRope";
-  /** Layers without rotary positions are listed. */
-  readonly listsRope: boolean;
+/** Tokens beyond which a sequence has LongRoPE's long factors; undefined for models without them. */
+export function longRopeBeyond({ layerRope }: ModelConfig): number | undefined {
+  const scaling = layerRope.find((rope) => rope)?.scaling;
+  return scaling?.type === "longrope" ? scaling.originalContextLength : undefined;
 }
 
-const LLAMA: Family = {
-  keyValueHeads: (queryHeads) => queryHeads,
-  contextLength: 2048,
-  ropeTheta: 10000,
-  tiedHead: false,
-  qkNorm: false,
-  attentionBias: "key",
-  mlpBias: true,
-  window: "none",
-  listsRope: false,
-};
-const MISTRAL: Family = {
-  ...LLAMA,
-  keyValueHeads: () => 8,
-  contextLength: 131072,
-  attentionBias: "none",
-  mlpBias: false,
-  window: "all",
-};
-const QWEN2: Family = {
-  ...LLAMA,
-  keyValueHeads: () => 32,
-  contextLength: 32768,
-  attentionBias: "qkv",
-  mlpBias: false,
-  window: "from",
-};
-const QWEN3: Family = { ...QWEN2, headSize: 128, qkNorm: true, attentionBias: "key" };
-const SMOLLM3: Family = {
-  ...LLAMA,
-  keyValueHeads: () => 4,
-  contextLength: 32768,
-  ropeTheta: 2000000,
-  tiedHead: true,
-  window: "withoutRope",
-  listsRope: true,
-};
-
-const FAMILIES: Readonly<Record<Exclude<ModelType, "gpt2">, Family>> = {
-  llama: LLAMA,
-  mistral: MISTRAL,
-  qwen2: QWEN2,
-  qwen3: QWEN3,
-  smollm3: SMOLLM3,
-};
-
-const SUPPORTED = [...Object.keys(FAMILIES), "gpt2"];
+const SUPPORTED = [...Object.keys(FAMILIES), ...WRAPPERS, "gpt2"];
 
 /**
- * Keys of other decoders that would change the mathematics. None of the families here has them; a file that carries
- * one was made for another implementation.
+ * Keys of other decoders that would change the mathematics. A family that has one names it (`ownKeys`); a file of another
+ * that carries one was made for another implementation.
  */
 const FOREIGN_KEYS = [
   ...[
@@ -161,7 +123,8 @@ const FOREIGN_FACTORS = ["residual_multiplier", "embedding_multiplier", "logits_
 /**
  * Parses a `config.json`. Throws ModelFormatError for an unknown architecture, a missing or mistyped key, and for
  * every option that would change the mathematics and is not implemented, naming the file and the key. Rotary scaling of
- * type "dynamic" is taken within the context that the file names; the longer one that it allows is not offered.
+ * type "dynamic" is taken within the context that the file names; the longer one that it allows is not offered. Of a
+ * model of text and images it is the text model.
  *
  * @param text the file's content; @param file its path, for messages
  */
@@ -180,15 +143,19 @@ export function parseModelConfig(text: string, file: string): ModelConfig {
       `architecture "${name}"${architectures[0] ? ` (${architectures[0]})` : ""} is not supported; supported are ${listed(SUPPORTED)}`,
     );
   }
-  for (const key of FOREIGN_KEYS) read.refuseUse(key);
-  for (const key of FOREIGN_FACTORS) read.refuse(key, 1);
-  return checked(read, name === "gpt2" ? gpt2(read) : rotary(read, name as Exclude<ModelType, "gpt2">));
+  if (isWrapper(name)) {
+    const text = textConfigOf(read, name);
+    return { ...configOf(new Keys(text, file), text.model_type as RotaryType), wrapper: name };
+  }
+  return configOf(read, name as ModelType);
 }
 
-/** Two names or more, quoted, for messages. */
-function listed(names: readonly string[]): string {
-  const quoted = names.map((name) => `"${name}"`);
-  return `${quoted.slice(0, -1).join(", ")} and ${quoted.at(-1)}`;
+function configOf(read: Keys, name: ModelType): ModelConfig {
+  const ownKeys = name === "gpt2" ? [] : FAMILIES[name].ownKeys;
+  const isForeign = (key: string) => !ownKeys.includes(key);
+  for (const key of FOREIGN_KEYS.filter(isForeign)) read.refuseUse(key);
+  for (const key of FOREIGN_FACTORS.filter(isForeign)) read.refuse(key, 1);
+  return checked(read, name === "gpt2" ? gpt2(read) : rotary(read, name));
 }
 
 /**
@@ -200,50 +167,95 @@ export function parseEndTokens(text: string, file: string): readonly number[] | 
 }
 
 /** Llama and the families that are built like it. */
-function rotary(read: Keys, modelType: Exclude<ModelType, "gpt2">): ModelConfig {
+function rotary(read: Keys, modelType: RotaryType): ModelConfig {
   const family = FAMILIES[modelType];
-  const layers = layerCount(read, "num_hidden_layers");
-  const heads = read.count("num_attention_heads");
+  const size = (key: SizeKey) => read.count(key, family.sizes?.[key]);
+  const layers = layerCount(read, "num_hidden_layers", family.sizes?.num_hidden_layers);
+  const heads = size("num_attention_heads");
+  const hiddenSize = size("hidden_size");
   const contextLength = read.count("max_position_embeddings", family.contextLength);
-  read.refuse("hidden_act", "silu");
-  read.refuse("partial_rotary_factor", 1);
+  checkActivation(read, family);
   // Above 1 Llama's code computes in slices, which gives other last bits; the other families ignore the key.
   if (modelType === "llama") read.refuse("pretraining_tp", 1);
   if (family.attentionBias === "none") read.refuse("attention_bias", false);
   if (!family.mlpBias) read.refuse("mlp_bias", false);
+  read.refuse("use_bidirectional_attention", false);
   const attentionBias = family.attentionBias === "key" && read.flag("attention_bias", false);
   const keyValueHeads = read.json.num_key_value_heads === null ? heads : family.keyValueHeads(heads);
-  const rope = ropeOf(read, family.ropeTheta, contextLength);
-  const layerRope = family.listsRope ? ropeLayers(read, layers) : new Array<boolean>(layers).fill(true);
+  const headSize =
+    read.has("head_dim") || family.headSize !== undefined
+      ? read.count("head_dim", family.headSize)
+      : read.headSize("hidden_size", "num_attention_heads");
+  const turns = family.listsRope ? ropeLayers(read, layers) : new Array<boolean>(layers).fill(true);
+  const { types, acting } = windowsOf(read, family, turns, contextLength);
+  const ropes = ropesOf(read, family, headSize, contextLength);
+  const own = (key: string, fallback: number) =>
+    family.ownKeys.includes(key) ? read.positive(key, fallback) : fallback;
   return {
     modelType,
-    vocabSize: read.count("vocab_size"),
-    hiddenSize: read.count("hidden_size"),
+    vocabSize: size("vocab_size"),
+    hiddenSize,
     layers,
     heads,
     keyValueHeads: read.count("num_key_value_heads", keyValueHeads),
-    headSize:
-      read.has("head_dim") || family.headSize !== undefined
-        ? read.count("head_dim", family.headSize)
-        : read.headSize("hidden_size", "num_attention_heads"),
-    intermediateSize: read.count("intermediate_size"),
+    headSize,
+    intermediateSize: size("intermediate_size"),
     contextLength,
     norm: "rms",
-    normEpsilon: read.positive("rms_norm_eps", 1e-6),
+    normEpsilon: read.positive("rms_norm_eps", family.normEpsilon),
+    normUnitOffset: family.normUnitOffset,
+    normPlaces: family.normPlaces,
     position: "rope",
-    ...rope,
-    layerRope,
-    ...windowsOf(read, family, layerRope, contextLength),
-    mlp: "swiglu",
+    layerRope: turns.map((rope, layer) => (rope ? ropes[types[layer] ? "windowed" : "full"] : undefined)),
+    queryScaling: queryScalingOf(read, family),
+    attentionScale: attentionScaleOf(read, family, headSize),
+    attentionSoftCap: softCapOf(read, family, "attn_logit_softcapping", family.attentionSoftCap),
+    logitSoftCap: softCapOf(read, family, "final_logit_softcapping", family.logitSoftCap),
+    embeddingMultiplier: family.scalesEmbedding ? Math.sqrt(hiddenSize) : own("embedding_multiplier", 1),
+    residualMultiplier: own("residual_multiplier", 1),
+    logitsScaling: own("logits_scaling", 1),
+    ...acting,
+    mlp: family.mlp,
     qkNorm: family.qkNorm,
     qkvBias: attentionBias || family.attentionBias === "qkv",
     outputBias: attentionBias,
     mlpBias: family.mlpBias && read.flag("mlp_bias", false),
+    fusedProjections: family.fusedProjections,
     inOutWeights: false,
     tiedHead: read.flag("tie_word_embeddings", family.tiedHead),
-    dropsOut: read.any(["attention_dropout"], 0),
+    dropsOut: read.any(family.dropout, 0),
+    wrapper: undefined,
     ...read.specialTokens(),
   };
+}
+
+/** Gemma's `hidden_activation` decides; its files' `hidden_act` is to be ignored. */
+function checkActivation(read: Keys, { mlp }: Family): void {
+  if (mlp === "geglu") read.refuse("hidden_activation", "gelu_pytorch_tanh");
+  else read.refuse("hidden_act", "silu");
+}
+
+function attentionScaleOf(read: Keys, { ownKeys }: Family, headSize: number): number {
+  if (ownKeys.includes("attention_multiplier")) return read.positive("attention_multiplier", 1);
+  if (ownKeys.includes("query_pre_attn_scalar")) return 1 / Math.sqrt(read.positive("query_pre_attn_scalar", 256));
+  return 1 / Math.sqrt(headSize);
+}
+
+/** A soft cap of a family that has the key: null in the file means none. */
+function softCapOf(read: Keys, { ownKeys }: Family, key: string, usual: number | undefined): number | undefined {
+  if (!ownKeys.includes(key) || read.json[key] === null) return undefined;
+  return usual === undefined && !read.has(key) ? undefined : read.positive(key, usual);
+}
+
+/** Llama 4's factor of queries, from the object of the rotary positions. */
+function queryScalingOf(read: Keys, { ownKeys }: Family): ModelConfig["queryScaling"] {
+  if (!ownKeys.includes("llama_4_scaling_beta")) return undefined;
+  const keys = read.object("rope_parameters") ?? read.object("rope_scaling");
+  // Its class fills in scaled positions of its own where the object is missing.
+  if (keys === undefined) throw read.error(`key "rope_parameters" is missing`);
+  if (!keys.has("llama_4_scaling_beta")) return undefined;
+  const length = keys.count("original_max_position_embeddings");
+  return { beta: keys.positive("llama_4_scaling_beta"), length };
 }
 
 function gpt2(read: Keys): ModelConfig {
@@ -268,78 +280,30 @@ function gpt2(read: Keys): ModelConfig {
     contextLength: read.count("n_positions", 1024),
     norm: "layer",
     normEpsilon: read.positive("layer_norm_epsilon", 1e-5),
+    normUnitOffset: false,
+    normPlaces: "before",
     position: "learned",
-    ropeTheta: 0,
-    ropeScaling: { type: "none" },
-    layerRope: new Array<boolean>(layers).fill(false),
+    layerRope: new Array<undefined>(layers).fill(undefined),
+    queryScaling: undefined,
+    attentionScale: 1 / Math.sqrt(read.headSize("n_embd", "n_head")),
+    attentionSoftCap: undefined,
+    logitSoftCap: undefined,
+    embeddingMultiplier: 1,
+    residualMultiplier: 1,
+    logitsScaling: 1,
     slidingWindow: undefined,
     layerWindow: new Array<boolean>(layers).fill(false),
     mlp: "gelu",
-    qkNorm: false,
+    qkNorm: "none",
     qkvBias: true,
     outputBias: true,
     mlpBias: true,
+    fusedProjections: false,
     inOutWeights: true,
     tiedHead: read.flag("tie_word_embeddings", true),
     dropsOut: read.any(["attn_pdrop", "embd_pdrop", "resid_pdrop"], 0.1),
+    wrapper: undefined,
     ...read.specialTokens(),
-  };
-}
-
-/** Base and scaling of the rotary frequencies: `rope_theta` with `rope_scaling`, or both within `rope_parameters`. */
-function ropeOf(read: Keys, theta: number, contextLength: number): { ropeTheta: number; ropeScaling: RopeScaling } {
-  const [older, newer] = [read.object("rope_scaling"), read.object("rope_parameters")];
-  const [scalingOfOlder, scalingOfNewer] = [older, newer].map((keys) => keys && scalingOf(keys, contextLength));
-  if (
-    older &&
-    newer &&
-    shown(scalingOfOlder, Number.POSITIVE_INFINITY) !== shown(scalingOfNewer, Number.POSITIVE_INFINITY)
-  ) {
-    throw read.error(`"rope_scaling" and "rope_parameters" scale the rotary positions differently; keep one of them`);
-  }
-  const outer = read.positive("rope_theta", theta);
-  return {
-    ropeTheta: (newer ?? older)?.positive("rope_theta", outer) ?? outer,
-    ropeScaling: scalingOfNewer ?? scalingOfOlder ?? { type: "none" },
-  };
-}
-
-const SCALINGS = ["default", "linear", "dynamic", "llama3"];
-
-function scalingOf(keys: Keys, contextLength: number): RopeScaling {
-  const { rope_type, type } = keys.json;
-  // rope_scaling without a type is damaged; rope_parameters without one only gives the base.
-  const kind = rope_type ?? type ?? (keys.inside === "rope_parameters" ? "default" : undefined);
-  if (!SCALINGS.some((one) => one === kind)) {
-    throw keys.error(
-      `"${keys.inside}" is ${shown(keys.json)}, and this scaling is not supported; supported are ${listed(SCALINGS)}`,
-    );
-  }
-  keys.refuse("partial_rotary_factor", 1);
-  keys.refuse("attention_factor", 1);
-  for (const key of ["mrope_section", FULL, SLIDING]) keys.refuseUse(key);
-  if (kind === "linear") return { type: "linear", factor: keys.positive("factor") };
-  if (kind === "llama3") return llama3Scaling(keys);
-  // Dynamic scaling changes the base only for sequences beyond the context, which are never run: the longer context
-  // that its factor promises is not offered.
-  if (kind === "dynamic") {
-    keys.positive("factor");
-    keys.refuse("original_max_position_embeddings", contextLength);
-  }
-  return { type: "none" };
-}
-
-function llama3Scaling(keys: Keys): RopeScaling {
-  const [low, high] = [keys.positive("low_freq_factor"), keys.positive("high_freq_factor")];
-  if (high <= low) {
-    throw keys.error(`"high_freq_factor" of "${keys.inside}" is ${high}, not above its "low_freq_factor" of ${low}`);
-  }
-  return {
-    type: "llama3",
-    factor: keys.positive("factor"),
-    lowFrequencyFactor: low,
-    highFrequencyFactor: high,
-    originalContextLength: keys.count("original_max_position_embeddings"),
   };
 }
 
@@ -351,68 +315,13 @@ function ropeLayers(read: Keys, layers: number): boolean[] {
   return Array.from({ length: layers }, (_, layer) => (layer + 1) % interval !== 0);
 }
 
-const FULL = "full_attention";
-const SLIDING = "sliding_attention";
-
-/** The sliding window and the layers that have it, from `sliding_window` and the family's own switch. */
-function windowsOf(
-  read: Keys,
-  family: Family,
-  layerRope: readonly boolean[],
-  contextLength: number,
-): { slidingWindow: number | undefined; layerWindow: readonly boolean[] } {
-  const window = windowOf(read, family);
-  const layers = layerRope.length;
-  const first = family.window === "from" && window !== undefined ? firstWindowed(read) : 0;
-  const usual = layerRope.map(
-    (rope, layer) => window !== undefined && layer >= first && !(family.window === "withoutRope" && rope),
-  );
-  const types = read.perLayer("layer_types", layers, [FULL, SLIDING]);
-  const layerWindow = types ? types.map((type) => type === SLIDING) : usual;
-  const listIsIgnored = family.window === "none" || family.window === "all";
-  const at = layerWindow.findIndex(
-    (windowed, layer) => (listIsIgnored || window === undefined) && windowed !== usual[layer],
-  );
-  if (at >= 0) {
-    throw read.error(
-      `"layer_types" makes layer ${at} "${layerWindow[at] ? SLIDING : FULL}", which "sliding_window" and the model type contradict`,
-    );
-  }
-  const everActs = window !== undefined && window < contextLength && layerWindow.includes(true);
-  return everActs
-    ? { slidingWindow: window, layerWindow }
-    : { slidingWindow: undefined, layerWindow: layerWindow.map(() => false) };
-}
-
-function windowOf(read: Keys, family: Family): number | undefined {
-  switch (family.window) {
-    case "none":
-      read.refuseUse("sliding_window");
-      return undefined;
-    case "all":
-      return read.json.sliding_window === null ? undefined : read.count("sliding_window", 4096);
-    case "from":
-      if (!read.flag("use_sliding_window", false) || read.json.sliding_window === null) return undefined;
-      return read.count("sliding_window", 4096);
-    case "withoutRope":
-      return read.flag("use_sliding_window", false) && read.has("sliding_window")
-        ? read.count("sliding_window")
-        : undefined;
-  }
-}
-
-/** `max_window_layers`: layers from this one on are windowed. */
-function firstWindowed(read: Keys): number {
-  return read.json.max_window_layers === 0 ? 0 : read.count("max_window_layers", 28);
-}
-
 /**
  * Far beyond any model, so that a damaged number does not make lists with an entry for each layer exhaust the memory.
  */
 const MOST_LAYERS = 10_000;
 
-function layerCount(read: Keys, key: string): number {
-  const layers = read.count(key);
+function layerCount(read: Keys, key: string, usual?: number): number {
+  const layers = read.count(key, usual);
   if (layers > MOST_LAYERS) throw read.error(`"${key}" is ${layers}, more than the ${MOST_LAYERS} that are supported`);
   return layers;
 }

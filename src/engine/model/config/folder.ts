@@ -7,6 +7,7 @@ import type { StoredFormat } from "../../../kernels/kernel.ts";
 import { readModelText } from "../../files/json-file.ts";
 import { platform } from "../../platform/index.ts";
 import { type ModelConfig, parseEndTokens, parseModelConfig } from "./config.ts";
+import { unwrappedText } from "./wrapped.ts";
 
 /** Files of a model folder that say how text becomes tokens; copied unchanged beside trained weights. */
 export const TOKENIZER_FILES = [
@@ -89,7 +90,10 @@ export async function templatesIn(folder: string): Promise<string[]> {
   return (await platform.list(path)).filter((name) => name.endsWith(".jinja"));
 }
 
-/** Copies what a model folder holds beside its weights; config.json says what the weights are stored as from now on. */
+/**
+ * Copies what a model folder holds beside its weights; config.json says what the weights are stored as from now on, and
+ * is that of the text model where this was read out of a model of text and images.
+ */
 export async function writeCompanions(from: string, to: string, dtype: StoredFormat): Promise<void> {
   await writeTokenizerFiles(from, to);
   for (const name of MODEL_FILES) {
@@ -102,9 +106,9 @@ export async function writeCompanions(from: string, to: string, dtype: StoredFor
   }
 }
 
-/** A config.json for weights of this dtype that are not quantised; undefined if it is one already. */
+/** A config.json for a text model alone, of weights of this dtype that are not quantised; undefined if it is one already. */
 function ofWhole(text: string, dtype: StoredFormat): string | undefined {
-  const plain = withoutKey(text, "quantization_config");
+  const plain = withoutKey(unwrappedText(text) ?? text, "quantization_config");
   const changed = withDtype(plain, dtype);
   return changed ?? (plain === text ? undefined : plain);
 }

@@ -4,12 +4,17 @@
  * conversion/*.py and src/models/*.cpp; tested by loading each in llama.cpp.
  */
 import { ModelFormatError } from "../../../errors.ts";
-import { ropeFrequencies } from "../../../kernels/rope.ts";
+import { type LayerRope, ropeFrequencies } from "../../../kernels/rope-table.ts";
 import type { GgufValue } from "../../files/gguf.ts";
 import type { ModelConfig } from "../config/config.ts";
 
 /** Parts of a decoder that a configuration switches on, and that llama.cpp has for some families only. */
-type Part = "biases of q, k and v" | "a bias of the attention's output" | "biases of the MLP" | "rope scaling llama3";
+type Part =
+  | "biases of q, k and v"
+  | "a bias of the attention's output"
+  | "biases of the MLP"
+  | "rope scaling llama3"
+  | "rope scaling longrope";
 
 interface Architecture {
   /** `general.architecture`. */
@@ -20,6 +25,8 @@ interface Architecture {
   readonly interleaved: boolean;
   /** What llama.cpp's code for it reads besides the parts that every model of the family has. */
   readonly reads: readonly Part[];
+  /** It has sliding windows, on layers whose number and one more is no multiple of this. */
+  readonly windowedBesides?: number;
   /** Names of tensors where they differ from `TENSORS`. */
   readonly tensors?: Readonly<Record<string, string>>;
   /** Settings besides the usual ones. */
@@ -31,18 +38,39 @@ interface Architecture {
 /** A key without the architecture's name before it, and its value. */
 type Setting = readonly [key: string, value: GgufValue];
 
-/** Every part, for the architecture that has them all. */
-const ALL: readonly Part[] = [
-  "biases of q, k and v",
-  "a bias of the attention's output",
-  "biases of the MLP",
-  "rope scaling llama3",
-];
+const u32 = (value: number) => ({ u32: value });
+const f32 = (value: number) => ({ f32: value });
+
+const BIASES: readonly Part[] = ["biases of q, k and v", "a bias of the attention's output", "biases of the MLP"];
+
+/** Norms of what attention and MLP add, in the families that have such. */
+const AFTER = {
+  post_attention_layernorm: "post_attention_norm",
+  pre_feedforward_layernorm: "ffn_norm",
+  post_feedforward_layernorm: "post_ffw_norm",
+};
+
+/** llama.cpp knows Gemma's scale by itself: of the width of a head, and of C / H in the largest model. */
+function gemmaScale(
+  largest: number,
+  { layers, hiddenSize, heads, headSize, attentionScale }: ModelConfig,
+): string | undefined {
+  const known = 1 / Math.sqrt(layers === largest ? hiddenSize / heads : headSize);
+  if (Math.abs(attentionScale / known - 1) < 1e-6) return undefined;
+  return `products of queries and keys are multiplied with ${attentionScale}, and in llama.cpp with ${known}`;
+}
 
 const ARCHITECTURES: Readonly<Partial<Record<string, Architecture>>> = {
-  gpt2: { name: "gpt2", interleaved: false, reads: ALL },
-  llama: { name: "llama", interleaved: true, reads: ALL },
-  mistral: { name: "llama", interleaved: true, reads: ALL },
+  gpt2: { name: "gpt2", interleaved: false, reads: BIASES },
+  llama: { name: "llama", interleaved: true, reads: [...BIASES, "rope scaling llama3"] },
+  mistral: { name: "llama", interleaved: true, reads: [...BIASES, "rope scaling llama3"] },
+  ministral3: {
+    name: "mistral3",
+    interleaved: true,
+    reads: [],
+    settings: ({ queryScaling }) =>
+      queryScaling === undefined ? [] : [["attention.temperature_scale", f32(queryScaling.beta)]],
+  },
   qwen2: { name: "qwen2", interleaved: false, reads: ["biases of q, k and v"] },
   qwen3: { name: "qwen3", interleaved: false, reads: [] },
   smollm3: {
@@ -50,9 +78,54 @@ const ARCHITECTURES: Readonly<Partial<Record<string, Architecture>>> = {
     interleaved: true,
     reads: [],
     differs: ({ layerRope }) =>
-      layerRope.every((rope, layer) => rope === ((layer + 1) % 4 !== 0))
+      layerRope.every((rope, layer) => (rope !== undefined) === ((layer + 1) % 4 !== 0))
         ? undefined
         : "its layers without rotary positions are not every fourth one, as they are in llama.cpp",
+  },
+  granite: {
+    name: "granite",
+    interleaved: true,
+    reads: BIASES,
+    settings: ({ attentionScale, embeddingMultiplier, residualMultiplier, logitsScaling }) => [
+      ["attention.scale", f32(attentionScale)],
+      ["embedding_scale", f32(embeddingMultiplier)],
+      ["residual_scale", f32(residualMultiplier)],
+      ["logit_scale", f32(logitsScaling)],
+    ],
+  },
+  olmo2: { name: "olmo2", interleaved: false, reads: [], tensors: AFTER },
+  olmo3: { name: "olmo2", interleaved: false, reads: [], tensors: AFTER, windowedBesides: 4 },
+  phi3: {
+    name: "phi3",
+    interleaved: false,
+    reads: ["rope scaling longrope"],
+    tensors: { "self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up" },
+  },
+  gemma2: {
+    name: "gemma2",
+    interleaved: false,
+    reads: [],
+    tensors: AFTER,
+    windowedBesides: 2,
+    settings: ({ attentionSoftCap = 0, logitSoftCap = 0 }) => [
+      ["attn_logit_softcapping", f32(attentionSoftCap)],
+      ["final_logit_softcapping", f32(logitSoftCap)],
+    ],
+    differs: (config) => {
+      if (config.attentionSoftCap === undefined || config.logitSoftCap === undefined) return "it has no soft caps";
+      return config.tiedHead ? gemmaScale(46, config) : "its head is not the embedding";
+    },
+  },
+  gemma3_text: {
+    name: "gemma3",
+    interleaved: false,
+    reads: [],
+    tensors: AFTER,
+    windowedBesides: 6,
+    differs: (config) =>
+      config.logitSoftCap === undefined
+        ? gemmaScale(62, config)
+        : "its logits have a soft cap, which llama.cpp leaves out",
   },
 };
 
@@ -94,6 +167,8 @@ export interface LlamaCppModel {
   /** Whether rows of this tensor are put in llama.cpp's order of rotary pairs. */
   readonly isPermuted: (part: string) => boolean;
   readonly tensorName: (part: string) => string;
+  /** The weights of norms are written with 1 added. */
+  readonly addsToNorms: boolean;
   /** Sentences on what llama.cpp computes otherwise in rare cases. */
   readonly warnings: readonly string[];
 }
@@ -111,17 +186,24 @@ export function architectureOf(config: ModelConfig, folder: string): LlamaCppMod
     throw refused(`its family "${config.modelType}" is none of ${EXPORTED_FAMILIES.join(", ")}`);
   }
   const { name, tensors = {}, reads, interleaved } = architecture;
+  const scaling = mainRope(config)?.scaling.type;
   const has: Readonly<Record<Part, boolean>> = {
     "biases of q, k and v": config.qkvBias,
     "a bias of the attention's output": config.outputBias,
     "biases of the MLP": config.mlpBias,
-    "rope scaling llama3": config.ropeScaling.type === "llama3",
+    "rope scaling llama3": scaling === "llama3",
+    "rope scaling longrope": scaling === "longrope",
   };
   const missing = (Object.keys(has) as Part[]).filter((part) => has[part] && !reads.includes(part));
   if (missing.length > 0) throw refused(`it has ${missing.join(" and ")}, which llama.cpp's "${name}" has not`);
-  const difference = architecture.differs?.(config);
+  const difference = architecture.differs?.(config) ?? ropeDiffers(config) ?? windowDiffers(config, architecture);
   if (difference !== undefined) throw refused(difference);
-  const settings = [...usualSettings(config), ...(architecture.settings?.(config) ?? [])];
+  const settings = [
+    ...usualSettings(config),
+    ...ropeSettings(config),
+    ...windowSettings(config, architecture),
+    ...(architecture.settings?.(config) ?? []),
+  ];
   return {
     name,
     settings: settings.map(([key, value]) => [`${name}.${key}`, value] as const),
@@ -132,14 +214,13 @@ export function architectureOf(config: ModelConfig, folder: string): LlamaCppMod
       if (own === undefined) throw refused(`its tensor "${part}" has no name there`);
       return `${layer === undefined ? "" : `blk.${layer}.`}${own}.${kind}`;
     },
-    warnings: windowWarning(config, folder),
+    addsToNorms: config.normUnitOffset,
+    warnings: [...windowWarning(config, architecture, folder), ...longRopeWarning(config, folder)],
   };
 }
 
 function usualSettings(config: ModelConfig): Setting[] {
-  const u32 = (value: number) => ({ u32: value });
-  const f32 = (value: number) => ({ f32: value });
-  const settings: Setting[] = [
+  return [
     ["vocab_size", u32(config.vocabSize)],
     ["context_length", u32(config.contextLength)],
     ["embedding_length", u32(config.hiddenSize)],
@@ -152,38 +233,106 @@ function usualSettings(config: ModelConfig): Setting[] {
       f32(config.normEpsilon),
     ],
   ];
-  if (config.position !== "rope") return settings;
-  settings.push(
+}
+
+/** The rotation of layers that see the whole sequence; undefined without rotary positions. */
+function mainRope({ layerRope, layerWindow }: ModelConfig): LayerRope | undefined {
+  return layerRope.find((rope, layer) => rope && !layerWindow[layer]) ?? layerRope.find((rope) => rope);
+}
+
+function ropeSettings(config: ModelConfig): Setting[] {
+  const rope = mainRope(config);
+  if (rope === undefined) return [];
+  const { scaling } = rope;
+  const settings: Setting[] = [
     ["attention.key_length", u32(config.headSize)],
     ["attention.value_length", u32(config.headSize)],
-    ["rope.dimension_count", u32(config.headSize)],
-    ["rope.freq_base", f32(config.ropeTheta)],
-  );
-  const { ropeScaling } = config;
-  if (ropeScaling.type === "linear") {
-    settings.push(["rope.scaling.type", "linear"], ["rope.scaling.factor", f32(ropeScaling.factor)]);
+    ["rope.dimension_count", u32(rope.rotated)],
+    ["rope.freq_base", f32(rope.theta)],
+  ];
+  const windowed = config.layerRope.find((one, layer) => one && config.layerWindow[layer]);
+  if (windowed) settings.push(["rope.freq_base_swa", f32(windowed.theta)]);
+  if (scaling.type === "linear") {
+    settings.push(["rope.scaling.type", "linear"], ["rope.scaling.factor", f32(scaling.factor)]);
+  } else if (scaling.type === "yarn") {
+    settings.push(
+      ["rope.scaling.type", "yarn"],
+      ["rope.scaling.factor", f32(scaling.factor)],
+      ["rope.scaling.original_context_length", u32(scaling.originalContextLength)],
+      // llama.cpp multiplies the cosines with this and with YaRN's usual magnitude.
+      ["rope.scaling.attn_factor", f32(scaling.magnitude / (1 + 0.1 * Math.log(scaling.factor)))],
+      ["rope.scaling.yarn_beta_fast", f32(scaling.betaFast)],
+      ["rope.scaling.yarn_beta_slow", f32(scaling.betaSlow)],
+    );
+  } else if (scaling.type === "longrope") {
+    settings.push(
+      ["rope.scaling.type", "longrope"],
+      ["rope.scaling.original_context_length", u32(scaling.originalContextLength)],
+      ["rope.scaling.attn_factor", f32(scaling.magnitude)],
+    );
   }
   return settings;
 }
 
-/**
- * What llama.cpp divides the rotary frequencies by, where a scaling is no setting but a tensor, rope_freqs.weight [D/2].
- */
-export function frequencyDivisors({
-  headSize,
-  ropeTheta,
-  ropeScaling,
-}: ModelConfig): Float32Array<ArrayBuffer> | undefined {
-  if (ropeScaling.type !== "llama3") return undefined;
-  const plain = ropeFrequencies(headSize, ropeTheta, { type: "none" });
-  const scaled = ropeFrequencies(headSize, ropeTheta, ropeScaling);
-  return Float32Array.from(plain, (frequency, i) => frequency / (scaled[i] as number));
+function ropeDiffers(config: ModelConfig): string | undefined {
+  const rope = mainRope(config);
+  if (rope?.scaling.type === "yarn" && !rope.scaling.truncate) return "its YaRN blends at no whole pairs";
+  return undefined;
 }
 
-/** None of these architectures has sliding windows in llama.cpp, which sees the whole sequence. */
-function windowWarning({ slidingWindow, modelType }: ModelConfig, folder: string): string[] {
-  if (slidingWindow === undefined) return [];
+/** Tensors that hold what rotary frequencies are divided by, [r/2], where a scaling is no setting. */
+export function frequencyDivisors(
+  config: ModelConfig,
+): readonly (readonly [name: string, Float32Array<ArrayBuffer>])[] {
+  const rope = mainRope(config);
+  if (rope?.scaling.type === "longrope") {
+    const { shortFactors, longFactors } = rope.scaling;
+    return [
+      ["rope_factors_long.weight", Float32Array.from(longFactors)],
+      ["rope_factors_short.weight", Float32Array.from(shortFactors)],
+    ];
+  }
+  if (rope?.scaling.type !== "llama3") return [];
+  const plain = ropeFrequencies({ ...rope, scaling: { type: "none" } });
+  const scaled = ropeFrequencies(rope);
+  return [["rope_freqs.weight", Float32Array.from(plain, (frequency, i) => frequency / (scaled[i] as number))]];
+}
+
+function windowSettings({ slidingWindow }: ModelConfig, { windowedBesides }: Architecture): Setting[] {
+  if (windowedBesides === undefined || slidingWindow === undefined) return [];
+  return [
+    ["attention.sliding_window", u32(slidingWindow)],
+    ["attention.sliding_window_pattern", u32(windowedBesides)],
+  ];
+}
+
+/** llama.cpp takes its own layers for those with windows. */
+function windowDiffers(
+  { slidingWindow, layerWindow }: ModelConfig,
+  { windowedBesides: n }: Architecture,
+): string | undefined {
+  if (n === undefined || slidingWindow === undefined) return undefined;
+  if (layerWindow.every((windowed, layer) => windowed === ((layer + 1) % n !== 0))) return undefined;
+  return `its layers without a sliding window are not every ${n}th one, as they are in llama.cpp`;
+}
+
+/** An architecture without sliding windows sees the whole sequence. */
+function windowWarning(
+  { slidingWindow, modelType }: ModelConfig,
+  { windowedBesides }: Architecture,
+  folder: string,
+): string[] {
+  if (slidingWindow === undefined || windowedBesides !== undefined) return [];
   return [
     `${folder} has layers that see ${slidingWindow} tokens only, and llama.cpp has no such window for ${modelType}: sequences longer than that give other numbers there.`,
+  ];
+}
+
+/** llama.cpp chooses LongRoPE's factors once, by the context that it is started with. */
+function longRopeWarning(config: ModelConfig, folder: string): string[] {
+  const scaling = mainRope(config)?.scaling;
+  if (scaling?.type !== "longrope") return [];
+  return [
+    `${folder} turns sequences of up to ${scaling.originalContextLength} tokens otherwise than longer ones; llama.cpp goes by the context that it is started with, so give it one of at most as many for short texts.`,
   ];
 }

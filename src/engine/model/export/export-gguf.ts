@@ -23,7 +23,7 @@ import { linearModules } from "../lora-modules.ts";
 import { openHostWeights } from "../merge.ts";
 import { openAdapter } from "../peft-tensors.ts";
 import { architectureOf, frequencyDivisors } from "./architectures.ts";
-import { permutedRows, scaled, transposed } from "./reordered.ts";
+import { increased, permutedRows, scaled, transposed } from "./reordered.ts";
 
 /** What was written. */
 export interface GgufReport {
@@ -82,16 +82,16 @@ export async function exportGguf(
       const data = () => {
         if (isTurned) return transposed(tensor.pieces(), rows, columns);
         if (architecture.isPermuted(tensor.part)) return permutedRows(tensor.pieces(), config.headSize, columns);
-        return tensor.pieces();
+        const isNorm = /norm\.weight$/.test(tensor.part);
+        return isNorm && architecture.addsToNorms ? increased(tensor.pieces()) : tensor.pieces();
       };
       return { name: own, shape, type: typeOf(own, shape, type, head), data };
     });
-    const divisors = frequencyDivisors(config);
-    if (divisors !== undefined) {
+    for (const [own, values] of frequencyDivisors(config)) {
       const data = async function* () {
-        yield divisors;
+        yield values;
       };
-      tensors.push({ name: "rope_freqs.weight", shape: [divisors.length], type: "f32", data });
+      tensors.push({ name: own, shape: [values.length], type: "f32", data });
     }
     await writeGguf(path, metadata, tensors);
     return reportOf(tensors);

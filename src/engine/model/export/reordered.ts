@@ -60,3 +60,8 @@ export async function* transposed(
 export async function* scaled(pieces: Pieces, factor: number): AsyncGenerator<Float32Array<ArrayBuffer>> {
   for await (const piece of pieces) yield factor === 1 ? piece : piece.map((value) => value * factor);
 }
+
+/** The same values plus 1. */
+export async function* increased(pieces: Pieces): AsyncGenerator<Float32Array<ArrayBuffer>> {
+  for await (const piece of pieces) yield piece.map((value) => value + 1);
+}

@@ -2,58 +2,29 @@
  * A whole decoder in float64, one sequence at a time: no packing, no caches, no device. It is what `kto gradcheck` and
  * the tests compare the GPU with, composed of src/kernels/float64 only.
  */
-import { geluBackward, geluForward, swigluBackward, swigluForward } from "../../../kernels/float64/activation.ts";
-import { attentionBackward, attentionForward } from "../../../kernels/float64/attention.ts";
-import { columnSums, joinColumns, splitColumns } from "../../../kernels/float64/columns.ts";
-import { add, at } from "../../../kernels/float64/elements.ts";
 import { embeddingBackward, embeddingForward, gatherRows, scatterRows } from "../../../kernels/float64/embedding.ts";
-import { type HeadNormInputs, headNormBackward, headNormForward } from "../../../kernels/float64/head-norm.ts";
 import { logSoftmaxGatherBackward, logSoftmaxGatherForward } from "../../../kernels/float64/log-softmax-gather.ts";
 import { matmul } from "../../../kernels/float64/matmul.ts";
-import { layerNormBackward, layerNormForward, rmsNormBackward, rmsNormForward } from "../../../kernels/float64/norm.ts";
-import { ropeBackward, ropeForward } from "../../../kernels/float64/rope.ts";
+import { softCapped } from "../../../kernels/float64/scale.ts";
 import type { ModelConfig } from "../config/config.ts";
 import {
-  type Float64Tensor,
-  float64Layer,
-  type Layer,
-  type Linear,
-  type Norm,
-  type Parameter,
-  TensorTable,
-} from "./parameters.ts";
+  accumulate,
+  type Float64Gradients,
+  type LayerActivations,
+  layerBackward,
+  layerForward,
+  type NormResult,
+  normBackward,
+  normForward,
+  plus,
+  times,
+} from "./layer.ts";
+import { type Float64Tensor, float64Layer, type Layer, type Norm, type Parameter, TensorTable } from "./parameters.ts";
 
+export type { Float64Gradients } from "./layer.ts";
 export type { Float64Tensor } from "./parameters.ts";
 
-/** Gradients under the names of the weights, each in its weight's layout. */
-export type Float64Gradients = Map<string, Float64Array>;
-
 type Ids = ArrayLike<number>;
-
-interface NormResult {
-  readonly y: Float64Array;
-  /** [T], LayerNorm only. */
-  readonly mean: Float64Array;
-  /** [T], inverse rms or inverse standard deviation. */
-  readonly inverse: Float64Array;
-}
-
-/** What the backward pass of one layer needs of its forward pass. */
-interface LayerActivations {
-  readonly x: Float64Array;
-  readonly attentionNorm: NormResult;
-  /** Before the norms of query and key heads: [q | k | v], [T, H + KV]; undefined without them. */
-  readonly headNorm: { readonly x: Float64Array; readonly inverse: Float64Array } | undefined;
-  /** Normed and rotated, as attention reads them. */
-  readonly q: Float64Array;
-  readonly k: Float64Array;
-  readonly v: Float64Array;
-  readonly attention: { readonly out: Float64Array; readonly logSumExp: Float64Array };
-  readonly middle: Float64Array;
-  readonly mlpNorm: NormResult;
-  readonly mlpHidden: Float64Array;
-  readonly activated: Float64Array;
-}
 
 interface Activations {
   readonly ids: Ids;
@@ -99,7 +70,13 @@ export class Float64Model {
   logits(ids: Ids): Float64Array {
     const { hiddenSize: k, vocabSize: n } = this.config;
     const hidden = this.#forward(ids).finalNorm.y;
-    return matmul({ a: hidden, b: this.#head.data, m: ids.length, n, k, transposeB: true });
+    const products = matmul({ a: hidden, b: this.#head.data, m: ids.length, n, k, transposeB: true });
+    const { divisor, cap } = this.#logitOptions;
+    return products.map((product) => softCapped(product / divisor, cap));
+  }
+
+  get #logitOptions() {
+    return { divisor: this.config.logitsScaling, cap: this.config.logitSoftCap };
   }
 
   /**
@@ -109,7 +86,7 @@ export class Float64Model {
   logProb(promptIds: Ids, completionIds: Ids): number {
     const { rows, targets, ids } = predictionRows(promptIds, completionIds);
     const hidden = gatherRows(this.#forward(ids).finalNorm.y, rows, this.config.hiddenSize);
-    return sum(logSoftmaxGatherForward(hidden, this.#head.data, targets).logProbs);
+    return sum(logSoftmaxGatherForward(hidden, this.#head.data, targets, this.#logitOptions).logProbs);
   }
 
   /**
@@ -121,9 +98,11 @@ export class Float64Model {
     const { rows, targets, ids } = predictionRows(promptIds, completionIds);
     const activations = this.#forward(ids);
     const hidden = gatherRows(activations.finalNorm.y, rows, width);
-    const { logProbs, logSumExp } = logSoftmaxGatherForward(hidden, this.#head.data, targets);
+    const options = this.#logitOptions;
+    const table = this.#head.data;
+    const { logProbs, logSumExp } = logSoftmaxGatherForward(hidden, table, targets, options);
     const coefficients = new Float64Array(targets.length).fill(coefficient);
-    const head = logSoftmaxGatherBackward(hidden, this.#head.data, targets, coefficients, logSumExp);
+    const head = logSoftmaxGatherBackward(hidden, table, targets, coefficients, logSumExp, options);
     accumulate(grads, this.#head, head.dTable);
     this.#backward(activations, scatterRows(head.dHidden, rows, ids.length, width), grads);
     return sum(logProbs);
@@ -136,7 +115,7 @@ export class Float64Model {
       throw new RangeError(`A sequence of ${rows} tokens is longer than the model's context of ${contextLength}.`);
     }
     const positions = Int32Array.from({ length: rows }, (_, t) => t);
-    let x = embeddingForward(this.#embedding.data, ids, width);
+    let x = times(embeddingForward(this.#embedding.data, ids, width), this.config.embeddingMultiplier);
     if (this.#positionTable) x = plus(x, embeddingForward(this.#positionTable.data, positions, width));
     const layers: LayerActivations[] = [];
     for (const [i, layer] of this.#layers.entries()) {
@@ -150,178 +129,18 @@ export class Float64Model {
   #backward(activations: Activations, dHidden: Float64Array, grads: Float64Gradients): void {
     const { hiddenSize: width, vocabSize, contextLength } = this.config;
     const { ids, positions, layers, last, finalNorm } = activations;
-    let dx = normBackward(this.#finalNorm, dHidden, last, finalNorm, grads);
+    let dx = normBackward(this.config, this.#finalNorm, dHidden, last, finalNorm, grads);
     for (let i = layers.length - 1; i >= 0; i--) {
       const layer = this.#layers[i];
       const saved = layers[i];
       if (layer && saved) dx = layerBackward(this.config, i, layer, saved, dx, positions, grads);
     }
-    accumulate(grads, this.#embedding, embeddingBackward(dx, ids, vocabSize, width));
+    const dEmbedded = times(dx, this.config.embeddingMultiplier);
+    accumulate(grads, this.#embedding, embeddingBackward(dEmbedded, ids, vocabSize, width));
     if (this.#positionTable) {
       accumulate(grads, this.#positionTable, embeddingBackward(dx, positions, contextLength, width));
     }
   }
-}
-
-/** Keys that each row sees, [T, 4] as `attentionForward` takes it: those up to itself, within the layer's window. */
-function visibleRanges(config: ModelConfig, index: number, rows: number): Int32Array {
-  const window = config.layerWindow[index] ? (config.slidingWindow ?? rows) : rows;
-  const ranges = new Int32Array(4 * rows);
-  for (let t = 0; t < rows; t++) {
-    ranges[4 * t + 2] = Math.max(0, t - window + 1);
-    ranges[4 * t + 3] = t + 1;
-  }
-  return ranges;
-}
-
-function layerForward(
-  config: ModelConfig,
-  index: number,
-  layer: Layer,
-  x: Float64Array,
-  positions: Int32Array,
-): { y: Float64Array; activations: LayerActivations } {
-  const { heads, keyValueHeads, headSize, intermediateSize } = config;
-  const rows = positions.length;
-  const ranges = visibleRanges(config, index, rows);
-  const attentionNorm = normForward(config, layer.attentionNorm, x);
-  const parts = layer.qkv.map((part) => linearForward(part, attentionNorm.y, rows));
-  const fused = joinColumns(parts, rows);
-  const norms = headNormInputs(config, layer, rows);
-  const normed = norms && headNormForward(fused, config.normEpsilon, norms);
-  const headNorm = normed && { x: fused, inverse: normed.inverse };
-  const [plainQ, plainK, v] = splitQkv(config, normed?.y ?? fused, rows);
-  const q = rotated(ropeForward, config, index, plainQ, heads, positions);
-  const k = rotated(ropeForward, config, index, plainK, keyValueHeads, positions);
-  const attention = attentionForward({ q, k, v, ranges, heads, keyValueHeads, headSize });
-  const middle = linearForward(layer.attentionOutput, attention.out, rows, x);
-  const mlpNorm = normForward(config, layer.mlpNorm, middle);
-  const mlpParts = layer.mlpInput.map((part) => linearForward(part, mlpNorm.y, rows));
-  const mlpHidden = joinColumns(mlpParts, rows);
-  const activated = config.mlp === "swiglu" ? swigluForward(mlpHidden, intermediateSize) : geluForward(mlpHidden);
-  const y = linearForward(layer.mlpOutput, activated, rows, middle);
-  return {
-    y,
-    activations: { x, attentionNorm, headNorm, q, k, v, attention, middle, mlpNorm, mlpHidden, activated },
-  };
-}
-
-function layerBackward(
-  config: ModelConfig,
-  index: number,
-  layer: Layer,
-  saved: LayerActivations,
-  dy: Float64Array,
-  positions: Int32Array,
-  grads: Float64Gradients,
-): Float64Array {
-  const { heads, keyValueHeads, headSize, intermediateSize } = config;
-  const rows = positions.length;
-  const dActivated = linearBackward([layer.mlpOutput], dy, saved.activated, rows, grads);
-  const dMlpHidden =
-    config.mlp === "swiglu"
-      ? swigluBackward(dActivated, saved.mlpHidden, intermediateSize)
-      : geluBackward(dActivated, saved.mlpHidden);
-  const dMlpNorm = linearBackward(layer.mlpInput, dMlpHidden, saved.mlpNorm.y, rows, grads);
-  const dMiddle = plus(dy, normBackward(layer.mlpNorm, dMlpNorm, saved.middle, saved.mlpNorm, grads));
-  const dOut = linearBackward([layer.attentionOutput], dMiddle, saved.attention.out, rows, grads);
-  const { q, k, v, attention, headNorm } = saved;
-  const { logSumExp } = attention;
-  const ranges = visibleRanges(config, index, rows);
-  const d = attentionBackward({ q, k, v, ranges, heads, keyValueHeads, headSize, dOut, logSumExp });
-  const dq = rotated(ropeBackward, config, index, d.dq, heads, positions);
-  const dk = rotated(ropeBackward, config, index, d.dk, keyValueHeads, positions);
-  let dFused = joinColumns([dq, dk, d.dv], rows);
-  const norms = headNormInputs(config, layer, rows);
-  if (headNorm && norms && layer.queryNorm && layer.keyNorm) {
-    const { dx, dQueryWeight, dKeyWeight } = headNormBackward(dFused, headNorm.x, headNorm.inverse, norms);
-    accumulate(grads, layer.queryNorm, dQueryWeight);
-    accumulate(grads, layer.keyNorm, dKeyWeight);
-    dFused = dx;
-  }
-  const dAttentionNorm = linearBackward(layer.qkv, dFused, saved.attentionNorm.y, rows, grads);
-  return plus(dMiddle, normBackward(layer.attentionNorm, dAttentionNorm, saved.x, saved.attentionNorm, grads));
-}
-
-function splitQkv(config: ModelConfig, fused: Float64Array, rows: number): [Float64Array, Float64Array, Float64Array] {
-  const { heads, keyValueHeads, headSize } = config;
-  const widths = [heads * headSize, keyValueHeads * headSize, keyValueHeads * headSize];
-  return splitColumns(fused, widths, rows) as [Float64Array, Float64Array, Float64Array];
-}
-
-function headNormInputs(config: ModelConfig, { queryNorm, keyNorm }: Layer, rows: number): HeadNormInputs | undefined {
-  if (!queryNorm || !keyNorm) return undefined;
-  const { heads: queryHeads, keyValueHeads: keyHeads } = config;
-  return { queryWeight: queryNorm.data, keyWeight: keyNorm.data, queryHeads, keyHeads, rows };
-}
-
-function normForward(config: ModelConfig, norm: Norm, x: Float64Array): NormResult {
-  if (norm.bias) {
-    const { y, mean, inverseStd } = layerNormForward(x, norm.weight.data, norm.bias.data, config.normEpsilon);
-    return { y, mean, inverse: inverseStd };
-  }
-  const { y, inverseRms } = rmsNormForward(x, norm.weight.data, config.normEpsilon);
-  return { y, mean: new Float64Array(0), inverse: inverseRms };
-}
-
-function normBackward(
-  norm: Norm,
-  dy: Float64Array,
-  x: Float64Array,
-  saved: NormResult,
-  grads: Float64Gradients,
-): Float64Array {
-  if (norm.bias) {
-    const d = layerNormBackward(dy, x, norm.weight.data, saved.mean, saved.inverse);
-    accumulate(grads, norm.weight, d.dWeight);
-    accumulate(grads, norm.bias, d.dBias);
-    return d.dx;
-  }
-  const d = rmsNormBackward(dy, x, norm.weight.data, saved.inverse);
-  accumulate(grads, norm.weight, d.dWeight);
-  return d.dx;
-}
-
-function rotated(
-  rotate: typeof ropeForward,
-  config: ModelConfig,
-  index: number,
-  x: Float64Array,
-  heads: number,
-  positions: Int32Array,
-): Float64Array {
-  if (!config.layerRope[index]) return x;
-  const { headSize, ropeTheta: theta, ropeScaling: scaling } = config;
-  return rotate({ x, positions, heads, headSize, theta, scaling });
-}
-
-function linearForward(linear: Linear, x: Float64Array, rows: number, residual?: Float64Array): Float64Array {
-  const { weight, bias, inputs: k, outputs: n, inOut } = linear;
-  return matmul({ a: x, b: weight.data, m: rows, n, k, transposeB: !inOut, bias: bias?.data, residual });
-}
-
-/** dx of linears that share the input x [T, in]; dy [T, sum of outputs] holds their outputs' gradients side by side. */
-function linearBackward(
-  linears: readonly Linear[],
-  dy: Float64Array,
-  x: Float64Array,
-  rows: number,
-  grads: Float64Gradients,
-): Float64Array {
-  const outputs = linears.map((linear) => linear.outputs);
-  const parts = splitColumns(dy, outputs, rows);
-  let dx: Float64Array | undefined;
-  linears.forEach((linear, i) => {
-    const part = parts[i] as Float64Array;
-    const { weight, bias, inputs, outputs: width, inOut } = linear;
-    const dWeight = inOut
-      ? matmul({ a: x, b: part, m: inputs, n: width, k: rows, transposeA: true })
-      : matmul({ a: part, b: x, m: width, n: inputs, k: rows, transposeA: true });
-    accumulate(grads, weight, dWeight);
-    if (bias) accumulate(grads, bias, columnSums(part, rows, width));
-    dx = matmul({ a: part, b: weight.data, m: rows, n: inputs, k: width, transposeB: inOut, residual: dx });
-  });
-  return dx ?? new Float64Array(x.length);
 }
 
 /** Rows of the hidden states that predict a completion token, and those tokens. */
@@ -338,19 +157,6 @@ function predictionRows(
   return { ids, rows, targets };
 }
 
-function plus(a: Float64Array, b: Float64Array): Float64Array {
-  return a.map((value, i) => value + at(b, i));
-}
-
 function sum(values: Float64Array): number {
   return values.reduce((total, value) => total + value, 0);
-}
-
-function accumulate(grads: Float64Gradients, parameter: Parameter, gradient: Float64Array): void {
-  let total = grads.get(parameter.name);
-  if (!total) {
-    total = new Float64Array(parameter.data.length);
-    grads.set(parameter.name, total);
-  }
-  for (let i = 0; i < total.length; i++) add(total, i, at(gradient, i));
 }

@@ -32,17 +32,21 @@ export interface Norm {
 }
 
 export interface Layer {
-  readonly attentionNorm: Norm;
-  /** Their outputs side by side are q, k, v: one fused in GPT-2, three elsewhere. */
+  /** Of what attention reads; OLMo 2 has none. */
+  readonly attentionNorm: Norm | undefined;
+  /** Their outputs side by side are q, k, v: one fused in GPT-2 and Phi-3, three elsewhere. */
   readonly qkv: readonly Linear[];
-  /** RMSNorm of each query and each key head, Qwen3 only. */
+  /** RMSNorm of each query and each key head (Qwen3, Gemma 3) or of all of them together (OLMo 2). */
   readonly queryNorm: Parameter | undefined;
   readonly keyNorm: Parameter | undefined;
   readonly attentionOutput: Linear;
-  readonly mlpNorm: Norm;
-  /** Their outputs side by side are what the activation takes: one in GPT-2, gate and up elsewhere. */
+  /** Of what attention gives, and further down of what the MLP gives: OLMo 2 and Gemma. */
+  readonly attentionBranchNorm: Norm | undefined;
+  readonly mlpNorm: Norm | undefined;
+  /** Their outputs side by side are what the activation takes: one in GPT-2 and Phi-3, gate and up elsewhere. */
   readonly mlpInput: readonly Linear[];
   readonly mlpOutput: Linear;
+  readonly mlpBranchNorm: Norm | undefined;
 }
 
 /** Looks tensors up by their name without prefix, checks shapes, remembers which are used. */
@@ -96,25 +100,52 @@ export function float64Layer(tensors: TensorTable, config: ModelConfig, index: n
 function llamaLayer(tensors: TensorTable, config: ModelConfig, index: number): Layer {
   const { hiddenSize: width, heads, keyValueHeads, headSize, intermediateSize, qkvBias, outputBias, mlpBias } = config;
   const prefix = `layers.${index}.`;
-  const headNorm = (part: string) =>
-    config.qkNorm ? tensors.parameter(`${prefix}self_attn.${part}.weight`, [headSize]) : undefined;
+  const headNorm = (part: string, partHeads: number) =>
+    config.qkNorm === "none"
+      ? undefined
+      : tensors.parameter(`${prefix}self_attn.${part}.weight`, [
+          config.qkNorm === "width" ? partHeads * headSize : headSize,
+        ]);
+  const project = (part: string, outputs: number, bias: boolean) =>
+    tensors.linear(`${prefix}${part}`, width, outputs, bias);
+  const isPhi = config.modelType === "phi3";
   return {
-    attentionNorm: tensors.norm(`${prefix}input_layernorm`),
-    qkv: [
-      tensors.linear(`${prefix}self_attn.q_proj`, width, heads * headSize, qkvBias),
-      tensors.linear(`${prefix}self_attn.k_proj`, width, keyValueHeads * headSize, qkvBias),
-      tensors.linear(`${prefix}self_attn.v_proj`, width, keyValueHeads * headSize, qkvBias),
-    ],
-    queryNorm: headNorm("q_norm"),
-    keyNorm: headNorm("k_norm"),
+    ...llamaNorms(tensors, config, prefix),
+    qkv: isPhi
+      ? [project("self_attn.qkv_proj", (heads + 2 * keyValueHeads) * headSize, false)]
+      : [
+          project("self_attn.q_proj", heads * headSize, qkvBias),
+          project("self_attn.k_proj", keyValueHeads * headSize, qkvBias),
+          project("self_attn.v_proj", keyValueHeads * headSize, qkvBias),
+        ],
+    queryNorm: headNorm("q_norm", heads),
+    keyNorm: headNorm("k_norm", keyValueHeads),
     attentionOutput: tensors.linear(`${prefix}self_attn.o_proj`, heads * headSize, width, outputBias),
-    mlpNorm: tensors.norm(`${prefix}post_attention_layernorm`),
-    mlpInput: [
-      tensors.linear(`${prefix}mlp.gate_proj`, width, intermediateSize, mlpBias),
-      tensors.linear(`${prefix}mlp.up_proj`, width, intermediateSize, mlpBias),
-    ],
+    mlpInput: isPhi
+      ? [project("mlp.gate_up_proj", 2 * intermediateSize, false)]
+      : [project("mlp.gate_proj", intermediateSize, mlpBias), project("mlp.up_proj", intermediateSize, mlpBias)],
     mlpOutput: tensors.linear(`${prefix}mlp.down_proj`, intermediateSize, width, mlpBias),
   };
+}
+
+/** The norms of a layer by the names of its family: Llama's second one is Gemma's of what attention gives. */
+function llamaNorms(tensors: TensorTable, { normPlaces }: ModelConfig, prefix: string) {
+  const norm = (part: string) => tensors.norm(`${prefix}${part}`);
+  const none = {
+    attentionNorm: undefined,
+    mlpNorm: undefined,
+    attentionBranchNorm: undefined,
+    mlpBranchNorm: undefined,
+  };
+  if (normPlaces === "before") {
+    return { ...none, attentionNorm: norm("input_layernorm"), mlpNorm: norm("post_attention_layernorm") };
+  }
+  const after = {
+    attentionBranchNorm: norm("post_attention_layernorm"),
+    mlpBranchNorm: norm("post_feedforward_layernorm"),
+  };
+  if (normPlaces === "after") return { ...none, ...after };
+  return { ...after, attentionNorm: norm("input_layernorm"), mlpNorm: norm("pre_feedforward_layernorm") };
 }
 
 function gpt2Layer(tensors: TensorTable, config: ModelConfig, index: number): Layer {
@@ -126,6 +157,8 @@ function gpt2Layer(tensors: TensorTable, config: ModelConfig, index: number): La
     queryNorm: undefined,
     keyNorm: undefined,
     attentionOutput: tensors.linear(`${prefix}attn.c_proj`, width, width, outputBias),
+    attentionBranchNorm: undefined,
+    mlpBranchNorm: undefined,
     mlpNorm: tensors.norm(`${prefix}ln_2`),
     mlpInput: [tensors.linear(`${prefix}mlp.c_fc`, width, intermediateSize, mlpBias)],
     mlpOutput: tensors.linear(`${prefix}mlp.c_proj`, intermediateSize, width, mlpBias),

@@ -8,6 +8,7 @@ import { NO_TOKEN } from "../../../kernels/next-token.ts";
 import type { Device } from "../../gpu/device.ts";
 import { OneAtATime } from "../../one-at-a-time.ts";
 import { Random } from "../../random.ts";
+import { longRopeBeyond } from "../config/config.ts";
 import type { Model } from "../model.ts";
 import { type Draw, type DrawnRow, Passes, type Row } from "./passes.ts";
 import { drawsFromAll, type SamplingOptions, sampleToken } from "./sample.ts";
@@ -72,6 +73,8 @@ export class Generator {
   readonly #slots: number;
   readonly #maxLength: number;
   readonly #passes: Passes;
+  /** Tokens beyond which the model's LongRoPE takes its long factors. */
+  readonly #longBeyond: number;
   /** The tokens whose keys and values the first slot of the cache holds. */
   #cached: number[] = [];
   /** Two calls would write into one cache. */
@@ -108,6 +111,7 @@ export class Generator {
     this.#slots = maxBatch;
     this.#maxLength = maxLength;
     this.#passes = new Passes(model, { slots: maxBatch, start: startLength, most: maxLength });
+    this.#longBeyond = longRopeBeyond(config) ?? Number.POSITIVE_INFINITY;
   }
 
   /** Bytes of the keys and values, now and of sequences of maxLength tokens. */
@@ -170,7 +174,9 @@ export class Generator {
       const draw: Draw = { key: [keys.uint32(), keys.uint32()], temperature: options.temperature };
       return { index, slot, random, draw, prompt, ids: [], finish: "length" };
     });
-    const reused = options.reusePrefix && prompts.length === 1 ? commonLength(this.#cached, prompts[0] ?? []) : 0;
+    const [prompt = []] = prompts;
+    const fits = this.#isLong(this.#cached.length) === this.#isLong(prompt.length);
+    const reused = options.reusePrefix && prompts.length === 1 && fits ? commonLength(this.#cached, prompt) : 0;
     this.#cached = []; // until the passes have been made
     /** Adds a token to its sequence; returns whether that goes on. */
     const take = (sequence: Sequence, token: number): boolean => {
@@ -226,14 +232,52 @@ export class Generator {
       lasts = [];
     };
     for (const sequence of sequences) {
+      const isLong = this.#isLong(sequence.prompt.length);
       for (let position = reused; position < sequence.prompt.length; position++) {
         if (rows.length === this.#passes.mostRows) await flush();
-        rows.push({ token: sequence.prompt[position] ?? 0, position, slot: sequence.slot });
+        rows.push({ token: sequence.prompt[position] ?? 0, position, slot: sequence.slot, isLong });
       }
       lasts.push({ row: rows.length - 1, sequence });
     }
     await flush();
     return next;
+  }
+
+  /** Whether LongRoPE's long factors hold for a sequence of this length. */
+  #isLong(length: number): boolean {
+    return length > this.#longBeyond;
+  }
+
+  /**
+   * Whether the device can make the row of a sequence's next token from that of its last: not where the next one makes it
+   * long to LongRoPE, nor in a sliding window of one that is long, which the device would count by marked positions.
+   */
+  #runsAhead(sequence: Sequence): boolean {
+    if (!this.#isLong(lengthOf(sequence) + 1)) return true;
+    return this.#isLong(lengthOf(sequence)) && this.model.config.slidingWindow === undefined;
+  }
+
+  /**
+   * The rows of the sequences' last tokens. One that has just become long to LongRoPE has its earlier keys computed
+   * again by the long factors, since these turn every position.
+   */
+  async #lastRows(sequences: readonly Sequence[]): Promise<DrawnRow[]> {
+    const becomesLong = (length: number) => this.#isLong(length) && !this.#isLong(length - 1);
+    for (const sequence of sequences.filter((one) => becomesLong(lengthOf(one)))) {
+      const { slot } = sequence;
+      const earlier = [...tokensOf(sequence)].slice(0, -1);
+      const rows = earlier.map((token, position) => ({ token, position, slot, isLong: true }));
+      for (let first = 0; first < rows.length; first += this.#passes.mostRows) {
+        await this.#passes.tokens(rows.slice(first, first + this.#passes.mostRows), [], []);
+      }
+    }
+    return sequences.map((sequence) => ({
+      token: sequence.ids.at(-1) ?? 0,
+      position: lengthOf(sequence) - 1,
+      slot: sequence.slot,
+      isLong: this.#isLong(lengthOf(sequence)),
+      draw: sequence.draw,
+    }));
   }
 
   #draw(sequence: Sequence, logits: Float32Array, options: GenerateOptions): number {
@@ -249,7 +293,7 @@ export class Generator {
   ): Promise<void> {
     for (let active = sequences; active.length > 0; ) {
       this.#passes.hold(Math.max(...active.map(lengthOf)));
-      const logits = await this.#passes.logits(active.map(lastRow), [...active.keys()]);
+      const logits = await this.#passes.logits(await this.#lastRows(active), [...active.keys()]);
       active = active.filter((sequence, at) => take(sequence, this.#draw(sequence, logits(at), options)));
     }
   }
@@ -265,11 +309,12 @@ export class Generator {
   ): Promise<void> {
     for (let active = sequences; active.length > 0; ) {
       this.#passes.hold(Math.max(...active.map(lengthOf)));
-      let submitted = await this.#passes.start(active.map(lastDrawnRow));
+      let submitted = await this.#passes.start(await this.#lastRows(active));
       for (let allGoOn = true; allGoOn; ) {
         const room = Math.max(...active.map(lengthOf)) < this.#passes.cacheLength;
         const useful = active.some((sequence) => this.#mayGrow(sequence, options, 1));
-        const ahead = room && useful ? this.#passes.next() : undefined;
+        const possible = room && active.every((sequence) => this.#runsAhead(sequence));
+        const ahead = possible && useful ? this.#passes.next() : undefined;
         const tokens = await submitted.tokens;
         const goesOn = active.map((sequence, at) => take(sequence, tokens[at] ?? NO_TOKEN));
         allGoOn = ahead !== undefined && goesOn.every((on) => on);
@@ -293,15 +338,6 @@ export class Generator {
 
 /** Tokens of prompt and continuation. */
 const lengthOf = ({ prompt, ids }: Sequence) => prompt.length + ids.length;
-
-/** The row of a sequence's last token, which has not been run. */
-const lastRow = (sequence: Sequence): Row => ({
-  token: sequence.ids.at(-1) ?? 0,
-  position: lengthOf(sequence) - 1,
-  slot: sequence.slot,
-});
-
-const lastDrawnRow = (sequence: Sequence): DrawnRow => ({ ...lastRow(sequence), draw: sequence.draw });
 
 /** Prompt and continuation. */
 function* tokensOf({ prompt, ids }: Sequence): Iterable<number> {

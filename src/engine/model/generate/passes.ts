@@ -5,13 +5,13 @@
  */
 import { NO_ROW } from "../../../kernels/embedding.ts";
 import { DRAW_WORDS, HIGHEST_TEMPERATURE, nextRows, nextToken } from "../../../kernels/next-token.ts";
+import { LONG_SEQUENCE } from "../../../kernels/rope-table.ts";
 import type { Device } from "../../gpu/device.ts";
 import { Program } from "../../gpu/program.ts";
 import { reshape, rowWindows, sliceRows, type Tensor } from "../../gpu/tensor.ts";
 import { Activations } from "../activations.ts";
 import { recordLayers } from "../decoder.ts";
-import { HeadBuffers, recordHeadRows } from "../head.ts";
-import { recordMatmul } from "../matmul.ts";
+import { HeadBuffers, recordHeadRows, recordLogits } from "../head.ts";
 import type { Model } from "../model.ts";
 import type { RowShape } from "../rows.ts";
 import { type CacheSize, GrowingCache } from "./growing-cache.ts";
@@ -21,6 +21,8 @@ export interface Row {
   readonly token: number;
   readonly position: number;
   readonly slot: number;
+  /** Whether its sequence is longer than LongRoPE's original context. */
+  readonly isLong: boolean;
 }
 
 /** How the token that follows a row is chosen on the device, whose position it is given by. */
@@ -222,9 +224,9 @@ export class Passes {
     const ranges = new Uint32Array(4 * capacity);
     const windowRanges = new Uint32Array(4 * capacity);
     const cacheRows = new Uint32Array(capacity).fill(NO_ROW);
-    rows.forEach(({ token, position, slot }, row) => {
+    rows.forEach(({ token, position, slot, isLong }, row) => {
       tokens[row] = token;
-      positions[row] = position;
+      positions[row] = isLong ? position | LONG_SEQUENCE : position;
       const own = slot * this.#cache.length + position;
       cacheRows[row] = own;
       ranges.set([0, 0, own - position, own + 1], 4 * row);
@@ -276,7 +278,7 @@ export class Passes {
     for (const [index, window] of this.#headWindows().entries()) {
       const [columns = 0] = window.shape;
       const logits = reshape(this.#logits[index] ?? device.unused, [heads, columns]);
-      recordMatmul(program, "NT", normed, window, logits);
+      recordLogits(program, model, normed, window, logits);
       if (outcome !== "logits") {
         const best = reshape(this.#best, [heads]);
         program.dispatch(nextToken, { logits, draws, best, tokens: chosen, firstToken: first });

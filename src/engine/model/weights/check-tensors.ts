@@ -53,13 +53,14 @@ export function checkTensors(config: ModelConfig, files: WeightFiles): { prefix:
  * head with other numbers. Transformers 4 ties them all the same; undefined where there is none, or the same one.
  */
 export async function ignoredHead(config: ModelConfig, files: WeightFiles): Promise<string | undefined> {
-  const head = files.tensors.get("lm_head.weight");
-  if (!config.tiedHead || head === undefined) return undefined;
   const { fullName } = storedNaming(config, files.tensors.keys());
+  const headName = fullName("lm_head.weight");
+  const head = files.tensors.get(headName);
+  if (!config.tiedHead || head === undefined) return undefined;
   const embeddingName = fullName(parameterSpecs(config)[0]?.parts[0]?.name ?? "");
   const embedding = files.tensors.get(embeddingName);
-  if (embedding && (await sameNumbers(head.file, "lm_head.weight", embedding.file, embeddingName))) return undefined;
-  return `${head.file.path}: tensor "lm_head.weight" differs from "${embeddingName}", but config.json ties the two: the head is ignored and the embedding used in its place, as in transformers 4; set tie_word_embeddings to false in config.json to use the head, as transformers 5 does.`;
+  if (embedding && (await sameNumbers(head.file, headName, embedding.file, embeddingName))) return undefined;
+  return `${head.file.path}: tensor "${headName}" differs from "${embeddingName}", but config.json ties the two: the head is ignored and the embedding used in its place, as in transformers 4; set tie_word_embeddings to false in config.json to use the head, as transformers 5 does.`;
 }
 
 /** Elements of two tensors that are compared at once. */

@@ -42,31 +42,46 @@ function llamaSpecs(config: ModelConfig): ParameterSpec[] {
   for (let layer = 0; layer < config.layers; layer++) {
     const hf = `layers.${layer}`;
     const name = (part: string) => layerName(layer, part);
-    const qkv = [
-      [`${hf}.self_attn.q_proj`, heads * headSize],
-      [`${hf}.self_attn.k_proj`, keyValueHeads * headSize],
-      [`${hf}.self_attn.v_proj`, keyValueHeads * headSize],
-    ] as const;
-    const gateUp = [
-      [`${hf}.mlp.gate_proj`, I],
-      [`${hf}.mlp.up_proj`, I],
-    ] as const;
+    const [queries, keys] = [heads * headSize, keyValueHeads * headSize];
+    const qkv: [string, number][] = config.fusedProjections
+      ? [[`${hf}.self_attn.qkv_proj`, queries + 2 * keys]]
+      : [
+          [`${hf}.self_attn.q_proj`, queries],
+          [`${hf}.self_attn.k_proj`, keys],
+          [`${hf}.self_attn.v_proj`, keys],
+        ];
+    const gateUp: [string, number][] = config.fusedProjections
+      ? [[`${hf}.mlp.gate_up_proj`, 2 * I]]
+      : [
+          [`${hf}.mlp.gate_proj`, I],
+          [`${hf}.mlp.up_proj`, I],
+        ];
     const weights = (parts: readonly (readonly [string, number])[], suffix: string) =>
       parts.map(([part, rows]) => [`${part}.${suffix}`, rows] as const);
-    specs.push(single(name("attentionNorm.weight"), `${hf}.input_layernorm.weight`, [C]));
+    const norm = (part: string, hfPart: string) =>
+      specs.push(single(name(`${part}.weight`), `${hf}.${hfPart}.weight`, [C]));
+    const [before, after] = [config.normPlaces !== "after", config.normPlaces !== "before"];
+    if (before) norm("attentionNorm", "input_layernorm");
     specs.push(stacked(name("qkv.weight"), C, weights(qkv, "weight")));
     if (config.qkvBias) specs.push(stacked(name("qkv.bias"), undefined, weights(qkv, "bias")));
-    if (config.qkNorm) {
-      const norms = ["q_norm", "k_norm"].map((part) => [`${hf}.self_attn.${part}.weight`, headSize] as const);
+    if (config.qkNorm !== "none") {
+      const [ofQueries, ofKeys] = config.qkNorm === "head" ? [headSize, headSize] : [queries, keys];
+      const norms = [
+        [`${hf}.self_attn.q_norm.weight`, ofQueries],
+        [`${hf}.self_attn.k_norm.weight`, ofKeys],
+      ] as const;
       specs.push(stacked(name("qkNorm.weight"), undefined, norms));
     }
     specs.push(single(name("output.weight"), `${hf}.self_attn.o_proj.weight`, [C, heads * headSize]));
     if (config.outputBias) specs.push(single(name("output.bias"), `${hf}.self_attn.o_proj.bias`, [C]));
-    specs.push(single(name("mlpNorm.weight"), `${hf}.post_attention_layernorm.weight`, [C]));
+    // With norms on both sides, the name that is the MLP's norm in Llama is that of attention's result.
+    if (after) norm("attentionBranchNorm", "post_attention_layernorm");
+    if (before) norm("mlpNorm", after ? "pre_feedforward_layernorm" : "post_attention_layernorm");
     specs.push(stacked(name("up.weight"), C, weights(gateUp, "weight")));
     if (config.mlpBias) specs.push(stacked(name("up.bias"), undefined, weights(gateUp, "bias")));
     specs.push(single(name("down.weight"), `${hf}.mlp.down_proj.weight`, [C, I]));
     if (config.mlpBias) specs.push(single(name("down.bias"), `${hf}.mlp.down_proj.bias`, [C]));
+    if (after) norm("mlpBranchNorm", "post_feedforward_layernorm");
   }
   specs.push(single("finalNorm.weight", "norm.weight", [C]));
   if (!config.tiedHead) specs.push(single("head", "lm_head.weight", [vocabSize, C]));
@@ -107,28 +122,54 @@ function gpt2Specs(config: ModelConfig): ParameterSpec[] {
 /** Tensors that weight files carry and that hold no parameter: causal masks and frequency tables. */
 const NOT_PARAMETERS = [/\.attn\.(bias|masked_bias)$/, /\.rotary_emb\.inv_freq$/];
 
+/** Tensors of a wrapped model that belong to its images. */
+const OF_IMAGES = /^(model\.)?(vision_tower|vision_model|multi_modal_projector)\./;
+
+/** Where a text model stands in the classes of wrapped models: today's, and that by which most files are named. */
+const WRAPPED_PREFIX = "model.language_model.";
+const OLD_WRAPPED_PREFIX = "language_model.model.";
+
 /** Where the decoder's modules stand in Hugging Face's class of the family; weight files may leave it out. */
 export function modulePrefix(config: ModelConfig): string {
+  return config.wrapper === undefined ? writtenPrefix(config) : WRAPPED_PREFIX;
+}
+
+/** The same in the class of a text model alone, as which one is written that was read out of a wrapped model. */
+export function writtenPrefix(config: ModelConfig): string {
   return config.modelType === "gpt2" ? "transformer." : "model.";
 }
 
 /** The name in weight files with this prefix of a tensor of ours. */
 export function tensorName(prefix: string, part: string): string {
-  return part === "lm_head.weight" ? part : `${prefix}${part}`;
+  if (part !== "lm_head.weight") return `${prefix}${part}`;
+  return prefix === OLD_WRAPPED_PREFIX ? `language_model.${part}` : part;
 }
 
 /**
- * The prefix of the decoder's tensors in the weight files ("transformer." for GPT-2, "model." for the others, or none),
- * and which names they may hold beside the parameters.
+ * The name that PEFT gives a tensor of an adapter today, from one that it has or had: its modules are named by the class
+ * of the base, which changed for wrapped models.
+ */
+export function currentModuleName(config: ModelConfig, name: string): string {
+  return config.wrapper !== undefined && name.startsWith(OLD_WRAPPED_PREFIX)
+    ? `${WRAPPED_PREFIX}${name.slice(OLD_WRAPPED_PREFIX.length)}`
+    : name;
+}
+
+/**
+ * The prefix of the decoder's tensors in the weight files ("transformer." for GPT-2, "model." for the others, a longer one
+ * in wrapped models, or none), and which names they may hold beside the parameters.
  */
 export function storedNaming(
   config: ModelConfig,
   names: Iterable<string>,
 ): { prefix: string; fullName: (part: string) => string; ignorable: (name: string) => boolean } {
-  const usual = modulePrefix(config);
-  const prefix = [...names].some((name) => name.startsWith(usual)) ? usual : "";
+  const usual = config.wrapper === undefined ? [modulePrefix(config)] : [WRAPPED_PREFIX, OLD_WRAPPED_PREFIX];
+  const all = [...names];
+  const prefix = usual.find((one) => all.some((name) => name.startsWith(one))) ?? "";
   const fullName = (part: string) => tensorName(prefix, part);
   const ignorable = (name: string) =>
-    NOT_PARAMETERS.some((pattern) => pattern.test(name)) || (config.tiedHead && name === "lm_head.weight");
+    NOT_PARAMETERS.some((pattern) => pattern.test(name)) ||
+    (config.tiedHead && name === fullName("lm_head.weight")) ||
+    (config.wrapper !== undefined && OF_IMAGES.test(name));
   return { prefix, fullName, ignorable };
 }

@@ -4,6 +4,7 @@
  */
 import { describe, expect, it } from "vitest";
 import { type ModelConfig, parseEndTokens, parseModelConfig } from "../../../../src/engine/model/config/config.ts";
+import { unwrappedText } from "../../../../src/engine/model/config/wrapped.ts";
 import { ModelFormatError } from "../../../../src/errors.ts";
 import { gpt2Config, llamaConfig } from "../../../helpers/models.ts";
 
@@ -25,25 +26,38 @@ const of = (model_type: string, changes: Record<string, unknown> = {}) => llamaC
 
 describe("defaults of a family", () => {
   it.each([
-    ["llama", { keyValueHeads: 32, contextLength: 2048, ropeTheta: 10000, tiedHead: false, headSize: 2 }],
-    ["mistral", { keyValueHeads: 8, contextLength: 131072, ropeTheta: 10000, tiedHead: false, headSize: 2 }],
-    ["qwen2", { keyValueHeads: 32, contextLength: 32768, ropeTheta: 10000, tiedHead: false, headSize: 2 }],
-    ["qwen3", { keyValueHeads: 32, contextLength: 32768, ropeTheta: 10000, tiedHead: false, headSize: 128 }],
-    ["smollm3", { keyValueHeads: 4, contextLength: 32768, ropeTheta: 2000000, tiedHead: true, headSize: 2 }],
-  ])("%s", (type, wanted) => {
+    ["llama", [32, 2048, 10000, false, 2, 1e-6]],
+    ["mistral", [8, 131072, 10000, false, 2, 1e-6]],
+    ["qwen2", [32, 32768, 10000, false, 2, 1e-6]],
+    ["qwen3", [32, 32768, 10000, false, 128, 1e-6]],
+    ["smollm3", [4, 32768, 2000000, true, 2, 1e-6]],
+    ["granite", [32, 2048, 10000, false, 2, 1e-6]],
+    ["olmo2", [32, 2048, 10000, false, 2, 1e-5]],
+    ["olmo3", [32, 2048, 10000, false, 2, 1e-5]],
+    ["phi3", [32, 4096, 10000, false, 2, 1e-5]],
+    ["gemma2", [4, 8192, 10000, true, 256, 1e-6]],
+    ["gemma3_text", [4, 131072, 10000, true, 256, 1e-6]],
+  ])("%s: key/value heads, context, base of layer 0, tied head, head size, epsilon", (type, wanted) => {
     const config = parse(of(type, bare));
-    expect(config).toMatchObject({ modelType: type, normEpsilon: 1e-6, norm: "rms", mlp: "swiglu", ...wanted });
+    expect(config).toMatchObject({ modelType: type, norm: "rms", mlp: /gemma/.test(type) ? "geglu" : "swiglu" });
+    const { keyValueHeads, contextLength, layerRope, tiedHead, headSize, normEpsilon } = config;
+    expect([keyValueHeads, contextLength, layerRope[0]?.theta, tiedHead, headSize, normEpsilon]).toEqual(wanted);
     expect(parse(of(type, { ...bare, num_key_value_heads: null })).keyValueHeads).toBe(32);
   });
 
   it.each([
-    ["llama", {}, [false, false, false, false]],
-    ["llama", { attention_bias: true, mlp_bias: true }, [true, true, true, false]],
-    ["mistral", { attention_bias: false, mlp_bias: false }, [false, false, false, false]],
-    ["qwen2", {}, [true, false, false, false]],
-    ["qwen3", {}, [false, false, false, true]],
-    ["qwen3", { attention_bias: true }, [true, true, false, true]],
-    ["smollm3", { attention_bias: true, mlp_bias: true }, [true, true, true, false]],
+    ["llama", {}, [false, false, false, "none"]],
+    ["llama", { attention_bias: true, mlp_bias: true }, [true, true, true, "none"]],
+    ["mistral", { attention_bias: false, mlp_bias: false }, [false, false, false, "none"]],
+    ["qwen2", {}, [true, false, false, "none"]],
+    ["qwen3", {}, [false, false, false, "head"]],
+    ["qwen3", { attention_bias: true }, [true, true, false, "head"]],
+    ["smollm3", { attention_bias: true, mlp_bias: true }, [true, true, true, "none"]],
+    ["granite", { attention_bias: true, mlp_bias: true }, [true, true, true, "none"]],
+    ["olmo2", {}, [false, false, false, "width"]],
+    ["phi3", { attention_bias: false }, [false, false, false, "none"]],
+    ["gemma2", {}, [false, false, false, "none"]],
+    ["gemma3_text", {}, [false, false, false, "head"]],
   ])("%s %j: biases of qkv, output and MLP, norms of heads", (type, changes, wanted) => {
     const { qkvBias, outputBias, mlpBias, qkNorm } = parse(of(type, changes));
     expect([qkvBias, outputBias, mlpBias, qkNorm]).toEqual(wanted);
@@ -97,11 +111,11 @@ describe("rotary positions", () => {
       { type: "linear", factor: 2 },
     ],
   ])("%s", (_, changes, scaling) => {
-    expect(parse(of("llama", changes)).ropeScaling).toEqual(scaling);
+    expect(parse(of("llama", changes)).layerRope[0]?.scaling).toEqual(scaling);
   });
 
   it("rope_theta of rope_parameters goes before the outer one, and that before the family's", () => {
-    const theta = (changes: Record<string, unknown>) => parse(of("qwen2", changes)).ropeTheta;
+    const theta = (changes: Record<string, unknown>) => parse(of("qwen2", changes)).layerRope[0]?.theta;
     expect(theta({ rope_theta: 5, rope_parameters: { rope_theta: 6 } })).toBe(6);
     expect(theta({ rope_theta: 5, rope_parameters: {} })).toBe(5);
     expect(theta({ rope_theta: undefined, rope_parameters: {} })).toBe(10000);
@@ -110,13 +124,14 @@ describe("rotary positions", () => {
 
   it("SmolLM3 lists the layers that have them, or leaves out every n-th", () => {
     const layers = (changes: Record<string, unknown>) =>
-      parse(of("smollm3", { num_hidden_layers: 5, ...changes })).layerRope.map(Number);
+      parse(of("smollm3", { num_hidden_layers: 5, ...changes })).layerRope.map((rope) => (rope ? 1 : 0));
     expect(layers({ no_rope_layers: [1, 0, 1, 1, 0] })).toEqual([1, 0, 1, 1, 0]);
     expect(layers({ no_rope_layers: [1, 0, 1, 1, 0, 1] })).toEqual([1, 0, 1, 1, 0]);
     expect(layers({})).toEqual([1, 1, 1, 0, 1]);
     expect(layers({ no_rope_layer_interval: 2 })).toEqual([1, 0, 1, 0, 1]);
-    expect(parse(of("llama", { num_hidden_layers: 2 })).layerRope).toEqual([true, true]);
-    expect(parse(gpt2Config()).layerRope).toEqual([false, false]);
+    const every = { theta: 10000, rotated: 8, scaling: { type: "none" } };
+    expect(parse(of("llama", { num_hidden_layers: 2 })).layerRope).toEqual([every, every]);
+    expect(parse(gpt2Config()).layerRope).toEqual([undefined, undefined]);
   });
 });
 
@@ -167,11 +182,162 @@ describe("sliding windows", () => {
   });
 });
 
+describe("switches of families", () => {
+  it("Granite's multipliers, each 1 where its key is absent", () => {
+    const multipliers = (changes: Record<string, unknown>) => {
+      const { attentionScale, embeddingMultiplier, residualMultiplier, logitsScaling } = parse(of("granite", changes));
+      return [attentionScale, embeddingMultiplier, residualMultiplier, logitsScaling];
+    };
+    expect(multipliers({})).toEqual([1, 1, 1, 1]);
+    const real = { attention_multiplier: 0.015625, embedding_multiplier: 12, residual_multiplier: 0.22 };
+    expect(multipliers({ ...real, logits_scaling: 8 })).toEqual([0.015625, 12, 0.22, 8]);
+    expect(parse(of("llama")).attentionScale).toBe(1 / Math.sqrt(8));
+  });
+
+  it("Gemma's soft caps: the family's where a key is absent, none where it is null", () => {
+    const caps = (type: string, changes: Record<string, unknown> = {}) => {
+      const { attentionSoftCap, logitSoftCap } = parse(of(type, changes));
+      return [attentionSoftCap, logitSoftCap];
+    };
+    expect(caps("gemma2")).toEqual([50, 30]);
+    expect(caps("gemma2", { attn_logit_softcapping: null, final_logit_softcapping: null })).toEqual([
+      undefined,
+      undefined,
+    ]);
+    expect(caps("gemma3_text")).toEqual([undefined, undefined]);
+    expect(caps("gemma3_text", { final_logit_softcapping: 20 })).toEqual([undefined, 20]);
+    expect(() => caps("gemma3_text", { attn_logit_softcapping: 50 })).toThrow('"attn_logit_softcapping" is 50');
+    expect(parse(of("gemma2", { query_pre_attn_scalar: 144 })).attentionScale).toBe(1 / 12);
+    expect(() => parse(of("gemma3_text", { use_bidirectional_attention: true }))).toThrow(
+      '"use_bidirectional_attention" is true; only false is supported.',
+    );
+    // What older files say beside the key that decides.
+    expect(parse(of("gemma2", { hidden_act: "gelu" }))).toEqual(parse(of("gemma2")));
+  });
+
+  it("windows of every n-th layer but one, and what its rotary positions are", () => {
+    const layers = (type: string, changes: Record<string, unknown>) => {
+      const { layerWindow, layerRope } = parse(of(type, { num_hidden_layers: 6, sliding_window: 9, ...changes }));
+      return [layerWindow.map(Number).join(""), layerRope.map((rope) => `${rope?.theta} ${rope?.scaling.type}`)];
+    };
+    const linear = { rope_theta: 1e6, rope_scaling: { rope_type: "linear", factor: 8 } };
+    expect(layers("gemma2", {})).toEqual(["101010", new Array(6).fill("10000 none")]);
+    const [local, full] = ["10000 none", "1000000 linear"];
+    expect(layers("gemma3_text", linear)).toEqual(["111110", [local, local, local, local, local, full]]);
+    const pattern = { ...linear, _sliding_window_pattern: 3, rope_local_base_freq: 500 };
+    const [own, other] = ["500 none", "1000000 linear"];
+    expect(layers("gemma3_text", pattern)).toEqual(["110110", [own, own, other, own, own, other]]);
+    const newer = {
+      full_attention: { rope_type: "linear", factor: 8, rope_theta: 1e6 },
+      sliding_attention: { rope_type: "default", rope_theta: 500 },
+    };
+    expect(layers("gemma3_text", { rope_parameters: newer, sliding_window_pattern: 3 })).toEqual(
+      layers("gemma3_text", pattern),
+    );
+    const yarn = {
+      rope_theta: 5e5,
+      rope_scaling: { rope_type: "yarn", factor: 8, original_max_position_embeddings: 8 },
+    };
+    const [windowed, whole] = ["500000 none", "500000 yarn"];
+    expect(layers("olmo3", yarn)).toEqual(["111011", [windowed, windowed, windowed, whole, windowed, windowed]]);
+    // A window that never acts still decides which rotary positions a layer has.
+    expect(layers("olmo3", { ...yarn, sliding_window: 4096 })[1]).toEqual(layers("olmo3", yarn)[1]);
+    expect(layers("phi3", { sliding_window: null })[0]).toBe("000000");
+    expect(layers("phi3", {})[0]).toBe("111111");
+  });
+
+  it("YaRN's magnitude: given, by mscale, or by the factor", () => {
+    const magnitude = (changes: Record<string, unknown>) => {
+      const rope_scaling = { type: "yarn", factor: 4, original_max_position_embeddings: 16, ...changes };
+      const scaling = parse(of("qwen3", { rope_scaling })).layerRope[0]?.scaling;
+      return scaling && "magnitude" in scaling ? scaling.magnitude : undefined;
+    };
+    const usual = 1 + 0.1 * Math.log(4);
+    expect(magnitude({})).toBe(usual);
+    expect(magnitude({ attention_factor: 1.5 })).toBe(1.5);
+    expect(magnitude({ mscale: 1, mscale_all_dim: 1 })).toBe(1);
+    expect(magnitude({ mscale: 1, mscale_all_dim: 0 })).toBe(usual);
+    expect(magnitude({ mscale: 2, mscale_all_dim: 1 })).toBe((1 + 0.2 * Math.log(4)) / usual);
+    // The context of 64 over the 16 of the first training.
+    expect(magnitude({ factor: undefined })).toBe(usual);
+    expect(magnitude({ factor: 0.5 })).toBe(1);
+  });
+
+  it("Phi's rotated share of a head and its LongRoPE, under its old names too", () => {
+    const rope = (changes: Record<string, unknown>) => parse(of("phi3", { head_dim: 16, ...changes })).layerRope[0];
+    expect(rope({ partial_rotary_factor: 0.75 })?.rotated).toBe(12);
+    expect(() => rope({ partial_rotary_factor: 0.7 })).toThrow(
+      '"partial_rotary_factor" 0.7 rotates 11 of 16 channels of a head; it must be an even number of them.',
+    );
+    const factors = { short_factor: [1, 1, 1, 1, 1, 1, 1, 1], long_factor: [1, 2, 3, 4, 5, 6, 7, 8] };
+    const wanted = {
+      type: "longrope",
+      shortFactors: factors.short_factor,
+      longFactors: factors.long_factor,
+      originalContextLength: 16,
+      magnitude: Math.sqrt(1 + Math.log(4) / Math.log(16)),
+    };
+    for (const type of ["longrope", "su", "yarn"]) {
+      expect(rope({ original_max_position_embeddings: 16, rope_scaling: { type, ...factors } })?.scaling).toEqual(
+        wanted,
+      );
+    }
+    expect(() => rope({ rope_scaling: { type: "su", ...factors, long_factor: [1] } })).toThrow(
+      '"long_factor" of "rope_scaling" is [1], not a list of 8 numbers above 0.',
+    );
+  });
+
+  it("Ministral 3's factor of queries, from its rotary positions", () => {
+    const yarn = { rope_type: "yarn", factor: 16, original_max_position_embeddings: 16, llama_4_scaling_beta: 0.1 };
+    expect(parse(of("ministral3", { rope_parameters: yarn })).queryScaling).toEqual({ beta: 0.1, length: 16 });
+    expect(() => parse(of("ministral3"))).toThrow('key "rope_parameters" is missing.');
+  });
+
+  it("a model of text and images is its text model, with what only the outer file says", () => {
+    const text = { ...of("gemma3_text", { bos_token_id: undefined, eos_token_id: undefined }) };
+    const outer = {
+      model_type: "gemma3",
+      text_config: text,
+      eos_token_id: [1, 106],
+      vision_config: { hidden_size: 8 },
+    };
+    const config = parse(outer);
+    expect(config).toEqual({
+      ...parse(text),
+      wrapper: "gemma3",
+      eosTokenIds: [1, 106],
+    });
+    expect(parse({ ...outer, text_config: { ...text, model_type: undefined } })).toEqual(config);
+    // What the file of Gemma 3 4B says of its text model; the rest are the defaults of its class.
+    const real = { hidden_size: 2560, intermediate_size: 10240, num_hidden_layers: 34, sliding_window: 1024 };
+    const rope_scaling = { factor: 8, rope_type: "linear" };
+    const gemma4B = { model_type: "gemma3", text_config: { model_type: "gemma3_text", ...real, rope_scaling } };
+    expect(parse(gemma4B)).toMatchObject({
+      ...{ vocabSize: 262208, heads: 8, keyValueHeads: 4, headSize: 256, contextLength: 131072, tiedHead: true },
+      attentionScale: 1 / 16,
+    });
+    expect(parse({ model_type: "mistral3", text_config: of("mistral") }).modelType).toBe("mistral");
+    expect(() => parse({ model_type: "gemma3" })).toThrow('key "text_config" is missing.');
+    expect(() => parse({ model_type: "mistral3", text_config: of("mixtral") })).toThrow(
+      '"model_type" of "text_config" is "mixtral", which is not supported in "mistral3".',
+    );
+  });
+});
+
+it("the text model's own config.json keeps the spelling of its numbers", () => {
+  const text =
+    '{\n  "model_type": "gemma3",\n  "eos_token_id": [1, 106],\n  "text_config": {\n    "a": "}",\n    "rope_theta": 10000.0,\n    "eos_token_id": null\n  }\n}\n';
+  expect(unwrappedText(text)).toBe(
+    '{\n  "architectures": ["Gemma3ForCausalLM"],\n  "model_type": "gemma3_text",\n  "eos_token_id": [1,106],\n  "a": "}",\n  "rope_theta": 10000.0\n}\n',
+  );
+  expect(unwrappedText('{"model_type": "llama"}')).toBeUndefined();
+});
+
 describe("what is not implemented is refused by its key", () => {
   it.each<[Record<string, unknown>, string]>([
     [
       of("mixtral"),
-      'architecture "mixtral" (LlamaForCausalLM) is not supported; supported are "llama", "mistral", "qwen2", "qwen3", "smollm3" and "gpt2".',
+      'architecture "mixtral" (LlamaForCausalLM) is not supported; supported are "llama", "mistral", "ministral3", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "olmo3", "phi3", "gemma2", "gemma3_text", "gemma3", "mistral3" and "gpt2".',
     ],
     [
       of("qwen3_moe", { architectures: undefined }),
@@ -235,12 +401,16 @@ describe("what is not implemented is refused by its key", () => {
   const llama3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4 };
   it.each<[Record<string, unknown>, string]>([
     [
-      { rope_scaling: { rope_type: "yarn", factor: 4 } },
-      '"rope_scaling" is {"rope_type":"yarn","factor":4}, and this scaling is not supported; supported are "default", "linear", "dynamic" and "llama3".',
+      { rope_scaling: { type: "longrope" } },
+      '"rope_scaling" is {"type":"longrope"}, and this scaling is not supported; supported are "default", "linear", "dynamic", "llama3" and "yarn".',
     ],
     [
-      { rope_scaling: { type: "longrope" } },
-      '"rope_scaling" is {"type":"longrope"}, and this scaling is not supported',
+      { rope_scaling: { type: "yarn", factor: 4, beta_fast: 1 } },
+      '"beta_fast" of "rope_scaling" is 1, not above its "beta_slow" of 1.',
+    ],
+    [
+      { rope_scaling: { type: "yarn", factor: 4, llama_4_scaling_beta: 0.1 } },
+      '"llama_4_scaling_beta" of "rope_scaling" is 0.1, which is not supported.',
     ],
     [{ rope_scaling: {} }, '"rope_scaling" is {}, and this scaling is not supported'],
     [

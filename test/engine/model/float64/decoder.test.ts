@@ -13,7 +13,7 @@ import { at } from "../../../../src/kernels/float64/elements.ts";
 import { clipScale } from "../../../../src/kernels/float64/reduce.ts";
 import { ktoFloat64Gradient } from "../../../../src/kto/method/float64-gradient.ts";
 import { centralDifferences, relativeError } from "../../../helpers/central-differences.ts";
-import { type Expected, FIXTURES } from "../../../helpers/fixtures.ts";
+import { type Expected, FAMILY_FIXTURES, FIXTURES } from "../../../helpers/fixtures.ts";
 import { readFloat64Safetensors } from "../../../helpers/float64-safetensors.ts";
 
 const fixtures = fileURLToPath(new URL("../../../fixtures/", import.meta.url));
@@ -58,28 +58,36 @@ function expectClose(actual: readonly number[], expected: readonly number[], abs
   }
 }
 
+/** Log-probs, reference point, loss and every gradient are PyTorch's. */
+function expectGradients(name: string): void {
+  const { config, weights, expected, inputs } = loadFixture(name);
+  const result = ktoFloat64Gradient({ policy: new Float64Model(config, weights), ...inputs });
+  expectClose(result.policyLogProbs, expected.policy_logps, 1e-9);
+  expectClose(result.referenceLogProbs, expected.reference_logps, 1e-9);
+  expectClose(result.klPolicyLogProbs, expected.kl_policy_logps, 1e-9);
+  expectClose(result.klReferenceLogProbs, expected.kl_reference_logps, 1e-9);
+  expectClose(result.logRatio, expected.log_ratio, 1e-9);
+  expectClose(result.klLogRatio, expected.kl_log_ratio, 1e-9);
+  expectClose(result.values, expected.value, 1e-9);
+  expectClose([result.klUnclamped, result.kl], [expected.kl_unclamped, expected.kl], 1e-9);
+  expectClose([result.loss, result.gradientNorm], [expected.loss, expected.gradient_norm], 1e-9);
+  const gradients = readFloat64Safetensors(`${fixtures}${name}/expected-grads.safetensors`);
+  expect([...result.gradients.keys()].sort()).toEqual([...gradients.keys()].sort());
+  for (const [parameter, { data }] of gradients) {
+    const own = result.gradients.get(parameter) ?? new Float64Array(0);
+    // The stored gradients are rounded to F32.
+    expect(relativeError(own, data), parameter).toBeLessThan(2 ** -24);
+  }
+}
+
+describe.each(FAMILY_FIXTURES)("%s against float64 PyTorch", (name) => {
+  it("reproduces log-probs, reference point, loss and every gradient", () => expectGradients(name));
+});
+
 describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
   const { config, weights, expected, inputs } = loadFixture(name);
 
-  it("reproduces log-probs, reference point, loss and every gradient", () => {
-    const result = ktoFloat64Gradient({ policy: new Float64Model(config, weights), ...inputs });
-    expectClose(result.policyLogProbs, expected.policy_logps, 1e-9);
-    expectClose(result.referenceLogProbs, expected.reference_logps, 1e-9);
-    expectClose(result.klPolicyLogProbs, expected.kl_policy_logps, 1e-9);
-    expectClose(result.klReferenceLogProbs, expected.kl_reference_logps, 1e-9);
-    expectClose(result.logRatio, expected.log_ratio, 1e-9);
-    expectClose(result.klLogRatio, expected.kl_log_ratio, 1e-9);
-    expectClose(result.values, expected.value, 1e-9);
-    expectClose([result.klUnclamped, result.kl], [expected.kl_unclamped, expected.kl], 1e-9);
-    expectClose([result.loss, result.gradientNorm], [expected.loss, expected.gradient_norm], 1e-9);
-    const gradients = readFloat64Safetensors(`${fixtures}${name}/expected-grads.safetensors`);
-    expect([...result.gradients.keys()].sort()).toEqual([...gradients.keys()].sort());
-    for (const [parameter, { data }] of gradients) {
-      const own = result.gradients.get(parameter) ?? new Float64Array(0);
-      // The stored gradients are rounded to F32.
-      expect(relativeError(own, data), parameter).toBeLessThan(2 ** -24);
-    }
-  });
+  it("reproduces log-probs, reference point, loss and every gradient", () => expectGradients(name));
 
   it("reproduces five AdamW steps", () => {
     const { steps, learning_rate, adam_beta1, adam_beta2, adam_epsilon, weight_decay, max_grad_norm } = expected.adamw;

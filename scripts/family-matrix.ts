@@ -1,0 +1,61 @@
+/**
+ * Every fixture in every variant: f32 with the adapter's features and with none (KTO_FEATURES=core), or on the machine
+ * that the tests run texts on, without an adapter; gradient checkpointing, an adapter on every linear layer, five updates, greedy generation with the cache. Prints a line a
+ * fixture and variant and ends with exit code 1 where one is out of bounds.
+ *
+ *   npx tsx scripts/family-matrix.ts [FIXTURE...] [all | core | machine] > bench/results/DATE-families.txt
+ */
+import { Device } from "../src/engine/gpu/device.ts";
+import { Model } from "../src/engine/model/model.ts";
+import {
+  adapterErrors,
+  checkpointingKeepsBits,
+  familyErrors,
+  greedyMismatch,
+  updateErrors,
+} from "../test/helpers/families.ts";
+import { FAMILY_FIXTURES, FIXTURES, fixtureFolder, HEAD_FIXTURES } from "../test/helpers/fixtures.ts";
+import { machineDevice } from "../test/helpers/machine-device.ts";
+import { GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../test/helpers/tolerances.ts";
+
+const NAMES = [...FIXTURES, ...FAMILY_FIXTURES, ...HEAD_FIXTURES];
+const asked = process.argv.slice(2);
+/** Those that were asked for, or all of them. */
+const chosen = <T extends string>(all: readonly T[]) =>
+  all.some((one) => asked.includes(one)) ? all.filter((one) => asked.includes(one)) : all;
+const names = chosen(NAMES);
+const short = (value: number) => value.toExponential(1).padStart(8);
+
+console.log(`Bounds: log-probs ${LOG_PROB}, loss ${LOSS}, gradient tensors ${GRADIENT}, updates ${STEP_LOSS}`);
+let failed = false;
+const wanted = asked.includes("machine") ? (["machine"] as const) : chosen(["all", "core"] as const);
+for (const features of wanted) {
+  const device = features === "machine" ? machineDevice() : await Device.open({ features, tuning: "off" });
+  console.log(`\n${device.description}, ${features === "all" ? "all features" : "core features"}\n`);
+  console.log("fixture         log-prob     loss gradient  adapter  updates  checkpointing  greedy");
+  for (const name of names) {
+    const policy = await Model.load(device, fixtureFolder(name, "policy"));
+    const reference = await Model.load(device, fixtureFolder(name, "reference"));
+    const errors = await familyErrors(name, policy, reference);
+    const sameBits = await checkpointingKeepsBits(name, policy, reference);
+    const adapter = await adapterErrors(name, policy);
+    const updates = await updateErrors(name, reference);
+    const greedy = (await greedyMismatch(name, policy)) === undefined;
+    const update = Math.max(updates.loss, updates.norm);
+    const good =
+      errors.logProbs <= LOG_PROB &&
+      errors.loss <= LOSS &&
+      Math.max(errors.gradient, adapter.gradient) <= GRADIENT &&
+      update <= STEP_LOSS &&
+      sameBits &&
+      greedy;
+    failed ||= !good;
+    const numbers = [errors.logProbs, errors.loss, errors.gradient, adapter.gradient, update].map(short).join(" ");
+    const words = `${sameBits ? "same bits" : "OTHER BITS"}      ${greedy ? "same" : "OTHER"}`;
+    console.log(`${name.padEnd(15)} ${numbers}  ${words}${good ? "" : "   OUT OF BOUNDS"}`);
+    policy.free();
+    reference.free();
+  }
+  device.close();
+}
+process.exit(failed ? 1 : 0);

@@ -1,0 +1,183 @@
+/**
+ * What a family's fixture is measured by: how far the device is from PyTorch's numbers and from the float64 model, as
+ * numbers. Tests and `scripts/family-matrix.ts` decide what is near enough.
+ */
+import { elementCount } from "../../src/engine/gpu/tensor.ts";
+import { longRopeBeyond } from "../../src/engine/model/config/config.ts";
+import { Float64Model } from "../../src/engine/model/float64/decoder.ts";
+import { adapterGradients, float64Weights } from "../../src/engine/model/float64/lora.ts";
+import { Generator } from "../../src/engine/model/generate/generate.ts";
+import { LoraAdapter } from "../../src/engine/model/lora.ts";
+import type { Model } from "../../src/engine/model/model.ts";
+import { Random } from "../../src/engine/random.ts";
+import type { ObjectiveOptions } from "../../src/kto/method/objective.ts";
+import { KtoTrainer } from "../../src/kto/trainer.ts";
+import { wholeArena } from "./arenas.ts";
+import { bits, normals } from "./compare.ts";
+import {
+  exactGreedy,
+  type FixtureName,
+  loadModel,
+  readExamples,
+  readExpected,
+  readExpectedGradients,
+  relativeDistance,
+} from "./fixtures.ts";
+import { exactStep, microbatchGradients } from "./step.ts";
+
+function objectiveOf(name: FixtureName): ObjectiveOptions {
+  const { beta, desirable_weight, undesirable_weight } = readExpected(name).hyperparameters;
+  return { beta, desirableWeight: desirable_weight, undesirableWeight: undesirable_weight, lossType: "kto" };
+}
+
+/** The largest |actual - wanted|; Infinity where numbers are missing or not finite. */
+function largestDifference(actual: ArrayLike<number>, wanted: ArrayLike<number>): number {
+  if (actual.length !== wanted.length) return Number.POSITIVE_INFINITY;
+  let largest = 0;
+  for (let i = 0; i < wanted.length; i++) {
+    const difference = Math.abs((actual[i] ?? Number.NaN) - (wanted[i] ?? Number.NaN));
+    if (!(difference <= largest)) largest = Number.isNaN(difference) ? Number.POSITIVE_INFINITY : difference;
+  }
+  return largest;
+}
+
+/** The largest relative distance of the tensors, and its tensor's name. Both must have the same names. */
+function worstTensor(
+  actual: ReadonlyMap<string, ArrayLike<number>>,
+  wanted: ReadonlyMap<string, ArrayLike<number>>,
+): { gradient: number; worst: string } {
+  let [gradient, worst] = [0, ""];
+  for (const name of new Set([...actual.keys(), ...wanted.keys()])) {
+    const distance = relativeDistance(actual.get(name) ?? [], wanted.get(name) ?? [Number.NaN]);
+    if (!(distance <= gradient))
+      [gradient, worst] = [Number.isNaN(distance) ? Number.POSITIVE_INFINITY : distance, name];
+  }
+  return { gradient, worst };
+}
+
+/** One microbatch with its mismatched pairs against PyTorch's numbers. */
+export async function familyErrors(name: FixtureName, policy: Model, reference: Model) {
+  const expected = readExpected(name);
+  const [objective, examples] = [objectiveOf(name), readExamples(name)];
+  const found = await microbatchGradients(policy, reference, objective, examples);
+  const wanted = new Map([...readExpectedGradients(name)].map(([tensor, { data }]) => [tensor, data]));
+  return {
+    logProbs: Math.max(
+      largestDifference(found.policy, [...expected.policy_logps, ...expected.kl_policy_logps]),
+      largestDifference(found.reference, [...expected.reference_logps, ...expected.kl_reference_logps]),
+    ),
+    loss: largestDifference([found.loss, found.kl], [expected.loss, expected.kl]),
+    ...worstTensor(found.tensors, wanted),
+  };
+}
+
+/** Whether a microbatch has the same loss and gradients, bit by bit, with gradient checkpointing. */
+export async function checkpointingKeepsBits(name: FixtureName, policy: Model, reference: Model): Promise<boolean> {
+  const [objective, examples] = [objectiveOf(name), readExamples(name)];
+  const [kept, again] = [
+    await microbatchGradients(policy, reference, objective, examples),
+    await microbatchGradients(policy, reference, objective, examples, { gradientCheckpointing: true }),
+  ];
+  return again.loss === kept.loss && String(bits(again.gradients)) === String(bits(kept.gradients));
+}
+
+/** Five updates by the trainer: the largest errors of loss and z0, and of the gradients' norm as a share of it. */
+export async function updateErrors(name: FixtureName, reference: Model): Promise<{ loss: number; norm: number }> {
+  const { adamw, hyperparameters } = readExpected(name);
+  const examples = readExamples(name);
+  const policy = await loadModel(reference.device, name, "policy");
+  const trainer = await KtoTrainer.create({
+    policy,
+    reference,
+    examples,
+    options: {
+      ...hyperparameters,
+      learning_rate: adamw.learning_rate,
+      adam_beta1: adamw.adam_beta1,
+      adam_beta2: adamw.adam_beta2,
+      adam_epsilon: adamw.adam_epsilon,
+      weight_decay: adamw.weight_decay,
+      max_grad_norm: adamw.max_grad_norm,
+      lr_scheduler_type: "constant",
+      per_device_train_batch_size: examples.length,
+      shuffle_dataset: false,
+      max_steps: adamw.steps.length,
+      logging_steps: 1,
+    },
+  });
+  try {
+    let [loss, norm] = [0, 0];
+    for await (const { step, metrics } of trainer) {
+      const at = adamw.steps[step - 1];
+      const found = [metrics?.loss, metrics?.kl].map((value) => value ?? Number.NaN);
+      loss = Math.max(loss, largestDifference(found, [at?.loss ?? Number.NaN, at?.kl ?? Number.NaN]));
+      const wanted = at?.grad_norm ?? Number.NaN;
+      norm = Math.max(norm, largestDifference([(metrics?.grad_norm ?? Number.NaN) / wanted], [1]));
+    }
+    return { loss, norm };
+  } finally {
+    trainer.free();
+    policy.free();
+  }
+}
+
+/** Gradients of an adapter on every linear layer, against the float64 model with the adapter merged into it. */
+export async function adapterErrors(name: FixtureName, model: Model): Promise<{ gradient: number; worst: string }> {
+  const [objective, rows] = [objectiveOf(name), readExamples(name).slice(0, 2)];
+  const options = { rank: 3, alpha: 6, dropout: 0, rslora: false, targetModules: "all-linear" };
+  const adapter = LoraAdapter.create(model.device, model.config, options);
+  try {
+    const whole = wholeArena(adapter.weights);
+    model.device.upload(whole, normals(new Random(9), elementCount(whole.shape), 0.1));
+    const adapted = model.withAdapter(adapter);
+    const float64Of = async (of: Model) => new Float64Model(of.config, await float64Weights(of));
+    const exact = exactStep(await float64Of(adapted), await float64Of(model), objective, [rows]);
+    const { tensors } = await microbatchGradients(adapted, model, objective, rows);
+    return worstTensor(tensors, await adapterGradients(adapted, exact.gradients));
+  } finally {
+    adapter.free();
+  }
+}
+
+/** Tokens that are generated: enough to leave the fixtures' windows and to become long to their LongRoPE. */
+const NEW_TOKENS = 10;
+
+/** Greedy continuations with the cache where they are not the float64 model's without one; undefined where they are. */
+export async function greedyMismatch(
+  name: FixtureName,
+  policy: Model,
+): Promise<{ found: readonly number[][]; wanted: readonly number[][] } | undefined> {
+  const [long = [], short = []] = readExamples(name).map(({ promptIds }) => Array.from(promptIds));
+  // The last one ends within the windows and the original context of LongRoPE, and its continuation beyond them.
+  const prompts = [long, short, long.slice(0, 15)];
+  return await mismatchOf(policy, prompts, NEW_TOKENS);
+}
+
+/** Prompts as long as LongRoPE's original context, whose second new token is another one if they stay short to it. */
+export async function longRopeMismatch(policy: Model) {
+  const { config } = policy;
+  const length = longRopeBeyond(config) ?? 0;
+  const layerRope = config.layerRope.map((rope) => {
+    if (rope?.scaling.type !== "longrope") return rope;
+    return { ...rope, scaling: { ...rope.scaling, originalContextLength: config.contextLength } };
+  });
+  const weights = await float64Weights(policy);
+  const [exact, short] = [config, { ...config, layerRope }].map((one) => new Float64Model(one, weights));
+  const random = new Random(3);
+  const drawn = Array.from({ length: 80 }, () => Array.from({ length }, () => 3 + random.below(config.vocabSize - 3)));
+  const second = (model: Float64Model | undefined, prompt: number[]) =>
+    model && exactGreedy(model, prompt, 2, config.vocabSize)[1];
+  const prompts = drawn.filter((prompt) => second(exact, prompt) !== second(short, prompt)).slice(0, 4);
+  if (prompts.length < 4) throw new Error("too few prompts tell long sequences from short ones");
+  return await mismatchOf(policy, prompts, 3);
+}
+
+async function mismatchOf(policy: Model, prompts: number[][], maxNewTokens: number) {
+  const generator = new Generator(policy, { maxBatch: 4, maxLength: 200, startLength: 24 });
+  const options = { maxNewTokens, temperature: 0, topK: 0, topP: 1, seed: 0, eosTokenIds: [] };
+  const results = await generator.generate(prompts, options).finally(() => generator.free());
+  const exact = new Float64Model(policy.config, await float64Weights(policy));
+  const found = results.map(({ ids }) => ids);
+  const wanted = prompts.map((prompt) => exactGreedy(exact, prompt, maxNewTokens, policy.config.vocabSize));
+  return JSON.stringify(found) === JSON.stringify(wanted) ? undefined : { found, wanted };
+}

@@ -1,0 +1,42 @@
+// widthNormForward: f32 in vectors of four, subgroups of 8 on a software adapter.
+
+enable subgroups;
+struct Uniforms { T: u32, W: u32, D: u32, heads: u32, queryHeads: u32, epsilon: f32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+@group(0) @binding(1) var<storage, read> weight: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> x: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> normed: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> inverse: array<f32>;
+
+alias E = vec4f;
+alias A = vec4f;
+const LANES: u32 = 4u;
+fn total(x: E) -> f32 { return (x.x + x.y) + (x.z + x.w); }
+
+fn linearGroup(id: vec3u) -> u32 { return id.x + id.y * 32768u; }
+
+const GROUP: u32 = 8u;
+fn reduceSum(value: f32, lane: u32) -> f32 { return subgroupAdd(value); }
+
+@compute @workgroup_size(GROUP)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let index = linearGroup(group);
+  if (index >= u.T * 2u) { return; }
+  let row = index / 2u;
+  let ofKeys = index - row * 2u == 1u;
+  let all = u.heads * (u.D / LANES);
+  let queries = u.queryHeads * (u.D / LANES);
+  let size = select(queries, all - queries, ofKeys);
+  let weightAt = select(0u, queries, ofKeys);
+  let at = row * (u.W / LANES) + weightAt;
+  let kept = row * all + weightAt;
+  var squares = E();
+  for (var d = lane; d < size; d += GROUP) { squares += E(x[at + d]) * E(x[at + d]); }
+  let scale = inverseSqrt(reduceSum(total(squares), lane) / f32((size * LANES)) + u.epsilon);
+  for (var d = lane; d < size; d += GROUP) {
+    let xhat = E(x[at + d]) * scale;
+    normed[kept + d] = A(xhat);
+    x[at + d] = A(xhat * weight[weightAt + d]);
+  }
+  if (lane == 0u) { inverse[index] = scale; }
+}

@@ -1,0 +1,71 @@
+/**
+ * The families of test/fixtures that differ from the first four by switches of the decoder, on the adapter against
+ * float64 PyTorch: log-probs, loss and every gradient of each; and what their switches mean for gradient checkpointing,
+ * updates, adapters and generation, on those that have them. `scripts/family-matrix.ts` runs every fixture in every
+ * variant.
+ */
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Model } from "../../src/engine/model/model.ts";
+import { sharedDevice } from "../helpers/device.ts";
+import {
+  adapterErrors,
+  checkpointingKeepsBits,
+  familyErrors,
+  greedyMismatch,
+  longRopeMismatch,
+  updateErrors,
+} from "../helpers/families.ts";
+import { FAMILY_FIXTURES, loadModel } from "../helpers/fixtures.ts";
+import { GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../helpers/tolerances.ts";
+
+const device = await sharedDevice();
+
+describe.each(FAMILY_FIXTURES)("%s", (name) => {
+  let policy: Model;
+  let reference: Model;
+  beforeAll(async () => {
+    policy = await loadModel(device, name, "policy");
+    reference = await loadModel(device, name, "reference");
+  });
+  afterAll(() => {
+    policy.free();
+    reference.free();
+  });
+  const has = (...fixtures: readonly string[]) => it.runIf(fixtures.includes(name));
+
+  it("log-probs, loss and every gradient", async () => {
+    const errors = await familyErrors(name, policy, reference);
+    expect(errors.logProbs).toBeLessThanOrEqual(LOG_PROB);
+    expect(errors.loss).toBeLessThanOrEqual(LOSS);
+    expect(errors.gradient, errors.worst).toBeLessThanOrEqual(GRADIENT);
+  });
+
+  has("gemma2", "olmo3")("gradient checkpointing gives the same bits", async () => {
+    expect(await checkpointingKeepsBits(name, policy, reference)).toBe(true);
+  });
+
+  has("granite", "gemma2")("five AdamW steps", async () => {
+    const errors = await updateErrors(name, reference);
+    expect(errors.loss).toBeLessThanOrEqual(STEP_LOSS);
+    expect(errors.norm).toBeLessThanOrEqual(STEP_LOSS);
+  });
+
+  has("olmo2", "phi3-longrope")("gradients of an adapter on every linear layer", async () => {
+    const { gradient, worst } = await adapterErrors(name, policy);
+    expect(gradient, worst).toBeLessThanOrEqual(GRADIENT);
+  });
+
+  has("phi3-longrope")("keys are turned again where a sequence becomes long", async () => {
+    expect(await longRopeMismatch(policy)).toBeUndefined();
+  });
+
+  has(
+    "granite",
+    "gemma2",
+    "olmo3-yarn",
+    "phi3-longrope",
+    "ministral3",
+  )("greedy continuations with the cache are the likeliest tokens of the whole sequence", async () => {
+    expect(await greedyMismatch(name, policy)).toBeUndefined();
+  });
+});
