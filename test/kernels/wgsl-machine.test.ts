@@ -32,7 +32,7 @@ function run(body: string, options: { more?: string; size?: number } = {}): Floa
       grid: () => [1],
       cost: () => ({ flops: 0, bytes: 0 }),
     }),
-    wgsl: text(body, options),
+    wgsl: text(body, { enable: "enable subgroups;\n", ...options }),
   };
   const x = f32(
     [16],

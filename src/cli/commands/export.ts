@@ -1,5 +1,6 @@
 /** `kto export`: writes a model or an adapter as a file for llama.cpp and Ollama. Needs no GPU. */
 
+import { isGguf } from "../../engine/files/gguf.ts";
 import { writeOwnText } from "../../engine/files/own-text.ts";
 import { readModelConfig, textFolder } from "../../engine/model/config/folder.ts";
 import { readGenerationDefaults } from "../../engine/model/config/generation-config.ts";
@@ -8,11 +9,11 @@ import { modelfile, ollamaTemplate } from "../../engine/model/export/modelfile.t
 import { platform } from "../../engine/platform/index.ts";
 import { loadChatTemplate } from "../../engine/text/chat-template.ts";
 import { loadTokenizer } from "../../engine/text/tokenizer.ts";
-import { ConfigError } from "../../errors.ts";
+import { ConfigError, FileError } from "../../errors.ts";
 import { type ExportOptions, exportDescription } from "../descriptions/export.ts";
 import { command } from "../options/command.ts";
 import { modelFolders } from "../session/models.ts";
-import { checkOutputFile, checkReplacesNone } from "../terminal/files.ts";
+import { checkOutputFile, checkReplacesNone, regularSize } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
 export default command(exportDescription, runExport);
@@ -33,6 +34,7 @@ async function runExport(options: ExportOptions, output: Output): Promise<void> 
   }
   for (const file of [path, modelfilePath(path)]) await checkOutputFile(file);
   await checkReplacesNone(path, [base, adapter]);
+  await checkReplaceable(path);
   const naming = {
     name: platform.baseName(platform.absolutePath(named)),
     onWarning: (sentence: string) => output.warning(sentence),
@@ -57,6 +59,20 @@ function stemOf(path: string): string {
 
 function modelfilePath(path: string): string {
   return `${stemOf(path)}.Modelfile`;
+}
+
+/**
+ * An earlier export is replaced; any other file, such as the weights that are read, is not.
+ *
+ * @throws FileError naming the file
+ */
+async function checkReplaceable(path: string): Promise<void> {
+  // What is a device or a pipe is written into, and has no beginning to look at.
+  const size = await regularSize(path);
+  if (size === undefined || size === 0 || (await isGguf(path))) return;
+  throw new FileError(
+    `Cannot write ${path}: it exists and is no GGUF file, so it is not replaced; choose another output, or remove it first.`,
+  );
 }
 
 interface Exported {

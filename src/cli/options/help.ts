@@ -5,7 +5,7 @@ import { type OptionInfo, optionInfos } from "../../kto/options/option.ts";
 
 /** The options as commander's help shows them, grouped. */
 export function helpOptions(schema: z.ZodObject): Option[] {
-  const config = new Option("--config <file>", "options from a YAML or JSON file; those given here go before it");
+  const config = new Option("--config <file>", "options from a YAML or JSON file; those given here override it");
   const groups = new Map<string, Option[]>();
   for (const info of optionInfos(schema)) {
     const help = new Option(`--${info.name} ${placeholder(info)}`.trim(), helpText(info)).helpGroup(

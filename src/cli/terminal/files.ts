@@ -1,5 +1,5 @@
 /** Checks of the files that the command line itself reads and writes. Models and feedback go through the platform. */
-import { readFile, realpath } from "node:fs/promises";
+import { readFile, realpath, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { platform } from "../../engine/platform/index.ts";
 import { errorMessage, FileError } from "../../errors.ts";
@@ -23,6 +23,12 @@ export async function readTextFile(path: string, what: string): Promise<string> 
 export async function isSameFile(one: string, other: string): Promise<boolean> {
   const [a, b] = await Promise.all([one, other].map((path) => realpath(path).catch(() => undefined)));
   return a !== undefined && a === b;
+}
+
+/** The size in bytes of what is there, unless it is no regular file or nothing is there. */
+export async function regularSize(path: string): Promise<number | undefined> {
+  const found = await stat(path).catch(() => undefined);
+  return found?.isFile() ? found.size : undefined;
 }
 
 /**

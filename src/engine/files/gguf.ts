@@ -71,6 +71,18 @@ export interface GgufTensor {
 }
 
 const MAGIC = 0x46554747; // "GGUF"
+
+/** Whether a file begins as GGUF files do. */
+export async function isGguf(path: string): Promise<boolean> {
+  const file = await platform.openFile(path);
+  try {
+    if (file.size < 4) return false;
+    const start = await file.read(0, 4);
+    return new DataView(start.buffer, start.byteOffset).getUint32(0, true) === MAGIC;
+  } finally {
+    await file.close();
+  }
+}
 const VERSION = 3;
 const ALIGNMENT = 32;
 

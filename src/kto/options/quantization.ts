@@ -15,7 +15,7 @@ const ONLY_NF4 = "is not implemented; nf4 is";
 export const quantizationOptions = {
   load_in_4bit: option(z.boolean().default(false), {
     description:
-      "keep the matrices of the linear layers in 4 bits (nf4, 0.56 bytes a weight), quantised while the model is loaded; training then needs use_peft (QLoRA)",
+      "keep the matrices of the linear layers in 4 bits (nf4, 0.56 bytes a weight), quantised while the model is loaded; training over them needs use_peft (QLoRA)",
   }),
   load_in_8bit: option(z.boolean().default(false), {
     description: "the same in 8 bits (blocks of 32 as ggml's q8_0, 1.06 bytes a weight)",

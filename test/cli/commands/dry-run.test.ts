@@ -167,7 +167,7 @@ describe("kto train --dry_run", () => {
       /\nevery buffer fits: the largest has \d+\.\d MiB \([\w ]+\), and the adapter allows \d+\.\d MiB\n/,
     );
     expect(stdout).toMatch(
-      /\na checkpoint takes about \d+\.\d MiB on the disk; there is one\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about \d+:\d\d: 3 updates \d+:\d\d; loading, compiling, samples, judges and saving come on top\n$/,
+      /\na checkpoint takes about \d+\.\d MiB on the disk; there is one\nan update takes about [\d.e-]+ s \(one of mean size was timed\)\nthe run takes about \d+:\d\d: 3 updates \d+:\d\d; loading, compiling, samples, judges and saving come on top\nless device memory, each alone:\n( {2}[\w ,]+ +\d+\.\d MiB less\n)+$/,
     );
   });
 

@@ -103,11 +103,26 @@ describe("kto export", () => {
     expect(existsSync(path)).toBe(false);
   });
 
+  test("an earlier export and an empty file are replaced, any other file is not", async () => {
+    const path = fresh("out.gguf");
+    const words = ["export", "--model", stories, "--output", path, "--gguf"];
+    writeFileSync(path, "");
+    expect((await kto(...words, "f32")).code).toBe(0);
+    expect((await kto(...words, "f16")).code).toBe(0);
+    expect(readFileSync(path).length).toBeLessThan(600_000);
+    const weights = fresh("model.safetensors");
+    writeFileSync(weights, "the only copy");
+    const { code, stderr } = await kto("export", "--model", stories, "--gguf", "f16", "--output", weights);
+    expect(code).toBe(7);
+    expect(stderr).toContain(`Cannot write ${weights}: it exists and is no GGUF file, so it is not replaced`);
+    expect(readFileSync(weights, "utf8")).toBe("the only copy");
+  });
+
   test("a quantised adapter is refused, and nothing is left behind", async () => {
     const path = fresh("a.gguf");
     const { code, stderr } = await kto("export", "--model", adapter, "--gguf", "q8_0", "--output", path);
     expect(code).toBe(2);
-    expect(stderr).toContain("An adapter is not written as q8_0");
+    expect(stderr).toContain("An adapter alone is not written as q8_0");
     expect(existsSync(path)).toBe(false);
   });
 });

@@ -8,7 +8,7 @@ import { dialects } from "../../../src/kto/options/dialects/all.ts";
 import type { Values } from "../../../src/kto/options/dialects/dialect.ts";
 import { ktoOptions, ktoParseContext } from "../../../src/kto/options/kto.ts";
 import { optionInfos } from "../../../src/kto/options/option.ts";
-import { ourName } from "../../../src/kto/options/parse.ts";
+import { ourName, parseOptions } from "../../../src/kto/options/parse.ts";
 
 let data = "";
 beforeAll(async () => {
@@ -117,6 +117,20 @@ describe("LLaMA-Factory", () => {
   test("a folder without dataset_info.json is named", async () => {
     const { problems } = await read(`{stage: kto, dataset_dir: ${join(data, "empty")}, dataset: kto_en_demo}`);
     expect(problems?.[0]).toMatch(/dataset_info\.json cannot be read \(.*\): give its folder as dataset_dir/);
+  });
+
+  test.each([
+    ["of a data set that is not described", () => `{stage: kto, dataset_dir: ${data}, dataset: nobody}`],
+    ["without the description", () => `{stage: kto, dataset_dir: ${join(data, "empty")}, dataset: kto_en_demo}`],
+    ["of axolotl", () => "{base_model: m, rl: kto, datasets: [{ds_type: json}]}"],
+    ["of TRL's mixtures", () => "{model_name_or_path: m, datasets: [{path: rows, fraction: 0.5}]}"],
+  ])("rows that are refused are not told to be missing too: a file %s", async (_, text) => {
+    const { options, problems = [] } = await read(text());
+    expect(problems).toHaveLength(1);
+    const given = { model_name_or_path: "m", output_dir: "o", ...options };
+    expect(() => parseOptions(ktoOptions, given, { ...ktoParseContext, problems })).toThrow(
+      expect.objectContaining({ message: problems[0] }),
+    );
   });
 });
 

@@ -114,7 +114,9 @@ export async function exportAdapterGguf(
   { name = platform.baseName(adapter.folder), onWarning = console.warn }: GgufOptions = {},
 ): Promise<GgufReport> {
   if (type === "q8_0" || type === "q4_0") {
-    throw new ConfigError(`An adapter is not written as ${type}, which saves nothing; use f32, f16 or bf16.`);
+    throw new ConfigError(
+      `An adapter alone is not written as ${type}, which saves nothing: use f32, f16 or bf16, or merge it into its base.`,
+    );
   }
   const { folder, baseFolder } = adapter;
   const config = await readModelConfig(baseFolder);

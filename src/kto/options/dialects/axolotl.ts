@@ -205,6 +205,7 @@ const isIdle = (name: string) => idle.has(name) || idleGroups.test(name);
 
 const table: Table = {
   rules,
+  stands: { datasets: "dataset_name" },
   isIdle,
   defaults: (values) => ({
     ...(isOff(values.adapter ?? null) ? {} : { lora_dropout: 0, lora_r: 8, lora_alpha: 8 }),

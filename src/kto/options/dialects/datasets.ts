@@ -80,7 +80,8 @@ export const trlMixture: Dialect = {
   recognises: ({ datasets }) => Array.isArray(datasets),
   knows: (name) => Object.hasOwn(rules, name),
   translate: async (values, ourName) => {
-    const table = { rules, isIdle: (name: string) => name === "streaming", defaults: () => ({}) };
+    const stands = { datasets: "dataset_name" };
+    const table = { rules, stands, isIdle: (name: string) => name === "streaming", defaults: () => ({}) };
     // Null may have a meaning of its own under TRL's names.
     const nulls = Object.entries(values).flatMap(([from, value]) => {
       const name = value === null ? ourName(from) : undefined;

@@ -56,6 +56,11 @@ export interface Dialect {
 
 export interface Table {
   readonly rules: Readonly<Record<string, Rule>>;
+  /**
+   * Required options of ours by the product's for them. Where one of these is refused, ours has its text, so that it is
+   * not told to be missing too; nothing runs by it, since what is refused is an error.
+   */
+  readonly stands?: Readonly<Record<string, string>>;
   /** Whether an option concerns speed, memory or reporting, or is a parameter of what is refused by its own flag. */
   readonly isIdle: (name: string) => boolean;
   /** Values of options that the file does not set, where the product's defaults are not ours. */
@@ -63,7 +68,11 @@ export interface Table {
 }
 
 /** Reads the options of a file by a product's table. Names that it does not have are ours, or must be switched off. */
-export function translated(given: Values, { rules, isIdle, defaults }: Table, ourName: OurName): Translation {
+export function translated(
+  given: Values,
+  { rules, stands = {}, isIdle, defaults }: Table,
+  ourName: OurName,
+): Translation {
   const values = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== null && value !== undefined));
   const entries = new Map<string, Entry>();
   const problems: string[] = [];
@@ -83,8 +92,11 @@ export function translated(given: Values, { rules, isIdle, defaults }: Table, ou
     if (typeof rule === "string") add(rule, value, from);
     else if (rule !== undefined) {
       const outcome = rule(value, values);
-      if (outcome instanceof Refused) problems.push(refusal(from, value, outcome));
-      else for (const [name, made] of Object.entries(outcome)) add(name, made, from);
+      if (outcome instanceof Refused) {
+        problems.push(refusal(from, value, outcome));
+        const ours = stands[from];
+        if (ours !== undefined && !Object.hasOwn(values, ours)) add(ours, shown(value), from);
+      } else for (const [name, made] of Object.entries(outcome)) add(name, made, from);
     } else if (isIdle(from)) {
       if (!isOff(value)) idle.push(from);
     } else if (own !== undefined) add(own, value, from);

@@ -28,9 +28,12 @@ export async function dataSetRules(values: Values): Promise<DataRules> {
     } catch (error) {
       const why = errorMessage(error).replace(/\.$/, "");
       problems.push(
-        `LLaMA-Factory's description of data sets ${path} cannot be read (${why}): give its folder as dataset_dir, or the rows in dataset_name.`,
+        `LLaMA-Factory's description of data sets ${path} cannot be read (${why}): give its folder as dataset_dir, or the rows in dataset_name in place of dataset.`,
       );
-      return { rules: { ...rules, dataset: () => ({}), eval_dataset: () => ({}) }, problems };
+      // The name stands for the rows, so that these are not told to be missing too.
+      const dataset: Rule = (value, { dataset_name }) =>
+        dataset_name === undefined ? { dataset_name: String(value) } : {};
+      return { rules: { ...rules, dataset, eval_dataset: () => ({}) }, problems };
     }
   }
   const places = new Map<string, Values | Refused>();

@@ -81,6 +81,7 @@ const isIdle = (name: string) => idle.has(name) || idleGroups.test(name);
 
 const table: Table = {
   rules,
+  stands: { dataset: "dataset_name" },
   isIdle,
   defaults: ({ lora_rank: rank = 8, finetuning_type: type = "lora" }) => ({
     ...(type === "lora"

@@ -346,6 +346,8 @@ describe("adapters", () => {
 
   test("quantised ones are refused", async () => {
     const job = exportAdapterGguf({ folder: "a", baseFolder: "b" }, join(folder, "a.gguf"), "q8_0");
-    await expect(job).rejects.toThrow("An adapter is not written as q8_0, which saves nothing; use f32, f16 or bf16.");
+    await expect(job).rejects.toThrow(
+      "An adapter alone is not written as q8_0, which saves nothing: use f32, f16 or bf16, or merge it into its base.",
+    );
   });
 });
