@@ -44,17 +44,19 @@ function suiteOf(name: string, parent: Suite | undefined, skipped: boolean): Sui
 
 /** The forms that both `describe` and `it` have; `add` registers one. */
 function registrar(add: (name: string, body: Body, values: readonly unknown[], skipped: boolean) => void) {
-  const register = (skipped: boolean) => (name: string, body: Body) => add(name, body, [], skipped);
-  return Object.assign(register(false), {
-    skip: register(true),
-    runIf: (condition: unknown) => register(!condition),
-    skipIf: (condition: unknown) => register(Boolean(condition)),
-    each: (table: readonly unknown[]) => (name: string, body: Body) => {
-      for (const row of table) {
-        const values = Array.isArray(row) ? row : [row];
-        add(titleOf(name, values), body, values, false);
-      }
-    },
+  const forms = (skipped: boolean) =>
+    Object.assign((name: string, body: Body) => add(name, body, [], skipped), {
+      each: (table: readonly unknown[]) => (name: string, body: Body) => {
+        for (const row of table) {
+          const values = Array.isArray(row) ? row : [row];
+          add(titleOf(name, values), body, values, skipped);
+        }
+      },
+    });
+  return Object.assign(forms(false), {
+    skip: forms(true),
+    runIf: (condition: unknown) => forms(!condition),
+    skipIf: (condition: unknown) => forms(Boolean(condition)),
   });
 }
 

@@ -27,6 +27,8 @@ describe.each([{ name: "one", value: 1 }, { name: "two", value: 2 }])("suite $na
 });
 describe.runIf(false)("not here", () => { it("never", () => { throw new Error("ran"); }); });
 describe.runIf(true)("here", () => { it("holds", async () => { await fc.assert(fc.asyncProperty(fc.nat(), async (n) => { expect(n).toBeGreaterThanOrEqual(0); })); }); });
+describe.runIf(false).each([1, 2])("none of %d", (value) => { it("never", () => { throw new Error(String(value)); }); });
+it.runIf(true).each([1, 2])("each of %d", (value) => expect(value).toBeLessThan(3));
 test("throws", () => { expect(() => { throw new RangeError("no"); }).toThrow("no"); });
 test("rejects", async () => { await Promise.reject(new Error("this one fails")); });
 `;
@@ -67,7 +69,7 @@ test("it passes, fails and skips the tests that vitest does, under the same name
       .flatMap(({ assertionResults }) => assertionResults)
       .map(({ fullName, status }) => `${status === "skipped" ? "pending" : status} ${fullName.trim()}`);
   expect(results(ours)).toEqual(results(theirs));
-  expect(results(ours).length).toBe(16);
+  expect(results(ours).length).toBe(20);
   expect(testFindings("all", readFileSync(ours, "utf8"), 1).map(({ kind }) => kind)).toEqual([
     "result",
     ...Array(4).fill("failed"),
