@@ -260,8 +260,8 @@ describe("a model folder that cannot be used", () => {
     ],
     [
       "mathematics that is not implemented",
-      () => withConfig(folder, llama, { rope_scaling: { rope_type: "dynamic", factor: 4 } }),
-      /config\.json: "rope_scaling" is \{"rope_type":"dynamic","factor":4\}, and this scaling is not supported/,
+      () => withConfig(folder, llama, { rope_scaling: { rope_type: "su", factor: 4 } }),
+      /config\.json: "rope_scaling" is \{"rope_type":"su","factor":4\}, and this scaling is not supported/,
     ],
     [
       "rotary scaling under its older name, in its newer place",
