@@ -51,6 +51,10 @@ export default defineConfig({
     isolate: false,
     env: { KTO_CACHE: cache },
     ...(process.env.KTO_TEST_PROFILE !== undefined && { runner: "scripts/slow-tests-runner.mjs" }),
+    // A fault of Node 20's fetch: where a run takes longer than 300 s, the timer of a connection that is long closed
+    // may find its parser collected and throw. It was seen once, on a machine with 20 other jobs.
+    onUnhandledError: ({ name, message, stack = "" }) =>
+      !(name === "TypeError" && message.includes("deref") && /onParserTimeout.*undici/.test(stack)),
     // For hangs alone: a test's verdict does not depend on the speed of the machine.
     testTimeout: 15 * 60_000,
     hookTimeout: 15 * 60_000,
