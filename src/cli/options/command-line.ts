@@ -106,7 +106,7 @@ function readArguments(
         }
         index++;
         if (known === undefined && name !== "config" && isFurtherItem(args[index + 1])) {
-          // A list of an option that is none of ours is one value.
+          // An option that this project does not have keeps its list as one value.
           const items = [following];
           while (isFurtherItem(args[index + 1])) items.push(args[++index] ?? "");
           assignments.push({ name, value: items });

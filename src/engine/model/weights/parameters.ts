@@ -139,7 +139,7 @@ export function writtenPrefix(config: ModelConfig): string {
   return config.modelType === "gpt2" ? "transformer." : "model.";
 }
 
-/** The name in weight files with this prefix of a tensor of ours. */
+/** What weight files with this prefix call a tensor. */
 export function tensorName(prefix: string, part: string): string {
   if (part !== "lm_head.weight") return `${prefix}${part}`;
   return prefix === OLD_WRAPPED_PREFIX ? `language_model.${part}` : part;

@@ -37,7 +37,7 @@ const promptColumns: Readonly<Record<string, string>> = {
   ultra: "prompt",
 };
 
-/** What a data set's `type` says of its rows, as options of ours. */
+/** What a data set's `type` says of its rows, as this project's options. */
 export function rowForm(type: unknown): Values | Refused {
   if (type === undefined || type === null || type === "") return {};
   if (typeof type === "object") return ownForm(type as Values);

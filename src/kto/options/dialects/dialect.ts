@@ -20,7 +20,10 @@ export class Refused {
   }
 }
 
-/** What an option becomes: one of ours with the same value, or some of ours with values made of it, or a refusal. */
+/**
+ * What an option becomes: this project's option with the same value, several of its options with values made of it, or a
+ * refusal.
+ */
 export type Rule = string | Making;
 
 type Making = (value: unknown, all: Values) => Values | Refused;
