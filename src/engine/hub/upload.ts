@@ -35,7 +35,7 @@ export async function pushTarget(
   id: string,
   { isPrivate, ...options }: HubOptions & { readonly isPrivate?: boolean | undefined },
 ): Promise<PushTarget> {
-  if (!/^[\w.-]+(\/[\w.-]+)?$/.test(id)) {
+  if (!/^(?!\.+(\/|$))[\w.-]+(\/(?!\.+$)[\w.-]+)?$/.test(id)) {
     throw new ConfigError(`hub_model_id is "${id}"; it must be the name of a repository, as "user/name" or "name".`);
   }
   const settings = await hubSettings(options);

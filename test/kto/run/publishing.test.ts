@@ -183,6 +183,7 @@ describe("what fails", () => {
       /^ConfigError: push_to_hub needs a token that may write/,
     ],
     ["offline", {}, { HF_HUB_OFFLINE: "1" }, /^ConfigError: push_to_hub is set, but HF_HUB_OFFLINE forbids/],
+    ["with a name of dots", { hub_model_id: "../x" }, {}, /^ConfigError: hub_model_id is "\.\.\/x"; it must be/],
     ["with a name that is none", { hub_model_id: "a/b/c" }, {}, /^ConfigError: hub_model_id is "a\/b\/c"; it must be/],
   ])("%s nothing begins", async (_, options, environment, message) => {
     for (const [name, value] of Object.entries(environment)) vi.stubEnv(name, value);
