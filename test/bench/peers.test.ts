@@ -10,7 +10,7 @@ import type { PeerWork } from "../../bench/measure/peer-work.ts";
 import { peerRunner } from "../../bench/peers/run.ts";
 import { stepTruth } from "../../bench/step.ts";
 import { writeSafetensors } from "../../src/engine/files/safetensors.ts";
-import { sharedDevice } from "../helpers/device.ts";
+import { ALL_SHAPES, sharedDevice } from "../helpers/device.ts";
 import { llamaConfig, randomModel } from "../helpers/models.ts";
 
 const runPeers = peerRunner(undefined, () => undefined);
@@ -46,6 +46,8 @@ describe("peers", () => {
     expect(await runPeers(work)).toEqual({ "jax-js": time });
     const [first = 0, second = 0, ...rest] = truth.losses;
     expect(first).not.toBeCloseTo(second, 3); // the updates are seen in the losses
+    // It takes jax-js as long again.
+    if (!ALL_SHAPES) return;
     const { "jax-js": wrong } = await runPeers({ ...work, losses: [first, second + 0.01, ...rest] });
     expect(wrong).toEqual({ error: expect.stringMatching(/^the loss of update 2 is 0\.\d+, ours 0\.\d+$/) });
   });
