@@ -84,8 +84,8 @@ export function someOf<T>({ emulated }: Pick<KernelVariant, "emulated">, shapes:
 /** A device on which a whole model meets the kernels that another adapter would. */
 export interface DeviceVariant {
   readonly variant: string;
-  /** Whether it is the shared device as it is. */
-  readonly native: boolean;
+  /** The shared device as it is, as if it had no subgroups, or with no more than every adapter guarantees. */
+  readonly kind: "native" | "workgroups" | "core";
   /** The shared device, or one of its own: `close` it. */
   readonly open: () => Promise<{ readonly device: Device; readonly close: () => void }>;
 }
@@ -99,7 +99,7 @@ export async function deviceVariants(): Promise<DeviceVariant[]> {
   const { subgroupSize } = device.facts;
   const shared = {
     variant: `subgroups of ${subgroupSize}`,
-    native: true,
+    kind: "native" as const,
     open: async () => ({ device, close: () => undefined }),
   };
   const workgroups = async () => {
@@ -113,8 +113,8 @@ export async function deviceVariants(): Promise<DeviceVariant[]> {
   };
   return [
     shared,
-    { variant: "workgroups", native: false, open: workgroups },
-    { variant: "without optional features", native: false, open: core },
+    { variant: "workgroups", kind: "workgroups", open: workgroups },
+    { variant: "without optional features", kind: "core", open: core },
   ];
 }
 

@@ -53,7 +53,7 @@ const cases: readonly (readonly [string, FixtureName, Quantization])[] = [
 
 // The texts without subgroups run in the tests of the kernels; compiling a whole model's takes 13 seconds.
 const tried = (await deviceVariants())
-  .filter(({ native, variant }) => native || (ALL_SHAPES && variant !== "workgroups"))
+  .filter(({ kind }) => kind === "native" || (ALL_SHAPES && kind === "core"))
   .map((variant, index) => ({ ...variant, models: index === 0 ? cases : cases.slice(0, 1) }));
 
 describe.each(tried)("$variant", ({ open, models }) => {
