@@ -58,10 +58,8 @@ test("the commands of its table are those of the program", async () => {
 
 test("the run that it shows is one of the present quickstart", () => {
   const source = readFileSync(join(root, "examples/quickstart/align.ts"), "utf8");
-  const { per_device_train_batch_size: rows, beta } = training;
-  expect(readme).toContain(
-    `${wholeRun.max_steps} updates of ${rows} rows, beta ${beta}, learning rate ${wholeRun.learning_rate},`,
-  );
+  const { max_steps: updates, per_device_train_batch_size: rows, learning_rate: rate } = wholeRun;
+  expect(readme).toContain(`${updates} updates of ${rows} rows, beta ${training.beta}, learning rate ${rate},`);
   const words = /update [^\n]*?loss[^\n]*/.exec(readme)?.[0].match(/[a-z][a-z ]*[a-z]/g) ?? [];
   expect(words.length).toBeGreaterThan(5);
   for (const word of words) expect(source).toContain(word);

@@ -23,6 +23,8 @@ import { feedbackFile, modelFolder } from "./stories.ts";
 
 /** What a run takes and measures. */
 export interface RunSize {
+  /** Rows of an update. */
+  readonly per_device_train_batch_size: number;
   /** Updates. */
   readonly max_steps: number;
   readonly warmup_steps: number;
@@ -35,6 +37,7 @@ export interface RunSize {
 
 /** What `npm run quickstart` does, chosen among a few that were tried; docs/design/method.md has their results. */
 export const wholeRun: RunSize = {
+  per_device_train_batch_size: 32,
   max_steps: 60,
   warmup_steps: 5,
   learning_rate: 5e-4,
@@ -44,7 +47,6 @@ export const wholeRun: RunSize = {
 
 /** The other options of the training. */
 export const training = {
-  per_device_train_batch_size: 32,
   lr_scheduler_type: "cosine",
   beta: 0.1,
   desirable_weight: "auto",

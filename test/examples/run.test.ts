@@ -16,8 +16,13 @@ shareDeviceWithCommands();
 const root = join(import.meta.dirname, "..", "..");
 const folder = temporaryFolder();
 
-/** Fewer updates, each a larger step, and fewer stories: a smaller effect, which their wider intervals still tell. */
-const shortRun: RunSize = { max_steps: 16, warmup_steps: 2, learning_rate: 1e-3, perOpening: 2, rise: 0.2 };
+/** Fewer and smaller updates, each a larger step, and fewer stories: an effect that their wider intervals still tell. */
+const shortRun: RunSize = {
+  per_device_train_batch_size: 16,
+  ...{ max_steps: 9, warmup_steps: 1, learning_rate: 8e-4 },
+  perOpening: 2,
+  rise: 0.2,
+};
 
 test("a short run aligns the model: more good stories, still stories; writes model, curves and results", async () => {
   const out = freshPath(folder, "out");
@@ -41,10 +46,10 @@ function expectResults(out: string, output: string): void {
 }
 
 /** The program in a folder of its own, so that nobody's results are overwritten. */
-function quickstart(cwd: string, ...words: string[]): Promise<{ code: number | null; output: string }> {
+function quickstart(cwd: string): Promise<{ code: number | null; output: string }> {
   const tsx = pathToFileURL(createRequire(join(root, "package.json")).resolve("tsx")).href;
   const program = join(root, "examples/quickstart/run.ts");
-  const child = spawn(process.execPath, ["--import", tsx, program, ...words], { cwd });
+  const child = spawn(process.execPath, ["--import", tsx, program], { cwd });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) {
     stream.on("data", (data: Buffer) => {
@@ -56,13 +61,6 @@ function quickstart(cwd: string, ...words: string[]): Promise<{ code: number | n
     child.on("close", (code) => resolve({ code, output }));
   });
 }
-
-test("the program takes no options", async () => {
-  expect(await quickstart(folder, "--help")).toEqual({
-    code: 2,
-    output: expect.stringContaining('error: the quickstart takes no options (found "--help")'),
-  });
-});
 
 if (process.env.KTO_TEST_SHAPES === "all") {
   test("the program, whole, keeps what it promises", async () => {

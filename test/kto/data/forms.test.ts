@@ -259,9 +259,9 @@ describe("damaged files", () => {
     expect(await sentence(fileIn(folder, name, content))).toMatch(expected);
   });
 
-  it("a line of 100 MB is read, or refused, without a crash", async () => {
+  it("a line of 30 MB is read, or refused, without a crash", async () => {
     const path = freshPath(folder, "line.jsonl");
-    writeFileSync(path, Buffer.alloc(100e6, 0x61));
+    writeFileSync(path, Buffer.alloc(30e6, 0x61));
     expect(await sentence(path)).toMatch(/:1 is not valid JSON: .{0,100}$/);
   });
 });

@@ -7,8 +7,8 @@ const folder = temporaryFolder();
 
 it("an export of one line is read in pieces, by the whole command", () => {
   const path = freshPath(folder, "feedback.json");
-  const rows = writeLargeExport(path, 24 * 2 ** 20);
+  const rows = writeLargeExport(path, 16 * 2 ** 20);
   // Held as text and as values, the file would take more than twice its size, and the process would die.
-  const { summary } = summaryWithMemory(path, { heapMegabytes: 40 });
+  const { summary } = summaryWithMemory(path, { heapMegabytes: 36 });
   expect(summary.rows).toBe(rows);
 });
