@@ -157,8 +157,7 @@ async function* csvTexts(path: string): AsyncGenerator<{ text: string; line: num
 
 /**
  * The cells of one csv record (RFC 4180): a cell in double quotes may hold commas, line breaks and doubled quotes. Our
- * own, since csv-parse, which the tests compare it with, goes through a text byte by byte and takes a hundred times as
- * long.
+ * own, since csv-parse, which the tests compare it with, goes through a text byte by byte and takes thirty times as long.
  *
  * @throws DatasetError for a quote that stands in a cell without quotes, that text follows, or that is not closed
  */

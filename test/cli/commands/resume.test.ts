@@ -379,11 +379,13 @@ describe("a judge's module", () => {
         setInterval(() => asked && Promise.reject("late"), 1);
         export default () => { asked = true; ${body} };`,
       );
-    const models = ["--model_name_or_path", stories, "--ref_model_name_or_path", stories];
+    const output = freshPath(folder, "run");
+    // Two models, since no judge is asked about answers that are the same.
+    const models = ["--model_name_or_path", output, "--ref_model_name_or_path", stories];
     const compared = ["eval", ...models, "--prompt", "One day", "--max_new_tokens", "8", "--judge"];
     const rejecting = judge("Promise.reject(new Error('one\\ntwo')); return 'a';");
     for (const [command, expected, told] of [
-      [training(freshPath(folder, "run"), rejecting), 0, ["one two"]],
+      [training(output, rejecting), 0, ["one two"]],
       [[...compared, judge("throw new Error('no');")], 9, []],
     ] as const) {
       const { code, stderr } = await alone(...command);

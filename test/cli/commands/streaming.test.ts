@@ -1,5 +1,5 @@
 /**
- * Feedback larger than what is held of it: 15 MB of text, of which a session keeps token ids and places, and `kto data`
+ * Feedback larger than what is held of it: 25 MB of text, of which a session keeps token ids and places, and `kto data`
  * fingerprints and lengths.
  */
 import { createWriteStream, mkdirSync, writeFileSync } from "node:fs";
@@ -18,7 +18,7 @@ import { CapturedStream } from "../../helpers/streams.ts";
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
 const folder = temporaryFolder();
-const count = 4000;
+const count = 7000;
 const textBytes = 3700 * count;
 /** Two words each: nearly all of the file is text, and nearly nothing of it ids. */
 const model = freshPath(folder, "model");
@@ -87,7 +87,7 @@ function watched(rows: AsyncIterable<FeedbackRow>): AsyncIterable<FeedbackRow> &
   return { [Symbol.asyncIterator]: go, most: look };
 }
 
-describe("15 MB of text", () => {
+describe("25 MB of text", () => {
   it("become token ids, tokenized or from the cache, without being held", async () => {
     const policy = { folder: model, config: await readModelConfig(stories) };
     for (const name of ["tokenized", "cached"]) {
