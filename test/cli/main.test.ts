@@ -118,7 +118,8 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
       2,
       'option "tolerance" is 0; it must be a number above 0.',
     ],
-    [["doctor", "--modle", "m"], 2, 'unknown option "modle": --help lists the options.'],
+    [["doctor", "--modle", "m"], 2, 'unknown option "modle": did you mean "model"?'],
+    [["doctor", "--xyzzy", "m"], 2, 'unknown option "xyzzy": --help lists the options.'],
     [["train", "nowhere.yaml"], 7, "cannot read the configuration file nowhere.yaml: there is no such file."],
   ])("kto %j", async (words, exitCode, sentence) => {
     expect(await kto(...words)).toEqual({ code: exitCode, stdout: "", stderr: `error: ${sentence}\n` });
