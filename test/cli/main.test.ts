@@ -104,7 +104,7 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
     [
       ["train"],
       2,
-      '3 things must be changed: option "model_name_or_path" is required: a local Hugging Face model folder or a hub id such as "owner/name". option "dataset_name" is required: a local feedback file, several with commas between them, a folder, or the hub id of a data set. option "output_dir" is required: a folder for the results.',
+      '3 things must be changed:\n  option "model_name_or_path" is required: a local Hugging Face model folder or a hub id such as "owner/name".\n  option "dataset_name" is required: a local feedback file, several with commas between them, a folder, or the hub id of a data set.\n  option "output_dir" is required: a folder for the results.',
     ],
     [["train", ...files, "--learningrate", "1"], 2, 'unknown option "learningrate": did you mean "learning_rate"?'],
     [["train", ...files, "beta=-1"], 2, 'option "beta" is -1; it must be a number above 0.'],

@@ -1,7 +1,7 @@
 /** The options, the help text and the checks of `kto doctor`. What it does is in commands/doctor.ts. */
 import * as z from "zod";
 import { modelNameOption } from "../../kto/options/model.ts";
-import { optionGroup } from "../../kto/options/option.ts";
+import { optionGroup, reuse } from "../../kto/options/option.ts";
 import { describe } from "../options/description.ts";
 import { commonOptions, modelOptions } from "../options/shared.ts";
 
@@ -14,7 +14,7 @@ const schema = z.strictObject({
     placeholder: "model",
     aliases: ["model"],
   }),
-  model_revision: modelOptions.model_revision,
+  model_revision: reuse(modelOptions.model_revision, { group: "Model" }),
   ...commonOptions,
 });
 

@@ -9,6 +9,7 @@ import { Model } from "../../engine/model/model.ts";
 import { loadAdapter } from "../../engine/model/peft.ts";
 import { isAdapterFolder, readAdapterConfig } from "../../engine/model/peft-config.ts";
 import { type FileSource, platform } from "../../engine/platform/index.ts";
+import { hasChatTemplate } from "../../engine/text/chat-template.ts";
 import { ConfigError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { checkReference } from "../../kto/method/update.ts";
@@ -17,7 +18,7 @@ import { type QuantizationOptions, quantizationOf } from "../../kto/options/quan
 import type { RunConfig } from "../../kto/options/run.ts";
 import { showsFineTuning } from "../../kto/run/state.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
-import { isSameFile } from "../terminal/files.ts";
+import { isSameFile, tellingNoFolder } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
 /** Which model a command runs. */
@@ -40,7 +41,9 @@ export async function modelFolder(
   revision = "main",
   weights = true,
 ): Promise<string> {
-  return await showingDownloads(output, (hub) => resolveModelFolder(nameOrPath, { ...hub, revision, weights }));
+  return await tellingNoFolder(nameOrPath, () =>
+    showingDownloads(output, (hub) => resolveModelFolder(nameOrPath, { ...hub, revision, weights })),
+  );
 }
 
 /**
@@ -142,8 +145,11 @@ export async function loadPolicy(
   output: Output,
 ): Promise<{ policy: Model; base: string; baseName: string; fineTuned: boolean }> {
   const { base, baseName, adapter: adapterFolder } = await modelFolders(config, output);
+  // Who gives a model a chat template has trained it on chats.
   const fineTuned =
-    (await showsFineTuning(base)) || (adapterFolder !== undefined && (await showsFineTuning(adapterFolder)));
+    (await showsFineTuning(base)) ||
+    (adapterFolder !== undefined && (await showsFineTuning(adapterFolder))) ||
+    (await hasChatTemplate(base));
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const loading = loadOptions(config, output);
   const policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });

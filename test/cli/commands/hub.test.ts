@@ -75,6 +75,18 @@ test("a hub that refuses is one sentence and the exit code of files; one that is
   expect(offline.stderr).toMatch(
     /error: The hub is offline \(HF_HUB_OFFLINE\), and the model "tiny\/other" is neither/,
   );
+  // A folder with a slip of the hand has the form of an id.
+  const mistyped = await kto("generate", "--model", "test/fixture", "--prompt", "x");
+  expect([mistyped.code, mistyped.stderr]).toEqual([
+    7,
+    expect.stringMatching(
+      /error: There is no file or folder "test\/fixture"; did you mean "test\/fixtures"\? As a repo/,
+    ),
+  ]);
+  const path = await kto("generate", "--model", "./test/fixture", "--prompt", "x");
+  expect(path.stderr).toMatch(
+    /error: There is no file or folder "\.\/test\/fixture"; did you mean "test\/fixtures"\?$/m,
+  );
   vi.stubEnv("HF_HUB_OFFLINE", "");
 });
 
