@@ -186,9 +186,9 @@ async function trainedAdapter(
 ): Promise<LoraAdapter> {
   if (folder !== undefined) {
     const adapter = await loadAdapter(policy, folder, { onWarning: (sentence) => output.warning(sentence) });
-    const { rank, alpha, rslora } = adapter.options;
+    const { rank, alpha, rslora, dora } = adapter.options;
     output.info(
-      `going on with the adapter ${folder}: rank ${rank}, alpha ${alpha}${rslora ? ", rslora" : ""}; lora_ options are its own.`,
+      `going on with the adapter ${folder}: rank ${rank}, alpha ${alpha}${rslora ? ", rslora" : ""}${dora ? ", DoRA" : ""}; lora_ options are its own.`,
     );
     return adapter;
   }
@@ -198,9 +198,11 @@ async function trainedAdapter(
     alpha: config.lora_alpha,
     dropout: config.lora_dropout,
     rslora: config.use_rslora,
+    dora: config.use_dora,
     ...(targets === undefined ? {} : { targetModules: targets }),
   });
   adapter.initialize(config.seed);
+  await adapter.readBase(policy);
   return adapter;
 }
 

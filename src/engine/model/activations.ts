@@ -125,6 +125,11 @@ export class Activations {
       inner: scratch("inner", adapter.highestRank),
       dInner: scratch("inner gradient", adapter.highestRank),
       dropped: adapter.options.dropout > 0 ? scratch("dropout", adapter.widestInput) : undefined,
+      dora: adapter.norms && {
+        projected: device.allocate("scratch", "adapter projected rows", [adapter.highestRank, adapter.widestResult]),
+        gram: device.allocate("scratch", "adapter gram matrix", [adapter.highestRank, adapter.highestRank]),
+        product: keeps === "none" ? undefined : scratch("product", adapter.widestResult),
+      },
     };
   }
 
@@ -178,7 +183,8 @@ export class Activations {
   }
 
   free(): void {
-    for (const buffer of [...Object.values(this.#buffers).flat(), ...Object.values(this.lora ?? {})]) {
+    const { dora, ...lora } = this.lora ?? {};
+    for (const buffer of [...Object.values(this.#buffers).flat(), ...Object.values({ ...lora, ...dora })]) {
       if (buffer) this.device.free(buffer);
     }
   }

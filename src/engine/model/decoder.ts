@@ -110,6 +110,8 @@ export function recordLayers(
   const { config } = model;
   const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };
   const first = activations.layer(shape, 0).input;
+  // Passes of generation, which are many, have this done once before them.
+  if (rows.lora && cache === undefined) model.adapter?.recordGains(program, model, rows.lora);
   recordLookup(program, model.parameter("embedding"), rows.tokens, first, false);
   recordScale(program, first, embeddingScale(config));
   if (config.position === "learned") {

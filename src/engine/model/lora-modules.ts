@@ -39,19 +39,27 @@ export interface LoraOptions {
   readonly rankPattern?: Readonly<Record<string, number>> | undefined;
   /** Alphas in the same way. */
   readonly alphaPattern?: Readonly<Record<string, number>> | undefined;
+  /** Weight-decomposed: the length of each output's row of weights is trained apart (`use_dora`); default false. */
+  readonly dora?: boolean | undefined;
 }
 
 /**
- * A linear layer as weight files name it: columns [outFrom, outFrom + outputs) of the result of one of our parameters.
+ * A layer as weight files name it: columns [outFrom, outFrom + outputs) of the result of one of our parameters. The
+ * embedding is a layer whose inputs are tokens.
  */
 export interface LinearModule {
+  readonly kind: "linear" | "embedding" | "head";
   /** Without the prefix ("model.", "transformer."), e.g. "layers.0.self_attn.q_proj". */
   readonly name: string;
   /** Our parameter, e.g. "layers.0.qkv.weight". */
   readonly parameter: string;
+  /** Whether the parameter is stored as [inputs, outputs], and not as [outputs, inputs]. */
+  readonly inOut: boolean;
   readonly inputs: number;
   readonly outputs: number;
   readonly outFrom: number;
+  /** Columns of that result. */
+  readonly width: number;
 }
 
 /** A linear layer with an adapter. */
@@ -67,11 +75,14 @@ export function linearModules(config: ModelConfig): LinearModule[] {
   const modules: LinearModule[] = [];
   for (const { name: parameter, shape, parts } of parameterSpecs(config)) {
     if (shape.length < 2 || !parameter.startsWith("layers.")) continue;
+    const { inOutWeights: inOut } = config;
+    const width = shape[inOut ? 1 : 0] ?? 0;
     let outFrom = 0;
     for (const part of parts) {
       const [first = 0, second = 0] = part.shape;
-      const [outputs, inputs] = config.inOutWeights ? [second, first] : [first, second];
-      modules.push({ name: part.name.replace(/\.weight$/, ""), parameter, inputs, outputs, outFrom });
+      const [outputs, inputs] = inOut ? [second, first] : [first, second];
+      const name = part.name.replace(/\.weight$/, "");
+      modules.push({ kind: "linear", name, parameter, inOut, inputs, outputs, outFrom, width });
       outFrom += outputs;
     }
   }

@@ -5,6 +5,7 @@
 import { isQuantized, type StoredFormat } from "../../kernels/kernel.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { DTYPE_NAMES, readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
+import { magnitudeName } from "./lora.ts";
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
@@ -91,7 +92,7 @@ export async function openHostWeights(
         const [merging, module] = [adapter, changed.get(part)];
         const pieces =
           merging && module
-            ? () => mergedWeight(basePieces(parameter, source), merging, config, module)
+            ? () => mergedWeight(() => basePieces(parameter, source), merging, module)
             : () => basePieces(parameter, source);
         return { part, name, shape, pieces };
       }),
@@ -142,33 +143,81 @@ export async function mergeAdapter(
 /** Why a merged weight may not be finite. */
 const OVERFLOW = "base and adapter overflow f32 together";
 
-/** W + scale B A of one layer; W is [out, in], or [in, out] in GPT-2. Sums in float64. */
+/**
+ * W + scale B A of one layer, or with DoRA (m / n) (W + scale B A), by whole rows as they are stored: a row is an output's
+ * or, in GPT-2 and the embedding, an input's. Sums in float64.
+ */
 async function* mergedWeight(
-  base: AsyncIterable<Float32Array<ArrayBuffer>>,
+  base: () => AsyncIterable<Float32Array<ArrayBuffer>>,
   adapter: AdapterFile,
-  config: ModelConfig,
-  { name: module, inputs, outputs, rank, scale }: LoraModule,
+  module: LoraModule,
 ): AsyncGenerator<Float32Array<ArrayBuffer>> {
-  const a = await adapter.read(`${module}.lora_A.weight`);
-  const b = await adapter.read(`${module}.lora_B.weight`);
-  const delta = new Float64Array(inputs);
-  const weight = new Float32Array(inputs * outputs);
-  let filled = 0;
-  for await (const piece of base) {
-    weight.set(piece, filled);
-    filled += piece.length;
+  const { inOut, inputs, outputs } = module;
+  const added = await addedRows(adapter, module);
+  const magnitude = adapter.options.dora ? await adapter.read(magnitudeName(module.name)) : undefined;
+  const gain = (o: number, squares: number) => (squares > 0 ? (magnitude?.[o] ?? 0) / Math.sqrt(squares) : 0);
+  let gains: Float64Array | undefined;
+  if (magnitude && inOut) {
+    // A length is the sum over all stored rows, so they are read twice.
+    const squares = new Float64Array(outputs);
+    for await (const { row, values } of rowsOf(base(), outputs)) {
+      added(row, values).forEach((value, o) => {
+        squares[o] = (squares[o] ?? 0) + value * value;
+      });
+    }
+    gains = squares.map((sum, o) => gain(o, sum));
   }
-  const [rowStride, columnStride] = config.inOutWeights ? [1, outputs] : [inputs, 1];
-  for (let row = 0; row < outputs; row++) {
-    delta.fill(0);
+  for await (const { row, values } of rowsOf(base(), inOut ? outputs : inputs)) {
+    const sums = added(row, values);
+    if (gains) for (let o = 0; o < outputs; o++) sums[o] = (sums[o] as number) * (gains[o] as number);
+    else if (magnitude) {
+      const own = gain(row, sums.reduce((total, value) => total + value * value, 0));
+      for (let i = 0; i < inputs; i++) sums[i] = own * (sums[i] as number);
+    }
+    yield Float32Array.from(sums);
+  }
+}
+
+/** What adds scale B A to a stored row of W; the same array every time. */
+async function addedRows(
+  adapter: AdapterFile,
+  { name, inOut, inputs, outputs, rank, scale }: LoraModule,
+): Promise<(row: number, values: Float32Array) => Float64Array> {
+  const a = await adapter.read(`${name}.lora_A.weight`);
+  const b = await adapter.read(`${name}.lora_B.weight`);
+  const columns = inOut ? outputs : inputs;
+  /** [r, columns], the side that a stored row runs along. */
+  const along = inOut ? transposed(b, outputs, rank) : a;
+  const sums = new Float64Array(columns);
+  return (row, values) => {
+    sums.set(values);
     for (let r = 0; r < rank; r++) {
-      const factor = scale * (b[row * rank + r] ?? 0);
-      for (let i = 0; i < inputs; i++) delta[i] = (delta[i] as number) + factor * (a[r * inputs + i] as number);
+      const factor = scale * (inOut ? (a[r * inputs + row] ?? 0) : (b[row * rank + r] ?? 0));
+      for (let i = 0; i < columns; i++) sums[i] = (sums[i] as number) + factor * (along[r * columns + i] as number);
     }
-    for (let i = 0; i < inputs; i++) {
-      const at = row * rowStride + i * columnStride;
-      weight[at] = (weight[at] as number) + (delta[i] as number);
+    return sums;
+  };
+}
+
+function transposed(matrix: Float32Array, rows: number, columns: number): Float32Array {
+  return Float32Array.from(matrix, (_, at) => matrix[(at % rows) * columns + Math.floor(at / rows)] as number);
+}
+
+/** Pieces of a matrix row by row. */
+async function* rowsOf(
+  pieces: AsyncIterable<Float32Array<ArrayBuffer>>,
+  columns: number,
+): AsyncGenerator<{ readonly row: number; readonly values: Float32Array }> {
+  let rest = new Float32Array(0);
+  let row = 0;
+  for await (const piece of pieces) {
+    const joined = rest.length === 0 ? piece : new Float32Array(rest.length + piece.length);
+    if (joined !== piece) {
+      joined.set(rest);
+      joined.set(piece, rest.length);
     }
+    let at = 0;
+    for (; at + columns <= joined.length; at += columns) yield { row: row++, values: joined.subarray(at, at + columns) };
+    rest = joined.slice(at);
   }
-  yield weight;
 }

@@ -34,7 +34,6 @@ interface Unsupported {
 }
 
 const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
-  use_dora: { off: [false], does: "DoRA scales the columns of the merged weights" },
   bias: { off: ["none"], does: "biases of the base were trained beside the adapter" },
   lora_bias: { off: [false], does: "the adapter's B has a bias" },
   layer_replication: { off: [], does: "layers of the base are repeated" },
@@ -101,7 +100,8 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
     rank: read("r", isCount, "a whole number of at least 1"),
     alpha: read("lora_alpha", isPositive, "a number above 0"),
     dropout: optional("lora_dropout", isShare, "a number from 0 to below 1") ?? 0,
-    rslora: optional("use_rslora", (value) => typeof value === "boolean", "true or false") ?? false,
+    rslora: optional("use_rslora", isBoolean, "true or false") ?? false,
+    dora: optional("use_dora", isBoolean, "true or false") ?? false,
     targetModules: read("target_modules", isNames, names),
     excludeModules: someOf(optional("exclude_modules", isNames, names)),
     layersToTransform: someOf(optional("layers_to_transform", isLayers, "the number of a layer or a list of them")),
@@ -121,6 +121,10 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
 /** PEFT reads an empty list, text or object as none. */
 function someOf<T extends number | string | readonly unknown[] | object>(value: T | undefined): T | undefined {
   return typeof value === "number" || (value !== undefined && Object.keys(value).length > 0) ? value : undefined;
+}
+
+function isBoolean(value: unknown): value is boolean {
+  return typeof value === "boolean";
 }
 
 function isCount(value: unknown): value is number {
@@ -208,7 +212,7 @@ export function adapterConfig(
     target_parameters: null,
     task_type: "CAUSAL_LM",
     trainable_token_indices: null,
-    use_dora: false,
+    use_dora: options.dora ?? false,
     use_qalora: false,
     use_rslora: options.rslora,
   };

@@ -3,6 +3,7 @@
  * beside them is either the same as in the base, and then left out, or refused by its cause.
  */
 import { errorMessage, KtoError, ModelFormatError } from "../../errors.ts";
+import type { ParameterSpec } from "../gpu/arena.ts";
 import { openSafetensors, type SafetensorsFile } from "../files/safetensors.ts";
 import { firstNotFinite } from "../number-formats.ts";
 import { platform } from "../platform/index.ts";
@@ -54,7 +55,7 @@ export async function openAdapter(
     const names = namesByPart(file, base.config);
     const saved = await savedTensors(file, names, base);
     const modules = modulesOf(folder, base.config, options);
-    checkParts(file, names, saved, modules, { config: base.config, savedModules });
+    checkParts(file, names, saved, adapterSpecs(modules, options), { config: base.config, savedModules, options });
     for (const name of savedModules) {
       if ([...saved.keys()].some((part) => belongsTo(part, [name]))) continue;
       throw new ModelFormatError(`${path}: "modules_to_save" names "${name}", but the file has no tensor of it.`);
@@ -106,6 +107,7 @@ function namesByPart(file: SafetensorsFile, config: ModelConfig): Map<string, st
       name.startsWith(PEFT_PREFIX) ? `${PEFT_PREFIX}${currentModuleName(config, name.slice(PEFT_PREFIX.length))}` : name
     )
       .replace(/\.(lora_[AB])\.default\.weight$/, ".$1.weight")
+      .replace(/\.lora_magnitude_vector(\.default)?\.weight$|\.lora_magnitude_vector\.default$/, ".lora_magnitude_vector")
       .replace(/\.(modules_to_save\.default|base_layer)\.(weight|bias)$/, ".$2");
     const other = names.get(part);
     if (other !== undefined) {
@@ -159,22 +161,28 @@ async function savedTensors(
   return saved;
 }
 
+/** What adapter_config.json asks for over a base. */
+interface Asked {
+  readonly config: ModelConfig;
+  readonly savedModules: readonly string[];
+  readonly options: LoraOptions;
+}
+
 /** A and B of every module must be there in their shapes, and nothing else may be but what was saved whole. */
 function checkParts(
   file: SafetensorsFile,
   names: ReadonlyMap<string, string>,
   saved: ReadonlyMap<string, string>,
-  modules: readonly LoraModule[],
-  { config, savedModules }: { readonly config: ModelConfig; readonly savedModules: readonly string[] },
+  specs: readonly ParameterSpec[],
+  asked: Asked,
 ): void {
+  const { config } = asked;
   const wanted = new Map(
-    adapterSpecs(modules).flatMap(({ parts }) =>
-      parts.map(({ name, shape }) => [peftName(config, name), shape] as const),
-    ),
+    specs.flatMap(({ parts }) => parts.map(({ name, shape }) => [peftName(config, name), shape] as const)),
   );
   for (const [part, name] of names) {
     if (wanted.has(part) || saved.has(part.slice(PEFT_PREFIX.length))) continue;
-    throw new ModelFormatError(`${file.path}: tensor "${name}" ${leftOver(part, config, savedModules)}.`);
+    throw new ModelFormatError(`${file.path}: tensor "${name}" ${leftOver(part, asked)}.`);
   }
   for (const [part, shape] of wanted) {
     const name = names.get(part) ?? part;
@@ -192,14 +200,16 @@ function belongsTo(part: string, modules: readonly string[]): boolean {
 }
 
 /** Why a tensor cannot be read, after its name. */
-function leftOver(part: string, config: ModelConfig, savedModules: readonly string[]): string {
+function leftOver(part: string, { config, savedModules, options }: Asked): string {
   if (belongsTo(part, savedModules)) return 'belongs to "modules_to_save", and to no module of the base model';
-  if (part.includes("lora_magnitude_vector")) return `belongs to DoRA, which is not supported; ${MERGE_WITH_PEFT}`;
+  if (part.endsWith(".lora_magnitude_vector") && !options.dora) {
+    return `belongs to DoRA, but "use_dora" of ${ADAPTER_CONFIG} is not true`;
+  }
   if (part.includes("lora_embedding_") || part.startsWith(`${PEFT_PREFIX}lm_head.lora_`)) {
     return `is an adapter of the embedding or the head, which is not supported; ${MERGE_WITH_PEFT}`;
   }
   if (part.endsWith(".bias")) return `is a trained bias, which is not supported; ${MERGE_WITH_PEFT}`;
-  const module = part.replace(/\.lora_[AB]\.weight$/, "");
+  const module = part.replace(/\.(lora_[AB]\.weight|lora_magnitude_vector)$/, "");
   if (linearModules(config).some(({ name }) => peftName(config, name) === module)) {
     return `belongs to a layer that ${ADAPTER_CONFIG} does not select`;
   }

@@ -34,6 +34,7 @@ export async function loadAdapter(
   try {
     const adapter = LoraAdapter.create(model.device, model.config, file.options, folder);
     try {
+      await adapter.readBase(model);
       for (const part of adapter.weights.layout.parts()) {
         model.device.upload(adapter.weights.at(part, part.shape), await file.read(part.name));
       }

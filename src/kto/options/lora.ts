@@ -27,6 +27,10 @@ export const loraOptions = {
     aliases: ["lora_target"],
   }),
   use_rslora: option(z.boolean().default(false), { description: "divide lora_alpha by the root of the rank" }),
+  use_dora: option(z.boolean().default(false), {
+    description:
+      "DoRA: train the length of each output's row of weights apart from the adapter, which changes its direction; a third more time",
+  }),
   disable_dropout: trainerOption(z.boolean().default(true), {
     description: "train without dropout, also where lora_dropout is not 0 (TRL's default)",
   }),

@@ -69,7 +69,6 @@ const NOT_YET: Readonly<Record<string, string>> = {
   per_gpu_eval_batch_size: "set per_device_eval_batch_size",
   per_gpu_train_batch_size: "set per_device_train_batch_size",
   ref_adapter_name: "leave it out",
-  use_dora: "leave it out",
 };
 
 /** Arguments of `from_pretrained` that say how a model is held, and not which. */

@@ -132,6 +132,17 @@ export class Passes {
     return this.#cache.bytes;
   }
 
+  /** Reads the adapter as it is now: what passes need of it beside its weights (DoRA's gains). */
+  async readAdapter(): Promise<void> {
+    const [{ adapter }, { lora }] = [this.model, this.#activations];
+    if (!adapter?.norms || !lora) return;
+    const program = new Program(this.device, "adapter");
+    adapter.recordGains(program, this.model, lora);
+    await program.prepare();
+    program.run();
+    program.dispose();
+  }
+
   /** Makes room in the cache for this many tokens of each sequence. */
   hold(length: number): void {
     if (!this.#cache.grow(length)) return;
