@@ -67,7 +67,7 @@ export function rowSquares(format: WeightFormat): SquaresKernel {
 }
 
 /**
- * inverse[from + o] = 1 / n_o and gains[from + o] = m_o / n_o for o < O, from B [O, r], P = A W^T in the columns from
+ * inverse[first + o] = 1 / n_o and gains[first + o] = m_o / n_o for o < O, from B [O, r], P = A W^T in the columns from
  * `projectedFrom` on of projected [r, P], G = A A^T [r, r], squares [W] of W's rows and m [O]. 0 where n_o is 0: a row
  * of zeros has no direction.
  */
@@ -75,7 +75,7 @@ export const doraGains = kernel({
   name: "doraGains",
   read: { b: "f32[O, r]", projected: "f32[r, P]", gram: "f32[r, r]", squares: "f32[W]", magnitude: "f32[O]" },
   write: { gains: "f32[W]", inverse: "f32[W]" },
-  uniforms: { O: "u32", r: "u32", W: "u32", P: "u32", from: "u32", projectedFrom: "u32", scale: "f32" },
+  uniforms: { O: "u32", r: "u32", W: "u32", P: "u32", first: "u32", projectedFrom: "u32", scale: "f32" },
   wgsl: /* wgsl */ `
 fn element(o: u32) {
   var added = 0.0;
@@ -84,10 +84,10 @@ fn element(o: u32) {
     for (var j = 0u; j < u.r; j++) { along += gram[i * u.r + j] * b[o * u.r + j]; }
     added += b[o * u.r + i] * (2.0 * projected[i * u.P + u.projectedFrom + o] + u.scale * along);
   }
-  let norm = sqrt(max(0.0, squares[u.from + o] + u.scale * added));
+  let norm = sqrt(max(0.0, squares[u.first + o] + u.scale * added));
   let reciprocal = select(0.0, 1.0 / norm, norm > 0.0);
-  inverse[u.from + o] = reciprocal;
-  gains[u.from + o] = magnitude[o] * reciprocal;
+  inverse[u.first + o] = reciprocal;
+  gains[u.first + o] = magnitude[o] * reciprocal;
 }
 ${elementwise("u.O")}`,
   grid: ({ O = 0 }) => elementwiseGrid(O),
@@ -116,7 +116,7 @@ ${rowElements("u.T", "u.W")}`,
 );
 
 /**
- * y[t, yFrom + c] <- (gains[from + c] - shift) x[t, xFrom + c] for c < columns, added to y with `accumulate`. With a
+ * y[t, yFrom + c] <- (gains[first + c] - shift) x[t, xFrom + c] for c < columns, added to y with `accumulate`. With a
  * shift of 1 it is what DoRA adds to a base result that stands there already. y is an activation, x is f32.
  */
 export const scaledColumns = inFormats((format) =>
@@ -126,12 +126,12 @@ export const scaledColumns = inFormats((format) =>
     write: { y: activationBinding(format, "T, Y", false) },
     uniforms: {
       ...{ T: "u32", X: "u32", Y: "u32", G: "u32", columns: "u32" },
-      ...{ from: "u32", xFrom: "u32", yFrom: "u32", shift: "f32", accumulate: "u32" },
+      ...{ first: "u32", xFrom: "u32", yFrom: "u32", shift: "f32", accumulate: "u32" },
     },
     wgsl: /* wgsl */ `
 fn element(row: u32, column: u32) {
   let i = row * u.Y + u.yFrom + column;
-  var value = (gains[u.from + column] - u.shift) * x[row * u.X + u.xFrom + column];
+  var value = (gains[u.first + column] - u.shift) * x[row * u.X + u.xFrom + column];
   if (u.accumulate != 0u) { value += ${loadedActivation(format, "y[i]", false)}; }
   y[i] = ${storedActivation(format, "value", false)};
 }
@@ -142,23 +142,23 @@ ${rowElements("u.T", "u.columns")}`,
 );
 
 /**
- * partials [G, columns]: per block of rows the sum of inverse[from + c] dy[t, from + c] product[t, xFrom + c], the
+ * partials [G, columns]: per block of rows the sum of inverse[first + c] dy[t, from + c] product[t, xFrom + c], the
  * gradient of the magnitude, where product is u = x V^T.
  */
 export const magnitudePartials = kernel({
   name: "magnitudePartials",
   read: { inverse: "f32[W]", dy: "f32[T, W]", product: "f32[T, X]" },
   write: { partials: "f32[G, columns]" },
-  uniforms: { T: "u32", W: "u32", X: "u32", G: "u32", columns: "u32", from: "u32", xFrom: "u32" },
+  uniforms: { T: "u32", W: "u32", X: "u32", G: "u32", columns: "u32", first: "u32", xFrom: "u32" },
   wgsl: /* wgsl */ `
 fn element(block: u32, column: u32) {
   let rowsPerBlock = (u.T + u.G - 1u) / u.G;
   let first = block * rowsPerBlock;
   var sum = 0.0;
   for (var row = first; row < min(first + rowsPerBlock, u.T); row++) {
-    sum += dy[row * u.W + u.from + column] * product[row * u.X + u.xFrom + column];
+    sum += dy[row * u.W + u.first + column] * product[row * u.X + u.xFrom + column];
   }
-  partials[block * u.columns + column] = inverse[u.from + column] * sum;
+  partials[block * u.columns + column] = inverse[u.first + column] * sum;
 }
 ${rowElements("u.G", "u.columns")}`,
   grid: ({ G = 0, columns = 0 }) => rowElementsGrid(G, columns),

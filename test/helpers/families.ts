@@ -172,7 +172,7 @@ export async function longRopeMismatch(policy: Model) {
   return await mismatchOf(policy, prompts, 3);
 }
 
-async function mismatchOf(policy: Model, prompts: number[][], maxNewTokens: number) {
+export async function mismatchOf(policy: Model, prompts: number[][], maxNewTokens: number) {
   const generator = new Generator(policy, { maxBatch: 4, maxLength: 200, startLength: 24 });
   const options = { maxNewTokens, temperature: 0, topK: 0, topP: 1, seed: 0, eosTokenIds: [] };
   const results = await generator.generate(prompts, options).finally(() => generator.free());

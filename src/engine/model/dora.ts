@@ -73,11 +73,11 @@ export class DoraNorms {
       return { name, shape: [width], decay: false, parts: [{ name, shape: [width] }] };
     });
     const layout = new ParameterLayout(specs, { maxBufferBytes: device.bufferLimit });
-    this.#squares = sharesSquares?.#squares ?? new Arena(device, layout, "adapter", "squares of rows");
+    this.#squares = sharesSquares ? sharesSquares.#squares : new Arena(device, layout, "adapter", "squares of rows");
     this.#gains = new Arena(device, layout, "adapter", "gains");
     this.#inverse = new Arena(device, layout, "adapter", "inverse norms");
     this.#ownsSquares = sharesSquares === undefined;
-    this.#isRead = sharesSquares?.#isRead ?? device.counts;
+    this.#isRead = sharesSquares ? sharesSquares.#isRead : device.counts;
     for (const gains of this.#gains.segments) device.upload(gains, new Float32Array(elementCount(gains.shape)).fill(1));
   }
 
@@ -126,7 +126,7 @@ export class DoraNorms {
     program.dispatch(doraGains, {
       ...{ b: parts.b, projected, gram, squares: this.#squares.window(keyOf(module)), magnitude: parts.magnitude },
       ...{ gains: this.#gains.window(keyOf(module)), inverse: this.#inverse.window(keyOf(module)) },
-      ...{ from: outFrom, projectedFrom: slack, scale },
+      ...{ first: outFrom, projectedFrom: slack, scale },
     });
   }
 
@@ -168,7 +168,7 @@ export class DoraNorms {
     const { outputs: columns, outFrom } = module;
     const { weight, slack } = partOf(base, module);
     const ofBase = this.#product(scratch, [rows, slack + columns]);
-    const place = { gains: this.gains(keyOf(module)), y, from: outFrom, yFrom: outFrom, columns, accumulate: 1 };
+    const place = { gains: this.gains(keyOf(module)), y, first: outFrom, yFrom: outFrom, columns, accumulate: 1 };
     recordProduct(program, weight, dropped, ofBase);
     program.dispatch(scaledColumns, { ...place, x: ofBase, xFrom: slack, shift: 1 });
     const ofAdapter = this.#product(scratch, [rows, columns]);
@@ -206,7 +206,7 @@ export class DoraNorms {
     const sums = reshape(partials, [rowBlocks(rows), columns]);
     program.dispatch(magnitudePartials, {
       ...{ inverse: this.#inverse.window(keyOf(module)), dy, product, partials: sums },
-      ...{ columns, from: outFrom, xFrom: slack },
+      ...{ columns, first: outFrom, xFrom: slack },
     });
     program.dispatch(addColumnSums, { partials: sums, out: gradient });
   }
@@ -224,7 +224,7 @@ export class DoraNorms {
   ): Tensor {
     const y = this.#product(scratch, [dy.shape[0] ?? 0, slack + columns]);
     if (slack > 0) program.clear(y);
-    const place = { from, xFrom: from, yFrom: slack, columns, shift, accumulate: 0 };
+    const place = { first: from, xFrom: from, yFrom: slack, columns, shift, accumulate: 0 };
     program.dispatch(scaledColumns, { gains: this.gains(key), x: dy, y, ...place });
     return y;
   }

@@ -6,7 +6,7 @@
 import { ConfigError, shown } from "../../errors.ts";
 import { fromPython, textsMatching } from "../files/foreign-pattern.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { modulePrefix, parameterSpecs } from "./weights/parameters.ts";
+import { HEAD_MODULE, moduleName, parameterSpecs } from "./weights/parameters.ts";
 
 /**
  * The options of a LoRA adapter. Names of modules are those of Hugging Face's class, prefix included, e.g.
@@ -70,6 +70,28 @@ export interface LoraModule extends LinearModule {
   readonly scale: number;
 }
 
+/**
+ * The layers that can have an adapter, in the order of a forward pass: the embedding of tokens, the linear layers of the
+ * blocks, the head, which is one of its own where it is tied.
+ */
+export function adaptableModules(config: ModelConfig): LinearModule[] {
+  const { hiddenSize, vocabSize, tiedHead } = config;
+  const [first] = parameterSpecs(config);
+  const name = first?.parts[0]?.name.replace(/\.weight$/, "") ?? "";
+  const place = { outFrom: 0 };
+  return [
+    {
+      ...{ kind: "embedding", name, parameter: "embedding", inOut: true, inputs: vocabSize },
+      ...{ outputs: hiddenSize, width: hiddenSize, ...place },
+    },
+    ...linearModules(config),
+    {
+      ...{ kind: "head", name: HEAD_MODULE, parameter: tiedHead ? "embedding" : "head", inOut: false },
+      ...{ inputs: hiddenSize, outputs: vocabSize, width: vocabSize, ...place },
+    },
+  ];
+}
+
 /** Every linear layer of the decoder's blocks; not the embedding, not the head. */
 export function linearModules(config: ModelConfig): LinearModule[] {
   const modules: LinearModule[] = [];
@@ -112,14 +134,14 @@ export function targetNames(
  * @throws ConfigError naming the option, what it holds and the modules that there are
  */
 export function selectModules(config: ModelConfig, options: LoraOptions): LoraModule[] {
-  const all = linearModules(config);
-  const wholeName = ({ name }: LinearModule) => `${modulePrefix(config)}${name}`;
+  const all = adaptableModules(config);
+  const wholeName = ({ name }: LinearModule) => moduleName(config, name);
   const names = all.map(wholeName);
   const targets = targetsAmong(names, config, options);
   if (targets.size === 0) {
     const narrowed = options.excludeModules !== undefined || options.layersToTransform !== undefined;
     throw new ConfigError(
-      `lora_target_modules ${shown(targetNames(config, options.targetModules))} matches no linear layer${narrowed ? ' that "exclude_modules" and "layers_to_transform" leave' : ""}; ${known(all)}.`,
+      `lora_target_modules ${shown(targetNames(config, options.targetModules))} matches no layer${narrowed ? ' that "exclude_modules" and "layers_to_transform" leave' : ""}; ${known(all)}.`,
     );
   }
   const ranks = valuesByPattern(options.rankPattern, names, "rank_pattern");
@@ -134,14 +156,14 @@ export function selectModules(config: ModelConfig, options: LoraOptions): LoraMo
 }
 
 /**
- * Checks the targets of a new adapter: each name of a list is a linear layer, a regular expression matches neither the
- * embedding nor the head, for which PEFT would make adapters too.
+ * Checks the targets of a new adapter: each name of a list is a layer, a regular expression does not match the embedding
+ * of positions, for which PEFT would make an adapter too.
  *
  * @throws ConfigError naming the target and the modules that there are
  */
 export function checkTargets(config: ModelConfig, { targetModules }: LoraOptions): void {
-  const all = linearModules(config);
-  const names = all.map(({ name }) => `${modulePrefix(config)}${name}`);
+  const all = adaptableModules(config);
+  const names = all.map(({ name }) => moduleName(config, name));
   const targets = targetNames(config, targetModules);
   if (targets.length === 0) throw new ConfigError(`lora_target_modules is empty; ${known(all)}.`);
   const isText = typeof targets === "string";
@@ -150,7 +172,7 @@ export function checkTargets(config: ModelConfig, { targetModules }: LoraOptions
     : targets.find((target) => matching([target], names, "lora_target_modules").length === 0);
   if (wrong === undefined) return;
   throw new ConfigError(
-    `lora_target_modules ${isText ? `${shown(targets)} matches` : "names"} "${wrong}", which is no linear layer of the decoder; ${known(all)}.`,
+    `lora_target_modules ${isText ? `${shown(targets)} matches` : "names"} "${wrong}", which is no layer that an adapter is made for; ${known(all)}.`,
   );
 }
 
@@ -163,7 +185,9 @@ function targetsAmong(names: readonly string[], config: ModelConfig, options: Lo
   if (layersPattern.length > 0 && layers.length === 0)
     throw new ConfigError('"layers_pattern" says where the numbers of "layers_to_transform" stand, which is missing.');
   const excluded = new Set(matching(excludeModules, names, '"exclude_modules"'));
-  const targets = isAllLinear(targetModules) ? names : targetNames(config, targetModules);
+  // What PEFT calls so has neither the embedding nor the head.
+  const linear = linearModules(config).map(({ name }) => moduleName(config, name));
+  const targets = isAllLinear(targetModules) ? linear : targetNames(config, targetModules);
   let found = matching(targets, names, "lora_target_modules");
   if (layers.length > 0) {
     const before = layersPattern.length > 0 ? [layersPattern].flat() : ["[^.]*"];
@@ -207,12 +231,11 @@ function isAllLinear(targetModules: LoraOptions["targetModules"]): boolean {
   return typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear";
 }
 
-/** The matrices that are no linear layer of a block: embeddings and the head, by their whole names. */
+/** The embeddings of positions, for which PEFT would make an adapter and we cannot, by their whole names. */
 function otherModules(config: ModelConfig): string[] {
-  const names = parameterSpecs(config)
-    .filter(({ name, shape }) => shape.length > 1 && !name.startsWith("layers.") && name !== "head")
-    .flatMap(({ parts }) => parts.map(({ name }) => `${modulePrefix(config)}${name.replace(/\.weight$/, "")}`));
-  return [...names, "lm_head"];
+  return parameterSpecs(config)
+    .filter(({ name }) => name === "positions")
+    .flatMap(({ parts }) => parts.map(({ name }) => moduleName(config, name.replace(/\.weight$/, ""))));
 }
 
 function known(modules: readonly LinearModule[]): string {

@@ -22,7 +22,7 @@ const PEFT_PREFIX = "base_model.model.";
 
 /** The name that PEFT gives a tensor of ours, e.g. "layers.0.self_attn.q_proj.lora_A.weight". */
 export function peftName(config: ModelConfig, part: string): string {
-  return `${PEFT_PREFIX}${modulePrefix(config)}${part}`;
+  return `${PEFT_PREFIX}${moduleName(config, part)}`;
 }
 
 /** The open file of an adapter, whose tensors were checked against the base model. Close it. */

@@ -134,6 +134,16 @@ export function modulePrefix(config: ModelConfig): string {
   return config.wrapper === undefined ? writtenPrefix(config) : WRAPPED_PREFIX;
 }
 
+/** The head's module, which stands beside the decoder in Hugging Face's classes. */
+export const HEAD_MODULE = "lm_head";
+
+/** The whole name of a module or a tensor in Hugging Face's class of the family. */
+export function moduleName(config: ModelConfig, part: string): string {
+  return isOfHead(part) ? part : `${modulePrefix(config)}${part}`;
+}
+
+const isOfHead = (part: string) => part === HEAD_MODULE || part.startsWith(`${HEAD_MODULE}.`);
+
 /** The same in the class of a text model alone, as which one is written that was read out of a wrapped model. */
 export function writtenPrefix(config: ModelConfig): string {
   return config.modelType === "gpt2" ? "transformer." : "model.";
@@ -141,7 +151,7 @@ export function writtenPrefix(config: ModelConfig): string {
 
 /** What weight files with this prefix call a tensor. */
 export function tensorName(prefix: string, part: string): string {
-  if (part !== "lm_head.weight") return `${prefix}${part}`;
+  if (!isOfHead(part)) return `${prefix}${part}`;
   return prefix === OLD_WRAPPED_PREFIX ? `language_model.${part}` : part;
 }
 
