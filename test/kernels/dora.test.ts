@@ -74,7 +74,7 @@ describe("columns", () => {
         [0, 0],
         [1, 0],
         [1, 1],
-      ]) {
+      ] as const) {
         const { array, values } = stored(format, [T, W], numbers(T * W));
         const args = { gains: f32([W], gains), bias: f32([W], bias), residual: f32([T * W], residual), y: array };
         const y = (await runKernel(device, scaleColumns, { ...args, hasBias, hasResidual }))("y");

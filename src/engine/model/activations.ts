@@ -126,7 +126,7 @@ export class Activations {
       dInner: scratch("inner gradient", adapter.highestRank),
       dropped: adapter.options.dropout > 0 ? scratch("dropout", adapter.widestInput) : undefined,
       dora: adapter.norms && {
-        projected: device.allocate("scratch", "adapter projected rows", [adapter.highestRank, adapter.widestResult]),
+        projected: device.allocate("scratch", "adapter projected rows", [adapter.highestRank, adapter.widestLayer]),
         gram: device.allocate("scratch", "adapter gram matrix", [adapter.highestRank, adapter.highestRank]),
         product: keeps === "none" ? undefined : scratch("product", adapter.widestResult),
       },

@@ -64,7 +64,6 @@ export class DoraNorms {
   readonly #gains: Arena;
   readonly #inverse: Arena;
   readonly #ownsSquares: boolean;
-  #isRead = false;
 
   constructor(device: Device, modules: readonly LoraModule[], sharesSquares?: DoraNorms) {
     this.device = device;
@@ -77,18 +76,11 @@ export class DoraNorms {
     this.#gains = new Arena(device, layout, "adapter", "gains");
     this.#inverse = new Arena(device, layout, "adapter", "inverse norms");
     this.#ownsSquares = sharesSquares === undefined;
-    this.#isRead = sharesSquares ? sharesSquares.#isRead : device.counts;
     for (const gains of this.#gains.segments) device.upload(gains, new Float32Array(elementCount(gains.shape)).fill(1));
-  }
-
-  /** Whether the base's rows were read. */
-  get isRead(): boolean {
-    return this.#isRead;
   }
 
   /** Computes the squares of the base's rows. */
   async read(base: BaseWeights): Promise<void> {
-    if (this.device.counts) return;
     const program = new Program(this.device, "squares of rows");
     this.#squares.recordClear(program);
     for (const module of new Map(this.#modules.map((one) => [keyOf(one), one])).values()) {
@@ -106,7 +98,6 @@ export class DoraNorms {
     program.run();
     await this.device.idle();
     program.dispose();
-    this.#isRead = true;
   }
 
   /** |W_o| of a layer's outputs: its magnitude as PEFT starts it. */
@@ -128,6 +119,11 @@ export class DoraNorms {
       ...{ gains: this.#gains.window(keyOf(module)), inverse: this.#inverse.window(keyOf(module)) },
       ...{ first: outFrom, projectedFrom: slack, scale },
     });
+  }
+
+  /** 1 / n of a whole result. */
+  inverse(key: string): Tensor {
+    return this.#inverse.window(key);
   }
 
   /** The gains of a whole result, under the name of its parameter, or "embedding" or "head". */
@@ -167,11 +163,11 @@ export class DoraNorms {
     const [rows = 0] = y.shape;
     const { outputs: columns, outFrom } = module;
     const { weight, slack } = partOf(base, module);
-    const ofBase = this.#product(scratch, [rows, slack + columns]);
+    const ofBase = this.product(scratch, [rows, slack + columns]);
     const place = { gains: this.gains(keyOf(module)), y, first: outFrom, yFrom: outFrom, columns, accumulate: 1 };
     recordProduct(program, weight, dropped, ofBase);
     program.dispatch(scaledColumns, { ...place, x: ofBase, xFrom: slack, shift: 1 });
-    const ofAdapter = this.#product(scratch, [rows, columns]);
+    const ofAdapter = this.product(scratch, [rows, columns]);
     recordMatmul(program, "NT", inner, b, ofAdapter);
     program.dispatch(scaledColumns, { ...place, x: ofAdapter, xFrom: 0, shift: 0 });
   }
@@ -198,12 +194,29 @@ export class DoraNorms {
   ): void {
     const { dy, x, inner, b, gradient, partials } = args;
     const [rows = 0] = dy.shape;
-    const { outputs: columns, outFrom } = module;
+    const { outputs: columns } = module;
     const { weight, slack } = partOf(base, module);
-    const product = this.#product(scratch, [rows, slack + columns]);
+    const product = this.product(scratch, [rows, slack + columns]);
     recordProduct(program, weight, x, product);
     recordMatmul(program, "NT", inner, b, product, { accumulate: true, outFrom: slack });
-    const sums = reshape(partials, [rowBlocks(rows), columns]);
+    this.recordMagnitudeSum(program, module, { dy, product, slack, partials, gradient });
+  }
+
+  /** Records the gradient of a layer's magnitude from dy [T, width] and product [T, slack + outputs], x V^T. */
+  recordMagnitudeSum(
+    program: Program,
+    module: LoraModule,
+    args: {
+      readonly dy: Tensor;
+      readonly product: Tensor;
+      readonly slack?: number;
+      readonly partials: Tensor;
+      readonly gradient: Tensor;
+    },
+  ): void {
+    const { dy, product, slack = 0, partials, gradient } = args;
+    const { outputs: columns, outFrom } = module;
+    const sums = reshape(partials, [rowBlocks(dy.shape[0] ?? 0), columns]);
     program.dispatch(magnitudePartials, {
       ...{ inverse: this.#inverse.window(keyOf(module)), dy, product, partials: sums },
       ...{ columns, first: outFrom, xFrom: slack },
@@ -222,14 +235,15 @@ export class DoraNorms {
     scratch: DoraScratch,
     { shift = 0, slack = 0 }: { readonly shift?: number; readonly slack?: number } = {},
   ): Tensor {
-    const y = this.#product(scratch, [dy.shape[0] ?? 0, slack + columns]);
+    const y = this.product(scratch, [dy.shape[0] ?? 0, slack + columns]);
     if (slack > 0) program.clear(y);
     const place = { first: from, xFrom: from, yFrom: slack, columns, shift, accumulate: 0 };
     program.dispatch(scaledColumns, { gains: this.gains(key), x: dy, y, ...place });
     return y;
   }
 
-  #product({ product }: DoraScratch, shape: readonly number[]): Tensor {
+  /** Scratch of a product. */
+  product({ product }: DoraScratch, shape: readonly number[]): Tensor {
     if (product === undefined) throw new Error("this memory has no room for DoRA's products");
     return reshape(product, shape);
   }

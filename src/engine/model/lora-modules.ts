@@ -41,7 +41,15 @@ export interface LoraOptions {
   readonly alphaPattern?: Readonly<Record<string, number>> | undefined;
   /** Weight-decomposed: the length of each output's row of weights is trained apart (`use_dora`); default false. */
   readonly dora?: boolean | undefined;
+  /** Modules that are trained whole beside the adapter, by the ends of their names (`modules_to_save`). */
+  readonly savedModules?: readonly string[] | undefined;
+  /** The base's biases that are trained beside it: none (default), all, or those of its targets. */
+  readonly bias?: LoraBias | undefined;
 }
+
+/** PEFT's words for `bias`. */
+export const LORA_BIASES = ["none", "all", "lora_only"] as const;
+export type LoraBias = (typeof LORA_BIASES)[number];
 
 /**
  * A layer as weight files name it: columns [outFrom, outFrom + outputs) of the result of one of our parameters. The

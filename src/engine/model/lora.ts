@@ -8,31 +8,19 @@
  */
 import { ConfigError } from "../../errors.ts";
 import { addDropout, dropout } from "../../kernels/dropout.ts";
-import { Arena, ParameterLayout, type ParameterSpec } from "../gpu/arena.ts";
+import { Arena, ParameterLayout, type ParameterPart, type Place } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
-import { reshape, type Tensor } from "../gpu/tensor.ts";
+import { elementCount, reshape, type Tensor } from "../gpu/tensor.ts";
 import { Random } from "../random.ts";
+import { adapterSpecs, basePart, partNames, type SavedParameters, savedParameters, unties } from "./adapter-specs.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { type BaseWeights, DoraNorms, type DoraScratch, partOf } from "./dora.ts";
-import { checkTargets, type LoraModule, type LoraOptions, linearModules, selectModules } from "./lora-modules.ts";
+import { adaptableModules, checkTargets, type LoraModule, type LoraOptions, selectModules } from "./lora-modules.ts";
 import { recordMatmul } from "./matmul.ts";
+import type { Model } from "./model.ts";
 import { recordProductBackward } from "./weight-product.ts";
-
-/** A [r, in] and B [out, r] of each module, and its magnitude [out] with DoRA. */
-export function adapterSpecs(modules: readonly LoraModule[], { dora = false }: Pick<LoraOptions, "dora">): ParameterSpec[] {
-  const spec = (name: string, shape: readonly number[], part = name): ParameterSpec => {
-    return { name, shape, decay: true, parts: [{ name: part, shape }] };
-  };
-  return modules.flatMap(({ name, inputs, outputs, rank }) => [
-    spec(`${name}.lora_A`, [rank, inputs], `${name}.lora_A.weight`),
-    spec(`${name}.lora_B`, [outputs, rank], `${name}.lora_B.weight`),
-    ...(dora ? [spec(magnitudeName(name), [outputs])] : []),
-  ]);
-}
-
-/** PEFT's name of a module's magnitude, in files too. */
-export const magnitudeName = (module: string): string => `${module}.lora_magnitude_vector`;
+import { arenaPieces } from "./weights/weight-transfer.ts";
 
 /** Scratch of an adapter's passes, for as many rows as the pass has. */
 export interface LoraScratch {
@@ -51,6 +39,34 @@ interface LayerGradients {
   readonly dx: Tensor;
 }
 
+/** Tensors of a module. */
+export interface AdapterTensors {
+  readonly a: Tensor;
+  readonly b: Tensor;
+  readonly magnitude: Tensor | undefined;
+}
+
+/** The embedding or the head with its adapter; `index` is its module's, by which dropout draws. */
+export interface AdaptedLayer extends AdapterTensors {
+  readonly module: LoraModule;
+  readonly index: number;
+}
+
+/** What `dropout` takes beside its input and output. */
+export interface DropoutDraw {
+  readonly state: Tensor;
+  readonly stream: number;
+  readonly threshold: number;
+  readonly keptScale: number;
+}
+
+type AdapterPart = "device" | "options" | "modules" | "weights" | "folder" | "norms" | "saved" | "unties";
+
+function partsOf(adapter: LoraAdapter): Pick<LoraAdapter, AdapterPart> {
+  const { device, options, modules, weights, folder, norms, saved, unties: own } = adapter;
+  return { device, options, modules, weights, folder, norms, saved, unties: own };
+}
+
 /** A LoRA adapter over a model: A and B of every target, f32, in one arena. */
 export class LoraAdapter {
   readonly device: Device;
@@ -63,11 +79,17 @@ export class LoraAdapter {
   readonly folder: string | undefined;
   /** Where it has DoRA. */
   readonly norms: DoraNorms | undefined;
+  /** What is trained whole beside A and B. */
+  readonly saved: SavedParameters;
+  /** Whether the head, which is the embedding in the base, is one of its own with this adapter. */
+  readonly unties: boolean;
   /** u32[4], see `dropout`: set while training with dropout. */
   readonly #dropoutState: Tensor | undefined;
+  /** Whether `readBase` was called. */
+  #isRead = false;
 
   private constructor(
-    parts: Pick<LoraAdapter, "device" | "options" | "modules" | "weights" | "folder" | "norms">,
+    parts: Pick<LoraAdapter, AdapterPart>,
     dropoutState: Tensor | undefined,
   ) {
     this.device = parts.device;
@@ -76,6 +98,8 @@ export class LoraAdapter {
     this.weights = parts.weights;
     this.folder = parts.folder;
     this.norms = parts.norms;
+    this.saved = parts.saved;
+    this.unties = parts.unties;
     this.#dropoutState = dropoutState;
   }
 
@@ -89,10 +113,13 @@ export class LoraAdapter {
     checkOptions(options);
     if (folder === undefined) checkTargets(config, options);
     const modules = selectModules(config, options);
-    const layout = new ParameterLayout(adapterSpecs(modules, options), { maxBufferBytes: device.bufferLimit });
+    const saved = savedParameters(config, modules, options);
+    const specs = adapterSpecs(modules, options, saved);
+    const layout = new ParameterLayout(specs, { maxBufferBytes: device.bufferLimit });
     const weights = new Arena(device, layout, "adapter", "adapter");
     const norms = options.dora ? new DoraNorms(device, modules) : undefined;
-    return new LoraAdapter({ device, options, modules, weights, folder, norms }, undefined);
+    const own = { saved, unties: unties(config, modules, saved) };
+    return new LoraAdapter({ device, options, modules, weights, folder, norms, ...own }, undefined);
   }
 
   /**
@@ -102,21 +129,56 @@ export class LoraAdapter {
   frozenCopy(): LoraAdapter {
     const weights = new Arena(this.device, this.weights.layout, "reference weights", "reference adapter");
     weights.copyFrom(this.weights);
-    const { device, options, modules, folder } = this;
-    const norms = this.norms && new DoraNorms(device, modules, this.norms);
-    return new LoraAdapter({ device, options, modules, weights, folder, norms }, undefined);
+    const norms = this.norms && new DoraNorms(this.device, this.modules, this.norms);
+    const copy = new LoraAdapter({ ...partsOf(this), weights, norms }, undefined);
+    copy.#isRead = this.#isRead;
+    return copy;
   }
 
   /**
-   * Reads what an adapter with DoRA takes from its base: the lengths of the rows of its weights, as which magnitudes
-   * start. Needed before it is put to a model; an adapter that is filled from a folder is filled afterwards.
+   * Reads what an adapter takes from its base: with DoRA the lengths of the rows of its weights, as which magnitudes
+   * start, and the start of what is trained whole. Needed before such an adapter is put to a model; one that is filled
+   * from a folder is filled afterwards.
    */
-  async readBase(base: BaseWeights): Promise<void> {
-    if (this.norms === undefined) return;
-    await this.norms.read(base);
+  async readBase(base: Model): Promise<void> {
+    this.#isRead = true;
     if (this.device.counts) return;
-    for (const module of this.modules) {
-      this.device.upload(this.weights.window(magnitudeName(module.name)), await this.norms.lengths(module));
+    await this.norms?.read(base);
+    for (const module of this.norms ? this.modules : []) {
+      const start = await this.norms?.lengths(module);
+      if (start) this.device.upload(this.weights.window(partNames(module).magnitude), start);
+    }
+    const stored = new Map([...base.layout.parts()].map((part) => [part.name, part]));
+    for (const part of this.weights.layout.parts()) {
+      const from = stored.get(basePart(base.config, part.name));
+      if (from === undefined) continue;
+      let offset = part.offset;
+      for await (const values of arenaPieces(base.weights, from)) {
+        this.device.upload(this.weights.at({ segment: part.segment, offset }, [values.length]), values);
+        offset += values.length;
+      }
+      await this.device.idle();
+    }
+  }
+
+  /** The parameter of the base's name where it is trained whole, or undefined. */
+  savedWindow(name: string): Tensor | undefined {
+    return this.saved.specs.some((spec) => spec.name === name) ? this.weights.window(name) : undefined;
+  }
+
+  /** The tensors that a file of the adapter holds, with their places. */
+  *parts(): Generator<ParameterPart & Place> {
+    const base = new Set(this.saved.specs.flatMap(({ parts }) => parts.map(({ name }) => name)));
+    for (const part of this.weights.layout.parts()) {
+      if (!base.has(part.name) || this.saved.parts.has(part.name)) yield part;
+    }
+  }
+
+  /** Records that what lies in one parameter with a trained bias or norm, and is not trained, has no gradient. */
+  recordFrozenParts(program: Program, gradients: Arena): void {
+    const trained = new Set([...this.parts()].map(({ name }) => name));
+    for (const part of gradients.layout.parts()) {
+      if (!trained.has(part.name)) program.clear(gradients.at(part, part.shape));
     }
   }
 
@@ -135,12 +197,12 @@ export class LoraAdapter {
         `The adapter lies on another device than the model ${folder}; make or load both on one device.`,
       );
     }
-    if (this.norms?.isRead === false) {
+    if (!this.#isRead && !device.counts && (this.norms || this.saved.specs.length > 0)) {
       throw new ConfigError(
-        "The adapter has DoRA, whose magnitudes start from the base model's weights: call readBase with that model first.",
+        "The adapter trains magnitudes (DoRA) or parameters that start as the base model's: call readBase with that model first.",
       );
     }
-    const layers = new Map(linearModules(config).map((layer) => [layer.name, layer]));
+    const layers = new Map(adaptableModules(config).map((layer) => [layer.name, layer]));
     for (const { name, inputs, outputs } of this.modules) {
       const layer = layers.get(name);
       if (layer?.inputs === inputs && layer.outputs === outputs) continue;
@@ -151,41 +213,68 @@ export class LoraAdapter {
     }
   }
 
-  /** Whether the model with this adapter is the model without it: every B is zero, as `initialize` leaves it. */
+  /**
+   * Whether the model with this adapter is the model without it: every B is zero (A of the embedding), as `initialize`
+   * leaves it and the first update does not.
+   */
   async addsNothing(): Promise<boolean> {
-    for (const { name } of this.modules) {
-      const values = await this.device.download(this.weights.window(`${name}.lora_B`));
+    for (const module of this.modules) {
+      const { a, b } = partNames(module);
+      const values = await this.device.download(this.weights.window(module.kind === "embedding" ? a : b));
       if (values.some((value) => value !== 0)) return false;
     }
     return true;
   }
 
-  /** PEFT's start: A uniform within 1 / sqrt(in) (Kaiming with a = sqrt 5), B zero. */
+  /** PEFT's start: A uniform within 1 / sqrt(in) (Kaiming with a = sqrt 5), B zero; the embedding's A zero, B normal. */
   initialize(seed: number): void {
-    for (const [index, { name, inputs, rank }] of this.modules.entries()) {
+    for (const [index, module] of this.modules.entries()) {
+      const { kind, inputs, outputs, rank } = module;
+      const { a, b } = partNames(module);
       const random = new Random(seed, INITIALIZATION_STREAM + index);
+      if (kind === "embedding") {
+        const values = Float32Array.from({ length: outputs * rank }, () => random.normal());
+        this.device.upload(this.weights.window(b), values);
+        continue;
+      }
       const bound = 1 / Math.sqrt(inputs);
       const values = Float32Array.from({ length: rank * inputs }, () => (2 * random.float() - 1) * bound);
-      this.device.upload(this.weights.window(`${name}.lora_A`), values);
+      this.device.upload(this.weights.window(a), values);
     }
   }
 
   /** This adapter with dropout, whose random numbers follow from `state`. */
   training(state: Tensor): LoraAdapter {
-    return this.options.dropout > 0 ? new LoraAdapter(this, state) : this;
+    if (this.options.dropout === 0) return this;
+    const training = new LoraAdapter(this, state);
+    training.#isRead = this.#isRead;
+    return training;
   }
 
+  /** Columns of the widest input of a linear layer of the blocks. */
   get widestInput(): number {
-    return Math.max(...this.modules.map(({ inputs }) => inputs));
+    return Math.max(1, ...this.modules.map(({ kind, inputs }) => (kind === "linear" ? inputs : 1)));
   }
 
   get highestRank(): number {
     return Math.max(...this.modules.map(({ rank }) => rank));
   }
 
-  /** Columns of the widest result that a module is a part of. */
+  /** Columns of the widest result that a module is a part of; the head's is computed in windows. */
   get widestResult(): number {
+    return Math.max(1, ...this.modules.map(({ kind, width }) => (kind === "head" ? 1 : width)));
+  }
+
+  /** Columns of the widest layer. */
+  get widestLayer(): number {
     return Math.max(...this.modules.map(({ width }) => width));
+  }
+
+  /** The embedding's or the head's module and tensors, where it has an adapter. */
+  special(kind: "embedding" | "head"): AdaptedLayer | undefined {
+    const index = this.modules.findIndex((module) => module.kind === kind);
+    const module = this.modules[index];
+    return module && { module, index, ...this.partsOf(module) };
   }
 
   /** Records what follows from the adapter as it is now and a pass reads: DoRA's gains. */
@@ -193,9 +282,8 @@ export class LoraAdapter {
     const { norms } = this;
     if (norms === undefined) return;
     for (const module of this.modules) {
-      const { a, b } = this.#parts(module);
-      const magnitude = this.weights.window(magnitudeName(module.name));
-      norms.recordGains(program, base, module, { a, b, magnitude }, doraScratch(scratch));
+      const { a, b, magnitude } = this.partsOf(module);
+      if (magnitude) norms.recordGains(program, base, module, { a, b, magnitude }, doraScratch(scratch));
     }
   }
 
@@ -204,12 +292,23 @@ export class LoraAdapter {
    * behind them; undefined for a result that they do not concern.
    */
   late(parameter: string): DoraNorms | undefined {
-    const concerns = this.modules.some((module) => module.parameter === parameter);
+    const concerns = this.modules.some((module) => module.kind === "linear" && module.parameter === parameter);
     return this.#dropoutState === undefined && concerns ? this.norms : undefined;
   }
 
-  #parts({ name }: LoraModule): { readonly a: Tensor; readonly b: Tensor } {
-    return { a: this.weights.window(`${name}.lora_A`), b: this.weights.window(`${name}.lora_B`) };
+  /** A and B of a module in an arena of this adapter's layout (its weights, gradients), and its magnitude with DoRA. */
+  partsOf(module: LoraModule, arena: Arena = this.weights): AdapterTensors {
+    const { a, b, magnitude } = partNames(module);
+    const own = this.norms ? arena.window(magnitude) : undefined;
+    return { a: arena.window(a), b: arena.window(b), magnitude: own };
+  }
+
+  /** What dropout of a module draws by; undefined without dropout. */
+  dropoutOf(index: number): DropoutDraw | undefined {
+    if (this.#dropoutState === undefined) return undefined;
+    const { dropout: share } = this.options;
+    const values = { stream: index, threshold: Math.round(share * 2 ** 32), keptScale: 1 / (1 - share) };
+    return { state: this.#dropoutState, ...values };
   }
 
   /** Records y += the adapter's part of the linear layers of `parameter`. x [T, in], y [T, width]. */
@@ -223,9 +322,9 @@ export class LoraAdapter {
   ): void {
     const [rows = 0] = x.shape;
     for (const [index, module] of this.modules.entries()) {
-      if (module.parameter !== parameter) continue;
+      if (module.kind !== "linear" || module.parameter !== parameter) continue;
       const { inner, input } = this.#recordInner(program, index, module, x, scratch);
-      const { b } = this.#parts(module);
+      const { b } = this.partsOf(module);
       if (this.norms && this.#dropoutState) {
         const args = { dropped: input, inner, b, y };
         this.norms.recordWithDropout(program, base, module, args, doraScratch(scratch));
@@ -252,10 +351,10 @@ export class LoraAdapter {
     scratch: LoraScratch,
   ): void {
     for (const [index, module] of this.modules.entries()) {
-      if (this.norms === undefined || module.parameter !== parameter) continue;
+      if (this.norms === undefined || module.kind !== "linear" || module.parameter !== parameter) continue;
       const { inner, input } = this.#recordInner(program, index, module, x, scratch);
-      const { b } = this.#parts(module);
-      const gradient = gradients.window(magnitudeName(module.name));
+      const { b } = this.partsOf(module);
+      const gradient = gradients.window(partNames(module).magnitude);
       const args = { dy, x: input, inner, b, gradient, partials };
       this.norms.recordMagnitude(program, base, module, args, doraScratch(scratch));
     }
@@ -276,21 +375,22 @@ export class LoraAdapter {
     const { x, dx } = args;
     const [rows = 0] = x.shape;
     for (const [index, module] of this.modules.entries()) {
-      if (module.parameter !== parameter) continue;
-      const { name, rank, scale } = module;
-      const state = this.#dropoutState;
+      if (module.kind !== "linear" || module.parameter !== parameter) continue;
+      const { rank, scale } = module;
+      const draw = this.dropoutOf(index);
+      const into = this.partsOf(module, gradients);
       const { inner, input } = this.#recordInner(program, index, module, x, scratch);
       const place = { key: parameter, from: module.outFrom, columns: module.outputs };
-      const apart = state === undefined ? undefined : this.norms;
+      const apart = draw && this.norms;
       const [dy, aFrom] = apart
         ? [apart.recordScaled(program, place, args.dy, doraScratch(scratch)), 0]
         : [args.dy, module.outFrom];
-      recordMatmul(program, "TN", dy, inner, gradients.window(`${name}.lora_B`), { accumulate: true, aFrom });
+      recordMatmul(program, "TN", dy, inner, into.b, { accumulate: true, aFrom });
       const dInner = reshape(scratch.dInner, [rows, rank]);
-      const { a, b } = this.#parts(module);
+      const { a, b } = this.partsOf(module);
       recordMatmul(program, "NN", dy, b, dInner, { aFrom, scale });
-      recordMatmul(program, "TN", dInner, input, gradients.window(`${name}.lora_A`), { accumulate: true });
-      if (input === x || state === undefined) {
+      recordMatmul(program, "TN", dInner, input, into.a, { accumulate: true });
+      if (draw === undefined) {
         recordMatmul(program, "NN", dInner, a, dx, { accumulate: true });
         continue;
       }
@@ -300,7 +400,7 @@ export class LoraAdapter {
         const dBase = apart.recordScaled(program, place, args.dy, doraScratch(scratch), { shift: 1, slack });
         recordProductBackward(program, weight, dBase, input, { accumulate: true });
       }
-      program.dispatch(addDropout, { x: input, state, y: dx, ...this.#dropoutValues(index) });
+      program.dispatch(addDropout, { x: input, y: dx, ...draw });
     }
   }
 
@@ -318,22 +418,18 @@ export class LoraAdapter {
     const { rank, scale } = module;
     const inner = reshape(scratch.inner, [rows, rank]);
     let input = x;
-    if (this.#dropoutState !== undefined && scratch.dropped !== undefined) {
+    const draw = this.dropoutOf(index);
+    if (draw !== undefined && scratch.dropped !== undefined) {
       input = reshape(scratch.dropped, x.shape);
-      program.dispatch(dropout, { x, state: this.#dropoutState, y: input, ...this.#dropoutValues(index) });
+      program.dispatch(dropout, { x, y: input, ...draw });
     }
-    recordMatmul(program, "NT", input, this.#parts(module).a, inner, { scale });
+    recordMatmul(program, "NT", input, this.partsOf(module).a, inner, { scale });
     return { inner, input };
-  }
-
-  #dropoutValues(stream: number): { stream: number; threshold: number; keptScale: number } {
-    const { dropout: share } = this.options;
-    return { stream, threshold: Math.round(share * 2 ** 32), keptScale: 1 / (1 - share) };
   }
 
   /** Trained parameters. */
   get parameterCount(): number {
-    return this.weights.layout.parameterCount;
+    return [...this.parts()].reduce((sum, { shape }) => sum + elementCount(shape), 0);
   }
 
   /** Gives the device memory back. */
@@ -343,7 +439,8 @@ export class LoraAdapter {
   }
 }
 
-function doraScratch({ dora }: LoraScratch): DoraScratch {
+/** @throws Error for scratch of an adapter without DoRA */
+export function doraScratch({ dora }: LoraScratch): DoraScratch {
   if (dora === undefined) throw new Error("this memory was made for an adapter without DoRA");
   return dora;
 }

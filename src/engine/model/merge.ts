@@ -5,7 +5,7 @@
 import { isQuantized, type StoredFormat } from "../../kernels/kernel.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { DTYPE_NAMES, readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
-import { magnitudeName } from "./lora.ts";
+import { partNames } from "./adapter-specs.ts";
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
@@ -154,7 +154,7 @@ async function* mergedWeight(
 ): AsyncGenerator<Float32Array<ArrayBuffer>> {
   const { inOut, inputs, outputs } = module;
   const added = await addedRows(adapter, module);
-  const magnitude = adapter.options.dora ? await adapter.read(magnitudeName(module.name)) : undefined;
+  const magnitude = adapter.options.dora ? await adapter.read(partNames(module).magnitude) : undefined;
   const gain = (o: number, squares: number) => (squares > 0 ? (magnitude?.[o] ?? 0) / Math.sqrt(squares) : 0);
   let gains: Float64Array | undefined;
   if (magnitude && inOut) {
@@ -181,10 +181,11 @@ async function* mergedWeight(
 /** What adds scale B A to a stored row of W; the same array every time. */
 async function addedRows(
   adapter: AdapterFile,
-  { name, inOut, inputs, outputs, rank, scale }: LoraModule,
+  module: LoraModule,
 ): Promise<(row: number, values: Float32Array) => Float64Array> {
-  const a = await adapter.read(`${name}.lora_A.weight`);
-  const b = await adapter.read(`${name}.lora_B.weight`);
+  const { inOut, inputs, outputs, rank, scale } = module;
+  const { file } = partNames(module);
+  const [a, b] = [await adapter.read(file.a), await adapter.read(file.b)];
   const columns = inOut ? outputs : inputs;
   /** [r, columns], the side that a stored row runs along. */
   const along = inOut ? transposed(b, outputs, rank) : a;

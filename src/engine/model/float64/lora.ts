@@ -5,20 +5,29 @@
  */
 import { type DoraLayer, doraBackward, doraWeight } from "../../../kernels/float64/dora.ts";
 import { at } from "../../../kernels/float64/elements.ts";
-import { magnitudeName } from "../lora.ts";
+import { basePart, partNames } from "../adapter-specs.ts";
+import type { LoraAdapter } from "../lora.ts";
 import type { LoraModule } from "../lora-modules.ts";
 import type { Model } from "../model.ts";
-import type { Float64Gradients, Float64Tensor } from "./decoder.ts";
+import { type Float64Gradients, Float64Model, type Float64Tensor } from "./decoder.ts";
+
+/** A model in float64, its adapter merged into it. */
+export async function float64Model(model: Model): Promise<Float64Model> {
+  return new Float64Model(model.computedConfig, await float64Weights(model));
+}
 
 /** A model's weights in float64 under their names in the weight files, its adapter merged into them. */
 export async function float64Weights(model: Model): Promise<Map<string, Float64Tensor>> {
-  const tensors = await model.readTensors(model.weights);
-  const weights = new Map(
-    tensors.map(({ name, shape, data }) => [name, { shape, data: Float64Array.from(data) }] as const),
-  );
-  const adapter = await float64Adapter(model);
+  const { adapter } = model;
+  const weights = await baseWeights(model);
   if (adapter === undefined) return weights;
-  for (const part of adapter) {
+  const tensors = new Map((await model.readTensors(adapter.weights)).map((tensor) => [tensor.name, tensor]));
+  for (const part of adapter.saved.parts) {
+    const name = model.storedName(part);
+    const { shape = [], data = [] } = tensors.get(name) ?? {};
+    weights.set(name, { shape, data: Float64Array.from(data) });
+  }
+  for (const part of float64Modules(model, adapter, tensors)) {
     const { module } = part;
     const weight = weights.get(weightName(model, module))?.data;
     if (weight === undefined) throw new Error(`the model has no ${module.name}`);
@@ -30,19 +39,43 @@ export async function float64Weights(model: Model): Promise<Map<string, Float64T
   return weights;
 }
 
-/** The gradients of a model's adapter from those of its merged weights, under the names of `model.readTensors`. */
+/** The base's weights; a head that is tied stands beside the embedding where an adapter parts them. */
+async function baseWeights(model: Model): Promise<Map<string, Float64Tensor>> {
+  const weights = new Map(
+    (await model.readTensors(model.weights)).map(
+      ({ name, shape, data }) => [name, { shape, data: Float64Array.from(data) }] as const,
+    ),
+  );
+  const head = model.storedName("lm_head.weight");
+  const embedding = weights.get(model.storedName(basePart(model.config, "lm_head.weight")));
+  if (model.adapter?.unties && embedding) weights.set(head, { ...embedding, data: embedding.data.slice() });
+  return weights;
+}
+
+/**
+ * The gradients of all that a model's adapter trains from those of its merged weights, under the names of
+ * `model.readTensors`. What is not trained of a parameter that is in part has none.
+ */
 export async function adapterGradients(model: Model, gradients: Float64Gradients): Promise<Float64Gradients> {
   const result: Float64Gradients = new Map();
-  const base = await float64Weights(model.base);
-  for (const part of (await float64Adapter(model)) ?? []) {
+  const { adapter } = model;
+  if (adapter === undefined) return result;
+  const base = await baseWeights(model);
+  for (const part of adapter.saved.parts) {
+    const name = model.storedName(part);
+    const gradient = gradients.get(name);
+    if (gradient) result.set(name, gradient);
+  }
+  const tensors = new Map((await model.readTensors(adapter.weights)).map((tensor) => [tensor.name, tensor]));
+  for (const part of float64Modules(model, adapter, tensors)) {
     const { module } = part;
-    const { inputs, outputs, name } = module;
-    const weight = base.get(weightName(model, module))?.data ?? new Float64Array(inputs * outputs);
-    const stored = gradients.get(weightName(model, module)) ?? new Float64Array(inputs * outputs);
+    const weight = base.get(weightName(model, module))?.data ?? new Float64Array(module.inputs * module.outputs);
+    const stored = gradients.get(weightName(model, module)) ?? new Float64Array(weight.length);
     const { dA, dB, dMagnitude } = doraBackward(layerOf(part, weight), rowsOf(module, stored));
-    result.set(model.storedName(`${name}.lora_A.weight`), dA);
-    result.set(model.storedName(`${name}.lora_B.weight`), dB);
-    if (part.magnitude) result.set(model.storedName(magnitudeName(name)), dMagnitude);
+    const { file, magnitude } = partNames(module);
+    result.set(model.storedName(file.a), dA);
+    result.set(model.storedName(file.b), dB);
+    if (part.magnitude) result.set(model.storedName(magnitude), dMagnitude);
   }
   return result;
 }
@@ -55,17 +88,17 @@ interface Float64Module {
   readonly magnitude: Float64Array | undefined;
 }
 
-async function float64Adapter(model: Model): Promise<Float64Module[] | undefined> {
-  const { adapter } = model;
-  if (adapter === undefined) return undefined;
-  const parts = new Map((await model.readTensors(adapter.weights)).map(({ name, data }) => [name, data]));
-  const values = (name: string) => Float64Array.from(parts.get(model.storedName(name)) ?? []);
-  return adapter.modules.map((module) => ({
-    module,
-    a: values(`${module.name}.lora_A.weight`),
-    b: values(`${module.name}.lora_B.weight`),
-    magnitude: adapter.options.dora ? values(magnitudeName(module.name)) : undefined,
-  }));
+function float64Modules(
+  model: Model,
+  adapter: LoraAdapter,
+  tensors: ReadonlyMap<string, { readonly data: Float32Array }>,
+): Float64Module[] {
+  const values = (name: string) => Float64Array.from(tensors.get(model.storedName(name))?.data ?? []);
+  return adapter.modules.map((module) => {
+    const { file, magnitude } = partNames(module);
+    const own = adapter.options.dora ? values(magnitude) : undefined;
+    return { module, a: values(file.a), b: values(file.b), magnitude: own };
+  });
 }
 
 /** A module over its base's weight as the weight files store it. */
