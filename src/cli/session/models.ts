@@ -199,6 +199,8 @@ async function trainedAdapter(
     dropout: config.lora_dropout,
     rslora: config.use_rslora,
     dora: config.use_dora,
+    ...(config.lora_modules_to_save.length > 0 ? { savedModules: config.lora_modules_to_save } : {}),
+    bias: config.bias,
     ...(targets === undefined ? {} : { targetModules: targets }),
   });
   adapter.initialize(config.seed);

@@ -4,6 +4,7 @@
  */
 import type { ActivationFormat } from "../../kernels/kernel.ts";
 import { scaleRows } from "../../kernels/scale.ts";
+import { addUniformNoise, NOISE_STREAM } from "../../kernels/uniform-noise.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
@@ -105,7 +106,7 @@ export function recordLayers(
   activations: Activations,
   shape: RowShape,
   inputs: Omit<PassRows, "lora" | keyof KeyCounts> & { readonly tokens: Tensor },
-  cache?: KeyValueCache,
+  { cache, noise }: { readonly cache?: KeyValueCache; readonly noise?: EmbeddingNoise | undefined } = {},
 ): Tensor {
   const { config } = model;
   const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };
@@ -115,7 +116,14 @@ export function recordLayers(
   recordLookup(program, model.parameter("embedding"), rows.tokens, first, false);
   const embedding = rows.lora && model.adapter?.special("embedding");
   if (rows.lora && embedding) recordEmbedding(program, model, embedding, rows.tokens, first, rows.lora);
+  const addNoise = () => {
+    if (noise) program.dispatch(addUniformNoise, { ...noise, y: first, stream: NOISE_STREAM });
+  };
+  // It goes onto what Hugging Face's module of the embedding gives, which scales in Gemma 3 alone.
+  const scalesItself = config.modelType.startsWith("gemma3");
+  if (!scalesItself) addNoise();
   recordScale(program, first, embeddingScale(config));
+  if (scalesItself) addNoise();
   if (config.position === "learned") {
     recordLookup(program, model.parameter("positions"), rows.positions, first, true);
   }
@@ -142,17 +150,28 @@ export function positionLimit(shape: RowShape): number {
   return shape.gradientRows + shape.branchRows;
 }
 
-/** Records log-probabilities summed per sequence: sums [S], region A's sequences first. */
+/** NEFTune's noise on the embeddings of a pass: what it is drawn by, u32[4], and how far it goes, f32[1]. */
+export interface EmbeddingNoise {
+  readonly state: Tensor;
+  readonly amplitude: Tensor;
+}
+
+/**
+ * Records log-probabilities summed per sequence: sums [S], region A's sequences first.
+ *
+ * @param noise of training
+ */
 export function recordLogProbs(
   program: Program,
   model: Model,
   memory: PassMemory,
   shape: RowShape,
   sums: Tensor,
+  noise?: EmbeddingNoise,
 ): void {
   const rows = memory.rows.tensors(shape);
   const passRows = { ...rows, positionLimit: positionLimit(shape) };
-  const output = recordLayers(program, model, memory.activations, shape, passRows);
+  const output = recordLayers(program, model, memory.activations, shape, passRows, { noise });
   recordHeadForward(memory.headPass(program, model, shape), output, sums);
 }
 

@@ -5,7 +5,7 @@
 import { isQuantized, type StoredFormat } from "../../kernels/kernel.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { DTYPE_NAMES, readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
-import { partNames } from "./adapter-specs.ts";
+import { basePart, partNames, unties } from "./adapter-specs.ts";
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
@@ -35,6 +35,8 @@ export interface HostWeights {
   /** What the files store matrices as, f32 where these differ, and bf16 for a base that is quantised. */
   readonly stored: StoredFormat;
   readonly isQuantised: boolean;
+  /** Whether the adapter parts a head from the embedding with which it is tied in the base; the configuration says so. */
+  readonly unties: boolean;
   readonly tensors: readonly HostTensor[];
   close(): Promise<void>;
 }
@@ -77,28 +79,38 @@ export async function openHostWeights(
     const { formats, left } = weightFormats(config, base, fullName, quantization);
     const leftWarning = leftSentence(left, base.path);
     if (leftWarning !== undefined) onWarning(leftWarning);
-    const { modules = [] } = adapter ?? {};
+    const { modules = [], saved } = adapter ?? {};
+    const own = saved !== undefined && unties(config, modules, saved);
+    const written = own ? { ...config, tiedHead: false } : config;
     const changed = new Map(modules.map((module) => [`${module.name}.weight`, module]));
     const basePieces = (parameter: string, name: string) => {
       const to = formats.get(parameter);
       if (to === undefined || !isQuantized(to) || checkedTensor(base, name).saved) return storedPieces(base, name);
       return quantizedPieces(base, name, { format: to, double: quantization.double ?? false, dtype: stored });
     };
-    const tensors = parameterSpecs(config).flatMap(({ name: parameter, parts }) =>
+    const tensors = parameterSpecs(written).flatMap(({ name, parts }) =>
       parts.map(({ name: part, shape }) => {
-        const source = fullName(part);
+        const source = fullName(basePart(config, part));
+        const parameter = name === "head" && config.tiedHead ? "embedding" : name;
         // A text model leaves the model of text and images that it was read out of.
-        const name = tensorName(config.wrapper === undefined ? prefix : writtenPrefix(config), part);
+        const writtenName = tensorName(config.wrapper === undefined ? prefix : writtenPrefix(config), part);
         const [merging, module] = [adapter, changed.get(part)];
+        const isSaved = saved?.parts.has(part) && merging?.has(part);
+        if (merging && isSaved) {
+          const whole = async function* () {
+            yield await merging.read(part);
+          };
+          return { part, name: writtenName, shape, pieces: whole };
+        }
         const pieces =
           merging && module
             ? () => mergedWeight(() => basePieces(parameter, source), merging, module)
             : () => basePieces(parameter, source);
-        return { part, name, shape, pieces };
+        return { part, name: writtenName, shape, pieces };
       }),
     );
     const isQuantised = formats.size > 0;
-    return { config, stored: isQuantised ? "bf16" : stored, isQuantised, tensors, close };
+    return { config: written, stored: isQuantised ? "bf16" : stored, isQuantised, unties: own, tensors, close };
   } catch (error) {
     await close();
     throw error;
@@ -131,7 +143,12 @@ export async function mergeAdapter(
       format,
       data: () => finitePieces(name, pieces(), format, OVERFLOW),
     }));
-    await writeCompanions(baseFolder, outFolder, format);
+    if (weights.unties) {
+      onWarning(
+        `The adapter ${adapterFolder} trains embedding or head, which are one in the base ${baseFolder}: the merged model has a head of its own (tie_word_embeddings is false).`,
+      );
+    }
+    await writeCompanions(baseFolder, outFolder, format, weights);
     // What the adapter was trained with goes before what the base came with.
     await writeTokenizerFiles(adapterFolder, outFolder);
     await writeWeights(outFolder, tensors, maxShardBytes);

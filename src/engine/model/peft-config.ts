@@ -94,14 +94,15 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
   }
   const names = "a list of module names or a text";
   const saved = optional("modules_to_save", isNames, names);
+  const bias = optional("bias", isBias, LORA_BIASES.map((word) => `"${word}"`).join(" or "));
   const options: LoraOptions = {
     rank: read("r", isCount, "a whole number of at least 1"),
     alpha: read("lora_alpha", isPositive, "a number above 0"),
     dropout: optional("lora_dropout", isShare, "a number from 0 to below 1") ?? 0,
     rslora: optional("use_rslora", isBoolean, "true or false") ?? false,
-    dora: optional("use_dora", isBoolean, "true or false") ?? false,
+    dora: optional("use_dora", isBoolean, "true or false") || undefined,
     savedModules: someOf(typeof saved === "string" ? [saved] : saved),
-    bias: optional("bias", isBias, LORA_BIASES.map((word) => `"${word}"`).join(" or ")) ?? "none",
+    bias: bias === "none" ? undefined : bias,
     targetModules: read("target_modules", isNames, names),
     excludeModules: someOf(optional("exclude_modules", isNames, names)),
     layersToTransform: someOf(optional("layers_to_transform", isLayers, "the number of a layer or a list of them")),

@@ -212,6 +212,12 @@ function checkParts(
     const name = names.get(part) ?? part;
     const found = file.tensors.get(name);
     if (found?.shape.join() === shape.join() || (found === undefined && savesNone && biases.includes(part))) continue;
+    const module = asked.options.savedModules?.find((own) => found === undefined && belongsTo(part, [own]));
+    if (module !== undefined) {
+      throw new ModelFormatError(
+        `${file.path}: "modules_to_save" names "${module}", but the file has no tensor "${name}" of it.`,
+      );
+    }
     throw new ModelFormatError(
       `${file.path}: tensor "${name}" ${found ? `has shape [${found.shape.join(", ")}]` : "is missing"}, but the base model wants it as [${shape.join(", ")}]; the adapter was made for another base.`,
     );

@@ -279,7 +279,7 @@ export class Passes {
     };
     const cache = { keys: this.#cache.keys, values: this.#cache.values, rows: of("cacheRows") };
     const shape = this.#shape(rows, this.#cache.length);
-    const output = recordLayers(program, model, this.#activations, shape, inputs, cache);
+    const output = recordLayers(program, model, this.#activations, shape, inputs, { cache });
     const heads = Math.min(this.#heads, rows);
     const headRows = sliceRows(this.#inputs.headRows, 0, heads);
     const pass = { program, model, buffers: this.#head };
