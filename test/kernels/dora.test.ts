@@ -12,22 +12,25 @@ const random = seeded(17);
 const numbers = (count: number) => normals(random, count);
 
 describe("squares of rows", () => {
-  it.each(["f32", "f16", "bf16", "nf4", "int8"] as const)("of a matrix in %s, by rows and by columns", async (format) => {
-    const [R, C] = [37, 64];
-    const { array, values } = stored(format, [R, C], numbers(R * C));
-    for (const byColumn of [0, 1]) {
-      const [count, first] = byColumn ? [C, 0] : [R, 3];
-      const before = numbers(count + 5);
-      const args = { weight: array, squares: f32([count + 5], before), byColumn, first };
-      const found = (await runKernel(device, rowSquares(format), args))("squares");
-      const wanted = float64(before);
-      for (let i = 0; i < R * C; i++) {
-        const at = first + (byColumn ? i % C : Math.floor(i / C));
-        wanted[at] = (wanted[at] ?? 0) + (values[i] ?? 0) ** 2;
+  it.each(["f32", "f16", "bf16", "nf4", "int8"] as const)(
+    "of a matrix in %s, by rows and by columns",
+    async (format) => {
+      const [R, C] = [37, 64];
+      const { array, values } = stored(format, [R, C], numbers(R * C));
+      for (const byColumn of [0, 1]) {
+        const [count, first] = byColumn ? [C, 0] : [R, 3];
+        const before = numbers(count + 5);
+        const args = { weight: array, squares: f32([count + 5], before), byColumn, first };
+        const found = (await runKernel(device, rowSquares(format), args))("squares");
+        const wanted = float64(before);
+        for (let i = 0; i < R * C; i++) {
+          const at = first + (byColumn ? i % C : Math.floor(i / C));
+          wanted[at] = (wanted[at] ?? 0) + (values[i] ?? 0) ** 2;
+        }
+        expectWithin(`${format} ${byColumn}`, found, wanted, (i) => 1e-5 * (1 + Math.abs(wanted[i] ?? 0)));
       }
-      expectWithin(`${format} ${byColumn}`, found, wanted, (i) => 1e-5 * (1 + Math.abs(wanted[i] ?? 0)));
-    }
-  });
+    },
+  );
 });
 
 describe("gains", () => {

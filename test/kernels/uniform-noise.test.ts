@@ -19,7 +19,12 @@ it("adds what the twin draws, even within the amplitude, another for another upd
   const state = [42, 70000, 3, 0] as const;
   const found = await run(before, shape, 0.25, [...state]);
   const noise = twin.uniformNoise(before.length, 0.25, NOISE_STREAM, state);
-  expectWithin("noise", found, noise.map((value, i) => value + (before[i] ?? 0)), () => 1e-6);
+  expectWithin(
+    "noise",
+    found,
+    noise.map((value, i) => value + (before[i] ?? 0)),
+    () => 1e-6,
+  );
   const mean = noise.reduce((sum, value) => sum + value, 0) / noise.length;
   const square = noise.reduce((sum, value) => sum + value * value, 0) / noise.length;
   // An even distribution within a has a variance of a^2 / 3; five standard deviations of its mean.

@@ -13,7 +13,8 @@ import type { ActivationFormat, ElementType } from "../../kernels/kernel.ts";
 import type { Device } from "../gpu/device.ts";
 import { elementBytes, type Tensor, WINDOW_ALIGNMENT } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config/config.ts";
-import type { LoraAdapter, LoraScratch } from "./lora.ts";
+import type { LoraAdapter } from "./lora.ts";
+import type { LoraScratch } from "./lora-passes.ts";
 import type { RowShape } from "./rows.ts";
 
 /** Columns of each kind of activation of one layer; 0 where the configuration does not have the kind. */

@@ -16,7 +16,8 @@ export function partNames({ kind, name }: Pick<LinearModule, "kind" | "name">): 
   readonly file: { readonly a: string; readonly b: string };
 } {
   // In PEFT the embedding's are bare parameters, and the others the weights of linear layers.
-  const [a, b, end] = kind === "embedding" ? ["lora_embedding_A", "lora_embedding_B", ""] : ["lora_A", "lora_B", ".weight"];
+  const [a, b, end] =
+    kind === "embedding" ? ["lora_embedding_A", "lora_embedding_B", ""] : ["lora_A", "lora_B", ".weight"];
   return {
     ...{ a: `${name}.${a}`, b: `${name}.${b}`, magnitude: `${name}.lora_magnitude_vector` },
     file: { a: `${name}.${a}${end}`, b: `${name}.${b}${end}` },

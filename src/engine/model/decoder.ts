@@ -23,6 +23,7 @@ import { longRopeBeyond, type ModelConfig } from "./config/config.ts";
 import { recordEmbedding, recordEmbeddingBackward, recordLookup, recordLookupBackward } from "./embedding.ts";
 import { HeadBuffers, type HeadPass, recordHeadBackward, recordHeadForward } from "./head.ts";
 import type { LoraAdapter } from "./lora.ts";
+import { recordGains } from "./lora-passes.ts";
 import type { Model } from "./model.ts";
 import { embeddingScale } from "./norms.ts";
 import type { KeyValueCache } from "./query-key.ts";
@@ -112,7 +113,7 @@ export function recordLayers(
   const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };
   const first = activations.layer(shape, 0).input;
   // Passes of generation, which are many, have this done once before them.
-  if (rows.lora && cache === undefined) model.adapter?.recordGains(program, model, rows.lora);
+  if (rows.lora && model.adapter && cache === undefined) recordGains(program, model.adapter, model, rows.lora);
   recordLookup(program, model.parameter("embedding"), rows.tokens, first, false);
   const embedding = rows.lora && model.adapter?.special("embedding");
   if (rows.lora && embedding) recordEmbedding(program, model, embedding, rows.tokens, first, rows.lora);

@@ -5,17 +5,13 @@
  *
  * as PEFT has it, without dropout.
  */
-import {
-  embeddingBackward,
-  embeddingColumnsBackward,
-  gatherColumns,
-  gatherRows,
-} from "../../kernels/embedding.ts";
+import { embeddingBackward, embeddingColumnsBackward, gatherColumns, gatherRows } from "../../kernels/embedding.ts";
 import type { WeightFormat } from "../../kernels/kernel.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, rowWindows, type Tensor } from "../gpu/tensor.ts";
-import { type AdaptedLayer, doraScratch, type LoraScratch } from "./lora.ts";
+import type { AdaptedLayer } from "./lora.ts";
+import { doraScratch, type LoraScratch } from "./lora-passes.ts";
 import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
 
@@ -41,12 +37,7 @@ export function recordLookup(program: Program, table: Tensor, ids: Tensor, y: Te
 }
 
 /** Records dTable[id] += the rows of dy in the bucket of `id`, for every bucket. */
-export function recordLookupBackward(
-  program: Program,
-  dy: Tensor,
-  dTable: Tensor,
-  buckets: Buckets,
-): void {
+export function recordLookupBackward(program: Program, dy: Tensor, dTable: Tensor, buckets: Buckets): void {
   for (const { first, window } of rowWindows(dTable, program.device.limits.maxStorageBufferBindingSize)) {
     program.dispatch(embeddingBackward, { dy, ...buckets, dTable: window, firstRow: first });
   }

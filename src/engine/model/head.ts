@@ -133,7 +133,9 @@ function* tableWindows(pass: Pick<HeadPass, "program" | "model" | "buffers">, mo
   const [total = 0] = table.shape;
   for (let start = 0; start < total; start += most) {
     const columns = Math.min(most, total - start);
-    const b = own ? own.memory.recordTable(program, model, own.layer, start, columns) : sliceRows(table, start, columns);
+    const b = own
+      ? own.memory.recordTable(program, model, own.layer, start, columns)
+      : sliceRows(table, start, columns);
     yield { start, columns, b, format: b.dtype as WeightFormat };
   }
 }
@@ -171,7 +173,7 @@ export function recordLogitsInner(
   normed: Tensor,
 ): Tensor | undefined {
   const own = adapted(pass);
-  return own && own.memory.recordInner(pass.program, pass.model, own.layer, normed).inner;
+  return own?.memory.recordInner(pass.program, pass.model, own.layer, normed).inner;
 }
 
 /**

@@ -10,7 +10,7 @@ import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
-import type { LoraScratch } from "./lora.ts";
+import { type LoraScratch, recordLoraBackward, recordLoraForward, recordMagnitudes } from "./lora-passes.ts";
 import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
 import { recordProduct, recordProductBackward, storedWindows, type Weight } from "./weight-product.ts";
@@ -32,14 +32,13 @@ export function recordLinear(
   const bias = model.weights.has(`${name}.bias`) ? model.parameter(`${name}.bias`) : undefined;
   const late = lora && model.adapter?.late(weight);
   recordProduct(program, weightOf(model, weight), x, y, late ? {} : { bias, residual });
-  if (lora) model.adapter?.recordForward(program, model, weight, x, y, lora);
+  if (lora && model.adapter) recordLoraForward(program, model.adapter, model, weight, x, y, lora);
   late?.recordEnd(program, weight, y, { bias, residual });
 }
 
 function weightOf(model: Model, name: string): Weight {
   return { name, matrix: model.parameter(name), inOut: model.config.inOutWeights };
 }
-
 
 /**
  * Records y [T, I] = SwiGLU(x [T, in] W), W's rows being gates and what they are for, through `gateUp` [T, 2 I]; in one
@@ -99,7 +98,9 @@ export function recordLinearBackward(
   const weight = `${name}.weight`;
   const late = lora && model.adapter?.late(weight);
   let scaled = dy;
-  if (lora) model.adapter?.recordMagnitudes(program, model, weight, gradients, { dy, x, partials }, lora);
+  if (lora && model.adapter) {
+    recordMagnitudes(program, model.adapter, model, weight, gradients, { dy, x, partials }, lora);
+  }
   if (late && lora?.dora) {
     scaled = late.recordScaled(program, { key: weight, from: 0, columns: dy.shape[1] ?? 0 }, dy, lora.dora);
   }
@@ -116,5 +117,7 @@ export function recordLinearBackward(
     program.dispatch(columnPartials, { dy, partials: sums });
     program.dispatch(addColumnSums, { partials: sums, out: gradients.window(`${name}.bias`) });
   }
-  if (lora) model.adapter?.recordBackward(program, model, weight, gradients, { dy: scaled, x, dx }, lora);
+  if (lora && model.adapter) {
+    recordLoraBackward(program, model.adapter, model, weight, gradients, { dy: scaled, x, dx }, lora);
+  }
 }

@@ -126,7 +126,8 @@ export class HeadAdapter {
     const { from } = this.#place(model, layer);
     const out = this.input(model, layer, rows);
     this.#clearOdd(program, layer, out);
-    const join = (part: Tensor, first: number) => recordJoin(program, part, out, { first, columns: part.shape[1] ?? 0 });
+    const join = (part: Tensor, first: number) =>
+      recordJoin(program, part, out, { first, columns: part.shape[1] ?? 0 });
     join(x, 0);
     if (from > C) join(seen, C);
     join(inner, from);

@@ -4,40 +4,20 @@
  *   y += scale dropout(x) A^T B^T        A [r, in], B [out, r], scale = alpha / r, or alpha / sqrt(r) (rslora)
  *
  * and their gradients. With B = 0 at the start the model is the base model. Which layers have an adapter is chosen in
- * `lora-modules.ts`; files are read and written in `peft.ts`.
+ * `lora-modules.ts`, what is computed with it recorded by `lora-passes.ts`; files are read and written in `peft.ts`.
  */
 import { ConfigError } from "../../errors.ts";
-import { addDropout, dropout } from "../../kernels/dropout.ts";
 import { Arena, ParameterLayout, type ParameterPart, type Place } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
-import { elementCount, reshape, type Tensor } from "../gpu/tensor.ts";
+import { elementCount, type Tensor } from "../gpu/tensor.ts";
 import { Random } from "../random.ts";
 import { adapterSpecs, basePart, partNames, type SavedParameters, savedParameters, unties } from "./adapter-specs.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { type BaseWeights, DoraNorms, type DoraScratch, partOf } from "./dora.ts";
+import { DoraNorms } from "./dora.ts";
 import { adaptableModules, checkTargets, type LoraModule, type LoraOptions, selectModules } from "./lora-modules.ts";
-import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
-import { recordProductBackward } from "./weight-product.ts";
 import { arenaPieces } from "./weights/weight-transfer.ts";
-
-/** Scratch of an adapter's passes, for as many rows as the pass has. */
-export interface LoraScratch {
-  /** [T, highest r] at least: the inner result, and its gradient. */
-  readonly inner: Tensor;
-  readonly dInner: Tensor;
-  /** [T, widest input] where there is dropout. */
-  readonly dropped: Tensor | undefined;
-  readonly dora?: DoraScratch | undefined;
-}
-
-/** What a passes' backward has of a linear layer: dy [T, width], x, dx [T, in]. */
-interface LayerGradients {
-  readonly dy: Tensor;
-  readonly x: Tensor;
-  readonly dx: Tensor;
-}
 
 /** Tensors of a module. */
 export interface AdapterTensors {
@@ -88,10 +68,7 @@ export class LoraAdapter {
   /** Whether `readBase` was called. */
   #isRead = false;
 
-  private constructor(
-    parts: Pick<LoraAdapter, AdapterPart>,
-    dropoutState: Tensor | undefined,
-  ) {
+  private constructor(parts: Pick<LoraAdapter, AdapterPart>, dropoutState: Tensor | undefined) {
     this.device = parts.device;
     this.options = parts.options;
     this.modules = parts.modules;
@@ -277,16 +254,6 @@ export class LoraAdapter {
     return module && { module, index, ...this.partsOf(module) };
   }
 
-  /** Records what follows from the adapter as it is now and a pass reads: DoRA's gains. */
-  recordGains(program: Program, base: BaseWeights, scratch: LoraScratch): void {
-    const { norms } = this;
-    if (norms === undefined) return;
-    for (const module of this.modules) {
-      const { a, b, magnitude } = this.partsOf(module);
-      if (magnitude) norms.recordGains(program, base, module, { a, b, magnitude }, doraScratch(scratch));
-    }
-  }
-
   /**
    * DoRA's gains of the result of a parameter where the base's part of it has them too, and gets bias and residual
    * behind them; undefined for a result that they do not concern.
@@ -311,122 +278,6 @@ export class LoraAdapter {
     return { state: this.#dropoutState, ...values };
   }
 
-  /** Records y += the adapter's part of the linear layers of `parameter`. x [T, in], y [T, width]. */
-  recordForward(
-    program: Program,
-    base: BaseWeights,
-    parameter: string,
-    x: Tensor,
-    y: Tensor,
-    scratch: LoraScratch,
-  ): void {
-    const [rows = 0] = x.shape;
-    for (const [index, module] of this.modules.entries()) {
-      if (module.kind !== "linear" || module.parameter !== parameter) continue;
-      const { inner, input } = this.#recordInner(program, index, module, x, scratch);
-      const { b } = this.partsOf(module);
-      if (this.norms && this.#dropoutState) {
-        const args = { dropped: input, inner, b, y };
-        this.norms.recordWithDropout(program, base, module, args, doraScratch(scratch));
-        continue;
-      }
-      recordMatmul(program, "NT", inner, b, reshape(y, [rows, y.shape[1] ?? 0]), {
-        accumulate: true,
-        outFrom: module.outFrom,
-      });
-    }
-  }
-
-  /**
-   * Records the gradients of the magnitudes of the linear layers of `parameter`, with DoRA.
-   *
-   * @param partials scratch of column sums
-   */
-  recordMagnitudes(
-    program: Program,
-    base: BaseWeights,
-    parameter: string,
-    gradients: Arena,
-    { dy, x, partials }: Pick<LayerGradients, "dy" | "x"> & { readonly partials: Tensor },
-    scratch: LoraScratch,
-  ): void {
-    for (const [index, module] of this.modules.entries()) {
-      if (this.norms === undefined || module.kind !== "linear" || module.parameter !== parameter) continue;
-      const { inner, input } = this.#recordInner(program, index, module, x, scratch);
-      const { b } = this.partsOf(module);
-      const gradient = gradients.window(partNames(module).magnitude);
-      const args = { dy, x: input, inner, b, gradient, partials };
-      this.norms.recordMagnitude(program, base, module, args, doraScratch(scratch));
-    }
-  }
-
-  /**
-   * Records the gradients of A and B, and dx += the gradient of x through the adapter. dy [T, width], x, dx [T, in];
-   * where DoRA's gains are `late`, dy has them already.
-   */
-  recordBackward(
-    program: Program,
-    base: BaseWeights,
-    parameter: string,
-    gradients: Arena,
-    args: LayerGradients,
-    scratch: LoraScratch,
-  ): void {
-    const { x, dx } = args;
-    const [rows = 0] = x.shape;
-    for (const [index, module] of this.modules.entries()) {
-      if (module.kind !== "linear" || module.parameter !== parameter) continue;
-      const { rank, scale } = module;
-      const draw = this.dropoutOf(index);
-      const into = this.partsOf(module, gradients);
-      const { inner, input } = this.#recordInner(program, index, module, x, scratch);
-      const place = { key: parameter, from: module.outFrom, columns: module.outputs };
-      const apart = draw && this.norms;
-      const [dy, aFrom] = apart
-        ? [apart.recordScaled(program, place, args.dy, doraScratch(scratch)), 0]
-        : [args.dy, module.outFrom];
-      recordMatmul(program, "TN", dy, inner, into.b, { accumulate: true, aFrom });
-      const dInner = reshape(scratch.dInner, [rows, rank]);
-      const { a, b } = this.partsOf(module);
-      recordMatmul(program, "NN", dy, b, dInner, { aFrom, scale });
-      recordMatmul(program, "TN", dInner, input, into.a, { accumulate: true });
-      if (draw === undefined) {
-        recordMatmul(program, "NN", dInner, a, dx, { accumulate: true });
-        continue;
-      }
-      recordMatmul(program, "NN", dInner, a, input);
-      if (apart) {
-        const { weight, slack } = partOf(base, module);
-        const dBase = apart.recordScaled(program, place, args.dy, doraScratch(scratch), { shift: 1, slack });
-        recordProductBackward(program, weight, dBase, input, { accumulate: true });
-      }
-      program.dispatch(addDropout, { x: input, y: dx, ...draw });
-    }
-  }
-
-  /**
-   * Records inner [T, r] = scale input A^T of one target, where input is x or, of the scratch, dropout(x); returns both.
-   */
-  #recordInner(
-    program: Program,
-    index: number,
-    module: LoraModule,
-    x: Tensor,
-    scratch: LoraScratch,
-  ): { readonly inner: Tensor; readonly input: Tensor } {
-    const [rows = 0] = x.shape;
-    const { rank, scale } = module;
-    const inner = reshape(scratch.inner, [rows, rank]);
-    let input = x;
-    const draw = this.dropoutOf(index);
-    if (draw !== undefined && scratch.dropped !== undefined) {
-      input = reshape(scratch.dropped, x.shape);
-      program.dispatch(dropout, { x, y: input, ...draw });
-    }
-    recordMatmul(program, "NT", input, this.partsOf(module).a, inner, { scale });
-    return { inner, input };
-  }
-
   /** Trained parameters. */
   get parameterCount(): number {
     return [...this.parts()].reduce((sum, { shape }) => sum + elementCount(shape), 0);
@@ -437,12 +288,6 @@ export class LoraAdapter {
     this.weights.free();
     this.norms?.free();
   }
-}
-
-/** @throws Error for scratch of an adapter without DoRA */
-export function doraScratch({ dora }: LoraScratch): DoraScratch {
-  if (dora === undefined) throw new Error("this memory was made for an adapter without DoRA");
-  return dora;
 }
 
 /** First of the random streams that initial values are drawn from, one a target; far from the sampler's. */

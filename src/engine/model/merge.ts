@@ -3,9 +3,9 @@
  * needed, and one tensor at a time is in memory.
  */
 import { isQuantized, type StoredFormat } from "../../kernels/kernel.ts";
+import { basePart, partNames, unties } from "./adapter-specs.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { DTYPE_NAMES, readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
-import { basePart, partNames, unties } from "./adapter-specs.ts";
 import type { LoraModule } from "./lora-modules.ts";
 import { type AdapterFile, openAdapter } from "./peft-tensors.ts";
 import { checkTensors, ignoredHead } from "./weights/check-tensors.ts";
@@ -188,7 +188,10 @@ async function* mergedWeight(
     const sums = added(row, values);
     if (gains) for (let o = 0; o < outputs; o++) sums[o] = (sums[o] as number) * (gains[o] as number);
     else if (magnitude) {
-      const own = gain(row, sums.reduce((total, value) => total + value * value, 0));
+      const own = gain(
+        row,
+        sums.reduce((total, value) => total + value * value, 0),
+      );
       for (let i = 0; i < inputs; i++) sums[i] = own * (sums[i] as number);
     }
     yield Float32Array.from(sums);
@@ -235,7 +238,8 @@ async function* rowsOf(
       joined.set(piece, rest.length);
     }
     let at = 0;
-    for (; at + columns <= joined.length; at += columns) yield { row: row++, values: joined.subarray(at, at + columns) };
+    for (; at + columns <= joined.length; at += columns)
+      yield { row: row++, values: joined.subarray(at, at + columns) };
     rest = joined.slice(at);
   }
 }

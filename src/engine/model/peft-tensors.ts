@@ -4,16 +4,23 @@
  * refused by its cause.
  */
 import { errorMessage, KtoError, ModelFormatError } from "../../errors.ts";
-import type { ParameterSpec } from "../gpu/arena.ts";
 import { openSafetensors, type SafetensorsFile } from "../files/safetensors.ts";
+import type { ParameterSpec } from "../gpu/arena.ts";
 import { firstNotFinite } from "../number-formats.ts";
 import { platform } from "../platform/index.ts";
-import type { ModelConfig } from "./config/config.ts";
 import { adapterSpecs, basePart, type SavedParameters, savedParameters } from "./adapter-specs.ts";
+import type { ModelConfig } from "./config/config.ts";
 import { adaptableModules, type LoraModule, type LoraOptions, selectModules } from "./lora-modules.ts";
 import { ADAPTER_CONFIG, MERGE_WITH_PEFT, readAdapterConfig } from "./peft-config.ts";
 import { sameNumbers } from "./weights/check-tensors.ts";
-import { currentModuleName, moduleName, modulePrefix, parameterSpecs, storedNaming } from "./weights/parameters.ts";
+import {
+  currentModuleName,
+  isNoParameter,
+  moduleName,
+  modulePrefix,
+  parameterSpecs,
+  storedNaming,
+} from "./weights/parameters.ts";
 import { openWeights } from "./weights/weight-files.ts";
 
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
@@ -31,7 +38,7 @@ export interface AdapterFile {
   readonly options: LoraOptions;
   readonly modules: readonly LoraModule[];
   readonly saved: SavedParameters;
-  /** Whether a tensor is there: PEFT before 0.19 leaves out the biases of "lora_only", and they are the base's then. */
+  /** Whether a tensor is there: PEFT up to 0.20.0 leaves out the biases of "lora_only", and they are the base's then. */
   has(part: string): boolean;
   /** A tensor of ours as f32 values. Throws ModelFormatError for values that are not finite. */
   read(part: string): Promise<Float32Array<ArrayBuffer>>;
@@ -68,7 +75,7 @@ export async function openAdapter(
     const missing = [...wanted.keys()].filter((part) => !names.has(part));
     if (missing.length > 0) {
       onWarning(
-        `${path} has no biases, though "bias" of ${ADAPTER_CONFIG} is "lora_only" (PEFT before 0.19 does not save them): those of the base are taken.`,
+        `${path} has no biases, though "bias" of ${ADAPTER_CONFIG} is "lora_only" (PEFT up to 0.20.0 does not save them): those of the base are taken.`,
       );
     }
     return {
@@ -123,7 +130,10 @@ function namesByPart(file: SafetensorsFile, config: ModelConfig): Map<string, st
     )
       .replace(/\.(lora_[AB])\.default\.weight$/, ".$1.weight")
       .replace(/\.(lora_embedding_[AB])\.default$/, ".$1")
-      .replace(/\.lora_magnitude_vector(\.default)?\.weight$|\.lora_magnitude_vector\.default$/, ".lora_magnitude_vector")
+      .replace(
+        /\.lora_magnitude_vector(\.default)?\.weight$|\.lora_magnitude_vector\.default$/,
+        ".lora_magnitude_vector",
+      )
       .replace(/\.(modules_to_save\.default|base_layer)\.(weight|bias)$/, ".$2");
     const other = names.get(part);
     if (other !== undefined) {
@@ -203,7 +213,8 @@ function checkParts(
   asked: Asked,
 ): void {
   for (const [part, name] of names) {
-    if (wanted.has(part) || left.has(part.slice(PEFT_PREFIX.length))) continue;
+    // PEFT took every name with "bias" in it, masks too.
+    if (wanted.has(part) || left.has(part.slice(PEFT_PREFIX.length)) || isNoParameter(part)) continue;
     throw new ModelFormatError(`${file.path}: tensor "${name}" ${leftOver(part, asked)}.`);
   }
   const biases = [...wanted.keys()].filter((part) => part.endsWith(".bias"));
@@ -231,7 +242,8 @@ function belongsTo(part: string, modules: readonly string[]): boolean {
 
 /** Why a tensor cannot be read, after its name. */
 function leftOver(part: string, { config, options }: Asked): string {
-  if (belongsTo(part, options.savedModules ?? [])) return 'belongs to "modules_to_save", and to no module of the base model';
+  if (belongsTo(part, options.savedModules ?? []))
+    return 'belongs to "modules_to_save", and to no module of the base model';
   if (part.endsWith(".lora_magnitude_vector") && !options.dora) {
     return `belongs to DoRA, but "use_dora" of ${ADAPTER_CONFIG} is not true`;
   }

@@ -65,7 +65,12 @@ export function recordProductBackward(
 ): void {
   for (const { first, window, windowOf } of storedWindows(program, matrix)) {
     if (inOut) {
-      recordMatmul(program, "NT", dy, window, dx, { outFrom: first, windowOf, accumulate, ...(from > 0 ? { aFrom: from } : {}) });
+      recordMatmul(program, "NT", dy, window, dx, {
+        outFrom: first,
+        windowOf,
+        accumulate,
+        ...(from > 0 ? { aFrom: from } : {}),
+      });
     } else {
       // Later windows go on from the sums of those before, and so from what dx held.
       const place = { aFrom: from + first, continues: first > 0, windowOf };

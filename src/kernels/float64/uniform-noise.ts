@@ -8,5 +8,8 @@ export function uniformNoise(
   stream: number,
   state: readonly [number, number, number, number],
 ): Float64Array {
-  return Float64Array.from({ length: count }, (_, i) => amplitude * ((dropoutHash(i, stream, state) >>> 8) / 2 ** 23 - 1));
+  return Float64Array.from(
+    { length: count },
+    (_, i) => amplitude * ((dropoutHash(i, stream, state) >>> 8) / 2 ** 23 - 1),
+  );
 }

@@ -11,7 +11,13 @@ import { PassTimer } from "../../engine/gpu/pass-timer.ts";
 import { Program } from "../../engine/gpu/program.ts";
 import { sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import { longRopeBeyond } from "../../engine/model/config/config.ts";
-import { type EmbeddingNoise, PassMemory, positionLimit, recordGradients, recordLogProbs } from "../../engine/model/decoder.ts";
+import {
+  type EmbeddingNoise,
+  PassMemory,
+  positionLimit,
+  recordGradients,
+  recordLogProbs,
+} from "../../engine/model/decoder.ts";
 import { recordTargetHits, recordTokenSums } from "../../engine/model/head.ts";
 import { Model } from "../../engine/model/model.ts";
 import { activationFormat, type Precision, productFormat } from "../../engine/model/precision.ts";

@@ -82,5 +82,8 @@ test("trains, resumes, goes on with, merges and refuses to export it", async () 
 
   const gguf = freshPath(folder, "adapter.gguf");
   const refused = await kto("export", "--adapter_name_or_path", adapter, "--gguf", "f16", "--output", gguf);
-  expect([refused.code, refused.stderr]).toEqual([2, expect.stringMatching(/has DoRA \(use_dora\), which llama\.cpp's/)]);
+  expect([refused.code, refused.stderr]).toEqual([
+    2,
+    expect.stringMatching(/has DoRA \(use_dora\), which llama\.cpp's/),
+  ]);
 });

@@ -8,7 +8,9 @@ import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import type { LoraOptions } from "../../../src/engine/model/lora-modules.ts";
 import type { Model } from "../../../src/engine/model/model.ts";
 import { checkGradients } from "../../../src/kto/gradcheck.ts";
+import { packBatch } from "../../../src/kto/method/batch.ts";
 import { completionLogProbs } from "../../../src/kto/method/log-probs.ts";
+import { Update } from "../../../src/kto/method/update.ts";
 import { float64, normals, seeded } from "../../helpers/compare.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 import { mismatchOf } from "../../helpers/families.ts";
@@ -60,7 +62,9 @@ describe("gradients", () => {
     for (const { name: tensor, data } of check.gradients) {
       expect(data.some((value) => value !== 0)).toBe(written.has(tensor));
     }
-    expect(`${check.comparison?.worstParameter} ${check.comparison?.maxRelativeError.toExponential(1)}`).toMatch(/e-[5-9]$/);
+    expect(`${check.comparison?.worstParameter} ${check.comparison?.maxRelativeError.toExponential(1)}`).toMatch(
+      /e-[5-9]$/,
+    );
     expect(check.comparison?.passed).toBe(true);
     adapter.free();
   });
@@ -88,4 +92,48 @@ it("starts as the base model and generates what float64 does", async () => {
     expect(relativeDistance(await completionLogProbs(policy, examples), Float64Array.from(wanted))).toBeLessThan(1e-5);
     adapter.free();
   }
+});
+
+describe("the head's adapter with dropout", () => {
+  it.each([false, true])("has the slopes of its own loss, with DoRA %s", async (dora) => {
+    const { llama } = models;
+    const own = options({ targetModules: ["lm_head"], dropout: 0.3, rank: 3, dora });
+    const adapter = await randomAdapter(llama, own, 5);
+    const policy = llama.withAdapter(adapter);
+    const examples = readExamples("llama").slice(0, 3);
+    const batch = packBatch(examples, { mismatched: true, maxLength: llama.config.contextLength });
+    const update = new Update({
+      ...{ policy, reference: policy.base, shapes: [batch.packed.shape], maxSize: batch.size, objective },
+      optimizer: { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0, maxGradientNorm: 0 },
+      referencePointScope: "microbatch",
+      dropoutSeed: 11,
+    });
+    await update.gradients([batch]);
+    const coefficients = await device.download(update.objective.coefficients(batch.size));
+    // Rows weigh differently, so slopes are those of the weighted sum of log-probs at these weights.
+    const weighted = async () => {
+      await update.gradients([batch]);
+      const { policy: values } = await update.readLogProbs(batch.size);
+      return coefficients.reduce((sum, weight, i) => sum + weight * (values[i] ?? 0), 0);
+    };
+    const names = ["lm_head.lora_A", "lm_head.lora_B", "lm_head.lora_magnitude_vector"].slice(dora ? 2 : 0, dora ? 3 : 2);
+    await update.gradients([batch]);
+    for (const name of names) {
+      const window = adapter.weights.window(name);
+      const [start, gradient] = [await device.download(window), await device.download(update.optimizer.gradients.window(name))];
+      const direction = normals(seeded(8), start.length);
+      const slope = direction.reduce((sum, value, i) => sum + value * (gradient[i] ?? 0), 0);
+      const step = 2e-2;
+      const at = async (t: number) => {
+        device.upload(window, start.map((value, i) => value + t * (direction[i] ?? 0)));
+        return await weighted();
+      };
+      const difference = (8 * ((await at(step)) - (await at(-step))) - ((await at(2 * step)) - (await at(-2 * step)))) / (12 * step);
+      device.upload(window, start);
+      await update.gradients([batch]);
+      expect(Math.abs(difference / slope - 1), `${name}: ${difference} and ${slope}`).toBeLessThan(5e-3);
+    }
+    update.free();
+    adapter.free();
+  });
 });

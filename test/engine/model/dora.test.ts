@@ -9,6 +9,7 @@ import type { Tensor } from "../../../src/engine/gpu/tensor.ts";
 import { recordLinear, recordLinearBackward } from "../../../src/engine/model/linear.ts";
 import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import type { LoraOptions } from "../../../src/engine/model/lora-modules.ts";
+import { recordGains } from "../../../src/engine/model/lora-passes.ts";
 import { Model } from "../../../src/engine/model/model.ts";
 import { doraDirection } from "../../../src/kernels/float64/dora.ts";
 import { dropout } from "../../../src/kernels/float64/dropout.ts";
@@ -146,7 +147,7 @@ describe.each(["llama", "nf4"] as const)("a layer of %s with dropout", (name) =>
     const gradients = new Arena(device, new ParameterLayout(adapter.weights.layout.specs), "gradients", "gradients");
     const program = new Program(device, "one layer");
     const policy = models[name].withAdapter(adapter.training(state));
-    adapter.recordGains(program, policy, scratch);
+    recordGains(program, adapter, policy, scratch);
     recordLinear(program, policy, "layers.1.qkv", { x: tensors.x, y: tensors.y, lora: scratch });
     const backward = { ...tensors, accumulate: true, lora: scratch };
     recordLinearBackward(program, policy, gradients, "layers.1.qkv", backward);
@@ -158,7 +159,8 @@ describe.each(["llama", "nf4"] as const)("a layer of %s with dropout", (name) =>
     );
     const whole = Float64Array.from(base.flatMap(({ data }) => Array.from(data)));
     const weight = whole.subarray(outFrom * inputs, (outFrom + outputs) * inputs);
-    const read = async (part: string) => float64(await device.download(adapter.weights.window(`${module.name}.${part}`)));
+    const read = async (part: string) =>
+      float64(await device.download(adapter.weights.window(`${module.name}.${part}`)));
     const [a, b, magnitude] = [await read("lora_A"), await read("lora_B"), await read("lora_magnitude_vector")];
     const { norms } = doraDirection({ weight, a, b, inputs, outputs, rank, scale });
     const gains = magnitude.map((m, o) => m / (norms[o] ?? 0));

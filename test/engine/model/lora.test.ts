@@ -10,6 +10,7 @@ import { Float64Model } from "../../../src/engine/model/float64/decoder.ts";
 import { adapterGradients, float64Weights } from "../../../src/engine/model/float64/lora.ts";
 import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import { type LoraOptions, linearModules, selectModules } from "../../../src/engine/model/lora-modules.ts";
+import { recordLoraBackward, recordLoraForward } from "../../../src/engine/model/lora-passes.ts";
 import { Model } from "../../../src/engine/model/model.ts";
 import { ConfigError } from "../../../src/errors.ts";
 import { type AdamwState, adamwStep } from "../../../src/kernels/float64/adamw.ts";
@@ -167,9 +168,9 @@ describe("the two products of a layer", () => {
     const gradients = new Arena(device, new ParameterLayout(adapter.weights.layout.specs), "gradients", "gradients");
     const program = new Program(device, "one layer");
     const training = adapter.training(state);
-    training.recordForward(program, models.llama, parameter, tensors.x, tensors.y, scratch);
-    training.recordForward(program, models.llama, "layers.1.qkv.weight", tensors.x, tensors.y, scratch); // not a target
-    training.recordBackward(program, models.llama, parameter, gradients, tensors, scratch);
+    recordLoraForward(program, training, models.llama, parameter, tensors.x, tensors.y, scratch);
+    recordLoraForward(program, training, models.llama, "layers.1.qkv.weight", tensors.x, tensors.y, scratch); // not a target
+    recordLoraBackward(program, training, models.llama, parameter, gradients, tensors, scratch);
     await program.prepare();
     program.run();
 

@@ -282,11 +282,7 @@ describe("an adapter that cannot be used", () => {
       /"layers_to_transform" goes with "target_modules" as a list/,
     ],
     ["a pattern for layers that are not there", { layers_pattern: "layers" }, /"layers_pattern" says where .* missing/],
-    [
-      "targets that are all excluded",
-      { exclude_modules: ["q_proj", "v_proj"] },
-      /matches no layer that "exclude/,
-    ],
+    ["targets that are all excluded", { exclude_modules: ["q_proj", "v_proj"] }, /matches no layer that "exclude/],
     ["ranks that are not those of the tensors", { rank_pattern: { q_proj: 8 } }, /has shape \[4, 32\].*as \[8, 32\]/],
     ["layers that are not those of the tensors", { layers_to_transform: [0] }, /layers\.1.*json does not select/],
     [

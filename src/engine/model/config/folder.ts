@@ -122,7 +122,9 @@ function ofWhole(text: string, dtype: StoredFormat, unties: boolean): string | u
 /** A config.json whose model has a head of its own. */
 function untied(text: string): string {
   const pattern = /("tie_word_embeddings"\s*:\s*)(?:true|null)/g;
-  return pattern.test(text) ? text.replace(pattern, "$1false") : text.replace("{", '{\n  "tie_word_embeddings": false,');
+  return pattern.test(text)
+    ? text.replace(pattern, "$1false")
+    : text.replace("{", '{\n  "tie_word_embeddings": false,');
 }
 
 /** The text of a JSON object without a key of its own and the key's value, an object; all else keeps its spelling. */

@@ -12,6 +12,7 @@ import { reshape, rowWindows, sliceRows, type Tensor } from "../../gpu/tensor.ts
 import { Activations } from "../activations.ts";
 import { recordLayers } from "../decoder.ts";
 import { HeadBuffers, recordHeadRows, recordLogits, recordLogitsInner } from "../head.ts";
+import { recordGains } from "../lora-passes.ts";
 import type { Model } from "../model.ts";
 import type { RowShape } from "../rows.ts";
 import { type CacheSize, GrowingCache } from "./growing-cache.ts";
@@ -137,7 +138,7 @@ export class Passes {
     const [{ adapter }, { lora }] = [this.model, this.#activations];
     if (!adapter?.norms || !lora) return;
     const program = new Program(this.device, "adapter");
-    adapter.recordGains(program, this.model, lora);
+    recordGains(program, adapter, this.model, lora);
     await program.prepare();
     program.run();
     program.dispose();

@@ -122,6 +122,9 @@ function gpt2Specs(config: ModelConfig): ParameterSpec[] {
 /** Tensors that weight files carry and that hold no parameter: causal masks and frequency tables. */
 const NOT_PARAMETERS = [/\.attn\.(bias|masked_bias)$/, /\.rotary_emb\.inv_freq$/];
 
+/** Whether a name is that of such a tensor. */
+export const isNoParameter = (name: string): boolean => NOT_PARAMETERS.some((pattern) => pattern.test(name));
+
 /** Tensors of a wrapped model that belong to its images. */
 const OF_IMAGES = /^(model\.)?(vision_tower|vision_model|multi_modal_projector)\./;
 
@@ -178,7 +181,7 @@ export function storedNaming(
   const prefix = usual.find((one) => all.some((name) => name.startsWith(one))) ?? "";
   const fullName = (part: string) => tensorName(prefix, part);
   const ignorable = (name: string) =>
-    NOT_PARAMETERS.some((pattern) => pattern.test(name)) ||
+    isNoParameter(name) ||
     (config.tiedHead && name === fullName("lm_head.weight")) ||
     (config.wrapper !== undefined && OF_IMAGES.test(name));
   return { prefix, fullName, ignorable };
