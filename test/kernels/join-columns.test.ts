@@ -11,23 +11,26 @@ const random = seeded(23);
 const numbers = (count: number) => normals(random, count);
 
 describe("columns joined into a wider matrix", () => {
-  it.each(["f32", "f16", "bf16", "nf4", "int8"] as const)("of %s, as they are and times gains less a shift", async (format) => {
-    const [R, C, O, columns, first, xFirst] = [9, 64, 80, 60, 13, 2];
-    const { array, values } = stored(format, [R, C], numbers(R * C));
-    const [gains, before] = [numbers(R + 3), numbers(R * O)];
-    for (const hasGains of [0, 1]) {
-      const args = { x: array, gains: f32([R + 3], gains), out: f32([R, O], before) };
-      const found = (await runKernel(device, joinColumns(format), { ...args, columns, first, xFirst, hasGains, shift: 1 }))(
-        "out",
-      );
-      const wanted = float64(before);
-      for (let row = 0; row < R; row++) {
-        const factor = hasGains ? (gains[row] ?? 0) - 1 : 1;
-        for (let c = 0; c < columns; c++) wanted[row * O + first + c] = factor * (values[row * C + xFirst + c] ?? 0);
+  it.each(["f32", "f16", "bf16", "nf4", "int8"] as const)(
+    "of %s, as they are and times gains less a shift",
+    async (format) => {
+      const [R, C, O, columns, first, xFirst] = [9, 64, 80, 60, 13, 2];
+      const { array, values } = stored(format, [R, C], numbers(R * C));
+      const [gains, before] = [numbers(R + 3), numbers(R * O)];
+      for (const hasGains of [0, 1]) {
+        const args = { x: array, gains: f32([R + 3], gains), out: f32([R, O], before) };
+        const found = (
+          await runKernel(device, joinColumns(format), { ...args, columns, first, xFirst, hasGains, shift: 1 })
+        )("out");
+        const wanted = float64(before);
+        for (let row = 0; row < R; row++) {
+          const factor = hasGains ? (gains[row] ?? 0) - 1 : 1;
+          for (let c = 0; c < columns; c++) wanted[row * O + first + c] = factor * (values[row * C + xFirst + c] ?? 0);
+        }
+        expectWithin(`${format} ${hasGains}`, found, wanted, (i) => 2 ** -21 * (1e-3 + Math.abs(wanted[i] ?? 0)));
       }
-      expectWithin(`${format} ${hasGains}`, found, wanted, (i) => 2 ** -21 * (1e-3 + Math.abs(wanted[i] ?? 0)));
-    }
-  });
+    },
+  );
 });
 
 describe("columns of a table by ids", () => {
@@ -39,7 +42,8 @@ describe("columns of a table by ids", () => {
     const args = { table: f32([R, V], table), columns: u32([N], ids), y: f32([N, C], before), firstRow };
     const found = (await runKernel(device, gatherColumns, args))("y");
     const wanted = before.slice();
-    for (let n = 0; n < N; n++) for (let k = 0; k < R; k++) wanted[n * C + firstRow + k] = table[k * V + (ids[n] ?? 0)] ?? 0;
+    for (let n = 0; n < N; n++)
+      for (let k = 0; k < R; k++) wanted[n * C + firstRow + k] = table[k * V + (ids[n] ?? 0)] ?? 0;
     expect([...found]).toEqual([...wanted]);
   });
 

@@ -3,6 +3,7 @@
  * run that is resumed draws the same noise, and evaluations draw none.
  */
 import { afterAll, expect, it } from "vitest";
+import type { TrainerOptions } from "../../src/kto/options/kto.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { wholeArena } from "../helpers/arenas.ts";
 import { bits } from "../helpers/compare.ts";
@@ -16,16 +17,15 @@ const examples = readExamples("llama");
 const reference = await loadModel(device, "llama", "policy");
 afterAll(() => reference.free());
 
-async function train(changes: Record<string, unknown>) {
+async function train(changes: Partial<TrainerOptions>, outputFolder?: string) {
   const policy = await loadModel(device, "llama", "policy");
-  const options = {
+  const options: Partial<TrainerOptions> = {
     ...{ learning_rate: 1e-3, lr_scheduler_type: "constant", max_steps: 2, per_device_train_batch_size: 4 },
     ...{ shuffle_dataset: false, logging_steps: 1, seed: 7, save_strategy: "no", ...changes },
-  } as const;
-  const { output_dir: outputFolder, ...own } = options as typeof options & { output_dir?: string };
-  const trainer = await KtoTrainer.create({ policy, reference, examples, outputFolder, options: own });
+  };
+  const trainer = await KtoTrainer.create({ policy, reference, examples, outputFolder, options });
   const losses: number[] = [];
-  for await (const { metrics } of trainer) if (metrics) losses.push(metrics.loss);
+  for await (const { metrics } of trainer) if (metrics) losses.push(metrics.loss ?? Number.NaN);
   const weights = bits(await device.download(wholeArena(policy.weights)));
   trainer.free();
   policy.free();
@@ -44,12 +44,10 @@ it("moves the policy's log-probs and not the reference's, the same for the same 
 });
 
 it("a run that is resumed draws the same noise", async () => {
-  const output_dir = freshPath(folder, "run");
+  const output = freshPath(folder, "run");
   const whole = await train({ neftune_noise_alpha: 5, max_steps: 3 });
-  await train({ neftune_noise_alpha: 5, max_steps: 3, output_dir, save_strategy: "steps", save_steps: 1 });
-  const resumed = await train({
-    ...{ neftune_noise_alpha: 5, max_steps: 3, output_dir },
-    resume_from_checkpoint: `${output_dir}/checkpoint-1`,
-  });
+  const noisy = { neftune_noise_alpha: 5, max_steps: 3 };
+  await train({ ...noisy, save_strategy: "steps", save_steps: 1 }, output);
+  const resumed = await train({ ...noisy, resume_from_checkpoint: `${output}/checkpoint-1` }, output);
   expect(resumed.weights).toEqual(whole.weights);
 });

@@ -116,19 +116,29 @@ describe("the head's adapter with dropout", () => {
       const { policy: values } = await update.readLogProbs(batch.size);
       return coefficients.reduce((sum, weight, i) => sum + weight * (values[i] ?? 0), 0);
     };
-    const names = ["lm_head.lora_A", "lm_head.lora_B", "lm_head.lora_magnitude_vector"].slice(dora ? 2 : 0, dora ? 3 : 2);
+    const names = ["lm_head.lora_A", "lm_head.lora_B", "lm_head.lora_magnitude_vector"].slice(
+      dora ? 2 : 0,
+      dora ? 3 : 2,
+    );
     await update.gradients([batch]);
     for (const name of names) {
       const window = adapter.weights.window(name);
-      const [start, gradient] = [await device.download(window), await device.download(update.optimizer.gradients.window(name))];
+      const [start, gradient] = [
+        await device.download(window),
+        await device.download(update.optimizer.gradients.window(name)),
+      ];
       const direction = normals(seeded(8), start.length);
       const slope = direction.reduce((sum, value, i) => sum + value * (gradient[i] ?? 0), 0);
       const step = 2e-2;
       const at = async (t: number) => {
-        device.upload(window, start.map((value, i) => value + t * (direction[i] ?? 0)));
+        device.upload(
+          window,
+          start.map((value, i) => value + t * (direction[i] ?? 0)),
+        );
         return await weighted();
       };
-      const difference = (8 * ((await at(step)) - (await at(-step))) - ((await at(2 * step)) - (await at(-2 * step)))) / (12 * step);
+      const difference =
+        (8 * ((await at(step)) - (await at(-step))) - ((await at(2 * step)) - (await at(-2 * step)))) / (12 * step);
       device.upload(window, start);
       await update.gradients([batch]);
       expect(Math.abs(difference / slope - 1), `${name}: ${difference} and ${slope}`).toBeLessThan(5e-3);
