@@ -22,7 +22,7 @@ export const addUniformNoise = kernel({
   wgsl: /* wgsl */ `${dropoutHash}
 fn element(row: u32, column: u32) {
   let i = row * u.C + column;
-  y[i] += amplitude[0] * (f32(hash(i) >> 8u) * 0x1p-23 - 1.0);
+  y[i] += amplitude[0] * (f32(hash(i) >> 8u) * ${1 / 2 ** 23} - 1.0);
 }
 ${rowElements("u.T", "u.C")}`,
   grid: ({ T = 0, C = 0 }) => rowElementsGrid(T, C),

@@ -23,7 +23,8 @@ async function train(changes: Partial<TrainerOptions>, outputFolder?: string) {
     ...{ learning_rate: 1e-3, lr_scheduler_type: "constant", max_steps: 2, per_device_train_batch_size: 4 },
     ...{ shuffle_dataset: false, logging_steps: 1, seed: 7, save_strategy: "no", ...changes },
   };
-  const trainer = await KtoTrainer.create({ policy, reference, examples, outputFolder, options });
+  const output = outputFolder === undefined ? {} : { outputFolder };
+  const trainer = await KtoTrainer.create({ policy, reference, examples, options, ...output });
   const losses: number[] = [];
   for await (const { metrics } of trainer) if (metrics) losses.push(metrics.loss ?? Number.NaN);
   const weights = bits(await device.download(wholeArena(policy.weights)));

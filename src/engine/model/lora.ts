@@ -14,9 +14,8 @@ import { elementCount, type Tensor } from "../gpu/tensor.ts";
 import { Random } from "../random.ts";
 import { adapterSpecs, basePart, partNames, type SavedParameters, savedParameters, unties } from "./adapter-specs.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { DoraNorms } from "./dora.ts";
+import { type BaseWeights, DoraNorms } from "./dora.ts";
 import { adaptableModules, checkTargets, type LoraModule, type LoraOptions, selectModules } from "./lora-modules.ts";
-import type { Model } from "./model.ts";
 import { arenaPieces } from "./weights/weight-transfer.ts";
 
 /** Tensors of a module. */
@@ -30,6 +29,12 @@ export interface AdapterTensors {
 export interface AdaptedLayer extends AdapterTensors {
   readonly module: LoraModule;
   readonly index: number;
+}
+
+/** What an adapter reads of the model that it is for. */
+export interface AdaptedBase extends BaseWeights {
+  readonly config: ModelConfig;
+  readonly weights: Arena;
 }
 
 /** What `dropout` takes beside its input and output. */
@@ -117,7 +122,7 @@ export class LoraAdapter {
    * start, and the start of what is trained whole. Needed before such an adapter is put to a model; one that is filled
    * from a folder is filled afterwards.
    */
-  async readBase(base: Model): Promise<void> {
+  async readBase(base: AdaptedBase): Promise<void> {
     this.#isRead = true;
     if (this.device.counts) return;
     await this.norms?.read(base);
@@ -125,7 +130,7 @@ export class LoraAdapter {
       const start = await this.norms?.lengths(module);
       if (start) this.device.upload(this.weights.window(partNames(module).magnitude), start);
     }
-    const stored = new Map([...base.layout.parts()].map((part) => [part.name, part]));
+    const stored = new Map([...base.weights.layout.parts()].map((part) => [part.name, part]));
     for (const part of this.weights.layout.parts()) {
       const from = stored.get(basePart(base.config, part.name));
       if (from === undefined) continue;
