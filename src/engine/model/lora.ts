@@ -210,6 +210,8 @@ export class LoraAdapter {
 
   /** PEFT's start: A uniform within 1 / sqrt(in) (Kaiming with a = sqrt 5), B zero; the embedding's A zero, B normal. */
   initialize(seed: number): void {
+    // A plan would draw numbers that nothing holds.
+    if (this.device.counts) return;
     for (const [index, module] of this.modules.entries()) {
       const { kind, inputs, outputs, rank } = module;
       const { a, b } = partNames(module);
