@@ -30,7 +30,7 @@ export const loraOptions = {
   use_rslora: option(z.boolean().default(false), { description: "divide lora_alpha by the root of the rank" }),
   use_dora: option(z.boolean().default(false), {
     description:
-      "DoRA: train the length of each output's row of weights apart from the adapter, which changes its direction; a third more time",
+      "DoRA: train the length of each output's row of weights apart from the adapter, which changes its direction; one product more a layer in the backward pass",
   }),
   lora_modules_to_save: option(z.array(z.string().min(1)).default([]), {
     description:
