@@ -12,7 +12,7 @@ import type { Tensor } from "../gpu/tensor.ts";
 import { type LayerActivations, normsAfter, normsBefore, qkvWidth, upWidth } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear.ts";
-import type { LoraScratch } from "./lora.ts";
+import type { LoraScratch } from "./lora-passes.ts";
 import type { Model } from "./model.ts";
 import { recordBranchNorm, recordBranchNormBackward, recordNorm, recordNormBackward } from "./norms.ts";
 import {
