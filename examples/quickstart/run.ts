@@ -5,6 +5,9 @@
  */
 import { writeFile } from "node:fs/promises";
 import { join, relative, resolve } from "node:path";
+import { Output } from "../../src/cli/terminal/output.ts";
+import { showingRun } from "../../src/cli/terminal/run-part.ts";
+import { working } from "../../src/cli/terminal/work.ts";
 import {
   Device,
   disjoint,
@@ -48,13 +51,18 @@ const folder = resolve(process.cwd(), "out", "quickstart");
 
 async function main(): Promise<boolean> {
   const started = performance.now();
-  const live = process.stdout.isTTY === true;
-  /** A line that stays, and one that the next one takes the place of (on a terminal only). */
-  const say = (text: string): void => void process.stdout.write(`${live ? "\r\x1b[K" : ""}${text}\n`);
-  const tell = (text: string): void => void process.stdout.write(live ? `\r${text}\x1b[K` : "");
-  const device = await Device.open();
+  const { stdout } = process;
+  // All of it to stdout, since npm's scripts may read stderr. Without a terminal the lines of every ten updates are
+  // enough.
+  const streams = { stdout, stderr: stdout };
+  const output = new Output(streams, { json: false, log_level: "info", quiet: stdout.isTTY !== true });
+  const say = (text: string): void => output.result(text);
+  const device = await working(output, "opening the adapter", () => Device.open());
+  if (output.display) output.display.compiling = () => device.compiling;
   try {
-    const policy = await Model.load(device, modelFolder);
+    const policy = await working(output, "loading the model", (onProgress) =>
+      Model.load(device, modelFolder, { onProgress }),
+    );
     const base = Model.copyOf(policy, "reference weights");
     const tokenizer = await loadTokenizer(modelFolder);
     const { vocabSize, contextLength } = policy.config;
@@ -68,29 +76,34 @@ async function main(): Promise<boolean> {
     );
 
     const measureModel = (model: Model, name: string): Promise<Measured> =>
-      measure(model, base, tokenizer, heldOutOpenings, {
-        perOpening,
-        seed: measuringSeed,
-        onProgress: (done, total) => tell(`sampling from the ${name} model: ${done} of ${total} stories`),
-      });
+      working(output, `sampling stories from the ${name} model`, (onProgress) =>
+        measure(model, base, tokenizer, heldOutOpenings, { perOpening, seed: measuringSeed, onProgress }),
+      );
     const before = await measureModel(policy, "base");
 
-    const trainer = await KtoTrainer.create({ policy, reference: base, examples, options: training });
+    const trainer = await working(output, "preparing the training", () =>
+      KtoTrainer.create({ policy, reference: base, examples, options: training }),
+    );
     const weights = trainer.weights;
     say(
       `Training  KTO, ${trainer.totalSteps} updates of ${training.per_device_train_batch_size} rows, beta ${training.beta}, learning rate ${training.learning_rate}, weight of a thumb up ${weights.desirable.toFixed(2)}, of a thumb down ${weights.undesirable.toFixed(2)}\n`,
     );
     const curve: { step: number; metrics: Metrics }[] = [];
     const trainingStarted = performance.now();
-    for await (const { step, totalSteps, metrics = {} } of trainer) {
-      curve.push({ step, metrics });
-      const recent = (name: string) => number(meanOfTen(curve, curve.length - 1, name));
-      const line = `update ${String(step).padStart(3)} of ${totalSteps}   loss ${recent("loss")}   reward of thumbs up ${recent("rewards/chosen")}, of thumbs down ${recent("rewards/rejected")}   margin ${recent("rewards/margins")}`;
-      const left = Math.ceil((((performance.now() - trainingStarted) / step) * (totalSteps - step)) / 1000);
-      if (step % 10 === 0) say(`${line}   ${left} s left`);
-      else tell(`${line}   ${left} s left`);
-    }
-    await trainer.save(folder);
+    await showingRun(output, { method: "kto", trainer }, async (show) => {
+      for await (const update of trainer) {
+        const { step, totalSteps, metrics = {} } = update;
+        curve.push({ step, metrics });
+        show(update);
+        if (step % 10 > 0) continue;
+        const recent = (name: string) => number(meanOfTen(curve, curve.length - 1, name));
+        const left = Math.ceil((((performance.now() - trainingStarted) / step) * (totalSteps - step)) / 1000);
+        say(
+          `update ${String(step).padStart(3)} of ${totalSteps}   loss ${recent("loss")}   reward of thumbs up ${recent("rewards/chosen")}, of thumbs down ${recent("rewards/rejected")}   margin ${recent("rewards/margins")}   ${left} s left`,
+        );
+      }
+    });
+    await working(output, "saving the model", () => trainer.save(folder));
     trainer.free();
 
     const after = await measureModel(policy, "aligned");

@@ -6,13 +6,14 @@ import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { loadTokenizer } from "../../engine/text/tokenizer.ts";
-import { ConfigError, DatasetError, FileError } from "../../errors.ts";
+import { ConfigError, counted, DatasetError, FileError } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import { Continuations } from "../../kto/evaluation/continuations.ts";
 import type { AnswerPair } from "../../kto/judge/compare.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "./prompts.ts";
 import { resolveSampling } from "./sampling.ts";
 
@@ -22,6 +23,7 @@ export class SampleLog {
   readonly #continuations: Continuations;
   readonly #prompts: readonly Prompt[];
   readonly #path: string;
+  readonly #output: Output;
   #last: { readonly step: number; readonly completions: readonly string[] } | undefined;
   /** The completions before training. */
   #first: readonly string[] | undefined;
@@ -75,17 +77,15 @@ export class SampleLog {
       },
     );
     const path = platform.joinPath(config.output_dir, SAMPLES_FILE);
-    return new SampleLog(
-      continuations,
-      prompts.map(({ prompt }) => prompt),
-      path,
-    );
+    const asked = prompts.map(({ prompt }) => prompt);
+    return new SampleLog(continuations, asked, path, output);
   }
 
-  private constructor(continuations: Continuations, prompts: readonly Prompt[], path: string) {
+  private constructor(continuations: Continuations, prompts: readonly Prompt[], path: string, output: Output) {
     this.#continuations = continuations;
     this.#prompts = prompts;
     this.#path = path;
+    this.#output = output;
   }
 
   /**
@@ -113,7 +113,11 @@ export class SampleLog {
 
   /** The model's completions after this many updates, generated once for each step. */
   async #completions(step: number): Promise<readonly string[]> {
-    if (this.#last?.step !== step) this.#last = { step, completions: await this.#continuations.run() };
+    if (this.#last?.step !== step) {
+      const what = `continuing ${counted(this.#prompts.length, "prompt")}`;
+      const completions = await working(this.#output, what, (progress) => this.#continuations.run(progress), "tokens");
+      this.#last = { step, completions };
+    }
     if (step === 0) this.#first = this.#last.completions;
     return this.#last.completions;
   }

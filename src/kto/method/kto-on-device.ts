@@ -5,7 +5,7 @@ import { reshape, sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import { STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../../kernels/kto-objective.ts";
 import type { Batch } from "./batch.ts";
-import { type Metrics, objectiveMetrics } from "./metrics.ts";
+import { marginInterval, type Metrics, objectiveMetrics } from "./metrics.ts";
 import { type Labels, Objective, type ObjectiveOptions } from "./objective.ts";
 
 /** Rows that share one reference point over several microbatches, and whether they are only evaluated. */
@@ -140,5 +140,9 @@ export class KtoOnDevice extends Objective {
 
   override metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics {
     return objectiveMetrics(sums, cutPairs);
+  }
+
+  override intervalsOf(groups: readonly ArrayLike<number>[]): Metrics {
+    return marginInterval(groups);
   }
 }

@@ -172,6 +172,15 @@ export abstract class Objective {
    */
   abstract metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics;
 
+  /**
+   * The 95% intervals of metrics whose rows were measured in several groups, under `<metric>/low` and `<metric>/high`.
+   *
+   * @param groups the sums of each
+   */
+  intervalsOf(_groups: readonly ArrayLike<number>[]): Metrics {
+    return {};
+  }
+
   /** Begins a new window. */
   clearMetrics(): void {
     this.device.upload(this.metrics, new Float32Array(elementCount(this.metrics.shape)));

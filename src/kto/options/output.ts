@@ -78,5 +78,8 @@ export const outputOptions = {
     description: "the least important message that stderr shows",
     valueAliases: { warn: "warning", critical: "error", passive: "info" },
   }),
+  quiet: output.option(z.boolean().default(false), {
+    description: "show no progress and no messages but warnings, errors and the result in its shortest form",
+  }),
   debug: output.option(z.boolean().default(false), { description: "show where an error came from" }),
 };

@@ -126,7 +126,7 @@ function allocate<Options extends RunOptions>(
   cached: CachedReference | undefined,
   digests: StartDigests,
 ): RunParts<Options> {
-  const { policy, evalExamples, outputFolder, ownMetrics } = inputs;
+  const { policy, evalExamples, outputFolder, ownMetrics, onWork } = inputs;
   const { options, objective } = method;
   const { totalSteps, stepsPerEpoch } = plan;
   const precision = precisionOf(options);
@@ -165,6 +165,7 @@ function allocate<Options extends RunOptions>(
     totalSteps,
     stepsPerEpoch,
     ownMetrics,
+    onProgress: (done, total) => onWork?.({ work: "evaluation", done, total }),
     outputFolder,
   });
   const window = new LoggingWindow(update);

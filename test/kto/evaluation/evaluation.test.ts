@@ -128,7 +128,7 @@ describe("the numbers", () => {
     });
     try {
       const { eval_runtime, eval_samples_per_second, eval_steps_per_second, ...alone } = await evaluator.run();
-      const aborted = evaluator.run(AbortSignal.abort("enough")).catch((reason: unknown) => reason);
+      const aborted = evaluator.run({ signal: AbortSignal.abort("enough") }).catch((reason: unknown) => reason);
       const together = await Promise.all([evaluator.run(), aborted, evaluator.run()]);
       expect(together).toEqual([expect.objectContaining(alone), "enough", expect.objectContaining(alone)]);
     } finally {
