@@ -11,7 +11,11 @@ export class Screen {
 
   /** The lines that stand there, without spaces at their ends, those that are empty at the end left out. */
   get lines(): string[] {
-    const lines = this.#rows.map((row) => Array.from(row, (cell) => cell ?? " ").join("").trimEnd());
+    const lines = this.#rows.map((row) =>
+      Array.from(row, (cell) => cell ?? " ")
+        .join("")
+        .trimEnd(),
+    );
     while (lines.at(-1) === "") lines.pop();
     return lines;
   }

@@ -47,12 +47,15 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const streams = requests.map(({ ids }) => new TextStream(tokenizer, ids, { stopStrings: options.stop_strings }));
     const texts = requests.map(() => "");
     // The first of several sequences is shown while it is generated, the others after it.
+    let begun = false;
     const add = (index: number, piece: string) => {
       texts[index] = (texts[index] ?? "") + piece;
-      if (live && index === 0 && piece !== "") output.piece(piece);
+      if (!live || index > 0) return;
+      // Not earlier: until the first token the display shows that something goes on.
+      if (!begun) output.piece(openingOf(requests[0]?.prompt ?? ""));
+      begun = true;
+      if (piece !== "") output.piece(piece);
     };
-    const [first] = requests;
-    if (live && first) output.piece(openingOf(first.prompt));
     const ids = requests.map((request) => request.ids);
     const what = `generating ${counted(ids.length, "text")}`;
     const generate = async (progress: Progress) => {

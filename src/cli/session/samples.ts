@@ -13,6 +13,7 @@ import type { AnswerPair } from "../../kto/judge/compare.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { Output } from "../terminal/output.ts";
+import { linesUpTo } from "../terminal/step-lines.ts";
 import { working } from "../terminal/work.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "./prompts.ts";
 import { resolveSampling } from "./sampling.ts";
@@ -95,9 +96,7 @@ export class SampleLog {
    * @throws ConfigError, before anything is written, where a run that is resumed has lost that
    */
   async start(step: number, needed: string | undefined): Promise<void> {
-    const present = step > 0 && (await platform.exists(this.#path)) === "file";
-    const lines = present ? (await platform.readText(this.#path)).split("\n") : [];
-    const kept = lines.filter((line) => stepOf(line) <= step).map((line) => `${line}\n`);
+    const kept = await linesUpTo(this.#path, step);
     const samples = kept.map((line) => JSON.parse(line) as Readonly<Record<string, unknown>>);
     const first = samples.filter((sample) => sample.step === 0);
     const asked =
@@ -144,15 +143,5 @@ export class SampleLog {
     const completions = await this.#completions(step);
     const samples = completions.map((completion, index) => ({ step, index, prompt: prompts[index], completion }));
     await platform.append(this.#path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join(""));
-  }
-}
-
-/** The step of a line; Infinity for a line that was cut off. */
-function stepOf(line: string): number {
-  try {
-    const { step } = JSON.parse(line) as { step?: unknown };
-    return typeof step === "number" ? step : Number.POSITIVE_INFINITY;
-  } catch {
-    return Number.POSITIVE_INFINITY;
   }
 }

@@ -21,6 +21,7 @@ import { precisionOf } from "../../kto/options/training.ts";
 import { RUNS_FOLDER } from "../../kto/report/trackers/tensorboard.ts";
 import { verdictOf } from "../../kto/report/verdict.ts";
 import type { RunWork, TrainerCallbacks } from "../../kto/run/callbacks.ts";
+import { EXAMPLES_FILE } from "../../kto/run/example-line.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
 import { LOCK_FILE, lockFolder, removeEmptyFolder } from "../../kto/run/lock.ts";
 import { Publishing } from "../../kto/run/publishing.ts";
@@ -30,6 +31,7 @@ import type { Run } from "../../kto/run/run.ts";
 import type { Saving } from "../../kto/run/savings.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
 import { TRACKERS_FILE, Tracking } from "../../kto/run/tracking.ts";
+import { ExamplesFile } from "../terminal/examples-file.ts";
 import { isSameFile } from "../terminal/files.ts";
 import { METRICS_FILE, MetricsFile } from "../terminal/metrics-file.ts";
 import type { Output } from "../terminal/output.ts";
@@ -110,6 +112,7 @@ async function trainIn(
     });
     let samples: SampleLog | undefined;
     const told = new ToldWork(output);
+    const examplesFile = new ExamplesFile(output_dir, warn);
     // As with the metrics, a full disk is no reason to lose the run.
     const writeSamples = async (step: number): Promise<void> => {
       try {
@@ -124,6 +127,9 @@ async function trainIn(
       unlock,
       settings: keptSettings(config),
       onWarning: warn,
+      onStep: async ({ examples }) => {
+        if (examples) await examplesFile.write(examples);
+      },
       onWork: ({ work, done, total }) => told.tell(WORKS[work], done, total),
       ownMetrics: judged?.(async (step) => (await samples?.pairs(step)) ?? []),
       // Before the checkpoint of the step, so that a run resumed from there need not generate them again.
@@ -171,6 +177,7 @@ async function trainIn(
       output.info(`resumed: ${trainer.stepsDone} of ${counted(trainer.totalSteps, "update is", "updates are")} done`);
     await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
     await metricsFile.start(trainer.log);
+    await examplesFile.start(trainer.stepsDone);
     const started = performance.now();
     const { stepsDone: doneBefore } = trainer;
     if (trainer.stepsDone === 0) await writeSamples(0);
@@ -229,7 +236,8 @@ async function trainIn(
       output.result(
         `trained ${counted(trainer.stepsDone, "update")}${doneBefore > 0 ? `, ${trainer.stepsDone - doneBefore} of them` : ""} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
-      if (output.tells("info")) tellSummary({ trainer, method, isAdapter: policy.adapter !== undefined, samples }, config, output);
+      if (output.tells("info"))
+        tellSummary({ trainer, method, isAdapter: policy.adapter !== undefined, samples }, config, output);
     }
     if (publishing !== undefined) output.info(`uploaded to ${await publishing.end()}`);
   });
@@ -300,7 +308,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
   // A run that ended before its first checkpoint cannot be resumed, so its files do not prevent a new start.
-  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE, TRACKERS_FILE, RUNS_FOLDER];
+  const left = [METRICS_FILE, EXAMPLES_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE, TRACKERS_FILE, RUNS_FOLDER];
   const isLogging = (name: string) =>
     logging_dir !== undefined &&
     platform.absolutePath(platform.joinPath(output_dir, name)) === platform.absolutePath(logging_dir);
@@ -318,18 +326,25 @@ const WORKS: Readonly<Record<RunWork["work"], string>> = {
 
 /** The table of what the run came to, and where everything lies, behind its one-line result. */
 function tellSummary(
-  { trainer, method, isAdapter, samples }: Pick<ReadyRun, "trainer" | "method"> & {
+  {
+    trainer,
+    method,
+    isAdapter,
+    samples,
+  }: Pick<ReadyRun, "trainer" | "method"> & {
     readonly isAdapter: boolean;
     readonly samples: SampleLog | undefined;
   },
-  { output_dir }: RunConfig,
+  config: RunConfig,
   output: Output,
 ): void {
+  const { output_dir } = config;
   const inFolder = (name: string) => platform.joinPath(output_dir, name);
   const { lastCheckpoint } = trainer;
   const places: Place[] = [
     { what: isAdapter ? "adapter" : "model", path: output_dir },
     { what: "metrics", path: inFolder(METRICS_FILE) },
+    ...(config.log_examples && method === "kto" ? [{ what: "examples", path: inFolder(EXAMPLES_FILE) }] : []),
     ...(samples ? [{ what: "samples", path: inFolder(SAMPLES_FILE) }] : []),
     ...(lastCheckpoint ? [{ what: "checkpoint", path: lastCheckpoint.path }] : []),
   ];

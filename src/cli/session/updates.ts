@@ -78,4 +78,3 @@ function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
   });
   return `evaluation at step ${step}: ${shown.join("  ")}${isBest ? "  (the best so far)" : ""}`;
 }
-

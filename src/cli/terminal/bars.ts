@@ -42,7 +42,11 @@ export function sparkline({ means, rest }: Curve, width: number, { unicode }: Th
 }
 
 /** A bar of so many characters: what is done, and what is left. @param share from 0 to 1 */
-export function bar(share: number, width: number, { unicode }: Theme): { readonly done: string; readonly left: string } {
+export function bar(
+  share: number,
+  width: number,
+  { unicode }: Theme,
+): { readonly done: string; readonly left: string } {
   const filled = Math.round(Math.min(1, Math.max(0, share)) * width);
   const [done, left] = unicode ? ["━", "─"] : ["=", "."];
   return { done: done.repeat(filled), left: left.repeat(width - filled) };

@@ -3,7 +3,7 @@
  * What they say is the parts' (run-part.ts, work.ts, downloads.ts); this only places the cursor and keeps time. Where
  * stderr is no terminal the parts give plain lines now and then.
  */
-import type { TextSink } from "./output.ts";
+import type { TextSink } from "./streams.ts";
 import { clipped, type Line, painted, type Theme, widthOf } from "./styled.ts";
 
 /** Least time between two drawings of news, and the time after which lines are drawn again for their clocks. */

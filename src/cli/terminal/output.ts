@@ -2,26 +2,13 @@
  * Where text goes: results to stdout, everything else to stderr, so that results can be piped. Keeps the display of what
  * goes on out of the way of other lines.
  */
-import pc from "picocolors";
+
 import isUnicodeSupported from "is-unicode-supported";
+import pc from "picocolors";
 import { ConfigError } from "../../errors.ts";
 import { Display } from "./display.ts";
+import type { Streams, TextSink } from "./streams.ts";
 import { type Line, painted, type Theme } from "./styled.ts";
-
-/** The part of a Node stream that is used; tests give their own. */
-export interface TextSink {
-  write(text: string): unknown;
-  readonly isTTY?: boolean;
-  readonly columns?: number;
-  readonly rows?: number;
-}
-
-export interface Streams {
-  readonly stdout: TextSink;
-  readonly stderr: TextSink;
-  /** Input of `kto chat`. */
-  readonly stdin?: NodeJS.ReadableStream;
-}
 
 const levels = ["debug", "info", "warning", "error"] as const;
 
@@ -45,7 +32,9 @@ export class Output {
     this.json = options.json;
     const least = options.quiet ? levels.indexOf("warning") : 0;
     this.#level = Math.max(least, levels.indexOf(options.log_level));
-    this.display = this.tells("info") ? new Display(streams.stderr, themeOf(streams.stderr), { live: isLive(streams.stderr) }) : undefined;
+    this.display = this.tells("info")
+      ? new Display(streams.stderr, themeOf(streams.stderr), { live: isLive(streams.stderr) })
+      : undefined;
   }
 
   /** A line of the result, on stdout. */

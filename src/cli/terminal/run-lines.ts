@@ -46,7 +46,8 @@ function metricLines(view: RunView, room: Room): Line[] {
   if (Object.keys(view.metrics).length === 0) return [];
   const groups = SHOWN_METRICS[view.method];
   const { columns } = room;
-  const rows = columns >= COLUMNS_OF_THREE ? transposed(groups) : columns >= COLUMNS_OF_TWO ? pairs(groups) : singles(groups);
+  const rows =
+    columns >= COLUMNS_OF_THREE ? transposed(groups) : columns >= COLUMNS_OF_TWO ? pairs(groups) : singles(groups);
   const most = Math.max(...rows.map(({ length }) => length));
   const width = Math.floor((columns - GAP * (most - 1)) / most);
   return rows.map((row) =>

@@ -17,7 +17,8 @@ const INTERVAL_COLUMNS = 20;
 const WIDEST_TEXT = 100;
 
 export function summaryLines(verdict: Verdict | undefined, places: readonly Place[], columns: number): readonly Line[] {
-  const told = verdict === undefined ? [] : [...tableLines(verdict.findings, columns), [], ...verdictLines(verdict, columns), []];
+  const told =
+    verdict === undefined ? [] : [...tableLines(verdict.findings, columns), [], ...verdictLines(verdict, columns), []];
   const width = Math.max(...places.map(({ what }) => what.length));
   // Whole, also where it is longer than the line: it is there to be copied.
   const where = places.map(({ what, path }) => [span(`${what.padEnd(width)}  `, "faint"), span(path)]);
@@ -31,11 +32,7 @@ function tableLines(findings: readonly Finding[], columns: number): Line[] {
   const rows = findings.flatMap((finding) => {
     const { name, first, last, interval, note } = finding;
     const show = (value: number | undefined) => shownValue(value, finding).padStart(VALUE_COLUMNS);
-    const values: Span[] = [
-      span(name.padEnd(NAME_COLUMNS), "faint"),
-      span(show(first)),
-      span(show(last), "strong"),
-    ];
+    const values: Span[] = [span(name.padEnd(NAME_COLUMNS), "faint"), span(show(first)), span(show(last), "strong")];
     const range = interval ? `${shownValue(interval.low, finding)} to ${shownValue(interval.high, finding)}` : "";
     if (isNarrow) {
       const below: Line[] = range === "" ? [] : [[span(`  95% interval ${range}`, "faint")]];

@@ -2,10 +2,11 @@
  * Work that takes a moment (loading, tokenizing, evaluating, sampling, saving) on one line of the display: what it is,
  * how far it is, how long it has taken. Nobody should wonder for two seconds whether anything goes on.
  */
+
+import { bar } from "./bars.ts";
 import type { Display, Part, PlainTimes, Room } from "./display.ts";
 import { formatCount, formatDuration } from "./numbers.ts";
 import type { Output } from "./output.ts";
-import { bar } from "./bars.ts";
 import { type Line, type Span, span, widthOf } from "./styled.ts";
 
 /** Work that ends sooner is not shown. */

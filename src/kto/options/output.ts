@@ -58,6 +58,10 @@ export const outputOptions = {
   logging_first_step: output.trainerOption(z.boolean().default(false), {
     description: "also write a line for the first update",
   }),
+  log_examples: output.trainerOption(z.boolean().default(true), {
+    description:
+      "write what logged updates did with each example to examples.jsonl, at most 1000 updates and 256 examples of each",
+  }),
   report_to: output.option(z.array(z.string()).optional(), {
     description: "trackers that also get the metrics: tensorboard, mlflow, all of them or none (default: none)",
     expects: "tensorboard, mlflow, all, none or several of them",

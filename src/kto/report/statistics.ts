@@ -108,7 +108,8 @@ export function differenceInterval(groups: readonly ClassSums[]): Mean | undefin
   const rows = [total("counts", 0), total("counts", 1)] as const;
   if (groups.length < 2 || rows[0] === 0 || rows[1] === 0) return undefined;
   const means = [total("sums", 0) / rows[0], total("sums", 1) / rows[1]] as const;
-  const part = ({ counts, sums }: ClassSums, which: 0 | 1) => (sums[which] - means[which] * counts[which]) / rows[which];
+  const part = ({ counts, sums }: ClassSums, which: 0 | 1) =>
+    (sums[which] - means[which] * counts[which]) / rows[which];
   const squares = groups.reduce((sum, group) => sum + (part(group, 0) - part(group, 1)) ** 2, 0);
   const mean = means[0] - means[1];
   const half = studentT95(groups.length - 1) * Math.sqrt((squares * groups.length) / (groups.length - 1));

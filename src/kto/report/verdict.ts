@@ -80,7 +80,8 @@ function trainedSentence(margin: Finding | undefined, trained: Outcome, unseen: 
 function unseenSentence(unseen: Outcome, { interval }: Finding): string {
   if (interval === undefined) return "There are too few validation rows for an interval of their margin.";
   if (unseen === "yes") return "Rows that it was not trained on show it too.";
-  if (unseen === "no") return "On rows that it was not trained on it is worse than before: it learnt its rows by heart.";
+  if (unseen === "no")
+    return "On rows that it was not trained on it is worse than before: it learnt its rows by heart.";
   return "On rows that it was not trained on that is not shown: their interval holds 0.";
 }
 

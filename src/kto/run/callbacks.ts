@@ -4,6 +4,7 @@
  */
 import type { Evaluation } from "../evaluation/run-evaluation.ts";
 import type { Metrics } from "../method/metrics.ts";
+import type { ExampleLine } from "./example-line.ts";
 
 /** What an update leaves behind. */
 export interface TrainingStep {
@@ -15,6 +16,8 @@ export interface TrainingStep {
   readonly learningRate: number;
   /** On logging steps: means over the window since the last one. */
   readonly metrics?: Metrics;
+  /** On logging steps, of long runs on some of them: what the update did with each example, with `log_examples`. */
+  readonly examples?: ExampleLine;
   /**
    * After steps at which the model is evaluated. Where a stop broke that off, its step comes once more when the run
    * goes on.

@@ -151,6 +151,7 @@ function allocate<Options extends RunOptions>(
     precision,
     gradientCheckpointing: options.gradient_checkpointing,
     referencePointScope: method.referencePointScope,
+    logsExamples: options.log_examples,
     dropoutSeed: options.disable_dropout ? undefined : options.seed,
   });
   const sync = method.sync && new ReferenceSync(policy, reference.source, method.sync);

@@ -77,7 +77,9 @@ describe.each([60, 80, 120])("at %d columns", (columns) => {
       ["the summary", summaryLines(verdictOf(log, "kto"), places, columns - 1)],
     ];
     for (const line of blocks.flatMap(([, lines]) => lines)) expect(widthOf(line)).toBeLessThan(columns);
-    const whole = blocks.map(([title, lines]) => `${text([[span(`# ${title}`, "faint")]], theme)}${text(lines, theme)}`);
+    const whole = blocks.map(
+      ([title, lines]) => `${text([[span(`# ${title}`, "faint")]], theme)}${text(lines, theme)}`,
+    );
     const golden = join(fixtures, "terminal", `${columns}-${theme.background}.txt`);
     await expect(whole.join("\n")).toMatchFileSnapshot(join(process.cwd(), golden));
   });
@@ -86,14 +88,16 @@ describe.each([60, 80, 120])("at %d columns", (columns) => {
 test("without colours and block characters it is plain ASCII", () => {
   const plain = { background: "dark", colors: false, unicode: false } as const;
   const lines = [...runLines(after(34), room(80, 52_400, plain)), ...workLines(loading, room(80, 3200, plain))];
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: the range of ASCII that is printed
   expect(text(lines, plain)).toMatch(/^[\x20-\x7e\n]*$/);
   expect(text(lines, plain)).toContain("update 34/60  ======================");
 });
 
 test("never wider than the terminal, however narrow; the step stays", () => {
   for (let columns = 9; columns <= 200; columns++) {
-    const lines = [...runLines(after(34), room(columns, 52_400)), ...workLines(loading, room(Math.max(60, columns), 900))];
+    const lines = [
+      ...runLines(after(34), room(columns, 52_400)),
+      ...workLines(loading, room(Math.max(60, columns), 900)),
+    ];
     for (const line of runLines(after(34), room(columns, 52_400))) expect(widthOf(line)).toBeLessThan(columns);
     expect(text(lines, { ...dark, colors: false })).toMatch(/^(update )?34\/60/);
   }

@@ -2,7 +2,13 @@
 import { describe, expect, test } from "vitest";
 import { Random } from "../../../src/engine/random.ts";
 import { ConfigError } from "../../../src/errors.ts";
-import { differenceInterval, disjoint, meanInterval, wilsonInterval, winRate } from "../../../src/kto/report/statistics.ts";
+import {
+  differenceInterval,
+  disjoint,
+  meanInterval,
+  wilsonInterval,
+  winRate,
+} from "../../../src/kto/report/statistics.ts";
 
 describe("wilsonInterval", () => {
   // Newcombe 1998, table I, method 3 (Wilson without continuity correction), 95%.
