@@ -1,6 +1,6 @@
 /** Series from lines of metrics, and fewer points of them; the geometry of the value function's picture. */
 import { describe, expect, test } from "vitest";
-import { pictureOf, SATURATED_FROM, smoothed } from "../../src/dashboard/page/value-picture.ts";
+import { compact, histogramOf, pictureOf, SATURATED_FROM, smoothed } from "../../src/dashboard/page/value-picture.ts";
 import { SeriesTable, thinned } from "../../src/dashboard/series.ts";
 
 test("metrics become series; what is damaged, null or no number is passed over", () => {
@@ -48,6 +48,20 @@ test("smoothing does not begin too low, and follows a level curve exactly", () =
   expect(smoothed([0, 1], 0.5)[1]).toBeCloseTo(2 / 3, 12);
 });
 
+test.each([
+  [0, "0"],
+  [0.25, "0.25"],
+  [-1234, "-1234"],
+  [12_000, "12k"],
+  [2_500_000, "2.5M"],
+  [3e9, "3G"],
+  [5e-6, "5e-6"],
+  [0.00033333, "3.33e-4"],
+  [null, ""],
+])("on an axis %d is %s", (value, text) => {
+  expect(compact(value)).toBe(text);
+});
+
 describe("the picture of the value function", () => {
   const line = {
     ...{ step: 3, beta: 0.1, desirable_weight: 2, undesirable_weight: 1, rows: 3, z0: [0.5], z0_unclamped: [0.5] },
@@ -68,6 +82,13 @@ describe("the picture of the value function", () => {
 
   test("reaches beyond its farthest row, to a round number", () => {
     expect(pictureOf({ ...line, u: [-6.5, 0.35, null] }).reach).toBe(10);
+  });
+
+  test("rewards are counted by class in parts of equal width", () => {
+    const point = (reward: number, label: boolean) => ({ index: 0, label, u: 0, v: 0, reward, saturated: false });
+    const points = [point(1, true), point(0, true), point(-0.4, false), point(-1, false), point(Number.NaN, false)];
+    expect(histogramOf(points, 4)).toEqual({ reach: 1, up: [0, 0, 1, 1], down: [1, 1, 0, 0] });
+    expect(histogramOf([], 2)).toEqual({ reach: 1, up: [0, 0], down: [0, 0] });
   });
 
   test("a row is saturated from the u at which the slope of the sigmoid is 0.01", () => {

@@ -9,8 +9,9 @@ export const hasChromium: boolean = process.platform === "linux" && process.arch
 
 export async function openChromium(): Promise<Browser> {
   const executablePath = await unpackChromium();
-  const args = ["--no-sandbox", "--disable-gpu", "--no-zygote"];
-  const env = { ...process.env } as Record<string, string>;
+  const args = ["--no-sandbox", "--disable-gpu", "--no-zygote", "--lang=en-US"];
+  // Under LANG=C this Chromium calls its language en-US@posix, which no Intl takes.
+  const env = { ...process.env, LANG: "en_US.UTF-8", LANGUAGE: "en_US" } as Record<string, string>;
   // The machine's own fonts, where it has some; the package's have few characters.
   if (existsSync("/etc/fonts/fonts.conf")) env.FONTCONFIG_PATH = "/etc/fonts";
   return await chromium.launch({ executablePath, args, env });

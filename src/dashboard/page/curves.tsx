@@ -3,12 +3,16 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import type { ShownRun } from "./shown-run.ts";
 import { colors, useTheme } from "./theme.ts";
-import { smoothed } from "./value-picture.ts";
+import { compact, smoothed } from "./value-picture.ts";
 
 /** What is shown together, first; every other metric has a picture of its own behind them. */
 const TOGETHER: readonly { readonly title: string; readonly names: readonly string[] }[] = [
   { title: "Loss", names: ["loss", "eval_loss"] },
   { title: "Rewards", names: ["rewards/chosen", "rewards/rejected", "rewards/margins", "eval_rewards/margins"] },
+  {
+    title: "Margin of the validation rows, with its 95% interval",
+    names: ["eval_rewards/margins", "eval_rewards/margins/low", "eval_rewards/margins/high"],
+  },
   { title: "Reference point z0, before and after the clamp", names: ["kl", "kl/unclamped"] },
   { title: "Accuracy", names: ["rewards/accuracies", "eval_rewards/accuracies", "mean_token_accuracy"] },
   { title: "Win rate", names: ["eval_win_rate", "eval_win_rate/low", "eval_win_rate/high"] },
@@ -100,7 +104,10 @@ function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps
           x: { time: false, range: (_, min, max) => [...(zoomed.current ?? [min, max])] as [number, number] },
           y: isLog ? { distr: 3, log: 10 } : {},
         },
-        axes: [axis, { ...axis, size: 62 }],
+        axes: [
+          { ...axis, values: (_, splits) => splits.map(compact) },
+          { ...axis, size: 62, values: (_, splits) => splits.map(compact) },
+        ],
         legend: { live: true },
         series: [
           { label: "update" },

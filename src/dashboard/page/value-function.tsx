@@ -2,10 +2,11 @@
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { ExampleLine } from "../protocol.ts";
 import { examplesOf } from "./client.ts";
+import { RewardHistogram } from "./reward-histogram.tsx";
 import type { ShownRun } from "./shown-run.ts";
 import { type Picture, type PicturePoint, pictureOf, SATURATED_FROM } from "./value-picture.ts";
 
-const SIZE = { width: 640, height: 340, left: 56, right: 16, top: 16, bottom: 44 } as const;
+const SIZE = { width: 640, height: 340, left: 56, right: 16, top: 26, bottom: 44 } as const;
 
 interface ValueFunctionProps {
   readonly shown: ShownRun;
@@ -57,6 +58,7 @@ function Drawn({ line }: { readonly line: ExampleLine }) {
     <>
       <ReferencePoints line={line} />
       <Chart picture={picture} step={line.step} />
+      <RewardHistogram points={picture.points} />
       <p class="key">
         <span class="up">● thumbs up ({ups})</span>{" "}
         <span class="down">◆ thumbs down ({picture.points.length - ups})</span>
@@ -150,7 +152,7 @@ function Chart({ picture, step }: { readonly picture: Picture; readonly step: nu
       <text class="axis" x={(left + width - right) / 2} y={height - 8} text-anchor="middle">
         u
       </text>
-      <text class="axis" x={14} y={(SIZE.top + height - bottom) / 2}>
+      <text class="axis" x={left} y={16} text-anchor="middle">
         v
       </text>
     </svg>

@@ -52,12 +52,52 @@ export function pictureOf(line: ExampleLine): Picture {
   };
 }
 
+/** How many rewards of each class lie in equal parts of a range. */
+export interface Histogram {
+  /** The range, as far to the left of 0 as to the right. */
+  readonly reach: number;
+  readonly up: readonly number[];
+  readonly down: readonly number[];
+}
+
+/** @param bins an even number, so that 0 is an edge */
+export function histogramOf(points: readonly PicturePoint[], bins: number): Histogram {
+  const known = points.filter(({ reward }) => Number.isFinite(reward));
+  const reach = niceAbove(known.reduce((most, { reward }) => Math.max(most, Math.abs(reward)), 0)) || 1;
+  const counts = (label: boolean) => {
+    const found = Array.from({ length: bins }, () => 0);
+    for (const { reward } of known.filter((point) => point.label === label)) {
+      const bin = Math.min(bins - 1, Math.floor(((reward + reach) / (2 * reach)) * bins));
+      found[bin] = (found[bin] ?? 0) + 1;
+    }
+    return found;
+  };
+  return { reach, up: counts(true), down: counts(false) };
+}
+
 /** 1, 2 or 5 times a power of ten, not below a number. */
 function niceAbove(value: number): number {
   if (!(value > 0)) return 0;
   const power = 10 ** Math.floor(Math.log10(value));
   return ([1, 2, 5].find((factor) => factor * power >= value) ?? 10) * power;
 }
+
+/** A number of an axis in few characters: 12k, 0.25, 5e-6. */
+export function compact(value: number | null): string {
+  if (value === null) return "";
+  const size = Math.abs(value);
+  const unit = [...UNITS].reverse().find(({ from }) => size >= from);
+  if (unit) return `${Number((value / unit.per).toPrecision(4))}${unit.name}`;
+  return size > 0 && size < 1e-3
+    ? value.toExponential().replace(/(\.\d{2})\d*/, "$1")
+    : String(Number(value.toPrecision(4)));
+}
+
+const UNITS = [
+  { from: 1e4, name: "k", per: 1e3 },
+  { from: 1e6, name: "M", per: 1e6 },
+  { from: 1e9, name: "G", per: 1e9 },
+] as const;
 
 /** Smoothed values: an exponential mean that forgets by `share` a point, without the bias of its beginning. */
 export function smoothed(values: readonly number[], share: number): number[] {

@@ -56,7 +56,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     expect(code, stderr).toBe(0);
     await start(0);
     browser = await openChromium();
-    page = await browser.newPage({ viewport: { width: 1280, height: 900 } });
+    page = await browser.newPage({ viewport: { width: 1280, height: 900 }, locale: "en-US" });
     page.setDefaultTimeout(20_000);
     page.on("pageerror", (error) => faults.push(error.message));
     page.on("dialog", () => faults.push("a dialog was opened"));
