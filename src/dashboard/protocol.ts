@@ -29,6 +29,19 @@ export interface MetricsAnswer {
   readonly series: Readonly<Record<string, Series>>;
 }
 
+/** The answer to /api/runs/ID/samples: what the model said to the same prompts at the first and at the last update. */
+export interface SamplesAnswer {
+  readonly first: number;
+  readonly last: number;
+  readonly samples: readonly {
+    readonly index: number;
+    /** Of a chat its messages, one after another. */
+    readonly prompt: string;
+    readonly first: string;
+    readonly last: string;
+  }[];
+}
+
 /** The answer to /api/runs/ID/examples: the updates whose examples are logged. */
 export interface ExamplesAnswer {
   readonly steps: readonly number[];

@@ -1,13 +1,21 @@
 /** One run as its folder tells of it: metrics and examples, read as far as they are written. Nothing is written. */
+import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
 import { type LoggedLine, verdictOf } from "../kto/report/verdict.ts";
 import { EXAMPLES_FILE, type ExampleLine, exampleLineSchema } from "../kto/run/example-line.ts";
 import { LOCK_FILE } from "../kto/run/lock.ts";
 import { type FoundLine, GrowingLines } from "./growing-lines.ts";
-import type { MetricsAnswer, RunSummary } from "./protocol.ts";
+import type { MetricsAnswer, RunSummary, SamplesAnswer } from "./protocol.ts";
 import { SeriesTable, thinned } from "./series.ts";
 
 export const METRICS_FILE = "metrics.jsonl";
+
+export const SAMPLES_FILE = "samples.jsonl";
+
+/** Prompts whose samples are sent. */
+const MOST_SAMPLES = 50;
+const sampleSchema = z.object({ index: z.number(), prompt: z.unknown(), completion: z.string() });
+const message = z.object({ role: z.string(), content: z.string() });
 
 /** Points of a curve that are sent; a screen has fewer columns. */
 const MOST_POINTS = 2000;
@@ -19,9 +27,12 @@ export class RunFolder {
   readonly folder: string;
   readonly #metrics: GrowingLines;
   readonly #examples: GrowingLines;
+  readonly #samples: GrowingLines;
   readonly #table = new SeriesTable();
   /** Where the lines of examples.jsonl lie, by step; the last of a step counts. */
   readonly #places = new Map<number, Pick<FoundLine, "offset" | "length">>();
+  /** The same for samples.jsonl, which has a line for each prompt. */
+  readonly #said = new Map<number, readonly Pick<FoundLine, "offset" | "length">[]>();
   #generation = 0;
   #running = false;
   /** One reading at a time. */
@@ -32,6 +43,7 @@ export class RunFolder {
     this.folder = folder;
     this.#metrics = new GrowingLines(platform.joinPath(folder, METRICS_FILE));
     this.#examples = new GrowingLines(platform.joinPath(folder, EXAMPLES_FILE));
+    this.#samples = new GrowingLines(platform.joinPath(folder, SAMPLES_FILE));
   }
 
   /** Reads what is new. @returns whether there was anything */
@@ -52,10 +64,17 @@ export class RunFolder {
     );
     const more = await this.#examples.read(
       ({ text, offset, length }) => {
-        const step = /^\{"step":(\d+),/.exec(text)?.[1];
-        if (step !== undefined) this.#places.set(Number(step), { offset, length });
+        const step = stepOf(text);
+        if (step !== undefined) this.#places.set(step, { offset, length });
       },
       () => this.#places.clear(),
+    );
+    await this.#samples.read(
+      ({ text, offset, length }) => {
+        const step = stepOf(text);
+        if (step !== undefined) this.#said.set(step, [...(this.#said.get(step) ?? []), { offset, length }]);
+      },
+      () => this.#said.clear(),
     );
     const running = (await platform.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
     const changed = grown || more || running !== this.#running;
@@ -102,6 +121,25 @@ export class RunFolder {
     return [...this.#places.keys()].sort((a, b) => a - b);
   }
 
+  /** What the model said at the first and at the last update that has samples; undefined without any. */
+  async samples(): Promise<SamplesAnswer | undefined> {
+    const steps = [...this.#said.keys()].sort((a, b) => a - b);
+    const [first, last] = [steps[0], steps.at(-1)];
+    if (first === undefined || last === undefined) return undefined;
+    const at = async (step: number) => {
+      const lines = (this.#said.get(step) ?? []).slice(0, MOST_SAMPLES);
+      return await Promise.all(lines.map(async (place) => sampleOf(await this.#samples.textAt(place))));
+    };
+    const [before, now] = [await at(first), await at(last)];
+    const samples = now.flatMap((sample) => {
+      const other = before.find((one) => one?.index === sample?.index);
+      if (sample === undefined || other === undefined) return [];
+      const { index, prompt, completion } = sample;
+      return [{ index, prompt: promptText(prompt), first: other.completion, last: completion }];
+    });
+    return { first, last, samples };
+  }
+
   /** What an update did with its examples; undefined where that is not logged, or its line is damaged. */
   async examples(step: number): Promise<ExampleLine | undefined> {
     const place = this.#places.get(step);
@@ -113,6 +151,26 @@ export class RunFolder {
       return undefined;
     }
   }
+}
+
+/** The step of a line that a run wrote, which begins with it. */
+function stepOf(line: string): number | undefined {
+  const step = /^\{"step":(\d+),/.exec(line)?.[1];
+  return step === undefined ? undefined : Number(step);
+}
+
+function sampleOf(text: string): z.output<typeof sampleSchema> | undefined {
+  try {
+    return sampleSchema.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
+}
+
+function promptText(prompt: unknown): string {
+  if (typeof prompt === "string") return prompt;
+  const messages = z.object({ messages: z.array(message) }).safeParse(prompt).data?.messages ?? [];
+  return messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
 }
 
 /** The folders of runs among these and in them: a run is a folder with a metrics.jsonl. */

@@ -102,12 +102,15 @@ export class DashboardServer {
       return;
     }
     const [, id = "", what = "", step] =
-      /^\/api\/runs\/([a-z0-9]+)\/(metrics|examples)(?:\/(\d+))?$/.exec(pathname) ?? [];
+      /^\/api\/runs\/([a-z0-9]+)\/(metrics|examples|samples)(?:\/(\d+))?$/.exec(pathname) ?? [];
     const run = this.#runs.get(id);
     if (run === undefined) return refuse(response, 404, "there is no such thing");
     await run.refresh();
     if (what === "metrics" && step === undefined) return answer(response, run.metrics);
     if (what === "examples" && step === undefined) return answer(response, { steps: run.exampleSteps });
+    if (what === "samples" && step === undefined) {
+      return answer(response, (await run.samples()) ?? { first: 0, last: 0, samples: [] });
+    }
     const line = what === "examples" ? await run.examples(Number(step)) : undefined;
     if (line === undefined) return refuse(response, 404, "the examples of that update are not logged");
     answer(response, line);

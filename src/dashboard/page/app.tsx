@@ -3,6 +3,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import type { RunSummary } from "../protocol.ts";
 import { exampleStepsOf, followRuns, metricsOf } from "./client.ts";
 import { Curves } from "./curves.tsx";
+import { Samples } from "./samples.tsx";
 import { COLORS, colorOf, type ShownRun } from "./shown-run.ts";
 import { ValueFunction } from "./value-function.tsx";
 
@@ -77,6 +78,9 @@ export function App() {
             <ValueFunction key={one.run.id} shown={one} isNamed={shown.length > 1} />
           ) : null,
         )}
+        {shown.map((one) => (
+          <Samples key={one.run.id} shown={one} isNamed={shown.length > 1} />
+        ))}
         <Curves shown={shown} smoothing={smoothing} isLog={isLog} />
       </main>
     </>

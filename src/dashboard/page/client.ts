@@ -1,5 +1,5 @@
 /** What the page asks its server for, and the news that come from there. */
-import type { ExampleLine, ExamplesAnswer, MetricsAnswer, RunSummary } from "../protocol.ts";
+import type { ExampleLine, ExamplesAnswer, MetricsAnswer, RunSummary, SamplesAnswer } from "../protocol.ts";
 
 async function get<T>(path: string, signal: AbortSignal): Promise<T | undefined> {
   const response = await fetch(path, { signal });
@@ -12,6 +12,10 @@ export function metricsOf(id: string, signal: AbortSignal): Promise<MetricsAnswe
 
 export function exampleStepsOf(id: string, signal: AbortSignal): Promise<ExamplesAnswer | undefined> {
   return get(`/api/runs/${id}/examples`, signal);
+}
+
+export function samplesOf(id: string, signal: AbortSignal): Promise<SamplesAnswer | undefined> {
+  return get(`/api/runs/${id}/samples`, signal);
 }
 
 export function examplesOf(id: string, step: number, signal: AbortSignal): Promise<ExampleLine | undefined> {

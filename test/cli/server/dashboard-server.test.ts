@@ -2,6 +2,8 @@
  * The dashboard's server: what it answers and refuses, news of a run that goes on, many clients, long runs. It is asked
  * by plain requests, whose headers and paths are sent as they stand.
  */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { get, type IncomingMessage, request } from "node:http";
 import { join } from "node:path";
@@ -93,6 +95,21 @@ describe("answers", () => {
   });
 });
 
+test("samples of the first and the last update, of texts and chats", async () => {
+  const line = (step: number, index: number, prompt: unknown) =>
+    `${JSON.stringify({ step, index, prompt, completion: `${step} ${index}` })}\n`;
+  const chat = { messages: [{ role: "user", content: "Hi" }] };
+  const all = [0, 4, 8].flatMap((step) => [line(step, 0, "One day"), line(step, 1, chat)]);
+  writeFileSync(join(growing, "samples.jsonl"), all.join(""));
+  expect(await json("/api/runs/r0/samples")).toEqual({
+    ...{ first: 0, last: 8 },
+    samples: [
+      { index: 0, prompt: "One day", first: "0 0", last: "8 0" },
+      { index: 1, prompt: "user: Hi", first: "0 1", last: "8 1" },
+    ],
+  });
+});
+
 describe("refuses", () => {
   test.each([
     ["another host", { host: "evil.example" }],
@@ -178,6 +195,24 @@ test("a run of 100,000 updates comes in few points", async () => {
   const { series } = JSON.parse(body) as MetricsAnswer;
   expect(series.loss?.steps.length).toBeLessThanOrEqual(2000);
   expect(series.loss?.steps.at(-1)).toBe(100_000);
+});
+
+test("kto dashboard serves the page that was built until Ctrl-C, which is its end and no error", async () => {
+  const child = spawn(process.execPath, ["bin/kto.js", "dashboard", runs, "--port", "0", "--json"], { stdio: "pipe" });
+  const ended = once(child, "close");
+  const [told] = (await once(child.stdout, "data")) as [Buffer];
+  const { address, runs: count } = JSON.parse(told.toString()) as { address: string; runs: number };
+  expect(address).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/$/);
+  expect(count).toBeGreaterThan(0);
+  const [html, script, style] = await Promise.all(
+    ["", "app.js", "app.css"].map(async (name) => await (await fetch(address + name)).text()),
+  );
+  expect(html).toContain('<script type="module" src="/app.js">');
+  expect(html).not.toMatch(/<script[^>]*>[^<]|style=|https?:/);
+  expect(script?.length).toBeGreaterThan(10_000);
+  expect(style).toContain("prefers-color-scheme");
+  child.kill("SIGINT");
+  expect((await ended)[0]).toBe(0);
 });
 
 test("kto dashboard names a folder that is not there, and takes several", async () => {
