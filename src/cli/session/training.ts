@@ -100,6 +100,7 @@ async function trainIn(
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
   const publishing = await publishingOf(config, warn);
+  const told = new ToldWork(output);
   let run: Run | undefined;
   const work = withDevice(config, output, async (device) => {
     // A plan runs the same code on a device that only counts memory.
@@ -111,7 +112,6 @@ async function trainIn(
       onWarning: warn,
     });
     let samples: SampleLog | undefined;
-    const told = new ToldWork(output);
     const examplesFile = new ExamplesFile(output_dir, warn);
     // As with the metrics, a full disk is no reason to lose the run.
     const writeSamples = async (step: number): Promise<void> => {
@@ -242,6 +242,7 @@ async function trainIn(
     if (publishing !== undefined) output.info(`uploaded to ${await publishing.end()}`);
   });
   await work.finally(async () => {
+    told.end(); // of work that failed
     run?.free();
     await publishing?.settled();
   });
