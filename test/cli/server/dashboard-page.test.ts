@@ -3,16 +3,16 @@
  * survives its server's end and names with HTML, obeys the keyboard, both themes, small screens, and axe-core. What it
  * looks like is left in .cache/screens.
  */
-import { spawnSync } from "node:child_process";
 import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { DashboardServer } from "../../../src/cli/server/dashboard-server.ts";
 import { pageFiles } from "../../../src/cli/server/page-files.ts";
 import { checkGradients } from "../../../src/kto/gradcheck.ts";
 import { hasChromium, openChromium, pictureFolder } from "../../helpers/browser.ts";
+import { builtModule } from "../../helpers/built.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 import { loadModel, readExamples, readExpected } from "../../helpers/fixtures.ts";
@@ -20,7 +20,6 @@ import { fixtures, temporaryFolder } from "../../helpers/folders.ts";
 import { kto } from "../../helpers/streams.ts";
 
 shareDeviceWithCommands();
-const root = resolve(import.meta.dirname, "../../..");
 const runs = join(temporaryFolder(), "runs");
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const trained = join(runs, "trained");
@@ -48,8 +47,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
   };
 
   beforeAll(async () => {
-    const built = spawnSync(process.execPath, ["scripts/build.mjs", "code"], { cwd: root, encoding: "utf8" });
-    expect(built.status, built.stderr).toBe(0);
+    builtModule("src/index.ts"); // and with it the page
     mkdirSync(evil, { recursive: true });
     writeFileSync(join(evil, "metrics.jsonl"), '{"step":1,"loss":0.5,"<b onmouseover=alert(1)>":1}\n');
     const { code, stderr } = await kto(...words(trained, "--max_steps", "12"));
