@@ -11,7 +11,7 @@ const MOST_WORDS = 500;
 
 /** The words of both texts, each with the space behind it. */
 export function wordDifferences(first: string, last: string): { readonly first: Word[]; readonly last: Word[] } {
-  const [a, b] = [first, last].map((text) => text.match(/\S+\s*|^\s+/g) ?? []) as [string[], string[]];
+  const [a, b] = [wordsOf(first), wordsOf(last)];
   const [rows, columns] = [Math.min(a.length, MOST_WORDS), Math.min(b.length, MOST_WORDS)];
   const same = (i: number, j: number) => a[i]?.trim() === b[j]?.trim();
   /** lengths[i][j]: of the common sequence of what begins at i and at j. */
@@ -34,4 +34,9 @@ export function wordDifferences(first: string, last: string): { readonly first: 
   const marked = (words: readonly string[], shared: ReadonlySet<number>) =>
     words.map((text, place) => ({ text, isOwn: !shared.has(place) }));
   return { first: marked(a, common), last: marked(b, other) };
+}
+
+/** Each with the space behind it; space at the beginning is a word of its own. */
+function wordsOf(text: string): readonly string[] {
+  return text.match(/\S+\s*|^\s+/g) ?? [];
 }
