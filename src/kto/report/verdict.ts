@@ -74,7 +74,7 @@ function trainedSentence(margin: Finding | undefined, trained: Outcome, unseen: 
     return `It learnt${unseen === "yes" ? "" : " its training rows"}: thumbs up are rewarded above thumbs down, beyond the interval.`;
   }
   if (trained === "no") return "It learnt the contrary: thumbs down are rewarded above thumbs up; look at the labels.";
-  return "It has not learnt to tell thumbs up from thumbs down: the interval of the margin holds 0; take more updates, or a higher learning_rate.";
+  return "It is not shown that it learnt to tell thumbs up from thumbs down: the interval of the margin holds 0; take more updates, or a higher learning_rate.";
 }
 
 function unseenSentence(unseen: Outcome, { interval }: Finding): string {
