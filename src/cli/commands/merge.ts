@@ -4,6 +4,7 @@ import { readAdapterConfig } from "../../engine/model/peft-config.ts";
 import { ConfigError } from "../../errors.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
 import { quantizationOf } from "../../kto/options/quantization.ts";
+import { copyTrainerState } from "../../kto/run/state.ts";
 import { type MergeCommandOptions, mergeDescription } from "../descriptions/merge.ts";
 import { command } from "../options/command.ts";
 import { formatOf, modelFolder } from "../session/models.ts";
@@ -32,6 +33,7 @@ async function runMerge(options: MergeCommandOptions, output: Output): Promise<v
     onWarning: (sentence: string) => output.warning(sentence),
   };
   await working(output, `merging into ${base}`, () => mergeAdapter(baseFolder, adapter, options.output_dir, merging));
+  await copyTrainerState(adapter, options.output_dir);
   const facts = { method: "merge", base: await namedSource(base), isAdapter: false, datasets: [] } as const;
   await writeCard(options.output_dir, { ...facts, license: await licenseOf(baseFolder) }, [], output);
   if (output.json) output.jsonLine({ output_dir: options.output_dir, base_model: base, adapter });
