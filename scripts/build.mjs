@@ -17,6 +17,9 @@ const flat = ["bench"];
 /** Commands whose options are mostly given in a file, for which editors get a schema. */
 const CONFIGURED = ["train", "sft"];
 
+/** The dashboard's page, which is bundled into one script and one style sheet and is no module of the rest. */
+const page = "src/dashboard/page";
+
 /** Whether the JavaScript in `dist` is that of the sources as they are now. An installed package has no sources. */
 export function isCodeBuilt(root) {
   const mark = join(root, "dist", ".code");
@@ -48,10 +51,31 @@ export async function buildCode(root) {
     write: false,
     logLevel: "silent",
   });
-  for (const { path, contents } of outputFiles) put(path, contents);
-  const current = new Set(outputFiles.map(({ path }) => path));
+  const pageFiles = await buildPage(root, build);
+  for (const { path, contents } of [...outputFiles, ...pageFiles]) put(path, contents);
+  const current = new Set([...outputFiles, ...pageFiles].map(({ path }) => path));
   for (const path of filesIn(join(root, "dist"))) if (path.endsWith(".js") && !current.has(path)) rmSync(path);
   put(join(root, "dist", ".code"), state);
+}
+
+/** The page with all that it runs on: app.js and app.css. */
+async function buildPage(root, build) {
+  const { outputFiles } = await build({
+    absWorkingDir: root,
+    entryPoints: { app: `${page}/main.tsx` },
+    outdir: join(root, "dist", "dashboard"),
+    bundle: true,
+    minify: true,
+    format: "esm",
+    target: "es2022",
+    jsx: "automatic",
+    jsxImportSource: "preact",
+    charset: "utf8",
+    legalComments: "inline",
+    write: false,
+    logLevel: "silent",
+  });
+  return outputFiles;
 }
 
 /**
@@ -140,7 +164,8 @@ function areTypesBuilt(root) {
 /** Paths from the project's folder, with "/". */
 function sourcesOf(root) {
   const found = folders.flatMap((folder) => sourcesIn(root, folder, !flat.includes(folder)));
-  return [...new Set([...found, ...single.filter((name) => existsSync(join(root, name)))])];
+  const modules = found.filter((path) => !path.startsWith(`${page}/`));
+  return [...new Set([...modules, ...single.filter((name) => existsSync(join(root, name)))])];
 }
 
 function sourcesIn(root, folder, deep) {
@@ -155,7 +180,8 @@ function sourcesIn(root, folder, deep) {
 /** Names, sizes and times of files, by which a change is noticed, also one that brings an older file. Every command asks. */
 function stateOf(root, files) {
   let state = "";
-  for (const path of ["scripts/build.mjs", ...files]) {
+  const ofPage = existsSync(`${root}/${page}`) ? readdirSync(`${root}/${page}`).map((name) => `${page}/${name}`) : [];
+  for (const path of ["scripts/build.mjs", ...ofPage, ...files]) {
     const { size, mtimeMs } = statSync(`${root}/${path}`);
     state += `${path} ${size} ${mtimeMs}\n`;
   }

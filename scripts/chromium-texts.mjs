@@ -5,14 +5,13 @@
  * browser is the dev dependency's, unpacked with the libraries that it needs into .cache. Linux on x64 only.
  */
 import { spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { chromiumFolder, unpackChromium } from "./chromium.mjs";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
-const { version } = JSON.parse(readFileSync(join(root, "node_modules/@sparticuz/chromium/package.json"), "utf8"));
-const folder = join(root, ".cache", `chromium-${version}`);
 const [given] = process.argv.slice(2);
 const textFolder = given ?? join(root, ".cache", "kernel-texts");
 /** Texts that the page takes at once. */
@@ -41,18 +40,9 @@ console.log(`${report.compiled} of ${tried} texts compile`);
 const seen = tried + Object.values(report.leftOut).reduce((sum, count) => sum + count, 0);
 process.exit(report.errors.length === 0 && tried > 0 && seen === files.length ? 0 : 1);
 
-/** The package unpacks into TMPDIR, and the system libraries only where it takes the machine for AWS Lambda. */
-async function unpackChromium() {
-  mkdirSync(folder, { recursive: true });
-  process.env.TMPDIR = folder;
-  process.env.AWS_LAMBDA_JS_RUNTIME = "nodejs20.x";
-  const { default: chromium } = await import("@sparticuz/chromium");
-  return await chromium.executablePath();
-}
-
 /** Serves the page and the texts to Chromium until the page says that it is done. */
 function compileIn(program) {
-  const profile = mkdtempSync(join(folder, "profile-"));
+  const profile = mkdtempSync(join(chromiumFolder, "profile-"));
   return new Promise((resolve, reject) => {
     let browser;
     let patience;

@@ -5,6 +5,9 @@
  */
 import { writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
+import type { Output } from "../../src/cli/terminal/output.ts";
+import { showingRun } from "../../src/cli/terminal/run-part.ts";
+import { working } from "../../src/cli/terminal/work.ts";
 import {
   Device,
   disjoint,
@@ -67,14 +70,6 @@ const measuringSeed = 2026;
 /** The most that the log-prob of a token under the base model may fall, and the share of repeating stories rise. */
 const most = { logProbFall: 0.5, repeatingRise: 0.05 } as const;
 
-/** Where a run's lines go. */
-export interface Told {
-  /** A line that stays. */
-  say(text: string): void;
-  /** One that the next line takes the place of. */
-  tell(text: string): void;
-}
-
 export interface Aligned {
   readonly before: Measured;
   readonly after: Measured;
@@ -83,14 +78,18 @@ export interface Aligned {
   readonly failures: readonly string[];
 }
 
-/** Aligns and measures; writes model, curves and results into the folder. */
-export async function align(size: RunSize, folder: string, { say, tell }: Told): Promise<Aligned> {
+/** Aligns and measures, and shows how that goes on; writes model, curves and results into the folder. */
+export async function align(size: RunSize, folder: string, output: Output): Promise<Aligned> {
+  const say = (text: string): void => output.result(text);
   const started = performance.now();
   const { perOpening, rise, ...updates } = size;
   const options = { ...training, ...updates };
-  const device = await Device.open();
+  const device = await working(output, "opening the adapter", () => Device.open());
+  if (output.display) output.display.compiling = () => device.compiling;
   try {
-    const policy = await Model.load(device, modelFolder);
+    const policy = await working(output, "loading the model", (onProgress) =>
+      Model.load(device, modelFolder, { onProgress }),
+    );
     const base = Model.copyOf(policy, "reference weights");
     const tokenizer = await loadTokenizer(modelFolder);
     const { vocabSize, contextLength } = policy.config;
@@ -104,29 +103,34 @@ export async function align(size: RunSize, folder: string, { say, tell }: Told):
     );
 
     const measureModel = (model: Model, name: string): Promise<Measured> =>
-      measure(model, base, tokenizer, heldOutOpenings, {
-        perOpening,
-        seed: measuringSeed,
-        onProgress: (done, total) => tell(`sampling from the ${name} model: ${done} of ${total} stories`),
-      });
+      working(output, `sampling stories from the ${name} model`, (onProgress) =>
+        measure(model, base, tokenizer, heldOutOpenings, { perOpening, seed: measuringSeed, onProgress }),
+      );
     const before = await measureModel(policy, "base");
 
-    const trainer = await KtoTrainer.create({ policy, reference: base, examples, options });
+    const trainer = await working(output, "preparing the training", () =>
+      KtoTrainer.create({ policy, reference: base, examples, options }),
+    );
     const weights = trainer.weights;
     say(
       `Training  KTO, ${trainer.totalSteps} updates of ${options.per_device_train_batch_size} rows, beta ${options.beta}, learning rate ${options.learning_rate}, weight of a thumb up ${weights.desirable.toFixed(2)}, of a thumb down ${weights.undesirable.toFixed(2)}\n`,
     );
     const curve: { step: number; metrics: Metrics }[] = [];
     const trainingStarted = performance.now();
-    for await (const { step, totalSteps, metrics = {} } of trainer) {
-      curve.push({ step, metrics });
-      const recent = (name: string) => number(meanOfTen(curve, curve.length - 1, name));
-      const line = `update ${String(step).padStart(3)} of ${totalSteps}   loss ${recent("loss")}   reward of thumbs up ${recent("rewards/chosen")}, of thumbs down ${recent("rewards/rejected")}   margin ${recent("rewards/margins")}`;
-      const left = Math.ceil((((performance.now() - trainingStarted) / step) * (totalSteps - step)) / 1000);
-      if (step % 10 === 0) say(`${line}   ${left} s left`);
-      else tell(`${line}   ${left} s left`);
-    }
-    await trainer.save(folder);
+    await showingRun(output, { method: "kto", trainer }, async (show) => {
+      for await (const update of trainer) {
+        const { step, totalSteps, metrics = {} } = update;
+        curve.push({ step, metrics });
+        show(update);
+        if (step % 10 > 0) continue;
+        const recent = (name: string) => number(meanOfTen(curve, curve.length - 1, name));
+        const left = Math.ceil((((performance.now() - trainingStarted) / step) * (totalSteps - step)) / 1000);
+        say(
+          `update ${String(step).padStart(3)} of ${totalSteps}   loss ${recent("loss")}   reward of thumbs up ${recent("rewards/chosen")}, of thumbs down ${recent("rewards/rejected")}   margin ${recent("rewards/margins")}   ${left} s left`,
+        );
+      }
+    });
+    await working(output, "saving the model", () => trainer.save(folder));
     trainer.free();
 
     const after = await measureModel(policy, "aligned");

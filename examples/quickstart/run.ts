@@ -3,15 +3,17 @@
  * (align.ts). `npm run quickstart`. Exits with 1 when the run does not show what it promises.
  */
 import { resolve } from "node:path";
+import { Output } from "../../src/cli/terminal/output.ts";
 import { KtoError } from "../../src/index.ts";
 import { align, wholeRun } from "./align.ts";
 
 async function main(): Promise<boolean> {
-  const live = process.stdout.isTTY === true;
-  const { failures } = await align(wholeRun, resolve(process.cwd(), "out", "quickstart"), {
-    say: (text) => void process.stdout.write(`${live ? "\r\x1b[K" : ""}${text}\n`),
-    tell: (text) => void process.stdout.write(live ? `\r${text}\x1b[K` : ""),
-  });
+  const { stdout } = process;
+  // All of it to stdout, since npm's scripts may read stderr. Without a terminal the lines of every ten updates are
+  // enough.
+  const streams = { stdout, stderr: stdout };
+  const output = new Output(streams, { json: false, log_level: "info", quiet: stdout.isTTY !== true });
+  const { failures } = await align(wholeRun, resolve(process.cwd(), "out", "quickstart"), output);
   if (failures.length > 0) process.stderr.write(`error: this run shows less than it should: ${failures.join("; ")}.\n`);
   return failures.length === 0;
 }

@@ -10,8 +10,9 @@ import { nearest } from "../kto/options/names.ts";
 import type { helpOf } from "./descriptions/all.ts";
 import { type CommandName, summaries } from "./descriptions/summaries.ts";
 import type { Command } from "./options/command.ts";
-import { colorsFor, Output, type Streams } from "./terminal/output.ts";
+import { colorsFor, Output } from "./terminal/output.ts";
 import { guardProcessStreams } from "./terminal/process-streams.ts";
+import type { Streams } from "./terminal/streams.ts";
 import { systemLimit } from "./terminal/system-limits.ts";
 
 /** Each loads a command with all that it runs on, which takes a moment that no help text need wait for. */
@@ -26,6 +27,7 @@ export const commands: Readonly<Record<CommandName, () => Promise<{ readonly def
   gradcheck: () => import("./commands/gradcheck.ts"),
   merge: () => import("./commands/merge.ts"),
   export: () => import("./commands/export.ts"),
+  dashboard: () => import("./commands/dashboard.ts"),
   init: () => import("./commands/init.ts"),
   bench: () => import("./commands/bench.ts"),
   doctor: () => import("./commands/doctor.ts"),

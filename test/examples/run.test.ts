@@ -9,8 +9,10 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { expect, test } from "vitest";
 import { align, type RunSize } from "../../examples/quickstart/align.ts";
+import { Output } from "../../src/cli/terminal/output.ts";
 import { shareDeviceWithCommands } from "../helpers/commands.ts";
 import { freshPath, temporaryFolder } from "../helpers/folders.ts";
+import { CapturedStream } from "../helpers/streams.ts";
 
 shareDeviceWithCommands();
 const root = join(import.meta.dirname, "..", "..");
@@ -26,11 +28,12 @@ const shortRun: RunSize = {
 
 test("a short run aligns the model: more good stories, still stories; writes model, curves and results", async () => {
   const out = freshPath(folder, "out");
-  const lines: string[] = [];
-  const { failures } = await align(shortRun, out, { say: (line) => lines.push(line), tell: () => undefined });
-  const output = lines.join("\n");
-  expect(failures, output).toEqual([]);
-  expectResults(out, output);
+  const stdout = new CapturedStream();
+  const streams = { stdout, stderr: stdout };
+  const output = new Output(streams, { json: false, log_level: "info", quiet: true });
+  const { failures } = await align(shortRun, out, output);
+  expect(failures, stdout.text).toEqual([]);
+  expectResults(out, stdout.text);
 });
 
 function expectResults(out: string, output: string): void {

@@ -5,11 +5,13 @@ import { main } from "../../src/cli/main.ts";
 export class CapturedStream {
   text = "";
   readonly isTTY: boolean;
-  readonly columns: number;
+  columns: number;
+  readonly rows: number;
 
-  constructor(terminal?: { columns: number }) {
+  constructor(terminal?: { columns: number; rows?: number }) {
     this.isTTY = terminal !== undefined;
     this.columns = terminal?.columns ?? 80;
+    this.rows = terminal?.rows ?? 24;
   }
 
   write(text: string): void {

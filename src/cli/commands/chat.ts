@@ -17,6 +17,7 @@ import { requireTemplate } from "../session/prompts.ts";
 import { withDevice } from "../session/rows.ts";
 import { endTokens, resolveSampling, tellCache } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(chatDescription, runChat);
 
@@ -121,16 +122,18 @@ async function answer(talk: Talk, messages: Message[], turn: number): Promise<Me
     content += piece;
     if (!output.json && piece !== "") output.piece(piece);
   };
-  const [result] = await generator.generate([ids], {
-    ...sampling,
-    eosTokenIds: endTokens(options, tokenizer, generator.model.config.eosTokenIds),
-    maxNewTokens: options.max_new_tokens,
-    seed: options.seed + turn,
-    reusePrefix: true,
-    onToken: (_, newIds) => {
-      show(stream.push(newIds.at(-1) ?? 0));
-      return stream.stopped || talk.interrupted() ? "stop" : undefined;
-    },
+  const [result] = await working(output, "answering", async () => {
+    return await generator.generate([ids], {
+      ...sampling,
+      eosTokenIds: endTokens(options, tokenizer, generator.model.config.eosTokenIds),
+      maxNewTokens: options.max_new_tokens,
+      seed: options.seed + turn,
+      reusePrefix: true,
+      onToken: (_, newIds) => {
+        show(stream.push(newIds.at(-1) ?? 0));
+        return stream.stopped || talk.interrupted() ? "stop" : undefined;
+      },
+    });
   });
   show(stream.end());
   const { ids: newIds = [], finish } = result ?? {};

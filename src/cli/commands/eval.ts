@@ -22,6 +22,7 @@ import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } fr
 import { encodeFeedback, readRows, requirePairs, withDevice } from "../session/rows.ts";
 import { resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(evalDescription, (options, output) =>
   tellingUnhandled(options, output, () => runEval(options, output)),
@@ -41,7 +42,7 @@ async function runEval(options: EvalOptions, output: Output): Promise<void> {
       rows = await readRows(dataset, output, undefined, "dataset_test_split");
       const { examples } = await encodeFeedback(rows, { policy, reference }, dataset, output);
       if (options.loss_type === "kto") requirePairs(examples, dataset);
-      metrics = { rows: examples.length, ...(await measure(policy, reference, examples, options)) };
+      metrics = { rows: examples.length, ...(await measure(policy, reference, examples, options, output)) };
     }
     const winRate = judge && (await judgeAnswers(judge, { policy, reference }, { given, rows }, options, output));
     report({ metrics, winRate, judge }, output);
@@ -83,6 +84,7 @@ async function measure(
   reference: Model,
   examples: readonly Example[],
   options: EvalOptions,
+  output: Output,
 ): Promise<Metrics> {
   const objective = objectiveOptions(options, examples);
   const evaluator = new Evaluator({
@@ -94,7 +96,7 @@ async function measure(
     maxLength: Math.min(options.max_length, policy.config.contextLength, reference.config.contextLength),
   });
   try {
-    const metrics = await evaluator.run();
+    const metrics = await working(output, "evaluating", (onProgress) => evaluator.run({ onProgress }));
     const { beta, desirableWeight: desirable_weight, undesirableWeight: undesirable_weight } = objective;
     const used = { beta, desirable_weight, undesirable_weight };
     if (Number.isFinite(metrics.eval_loss)) return { ...used, ...metrics };
@@ -130,7 +132,8 @@ async function judgeAnswers(
       sampling: await resolveSampling(options, model.folder, output),
     });
     try {
-      return await continuations.run();
+      const what = `${model.folder} answers ${counted(prompts.length, "prompt")}`;
+      return await working(output, what, (progress) => continuations.run(progress), "tokens");
     } finally {
       continuations.free();
     }
@@ -143,9 +146,14 @@ async function judgeAnswers(
     opponent: others[i] ?? "",
   }));
   if (options.judge === undefined) output.info(`every exchange with it is added to ${options.judge_transcripts}`);
-  const result = await judgePairs(judge, pairs, {
-    concurrency: options.judge_concurrency,
-    onJudged: (done) => output.debug(`${done} of ${counted(pairs.length, "prompt")} judged`),
+  const result = await working(output, `${judge.name} judges`, async (progress) => {
+    return await judgePairs(judge, pairs, {
+      concurrency: options.judge_concurrency,
+      onJudged: (done) => {
+        progress(done, pairs.length);
+        output.debug(`${done} of ${counted(pairs.length, "prompt")} judged`);
+      },
+    });
   });
   if (result.judged < result.prompts) {
     output.warning(

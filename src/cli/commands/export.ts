@@ -15,6 +15,7 @@ import { command } from "../options/command.ts";
 import { modelFolders } from "../session/models.ts";
 import { checkOutputFile, checkReplacesNone, hasEntry, regularSize } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(exportDescription, runExport);
 
@@ -41,9 +42,11 @@ async function runExport(options: ExportOptions, output: Output): Promise<void> 
     onWarning: (sentence: string) => output.warning(sentence),
   };
   const isAdapter = adapter !== undefined && !merges;
-  const { types } = isAdapter
-    ? await exportAdapterGguf({ folder: adapter, baseFolder: base }, path, type, naming)
-    : await exportGguf({ folder: base, adapterFolder: adapter }, path, type, naming);
+  const { types } = await working(output, `writing ${path}`, () =>
+    isAdapter
+      ? exportAdapterGguf({ folder: adapter, baseFolder: base }, path, type, naming)
+      : exportGguf({ folder: base, adapterFolder: adapter }, path, type, naming),
+  );
   const exported = { base, baseName, adapter, isAdapter };
   if (recipePath !== undefined) await writeModelfile(exported, path, recipePath, output);
   const counts = Object.entries(types).map(([one, count]) => `${count} ${one}`);

@@ -11,6 +11,7 @@ import { type Prompt, promptEncoder, readPrompts } from "../session/prompts.ts";
 import { withDevice } from "../session/rows.ts";
 import { endTokens, resolveSampling, tellCache } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
+import { type Progress, working } from "../terminal/work.ts";
 
 export default command(generateDescription, runGenerate);
 
@@ -46,26 +47,33 @@ async function runGenerate(options: GenerateOptions, output: Output): Promise<vo
     const streams = requests.map(({ ids }) => new TextStream(tokenizer, ids, { stopStrings: options.stop_strings }));
     const texts = requests.map(() => "");
     // The first of several sequences is shown while it is generated, the others after it.
+    let begun = false;
     const add = (index: number, piece: string) => {
       texts[index] = (texts[index] ?? "") + piece;
-      if (live && index === 0 && piece !== "") output.piece(piece);
+      if (!live || index > 0) return;
+      // Not earlier: until the first token the display shows that something goes on.
+      if (!begun) output.piece(openingOf(requests[0]?.prompt ?? ""));
+      begun = true;
+      if (piece !== "") output.piece(piece);
     };
-    const [first] = requests;
-    if (live && first) output.piece(openingOf(first.prompt));
-    const results = await generator.generate(
-      requests.map(({ ids }) => ids),
-      {
+    const ids = requests.map((request) => request.ids);
+    const what = `generating ${counted(ids.length, "text")}`;
+    const generate = async (progress: Progress) => {
+      let tokens = 0;
+      return await generator.generate(ids, {
         ...sampling,
         eosTokenIds: endTokens(options, tokenizer, model.config.eosTokenIds),
         maxNewTokens: options.max_new_tokens,
         seed: options.seed,
-        onToken: (index, ids) => {
+        onToken: (index, newIds) => {
           const stream = streams[index];
-          add(index, stream?.push(ids.at(-1) ?? 0) ?? "");
+          progress(++tokens);
+          add(index, stream?.push(newIds.at(-1) ?? 0) ?? "");
           return stream?.stopped ? "stop" : undefined;
         },
-      },
-    );
+      });
+    };
+    const results = await working(output, what, generate, "tokens");
     for (const [index, { prompt }] of requests.entries()) {
       add(index, streams[index]?.end() ?? "");
       const { ids: newIds = [], finish } = results[index] ?? {};

@@ -10,6 +10,7 @@ import { loadModel, loadReference } from "../session/models.ts";
 import { loadExamples, requirePairs, withDevice } from "../session/rows.ts";
 import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(gradcheckDescription, runGradcheck);
 
@@ -21,7 +22,9 @@ async function runGradcheck(options: GradcheckOptions, output: Output): Promise<
     const { examples } = await loadExamples({ policy, reference }, options, output);
     if (options.loss_type === "kto") requirePairs(examples, options);
     const objective = objectiveOptions(options, examples);
-    const check = await checkGradients({ policy, reference, examples, objective, tolerance: options.tolerance });
+    const check = await working(output, "checking gradients", async () => {
+      return await checkGradients({ policy, reference, examples, objective, tolerance: options.tolerance });
+    });
     requireFinite(check, examples, options);
     if (options.grads_out !== undefined) await writeSafetensors(options.grads_out, check.gradients);
     const { comparison } = check;

@@ -26,7 +26,8 @@ const GPU_BYTES = 8e9;
 const SHOWN = ["loss_type", "reference", "lr_scheduler_type", "fp16", "seed", "report_to"];
 
 async function runInit(options: InitOptions, output: Output): Promise<void> {
-  const { output: file, overwrite, output_dir, device_memory, json: _, log_level: __, debug: ___, ...named } = options;
+  const { output: file, overwrite, output_dir, device_memory, ...rest } = options;
+  const { json: _, log_level: __, quiet: ___, debug: ____, ...named } = rest;
   if (file !== "-") {
     if (!overwrite && (await platform.exists(file)) === "file") {
       throw new ConfigError(`output "${file}" exists: choose another name or give --overwrite.`);

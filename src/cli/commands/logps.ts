@@ -8,6 +8,7 @@ import { command } from "../options/command.ts";
 import { loadModel, loadReference } from "../session/models.ts";
 import { loadExamples, withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(logpsDescription, runLogps);
 
@@ -19,7 +20,9 @@ async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
       referenceName === undefined ? undefined : await loadReference(device, policy, options, referenceName, output);
     const { examples } = await loadExamples({ policy, reference }, options, output);
     const finiteLogProbs = async (model: Model) => {
-      const values = await completionLogProbs(model, examples, options.per_device_eval_batch_size);
+      const values = await working(output, `log-probs of ${model.folder}`, async () => {
+        return await completionLogProbs(model, examples, options.per_device_eval_batch_size);
+      });
       const row = examples[values.findIndex((value) => !Number.isFinite(value))];
       if (row === undefined) return values;
       throw new NumericError(

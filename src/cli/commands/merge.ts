@@ -11,6 +11,7 @@ import { formatOf, modelFolder } from "../session/models.ts";
 import { licenseOf, namedSource, writeCard } from "../session/results.ts";
 import { checkKind, checkOutputFolder } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(mergeDescription, runMerge);
 
@@ -25,12 +26,13 @@ async function runMerge(options: MergeCommandOptions, output: Output): Promise<v
   await checkKind(options.output_dir, false);
   const dtype = formatOf(options.save_dtype);
   const baseFolder = await modelFolder(base, output);
-  await mergeAdapter(baseFolder, adapter, options.output_dir, {
+  const merging = {
     ...(dtype === undefined ? {} : { dtype }),
     quantization: quantizationOf(options),
     maxShardBytes: sizeInBytes(options.max_shard_size),
-    onWarning: (sentence) => output.warning(sentence),
-  });
+    onWarning: (sentence: string) => output.warning(sentence),
+  };
+  await working(output, `merging into ${base}`, () => mergeAdapter(baseFolder, adapter, options.output_dir, merging));
   await copyTrainerState(adapter, options.output_dir);
   const facts = { method: "merge", base: await namedSource(base), isAdapter: false, datasets: [] } as const;
   await writeCard(options.output_dir, { ...facts, license: await licenseOf(baseFolder) }, [], output);

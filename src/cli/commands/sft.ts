@@ -10,6 +10,7 @@ import { checkKind } from "../session/rows.ts";
 import { runTraining } from "../session/training.ts";
 import { loadTrainingRows } from "../session/training-rows.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(sftDescription, runSft);
 
@@ -26,7 +27,7 @@ async function runSft(config: SftConfig, output: Output): Promise<void> {
       ...shared,
       options: sftTrainerOptions.partOf(config),
     };
-    const trainer = await SftTrainer.create({ policy, ...inputs });
+    const trainer = await working(output, "preparing the run", () => SftTrainer.create({ policy, ...inputs }));
     const tokens = examples.reduce((sum, { completionIds }) => sum + completionIds.length, 0);
     const facts = {
       rows: examples.length,

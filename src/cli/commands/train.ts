@@ -12,6 +12,7 @@ import { checkKind } from "../session/rows.ts";
 import { round, runTraining } from "../session/training.ts";
 import { loadTrainingRows } from "../session/training-rows.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 export default command(trainDescription, runTrain);
 
@@ -29,7 +30,9 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       ...shared,
       options: trainerOptions.partOf(config),
     };
-    const trainer = await KtoTrainer.create({ policy, ...(reference ? { reference } : {}), ...inputs });
+    const trainer = await working(output, "preparing the run", () =>
+      KtoTrainer.create({ policy, ...(reference ? { reference } : {}), ...inputs }),
+    );
     if (trainer.precisionNote !== undefined) output.info(`bf16: ${trainer.precisionNote}`);
     const { referenceNote } = trainer;
     if (referenceNote !== undefined && trainer.referenceIsKept) output.debug(`reference: ${referenceNote}`);

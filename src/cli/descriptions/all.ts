@@ -3,6 +3,7 @@
  * schemas of configuration files.
  */
 import type { Option } from "commander";
+import * as z from "zod";
 import { configSchema } from "../options/config-schema.ts";
 import type { Description } from "../options/description.ts";
 import { helpOptions } from "../options/help.ts";
@@ -10,6 +11,7 @@ import { type CompletedCommand, completedOptions } from "../shell/completions.ts
 import { benchDescription } from "./bench.ts";
 import { chatDescription } from "./chat.ts";
 import { completionDescription } from "./completion.ts";
+import { dashboardDescription } from "./dashboard.ts";
 import { dataDescription } from "./data.ts";
 import { doctorDescription } from "./doctor.ts";
 import { evalDescription } from "./eval.ts";
@@ -34,6 +36,7 @@ export const descriptions = {
   gradcheck: gradcheckDescription,
   merge: mergeDescription,
   export: exportDescription,
+  dashboard: dashboardDescription,
   init: initDescription,
   bench: benchDescription,
   doctor: doctorDescription,
@@ -47,7 +50,9 @@ export function helpOf(name: CommandName): {
   readonly options: readonly Option[];
 } {
   const { examples, schema, positional }: Description<unknown> = descriptions[name];
-  const usage = `${positional === undefined ? "[--config file]" : `<${positional}>`} [options] [name=value ...]`;
+  const isList = positional !== undefined && schema.shape[positional] instanceof z.ZodDefault;
+  const word = positional === undefined ? "[--config file]" : isList ? `[${positional} ...]` : `<${positional}>`;
+  const usage = `${word} [options] [name=value ...]`;
   return { usage, examples, options: helpOptions(schema) };
 }
 

@@ -13,6 +13,7 @@ export const summaries = {
   gradcheck: "compare the GPU's gradients with the float64 model",
   merge: "make a whole model of a base model and a LoRA adapter",
   export: "write a model or an adapter as GGUF, for llama.cpp and Ollama",
+  dashboard: "show runs, finished and running ones, on a page of this machine",
   init: "write a configuration file for a model, feedback and this adapter",
   bench: "measure kernels and whole updates on this adapter",
   doctor: "what this machine offers, and what would be faster",

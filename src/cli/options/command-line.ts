@@ -80,6 +80,10 @@ function readArguments(
       assignments.push({ name: optionName(override[1] ?? "", infos, context), value: override[2] ?? "" });
     } else if (flag === null && positional !== undefined && assignments.every(({ name }) => name !== positional)) {
       assignments.push({ name: positional, value: word });
+      const isList = findOption(infos, positional)?.kind === "strings";
+      while (isList && isFurtherItem(args[index + 1])) {
+        assignments.push({ name: positional, value: args[++index] ?? "" });
+      }
     } else if (flag === null) {
       if (!/\.(ya?ml|json)$/i.test(word)) {
         throw new ConfigError(`unexpected "${word}": options are written --name value or name=value.`);

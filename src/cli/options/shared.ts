@@ -9,7 +9,7 @@ import { runOptions } from "../../kto/options/run.ts";
 const { option } = optionGroup("Model and data");
 
 /** Every command has these. */
-export const commonOptions = pick("adapter", "json", "log_level", "debug");
+export const commonOptions = pick("adapter", "json", "log_level", "quiet", "debug");
 
 /** How a model that is not trained is loaded. */
 export const modelOptions = {

@@ -13,6 +13,7 @@ import { asksForJudge, type JudgeOptions } from "../../kto/options/judge.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import { checkOutputFile } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 const OPENAI = "https://api.openai.com/v1";
 
@@ -114,7 +115,11 @@ export async function judgeOfRun(
     names: WIN_RATE_METRICS,
     measure: async (step) => {
       try {
-        const found = await judgePairs(judge, await pairs(step), { concurrency: options.judge_concurrency });
+        const given = await pairs(step);
+        const found = await working(output, `${judge.name} judges`, async (progress) => {
+          const onJudged = (done: number) => progress(done, given.length);
+          return await judgePairs(judge, given, { concurrency: options.judge_concurrency, onJudged });
+        });
         return winRateMetrics(found);
       } catch (error) {
         if (!(error instanceof JudgeError || error instanceof FileError)) throw error;

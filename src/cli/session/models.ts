@@ -5,7 +5,7 @@
 import type { Device } from "../../engine/gpu/device.ts";
 import { resolveModelFolder } from "../../engine/hub/resolve.ts";
 import { LoraAdapter } from "../../engine/model/lora.ts";
-import { Model } from "../../engine/model/model.ts";
+import { type LoadOptions, Model } from "../../engine/model/model.ts";
 import { loadAdapter } from "../../engine/model/peft.ts";
 import { isAdapterFolder, readAdapterConfig } from "../../engine/model/peft-config.ts";
 import { type FileSource, platform } from "../../engine/platform/index.ts";
@@ -20,6 +20,7 @@ import { showsFineTuning } from "../../kto/run/state.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
 import { isSameFile, tellingNoFolder } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 /** Which model a command runs. */
 type ModelOptions = Pick<RunConfig, "model_name_or_path" | "model_revision" | "adapter_name_or_path"> & LoadingOptions;
@@ -86,8 +87,15 @@ export async function modelFolders(
 export async function loadModel(device: Device, options: ModelOptions, output: Output): Promise<Model> {
   const { base, adapter } = await modelFolders(options, output);
   const loading = loadOptions(options, output);
-  const model = await Model.load(device, base, loading);
+  const model = await loadShown(device, base, loading, output);
   return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter, loading));
+}
+
+/** `Model.load`, which may take long, with its progress. */
+async function loadShown(device: Device, folder: string, options: LoadOptions, output: Output): Promise<Model> {
+  return await working(output, `loading ${folder}`, async (onProgress) => {
+    return await Model.load(device, folder, { ...options, onProgress });
+  });
 }
 
 function loadOptions(options: LoadingOptions, output: Output) {
@@ -114,7 +122,7 @@ async function referenceModel(
   const shares = policy.adapter !== undefined && (await isSameFile(base, policy.folder));
   const model = shares
     ? policy.base
-    : await Model.load(device, base, { ...loadOptions(options, output), category: "reference weights" });
+    : await loadShown(device, base, { ...loadOptions(options, output), category: "reference weights" }, output);
   checkReference(policy, model);
   return adapter === undefined
     ? model
@@ -152,7 +160,7 @@ export async function loadPolicy(
     (await hasChatTemplate(base));
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const loading = loadOptions(config, output);
-  const policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
+  const policy = await loadShown(device, base, usesAdapter ? loading : { ...loading, storage: "f32" }, output);
   if (!usesAdapter) return { policy, base, baseName, fineTuned };
   const adapter = await trainedAdapter(policy, adapterFolder, config, output);
   return { policy: policy.withAdapter(adapter), base, baseName, fineTuned };
@@ -176,11 +184,9 @@ export async function loadForTraining(
     reference = await referenceModel(device, policy, config, config.ref_model_name_or_path, output);
   } else if (needsCopy && !policy.adapter && policy.numbers !== "f32" && !config.sync_ref_model) {
     // What is to be said of the folder was said when the policy was loaded.
-    reference = await Model.load(device, base, {
-      ...loadOptions(config, output),
-      category: "reference weights",
-      onWarning: () => undefined,
-    });
+    const loading = loadOptions(config, output);
+    const silent = { ...loading, category: "reference weights", onWarning: () => undefined } as const;
+    reference = await loadShown(device, base, silent, output);
   }
   return { policy, reference, ...names };
 }

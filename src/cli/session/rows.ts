@@ -25,6 +25,7 @@ import type { RunConfig } from "../../kto/options/run.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
 import { checkWritable, tellingNoFolder } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
+import { working } from "../terminal/work.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
 export async function withDevice<T>(
@@ -38,12 +39,17 @@ export async function withDevice<T>(
       `option "adapter" is "${options.adapter}", a LoRA adapter, but it chooses the GPU: use --adapter_name_or_path.`,
     );
   }
-  const device = await Device.open(options.adapter === undefined ? {} : { adapter: options.adapter });
+  const device = await working(output, "opening the adapter", async () => {
+    return await Device.open(options.adapter === undefined ? {} : { adapter: options.adapter });
+  });
+  const { display } = output;
+  if (display) display.compiling = () => device.compiling;
   try {
     const { kind } = device;
     output.info(`adapter: ${device.description}${kind === "hardware" ? "" : ` (${kind}, no GPU: slow)`}`);
     return await body(device);
   } finally {
+    if (display) display.compiling = undefined;
     device.close();
   }
 }
@@ -162,7 +168,7 @@ export async function encodeFeedback(
     );
   }
   const texts = await textFolder(policy);
-  const survey = await surveyRows(rows);
+  const survey = await working(output, "reading rows", () => surveyRows(rows));
   const encodeOptions = await loadForRows(survey, texts, options);
   const { vocabSize } = policy.config;
   const labels = options.labels ?? "required";
@@ -177,7 +183,14 @@ export async function encodeFeedback(
     overwriteCache: options.overwrite_cache,
     ...{ templatePath: options.chat_template_path, threads: options.dataset_num_proc },
   };
-  const note = await encodeWithCache(rows, survey, cacheOptions, (row, encoded) => collector.add(row, encoded));
+  const count = survey.texts + survey.chats;
+  const note = await working(output, "tokenizing rows", async (progress) => {
+    let done = 0;
+    return await encodeWithCache(rows, survey, cacheOptions, (row, encoded) => {
+      collector.add(row, encoded);
+      progress(++done, count);
+    });
+  });
   if (note?.isKept) output.debug(`data: ${note.text}`);
   else if (note) output.info(`data: ${note.text}`);
   const { examples, report } = collector.finish();

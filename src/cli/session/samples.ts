@@ -6,13 +6,15 @@ import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { loadTokenizer } from "../../engine/text/tokenizer.ts";
-import { ConfigError, DatasetError, FileError } from "../../errors.ts";
+import { ConfigError, counted, DatasetError, FileError } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import { Continuations } from "../../kto/evaluation/continuations.ts";
 import type { AnswerPair } from "../../kto/judge/compare.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { Output } from "../terminal/output.ts";
+import { linesUpTo } from "../terminal/step-lines.ts";
+import { working } from "../terminal/work.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "./prompts.ts";
 import { resolveSampling } from "./sampling.ts";
 
@@ -22,6 +24,7 @@ export class SampleLog {
   readonly #continuations: Continuations;
   readonly #prompts: readonly Prompt[];
   readonly #path: string;
+  readonly #output: Output;
   #last: { readonly step: number; readonly completions: readonly string[] } | undefined;
   /** The completions before training. */
   #first: readonly string[] | undefined;
@@ -75,17 +78,15 @@ export class SampleLog {
       },
     );
     const path = platform.joinPath(config.output_dir, SAMPLES_FILE);
-    return new SampleLog(
-      continuations,
-      prompts.map(({ prompt }) => prompt),
-      path,
-    );
+    const asked = prompts.map(({ prompt }) => prompt);
+    return new SampleLog(continuations, asked, path, output);
   }
 
-  private constructor(continuations: Continuations, prompts: readonly Prompt[], path: string) {
+  private constructor(continuations: Continuations, prompts: readonly Prompt[], path: string, output: Output) {
     this.#continuations = continuations;
     this.#prompts = prompts;
     this.#path = path;
+    this.#output = output;
   }
 
   /**
@@ -95,9 +96,7 @@ export class SampleLog {
    * @throws ConfigError, before anything is written, where a run that is resumed has lost that
    */
   async start(step: number, needed: string | undefined): Promise<void> {
-    const present = step > 0 && (await platform.exists(this.#path)) === "file";
-    const lines = present ? (await platform.readText(this.#path)).split("\n") : [];
-    const kept = lines.filter((line) => stepOf(line) <= step).map((line) => `${line}\n`);
+    const kept = await linesUpTo(this.#path, step);
     const samples = kept.map((line) => JSON.parse(line) as Readonly<Record<string, unknown>>);
     const first = samples.filter((sample) => sample.step === 0);
     const asked =
@@ -113,7 +112,11 @@ export class SampleLog {
 
   /** The model's completions after this many updates, generated once for each step. */
   async #completions(step: number): Promise<readonly string[]> {
-    if (this.#last?.step !== step) this.#last = { step, completions: await this.#continuations.run() };
+    if (this.#last?.step !== step) {
+      const what = `continuing ${counted(this.#prompts.length, "prompt")}`;
+      const completions = await working(this.#output, what, (progress) => this.#continuations.run(progress), "tokens");
+      this.#last = { step, completions };
+    }
     if (step === 0) this.#first = this.#last.completions;
     return this.#last.completions;
   }
@@ -140,15 +143,5 @@ export class SampleLog {
     const completions = await this.#completions(step);
     const samples = completions.map((completion, index) => ({ step, index, prompt: prompts[index], completion }));
     await platform.append(this.#path, samples.map((sample) => `${JSON.stringify(sample)}\n`).join(""));
-  }
-}
-
-/** The step of a line; Infinity for a line that was cut off. */
-function stepOf(line: string): number {
-  try {
-    const { step } = JSON.parse(line) as { step?: unknown };
-    return typeof step === "number" ? step : Number.POSITIVE_INFINITY;
-  } catch {
-    return Number.POSITIVE_INFINITY;
   }
 }

@@ -8,11 +8,9 @@ import { planningDevice } from "../../engine/gpu/memory-plan.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { saveChatTemplate } from "../../engine/text/chat-template.ts";
-import { ConfigError, counted, errorMessage, FileError, InterruptedError, mebibytes } from "../../errors.ts";
+import { ConfigError, counted, errorMessage, FileError, mebibytes } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import { BEST_FOLDER } from "../../kto/evaluation/best-model.ts";
-import type { Evaluation } from "../../kto/evaluation/run-evaluation.ts";
-import type { Metrics } from "../../kto/method/metrics.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
 import { SECRET_OPTIONS } from "../../kto/options/hub.ts";
 import { unusedLoraOptions } from "../../kto/options/lora.ts";
@@ -21,8 +19,9 @@ import { computeNote } from "../../kto/options/quantization.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import { precisionOf } from "../../kto/options/training.ts";
 import { RUNS_FOLDER } from "../../kto/report/trackers/tensorboard.ts";
-import type { TrainerCallbacks } from "../../kto/run/callbacks.ts";
-import { useOf } from "../../kto/run/checkpoints.ts";
+import { verdictOf } from "../../kto/report/verdict.ts";
+import type { RunWork, TrainerCallbacks } from "../../kto/run/callbacks.ts";
+import { EXAMPLES_FILE } from "../../kto/run/example-line.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
 import { LOCK_FILE, lockFolder, removeEmptyFolder } from "../../kto/run/lock.ts";
 import { Publishing } from "../../kto/run/publishing.ts";
@@ -32,17 +31,21 @@ import type { Run } from "../../kto/run/run.ts";
 import type { Saving } from "../../kto/run/savings.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
 import { TRACKERS_FILE, Tracking } from "../../kto/run/tracking.ts";
+import { ExamplesFile } from "../terminal/examples-file.ts";
 import { isSameFile } from "../terminal/files.ts";
 import { METRICS_FILE, MetricsFile } from "../terminal/metrics-file.ts";
 import type { Output } from "../terminal/output.ts";
-import { ProgressLine } from "../terminal/progress.ts";
 import { type EndSignal, withSignals } from "../terminal/signals.ts";
+import { type Place, summaryLines } from "../terminal/summary.ts";
 import { timeFacts, timeLines } from "../terminal/time-estimate.ts";
+import { ToldWork, working } from "../terminal/work.ts";
 import { judgeOfRun, needOfWinRate, tellingUnhandled } from "./judge.ts";
 import { formatOf } from "./models.ts";
+import { planFacts, reportPlan, reportSavings } from "./plan.ts";
 import { licenseOf, namedSource, shownSettings, writeCard } from "./results.ts";
 import { checkOutputFolder, withDevice } from "./rows.ts";
 import { SAMPLES_FILE, SampleLog } from "./samples.ts";
+import { runUpdates } from "./updates.ts";
 
 /** A run that can begin. */
 export interface ReadyRun {
@@ -97,6 +100,7 @@ async function trainIn(
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
   const publishing = await publishingOf(config, warn);
+  const told = new ToldWork(output);
   let run: Run | undefined;
   const work = withDevice(config, output, async (device) => {
     // A plan runs the same code on a device that only counts memory.
@@ -108,6 +112,7 @@ async function trainIn(
       onWarning: warn,
     });
     let samples: SampleLog | undefined;
+    const examplesFile = new ExamplesFile(output_dir, warn);
     // As with the metrics, a full disk is no reason to lose the run.
     const writeSamples = async (step: number): Promise<void> => {
       try {
@@ -122,6 +127,10 @@ async function trainIn(
       unlock,
       settings: keptSettings(config),
       onWarning: warn,
+      onStep: async ({ examples }) => {
+        if (examples) await examplesFile.write(examples);
+      },
+      onWork: ({ work, done, total }) => told.tell(WORKS[work], done, total),
       ownMetrics: judged?.(async (step) => (await samples?.pairs(step)) ?? []),
       // Before the checkpoint of the step, so that a run resumed from there need not generate them again.
       onEvaluate: async ({ step }) => {
@@ -168,10 +177,15 @@ async function trainIn(
       output.info(`resumed: ${trainer.stepsDone} of ${counted(trainer.totalSteps, "update is", "updates are")} done`);
     await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
     await metricsFile.start(trainer.log);
+    await examplesFile.start(trainer.stepsDone);
     const started = performance.now();
     const { stepsDone: doneBefore } = trainer;
     if (trainer.stepsDone === 0) await writeSamples(0);
-    const { last, lastEvaluation } = await runUpdates(trainer, tracking, metricsFile, output, () => stopping.abort());
+    const files = { tracking, metricsFile };
+    const { last, lastEvaluation } = await runUpdates({ trainer, method }, files, output, () => {
+      told.end(); // an evaluation is broken off
+      stopping.abort();
+    });
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
     if (trainer.bestStep === 0) {
       output.warning(
@@ -191,7 +205,9 @@ async function trainIn(
     // A run may have no checkpoint that holds what is now written.
     const goOn = (signal: EndSignal) =>
       output.warning(`${signal}: the training has ended and is being saved; once more to stop at once.`);
-    await withSignals(goOn, () => saveOrRescue(trainer, output_dir, save));
+    await withSignals(goOn, async () => {
+      await working(output, "saving the model", () => saveOrRescue(trainer, output_dir, save));
+    });
     const card = {
       method,
       base: await namedSource(baseName),
@@ -216,13 +232,17 @@ async function trainIn(
       peak_host_bytes: process.resourceUsage().maxRSS * 1024,
     };
     if (output.json) output.jsonLine(summary);
-    else
+    else {
       output.result(
         `trained ${counted(trainer.stepsDone, "update")}${doneBefore > 0 ? `, ${trainer.stepsDone - doneBefore} of them` : ""} in ${seconds.toFixed(1)} s; ${policy.adapter ? "the adapter" : "the model"} and ${METRICS_FILE} are in ${output_dir}`,
       );
+      if (output.tells("info"))
+        tellSummary({ trainer, method, isAdapter: policy.adapter !== undefined, samples }, config, output);
+    }
     if (publishing !== undefined) output.info(`uploaded to ${await publishing.end()}`);
   });
   await work.finally(async () => {
+    told.end(); // of work that failed
     run?.free();
     await publishing?.settled();
   });
@@ -289,7 +309,7 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
   // A run that ended before its first checkpoint cannot be resumed, so its files do not prevent a new start.
-  const left = [METRICS_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE, TRACKERS_FILE, RUNS_FOLDER];
+  const left = [METRICS_FILE, EXAMPLES_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE, TRACKERS_FILE, RUNS_FOLDER];
   const isLogging = (name: string) =>
     logging_dir !== undefined &&
     platform.absolutePath(platform.joinPath(output_dir, name)) === platform.absolutePath(logging_dir);
@@ -299,137 +319,38 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
   );
 }
 
-/**
- * Runs the remaining updates and prints progress.
- *
- * @param onStop is called when a signal asks the run to stop
- * @returns the metrics of the last logging window and of the last evaluation
- * @throws InterruptedError after a signal, once the update in progress is done and saved
- */
-async function runUpdates(
-  trainer: Run,
-  tracking: Tracking,
-  metricsFile: MetricsFile,
+/** What the display says of work that a run tells of. */
+const WORKS: Readonly<Record<RunWork["work"], string>> = {
+  reference: "log-probs of the reference",
+  evaluation: "evaluating",
+};
+
+/** The table of what the run came to, and where everything lies, behind its one-line result. */
+function tellSummary(
+  {
+    trainer,
+    method,
+    isAdapter,
+    samples,
+  }: Pick<ReadyRun, "trainer" | "method"> & {
+    readonly isAdapter: boolean;
+    readonly samples: SampleLog | undefined;
+  },
+  config: RunConfig,
   output: Output,
-  onStop: () => void,
-): Promise<{ last: Metrics; lastEvaluation: Metrics }> {
-  const lastLine = (name: string) => (trainer.log.findLast((line) => name in line) ?? {}) as Metrics;
-  const line = output.tells("info") ? new ProgressLine(output.streams.stderr) : undefined;
-  output.setLive(line);
-  const tell = (signal: EndSignal) => {
-    trainer.stop();
-    onStop();
-    output.warning(
-      `${signal}: stopping after this update, with a checkpoint (an evaluation is broken off, and made when the run goes on); once more to stop at once.`,
-    );
-  };
-  try {
-    return await withSignals(tell, async (signalled) => {
-      const { stepsDone: before } = trainer;
-      for await (const { step, totalSteps, metrics, evaluation } of tracking.follow(trainer)) {
-        await metricsFile.update(trainer.log);
-        if (evaluation) {
-          output.info(evaluationLine(step, evaluation));
-          if (evaluation.warning) output.warning(evaluation.warning);
-        }
-        if (step === before) continue; // an evaluation before the first update
-        line?.update({ step, totalSteps, metrics, tokensPerSecond: metrics?.tokens_per_second });
-      }
-      await metricsFile.finish(trainer.log);
-      const signal = signalled();
-      if (signal !== undefined && trainer.interrupted) throw interruption(trainer, signal);
-      const { step: _, ...last } = lastLine("loss");
-      const { step: __, epoch: ___, ...lastEvaluation } = lastLine("eval_loss");
-      return { last, lastEvaluation };
-    });
-  } finally {
-    line?.finish();
-    output.setLive(undefined);
-  }
+): void {
+  const { output_dir } = config;
+  const inFolder = (name: string) => platform.joinPath(output_dir, name);
+  const { lastCheckpoint } = trainer;
+  const places: Place[] = [
+    { what: isAdapter ? "adapter" : "model", path: output_dir },
+    { what: "metrics", path: inFolder(METRICS_FILE) },
+    ...(config.log_examples && method === "kto" ? [{ what: "examples", path: inFolder(EXAMPLES_FILE) }] : []),
+    ...(samples ? [{ what: "samples", path: inFolder(SAMPLES_FILE) }] : []),
+    ...(lastCheckpoint ? [{ what: "checkpoint", path: lastCheckpoint.path }] : []),
+  ];
+  output.report(summaryLines(verdictOf(trainer.log, method), places, output.columns));
 }
-
-function interruption(trainer: Run, signal: EndSignal): InterruptedError {
-  const { lastCheckpoint: saved, stepsDone, totalSteps } = trainer;
-  const where = saved ? `${saved.path} ${useOf(saved)}` : "no checkpoint was due yet; start the run again";
-  return new InterruptedError(`${signal} after ${stepsDone} of ${counted(totalSteps, "update")}: ${where}.`, signal);
-}
-
-/** An evaluation on one line. */
-function evaluationLine(step: number, { metrics, isBest }: Evaluation): string {
-  const shown = [
-    "eval_loss",
-    "eval_mean_token_accuracy",
-    "eval_kl",
-    "eval_rewards/margins",
-    "eval_rewards/accuracies",
-    "eval_win_rate",
-  ].flatMap((name) => {
-    const value = metrics[name];
-    return value === undefined ? [] : [`${name} ${value.toFixed(4)}`];
-  });
-  return `evaluation at step ${step}: ${shown.join("  ")}${isBest ? "  (the best so far)" : ""}`;
-}
-
-/** The result of `dry_run`: updates, memory by category and the adapter's limit, disk space of checkpoints. */
-function planFacts(
-  { totalSteps, stepsPerEpoch, checkpointSpace }: Run,
-  device: Device,
-): Readonly<Record<string, unknown>> {
-  return {
-    dry_run: true,
-    steps: totalSteps,
-    steps_per_epoch: stepsPerEpoch,
-    device_bytes: device.totalBytes,
-    device_bytes_by_category: device.memory(),
-    largest_buffer: device.largestBuffer,
-    max_buffer_size: device.limits.maxBufferSize,
-    host_bytes: hostBytes(device),
-    checkpoint_bytes: checkpointSpace?.bytes ?? 0,
-    most_checkpoints: checkpointSpace?.most ?? 0,
-  };
-}
-
-/** Prints what would make the run smaller. */
-function reportSavings(found: readonly Saving[], output: Output): void {
-  if (found.length === 0) return;
-  output.result("less device memory, each alone:");
-  const width = Math.max(...found.map(({ change }) => change.length));
-  for (const { change, bytes } of found) output.result(`  ${change.padEnd(width)}  ${mebibytes(bytes)} less`);
-}
-
-/** Prints the plan for people. */
-function reportPlan(config: RunConfig, trainer: Run, device: Device, output: Output): void {
-  const { totalSteps, stepsPerEpoch, checkpointSpace } = trainer;
-  output.result(
-    `${counted(totalSteps, "update")} of ${counted(config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}, ${stepsPerEpoch} in an epoch`,
-  );
-  for (const [category, bytes] of Object.entries(device.memory()))
-    output.result(`  ${category.padEnd(18)} ${mebibytes(bytes)}`);
-  output.result(`  ${"device, in all".padEnd(18)} ${mebibytes(device.totalBytes)}`);
-  output.result(`  ${"host, about".padEnd(18)} ${mebibytes(hostBytes(device))}`);
-  const { largestBuffer, limits } = device;
-  output.result(
-    `every buffer fits: the largest has ${mebibytes(largestBuffer.bytes)} (${largestBuffer.label}), and the adapter allows ${mebibytes(limits.maxBufferSize)}`,
-  );
-  if (checkpointSpace) {
-    const { bytes, most } = checkpointSpace;
-    const atOnce = most === 1 ? "there is one" : `at most ${most} at once, ${mebibytes(most * bytes)}`;
-    output.result(`a checkpoint takes about ${mebibytes(bytes)} on the disk; ${atOnce}`);
-  }
-}
-
-/**
- * Estimated memory of this process during the run: what it uses now, with Dawn and the data loaded, plus buffers that
- * move weights between files and device. A software adapter keeps the device's memory in the process too.
- */
-function hostBytes(device: Device): number {
-  return process.memoryUsage().rss + TRANSFER_BYTES + (device.isSoftware ? device.totalBytes + DRIVER_BYTES : 0);
-}
-
-/** Buffers for pieces of weights, whose memory Node gives back late. */
-const TRANSFER_BYTES = 96 * 2 ** 20;
-/** Compiled kernels of a software adapter. */
-const DRIVER_BYTES = 128 * 2 ** 20;
 
 /** A number of epochs, to two digits behind the point; less than one as a share of it. */
 function epochs(count: number): string {

@@ -1,8 +1,9 @@
 /** The line that shows a download from the hub: in place on a terminal, as a plain line every few seconds elsewhere. */
 import type { DownloadProgress, HubOptions } from "../../engine/hub/resolve.ts";
+import { everyFewSeconds, type Part, type Room } from "./display.ts";
+import { formatDuration } from "./numbers.ts";
 import type { Output } from "./output.ts";
-import { formatDuration } from "./progress.ts";
-import { RedrawnLine } from "./redrawn-line.ts";
+import { type Line, span } from "./styled.ts";
 
 /** File, share of all bytes, speed and time left, as far as they fit. The speed counts what came in this run alone. */
 export function renderDownload(
@@ -23,35 +24,47 @@ export function renderDownload(
 }
 
 /** A download with its speed, measured from its first news on. */
-type Timed = DownloadProgress & { readonly bytesPerSecond: number | undefined };
+class DownloadPart implements Part {
+  readonly stays = true;
+  #first: { readonly bytes: number; readonly at: number } | undefined;
+  #latest: { readonly progress: DownloadProgress; readonly bytesPerSecond: number | undefined } | undefined;
 
-export class DownloadLine extends RedrawnLine<Timed> {
-  #first: { bytes: number; at: number } | undefined;
-
-  update(progress: DownloadProgress): void {
-    const now = this.now();
+  update(progress: DownloadProgress, now: number): void {
     this.#first ??= { bytes: progress.bytes, at: now };
     const { bytes, at } = this.#first;
-    this.show({ ...progress, bytesPerSecond: now > at ? (progress.bytes - bytes) / ((now - at) / 1000) : undefined });
+    const bytesPerSecond = now > at ? (progress.bytes - bytes) / ((now - at) / 1000) : undefined;
+    this.#latest = { progress, bytesPerSecond };
   }
 
-  protected override text(state: Timed, width?: number): string {
-    return renderDownload(state, state, width);
+  lines({ columns }: Pick<Room, "columns">): readonly Line[] {
+    return this.#latest ? [[span(renderDownload(this.#latest.progress, this.#latest, columns))]] : [];
   }
+
+  plain(): string {
+    return this.#latest ? renderDownload(this.#latest.progress, this.#latest) : "";
+  }
+
+  plainDue = everyFewSeconds;
 }
 
-/** Runs `body`, showing downloads from the hub on a live line and its warnings as warnings. */
-export async function showingDownloads<T>(output: Output, body: (hub: HubOptions) => Promise<T>): Promise<T> {
-  const line = output.tells("info") ? new DownloadLine(output.streams.stderr) : undefined;
-  output.setLive(line);
+/** Runs `body`, showing downloads from the hub on a line of their own and its warnings as warnings. */
+export async function showingDownloads<T>(
+  output: Pick<Output, "display" | "warning">,
+  body: (hub: HubOptions) => Promise<T>,
+): Promise<T> {
+  const { display } = output;
+  const part = new DownloadPart();
+  display?.add(part);
   try {
     return await body({
       onWarning: (sentence) => output.warning(sentence),
-      onProgress: (progress) => line?.update(progress),
+      onProgress: (progress) => {
+        part.update(progress, display?.now() ?? 0);
+        display?.changed(part);
+      },
     });
   } finally {
-    line?.finish();
-    output.setLive(undefined);
+    display?.remove(part);
   }
 }
 

@@ -1,28 +1,14 @@
 /**
- * Where text goes: results to stdout, everything else to stderr, so that results can be piped. Keeps the live progress
- * line out of the way of other lines on stderr.
+ * Where text goes: results to stdout, everything else to stderr, so that results can be piped. Keeps the display of what
+ * goes on out of the way of other lines.
  */
+
+import isUnicodeSupported from "is-unicode-supported";
 import pc from "picocolors";
-
-/** The part of a Node stream that is used; tests give their own. */
-export interface TextSink {
-  write(text: string): unknown;
-  readonly isTTY?: boolean;
-  readonly columns?: number;
-}
-
-export interface Streams {
-  readonly stdout: TextSink;
-  readonly stderr: TextSink;
-  /** Input of `kto chat`. */
-  readonly stdin?: NodeJS.ReadableStream;
-}
-
-/** A line that is redrawn in place. It is cleared before another line is written, and drawn again after that. */
-export interface LiveLine {
-  clear(): void;
-  redraw(): void;
-}
+import { ConfigError } from "../../errors.ts";
+import { Display } from "./display.ts";
+import type { Streams, TextSink } from "./streams.ts";
+import { type Line, painted, type Theme } from "./styled.ts";
 
 const levels = ["debug", "info", "warning", "error"] as const;
 
@@ -30,19 +16,25 @@ const levels = ["debug", "info", "warning", "error"] as const;
 export interface OutputOptions {
   readonly json: boolean;
   readonly log_level: (typeof levels)[number];
+  readonly quiet?: boolean;
 }
 
 export class Output {
   readonly streams: Streams;
   /** Whether results are written as JSON. */
   readonly json: boolean;
+  /** Shows what goes on; undefined where nobody wants to see that. */
+  readonly display: Display | undefined;
   readonly #level: number;
-  #live: LiveLine | undefined;
 
   constructor(streams: Streams, options: OutputOptions) {
     this.streams = streams;
     this.json = options.json;
-    this.#level = levels.indexOf(options.log_level);
+    const least = options.quiet ? levels.indexOf("warning") : 0;
+    this.#level = Math.max(least, levels.indexOf(options.log_level));
+    this.display = this.tells("info")
+      ? new Display(streams.stderr, themeOf(streams.stderr), { live: isLive(streams.stderr) })
+      : undefined;
   }
 
   /** A line of the result, on stdout. */
@@ -50,14 +42,27 @@ export class Output {
     this.#write(this.streams.stdout, text);
   }
 
-  /** A part of a result's line, on stdout. */
+  /** A part of a result's line, on stdout. The display waits until the line is ended by a result. */
   piece(text: string): void {
+    if (this.streams.stdout.isTTY) this.display?.hold();
     this.streams.stdout.write(text);
   }
 
   /** One JSON value on one line of stdout; numbers that are not finite become null. */
   jsonLine(value: unknown): void {
     this.result(JSON.stringify(value));
+  }
+
+  /** Lines of the result, on stdout, as its terminal shows them. */
+  report(lines: readonly Line[]): void {
+    const theme = themeOf(this.streams.stdout);
+    for (const line of lines) this.result(painted(line, theme));
+  }
+
+  /** Columns of stdout for a report; without a terminal as many as files are easily read in. */
+  get columns(): number {
+    const { isTTY, columns } = this.streams.stdout;
+    return isTTY ? (columns ?? 80) : 100;
   }
 
   debug(text: string): void {
@@ -78,24 +83,40 @@ export class Output {
     return levels.indexOf(level) >= this.#level;
   }
 
-  /** Sets the live line that this output keeps out of the way of other lines; undefined for none. */
-  setLive(line: LiveLine | undefined): void {
-    this.#live = line;
-  }
-
   #log(level: (typeof levels)[number], text: string): void {
     if (this.tells(level)) this.#write(this.streams.stderr, text);
   }
 
   #write(stream: TextSink, text: string): void {
-    this.#live?.clear();
+    this.display?.clear();
     stream.write(`${text}\n`);
-    this.#live?.redraw();
+    this.display?.release();
   }
 }
 
 /** Colours for a terminal, none for a pipe or under NO_COLOR. */
 export function colorsFor(stream: TextSink): ReturnType<typeof pc.createColors> {
-  const wanted = stream.isTTY === true && process.env.TERM !== "dumb";
-  return pc.createColors((wanted || Boolean(process.env.FORCE_COLOR)) && !process.env.NO_COLOR);
+  return pc.createColors(wantsColors(stream));
+}
+
+function wantsColors(stream: TextSink): boolean {
+  return (isLive(stream) || Boolean(process.env.FORCE_COLOR)) && !process.env.NO_COLOR;
+}
+
+/** Whether text on the stream can be changed later. */
+function isLive(stream: TextSink): boolean {
+  return stream.isTTY === true && process.env.TERM !== "dumb";
+}
+
+/**
+ * How a terminal shows things. Whether it is light is said by KTO_THEME, or else by COLORFGBG, which some terminals set
+ * to the numbers of their colours, the background's last; 7 and those above 8 are light.
+ */
+export function themeOf(stream: TextSink): Theme {
+  const { KTO_THEME: asked, COLORFGBG: told = "" } = process.env;
+  if (asked !== undefined && asked !== "light" && asked !== "dark") {
+    throw new ConfigError(`the variable KTO_THEME is ${JSON.stringify(asked)}; use light or dark.`);
+  }
+  const background = asked ?? (/;(7|9|1\d)$/.test(told) ? "light" : "dark");
+  return { background, colors: wantsColors(stream), unicode: isUnicodeSupported() };
 }

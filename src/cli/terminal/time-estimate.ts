@@ -1,7 +1,7 @@
 /** The time that a run will take, as `--dry_run` prints it for people and as JSON. */
 import { counted } from "../../errors.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
-import { formatDuration } from "./progress.ts";
+import { formatDuration } from "./numbers.ts";
 
 /** Seconds, under the names of the JSON output. */
 export function timeFacts(times: RunTimes): Readonly<Record<string, number>> {

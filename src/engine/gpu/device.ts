@@ -101,6 +101,8 @@ export class Device {
   readonly #staging = new Map<number, GPUBuffer[]>();
   #failure: Error | undefined;
   #closed = false;
+  /** Pipelines that have been asked for and those that are there, of the compiling under way. */
+  #compiling = { asked: 0, done: 0 };
 
   /** Only counts what is allocated, and runs nothing; see `memory-plan.ts`. */
   readonly counts: boolean;
@@ -336,7 +338,22 @@ export class Device {
     return found;
   }
 
+  /** How far the compiling under way is; undefined while nothing is compiled. */
+  get compiling(): { readonly asked: number; readonly done: number } | undefined {
+    return this.#compiling.done < this.#compiling.asked ? { ...this.#compiling } : undefined;
+  }
+
   async #compile(kernel: Kernel): Promise<CompiledKernel> {
+    this.#compiling.asked++;
+    try {
+      return await this.#pipelineOf(kernel);
+    } finally {
+      const { asked, done } = this.#compiling;
+      this.#compiling = done + 1 < asked ? { asked, done: done + 1 } : { asked: 0, done: 0 };
+    }
+  }
+
+  async #pipelineOf(kernel: Kernel): Promise<CompiledKernel> {
     this.check();
     this.gpu.pushErrorScope("validation");
     const code = this.pinsSubgroupSize ? withPinnedSize(kernel.wgsl, this.facts.subgroupSize) : kernel.wgsl;

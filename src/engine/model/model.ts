@@ -40,6 +40,8 @@ export interface LoadOptions {
   readonly files?: FileSource | undefined;
   /** Takes sentences on tensors of the files that are ignored; default console.warn. */
   readonly onWarning?: (sentence: string) => void;
+  /** Told after each tensor how many bytes of weights lie on the device, of how many. */
+  readonly onProgress?: (bytes: number, totalBytes: number) => void;
 }
 
 export interface SaveOptions {
@@ -147,7 +149,7 @@ export class Model {
           for (const warning of [await ignoredHead(config, files), leftSentence(left, files.path)]) {
             if (warning !== undefined) (options.onWarning ?? console.warn)(warning);
           }
-          await model.#fill(files, dtype);
+          await model.#fill(files, dtype, options.onProgress);
         }
       } catch (error) {
         model.free();
@@ -240,7 +242,9 @@ export class Model {
   }
 
   /** Uploads every parameter, its numbers rounded to `dtype` on the way. */
-  async #fill(files: WeightFiles, dtype: StoredFormat): Promise<void> {
+  async #fill(files: WeightFiles, dtype: StoredFormat, onProgress: LoadOptions["onProgress"]): Promise<void> {
+    const total = this.layout.specs.reduce((sum, { name }) => sum + byteLength(this.parameter(name)), 0);
+    let done = 0;
     let waiting = 0;
     for (const spec of this.layout.specs) {
       const names = spec.parts.map((part) => tensorName(this.prefix, part.name));
@@ -252,6 +256,8 @@ export class Model {
       } else await fillTensor(this.weights, window, files, names, rounded);
       // The queue keeps a copy of what it has not written yet: a slow adapter would pile up the model a second time.
       waiting += byteLength(window);
+      done += byteLength(window);
+      onProgress?.(done, total);
       if (waiting < MOST_WAITING) continue;
       await this.device.idle();
       waiting = 0;

@@ -77,6 +77,8 @@ export interface KtoObjective {
   readonly values: Float64Array;
   /** [m] `r_i`, the implied reward without beta. */
   readonly logRatios: Float64Array;
+  /** [m] `u_i` */
+  readonly utilities: Float64Array;
   /** [m] `dloss / dlog pi_theta(y_i | x_i)`, 1/rows included. */
   readonly coefficients: Float64Array;
 }
@@ -94,6 +96,7 @@ export function ktoObjective(inputs: KtoObjectiveInputs): KtoObjective {
   const losses = new Float64Array(m);
   const values = new Float64Array(m);
   const logRatios = new Float64Array(m);
+  const utilities = new Float64Array(m);
   const coefficients = new Float64Array(m);
   let loss = 0;
   for (let i = 0; i < m; i++) {
@@ -102,10 +105,11 @@ export function ktoObjective(inputs: KtoObjectiveInputs): KtoObjective {
     const direction = labels[i] ? -1 : 1;
     const u = -direction * beta * (logRatio - z0) * known;
     logRatios[i] = logRatio;
+    utilities[i] = u;
     values[i] = weight * sigmoid(u);
     losses[i] = weight * sigmoid(-u);
     coefficients[i] = (known * direction * weight * beta * sigmoid(u) * sigmoid(-u)) / rows;
     loss += at(losses, i) / rows;
   }
-  return { loss, losses, values, logRatios, coefficients };
+  return { loss, losses, values, logRatios, utilities, coefficients };
 }

@@ -43,10 +43,21 @@ export class Continuations {
     this.#options = options;
   }
 
-  /** The text that follows each prompt, special tokens left out. Throws what `Generator.generate` does. */
-  async run(): Promise<string[]> {
+  /**
+   * The text that follows each prompt, special tokens left out. Throws what `Generator.generate` does.
+   *
+   * @param onToken told how many tokens there are by now
+   */
+  async run(onToken?: (tokens: number) => void): Promise<string[]> {
     const { maxNewTokens, seed, sampling } = this.#options;
-    const results = await this.#generator.generate(this.#prompts, { ...sampling, maxNewTokens, seed });
+    let tokens = 0;
+    const results = await this.#generator.generate(this.#prompts, {
+      ...{ ...sampling, maxNewTokens, seed },
+      onToken: () => {
+        onToken?.(++tokens);
+        return undefined;
+      },
+    });
     return results.map(({ ids }, index) => decodeContinuation(this.#tokenizer, this.#prompts[index] ?? [], ids));
   }
 

@@ -35,6 +35,13 @@ export interface EvaluatorOptions {
   readonly precision?: Precision;
 }
 
+export interface EvaluationRun {
+  /** Breaks it off. */
+  readonly signal?: AbortSignal | undefined;
+  /** Told after each microbatch, or ring of them, of how many. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
 /** The prefix of every metric of an evaluation, as TRL writes it. */
 export const EVAL_PREFIX = "eval_";
 
@@ -93,17 +100,18 @@ export class Evaluator {
   /**
    * The metrics of docs/metrics.md under TRL's names, with the prefix `eval_`. A run waits for those before it.
    *
-   * @throws the reason of `signal` where it is aborted before the last microbatch
+   * @throws the reason of the signal where it is aborted before the last microbatch
    */
-  async run(signal?: AbortSignal): Promise<Metrics> {
-    return await this.#runs.run(() => this.#run(signal));
+  async run(options: EvaluationRun = {}): Promise<Metrics> {
+    return await this.#runs.run(() => this.#run(options));
   }
 
-  async #run(signal: AbortSignal | undefined): Promise<Metrics> {
+  async #run({ signal, onProgress }: EvaluationRun): Promise<Metrics> {
     const { device, objective } = this.#update;
     const started = performance.now();
     // Added up in float64: an evaluation may be much longer than a logging window.
     const totals = new Float64Array(objective.metrics.shape[0] ?? 0);
+    const groups: Float32Array[] = [];
     let cutPairs = 0;
     let rows = 0;
     for (let step = 0; step < this.#plan.totalSteps; step++) {
@@ -115,10 +123,12 @@ export class Evaluator {
       sums.forEach((sum, place) => {
         totals[place] = (totals[place] ?? 0) + sum;
       });
+      groups.push(sums);
       for (const batch of batches) {
         cutPairs += batch.cutPairs;
         rows += batch.size;
       }
+      onProgress?.(step + 1, this.#plan.totalSteps);
     }
     const seconds = Math.max(1e-3, (performance.now() - started) / 1000);
     const times: Record<(typeof EVALUATION_TIMES)[number], number> = {
@@ -126,7 +136,7 @@ export class Evaluator {
       samples_per_second: rows / seconds,
       steps_per_second: this.#plan.totalSteps / seconds,
     };
-    const metrics: Metrics = { ...objective.metricsOf(totals, cutPairs), ...times };
+    const metrics: Metrics = { ...objective.metricsOf(totals, cutPairs), ...objective.intervalsOf(groups), ...times };
     return Object.fromEntries(Object.entries(metrics).map(([name, value]) => [`${EVAL_PREFIX}${name}`, value]));
   }
 

@@ -40,12 +40,15 @@ export interface RunEvaluationOptions extends Omit<EvaluatorOptions, "batchSize"
   readonly totalSteps: number;
   readonly stepsPerEpoch: number;
   readonly ownMetrics: OwnMetrics | undefined;
+  /** Told after each microbatch, of how many. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
   /** Where the best weights are kept. */
   readonly outputFolder: string | undefined;
 }
 
 export class RunEvaluation {
   readonly #evaluator: Evaluator;
+  readonly #onProgress: RunEvaluationOptions["onProgress"];
   readonly #ownMetrics: OwnMetrics | undefined;
   readonly selection: Selection;
   readonly #best: BestModel | undefined;
@@ -79,7 +82,8 @@ export class RunEvaluation {
     run: RunEvaluationOptions & { readonly examples: EvaluatorOptions["examples"] },
     strategy: "steps" | "epoch",
   ) {
-    const { options, totalSteps, stepsPerEpoch, ownMetrics, outputFolder, ...rest } = run;
+    const { options, totalSteps, stepsPerEpoch, ownMetrics, onProgress, outputFolder, ...rest } = run;
+    this.#onProgress = onProgress;
     this.#ownMetrics = ownMetrics;
     this.selection = new Selection({
       metric: options.metric_for_best_model,
@@ -123,7 +127,7 @@ export class RunEvaluation {
     const own = await this.#ownMetrics?.measure(step);
     const ownNames = (this.#ownMetrics?.names ?? []).map((name) => EVAL_PREFIX + name);
     const metrics: Metrics = {
-      ...(await this.#evaluator.run(signal)),
+      ...(await this.#evaluator.run({ signal, onProgress: this.#onProgress })),
       ...Object.fromEntries(ownNames.map((name) => [name, own?.[name.slice(EVAL_PREFIX.length)] ?? Number.NaN])),
     };
     const measured = own !== undefined || !ownNames.includes(this.selection.metric);

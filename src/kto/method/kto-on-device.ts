@@ -5,7 +5,8 @@ import { reshape, sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import { STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../../kernels/kto-objective.ts";
 import type { Batch } from "./batch.ts";
-import { type Metrics, objectiveMetrics } from "./metrics.ts";
+import { type ExampleLog, exampleLog } from "./example-log.ts";
+import { type Metrics, marginInterval, objectiveMetrics } from "./metrics.ts";
 import { type Labels, Objective, type ObjectiveOptions } from "./objective.ts";
 
 /** Rows that share one reference point over several microbatches, and whether they are only evaluated. */
@@ -24,13 +25,16 @@ export class KtoOnDevice extends Objective {
   readonly #pairSum: Tensor;
   /** f32: the log-probabilities of a ring's rows, where the reference point is taken over them all. */
   readonly #kept: { readonly reference: Tensor; readonly policy: Tensor | undefined } | undefined;
+  /** f32[2, rows] each, the examples' log-probabilities and those of their pairs: of an update that is logged. */
+  readonly #logged: { readonly rows: number; readonly policy: Tensor; readonly reference: Tensor } | undefined;
 
   /**
    * @param maxSize the largest microbatch
+   * @param loggedRows rows of an update whose examples may be logged; undefined where none are
    * @param ring rows of an update or of an evaluation's ring at most, where the reference point is taken over all of
    * them and they weigh alike; undefined where every microbatch is a mean of its own
    */
-  constructor(device: Device, options: ObjectiveOptions, maxSize: number, ring?: Ring) {
+  constructor(device: Device, options: ObjectiveOptions, maxSize: number, loggedRows?: number, ring?: Ring) {
     const most = ring?.evaluates ? ring.rows : maxSize;
     super(device, options, most, METRIC_SUMS.size);
     this.options = options;
@@ -38,6 +42,14 @@ export class KtoOnDevice extends Objective {
     this.#desirable = this.allocate("labels", most, "u32");
     this.#pairValid = this.allocate("pair flags", most, "u32");
     this.#pairSum = this.allocate("reference point", 2);
+    if (loggedRows !== undefined) {
+      const log = (label: string) => this.allocate(label, 2 * loggedRows);
+      this.#logged = {
+        rows: loggedRows,
+        policy: log("logged log-probs"),
+        reference: log("logged reference log-probs"),
+      };
+    }
     if (ring === undefined) return;
     const keep = (label: string) => this.allocate(label, ring.evaluates ? this.sequences(ring.rows) : ring.rows);
     this.#kept = {
@@ -138,7 +150,41 @@ export class KtoOnDevice extends Objective {
     return sliceRows(this.#kept.reference, start, size);
   }
 
+  override keepForLog(part: "examples" | "pairs" | "both", start: number, size: number): void {
+    if (this.#logged === undefined) throw new Error("an update is logged where its rows have room");
+    const { rows, policy, reference } = this.#logged;
+    const both: [now: Tensor, kept: Tensor][] = [
+      [this.policyLogProbs(size), policy],
+      [this.referenceLogProbs(size), reference],
+    ];
+    for (const [now, kept] of both) {
+      if (part !== "pairs") this.device.copy(sliceRows(now, 0, size), sliceRows(kept, start, size));
+      if (part === "examples" || !this.usesPairs) continue;
+      this.device.copy(sliceRows(now, size, size), sliceRows(kept, rows + start, size));
+    }
+  }
+
+  override async exampleLog(batches: readonly Batch[]): Promise<ExampleLog | undefined> {
+    if (this.#logged === undefined) return undefined;
+    const { rows } = this.#logged;
+    const size = batches.reduce((sum, batch) => sum + batch.size, 0);
+    const [policy, reference] = await Promise.all([
+      this.device.download(this.#logged.policy),
+      this.device.download(this.#logged.reference),
+    ]);
+    const from = (start: number, length: number) => ({
+      policy: policy.subarray(start, start + length),
+      reference: reference.subarray(start, start + length),
+    });
+    const logProbs = { examples: from(0, size), pairs: from(rows, this.usesPairs ? size : 0) };
+    return exampleLog(logProbs, batches, this.options, this.#kept !== undefined);
+  }
+
   override metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics {
     return objectiveMetrics(sums, cutPairs);
+  }
+
+  override intervalsOf(groups: readonly ArrayLike<number>[]): Metrics {
+    return marginInterval(groups);
   }
 }

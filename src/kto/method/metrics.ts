@@ -6,6 +6,7 @@
 import { type KtoLossType, METRIC_SUMS } from "../../kernels/kto-objective.ts";
 import { OPTIMIZER_STATE } from "../../kernels/reduce.ts";
 import { SFT_SUMS } from "../../kernels/sft-objective.ts";
+import { differenceInterval } from "../report/statistics.ts";
 
 /** Values by name, as logged: KL and log-probabilities in nats. A metric of what the window does not hold is absent. */
 export type Metrics = Record<string, number>;
@@ -59,6 +60,20 @@ export function objectiveMetrics(sums: ArrayLike<number>, cutPairs: number): Met
   set("self_pairs", sum(METRIC_SUMS.selfPairs), pairs);
   set("cut_pairs", cutPairs, pairs);
   return metrics;
+}
+
+/** How sure the margin of an evaluation is. @param groups the sums of groups of rows, each of METRIC_SUMS.size */
+export function marginInterval(groups: readonly ArrayLike<number>[]): Metrics {
+  const found = differenceInterval(
+    groups.map((sums) => {
+      const pair = (first: number, second: number) => [sums[first] ?? 0, sums[second] ?? 0] as const;
+      return {
+        counts: pair(METRIC_SUMS.desirable, METRIC_SUMS.undesirable),
+        sums: pair(METRIC_SUMS.desirableReward, METRIC_SUMS.undesirableReward),
+      };
+    }),
+  );
+  return found === undefined ? {} : { "rewards/margins/low": found.low, "rewards/margins/high": found.high };
 }
 
 /** What the sums of supervised fine-tuning tell. @param sums [SFT_SUMS.size] */

@@ -12,6 +12,7 @@ import type { KtoLossType, ReferenceKind } from "../../kernels/kto-objective.ts"
 import { solveWeights } from "../data/weights.ts";
 import type { MethodOptions } from "../options/method.ts";
 import type { Batch } from "./batch.ts";
+import type { ExampleLog } from "./example-log.ts";
 import type { Metrics } from "./metrics.ts";
 
 /** The constants of KTO. */
@@ -154,6 +155,17 @@ export abstract class Objective {
   /** Puts back what `keepReference` kept. */
   abstract restoreReference(start: number, size: number): void;
 
+  /**
+   * Keeps the log-probabilities of the last pass as those of the rows from `start` on of an update whose examples are
+   * logged: of its examples, of their mismatched pairs, or of both.
+   */
+  keepForLog(_part: "examples" | "pairs" | "both", _start: number, _size: number): void {}
+
+  /** What an update did with each of its examples, if `keepForLog` kept them all; undefined for a method without. */
+  async exampleLog(_batches: readonly Batch[]): Promise<ExampleLog | undefined> {
+    return undefined;
+  }
+
   /** Keeps all log-probabilities of the last microbatch, whose rows are those from `start` on of a ring of `ring`. */
   keepLogProbs(_start: number, _size: number, _ring: number): void {
     throw new Error("without mismatched pairs rows have no ring");
@@ -171,6 +183,15 @@ export abstract class Objective {
    * @param cutPairs mismatched completions that were cut to what their new prompt leaves
    */
   abstract metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics;
+
+  /**
+   * The 95% intervals of metrics whose rows were measured in several groups, under `<metric>/low` and `<metric>/high`.
+   *
+   * @param groups the sums of each
+   */
+  intervalsOf(_groups: readonly ArrayLike<number>[]): Metrics {
+    return {};
+  }
 
   /** Begins a new window. */
   clearMetrics(): void {

@@ -33,6 +33,8 @@ export interface ReferenceLogProbsOptions {
   readonly compute?: boolean;
   /** What a step is called, one and several. */
   readonly stepNames: readonly [string, string];
+  /** Told after each step that was computed, of how many. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
 /** f32 numbers of every microbatch of a run or of an evaluation, in its order. */
@@ -68,7 +70,7 @@ export class ReferenceLogProbs {
   static async of(
     reference: Model,
     plan: Microbatches,
-    { recompute = false, precision = "f32", compute: wanted = true, stepNames }: ReferenceLogProbsOptions,
+    { recompute = false, precision = "f32", compute: wanted = true, stepNames, onProgress }: ReferenceLogProbsOptions,
   ): Promise<ReferenceLogProbs> {
     const { starts, size } = places(plan);
     const none = () => new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
@@ -82,7 +84,7 @@ export class ReferenceLogProbs {
         return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, { found: true });
       }
       if (!wanted) return none();
-      const values = await compute(pass, plan, starts, size, stepNames[0]);
+      const values = await compute(pass, plan, starts, size, { stepName: stepNames[0], onProgress });
       const done = `log-probabilities of the reference computed for ${counted(plan.totalSteps, ...stepNames)}`;
       try {
         const path = await cache.write(key, new Uint8Array(values.buffer));
@@ -127,7 +129,7 @@ async function compute(
   plan: Microbatches,
   starts: readonly (readonly number[])[],
   size: number,
-  stepName: string,
+  { stepName, onProgress }: Pick<ReferenceLogProbsOptions, "onProgress"> & { readonly stepName: string },
 ): Promise<Float32Array<ArrayBuffer>> {
   const values = new Float32Array(size);
   for (let step = 0; step < plan.totalSteps; step++) {
@@ -141,6 +143,7 @@ async function compute(
       }
       values.set(found, starts[step]?.[index] ?? 0);
     }
+    onProgress?.(step + 1, plan.totalSteps);
   }
   return values;
 }

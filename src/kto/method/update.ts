@@ -52,8 +52,10 @@ export interface UpdateOptions {
    * alike.
    */
   readonly referencePointScope: ReferencePointScope;
-  /** Rows of an update at most; read with referencePointScope "step". Default `maxSize`. */
+  /** Rows of an update at most; read with referencePointScope "step" and with logsExamples. Default `maxSize`. */
   readonly maxUpdateRows?: number;
+  /** Whether updates may be asked what they did with each example; default false. */
+  readonly logsExamples?: boolean | undefined;
   /** Default f32; for fp16 the adapter must have the feature shader-f16. */
   readonly precision?: Precision;
   /** Keep the inputs of layers only, and compute the rest again in the backward pass; default false. */
@@ -62,6 +64,14 @@ export interface UpdateOptions {
   readonly dropoutSeed?: number | undefined;
   /** NEFTune's noise on the embeddings of the policy's passes of training; default none. */
   readonly noise?: { readonly alpha: number; readonly seed: number } | undefined;
+}
+
+/** What is wanted of an update beside its gradients. */
+export interface Wanted {
+  /** The metric sums over tokens, which cost one more pass over the vocabulary. */
+  readonly tokens?: boolean;
+  /** What it did with each example, for `objective.exampleLog`; only with logsExamples. */
+  readonly examples?: boolean;
 }
 
 /** Recorded programs that are kept; beyond this, the one that was used longest ago goes. */
@@ -168,10 +178,11 @@ export class Update {
    * Runs microbatches to gradients, coefficients and metric sums, without an update; gradients start from zero.
    *
    * @param update whose dropout is drawn, counted from 0
-   * @param tokens whether the metric sums over tokens are wanted as well, which cost one more pass over the vocabulary
+   * @param wanted what else is wanted; nothing by default
    */
-  async gradients(batches: readonly Batch[], learningRate = 0, update = 0, tokens = false): Promise<void> {
+  async gradients(batches: readonly Batch[], learningRate = 0, update = 0, wanted: Wanted = {}): Promise<void> {
     const { objective } = this;
+    const { tokens, examples } = wanted;
     const rows = batches.reduce((sum, { size }) => sum + size, 0);
     this.optimizer.setStep(learningRate, objective.microbatchWeight(batches), rows);
     this.#submit(await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program)));
@@ -187,14 +198,16 @@ export class Update {
         if (this.#referenceMemory) await this.#runReference(batch);
         await this.#runBatch("pairs", batch, update, index);
         if (live) objective.keepReference(start, batch.size);
+        if (examples) objective.keepForLog("pairs", start, batch.size);
         start += batch.size;
       }
     }
     let start = 0;
     for (const [index, batch] of batches.entries()) {
       if (apart && live) objective.restoreReference(start, batch.size);
-      start += batch.size;
       await this.#runBatch(apart ? "gradients" : "pairs and gradients", batch, update, index);
+      if (examples) objective.keepForLog(apart ? "examples" : "both", start, batch.size);
+      start += batch.size;
       if (tokens) await this.#addTokenSums(batch);
     }
   }
@@ -214,13 +227,13 @@ export class Update {
    * One update from these microbatches. Returns as soon as the work is submitted.
    *
    * @param update its number, counted from 0
-   * @param logged whether its metrics are wanted: the sums over tokens, as in `gradients`, and `deviceTimeShare`; the
-   * update is the same, bit by bit
+   * @param wanted for an update that is logged, the sums over tokens and `deviceTimeShare` among it; the update is the
+   * same, bit by bit
    */
-  async run(batches: readonly Batch[], learningRate: number, update: number, logged = false): Promise<void> {
-    this.#loggedSince = logged ? performance.now() : undefined;
+  async run(batches: readonly Batch[], learningRate: number, update: number, wanted: Wanted = {}): Promise<void> {
+    this.#loggedSince = wanted.tokens ? performance.now() : undefined;
     this.#timer.restart();
-    await this.gradients(batches, learningRate, update, logged);
+    await this.gradients(batches, learningRate, update, wanted);
     this.#submit(await this.#program("update", (program) => this.optimizer.recordStep(program)));
   }
 
@@ -385,11 +398,20 @@ function labelsOf(batches: readonly Batch[]): Labels {
 
 /** What computes the coefficients of what the policy is trained for. */
 function createObjective(options: UpdateOptions, device: Device): Objective {
-  const { objective, reference, maxSize, maxUpdateRows = maxSize, referencePointScope, optimizer } = options;
+  const {
+    objective,
+    reference,
+    maxSize,
+    maxUpdateRows = maxSize,
+    logsExamples,
+    referencePointScope,
+    optimizer,
+  } = options;
   if (objective === "sft") return new SftOnDevice(device, maxSize);
   const referenceKind = reference === "uniform" ? "uniform" : "model";
   const ring = referencePointScope === "step" ? { rows: maxUpdateRows, evaluates: !optimizer } : undefined;
-  return new KtoOnDevice(device, { ...objective, referenceKind }, maxSize, ring);
+  const loggedRows = logsExamples ? maxUpdateRows : undefined;
+  return new KtoOnDevice(device, { ...objective, referenceKind }, maxSize, loggedRows, ring);
 }
 
 /** @throws ConfigError naming both models if their vocabularies differ in size */

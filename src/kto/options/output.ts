@@ -58,6 +58,10 @@ export const outputOptions = {
   logging_first_step: output.trainerOption(z.boolean().default(false), {
     description: "also write a line for the first update",
   }),
+  log_examples: output.trainerOption(z.boolean().default(true), {
+    description:
+      "write what logged updates did with each example to examples.jsonl, at most 1000 updates and 256 examples of each",
+  }),
   report_to: output.option(z.array(z.string()).optional(), {
     description: "trackers that also get the metrics: tensorboard, mlflow, all of them or none (default: none)",
     expects: "tensorboard, mlflow, all, none or several of them",
@@ -77,6 +81,9 @@ export const outputOptions = {
   log_level: output.option(z.enum(["debug", "info", "warning", "error"]).default("info"), {
     description: "the least important message that stderr shows",
     valueAliases: { warn: "warning", critical: "error", passive: "info" },
+  }),
+  quiet: output.option(z.boolean().default(false), {
+    description: "show no progress and no messages but warnings, errors and the result in its shortest form",
   }),
   debug: output.option(z.boolean().default(false), { description: "show where an error came from" }),
 };

@@ -186,6 +186,11 @@ export interface RunOptions {
   readonly logging_steps: number;
   /** Also write a line for the first update. Default false. */
   readonly logging_first_step: boolean;
+  /**
+   * Write what logged updates did with each example to examples.jsonl, at most 1000 updates and 256 examples of each.
+   * Default true. In a program: give it with `TrainingStep`.
+   */
+  readonly log_examples: boolean;
 }
 
 /**

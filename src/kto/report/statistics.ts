@@ -90,6 +90,32 @@ export function meanInterval(values: readonly number[], overlap = 0): Mean {
   return { mean, low: mean - half, high: mean + half };
 }
 
+/** What one of several groups of rows adds to the means of two classes: how many rows, and the sum of their values. */
+export interface ClassSums {
+  readonly counts: readonly [number, number];
+  readonly sums: readonly [number, number];
+}
+
+/**
+ * The mean of the first class less that of the second, over groups of rows that were measured one after another, with
+ * Student's interval. Each mean is a ratio of sums; its variance is that of the linearised ratio over the groups
+ * (Cochran 1977, Sampling Techniques, section 6.4), so rows of a group may depend on each other.
+ *
+ * @returns undefined for fewer than two groups, and without a row of each class
+ */
+export function differenceInterval(groups: readonly ClassSums[]): Mean | undefined {
+  const total = (of: "counts" | "sums", which: 0 | 1) => groups.reduce((sum, group) => sum + group[of][which], 0);
+  const rows = [total("counts", 0), total("counts", 1)] as const;
+  if (groups.length < 2 || rows[0] === 0 || rows[1] === 0) return undefined;
+  const means = [total("sums", 0) / rows[0], total("sums", 1) / rows[1]] as const;
+  const part = ({ counts, sums }: ClassSums, which: 0 | 1) =>
+    (sums[which] - means[which] * counts[which]) / rows[which];
+  const squares = groups.reduce((sum, group) => sum + (part(group, 0) - part(group, 1)) ** 2, 0);
+  const mean = means[0] - means[1];
+  const half = studentT95(groups.length - 1) * Math.sqrt((squares * groups.length) / (groups.length - 1));
+  return { mean, low: mean - half, high: mean + half };
+}
+
 /**
  * t with P(|T| < t) = 0.95 for a whole number of degrees of freedom: Abramowitz and Stegun 26.7.3 and 26.7.4, solved.
  */

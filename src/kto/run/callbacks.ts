@@ -4,6 +4,7 @@
  */
 import type { Evaluation } from "../evaluation/run-evaluation.ts";
 import type { Metrics } from "../method/metrics.ts";
+import type { ExampleLine } from "./example-line.ts";
 
 /** What an update leaves behind. */
 export interface TrainingStep {
@@ -15,6 +16,8 @@ export interface TrainingStep {
   readonly learningRate: number;
   /** On logging steps: means over the window since the last one. */
   readonly metrics?: Metrics;
+  /** On logging steps, of long runs on some of them: what the update did with each example, with `log_examples`. */
+  readonly examples?: ExampleLine;
   /**
    * After steps at which the model is evaluated. Where a stop broke that off, its step comes once more when the run
    * goes on.
@@ -29,6 +32,15 @@ export interface SavedCheckpoint {
   readonly step: number;
 }
 
+/** How far a part of a run is that is no update and takes a while. */
+export interface RunWork {
+  /** The log-probs of a cached reference, before the first update, or an evaluation. */
+  readonly work: "reference" | "evaluation";
+  /** Steps of it, of how many. */
+  readonly done: number;
+  readonly total: number;
+}
+
 export interface TrainerCallbacks {
   /**
    * After each update and its evaluation, before a checkpoint of it: what the loop over the trainer then gets as well.
@@ -37,6 +49,8 @@ export interface TrainerCallbacks {
   /** After each evaluation, that of `eval_on_start` (step 0) included, before `onStep`. */
   readonly onEvaluate?: (evaluation: Evaluation & { readonly step: number }) => void | Promise<void>;
   readonly onCheckpoint?: (checkpoint: SavedCheckpoint) => void | Promise<void>;
+  /** Told often, and not waited for. */
+  readonly onWork?: (work: RunWork) => void;
   /** Sentences about what went wrong and did not end the run. Default: the console. */
   readonly onWarning?: (sentence: string) => void;
 }

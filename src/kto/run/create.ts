@@ -126,7 +126,7 @@ function allocate<Options extends RunOptions>(
   cached: CachedReference | undefined,
   digests: StartDigests,
 ): RunParts<Options> {
-  const { policy, evalExamples, outputFolder, ownMetrics } = inputs;
+  const { policy, evalExamples, outputFolder, ownMetrics, onWork } = inputs;
   const { options, objective } = method;
   const { totalSteps, stepsPerEpoch } = plan;
   const precision = precisionOf(options);
@@ -151,6 +151,7 @@ function allocate<Options extends RunOptions>(
     precision,
     gradientCheckpointing: options.gradient_checkpointing,
     referencePointScope: method.referencePointScope,
+    logsExamples: options.log_examples,
     dropoutSeed: options.disable_dropout ? undefined : options.seed,
     noise: options.neftune_noise_alpha ? { alpha: options.neftune_noise_alpha, seed: options.seed } : undefined,
   });
@@ -166,6 +167,7 @@ function allocate<Options extends RunOptions>(
     totalSteps,
     stepsPerEpoch,
     ownMetrics,
+    onProgress: (done, total) => onWork?.({ work: "evaluation", done, total }),
     outputFolder,
   });
   const window = new LoggingWindow(update);

@@ -30,7 +30,7 @@ export interface CachedReference {
  * @throws NumericError where the reference gives numbers that are not finite
  */
 export async function cachedReference(
-  { policy, evalExamples }: RunInputs,
+  { policy, evalExamples, onWork }: RunInputs,
   method: Method,
   plan: RunPlan,
   compute: boolean,
@@ -38,7 +38,8 @@ export async function cachedReference(
   const { options, reference, caching } = method;
   if (caching === undefined) return undefined;
   const model = reference instanceof Model ? reference : reference === "base" ? policy.base : policy;
-  const common = { recompute: caching.recompute, precision: precisionOf(options), compute };
+  const onProgress = (done: number, total: number) => onWork?.({ work: "reference", done, total });
+  const common = { recompute: caching.recompute, precision: precisionOf(options), compute, onProgress };
   const rows = evaluatedRows(evalExamples, options);
   // The smaller one comes first, so that rows which are refused are refused soon.
   const evaluation = rows

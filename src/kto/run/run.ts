@@ -19,6 +19,7 @@ import { stepsBetween } from "../options/steps.ts";
 import { precisionOf } from "../options/training.ts";
 import { type TrainingStep, warn } from "./callbacks.ts";
 import type { SavedState } from "./checkpoints.ts";
+import { type ExampleLine, exampleLine, logsExamples } from "./example-line.ts";
 import { type Method, rowNames } from "./inputs.ts";
 import type { RecordedRun, RunRecord } from "./record.ts";
 import type { CachedReference } from "./reference.ts";
@@ -180,20 +181,27 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
         return;
       }
       const learningRate = learningRateAt(record.done, this.#schedule);
-      const metrics = await this.#weights.run(async () => {
+      const { metrics, examples } = await this.#weights.run(async () => {
         window.resume();
         const logged = this.#logs(record.done + 1);
-        await this.update.run(batches, learningRate, record.done, logged);
+        const ran = batches;
+        const wanted = { tokens: logged, examples: logged && this.#logsExamples(record.done + 1) };
+        await this.update.run(ran, learningRate, record.done, wanted);
         record.done++;
         await this.#parts.sync?.after(record.done);
         window.add(batches, this.update.rowsRun(batches));
         batches = this.#batches(record.done); // while the device works
-        if (logged) return await this.#endWindow(learningRate);
+        if (logged) {
+          return {
+            metrics: await this.#endWindow(learningRate),
+            examples: wanted.examples ? await this.#exampleLine(ran) : undefined,
+          };
+        }
         await this.policy.device.idle();
         window.pause();
-        return undefined;
+        return { metrics: undefined, examples: undefined };
       });
-      const step = await this.#evaluated(metrics, learningRate);
+      const step = { ...(await this.#evaluated(metrics, learningRate)), ...(examples ? { examples } : {}) };
       await inputs.onStep?.(step);
       await record.saveIfDue();
       if (record.ended) await this.#loadBest();
@@ -220,13 +228,31 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     return this.#parts.cached?.updates.attach(step, batches) ?? batches;
   }
 
+  get #loggingSteps(): number {
+    return stepsBetween(this.options.logging_steps, this.totalSteps);
+  }
+
   #logs(step: number): boolean {
-    const { logging_steps, logging_first_step } = this.options;
-    return (
-      step % stepsBetween(logging_steps, this.totalSteps) === 0 ||
-      step === this.totalSteps ||
-      (step === 1 && logging_first_step)
-    );
+    const isFirst = step === 1 && this.options.logging_first_step;
+    return isFirst || step % this.#loggingSteps === 0 || step === this.totalSteps;
+  }
+
+  #logsExamples(step: number): boolean {
+    return this.options.log_examples && logsExamples(step, this.totalSteps, this.#loggingSteps);
+  }
+
+  /** What the last update, of these microbatches, did with each example. */
+  async #exampleLine(batches: readonly Batch[]): Promise<ExampleLine | undefined> {
+    const { plan, record } = this.#parts;
+    const { objective } = this.#parts.method;
+    const log = await this.update.objective.exampleLog(batches);
+    if (log === undefined || objective === "sft") return undefined;
+    const places = plan.rows(record.done - 1).flat();
+    return exampleLine(record.done, log, objective, (place) => {
+      const at = places[place] ?? -1;
+      const example = plan.examples[at];
+      return example !== undefined && "index" in example && typeof example.index === "number" ? example.index : at;
+    });
   }
 
   async #endWindow(learningRate: number): Promise<Metrics> {

@@ -258,7 +258,8 @@ describe("kto train", () => {
 
     // The folder: what came in, with other weights, and the metrics.
     expect(readdirSync(output).sort()).toEqual([
-      ...["README.md", "checkpoint-6", "config.json", "generation_config.json", "metrics.jsonl", "model.safetensors"],
+      ...["README.md", "checkpoint-6", "config.json", "examples.jsonl", "generation_config.json", "metrics.jsonl"],
+      "model.safetensors",
       ...["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "training.svg"],
     ]);
     for (const name of ["config.json", "tokenizer.json", "tokenizer_config.json"]) {
@@ -314,8 +315,9 @@ describe("kto train", () => {
       const output = freshPath(folder, "run");
       const { stdout } = await succeed(...words(output, "max_steps=2", ...more));
       expect(stdout).toMatch(
-        new RegExp(`^trained 2 updates in \\d+\\.\\d s; the model and metrics.jsonl are in ${output}\n$`),
+        new RegExp(`^trained 2 updates in \\d+\\.\\d s; the model and metrics.jsonl are in ${output}\n`),
       );
+      expect(stdout.trimEnd()).toMatch(/model +\S+\nmetrics +\S+metrics\.jsonl\nexamples +\S+\ncheckpoint +\S+$/);
       return readFileSync(join(output, "model.safetensors"));
     };
     const once = await weightsOf("seed=7");
@@ -485,8 +487,8 @@ describe("LoRA on the command line", () => {
     const adapter = freshPath(folder, "adapter");
     await succeed("train", "--model_name_or_path", llama, ...data, "--output_dir", adapter, ...lora, ...short);
     expect(readdirSync(adapter).sort()).toEqual([
-      ...["README.md", "adapter_config.json", "adapter_model.safetensors", "checkpoint-2", "metrics.jsonl"],
-      ...["trainer_state.json", "training.svg"],
+      ...["README.md", "adapter_config.json", "adapter_model.safetensors", "checkpoint-2", "examples.jsonl"],
+      ...["metrics.jsonl", "trainer_state.json", "training.svg"],
     ]);
     const config = readJson<Json>(join(adapter, "adapter_config.json"));
     expect(config).toMatchObject({ r: 4, lora_alpha: 32, target_modules: ["q_proj", "down_proj"] });

@@ -36,7 +36,7 @@ function offered(line: string): string[] {
 describe("in bash", () => {
   test.each([
     ["kto tr", ["train"]],
-    ["kto help d", ["data", "doctor"]],
+    ["kto help d", ["data", "dashboard", "doctor"]],
     ["kto completion ", ["bash", "zsh", "fish"]],
     ["kto-webgpu train --learning_r", ["--learning_rate"]],
     ["kto train --learning-r", ["--learning_rate"]],

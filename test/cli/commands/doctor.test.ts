@@ -31,7 +31,7 @@ function fakePlatform(found: FoundAdapter[]): Platform {
 async function run(found: FoundAdapter[], options: Partial<DoctorOptions> = {}): Promise<string> {
   const stdout = new CapturedStream();
   const all: DoctorOptions = {
-    ...{ adapter: "auto", model_revision: "main", json: false, log_level: "info", debug: false },
+    ...{ adapter: "auto", model_revision: "main", json: false, log_level: "info", quiet: false, debug: false },
     ...options,
   };
   const output = new Output({ stdout, stderr: new CapturedStream() }, all);

@@ -3,11 +3,11 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import type { PossibleRuns } from "../../../src/cli/session/possible-runs.ts";
-import { DownloadLine, renderDownload } from "../../../src/cli/terminal/downloads.ts";
+import { renderDownload } from "../../../src/cli/terminal/downloads.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { fixtures, llama, temporaryFolder } from "../../helpers/folders.ts";
 import { FakeHub, faults } from "../../helpers/hub-server.ts";
-import { CapturedStream, kto } from "../../helpers/streams.ts";
+import { kto } from "../../helpers/streams.ts";
 
 shareDeviceWithCommands();
 const folder = temporaryFolder();
@@ -101,37 +101,6 @@ describe("the line of a download", () => {
     expect(renderDownload(progress, timing, 50)).toBe("downloading 3.0 of 10.0 MiB  1.0 MiB/s  0:07 left");
     expect(renderDownload(progress, timing, 30)).toBe("downloading 3.0 of 10.0 MiB");
     expect(renderDownload(progress, {}, 5)).toBe("3.0 o");
-  });
-
-  test("is redrawn in place on a terminal, and a line every few seconds elsewhere", () => {
-    let now = 0;
-    const states = [1, 2, 3, 4].map((part) => ({ ...progress, bytes: part * 2 ** 20 }));
-    const write = (stream: CapturedStream, stepMs: number) => {
-      const line = new DownloadLine(stream, { now: () => now });
-      for (const state of states) {
-        line.update(state);
-        now += stepMs;
-      }
-      line.clear();
-      line.redraw();
-      line.finish();
-      return stream.text;
-    };
-    expect(
-      write(new CapturedStream(), 3000)
-        .split("\n")
-        .map((line) => line.slice(30, 42)),
-    ).toEqual([
-      "  1.0 of 10.".slice(1).concat("0"),
-      "  3.0 of 10.".slice(1).concat("0"),
-      "  4.0 of 10.".slice(1).concat("0"),
-      "",
-    ]);
-    const terminal = write(new CapturedStream({ columns: 80 }), 60);
-    expect(terminal.match(/\r/g)).toHaveLength(4);
-    const wiped = "\r\x1b[K";
-    expect(terminal).toContain(`${wiped}\rdownloading model.safetensors  4.0 of 10.0 MiB  `);
-    expect(terminal.endsWith("\x1b[K\n")).toBe(true);
   });
 });
 

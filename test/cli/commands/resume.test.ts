@@ -4,7 +4,7 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeAll, describe, expect, test, vi } from "vitest";
@@ -12,6 +12,7 @@ import { killTest } from "../../../scripts/kill-test.ts";
 import { main } from "../../../src/cli/main.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
 import { FileError } from "../../../src/errors.ts";
+import { EXAMPLES_FILE } from "../../../src/kto/run/example-line.ts";
 import { LOCK_FILE } from "../../../src/kto/run/lock.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { copyOfModel, fileIn, fixtures, freshPath, jsonl, stories, temporaryFolder } from "../../helpers/folders.ts";
@@ -102,10 +103,14 @@ describe("kto train", () => {
     expect(weightsOf(`${output}-rescued`).equals(weightsOf(wanted))).toBe(true);
   });
 
-  test("resume_from_checkpoint goes on in output_dir, by a flag or a folder; metrics are cut back to the checkpoint", async () => {
+  test("resume_from_checkpoint goes on in output_dir, by a flag or a folder; metrics and examples are cut back to it", async () => {
     const [wanted, output] = [await whole(), freshPath(folder, "run")];
     expect((await kto(...words(output, "--save_steps", "4"))).code).toBe(0);
     expect(metricsOf(output)).toBe(metricsOf(wanted));
+    const examples = readFileSync(join(wanted, EXAMPLES_FILE), "utf8");
+    expect(examples.match(/^\{"step":\d+/gm)).toHaveLength(metricsOf(wanted).split('"grad_norm"').length - 1);
+    // As after a kill in the middle of a line of a later update.
+    appendFileSync(join(output, EXAMPLES_FILE), '{"step":7,"beta":0.1,"ro');
     const { code, stderr } = await kto(
       ...words(output, "--save_steps", "4", "--resume_from_checkpoint", join(output, "checkpoint-4")),
     );
@@ -113,8 +118,12 @@ describe("kto train", () => {
     expect(stderr).toContain("resumed: 4 of 6 updates are done");
     expect(weightsOf(output).equals(weightsOf(wanted))).toBe(true);
     expect(metricsOf(output)).toBe(metricsOf(wanted));
+    expect(readFileSync(join(output, EXAMPLES_FILE), "utf8")).toBe(examples);
     const again = await kto(...words(output, "--resume_from_checkpoint"));
     expect(again.stderr).toContain("resumed: 6 of 6 updates are done");
+    expect(readFileSync(join(output, EXAMPLES_FILE), "utf8")).toBe(examples);
+    expect((await kto(...words(output, "--overwrite_output_dir", "--no_log_examples"))).code).toBe(0);
+    expect(existsSync(join(output, EXAMPLES_FILE))).toBe(false);
     expect(weightsOf(output).equals(weightsOf(wanted))).toBe(true);
   });
 

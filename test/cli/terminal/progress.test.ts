@@ -1,7 +1,13 @@
-/** The live line: what it says, how it shortens, when it is written. */
-import { describe, expect, test } from "vitest";
+/** A run on one line, the display on a terminal's screen and without one, and what goes on beside it. */
+import { afterEach, describe, expect, test, vi } from "vitest";
+import { showingDownloads } from "../../../src/cli/terminal/downloads.ts";
+import { formatDuration } from "../../../src/cli/terminal/numbers.ts";
 import { Output } from "../../../src/cli/terminal/output.ts";
-import { formatDuration, ProgressLine, renderProgress } from "../../../src/cli/terminal/progress.ts";
+import { type Progress, renderProgress } from "../../../src/cli/terminal/progress.ts";
+import { RunPart } from "../../../src/cli/terminal/run-part.ts";
+import { startView } from "../../../src/cli/terminal/run-view.ts";
+import { ToldWork, working } from "../../../src/cli/terminal/work.ts";
+import { Screen } from "../../helpers/screen.ts";
 import { CapturedStream } from "../../helpers/streams.ts";
 
 const metrics = {
@@ -12,7 +18,10 @@ const metrics = {
   "rewards/margins": 0.513,
   "rewards/accuracies": 0.784,
 };
-const progress = { step: 12, totalSteps: 100, metrics, tokensPerSecond: 12_345, secondsLeft: 83 };
+const progress: Progress = {
+  ...{ method: "kto" as const, step: 12, totalSteps: 100, metrics },
+  ...{ tokensPerSecond: 12_345, secondsLeft: 83 },
+};
 
 describe("renderProgress", () => {
   test("everything, by its full names, where there is room", () => {
@@ -37,7 +46,8 @@ describe("renderProgress", () => {
   });
 
   test("before the first logging step there are no metrics, not a row of dashes", () => {
-    expect(renderProgress({ step: 1, totalSteps: 6, metrics: {}, secondsLeft: 5 })).toBe("update 1/6  0:05 left");
+    const first = { method: "kto", step: 1, totalSteps: 6, metrics: {}, secondsLeft: 5 } as const;
+    expect(renderProgress(first)).toBe("update 1/6  0:05 left");
   });
 
   test("a class without rows is a dash, not NaN", () => {
@@ -55,69 +65,249 @@ describe("renderProgress", () => {
   });
 });
 
-describe("ProgressLine", () => {
-  test("on a terminal it redraws in place, at most ten times a second, and leaves the last step standing", () => {
-    const stream = new CapturedStream({ columns: 80 });
-    let now = 0;
-    const line = new ProgressLine(stream, { now: () => now });
+/** An output whose clock the test turns; the display's timer runs with it. */
+function outputOn(stderr: CapturedStream, options: { quiet?: boolean } = {}) {
+  vi.useFakeTimers({ toFake: ["performance", "setInterval", "clearInterval"] });
+  const stdout = new CapturedStream();
+  return { output: new Output({ stdout, stderr }, { json: false, log_level: "info", ...options }), stdout };
+}
+
+function screenOf(stream: CapturedStream): string[] {
+  const screen = new Screen(stream.columns);
+  screen.write(stream.text);
+  return screen.lines;
+}
+
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+/** A run of so many updates on the display. */
+function showRun(output: Output, totalSteps: number) {
+  const part = new RunPart(startView("kto", { step: 0, totalSteps }, output.display?.now() ?? 0));
+  output.display?.add(part);
+  return {
+    update: (step: number, values?: typeof metrics) => {
+      const now = output.display?.now() ?? 0;
+      part.take({ kind: "step", step, at: now, ...(values ? { metrics: values } : {}) });
+      output.display?.changed(part);
+    },
+    end: () => output.display?.remove(part),
+  };
+}
+
+describe("on a terminal", () => {
+  test("a run is redrawn in place, at most ten times a second, and its last state stays", () => {
+    const stderr = new CapturedStream({ columns: 80 });
+    const { output } = outputOn(stderr);
+    const run = showRun(output, 10);
     for (let step = 1; step <= 10; step++) {
-      now = step * 30;
-      line.update({ step, totalSteps: 10, metrics });
+      vi.advanceTimersByTime(30);
+      run.update(step, metrics);
     }
-    line.finish();
-    expect(stream.text.split("\r").length - 1).toBe(4);
-    expect(stream.text).toMatch(/\rupdate 10\/10 {2}loss 0\.487[^\r\n]*\n$/);
-    expect(stream.text.split("\n")).toHaveLength(2);
+    const drawings = stderr.text.split("\x1b[J").length;
+    expect(drawings).toBeLessThan(8);
+    run.end();
+    const lines = screenOf(stderr);
+    expect(lines[0]).toMatch(/^update 10\/10 {2}━+ 100% {2}0:00 left$/);
+    expect(lines.at(-1)).toMatch(/so far$/);
+    expect(lines).toHaveLength(5);
+    expect(stderr.text.endsWith("\n")).toBe(true);
   });
 
-  test("elsewhere it writes a plain line every few seconds, and the last one", () => {
-    const stream = new CapturedStream();
-    let now = 0;
-    const line = new ProgressLine(stream, { now: () => now, plainIntervalMs: 5000 });
+  test("other lines go above it, those of stdout too", () => {
+    const stderr = new CapturedStream({ columns: 80 });
+    const { output } = outputOn(stderr);
+    const run = showRun(output, 2);
+    run.update(1, metrics);
+    output.warning("the reference point is noisy.");
+    output.info("evaluation at step 1: eval_loss 0.4");
+    output.debug("not at this level");
+    const lines = screenOf(stderr);
+    expect(lines.slice(0, 3)).toEqual([
+      "warning: the reference point is noisy.",
+      "evaluation at step 1: eval_loss 0.4",
+      expect.stringMatching(/^update 1\/2 /),
+    ]);
+    expect(lines).toHaveLength(7);
+    run.end();
+  });
+
+  test("a terminal that was made narrower is cleaned as well", () => {
+    const stderr = new CapturedStream({ columns: 100 });
+    const { output } = outputOn(stderr);
+    const run = showRun(output, 2);
+    run.update(1, metrics);
+    stderr.text = ""; // its lines now stand in two rows each
+    stderr.columns = 60;
+    output.display?.clear();
+    expect(stderr.text.split("\x1b[A").length - 1).toBeGreaterThan(4);
+    run.end();
+  });
+
+  test("work is shown once it lasts, below the run, with its clock, and leaves nothing behind", async () => {
+    const stderr = new CapturedStream({ columns: 80 });
+    const { output } = outputOn(stderr);
+    await working(output, "loading ./model", async (tell) => {
+      expect(stderr.text).toBe("");
+      vi.advanceTimersByTime(1000);
+      expect(screenOf(stderr)).toEqual([expect.stringMatching(/^\S loading \.\/model {2}0:01$/)]);
+      tell(1, 4);
+      vi.advanceTimersByTime(1000);
+      expect(screenOf(stderr)).toEqual([expect.stringMatching(/^\S loading \.\/model {2}━{6}─{18} {2}25% {2}0:02$/)]);
+      if (output.display) output.display.compiling = () => ({ done: 3, asked: 9 });
+      vi.advanceTimersByTime(250);
+      expect(screenOf(stderr)[0]).toContain("compiling kernels: 3 of 9");
+    });
+    expect(screenOf(stderr)).toEqual([]);
+  });
+
+  test("work that tells of itself begins and ends with its news", () => {
+    const stderr = new CapturedStream({ columns: 80 });
+    const { output } = outputOn(stderr);
+    const told = new ToldWork(output);
+    told.tell("evaluating", 1, 3);
+    vi.advanceTimersByTime(500);
+    told.tell("evaluating", 2, 3);
+    expect(screenOf(stderr)[0]).toContain("evaluating");
+    told.tell("evaluating", 3, 3);
+    expect(screenOf(stderr)).toEqual([]);
+  });
+
+  test("an answer that comes piece by piece is not disturbed", async () => {
+    const stderr = new CapturedStream({ columns: 80 });
+    vi.useFakeTimers({ toFake: ["performance", "setInterval", "clearInterval"] });
+    const output = new Output({ stdout: stderr, stderr }, { json: false, log_level: "info" });
+    await working(output, "generating 1 text", async () => {
+      vi.advanceTimersByTime(1000);
+      output.piece("Once upon");
+      vi.advanceTimersByTime(1000);
+      output.piece(" a time");
+    });
+    output.result("");
+    expect(screenOf(stderr)).toEqual(["Once upon a time"]);
+  });
+
+  test("a dumb terminal, which cannot move its cursor, has plain lines", () => {
+    vi.stubEnv("TERM", "dumb");
+    const stderr = new CapturedStream({ columns: 80 });
+    const { output } = outputOn(stderr);
+    vi.unstubAllEnvs();
+    const run = showRun(output, 1);
+    run.update(1, metrics);
+    run.end();
+    expect(stderr.text).toMatch(/^update 1\/1 {2}loss 0\.487 .*\n$/);
+  });
+
+  test.each([
+    [{ NO_COLOR: "1" }, ""],
+    [{ COLORFGBG: "15;0" }, "\x1b[36m"],
+    [{ COLORFGBG: "0;15" }, "\x1b[34m"],
+    [{ KTO_THEME: "light" }, "\x1b[34m"],
+  ])("colours under %j", (variables, wanted) => {
+    for (const name of ["NO_COLOR", "FORCE_COLOR", "COLORFGBG"]) vi.stubEnv(name, "");
+    vi.stubEnv("TERM", "xterm-256color");
+    for (const [name, value] of Object.entries(variables)) vi.stubEnv(name, value);
+    const stderr = new CapturedStream({ columns: 80 });
+    const { output } = outputOn(stderr);
+    vi.unstubAllEnvs();
+    const run = showRun(output, 2);
+    run.update(1, metrics);
+    run.end();
+    // The movements of the cursor are no colours.
+    const painted = stderr.text.replaceAll("\x1b[A", "").replaceAll("\x1b[J", "").replaceAll("\x1b[K", "");
+    expect(painted.includes(wanted === "" ? "\x1b" : wanted)).toBe(wanted !== "");
+  });
+
+  test("a theme that there is not is refused", () => {
+    vi.stubEnv("KTO_THEME", "blue");
+    expect(() => outputOn(new CapturedStream())).toThrow('the variable KTO_THEME is "blue"; use light or dark.');
+    vi.unstubAllEnvs();
+  });
+});
+
+describe("without a terminal", () => {
+  test("there is a plain line every few seconds, and the last one", () => {
+    const stderr = new CapturedStream();
+    const { output } = outputOn(stderr);
+    const run = showRun(output, 12);
     for (let step = 1; step <= 12; step++) {
-      now = step * 1000;
-      line.update({ step, totalSteps: 12, metrics });
+      vi.advanceTimersByTime(1000);
+      run.update(step, metrics);
     }
-    line.finish();
-    expect(stream.text).not.toContain("\r");
-    expect(stream.text).not.toContain("\x1b");
-    expect(stream.text.match(/^update +\d+\/12/gm)).toEqual([
+    run.end();
+    for (const moving of ["\r", "\x1b"]) expect(stderr.text).not.toContain(moving);
+    expect(stderr.text.match(/^update +\d+\/12/gm)).toEqual([
       "update  1/12",
-      "update  6/12",
-      "update 11/12",
+      "update  5/12",
+      "update 10/12",
       "update 12/12",
     ]);
   });
 
   test("a plain line does not repeat what an earlier one said of earlier updates", () => {
-    const stream = new CapturedStream();
-    const line = new ProgressLine(stream, { now: () => 0, plainIntervalMs: 0 });
-    line.update({ step: 1, totalSteps: 3, metrics, tokensPerSecond: 100 });
-    line.update({ step: 2, totalSteps: 3 });
-    line.update({ step: 3, totalSteps: 3, metrics });
-    expect(stream.text.match(/loss|tokens\/s|\d(?=\/3)/g)).toEqual(["1", "loss", "tokens/s", "2", "3", "loss"]);
+    const stderr = new CapturedStream();
+    const { output } = outputOn(stderr);
+    const run = showRun(output, 3);
+    for (const [step, values] of [metrics, undefined, metrics].entries()) {
+      run.update(step + 1, values);
+      vi.advanceTimersByTime(5000);
+    }
+    run.end();
+    expect(stderr.text.match(/loss|\d(?=\/3)/g)).toEqual(["1", "loss", "2", "3", "loss"]);
   });
 
   test("the time left does not count the first update, which compiles", () => {
-    const stream = new CapturedStream();
-    let now = 60_000;
-    const line = new ProgressLine(stream, { now: () => now, plainIntervalMs: 0 });
-    line.update({ step: 1, totalSteps: 11 });
-    now += 2000;
-    line.update({ step: 2, totalSteps: 11 });
-    expect(stream.text).toMatch(/^update {2}1\/11.*(?<!left)\nupdate {2}2\/11.*0:18 left\n$/);
+    const stderr = new CapturedStream();
+    const { output } = outputOn(stderr);
+    const run = showRun(output, 11);
+    vi.advanceTimersByTime(60_000);
+    run.update(1);
+    vi.advanceTimersByTime(5000);
+    run.update(2);
+    run.end();
+    expect(stderr.text).toBe("update  1/11\nupdate  2/11  0:45 left\n");
   });
 
-  test("a warning goes above the line, not into it", () => {
-    const stderr = new CapturedStream({ columns: 80 });
-    const output = new Output({ stdout: new CapturedStream(), stderr }, { json: false, log_level: "info" });
-    const line = new ProgressLine(stderr);
-    output.setLive(line);
-    line.update({ step: 1, totalSteps: 2, metrics: { loss: 0.5 } });
+  test("work is told of only where it lasts, ever more seldom", async () => {
+    const stderr = new CapturedStream();
+    const { output } = outputOn(stderr);
+    await working(output, "loading ./model", async (tell) => {
+      tell(1, 4);
+      vi.advanceTimersByTime(9000);
+      expect(stderr.text).toBe("");
+      vi.advanceTimersByTime(60_000);
+    });
+    expect(stderr.text.split("\n")).toEqual([
+      "loading ./model: 1 of 4, 0:10 so far",
+      "loading ./model: 1 of 4, 0:20 so far",
+      "loading ./model: 1 of 4, 0:40 so far",
+      "",
+    ]);
+  });
+
+  test("a download has its first line at once, then one every few seconds, and the last", async () => {
+    const stderr = new CapturedStream();
+    const { output } = outputOn(stderr);
+    await showingDownloads(output, async ({ onProgress }) => {
+      for (const part of [1, 2, 3, 4]) {
+        onProgress?.({ file: "model.safetensors", bytes: part * 2 ** 20, totalBytes: 10 * 2 ** 20 });
+        vi.advanceTimersByTime(3000);
+      }
+    });
+    expect(stderr.text.match(/\d\.\d of 10\.0/g)).toEqual(["1.0 of 10.0", "2.0 of 10.0", "4.0 of 10.0"]);
+  });
+
+  test("--quiet shows no progress and no messages, but warnings", async () => {
+    const stderr = new CapturedStream();
+    const { output, stdout } = outputOn(stderr, { quiet: true });
+    const run = showRun(output, 1);
+    run.update(1, metrics);
+    run.end();
+    await working(output, "loading ./model", async () => vi.advanceTimersByTime(60_000));
+    output.info("nobody reads this");
     output.warning("the reference point is noisy.");
-    output.debug("not at this level");
-    expect(stderr.text.replaceAll("\x1b[K", "")).toMatch(
-      /^\rupdate 1\/2 {2}loss 0\.500[^\r\n]*\r.*the reference point is noisy\.\n\rupdate 1\/2 [^\n]*$/,
-    );
+    output.result("trained");
+    expect([stderr.text, stdout.text]).toEqual(["warning: the reference point is noisy.\n", "trained\n"]);
   });
 });

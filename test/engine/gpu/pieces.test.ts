@@ -186,7 +186,7 @@ it("whole updates have the same bits, and no submit holds more than the limit bu
       referencePointScope: "microbatch",
     });
     const submit = vi.spyOn(device, "submit");
-    for (const step of [0, 1]) await update.run([batch], 1e-3, step, true);
+    for (const step of [0, 1]) await update.run([batch], 1e-3, step, { tokens: true });
     const submits = submit.mock.calls.length;
     const metrics = bits(await device.download(update.objective.metrics));
     const weights = (await policy.readTensors(policy.weights)).map(({ name, data }) => [name, bits(data)]);

@@ -106,7 +106,7 @@ it.each(["tied", "untied"] as const)(
     const wanted = exactTokenMetrics(await float64Of(policy), examples);
     await withLimits(LIMITS, async () => {
       const step = updateFor(policy, reference, objective, batches);
-      await step.gradients(batches, 0, 0, true);
+      await step.gradients(batches, 0, 0, { tokens: true });
       const found = objectiveMetrics(await device.download(step.objective.metrics), 0);
       step.free();
       for (const [name, value] of Object.entries(wanted)) {

@@ -15,6 +15,7 @@ import type { BatchExample } from "../../../src/kto/method/batch.ts";
 import { evaluationSchedule } from "../../../src/kto/method/evaluation-plan.ts";
 import type { ObjectiveOptions } from "../../../src/kto/method/objective.ts";
 import { mismatchedPairs } from "../../../src/kto/method/sampler.ts";
+import { differenceInterval } from "../../../src/kto/report/statistics.ts";
 import { KtoTrainer, type TrainerInputs, type TrainingStep } from "../../../src/kto/trainer.ts";
 import { wholeArena } from "../../helpers/arenas.ts";
 import { bits } from "../../helpers/compare.ts";
@@ -78,7 +79,17 @@ describe("the numbers", () => {
     const rows = batches.flatMap((batch) => batch.rows);
     const of = (label: boolean) => rows.filter((row) => row.label === label);
     const measured = batches.filter(({ point }) => point.pairs > 0);
+    const interval = differenceInterval(
+      batches.map(({ rows: group }) => {
+        const rewards = (label: boolean) => group.filter((row) => row.label === label).map(({ ratio }) => beta * ratio);
+        const sum = (label: boolean) => rewards(label).reduce((total, reward) => total + reward, 0);
+        return { counts: [rewards(true).length, rewards(false).length], sums: [sum(true), sum(false)] } as const;
+      }),
+    );
+    expect(interval).toBeDefined();
     return {
+      "eval_rewards/margins/low": interval?.low ?? 0,
+      "eval_rewards/margins/high": interval?.high ?? 0,
       eval_loss: mean(batches.map(({ loss }) => loss)),
       eval_kl: mean(batches.map(({ point }) => point.z0)),
       ...(measured.length > 0 ? { "eval_kl/unclamped": mean(measured.map(({ point }) => point.unclamped)) } : {}),
@@ -128,7 +139,7 @@ describe("the numbers", () => {
     });
     try {
       const { eval_runtime, eval_samples_per_second, eval_steps_per_second, ...alone } = await evaluator.run();
-      const aborted = evaluator.run(AbortSignal.abort("enough")).catch((reason: unknown) => reason);
+      const aborted = evaluator.run({ signal: AbortSignal.abort("enough") }).catch((reason: unknown) => reason);
       const together = await Promise.all([evaluator.run(), aborted, evaluator.run()]);
       expect(together).toEqual([expect.objectContaining(alone), "enough", expect.objectContaining(alone)]);
     } finally {

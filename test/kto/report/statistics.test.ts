@@ -1,7 +1,14 @@
 /** The intervals against published and independently computed values, and what a win rate counts. */
 import { describe, expect, test } from "vitest";
+import { Random } from "../../../src/engine/random.ts";
 import { ConfigError } from "../../../src/errors.ts";
-import { disjoint, meanInterval, wilsonInterval, winRate } from "../../../src/kto/report/statistics.ts";
+import {
+  differenceInterval,
+  disjoint,
+  meanInterval,
+  wilsonInterval,
+  winRate,
+} from "../../../src/kto/report/statistics.ts";
 
 describe("wilsonInterval", () => {
   // Newcombe 1998, table I, method 3 (Wilson without continuity correction), 95%.
@@ -100,4 +107,44 @@ test("disjoint: no point in common", () => {
   expect(disjoint(interval(0.3, 0.4), interval(0.1, 0.2))).toBe(true);
   expect(disjoint(interval(0.1, 0.3), interval(0.3, 0.4))).toBe(false);
   expect(disjoint(interval(0.1, 0.9), interval(0.3, 0.4))).toBe(false);
+});
+
+describe("differenceInterval", () => {
+  const group = (first: readonly number[], second: readonly number[]) => {
+    const sum = (values: readonly number[]) => values.reduce((all, value) => all + value, 0);
+    return { counts: [first.length, second.length], sums: [sum(first), sum(second)] } as const;
+  };
+
+  test("with a row of each class in every group it is the interval of the paired differences", () => {
+    const [first, second] = [
+      [0.3, 1.2, -0.4, 0.9, 0.1],
+      [-0.2, 0.5, 0.1, -0.7, 0.4],
+    ] as const;
+    const found = differenceInterval(first.map((value, i) => group([value], [second[i] ?? 0])));
+    const wanted = meanInterval(first.map((value, i) => value - (second[i] ?? 0)));
+    for (const bound of ["mean", "low", "high"] as const) expect(found?.[bound]).toBeCloseTo(wanted[bound], 12);
+  });
+
+  test("holds the true difference in 95 of 100 samples, also where rows of a group are alike and classes unequal", () => {
+    const random = new Random(5, 0);
+    const uniform = () => random.uint32() / 2 ** 32 - 0.5;
+    const trials = 2000;
+    let held = 0;
+    for (let trial = 0; trial < trials; trial++) {
+      const groups = Array.from({ length: 24 }, () => {
+        const common = uniform();
+        const draw = (size: number, mean: number) => Array.from({ length: size }, () => mean + common + uniform());
+        return group(draw(random.uint32() % 3, 0.3), draw(5, 0));
+      });
+      const { low = 0, high = 0 } = differenceInterval(groups) ?? {};
+      if (low <= 0.3 && 0.3 <= high) held++;
+    }
+    expect(held / trials).toBeGreaterThan(0.93);
+    expect(held / trials).toBeLessThan(0.97);
+  });
+
+  test("there is none for one group, and none without both classes", () => {
+    expect(differenceInterval([group([1], [2])])).toBeUndefined();
+    expect(differenceInterval([group([1], []), group([2], [])])).toBeUndefined();
+  });
 });

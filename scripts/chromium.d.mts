@@ -1,0 +1,2 @@
+export const chromiumFolder: string;
+export function unpackChromium(): Promise<string>;

@@ -1,0 +1,36 @@
+/** `kto dashboard`: a page on this machine that shows runs, finished and running ones, as they are written. */
+import { platform } from "../../engine/platform/index.ts";
+import { counted, FileError, InterruptedError } from "../../errors.ts";
+import { type DashboardCommandOptions, dashboardDescription } from "../descriptions/dashboard.ts";
+import { command } from "../options/command.ts";
+import { DashboardServer } from "../server/dashboard-server.ts";
+import { pageFiles } from "../server/page-files.ts";
+import type { Output } from "../terminal/output.ts";
+import { withSignals } from "../terminal/signals.ts";
+
+export default command(dashboardDescription, runDashboard);
+
+async function runDashboard({ folders, port }: DashboardCommandOptions, output: Output): Promise<void> {
+  for (const folder of folders) {
+    if ((await platform.exists(folder)) !== "folder") throw new FileError(`There is no folder ${folder}.`);
+  }
+  const page = await pageFiles();
+  let end = (): void => undefined;
+  const ended = new Promise<void>((resolve) => {
+    end = resolve;
+  });
+  const server = await DashboardServer.start({ folders, port, page, onWarning: (text) => output.warning(text) });
+  try {
+    if (output.json) output.jsonLine({ address: server.address, runs: server.runs.length });
+    else output.result(`dashboard: ${server.address}  (${counted(server.runs.length, "run")}; Ctrl-C ends it)`);
+    await withSignals(end, async (came) => {
+      await ended;
+      const signal = came();
+      if (signal !== undefined && signal !== "SIGINT") {
+        throw new InterruptedError(`${signal}: the dashboard has ended.`, signal);
+      }
+    });
+  } finally {
+    await server.close();
+  }
+}

@@ -1,0 +1,190 @@
+/**
+ * The server of the dashboard: the page, the runs as JSON, and news of them as server-sent events. For this machine
+ * alone: it is bound to 127.0.0.1, refuses requests under another name (a page elsewhere whose name was made to point
+ * here) and of other pages, and knows runs by numbers, so that no request can name a path. It changes nothing.
+ */
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import type { RunSummary } from "../../dashboard/protocol.ts";
+import { RunFolder, runFolders } from "../../dashboard/run-folder.ts";
+import { errorMessage, FileError } from "../../errors.ts";
+import { PAGE_HEADERS, type PageFile } from "./page-files.ts";
+
+/** Between two looks at the folders while somebody watches. */
+const LOOK_MS = 500;
+/** Open streams of events; a page has one. */
+const MOST_LISTENERS = 200;
+/** By which streams show that they live. */
+const BEAT_MS = 15_000;
+
+export interface DashboardOptions {
+  /** Runs, and folders of runs. */
+  readonly folders: readonly string[];
+  /** 0 for any that is free. */
+  readonly port: number;
+  readonly page: ReadonlyMap<string, PageFile>;
+  readonly onWarning: (sentence: string) => void;
+}
+
+export class DashboardServer {
+  readonly #options: DashboardOptions;
+  readonly #server: Server;
+  readonly #runs = new Map<string, RunFolder>();
+  readonly #listeners = new Set<ServerResponse>();
+  #looking: ReturnType<typeof setTimeout> | undefined;
+  #beat: ReturnType<typeof setInterval> | undefined;
+  #told = "";
+
+  private constructor(options: DashboardOptions) {
+    this.#options = options;
+    this.#server = createServer((request, response) => {
+      this.#answer(request, response).catch((error: unknown) => {
+        if (!(error instanceof FileError)) options.onWarning(`The dashboard failed: ${errorMessage(error)}`);
+        if (!response.headersSent) refuse(response, 500, "the run cannot be read");
+        else response.end();
+      });
+    });
+    this.#server.requestTimeout = 10_000;
+  }
+
+  /** @throws FileError where the port is taken */
+  static async start(options: DashboardOptions): Promise<DashboardServer> {
+    const dashboard = new DashboardServer(options);
+    await dashboard.#look();
+    await new Promise<void>((resolve, reject) => {
+      dashboard.#server.once("error", (error) => {
+        reject(new FileError(`The dashboard cannot have port ${options.port}: ${errorMessage(error)}.`));
+      });
+      dashboard.#server.listen(options.port, "127.0.0.1", resolve);
+    });
+    dashboard.#beat = setInterval(() => dashboard.#send(": here\n\n"), BEAT_MS);
+    return dashboard;
+  }
+
+  get port(): number {
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  get address(): string {
+    return `http://127.0.0.1:${this.port}/`;
+  }
+
+  get runs(): readonly RunSummary[] {
+    return [...this.#runs.values()].map(({ summary }) => summary);
+  }
+
+  async close(): Promise<void> {
+    clearTimeout(this.#looking);
+    clearInterval(this.#beat);
+    for (const listener of this.#listeners) listener.end();
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    for (const [name, value] of Object.entries(PAGE_HEADERS)) response.setHeader(name, value);
+    if (!this.#isOwn(request)) return refuse(response, 403, "this address is for pages of its own");
+    if (request.method !== "GET") return refuse(response, 405, "there is only GET");
+    const [pathname = ""] = (request.url ?? "").split("?"); // as it was sent: nothing is decoded or resolved
+    const file = this.#options.page.get(pathname);
+    if (file !== undefined) {
+      response.setHeader("content-type", file.type);
+      response.end(file.content);
+      return;
+    }
+    if (pathname === "/api/runs") {
+      await this.#look();
+      return answer(response, this.runs);
+    }
+    if (pathname === "/api/events") {
+      this.#listen(request, response);
+      return;
+    }
+    const [, id = "", what = "", step] =
+      /^\/api\/runs\/([a-z0-9]+)\/(metrics|examples|samples)(?:\/(\d+))?$/.exec(pathname) ?? [];
+    const run = this.#runs.get(id);
+    if (run === undefined) return refuse(response, 404, "there is no such thing");
+    await run.refresh();
+    if (what === "metrics" && step === undefined) return answer(response, run.metrics);
+    if (what === "examples" && step === undefined) return answer(response, { steps: run.exampleSteps });
+    if (what === "samples" && step === undefined) {
+      return answer(response, (await run.samples()) ?? { first: 0, last: 0, samples: [] });
+    }
+    const line = what === "examples" ? await run.examples(Number(step)) : undefined;
+    if (line === undefined) return refuse(response, 404, "the examples of that update are not logged");
+    answer(response, line);
+  }
+
+  /** Whether a request was made under this server's own name, and by no other page. */
+  #isOwn({ headers }: IncomingMessage): boolean {
+    const hosts = ["127.0.0.1", "localhost"].map((name) => `${name}:${this.port}`);
+    const { host, origin } = headers;
+    if (host === undefined || !hosts.includes(host)) return false;
+    const site = headers["sec-fetch-site"];
+    if (site !== undefined && site !== "same-origin" && site !== "none") return false;
+    return origin === undefined || hosts.some((own) => origin === `http://${own}`);
+  }
+
+  #listen(request: IncomingMessage, response: ServerResponse): void {
+    if (this.#listeners.size >= MOST_LISTENERS) {
+      refuse(response, 503, "too many pages watch");
+      return;
+    }
+    response.writeHead(200, { "content-type": "text/event-stream" });
+    this.#listeners.add(response);
+    request.on("close", () => this.#listeners.delete(response));
+    response.write(`retry: 1000\nevent: runs\ndata: ${JSON.stringify(this.runs)}\n\n`);
+    this.#looking ??= setTimeout(() => this.#lookAgain(), LOOK_MS);
+  }
+
+  /** While somebody watches. */
+  async #lookAgain(): Promise<void> {
+    this.#looking = undefined;
+    try {
+      await this.#look();
+      const now = JSON.stringify(this.runs);
+      if (now !== this.#told) this.#send(`event: runs\ndata: ${now}\n\n`);
+      this.#told = now;
+    } catch (error) {
+      if (!(error instanceof FileError)) throw error; // a folder that is being removed
+    }
+    if (this.#listeners.size > 0) this.#looking = setTimeout(() => this.#lookAgain(), LOOK_MS);
+  }
+
+  /** Listeners that take no more are let go: they come again. */
+  #send(text: string): void {
+    for (const listener of this.#listeners) {
+      if (listener.writableLength > 2 ** 20) listener.destroy();
+      else listener.write(text);
+    }
+  }
+
+  /** Looks for runs, and reads what is new of them. */
+  async #look(): Promise<void> {
+    const known = new Set([...this.#runs.values()].map(({ folder }) => folder));
+    for (const folder of await runFolders(this.#options.folders)) {
+      if (known.has(folder)) continue;
+      const id = `r${this.#runs.size}`;
+      this.#runs.set(id, new RunFolder(id, folder));
+    }
+    for (const run of this.#runs.values()) {
+      try {
+        await run.refresh();
+      } catch (error) {
+        if (!(error instanceof FileError)) throw error; // it is being replaced, or was removed
+      }
+    }
+  }
+}
+
+function answer(response: ServerResponse, value: unknown): void {
+  response.setHeader("content-type", "application/json");
+  response.end(JSON.stringify(value));
+}
+
+function refuse(response: ServerResponse, status: number, reason: string): void {
+  response.statusCode = status;
+  response.setHeader("content-type", "text/plain; charset=utf-8");
+  response.end(`${reason}\n`);
+}

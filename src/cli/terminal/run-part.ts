@@ -1,0 +1,69 @@
+/** A training run on the display: it takes the run's events and has `run-lines.ts` draw what they come to. */
+import type { TrainingStep } from "../../kto/run/callbacks.ts";
+import { everyFewSeconds, type Part, type Room } from "./display.ts";
+import type { Output } from "./output.ts";
+import { plainProgress } from "./progress.ts";
+import { runLines } from "./run-lines.ts";
+import { type RunEvent, type RunView, startView, viewAfter } from "./run-view.ts";
+import type { Line } from "./styled.ts";
+
+export class RunPart implements Part {
+  readonly stays = true;
+  plainDue = everyFewSeconds;
+  #view: RunView;
+
+  constructor(view: RunView) {
+    this.#view = view;
+  }
+
+  /** Shown by the display when it is told that the part has changed. */
+  take(event: RunEvent): void {
+    this.#view = viewAfter(this.#view, event);
+  }
+
+  lines(room: Room): readonly Line[] {
+    return runLines(this.#view, room);
+  }
+
+  plain(): string {
+    return plainProgress(this.#view);
+  }
+
+  /** Lines stay: the same numbers again beside a later step would be taken for that step's. */
+  plainWritten(): void {
+    this.#view = { ...this.#view, metrics: {} };
+  }
+}
+
+/** What is shown of a run; a trainer is one. */
+export interface ShownRun {
+  readonly stepsDone: number;
+  readonly totalSteps: number;
+  /** The lines of the metrics so far. */
+  readonly log: readonly Readonly<Record<string, number | null | undefined>>[];
+}
+
+/**
+ * Shows a run while `body` iterates it.
+ *
+ * @param body is given a function that takes each update as it comes
+ */
+export async function showingRun<T>(
+  { display }: Pick<Output, "display">,
+  { method, trainer }: { readonly method: RunView["method"]; readonly trainer: ShownRun },
+  body: (show: (update: Pick<TrainingStep, "step" | "metrics">) => void) => Promise<T>,
+): Promise<T> {
+  if (display === undefined) return await body(() => undefined);
+  const { stepsDone: step, totalSteps } = trainer;
+  const part = new RunPart(startView(method, { step, totalSteps }, display.now()));
+  for (const metrics of trainer.log) part.take({ kind: "logged before", metrics });
+  display.add(part);
+  try {
+    return await body(({ step, metrics }) => {
+      part.take({ kind: "step", step, at: display.now(), metrics });
+      display.changed(part);
+    });
+  } finally {
+    display.remove(part);
+  }
+}

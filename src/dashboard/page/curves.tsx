@@ -1,0 +1,179 @@
+/** Curves of every metric, one picture for those that belong together; cursor and zoom are common to all of them. */
+import { useEffect, useRef, useState } from "preact/hooks";
+import uPlot from "uplot";
+import type { ShownRun } from "./shown-run.ts";
+import { colors, useTheme } from "./theme.ts";
+import { compact, smoothed } from "./value-picture.ts";
+
+/** What is shown together, first; every other metric has a picture of its own behind them. */
+const TOGETHER: readonly { readonly title: string; readonly names: readonly string[] }[] = [
+  { title: "Loss", names: ["loss", "eval_loss"] },
+  { title: "Rewards", names: ["rewards/chosen", "rewards/rejected", "rewards/margins", "eval_rewards/margins"] },
+  {
+    title: "Margin of the validation rows, with its 95% interval",
+    names: ["eval_rewards/margins", "eval_rewards/margins/low", "eval_rewards/margins/high"],
+  },
+  { title: "Reference point z0, before and after the clamp", names: ["kl", "kl/unclamped"] },
+  { title: "Accuracy", names: ["rewards/accuracies", "eval_rewards/accuracies", "mean_token_accuracy"] },
+  { title: "Win rate", names: ["eval_win_rate", "eval_win_rate/low", "eval_win_rate/high"] },
+  { title: "Log-probs of completions", names: ["logps/chosen", "logps/rejected"] },
+  { title: "Mean logits", names: ["logits/chosen", "logits/rejected"] },
+  { title: "Saturated rows", names: ["saturated"] },
+];
+const HEIGHT = 220;
+const DASHES = [[], [6, 4], [2, 3], [10, 4, 2, 4]];
+
+type Zoom = readonly [number, number] | undefined;
+
+interface CurvesProps {
+  readonly shown: readonly ShownRun[];
+  readonly smoothing: number;
+  readonly isLog: boolean;
+}
+
+export function Curves({ shown, smoothing, isLog }: CurvesProps) {
+  const [zoom, setZoom] = useState<Zoom>();
+  const names = [...new Set(shown.flatMap(({ metrics }) => Object.keys(metrics?.series ?? {})))];
+  const together = TOGETHER.flatMap(({ title, names: wanted }) => {
+    const present = wanted.filter((name) => names.includes(name));
+    return present.length > 0 ? [{ title, names: present }] : [];
+  });
+  const taken = new Set(TOGETHER.flatMap((group) => group.names));
+  const bytes = names.filter((name) => name.startsWith("bytes/"));
+  const others = names.filter((name) => !taken.has(name) && !bytes.includes(name) && name !== "epoch").sort();
+  const groups = [
+    ...together,
+    ...others.map((name) => ({ title: name, names: [name] })),
+    ...(bytes.length > 0 ? [{ title: "Device memory, bytes", names: bytes }] : []),
+  ];
+  return (
+    <section aria-label="Curves" class="curves">
+      {groups.map((group) => (
+        <Plot key={group.title} {...{ ...group, shown, smoothing, isLog, zoom, onZoom: setZoom }} />
+      ))}
+    </section>
+  );
+}
+
+interface PlotProps extends CurvesProps {
+  readonly title: string;
+  readonly names: readonly string[];
+  readonly zoom: Zoom;
+  readonly onZoom: (zoom: Zoom) => void;
+}
+
+function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps) {
+  const place = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot>();
+  const zoomed = useRef<Zoom>();
+  zoomed.current = zoom;
+  const theme = useTheme();
+  const lines = shown.flatMap((one, at) =>
+    names.flatMap((name, which) => {
+      const series = one.metrics?.series[name];
+      return series === undefined ? [] : [{ one, at, name, which, series }];
+    }),
+  );
+  const several = shown.length > 1;
+  const data = uPlot.join(
+    lines.map(({ series }) => [
+      [...series.steps],
+      smoothing > 0 ? smoothed(series.values, smoothing) : [...series.values],
+    ]),
+  );
+  // What a picture is made of; new points alone do not make a new one, so that cursor and zoom stay.
+  const kind = JSON.stringify([lines.map(({ one, name }) => [one.run.id, one.run.name, name]), isLog, theme, title]);
+  useEffect(() => {
+    if (place.current === null) return;
+    const palette = colors();
+    const showAll = () => {
+      onZoom(undefined);
+      return null;
+    };
+    const axis = { stroke: palette.text, grid: { stroke: palette.grid, width: 1 }, ticks: { stroke: palette.grid } };
+    const made = new uPlot(
+      {
+        width: place.current.clientWidth,
+        height: HEIGHT,
+        cursor: {
+          sync: { key: "curves" },
+          drag: { x: true, y: false, setScale: false },
+          bind: { dblclick: () => () => showAll() },
+        },
+        scales: {
+          x: { time: false, range: (_, min, max) => [...(zoomed.current ?? [min, max])] as [number, number] },
+          y: isLog ? { distr: 3, log: 10 } : {},
+        },
+        axes: [
+          { ...axis, values: (_, splits) => splits.map(compact) },
+          { ...axis, size: 62, values: (_, splits) => splits.map(compact) },
+        ],
+        legend: { live: true },
+        series: [
+          { label: "update" },
+          ...lines.map(({ one, name, which }) => ({
+            label: several ? `${one.run.name} ${name}` : name,
+            stroke: palette.series[(several ? one.color : which) % palette.series.length] ?? palette.text,
+            dash: several ? (DASHES[which % DASHES.length] ?? []) : [],
+            width: 1.5,
+            spanGaps: true,
+            points: { show: name.startsWith("eval_") },
+            value: (_: uPlot, value: number | null) => (value === null ? "–" : value.toPrecision(4)),
+          })),
+        ],
+        hooks: {
+          setSelect: [
+            ({ select, posToVal }) => {
+              if (select.width < 3) return;
+              onZoom([posToVal(select.left, "x"), posToVal(select.left + select.width, "x")]);
+              made.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+            },
+          ],
+        },
+      },
+      data,
+      place.current,
+    );
+    plot.current = made;
+    const resized = new ResizeObserver(() => {
+      if (place.current) made.setSize({ width: place.current.clientWidth, height: HEIGHT });
+    });
+    resized.observe(place.current);
+    return () => {
+      resized.disconnect();
+      made.destroy();
+      plot.current = undefined;
+    };
+  }, [kind]);
+  useEffect(() => plot.current?.setData(data), [data, zoom]);
+  const onKeyDown = (event: KeyboardEvent) => {
+    const steps = data[0];
+    const now = plot.current?.cursor.idx ?? steps.length - 1;
+    const [first = 0, last = 1] = zoom ?? [steps[0] ?? 0, steps.at(-1) ?? 1];
+    const middle = steps[now] ?? (first + last) / 2;
+    const around = (share: number): Zoom => [middle - (middle - first) * share, middle + (last - middle) * share];
+    if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
+      const next = Math.min(steps.length - 1, Math.max(0, now + (event.key === "ArrowLeft" ? -1 : 1)));
+      plot.current?.setCursor({ left: plot.current.valToPos(steps[next] ?? 0, "x"), top: 10 });
+    } else if (event.key === "+") onZoom(around(0.7));
+    else if (event.key === "-") onZoom(around(1.4));
+    else if (event.key === "0" || event.key === "Escape") onZoom(undefined);
+    else return;
+    event.preventDefault();
+  };
+  const help = "arrow keys move the cursor, plus and minus zoom, 0 shows all";
+  return (
+    <figure data-points={data[0].length} data-range={(zoom ?? [data[0][0], data[0].at(-1)]).join(" ")}>
+      <figcaption>{title}</figcaption>
+      <div
+        ref={place}
+        class="plot"
+        role="application"
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: the keys move cursor and zoom
+        tabIndex={0}
+        aria-label={`${title}: ${help}`}
+        onKeyDown={onKeyDown}
+      />
+    </figure>
+  );
+}

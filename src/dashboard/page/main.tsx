@@ -1,0 +1,8 @@
+/** The page of the dashboard: mounts the application. Everything it shows comes from its own server. */
+import "uplot/dist/uPlot.min.css";
+import "./page.css";
+import { render } from "preact";
+import { App } from "./app.tsx";
+
+const root = document.getElementById("app");
+if (root) render(<App />, root);

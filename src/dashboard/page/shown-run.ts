@@ -1,0 +1,18 @@
+/** A run that the page shows, and its colour. */
+import type { MetricsAnswer, RunSummary } from "../protocol.ts";
+
+/** A run that is shown, with what is known of it by now. */
+export interface ShownRun {
+  readonly run: RunSummary;
+  readonly metrics: MetricsAnswer | undefined;
+  readonly exampleSteps: readonly number[];
+  /** One of the page's series of colours. */
+  readonly color: number;
+}
+
+export const COLORS = 6;
+
+/** A run keeps its colour, whichever others are shown. */
+export function colorOf(id: string): number {
+  return (Number(id.slice(1)) || 0) % COLORS;
+}

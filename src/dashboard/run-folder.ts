@@ -1,0 +1,193 @@
+/** One run as its folder tells of it: metrics and examples, read as far as they are written. Nothing is written. */
+import * as z from "zod";
+import { platform } from "../engine/platform/index.ts";
+import { type LoggedLine, verdictOf } from "../kto/report/verdict.ts";
+import { EXAMPLES_FILE, type ExampleLine, exampleLineSchema } from "../kto/run/example-line.ts";
+import { LOCK_FILE } from "../kto/run/lock.ts";
+import { type FoundLine, GrowingLines } from "./growing-lines.ts";
+import type { MetricsAnswer, RunSummary, SamplesAnswer } from "./protocol.ts";
+import { SeriesTable, thinned } from "./series.ts";
+
+export const METRICS_FILE = "metrics.jsonl";
+
+export const SAMPLES_FILE = "samples.jsonl";
+
+/** Prompts whose samples are sent. */
+const MOST_SAMPLES = 50;
+const sampleSchema = z.object({ index: z.number(), prompt: z.unknown(), completion: z.string() });
+const message = z.object({ role: z.string(), content: z.string() });
+
+/** Points of a curve that are sent; a screen has fewer columns. */
+const MOST_POINTS = 2000;
+/** Metrics by which it is said whether a run learnt. */
+const JUDGED = /^(eval_)?(loss|rewards\/margins(\/(low|high))?)$|^eval_win_rate(\/(low|high))?$/;
+
+export class RunFolder {
+  readonly id: string;
+  readonly folder: string;
+  readonly #metrics: GrowingLines;
+  readonly #examples: GrowingLines;
+  readonly #samples: GrowingLines;
+  readonly #table = new SeriesTable();
+  /** Where the lines of examples.jsonl lie, by step; the last of a step counts. */
+  readonly #places = new Map<number, Pick<FoundLine, "offset" | "length">>();
+  /** The same for samples.jsonl, which has a line for each prompt. */
+  readonly #said = new Map<number, readonly Pick<FoundLine, "offset" | "length">[]>();
+  #generation = 0;
+  #running = false;
+  /** One reading at a time. */
+  #reading: Promise<boolean> | undefined;
+
+  constructor(id: string, folder: string) {
+    this.id = id;
+    this.folder = folder;
+    this.#metrics = new GrowingLines(platform.joinPath(folder, METRICS_FILE));
+    this.#examples = new GrowingLines(platform.joinPath(folder, EXAMPLES_FILE));
+    this.#samples = new GrowingLines(platform.joinPath(folder, SAMPLES_FILE));
+  }
+
+  /** Reads what is new. @returns whether there was anything */
+  async refresh(): Promise<boolean> {
+    this.#reading ??= this.#read().finally(() => {
+      this.#reading = undefined;
+    });
+    return await this.#reading;
+  }
+
+  async #read(): Promise<boolean> {
+    const grown = await this.#metrics.read(
+      ({ text }) => this.#table.add(text),
+      () => {
+        this.#table.clear();
+        this.#generation++;
+      },
+    );
+    const more = await this.#examples.read(
+      ({ text, offset, length }) => {
+        const step = stepOf(text);
+        if (step !== undefined) this.#places.set(step, { offset, length });
+      },
+      () => this.#places.clear(),
+    );
+    await this.#samples.read(
+      ({ text, offset, length }) => {
+        const step = stepOf(text);
+        if (step !== undefined) this.#said.set(step, [...(this.#said.get(step) ?? []), { offset, length }]);
+      },
+      () => this.#said.clear(),
+    );
+    const running = (await platform.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
+    const changed = grown || more || running !== this.#running;
+    this.#running = running;
+    return changed;
+  }
+
+  get summary(): RunSummary {
+    const steps = this.#table.names.map((name) => this.#table.series(name).steps.at(-1) ?? 0);
+    const { outcome, text } = this.#verdict ?? {};
+    return {
+      id: this.id,
+      name: platform.baseName(platform.absolutePath(this.folder)),
+      running: this.#running,
+      lines: this.#table.lines,
+      generation: this.#generation,
+      step: Math.max(0, ...steps),
+      ...(outcome === undefined || text === undefined ? {} : { verdict: { outcome, text } }),
+    };
+  }
+
+  get #verdict() {
+    const isSft = !this.#table.names.includes("rewards/margins") && this.#table.names.includes("mean_token_accuracy");
+    const lines = new Map<number, Record<string, number>>();
+    for (const name of this.#table.names.filter((one) => JUDGED.test(one))) {
+      const { steps, values } = this.#table.series(name);
+      for (const [at, step] of steps.entries()) {
+        const line = lines.get(step) ?? {};
+        line[name] = values[at] ?? Number.NaN;
+        lines.set(step, line);
+      }
+    }
+    const log: LoggedLine[] = [...lines].sort(([a], [b]) => a - b).map(([, line]) => line);
+    return verdictOf(log, isSft ? "sft" : "kto");
+  }
+
+  get metrics(): MetricsAnswer {
+    const series = this.#table.names.map((name) => [name, thinned(this.#table.series(name), MOST_POINTS)] as const);
+    return { lines: this.#table.lines, generation: this.#generation, series: Object.fromEntries(series) };
+  }
+
+  /** The updates whose examples are logged. */
+  get exampleSteps(): readonly number[] {
+    return [...this.#places.keys()].sort((a, b) => a - b);
+  }
+
+  /** What the model said at the first and at the last update that has samples; undefined without any. */
+  async samples(): Promise<SamplesAnswer | undefined> {
+    const steps = [...this.#said.keys()].sort((a, b) => a - b);
+    const [first, last] = [steps[0], steps.at(-1)];
+    if (first === undefined || last === undefined) return undefined;
+    const at = async (step: number) => {
+      const lines = (this.#said.get(step) ?? []).slice(0, MOST_SAMPLES);
+      return await Promise.all(lines.map(async (place) => sampleOf(await this.#samples.textAt(place))));
+    };
+    const [before, now] = [await at(first), await at(last)];
+    const samples = now.flatMap((sample) => {
+      const other = before.find((one) => one?.index === sample?.index);
+      if (sample === undefined || other === undefined) return [];
+      const { index, prompt, completion } = sample;
+      return [{ index, prompt: promptText(prompt), first: other.completion, last: completion }];
+    });
+    return { first, last, samples };
+  }
+
+  /** What an update did with its examples; undefined where that is not logged, or its line is damaged. */
+  async examples(step: number): Promise<ExampleLine | undefined> {
+    const place = this.#places.get(step);
+    if (place === undefined) return undefined;
+    const text = await this.#examples.textAt(place);
+    try {
+      return exampleLineSchema.safeParse(JSON.parse(text)).data;
+    } catch {
+      return undefined;
+    }
+  }
+}
+
+/** The step of a line that a run wrote, which begins with it. */
+function stepOf(line: string): number | undefined {
+  const step = /^\{"step":(\d+),/.exec(line)?.[1];
+  return step === undefined ? undefined : Number(step);
+}
+
+function sampleOf(text: string): z.output<typeof sampleSchema> | undefined {
+  try {
+    return sampleSchema.safeParse(JSON.parse(text)).data;
+  } catch {
+    return undefined;
+  }
+}
+
+function promptText(prompt: unknown): string {
+  if (typeof prompt === "string") return prompt;
+  const messages = z.object({ messages: z.array(message) }).safeParse(prompt).data?.messages ?? [];
+  return messages.map(({ role, content }) => `${role}: ${content}`).join("\n");
+}
+
+/** The folders of runs among these and in them: a run is a folder with a metrics.jsonl. */
+export async function runFolders(folders: readonly string[]): Promise<string[]> {
+  const found: string[] = [];
+  for (const folder of folders) {
+    if ((await platform.exists(folder)) !== "folder") continue;
+    const inside = (await platform.list(folder)).map((name) => platform.joinPath(folder, name));
+    for (const candidate of [folder, ...inside]) {
+      if (found.length < MOST_RUNS && !found.includes(candidate) && (await isRun(candidate))) found.push(candidate);
+    }
+  }
+  return found;
+}
+
+const MOST_RUNS = 500;
+
+async function isRun(folder: string): Promise<boolean> {
+  return (await platform.exists(platform.joinPath(folder, METRICS_FILE))) === "file";
+}

@@ -1,0 +1,86 @@
+/** The numbers of metrics.jsonl as series by name, and fewer points of them that look the same. */
+
+/** A metric over the updates at which it was logged. */
+export interface Series {
+  readonly steps: readonly number[];
+  readonly values: readonly number[];
+}
+
+/** Names of one file at most; metrics.jsonl has about fifty. */
+const MOST_NAMES = 500;
+
+export class SeriesTable {
+  readonly #series = new Map<string, { readonly steps: number[]; readonly values: number[] }>();
+  #lines = 0;
+
+  get lines(): number {
+    return this.#lines;
+  }
+
+  get names(): readonly string[] {
+    return [...this.#series.keys()];
+  }
+
+  /** Adds a line of metrics.jsonl; one that is damaged is passed over. @returns whether it was a line */
+  add(text: string): boolean {
+    const line = objectOf(text);
+    const step = line?.step;
+    if (line === undefined || typeof step !== "number" || !Number.isFinite(step)) return false;
+    this.#lines++;
+    for (const [name, value] of Object.entries(line)) {
+      if (name === "step" || typeof value !== "number" || !Number.isFinite(value)) continue;
+      let series = this.#series.get(name);
+      if (series === undefined) {
+        if (this.#series.size >= MOST_NAMES) continue;
+        series = { steps: [], values: [] };
+        this.#series.set(name, series);
+      }
+      series.steps.push(step);
+      series.values.push(value);
+    }
+    return true;
+  }
+
+  clear(): void {
+    this.#series.clear();
+    this.#lines = 0;
+  }
+
+  series(name: string): Series {
+    return this.#series.get(name) ?? { steps: [], values: [] };
+  }
+}
+
+/**
+ * At most `most` points (4 or more) of a series: the first, the last, and of each of equal parts between them its
+ * lowest and highest point, so that no peak is lost.
+ */
+export function thinned({ steps, values }: Series, most: number): Series {
+  const { length } = values;
+  if (length <= most) return { steps, values };
+  const kept = [0];
+  const buckets = Math.floor((most - 2) / 2);
+  for (let bucket = 0; bucket < buckets; bucket++) {
+    const from = 1 + Math.floor((bucket * (length - 2)) / buckets);
+    const to = 1 + Math.floor(((bucket + 1) * (length - 2)) / buckets);
+    let [least, highest] = [from, from];
+    for (let at = from; at < to; at++) {
+      if ((values[at] ?? 0) < (values[least] ?? 0)) least = at;
+      if ((values[at] ?? 0) > (values[highest] ?? 0)) highest = at;
+    }
+    kept.push(...(least === highest ? [least] : [Math.min(least, highest), Math.max(least, highest)]));
+  }
+  kept.push(length - 1);
+  return { steps: kept.map((at) => steps[at] ?? 0), values: kept.map((at) => values[at] ?? 0) };
+}
+
+function objectOf(text: string): Readonly<Record<string, unknown>> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "object" && value !== null && !Array.isArray(value)
+      ? (value as Readonly<Record<string, unknown>>)
+      : undefined;
+  } catch {
+    return undefined;
+  }
+}

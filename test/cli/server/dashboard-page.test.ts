@@ -1,0 +1,201 @@
+/**
+ * The dashboard's page in a real browser: it watches a training that goes on, its picture has gradcheck's numbers, it
+ * survives its server's end and names with HTML, obeys the keyboard, both themes, small screens, and axe-core. What it
+ * looks like is left in .cache/screens.
+ */
+import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { DashboardServer } from "../../../src/cli/server/dashboard-server.ts";
+import { pageFiles } from "../../../src/cli/server/page-files.ts";
+import { checkGradients } from "../../../src/kto/gradcheck.ts";
+import { hasChromium, openChromium, pictureFolder } from "../../helpers/browser.ts";
+import { builtModule } from "../../helpers/built.ts";
+import { shareDeviceWithCommands } from "../../helpers/commands.ts";
+import { sharedDevice } from "../../helpers/device.ts";
+import { loadModel, readExamples, readExpected } from "../../helpers/fixtures.ts";
+import { fixtures, temporaryFolder } from "../../helpers/folders.ts";
+import { kto } from "../../helpers/streams.ts";
+
+shareDeviceWithCommands();
+const runs = join(temporaryFolder(), "runs");
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const trained = join(runs, "trained");
+const evil = join(runs, "<img src=x onerror=window.hacked=1>");
+const rows = readExamples("llama");
+const { hyperparameters } = readExpected("llama");
+
+/** The words of a run over all rows at once. */
+const words = (output: string, ...more: string[]) => [
+  ...["train", "--model_name_or_path", `${fixtures}/llama/policy`, "--dataset_name", `${fixtures}/llama/data.jsonl`],
+  ...["--ref_model_name_or_path", `${fixtures}/llama/reference`, "--output_dir", output, "--save_strategy", "no"],
+  ...["--per_device_train_batch_size", String(rows.length), "--logging_steps", "1", "--learning_rate", "1e-3"],
+  ...["--beta", String(hyperparameters.beta), ...more],
+];
+
+describe.runIf(hasChromium)("the dashboard in Chromium", () => {
+  let server: DashboardServer;
+  let browser: Browser;
+  let page: Page;
+  const faults: string[] = [];
+
+  const start = async (port: number) => {
+    const onWarning = (text: string) => void faults.push(text);
+    server = await DashboardServer.start({ folders: [runs], port, page: await pageFiles(), onWarning });
+  };
+
+  beforeAll(async () => {
+    builtModule("src/index.ts"); // and with it the page
+    mkdirSync(evil, { recursive: true });
+    writeFileSync(join(evil, "metrics.jsonl"), '{"step":1,"loss":0.5,"<b onmouseover=alert(1)>":1}\n');
+    const { code, stderr } = await kto(...words(trained, "--max_steps", "12"));
+    expect(code, stderr).toBe(0);
+    await start(0);
+    browser = await openChromium();
+    page = await browser.newPage({ viewport: { width: 1280, height: 900 }, locale: "en-US" });
+    page.setDefaultTimeout(20_000);
+    page.on("pageerror", (error) => faults.push(error.message));
+    page.on("dialog", () => faults.push("a dialog was opened"));
+    page.on("console", (message) => {
+      // Of a server that is away the browser tells by itself.
+      if (message.type() === "error" && !/ERR_CONNECTION|ERR_INCOMPLETE/.test(message.text()))
+        faults.push(message.text());
+    });
+    await page.goto(server.address);
+  });
+
+  afterAll(async () => {
+    await browser?.close();
+    await server?.close();
+    expect(faults).toEqual([]);
+  });
+
+  const box = (name: string) => page.getByRole("checkbox", { name });
+  const figure = (title: string) => page.locator("figure", { hasText: title }).first();
+  /** Points of a curve. */
+  const points = async (title: string) => Number(await figure(title).getAttribute("data-points"));
+  /** Shows this run alone. */
+  const showOnly = async (name: string) => {
+    await box(name).check();
+    for (const other of await page.locator("nav li").filter({ hasNotText: name }).getByRole("checkbox").all()) {
+      await other.uncheck();
+    }
+  };
+
+  test("names with HTML are shown as they are, and nothing of them runs", async () => {
+    await showOnly("<img src=x");
+    await expect.poll(() => page.locator("nav").innerText()).toContain("<img src=x onerror=window.hacked=1>");
+    await expect.poll(() => page.locator("main").innerText()).toContain("<b onmouseover=alert(1)>");
+    expect(await page.evaluate("window.hacked")).toBeUndefined();
+    expect(await page.locator("nav img").count()).toBe(0);
+  });
+
+  test("the picture of the value function has every row, with gradcheck's numbers at the first update", async () => {
+    await showOnly("trained");
+    const slider = page.getByRole("slider", { name: /^Update/ });
+    await slider.focus();
+    await page.keyboard.press("Home");
+    await page.locator("svg[aria-label*='update 1:']").waitFor();
+    const shown = await page.locator(".point").evaluateAll((all) =>
+      all.map((point) => ({
+        index: Number(point.getAttribute("data-index")),
+        u: Number(point.getAttribute("data-u")),
+        up: point.classList.contains("up"),
+      })),
+    );
+    const device = await sharedDevice();
+    const [policy, reference] = [
+      await loadModel(device, "llama", "policy"),
+      await loadModel(device, "llama", "reference"),
+    ];
+    const { beta } = hyperparameters;
+    const check = await checkGradients({
+      ...{ policy, reference, examples: shown.flatMap(({ index }) => rows[index] ?? []) },
+      objective: { beta, desirableWeight: 1, undesirableWeight: 1, lossType: "kto" },
+    });
+    policy.free();
+    reference.free();
+    expect(shown.map(({ index }) => index).sort()).toEqual(rows.map((_, index) => index));
+    for (const [at, { u, up, index }] of shown.entries()) {
+      expect(up).toBe(rows[index]?.label);
+      const distance = (check.logRatio[at] ?? Number.NaN) - check.kl;
+      expect(u).toBeCloseTo(beta * (up ? distance : -distance), 5);
+    }
+    expect(await page.locator(".value-function").innerText()).toContain(`z0 = ${check.kl.toFixed(4)}`);
+    await page.keyboard.press("ArrowRight");
+    await page.locator("svg[aria-label*='update 2:']").waitFor();
+    await page.keyboard.press("End");
+    await page.locator("svg[aria-label*='update 12:']").waitFor();
+  });
+
+  test("the keyboard moves a curve's cursor and zooms, and new points leave the zoom as it is", async () => {
+    const plot = figure("Loss").locator(".plot");
+    await plot.focus();
+    const cursor = () => figure("Loss").locator(".u-legend .u-series").first().innerText();
+    for (let i = 0; i < 4; i++) await page.keyboard.press("ArrowLeft");
+    expect(await cursor()).toContain("8");
+    const range = () => figure("Loss").getAttribute("data-range");
+    const whole = await range();
+    await page.keyboard.press("+");
+    await expect.poll(range).not.toBe(whole);
+    const zoomed = await range();
+    appendFileSync(join(trained, "metrics.jsonl"), '{"step":13,"loss":0.4}\n');
+    await expect.poll(() => points("Loss")).toBe(13);
+    expect(await range()).toBe(zoomed);
+    await page.keyboard.press("0");
+    await expect.poll(range).toBe("1 13");
+  });
+
+  test("a training that goes on is watched as its points arrive, beside another run", async () => {
+    const going = kto(...words(join(runs, "going"), "--max_steps", "80"));
+    await box("going").waitFor();
+    await box("going").check();
+    await expect.poll(() => points("Loss"), { timeout: 60_000 }).toBeGreaterThan(1);
+    const { code, stderr } = await going;
+    expect(code, stderr).toBe(0);
+    await expect.poll(() => points("Loss"), { timeout: 30_000 }).toBe(80);
+    await expect.poll(() => page.locator("nav").innerText()).toMatch(/going\s+ended, update 80/);
+    expect(await figure("Loss").locator(".u-legend").innerText()).toMatch(/trained loss[\s\S]*going loss/);
+  });
+
+  test("it says that its server is away, and goes on when that is back", async () => {
+    const { port } = server;
+    await server.close();
+    await page.getByText("The server is away").waitFor();
+    await start(port);
+    await expect.poll(() => page.getByRole("status").innerText(), { timeout: 30_000 }).toBe("");
+  });
+
+  test.each([
+    ["light", 1280],
+    ["dark", 1280],
+    ["light", 390],
+    ["dark", 390],
+  ] as const)("in %s at %d pixels it fits, and axe-core finds nothing serious", async (colorScheme, width) => {
+    await page.emulateMedia({ colorScheme });
+    await page.setViewportSize({ width, height: 900 });
+    await page.locator(".uplot").first().waitFor();
+    const { wide, clipped } = await page.evaluate(() => ({
+      wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
+      clipped: [...document.querySelectorAll("figure, section, nav, header")].filter(
+        (element) => element.scrollWidth > element.clientWidth + 1,
+      ).length,
+    }));
+    expect({ wide, clipped }).toEqual({ wide: 0, clipped: 0 });
+    await page.evaluate(axe);
+    const serious = await page.evaluate(async () => {
+      const { violations } = await (
+        globalThis as unknown as {
+          axe: { run(): Promise<{ violations: { id: string; impact: string; nodes: { html: string }[] }[] }> };
+        }
+      ).axe.run();
+      return violations
+        .filter(({ impact }) => impact === "serious" || impact === "critical")
+        .map(({ id, nodes }) => `${id}: ${nodes[0]?.html.slice(0, 120)}`);
+    });
+    expect(serious).toEqual([]);
+    await page.screenshot({ path: join(pictureFolder(), `dashboard-${colorScheme}-${width}.png`), fullPage: true });
+  });
+});

@@ -1,0 +1,221 @@
+/**
+ * The dashboard's server: what it answers and refuses, news of a run that goes on, many clients, long runs. It is asked
+ * by plain requests, whose headers and paths are sent as they stand.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { get, type IncomingMessage, request } from "node:http";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { DashboardServer } from "../../../src/cli/server/dashboard-server.ts";
+import type { ExampleLine, MetricsAnswer, RunSummary } from "../../../src/dashboard/protocol.ts";
+import { temporaryFolder } from "../../helpers/folders.ts";
+import { kto } from "../../helpers/streams.ts";
+
+const folder = temporaryFolder();
+const secret = join(folder, "secret.txt");
+const runs = join(folder, "runs");
+const growing = join(runs, "growing");
+const page = new Map([["/", { type: "text/html; charset=utf-8", content: "the page" }]]);
+const warnings: string[] = [];
+let server: DashboardServer;
+
+const metricsLine = (step: number) =>
+  `${JSON.stringify({ step, loss: 0.5 - step / 1e6, "rewards/margins": step / 1000, kl: null })}\n`;
+const exampleLine = (step: number): ExampleLine => ({
+  ...{ step, beta: 0.1, desirable_weight: 1, undesirable_weight: 1, rows: 2, z0: [0.25], z0_unclamped: [0.25] },
+  ...{ pairs: [2], index: [0, 1], label: [true, false], group: [0, 0], log_ratio: [1, -1], u: [0.075, 0.125] },
+  ...{ v: [0.519, 0.531], saturated: [false, false] },
+});
+
+beforeAll(async () => {
+  writeFileSync(secret, "secret");
+  mkdirSync(growing, { recursive: true });
+  writeFileSync(join(growing, "metrics.jsonl"), metricsLine(1) + metricsLine(2));
+  writeFileSync(join(growing, "examples.jsonl"), `${JSON.stringify(exampleLine(2))}\n{"step":3,"beta":0.1,`);
+  mkdirSync(join(runs, "no run"));
+  server = await DashboardServer.start({ folders: [runs], port: 0, page, onWarning: (text) => warnings.push(text) });
+});
+
+afterAll(async () => {
+  await server.close();
+  expect(warnings).toEqual([]);
+});
+
+interface Answer {
+  readonly status: number | undefined;
+  readonly headers: IncomingMessage["headers"];
+  readonly body: string;
+}
+
+/** A request with this very path and these headers. */
+function ask(path: string, headers: Record<string, string> = {}, method = "GET"): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const sent = request({ host: "127.0.0.1", port: server.port, path, headers, method }, (response) => {
+      let body = "";
+      response.setEncoding("utf8");
+      response.on("data", (text: string) => {
+        body += text;
+      });
+      response.on("end", () => resolve({ status: response.statusCode, headers: response.headers, body }));
+    });
+    sent.on("error", reject);
+    sent.end();
+  });
+}
+
+async function json<T>(path: string): Promise<T> {
+  const { status, body } = await ask(path);
+  expect(status, body).toBe(200);
+  return JSON.parse(body) as T;
+}
+
+describe("answers", () => {
+  test("the page with headers that keep it to itself", async () => {
+    const { status, headers, body } = await ask("/");
+    expect([status, body]).toEqual([200, "the page"]);
+    const policy = headers["content-security-policy"] ?? "";
+    expect(policy).toContain("default-src 'none'");
+    expect(policy).not.toMatch(/unsafe|\*|https?:/);
+    expect(headers["x-content-type-options"]).toBe("nosniff");
+    expect(headers["access-control-allow-origin"]).toBeUndefined();
+  });
+
+  test("the runs among the folders, and a run's metrics and examples", async () => {
+    const [run, ...others] = await json<RunSummary[]>("/api/runs");
+    expect(others).toEqual([]);
+    expect(run).toMatchObject({ name: "growing", running: false, lines: 2, step: 2 });
+    const metrics = await json<MetricsAnswer>(`/api/runs/${run?.id}/metrics`);
+    expect(metrics.series.loss).toEqual({ steps: [1, 2], values: [0.499999, 0.499998] });
+    expect(metrics.series.kl).toBeUndefined();
+    // The second line is not whole yet.
+    expect(await json(`/api/runs/${run?.id}/examples`)).toEqual({ steps: [2] });
+    expect(await json(`/api/runs/${run?.id}/examples/2`)).toEqual(exampleLine(2));
+  });
+});
+
+test("samples of the first and the last update, of texts and chats", async () => {
+  const line = (step: number, index: number, prompt: unknown) =>
+    `${JSON.stringify({ step, index, prompt, completion: `${step} ${index}` })}\n`;
+  const chat = { messages: [{ role: "user", content: "Hi" }] };
+  const all = [0, 4, 8].flatMap((step) => [line(step, 0, "One day"), line(step, 1, chat)]);
+  writeFileSync(join(growing, "samples.jsonl"), all.join(""));
+  expect(await json("/api/runs/r0/samples")).toEqual({
+    ...{ first: 0, last: 8 },
+    samples: [
+      { index: 0, prompt: "One day", first: "0 0", last: "8 0" },
+      { index: 1, prompt: "user: Hi", first: "0 1", last: "8 1" },
+    ],
+  });
+});
+
+describe("refuses", () => {
+  test.each([
+    ["another host", { host: "evil.example" }],
+    ["this port under a name that was made to point here", { host: "rebound.example:80" }],
+    ["another page", { origin: "https://evil.example" }],
+    ["a page without an origin", { origin: "null" }],
+    ["a request that a browser says comes from elsewhere", { "sec-fetch-site": "cross-site" }],
+  ])("%s", async (_, headers) => {
+    const host = { host: `127.0.0.1:${server.port}` };
+    for (const path of ["/", "/api/runs", "/api/events"]) {
+      expect((await ask(path, { ...host, ...headers })).status).toBe(403);
+    }
+  });
+
+  test("its own page's requests are not among them", async () => {
+    for (const name of ["127.0.0.1", "localhost"]) {
+      const own = { host: `${name}:${server.port}`, origin: `http://${name}:${server.port}` };
+      expect((await ask("/api/runs", { ...own, "sec-fetch-site": "same-origin" })).status).toBe(200);
+    }
+  });
+
+  test.each(["POST", "PUT", "DELETE", "OPTIONS"])("%s", async (method) => {
+    expect((await ask("/api/runs", {}, method)).status).toBe(405);
+  });
+
+  test.each([
+    ...["/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt", "/api/runs/../../secret.txt", "//secret.txt"],
+    ...["/api/runs/r0/../../../secret.txt", "/api/runs/..%2f..%2fsecret.txt/metrics", "/api/runs/r99/metrics"],
+    ...["/api/runs/r0/metrics/1", "/api/runs/r0/examples/7", "/api/runs/r0/trainer_state.json", "/metrics.jsonl"],
+    ...["/api/runs/__proto__/metrics", "/api/runs/constructor/metrics", "/etc/passwd"],
+  ])("%s", async (path) => {
+    const { status, body } = await ask(path);
+    expect(status).toBe(404);
+    expect(body).not.toContain("secret");
+  });
+});
+
+/** The lists of runs that come as events, until `enough`. */
+function listsUntil(enough: (runs: readonly RunSummary[]) => boolean): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const stream = get({ host: "127.0.0.1", port: server.port, path: "/api/events" }, (response) => {
+      let text = "";
+      response.setEncoding("utf8");
+      response.on("data", (piece: string) => {
+        text += piece;
+        const events = text.split("\n\n");
+        text = events.pop() ?? "";
+        for (const event of events) {
+          const data = /^data: (.*)$/m.exec(event)?.[1];
+          if (data === undefined || !enough(JSON.parse(data) as RunSummary[])) continue;
+          stream.destroy();
+          resolve();
+        }
+      });
+    });
+    stream.on("error", reject);
+  });
+}
+
+test("news come by themselves: points, a run that is new, one that was started again; to 50 clients at once", async () => {
+  const reach = (wanted: (run: RunSummary) => boolean) =>
+    Promise.all(Array.from({ length: 50 }, () => listsUntil((found) => found.some(wanted))));
+  const grown = reach(({ name, lines }) => name === "growing" && lines === 3);
+  appendFileSync(join(growing, "metrics.jsonl"), metricsLine(3));
+  await grown;
+  mkdirSync(join(runs, "another"));
+  writeFileSync(join(runs, "another", "metrics.jsonl"), metricsLine(1));
+  await listsUntil((found) => found.some(({ name }) => name === "another"));
+  const again = listsUntil((found) => found.some(({ name, lines }) => name === "growing" && lines === 1));
+  writeFileSync(join(growing, "metrics.jsonl"), metricsLine(1));
+  await again;
+});
+
+test("a run of 100,000 updates comes in few points", async () => {
+  const long = join(runs, "long");
+  mkdirSync(long);
+  writeFileSync(join(long, "metrics.jsonl"), Array.from({ length: 100_000 }, (_, i) => metricsLine(i + 1)).join(""));
+  const found = await json<RunSummary[]>("/api/runs");
+  const run = found.find(({ name }) => name === "long");
+  expect(run).toMatchObject({ lines: 100_000, step: 100_000 });
+  const { body } = await ask(`/api/runs/${run?.id}/metrics`);
+  expect(body.length).toBeLessThan(200_000);
+  const { series } = JSON.parse(body) as MetricsAnswer;
+  expect(series.loss?.steps.length).toBeLessThanOrEqual(2000);
+  expect(series.loss?.steps.at(-1)).toBe(100_000);
+});
+
+test("kto dashboard serves the page that was built until Ctrl-C, which is its end and no error", async () => {
+  const child = spawn(process.execPath, ["bin/kto.js", "dashboard", runs, "--port", "0", "--json"], { stdio: "pipe" });
+  const ended = once(child, "close");
+  const [told] = (await once(child.stdout, "data")) as [Buffer];
+  const { address, runs: count } = JSON.parse(told.toString()) as { address: string; runs: number };
+  expect(address).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/$/);
+  expect(count).toBeGreaterThan(0);
+  const [html, script, style] = await Promise.all(
+    ["", "app.js", "app.css"].map(async (name) => await (await fetch(address + name)).text()),
+  );
+  expect(html).toContain('<script type="module" src="/app.js">');
+  expect(html).not.toMatch(/<script[^>]*>[^<]|style=|https?:/);
+  expect(script?.length).toBeGreaterThan(10_000);
+  expect(style).toContain("prefers-color-scheme");
+  child.kill("SIGINT");
+  expect((await ended)[0]).toBe(0);
+});
+
+test("kto dashboard names a folder that is not there, and takes several", async () => {
+  const { code, stderr } = await kto("dashboard", runs, join(folder, "nowhere"));
+  expect([code, stderr]).toEqual([7, expect.stringContaining(`There is no folder ${join(folder, "nowhere")}.`)]);
+});

@@ -1,0 +1,25 @@
+/** Headless Chromium for tests of pages: the dev dependency's, driven by playwright-core. */
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import { type Browser, chromium } from "playwright-core";
+import { unpackChromium } from "../../scripts/chromium.mjs";
+
+/** Whether the dev dependency's browser runs here. */
+export const hasChromium: boolean = process.platform === "linux" && process.arch === "x64";
+
+export async function openChromium(): Promise<Browser> {
+  const executablePath = await unpackChromium();
+  const args = ["--no-sandbox", "--disable-gpu", "--no-zygote", "--lang=en-US"];
+  // Under LANG=C this Chromium calls its language en-US@posix, which no Intl takes.
+  const env = { ...process.env, LANG: "en_US.UTF-8", LANGUAGE: "en_US" } as Record<string, string>;
+  // The machine's own fonts, where it has some; the package's have few characters.
+  if (existsSync("/etc/fonts/fonts.conf")) env.FONTCONFIG_PATH = "/etc/fonts";
+  return await chromium.launch({ executablePath, args, env });
+}
+
+/** Where pictures of pages are left for people to look at. */
+export function pictureFolder(): string {
+  const folder = join(import.meta.dirname, "..", "..", ".cache", "screens");
+  mkdirSync(folder, { recursive: true });
+  return folder;
+}
