@@ -22,6 +22,7 @@ import { normCases } from "./kernels/norm.ts";
 import { reduceCases } from "./kernels/reduce.ts";
 import { ropeCases } from "./kernels/rope.ts";
 import { scaleCases } from "./kernels/scale.ts";
+import { shortConvolutionCases } from "./kernels/short-convolution.ts";
 import { type BenchmarkCase, BenchmarkMemory } from "./measure/case.ts";
 import { deviceTime, time, timingOptions } from "./measure/measure.ts";
 import type { Peaks } from "./measure/peaks.ts";
@@ -38,6 +39,7 @@ const kernelCases: readonly BenchmarkCase[] = [
   ...activationCases,
   ...ropeCases,
   ...scaleCases,
+  ...shortConvolutionCases,
   ...embeddingCases,
   ...dropoutCases,
   ...ktoObjectiveCases,

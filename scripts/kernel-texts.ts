@@ -25,6 +25,7 @@ import * as norm from "../src/kernels/norm.ts";
 import * as reduce from "../src/kernels/reduce.ts";
 import { rope } from "../src/kernels/rope.ts";
 import * as sftObjective from "../src/kernels/sft-objective.ts";
+import * as shortConvolution from "../src/kernels/short-convolution.ts";
 import type { AdapterFacts } from "../src/kernels/wgsl.ts";
 
 /** Every kind of adapter that kernels distinguish. */
@@ -42,6 +43,13 @@ const ACTIVATIONS: readonly ActivationFormat[] = ["f32", "f16"];
 const MATMUL_ROWS = [3, 4, 7, 8, 13, 16, 33, 36];
 const MATMUL_COLUMNS = [33, 36];
 const MATMUL_STEPS = [33, 36, 132];
+
+/** Those of LFM2 and of DeltaNet, and one with nothing around it. */
+const CONVOLUTIONS: readonly shortConvolution.ShortConvolution[] = [
+  { taps: 3, around: "gates" },
+  { taps: 4, around: "silu" },
+  { taps: 4, around: "nothing" },
+];
 
 export interface KernelText {
   /** The name of the kernel, with the tile where several compete. */
@@ -161,6 +169,7 @@ function otherKernels(): Kernel[] {
   return [
     ...exported.filter(isKernel),
     ...[...STORED, ...CODES].map((format) => embedding.gatherRows(format) as Kernel),
+    ...CONVOLUTIONS.flatMap((of) => Object.values(shortConvolution).map((build) => build(of) as Kernel)),
   ];
 }
 
