@@ -13,8 +13,6 @@ import { Activations, type LayerActivations, normsAfter } from "./activations.ts
 import {
   type BackwardScratch,
   backwardWidths,
-  type KeyCounts,
-  type PassRows,
   partialsSize,
   recordBlockBackward,
   recordBlockForward,
@@ -22,9 +20,9 @@ import {
 import { longRopeBeyond, type ModelConfig } from "./config/config.ts";
 import { HeadBuffers, type HeadPass, recordHeadBackward, recordHeadForward } from "./head.ts";
 import type { LoraAdapter } from "./lora.ts";
+import type { KeyCounts, LayerCache, PassRows } from "./mixer.ts";
 import type { Model } from "./model.ts";
 import { embeddingScale } from "./norms.ts";
-import type { KeyValueCache } from "./query-key.ts";
 import { keysPerRow, type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
 
 /**
@@ -105,7 +103,7 @@ export function recordLayers(
   activations: Activations,
   shape: RowShape,
   inputs: Omit<PassRows, "lora" | keyof KeyCounts> & { readonly tokens: Tensor },
-  cache?: KeyValueCache,
+  cache?: LayerCache,
 ): Tensor {
   const { config } = model;
   const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };

@@ -17,7 +17,8 @@ export type RotaryType =
   | "olmo3"
   | "phi3"
   | "gemma2"
-  | "gemma3_text";
+  | "gemma3_text"
+  | "lfm2";
 
 /** Keys of a model's sizes. */
 export type SizeKey = "vocab_size" | "hidden_size" | "intermediate_size" | "num_hidden_layers" | "num_attention_heads";
@@ -29,8 +30,12 @@ export interface Family {
   /** Sizes where their keys are absent, as in the text part of Gemma 3's files; the others' files have them all. */
   readonly sizes?: Readonly<Record<SizeKey, number>>;
   readonly normEpsilon: number;
+  /** The key that holds it where it is not "rms_norm_eps". */
+  readonly normEpsilonKey?: string;
   readonly ropeTheta: number;
   readonly tiedHead: boolean;
+  /** A name by which older files ask for a tied head. */
+  readonly tiedHeadKey?: string;
   /** Width of a head where the key is absent; undefined where the heads divide the hidden size among them. */
   readonly headSize?: number;
   /** See `ModelConfig`. */
@@ -38,6 +43,10 @@ export interface Family {
   readonly normUnitOffset: boolean;
   readonly qkNorm: "none" | "head" | "width";
   readonly mlp: "swiglu" | "geglu";
+  /** Layers may have a short convolution between gates in place of attention (`mixer-keys.ts`). */
+  readonly convolves: boolean;
+  /** The width of the MLP has keys of its own, and is adjusted (`mlpWidthOf`). */
+  readonly adjustsMlp: boolean;
   readonly fusedProjections: boolean;
   /** "key": on q, k, v and the output as `attention_bias` says; "qkv": always on q, k and v; "none": never. */
   readonly attentionBias: "key" | "qkv" | "none";
@@ -77,6 +86,8 @@ const LLAMA: Family = {
   normUnitOffset: false,
   qkNorm: "none",
   mlp: "swiglu",
+  convolves: false,
+  adjustsMlp: false,
   fusedProjections: false,
   attentionBias: "key",
   mlpBias: true,
@@ -176,6 +187,22 @@ const GEMMA3: Family = {
   windowRope: "localTheta",
   ownKeys: ["query_pre_attn_scalar", "final_logit_softcapping"],
 };
+const LFM2: Family = {
+  ...LLAMA,
+  keyValueHeads: () => 8,
+  contextLength: 128000,
+  normEpsilon: 1e-5,
+  normEpsilonKey: "norm_eps",
+  ropeTheta: 1000000,
+  tiedHead: true,
+  tiedHeadKey: "tie_embedding",
+  qkNorm: "head",
+  convolves: true,
+  adjustsMlp: true,
+  attentionBias: "none",
+  mlpBias: false,
+  dropout: [],
+};
 
 export const FAMILIES: Readonly<Record<RotaryType, Family>> = {
   llama: LLAMA,
@@ -190,4 +217,5 @@ export const FAMILIES: Readonly<Record<RotaryType, Family>> = {
   phi3: PHI3,
   gemma2: GEMMA2,
   gemma3_text: GEMMA3,
+  lfm2: LFM2,
 };

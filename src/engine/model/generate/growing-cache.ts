@@ -1,11 +1,13 @@
 /**
- * Keys and values of the tokens of several sequences, which generation adds to. Each sequence has a slot of the same
- * number of rows; where one is full all of them are doubled, so that a generator that may hold long sequences takes
- * their memory when they are long. Not the passes that read it: these are recorded again for the new buffers.
+ * What generation keeps of the tokens of several sequences: keys and values of layers with attention, which grow, and the
+ * state of layers with a convolution, which does not. Each sequence has a slot of the same number of rows; where one is
+ * full all of them are doubled, so that a generator that may hold long sequences takes their memory when they are long.
+ * Not the passes that read it: these are recorded again for the new buffers.
  */
 import type { Device } from "../../gpu/device.ts";
 import { byteLength, type Tensor } from "../../gpu/tensor.ts";
 import type { ModelConfig } from "../config/config.ts";
+import { stateRows } from "../convolution.ts";
 
 export interface CacheSize {
   readonly slots: number;
@@ -19,8 +21,11 @@ export class GrowingCache {
   readonly #device: Device;
   readonly #size: CacheSize;
   readonly #width: number;
-  readonly #keys: Tensor[];
-  readonly #values: Tensor[];
+  /** Per layer; undefined where it has no attention. */
+  readonly #keys: (Tensor | undefined)[];
+  readonly #values: (Tensor | undefined)[];
+  /** Per layer; undefined where it has no convolution. */
+  readonly #states: readonly (Tensor | undefined)[];
   #length: number;
 
   /** Throws AdapterError when the adapter cannot hold it. */
@@ -30,9 +35,16 @@ export class GrowingCache {
     this.#width = config.keyValueHeads * config.headSize;
     this.#length = Math.min(size.start, size.most);
     const tensors = (what: string) =>
-      Array.from({ length: config.layers }, (_, layer) => this.#allocate(what, layer, this.#length));
+      config.layerMixer.map((mixer, layer) =>
+        mixer === "attention" ? this.#allocate(what, layer, this.#length) : undefined,
+      );
     this.#keys = tensors("key");
     this.#values = tensors("value");
+    this.#states = config.layerMixer.map((mixer, layer) =>
+      mixer === "convolution"
+        ? device.allocate("activations", `state ${layer}`, [size.slots * stateRows(config), config.hiddenSize])
+        : undefined,
+    );
   }
 
   /** Tokens that each slot holds now: slot s has the rows from s times this on. */
@@ -40,19 +52,26 @@ export class GrowingCache {
     return this.#length;
   }
 
-  /** Per layer, [slots length, KV D]. */
-  get keys(): readonly Tensor[] {
+  /** Per layer with attention, [slots length, KV D]. */
+  get keys(): readonly (Tensor | undefined)[] {
     return this.#keys;
   }
 
-  get values(): readonly Tensor[] {
+  get values(): readonly (Tensor | undefined)[] {
     return this.#values;
+  }
+
+  /** Per layer with a convolution, [slots (K - 1), C]. */
+  get states(): readonly (Tensor | undefined)[] {
+    return this.#states;
   }
 
   /** Bytes now, and of a cache that has grown as far as it may. */
   get bytes(): { readonly now: number; readonly most: number } {
-    const now = [...this.#keys, ...this.#values].reduce((sum, tensor) => sum + byteLength(tensor), 0);
-    return { now, most: (now / this.#length) * this.#size.most };
+    const bytesOf = (tensors: readonly (Tensor | undefined)[]) =>
+      tensors.reduce((sum, tensor) => sum + (tensor ? byteLength(tensor) : 0), 0);
+    const [growing, fixed] = [bytesOf([...this.#keys, ...this.#values]), bytesOf(this.#states)];
+    return { now: growing + fixed, most: (growing / this.#length) * this.#size.most + fixed };
   }
 
   /**
@@ -70,6 +89,7 @@ export class GrowingCache {
       ["value", this.#values],
     ] as const) {
       for (const [layer, tensor] of tensors.entries()) {
+        if (tensor === undefined) continue;
         const larger = this.#allocate(what, layer, next);
         this.#copy(tensor, larger, next);
         this.#device.free(tensor);
@@ -97,6 +117,6 @@ export class GrowingCache {
 
   /** Gives the device memory back. */
   free(): void {
-    for (const tensor of [...this.#keys, ...this.#values]) this.#device.free(tensor);
+    for (const tensor of [...this.#keys, ...this.#values, ...this.#states]) if (tensor) this.#device.free(tensor);
   }
 }

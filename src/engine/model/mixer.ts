@@ -1,0 +1,87 @@
+/**
+ * The seam of a decoder layer where tokens meet: between a projection of the layer's input and the projection of its
+ * result something mixes rows, attention or a convolution. `block.ts` does what is around it, the same for all.
+ */
+import type { Arena } from "../gpu/arena.ts";
+import type { Program } from "../gpu/program.ts";
+import type { Tensor } from "../gpu/tensor.ts";
+import type { LayerActivations } from "./activations.ts";
+import type { LoraScratch } from "./lora.ts";
+import type { Model } from "./model.ts";
+
+/** Keys that a row sees, on the average and at most: what the work of attention is estimated by. */
+export interface KeyCounts {
+  readonly keysPerRow: number;
+  /** Within the sliding window, where the configuration has one. */
+  readonly windowKeysPerRow?: number | undefined;
+}
+
+/** The positions of rows. */
+export interface RowPositions {
+  /** u32[T]; with the bit `LONG_SEQUENCE` where LongRoPE's long factors hold. */
+  readonly positions: Tensor;
+  /** All positions are below this one. */
+  readonly positionLimit: number;
+}
+
+/** What a pass needs beside activations. */
+export interface PassRows extends KeyCounts, RowPositions {
+  readonly ranges: Tensor;
+  /** The ranges cut to the sliding window, where the configuration has one. */
+  readonly windowRanges?: Tensor | undefined;
+  /** Where the model has an adapter. */
+  readonly lora: LoraScratch | undefined;
+}
+
+/** What the backward pass needs to know about region A's rows. */
+export interface BackwardRows extends PassRows {
+  readonly queryEnd: Tensor;
+  readonly windowQueryEnd?: Tensor | undefined;
+}
+
+/** What generation keeps of earlier passes. */
+export interface LayerCache {
+  /** Keys and values, [cache rows, KV D] each, per layer with attention. */
+  readonly keys: readonly (Tensor | undefined)[];
+  readonly values: readonly (Tensor | undefined)[];
+  /** Cache row that each row of this pass is stored in, u32[T]. */
+  readonly rows: Tensor;
+  /** What the convolutions' next rows read, [slots (K - 1), C], per layer with a convolution. */
+  readonly states: readonly (Tensor | undefined)[];
+  /** For these: each row's place behind the last of its slot's state, and its sequence's first row, u32[T, 4]. */
+  readonly stateRanges: Tensor;
+  /** Rows of the pass that are a sequence's: the first, the one behind the last, and its slot, u32[slots, 4]. */
+  readonly segments: Tensor;
+}
+
+/** A mixer in a forward pass. */
+export interface MixerPass {
+  readonly program: Program;
+  readonly model: Model;
+  readonly layer: number;
+  readonly here: LayerActivations;
+}
+
+/** A mixer in a backward pass. */
+export interface MixerBackwardPass extends MixerPass {
+  readonly gradients: Arena;
+  /** Gradient of what the mixer gives; may be written over. */
+  readonly dMixed: Tensor;
+  /** To be written: the gradient of what the mixer reads. */
+  readonly dProjected: Tensor;
+  /** Scratch: the attention's row sums, and for sums over blocks of rows. */
+  readonly delta: Tensor;
+  readonly partials: Tensor;
+}
+
+/** What a layer mixes its rows by. */
+export interface Mixer {
+  /** The parameters, of the layer, that project what it reads. */
+  readonly projection: string;
+  /** Activations: the projected rows, and what the mixer makes of them. */
+  readonly reads: "qkv" | "convolutionInput";
+  readonly gives: "attention" | "convolved";
+  readonly recordForward: (pass: MixerPass, rows: PassRows, cache?: LayerCache) => void;
+  /** Records the gradients of the mixer's own parameters too, where they are trained. */
+  readonly recordBackward: (pass: MixerBackwardPass, rows: BackwardRows) => void;
+}
