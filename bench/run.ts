@@ -13,6 +13,7 @@ import { adamwCases } from "./kernels/adamw.ts";
 import { attentionCases } from "./kernels/attention.ts";
 import { dropoutCases } from "./kernels/dropout.ts";
 import { embeddingCases } from "./kernels/embedding.ts";
+import { gatedDeltaCases } from "./kernels/gated-delta.ts";
 import { headNormCases } from "./kernels/head-norm.ts";
 import { ktoObjectiveCases } from "./kernels/kto-objective.ts";
 import { logSoftmaxGatherCases } from "./kernels/log-softmax-gather.ts";
@@ -36,6 +37,7 @@ const kernelCases: readonly BenchmarkCase[] = [
   ...attentionCases,
   ...normCases,
   ...headNormCases,
+  ...gatedDeltaCases,
   ...activationCases,
   ...ropeCases,
   ...scaleCases,

@@ -8,6 +8,9 @@ import { adamw } from "./adamw.ts";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "./attention.ts";
 import { addDropout, dropout } from "./dropout.ts";
 import { embeddingBackward, gatherRows, scatterRows } from "./embedding.ts";
+import { deltaBackwardKey, deltaBackwardQueryKey, deltaBackwardValue, deltaForward } from "./gated-delta.ts";
+import { deltaBackwardGates, deltaBackwardHeads, deltaFactors } from "./gated-delta-heads.ts";
+import { gatedNormBackward, gatedNormForward, gatedNormWeightPartials } from "./gated-norm.ts";
 import {
   headNormBackward,
   headNormForward,
@@ -168,6 +171,10 @@ export const kernelTexts: readonly KernelText[] = [
     variant: `${reducing.variant}, 1 added to the weights`,
     ...offset,
   })),
+  ...[deltaForward, deltaBackwardValue, deltaBackwardQueryKey, deltaBackwardKey].map((of) => ({
+    kernel: of({ keySize: 8, valueSize: 12 }, gpu) as Kernel,
+    variant: "keys of 8 channels, values of 12, f32 in vectors of four, any GPU",
+  })),
   // What a GPU gets, whose tiles differ.
   ...(["NN", "NT", "TN"] as const).map((layout) => ({
     kernel: matmul(layout, { M: SIZE, N: SIZE, K: SIZE }, gpu),
@@ -198,6 +205,10 @@ export const kernelTexts: readonly KernelText[] = [
     widthNormForward,
     widthNormBackward,
     squarePartials,
+    gatedNormForward,
+    gatedNormBackward,
+    deltaFactors,
+    deltaBackwardHeads,
   ].map((of) => ({ kernel: of(facts) as Kernel, ...reducing })),
   ...[
     swigluForward,
@@ -221,6 +232,7 @@ export const kernelTexts: readonly KernelText[] = [
     normWeightPartials,
     headNormWeightPartials,
     widthNormWeightPartials,
+    gatedNormWeightPartials,
     columnPartials,
     adamw,
     mix,
@@ -252,6 +264,7 @@ export const kernelTexts: readonly KernelText[] = [
     sftTokenSums,
     addColumnSums,
     clipAndAdvance,
+    deltaBackwardGates,
   ].map((kernel) => ({ kernel: kernel as Kernel, ...only })),
 ];
 

@@ -1,0 +1,460 @@
+/**
+ * The recurrence of Qwen3.5's DeltaNet layers, the gated delta rule (Yang, Kautz and Hatamizadeh 2024), there and back.
+ * A value head has a state S [K, V], K channels of keys, V of values. With decay = exp(g), khat and qhat as
+ * `gated-delta-heads.ts` has them (its factors times k and q):
+ *
+ *   S' = decay S,   delta = v - khat^T S',   S <- S' + khat (beta delta)^T,   out = qhat^T S
+ *
+ * Backward, D is the gradient of S, of all rows behind and of this one's out:
+ *
+ *   D += qhat dOut^T,   dv = beta khat^T D,   dkhat = D (beta delta),   D <- decay (D - khat dv^T)      back in time
+ *   S' = decay S,   dkhat -= S' dv,   S <- S' + khat (beta delta)^T,   dqhat = S dOut                       on in time
+ *
+ * Neither line needs the other's matrix, so nothing is stored for the backward pass but delta [T, V], and no state is
+ * computed twice: three passes as long as the forward one. An invocation owns a column of a matrix, or a row where sums
+ * go over V, in registers, and no sum goes over invocations: there is not one barrier. A workgroup is some columns of
+ * one head of one segment; it takes 7 K V flops a row, backward 21 K V, and reads q and k (or v, dv, dOut, delta) once
+ * from memory, then from a cache.
+ *
+ * A segment is rows one after another: u32[4] = (start, end, slot, flags). One that continues starts from the state that
+ * another kept in its slot, in a dispatch before. So a prompt with two completions is three segments in two dispatches,
+ * and a sequence in generation is a slot whose state goes on from pass to pass.
+ */
+import { type ActivationFormat, inFormats, type Kernel, kernel, type Values } from "./kernel.ts";
+import { LONG_SEQUENCE } from "./rope-table.ts";
+import { activationBinding } from "./stored.ts";
+import { type AdapterFacts, inVectors, type Lanes, range } from "./wgsl.ts";
+
+/** What the texts depend on: channels of a key and of a value. */
+export interface DeltaSize {
+  /** K. */
+  readonly keySize: number;
+  /** V. */
+  readonly valueSize: number;
+}
+
+/** Flags of a segment. */
+export const SEGMENT = {
+  /** Its last state goes to its slot. */
+  KEEPS: 1,
+  /**
+   * It starts from its slot's state; in the forward pass only if its first row is not at position 0, so that a slot of
+   * generation needs no clearing.
+   */
+  CONTINUES: 2,
+  /**
+   * Of those that continue a slot and carry gradients, which one it is, times this. Backward, a segment that keeps
+   * takes the gradients of all `branches` of them, so there must be as many, of no rows if need be.
+   */
+  BRANCH: 4,
+} as const;
+
+/** Words of a segment. */
+export const SEGMENT_WORDS = 4;
+
+/** Invocations of a workgroup, each with `perLane` columns: a program on the CPU loads q and k once for all of them. */
+const GROUP = 64;
+const perLane = ({ software }: AdapterFacts) => (software ? 2 : 1);
+
+/** Columns of this many in groups of invocations. */
+const slices = (columns: number, facts: AdapterFacts) => Math.ceil(columns / (GROUP * perLane(facts)));
+
+/** A kernel for each size of heads and kind of adapter. */
+function perSize<B extends string, U extends string>(build: (size: DeltaSize, facts: AdapterFacts) => Kernel<B, U>) {
+  const built = new Map<string, Kernel<B, U>>();
+  return (size: DeltaSize, facts: AdapterFacts): Kernel<B, U> => {
+    const key = `${size.keySize} ${size.valueSize} ${facts.software}`;
+    const found = built.get(key) ?? build(size, facts);
+    built.set(key, found);
+    return found;
+  };
+}
+
+/**
+ * A matrix of which an invocation owns `columns` of `length` numbers each, `own` apart: `x0_0` and so on are elements
+ * of its first column. What is written here once is text for each of them.
+ */
+class Columns {
+  readonly #lanes: Lanes;
+  readonly #length: number;
+  readonly #count: number;
+  readonly #numbers: readonly number[];
+
+  constructor(lanes: Lanes, length: number, count: number, facts: AdapterFacts) {
+    this.#lanes = lanes;
+    this.#length = length;
+    this.#count = count;
+    this.#numbers = range(perLane(facts));
+  }
+
+  /** Elements of a column. */
+  get elements(): number {
+    return this.#length / this.#lanes.count;
+  }
+
+  /** A text for each column of the invocation. */
+  each(text: (j: number) => string): string {
+    return this.#numbers.map(text).join("\n");
+  }
+
+  /** A text for each element, of which `text` gives what is loaded for all columns and what is done for each. */
+  eachElement(loads: (c: number) => string, text: (x: string, c: number, j: number) => string): string {
+    return range(this.elements)
+      .map((c) => `${loads(c)} ${this.#numbers.map((j) => text(`x${c}_${j}`, c, j)).join(" ")}`)
+      .join("\n");
+  }
+
+  /** Declares the columns, all zeros. */
+  zeros(): string {
+    return this.eachElement(
+      () => "",
+      (x) => `var ${x} = E();`,
+    );
+  }
+
+  /** Adds the state of `place`, WGSL, to the columns. */
+  add(states: string, place: string): string {
+    return this.eachElement(
+      () => "",
+      (x, c, j) => `${x} += ${this.#state(states, place, c, j)};`,
+    );
+  }
+
+  /** Stores the columns as the state of `place`. */
+  keep(states: string, place: string): string {
+    return this.each(
+      (j) => `if (${this.column(j)} < ${this.#count}u) {
+      ${range(this.elements)
+        .map((c) => `${this.#state(states, place, c, j)} = x${c}_${j};`)
+        .join("\n")}
+    }`,
+    );
+  }
+
+  #state(states: string, place: string, c: number, j: number): string {
+    const size = this.elements * this.#count;
+    return `${states}[((${place}) * u.heads + head) * ${size}u + ${c * this.#count}u + ${this.loadable(j)}]`;
+  }
+
+  /** WGSL: which column the j-th of an invocation is; beyond the last there is none. */
+  column(j: number): string {
+    return j === 0 ? "column" : `column + ${j * GROUP}u`;
+  }
+
+  /** WGSL: the same, or the last one: what may be loaded. */
+  loadable(j: number): string {
+    return j === 0 ? "column" : `min(${this.column(j)}, ${this.#count - 1}u)`;
+  }
+
+  /** Stores a number of each column there is. */
+  store(text: (column: string, j: number) => string): string {
+    return this.each((j) =>
+      j === 0 ? text("column", j) : `if (${this.column(j)} < ${this.#count}u) { ${text(`(${this.column(j)})`, j)} }`,
+    );
+  }
+
+  /** The entry point: `head`, its first `column`, `segment`, and the columns of the fused rows where heads start. */
+  entry({ keySize, valueSize }: DeltaSize, body: string): string {
+    const own = GROUP * this.#numbers.length;
+    return /* wgsl */ `
+@compute @workgroup_size(${GROUP})
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let head = group.x / ${Math.ceil(this.#count / own)}u;
+  let column = (group.x % ${Math.ceil(this.#count / own)}u) * ${own}u + lane;
+  if (column >= ${this.#count}u) { return; }
+  let segment = segments[u.first + group.y];
+  let start = segment.x;
+  let end = segment.y;
+  let queryFrom = head / (u.heads / u.keyHeads) * ${keySize}u;
+  let keyFrom = queryFrom + u.keyHeads * ${keySize}u;
+  let valueFrom = 2u * u.keyHeads * ${keySize}u + head * ${valueSize}u;
+${body}
+}`;
+  }
+}
+
+/** WGSL: conditions on a segment's flags. */
+export const flagged = (flag: keyof typeof SEGMENT) => `(segment.w & ${SEGMENT[flag]}u) != 0u`;
+export const BRANCH_OF = `segment.w / ${SEGMENT.BRANCH}u`;
+
+/** Of a dispatch: the first segment, how many, and how the rows are divided into heads. */
+const UNIFORMS = { T: "u32", W: "u32", heads: "u32", keyHeads: "u32", first: "u32", count: "u32" } as const;
+
+const costOf =
+  ({ keySize, valueSize }: DeltaSize, numbers: number) =>
+  ({ T = 0, heads = 0 }: Values) => ({
+    flops: 7 * T * heads * keySize * valueSize,
+    bytes: 4 * T * heads * numbers,
+  });
+
+/**
+ * qkv [T, W] (queries and keys of `keyHeads` heads, values of `heads` heads), factors [T, heads, 4] of `deltaFactors`,
+ * positions [T], segments [N, 4], of which `count` from `first` on are run -> out [T, heads V], deltas [T, heads V];
+ * states [slots, heads K V] by the segments' flags, in an order of their own.
+ */
+export const deltaForward = perSize((size, facts) => {
+  const { keySize, valueSize } = size;
+  return inFormats((format) =>
+    inVectors(
+      ({ W }) => [keySize, W],
+      (lanes) => {
+        const columns = new Columns(lanes, keySize, valueSize, facts);
+        return kernel({
+          name: "deltaForward",
+          read: {
+            qkv: lanes.activations("T, W"),
+            factors: "f32[T, 4*heads] as vec4f",
+            positions: "u32[T]",
+            segments: `u32[N, ${SEGMENT_WORDS}] as vec4u`,
+          },
+          write: {
+            states: `f32[slots, heads*${keySize * valueSize}]${lanes.view}`,
+            out: `f32[T, heads*${valueSize}]`,
+            deltas: `f32[T, heads*${valueSize}]`,
+          },
+          uniforms: UNIFORMS,
+          wgsl: /* wgsl */ `${lanes.wgsl}
+fn number(i: u32) -> f32 { return ${lanes.count === 1 ? "f32(qkv[i])" : "E(qkv[i / 4u])[i % 4u]"}; }
+${columns.entry(
+  size,
+  /* wgsl */ `
+  var continues = false;
+  if (${flagged("CONTINUES")} && start < end) { continues = (positions[start] & ${LONG_SEQUENCE - 1}u) != 0u; }
+  ${columns.zeros()}
+  if (continues) {
+    ${columns.add("states", "segment.z")}
+  }
+  for (var t = start; t < end; t++) {
+    let factor = factors[t * u.heads + head];
+    let query = (t * u.W + queryFrom) / LANES;
+    let key = (t * u.W + keyFrom) / LANES;
+    ${columns.each((j) => `var read${j} = E();`)}
+    ${columns.eachElement(
+      (c) => `let key${c} = E(qkv[key + ${c}u]);`,
+      (x, c, j) => `read${j} += key${c} * ${x};`,
+    )}
+    ${columns.each(
+      (
+        j,
+      ) => `let delta${j} = number(t * u.W + valueFrom + ${columns.loadable(j)}) - factor.x * factor.z * total(read${j});
+    let step${j} = factor.y * factor.z * delta${j};
+    var sum${j} = E();`,
+    )}
+    ${columns.eachElement(
+      (c) => `let along${c} = E(qkv[key + ${c}u]); let query${c} = E(qkv[query + ${c}u]);`,
+      (x, c, j) => `${x} = factor.x * ${x} + along${c} * step${j}; sum${j} += query${c} * ${x};`,
+    )}
+    let result = (t * u.heads + head) * ${valueSize}u;
+    ${columns.store((column, j) => `deltas[result + ${column}] = delta${j}; out[result + ${column}] = factor.w * total(sum${j});`)}
+  }
+  if (${flagged("KEEPS")}) {
+    ${columns.keep("states", "segment.z")}
+  }`,
+)}`,
+          grid: ({ heads = 0, count = 0 }) => [heads * slices(valueSize, facts), count],
+          cost: costOf(size, 3 * valueSize),
+        });
+      },
+      format,
+    ),
+  );
+});
+
+/**
+ * Back in time: dOut [T, heads V] -> the values' columns of dQkv [T, W]. dStates [slots `branches`, heads K V] takes the
+ * gradient of the state that a segment continued, and has what a segment that kept its state is given of those.
+ */
+export const deltaBackwardValue = perSize((size, facts) => {
+  const { keySize, valueSize } = size;
+  return inFormats((format) =>
+    inVectors(
+      ({ W }) => [keySize, W],
+      (lanes) => {
+        const columns = new Columns(lanes, keySize, valueSize, facts);
+        return kernel({
+          name: "deltaBackwardValue",
+          read: {
+            qkv: lanes.activations("T, W"),
+            factors: "f32[T, 4*heads] as vec4f",
+            segments: `u32[N, ${SEGMENT_WORDS}] as vec4u`,
+            dOut: `f32[T, heads*${valueSize}]`,
+          },
+          write: { dQkv: "f32[T, W]", dStates: `f32[places, heads*${keySize * valueSize}]${lanes.view}` },
+          uniforms: { ...UNIFORMS, branches: "u32" },
+          wgsl: /* wgsl */ `${lanes.wgsl}
+${columns.entry(
+  size,
+  /* wgsl */ `
+  ${beginBackward(columns)}
+  for (var after = end; after > start; after--) {
+    let t = after - 1u;
+    let factor = factors[t * u.heads + head];
+    let query = (t * u.W + queryFrom) / LANES;
+    let key = (t * u.W + keyFrom) / LANES;
+    let result = (t * u.heads + head) * ${valueSize}u;
+    ${columns.each((j) => `let given${j} = factor.w * dOut[result + ${columns.loadable(j)}]; var along${j} = E();`)}
+    ${columns.eachElement(
+      (c) => `let query${c} = E(qkv[query + ${c}u]); let key${c} = E(qkv[key + ${c}u]);`,
+      (x, c, j) => `${x} += query${c} * given${j}; along${j} += key${c} * ${x};`,
+    )}
+    ${columns.each((j) => `let dValue${j} = factor.y * factor.z * total(along${j}); let step${j} = factor.z * dValue${j};`)}
+    ${columns.store((column, j) => `dQkv[t * u.W + valueFrom + ${column}] = dValue${j};`)}
+    ${columns.eachElement(
+      (c) => `let back${c} = E(qkv[key + ${c}u]);`,
+      (x, c, j) => `${x} = factor.x * (${x} - back${c} * step${j});`,
+    )}
+  }
+  if (${flagged("CONTINUES")}) {
+    ${columns.keep("dStates", `segment.z * u.branches + ${BRANCH_OF}`)}
+  }`,
+)}`,
+          grid: ({ heads = 0, count = 0 }) => [heads * slices(valueSize, facts), count],
+          cost: costOf(size, 2 * valueSize),
+        });
+      },
+      format,
+    ),
+  );
+});
+
+/** The gradient of a segment's last state: what its branches left, in their order. */
+function beginBackward(columns: Columns): string {
+  return /* wgsl */ `${columns.zeros()}
+  if (${flagged("KEEPS")}) {
+    for (var branch = 0u; branch < u.branches; branch++) {
+      ${columns.add("dStates", "segment.z * u.branches + branch")}
+    }
+  }`;
+}
+
+/** WGSL: queries' and keys' numbers that belong to an invocation's rows of the state. */
+const rowNumber = (columns: Columns, from: string, j: number) => `f32(qkv[t * u.W + ${from} + ${columns.loadable(j)}])`;
+
+/** What both passes over rows of the state read: sums go over V, so that is what vectors are of. */
+const rowBindings = ({ valueSize }: DeltaSize, lanes: Lanes, format: ActivationFormat) => ({
+  qkv: activationBinding(format, "T, W", false),
+  factors: "f32[T, 4*heads] as vec4f",
+  segments: `u32[N, ${SEGMENT_WORDS}] as vec4u`,
+  dOut: `f32[T, heads*${valueSize}]${lanes.view}`,
+  deltas: `f32[T, heads*${valueSize}]${lanes.view}`,
+  dQkv: `f32[T, W]${lanes.view}`,
+});
+
+/** Vectors of V numbers in rows of W, behind the queries and keys. */
+const valueWidths =
+  ({ keySize, valueSize }: DeltaSize) =>
+  ({ W, keyHeads = 0 }: Values) => [valueSize, W, 2 * keyHeads * keySize];
+
+/**
+ * On in time, after `deltaBackwardValue` -> dHeads [T, 2, heads, K]: of each value head the gradient of qhat, and of khat
+ * what comes through the state that was read. states as `deltaForward`'s, in another order.
+ */
+export const deltaBackwardQueryKey = perSize((size, facts) => {
+  const { keySize, valueSize } = size;
+  return inFormats((format) =>
+    inVectors(
+      valueWidths(size),
+      (lanes) => {
+        const columns = new Columns(lanes, valueSize, keySize, facts);
+        return kernel({
+          name: "deltaBackwardQueryKey",
+          read: rowBindings(size, lanes, format),
+          write: {
+            states: `f32[slots, heads*${keySize * valueSize}]${lanes.view}`,
+            dHeads: `f32[T, 2*heads*${keySize}]`,
+          },
+          uniforms: UNIFORMS,
+          wgsl: /* wgsl */ `${lanes.wgsl}
+${columns.entry(
+  size,
+  /* wgsl */ `
+  ${columns.zeros()}
+  if (${flagged("CONTINUES")}) {
+    ${columns.add("states", "segment.z")}
+  }
+  for (var t = start; t < end; t++) {
+    let factor = factors[t * u.heads + head];
+    let result = (t * u.heads + head) * ${valueSize}u / LANES;
+    let value = (t * u.W + valueFrom) / LANES;
+    ${columns.each(
+      (j) => `let step${j} = factor.y * factor.z * ${rowNumber(columns, "keyFrom", j)};
+    var read${j} = E();
+    var sum${j} = E();`,
+    )}
+    ${columns.eachElement(
+      (c) =>
+        `let given${c} = dOut[result + ${c}u]; let delta${c} = deltas[result + ${c}u]; let dValue${c} = dQkv[value + ${c}u];`,
+      (x, c, j) =>
+        `${x} = factor.x * ${x}; read${j} += dValue${c} * ${x}; ${x} += delta${c} * step${j}; sum${j} += given${c} * ${x};`,
+    )}
+    let own = (2u * t * u.heads + head) * ${keySize}u;
+    ${columns.store((column, j) => `dHeads[own + ${column}] = total(sum${j}); dHeads[own + u.heads * ${keySize}u + ${column}] = -total(read${j});`)}
+  }
+  if (${flagged("KEEPS")}) {
+    ${columns.keep("states", "segment.z")}
+  }`,
+)}`,
+          grid: ({ heads = 0, count = 0 }) => [heads * slices(keySize, facts), count],
+          cost: costOf(size, 3 * valueSize + 2 * keySize),
+        });
+      },
+      format,
+    ),
+  );
+});
+
+/**
+ * Back in time, after `deltaBackwardQueryKey`: dHeads [T, 2, heads, K] gets the rest of khat's gradient, what comes
+ * through the state that was written. dStates as `deltaBackwardValue`'s, in another order.
+ */
+export const deltaBackwardKey = perSize((size, facts) => {
+  const { keySize, valueSize } = size;
+  return inFormats((format) =>
+    inVectors(
+      valueWidths(size),
+      (lanes) => {
+        const columns = new Columns(lanes, valueSize, keySize, facts);
+        return kernel({
+          name: "deltaBackwardKey",
+          read: rowBindings(size, lanes, format),
+          write: {
+            dStates: `f32[places, heads*${keySize * valueSize}]${lanes.view}`,
+            dHeads: `f32[T, 2*heads*${keySize}]`,
+          },
+          uniforms: { ...UNIFORMS, branches: "u32" },
+          wgsl: /* wgsl */ `${lanes.wgsl}
+${columns.entry(
+  size,
+  /* wgsl */ `
+  ${beginBackward(columns)}
+  for (var after = end; after > start; after--) {
+    let t = after - 1u;
+    let factor = factors[t * u.heads + head];
+    let result = (t * u.heads + head) * ${valueSize}u / LANES;
+    let value = (t * u.W + valueFrom) / LANES;
+    ${columns.each(
+      (j) => `let query${j} = factor.w * ${rowNumber(columns, "queryFrom", j)};
+    let key${j} = factor.z * ${rowNumber(columns, "keyFrom", j)};
+    var sum${j} = E();`,
+    )}
+    ${columns.eachElement(
+      (c) =>
+        `let given${c} = dOut[result + ${c}u]; let delta${c} = deltas[result + ${c}u]; let dValue${c} = dQkv[value + ${c}u];`,
+      (x, c, j) =>
+        `${x} += given${c} * query${j}; sum${j} += delta${c} * ${x}; ${x} = factor.x * (${x} - dValue${c} * key${j});`,
+    )}
+    let own = ((2u * t + 1u) * u.heads + head) * ${keySize}u;
+    ${columns.store((column, j) => `dHeads[own + ${column}] += factor.y * total(sum${j});`)}
+  }
+  if (${flagged("CONTINUES")}) {
+    ${columns.keep("dStates", `segment.z * u.branches + ${BRANCH_OF}`)}
+  }`,
+)}`,
+          grid: ({ heads = 0, count = 0 }) => [heads * slices(keySize, facts), count],
+          cost: costOf(size, 3 * valueSize + 2 * keySize),
+        });
+      },
+      format,
+    ),
+  );
+});
