@@ -20,6 +20,7 @@ import { logSoftmaxGatherCases } from "./kernels/log-softmax-gather.ts";
 import { matmulCases } from "./kernels/matmul.ts";
 import { mixCases } from "./kernels/mix.ts";
 import { normCases } from "./kernels/norm.ts";
+import { outputGateCases } from "./kernels/output-gate.ts";
 import { reduceCases } from "./kernels/reduce.ts";
 import { ropeCases } from "./kernels/rope.ts";
 import { scaleCases } from "./kernels/scale.ts";
@@ -45,6 +46,7 @@ const kernelCases: readonly BenchmarkCase[] = [
   ...embeddingCases,
   ...dropoutCases,
   ...ktoObjectiveCases,
+  ...outputGateCases,
   ...reduceCases,
   ...adamwCases,
   ...mixCases,

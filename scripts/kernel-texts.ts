@@ -22,6 +22,7 @@ import { logitStatistics, logitStatisticsCombine } from "../src/kernels/logit-st
 import { matmul } from "../src/kernels/matmul.ts";
 import type { MatmulOperands } from "../src/kernels/matmul-variant.ts";
 import * as norm from "../src/kernels/norm.ts";
+import * as outputGate from "../src/kernels/output-gate.ts";
 import * as reduce from "../src/kernels/reduce.ts";
 import { rope } from "../src/kernels/rope.ts";
 import * as sftObjective from "../src/kernels/sft-objective.ts";
@@ -158,7 +159,18 @@ const reducingKernels = (facts: AdapterFacts): Kernel[] =>
 
 /** The kernels that are the same on every adapter: all others that src/kernels exports, and the embedding by format. */
 function otherKernels(): Kernel[] {
-  const modules = [activation, dropout, embedding, headNorm, ktoObjective, head, norm, reduce, sftObjective];
+  const modules = [
+    activation,
+    dropout,
+    embedding,
+    headNorm,
+    ktoObjective,
+    head,
+    norm,
+    outputGate,
+    reduce,
+    sftObjective,
+  ];
   const exported: unknown[] = [
     ...modules.flatMap((one) => Object.values(one)),
     adamw,

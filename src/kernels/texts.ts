@@ -40,6 +40,7 @@ import {
   rmsNormForward,
   rmsNormResidual,
 } from "./norm.ts";
+import { joinGates, outputGateBackward, outputGateForward, splitGates } from "./output-gate.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
 import { partialRope, rope, ropeIntoCache } from "./rope.ts";
 import { scaleByPosition, scaleRows, softCap } from "./scale.ts";
@@ -233,6 +234,10 @@ export const kernelTexts: readonly KernelText[] = [
     headNormWeightPartials,
     widthNormWeightPartials,
     gatedNormWeightPartials,
+    splitGates,
+    joinGates,
+    outputGateForward,
+    outputGateBackward,
     columnPartials,
     adamw,
     mix,

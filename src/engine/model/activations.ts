@@ -16,6 +16,7 @@ import type { ModelConfig } from "./config/config.ts";
 import type { MixerType } from "./config/mixer-keys.ts";
 import type { LoraAdapter, LoraScratch } from "./lora.ts";
 import type { RowShape } from "./rows.ts";
+import { deltaWidths } from "./weights/parameters.ts";
 
 /** Columns of each kind of activation of one layer; 0 where the configuration does not have the kind. */
 export function layerKinds(config: ModelConfig) {
@@ -40,29 +41,49 @@ export function layerKinds(config: ModelConfig) {
 
 /** The kinds of what mixes tokens, which only the layers with that mixer have. */
 function mixerKinds(config: ModelConfig) {
-  const [attends, convolves] = (["attention", "convolution"] as const).map((mixer) =>
-    Number(hasMixer(config, mixer)),
-  ) as [number, number];
+  const has = (mixer: MixerType) => Number(hasMixer(config, mixer));
+  const [attends, convolves, gate] = [has("attention"), has("convolution"), Number(config.attentionGate)];
+  const attention = attends * config.heads * config.headSize;
+  const { qkv, values } = deltaWidths(config);
+  const valueHeads = config.deltaNet?.valueHeads ?? 0;
   return {
+    gatedQkv: gate * (attends * qkvWidth(config) + attention),
     qkv: attends * qkvWidth(config),
     qkNormed: attends * (config.qkNorm === "none" ? 0 : qkHeads(config) * config.headSize),
     qkInverse: attends * { none: 0, head: qkHeads(config), width: 2 }[config.qkNorm],
-    attention: attends * config.heads * config.headSize,
+    attention,
     logSumExp: attends * config.heads,
+    gatedAttention: gate * attention,
     convolutionInput: convolves * 3 * config.hiddenSize,
     convolved: convolves * config.hiddenSize,
+    deltaInput: qkv + values + 2 * valueHeads,
+    deltaQkv: qkv,
+    deltaFactors: 4 * valueHeads,
+    deltas: values,
+    deltaOut: values,
+    deltaInverse: valueHeads,
+    deltaNormed: values,
   };
 }
 
 /** The mixer of the kinds that only its layers have. */
 const MIXER_OF_KIND: Readonly<Partial<Record<string, MixerType>>> = {
+  gatedQkv: "attention",
   qkv: "attention",
   qkNormed: "attention",
   qkInverse: "attention",
   attention: "attention",
   logSumExp: "attention",
+  gatedAttention: "attention",
   convolutionInput: "convolution",
   convolved: "convolution",
+  deltaInput: "deltaNet",
+  deltaQkv: "deltaNet",
+  deltaFactors: "deltaNet",
+  deltas: "deltaNet",
+  deltaOut: "deltaNet",
+  deltaInverse: "deltaNet",
+  deltaNormed: "deltaNet",
 } satisfies Record<keyof ReturnType<typeof mixerKinds>, MixerType>;
 
 /** Whether a layer has this mixer. */
@@ -78,8 +99,8 @@ export type Keeps = "all" | "inputs" | "none";
 export type LayerKind = keyof ReturnType<typeof layerKinds>;
 
 /**
- * The kinds that are f32 whatever the format: the residual stream, what is normed on its way there, and the statistics of
- * reductions.
+ * The kinds that are f32 whatever the format: the residual stream, what is normed on its way there, the statistics of
+ * reductions, and what a recurrence adds up.
  */
 const ALWAYS_F32: ReadonlySet<string> = new Set<LayerKind>([
   "input",
@@ -92,6 +113,10 @@ const ALWAYS_F32: ReadonlySet<string> = new Set<LayerKind>([
   "mlpBranchStats",
   "qkInverse",
   "logSumExp",
+  "deltaFactors",
+  "deltas",
+  "deltaOut",
+  "deltaInverse",
 ]);
 
 /** Heads of queries and keys together: the first columns of the fused rows. */

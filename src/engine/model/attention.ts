@@ -1,5 +1,6 @@
-/** Attention as the mixer of a layer: norms of heads, rotary positions, and the kernels of `attention.ts`. */
+/** Attention as the mixer of a layer: norms of heads, rotary positions, the kernels of `attention.ts`, and a gate. */
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "../../kernels/attention.ts";
+import { joinGates, outputGateBackward, outputGateForward, splitGates } from "../../kernels/output-gate.ts";
 import type { ModelConfig } from "./config/config.ts";
 import type { Mixer } from "./mixer.ts";
 import {
@@ -23,12 +24,13 @@ function seenBy<T>(config: ModelConfig, layer: number, whole: T, windowed: T | u
 const scoresOf = ({ attentionScale: scale, attentionSoftCap: softCap }: ModelConfig) => ({ scale, softCap });
 
 export const attentionMixer: Mixer = {
-  projection: "qkv",
-  reads: "qkv",
-  gives: "attention",
+  reads: ({ attentionGate }) => (attentionGate ? "gatedQkv" : "qkv"),
+  gives: ({ attentionGate }) => (attentionGate ? "gatedAttention" : "attention"),
 
   recordForward({ program, model, layer, here }, rows, cache) {
     const { config } = model;
+    const { headSize: D, heads } = config;
+    if (config.attentionGate) program.dispatch(splitGates, { fused: here.gatedQkv, qkv: here.qkv, D, heads });
     recordQueryKeyNorm(program, model, layerName(layer, "qkNorm"), here);
     const from = fusedColumns(config);
     let keys = { k: here.qkv, v: here.qkv, kFrom: from.kFrom, vFrom: from.vFrom };
@@ -45,17 +47,27 @@ export const attentionMixer: Mixer = {
       qFrom: from.qFrom,
       groupSize: config.heads / config.keyValueHeads,
     });
+    if (config.attentionGate) {
+      const { gatedQkv: fused, attention: x, gatedAttention: out } = here;
+      program.dispatch(outputGateForward, { fused, x, out, D, heads });
+    }
   },
 
-  recordBackward({ program, model, layer, here, gradients, dMixed, dProjected, delta, partials }, rows) {
+  recordBackward({ program, model, layer, here, gradients, dMixed, dProjected, scratch }, rows) {
     const { config } = model;
+    const { headSize: D, heads, attentionGate } = config;
     const { facts } = program.device;
+    const dFused = attentionGate ? scratch.dQkv : dProjected;
+    if (attentionGate) {
+      const args = { fused: here.gatedQkv, x: here.attention, dOut: dMixed, dFused: dProjected, D, heads };
+      program.dispatch(outputGateBackward, args);
+    }
     const ofAttention = {
       fused: here.qkv,
       dOut: dMixed,
       logSumExp: here.logSumExp,
-      dFused: dProjected,
-      delta,
+      dFused,
+      delta: scratch.delta,
       keysPerRow: seenBy(config, layer, rows.keysPerRow, rows.windowKeysPerRow),
       groupSize: config.heads / config.keyValueHeads,
       ...fusedColumns(config),
@@ -69,8 +81,9 @@ export const attentionMixer: Mixer = {
       ...ofAttention,
       queryEnd: seenBy(config, layer, rows.queryEnd, rows.windowQueryEnd),
     });
-    recordRope(program, model, layer, rows, dProjected, -1);
-    const gradientsOf = { dQkv: dProjected, partials };
+    recordRope(program, model, layer, rows, dFused, -1);
+    const gradientsOf = { dQkv: dFused, partials: scratch.partials };
     recordQueryKeyNormBackward(program, model, gradients, layerName(layer, "qkNorm"), here, gradientsOf);
+    if (attentionGate) program.dispatch(joinGates, { dQkv: dFused, dFused: dProjected, D, heads });
   },
 };

@@ -14,14 +14,19 @@ import { type LayerActivations, layerKinds, normsAfter, normsBefore, upWidth } f
 import { attentionMixer } from "./attention.ts";
 import type { ModelConfig } from "./config/config.ts";
 import type { MixerType } from "./config/mixer-keys.ts";
-import { convolutionMixer } from "./convolution.ts";
+import { convolutionMixer, convolutionOf } from "./convolution.ts";
+import { deltaNetMixer } from "./delta-net.ts";
 import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear.ts";
 import type { BackwardRows, LayerCache, Mixer, PassRows } from "./mixer.ts";
 import type { Model } from "./model.ts";
 import { recordBranchNorm, recordBranchNormBackward, recordNorm, recordNormBackward } from "./norms.ts";
 import { layerName } from "./weights/parameters.ts";
 
-const MIXERS: Readonly<Record<MixerType, Mixer>> = { attention: attentionMixer, convolution: convolutionMixer };
+const MIXERS: Readonly<Record<MixerType, Mixer>> = {
+  attention: attentionMixer,
+  convolution: convolutionMixer,
+  deltaNet: deltaNetMixer,
+};
 
 function mixerOf({ layerMixer }: ModelConfig, layer: number): Mixer {
   return MIXERS[layerMixer[layer] ?? "attention"];
@@ -50,9 +55,9 @@ export function recordBlockForward(
   }
   const mixer = mixerOf(config, layer);
   const x = before ? here.attentionNormed : here.input;
-  recordLinear(program, model, name(mixer.projection), { x, y: here[mixer.reads], lora });
+  recordLinear(program, model, name(mixer.reads(config)), { x, y: here[mixer.reads(config)], lora });
   mixer.recordForward({ program, model, layer, here }, rows, cache);
-  const mixed = here[mixer.gives];
+  const mixed = here[mixer.gives(config)];
   if (after) {
     const { attentionBranch: branch, attentionBranchStats: stats } = here;
     recordLinear(program, model, name("output"), { x: mixed, y: branch, lora });
@@ -94,9 +99,15 @@ export function backwardWidths(config: ModelConfig) {
     dx: config.hiddenSize,
     dNormed: normsBefore(config) ? config.hiddenSize : 0,
     dBranch: normsAfter(config) ? config.hiddenSize : 0,
-    dProjected: Math.max(...mixers.map(({ reads }) => kinds[reads])),
-    dMixed: Math.max(...mixers.map(({ gives }) => kinds[gives])),
+    dProjected: Math.max(...mixers.map(({ reads }) => kinds[reads(config)])),
+    dMixed: Math.max(...mixers.map(({ gives }) => kinds[gives(config)])),
     delta: kinds.logSumExp,
+    dQkv: config.attentionGate ? kinds.qkv : 0,
+    dDeltaOut: kinds.deltaOut,
+    dDeltaQkv: kinds.deltaQkv,
+    dDeltaHeads: 2 * (config.deltaNet ? config.deltaNet.valueHeads * config.deltaNet.keySize : 0),
+    deltaTerms: 2 * kinds.deltaInverse,
+    aLogTerms: kinds.deltaInverse,
     dActivated: config.intermediateSize,
     dUp: upWidth(config),
   };
@@ -105,7 +116,8 @@ export function backwardWidths(config: ModelConfig) {
 /** Elements of `partials` for any number of rows. */
 export function partialsSize(config: ModelConfig): number {
   const widths = backwardWidths(config);
-  const ofTaps = (config.convolution?.taps ?? 0) * config.hiddenSize;
+  const { convolved, deltaQkv } = layerKinds(config);
+  const ofTaps = (convolutionOf(config)?.taps ?? 0) * Math.max(convolved, deltaQkv);
   return 64 * Math.max(widths.dx, widths.dProjected, widths.dUp, ofTaps);
 }
 
@@ -169,16 +181,16 @@ export function recordBlockBackward(
     recordBranchNormBackward(program, model, gradients, name("attentionBranchNorm"), args);
   }
   const mixer = mixerOf(config, layer);
-  const [mixed, projected] = [here[mixer.gives], here[mixer.reads]];
+  const projection = mixer.reads(config);
+  const [mixed, projected] = [here[mixer.gives(config)], here[projection]];
   // The widest mixer's scratch serves all.
   const dMixed = reshape(scratch.dMixed, mixed.shape);
   const dProjected = reshape(scratch.dProjected, projected.shape);
   const ofOutput = { dy: after ? dBranch : dx, x: mixed, dx: dMixed, ...shared };
   recordLinearBackward(program, model, gradients, name("output"), ofOutput);
-  const { delta } = scratch;
-  mixer.recordBackward({ program, model, layer, here, gradients, dMixed, dProjected, delta, partials }, rows);
+  mixer.recordBackward({ program, model, layer, here, gradients, dMixed, dProjected, scratch }, rows);
   if (before) {
-    recordLinearBackward(program, model, gradients, name(mixer.projection), {
+    recordLinearBackward(program, model, gradients, name(projection), {
       dy: dProjected,
       x: here.attentionNormed,
       dx: dNormed,
@@ -193,6 +205,6 @@ export function recordBlockBackward(
     });
   } else {
     const args = { dy: dProjected, x: here.input, dx, accumulate: true, ...shared };
-    recordLinearBackward(program, model, gradients, name(mixer.projection), args);
+    recordLinearBackward(program, model, gradients, name(projection), args);
   }
 }

@@ -8,7 +8,7 @@ import type { LayerRope } from "../../../kernels/rope-table.ts";
 import { parseJsonObject } from "../../files/json-file.ts";
 import { Keys, listed } from "./config-keys.ts";
 import { FAMILIES, type Family, type RotaryType, type SizeKey } from "./families.ts";
-import { adjustedMlpWidth, type Mixers, mixersOf } from "./mixer-keys.ts";
+import { adjustedMlpWidth, type Mixers, mixersOf, onlyAttention } from "./mixer-keys.ts";
 import { checkQuantization } from "./quantization.ts";
 import { ropesOf } from "./rope-keys.ts";
 import { windowsOf } from "./window-keys.ts";
@@ -181,7 +181,7 @@ function rotary(read: Keys, modelType: RotaryType): ModelConfig {
   if (family.attentionBias === "none") read.refuse("attention_bias", false);
   if (!family.mlpBias) read.refuse("mlp_bias", false);
   // A second name of the base, which transformers 5 reads and 4 does not.
-  if (family.convolves) read.refuse("theta", read.positive("rope_theta", family.ropeTheta));
+  if (family.otherMixer === "convolution") read.refuse("theta", read.positive("rope_theta", family.ropeTheta));
   read.refuse("use_bidirectional_attention", false);
   const attentionBias = family.attentionBias === "key" && read.flag("attention_bias", false);
   const keyValueHeads = read.json.num_key_value_heads === null ? heads : family.keyValueHeads(heads);
@@ -303,8 +303,7 @@ function gpt2(read: Keys): ModelConfig {
     logitsScaling: 1,
     slidingWindow: undefined,
     layerWindow: new Array<boolean>(layers).fill(false),
-    layerMixer: new Array<"attention">(layers).fill("attention"),
-    convolution: undefined,
+    ...onlyAttention(layers),
     mlp: "gelu",
     qkNorm: "none",
     qkvBias: true,

@@ -18,7 +18,8 @@ export type RotaryType =
   | "phi3"
   | "gemma2"
   | "gemma3_text"
-  | "lfm2";
+  | "lfm2"
+  | "qwen3_5_text";
 
 /** Keys of a model's sizes. */
 export type SizeKey = "vocab_size" | "hidden_size" | "intermediate_size" | "num_hidden_layers" | "num_attention_heads";
@@ -43,8 +44,10 @@ export interface Family {
   readonly normUnitOffset: boolean;
   readonly qkNorm: "none" | "head" | "width";
   readonly mlp: "swiglu" | "geglu";
-  /** Layers may have a short convolution between gates in place of attention (`mixer-keys.ts`). */
-  readonly convolves: boolean;
+  /** What layers may have in place of attention (`mixer-keys.ts`). */
+  readonly otherMixer: "none" | "convolution" | "deltaNet";
+  /** What attention gives goes through a gate. */
+  readonly gatesAttention: boolean;
   /** The width of the MLP has keys of its own, and is adjusted (`mlpWidthOf`). */
   readonly adjustsMlp: boolean;
   readonly fusedProjections: boolean;
@@ -63,6 +66,10 @@ export interface Family {
   readonly windowRope: "same" | "unscaled" | "localTheta";
   /** `partial_rotary_factor` is read. */
   readonly partialRotary: boolean;
+  /** Where it is absent; default 1. */
+  readonly rotaryShare?: number;
+  /** Text has three equal positions, so that which of them a channel turns by (`mrope_section`) is of no matter. */
+  readonly multimodalRope: boolean;
   /** The scaling of rotary positions that "yarn" and "su" are old names of. */
   readonly oldLongRope: boolean;
   /** Keys that the family reads of those that other decoders are refused for (`FOREIGN_KEYS`, `FOREIGN_FACTORS`). */
@@ -86,7 +93,8 @@ const LLAMA: Family = {
   normUnitOffset: false,
   qkNorm: "none",
   mlp: "swiglu",
-  convolves: false,
+  otherMixer: "none",
+  gatesAttention: false,
   adjustsMlp: false,
   fusedProjections: false,
   attentionBias: "key",
@@ -95,6 +103,7 @@ const LLAMA: Family = {
   listsRope: false,
   windowRope: "same",
   partialRotary: false,
+  multimodalRope: false,
   oldLongRope: false,
   ownKeys: [],
   dropout: ["attention_dropout"],
@@ -197,11 +206,32 @@ const LFM2: Family = {
   tiedHead: true,
   tiedHeadKey: "tie_embedding",
   qkNorm: "head",
-  convolves: true,
+  otherMixer: "convolution",
   adjustsMlp: true,
   attentionBias: "none",
   mlpBias: false,
   dropout: [],
+};
+const QWEN3_5: Family = {
+  ...LLAMA,
+  keyValueHeads: () => 4,
+  contextLength: 32768,
+  sizes: {
+    vocab_size: 248320,
+    hidden_size: 4096,
+    intermediate_size: 12288,
+    num_hidden_layers: 32,
+    num_attention_heads: 16,
+  },
+  headSize: 256,
+  normUnitOffset: true,
+  qkNorm: "head",
+  otherMixer: "deltaNet",
+  gatesAttention: true,
+  mlpBias: false,
+  partialRotary: true,
+  rotaryShare: 0.25,
+  multimodalRope: true,
 };
 
 export const FAMILIES: Readonly<Record<RotaryType, Family>> = {
@@ -218,4 +248,5 @@ export const FAMILIES: Readonly<Record<RotaryType, Family>> = {
   gemma2: GEMMA2,
   gemma3_text: GEMMA3,
   lfm2: LFM2,
+  qwen3_5_text: QWEN3_5,
 };

@@ -2,6 +2,7 @@
 import { attentionBackward, attentionForward } from "../../../kernels/float64/attention.ts";
 import { joinColumns, splitColumns } from "../../../kernels/float64/columns.ts";
 import { type HeadNormInputs, headNormBackward, headNormForward } from "../../../kernels/float64/head-norm.ts";
+import { joinGates, outputGateBackward, outputGateForward, splitGates } from "../../../kernels/float64/output-gate.ts";
 import { ropeBackward, ropeForward } from "../../../kernels/float64/rope.ts";
 import { positionFactor, scaleByPosition } from "../../../kernels/float64/scale.ts";
 import type { ModelConfig } from "../config/config.ts";
@@ -17,8 +18,12 @@ export interface AttentionActivations {
   readonly q: Float64Array;
   readonly k: Float64Array;
   readonly v: Float64Array;
+  /** What attention gives, and with a gate what that leaves of it. */
+  readonly attended: Float64Array;
   readonly out: Float64Array;
   readonly logSumExp: Float64Array;
+  /** [T, H D], where the model has one. */
+  readonly gate: Float64Array | undefined;
 }
 
 /** Keys that each row sees, [T, 4] as `attentionForward` takes it: those up to itself, within the layer's window. */
@@ -36,12 +41,15 @@ export function attentionMixerForward(
   config: ModelConfig,
   index: number,
   parameters: AttentionParameters,
-  fused: Float64Array,
+  input: Float64Array,
   positions: Int32Array,
 ): AttentionActivations {
   const { heads, keyValueHeads, headSize } = config;
   const { attentionScale: scale, attentionSoftCap: softCap } = config;
   const rows = positions.length;
+  const { qkv: fused, gate } = config.attentionGate
+    ? splitGates(input, heads, headSize, rows)
+    : { qkv: input, gate: undefined };
   const ranges = visibleRanges(config, index, rows);
   const norms = headNormInputs(config, parameters, rows);
   const normed = norms && headNormForward(fused, config.normEpsilon, norms);
@@ -49,8 +57,10 @@ export function attentionMixerForward(
   const [plainQ, plainK, v] = splitQkv(config, normed?.y ?? fused, rows);
   const q = queryScaled(config, rotated(ropeForward, config, index, plainQ, heads, positions), positions);
   const k = rotated(ropeForward, config, index, plainK, keyValueHeads, positions);
-  const attended = attentionForward({ q, k, v, ranges, heads, keyValueHeads, headSize, scale, softCap });
-  return { type: "attention", headNorm, q, k, v, ...attended };
+  const result = attentionForward({ q, k, v, ranges, heads, keyValueHeads, headSize, scale, softCap });
+  const { out: attended, logSumExp } = result;
+  const out = gate ? outputGateForward(attended, gate) : attended;
+  return { type: "attention", headNorm, q, k, v, attended, logSumExp, gate, out };
 }
 
 /** The gradient of the fused input; the norms' own are added to `grads`. */
@@ -59,10 +69,13 @@ export function attentionMixerBackward(
   index: number,
   parameters: AttentionParameters,
   saved: AttentionActivations,
-  dOut: Float64Array,
+  dGated: Float64Array,
   positions: Int32Array,
   grads: Float64Gradients,
 ): Float64Array {
+  const { gate, attended } = saved;
+  const ofGate = gate && outputGateBackward(dGated, attended, gate);
+  const dOut = ofGate?.dx ?? dGated;
   const { heads, keyValueHeads, headSize } = config;
   const { attentionScale: scale, attentionSoftCap: softCap } = config;
   const rows = positions.length;
@@ -72,14 +85,16 @@ export function attentionMixerBackward(
   const d = attentionBackward({ q, k, v, ranges, ...shape, dOut, logSumExp });
   const dq = rotated(ropeBackward, config, index, queryScaled(config, d.dq, positions), heads, positions);
   const dk = rotated(ropeBackward, config, index, d.dk, keyValueHeads, positions);
-  const dFused = joinColumns([dq, dk, d.dv], rows);
+  let qkv = joinColumns([dq, dk, d.dv], rows);
   const norms = headNormInputs(config, parameters, rows);
   const { queryNorm, keyNorm } = parameters;
-  if (!(headNorm && norms && queryNorm && keyNorm)) return dFused;
-  const { dx, dQueryWeight, dKeyWeight } = headNormBackward(dFused, headNorm.x, headNorm.inverse, norms);
-  accumulate(grads, queryNorm, dQueryWeight);
-  accumulate(grads, keyNorm, dKeyWeight);
-  return dx;
+  if (headNorm && norms && queryNorm && keyNorm) {
+    const { dx, dQueryWeight, dKeyWeight } = headNormBackward(qkv, headNorm.x, headNorm.inverse, norms);
+    accumulate(grads, queryNorm, dQueryWeight);
+    accumulate(grads, keyNorm, dKeyWeight);
+    qkv = dx;
+  }
+  return ofGate ? joinGates({ qkv, gate: ofGate.dGate }, heads, headSize, rows) : qkv;
 }
 
 function splitQkv(config: ModelConfig, fused: Float64Array, rows: number): [Float64Array, Float64Array, Float64Array] {

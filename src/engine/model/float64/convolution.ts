@@ -6,7 +6,7 @@ import {
 } from "../../../kernels/float64/short-convolution.ts";
 import type { ModelConfig } from "../config/config.ts";
 import type { ConvolutionParameters } from "./parameters.ts";
-import { accumulate, type Float64Gradients } from "./parts.ts";
+import { accumulate, type Float64Gradients, sequenceRanges } from "./parts.ts";
 
 /** What the backward pass needs of the forward pass. */
 export interface ConvolutionActivations {
@@ -47,7 +47,7 @@ function inputsOf(
   x: Float64Array,
   rows: number,
 ): ShortConvolutionInputs {
-  const ranges = Int32Array.from({ length: 4 * rows }, (_, i) => (i % 4 === 3 ? Math.floor(i / 4) + 1 : 0));
+  const ranges = sequenceRanges(rows);
   const around = "gates";
   return { x, weight: taps.data, bias: bias?.data, taps: convolution?.taps ?? 0, around, ranges };
 }

@@ -14,6 +14,7 @@ import { joinColumns } from "../../../kernels/float64/columns.ts";
 import type { ModelConfig } from "../config/config.ts";
 import { type AttentionActivations, attentionMixerBackward, attentionMixerForward } from "./attention.ts";
 import { type ConvolutionActivations, convolutionMixerBackward, convolutionMixerForward } from "./convolution.ts";
+import { type DeltaNetActivations, deltaNetBackward, deltaNetForward } from "./delta-net.ts";
 import type { Layer, Norm } from "./parameters.ts";
 import {
   type Float64Gradients,
@@ -31,7 +32,7 @@ export interface LayerActivations {
   readonly x: Float64Array;
   /** What the mixer reads, and further down what the MLP reads: normed or, without a norm, as it is. */
   readonly attentionNorm: NormResult;
-  readonly mixer: AttentionActivations | ConvolutionActivations;
+  readonly mixer: AttentionActivations | ConvolutionActivations | DeltaNetActivations;
   readonly attentionBranch: Branch;
   readonly middle: Float64Array;
   readonly mlpNorm: NormResult;
@@ -79,9 +80,9 @@ function mixerForward(
   input: Float64Array,
   positions: Int32Array,
 ): LayerActivations["mixer"] {
-  return mixer.type === "attention"
-    ? attentionMixerForward(config, index, mixer, input, positions)
-    : convolutionMixerForward(config, mixer, input, positions.length);
+  if (mixer.type === "attention") return attentionMixerForward(config, index, mixer, input, positions);
+  if (mixer.type === "convolution") return convolutionMixerForward(config, mixer, input, positions.length);
+  return deltaNetForward(config, mixer, input, positions.length);
 }
 
 function mixerBackward(
@@ -97,6 +98,8 @@ function mixerBackward(
     return attentionMixerBackward(config, index, mixer, saved, dOut, positions, grads);
   if (mixer.type === "convolution" && saved.type === "convolution")
     return convolutionMixerBackward(config, mixer, saved, dOut, positions.length, grads);
+  if (mixer.type === "deltaNet" && saved.type === "deltaNet")
+    return deltaNetBackward(mixer, saved, dOut, positions.length, grads);
   throw new Error(`activations of ${saved.type} were given to a layer of ${mixer.type}`);
 }
 

@@ -52,10 +52,23 @@ export interface ConvolutionParameters {
   readonly output: Linear;
 }
 
+/** A gated DeltaNet (Qwen3.5). */
+export interface DeltaNetParameters {
+  readonly type: "deltaNet";
+  /** Their outputs side by side: queries, keys and values together, then z, b and a. */
+  readonly input: readonly Linear[];
+  /** [C, 1, K]. */
+  readonly taps: Parameter;
+  readonly aLog: Parameter;
+  readonly dtBias: Parameter;
+  readonly norm: Parameter;
+  readonly output: Linear;
+}
+
 export interface Layer {
   /** Of what attention reads; OLMo 2 has none. */
   readonly attentionNorm: Norm | undefined;
-  readonly mixer: AttentionParameters | ConvolutionParameters;
+  readonly mixer: AttentionParameters | ConvolutionParameters | DeltaNetParameters;
   /** Of what attention gives, and further down of what the MLP gives: OLMo 2 and Gemma. */
   readonly attentionBranchNorm: Norm | undefined;
   readonly mlpNorm: Norm | undefined;
@@ -128,15 +141,18 @@ function llamaLayer(tensors: TensorTable, config: ModelConfig, index: number): L
   const isPhi = config.modelType === "phi3";
   return {
     ...llamaNorms(tensors, config, prefix),
-    mixer: {
-      type: "attention",
-      input: isPhi
-        ? [project("self_attn.qkv_proj", (heads + 2 * keyValueHeads) * headSize, false)]
-        : separateQkv(tensors, config, prefix),
-      queryNorm: headNorm("q_norm", heads),
-      keyNorm: headNorm("k_norm", keyValueHeads),
-      output: tensors.linear(`${prefix}self_attn.o_proj`, heads * headSize, width, outputBias),
-    },
+    mixer:
+      config.layerMixer[index] === "deltaNet"
+        ? deltaNet(tensors, config, prefix)
+        : {
+            type: "attention",
+            input: isPhi
+              ? [project("self_attn.qkv_proj", (heads + 2 * keyValueHeads) * headSize, false)]
+              : separateQkv(tensors, config, prefix),
+            queryNorm: headNorm("q_norm", heads),
+            keyNorm: headNorm("k_norm", keyValueHeads),
+            output: tensors.linear(`${prefix}self_attn.o_proj`, heads * headSize, width, outputBias),
+          },
     mlpInput: isPhi
       ? [project("mlp.gate_up_proj", 2 * intermediateSize, false)]
       : [project("mlp.gate_proj", intermediateSize, mlpBias), project("mlp.up_proj", intermediateSize, mlpBias)],
@@ -144,14 +160,38 @@ function llamaLayer(tensors: TensorTable, config: ModelConfig, index: number): L
   };
 }
 
+function deltaNet(tensors: TensorTable, config: ModelConfig, prefix: string): DeltaNetParameters {
+  if (config.deltaNet === undefined) throw new Error("a DeltaNet without its numbers");
+  const { keyHeads, valueHeads, keySize, valueSize, taps } = config.deltaNet;
+  const [channels, values] = [2 * keyHeads * keySize + valueHeads * valueSize, valueHeads * valueSize];
+  const name = (part: string) => `${prefix}linear_attn.${part}`;
+  const input = (part: string, outputs: number) => tensors.linear(name(part), config.hiddenSize, outputs, false);
+  return {
+    type: "deltaNet",
+    input: [
+      ...[input("in_proj_qkv", channels), input("in_proj_z", values)],
+      ...[input("in_proj_b", valueHeads), input("in_proj_a", valueHeads)],
+    ],
+    taps: tensors.parameter(name("conv1d.weight"), [channels, 1, taps]),
+    aLog: tensors.parameter(name("A_log"), [valueHeads]),
+    dtBias: tensors.parameter(name("dt_bias"), [valueHeads]),
+    norm: tensors.parameter(name("norm.weight"), [valueSize]),
+    output: tensors.linear(name("out_proj"), values, config.hiddenSize, false),
+  };
+}
+
 function separateQkv(
   tensors: TensorTable,
-  { hiddenSize, heads, keyValueHeads, headSize, qkvBias }: ModelConfig,
+  { hiddenSize, heads, keyValueHeads, headSize, qkvBias, attentionGate }: ModelConfig,
   prefix: string,
 ): Linear[] {
   const project = (part: string, ofHeads: number) =>
     tensors.linear(`${prefix}self_attn.${part}`, hiddenSize, ofHeads * headSize, qkvBias);
-  return [project("q_proj", heads), project("k_proj", keyValueHeads), project("v_proj", keyValueHeads)];
+  return [
+    project("q_proj", attentionGate ? 2 * heads : heads),
+    project("k_proj", keyValueHeads),
+    project("v_proj", keyValueHeads),
+  ];
 }
 
 function lfm2Layer(tensors: TensorTable, config: ModelConfig, index: number): Layer {

@@ -97,3 +97,8 @@ export function accumulate(grads: Float64Gradients, parameter: Parameter, gradie
   }
   for (let i = 0; i < total.length; i++) add(total, i, at(gradient, i));
 }
+
+/** Keys that rows of one sequence see, [T, 4]: those up to themselves. */
+export function sequenceRanges(rows: number): Int32Array {
+  return Int32Array.from({ length: 4 * rows }, (_, i) => (i % 4 === 3 ? Math.floor(i / 4) + 1 : 0));
+}

@@ -1,13 +1,14 @@
 /**
  * What generation keeps of the tokens of several sequences: keys and values of layers with attention, which grow, and the
- * state of layers with a convolution, which does not. Each sequence has a slot of the same number of rows; where one is
+ * state of other layers, which does not. Each sequence has a slot of the same number of rows; where one is
  * full all of them are doubled, so that a generator that may hold long sequences takes their memory when they are long.
  * Not the passes that read it: these are recorded again for the new buffers.
  */
 import type { Device } from "../../gpu/device.ts";
 import { byteLength, type Tensor } from "../../gpu/tensor.ts";
 import type { ModelConfig } from "../config/config.ts";
-import { stateRows } from "../convolution.ts";
+import type { LayerState } from "../mixer.ts";
+import { stateSizes } from "../states.ts";
 
 export interface CacheSize {
   readonly slots: number;
@@ -24,8 +25,8 @@ export class GrowingCache {
   /** Per layer; undefined where it has no attention. */
   readonly #keys: (Tensor | undefined)[];
   readonly #values: (Tensor | undefined)[];
-  /** Per layer; undefined where it has no convolution. */
-  readonly #states: readonly (Tensor | undefined)[];
+  /** Per layer; undefined where it has attention. */
+  readonly #states: readonly (LayerState | undefined)[];
   #length: number;
 
   /** Throws AdapterError when the adapter cannot hold it. */
@@ -40,11 +41,17 @@ export class GrowingCache {
       );
     this.#keys = tensors("key");
     this.#values = tensors("value");
-    this.#states = config.layerMixer.map((mixer, layer) =>
-      mixer === "convolution"
-        ? device.allocate("activations", `state ${layer}`, [size.slots * stateRows(config), config.hiddenSize])
-        : undefined,
-    );
+    const sizes = stateSizes(config);
+    this.#states = config.layerMixer.map((mixer, layer) => {
+      if (mixer === "attention" || sizes === undefined) return undefined;
+      const [rows, channels] = sizes.convolution;
+      const state = (what: string, shape: readonly number[]) =>
+        device.allocate("activations", `${what} ${layer}`, shape);
+      return {
+        convolution: state("convolution state", [size.slots * rows, channels]),
+        delta: sizes.delta === 0 ? undefined : state("recurrence state", [size.slots, sizes.delta]),
+      };
+    });
   }
 
   /** Tokens that each slot holds now: slot s has the rows from s times this on. */
@@ -61,16 +68,20 @@ export class GrowingCache {
     return this.#values;
   }
 
-  /** Per layer with a convolution, [slots (K - 1), C]. */
-  get states(): readonly (Tensor | undefined)[] {
+  /** Per layer without attention. */
+  get states(): readonly (LayerState | undefined)[] {
     return this.#states;
+  }
+
+  get #stateTensors(): Tensor[] {
+    return this.#states.flatMap((state) => [state?.convolution, state?.delta]).filter((tensor) => tensor !== undefined);
   }
 
   /** Bytes now, and of a cache that has grown as far as it may. */
   get bytes(): { readonly now: number; readonly most: number } {
     const bytesOf = (tensors: readonly (Tensor | undefined)[]) =>
       tensors.reduce((sum, tensor) => sum + (tensor ? byteLength(tensor) : 0), 0);
-    const [growing, fixed] = [bytesOf([...this.#keys, ...this.#values]), bytesOf(this.#states)];
+    const [growing, fixed] = [bytesOf([...this.#keys, ...this.#values]), bytesOf(this.#stateTensors)];
     return { now: growing + fixed, most: (growing / this.#length) * this.#size.most + fixed };
   }
 
@@ -117,6 +128,6 @@ export class GrowingCache {
 
   /** Gives the device memory back. */
   free(): void {
-    for (const tensor of [...this.#keys, ...this.#values, ...this.#states]) if (tensor) this.#device.free(tensor);
+    for (const tensor of [...this.#keys, ...this.#values, ...this.#stateTensors]) if (tensor) this.#device.free(tensor);
   }
 }

@@ -4,17 +4,18 @@
  * goes on and how is `generate.ts`.
  */
 import { NO_ROW } from "../../../kernels/embedding.ts";
+import { SEGMENT } from "../../../kernels/gated-delta.ts";
 import { DRAW_WORDS, HIGHEST_TEMPERATURE, nextRows, nextToken } from "../../../kernels/next-token.ts";
 import { LONG_SEQUENCE } from "../../../kernels/rope-table.ts";
 import type { Device } from "../../gpu/device.ts";
 import { Program } from "../../gpu/program.ts";
 import { reshape, rowWindows, sliceRows, type Tensor } from "../../gpu/tensor.ts";
 import { Activations } from "../activations.ts";
-import { stateRows } from "../convolution.ts";
 import { recordLayers } from "../decoder.ts";
 import { HeadBuffers, recordHeadRows, recordLogits } from "../head.ts";
 import type { Model } from "../model.ts";
 import type { RowShape } from "../rows.ts";
+import { keptRows } from "../states.ts";
 import { type CacheSize, GrowingCache } from "./growing-cache.ts";
 
 /** A row to run: one token of a sequence. */
@@ -93,7 +94,7 @@ export class Passes {
     const rows = this.mostRows;
     const u32 = (name: string, dimensions: readonly number[]) => device.allocate("batch", name, dimensions, "u32");
     // None where every layer has attention.
-    const ofStates = stateRows(config) > 0 ? 1 : 0;
+    const ofStates = keptRows(config) > 0 ? 1 : 0;
     const made = device.allocating(() => {
       const shape = this.#shape(rows, size.most);
       return {
@@ -259,7 +260,7 @@ export class Passes {
    * follow one another.
    */
   #ofStates(rows: readonly Row[], capacity: number) {
-    const kept = stateRows(this.model.config);
+    const kept = keptRows(this.model.config);
     const [slots = 0] = this.#inputs.segments.shape;
     const stateRanges = new Uint32Array(kept > 0 ? 4 * capacity : 0);
     const segments = new Uint32Array(4 * slots);
@@ -270,7 +271,7 @@ export class Passes {
       const before = rows[row - 1]?.slot === slot;
       const first = before ? (segments[4 * slot] ?? 0) : row;
       stateRanges.set([0, (slot + 1) * kept, first, row + 1], 4 * row);
-      segments.set([first, row + 1, slot, 0], 4 * slot);
+      segments.set([first, row + 1, slot, SEGMENT.KEEPS | SEGMENT.CONTINUES], 4 * slot);
     });
     return { stateRanges, segments };
   }
@@ -297,7 +298,7 @@ export class Passes {
       ...{ ranges: of("ranges"), windowRanges: of("windowRanges") },
     };
     const { keys, values, states } = this.#cache;
-    const hasStates = stateRows(model.config) > 0;
+    const hasStates = keptRows(model.config) > 0;
     const cache = {
       ...{ keys, values, rows: of("cacheRows"), states, segments: this.#inputs.segments },
       stateRanges: hasStates ? of("stateRanges") : this.#inputs.stateRanges,

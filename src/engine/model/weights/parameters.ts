@@ -149,11 +149,12 @@ const MIXER_SPECS: Readonly<Record<MixerType, (here: LayerSpecs) => ParameterSpe
     const qkv: Projections = config.fusedProjections
       ? [["self_attn.qkv_proj", queries + 2 * keys]]
       : [
-          [names.query, queries],
+          // With a gate each head's rows are D of its queries and D of its gates.
+          [names.query, (config.attentionGate ? 2 : 1) * queries],
           [names.key, keys],
           [names.value, keys],
         ];
-    const specs = projected(here, "qkv", qkv, C, config.qkvBias);
+    const specs = projected(here, config.attentionGate ? "gatedQkv" : "qkv", qkv, C, config.qkvBias);
     if (config.qkNorm !== "none") {
       const [ofQueries, ofKeys] = config.qkNorm === "head" ? [headSize, headSize] : [queries, keys];
       const norms = [
@@ -175,7 +176,37 @@ const MIXER_SPECS: Readonly<Record<MixerType, (here: LayerSpecs) => ParameterSpe
       ...projected(here, "output", [["conv.out_proj", C]], C, bias),
     ];
   },
+  deltaNet: (here) => {
+    const { config, name, hf } = here;
+    const { hiddenSize: C, deltaNet: { valueHeads, valueSize, taps } = NO_DELTA_NET } = config;
+    const { qkv, values } = deltaWidths(config);
+    const own = (part: string) => `${hf}linear_attn.${part}`;
+    const inputs: Projections = [
+      ["linear_attn.in_proj_qkv", qkv],
+      ["linear_attn.in_proj_z", values],
+      ["linear_attn.in_proj_b", valueHeads],
+      ["linear_attn.in_proj_a", valueHeads],
+    ];
+    return [
+      ...projected(here, "deltaInput", inputs, C, false),
+      tapsSpec(name("convolution.weight"), own("conv1d.weight"), qkv, taps),
+      // transformers exempts names with "bias" and "norm" from weight decay, and no others.
+      { ...single(name("delta.aLog"), own("A_log"), [valueHeads]), decay: true },
+      single(name("delta.dtBias"), own("dt_bias"), [valueHeads]),
+      single(name("deltaNorm.weight"), own("norm.weight"), [valueSize]),
+      ...projected(here, "output", [["linear_attn.out_proj", C]], values, false),
+    ];
+  },
 };
+
+const NO_DELTA_NET = { valueHeads: 0, valueSize: 0, taps: 0 };
+
+/** Widths of a DeltaNet: of queries, keys and values together, and of values alone, as gates and results are. */
+export function deltaWidths({ deltaNet }: ModelConfig): { readonly qkv: number; readonly values: number } {
+  if (deltaNet === undefined) return { qkv: 0, values: 0 };
+  const { keyHeads, valueHeads, keySize, valueSize } = deltaNet;
+  return { qkv: 2 * keyHeads * keySize + valueHeads * valueSize, values: valueHeads * valueSize };
+}
 
 /** The taps of channels as one vector, which stays f32 and is no linear layer's; their tensor is [channels, 1, taps]. */
 function tapsSpec(name: string, hfName: string, channels: number, taps: number): ParameterSpec {
@@ -217,7 +248,10 @@ function gpt2Specs(config: ModelConfig): ParameterSpec[] {
 const NOT_PARAMETERS = [/\.attn\.(bias|masked_bias)$/, /\.rotary_emb\.inv_freq$/];
 
 /** Tensors of a wrapped model that belong to its images. */
-const OF_IMAGES = /^(model\.)?(vision_tower|vision_model|multi_modal_projector)\./;
+const OF_IMAGES = /^(model\.)?(vision_tower|vision_model|multi_modal_projector|visual)\./;
+
+/** Tensors of Qwen3.5 that predict further tokens, and that transformers leaves out too. */
+const OF_FURTHER_TOKENS = /^mtp\./;
 
 /** Where a text model stands in the classes of wrapped models: today's, and that by which most files are named. */
 const WRAPPED_PREFIX = "model.language_model.";
@@ -264,6 +298,7 @@ export function storedNaming(
   const ignorable = (name: string) =>
     NOT_PARAMETERS.some((pattern) => pattern.test(name)) ||
     (config.tiedHead && name === fullName("lm_head.weight")) ||
+    (config.modelType === "qwen3_5_text" && OF_FURTHER_TOKENS.test(name)) ||
     (config.wrapper !== undefined && OF_IMAGES.test(name));
   return { prefix, fullName, ignorable };
 }
