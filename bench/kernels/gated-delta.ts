@@ -9,10 +9,9 @@ import {
   deltaBackwardQueryKey,
   deltaBackwardValue,
   deltaForward,
-  SEGMENT,
-  SEGMENT_WORDS,
 } from "../../src/kernels/gated-delta.ts";
 import { deltaBackwardGates, deltaBackwardHeads, deltaFactors } from "../../src/kernels/gated-delta-heads.ts";
+import { SEGMENT, SEGMENT_WORDS } from "../../src/kernels/gated-delta-segments.ts";
 import { type BenchmarkCase, type BenchmarkMemory, expectAllClose } from "../measure/case.ts";
 
 const SEQUENCES = 16;

@@ -17,7 +17,7 @@
  * before; from one row to the next the row's own terms change it, dOut . out = qhat . dqhat and those of dv. So neither
  * matrix is needed.
  */
-import { BRANCH_OF, flagged, SEGMENT_WORDS } from "./gated-delta.ts";
+import { BRANCH_OF, flagged, SEGMENT_WORDS } from "./gated-delta-segments.ts";
 import { inFormats, kernel } from "./kernel.ts";
 import { activationBinding, storedBytes } from "./stored.ts";
 import { type AdapterFacts, inVectors, linearGrid, linearGroup, memoized, reduction, sigmoid } from "./wgsl.ts";

@@ -3,7 +3,29 @@
  * from the ranges of keys that rows see. A prompt that two completions continue ends a segment, whose state both start
  * from; so there are two dispatches, one behind the other, where a batch has such prompts.
  */
-import { SEGMENT } from "./gated-delta.ts";
+
+/** Flags of a segment. */
+export const SEGMENT = {
+  /** Its last state goes to its slot. */
+  KEEPS: 1,
+  /**
+   * It starts from its slot's state; in the forward pass only if its first row is not at position 0, so that a slot of
+   * generation needs no clearing.
+   */
+  CONTINUES: 2,
+  /**
+   * Of those that continue a slot and carry gradients, which one it is, times this. Backward, a segment that keeps
+   * takes the gradients of all `branches` of them, so there must be as many, of no rows if need be.
+   */
+  BRANCH: 4,
+} as const;
+
+/** Words of a segment. */
+export const SEGMENT_WORDS = 4;
+
+/** WGSL: conditions on a segment's flags. */
+export const flagged = (flag: keyof typeof SEGMENT) => `(segment.w & ${SEGMENT[flag]}u) != 0u`;
+export const BRANCH_OF = `segment.w / ${SEGMENT.BRANCH}u`;
 
 /** Rows [start, end). */
 export type RowRange = readonly [start: number, end: number];

@@ -20,162 +20,12 @@
  * another kept in its slot, in a dispatch before. So a prompt with two completions is three segments in two dispatches,
  * and a sequence in generation is a slot whose state goes on from pass to pass.
  */
-import { type ActivationFormat, inFormats, type Kernel, kernel, type Values } from "./kernel.ts";
+import { Columns, type DeltaSize, perSize, slices } from "./gated-delta-columns.ts";
+import { BRANCH_OF, flagged, SEGMENT_WORDS } from "./gated-delta-segments.ts";
+import { type ActivationFormat, inFormats, kernel, type Values } from "./kernel.ts";
 import { LONG_SEQUENCE } from "./rope-table.ts";
 import { activationBinding } from "./stored.ts";
-import { type AdapterFacts, inVectors, type Lanes, range } from "./wgsl.ts";
-
-/** What the texts depend on: channels of a key and of a value. */
-export interface DeltaSize {
-  /** K. */
-  readonly keySize: number;
-  /** V. */
-  readonly valueSize: number;
-}
-
-/** Flags of a segment. */
-export const SEGMENT = {
-  /** Its last state goes to its slot. */
-  KEEPS: 1,
-  /**
-   * It starts from its slot's state; in the forward pass only if its first row is not at position 0, so that a slot of
-   * generation needs no clearing.
-   */
-  CONTINUES: 2,
-  /**
-   * Of those that continue a slot and carry gradients, which one it is, times this. Backward, a segment that keeps
-   * takes the gradients of all `branches` of them, so there must be as many, of no rows if need be.
-   */
-  BRANCH: 4,
-} as const;
-
-/** Words of a segment. */
-export const SEGMENT_WORDS = 4;
-
-/** Invocations of a workgroup, each with `perLane` columns: a program on the CPU loads q and k once for all of them. */
-const GROUP = 64;
-const perLane = ({ software }: AdapterFacts) => (software ? 2 : 1);
-
-/** Columns of this many in groups of invocations. */
-const slices = (columns: number, facts: AdapterFacts) => Math.ceil(columns / (GROUP * perLane(facts)));
-
-/** A kernel for each size of heads and kind of adapter. */
-function perSize<B extends string, U extends string>(build: (size: DeltaSize, facts: AdapterFacts) => Kernel<B, U>) {
-  const built = new Map<string, Kernel<B, U>>();
-  return (size: DeltaSize, facts: AdapterFacts): Kernel<B, U> => {
-    const key = `${size.keySize} ${size.valueSize} ${facts.software}`;
-    const found = built.get(key) ?? build(size, facts);
-    built.set(key, found);
-    return found;
-  };
-}
-
-/**
- * A matrix of which an invocation owns `columns` of `length` numbers each, `own` apart: `x0_0` and so on are elements
- * of its first column. What is written here once is text for each of them.
- */
-class Columns {
-  readonly #lanes: Lanes;
-  readonly #length: number;
-  readonly #count: number;
-  readonly #numbers: readonly number[];
-
-  constructor(lanes: Lanes, length: number, count: number, facts: AdapterFacts) {
-    this.#lanes = lanes;
-    this.#length = length;
-    this.#count = count;
-    this.#numbers = range(perLane(facts));
-  }
-
-  /** Elements of a column. */
-  get elements(): number {
-    return this.#length / this.#lanes.count;
-  }
-
-  /** A text for each column of the invocation. */
-  each(text: (j: number) => string): string {
-    return this.#numbers.map(text).join("\n");
-  }
-
-  /** A text for each element, of which `text` gives what is loaded for all columns and what is done for each. */
-  eachElement(loads: (c: number) => string, text: (x: string, c: number, j: number) => string): string {
-    return range(this.elements)
-      .map((c) => `${loads(c)} ${this.#numbers.map((j) => text(`x${c}_${j}`, c, j)).join(" ")}`)
-      .join("\n");
-  }
-
-  /** Declares the columns, all zeros. */
-  zeros(): string {
-    return this.eachElement(
-      () => "",
-      (x) => `var ${x} = E();`,
-    );
-  }
-
-  /** Adds the state of `place`, WGSL, to the columns. */
-  add(states: string, place: string): string {
-    return this.eachElement(
-      () => "",
-      (x, c, j) => `${x} += ${this.#state(states, place, c, j)};`,
-    );
-  }
-
-  /** Stores the columns as the state of `place`. */
-  keep(states: string, place: string): string {
-    return this.each(
-      (j) => `if (${this.column(j)} < ${this.#count}u) {
-      ${range(this.elements)
-        .map((c) => `${this.#state(states, place, c, j)} = x${c}_${j};`)
-        .join("\n")}
-    }`,
-    );
-  }
-
-  #state(states: string, place: string, c: number, j: number): string {
-    const size = this.elements * this.#count;
-    return `${states}[((${place}) * u.heads + head) * ${size}u + ${c * this.#count}u + ${this.loadable(j)}]`;
-  }
-
-  /** WGSL: which column the j-th of an invocation is; beyond the last there is none. */
-  column(j: number): string {
-    return j === 0 ? "column" : `column + ${j * GROUP}u`;
-  }
-
-  /** WGSL: the same, or the last one: what may be loaded. */
-  loadable(j: number): string {
-    return j === 0 ? "column" : `min(${this.column(j)}, ${this.#count - 1}u)`;
-  }
-
-  /** Stores a number of each column there is. */
-  store(text: (column: string, j: number) => string): string {
-    return this.each((j) =>
-      j === 0 ? text("column", j) : `if (${this.column(j)} < ${this.#count}u) { ${text(`(${this.column(j)})`, j)} }`,
-    );
-  }
-
-  /** The entry point: `head`, its first `column`, `segment`, and the columns of the fused rows where heads start. */
-  entry({ keySize, valueSize }: DeltaSize, body: string): string {
-    const own = GROUP * this.#numbers.length;
-    return /* wgsl */ `
-@compute @workgroup_size(${GROUP})
-fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-  let head = group.x / ${Math.ceil(this.#count / own)}u;
-  let column = (group.x % ${Math.ceil(this.#count / own)}u) * ${own}u + lane;
-  if (column >= ${this.#count}u) { return; }
-  let segment = segments[u.first + group.y];
-  let start = segment.x;
-  let end = segment.y;
-  let queryFrom = head / (u.heads / u.keyHeads) * ${keySize}u;
-  let keyFrom = queryFrom + u.keyHeads * ${keySize}u;
-  let valueFrom = 2u * u.keyHeads * ${keySize}u + head * ${valueSize}u;
-${body}
-}`;
-  }
-}
-
-/** WGSL: conditions on a segment's flags. */
-export const flagged = (flag: keyof typeof SEGMENT) => `(segment.w & ${SEGMENT[flag]}u) != 0u`;
-export const BRANCH_OF = `segment.w / ${SEGMENT.BRANCH}u`;
+import { inVectors, type Lanes } from "./wgsl.ts";
 
 /** Of a dispatch: the first segment, how many, and how the rows are divided into heads. */
 const UNIFORMS = { T: "u32", W: "u32", heads: "u32", keyHeads: "u32", first: "u32", count: "u32" } as const;
@@ -199,6 +49,8 @@ export const deltaForward = perSize((size, facts) => {
       ({ W }) => [keySize, W],
       (lanes) => {
         const columns = new Columns(lanes, keySize, valueSize, facts);
+        const queries = columns.vector("queries", "qkv", "query");
+        const keys = columns.vector("keys", "qkv", "key");
         return kernel({
           name: "deltaForward",
           read: {
@@ -213,6 +65,7 @@ export const deltaForward = perSize((size, facts) => {
             deltas: `f32[T, heads*${valueSize}]`,
           },
           uniforms: UNIFORMS,
+          enable: columns.enable,
           wgsl: /* wgsl */ `${lanes.wgsl}
 fn number(i: u32) -> f32 { return ${lanes.count === 1 ? "f32(qkv[i])" : "E(qkv[i / 4u])[i % 4u]"}; }
 ${columns.entry(
@@ -229,8 +82,10 @@ ${columns.entry(
     let query = (t * u.W + queryFrom) / LANES;
     let key = (t * u.W + keyFrom) / LANES;
     ${columns.each((j) => `var read${j} = E();`)}
+    ${keys.load}
+    ${queries.load}
     ${columns.eachElement(
-      (c) => `let key${c} = E(qkv[key + ${c}u]);`,
+      (c) => `let key${c} = ${keys.of(c)};`,
       (x, c, j) => `read${j} += key${c} * ${x};`,
     )}
     ${columns.each(
@@ -241,7 +96,7 @@ ${columns.entry(
     var sum${j} = E();`,
     )}
     ${columns.eachElement(
-      (c) => `let along${c} = E(qkv[key + ${c}u]); let query${c} = E(qkv[query + ${c}u]);`,
+      (c) => `let along${c} = ${keys.of(c)}; let query${c} = ${queries.of(c)};`,
       (x, c, j) => `${x} = factor.x * ${x} + along${c} * step${j}; sum${j} += query${c} * ${x};`,
     )}
     let result = (t * u.heads + head) * ${valueSize}u;
@@ -271,6 +126,8 @@ export const deltaBackwardValue = perSize((size, facts) => {
       ({ W }) => [keySize, W],
       (lanes) => {
         const columns = new Columns(lanes, keySize, valueSize, facts);
+        const queries = columns.vector("queries", "qkv", "query");
+        const keys = columns.vector("keys", "qkv", "key");
         return kernel({
           name: "deltaBackwardValue",
           read: {
@@ -281,6 +138,7 @@ export const deltaBackwardValue = perSize((size, facts) => {
           },
           write: { dQkv: "f32[T, W]", dStates: `f32[places, heads*${keySize * valueSize}]${lanes.view}` },
           uniforms: { ...UNIFORMS, branches: "u32" },
+          enable: columns.enable,
           wgsl: /* wgsl */ `${lanes.wgsl}
 ${columns.entry(
   size,
@@ -293,14 +151,16 @@ ${columns.entry(
     let key = (t * u.W + keyFrom) / LANES;
     let result = (t * u.heads + head) * ${valueSize}u;
     ${columns.each((j) => `let given${j} = factor.w * dOut[result + ${columns.loadable(j)}]; var along${j} = E();`)}
+    ${keys.load}
+    ${queries.load}
     ${columns.eachElement(
-      (c) => `let query${c} = E(qkv[query + ${c}u]); let key${c} = E(qkv[key + ${c}u]);`,
+      (c) => `let query${c} = ${queries.of(c)}; let key${c} = ${keys.of(c)};`,
       (x, c, j) => `${x} += query${c} * given${j}; along${j} += key${c} * ${x};`,
     )}
     ${columns.each((j) => `let dValue${j} = factor.y * factor.z * total(along${j}); let step${j} = factor.z * dValue${j};`)}
     ${columns.store((column, j) => `dQkv[t * u.W + valueFrom + ${column}] = dValue${j};`)}
     ${columns.eachElement(
-      (c) => `let back${c} = E(qkv[key + ${c}u]);`,
+      (c) => `let back${c} = ${keys.of(c)};`,
       (x, c, j) => `${x} = factor.x * (${x} - back${c} * step${j});`,
     )}
   }
@@ -356,6 +216,9 @@ export const deltaBackwardQueryKey = perSize((size, facts) => {
       valueWidths(size),
       (lanes) => {
         const columns = new Columns(lanes, valueSize, keySize, facts);
+        const given = columns.vector("gradients", "dOut", "result");
+        const written = columns.vector("changes", "deltas", "result");
+        const dValues = columns.vector("dValues", "dQkv", "value");
         return kernel({
           name: "deltaBackwardQueryKey",
           read: rowBindings(size, lanes, format),
@@ -364,6 +227,7 @@ export const deltaBackwardQueryKey = perSize((size, facts) => {
             dHeads: `f32[T, 2*heads*${keySize}]`,
           },
           uniforms: UNIFORMS,
+          enable: columns.enable,
           wgsl: /* wgsl */ `${lanes.wgsl}
 ${columns.entry(
   size,
@@ -376,14 +240,16 @@ ${columns.entry(
     let factor = factors[t * u.heads + head];
     let result = (t * u.heads + head) * ${valueSize}u / LANES;
     let value = (t * u.W + valueFrom) / LANES;
+    ${given.load}
+    ${written.load}
+    ${dValues.load}
     ${columns.each(
       (j) => `let step${j} = factor.y * factor.z * ${rowNumber(columns, "keyFrom", j)};
     var read${j} = E();
     var sum${j} = E();`,
     )}
     ${columns.eachElement(
-      (c) =>
-        `let given${c} = dOut[result + ${c}u]; let delta${c} = deltas[result + ${c}u]; let dValue${c} = dQkv[value + ${c}u];`,
+      (c) => `let given${c} = ${given.of(c)}; let delta${c} = ${written.of(c)}; let dValue${c} = ${dValues.of(c)};`,
       (x, c, j) =>
         `${x} = factor.x * ${x}; read${j} += dValue${c} * ${x}; ${x} += delta${c} * step${j}; sum${j} += given${c} * ${x};`,
     )}
@@ -414,6 +280,9 @@ export const deltaBackwardKey = perSize((size, facts) => {
       valueWidths(size),
       (lanes) => {
         const columns = new Columns(lanes, valueSize, keySize, facts);
+        const given = columns.vector("gradients", "dOut", "result");
+        const written = columns.vector("changes", "deltas", "result");
+        const dValues = columns.vector("dValues", "dQkv", "value");
         return kernel({
           name: "deltaBackwardKey",
           read: rowBindings(size, lanes, format),
@@ -422,6 +291,7 @@ export const deltaBackwardKey = perSize((size, facts) => {
             dHeads: `f32[T, 2*heads*${keySize}]`,
           },
           uniforms: { ...UNIFORMS, branches: "u32" },
+          enable: columns.enable,
           wgsl: /* wgsl */ `${lanes.wgsl}
 ${columns.entry(
   size,
@@ -432,14 +302,16 @@ ${columns.entry(
     let factor = factors[t * u.heads + head];
     let result = (t * u.heads + head) * ${valueSize}u / LANES;
     let value = (t * u.W + valueFrom) / LANES;
+    ${given.load}
+    ${written.load}
+    ${dValues.load}
     ${columns.each(
       (j) => `let query${j} = factor.w * ${rowNumber(columns, "queryFrom", j)};
     let key${j} = factor.z * ${rowNumber(columns, "keyFrom", j)};
     var sum${j} = E();`,
     )}
     ${columns.eachElement(
-      (c) =>
-        `let given${c} = dOut[result + ${c}u]; let delta${c} = deltas[result + ${c}u]; let dValue${c} = dQkv[value + ${c}u];`,
+      (c) => `let given${c} = ${given.of(c)}; let delta${c} = ${written.of(c)}; let dValue${c} = ${dValues.of(c)};`,
       (x, c, j) =>
         `${x} += given${c} * query${j}; sum${j} += delta${c} * ${x}; ${x} = factor.x * (${x} - dValue${c} * key${j});`,
     )}

@@ -2,8 +2,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import * as twin from "../../src/kernels/float64/gated-delta.ts";
-import { deltaForward, SEGMENT } from "../../src/kernels/gated-delta.ts";
-import { deltaSegments, previousRows } from "../../src/kernels/gated-delta-segments.ts";
+import { deltaForward } from "../../src/kernels/gated-delta.ts";
+import { deltaSegments, previousRows, SEGMENT } from "../../src/kernels/gated-delta-segments.ts";
 import { expectWithin } from "../helpers/compare.ts";
 import {
   ACTIVATION_FORMATS,
@@ -13,15 +13,8 @@ import {
   runsFor,
   sharedDevice,
 } from "../helpers/device.ts";
-import {
-  checkBackward,
-  checkFactors,
-  checkForward,
-  checkHeadsBackward,
-  deltaBatch,
-  exactFactors,
-  forwardBounds,
-} from "../helpers/gated-delta.ts";
+import { checkFactors, checkForward, deltaBatch, exactFactors, forwardBounds } from "../helpers/gated-delta.ts";
+import { checkBackward, checkHeadsBackward } from "../helpers/gated-delta-backward.ts";
 import { f32, runKernel, u32, unset } from "../helpers/gpu.ts";
 import { expectLanes } from "../helpers/lane-widths.ts";
 
@@ -31,38 +24,44 @@ const machine = await Promise.all(ACTIVATION_FORMATS.map(onlyOnMachine));
 const variants = (await kernelVariants()).flatMap((one) =>
   ACTIVATION_FORMATS.map((format, i) => ({ ...one, format, emulated: one.emulated || machine[i] === true })),
 );
-/** The recurrence has no text for subgroups: it is told apart by what the adapter is alone. */
+/** The recurrence uses subgroups on software adapters alone: GPUs all have one text. */
 const recurrences = variants.filter(
   ({ facts, format }, i) =>
     variants.findIndex((other) => other.facts.software === facts.software && other.format === format) === i,
 );
 
-/** Sizes are texts of their own. */
-const sizes = [
-  { keySize: 8, valueSize: 12 },
-  { keySize: 5, valueSize: 3 },
-  { keySize: 4, valueSize: 133 },
-];
-const shapes = fc
-  .record({
-    keyHeads: fc.constantFrom(1, 2, 3),
-    repeats: fc.constantFrom(1, 2, 3),
-    size: fc.constantFrom(...sizes),
-    padding: fc.constantFrom(0, 3),
-    spread: fc.constantFrom(0.1, 1, 5),
-    forget: fc.constantFrom(-6, 0, 3),
-  })
-  .map(({ size, repeats, ...shape }) => ({ ...shape, ...size, valueHeads: shape.keyHeads * repeats }));
+/** Sizes are texts of their own, and larger ones take long to compile where lanes do not share loads. */
+const sizesOf = ({ facts, format }: (typeof variants)[number]) => {
+  // More columns, or rows, than a workgroup has.
+  const many = facts.software ? 68 : 36;
+  const large = [
+    { keySize: 4, valueSize: many },
+    { keySize: many, valueSize: 4 },
+  ];
+  return [{ keySize: 8, valueSize: 12 }, { keySize: 5, valueSize: 3 }, ...(format === "f32" ? large : [])];
+};
+const shapesOf = (variant: (typeof variants)[number]) =>
+  fc
+    .record({
+      keyHeads: fc.constantFrom(1, 2, 3),
+      repeats: fc.constantFrom(1, 2, 3),
+      size: fc.constantFrom(...sizesOf(variant)),
+      padding: fc.constantFrom(0, 3),
+      spread: fc.constantFrom(0.1, 1, 5),
+      forget: fc.constantFrom(-6, 0, 3),
+    })
+    .map(({ size, repeats, ...shape }) => ({ ...shape, ...size, valueHeads: shape.keyHeads * repeats }));
 const sequences = fc.array(
   fc.record({ prompt: fc.integer({ min: 1, max: 9 }), completion: fc.nat(7), branch: fc.constantFrom(0, 0, 1, 3, 6) }),
   { minLength: 1, maxLength: 4 },
 );
-const drawn = [shapes, sequences, fc.nat(1e9)] as const;
+const drawn = (variant: (typeof variants)[number]) => [shapesOf(variant), sequences, fc.nat(1e9)] as const;
 
-describe.each(variants)("the gates and lengths of $format, $variant", ({ facts, emulated, format }) => {
+describe.each(variants)("the gates and lengths of $format, $variant", (variant) => {
+  const { facts, emulated, format } = variant;
   it("equal float64", async () => {
     await fc.assert(
-      fc.asyncProperty(...drawn, async (shape, examples, seed) => {
+      fc.asyncProperty(...drawn(variant), async (shape, examples, seed) => {
         await checkFactors({ facts, format }, deltaBatch({ facts, format }, shape, examples, seed));
       }),
       { seed: 61, numRuns: runsFor({ emulated }, 20) },
@@ -71,7 +70,7 @@ describe.each(variants)("the gates and lengths of $format, $variant", ({ facts, 
 
   it("and their way back", async () => {
     await fc.assert(
-      fc.asyncProperty(...drawn, async (shape, examples, seed) => {
+      fc.asyncProperty(...drawn(variant), async (shape, examples, seed) => {
         await checkHeadsBackward({ facts, format }, deltaBatch({ facts, format }, shape, examples, seed), seed + 1);
       }),
       { seed: 64, numRuns: runsFor({ emulated }, 20) },
@@ -79,15 +78,16 @@ describe.each(variants)("the gates and lengths of $format, $variant", ({ facts, 
   });
 });
 
-describe.each(recurrences)("the gated delta rule forward of $format, $variant", ({ facts, emulated, format }) => {
+describe.each(recurrences)("the gated delta rule forward of $format, $variant", (variant) => {
+  const { facts, emulated, format } = variant;
   const build = { facts, format };
 
   it("equals float64 on packed batches: shared prompts, repeated key heads, padding", async () => {
     await fc.assert(
-      fc.asyncProperty(...drawn, async (shape, examples, seed) => {
+      fc.asyncProperty(...drawn(variant), async (shape, examples, seed) => {
         await checkForward(build, deltaBatch(build, shape, examples, seed));
       }),
-      { seed: 62, numRuns: runsFor({ emulated }, 30) },
+      { seed: 62, numRuns: runsFor({ emulated }, 20) },
     );
   });
 
@@ -125,13 +125,14 @@ describe.each(recurrences)("the gated delta rule forward of $format, $variant", 
   });
 });
 
-describe.each(recurrences)("the gated delta rule backward of $format, $variant", ({ facts, emulated, format }) => {
+describe.each(recurrences)("the gated delta rule backward of $format, $variant", (variant) => {
+  const { facts, emulated, format } = variant;
   it("equals float64 on packed batches, where the gradients of two completions add up at their prompt", async () => {
     await fc.assert(
-      fc.asyncProperty(...drawn, async (shape, examples, seed) => {
+      fc.asyncProperty(...drawn(variant), async (shape, examples, seed) => {
         await checkBackward({ facts, format }, deltaBatch({ facts, format }, shape, examples, seed), seed + 1);
       }),
-      { seed: 63, endOnFailure: true, numRuns: runsFor({ emulated }, 30) },
+      { seed: 63, numRuns: runsFor({ emulated }, 15) },
     );
   });
 });
