@@ -50,12 +50,20 @@ export function writeLargeExport(path: string, bytes: number): number {
   return count;
 }
 
-/** Runs `kto data --json` on a file; `memory` is the largest resident memory of the process in bytes. */
-export function summaryWithMemory(path: string): {
+/**
+ * Runs `kto data --json` on a file; `memory` is the largest resident memory of the process in bytes.
+ *
+ * @throws Error where the command fails, as it does where V8 needs a larger heap
+ */
+export function summaryWithMemory(
+  path: string,
+  { heapMegabytes }: { readonly heapMegabytes?: number } = {},
+): {
   readonly summary: { readonly rows: number };
   readonly memory: number;
 } {
-  const words = ["--import", tellMemory, launcher, "data", "--dataset_name", path, "--json"];
+  const limit = heapMegabytes === undefined ? [] : [`--max-old-space-size=${heapMegabytes}`];
+  const words = [...limit, "--import", tellMemory, launcher, "data", "--dataset_name", path, "--json"];
   const { status, stdout, stderr } = spawnSync(process.execPath, words, { encoding: "utf8", maxBuffer: 2 ** 30 });
   const kilobytes = Number(/maxrss (\d+)/.exec(stderr)?.[1]);
   if (status !== 0 || Number.isNaN(kilobytes)) throw new Error(`kto data ended with ${status}: ${stderr}`);

@@ -4,11 +4,11 @@
  */
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 import * as attw from "@arethetypeswrong/core";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
+import ts from "typescript";
 import { beforeAll, describe, expect, test } from "vitest";
 import { packagesOf } from "../scripts/locked-packages.mjs";
 import { configSchemaOf } from "../src/cli/descriptions/all.ts";
@@ -174,6 +174,28 @@ for await (const { step, metrics } of trainer) console.log(step, Number.isFinite
 policy.device.close();
 `;
 
+/**
+ * What the compiler says of a program and of our declarations that it uses. Those of the language, of Node and of Dawn
+ * are not gone through: they take ten seconds.
+ */
+function faultsOf(path: string): string[] {
+  const program = ts.createProgram([path], {
+    ...{ strict: true, exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true, noEmit: true },
+    ...{ target: ts.ScriptTarget.ES2023, module: ts.ModuleKind.NodeNext },
+    ...{ types: ["node"], typeRoots: [join(root, "node_modules", "@types")] },
+  });
+  const ours = program
+    .getSourceFiles()
+    .filter(({ fileName }) => fileName === path || fileName.includes("/kto-webgpu/"));
+  expect(ours.length).toBeGreaterThan(20);
+  const faults = [
+    ...program.getOptionsDiagnostics(),
+    ...program.getGlobalDiagnostics(),
+    ...ours.flatMap((file) => [...program.getSyntacticDiagnostics(file), ...program.getSemanticDiagnostics(file)]),
+  ];
+  return faults.map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, "\n"));
+}
+
 describe("used in the empty folder", () => {
   test("the command has two names, of which npx finds the package's own", () => {
     expect(existsSync(join(project, "node_modules", ".bin", "kto"))).toBe(true);
@@ -191,18 +213,7 @@ describe("used in the empty folder", () => {
   test("a program of ten lines, whose types are right under the strictest checks", () => {
     writeFileSync(join(project, "program.ts"), program);
     writeFileSync(join(project, "program.js"), program);
-    const options = [
-      "--strict",
-      "--exactOptionalPropertyTypes",
-      "--noUncheckedIndexedAccess",
-      "--skipLibCheck",
-      "false",
-    ];
-    const types = ["--types", "node", "--typeRoots", join(root, "node_modules", "@types")];
-    const language = ["--target", "es2023", "--module", "nodenext", "--noEmit"];
-    const compiler = createRequire(import.meta.url).resolve("typescript/lib/tsc.js");
-    const checked = run(process.execPath, compiler, ...language, ...options, ...types, "program.ts");
-    expect(checked.stdout).toBe("");
+    expect(faultsOf(join(project, "program.ts"))).toEqual([]);
     const { status, stdout, stderr } = run(process.execPath, "program.js");
     expect([status, stdout], stderr).toEqual([0, "1 true\n"]);
   });
@@ -238,9 +249,8 @@ describe("used in the empty folder", () => {
     expect(JSON.parse(said.split("\n")[0] ?? "")).toMatchObject({});
   });
 
-  test("kto bench", () => {
-    const { status, stdout, stderr } = kto("bench", "--quick", "--filter", "adamw");
-    expect(status, stderr).toBe(0);
-    expect(stdout).toContain("peaks:");
+  test("kto bench has all of its cases", () => {
+    const { status, stderr } = kto("bench", "--filter", "convolution");
+    expect([status, stderr]).toEqual([2, expect.stringContaining("there are matmul NN, ")]);
   });
 });

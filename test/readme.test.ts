@@ -5,13 +5,16 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, expect, test, vi } from "vitest";
+import { training, wholeRun } from "../examples/quickstart/align.ts";
 import { Model } from "../src/index.ts";
+import { shareDeviceWithCommands } from "./helpers/commands.ts";
 import { sharedDevice } from "./helpers/device.ts";
 
 const root = join(import.meta.dirname, "..");
 const readme = readFileSync(join(root, "README.md"), "utf8");
 const folder = join(root, ".cache", "readme");
 
+shareDeviceWithCommands();
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 test("the TypeScript example trains and saves a model", async () => {
@@ -54,12 +57,9 @@ test("the commands of its table are those of the program", async () => {
 });
 
 test("the run that it shows is one of the present quickstart", () => {
-  const source = readFileSync(join(root, "examples/quickstart/run.ts"), "utf8");
-  const number = (name: string) => new RegExp(`${name}: ([\\d.e-]+)`).exec(source)?.[1];
-  const rows = number("per_device_train_batch_size");
-  expect(readme).toContain(
-    `${number("max_steps")} updates of ${rows} rows, beta ${number("beta")}, learning rate ${Number(number("learning_rate"))},`,
-  );
+  const source = readFileSync(join(root, "examples/quickstart/align.ts"), "utf8");
+  const { max_steps: updates, per_device_train_batch_size: rows, learning_rate: rate } = wholeRun;
+  expect(readme).toContain(`${updates} updates of ${rows} rows, beta ${training.beta}, learning rate ${rate},`);
   const words = /update [^\n]*?loss[^\n]*/.exec(readme)?.[0].match(/[a-z][a-z ]*[a-z]/g) ?? [];
   expect(words.length).toBeGreaterThan(5);
   for (const word of words) expect(source).toContain(word);

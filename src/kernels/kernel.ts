@@ -229,12 +229,32 @@ function indented(wgsl: string): string {
   let depth = 0;
   for (const line of wgsl.split("\n").map((text) => text.trim())) {
     if (line === "" && (depth > 0 || lines.at(-1) === "" || lines.length === 0)) continue;
-    const code = line.replace(/\/\/.*$/, "");
-    const closing = /^[)}\s]*/.exec(code)?.[0].replace(/\s/g, "").length ?? 0;
+    const { closing, change } = nesting(line);
     lines.push(line === "" ? "" : "  ".repeat(Math.max(0, depth - closing)) + line);
-    depth += code.replace(/[^({]/g, "").length - code.replace(/[^)}]/g, "").length;
+    depth += change;
   }
   return lines.join("\n").trimEnd();
+}
+
+/**
+ * How many braces and parentheses a line closes before anything else stands in it, and by how many it opens more than
+ * it closes; without its comment. Hundreds of kernels are written when a command starts, so it goes by characters.
+ */
+function nesting(line: string): { closing: number; change: number } {
+  let [closing, change] = [0, 0];
+  let isStart = true;
+  for (let at = 0; at < line.length; at++) {
+    const char = line[at];
+    if (char === "/" && line[at + 1] === "/") break;
+    if (char === "(" || char === "{") change++;
+    else if (char === ")" || char === "}") {
+      change--;
+      if (isStart) closing++;
+      continue;
+    }
+    if (char !== " " && char !== "\t") isStart = false;
+  }
+  return { closing, change };
 }
 
 /** A binding, and that of its scales where it is quantised. */

@@ -37,7 +37,11 @@ export async function emulatedLanes(): Promise<number[]> {
   return GPU_LANES.filter((lanes) => lanes !== facts.subgroupSize);
 }
 
-const ALL_SHAPES = process.env.KTO_TEST_SHAPES === "all";
+/**
+ * KTO_TEST_SHAPES=all runs every shape, variant and model everywhere. Else the tests run a chosen part of them, since
+ * compiling a kernel costs seconds on a software adapter.
+ */
+export const ALL_SHAPES = process.env.KTO_TEST_SHAPES === "all";
 
 /** A variant of the kernels, and whether its lanes are emulated. */
 export interface KernelVariant {
@@ -47,14 +51,15 @@ export interface KernelVariant {
 }
 
 /**
- * The variants of a kernel to test: what this adapter gets, what a GPU with its subgroups gets, what any adapter can,
- * and what GPUs with wider subgroups get.
+ * The variants of a kernel to test: what this adapter gets, what any adapter can, and what GPUs with wider subgroups
+ * get; of all shapes also what a GPU with this adapter's subgroups gets, the wider ones' text for fewer lanes.
  */
 export async function kernelVariants(): Promise<KernelVariant[]> {
   const { facts } = await sharedDevice();
   const own = { variant: `subgroups of ${facts.subgroupSize}`, facts, emulated: false };
   const gpu = { ...own, variant: `${own.variant} on a GPU`, facts: { ...facts, software: false } };
-  const native = facts.subgroupSize === BASE_FACTS.subgroupSize ? [] : facts.software ? [own, gpu] : [own];
+  const native =
+    facts.subgroupSize === BASE_FACTS.subgroupSize ? [] : facts.software && ALL_SHAPES ? [own, gpu] : [own];
   const wide = (await emulatedLanes()).map((subgroupSize) => ({
     variant: `subgroups of ${subgroupSize}, emulated`,
     facts: { subgroupSize, software: false },
@@ -79,6 +84,8 @@ export function someOf<T>({ emulated }: Pick<KernelVariant, "emulated">, shapes:
 /** A device on which a whole model meets the kernels that another adapter would. */
 export interface DeviceVariant {
   readonly variant: string;
+  /** The shared device as it is, as if it had no subgroups, or with no more than every adapter guarantees. */
+  readonly kind: "native" | "workgroups" | "core";
   /** The shared device, or one of its own: `close` it. */
   readonly open: () => Promise<{ readonly device: Device; readonly close: () => void }>;
 }
@@ -90,7 +97,11 @@ export interface DeviceVariant {
 export async function deviceVariants(): Promise<DeviceVariant[]> {
   const device = await sharedDevice();
   const { subgroupSize } = device.facts;
-  const shared = { variant: `subgroups of ${subgroupSize}`, open: async () => ({ device, close: () => undefined }) };
+  const shared = {
+    variant: `subgroups of ${subgroupSize}`,
+    kind: "native" as const,
+    open: async () => ({ device, close: () => undefined }),
+  };
   const workgroups = async () => {
     const own = Object.getOwnPropertyDescriptor(device, "facts") ?? {};
     Object.defineProperty(device, "facts", { ...own, value: BASE_FACTS });
@@ -100,7 +111,11 @@ export async function deviceVariants(): Promise<DeviceVariant[]> {
     const opened = await Device.open({ adapter: device.kind, features: "core", tuning: "off" });
     return { device: opened, close: () => opened.close() };
   };
-  return [shared, { variant: "workgroups", open: workgroups }, { variant: "without optional features", open: core }];
+  return [
+    shared,
+    { variant: "workgroups", kind: "workgroups", open: workgroups },
+    { variant: "without optional features", kind: "core", open: core },
+  ];
 }
 
 /**

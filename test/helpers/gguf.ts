@@ -230,9 +230,22 @@ export const TINY_MODELS: Readonly<Record<string, TinyModel>> = {
 /** Writes a tiny model with its tokenizer into a folder. */
 export async function writeTinyModel(folder: string, { config, tokenizer }: TinyModel, seed: number): Promise<void> {
   await writeRandomModel(folder, config, seed);
-  const { json, settings } = tinyTokenizer(tokenizer);
-  writeFileSync(join(folder, "tokenizer.json"), JSON.stringify(json));
-  writeFileSync(join(folder, "tokenizer_config.json"), JSON.stringify(settings));
+  writeTinyTokenizer(folder, tokenizer);
+}
+
+/** What `tinyTokenizer` made: the files that it is cut from have up to 150,000 tokens. */
+const tinyTokenizers = new Map<TokenizerKind, readonly [json: string, settings: string]>();
+
+/** Writes tokenizer.json and tokenizer_config.json of `TINY_VOCABULARY` tokens or fewer into a folder. */
+export function writeTinyTokenizer(folder: string, kind: TokenizerKind): void {
+  let texts = tinyTokenizers.get(kind);
+  if (texts === undefined) {
+    const { json, settings } = tinyTokenizer(kind);
+    texts = [JSON.stringify(json), JSON.stringify(settings)];
+    tinyTokenizers.set(kind, texts);
+  }
+  writeFileSync(join(folder, "tokenizer.json"), texts[0]);
+  writeFileSync(join(folder, "tokenizer_config.json"), texts[1]);
 }
 
 interface TokenizerJson {

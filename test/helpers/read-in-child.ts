@@ -2,6 +2,7 @@
  * Reads feedback files in a process of their own, whose memory nothing else takes: the peak is that of the reading.
  */
 import { spawnSync } from "node:child_process";
+import { builtModule } from "./built.ts";
 
 export interface ReadInChild {
   readonly rows: number;
@@ -15,7 +16,7 @@ export interface ReadInChild {
 /** @param paths the first one is a good file, which loads all that reading needs */
 export function readInChild(paths: readonly string[]): ReadInChild[] {
   const program = `
-    import { feedbackRows } from "./src/kto/data/read.ts";
+    import { feedbackRows } from ${JSON.stringify(builtModule("src/kto/data/read.ts"))};
     const peak = () => 1024 * process.resourceUsage().maxRSS;
     const results = [];
     let first;
@@ -31,7 +32,7 @@ export function readInChild(paths: readonly string[]): ReadInChild[] {
       results.push({ rows, error, message, grownBytes: peak() - first });
     }
     process.stdout.write(JSON.stringify(results));`;
-  const words = ["--import", "tsx", "--input-type=module", "--eval", program];
+  const words = ["--input-type=module", "--eval", program];
   const { status, stdout, stderr } = spawnSync(process.execPath, words, { encoding: "utf8" });
   if (status !== 0) throw new Error(`the reading process ended with ${status}: ${stderr}`);
   return JSON.parse(stdout) as ReadInChild[];

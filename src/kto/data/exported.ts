@@ -81,13 +81,15 @@ export const exportColumns = shapeColumns;
  * Messages of all prompts of one record. Each rated answer has its whole path as prompt, so that a chain of answers
  * that are all rated would take the square of its length.
  */
-const mostMessages = 4_000_000;
+const MOST_MESSAGES = 4_000_000;
 
 export interface ExportReading {
   readonly mapping: ColumnMapping;
   readonly scale: LabelScale;
   readonly columns: readonly string[];
   readonly onReport: (report: ExportReport) => void;
+  /** The most messages of all prompts of one record together. Default 4,000,000. */
+  readonly mostMessages?: number;
 }
 
 /**
@@ -98,7 +100,7 @@ export interface ExportReading {
  */
 export async function* exportRecords(
   files: readonly ExportFile[],
-  { mapping, scale, columns, onReport }: ExportReading,
+  { mapping, scale, columns, onReport, mostMessages = MOST_MESSAGES }: ExportReading,
 ): AsyncGenerator<FileRecord> {
   const fixed = files.find(({ shape }) => shape?.named === undefined);
   if (scale.threshold !== undefined && fixed !== undefined) {

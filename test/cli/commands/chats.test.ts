@@ -1,6 +1,6 @@
 /**
- * Rows of chat messages through kto logps, gradcheck and train: a random model with Qwen3's tokenizer and template.
- * What is measured is what the same token ids give, which the Rust library made.
+ * Rows of chat messages through kto logps, gradcheck and train: a random model with Qwen3's template, and its tokenizer
+ * cut down to a few hundred tokens. What is measured is what the same token ids give, which the Rust library made.
  */
 import { cpSync, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -8,6 +8,7 @@ import { Tokenizer as RustTokenizer } from "tokenizers";
 import { beforeAll, describe, expect, test } from "vitest";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { fileIn, freshPath, jsonl, temporaryFolder } from "../../helpers/folders.ts";
+import { TINY_VOCABULARY, writeTinyTokenizer } from "../../helpers/gguf.ts";
 import { llamaConfig, randomModel } from "../../helpers/models.ts";
 import { kto } from "../../helpers/streams.ts";
 import { tokenizerFolders } from "../../helpers/tokenizers.ts";
@@ -30,8 +31,8 @@ const conversational = chats.map(({ question, answer, label }) => ({
 let model = "";
 let data = "";
 beforeAll(async () => {
-  model = await randomModel(folder, llamaConfig({ vocab_size: 151_936, max_position_embeddings: 256 }), 3);
-  cpSync(tokenizerFolders.qwen3, model, { recursive: true });
+  model = await randomModel(folder, llamaConfig({ vocab_size: TINY_VOCABULARY, max_position_embeddings: 256 }), 3);
+  writeTinyTokenizer(model, "qwen3");
   data = fileIn(folder, "chats.jsonl", jsonl(conversational));
 });
 

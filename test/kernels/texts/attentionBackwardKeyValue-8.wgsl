@@ -196,48 +196,56 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       let dScore6: X = p6 * (along6 - rowDelta) * SCALE;
       let dScore7: X = p7 * (along7 - rowDelta) * SCALE;
       {
-        let b0 = dOutFour(gradients0, 0u);
-        { let a = p0; dValue0x0 = fma(vec4f(a), b0, dValue0x0); }
-        { let a = p1; dValue0x1 = fma(vec4f(a), b0, dValue0x1); }
-        { let a = p2; dValue0x2 = fma(vec4f(a), b0, dValue0x2); }
-        { let a = p3; dValue0x3 = fma(vec4f(a), b0, dValue0x3); }
-        { let a = p4; dValue0x4 = fma(vec4f(a), b0, dValue0x4); }
-        { let a = p5; dValue0x5 = fma(vec4f(a), b0, dValue0x5); }
-        { let a = p6; dValue0x6 = fma(vec4f(a), b0, dValue0x6); }
-        { let a = p7; dValue0x7 = fma(vec4f(a), b0, dValue0x7); }
+        let start0 = gradients0;
+        let a0 = p0; let a1 = p1; let a2 = p2; let a3 = p3; let a4 = p4; let a5 = p5; let a6 = p6; let a7 = p7;
+        {
+          let b0 = dOutFour(start0, 0u);
+          dValue0x0 = fma(vec4f(a0), b0, dValue0x0);
+          dValue0x1 = fma(vec4f(a1), b0, dValue0x1);
+          dValue0x2 = fma(vec4f(a2), b0, dValue0x2);
+          dValue0x3 = fma(vec4f(a3), b0, dValue0x3);
+          dValue0x4 = fma(vec4f(a4), b0, dValue0x4);
+          dValue0x5 = fma(vec4f(a5), b0, dValue0x5);
+          dValue0x6 = fma(vec4f(a6), b0, dValue0x6);
+          dValue0x7 = fma(vec4f(a7), b0, dValue0x7);
+        }
+        {
+          let b0 = dOutFour(start0, 4u);
+          dValue1x0 = fma(vec4f(a0), b0, dValue1x0);
+          dValue1x1 = fma(vec4f(a1), b0, dValue1x1);
+          dValue1x2 = fma(vec4f(a2), b0, dValue1x2);
+          dValue1x3 = fma(vec4f(a3), b0, dValue1x3);
+          dValue1x4 = fma(vec4f(a4), b0, dValue1x4);
+          dValue1x5 = fma(vec4f(a5), b0, dValue1x5);
+          dValue1x6 = fma(vec4f(a6), b0, dValue1x6);
+          dValue1x7 = fma(vec4f(a7), b0, dValue1x7);
+        }
       }
       {
-        let b0 = dOutFour(gradients0, 4u);
-        { let a = p0; dValue1x0 = fma(vec4f(a), b0, dValue1x0); }
-        { let a = p1; dValue1x1 = fma(vec4f(a), b0, dValue1x1); }
-        { let a = p2; dValue1x2 = fma(vec4f(a), b0, dValue1x2); }
-        { let a = p3; dValue1x3 = fma(vec4f(a), b0, dValue1x3); }
-        { let a = p4; dValue1x4 = fma(vec4f(a), b0, dValue1x4); }
-        { let a = p5; dValue1x5 = fma(vec4f(a), b0, dValue1x5); }
-        { let a = p6; dValue1x6 = fma(vec4f(a), b0, dValue1x6); }
-        { let a = p7; dValue1x7 = fma(vec4f(a), b0, dValue1x7); }
-      }
-      {
-        let b0 = fusedFour(queries0, 0u);
-        { let a = dScore0; dKey0x0 = fma(vec4f(a), b0, dKey0x0); }
-        { let a = dScore1; dKey0x1 = fma(vec4f(a), b0, dKey0x1); }
-        { let a = dScore2; dKey0x2 = fma(vec4f(a), b0, dKey0x2); }
-        { let a = dScore3; dKey0x3 = fma(vec4f(a), b0, dKey0x3); }
-        { let a = dScore4; dKey0x4 = fma(vec4f(a), b0, dKey0x4); }
-        { let a = dScore5; dKey0x5 = fma(vec4f(a), b0, dKey0x5); }
-        { let a = dScore6; dKey0x6 = fma(vec4f(a), b0, dKey0x6); }
-        { let a = dScore7; dKey0x7 = fma(vec4f(a), b0, dKey0x7); }
-      }
-      {
-        let b0 = fusedFour(queries0, 4u);
-        { let a = dScore0; dKey1x0 = fma(vec4f(a), b0, dKey1x0); }
-        { let a = dScore1; dKey1x1 = fma(vec4f(a), b0, dKey1x1); }
-        { let a = dScore2; dKey1x2 = fma(vec4f(a), b0, dKey1x2); }
-        { let a = dScore3; dKey1x3 = fma(vec4f(a), b0, dKey1x3); }
-        { let a = dScore4; dKey1x4 = fma(vec4f(a), b0, dKey1x4); }
-        { let a = dScore5; dKey1x5 = fma(vec4f(a), b0, dKey1x5); }
-        { let a = dScore6; dKey1x6 = fma(vec4f(a), b0, dKey1x6); }
-        { let a = dScore7; dKey1x7 = fma(vec4f(a), b0, dKey1x7); }
+        let start0 = queries0;
+        let a0 = dScore0; let a1 = dScore1; let a2 = dScore2; let a3 = dScore3; let a4 = dScore4; let a5 = dScore5; let a6 = dScore6; let a7 = dScore7;
+        {
+          let b0 = fusedFour(start0, 0u);
+          dKey0x0 = fma(vec4f(a0), b0, dKey0x0);
+          dKey0x1 = fma(vec4f(a1), b0, dKey0x1);
+          dKey0x2 = fma(vec4f(a2), b0, dKey0x2);
+          dKey0x3 = fma(vec4f(a3), b0, dKey0x3);
+          dKey0x4 = fma(vec4f(a4), b0, dKey0x4);
+          dKey0x5 = fma(vec4f(a5), b0, dKey0x5);
+          dKey0x6 = fma(vec4f(a6), b0, dKey0x6);
+          dKey0x7 = fma(vec4f(a7), b0, dKey0x7);
+        }
+        {
+          let b0 = fusedFour(start0, 4u);
+          dKey1x0 = fma(vec4f(a0), b0, dKey1x0);
+          dKey1x1 = fma(vec4f(a1), b0, dKey1x1);
+          dKey1x2 = fma(vec4f(a2), b0, dKey1x2);
+          dKey1x3 = fma(vec4f(a3), b0, dKey1x3);
+          dKey1x4 = fma(vec4f(a4), b0, dKey1x4);
+          dKey1x5 = fma(vec4f(a5), b0, dKey1x5);
+          dKey1x6 = fma(vec4f(a6), b0, dKey1x6);
+          dKey1x7 = fma(vec4f(a7), b0, dKey1x7);
+        }
       }
       token += tokens;
     }

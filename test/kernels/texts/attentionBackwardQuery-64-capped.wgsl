@@ -230,49 +230,52 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     let dScore15: X = p15 * (along15 - subgroupShuffle(rowDelta1, 7u)) * (SCALE * softCapSlope(softCapped(s15 * SCALE)));
     for (var i = 0u; i < (8u + (u.H >> 31u)); i++) {
       let owner = i;
-      let b0 = fusedFour(subgroupShuffle(keys0, owner), min(0u + lane % 8u * 4u, 60u));
-      let b1 = fusedFour(subgroupShuffle(keys1, owner), min(0u + lane % 8u * 4u, 60u));
-      let b2 = fusedFour(subgroupShuffle(keys2, owner), min(0u + lane % 8u * 4u, 60u));
-      let b3 = fusedFour(subgroupShuffle(keys3, owner), min(0u + lane % 8u * 4u, 60u));
-      { let a = subgroupShuffle(dScore0, owner); sum0x0 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x0)))); }
-      { let a = subgroupShuffle(dScore1, owner); sum0x1 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x1)))); }
-      { let a = subgroupShuffle(dScore2, owner); sum0x2 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x2)))); }
-      { let a = subgroupShuffle(dScore3, owner); sum0x3 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x3)))); }
-      { let a = subgroupShuffle(dScore4, owner); sum0x4 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x4)))); }
-      { let a = subgroupShuffle(dScore5, owner); sum0x5 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x5)))); }
-      { let a = subgroupShuffle(dScore6, owner); sum0x6 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x6)))); }
-      { let a = subgroupShuffle(dScore7, owner); sum0x7 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x7)))); }
-      { let a = subgroupShuffle(dScore8, owner); sum0x8 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x8)))); }
-      { let a = subgroupShuffle(dScore9, owner); sum0x9 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x9)))); }
-      { let a = subgroupShuffle(dScore10, owner); sum0x10 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x10)))); }
-      { let a = subgroupShuffle(dScore11, owner); sum0x11 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x11)))); }
-      { let a = subgroupShuffle(dScore12, owner); sum0x12 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x12)))); }
-      { let a = subgroupShuffle(dScore13, owner); sum0x13 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x13)))); }
-      { let a = subgroupShuffle(dScore14, owner); sum0x14 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x14)))); }
-      { let a = subgroupShuffle(dScore15, owner); sum0x15 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum0x15)))); }
-    }
-    for (var i = 0u; i < (8u + (u.H >> 31u)); i++) {
-      let owner = i;
-      let b0 = fusedFour(subgroupShuffle(keys0, owner), min(32u + lane % 8u * 4u, 60u));
-      let b1 = fusedFour(subgroupShuffle(keys1, owner), min(32u + lane % 8u * 4u, 60u));
-      let b2 = fusedFour(subgroupShuffle(keys2, owner), min(32u + lane % 8u * 4u, 60u));
-      let b3 = fusedFour(subgroupShuffle(keys3, owner), min(32u + lane % 8u * 4u, 60u));
-      { let a = subgroupShuffle(dScore0, owner); sum1x0 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x0)))); }
-      { let a = subgroupShuffle(dScore1, owner); sum1x1 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x1)))); }
-      { let a = subgroupShuffle(dScore2, owner); sum1x2 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x2)))); }
-      { let a = subgroupShuffle(dScore3, owner); sum1x3 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x3)))); }
-      { let a = subgroupShuffle(dScore4, owner); sum1x4 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x4)))); }
-      { let a = subgroupShuffle(dScore5, owner); sum1x5 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x5)))); }
-      { let a = subgroupShuffle(dScore6, owner); sum1x6 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x6)))); }
-      { let a = subgroupShuffle(dScore7, owner); sum1x7 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x7)))); }
-      { let a = subgroupShuffle(dScore8, owner); sum1x8 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x8)))); }
-      { let a = subgroupShuffle(dScore9, owner); sum1x9 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x9)))); }
-      { let a = subgroupShuffle(dScore10, owner); sum1x10 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x10)))); }
-      { let a = subgroupShuffle(dScore11, owner); sum1x11 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x11)))); }
-      { let a = subgroupShuffle(dScore12, owner); sum1x12 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x12)))); }
-      { let a = subgroupShuffle(dScore13, owner); sum1x13 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x13)))); }
-      { let a = subgroupShuffle(dScore14, owner); sum1x14 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x14)))); }
-      { let a = subgroupShuffle(dScore15, owner); sum1x15 = fma(vec4f(a.x), b0, fma(vec4f(a.y), b1, fma(vec4f(a.z), b2, fma(vec4f(a.w), b3, sum1x15)))); }
+      let start0 = subgroupShuffle(keys0, owner); let start1 = subgroupShuffle(keys1, owner); let start2 = subgroupShuffle(keys2, owner); let start3 = subgroupShuffle(keys3, owner);
+      let a0 = subgroupShuffle(dScore0, owner); let a1 = subgroupShuffle(dScore1, owner); let a2 = subgroupShuffle(dScore2, owner); let a3 = subgroupShuffle(dScore3, owner); let a4 = subgroupShuffle(dScore4, owner); let a5 = subgroupShuffle(dScore5, owner); let a6 = subgroupShuffle(dScore6, owner); let a7 = subgroupShuffle(dScore7, owner); let a8 = subgroupShuffle(dScore8, owner); let a9 = subgroupShuffle(dScore9, owner); let a10 = subgroupShuffle(dScore10, owner); let a11 = subgroupShuffle(dScore11, owner); let a12 = subgroupShuffle(dScore12, owner); let a13 = subgroupShuffle(dScore13, owner); let a14 = subgroupShuffle(dScore14, owner); let a15 = subgroupShuffle(dScore15, owner);
+      {
+        let b0 = fusedFour(start0, min(0u + lane % 8u * 4u, 60u));
+        let b1 = fusedFour(start1, min(0u + lane % 8u * 4u, 60u));
+        let b2 = fusedFour(start2, min(0u + lane % 8u * 4u, 60u));
+        let b3 = fusedFour(start3, min(0u + lane % 8u * 4u, 60u));
+        sum0x0 = fma(vec4f(a0.x), b0, fma(vec4f(a0.y), b1, fma(vec4f(a0.z), b2, fma(vec4f(a0.w), b3, sum0x0))));
+        sum0x1 = fma(vec4f(a1.x), b0, fma(vec4f(a1.y), b1, fma(vec4f(a1.z), b2, fma(vec4f(a1.w), b3, sum0x1))));
+        sum0x2 = fma(vec4f(a2.x), b0, fma(vec4f(a2.y), b1, fma(vec4f(a2.z), b2, fma(vec4f(a2.w), b3, sum0x2))));
+        sum0x3 = fma(vec4f(a3.x), b0, fma(vec4f(a3.y), b1, fma(vec4f(a3.z), b2, fma(vec4f(a3.w), b3, sum0x3))));
+        sum0x4 = fma(vec4f(a4.x), b0, fma(vec4f(a4.y), b1, fma(vec4f(a4.z), b2, fma(vec4f(a4.w), b3, sum0x4))));
+        sum0x5 = fma(vec4f(a5.x), b0, fma(vec4f(a5.y), b1, fma(vec4f(a5.z), b2, fma(vec4f(a5.w), b3, sum0x5))));
+        sum0x6 = fma(vec4f(a6.x), b0, fma(vec4f(a6.y), b1, fma(vec4f(a6.z), b2, fma(vec4f(a6.w), b3, sum0x6))));
+        sum0x7 = fma(vec4f(a7.x), b0, fma(vec4f(a7.y), b1, fma(vec4f(a7.z), b2, fma(vec4f(a7.w), b3, sum0x7))));
+        sum0x8 = fma(vec4f(a8.x), b0, fma(vec4f(a8.y), b1, fma(vec4f(a8.z), b2, fma(vec4f(a8.w), b3, sum0x8))));
+        sum0x9 = fma(vec4f(a9.x), b0, fma(vec4f(a9.y), b1, fma(vec4f(a9.z), b2, fma(vec4f(a9.w), b3, sum0x9))));
+        sum0x10 = fma(vec4f(a10.x), b0, fma(vec4f(a10.y), b1, fma(vec4f(a10.z), b2, fma(vec4f(a10.w), b3, sum0x10))));
+        sum0x11 = fma(vec4f(a11.x), b0, fma(vec4f(a11.y), b1, fma(vec4f(a11.z), b2, fma(vec4f(a11.w), b3, sum0x11))));
+        sum0x12 = fma(vec4f(a12.x), b0, fma(vec4f(a12.y), b1, fma(vec4f(a12.z), b2, fma(vec4f(a12.w), b3, sum0x12))));
+        sum0x13 = fma(vec4f(a13.x), b0, fma(vec4f(a13.y), b1, fma(vec4f(a13.z), b2, fma(vec4f(a13.w), b3, sum0x13))));
+        sum0x14 = fma(vec4f(a14.x), b0, fma(vec4f(a14.y), b1, fma(vec4f(a14.z), b2, fma(vec4f(a14.w), b3, sum0x14))));
+        sum0x15 = fma(vec4f(a15.x), b0, fma(vec4f(a15.y), b1, fma(vec4f(a15.z), b2, fma(vec4f(a15.w), b3, sum0x15))));
+      }
+      {
+        let b0 = fusedFour(start0, min(32u + lane % 8u * 4u, 60u));
+        let b1 = fusedFour(start1, min(32u + lane % 8u * 4u, 60u));
+        let b2 = fusedFour(start2, min(32u + lane % 8u * 4u, 60u));
+        let b3 = fusedFour(start3, min(32u + lane % 8u * 4u, 60u));
+        sum1x0 = fma(vec4f(a0.x), b0, fma(vec4f(a0.y), b1, fma(vec4f(a0.z), b2, fma(vec4f(a0.w), b3, sum1x0))));
+        sum1x1 = fma(vec4f(a1.x), b0, fma(vec4f(a1.y), b1, fma(vec4f(a1.z), b2, fma(vec4f(a1.w), b3, sum1x1))));
+        sum1x2 = fma(vec4f(a2.x), b0, fma(vec4f(a2.y), b1, fma(vec4f(a2.z), b2, fma(vec4f(a2.w), b3, sum1x2))));
+        sum1x3 = fma(vec4f(a3.x), b0, fma(vec4f(a3.y), b1, fma(vec4f(a3.z), b2, fma(vec4f(a3.w), b3, sum1x3))));
+        sum1x4 = fma(vec4f(a4.x), b0, fma(vec4f(a4.y), b1, fma(vec4f(a4.z), b2, fma(vec4f(a4.w), b3, sum1x4))));
+        sum1x5 = fma(vec4f(a5.x), b0, fma(vec4f(a5.y), b1, fma(vec4f(a5.z), b2, fma(vec4f(a5.w), b3, sum1x5))));
+        sum1x6 = fma(vec4f(a6.x), b0, fma(vec4f(a6.y), b1, fma(vec4f(a6.z), b2, fma(vec4f(a6.w), b3, sum1x6))));
+        sum1x7 = fma(vec4f(a7.x), b0, fma(vec4f(a7.y), b1, fma(vec4f(a7.z), b2, fma(vec4f(a7.w), b3, sum1x7))));
+        sum1x8 = fma(vec4f(a8.x), b0, fma(vec4f(a8.y), b1, fma(vec4f(a8.z), b2, fma(vec4f(a8.w), b3, sum1x8))));
+        sum1x9 = fma(vec4f(a9.x), b0, fma(vec4f(a9.y), b1, fma(vec4f(a9.z), b2, fma(vec4f(a9.w), b3, sum1x9))));
+        sum1x10 = fma(vec4f(a10.x), b0, fma(vec4f(a10.y), b1, fma(vec4f(a10.z), b2, fma(vec4f(a10.w), b3, sum1x10))));
+        sum1x11 = fma(vec4f(a11.x), b0, fma(vec4f(a11.y), b1, fma(vec4f(a11.z), b2, fma(vec4f(a11.w), b3, sum1x11))));
+        sum1x12 = fma(vec4f(a12.x), b0, fma(vec4f(a12.y), b1, fma(vec4f(a12.z), b2, fma(vec4f(a12.w), b3, sum1x12))));
+        sum1x13 = fma(vec4f(a13.x), b0, fma(vec4f(a13.y), b1, fma(vec4f(a13.z), b2, fma(vec4f(a13.w), b3, sum1x13))));
+        sum1x14 = fma(vec4f(a14.x), b0, fma(vec4f(a14.y), b1, fma(vec4f(a14.z), b2, fma(vec4f(a14.w), b3, sum1x14))));
+        sum1x15 = fma(vec4f(a15.x), b0, fma(vec4f(a15.y), b1, fma(vec4f(a15.z), b2, fma(vec4f(a15.w), b3, sum1x15))));
+      }
     }
     key += 32u;
   }

@@ -222,23 +222,27 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     let dScore15: X = p15 * (along15 - subgroupBroadcast(rowDelta0, 15u)) * SCALE;
     for (var i = 0u; i < (16u + (u.H >> 31u)); i++) {
       let owner = i * 2u + lane / 16u;
-      let b0 = fusedFour(subgroupShuffle(keys0, owner), min(0u + lane % 16u * 4u, 60u));
-      { let a = subgroupShuffle(dScore0, owner); sum0x0 = fma(vec4f(a), b0, sum0x0); }
-      { let a = subgroupShuffle(dScore1, owner); sum0x1 = fma(vec4f(a), b0, sum0x1); }
-      { let a = subgroupShuffle(dScore2, owner); sum0x2 = fma(vec4f(a), b0, sum0x2); }
-      { let a = subgroupShuffle(dScore3, owner); sum0x3 = fma(vec4f(a), b0, sum0x3); }
-      { let a = subgroupShuffle(dScore4, owner); sum0x4 = fma(vec4f(a), b0, sum0x4); }
-      { let a = subgroupShuffle(dScore5, owner); sum0x5 = fma(vec4f(a), b0, sum0x5); }
-      { let a = subgroupShuffle(dScore6, owner); sum0x6 = fma(vec4f(a), b0, sum0x6); }
-      { let a = subgroupShuffle(dScore7, owner); sum0x7 = fma(vec4f(a), b0, sum0x7); }
-      { let a = subgroupShuffle(dScore8, owner); sum0x8 = fma(vec4f(a), b0, sum0x8); }
-      { let a = subgroupShuffle(dScore9, owner); sum0x9 = fma(vec4f(a), b0, sum0x9); }
-      { let a = subgroupShuffle(dScore10, owner); sum0x10 = fma(vec4f(a), b0, sum0x10); }
-      { let a = subgroupShuffle(dScore11, owner); sum0x11 = fma(vec4f(a), b0, sum0x11); }
-      { let a = subgroupShuffle(dScore12, owner); sum0x12 = fma(vec4f(a), b0, sum0x12); }
-      { let a = subgroupShuffle(dScore13, owner); sum0x13 = fma(vec4f(a), b0, sum0x13); }
-      { let a = subgroupShuffle(dScore14, owner); sum0x14 = fma(vec4f(a), b0, sum0x14); }
-      { let a = subgroupShuffle(dScore15, owner); sum0x15 = fma(vec4f(a), b0, sum0x15); }
+      let start0 = subgroupShuffle(keys0, owner);
+      let a0 = subgroupShuffle(dScore0, owner); let a1 = subgroupShuffle(dScore1, owner); let a2 = subgroupShuffle(dScore2, owner); let a3 = subgroupShuffle(dScore3, owner); let a4 = subgroupShuffle(dScore4, owner); let a5 = subgroupShuffle(dScore5, owner); let a6 = subgroupShuffle(dScore6, owner); let a7 = subgroupShuffle(dScore7, owner); let a8 = subgroupShuffle(dScore8, owner); let a9 = subgroupShuffle(dScore9, owner); let a10 = subgroupShuffle(dScore10, owner); let a11 = subgroupShuffle(dScore11, owner); let a12 = subgroupShuffle(dScore12, owner); let a13 = subgroupShuffle(dScore13, owner); let a14 = subgroupShuffle(dScore14, owner); let a15 = subgroupShuffle(dScore15, owner);
+      {
+        let b0 = fusedFour(start0, min(0u + lane % 16u * 4u, 60u));
+        sum0x0 = fma(vec4f(a0), b0, sum0x0);
+        sum0x1 = fma(vec4f(a1), b0, sum0x1);
+        sum0x2 = fma(vec4f(a2), b0, sum0x2);
+        sum0x3 = fma(vec4f(a3), b0, sum0x3);
+        sum0x4 = fma(vec4f(a4), b0, sum0x4);
+        sum0x5 = fma(vec4f(a5), b0, sum0x5);
+        sum0x6 = fma(vec4f(a6), b0, sum0x6);
+        sum0x7 = fma(vec4f(a7), b0, sum0x7);
+        sum0x8 = fma(vec4f(a8), b0, sum0x8);
+        sum0x9 = fma(vec4f(a9), b0, sum0x9);
+        sum0x10 = fma(vec4f(a10), b0, sum0x10);
+        sum0x11 = fma(vec4f(a11), b0, sum0x11);
+        sum0x12 = fma(vec4f(a12), b0, sum0x12);
+        sum0x13 = fma(vec4f(a13), b0, sum0x13);
+        sum0x14 = fma(vec4f(a14), b0, sum0x14);
+        sum0x15 = fma(vec4f(a15), b0, sum0x15);
+      }
     }
     key += 32u;
   }

@@ -190,26 +190,30 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
     let dScore6: X = p6 * (along6 - rowDelta6) * SCALE;
     let dScore7: X = p7 * (along7 - rowDelta7) * SCALE;
     {
-      let b0 = fusedFour(keys0, 0u);
-      { let a = dScore0; sum0x0 = fma(vec4f(a), b0, sum0x0); }
-      { let a = dScore1; sum0x1 = fma(vec4f(a), b0, sum0x1); }
-      { let a = dScore2; sum0x2 = fma(vec4f(a), b0, sum0x2); }
-      { let a = dScore3; sum0x3 = fma(vec4f(a), b0, sum0x3); }
-      { let a = dScore4; sum0x4 = fma(vec4f(a), b0, sum0x4); }
-      { let a = dScore5; sum0x5 = fma(vec4f(a), b0, sum0x5); }
-      { let a = dScore6; sum0x6 = fma(vec4f(a), b0, sum0x6); }
-      { let a = dScore7; sum0x7 = fma(vec4f(a), b0, sum0x7); }
-    }
-    {
-      let b0 = fusedFour(keys0, 4u);
-      { let a = dScore0; sum1x0 = fma(vec4f(a), b0, sum1x0); }
-      { let a = dScore1; sum1x1 = fma(vec4f(a), b0, sum1x1); }
-      { let a = dScore2; sum1x2 = fma(vec4f(a), b0, sum1x2); }
-      { let a = dScore3; sum1x3 = fma(vec4f(a), b0, sum1x3); }
-      { let a = dScore4; sum1x4 = fma(vec4f(a), b0, sum1x4); }
-      { let a = dScore5; sum1x5 = fma(vec4f(a), b0, sum1x5); }
-      { let a = dScore6; sum1x6 = fma(vec4f(a), b0, sum1x6); }
-      { let a = dScore7; sum1x7 = fma(vec4f(a), b0, sum1x7); }
+      let start0 = keys0;
+      let a0 = dScore0; let a1 = dScore1; let a2 = dScore2; let a3 = dScore3; let a4 = dScore4; let a5 = dScore5; let a6 = dScore6; let a7 = dScore7;
+      {
+        let b0 = fusedFour(start0, 0u);
+        sum0x0 = fma(vec4f(a0), b0, sum0x0);
+        sum0x1 = fma(vec4f(a1), b0, sum0x1);
+        sum0x2 = fma(vec4f(a2), b0, sum0x2);
+        sum0x3 = fma(vec4f(a3), b0, sum0x3);
+        sum0x4 = fma(vec4f(a4), b0, sum0x4);
+        sum0x5 = fma(vec4f(a5), b0, sum0x5);
+        sum0x6 = fma(vec4f(a6), b0, sum0x6);
+        sum0x7 = fma(vec4f(a7), b0, sum0x7);
+      }
+      {
+        let b0 = fusedFour(start0, 4u);
+        sum1x0 = fma(vec4f(a0), b0, sum1x0);
+        sum1x1 = fma(vec4f(a1), b0, sum1x1);
+        sum1x2 = fma(vec4f(a2), b0, sum1x2);
+        sum1x3 = fma(vec4f(a3), b0, sum1x3);
+        sum1x4 = fma(vec4f(a4), b0, sum1x4);
+        sum1x5 = fma(vec4f(a5), b0, sum1x5);
+        sum1x6 = fma(vec4f(a6), b0, sum1x6);
+        sum1x7 = fma(vec4f(a7), b0, sum1x7);
+      }
     }
     key += 1u;
   }

@@ -206,26 +206,30 @@ fn element(kvHead: u32, tile: u32, lane: u32) {
       weight7 = weight7 * shrink7 + total(p7);
       sum0x7 *= shrink7; sum1x7 *= shrink7;
       {
-        let b0 = vFour(values0, 0u);
-        { let a = p0; sum0x0 = fma(vec4f(a), b0, sum0x0); }
-        { let a = p1; sum0x1 = fma(vec4f(a), b0, sum0x1); }
-        { let a = p2; sum0x2 = fma(vec4f(a), b0, sum0x2); }
-        { let a = p3; sum0x3 = fma(vec4f(a), b0, sum0x3); }
-        { let a = p4; sum0x4 = fma(vec4f(a), b0, sum0x4); }
-        { let a = p5; sum0x5 = fma(vec4f(a), b0, sum0x5); }
-        { let a = p6; sum0x6 = fma(vec4f(a), b0, sum0x6); }
-        { let a = p7; sum0x7 = fma(vec4f(a), b0, sum0x7); }
-      }
-      {
-        let b0 = vFour(values0, 4u);
-        { let a = p0; sum1x0 = fma(vec4f(a), b0, sum1x0); }
-        { let a = p1; sum1x1 = fma(vec4f(a), b0, sum1x1); }
-        { let a = p2; sum1x2 = fma(vec4f(a), b0, sum1x2); }
-        { let a = p3; sum1x3 = fma(vec4f(a), b0, sum1x3); }
-        { let a = p4; sum1x4 = fma(vec4f(a), b0, sum1x4); }
-        { let a = p5; sum1x5 = fma(vec4f(a), b0, sum1x5); }
-        { let a = p6; sum1x6 = fma(vec4f(a), b0, sum1x6); }
-        { let a = p7; sum1x7 = fma(vec4f(a), b0, sum1x7); }
+        let start0 = values0;
+        let a0 = p0; let a1 = p1; let a2 = p2; let a3 = p3; let a4 = p4; let a5 = p5; let a6 = p6; let a7 = p7;
+        {
+          let b0 = vFour(start0, 0u);
+          sum0x0 = fma(vec4f(a0), b0, sum0x0);
+          sum0x1 = fma(vec4f(a1), b0, sum0x1);
+          sum0x2 = fma(vec4f(a2), b0, sum0x2);
+          sum0x3 = fma(vec4f(a3), b0, sum0x3);
+          sum0x4 = fma(vec4f(a4), b0, sum0x4);
+          sum0x5 = fma(vec4f(a5), b0, sum0x5);
+          sum0x6 = fma(vec4f(a6), b0, sum0x6);
+          sum0x7 = fma(vec4f(a7), b0, sum0x7);
+        }
+        {
+          let b0 = vFour(start0, 4u);
+          sum1x0 = fma(vec4f(a0), b0, sum1x0);
+          sum1x1 = fma(vec4f(a1), b0, sum1x1);
+          sum1x2 = fma(vec4f(a2), b0, sum1x2);
+          sum1x3 = fma(vec4f(a3), b0, sum1x3);
+          sum1x4 = fma(vec4f(a4), b0, sum1x4);
+          sum1x5 = fma(vec4f(a5), b0, sum1x5);
+          sum1x6 = fma(vec4f(a6), b0, sum1x6);
+          sum1x7 = fma(vec4f(a7), b0, sum1x7);
+        }
       }
       key += 1u;
     }

@@ -4,8 +4,10 @@
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { checkColumnMapping, labelScale } from "../../../../src/kto/data/columns.ts";
+import { exportRecords, findExports } from "../../../../src/kto/data/exported.ts";
 import type { ExportReport } from "../../../../src/kto/data/exports/report.ts";
-import { feedbackRows, readFeedback } from "../../../../src/kto/data/read.ts";
+import { readFeedback } from "../../../../src/kto/data/read.ts";
 import { fileIn, freshPath, temporaryFolder } from "../../../helpers/folders.ts";
 import { kto } from "../../../helpers/streams.ts";
 
@@ -97,8 +99,8 @@ describe("broken trees", () => {
   });
 });
 
-it("two hundred thousand messages in one chat are read without recursion", async () => {
-  const count = 200_000;
+it("thirty thousand messages in one chat are read without recursion", async () => {
+  const count = 30_000;
   const messages = Array.from({ length: count }, (_, i) => {
     const [id, parent] = [i === count - 1 ? "a" : `m${i}`, i === 0 ? "null" : `"m${i - 1}"`];
     return `"${id}":{"id":"${id}","parentId":${parent},"role":"${i % 2 === 0 ? "user" : "assistant"}","content":"x"}`;
@@ -115,8 +117,7 @@ it("two hundred thousand messages in one chat are read without recursion", async
 });
 
 it("a chain of answers that are all rated does not take the square of its length", async () => {
-  const count = 8000;
-  const messages = Array.from({ length: count }, (_, i) => [
+  const messages = Array.from({ length: 800 }, (_, i) => [
     `m${i}`,
     {
       parentId: i === 0 ? null : `m${i - 1}`,
@@ -127,23 +128,30 @@ it("a chain of answers that are all rated does not take the square of its length
   ]);
   const chats = [{ id: "c", chat: { history: { messages: Object.fromEntries(messages) } } }];
   const path = fileIn(folder, "chats.json", JSON.stringify(chats));
+  const mapping = checkColumnMapping({});
+  const exported = (await findExports([path], [], mapping)) ?? [];
+  const reading = { mapping, scale: labelScale(mapping, undefined), columns: [], onReport: () => undefined };
   let rows = 0;
-  const all = async () => {
-    for await (const _ of feedbackRows(path)) rows++;
+  const all = async (mostMessages?: number) => {
+    rows = 0;
+    for await (const _ of exportRecords(exported, { ...reading, ...(mostMessages && { mostMessages }) })) rows++;
   };
-  await expect(all()).rejects.toThrow(/more than 4000000 messages before them together/);
-  expect(rows).toBeGreaterThan(1900);
+  await all();
+  expect(rows).toBe(400);
+  await expect(all(40_000)).rejects.toThrow(/more than 40000 messages before them together/);
+  // The prompts of n rated answers have 1 + 3 + 5 + ... = n^2 messages.
+  expect(rows).toBe(200);
 });
 
-it("a hundred thousand levels of nested messages are read without recursion", async () => {
-  const levels = 100_000;
+it("thirty thousand levels of nested messages are read without recursion", async () => {
+  const levels = 30_000;
   // JSON.stringify would recurse.
   const open = Array.from(
     { length: levels },
     (_, i) => `{"messageId":"m${i}","parentMessageId":"m${i - 1}","text":"x","children":[`,
   );
   const text = `{"conversationId":"c","messages":[${open.join("")}${"]}".repeat(levels)}]}`;
-  await expect(readFeedback(fileIn(folder, "nested.json", text))).rejects.toThrow(/has 100000 answers and no rating/);
+  await expect(readFeedback(fileIn(folder, "nested.json", text))).rejects.toThrow(/has 30000 answers and no rating/);
 });
 
 it("a text of opened tags takes linear time", async () => {

@@ -1,9 +1,12 @@
-/** A process that takes a held file whenever it is told to, answers whether it has it, and gives it back when told. */
-import { holdFile } from "../../src/engine/platform/node-held-files.ts";
+/**
+ * A process that takes a held file whenever it is told to, answers whether it has it, and gives it back when told. Its
+ * argument is the address of the module that holds files.
+ */
+const { holdFile } = await import(process.argv[2] ?? "");
 
-let release: (() => void) | undefined;
+let release;
 
-process.on("message", async (path: string) => {
+process.on("message", async (path) => {
   if (path === "release") {
     release?.();
     release = undefined;
