@@ -5,7 +5,7 @@
  * fits it.
  */
 import { bucketRows, NO_ROW } from "../../kernels/embedding.ts";
-import { SEGMENT_WORDS } from "../../kernels/gated-delta.ts";
+import { SEGMENT_WORDS } from "../../kernels/gated-delta-segments.ts";
 import { NO_SEQUENCE } from "../../kernels/log-softmax-gather.ts";
 import { LONG_SEQUENCE } from "../../kernels/rope-table.ts";
 import type { Device } from "../gpu/device.ts";

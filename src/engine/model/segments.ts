@@ -2,8 +2,7 @@
  * Packed rows as segments for a recurrence (`gated-delta-segments.ts`), in arrays of fixed capacity: a program that was
  * recorded for a shape runs over segments that are not used, too, and these have no rows.
  */
-import { SEGMENT_WORDS } from "../../kernels/gated-delta.ts";
-import { deltaSegments } from "../../kernels/gated-delta-segments.ts";
+import { deltaSegments, SEGMENT_WORDS } from "../../kernels/gated-delta-segments.ts";
 
 /** A range of segments that are run side by side. */
 export interface SegmentRange {

@@ -2,7 +2,7 @@
 import { expect, it } from "vitest";
 import { packRows } from "../../../src/engine/model/rows.ts";
 import { packSegments, segmentRanges } from "../../../src/engine/model/segments.ts";
-import { SEGMENT } from "../../../src/kernels/gated-delta.ts";
+import { SEGMENT } from "../../../src/kernels/gated-delta-segments.ts";
 
 const { KEEPS, CONTINUES, BRANCH } = SEGMENT;
 

@@ -4,7 +4,7 @@
  * goes on and how is `generate.ts`.
  */
 import { NO_ROW } from "../../../kernels/embedding.ts";
-import { SEGMENT } from "../../../kernels/gated-delta.ts";
+import { SEGMENT } from "../../../kernels/gated-delta-segments.ts";
 import { DRAW_WORDS, HIGHEST_TEMPERATURE, nextRows, nextToken } from "../../../kernels/next-token.ts";
 import { LONG_SEQUENCE } from "../../../kernels/rope-table.ts";
 import type { Device } from "../../gpu/device.ts";
