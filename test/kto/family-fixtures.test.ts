@@ -16,7 +16,7 @@ import {
   updateErrors,
 } from "../helpers/families.ts";
 import { FAMILY_FIXTURES, loadModel } from "../helpers/fixtures.ts";
-import { GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../helpers/tolerances.ts";
+import { boundsOf, GRADIENT, LOSS, STEP_LOSS } from "../helpers/tolerances.ts";
 
 const device = await sharedDevice();
 
@@ -35,7 +35,9 @@ describe.each(FAMILY_FIXTURES)("%s", (name) => {
 
   it("log-probs, loss and every gradient", async () => {
     const errors = await familyErrors(name, policy, reference);
-    expect(errors.logProbs).toBeLessThanOrEqual(LOG_PROB);
+    const { logProb, z0 } = boundsOf(name);
+    expect(errors.logProbs).toBeLessThanOrEqual(logProb);
+    expect(errors.z0).toBeLessThanOrEqual(z0);
     expect(errors.loss).toBeLessThanOrEqual(LOSS);
     expect(errors.gradient, errors.worst).toBeLessThanOrEqual(GRADIENT);
   });
