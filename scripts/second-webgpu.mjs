@@ -1,8 +1,9 @@
 /**
  * The engine on a second implementation of WebGPU: Deno's, which is wgpu and naga where Node has Dawn and Tint.
- * `node scripts/second-webgpu.mjs` checks the gradients of every fixture there, `... kernels` runs all kernel tests
- * (seven minutes on two cores), `... texts` compiles every text without subgroups that src/kernels can generate. Deno
- * comes from npm into .cache, which `... install` does alone. Exit code 3: Deno could not be installed.
+ * `node scripts/second-webgpu.mjs` checks the gradients of every fixture there, `... short` those of three families,
+ * `... kernels` runs all kernel tests (seven minutes on two cores), `... texts` compiles every text without subgroups
+ * that src/kernels can generate. Deno comes from npm into .cache, which `... install` does alone. Exit code 3: Deno
+ * could not be installed.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
@@ -15,8 +16,8 @@ const folder = join(root, ".cache", `deno-${version}`);
 const deno = join(folder, "node_modules", ".bin", process.platform === "win32" ? "deno.cmd" : "deno");
 const [what = "gradients"] = process.argv.slice(2);
 
-if (!["gradients", "kernels", "texts", "install"].includes(what)) {
-  console.error("Usage: node scripts/second-webgpu.mjs [gradients|kernels|texts|install]");
+if (!["gradients", "short", "kernels", "texts", "install"].includes(what)) {
+  console.error("Usage: node scripts/second-webgpu.mjs [gradients|short|kernels|texts|install]");
   process.exit(2);
 }
 if (!existsSync(deno)) {
@@ -41,8 +42,12 @@ if (what === "texts") {
 }
 
 let failed = 0;
-const fixtures = readdirSync(join(root, "test", "fixtures")).filter((name) =>
-  existsSync(join(root, "test", "fixtures", name, "policy", "config.json")),
+/** LayerNorm and learnt positions; norms of heads and grouped queries; soft caps, windows, GeGLU and scaled embeddings. */
+const short = ["gpt2", "qwen3", "gemma2"];
+const fixtures = readdirSync(join(root, "test", "fixtures")).filter(
+  (name) =>
+    existsSync(join(root, "test", "fixtures", name, "policy", "config.json")) &&
+    (what === "gradients" || short.includes(name)),
 );
 for (const name of fixtures) {
   const path = join("test", "fixtures", name);

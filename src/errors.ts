@@ -20,8 +20,12 @@ export class KtoError extends Error {
 
 /** An option is unknown, malformed or out of range, or two options contradict each other. Exit code 2. */
 export class ConfigError extends KtoError {
-  constructor(message: string, options?: { cause?: unknown }) {
+  /** The sentences of a message that tells several things at once; empty for others. */
+  readonly problems: readonly string[];
+
+  constructor(message: string, options?: { cause?: unknown; problems?: readonly string[] }) {
     super(message, 2, options);
+    this.problems = options?.problems ?? [];
   }
 }
 

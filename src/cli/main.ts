@@ -151,7 +151,10 @@ function unknownCommand(name: string): ConfigError {
 function reportError(thrown: unknown, argv: readonly string[], streams: Streams): number {
   const error = systemLimit(thrown) ?? thrown;
   const expected = error instanceof KtoError;
-  const sentence = expected ? onOneLine(error.message) : `internal error (please report): ${errorMessage(error)}`;
+  const problems = error instanceof ConfigError ? error.problems : [];
+  const several = [`${problems.length} things must be changed:`, ...problems.map((one) => `  ${onOneLine(one)}`)];
+  const told = problems.length > 0 ? several.join("\n") : expected ? onOneLine(error.message) : undefined;
+  const sentence = told ?? `internal error (please report): ${errorMessage(error)}`;
   const colors = colorsFor(streams.stderr);
   const heading = error instanceof InterruptedError ? colors.yellow("stopped:") : colors.red("error:");
   streams.stderr.write(`${heading} ${sentence}\n`);

@@ -103,7 +103,7 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
     [
       ["train"],
       2,
-      '3 things must be changed: option "model_name_or_path" is required: a local Hugging Face model folder or a hub id such as "owner/name". option "dataset_name" is required: a local feedback file, several with commas between them, a folder, or the hub id of a data set. option "output_dir" is required: a folder for the results.',
+      '3 things must be changed:\n  option "model_name_or_path" is required: a local Hugging Face model folder or a hub id such as "owner/name".\n  option "dataset_name" is required: a local feedback file, several with commas between them, a folder, or the hub id of a data set.\n  option "output_dir" is required: a folder for the results.',
     ],
     [["train", ...files, "--learningrate", "1"], 2, 'unknown option "learningrate": did you mean "learning_rate"?'],
     [["train", ...files, "beta=-1"], 2, 'option "beta" is -1; it must be a number above 0.'],
@@ -117,7 +117,8 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
       2,
       'option "tolerance" is 0; it must be a number above 0.',
     ],
-    [["doctor", "--modle", "m"], 2, 'unknown option "modle": --help lists the options.'],
+    [["doctor", "--modle", "m"], 2, 'unknown option "modle": did you mean "model"?'],
+    [["doctor", "--xyzzy", "m"], 2, 'unknown option "xyzzy": --help lists the options.'],
     [["train", "nowhere.yaml"], 7, "cannot read the configuration file nowhere.yaml: there is no such file."],
   ])("kto %j", async (words, exitCode, sentence) => {
     expect(await kto(...words)).toEqual({ code: exitCode, stdout: "", stderr: `error: ${sentence}\n` });

@@ -163,7 +163,9 @@ export class FakeHub {
   #serveStorage(request: IncomingMessage, response: ServerResponse): void {
     const name = decodeURIComponent((request.url ?? "").slice(1));
     const body = this.files[name] ?? Buffer.alloc(0);
-    const start = Number(/^bytes=(\d+)-$/.exec(request.headers.range ?? "")?.[1] ?? 0);
+    const [, first = "0", last = ""] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "") ?? [];
+    const start = Number(first);
+    const end = last === "" ? body.length : Math.min(body.length, Number(last) + 1);
     const fault = this.#note(`CDN ${name}`, request);
     if (fault) {
       fault(response, body.subarray(start), start, request);
@@ -173,7 +175,12 @@ export class FakeHub {
       response.writeHead(416).end();
       return;
     }
-    writeHead(response, body.subarray(start), start);
-    response.end(body.subarray(start));
+    if (last !== "") {
+      response.writeHead(206, {
+        "Content-Length": end - start,
+        "Content-Range": `bytes ${first}-${end - 1}/${body.length}`,
+      });
+    } else writeHead(response, body.subarray(start), start);
+    response.end(body.subarray(start, end));
   }
 }

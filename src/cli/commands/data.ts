@@ -201,7 +201,7 @@ function print(
     const inRange = ratio >= 1 && ratio <= 1.5 ? "inside" : "outside";
     line(
       "weights",
-      `at 1 and 1 the classes weigh ${three(ratio)} : 1, ${inRange} [1, 1.5]; auto sets desirable_weight ${three(weights.desirable)}, undesirable_weight ${three(weights.undesirable)}`,
+      `at 1 and 1 the classes weigh ${three(ratio)} : 1, ${inRange} [1, 1.5]; auto for both sets desirable_weight ${three(weights.desirable)}, undesirable_weight ${three(weights.undesirable)}`,
     );
   }
   const colors = colorsFor(output.streams.stdout);

@@ -1,18 +1,29 @@
 /**
- * `kto doctor`: reports the machine, its adapters, which of them is chosen and why, and what would be faster. It opens
- * no device and changes nothing.
+ * `kto doctor`: reports the machine, its adapters, which of them is chosen and why, and what would be faster; for a
+ * model, also what the chosen adapter could train with it. It changes nothing, and opens a device for a model only.
  */
 import { availableParallelism, totalmem } from "node:os";
 import { matrixConfigs } from "../../engine/gpu/matrices.ts";
+import { resolveModelHeaders } from "../../engine/hub/resolve.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { installedVersions } from "../../engine/platform/node-versions.ts";
 import type { AdapterKind, FoundAdapter, Platform } from "../../engine/platform/platform.ts";
 import { AdapterError, KtoError } from "../../errors.ts";
 import { type DoctorOptions, doctorDescription } from "../descriptions/doctor.ts";
 import { command } from "../options/command.ts";
+import {
+  MICROBATCHES,
+  type PossibleRuns,
+  possibleRuns,
+  ROW_TOKENS,
+  TRAININGS,
+  type Training,
+} from "../session/possible-runs.ts";
+import { withDevice } from "../session/rows.ts";
+import { showingDownloads } from "../terminal/downloads.ts";
 import type { Output } from "../terminal/output.ts";
 
-export default command(doctorDescription, (options, output) => doctor(platform, options, output));
+export default command(doctorDescription, (options, output) => doctor(platform, options, output, runsOf));
 
 /** The limits that decide what can run and how fast. */
 const shownLimits = [
@@ -30,16 +41,39 @@ const usedFeatures = ["shader-f16", "subgroups", "timestamp-query"];
 
 export type DoctorReport = Awaited<ReturnType<typeof examine>>["report"];
 
+/** What an adapter could train with the model that the options name. */
+async function runsOf(options: DoctorOptions, name: string, output: Output): Promise<PossibleRuns> {
+  const revision = options.model_revision;
+  const headers = await showingDownloads(output, (hub) => resolveModelHeaders(name, { ...hub, revision }));
+  return await withDevice(options, output, (device) => possibleRuns(device, name, headers, output));
+}
+
 /**
  * Prints the report.
  *
- * @throws AdapterError after printing, when there is no adapter or none that `options.adapter` names
+ * @param train finds out what could be trained with a model
+ * @throws AdapterError after printing, when there is no adapter or none that `options.adapter` names; what is wrong
+ * with the model
  */
-export async function doctor(platform: Platform, options: DoctorOptions, output: Output): Promise<void> {
+export async function doctor(
+  platform: Platform,
+  options: DoctorOptions,
+  output: Output,
+  train: typeof runsOf = runsOf,
+): Promise<void> {
   const selector = options.adapter ?? process.env.KTO_ADAPTER ?? "auto";
   const { report, failure } = await examine(platform, selector);
-  if (options.json) output.jsonLine(report);
-  else output.result(renderReport(report, selector));
+  const name = options.model_name_or_path;
+  const isPlanned = name !== undefined && failure === undefined;
+  if (!options.json) output.result(renderReport(report, selector));
+  let model: PossibleRuns | undefined;
+  try {
+    if (isPlanned) model = await train(options, name, output);
+  } finally {
+    // The machine's part stands on its own, whatever is wrong with the model.
+    if (options.json) output.jsonLine({ ...report, ...(model ? { model } : {}) });
+  }
+  if (model !== undefined && !options.json) output.result(renderRuns(model, report));
   if (failure !== undefined) throw failure;
 }
 
@@ -102,6 +136,42 @@ export function fasterThan(kind: AdapterKind, os: string = process.platform): st
   const gpu = "this is a software adapter: a GPU with its Vulkan, Metal or Direct3D 12 driver is far faster";
   if (kind === "lavapipe" || os !== "linux") return `${gpu}.`;
   return `${gpu}, and lavapipe several times as fast (Debian and Ubuntu, as root: scripts/install-lavapipe.sh).`;
+}
+
+/** What could be trained, for people: a line for each length of rows, a column for each microbatch. */
+export function renderRuns(model: PossibleRuns, { adapters }: Pick<DoctorReport, "adapters">): string {
+  const { model_name_or_path: name, parameters, context_length: context, runs } = model;
+  const isGpu = adapters.some(({ chosen, kind }) => chosen && kind === "hardware");
+  const head = ["", "rows of", ...MICROBATCHES.map((rows) => `microbatch of ${rows}`)];
+  const rows = (Object.keys(TRAININGS) as Training[]).flatMap((training) =>
+    ROW_TOKENS.filter((tokens) => tokens <= context).map((tokens) => {
+      const own = runs.filter((run) => run.training === training && run.row_tokens === tokens);
+      const cells = own.map((run) => {
+        const size = run.device_bytes === null ? "" : `${formatBytes(run.device_bytes)}, `;
+        return `${size}${run.fits ? "fits" : "does not fit"}`;
+      });
+      return [training, `${tokens} tokens`, ...cells];
+    }),
+  );
+  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => (row[i] ?? "").length)));
+  const lines = [head, ...rows].map((row) =>
+    row
+      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
+      .join("  ")
+      .trimEnd(),
+  );
+  const reasons = [...new Set(runs.map(({ reason }) => reason).filter((reason) => reason !== null))];
+  return [
+    "",
+    `What it could train with ${name} (${parameters} parameters), in device memory as kto train --dry_run plans it:`,
+    ...lines.map((line) => `  ${line}`),
+    ...reasons.map((reason) => `  does not fit: ${reason}`),
+    ...(context < Math.max(...ROW_TOKENS) ? [`  Longer rows than ${context} tokens the model cannot read.`] : []),
+    ...(isGpu
+      ? ["  WebGPU does not tell how much memory a GPU has: what fits here has no buffer that is too large for it."]
+      : []),
+    "  Half of each row is the answer; updates have 8 rows; options are those of kto train otherwise.",
+  ].join("\n");
 }
 
 /** The report for people. */

@@ -17,7 +17,7 @@ import { asksForJudge } from "../../kto/options/judge.ts";
 import { type EvalOptions, evalDescription } from "../descriptions/eval.ts";
 import { command } from "../options/command.ts";
 import { openJudge, tellingUnhandled } from "../session/judge.ts";
-import { loadModel } from "../session/models.ts";
+import { loadModel, modelFolders } from "../session/models.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "../session/prompts.ts";
 import { encodeFeedback, readRows, requirePairs, withDevice } from "../session/rows.ts";
 import { resolveSampling } from "../session/sampling.ts";
@@ -28,6 +28,7 @@ export default command(evalDescription, (options, output) =>
 );
 
 async function runEval(options: EvalOptions, output: Output): Promise<void> {
+  await checkComparison(options, output);
   const judge = asksForJudge(options) ? await openJudge(options) : undefined;
   const given = await readPrompts(options);
   await withDevice(options, output, async (device) => {
@@ -47,6 +48,20 @@ async function runEval(options: EvalOptions, output: Output): Promise<void> {
   });
 }
 
+/**
+ * Before a device is opened and weights are loaded.
+ *
+ * @throws ConfigError where no reference is named and the model has no adapter, whose base would be one
+ */
+async function checkComparison(options: EvalOptions, output: Output): Promise<void> {
+  if (options.ref_model_name_or_path !== undefined) return;
+  const { adapter } = await modelFolders(options, output, false);
+  if (adapter !== undefined) return;
+  throw new ConfigError(
+    "there is no model to compare with: give ref_model_name_or_path, the model before it was trained.",
+  );
+}
+
 /** Loads the model and the one that it is compared with. */
 async function loadBoth(
   device: Device,
@@ -55,12 +70,7 @@ async function loadBoth(
 ): Promise<{ policy: Model; reference: Model }> {
   const policy = await loadModel(device, options, output);
   const name = options.ref_model_name_or_path;
-  if (name === undefined) {
-    if (policy.adapter) return { policy, reference: policy.base };
-    throw new ConfigError(
-      "there is no model to compare with: give ref_model_name_or_path, the model before it was trained.",
-    );
-  }
+  if (name === undefined) return { policy, reference: policy.base };
   // Not loadReference: answers may be compared across vocabularies, and log-probabilities are refused later.
   const { adapter_name_or_path: _, model_revision: __, ...rest } = options;
   const other = { ...rest, model_name_or_path: name, model_revision: "main" };

@@ -13,7 +13,7 @@ import { ConfigError, FileError } from "../../errors.ts";
 import { type ExportOptions, exportDescription } from "../descriptions/export.ts";
 import { command } from "../options/command.ts";
 import { modelFolders } from "../session/models.ts";
-import { checkOutputFile, checkReplacesNone, regularSize } from "../terminal/files.ts";
+import { checkOutputFile, checkReplacesNone, hasEntry, regularSize } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
 export default command(exportDescription, runExport);
@@ -32,7 +32,8 @@ async function runExport(options: ExportOptions, output: Output): Promise<void> 
   if (merges && adapter === undefined) {
     throw new ConfigError(`merge_adapter is set, but ${named} is no adapter and adapter_name_or_path names none.`);
   }
-  for (const file of [path, modelfilePath(path)]) await checkOutputFile(file);
+  const recipePath = await modelfilePath(path);
+  for (const file of [path, recipePath]) if (file !== undefined) await checkOutputFile(file);
   await checkReplacesNone(path, [base, adapter]);
   await checkReplaceable(path);
   const naming = {
@@ -43,22 +44,27 @@ async function runExport(options: ExportOptions, output: Output): Promise<void> 
   const { types } = isAdapter
     ? await exportAdapterGguf({ folder: adapter, baseFolder: base }, path, type, naming)
     : await exportGguf({ folder: base, adapterFolder: adapter }, path, type, naming);
-  const recipe = await writeModelfile({ base, baseName, adapter, isAdapter }, path, output);
+  const exported = { base, baseName, adapter, isAdapter };
+  if (recipePath !== undefined) await writeModelfile(exported, path, recipePath, output);
   const counts = Object.entries(types).map(([one, count]) => `${count} ${one}`);
   if (output.json) {
-    output.jsonLine({ output: path, model: baseName, adapter: adapter ?? null, types, modelfile: recipe.path });
+    output.jsonLine({ output: path, model: baseName, adapter: adapter ?? null, types, modelfile: recipePath ?? null });
     return;
   }
   output.result(`wrote ${isAdapter ? "the adapter" : "the model"} to ${path} (tensors: ${counts.join(", ")})`);
-  output.result(`for Ollama: ollama create ${recipe.name} -f ${recipe.path}`);
+  if (recipePath === undefined) return;
+  const name = platform.baseName(stemOf(path)).toLowerCase();
+  output.result(`for Ollama: ollama create ${name} -f ${recipePath}`);
 }
 
 function stemOf(path: string): string {
   return path.replace(/\.gguf$/i, "");
 }
 
-function modelfilePath(path: string): string {
-  return `${stemOf(path)}.Modelfile`;
+/** Where the Modelfile goes; nowhere beside a device or a pipe, which is no file that Ollama could read. */
+async function modelfilePath(path: string): Promise<string | undefined> {
+  const isOther = (await regularSize(path)) === undefined && (await hasEntry(path));
+  return isOther ? undefined : `${stemOf(path)}.Modelfile`;
 }
 
 /**
@@ -87,8 +93,9 @@ interface Exported {
 async function writeModelfile(
   { base, baseName, adapter, isAdapter }: Exported,
   path: string,
+  recipe: string,
   output: Output,
-): Promise<{ readonly name: string; readonly path: string }> {
+): Promise<void> {
   const file = platform.baseName(path);
   const texts = await textFolder({ folder: base, adapter: { folder: adapter } });
   const { contextLength } = await readModelConfig(base);
@@ -110,11 +117,9 @@ async function writeModelfile(
       ? [`The base of the adapter: kto export --model_name_or_path ${baseName} --gguf f16 --output ${baseFile}`]
       : [],
   });
-  const recipe = modelfilePath(path);
   if (!(await writeOwnText(recipe, text, ["# ", ""]))) {
     output.warning(`${recipe} was changed since kto wrote it, or by kto never, and is left as it is.`);
   }
-  return { name: platform.baseName(stemOf(path)).toLowerCase(), path: recipe };
 }
 
 /** The text of the token that llama.cpp puts before a text, if it puts one. */

@@ -53,13 +53,13 @@ async function runInit(options: InitOptions, output: Output): Promise<void> {
     const heading = [
       `yaml-language-server: $schema=${schemaAddress(file, version)}`,
       `Options of kto train, written by kto init ${version} for ${device.description}.`,
-      `The run takes about ${memory} of device memory: kto train --config ${called} --dry_run tells it exactly.`,
+      `The run takes about ${memory} of device memory: npx kto-webgpu train --config ${called} --dry_run tells it exactly.`,
     ];
     const text = configText(ktoOptions, heading, proposal.values, SHOWN);
     if (file === "-") output.piece(text);
     else await platform.writeFileAtomic(file, text);
     if (options.json && file !== "-") output.jsonLine({ file, device_bytes: proposal.bytes, fits: proposal.fits });
-    else if (file !== "-") output.result(`${file} is written; kto train --config ${file} trains by it.`);
+    else if (file !== "-") output.result(`${file} is written; npx kto-webgpu train --config ${file} trains by it.`);
   });
 }
 

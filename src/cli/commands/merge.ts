@@ -4,6 +4,7 @@ import { readAdapterConfig } from "../../engine/model/peft-config.ts";
 import { ConfigError } from "../../errors.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
 import { quantizationOf } from "../../kto/options/quantization.ts";
+import { copyTrainerState } from "../../kto/run/state.ts";
 import { type MergeCommandOptions, mergeDescription } from "../descriptions/merge.ts";
 import { command } from "../options/command.ts";
 import { formatOf, modelFolder } from "../session/models.ts";
@@ -30,6 +31,7 @@ async function runMerge(options: MergeCommandOptions, output: Output): Promise<v
     maxShardBytes: sizeInBytes(options.max_shard_size),
     onWarning: (sentence) => output.warning(sentence),
   });
+  await copyTrainerState(adapter, options.output_dir);
   const facts = { method: "merge", base: await namedSource(base), isAdapter: false, datasets: [] } as const;
   await writeCard(options.output_dir, { ...facts, license: await licenseOf(baseFolder) }, [], output);
   if (output.json) output.jsonLine({ output_dir: options.output_dir, base_model: base, adapter });

@@ -1,7 +1,7 @@
 /** The options, the help text and the checks of `kto export`. What it does is in commands/export.ts. */
 import * as z from "zod";
 import { ConfigError } from "../../errors.ts";
-import { optionGroup } from "../../kto/options/option.ts";
+import { optionGroup, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
 import { describe } from "../options/description.ts";
 import { commonOptions, modelOptions } from "../options/shared.ts";
@@ -16,7 +16,7 @@ const schema = z.strictObject({
     placeholder: "model",
     aliases: ["model", "base_model"],
   }),
-  model_revision: modelOptions.model_revision,
+  model_revision: reuse(modelOptions.model_revision, { group: "Model" }),
   adapter_name_or_path: option(z.string().min(1).optional(), {
     description: "a LoRA adapter (PEFT folder), written as llama.cpp's adapter",
     expects: "a folder with adapter_config.json",

@@ -45,7 +45,8 @@ interface Known {
 /**
  * Reads a file of options.
  *
- * @param overrides options of the command line that are none of ours and may be the product's
+ * @param overrides options of the command line that are not known here; where the file was written for another product,
+ *   they may be options of that product
  * @throws ConfigError for a malformed file; FileError for one that cannot be read
  */
 export async function readConfigurationFile(

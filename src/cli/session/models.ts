@@ -8,7 +8,8 @@ import { LoraAdapter } from "../../engine/model/lora.ts";
 import { Model } from "../../engine/model/model.ts";
 import { loadAdapter } from "../../engine/model/peft.ts";
 import { isAdapterFolder, readAdapterConfig } from "../../engine/model/peft-config.ts";
-import { platform } from "../../engine/platform/index.ts";
+import { type FileSource, platform } from "../../engine/platform/index.ts";
+import { hasChatTemplate } from "../../engine/text/chat-template.ts";
 import { ConfigError } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { checkReference } from "../../kto/method/update.ts";
@@ -17,14 +18,14 @@ import { type QuantizationOptions, quantizationOf } from "../../kto/options/quan
 import type { RunConfig } from "../../kto/options/run.ts";
 import { showsFineTuning } from "../../kto/run/state.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
-import { isSameFile } from "../terminal/files.ts";
+import { isSameFile, tellingNoFolder } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
 /** Which model a command runs. */
 type ModelOptions = Pick<RunConfig, "model_name_or_path" | "model_revision" | "adapter_name_or_path"> & LoadingOptions;
 
 /** How a model is loaded. */
-type LoadingOptions = Pick<RunConfig, "dtype"> & QuantizationOptions;
+type LoadingOptions = Pick<RunConfig, "dtype"> & QuantizationOptions & { readonly files?: FileSource | undefined };
 
 const FORMATS = { float32: "f32", float16: "f16", bfloat16: "bf16" } as const;
 
@@ -40,7 +41,9 @@ export async function modelFolder(
   revision = "main",
   weights = true,
 ): Promise<string> {
-  return await showingDownloads(output, (hub) => resolveModelFolder(nameOrPath, { ...hub, revision, weights }));
+  return await tellingNoFolder(nameOrPath, () =>
+    showingDownloads(output, (hub) => resolveModelFolder(nameOrPath, { ...hub, revision, weights })),
+  );
 }
 
 /**
@@ -91,6 +94,7 @@ function loadOptions(options: LoadingOptions, output: Output) {
   return {
     dtype: formatOf(options.dtype) ?? "auto",
     quantization: quantizationOf(options),
+    files: options.files,
     onWarning: (sentence: string) => output.warning(sentence),
   } as const;
 }
@@ -137,12 +141,15 @@ export async function loadReference(
  */
 export async function loadPolicy(
   device: Device,
-  config: RunConfig,
+  config: RunConfig & LoadingOptions,
   output: Output,
 ): Promise<{ policy: Model; base: string; baseName: string; fineTuned: boolean }> {
   const { base, baseName, adapter: adapterFolder } = await modelFolders(config, output);
+  // Who gives a model a chat template has trained it on chats.
   const fineTuned =
-    (await showsFineTuning(base)) || (adapterFolder !== undefined && (await showsFineTuning(adapterFolder)));
+    (await showsFineTuning(base)) ||
+    (adapterFolder !== undefined && (await showsFineTuning(adapterFolder))) ||
+    (await hasChatTemplate(base));
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const loading = loadOptions(config, output);
   const policy = await Model.load(device, base, usesAdapter ? loading : { ...loading, storage: "f32" });
@@ -153,11 +160,12 @@ export async function loadPolicy(
 
 /**
  * A model to be trained and its reference, unless the trainer makes the reference itself. A reference with the same
- * weights as the model keeps the files' number format, which takes less memory.
+ * weights as the model keeps the files' number format, which takes less memory. For a plan the weight files may be
+ * elsewhere than in the folder (`files`).
  */
 export async function loadForTraining(
   device: Device,
-  config: KtoConfig,
+  config: KtoConfig & LoadingOptions,
   output: Output,
 ): Promise<{ policy: Model; reference: Model | undefined; baseName: string; fineTuned: boolean }> {
   const { policy, base, ...names } = await loadPolicy(device, config, output);

@@ -23,7 +23,7 @@ import type { lengthOptions } from "../../kto/options/model.ts";
 import type { OptionsOf } from "../../kto/options/option.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
-import { checkWritable } from "../terminal/files.ts";
+import { checkWritable, tellingNoFolder } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
@@ -107,8 +107,8 @@ export async function readRows(
   // "test" is what an evaluation asks for by default; a single file is then meant as it is.
   const isFile = splitOption !== undefined && (await isLocalFiles(options.dataset_name));
   const name = isFile && asked === "test" ? "train" : asked;
-  const splits = await showingDownloads(output, (hub) =>
-    resolveDatasetFiles(options.dataset_name, { ...hub, config, splits: [name] }),
+  const splits = await tellingNoFolder(options.dataset_name, () =>
+    showingDownloads(output, (hub) => resolveDatasetFiles(options.dataset_name, { ...hub, config, splits: [name] })),
   );
   // The rows are gone through several times.
   const told = new Set<string>();

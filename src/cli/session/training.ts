@@ -139,7 +139,7 @@ async function trainIn(
       `model: ${policy.layout.parameterCount} parameters${quantized.length > 0 ? ` (matrices as ${quantized.join(" and ")})` : ""}${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
     );
     output.info(
-      `plan: ${counted(trainer.totalSteps, "update")}, ${counted(round(trainer.totalSteps / trainer.stepsPerEpoch), "epoch")}; device memory ${mebibytes(target.totalBytes)}`,
+      `plan: ${counted(trainer.totalSteps, "update")}, ${epochs(trainer.totalSteps / trainer.stepsPerEpoch)}; device memory ${mebibytes(target.totalBytes)}`,
     );
     const computing = computeNote(config, precisionOf(config));
     if (computing !== undefined) output.info(computing);
@@ -430,6 +430,13 @@ function hostBytes(device: Device): number {
 const TRANSFER_BYTES = 96 * 2 ** 20;
 /** Compiled kernels of a software adapter. */
 const DRIVER_BYTES = 128 * 2 ** 20;
+
+/** A number of epochs, to two digits behind the point; less than one as a share of it. */
+function epochs(count: number): string {
+  return count < 1
+    ? `${Number((100 * count).toPrecision(2))}% of an epoch`
+    : counted(Number(count.toFixed(2)), "epoch");
+}
 
 export function round(value: number): number {
   return Number(value.toPrecision(4));

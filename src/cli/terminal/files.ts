@@ -1,8 +1,9 @@
 /** Checks of the files that the command line itself reads and writes. Models and feedback go through the platform. */
-import { readFile, realpath, stat } from "node:fs/promises";
-import { dirname } from "node:path";
+import { readdir, readFile, realpath, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { platform } from "../../engine/platform/index.ts";
 import { errorMessage, FileError } from "../../errors.ts";
+import { nearest } from "../../kto/options/names.ts";
 
 /** @throws FileError naming the file, `what` it was to be, and the reason */
 export async function readTextFile(path: string, what: string): Promise<string> {
@@ -25,10 +26,34 @@ export async function isSameFile(one: string, other: string): Promise<boolean> {
   return a !== undefined && a === b;
 }
 
+/**
+ * Looks for a model or data of this name. Where it is found nowhere, and the folder around the path holds something of
+ * nearly this name, that is told first: a mistyped path has the form of a repository's id, and the hub is asked for it.
+ *
+ * @throws what `look` throws
+ */
+export async function tellingNoFolder<T>(path: string, look: () => Promise<T>): Promise<T> {
+  try {
+    return await look();
+  } catch (error) {
+    if (!(error instanceof FileError) || (await hasEntry(path))) throw error;
+    const near = nearest(basename(path), await readdir(dirname(path)).catch(() => []));
+    if (near === undefined) throw error;
+    const message = `There is no file or folder "${path}"; did you mean "${join(dirname(path), near)}"?`;
+    const isRepository = !/ does not exist;/.test(error.message);
+    throw new FileError(`${message}${isRepository ? ` As a repository: ${error.message}` : ""}`, { cause: error });
+  }
+}
+
 /** The size in bytes of what is there, unless it is no regular file or nothing is there. */
 export async function regularSize(path: string): Promise<number | undefined> {
   const found = await stat(path).catch(() => undefined);
   return found?.isFile() ? found.size : undefined;
+}
+
+/** Whether there is anything of this name. */
+export async function hasEntry(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined)) !== undefined;
 }
 
 /**

@@ -6,7 +6,7 @@
 import { errorMessage, ModelFormatError, shown } from "../../errors.ts";
 import type { StoredFormat } from "../../kernels/kernel.ts";
 import { fromF32, toF32 } from "../number-formats.ts";
-import { platform, type ReadableFile } from "../platform/index.ts";
+import { type FileSource, platform, type ReadableFile } from "../platform/index.ts";
 import { isJsonObject } from "./json-file.ts";
 import { LFS_POINTER_LENGTH, refuseLfsPointer } from "./lfs-pointer.ts";
 
@@ -80,10 +80,11 @@ const lengthFieldBytes = 8;
 /**
  * Opens a file, reads its header and checks it against the file's size. The caller closes it.
  *
+ * @param source where the file is; default this machine
  * @throws ModelFormatError naming the file, and the tensor where there is one; FileError if it cannot be opened
  */
-export async function openSafetensors(path: string): Promise<SafetensorsFile> {
-  const file = await platform.openFile(path);
+export async function openSafetensors(path: string, source: FileSource = platform): Promise<SafetensorsFile> {
+  const file = await source.openFile(path);
   try {
     const { tensors, metadata } = await readHeader(file);
     const entryOf = (name: string) => {

@@ -6,7 +6,7 @@ import { ConfigError, FileError, ModelFormatError } from "../../errors.ts";
 import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file.ts";
 import { parseModelConfig } from "../model/config/config.ts";
 import { MODEL_FILES, TEMPLATES_FOLDER, TOKENIZER_FILES } from "../model/config/folder.ts";
-import { platform } from "../platform/index.ts";
+import { type FileSource, platform } from "../platform/index.ts";
 import { filesBelow, isFileName } from "./cache.ts";
 import { incompleteShards, isDataFile, leftOutWarnings, splitsOf } from "./datasets.ts";
 import { type HubOptions, hubSettings } from "./settings.ts";
@@ -58,29 +58,92 @@ export interface ModelFetchOptions extends HubOptions {
  *   settings that cannot be used
  */
 export async function resolveModelFolder(nameOrPath: string, options: ModelFetchOptions = {}): Promise<string> {
-  if ((await platform.exists(nameOrPath)) !== undefined) {
-    if (options.revision !== undefined && options.revision !== "main") {
-      options.onWarning?.(
-        `${nameOrPath} is a local path, so the revision "${options.revision}" has no meaning for it.`,
-      );
-    }
-    return nameOrPath;
-  }
-  if (!isRepositoryId(nameOrPath) || fileEnding.test(nameOrPath)) {
-    throw new FileError(
-      `The model folder "${nameOrPath}" does not exist; give a local Hugging Face folder with config.json and model.safetensors, or an id on the Hugging Face hub ("owner/name").`,
-    );
-  }
-  const settings = await hubSettings(options);
+  if (await isLocalModel(nameOrPath, options)) return nameOrPath;
   const { weights = true } = options;
   const fetchAll = async (snapshot: Snapshot) => {
     await fetchModel(snapshot, weights);
     return snapshot.folder;
   };
-  return await withSnapshot({ settings, kind: "model", id: nameOrPath }, fetchAll, {
-    partial: !weights,
-    attempts: await attemptsFor(nameOrPath),
-  });
+  return await withModel(nameOrPath, options, fetchAll, !weights);
+}
+
+/** A model of which nothing but configuration and headers is needed. */
+export interface ModelHeaders {
+  /** It has config.json and the index of shards. */
+  readonly folder: string;
+  /** Where its weight files are, which may stay on the hub. */
+  readonly files: FileSource;
+}
+
+/**
+ * A model to look at: of a hub's only config.json and the index of shards are downloaded, and its weight files are read
+ * by ranges.
+ *
+ * @throws as `resolveModelFolder` does; FileError for a quantised model, of which headers are not enough
+ */
+export async function resolveModelHeaders(nameOrPath: string, options: HubOptions = {}): Promise<ModelHeaders> {
+  if (await isLocalModel(nameOrPath, options)) return { folder: nameOrPath, files: platform };
+  const look = async (snapshot: Snapshot): Promise<ModelHeaders> => {
+    const { folder, origin, files, pathOf } = snapshot;
+    if (!files.includes("config.json")) throw new ModelFormatError(`${origin} has no config.json.`);
+    await snapshot.fetch(["config.json", indexFile].filter((name) => files.includes(name)));
+    const path = pathOf("config.json");
+    const config = parseJsonObject(await readModelText(path), path);
+    parseModelConfig(JSON.stringify(config), path);
+    if (config.quantization_config !== undefined && !(await hasWeights(snapshot))) {
+      throw new FileError(
+        `${origin} is quantised, and what its tensors are is not in their headers alone; download it, or name the model that it was made from.`,
+      );
+    }
+    return { folder, files: sourceOf(snapshot) };
+  };
+  return await withModel(nameOrPath, options, look, true);
+}
+
+/** Whether all weight files of a repository are on this machine. */
+async function hasWeights({ files, pathOf }: Snapshot): Promise<boolean> {
+  for (const name of files) {
+    if (name.endsWith(".safetensors") && (await platform.exists(pathOf(name))) !== "file") return false;
+  }
+  return true;
+}
+
+/** The files of a repository, as if they were in its local folder. */
+function sourceOf({ folder, files, pathOf, open }: Snapshot): FileSource {
+  const named = (path: string) => files.find((name) => pathOf(name) === path);
+  return {
+    exists: async (path) => (named(path) === undefined ? await platform.exists(path) : "file"),
+    list: async (path) => (path === folder ? [...files] : await platform.list(path)),
+    openFile: async (path) => {
+      const name = named(path);
+      return name === undefined ? await platform.openFile(path) : await open(name);
+    },
+  };
+}
+
+/** @throws FileError for a name that is neither a path nor the id of a repository */
+async function isLocalModel(nameOrPath: string, { revision, onWarning }: HubOptions): Promise<boolean> {
+  if ((await platform.exists(nameOrPath)) !== undefined) {
+    if (revision !== undefined && revision !== "main") {
+      onWarning?.(`${nameOrPath} is a local path, so the revision "${revision}" has no meaning for it.`);
+    }
+    return true;
+  }
+  if (isRepositoryId(nameOrPath) && !fileEnding.test(nameOrPath)) return false;
+  throw new FileError(
+    `The model folder "${nameOrPath}" does not exist; give a local Hugging Face folder with config.json and model.safetensors, or an id on the Hugging Face hub ("owner/name").`,
+  );
+}
+
+async function withModel<T>(
+  id: string,
+  options: HubOptions,
+  use: (snapshot: Snapshot) => Promise<T>,
+  partial: boolean,
+): Promise<T> {
+  const settings = await hubSettings(options);
+  const attempts = await attemptsFor(id);
+  return await withSnapshot({ settings, kind: "model", id }, use, { partial, attempts });
 }
 
 async function fetchModel(snapshot: Snapshot, withWeights: boolean): Promise<void> {
@@ -172,7 +235,15 @@ export async function resolveDatasetFiles(
     const pathOf = (name: string) => platform.joinPath(nameOrPath, ...name.split("/"));
     const files = await filesBelow(nameOrPath);
     return await fetchSplits(
-      { folder: nameOrPath, origin: nameOrPath, isCached: false, files, pathOf, fetch: async () => {} },
+      {
+        folder: nameOrPath,
+        origin: nameOrPath,
+        isCached: false,
+        files,
+        pathOf,
+        fetch: async () => {},
+        open: (name) => platform.openFile(pathOf(name)),
+      },
       options,
     );
   }

@@ -5,10 +5,11 @@
 import * as z from "zod";
 import { FileError, shown } from "../../errors.ts";
 import { bodyText } from "../platform/deadline.ts";
-import { platform } from "../platform/index.ts";
+import { platform, type ReadableFile } from "../platform/index.ts";
 import { checkRepositoryPath, isFileName, RepositoryCache } from "./cache.ts";
 import { describeRemote, downloadBlob, type RemoteFile } from "./download.ts";
 import { checkAnswer, HubUnreachableError, type Repository, requestOnce, withRetries } from "./http.ts";
+import { openRemote } from "./remote-file.ts";
 
 export interface Snapshot {
   /** The local folder that holds the files once they are fetched. */
@@ -23,6 +24,8 @@ export interface Snapshot {
   readonly fetch: (names: readonly string[]) => Promise<void>;
   /** The local path of a file. */
   readonly pathOf: (name: string) => string;
+  /** Opens a file where it is: in the folder, or on the hub, from which it is not downloaded. */
+  readonly open: (name: string) => Promise<ReadableFile>;
 }
 
 /**
@@ -75,6 +78,7 @@ async function cachedSnapshot(cache: RepositoryCache, commit: string): Promise<S
     // `files` lists only files that are here.
     fetch: async () => undefined,
     pathOf: (name) => cache.pathOf(commit, name),
+    open: (name) => platform.openFile(cache.pathOf(commit, name)),
   };
 }
 
@@ -104,7 +108,11 @@ function remoteSnapshot(cache: RepositoryCache, commit: string, files: readonly 
       await cache.link(blob, commit, remote.name);
     }
   };
-  return { folder: cache.snapshot(commit), origin, isCached: false, files, fetch, pathOf };
+  const open = async (name: string) =>
+    (await platform.exists(pathOf(name))) === "file"
+      ? await platform.openFile(pathOf(name))
+      : await openRemote(cache.repository, commit, name);
+  return { folder: cache.snapshot(commit), origin, isCached: false, files, fetch, pathOf, open };
 }
 
 /** Room for the names of half a million files. */

@@ -125,6 +125,8 @@ export class LoraAdapter {
 
   /** PEFT's start: A uniform within 1 / sqrt(in) (Kaiming with a = sqrt 5), B zero. */
   initialize(seed: number): void {
+    // A plan would draw numbers that nothing holds.
+    if (this.device.counts) return;
     for (const [index, { name, inputs, rank }] of this.modules.entries()) {
       const random = new Random(seed, INITIALIZATION_STREAM + index);
       const bound = 1 / Math.sqrt(inputs);

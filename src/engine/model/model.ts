@@ -8,6 +8,7 @@ import { type LayerRope, ropeRegimes, ropeTable } from "../../kernels/rope-table
 import { Arena, ParameterLayout } from "../gpu/arena.ts";
 import type { Device, MemoryCategory } from "../gpu/device.ts";
 import { byteLength, elementCount, type Tensor } from "../gpu/tensor.ts";
+import type { FileSource } from "../platform/index.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { DTYPE_NAMES, readModelConfig, writeCompanions } from "./config/folder.ts";
 import type { LoraAdapter } from "./lora.ts";
@@ -35,6 +36,8 @@ export interface LoadOptions {
    * bits. A model whose matrices are quantised can be trained by an adapter only.
    */
   readonly quantization?: Quantization | undefined;
+  /** Where the weight files are, for a device that only counts and needs their headers alone; default this machine. */
+  readonly files?: FileSource | undefined;
   /** Takes sentences on tensors of the files that are ignored; default console.warn. */
   readonly onWarning?: (sentence: string) => void;
 }
@@ -126,7 +129,7 @@ export class Model {
     checkFormat("dtype", options.dtype === "auto" ? undefined : options.dtype);
     checkFormat("storage", options.storage);
     const config = await readModelConfig(folder);
-    const files = await openWeights(folder);
+    const files = await openWeights(folder, options.files);
     try {
       const { prefix, stored } = checkTensors(config, files);
       const dtype = options.dtype === undefined || options.dtype === "auto" ? stored : options.dtype;

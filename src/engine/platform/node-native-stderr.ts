@@ -7,7 +7,7 @@
  * another file puts that file in its place. Another thread that opens a file in between would get descriptor 2. So this
  * is for commands, which open no files while they look for an adapter, and never for programs that use the library.
  */
-import { closeSync, constants, fstatSync, openSync, readFileSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, type Stats, statSync } from "node:fs";
 
 let isCommand = false;
 
@@ -24,7 +24,7 @@ export function silenceNativeStderr(): (() => void) | undefined {
   try {
     // A socket cannot be opened again, and a file only where all writing goes to its end: it would lose its place.
     const kind = fstatSync(2);
-    if (!kind.isCharacterDevice() && !kind.isFIFO() && !(kind.isFile() && isAppendedTo(2))) return undefined;
+    if (!kind.isCharacterDevice() && !kind.isFIFO() && !(kind.isFile() && isWrittenAtItsEnd(kind))) return undefined;
     // A pipe whose reader is gone would block for ever, or fails here with NONBLOCK: then nothing is silenced.
     saved = openSync(
       "/proc/self/fd/2",
@@ -40,9 +40,38 @@ export function silenceNativeStderr(): (() => void) | undefined {
   };
 }
 
-function isAppendedTo(descriptor: number): boolean {
-  const [, flags = ""] = /^flags:\s+(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${descriptor}`, "utf8")) ?? [];
-  return (Number.parseInt(flags, 8) & constants.O_APPEND) !== 0;
+/**
+ * Whether what is written to descriptor 2, now and later, belongs to the end of its file: it is opened for appending, or
+ * it stands at the end and no other process writes from the place where this one stands, as the shell of a script does.
+ */
+function isWrittenAtItsEnd(file: Stats): boolean {
+  const facts = readFileSync("/proc/self/fdinfo/2", "utf8");
+  const [, flags = ""] = /^flags:\s+(\d+)/m.exec(facts) ?? [];
+  if ((Number.parseInt(flags, 8) & constants.O_APPEND) !== 0) return true;
+  const [, place = ""] = /^pos:\s+(\d+)/m.exec(facts) ?? [];
+  return Number(place) === file.size && !isOpenAbove(file);
+}
+
+/** Whether a process that this one descends from has the file open. Those of other users cannot be looked at. */
+function isOpenAbove({ dev, ino }: Stats): boolean {
+  for (let pid = process.ppid; pid > 1; ) {
+    const folder = `/proc/${pid}`;
+    let descriptors: string[];
+    try {
+      descriptors = readdirSync(`${folder}/fd`);
+    } catch {
+      return false;
+    }
+    const isIt = (descriptor: string) => {
+      const found = statSync(`${folder}/fd/${descriptor}`, { throwIfNoEntry: false });
+      return found?.dev === dev && found.ino === ino;
+    };
+    if (descriptors.some(isIt)) return true;
+    // The name in parentheses may hold spaces; its state and its parent stand behind it.
+    const [, parent = "0"] = /\) \S+ (\d+)/.exec(readFileSync(`${folder}/stat`, "utf8")) ?? [];
+    pid = Number(parent);
+  }
+  return false;
 }
 
 function replaceStderr(path: string): void {

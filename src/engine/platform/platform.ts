@@ -17,6 +17,14 @@ export interface ReadableFile {
   close(): Promise<void>;
 }
 
+/** Where files are read from: this machine, or a place that looks like a folder of it. */
+export interface FileSource {
+  exists(path: string): Promise<"file" | "folder" | undefined>;
+  /** The names in a folder. */
+  list(folder: string): Promise<string[]>;
+  openFile(path: string): Promise<ReadableFile>;
+}
+
 /** A row of a query, by the names of its columns. */
 export type DatabaseRow = Readonly<Record<string, unknown>>;
 

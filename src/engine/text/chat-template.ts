@@ -63,6 +63,11 @@ export async function loadChatTemplate(
   return createChatTemplate(found.templates, specialTokens({ ...map, ...config }), found.source);
 }
 
+/** Whether a model folder has a chat template. What may be wrong with it is told where it is used. */
+export async function hasChatTemplate(folder: string): Promise<boolean> {
+  return (await findInFolder(folder).catch(() => undefined)) !== undefined;
+}
+
 /** The texts of a model folder's chat templates by name; undefined if it has none. */
 export async function chatTemplateTexts(folder: string): Promise<Templates | undefined> {
   return (await findInFolder(folder))?.templates;

@@ -33,7 +33,9 @@ export interface LabelMapping {
 }
 
 /** Maps names that layouts know to the file's own names, for example { prompt: "question", label: "thumb" }. */
-export type ColumnMapping = Readonly<Partial<Record<Exclude<KnownColumn, "label">, string>>> & {
+export type ColumnMapping = Readonly<Partial<Record<Exclude<KnownColumn, "label" | "completion">, string>>> & {
+  /** Two for an export of pairs with one rating, the left answer first. */
+  readonly completion?: string | readonly [left: string, right: string];
   readonly label?: string | LabelMapping;
 };
 
@@ -49,8 +51,10 @@ export function checkColumnMapping(mapping: Readonly<Record<string, unknown>>): 
         `option "column_mapping" maps "${ours}", which no layout of feedback has; it goes from ${knownColumns.join(", ")} to the file's own names.`,
       );
     }
+    const isName = (value: unknown) => typeof value === "string" && value !== "";
     if (ours === "label" && typeof theirs === "object" && theirs !== null) checkLabelMapping({ ...theirs });
-    else if (typeof theirs !== "string" || theirs === "") {
+    else if (ours === "completion" && Array.isArray(theirs) && theirs.length === 2 && theirs.every(isName)) continue;
+    else if (!isName(theirs)) {
       throw new ConfigError(`option "column_mapping" must give "${ours}" the name of a column in the file.`);
     }
   }
@@ -70,8 +74,14 @@ function checkLabelMapping(given: Readonly<Record<string, unknown>>): void {
 
 /** The file's name for a column; undefined if it is not mapped. */
 export function columnOf(mapping: ColumnMapping, name: KnownColumn): string | undefined {
+  if (name === "label" && typeof mapping.label === "object") return mapping.label.column ?? "label";
   const theirs = mapping[name];
-  return typeof theirs === "object" ? (theirs.column ?? "label") : theirs;
+  return typeof theirs === "string" ? theirs : undefined;
+}
+
+/** The names of two answers that one rating compares; undefined if they are not mapped. */
+export function pairOf({ completion }: ColumnMapping): readonly [left: string, right: string] | undefined {
+  return typeof completion === "object" ? completion : undefined;
 }
 
 /** The names that are mapped. */

@@ -3,13 +3,13 @@
  * layout of conversations. How a program's records are read stands in `exports/`.
  */
 import { ConfigError, DatasetError } from "../../errors.ts";
-import { type ColumnMapping, columnOf, type LabelScale, mappedNames } from "./columns.ts";
+import { type ColumnMapping, columnOf, type LabelScale, mappedNames, pairOf } from "./columns.ts";
 import { databaseEndings, databaseFindings, databaseShape } from "./exports/open-webui-database.ts";
 import { type Found, rowsOfFindings } from "./exports/reader.ts";
 import type { ExportReport } from "./exports/report.ts";
-import { exportsLookedFor, isRow, shapeColumns, shapeOf } from "./exports/shapes.ts";
+import { exportsLookedFor, mayBeTable, shapeColumns, shapeOf } from "./exports/shapes.ts";
 import { thumbReader } from "./exports/thumbs.ts";
-import type { Shape } from "./exports/types.ts";
+import type { Finding, Json, Reading, Shape } from "./exports/types.ts";
 import { endingOf, recordsOf } from "./records.ts";
 import { type Fields, type FileRecord, placeOf, type RowSource } from "./types.ts";
 
@@ -54,19 +54,19 @@ async function exportOf(
   mapping: ColumnMapping,
 ): Promise<ExportFile | undefined> {
   if (databaseEndings.includes(endingOf(path))) return { path, shape: undefined };
+  const given = mappedNames(mapping);
   // The first record of a parquet file costs a row group, so its columns are looked at before.
-  if (endingOf(path) === "parquet" && !(await mayBeExport(path, mapping))) return undefined;
+  if (endingOf(path) === "parquet" && !(await mayBeExport(path, given))) return undefined;
   for await (const { fields } of recordsOf(path, { columns, isExport: true })) {
-    const shape = shapeOf(fields, mappedNames(mapping));
+    const shape = shapeOf(fields, given);
     return shape === undefined ? undefined : { path, shape };
   }
   return undefined;
 }
 
-async function mayBeExport(parquet: string, mapping: ColumnMapping): Promise<boolean> {
-  if (mappedNames(mapping).length > 0) return false;
+async function mayBeExport(parquet: string, given: readonly string[]): Promise<boolean> {
   // A file none of whose columns is wanted gives one record with their names.
-  for await (const { fields } of recordsOf(parquet, { columns: [] })) return !isRow(fields);
+  for await (const { fields } of recordsOf(parquet, { columns: [] })) return mayBeTable(fields, given);
   return false;
 }
 
@@ -108,12 +108,18 @@ export async function* exportRecords(
       `option "label_threshold" has no use for ${fixed.path}: the thumbs of ${nameOf(fixed)} have values of their own; leave it out.`,
     );
   }
+  const pair = pairOf(mapping);
+  const single = files.find(({ shape }) => shape?.hasPairs !== true);
+  if (pair !== undefined && single !== undefined) throw takesNoPair(`${single.path} (${nameOf(single)})`);
   const names = {
     prompt: columnOf(mapping, "prompt"),
-    completion: columnOf(mapping, "completion"),
+    // Both answers of a pair are named there.
+    completion: columnOf(mapping, "completion") ?? pair?.[0],
+    pair,
     label: columnOf(mapping, "label"),
   };
-  const thumbOf = thumbReader(scale);
+  const reading = { names, thumbOf: thumbReader(scale), isScaled: Object.keys(scale).length > 0 };
+  const finders = await findersOf(files, reading, columns);
   async function* pass(): AsyncGenerator<Found<RowSource>> {
     for (const { path, shape } of files) {
       if (shape === undefined) {
@@ -125,8 +131,13 @@ export async function* exportRecords(
       let position = 0;
       for await (const { fields, source } of recordsOf(path, { columns, isExport: true })) {
         checkShape(fields, shape, source);
-        const reading = { names, thumbOf, position: ++position };
-        for (const finding of shape.findings(fields, reading)) yield { shape, finding, place: source, record: fields };
+        const record = { shape, place: source, record: fields };
+        let any = false;
+        for (const finding of finders.get(shape)?.(fields, ++position) ?? []) {
+          any = true;
+          yield { ...record, finding };
+        }
+        if (!any) yield { ...record, finding: undefined };
       }
     }
   }
@@ -142,6 +153,42 @@ export async function* exportRecords(
     }
     yield { fields: { ...row }, source: place, exportedBy: shape };
   }
+}
+
+type Finder = (record: Json, position: number) => Iterable<Finding>;
+
+/** How to find the ratings of each shape. Shapes whose records need each other see all of theirs here. */
+async function findersOf(
+  files: readonly ExportFile[],
+  reading: Omit<Reading, "position">,
+  columns: readonly string[],
+): Promise<ReadonlyMap<Shape, Finder>> {
+  const finders = new Map<Shape, Finder>();
+  for (const { shape } of files) {
+    if (shape === undefined || finders.has(shape)) continue;
+    if (shape.findings !== undefined) {
+      finders.set(shape, (record, position) => shape.findings(record, { ...reading, position }));
+      continue;
+    }
+    const { passes, findings } = shape.joined(reading);
+    for (const pass of passes) {
+      for (const file of files.filter((other) => other.shape === shape)) {
+        for await (const { fields, source } of recordsOf(file.path, { columns, isExport: true })) {
+          checkShape(fields, shape, source);
+          pass(fields);
+        }
+      }
+    }
+    finders.set(shape, findings);
+  }
+  return finders;
+}
+
+/** @param what a file, as the message names it */
+export function takesNoPair(what: string): ConfigError {
+  return new ConfigError(
+    `option "column_mapping" gives "completion" two names, which only the pairs of Label Studio have, and ${what} is no such export; give one name.`,
+  );
 }
 
 function checkShape(fields: Fields, shape: Shape, source: RowSource): void {

@@ -3,8 +3,16 @@
  * one layout. `records.ts` reads the file formats, `layouts.ts` the layouts; tokenizing follows in `tokenize.ts`.
  */
 import { ConfigError, counted, DatasetError } from "../../errors.ts";
-import { type ColumnMapping, checkColumnMapping, labelScale, mapColumns, neededColumns, withThumb } from "./columns.ts";
-import { exportColumns, exportRecords, findExports } from "./exported.ts";
+import {
+  type ColumnMapping,
+  checkColumnMapping,
+  labelScale,
+  mapColumns,
+  neededColumns,
+  pairOf,
+  withThumb,
+} from "./columns.ts";
+import { exportColumns, exportRecords, findExports, takesNoPair } from "./exported.ts";
 import { droppedInWords, type ExportReport, warningsOf } from "./exports/report.ts";
 import { rowsOfRecord } from "./layouts.ts";
 import { recordsOf } from "./records.ts";
@@ -61,6 +69,7 @@ export async function* feedbackRows(
   const scale = labelScale(mapping, options.labelThreshold);
   const columns = [...new Set([...neededColumns(mapping), ...exportColumns])];
   const exported = await findExports(files, columns, mapping);
+  if (exported === undefined && pairOf(mapping) !== undefined) throw takesNoPair(files[0] ?? "the file");
   let report: ExportReport | undefined;
   const onReport = (found: ExportReport) => {
     report = found;

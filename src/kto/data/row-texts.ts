@@ -1,6 +1,7 @@
 /**
- * The text of a row: exact JSON of all that its token ids depend on. The cache of ids hashes it, and threads that
- * encode rows are sent it, since what is noted beside numbers is lost on the way to a thread.
+ * The text of a row: JSON of all that its token ids depend on, with numbers as they stand in the file. The cache of ids
+ * hashes this text. Threads that encode rows get it in place of the row, because a message to a thread would lose the
+ * notes on how numbers were written (`exact-json.ts`).
  */
 import { exactText, parseExactJson } from "../../engine/files/exact-json.ts";
 import type { ChatMessage, FeedbackRow } from "./types.ts";

@@ -50,10 +50,13 @@ export const modelOptions = {
     expects: "the name of a split, or a slice of one such as train[:100]",
     placeholder: "split",
   }),
-  column_mapping: option(z.record(z.string(), z.union([z.string(), z.record(z.string(), z.unknown())])).optional(), {
-    description: "the file's name for each of our columns, where it differs, also for the rating of an export",
-    expects: 'a JSON object or a mapping, such as {"prompt": "question", "label": "thumb"}',
-  }),
+  column_mapping: option(
+    z.record(z.string(), z.union([z.string(), z.array(z.string()), z.record(z.string(), z.unknown())])).optional(),
+    {
+      description: "the file's name for each of our columns, where it differs, also for the rating of an export",
+      expects: 'a JSON object or a mapping, such as {"prompt": "question", "label": "thumb"}',
+    },
+  ),
   label_threshold: option(z.number().optional(), {
     description: "for labels on a scale: numbers from here on are desirable, smaller ones undesirable",
     expects: "a number, such as 4 on a scale from 1 to 5",

@@ -107,7 +107,7 @@ export function parseOptions<S extends z.ZodObject>(
       problems.push(`option "${set.as}"${where(name)} is ${show(found)}; it must be ${expectedOf(info)}.`);
     }
   }
-  if (problems.length > 0) throw new ConfigError(inOneText(problems));
+  if (problems.length > 0) throw inOneError(problems);
   if (!result.success) throw result.error; // every issue was told above
   tellAccepted(accepted, context.onNote);
   return result.data;
@@ -119,11 +119,11 @@ export function ourName(written: string, infos: readonly OptionInfo[], context: 
   return findOption(infos, name)?.name ?? (context.foreign?.has(name) ? name : undefined);
 }
 
-/** A problem as it is; several as one text, so that a person mends all of them before the next try. */
-function inOneText(problems: readonly string[]): string {
-  return problems.length === 1
-    ? (problems[0] ?? "")
-    : `${problems.length} things must be changed: ${problems.join(" ")}`;
+/** A problem as it is; several in one error, so that a person mends all of them before the next try. */
+function inOneError(problems: readonly string[]): ConfigError {
+  const [first = "", ...more] = problems;
+  if (more.length === 0) return new ConfigError(first);
+  return new ConfigError(`${problems.length} things must be changed: ${problems.join(" ")}`, { problems });
 }
 
 /** Tells in two sentences what was accepted and is not done as it was asked for. */

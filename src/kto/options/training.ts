@@ -19,7 +19,9 @@ const PAGED_ADAMW = ["paged_adamw", "paged_adamw_32bit"] as const;
 /** Those of moments in eight bits. */
 const ADAMW_8BIT = ["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit"] as const;
 
-export type OptimizerName = (typeof ADAMW | typeof PAGED_ADAMW | typeof ADAMW_8BIT)[number];
+/** All names of optimizers. */
+export const OPTIMIZERS = [...ADAMW, ...PAGED_ADAMW, ...ADAMW_8BIT] as const;
+export type OptimizerName = (typeof OPTIMIZERS)[number];
 
 /** How the optimizer of this name keeps its moments. */
 export function momentFormatOf({ optim }: { readonly optim: OptimizerName }): MomentFormat {
@@ -86,7 +88,7 @@ export const trainingOptions = {
 
 export const optimizerOptions = {
   ...scheduleOptions,
-  optim: optimizer(z.enum([...ADAMW, ...PAGED_ADAMW, ...ADAMW_8BIT]).default("adamw_torch"), {
+  optim: optimizer(z.enum(OPTIMIZERS).default("adamw_torch"), {
     description:
       "AdamW under its names in transformers; those with 8bit keep the moments of parameters of 4096 elements and more as codes of eight bits (2 bytes a parameter in place of 8); nothing is paged",
     nullMeans: "adamw_torch",

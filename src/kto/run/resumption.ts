@@ -7,6 +7,7 @@ import { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { ConfigError, counted, FileError, ModelFormatError, shown } from "../../errors.ts";
 import type { RunPlan } from "../method/run-plan.ts";
+import { momentFormatOf, OPTIMIZERS } from "../options/training.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
 import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
@@ -143,6 +144,13 @@ async function lastGood(folder: string, inputs: RunInputs): Promise<Resumption> 
   );
 }
 
+/** Whether both are names of the same optimizer: fused, paged and plain AdamW are one here. */
+function isSameOptimizer(name: string, before: unknown, after: unknown): boolean {
+  if (name !== "optim") return false;
+  const [then, now] = [before, after].map((one) => OPTIMIZERS.find((known) => known === one));
+  return then !== undefined && now !== undefined && momentFormatOf({ optim: then }) === momentFormatOf({ optim: now });
+}
+
 /** @throws ConfigError naming the option, or the data, that is another one than in the run that is resumed */
 function checkSame(
   { path, state }: Resumption,
@@ -165,7 +173,7 @@ function checkSame(
     if (MAY_CHANGE.test(name) || (name === "per_device_eval_batch_size" && !comparesEvaluations)) continue;
     if (Object.hasOwn(settings, name) && settings[name] === undefined) continue;
     const after = Object.hasOwn(settings, name) ? settings[name] : options[name];
-    if (text(before) === text(after)) continue;
+    if (text(before) === text(after) || isSameOptimizer(name, before, after)) continue;
     // The reference of an adapter was once always its base.
     const wasBase = ["auto", "adapter_off", "cached"].includes(String(before)) && state.referenceAdapter === undefined;
     if (name === "reference" && after === "base" && wasBase) continue;

@@ -176,6 +176,13 @@ export async function readRunState(folder: string): Promise<RunState> {
   return { ...state, log: trainer.log_history };
 }
 
+/** Copies trainer_state.json, where there is one, into the folder of a model that is made of what the run trained. */
+export async function copyTrainerState(from: string, into: string): Promise<void> {
+  const path = platform.joinPath(from, TRAINER_STATE_FILE);
+  if ((await platform.exists(path)) !== "file") return;
+  await platform.writeFileAtomic(platform.joinPath(into, TRAINER_STATE_FILE), await platform.readText(path));
+}
+
 /** Whether the folder of a model or an adapter shows that supervised fine-tuning made it: kto sft, or TRL's. */
 export async function showsFineTuning(folder: string): Promise<boolean> {
   const path = platform.joinPath(folder, TRAINER_STATE_FILE);

@@ -181,7 +181,7 @@ describe("LLaMA-Factory's example of KTO", () => {
     const config = fileIn(folder, "wrong.yaml", wrong);
     const { code, stderr } = await kto("train", config);
     expect(code).toBe(2);
-    expect(stderr).toContain("error: 4 things must be changed: ");
+    expect(stderr).toContain("error: 4 things must be changed:\n  option ");
     for (const part of [
       `option "use_galore" in ${config} is true, which has no counterpart here: leave it out.`,
       `option "pref_ftx" in ${config} is 0.5, which adds the loss of supervised fine-tuning`,

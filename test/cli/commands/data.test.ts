@@ -31,7 +31,7 @@ describe("kto data", () => {
     expect(stdout).toMatch(/contradicted +1 completion is/);
     expect(stdout).toMatch(/prompt +min 4, median 4, p95 5, max 5 characters\n/);
     // lambda_D n_D / (lambda_U n_U) = 4/3 with n_D = 2, n_U = 3: lambda_D = 2.
-    expect(stdout).toMatch(/outside \[1, 1\.5\]; auto sets desirable_weight 2, undesirable_weight 1\n/);
+    expect(stdout).toMatch(/outside \[1, 1\.5\]; auto for both sets desirable_weight 2, undesirable_weight 1\n/);
     expect(stdout).toContain("--- ");
     expect(stdout).toContain("Once>>> upon a time<<<\n");
   });

@@ -30,7 +30,10 @@ function fakePlatform(found: FoundAdapter[]): Platform {
 
 async function run(found: FoundAdapter[], options: Partial<DoctorOptions> = {}): Promise<string> {
   const stdout = new CapturedStream();
-  const all: DoctorOptions = { adapter: "auto", json: false, log_level: "info", debug: false, ...options };
+  const all: DoctorOptions = {
+    ...{ adapter: "auto", model_revision: "main", json: false, log_level: "info", debug: false },
+    ...options,
+  };
   const output = new Output({ stdout, stderr: new CapturedStream() }, all);
   const failure = await doctor(fakePlatform(found), all, output).catch((error: unknown) => error);
   if (found.length === 0) expect(failure).toBeInstanceOf(AdapterError);

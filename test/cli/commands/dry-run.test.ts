@@ -5,15 +5,18 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
+import { type PossibleRuns, possibleRuns } from "../../../src/cli/session/possible-runs.ts";
+import { Output } from "../../../src/cli/terminal/output.ts";
 import { LoraAdapter } from "../../../src/engine/model/lora.ts";
 import { Model } from "../../../src/engine/model/model.ts";
 import { saveAdapter } from "../../../src/engine/model/peft.ts";
+import { platform } from "../../../src/engine/platform/index.ts";
 import { AdapterError } from "../../../src/errors.ts";
 import { KtoTrainer } from "../../../src/kto/trainer.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { activationFormats, sharedDevice, withLimits } from "../../helpers/device.ts";
-import { fixtures, freshPath, llama, stories, temporaryFolder } from "../../helpers/folders.ts";
-import { kto } from "../../helpers/streams.ts";
+import { fileIn, fixtures, freshPath, jsonl, llama, stories, temporaryFolder } from "../../helpers/folders.ts";
+import { CapturedStream, kto } from "../../helpers/streams.ts";
 
 shareDeviceWithCommands();
 const folder = temporaryFolder();
@@ -310,6 +313,51 @@ describe("kto train --dry_run", () => {
         );
         expect(existsSync(output)).toBe(false);
       }
+    });
+  });
+});
+
+describe("kto doctor --model", () => {
+  const silent = { json: false, log_level: "error" } as const;
+  const words = (training: string) =>
+    training === "full" ? [] : training === "LoRA" ? ["--use_peft"] : ["--use_peft", "--load_in_4bit"];
+
+  test("plans the runs that kto train plans, to the byte", async () => {
+    // Four rows of each kind, of 512 tokens of which half are the answer.
+    const ids = Array.from({ length: 256 }, (_, i) => 1 + (i % 400));
+    const rows = Array.from({ length: 8 }, (_, i) => ({ prompt_ids: ids, completion_ids: ids, label: i % 2 === 0 }));
+    const file = fileIn(folder, "rows.jsonl", jsonl(rows));
+    const { code, stdout, stderr } = await kto("doctor", "--model", stories, "--json");
+    expect(code, stderr).toBe(0);
+    const { model } = JSON.parse(stdout) as { model: PossibleRuns };
+    expect(model).toMatchObject({ model_name_or_path: stories, parameters: 260032, context_length: 512 });
+    expect(model.runs.map(({ training, row_tokens, fits }) => [training, row_tokens, fits])).toEqual(
+      ["full", "full", "LoRA", "LoRA", "QLoRA", "QLoRA"].map((training) => [training, 512, true]),
+    );
+    // What takes time is not compared.
+    const timed = vi.spyOn(KtoTrainer, "time").mockRejectedValue(new AdapterError("not timed"));
+    for (const run of model.runs) {
+      const plan = await kto(
+        ...["train", "--model_name_or_path", stories, "--dataset_name", file, "--output_dir", join(folder, "no")],
+        ...["--per_device_train_batch_size", `${run.per_device_train_batch_size}`, "--max_length", "512"],
+        ...["--gradient_accumulation_steps", `${run.gradient_accumulation_steps}`, "--num_train_epochs", "3"],
+        ...["--dry_run", "--json", ...words(run.training)],
+      );
+      expect(run.device_bytes).toBe((JSON.parse(plan.stdout) as Plan).device_bytes);
+    }
+    timed.mockRestore();
+    const text = (await kto("doctor", "--model", stories)).stdout;
+    expect(text).toMatch(/^ {2}QLoRA {2,}512 tokens {2}[\d.]+ MiB, fits {2,}[\d.]+ MiB, fits$/m);
+    expect(text).toContain("Longer rows than 512 tokens the model cannot read.");
+  });
+
+  test("says what does not fit and why", async () => {
+    const output = new Output({ stdout: new CapturedStream(), stderr: new CapturedStream() }, silent);
+    await withLimits({ maxBufferSize: 2 ** 20 }, async (device) => {
+      const headers = { folder: stories, files: platform };
+      const { runs } = await possibleRuns(device, stories, headers, output);
+      expect(runs[1]).toMatchObject({ training: "full", device_bytes: null, fits: false });
+      expect(runs[1]?.reason).toMatch(/needs \d+ bytes in one buffer/);
     });
   });
 });

@@ -7,6 +7,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterEach, describe, expect, test, vi } from "vitest";
+import { Device } from "../../../src/engine/gpu/device.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { readExpected } from "../../helpers/fixtures.ts";
 import { readFloat64Safetensors } from "../../helpers/float64-safetensors.ts";
@@ -189,9 +190,11 @@ describe("kto eval", () => {
       '2 error: option "judge_base_url" is "http://x" without a model: give judge_model as well.',
     );
     const data = ["--dataset_name", `${fixtures}/llama/data.jsonl`];
+    const opened = vi.mocked(Device.open).mock.calls.length;
     expect(await sentence("eval", "--model_name_or_path", llama, ...data)).toBe(
       "2 error: there is no model to compare with: give ref_model_name_or_path, the model before it was trained.",
     );
+    expect(vi.mocked(Device.open).mock.calls).toHaveLength(opened);
     expect(await sentence("eval", ...models, ...data, "--dataset_test_split", "a b")).toMatch(
       /^2 error: option "dataset_test_split" is "a b"; it must be the name of a split/,
     );

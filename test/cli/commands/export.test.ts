@@ -118,6 +118,13 @@ describe("kto export", () => {
     expect(readFileSync(weights, "utf8")).toBe("the only copy");
   });
 
+  test("a device gets the model, and no Modelfile beside it", async () => {
+    const { code, stdout, stderr } = await kto("export", "--model", stories, "--gguf", "f16", "--output", "/dev/null");
+    expect(code, stderr).toBe(0);
+    expect(stdout).not.toContain("ollama");
+    expect(existsSync("/dev/null.Modelfile")).toBe(false);
+  });
+
   test("a quantised adapter is refused, and nothing is left behind", async () => {
     const path = fresh("a.gguf");
     const { code, stderr } = await kto("export", "--model", adapter, "--gguf", "q8_0", "--output", path);

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import type { PossibleRuns } from "../../../src/cli/session/possible-runs.ts";
 import { DownloadLine, renderDownload } from "../../../src/cli/terminal/downloads.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { fixtures, llama, temporaryFolder } from "../../helpers/folders.ts";
@@ -74,6 +75,18 @@ test("a hub that refuses is one sentence and the exit code of files; one that is
   expect(offline.stderr).toMatch(
     /error: The hub is offline \(HF_HUB_OFFLINE\), and the model "tiny\/other" is neither/,
   );
+  // A folder with a slip of the hand has the form of an id.
+  const mistyped = await kto("generate", "--model", "test/fixture", "--prompt", "x");
+  expect([mistyped.code, mistyped.stderr]).toEqual([
+    7,
+    expect.stringMatching(
+      /error: There is no file or folder "test\/fixture"; did you mean "test\/fixtures"\? As a repo/,
+    ),
+  ]);
+  const path = await kto("generate", "--model", "./test/fixture", "--prompt", "x");
+  expect(path.stderr).toMatch(
+    /error: There is no file or folder "\.\/test\/fixture"; did you mean "test\/fixtures"\?$/m,
+  );
   vi.stubEnv("HF_HUB_OFFLINE", "");
 });
 
@@ -120,4 +133,31 @@ describe("the line of a download", () => {
     expect(terminal).toContain(`${wiped}\rdownloading model.safetensors  4.0 of 10.0 MiB  `);
     expect(terminal.endsWith("\x1b[K\n")).toBe(true);
   });
+});
+
+test("kto doctor reads a model's configuration and the headers of its weights, and no weights", async () => {
+  vi.stubEnv("HF_ENDPOINT", model.endpoint);
+  vi.stubEnv("HF_HUB_CACHE", join(folder, "headers"));
+  const weights = model.files["model.safetensors"] ?? Buffer.alloc(0);
+  const header = 8 + Number(weights.readBigUInt64LE(0));
+  model.seen.length = 0;
+  const { code, stdout, stderr } = await kto("doctor", "--model", "tiny/llama", "--json");
+  expect(code, stderr).toBe(0);
+  const local = await kto("doctor", "--model", llama, "--json");
+  const runsOf = (text: string) => (JSON.parse(text) as { model: PossibleRuns }).model;
+  expect(runsOf(stdout)).toEqual({ ...runsOf(local.stdout), model_name_or_path: "tiny/llama" });
+  const asked = model.seen.filter(({ what }) => what === "CDN model.safetensors").map(({ range }) => range);
+  expect(asked.length).toBeGreaterThan(0);
+  for (const range of asked) {
+    const [, first = "", last = ""] = /^bytes=(\d+)-(\d+)$/.exec(range ?? "") ?? [];
+    expect(Number(first)).toBeLessThan(Number(last));
+    expect(Number(last)).toBeLessThan(Math.max(header, 200));
+  }
+  model.faults["CDN model.safetensors"] = [faults.ignoreRange(weights)];
+  const whole = await kto("doctor", "--model", "tiny/llama");
+  expect([whole.code, whole.stderr]).toEqual([
+    7,
+    expect.stringMatching(/its server sends whole files only \(HTTP 200/),
+  ]);
+  expect(whole.stdout).toMatch(/^\* 0 {2}/m);
 });

@@ -78,6 +78,13 @@ describe("kto merge", () => {
     expect(readFileSync(join(into, "config.json"))).toEqual(readFileSync(join(llama, "config.json")));
   });
 
+  test("what shows how the adapter was trained goes along", async () => {
+    const trained = copyOfModel(folder, adapter);
+    writeFileSync(join(trained, "trainer_state.json"), '{"log_history": [], "global_step": 3}');
+    const { into } = await merged("--adapter_name_or_path", trained);
+    expect(readFileSync(join(into, "trainer_state.json"), "utf8")).toBe('{"log_history": [], "global_step": 3}');
+  });
+
   test("takes another base and writes its dtype or the one asked for; --json is one object", async () => {
     const words = ["--adapter_name_or_path", adapter, "--model", inBf16, "--json"];
     const { into, stdout } = await merged(...words);

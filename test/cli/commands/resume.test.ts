@@ -206,6 +206,14 @@ describe("kto train", () => {
       expect(stderr).toContain(`option "${name}" is ${JSON.stringify(value)}, but the run of `);
     });
 
+    test("another name of the same optimizer is the same, and one of other moments is refused", async () => {
+      const words = [...judged(plain), "--resume_from_checkpoint"];
+      const fused = await kto(...words, "--optim", "adamw_torch_fused");
+      expect(fused.code, fused.stderr).toBe(0);
+      const eight = await kto(...words, "--optim", "adamw_8bit");
+      expect([eight.code, eight.stderr]).toEqual([2, expect.stringContaining('"optim" is "adamw_8bit", but the run')]);
+    });
+
     test("a judge may come, not go", async () => {
       const gone = await kto(...judged(withJudge, "--resume_from_checkpoint"));
       expect(gone.stderr).toContain('option "judge" is null, but the run of');

@@ -22,6 +22,15 @@ test("none in a pipe, none in a log that is appended to", () => {
   expect(readFileSync(log, "utf8")).toBe("");
 });
 
+test("none in a file of its own; one that a script writes on into keeps its place, and loses nothing", () => {
+  const log = freshPath(folder, "log");
+  expect(doctor(`2>${log} >/dev/null`)).toBe("");
+  expect(readFileSync(log, "utf8")).toBe("");
+  const script = `{ echo before; node bin/kto.js doctor --adapter none; echo after; } 2>${log} >&2`;
+  spawnSync("bash", ["-c", script], { env: { ...withoutDriver, KTO_ADAPTER: "" } });
+  expect(readFileSync(log, "utf8")).toMatch(/^before\n[\s\S]*\nafter\n$/);
+});
+
 test("--debug shows them", () => {
   expect(doctor("--debug 2>&1 >/dev/null | cat")).toMatch(/^Warning: .*nowhere\.json/m);
 });

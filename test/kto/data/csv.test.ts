@@ -18,7 +18,7 @@ function ours(text: string): string[] | "refused" {
 
 function theirs(text: string): string[] | "refused" {
   try {
-    const [record = [], ...others] = parse(text, { relax_column_count: true, record_delimiter: "\n" });
+    const [record = [], ...others]: string[][] = parse(text, { relax_column_count: true, record_delimiter: "\n" });
     expect(others).toEqual([]);
     return record;
   } catch {

@@ -223,6 +223,16 @@ plugins: [axolotl.integrations.liger.LigerPlugin, mine.Plugin]`);
 describe("values that are no values of their option", () => {
   const base = "base_model: m\nrl: kto\nmicro_batch_size: 2\n";
   const [unclear, noMapping] = ["which is neither true nor false: use one of them.", "which is no mapping of names"];
+  test("axolotl's file without rl asks for something else than KTO", async () => {
+    for (const rl of ["", "rl:\n"]) {
+      const { product, problems } = await read(`base_model: m\n${rl}micro_batch_size: 2\ndatasets: [{path: d}]`);
+      expect([product, problems?.[0]]).toEqual([
+        "axolotl",
+        expect.stringContaining('set rl to "kto", or use kto sft.'),
+      ]);
+    }
+  });
+
   test.each([
     ["load_in_4bit: 4", unclear],
     ["load_in_8bit: maybe", unclear],
@@ -234,6 +244,8 @@ describe("values that are no values of their option", () => {
     ["shuffle_merged_datasets: 2", unclear],
     ["use_mlflow: mine", unclear],
     ["evals_per_epoch: often\nval_set_size: 0.1", "which is no number above 0: give how often in an epoch."],
+    ["eval_steps: 9\nevals_per_epoch: 2", "which stands beside evals_per_epoch, and both say when: keep one of them."],
+    ["save_steps: 9\nsaves_per_epoch: 2", "which stands beside saves_per_epoch"],
     ["saves_per_epoch: [4]", "which is no number above 0"],
     ["saves_per_epoch: -1", "which is no number above 0"],
     ["trl: 0.1", noMapping],

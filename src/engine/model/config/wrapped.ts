@@ -1,6 +1,7 @@
 /**
- * Checkpoints of text and images whose text model is one of ours: `config.json` holds its configuration under
- * "text_config". The text model is read out of them, as an object and as the text of a config.json of its own.
+ * Checkpoints of models for text and images whose text model is of a family that is known here. Their `config.json` has
+ * the text model's configuration under "text_config"; this file reads it, and writes the config.json that the text model
+ * has as a model of its own.
  */
 import type { Keys } from "./config-keys.ts";
 import type { RotaryType } from "./families.ts";

@@ -82,11 +82,19 @@ async function savedTensor(
     saved: { codes: (first, size) => readBytes(weight, name, first, size), scales: scalesReader() },
   };
 
+  /** @throws ModelFormatError for a scale below 0: it is the largest magnitude of its block */
+  async function magnitudes(found: ReturnType<typeof beside>): Promise<Float32Array<ArrayBuffer>> {
+    const values = await f32(found);
+    const at = values.findIndex((value) => value < 0);
+    if (at < 0) return values;
+    throw refused(found.tensor, found.name, `a list of magnitudes, and its number ${at} is ${values[at]}`);
+  }
+
   function scalesReader(): () => Promise<Float32Array<ArrayBuffer>> {
     const { offset } = state;
     if (offset === undefined) {
       const scales = beside("absmax", "F32", blocks);
-      return () => f32(scales);
+      return () => magnitudes(scales);
     }
     const codes = beside("absmax", "U8", blocks);
     const nestedScales = beside("nested_absmax", "F32", Math.ceil(blocks / NESTED_BLOCK));
@@ -94,7 +102,7 @@ async function savedTensor(
     return async () =>
       unnested({
         codes: await codes.tensor.file.read(codes.name),
-        scales: await f32(nestedScales),
+        scales: await magnitudes(nestedScales),
         table: await f32(nestedTable),
         offset,
         block: NESTED_BLOCK,

@@ -12,7 +12,7 @@ import {
   writeSafetensors,
 } from "../../files/safetensors.ts";
 import { elementBytes, elementCount } from "../../gpu/tensor.ts";
-import { platform } from "../../platform/index.ts";
+import { type FileSource, platform } from "../../platform/index.ts";
 import { withSavedCodes } from "./bitsandbytes.ts";
 import type { WeightTensor } from "./weight-tensor.ts";
 
@@ -31,13 +31,14 @@ export interface WeightFiles {
 /**
  * Opens the weights of a model folder. model.safetensors goes before shards, as in Hugging Face's own loader.
  *
+ * @param source where the weight files are; the index of shards is always in the folder itself
  * @throws ModelFormatError naming the file: no weights, a malformed index, a shard that is missing or lacks a tensor
  * that the index finds in it, a tensor in two shards, a quantised tensor that cannot be read
  */
-export async function openWeights(folder: string): Promise<WeightFiles> {
+export async function openWeights(folder: string, source: FileSource = platform): Promise<WeightFiles> {
   const single = platform.joinPath(folder, WEIGHTS_FILE);
-  if ((await platform.exists(single)) === "file") {
-    const file = await openSafetensors(single);
+  if ((await source.exists(single)) === "file") {
+    const file = await openSafetensors(single, source);
     try {
       return { path: single, tensors: await withSavedCodes(tensorTable([file])), close: () => file.close() };
     } catch (error) {
@@ -46,8 +47,8 @@ export async function openWeights(folder: string): Promise<WeightFiles> {
     }
   }
   const index = platform.joinPath(folder, INDEX_FILE);
-  if ((await platform.exists(index)) === "file") return openShards(folder, index);
-  const names = await platform.list(folder);
+  if ((await platform.exists(index)) === "file") return openShards(folder, index, source);
+  const names = await source.list(folder);
   const hint = names.some((name) => SHARD_NAME.test(name))
     ? `it holds shards without ${INDEX_FILE}, so a download or a save was broken off`
     : names.some((name) => name.endsWith(".bin") || name.endsWith(".pt"))
@@ -56,7 +57,7 @@ export async function openWeights(folder: string): Promise<WeightFiles> {
   throw new ModelFormatError(`The model folder "${folder}" has no ${WEIGHTS_FILE}: ${hint}.`);
 }
 
-async function openShards(folder: string, index: string): Promise<WeightFiles> {
+async function openShards(folder: string, index: string, source: FileSource): Promise<WeightFiles> {
   const map = parseIndex(await readModelText(index), index);
   const names = [...new Set(map.values())].sort();
   const files: SafetensorsFile[] = [];
@@ -66,13 +67,13 @@ async function openShards(folder: string, index: string): Promise<WeightFiles> {
   try {
     for (const name of names) {
       const path = platform.joinPath(folder, name);
-      if ((await platform.exists(path)) !== "file") {
+      if ((await source.exists(path)) !== "file") {
         const tensor = [...map].find(([, file]) => file === name)?.[0];
         throw new ModelFormatError(
           `${index} finds tensor "${tensor}" in ${name}, but that shard is missing; download it again.`,
         );
       }
-      files.push(await openSafetensors(path));
+      files.push(await openSafetensors(path, source));
     }
     const tensors = tensorTable(files);
     for (const [tensor, name] of map) {

@@ -1,80 +1,8 @@
-/** Programs that export whole conversations with thumbs on their messages: LibreChat, Chainlit, chat-ui. */
+/** Programs that export whole conversations with thumbs on their messages: Chainlit, chat-ui; LibreChat has its own file. */
 import { contentOf, roleOf } from "./forms.ts";
 import { oneOf } from "./thumbs.ts";
-import { pathTo, type TreeNode } from "./tree.ts";
-import type { Finding, Json, Reason, Shape, Turn } from "./types.ts";
-import { dayOf, fromCell, holds, idOr, isObject, listOf, member, textOr, timeOf } from "./values.ts";
-
-/** The parent of LibreChat's first messages (NO_PARENT). */
-const noParent = "00000000-0000-0000-0000-000000000000";
-
-/** LibreChat puts a space between parts unless one is there. */
-function joinParts(texts: readonly string[]): string {
-  return texts.reduce(
-    (whole, text) => (whole === "" || /\s$/.test(whole) || /^\s/.test(text) ? whole + text : `${whole} ${text}`),
-    "",
-  );
-}
-
-function libreChatTurn(message: Json): Turn {
-  const { text, faults } = contentOf(holds(message.content) ? message.content : message.text, joinParts);
-  const isFaulty = (fault: Reason, condition: boolean): Reason[] => (condition ? [fault] : []);
-  return {
-    role: message.isCreatedByUser === true ? "user" : "assistant",
-    text,
-    faults: [
-      ...faults,
-      ...isFaulty("unfinished", message.unfinished === true || message.error === true),
-      ...isFaulty("edited", message.isUserSubmitted === true || holds(message.userSubmittedPaths)),
-      ...isFaulty("attachment", holds(message.files) || holds(message.attachments)),
-      // What was quoted stood before the question when it was sent.
-      ...isFaulty("context-missing", holds(message.quotes)),
-    ],
-  };
-}
-
-/** The messages of a conversation, also those that hang below others as "children". */
-function* flattened(messages: readonly unknown[]): Generator<Json> {
-  const waiting = [...messages].reverse();
-  for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
-    if (!isObject(next)) continue;
-    yield next;
-    for (const child of listOf(next.children).toReversed()) waiting.push(child);
-  }
-}
-
-function* libreChatFindings(record: Json): Generator<Finding> {
-  const list = holds(record.messages) ? record.messages : record.messagesTree;
-  const messages = new Map<string, Json>();
-  for (const message of flattened(listOf(list))) {
-    const id = textOr(message.messageId, "");
-    if (!messages.has(id)) messages.set(id, message);
-  }
-  const prefix = textOr(member(record, "options", "promptPrefix"), "");
-  const first: Turn | undefined = prefix === "" ? undefined : { role: "system", text: prefix };
-  const nodeOf = (id: string): TreeNode | undefined => {
-    const message = messages.get(id);
-    if (message === undefined) return undefined;
-    const parent = textOr(message.parentMessageId, noParent);
-    return { parent: parent === noParent ? undefined : parent, turn: () => libreChatTurn(message) };
-  };
-  for (const [id, message] of messages) {
-    const given = member(message, "feedback", "rating");
-    if (given === undefined || given === null) {
-      if (message.isCreatedByUser !== true) yield "unrated";
-      continue;
-    }
-    yield {
-      id,
-      thumb: oneOf(given, ["thumbsUp"], ["thumbsDown"]),
-      turns: () => pathTo(id, nodeOf, first),
-      answer: `librechat ${textOr(record.conversationId, "")} ${id}`,
-      time: timeOf(message.updatedAt) ?? 0,
-      model: textOr(message.model, undefined),
-      day: dayOf(message.updatedAt ?? message.createdAt),
-    };
-  }
-}
+import type { Finding, Json, Shape, Turn } from "./types.ts";
+import { dayOf, fromCell, idOr, isObject, listOf, member, textOr, timeOf } from "./values.ts";
 
 /** Chainlit: the steps of the two speakers in the order of their times are the chat. */
 function* chainlitFindings(record: Json): Generator<Finding> {
@@ -155,13 +83,6 @@ function* chatUiFindings(record: Json, position: number): Generator<Finding> {
 }
 
 export const conversationShapes: readonly Shape[] = [
-  {
-    name: "LibreChat conversation",
-    lookedFor: "conversationId and messages",
-    matches: (record) =>
-      "conversationId" in record && (Array.isArray(record.messages) || Array.isArray(record.messagesTree)),
-    findings: libreChatFindings,
-  },
   {
     name: "Chainlit threads",
     lookedFor: "steps with type, output and feedback",

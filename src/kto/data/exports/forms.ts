@@ -10,6 +10,7 @@ const roles: Readonly<Record<string, string>> = {
   developer: "system",
   user: "user",
   human: "user",
+  prompter: "user",
   assistant: "assistant",
   ai: "assistant",
   aimessagechunk: "assistant",

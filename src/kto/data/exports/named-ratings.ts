@@ -1,34 +1,10 @@
-/** Programs whose users choose what a rating is called: Langfuse, LangSmith, Argilla, Label Studio. */
+/** Programs whose users choose what a rating is called: LangSmith, Argilla, Label Studio; Langfuse has its own file. */
+import { ConfigError } from "../../../errors.ts";
 import { turnsOf } from "./forms.ts";
+import { sides } from "./pairs.ts";
 import { majority } from "./thumbs.ts";
 import type { Finding, Json, Reading, Shape } from "./types.ts";
-import { dayOf, fromCell, idOr, isObject, listOf, member, textOr } from "./values.ts";
-
-/** The columns of Langfuse's tables that are no scores. */
-const langfuseColumns: ReadonlySet<string> = new Set([
-  ...["id", "timestamp", "name", "userId", "sessionId", "release", "version", "environment", "tags", "bookmarked"],
-  ...["public", "input", "output", "metadata", "comments", "projectId", "createdAt", "updatedAt", "externalId"],
-  ...["latency", "observationCount", "totalCost", "inputTokens", "outputTokens", "totalTokens", "usage", "level"],
-  ...["type", "traceId", "traceName", "startTime", "endTime", "parentObservationId", "model", "modelParameters"],
-  ...["errorCount", "warningCount", "defaultCount", "debugCount", "observations", "inputCost", "outputCost"],
-]);
-
-function* langfuseFindings(record: Json, { names, thumbOf, position }: Reading): Generator<Finding> {
-  const given = fromCell(member(record, names.label ?? ""));
-  if (given === undefined || given === null || given === "" || (Array.isArray(given) && given.length === 0)) {
-    yield "unrated";
-    return;
-  }
-  const time = record.timestamp ?? record.startTime;
-  yield {
-    id: idOr(record.id, position),
-    // Equal values are merged into one, so that a list says which values there were and not how often.
-    thumb: majority((Array.isArray(given) ? given : [given]).map(thumbOf)),
-    turns: () => turnsOf(record.input, record.output),
-    model: textOr(record.model, undefined),
-    day: dayOf(time),
-  };
-}
+import { dayOf, idOr, isObject, listOf, member, textOr } from "./values.ts";
 
 /** LangSmith: a run as its SDK gives it, with the counts of each key of feedback. */
 function* langSmithFindings(record: Json, { names, thumbOf, position }: Reading): Generator<Finding> {
@@ -77,39 +53,41 @@ function resultsOf(record: Json): readonly unknown[] {
 }
 
 function* labelStudioFindings(record: Json, { names, thumbOf, position }: Reading): Generator<Finding> {
-  const { prompt = "", completion = "", label = "" } = names;
-  const votes = resultsOf(record)
+  const { prompt = "", completion = "", label = "", pair } = names;
+  const values = resultsOf(record)
     .filter((result) => member(result, "from_name") === label)
-    .map((result) => {
-      const choices = listOf(member(result, "value", "choices"));
-      return thumbOf(
-        choices.length > 0 ? (choices.length === 1 ? choices[0] : undefined) : member(result, "value", "rating"),
-      );
-    });
+    .map((result) => member(result, "value"));
   const { data } = record;
-  const isThere = isObject(data) && Object.hasOwn(data, prompt) && Object.hasOwn(data, completion);
-  yield {
-    id: idOr(record.id, position),
-    thumb: majority(votes),
-    turns: () => (isThere ? turnsOf(data[prompt], data[completion]) : "unreadable"),
-    day: dayOf(record.updated_at ?? record.created_at),
-  };
+  const id = idOr(record.id, position);
+  const day = dayOf(record.updated_at ?? record.created_at);
+  const turns = (answer: string) => () =>
+    isObject(data) && Object.hasOwn(data, prompt) && Object.hasOwn(data, answer)
+      ? turnsOf(data[prompt], data[answer])
+      : "unreadable";
+  const sidesPicked = values.map((value) => member(value, "selected")).filter((side) => side !== undefined);
+  if (pair !== undefined) {
+    const winner = majority(sidesPicked.map((side) => (side === "left" ? true : side === "right" ? false : undefined)));
+    const [left, right] = pair.map((answer) => ({ turns: turns(answer) }));
+    const side = typeof winner === "boolean" ? (winner ? "a" : "b") : winner;
+    if (left !== undefined && right !== undefined) yield* sides(id, side, left, right, day);
+    return;
+  }
+  if (sidesPicked.length > 0) {
+    throw new ConfigError(
+      `The control "${label}" of Label Studio picks one of two answers: give both of them to column_mapping, the left one first, such as '{"prompt": "question", "completion": ["answer1", "answer2"], "label": "${label}"}'.`,
+    );
+  }
+  const votes = values.map((value) => {
+    const choices = listOf(member(value, "choices"));
+    return thumbOf(choices.length > 0 ? (choices.length === 1 ? choices[0] : undefined) : member(value, "rating"));
+  });
+  yield { id, thumb: majority(votes), turns: turns(completion), day };
 }
 
 const keysOf = (value: unknown) => Object.keys(isObject(value) ? value : {});
 const suffix = ".responses";
 
 export const namedRatingShapes: readonly Shape[] = [
-  {
-    name: "Langfuse traces",
-    lookedFor: "id, timestamp, environment, input, output and a column for the score",
-    matches: (record) =>
-      ["id", "input", "output", "environment"].every((name) => name in record) &&
-      ("timestamp" in record || "startTime" in record),
-    findings: langfuseFindings,
-    named: ["label"],
-    ratingNames: (record) => Object.keys(record).filter((name) => !langfuseColumns.has(name)),
-  },
   {
     name: "LangSmith runs",
     lookedFor: "inputs, outputs, run_type and feedback_stats",
@@ -138,6 +116,7 @@ export const namedRatingShapes: readonly Shape[] = [
     lookedFor: "data and annotations",
     matches: ({ data, annotations }) => isObject(data) && Array.isArray(annotations),
     findings: labelStudioFindings,
+    hasPairs: true,
     named: ["prompt", "completion", "label"],
     ratingNames: (record) => resultsOf(record).map((result) => textOr(member(result, "from_name"), "")),
   },

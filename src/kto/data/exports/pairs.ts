@@ -13,7 +13,7 @@ interface Side {
 }
 
 /** The ratings of both sides: the winner's answer is up and the other's down. */
-function* sides(id: string | number, winner: Winner, a: Side, b: Side, day?: string): Generator<Finding> {
+export function* sides(id: string | number, winner: Winner, a: Side, b: Side, day?: string): Generator<Finding> {
   for (const [name, side] of [
     ["a", a],
     ["b", b],

@@ -11,7 +11,8 @@ import type { ExportRow, Finding, Json, Shape, UserNames } from "./types.ts";
 /** What a pass yields; `Place` is how the caller names the place of a record. */
 export interface Found<Place> {
   readonly shape: Pick<Shape, "name" | "newestFirst" | "note" | "named" | "ratingNames">;
-  readonly finding: Finding;
+  /** Undefined where a record has none, so that its names are seen all the same. */
+  readonly finding: Finding | undefined;
   readonly place: Place;
   /** The record, for the names of its ratings; a database has none. */
   readonly record?: Json;
@@ -40,13 +41,14 @@ export async function* rowsOfFindings<Place>(
   for await (const { shape, finding, record } of pass()) {
     builder.addShape(shape.name, shape.note);
     if (record !== undefined) check.see(shape, record);
-    if (finding !== "unrated") ledger.add(finding, shape.newestFirst === true);
+    if (finding !== undefined && finding !== "unrated") ledger.add(finding, shape.newestFirst === true);
   }
   check.close();
   const found = ledger.close();
   let index = 0;
   try {
     for await (const { shape, finding, place } of pass()) {
+      if (finding === undefined) continue;
       if (finding === "unrated") {
         builder.addUnrated();
         continue;

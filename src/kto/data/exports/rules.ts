@@ -3,7 +3,7 @@ import { withoutReasoning } from "./reasoning.ts";
 import { type ExportRow, type Rating, type Reason, type RowMessage, reasons, type Turn } from "./types.ts";
 
 /** What speaks against a row also where it stands in a turn before the answer. Other faults are of answers only. */
-const pathFaults: readonly Reason[] = ["attachment", "context-missing"];
+const pathFaults: readonly Reason[] = ["deleted", "attachment", "context-missing"];
 
 /** A row, or the reason why there is none. */
 export type Verdict =

@@ -3,7 +3,10 @@
  * and ratings lie; all else is the same for all of them (`rules.ts`). What is no line here is not read.
  */
 import { conversationShapes } from "./conversations.ts";
+import { langfuseShapes } from "./langfuse.ts";
+import { libreChatShapes } from "./libre-chat.ts";
 import { namedRatingShapes } from "./named-ratings.ts";
+import { oasstShapes } from "./oasst.ts";
 import { openWebUiShapes } from "./open-webui.ts";
 import { databaseShape } from "./open-webui-database.ts";
 import { pairShapes } from "./pairs.ts";
@@ -13,9 +16,12 @@ import type { Json, Shape } from "./types.ts";
 /** In the order in which a record is compared with them. */
 export const shapes: readonly Shape[] = [
   ...openWebUiShapes,
+  ...libreChatShapes,
   ...conversationShapes,
   ...singleAnswerShapes,
+  ...langfuseShapes,
   ...namedRatingShapes,
+  ...oasstShapes,
   ...pairShapes,
 ];
 
@@ -42,6 +48,24 @@ export function isRow(record: Json): boolean {
  */
 export function shapeOf(record: Json, given: readonly string[]): Shape | undefined {
   if (isRow(record)) return undefined;
-  const takes = ({ named = [] }: Shape) => given.every((name) => named.some((own) => own === name));
-  return shapes.find((shape) => shape.matches(record) && takes(shape));
+  return shapes.find((shape) => shape.matches(record) && takes(shape, given));
+}
+
+/** Whether the program's users choose all these names. */
+function takes({ named = [] }: Shape, given: readonly string[]): boolean {
+  return given.every((name) => named.some((own) => own === name));
+}
+
+/**
+ * Whether a parquet file may be an export, as far as the names of its columns say it.
+ *
+ * @param names a record with the names of all columns; its values are not looked at
+ */
+export function mayBeTable(names: Json, given: readonly string[]): boolean {
+  if (isRow(names)) return false;
+  // Where the user names the rating, the table is recognised by the names of its columns.
+  return shapes.some(
+    (shape) =>
+      shape.columns !== undefined && takes(shape, given) && (shape.named === undefined || shape.matches(names)),
+  );
 }

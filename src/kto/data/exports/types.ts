@@ -71,6 +71,8 @@ export type Finding = Rating | "unrated";
 export interface UserNames {
   readonly prompt?: string | undefined;
   readonly completion?: string | undefined;
+  /** For pairs with one rating: the names of the left and the right answer, in place of `completion`. */
+  readonly pair?: readonly [left: string, right: string] | undefined;
   /** The name of the rating: a score, a question, a control. */
   readonly label?: string | undefined;
 }
@@ -80,19 +82,35 @@ export interface Reading {
   readonly names: UserNames;
   /** The thumb that a value of the rating stands for; undefined for a value that is neither. */
   readonly thumbOf: (value: unknown) => boolean | undefined;
+  /** Whether the user said which values are thumbs, or from which number on. */
+  readonly isScaled: boolean;
   /** 1-based position of the record in its file. */
   readonly position: number;
 }
 
+/** A reader of records that cannot be understood one by one, such as messages of a tree with a record each. */
+export interface JoinedReader {
+  /** Each is given all records of all files of the shape, in turn, before findings are asked for. */
+  readonly passes: readonly ((record: Json) => void)[];
+  readonly findings: (record: Json, position: number) => Iterable<Finding>;
+}
+
 /** One line of the table of shapes. */
-export interface Shape {
+export type Shape = ShapeFacts &
+  (
+    | { readonly findings: (record: Json, reading: Reading) => Iterable<Finding>; readonly joined?: never }
+    | { readonly joined: (reading: Omit<Reading, "position">) => JoinedReader; readonly findings?: never }
+  );
+
+interface ShapeFacts {
   readonly name: string;
   /** The fields by which a record is recognised, as a message lists them. */
   readonly lookedFor: string;
   readonly matches: (record: Json) => boolean;
-  readonly findings: (record: Json, reading: Reading) => Iterable<Finding>;
   /** What of `UserNames` must be given, since the program's users choose these names. */
-  readonly named?: readonly (keyof UserNames)[];
+  readonly named?: readonly Exclude<keyof UserNames, "pair">[];
+  /** Whether `UserNames.pair` may be given. */
+  readonly hasPairs?: boolean;
   /** The names that a record has for the rating, to list them where none was given or another one. */
   readonly ratingNames?: (record: Json) => readonly string[];
   /** Columns to read of a parquet file. */

@@ -41,10 +41,12 @@ export function fromCell(value: unknown): unknown {
 }
 
 /**
- * Milliseconds since 1970 of a time as programs write it: seconds, milliseconds or smaller units as a number, or text
- * such as "2026-11-30 09:00:00". Undefined if it is none.
+ * Milliseconds since 1970 of a time as programs write it: seconds, milliseconds or smaller units as a number, text
+ * such as "2026-11-30 09:00:00", or a date of MongoDB's extended JSON. Undefined if it is none.
  */
 export function timeOf(value: unknown): number | undefined {
+  const date = member(value, "$date");
+  if (date !== undefined) return timeOf(isObject(date) ? Number(date.$numberLong) : date);
   if (typeof value === "number") {
     if (!Number.isFinite(value) || value <= 0) return undefined;
     let milliseconds = value < 1e11 ? value * 1000 : value;

@@ -43,6 +43,10 @@ function perEpoch(count: unknown, { num_epochs: epochs = 1 }: Values, name: "eva
   return { [`${name}_strategy`]: "epoch", ...atStart };
 }
 
+function besides(other: string): Refused {
+  return new Refused(`stands beside ${other}, and both say when`, "keep one of them");
+}
+
 function evaluates({ val_set_size: share, test_datasets: sets }: Values): boolean {
   return !isOff(share ?? null) || !isOff(sets ?? null);
 }
@@ -136,8 +140,14 @@ const rules: Readonly<Record<string, Rule>> = {
         ),
   evals_per_epoch: (value, all) => (evaluates(all) && !isOff(value) ? perEpoch(value, all, "eval") : {}),
   saves_per_epoch: (value, all) => (isOff(value) ? {} : perEpoch(value, all, "save")),
-  eval_steps: (value, all) => (evaluates(all) && !isOff(value) ? { eval_steps: value, eval_on_start: true } : {}),
-  save_steps: (value) => (isOff(value) ? {} : { save_strategy: "steps", save_steps: value }),
+  eval_steps: (value, all) => {
+    if (!isOff(value) && !isOff(all.evals_per_epoch ?? null)) return besides("evals_per_epoch");
+    return evaluates(all) && !isOff(value) ? { eval_steps: value, eval_on_start: true } : {};
+  },
+  save_steps: (value, all) => {
+    if (!isOff(value) && !isOff(all.saves_per_epoch ?? null)) return besides("saves_per_epoch");
+    return isOff(value) ? {} : { save_strategy: "steps", save_steps: value };
+  },
   bf16: (value, all) => (value === "auto" || value === "full" ? { bf16: true } : bf16(value, all)),
   bfloat16: flag("bf16", { whenTrue: true }),
   fp16: onOff((isFp16, { bf16 }) => ({ fp16: isFp16 && isOff(bf16 ?? null) })),
@@ -228,5 +238,12 @@ export const axolotl: Dialect = {
     (Object.hasOwn(values, "base_model") &&
       ["micro_batch_size", "sequence_len"].some((name) => Object.hasOwn(values, name))),
   knows: (name) => Object.hasOwn(rules, name) || isIdle(name),
-  translate: async (values, ourName) => translated(values, table, ourName),
+  translate: async (values, ourName) => {
+    const { problems, ...translation } = translated(values, table, ourName);
+    // Without it axolotl imitates all rows, whatever their labels are.
+    const missing = isOff(values.rl ?? null)
+      ? ['option "rl" is missing, so axolotl would fine-tune without feedback: set rl to "kto", or use kto sft.']
+      : [];
+    return { ...translation, problems: [...missing, ...problems] };
+  },
 };

@@ -1,7 +1,7 @@
 /**
- * A configuration written for another product, read into options of ours. A product is a table: what each of its
- * options becomes, which have no effect here, and its defaults where ours are others. What cannot be done is a sentence,
- * and all of them are told at once. TRL's own names need no table of this kind (`trl.ts`).
+ * Translates a configuration that was written for another product into the options of this one. Each product has a
+ * table: what its options become, which of them have no effect here, and its defaults where ours differ. For each option
+ * that cannot be done there is a sentence, and all sentences are told at once. TRL's own names need no table of this kind (`trl.ts`).
  */
 import { shown } from "../../../errors.ts";
 import { booleanWord, isOff } from "../values.ts";

@@ -42,6 +42,20 @@ async function read(tensors: ReadonlyMap<string, RawTensor>) {
 }
 
 describe("a matrix in 4 bits", () => {
+  it.each([
+    ["nf4", `${name}.absmax`],
+    ["nf4-double", `${name}.nested_absmax`],
+  ] as const)("with a scale below 0 is refused when it is read (%s)", async (file, beside) => {
+    const tensors = await saved(file);
+    scaled(tensors, beside, -1);
+    const path = freshPath(folder, "weights.safetensors");
+    writeRawTensors(path, [...tensors.values()]);
+    const opened = await openSafetensors(path);
+    const found = (await withSavedCodes(tensorTable([opened]))).get(name);
+    await expect(found?.saved?.scales()).rejects.toThrow(/a list of magnitudes, and its number 0 is -/);
+    await opened.close();
+  });
+
   it("is one tensor of its own shape, whatever its codes are stored as", async () => {
     const tensors = await saved("nf4-double");
     const codes = tensors.get(name);
@@ -84,9 +98,9 @@ function rename(tensors: Map<string, RawTensor>, from: string, to: string): void
   tensors.set(to, { ...tensor, name: to });
 }
 
-function scaled(tensors: Map<string, RawTensor>, of: string): void {
+function scaled(tensors: Map<string, RawTensor>, of: string, by = 2): void {
   const tensor = tensors.get(of);
   if (tensor === undefined) throw new Error(`the fixture has no ${of}`);
-  const data = new Float32Array(tensor.data.slice().buffer).map((value) => 2 * value);
+  const data = new Float32Array(tensor.data.slice().buffer).map((value) => by * value);
   tensors.set(of, { ...tensor, data });
 }
