@@ -9,7 +9,7 @@ const ROWS = 1024;
 /** Tokens of a sequence: a row sees half of them on the average. */
 const LENGTH = 128;
 
-export const attentionCases: readonly BenchmarkCase[] = [8, 32].flatMap((headSize) => {
+export const attentionCases: readonly BenchmarkCase[] = [8, 32, 64, 128].flatMap((headSize) => {
   const shape = `${ROWS / LENGTH} x ${LENGTH} tokens, ${HEADS}/${KEY_VALUE_HEADS} heads of ${headSize}`;
   const quick = headSize === 32;
   return [

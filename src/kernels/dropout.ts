@@ -14,7 +14,8 @@ import { rowElements, rowElementsGrid } from "./wgsl.ts";
 
 const UNIFORMS = { T: "u32", C: "u32", stream: "u32", threshold: "u32", keptScale: "f32" } as const;
 
-const kept = /* wgsl */ `
+/** WGSL: `hash(i)`, of the binding `state` and the uniform `stream`. */
+export const dropoutHash = /* wgsl */ `
 fn hash(i: u32) -> u32 {
   var v = vec4u(i, u.stream ^ (state[3] * 0x9e3779b9u), state[0], state[1] * 65536u + state[2]);
   v = v * 1664525u + 1013904223u;
@@ -26,6 +27,9 @@ fn hash(i: u32) -> u32 {
   v.x += v.y * v.w;
   return v.x;
 }
+`;
+
+const kept = /* wgsl */ `${dropoutHash}
 fn kept(i: u32) -> f32 { return select(0.0, f32(x[i]) * u.keptScale, hash(i) >= u.threshold); }
 `;
 

@@ -112,6 +112,49 @@ ${rowElements("u.B", "u.C / LANES")}`,
 );
 
 /**
+ * y[n, firstRow + k] = table[k, columns[n]]: the columns of a table [R, V] by ids, where it is read window by window of
+ * its rows. It is the lookup of an embedding's A, which PEFT stores so.
+ */
+export const gatherColumns = kernel({
+  name: "gatherColumns",
+  read: { table: "f32[R, V]", columns: "u32[N]" },
+  write: { y: "f32[N, C]" },
+  uniforms: { N: "u32", R: "u32", V: "u32", C: "u32", firstRow: "u32" },
+  wgsl: /* wgsl */ `
+fn element(n: u32, k: u32) {
+  let column = columns[n];
+  y[n * u.C + u.firstRow + k] = select(0.0, table[k * u.V + min(column, u.V - 1u)], column < u.V);
+}
+${rowElements("u.N", "u.R")}`,
+  grid: ({ N = 0, R = 0 }) => rowElementsGrid(N, R),
+  cost: ({ N = 0, R = 0 }) => ({ flops: 0, bytes: 8 * N * R }),
+});
+
+/**
+ * Its gradient: dTable[k, bucketIds[b]] += sum of dy[order[i], firstRow + k] over the rows i of bucket b, as
+ * `embeddingBackward` sums them.
+ */
+export const embeddingColumnsBackward = kernel({
+  name: "embeddingColumnsBackward",
+  read: { dy: "f32[T, C]", order: "u32[T]", bucketIds: "u32[B]", bucketStarts: "u32[starts]" },
+  write: { dTable: "f32[R, V]" },
+  uniforms: { B: "u32", T: "u32", R: "u32", V: "u32", C: "u32", firstRow: "u32" },
+  wgsl: /* wgsl */ `
+fn element(bucket: u32, k: u32) {
+  let id = bucketIds[bucket];
+  if (id >= u.V) { return; }
+  var sum = 0.0;
+  for (var at = bucketStarts[bucket]; at < bucketStarts[bucket + 1u]; at++) {
+    sum += dy[order[at] * u.C + u.firstRow + k];
+  }
+  dTable[k * u.V + id] += sum;
+}
+${rowElements("u.B", "u.R")}`,
+  grid: ({ B = 0, R = 0 }) => rowElementsGrid(B, R),
+  cost: ({ B = 0, T = 0, R = 0 }) => ({ flops: T * R, bytes: 4 * (T * R + 2 * B * R) }),
+});
+
+/**
  * Sorts rows by id for `embeddingBackward`: arrays of fixed capacity (ids.length buckets), so that one recorded
  * program serves every batch of a shape. Rows at and beyond `used` are left out.
  */

@@ -3,8 +3,7 @@
  * where the model is small enough, compared tensor by tensor with the same in float64.
  */
 import { longRopeBeyond } from "../engine/model/config/config.ts";
-import { Float64Model } from "../engine/model/float64/decoder.ts";
-import { adapterGradients, float64Weights } from "../engine/model/float64/lora.ts";
+import { adapterGradients, float64Model } from "../engine/model/float64/lora.ts";
 import type { Model } from "../engine/model/model.ts";
 import { DatasetError } from "../errors.ts";
 import { globalNorm } from "../kernels/float64/reduce.ts";
@@ -164,8 +163,4 @@ async function compare(
     lossError,
     passed: worst.error <= tolerance && lossError <= 1e-2 * tolerance * Math.max(1, Math.abs(exact.loss)),
   };
-}
-
-async function float64Model(model: Model): Promise<Float64Model> {
-  return new Float64Model(model.config, await float64Weights(model));
 }

@@ -5,7 +5,7 @@
 import { elementCount } from "../../src/engine/gpu/tensor.ts";
 import { longRopeBeyond } from "../../src/engine/model/config/config.ts";
 import { Float64Model } from "../../src/engine/model/float64/decoder.ts";
-import { adapterGradients, float64Weights } from "../../src/engine/model/float64/lora.ts";
+import { adapterGradients, float64Model, float64Weights } from "../../src/engine/model/float64/lora.ts";
 import { Generator } from "../../src/engine/model/generate/generate.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import type { Model } from "../../src/engine/model/model.ts";
@@ -138,7 +138,7 @@ export async function adapterErrors(name: FixtureName, model: Model): Promise<{ 
     const whole = wholeArena(adapter.weights);
     model.device.upload(whole, normals(new Random(9), elementCount(whole.shape), 0.1));
     const adapted = model.withAdapter(adapter);
-    const float64Of = async (of: Model) => new Float64Model(of.config, await float64Weights(of));
+    const float64Of = async (of: Model) => await float64Model(of);
     const exact = exactStep(await float64Of(adapted), await float64Of(model), objective, [rows]);
     const { tensors } = await microbatchGradients(adapted, model, objective, rows);
     return worstTensor(tensors, await adapterGradients(adapted, exact.gradients));
@@ -180,11 +180,11 @@ export async function longRopeMismatch(policy: Model) {
   return await mismatchOf(policy, prompts, 3);
 }
 
-async function mismatchOf(policy: Model, prompts: number[][], maxNewTokens: number) {
+export async function mismatchOf(policy: Model, prompts: number[][], maxNewTokens: number) {
   const generator = new Generator(policy, { maxBatch: 4, maxLength: 200, startLength: 24 });
   const options = { maxNewTokens, temperature: 0, topK: 0, topP: 1, seed: 0, eosTokenIds: [] };
   const results = await generator.generate(prompts, options).finally(() => generator.free());
-  const exact = new Float64Model(policy.config, await float64Weights(policy));
+  const exact = await float64Model(policy);
   const found = results.map(({ ids }) => ids);
   const wanted = prompts.map((prompt) => exactGreedy(exact, prompt, maxNewTokens, policy.config.vocabSize));
   return JSON.stringify(found) === JSON.stringify(wanted) ? undefined : { found, wanted };

@@ -9,8 +9,8 @@ import { join } from "node:path";
 import { normals } from "../../bench/measure/case.ts";
 import { writeRandomModel } from "../../bench/random-model.ts";
 import { writeSafetensors } from "../../src/engine/files/safetensors.ts";
+import { adapterSpecs } from "../../src/engine/model/adapter-specs.ts";
 import { parseModelConfig } from "../../src/engine/model/config/config.ts";
-import { adapterSpecs } from "../../src/engine/model/lora.ts";
 import { type LoraOptions, selectModules } from "../../src/engine/model/lora-modules.ts";
 import { ADAPTER_CONFIG, adapterConfig } from "../../src/engine/model/peft-config.ts";
 import { ADAPTER_WEIGHTS, peftName } from "../../src/engine/model/peft-tensors.ts";
@@ -298,7 +298,7 @@ export async function writeRandomAdapter(
   const file = join(baseFolder, "config.json");
   const config = parseModelConfig(readFileSync(file, "utf8"), file);
   const random = new Random(seed);
-  const parts = adapterSpecs(selectModules(config, options)).flatMap((spec) => spec.parts);
+  const parts = adapterSpecs(selectModules(config, options), options).flatMap((spec) => spec.parts);
   const tensors = parts.map(({ name, shape }) => ({
     name: peftName(config, name),
     shape,

@@ -194,9 +194,9 @@ async function trainedAdapter(
 ): Promise<LoraAdapter> {
   if (folder !== undefined) {
     const adapter = await loadAdapter(policy, folder, { onWarning: (sentence) => output.warning(sentence) });
-    const { rank, alpha, rslora } = adapter.options;
+    const { rank, alpha, rslora, dora } = adapter.options;
     output.info(
-      `going on with the adapter ${folder}: rank ${rank}, alpha ${alpha}${rslora ? ", rslora" : ""}; lora_ options are its own.`,
+      `going on with the adapter ${folder}: rank ${rank}, alpha ${alpha}${rslora ? ", rslora" : ""}${dora ? ", DoRA" : ""}; lora_ options are its own.`,
     );
     return adapter;
   }
@@ -206,9 +206,13 @@ async function trainedAdapter(
     alpha: config.lora_alpha,
     dropout: config.lora_dropout,
     rslora: config.use_rslora,
+    dora: config.use_dora,
+    ...(config.lora_modules_to_save.length > 0 ? { savedModules: config.lora_modules_to_save } : {}),
+    bias: config.bias,
     ...(targets === undefined ? {} : { targetModules: targets }),
   });
   adapter.initialize(config.seed);
+  await adapter.readBase(policy);
   return adapter;
 }
 

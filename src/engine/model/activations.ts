@@ -14,7 +14,8 @@ import type { Device } from "../gpu/device.ts";
 import { elementBytes, type Tensor, WINDOW_ALIGNMENT } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config/config.ts";
 import type { MixerType } from "./config/mixer-keys.ts";
-import type { LoraAdapter, LoraScratch } from "./lora.ts";
+import type { LoraAdapter } from "./lora.ts";
+import type { LoraScratch } from "./lora-passes.ts";
 import type { RowShape } from "./rows.ts";
 import { deltaWidths } from "./weights/parameters.ts";
 
@@ -176,6 +177,11 @@ export class Activations {
       inner: scratch("inner", adapter.highestRank),
       dInner: scratch("inner gradient", adapter.highestRank),
       dropped: adapter.options.dropout > 0 ? scratch("dropout", adapter.widestInput) : undefined,
+      dora: adapter.norms && {
+        projected: device.allocate("scratch", "adapter projected rows", [adapter.highestRank, adapter.widestLayer]),
+        gram: device.allocate("scratch", "adapter gram matrix", [adapter.highestRank, adapter.highestRank]),
+        product: keeps === "none" ? undefined : scratch("product", adapter.widestResult),
+      },
     };
   }
 
@@ -235,7 +241,8 @@ export class Activations {
   }
 
   free(): void {
-    for (const buffer of [...Object.values(this.#buffers).flat(), ...Object.values(this.lora ?? {})]) {
+    const { dora, ...lora } = this.lora ?? {};
+    for (const buffer of [...Object.values(this.#buffers).flat(), ...Object.values({ ...lora, ...dora })]) {
       if (buffer) this.device.free(buffer);
     }
   }

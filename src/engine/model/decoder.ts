@@ -2,13 +2,13 @@
  * A whole decoder pass recorded into a program: embedding, layers, head; and the backward pass of region A into the
  * gradient arena. Knows rows and sequences, not what their log-probabilities are for.
  */
-import { embeddingBackward, gatherRows } from "../../kernels/embedding.ts";
-import type { ActivationFormat, WeightFormat } from "../../kernels/kernel.ts";
+import type { ActivationFormat } from "../../kernels/kernel.ts";
 import { scaleRows } from "../../kernels/scale.ts";
+import { addUniformNoise, NOISE_STREAM } from "../../kernels/uniform-noise.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Device } from "../gpu/device.ts";
 import type { Program } from "../gpu/program.ts";
-import { rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
+import { sliceRows, type Tensor } from "../gpu/tensor.ts";
 import { Activations, type LayerActivations, normsAfter } from "./activations.ts";
 import {
   type BackwardScratch,
@@ -19,8 +19,10 @@ import {
 } from "./block.ts";
 import { longRopeBeyond, type ModelConfig } from "./config/config.ts";
 import { deltaStateSize } from "./delta-net.ts";
+import { recordEmbedding, recordEmbeddingBackward, recordLookup, recordLookupBackward } from "./embedding.ts";
 import { HeadBuffers, type HeadPass, recordHeadBackward, recordHeadForward } from "./head.ts";
 import type { LoraAdapter } from "./lora.ts";
+import { recordGains } from "./lora-passes.ts";
 import type { KeyCounts, LayerCache, PassRows, RecurrenceRows } from "./mixer.ts";
 import type { Model } from "./model.ts";
 import { embeddingScale } from "./norms.ts";
@@ -66,7 +68,7 @@ export class PassMemory {
     this.#states = deltaNet && device.allocate("scratch", "states", [slots, deltaStateSize(deltaNet)]);
     const keeps = !options.gradients ? "none" : options.checkpointing ? "inputs" : "all";
     this.activations = new Activations(device, config, shapes, keeps, options);
-    this.head = new HeadBuffers(device, config, shapes, options.gradients);
+    this.head = new HeadBuffers(device, config, shapes, options.gradients, options);
     if (options.gradients) {
       const rows = Math.max(...shapes.map((shape) => shape.gradientRows));
       const shapeOf = Object.entries(backwardWidths(config)).map(([name, width]) => [name, [rows, width]] as const);
@@ -120,13 +122,24 @@ export function recordLayers(
   activations: Activations,
   shape: RowShape,
   inputs: Omit<PassRows, "lora" | keyof KeyCounts> & { readonly tokens: Tensor },
-  cache?: LayerCache,
+  { cache, noise }: { readonly cache?: LayerCache; readonly noise?: EmbeddingNoise | undefined } = {},
 ): Tensor {
   const { config } = model;
   const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };
   const first = activations.layer(shape, 0).input;
+  // Passes of generation, which are many, have this done once before them.
+  if (rows.lora && model.adapter && cache === undefined) recordGains(program, model.adapter, model, rows.lora);
   recordLookup(program, model.parameter("embedding"), rows.tokens, first, false);
+  const embedding = rows.lora && model.adapter?.special("embedding");
+  if (rows.lora && embedding) recordEmbedding(program, model, embedding, rows.tokens, first, rows.lora);
+  const addNoise = () => {
+    if (noise) program.dispatch(addUniformNoise, { ...noise, y: first, stream: NOISE_STREAM });
+  };
+  // It goes onto what Hugging Face's module of the embedding gives, which scales in Gemma 3 alone.
+  const scalesItself = config.modelType.startsWith("gemma3");
+  if (!scalesItself) addNoise();
   recordScale(program, first, embeddingScale(config));
+  if (scalesItself) addNoise();
   if (config.position === "learned") {
     recordLookup(program, model.parameter("positions"), rows.positions, first, true);
   }
@@ -153,17 +166,28 @@ export function positionLimit(shape: RowShape): number {
   return shape.gradientRows + shape.branchRows;
 }
 
-/** Records log-probabilities summed per sequence: sums [S], region A's sequences first. */
+/** NEFTune's noise on the embeddings of a pass: what it is drawn by, u32[4], and how far it goes, f32[1]. */
+export interface EmbeddingNoise {
+  readonly state: Tensor;
+  readonly amplitude: Tensor;
+}
+
+/**
+ * Records log-probabilities summed per sequence: sums [S], region A's sequences first.
+ *
+ * @param noise of training
+ */
 export function recordLogProbs(
   program: Program,
   model: Model,
   memory: PassMemory,
   shape: RowShape,
   sums: Tensor,
+  noise?: EmbeddingNoise,
 ): void {
   const rows = memory.rows.tensors(shape);
   const passRows = { ...rows, positionLimit: positionLimit(shape), recurrence: memory.recurrence(shape) };
-  const output = recordLayers(program, model, memory.activations, shape, passRows);
+  const output = recordLayers(program, model, memory.activations, shape, passRows, { noise });
   recordHeadForward(memory.headPass(program, model, shape), output, sums);
 }
 
@@ -184,6 +208,7 @@ export function recordGradients(
 ): void {
   recordHeadBackward(memory.headPass(program, model, shape), gradients, coefficients, memory.backward(shape));
   recordLayersBackward(program, model, gradients, memory, shape);
+  model.adapter?.recordFrozenParts(program, gradients);
 }
 
 /**
@@ -231,13 +256,15 @@ export function recordLayersBackward(
       bucketStarts: rows.positionStarts,
     });
   }
+  const adapted = passRows.lora && model.adapter?.special("embedding");
+  if (!gradients.has("embedding") && !adapted) return;
+  recordScale(program, scratch.dx, embeddingScale(config));
+  const buckets = { order: rows.tokenOrder, bucketIds: rows.tokenBuckets, bucketStarts: rows.tokenStarts };
   if (gradients.has("embedding")) {
-    recordScale(program, scratch.dx, embeddingScale(config));
-    recordLookupBackward(program, scratch.dx, gradients.window("embedding"), {
-      order: rows.tokenOrder,
-      bucketIds: rows.tokenBuckets,
-      bucketStarts: rows.tokenStarts,
-    });
+    recordLookupBackward(program, scratch.dx, gradients.window("embedding"), buckets);
+  } else if (passRows.lora && adapted) {
+    const args = { tokens: firstRows(rows.tokens), dy: scratch.dx, partials: scratch.partials, ...buckets };
+    recordEmbeddingBackward(program, model, adapted, gradients, args, passRows.lora);
   }
 }
 
@@ -250,37 +277,14 @@ function gradientRowsOf(activations: LayerActivations, shape: RowShape): LayerAc
 /** The layer below which nothing is trained, so that no gradient is needed there. */
 function lowestTrainedLayer({ layout }: Arena): number {
   if (layout.has("embedding") || layout.has("positions")) return 0;
-  const layers = layout.specs.map(({ name }) => Number(/^\w+\.(\d+)\./.exec(name)?.[1] ?? Number.POSITIVE_INFINITY));
+  const layers = layout.specs.map(({ name }) => {
+    if (name.includes(".lora_embedding_")) return 0;
+    return Number(/^\w+\.(\d+)\./.exec(name)?.[1] ?? Number.POSITIVE_INFINITY);
+  });
   return Math.min(...layers);
-}
-
-/** Records y [T, C] (+)= table[ids], the table in windows that the adapter can bind. */
-function recordLookup(program: Program, table: Tensor, ids: Tensor, y: Tensor, accumulate: boolean): void {
-  for (const { first, window } of rowWindows(table, program.device.limits.maxStorageBufferBindingSize)) {
-    const adds = accumulate || first > 0;
-    program.dispatch(gatherRows(table.dtype as WeightFormat), {
-      table: window,
-      rows: ids,
-      y,
-      firstRow: first,
-      accumulate: adds ? 1 : 0,
-    });
-  }
 }
 
 /** Records x *= factor. */
 function recordScale(program: Program, x: Tensor, factor: number): void {
   if (factor !== 1) program.dispatch(scaleRows, { x, factor });
-}
-
-/** Records dTable[id] += the rows of dy in the bucket of `id`, for every bucket. */
-function recordLookupBackward(
-  program: Program,
-  dy: Tensor,
-  dTable: Tensor,
-  buckets: { readonly order: Tensor; readonly bucketIds: Tensor; readonly bucketStarts: Tensor },
-): void {
-  for (const { first, window } of rowWindows(dTable, program.device.limits.maxStorageBufferBindingSize)) {
-    program.dispatch(embeddingBackward, { dy, ...buckets, dTable: window, firstRow: first });
-  }
 }

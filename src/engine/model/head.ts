@@ -21,6 +21,8 @@ import type { Program } from "../gpu/program.ts";
 import { reshape, sliceRows, type Tensor } from "../gpu/tensor.ts";
 import type { BackwardScratch } from "./block.ts";
 import type { ModelConfig } from "./config/config.ts";
+import type { LoraAdapter } from "./lora.ts";
+import { HeadAdapter } from "./lora-head.ts";
 import { recordMatmul } from "./matmul.ts";
 import type { Model } from "./model.ts";
 import { recordNorm, recordNormBackward } from "./norms.ts";
@@ -47,11 +49,28 @@ function forwardWindow(device: Device, config: ModelConfig): { window: number; p
 export class HeadBuffers {
   readonly device: Device;
   readonly config: ModelConfig;
+  /** Where the head has an adapter. */
+  readonly adapter: HeadAdapter | undefined;
   readonly #buffers: Readonly<Record<HeadBuffer, Tensor>>;
 
-  constructor(device: Device, config: ModelConfig, shapes: readonly RowShape[], withGradients: boolean) {
+  /**
+   * @param options.adapter of the model, or of the one model that has one
+   * @param options.generates only logits are wanted
+   */
+  constructor(
+    device: Device,
+    config: ModelConfig,
+    shapes: readonly RowShape[],
+    withGradients: boolean,
+    { adapter, generates = false }: { readonly adapter?: LoraAdapter | undefined; readonly generates?: boolean } = {},
+  ) {
     this.device = device;
     this.config = config;
+    const rows = {
+      rows: Math.max(...shapes.map((shape) => shape.gradientHeadRows + shape.branchHeadRows)),
+      gradientRows: withGradients ? Math.max(...shapes.map((shape) => shape.gradientHeadRows)) : 0,
+    };
+    this.adapter = HeadAdapter.of(device, config, adapter, rows, !generates);
     const sizes = bufferSizes(device, config, shapes, withGradients);
     this.#buffers = Object.fromEntries(
       Object.entries(sizes)
@@ -66,6 +85,7 @@ export class HeadBuffers {
 
   free(): void {
     for (const buffer of Object.values(this.#buffers)) this.device.free(buffer);
+    this.adapter?.free();
   }
 }
 
@@ -99,15 +119,32 @@ function headWindow(device: Device, config: ModelConfig, rows: number): number {
   return windowColumns(rows, config.vocabSize, config.hiddenSize, device.limits.maxStorageBufferBindingSize);
 }
 
-/** The head's table in windows of at most `most` rows. */
-function tableWindows(model: Model, most: number) {
+/** The adapter of a pass's head and its memory. */
+function adapted({ model, buffers }: Pick<HeadPass, "model" | "buffers">) {
+  const layer = model.adapter?.special("head");
+  return layer && buffers.adapter ? { layer, memory: buffers.adapter } : undefined;
+}
+
+/** The head's table in windows of at most `most` rows, joined with that of its adapter as they are taken. */
+function* tableWindows(pass: Pick<HeadPass, "program" | "model" | "buffers">, most: number) {
+  const { program, model } = pass;
   const table = model.parameter(model.headName);
+  const own = adapted(pass);
   const [total = 0] = table.shape;
-  return Array.from({ length: Math.ceil(total / most) }, (_, index) => {
-    const start = index * most;
+  for (let start = 0; start < total; start += most) {
     const columns = Math.min(most, total - start);
-    return { start, columns, b: sliceRows(table, start, columns), format: table.dtype as WeightFormat };
-  });
+    const b = own
+      ? own.memory.recordTable(program, model, own.layer, start, columns)
+      : sliceRows(table, start, columns);
+    yield { start, columns, b, format: b.dtype as WeightFormat };
+  }
+}
+
+/** Rows of a window of the forward passes. */
+function rowsOf(pass: HeadPass): { window: number; perSplit: number; splits: number } {
+  const found = forwardWindow(pass.program.device, pass.model.config);
+  const most = adapted(pass)?.memory.rowsAtMost(found.perSplit) ?? found.window;
+  return { ...found, window: Math.min(found.window, most) };
 }
 
 /**
@@ -130,9 +167,30 @@ export function recordHeadRows(
   return normed;
 }
 
-/** Records the logits [N, columns] of normed head rows for a window of the head's table. */
-export function recordLogits(program: Program, model: Model, normed: Tensor, window: Tensor, logits: Tensor): void {
+/** Records what the adapter of the head makes of normed rows, for `recordLogits`; undefined without one. */
+export function recordLogitsInner(
+  pass: Pick<HeadPass, "program" | "model" | "buffers">,
+  normed: Tensor,
+): Tensor | undefined {
+  const own = adapted(pass);
+  return own?.memory.recordInner(pass.program, pass.model, own.layer, normed).inner;
+}
+
+/**
+ * Records the logits [N, columns] of normed head rows for the window of the head's table from row `start` on.
+ *
+ * @param inner of `recordLogitsInner`
+ */
+export function recordLogits(
+  pass: Pick<HeadPass, "program" | "model" | "buffers">,
+  args: { readonly normed: Tensor; readonly inner: Tensor | undefined; readonly logits: Tensor },
+  { start, window }: { readonly start: number; readonly window: Tensor },
+): void {
+  const { program, model } = pass;
+  const { normed, inner, logits } = args;
+  const own = adapted(pass);
   recordMatmul(program, "NT", normed, window, logits);
+  if (own && inner) own.memory.recordLogits(program, model, own.layer, { inner, logits, start });
   const { logitSoftCap } = model.config;
   if (logitSoftCap !== undefined) program.dispatch(softCap(logitSoftCap), { x: logits });
 }
@@ -141,16 +199,19 @@ export function recordLogits(program: Program, model: Model, normed: Tensor, win
 export function recordHeadForward(pass: HeadPass, output: Tensor, sums: Tensor): void {
   const { program, model, buffers, shape, rows } = pass;
   const { device } = program;
-  const { hiddenSize: C, vocabSize, logitSoftCap } = model.config;
+  const { vocabSize, logitSoftCap } = model.config;
   const N = shape.gradientHeadRows + shape.branchHeadRows;
   const normed = recordHeadRows(pass, output, rows.headRows);
-  const { window, perSplit, splits } = forwardWindow(device, model.config);
+  const own = adapted(pass);
+  const a = own ? own.memory.recordInput(program, model, own.layer, normed) : normed;
+  const [, C = 0] = a.shape;
+  const { window, perSplit, splits } = rowsOf(pass);
   const partials = buffers.tensor("partials", [splits, N, 2]);
   const targetLogits = buffers.tensor("targetLogits", [N]);
   const together = {};
-  for (const { start, columns, b, format } of tableWindows(model, window)) {
+  for (const { start, columns, b, format } of tableWindows(pass, window)) {
     const kernel = logSoftmaxGatherForward(N, columns, C, device.facts, format, vocabSize, logitSoftCap);
-    const operands = { a: normed, aFrom: 0, b, targets: rows.targets, partials, targetLogits };
+    const operands = { a, aFrom: 0, b, targets: rows.targets, partials, targetLogits };
     const place = { firstSplit: start / perSplit, splitColumns: perSplit, windowStart: start };
     program.dispatch(kernel, { ...operands, ...place }, together);
   }
@@ -172,15 +233,17 @@ export interface TokenSums {
  * Records the entropies and mean logits of region A's head rows, summed per sequence. Follows pass 1 over the same
  * buffers, before or after pass 2, and reuses buffers that pass 1 no longer needs, so it takes no memory of its own.
  */
-export function recordTokenSums({ program, model, buffers, shape, rows }: HeadPass, sums: TokenSums): void {
+export function recordTokenSums(pass: HeadPass, sums: TokenSums): void {
+  const { program, model, buffers, shape, rows } = pass;
   const { device } = program;
-  const { vocabSize, hiddenSize: C } = model.config;
+  const { vocabSize } = model.config;
   const N = shape.gradientHeadRows;
-  const { window, perSplit, splits } = forwardWindow(device, model.config);
+  const { window, perSplit, splits } = rowsOf(pass);
   const partials = buffers.tensor("partials", [splits, N, 2]);
   const logSumExp = buffers.tensor("logSumExp", [N]);
-  const a = buffers.tensor("normed", [N, C]);
-  for (const { start, columns, b, format } of tableWindows(model, window)) {
+  const a = headInput(pass, N);
+  const [, C = 0] = a.shape;
+  for (const { start, columns, b, format } of tableWindows(pass, window)) {
     const place = { firstSplit: start / perSplit, splitColumns: perSplit };
     const statistics = logitStatistics(N, columns, C, device.facts, format, model.config.logitSoftCap);
     program.dispatch(statistics, { a, aFrom: 0, b, logSumExp, partials, ...place });
@@ -221,18 +284,38 @@ export function recordHeadBackward(
   const { hiddenSize: C, logitSoftCap, logitsScaling } = model.config;
   const N = shape.gradientHeadRows;
   const normed = buffers.tensor("normed", [N, C]);
+  const own = adapted(pass);
+  const a = headInput(pass, N);
+  const [, K = 0] = a.shape;
   const dNormed = buffers.tensor("dNormed", [N, C]);
   const logSumExp = buffers.tensor("logSumExp", [N]);
   const dTable = gradients.has(model.headName) ? gradients.window(model.headName) : undefined;
   const given = { targets: sliceRows(rows.targets, 0, N), sequences: rows.headSequences, logSumExp, coefficients };
-  for (const { start, columns, b, format } of tableWindows(model, headWindow(device, model.config, N))) {
+  const most = headWindow(device, model.config, N);
+  for (const { start, columns, b, format } of tableWindows(pass, Math.min(most, own?.memory.rowsAtMost() ?? most))) {
     const dLogits = buffers.tensor("dLogits", [N, columns]);
-    const gradient = logSoftmaxGatherGradient(N, columns, C, device.facts, format, logitSoftCap);
-    program.dispatch(gradient, { a: normed, aFrom: 0, b, ...given, dLogits, windowStart: start });
+    const gradient = logSoftmaxGatherGradient(N, columns, K, device.facts, format, logitSoftCap);
+    program.dispatch(gradient, { a, aFrom: 0, b, ...given, dLogits, windowStart: start });
+    if (own) {
+      const args = { dLogits, table: b, x: normed, start };
+      own.memory.recordWindowBackward(program, model, own.layer, gradients, args);
+      continue;
+    }
     recordMatmul(program, "NN", dLogits, b, dNormed, { accumulate: start > 0, scale: 1 / logitsScaling });
     if (dTable) recordMatmul(program, "TN", dLogits, normed, sliceRows(dTable, start, columns), { accumulate: true });
   }
+  if (own) {
+    own.memory.recordInputBackward(program, model, own.layer, gradients, { x: normed, dx: dNormed });
+    if (logitsScaling !== 1) program.dispatch(scaleRows, { x: dNormed, factor: 1 / logitsScaling });
+  }
   recordHeadRowsBackward(pass, gradients, scratch);
+}
+
+/** What pass 1 multiplied with the table, of the first N rows. */
+function headInput(pass: HeadPass, N: number): Tensor {
+  const { model, buffers } = pass;
+  const own = adapted(pass);
+  return own ? own.memory.input(model, own.layer, N) : buffers.tensor("normed", [N, model.config.hiddenSize]);
 }
 
 /**

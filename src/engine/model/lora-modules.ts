@@ -6,7 +6,7 @@
 import { ConfigError, shown } from "../../errors.ts";
 import { fromPython, textsMatching } from "../files/foreign-pattern.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { modulePrefix, parameterSpecs } from "./weights/parameters.ts";
+import { HEAD_MODULE, moduleName, parameterSpecs } from "./weights/parameters.ts";
 
 /**
  * The options of a LoRA adapter. Names of modules are those of Hugging Face's class, prefix included, e.g.
@@ -39,19 +39,35 @@ export interface LoraOptions {
   readonly rankPattern?: Readonly<Record<string, number>> | undefined;
   /** Alphas in the same way. */
   readonly alphaPattern?: Readonly<Record<string, number>> | undefined;
+  /** Weight-decomposed: the length of each output's row of weights is trained apart (`use_dora`); default false. */
+  readonly dora?: boolean | undefined;
+  /** Modules that are trained whole beside the adapter, by the ends of their names (`modules_to_save`). */
+  readonly savedModules?: readonly string[] | undefined;
+  /** The base's biases that are trained beside it: none (default), all, or those of its targets. */
+  readonly bias?: LoraBias | undefined;
 }
 
+/** PEFT's words for `bias`. */
+export const LORA_BIASES = ["none", "all", "lora_only"] as const;
+export type LoraBias = (typeof LORA_BIASES)[number];
+
 /**
- * A linear layer as weight files name it: columns [outFrom, outFrom + outputs) of the result of one of our parameters.
+ * A layer as weight files name it: columns [outFrom, outFrom + outputs) of the result of one of our parameters. The
+ * embedding is a layer whose inputs are tokens.
  */
 export interface LinearModule {
+  readonly kind: "linear" | "embedding" | "head";
   /** Without the prefix ("model.", "transformer."), e.g. "layers.0.self_attn.q_proj". */
   readonly name: string;
   /** Our parameter, e.g. "layers.0.qkv.weight". */
   readonly parameter: string;
+  /** Whether the parameter is stored as [inputs, outputs], and not as [outputs, inputs]. */
+  readonly inOut: boolean;
   readonly inputs: number;
   readonly outputs: number;
   readonly outFrom: number;
+  /** Columns of that result. */
+  readonly width: number;
 }
 
 /** A linear layer with an adapter. */
@@ -62,16 +78,41 @@ export interface LoraModule extends LinearModule {
   readonly scale: number;
 }
 
+/**
+ * The layers that can have an adapter, in the order of a forward pass: the embedding of tokens, the linear layers of the
+ * blocks, the head, which is one of its own where it is tied.
+ */
+export function adaptableModules(config: ModelConfig): LinearModule[] {
+  const { hiddenSize, vocabSize, tiedHead } = config;
+  const [first] = parameterSpecs(config);
+  const name = first?.parts[0]?.name.replace(/\.weight$/, "") ?? "";
+  const place = { outFrom: 0 };
+  return [
+    {
+      ...{ kind: "embedding", name, parameter: "embedding", inOut: true, inputs: vocabSize },
+      ...{ outputs: hiddenSize, width: hiddenSize, ...place },
+    },
+    ...linearModules(config),
+    {
+      ...{ kind: "head", name: HEAD_MODULE, parameter: tiedHead ? "embedding" : "head", inOut: false },
+      ...{ inputs: hiddenSize, outputs: vocabSize, width: vocabSize, ...place },
+    },
+  ];
+}
+
 /** Every linear layer of the decoder's blocks; not the embedding, not the head. */
 export function linearModules(config: ModelConfig): LinearModule[] {
   const modules: LinearModule[] = [];
   for (const { name: parameter, shape, parts } of parameterSpecs(config)) {
     if (shape.length < 2 || !parameter.startsWith("layers.")) continue;
+    const { inOutWeights: inOut } = config;
+    const width = shape[inOut ? 1 : 0] ?? 0;
     let outFrom = 0;
     for (const part of parts) {
       const [first = 0, second = 0] = part.shape;
-      const [outputs, inputs] = config.inOutWeights ? [second, first] : [first, second];
-      modules.push({ name: part.name.replace(/\.weight$/, ""), parameter, inputs, outputs, outFrom });
+      const [outputs, inputs] = inOut ? [second, first] : [first, second];
+      const name = part.name.replace(/\.weight$/, "");
+      modules.push({ kind: "linear", name, parameter, inOut, inputs, outputs, outFrom, width });
       outFrom += outputs;
     }
   }
@@ -101,14 +142,14 @@ export function targetNames(
  * @throws ConfigError naming the option, what it holds and the modules that there are
  */
 export function selectModules(config: ModelConfig, options: LoraOptions): LoraModule[] {
-  const all = linearModules(config);
-  const wholeName = ({ name }: LinearModule) => `${modulePrefix(config)}${name}`;
+  const all = adaptableModules(config);
+  const wholeName = ({ name }: LinearModule) => moduleName(config, name);
   const names = all.map(wholeName);
   const targets = targetsAmong(names, config, options);
   if (targets.size === 0) {
     const narrowed = options.excludeModules !== undefined || options.layersToTransform !== undefined;
     throw new ConfigError(
-      `lora_target_modules ${shown(targetNames(config, options.targetModules))} matches no linear layer${narrowed ? ' that "exclude_modules" and "layers_to_transform" leave' : ""}; ${known(all)}.`,
+      `lora_target_modules ${shown(targetNames(config, options.targetModules))} matches no layer${narrowed ? ' that "exclude_modules" and "layers_to_transform" leave' : ""}; ${known(all)}.`,
     );
   }
   const ranks = valuesByPattern(options.rankPattern, names, "rank_pattern");
@@ -123,14 +164,14 @@ export function selectModules(config: ModelConfig, options: LoraOptions): LoraMo
 }
 
 /**
- * Checks the targets of a new adapter: each name of a list is a linear layer, a regular expression matches neither the
- * embedding nor the head, for which PEFT would make adapters too.
+ * Checks the targets of a new adapter: each name of a list is a layer, a regular expression does not match the embedding
+ * of positions, for which PEFT would make an adapter too.
  *
  * @throws ConfigError naming the target and the modules that there are
  */
 export function checkTargets(config: ModelConfig, { targetModules }: LoraOptions): void {
-  const all = linearModules(config);
-  const names = all.map(({ name }) => `${modulePrefix(config)}${name}`);
+  const all = adaptableModules(config);
+  const names = all.map(({ name }) => moduleName(config, name));
   const targets = targetNames(config, targetModules);
   if (targets.length === 0) throw new ConfigError(`lora_target_modules is empty; ${known(all)}.`);
   const isText = typeof targets === "string";
@@ -139,7 +180,7 @@ export function checkTargets(config: ModelConfig, { targetModules }: LoraOptions
     : targets.find((target) => matching([target], names, "lora_target_modules").length === 0);
   if (wrong === undefined) return;
   throw new ConfigError(
-    `lora_target_modules ${isText ? `${shown(targets)} matches` : "names"} "${wrong}", which is no linear layer of the decoder; ${known(all)}.`,
+    `lora_target_modules ${isText ? `${shown(targets)} matches` : "names"} "${wrong}", which is no layer that an adapter is made for; ${known(all)}.`,
   );
 }
 
@@ -152,7 +193,9 @@ function targetsAmong(names: readonly string[], config: ModelConfig, options: Lo
   if (layersPattern.length > 0 && layers.length === 0)
     throw new ConfigError('"layers_pattern" says where the numbers of "layers_to_transform" stand, which is missing.');
   const excluded = new Set(matching(excludeModules, names, '"exclude_modules"'));
-  const targets = isAllLinear(targetModules) ? names : targetNames(config, targetModules);
+  // What PEFT calls so has neither the embedding nor the head.
+  const linear = linearModules(config).map(({ name }) => moduleName(config, name));
+  const targets = isAllLinear(targetModules) ? linear : targetNames(config, targetModules);
   let found = matching(targets, names, "lora_target_modules");
   if (layers.length > 0) {
     const before = layersPattern.length > 0 ? [layersPattern].flat() : ["[^.]*"];
@@ -196,12 +239,11 @@ function isAllLinear(targetModules: LoraOptions["targetModules"]): boolean {
   return typeof targetModules === "string" && targetModules.toLowerCase() === "all-linear";
 }
 
-/** The matrices that are no linear layer of a block: embeddings and the head, by their whole names. */
+/** The embeddings of positions, for which PEFT would make an adapter and we cannot, by their whole names. */
 function otherModules(config: ModelConfig): string[] {
-  const names = parameterSpecs(config)
-    .filter(({ name, shape }) => shape.length > 1 && !name.startsWith("layers.") && name !== "head")
-    .flatMap(({ parts }) => parts.map(({ name }) => `${modulePrefix(config)}${name.replace(/\.weight$/, "")}`));
-  return [...names, "lm_head"];
+  return parameterSpecs(config)
+    .filter(({ name }) => name === "positions")
+    .flatMap(({ parts }) => parts.map(({ name }) => moduleName(config, name.replace(/\.weight$/, ""))));
 }
 
 function known(modules: readonly LinearModule[]): string {

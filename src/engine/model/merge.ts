@@ -3,6 +3,7 @@
  * needed, and one tensor at a time is in memory.
  */
 import { isQuantized, type StoredFormat } from "../../kernels/kernel.ts";
+import { basePart, partNames, unties } from "./adapter-specs.ts";
 import type { ModelConfig } from "./config/config.ts";
 import { DTYPE_NAMES, readModelConfig, writeCompanions, writeTokenizerFiles } from "./config/folder.ts";
 import type { LoraModule } from "./lora-modules.ts";
@@ -34,6 +35,8 @@ export interface HostWeights {
   /** What the files store matrices as, f32 where these differ, and bf16 for a base that is quantised. */
   readonly stored: StoredFormat;
   readonly isQuantised: boolean;
+  /** Whether the adapter parts a head from the embedding with which it is tied in the base; the configuration says so. */
+  readonly unties: boolean;
   readonly tensors: readonly HostTensor[];
   close(): Promise<void>;
 }
@@ -76,28 +79,38 @@ export async function openHostWeights(
     const { formats, left } = weightFormats(config, base, fullName, quantization);
     const leftWarning = leftSentence(left, base.path);
     if (leftWarning !== undefined) onWarning(leftWarning);
-    const { modules = [] } = adapter ?? {};
+    const { modules = [], saved } = adapter ?? {};
+    const own = saved !== undefined && unties(config, modules, saved);
+    const written = own ? { ...config, tiedHead: false } : config;
     const changed = new Map(modules.map((module) => [`${module.name}.weight`, module]));
     const basePieces = (parameter: string, name: string) => {
       const to = formats.get(parameter);
       if (to === undefined || !isQuantized(to) || checkedTensor(base, name).saved) return storedPieces(base, name);
       return quantizedPieces(base, name, { format: to, double: quantization.double ?? false, dtype: stored });
     };
-    const tensors = parameterSpecs(config).flatMap(({ name: parameter, parts }) =>
+    const tensors = parameterSpecs(written).flatMap(({ name, parts }) =>
       parts.map(({ name: part, shape }) => {
-        const source = fullName(part);
+        const source = fullName(basePart(config, part));
+        const parameter = name === "head" && config.tiedHead ? "embedding" : name;
         // A text model leaves the model of text and images that it was read out of.
-        const name = tensorName(config.wrapper === undefined ? prefix : writtenPrefix(config), part);
+        const writtenName = tensorName(config.wrapper === undefined ? prefix : writtenPrefix(config), part);
         const [merging, module] = [adapter, changed.get(part)];
+        const isSaved = saved?.parts.has(part) && merging?.has(part);
+        if (merging && isSaved) {
+          const whole = async function* () {
+            yield await merging.read(part);
+          };
+          return { part, name: writtenName, shape, pieces: whole };
+        }
         const pieces =
           merging && module
-            ? () => mergedWeight(basePieces(parameter, source), merging, config, module)
+            ? () => mergedWeight(() => basePieces(parameter, source), merging, module)
             : () => basePieces(parameter, source);
-        return { part, name, shape, pieces };
+        return { part, name: writtenName, shape, pieces };
       }),
     );
     const isQuantised = formats.size > 0;
-    return { config, stored: isQuantised ? "bf16" : stored, isQuantised, tensors, close };
+    return { config: written, stored: isQuantised ? "bf16" : stored, isQuantised, unties: own, tensors, close };
   } catch (error) {
     await close();
     throw error;
@@ -130,7 +143,12 @@ export async function mergeAdapter(
       format,
       data: () => finitePieces(name, pieces(), format, OVERFLOW),
     }));
-    await writeCompanions(baseFolder, outFolder, format);
+    if (weights.unties) {
+      onWarning(
+        `The adapter ${adapterFolder} trains embedding or head, which are one in the base ${baseFolder}: the merged model has a head of its own (tie_word_embeddings is false).`,
+      );
+    }
+    await writeCompanions(baseFolder, outFolder, format, weights);
     // What the adapter was trained with goes before what the base came with.
     await writeTokenizerFiles(adapterFolder, outFolder);
     await writeWeights(outFolder, tensors, maxShardBytes);
@@ -142,33 +160,86 @@ export async function mergeAdapter(
 /** Why a merged weight may not be finite. */
 const OVERFLOW = "base and adapter overflow f32 together";
 
-/** W + scale B A of one layer; W is [out, in], or [in, out] in GPT-2. Sums in float64. */
+/**
+ * W + scale B A of one layer, or with DoRA (m / n) (W + scale B A), by whole rows as they are stored: a row is an output's
+ * or, in GPT-2 and the embedding, an input's. Sums in float64.
+ */
 async function* mergedWeight(
-  base: AsyncIterable<Float32Array<ArrayBuffer>>,
+  base: () => AsyncIterable<Float32Array<ArrayBuffer>>,
   adapter: AdapterFile,
-  config: ModelConfig,
-  { name: module, inputs, outputs, rank, scale }: LoraModule,
+  module: LoraModule,
 ): AsyncGenerator<Float32Array<ArrayBuffer>> {
-  const a = await adapter.read(`${module}.lora_A.weight`);
-  const b = await adapter.read(`${module}.lora_B.weight`);
-  const delta = new Float64Array(inputs);
-  const weight = new Float32Array(inputs * outputs);
-  let filled = 0;
-  for await (const piece of base) {
-    weight.set(piece, filled);
-    filled += piece.length;
+  const { inOut, inputs, outputs } = module;
+  const added = await addedRows(adapter, module);
+  const magnitude = adapter.options.dora ? await adapter.read(partNames(module).magnitude) : undefined;
+  const gain = (o: number, squares: number) => (squares > 0 ? (magnitude?.[o] ?? 0) / Math.sqrt(squares) : 0);
+  let gains: Float64Array | undefined;
+  if (magnitude && inOut) {
+    // A length is the sum over all stored rows, so they are read twice.
+    const squares = new Float64Array(outputs);
+    for await (const { row, values } of rowsOf(base(), outputs)) {
+      added(row, values).forEach((value, o) => {
+        squares[o] = (squares[o] ?? 0) + value * value;
+      });
+    }
+    gains = squares.map((sum, o) => gain(o, sum));
   }
-  const [rowStride, columnStride] = config.inOutWeights ? [1, outputs] : [inputs, 1];
-  for (let row = 0; row < outputs; row++) {
-    delta.fill(0);
+  for await (const { row, values } of rowsOf(base(), inOut ? outputs : inputs)) {
+    const sums = added(row, values);
+    if (gains) for (let o = 0; o < outputs; o++) sums[o] = (sums[o] as number) * (gains[o] as number);
+    else if (magnitude) {
+      const own = gain(
+        row,
+        sums.reduce((total, value) => total + value * value, 0),
+      );
+      for (let i = 0; i < inputs; i++) sums[i] = own * (sums[i] as number);
+    }
+    yield Float32Array.from(sums);
+  }
+}
+
+/** What adds scale B A to a stored row of W; the same array every time. */
+async function addedRows(
+  adapter: AdapterFile,
+  module: LoraModule,
+): Promise<(row: number, values: Float32Array) => Float64Array> {
+  const { inOut, inputs, outputs, rank, scale } = module;
+  const { file } = partNames(module);
+  const [a, b] = [await adapter.read(file.a), await adapter.read(file.b)];
+  const columns = inOut ? outputs : inputs;
+  /** [r, columns], the side that a stored row runs along. */
+  const along = inOut ? transposed(b, outputs, rank) : a;
+  const sums = new Float64Array(columns);
+  return (row, values) => {
+    sums.set(values);
     for (let r = 0; r < rank; r++) {
-      const factor = scale * (b[row * rank + r] ?? 0);
-      for (let i = 0; i < inputs; i++) delta[i] = (delta[i] as number) + factor * (a[r * inputs + i] as number);
+      const factor = scale * (inOut ? (a[r * inputs + row] ?? 0) : (b[row * rank + r] ?? 0));
+      for (let i = 0; i < columns; i++) sums[i] = (sums[i] as number) + factor * (along[r * columns + i] as number);
     }
-    for (let i = 0; i < inputs; i++) {
-      const at = row * rowStride + i * columnStride;
-      weight[at] = (weight[at] as number) + (delta[i] as number);
+    return sums;
+  };
+}
+
+function transposed(matrix: Float32Array, rows: number, columns: number): Float32Array {
+  return Float32Array.from(matrix, (_, at) => matrix[(at % rows) * columns + Math.floor(at / rows)] as number);
+}
+
+/** Pieces of a matrix row by row. */
+async function* rowsOf(
+  pieces: AsyncIterable<Float32Array<ArrayBuffer>>,
+  columns: number,
+): AsyncGenerator<{ readonly row: number; readonly values: Float32Array }> {
+  let rest = new Float32Array(0);
+  let row = 0;
+  for await (const piece of pieces) {
+    const joined = rest.length === 0 ? piece : new Float32Array(rest.length + piece.length);
+    if (joined !== piece) {
+      joined.set(rest);
+      joined.set(piece, rest.length);
     }
+    let at = 0;
+    for (; at + columns <= joined.length; at += columns)
+      yield { row: row++, values: joined.subarray(at, at + columns) };
+    rest = joined.slice(at);
   }
-  yield weight;
 }

@@ -7,7 +7,7 @@ import type { Program } from "../gpu/program.ts";
 import type { Tensor } from "../gpu/tensor.ts";
 import type { LayerActivations, LayerKind } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
-import type { LoraScratch } from "./lora.ts";
+import type { LoraScratch } from "./lora-passes.ts";
 import type { Model } from "./model.ts";
 import type { SegmentRange } from "./segments.ts";
 

@@ -203,14 +203,24 @@ export class Model {
     return tensorName(this.config.wrapper === undefined ? this.prefix : writtenPrefix(this.config), part);
   }
 
-  /** The tensor of a parameter. */
+  /** The tensor of a parameter: the adapter's where it is trained whole beside it. */
   parameter(name: string): Tensor {
-    return this.weights.window(name);
+    const own = this.adapter?.savedWindow(name);
+    if (own !== undefined) return own;
+    return this.weights.window(name === "head" && this.config.tiedHead ? "embedding" : name);
   }
 
-  /** The head's matrix [V, C]: the embedding's where they are tied. */
+  /**
+   * The head's matrix [V, C], under which its gradient stands too: the embedding's where they are tied and trained
+   * whole. An adapter trains either of them apart.
+   */
   get headName(): string {
-    return this.config.tiedHead ? "embedding" : "head";
+    return this.config.tiedHead && this.adapter === undefined ? "embedding" : "head";
+  }
+
+  /** The configuration by which the model computes with its adapter: of one whose head is its own where that unties it. */
+  get computedConfig(): ModelConfig {
+    return this.adapter?.unties ? { ...this.config, tiedHead: false } : this.config;
   }
 
   /** A table of a layer's rotary angles, [regimes rows, 2, r/2], for at least this many positions of the context. */

@@ -6,7 +6,7 @@ import { FileError, ModelFormatError, shown } from "../../errors.ts";
 import { isJsonObject, parseJsonObject, readModelText } from "../files/json-file.ts";
 import { platform } from "../platform/index.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { type LoraOptions, targetNames } from "./lora-modules.ts";
+import { LORA_BIASES, type LoraBias, type LoraOptions, targetNames } from "./lora-modules.ts";
 
 export const ADAPTER_CONFIG = "adapter_config.json";
 
@@ -16,8 +16,6 @@ export const MERGE_WITH_PEFT = "merge it into its base with PEFT (merge_and_unlo
 /** What adapter_config.json says, as far as it concerns us. */
 export interface AdapterConfig {
   readonly options: LoraOptions;
-  /** `modules_to_save`: modules of the base whose tensors lie whole beside the adapter. */
-  readonly savedModules: readonly string[];
   /**
    * Where the base model was when the adapter was trained, a folder or a hub id; undefined where the file does not say.
    * A relative path is looked for from the working folder, then from the adapter's.
@@ -34,8 +32,6 @@ interface Unsupported {
 }
 
 const UNSUPPORTED: Readonly<Record<string, Unsupported>> = {
-  use_dora: { off: [false], does: "DoRA scales the columns of the merged weights" },
-  bias: { off: ["none"], does: "biases of the base were trained beside the adapter" },
   lora_bias: { off: [false], does: "the adapter's B has a bias" },
   layer_replication: { off: [], does: "layers of the base are repeated" },
   target_parameters: { off: [[]], does: "parameters that belong to no linear layer have adapters" },
@@ -97,11 +93,16 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
     );
   }
   const names = "a list of module names or a text";
+  const saved = optional("modules_to_save", isNames, names);
+  const bias = optional("bias", isBias, LORA_BIASES.map((word) => `"${word}"`).join(" or "));
   const options: LoraOptions = {
     rank: read("r", isCount, "a whole number of at least 1"),
     alpha: read("lora_alpha", isPositive, "a number above 0"),
     dropout: optional("lora_dropout", isShare, "a number from 0 to below 1") ?? 0,
-    rslora: optional("use_rslora", (value) => typeof value === "boolean", "true or false") ?? false,
+    rslora: optional("use_rslora", isBoolean, "true or false") ?? false,
+    dora: optional("use_dora", isBoolean, "true or false") || undefined,
+    savedModules: someOf(typeof saved === "string" ? [saved] : saved),
+    bias: bias === "none" ? undefined : bias,
     targetModules: read("target_modules", isNames, names),
     excludeModules: someOf(optional("exclude_modules", isNames, names)),
     layersToTransform: someOf(optional("layers_to_transform", isLayers, "the number of a layer or a list of them")),
@@ -109,11 +110,9 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
     rankPattern: someOf(optional("rank_pattern", valuesOf(isCount), "ranks of at least 1 by pattern")),
     alphaPattern: someOf(optional("alpha_pattern", valuesOf(isPositive), "numbers above 0 by pattern")),
   };
-  const saved = optional("modules_to_save", isNames, names) ?? [];
   const baseModel = json.base_model_name_or_path;
   return {
     options,
-    savedModules: typeof saved === "string" ? [saved] : saved,
     baseModel: typeof baseModel === "string" && baseModel !== "" ? await basePath(baseModel, folder) : undefined,
   };
 }
@@ -121,6 +120,14 @@ export async function readAdapterConfig(folder: string): Promise<AdapterConfig> 
 /** PEFT reads an empty list, text or object as none. */
 function someOf<T extends number | string | readonly unknown[] | object>(value: T | undefined): T | undefined {
   return typeof value === "number" || (value !== undefined && Object.keys(value).length > 0) ? value : undefined;
+}
+
+function isBias(value: unknown): value is LoraBias {
+  return LORA_BIASES.some((word) => word === value);
+}
+
+function isBoolean(value: unknown): value is boolean {
+  return typeof value === "boolean";
 }
 
 function isCount(value: unknown): value is number {
@@ -180,7 +187,7 @@ export function adapterConfig(
     arrow_config: null,
     auto_mapping: null,
     base_model_name_or_path: baseModel,
-    bias: "none",
+    bias: options.bias ?? "none",
     corda_config: null,
     ensure_weight_tying: false,
     eva_config: null,
@@ -197,7 +204,7 @@ export function adapterConfig(
     lora_dropout: options.dropout,
     megatron_config: null,
     megatron_core: "megatron.core",
-    modules_to_save: null,
+    modules_to_save: options.savedModules ?? null,
     peft_type: "LORA",
     peft_version: "0.18.1",
     qalora_group_size: 16,
@@ -208,7 +215,7 @@ export function adapterConfig(
     target_parameters: null,
     task_type: "CAUSAL_LM",
     trainable_token_indices: null,
-    use_dora: false,
+    use_dora: options.dora ?? false,
     use_qalora: false,
     use_rslora: options.rslora,
   };

@@ -1,17 +1,26 @@
 /**
- * adapter_model.safetensors under PEFT's names: A and B of every module that adapter_config.json selects. What lies
- * beside them is either the same as in the base, and then left out, or refused by its cause.
+ * adapter_model.safetensors under PEFT's names: A, B and magnitude of every module that adapter_config.json selects, and
+ * what was trained whole beside them. What else lies there is either the same as in the base, and then left out, or
+ * refused by its cause.
  */
 import { errorMessage, KtoError, ModelFormatError } from "../../errors.ts";
 import { openSafetensors, type SafetensorsFile } from "../files/safetensors.ts";
+import type { ParameterSpec } from "../gpu/arena.ts";
 import { firstNotFinite } from "../number-formats.ts";
 import { platform } from "../platform/index.ts";
+import { adapterSpecs, basePart, type SavedParameters, savedParameters } from "./adapter-specs.ts";
 import type { ModelConfig } from "./config/config.ts";
-import { adapterSpecs } from "./lora.ts";
-import { type LoraModule, type LoraOptions, linearModules, selectModules } from "./lora-modules.ts";
+import { adaptableModules, type LoraModule, type LoraOptions, selectModules } from "./lora-modules.ts";
 import { ADAPTER_CONFIG, MERGE_WITH_PEFT, readAdapterConfig } from "./peft-config.ts";
 import { sameNumbers } from "./weights/check-tensors.ts";
-import { currentModuleName, modulePrefix, parameterSpecs, storedNaming } from "./weights/parameters.ts";
+import {
+  currentModuleName,
+  isNoParameter,
+  moduleName,
+  modulePrefix,
+  parameterSpecs,
+  storedNaming,
+} from "./weights/parameters.ts";
 import { openWeights } from "./weights/weight-files.ts";
 
 export const ADAPTER_WEIGHTS = "adapter_model.safetensors";
@@ -21,13 +30,16 @@ const PEFT_PREFIX = "base_model.model.";
 
 /** The name that PEFT gives a tensor of ours, e.g. "layers.0.self_attn.q_proj.lora_A.weight". */
 export function peftName(config: ModelConfig, part: string): string {
-  return `${PEFT_PREFIX}${modulePrefix(config)}${part}`;
+  return `${PEFT_PREFIX}${moduleName(config, part)}`;
 }
 
 /** The open file of an adapter, whose tensors were checked against the base model. Close it. */
 export interface AdapterFile {
   readonly options: LoraOptions;
   readonly modules: readonly LoraModule[];
+  readonly saved: SavedParameters;
+  /** Whether a tensor is there: PEFT up to 0.20.0 leaves out the biases of "lora_only", and they are the base's then. */
+  has(part: string): boolean;
   /** A tensor of ours as f32 values. Throws ModelFormatError for values that are not finite. */
   read(part: string): Promise<Float32Array<ArrayBuffer>>;
   close(): Promise<void>;
@@ -44,27 +56,33 @@ export async function openAdapter(
   base: { readonly config: ModelConfig; readonly folder: string },
   onWarning: (sentence: string) => void,
 ): Promise<AdapterFile> {
-  const { options, savedModules } = await readAdapterConfig(folder);
+  const { options } = await readAdapterConfig(folder);
   const path = platform.joinPath(folder, ADAPTER_WEIGHTS);
   if ((await platform.exists(path)) !== "file") {
     throw new ModelFormatError(`The adapter folder "${folder}" has no ${ADAPTER_WEIGHTS}.`);
   }
   const file = await openSafetensors(path);
   try {
-    const names = namesByPart(file, base.config);
-    const saved = await savedTensors(file, names, base);
-    const modules = modulesOf(folder, base.config, options);
-    checkParts(file, names, saved, modules, { config: base.config, savedModules });
-    for (const name of savedModules) {
-      if ([...saved.keys()].some((part) => belongsTo(part, [name]))) continue;
-      throw new ModelFormatError(`${path}: "modules_to_save" names "${name}", but the file has no tensor of it.`);
+    const { config } = base;
+    const names = namesByPart(file, config);
+    const { modules, saved } = contentsOf(folder, config, options);
+    const wanted = wantedShapes(config, adapterSpecs(modules, options, saved), saved);
+    const left = await leftTensors(file, names, wanted, base);
+    checkParts(file, names, left, wanted, { config, options });
+    if (left.size > 0) {
+      onWarning(`${path} also holds ${[...left.keys()].join(", ")}, the same as in the base; they are left out.`);
     }
-    if (saved.size > 0) {
-      onWarning(`${path} also holds ${[...saved.keys()].join(", ")}, the same as in the base; they are left out.`);
+    const missing = [...wanted.keys()].filter((part) => !names.has(part));
+    if (missing.length > 0) {
+      onWarning(
+        `${path} has no biases, though "bias" of ${ADAPTER_CONFIG} is "lora_only" (PEFT up to 0.20.0 does not save them): those of the base are taken.`,
+      );
     }
     return {
       options,
       modules,
+      saved,
+      has: (part) => names.has(peftName(config, part)),
       async read(part) {
         const name = names.get(peftName(base.config, part)) ?? "";
         const values = await file.readF32(name);
@@ -82,14 +100,19 @@ export async function openAdapter(
   }
 }
 
-/** The layers that an adapter is for, with an error that names its folder and not an option. */
-function modulesOf(folder: string, config: ModelConfig, options: LoraOptions): LoraModule[] {
+/** The layers that an adapter is for and what is trained beside it, with an error that names its folder and no option. */
+function contentsOf(
+  folder: string,
+  config: ModelConfig,
+  options: LoraOptions,
+): { readonly modules: LoraModule[]; readonly saved: SavedParameters } {
   try {
-    return selectModules(config, options);
+    const modules = selectModules(config, options);
+    return { modules, saved: savedParameters(config, modules, options) };
   } catch (error) {
     if (!(error instanceof KtoError)) throw error;
     throw new ModelFormatError(
-      `${platform.joinPath(folder, ADAPTER_CONFIG)} does not fit the base model: ${errorMessage(error).replace("lora_target_modules", '"target_modules"')}`,
+      `${platform.joinPath(folder, ADAPTER_CONFIG)} does not fit the base model: ${errorMessage(error).replace("lora_target_modules", '"target_modules"').replace("lora_modules_to_save", '"modules_to_save"')}`,
       { cause: error },
     );
   }
@@ -106,6 +129,11 @@ function namesByPart(file: SafetensorsFile, config: ModelConfig): Map<string, st
       name.startsWith(PEFT_PREFIX) ? `${PEFT_PREFIX}${currentModuleName(config, name.slice(PEFT_PREFIX.length))}` : name
     )
       .replace(/\.(lora_[AB])\.default\.weight$/, ".$1.weight")
+      .replace(/\.(lora_embedding_[AB])\.default$/, ".$1")
+      .replace(
+        /\.lora_magnitude_vector(\.default)?\.weight$|\.lora_magnitude_vector\.default$/,
+        ".lora_magnitude_vector",
+      )
       .replace(/\.(modules_to_save\.default|base_layer)\.(weight|bias)$/, ".$2");
     const other = names.get(part);
     if (other !== undefined) {
@@ -116,21 +144,34 @@ function namesByPart(file: SafetensorsFile, config: ModelConfig): Map<string, st
   return names;
 }
 
+/** The shapes of the tensors that an adapter has, by PEFT's names. */
+function wantedShapes(
+  config: ModelConfig,
+  specs: readonly ParameterSpec[],
+  saved: SavedParameters,
+): Map<string, readonly number[]> {
+  const base = new Set(saved.specs.flatMap(({ parts }) => parts.map(({ name }) => name)));
+  const parts = specs.flatMap((spec) => spec.parts).filter(({ name }) => !base.has(name) || saved.parts.has(name));
+  return new Map(parts.map(({ name, shape }) => [peftName(config, name), shape]));
+}
+
 /**
- * The tensors of the base that the file holds whole, by their names in the base's class: PEFT saves `modules_to_save`,
- * and by itself an embedding and a head that were resized or have adapters.
+ * The tensors of the base that the file holds whole and that were not asked for, by their names in the base's class:
+ * PEFT saves an embedding and a head by itself that were resized or have adapters.
  *
  * @returns those that are the same as in the base; throws ModelFormatError for another
  */
-async function savedTensors(
+async function leftTensors(
   file: SafetensorsFile,
   names: ReadonlyMap<string, string>,
+  wanted: ReadonlyMap<string, unknown>,
   { config, folder }: { readonly config: ModelConfig; readonly folder: string },
 ): Promise<Map<string, string>> {
   const parts = new Set(parameterSpecs(config).flatMap((spec) => spec.parts.map(({ name }) => name)));
   const prefix = `${PEFT_PREFIX}${modulePrefix(config)}`;
   const saved = new Map<string, string>();
   for (const name of names.keys()) {
+    if (wanted.has(name)) continue;
     const isHead = name === `${PEFT_PREFIX}lm_head.weight`;
     const part = isHead ? "lm_head.weight" : name.startsWith(prefix) ? name.slice(prefix.length) : "";
     if (isHead || parts.has(part)) saved.set(name.slice(PEFT_PREFIX.length), part);
@@ -141,16 +182,14 @@ async function savedTensors(
     const { fullName } = storedNaming(config, base.tensors.keys());
     for (const [moduleName, part] of saved) {
       const name = names.get(`${PEFT_PREFIX}${moduleName}`) ?? "";
-      const isTied = config.tiedHead && part === "lm_head.weight";
-      const embedding = parameterSpecs(config)[0]?.parts[0]?.name ?? "";
-      const baseName = fullName(isTied ? embedding : part);
+      const baseName = fullName(basePart(config, part));
       const found = base.tensors.get(baseName);
       if (found && (await sameNumbers(file, name, found.file, baseName))) continue;
       const [own, theirs] = [file.tensors.get(name), found].map((entry) => `[${entry?.shape.join(", ")}]`);
       const difference =
         own === theirs ? "whose numbers differ from the base's" : `of shape ${own} where the base's is ${theirs}`;
       throw new ModelFormatError(
-        `${file.path}: tensor "${name}" is a whole "${moduleName}" ${difference}, trained or resized beside the adapter (modules_to_save, or saved by PEFT itself), which is not supported; ${MERGE_WITH_PEFT}.`,
+        `${file.path}: tensor "${name}" is a whole "${moduleName}" ${difference}, though "modules_to_save" does not name it: it was resized or trained beside the adapter, which is not supported; ${MERGE_WITH_PEFT}.`,
       );
     }
   } finally {
@@ -159,27 +198,37 @@ async function savedTensors(
   return saved;
 }
 
-/** A and B of every module must be there in their shapes, and nothing else may be but what was saved whole. */
+/** What adapter_config.json asks for over a base. */
+interface Asked {
+  readonly config: ModelConfig;
+  readonly options: LoraOptions;
+}
+
+/** All that is wanted must be there in its shape, and nothing else may be but what is left out. */
 function checkParts(
   file: SafetensorsFile,
   names: ReadonlyMap<string, string>,
-  saved: ReadonlyMap<string, string>,
-  modules: readonly LoraModule[],
-  { config, savedModules }: { readonly config: ModelConfig; readonly savedModules: readonly string[] },
+  left: ReadonlyMap<string, string>,
+  wanted: ReadonlyMap<string, readonly number[]>,
+  asked: Asked,
 ): void {
-  const wanted = new Map(
-    adapterSpecs(modules).flatMap(({ parts }) =>
-      parts.map(({ name, shape }) => [peftName(config, name), shape] as const),
-    ),
-  );
   for (const [part, name] of names) {
-    if (wanted.has(part) || saved.has(part.slice(PEFT_PREFIX.length))) continue;
-    throw new ModelFormatError(`${file.path}: tensor "${name}" ${leftOver(part, config, savedModules)}.`);
+    // PEFT took every name with "bias" in it, masks too.
+    if (wanted.has(part) || left.has(part.slice(PEFT_PREFIX.length)) || isNoParameter(part)) continue;
+    throw new ModelFormatError(`${file.path}: tensor "${name}" ${leftOver(part, asked)}.`);
   }
+  const biases = [...wanted.keys()].filter((part) => part.endsWith(".bias"));
+  const savesNone = asked.options.bias === "lora_only" && !biases.some((part) => names.has(part));
   for (const [part, shape] of wanted) {
     const name = names.get(part) ?? part;
     const found = file.tensors.get(name);
-    if (found?.shape.join() === shape.join()) continue;
+    if (found?.shape.join() === shape.join() || (found === undefined && savesNone && biases.includes(part))) continue;
+    const module = asked.options.savedModules?.find((own) => found === undefined && belongsTo(part, [own]));
+    if (module !== undefined) {
+      throw new ModelFormatError(
+        `${file.path}: "modules_to_save" names "${module}", but the file has no tensor "${name}" of it.`,
+      );
+    }
     throw new ModelFormatError(
       `${file.path}: tensor "${name}" ${found ? `has shape [${found.shape.join(", ")}]` : "is missing"}, but the base model wants it as [${shape.join(", ")}]; the adapter was made for another base.`,
     );
@@ -192,15 +241,15 @@ function belongsTo(part: string, modules: readonly string[]): boolean {
 }
 
 /** Why a tensor cannot be read, after its name. */
-function leftOver(part: string, config: ModelConfig, savedModules: readonly string[]): string {
-  if (belongsTo(part, savedModules)) return 'belongs to "modules_to_save", and to no module of the base model';
-  if (part.includes("lora_magnitude_vector")) return `belongs to DoRA, which is not supported; ${MERGE_WITH_PEFT}`;
-  if (part.includes("lora_embedding_") || part.startsWith(`${PEFT_PREFIX}lm_head.lora_`)) {
-    return `is an adapter of the embedding or the head, which is not supported; ${MERGE_WITH_PEFT}`;
+function leftOver(part: string, { config, options }: Asked): string {
+  if (belongsTo(part, options.savedModules ?? []))
+    return 'belongs to "modules_to_save", and to no module of the base model';
+  if (part.endsWith(".lora_magnitude_vector") && !options.dora) {
+    return `belongs to DoRA, but "use_dora" of ${ADAPTER_CONFIG} is not true`;
   }
-  if (part.endsWith(".bias")) return `is a trained bias, which is not supported; ${MERGE_WITH_PEFT}`;
-  const module = part.replace(/\.lora_[AB]\.weight$/, "");
-  if (linearModules(config).some(({ name }) => peftName(config, name) === module)) {
+  if (part.endsWith(".bias")) return `is a bias, but "bias" of ${ADAPTER_CONFIG} is "${options.bias ?? "none"}"`;
+  const module = part.replace(/\.(lora_[AB]\.weight|lora_embedding_[AB]|lora_magnitude_vector)$/, "");
+  if (adaptableModules(config).some(({ name }) => peftName(config, name) === module)) {
     return `belongs to a layer that ${ADAPTER_CONFIG} does not select`;
   }
   return `belongs to no layer of the base model that ${ADAPTER_CONFIG} names; the adapter was made for another base`;

@@ -14,7 +14,14 @@ import { arenaPieces, finitePieces } from "./weights/weight-transfer.ts";
 
 /** The name under which a file holds a parameter that is trained: in a model's own folder, or PEFT's of an adapter. */
 export function trainedName(model: Model, part: string): string {
-  return model.adapter ? peftName(model.config, part) : model.storedName(part);
+  return model.adapter ? writtenName(model, model.adapter, part) : model.storedName(part);
+}
+
+/** PEFT's name of a tensor in a file: the bias of a layer with an adapter is the wrapped layer's. */
+function writtenName({ config }: Model, { modules }: LoraAdapter, part: string): string {
+  const name = peftName(config, part);
+  const isOfTarget = modules.some((module) => part === `${module.name}.bias`);
+  return isOfTarget ? name.replace(/\.bias$/, ".base_layer.bias") : name;
 }
 
 /**
@@ -34,7 +41,9 @@ export async function loadAdapter(
   try {
     const adapter = LoraAdapter.create(model.device, model.config, file.options, folder);
     try {
-      for (const part of adapter.weights.layout.parts()) {
+      await adapter.readBase(model);
+      for (const part of adapter.parts()) {
+        if (!file.has(part.name)) continue;
         model.device.upload(adapter.weights.at(part, part.shape), await file.read(part.name));
       }
       return adapter;
@@ -61,8 +70,8 @@ export async function saveAdapter(model: Model, folder: string, baseModel: strin
     throw new ConfigError(`The model ${model.folder} has no adapter to save; write the whole model with save.`);
   }
   await writeTokenizerFiles(await textFolder(model), folder);
-  const tensors = [...adapter.weights.layout.parts()].map((part) => {
-    const name = peftName(config, part.name);
+  const tensors = [...adapter.parts()].map((part) => {
+    const name = writtenName(model, adapter, part.name);
     return { name, shape: part.shape, data: () => finitePieces(name, arenaPieces(adapter.weights, part), "f32") };
   });
   await writeSafetensors(platform.joinPath(folder, ADAPTER_WEIGHTS), tensors, { format: "pt" });

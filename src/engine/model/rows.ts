@@ -128,6 +128,8 @@ export interface PackedRows {
   /** Rows that hold tokens (the rest is padding): of region A, of both regions. */
   readonly usedGradientRows: number;
   readonly usedRows: number;
+  /** Tokens of the longest sequence of region A, prompt and completion. */
+  readonly longestTokens: number;
   /** Tokens beyond which LongRoPE's long factors hold; undefined for models without them. */
   readonly longBeyond: number | undefined;
   readonly arrays: Readonly<Record<RowArray, Uint32Array>>;
@@ -249,7 +251,8 @@ export function packRows(
   arrays.positionBuckets.set(byPosition.bucketIds);
   arrays.positionStarts.set(byPosition.bucketStarts);
   const usedRows = usedGradientRows + row - shape.gradientRows;
-  return { shape, usedGradientRows, usedRows, longBeyond, arrays };
+  const lengths = sequences.map(({ promptIds, completionIds }) => lengthOf(promptIds, completionIds));
+  return { shape, usedGradientRows, usedRows, longestTokens: Math.max(0, ...lengths), longBeyond, arrays };
 }
 
 /** The arrays for layers with a sliding window, and their shapes. */

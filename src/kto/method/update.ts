@@ -11,7 +11,13 @@ import { PassTimer } from "../../engine/gpu/pass-timer.ts";
 import { Program } from "../../engine/gpu/program.ts";
 import { sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import { longRopeBeyond } from "../../engine/model/config/config.ts";
-import { PassMemory, positionLimit, recordGradients, recordLogProbs } from "../../engine/model/decoder.ts";
+import {
+  type EmbeddingNoise,
+  PassMemory,
+  positionLimit,
+  recordGradients,
+  recordLogProbs,
+} from "../../engine/model/decoder.ts";
 import { recordTargetHits, recordTokenSums } from "../../engine/model/head.ts";
 import { Model } from "../../engine/model/model.ts";
 import { activationFormat, type Precision, productFormat } from "../../engine/model/precision.ts";
@@ -54,6 +60,8 @@ export interface UpdateOptions {
   readonly gradientCheckpointing?: boolean;
   /** Seed of the adapter's dropout; undefined (default) for none whatever the adapter's options say. */
   readonly dropoutSeed?: number | undefined;
+  /** NEFTune's noise on the embeddings of the policy's passes of training; default none. */
+  readonly noise?: { readonly alpha: number; readonly seed: number } | undefined;
 }
 
 /** Recorded programs that are kept; beyond this, the one that was used longest ago goes. */
@@ -76,6 +84,7 @@ export class Update {
   #loggedSince: number | undefined;
   /** u32[4]: what dropout's random numbers follow from. */
   readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
+  readonly #noise: (EmbeddingNoise & { readonly alpha: number; readonly seed: number }) | undefined;
 
   constructor(options: UpdateOptions) {
     const { reference, shapes, dropoutSeed } = options;
@@ -88,6 +97,10 @@ export class Update {
       const state = policy.device.allocate("batch", "dropout state", [4], "u32");
       policy = policy.withAdapter(policy.adapter.training(state));
       this.#dropout = { seed: dropoutSeed, state };
+    }
+    if (options.noise) {
+      const state = policy.device.allocate("batch", "noise state", [4], "u32");
+      this.#noise = { ...options.noise, state, amplitude: policy.device.allocate("batch", "noise amplitude", [1]) };
     }
     this.device = policy.device;
     this.#timer = new PassTimer(this.device);
@@ -282,7 +295,9 @@ export class Update {
       const { objective } = this;
       if (packed === batch.packed) this.#recordReference(recording, shape, batch.size);
       const logProbs = objective.policyLogProbs(batch.size);
-      recordLogProbs(recording, this.policy, this.#memory, shape, sliceRows(logProbs, 0, shape.sequences));
+      const sums = sliceRows(logProbs, 0, shape.sequences);
+      const noise = this.#noise && { state: this.#noise.state, amplitude: this.#noise.amplitude };
+      recordLogProbs(recording, this.policy, this.#memory, shape, sums, noise);
       const hits = objective.hitCounts(batch.size);
       if (hits) recordTargetHits(this.#memory.headPass(recording, this.policy, shape), hits);
       if (kind === "log-probs") return;
@@ -300,6 +315,13 @@ export class Update {
     if (this.#dropout) {
       const { seed, state } = this.#dropout;
       this.device.upload(state, Uint32Array.of(seed, update, microbatch, 0));
+    }
+    if (this.#noise) {
+      const { seed, state, alpha, amplitude } = this.#noise;
+      // Rows are packed without padding: transformers' length of a padded batch is that of its longest row.
+      const elements = batch.packed.longestTokens * this.policy.config.hiddenSize;
+      this.device.upload(state, Uint32Array.of(seed, update, microbatch, 0));
+      this.device.upload(amplitude, Float32Array.of(alpha / Math.sqrt(Math.max(1, elements))));
     }
     this.#submit(program);
   }
@@ -346,6 +368,7 @@ export class Update {
     this.#optimizer?.free();
     this.#timer.free();
     if (this.#dropout) this.device.free(this.#dropout.state);
+    for (const tensor of this.#noise ? [this.#noise.state, this.#noise.amplitude] : []) this.device.free(tensor);
   }
 }
 

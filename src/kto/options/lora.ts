@@ -1,5 +1,6 @@
 /** The options of LoRA, under TRL's and PEFT's names. */
 import * as z from "zod";
+import { LORA_BIASES } from "../../engine/model/lora-modules.ts";
 import { optionGroup } from "./option.ts";
 
 const { option, trainerOption } = optionGroup("LoRA");
@@ -21,12 +22,26 @@ export const loraOptions = {
   }),
   lora_target_modules: option(z.array(z.string()).default([]), {
     description:
-      "the linear layers that get an adapter, by name, or all-linear; PEFT's for the family if not given (q_proj and v_proj, or c_attn)",
+      "the layers that get an adapter, by name, or all-linear, which leaves out embedding and head; PEFT's for the family if not given (q_proj and v_proj, or c_attn)",
     expects: 'names of modules such as q_proj, or "all-linear"',
     placeholder: "names",
     aliases: ["lora_target"],
   }),
   use_rslora: option(z.boolean().default(false), { description: "divide lora_alpha by the root of the rank" }),
+  use_dora: option(z.boolean().default(false), {
+    description:
+      "DoRA: train the length of each output's row of weights apart from the adapter, which changes its direction; one product more a layer in the backward pass",
+  }),
+  lora_modules_to_save: option(z.array(z.string().min(1)).default([]), {
+    description:
+      "modules that are trained whole beside the adapter, and saved with it, by the ends of their names, such as lm_head or embed_tokens; they take gradients and moments as in full training",
+    expects: "names of modules such as lm_head",
+    placeholder: "names",
+    aliases: ["modules_to_save"],
+  }),
+  bias: option(z.enum(LORA_BIASES).default("none"), {
+    description: "the base's biases that are trained too, as in PEFT: none, all, or those of the adapter's targets",
+  }),
   disable_dropout: trainerOption(z.boolean().default(true), {
     description: "train without dropout, also where lora_dropout is not 0 (TRL's default)",
   }),

@@ -92,8 +92,13 @@ export interface RunOptions {
    */
   readonly gradient_checkpointing: boolean;
   /**
+   * NEFTune: noise on the embeddings of training, even within alpha / sqrt(tokens of the microbatch's longest row x
+   * hidden size); not of the reference and of evaluations. Default none.
+   */
+  readonly neftune_noise_alpha?: number | undefined;
+  /**
    * The same seed on the same adapter, with the same kernels chosen, gives the same model, bit for bit. A whole number
-   * of 32 bits; default 42. It decides the order of rows, their pairs, a new adapter and dropout.
+   * of 32 bits; default 42. It decides the order of rows, their pairs, a new adapter, dropout and noise.
    */
   readonly seed: number;
   /** The seed of the order of the rows and of their pairs; default seed. */

@@ -74,6 +74,11 @@ export const trainingOptions = {
       "let products of layers and of attention round what they multiply to 16 bits (f16 with a scale, sums in f32) where the adapter has subgroup matrices and they are faster, gradients right to about 1%; weights and activations stay f32; without such matrices it is f32",
     nullMeans: false,
   }),
+  neftune_noise_alpha: training(z.number().min(0).optional(), {
+    description:
+      "NEFTune: noise on the embeddings of training, even within alpha / sqrt(tokens of the microbatch's longest row x hidden size); not of the reference and of evaluations",
+    float32: true,
+  }),
   gradient_checkpointing: training(z.boolean().default(false), {
     description:
       "keep only the inputs of layers and compute the rest again in the backward pass: less memory, the same gradients, more time (TRL's default is true)",

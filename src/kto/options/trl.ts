@@ -59,17 +59,14 @@ const NOT_YET: Readonly<Record<string, string>> = {
   ignore_data_skip: "leave it out; a run that is resumed goes on with the rows that come next",
   is_encoder_decoder: "models with an encoder are not here",
   label_smoothing_factor: "leave it out",
-  lora_modules_to_save: "leave it out; only adapters of linear layers are trained",
   lora_target_parameters: "leave it out; name modules in lora_target_modules",
   model_adapter_name: "leave it out",
-  neftune_noise_alpha: "leave it out",
   optim_args: "leave it out",
   optim_target_modules: "leave it out",
   parallelism_config: "training runs on one adapter, leave it out",
   per_gpu_eval_batch_size: "set per_device_eval_batch_size",
   per_gpu_train_batch_size: "set per_device_train_batch_size",
   ref_adapter_name: "leave it out",
-  use_dora: "leave it out",
 };
 
 /** Arguments of `from_pretrained` that say how a model is held, and not which. */

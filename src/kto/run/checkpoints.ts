@@ -163,9 +163,10 @@ export class Checkpoints {
     const { policy, update, reference } = this.#run;
     const { device, optimizer, objective } = update;
     const name = (part: string) => this.#name(part);
-    if (policy.adapter) {
+    const { adapter } = policy;
+    if (adapter) {
       await withFile(platform.joinPath(path, ADAPTER_WEIGHTS), (tensors, file) =>
-        fillArena(policy.trained, tensors, file, name),
+        fillArena(adapter.weights, tensors, file, name, adapter.parts()),
       );
     } else {
       const files = await openWeights(path);

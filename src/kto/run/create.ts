@@ -152,6 +152,7 @@ function allocate<Options extends RunOptions>(
     gradientCheckpointing: options.gradient_checkpointing,
     referencePointScope: method.referencePointScope,
     dropoutSeed: options.disable_dropout ? undefined : options.seed,
+    noise: options.neftune_noise_alpha ? { alpha: options.neftune_noise_alpha, seed: options.seed } : undefined,
   });
   const sync = method.sync && new ReferenceSync(policy, reference.source, method.sync);
   const evaluation = RunEvaluation.create({

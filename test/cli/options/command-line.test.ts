@@ -82,7 +82,7 @@ describe("spellings", () => {
   test("TRL's options that are missing here are read as flags or with a value", async () => {
     await expect(train("--use_liger_kernel", "--beta", "0.2")).resolves.toMatchObject({ beta: 0.2 });
     expect((await train("--tf32", "False", "--report_to", "none", "--beta", "0.2")).beta).toBe(0.2);
-    await expect(train("use_dora=true")).rejects.toThrow('option "use_dora" is "true"');
+    await expect(train("deepspeed=true")).rejects.toThrow('option "deepspeed" is "true"');
   });
 
   test("TRL's options mean nothing to commands that do not train", async () => {
@@ -144,7 +144,7 @@ describe("bad files", () => {
       /^.*aliases\.yaml cannot be read: Excessive alias count/,
     ],
     ["list.yaml", "- beta\n", /^.*list\.yaml does not hold options: expected lines of "name: value"\.$/],
-    ["dora.yaml", "use_dora: true\n", /^option "use_dora" in .*dora\.yaml is true, which is not implemented yet/],
+    ["speed.yaml", "fsdp: true\n", /^option "fsdp" in .*speed\.yaml is true, which is not implemented yet/],
   ])("%s", async (name, text, message) => {
     const path = await file(name, text);
     await expect(train("--config", path)).rejects.toThrow(message);

@@ -17,6 +17,7 @@ fn hash(i: u32) -> u32 {
   v.x += v.y * v.w;
   return v.x;
 }
+
 fn kept(i: u32) -> f32 { return select(0.0, f32(x[i]) * u.keptScale, hash(i) >= u.threshold); }
 
 fn element(row: u32, column: u32) {

@@ -313,3 +313,24 @@ test_split_size: 0.1`);
     expect((await read(text)).product).toBeUndefined();
   });
 });
+
+test("what an adapter trains beside A and B, and NEFTune, run under each product's names", async () => {
+  const wanted = { use_dora: true, lora_modules_to_save: ["embed_tokens", "lm_head"], neftune_noise_alpha: 5 };
+  const factory = await read(`
+    stage: kto
+    dataset: kto_en_demo
+    dataset_dir: ${data}
+    use_dora: true
+    additional_target: embed_tokens,lm_head
+    neftune_noise_alpha: 5`);
+  expect(factory).toMatchObject({ product: "LLaMA-Factory", problems: [], options: wanted });
+  for (const name of ["neftune_noise_alpha", "noisy_embedding_alpha"]) {
+    const axolotl = await read(`
+      rl: kto
+      adapter: lora
+      peft_use_dora: true
+      lora_modules_to_save: [embed_tokens, lm_head]
+      ${name}: 5`);
+    expect(axolotl).toMatchObject({ product: "axolotl", problems: [], options: wanted });
+  }
+});

@@ -113,7 +113,7 @@ const refused: Readonly<Record<string, readonly string[]>> = {
     ...["streaming", "quantize_moe_experts", "scaling_softmax", "scaling_softmax_bias", "use_eaft"],
     ...["llama4_linearized_experts", "tokens", "added_tokens_overrides", "chat_template_jinja", "eot_tokens"],
     ...["default_system_message", "fix_untrained_tokens", "generate_samples", "max_packed_sequence_len"],
-    ...["rope_scaling", "noisy_embedding_alpha", "overrides_of_model_config", "overrides_of_model_kwargs"],
+    ...["rope_scaling", "overrides_of_model_config", "overrides_of_model_kwargs"],
     ...["type_of_model", "lisa_n_layers", "lisa_step_interval", "cls_model_config", "processor_kwargs"],
     ...["model_quantization_config", "model_quantization_config_kwargs", "use_onebitllms", "lora_rank_pattern"],
     ...["lora_alpha_pattern", "peft_layers_to_transform", "peft_layers_pattern", "peft", "peft_layer_replication"],

@@ -94,23 +94,37 @@ export async function templatesIn(folder: string): Promise<string[]> {
  * Copies what a model folder holds beside its weights; config.json says what the weights are stored as from now on, and
  * is that of the text model where this was read out of a model of text and images.
  */
-export async function writeCompanions(from: string, to: string, dtype: StoredFormat): Promise<void> {
+export async function writeCompanions(
+  from: string,
+  to: string,
+  dtype: StoredFormat,
+  { unties = false }: { readonly unties?: boolean } = {},
+): Promise<void> {
   await writeTokenizerFiles(from, to);
   for (const name of MODEL_FILES) {
     const source = platform.joinPath(from, name);
     if ((await platform.exists(source)) !== "file") continue;
     const target = platform.joinPath(to, name);
-    const changed = name === "config.json" ? ofWhole(await readModelText(source), dtype) : undefined;
+    const changed = name === "config.json" ? ofWhole(await readModelText(source), dtype, unties) : undefined;
     if (changed === undefined) await copyFile(source, target);
     else await platform.writeFileAtomic(target, changed);
   }
 }
 
 /** A config.json for a text model alone, of weights of this dtype that are not quantised; undefined if it is one already. */
-function ofWhole(text: string, dtype: StoredFormat): string | undefined {
-  const plain = withoutKey(unwrappedText(text) ?? text, "quantization_config");
+function ofWhole(text: string, dtype: StoredFormat, unties: boolean): string | undefined {
+  const unquantised = withoutKey(unwrappedText(text) ?? text, "quantization_config");
+  const plain = unties ? untied(unquantised) : unquantised;
   const changed = withDtype(plain, dtype);
   return changed ?? (plain === text ? undefined : plain);
+}
+
+/** A config.json whose model has a head of its own. */
+function untied(text: string): string {
+  const pattern = /("tie_word_embeddings"\s*:\s*)(?:true|null)/g;
+  return pattern.test(text)
+    ? text.replace(pattern, "$1false")
+    : text.replace("{", '{\n  "tie_word_embeddings": false,');
 }
 
 /** The text of a JSON object without a key of its own and the key's value, an object; all else keeps its spelling. */

@@ -21,7 +21,7 @@ import type { ModelConfig } from "../config/config.ts";
 import { readModelConfig, textFolder } from "../config/folder.ts";
 import { linearModules } from "../lora-modules.ts";
 import { openHostWeights } from "../merge.ts";
-import { openAdapter } from "../peft-tensors.ts";
+import { type AdapterFile, openAdapter } from "../peft-tensors.ts";
 import { architectureOf, frequencyDivisors } from "./architectures.ts";
 import { increased, permutedRows, scaled, transposed } from "./reordered.ts";
 
@@ -126,6 +126,12 @@ export async function exportAdapterGguf(
   const file = await openAdapter(folder, { config, folder: baseFolder }, onWarning);
   try {
     const { alpha } = file.options;
+    const beyond = beyondLora(file);
+    if (beyond !== undefined) {
+      throw new ConfigError(
+        `The adapter ${folder} ${beyond}, which llama.cpp's adapters cannot have: write the merged model (merge_adapter).`,
+      );
+    }
     const metadata: GgufMetadata = new Map<string, GgufValue>([
       ["general.architecture", architecture.name],
       ["general.type", "adapter"],
@@ -159,6 +165,15 @@ export async function exportAdapterGguf(
   } finally {
     await file.close();
   }
+}
+
+/** What an adapter has beyond the two small matrices of linear layers, a clause; undefined where that is all. */
+function beyondLora({ options, modules, saved }: AdapterFile): string | undefined {
+  if (options.dora) return "has DoRA (use_dora)";
+  const [part] = saved.parts;
+  if (part !== undefined) return `holds "${part}" whole (modules_to_save or bias)`;
+  const special = modules.find(({ kind }) => kind !== "linear");
+  return special && `has an adapter of "${special.name}"`;
 }
 
 /** Tokenizer and chat templates. A folder without tokenizer.json gives a file that knows token ids only. */

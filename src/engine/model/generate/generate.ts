@@ -224,6 +224,7 @@ export class Generator {
     let rows: Row[] = [];
     let lasts: { row: number; sequence: Sequence }[] = [];
     this.#passes.hold(Math.max(...sequences.map(lengthOf)));
+    await this.#passes.readAdapter();
     const flush = async () => {
       const heads = lasts.map(({ row }) => row);
       const draws = lasts.map(({ sequence }) => sequence.draw);

@@ -12,7 +12,8 @@ import { Program } from "../../gpu/program.ts";
 import { reshape, rowWindows, sliceRows, type Tensor } from "../../gpu/tensor.ts";
 import { Activations } from "../activations.ts";
 import { recordLayers } from "../decoder.ts";
-import { HeadBuffers, recordHeadRows, recordLogits } from "../head.ts";
+import { HeadBuffers, recordHeadRows, recordLogits, recordLogitsInner } from "../head.ts";
+import { recordGains } from "../lora-passes.ts";
 import type { Model } from "../model.ts";
 import type { RowShape } from "../rows.ts";
 import { keptRows } from "../states.ts";
@@ -99,7 +100,7 @@ export class Passes {
       const shape = this.#shape(rows, size.most);
       return {
         activations: new Activations(device, config, [shape], "none", { adapter: model.adapter }),
-        head: new HeadBuffers(device, config, [shape], false),
+        head: new HeadBuffers(device, config, [shape], false, { adapter: model.adapter, generates: true }),
         inputs: {
           tokens: u32("tokens", [rows]),
           positions: u32("positions", [rows]),
@@ -138,6 +139,17 @@ export class Passes {
   /** Bytes of the cache, now and at most. */
   get cacheBytes(): { readonly now: number; readonly most: number } {
     return this.#cache.bytes;
+  }
+
+  /** Reads the adapter as it is now: what passes need of it beside its weights (DoRA's gains). */
+  async readAdapter(): Promise<void> {
+    const [{ adapter }, { lora }] = [this.model, this.#activations];
+    if (!adapter?.norms || !lora) return;
+    const program = new Program(this.device, "adapter");
+    recordGains(program, adapter, this.model, lora);
+    await program.prepare();
+    program.run();
+    program.dispose();
   }
 
   /** Makes room in the cache for this many tokens of each sequence. */
@@ -304,17 +316,19 @@ export class Passes {
       stateRanges: hasStates ? of("stateRanges") : this.#inputs.stateRanges,
     };
     const shape = this.#shape(rows, this.#cache.length);
-    const output = recordLayers(program, model, this.#activations, shape, inputs, cache);
+    const output = recordLayers(program, model, this.#activations, shape, inputs, { cache });
     const heads = Math.min(this.#heads, rows);
     const headRows = sliceRows(this.#inputs.headRows, 0, heads);
-    const normed = recordHeadRows({ program, model, buffers: this.#head }, output, headRows);
+    const pass = { program, model, buffers: this.#head };
+    const normed = recordHeadRows(pass, output, headRows);
+    const inner = recordLogitsInner(pass, normed);
     const chosen = reshape(this.#chosen, [heads]);
     const draws = sliceRows(this.#inputs.draws, 0, heads);
     let first = 0;
     for (const [index, window] of this.#headWindows().entries()) {
       const [columns = 0] = window.shape;
       const logits = reshape(this.#logits[index] ?? device.unused, [heads, columns]);
-      recordLogits(program, model, normed, window, logits);
+      recordLogits(pass, { normed, inner, logits }, { start: first, window });
       if (outcome !== "logits") {
         const best = reshape(this.#best, [heads]);
         program.dispatch(nextToken, { logits, draws, best, tokens: chosen, firstToken: first });

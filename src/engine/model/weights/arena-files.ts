@@ -4,7 +4,7 @@
  */
 import { ModelFormatError } from "../../../errors.ts";
 import type { TensorToWrite } from "../../files/safetensors.ts";
-import type { Arena } from "../../gpu/arena.ts";
+import type { Arena, ParameterPart, Place } from "../../gpu/arena.ts";
 import { byteLength, elementCount, type Tensor } from "../../gpu/tensor.ts";
 import type { WeightTensor } from "./weight-tensor.ts";
 import { arenaPieces } from "./weight-transfer.ts";
@@ -48,15 +48,20 @@ export function requireTensor(
   );
 }
 
-/** Puts a file's numbers into an arena. Throws ModelFormatError, see `requireTensor`. */
+/**
+ * Puts a file's numbers into an arena. Throws ModelFormatError, see `requireTensor`.
+ *
+ * @param parts those that the file holds; default all
+ */
 export async function fillArena(
   arena: Arena,
   tensors: ReadonlyMap<string, WeightTensor>,
   path: string,
   nameOf: (part: string) => string,
+  parts: Iterable<ParameterPart & Place> = arena.layout.parts(),
 ): Promise<void> {
   const { device } = arena;
-  for (const { name, shape, segment, offset } of arena.layout.parts()) {
+  for (const { name, shape, segment, offset } of parts) {
     const { file } = requireTensor(tensors, path, nameOf(name), shape);
     const count = elementCount(shape);
     for (let first = 0; first < count; first += PIECE) {

@@ -247,6 +247,9 @@ function gpt2Specs(config: ModelConfig): ParameterSpec[] {
 /** Tensors that weight files carry and that hold no parameter: causal masks and frequency tables. */
 const NOT_PARAMETERS = [/\.attn\.(bias|masked_bias)$/, /\.rotary_emb\.inv_freq$/];
 
+/** Whether a name is that of such a tensor. */
+export const isNoParameter = (name: string): boolean => NOT_PARAMETERS.some((pattern) => pattern.test(name));
+
 /** Tensors of a wrapped model that belong to its images. */
 const OF_IMAGES = /^(model\.)?(vision_tower|vision_model|multi_modal_projector|visual)\./;
 
@@ -262,6 +265,16 @@ export function modulePrefix(config: ModelConfig): string {
   return config.wrapper === undefined ? writtenPrefix(config) : WRAPPED_PREFIX;
 }
 
+/** The head's module, which stands beside the decoder in Hugging Face's classes. */
+export const HEAD_MODULE = "lm_head";
+
+/** The whole name of a module or a tensor in Hugging Face's class of the family. */
+export function moduleName(config: ModelConfig, part: string): string {
+  return isOfHead(part) ? part : `${modulePrefix(config)}${part}`;
+}
+
+const isOfHead = (part: string) => part === HEAD_MODULE || part.startsWith(`${HEAD_MODULE}.`);
+
 /** The same in the class of a text model alone, as which one is written that was read out of a wrapped model. */
 export function writtenPrefix(config: ModelConfig): string {
   return config.modelType === "gpt2" ? "transformer." : "model.";
@@ -269,7 +282,7 @@ export function writtenPrefix(config: ModelConfig): string {
 
 /** What weight files with this prefix call a tensor. */
 export function tensorName(prefix: string, part: string): string {
-  if (part !== "lm_head.weight") return `${prefix}${part}`;
+  if (!isOfHead(part)) return `${prefix}${part}`;
   return prefix === OLD_WRAPPED_PREFIX ? `language_model.${part}` : part;
 }
 
@@ -296,7 +309,7 @@ export function storedNaming(
   const prefix = usual.find((one) => all.some((name) => name.startsWith(one))) ?? "";
   const fullName = (part: string) => tensorName(prefix, part);
   const ignorable = (name: string) =>
-    NOT_PARAMETERS.some((pattern) => pattern.test(name)) ||
+    isNoParameter(name) ||
     (config.tiedHead && name === fullName("lm_head.weight")) ||
     (config.modelType === "qwen3_5_text" && OF_FURTHER_TOKENS.test(name)) ||
     (config.wrapper !== undefined && OF_IMAGES.test(name));

@@ -104,6 +104,10 @@ const rules: Readonly<Record<string, Rule>> = {
   lora_target_modules: (value, { lora_target_linear: linear }) =>
     isOff(value) ? {} : { lora_target_modules: isOn(linear) ? ["all-linear"] : value },
   lora_exclude_modules: (value) => (isOff(value) ? {} : new Refused("is not implemented yet")),
+  lora_modules_to_save: (value) => (isOff(value) ? {} : { lora_modules_to_save: value }),
+  // The alias of it that older files have.
+  noisy_embedding_alpha: (value) => (isOff(value) ? {} : { neftune_noise_alpha: value }),
+  neftune_noise_alpha: (value) => (isOff(value) ? {} : { neftune_noise_alpha: value }),
   peft_use_rslora: flag("use_rslora", { whenTrue: true }),
   peft_use_dora: flag("use_dora", { whenTrue: true }),
   peft_init_lora_weights: only([true, "true"], "is another start of an adapter"),

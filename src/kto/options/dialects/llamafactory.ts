@@ -32,7 +32,7 @@ const rules: Readonly<Record<string, Rule>> = {
   pref_ftx: only([0], "adds the loss of supervised fine-tuning", "leave it out, or run kto sft before"),
   lora_rank: "lora_r",
   lora_target: (value) => ({ lora_target_modules: value === "all" ? ["all-linear"] : list(value) }),
-  additional_target: (value) => ({ lora_modules_to_save: list(value) }),
+  additional_target: (value) => (isOff(value) ? {} : { lora_modules_to_save: list(value) }),
   template: (value) => ({ chat_template_name: value }),
   enable_thinking: (value) => ({ chat_template_kwargs: { enable_thinking: value } }),
   cutoff_len: (value) => ({ max_length: value, truncation_mode: "proportional" }),
