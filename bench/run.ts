@@ -20,9 +20,11 @@ import { logSoftmaxGatherCases } from "./kernels/log-softmax-gather.ts";
 import { matmulCases } from "./kernels/matmul.ts";
 import { mixCases } from "./kernels/mix.ts";
 import { normCases } from "./kernels/norm.ts";
+import { outputGateCases } from "./kernels/output-gate.ts";
 import { reduceCases } from "./kernels/reduce.ts";
 import { ropeCases } from "./kernels/rope.ts";
 import { scaleCases } from "./kernels/scale.ts";
+import { shortConvolutionCases } from "./kernels/short-convolution.ts";
 import { type BenchmarkCase, BenchmarkMemory } from "./measure/case.ts";
 import { deviceTime, time, timingOptions } from "./measure/measure.ts";
 import type { Peaks } from "./measure/peaks.ts";
@@ -40,9 +42,11 @@ const kernelCases: readonly BenchmarkCase[] = [
   ...activationCases,
   ...ropeCases,
   ...scaleCases,
+  ...shortConvolutionCases,
   ...embeddingCases,
   ...dropoutCases,
   ...ktoObjectiveCases,
+  ...outputGateCases,
   ...reduceCases,
   ...adamwCases,
   ...mixCases,

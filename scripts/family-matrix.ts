@@ -16,7 +16,7 @@ import {
 } from "../test/helpers/families.ts";
 import { FAMILY_FIXTURES, FIXTURES, fixtureFolder, HEAD_FIXTURES } from "../test/helpers/fixtures.ts";
 import { machineDevice } from "../test/helpers/machine-device.ts";
-import { GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../test/helpers/tolerances.ts";
+import { boundsOf, GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../test/helpers/tolerances.ts";
 
 const NAMES = [...FIXTURES, ...FAMILY_FIXTURES, ...HEAD_FIXTURES];
 const asked = process.argv.slice(2);
@@ -43,7 +43,8 @@ for (const features of wanted) {
     const greedy = (await greedyMismatch(name, policy)) === undefined;
     const update = Math.max(updates.loss, updates.norm);
     const good =
-      errors.logProbs <= LOG_PROB &&
+      errors.logProbs <= boundsOf(name).logProb &&
+      errors.z0 <= boundsOf(name).z0 &&
       errors.loss <= LOSS &&
       Math.max(errors.gradient, adapter.gradient) <= GRADIENT &&
       update <= STEP_LOSS &&

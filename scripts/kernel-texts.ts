@@ -22,9 +22,11 @@ import { logitStatistics, logitStatisticsCombine } from "../src/kernels/logit-st
 import { matmul } from "../src/kernels/matmul.ts";
 import type { MatmulOperands } from "../src/kernels/matmul-variant.ts";
 import * as norm from "../src/kernels/norm.ts";
+import * as outputGate from "../src/kernels/output-gate.ts";
 import * as reduce from "../src/kernels/reduce.ts";
 import { rope } from "../src/kernels/rope.ts";
 import * as sftObjective from "../src/kernels/sft-objective.ts";
+import * as shortConvolution from "../src/kernels/short-convolution.ts";
 import type { AdapterFacts } from "../src/kernels/wgsl.ts";
 
 /** Every kind of adapter that kernels distinguish. */
@@ -42,6 +44,13 @@ const ACTIVATIONS: readonly ActivationFormat[] = ["f32", "f16"];
 const MATMUL_ROWS = [3, 4, 7, 8, 13, 16, 33, 36];
 const MATMUL_COLUMNS = [33, 36];
 const MATMUL_STEPS = [33, 36, 132];
+
+/** Those of LFM2 and of DeltaNet, and one with nothing around it. */
+const CONVOLUTIONS: readonly shortConvolution.ShortConvolution[] = [
+  { taps: 3, around: "gates" },
+  { taps: 4, around: "silu" },
+  { taps: 4, around: "nothing" },
+];
 
 export interface KernelText {
   /** The name of the kernel, with the tile where several compete. */
@@ -150,7 +159,18 @@ const reducingKernels = (facts: AdapterFacts): Kernel[] =>
 
 /** The kernels that are the same on every adapter: all others that src/kernels exports, and the embedding by format. */
 function otherKernels(): Kernel[] {
-  const modules = [activation, dropout, embedding, headNorm, ktoObjective, head, norm, reduce, sftObjective];
+  const modules = [
+    activation,
+    dropout,
+    embedding,
+    headNorm,
+    ktoObjective,
+    head,
+    norm,
+    outputGate,
+    reduce,
+    sftObjective,
+  ];
   const exported: unknown[] = [
     ...modules.flatMap((one) => Object.values(one)),
     adamw,
@@ -161,6 +181,7 @@ function otherKernels(): Kernel[] {
   return [
     ...exported.filter(isKernel),
     ...[...STORED, ...CODES].map((format) => embedding.gatherRows(format) as Kernel),
+    ...CONVOLUTIONS.flatMap((of) => Object.values(shortConvolution).map((build) => build(of) as Kernel)),
   ];
 }
 

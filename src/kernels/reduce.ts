@@ -14,22 +14,22 @@ import {
   rowElementsGrid,
 } from "./wgsl.ts";
 
-/** partials [G, C]: per block of rows the sum over rows of dy [T, C]. */
+/** partials [G, C]: per block of rows the sum over rows of the C columns of dy [T, W] from `firstColumn` on. */
 export const columnPartials = inVectors(
-  ({ C }) => [C],
+  ({ C, W, firstColumn }) => [C, W, firstColumn],
   (lanes) =>
     kernel({
       name: "columnPartials",
-      read: { dy: `f32[T, C]${lanes.view}` },
+      read: { dy: `f32[T, W]${lanes.view}` },
       write: { partials: `f32[G, C]${lanes.view}` },
-      uniforms: { T: "u32", C: "u32", G: "u32" },
+      uniforms: { T: "u32", W: "u32", C: "u32", G: "u32", firstColumn: "u32" },
       wgsl: /* wgsl */ `${lanes.wgsl}
 fn element(block: u32, c: u32) {
   let width = u.C / LANES;
   let rowsPerBlock = (u.T + u.G - 1u) / u.G;
   let first = block * rowsPerBlock;
   var sum = E();
-  for (var row = first; row < min(first + rowsPerBlock, u.T); row++) { sum += dy[row * width + c]; }
+  for (var row = first; row < min(first + rowsPerBlock, u.T); row++) { sum += dy[(row * u.W + u.firstColumn) / LANES + c]; }
   partials[block * width + c] = sum;
 }
 ${rowElements("u.G", "u.C / LANES")}`,

@@ -40,10 +40,20 @@ import {
   rmsNormForward,
   rmsNormResidual,
 } from "./norm.ts";
+import { joinGates, outputGateBackward, outputGateForward, splitGates } from "./output-gate.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
 import { partialRope, rope, ropeIntoCache } from "./rope.ts";
 import { scaleByPosition, scaleRows, softCap } from "./scale.ts";
 import { sftObjective, sftTokenSums } from "./sft-objective.ts";
+import {
+  type ShortConvolution,
+  shortConvolutionBackwardInput,
+  shortConvolutionBackwardOutput,
+  shortConvolutionForward,
+  shortConvolutionFromState,
+  shortConvolutionState,
+  shortConvolutionWeightPartials,
+} from "./short-convolution.ts";
 
 /** The facts of lavapipe with AVX2: most texts are made for it, with subgroups. */
 const facts = { subgroupSize: 8, software: true };
@@ -69,6 +79,11 @@ const tiled = { variant: `64 x 64 x 64 in f32, ${LANES}` };
 const inVectors = { variant: "f32 in vectors of four" };
 const reducing = { variant: `f32 in vectors of four, ${LANES}` };
 const only = { variant: "the only one" };
+/** The convolutions of LFM2 and of DeltaNet. */
+const CONVOLUTIONS: readonly (ShortConvolution & { readonly suffix: string })[] = [
+  { taps: 3, around: "gates", suffix: "-3-gates" },
+  { taps: 4, around: "silu", suffix: "-4-silu" },
+];
 /** What Gemma's texts differ by. */
 const CAP = 50;
 const capped = (suffix = "") => ({ suffix: `${suffix}-capped` });
@@ -219,10 +234,28 @@ export const kernelTexts: readonly KernelText[] = [
     headNormWeightPartials,
     widthNormWeightPartials,
     gatedNormWeightPartials,
+    splitGates,
+    joinGates,
+    outputGateForward,
+    outputGateBackward,
     columnPartials,
     adamw,
     mix,
   ].map((kernel) => ({ kernel: kernel as Kernel, ...inVectors })),
+  ...CONVOLUTIONS.flatMap(({ suffix, ...convolution }) =>
+    [
+      shortConvolutionForward,
+      shortConvolutionFromState,
+      shortConvolutionState,
+      shortConvolutionBackwardOutput,
+      shortConvolutionBackwardInput,
+      shortConvolutionWeightPartials,
+    ].map((of) => ({
+      kernel: of(convolution) as Kernel,
+      variant: `${convolution.taps} taps, ${convolution.around} around, ${inVectors.variant}`,
+      suffix,
+    })),
+  ),
   ...[
     nextRows,
     logSoftmaxGatherCombine,

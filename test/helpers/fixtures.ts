@@ -15,7 +15,7 @@ export const FIXTURES = ["gpt2", "llama", "qwen2", "qwen3"] as const;
 /** Fixtures of families whose parts differ from those: every switch of the decoder. */
 export const FAMILY_FIXTURES = [
   ...["granite", "olmo2", "olmo3", "olmo3-yarn", "gemma2", "gemma3", "gemma3-linear"],
-  ...["phi3", "phi3-longrope", "qwen3-yarn", "ministral3"],
+  ...["phi3", "phi3-longrope", "qwen3-yarn", "ministral3", "lfm2", "qwen3_5"],
 ] as const;
 
 /** Fixtures with heads as large as those of real models, which other attention kernels serve. */

@@ -208,6 +208,10 @@ export const TINY_MODELS: Readonly<Record<string, TinyModel>> = {
       hidden_activation: "gelu_pytorch_tanh",
     }),
   },
+  lfm2: {
+    tokenizer: "llama3_1",
+    config: tiny({ model_type: "lfm2", num_hidden_layers: 3, full_attn_idxs: [1], block_auto_adjust_ff_dim: false }),
+  },
   gemma3: {
     tokenizer: "llama3_1",
     config: tiny({

@@ -27,15 +27,21 @@ describe("column sums", () => {
     const shapes = fc.record({
       T: fc.constantFrom(1, 2, 31, 32, 33, 65, 131),
       C: fc.constantFrom(1, 3, 64, 65),
+      /** Columns on both sides of those that are summed. */
+      side: fc.constantFrom(0, 0, 3, 4),
       seed: fc.nat(1e9),
     });
     await fc.assert(
-      fc.asyncProperty(shapes, async ({ T, C, seed }) => {
+      fc.asyncProperty(shapes, async ({ T, C, side, seed }) => {
         const random = seeded(seed);
-        const dy = normals(random, T * C);
+        const W = C + 2 * side;
+        const wide = normals(random, T * W);
+        const dy = wide.filter((_, i) => i % W >= side && i % W < side + C);
         const before = normals(random, C);
         const G = rowBlocks(T);
-        const partials = await runKernel(device, columnPartials, { dy: f32([T, C], dy), partials: unset(G, C) });
+        const partials = await runKernel(device, columnPartials, {
+          ...{ dy: f32([T, W], wide), partials: unset(G, C), firstColumn: side },
+        });
         const result = await runKernel(device, addColumnSums, {
           partials: f32([G, C], partials("partials")),
           out: f32([C], before),

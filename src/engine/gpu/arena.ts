@@ -66,7 +66,9 @@ export class ParameterLayout {
     } = options;
     this.format = format;
     this.formats = formats;
-    this.specs = [...specs.filter((spec) => spec.decay), ...specs.filter((spec) => !spec.decay)];
+    // Decayed vectors go to the end of what decays, so that formats change once, from matrices to vectors.
+    const order = ({ decay, shape }: ParameterSpec) => (decay ? (shape.length > 1 ? 0 : 1) : 2);
+    this.specs = [...specs].sort((a, b) => order(a) - order(b));
     const segments: { dtype: WeightFormat; size: number; decayedSize: number }[] = [];
     for (const spec of this.specs) {
       const dtype = spec.shape.length > 1 ? (formats.get(spec.name) ?? format) : "f32";

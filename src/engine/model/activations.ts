@@ -3,7 +3,7 @@
  * `Device.bufferLimit`. When activations are kept for the backward pass, layer l owns the rows [l A, l A + A) of each
  * kind (A: rows of region A) and writes A + B rows from l A on: the rows of region B spill into the place of layer
  * l + 1, which is written only when they are no longer needed. So region B costs its rows once a buffer, not once a
- * layer. What is not kept has one place for all layers: everything in a pass without gradients, everything but the
+ * layer. Of a kind that only some layers have, these are counted alone. What is not kept has one place for all layers: everything in a pass without gradients, everything but the
  * layers' inputs with gradient checkpointing (Chen et al. 2016), which computes a layer again from its input.
  *
  * The format is that of what layers compute between the places where they add to the residual stream. The stream itself
@@ -13,24 +13,21 @@ import type { ActivationFormat, ElementType } from "../../kernels/kernel.ts";
 import type { Device } from "../gpu/device.ts";
 import { elementBytes, type Tensor, WINDOW_ALIGNMENT } from "../gpu/tensor.ts";
 import type { ModelConfig } from "./config/config.ts";
+import type { MixerType } from "./config/mixer-keys.ts";
 import type { LoraAdapter } from "./lora.ts";
 import type { LoraScratch } from "./lora-passes.ts";
 import type { RowShape } from "./rows.ts";
+import { deltaWidths } from "./weights/parameters.ts";
 
 /** Columns of each kind of activation of one layer; 0 where the configuration does not have the kind. */
 export function layerKinds(config: ModelConfig) {
-  const attention = config.heads * config.headSize;
   const { hiddenSize, intermediateSize } = config;
   const [before, after] = [normsBefore(config), normsAfter(config)].map((norms) => (norms ? 1 : 0)) as [0 | 1, 0 | 1];
   return {
     input: hiddenSize,
     attentionNormed: before * hiddenSize,
     attentionStats: before * 2,
-    qkv: qkvWidth(config),
-    qkNormed: config.qkNorm === "none" ? 0 : qkHeads(config) * config.headSize,
-    qkInverse: { none: 0, head: qkHeads(config), width: 2 }[config.qkNorm],
-    attention,
-    logSumExp: config.heads,
+    ...mixerKinds(config),
     attentionBranch: after * hiddenSize,
     attentionBranchStats: after * 2,
     middle: hiddenSize,
@@ -43,6 +40,56 @@ export function layerKinds(config: ModelConfig) {
   };
 }
 
+/** The kinds of what mixes tokens, which only the layers with that mixer have. */
+function mixerKinds(config: ModelConfig) {
+  const has = (mixer: MixerType) => Number(hasMixer(config, mixer));
+  const [attends, convolves, gate] = [has("attention"), has("convolution"), Number(config.attentionGate)];
+  const attention = attends * config.heads * config.headSize;
+  const { qkv, values } = deltaWidths(config);
+  const valueHeads = config.deltaNet?.valueHeads ?? 0;
+  return {
+    gatedQkv: gate * (attends * qkvWidth(config) + attention),
+    qkv: attends * qkvWidth(config),
+    qkNormed: attends * (config.qkNorm === "none" ? 0 : qkHeads(config) * config.headSize),
+    qkInverse: attends * { none: 0, head: qkHeads(config), width: 2 }[config.qkNorm],
+    attention,
+    logSumExp: attends * config.heads,
+    gatedAttention: gate * attention,
+    convolutionInput: convolves * 3 * config.hiddenSize,
+    convolved: convolves * config.hiddenSize,
+    deltaInput: qkv + values + 2 * valueHeads,
+    deltaQkv: qkv,
+    deltaFactors: 4 * valueHeads,
+    deltas: values,
+    deltaOut: values,
+    deltaInverse: valueHeads,
+    deltaNormed: values,
+  };
+}
+
+/** The mixer of the kinds that only its layers have. */
+const MIXER_OF_KIND: Readonly<Partial<Record<string, MixerType>>> = {
+  gatedQkv: "attention",
+  qkv: "attention",
+  qkNormed: "attention",
+  qkInverse: "attention",
+  attention: "attention",
+  logSumExp: "attention",
+  gatedAttention: "attention",
+  convolutionInput: "convolution",
+  convolved: "convolution",
+  deltaInput: "deltaNet",
+  deltaQkv: "deltaNet",
+  deltaFactors: "deltaNet",
+  deltas: "deltaNet",
+  deltaOut: "deltaNet",
+  deltaInverse: "deltaNet",
+  deltaNormed: "deltaNet",
+} satisfies Record<keyof ReturnType<typeof mixerKinds>, MixerType>;
+
+/** Whether a layer has this mixer. */
+export const hasMixer = ({ layerMixer }: ModelConfig, mixer: MixerType): boolean => layerMixer.includes(mixer);
+
 /** Whether a layer norms what its attention and its MLP read, and what they give. */
 export const normsBefore = ({ normPlaces }: ModelConfig): boolean => normPlaces !== "after";
 export const normsAfter = ({ normPlaces }: ModelConfig): boolean => normPlaces !== "before";
@@ -53,8 +100,8 @@ export type Keeps = "all" | "inputs" | "none";
 export type LayerKind = keyof ReturnType<typeof layerKinds>;
 
 /**
- * The kinds that are f32 whatever the format: the residual stream, what is normed on its way there, and the statistics of
- * reductions.
+ * The kinds that are f32 whatever the format: the residual stream, what is normed on its way there, the statistics of
+ * reductions, and what a recurrence adds up.
  */
 const ALWAYS_F32: ReadonlySet<string> = new Set<LayerKind>([
   "input",
@@ -67,6 +114,10 @@ const ALWAYS_F32: ReadonlySet<string> = new Set<LayerKind>([
   "mlpBranchStats",
   "qkInverse",
   "logSumExp",
+  "deltaFactors",
+  "deltas",
+  "deltaOut",
+  "deltaInverse",
 ]);
 
 /** Heads of queries and keys together: the first columns of the fused rows. */
@@ -136,10 +187,9 @@ export class Activations {
 
   /** The buffers of a kind, each with the rows that the shape that needs most of it writes there. */
   #allocate(shapes: readonly RowShape[], kind: string, width: number, dtype: ElementType): Tensor[] {
-    const places = kind === "input" ? this.config.layers + 1 : this.config.layers;
     const rows: number[] = [];
     for (const shape of shapes) {
-      for (let layer = 0; layer < places; layer++) {
+      for (let layer = 0; layer < this.#places(kind); layer++) {
         const { buffer, first } = this.#place(shape, layer, kind, width, dtype);
         rows[buffer] = Math.max(rows[buffer] ?? 0, first + shape.gradientRows + shape.branchRows);
       }
@@ -147,9 +197,16 @@ export class Activations {
     return rows.map((count) => this.device.allocate("activations", kind, [count, width], dtype));
   }
 
+  /** How many layers have a kind; an `input` alone has a place behind the last layer's. */
+  #places(kind: string, layers = this.config.layers): number {
+    if (kind === "input") return layers + 1;
+    const mixer = MIXER_OF_KIND[kind];
+    return mixer === undefined ? layers : this.config.layerMixer.slice(0, layers).filter((one) => one === mixer).length;
+  }
+
   /**
-   * Where layer `layer`'s place starts: every layer (and, as an input, the last one's output) has one, or all share
-   * one.
+   * Where place number `layer` starts: every layer that has the kind (and, as an input, the last one's output) has one, or
+   * all share one.
    */
   #place(
     { gradientRows, branchRows }: RowShape,
@@ -173,9 +230,9 @@ export class Activations {
     const rows = shape.gradientRows + shape.branchRows;
     const windows = Object.entries(this.#buffers).flatMap(([kind, buffers]): [string, Tensor][] => {
       const [{ shape: [, width = 0] = [], dtype = "f32" } = {}] = buffers;
-      // An `input` alone has a place behind the last layer's.
-      const last = kind === "input" ? this.config.layers : this.config.layers - 1;
-      const { buffer, first } = this.#place(shape, Math.min(layer, last), kind, width, dtype);
+      const before = this.#places(kind, layer) - (kind === "input" ? 1 : 0);
+      const place = Math.max(0, Math.min(before, this.#places(kind) - 1));
+      const { buffer, first } = this.#place(shape, place, kind, width, dtype);
       const tensor = buffers[buffer];
       if (tensor === undefined) return [];
       return [[kind, { ...tensor, offset: first * width * elementBytes(dtype), shape: [rows, width] }]];

@@ -13,21 +13,21 @@ import { Activations, type LayerActivations, normsAfter } from "./activations.ts
 import {
   type BackwardScratch,
   backwardWidths,
-  type KeyCounts,
-  type PassRows,
   partialsSize,
   recordBlockBackward,
   recordBlockForward,
 } from "./block.ts";
 import { longRopeBeyond, type ModelConfig } from "./config/config.ts";
+import { deltaStateSize } from "./delta-net.ts";
 import { recordEmbedding, recordEmbeddingBackward, recordLookup, recordLookupBackward } from "./embedding.ts";
 import { HeadBuffers, type HeadPass, recordHeadBackward, recordHeadForward } from "./head.ts";
 import type { LoraAdapter } from "./lora.ts";
 import { recordGains } from "./lora-passes.ts";
+import type { KeyCounts, LayerCache, PassRows, RecurrenceRows } from "./mixer.ts";
 import type { Model } from "./model.ts";
 import { embeddingScale } from "./norms.ts";
-import type { KeyValueCache } from "./query-key.ts";
 import { keysPerRow, type PackedRows, RowBuffer, type RowShape } from "./rows.ts";
+import { segmentRanges } from "./segments.ts";
 
 /**
  * Device memory of passes over a set of shapes: token rows, activations, head and, where gradients are wanted,
@@ -40,6 +40,8 @@ export class PassMemory {
   readonly activations: Activations;
   readonly head: HeadBuffers;
   readonly #backward: Record<keyof BackwardScratch, Tensor> | undefined;
+  /** Of a recurrence, between the dispatches of a layer. */
+  readonly #states: Tensor | undefined;
 
   /**
    * @param options.format of activations; default f32
@@ -59,7 +61,11 @@ export class PassMemory {
   ) {
     this.device = device;
     this.config = config;
-    this.rows = new RowBuffer(device, shapes, config.slidingWindow, longRopeBeyond(config));
+    const { slidingWindow, deltaNet } = config;
+    const needs = { slidingWindow, longBeyond: longRopeBeyond(config), segments: deltaNet !== undefined };
+    this.rows = new RowBuffer(device, shapes, needs);
+    const slots = Math.max(...shapes.map((shape) => segmentRanges(shape).slots));
+    this.#states = deltaNet && device.allocate("scratch", "states", [slots, deltaStateSize(deltaNet)]);
     const keeps = !options.gradients ? "none" : options.checkpointing ? "inputs" : "all";
     this.activations = new Activations(device, config, shapes, keeps, options);
     this.head = new HeadBuffers(device, config, shapes, options.gradients, options);
@@ -83,6 +89,14 @@ export class PassMemory {
     return { ...rows, partials };
   }
 
+  /** What a recurrence needs of the rows of a shape; undefined for models without one. */
+  recurrence(shape: RowShape): RecurrenceRows | undefined {
+    const { segments } = this.rows.tensors(shape);
+    if (segments === undefined || this.#states === undefined) return undefined;
+    const { dispatches, backward, slots } = segmentRanges(shape);
+    return { segments, dispatches, backward, states: sliceRows(this.#states, 0, slots) };
+  }
+
   upload(packed: PackedRows): void {
     this.rows.upload(packed);
   }
@@ -96,6 +110,7 @@ export class PassMemory {
     this.rows.free();
     this.activations.free();
     this.head.free();
+    if (this.#states) this.device.free(this.#states);
     for (const tensor of Object.values(this.#backward ?? {})) this.device.free(tensor);
   }
 }
@@ -107,7 +122,7 @@ export function recordLayers(
   activations: Activations,
   shape: RowShape,
   inputs: Omit<PassRows, "lora" | keyof KeyCounts> & { readonly tokens: Tensor },
-  { cache, noise }: { readonly cache?: KeyValueCache; readonly noise?: EmbeddingNoise | undefined } = {},
+  { cache, noise }: { readonly cache?: LayerCache; readonly noise?: EmbeddingNoise | undefined } = {},
 ): Tensor {
   const { config } = model;
   const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };
@@ -171,7 +186,7 @@ export function recordLogProbs(
   noise?: EmbeddingNoise,
 ): void {
   const rows = memory.rows.tensors(shape);
-  const passRows = { ...rows, positionLimit: positionLimit(shape) };
+  const passRows = { ...rows, positionLimit: positionLimit(shape), recurrence: memory.recurrence(shape) };
   const output = recordLayers(program, model, memory.activations, shape, passRows, { noise });
   recordHeadForward(memory.headPass(program, model, shape), output, sums);
 }
@@ -211,7 +226,10 @@ export function recordLayersBackward(
   const rows = memory.rows.tensors(shape);
   const scratch = memory.backward(shape);
   const firstRows = (tensor: Tensor) => sliceRows(tensor, 0, shape.gradientRows);
+  const recurrence = memory.recurrence(shape);
   const passRows = {
+    // A layer that is computed again has region A's rows alone, which are whole sequences.
+    recurrence: recurrence && { ...recurrence, dispatches: [recurrence.backward] },
     positions: firstRows(rows.positions),
     positionLimit: positionLimit(shape),
     ...keyCounts(config, { ...shape, branchRows: 0 }, false),

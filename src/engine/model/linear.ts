@@ -114,7 +114,7 @@ export function recordLinearBackward(
   if (gradients.has(`${name}.bias`)) {
     const [rows = 0, columns = 0] = dy.shape;
     const sums = reshape(partials, [rowBlocks(rows), columns]);
-    program.dispatch(columnPartials, { dy, partials: sums });
+    program.dispatch(columnPartials, { dy, partials: sums, firstColumn: 0 });
     program.dispatch(addColumnSums, { partials: sums, out: gradients.window(`${name}.bias`) });
   }
   if (lora && model.adapter) {

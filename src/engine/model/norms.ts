@@ -65,7 +65,7 @@ export function recordNormBackward(
     program.dispatch(addColumnSums, { partials, out: gradients.window(`${name}.weight`) });
   }
   if (gradients.has(`${name}.bias`)) {
-    program.dispatch(columnPartials, { dy, partials });
+    program.dispatch(columnPartials, { dy, partials, firstColumn: 0 });
     program.dispatch(addColumnSums, { partials, out: gradients.window(`${name}.bias`) });
   }
 }

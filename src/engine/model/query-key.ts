@@ -21,24 +21,8 @@ import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { type LayerActivations, qkHeads } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
+import type { LayerCache, RowPositions } from "./mixer.ts";
 import type { Model } from "./model.ts";
-
-/** Keys and values of earlier passes, which generation keeps. */
-export interface KeyValueCache {
-  /** [cache rows, KV D] each, per layer. */
-  readonly keys: readonly Tensor[];
-  readonly values: readonly Tensor[];
-  /** Cache row that each row of this pass is stored in, u32[T]. */
-  readonly rows: Tensor;
-}
-
-/** The positions of rows. */
-export interface RowPositions {
-  /** u32[T]; with the bit `LONG_SEQUENCE` where LongRoPE's long factors hold. */
-  readonly positions: Tensor;
-  /** All positions are below this one. */
-  readonly positionLimit: number;
-}
 
 /** Columns of the fused rows where queries, keys and values start. */
 export function fusedColumns(config: ModelConfig) {
@@ -133,7 +117,7 @@ export function recordIntoCache(
   layer: number,
   rows: RowPositions,
   x: Tensor,
-  cache: KeyValueCache,
+  cache: Pick<LayerCache, "keys" | "values" | "rows">,
 ): { k: Tensor; v: Tensor } {
   const { config } = model;
   const [k, v] = [cache.keys[layer], cache.values[layer]];

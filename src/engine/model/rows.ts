@@ -5,10 +5,12 @@
  * fits it.
  */
 import { bucketRows, NO_ROW } from "../../kernels/embedding.ts";
+import { SEGMENT_WORDS } from "../../kernels/gated-delta-segments.ts";
 import { NO_SEQUENCE } from "../../kernels/log-softmax-gather.ts";
 import { LONG_SEQUENCE } from "../../kernels/rope-table.ts";
 import type { Device } from "../gpu/device.ts";
 import { alignWindow, type Tensor } from "../gpu/tensor.ts";
+import { packSegments, segmentRanges } from "./segments.ts";
 
 /** Capacities that a program is recorded for. */
 export interface RowShape {
@@ -261,6 +263,19 @@ function windowShapes(shape: RowShape) {
 
 export type WindowArray = keyof ReturnType<typeof windowShapes>;
 
+/** What rows need beside the arrays of `packRows`, by the model. */
+export interface RowNeeds {
+  /** Ranges cut to this window. */
+  readonly slidingWindow: number | undefined;
+  /** As `packRows` takes it. */
+  readonly longBeyond?: number | undefined;
+  /** Segments for layers that are a recurrence. */
+  readonly segments?: boolean;
+}
+
+/** The arrays that a model needs beside those of `packRows`. */
+type FurtherArray = WindowArray | "segments";
+
 /**
  * Cuts the keys that rows see to those of the last `window` positions. The keys of a row are its prefix and then its
  * branch, one position after another up to its own, so the window takes them from the end.
@@ -287,15 +302,19 @@ export function cutToWindow(
 /** Windows of a batch buffer for one shape, in bytes. */
 function windows(
   shape: RowShape,
-  windowed: boolean,
+  { slidingWindow, segments }: RowNeeds,
 ): {
-  entries: { name: RowArray | WindowArray; shape: readonly number[]; offset: number }[];
+  entries: { name: RowArray | FurtherArray; shape: readonly number[]; offset: number }[];
   bytes: number;
 } {
   let bytes = 0;
-  const sizes = { ...arrayShapes(shape), ...(windowed ? windowShapes(shape) : {}) };
+  const sizes = {
+    ...arrayShapes(shape),
+    ...(slidingWindow === undefined ? {} : windowShapes(shape)),
+    ...(segments ? { segments: [segmentRanges(shape).total, SEGMENT_WORDS] } : {}),
+  };
   const entries = Object.entries(sizes).map(([name, size]) => {
-    const entry = { name: name as RowArray | WindowArray, shape: size, offset: bytes };
+    const entry = { name: name as RowArray | FurtherArray, shape: size, offset: bytes };
     bytes += alignWindow(4 * size.reduce((a, b) => a * b, 1));
     return entry;
   });
@@ -305,29 +324,22 @@ function windows(
 /** The device's copy of the arrays, in one buffer: one upload a batch. */
 export class RowBuffer {
   readonly device: Device;
-  readonly #slidingWindow: number | undefined;
-  readonly #longBeyond: number | undefined;
+  readonly #needs: RowNeeds;
   readonly #buffer: Tensor;
 
   /**
    * @param shapes every shape that will be uploaded
-   * @param slidingWindow of the model; the windowed arrays are there if it has one
-   * @param longBeyond of the model, as `packRows` takes it
+   * @param needs of the model
    */
-  constructor(device: Device, shapes: readonly RowShape[], slidingWindow: number | undefined, longBeyond?: number) {
+  constructor(device: Device, shapes: readonly RowShape[], needs: RowNeeds) {
     this.device = device;
-    this.#slidingWindow = slidingWindow;
-    this.#longBeyond = longBeyond;
-    const bytes = Math.max(...shapes.map((shape) => this.#windows(shape).bytes));
+    this.#needs = needs;
+    const bytes = Math.max(...shapes.map((shape) => windows(shape, needs).bytes));
     this.#buffer = device.allocate("batch", "token rows", [bytes / 4], "u32");
   }
 
-  #windows(shape: RowShape) {
-    return windows(shape, this.#slidingWindow !== undefined);
-  }
-
-  tensors(shape: RowShape): Readonly<Record<RowArray, Tensor> & Partial<Record<WindowArray, Tensor>>> {
-    const { entries, bytes } = this.#windows(shape);
+  tensors(shape: RowShape): Readonly<Record<RowArray, Tensor> & Partial<Record<FurtherArray, Tensor>>> {
+    const { entries, bytes } = windows(shape, this.#needs);
     if (bytes > 4 * (this.#buffer.shape[0] ?? 0)) throw new Error("the shape does not fit this row buffer");
     return Object.fromEntries(
       entries.map(({ name, shape: size, offset }) => [name, { ...this.#buffer, offset, shape: size }]),
@@ -335,13 +347,16 @@ export class RowBuffer {
   }
 
   upload(packed: PackedRows): void {
-    if (packed.longBeyond !== this.#longBeyond) {
-      throw new Error(`rows for LongRoPE beyond ${packed.longBeyond} were given to a model of ${this.#longBeyond}`);
+    const { slidingWindow: window, longBeyond, segments } = this.#needs;
+    if (packed.longBeyond !== longBeyond) {
+      throw new Error(`rows for LongRoPE beyond ${packed.longBeyond} were given to a model of ${longBeyond}`);
     }
-    const { entries, bytes } = this.#windows(packed.shape);
-    const window = this.#slidingWindow;
-    const arrays: Readonly<Record<string, Uint32Array>> =
-      window === undefined ? packed.arrays : { ...packed.arrays, ...cutToWindow(packed.arrays, window) };
+    const { entries, bytes } = windows(packed.shape, this.#needs);
+    const arrays: Readonly<Record<string, Uint32Array>> = {
+      ...packed.arrays,
+      ...(window === undefined ? {} : cutToWindow(packed.arrays, window)),
+      ...(segments ? { segments: packSegments(packed.shape, packed, packed.arrays.ranges) } : {}),
+    };
     const all = new Uint32Array(bytes / 4);
     for (const { name, offset } of entries) all.set(arrays[name] ?? [], offset / 4);
     this.device.upload(this.#buffer, all);

@@ -306,7 +306,7 @@ describe("LongRoPE's original context", () => {
 
   it("must be the model's own where rows are uploaded", async () => {
     const packed = packRows([{ promptIds: [3], completionIds: [4] }]);
-    const buffer = new RowBuffer(await sharedDevice(), [packed.shape], undefined, 8);
+    const buffer = new RowBuffer(await sharedDevice(), [packed.shape], { slidingWindow: undefined, longBeyond: 8 });
     expect(() => buffer.upload(packed)).toThrow("LongRoPE");
     buffer.free();
   });
@@ -317,7 +317,7 @@ describe("RowBuffer", () => {
     const device = await sharedDevice();
     const sequences = [{ promptIds: [3, 4, 5], completionIds: [6, 7, 8] }];
     const packed = packRows(sequences, [{ prompt: 0, completionIds: [9, 8, 7] }]);
-    const buffer = new RowBuffer(device, [packed.shape], 2);
+    const buffer = new RowBuffer(device, [packed.shape], { slidingWindow: 2 });
     try {
       buffer.upload(packed);
       const { windowRanges, windowQueryEnd, positions } = buffer.tensors(packed.shape);
@@ -342,7 +342,7 @@ describe("RowBuffer", () => {
       return [rowShape(sequences, branches), packRows(sequences, branches)];
     };
     const [[small, few], [large, many]] = [batch(2), batch(90)];
-    const buffer = new RowBuffer(device, [small, large], undefined);
+    const buffer = new RowBuffer(device, [small, large], { slidingWindow: undefined });
     try {
       for (const [shape, packed] of [
         [large, many],

@@ -24,6 +24,7 @@ import {
 } from "../../../src/kernels/float64/norm.ts";
 import { clipScale, globalNorm } from "../../../src/kernels/float64/reduce.ts";
 import { ropeBackward, ropeForward } from "../../../src/kernels/float64/rope.ts";
+import { shortConvolutionBackward, shortConvolutionForward } from "../../../src/kernels/float64/short-convolution.ts";
 import { dot, expectGradient, normals, relativeError } from "../../helpers/central-differences.ts";
 
 /** Fixed, so that a failure is the same on every machine. */
@@ -347,5 +348,31 @@ describe("clip and AdamW", () => {
     expect(relativeError(after.parameter, Float64Array.of(2 * 0.95 - 0.1, -4 * 0.95 + 0.1))).toBeLessThan(1e-14);
     expect(relativeError(after.firstMoment, Float64Array.of(0.075, -0.000025))).toBeLessThan(1e-14);
     expect([...state.parameter]).toEqual([2, -4]);
+  });
+});
+
+describe("short convolution", () => {
+  it.each(["nothing", "silu", "gates"] as const)("with %s around it, backward is the gradient of forward", (around) => {
+    fc.assert(
+      fc.property(rows, rows, columns, fc.integer({ min: 2, max: 4 }), seed, (prompt, other, c, taps, s) => {
+        const random = normals(s);
+        // A sequence, and one that continues its first rows.
+        const ranges = [
+          ...Array.from({ length: prompt + other }, (_, t) => [0, 0, 0, t + 1]),
+          ...[0, 1].map((t) => [0, prompt, prompt + other, prompt + other + t + 1]),
+        ].flat();
+        const t = ranges.length / 4;
+        const width = around === "gates" ? 3 * c : c + 1;
+        const [x, dOut, weight, bias] = [random(t * width), random(t * c), random(c * taps), random(c)];
+        const inputs = { x, weight, bias, taps, around, ranges };
+        const { z } = shortConvolutionForward(inputs);
+        const d = shortConvolutionBackward({ ...inputs, z, dOut });
+        const f = () => dot(shortConvolutionForward(inputs).out, dOut);
+        expectGradient(f, x, d.dx);
+        expectGradient(f, weight, d.dWeight);
+        expectGradient(f, bias, d.dBias);
+      }),
+      { ...RUNS, numRuns: 8 },
+    );
   });
 });

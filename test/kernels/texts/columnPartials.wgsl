@@ -1,6 +1,6 @@
 // columnPartials: f32 in vectors of four.
 
-struct Uniforms { T: u32, C: u32, G: u32 }
+struct Uniforms { T: u32, W: u32, C: u32, G: u32, firstColumn: u32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> dy: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> partials: array<vec4f>;
@@ -15,7 +15,7 @@ fn element(block: u32, c: u32) {
   let rowsPerBlock = (u.T + u.G - 1u) / u.G;
   let first = block * rowsPerBlock;
   var sum = E();
-  for (var row = first; row < min(first + rowsPerBlock, u.T); row++) { sum += dy[row * width + c]; }
+  for (var row = first; row < min(first + rowsPerBlock, u.T); row++) { sum += dy[(row * u.W + u.firstColumn) / LANES + c]; }
   partials[block * width + c] = sum;
 }
 

@@ -8,6 +8,7 @@ import type { LayerRope } from "../../../kernels/rope-table.ts";
 import { parseJsonObject } from "../../files/json-file.ts";
 import { Keys, listed } from "./config-keys.ts";
 import { FAMILIES, type Family, type RotaryType, type SizeKey } from "./families.ts";
+import { adjustedMlpWidth, type Mixers, mixersOf, onlyAttention } from "./mixer-keys.ts";
 import { checkQuantization } from "./quantization.ts";
 import { ropesOf } from "./rope-keys.ts";
 import { windowsOf } from "./window-keys.ts";
@@ -15,7 +16,7 @@ import { isWrapper, textConfigOf, WRAPPERS, type WrapperType } from "./wrapped.t
 
 export type ModelType = RotaryType | "gpt2";
 
-export interface ModelConfig {
+export interface ModelConfig extends Mixers {
   readonly modelType: ModelType;
   readonly vocabSize: number;
   /** C: width of the residual stream. */
@@ -179,6 +180,8 @@ function rotary(read: Keys, modelType: RotaryType): ModelConfig {
   if (modelType === "llama") read.refuse("pretraining_tp", 1);
   if (family.attentionBias === "none") read.refuse("attention_bias", false);
   if (!family.mlpBias) read.refuse("mlp_bias", false);
+  // A second name of the base, which transformers 5 reads and 4 does not.
+  if (family.otherMixer === "convolution") read.refuse("theta", read.positive("rope_theta", family.ropeTheta));
   read.refuse("use_bidirectional_attention", false);
   const attentionBias = family.attentionBias === "key" && read.flag("attention_bias", false);
   const keyValueHeads = read.json.num_key_value_heads === null ? heads : family.keyValueHeads(heads);
@@ -199,10 +202,10 @@ function rotary(read: Keys, modelType: RotaryType): ModelConfig {
     heads,
     keyValueHeads: read.count("num_key_value_heads", keyValueHeads),
     headSize,
-    intermediateSize: size("intermediate_size"),
+    intermediateSize: family.adjustsMlp ? adjustedMlpWidth(read) : size("intermediate_size"),
     contextLength,
     norm: "rms",
-    normEpsilon: read.positive("rms_norm_eps", family.normEpsilon),
+    normEpsilon: read.positive(family.normEpsilonKey ?? "rms_norm_eps", family.normEpsilon),
     normUnitOffset: family.normUnitOffset,
     normPlaces: family.normPlaces,
     position: "rope",
@@ -222,11 +225,18 @@ function rotary(read: Keys, modelType: RotaryType): ModelConfig {
     mlpBias: family.mlpBias && read.flag("mlp_bias", false),
     fusedProjections: family.fusedProjections,
     inOutWeights: false,
-    tiedHead: read.flag("tie_word_embeddings", family.tiedHead),
+    tiedHead: tiedHeadOf(read, family),
+    ...mixersOf(read, family, layers),
     dropsOut: read.any(family.dropout, 0),
     wrapper: undefined,
     ...read.specialTokens(),
   };
+}
+
+/** The older name wins, as in transformers. */
+function tiedHeadOf(read: Keys, { tiedHead, tiedHeadKey }: Family): boolean {
+  const key = tiedHeadKey !== undefined && read.has(tiedHeadKey) ? tiedHeadKey : "tie_word_embeddings";
+  return read.flag(key, tiedHead);
 }
 
 /** Gemma's `hidden_activation` decides; its files' `hidden_act` is to be ignored. */
@@ -293,6 +303,7 @@ function gpt2(read: Keys): ModelConfig {
     logitsScaling: 1,
     slidingWindow: undefined,
     layerWindow: new Array<boolean>(layers).fill(false),
+    ...onlyAttention(layers),
     mlp: "gelu",
     qkNorm: "none",
     qkvBias: true,

@@ -17,7 +17,9 @@ export type RotaryType =
   | "olmo3"
   | "phi3"
   | "gemma2"
-  | "gemma3_text";
+  | "gemma3_text"
+  | "lfm2"
+  | "qwen3_5_text";
 
 /** Keys of a model's sizes. */
 export type SizeKey = "vocab_size" | "hidden_size" | "intermediate_size" | "num_hidden_layers" | "num_attention_heads";
@@ -29,8 +31,12 @@ export interface Family {
   /** Sizes where their keys are absent, as in the text part of Gemma 3's files; the others' files have them all. */
   readonly sizes?: Readonly<Record<SizeKey, number>>;
   readonly normEpsilon: number;
+  /** The key that holds it where it is not "rms_norm_eps". */
+  readonly normEpsilonKey?: string;
   readonly ropeTheta: number;
   readonly tiedHead: boolean;
+  /** A name by which older files ask for a tied head. */
+  readonly tiedHeadKey?: string;
   /** Width of a head where the key is absent; undefined where the heads divide the hidden size among them. */
   readonly headSize?: number;
   /** See `ModelConfig`. */
@@ -38,6 +44,12 @@ export interface Family {
   readonly normUnitOffset: boolean;
   readonly qkNorm: "none" | "head" | "width";
   readonly mlp: "swiglu" | "geglu";
+  /** What layers may have in place of attention (`mixer-keys.ts`). */
+  readonly otherMixer: "none" | "convolution" | "deltaNet";
+  /** What attention gives goes through a gate. */
+  readonly gatesAttention: boolean;
+  /** The width of the MLP has keys of its own, and is adjusted (`mlpWidthOf`). */
+  readonly adjustsMlp: boolean;
   readonly fusedProjections: boolean;
   /** "key": on q, k, v and the output as `attention_bias` says; "qkv": always on q, k and v; "none": never. */
   readonly attentionBias: "key" | "qkv" | "none";
@@ -54,6 +66,10 @@ export interface Family {
   readonly windowRope: "same" | "unscaled" | "localTheta";
   /** `partial_rotary_factor` is read. */
   readonly partialRotary: boolean;
+  /** Where it is absent; default 1. */
+  readonly rotaryShare?: number;
+  /** Text has three equal positions, so that which of them a channel turns by (`mrope_section`) is of no matter. */
+  readonly multimodalRope: boolean;
   /** The scaling of rotary positions that "yarn" and "su" are old names of. */
   readonly oldLongRope: boolean;
   /** Keys that the family reads of those that other decoders are refused for (`FOREIGN_KEYS`, `FOREIGN_FACTORS`). */
@@ -77,6 +93,9 @@ const LLAMA: Family = {
   normUnitOffset: false,
   qkNorm: "none",
   mlp: "swiglu",
+  otherMixer: "none",
+  gatesAttention: false,
+  adjustsMlp: false,
   fusedProjections: false,
   attentionBias: "key",
   mlpBias: true,
@@ -84,6 +103,7 @@ const LLAMA: Family = {
   listsRope: false,
   windowRope: "same",
   partialRotary: false,
+  multimodalRope: false,
   oldLongRope: false,
   ownKeys: [],
   dropout: ["attention_dropout"],
@@ -176,6 +196,43 @@ const GEMMA3: Family = {
   windowRope: "localTheta",
   ownKeys: ["query_pre_attn_scalar", "final_logit_softcapping"],
 };
+const LFM2: Family = {
+  ...LLAMA,
+  keyValueHeads: () => 8,
+  contextLength: 128000,
+  normEpsilon: 1e-5,
+  normEpsilonKey: "norm_eps",
+  ropeTheta: 1000000,
+  tiedHead: true,
+  tiedHeadKey: "tie_embedding",
+  qkNorm: "head",
+  otherMixer: "convolution",
+  adjustsMlp: true,
+  attentionBias: "none",
+  mlpBias: false,
+  dropout: [],
+};
+const QWEN3_5: Family = {
+  ...LLAMA,
+  keyValueHeads: () => 4,
+  contextLength: 32768,
+  sizes: {
+    vocab_size: 248320,
+    hidden_size: 4096,
+    intermediate_size: 12288,
+    num_hidden_layers: 32,
+    num_attention_heads: 16,
+  },
+  headSize: 256,
+  normUnitOffset: true,
+  qkNorm: "head",
+  otherMixer: "deltaNet",
+  gatesAttention: true,
+  mlpBias: false,
+  partialRotary: true,
+  rotaryShare: 0.25,
+  multimodalRope: true,
+};
 
 export const FAMILIES: Readonly<Record<RotaryType, Family>> = {
   llama: LLAMA,
@@ -190,4 +247,6 @@ export const FAMILIES: Readonly<Record<RotaryType, Family>> = {
   phi3: PHI3,
   gemma2: GEMMA2,
   gemma3_text: GEMMA3,
+  lfm2: LFM2,
+  qwen3_5_text: QWEN3_5,
 };

@@ -62,7 +62,7 @@ function rotatedOf({ file, family, headSize }: Reading, inner: Keys | undefined)
     return headSize;
   }
   const keys = inner?.has("partial_rotary_factor") ? inner : file;
-  const share = keys.positive("partial_rotary_factor", 1);
+  const share = keys.positive("partial_rotary_factor", family.rotaryShare ?? 1);
   const rotated = Math.floor(headSize * share);
   if (share <= 1 && rotated >= 2 && rotated % 2 === 0) return rotated;
   throw keys.error(
@@ -84,7 +84,7 @@ function scalingOf(keys: Keys, reading: Reading): RopeScaling {
       `"${keys.inside}" is ${shown(keys.json)}, and this scaling is not supported; supported are ${listed(supported)}`,
     );
   }
-  keys.refuseUse("mrope_section");
+  if (!family.multimodalRope) keys.refuseUse("mrope_section");
   if (!family.ownKeys.includes("llama_4_scaling_beta")) keys.refuseUse("llama_4_scaling_beta");
   if (kind === "yarn") return yarnScaling(keys, contextLength);
   if (kind === "longrope") return longScaling(keys, reading);

@@ -32,7 +32,8 @@ export function windowsOf(
     if (fullEvery !== undefined) return (layer + 1) % fullEvery !== 0;
     return !(family.window === "withoutRope" && rope);
   });
-  const listed = read.perLayer("layer_types", layers, [FULL, SLIDING]);
+  // Where layers have other mixers, the list is of these (`mixer-keys.ts`), and none has a window.
+  const listed = family.otherMixer !== "none" ? undefined : read.perLayer("layer_types", layers, [FULL, SLIDING]);
   const types = listed ? listed.map((type) => type === SLIDING) : usual;
   const listIsIgnored = ["none", "all", "given"].includes(family.window as string);
   const at = types.findIndex((windowed, layer) => (listIsIgnored || window === undefined) && windowed !== usual[layer]);

@@ -7,16 +7,21 @@ import type { Keys } from "./config-keys.ts";
 import type { RotaryType } from "./families.ts";
 
 /** A model around the text model. */
-export type WrapperType = "gemma3" | "mistral3";
+export type WrapperType = "gemma3" | "mistral3" | "qwen3_5";
 
 /** The type of the text model where "text_config" does not say it. */
-const WRAPPED: Readonly<Record<WrapperType, RotaryType>> = { gemma3: "gemma3_text", mistral3: "mistral" };
+const WRAPPED: Readonly<Record<WrapperType, RotaryType>> = {
+  gemma3: "gemma3_text",
+  mistral3: "mistral",
+  qwen3_5: "qwen3_5_text",
+};
 
 /** Classes of text models that a wrapper may hold. */
 const CLASSES: Readonly<Record<string, string>> = {
   gemma3_text: "Gemma3ForCausalLM",
   mistral: "MistralForCausalLM",
   ministral3: "Ministral3ForCausalLM",
+  qwen3_5_text: "Qwen3_5ForCausalLM",
 };
 
 /** Keys that a text model takes from the file around it where it has none of its own. */

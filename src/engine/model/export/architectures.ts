@@ -50,6 +50,22 @@ const AFTER = {
   post_feedforward_layernorm: "post_ffw_norm",
 };
 
+/** The norm before the head is called as if it were the embedding's, as in transformers. */
+const LFM2_TENSORS = {
+  operator_norm: "attn_norm",
+  ffn_norm: "ffn_norm",
+  embedding_norm: "token_embd_norm",
+  "self_attn.q_layernorm": "attn_q_norm",
+  "self_attn.k_layernorm": "attn_k_norm",
+  "self_attn.out_proj": "attn_output",
+  "conv.in_proj": "shortconv.in_proj",
+  "conv.conv": "shortconv.conv",
+  "conv.out_proj": "shortconv.out_proj",
+  "feed_forward.w1": "ffn_gate",
+  "feed_forward.w3": "ffn_up",
+  "feed_forward.w2": "ffn_down",
+};
+
 /** llama.cpp knows Gemma's scale by itself: of the width of a head, and of C / H in the largest model. */
 function gemmaScale(
   largest: number,
@@ -114,6 +130,17 @@ const ARCHITECTURES: Readonly<Partial<Record<string, Architecture>>> = {
     differs: (config) => {
       if (config.attentionSoftCap === undefined || config.logitSoftCap === undefined) return "it has no soft caps";
       return config.tiedHead ? gemmaScale(46, config) : "its head is not the embedding";
+    },
+  },
+  lfm2: {
+    name: "lfm2",
+    interleaved: false,
+    reads: [],
+    tensors: LFM2_TENSORS,
+    settings: ({ convolution }) => [["shortconv.l_cache", u32(convolution?.taps ?? 0)]],
+    differs: ({ convolution }) => {
+      if (convolution === undefined) return "it has no convolutions, without which llama.cpp does not load it";
+      return convolution.bias ? "its convolutions have biases, which llama.cpp leaves out" : undefined;
     },
   },
   gemma3_text: {
@@ -227,12 +254,18 @@ function usualSettings(config: ModelConfig): Setting[] {
     ["block_count", u32(config.layers)],
     ["feed_forward_length", u32(config.intermediateSize)],
     ["attention.head_count", u32(config.heads)],
-    ["attention.head_count_kv", u32(config.keyValueHeads)],
+    ["attention.head_count_kv", keyValueHeadsOf(config)],
     [
       config.norm === "rms" ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon",
       f32(config.normEpsilon),
     ],
   ];
+}
+
+/** One number, or one a layer where some have no attention, which are told by a 0. */
+function keyValueHeadsOf({ layerMixer, keyValueHeads }: ModelConfig): GgufValue {
+  if (layerMixer.every((mixer) => mixer === "attention")) return u32(keyValueHeads);
+  return Int32Array.from(layerMixer, (mixer) => (mixer === "attention" ? keyValueHeads : 0));
 }
 
 /** The rotation of layers that see the whole sequence; undefined without rotary positions. */

@@ -77,7 +77,9 @@ export async function exportGguf(
     const tensors = weights.tensors.map((tensor): GgufTensor => {
       const own = architecture.tensorName(tensor.part);
       const isTurned = config.inOutWeights && linear.has(tensor.part);
-      const shape = isTurned ? [...tensor.shape].reverse() : tensor.shape;
+      // Taps of convolutions are [channels, 1, taps], which llama.cpp has as a matrix in f32.
+      const areTaps = tensor.shape.length === 3;
+      const shape = isTurned ? [...tensor.shape].reverse() : tensor.shape.filter((_, axis) => !(areTaps && axis === 1));
       const [rows = 0, columns = 1] = tensor.shape;
       const data = () => {
         if (isTurned) return transposed(tensor.pieces(), rows, columns);
@@ -85,7 +87,7 @@ export async function exportGguf(
         const isNorm = /norm\.weight$/.test(tensor.part);
         return isNorm && architecture.addsToNorms ? increased(tensor.pieces()) : tensor.pieces();
       };
-      return { name: own, shape, type: typeOf(own, shape, type, head), data };
+      return { name: own, shape, type: areTaps ? "f32" : typeOf(own, shape, type, head), data };
     });
     for (const [own, values] of frequencyDivisors(config)) {
       const data = async function* () {

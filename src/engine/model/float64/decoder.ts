@@ -7,22 +7,12 @@ import { logSoftmaxGatherBackward, logSoftmaxGatherForward } from "../../../kern
 import { matmul } from "../../../kernels/float64/matmul.ts";
 import { softCapped } from "../../../kernels/float64/scale.ts";
 import type { ModelConfig } from "../config/config.ts";
-import {
-  accumulate,
-  type Float64Gradients,
-  type LayerActivations,
-  layerBackward,
-  layerForward,
-  type NormResult,
-  normBackward,
-  normForward,
-  plus,
-  times,
-} from "./layer.ts";
+import { type LayerActivations, layerBackward, layerForward } from "./layer.ts";
 import { type Float64Tensor, float64Layer, type Layer, type Norm, type Parameter, TensorTable } from "./parameters.ts";
+import { accumulate, type Float64Gradients, type NormResult, normBackward, normForward, plus, times } from "./parts.ts";
 
-export type { Float64Gradients } from "./layer.ts";
 export type { Float64Tensor } from "./parameters.ts";
+export type { Float64Gradients } from "./parts.ts";
 
 type Ids = ArrayLike<number>;
 
@@ -61,7 +51,7 @@ export class Float64Model {
     this.#positionTable =
       config.position === "learned" ? tensors.parameter("wpe.weight", [config.contextLength, width]) : undefined;
     this.#layers = Array.from({ length: config.layers }, (_, i) => float64Layer(tensors, config, i));
-    this.#finalNorm = tensors.norm(gpt2 ? "ln_f" : "norm");
+    this.#finalNorm = tensors.norm({ gpt2: "ln_f", lfm2: "embedding_norm" }[config.modelType as string] ?? "norm");
     this.#head = config.tiedHead ? this.#embedding : tensors.parameter("lm_head.weight", [vocabSize, width]);
     this.parameterNames = tensors.used;
   }

@@ -31,15 +31,44 @@ export interface Norm {
   readonly bias: Parameter | undefined;
 }
 
-export interface Layer {
-  /** Of what attention reads; OLMo 2 has none. */
-  readonly attentionNorm: Norm | undefined;
+/** A layer whose tokens see others by attention. */
+export interface AttentionParameters {
+  readonly type: "attention";
   /** Their outputs side by side are q, k, v: one fused in GPT-2 and Phi-3, three elsewhere. */
-  readonly qkv: readonly Linear[];
+  readonly input: readonly Linear[];
   /** RMSNorm of each query and each key head (Qwen3, Gemma 3) or of all of them together (OLMo 2). */
   readonly queryNorm: Parameter | undefined;
   readonly keyNorm: Parameter | undefined;
-  readonly attentionOutput: Linear;
+  readonly output: Linear;
+}
+
+/** One whose tokens see the few before them, by a convolution between gates (LFM2). */
+export interface ConvolutionParameters {
+  readonly type: "convolution";
+  readonly input: readonly Linear[];
+  /** [C, 1, K] and [C]. */
+  readonly taps: Parameter;
+  readonly bias: Parameter | undefined;
+  readonly output: Linear;
+}
+
+/** A gated DeltaNet (Qwen3.5). */
+export interface DeltaNetParameters {
+  readonly type: "deltaNet";
+  /** Their outputs side by side: queries, keys and values together, then z, b and a. */
+  readonly input: readonly Linear[];
+  /** [C, 1, K]. */
+  readonly taps: Parameter;
+  readonly aLog: Parameter;
+  readonly dtBias: Parameter;
+  readonly norm: Parameter;
+  readonly output: Linear;
+}
+
+export interface Layer {
+  /** Of what attention reads; OLMo 2 has none. */
+  readonly attentionNorm: Norm | undefined;
+  readonly mixer: AttentionParameters | ConvolutionParameters | DeltaNetParameters;
   /** Of what attention gives, and further down of what the MLP gives: OLMo 2 and Gemma. */
   readonly attentionBranchNorm: Norm | undefined;
   readonly mlpNorm: Norm | undefined;
@@ -94,11 +123,12 @@ export class TensorTable {
 
 /** Layer `index` of a decoder. */
 export function float64Layer(tensors: TensorTable, config: ModelConfig, index: number): Layer {
-  return config.modelType === "gpt2" ? gpt2Layer(tensors, config, index) : llamaLayer(tensors, config, index);
+  if (config.modelType === "gpt2") return gpt2Layer(tensors, config, index);
+  return config.modelType === "lfm2" ? lfm2Layer(tensors, config, index) : llamaLayer(tensors, config, index);
 }
 
 function llamaLayer(tensors: TensorTable, config: ModelConfig, index: number): Layer {
-  const { hiddenSize: width, heads, keyValueHeads, headSize, intermediateSize, qkvBias, outputBias, mlpBias } = config;
+  const { hiddenSize: width, heads, keyValueHeads, headSize, intermediateSize, outputBias, mlpBias } = config;
   const prefix = `layers.${index}.`;
   const headNorm = (part: string, partHeads: number) =>
     config.qkNorm === "none"
@@ -111,20 +141,88 @@ function llamaLayer(tensors: TensorTable, config: ModelConfig, index: number): L
   const isPhi = config.modelType === "phi3";
   return {
     ...llamaNorms(tensors, config, prefix),
-    qkv: isPhi
-      ? [project("self_attn.qkv_proj", (heads + 2 * keyValueHeads) * headSize, false)]
-      : [
-          project("self_attn.q_proj", heads * headSize, qkvBias),
-          project("self_attn.k_proj", keyValueHeads * headSize, qkvBias),
-          project("self_attn.v_proj", keyValueHeads * headSize, qkvBias),
-        ],
-    queryNorm: headNorm("q_norm", heads),
-    keyNorm: headNorm("k_norm", keyValueHeads),
-    attentionOutput: tensors.linear(`${prefix}self_attn.o_proj`, heads * headSize, width, outputBias),
+    mixer:
+      config.layerMixer[index] === "deltaNet"
+        ? deltaNet(tensors, config, prefix)
+        : {
+            type: "attention",
+            input: isPhi
+              ? [project("self_attn.qkv_proj", (heads + 2 * keyValueHeads) * headSize, false)]
+              : separateQkv(tensors, config, prefix),
+            queryNorm: headNorm("q_norm", heads),
+            keyNorm: headNorm("k_norm", keyValueHeads),
+            output: tensors.linear(`${prefix}self_attn.o_proj`, heads * headSize, width, outputBias),
+          },
     mlpInput: isPhi
       ? [project("mlp.gate_up_proj", 2 * intermediateSize, false)]
       : [project("mlp.gate_proj", intermediateSize, mlpBias), project("mlp.up_proj", intermediateSize, mlpBias)],
     mlpOutput: tensors.linear(`${prefix}mlp.down_proj`, intermediateSize, width, mlpBias),
+  };
+}
+
+function deltaNet(tensors: TensorTable, config: ModelConfig, prefix: string): DeltaNetParameters {
+  if (config.deltaNet === undefined) throw new Error("a DeltaNet without its numbers");
+  const { keyHeads, valueHeads, keySize, valueSize, taps } = config.deltaNet;
+  const [channels, values] = [2 * keyHeads * keySize + valueHeads * valueSize, valueHeads * valueSize];
+  const name = (part: string) => `${prefix}linear_attn.${part}`;
+  const input = (part: string, outputs: number) => tensors.linear(name(part), config.hiddenSize, outputs, false);
+  return {
+    type: "deltaNet",
+    input: [
+      ...[input("in_proj_qkv", channels), input("in_proj_z", values)],
+      ...[input("in_proj_b", valueHeads), input("in_proj_a", valueHeads)],
+    ],
+    taps: tensors.parameter(name("conv1d.weight"), [channels, 1, taps]),
+    aLog: tensors.parameter(name("A_log"), [valueHeads]),
+    dtBias: tensors.parameter(name("dt_bias"), [valueHeads]),
+    norm: tensors.parameter(name("norm.weight"), [valueSize]),
+    output: tensors.linear(name("out_proj"), values, config.hiddenSize, false),
+  };
+}
+
+function separateQkv(
+  tensors: TensorTable,
+  { hiddenSize, heads, keyValueHeads, headSize, qkvBias, attentionGate }: ModelConfig,
+  prefix: string,
+): Linear[] {
+  const project = (part: string, ofHeads: number) =>
+    tensors.linear(`${prefix}self_attn.${part}`, hiddenSize, ofHeads * headSize, qkvBias);
+  return [
+    project("q_proj", attentionGate ? 2 * heads : heads),
+    project("k_proj", keyValueHeads),
+    project("v_proj", keyValueHeads),
+  ];
+}
+
+function lfm2Layer(tensors: TensorTable, config: ModelConfig, index: number): Layer {
+  const { hiddenSize: width, heads, headSize, intermediateSize, convolution } = config;
+  const prefix = `layers.${index}.`;
+  const { taps, bias } = convolution ?? { taps: 0, bias: false };
+  const attends = config.layerMixer[index] === "attention";
+  return {
+    attentionNorm: tensors.norm(`${prefix}operator_norm`),
+    mixer: attends
+      ? {
+          type: "attention",
+          input: separateQkv(tensors, config, prefix),
+          queryNorm: tensors.parameter(`${prefix}self_attn.q_layernorm.weight`, [headSize]),
+          keyNorm: tensors.parameter(`${prefix}self_attn.k_layernorm.weight`, [headSize]),
+          output: tensors.linear(`${prefix}self_attn.out_proj`, heads * headSize, width, false),
+        }
+      : {
+          type: "convolution",
+          input: [tensors.linear(`${prefix}conv.in_proj`, width, 3 * width, bias)],
+          taps: tensors.parameter(`${prefix}conv.conv.weight`, [width, 1, taps]),
+          bias: bias ? tensors.parameter(`${prefix}conv.conv.bias`, [width]) : undefined,
+          output: tensors.linear(`${prefix}conv.out_proj`, width, width, bias),
+        },
+    attentionBranchNorm: undefined,
+    mlpBranchNorm: undefined,
+    mlpNorm: tensors.norm(`${prefix}ffn_norm`),
+    mlpInput: ["w1", "w3"].map((part) =>
+      tensors.linear(`${prefix}feed_forward.${part}`, width, intermediateSize, false),
+    ),
+    mlpOutput: tensors.linear(`${prefix}feed_forward.w2`, intermediateSize, width, false),
   };
 }
 
@@ -153,10 +251,13 @@ function gpt2Layer(tensors: TensorTable, config: ModelConfig, index: number): La
   const prefix = `h.${index}.`;
   return {
     attentionNorm: tensors.norm(`${prefix}ln_1`),
-    qkv: [tensors.linear(`${prefix}attn.c_attn`, width, 3 * width, qkvBias)],
-    queryNorm: undefined,
-    keyNorm: undefined,
-    attentionOutput: tensors.linear(`${prefix}attn.c_proj`, width, width, outputBias),
+    mixer: {
+      type: "attention",
+      input: [tensors.linear(`${prefix}attn.c_attn`, width, 3 * width, qkvBias)],
+      queryNorm: undefined,
+      keyNorm: undefined,
+      output: tensors.linear(`${prefix}attn.c_proj`, width, width, outputBias),
+    },
     attentionBranchNorm: undefined,
     mlpBranchNorm: undefined,
     mlpNorm: tensors.norm(`${prefix}ln_2`),

@@ -10,6 +10,7 @@ import { OneAtATime } from "../../one-at-a-time.ts";
 import { Random } from "../../random.ts";
 import { longRopeBeyond } from "../config/config.ts";
 import type { Model } from "../model.ts";
+import { keptRows, stateSizes } from "../states.ts";
 import { type Draw, type DrawnRow, Passes, type Row } from "./passes.ts";
 import { drawsFromAll, type SamplingOptions, sampleToken } from "./sample.ts";
 
@@ -26,7 +27,8 @@ export interface GenerateOptions extends SamplingOptions {
   /**
    * With a single prompt: reuse the keys and values of its first tokens that the cache still holds from the call
    * before, as the turns of a conversation do. The model's weights must not have changed. Matmuls may then add in
-   * another order, so that logits can differ in their last bits. Default false.
+   * another order, so that logits can differ in their last bits. Without effect where layers have a state (LFM2, Qwen3.5), which
+   * goes on and never back. Default false.
    */
   readonly reusePrefix?: boolean;
 }
@@ -119,10 +121,11 @@ export class Generator {
     return this.#passes.cacheBytes;
   }
 
-  /** How many sequences of this many tokens fit one binding of the adapter with the keys, or values, of one layer. */
+  /** How many sequences of this many tokens fit one binding of the adapter with one layer's keys, values or state. */
   static mostSideBySide({ device, config }: Model, maxLength: number): number {
     const { maxStorageBufferBindingSize, maxBufferSize } = device.limits;
-    const bytes = 4 * maxLength * config.keyValueHeads * config.headSize;
+    const keys = maxLength * config.keyValueHeads * config.headSize;
+    const bytes = 4 * Math.max(keys, stateSizes(config)?.delta ?? 0);
     return Math.floor(Math.min(maxStorageBufferBindingSize, maxBufferSize) / bytes);
   }
 
@@ -176,7 +179,8 @@ export class Generator {
     });
     const [prompt = []] = prompts;
     const fits = this.#isLong(this.#cached.length) === this.#isLong(prompt.length);
-    const reused = options.reusePrefix && prompts.length === 1 && fits ? commonLength(this.#cached, prompt) : 0;
+    const mayReuse = options.reusePrefix && prompts.length === 1 && keptRows(this.model.config) === 0;
+    const reused = mayReuse && fits ? commonLength(this.#cached, prompt) : 0;
     this.#cached = []; // until the passes have been made
     /** Adds a token to its sequence; returns whether that goes on. */
     const take = (sequence: Sequence, token: number): boolean => {

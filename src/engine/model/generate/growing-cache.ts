@@ -1,11 +1,14 @@
 /**
- * Keys and values of the tokens of several sequences, which generation adds to. Each sequence has a slot of the same
- * number of rows; where one is full all of them are doubled, so that a generator that may hold long sequences takes
- * their memory when they are long. Not the passes that read it: these are recorded again for the new buffers.
+ * What generation keeps of the tokens of several sequences: keys and values of layers with attention, which grow, and the
+ * state of other layers, which does not. Each sequence has a slot of the same number of rows; where one is
+ * full all of them are doubled, so that a generator that may hold long sequences takes their memory when they are long.
+ * Not the passes that read it: these are recorded again for the new buffers.
  */
 import type { Device } from "../../gpu/device.ts";
 import { byteLength, type Tensor } from "../../gpu/tensor.ts";
 import type { ModelConfig } from "../config/config.ts";
+import type { LayerState } from "../mixer.ts";
+import { stateSizes } from "../states.ts";
 
 export interface CacheSize {
   readonly slots: number;
@@ -19,8 +22,11 @@ export class GrowingCache {
   readonly #device: Device;
   readonly #size: CacheSize;
   readonly #width: number;
-  readonly #keys: Tensor[];
-  readonly #values: Tensor[];
+  /** Per layer; undefined where it has no attention. */
+  readonly #keys: (Tensor | undefined)[];
+  readonly #values: (Tensor | undefined)[];
+  /** Per layer; undefined where it has attention. */
+  readonly #states: readonly (LayerState | undefined)[];
   #length: number;
 
   /** Throws AdapterError when the adapter cannot hold it. */
@@ -30,9 +36,22 @@ export class GrowingCache {
     this.#width = config.keyValueHeads * config.headSize;
     this.#length = Math.min(size.start, size.most);
     const tensors = (what: string) =>
-      Array.from({ length: config.layers }, (_, layer) => this.#allocate(what, layer, this.#length));
+      config.layerMixer.map((mixer, layer) =>
+        mixer === "attention" ? this.#allocate(what, layer, this.#length) : undefined,
+      );
     this.#keys = tensors("key");
     this.#values = tensors("value");
+    const sizes = stateSizes(config);
+    this.#states = config.layerMixer.map((mixer, layer) => {
+      if (mixer === "attention" || sizes === undefined) return undefined;
+      const [rows, channels] = sizes.convolution;
+      const state = (what: string, shape: readonly number[]) =>
+        device.allocate("activations", `${what} ${layer}`, shape);
+      return {
+        convolution: state("convolution state", [size.slots * rows, channels]),
+        delta: sizes.delta === 0 ? undefined : state("recurrence state", [size.slots, sizes.delta]),
+      };
+    });
   }
 
   /** Tokens that each slot holds now: slot s has the rows from s times this on. */
@@ -40,19 +59,30 @@ export class GrowingCache {
     return this.#length;
   }
 
-  /** Per layer, [slots length, KV D]. */
-  get keys(): readonly Tensor[] {
+  /** Per layer with attention, [slots length, KV D]. */
+  get keys(): readonly (Tensor | undefined)[] {
     return this.#keys;
   }
 
-  get values(): readonly Tensor[] {
+  get values(): readonly (Tensor | undefined)[] {
     return this.#values;
+  }
+
+  /** Per layer without attention. */
+  get states(): readonly (LayerState | undefined)[] {
+    return this.#states;
+  }
+
+  get #stateTensors(): Tensor[] {
+    return this.#states.flatMap((state) => [state?.convolution, state?.delta]).filter((tensor) => tensor !== undefined);
   }
 
   /** Bytes now, and of a cache that has grown as far as it may. */
   get bytes(): { readonly now: number; readonly most: number } {
-    const now = [...this.#keys, ...this.#values].reduce((sum, tensor) => sum + byteLength(tensor), 0);
-    return { now, most: (now / this.#length) * this.#size.most };
+    const bytesOf = (tensors: readonly (Tensor | undefined)[]) =>
+      tensors.reduce((sum, tensor) => sum + (tensor ? byteLength(tensor) : 0), 0);
+    const [growing, fixed] = [bytesOf([...this.#keys, ...this.#values]), bytesOf(this.#stateTensors)];
+    return { now: growing + fixed, most: (growing / this.#length) * this.#size.most + fixed };
   }
 
   /**
@@ -70,6 +100,7 @@ export class GrowingCache {
       ["value", this.#values],
     ] as const) {
       for (const [layer, tensor] of tensors.entries()) {
+        if (tensor === undefined) continue;
         const larger = this.#allocate(what, layer, next);
         this.#copy(tensor, larger, next);
         this.#device.free(tensor);
@@ -97,6 +128,6 @@ export class GrowingCache {
 
   /** Gives the device memory back. */
   free(): void {
-    for (const tensor of [...this.#keys, ...this.#values]) this.#device.free(tensor);
+    for (const tensor of [...this.#keys, ...this.#values, ...this.#stateTensors]) if (tensor) this.#device.free(tensor);
   }
 }

@@ -4,6 +4,7 @@
  * goes on and how is `generate.ts`.
  */
 import { NO_ROW } from "../../../kernels/embedding.ts";
+import { SEGMENT } from "../../../kernels/gated-delta-segments.ts";
 import { DRAW_WORDS, HIGHEST_TEMPERATURE, nextRows, nextToken } from "../../../kernels/next-token.ts";
 import { LONG_SEQUENCE } from "../../../kernels/rope-table.ts";
 import type { Device } from "../../gpu/device.ts";
@@ -15,6 +16,7 @@ import { HeadBuffers, recordHeadRows, recordLogits, recordLogitsInner } from "..
 import { recordGains } from "../lora-passes.ts";
 import type { Model } from "../model.ts";
 import type { RowShape } from "../rows.ts";
+import { keptRows } from "../states.ts";
 import { type CacheSize, GrowingCache } from "./growing-cache.ts";
 
 /** A row to run: one token of a sequence. */
@@ -58,7 +60,9 @@ export function rowCapacity(rows: number): number {
   return Math.ceil(rows / step) * step;
 }
 
-type PassInput = "tokens" | "positions" | "ranges" | "windowRanges" | "cacheRows" | "headRows" | "draws";
+/** What is uploaded for each row; the last one where layers have a state. */
+type RowInput = "tokens" | "positions" | "ranges" | "windowRanges" | "cacheRows" | "stateRanges";
+type PassInput = RowInput | "headRows" | "draws" | "segments";
 
 /** What a program leaves behind: logits, the next tokens, or these and the rows of the next pass. */
 type Outcome = "logits" | "tokens" | "next rows";
@@ -90,6 +94,8 @@ export class Passes {
     this.mostRows = Math.max(this.#heads, rowCapacity(Math.min(PREFILL_ROWS, size.slots * size.most)));
     const rows = this.mostRows;
     const u32 = (name: string, dimensions: readonly number[]) => device.allocate("batch", name, dimensions, "u32");
+    // None where every layer has attention.
+    const ofStates = keptRows(config) > 0 ? 1 : 0;
     const made = device.allocating(() => {
       const shape = this.#shape(rows, size.most);
       return {
@@ -101,6 +107,8 @@ export class Passes {
           ranges: u32("ranges", [rows, 4]),
           windowRanges: u32("windowed ranges", [rows, 4]),
           cacheRows: u32("cache rows", [rows]),
+          stateRanges: u32("ranges of states", [ofStates * rows, 4]),
+          segments: u32("segments", [ofStates * size.slots, 4]),
           headRows: u32("head rows", [this.#heads]),
           draws: u32("draws", [this.#heads, DRAW_WORDS]),
         },
@@ -236,6 +244,7 @@ export class Passes {
     const ranges = new Uint32Array(4 * capacity);
     const windowRanges = new Uint32Array(4 * capacity);
     const cacheRows = new Uint32Array(capacity).fill(NO_ROW);
+    const { stateRanges, segments } = this.#ofStates(rows, capacity);
     rows.forEach(({ token, position, slot, isLong }, row) => {
       tokens[row] = token;
       positions[row] = isLong ? position | LONG_SEQUENCE : position;
@@ -249,12 +258,34 @@ export class Passes {
     const positionsNext = heads.map((row) => (rows[row]?.position ?? 0) + 1);
     const program = await this.#program(capacity, outcome);
     const drawn = drawWords(draws, positionsNext, this.#heads);
-    const arrays = { tokens, positions, ranges, windowRanges, cacheRows, headRows, draws: drawn };
+    const ofRows = { tokens, positions, ranges, windowRanges, cacheRows, stateRanges };
+    const arrays = { ...ofRows, headRows, draws: drawn, segments };
     for (const [name, array] of Object.entries(arrays)) {
       this.device.upload(this.#inputs[name as keyof typeof arrays], array);
     }
     program.run();
     return program;
+  }
+
+  /**
+   * Where rows find what goes before the first row of their sequence in the pass, and which rows are a sequence's: these
+   * follow one another.
+   */
+  #ofStates(rows: readonly Row[], capacity: number) {
+    const kept = keptRows(this.model.config);
+    const [slots = 0] = this.#inputs.segments.shape;
+    const stateRanges = new Uint32Array(kept > 0 ? 4 * capacity : 0);
+    const segments = new Uint32Array(4 * slots);
+    if (kept === 0) return { stateRanges, segments };
+    // Padding sees itself alone.
+    for (let row = 0; row < capacity; row++) stateRanges.set([0, 0, row, row + 1], 4 * row);
+    rows.forEach(({ slot }, row) => {
+      const before = rows[row - 1]?.slot === slot;
+      const first = before ? (segments[4 * slot] ?? 0) : row;
+      stateRanges.set([0, (slot + 1) * kept, first, row + 1], 4 * row);
+      segments.set([first, row + 1, slot, SEGMENT.KEEPS | SEGMENT.CONTINUES], 4 * slot);
+    });
+    return { stateRanges, segments };
   }
 
   /** The program for a number of rows; heads are those of the first `min(#heads, rows)` head rows. */
@@ -272,13 +303,18 @@ export class Passes {
   #record(rows: number, outcome: Outcome): Program {
     const { device, model } = this;
     const program = new Program(device, `generate ${rows}`);
-    const of = (name: Exclude<PassInput, "headRows" | "draws">) => sliceRows(this.#inputs[name], 0, rows);
+    const of = (name: RowInput) => sliceRows(this.#inputs[name], 0, rows);
     const positionLimit = this.#cache.length;
     const inputs = {
       ...{ tokens: of("tokens"), positions: of("positions"), positionLimit },
       ...{ ranges: of("ranges"), windowRanges: of("windowRanges") },
     };
-    const cache = { keys: this.#cache.keys, values: this.#cache.values, rows: of("cacheRows") };
+    const { keys, values, states } = this.#cache;
+    const hasStates = keptRows(model.config) > 0;
+    const cache = {
+      ...{ keys, values, rows: of("cacheRows"), states, segments: this.#inputs.segments },
+      stateRanges: hasStates ? of("stateRanges") : this.#inputs.stateRanges,
+    };
     const shape = this.#shape(rows, this.#cache.length);
     const output = recordLayers(program, model, this.#activations, shape, inputs, { cache });
     const heads = Math.min(this.#heads, rows);

@@ -21,7 +21,8 @@ export function checkTensors(config: ModelConfig, files: WeightFiles): { prefix:
   }
   const wanted = new Set<string>();
   const formats = new Set<StoredFormat>();
-  for (const part of parameterSpecs(config).flatMap(({ parts }) => parts)) {
+  const parts = parameterSpecs(config).flatMap(({ shape, parts }) => parts.map((part) => ({ ...part, of: shape })));
+  for (const part of parts) {
     const name = fullName(part.name);
     wanted.add(name);
     const found = files.tensors.get(name);
@@ -35,7 +36,7 @@ export function checkTensors(config: ModelConfig, files: WeightFiles): { prefix:
     }
     if (found.saved !== undefined) continue;
     const format = storedFormat(found.file.path, name, found.dtype);
-    if (part.shape.length > 1) formats.add(format);
+    if (part.of.length > 1) formats.add(format);
   }
   for (const [name, { file }] of files.tensors) {
     if (!wanted.has(name) && !ignorable(name)) {

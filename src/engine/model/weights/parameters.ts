@@ -5,7 +5,8 @@
  * decided in `arena.ts`.
  */
 import type { ParameterSpec } from "../../gpu/arena.ts";
-import type { ModelConfig } from "../config/config.ts";
+import type { ModelConfig, ModelType } from "../config/config.ts";
+import type { MixerType } from "../config/mixer-keys.ts";
 
 /** Names of the parameters of one layer. */
 export function layerName(layer: number, part: string): string {
@@ -36,56 +37,180 @@ export function parameterSpecs(config: ModelConfig): ParameterSpec[] {
   return config.modelType === "gpt2" ? gpt2Specs(config) : llamaSpecs(config);
 }
 
+/** What a family calls its modules, behind "layers.N." or, of the last norm, behind the prefix. */
+interface ModuleNames {
+  readonly attentionNorm: string;
+  readonly query: string;
+  readonly key: string;
+  readonly value: string;
+  readonly queryNorm: string;
+  readonly keyNorm: string;
+  readonly attentionOutput: string;
+  readonly mlpNorm: string;
+  readonly gate: string;
+  readonly up: string;
+  readonly down: string;
+  readonly finalNorm: string;
+}
+
+const LLAMA_NAMES: ModuleNames = {
+  attentionNorm: "input_layernorm",
+  query: "self_attn.q_proj",
+  key: "self_attn.k_proj",
+  value: "self_attn.v_proj",
+  queryNorm: "self_attn.q_norm",
+  keyNorm: "self_attn.k_norm",
+  attentionOutput: "self_attn.o_proj",
+  mlpNorm: "post_attention_layernorm",
+  gate: "mlp.gate_proj",
+  up: "mlp.up_proj",
+  down: "mlp.down_proj",
+  finalNorm: "norm",
+};
+
+/** Names of families that differ. */
+const NAMES: Readonly<Partial<Record<ModelType, Partial<ModuleNames>>>> = {
+  lfm2: {
+    attentionNorm: "operator_norm",
+    queryNorm: "self_attn.q_layernorm",
+    keyNorm: "self_attn.k_layernorm",
+    attentionOutput: "self_attn.out_proj",
+    mlpNorm: "ffn_norm",
+    gate: "feed_forward.w1",
+    up: "feed_forward.w3",
+    down: "feed_forward.w2",
+    finalNorm: "embedding_norm",
+  },
+};
+
+/** Projections that read the same input, each with its rows; of a fused one the rows of all. */
+type Projections = readonly (readonly [hfName: string, rows: number])[];
+
+/** One layer's parameters. */
+interface LayerSpecs {
+  readonly config: ModelConfig;
+  readonly names: ModuleNames;
+  /** Of a parameter. */
+  readonly name: (part: string) => string;
+  /** Of the layer's tensors, with the dot. */
+  readonly hf: string;
+}
+
 function llamaSpecs(config: ModelConfig): ParameterSpec[] {
-  const { hiddenSize: C, intermediateSize: I, heads, keyValueHeads, headSize, vocabSize } = config;
+  const { hiddenSize: C, intermediateSize: I, vocabSize } = config;
+  const names = { ...LLAMA_NAMES, ...NAMES[config.modelType] };
   const specs = [single("embedding", "embed_tokens.weight", [vocabSize, C])];
   for (let layer = 0; layer < config.layers; layer++) {
-    const hf = `layers.${layer}`;
+    const hf = `layers.${layer}.`;
     const name = (part: string) => layerName(layer, part);
-    const [queries, keys] = [heads * headSize, keyValueHeads * headSize];
-    const qkv: [string, number][] = config.fusedProjections
-      ? [[`${hf}.self_attn.qkv_proj`, queries + 2 * keys]]
-      : [
-          [`${hf}.self_attn.q_proj`, queries],
-          [`${hf}.self_attn.k_proj`, keys],
-          [`${hf}.self_attn.v_proj`, keys],
-        ];
-    const gateUp: [string, number][] = config.fusedProjections
-      ? [[`${hf}.mlp.gate_up_proj`, 2 * I]]
-      : [
-          [`${hf}.mlp.gate_proj`, I],
-          [`${hf}.mlp.up_proj`, I],
-        ];
-    const weights = (parts: readonly (readonly [string, number])[], suffix: string) =>
-      parts.map(([part, rows]) => [`${part}.${suffix}`, rows] as const);
+    const here = { config, names, name, hf };
     const norm = (part: string, hfPart: string) =>
-      specs.push(single(name(`${part}.weight`), `${hf}.${hfPart}.weight`, [C]));
+      specs.push(single(name(`${part}.weight`), `${hf}${hfPart}.weight`, [C]));
     const [before, after] = [config.normPlaces !== "after", config.normPlaces !== "before"];
-    if (before) norm("attentionNorm", "input_layernorm");
-    specs.push(stacked(name("qkv.weight"), C, weights(qkv, "weight")));
-    if (config.qkvBias) specs.push(stacked(name("qkv.bias"), undefined, weights(qkv, "bias")));
+    if (before) norm("attentionNorm", names.attentionNorm);
+    specs.push(...MIXER_SPECS[config.layerMixer[layer] ?? "attention"](here));
+    // With norms on both sides, the name that is the MLP's norm in Llama is that of attention's result.
+    if (after) norm("attentionBranchNorm", "post_attention_layernorm");
+    if (before) norm("mlpNorm", after ? "pre_feedforward_layernorm" : names.mlpNorm);
+    const gateUp: Projections = config.fusedProjections
+      ? [["mlp.gate_up_proj", 2 * I]]
+      : [
+          [names.gate, I],
+          [names.up, I],
+        ];
+    specs.push(...projected(here, "up", gateUp, C, config.mlpBias));
+    specs.push(...projected(here, "down", [[names.down, C]], I, config.mlpBias));
+    if (after) norm("mlpBranchNorm", "post_feedforward_layernorm");
+  }
+  specs.push(single("finalNorm.weight", `${names.finalNorm}.weight`, [C]));
+  if (!config.tiedHead) specs.push(single("head", "lm_head.weight", [vocabSize, C]));
+  return specs;
+}
+
+/** The weight [rows of all, columns] of projections, and their bias where they have one. */
+function projected(
+  { name, hf }: LayerSpecs,
+  part: string,
+  projections: Projections,
+  columns: number,
+  bias: boolean,
+): ParameterSpec[] {
+  const parts = (suffix: string) => projections.map(([module, rows]) => [`${hf}${module}.${suffix}`, rows] as const);
+  const weight = stacked(name(`${part}.weight`), columns, parts("weight"));
+  return bias ? [weight, stacked(name(`${part}.bias`), undefined, parts("bias"))] : [weight];
+}
+
+/** The parameters of what mixes tokens, from its first projection to `output`. */
+const MIXER_SPECS: Readonly<Record<MixerType, (here: LayerSpecs) => ParameterSpec[]>> = {
+  attention: (here) => {
+    const { config, names, name, hf } = here;
+    const { hiddenSize: C, heads, keyValueHeads, headSize } = config;
+    const [queries, keys] = [heads * headSize, keyValueHeads * headSize];
+    const qkv: Projections = config.fusedProjections
+      ? [["self_attn.qkv_proj", queries + 2 * keys]]
+      : [
+          // With a gate each head's rows are D of its queries and D of its gates.
+          [names.query, (config.attentionGate ? 2 : 1) * queries],
+          [names.key, keys],
+          [names.value, keys],
+        ];
+    const specs = projected(here, config.attentionGate ? "gatedQkv" : "qkv", qkv, C, config.qkvBias);
     if (config.qkNorm !== "none") {
       const [ofQueries, ofKeys] = config.qkNorm === "head" ? [headSize, headSize] : [queries, keys];
       const norms = [
-        [`${hf}.self_attn.q_norm.weight`, ofQueries],
-        [`${hf}.self_attn.k_norm.weight`, ofKeys],
+        [`${hf}${names.queryNorm}.weight`, ofQueries],
+        [`${hf}${names.keyNorm}.weight`, ofKeys],
       ] as const;
       specs.push(stacked(name("qkNorm.weight"), undefined, norms));
     }
-    specs.push(single(name("output.weight"), `${hf}.self_attn.o_proj.weight`, [C, heads * headSize]));
-    if (config.outputBias) specs.push(single(name("output.bias"), `${hf}.self_attn.o_proj.bias`, [C]));
-    // With norms on both sides, the name that is the MLP's norm in Llama is that of attention's result.
-    if (after) norm("attentionBranchNorm", "post_attention_layernorm");
-    if (before) norm("mlpNorm", after ? "pre_feedforward_layernorm" : "post_attention_layernorm");
-    specs.push(stacked(name("up.weight"), C, weights(gateUp, "weight")));
-    if (config.mlpBias) specs.push(stacked(name("up.bias"), undefined, weights(gateUp, "bias")));
-    specs.push(single(name("down.weight"), `${hf}.mlp.down_proj.weight`, [C, I]));
-    if (config.mlpBias) specs.push(single(name("down.bias"), `${hf}.mlp.down_proj.bias`, [C]));
-    if (after) norm("mlpBranchNorm", "post_feedforward_layernorm");
-  }
-  specs.push(single("finalNorm.weight", "norm.weight", [C]));
-  if (!config.tiedHead) specs.push(single("head", "lm_head.weight", [vocabSize, C]));
-  return specs;
+    specs.push(...projected(here, "output", [[names.attentionOutput, C]], queries, config.outputBias));
+    return specs;
+  },
+  convolution: (here) => {
+    const { config, name, hf } = here;
+    const { hiddenSize: C, convolution: { taps, bias } = { taps: 0, bias: false } } = config;
+    return [
+      ...projected(here, "convolutionInput", [["conv.in_proj", 3 * C]], C, bias),
+      tapsSpec(name("convolution.weight"), `${hf}conv.conv.weight`, C, taps),
+      ...(bias ? [single(name("convolution.bias"), `${hf}conv.conv.bias`, [C])] : []),
+      ...projected(here, "output", [["conv.out_proj", C]], C, bias),
+    ];
+  },
+  deltaNet: (here) => {
+    const { config, name, hf } = here;
+    const { hiddenSize: C, deltaNet: { valueHeads, valueSize, taps } = NO_DELTA_NET } = config;
+    const { qkv, values } = deltaWidths(config);
+    const own = (part: string) => `${hf}linear_attn.${part}`;
+    const inputs: Projections = [
+      ["linear_attn.in_proj_qkv", qkv],
+      ["linear_attn.in_proj_z", values],
+      ["linear_attn.in_proj_b", valueHeads],
+      ["linear_attn.in_proj_a", valueHeads],
+    ];
+    return [
+      ...projected(here, "deltaInput", inputs, C, false),
+      tapsSpec(name("convolution.weight"), own("conv1d.weight"), qkv, taps),
+      // transformers exempts names with "bias" and "norm" from weight decay, and no others.
+      { ...single(name("delta.aLog"), own("A_log"), [valueHeads]), decay: true },
+      single(name("delta.dtBias"), own("dt_bias"), [valueHeads]),
+      single(name("deltaNorm.weight"), own("norm.weight"), [valueSize]),
+      ...projected(here, "output", [["linear_attn.out_proj", C]], values, false),
+    ];
+  },
+};
+
+const NO_DELTA_NET = { valueHeads: 0, valueSize: 0, taps: 0 };
+
+/** Widths of a DeltaNet: of queries, keys and values together, and of values alone, as gates and results are. */
+export function deltaWidths({ deltaNet }: ModelConfig): { readonly qkv: number; readonly values: number } {
+  if (deltaNet === undefined) return { qkv: 0, values: 0 };
+  const { keyHeads, valueHeads, keySize, valueSize } = deltaNet;
+  return { qkv: 2 * keyHeads * keySize + valueHeads * valueSize, values: valueHeads * valueSize };
+}
+
+/** The taps of channels as one vector, which stays f32 and is no linear layer's; their tensor is [channels, 1, taps]. */
+function tapsSpec(name: string, hfName: string, channels: number, taps: number): ParameterSpec {
+  return { name, shape: [channels * taps], decay: true, parts: [{ name: hfName, shape: [channels, 1, taps] }] };
 }
 
 function gpt2Specs(config: ModelConfig): ParameterSpec[] {
@@ -126,7 +251,10 @@ const NOT_PARAMETERS = [/\.attn\.(bias|masked_bias)$/, /\.rotary_emb\.inv_freq$/
 export const isNoParameter = (name: string): boolean => NOT_PARAMETERS.some((pattern) => pattern.test(name));
 
 /** Tensors of a wrapped model that belong to its images. */
-const OF_IMAGES = /^(model\.)?(vision_tower|vision_model|multi_modal_projector)\./;
+const OF_IMAGES = /^(model\.)?(vision_tower|vision_model|multi_modal_projector|visual)\./;
+
+/** Tensors of Qwen3.5 that predict further tokens, and that transformers leaves out too. */
+const OF_FURTHER_TOKENS = /^mtp\./;
 
 /** Where a text model stands in the classes of wrapped models: today's, and that by which most files are named. */
 const WRAPPED_PREFIX = "model.language_model.";
@@ -183,6 +311,7 @@ export function storedNaming(
   const ignorable = (name: string) =>
     isNoParameter(name) ||
     (config.tiedHead && name === fullName("lm_head.weight")) ||
+    (config.modelType === "qwen3_5_text" && OF_FURTHER_TOKENS.test(name)) ||
     (config.wrapper !== undefined && OF_IMAGES.test(name));
   return { prefix, fullName, ignorable };
 }

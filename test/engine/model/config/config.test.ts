@@ -293,6 +293,49 @@ describe("switches of families", () => {
     expect(() => parse(of("ministral3"))).toThrow('key "rope_parameters" is missing.');
   });
 
+  it("LFM2's layers, by their types or by the numbers of those with attention, and the width of its MLP", () => {
+    const lfm2 = (more: Record<string, unknown> = {}) =>
+      parse(of("lfm2", { num_hidden_layers: 3, intermediate_size: 12288, ...more }));
+    expect(lfm2()).toMatchObject({
+      layerMixer: ["attention", "attention", "attention"],
+      ...{ convolution: undefined, tiedHead: true, normEpsilon: 1e-5, qkNorm: "head", intermediateSize: 8192 },
+    });
+    const mixed = { layerMixer: ["convolution", "attention", "convolution"], convolution: { taps: 3, bias: false } };
+    expect(lfm2({ full_attn_idxs: [1] })).toMatchObject(mixed);
+    expect(lfm2({ layer_types: ["conv", "full_attention", "conv"] })).toMatchObject(mixed);
+    // LFM2-350M's.
+    expect(lfm2({ block_ff_dim: 6656, block_ffn_dim_multiplier: 1.0 }).intermediateSize).toBe(4608);
+    expect(lfm2({ block_ff_dim: 60, block_auto_adjust_ff_dim: false }).intermediateSize).toBe(60);
+    expect(lfm2({ tie_embedding: false, tie_word_embeddings: true, norm_eps: 1e-3 })).toMatchObject({
+      ...{ tiedHead: false, normEpsilon: 1e-3 },
+    });
+    expect(() => lfm2({ full_attn_idxs: [3] })).toThrow(
+      '"full_attn_idxs" is [3], not a list of numbers of the 3 layers',
+    );
+    expect(() => lfm2({ full_attn_idxs: [1], conv_L_cache: 1 })).toThrow('"conv_L_cache" is 1');
+    expect(() => lfm2({ layer_types: ["conv", "conv", "sliding_attention"] })).toThrow(
+      '"layer_types" holds "sliding_attention"; only "full_attention" and "conv" are supported',
+    );
+  });
+
+  it("Qwen3.5's layers and their numbers", () => {
+    const qwen = (more: Record<string, unknown> = {}) =>
+      parse({ model_type: "qwen3_5_text", num_hidden_layers: 4, linear_num_value_heads: 16, ...more });
+    const usual = { keyHeads: 16, valueHeads: 16, keySize: 128, valueSize: 128, taps: 4 };
+    expect(qwen()).toMatchObject({
+      layerMixer: ["deltaNet", "deltaNet", "deltaNet", "attention"],
+      ...{ deltaNet: usual, attentionGate: true, normUnitOffset: true, headSize: 256, tiedHead: false },
+      layerRope: [{ rotated: 64 }, { rotated: 64 }, { rotated: 64 }, { rotated: 64 }],
+    });
+    expect(qwen({ full_attention_interval: 2 }).layerMixer).toEqual(["deltaNet", "attention", "deltaNet", "attention"]);
+    const rope_parameters = { rope_type: "default", rope_theta: 1e7, mrope_section: [11, 11, 10] };
+    expect(qwen({ rope_parameters }).layerRope[0]).toMatchObject({ theta: 1e7, rotated: 64 });
+    expect(() => qwen({ linear_num_key_heads: 3 })).toThrow("16 value heads are not a multiple of 3 key heads");
+    expect(() => qwen({ attn_output_gate: false })).toThrow('"attn_output_gate" is false; only true is supported');
+    const wrapped = { model_type: "qwen3_5", text_config: { model_type: "qwen3_5_text" }, tie_word_embeddings: true };
+    expect(parse(wrapped)).toMatchObject({ wrapper: "qwen3_5", layers: 32, tiedHead: true });
+  });
+
   it("a model of text and images is its text model, with what only the outer file says", () => {
     const text = { ...of("gemma3_text", { bos_token_id: undefined, eos_token_id: undefined }) };
     const outer = {
@@ -337,7 +380,7 @@ describe("what is not implemented is refused by its key", () => {
   it.each<[Record<string, unknown>, string]>([
     [
       of("mixtral"),
-      'architecture "mixtral" (LlamaForCausalLM) is not supported; supported are "llama", "mistral", "ministral3", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "olmo3", "phi3", "gemma2", "gemma3_text", "gemma3", "mistral3" and "gpt2".',
+      'architecture "mixtral" (LlamaForCausalLM) is not supported; supported are "llama", "mistral", "ministral3", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "olmo3", "phi3", "gemma2", "gemma3_text", "lfm2", "qwen3_5_text", "gemma3", "mistral3", "qwen3_5" and "gpt2".',
     ],
     [
       of("qwen3_moe", { architectures: undefined }),
