@@ -5,9 +5,11 @@
  */
 import { gegluBackward, gegluForward, geluBackward, geluForward, swigluBackward, swigluForward } from "./activation.ts";
 import { adamw } from "./adamw.ts";
+import { adamw8bit } from "./adamw-8bit.ts";
 import { attentionBackwardKeyValue, attentionBackwardQuery, attentionForward } from "./attention.ts";
+import { doraGains, magnitudePartials, rowSquares, scaleColumns, scaledColumns } from "./dora.ts";
 import { addDropout, dropout } from "./dropout.ts";
-import { embeddingBackward, gatherRows, scatterRows } from "./embedding.ts";
+import { embeddingBackward, embeddingColumnsBackward, gatherColumns, gatherRows, scatterRows } from "./embedding.ts";
 import { deltaBackwardKey, deltaBackwardQueryKey, deltaBackwardValue, deltaForward } from "./gated-delta.ts";
 import { deltaBackwardGates, deltaBackwardHeads, deltaFactors } from "./gated-delta-heads.ts";
 import { gatedNormBackward, gatedNormForward, gatedNormWeightPartials } from "./gated-norm.ts";
@@ -19,6 +21,7 @@ import {
   widthNormForward,
   widthNormWeightPartials,
 } from "./head-norm.ts";
+import { joinColumns } from "./join-columns.ts";
 import type { Kernel, Values } from "./kernel.ts";
 import { ktoObjective, mismatchedPairSum, tokenSums } from "./kto-objective.ts";
 import {
@@ -54,6 +57,8 @@ import {
   shortConvolutionState,
   shortConvolutionWeightPartials,
 } from "./short-convolution.ts";
+
+import { addUniformNoise } from "./uniform-noise.ts";
 
 /** The facts of lavapipe with AVX2: most texts are made for it, with subgroups. */
 const facts = { subgroupSize: 8, software: true };
@@ -241,6 +246,10 @@ export const kernelTexts: readonly KernelText[] = [
     columnPartials,
     adamw,
     mix,
+    rowSquares("f32"),
+    scaleColumns,
+    scaledColumns,
+    joinColumns("f32"),
   ].map((kernel) => ({ kernel: kernel as Kernel, ...inVectors })),
   ...CONVOLUTIONS.flatMap(({ suffix, ...convolution }) =>
     [
@@ -270,6 +279,12 @@ export const kernelTexts: readonly KernelText[] = [
     addColumnSums,
     clipAndAdvance,
     deltaBackwardGates,
+    doraGains,
+    magnitudePartials,
+    addUniformNoise,
+    adamw8bit,
+    gatherColumns,
+    embeddingColumnsBackward,
   ].map((kernel) => ({ kernel: kernel as Kernel, ...only })),
 ];
 

@@ -4,11 +4,12 @@
  * that differs fails. That a text is right, the kernel's own test shows.
  */
 
-import { readdirSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { kernelTexts, textOf } from "../../src/kernels/texts.ts";
 
+const SOURCES = fileURLToPath(new URL("../../src/kernels/", import.meta.url));
 const FOLDER = fileURLToPath(new URL("texts/", import.meta.url));
 
 describe("the finished text", () => {
@@ -16,6 +17,15 @@ describe("the finished text", () => {
 
   it.each(files)("is that of $file", async ({ file, text }) => {
     await expect(textOf(text)).toMatchFileSnapshot(`${FOLDER}${file}`);
+  });
+
+  it("is kept of every kernel that the sources declare", () => {
+    const declared = readdirSync(SOURCES)
+      .filter((file) => file.endsWith(".ts"))
+      .flatMap((file) => [...readFileSync(`${SOURCES}${file}`, "utf8").matchAll(/\bname: ["`](\w{2,})/g)])
+      .map(([, name = ""]) => name);
+    expect(declared.length).toBeGreaterThan(50);
+    expect(declared.filter((name) => !files.some(({ file }) => file.startsWith(name)))).toEqual([]);
   });
 
   it("is kept of these kernels and no others", () => {

@@ -1,0 +1,31 @@
+// addUniformNoise: the only one.
+
+struct Uniforms { T: u32, C: u32, stream: u32 }
+@group(0) @binding(0) var<uniform> u: Uniforms;
+@group(0) @binding(1) var<storage, read> state: array<u32>;
+@group(0) @binding(2) var<storage, read> amplitude: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+fn hash(i: u32) -> u32 {
+  var v = vec4u(i, u.stream ^ (state[3] * 0x9e3779b9u), state[0], state[1] * 65536u + state[2]);
+  v = v * 1664525u + 1013904223u;
+  v.x += v.y * v.w;
+  v.y += v.z * v.x;
+  v.z += v.x * v.y;
+  v.w += v.y * v.z;
+  v ^= v >> vec4u(16u);
+  v.x += v.y * v.w;
+  return v.x;
+}
+
+fn element(row: u32, column: u32) {
+  let i = row * u.C + column;
+  y[i] += amplitude[0] * (f32(hash(i) >> 8u) * 1.1920928955078125e-7 - 1.0);
+}
+
+@compute @workgroup_size(16, 4)
+fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_id) local: vec3u) {
+  let row = (group.y + group.z * 32768u) * 4u + local.y;
+  let column = group.x * 16u + local.x;
+  if (row < u.T && column < u.C) { element(row, column); }
+}
