@@ -60,6 +60,7 @@ export async function buildCode(root) {
 
 /** The page with all that it runs on: app.js and app.css. */
 async function buildPage(root, build) {
+  if (!existsSync(join(root, page))) return [];
   const { outputFiles } = await build({
     absWorkingDir: root,
     entryPoints: { app: `${page}/main.tsx` },

@@ -39,7 +39,7 @@ import { type FuzzKind, write } from "./fuzz-kind.ts";
 import { type FileForm, mutated } from "./mutations.ts";
 
 /** Milliseconds of processor time that one input may take; what takes longer hangs as far as a user can tell. */
-export const LIMIT_MS = 2000;
+export const LIMIT_MS = 10_000;
 /** What the process's memory may peak at above its size before the first input; inputs have at most 2 MiB. */
 export const LIMIT_BYTES = 2 ** 29;
 /** Characters of a message: a sentence on a terminal. */

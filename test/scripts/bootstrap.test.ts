@@ -18,8 +18,8 @@ function bytesOf(path: string): number {
   return readdirSync(path).reduce((sum, name) => sum + bytesOf(join(path, name)), 0);
 }
 
-test("beside what users get, a checkout runs with tsx and esbuild alone; the rest belongs to test/package.json", () => {
-  expect(Object.keys(json("package.json").devDependencies).sort()).toEqual(["esbuild", "tsx"]);
+test("beside what users get, a checkout runs with tsx, esbuild and what the dashboard is built of; the rest belongs to test/package.json", () => {
+  expect(Object.keys(json("package.json").devDependencies).sort()).toEqual(["esbuild", "preact", "tsx", "uplot"]);
   expect(json("package.json").workspaces).toEqual(["test", "scripts/swiftshader"]);
   expect(Object.keys(locked)).toEqual(expect.arrayContaining(["test", "scripts/swiftshader"]));
 });

@@ -1,6 +1,6 @@
 /** The options of LoRA, under TRL's and PEFT's names. */
 import * as z from "zod";
-import { LORA_BIASES } from "../../engine/model/lora-modules.ts";
+import type { LORA_BIASES } from "../../engine/model/lora-modules.ts";
 import { optionGroup } from "./option.ts";
 
 const { option, trainerOption } = optionGroup("LoRA");
@@ -39,7 +39,7 @@ export const loraOptions = {
     placeholder: "names",
     aliases: ["modules_to_save"],
   }),
-  bias: option(z.enum(LORA_BIASES).default("none"), {
+  bias: option(z.enum(["none", "all", "lora_only"] satisfies typeof LORA_BIASES).default("none"), {
     description: "the base's biases that are trained too, as in PEFT: none, all, or those of the adapter's targets",
   }),
   disable_dropout: trainerOption(z.boolean().default(true), {

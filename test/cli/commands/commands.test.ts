@@ -616,7 +616,12 @@ describe("LoRA on the command line", () => {
   });
 
   test.each<[string, string[], number, RegExp]>([
-    ["a target that is not there", ["--lora_target_modules", "query"], 2, /names "query", which is no layer that an adapter is made for/],
+    [
+      "a target that is not there",
+      ["--lora_target_modules", "query"],
+      2,
+      /names "query", which is no layer that an adapter is made for/,
+    ],
     ["an adapter that is not there", ["--adapter_name_or_path", "./no/where"], 7, /no\/where/],
   ])("%s is refused in a sentence", async (_, words, code, sentence) => {
     const out = ["--output_dir", freshPath(folder, "out")];
