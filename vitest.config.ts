@@ -1,9 +1,9 @@
 /**
- * Four groups of test files, each one process with one module graph; `npm test` runs them side by side. "kernels" and
- * "device" hold what computes on the adapter in the test's own process, single kernels and all that is above them:
- * compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device and its pipelines are opened once and
- * shared. "commands" runs and starts commands; "host" is the rest, which hardly uses an adapter. A test leaves no global
- * state behind.
+ * Four groups of test files, each one process with one module graph; `npm test` runs as many at a time as there are
+ * cores. "kernels" and "device" hold what computes on the adapter in the test's own process, single kernels and all that
+ * is above them: compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device and its pipelines are
+ * opened once and shared. "commands" runs and starts commands; "host" is the rest, which hardly uses an adapter. A test
+ * leaves no global state behind.
  */
 
 import { mkdtempSync, rmSync } from "node:fs";

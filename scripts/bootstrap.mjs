@@ -8,6 +8,7 @@
 import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
@@ -139,22 +140,38 @@ async function runTests() {
   return code === 0 && failed > 0 ? 1 : code;
 }
 
-/** The groups of vitest.config.ts. The lines of each follow those of the one before, so that each is read whole. */
+/**
+ * The groups of vitest.config.ts, as many at a time as there are cores, two at least: more than that push each other out
+ * of the caches. The lines of each follow those of the one before, so that each is read whole.
+ */
 async function runGroups() {
-  const groups = ["device", "kernels", "commands", "host"];
+  const groups = ["device", "commands", "kernels", "host"];
+  const together = Math.min(groups.length, Math.max(2, availableParallelism()));
   console.log(
-    `The tests run in ${groups.length} groups side by side; the lines of each follow those of the one before.`,
+    `The tests run in ${groups.length} groups, ${together} at a time; the lines of each follow those of the one before.`,
   );
   const kept = groups.map(() => []);
   let shown = 0;
   const tellers = groups.map((_, at) => (line) => (at === shown ? console.log(line) : kept[at].push(line)));
-  const runs = groups.map((name, at) => runVitest(name, ["--project", name], at === 0 ? undefined : tellers[at]));
   const results = [];
-  for (const [at, run] of runs.entries()) {
+  let waiting = 0;
+  const lane = async () => {
+    while (waiting < groups.length) {
+      const at = waiting++;
+      const run = runVitest(groups[at], ["--project", groups[at]], at === 0 ? undefined : tellers[at]);
+      results[at] = await run;
+      ended[at]();
+    }
+  };
+  const ended = [];
+  const ends = groups.map((_, at) => new Promise((end) => (ended[at] = end)));
+  const lanes = Array.from({ length: together }, lane);
+  for (const at of groups.keys()) {
     shown = at;
     for (const line of kept[at]) console.log(line);
-    results.push(await run);
+    await ends[at];
   }
+  await Promise.all(lanes);
   return results;
 }
 
