@@ -2,8 +2,9 @@
  * Lines for a terminal as data: spans of text, each with what it means. A theme turns meanings into colours, for a
  * dark terminal, a light one or none, and the width is that of the characters on the screen. Nothing is written here.
  */
+
+import stringWidth from "fast-string-width";
 import pc from "picocolors";
-import stringWidth from "string-width";
 
 /** What a span is to the reader. */
 export type Tone = "plain" | "strong" | "faint" | "accent" | "good" | "bad" | "caution";
