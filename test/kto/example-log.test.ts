@@ -169,6 +169,18 @@ test("is left out where it is not wanted, and the training is the same, bit by b
   expect(having.logits).toEqual(without.logits);
 });
 
+test("rows are saturated on both sides of the sigmoid, whatever their class", () => {
+  const labels = [true, true, true, false, false, false];
+  const rows = labels.map((label, i) => ({ promptIds: [1], completionIds: [2 + i, 3], label }));
+  const batch = packBatch(rows, { mismatched: true, maxLength: 64 });
+  const none = new Float32Array(rows.length);
+  // Utilities of -20, 0.5 and 20, at a reference point of 0.
+  const examples = { policy: [-20, 0.5, 20, 20, -0.5, -20].map((u) => u / objective.beta), reference: none };
+  const log = exampleLog({ examples, pairs: { policy: none, reference: none } }, [batch], objective, true);
+  expect(log.examples.map(({ u }) => Math.round(10 * u) / 10)).toEqual([-20, 0.5, 20, -20, 0.5, 20]);
+  expect(log.examples.map(({ saturated }) => saturated)).toEqual([true, false, true, true, false, true]);
+});
+
 describe("is bounded", () => {
   test("of an update with many examples some are logged, measured against the reference point of all", () => {
     const many = Array.from({ length: 3 * MOST_EXAMPLES }, (_, i) => ({
