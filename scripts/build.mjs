@@ -124,7 +124,7 @@ async function buildTypes(root) {
     ...program.getSemanticDiagnostics(),
   ];
   const written = new Set();
-  const waiting = [join(root, "src", "index.ts")];
+  const waiting = ["index.ts", "browser.ts"].map((name) => join(root, "src", name));
   for (const path of waiting) {
     const source = program.getSourceFile(path);
     if (source === undefined) throw new Error(`${path} is imported by a declaration, but is no source.`);

@@ -11,9 +11,11 @@ const SIZE = { width: 640, height: 340, left: 56, right: 16, top: 26, bottom: 44
 interface ValueFunctionProps {
   readonly shown: ShownRun;
   readonly isNamed: boolean;
+  /** Where the examples of an update come from; by default the server of the dashboard. */
+  readonly linesFrom?: typeof examplesOf;
 }
 
-export function ValueFunction({ shown: { run, exampleSteps }, isNamed }: ValueFunctionProps) {
+export function ValueFunction({ shown: { run, exampleSteps }, isNamed, linesFrom = examplesOf }: ValueFunctionProps) {
   /** undefined follows the last update. */
   const [chosen, setChosen] = useState<number>();
   const at = Math.min(chosen ?? exampleSteps.length - 1, exampleSteps.length - 1);
@@ -21,7 +23,7 @@ export function ValueFunction({ shown: { run, exampleSteps }, isNamed }: ValueFu
   const [line, setLine] = useState<ExampleLine>();
   useEffect(() => {
     const ending = new AbortController();
-    examplesOf(run.id, step, ending.signal).then(
+    linesFrom(run.id, step, ending.signal).then(
       (found) => found && setLine(found),
       () => undefined,
     );
