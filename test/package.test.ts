@@ -162,10 +162,12 @@ describe("what is packed", () => {
     const content = outputFiles[0]?.contents ?? new Uint8Array(0);
     const page = readFileSync(join(root, "docs", "browser.md"), "utf8");
     const [, whole, compressed] = /All of it is ([\d.]+) MB minified, ([\d.]+) MB compressed/.exec(page) ?? [];
-    expect([content.length, gzipSync(content).length].map((bytes) => (bytes / 1e6).toFixed(1))).toEqual([
-      Number(whole).toFixed(1),
-      Number(compressed).toFixed(1),
-    ]);
+    for (const [bytes, stated] of [
+      [content.length, whole],
+      [gzipSync(content).length, compressed],
+    ] as const) {
+      expect(Math.abs(bytes / 1e6 / Number(stated) - 1)).toBeLessThan(0.05);
+    }
   });
 
   test("has the schemas that the code makes", () => {

@@ -4,7 +4,7 @@ import { Changes } from "./changes.tsx";
 import { Downloads } from "./downloads.tsx";
 import { type Engine, MODEL_NAME, type OwnModel, useEngine } from "./engine.ts";
 import { OwnModelForm } from "./own-model.tsx";
-import { stepsDone } from "./state.ts";
+import { isFree, stepsDone, thumbsOf } from "./state.ts";
 import { Stories } from "./stories.tsx";
 import { TrainingForm } from "./training-form.tsx";
 import { useHiddenTab } from "./visibility.ts";
@@ -17,7 +17,7 @@ export function App() {
   const hidden = useHiddenTab(state);
   // What a model says before it is trained is there to be compared with from the beginning.
   useEffect(() => {
-    if (opened && task === undefined && state.watched === undefined) engine.tell(FIRST_STORIES, FIRST_TOKENS);
+    if (isFree(state) && state.watched === undefined) engine.tell(FIRST_STORIES, FIRST_TOKENS);
   }, [opened, task]);
   const openOwn = (model: OwnModel) => {
     setOwn(model);
@@ -67,12 +67,16 @@ export function App() {
 const FIRST_STORIES = 6;
 const FIRST_TOKENS = 48;
 
-/** Opens what was open with what the last training made of it. */
+/** Opens what was open with what the last training made of it, in a worker of its own. */
 function reopen({ state, open, openOwn }: Engine, own: OwnModel | undefined): void {
-  const content = (wanted: string) => state.files.find(([name]) => name === wanted)?.[1];
-  if (own && state.name === own.name)
-    openOwn({ ...own, ...(content("adapter_config.json") ? { adapter: state.files } : {}) });
-  else open(content("model.safetensors"));
+  const weights = state.files.find(([name]) => name === "model.safetensors")?.[1];
+  if (own === undefined || state.name !== own.name) {
+    open(weights);
+    return;
+  }
+  // Not with an adapter that was given, which may be what failed.
+  const { name, model, feedback, rank } = own;
+  openOwn({ name, model, feedback, rank, ...(state.files.length > 0 ? { adapter: state.files } : {}) });
 }
 
 function State({ engine: { state }, again }: { readonly engine: Engine; readonly again: () => void }) {
@@ -99,7 +103,11 @@ function State({ engine: { state }, again }: { readonly engine: Engine; readonly
               <button type="button" onClick={again}>
                 Open it again
               </button>{" "}
-              {state.files.length > 0 ? "It goes on from the end of the last training." : "Thumbs are kept."}
+              {state.files.length > 0
+                ? "It goes on from the end of the last training."
+                : thumbsOf(state).length > 0
+                  ? "Thumbs are kept."
+                  : ""}
             </p>
           ) : null}
         </div>
@@ -109,7 +117,9 @@ function State({ engine: { state }, again }: { readonly engine: Engine; readonly
 }
 
 /** What goes on now. */
-function sentenceOf({ task, work, progress, problem }: Engine["state"]): string {
+function sentenceOf(state: Engine["state"]): string {
+  const { task, work, progress, problem } = state;
+  if (isFree(state) && state.watched === undefined) return "Telling stories …";
   if (task === undefined) return problem ? "" : "Ready.";
   const of = work?.total ? `, ${work.done ?? 0} of ${work.total}` : "";
   if (work) return `${(work.work[0] ?? "").toUpperCase()}${work.work.slice(1)}${of} …`;

@@ -61,6 +61,7 @@ export class Session {
   readonly #reference: Model | undefined;
   #generator: { readonly slots: number; readonly maxLength: number; readonly generator: Generator } | undefined;
   #trainer: KtoTrainer | undefined;
+  #stops = false;
 
   private constructor(policy: Model, reference: Model | undefined, tokenizer: Tokenizer) {
     this.policy = policy;
@@ -158,6 +159,7 @@ export class Session {
 
   /** Trains, and writes what was trained into a folder. @returns the updates done, fewer than asked for after `stop` */
   async train({ examples, choices, onStep, onWarning }: Training, folder: string): Promise<number> {
+    this.#stops = false;
     const trainer = await KtoTrainer.create({
       policy: this.policy,
       ...(this.#reference && { reference: this.#reference }),
@@ -166,6 +168,7 @@ export class Session {
       onWarning,
     });
     this.#trainer = trainer;
+    if (this.#stops) trainer.stop(); // while it was made
     try {
       for await (const step of trainer) await onStep(step);
       await trainer.save(folder);
@@ -186,6 +189,7 @@ export class Session {
 
   /** Ends the training after the update in progress. */
   stop(): void {
+    this.#stops = true;
     this.#trainer?.stop();
   }
 }

@@ -108,6 +108,11 @@ function replied(state: State, reply: Reply): State {
   return { ...ended, problem: reply, stepsBefore: stepsDone(state), progress: undefined };
 }
 
+/** Whether there is a model that nothing goes on with. */
+export function isFree({ opened, task, problem }: State): boolean {
+  return opened !== undefined && task === undefined && problem?.isLost !== true;
+}
+
 /** Updates that the model has had. */
 export function stepsDone({ stepsBefore, progress }: State): number {
   return stepsBefore + (progress?.step ?? 0);

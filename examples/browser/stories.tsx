@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { judgeStory } from "../quickstart/judge.ts";
 import type { Engine } from "./engine.ts";
 import { NumberField } from "./number-field.tsx";
-import { rowsOf, type Story } from "./state.ts";
+import { isFree, rowsOf, type Story } from "./state.ts";
 
 export function Stories({ engine }: { readonly engine: Engine }) {
   const { state, tell, thumb } = engine;
@@ -23,7 +23,7 @@ export function Stories({ engine }: { readonly engine: Engine }) {
       <div class="form">
         <NumberField label="Stories" value={count} min={1} max={24} onValue={setCount} />
         <NumberField label="Tokens of each" value={tokens} min={8} max={200} onValue={setTokens} />
-        <button type="button" disabled={!state.opened || state.task !== undefined} onClick={() => tell(count, tokens)}>
+        <button type="button" disabled={!isFree(state)} onClick={() => tell(count, tokens)}>
           Tell more stories
         </button>
         <button type="button" disabled={open.length === 0} onClick={judge}>

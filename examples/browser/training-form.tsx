@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import type { Engine } from "./engine.ts";
 import { NumberField } from "./number-field.tsx";
 import type { TrainingChoices } from "./protocol.ts";
-import { rowsOf, type State } from "./state.ts";
+import { isFree, rowsOf, type State } from "./state.ts";
 
 const DEFAULTS: TrainingChoices = {
   ...{ max_steps: 20, per_device_train_batch_size: 16, learning_rate: 5e-4, beta: 0.1 },
@@ -52,7 +52,7 @@ export function TrainingForm({ engine }: { readonly engine: Engine }) {
           <button
             type="button"
             class="main"
-            disabled={state.task !== undefined || missing !== undefined}
+            disabled={!isFree(state) || missing !== undefined}
             aria-describedby="missing"
             onClick={() => train(choices)}
           >

@@ -7,12 +7,14 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
+import { gzipSync } from "node:zlib";
 import type { Browser, Page, Route } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Session } from "../../examples/browser/session.ts";
 import { buildBrowserPage, serveFolder } from "../../scripts/browser-page.mjs";
 import { Device, loadAdapter, Model, readFeedback, tokenizeRows } from "../../src/index.ts";
 import { hasChromium, openChromium, pictureFolder } from "../helpers/browser.ts";
+import { ExamplePage } from "../helpers/example-page.ts";
 import { fileIn, jsonl, stories, temporaryFolder } from "../helpers/folders.ts";
 
 const root = resolve(import.meta.dirname, "../..");
@@ -34,19 +36,34 @@ const feedback = fileIn(
   ),
 );
 
+const pageFolder = join(temporary, "page");
+const built = buildBrowserPage(root, pageFolder);
+
+test("the page holds nothing of Node, and is as small as docs/browser.md says", async () => {
+  const { inputs } = await built;
+  expect(Object.keys(inputs).filter((name) => /platform\/node/.test(name))).toEqual([]);
+  const scripts = ["app.js", "app.css", "worker.js"].map((name) => readFileSync(join(pageFolder, name)));
+  const sum = (sizes: readonly number[]) => sizes.reduce((all, size) => all + size, 0) / 1e6;
+  const text = readFileSync(join(root, "docs", "browser.md"), "utf8");
+  const [, whole, compressed] = /takes ([\d.]+) MB of scripts \(([\d.]+) MB compressed\)/.exec(text) ?? [];
+  expect(Math.abs(sum(scripts.map(({ length }) => length)) / Number(whole) - 1)).toBeLessThan(0.05);
+  expect(Math.abs(sum(scripts.map((one) => gzipSync(one).length)) / Number(compressed) - 1)).toBeLessThan(0.05);
+});
+
 describe.runIf(hasChromium)("the page in Chromium", () => {
   let browser: Browser;
   let page: Page;
+  let example: ExamplePage;
   let served: Awaited<ReturnType<typeof serveFolder>>;
   let device: Device;
   const faults: string[] = [];
 
   beforeAll(async () => {
-    const folder = join(temporary, "page");
-    await buildBrowserPage(root, folder);
-    served = await serveFolder(folder, 0);
+    await built;
+    served = await serveFolder(pageFolder, 0);
     browser = await openChromium({ webgpu: true });
     page = await openPage();
+    example = new ExamplePage(page);
     device = await Device.open({ adapter: "swiftshader", tuning: "off", features: "core" });
   });
 
@@ -71,36 +88,11 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
     return opened;
   }
 
-  /** Until nothing goes on, after so many updates. */
-  const ready = async (updates: number) => {
-    await page
-      .getByRole("status")
-      .filter({ hasText: new RegExp(`, ${updates} updates, .*Ready\\.`, "s") })
-      .waitFor();
-  };
-  const button = (name: string) => page.getByRole("button", { name, exact: true });
-  const thumb = (kind: "up" | "down", story: number) => button(`Thumb ${kind} for story ${story}`);
-  const storyTexts = async (count: number) => {
-    const texts = Array.from({ length: count }, (_, id) => page.locator(`.story[data-id="${id}"] p`).innerText());
-    return await Promise.all(texts);
-  };
-
-  /** Saves what a link gives into a folder. */
-  async function download(name: string, folder: string): Promise<string> {
-    const [given] = await Promise.all([
-      page.waitForEvent("download"),
-      page.getByRole("link", { name, exact: true }).click(),
-    ]);
-    const path = join(folder, name);
-    await given.saveAs(path);
-    return path;
-  }
-
-  async function chooseTraining({ max_steps, per_device_train_batch_size, learning_rate }: typeof choices) {
-    await page.getByLabel("Updates", { exact: true }).fill(String(max_steps));
-    await page.getByLabel("Rows of an update").fill(String(per_device_train_batch_size));
-    await page.getByLabel("Learning rate").fill(String(learning_rate));
-  }
+  const ready = (updates: number) => example.ready(updates);
+  const button = (name: string) => example.button(name);
+  const thumb = (kind: "up" | "down", story: number) => example.thumb(kind, story);
+  const storyTexts = (count: number) =>
+    Promise.all(Array.from({ length: count }, (_, id) => example.story(id).innerText()));
 
   const trained = join(temporary, "trained");
   mkdirSync(trained);
@@ -123,7 +115,7 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
   });
 
   test("trains on the thumbs, takes clicks meanwhile, and says what a hidden tab did", async () => {
-    await chooseTraining(choices);
+    await example.choose(choices);
     await button("Train").focus();
     await page.keyboard.press("Enter");
     await page.getByRole("button", { name: "Stop" }).waitFor();
@@ -149,8 +141,8 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
   }
 
   test("its losses are those of Node on the same adapter, thumbs and seed, and so is the model", async () => {
-    const thumbs = await download("thumbs.jsonl", temporary);
-    const log = readFileSync(await download("metrics.jsonl", temporary), "utf8");
+    const thumbs = await example.download("thumbs.jsonl", temporary);
+    const log = readFileSync(await example.download("metrics.jsonl", temporary), "utf8");
     const shown = log
       .trim()
       .split("\n")
@@ -182,7 +174,7 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
 
   test("the trained model is a folder that loads in Node, and its weights load in the page again", async () => {
     for (const name of await page.locator(".links a").allInnerTexts()) {
-      if (!name.endsWith(".jsonl")) await download(name, trained);
+      if (!name.endsWith(".jsonl")) await example.download(name, trained);
     }
     const session = await Session.whole(device, trained);
     const before = await storyTexts(6);
@@ -196,7 +188,7 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
       .reverse()
       .map((prompt, at) => ({ id: 6 + at, prompt }));
     const told = await session.tell(asked, 7, 48);
-    const shown = await Promise.all(asked.map(({ id }) => page.locator(`.story[data-id="${id}"] p`).innerText()));
+    const shown = await Promise.all(asked.map(({ id }) => example.story(id).innerText()));
     const oneLine = (text: string) => text.replace(/\s+/g, " ").trim();
     expect(shown.map(oneLine)).toEqual(told.map(({ prompt, text }) => oneLine(prompt + text)));
     expect(await storyTexts(6)).toEqual(before);
@@ -210,7 +202,7 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
     ["dark", 390],
   ] as const)("in %s at %d pixels it fits, and axe-core finds nothing serious", async (colorScheme, width) => {
     if ((await page.locator(".value-function").count()) === 0) {
-      await chooseTraining(choices);
+      await example.choose(choices);
       await button("Train").click();
       await ready(3);
     }
@@ -241,7 +233,7 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
 
   test("a dropped model folder and feedback file give a LoRA adapter, which loads in Node and in the page", async () => {
     await page.setViewportSize({ width: 1280, height: 900 });
-    await dropFiles("Your own model", [resolve(stories), feedback]);
+    await example.drop("Your own model", [resolve(stories), feedback]);
     await page.getByText("Feedback: feedback.jsonl").waitFor();
     await page.getByLabel("Rank of the adapter").fill("4");
     await button("Open").click();
@@ -249,14 +241,14 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
     expect(await page.locator("main").innerText()).toMatch(
       /LoRA adapter of [\d,]+ parameters, and 2 thumbs up, 2 down/,
     );
-    await chooseTraining({ ...choices, max_steps: 2 });
+    await example.choose({ ...choices, max_steps: 2 });
     await button("Train").click();
     await ready(2);
     const folder = join(temporary, "adapter");
     mkdirSync(folder);
     const names = ["adapter_config.json", "adapter_model.safetensors"];
     const files: string[] = [];
-    for (const name of names) files.push(await download(name, folder));
+    for (const name of names) files.push(await example.download(name, folder));
     const model = await Model.load(device, stories);
     const adapter = await loadAdapter(model, folder);
     expect(await adapter.addsNothing()).toBe(false);
@@ -270,20 +262,6 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
     await page.getByLabel("Load an adapter again").setInputFiles(files);
     await page.getByRole("alert").filter({ hasText: "adapter_config.json" }).waitFor();
   });
-
-  /** Drops files and folders of this machine on a section, as a hand does. */
-  async function dropFiles(heading: string, files: readonly string[]): Promise<void> {
-    const target = page.getByRole("region", { name: heading });
-    await target.scrollIntoViewIfNeeded();
-    const box = await target.boundingBox();
-    const session = await page.context().newCDPSession(page);
-    const at = { x: (box?.x ?? 0) + 40, y: (box?.y ?? 0) + 40 };
-    const data = { items: [], files: [...files], dragOperationsMask: 1 };
-    for (const type of ["dragEnter", "dragOver", "drop"] as const) {
-      await session.send("Input.dispatchDragEvent", { type, ...at, data });
-    }
-    await session.detach();
-  }
 
   test("a lost device is named, and the page goes on with another one", async () => {
     await button("Open it again").click();
