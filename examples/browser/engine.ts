@@ -65,7 +65,7 @@ export function useEngine(): Engine {
   return {
     state,
     open,
-    openOwn: ({ name, ...own }) => ask({ kind: "openOwn", device: deviceChoices(), ...own }, name),
+    openOwn: (own) => ask({ kind: "openOwn", device: deviceChoices(), ...own }, own.name),
     tell: (count, tokens) => {
       const prompts = state.opened?.feedback?.prompts;
       const asked = prompts ?? newStories(stories.current, count);

@@ -57,6 +57,8 @@ export type Request =
   | {
       readonly kind: "openOwn";
       readonly device: DeviceChoices;
+      /** Of its folder, of which a page knows no more. */
+      readonly name: string;
       readonly model: readonly GivenFile[];
       readonly feedback: GivenFile;
       readonly rank: number;

@@ -35,13 +35,17 @@ export function TrainingForm({ engine }: { readonly engine: Engine }) {
         <NumberField
           label="Learning rate"
           value={choices.learning_rate}
-          {...{ min: 1e-7, max: 1e-2, step: "any" }}
+          min={1e-7}
+          max={1e-2}
+          step="any"
           onValue={(learning_rate) => choose({ learning_rate })}
         />
         <NumberField
           label="β"
           value={choices.beta}
-          {...{ min: 0.001, max: 10, step: "any" }}
+          min={0.001}
+          max={10}
+          step="any"
           onValue={(beta) => choose({ beta })}
         />
         {state.task === "train" ? (

@@ -40,7 +40,7 @@ const warn = (sentence: string) => say({ kind: "warning", sentence });
 
 let device: Device | undefined;
 let session: Session | undefined;
-let own: OwnRows | undefined;
+let own: (OwnRows & { readonly name: string }) | undefined;
 
 async function opened(choices: Extract<Request, { kind: "open" }>["device"]): Promise<Device> {
   if (device) return device;
@@ -99,7 +99,8 @@ async function openOwn(request: Extract<Request, { kind: "openOwn" }>): Promise<
   const next = await Session.withAdapter(gpu, folder, adapter ? { folder: adapter } : { rank: request.rank }, warn);
   session = next;
   say({ kind: "working", work: "reading the feedback" });
-  own = await next.rows(`${memoryFolder("feedback", [request.feedback])}/${file}`, warn);
+  const rows = await next.rows(`${memoryFolder("feedback", [request.feedback])}/${file}`, warn);
+  own = { ...rows, name: request.name };
   tellOpened(next);
 }
 
@@ -147,7 +148,19 @@ async function train({ thumbs, choices, watched }: Extract<Request, { kind: "tra
   say({ kind: "working", work: "preparing the training" });
   const folder = memoryFolder("trained", []);
   const steps = await current.train({ examples: rows, choices, onStep, onWarning: warn }, folder);
-  say({ kind: "trained", steps, files: filesInMemory(folder) });
+  const name = own?.name;
+  const files = filesInMemory(folder);
+  say({ kind: "trained", steps, files: name === undefined ? files : await Promise.all(files.map(namingBase(name))) });
+}
+
+/** An adapter's configuration names its base, which is no folder in memory to whoever loads it. */
+function namingBase(name: string): (file: GivenFile) => Promise<GivenFile> {
+  return async ([path, content]) => {
+    if (path !== "adapter_config.json") return [path, content];
+    const config: unknown = JSON.parse(await content.text());
+    const named = { ...(config as object), base_model_name_or_path: name };
+    return [path, new Blob([`${JSON.stringify(named, null, 2)}\n`])];
+  };
 }
 
 async function answer(request: Request): Promise<void> {

@@ -249,6 +249,8 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
     const names = ["adapter_config.json", "adapter_model.safetensors"];
     const files: string[] = [];
     for (const name of names) files.push(await example.download(name, folder));
+    const config = JSON.parse(readFileSync(join(folder, "adapter_config.json"), "utf8"));
+    expect(config).toMatchObject({ peft_type: "LORA", r: 4, base_model_name_or_path: "model" });
     const model = await Model.load(device, stories);
     const adapter = await loadAdapter(model, folder);
     expect(await adapter.addsNothing()).toBe(false);
