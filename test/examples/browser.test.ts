@@ -296,7 +296,9 @@ describe.runIf(hasChromium)("the page in Chromium", () => {
       const response = await route.fetch();
       await route.fulfill({ response, body: `${prefix}\n${await response.text()}` });
     };
-    const other = await openPage((opened) => opened.route("**/worker.js", withPrefix));
+    const other = await openPage(async (opened) => {
+      await opened.route("**/worker.js", withPrefix);
+    });
     await other.getByRole("alert").filter({ hasText: sentence }).waitFor();
     expect(await other.getByRole("button", { name: "Train" }).isDisabled()).toBe(true);
     await other.close();
