@@ -28,8 +28,8 @@ const host = [
 ];
 
 // What computes in the tests' own processes runs few times, on small shapes: lavapipe takes longer for LLVM's passes than
-// they save. Commands are run with them, as users run them.
-const env = { GALLIVM_PERF: "nopt" };
+// they save, and for waking threads than these compute. Commands are run as users run them.
+const env = { GALLIVM_PERF: "nopt", LP_NUM_THREADS: "0" };
 
 export default defineConfig({
   test: {
