@@ -16,7 +16,7 @@ import { Device } from "../../src/engine/gpu/device.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import type { Quantization } from "../../src/engine/model/weights/quantization.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { summary } from "../measure/measure.ts";
 import { qwen3Shape } from "../model-shapes.ts";

@@ -13,7 +13,7 @@ import { Device } from "../../src/engine/gpu/device.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
 import { platform } from "../../src/engine/platform/index.ts";
 import { swiftShaderDriver, swiftShaderFolder } from "../../src/engine/platform/node-swiftshader.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { Random } from "../../src/engine/random.ts";
 import { type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
 import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
