@@ -334,3 +334,23 @@ test("what an adapter trains beside A and B, and NEFTune, run under each product
     expect(axolotl).toMatchObject({ product: "axolotl", problems: [], options: wanted });
   }
 });
+
+test("axolotl's ranks, alphas and layers by pattern and number", async () => {
+  const axolotl = await read(`
+    rl: kto
+    adapter: lora
+    lora_target_modules: [q_proj, v_proj]
+    lora_exclude_modules: [layers.0.self_attn.v_proj]
+    lora_rank_pattern: {"layers.1.self_attn.q_proj": 4}
+    lora_alpha_pattern: {".*v_proj": 32}
+    peft_layers_to_transform: [0, 1]
+    peft_layers_pattern: layers`);
+  expect(axolotl).toMatchObject({
+    ...{ product: "axolotl", problems: [] },
+    options: {
+      ...{ lora_exclude_modules: ["layers.0.self_attn.v_proj"], lora_layers_to_transform: [0, 1] },
+      ...{ lora_rank_pattern: { "layers.1.self_attn.q_proj": 4 }, lora_alpha_pattern: { ".*v_proj": 32 } },
+      lora_layers_pattern: ["layers"],
+    },
+  });
+});
