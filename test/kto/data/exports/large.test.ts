@@ -5,13 +5,13 @@ import { freshPath, temporaryFolder } from "../../../helpers/folders.ts";
 
 const folder = temporaryFolder();
 
-test.each<[what: string, name: LargeShapeName, rows: number]>([
-  ["of one line", "open-webui", 1],
-  ["with a record for each message, all of whose conversations are rated,", "librechat", 2],
-])("an export %s is read in pieces, by the whole command", (_, name, rows) => {
+test.each<[what: string, name: LargeShapeName, megabytes: number, rows: number]>([
+  ["of one line", "open-webui", 16, 1],
+  ["with a record for each message, all of whose conversations are rated,", "librechat", 24, 2],
+])("an export %s is read in pieces, by the whole command", (_, name, megabytes, rows) => {
   const path = freshPath(folder, "feedback.json");
-  const conversations = writeLargeExport(path, 24 * 2 ** 20, name);
-  // Held as text and as values, the file would take more than twice its size, and the process would die.
-  const { summary } = summaryWithMemory(path, name, { heapMegabytes: 40 });
+  const conversations = writeLargeExport(path, megabytes * 2 ** 20, name);
+  // Held as text and as values, the file would take more than there is, and the process would die.
+  const { summary } = summaryWithMemory(path, name, { heapMegabytes: 36 });
   expect(summary.rows).toBe(rows * conversations);
 });
