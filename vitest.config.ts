@@ -1,7 +1,7 @@
 /**
  * Four groups of test files, each one process with one module graph; `npm test` runs as many at a time as there are
  * cores. "kernels" and "device" hold what computes on the adapter in the test's own process, single kernels and all that
- * is above them: compiling a kernel costs 0.5 to 2 seconds on a software adapter, so a device and its pipelines are
+ * is above them: compiling a kernel costs up to seconds on a software adapter, so a device and its pipelines are
  * opened once and shared. "commands" runs and starts commands; "host" is the rest, which hardly uses an adapter. A test
  * leaves no global state behind.
  */
@@ -27,22 +27,18 @@ const host = [
   "test/kto/{data,judge,options,report}/**/*.test.ts",
 ];
 
+// What computes in the tests' own processes runs few times, on small shapes: lavapipe takes longer for LLVM's passes than
+// they save, and for waking threads than these compute. Commands are run as users run them.
+const env = { GALLIVM_PERF: "nopt", LP_NUM_THREADS: "0" };
+
 export default defineConfig({
   test: {
     projects: [
       {
         extends: true,
-        test: { name: "device", include: ["test/**/*.test.ts"], exclude: [...kernels, ...commands, ...host] },
+        test: { name: "device", include: ["test/**/*.test.ts"], exclude: [...kernels, ...commands, ...host], env },
       },
-      {
-        extends: true,
-        test: {
-          name: "kernels",
-          include: kernels,
-          // Most of these run once, on small shapes: lavapipe takes longer for LLVM's passes than they save.
-          env: { GALLIVM_PERF: "nopt" },
-        },
-      },
+      { extends: true, test: { name: "kernels", include: kernels, env } },
       { extends: true, test: { name: "commands", include: commands } },
       { extends: true, test: { name: "host", include: host } },
     ],
