@@ -350,7 +350,7 @@ test("axolotl's ranks, alphas and layers by pattern and number", async () => {
     options: {
       ...{ lora_exclude_modules: ["layers.0.self_attn.v_proj"], lora_layers_to_transform: [0, 1] },
       ...{ lora_rank_pattern: { "layers.1.self_attn.q_proj": 4 }, lora_alpha_pattern: { ".*v_proj": 32 } },
-      lora_layers_pattern: ["layers"],
+      lora_layers_pattern: "layers",
     },
   });
 });
