@@ -140,7 +140,7 @@ describe("kto export", () => {
     const config = JSON.parse(readFileSync(file, "utf8"));
     for (const [base, sentence] of [
       ["/nowhere/model", /error: .*\/nowhere\/model.*/],
-      [null, /error: .*base_model_name_or_path/],
+      [null, /error: .* is an adapter that does not say what its base model is; give the base as model_name_or_path/],
     ] as const) {
       writeFileSync(file, JSON.stringify({ ...config, base_model_name_or_path: base }));
       const path = fresh("a.gguf");
