@@ -20,7 +20,7 @@ const dateOf = (i: number) => new Date(1764000000000 + 1000 * i).toISOString();
 /** A conversation's records, by its number, each some kB; lists are written as one line. */
 interface LargeShape {
   readonly records: (i: number) => readonly unknown[];
-  readonly isList?: true;
+  readonly isList?: boolean;
   readonly words?: readonly string[];
 }
 

@@ -215,8 +215,9 @@ function checkNarrowing(names: readonly string[], options: LoraOptions): void {
   ];
   const [first] = unused;
   if (first === undefined) return;
+  const example = names.find((name) => /\.\d+\./.test(name));
   throw new ConfigError(
-    `${first[0]} has ${first[1]}, which is no layer of this model; its modules are named as ${names[0]}.`,
+    `${first[0]} has ${first[1]}, which is no layer of this model; its modules are named as ${example}.`,
   );
 }
 
