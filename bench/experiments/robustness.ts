@@ -1,12 +1,16 @@
 /**
- * Times matmul tiles with Dawn's bounds checks and without (the toggle `disable_robustness`), alternating in one
- * process on two devices of one adapter, so that the machine's other work meets both alike. Both must give the same
- * bits.
+ * Times matmul tiles and whole updates, steps (a) and (b) of the benchmark, with Dawn's bounds checks and without (the
+ * toggle `disable_robustness`), alternating in one process on two devices of one adapter, so that the machine's other
+ * work meets both alike. Both must give the same bits.
  *
- *   npx tsx bench/experiments/robustness.ts [--size N] [--rounds N] [--tiles A,B]
+ *   npx tsx bench/experiments/robustness.ts [--size N] [--rounds N] [--tiles A,B] [--updates N]
  *
- * KTO_ADAPTER chooses the adapter. Medians of the ratios of a round.
+ * KTO_ADAPTER chooses the adapter. Medians of the ratios of a round: of processor time on software adapters, which
+ * compute in this process, of wall time elsewhere. Without `--updates` there are none; `--tiles none` leaves out tiles.
  */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { create } from "webgpu";
 import { Device } from "../../src/engine/gpu/device.ts";
@@ -19,7 +23,12 @@ import { type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
 import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
 import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 import { summary } from "../measure/measure.ts";
+import { type StepCase, stepCases } from "../step.ts";
+import { now, since, type Timed } from "./timed.ts";
+import { inTurns, prepareUpdates, type Subject } from "./updates.ts";
 
+/** Updates of each before those that are timed. */
+const WARM_UP = 2;
 /** Least time of one timing, in milliseconds. */
 const LEAST_MS = 50;
 
@@ -44,6 +53,29 @@ async function openUnchecked({ kind, description }: Device): Promise<Device> {
     return await Device.open({ tuning: "off" });
   } finally {
     Object.assign(platform, { requestAdapter });
+  }
+}
+
+const timeOf = ({ isSoftware }: Device, { ms, processorMs }: Timed) => (isSoftware ? processorMs : ms);
+
+/** Updates of one of the benchmark's steps on both devices, in turns. */
+async function compareUpdates(devices: readonly [Device, Device], step: StepCase, rounds: number): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "kto-robustness-"));
+  const subjects: Subject[] = [];
+  try {
+    for (const device of devices) subjects.push(await prepareUpdates(device, folder, step, rounds + WARM_UP));
+    await inTurns(subjects, WARM_UP, rounds);
+    const [safe = [], bare = []] = subjects.map(({ times }, at) =>
+      times.map((one) => timeOf(devices[at] ?? checked, one)),
+    );
+    const ratio = summary(safe.map((ms, round) => ms / (bare[round] ?? Number.NaN)));
+    const [from, to] = [safe, bare].map((times) => summary(times).medianMs.toFixed(1));
+    console.log(
+      `${step.name}: ${from} -> ${to} ms without bounds checks, ${ratio.medianMs.toFixed(3)} times (spread ${(100 * ratio.spread).toFixed(0)}%)`,
+    );
+  } finally {
+    for (const { free } of subjects) free();
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 
@@ -76,10 +108,10 @@ async function prepare(device: Device, layout: MatmulLayout, size: number, tile:
   program.run();
   const result = new Uint32Array(await device.downloadBytes(out));
   const timed = async (times: number): Promise<number> => {
-    const start = performance.now();
+    const start = now();
     for (let i = 0; i < times; i++) program.run();
     await device.idle();
-    return (performance.now() - start) / times;
+    return timeOf(device, since(start)) / times;
   };
   const free = () => {
     program.dispose();
@@ -93,6 +125,7 @@ const { values } = parseArgs({
     size: { type: "string", default: "512" },
     rounds: { type: "string", default: "9" },
     tiles: { type: "string" },
+    updates: { type: "string" },
   },
 });
 const size = Number(values.size);
@@ -103,7 +136,9 @@ const layouts = ["NN", "NT", "TN"] as const;
 const tiles = [checked.facts, BASE_FACTS].flatMap((facts) =>
   layouts.flatMap((layout) => tileNames(layout, shape, facts).map((tile) => ({ tile, layout, facts }))),
 );
-console.log(`${checked.description}, ${size}^3, ${values.rounds} rounds, commit ${commit()}`);
+console.log(
+  `${checked.description}, ${size}^3, ${values.rounds} rounds, ${checked.isSoftware ? "processor" : "wall"} time, commit ${commit()}`,
+);
 for (const { tile, layout, facts } of tiles) {
   if (values.tiles !== undefined && !values.tiles.split(",").includes(tile)) continue;
   const contenders = [
@@ -119,9 +154,16 @@ for (const { tile, layout, facts } of tiles) {
     rounds.push([await safe.timed(times), await bare.timed(times)]);
   }
   const [from, to] = [0, 1].map((side) => summary(rounds.map((pair) => pair[side] ?? Number.NaN)).medianMs.toFixed(1));
-  const ratio = summary(rounds.map(([one, other]) => one / other)).medianMs;
-  console.log(`${layout} ${tile.padEnd(16)} ${from} -> ${to} ms without bounds checks, ${ratio.toFixed(3)} times`);
+  const ratio = summary(rounds.map(([one, other]) => one / other));
+  console.log(
+    `${layout} ${tile.padEnd(16)} ${from} -> ${to} ms without bounds checks, ${ratio.medianMs.toFixed(3)} times (spread ${(100 * ratio.spread).toFixed(0)}%)`,
+  );
   for (const { free } of contenders) free();
+}
+if (values.updates !== undefined) {
+  for (const step of stepCases.filter(({ options }) => options === undefined)) {
+    await compareUpdates([checked, unchecked], step, Number(values.updates));
+  }
 }
 checked.close();
 unchecked.close();

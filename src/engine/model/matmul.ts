@@ -6,6 +6,7 @@ import type { ActivationFormat, WeightFormat } from "../../kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../kernels/matmul.ts";
 import type { Program, Together } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
+import type { GivenNorm, TakenNorm } from "./norm-between.ts";
 
 /** What the products over the windows of one matrix have in common. */
 export interface WindowOf {
@@ -25,6 +26,9 @@ export interface MatmulOptions {
   readonly continues?: boolean;
   /** The product is SwiGLU's, of b's first half of rows and its second, where `takesGates`. */
   readonly gated?: boolean;
+  /** RMSNorm between two products, of which this is the one before it or the one behind; see `norm-between.ts`. */
+  readonly gives?: GivenNorm | undefined;
+  readonly takes?: TakenNorm | undefined;
   /** `b`, or in TN the result, is a window of a matrix that exceeds one binding. */
   readonly windowOf?: WindowOf | undefined;
   /** Multiplies the product; default 1. */
@@ -48,7 +52,7 @@ export function recordMatmul(
 ): void {
   const [M = 0, outWidth = 0] = out.shape;
   const [bRows = 0, bColumns = 0] = b.shape;
-  const { aFrom = 0, outFrom = 0, scale = 1, continues = false, gated = false, windowOf } = options;
+  const { aFrom = 0, outFrom = 0, scale = 1, continues = false, gated = false, gives, takes, windowOf } = options;
   const [N, K] = layout === "NT" ? [gated ? bRows / 2 : bRows, bColumns] : [bColumns, bRows];
   checkColumns(layout, { M, N, K }, a, outWidth, options);
   const { unused } = program.device;
@@ -63,6 +67,7 @@ export function recordMatmul(
     outFrom,
     continues,
     gated,
+    norm: gives ? ("gives" as const) : takes && ("takes" as const),
     continued: windowOf !== undefined && layout === "NN",
     whole: windowOf && wholeShape(layout, { M, N, K }, windowOf),
   };
@@ -82,6 +87,7 @@ export function recordMatmul(
     hasBias: options.bias ? 1 : 0,
     hasResidual: options.residual ? 1 : 0,
     accumulate: options.accumulate ? 1 : 0,
+    ...(gives ?? takes),
   };
   program.dispatch(kernel, args, windowOf?.together);
 }

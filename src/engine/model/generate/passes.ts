@@ -5,6 +5,7 @@
  */
 import { NO_ROW } from "../../../kernels/embedding.ts";
 import { SEGMENT } from "../../../kernels/gated-delta-segments.ts";
+import { MOST_NORMED_ROWS } from "../../../kernels/matmul-variant.ts";
 import { DRAW_WORDS, HIGHEST_TEMPERATURE, nextRows, nextToken } from "../../../kernels/next-token.ts";
 import { LONG_SEQUENCE } from "../../../kernels/rope-table.ts";
 import type { Device } from "../../gpu/device.ts";
@@ -79,6 +80,8 @@ export class Passes {
   readonly #head: HeadBuffers;
   readonly #inputs: Readonly<Record<PassInput, Tensor>>;
   readonly #logits: readonly Tensor[];
+  /** Sums of squares of the rows of a pass, where these are few enough for norms between products. */
+  readonly #squares: Tensor;
   readonly #best: Tensor;
   readonly #chosen: Tensor;
   readonly #programs = new Map<string, Program>();
@@ -113,6 +116,7 @@ export class Passes {
           draws: u32("draws", [this.#heads, DRAW_WORDS]),
         },
         cache: new GrowingCache(device, config, size),
+        squares: device.allocate("scratch", "sums of squares", [MOST_NORMED_ROWS, Math.ceil(config.hiddenSize / 4)]),
         best: device.allocate("scratch", "largest logits", [this.#heads]),
         chosen: u32("chosen tokens", [this.#heads]),
         logits: this.#headWindows().map((window) =>
@@ -124,6 +128,7 @@ export class Passes {
     this.#head = made.head;
     this.#inputs = made.inputs;
     this.#cache = made.cache;
+    this.#squares = made.squares;
     this.#best = made.best;
     this.#chosen = made.chosen;
     this.#logits = made.logits;
@@ -312,7 +317,7 @@ export class Passes {
     const { keys, values, states } = this.#cache;
     const hasStates = keptRows(model.config) > 0;
     const cache = {
-      ...{ keys, values, rows: of("cacheRows"), states, segments: this.#inputs.segments },
+      ...{ keys, values, rows: of("cacheRows"), states, segments: this.#inputs.segments, squares: this.#squares },
       stateRanges: hasStates ? of("stateRanges") : this.#inputs.stateRanges,
     };
     const shape = this.#shape(rows, this.#cache.length);
@@ -356,7 +361,7 @@ export class Passes {
     this.#activations.free();
     this.#head.free();
     this.#cache.free();
-    const rest = [...Object.values(this.#inputs), ...this.#logits, this.#best, this.#chosen];
+    const rest = [...Object.values(this.#inputs), ...this.#logits, this.#squares, this.#best, this.#chosen];
     for (const tensor of rest) this.device.free(tensor);
   }
 }
