@@ -1,12 +1,12 @@
 /**
- * Times matmul tiles and whole updates, steps (a) and (b) of the benchmark, with Dawn's bounds checks and without (the
+ * Times matmul tiles, whole updates (steps (a) and (b) of the benchmark) and generation, with Dawn's bounds checks and without (the
  * toggle `disable_robustness`), alternating in one process on two devices of one adapter, so that the machine's other
  * work meets both alike. Both must give the same bits.
  *
- *   npx tsx bench/experiments/robustness.ts [--size N] [--rounds N] [--tiles A,B] [--updates N]
+ *   npx tsx bench/experiments/robustness.ts [--size N] [--rounds N] [--tiles A,B] [--updates N] [--tokens N]
  *
  * KTO_ADAPTER chooses the adapter. Medians of the ratios of a round: of processor time on software adapters, which
- * compute in this process, of wall time elsewhere. Without `--updates` there are none; `--tiles none` leaves out tiles.
+ * compute in this process, of wall time elsewhere. Updates and tokens are those that are asked for; `--tiles none` leaves out tiles.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -23,6 +23,11 @@ import { type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
 import { type TileName, tileNames } from "../../src/kernels/matmul-variant.ts";
 import { type AdapterFacts, BASE_FACTS } from "../../src/kernels/wgsl.ts";
 import { summary } from "../measure/measure.ts";
+import { Generator } from "../../src/engine/model/generate/generate.ts";
+import { Model } from "../../src/engine/model/model.ts";
+import { tokenStamps } from "../generation.ts";
+import { smolLM2Shape } from "../model-shapes.ts";
+import { writeLargeRandomModel } from "../random-model.ts";
 import { type StepCase, stepCases } from "../step.ts";
 import { now, since, type Timed } from "./timed.ts";
 import { inTurns, prepareUpdates, type Subject } from "./updates.ts";
@@ -65,18 +70,50 @@ async function compareUpdates(devices: readonly [Device, Device], step: StepCase
   try {
     for (const device of devices) subjects.push(await prepareUpdates(device, folder, step, rounds + WARM_UP));
     await inTurns(subjects, WARM_UP, rounds);
-    const [safe = [], bare = []] = subjects.map(({ times }, at) =>
-      times.map((one) => timeOf(devices[at] ?? checked, one)),
-    );
-    const ratio = summary(safe.map((ms, round) => ms / (bare[round] ?? Number.NaN)));
-    const [from, to] = [safe, bare].map((times) => summary(times).medianMs.toFixed(1));
-    console.log(
-      `${step.name}: ${from} -> ${to} ms without bounds checks, ${ratio.medianMs.toFixed(3)} times (spread ${(100 * ratio.spread).toFixed(0)}%)`,
+    tell(
+      step.name,
+      subjects.map(({ times }, at) => times.map((one) => timeOf(devices[at] ?? checked, one))),
     );
   } finally {
     for (const { free } of subjects) free();
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** Tokens of one and of sixteen sequences by SmolLM2-135M's shape on both devices, in turns of so many tokens. */
+async function compareGeneration(devices: readonly [Device, Device], tokens: number, rounds: number): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "kto-robustness-"));
+  try {
+    await writeLargeRandomModel(folder, smolLM2Shape, 1);
+    const models = [await Model.load(devices[0], folder), await Model.load(devices[1], folder)] as const;
+    for (const sequences of [1, 16]) {
+      const sizes = { sequences, promptTokens: 1, newTokens: tokens };
+      const generators = models.map((model) => new Generator(model, { maxBatch: sequences, maxLength: tokens + 1 }));
+      const times: number[][] = [[], []];
+      for (let round = 0; round < rounds + 1; round++) {
+        for (const [at, generator] of generators.entries()) {
+          const stamps = await tokenStamps(generator, smolLM2Shape.vocab_size, sizes, now);
+          const [first, last] = [stamps[0] ?? now(), stamps.at(-1) ?? now()];
+          // The first round compiles.
+          if (round > 0) times[at]?.push((timeOf(checked, last) - timeOf(checked, first)) / (stamps.length - 1));
+        }
+      }
+      for (const generator of generators) generator.free();
+      tell(`a token of ${sequences === 1 ? "one sequence" : `${sequences} sequences`}`, times);
+    }
+    for (const model of models) model.free();
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Prints what two devices take turns at. */
+function tell(name: string, [safe = [], bare = []]: readonly number[][]): void {
+  const ratio = summary(safe.map((ms, round) => ms / (bare[round] ?? Number.NaN)));
+  const [from, to] = [safe, bare].map((times) => summary(times).medianMs.toFixed(1));
+  console.log(
+    `${name}: ${from} -> ${to} ms without bounds checks, ${ratio.medianMs.toFixed(3)} times (spread ${(100 * ratio.spread).toFixed(0)}%)`,
+  );
 }
 
 /** A product of square matrices by one tile, and its result. */
@@ -126,6 +163,7 @@ const { values } = parseArgs({
     rounds: { type: "string", default: "9" },
     tiles: { type: "string" },
     updates: { type: "string" },
+    tokens: { type: "string" },
   },
 });
 const size = Number(values.size);
@@ -153,10 +191,9 @@ for (const { tile, layout, facts } of tiles) {
   for (let round = 0; round < Number(values.rounds); round++) {
     rounds.push([await safe.timed(times), await bare.timed(times)]);
   }
-  const [from, to] = [0, 1].map((side) => summary(rounds.map((pair) => pair[side] ?? Number.NaN)).medianMs.toFixed(1));
-  const ratio = summary(rounds.map(([one, other]) => one / other));
-  console.log(
-    `${layout} ${tile.padEnd(16)} ${from} -> ${to} ms without bounds checks, ${ratio.medianMs.toFixed(3)} times (spread ${(100 * ratio.spread).toFixed(0)}%)`,
+  tell(
+    `${layout} ${tile.padEnd(16)}`,
+    [0, 1].map((side) => rounds.map((pair) => pair[side] ?? Number.NaN)),
   );
   for (const { free } of contenders) free();
 }
@@ -164,6 +201,9 @@ if (values.updates !== undefined) {
   for (const step of stepCases.filter(({ options }) => options === undefined)) {
     await compareUpdates([checked, unchecked], step, Number(values.updates));
   }
+}
+if (values.tokens !== undefined) {
+  await compareGeneration([checked, unchecked], Number(values.tokens), Number(values.rounds));
 }
 checked.close();
 unchecked.close();

@@ -98,7 +98,7 @@ fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
           storedBytes(variant.outFormat) * M * N,
       };
     },
-  });
+  }) as MatmulKernel;
 }
 
 /** `store(row, column, value)`: four neighbouring columns through the epilogue, those outside left alone. */

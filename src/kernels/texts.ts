@@ -34,7 +34,7 @@ import {
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
 import { mix } from "./mix.ts";
-import { nextRows, nextToken } from "./next-token.ts";
+import { likeliestToken, nextRows, nextToken } from "./next-token.ts";
 import {
   layerNormBackward,
   layerNormForward,
@@ -246,6 +246,7 @@ export const kernelTexts: readonly KernelText[] = [
     softCap(CAP),
     ropeIntoCache,
     nextToken,
+    likeliestToken,
     dropout,
     addDropout,
     gatherRows("f32"),

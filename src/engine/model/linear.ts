@@ -11,9 +11,8 @@ import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { type LoraScratch, recordLoraBackward, recordLoraForward, recordMagnitudes } from "./lora-passes.ts";
-import { recordMatmul } from "./matmul.ts";
+import { recordMatmul, type TakenNorm } from "./matmul.ts";
 import type { Model } from "./model.ts";
-import type { TakenNorm } from "./norm-between.ts";
 import {
   type ProductOptions,
   recordProduct,

@@ -6,7 +6,6 @@ import type { ActivationFormat, WeightFormat } from "../../kernels/kernel.ts";
 import { type MatmulLayout, type MatmulShape, matmul } from "../../kernels/matmul.ts";
 import type { Program, Together } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
-import type { GivenNorm, TakenNorm } from "./norm-between.ts";
 
 /** What the products over the windows of one matrix have in common. */
 export interface WindowOf {
@@ -14,6 +13,18 @@ export interface WindowOf {
   readonly rows: number;
   readonly together: Together;
 }
+
+/** What the product before the norm gives: x gain [T, C], and sums of squares of x [T, tiles]. */
+export interface GivenNorm {
+  readonly gain: Tensor;
+  /** 1 where the gain is stored around 0, else 0. */
+  readonly gainOffset: number;
+  readonly scaled: Tensor;
+  readonly squares: Tensor;
+}
+
+/** What the product behind it takes, whose A is x gain. */
+export type TakenNorm = Pick<GivenNorm, "squares"> & { readonly epsilon: number };
 
 export interface MatmulOptions {
   /** [N], added to every row. */

@@ -8,8 +8,8 @@ import type { Tensor } from "../gpu/tensor.ts";
 import type { LayerActivations, LayerKind } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
 import type { LoraScratch } from "./lora-passes.ts";
+import type { TakenNorm } from "./matmul.ts";
 import type { Model } from "./model.ts";
-import type { TakenNorm } from "./norm-between.ts";
 import type { SegmentRange } from "./segments.ts";
 
 /** Keys that a row sees, on the average and at most: what the work of attention is estimated by. */

@@ -3,13 +3,13 @@
  * also gives what the norm needs, and the next one takes it (`NormPart`). For passes that keep nothing for a backward
  * pass, where a dispatch costs as much as reading some 100 kB of weights. Norms with a dispatch are in `norms.ts`.
  */
-import type { StoredFormat } from "../../kernels/kernel.ts";
-import { isQuantized } from "../../kernels/kernel.ts";
+import { isQuantized, type StoredFormat } from "../../kernels/kernel.ts";
 import { matmul } from "../../kernels/matmul.ts";
 import { takesNorms } from "../../kernels/matmul-variant.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { normsAfter, normsBefore } from "./activations.ts";
+import type { GivenNorm, TakenNorm } from "./matmul.ts";
 import type { Model } from "./model.ts";
 import { streamEpsilon } from "./norms.ts";
 import { storedWindows } from "./weight-product.ts";
@@ -20,18 +20,6 @@ export interface NormPlace {
   readonly from: string;
   readonly to: string;
 }
-
-/** What the product before the norm gives: x gain [T, C], and sums of squares of x [T, tiles]. */
-export interface GivenNorm {
-  readonly gain: Tensor;
-  /** 1 where the gain is stored around 0, else 0. */
-  readonly gainOffset: number;
-  readonly scaled: Tensor;
-  readonly squares: Tensor;
-}
-
-/** What the product behind it takes, whose A is x gain. */
-export type TakenNorm = Pick<GivenNorm, "squares"> & { readonly epsilon: number };
 
 export interface NormBetween {
   readonly gives: GivenNorm;

@@ -6,7 +6,7 @@
 import { NO_ROW } from "../../../kernels/embedding.ts";
 import { SEGMENT } from "../../../kernels/gated-delta-segments.ts";
 import { MOST_NORMED_ROWS } from "../../../kernels/matmul-variant.ts";
-import { DRAW_WORDS, HIGHEST_TEMPERATURE, nextRows, nextToken } from "../../../kernels/next-token.ts";
+import { DRAW_WORDS, HIGHEST_TEMPERATURE, likeliestToken, nextRows, nextToken } from "../../../kernels/next-token.ts";
 import { LONG_SEQUENCE } from "../../../kernels/rope-table.ts";
 import type { Device } from "../../gpu/device.ts";
 import { Program } from "../../gpu/program.ts";
@@ -261,7 +261,8 @@ export class Passes {
     const headRows = new Uint32Array(this.#heads).fill(NO_ROW);
     headRows.set(heads);
     const positionsNext = heads.map((row) => (rows[row]?.position ?? 0) + 1);
-    const program = await this.#program(capacity, outcome);
+    const greedy = draws.every(({ temperature }) => temperature === 0);
+    const program = await this.#program(capacity, outcome, greedy);
     const drawn = drawWords(draws, positionsNext, this.#heads);
     const ofRows = { tokens, positions, ranges, windowRanges, cacheRows, stateRanges };
     const arrays = { ...ofRows, headRows, draws: drawn, segments };
@@ -294,18 +295,18 @@ export class Passes {
   }
 
   /** The program for a number of rows; heads are those of the first `min(#heads, rows)` head rows. */
-  async #program(rows: number, outcome: Outcome): Promise<Program> {
-    const key = `${rows} ${outcome}`;
+  async #program(rows: number, outcome: Outcome, greedy: boolean): Promise<Program> {
+    const key = `${rows} ${outcome}${greedy ? " greedy" : ""}`;
     let program = this.#programs.get(key);
     if (program === undefined) {
-      program = this.#record(rows, outcome);
+      program = this.#record(rows, outcome, greedy);
       this.#programs.set(key, program);
     }
     await program.prepare();
     return program;
   }
 
-  #record(rows: number, outcome: Outcome): Program {
+  #record(rows: number, outcome: Outcome, greedy: boolean): Program {
     const { device, model } = this;
     const program = new Program(device, `generate ${rows}`);
     const of = (name: RowInput) => sliceRows(this.#inputs[name], 0, rows);
@@ -336,7 +337,7 @@ export class Passes {
       recordLogits(pass, { normed, inner, logits }, { start: first, window });
       if (outcome !== "logits") {
         const best = reshape(this.#best, [heads]);
-        program.dispatch(nextToken, { logits, draws, best, tokens: chosen, firstToken: first });
+        program.dispatch(greedy ? likeliestToken : nextToken, { logits, draws, best, tokens: chosen, firstToken: first });
       }
       first += columns;
     }
