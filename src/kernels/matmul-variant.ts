@@ -113,8 +113,8 @@ export interface MatmulVariant {
   readonly outFormat: ActivationFormat;
   readonly continues: boolean;
   readonly gated: boolean;
-  readonly norm: NormPart | undefined;
-  readonly turns: number | undefined;
+  readonly norm?: NormPart | undefined;
+  readonly turns?: number | undefined;
   readonly tile: TileName;
   /** Of tiles on matrices. */
   readonly matrix?: MatrixParts | undefined;

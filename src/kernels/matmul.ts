@@ -28,10 +28,14 @@ import type { AdapterFacts } from "./wgsl.ts";
 
 export type { MatmulLayout, MatmulShape } from "./matmul-variant.ts";
 
-export type MatmulKernel = Kernel<
-  "a" | "b" | "bias" | "residual" | "out",
-  "M" | "N" | "K" | "aWidth" | "aFrom" | "outWidth" | "outFrom" | "scale" | "hasBias" | "hasResidual" | "accumulate"
->;
+type Bindings = "a" | "b" | "bias" | "residual" | "out";
+type Sizes = "M" | "N" | "K" | "aWidth" | "aFrom" | "outWidth" | "outFrom";
+type Uniforms = Sizes | "scale" | "hasBias" | "hasResidual" | "accumulate";
+
+export type MatmulKernel = Kernel<Bindings, Uniforms>;
+/** What `matmul` returns for one that gives a norm, and for one that takes it. */
+export type NormGivingKernel = Kernel<Bindings | "gain" | "scaled" | "squares", Uniforms | "tiles" | "gainOffset">;
+export type NormTakingKernel = Kernel<Bindings | "squares", Uniforms | "tiles" | "epsilon">;
 
 const cache = new Map<string, MatmulKernel>();
 

@@ -68,15 +68,16 @@ fn noise(draw: vec4u, i: u32) -> E {
   return -log(select(-log(1.0 - v), series, v < E(0.0625)));
 }`;
 
-const choice = (name: string, draws: boolean) => inVectors(
-  ({ V, firstToken }) => [V, firstToken],
-  (lanes) =>
-    kernel({
-      name,
-      read: { logits: `f32[N, V]${lanes.view}`, draws: `u32[N, ${DRAW_WORDS}] as vec4u` },
-      write: { best: "f32[N]", tokens: "u32[N]" },
-      uniforms: { N: "u32", V: "u32", firstToken: "u32" },
-      wgsl: /* wgsl */ `${lanes.wgsl}${draws ? noise(lanes) : ""}
+const choice = (name: string, draws: boolean) =>
+  inVectors(
+    ({ V, firstToken }) => [V, firstToken],
+    (lanes) =>
+      kernel({
+        name,
+        read: { logits: `f32[N, V]${lanes.view}`, draws: `u32[N, ${DRAW_WORDS}] as vec4u` },
+        write: { best: "f32[N]", tokens: "u32[N]" },
+        uniforms: { N: "u32", V: "u32", firstToken: "u32" },
+        wgsl: /* wgsl */ `${lanes.wgsl}${draws ? noise(lanes) : ""}
 var<workgroup> groupBest: array<f32, ${ROW_GROUP}>;
 var<workgroup> groupToken: array<u32, ${ROW_GROUP}>;
 const NO_TOKEN: u32 = ${NO_TOKEN}u;
@@ -124,10 +125,10 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
   }
 }`,
-      grid: ({ N = 0 }) => [N],
-      cost: ({ N = 0, V = 0 }) => ({ flops: N * V, bytes: 4 * N * V }),
-    }),
-);
+        grid: ({ N = 0 }) => [N],
+        cost: ({ N = 0, V = 0 }) => ({ flops: N * V, bytes: 4 * N * V }),
+      }),
+  );
 
 /**
  * logits [N, V], the tokens from `firstToken` on, draws [N, 4] -> best [N], tokens [N]. A vocabulary in several windows

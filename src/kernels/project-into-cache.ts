@@ -21,10 +21,12 @@ import {
 import { storedBytes } from "./stored.ts";
 import type { AdapterFacts } from "./wgsl.ts";
 
-export type ProjectIntoCacheKernel = Kernel<
-  "a" | "b" | "table" | "ranges" | "out" | "keys" | "values",
-  "M" | "N" | "K" | "aWidth" | "aFrom" | "heads" | "KV" | "V" | "P"
->;
+type Bindings = "a" | "b" | "table" | "ranges" | "out" | "keys" | "values";
+type Uniforms = "M" | "N" | "K" | "aWidth" | "aFrom" | "heads" | "KV" | "V" | "P";
+
+export type ProjectIntoCacheKernel = Kernel<Bindings, Uniforms>;
+/** What `projectIntoCache` returns with a norm before it. */
+export type NormedProjectionKernel = Kernel<Bindings | "squares", Uniforms | "tiles" | "epsilon">;
 
 const cache = new Map<string, ProjectIntoCacheKernel>();
 

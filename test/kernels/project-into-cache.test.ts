@@ -2,9 +2,8 @@
 import { describe, expect, it } from "vitest";
 import * as twin from "../../src/kernels/float64/matmul.ts";
 import { ropeForward } from "../../src/kernels/float64/rope.ts";
-import type { Kernel } from "../../src/kernels/kernel.ts";
 import { takesTurns } from "../../src/kernels/matmul-variant.ts";
-import { projectIntoCache } from "../../src/kernels/project-into-cache.ts";
+import { type NormedProjectionKernel, projectIntoCache } from "../../src/kernels/project-into-cache.ts";
 import { ropeTable } from "../../src/kernels/rope-table.ts";
 import { EPSILON, expectWithin, float64, normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
@@ -40,13 +39,14 @@ describe.each(CASES)("a projection of $M rows to heads of $D at $lanes lanes, no
     );
     const squares = Array.from({ length: 2 * M }, (_, i) => (1 + (i % 5)) * K);
     const epsilon = 1e-3;
-    const kernel: Kernel = projectIntoCache({ M, N, K }, D, facts, { format, norm });
+    const kernel: NormedProjectionKernel = projectIntoCache({ M, N, K }, D, facts, { format, norm });
     const filled = (...shape: number[]) =>
       f32(shape, new Float32Array((shape[0] ?? 0) * (shape[1] ?? 0)).fill(UNWRITTEN));
     const turns = { rotated: D, theta: 10000, scaling: { type: "none" } } as const;
     const operands = { a, b: b.array, table: f32([POSITIONS, 2, D / 2], ropeTable(POSITIONS, turns)) };
     const written = { out: filled(M, N), keys: filled(V, KV), values: filled(V, KV) };
-    const taken = norm === undefined ? {} : { squares: f32([M, 2], squares), epsilon };
+    // Without a norm nobody reads it.
+    const taken = { squares: f32([M, 2], squares), epsilon };
     const numbers = { M, N, K, aFrom: 0, heads };
     const args = { ...operands, ...written, ...taken, ...numbers, ranges: u32([M, 4], ranges) };
     const result = await runKernel(device, kernel, args, facts);
