@@ -181,7 +181,8 @@ function Point({ point, x, y }: { readonly point: PicturePoint; readonly x: numb
 function RowsTable({ points }: { readonly points: readonly PicturePoint[] }) {
   const sorted = [...points].sort((a, b) => b.reward - a.reward);
   return (
-    <div class="scroll">
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls is reached by the keyboard
+    <section class="scroll" tabIndex={0} aria-label="Rows">
       <table>
         <thead>
           <tr>
@@ -204,6 +205,6 @@ function RowsTable({ points }: { readonly points: readonly PicturePoint[] }) {
           ))}
         </tbody>
       </table>
-    </div>
+    </section>
   );
 }
