@@ -7,7 +7,7 @@ import { useAnswer } from "./client.ts";
 import type { ShownRun } from "./shown-run.ts";
 import { compact, ticks } from "./value-picture.ts";
 
-const SIZE = { width: 640, height: 190, left: 72, right: 16, top: 10, bottom: 44 } as const;
+const SIZE = { width: 640, height: 240, left: 72, right: 16, top: 10, bottom: 44 } as const;
 
 export function RewardSpread({
   shown: { run, exampleSteps },
