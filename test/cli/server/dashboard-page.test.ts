@@ -49,7 +49,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
   };
 
   beforeAll(async () => {
-    builtModule("src/index.ts"); // and with it the page
+    builtModule("index"); // and with it the page
     mkdirSync(evil, { recursive: true });
     writeToldRun(told, { learning_rate: 5e-4, beta: 0.1, seed: 42 });
     writeToldRun(join(runs, "told again"), { learning_rate: 1e-3, beta: 0.1, seed: 42 });
