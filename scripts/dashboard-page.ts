@@ -14,7 +14,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { chromium, type Page } from "playwright-core";
 import { summary } from "../bench/measure/measure.ts";
-import { commit } from "../src/engine/platform/node-versions.ts";
+import { commit } from "../src/engine/platform/node-commit.ts";
 import { unpackChromium } from "./chromium.mjs";
 
 const median = (numbers: readonly number[]) => summary(numbers).medianMs;
@@ -120,7 +120,7 @@ async function main(): Promise<void> {
     args: ["--no-sandbox", "--disable-gpu", "--no-zygote", "--lang=en-US"],
     env: { ...process.env, LANG: "en_US.UTF-8", LANGUAGE: "en_US" } as Record<string, string>,
   });
-  const painted = [];
+  const painted: Awaited<ReturnType<typeof paint>>[] = [];
   for (let i = 0; i < pages; i++) {
     const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, locale: "en-US" });
     painted.push(await paint(page, server.address));

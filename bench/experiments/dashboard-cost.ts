@@ -14,7 +14,7 @@ import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { RunSummary } from "../../src/dashboard/protocol.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { summary } from "../measure/measure.ts";
 
 const median = (numbers: readonly number[]) => summary(numbers).medianMs;

@@ -145,7 +145,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     expect(text).toContain('<img src=x onerror="window.hacked=1">');
     expect(await rows.locator("img").count()).toBe(0);
     expect(await page.evaluate("window.hacked")).toBeUndefined();
-    expect(await first.innerText()).toMatch(/row \d+ -?\d\.\d{3} → -?\d\.\d{3}, updates \d+ to \d+/);
+    expect(await first.innerText()).toMatch(/row \d+\s+-?\d\.\d{3} → -?\d\.\d{3}, updates \d+ to \d+/);
   });
 
   test("rewards over the run, last numbers with intervals, memory, events; warnings alone by the keyboard", async () => {

@@ -270,7 +270,7 @@ describe("kto train --dashboard", () => {
   ];
 
   test("says an address where the run can be watched, another one where the port is taken, and ends with the run", async () => {
-    builtModule("src/index.ts"); // and with it the page
+    builtModule("index"); // and with it the page
     const output = join(folder, "watched");
     const [stdout, stderr] = [new CapturedStream(), new CapturedStream()];
     const run = main(words(output, server.port), { stdout, stderr });
