@@ -38,7 +38,8 @@ export function App() {
         {hidden === undefined ? null : <p class="verdict">{hidden}</p>}
         {state.warnings.map((sentence, at) => (
           <p key={at} class="verdict">
-            {sentence}
+            {sentence.slice(0, 1).toUpperCase()}
+            {sentence.slice(1)}
           </p>
         ))}
         {isOwn ? (
