@@ -6,7 +6,7 @@ import { RewardHistogram } from "./reward-histogram.tsx";
 import type { ShownRun } from "./shown-run.ts";
 import { type Picture, type PicturePoint, pictureOf, SATURATED_FROM } from "./value-picture.ts";
 
-const SIZE = { width: 640, height: 352, left: 56, right: 16, top: 26, bottom: 56 } as const;
+const SIZE = { width: 640, height: 352, left: 72, right: 16, top: 26, bottom: 56 } as const;
 
 interface ValueFunctionProps {
   readonly shown: ShownRun;
