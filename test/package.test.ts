@@ -152,8 +152,8 @@ describe("what is packed", () => {
     });
     const imported = Object.values(metafile.outputs).flatMap((output) => output.imports);
     expect(imported).toEqual([]);
-    expect(Object.keys(metafile.inputs).filter((name) => /platform\/node/.test(name))).toEqual([]);
-    expect(Object.keys(metafile.inputs).some((name) => name.endsWith("platform/browser.js"))).toBe(true);
+    expect(Object.keys(metafile.inputs).filter((name) => /platform-node/.test(name))).toEqual([]);
+    expect(Object.keys(metafile.inputs).some((name) => name.endsWith("platform-browser.js"))).toBe(true);
     const content = outputFiles[0]?.contents ?? new Uint8Array(0);
     const page = readFileSync(join(root, "docs", "browser.md"), "utf8");
     const [, whole, compressed] = /All of it is ([\d.]+) MB minified, ([\d.]+) MB compressed/.exec(page) ?? [];
