@@ -9,10 +9,10 @@ import type { Arena } from "../../engine/gpu/arena.ts";
 import { elementBytes, type Tensor } from "../../engine/gpu/tensor.ts";
 import type { Model } from "../../engine/model/model.ts";
 import type { Precision } from "../../engine/model/precision.ts";
-import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
-import { byFirst, bytesFromFirst, sumInPlace } from "../../engine/ranks/sums.ts";
 import { platform } from "../../engine/platform/index.ts";
 import type { Sha256 } from "../../engine/platform/platform.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
+import { byFirst, bytesFromFirst, sumInPlace } from "../../engine/ranks/sums.ts";
 import { counted, errorMessage, NumericError } from "../../errors.ts";
 import type { Batch } from "./batch.ts";
 import { LogProbPass } from "./log-probs.ts";
@@ -91,7 +91,7 @@ export class ReferenceLogProbs {
     if (reference.device.counts) return none();
     const pass = new LogProbPass(reference, plan.shapes(), "reference log-probs", precision);
     try {
-      const key = await cacheKey(pass, plan, ranks.size);
+      const key = ranks.rank === 0 ? await cacheKey(pass, plan, ranks.size) : "";
       const cached = recompute || ranks.rank > 0 ? undefined : await cache.read(key);
       const found = cached?.body.length === 4 * size ? cached : undefined;
       const path = await byFirst(ranks, async () => found?.path ?? null);
