@@ -18,12 +18,12 @@ export interface LocalRank extends Communicator {
 /** `size` communicators that belong together. A call that differs from that of another rank rejects. */
 export function localRanks(size: number): LocalRank[] {
   const meetings: Meeting[] = [];
-  const failed = Promise.withResolvers<never>();
+  const failed = deferred<never>();
   failed.promise.catch(() => undefined);
   const meet = async (name: string, rank: number, call: number, bytes: Uint8Array): Promise<Uint8Array[]> => {
     let meeting = meetings[call];
     if (meeting === undefined) {
-      const { promise, resolve } = Promise.withResolvers<void>();
+      const { promise, resolve } = deferred<void>();
       meeting = { name, given: [], done: promise, open: resolve, arrived: 0 };
       meetings[call] = meeting;
     }
@@ -65,4 +65,14 @@ export function localRanks(size: number): LocalRank[] {
       fail: failed.reject,
     };
   });
+}
+
+/** Node 20 has no Promise.withResolvers. */
+function deferred<T>() {
+  let resolve: (value: T) => void = () => undefined;
+  let reject: (error: unknown) => void = () => undefined;
+  const promise = new Promise<T>((...settle) => {
+    [resolve, reject] = settle;
+  });
+  return { promise, resolve, reject };
 }
