@@ -31,6 +31,7 @@ export const commands: Readonly<Record<CommandName, () => Promise<{ readonly def
   export: () => import("./commands/export.ts"),
   dashboard: () => import("./commands/dashboard.ts"),
   init: () => import("./commands/init.ts"),
+  plan: () => import("./commands/plan.ts"),
   bench: () => import("./commands/bench.ts"),
   doctor: () => import("./commands/doctor.ts"),
   completion: () => import("./commands/completion.ts"),
@@ -81,9 +82,7 @@ async function runAsRank(launch: Launch, argv: readonly string[], streams: Strea
     if (!isForOne) {
       if (!SHARED_WORK.includes(first)) throw notShared(first);
       const heading = colorsFor(streams.stderr).red("error:");
-      ranks = await RankProcess.join(launch, (sentence) =>
-        streams.stderr.write(`${heading} ${onOneLine(sentence)}\n`),
-      );
+      ranks = await RankProcess.join(launch, (sentence) => streams.stderr.write(`${heading} ${onOneLine(sentence)}\n`));
     }
     const code = await dispatch(argv, own);
     await ranks?.leave();

@@ -2,8 +2,9 @@
  * A command as several ranks under mpirun: which adapter each takes, and that all of them do the same with the same
  * files. Every sentence names the rank that differs. Where a process runs alone, nothing here does anything.
  */
-import { createReadStream, statSync } from "node:fs";
+
 import { createHash } from "node:crypto";
+import { createReadStream, statSync } from "node:fs";
 import { pipeline } from "node:stream/promises";
 import type { Device } from "../../engine/gpu/device.ts";
 import { platform } from "../../engine/platform/index.ts";
@@ -120,7 +121,9 @@ async function checkFolder(ranks: RankProcess, option: string, folder: string): 
   const { link } = ranks;
   const names = (await platform.list(folder)).filter((name) => MODEL_FILES.test(name));
   const machine = link.members[link.rank]?.machine ?? "";
-  const identities = Object.fromEntries(names.map((name) => [name, identityOf(machine, platform.joinPath(folder, name))]));
+  const identities = Object.fromEntries(
+    names.map((name) => [name, identityOf(machine, platform.joinPath(folder, name))]),
+  );
   const all = await gatherJson(link, identities);
   const isFirstWith = (name: string) => all.findIndex((one) => one[name] === identities[name]) === link.rank;
   const differs = (name: string) => all.some((one) => one[name] !== all[0]?.[name]);
@@ -166,7 +169,10 @@ export async function checkSameRows(rows: Readonly<Record<string, readonly Examp
   if (ranks === undefined) return;
   const { link } = ranks;
   const own = Object.fromEntries(
-    Object.entries(rows).map(([name, examples]) => [name, examples === undefined ? "none" : digestOfExamples(examples)]),
+    Object.entries(rows).map(([name, examples]) => [
+      name,
+      examples === undefined ? "none" : digestOfExamples(examples),
+    ]),
   );
   const difference = firstDifference(await gatherJson(link, own));
   if (difference === undefined) return;

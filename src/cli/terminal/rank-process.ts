@@ -75,12 +75,12 @@ export class RankProcess {
    * @param tell writes the error to the terminal
    */
   async fail(sentence: string, exitCode: number, tell: () => void): Promise<never> {
-    if (this.link.fault === undefined) this.link.fail(sentence, exitCode);
-    const fault = this.link.fault ?? { ranks: [this.link.rank], gone: false, sentence, exitCode };
-    const speaks = speakerOf(fault) === this.link.rank;
-    // Where all ranks meet the same error, the one who speaks tells its own, without a rank's name.
-    const isOwn = fault.ranks.includes(this.link.rank) || fault.sentence === sentence;
-    if (speaks && isOwn && !fault.gone && !this.#isTold) {
+    const { fault: known, rank } = this.link;
+    if (known === undefined) this.link.fail(sentence, exitCode);
+    const fault = known ?? { ranks: [rank], gone: false, sentence, exitCode };
+    // Where several ranks meet the same error, the one who speaks tells its own, without a rank's name.
+    const isOwn = known === undefined || known.ranks.includes(rank) || known.sentence !== sentence;
+    if (speakerOf(fault) === rank && isOwn && !fault.gone && !this.#isTold) {
       this.#isTold = true;
       tell();
       this.link.spoke();

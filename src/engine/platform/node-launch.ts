@@ -19,7 +19,12 @@ type Environment = Readonly<Record<string, string | undefined>>;
 
 /** The variables of each launcher, Open MPI's first: its mpirun sets those of PMIx too. */
 const LAUNCHERS = [
-  { launcher: "Open MPI", rank: "OMPI_COMM_WORLD_RANK", size: ["OMPI_COMM_WORLD_SIZE"], local: "OMPI_COMM_WORLD_LOCAL_RANK" },
+  {
+    launcher: "Open MPI",
+    rank: "OMPI_COMM_WORLD_RANK",
+    size: ["OMPI_COMM_WORLD_SIZE"],
+    local: "OMPI_COMM_WORLD_LOCAL_RANK",
+  },
   { launcher: "PMIx", rank: "PMIX_RANK", size: ["SLURM_STEP_NUM_TASKS", "SLURM_NTASKS"], local: "SLURM_LOCALID" },
   { launcher: "MPICH", rank: "PMI_RANK", size: ["PMI_SIZE"], local: "MPI_LOCALRANKID" },
 ] as const;

@@ -3,8 +3,10 @@
  * addresses of objects in its library; MPICH and its kin have numbers. Everything that differs between the two stands
  * here. What is done with them is `node-mpi-collectives.ts`'s and `node-mpi-mail.ts`'s.
  */
+import { spawnSync } from "node:child_process";
 import { errorMessage, ResourceError } from "../../errors.ts";
 import type { Launch } from "./node-launch.ts";
+import { installedVersion } from "./node-versions.ts";
 
 /** A function of the library. Addresses are BigInts; a typed array is passed by its address. */
 type Call = (...values: readonly (number | bigint | NodeJS.TypedArray)[]) => number;
@@ -67,6 +69,32 @@ export async function loadMpi(launcher?: Launch["launcher"]): Promise<MpiLibrary
   );
 }
 
+/** What this machine has of what several ranks need. */
+export interface MpiFacts {
+  /** The version of koffi that is installed; null for none. */
+  readonly koffi: string | null;
+  /** The library of MPI, such as "Open MPI v4.1.4 (libmpi.so.40)"; null where none can be loaded. */
+  readonly library: string | null;
+  /** The first line of `mpirun --version`; null where there is no mpirun. */
+  readonly mpirun: string | null;
+  /** Why `mpirun kto train` cannot run here, with the remedy; null where it can. */
+  readonly missing: string | null;
+}
+
+/** Looks without starting MPI. */
+export async function mpiFacts(): Promise<MpiFacts> {
+  const { stdout } = spawnSync("mpirun", ["--version"], { encoding: "utf8" });
+  const facts = { koffi: installedVersion("koffi"), mpirun: (stdout ?? "").split("\n", 1)[0] || null };
+  try {
+    const mpi = await loadMpi();
+    const missing =
+      facts.mpirun === null ? "There is no mpirun in the PATH; it comes with the library's package." : null;
+    return { ...facts, library: `${mpi.version()} (${mpi.file})`, missing };
+  } catch (error) {
+    return { ...facts, library: null, missing: errorMessage(error) };
+  }
+}
+
 type Koffi = typeof import("koffi");
 
 /** At need: an optional dependency, and native. */
@@ -123,7 +151,11 @@ export class MpiLibrary {
     const granted = new Int32Array(1);
     const funneled = 1;
     this.#call("MPI_Init_thread", ["void *", "void *", "int", "void *"], [0n, 0n, funneled, granted]);
-    this.#call("MPI_Comm_set_errhandler", [this.#abi.handle, this.#abi.handle], [this.#abi.world, this.#abi.errorsReturn]);
+    this.#call(
+      "MPI_Comm_set_errhandler",
+      [this.#abi.handle, this.#abi.handle],
+      [this.#abi.world, this.#abi.errorsReturn],
+    );
   }
 
   /** MPI_Finalize, which waits for the other ranks. */
@@ -140,7 +172,8 @@ export class MpiLibrary {
   communicator(): MpiCommunicator {
     const made = new BigInt64Array(1);
     this.#call("MPI_Comm_dup", [this.#abi.handle, "void *"], [this.#abi.world, made]);
-    const handle = this.#abi.handle === "int" ? (new Int32Array(made.buffer)[0] ?? 0) : BigInt.asUintN(64, made[0] ?? 0n);
+    const handle =
+      this.#abi.handle === "int" ? (new Int32Array(made.buffer)[0] ?? 0) : BigInt.asUintN(64, made[0] ?? 0n);
     this.#call("MPI_Comm_set_errhandler", [this.#abi.handle, this.#abi.handle], [handle, this.#abi.errorsReturn]);
     return new MpiCommunicator(this, this.#abi, handle);
   }

@@ -279,10 +279,13 @@ class RankThread {
     const own = this.#members[this.#launch.rank];
     if (own === undefined) return;
     const dead = this.#members.filter(
-      ({ rank, machine, pid, started }) =>
-        rank !== own.rank && machine === own.machine && hasEnded(pid, { started }),
+      ({ rank, machine, pid, started }) => rank !== own.rank && machine === own.machine && hasEnded(pid, { started }),
     );
-    if (dead.length > 0) this.#raiseGone(dead.map(({ rank }) => rank), deadSentence(dead));
+    if (dead.length > 0)
+      this.#raiseGone(
+        dead.map(({ rank }) => rank),
+        deadSentence(dead),
+      );
   }
 
   #raiseOverdue(found: readonly Overdue[]): void {
@@ -385,7 +388,9 @@ async function start(request: RankRequest & { kind: "start" }): Promise<void> {
     );
   }
   const koffi = await loadKoffi();
-  const alarm = koffi.load(process.platform === "darwin" ? "libSystem.dylib" : "libc.so.6").func("alarm", "uint", ["uint"]);
+  const alarm = koffi
+    .load(process.platform === "darwin" ? "libSystem.dylib" : "libc.so.6")
+    .func("alarm", "uint", ["uint"]);
   thread = new RankThread(mpi, (seconds) => void alarm(seconds), request);
   await thread.meet(request.self);
 }

@@ -3,13 +3,14 @@
  * All of MPI runs in a thread (`node-mpi-worker.ts`), which gets the addresses of the bytes: nothing is copied, and the
  * event loop stays free.
  */
-import { hostname } from "node:os";
+
 import { readFileSync, readlinkSync } from "node:fs";
+import { hostname } from "node:os";
 import type { Worker } from "node:worker_threads";
 import { errorMessage, RankError, ResourceError } from "../../errors.ts";
 import type { Launch } from "./node-launch.ts";
-import { loadKoffi } from "./node-mpi-library.ts";
 import type { CollectiveCall } from "./node-mpi-collectives.ts";
+import { loadKoffi } from "./node-mpi-library.ts";
 import { PULSE, type RankNews, type RankRequest } from "./node-mpi-worker.ts";
 import { startOf } from "./node-processes.ts";
 import { openWorker } from "./node-thread.ts";

@@ -2,7 +2,7 @@
  * Whether all ranks run the same thing: what each says of itself is gathered and compared, and the first difference is
  * one sentence, the same on all ranks.
  */
-import { type Communicator } from "./communicator.ts";
+import type { Communicator } from "./communicator.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
