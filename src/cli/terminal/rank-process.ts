@@ -45,7 +45,7 @@ export class RankProcess {
     let joined: RankProcess | undefined;
     const link = await RankLink.join(launch, FIRST_TIMEOUT_MS, {
       onFault: (fault, speaks) => {
-        if (speaks) joined?.#tellSoon(fault);
+        if (speaks && joined !== undefined) joined.#tellSoon(fault);
       },
     });
     joined = new RankProcess(launch, link, report);
@@ -125,9 +125,14 @@ export class RankProcess {
  * rank's number before each line.
  */
 export function streamsOf(launch: Pick<Launch, "rank">, streams: Streams, shown: boolean): Streams {
-  if (launch.rank === 0) return streams;
+  // mpirun gives its ranks a terminal of their own, whatever its own output is: nothing that moves, no colours.
+  if (launch.rank === 0) return { stdout: plain(streams.stdout), stderr: plain(streams.stderr) };
   const sink = shown ? prefixed(streams.stderr, `[${launch.rank}] `) : SILENT;
   return { stdout: sink, stderr: sink };
+}
+
+function plain(sink: TextSink): TextSink {
+  return { write: (text) => sink.write(text) };
 }
 
 const SILENT: TextSink = { write: () => true };

@@ -103,11 +103,11 @@ export class RankLink {
             worker.postMessage(request);
           } else if (news.kind === "started") resolve(news);
           else if (news.kind === "refused") reject(new ResourceError(news.sentence));
-          else link?.#hear(news);
+          else if (link !== undefined) link.#hear(news);
         });
         worker.on("error", (error) => {
           reject(error);
-          link?.#lose(error);
+          if (link !== undefined) link.#lose(error);
         });
       });
       const parts = { worker, pulse, beating, addressOf: (bytes: Uint8Array) => koffi.address(bytes) };
