@@ -9,12 +9,13 @@ import { pipeline } from "node:stream/promises";
 import type { Device } from "../../engine/gpu/device.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
-import { firstDifference, gatherJson } from "../../engine/ranks/same.ts";
+import { firstDifference } from "../../engine/ranks/same.ts";
+import { gatherJson } from "../../engine/ranks/sums.ts";
 import { counted, RankError, shown } from "../../errors.ts";
-import type { Example } from "../../kto/data/types.ts";
 import { SECRET_OPTIONS } from "../../kto/options/hub.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
-import { digestOfExamples } from "../../kto/run/state.ts";
+import { useOf } from "../../kto/run/checkpoints.ts";
+import type { Run } from "../../kto/run/run.ts";
 import type { Output } from "../terminal/output.ts";
 import { type RankProcess, rankProcess } from "../terminal/rank-process.ts";
 
@@ -56,6 +57,14 @@ export async function openRanks(config: RunConfig, output: Output): Promise<Comm
   const machines = new Set(link.members.map(({ machine }) => machine)).size;
   output.info(`ranks: ${link.size} on ${counted(machines, "machine")}, ${link.library}`);
   return link;
+}
+
+/** After a fault, tells where the run can go on. */
+export function adviseRanks(run: Pick<Run, "lastCheckpoint">): void {
+  rankProcess()?.adviseBy(() => {
+    const { lastCheckpoint: saved } = run;
+    return saved && `${saved.path} ${useOf(saved)}.`;
+  });
 }
 
 function checkVersions({ link }: RankProcess): void {
@@ -157,29 +166,6 @@ async function digestOf(path: string): Promise<string> {
   const hash = createHash("sha256");
   await pipeline(createReadStream(path, { highWaterMark: 2 ** 20 }), hash);
   return hash.digest("hex");
-}
-
-/**
- * Compares the rows that all ranks have read, as token ids.
- *
- * @throws RankError that names the first rank and option that differ
- */
-export async function checkSameRows(rows: Readonly<Record<string, readonly Example[] | undefined>>): Promise<void> {
-  const ranks = rankProcess();
-  if (ranks === undefined) return;
-  const { link } = ranks;
-  const own = Object.fromEntries(
-    Object.entries(rows).map(([name, examples]) => [
-      name,
-      examples === undefined ? "none" : digestOfExamples(examples),
-    ]),
-  );
-  const difference = firstDifference(await gatherJson(link, own));
-  if (difference === undefined) return;
-  const { rank, name } = difference;
-  throw new RankError(
-    `${link.nameOf(rank)} has read other rows from ${name} than rank 0: give all ranks the same files.`,
-  );
 }
 
 /** The ranks of this one's machine, in their order. */

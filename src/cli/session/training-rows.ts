@@ -11,7 +11,6 @@ import { holdOut } from "../../kto/data/validation-split.ts";
 import { evaluationStrategy } from "../../kto/options/evaluation.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { Output } from "../terminal/output.ts";
-import { checkSameRows } from "./ranks.ts";
 import { encodeFeedback, type FeedbackOptions, type ModelOfRows, readRows, requirePairs } from "./rows.ts";
 
 export interface TrainingRows {
@@ -23,23 +22,9 @@ export interface TrainingRows {
 /** The use of rows in a run: in mismatched pairs (KTO), one by one, or only desirable ones to be imitated (SFT). */
 export type RowsUse = "pairs" | "rows" | "imitation";
 
-/**
- * Reads and tokenizes the rows of a run and separates those for evaluation; several ranks must have the same. Throws
- * what these steps throw.
- */
+/** Reads and tokenizes the rows of a run and separates those for evaluation. Throws what these steps throw. */
 export async function loadTrainingRows(
   models: { readonly policy: ModelOfRows; readonly reference: ModelOfRows | undefined },
-  config: RunConfig,
-  use: RowsUse,
-  output: Output,
-): Promise<TrainingRows> {
-  const rows = await ownTrainingRows(models, config, use, output);
-  await checkSameRows({ dataset_name: rows.examples, eval_dataset_name: rows.evalExamples });
-  return rows;
-}
-
-async function ownTrainingRows(
-  models: Parameters<typeof loadTrainingRows>[0],
   config: RunConfig,
   use: RowsUse,
   output: Output,

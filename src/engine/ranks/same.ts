@@ -1,35 +1,4 @@
-/**
- * Whether all ranks run the same thing: what each says of itself is gathered and compared, and the first difference is
- * one sentence, the same on all ranks.
- */
-import type { Communicator } from "./communicator.ts";
-
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
-
-/**
- * Gives every rank what all ranks say, as JSON.
- *
- * @returns the values in the order of ranks
- */
-export async function gatherJson<T>(communicator: Communicator, own: T): Promise<T[]> {
-  const { size } = communicator;
-  const text = encoder.encode(JSON.stringify(own));
-  const lengths = new Uint32Array(size);
-  await communicator.allGather(bytesOf(Uint32Array.of(text.length)), bytesOf(lengths));
-  const longest = Math.max(...lengths);
-  const padded = new Uint8Array(longest);
-  padded.set(text);
-  const all = new Uint8Array(size * longest);
-  await communicator.allGather(padded, all);
-  return [...lengths].map(
-    (length, rank) => JSON.parse(decoder.decode(all.subarray(rank * longest, rank * longest + length))) as T,
-  );
-}
-
-function bytesOf(words: Uint32Array): Uint8Array {
-  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
-}
+/** The first thing in which a rank differs from rank 0, of what all ranks say of themselves. */
 
 export interface Difference {
   /** The lowest rank that differs from rank 0. */

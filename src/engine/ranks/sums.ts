@@ -3,7 +3,7 @@
  * the ranks, on the host, whatever the transport does, so that two runs on as many ranks give the same bits; every rank
  * gets the same bits. With one rank nothing is moved and nothing rounded.
  */
-import { KtoError, errorMessage } from "../../errors.ts";
+import { errorMessage, KtoError } from "../../errors.ts";
 import type { Communicator } from "./communicator.ts";
 
 /** Bytes that one call moves from each rank at most: transports count them in 32 bits, and buffers stay small. */

@@ -9,11 +9,7 @@ import { bytesFromFirst } from "./sums.ts";
 const PIECE_WORDS = 2 ** 22;
 
 /** Gives every rank the bytes of rank 0's tensors, which have the same shapes everywhere. */
-export async function tensorsFromFirst(
-  ranks: Communicator,
-  device: Device,
-  tensors: readonly Tensor[],
-): Promise<void> {
+export async function tensorsFromFirst(ranks: Communicator, device: Device, tensors: readonly Tensor[]): Promise<void> {
   if (ranks.size === 1) return;
   for (const tensor of tensors) {
     const words = byteLength(tensor) / 4;

@@ -370,13 +370,7 @@ export class Update {
     }
   }
 
-  async #runBatch(
-    kind: PassKind,
-    batch: Batch,
-    update: number,
-    microbatch: number,
-    isLast = false,
-  ): Promise<void> {
+  async #runBatch(kind: PassKind, batch: Batch, update: number, microbatch: number, isLast = false): Promise<void> {
     const { apart } = batch;
     const own = kind === "pairs" ? apart?.pairs : kind === "gradients" ? apart?.examples : undefined;
     const packed = own ?? batch.packed;

@@ -18,9 +18,9 @@ import { LoggingWindow } from "./logging-window.ts";
 import { RunRecord } from "./record.ts";
 import { type CachedReference, cachedReference, liveReference, type StartDigests, startDigests } from "./reference.ts";
 import { ReferenceSync } from "./reference-sync.ts";
-import { checkSameRun } from "./same-run.ts";
 import { type Resumption, resumption } from "./resumption.ts";
 import { Run, type RunParts } from "./run.ts";
+import { checkSameRun } from "./same-run.ts";
 import { type Saving, savings } from "./savings.ts";
 import { measureRun, type RunTimes } from "./timing.ts";
 

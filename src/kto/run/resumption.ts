@@ -163,11 +163,16 @@ const SIZES: ReadonlySet<string> = new Set(["per_device_train_batch_size", "grad
  * @throws ConfigError that says which options would make them the same
  */
 function checkSameUpdates(path: string, { options, ranks }: RunState, { options: given, rank, scope }: RunPlan): void {
-  const [size, accumulation] = [Number(options.per_device_train_batch_size), Number(options.gradient_accumulation_steps)];
+  const [size, accumulation] = [
+    Number(options.per_device_train_batch_size),
+    Number(options.gradient_accumulation_steps),
+  ];
   const { per_device_train_batch_size: sizeNow, gradient_accumulation_steps: accumulationNow } = given;
   const [rows, rowsNow] = [size * ranks, sizeNow * rank.size];
   const same =
-    scope === "step" ? rows * accumulation === rowsNow * accumulationNow : rows === rowsNow && accumulation === accumulationNow;
+    scope === "step"
+      ? rows * accumulation === rowsNow * accumulationNow
+      : rows === rowsNow && accumulation === accumulationNow;
   if (same) return;
   const fits = Number.isInteger(rows / rank.size);
   throw new ConfigError(

@@ -21,8 +21,8 @@ import { type TrainingStep, warn } from "./callbacks.ts";
 import type { SavedState } from "./checkpoints.ts";
 import { type ExampleLine, exampleLine, logsExamples } from "./example-line.ts";
 import { type Method, ranksOf, rowNames } from "./inputs.ts";
-import type { RecordedRun, RunRecord } from "./record.ts";
 import { RankReports } from "./rank-reports.ts";
+import type { RecordedRun, RunRecord } from "./record.ts";
 import type { CachedReference } from "./reference.ts";
 import type { LogLine } from "./state.ts";
 

@@ -5,7 +5,7 @@
 import { gatherJson } from "../../engine/ranks/sums.ts";
 import { ConfigError } from "../../errors.ts";
 import { evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
-import { sampleDigest, type StartDigests } from "./reference.ts";
+import { type StartDigests, sampleDigest } from "./reference.ts";
 import { digestOfExamples, kernelDigest } from "./state.ts";
 
 /** What is compared, by what a message calls it. */
