@@ -10,9 +10,16 @@ interface Meeting {
   arrived: number;
 }
 
+/** One of them, with a way to end all their calls where this rank has failed. */
+export interface LocalRank extends Communicator {
+  readonly fail: (error: unknown) => void;
+}
+
 /** `size` communicators that belong together. A call that differs from that of another rank rejects. */
-export function localRanks(size: number): Communicator[] {
+export function localRanks(size: number): LocalRank[] {
   const meetings: Meeting[] = [];
+  const failed = Promise.withResolvers<never>();
+  failed.promise.catch(() => undefined);
   const meet = async (name: string, rank: number, call: number, bytes: Uint8Array): Promise<Uint8Array[]> => {
     let meeting = meetings[call];
     if (meeting === undefined) {
@@ -27,7 +34,7 @@ export function localRanks(size: number): Communicator[] {
       meeting.open();
       meetings[call] = { ...meeting, given: [] };
     }
-    await meeting.done;
+    await Promise.race([meeting.done, failed.promise]);
     return meeting.given;
   };
   return Array.from({ length: size }, (_, rank) => {
@@ -55,6 +62,7 @@ export function localRanks(size: number): Communicator[] {
       async barrier() {
         await meet("barrier", rank, calls++, new Uint8Array());
       },
+      fail: failed.reject,
     };
   });
 }

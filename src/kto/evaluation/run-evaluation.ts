@@ -185,13 +185,10 @@ export class RunEvaluation {
    */
   async loadBest(): Promise<number | undefined> {
     const { best, metric } = this.selection.state;
-    const { rank } = this.#ranks;
     if (this.#best === undefined) return undefined;
     if (best === undefined) throw new FileError(`there is none by ${metric}.`);
     if (best.step === this.#lastStep) return best.step;
-    await byFirst(this.#ranks, async () => {
-      if (rank === 0) await this.#best?.restore(best.step);
-    });
+    await byFirst(this.#ranks, async () => await this.#best?.restore(best.step));
     await arenaFromFirst(this.#ranks, this.#policy.trained);
     return best.step;
   }

@@ -91,7 +91,7 @@ export class ReferenceLogProbs {
     if (reference.device.counts) return none();
     const pass = new LogProbPass(reference, plan.shapes(), "reference log-probs", precision);
     try {
-      const key = await cacheKey(pass, plan, ranks.size);
+      const key = ranks.rank === 0 ? await cacheKey(pass, plan, ranks.size) : "";
       const cached = recompute || ranks.rank > 0 ? undefined : await cache.read(key);
       const found = cached?.body.length === 4 * size ? cached : undefined;
       const path = await byFirst(ranks, async () => found?.path ?? null);

@@ -5,6 +5,7 @@
 
 import { trainedLayout } from "../../engine/model/freezing.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { MeasuredRanks } from "../../engine/ranks/measured.ts";
 import { byFirst } from "../../engine/ranks/sums.ts";
 import { RunEvaluation } from "../evaluation/run-evaluation.ts";
 import type { RunPlan } from "../method/run-plan.ts";
@@ -33,9 +34,11 @@ import { measureRun, type RunTimes } from "./timing.ts";
  * be gone on from throws
  */
 export async function createRun<Options extends RunOptions>(
-  inputs: RunInputs,
+  given: RunInputs,
   method: Method<Options>,
 ): Promise<Run<Options>> {
+  const { ranks: others } = given;
+  const inputs = others && others.size > 1 ? { ...given, ranks: new MeasuredRanks(others) } : given;
   const plan = planRun(inputs, method);
   const { outputFolder, unlock } = inputs;
   const ranks = ranksOf(inputs);
