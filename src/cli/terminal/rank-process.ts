@@ -92,8 +92,8 @@ export class RankProcess {
   #tellSoon(fault: RankFault): void {
     const isOthers = !fault.gone && !fault.ranks.includes(this.link.rank);
     if (isOthers) setTimeout(() => this.#tell(fault), SAME_ERROR_MS);
-    else if (fault.gone) this.#tell(fault);
-    // An error of this rank's own is told by `fail`.
+    else if (fault.gone || speakerOf(fault) !== this.link.rank) this.#tell(fault);
+    // Else it is this rank's own error, which `fail` tells.
   }
 
   #tell(fault: RankFault): void {

@@ -19,6 +19,8 @@ import { nameOf, type RankFault, type RankMember, speakerOf } from "./rank-watch
 
 /** How often the program shows that it moves. */
 const PULSE_MS = 100;
+/** How long MPI has for the end of all ranks. */
+const LONGEST_ABORT_MS = 10_000;
 /** What MPI counts with is an int. */
 const MOST_BYTES = 2 ** 31 - 1;
 
@@ -203,6 +205,8 @@ export class RankLink {
   /** Ends all ranks and this process, once the user was told of the fault. */
   abort(exitCode: number): Promise<never> {
     this.#ask({ kind: "abort", exitCode });
+    // Where the thread of MPI has failed, the launcher sees the process end, and ends the others.
+    setTimeout(() => process.exit(exitCode), LONGEST_ABORT_MS);
     return new Promise(() => undefined);
   }
 
