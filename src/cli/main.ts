@@ -42,7 +42,7 @@ const names = Object.keys(summaries) as CommandName[];
 const MAKE_FOLDERS: readonly string[] = ["train", "sft", "merge"];
 
 /** Commands whose work several ranks share, under mpirun. */
-const SHARED_WORK: readonly string[] = ["train", "sft"];
+const SHARED_WORK: readonly string[] = ["train", "sft", "eval", "logps"];
 /** Commands that a launcher's other ranks have nothing to do for. */
 const FOR_ONE_RANK: readonly string[] = ["doctor", "completion", "help", ...["-h", "--help"], ...["-V", "--version"]];
 

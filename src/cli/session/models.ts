@@ -87,6 +87,7 @@ export async function modelFolders(
  */
 export async function loadModel(device: Device, options: ModelOptions, output: Output): Promise<Model> {
   const { base, adapter } = await modelFolders(options, output);
+  await checkModelFolders({ model_name_or_path: base, adapter_name_or_path: adapter });
   const loading = loadOptions(options, output);
   const model = await loadShown(device, base, loading, output);
   return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter, loading));

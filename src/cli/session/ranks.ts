@@ -34,12 +34,15 @@ const FILE_OPTIONS: readonly string[] = [
 /** Files of a model folder that say what the model computes and which tokens it reads. */
 const MODEL_FILES = /\.(safetensors|json|jinja|model|txt)$/;
 
+/** The options of a command whose work several ranks share. */
+type RankedConfig = Pick<RunConfig, "rank_timeout"> & Readonly<Record<string, unknown>>;
+
 /**
  * The ranks that share this run; compares their versions and options.
  *
  * @throws RankError that names the first rank and option that differ
  */
-export async function openRanks(config: RunConfig, output: Output): Promise<Communicator> {
+export async function openRanks(config: RankedConfig, output: Output): Promise<Communicator> {
   const ranks = rankProcess();
   if (ranks === undefined) return ALONE;
   const { link } = ranks;
