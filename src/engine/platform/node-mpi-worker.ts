@@ -111,7 +111,10 @@ class RankThread {
   #hasLeft = false;
   #isFinished = false;
   #abortWith: number | undefined;
-  #turnIsDue = false;
+  /** The next turn while nothing is waited for. */
+  #later: NodeJS.Timeout | undefined;
+  /** Whether the next turn comes at once. */
+  #isNext = false;
 
   constructor(mpi: MpiLibrary, alarm: (seconds: number) => void, request: RankRequest & { kind: "start" }) {
     this.#mpi = mpi;
@@ -338,22 +341,27 @@ class RankThread {
   }
 
   #comeAgain(nowMs: number): void {
-    if (this.#turnIsDue) return;
-    this.#turnIsDue = true;
-    const again = () => {
-      this.#turnIsDue = false;
-      this.turn();
-    };
     const isWaiting = this.#collectives.pending > 0 && this.#fault === undefined;
     if (!isWaiting) {
-      setTimeout(again, this.#fault === undefined ? IDLE_MS : 1);
+      this.#later ??= setTimeout(() => this.#again(), this.#fault === undefined ? IDLE_MS : 1);
       return;
     }
+    if (this.#isNext) return;
+    this.#isNext = true;
     this.#waitingSinceMs ??= nowMs;
     const sleepMs = Math.min((nowMs - this.#waitingSinceMs) * SHARE, LONGEST_SLEEP_MS);
     const seen = Atomics.load(this.#pulse, PULSE.wake);
     if (sleepMs > 0) Atomics.wait(this.#pulse, PULSE.wake, seen, sleepMs);
-    setImmediate(again);
+    setImmediate(() => {
+      this.#isNext = false;
+      this.#again();
+    });
+  }
+
+  #again(): void {
+    clearTimeout(this.#later);
+    this.#later = undefined;
+    this.turn();
   }
 
   #others(): number[] {
