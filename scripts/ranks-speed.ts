@@ -106,7 +106,6 @@ async function main(updates: number): Promise<void> {
         secondsPerUpdate: one,
         gradientBytes: 4 * 260_032,
         microbatches: 1,
-        syncEvery: 1,
         ranksPerMachine: 2,
         hostBytesPerSecond: link.bytesPerSecond,
       };

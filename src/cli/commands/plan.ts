@@ -19,9 +19,6 @@ import { working } from "../terminal/work.ts";
 
 export default command(planDescription, runPlan);
 
-/** DiLoCo's H where the options name none. */
-const USUAL_SYNC = 50;
-
 interface Planned {
   readonly training: "full" | "LoRA";
   readonly work: RankWork;
@@ -35,15 +32,12 @@ async function runPlan(config: PlanConfig, output: Output): Promise<void> {
   const planned: Planned[] = [];
   for (const training of trainingsOf(config)) {
     const measured = await measure({ ...config, use_peft: training === "LoRA" }, output);
-    for (const syncEvery of training === "full" ? [1, USUAL_SYNC] : [1]) {
-      const work: RankWork = {
-        ...measured,
-        microbatches: config.gradient_accumulation_steps,
-        syncEvery,
-        ranksPerMachine: config.ranks_per_machine,
-      };
-      planned.push({ training, work, updates: counts.map((ranks) => scaledUpdate(ranks, work, link)) });
-    }
+    const work: RankWork = {
+      ...measured,
+      microbatches: config.gradient_accumulation_steps,
+      ranksPerMachine: config.ranks_per_machine,
+    };
+    planned.push({ training, work, updates: counts.map((ranks) => scaledUpdate(ranks, work, link)) });
   }
   if (output.json) output.jsonLine({ link: config.link, ranks_per_machine: config.ranks_per_machine, plans: planned });
   else for (const line of planLines(planned, config)) output.result(line);
@@ -102,7 +96,7 @@ async function hostSpeed(device: Device): Promise<number> {
 /** The table for people. */
 function planLines(planned: readonly Planned[], config: PlanConfig): string[] {
   const rows = config.per_device_train_batch_size * config.gradient_accumulation_steps;
-  const head = ["ranks", "rows of an update", ...planned.map(titleOf)];
+  const head = ["ranks", "rows of an update", ...planned.map(({ training }) => training)];
   const counts = planned[0]?.updates.map(({ ranks }) => ranks) ?? [];
   const table = counts.map((ranks, i) => [
     String(ranks),
@@ -124,14 +118,10 @@ function planLines(planned: readonly Planned[], config: PlanConfig): string[] {
     ...lines,
     ...planned.map(
       (one) =>
-        `${titleOf(one)}: gradients of ${mebibytes(one.work.gradientBytes)}; a rank sends ${mebibytes(one.updates.at(-1)?.bytesSent ?? 0)} an update`,
+        `${one.training}: gradients of ${mebibytes(one.work.gradientBytes)}; a rank sends ${mebibytes(one.updates.at(-1)?.bytesSent ?? 0)} an update`,
     ),
     "The update on one rank was measured on this adapter, all else is computed from it (docs/scale.md).",
   ];
-}
-
-function titleOf({ training, work }: Planned): string {
-  return work.syncEvery === 1 ? training : `${training}, every ${work.syncEvery} updates`;
 }
 
 function seconds(value: number): string {

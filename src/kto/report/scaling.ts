@@ -22,8 +22,6 @@ export interface RankWork {
   /** Bytes of the gradients that are exchanged: 4 for each trained parameter. */
   readonly gradientBytes: number;
   readonly microbatches: number;
-  /** DiLoCo's H: local updates between two exchanges; 1 exchanges gradients in every update. */
-  readonly syncEvery: number;
   /** Ranks that share a machine's link. */
   readonly ranksPerMachine: number;
   /** Bytes that the host reads from the device, adds up and writes back in a second. */
@@ -37,7 +35,7 @@ export interface ScaledUpdate {
   readonly waiting: number;
   /** Rows per second, as a share of what as many ranks would do without each other. */
   readonly efficiency: number;
-  /** Bytes that a rank sends in an update, on average. */
+  /** Bytes that a rank sends in an update. */
   readonly bytesSent: number;
 }
 
@@ -52,7 +50,7 @@ const SMALL_CALLS = 3;
 
 /** The time of an update on so many ranks. */
 export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledUpdate {
-  const { secondsPerUpdate: alone, gradientBytes, microbatches, syncEvery, hostBytesPerSecond } = work;
+  const { secondsPerUpdate: alone, gradientBytes, microbatches, hostBytesPerSecond } = work;
   if (ranks === 1) return { ranks, secondsPerUpdate: alone, waiting: 0, efficiency: 1, bytesSent: 0 };
   const sent = (2 * (ranks - 1) * gradientBytes) / ranks;
   const sharing = Math.min(ranks, work.ranksPerMachine);
@@ -67,12 +65,11 @@ export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledU
     local / hostBytesPerSecond +
     gradientBytes / hostBytesPerSecond +
     calls * call;
-  // DiLoCo's exchange has no backward pass beside it.
-  const beside = syncEvery > 1 ? 0 : (alone * BACKWARD_SHARE) / microbatches;
+  const beside = (alone * BACKWARD_SHARE) / microbatches;
   const lastPiece = exchange / pieces; // which begins when the backward pass is over
-  const waiting = Math.max(exchange - beside, lastPiece) / syncEvery + (syncEvery > 1 ? 0 : SMALL_CALLS * call);
+  const waiting = Math.max(exchange - beside, lastPiece) + SMALL_CALLS * call;
   const secondsPerUpdate = alone + waiting;
-  return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent: sent / syncEvery };
+  return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent: sent };
 }
 
 /** Latencies of links by their speed: Ethernet over TCP, and what is faster. Seconds. */

@@ -5,7 +5,6 @@ const work: RankWork = {
   secondsPerUpdate: 1,
   gradientBytes: 4e8,
   microbatches: 1,
-  syncEvery: 1,
   ranksPerMachine: 1,
   hostBytesPerSecond: 1e12,
 };
@@ -57,13 +56,9 @@ describe("an update", () => {
     expect(efficiency).toBeGreaterThan(0.99);
   });
 
-  test("takes longer on more ranks, and less with DiLoCo or with the ranks of one machine", () => {
+  test("takes longer on more ranks, and hardly with the ranks of one machine", () => {
     const times = [2, 4, 8, 64, 1024].map((ranks) => scaledUpdate(ranks, work, slow).secondsPerUpdate);
     expect(times.toSorted((a, b) => a - b)).toEqual(times);
-    const every = scaledUpdate(64, work, slow);
-    const seldom = scaledUpdate(64, { ...work, syncEvery: 50 }, slow);
-    expect(seldom.bytesSent).toBeCloseTo(every.bytesSent / 50, 0);
-    expect(seldom.efficiency).toBeGreaterThan(0.8);
     const box = scaledUpdate(8, { ...work, ranksPerMachine: 8 }, slow);
     expect(box.efficiency).toBeGreaterThan(0.99);
   });
