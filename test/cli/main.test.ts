@@ -36,6 +36,7 @@ describe("the table of commands", () => {
         "src/cli/main.ts loads src/cli/descriptions/all.ts",
         "src/engine/platform/node-adapters.ts loads webgpu",
         "src/engine/platform/node-hub.ts loads @huggingface/hub",
+        "src/engine/platform/node-mpi-library.ts loads koffi",
         "src/engine/platform/node-sqlite.ts loads node-sqlite3-wasm",
       ].toSorted(),
     );

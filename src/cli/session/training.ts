@@ -7,6 +7,7 @@ import type { Device } from "../../engine/gpu/device.ts";
 import { planningDevice } from "../../engine/gpu/memory-plan.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
+import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { saveChatTemplate } from "../../engine/text/chat-template.ts";
 import { ConfigError, counted, errorMessage, FileError, mebibytes } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
@@ -42,6 +43,7 @@ import { ToldWork, working } from "../terminal/work.ts";
 import { judgeOfRun, needOfWinRate, tellingUnhandled } from "./judge.ts";
 import { formatOf } from "./models.ts";
 import { planFacts, reportPlan, reportSavings } from "./plan.ts";
+import { adviseRanks, openRanks } from "./ranks.ts";
 import { licenseOf, namedSource, shownSettings, writeCard } from "./results.ts";
 import { checkOutputFolder, withDevice } from "./rows.ts";
 import { SAMPLES_FILE, SampleLog } from "./samples.ts";
@@ -65,7 +67,8 @@ export interface ReadyRun {
 }
 
 /** Inputs of the trainer that are the same for both commands. */
-export type SharedInputs = Pick<RunInputs, "outputFolder" | "unlock" | "settings" | "ownMetrics"> & TrainerCallbacks;
+export type SharedInputs = Pick<RunInputs, "outputFolder" | "unlock" | "ranks" | "settings" | "ownMetrics"> &
+  TrainerCallbacks;
 
 /** Loads models and rows onto the device and creates the trainer. For a plan the device only counts memory. */
 type Preparation = (device: Device, shared: SharedInputs) => Promise<ReadyRun>;
@@ -77,12 +80,18 @@ export async function runTraining(config: RunConfig, output: Output, prepare: Pr
 
 async function train(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
   const { output_dir } = config;
+  const ranks = await openRanks(config, output);
+  // Rank 0 alone reads and writes the folder.
+  if (ranks.rank > 0) {
+    await trainIn({ ...config, report_to: undefined, push_to_hub: false }, ranks, output, prepare, undefined);
+    return;
+  }
   const isNew = (await platform.exists(output_dir)) === undefined;
   await checkRunFolder(config);
   // Before models and rows are downloaded and loaded, which may take long.
   const unlock = config.dry_run ? undefined : await lockFolder(output_dir);
   try {
-    await trainIn(config, output, prepare, unlock);
+    await trainIn(config, ranks, output, prepare, unlock);
   } finally {
     unlock?.();
     if (isNew && !config.dry_run) await removeEmptyFolder(output_dir);
@@ -91,11 +100,13 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
 
 async function trainIn(
   config: RunConfig,
+  ranks: Communicator,
   output: Output,
   prepare: Preparation,
   unlock: (() => void) | undefined,
 ): Promise<void> {
   const { output_dir } = config;
+  const writes = ranks.rank === 0;
   const warn = (sentence: string) => output.warning(sentence);
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
@@ -125,10 +136,11 @@ async function trainIn(
     const { trainer, method, policy, baseName, evalExamples, data, advice, time, savings } = await prepare(target, {
       outputFolder: output_dir,
       unlock,
+      ranks,
       settings: keptSettings(config),
       onWarning: warn,
       onStep: async ({ examples }) => {
-        if (examples) await examplesFile.write(examples);
+        if (examples && writes) await examplesFile.write(examples);
       },
       onWork: ({ work, done, total }) => told.tell(WORKS[work], done, total),
       ownMetrics: judged?.(async (step) => (await samples?.pairs(step)) ?? []),
@@ -142,7 +154,8 @@ async function trainIn(
       },
     });
     run = trainer;
-    samples = await SampleLog.create(policy, config, evalExamples, output);
+    adviseRanks(trainer);
+    samples = writes ? await SampleLog.create(policy, config, evalExamples, output) : undefined;
     const quantized = policy.quantizedFormats;
     output.info(
       `model: ${policy.layout.parameterCount} parameters${quantized.length > 0 ? ` (matrices as ${quantized.join(" and ")})` : ""}${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
@@ -172,20 +185,23 @@ async function trainIn(
     }
     const metricsFile = new MetricsFile(output_dir, warn);
     // Not earlier: a run that is refused must leave its folder as it was.
-    if (config.resume_from_checkpoint === false) await removeCheckpoints(output_dir);
-    else
+    if (config.resume_from_checkpoint !== false)
       output.info(`resumed: ${trainer.stepsDone} of ${counted(trainer.totalSteps, "update is", "updates are")} done`);
+    else if (writes) await removeCheckpoints(output_dir);
     await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
-    await metricsFile.start(trainer.log);
-    await examplesFile.start(trainer.stepsDone);
+    if (writes) {
+      await metricsFile.start(trainer.log);
+      await examplesFile.start(trainer.stepsDone);
+    }
     const started = performance.now();
     const { stepsDone: doneBefore } = trainer;
     if (trainer.stepsDone === 0) await writeSamples(0);
-    const files = { tracking, metricsFile };
+    const files = { tracking, metricsFile: writes ? metricsFile : undefined };
     const { last, lastEvaluation } = await runUpdates({ trainer, method }, files, output, () => {
       told.end(); // an evaluation is broken off
       stopping.abort();
     });
+    if (!writes) return;
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
     if (trainer.bestStep === 0) {
       output.warning(
