@@ -3,7 +3,7 @@
  * the ranks, on the host, whatever the transport does, so that two runs on as many ranks give the same bits; every rank
  * gets the same bits. With one rank nothing is moved and nothing rounded.
  */
-import { errorMessage, KtoError } from "../../errors.ts";
+import { errorMessage, KtoError, RankError } from "../../errors.ts";
 import type { Communicator } from "./communicator.ts";
 
 /** Bytes that one call moves from each rank at most: transports count them in 32 bits, and buffers stay small. */
@@ -109,6 +109,6 @@ export async function byFirst<T>(ranks: Communicator, work: () => Promise<T>): P
   }
   const text = new TextDecoder().decode(await bytesFromFirst(ranks, undefined));
   const outcome = JSON.parse(text) as { result: T } | { error: string; exitCode: number };
-  if ("error" in outcome) throw new KtoError(`Rank 0: ${outcome.error}`, outcome.exitCode);
+  if ("error" in outcome) throw new RankError(`Rank 0: ${outcome.error}`, { exitCode: outcome.exitCode });
   return outcome.result;
 }

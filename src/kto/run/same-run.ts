@@ -2,6 +2,7 @@
  * Whether the ranks of a run are about to compute the same thing: they compare digests of the program, the options, the
  * rows and the models before the first update, since nothing later would notice that they differ.
  */
+import { firstDifference } from "../../engine/ranks/same.ts";
 import { gatherJson } from "../../engine/ranks/sums.ts";
 import { ConfigError } from "../../errors.ts";
 import { evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
@@ -27,15 +28,11 @@ export async function checkSameRun(inputs: RunInputs, method: Method, digests: S
     "the weights of the adapter": inputs.policy.adapter ? await sampleDigest(inputs.policy.adapter.weights) : "none",
     "the weights of the reference": digests.referenceWeights ?? "none",
   };
-  const [first, ...others] = await gatherJson(ranks, facts);
-  for (const [index, own] of others.entries()) {
-    const names = Object.keys({ ...first, ...own });
-    const other = names.find((name) => first?.[name] !== own[name]);
-    if (other === undefined) continue;
-    const values = [first?.[other], own[other]];
-    const shown = other.startsWith("option") ? ` (${values[1]}, and ${values[0]} there)` : "";
-    throw new ConfigError(
-      `Rank ${index + 1} differs from rank 0 in ${other}${shown}: give every rank the same program, options and files.`,
-    );
-  }
+  const difference = firstDifference(await gatherJson(ranks, facts));
+  if (difference === undefined) return;
+  const { rank, name, theirs, first } = difference;
+  const values = name.startsWith("option") ? ` (${theirs}, and ${first} there)` : "";
+  throw new ConfigError(
+    `Rank ${rank} differs from rank 0 in ${name}${values}: give every rank the same program, options and files.`,
+  );
 }

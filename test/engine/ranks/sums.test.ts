@@ -10,7 +10,7 @@ import {
   sumInPlace,
   sumOverRanks,
 } from "../../../src/engine/ranks/sums.ts";
-import { FileError, KtoError } from "../../../src/errors.ts";
+import { FileError, RankError } from "../../../src/errors.ts";
 import { type LocalRank, localRanks } from "../../helpers/local-ranks.ts";
 
 const everywhere = <T>(size: number, work: (ranks: LocalRank) => Promise<T>): Promise<T[]> =>
@@ -101,6 +101,6 @@ describe("work that rank 0 does for all", () => {
       }).catch((error: unknown) => error),
     );
     expect(failing[0]).toEqual(new FileError("The disk is full."));
-    expect(failing[1]).toEqual(new KtoError("Rank 0: The disk is full.", 7));
+    expect(failing[1]).toEqual(new RankError("Rank 0: The disk is full.", { exitCode: 7 }));
   });
 });
