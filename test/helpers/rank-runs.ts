@@ -1,4 +1,5 @@
 /** Trainings by several ranks in this process, on the shared device, and what is left of them to be compared. */
+import type { Arena } from "../../src/engine/gpu/arena.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
 
 import { Random } from "../../src/engine/random.ts";
@@ -16,7 +17,7 @@ import { localRanks } from "./local-ranks.ts";
 export interface RankRun {
   /** Of each update, in order. */
   readonly metrics: readonly Metrics[];
-  /** Of the last update, by the tensor's name. */
+  /** Of the first update, whose weights are the same for all, by the parameter's name. */
   readonly gradients: ReadonlyMap<string, Float32Array>;
   readonly weights: ReadonlyMap<string, Float32Array>;
   readonly log: readonly unknown[];
@@ -87,25 +88,18 @@ async function trainRank(own: Pick<RunInputs, "ranks">, setup: RankSetup): Promi
     const trainer = await create({ policy, ...inputs, ...own, onWarning, ...ofRank?.(rank) });
     try {
       const metrics: Metrics[] = [];
+      let gradients = new Map<string, Float32Array>();
       const examples: ExampleLine[] = [];
       for await (const step of trainer) {
+        if (gradients.size === 0) gradients = await numbersOf(trainer.update.optimizer.gradients);
         if (step.metrics) metrics.push(step.metrics);
         if (step.examples) examples.push(step.examples);
         if (stop?.rank === rank && stop.after === step.step) trainer.stop();
       }
-      const { gradients } = trainer.update.optimizer;
-      const named = async (arena: typeof gradients) =>
-        new Map(
-          await Promise.all(
-            arena.layout.specs.map(
-              async ({ name }) => [name, await device.download(arena.window(name))] as [string, Float32Array],
-            ),
-          ),
-        );
       return {
         metrics,
-        gradients: await named(gradients),
-        weights: await named(policy.trained),
+        gradients,
+        weights: await numbersOf(policy.trained),
         log: trainer.log,
         steps: trainer.stepsDone,
         examples,
@@ -118,6 +112,13 @@ async function trainRank(own: Pick<RunInputs, "ranks">, setup: RankSetup): Promi
     policy.adapter?.free();
     policy.free();
   }
+}
+
+/** The numbers of every parameter. */
+async function numbersOf(arena: Arena): Promise<Map<string, Float32Array>> {
+  const found = new Map<string, Float32Array>();
+  for (const { name } of arena.layout.specs) found.set(name, await arena.device.download(arena.window(name)));
+  return found;
 }
 
 /** Metrics that tell of time, of memory, or of the ranks themselves. */

@@ -20,8 +20,8 @@ export async function checkSameRun(inputs: RunInputs, method: Method, digests: S
   const { options, objective, caching, sync, referencePointScope } = method;
   const facts: Facts = {
     "the kernels of kto-webgpu (another version)": kernelDigest(),
-    "the method": JSON.stringify([method.name, objective, caching, sync, referencePointScope]),
     ...Object.fromEntries(Object.entries(options).map(([name, value]) => [`option "${name}"`, JSON.stringify(value)])),
+    "the method": JSON.stringify([method.name, objective, caching, sync, referencePointScope]),
     "the rows to train on": digestOfExamples(inputs.examples),
     "the rows to evaluate on": rows ? digestOfExamples(rows) : "none",
     "the weights of the model": await sampleDigest(inputs.policy.weights),
