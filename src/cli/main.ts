@@ -120,8 +120,7 @@ function notShared(command: string): KtoError {
 
 /** Runs the command line of this process; the exit code becomes the process's. */
 export async function runProcess(): Promise<void> {
-  // MPI's threads open files at any time.
-  if (launchOf(process.env) === undefined) ownProcess();
+  ownProcess();
   process.exitCode = await main(process.argv.slice(2));
   // A judge's module may leave something open that would keep the process alive for ever. Text that is still on its way
   // into a pipe is written first.

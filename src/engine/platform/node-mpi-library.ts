@@ -39,6 +39,9 @@ const FILES = {
   MPICH: ["libmpich.so.12", "libmpi.so.12", "libmpich.so", "libmpi.so", "libmpi.12.dylib"],
 } as const;
 
+/** The system's C library. */
+export const LIBC = process.platform === "darwin" ? "libSystem.dylib" : "libc.so.6";
+
 export interface MpiMessage {
   readonly from: number;
   readonly tag: number;

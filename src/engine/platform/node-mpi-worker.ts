@@ -7,7 +7,7 @@
 import { errorMessage, shortened } from "../../errors.ts";
 import type { Launch } from "./node-launch.ts";
 import { type CollectiveCall, Collectives } from "./node-mpi-collectives.ts";
-import { loadKoffi, loadMpi, type MpiLibrary } from "./node-mpi-library.ts";
+import { LIBC, loadKoffi, loadMpi, type MpiLibrary } from "./node-mpi-library.ts";
 import { LENGTHS, Mailbox } from "./node-mpi-mail.ts";
 import { hasEnded } from "./node-processes.ts";
 import {
@@ -396,9 +396,7 @@ async function start(request: RankRequest & { kind: "start" }): Promise<void> {
     );
   }
   const koffi = await loadKoffi();
-  const alarm = koffi
-    .load(process.platform === "darwin" ? "libSystem.dylib" : "libc.so.6")
-    .func("alarm", "uint", ["uint"]);
+  const alarm = koffi.load(LIBC).func("alarm", "uint", ["uint"]);
   thread = new RankThread(mpi, (seconds) => void alarm(seconds), request);
   await thread.meet(request.self);
 }

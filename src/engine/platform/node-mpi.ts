@@ -10,8 +10,9 @@ import type { Worker } from "node:worker_threads";
 import { errorMessage, RankError, ResourceError } from "../../errors.ts";
 import type { Launch } from "./node-launch.ts";
 import type { CollectiveCall } from "./node-mpi-collectives.ts";
-import { loadKoffi } from "./node-mpi-library.ts";
+import { LIBC, loadKoffi } from "./node-mpi-library.ts";
 import { PULSE, type RankNews, type RankRequest } from "./node-mpi-worker.ts";
+import { duplicateBy } from "./node-native-stderr.ts";
 import { startOf } from "./node-processes.ts";
 import { openWorker } from "./node-thread.ts";
 import { commit, ownManifest } from "./node-versions.ts";
@@ -21,6 +22,8 @@ import { nameOf, type RankFault, type RankMember, speakerOf } from "./rank-watch
 const PULSE_MS = 100;
 /** How long MPI has for the end of all ranks. */
 const LONGEST_ABORT_MS = 10_000;
+/** How long ranks may take to start and meet. */
+const MEETING_MS = 300_000;
 /** What MPI counts with is an int. */
 const MOST_BYTES = 2 ** 31 - 1;
 
@@ -91,6 +94,8 @@ export class RankLink {
    */
   static async join(launch: Launch, timeoutMs: number, listeners: RankListeners): Promise<RankLink> {
     const koffi = await loadKoffi();
+    const libc = koffi.load(LIBC);
+    duplicateBy({ dup: libc.func("dup", "int", ["int"]), dup2: libc.func("dup2", "int", ["int", "int"]) });
     const shared = new SharedArrayBuffer(4 * Object.keys(PULSE).length);
     const pulse = new Int32Array(shared);
     const beating = setInterval(() => Atomics.add(pulse, PULSE.program, 1), PULSE_MS);
@@ -99,6 +104,8 @@ export class RankLink {
     let link: RankLink | undefined;
     try {
       const started = await new Promise<RankNews & { kind: "started" }>((resolve, reject) => {
+        const late = () => reject(new RankError(`the ranks did not meet within ${MEETING_MS / 1000} s.`));
+        setTimeout(late, MEETING_MS).unref();
         worker.on("message", (news: RankNews | "ready") => {
           if (news === "ready") {
             const request: RankRequest = { kind: "start", launch, self: self(), timeoutMs, pulse: shared };
