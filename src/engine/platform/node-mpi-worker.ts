@@ -308,7 +308,8 @@ class RankThread {
     const { ranks, gone, exitCode, from } = fault;
     const sent = { ranks, gone, exitCode, from, sentence: shortened(fault.sentence, LENGTHS.fault / 4) };
     const bytes = encoder.encode(JSON.stringify(sent));
-    for (const rank of this.#others()) if (!gone || !ranks.includes(rank)) this.#mail.send(rank, "fault", bytes);
+    // Those that seem to be gone too: one that was only slow then knows why the others end.
+    for (const rank of this.#others()) this.#mail.send(rank, "fault", bytes);
     this.#hearFault({ ranks, gone, exitCode, from, sentence: fault.sentence });
   }
 
