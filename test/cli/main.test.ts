@@ -98,7 +98,7 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
     [
       ["x"],
       2,
-      'unknown command "x": commands are train, sft, eval, generate, chat, logps, data, gradcheck, merge, export, dashboard, init, bench, doctor, completion.',
+      'unknown command "x": commands are train, sft, eval, generate, chat, logps, data, gradcheck, merge, export, dashboard, init, plan, bench, doctor, completion.',
     ],
     [["--beta", "1"], 2, "a command comes first, then its options: kto <command> --beta; kto --help lists them."],
     [

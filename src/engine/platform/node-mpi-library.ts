@@ -4,6 +4,7 @@
  * here. What is done with them is `node-mpi-collectives.ts`'s and `node-mpi-mail.ts`'s.
  */
 import { spawnSync } from "node:child_process";
+import type koffiModule from "koffi";
 import { errorMessage, ResourceError } from "../../errors.ts";
 import type { Launch } from "./node-launch.ts";
 import { installedVersion } from "./node-versions.ts";
@@ -98,7 +99,7 @@ export async function mpiFacts(): Promise<MpiFacts> {
   }
 }
 
-type Koffi = typeof import("koffi");
+type Koffi = typeof koffiModule;
 
 /** At need: an optional dependency, and native. */
 export async function loadKoffi(): Promise<Koffi> {
