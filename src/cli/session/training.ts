@@ -171,7 +171,7 @@ async function trainIn(
     if (config.dry_run) {
       const smaller = await savings();
       const facts = { ...planFacts(trainer, target), savings: smaller };
-      if (!output.json) reportPlan(config, trainer, target, output);
+      if (!output.json) reportPlan(config, trainer, target, ranks, output);
       let times: RunTimes | undefined;
       try {
         times = await time(device);
