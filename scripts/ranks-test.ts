@@ -233,6 +233,9 @@ export class TwoMachines {
         ...["--host", `${this.addresses[0]}:1,${this.addresses[1]}:1`, "--map-by", "node"],
         ...["--mca", "plm_rsh_agent", join(this.#folder, "enter.sh"), "--mca", "btl", "tcp,self"],
         ...["--mca", "btl_tcp_if_include", "10.77.0.0/24", "--mca", "oob_tcp_if_include", "10.77.0.0/24"],
+        // mpirun and its daemons notice a cut cable by themselves only where they look for it.
+        ...["--mca", "oob_tcp_keepalive_time", "2", "--mca", "oob_tcp_keepalive_intvl", "1"],
+        ...["--mca", "oob_tcp_keepalive_probes", "2"],
       ],
     });
   }

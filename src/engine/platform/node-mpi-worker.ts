@@ -268,9 +268,9 @@ class RankThread {
     }
     if (this.#examinedSinceMs === undefined) return;
     const sinceMs = nowMs - this.#examinedSinceMs;
-    const silent = sinceMs > EXAMINED.silentMs ? this.#watch.silentSince(this.#examinedSinceMs) : [];
+    const silent = sinceMs > EXAMINED.silentMs ? this.#watch.overdue(EXAMINED.silentMs, nowMs) : [];
     if (silent.length > 0) {
-      this.#raiseGone(silent, deadSentence(this.#membersOf(silent)));
+      this.#raiseOverdue(silent);
     } else if (sinceMs > EXAMINED.watchedMs) {
       this.#examinedSinceMs = undefined;
       tell({ kind: "examined" });

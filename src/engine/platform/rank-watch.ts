@@ -81,11 +81,6 @@ export class RankWatch {
       return stuckMs > longestMs ? [{ rank, forMs: stuckMs, kind: "stuck" }] : [];
     });
   }
-
-  /** The watched ranks of which nothing was heard since then. */
-  silentSince(sinceMs: number): number[] {
-    return this.watched.filter((rank) => (this.#heardAt.get(rank) ?? sinceMs) < sinceMs);
-  }
 }
 
 /** Who tells the user: the lowest rank that can. */
