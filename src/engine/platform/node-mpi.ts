@@ -8,6 +8,7 @@ import { readFileSync, readlinkSync } from "node:fs";
 import { hostname } from "node:os";
 import type { Worker } from "node:worker_threads";
 import { errorMessage, RankError, ResourceError } from "../../errors.ts";
+import { commit } from "./node-commit.ts";
 import type { Launch } from "./node-launch.ts";
 import type { CollectiveCall } from "./node-mpi-collectives.ts";
 import { LIBC, loadKoffi } from "./node-mpi-library.ts";
@@ -15,7 +16,7 @@ import { PULSE, type RankNews, type RankRequest } from "./node-mpi-worker.ts";
 import { duplicateBy } from "./node-native-stderr.ts";
 import { startOf } from "./node-processes.ts";
 import { openWorker } from "./node-thread.ts";
-import { commit, ownManifest } from "./node-versions.ts";
+import { ownManifest } from "./node-versions.ts";
 import { nameOf, type RankFault, type RankMember, speakerOf } from "./rank-watch.ts";
 
 /** How often the program shows that it moves. */
