@@ -163,7 +163,9 @@ describe("checkpoints", () => {
       const path = freshPath(folder, `resumed-${size}`);
       cpSync(stopped, path, { recursive: true });
       const resumed = await of(size, path, resuming);
-      if (size === 4) expect(resumed.map(bitsOf)).toEqual(unbroken.map(bitsOf));
+      // The first gradients of a resumed run are of a later update.
+      const end = (runs: readonly RankRun[]) => runs.map((run) => bitsOf({ ...run, gradients: new Map() }));
+      if (size === 4) expect(end(resumed)).toEqual(end(unbroken));
       const [own, whole] = [resumed[0] as RankRun, unbroken[0] as RankRun];
       expect(farthest(own.weights, whole.weights).distance).toBeLessThanOrEqual(RANKS);
       expectSameMetrics(own.log as Metrics[], whole.log as Metrics[], 5 * RANKS);
