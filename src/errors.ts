@@ -85,6 +85,16 @@ export class ResourceError extends KtoError {
   }
 }
 
+/**
+ * Another rank of a run of several processes died, hangs or does not agree with this one; the message names it. Exit
+ * code 11. Where the other rank failed with an error of its own, its exit code is that of all.
+ */
+export class RankError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown; exitCode?: number }) {
+    super(message, options?.exitCode ?? 11, options);
+  }
+}
+
 /** Exit codes of a command that was ended by a signal: 128 plus the signal's number, as in shells. */
 export const SIGNAL_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;
 

@@ -197,6 +197,8 @@ export function recordLogProbs(
  *
  * @param coefficients f32[m]
  * @param gradients of the parameters that are trained: all of them, or the adapter's
+ * @param afterLayer called while recording behind each layer, from the last to the lowest that is trained: nothing that
+ * is recorded later changes the gradients of its parameters (of the model itself, not of an adapter)
  */
 export function recordGradients(
   program: Program,
@@ -205,9 +207,10 @@ export function recordGradients(
   memory: PassMemory,
   shape: RowShape,
   coefficients: Tensor,
+  afterLayer?: (layer: number) => void,
 ): void {
   recordHeadBackward(memory.headPass(program, model, shape), gradients, coefficients, memory.backward(shape));
-  recordLayersBackward(program, model, gradients, memory, shape);
+  recordLayersBackward(program, model, gradients, memory, shape, afterLayer);
   model.adapter?.recordFrozenParts(program, gradients);
 }
 
@@ -221,6 +224,7 @@ export function recordLayersBackward(
   gradients: Arena,
   memory: PassMemory,
   shape: RowShape,
+  afterLayer?: (layer: number) => void,
 ): void {
   const { config } = model;
   const rows = memory.rows.tensors(shape);
@@ -248,6 +252,7 @@ export function recordLayersBackward(
       recordBlockForward(program, model, layer, here, normsAfter(config) ? next : undefined, passRows);
     }
     recordBlockBackward(program, model, gradients, layer, here, scratch, passRows);
+    afterLayer?.(layer);
   }
   if (gradients.has("positions")) {
     recordLookupBackward(program, scratch.dx, gradients.window("positions"), {
@@ -274,12 +279,18 @@ function gradientRowsOf(activations: LayerActivations, shape: RowShape): LayerAc
   return Object.fromEntries(windows) as LayerActivations;
 }
 
+/** The layer that a parameter is part of; undefined for those of no layer. */
+export function layerOf(name: string): number | undefined {
+  const layer = /^\w+\.(\d+)\./.exec(name)?.[1];
+  return layer === undefined ? undefined : Number(layer);
+}
+
 /** The layer below which nothing is trained, so that no gradient is needed there. */
 function lowestTrainedLayer({ layout }: Arena): number {
   if (layout.has("embedding") || layout.has("positions")) return 0;
   const layers = layout.specs.map(({ name }) => {
     if (name.includes(".lora_embedding_")) return 0;
-    return Number(/^\w+\.(\d+)\./.exec(name)?.[1] ?? Number.POSITIVE_INFINITY);
+    return layerOf(name) ?? Number.POSITIVE_INFINITY;
   });
   return Math.min(...layers);
 }
