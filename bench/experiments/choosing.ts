@@ -36,7 +36,8 @@ const { values } = parseArgs({
   options: { only: { type: "string" }, out: { type: "string" }, stories: { type: "string", default: "8" } },
 });
 const perOpening = Number(values.stories);
-const results: Record<string, unknown> =
+/** What the file holds now: another process may have added to it meanwhile. */
+const results = (): Record<string, unknown> =>
   values.out !== undefined && existsSync(values.out) ? JSON.parse(readFileSync(values.out, "utf8")) : {};
 const device = await Device.open();
 const tokenizer = await loadTokenizer(modelFolder);
@@ -44,7 +45,7 @@ const base = await Model.load(device, modelFolder);
 const { vocabSize, contextLength } = base.config;
 const rows = await readFeedback(feedbackFile);
 const { examples } = tokenizeRows(rows, { tokenizer, vocabSize, contextLength, appendEos: false });
-results.environment = { adapter: device.description, commit: commit(), node: process.version, perOpening };
+const environment = { adapter: device.description, commit: commit(), node: process.version, perOpening };
 
 async function figures(model: Model) {
   const { good, ...rest } = await measure(model, base, tokenizer, heldOutOpenings, { perOpening, seed });
@@ -53,7 +54,7 @@ async function figures(model: Model) {
 }
 
 for (const [name, change] of [["base", undefined], ...Object.entries(settings)] as const) {
-  if (name in results || (values.only !== undefined && !values.only.split(",").includes(name))) continue;
+  if (name in results() || (values.only !== undefined && !values.only.split(",").includes(name))) continue;
   const policy = Model.copyOf(base, "weights");
   const curve: Record<string, number>[] = [];
   if (change !== undefined) {
@@ -64,9 +65,10 @@ for (const [name, change] of [["base", undefined], ...Object.entries(settings)] 
     }
     trainer.free();
   }
-  results[name] = { ...(change && { change, curve }), ...(await figures(policy)) };
+  const found = { ...(change && { change, curve }), ...(await figures(policy)) };
   policy.free();
-  console.log(name, JSON.stringify({ ...(results[name] as object), curve: curve.at(-1) }));
-  if (values.out !== undefined) writeFileSync(values.out, `${JSON.stringify(results, null, 1)}\n`);
+  console.log(name, JSON.stringify({ ...found, curve: curve.at(-1) }));
+  if (values.out === undefined) continue;
+  writeFileSync(values.out, `${JSON.stringify({ ...results(), environment, [name]: found }, null, 1)}\n`);
 }
 device.close();

@@ -13,13 +13,18 @@ const run = z.object({
   logProbPerToken: z.number(),
 });
 
+/** The runs in the order in which they are shown; those of the file that have another name follow. */
+const order = ["base", "quickstart", "learning rate 5e-5", "learning rate 5e-3", "beta 0.01", "beta 0.5"];
+
 export const choosingHeads = [
   ...["run", "good", "log-prob", "reward of thumbs up, down", "margin", "accuracy", "`kl/unclamped`", "saturated"],
 ];
 
 export function choosingRows(): string[][] {
   const { environment: _, ...runs } = JSON.parse(readFileSync(FILE, "utf8")) as Record<string, unknown>;
-  return Object.entries(runs).map(([name, value]) => {
+  const names = new Set([...order.filter((name) => name in runs), ...Object.keys(runs)]);
+  return [...names].map((name) => {
+    const value = runs[name];
     const { curve, good, logProbPerToken } = run.parse(value);
     const mean = (metric: string, digits = 2): string => {
       const values = curve.slice(-LAST).flatMap((line) => line[metric] ?? []);

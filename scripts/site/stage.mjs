@@ -20,7 +20,6 @@ export function staged(text, path, repository) {
   // Code keeps what looks like a link in it, and may itself be the words of a link.
   const code = [];
   const masked = text.replace(/^```[\s\S]*?^```|`[^`\n]*`/gm, (found) => `\0${code.push(found) - 1}\0`);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: no text has this one
   return withLinks(masked, path, repository).replace(/\0(\d+)\0/g, (_, at) => code[Number(at)]);
 }
 
