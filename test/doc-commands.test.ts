@@ -51,54 +51,34 @@ const commands = docPages()
 /** Configurations that are shown, each given to a plan. */
 const configurations = docPages().flatMap((page) => blocksOf(page, "yaml").map((text) => ({ page, text })));
 
-/** Files that a line needs under a name that other lines use for something else. */
-const filesFor: readonly (readonly [part: string, write: () => void])[] = [
-  [
-    "records.json",
-    () =>
-      put(
-        "records.json",
-        [1, 0].map((thumb) => ({ chat: "Hi", reply: `Yo ${thumb}`, thumb })),
-      ),
-  ],
-  [
-    '"quality", "up"',
-    () => put("tasks.json", [labelled("quality", { choices: ["fine"] }), labelled("quality", { choices: ["poor"] })]),
-  ],
-  [
-    "answer1",
-    () => put("tasks.json", [labelled("better", { selected: "left" }), labelled("better", { selected: "right" })]),
-  ],
-  [
-    "traces.json",
-    () =>
-      put(
-        "traces.json",
-        [5, 2].map((stars) => ({ prompt: "Hi", completion: `Yo ${stars}`, stars })),
-      ),
-  ],
-  ["oasst", () => put("oasst_ready.trees.jsonl", jsonl([tree()]))],
-];
+/** Files that a line needs, of which some have a name that other lines use for something else. */
+const filesFor = (line: string): readonly (readonly [name: string, content: unknown])[] => {
+  const rated = (name: string, ratings: readonly number[]) =>
+    ratings.map((rating) => ({
+      prompt: "Hi",
+      chat: "Hi",
+      completion: `${rating}`,
+      reply: `${rating}`,
+      [name]: rating,
+    }));
+  if (line.includes("records.json")) return [["records.json", rated("thumb", [1, 0])]];
+  if (line.includes("traces.json")) return [["traces.json", rated("stars", [5, 2])]];
+  if (line.includes("oasst")) return [["oasst_ready.trees.jsonl", jsonl([tree()])]];
+  const tasks = (control: string, key: string, values: readonly unknown[]) =>
+    values.map((value, id) => labelled(id, control, { [key]: value }));
+  if (line.includes("answer1")) return [["tasks.json", tasks("better", "selected", ["left", "right"])]];
+  if (line.includes("tasks.json")) return [["tasks.json", tasks("quality", "choices", [["fine"], ["poor"]])]];
+  return [];
+};
 
 /** Words that cut a run short, after those that are shown. */
-const shorter: Readonly<Record<string, readonly string[]>> = {
-  train: [
-    "--max_steps",
-    "1",
-    "--logging_steps",
-    "1",
-    "--max_length",
-    "64",
-    "--max_samples",
-    "16",
-    "--max_new_tokens",
-    "4",
-  ],
-  sft: ["--max_steps", "1", "--max_length", "64", "--max_samples", "16"],
-  eval: ["--max_new_tokens", "4", "--max_samples", "16"],
-  generate: ["--eval_max_new_tokens", "4"],
-  chat: ["--eval_max_new_tokens", "4"],
-  data: ["--max_samples", "64"],
+const shorter: Readonly<Record<string, string>> = {
+  train: "--max_steps 1 --logging_steps 1 --max_length 64 --max_samples 16 --eval_max_new_tokens 4",
+  sft: "--max_steps 1 --max_length 64 --max_samples 16",
+  eval: "--max_new_tokens 4 --max_samples 16",
+  generate: "--max_new_tokens 4",
+  chat: "--max_new_tokens 4",
+  data: "--max_samples 64",
 };
 
 function put(name: string, content: unknown): void {
@@ -106,9 +86,9 @@ function put(name: string, content: unknown): void {
 }
 
 /** A task of Label Studio. */
-function labelled(control: string, value: object): unknown {
+function labelled(id: number, control: string, value: object): unknown {
   return {
-    id: JSON.stringify(value).length,
+    id,
     data: { question: "Hi", answer: "Yo", answer1: "Yo", answer2: "No" },
     annotations: [{ was_cancelled: false, result: [{ from_name: control, to_name: "answer", value }] }],
   };
@@ -169,7 +149,7 @@ function wordsOf({ words }: DocCommand): string[] {
   const places = rest.map((word) =>
     /^Qwen\//.test(word) ? "./model" : word === "OpenAssistant/oasst1" ? "oasst_ready.trees.jsonl" : word,
   );
-  return [command, ...places, ...(shorter[command] ?? [])];
+  return [command, ...places, ...(shorter[command]?.split(" ") ?? [])];
 }
 
 function optionOf(words: readonly string[], name: string): string | undefined {
@@ -203,7 +183,7 @@ test("each of the others runs", async () => {
         continue;
       }
       expect({ page, line, starts: [program, name] }).toEqual({ page, line, starts: ["npx", "kto-webgpu"] });
-      for (const [part, write] of filesFor) if (line.includes(part)) write();
+      for (const [file, content] of filesFor(line)) put(file, content);
       const words = wordsOf(command);
       const makes = ["output_dir", "output"].flatMap((option) => optionOf(words, option) ?? []);
       const takes = words.slice(1).filter((_, i) => !/^--output/.test(words[i] ?? ""));

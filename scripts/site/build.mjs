@@ -61,6 +61,8 @@ function makeApi() {
     ...["--out", join(pages, "api"), "--entryFileName", "index", "--readme", "none", "--name", "API"],
     ...["--excludePrivate", "--excludeInternal", "--disableSources", "--hideBreadcrumbs", "--hidePageHeader"],
     ...["--sanitizeComments", "--logLevel", "Warn", "--skipErrorChecking"],
+    // Of types that programs only pass on, the names are enough.
+    ...["--validation.notExported", "false"],
   ];
   tool("typedoc", "bin/typedoc", options, root);
 }

@@ -1,6 +1,6 @@
 /**
  * Looks at the built site in headless Chromium: `node scripts/site/look.mjs [PAGE...]` serves out/site on this machine,
- * visits every page (or those named) in both themes, and prints what axe-core finds, what does not load, what asks for
+ * visits every page in the light theme and some in both (or those named in both), and prints what axe-core finds, what does not load, what asks for
  * another server, and what is wider than the screen. Pictures of some pages at 1,280 and 390 pixels are left in
  * .cache/screens/site. Exit code 1 for anything serious. Linux on x64 only.
  */
@@ -50,6 +50,8 @@ const pages =
   asked.length > 0
     ? asked
     : all.filter((name) => !name.startsWith("api/") || /KtoTrainer\.|Device\.|api\/index/.test(name));
+const isAsked = asked.length > 0;
+const hasPicture = (page) => isAsked || pictured.includes(page);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 mkdirSync(screens, { recursive: true });
 
@@ -73,7 +75,7 @@ for (const theme of ["light", "dark"]) {
     page.on("response", (response) => {
       if (response.status() >= 400) tell(`${response.status()} ${response.url()}`);
     });
-    for (at of name === "wide" && theme === "light" ? pages : pages.filter((one) => pictured.includes(one))) {
+    for (at of isAsked || (name === "wide" && theme === "light") ? pages : pages.filter(hasPicture)) {
       await page.goto(`${address}/${at}`, { waitUntil: "load" });
       await page.evaluate(axe);
       const { violations } = await page.evaluate(() => globalThis.axe.run());
@@ -83,7 +85,7 @@ for (const theme of ["light", "dark"]) {
       }
       const excess = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       if (excess > 0) tell(`is ${excess} px wider than the screen`);
-      if (pictured.includes(at)) {
+      if (hasPicture(at)) {
         await page.screenshot({ path: join(screens, `${at.replace(/\.html$|\//g, "-")}${name}-${theme}.png`) });
       }
     }
