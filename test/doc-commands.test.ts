@@ -82,6 +82,7 @@ const shorter: Readonly<Record<string, string>> = {
 };
 
 function put(name: string, content: unknown): void {
+  mkdirSync(dirname(join(folder, name)), { recursive: true });
   writeFileSync(join(folder, name), typeof content === "string" ? content : JSON.stringify(content));
 }
 

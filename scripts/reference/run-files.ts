@@ -85,11 +85,11 @@ export const fileGroups: readonly FileGroup[] = [
   {
     title: "A checkpoint",
     where:
-      "In `checkpoint-N` of the output folder, N being the updates done, beside model or adapter, tokenizer and card.",
+      "In `checkpoint-N` of the output folder, N being the updates done, beside model or adapter (in f32), tokenizer and card.",
     files: [
       {
         names: [`${checkpoint}/${OPTIMIZER_FILE}`],
-        meaning: "moments, sums of the logging window, and the f32 weights",
+        meaning: "moments, state of the optimizer, sums of the logging window, a reference that moves",
       },
       { names: [`${checkpoint}/${RUN_STATE_FILE}`], meaning: "options, place in the data and counts" },
       { names: [`${checkpoint}/${RANDOM_STATE_FILE}`], meaning: "what random numbers follow from" },

@@ -48,9 +48,12 @@ export function tablesOf(page: string): string[] {
 
 export const tableNames: readonly string[] = Object.keys(tables);
 
-/** What stands between pipes. A brace twice would be a formula to the site. */
+/** What stands between pipes, with nothing in it that Markdown or the site's templates would take for a tag. */
 function cell(text: string): string {
-  return text.replaceAll("|", "\\|").replaceAll("<", "&lt;").replaceAll("{{", "{ {");
+  return text
+    .replaceAll("|", "\\|")
+    .replace(/<(?=[\w/!])/g, "&lt;")
+    .replaceAll("{{", "{ {");
 }
 
 function table(heads: readonly string[], rows: readonly (readonly string[])[]): string {
