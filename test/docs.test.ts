@@ -1,6 +1,6 @@
 /**
  * README.md and docs/: links lead somewhere, commands have the options that they are shown with, code that is shown is that
- * of its file, pages stay readable. That the commands run is shown by doc-commands.test.ts.
+ * of its file, pages stay readable. That the commands run is shown by documentation/commands.test.ts.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -36,7 +36,7 @@ describe.each(pages)("%s", (page) => {
   });
 
   test("its commands and their options exist", async () => {
-    // What doc-commands.test.ts runs is checked by that; here also what a sentence names.
+    // What documentation/commands.test.ts runs is checked by that; here also what a sentence names.
     const named = [...text.matchAll(/`((?:npx kto-webgpu|kto) [a-z]+ [^`]*)`/g)].map(([, line = ""]) =>
       line.replace(/^kto /, "npx kto-webgpu "),
     );

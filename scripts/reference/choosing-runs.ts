@@ -1,4 +1,4 @@
-/** The table of docs/choosing.md: what bench/experiments/choosing.ts measured, from the file that it wrote. */
+/** The table of docs/choosing.md: what scripts/choosing.ts measured, from the file that it wrote. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import * as z from "zod";

@@ -1,5 +1,5 @@
 /**
- * Every file that a command writes or reads by a name of its own. The names are the code's; test/doc-commands.test.ts
+ * Every file that a command writes or reads by a name of its own. The names are the code's; test/documentation/commands.test.ts
  * finds each file that its runs leave behind in this list.
  */
 

@@ -1,18 +1,18 @@
 /**
  * What beta, the learning rate and the weights do: the quickstart's training (stories260K, 60 updates) with one of them
  * changed at a time, and what comes out of it, for docs/choosing.md and docs/curves.md:
- * `npx tsx bench/experiments/choosing.ts [--only a,b] [--out file.json]`. A setting that is in the file already is not
+ * `npx tsx scripts/choosing.ts [--only a,b] [--out file.json]`. A setting that is in the file already is not
  * run again, so that the runs can be made one by one. The model is tiny: directions are to be read off, no values for
  * larger ones.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { training, wholeRun } from "../../examples/quickstart/align.ts";
-import { measure } from "../../examples/quickstart/measure.ts";
-import { heldOutOpenings } from "../../examples/quickstart/openings.ts";
-import { feedbackFile, modelFolder } from "../../examples/quickstart/stories.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
-import { Device, KtoTrainer, loadTokenizer, Model, readFeedback, tokenizeRows } from "../../src/index.ts";
+import { training, wholeRun } from "../examples/quickstart/align.ts";
+import { measure } from "../examples/quickstart/measure.ts";
+import { heldOutOpenings } from "../examples/quickstart/openings.ts";
+import { feedbackFile, modelFolder } from "../examples/quickstart/stories.ts";
+import { commit } from "../src/engine/platform/node-versions.ts";
+import { Device, KtoTrainer, loadTokenizer, Model, readFeedback, tokenizeRows } from "../src/index.ts";
 
 const { perOpening: _, rise: __, ...updates } = wholeRun;
 const usual = { ...training, ...updates };
