@@ -17,7 +17,9 @@ import { Device, KtoTrainer, loadTokenizer, Model, readFeedback, tokenizeRows } 
 const { perOpening: _, rise: __, ...updates } = wholeRun;
 const usual = { ...training, ...updates };
 /** What differs from the quickstart, by name. */
-const settings: Readonly<Record<string, Partial<Record<keyof typeof usual, number>>>> = {
+const settings: Readonly<
+  Record<string, { readonly beta?: number; readonly learning_rate?: number; readonly desirable_weight?: number }>
+> = {
   quickstart: {},
   "beta 0.01": { beta: 0.01 },
   "beta 0.5": { beta: 0.5 },

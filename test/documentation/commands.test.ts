@@ -217,7 +217,8 @@ function inHome(path: string): string {
 test("each configuration is one", async () => {
   expect(configurations.length).toBeGreaterThan(0);
   for (const { page, text } of configurations) {
-    put("shown.yaml", text.replaceAll("./", `${folder}/`).replace("feedback.jsonl", `${folder}/feedback.jsonl`));
+    const placed = text.replaceAll("./", `${folder}/`).replace("feedback.jsonl", `${folder}/feedback.jsonl`);
+    put("shown.yaml", placed.replace(/^output_dir: .*$/m, `output_dir: ${folder}/planned`));
     const { code, stderr } = await ktoReading([], "train", "--config", join(folder, "shown.yaml"), "--dry_run");
     expect({ page, code, stderr: code === 0 ? "" : stderr }).toEqual({ page, code: 0, stderr: "" });
   }
