@@ -17,7 +17,6 @@ import {
   trainingMetrics,
   winRateFields,
 } from "../../src/kto/report/metric-meanings.ts";
-import { choosingHeads, choosingRows } from "./choosing-runs.ts";
 import { fileGroups } from "./run-files.ts";
 
 const tables: Readonly<Record<string, () => string>> = {
@@ -28,7 +27,6 @@ const tables: Readonly<Record<string, () => string>> = {
   "evaluation metrics": () => meaningTable(evaluationMetrics),
   "win rate": () => meaningTable(winRateFields, "name (`win_rate` of `--json`)"),
   files: fileTables,
-  "choosing runs": () => table(choosingHeads, choosingRows()),
   "exit codes": () => table(["code", "meaning"], Object.entries(EXIT_CODES)),
 };
 
