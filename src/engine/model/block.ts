@@ -19,6 +19,7 @@ import { deltaNetMixer } from "./delta-net.ts";
 import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear.ts";
 import type { BackwardRows, LayerCache, Mixer, PassRows } from "./mixer.ts";
 import type { Model } from "./model.ts";
+import { type NormPlace, normBetween } from "./norm-between.ts";
 import { recordBranchNorm, recordBranchNormBackward, recordNorm, recordNormBackward } from "./norms.ts";
 import { layerName } from "./weights/parameters.ts";
 
@@ -49,14 +50,25 @@ export function recordBlockForward(
   const name = (part: string) => layerName(layer, part);
   const { lora } = rows;
   const [before, after] = [normsBefore(config), normsAfter(config)];
+  const between = (place: NormPlace | undefined, scaled: Tensor) =>
+    cache && place && normBetween(program, model, place, scaled, cache.squares);
+  const atAttention = between(attentionNormPlace(config, layer), here.attentionNormed);
+  const atMlp = between({ norm: name("mlpNorm"), from: name("output"), to: name("up") }, here.mlpNormed);
+  // The next layer has its own place for normed rows where these are kept, but here nothing is.
+  const atNext = between(attentionNormPlace(config, layer + 1), here.attentionNormed);
 
-  if (before) {
+  if (before && !atAttention) {
     recordNorm(program, model, name("attentionNorm"), here.input, here.attentionNormed, here.attentionStats);
   }
   const mixer = mixerOf(config, layer);
   const x = before ? here.attentionNormed : here.input;
-  recordLinear(program, model, name(mixer.reads(config)), { x, y: here[mixer.reads(config)], lora });
-  mixer.recordForward({ program, model, layer, here }, rows, cache);
+  const takes = atAttention?.takes;
+  const pass = { program, model, layer, here };
+  const isPlaced = cache !== undefined && mixer.recordProjection?.(pass, { x, takes }, rows, cache) === true;
+  if (!isPlaced) {
+    recordLinear(program, model, name(mixer.reads(config)), { x, y: here[mixer.reads(config)], takes, lora });
+  }
+  mixer.recordForward({ ...pass, isPlaced }, rows, cache);
   const mixed = here[mixer.gives(config)];
   if (after) {
     const { attentionBranch: branch, attentionBranchStats: stats } = here;
@@ -64,16 +76,18 @@ export function recordBlockForward(
     const args = { branch, residual: here.input, y: here.middle, stats };
     recordBranchNorm(program, model, name("attentionBranchNorm"), args);
   } else {
-    recordLinear(program, model, name("output"), { x: mixed, residual: here.input, y: here.middle, lora });
+    const args = { x: mixed, residual: here.input, y: here.middle, gives: atMlp?.gives, lora };
+    recordLinear(program, model, name("output"), args);
   }
 
-  if (before) recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
+  if (before && !atMlp) recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
   const [mlpInput, y] = [before ? here.mlpNormed : here.middle, here.activated];
   if (config.mlp === "swiglu") {
     const alone = cache !== undefined;
-    recordSwigluLinear(program, model, name("up"), { x: mlpInput, gateUp: here.up, y, alone, lora });
+    const args = { x: mlpInput, gateUp: here.up, y, alone, takes: atMlp?.takes, lora };
+    recordSwigluLinear(program, model, name("up"), args);
   } else {
-    recordLinear(program, model, name("up"), { x: mlpInput, y: here.up, lora });
+    recordLinear(program, model, name("up"), { x: mlpInput, y: here.up, takes: atMlp?.takes, lora });
     if (config.mlp === "gelu") program.dispatch(geluForward, { x: here.up, y });
     else program.dispatch(gegluForward, { gateUp: here.up, y });
   }
@@ -83,8 +97,20 @@ export function recordBlockForward(
     recordLinear(program, model, name("down"), { x: here.activated, y: branch, lora });
     recordBranchNorm(program, model, name("mlpBranchNorm"), { branch, residual: here.middle, y: next, stats });
   } else {
-    recordLinear(program, model, name("down"), { x: here.activated, residual: here.middle, y: next, lora });
+    const args = { x: here.activated, residual: here.middle, y: next, gives: atNext?.gives, lora };
+    recordLinear(program, model, name("down"), args);
   }
+}
+
+/** The norm that a layer begins with, where another layer is before it. */
+function attentionNormPlace(config: ModelConfig, layer: number): NormPlace | undefined {
+  if (layer === 0 || layer === config.layers) return undefined;
+  const name = (part: string) => layerName(layer, part);
+  return {
+    norm: name("attentionNorm"),
+    from: layerName(layer - 1, "down"),
+    to: name(mixerOf(config, layer).reads(config)),
+  };
 }
 
 /** Scratch of the backward pass, shared by all layers; rows are those of region A. */
