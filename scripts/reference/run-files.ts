@@ -15,8 +15,11 @@ import { judgeOptions } from "../../src/kto/options/judge.ts";
 import { CARD_FILE, CURVES_FILE } from "../../src/kto/report/model-card.ts";
 import { RUNS_FOLDER } from "../../src/kto/report/trackers/tensorboard.ts";
 import { OPTIMIZER_FILE } from "../../src/kto/run/checkpoints.ts";
+import { EVENTS_FILE } from "../../src/kto/run/event-line.ts";
 import { EXAMPLES_FILE } from "../../src/kto/run/example-line.ts";
 import { LOCK_FILE } from "../../src/kto/run/lock.ts";
+import { ROWS_FILE } from "../../src/kto/run/row-line.ts";
+import { RUN_FILE } from "../../src/kto/run/run-facts.ts";
 import { RANDOM_STATE_FILE, RUN_STATE_FILE, TRAINER_STATE_FILE } from "../../src/kto/run/state.ts";
 import { TRACKERS_FILE } from "../../src/kto/run/tracking.ts";
 
@@ -69,6 +72,12 @@ export const fileGroups: readonly FileGroup[] = [
         meaning:
           "what the model says to the same prompts at each evaluation, with `eval_samples` or `eval_prompts_file`",
       },
+      {
+        names: [ROWS_FILE],
+        meaning: "the texts of rows that stood out among logged examples ([dashboard](../dashboard.md))",
+      },
+      { names: [EVENTS_FILE], meaning: "what the run said: warnings, checkpoints, why it ended" },
+      { names: [RUN_FILE], meaning: "what the run was started with: model, data, adapter, options but secrets" },
       { names: [TRAINER_STATE_FILE], meaning: "the log with Hugging Face's keys, for programs that read that" },
       {
         names: [`${BEST_FOLDER}/trained.safetensors`],
