@@ -11,7 +11,7 @@ import { training, wholeRun } from "../examples/quickstart/align.ts";
 import { measure } from "../examples/quickstart/measure.ts";
 import { heldOutOpenings } from "../examples/quickstart/openings.ts";
 import { feedbackFile, modelFolder } from "../examples/quickstart/stories.ts";
-import { commit } from "../src/engine/platform/node-versions.ts";
+import { commit } from "../src/engine/platform/node-commit.ts";
 import { Device, KtoTrainer, loadTokenizer, Model, readFeedback, tokenizeRows } from "../src/index.ts";
 
 const { perOpening: _, rise: __, ...updates } = wholeRun;
