@@ -101,7 +101,7 @@ export class Device {
   readonly #staging = new Map<number, GPUBuffer[]>();
   #failure: Error | undefined;
   #closed = false;
-  /** Pipelines that have been asked for and those that are there, of the compiling under way. */
+  /** While kernels are compiled: how many were asked for, and how many of these are ready. Else both are 0. */
   #compiling = { asked: 0, done: 0 };
 
   /** Only counts what is allocated, and runs nothing; see `memory-plan.ts`. */
@@ -347,7 +347,7 @@ export class Device {
     return found;
   }
 
-  /** How far the compiling under way is; undefined while nothing is compiled. */
+  /** How many kernels are being compiled, and how many of these are ready; undefined while none is. */
   get compiling(): { readonly asked: number; readonly done: number } | undefined {
     return this.#compiling.done < this.#compiling.asked ? { ...this.#compiling } : undefined;
   }

@@ -1,7 +1,8 @@
 /**
- * The passes of an adapter beside the blocks' linear layers: its part of a result, its gradients, and DoRA's
- * (`dora.ts`). `linear.ts` records them behind the base's. The head's and the embedding's adapters have passes of their
- * own (`lora-head.ts`, `embedding.ts`).
+ * What an adapter computes beside a linear layer of a block. Forward it adds its part to the layer's result; backward
+ * it adds to the gradients of A and B, and with DoRA to those of the magnitudes (`dora.ts`). `linear.ts` records these
+ * passes after the base's product. The adapters of head and embedding are recorded in `lora-head.ts` and
+ * `embedding.ts`.
  */
 import { addDropout, dropout } from "../../kernels/dropout.ts";
 import type { Arena } from "../gpu/arena.ts";
