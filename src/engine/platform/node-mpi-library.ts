@@ -10,7 +10,8 @@ import type { Launch } from "./node-launch.ts";
 import { installedVersion } from "./node-versions.ts";
 
 /** A function of the library. Addresses are BigInts; a typed array is passed by its address. */
-type Call = (...values: readonly (number | bigint | NodeJS.TypedArray)[]) => number;
+type Values = readonly (number | bigint | NodeJS.TypedArray)[];
+type Call = (...values: Values) => number;
 
 /** A communicator, data type or error handler of either implementation. */
 type Handle = number | bigint;
@@ -189,19 +190,19 @@ export class MpiLibrary {
   }
 
   /** @throws ResourceError with the library's own words */
-  invoke(name: string, parameters: readonly string[], values: Parameters<Call>): void {
+  invoke(name: string, parameters: readonly string[], values: Values): void {
     this.#call(name, parameters, values);
   }
 
   /** Source and tag of the next message, where one has come. */
-  probed(name: string, parameters: readonly string[], values: Parameters<Call>): MpiMessage | undefined {
+  probed(name: string, parameters: readonly string[], values: Values): MpiMessage | undefined {
     this.#call(name, [...parameters, "void *", "void *"], [...values, this.#flag, this.#status]);
     if (this.#flag[0] === 0) return undefined;
     const { source, tag } = this.#abi.status;
     return { from: this.#status[source] ?? 0, tag: this.#status[tag] ?? 0 };
   }
 
-  #call(name: string, parameters: readonly string[], values: Parameters<Call>): void {
+  #call(name: string, parameters: readonly string[], values: Values): void {
     let call = this.#functions.get(name);
     if (call === undefined) {
       call = this.#declare(name, ...parameters);
@@ -311,7 +312,7 @@ export class MpiCommunicator {
     );
   }
 
-  #begin(name: string, parameters: readonly string[], values: Parameters<Call>): MpiRequest {
+  #begin(name: string, parameters: readonly string[], values: Values): MpiRequest {
     const request: MpiRequest = new BigInt64Array(1);
     this.#mpi.invoke(name, [...parameters, "void *"], [...values, request]);
     return request;
