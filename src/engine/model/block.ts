@@ -4,9 +4,8 @@
  *   middle = input + BranchNorm(Output(Mixer(Projection(Norm(input)))))
  *   next   = middle + BranchNorm(Down(Activation(Up(Norm(middle)))))
  *
- * What the mixer is, attention or something else, is said in `mixer.ts` and the files of each.
+ * What the mixer is, attention or something else, is said in `mixer.ts` and the files of each; Up to Down is `mlp.ts`'s.
  */
-import { gegluBackward, gegluForward, geluBackward, geluForward, swigluBackward } from "../../kernels/activation.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
@@ -16,8 +15,9 @@ import type { ModelConfig } from "./config/config.ts";
 import type { MixerType } from "./config/mixer-keys.ts";
 import { convolutionMixer, convolutionOf } from "./convolution.ts";
 import { deltaNetMixer } from "./delta-net.ts";
-import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear.ts";
+import { recordLinear, recordLinearBackward } from "./linear.ts";
 import type { BackwardRows, LayerCache, Mixer, PassRows } from "./mixer.ts";
+import { recordMlpBackward, recordMlpForward } from "./mlp.ts";
 import type { Model } from "./model.ts";
 import { recordBranchNorm, recordBranchNormBackward, recordNorm, recordNormBackward } from "./norms.ts";
 import { layerName } from "./weights/parameters.ts";
@@ -68,26 +68,17 @@ export function recordBlockForward(
   }
 
   if (before) recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
-  const [mlpInput, y] = [before ? here.mlpNormed : here.middle, here.activated];
-  if (config.mlp === "swiglu") {
-    const alone = cache !== undefined;
-    recordSwigluLinear(program, model, name("up"), { x: mlpInput, gateUp: here.up, y, alone, lora });
-  } else {
-    recordLinear(program, model, name("up"), { x: mlpInput, y: here.up, lora });
-    if (config.mlp === "gelu") program.dispatch(geluForward, { x: here.up, y });
-    else program.dispatch(gegluForward, { gateUp: here.up, y });
-  }
-  if (next === undefined) return;
-  if (after) {
+  const alone = cache !== undefined;
+  const pass = { program, model, layer, here };
+  if (next === undefined) recordMlpForward(pass, rows, undefined, alone);
+  else if (after) {
     const { mlpBranch: branch, mlpBranchStats: stats } = here;
-    recordLinear(program, model, name("down"), { x: here.activated, y: branch, lora });
+    recordMlpForward(pass, rows, { y: branch }, alone);
     recordBranchNorm(program, model, name("mlpBranchNorm"), { branch, residual: here.middle, y: next, stats });
-  } else {
-    recordLinear(program, model, name("down"), { x: here.activated, residual: here.middle, y: next, lora });
-  }
+  } else recordMlpForward(pass, rows, { y: next, residual: here.middle }, alone);
 }
 
-/** Scratch of the backward pass, shared by all layers; rows are those of region A. */
+/** Scratch of the backward pass, shared by all layers; rows are those of region A, the MLP's those of a slice. */
 export type BackwardScratch = Readonly<Record<keyof ReturnType<typeof backwardWidths> | "partials", Tensor>>;
 
 /** Columns of each scratch buffer; `partials` holds blocks of the widest bias, or of the taps of convolutions. */
@@ -145,25 +136,9 @@ export function recordBlockBackward(
     const args = { dy: dx, branch: here.mlpBranch, stats: here.mlpBranchStats, dBranch, partials };
     recordBranchNormBackward(program, model, gradients, name("mlpBranchNorm"), args);
   }
-  recordLinearBackward(program, model, gradients, name("down"), {
-    dy: after ? dBranch : dx,
-    x: here.activated,
-    dx: scratch.dActivated,
-    ...shared,
-  });
-  if (config.mlp === "gelu") {
-    program.dispatch(geluBackward, { dy: scratch.dActivated, x: here.up, dx: scratch.dUp });
-  } else {
-    const backward = config.mlp === "swiglu" ? swigluBackward : gegluBackward;
-    program.dispatch(backward, { dy: scratch.dActivated, gateUp: here.up, dGateUp: scratch.dUp });
-  }
+  const dMlp = { dy: after ? dBranch : dx, dx: before ? dNormed : dx, accumulate: !before };
+  recordMlpBackward({ program, model, layer, here }, rows, gradients, scratch, dMlp);
   if (before) {
-    recordLinearBackward(program, model, gradients, name("up"), {
-      dy: scratch.dUp,
-      x: here.mlpNormed,
-      dx: dNormed,
-      ...shared,
-    });
     recordNormBackward(program, model, gradients, name("mlpNorm"), {
       dy: dNormed,
       x: here.middle,
@@ -171,9 +146,6 @@ export function recordBlockBackward(
       dx,
       partials,
     });
-  } else {
-    const args = { dy: scratch.dUp, x: here.middle, dx, accumulate: true, ...shared };
-    recordLinearBackward(program, model, gradients, name("up"), args);
   }
 
   if (after) {
