@@ -318,6 +318,7 @@ describe("adapters", () => {
       },
     ],
     ["gpt2", "on matrices that lie the other way round", plain],
+    ["qwen3.5", "on heads that lie in another order", plain],
   ])("%s %s: llama.cpp computes what the merged model does", async (name, _, options) => {
     const model = await tinyModel(name);
     const adapter = join(model, "adapter");
