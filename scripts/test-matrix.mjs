@@ -1,6 +1,6 @@
 /**
  * Products and attention on subgroup matrices, executed: brings Mesa 26's lavapipe into a folder of its own
- * (`matrix-lavapipe.sh`) and runs there the kernels' tests, the gradients of every fixture, and training runs that are
+ * (`newer-lavapipe.sh`) and runs there the kernels' tests, the gradients of every fixture, and training runs that are
  * resumed, with every product on matrices. `node scripts/test-matrix.mjs` runs all of it, `... short` one layout, one
  * fixture and one run, in about a minute. Exit code 3: that Mesa could not be brought.
  */
@@ -15,7 +15,7 @@ if (!["all", "short"].includes(what)) {
   process.exit(2);
 }
 
-const brought = spawnSync(join(root, "scripts", "matrix-lavapipe.sh"), [join(root, ".cache", "matrix-lavapipe")], {
+const brought = spawnSync(join(root, "scripts", "newer-lavapipe.sh"), [join(root, ".cache", "newer-lavapipe")], {
   encoding: "utf8",
   stdio: ["ignore", "pipe", "inherit"],
 });

@@ -29,10 +29,10 @@ describe("operations of an update", () => {
     { name: "the whole model", loraRank: undefined },
     { name: "an adapter", loraRank: 4 },
   ])("are those that the engine records, within 15%: $name", async ({ loraRank }) => {
-    const shape = { ...hidden256, num_hidden_layers: 3 };
+    const shape = { ...hidden256, num_hidden_layers: 2 };
     const folder = join(scratch, `model-${loraRank}`);
     await writeRandomModel(folder, shape, 1);
-    const batch = { rows: 4, prompt: 64, completion: 64 };
+    const batch = { rows: 2, prompt: 64, completion: 64 };
     const { rows, prompt, completion } = batch;
     const lora = loraRank === undefined ? {} : { loraRank };
     const { flops } = await timeStep(await sharedDevice(), folder, { batch, ...lora }, 1);
