@@ -7,6 +7,7 @@ import { describe, expect, it, vi } from "vitest";
 import { planningDevice } from "../../src/engine/gpu/memory-plan.ts";
 import { Activations, type LayerKind, layerKinds } from "../../src/engine/model/activations.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
+import type { LoraOptions } from "../../src/engine/model/lora-modules.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { packBatch } from "../../src/kto/method/batch.ts";
@@ -186,7 +187,7 @@ it.each(windowed)("matrices that exceed one binding are walked in windows, to th
 
 describe("an MLP whose rows exceed one binding is walked in slices", () => {
   const wide = { num_hidden_layers: 3, intermediate_size: 256 };
-  const lora = { rank: 3, alpha: 6, dropout: 0.3, rslora: false, targetModules: "all-linear" };
+  const lora: LoraOptions = { rank: 3, alpha: 6, dropout: 0.3, rslora: false, targetModules: "all-linear" };
   const cases = [
     { what: "SwiGLU, with an adapter that drops out", config: llamaConfig(wide), lora },
     { what: "SwiGLU, with DoRA", config: llamaConfig(wide), lora: { ...lora, dora: true } },
