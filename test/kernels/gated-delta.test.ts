@@ -24,14 +24,13 @@ const machine = await Promise.all(ACTIVATION_FORMATS.map(onlyOnMachine));
 const variants = (await kernelVariants()).flatMap((one) =>
   ACTIVATION_FORMATS.map((format, i) => ({ ...one, format, emulated: one.emulated || machine[i] === true })),
 );
-/** The recurrence uses subgroups on software adapters alone, which have another text without; GPUs all have one. */
-const textOf = ({ facts: { software, subgroupSize } }: (typeof variants)[number]) =>
-  software ? `software, ${subgroupSize >= 4}` : "GPU";
+/** The recurrence uses subgroups on software adapters alone: GPUs all have one text. */
 const recurrences = variants.filter(
-  (one, i) => variants.findIndex((other) => textOf(other) === textOf(one) && other.format === one.format) === i,
+  ({ facts, format }, i) =>
+    variants.findIndex((other) => other.facts.software === facts.software && other.format === format) === i,
 );
 
-/** Sizes are texts of their own, and larger ones take long to compile. */
+/** Sizes are texts of their own, and larger ones take long to compile where lanes do not share loads. */
 const sizesOf = ({ facts, format }: (typeof variants)[number]) => {
   // More columns, or rows, than a workgroup has.
   const many = facts.software ? 68 : 36;
