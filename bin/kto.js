@@ -10,7 +10,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
-const main = join(root, "dist", "src", "cli", "main.js");
+const main = join(root, "dist", "cli.js");
 const source = join(root, "src", "cli", "main.ts");
 
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);

@@ -1,14 +1,36 @@
 /**
  * Builds `dist`: `node scripts/build.mjs` all of what is published, `... types` checks the types of the whole checkout
  * and writes the declarations, `... code` only the JavaScript, which bin/kto.js also does where a source has changed.
- * Files keep their places: a module of the sources is one of the build. Plain JavaScript, since it makes what runs.
+ * Modules are joined into few files, since Node takes about a millisecond to load each. Plain JavaScript, since it makes
+ * what runs.
  */
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-/** What is built: the sources, and of the bench what `kto bench` runs (all else there needs a checkout). */
+/**
+ * What is loaded by its name: by programs, by bin/kto.js, by buildSchemas, as a worker of "./NAME.js", and as the host's
+ * platform ("imports" of package.json). What two of them run on becomes a file that they share, so that a class is one.
+ * All files lie in one folder: modules name their workers from where they stand themselves.
+ */
+const entries = {
+  index: "src/index.ts",
+  cli: "src/cli/main.ts",
+  descriptions: "src/cli/descriptions/all.ts",
+  "parquet-worker": "src/kto/data/parquet-worker.ts",
+  "encode-worker": "src/kto/data/encode-worker.ts",
+  "platform-node": "src/engine/platform/node.ts",
+  "platform-browser": "src/engine/platform/browser.ts",
+};
+
+/**
+ * Packages that become part of these files. Node takes half of a command's start to load them one by one, and of zod
+ * most (texts in 60 languages) is never run.
+ */
+const joined = ["commander", "fast-string-width", "is-unicode-supported", "picocolors", "zod"];
+
+/** Where sources lie: of the bench what `kto bench` runs (all else there needs a checkout). */
 const folders = ["src", "bench", "bench/kernels", "bench/measure"];
 const single = ["bench/peers/run.ts"];
 /** Of these, what only has the files directly in it. */
@@ -27,41 +49,60 @@ export function isCodeBuilt(root) {
 }
 
 /**
- * Translates every source file into a JavaScript module of the same place in `dist`. Each file is put in its place
- * whole, so that several commands may do this at once.
+ * Makes JavaScript of the sources. Each file is put in its place whole, so that several commands may do this at once.
  *
  * @throws with `errors` of { text, location } for sources that cannot be translated
  */
 export async function buildCode(root) {
   const { build } = await import("esbuild");
-  const sources = sourcesOf(root);
-  const state = stateOf(root, sources);
-  const { outputFiles } = await build({
+  const state = stateOf(root, sourcesOf(root));
+  const { dependencies, optionalDependencies, peerDependencies } = JSON.parse(
+    readFileSync(join(root, "package.json"), "utf8"),
+  );
+  const packages = Object.keys({ ...dependencies, ...optionalDependencies, ...peerDependencies });
+  const { outputFiles, metafile } = await build({
     absWorkingDir: root,
-    entryPoints: sources,
+    entryPoints: Object.fromEntries(Object.entries(entries).filter(([, source]) => existsSync(join(root, source)))),
     outdir: join(root, "dist"),
-    outbase: root,
-    bundle: true, // for the plugin's sake: without it import paths stay as they are
-    plugins: [importsAsBuilt],
-    packages: "external",
+    chunkNames: "part-[hash]",
+    bundle: true,
+    splitting: true,
+    plugins: [hostByName, builtInsByImport],
+    external: packages.filter((name) => !joined.includes(name)),
     platform: "node",
     format: "esm",
     target: "node20.19",
     charset: "utf8",
     write: false,
+    metafile: true,
     logLevel: "silent",
   });
-  const pageFiles = await buildPage(root, build);
-  for (const { path, contents } of [...outputFiles, ...pageFiles]) put(path, contents);
-  const current = new Set([...outputFiles, ...pageFiles].map(({ path }) => path));
+  const ofPage = await buildPage(root, build);
+  const files = [...outputFiles, ...ofPage.outputFiles];
+  for (const { path, contents } of files) put(path, contents);
+  const current = new Set(files.map(({ path }) => path));
   for (const path of filesIn(join(root, "dist"))) if (path.endsWith(".js") && !current.has(path)) rmSync(path);
+  put(join(root, "dist", "LICENSES.txt"), licensesOf(root, [metafile, ofPage.metafile]));
   put(join(root, "dist", ".code"), state);
+}
+
+/** The licences of the packages of which something became part of the files. */
+function licensesOf(root, metafiles) {
+  const sources = metafiles.flatMap(({ inputs }) => Object.keys(inputs));
+  const folders = sources.flatMap((path) => path.match(/^.*node_modules\/(?:@[^/]+\/)?[^/]+/)?.[0] ?? []);
+  const texts = [...new Set(folders)].sort().map((folder) => {
+    const name = folder.replace(/^.*node_modules\//, "");
+    const file = readdirSync(join(root, folder)).find((entry) => /^licen[cs]e/i.test(entry));
+    if (file === undefined) throw new Error(`The package ${name} has no licence, so that it cannot be a part of dist.`);
+    return `${name}\n\n${readFileSync(join(root, folder, file), "utf8").trim()}\n`;
+  });
+  return texts.join(`\n${"-".repeat(80)}\n\n`);
 }
 
 /** The page with all that it runs on: app.js and app.css. */
 async function buildPage(root, build) {
-  if (!existsSync(join(root, page))) return [];
-  const { outputFiles } = await build({
+  if (!existsSync(join(root, page))) return { outputFiles: [], metafile: { inputs: {} } };
+  return await build({
     absWorkingDir: root,
     entryPoints: { app: `${page}/main.tsx` },
     outdir: join(root, "dist", "dashboard"),
@@ -74,23 +115,31 @@ async function buildPage(root, build) {
     charset: "utf8",
     legalComments: "inline",
     write: false,
+    metafile: true,
     logLevel: "silent",
   });
-  return outputFiles;
 }
 
-/**
- * Every import stays one, of the file that its source becomes; that of the host's platform becomes a name for which
- * package.json ("imports") has a file for Node and one for bundlers that build for browsers.
- */
-const importsAsBuilt = {
-  name: "imports-as-built",
+/** The host's platform stays a name, for which package.json has a file for Node and one for bundlers for browsers. */
+const hostByName = {
+  name: "host-by-name",
   setup(build) {
-    build.onResolve({ filter: /^\./ }, ({ path, kind, importer }) => {
-      if (kind === "entry-point") return undefined;
-      const isHost = path === "./node.ts" && importer.endsWith(join("platform", "index.ts"));
-      return { path: isHost ? "#platform" : path.replace(/\.ts$/, ".js"), external: true };
-    });
+    build.onResolve({ filter: /^\.\/node\.ts$/ }, ({ importer }) =>
+      importer.endsWith(join("platform", "index.ts")) ? { path: "#platform", external: true } : undefined,
+    );
+  },
+};
+
+/** `require("node:path")` in a package that is no ES module becomes an import, since ES modules have no `require`. */
+const builtInsByImport = {
+  name: "built-ins-by-import",
+  setup(build) {
+    build.onResolve({ filter: /^node:/ }, ({ path, kind }) =>
+      kind === "require-call" ? { path, namespace: "built-in" } : undefined,
+    );
+    build.onLoad({ filter: /./, namespace: "built-in" }, ({ path }) => ({
+      contents: `export * from ${JSON.stringify(path)};`,
+    }));
   },
 };
 
@@ -151,7 +200,7 @@ async function buildTypes(root) {
 
 /** The schemas of configuration files, from the table of options as it was built. */
 async function buildSchemas(root) {
-  const { configSchemaOf } = await import(pathToFileURL(join(root, "dist/src/cli/descriptions/all.js")).href);
+  const { configSchemaOf } = await import(pathToFileURL(join(root, "dist", "descriptions.js")).href);
   for (const name of CONFIGURED) {
     put(join(root, "dist", "schema", `${name}.json`), `${JSON.stringify(configSchemaOf(name), null, 1)}\n`);
   }

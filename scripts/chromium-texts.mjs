@@ -1,6 +1,8 @@
 /**
  * Compiles every text that src/kernels can generate in headless Chromium on SwiftShader: `node scripts/chromium-texts.mjs`;
- * with a folder behind it, the texts that lie there.
+ * with a folder behind it, the texts that lie there. SwiftShader has neither f16 nor cooperative matrices, so that no
+ * flag gives Chromium's device `chromium-experimental-subgroup-matrix` here: the texts that need them are left out and
+ * counted; Node's WebGPU compiles these on an adapter that has them (`scripts/kernel-texts.ts --compile`).
  * The last line is "N of N texts compile"; the exit code is 1 where one does not, or where Chromium has no adapter. The
  * browser is the dev dependency's, unpacked with the libraries that it needs into .cache. Linux on x64 only.
  */
@@ -116,9 +118,14 @@ async function inPage() {
   try {
     const adapter = await navigator.gpu?.requestAdapter();
     if (!adapter) return await say({ failure: "it has no WebGPU adapter" });
-    const features = ["subgroups", "shader-f16"].filter((feature) => adapter.features.has(feature));
+    const matrices = "chromium-experimental-subgroup-matrix";
+    const features = ["subgroups", "shader-f16", matrices].filter((feature) => adapter.features.has(feature));
     const device = await adapter.requestDevice({ requiredFeatures: features });
-    const needs = { "enable subgroups;": "subgroups", "enable f16;": "shader-f16" };
+    const needs = {
+      "enable chromium_experimental_subgroup_matrix;": matrices,
+      "enable subgroups;": "subgroups",
+      "enable f16;": "shader-f16",
+    };
     const answer = { compiled: 0, errors: [], leftOut: {} };
     for (let from = 0; ; ) {
       const texts = await (await fetch(`/texts?from=${from}`)).json();

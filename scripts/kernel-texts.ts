@@ -6,6 +6,7 @@
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { MATRIX_FEATURE } from "../src/engine/gpu/matrices.ts";
 import { withPinnedSize } from "../src/engine/gpu/subgroup-size.ts";
 import { platform } from "../src/engine/platform/index.ts";
 import * as activation from "../src/kernels/activation.ts";
@@ -15,14 +16,22 @@ import * as attention from "../src/kernels/attention.ts";
 import * as dropout from "../src/kernels/dropout.ts";
 import * as embedding from "../src/kernels/embedding.ts";
 import * as headNorm from "../src/kernels/head-norm.ts";
-import type { ActivationFormat, Kernel, QuantizedFormat, StoredFormat, Values } from "../src/kernels/kernel.ts";
+import {
+  type ActivationFormat,
+  type Kernel,
+  MATRICES,
+  type QuantizedFormat,
+  type StoredFormat,
+  type Values,
+} from "../src/kernels/kernel.ts";
 import * as ktoObjective from "../src/kernels/kto-objective.ts";
 import * as head from "../src/kernels/log-softmax-gather.ts";
 import { logitStatistics, logitStatisticsCombine } from "../src/kernels/logit-statistics.ts";
 import { matmul } from "../src/kernels/matmul.ts";
-import type { MatmulOperands } from "../src/kernels/matmul-variant.ts";
+import { type MatmulOperands, takesGates, takesNorms, takesTurns } from "../src/kernels/matmul-variant.ts";
 import * as norm from "../src/kernels/norm.ts";
 import * as outputGate from "../src/kernels/output-gate.ts";
+import { projectIntoCache } from "../src/kernels/project-into-cache.ts";
 import * as reduce from "../src/kernels/reduce.ts";
 import { rope } from "../src/kernels/rope.ts";
 import * as sftObjective from "../src/kernels/sft-objective.ts";
@@ -35,6 +44,14 @@ const ADAPTERS: readonly AdapterFacts[] = [0, 4, 8, 16, 32, 64].flatMap((subgrou
   [true, false].map((software) => ({ subgroupSize, software })),
 );
 
+/** Kinds of subgroup matrices: of a software adapter, NVIDIA, Apple and Intel. */
+const WITH_MATRICES: readonly AdapterFacts[] = [
+  { subgroupSize: 8, software: true, matrices: { component: "f16", M: 8, N: 8, K: 8 } },
+  { subgroupSize: 32, software: false, matrices: { component: "f16", M: 16, N: 16, K: 16 } },
+  { subgroupSize: 32, software: false, matrices: { component: "f32", M: 8, N: 8, K: 8 } },
+  { subgroupSize: 16, software: false, matrices: { component: "f16", M: 8, N: 16, K: 16 } },
+];
+
 /** In vectors and not, on both sides of every border at which a tile of attention changes. */
 const HEAD_SIZES = [1, 4, 6, 8, 12, 16, 18, 20, 32, 36, 64, 80, 96, 128, 256];
 const STORED: readonly StoredFormat[] = ["f32", "f16", "bf16"];
@@ -45,6 +62,8 @@ const ACTIVATIONS: readonly ActivationFormat[] = ["f32", "f16"];
 const MATMUL_ROWS = [3, 4, 7, 8, 13, 16, 33, 36];
 const MATMUL_COLUMNS = [33, 36];
 const MATMUL_STEPS = [33, 36, 132];
+/** Rows of the tiles between whose products norms may lie, and which take gates. */
+const NORMED_ROWS = [1, 4, 8, 16];
 
 /** Those of LFM2 and of DeltaNet, and one with nothing around it. */
 const CONVOLUTIONS: readonly shortConvolution.ShortConvolution[] = [
@@ -75,6 +94,7 @@ export function kernelTexts(): KernelText[] {
     for (const headSize of HEAD_SIZES) for (const kernel of attentionKernels(headSize, facts)) add(kernel, ROW_COUNTS);
     for (const kernel of reducingKernels(facts)) add(kernel, WIDTHS);
   }
+  for (const facts of WITH_MATRICES) for (const kernel of matrixKernels(facts)) add(kernel, MANY_KEYS);
   for (const kernel of otherKernels()) add(kernel, WIDTHS);
   // One text at least of the kernels that are built from what a model asks for.
   for (const { kernel } of finishedTexts) {
@@ -100,6 +120,9 @@ const ROW_COUNTS: readonly Values[] = [
   { T: 1, groupSize: 1 },
   { T: 1000, groupSize: 1 },
 ];
+
+/** Rows and keys enough for every tile on matrices. */
+const MANY_KEYS: readonly Values[] = [{ T: 1000, S: 1000, groupSize: 1, keysPerRow: 1000, M: 100, N: 68, K: 36 }];
 
 /** Whatever a width is called: one that vectors fit and one that they do not. */
 const WIDTHS: readonly Values[] = [64, 63].map((width) => {
@@ -133,7 +156,50 @@ function shapedKernels(facts: AdapterFacts): Kernel[] {
       }
     }
   }
+  const between = [{ norm: "gives" }, { norm: "takes" }, { gated: true }, { norm: "takes", gated: true }] as const;
+  for (const M of NORMED_ROWS) {
+    const shape = { M, N: 68, K: 36 };
+    if (!takesNorms("NT", shape, facts)) continue;
+    for (const format of STORED) {
+      for (const operands of between) {
+        if ("gated" in operands && !takesGates("NT", shape, facts)) continue;
+        kernels.push(matmul("NT", shape, facts, { format, ...operands }) as Kernel);
+      }
+    }
+  }
+  for (const M of NORMED_ROWS) {
+    const shape = { M, N: 384, K: 36 };
+    for (const headSize of [64, 128].filter((size) => takesTurns(shape, size, facts))) {
+      for (const norm of ["takes", undefined] as const) {
+        for (const format of STORED) kernels.push(projectIntoCache(shape, headSize, facts, { format, norm }) as Kernel);
+      }
+    }
+  }
   return kernels;
+}
+
+/** What multiplies on subgroup matrices, by operands in parts and rounded. */
+function matrixKernels(facts: AdapterFacts): Kernel[] {
+  const products = ["f32", "f16"] as const;
+  const matmuls = (["NN", "NT", "TN"] as const).flatMap((layout) =>
+    [...STORED, ...(layout === "TN" ? [] : CODES)].flatMap((format) =>
+      [
+        { M: 100, N: 68, K: 36 },
+        { M: 99, N: 67, K: 35 },
+      ].flatMap((shape) => products.map((of) => matmul(layout, shape, facts, { format, products: of }) as Kernel)),
+    ),
+  );
+  const heads = STORED.flatMap((format) =>
+    [head.logSoftmaxGatherForward, head.logSoftmaxGatherGradient].map((of) => of(100, 68, 36, facts, format) as Kernel),
+  );
+  const attentions = [64, 128].flatMap((headSize) =>
+    products.flatMap((of) =>
+      [attention.attentionForward, attention.attentionBackwardQuery, attention.attentionBackwardKeyValue].map(
+        (build) => build(headSize, facts, of) as Kernel,
+      ),
+    ),
+  );
+  return [...matmuls, ...heads, ...attentions];
 }
 
 /** Whole operands, and ranges of wider ones whose first column vectors do not fit. */
@@ -203,15 +269,22 @@ export function writeKernelTexts(folder: string): number {
   return texts.length;
 }
 
-/** Compiles every text, and those with subgroups pinned to a size, with Node's WebGPU. @returns the errors */
+/**
+ * Compiles every text, and those with subgroups pinned to a size, with Node's WebGPU. @returns the errors, and how many
+ * texts need matrices that the adapter lacks
+ */
 export async function compileKernelTexts(
   texts: readonly KernelText[],
-): Promise<{ compiled: number; errors: string[] }> {
+): Promise<{ compiled: number; errors: string[]; leftOut: number }> {
   const { adapter } = await platform.requestAdapter();
-  const wanted = ["subgroups", "subgroup-size-control", "shader-f16"] as GPUFeatureName[];
+  const wanted = ["subgroups", "subgroup-size-control", "shader-f16", MATRIX_FEATURE] as GPUFeatureName[];
   const features = wanted.filter((feature) => adapter.features.has(feature));
   const gpu = await adapter.requestDevice({ requiredFeatures: features });
-  const sources = texts.flatMap(({ name, wgsl }) => {
+  const hasMatrices = features.includes(MATRIX_FEATURE as GPUFeatureName);
+  const [known, leftOut] = [true, false].map((wants) =>
+    texts.filter(({ wgsl }) => (hasMatrices || !wgsl.includes(`enable ${MATRICES};`)) === wants),
+  ) as [KernelText[], KernelText[]];
+  const sources = known.flatMap(({ name, wgsl }) => {
     const pinned = withPinnedSize(wgsl, 32);
     return pinned === wgsl || !features.includes("subgroup-size-control" as GPUFeatureName)
       ? [{ name, wgsl }]
@@ -228,7 +301,7 @@ export async function compileKernelTexts(
     if (error !== null) errors.push(`${name}: ${error.message}`);
   }
   gpu.destroy();
-  return { compiled: sources.length - errors.length, errors };
+  return { compiled: sources.length - errors.length, errors, leftOut: leftOut.length };
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
@@ -237,7 +310,8 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     console.error("Usage: node --import tsx scripts/kernel-texts.ts FOLDER | --compile");
     process.exitCode = 2;
   } else if (to === "--compile") {
-    const { compiled, errors } = await compileKernelTexts(kernelTexts());
+    const { compiled, errors, leftOut } = await compileKernelTexts(kernelTexts());
+    if (leftOut > 0) console.log(`${leftOut} texts left out: this adapter has no ${MATRIX_FEATURE}`);
     for (const error of errors.slice(0, 10)) console.error(error);
     console.log(`${compiled} of ${compiled + errors.length} texts compile`);
     process.exitCode = errors.length === 0 ? 0 : 1;

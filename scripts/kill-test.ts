@@ -1,6 +1,7 @@
 /**
  * Runs of `kto train` that are killed by SIGKILL at random moments, also while a checkpoint is being written, and
- * resumed until they end: their weights, metrics and state must be those of a run that was left alone, bit by bit.
+ * resumed until they end: their weights, metrics and state must be those of a run that was left alone, bit by bit. Runs
+ * that save every second update keep moments in 8 bits.
  *
  *     npx tsx scripts/kill-test.ts [runs, default 20] [seed, default 1]
  */
@@ -19,6 +20,8 @@ export interface KillTestOptions {
   readonly steps?: number;
   /** Kills of a run at most, after which it is left alone. */
   readonly mostKills?: number;
+  /** Values of save_steps, in turn; default 1 and 2. */
+  readonly saveEvery?: readonly (1 | 2)[];
   readonly tell?: (line: string) => void;
 }
 
@@ -39,7 +42,8 @@ function train(output: string, steps: number, saveSteps: number, resume: boolean
     ...["train", "--model_name_or_path", model, "--dataset_name", feedback, "--output_dir", output],
     ...["--per_device_train_batch_size", "2", "--max_steps", String(steps), "--learning_rate", "5e-4"],
     ...["--logging_steps", "2", "--save_steps", String(saveSteps), "--save_total_limit", "2", "--log_level", "error"],
-    ...["--max_length", "64", ...(resume ? ["--resume_from_checkpoint"] : [])],
+    ...["--max_length", "64", "--optim", saveSteps === 2 ? "adamw_8bit" : "adamw_torch"],
+    ...(resume ? ["--resume_from_checkpoint"] : []),
   ];
   return spawn(process.execPath, [join(root, "bin", "kto.js"), ...words], { stdio: ["ignore", "ignore", "pipe"] });
 }
@@ -90,14 +94,13 @@ function resultOf(output: string): string {
 
 /** @throws Error when a run fails of itself */
 export async function killTest(options: KillTestOptions): Promise<KilledRun[]> {
-  const { runs, seed, steps = 8, mostKills = 3, tell = () => undefined } = options;
+  const { runs, seed, steps = 8, mostKills = 3, saveEvery = [1, 2], tell = () => undefined } = options;
   const folder = mkdtempSync(join(tmpdir(), "kto-kill-"));
   const random = new Random(seed);
   const wanted = new Map<number, string>();
   const results: KilledRun[] = [];
   try {
-    for (const saveSteps of [1, 2]) {
-      if (saveSteps > runs) break;
+    for (const saveSteps of saveEvery.slice(0, runs)) {
       const output = join(folder, `whole-${saveSteps}`);
       const { code, text } = await finish(train(output, steps, saveSteps, false), output);
       if (code !== 0) throw new Error(`the run without kills ended with ${code}: ${text}`);
@@ -105,7 +108,7 @@ export async function killTest(options: KillTestOptions): Promise<KilledRun[]> {
     }
     tell("  run  save_steps  kills  while saving  the same bits");
     for (let run = 0; run < runs; run++) {
-      const saveSteps = 1 + (run % 2);
+      const saveSteps = saveEvery[run % saveEvery.length] ?? 1;
       const output = join(folder, `run-${run}`);
       let kills = 0;
       let whileSaving = 0;

@@ -15,7 +15,7 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { logSoftmaxGatherCases } from "../kernels/log-softmax-gather.ts";
 import { matmulCases } from "../kernels/matmul.ts";
 import { type BenchmarkCase, BenchmarkMemory } from "../measure/case.ts";

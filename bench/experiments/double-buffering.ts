@@ -12,7 +12,7 @@
 import { parseArgs } from "node:util";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Program } from "../../src/engine/gpu/program.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { Random } from "../../src/engine/random.ts";
 import { type MatmulKernel, type MatmulLayout, matmul } from "../../src/kernels/matmul.ts";
 import { BASE_FACTS } from "../../src/kernels/wgsl.ts";

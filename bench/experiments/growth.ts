@@ -11,7 +11,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Device } from "../../src/engine/gpu/device.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { mebibytes } from "../../src/errors.ts";
 import { linePlots } from "../../src/kto/report/svg.ts";
 import { summary } from "../measure/measure.ts";

@@ -13,7 +13,7 @@ import { copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs, promisify } from "node:util";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { Random } from "../../src/engine/random.ts";
 import { qwen3Shape } from "../model-shapes.ts";
 import { writeLargeRandomModel } from "../random-model.ts";

@@ -19,7 +19,7 @@ import { LoraAdapter } from "../../src/engine/model/lora.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { modulePrefix, parameterSpecs, storedNaming } from "../../src/engine/model/weights/parameters.ts";
 import type { Quantization } from "../../src/engine/model/weights/quantization.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { qwen3Shape } from "../model-shapes.ts";
 import { stepExamples } from "../step.ts";

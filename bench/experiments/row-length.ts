@@ -15,7 +15,7 @@ import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Device } from "../../src/engine/gpu/device.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { linePlots } from "../../src/kto/report/svg.ts";
 import { summary } from "../measure/measure.ts";
 import { stories260K } from "../step.ts";

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import type * as library from "../../src/index.ts";
 import { summary } from "../measure/measure.ts";
 import { writeRandomModel } from "../random-model.ts";

@@ -13,7 +13,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Device } from "../../src/engine/gpu/device.ts";
 import { Model } from "../../src/engine/model/model.ts";
-import { commit } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
 import { type Batch, packBatch } from "../../src/kto/method/batch.ts";
 import type { Update } from "../../src/kto/method/update.ts";
 import { summary } from "../measure/measure.ts";

@@ -1,7 +1,8 @@
 /** How the report runs in a checkout: by tsx, with vitest and the other engines. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { commit, installedVersions } from "../../src/engine/platform/node-versions.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
+import { installedVersions } from "../../src/engine/platform/node-versions.ts";
 import { peerVersions } from "../peers/run.ts";
 import type { Host } from "./host.ts";
 

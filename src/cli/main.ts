@@ -10,7 +10,7 @@ import { nearest } from "../kto/options/names.ts";
 import type { helpOf } from "./descriptions/all.ts";
 import { type CommandName, summaries } from "./descriptions/summaries.ts";
 import type { Command } from "./options/command.ts";
-import { colorsFor, Output } from "./terminal/output.ts";
+import { colorsFor } from "./terminal/colors.ts";
 import { guardProcessStreams } from "./terminal/process-streams.ts";
 import type { Streams } from "./terminal/streams.ts";
 import { systemLimit } from "./terminal/system-limits.ts";
@@ -92,7 +92,7 @@ async function dispatch(argv: readonly string[], streams: Streams): Promise<numb
     await program.parseAsync([name, "--help"], { from: "user" });
   } else {
     const { default: command } = await commands[name]();
-    await command.execute(rest, (options) => new Output(streams, options));
+    await command.execute(rest, streams);
   }
   return 0;
 }

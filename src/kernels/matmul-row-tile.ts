@@ -3,9 +3,10 @@
  * reading the weights, each once. On GPUs lanes share the steps along k of a few rows of B, so that neighbours read
  * neighbouring weights (`rowTile`); on software adapters a lane reads rows of B of its own (`columnTile`).
  */
+import { factorOfOnlyRow } from "./matmul-norm.ts";
 import { ACROSS_LANES } from "./matmul-subgroup-tile.ts";
 import type { MatmulTile } from "./matmul-sums.ts";
-import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
+import { firstHalf, type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { acrossNeighbours } from "./matmul-workgroup-tile.ts";
 import { range, sigmoid, unknownCount } from "./wgsl.ts";
 
@@ -18,6 +19,7 @@ export function rowTile(variant: MatmulVariant, columns: number): MatmulTile {
   const inSubgroup = variant.subgroupSize >= 4;
   const lanes = inSubgroup ? variant.subgroupSize : WORKGROUP_LANES;
   const fours = columns / 4;
+  const takes = variant.norm === "takes";
   const own = (four: number) => range(4).map((i) => `alongLane(part${4 * four + i})`);
   return {
     enable: inSubgroup ? ["subgroups"] : [],
@@ -25,7 +27,7 @@ export function rowTile(variant: MatmulVariant, columns: number): MatmulTile {
     rows: 1,
     columns,
     declarations: `${operandLoads(variant)}
-fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w); }${inSubgroup ? "" : `\nvar<workgroup> laneSums: array<vec4f, ${fours * lanes}>;`}`,
+fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w); }${takes ? factorOfOnlyRow(lanes) : ""}${inSubgroup ? "" : `\nvar<workgroup> laneSums: array<vec4f, ${fours * lanes}>;`}`,
     parameters: `@builtin(workgroup_id) group: vec3u, @builtin(${inSubgroup ? "subgroup_invocation_id" : "local_invocation_index"}) lane: u32`,
     setup: "let ownFirst = firstRow;",
     matmul: /* wgsl */ `${range(columns)
@@ -43,7 +45,7 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
   ${inSubgroup ? subgroupTotals(fours) : workgroupTotals(fours, lanes)}
   // A lane stores four columns; those beyond the tile's have none.
   let column = select(u.N, firstColumn + 4u * lane, lane < ${fours}u);
-  let sum0 = ${fours === 1 ? "total0" : "select(total1, total0, lane == 0u)"};`,
+  let sum0 = ${fours === 1 ? "total0" : "select(total1, total0, lane == 0u)"}${takes ? " * onlyFactor(lane)" : ""};`,
     ownRows: 1,
     rowStep: 1,
     ownFours: 1,
@@ -66,8 +68,12 @@ const SETS = 4;
  */
 export function columnTile(variant: MatmulVariant): MatmulTile {
   if (variant.continues) throw new Error("sums that lie in four parts cannot be continued");
-  const { subgroupSize: lanes, loadsB, gated } = variant;
+  const { subgroupSize: lanes, loadsB, gated, turns } = variant;
+  const takes = variant.norm === "takes";
+  // What is a pair with a column of the first sets: what a gate is for, or the other half of a head.
+  const other = gated ? "u.N" : turns && `${turns / 2}u`;
   const columns = (gated ? SETS / 2 : SETS) * lanes;
+  const first = turns ? "firstHalf" : "firstColumn";
   const ahead = 4 * lanes;
   const each = loadsB === "eights" ? 8 : 4;
   // Single loads compile to branches for every number: one four a round is enough of them.
@@ -83,14 +89,16 @@ export function columnTile(variant: MatmulVariant): MatmulTile {
     rows: 1,
     columns,
     declarations: `${operandLoads(variant)}
-fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w); }${gated ? `\nalias E = vec4f;${sigmoid("E")}` : ""}`,
+fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w); }${takes ? factorOfOnlyRow(lanes) : ""}${gated ? `\nalias E = vec4f;${sigmoid("E")}` : ""}`,
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: "let ownFirst = firstRow;",
-    matmul: /* wgsl */ `${range(SETS)
+    matmul: /* wgsl */ `${turns ? `${firstHalf(turns)}\n  ` : ""}${takes ? "let factor = onlyFactor(lane);\n  " : ""}${range(
+      SETS,
+    )
       .map((set) => `var total${set} = 0.0;`)
       .join(" ")}
   for (var here = 0u; here < ${unknownCount(SETS, "u.M")}; here++) {
-    let column = firstColumn + here ${gated ? `% ${SETS / 2}u ` : ""}* ${lanes}u + lane${gated ? ` + here / ${SETS / 2}u * u.N` : ""};
+    let column = ${first} + here ${other ? `% ${SETS / 2}u ` : ""}* ${lanes}u + lane${other ? ` + here / ${SETS / 2}u * ${other}` : ""};
     var part = vec4f();
     for (var start = 0u; start < u.K; start += ${ahead}u) {
       var ahead: vec4f = readA(firstRow, start + 4u * lane);
@@ -104,7 +112,7 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
       }`
       }
     }
-    let own = alongLane(part);
+    let own = alongLane(part)${takes ? " * factor" : ""};
     ${range(SETS)
       .map((set) => `total${set} = select(total${set}, own, here == ${set}u);`)
       .join(" ")}
@@ -113,17 +121,18 @@ fn alongLane(part: vec4f) -> f32 { return (part.x + part.y) + (part.z + part.w);
   let owner = 4u * lane / ${lanes}u;
   let first = 4u * lane % ${lanes}u;
   ${
-    gated
-      ? `let column = select(u.N, firstColumn + 4u * lane, 4u * lane < ${columns}u);
-  let gate = ${fourOfSets(0, SETS / 2)};
-  let sum0 = gate * sigmoid(gate) * ${fourOfSets(SETS / 2, SETS)};`
+    other
+      ? `let column = select(u.N, ${first} + 4u * lane, lane < ${(SETS * lanes) / 8}u);
+  let four = ${fourOfSets(0, SETS / 2)};
+  let otherFour = ${fourOfSets(SETS / 2, SETS)};
+  ${gated ? "let sum0 = four * sigmoid(four) * otherFour;" : "let sum0 = four; let sum1 = otherFour;"}`
       : `let column = firstColumn + 4u * lane;
   let sum0 = ${fourOfSets(0, SETS)};`
   }`,
     ownRows: 1,
     rowStep: 1,
-    ownFours: 1,
-    fourStep: 0,
+    ownFours: turns ? 2 : 1,
+    fourStep: (turns ?? 0) / 2,
     acrossColumns: ACROSS_LANES,
     leads: "lane == 0u",
   };

@@ -2,10 +2,11 @@
  * Tiles of a matmul whose operands a subgroup's lanes hand to each other. They need subgroups of one known size; the
  * tiles of adapters without are in `matmul-workgroup-tile.ts`.
  */
+import { factorOfRow } from "./matmul-norm.ts";
 import { addProducts, declareSums, fourRows, loadB, type MatmulTile } from "./matmul-sums.ts";
-import { type MatmulVariant, operandLoads } from "./matmul-variant.ts";
+import { firstHalf, type MatmulVariant, operandLoads } from "./matmul-variant.ts";
 import { declareShared, fillShared } from "./matmul-workgroup-tile.ts";
-import { claimNumber, ofLane, range } from "./wgsl.ts";
+import { claimNumber, ofLane, range, sigmoid } from "./wgsl.ts";
 
 /** The vectors of B of a lane's four of columns; one has no number. */
 const fourOf = (four: number, fours: number) => (fours === 1 ? "b" : `b${four}_`);
@@ -72,10 +73,14 @@ function rowsAcrossK(rows: number, variant: MatmulVariant, first = "firstRow", f
 export function subgroupTile(
   variant: MatmulVariant,
   wantedRows: number,
-  { slices = 1, fours = 1 }: { readonly slices?: number; readonly fours?: number } = {},
+  { slices = 1, fours: wantedFours = 1 }: { readonly slices?: number; readonly fours?: number } = {},
 ): MatmulTile {
-  const lanes = variant.subgroupSize;
+  const { subgroupSize: lanes, gated, norm, turns } = variant;
   const across = variant.layout === "TN";
+  // Gated, a lane has one four of gates and one of what they are for; of heads that are turned one of each half.
+  const fours = gated || turns ? 2 : wantedFours;
+  const ownFours = gated ? 1 : fours;
+  const fourStep = turns ? turns / 2 : 4 * lanes;
   const rows = across ? Math.min(wantedRows, 4 * lanes) : wantedRows;
   const { setup, loads, products } = (across ? rowsAcrossK : rowsAlongK)(rows, variant, "firstRow", fours);
   const split = slices > 1;
@@ -84,32 +89,59 @@ export function subgroupTile(
   const readB = (line: string, column: string) =>
     shifted ? `readBOfLane(${line}, ${column}, lane)` : `readB(${line}, ${column})`;
   const loadsB = range(fours).flatMap((four) => {
-    const column = four === 0 ? "column" : `column + ${4 * lanes * four}u`;
+    const column = four === 0 ? "column" : `column + ${gated ? "u.N" : `${fourStep * four}u`}`;
     return loadB(variant.layout, (line) => readB(line, column), { name: fourOf(four, fours), column });
   });
   return {
     enable: ["subgroups"],
     groupSize: slices * lanes,
     rows,
-    columns: 4 * lanes * fours,
-    declarations: operandLoads(variant, shifted ? lanes : 0) + (split ? sliceDeclarations(rows * lanes) : ""),
+    columns: 4 * lanes * ownFours,
+    declarations: [
+      operandLoads(variant, shifted ? lanes : 0),
+      split ? sliceDeclarations(rows * lanes) : "",
+      norm === "takes" ? factorOfRow : "",
+      gated ? `\nalias E = vec4f;${sigmoid("E")}` : "",
+    ].join(""),
     parameters: "@builtin(workgroup_id) group: vec3u, @builtin(subgroup_invocation_id) lane: u32",
     setup: `let ownFirst = firstRow;
   ${setup}${split ? claimNumber("slicesClaimed", "slice") : ""}`,
-    matmul: /* wgsl */ `${split ? "var" : "let"} column = firstColumn + lane * 4u;
-${declareSums(variant, rows, fours, 4 * lanes)}
+    matmul: /* wgsl */ `${turns ? `${firstHalf(turns)}\n  ` : ""}${split ? "var" : "let"} column = ${turns ? "firstHalf" : "firstColumn"} + lane * 4u;
+${declareSums(variant, rows, fours, fourStep)}
   ${split ? "@diagnostic(off, subgroup_uniformity) // a slice is a whole subgroup" : ""}
   for (var k = ${split ? "4u * slice" : "0u"}; k < u.K; k += ${4 * slices}u) {
     ${[...loads, ...loadsB, ...products].join("\n    ")}
-  }${split ? addSlices(rows, lanes, slices) : ""}`,
+  }${split ? addSlices(rows, lanes, slices) : ""}${norm === "takes" ? scaleRows(rows, fours, variant) : ""}${gated ? applyGates(rows) : ""}`,
     ownRows: rows,
     rowStep: 1,
-    ownFours: fours,
-    fourStep: 4 * lanes,
+    ownFours,
+    fourStep,
     acrossColumns: ACROSS_LANES,
     leads: split ? "(lane == 0u && slice == 0u)" : "lane == 0u",
   };
 }
+
+/** Multiplies the sums of each row with its factor, which a lane computes for the rows of A that it loads. */
+function scaleRows(rows: number, fours: number, variant: MatmulVariant): string {
+  const { subgroupSize: lanes } = variant;
+  const factor = (row: number) => ofLane(row % lanes, `factor${Math.floor(row / lanes)}`, variant);
+  return /* wgsl */ `
+  ${range(Math.max(1, rows / lanes))
+    .map((i) => `let factor${i}: f32 = rowFactor(loadRow + ${i * lanes}u);`)
+    .join(" ")}
+  ${range(rows)
+    .map((row) => {
+      const sums = range(fours).map((four) => `sum${row * fours + four} *= factor;`);
+      return `{ let factor = ${factor(row)}; ${sums.join(" ")} }`;
+    })
+    .join("\n  ")}`;
+}
+
+/** Makes one sum of a row's gates and what they are multiplied with, from the first row on: none is read again. */
+const applyGates = (rows: number): string => `
+  ${range(rows)
+    .map((row) => `sum${row} = sum${2 * row} * sigmoid(sum${2 * row}) * sum${2 * row + 1};`)
+    .join("\n  ")}`;
 
 export const ACROSS_LANES = /* wgsl */ `
 fn columnsMax(value: f32, lane: u32) -> f32 { return subgroupMax(value); }

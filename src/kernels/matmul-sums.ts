@@ -76,20 +76,31 @@ export const declareSums = ({ continues }: MatmulVariant, rows: number, fours = 
 /**
  * After `matmul`, a loop over the invocation's rows that exist, for an epilogue in terms of `row`, `column` and the
  * sums `value` of four columns. The sums leave their registers once for it; compilers do not know how often it runs, so
- * that none unrolls it: on lavapipe the branches of 16 epilogues took 2.5 of 2.8 s to compile.
+ * that none unrolls it: on lavapipe the branches of 16 epilogues took 2.5 of 2.8 s to compile. `before` and `after`
+ * stand around all fours of a row. A function of a row's sums has all its fours at once, and `column` is the first's.
  */
-export function eachRow({ ownRows, rowStep, ownFours, fourStep }: MatmulTile, body: string): string {
+export function eachRow(
+  { ownRows, rowStep, ownFours, fourStep }: MatmulTile,
+  body: string | ((sums: readonly string[]) => string),
+  { before, after }: { readonly before: string; readonly after: string } = { before: "", after: "" },
+): string {
   const count = ownRows * ownFours;
   const own = rowStep === 1 ? "row - ownFirst" : `(row - ownFirst) / ${rowStep}u`;
-  const inFours = /* wgsl */ `for (var four = 0u; four < ${unknownCount(ownFours, "u.M")}; four++) {
+  const inFours = ownFours > 1 && typeof body === "string";
+  const ofRow = () => {
+    if (typeof body !== "string")
+      return body(range(ownFours).map((four) => `sums[(${own}) * ${ownFours}u + ${four}u]`));
+    if (!inFours) return `let value = sums[${own}];\n    ${body}`;
+    return /* wgsl */ `for (var four = 0u; four < ${unknownCount(ownFours, "u.M")}; four++) {
       let value = sums[(${own}) * ${ownFours}u + four];
       let column = firstOwnColumn + four * ${fourStep}u;
       ${body}
     }`;
+  };
   return /* wgsl */ `var sums = array<vec4f, ${count}>(${range(count)
     .map((sum) => `sum${sum}`)
-    .join(", ")});${ownFours > 1 ? "\n  let firstOwnColumn = column;" : ""}
+    .join(", ")});${inFours ? "\n  let firstOwnColumn = column;" : ""}
   for (var row = ownFirst; row < min(ownFirst + ${ownRows * rowStep}u, u.M); ${rowStep === 1 ? "row++" : `row += ${rowStep}u`}) {
-    ${ownFours > 1 ? inFours : `let value = sums[${own}];\n    ${body}`}
+    ${[before, ofRow(), after].filter((text) => text !== "").join("\n    ")}
   }`;
 }

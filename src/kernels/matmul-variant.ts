@@ -55,6 +55,13 @@ export interface MatmulOperands {
    * it. Where `takesGates` alone. Default false.
    */
   readonly gated?: boolean;
+  /**
+   * The size of heads whose halves the two sets of columns of a lane are, so that pairs of numbers can be turned; where
+   * `takesTurns`. Default: none.
+   */
+  readonly turns?: number | undefined;
+  /** RMSNorm between two products, where `takesNorms`; see `NormPart`. Default: none. */
+  readonly norm?: NormPart | undefined;
   /** Other products continue these sums, so that only tiles that can continue some are candidates. Default false. */
   readonly continued?: boolean;
   /**
@@ -63,6 +70,15 @@ export interface MatmulOperands {
    */
   readonly whole?: MatmulShape | undefined;
 }
+
+/**
+ * RMSNorm y = x gain / r with r = sqrt(mean(x^2) + epsilon) between the product that gives x and the one that takes y,
+ * without a dispatch of its own: dividing by r can wait, since (y W)[n] = (x gain W)[n] / r.
+ *
+ *   gives   the result is x; x gain goes to `scaled`, and the sum of x^2 over the columns of each tile to `squares`
+ *   takes   A is x gain, and the sums of a row are divided by the r that its `squares` give
+ */
+export type NormPart = "gives" | "takes";
 
 /** The matrices of a text, and in how many parts each operand is multiplied. */
 export interface MatrixParts extends MatrixFacts {
@@ -97,6 +113,8 @@ export interface MatmulVariant {
   readonly outFormat: ActivationFormat;
   readonly continues: boolean;
   readonly gated: boolean;
+  readonly norm?: NormPart | undefined;
+  readonly turns?: number | undefined;
   readonly tile: TileName;
   /** Of tiles on matrices. */
   readonly matrix?: MatrixParts | undefined;
@@ -146,6 +164,8 @@ const ROW4_MOST_COLUMNS = 2 ** 14;
  * Columns from which on software adapters a tile of 16 rows takes twice as many: fewer tiles would leave cores idle.
  */
 const WIDE_LEAST_COLUMNS = 512;
+/** Rows at most of products that norms may lie between. */
+export const MOST_NORMED_ROWS = 16;
 /** The largest subgroup whose sums of 16 rows fit workgroup memory (8 KiB). */
 const SPLIT_MOST_LANES = 32;
 
@@ -240,7 +260,10 @@ export function tiledKernel<B extends string, U extends string>(
   const matrix = facts.matrices && matrixParts(facts.matrices, variant, operands.products);
   const possible = aligned ? [first, ...others] : [unaligned, ...matrixTiles(whole, facts)];
   if (variant.gated && !takesGates(layout, shape, facts)) throw new Error(`no tile of ${layout} takes gates here`);
-  const tiles = variant.continues || continued ? possible.filter(canContinue) : possible;
+  if (variant.norm && !takesNorms(layout, shape, facts)) throw new Error(`no tile of ${layout} takes norms here`);
+  // What lies between two products, or in one, is the default tile's alone.
+  const alone = variant.gated || variant.norm !== undefined || variant.turns !== undefined;
+  const tiles = variant.continues || continued ? possible.filter(canContinue) : alone ? [first] : possible;
   const kernels = tiles.map((tile) => {
     const own = tile.startsWith("matrix") ? { ...of(tile), matrix } : of(tile);
     const key = JSON.stringify(own);
@@ -251,9 +274,37 @@ export function tiledKernel<B extends string, U extends string>(
   return oneOf(kernels, matmulClass(whole, variant.format), 2 * whole.M * whole.N * whole.K);
 }
 
-/** Whether a matmul of this shape can be gated: where one row has a tile whose lanes read rows of B of their own. */
-export const takesGates = (layout: MatmulLayout, shape: MatmulShape, facts: AdapterFacts): boolean =>
-  arithmeticTiles(layout, shape, facts)[0] === "column4";
+/** Whether a matmul of this shape can be gated: where lanes have two sets of columns, one of which are gates. */
+export function takesGates(layout: MatmulLayout, shape: MatmulShape, facts: AdapterFacts): boolean {
+  if (arithmeticTiles(layout, shape, facts)[0] === "column4") return true;
+  const { M, N, K } = shape;
+  return (
+    layout === "NT" && facts.software && facts.subgroupSize >= 4 && M <= MOST_NORMED_ROWS && N % 4 === 0 && K % 4 === 0
+  );
+}
+
+/**
+ * Whether a norm may lie between this product and another: few rows in NT, where one tile alone is a candidate, made of
+ * subgroups; rows of result and of A in vectors.
+ */
+export function takesNorms(layout: MatmulLayout, shape: MatmulShape, facts: AdapterFacts): boolean {
+  const { subgroupSize, software } = facts;
+  if (layout !== "NT" || subgroupSize < 4 || shape.N % 4 !== 0 || shape.K % 4 !== 0) return false;
+  return shape.M === 1 || (software && shape.M <= MOST_NORMED_ROWS);
+}
+
+/** Columns of a half of a head that a workgroup of one row, and of several, has of the tiles that take turns. */
+export const halfColumns = (M: number, lanes: number): number => (M === 1 ? 2 : 4) * lanes;
+
+/** WGSL: the first of the workgroup's columns in first halves of heads of this size; its columns are those of both. */
+export const firstHalf = (headSize: number): string =>
+  `let firstHalf = firstColumn / 2u + firstColumn / ${headSize}u * ${headSize / 2}u;`;
+
+/** Whether the halves of heads of this size can be two sets of columns of a lane: where products take gates, in fours. */
+export function takesTurns(shape: MatmulShape, headSize: number, facts: AdapterFacts): boolean {
+  const fits = facts.software && takesNorms("NT", shape, facts) && shape.N % headSize === 0;
+  return fits && headSize % (2 * halfColumns(shape.M, facts.subgroupSize)) === 0;
+}
 
 /** Whether B's rows are read as whole vectors. */
 const isAligned = ({ loadsB }: MatmulVariant) => loadsB === "aligned" || loadsB === "eights";
@@ -300,6 +351,8 @@ function matmulVariant(
     outFrom = 0,
     continues = false,
     gated = false,
+    norm,
+    turns,
   }: MatmulOperands,
 ): MatmulVariant {
   const contiguousA = layout === "TN" ? M : K;
@@ -321,6 +374,8 @@ function matmulVariant(
     outFormat,
     continues,
     gated,
+    norm,
+    turns,
     tile,
   };
 }

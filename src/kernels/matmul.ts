@@ -12,6 +12,7 @@
  * work. Sums are f32, in an order fixed by the shapes.
  */
 import { type Kernel, kernel } from "./kernel.ts";
+import { aroundFours, GIVE_SCALED, normBindings } from "./matmul-norm.ts";
 import { eachRow, matmulTile, tileGrid, tileOrigin } from "./matmul-tile.ts";
 import {
   MATMUL_UNIFORMS,
@@ -27,10 +28,14 @@ import type { AdapterFacts } from "./wgsl.ts";
 
 export type { MatmulLayout, MatmulShape } from "./matmul-variant.ts";
 
-export type MatmulKernel = Kernel<
-  "a" | "b" | "bias" | "residual" | "out",
-  "M" | "N" | "K" | "aWidth" | "aFrom" | "outWidth" | "outFrom" | "scale" | "hasBias" | "hasResidual" | "accumulate"
->;
+type Bindings = "a" | "b" | "bias" | "residual" | "out";
+type Sizes = "M" | "N" | "K" | "aWidth" | "aFrom" | "outWidth" | "outFrom";
+type Uniforms = Sizes | "scale" | "hasBias" | "hasResidual" | "accumulate";
+
+export type MatmulKernel = Kernel<Bindings, Uniforms>;
+/** What `matmul` returns for one that gives a norm, and for one that takes it. */
+export type NormGivingKernel = Kernel<Bindings | "gain" | "scaled" | "squares", Uniforms | "tiles" | "gainOffset">;
+export type NormTakingKernel = Kernel<Bindings | "squares", Uniforms | "tiles" | "epsilon">;
 
 const cache = new Map<string, MatmulKernel>();
 
@@ -38,7 +43,8 @@ const cache = new Map<string, MatmulKernel>();
  * The kernel for a matmul of this layout and shape. `scale` multiplies the product; `hasBias` adds `bias[N]` to each
  * row, `hasResidual` adds `residual[M, N]`, `accumulate` adds what `out` held; pass any other small tensor for an
  * operand that is not used. A is the columns from `aFrom` on of a, the result those from `outFrom` on of out. Gated, the
- * product is that of SwiGLU and b is [2 N, K].
+ * product is that of SwiGLU and b is [2 N, K]. One that gives a norm also has `gain` [N], `scaled` [M, N] and `squares`
+ * [M, tiles], one that takes it `squares`; there are as many tiles as workgroups in the grid of the one that gives.
  */
 export function matmul(
   layout: MatmulLayout,
@@ -52,14 +58,18 @@ export function matmul(
 function buildMatmul(variant: MatmulVariant): MatmulKernel {
   const tile = matmulTile(variant);
   const result = variant.vectorStores ? " as vec4f" : "";
+  const norm = normBindings(variant);
+  const gives = variant.norm === "gives";
+  const stores = gives ? "squared += store(row, column, value);" : "store(row, column, value);";
   return kernel({
     name: `matmul${variant.layout}`,
     read: {
       ...operandBindings(variant),
       bias: "f32[biasSize]",
       residual: `f32[residualRows, residualColumns]${result}`,
+      ...norm.read,
     },
-    write: { out: activationBinding(variant.outFormat, "M, outWidth", variant.vectorStores) },
+    write: { out: activationBinding(variant.outFormat, "M, outWidth", variant.vectorStores), ...norm.write },
     uniforms: {
       ...MATMUL_UNIFORMS,
       outWidth: "u32",
@@ -68,17 +78,18 @@ function buildMatmul(variant: MatmulVariant): MatmulKernel {
       hasBias: "u32",
       hasResidual: "u32",
       accumulate: "u32",
+      ...norm.uniforms,
     },
     enable: tile.enable,
     divisible: true,
-    wgsl: /* wgsl */ `${tile.declarations}
+    wgsl: /* wgsl */ `${tile.declarations}${gives ? tile.acrossColumns : ""}
 ${epilogue(variant)}
 
 @compute @workgroup_size(${tile.groupSize})
 fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
   ${tile.setup}
   ${tile.matmul}
-  ${eachRow(tile, "store(row, column, value);")}
+  ${eachRow(tile, stores, gives ? aroundFours(tile) : undefined)}
 }`,
     grid: ({ M = 0, N = 0 }) => tileGrid(variant, tile, M, N),
     cost: ({ M = 0, N = 0, K = 0 }) => {
@@ -91,25 +102,27 @@ fn main(${tile.parameters}) {${tileOrigin(variant, tile)}
           storedBytes(variant.outFormat) * M * N,
       };
     },
-  });
+  }) as MatmulKernel;
 }
 
 /** `store(row, column, value)`: four neighbouring columns through the epilogue, those outside left alone. */
 function epilogue(variant: MatmulVariant): string {
   const { outFormat: format, vectorStores: vectors, continues } = variant;
+  const gives = variant.norm === "gives";
+  if (gives && (format !== "f32" || !vectors)) throw new Error("a stream is f32, and its norm takes fours");
   if (continues && format !== "f32") throw new Error("sums can be continued in f32 alone");
   const before = loadedActivation(format, "out[i]", vectors);
   const after = storedActivation(format, "value", vectors);
   if (vectors) {
     return /* wgsl */ `${continues ? BEFORE.vectors : ""}
-fn store(row: u32, column: u32, product: vec4f) {
-  if (column >= u.N) { return; }
+fn store(row: u32, column: u32, product: vec4f)${gives ? " -> f32" : ""} {
+  if (column >= u.N) { return${gives ? " 0.0" : ""}; }
   let i = (row * u.outWidth + u.outFrom + column) / 4u;
   var value = product * u.scale;
   if (u.hasBias != 0u) { value += vec4f(bias[column], bias[column + 1u], bias[column + 2u], bias[column + 3u]); }
   if (u.hasResidual != 0u) { value += residual[(row * u.N + column) / 4u]; }
   if (u.accumulate != 0u) { value += ${before}; }
-  out[i] = ${after};
+  out[i] = ${after};${gives ? GIVE_SCALED : ""}
 }`;
   }
   return /* wgsl */ `${continues ? BEFORE.single : ""}

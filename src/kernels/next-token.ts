@@ -68,19 +68,16 @@ fn noise(draw: vec4u, i: u32) -> E {
   return -log(select(-log(1.0 - v), series, v < E(0.0625)));
 }`;
 
-/**
- * logits [N, V], the tokens from `firstToken` on, draws [N, 4] -> best [N], tokens [N]. A vocabulary in several windows
- * takes one dispatch for each, from the first on: the best so far is kept.
- */
-export const nextToken = inVectors(
-  ({ V, firstToken }) => [V, firstToken],
-  (lanes) =>
-    kernel({
-      name: "nextToken",
-      read: { logits: `f32[N, V]${lanes.view}`, draws: `u32[N, ${DRAW_WORDS}] as vec4u` },
-      write: { best: "f32[N]", tokens: "u32[N]" },
-      uniforms: { N: "u32", V: "u32", firstToken: "u32" },
-      wgsl: /* wgsl */ `${lanes.wgsl}${noise(lanes)}
+const choice = (name: string, draws: boolean) =>
+  inVectors(
+    ({ V, firstToken }) => [V, firstToken],
+    (lanes) =>
+      kernel({
+        name,
+        read: { logits: `f32[N, V]${lanes.view}`, draws: `u32[N, ${DRAW_WORDS}] as vec4u` },
+        write: { best: "f32[N]", tokens: "u32[N]" },
+        uniforms: { N: "u32", V: "u32", firstToken: "u32" },
+        wgsl: /* wgsl */ `${lanes.wgsl}${draws ? noise(lanes) : ""}
 var<workgroup> groupBest: array<f32, ${ROW_GROUP}>;
 var<workgroup> groupToken: array<u32, ${ROW_GROUP}>;
 const NO_TOKEN: u32 = ${NO_TOKEN}u;
@@ -90,15 +87,13 @@ fn isFinite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f8000
 fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
   let row = group.x;
   let width = u.V / LANES;
-  let draw = draws[row];
-  let temperature = bitcast<f32>(draw.w);
+  let draw = draws[row];${draws ? "\n  let temperature = bitcast<f32>(draw.w);" : ""}
   var most = -3.4e38;
   var token = NO_TOKEN - 1u;
   var finite = true;
   for (var i = lane; i < width; i += ${ROW_GROUP}u) {
     let logit = logits[row * width + i];
-    var value = logit;
-    if (temperature > 0.0) { value += temperature * noise(draw, i + u.firstToken / LANES); }
+    var value = logit;${draws ? "\n    if (temperature > 0.0) { value += temperature * noise(draw, i + u.firstToken / LANES); }" : ""}
     ${(lanes.count === 1 ? [""] : COMPONENTS.map((c) => `.${c}`))
       .map(
         (c, at) =>
@@ -130,10 +125,19 @@ fn main(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) la
     }
   }
 }`,
-      grid: ({ N = 0 }) => [N],
-      cost: ({ N = 0, V = 0 }) => ({ flops: N * V, bytes: 4 * N * V }),
-    }),
-);
+        grid: ({ N = 0 }) => [N],
+        cost: ({ N = 0, V = 0 }) => ({ flops: N * V, bytes: 4 * N * V }),
+      }),
+  );
+
+/**
+ * logits [N, V], the tokens from `firstToken` on, draws [N, 4] -> best [N], tokens [N]. A vocabulary in several windows
+ * takes one dispatch for each, from the first on: the best so far is kept.
+ */
+export const nextToken = choice("nextToken", true);
+
+/** The same for rows whose temperatures are all 0: software adapters compute both sides of a branch. */
+export const likeliestToken = choice("likeliestToken", false);
 
 /**
  * Makes the rows of the pass that was run [T] those of the next one, whose tokens are `chosen` [T]: each one position

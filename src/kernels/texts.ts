@@ -34,7 +34,7 @@ import {
 import { logitStatistics, logitStatisticsCombine } from "./logit-statistics.ts";
 import { matmul } from "./matmul.ts";
 import { mix } from "./mix.ts";
-import { nextRows, nextToken } from "./next-token.ts";
+import { likeliestToken, nextRows, nextToken } from "./next-token.ts";
 import {
   layerNormBackward,
   layerNormForward,
@@ -44,6 +44,7 @@ import {
   rmsNormResidual,
 } from "./norm.ts";
 import { joinGates, outputGateBackward, outputGateForward, splitGates } from "./output-gate.ts";
+import { projectIntoCache } from "./project-into-cache.ts";
 import { addColumnSums, clipAndAdvance, columnPartials, squarePartials } from "./reduce.ts";
 import { partialRope, rope, ropeIntoCache } from "./rope.ts";
 import { scaleByPosition, scaleRows, softCap } from "./scale.ts";
@@ -147,6 +148,21 @@ export const kernelTexts: readonly KernelText[] = [
     variant: `1 x ${SIZE} x ${SIZE} in f32, ${LANES}`,
     suffix: "-column4",
   },
+  // What generates, a norm before and behind it.
+  {
+    kernel: matmul("NT", { M: 1, N: SIZE, K: SIZE }, facts, { norm: "gives", aWidth: SIZE, outWidth: SIZE }),
+    variant: `1 x ${SIZE} x ${SIZE} in f32, a norm behind it, ${LANES}`,
+    suffix: "-column4-gives-norm",
+  },
+  {
+    kernel: matmul("NT", { M: 16, N: SIZE, K: SIZE }, facts, { norm: "takes", gated: true }),
+    variant: `16 x ${SIZE} x ${SIZE} in f32, gates, a norm before it, ${LANES}`,
+    suffix: "-subgroup16-gated",
+  },
+  {
+    kernel: projectIntoCache({ M: 1, N: SIZE, K: SIZE }, SIZE, facts, { norm: "takes" }),
+    variant: `1 x ${SIZE} x ${SIZE} in f32, heads of ${SIZE}, a norm before it, ${LANES}`,
+  },
   {
     kernel: matmul("NT", { M: 1, N: SIZE, K: SIZE }, gpu),
     variant: `1 x ${SIZE} x ${SIZE} in f32, subgroups of 32 on a GPU`,
@@ -230,6 +246,7 @@ export const kernelTexts: readonly KernelText[] = [
     softCap(CAP),
     ropeIntoCache,
     nextToken,
+    likeliestToken,
     dropout,
     addDropout,
     gatherRows("f32"),

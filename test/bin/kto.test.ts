@@ -65,14 +65,15 @@ test("the sources run from any folder, with the arguments and the exit code pass
 
 test("built code runs until a source changes, goes, or becomes another one of the same age", () => {
   const main = write("src/cli/main.ts", sources);
-  const part = write("src/cli/part.ts", "export const part = 1;");
+  const other = write("src/cli/other.ts", "export const other = 1;");
+  const old = write("dist/part-of-yesterday.js", "");
   expect(launch().code).toBe(5);
-  const built = join(checkout, "dist/src/cli/main.js");
+  expect(existsSync(old)).toBe(false);
+  const built = join(checkout, "dist/cli.js");
   writeFileSync(built, 'export const runProcess = () => { console.log("built"); process.exit(3); };');
   expect(launch()).toMatchObject({ code: 3, stdout: "built" });
-  rmSync(part);
+  rmSync(other);
   expect(launch()).toMatchObject({ code: 5 });
-  expect(existsSync(join(checkout, "dist/src/cli/part.js"))).toBe(false);
   const { atime, mtime } = statSync(main);
   writeFileSync(main, sources.replace("exitCode = 5", "exitCode = 45"));
   utimesSync(main, atime, mtime);
@@ -103,5 +104,5 @@ test("several commands may build at once", async () => {
 test("an installation without code is told in one sentence", () => {
   const { code, stderr } = launch();
   expect(code).toBe(1);
-  expect(stderr).toMatch(/^.*main\.js does not exist; install kto-webgpu again\.$/);
+  expect(stderr).toMatch(/^.*cli\.js does not exist; install kto-webgpu again\.$/);
 });

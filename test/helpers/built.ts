@@ -9,8 +9,8 @@ import { pathToFileURL } from "node:url";
 const root = join(import.meta.dirname, "..", "..");
 let isBuilt = false;
 
-/** The address of the module that was built from a source, such as "src/index.ts"; built first where it changed. */
-export function builtModule(source: string): string {
+/** The address of a module of the build, an entry of scripts/build.mjs; built first where a source changed. */
+export function builtModule(name: "index" | "platform-node"): string {
   if (!isBuilt) {
     const { status, stderr } = spawnSync(process.execPath, [join(root, "bin", "kto.js"), "--version"], {
       encoding: "utf8",
@@ -18,5 +18,5 @@ export function builtModule(source: string): string {
     if (status !== 0) throw new Error(`the code cannot be built: ${stderr}`);
     isBuilt = true;
   }
-  return pathToFileURL(join(root, "dist", source.replace(/\.ts$/, ".js"))).href;
+  return pathToFileURL(join(root, "dist", `${name}.js`)).href;
 }

@@ -1,8 +1,8 @@
 /**
  * A process that takes a held file whenever it is told to, answers whether it has it, and gives it back when told. Its
- * argument is the address of the module that holds files.
+ * argument is the address of the built platform.
  */
-const { holdFile } = await import(process.argv[2] ?? "");
+const { platform } = await import(process.argv[2] ?? "");
 
 let release;
 
@@ -13,7 +13,7 @@ process.on("message", async (path) => {
     process.send?.("released");
     return;
   }
-  const found = await holdFile(path);
+  const found = await platform.holdFile(path);
   release = "release" in found ? found.release : undefined;
   process.send?.(release === undefined ? "refused" : "held");
 });

@@ -16,7 +16,7 @@ export interface ReadInChild {
 /** @param paths the first one is a good file, which loads all that reading needs */
 export function readInChild(paths: readonly string[]): ReadInChild[] {
   const program = `
-    import { feedbackRows } from ${JSON.stringify(builtModule("src/kto/data/read.ts"))};
+    import { feedbackRows } from ${JSON.stringify(builtModule("index"))};
     const peak = () => 1024 * process.resourceUsage().maxRSS;
     const results = [];
     let first;

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { type Draw, nextTokens, passArrays, threefry, tokenValues } from "../../src/kernels/float64/next-token.ts";
-import { HIGHEST_TEMPERATURE, NO_TOKEN, nextRows, nextToken } from "../../src/kernels/next-token.ts";
+import { HIGHEST_TEMPERATURE, likeliestToken, NO_TOKEN, nextRows, nextToken } from "../../src/kernels/next-token.ts";
 import { normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import { f32, runKernel, u32, unset } from "../helpers/gpu.ts";
@@ -23,7 +23,12 @@ function draws(rows: number, temperature: number, seed = 5): Draw[] {
 const likeliest = (rows: number) => draws(rows, 0);
 
 /** The tokens that the kernel finds in windows of these widths, which together are a row. */
-async function found(logits: Float32Array, drawn: readonly Draw[], windows: readonly number[]): Promise<number[]> {
+async function found(
+  logits: Float32Array,
+  drawn: readonly Draw[],
+  windows: readonly number[],
+  kernel = nextToken,
+): Promise<number[]> {
   const rows = drawn.length;
   const width = windows.reduce((a, b) => a + b, 0);
   const words = drawn.flatMap(({ key, position, temperature }) => [...key, position, bitsOf(temperature)]);
@@ -38,7 +43,7 @@ async function found(logits: Float32Array, drawn: readonly Draw[], windows: read
       [rows, columns],
       own.flatMap((row) => [...row]),
     );
-    const result = await runKernel(device, nextToken, {
+    const result = await runKernel(device, kernel, {
       ...{ logits: part, draws: u32([rows, 4], words), best, tokens, firstToken: first },
     });
     best = f32([rows], result("best"));
@@ -63,7 +68,9 @@ describe("the next token", () => {
       fc.asyncProperty(cases, async ({ rows, windows, seed, coarse }) => {
         const width = windows.reduce((a, b) => a + b, 0);
         const logits = Float32Array.from(normals(seeded(seed), rows * width), (x) => (coarse ? Math.round(x) : x));
-        expect(await found(logits, likeliest(rows), windows)).toEqual(nextTokens(logits, likeliest(rows)));
+        const wanted = nextTokens(logits, likeliest(rows));
+        expect(await found(logits, likeliest(rows), windows)).toEqual(wanted);
+        expect(await found(logits, likeliest(rows), windows, likeliestToken)).toEqual(wanted);
       }),
       { seed: 1, numRuns: 25 },
     );

@@ -18,8 +18,9 @@ function bytesOf(path: string): number {
   return readdirSync(path).reduce((sum, name) => sum + bytesOf(join(path, name)), 0);
 }
 
-test("beside what users get, a checkout runs with tsx, esbuild and what the dashboard is built of; the rest belongs to test/package.json", () => {
-  expect(Object.keys(json("package.json").devDependencies).sort()).toEqual(["esbuild", "preact", "tsx", "uplot"]);
+test("beside what users get, a checkout runs with tsx, esbuild and what they join; the rest belongs to test/package.json", () => {
+  const joined = ["commander", "fast-string-width", "is-unicode-supported", "picocolors", "preact", "uplot"];
+  expect(Object.keys(json("package.json").devDependencies).sort()).toEqual([...joined, "esbuild", "tsx"].sort());
   expect(json("package.json").workspaces).toEqual(["test", "scripts/swiftshader"]);
   expect(Object.keys(locked)).toEqual(expect.arrayContaining(["test", "scripts/swiftshader"]));
 });

@@ -12,8 +12,9 @@ import { type DataOptions, dataDescription } from "../descriptions/data.ts";
 import { command } from "../options/command.ts";
 import { modelFolders } from "../session/models.ts";
 import { encodeFeedback, readRows } from "../session/rows.ts";
+import { colorsFor } from "../terminal/colors.ts";
 import { checkOutputFile, isSameFile } from "../terminal/files.ts";
-import { colorsFor, type Output } from "../terminal/output.ts";
+import type { Output } from "../terminal/output.ts";
 
 /** Number of rendered examples that are shown. */
 const shownExamples = 3;

@@ -5,7 +5,7 @@ import { writeOwnText } from "../../engine/files/own-text.ts";
 import { readModelConfig, textFolder } from "../../engine/model/config/folder.ts";
 import { readGenerationDefaults } from "../../engine/model/config/generation-config.ts";
 import { exportAdapterGguf, exportGguf } from "../../engine/model/export/export-gguf.ts";
-import { modelfile, ollamaTemplate } from "../../engine/model/export/modelfile.ts";
+import { isNameForOllama, modelfile, ollamaTemplate } from "../../engine/model/export/modelfile.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { loadChatTemplate } from "../../engine/text/chat-template.ts";
 import { loadTokenizer } from "../../engine/text/tokenizer.ts";
@@ -100,6 +100,10 @@ async function writeModelfile(
   output: Output,
 ): Promise<void> {
   const file = platform.baseName(path);
+  if (!isNameForOllama(file)) {
+    output.warning(`Ollama cannot read the name ${JSON.stringify(file)} in a Modelfile, so none is written.`);
+    return;
+  }
   const texts = await textFolder({ folder: base, adapter: { folder: adapter } });
   const { contextLength } = await readModelConfig(base);
   const chat = await loadChatTemplate(texts);

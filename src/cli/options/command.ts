@@ -1,5 +1,6 @@
 /** What `main.ts` runs: a command's description (descriptions/) tied to its body (commands/). */
-import type { Output, OutputOptions } from "../terminal/output.ts";
+import { Output, type OutputOptions } from "../terminal/output.ts";
+import type { Streams } from "../terminal/streams.ts";
 import { readOptions } from "./command-line.ts";
 import { type TranslatedFile, translationLines } from "./configuration-file.ts";
 import type { Description, KnownOptions } from "./description.ts";
@@ -10,7 +11,7 @@ export interface Command extends KnownOptions {
    *
    * @throws KtoError, whose exit code is the command's
    */
-  readonly execute: (words: readonly string[], openOutput: (options: OutputOptions) => Output) => Promise<void>;
+  readonly execute: (words: readonly string[], streams: Streams) => Promise<void>;
 }
 
 /** Ties a command's options to its body, so that the body gets them typed and checked. */
@@ -26,11 +27,11 @@ export function command<Options extends OutputOptions & { readonly dry_run?: boo
   };
   return {
     ...known,
-    execute: async (words, openOutput) => {
+    execute: async (words, streams) => {
       const input = await readOptions(words, known);
       const notes: string[] = [];
       const options = parse({ ...input, onNote: (note) => notes.push(note) });
-      const output = openOutput(options);
+      const output = new Output(streams, options);
       if (input.translated) tellTranslation(input.translated, options, output);
       for (const note of notes) output.info(note);
       await run(options, output);

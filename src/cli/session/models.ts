@@ -213,7 +213,12 @@ async function trainedAdapter(
     dropout: config.lora_dropout,
     rslora: config.use_rslora,
     dora: config.use_dora,
-    ...(config.lora_modules_to_save.length > 0 ? { savedModules: config.lora_modules_to_save } : {}),
+    savedModules: someOf(config.lora_modules_to_save),
+    excludeModules: someOf(config.lora_exclude_modules),
+    layersToTransform: someOf(config.lora_layers_to_transform),
+    layersPattern: someOf(config.lora_layers_pattern),
+    rankPattern: config.lora_rank_pattern,
+    alphaPattern: config.lora_alpha_pattern,
     bias: config.bias,
     ...(targets === undefined ? {} : { targetModules: targets }),
   });
@@ -230,4 +235,8 @@ function targetModules(written: readonly string[]): readonly string[] | string |
   if (more.length === 0 && !isList && (first === "all-linear" || /[*+?()|[\]^$\\]/.test(first))) return first;
   const names = written.flatMap((text) => text.replace(/^\[(.*)\]$/, "$1").split(","));
   return names.map((name) => name.trim().replace(/^(["'])(.*)\1$/, "$2"));
+}
+
+function someOf<T>(list: readonly T[]): readonly T[] | undefined {
+  return list.length > 0 ? list : undefined;
 }

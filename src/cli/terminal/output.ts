@@ -4,8 +4,8 @@
  */
 
 import isUnicodeSupported from "is-unicode-supported";
-import pc from "picocolors";
 import { ConfigError } from "../../errors.ts";
+import { colorsFor, isLive, wantsColors } from "./colors.ts";
 import { Display } from "./display.ts";
 import type { Streams, TextSink } from "./streams.ts";
 import { type Line, painted, type Theme } from "./styled.ts";
@@ -92,20 +92,6 @@ export class Output {
     stream.write(`${text}\n`);
     this.display?.release();
   }
-}
-
-/** Colours for a terminal, none for a pipe or under NO_COLOR. */
-export function colorsFor(stream: TextSink): ReturnType<typeof pc.createColors> {
-  return pc.createColors(wantsColors(stream));
-}
-
-function wantsColors(stream: TextSink): boolean {
-  return (isLive(stream) || Boolean(process.env.FORCE_COLOR)) && !process.env.NO_COLOR;
-}
-
-/** Whether text on the stream can be changed later. */
-function isLive(stream: TextSink): boolean {
-  return stream.isTTY === true && process.env.TERM !== "dumb";
 }
 
 /**

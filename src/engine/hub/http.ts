@@ -149,10 +149,10 @@ export async function withRetries<T>(
       if (failed >= attempts || wait > longestDelayMs) {
         const tooLong = wait > longestDelayMs ? `, which asks to wait ${Math.round(wait / 1000)} s` : "";
         const tries = failed > 1 ? ` (${failed} attempts)` : "";
-        throw new HubUnreachableError(
-          `Cannot ${what}: ${error.message}${tooLong}${tries}; try again later, downloads go on where they stopped.`,
-          { cause: error },
-        );
+        const goesOn = what.startsWith("download") ? ", downloads go on where they stopped" : "";
+        throw new HubUnreachableError(`Cannot ${what}: ${error.message}${tooLong}${tries}; try again later${goesOn}.`, {
+          cause: error,
+        });
       }
       await new Promise((resolve) => setTimeout(resolve, wait));
     }

@@ -4,8 +4,10 @@ import { joinGates, outputGateBackward, outputGateForward, splitGates } from "..
 import type { ModelConfig } from "./config/config.ts";
 import type { Mixer } from "./mixer.ts";
 import {
+  cachedKeys,
   fusedColumns,
   recordIntoCache,
+  recordProjectionIntoCache,
   recordQueryKeyNorm,
   recordQueryKeyNormBackward,
   recordRope,
@@ -27,16 +29,22 @@ export const attentionMixer: Mixer = {
   reads: ({ attentionGate }) => (attentionGate ? "gatedQkv" : "qkv"),
   gives: ({ attentionGate }) => (attentionGate ? "gatedAttention" : "attention"),
 
-  recordForward({ program, model, layer, here }, rows, cache) {
+  recordProjection({ program, model, layer, here }, input, rows, cache) {
+    return recordProjectionIntoCache(program, model, layer, { ...input, y: here.qkv }, rows, cache);
+  },
+
+  recordForward({ program, model, layer, here, isPlaced = false }, rows, cache) {
     const { config } = model;
     const { headSize: D, heads } = config;
-    if (config.attentionGate) program.dispatch(splitGates, { fused: here.gatedQkv, qkv: here.qkv, D, heads });
-    recordQueryKeyNorm(program, model, layerName(layer, "qkNorm"), here);
     const from = fusedColumns(config);
     let keys = { k: here.qkv, v: here.qkv, kFrom: from.kFrom, vFrom: from.vFrom };
-    if (cache) {
-      keys = { ...recordIntoCache(program, model, layer, rows, here.qkv, cache), kFrom: 0, vFrom: 0 };
-    } else recordRope(program, model, layer, rows, here.qkv, 1);
+    if (isPlaced && cache) keys = { ...cachedKeys(layer, cache), kFrom: 0, vFrom: 0 };
+    else {
+      if (config.attentionGate) program.dispatch(splitGates, { fused: here.gatedQkv, qkv: here.qkv, D, heads });
+      recordQueryKeyNorm(program, model, layerName(layer, "qkNorm"), here);
+      if (cache) keys = { ...recordIntoCache(program, model, layer, rows, here.qkv, cache), kFrom: 0, vFrom: 0 };
+      else recordRope(program, model, layer, rows, here.qkv, 1);
+    }
     program.dispatch(attentionForward(config.headSize, program.device.facts, program.products, scoresOf(config)), {
       q: here.qkv,
       ...keys,

@@ -19,6 +19,7 @@ import { recordLinear, recordLinearBackward } from "./linear.ts";
 import type { BackwardRows, LayerCache, Mixer, PassRows } from "./mixer.ts";
 import { recordMlpBackward, recordMlpForward } from "./mlp.ts";
 import type { Model } from "./model.ts";
+import { type NormPlace, normBetween } from "./norm-between.ts";
 import { recordBranchNorm, recordBranchNormBackward, recordNorm, recordNormBackward } from "./norms.ts";
 import { layerName } from "./weights/parameters.ts";
 
@@ -49,14 +50,26 @@ export function recordBlockForward(
   const name = (part: string) => layerName(layer, part);
   const { lora } = rows;
   const [before, after] = [normsBefore(config), normsAfter(config)];
+  // The rows of a product that is walked in slices are not those of the norm's.
+  const between = (place: NormPlace | undefined, scaled: Tensor) =>
+    cache && rows.mlpSlice === undefined && place && normBetween(program, model, place, scaled, cache.squares);
+  const atAttention = between(attentionNormPlace(config, layer), here.attentionNormed);
+  const atMlp = between({ norm: name("mlpNorm"), from: name("output"), to: name("up") }, here.mlpNormed);
+  // The next layer has its own place for normed rows where these are kept, but here nothing is.
+  const atNext = between(attentionNormPlace(config, layer + 1), here.attentionNormed);
 
-  if (before) {
+  if (before && !atAttention) {
     recordNorm(program, model, name("attentionNorm"), here.input, here.attentionNormed, here.attentionStats);
   }
   const mixer = mixerOf(config, layer);
   const x = before ? here.attentionNormed : here.input;
-  recordLinear(program, model, name(mixer.reads(config)), { x, y: here[mixer.reads(config)], lora });
-  mixer.recordForward({ program, model, layer, here }, rows, cache);
+  const takes = atAttention?.takes;
+  const pass = { program, model, layer, here };
+  const isPlaced = cache !== undefined && mixer.recordProjection?.(pass, { x, takes }, rows, cache) === true;
+  if (!isPlaced) {
+    recordLinear(program, model, name(mixer.reads(config)), { x, y: here[mixer.reads(config)], takes, lora });
+  }
+  mixer.recordForward({ ...pass, isPlaced }, rows, cache);
   const mixed = here[mixer.gives(config)];
   if (after) {
     const { attentionBranch: branch, attentionBranchStats: stats } = here;
@@ -64,18 +77,29 @@ export function recordBlockForward(
     const args = { branch, residual: here.input, y: here.middle, stats };
     recordBranchNorm(program, model, name("attentionBranchNorm"), args);
   } else {
-    recordLinear(program, model, name("output"), { x: mixed, residual: here.input, y: here.middle, lora });
+    const args = { x: mixed, residual: here.input, y: here.middle, gives: atMlp?.gives, lora };
+    recordLinear(program, model, name("output"), args);
   }
 
-  if (before) recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
-  const alone = cache !== undefined;
-  const pass = { program, model, layer, here };
-  if (next === undefined) recordMlpForward(pass, rows, undefined, alone);
+  if (before && !atMlp) recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
+  const fused = { alone: cache !== undefined, takes: atMlp?.takes };
+  if (next === undefined) recordMlpForward(pass, rows, undefined, fused);
   else if (after) {
     const { mlpBranch: branch, mlpBranchStats: stats } = here;
-    recordMlpForward(pass, rows, { y: branch }, alone);
+    recordMlpForward(pass, rows, { y: branch }, fused);
     recordBranchNorm(program, model, name("mlpBranchNorm"), { branch, residual: here.middle, y: next, stats });
-  } else recordMlpForward(pass, rows, { y: next, residual: here.middle }, alone);
+  } else recordMlpForward(pass, rows, { y: next, residual: here.middle, gives: atNext?.gives }, fused);
+}
+
+/** The norm that a layer begins with, where another layer is before it. */
+function attentionNormPlace(config: ModelConfig, layer: number): NormPlace | undefined {
+  if (layer === 0 || layer === config.layers) return undefined;
+  const name = (part: string) => layerName(layer, part);
+  return {
+    norm: name("attentionNorm"),
+    from: layerName(layer - 1, "down"),
+    to: name(mixerOf(config, layer).reads(config)),
+  };
 }
 
 /** Scratch of the backward pass, shared by all layers; rows are those of region A, the MLP's those of a slice. */

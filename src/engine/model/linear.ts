@@ -4,18 +4,27 @@
  */
 import { swigluForward } from "../../kernels/activation.ts";
 import { isQuantized } from "../../kernels/kernel.ts";
-import { takesGates } from "../../kernels/matmul-variant.ts";
+import { takesGates, takesNorms } from "../../kernels/matmul-variant.ts";
 import { rowBlocks } from "../../kernels/norm.ts";
 import { addColumnSums, columnPartials } from "../../kernels/reduce.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { type LoraScratch, recordLoraBackward, recordLoraForward, recordMagnitudes } from "./lora-passes.ts";
-import { recordMatmul } from "./matmul.ts";
+import { recordMatmul, type TakenNorm } from "./matmul.ts";
 import type { Model } from "./model.ts";
-import { recordProduct, recordProductBackward, storedWindows, type Weight } from "./weight-product.ts";
+import {
+  type ProductOptions,
+  recordProduct,
+  recordProductBackward,
+  storedWindows,
+  type Weight,
+} from "./weight-product.ts";
 
-/** Records y [T, out] = x [T, in] W (+ bias) (+ residual), with the model's adapter where it has one for this layer. */
+/**
+ * Records y [T, out] = x [T, in] W (+ bias) (+ residual), with the model's adapter where it has one for this layer, or
+ * with the product's part in a norm beside it.
+ */
 export function recordLinear(
   program: Program,
   model: Model,
@@ -23,15 +32,14 @@ export function recordLinear(
   args: {
     readonly x: Tensor;
     readonly y: Tensor;
-    readonly residual?: Tensor | undefined;
     readonly lora: LoraScratch | undefined;
-  },
+  } & Pick<ProductOptions, "residual" | "gives" | "takes">,
 ): void {
-  const { x, y, residual, lora } = args;
+  const { x, y, residual, gives, takes, lora } = args;
   const weight = `${name}.weight`;
   const bias = model.weights.has(`${name}.bias`) ? model.parameter(`${name}.bias`) : undefined;
   const late = lora && model.adapter?.late(weight);
-  recordProduct(program, weightOf(model, weight), x, y, late ? {} : { bias, residual });
+  recordProduct(program, weightOf(model, weight), x, y, late ? {} : { bias, residual, gives, takes });
   if (lora && model.adapter) recordLoraForward(program, model.adapter, model, weight, x, y, lora);
   late?.recordEnd(program, weight, y, { bias, residual });
 }
@@ -53,10 +61,11 @@ export function recordSwigluLinear(
     readonly gateUp: Tensor;
     readonly y: Tensor;
     readonly alone: boolean;
+    readonly takes?: TakenNorm | undefined;
     readonly lora: LoraScratch | undefined;
   },
 ): void {
-  const { x, gateUp, y, alone, lora } = args;
+  const { x, gateUp, y, alone, takes, lora } = args;
   const weight = model.parameter(`${name}.weight`);
   const [[M = 0, K = 0], [, N = 0]] = [x.shape, y.shape];
   const isPlain = !(
@@ -66,11 +75,13 @@ export function recordSwigluLinear(
     isQuantized(weight.dtype)
   );
   const isWhole = storedWindows(program, weight).length === 1;
-  if (alone && isPlain && isWhole && takesGates("NT", { M, N, K }, program.device.facts)) {
-    recordMatmul(program, "NT", x, weight, y, { gated: true });
+  const { facts } = program.device;
+  const fits = takesGates("NT", { M, N, K }, facts) && (takes === undefined || takesNorms("NT", { M, N, K }, facts));
+  if (alone && isPlain && isWhole && fits) {
+    recordMatmul(program, "NT", x, weight, y, { gated: true, takes });
     return;
   }
-  recordLinear(program, model, name, { x, y: gateUp, lora });
+  recordLinear(program, model, name, { x, y: gateUp, takes, lora });
   program.dispatch(swigluForward, { gateUp, y });
 }
 

@@ -165,12 +165,18 @@ export function selectModules(config: ModelConfig, options: LoraOptions): LoraMo
 
 /**
  * Checks the targets of a new adapter: each name of a list is a layer, a regular expression does not match the embedding
- * of positions, for which PEFT would make an adapter too.
+ * of positions, for which PEFT would make an adapter too; ranks, alphas, excluded modules and numbers of layers are those
+ * of some layer.
  *
  * @throws ConfigError naming the target and the modules that there are
  */
-export function checkTargets(config: ModelConfig, { targetModules }: LoraOptions): void {
+export function checkTargets(config: ModelConfig, options: LoraOptions): void {
+  const { targetModules } = options;
   const all = adaptableModules(config);
+  checkNarrowing(
+    all.map(({ name }) => moduleName(config, name)),
+    options,
+  );
   const names = all.map(({ name }) => moduleName(config, name));
   const targets = targetNames(config, targetModules);
   if (targets.length === 0) throw new ConfigError(`lora_target_modules is empty; ${known(all)}.`);
@@ -181,6 +187,37 @@ export function checkTargets(config: ModelConfig, { targetModules }: LoraOptions
   if (wrong === undefined) return;
   throw new ConfigError(
     `lora_target_modules ${isText ? `${shown(targets)} matches` : "names"} "${wrong}", which is no layer that an adapter is made for; ${known(all)}.`,
+  );
+}
+
+/** PEFT passes over patterns that match nothing, so that a slip of the pen would train another adapter. */
+function checkNarrowing(names: readonly string[], options: LoraOptions): void {
+  const { rankPattern = {}, alphaPattern = {}, excludeModules = [], layersToTransform = [] } = options;
+  const unused = [
+    ...Object.entries({ lora_rank_pattern: rankPattern, lora_alpha_pattern: alphaPattern }).flatMap(
+      ([option, patterns]) =>
+        Object.entries(patterns)
+          .filter((entry) => valuesByPattern(Object.fromEntries([entry]), names, option).size === 0)
+          .map(([pattern]) => [option, shown(pattern)] as const),
+    ),
+    ...[excludeModules]
+      .flat()
+      .flatMap((name) =>
+        matching(typeof excludeModules === "string" ? name : [name], names, "lora_exclude_modules").length > 0
+          ? []
+          : [["lora_exclude_modules", shown(name)] as const],
+      ),
+    ...[layersToTransform]
+      .flat()
+      .flatMap((layer) =>
+        names.some((name) => name.includes(`.${layer}.`)) ? [] : [["lora_layers_to_transform", String(layer)] as const],
+      ),
+  ];
+  const [first] = unused;
+  if (first === undefined) return;
+  const example = names.find((name) => /\.\d+\./.test(name));
+  throw new ConfigError(
+    `${first[0]} has ${first[1]}, which is no layer of this model; its modules are named as ${example}.`,
   );
 }
 

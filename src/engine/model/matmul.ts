@@ -14,6 +14,18 @@ export interface WindowOf {
   readonly together: Together;
 }
 
+/** What the product before the norm gives: x gain [T, C], and sums of squares of x [T, tiles]. */
+export interface GivenNorm {
+  readonly gain: Tensor;
+  /** 1 where the gain is stored around 0, else 0. */
+  readonly gainOffset: number;
+  readonly scaled: Tensor;
+  readonly squares: Tensor;
+}
+
+/** What the product behind it takes, whose A is x gain. */
+export type TakenNorm = Pick<GivenNorm, "squares"> & { readonly epsilon: number };
+
 export interface MatmulOptions {
   /** [N], added to every row. */
   readonly bias?: Tensor | undefined;
@@ -25,6 +37,9 @@ export interface MatmulOptions {
   readonly continues?: boolean;
   /** The product is SwiGLU's, of b's first half of rows and its second, where `takesGates`. */
   readonly gated?: boolean;
+  /** RMSNorm between two products, of which this is the one before it or the one behind; see `norm-between.ts`. */
+  readonly gives?: GivenNorm | undefined;
+  readonly takes?: TakenNorm | undefined;
   /** `b`, or in TN the result, is a window of a matrix that exceeds one binding. */
   readonly windowOf?: WindowOf | undefined;
   /** Multiplies the product; default 1. */
@@ -48,7 +63,7 @@ export function recordMatmul(
 ): void {
   const [M = 0, outWidth = 0] = out.shape;
   const [bRows = 0, bColumns = 0] = b.shape;
-  const { aFrom = 0, outFrom = 0, scale = 1, continues = false, gated = false, windowOf } = options;
+  const { aFrom = 0, outFrom = 0, scale = 1, continues = false, gated = false, gives, takes, windowOf } = options;
   const [N, K] = layout === "NT" ? [gated ? bRows / 2 : bRows, bColumns] : [bColumns, bRows];
   checkColumns(layout, { M, N, K }, a, outWidth, options);
   const { unused } = program.device;
@@ -63,6 +78,7 @@ export function recordMatmul(
     outFrom,
     continues,
     gated,
+    norm: gives ? ("gives" as const) : takes && ("takes" as const),
     continued: windowOf !== undefined && layout === "NN",
     whole: windowOf && wholeShape(layout, { M, N, K }, windowOf),
   };
@@ -82,6 +98,7 @@ export function recordMatmul(
     hasBias: options.bias ? 1 : 0,
     hasResidual: options.residual ? 1 : 0,
     accumulate: options.accumulate ? 1 : 0,
+    ...(gives ?? takes),
   };
   program.dispatch(kernel, args, windowOf?.together);
 }

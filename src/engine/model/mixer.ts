@@ -8,6 +8,7 @@ import type { Tensor } from "../gpu/tensor.ts";
 import type { LayerActivations, LayerKind } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
 import type { LoraScratch } from "./lora-passes.ts";
+import type { TakenNorm } from "./matmul.ts";
 import type { Model } from "./model.ts";
 import type { SegmentRange } from "./segments.ts";
 
@@ -57,8 +58,10 @@ export interface BackwardRows extends PassRows {
   readonly windowQueryEnd?: Tensor | undefined;
 }
 
-/** What generation keeps of earlier passes. */
+/** What generation keeps of earlier passes, and its scratch. */
 export interface LayerCache {
+  /** Numbers for sums of squares of the residual stream, a quarter as many as its own. */
+  readonly squares: Tensor;
   /** Keys and values, [cache rows, KV D] each, per layer with attention. */
   readonly keys: readonly (Tensor | undefined)[];
   readonly values: readonly (Tensor | undefined)[];
@@ -86,6 +89,8 @@ export interface MixerPass {
   readonly model: Model;
   readonly layer: number;
   readonly here: LayerActivations;
+  /** What `recordProjection` does has been done. */
+  readonly isPlaced?: boolean;
 }
 
 /** A mixer in a backward pass. */
@@ -114,6 +119,12 @@ export interface MixerScratch {
   readonly aLogTerms: Tensor;
 }
 
+/** What the projection of a layer's input reads: rows, maybe of a norm that the product takes. */
+export interface ProjectionInput {
+  readonly x: Tensor;
+  readonly takes: TakenNorm | undefined;
+}
+
 /** What a layer mixes its rows by. */
 export interface Mixer {
   /**
@@ -123,6 +134,11 @@ export interface Mixer {
   readonly reads: (config: ModelConfig) => LayerKind;
   readonly gives: (config: ModelConfig) => LayerKind;
   readonly recordForward: (pass: MixerPass, rows: PassRows, cache?: LayerCache) => void;
+  /**
+   * Records the projection of few rows and all that goes before mixing in one dispatch, where there is a kernel for it;
+   * then `MixerPass.isPlaced` tells `recordForward` so. Returns whether it has.
+   */
+  readonly recordProjection?: (pass: MixerPass, input: ProjectionInput, rows: PassRows, cache: LayerCache) => boolean;
   /** Records the gradients of the mixer's own parameters too, where they are trained. */
   readonly recordBackward: (pass: MixerBackwardPass, rows: BackwardRows) => void;
 }

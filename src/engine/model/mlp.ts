@@ -13,6 +13,7 @@ import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear
 import type { LoraScratch } from "./lora-passes.ts";
 import type { PassRows } from "./mixer.ts";
 import type { Model } from "./model.ts";
+import type { ProductOptions } from "./weight-product.ts";
 import { layerName } from "./weights/parameters.ts";
 
 /** A layer in a pass. */
@@ -47,17 +48,22 @@ function slicesOf({ middle }: LayerActivations, { mlpSlice, lora }: PassRows): S
 /** What the MLP reads [T, C]. */
 const inputOf = ({ model, here }: MlpPass) => (normsBefore(model.config) ? here.mlpNormed : here.middle);
 
-/** Records `up` and `activated` of a slice. `alone`: nobody reads `up` afterwards. */
-function recordActivated(pass: MlpPass, slice: Slice, alone: boolean): void {
+/** What a pass says of the MLP's products: nobody reads `up` afterwards, and the norm that the first one has a part of. */
+interface Fused extends Pick<ProductOptions, "takes"> {
+  readonly alone: boolean;
+}
+
+/** Records `up` and `activated` of a slice. */
+function recordActivated(pass: MlpPass, slice: Slice, { alone, takes }: Fused): void {
   const { program, model, layer, here } = pass;
   const { mlp } = model.config;
   const [x, up, y] = [slice.of(inputOf(pass)), slice.own(here.up), slice.own(here.activated)];
   const name = layerName(layer, "up");
   if (mlp === "swiglu") {
-    recordSwigluLinear(program, model, name, { x, gateUp: up, y, alone, lora: slice.lora });
+    recordSwigluLinear(program, model, name, { x, gateUp: up, y, alone, takes, lora: slice.lora });
     return;
   }
-  recordLinear(program, model, name, { x, y: up, lora: slice.lora });
+  recordLinear(program, model, name, { x, y: up, takes, lora: slice.lora });
   if (mlp === "gelu") program.dispatch(geluForward, { x: up, y });
   else program.dispatch(gegluForward, { gateUp: up, y });
 }
@@ -70,22 +76,19 @@ function recordActivated(pass: MlpPass, slice: Slice, alone: boolean): void {
 export function recordMlpForward(
   pass: MlpPass,
   rows: PassRows,
-  result: { readonly y: Tensor; readonly residual?: Tensor } | undefined,
-  alone: boolean,
+  result: ({ readonly y: Tensor } & Pick<ProductOptions, "residual" | "gives">) | undefined,
+  fused: Fused,
 ): void {
   const { program, model, layer, here } = pass;
   // The backward pass computes slices itself.
   if (result === undefined && rows.mlpSlice !== undefined) return;
   for (const slice of slicesOf(here, rows)) {
-    recordActivated(pass, slice, alone);
+    recordActivated(pass, slice, fused);
     if (result === undefined) continue;
     const y = slice.of(result.y);
     const residual = result.residual && slice.of(result.residual);
     recordLinear(program, model, layerName(layer, "down"), {
-      x: slice.own(here.activated),
-      y,
-      residual,
-      lora: slice.lora,
+      ...{ x: slice.own(here.activated), y, residual, gives: result.gives, lora: slice.lora },
     });
   }
 }
@@ -113,7 +116,7 @@ export function recordMlpBackward(
   const { program, model, layer, here } = pass;
   const { mlp } = model.config;
   for (const slice of slicesOf(here, rows)) {
-    if (rows.mlpSlice !== undefined) recordActivated(pass, slice, false);
+    if (rows.mlpSlice !== undefined) recordActivated(pass, slice, { alone: false, takes: undefined });
     const shared = { partials: scratch.partials, lora: slice.lora };
     const [dActivated, dUp] = [slice.own(scratch.dActivated), slice.own(scratch.dUp)];
     const [up, x] = [slice.own(here.up), slice.own(here.activated)];

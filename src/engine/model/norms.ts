@@ -22,7 +22,7 @@ import type { ModelConfig } from "./config/config.ts";
 import type { Model } from "./model.ts";
 
 /** Epsilon of norms of the stream as it is kept. */
-function streamEpsilon({ normEpsilon, residualMultiplier }: ModelConfig): number {
+export function streamEpsilon({ normEpsilon, residualMultiplier }: ModelConfig): number {
   return normEpsilon / residualMultiplier ** 2;
 }
 

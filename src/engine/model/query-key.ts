@@ -11,7 +11,10 @@ import {
   widthNormForward,
   widthNormWeightPartials,
 } from "../../kernels/head-norm.ts";
+import { isQuantized, type StoredFormat } from "../../kernels/kernel.ts";
+import { takesTurns } from "../../kernels/matmul-variant.ts";
 import { rowBlocks } from "../../kernels/norm.ts";
+import { projectIntoCache } from "../../kernels/project-into-cache.ts";
 import { addColumnSums } from "../../kernels/reduce.ts";
 import { partialRope, rope, ropeIntoCache } from "../../kernels/rope.ts";
 import { type LayerRope, ropeRegimes } from "../../kernels/rope-table.ts";
@@ -21,8 +24,10 @@ import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
 import { type LayerActivations, qkHeads } from "./activations.ts";
 import type { ModelConfig } from "./config/config.ts";
-import type { LayerCache, RowPositions } from "./mixer.ts";
+import type { LayerCache, ProjectionInput, RowPositions } from "./mixer.ts";
 import type { Model } from "./model.ts";
+import { storedWindows } from "./weight-product.ts";
+import { layerName } from "./weights/parameters.ts";
 
 /** Columns of the fused rows where queries, keys and values start. */
 export function fusedColumns(config: ModelConfig) {
@@ -110,6 +115,50 @@ function recordQueryFactors(
   program.dispatch(scaleByPosition, { positions, factors, x, columns });
 }
 
+/** The keys and values of a layer in the cache. */
+export function cachedKeys(
+  layer: number,
+  { keys, values }: Pick<LayerCache, "keys" | "values">,
+): { k: Tensor; v: Tensor } {
+  const [k, v] = [keys[layer], values[layer]];
+  if (k === undefined || v === undefined) throw new Error(`the cache has no layer ${layer}`);
+  return { k, v };
+}
+
+/**
+ * Records the fused rows y = x W, their rotation, and their keys and values into the cache in one dispatch, where a tile
+ * can and nothing lies between: no bias, norm of heads, gate or adapter. Returns whether it did.
+ */
+export function recordProjectionIntoCache(
+  program: Program,
+  model: Model,
+  layer: number,
+  { x, takes, y }: ProjectionInput & { readonly y: Tensor },
+  rows: RowPositions & { readonly ranges: Tensor },
+  cache: LayerCache,
+): boolean {
+  const { config } = model;
+  const layerRope = config.layerRope[layer];
+  const name = layerName(layer, "qkv");
+  const isPlain = config.qkNorm === "none" && !config.attentionGate && !config.inOutWeights && !model.adapter;
+  if (!isPlain || model.weights.has(`${name}.bias`) || !layerRope || !turnsWhole(config, layerRope)) return false;
+  const b = model.parameter(`${name}.weight`);
+  const [[M = 0], [N = 0, K = 0]] = [x.shape, b.shape];
+  const { facts } = program.device;
+  const isWhole = !isQuantized(b.dtype) && storedWindows(program, b).length === 1;
+  const isF32 = x.dtype === "f32" && y.dtype === "f32";
+  if (!isWhole || !isF32 || !takesTurns({ M, N, K }, config.headSize, facts)) return false;
+  const { k: keys, v: values } = cachedKeys(layer, cache);
+  const operands = { format: b.dtype as StoredFormat, norm: takes && ("takes" as const) };
+  const table = model.ropeTable(layerRope, rows.positionLimit);
+  program.dispatch(projectIntoCache({ M, N, K }, config.headSize, facts, operands), {
+    ...{ a: x, b, table, ranges: rows.ranges, out: y, keys, values },
+    ...{ M, aFrom: 0, heads: config.heads, ...takes },
+  });
+  recordQueryFactors(program, model, rows, y);
+  return true;
+}
+
 /** Records the rotation of the fused rows x, where the layer has one, and their keys and values into the cache. */
 export function recordIntoCache(
   program: Program,
@@ -120,8 +169,7 @@ export function recordIntoCache(
   cache: Pick<LayerCache, "keys" | "values" | "rows">,
 ): { k: Tensor; v: Tensor } {
   const { config } = model;
-  const [k, v] = [cache.keys[layer], cache.values[layer]];
-  if (k === undefined || v === undefined) throw new Error(`the cache has no layer ${layer}`);
+  const { k, v } = cachedKeys(layer, cache);
   const layerRope = config.layerRope[layer];
   if (layerRope && turnsWhole(config, layerRope)) {
     const { positions } = rows;

@@ -8,7 +8,7 @@
 import { AdapterError } from "../../errors.ts";
 import type { Program } from "../gpu/program.ts";
 import { byteLength, rowWindows, sliceRows, type Tensor } from "../gpu/tensor.ts";
-import { recordMatmul, type WindowOf } from "./matmul.ts";
+import { type MatmulOptions, recordMatmul, type WindowOf } from "./matmul.ts";
 
 /** A matrix of weights. */
 export interface Weight {
@@ -19,14 +19,20 @@ export interface Weight {
   readonly inOut: boolean;
 }
 
+/** What a product adds, and its part in a norm beside it. */
+export type ProductOptions = Pick<MatmulOptions, "bias" | "residual" | "gives" | "takes">;
+
 /** Records y [T, out] = x [T, in] W (+ bias) (+ residual). */
 export function recordProduct(
   program: Program,
   { name, matrix, inOut }: Weight,
   x: Tensor,
   y: Tensor,
-  { bias, residual }: { readonly bias?: Tensor | undefined; readonly residual?: Tensor | undefined } = {},
+  options: ProductOptions = {},
 ): void {
+  const { bias, residual, gives, takes } = options;
+  const isWhole = !inOut && storedWindows(program, matrix).length === 1;
+  if ((gives || takes) && !isWhole) throw new Error(`${name} has no part in a norm between products`);
   const windows = storedWindows(program, matrix);
   if (inOut) {
     if (windows.length > 1 && y.dtype !== "f32") throw tooLarge(program, name, matrix);
@@ -35,7 +41,7 @@ export function recordProduct(
       recordMatmul(program, "NN", x, window, y, { ...last, aFrom: first, continues: first > 0, windowOf });
     }
   } else if (windows.length === 1) {
-    recordMatmul(program, "NT", x, matrix, y, { bias, residual });
+    recordMatmul(program, "NT", x, matrix, y, { bias, residual, gives, takes });
   } else {
     // A kernel adds a residual as wide as its result: column ranges of the result are added to one that was copied
     // there.

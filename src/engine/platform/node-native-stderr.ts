@@ -8,6 +8,7 @@
  * is for commands, which open no files while they look for an adapter, and never for programs that use the library.
  */
 import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, type Stats, statSync } from "node:fs";
+import { relayStderr } from "./node-stderr-relay.ts";
 
 let isCommand = false;
 
@@ -22,7 +23,13 @@ export function silenceNativeStderr(): (() => void) | undefined {
   if (!isCommand || process.platform !== "linux" || process.env.KTO_DEBUG !== undefined) return undefined;
   let saved: number;
   try {
-    // A socket cannot be opened again, and a file only where all writing goes to its end: it would lose its place.
+    // A socket cannot be opened again; what a program that Node starts writes goes into one.
+    const relay = fstatSync(2).isSocket() ? relayStderr() : undefined;
+    if (relay !== undefined) {
+      replaceStderr(`/proc/self/fd/${relay}`);
+      closeSync(relay);
+    }
+    // A file is opened again only where all writing goes to its end: it would lose its place.
     const kind = fstatSync(2);
     if (!kind.isCharacterDevice() && !kind.isFIFO() && !(kind.isFile() && isWrittenAtItsEnd(kind))) return undefined;
     // A pipe whose reader is gone would block for ever, or fails here with NONBLOCK: then nothing is silenced.

@@ -80,10 +80,25 @@ function unreadable(path: string, error: unknown): Error {
   });
 }
 
+/** Node 22 warns that its SQLite may change, which does not concern who reads a database with it. */
+async function withoutItsWarning<T>(load: () => Promise<T>): Promise<T> {
+  const { emitWarning } = process;
+  process.emitWarning = (warning: string | Error, ...rest: unknown[]) => {
+    if (!(rest[0] === "ExperimentalWarning" && /SQLite/.test(String(warning)))) {
+      Reflect.apply(emitWarning, process, [warning, ...rest]);
+    }
+  };
+  try {
+    return await load();
+  } finally {
+    process.emitWarning = emitWarning;
+  }
+}
+
 async function loadDriver(path: string): Promise<(file: string) => Driver> {
   let own: NodeSqlite | undefined;
   try {
-    own = (await import(builtIn)) as NodeSqlite;
+    own = await withoutItsWarning(async () => (await import(builtIn)) as NodeSqlite);
   } catch {
     // Node 20 has no such module, and Node 22 has it from 22.13.
   }

@@ -1,6 +1,5 @@
-/** The version and commit of this package, and the versions of the packages that it needs. */
-import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+/** The version of this package, and those of the packages that it needs. */
+import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
 import { packageFolder } from "./node-package.ts";
@@ -36,17 +35,4 @@ export function installedVersion(name: string): string | null {
 
 function readManifest(path: string): PackageManifest {
   return JSON.parse(readFileSync(path, "utf8")) as PackageManifest;
-}
-
-/** The commit, marked where files differ from it; null outside a checkout. */
-export function commit(): string | null {
-  const folder = packageFolder;
-  if (!existsSync(join(folder, ".git"))) return null; // an installed package lies in somebody else's repository
-  const git = (...args: string[]) =>
-    execFileSync("git", args, { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
-  try {
-    return git("rev-parse", "--short", "HEAD") + (git("status", "--porcelain") === "" ? "" : " with changes");
-  } catch {
-    return null;
-  }
 }

@@ -68,7 +68,8 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
     }
   }
   advice.push(...scheduleAdvice(config, facts));
-  if (!large && !facts.fineTuned) {
+  // A toy is for trying things out; nobody fine-tunes it first because we say so.
+  if (!large && facts.parameters >= TOY_PARAMETERS && !facts.fineTuned) {
     advice.push(
       "below 7B parameters, KTO brings little over supervised fine-tuning alone: unless this model has had that on the same kind of text, run kto sft first.",
     );

@@ -27,6 +27,35 @@ export const loraOptions = {
     placeholder: "names",
     aliases: ["lora_target"],
   }),
+  lora_exclude_modules: option(z.array(z.string().min(1)).default([]), {
+    description: "targets that get no adapter all the same, by the ends of their names",
+    expects: "names of modules such as k_proj",
+    placeholder: "names",
+    aliases: ["exclude_modules"],
+  }),
+  lora_layers_to_transform: option(z.array(z.coerce.number().int().min(0)).default([]), {
+    description: "layers that get an adapter, by number from 0; all if not given",
+    expects: "whole numbers of at least 0",
+    placeholder: "n",
+    aliases: ["layers_to_transform", "peft_layers_to_transform"],
+  }),
+  lora_layers_pattern: option(z.array(z.string().min(1)).default([]), {
+    description:
+      "what stands before a layer's number in names of modules, where it is not clear (PEFT's layers_pattern)",
+    expects: "names such as layers",
+    placeholder: "names",
+    aliases: ["layers_pattern", "peft_layers_pattern"],
+  }),
+  lora_rank_pattern: option(z.record(z.string().min(1), z.number().int().min(1)).default({}), {
+    description: "other ranks by regular expressions for the ends of module names; the first that matches counts",
+    expects: 'whole numbers of at least 1 by pattern, such as {"layers.0.self_attn.q_proj": 32}',
+    aliases: ["rank_pattern"],
+  }),
+  lora_alpha_pattern: option(z.record(z.string().min(1), z.number().positive()).default({}), {
+    description: "other values of lora_alpha, in the same way",
+    expects: 'numbers above 0 by pattern, such as {"layers.0.self_attn.q_proj": 64}',
+    aliases: ["alpha_pattern"],
+  }),
   use_rslora: option(z.boolean().default(false), { description: "divide lora_alpha by the root of the rank" }),
   use_dora: option(z.boolean().default(false), {
     description:

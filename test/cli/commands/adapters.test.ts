@@ -33,6 +33,7 @@ test("trains, resumes, goes on with, merges and refuses to export it", async () 
   const lora = [
     ...["--use_peft", "--use_dora", "--lora_r", "2", "--lora_target_modules", "c_attn", "wte", "--bias", "lora_only"],
     ...["--lora_modules_to_save", "lm_head", "--disable_dropout", "false", "--lora_dropout", "0.1"],
+    ...["--lora_rank_pattern", '{"h.0.attn.c_attn": 3}', "--lora_alpha_pattern", '{"h.0.attn.c_attn": 48}'],
   ];
   const run = ["--max_steps", "2", "--learning_rate", "5e-3", "--logging_steps", "1", "--save_steps", "1"];
   const whole = ["train", ...model, ...data, ...lora, ...run, "--neftune_noise_alpha", "5", "--output_dir", adapter];
@@ -40,6 +41,7 @@ test("trains, resumes, goes on with, merges and refuses to export it", async () 
   await succeed(...whole);
   expect(readJson(join(adapter, "adapter_config.json"))).toMatchObject({
     ...{ use_dora: true, bias: "lora_only", modules_to_save: ["lm_head"], target_modules: ["c_attn", "wte"] },
+    ...{ rank_pattern: { "h.0.attn.c_attn": 3 }, alpha_pattern: { "h.0.attn.c_attn": 48 } },
   });
   const file = await openSafetensors(join(adapter, "adapter_model.safetensors"));
   await file.close();

@@ -99,6 +99,13 @@ describe("kto train --dry_run", () => {
     ["all weights of a model in bf16, whose reference stays so", () => ["--model", inBf16]],
     ["an adapter of a model in f32", () => ["--model", llama, ...lora]],
     ["an adapter of a model in bf16", () => ["--model", inBf16, ...lora]],
+    [
+      "DoRA of linear layers and the embedding, and a head that is trained whole",
+      () => [
+        ...["--model", inBf16, "--use_peft", "--use_dora", "--lora_r", "4", "--lora_target_modules", "q_proj"],
+        ...["down_proj", "embed_tokens", "--lora_modules_to_save", "lm_head"],
+      ],
+    ],
     ["an adapter of a model in 4 bits", () => ["--model", inBf16, ...lora, "--load_in_4bit"]],
     [
       "an adapter that is gone on with, and the copy of it",

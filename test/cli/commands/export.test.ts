@@ -2,10 +2,12 @@
  * `kto export`: its options, what it prints and writes, and what it refuses. What llama.cpp makes of the files:
  * test/engine/model/export.
  */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
 import { Device } from "../../../src/engine/gpu/device.ts";
+import { platform } from "../../../src/engine/platform/index.ts";
+import { FileError } from "../../../src/errors.ts";
 import { copyOfModel, stories, temporaryFolder } from "../../helpers/folders.ts";
 import { askLlamaCpp, writeRandomAdapter } from "../../helpers/gguf.ts";
 import { kto } from "../../helpers/streams.ts";
@@ -116,6 +118,39 @@ describe("kto export", () => {
     expect(code).toBe(7);
     expect(stderr).toContain(`Cannot write ${weights}: it exists and is no GGUF file, so it is not replaced`);
     expect(readFileSync(weights, "utf8")).toBe("the only copy");
+  });
+
+  test.runIf(existsSync("/dev/full"))("a full disk is one sentence, and nothing is left behind", async () => {
+    const words = ["export", "--model", stories, "--gguf", "f16", "--output", "/dev/full"];
+    const { code, stderr } = await kto(...words);
+    expect([code, stderr]).toEqual([7, "error: Cannot write /dev/full: no space is left on the disk.\n"]);
+    const path = fresh("m.gguf");
+    const written = vi
+      .spyOn(platform, "writeFileAtomic")
+      .mockRejectedValueOnce(new FileError(`Cannot write ${path}: no space is left on the disk.`));
+    const midway = await kto("export", "--model", stories, "--gguf", "f16", "--output", path);
+    written.mockRestore();
+    expect([midway.code, readdirSync(dirname(path))]).toEqual([7, []]);
+  });
+
+  test("an adapter whose base is gone is one sentence, which names both", async () => {
+    const lost = fresh("lost");
+    cpSync(adapter, lost, { recursive: true });
+    const file = join(lost, "adapter_config.json");
+    const config = JSON.parse(readFileSync(file, "utf8"));
+    for (const [base, sentence] of [
+      ["/nowhere/model", /error: .*\/nowhere\/model.*/],
+      [null, /error: .* is an adapter that does not say what its base model is; give the base as model_name_or_path/],
+    ] as const) {
+      writeFileSync(file, JSON.stringify({ ...config, base_model_name_or_path: base }));
+      const path = fresh("a.gguf");
+      const { code, stderr } = await kto("export", "--model", lost, "--gguf", "f16", "--output", path);
+      expect(code).not.toBe(0);
+      expect(code).not.toBe(1);
+      expect(stderr).toMatch(sentence);
+      expect(stderr.trim().split("\n")).toHaveLength(1);
+      expect(existsSync(path)).toBe(false);
+    }
   });
 
   test("a device gets the model, and no Modelfile beside it", async () => {

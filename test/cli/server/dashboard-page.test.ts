@@ -47,7 +47,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
   };
 
   beforeAll(async () => {
-    builtModule("src/index.ts"); // and with it the page
+    builtModule("index"); // and with it the page
     mkdirSync(evil, { recursive: true });
     writeFileSync(join(evil, "metrics.jsonl"), '{"step":1,"loss":0.5,"<b onmouseover=alert(1)>":1}\n');
     const { code, stderr } = await kto(...words(trained, "--max_steps", "12"));

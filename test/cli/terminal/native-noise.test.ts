@@ -4,7 +4,7 @@
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { expect, test } from "vitest";
-import { freshPath, temporaryFolder } from "../../helpers/folders.ts";
+import { fileIn, freshPath, jsonl, stories, temporaryFolder } from "../../helpers/folders.ts";
 
 const folder = temporaryFolder();
 const withoutDriver = { ...process.env, VK_DRIVER_FILES: "/nowhere.json", VK_ICD_FILENAMES: "/nowhere.json" };
@@ -29,6 +29,25 @@ test("none in a file of its own; one that a script writes on into keeps its plac
   const script = `{ echo before; node bin/kto.js doctor --adapter none; echo after; } 2>${log} >&2`;
   spawnSync("bash", ["-c", script], { env: { ...withoutDriver, KTO_ADAPTER: "" } });
   expect(readFileSync(log, "utf8")).toMatch(/^before\n[\s\S]*\nafter\n$/);
+});
+
+test("none in a socket, as Node gives it to what it starts, and all that the command says itself, in order", () => {
+  const start = (...words: string[]) =>
+    spawnSync(process.execPath, ["bin/kto.js", ...words], {
+      encoding: "utf8",
+      env: { ...withoutDriver, KTO_ADAPTER: "" },
+    });
+  expect(start("doctor").stderr).toBe("");
+  const rows = fileIn(folder, "rows.jsonl", jsonl([{ prompt: "Once", completion: " upon", label: true }]));
+  const words = ["logps", "--model_name_or_path", stories, "--dataset_name", rows, "--overwrite_cache"];
+  const env = { ...process.env, KTO_CACHE: freshPath(folder, "cache") };
+  const { stdout: inPipe } = spawnSync("bash", ["-c", `node bin/kto.js ${words.join(" ")} 2>&1 >/dev/null | cat`], {
+    encoding: "utf8",
+    env,
+  });
+  const { stderr } = spawnSync(process.execPath, ["bin/kto.js", ...words], { encoding: "utf8", env });
+  expect(stderr).toBe(inPipe);
+  expect(stderr).toMatch(/^adapter/);
 });
 
 test("--debug shows them", () => {

@@ -4,7 +4,7 @@
 import { describe, expect, it } from "vitest";
 import { parseModelConfig } from "../../../src/engine/model/config/config.ts";
 import type { LoraOptions } from "../../../src/engine/model/lora-modules.ts";
-import { linearModules, selectModules } from "../../../src/engine/model/lora-modules.ts";
+import { checkTargets, linearModules, selectModules } from "../../../src/engine/model/lora-modules.ts";
 import { modulePrefix } from "../../../src/engine/model/weights/parameters.ts";
 import { readJson } from "../../helpers/fixtures.ts";
 import { gpt2Config, llamaConfig } from "../../helpers/models.ts";
@@ -75,5 +75,23 @@ describe.each(["llama", "gpt2"] as const)("%s", (family) => {
     const options = { ...optionsOf({ r: 4, lora_alpha: 6 }), rankPattern: { ".*": 9 }, alphaPattern: { ".*": 3 } };
     expect(selectModules(config, options)[0]?.scale).toBe(1 / 3);
     expect(selectModules(config, { ...options, rslora: true })[0]?.scale).toBe(1);
+  });
+});
+
+describe("a new adapter is refused where it names by pattern or number what is not there", () => {
+  const options: LoraOptions = { rank: 2, alpha: 4, dropout: 0, rslora: false };
+
+  it.each<[Partial<LoraOptions>, RegExp]>([
+    [{ rankPattern: { q_proj: 3, q_pro: 4 } }, /^lora_rank_pattern has "q_pro", which is no layer of this model/],
+    [{ alphaPattern: { "h\\.0\\..*": 3 } }, /^lora_alpha_pattern has "h/],
+    [{ excludeModules: ["k_proj", "self_attn.x_proj"] }, /^lora_exclude_modules has "self_attn\.x_proj"/],
+    [{ layersToTransform: [0, layers] }, new RegExp(`^lora_layers_to_transform has ${layers}, .* model\\.layers\\.0`)],
+  ])("%j", (changes, sentence) => {
+    expect(() => checkTargets(configs.llama, { ...options, ...changes })).toThrow(sentence);
+  });
+
+  it("and taken where all is there", () => {
+    const all = { rankPattern: { q_proj: 3 }, excludeModules: ["k_proj"], layersToTransform: [layers - 1] };
+    expect(() => checkTargets(configs.llama, { ...options, ...all })).not.toThrow();
   });
 });

@@ -154,7 +154,7 @@ it("of several processes that want a file that was left at the same moment, one 
   const path = join(output, "lock.json");
   const ended = spawnSync(process.execPath, ["-e", ""]).pid;
   const left = JSON.stringify({ process: ended, host: hostname(), since: "2026-11-30T10:00:00.000Z" });
-  const module = builtModule("src/engine/platform/node-held-files.ts");
+  const module = builtModule("platform-node");
   const processes = Array.from({ length: 4 }, () =>
     fork("test/helpers/holder.mjs", [module], { execArgv: [], stdio: ["ignore", "inherit", "inherit", "ipc"] }),
   );

@@ -57,7 +57,7 @@ test("a module that is not there is an error of its own", async () => {
 
 test("a thread that nobody ends does not keep the process alive", () => {
   const script = `
-    const { platform } = await import("${builtModule("src/engine/platform/index.ts")}");
+    const { platform } = await import("${builtModule("platform-node")}");
     const address = new URL("${code.address.href}");
     const thread = await platform.startThread({ address, open() {} }, 2 ** 26);
     console.log(await thread.ask("once", 60000));`;

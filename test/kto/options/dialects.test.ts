@@ -334,3 +334,49 @@ test("what an adapter trains beside A and B, and NEFTune, run under each product
     expect(axolotl).toMatchObject({ product: "axolotl", problems: [], options: wanted });
   }
 });
+
+test("axolotl's ranks, alphas and layers by pattern and number", async () => {
+  const axolotl = await read(`
+    rl: kto
+    adapter: lora
+    lora_target_modules: [q_proj, v_proj]
+    lora_exclude_modules: [layers.0.self_attn.v_proj]
+    lora_rank_pattern: {"layers.1.self_attn.q_proj": 4}
+    lora_alpha_pattern: {".*v_proj": 32}
+    peft_layers_to_transform: [0, 1]
+    peft_layers_pattern: layers`);
+  expect(axolotl).toMatchObject({
+    ...{ product: "axolotl", problems: [] },
+    options: {
+      ...{ lora_exclude_modules: ["layers.0.self_attn.v_proj"], lora_layers_to_transform: [0, 1] },
+      ...{ lora_rank_pattern: { "layers.1.self_attn.q_proj": 4 }, lora_alpha_pattern: { ".*v_proj": 32 } },
+      lora_layers_pattern: "layers",
+    },
+  });
+});
+
+test.each<[what: string, info: string, sentence: RegExp]>([
+  ["is no JSON", "{rows: ", /dataset_info\.json cannot be read \(/],
+  ["is a list", "[1, 2]", /dataset_info\.json cannot be read \(it is no object of data sets\)/],
+  ["is a number", "7", /it is no object of data sets/],
+  ["describes others", '{"other": {}}', /names "rows", which dataset_info\.json does not describe/],
+  ["describes it as a text", '{"rows": "rows.json"}', /names "rows", which dataset_info\.json does not describe/],
+  ["has no place", '{"rows": {"columns": {"kto_tag": "label"}}}', /names rows by nothing that is known/],
+  ["has columns that are none", '{"rows": {"file_name": "r.json", "columns": "label"}}', /has no kto_tag/],
+  ["has null for columns", '{"rows": {"file_name": "r.json", "columns": null}}', /has no kto_tag/],
+  [
+    "has a form of its own",
+    '{"rows": {"file_name": "r.json", "columns": {"kto_tag": "label"}, "formatting": null}}',
+    /in the form null/,
+  ],
+  [
+    "has a tag of its own",
+    '{"rows": {"file_name": "r.json", "formatting": "sharegpt", "columns": {"kto_tag": "l"}, "tags": {"user_tag": 1}}}',
+    /with the tag user_tag 1/,
+  ],
+])("a dataset_info.json that %s is told in one sentence", async (_, info, sentence) => {
+  const own = await mkdtemp(join(data, "info-"));
+  await writeFile(join(own, "dataset_info.json"), info);
+  const { problems } = await read(`{stage: kto, dataset: rows, dataset_dir: "${own}"}`);
+  expect(problems).toEqual([expect.stringMatching(sentence)]);
+});

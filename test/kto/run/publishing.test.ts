@@ -2,6 +2,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { FileError } from "../../../src/errors.ts";
 import { Publishing, type PublishingOptions } from "../../../src/kto/run/publishing.ts";
 import { temporaryFolder } from "../../helpers/folders.ts";
 import { type UploadServer, uploadServer } from "../../helpers/upload-server.ts";
@@ -164,6 +165,20 @@ describe("what fails", () => {
     await (await prepared({ patience: { firstDelayMs: 1 } })).end();
     expect(server.commits).toHaveLength(1);
     expect(server.calls.filter((call) => call.includes("/commit/"))).toHaveLength(3);
+  });
+
+  test("a server that is gone is one sentence, which says where the result is", async () => {
+    const publishing = await prepared({ patience: { firstDelayMs: 1 } });
+    await server.close();
+    publishing.checkpoint(checkpoint(1));
+    const error = await publishing.end().catch((thrown: unknown) => thrown);
+    expect(error).toBeInstanceOf(FileError);
+    expect(warnings).toEqual([
+      expect.stringMatching(
+        /^Cannot push to .*refused \(\d attempts\); try again later\. The checkpoint of step 1 is in/,
+      ),
+    ]);
+    expect(String(error)).toMatch(/Cannot push to .*refused .* try again later\. Nothing is lost: the result is in /);
   });
 
   test("a token that is not valid is told, also one of another form", async () => {

@@ -106,6 +106,7 @@ export async function exportGguf(
 /**
  * Writes an adapter as llama.cpp applies it to the GGUF file of its base (`--lora`). llama.cpp scales every layer by
  * alpha / rank with one alpha; where an adapter's layers have others (rslora, alpha_pattern) the difference goes into B.
+ * The matrix A of an embedding lies the other way round there, since its rows are looked up by token.
  *
  * @param type f32, f16 or bf16: rows of a low rank are not quantised
  * @throws ModelFormatError; ConfigError for a quantised type; FileError; NumericError
@@ -127,7 +128,7 @@ export async function exportAdapterGguf(
   const file = await openAdapter(folder, { config, folder: baseFolder }, onWarning);
   try {
     const { alpha } = file.options;
-    const beyond = beyondLora(file);
+    const beyond = beyondLora(file, config);
     if (beyond !== undefined) {
       throw new ConfigError(
         `The adapter ${folder} ${beyond}, which llama.cpp's adapters cannot have: write the merged model (merge_adapter).`,
@@ -142,19 +143,23 @@ export async function exportAdapterGguf(
       ["adapter.type", "lora"],
       ["adapter.lora.alpha", { f32: alpha }],
     ]);
-    const tensors = file.modules.flatMap(({ name: module, inputs, outputs, rank, scale }): GgufTensor[] => {
+    const tensors = file.modules.flatMap(({ kind, name: module, inputs, outputs, rank, scale }): GgufTensor[] => {
       const part = `${module}.weight`;
       const own = architecture.tensorName(part);
       const heads = architecture.tiled(part);
+      const isLookedUp = kind === "embedding";
       const values = async function* (which: "A" | "B") {
-        yield await file.read(`${module}.lora_${which}.weight`);
+        yield await file.read(isLookedUp ? `${module}.lora_embedding_${which}` : `${module}.lora_${which}.weight`);
       };
       return [
         {
           name: `${own}.lora_a`,
-          shape: [rank, inputs],
+          shape: isLookedUp ? [inputs, rank] : [rank, inputs],
           type,
-          data: () => (heads?.axis === "columns" ? tiled(values("A"), heads, inputs) : values("A")),
+          data: () => {
+            if (isLookedUp) return transposed(values("A"), rank, inputs);
+            return heads?.axis === "columns" ? tiled(values("A"), heads, inputs) : values("A");
+          },
         },
         {
           name: `${own}.lora_b`,
@@ -175,13 +180,17 @@ export async function exportAdapterGguf(
   }
 }
 
-/** What an adapter has beyond the two small matrices of linear layers, a clause; undefined where that is all. */
-function beyondLora({ options, modules, saved }: AdapterFile): string | undefined {
+/**
+ * What an adapter has beyond the two small matrices that llama.cpp applies (src/llama-adapter.cpp, read on 2026-11-30), a
+ * clause; undefined where that is all.
+ */
+function beyondLora({ options, modules, saved }: AdapterFile, { tiedHead }: ModelConfig): string | undefined {
   if (options.dora) return "has DoRA (use_dora)";
   const [part] = saved.parts;
   if (part !== undefined) return `holds "${part}" whole (modules_to_save or bias)`;
   const special = modules.find(({ kind }) => kind !== "linear");
-  return special && `has an adapter of "${special.name}"`;
+  // There the two are one tensor, with one adapter for both or none.
+  return special && tiedHead ? `has an adapter of "${special.name}" in a model whose head is its embedding` : undefined;
 }
 
 /** Tokenizer and chat templates. A folder without tokenizer.json gives a file that knows token ids only. */

@@ -20,6 +20,14 @@ export interface ModelfileFacts {
   readonly notes: readonly string[];
 }
 
+/** What Ollama's reader drops wherever it stands (Go's strconv.IsPrint, parser/parser.go). */
+const DROPPED = /[^\p{L}\p{M}\p{N}\p{P}\p{S} \t\r\n]/u;
+
+/** Whether a Modelfile can name a file: a line break or a character that is not printed would be lost. */
+export function isNameForOllama(file: string): boolean {
+  return !DROPPED.test(file) && !/[\t\r\n]/.test(file) && file === file.trim();
+}
+
 /** Ollama's own context, unless the Modelfile says otherwise. */
 const USUAL_CONTEXT = 4096;
 
@@ -34,7 +42,7 @@ export function modelfile({ model, adapter, template, sampling, contextLength, n
     num_ctx: contextLength < USUAL_CONTEXT ? contextLength : undefined,
   };
   return [
-    ...notes.map((note) => `# ${note}`),
+    ...notes.map((note) => `# ${note.replace(/[\r\n]+/g, " ")}`),
     `FROM ./${model}`,
     ...(adapter === undefined ? [] : [`ADAPTER ./${adapter}`]),
     ...(template === undefined ? [] : [`TEMPLATE """${template}"""`]),
@@ -99,9 +107,12 @@ export function ollamaTemplate(template: ChatTemplate, bos: string | undefined):
   const frame = frameOf(render([SYSTEM, ...CHAT]), render(CHAT));
   if (frame === undefined) return undefined;
   if (TRIED.some((messages) => render(messages) !== framed(messages, frame))) return undefined;
-  // Go would take these for the end of the text and the beginning of an action.
-  if (Object.values(frame).some((text: string) => text.includes('"""') || text.includes("{{"))) return undefined;
-  return goTemplate(frame);
+  return Object.values(frame).some(isChangedByOllama) ? undefined : goTemplate(frame);
+}
+
+/** Whether a text would end the Modelfile's quotation, open an action of Go's or lose a character. */
+function isChangedByOllama(text: string): boolean {
+  return text.includes('"""') || text.includes("{{") || text.endsWith("{") || DROPPED.test(text);
 }
 
 /** The texts around the messages of a chat with and without a system message. */

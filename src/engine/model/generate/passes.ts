@@ -5,7 +5,8 @@
  */
 import { NO_ROW } from "../../../kernels/embedding.ts";
 import { SEGMENT } from "../../../kernels/gated-delta-segments.ts";
-import { DRAW_WORDS, HIGHEST_TEMPERATURE, nextRows, nextToken } from "../../../kernels/next-token.ts";
+import { MOST_NORMED_ROWS } from "../../../kernels/matmul-variant.ts";
+import { DRAW_WORDS, HIGHEST_TEMPERATURE, likeliestToken, nextRows, nextToken } from "../../../kernels/next-token.ts";
 import { LONG_SEQUENCE } from "../../../kernels/rope-table.ts";
 import type { Device } from "../../gpu/device.ts";
 import { Program } from "../../gpu/program.ts";
@@ -79,6 +80,8 @@ export class Passes {
   readonly #head: HeadBuffers;
   readonly #inputs: Readonly<Record<PassInput, Tensor>>;
   readonly #logits: readonly Tensor[];
+  /** Sums of squares of the rows of a pass, where these are few enough for norms between products. */
+  readonly #squares: Tensor;
   readonly #best: Tensor;
   readonly #chosen: Tensor;
   readonly #programs = new Map<string, Program>();
@@ -113,6 +116,7 @@ export class Passes {
           draws: u32("draws", [this.#heads, DRAW_WORDS]),
         },
         cache: new GrowingCache(device, config, size),
+        squares: device.allocate("scratch", "sums of squares", [MOST_NORMED_ROWS, Math.ceil(config.hiddenSize / 4)]),
         best: device.allocate("scratch", "largest logits", [this.#heads]),
         chosen: u32("chosen tokens", [this.#heads]),
         logits: this.#headWindows().map((window) =>
@@ -124,6 +128,7 @@ export class Passes {
     this.#head = made.head;
     this.#inputs = made.inputs;
     this.#cache = made.cache;
+    this.#squares = made.squares;
     this.#best = made.best;
     this.#chosen = made.chosen;
     this.#logits = made.logits;
@@ -256,7 +261,8 @@ export class Passes {
     const headRows = new Uint32Array(this.#heads).fill(NO_ROW);
     headRows.set(heads);
     const positionsNext = heads.map((row) => (rows[row]?.position ?? 0) + 1);
-    const program = await this.#program(capacity, outcome);
+    const greedy = draws.every(({ temperature }) => temperature === 0);
+    const program = await this.#program(capacity, outcome, greedy);
     const drawn = drawWords(draws, positionsNext, this.#heads);
     const ofRows = { tokens, positions, ranges, windowRanges, cacheRows, stateRanges };
     const arrays = { ...ofRows, headRows, draws: drawn, segments };
@@ -289,18 +295,18 @@ export class Passes {
   }
 
   /** The program for a number of rows; heads are those of the first `min(#heads, rows)` head rows. */
-  async #program(rows: number, outcome: Outcome): Promise<Program> {
-    const key = `${rows} ${outcome}`;
+  async #program(rows: number, outcome: Outcome, greedy: boolean): Promise<Program> {
+    const key = `${rows} ${outcome}${greedy ? " greedy" : ""}`;
     let program = this.#programs.get(key);
     if (program === undefined) {
-      program = this.#record(rows, outcome);
+      program = this.#record(rows, outcome, greedy);
       this.#programs.set(key, program);
     }
     await program.prepare();
     return program;
   }
 
-  #record(rows: number, outcome: Outcome): Program {
+  #record(rows: number, outcome: Outcome, greedy: boolean): Program {
     const { device, model } = this;
     const program = new Program(device, `generate ${rows}`);
     const of = (name: RowInput) => sliceRows(this.#inputs[name], 0, rows);
@@ -312,7 +318,7 @@ export class Passes {
     const { keys, values, states } = this.#cache;
     const hasStates = keptRows(model.config) > 0;
     const cache = {
-      ...{ keys, values, rows: of("cacheRows"), states, segments: this.#inputs.segments },
+      ...{ keys, values, rows: of("cacheRows"), states, segments: this.#inputs.segments, squares: this.#squares },
       stateRanges: hasStates ? of("stateRanges") : this.#inputs.stateRanges,
     };
     const shape = this.#shape(rows, this.#cache.length);
@@ -331,7 +337,13 @@ export class Passes {
       recordLogits(pass, { normed, inner, logits }, { start: first, window });
       if (outcome !== "logits") {
         const best = reshape(this.#best, [heads]);
-        program.dispatch(nextToken, { logits, draws, best, tokens: chosen, firstToken: first });
+        program.dispatch(greedy ? likeliestToken : nextToken, {
+          logits,
+          draws,
+          best,
+          tokens: chosen,
+          firstToken: first,
+        });
       }
       first += columns;
     }
@@ -356,7 +368,7 @@ export class Passes {
     this.#activations.free();
     this.#head.free();
     this.#cache.free();
-    const rest = [...Object.values(this.#inputs), ...this.#logits, this.#best, this.#chosen];
+    const rest = [...Object.values(this.#inputs), ...this.#logits, this.#squares, this.#best, this.#chosen];
     for (const tensor of rest) this.device.free(tensor);
   }
 }

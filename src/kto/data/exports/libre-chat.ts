@@ -102,12 +102,18 @@ function collectionReader(): JoinedReader {
   const kept = (record: Json) => {
     if (isMessage(record)) table.keep(idOf(record), () => libreChatTurn(record));
   };
+  function* passes() {
+    yield placed;
+    if (table.close()) yield kept;
+  }
   return {
-    passes: [placed, kept],
+    passes: passes(),
     findings: (record) => {
+      if (!isMessage(record)) return [];
       const conversation = record.conversationId;
       const first = firsts.get(textOr(conversation, ""));
-      return isMessage(record) ? findingOf(record, conversation, table.nodeOf, first) : [];
+      const findings = findingOf(record, conversation, table.nodeOf, first);
+      return table.found(idOf(record), () => libreChatTurn(record), findings);
     },
   };
 }

@@ -126,9 +126,16 @@ function tableReader(reading: Named): JoinedReader {
     ranks.add(message, parentOf(message));
     table.place(idOf(message), parentOf(message), (givenOf(message, reading) ?? null) !== null);
   };
+  function* passes() {
+    yield placed;
+    if (table.close()) yield (message: Json) => table.keep(idOf(message), () => turnOf(message));
+  }
   return {
-    passes: [placed, (message) => table.keep(idOf(message), () => turnOf(message))],
-    findings: (message, position) => findingOf(message, reading, ranks, table.nodeOf, position),
+    passes: passes(),
+    findings: (message, position) => {
+      const findings = findingOf(message, reading, ranks, table.nodeOf, position);
+      return table.found(idOf(message), () => turnOf(message), findings);
+    },
   };
 }
 

@@ -1,5 +1,5 @@
 /** Conversations as trees: the path to a message by the pointers of messages to their parents. */
-import type { Json, Reason, Turn } from "./types.ts";
+import type { Finding, Json, Reason, Turn } from "./types.ts";
 import { isObject, listOf } from "./values.ts";
 
 /** A message of a tree. */
@@ -46,35 +46,112 @@ export function* flattened(roots: readonly unknown[], children: string): Generat
   }
 }
 
+/** A message of a table. */
+interface Placed {
+  /** Its parent, or the parent's id if that has not been seen yet. */
+  readonly parent: Placed | string | undefined;
+  readonly id: string;
+  /** Position among the records of messages. */
+  readonly at: number;
+  /** Where the first rated message stands to whose path it belongs. */
+  firstUse?: number;
+  /** Messages that no rated one needs after this one. */
+  owned?: Placed[];
+  /** How many records rate it, and how many of them are still to come. */
+  ratings: number;
+  left: number;
+  turn?: Turn;
+}
+
 /**
- * Trees whose messages have a record each. A first pass over the records places them all, a second one keeps the turns
- * of the paths to rated messages, so that of other messages no text is held.
+ * Trees whose messages have a record each. A first pass over the records places them all; after it the turn of a message
+ * is held from its own record to that of the last rated message that follows from it, so that a file of any length whose
+ * conversations stand together takes little memory. A message whose record stands behind a rated one that follows from
+ * it, which no program writes, is held from a pass of its own on.
  */
 export class MessageTable {
-  readonly #parents = new Map<string, string | undefined>();
-  readonly #rated: string[] = [];
-  readonly #turns = new Map<string, Turn | undefined>();
+  readonly #placed = new Map<string, Placed>();
+  readonly #rated: { readonly message: Placed; readonly at: number }[] = [];
+  #records = 0;
+  /** The record that comes next, once all are placed. */
+  #next = 0;
 
   /** Of two messages with one id the first counts. */
   place(id: string, parent: string | undefined, isRated: boolean): void {
-    if (!this.#parents.has(id)) this.#parents.set(id, parent);
-    if (isRated) this.#rated.push(id);
+    const at = this.#records++;
+    let message = this.#placed.get(id);
+    if (message === undefined) {
+      message = {
+        id,
+        at,
+        parent: parent === undefined ? undefined : (this.#placed.get(parent) ?? parent),
+        ratings: 0,
+        left: 0,
+      };
+      this.#placed.set(id, message);
+    }
+    if (!isRated) return;
+    this.#rated.push({ message, at });
+    message.ratings++;
+    message.left++;
+  }
+
+  /** To be called once all records were placed. Returns whether `keep` must be given all of them. */
+  close(): boolean {
+    let needsKeeping = false;
+    for (const { message, at } of this.#rated) {
+      for (let on: Placed | undefined = message; on !== undefined && on.firstUse === undefined; on = this.#before(on)) {
+        on.firstUse = at;
+        needsKeeping ||= isLate(on);
+      }
+    }
+    const owned = new Set<Placed>();
+    for (const { message } of this.#rated.toReversed()) {
+      for (let on: Placed | undefined = message; on !== undefined && !owned.has(on); on = this.#before(on)) {
+        owned.add(on);
+        if (message.owned === undefined) message.owned = [on];
+        else message.owned.push(on);
+      }
+    }
+    this.#rated.length = 0;
+    return needsKeeping;
   }
 
   keep(id: string, turn: () => Turn): void {
-    for (let rated = this.#rated.pop(); rated !== undefined; rated = this.#rated.pop()) {
-      let at: string | undefined = rated;
-      while (at !== undefined && this.#parents.has(at) && !this.#turns.has(at)) {
-        this.#turns.set(at, undefined);
-        at = this.#parents.get(at);
-      }
+    const message = this.#placed.get(id);
+    if (message !== undefined && message.turn === undefined && isLate(message)) message.turn = turn();
+  }
+
+  /** What is found in the next record, which is this message's; `nodeOf` knows all that is before it. */
+  *found(id: string, turn: () => Turn, findings: Iterable<Finding>): Generator<Finding> {
+    const message = this.#placed.get(id);
+    if (message?.at === this.#next && message.firstUse !== undefined) message.turn ??= turn();
+    this.#next = (this.#next + 1) % this.#records;
+    let isRated = false;
+    for (const finding of findings) {
+      yield finding;
+      isRated ||= finding !== "unrated";
     }
-    if (this.#turns.has(id) && this.#turns.get(id) === undefined) this.#turns.set(id, turn());
+    if (message === undefined || !isRated || --message.left > 0) return;
+    // For the next time that all records are gone through.
+    message.left = message.ratings;
+    for (const one of message.owned ?? []) if (!isLate(one)) delete one.turn;
   }
 
   /** A message of a path to a rated one, for `pathTo`. */
   readonly nodeOf = (id: string): TreeNode | undefined => {
-    const turn = this.#turns.get(id);
-    return turn === undefined ? undefined : { parent: this.#parents.get(id), turn: () => turn };
+    const message = this.#placed.get(id);
+    if (message?.turn === undefined) return undefined;
+    const { parent, turn } = message;
+    return { parent: typeof parent === "object" ? parent.id : parent, turn: () => turn };
   };
+
+  #before({ parent }: Placed): Placed | undefined {
+    return typeof parent === "string" ? this.#placed.get(parent) : parent;
+  }
+}
+
+/** Whether a message stands behind a rated one that needs it. */
+function isLate({ at, firstUse }: Placed): boolean {
+  return firstUse !== undefined && at > firstUse;
 }

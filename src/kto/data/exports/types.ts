@@ -90,8 +90,9 @@ export interface Reading {
 
 /** A reader of records that cannot be understood one by one, such as messages of a tree with a record each. */
 export interface JoinedReader {
-  /** Each is given all records of all files of the shape, in turn, before findings are asked for. */
-  readonly passes: readonly ((record: Json) => void)[];
+  /** Each is given all records of all files of the shape, in turn, before the next is asked for, and before findings. */
+  readonly passes: Iterable<(record: Json) => void>;
+  /** Asked for all records in the same order, as often as is needed. */
   readonly findings: (record: Json, position: number) => Iterable<Finding>;
 }
 

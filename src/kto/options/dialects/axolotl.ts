@@ -103,8 +103,13 @@ const rules: Readonly<Record<string, Rule>> = {
   ),
   lora_target_modules: (value, { lora_target_linear: linear }) =>
     isOff(value) ? {} : { lora_target_modules: isOn(linear) ? ["all-linear"] : value },
-  lora_exclude_modules: (value) => (isOff(value) ? {} : new Refused("is not implemented yet")),
-  lora_modules_to_save: (value) => (isOff(value) ? {} : { lora_modules_to_save: value }),
+  ...Object.fromEntries(
+    ["lora_modules_to_save", "lora_exclude_modules", "lora_rank_pattern", "lora_alpha_pattern"].map(
+      (name): [string, Rule] => [name, (value) => (isOff(value) ? {} : { [name]: value })],
+    ),
+  ),
+  peft_layers_to_transform: (value) => (isOff(value) && value !== 0 ? {} : { lora_layers_to_transform: value }),
+  peft_layers_pattern: (value) => (isOff(value) ? {} : { lora_layers_pattern: value }),
   // The alias of it that older files have.
   noisy_embedding_alpha: (value) => (isOff(value) ? {} : { neftune_noise_alpha: value }),
   neftune_noise_alpha: (value) => (isOff(value) ? {} : { neftune_noise_alpha: value }),

@@ -2,6 +2,7 @@
  * LLaMA-Factory's data sets: names that its dataset_info.json explains (file or repository, columns, form), read into
  * our options of the feedback. As there, rows of text are a user's message and an answer, put into the chat template.
  */
+import { isJsonObject } from "../../../engine/files/json-file.ts";
 import { platform } from "../../../engine/platform/index.ts";
 import { errorMessage, shown } from "../../../errors.ts";
 import { Refused, type Rule, type Values } from "./dialect.ts";
@@ -24,7 +25,8 @@ export async function dataSetRules(values: Values): Promise<DataRules> {
     const path = platform.joinPath(String(folder), "dataset_info.json");
     try {
       const read: unknown = JSON.parse(await platform.readText(path));
-      info = typeof read === "object" && read !== null ? (read as Values) : {};
+      if (!isJsonObject(read)) throw new Error("it is no object of data sets");
+      info = read;
     } catch (error) {
       const why = errorMessage(error).replace(/\.$/, "");
       problems.push(

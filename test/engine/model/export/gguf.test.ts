@@ -319,6 +319,11 @@ describe("adapters", () => {
     ],
     ["gpt2", "on matrices that lie the other way round", plain],
     ["qwen3.5", "on heads that lie in another order", plain],
+    [
+      "llama",
+      "on the embedding and the head, with ranks of their own",
+      { ...plain, rankPattern: { lm_head: 3 }, targetModules: ["q_proj", "embed_tokens", "lm_head"] },
+    ],
   ])("%s %s: llama.cpp computes what the merged model does", async (name, _, options) => {
     const model = await tinyModel(name);
     const adapter = join(model, "adapter");

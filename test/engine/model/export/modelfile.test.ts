@@ -1,7 +1,8 @@
 /** Modelfiles for Ollama: chat templates in its language, and the settings of a model. */
 import { describe, expect, test } from "vitest";
-import { modelfile, ollamaTemplate } from "../../../../src/engine/model/export/modelfile.ts";
+import { isNameForOllama, modelfile, ollamaTemplate } from "../../../../src/engine/model/export/modelfile.ts";
 import { createChatTemplate, loadChatTemplate } from "../../../../src/engine/text/chat-template.ts";
+import { readModelfile } from "../../../helpers/modelfile.ts";
 import { llama2Template, tokenizerFolders } from "../../../helpers/tokenizers.ts";
 
 const tokens = { bos_token: "<s>", eos_token: "</s>" };
@@ -51,6 +52,9 @@ describe("a chat template in Ollama's language", () => {
     ["a message left out", "{{ messages[0].content }}"],
     ["an error", "{{ raise_exception('no') }}"],
     ["what Go would read as an action", "{% for m in messages %}{{ '{{' }}{{ m.content }}{% endfor %}"],
+    ["a bracket before an action", "{% for m in messages %}{{ '{' }}{{ m.content }}{% endfor %}"],
+    ["a character that Ollama drops", "{% for m in messages %}\u200b{{ m.role }}\u00a0{{ m.content }}\\n{% endfor %}"],
+    ["the end of its quotation", '{% for m in messages %}"""{{ m.content }}{% endfor %}'],
   ])("cannot have %s", (_, text) => {
     expect(of(text)).toBeUndefined();
   });
@@ -92,4 +96,36 @@ PARAMETER top_k 20
 PARAMETER top_p 0.95
 PARAMETER repeat_penalty 1.1
 `);
+});
+
+test("Ollama's reader finds in it what was meant, whatever the texts are", () => {
+  const sampling = {
+    ...{ doSample: true, temperature: 1e-7, topK: 20, topP: 0.95, minP: 0.05, repetitionPenalty: 1.1 },
+    ignored: [],
+  };
+  const templates = [CHATML, `{% for m in messages %}"{{ m.role }}" = '}'\t{{ m.content }}"\r\n{% endfor %}"`].map(
+    (text) => of(text),
+  );
+  for (const template of templates) {
+    expect(template).toBeDefined();
+    for (const [model, notes] of [
+      ["m.gguf", []],
+      ['my "best" model #1.gguf', ["The base of the adapter: kto\nFROM ./other.gguf"]],
+    ] as const) {
+      expect(isNameForOllama(model)).toBe(true);
+      const text = modelfile({ model, adapter: "a b.gguf", template, sampling, contextLength: 512, notes });
+      expect(readModelfile(text)).toEqual([
+        { name: "from", value: `./${model}` },
+        { name: "adapter", value: "./a b.gguf" },
+        { name: "template", value: template },
+        { name: "temperature", value: "1e-7" },
+        { name: "top_k", value: "20" },
+        { name: "top_p", value: "0.95" },
+        { name: "min_p", value: "0.05" },
+        { name: "repeat_penalty", value: "1.1" },
+        { name: "num_ctx", value: "512" },
+      ]);
+    }
+  }
+  for (const name of ["a\nb.gguf", " a.gguf", "a\u200b.gguf"]) expect(isNameForOllama(name)).toBe(false);
 });

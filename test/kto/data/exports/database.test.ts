@@ -110,3 +110,11 @@ it("is found in a folder by its ending", async () => {
   const { code, stdout } = await kto("data", "--dataset_name", dirname(path), "--json");
   expect([code, JSON.parse(stdout).rows]).toEqual([0, 5]);
 });
+
+it("brings no warning of Node's with it", () => {
+  const path = fileIn(folder, "webui.db", original);
+  const words = ["bin/kto.js", "data", "--dataset_name", path, "--json", "--quiet"];
+  const { status, stderr } = spawnSync(process.execPath, words, { encoding: "utf8" });
+  expect(status, stderr).toBe(0);
+  expect(stderr).not.toContain("(node:");
+});

@@ -1,14 +1,17 @@
 /** Exports larger than the memory that reading them takes. `scripts/large-export.ts` does the same with a gigabyte. */
-import { expect, it } from "vitest";
-import { summaryWithMemory, writeLargeExport } from "../../../../scripts/large-export.ts";
+import { expect, test } from "vitest";
+import { type LargeShapeName, summaryWithMemory, writeLargeExport } from "../../../../scripts/large-export.ts";
 import { freshPath, temporaryFolder } from "../../../helpers/folders.ts";
 
 const folder = temporaryFolder();
 
-it("an export of one line is read in pieces, by the whole command", () => {
+test.each<[what: string, name: LargeShapeName, megabytes: number, rows: number]>([
+  ["of one line", "open-webui", 16, 1],
+  ["with a record for each message, all of whose conversations are rated,", "librechat", 24, 2],
+])("an export %s is read in pieces, by the whole command", (_, name, megabytes, rows) => {
   const path = freshPath(folder, "feedback.json");
-  const rows = writeLargeExport(path, 16 * 2 ** 20);
-  // Held as text and as values, the file would take more than twice its size, and the process would die.
-  const { summary } = summaryWithMemory(path, { heapMegabytes: 36 });
-  expect(summary.rows).toBe(rows);
+  const conversations = writeLargeExport(path, megabytes * 2 ** 20, name);
+  // Held as text and as values, the file would take more than there is, and the process would die.
+  const { summary } = summaryWithMemory(path, name, { heapMegabytes: 36 });
+  expect(summary.rows).toBe(rows * conversations);
 });
