@@ -51,8 +51,9 @@ export function recordBlockForward(
   const { lora } = rows;
   const [before, after] = [normsBefore(config), normsAfter(config)];
   // The rows of a product that is walked in slices are not those of the norm's.
+  const squares = rows.mlpSlice === undefined ? cache?.squares : undefined;
   const between = (place: NormPlace | undefined, scaled: Tensor) =>
-    cache && rows.mlpSlice === undefined && place && normBetween(program, model, place, scaled, cache.squares);
+    squares && place && normBetween(program, model, place, scaled, squares);
   const atAttention = between(attentionNormPlace(config, layer), here.attentionNormed);
   const atMlp = between({ norm: name("mlpNorm"), from: name("output"), to: name("up") }, here.mlpNormed);
   // The next layer has its own place for normed rows where these are kept, but here nothing is.
