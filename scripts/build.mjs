@@ -20,6 +20,7 @@ const entries = {
   descriptions: "src/cli/descriptions/all.ts",
   "parquet-worker": "src/kto/data/parquet-worker.ts",
   "encode-worker": "src/kto/data/encode-worker.ts",
+  "dashboard-worker": "src/cli/server/dashboard-worker.ts",
   "platform-node": "src/engine/platform/node.ts",
   "platform-browser": "src/engine/platform/browser.ts",
 };

@@ -40,7 +40,8 @@ const order: readonly (readonly string[])[] = [
   ["src/cli/options/"],
   ["src/cli/shell/"],
   ["src/cli/descriptions/"],
-  ["src/cli/session/", "src/cli/server/"],
+  ["src/cli/server/"],
+  ["src/cli/session/"],
   ["src/cli/commands/"],
   ["src/cli/"],
 ];

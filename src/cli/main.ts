@@ -10,7 +10,7 @@ import { nearest } from "../kto/options/names.ts";
 import type { helpOf } from "./descriptions/all.ts";
 import { type CommandName, summaries } from "./descriptions/summaries.ts";
 import type { Command } from "./options/command.ts";
-import { colorsFor } from "./terminal/colors.ts";
+import { colorsFor, isLive } from "./terminal/colors.ts";
 import { guardProcessStreams } from "./terminal/process-streams.ts";
 import type { Streams } from "./terminal/streams.ts";
 import { systemLimit } from "./terminal/system-limits.ts";
@@ -37,6 +37,8 @@ const names = Object.keys(summaries) as CommandName[];
 
 /** Commands whose result is a folder, of which their last line on stdout only tells. */
 const MAKE_FOLDERS: readonly string[] = ["train", "sft", "merge"];
+
+const TRAIN: readonly string[] = ["train", "sft"];
 
 const helpFlags = ["-h", "--help"];
 const versionFlags = ["-V", "--version"];
@@ -91,10 +93,27 @@ async function dispatch(argv: readonly string[], streams: Streams): Promise<numb
     addHelp(program, name, texts.helpOf(name));
     await program.parseAsync([name, "--help"], { from: "user" });
   } else {
-    const { default: command } = await commands[name]();
+    const { default: command } = await tellingOfLoading(name, rest, streams, commands[name]);
     await command.execute(rest, streams);
   }
   return 0;
+}
+
+/** Shows at once that a command was understood, where a terminal can take that back: its modules take a moment to load. */
+async function tellingOfLoading<T>(
+  name: CommandName,
+  words: readonly string[],
+  { stderr }: Streams,
+  load: () => Promise<T>,
+): Promise<T> {
+  const isWanted = TRAIN.includes(name) && !words.some((word) => /^(--)?(quiet|log_level)\b/i.test(word));
+  if (!isWanted || !isLive(stderr)) return await load();
+  stderr.write(`loading kto ${name} ...`);
+  try {
+    return await load();
+  } finally {
+    stderr.write("\r\x1b[K");
+  }
 }
 
 /** The tree of commands for commander, which prints help and version. */

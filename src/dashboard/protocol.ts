@@ -1,8 +1,10 @@
 /** What the server of the dashboard and its page say to each other: types alone, which both import. */
+import type { EventLine } from "../kto/run/event-line.ts";
 import type { ExampleLine } from "../kto/run/example-line.ts";
+import type { RunFacts } from "../kto/run/run-facts.ts";
 import type { Series } from "./series.ts";
 
-export type { ExampleLine, Series };
+export type { EventLine, ExampleLine, RunFacts, Series };
 
 /** A run in the list. */
 export interface RunSummary {
@@ -17,6 +19,9 @@ export interface RunSummary {
   readonly generation: number;
   /** The last update that was logged. */
   readonly step: number;
+  /** Lines of events.jsonl, and how many of them are warnings or errors. */
+  readonly events?: number;
+  readonly warnings?: number;
   /** What is said of whether it learnt; undefined before there is anything to say. */
   readonly verdict?: { readonly outcome: "yes" | "no" | "open"; readonly text: string } | undefined;
 }
@@ -45,4 +50,53 @@ export interface SamplesAnswer {
 /** The answer to /api/runs/ID/examples: the updates whose examples are logged. */
 export interface ExamplesAnswer {
   readonly steps: readonly number[];
+}
+
+/** The answer to /api/runs/ID/rewards: how the rewards of each class were spread over the run. */
+export interface RewardsAnswer {
+  /** The range of rewards, which bins divide equally. */
+  readonly low: number;
+  readonly high: number;
+  /** Of each column the updates that it holds: the first one and the last one. */
+  readonly from: readonly number[];
+  readonly to: readonly number[];
+  /** By column, by bin from below: examples. */
+  readonly up: readonly (readonly number[])[];
+  readonly down: readonly (readonly number[])[];
+  /** By column; null without an example of the class. */
+  readonly upMedian: readonly (number | null)[];
+  readonly downMedian: readonly (number | null)[];
+}
+
+/** A row of the feedback among those that stand out. */
+export interface StandingRow {
+  readonly index: number;
+  readonly label: boolean;
+  /** Its rewards in the logged updates that had it, thinned; the last one is what it is sorted by. */
+  readonly rewards: Series;
+  /** Cut; undefined where the run wrote no text of it. */
+  readonly text?: { readonly prompt: string; readonly completion: string } | undefined;
+}
+
+/** The answer to /api/runs/ID/rows: by the last reward that was logged of each row. */
+export interface RowsAnswer {
+  /** Rows that were logged at all. */
+  readonly rows: number;
+  readonly groups: readonly {
+    readonly kind: "highest" | "lowest" | "moved";
+    /** Thumbs up or down; undefined for both. */
+    readonly label?: boolean;
+    readonly rows: readonly StandingRow[];
+  }[];
+}
+
+/** The answer to /api/runs/ID/events: the last ones, the newest first, and all warnings and errors that are kept. */
+export interface EventsAnswer {
+  readonly count: number;
+  readonly events: readonly EventLine[];
+}
+
+/** The answer to /api/runs/ID/facts. */
+export interface FactsAnswer {
+  readonly facts?: RunFacts | undefined;
 }

@@ -5,7 +5,17 @@ import { type LoggedLine, verdictOf } from "../kto/report/verdict.ts";
 import { EXAMPLES_FILE, type ExampleLine, exampleLineSchema } from "../kto/run/example-line.ts";
 import { LOCK_FILE } from "../kto/run/lock.ts";
 import { type FoundLine, GrowingLines } from "./growing-lines.ts";
-import type { MetricsAnswer, RunSummary, SamplesAnswer } from "./protocol.ts";
+import type {
+  EventsAnswer,
+  FactsAnswer,
+  MetricsAnswer,
+  RewardsAnswer,
+  RowsAnswer,
+  RunSummary,
+  SamplesAnswer,
+} from "./protocol.ts";
+import { RewardHistory } from "./reward-history.ts";
+import { RunNotes } from "./run-notes.ts";
 import { SeriesTable, thinned } from "./series.ts";
 
 export const METRICS_FILE = "metrics.jsonl";
@@ -19,7 +29,8 @@ const message = z.object({ role: z.string(), content: z.string() });
 
 /** Points of a curve that are sent; a screen has fewer columns. */
 const MOST_POINTS = 2000;
-/** Metrics by which it is said whether a run learnt. */
+/** Of each metric by which it is said whether a run learnt, the last values that count; the first one does too. */
+const LAST_JUDGED = 100;
 const JUDGED = /^(eval_)?(loss|rewards\/margins(\/(low|high))?)$|^eval_win_rate(\/(low|high))?$/;
 
 export class RunFolder {
@@ -32,7 +43,10 @@ export class RunFolder {
   /** Where the lines of examples.jsonl lie, by step; the last of a step counts. */
   readonly #places = new Map<number, Pick<FoundLine, "offset" | "length">>();
   /** The same for samples.jsonl, which has a line for each prompt. */
-  readonly #said = new Map<number, readonly Pick<FoundLine, "offset" | "length">[]>();
+  readonly #said = new Map<number, Pick<FoundLine, "offset" | "length">[]>();
+  readonly #rewards = new RewardHistory();
+  readonly #notes: RunNotes;
+  #version = 0;
   #generation = 0;
   #running = false;
   /** One reading at a time. */
@@ -44,6 +58,12 @@ export class RunFolder {
     this.#metrics = new GrowingLines(platform.joinPath(folder, METRICS_FILE));
     this.#examples = new GrowingLines(platform.joinPath(folder, EXAMPLES_FILE));
     this.#samples = new GrowingLines(platform.joinPath(folder, SAMPLES_FILE));
+    this.#notes = new RunNotes(folder);
+  }
+
+  /** Another number where anything that is told of the run has changed. */
+  get version(): number {
+    return this.#version;
   }
 
   /** Reads what is new. @returns whether there was anything */
@@ -65,20 +85,29 @@ export class RunFolder {
     const more = await this.#examples.read(
       ({ text, offset, length }) => {
         const step = stepOf(text);
-        if (step !== undefined) this.#places.set(step, { offset, length });
+        if (step === undefined) return;
+        this.#places.set(step, { offset, length });
+        this.#rewards.add(text);
       },
-      () => this.#places.clear(),
+      () => {
+        this.#places.clear();
+        this.#rewards.clear();
+      },
     );
-    await this.#samples.read(
+    const said = await this.#samples.read(
       ({ text, offset, length }) => {
         const step = stepOf(text);
-        if (step !== undefined) this.#said.set(step, [...(this.#said.get(step) ?? []), { offset, length }]);
+        if (step === undefined) return;
+        const places = this.#said.get(step) ?? [];
+        if (places.length < MOST_SAMPLES) this.#said.set(step, [...places, { offset, length }]);
       },
       () => this.#said.clear(),
     );
+    const noted = await this.#notes.read();
     const running = (await platform.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
-    const changed = grown || more || running !== this.#running;
+    const changed = grown || more || said || noted || running !== this.#running;
     this.#running = running;
+    if (changed) this.#version++;
     return changed;
   }
 
@@ -92,6 +121,8 @@ export class RunFolder {
       lines: this.#table.lines,
       generation: this.#generation,
       step: Math.max(0, ...steps),
+      events: this.#notes.count,
+      warnings: this.#notes.warningCount,
       ...(outcome === undefined || text === undefined ? {} : { verdict: { outcome, text } }),
     };
   }
@@ -101,7 +132,10 @@ export class RunFolder {
     const lines = new Map<number, Record<string, number>>();
     for (const name of this.#table.names.filter((one) => JUDGED.test(one))) {
       const { steps, values } = this.#table.series(name);
-      for (const [at, step] of steps.entries()) {
+      // Asked for often, and of runs of any length: what the verdict goes by is the first value and the last ones.
+      const from = Math.max(1, steps.length - LAST_JUDGED);
+      for (const at of [0, ...Array.from({ length: Math.max(0, steps.length - from) }, (_, i) => from + i)]) {
+        const step = steps[at] ?? 0;
         const line = lines.get(step) ?? {};
         line[name] = values[at] ?? Number.NaN;
         lines.set(step, line);
@@ -112,7 +146,11 @@ export class RunFolder {
   }
 
   get metrics(): MetricsAnswer {
-    const series = this.#table.names.map((name) => [name, thinned(this.#table.series(name), MOST_POINTS)] as const);
+    const series = this.#table.names.map((name) => {
+      const { steps, values } = thinned(this.#table.series(name), MOST_POINTS);
+      // As many digits as the device's numbers have: half the text.
+      return [name, { steps, values: values.map((value) => Number(value.toPrecision(7))) }] as const;
+    });
     return { lines: this.#table.lines, generation: this.#generation, series: Object.fromEntries(series) };
   }
 
@@ -138,6 +176,29 @@ export class RunFolder {
       return [{ index, prompt: promptText(prompt), first: other.completion, last: completion }];
     });
     return { first, last, samples };
+  }
+
+  /** How the rewards of each class are spread over the run; undefined before any is logged. */
+  get rewards(): RewardsAnswer | undefined {
+    return this.#rewards.spread;
+  }
+
+  /** The rows that stand out, with the texts that the run wrote of them. */
+  async rows(): Promise<RowsAnswer> {
+    const { rows, groups } = this.#rewards.standingOut;
+    const withTexts = groups.map(async (group) => ({
+      ...group,
+      rows: await Promise.all(group.rows.map(async (row) => ({ ...row, text: await this.#notes.rowText(row.index) }))),
+    }));
+    return { rows, groups: await Promise.all(withTexts) };
+  }
+
+  get events(): EventsAnswer {
+    return this.#notes.events;
+  }
+
+  async facts(): Promise<FactsAnswer> {
+    return { facts: await this.#notes.facts() };
   }
 
   /** What an update did with its examples; undefined where that is not logged, or its line is damaged. */

@@ -7,11 +7,20 @@ export interface Series {
 }
 
 /** Names of one file at most; metrics.jsonl has about fifty. */
-const MOST_NAMES = 500;
+const MOST_NAMES = 200;
+/** Points of a series that are kept: beyond them half, but all of the last ones, by which a run is judged. */
+const MOST_KEPT = 100_000;
+const LAST_KEPT = 200;
 
 export class SeriesTable {
   readonly #series = new Map<string, { readonly steps: number[]; readonly values: number[] }>();
+  readonly #mostKept: number;
   #lines = 0;
+
+  /** @param mostKept points of a series, more than twice those of its end that are always kept */
+  constructor(mostKept = MOST_KEPT) {
+    this.#mostKept = mostKept;
+  }
 
   get lines(): number {
     return this.#lines;
@@ -35,10 +44,22 @@ export class SeriesTable {
         series = { steps: [], values: [] };
         this.#series.set(name, series);
       }
+      if (series.values.length >= this.#mostKept) series = this.#halve(name, series);
       series.steps.push(step);
       series.values.push(value);
     }
     return true;
+  }
+
+  #halve(name: string, { steps, values }: Series) {
+    const older = { steps: steps.slice(0, -LAST_KEPT), values: values.slice(0, -LAST_KEPT) };
+    const kept = thinned(older, this.#mostKept / 2 - LAST_KEPT);
+    const series = {
+      steps: [...kept.steps, ...steps.slice(-LAST_KEPT)],
+      values: [...kept.values, ...values.slice(-LAST_KEPT)],
+    };
+    this.#series.set(name, series);
+    return series;
   }
 
   clear(): void {
@@ -52,19 +73,21 @@ export class SeriesTable {
 }
 
 /**
- * At most `most` points (4 or more) of a series: the first, the last, and of each of equal parts between them its
- * lowest and highest point, so that no peak is lost.
+ * At most `most` points (4 or more) of a series: the first, the last, and of each of equal ranges of steps between them
+ * its lowest and highest point, so that no peak is lost.
  */
 export function thinned({ steps, values }: Series, most: number): Series {
   const { length } = values;
   if (length <= most) return { steps, values };
   const kept = [0];
-  const buckets = Math.floor((most - 2) / 2);
-  for (let bucket = 0; bucket < buckets; bucket++) {
-    const from = 1 + Math.floor((bucket * (length - 2)) / buckets);
-    const to = 1 + Math.floor(((bucket + 1) * (length - 2)) / buckets);
-    let [least, highest] = [from, from];
-    for (let at = from; at < to; at++) {
+  const first = steps[0] ?? 0;
+  const ranges = Math.floor((most - 2) / 2);
+  const width = ((steps[length - 1] ?? 0) - first) / ranges || 1;
+  for (let at = 1, range = 0; at < length - 1 && range < ranges; range++) {
+    const end = range === ranges - 1 ? Number.POSITIVE_INFINITY : first + (range + 1) * width;
+    if ((steps[at] ?? 0) >= end) continue;
+    let [least, highest] = [at, at];
+    for (; at < length - 1 && (steps[at] ?? 0) < end; at++) {
       if ((values[at] ?? 0) < (values[least] ?? 0)) least = at;
       if ((values[at] ?? 0) > (values[highest] ?? 0)) highest = at;
     }

@@ -497,7 +497,7 @@ describe("numbers that overflow", () => {
     const { code, stderr } = await quietly("train", ...words, "learning_rate=1e10", "max_steps=5");
     expect(code).toBe(exit.numbers);
     expect(stderr).toMatch(/^error: The gradients were not finite in any of the [2-4] updates up to step 5/m);
-    expect(readdirSync(output)).toEqual(["metrics.jsonl"]);
+    expect(readdirSync(output).sort()).toEqual(["events.jsonl", "metrics.jsonl", "run.json"]);
   });
 
   test("kto train stops when no update was possible, and writes no model", async () => {
@@ -505,7 +505,7 @@ describe("numbers that overflow", () => {
     const { code, stdout, stderr } = await train(output, overflowing(llama), feedback);
     expect([code, stdout]).toEqual([exit.numbers, ""]);
     expect(stderr).toMatch(/^error: The gradients were not finite in the update up to step 1[^\n]*\n$/m);
-    expect(readdirSync(output)).toEqual(["metrics.jsonl"]);
+    expect(readdirSync(output).sort()).toEqual(["events.jsonl", "metrics.jsonl", "run.json"]);
   });
 
   test.each([

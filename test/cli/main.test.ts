@@ -2,8 +2,8 @@
 import { describe, expect, test } from "vitest";
 import { readStructure } from "../../scripts/structure.ts";
 import { descriptions, helpOf } from "../../src/cli/descriptions/all.ts";
-import { commands as table } from "../../src/cli/main.ts";
-import { kto } from "../helpers/streams.ts";
+import { main, commands as table } from "../../src/cli/main.ts";
+import { CapturedStream, kto } from "../helpers/streams.ts";
 
 const commands = Object.keys(table) as (keyof typeof table)[];
 
@@ -86,6 +86,18 @@ describe("help", () => {
   test("kto --version", async () => {
     expect(await kto("--version")).toMatchObject({ code: 0, stdout: expect.stringMatching(/^\d+\.\d+\.\d+\n$/) });
   });
+});
+
+test("on a terminal a training says at once that it loads, and takes that back; not with --quiet", async () => {
+  const said = async (...words: string[]) => {
+    const stderr = new CapturedStream({ columns: 80 });
+    await main(["train", "--no_such_option", ...words], { stdout: new CapturedStream(), stderr });
+    return stderr.text;
+  };
+  const [loading, error] = (await said()).split("\r\x1b[K");
+  expect(loading).toBe("loading kto train ...");
+  expect(error).toContain("error:");
+  expect(await said("--quiet")).not.toContain("loading");
 });
 
 describe("mistakes end in one sentence on stderr and a documented exit code", () => {

@@ -21,6 +21,20 @@ test("metrics become series; what is damaged, null or no number is passed over",
   expect(table.series("note")).toEqual({ steps: [], values: [] });
 });
 
+test("memory is bounded: of many lines a part is kept, of the whole run, with the last ones and the peaks", () => {
+  const table = new SeriesTable(2000);
+  const count = 9000;
+  for (let step = 1; step <= count; step++) table.add(`{"step":${step},"loss":${step === 777 ? 9 : 1 / step}}`);
+  const { steps, values } = table.series("loss");
+  expect(table.lines).toBe(count);
+  expect(steps.length).toBeLessThanOrEqual(2000);
+  expect(steps[0]).toBe(1);
+  expect(steps.slice(-200)).toEqual(Array.from({ length: 200 }, (_, i) => count - 199 + i));
+  expect(values).toContain(9);
+  const quarters = [0, 1, 2, 3].map((at) => steps.filter((step) => Math.floor((4 * step) / (count + 1)) === at).length);
+  expect(Math.min(...quarters)).toBeGreaterThan(150);
+});
+
 describe("thinned", () => {
   test("keeps ends, peaks and order of 100,000 points in 2,000", () => {
     const values = Array.from({ length: 100_000 }, (_, i) => Math.sin(i / 5000));
@@ -35,6 +49,21 @@ describe("thinned", () => {
     expect(found.values).toContain(-9);
     expect(found.steps).toEqual([...found.steps].sort((a, b) => a - b));
     expect(found.values).toEqual(found.steps.map((step) => values[step - 1]));
+  });
+
+  test("gives every part of the run its points, also where some parts were logged more often", () => {
+    const steps = [
+      ...Array.from({ length: 100 }, (_, i) => 100 * i),
+      ...Array.from({ length: 9000 }, (_, i) => 10_000 + i),
+    ];
+    const found = thinned({ steps, values: steps.map((step) => Math.sin(step)) }, 500);
+    expect(found.steps.length).toBeLessThanOrEqual(500);
+    expect(found.steps.filter((step) => step < 10_000).length).toBeGreaterThan(90);
+  });
+
+  test("of steps that go back stays bounded", () => {
+    const steps = Array.from({ length: 5000 }, (_, i) => i % 7);
+    expect(thinned({ steps, values: steps }, 100).steps.length).toBeLessThanOrEqual(100);
   });
 
   test("leaves a short series alone", () => {

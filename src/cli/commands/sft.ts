@@ -39,6 +39,7 @@ async function runSft(config: SftConfig, output: Output): Promise<void> {
       method: "sft",
       policy,
       baseName,
+      examples,
       evalExamples,
       data: `${counted(examples.length, "row")} with ${counted(tokens, "completion token")}`,
       time: async (real) => {

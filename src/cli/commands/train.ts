@@ -62,6 +62,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       method: "kto",
       policy,
       baseName,
+      examples,
       evalExamples,
       data: `${counted(examples.length, "row")}, ${desirable} desirable (weight ${round(weights.desirable)}), ${undesirable} undesirable (weight ${round(weights.undesirable)})`,
       time: async (real) => {

@@ -31,6 +31,8 @@ export class DashboardServer {
   readonly #server: Server;
   readonly #runs = new Map<string, RunFolder>();
   readonly #listeners = new Set<ServerResponse>();
+  /** The last answers as text, since many pages ask for the same. */
+  readonly #answers = new Map<string, { readonly version: number; readonly text: Promise<string> }>();
   #looking: ReturnType<typeof setTimeout> | undefined;
   #beat: ReturnType<typeof setInterval> | undefined;
   #told = "";
@@ -101,19 +103,29 @@ export class DashboardServer {
       this.#listen(request, response);
       return;
     }
-    const [, id = "", what = "", step] =
-      /^\/api\/runs\/([a-z0-9]+)\/(metrics|examples|samples)(?:\/(\d+))?$/.exec(pathname) ?? [];
+    const [, id = "", what = "", step] = /^\/api\/runs\/([a-z0-9]+)\/([a-z]+)(?:\/(\d+))?$/.exec(pathname) ?? [];
     const run = this.#runs.get(id);
-    if (run === undefined) return refuse(response, 404, "there is no such thing");
-    await run.refresh();
-    if (what === "metrics" && step === undefined) return answer(response, run.metrics);
-    if (what === "examples" && step === undefined) return answer(response, { steps: run.exampleSteps });
-    if (what === "samples" && step === undefined) {
-      return answer(response, (await run.samples()) ?? { first: 0, last: 0, samples: [] });
+    const ofRun = Object.hasOwn(OF_RUN, what) ? OF_RUN[what] : undefined;
+    if (run === undefined || ofRun === undefined || (step !== undefined && what !== "examples")) {
+      return refuse(response, 404, "there is no such thing");
     }
-    const line = what === "examples" ? await run.examples(Number(step)) : undefined;
+    await run.refresh();
+    if (step === undefined) return answerText(response, await this.#known(run, what, ofRun));
+    const line = await run.examples(Number(step));
     if (line === undefined) return refuse(response, 404, "the examples of that update are not logged");
     answer(response, line);
+  }
+
+  /** What is asked of a run, as text; made once for each state of its files. */
+  #known(run: RunFolder, what: string, ofRun: (run: RunFolder) => unknown): Promise<string> {
+    const { version } = run;
+    const name = `${run.id} ${what}`;
+    const known = this.#answers.get(name);
+    if (known?.version === version) return known.text;
+    const text = Promise.resolve(ofRun(run)).then((value) => JSON.stringify(value));
+    this.#answers.set(name, { version, text });
+    text.catch(() => this.#answers.delete(name)); // the next request tries again
+    return text;
   }
 
   /** Whether a request was made under this server's own name, and by no other page. */
@@ -178,9 +190,24 @@ export class DashboardServer {
   }
 }
 
+/** What a page may ask of a run: a word in place of a path. */
+const OF_RUN: Readonly<Record<string, (run: RunFolder) => unknown>> = {
+  metrics: (run) => run.metrics,
+  examples: (run) => ({ steps: run.exampleSteps }),
+  samples: async (run) => (await run.samples()) ?? { first: 0, last: 0, samples: [] },
+  rewards: (run) => run.rewards ?? null,
+  rows: (run) => run.rows(),
+  events: (run) => run.events,
+  facts: (run) => run.facts(),
+};
+
 function answer(response: ServerResponse, value: unknown): void {
+  answerText(response, JSON.stringify(value));
+}
+
+function answerText(response: ServerResponse, text: string): void {
   response.setHeader("content-type", "application/json");
-  response.end(JSON.stringify(value));
+  response.end(text);
 }
 
 function refuse(response: ServerResponse, status: number, reason: string): void {

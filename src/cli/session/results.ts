@@ -1,4 +1,4 @@
-/** What lies beside a result, and where it goes: its model card, and its repository on the hub. */
+/** What lies beside a result: its model card, and what its run was started with. */
 
 import { parse } from "yaml";
 import { platform } from "../../engine/platform/index.ts";
@@ -7,6 +7,7 @@ import { KtoError } from "../../errors.ts";
 import { SECRET_OPTIONS } from "../../kto/options/hub.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import { CARD_FILE, type CardFacts, type NamedSource, writeModelCard } from "../../kto/report/model-card.ts";
+import { RUN_FILE, type RunFacts } from "../../kto/run/run-facts.ts";
 import type { Output } from "../terminal/output.ts";
 
 /** Writes the card of a result; one that was changed is kept, and a disk that is full does not lose the result. */
@@ -25,6 +26,27 @@ export async function writeCard(
     if (!(error instanceof KtoError)) throw error;
     output.warning(`The model card was not written: ${error.message}`);
   }
+}
+
+/** Writes run.json; a disk that is full does not lose the run. */
+export async function writeFacts(
+  folder: string,
+  facts: Omit<RunFacts, "started" | "program">,
+  onWarning: (sentence: string) => void,
+): Promise<void> {
+  const { name, version } = ownManifest();
+  const all: RunFacts = { started: new Date().toISOString(), program: `${name} ${version}`, ...facts };
+  try {
+    await platform.writeFileAtomic(platform.joinPath(folder, RUN_FILE), `${JSON.stringify(all, null, 2)}\n`);
+  } catch (error) {
+    if (!(error instanceof KtoError)) throw error;
+    onWarning(`${error.message} The training goes on.`);
+  }
+}
+
+/** All options of a run but those that no file may repeat. */
+export function shownOptions(config: RunConfig): Readonly<Record<string, unknown>> {
+  return Object.fromEntries(Object.entries(config).filter(([name]) => !SECRET_OPTIONS.includes(name)));
 }
 
 /** A model or data set as the user named it. */

@@ -8,11 +8,10 @@ import { planningDevice } from "../../engine/gpu/memory-plan.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
 import { saveChatTemplate } from "../../engine/text/chat-template.ts";
-import { ConfigError, counted, errorMessage, FileError, mebibytes } from "../../errors.ts";
+import { ConfigError, counted, errorMessage, FileError, InterruptedError, mebibytes } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
 import { BEST_FOLDER } from "../../kto/evaluation/best-model.ts";
 import { drawsSamples } from "../../kto/options/evaluation.ts";
-import { SECRET_OPTIONS } from "../../kto/options/hub.ts";
 import { unusedLoraOptions } from "../../kto/options/lora.ts";
 import { sizeInBytes } from "../../kto/options/output.ts";
 import { computeNote } from "../../kto/options/quantization.ts";
@@ -21,16 +20,21 @@ import { precisionOf } from "../../kto/options/training.ts";
 import { RUNS_FOLDER } from "../../kto/report/trackers/tensorboard.ts";
 import { verdictOf } from "../../kto/report/verdict.ts";
 import type { RunWork, TrainerCallbacks } from "../../kto/run/callbacks.ts";
+import { EVENTS_FILE } from "../../kto/run/event-line.ts";
 import { EXAMPLES_FILE } from "../../kto/run/example-line.ts";
 import type { RunInputs } from "../../kto/run/inputs.ts";
 import { LOCK_FILE, lockFolder, removeEmptyFolder } from "../../kto/run/lock.ts";
 import { Publishing } from "../../kto/run/publishing.ts";
 import { saveOrRescue } from "../../kto/run/rescue.ts";
 import { requireCheckpoint } from "../../kto/run/resumption.ts";
+import { ROWS_FILE } from "../../kto/run/row-line.ts";
 import type { Run } from "../../kto/run/run.ts";
+import { RUN_FILE } from "../../kto/run/run-facts.ts";
 import type { Saving } from "../../kto/run/savings.ts";
 import type { RunTimes } from "../../kto/run/timing.ts";
 import { TRACKERS_FILE, Tracking } from "../../kto/run/tracking.ts";
+import { withRunDashboard } from "../server/run-dashboard.ts";
+import { EventsFile } from "../terminal/events-file.ts";
 import { ExamplesFile } from "../terminal/examples-file.ts";
 import { isSameFile } from "../terminal/files.ts";
 import { METRICS_FILE, MetricsFile } from "../terminal/metrics-file.ts";
@@ -42,7 +46,8 @@ import { ToldWork, working } from "../terminal/work.ts";
 import { judgeOfRun, needOfWinRate, tellingUnhandled } from "./judge.ts";
 import { formatOf } from "./models.ts";
 import { planFacts, reportPlan, reportSavings } from "./plan.ts";
-import { licenseOf, namedSource, shownSettings, writeCard } from "./results.ts";
+import { licenseOf, namedSource, shownOptions, shownSettings, writeCard, writeFacts } from "./results.ts";
+import { RowTexts } from "./row-texts.ts";
 import { checkOutputFolder, withDevice } from "./rows.ts";
 import { SAMPLES_FILE, SampleLog } from "./samples.ts";
 import { runUpdates } from "./updates.ts";
@@ -54,6 +59,8 @@ export interface ReadyRun {
   readonly method: "kto" | "sft";
   /** The name or path of the base model, as the user gave it. */
   readonly baseName: string;
+  /** Those that are trained on. */
+  readonly examples: readonly Example[];
   readonly evalExamples: readonly Example[] | undefined;
   /** One line about the rows, for people. */
   readonly data: string;
@@ -82,7 +89,7 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
   // Before models and rows are downloaded and loaded, which may take long.
   const unlock = config.dry_run ? undefined : await lockFolder(output_dir);
   try {
-    await trainIn(config, output, prepare, unlock);
+    await withRunDashboard(config, output, () => trainIn(config, output, prepare, unlock));
   } finally {
     unlock?.();
     if (isNew && !config.dry_run) await removeEmptyFolder(output_dir);
@@ -97,10 +104,14 @@ async function trainIn(
 ): Promise<void> {
   const { output_dir } = config;
   const warn = (sentence: string) => output.warning(sentence);
+  const events = new EventsFile(output_dir, warn);
+  output.listener = (level, text) => events.take(level, text);
   const stopping = new AbortController();
   const judged = await judgeOfRun(config, output, stopping.signal);
   const publishing = await publishingOf(config, warn);
   const told = new ToldWork(output);
+  // A terminal shows what goes on from here; elsewhere the first news would be the adapter's, a second or two later.
+  if (!output.streams.stderr.isTTY) output.info(`loading: ${config.model_name_or_path} and ${config.dataset_name}`);
   let run: Run | undefined;
   const work = withDevice(config, output, async (device) => {
     // A plan runs the same code on a device that only counts memory.
@@ -108,7 +119,7 @@ async function trainIn(
     const tracking = new Tracking({
       ...config,
       outputFolder: output_dir,
-      config: Object.fromEntries(Object.entries(config).filter(([name]) => !SECRET_OPTIONS.includes(name))),
+      config: shownOptions(config),
       onWarning: warn,
     });
     let samples: SampleLog | undefined;
@@ -122,13 +133,17 @@ async function trainIn(
         warn(`The samples of step ${step} were not written: ${errorMessage(error)} The training goes on.`);
       }
     };
-    const { trainer, method, policy, baseName, evalExamples, data, advice, time, savings } = await prepare(target, {
+    let rowTexts: RowTexts | undefined;
+    const ready = await prepare(target, {
       outputFolder: output_dir,
       unlock,
       settings: keptSettings(config),
       onWarning: warn,
-      onStep: async ({ examples }) => {
-        if (examples) await examplesFile.write(examples);
+      onStep: async ({ step, examples }) => {
+        events.step = step;
+        if (examples === undefined) return;
+        await examplesFile.write(examples);
+        await rowTexts?.write(examples);
       },
       onWork: ({ work, done, total }) => told.tell(WORKS[work], done, total),
       ownMetrics: judged?.(async (step) => (await samples?.pairs(step)) ?? []),
@@ -141,6 +156,7 @@ async function trainIn(
         publishing?.checkpoint(checkpoint);
       },
     });
+    const { trainer, method, policy, baseName, examples, evalExamples, data, advice, time, savings } = ready;
     run = trainer;
     samples = await SampleLog.create(policy, config, evalExamples, output);
     const quantized = policy.quantizedFormats;
@@ -176,8 +192,17 @@ async function trainIn(
     else
       output.info(`resumed: ${trainer.stepsDone} of ${counted(trainer.totalSteps, "update is", "updates are")} done`);
     await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
+    const startedWith = {
+      ...{ method, adapter: device.description, model: baseName, data, options: shownOptions(config) },
+      ...{ parameters: policy.layout.parameterCount, trained: (policy.adapter ?? policy.layout).parameterCount },
+      ...{ updates: trainer.totalSteps, updates_per_epoch: trainer.stepsPerEpoch },
+    };
+    await writeFacts(output_dir, startedWith, warn);
     await metricsFile.start(trainer.log);
-    await examplesFile.start(trainer.stepsDone);
+    await events.start(trainer.stepsDone);
+    const logged = await examplesFile.start(trainer.stepsDone);
+    rowTexts = new RowTexts(output_dir, policy, examples, warn);
+    await rowTexts.start(trainer.stepsDone, logged);
     const started = performance.now();
     const { stepsDone: doneBefore } = trainer;
     if (trainer.stepsDone === 0) await writeSamples(0);
@@ -241,11 +266,18 @@ async function trainIn(
     }
     if (publishing !== undefined) output.info(`uploaded to ${await publishing.end()}`);
   });
-  await work.finally(async () => {
-    told.end(); // of work that failed
-    run?.free();
-    await publishing?.settled();
-  });
+  await work
+    .catch((error: unknown) => {
+      events.take(error instanceof InterruptedError ? "info" : "error", errorMessage(error));
+      throw error;
+    })
+    .finally(async () => {
+      told.end(); // of work that failed
+      run?.free();
+      await publishing?.settled();
+      output.listener = undefined;
+      await events.end();
+    });
 }
 
 /** Where the run's results are uploaded, if they are. */
@@ -309,7 +341,10 @@ async function checkRunFolder(config: RunConfig): Promise<void> {
     from === true ||
     (from !== false && (await platform.exists(platform.joinPath(output_dir, platform.baseName(from)))) === "folder");
   // A run that ended before its first checkpoint cannot be resumed, so its files do not prevent a new start.
-  const left = [METRICS_FILE, EXAMPLES_FILE, SAMPLES_FILE, BEST_FOLDER, LOCK_FILE, TRACKERS_FILE, RUNS_FOLDER];
+  const left = [
+    ...[METRICS_FILE, EXAMPLES_FILE, ROWS_FILE, EVENTS_FILE, RUN_FILE, SAMPLES_FILE],
+    ...[BEST_FOLDER, LOCK_FILE, TRACKERS_FILE, RUNS_FOLDER],
+  ];
   const isLogging = (name: string) =>
     logging_dir !== undefined &&
     platform.absolutePath(platform.joinPath(output_dir, name)) === platform.absolutePath(logging_dir);

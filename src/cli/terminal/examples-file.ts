@@ -18,11 +18,16 @@ export class ExamplesFile {
     this.#warn = warn;
   }
 
-  /** Cuts an earlier run's file back to the step from which the run goes on; a new run begins without a file. */
-  async start(step: number): Promise<void> {
+  /**
+   * Cuts an earlier run's file back to the step from which the run goes on; a new run begins without a file.
+   *
+   * @returns the lines that are kept
+   */
+  async start(step: number): Promise<ExampleLine[]> {
     const kept = await linesUpTo(this.#path, step);
     if (kept.length > 0) await platform.writeFileAtomic(this.#path, kept.join(""));
     else if ((await platform.exists(this.#path)) === "file") await platform.removeFile(this.#path);
+    return kept.map((line) => JSON.parse(line) as ExampleLine);
   }
 
   async write(line: ExampleLine): Promise<void> {

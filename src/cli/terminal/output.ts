@@ -25,6 +25,8 @@ export class Output {
   readonly json: boolean;
   /** Shows what goes on; undefined where nobody wants to see that. */
   readonly display: Display | undefined;
+  /** Is given every message and warning, whether or not it is shown. */
+  listener: ((level: "info" | "warning", text: string) => void) | undefined;
   readonly #level: number;
 
   constructor(streams: Streams, options: OutputOptions) {
@@ -70,10 +72,12 @@ export class Output {
   }
 
   info(text: string): void {
+    this.listener?.("info", text);
     this.#log("info", text);
   }
 
   warning(text: string): void {
+    this.listener?.("warning", text);
     const colors = colorsFor(this.streams.stderr);
     this.#log("warning", `${colors.yellow("warning:")} ${text}`);
   }

@@ -1,14 +1,32 @@
 /** The whole page: which runs are shown, how, and what of them. */
+import type { ComponentChild } from "preact";
 import { useEffect, useMemo, useState } from "preact/hooks";
 import type { RunSummary } from "../protocol.ts";
 import { exampleStepsOf, followRuns, metricsOf } from "./client.ts";
 import { Curves } from "./curves.tsx";
+import { Events } from "./events.tsx";
+import { Configuration } from "./facts.tsx";
+import { RewardSpread } from "./reward-spread.tsx";
+import { Rows } from "./rows.tsx";
 import { Samples } from "./samples.tsx";
+import { Scores } from "./scores.tsx";
 import { COLORS, colorOf, type ShownRun } from "./shown-run.ts";
 import { ValueFunction } from "./value-function.tsx";
 
 /** Runs that are shown side by side at most. */
 const MOST_SHOWN = COLORS;
+
+/** The parts of the page, by the names to which its links lead. */
+const PARTS = [
+  ["now", "Now"],
+  ["value-function", "Value function"],
+  ["rewards", "Rewards"],
+  ["rows", "Rows"],
+  ["samples", "Samples"],
+  ["curves", "Curves"],
+  ["configuration", "Configuration"],
+  ["events", "Events"],
+] as const;
 
 export function App() {
   const [runs, setRuns] = useState<readonly RunSummary[]>();
@@ -22,6 +40,8 @@ export function App() {
   const toggle = (id: string) => {
     setChosen(ids.includes(id) ? ids.filter((other) => other !== id) : [...ids, id].slice(-MOST_SHOWN));
   };
+  const each = (part: (one: { readonly shown: ShownRun; readonly isNamed: boolean }) => ComponentChild) =>
+    shown.map((one) => part({ shown: one, isNamed: shown.length > 1 }));
   return (
     <>
       <header>
@@ -30,16 +50,17 @@ export function App() {
       </header>
       <nav aria-label="Runs">
         <h2>Runs</h2>
-        {runs?.length === 0 ? <p>No folder here holds a metrics.jsonl yet.</p> : null}
+        {runs?.length === 0 ? <p>No run has written its metrics.jsonl here yet.</p> : null}
         <ul>
           {runs?.map((run) => (
             <li key={run.id}>
               <label>
                 <input type="checkbox" checked={ids.includes(run.id)} onChange={() => toggle(run.id)} />
                 <span class={`swatch color-${colorOf(run.id)} ${ids.includes(run.id) ? "" : "off"}`} />
-                <span class="name">{run.name}</span>
+                <span class="name">{run.name}</span>{" "}
                 <span class="state">
                   {run.running ? "running" : "ended"}, update {run.step}
+                  {run.warnings ? `, ${run.warnings === 1 ? "1 warning" : `${run.warnings} warnings`}` : ""}
                 </span>
               </label>
             </li>
@@ -73,15 +94,55 @@ export function App() {
             </p>
           ) : null,
         )}
-        {shown.map((one) =>
-          one.exampleSteps.length > 0 ? (
-            <ValueFunction key={one.run.id} shown={one} isNamed={shown.length > 1} />
-          ) : null,
-        )}
-        {shown.map((one) => (
-          <Samples key={one.run.id} shown={one} isNamed={shown.length > 1} />
-        ))}
-        <Curves shown={shown} smoothing={smoothing} isLog={isLog} />
+        <nav class="parts" aria-label="Parts of the page">
+          {PARTS.map(([id, name]) => (
+            <a key={id} href={`#${id}`}>
+              {name}
+            </a>
+          ))}
+        </nav>
+        <div id="now">
+          {each((one) => (
+            <Scores key={one.shown.run.id} {...one} />
+          ))}
+        </div>
+        <div id="value-function">
+          {each((one) =>
+            one.shown.exampleSteps.length > 0 ? (
+              <ValueFunction key={one.shown.run.id} {...one} />
+            ) : one.shown.metrics === undefined ? null : (
+              <p key={one.shown.run.id} class="faint">
+                {one.isNamed ? `${one.shown.run.name}: no` : "No"} examples are logged, so there is no value function,
+                no spread of rewards and no rows: supervised fine-tuning has none, --no_log_examples leaves them out,
+                and a run that has just begun has none yet.
+              </p>
+            ),
+          )}
+        </div>
+        <div id="rewards">
+          {each((one) => (
+            <RewardSpread key={one.shown.run.id} {...one} />
+          ))}
+        </div>
+        <div id="rows">
+          {each((one) => (
+            <Rows key={one.shown.run.id} {...one} />
+          ))}
+        </div>
+        <div id="samples">
+          {each((one) => (
+            <Samples key={one.shown.run.id} {...one} />
+          ))}
+        </div>
+        <div id="curves">
+          <Curves shown={shown} smoothing={smoothing} isLog={isLog} />
+        </div>
+        <div id="configuration">{shown.length > 0 ? <Configuration shown={shown} /> : null}</div>
+        <div id="events">
+          {each((one) => (
+            <Events key={one.shown.run.id} {...one} />
+          ))}
+        </div>
       </main>
     </>
   );

@@ -1,5 +1,16 @@
 /** What the page asks its server for, and the news that come from there. */
-import type { ExampleLine, ExamplesAnswer, MetricsAnswer, RunSummary, SamplesAnswer } from "../protocol.ts";
+import { useEffect, useState } from "preact/hooks";
+import type {
+  EventsAnswer,
+  ExampleLine,
+  ExamplesAnswer,
+  FactsAnswer,
+  MetricsAnswer,
+  RewardsAnswer,
+  RowsAnswer,
+  RunSummary,
+  SamplesAnswer,
+} from "../protocol.ts";
 
 async function get<T>(path: string, signal: AbortSignal): Promise<T | undefined> {
   const response = await fetch(path, { signal });
@@ -20,6 +31,36 @@ export function samplesOf(id: string, signal: AbortSignal): Promise<SamplesAnswe
 
 export function examplesOf(id: string, step: number, signal: AbortSignal): Promise<ExampleLine | undefined> {
   return get(`/api/runs/${id}/examples/${step}`, signal);
+}
+
+/** What else is asked of a run, by its word in the address. */
+interface Answers {
+  readonly rewards: RewardsAnswer | null;
+  readonly rows: RowsAnswer;
+  readonly events: EventsAnswer;
+  readonly facts: FactsAnswer;
+}
+
+/**
+ * What a run answers now; undefined before the first answer.
+ *
+ * @param news changes where there may be another answer
+ */
+export function useAnswer<Word extends keyof Answers>(
+  { id, generation, running }: RunSummary,
+  word: Word,
+  news: number | undefined,
+): Answers[Word] | undefined {
+  const [found, setFound] = useState<Answers[Word]>();
+  useEffect(() => {
+    const ending = new AbortController();
+    get<Answers[Word]>(`/api/runs/${id}/${word}`, ending.signal).then(
+      (answer) => answer !== undefined && setFound(answer),
+      () => undefined, // the server is away, or there is newer news
+    );
+    return () => ending.abort();
+  }, [id, word, generation, running, news]);
+  return found;
 }
 
 /**

@@ -1,5 +1,5 @@
 /** Curves of every metric, one picture for those that belong together; cursor and zoom are common to all of them. */
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
 import type { ShownRun } from "./shown-run.ts";
 import { colors, useTheme } from "./theme.ts";
@@ -16,9 +16,15 @@ const TOGETHER: readonly { readonly title: string; readonly names: readonly stri
   { title: "Reference point z0, before and after the clamp", names: ["kl", "kl/unclamped"] },
   { title: "Accuracy", names: ["rewards/accuracies", "eval_rewards/accuracies", "mean_token_accuracy"] },
   { title: "Win rate", names: ["eval_win_rate", "eval_win_rate/low", "eval_win_rate/high"] },
+  {
+    title: "Prompts won, even and lost",
+    names: ["eval_win_rate/wins", "eval_win_rate/ties", "eval_win_rate/losses"],
+  },
   { title: "Log-probs of completions", names: ["logps/chosen", "logps/rejected"] },
   { title: "Mean logits", names: ["logits/chosen", "logits/rejected"] },
   { title: "Saturated rows", names: ["saturated"] },
+  { title: "Tokens per second", names: ["tokens_per_second"] },
+  { title: "Device's share of the update's time", names: ["device_time_share"] },
 ];
 const HEIGHT = 220;
 const DASHES = [[], [6, 4], [2, 3], [10, 4, 2, 4]];
@@ -47,10 +53,17 @@ export function Curves({ shown, smoothing, isLog }: CurvesProps) {
     ...(bytes.length > 0 ? [{ title: "Device memory, bytes", names: bytes }] : []),
   ];
   return (
-    <section aria-label="Curves" class="curves">
-      {groups.map((group) => (
-        <Plot key={group.title} {...{ ...group, shown, smoothing, isLog, zoom, onZoom: setZoom }} />
-      ))}
+    <section aria-label="Curves">
+      <h2>Curves</h2>
+      <p class="faint">
+        On a curve, arrows move the cursor of all curves, + and − zoom, Shift with an arrow moves along, 0 shows all, 1
+        to 9 hide and show a line; or drag over a range, and click twice to show all.
+      </p>
+      <div class="curves">
+        {groups.map((group) => (
+          <Plot key={group.title} {...{ ...group, shown, smoothing, isLog, zoom, onZoom: setZoom }} />
+        ))}
+      </div>
     </section>
   );
 }
@@ -75,17 +88,27 @@ function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps
     }),
   );
   const several = shown.length > 1;
-  const data = uPlot.join(
-    lines.map(({ series }) => [
-      [...series.steps],
-      smoothing > 0 ? smoothed(series.values, smoothing) : [...series.values],
-    ]),
+  // The list of runs comes often, and with it a new rendering; the points of a picture are others only with new metrics.
+  const state = shown.map(({ run, metrics }) => `${run.id} ${metrics?.generation} ${metrics?.lines}`).join();
+  const data = useMemo(
+    () =>
+      uPlot.join(
+        lines.map(({ series }) => [
+          [...series.steps],
+          smoothing > 0 ? smoothed(series.values, smoothing) : [...series.values],
+        ]),
+      ),
+    [state, smoothing, names.join()],
   );
   // What a picture is made of; new points alone do not make a new one, so that cursor and zoom stay.
-  const kind = JSON.stringify([lines.map(({ one, name }) => [one.run.id, one.run.name, name]), isLog, theme, title]);
+  const scale: uPlot.Scale = isLog ? logScale(lines.flatMap(({ series }) => series.values)) : {};
+  const { distr } = scale;
+  const kind = JSON.stringify([lines.map(({ one, name }) => [one.run.id, one.run.name, name]), distr, theme, title]);
   useEffect(() => {
     if (place.current === null) return;
     const palette = colors();
+    const colorAt = (one: ShownRun, which: number) =>
+      palette.series[(several ? one.color : which) % palette.series.length] ?? palette.text;
     const showAll = () => {
       onZoom(undefined);
       return null;
@@ -102,7 +125,7 @@ function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps
         },
         scales: {
           x: { time: false, range: (_, min, max) => [...(zoomed.current ?? [min, max])] as [number, number] },
-          y: isLog ? { distr: 3, log: 10 } : {},
+          y: scale,
         },
         axes: [
           { ...axis, values: (_, splits) => splits.map(compact) },
@@ -113,7 +136,7 @@ function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps
           { label: "update" },
           ...lines.map(({ one, name, which }) => ({
             label: several ? `${one.run.name} ${name}` : name,
-            stroke: palette.series[(several ? one.color : which) % palette.series.length] ?? palette.text,
+            stroke: colorAt(one, which),
             dash: several ? (DASHES[which % DASHES.length] ?? []) : [],
             width: 1.5,
             spanGaps: true,
@@ -121,6 +144,11 @@ function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps
             value: (_: uPlot, value: number | null) => (value === null ? "–" : value.toPrecision(4)),
           })),
         ],
+        bands: lines.flatMap(({ one, name, which }, low) => {
+          const high = lines.findIndex((other) => other.one === one && other.name === name.replace(/low$/, "high"));
+          if (!name.endsWith("/low") || high < 0) return [];
+          return [{ series: [high + 1, low + 1] as [number, number], fill: `${colorAt(one, which)}30` }];
+        }),
         hooks: {
           setSelect: [
             ({ select, posToVal }) => {
@@ -152,8 +180,15 @@ function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps
     const [first = 0, last = 1] = zoom ?? [steps[0] ?? 0, steps.at(-1) ?? 1];
     const middle = steps[now] ?? (first + last) / 2;
     const around = (share: number): Zoom => [middle - (middle - first) * share, middle + (last - middle) * share];
-    if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
-      const next = Math.min(steps.length - 1, Math.max(0, now + (event.key === "ArrowLeft" ? -1 : 1)));
+    const toLeft = event.key === "ArrowLeft";
+    if (event.shiftKey && zoom && (toLeft || event.key === "ArrowRight")) {
+      const by = ((toLeft ? -1 : 1) * (last - first)) / 4;
+      onZoom([first + by, last + by]);
+    } else if (/^[1-9]$/.test(event.key)) {
+      const line = plot.current?.series[Number(event.key)];
+      if (line !== undefined) plot.current?.setSeries(Number(event.key), { show: line.show === false });
+    } else if (toLeft || event.key === "ArrowRight") {
+      const next = Math.min(steps.length - 1, Math.max(0, now + (toLeft ? -1 : 1)));
       plot.current?.setCursor({ left: plot.current.valToPos(steps[next] ?? 0, "x"), top: 10 });
     } else if (event.key === "+") onZoom(around(0.7));
     else if (event.key === "-") onZoom(around(1.4));
@@ -161,7 +196,7 @@ function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps
     else return;
     event.preventDefault();
   };
-  const help = "arrow keys move the cursor, plus and minus zoom, 0 shows all";
+  const help = "arrow keys move the cursor, plus and minus zoom, 0 shows all, 1 to 9 hide and show a line";
   return (
     <figure data-points={data[0].length} data-range={(zoom ?? [data[0][0], data[0].at(-1)]).join(" ")}>
       <figcaption>{title}</figcaption>
@@ -176,4 +211,15 @@ function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: PlotProps
       />
     </figure>
   );
+}
+
+/**
+ * The scale of values that differ in their magnitude: logarithmic or, where some are not above 0, the inverse hyperbolic
+ * sine, which is linear around 0 and logarithmic far from it.
+ */
+function logScale(values: readonly number[]): uPlot.Scale {
+  const isPositive = values.every((value) => value > 0);
+  if (isPositive) return { distr: 3, log: 10 };
+  const most = values.reduce((highest, value) => Math.max(highest, Math.abs(value)), 0);
+  return { distr: 4, asinh: most > 0 ? most / 100 : 1 };
 }

@@ -18,6 +18,7 @@ export function Samples({ shown: { run, metrics }, isNamed }: { readonly shown: 
   return (
     <section class="samples" aria-label={title}>
       <h2>{title}</h2>
+      <p class="faint">What the model says to the same prompts; words that the other text lacks are marked.</p>
       {found.samples.map(({ index, prompt, first, last }) => {
         const words = wordDifferences(first, last);
         return (

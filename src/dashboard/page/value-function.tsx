@@ -6,7 +6,7 @@ import { RewardHistogram } from "./reward-histogram.tsx";
 import type { ShownRun } from "./shown-run.ts";
 import { type Picture, type PicturePoint, pictureOf, SATURATED_FROM } from "./value-picture.ts";
 
-const SIZE = { width: 640, height: 340, left: 56, right: 16, top: 26, bottom: 44 } as const;
+const SIZE = { width: 640, height: 352, left: 56, right: 16, top: 26, bottom: 56 } as const;
 
 interface ValueFunctionProps {
   readonly shown: ShownRun;
@@ -152,7 +152,7 @@ function Chart({ picture, step }: { readonly picture: Picture; readonly step: nu
       <text class="axis" x={(left + width - right) / 2} y={height - 8} text-anchor="middle">
         u
       </text>
-      <text class="axis" x={left} y={16} text-anchor="middle">
+      <text class="axis" x={left + 4} y={16}>
         v
       </text>
     </svg>
@@ -181,7 +181,8 @@ function Point({ point, x, y }: { readonly point: PicturePoint; readonly x: numb
 function RowsTable({ points }: { readonly points: readonly PicturePoint[] }) {
   const sorted = [...points].sort((a, b) => b.reward - a.reward);
   return (
-    <div class="scroll">
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls is reached by the keyboard
+    <section class="scroll" tabIndex={0} aria-label="Rows">
       <table>
         <thead>
           <tr>
@@ -204,6 +205,6 @@ function RowsTable({ points }: { readonly points: readonly PicturePoint[] }) {
           ))}
         </tbody>
       </table>
-    </div>
+    </section>
   );
 }

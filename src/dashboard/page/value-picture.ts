@@ -82,6 +82,17 @@ function niceAbove(value: number): number {
   return ([1, 2, 5].find((factor) => factor * power >= value) ?? 10) * power;
 }
 
+/** Round numbers of a range, about so many. */
+export function ticks(low: number, high: number, about: number): number[] {
+  if (!(high > low)) return [low];
+  const rough = (high - low) / about;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = ([1, 2, 5].find((factor) => factor * power >= rough) ?? 10) * power;
+  const first = Math.ceil(low / step - 1e-9);
+  const count = Math.floor(high / step + 1e-9) - first + 1;
+  return Array.from({ length: count }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
 /** A number of an axis in few characters: 12k, 0.25, 5e-6. */
 export function compact(value: number | null): string {
   if (value === null) return "";

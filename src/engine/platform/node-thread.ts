@@ -26,7 +26,7 @@ loader.then(() => import(address)).then(() => postMessage("ready"));
 `;
 
 /** See Platform.startThread. */
-export async function startThread(code: ThreadCode, heapBytes: number): Promise<Thread> {
+export async function startThread(code: Pick<ThreadCode, "address">, heapBytes: number): Promise<NodeThread> {
   const granted = Math.min(heapBytes, getHeapStatistics().heap_size_limit);
   const isBuilt = existsSync(fileURLToPath(code.address));
   const worker = new Worker(bootstrap, {
@@ -49,18 +49,24 @@ interface Waiting {
   readonly reject: (error: Error) => void;
 }
 
-class NodeThread implements Thread {
+export class NodeThread implements Thread {
   /** Resolves when the module is loaded. */
   readonly ready: Promise<unknown>;
+  /** Resolves when there will be no more answers, with the reason. */
+  readonly ended: Promise<Error>;
   readonly heapBytes: number;
   readonly #worker: Worker;
   #waiting: Waiting | undefined;
   /** Why there will be no more answers. */
   #ended: Error | undefined;
+  #tellEnd: (reason: Error) => void = () => undefined;
 
   constructor(worker: Worker, heapBytes: number) {
     this.#worker = worker;
     this.heapBytes = heapBytes;
+    this.ended = new Promise((resolve) => {
+      this.#tellEnd = resolve;
+    });
     worker.on("message", (answer: unknown) => this.#settle(({ resolve }) => resolve(answer)));
     worker.on("error", (error: Error) => {
       this.#end(errorCode(error) === "ERR_WORKER_OUT_OF_MEMORY" ? new ThreadLimit("memory") : error);
@@ -76,8 +82,8 @@ class NodeThread implements Thread {
     try {
       const cpuMs = await cpuClock(this.#worker).catch((error: unknown) => Promise.reject(this.#ended ?? error));
       if (this.#ended !== undefined) throw this.#ended;
+      this.#worker.postMessage(message, transfer); // which throws for what cannot be sent
       const answer = this.#answer();
-      this.#worker.postMessage(message, transfer);
       void this.#limit(workMs, cpuMs, answered.signal);
       return await answer;
     } finally {
@@ -113,6 +119,7 @@ class NodeThread implements Thread {
 
   #end(error: Error): void {
     this.#ended ??= error;
+    this.#tellEnd(this.#ended);
     this.#settle(({ reject }) => reject(error));
   }
 

@@ -77,6 +77,12 @@ export const outputOptions = {
     expects: "a name for the run",
     placeholder: "name",
   }),
+  dashboard: output.option(z.boolean().default(false), {
+    description: "show the run on a page of this machine while it goes on, as kto dashboard does",
+  }),
+  dashboard_port: output.option(z.number().int().min(0).max(65535).default(6007), {
+    description: "the port of the dashboard on 127.0.0.1, another one where it is taken; 0 for any",
+  }),
   json: output.option(z.boolean().default(false), { description: "results as JSON on stdout" }),
   log_level: output.option(z.enum(["debug", "info", "warning", "error"]).default("info"), {
     description: "the least important message that stderr shows",

@@ -8,6 +8,9 @@ import { join, resolve } from "node:path";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { Model } from "../../../src/engine/model/model.ts";
 import { platform } from "../../../src/engine/platform/index.ts";
+import { EVENTS_FILE, type EventLine } from "../../../src/kto/run/event-line.ts";
+import { ROWS_FILE, type RowLine } from "../../../src/kto/run/row-line.ts";
+import { RUN_FILE, runFactsSchema } from "../../../src/kto/run/run-facts.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 import { readExpected, readJson } from "../../helpers/fixtures.ts";
@@ -258,13 +261,26 @@ describe("kto train", () => {
 
     // The folder: what came in, with other weights, and the metrics.
     expect(readdirSync(output).sort()).toEqual([
-      ...["README.md", "checkpoint-6", "config.json", "examples.jsonl", "generation_config.json", "metrics.jsonl"],
-      "model.safetensors",
+      ...["README.md", "checkpoint-6", "config.json", "events.jsonl", "examples.jsonl", "generation_config.json"],
+      ...["metrics.jsonl", "model.safetensors", "rows.jsonl", "run.json"],
       ...["special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "training.svg"],
     ]);
     for (const name of ["config.json", "tokenizer.json", "tokenizer_config.json"]) {
       expect(readFileSync(join(output, name)), name).toEqual(readFileSync(join(stories, name)));
     }
+
+    // What it said, what it was started with, and the texts of rows, each once.
+    const events = objects<EventLine>(readFileSync(join(output, EVENTS_FILE), "utf8"));
+    expect(events.find(({ text }) => text.startsWith("checkpoint: "))).toMatchObject({ step: 6, level: "info" });
+    expect(events.filter(({ text }) => text.startsWith("adapter: "))).toHaveLength(1);
+    const facts = runFactsSchema.parse(readJson(join(output, RUN_FILE)));
+    expect(facts).toMatchObject({ method: "kto", model: stories, updates: 6, updates_per_epoch: 2 });
+    expect(facts.options).toMatchObject({ learning_rate: 2e-4, beta: 0.1, per_device_train_batch_size: 4 });
+    const rows = objects<RowLine>(readFileSync(join(output, ROWS_FILE), "utf8"));
+    expect(rows.map(({ index }) => index).sort()).toEqual([0, 1, 2, 3, 4, 5, 6, 7]);
+    expect(rows.find(({ index }) => index === 3)).toMatchObject({
+      ...{ label: false, prompt: "Tom was", completion: " but it was sad ??" },
+    });
 
     // The metrics: steps 1, 2, 4, 6 under TRL's names.
     const lines = objects<Record<string, number>>(readFileSync(join(output, "metrics.jsonl"), "utf8"));
@@ -487,8 +503,8 @@ describe("LoRA on the command line", () => {
     const adapter = freshPath(folder, "adapter");
     await succeed("train", "--model_name_or_path", llama, ...data, "--output_dir", adapter, ...lora, ...short);
     expect(readdirSync(adapter).sort()).toEqual([
-      ...["README.md", "adapter_config.json", "adapter_model.safetensors", "checkpoint-2", "examples.jsonl"],
-      ...["metrics.jsonl", "trainer_state.json", "training.svg"],
+      ...["README.md", "adapter_config.json", "adapter_model.safetensors", "checkpoint-2", "events.jsonl"],
+      ...["examples.jsonl", "metrics.jsonl", "run.json", "trainer_state.json", "training.svg"],
     ]);
     const config = readJson<Json>(join(adapter, "adapter_config.json"));
     expect(config).toMatchObject({ r: 4, lora_alpha: 32, target_modules: ["q_proj", "down_proj"] });

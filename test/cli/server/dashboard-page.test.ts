@@ -14,6 +14,7 @@ import { checkGradients } from "../../../src/kto/gradcheck.ts";
 import { hasChromium, openChromium, pictureFolder } from "../../helpers/browser.ts";
 import { builtModule } from "../../helpers/built.ts";
 import { shareDeviceWithCommands } from "../../helpers/commands.ts";
+import { writeToldRun } from "../../helpers/dashboard-run.ts";
 import { sharedDevice } from "../../helpers/device.ts";
 import { loadModel, readExamples, readExpected } from "../../helpers/fixtures.ts";
 import { fixtures, temporaryFolder } from "../../helpers/folders.ts";
@@ -23,6 +24,7 @@ shareDeviceWithCommands();
 const runs = join(temporaryFolder(), "runs");
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const trained = join(runs, "trained");
+const told = join(runs, "told");
 const evil = join(runs, "<img src=x onerror=window.hacked=1>");
 const rows = readExamples("llama");
 const { hyperparameters } = readExpected("llama");
@@ -49,6 +51,8 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
   beforeAll(async () => {
     builtModule("index"); // and with it the page
     mkdirSync(evil, { recursive: true });
+    writeToldRun(told, { learning_rate: 5e-4, beta: 0.1, seed: 42 });
+    writeToldRun(join(runs, "told again"), { learning_rate: 1e-3, beta: 0.1, seed: 42 });
     writeFileSync(join(evil, "metrics.jsonl"), '{"step":1,"loss":0.5,"<b onmouseover=alert(1)>":1}\n');
     const { code, stderr } = await kto(...words(trained, "--max_steps", "12"));
     expect(code, stderr).toBe(0);
@@ -73,6 +77,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
   });
 
   const box = (name: string) => page.getByRole("checkbox", { name });
+  const runsList = () => page.getByRole("navigation", { name: "Runs" });
   const figure = (title: string) => page.locator("figure", { hasText: title }).first();
   /** Points of a curve. */
   const points = async (title: string) => Number(await figure(title).getAttribute("data-points"));
@@ -86,7 +91,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
 
   test("names with HTML are shown as they are, and nothing of them runs", async () => {
     await showOnly("<img src=x");
-    await expect.poll(() => page.locator("nav").innerText()).toContain("<img src=x onerror=window.hacked=1>");
+    await expect.poll(() => runsList().innerText()).toContain("<img src=x onerror=window.hacked=1>");
     await expect.poll(() => page.locator("main").innerText()).toContain("<b onmouseover=alert(1)>");
     expect(await page.evaluate("window.hacked")).toBeUndefined();
     expect(await page.locator("nav img").count()).toBe(0);
@@ -130,6 +135,51 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     await page.locator("svg[aria-label*='update 12:']").waitFor();
   });
 
+  test("rows that stand out have their texts and movement, and nothing of the texts runs", async () => {
+    await showOnly("told ended");
+    const rows = page.getByRole("region", { name: "Rows that stand out" });
+    await rows.waitFor();
+    const [text, first] = [await rows.innerText(), rows.locator("li").first()];
+    expect(text).toContain("Highest rewards, thumbs up");
+    expect(text).toContain("Moved farthest");
+    expect(text).toContain('<img src=x onerror="window.hacked=1">');
+    expect(await rows.locator("img").count()).toBe(0);
+    expect(await page.evaluate("window.hacked")).toBeUndefined();
+    expect(await first.innerText()).toMatch(/row \d+\s+-?\d\.\d{3} → -?\d\.\d{3}, updates \d+ to \d+/);
+  });
+
+  test("rewards over the run, last numbers with intervals, memory, events; warnings alone by the keyboard", async () => {
+    const spread = page.getByRole("region", { name: "Rewards over the run" });
+    expect(await spread.locator("svg[role=img]").count()).toBe(2);
+    expect(await spread.locator("svg").first().getAttribute("aria-label")).toContain("updates 1 to 60");
+    const now = await page.getByRole("region", { name: "Now" }).innerText();
+    expect(now).toMatch(/Win rate\s+72\.9%\s+95% interval 67\.1% to 77\.9%; 134 won, 105 even, 17 lost/);
+    expect(now).toMatch(/Reference point z0\s+0\.0000\s+before the clamp -\d\.\d{4}/);
+    expect(now).toMatch(/Device memory: 12 MiB[\s\S]*weights\s+6\.00 MiB/);
+    const events = page.getByRole("region", { name: "Events and warnings" });
+    expect(await events.innerText()).toContain("adapter: a software adapter");
+    await events.getByRole("checkbox").focus();
+    await page.keyboard.press("Space");
+    expect(await events.locator("li").allInnerTexts()).toEqual([
+      expect.stringMatching(/update 1 warning: <b>look<\/b>/),
+    ]);
+    expect(await runsList().innerText()).toContain("1 warning");
+  });
+
+  test("two runs side by side: in what their configurations differ, and a log scale for values of either sign", async () => {
+    await box("told again").check();
+    const configuration = page.getByRole("region", { name: "Configuration" });
+    const differs = configuration.getByRole("region", { name: "What differs" });
+    await expect.poll(() => differs.innerText()).toMatch(/learning_rate\s+0\.0005\s+0\.001/);
+    expect(await differs.innerText()).not.toContain("beta");
+    await page.getByRole("checkbox", { name: "Log scale" }).focus();
+    await page.keyboard.press("Space");
+    expect(await figure("Rewards").locator("canvas").count()).toBe(1);
+    await page.keyboard.press("Space");
+    await box("told again").uncheck();
+    await showOnly("trained");
+  });
+
   test("the keyboard moves a curve's cursor and zooms, and new points leave the zoom as it is", async () => {
     const plot = figure("Loss").locator(".plot");
     await plot.focus();
@@ -144,8 +194,15 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     appendFileSync(join(trained, "metrics.jsonl"), '{"step":13,"loss":0.4}\n');
     await expect.poll(() => points("Loss")).toBe(13);
     expect(await range()).toBe(zoomed);
+    await page.keyboard.press("Shift+ArrowLeft");
+    await expect.poll(range).not.toBe(zoomed);
     await page.keyboard.press("0");
     await expect.poll(range).toBe("1 13");
+    const line = figure("Loss").locator(".u-legend .u-series").nth(1);
+    await page.keyboard.press("1");
+    await expect.poll(() => line.getAttribute("class")).toContain("u-off");
+    await page.keyboard.press("1");
+    await expect.poll(() => line.getAttribute("class")).not.toContain("u-off");
   });
 
   test("a training that goes on is watched as its points arrive, beside another run", async () => {
@@ -156,7 +213,7 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     const { code, stderr } = await going;
     expect(code, stderr).toBe(0);
     await expect.poll(() => points("Loss"), { timeout: 30_000 }).toBe(80);
-    await expect.poll(() => page.locator("nav").innerText()).toMatch(/going\s+ended, update 80/);
+    await expect.poll(() => runsList().innerText()).toMatch(/going\s+ended, update 80/);
     expect(await figure("Loss").locator(".u-legend").innerText()).toMatch(/trained loss[\s\S]*going loss/);
   });
 
@@ -174,12 +231,14 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     ["light", 390],
     ["dark", 390],
   ] as const)("in %s at %d pixels it fits, and axe-core finds nothing serious", async (colorScheme, width) => {
+    await box("told ended").check();
+    await page.getByRole("region", { name: /^Samples of told/ }).waitFor();
     await page.emulateMedia({ colorScheme });
     await page.setViewportSize({ width, height: 900 });
     await page.locator(".uplot").first().waitFor();
     const { wide, clipped } = await page.evaluate(() => ({
       wide: document.documentElement.scrollWidth - document.documentElement.clientWidth,
-      clipped: [...document.querySelectorAll("figure, section, nav, header")].filter(
+      clipped: [...document.querySelectorAll("figure, section:not(.scroll), nav, header")].filter(
         (element) => element.scrollWidth > element.clientWidth + 1,
       ).length,
     }));

@@ -7,12 +7,24 @@ import { once } from "node:events";
 import { appendFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { get, type IncomingMessage, request } from "node:http";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Worker } from "node:worker_threads";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { main } from "../../../src/cli/main.ts";
 import { DashboardServer } from "../../../src/cli/server/dashboard-server.ts";
-import type { ExampleLine, MetricsAnswer, RunSummary } from "../../../src/dashboard/protocol.ts";
-import { temporaryFolder } from "../../helpers/folders.ts";
-import { kto } from "../../helpers/streams.ts";
+import { RunDashboard } from "../../../src/cli/server/run-dashboard.ts";
+import type {
+  ExampleLine,
+  MetricsAnswer,
+  RewardsAnswer,
+  RowsAnswer,
+  RunSummary,
+} from "../../../src/dashboard/protocol.ts";
+import { builtModule } from "../../helpers/built.ts";
+import { shareDeviceWithCommands } from "../../helpers/commands.ts";
+import { fixtures, temporaryFolder } from "../../helpers/folders.ts";
+import { CapturedStream, kto } from "../../helpers/streams.ts";
 
+shareDeviceWithCommands();
 const folder = temporaryFolder();
 const secret = join(folder, "secret.txt");
 const runs = join(folder, "runs");
@@ -110,6 +122,39 @@ test("samples of the first and the last update, of texts and chats", async () =>
   });
 });
 
+test("rewards over the run, rows that stand out with their texts, events and configuration; half a line of each waits", async () => {
+  const told = join(runs, "told");
+  mkdirSync(told);
+  writeFileSync(join(told, "metrics.jsonl"), metricsLine(2));
+  writeFileSync(join(told, "examples.jsonl"), `${JSON.stringify(exampleLine(2))}\n{"step":4,"be`);
+  const row = { step: 2, index: 1, label: false, prompt: "Say", completion: " <b>no</b>" };
+  writeFileSync(join(told, "rows.jsonl"), `${JSON.stringify(row)}\n{"step":2,"index":0,"lab`);
+  const event = { step: 1, time: "2026-11-30T22:00:00.000Z", level: "warning", text: "look" };
+  writeFileSync(join(told, "events.jsonl"), `${JSON.stringify(event)}\n{"step":2,"ti`);
+  const found = (await json<RunSummary[]>("/api/runs")).find(({ name }) => name === "told");
+  expect(found).toMatchObject({ events: 1, warnings: 1 });
+  const of = <T>(what: string) => json<T>(`/api/runs/${found?.id}/${what}`);
+  const rewards = await of<RewardsAnswer>("rewards");
+  expect([rewards.low, rewards.high, rewards.upMedian, rewards.downMedian]).toEqual([-0.1, 0.1, [0.1], [-0.1]]);
+  const rows = await of<RowsAnswer>("rows");
+  expect(rows.rows).toBe(2);
+  expect(rows.groups.map(({ kind, label, rows: some }) => [kind, label, some.map(({ text }) => text)])).toEqual([
+    ["highest", true, [undefined]],
+    ["lowest", true, [undefined]],
+    ["highest", false, [{ prompt: "Say", completion: " <b>no</b>" }]],
+    ["lowest", false, [{ prompt: "Say", completion: " <b>no</b>" }]],
+  ]);
+  expect(await of("events")).toEqual({ count: 1, events: [event] });
+  expect(await of("facts")).toEqual({});
+  const more = { ...exampleLine(4), log_ratio: [3, -3] };
+  writeFileSync(join(told, "examples.jsonl"), `${JSON.stringify(exampleLine(2))}\n${JSON.stringify(more)}\n`);
+  expect((await of<RewardsAnswer>("rewards")).to).toEqual([2, 4]);
+  expect((await of<RowsAnswer>("rows")).groups.at(-1)).toMatchObject({ kind: "moved", rows: [{}, {}] });
+  // Of a run without examples.
+  const [other] = await json<RunSummary[]>("/api/runs").then((all) => all.filter(({ name }) => name === "growing"));
+  expect(await json(`/api/runs/${other?.id}/events`)).toEqual({ count: 0, events: [] });
+});
+
 describe("refuses", () => {
   test.each([
     ["another host", { host: "evil.example" }],
@@ -138,6 +183,7 @@ describe("refuses", () => {
   test.each([
     ...["/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt", "/api/runs/../../secret.txt", "//secret.txt"],
     ...["/api/runs/r0/../../../secret.txt", "/api/runs/..%2f..%2fsecret.txt/metrics", "/api/runs/r99/metrics"],
+    ...["/api/runs/r0/rows/1", "/api/runs/r0/hasOwnProperty", "/api/runs/r0/constructor", "/api/runs/r0/run.json"],
     ...["/api/runs/r0/metrics/1", "/api/runs/r0/examples/7", "/api/runs/r0/trainer_state.json", "/metrics.jsonl"],
     ...["/api/runs/__proto__/metrics", "/api/runs/constructor/metrics", "/etc/passwd"],
   ])("%s", async (path) => {
@@ -210,9 +256,47 @@ test("kto dashboard serves the page that was built until Ctrl-C, which is its en
   expect(html).toContain('<script type="module" src="/app.js">');
   expect(html).not.toMatch(/<script[^>]*>[^<]|style=|https?:/);
   expect(script?.length).toBeGreaterThan(10_000);
+  expect((script?.length ?? 0) + (style?.length ?? 0)).toBeLessThan(110_000); // as docs/dashboard.md says
   expect(style).toContain("prefers-color-scheme");
   child.kill("SIGINT");
   expect((await ended)[0]).toBe(0);
+});
+
+describe("kto train --dashboard", () => {
+  const words = (output: string, port: number) => [
+    ...["train", "--model_name_or_path", `${fixtures}/llama/policy`, "--dataset_name", `${fixtures}/llama/data.jsonl`],
+    ...["--output_dir", output, "--max_steps", "60", "--logging_steps", "1", "--save_strategy", "no"],
+    ...["--dashboard", "--dashboard_port", String(port)],
+  ];
+
+  test("says an address where the run can be watched, another one where the port is taken, and ends with the run", async () => {
+    builtModule("index"); // and with it the page
+    const output = join(folder, "watched");
+    const [stdout, stderr] = [new CapturedStream(), new CapturedStream()];
+    const run = main(words(output, server.port), { stdout, stderr });
+    const address = () => /^dashboard: (http:\/\/127\.0\.0\.1:\d+\/)$/m.exec(stderr.text)?.[1];
+    await expect.poll(address, { timeout: 60_000 }).toBeDefined();
+    const at = address() ?? "";
+    expect(at).not.toBe(server.address);
+    const runsNow = async () => (await (await fetch(`${at}api/runs`)).json()) as RunSummary[];
+    await expect.poll(async () => (await runsNow())[0]?.lines ?? 0, { timeout: 60_000 }).toBeGreaterThan(0);
+    expect(await runsNow()).toMatchObject([{ name: "watched", running: true }]);
+    expect((await fetch(at)).headers.get("content-security-policy")).toContain("default-src 'none'");
+    expect(await run, stderr.text).toBe(0);
+    expect(stderr.text).toContain(`the dashboard has ended with the run; kto dashboard ${output} shows it again`);
+    await expect(fetch(at)).rejects.toThrow();
+  });
+
+  test("a dashboard that cannot begin is a warning, and the run goes on", async () => {
+    const warnings: string[] = [];
+    vi.spyOn(Worker.prototype, "postMessage").mockImplementation(() => {
+      throw new Error("no thread");
+    });
+    const started = await RunDashboard.start({ folder, port: 0, onWarning: (text) => warnings.push(text) });
+    vi.restoreAllMocks();
+    expect(started).toBeUndefined();
+    expect(warnings).toEqual(["The dashboard cannot be started: no thread. The training goes on without it."]);
+  });
 });
 
 test("kto dashboard names a folder that is not there, and takes several", async () => {

@@ -1,0 +1,148 @@
+/**
+ * What a training run pays for its dashboard: `kto train` with `--dashboard` and somebody who watches, and without, in
+ * turn. The run's wall time as it tells it, and the processor time of its whole process, the dashboard's thread included.
+ *
+ *   npx tsx bench/experiments/dashboard-cost.ts [--pairs 5] [--updates 16] [--watchers 1]
+ *
+ * A watcher asks for all that an open page asks for, at each piece of news; what it takes itself is not the run's.
+ */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { get, type IncomingMessage } from "node:http";
+import { cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import type { RunSummary } from "../../src/dashboard/protocol.ts";
+import { commit } from "../../src/engine/platform/node-commit.ts";
+import { summary } from "../measure/measure.ts";
+
+const median = (numbers: readonly number[]) => summary(numbers).medianMs;
+
+const { values } = parseArgs({
+  options: {
+    pairs: { type: "string", default: "5" },
+    updates: { type: "string", default: "16" },
+    watchers: { type: "string", default: "1" },
+  },
+});
+const root = mkdtempSync(join(tmpdir(), "kto-dashboard-cost-"));
+/** Runs in the training's process: leaves the processor time of all its threads. */
+const meter = `data:text/javascript,${encodeURIComponent(
+  'import { writeFileSync } from "node:fs"; process.on("exit", () => writeFileSync(process.env.KTO_METER, JSON.stringify(process.cpuUsage())));',
+)}`;
+
+interface Cost {
+  readonly seconds: number;
+  readonly processorSeconds: number;
+  readonly adapter: string;
+  readonly news: number;
+}
+
+async function train(name: string, watched: boolean): Promise<Cost> {
+  const output = join(root, name);
+  const words = [
+    ...["train", "--model_name_or_path", "examples/quickstart/model", "--output_dir", output, "--json"],
+    ...["--dataset_name", "examples/quickstart/feedback.jsonl", "--per_device_train_batch_size", "8"],
+    ...["--max_steps", values.updates, "--logging_steps", "1", "--learning_rate", "5e-4", "--save_strategy", "no"],
+    ...(watched ? ["--dashboard", "--dashboard_port", "0"] : []),
+  ];
+  const env = { ...process.env, KTO_METER: join(root, "meter.json") };
+  const child = spawn(process.execPath, ["--import", meter, "bin/kto.js", ...words], { env, stdio: "pipe" });
+  const ended = once(child, "close") as Promise<[number | null]>;
+  let [stdout, stderr, news] = ["", "", 0];
+  let isWatched = false;
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+    const address = /^dashboard: (\S+)$/m.exec(stderr)?.[1];
+    if (address === undefined || isWatched) return;
+    isWatched = true;
+    for (let i = 0; i < Number(values.watchers); i++) {
+      watch(address, () => {
+        news++;
+      });
+    }
+  });
+  const [code] = await ended;
+  if (code !== 0) throw new Error(stderr);
+  const { train_runtime, adapter } = JSON.parse(stdout.trim().split("\n").at(-1) ?? "") as {
+    train_runtime: number;
+    adapter: string;
+  };
+  const { user, system } = JSON.parse(readFileSync(env.KTO_METER, "utf8")) as NodeJS.CpuUsage;
+  return { seconds: train_runtime, processorSeconds: (user + system) / 1e6, adapter, news };
+}
+
+/** Follows the events of a server as a page does; errors are its end. */
+function watch(address: string, onNews: () => void): void {
+  const stream = get(`${address}api/events`, (response: IncomingMessage) => {
+    let rest = "";
+    response.setEncoding("utf8").on("error", () => undefined);
+    response.on("data", (text: string) => {
+      const events = (rest + text).split("\n\n");
+      rest = events.pop() ?? "";
+      for (const event of events) {
+        const data = /^data: (.*)$/m.exec(event)?.[1];
+        const [run] = data === undefined ? [] : (JSON.parse(data) as RunSummary[]);
+        if (run === undefined) continue;
+        onNews();
+        askAll(address, run).catch(() => undefined); // the run has ended
+      }
+    });
+  });
+  stream.on("error", () => undefined);
+}
+
+async function askAll(address: string, { id, step }: RunSummary): Promise<void> {
+  const what = ["metrics", "examples", "samples", "rewards", "rows", "events", "facts", `examples/${step}`];
+  await Promise.all(what.map(async (name) => await (await fetch(`${address}api/runs/${id}/${name}`)).arrayBuffer()));
+}
+
+async function main(): Promise<void> {
+  const pairs: { readonly without: Cost; readonly with: Cost }[] = [];
+  await train("first", false); // compiles, and fills the caches of both
+  for (let i = 0; i < Number(values.pairs); i++) {
+    // Who goes first changes, so that a machine that gets busier favours neither.
+    const order = i % 2 === 0 ? [false, true] : [true, false];
+    const costs = new Map<boolean, Cost>();
+    for (const watched of order) costs.set(watched, await train(`${i}-${watched}`, watched));
+    const [without, watched] = [costs.get(false), costs.get(true)];
+    if (without === undefined || watched === undefined) throw new Error("a run is missing");
+    pairs.push({ without, with: watched });
+  }
+  const [first] = pairs;
+  console.log(
+    `kto train with and without --dashboard and ${values.watchers} that watch it, commit ${commit()}, Node ${process.versions.node}`,
+  );
+  console.log(
+    `${cpus().length} cores, ${cpus()[0]?.model.trim()}; ${first?.without.adapter}; ${values.updates} logged updates of 8 rows, stories260K`,
+  );
+  for (const { without, with: watched } of pairs) {
+    console.log(
+      `without ${without.seconds.toFixed(2)} s, processor ${without.processorSeconds.toFixed(2)} s; with ${watched.seconds.toFixed(2)} s, processor ${watched.processorSeconds.toFixed(2)} s; ${watched.news} pieces of news`,
+    );
+  }
+  const ratio = (pick: (cost: Cost) => number) =>
+    pairs.map(({ without, with: watched }) => 100 * (pick(watched) / pick(without) - 1));
+  const told = (name: string, percents: readonly number[]) =>
+    console.log(
+      `${name}: ${median(percents).toFixed(2)}% more with it (median of ${percents.length} pairs; from ${Math.min(...percents).toFixed(2)}% to ${Math.max(...percents).toFixed(2)}%)`,
+    );
+  told(
+    "wall time of the run",
+    ratio(({ seconds }) => seconds),
+  );
+  told(
+    "processor time of its process",
+    ratio(({ processorSeconds }) => processorSeconds),
+  );
+}
+
+try {
+  await main();
+} finally {
+  rmSync(root, { recursive: true, force: true });
+}
