@@ -40,6 +40,7 @@ const host = [
   "test/engine/ranks/sums.test.ts",
   "test/engine/quantized-blocks.test.ts",
   "test/kto/run/publishing.test.ts",
+  "test/kto/steep-updates.test.ts",
   "test/dashboard/**/*.test.ts",
   "test/kto/{data,judge,options,report}/**/*.test.ts",
 ];

@@ -1,5 +1,5 @@
 /**
- * Makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter [-- arguments]` installs the
+ * Makes a fresh clone work: `node scripts/bootstrap.mjs test|quickstart|gpu-report|browser|adapter [-- arguments]` installs the
  * npm packages that the command needs if they are missing or outdated, finds an adapter or sets up a software one, then
  * runs the command; `... packages` installs only. Plain JavaScript without dependencies, since it runs before any are
  * installed. Outside this folder it writes caches only.
@@ -18,7 +18,7 @@ import { nativeNoise } from "./native-noise.mjs";
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const [command = "", ...rest] = process.argv.slice(2);
 const extra = rest[0] === "--" ? rest.slice(1) : rest;
-const usage = "Usage: node scripts/bootstrap.mjs test|quickstart|gpu-report|adapter|packages [-- arguments]";
+const usage = "Usage: node scripts/bootstrap.mjs test|quickstart|gpu-report|browser|adapter|packages [-- arguments]";
 
 /** The exit code of an AdapterError. */
 const NO_ADAPTER = 5;
@@ -31,11 +31,15 @@ process.exitCode = await main();
 
 /** @returns {Promise<number>} the exit code */
 async function main() {
-  if (!["test", "quickstart", "gpu-report", "adapter", "packages"].includes(command)) {
+  if (!["test", "quickstart", "gpu-report", "browser", "adapter", "packages"].includes(command)) {
     console.error(usage);
     return 2;
   }
   if (command === "packages") return nodeTooOld() || (await installAll());
+  if (command === "browser") {
+    // The visitor's browser has an adapter; building the page takes the packages of the project alone.
+    return nodeTooOld() || (await installOwn()) || (await run("node", ["scripts/browser.mjs", ...extra]));
+  }
   const ready = nodeTooOld() || (command === "quickstart" ? await prepareQuickstart() : await prepare());
   if (ready !== 0) {
     if (command === "test") console.log("0 passed, 1 failed");
@@ -63,12 +67,15 @@ async function installAll() {
   return arePackagesCurrent(["", ...workspaces()]) ? 0 : await npm("ci", "--include=dev");
 }
 
+/** The packages of the project without those of its workspaces. */
+async function installOwn() {
+  return arePackagesCurrent([""]) ? 0 : await npm("ci", "--include=dev", "--workspaces=false");
+}
+
 /** What the quickstart runs and no more: SwiftShader only where there is no other adapter. */
 async function prepareQuickstart() {
-  if (!arePackagesCurrent([""])) {
-    const code = await npm("ci", "--include=dev", "--workspaces=false");
-    if (code !== 0) return code;
-  }
+  const installed = await installOwn();
+  if (installed !== 0) return installed;
   if (process.platform !== "linux" || process.arch !== "x64" || arePackagesCurrent(["", SWIFTSHADER])) {
     return await findAdapter(nativeNoise());
   }

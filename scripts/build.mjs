@@ -16,6 +16,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
  */
 const entries = {
   index: "src/index.ts",
+  browser: "src/browser.ts",
   cli: "src/cli/main.ts",
   descriptions: "src/cli/descriptions/all.ts",
   "parquet-worker": "src/kto/data/parquet-worker.ts",
@@ -175,7 +176,7 @@ async function buildTypes(root) {
     ...program.getSemanticDiagnostics(),
   ];
   const written = new Set();
-  const waiting = [join(root, "src", "index.ts")];
+  const waiting = ["index.ts", "browser.ts"].map((name) => join(root, "src", name));
   for (const path of waiting) {
     const source = program.getSourceFile(path);
     if (source === undefined) throw new Error(`${path} is imported by a declaration, but is no source.`);

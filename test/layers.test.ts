@@ -29,6 +29,7 @@ const order: readonly (readonly string[])[] = [
   ["src/kto/run/"],
   ["src/kto/"],
   ["src/index.ts"],
+  ["src/browser.ts"],
   ["src/dashboard/"],
   ["src/dashboard/page/"],
   ["bench/measure/"],

@@ -5,7 +5,9 @@
 import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { gzipSync } from "node:zlib";
 import * as attw from "@arethetypeswrong/core";
+import { build } from "esbuild";
 import { publint } from "publint";
 import { formatMessage } from "publint/utils";
 import ts from "typescript";
@@ -140,6 +142,27 @@ describe("what is packed", () => {
     const problems = result.types === false ? ["no types"] : result.problems;
     // An ES module is no CommonJS module: Node 20.19 loads it from one all the same.
     expect(problems.filter((one) => typeof one === "string" || one.kind !== "CJSResolvesToESM")).toEqual([]);
+  });
+
+  test("goes into a web page without anything of Node, as small as docs/browser.md says", async () => {
+    const { outputFiles, metafile } = await build({
+      stdin: { contents: 'export * from "kto-webgpu/browser";', resolveDir: project },
+      ...{ absWorkingDir: project, bundle: true, minify: true, write: false, metafile: true },
+      ...{ platform: "browser", format: "esm", target: "es2023", logLevel: "silent" },
+    });
+    const imported = Object.values(metafile.outputs).flatMap((output) => output.imports);
+    expect(imported).toEqual([]);
+    expect(Object.keys(metafile.inputs).filter((name) => /platform\/node/.test(name))).toEqual([]);
+    expect(Object.keys(metafile.inputs).some((name) => name.endsWith("platform/browser.js"))).toBe(true);
+    const content = outputFiles[0]?.contents ?? new Uint8Array(0);
+    const page = readFileSync(join(root, "docs", "browser.md"), "utf8");
+    const [, whole, compressed] = /All of it is ([\d.]+) MB minified, ([\d.]+) MB compressed/.exec(page) ?? [];
+    for (const [bytes, stated] of [
+      [content.length, whole],
+      [gzipSync(content).length, compressed],
+    ] as const) {
+      expect(Math.abs(bytes / 1e6 / Number(stated) - 1)).toBeLessThan(0.05);
+    }
   });
 
   test("has the schemas that the code makes", () => {

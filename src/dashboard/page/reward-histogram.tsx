@@ -1,7 +1,7 @@
 /** The rewards of an update's rows by class: thumbs up above the line, thumbs down below it. */
 import { histogramOf, type PicturePoint } from "./value-picture.ts";
 
-const SIZE = { width: 640, height: 160, left: 56, right: 16, bottom: 44 } as const;
+const SIZE = { width: 640, height: 160, left: 72, right: 16, bottom: 44 } as const;
 const BINS = 32;
 
 export function RewardHistogram({ points }: { readonly points: readonly PicturePoint[] }) {

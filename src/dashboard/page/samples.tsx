@@ -35,7 +35,8 @@ export function Samples({ shown: { run, metrics }, isNamed }: { readonly shown: 
   );
 }
 
-function Said({ title, words }: { readonly title: string; readonly words: readonly Word[] }) {
+/** A text with the words marked that another one has not. */
+export function Said({ title, words }: { readonly title: string; readonly words: readonly Word[] }) {
   return (
     <div>
       <h4>{title}</h4>

@@ -6,14 +6,16 @@ import { RewardHistogram } from "./reward-histogram.tsx";
 import type { ShownRun } from "./shown-run.ts";
 import { type Picture, type PicturePoint, pictureOf, SATURATED_FROM } from "./value-picture.ts";
 
-const SIZE = { width: 640, height: 352, left: 56, right: 16, top: 26, bottom: 56 } as const;
+const SIZE = { width: 640, height: 352, left: 72, right: 16, top: 26, bottom: 56 } as const;
 
 interface ValueFunctionProps {
   readonly shown: ShownRun;
   readonly isNamed: boolean;
+  /** Where the examples of an update come from; by default the server of the dashboard. */
+  readonly linesFrom?: typeof examplesOf;
 }
 
-export function ValueFunction({ shown: { run, exampleSteps }, isNamed }: ValueFunctionProps) {
+export function ValueFunction({ shown: { run, exampleSteps }, isNamed, linesFrom = examplesOf }: ValueFunctionProps) {
   /** undefined follows the last update. */
   const [chosen, setChosen] = useState<number>();
   const at = Math.min(chosen ?? exampleSteps.length - 1, exampleSteps.length - 1);
@@ -21,7 +23,7 @@ export function ValueFunction({ shown: { run, exampleSteps }, isNamed }: ValueFu
   const [line, setLine] = useState<ExampleLine>();
   useEffect(() => {
     const ending = new AbortController();
-    examplesOf(run.id, step, ending.signal).then(
+    linesFrom(run.id, step, ending.signal).then(
       (found) => found && setLine(found),
       () => undefined,
     );

@@ -70,8 +70,9 @@ export class PassMemory {
     this.activations = new Activations(device, config, shapes, keeps, options);
     this.head = new HeadBuffers(device, config, shapes, options.gradients, options);
     if (options.gradients) {
-      const rows = Math.max(...shapes.map((shape) => shape.gradientRows));
-      const shapeOf = Object.entries(backwardWidths(config)).map(([name, width]) => [name, [rows, width]] as const);
+      const shapeOf = Object.entries(backwardWidths(config)).map(([name, width]) => {
+        return [name, [Math.max(...shapes.map((shape) => this.#scratchRows(name, shape))), width]] as const;
+      });
       this.#backward = Object.fromEntries(
         [...shapeOf, ["partials", [partialsSize(config)]] as const].map(([name, shape]) => {
           return [name, device.allocate("scratch", name, shape)];
@@ -84,9 +85,15 @@ export class PassMemory {
     if (this.#backward === undefined) throw new Error("this memory has no room for gradients");
     const { partials, ...rest } = this.#backward;
     const rows = Object.fromEntries(
-      Object.entries(rest).map(([name, tensor]) => [name, sliceRows(tensor, 0, shape.gradientRows)]),
+      Object.entries(rest).map(([name, tensor]) => [name, sliceRows(tensor, 0, this.#scratchRows(name, shape))]),
     ) as Omit<Record<keyof BackwardScratch, Tensor>, "partials">;
     return { ...rows, partials };
+  }
+
+  /** Rows of a scratch buffer: region A's, or of the MLP's those of a slice. */
+  #scratchRows(name: string, shape: RowShape): number {
+    const slice = name === "dActivated" || name === "dUp" ? this.activations.mlpSlice(shape) : undefined;
+    return Math.min(shape.gradientRows, slice ?? shape.gradientRows);
   }
 
   /** What a recurrence needs of the rows of a shape; undefined for models without one. */
@@ -121,11 +128,12 @@ export function recordLayers(
   model: Model,
   activations: Activations,
   shape: RowShape,
-  inputs: Omit<PassRows, "lora" | keyof KeyCounts> & { readonly tokens: Tensor },
+  inputs: Omit<PassRows, "lora" | "mlpSlice" | keyof KeyCounts> & { readonly tokens: Tensor },
   { cache, noise }: { readonly cache?: LayerCache; readonly noise?: EmbeddingNoise | undefined } = {},
 ): Tensor {
   const { config } = model;
-  const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };
+  const ofMemory = { lora: activations.lora, mlpSlice: activations.mlpSlice(shape) };
+  const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), ...ofMemory };
   const first = activations.layer(shape, 0).input;
   // Passes of generation, which are many, have this done once before them.
   if (rows.lora && model.adapter && cache === undefined) recordGains(program, model.adapter, model, rows.lora);
@@ -242,6 +250,7 @@ export function recordLayersBackward(
     queryEnd: rows.queryEnd,
     windowQueryEnd: rows.windowQueryEnd,
     lora: memory.activations.lora,
+    mlpSlice: memory.activations.mlpSlice(shape),
   };
   for (let layer = config.layers - 1; layer >= lowestTrainedLayer(gradients); layer--) {
     const here = gradientRowsOf(memory.activations.layer(shape, layer), shape);
@@ -273,9 +282,11 @@ export function recordLayersBackward(
   }
 }
 
-/** A layer's activations of region A. */
-function gradientRowsOf(activations: LayerActivations, shape: RowShape): LayerActivations {
-  const windows = Object.entries(activations).map(([kind, x]) => [kind, sliceRows(x, 0, shape.gradientRows)]);
+/** A layer's activations of region A; of those that have the rows of a slice, at most these. */
+function gradientRowsOf(activations: LayerActivations, { gradientRows }: RowShape): LayerActivations {
+  const windows = Object.entries(activations).map(([kind, x]) => {
+    return [kind, sliceRows(x, 0, Math.min(gradientRows, x.shape[0] ?? 0))];
+  });
   return Object.fromEntries(windows) as LayerActivations;
 }
 
