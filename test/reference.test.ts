@@ -44,6 +44,7 @@ test("the metrics of training are those that a run writes", () => {
   const written = windowMetrics(objectiveMetrics(ones(METRIC_SUMS.size), 0), new Float32Array(OPTIMIZER_STATE.size), {
     ...{ epoch: 1, learningRate: 1, tokens: 1, tokensComputed: 1, tokensPerSecond: 1, deviceTimeShare: 1 },
     memory: { weights: 1 },
+    ranks: { count: 2, slowest: 1, communicationShare: 0.5 },
   });
   const names = Object.keys(written).map((name) => name.replace("bytes/weights", "bytes/..."));
   expect(namesOf(meanings.trainingMetrics).sort()).toEqual(["step", ...names].sort());

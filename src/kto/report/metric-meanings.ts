@@ -124,6 +124,20 @@ export const trainingMetrics: readonly Meaning[] = [
     over: "the window's last update",
   },
   {
+    names: ["ranks"],
+    meaning:
+      "how many ranks share the run; this line and the next two only where there are several. Counts, sums and speeds above are of all of them together, `device_time_share` and `bytes/...` of rank 0",
+  },
+  {
+    names: ["slowest_rank"],
+    meaning: "the rank that waited least for the others, counted from 0",
+  },
+  {
+    names: ["communication_share"],
+    meaning:
+      "share of all ranks' time in updates in which their numbers were under way or they waited for others; what the backward pass hides counts too",
+  },
+  {
     names: ["bytes/..."],
     meaning: `device memory now in bytes, by category: ${listedCategories.join(", ")}`,
   },
