@@ -37,8 +37,10 @@ const host = [
   "test/*.test.ts",
   "test/engine/{files,hub,platform,text}/**/*.test.ts",
   "test/engine/model/export/**/*.test.ts",
+  "test/engine/ranks/sums.test.ts",
   "test/engine/quantized-blocks.test.ts",
   "test/kto/run/publishing.test.ts",
+  "test/kto/steep-updates.test.ts",
   "test/dashboard/**/*.test.ts",
   "test/kto/{data,judge,options,report}/**/*.test.ts",
 ];

@@ -22,6 +22,7 @@ const entries = {
   "parquet-worker": "src/kto/data/parquet-worker.ts",
   "encode-worker": "src/kto/data/encode-worker.ts",
   "dashboard-worker": "src/cli/server/dashboard-worker.ts",
+  "node-mpi-worker": "src/engine/platform/node-mpi-worker.ts",
   "platform-node": "src/engine/platform/node.ts",
   "platform-browser": "src/engine/platform/browser.ts",
 };

@@ -2,11 +2,13 @@
 
     python3 scripts/make-template-goldens.py                      writes test/fixtures/templates/goldens.jsonl
     python3 scripts/make-template-goldens.py --random 1000 --seed 7 > random.jsonl
+    python3 scripts/make-template-goldens.py --templates FOLDER > files.jsonl     of the *.jinja files of a folder
     npx tsx scripts/compare-templates.ts random.jsonl             shows where ours differ
 
 Needs python3-jinja2 and nothing else. The goldens come from test/fixtures/templates/templates.json (ours: whole templates,
 and expressions) and the templates of the tokenizer packages in node_modules, over test/fixtures/templates/scenarios.json,
-and from random templates.
+and from random templates. Templates of models whose licences do not let them be stored here are compared from a folder;
+"templates" of templates.json has ours that use what they use.
 """
 
 import argparse
@@ -105,9 +107,24 @@ def load(name):
         return json.load(file)
 
 
+# What transformers gives to every template.
+GIVEN = {"documents": None, "tools": None, "add_generation_prompt": False}
+
+
+def folder_cases(folder):
+    """Every *.jinja file of a folder over every chat."""
+    for path in sorted(glob.glob(os.path.join(folder, "*.jinja"))):
+        with open(path, encoding="utf-8") as file:
+            template = file.read()
+        for scenario in load("scenarios.json"):
+            variables = {**GIVEN, "bos_token": "<s>", "eos_token": "</s>", **scenario["variables"]}
+            name = f"{os.path.basename(path)}, {scenario['name']}"
+            yield {"name": name, "inline": template, "variables": variables, **render(template, variables)}
+
+
 def goldens():
     own = load("templates.json")
-    given = {"documents": None, "tools": None, "add_generation_prompt": False}
+    given = GIVEN
     scenarios = load("scenarios.json")
     yield {"jinja2": jinja2.__version__, "python": sys.version.split()[0]}
     for name, (template, tokens) in package_templates().items():
@@ -272,7 +289,12 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--random", type=int, metavar="COUNT")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--templates", metavar="FOLDER")
     options = parser.parse_args()
+    if options.templates is not None:
+        for case in folder_cases(options.templates):
+            print(json.dumps(case, ensure_ascii=False))
+        return
     if options.random is not None:
         variables = next(one["variables"] for one in load("scenarios.json") if one["name"] == "values")
         for case in random_cases(options.random, options.seed, variables):

@@ -1,7 +1,6 @@
 /**
  * The errors that a user can cause or meet. Each message is one or two sentences: what was found, where, what to do. An
- * error that is not a KtoError is a bug in this program. The exit codes are part of the command line's contract
- * (README).
+ * error that is not a KtoError is a bug in this program. The exit codes are part of the command line's contract.
  */
 
 /** Characters of a message. A name from a damaged file, which a message repeats, can be as long as the file. */
@@ -84,6 +83,35 @@ export class ResourceError extends KtoError {
     super(message, 10, options);
   }
 }
+
+/**
+ * Another rank of a run of several processes died, hangs or does not agree with this one; the message names it. Exit
+ * code 11. Where the other rank failed with an error of its own, its exit code is that of all.
+ */
+export class RankError extends KtoError {
+  constructor(message: string, options?: { cause?: unknown; exitCode?: number }) {
+    super(message, options?.exitCode ?? 11, options);
+  }
+}
+
+/** What each exit code of `kto` means; docs/reference/exit-codes.md is made of it. */
+export const EXIT_CODES: Readonly<Record<number, string>> = {
+  0: "done",
+  1: "a bug of ours: please report it",
+  2: "an option is unknown, malformed or out of range",
+  3: "what the feedback file holds cannot be used; the sentence names the line",
+  4: "what the model folder holds cannot be used; the sentence names the tensor or key",
+  5: "there is no usable adapter, or it cannot hold the run",
+  6: "the device was lost",
+  7: "a file or folder is not there, or cannot be read or written",
+  8: "numbers came out wrong: a gradient check failed, or nothing is finite any more",
+  9: "the judge cannot be asked: its server or its module fails or does not answer",
+  10: "the system gives the process too little: memory, or open files",
+  11: "another rank of `mpirun` died, hangs or differs",
+  129: "stopped by SIGHUP (the terminal was closed), after a checkpoint",
+  130: "stopped by SIGINT (Ctrl-C), after a checkpoint; a second one stops at once",
+  143: "the same by SIGTERM (through `npx` only npx itself ends)",
+};
 
 /** Exit codes of a command that was ended by a signal: 128 plus the signal's number, as in shells. */
 export const SIGNAL_CODES = { SIGHUP: 129, SIGINT: 130, SIGTERM: 143 } as const;

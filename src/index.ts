@@ -61,6 +61,7 @@ export { autoWeights, type ClassWeights, weightAdvice } from "./kto/data/weights
 
 // Training: the two trainers, their options, and the check of their gradients.
 
+export type { Communicator } from "./engine/ranks/communicator.ts";
 export type { ScheduleParameters, ScheduleType } from "./engine/schedule.ts";
 export {
   checkGradients,

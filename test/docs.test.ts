@@ -1,19 +1,15 @@
 /**
- * README.md and docs/: links lead somewhere, commands have the options that they are shown with, pages stay readable.
+ * README.md and docs/: links lead somewhere, commands have the options that they are shown with, code that is shown is that
+ * of its file, pages stay readable. That the commands run is shown by documentation/commands.test.ts.
  */
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
-import * as errors from "../src/errors.ts";
+import { blocksOf, commandsOf, docPages } from "./helpers/doc-commands.ts";
 import { kto } from "./helpers/streams.ts";
 
 const root = join(import.meta.dirname, "..");
-const pages = [
-  "README.md",
-  ...readdirSync(join(root, "docs"), { recursive: true, encoding: "utf8" })
-    .filter((name) => name.endsWith(".md"))
-    .map((name) => join("docs", name)),
-];
+const pages = docPages();
 const textOf = (page: string) => readFileSync(join(root, page), "utf8");
 
 /** As GitHub makes a heading's anchor. */
@@ -28,7 +24,6 @@ function anchorsOf(text: string): string[] {
 
 describe.each(pages)("%s", (page) => {
   const text = textOf(page);
-  const blocks = [...text.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block = ""]) => block);
 
   test("its links lead to files and headings", () => {
     const lost = [...text.matchAll(/\]\((?!https?:)([^)\s]+)\)/g)].filter(([, link = ""]) => {
@@ -41,11 +36,11 @@ describe.each(pages)("%s", (page) => {
   });
 
   test("its commands and their options exist", async () => {
-    const lines = blocks
-      .join("\n")
-      .replaceAll("\\\n", " ")
-      .split("\n")
-      .map((line) => line.replace(/\s#.*$/, "").trim());
+    // What documentation/commands.test.ts runs is checked by that; here also what a sentence names.
+    const named = [...text.matchAll(/`((?:npx kto-webgpu|kto) [a-z]+ [^`]*)`/g)].map(([, line = ""]) =>
+      line.replace(/^kto /, "npx kto-webgpu "),
+    );
+    const lines = [...commandsOf(page).map(({ line }) => line), ...named];
     for (const line of lines) {
       // Never "npx kto": without an install it would fetch another's package.
       expect(line).not.toMatch(/\bnpx kto\b(?!-)/);
@@ -61,13 +56,41 @@ describe.each(pages)("%s", (page) => {
   });
 });
 
+test("code that is shown as a file's stands in that file", () => {
+  const shown = pages.flatMap((page) =>
+    [...textOf(page).matchAll(/<!-- from: (\S+) -->\n```\w+\n([\s\S]*?)^```/gm)].map(([, file = "", code = ""]) => ({
+      ...{ page, file, code },
+    })),
+  );
+  expect(shown.length).toBeGreaterThan(5);
+  for (const { page, file, code } of shown) {
+    expect({ page, file, isThere: textOf(file).includes(code) }).toEqual({ page, file, isThere: true });
+  }
+});
+
+test("JSON that is shown is JSON, a line each or as a whole", () => {
+  for (const page of pages) {
+    for (const block of blocksOf(page, "json")) {
+      const isJson = (text: string) => {
+        try {
+          return JSON.parse(text) !== undefined;
+        } catch {
+          return false;
+        }
+      };
+      const valid = isJson(block) || block.trim().split("\n").every(isJson);
+      expect({ page, block, valid }).toEqual({ page, block, valid: true });
+    }
+  }
+});
+
 test("the README has at most 900 words", () => {
   expect(textOf("README.md").split(/\s+/).length).toBeLessThanOrEqual(900);
 });
 
 test("a paragraph has at most 120 words", () => {
   const long = pages
-    .flatMap((page) => textOf(page).split(/\n\n|\n(?=- )/))
+    .flatMap((page) => textOf(page).split(/\n\n|\n(?=- |\d+\. )/))
     .filter((paragraph) => !/^(?: {4}|\||```)/.test(paragraph) && paragraph.split(/\s+/).length > 120);
   expect(long).toEqual([]);
 });
@@ -136,14 +159,4 @@ test("the tests that the table of cases names occur in their files", () => {
   });
   expect(rows.length).toBeGreaterThan(30);
   expect(lost).toEqual([]);
-});
-
-test("the exit codes of the guide are those of the errors", () => {
-  const codes = Object.values(errors).flatMap((value) => {
-    if (typeof value !== "function" || !(value.prototype instanceof errors.KtoError)) return [];
-    return new (value as new (message: string) => errors.KtoError)("").exitCode;
-  });
-  const documented = [...textOf("docs/guide.md").matchAll(/^\| (\d+) \|/gm)].map(([, code]) => Number(code));
-  const known = new Set([0, 1, ...codes, ...Object.values(errors.SIGNAL_CODES)]);
-  expect(documented).toEqual([...known].sort((a, b) => a - b));
 });

@@ -17,6 +17,7 @@ const order: readonly (readonly string[])[] = [
   ["src/engine/platform/"],
   ["src/engine/"],
   ["src/engine/files/", "src/engine/gpu/"],
+  ["src/engine/ranks/"],
   ["src/engine/model/config/"],
   ["src/engine/model/weights/", "src/engine/text/", "src/engine/hub/"],
   ["src/engine/model/"],

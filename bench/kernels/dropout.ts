@@ -18,6 +18,7 @@ export const dropoutCases: readonly BenchmarkCase[] = [
         x: x.tensor,
         state: bench.of([4], Uint32Array.of(1, 2, 3, 4)),
         y,
+        firstRow: 0,
         stream: 5,
         threshold: Math.round(PROBABILITY * 2 ** 32),
         keptScale: 1 / (1 - PROBABILITY),

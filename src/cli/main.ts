@@ -3,6 +3,7 @@
  * on stderr and an exit code. What the commands do is in commands/.
  */
 import { CommanderError, Option, Command as Program } from "commander";
+import { type Launch, launchOf } from "../engine/platform/node-launch.ts";
 import { ownProcess } from "../engine/platform/node-native-stderr.ts";
 import { ownManifest } from "../engine/platform/node-versions.ts";
 import { ConfigError, errorMessage, type FileError, InterruptedError, KtoError } from "../errors.ts";
@@ -12,6 +13,7 @@ import { type CommandName, summaries } from "./descriptions/summaries.ts";
 import type { Command } from "./options/command.ts";
 import { colorsFor, isLive } from "./terminal/colors.ts";
 import { guardProcessStreams } from "./terminal/process-streams.ts";
+import { RankProcess, streamsOf } from "./terminal/rank-process.ts";
 import type { Streams } from "./terminal/streams.ts";
 import { systemLimit } from "./terminal/system-limits.ts";
 
@@ -29,6 +31,7 @@ export const commands: Readonly<Record<CommandName, () => Promise<{ readonly def
   export: () => import("./commands/export.ts"),
   dashboard: () => import("./commands/dashboard.ts"),
   init: () => import("./commands/init.ts"),
+  plan: () => import("./commands/plan.ts"),
   bench: () => import("./commands/bench.ts"),
   doctor: () => import("./commands/doctor.ts"),
   completion: () => import("./commands/completion.ts"),
@@ -39,6 +42,10 @@ const names = Object.keys(summaries) as CommandName[];
 const MAKE_FOLDERS: readonly string[] = ["train", "sft", "merge"];
 
 const TRAIN: readonly string[] = ["train", "sft"];
+/** Commands whose work several ranks share, under mpirun. */
+const SHARED_WORK: readonly string[] = ["train", "sft", "eval", "logps"];
+/** Commands that a launcher's other ranks have nothing to do for. */
+const FOR_ONE_RANK: readonly string[] = ["doctor", "completion", "help", ...["-h", "--help"], ...["-V", "--version"]];
 
 const helpFlags = ["-h", "--help"];
 const versionFlags = ["-V", "--version"];
@@ -55,12 +62,61 @@ export async function main(argv: readonly string[], streams: Streams = process):
     guardProcessStreams((error) => lostResult(argv, error));
     if (asksForDebug(argv)) process.env.KTO_DEBUG ??= "1";
   }
+  const launch = streams === process ? launchOf(process.env) : undefined;
+  if (launch !== undefined) return await runAsRank(launch, argv, streams);
   try {
     return await dispatch(argv, streams);
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode;
     return reportError(error, argv, streams);
   }
+}
+
+/** Runs a command line that a launcher of MPI gives to several processes. */
+async function runAsRank(launch: Launch, argv: readonly string[], streams: Streams): Promise<number> {
+  const own = streamsOf(launch, streams, asks(argv, /^(--)?log[_-]ranks(=(true|yes|on|1))?$/i));
+  const [first = ""] = argv;
+  const isForOne = FOR_ONE_RANK.includes(first) || argv.some((word) => helpFlags.includes(word));
+  if (isForOne && launch.rank > 0) return 0;
+  let ranks: RankProcess | undefined;
+  try {
+    if (!isForOne) {
+      if (!SHARED_WORK.includes(first)) throw notShared(first);
+      const heading = colorsFor(streams.stderr).red("error:");
+      ranks = await RankProcess.join(launch, (sentence) => streams.stderr.write(`${heading} ${onOneLine(sentence)}\n`));
+    }
+    const code = await dispatch(argv, own);
+    await ranks?.leave();
+    return code;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode;
+    // Without the others, each has met the same.
+    if (ranks === undefined) return reportError(error, argv, own);
+    if (error instanceof InterruptedError) return await leaveInterrupted(error, ranks, argv, own);
+    return await ranks.fail(errorMessage(error), exitCodeOf(error), () => reportError(error, argv, streams));
+  }
+}
+
+/** All ranks stop after the same update, each in good order. */
+async function leaveInterrupted(
+  error: InterruptedError,
+  ranks: RankProcess,
+  argv: readonly string[],
+  own: Streams,
+): Promise<number> {
+  const code = reportError(error, argv, own);
+  try {
+    await ranks.leave();
+  } catch {
+    // Another rank failed while it stopped, which is told.
+  }
+  return code;
+}
+
+function notShared(command: string): KtoError {
+  return names.some((name) => name === command)
+    ? new ConfigError(`kto ${command} runs in one process: start it without mpirun.`)
+    : unknownCommand(command);
 }
 
 /** Runs the command line of this process; the exit code becomes the process's. */
@@ -131,7 +187,8 @@ Options can also come from a file (--config run.yaml) or as trailing name=value.
 
 Exit codes: 0 done; 2 options; 3 feedback file; 4 model folder; 5 no adapter;
 6 device lost; 7 files; 8 numbers came out wrong; 9 no judge; 10 too little
-memory, or too few open files, for this process;
+memory, or too few open files, for this process, or a package is missing;
+11 another rank of mpirun died, hangs or differs;
 129, 130, 143 stopped by SIGHUP, SIGINT, SIGTERM; 1 a bug of ours.`,
     )
     .exitOverride()
@@ -180,12 +237,20 @@ function reportError(thrown: unknown, argv: readonly string[], streams: Streams)
   const heading = error instanceof InterruptedError ? colors.yellow("stopped:") : colors.red("error:");
   streams.stderr.write(`${heading} ${sentence}\n`);
   if (asksForDebug(argv) && error instanceof Error) streams.stderr.write(`${stackWithCauses(error)}\n`);
-  return expected ? error.exitCode : 1;
+  return exitCodeOf(error);
+}
+
+function exitCodeOf(error: unknown): number {
+  return error instanceof KtoError ? error.exitCode : 1;
 }
 
 /** By the words themselves, since the options may be what could not be read. */
 function asksForDebug(argv: readonly string[]): boolean {
-  return argv.some((word) => /^(--)?debug(=(true|yes|on|1))?$/i.test(word));
+  return asks(argv, /^(--)?debug(=(true|yes|on|1))?$/i);
+}
+
+function asks(argv: readonly string[], option: RegExp): boolean {
+  return argv.some((word) => option.test(word));
 }
 
 /** A message may quote a damaged file, whose characters could break the line or command the terminal. */

@@ -2,17 +2,17 @@
  * Dropout. Its random numbers follow from a counter, so the backward pass computes them a second time and keeps no
  * mask:
  *
- *   y[t, c] = x[t, c] keptScale   if hash(t C + c, stream, state) >= threshold, else 0
+ *   y[t, c] = x[t, c] keptScale   if hash((firstRow + t) C + c, stream, state) >= threshold, else 0
  *
  * The hash is PCG4D (Jarzynski and Olano, "Hash Functions for GPU Rendering", 2020), its first word; `state` is the
  * seed, the update, the microbatch and a spare word, written by the host before each pass, and `stream` tells layers
- * apart. threshold = p 2^32 and keptScale = 1 / (1 - p) for a share p left out.
+ * apart. Rows may be a slice of others, from `firstRow` on. threshold = p 2^32 and keptScale = 1 / (1 - p) for a share p left out.
  */
 import { inFormats, kernel } from "./kernel.ts";
 import { activationBinding, storedBytes } from "./stored.ts";
 import { rowElements, rowElementsGrid } from "./wgsl.ts";
 
-const UNIFORMS = { T: "u32", C: "u32", stream: "u32", threshold: "u32", keptScale: "f32" } as const;
+const UNIFORMS = { T: "u32", C: "u32", firstRow: "u32", stream: "u32", threshold: "u32", keptScale: "f32" } as const;
 
 /** WGSL: `hash(i)`, of the binding `state` and the uniform `stream`. */
 export const dropoutHash = /* wgsl */ `
@@ -30,7 +30,9 @@ fn hash(i: u32) -> u32 {
 `;
 
 const kept = /* wgsl */ `${dropoutHash}
-fn kept(i: u32) -> f32 { return select(0.0, f32(x[i]) * u.keptScale, hash(i) >= u.threshold); }
+fn kept(i: u32) -> f32 {
+  return select(0.0, f32(x[i]) * u.keptScale, hash(u.firstRow * u.C + i) >= u.threshold);
+}
 `;
 
 function dropoutKernel(name: string, assign: "=" | "+=") {

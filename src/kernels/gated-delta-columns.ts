@@ -1,6 +1,6 @@
 /**
- * How the recurrence of `gated-delta.ts` is held: a matrix of which an invocation owns columns, in registers, as text.
- * Not what is computed with it.
+ * WGSL for the state of `gated-delta.ts`, a matrix [K, V]: each invocation keeps some columns of it in registers. This
+ * file has the declarations, loads, stores and loops over them; what is computed stands in `gated-delta.ts`.
  */
 import type { Kernel } from "./kernel.ts";
 import { type AdapterFacts, type Lanes, range, unknownCount } from "./wgsl.ts";

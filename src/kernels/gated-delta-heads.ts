@@ -1,13 +1,15 @@
 /**
- * What lies around the recurrence of `gated-delta.ts`, row by row: the gates of a value head, the lengths of a key
- * head's query and key, and the way back through both. From the projections a and b of a row, and q and k of K channels:
+ * What is computed for each row before the recurrence of `gated-delta.ts`, and backward after it: the two gates of a
+ * value head, and the lengths by which a key head's query and key are divided. A row has the projections a and b, and q
+ * and k of K channels:
  *
  *   g = -exp(aLog) softplus(a + dtBias),   beta = sigmoid(b),   khat = k / sqrt(k . k + 1e-6),
  *   qhat = q / sqrt(q . q + 1e-6) / sqrt(K)
  *
- * Forward gives a value head four factors, (exp(g), beta, khat / k, qhat / q): normed copies of q and k are not stored.
+ * The forward kernel writes four factors for a value head, (exp(g), beta, khat / k, qhat / q), so that q and k divided
+ * by their lengths need not be stored.
  *
- * Backward, sums are over the value heads of a key head, and x . x is with its 1e-6:
+ * In the backward kernel the sums go over the value heads of a key head, and x . x includes the 1e-6:
  *
  *   dq = (qhat / q) sum dqhat - (q / q . q) sum qhat . dqhat,   dk = (khat / k) sum dkhat - (k / k . k) sum khat . dkhat
  *   dg = dg' + qhat . dqhat - dv . v   (dg': of the rows that follow),   da = dg (-exp(aLog)) sigmoid(a + dtBias)
@@ -203,9 +205,9 @@ export const deltaBackwardHeads = memoized((facts) =>
 const HEADS = 32;
 
 /**
- * Back in time over segments as the recurrence's: terms [T, heads, 2] -> a's and b's columns of dGates [T, G], and
- * aLogTerms [T, heads], whose sum over rows is the gradient of aLog; that of dtBias is a's columns'. carries [slots
- * `branches`, heads] are to dg what dStates are to D.
+ * From the last row to the first, over segments as the recurrence's: terms [T, heads, 2] -> a's and b's columns of
+ * dGates [T, G], and aLogTerms [T, heads], whose sum over rows is the gradient of aLog; that of dtBias is a's columns'.
+ * carries [slots `branches`, heads] are to dg what dStates are to D.
  */
 export const deltaBackwardGates = inFormats((format) =>
   kernel({

@@ -1,7 +1,8 @@
 /**
- * The rows of a batch as segments, which the recurrence of `gated-delta.ts` walks one row after another: on the host,
- * from the ranges of keys that rows see. A prompt that two completions continue ends a segment, whose state both start
- * from; so there are two dispatches, one behind the other, where a batch has such prompts.
+ * Cuts the rows of a batch into segments, within which the recurrence of `gated-delta.ts` goes from row to row. The
+ * host does this, from the ranges of keys that rows see. A prompt that two completions continue is a segment of its
+ * own: it keeps its last state, and both completions start from that. So a batch with such prompts takes two
+ * dispatches, one after the other.
  */
 
 /** Flags of a segment. */

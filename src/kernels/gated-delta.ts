@@ -1,24 +1,26 @@
 /**
- * The recurrence of Qwen3.5's DeltaNet layers, the gated delta rule (Yang, Kautz and Hatamizadeh 2024), there and back.
- * A value head has a state S [K, V], K channels of keys, V of values. With decay = exp(g), khat and qhat as
- * `gated-delta-heads.ts` has them (its factors times k and q):
+ * The recurrence of Qwen3.5's DeltaNet layers, the gated delta rule (Yang, Kautz and Hatamizadeh 2024), forward and
+ * backward. A value head has a state S [K, V], where K is the channels of a key and V those of a value. decay is
+ * exp(g); khat and qhat are k and q times the factors of `gated-delta-heads.ts`:
  *
  *   S' = decay S,   delta = v - khat^T S',   S <- S' + khat (beta delta)^T,   out = qhat^T S
  *
- * Backward, D is the gradient of S, of all rows behind and of this one's out:
+ * Backward, D is the gradient of S: from the outputs of this row and of all later ones. The first line goes from the
+ * last row to the first, the second line from the first row to the last:
  *
- *   D += qhat dOut^T,   dv = beta khat^T D,   dkhat = D (beta delta),   D <- decay (D - khat dv^T)      back in time
- *   S' = decay S,   dkhat -= S' dv,   S <- S' + khat (beta delta)^T,   dqhat = S dOut                       on in time
+ *   D += qhat dOut^T,   dv = beta khat^T D,   dkhat = D (beta delta),   D <- decay (D - khat dv^T)
+ *   S' = decay S,   dkhat -= S' dv,   S <- S' + khat (beta delta)^T,   dqhat = S dOut
  *
- * Neither line needs the other's matrix, so nothing is stored for the backward pass but delta [T, V], and no state is
- * computed twice: three passes as long as the forward one. An invocation owns a column of a matrix, or a row where sums
- * go over V, in registers, and no sum goes over invocations: there is not one barrier. A workgroup is some columns of
- * one head of one segment; it takes 7 K V flops a row, backward 21 K V, and reads q and k (or v, dv, dOut, delta) once
- * from memory, then from a cache.
+ * The first line needs no S and the second no D, so that only delta [T, V] is stored for the backward pass, and it
+ * takes three passes, each as long as the forward one. An invocation keeps a column of the matrix in registers, or a
+ * row where the sum goes over V. No sum goes over several invocations, so there is no barrier. A workgroup has some
+ * columns of one head of one segment. It takes 7 K V flops a row, backward 21 K V, and reads q and k (or v, dv, dOut,
+ * delta) from memory once, then from a cache.
  *
- * A segment is rows one after another: u32[4] = (start, end, slot, flags). One that continues starts from the state that
- * another kept in its slot, in a dispatch before. So a prompt with two completions is three segments in two dispatches,
- * and a sequence in generation is a slot whose state goes on from pass to pass.
+ * A segment is a range of rows: u32[4] = (start, end, slot, flags). Where it continues another one, it starts from the
+ * state that the other has put into a slot in an earlier dispatch. So a prompt with two completions is three segments
+ * in two dispatches. In generation a sequence has a slot, from which each pass takes its state and into which it puts
+ * it.
  */
 import { Columns, type DeltaSize, perSize, slices } from "./gated-delta-columns.ts";
 import { BRANCH_OF, flagged, SEGMENT_WORDS } from "./gated-delta-segments.ts";
@@ -116,8 +118,9 @@ ${columns.entry(
 });
 
 /**
- * Back in time: dOut [T, heads V] -> the values' columns of dQkv [T, W]. dStates [slots `branches`, heads K V] takes the
- * gradient of the state that a segment continued, and has what a segment that kept its state is given of those.
+ * From the last row to the first: dOut [T, heads V] -> the values' columns of dQkv [T, W]. dStates [slots `branches`,
+ * heads K V] takes the gradient of the state that a segment continued, and has what a segment that kept its state is
+ * given of those.
  */
 export const deltaBackwardValue = perSize((size, facts) => {
   const { keySize, valueSize } = size;
@@ -206,8 +209,9 @@ const valueWidths =
   ({ W, keyHeads = 0 }: Values) => [valueSize, W, 2 * keyHeads * keySize];
 
 /**
- * On in time, after `deltaBackwardValue` -> dHeads [T, 2, heads, K]: of each value head the gradient of qhat, and of khat
- * what comes through the state that was read. states as `deltaForward`'s, in another order.
+ * From the first row to the last, after `deltaBackwardValue` -> dHeads [T, 2, heads, K]: of each value head the
+ * gradient of qhat, and of khat what comes through the state that was read. states as `deltaForward`'s, in another
+ * order.
  */
 export const deltaBackwardQueryKey = perSize((size, facts) => {
   const { keySize, valueSize } = size;
@@ -270,8 +274,8 @@ ${columns.entry(
 });
 
 /**
- * Back in time, after `deltaBackwardQueryKey`: dHeads [T, 2, heads, K] gets the rest of khat's gradient, what comes
- * through the state that was written. dStates as `deltaBackwardValue`'s, in another order.
+ * From the last row to the first, after `deltaBackwardQueryKey`: dHeads [T, 2, heads, K] gets the rest of khat's
+ * gradient, what comes through the state that was written. dStates as `deltaBackwardValue`'s, in another order.
  */
 export const deltaBackwardKey = perSize((size, facts) => {
   const { keySize, valueSize } = size;

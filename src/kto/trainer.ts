@@ -106,7 +106,7 @@ async function ktoMethod(inputs: TrainerInputs): Promise<{
     sync: options.sync_ref_model
       ? { share: options.ref_model_mixup_alpha, every: options.ref_model_sync_steps }
       : undefined,
-    referencePointScope: referencePointScope(options),
+    referencePointScope: referencePointScope(options, inputs.ranks?.size),
   };
   const weights = { desirable: objective.desirableWeight, undesirable: objective.undesirableWeight };
   return { method, weights, referenceMode: referenceMode(choice) };

@@ -36,6 +36,7 @@ describe("the table of commands", () => {
         "src/cli/main.ts loads src/cli/descriptions/all.ts",
         "src/engine/platform/node-adapters.ts loads webgpu",
         "src/engine/platform/node-hub.ts loads @huggingface/hub",
+        "src/engine/platform/node-mpi-library.ts loads koffi",
         "src/engine/platform/node-sqlite.ts loads node-sqlite3-wasm",
       ].toSorted(),
     );
@@ -109,7 +110,7 @@ describe("mistakes end in one sentence on stderr and a documented exit code", ()
     [
       ["x"],
       2,
-      'unknown command "x": commands are train, sft, eval, generate, chat, logps, data, gradcheck, merge, export, dashboard, init, bench, doctor, completion.',
+      'unknown command "x": commands are train, sft, eval, generate, chat, logps, data, gradcheck, merge, export, dashboard, init, plan, bench, doctor, completion.',
     ],
     [["--beta", "1"], 2, "a command comes first, then its options: kto <command> --beta; kto --help lists them."],
     [

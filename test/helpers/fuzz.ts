@@ -164,6 +164,7 @@ function resumedRun(lora: boolean): FuzzKind {
 const runState: RunState = {
   version: 1,
   pairsWithin: "microbatch",
+  ranks: 1,
   method: "kto",
   step: 3,
   totalSteps: 8,

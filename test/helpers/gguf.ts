@@ -212,6 +212,19 @@ export const TINY_MODELS: Readonly<Record<string, TinyModel>> = {
     tokenizer: "llama3_1",
     config: tiny({ model_type: "lfm2", num_hidden_layers: 3, full_attn_idxs: [1], block_auto_adjust_ff_dim: false }),
   },
+  "qwen3.5": {
+    tokenizer: "qwen3",
+    config: tiny({
+      model_type: "qwen3_5_text",
+      num_hidden_layers: 4,
+      head_dim: 32,
+      linear_num_key_heads: 2,
+      linear_num_value_heads: 6,
+      linear_key_head_dim: 16,
+      linear_value_head_dim: 16,
+      linear_conv_kernel_dim: 4,
+    }),
+  },
   gemma3: {
     tokenizer: "llama3_1",
     config: tiny({

@@ -150,12 +150,12 @@ export function batchWithPairs(
   const packed = packRows(examples, branches, { ...rowShape(examples, branches), ...capacity });
   return {
     size: examples.length,
+    whole: { size: examples.length, first: 0, completionTokens: 0, tokens: 0 },
     packed,
     desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
     completionTokens: Uint32Array.from(examples, ({ completionIds }) => completionIds.length),
     pairValid: Uint32Array.from(examples, (_, i) => ((pairs[i]?.valid ?? true) ? 1 : 0)),
     cutPairs: 0,
-    tokens: 0,
     rows: packed.usedRows,
   };
 }

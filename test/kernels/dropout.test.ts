@@ -12,8 +12,8 @@ import { f32, type HostArray, runKernel, stored, u32, unset } from "../helpers/g
 const device = await sharedDevice();
 type State = [number, number, number, number];
 
-async function run(x: HostArray, p: number, stream: number, state: State) {
-  const args = { x, state: u32([4], state), stream };
+async function run(x: HostArray, p: number, stream: number, state: State, firstRow = 0) {
+  const args = { x, state: u32([4], state), stream, firstRow };
   const values = { threshold: Math.round(p * 2 ** 32), keptScale: 1 / (1 - p) };
   return (await runKernel(device, dropout, { ...args, ...values, y: unset(...x.shape) }))("y");
 }
@@ -59,10 +59,27 @@ describe("dropout", () => {
     expect(await run(ones, 0.3, 0, [1, 0, 0, 0])).toEqual(await run(ones, 0.3, 0, [1, 0, 0, 0]));
   });
 
+  it("of a slice of rows is that of these among all", async () => {
+    const [rows, columns, first] = [40, 33, 17];
+    const values = normals(seeded(4), rows * columns);
+    const state: State = [9, 1, 2, 0];
+    const slice = f32([rows - first, columns], values.slice(first * columns));
+    const wanted = twin.dropout(float64(values), 0.4, 3, state).slice(first * columns);
+    const y = await run(slice, 0.4, 3, state, first);
+    expectWithin("slice", y, wanted, (i) => 2 ** -22 * Math.abs(wanted[i] ?? 0));
+  });
+
   it("adds the same mask of a gradient to what was there", async () => {
     const [x, before] = [normals(seeded(1), 15 * 9), normals(seeded(2), 15 * 9)];
     const state: State = [5, 6, 7, 0];
-    const args = { x: f32([15, 9], x), state: u32([4], state), stream: 2, threshold: 2 ** 31, keptScale: 2 };
+    const args = {
+      x: f32([15, 9], x),
+      state: u32([4], state),
+      firstRow: 0,
+      stream: 2,
+      threshold: 2 ** 31,
+      keptScale: 2,
+    };
     const y = (await runKernel(device, addDropout, { ...args, y: f32([15, 9], before) }))("y");
     const wanted = twin.dropout(float64(x), 0.5, 2, state);
     expect([...y]).toEqual([...wanted].map((value, i) => Math.fround(value + (before[i] ?? 0))));

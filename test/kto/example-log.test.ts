@@ -6,8 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Model } from "../../src/engine/model/model.ts";
 import { ktoObjective } from "../../src/kernels/float64/kto-objective.ts";
 import { checkGradients } from "../../src/kto/gradcheck.ts";
-import { packBatch } from "../../src/kto/method/batch.ts";
-import { exampleLog, MOST_EXAMPLES } from "../../src/kto/method/example-log.ts";
+import { exampleLog, type LoggedRow, MOST_EXAMPLES } from "../../src/kto/method/example-log.ts";
 import type { TrainerOptions } from "../../src/kto/options/kto.ts";
 import { type ExampleLine, exampleLineSchema, logsExamples } from "../../src/kto/run/example-line.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
@@ -171,32 +170,25 @@ test("is left out where it is not wanted, and the training is the same, bit by b
 
 test("rows are saturated on both sides of the sigmoid, whatever their class", () => {
   const labels = [true, true, true, false, false, false];
-  const rows = labels.map((label, i) => ({ promptIds: [1], completionIds: [2 + i, 3], label }));
-  const batch = packBatch(rows, { mismatched: true, maxLength: 64 });
-  const none = new Float32Array(rows.length);
   // Utilities of -20, 0.5 and 20, at a reference point of 0.
-  const examples = { policy: [-20, 0.5, 20, 20, -0.5, -20].map((u) => u / objective.beta), reference: none };
-  const log = exampleLog({ examples, pairs: { policy: none, reference: none } }, [batch], objective, true);
+  const rows = [-20, 0.5, 20, 20, -0.5, -20].map((u, i): LoggedRow => {
+    return { label: labels[i] ?? false, valid: true, example: [u / objective.beta, 0], pair: [0, 0] };
+  });
+  const log = exampleLog([rows], objective);
   expect(log.examples.map(({ u }) => Math.round(10 * u) / 10)).toEqual([-20, 0.5, 20, -20, 0.5, 20]);
   expect(log.examples.map(({ saturated }) => saturated)).toEqual([true, false, true, true, false, true]);
 });
 
 describe("is bounded", () => {
   test("of an update with many examples some are logged, measured against the reference point of all", () => {
-    const many = Array.from({ length: 3 * MOST_EXAMPLES }, (_, i) => ({
-      ...{ promptIds: [1 + (i % 7)], completionIds: [1 + (i % 5), 2], label: i % 3 === 0 },
-    }));
-    const batch = packBatch(many, { mismatched: true, maxLength: 64 });
-    const policyLogProbs = many.map((_, i) => Math.sin(i));
-    const none = new Float32Array(many.length);
-    const logProbs = {
-      examples: { policy: policyLogProbs, reference: none },
-      pairs: { policy: policyLogProbs.map((value) => value + 1), reference: none },
-    };
-    const log = exampleLog(logProbs, [batch], objective, false);
+    const policyLogProbs = Array.from({ length: 3 * MOST_EXAMPLES }, (_, i) => Math.sin(i));
+    const many = policyLogProbs.map((value, i): LoggedRow => {
+      return { label: i % 3 === 0, valid: i % 5 > 0, example: [value, 0], pair: [value + 1, 0] };
+    });
+    const log = exampleLog([many], objective);
     expect(log.rows).toBe(many.length);
     expect(log.examples.map(({ place }) => place)).toEqual(Array.from({ length: MOST_EXAMPLES }, (_, i) => 3 * i));
-    const counted = policyLogProbs.filter((_, i) => batch.pairValid[i] === 1);
+    const counted = policyLogProbs.filter((_, i) => many[i]?.valid);
     const mean = counted.reduce((sum, value) => sum + value + 1, 0) / counted.length;
     expect(log.referencePoints[0]?.unclamped).toBeCloseTo(mean, 12);
     expect(log.examples.map(({ logRatio }) => logRatio)).toEqual(

@@ -8,30 +8,21 @@ import { Program } from "../../src/engine/gpu/program.ts";
 import { sliceRows } from "../../src/engine/gpu/tensor.ts";
 import type { ModelConfig } from "../../src/engine/model/config/config.ts";
 import { PassMemory, positionLimit, recordLayers } from "../../src/engine/model/decoder.ts";
-import { Float64Model, type Float64Tensor } from "../../src/engine/model/float64/decoder.ts";
 import { Generator } from "../../src/engine/model/generate/generate.ts";
 import { recordHeadRows } from "../../src/engine/model/head.ts";
 import { recordMatmul } from "../../src/engine/model/matmul.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { packRows, rowShape } from "../../src/engine/model/rows.ts";
-import { type AdamwState, adamwStep } from "../../src/kernels/float64/adamw.ts";
-import { clipScale } from "../../src/kernels/float64/reduce.ts";
 import { METRIC_SUMS } from "../../src/kernels/kto-objective.ts";
 import { checkGradients, type GradientCheck } from "../../src/kto/gradcheck.ts";
 import { packBatch } from "../../src/kto/method/batch.ts";
-import { ktoFloat64Gradient } from "../../src/kto/method/float64-gradient.ts";
 import { completionLogProbs } from "../../src/kto/method/log-probs.ts";
-import { mismatchedPairs } from "../../src/kto/method/sampler.ts";
 import { Update } from "../../src/kto/method/update.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
 import { expectWithin } from "../helpers/compare.ts";
 import { sharedDevice } from "../helpers/device.ts";
 import {
-  type Expected,
   FIXTURES,
-  type FixtureName,
-  float64Fixture,
-  float64Weights,
   loadModel,
   readExamples,
   readExpected,
@@ -39,6 +30,7 @@ import {
   readJson,
   relativeDistance,
 } from "../helpers/fixtures.ts";
+import { float64Updates } from "../helpers/float64-updates.ts";
 import { stories } from "../helpers/folders.ts";
 import { GRADIENT, LOG_PROB, LOSS, STEP_LOSS } from "../helpers/tolerances.ts";
 
@@ -212,7 +204,7 @@ describe.each(FIXTURES)("%s against float64 PyTorch", (name) => {
       },
     });
     try {
-      const wanted = float64Updates(name, expected);
+      const { weights: wanted } = float64Updates(name);
       for await (const { step, metrics } of trainer) {
         const at = adamw.steps[step - 1];
         if (metrics === undefined || at === undefined) throw new Error(`step ${step} has no numbers`);
@@ -255,47 +247,6 @@ function isIdleKeyBias(config: ModelConfig, parameter: string, index: number, le
   const theta = config.layerRope[0]?.theta ?? Number.NaN;
   const frequency = theta ** ((-2 * (index % (config.headSize / 2))) / config.headSize);
   return LONGEST * frequency < 0.1;
-}
-
-/** The weights after the updates of expected.json, in float64; the reference's own test compares its numbers. */
-function float64Updates(name: FixtureName, { adamw, hyperparameters }: Expected): Map<string, Float64Array> {
-  const examples = readExamples(name);
-  const { pair, valid } = mismatchedPairs(examples);
-  const reference = float64Fixture(name, "reference");
-  const { config, weights } = float64Weights(name, "policy");
-  const states = new Map<string, AdamwState & { shape: readonly number[] }>();
-  for (const [parameter, { shape, data }] of weights) {
-    const zeros = () => new Float64Array(data.length);
-    states.set(parameter, { shape, parameter: data, firstMoment: zeros(), secondMoment: zeros() });
-  }
-  for (const index of adamw.steps.keys()) {
-    const tensors = new Map<string, Float64Tensor>();
-    for (const [parameter, state] of states) tensors.set(parameter, { shape: state.shape, data: state.parameter });
-    const { gradients, gradientNorm } = ktoFloat64Gradient({
-      policy: new Float64Model(config, tensors),
-      reference,
-      examples,
-      pairs: pair,
-      pairValid: valid,
-      beta: hyperparameters.beta,
-      desirableWeight: hyperparameters.desirable_weight,
-      undesirableWeight: hyperparameters.undesirable_weight,
-      lossType: "kto",
-    });
-    for (const [parameter, state] of states) {
-      const next = adamwStep(state, gradients.get(parameter) ?? new Float64Array(state.parameter.length), {
-        learningRate: adamw.learning_rate,
-        beta1: adamw.adam_beta1,
-        beta2: adamw.adam_beta2,
-        epsilon: adamw.adam_epsilon,
-        weightDecay: state.shape.length > 1 ? adamw.weight_decay : 0,
-        step: index + 1,
-        scale: clipScale(gradientNorm, adamw.max_grad_norm),
-      });
-      states.set(parameter, { shape: state.shape, ...next });
-    }
-  }
-  return new Map([...states].map(([parameter, state]) => [parameter, state.parameter]));
 }
 
 describe("stories260K", () => {

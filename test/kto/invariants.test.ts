@@ -215,7 +215,7 @@ describe("apo_zero_unpaired", () => {
     const examples = readExamples("llama");
     const batch = packBatch(examples, { ...noCut, mismatched: false });
     expect(batch.packed.shape).toMatchObject({ branchRows: 0, branchHeadRows: 0, sequences: examples.length });
-    expect(batch.rows).toBe(batch.tokens - examples.length);
+    expect(batch.rows).toBe(batch.whole.tokens - examples.length);
     const result = await runUpdate(llama.policy, llama.reference, zeroObjective, [batch]);
     expect([result.kl, result.klUnclamped, result.sums("pairs"), result.sums("selfPairs")]).toEqual([0, 0, 0, 0]);
     expect(result.policy.length).toBe(examples.length);

@@ -1,21 +1,24 @@
 /**
  * Limits of an adapter that a model exceeds: memory over several buffers gives the bits of memory in one, in as many
- * bytes as the plan says, and matrices larger than one binding give the same bits.
+ * bytes as the plan says, and matrices larger than one binding give the same bits; so do MLPs of more rows than one
+ * holds.
  */
 import { describe, expect, it, vi } from "vitest";
 import { planningDevice } from "../../src/engine/gpu/memory-plan.ts";
 import { Activations, type LayerKind, layerKinds } from "../../src/engine/model/activations.ts";
 import { LoraAdapter } from "../../src/engine/model/lora.ts";
+import type { LoraOptions } from "../../src/engine/model/lora-modules.ts";
 import { Model } from "../../src/engine/model/model.ts";
 import { Random } from "../../src/engine/random.ts";
 import { packBatch } from "../../src/kto/method/batch.ts";
 import { KtoTrainer } from "../../src/kto/trainer.ts";
-import { bits } from "../helpers/compare.ts";
+import { wholeArena } from "../helpers/arenas.ts";
+import { bits, normals, seeded } from "../helpers/compare.ts";
 import { sharedDevice, withLimits } from "../helpers/device.ts";
 import { float64Of, relativeDistance } from "../helpers/fixtures.ts";
 import { temporaryFolder } from "../helpers/folders.ts";
 import { gpt2Config, llamaConfig, randomModel } from "../helpers/models.ts";
-import { exactStep, gradientsOf, updateFor } from "../helpers/step.ts";
+import { exactStep, gradientsOf, microbatchGradients, updateFor } from "../helpers/step.ts";
 
 const device = await sharedDevice();
 const folder = temporaryFolder();
@@ -180,4 +183,79 @@ it.each(windowed)("matrices that exceed one binding are walked in windows, to th
   for (const [name, data] of whole.tensors) {
     expect(relativeDistance(data, whole.exact.get(name) ?? []), name).toBeLessThanOrEqual(1e-3);
   }
+});
+
+describe("an MLP whose rows exceed one binding is walked in slices", () => {
+  const wide = { num_hidden_layers: 3, intermediate_size: 256 };
+  const lora: LoraOptions = { rank: 3, alpha: 6, dropout: 0.3, rslora: false, targetModules: "all-linear" };
+  const cases = [
+    { what: "SwiGLU, with an adapter that drops out", config: llamaConfig(wide), lora },
+    { what: "SwiGLU, with DoRA", config: llamaConfig(wide), lora: { ...lora, dora: true } },
+    {
+      what: "GeGLU between norms",
+      config: llamaConfig({ ...wide, model_type: "gemma2", head_dim: 8, query_pre_attn_scalar: 8 }),
+    },
+    { what: "GELU with biases", config: gpt2Config({ n_layer: 3, n_inner: 512 }) },
+  ];
+
+  it.each(cases)("$what: log-probs to the bit, gradients to the last digits", async ({ config, lora }) => {
+    const paths = [await randomModel(folder, config, 11), await randomModel(folder, config, 12)] as const;
+    const objective = { beta: 0.1, desirableWeight: 1, undesirableWeight: 1.2, lossType: "kto" } as const;
+    const rows = examples.flatMap((example) => [example, { ...example, label: !example.label }]);
+    const run = async (gradientCheckpointing: boolean) => {
+      const [base, reference] = [await Model.load(device, paths[0]), await Model.load(device, paths[1])];
+      const adapter = lora && LoraAdapter.create(device, base.config, lora);
+      if (lora?.dora) await adapter?.readBase(base);
+      if (adapter)
+        device.upload(wholeArena(adapter.weights), normals(seeded(5), wholeArena(adapter.weights).shape[0] ?? 0, 0.1));
+      const policy = adapter ? base.withAdapter(adapter) : base;
+      let [kernels, activations] = [0, 0];
+      try {
+        const passes = { gradientCheckpointing, dropoutSeed: 7 };
+        const found = await microbatchGradients(policy, reference, objective, rows, passes, (update) => {
+          kernels = update.programs.flatMap((program) => program.kernels).length;
+          activations = device.memory().activations ?? 0;
+        });
+        return { ...found, kernels, activations };
+      } finally {
+        adapter?.free();
+        base.free();
+        reference.free();
+      }
+    };
+    const whole = await run(false);
+    for (const gradientCheckpointing of [false, true]) {
+      const sliced = await withLimits({ maxStorageBufferBindingSize: 4 * 128 * 512 }, () => run(gradientCheckpointing));
+      expect(sliced.kernels).toBeGreaterThan(whole.kernels);
+      expect(sliced.activations).toBeLessThan(0.7 * whole.activations);
+      expect(bits(sliced.policy)).toEqual(bits(whole.policy));
+      expect(bits(sliced.reference)).toEqual(bits(whole.reference));
+      for (const [name, data] of whole.tensors) {
+        expect(relativeDistance(sliced.tensors.get(name) ?? [], data), name).toBeLessThanOrEqual(1e-5);
+      }
+    }
+  });
+
+  it("has the memory of a slice, whatever is kept, and is refused where a kind that is not sliced exceeds the binding", async () => {
+    const path = await randomModel(folder, llamaConfig(wide), 13);
+    const { config } = await Model.load(planningDevice(device), path);
+    const shape = {
+      ...{ gradientRows: 512, branchRows: 128, gradientHeadRows: 256, branchHeadRows: 128 },
+      ...{ sequences: 16, longest: 64 },
+    };
+    const ofLimit = (bytes: number) =>
+      withLimits({ maxStorageBufferBindingSize: bytes }, async (limited) => {
+        const plan = planningDevice(limited);
+        const slice = new Activations(plan, config, [shape], "all").mlpSlice(shape);
+        return { slice, bytes: plan.memory().activations ?? 0 };
+      });
+    expect((await ofLimit(4 * 640 * 512)).slice).toBeUndefined();
+    const whole = await ofLimit(2 ** 27);
+    const sliced = await ofLimit(4 * 639 * 512);
+    expect(sliced.slice).toBe(384);
+    // Of `up` and `activated`, 768 columns, the rows of one slice in place of three layers' and of region B.
+    expect(whole.bytes - sliced.bytes).toBe(4 * 768 * (3 * 512 + 128 - 384));
+    expect((await ofLimit(4 * 130 * 512)).slice).toBe(128);
+    await expect(ofLimit(4 * 100 * 512)).rejects.toThrow(/^"up" of one layer needs 262144 bytes in one binding/);
+  });
 });

@@ -6,6 +6,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { matrixConfigs } from "../../engine/gpu/matrices.ts";
 import { resolveModelHeaders } from "../../engine/hub/resolve.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { mpiFacts } from "../../engine/platform/node-mpi-library.ts";
 import { installedVersions } from "../../engine/platform/node-versions.ts";
 import type { AdapterKind, FoundAdapter, Platform } from "../../engine/platform/platform.ts";
 import { AdapterError, KtoError } from "../../errors.ts";
@@ -97,6 +98,8 @@ async function examine(platform: Platform, selector: string) {
     memory_bytes: totalmem(),
     /** This package first; null for one that is not installed. */
     packages: installedVersions(),
+    /** What runs of several ranks need (docs/scale.md). */
+    mpi: await mpiFacts(),
     adapters: found.map((candidate, index) => reportAdapter(candidate, index, index === chosenIndex)),
     /** Why this adapter was chosen; null if none was. */
     reason: chosen === undefined ? null : reasonFor(chosen.kind, selector, found.length),
@@ -180,6 +183,7 @@ export function renderReport(report: DoctorReport, selector: string): string {
   const lines = [
     `Node ${report.node}, ${report.os}, ${report.cpus} processors, ${formatBytes(report.memory_bytes)} of memory`,
     packages.join(", "),
+    mpiLine(report.mpi),
     "",
   ];
   if (report.adapters.length === 0) lines.push("No adapter found.");
@@ -198,6 +202,11 @@ export function renderReport(report: DoctorReport, selector: string): string {
     lines.push("", "Another adapter is chosen by --adapter with its number, its kind or a part of its name.");
   }
   return lines.join("\n");
+}
+
+/** Whether several ranks could share a run, on one line. */
+function mpiLine({ library, mpirun, missing }: DoctorReport["mpi"]): string {
+  return missing === null ? `MPI: ${library}, ${mpirun}` : `MPI, for runs of several GPUs: no. ${missing}`;
 }
 
 function rangeText([low, high]: readonly [number, number]): string {

@@ -4,6 +4,7 @@
 import type { Device } from "../../engine/gpu/device.ts";
 import { textFolder } from "../../engine/model/config/folder.ts";
 import type { Model } from "../../engine/model/model.ts";
+import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { loadTokenizer, type Tokenizer } from "../../engine/text/tokenizer.ts";
 import { ConfigError, counted, NumericError } from "../../errors.ts";
 import type { Example, FeedbackRow, FeedbackRows } from "../../kto/data/types.ts";
@@ -19,6 +20,7 @@ import { command } from "../options/command.ts";
 import { openJudge, tellingUnhandled } from "../session/judge.ts";
 import { loadModel, modelFolders } from "../session/models.ts";
 import { type Prompt, promptEncoder, promptText, readPrompts, withoutSource } from "../session/prompts.ts";
+import { openRanks } from "../session/ranks.ts";
 import { encodeFeedback, readRows, requirePairs, withDevice } from "../session/rows.ts";
 import { resolveSampling } from "../session/sampling.ts";
 import type { Output } from "../terminal/output.ts";
@@ -29,8 +31,10 @@ export default command(evalDescription, (options, output) =>
 );
 
 async function runEval(options: EvalOptions, output: Output): Promise<void> {
+  const ranks = await openRanks(options, output);
   await checkComparison(options, output);
-  const judge = asksForJudge(options) ? await openJudge(options) : undefined;
+  // One rank alone asks the judge; the losses are all ranks'.
+  const judge = asksForJudge(options) && ranks.rank === 0 ? await openJudge(options) : undefined;
   const given = await readPrompts(options);
   await withDevice(options, output, async (device) => {
     const { policy, reference } = await loadBoth(device, options, output);
@@ -42,10 +46,10 @@ async function runEval(options: EvalOptions, output: Output): Promise<void> {
       rows = await readRows(dataset, output, undefined, "dataset_test_split");
       const { examples } = await encodeFeedback(rows, { policy, reference }, dataset, output);
       if (options.loss_type === "kto") requirePairs(examples, dataset);
-      metrics = { rows: examples.length, ...(await measure(policy, reference, examples, options, output)) };
+      metrics = { rows: examples.length, ...(await measure({ policy, reference, ranks }, examples, options, output)) };
     }
     const winRate = judge && (await judgeAnswers(judge, { policy, reference }, { given, rows }, options, output));
-    report({ metrics, winRate, judge }, output);
+    if (ranks.rank === 0) report({ metrics, winRate, judge }, output);
   });
 }
 
@@ -80,8 +84,7 @@ async function loadBoth(
 
 /** @throws NumericError for a loss that is not finite */
 async function measure(
-  policy: Model,
-  reference: Model,
+  { policy, reference, ranks }: { readonly policy: Model; readonly reference: Model; readonly ranks: Communicator },
   examples: readonly Example[],
   options: EvalOptions,
   output: Output,
@@ -93,6 +96,7 @@ async function measure(
     examples,
     batchSize: options.per_device_eval_batch_size,
     objective,
+    ranks,
     maxLength: Math.min(options.max_length, policy.config.contextLength, reference.config.contextLength),
   });
   try {

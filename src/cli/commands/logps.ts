@@ -6,6 +6,7 @@ import { completionLogProbs } from "../../kto/method/log-probs.ts";
 import { type LogpsOptions, logpsDescription } from "../descriptions/logps.ts";
 import { command } from "../options/command.ts";
 import { loadModel, loadReference } from "../session/models.ts";
+import { openRanks } from "../session/ranks.ts";
 import { loadExamples, withDevice } from "../session/rows.ts";
 import type { Output } from "../terminal/output.ts";
 import { working } from "../terminal/work.ts";
@@ -13,6 +14,7 @@ import { working } from "../terminal/work.ts";
 export default command(logpsDescription, runLogps);
 
 async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
+  const ranks = await openRanks(options, output);
   await withDevice(options, output, async (device) => {
     const policy = await loadModel(device, options, output);
     const referenceName = options.ref_model_name_or_path;
@@ -21,7 +23,7 @@ async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
     const { examples } = await loadExamples({ policy, reference }, options, output);
     const finiteLogProbs = async (model: Model) => {
       const values = await working(output, `log-probs of ${model.folder}`, async () => {
-        return await completionLogProbs(model, examples, options.per_device_eval_batch_size);
+        return await completionLogProbs(model, examples, options.per_device_eval_batch_size, ranks);
       });
       const row = examples[values.findIndex((value) => !Number.isFinite(value))];
       if (row === undefined) return values;
@@ -31,6 +33,7 @@ async function runLogps(options: LogpsOptions, output: Output): Promise<void> {
     };
     const logProbs = await finiteLogProbs(policy);
     const referenceLogProbs = reference ? await finiteLogProbs(reference) : undefined;
+    if (ranks.rank > 0) return;
     examples.forEach(({ index, label, completionIds }, i) => {
       const logProb = logProbs[i] ?? Number.NaN;
       const referenceLogProb = referenceLogProbs?.[i] ?? null;

@@ -33,6 +33,7 @@ async function runSft(config: SftConfig, output: Output): Promise<void> {
       rows: examples.length,
       parameters: policy.layout.parameterCount,
       adapter: policy.adapter !== undefined,
+      ranks: shared.ranks?.size,
     };
     return {
       trainer,

@@ -56,6 +56,7 @@ async function runTrain(config: KtoConfig, output: Output): Promise<void> {
       evaluationPrompts: evalExamples && prompts(evalExamples),
       parameters: policy.layout.parameterCount,
       adapter: policy.adapter !== undefined,
+      ranks: shared.ranks?.size,
     };
     return {
       trainer,

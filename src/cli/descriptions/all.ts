@@ -21,6 +21,7 @@ import { gradcheckDescription } from "./gradcheck.ts";
 import { initDescription } from "./init.ts";
 import { logpsDescription } from "./logps.ts";
 import { mergeDescription } from "./merge.ts";
+import { planDescription } from "./plan.ts";
 import { sftDescription } from "./sft.ts";
 import { type CommandName, summaries } from "./summaries.ts";
 import { trainDescription } from "./train.ts";
@@ -38,6 +39,7 @@ export const descriptions = {
   export: exportDescription,
   dashboard: dashboardDescription,
   init: initDescription,
+  plan: planDescription,
   bench: benchDescription,
   doctor: doctorDescription,
   completion: completionDescription,

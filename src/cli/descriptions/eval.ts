@@ -7,7 +7,7 @@ import { option, reuse } from "../../kto/options/option.ts";
 import { parseOptions } from "../../kto/options/parse.ts";
 import { describe, type OptionInput } from "../options/description.ts";
 import { chatTemplateOptions, checkSampling, samplingOptions } from "../options/sampling.ts";
-import { commonOptions, evalBatchSize, feedbackOptions, modelOptions } from "../options/shared.ts";
+import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, rankOptions } from "../options/shared.ts";
 
 const method = "KTO";
 const answers = "Answers to judge";
@@ -62,6 +62,7 @@ const schema = z.strictObject({
     description: "prompts are a user's messages, put into the chat template; implied by system",
   }),
   system: reuse(chatTemplateOptions.system, { group: answers }),
+  ...rankOptions,
   ...commonOptions,
 });
 

@@ -3,7 +3,14 @@ import * as z from "zod";
 import { ktoOptions } from "../../kto/options/kto.ts";
 import { reuse } from "../../kto/options/option.ts";
 import { describe } from "../options/description.ts";
-import { commonOptions, evalBatchSize, feedbackOptions, modelOptions, referenceModel } from "../options/shared.ts";
+import {
+  commonOptions,
+  evalBatchSize,
+  feedbackOptions,
+  modelOptions,
+  rankOptions,
+  referenceModel,
+} from "../options/shared.ts";
 
 const schema = z.strictObject({
   model_name_or_path: reuse(ktoOptions.shape.model_name_or_path, { description: "the model" }),
@@ -11,6 +18,7 @@ const schema = z.strictObject({
   ...modelOptions,
   ...feedbackOptions,
   per_device_eval_batch_size: evalBatchSize,
+  ...rankOptions,
   ...commonOptions,
 });
 

@@ -15,6 +15,7 @@ export const summaries = {
   export: "write a model or an adapter as GGUF, for llama.cpp and Ollama",
   dashboard: "show runs, finished and running ones, on a page of this machine",
   init: "write a configuration file for a model, feedback and this adapter",
+  plan: "how the time of an update grows with ranks and link",
   bench: "measure kernels and whole updates on this adapter",
   doctor: "what this machine offers, and what would be faster",
   completion: "print a shell's completion of commands, options and values",

@@ -47,7 +47,7 @@ function helpText(info: OptionInfo): string {
 }
 
 /** 5e-6 and not 0.000005. */
-function defaultText(value: unknown): string {
+export function defaultText(value: unknown): string {
   const small = typeof value === "number" && value > 0 && value < 1e-3;
   return small ? value.toExponential() : String(value);
 }

@@ -21,6 +21,7 @@ import { showingDownloads } from "../terminal/downloads.ts";
 import { isSameFile, tellingNoFolder } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 import { working } from "../terminal/work.ts";
+import { checkModelFolders } from "./ranks.ts";
 
 /** Which model a command runs. */
 type ModelOptions = Pick<RunConfig, "model_name_or_path" | "model_revision" | "adapter_name_or_path"> & LoadingOptions;
@@ -86,6 +87,7 @@ export async function modelFolders(
  */
 export async function loadModel(device: Device, options: ModelOptions, output: Output): Promise<Model> {
   const { base, adapter } = await modelFolders(options, output);
+  await checkModelFolders({ model_name_or_path: base, adapter_name_or_path: adapter });
   const loading = loadOptions(options, output);
   const model = await loadShown(device, base, loading, output);
   return adapter === undefined ? model : model.withAdapter(await loadAdapter(model, adapter, loading));
@@ -119,6 +121,7 @@ async function referenceModel(
   output: Output,
 ): Promise<Model> {
   const { base, adapter } = await modelFolders({ model_name_or_path: nameOrPath, model_revision: "main" }, output);
+  await checkModelFolders({ ref_model_name_or_path: base, "adapter of ref_model_name_or_path": adapter });
   const shares = policy.adapter !== undefined && (await isSameFile(base, policy.folder));
   const model = shares
     ? policy.base
@@ -158,6 +161,7 @@ export async function loadPolicy(
     (await showsFineTuning(base)) ||
     (adapterFolder !== undefined && (await showsFineTuning(adapterFolder))) ||
     (await hasChatTemplate(base));
+  await checkModelFolders({ model_name_or_path: base, adapter_name_or_path: adapterFolder });
   const usesAdapter = config.use_peft || adapterFolder !== undefined;
   const loading = loadOptions(config, output);
   const policy = await loadShown(device, base, usesAdapter ? loading : { ...loading, storage: "f32" }, output);

@@ -1,5 +1,6 @@
 /** What a run that is only planned comes to: its updates, its memory, its disk space, and what would make it smaller. */
 import type { Device } from "../../engine/gpu/device.ts";
+import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { counted, mebibytes } from "../../errors.ts";
 import type { RunConfig } from "../../kto/options/run.ts";
 import type { Run } from "../../kto/run/run.ts";
@@ -34,10 +35,16 @@ export function reportSavings(found: readonly Saving[], output: Output): void {
 }
 
 /** Prints the plan for people. */
-export function reportPlan(config: RunConfig, trainer: Run, device: Device, output: Output): void {
+export function reportPlan(
+  config: RunConfig,
+  trainer: Run,
+  device: Device,
+  { size: ranks }: Pick<Communicator, "size">,
+  output: Output,
+): void {
   const { totalSteps, stepsPerEpoch, checkpointSpace } = trainer;
   output.result(
-    `${counted(totalSteps, "update")} of ${counted(config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}, ${stepsPerEpoch} in an epoch`,
+    `${counted(totalSteps, "update")} of ${counted(ranks * config.per_device_train_batch_size * config.gradient_accumulation_steps, "row")}${ranks > 1 ? ` of ${ranks} ranks` : ""}, ${stepsPerEpoch} in an epoch`,
   );
   for (const [category, bytes] of Object.entries(device.memory()))
     output.result(`  ${category.padEnd(18)} ${mebibytes(bytes)}`);

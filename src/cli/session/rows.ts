@@ -26,6 +26,7 @@ import { showingDownloads } from "../terminal/downloads.ts";
 import { checkWritable, tellingNoFolder } from "../terminal/files.ts";
 import type { Output } from "../terminal/output.ts";
 import { working } from "../terminal/work.ts";
+import { adapterOfRank, tellAdapters } from "./ranks.ts";
 
 /** Opens the device for a command and closes it whatever happens. */
 export async function withDevice<T>(
@@ -40,13 +41,15 @@ export async function withDevice<T>(
     );
   }
   const device = await working(output, "opening the adapter", async () => {
-    return await Device.open(options.adapter === undefined ? {} : { adapter: options.adapter });
+    const adapter = await adapterOfRank(options.adapter);
+    return await Device.open(adapter === undefined ? {} : { adapter });
   });
   const { display } = output;
   if (display) display.compiling = () => device.compiling;
   try {
     const { kind } = device;
     output.info(`adapter: ${device.description}${kind === "hardware" ? "" : ` (${kind}, no GPU: slow)`}`);
+    await tellAdapters(device, output);
     return await body(device);
   } finally {
     if (display) display.compiling = undefined;

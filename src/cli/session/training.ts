@@ -7,6 +7,7 @@ import type { Device } from "../../engine/gpu/device.ts";
 import { planningDevice } from "../../engine/gpu/memory-plan.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
+import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { saveChatTemplate } from "../../engine/text/chat-template.ts";
 import { ConfigError, counted, errorMessage, FileError, InterruptedError, mebibytes } from "../../errors.ts";
 import type { Example } from "../../kto/data/types.ts";
@@ -46,6 +47,7 @@ import { ToldWork, working } from "../terminal/work.ts";
 import { judgeOfRun, needOfWinRate, tellingUnhandled } from "./judge.ts";
 import { formatOf } from "./models.ts";
 import { planFacts, reportPlan, reportSavings } from "./plan.ts";
+import { adviseRanks, openRanks } from "./ranks.ts";
 import { licenseOf, namedSource, shownOptions, shownSettings, writeCard, writeFacts } from "./results.ts";
 import { RowTexts } from "./row-texts.ts";
 import { checkOutputFolder, withDevice } from "./rows.ts";
@@ -72,7 +74,8 @@ export interface ReadyRun {
 }
 
 /** Inputs of the trainer that are the same for both commands. */
-export type SharedInputs = Pick<RunInputs, "outputFolder" | "unlock" | "settings" | "ownMetrics"> & TrainerCallbacks;
+export type SharedInputs = Pick<RunInputs, "outputFolder" | "unlock" | "ranks" | "settings" | "ownMetrics"> &
+  TrainerCallbacks;
 
 /** Loads models and rows onto the device and creates the trainer. For a plan the device only counts memory. */
 type Preparation = (device: Device, shared: SharedInputs) => Promise<ReadyRun>;
@@ -84,12 +87,19 @@ export async function runTraining(config: RunConfig, output: Output, prepare: Pr
 
 async function train(config: RunConfig, output: Output, prepare: Preparation): Promise<void> {
   const { output_dir } = config;
+  const ranks = await openRanks(config, output);
+  // Rank 0 alone reads and writes the folder.
+  if (ranks.rank > 0) {
+    await trainIn({ ...config, report_to: undefined, push_to_hub: false }, ranks, output, prepare, undefined);
+    return;
+  }
   const isNew = (await platform.exists(output_dir)) === undefined;
   await checkRunFolder(config);
   // Before models and rows are downloaded and loaded, which may take long.
   const unlock = config.dry_run ? undefined : await lockFolder(output_dir);
   try {
-    await withRunDashboard(config, output, () => trainIn(config, output, prepare, unlock));
+    const served = ranks.rank === 0 ? config : { ...config, dashboard: false };
+    await withRunDashboard(served, output, () => trainIn(config, ranks, output, prepare, unlock));
   } finally {
     unlock?.();
     if (isNew && !config.dry_run) await removeEmptyFolder(output_dir);
@@ -98,11 +108,13 @@ async function train(config: RunConfig, output: Output, prepare: Preparation): P
 
 async function trainIn(
   config: RunConfig,
+  ranks: Communicator,
   output: Output,
   prepare: Preparation,
   unlock: (() => void) | undefined,
 ): Promise<void> {
   const { output_dir } = config;
+  const writes = ranks.rank === 0;
   const warn = (sentence: string) => output.warning(sentence);
   const events = new EventsFile(output_dir, warn);
   output.listener = (level, text) => events.take(level, text);
@@ -137,11 +149,12 @@ async function trainIn(
     const ready = await prepare(target, {
       outputFolder: output_dir,
       unlock,
+      ranks,
       settings: keptSettings(config),
       onWarning: warn,
       onStep: async ({ step, examples }) => {
         events.step = step;
-        if (examples === undefined) return;
+        if (examples === undefined || !writes) return;
         await examplesFile.write(examples);
         await rowTexts?.write(examples);
       },
@@ -158,7 +171,8 @@ async function trainIn(
     });
     const { trainer, method, policy, baseName, examples, evalExamples, data, advice, time, savings } = ready;
     run = trainer;
-    samples = await SampleLog.create(policy, config, evalExamples, output);
+    adviseRanks(trainer);
+    samples = writes ? await SampleLog.create(policy, config, evalExamples, output) : undefined;
     const quantized = policy.quantizedFormats;
     output.info(
       `model: ${policy.layout.parameterCount} parameters${quantized.length > 0 ? ` (matrices as ${quantized.join(" and ")})` : ""}${policy.adapter ? `, an adapter of ${policy.adapter.parameterCount} trained` : ""}; data: ${data}`,
@@ -174,7 +188,7 @@ async function trainIn(
     if (config.dry_run) {
       const smaller = await savings();
       const facts = { ...planFacts(trainer, target), savings: smaller };
-      if (!output.json) reportPlan(config, trainer, target, output);
+      if (!output.json) reportPlan(config, trainer, target, ranks, output);
       let times: RunTimes | undefined;
       try {
         times = await time(device);
@@ -188,29 +202,32 @@ async function trainIn(
     }
     const metricsFile = new MetricsFile(output_dir, warn);
     // Not earlier: a run that is refused must leave its folder as it was.
-    if (config.resume_from_checkpoint === false) await removeCheckpoints(output_dir);
-    else
+    if (config.resume_from_checkpoint !== false)
       output.info(`resumed: ${trainer.stepsDone} of ${counted(trainer.totalSteps, "update is", "updates are")} done`);
+    else if (writes) await removeCheckpoints(output_dir);
     await samples?.start(trainer.stepsDone, trainer.finished ? undefined : needOfWinRate(config));
-    const startedWith = {
-      ...{ method, adapter: device.description, model: baseName, data, options: shownOptions(config) },
-      ...{ parameters: policy.layout.parameterCount, trained: (policy.adapter ?? policy.layout).parameterCount },
-      ...{ updates: trainer.totalSteps, updates_per_epoch: trainer.stepsPerEpoch },
-    };
-    await writeFacts(output_dir, startedWith, warn);
-    await metricsFile.start(trainer.log);
-    await events.start(trainer.stepsDone);
-    const logged = await examplesFile.start(trainer.stepsDone);
-    rowTexts = new RowTexts(output_dir, policy, examples, warn);
-    await rowTexts.start(trainer.stepsDone, logged);
+    if (writes) {
+      const startedWith = {
+        ...{ method, adapter: device.description, model: baseName, data, options: shownOptions(config) },
+        ...{ parameters: policy.layout.parameterCount, trained: (policy.adapter ?? policy.layout).parameterCount },
+        ...{ updates: trainer.totalSteps, updates_per_epoch: trainer.stepsPerEpoch },
+      };
+      await writeFacts(output_dir, startedWith, warn);
+      await metricsFile.start(trainer.log);
+      await events.start(trainer.stepsDone);
+      const logged = await examplesFile.start(trainer.stepsDone);
+      rowTexts = new RowTexts(output_dir, policy, examples, warn);
+      await rowTexts.start(trainer.stepsDone, logged);
+    }
     const started = performance.now();
     const { stepsDone: doneBefore } = trainer;
     if (trainer.stepsDone === 0) await writeSamples(0);
-    const files = { tracking, metricsFile };
+    const files = { tracking, metricsFile: writes ? metricsFile : undefined };
     const { last, lastEvaluation } = await runUpdates({ trainer, method }, files, output, () => {
       told.end(); // an evaluation is broken off
       stopping.abort();
     });
+    if (!writes) return;
     if (trainer.stopReason !== undefined) output.info(`stopped at step ${trainer.stepsDone}: ${trainer.stopReason}`);
     if (trainer.bestStep === 0) {
       output.warning(

@@ -23,7 +23,7 @@ import { type EndSignal, withSignals } from "../terminal/signals.ts";
  */
 export async function runUpdates(
   { trainer, method }: { readonly trainer: Run; readonly method: RunView["method"] },
-  { tracking, metricsFile }: { readonly tracking: Tracking; readonly metricsFile: MetricsFile },
+  { tracking, metricsFile }: { readonly tracking: Tracking; readonly metricsFile: MetricsFile | undefined },
   output: Output,
   onStop: () => void,
 ): Promise<{ last: Metrics; lastEvaluation: Metrics }> {
@@ -40,7 +40,7 @@ export async function runUpdates(
       const { stepsDone: before } = trainer;
       for await (const update of tracking.follow(trainer)) {
         const { step, evaluation } = update;
-        await metricsFile.update(trainer.log);
+        await metricsFile?.update(trainer.log);
         if (evaluation) {
           output.info(evaluationLine(step, evaluation));
           if (evaluation.warning) output.warning(evaluation.warning);
@@ -48,9 +48,10 @@ export async function runUpdates(
         if (step > before) show(update); // else an evaluation before the first update
       }
     });
-    await metricsFile.finish(trainer.log);
+    await metricsFile?.finish(trainer.log);
     const signal = signalled();
-    if (signal !== undefined && trainer.interrupted) throw interruption(trainer, signal);
+    // Without a signal here, another rank was asked to stop.
+    if (trainer.interrupted) throw interruption(trainer, signal ?? "SIGTERM");
     const { step: _, ...last } = lastLine("loss");
     const { step: __, epoch: ___, ...lastEvaluation } = lastLine("eval_loss");
     return { last, lastEvaluation };

@@ -18,7 +18,7 @@ export interface Room {
   readonly theme: Theme;
   /** Milliseconds, monotone. */
   readonly now: number;
-  /** Kernels that are being compiled, of all that were asked for. */
+  /** How many kernels are being compiled, and how many of these are ready. */
   readonly compiling?: Compiling | undefined;
 }
 

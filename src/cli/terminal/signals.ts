@@ -8,6 +8,13 @@ export type EndSignal = keyof typeof SIGNAL_CODES;
 
 const SIGNALS: readonly EndSignal[] = ["SIGHUP", "SIGINT", "SIGTERM"];
 
+let isExplained: ((signal: EndSignal) => Promise<boolean>) | undefined;
+
+/** From now on a signal counts only where this says that nothing else is the reason for it. */
+export function screenSignals(explained: (signal: EndSignal) => Promise<boolean>): void {
+  isExplained = explained;
+}
+
 /**
  * Runs `work` and calls `onFirst` at the first signal.
  *
@@ -18,10 +25,14 @@ export async function withSignals<T>(
   work: (came: () => EndSignal | undefined) => Promise<T>,
 ): Promise<T> {
   let first: EndSignal | undefined;
-  const listener = (signal: EndSignal) => {
+  const act = (signal: EndSignal) => {
     if (first !== undefined) process.exit(SIGNAL_CODES[signal]);
     first = signal;
     onFirst(signal);
+  };
+  const listener = (signal: EndSignal) => {
+    if (isExplained === undefined) act(signal);
+    else void isExplained(signal).then((explained) => explained || act(signal));
   };
   for (const signal of SIGNALS) process.on(signal, listener);
   try {

@@ -101,7 +101,7 @@ export class Device {
   readonly #staging = new Map<number, GPUBuffer[]>();
   #failure: Error | undefined;
   #closed = false;
-  /** Pipelines that have been asked for and those that are there, of the compiling under way. */
+  /** While kernels are compiled: how many were asked for, and how many of these are ready. Else both are 0. */
   #compiling = { asked: 0, done: 0 };
 
   /** Only counts what is allocated, and runs nothing; see `memory-plan.ts`. */
@@ -294,8 +294,13 @@ export class Device {
 
   /** The same as `download`, for the raw bytes of any element type. */
   async downloadBytes(tensor: Tensor): Promise<ArrayBuffer> {
+    return await this.downloadAll([tensor]);
+  }
+
+  /** The bytes of several tensors one behind the other, read together. */
+  async downloadAll(tensors: readonly Tensor[]): Promise<ArrayBuffer> {
     this.check();
-    const bytes = byteLength(tensor);
+    const bytes = tensors.reduce((sum, tensor) => sum + byteLength(tensor), 0);
     if (bytes === 0) return new ArrayBuffer(0);
     const size = alignWindow(bytes);
     const staging =
@@ -304,7 +309,11 @@ export class Device {
     let reusable = false;
     try {
       const encoder = this.gpu.createCommandEncoder();
-      encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, 0, bytes);
+      let at = 0;
+      for (const tensor of tensors) {
+        encoder.copyBufferToBuffer(tensor.buffer, tensor.offset, staging, at, byteLength(tensor));
+        at += byteLength(tensor);
+      }
       this.gpu.queue.submit([encoder.finish()]);
       try {
         await platform.withoutSpinning(staging.mapAsync(MAP_MODE_READ, 0, bytes));
@@ -338,7 +347,7 @@ export class Device {
     return found;
   }
 
-  /** How far the compiling under way is; undefined while nothing is compiled. */
+  /** How many kernels are being compiled, and how many of these are ready; undefined while none is. */
   get compiling(): { readonly asked: number; readonly done: number } | undefined {
     return this.#compiling.done < this.#compiling.asked ? { ...this.#compiling } : undefined;
   }

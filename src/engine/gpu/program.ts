@@ -47,6 +47,7 @@ interface PreparedPiece extends Piece {
 
 type Step =
   | Dispatch
+  | { readonly type: "mark"; readonly mark: number }
   | { readonly type: "clear"; readonly tensor: Tensor }
   | { readonly type: "copy"; readonly from: Tensor; readonly to: Tensor };
 
@@ -112,6 +113,11 @@ export class Program {
   /** Records zeroing a tensor. */
   clear(tensor: Tensor): void {
     if (elementCount(tensor.shape) > 0) this.#steps.push({ type: "clear", tensor });
+  }
+
+  /** Records a place at which `run` tells that all before it is submitted. */
+  mark(mark: number): void {
+    this.#steps.push({ type: "mark", mark });
   }
 
   /** Records a copy between two buffers. */
@@ -351,8 +357,9 @@ export class Program {
    * Encodes and submits the program, in several submits if it is long. `prepare` must have been awaited.
    *
    * @param timer times the passes, if given
+   * @param onMark told of each mark as soon as what was recorded before it is submitted
    */
-  run(timer?: PassTimer): void {
+  run(timer?: PassTimer, onMark?: (mark: number) => void): void {
     const { device } = this;
     let encoder = device.gpu.createCommandEncoder({ label: this.name });
     let pass: GPUComputePassEncoder | undefined;
@@ -364,6 +371,13 @@ export class Program {
       work = 0;
     };
     for (const step of this.#steps) {
+      if (step.type === "mark") {
+        if (onMark === undefined) continue;
+        flush();
+        encoder = device.gpu.createCommandEncoder({ label: this.name });
+        onMark(step.mark);
+        continue;
+      }
       if (step.type !== "dispatch") {
         pass?.end();
         pass = undefined;
@@ -409,6 +423,7 @@ export class Program {
       timer.restart();
     };
     for (const step of this.#steps) {
+      if (step.type === "mark") continue;
       if (step.type !== "dispatch") {
         encodeTransfer(encoder, step);
         continue;
@@ -452,7 +467,7 @@ function encodePiece(pass: GPUComputePassEncoder, { pipeline }: Dispatch, { grou
   pass.dispatchWorkgroups(...grid);
 }
 
-function encodeTransfer(encoder: GPUCommandEncoder, step: Exclude<Step, Dispatch>): void {
+function encodeTransfer(encoder: GPUCommandEncoder, step: Extract<Step, { type: "clear" | "copy" }>): void {
   if (step.type === "clear") {
     encoder.clearBuffer(step.tensor.buffer, step.tensor.offset, byteLength(step.tensor));
   } else {

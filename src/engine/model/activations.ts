@@ -3,12 +3,15 @@
  * `Device.bufferLimit`. When activations are kept for the backward pass, layer l owns the rows [l A, l A + A) of each
  * kind (A: rows of region A) and writes A + B rows from l A on: the rows of region B spill into the place of layer
  * l + 1, which is written only when they are no longer needed. So region B costs its rows once a buffer, not once a
- * layer. Of a kind that only some layers have, these are counted alone. What is not kept has one place for all layers: everything in a pass without gradients, everything but the
- * layers' inputs with gradient checkpointing (Chen et al. 2016), which computes a layer again from its input.
+ * layer. Of a kind that only some layers have, these are counted alone. What is not kept has one place for all layers:
+ * everything in a pass without gradients, everything but the layers' inputs with gradient checkpointing (Chen et al.
+ * 2016), which computes a layer again from its input. What the MLP computes, the widest kinds, is not kept either where
+ * a layer's rows of it exceed that limit: the MLP is walked in slices of rows, which share one place (`mlp.ts`).
  *
  * The format is that of what layers compute between the places where they add to the residual stream. The stream itself
  * is f32, since it adds up over the layers, and so are the statistics of reductions.
  */
+import { AdapterError } from "../../errors.ts";
 import type { ActivationFormat, ElementType } from "../../kernels/kernel.ts";
 import type { Device } from "../gpu/device.ts";
 import { elementBytes, type Tensor, WINDOW_ALIGNMENT } from "../gpu/tensor.ts";
@@ -120,6 +123,12 @@ const ALWAYS_F32: ReadonlySet<string> = new Set<LayerKind>([
   "deltaInverse",
 ]);
 
+/** What the MLP computes between its two products: of a slice of rows, where it is walked in slices. */
+const MLP_KINDS: ReadonlySet<string> = new Set<LayerKind>(["up", "activated"]);
+
+/** Rows that slices are made of: those of any width start aligned, in 2 bytes too. */
+const SLICE_STEP = 128;
+
 /** Heads of queries and keys together: the first columns of the fused rows. */
 export function qkHeads(config: ModelConfig): number {
   return config.heads + config.keyValueHeads;
@@ -128,6 +137,11 @@ export function qkHeads(config: ModelConfig): number {
 /** Columns of the fused query, key and value rows. */
 export function qkvWidth(config: ModelConfig): number {
   return (config.heads + 2 * config.keyValueHeads) * config.headSize;
+}
+
+/** Rows of a pass. */
+function rowsOf({ gradientRows, branchRows }: RowShape): number {
+  return gradientRows + branchRows;
 }
 
 /** Columns that the MLP's activation reads: gate and up, or only up. */
@@ -171,18 +185,35 @@ export class Activations {
         return [kind, this.#allocate(shapes, kind, width, dtype)];
       }),
     ) as Readonly<Record<string, readonly Tensor[]>> as Readonly<Record<LayerKind, readonly Tensor[]>>;
-    const rows = Math.max(...shapes.map((shape) => shape.gradientRows + shape.branchRows));
-    const scratch = (name: string, width: number) => device.allocate("scratch", `adapter ${name}`, [rows, width]);
+    const rows = Math.max(...shapes.map(rowsOf));
+    const mlpRows = Math.max(...shapes.map((shape) => this.mlpSlice(shape) ?? rowsOf(shape)));
+    const scratch = (name: string, numbers: number) => device.allocate("scratch", `adapter ${name}`, [numbers]);
+    const widest = (kind: "widestInput" | "widestResult") =>
+      adapter ? Math.max(rows * adapter[kind]("other"), mlpRows * adapter[kind]("mlp")) : 0;
     this.lora = adapter && {
-      inner: scratch("inner", adapter.highestRank),
-      dInner: scratch("inner gradient", adapter.highestRank),
-      dropped: adapter.options.dropout > 0 ? scratch("dropout", adapter.widestInput) : undefined,
+      inner: scratch("inner", rows * adapter.highestRank),
+      dInner: scratch("inner gradient", rows * adapter.highestRank),
+      dropped: adapter.options.dropout > 0 ? scratch("dropout", widest("widestInput")) : undefined,
       dora: adapter.norms && {
         projected: device.allocate("scratch", "adapter projected rows", [adapter.highestRank, adapter.widestLayer]),
         gram: device.allocate("scratch", "adapter gram matrix", [adapter.highestRank, adapter.highestRank]),
-        product: keeps === "none" ? undefined : scratch("product", adapter.widestResult),
+        product: keeps === "none" ? undefined : scratch("product", widest("widestResult")),
       },
+      firstRow: 0,
     };
+  }
+
+  /**
+   * The rows of a slice of the MLP, where all rows of its widest activation, or of that one's gradient in f32, exceed a
+   * buffer or binding; undefined where it is computed at once. Slices are about as large as each other.
+   */
+  mlpSlice(shape: RowShape): number | undefined {
+    const rows = rowsOf(shape);
+    const bindable = Math.floor(this.#bufferLimit / (4 * upWidth(this.config)));
+    if (rows <= bindable) return undefined;
+    const most = Math.max(1, Math.floor(bindable / SLICE_STEP));
+    const slices = Math.ceil(rows / SLICE_STEP / most);
+    return Math.min(rows, Math.ceil(rows / slices / SLICE_STEP) * SLICE_STEP);
   }
 
   /** The buffers of a kind, each with the rows that the shape that needs most of it writes there. */
@@ -191,10 +222,27 @@ export class Activations {
     for (const shape of shapes) {
       for (let layer = 0; layer < this.#places(kind); layer++) {
         const { buffer, first } = this.#place(shape, layer, kind, width, dtype);
-        rows[buffer] = Math.max(rows[buffer] ?? 0, first + shape.gradientRows + shape.branchRows);
+        rows[buffer] = Math.max(rows[buffer] ?? 0, first + this.#rowsAtOnce(shape, kind));
       }
     }
+    this.#checkBinding(shapes, kind, width, dtype);
     return rows.map((count) => this.device.allocate("activations", kind, [count, width], dtype));
+  }
+
+  /** Rows of a kind that a shape computes at once. */
+  #rowsAtOnce(shape: RowShape, kind: string): number {
+    return (MLP_KINDS.has(kind) ? this.mlpSlice(shape) : undefined) ?? rowsOf(shape);
+  }
+
+  /** @throws AdapterError for a kind whose rows of one layer are more than the adapter binds */
+  #checkBinding(shapes: readonly RowShape[], kind: string, width: number, dtype: ElementType): void {
+    const { description, limits } = this.device;
+    const rows = Math.max(...shapes.map((shape) => this.#rowsAtOnce(shape, kind)));
+    const bytes = rows * width * elementBytes(dtype);
+    if (bytes <= limits.maxStorageBufferBindingSize) return;
+    throw new AdapterError(
+      `"${kind}" of one layer needs ${bytes} bytes in one binding and the adapter "${description}" binds at most ${limits.maxStorageBufferBindingSize}; use a smaller batch or a smaller model.`,
+    );
   }
 
   /** How many layers have a kind; an `input` alone has a place behind the last layer's. */
@@ -209,14 +257,16 @@ export class Activations {
    * all share one.
    */
   #place(
-    { gradientRows, branchRows }: RowShape,
+    shape: RowShape,
     layer: number,
     kind: string,
     width: number,
     dtype: ElementType,
   ): { readonly buffer: number; readonly first: number } {
+    const { gradientRows, branchRows } = shape;
     const shared = this.keeps === "none" || (this.keeps === "inputs" && kind !== "input");
-    if (shared || width === 0) return { buffer: 0, first: 0 };
+    const isSliced = MLP_KINDS.has(kind) && this.mlpSlice(shape) !== undefined;
+    if (shared || isSliced || width === 0) return { buffer: 0, first: 0 };
     const rowBytes = width * elementBytes(dtype);
     // Row counts are multiples of 64: 2 bytes of an odd width may leave the next place between two windows.
     const rows = (gradientRows * rowBytes) % WINDOW_ALIGNMENT === 0 ? gradientRows : gradientRows + 64;
@@ -227,7 +277,6 @@ export class Activations {
 
   /** Layer `layer` of a pass over `shape`; index `layers` holds the last layer's output as its `input`. */
   layer(shape: RowShape, layer: number): LayerActivations {
-    const rows = shape.gradientRows + shape.branchRows;
     const windows = Object.entries(this.#buffers).flatMap(([kind, buffers]): [string, Tensor][] => {
       const [{ shape: [, width = 0] = [], dtype = "f32" } = {}] = buffers;
       const before = this.#places(kind, layer) - (kind === "input" ? 1 : 0);
@@ -235,14 +284,16 @@ export class Activations {
       const { buffer, first } = this.#place(shape, place, kind, width, dtype);
       const tensor = buffers[buffer];
       if (tensor === undefined) return [];
-      return [[kind, { ...tensor, offset: first * width * elementBytes(dtype), shape: [rows, width] }]];
+      const offset = first * width * elementBytes(dtype);
+      return [[kind, { ...tensor, offset, shape: [this.#rowsAtOnce(shape, kind), width] }]];
     });
     return Object.fromEntries(windows) as Record<LayerKind, Tensor>;
   }
 
   free(): void {
-    const { dora, ...lora } = this.lora ?? {};
-    for (const buffer of [...Object.values(this.#buffers).flat(), ...Object.values({ ...lora, ...dora })]) {
+    const { inner, dInner, dropped, dora } = this.lora ?? {};
+    const ofAdapter = [inner, dInner, dropped, ...Object.values({ ...dora })];
+    for (const buffer of [...Object.values(this.#buffers).flat(), ...ofAdapter]) {
       if (buffer) this.device.free(buffer);
     }
   }

@@ -4,9 +4,8 @@
  *   middle = input + BranchNorm(Output(Mixer(Projection(Norm(input)))))
  *   next   = middle + BranchNorm(Down(Activation(Up(Norm(middle)))))
  *
- * What the mixer is, attention or something else, is said in `mixer.ts` and the files of each.
+ * What the mixer is, attention or something else, is said in `mixer.ts` and the files of each; Up to Down is `mlp.ts`'s.
  */
-import { gegluBackward, gegluForward, geluBackward, geluForward, swigluBackward } from "../../kernels/activation.ts";
 import type { Arena } from "../gpu/arena.ts";
 import type { Program } from "../gpu/program.ts";
 import { reshape, type Tensor } from "../gpu/tensor.ts";
@@ -16,8 +15,9 @@ import type { ModelConfig } from "./config/config.ts";
 import type { MixerType } from "./config/mixer-keys.ts";
 import { convolutionMixer, convolutionOf } from "./convolution.ts";
 import { deltaNetMixer } from "./delta-net.ts";
-import { recordLinear, recordLinearBackward, recordSwigluLinear } from "./linear.ts";
+import { recordLinear, recordLinearBackward } from "./linear.ts";
 import type { BackwardRows, LayerCache, Mixer, PassRows } from "./mixer.ts";
+import { recordMlpBackward, recordMlpForward } from "./mlp.ts";
 import type { Model } from "./model.ts";
 import { type NormPlace, normBetween } from "./norm-between.ts";
 import { recordBranchNorm, recordBranchNormBackward, recordNorm, recordNormBackward } from "./norms.ts";
@@ -50,8 +50,10 @@ export function recordBlockForward(
   const name = (part: string) => layerName(layer, part);
   const { lora } = rows;
   const [before, after] = [normsBefore(config), normsAfter(config)];
+  // The rows of a product that is walked in slices are not those of the norm's.
+  const squares = rows.mlpSlice === undefined ? cache?.squares : undefined;
   const between = (place: NormPlace | undefined, scaled: Tensor) =>
-    cache && place && normBetween(program, model, place, scaled, cache.squares);
+    squares && place && normBetween(program, model, place, scaled, squares);
   const atAttention = between(attentionNormPlace(config, layer), here.attentionNormed);
   const atMlp = between({ norm: name("mlpNorm"), from: name("output"), to: name("up") }, here.mlpNormed);
   // The next layer has its own place for normed rows where these are kept, but here nothing is.
@@ -81,25 +83,13 @@ export function recordBlockForward(
   }
 
   if (before && !atMlp) recordNorm(program, model, name("mlpNorm"), here.middle, here.mlpNormed, here.mlpStats);
-  const [mlpInput, y] = [before ? here.mlpNormed : here.middle, here.activated];
-  if (config.mlp === "swiglu") {
-    const alone = cache !== undefined;
-    const args = { x: mlpInput, gateUp: here.up, y, alone, takes: atMlp?.takes, lora };
-    recordSwigluLinear(program, model, name("up"), args);
-  } else {
-    recordLinear(program, model, name("up"), { x: mlpInput, y: here.up, takes: atMlp?.takes, lora });
-    if (config.mlp === "gelu") program.dispatch(geluForward, { x: here.up, y });
-    else program.dispatch(gegluForward, { gateUp: here.up, y });
-  }
-  if (next === undefined) return;
-  if (after) {
+  const fused = { alone: cache !== undefined, takes: atMlp?.takes };
+  if (next === undefined) recordMlpForward(pass, rows, undefined, fused);
+  else if (after) {
     const { mlpBranch: branch, mlpBranchStats: stats } = here;
-    recordLinear(program, model, name("down"), { x: here.activated, y: branch, lora });
+    recordMlpForward(pass, rows, { y: branch }, fused);
     recordBranchNorm(program, model, name("mlpBranchNorm"), { branch, residual: here.middle, y: next, stats });
-  } else {
-    const args = { x: here.activated, residual: here.middle, y: next, gives: atNext?.gives, lora };
-    recordLinear(program, model, name("down"), args);
-  }
+  } else recordMlpForward(pass, rows, { y: next, residual: here.middle, gives: atNext?.gives }, fused);
 }
 
 /** The norm that a layer begins with, where another layer is before it. */
@@ -113,7 +103,7 @@ function attentionNormPlace(config: ModelConfig, layer: number): NormPlace | und
   };
 }
 
-/** Scratch of the backward pass, shared by all layers; rows are those of region A. */
+/** Scratch of the backward pass, shared by all layers; rows are those of region A, the MLP's those of a slice. */
 export type BackwardScratch = Readonly<Record<keyof ReturnType<typeof backwardWidths> | "partials", Tensor>>;
 
 /** Columns of each scratch buffer; `partials` holds blocks of the widest bias, or of the taps of convolutions. */
@@ -171,25 +161,9 @@ export function recordBlockBackward(
     const args = { dy: dx, branch: here.mlpBranch, stats: here.mlpBranchStats, dBranch, partials };
     recordBranchNormBackward(program, model, gradients, name("mlpBranchNorm"), args);
   }
-  recordLinearBackward(program, model, gradients, name("down"), {
-    dy: after ? dBranch : dx,
-    x: here.activated,
-    dx: scratch.dActivated,
-    ...shared,
-  });
-  if (config.mlp === "gelu") {
-    program.dispatch(geluBackward, { dy: scratch.dActivated, x: here.up, dx: scratch.dUp });
-  } else {
-    const backward = config.mlp === "swiglu" ? swigluBackward : gegluBackward;
-    program.dispatch(backward, { dy: scratch.dActivated, gateUp: here.up, dGateUp: scratch.dUp });
-  }
+  const dMlp = { dy: after ? dBranch : dx, dx: before ? dNormed : dx, accumulate: !before };
+  recordMlpBackward({ program, model, layer, here }, rows, gradients, scratch, dMlp);
   if (before) {
-    recordLinearBackward(program, model, gradients, name("up"), {
-      dy: scratch.dUp,
-      x: here.mlpNormed,
-      dx: dNormed,
-      ...shared,
-    });
     recordNormBackward(program, model, gradients, name("mlpNorm"), {
       dy: dNormed,
       x: here.middle,
@@ -197,9 +171,6 @@ export function recordBlockBackward(
       dx,
       partials,
     });
-  } else {
-    const args = { dy: scratch.dUp, x: here.middle, dx, accumulate: true, ...shared };
-    recordLinearBackward(program, model, gradients, name("up"), args);
   }
 
   if (after) {

@@ -70,8 +70,9 @@ export class PassMemory {
     this.activations = new Activations(device, config, shapes, keeps, options);
     this.head = new HeadBuffers(device, config, shapes, options.gradients, options);
     if (options.gradients) {
-      const rows = Math.max(...shapes.map((shape) => shape.gradientRows));
-      const shapeOf = Object.entries(backwardWidths(config)).map(([name, width]) => [name, [rows, width]] as const);
+      const shapeOf = Object.entries(backwardWidths(config)).map(([name, width]) => {
+        return [name, [Math.max(...shapes.map((shape) => this.#scratchRows(name, shape))), width]] as const;
+      });
       this.#backward = Object.fromEntries(
         [...shapeOf, ["partials", [partialsSize(config)]] as const].map(([name, shape]) => {
           return [name, device.allocate("scratch", name, shape)];
@@ -84,9 +85,15 @@ export class PassMemory {
     if (this.#backward === undefined) throw new Error("this memory has no room for gradients");
     const { partials, ...rest } = this.#backward;
     const rows = Object.fromEntries(
-      Object.entries(rest).map(([name, tensor]) => [name, sliceRows(tensor, 0, shape.gradientRows)]),
+      Object.entries(rest).map(([name, tensor]) => [name, sliceRows(tensor, 0, this.#scratchRows(name, shape))]),
     ) as Omit<Record<keyof BackwardScratch, Tensor>, "partials">;
     return { ...rows, partials };
+  }
+
+  /** Rows of a scratch buffer: region A's, or of the MLP's those of a slice. */
+  #scratchRows(name: string, shape: RowShape): number {
+    const slice = name === "dActivated" || name === "dUp" ? this.activations.mlpSlice(shape) : undefined;
+    return Math.min(shape.gradientRows, slice ?? shape.gradientRows);
   }
 
   /** What a recurrence needs of the rows of a shape; undefined for models without one. */
@@ -121,11 +128,12 @@ export function recordLayers(
   model: Model,
   activations: Activations,
   shape: RowShape,
-  inputs: Omit<PassRows, "lora" | keyof KeyCounts> & { readonly tokens: Tensor },
+  inputs: Omit<PassRows, "lora" | "mlpSlice" | keyof KeyCounts> & { readonly tokens: Tensor },
   { cache, noise }: { readonly cache?: LayerCache; readonly noise?: EmbeddingNoise | undefined } = {},
 ): Tensor {
   const { config } = model;
-  const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), lora: activations.lora };
+  const ofMemory = { lora: activations.lora, mlpSlice: activations.mlpSlice(shape) };
+  const rows = { ...inputs, ...keyCounts(config, shape, cache !== undefined), ...ofMemory };
   const first = activations.layer(shape, 0).input;
   // Passes of generation, which are many, have this done once before them.
   if (rows.lora && model.adapter && cache === undefined) recordGains(program, model.adapter, model, rows.lora);
@@ -197,6 +205,8 @@ export function recordLogProbs(
  *
  * @param coefficients f32[m]
  * @param gradients of the parameters that are trained: all of them, or the adapter's
+ * @param afterLayer called while recording behind each layer, from the last to the lowest that is trained: nothing that
+ * is recorded later changes the gradients of its parameters (of the model itself, not of an adapter)
  */
 export function recordGradients(
   program: Program,
@@ -205,9 +215,10 @@ export function recordGradients(
   memory: PassMemory,
   shape: RowShape,
   coefficients: Tensor,
+  afterLayer?: (layer: number) => void,
 ): void {
   recordHeadBackward(memory.headPass(program, model, shape), gradients, coefficients, memory.backward(shape));
-  recordLayersBackward(program, model, gradients, memory, shape);
+  recordLayersBackward(program, model, gradients, memory, shape, afterLayer);
   model.adapter?.recordFrozenParts(program, gradients);
 }
 
@@ -221,6 +232,7 @@ export function recordLayersBackward(
   gradients: Arena,
   memory: PassMemory,
   shape: RowShape,
+  afterLayer?: (layer: number) => void,
 ): void {
   const { config } = model;
   const rows = memory.rows.tensors(shape);
@@ -238,6 +250,7 @@ export function recordLayersBackward(
     queryEnd: rows.queryEnd,
     windowQueryEnd: rows.windowQueryEnd,
     lora: memory.activations.lora,
+    mlpSlice: memory.activations.mlpSlice(shape),
   };
   for (let layer = config.layers - 1; layer >= lowestTrainedLayer(gradients); layer--) {
     const here = gradientRowsOf(memory.activations.layer(shape, layer), shape);
@@ -248,6 +261,7 @@ export function recordLayersBackward(
       recordBlockForward(program, model, layer, here, normsAfter(config) ? next : undefined, passRows);
     }
     recordBlockBackward(program, model, gradients, layer, here, scratch, passRows);
+    afterLayer?.(layer);
   }
   if (gradients.has("positions")) {
     recordLookupBackward(program, scratch.dx, gradients.window("positions"), {
@@ -268,10 +282,18 @@ export function recordLayersBackward(
   }
 }
 
-/** A layer's activations of region A. */
-function gradientRowsOf(activations: LayerActivations, shape: RowShape): LayerActivations {
-  const windows = Object.entries(activations).map(([kind, x]) => [kind, sliceRows(x, 0, shape.gradientRows)]);
+/** A layer's activations of region A; of those that have the rows of a slice, at most these. */
+function gradientRowsOf(activations: LayerActivations, { gradientRows }: RowShape): LayerActivations {
+  const windows = Object.entries(activations).map(([kind, x]) => {
+    return [kind, sliceRows(x, 0, Math.min(gradientRows, x.shape[0] ?? 0))];
+  });
   return Object.fromEntries(windows) as LayerActivations;
+}
+
+/** The layer that a parameter is part of; undefined for those of no layer. */
+export function layerOf(name: string): number | undefined {
+  const layer = /^\w+\.(\d+)\./.exec(name)?.[1];
+  return layer === undefined ? undefined : Number(layer);
 }
 
 /** The layer below which nothing is trained, so that no gradient is needed there. */
@@ -279,7 +301,7 @@ function lowestTrainedLayer({ layout }: Arena): number {
   if (layout.has("embedding") || layout.has("positions")) return 0;
   const layers = layout.specs.map(({ name }) => {
     if (name.includes(".lora_embedding_")) return 0;
-    return Number(/^\w+\.(\d+)\./.exec(name)?.[1] ?? Number.POSITIVE_INFINITY);
+    return layerOf(name) ?? Number.POSITIVE_INFINITY;
   });
   return Math.min(...layers);
 }

@@ -105,7 +105,7 @@ export class HeadAdapter {
   recordInner(program: Program, model: Model, layer: AdaptedLayer, x: Tensor): { inner: Tensor; seen: Tensor } {
     const { inner, seen } = this.#inner(model, layer, x);
     const draw = model.adapter?.dropoutOf(layer.index);
-    if (draw) program.dispatch(dropout, { x, y: seen, ...draw });
+    if (draw) program.dispatch(dropout, { x, y: seen, firstRow: 0, ...draw });
     recordMatmul(program, "NT", seen, layer.a, inner, { scale: layer.module.scale });
     return { inner, seen };
   }
@@ -221,7 +221,7 @@ export class HeadAdapter {
     }
     if (from > C) recordJoin(program, dInput, seen, { first: 0, columns: C, xFirst: C });
     recordMatmul(program, "NN", dInput, layer.a, seen, { aFrom: from, accumulate: from > C, scale });
-    program.dispatch(addDropout, { x: seen, y: dx, ...draw });
+    program.dispatch(addDropout, { x: seen, y: dx, firstRow: 0, ...draw });
   }
 
   /** Records logits [N, count] += the adapter's part of the rows of the table from `start` on; all times DoRA's gains. */

@@ -1,7 +1,8 @@
 /**
- * The passes of an adapter beside the blocks' linear layers: its part of a result, its gradients, and DoRA's
- * (`dora.ts`). `linear.ts` records them behind the base's. The head's and the embedding's adapters have passes of their
- * own (`lora-head.ts`, `embedding.ts`).
+ * What an adapter computes beside a linear layer of a block. Forward it adds its part to the layer's result; backward
+ * it adds to the gradients of A and B, and with DoRA to those of the magnitudes (`dora.ts`). `linear.ts` records these
+ * passes after the base's product. The adapters of head and embedding are recorded in `lora-head.ts` and
+ * `embedding.ts`.
  */
 import { addDropout, dropout } from "../../kernels/dropout.ts";
 import type { Arena } from "../gpu/arena.ts";
@@ -14,14 +15,16 @@ import type { LoraModule } from "./lora-modules.ts";
 import { recordMatmul } from "./matmul.ts";
 import { recordProductBackward } from "./weight-product.ts";
 
-/** Scratch of an adapter's passes, for as many rows as the pass has. */
+/** Scratch of an adapter's passes, flat, for as many rows as the pass has. */
 export interface LoraScratch {
   /** [T, highest r] at least: the inner result, and its gradient. */
   readonly inner: Tensor;
   readonly dInner: Tensor;
-  /** [T, widest input] where there is dropout. */
+  /** [T, widest input] at least, where there is dropout. */
   readonly dropped: Tensor | undefined;
   readonly dora?: DoraScratch | undefined;
+  /** The first of the rows among all of the pass, by which dropout draws: 0, or where a slice of the MLP's starts. */
+  readonly firstRow: number;
 }
 
 /** What a passes' backward has of a linear layer: dy [T, width], x, dx [T, in]. */
@@ -139,7 +142,7 @@ export function recordLoraBackward(
       const dBase = apart.recordScaled(program, place, args.dy, doraScratch(scratch), { shift: 1, slack });
       recordProductBackward(program, weight, dBase, input, { accumulate: true });
     }
-    program.dispatch(addDropout, { x: input, y: dx, ...draw });
+    program.dispatch(addDropout, { x: input, y: dx, firstRow: scratch.firstRow, ...draw });
   }
 }
 
@@ -161,7 +164,7 @@ function recordInner(
   const draw = adapter.dropoutOf(index);
   if (draw !== undefined && scratch.dropped !== undefined) {
     input = reshape(scratch.dropped, x.shape);
-    program.dispatch(dropout, { x, y: input, ...draw });
+    program.dispatch(dropout, { x, y: input, firstRow: scratch.firstRow, ...draw });
   }
   recordMatmul(program, "NT", input, adapter.partsOf(module).a, inner, { scale });
   return { inner, input };

@@ -235,18 +235,25 @@ export class LoraAdapter {
     return training;
   }
 
-  /** Columns of the widest input of a linear layer of the blocks. */
-  get widestInput(): number {
-    return Math.max(1, ...this.modules.map(({ kind, inputs }) => (kind === "linear" ? inputs : 1)));
+  /** Columns of the widest input of a linear layer of the blocks' MLPs, or of the others. */
+  widestInput(of: "mlp" | "other"): number {
+    return Math.max(1, ...this.#modulesOf(of).map(({ kind, inputs }) => (kind === "linear" ? inputs : 1)));
   }
 
   get highestRank(): number {
     return Math.max(...this.modules.map(({ rank }) => rank));
   }
 
-  /** Columns of the widest result that a module is a part of; the head's is computed in windows. */
-  get widestResult(): number {
-    return Math.max(1, ...this.modules.map(({ kind, width }) => (kind === "head" ? 1 : width)));
+  /**
+   * Columns of the widest result of the blocks' MLPs, or elsewhere, that a module is a part of; the head's is computed in
+   * windows.
+   */
+  widestResult(of: "mlp" | "other"): number {
+    return Math.max(1, ...this.#modulesOf(of).map(({ kind, width }) => (kind === "head" ? 1 : width)));
+  }
+
+  #modulesOf(of: "mlp" | "other"): LoraModule[] {
+    return this.modules.filter(({ parameter }) => isOfMlp(parameter) === (of === "mlp"));
   }
 
   /** Columns of the widest layer. */
@@ -296,6 +303,9 @@ export class LoraAdapter {
     this.norms?.free();
   }
 }
+
+/** Whether a parameter belongs to a layer's MLP, which may be walked in slices of rows. */
+const isOfMlp = (parameter: string) => /\.(up|down)\.weight$/.test(parameter);
 
 /** First of the random streams that initial values are drawn from, one a target; far from the sampler's. */
 const INITIALIZATION_STREAM = 2 ** 40;

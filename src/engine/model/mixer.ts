@@ -48,6 +48,8 @@ export interface PassRows extends KeyCounts, RowPositions {
   readonly recurrence?: RecurrenceRows | undefined;
   /** Where the model has an adapter. */
   readonly lora: LoraScratch | undefined;
+  /** Rows of a slice of the MLP, where it is not computed at once (`Activations.mlpSlice`). */
+  readonly mlpSlice: number | undefined;
 }
 
 /** What the backward pass needs to know about region A's rows. */

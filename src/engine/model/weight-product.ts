@@ -1,9 +1,10 @@
 /**
- * Products with a matrix of weights, forward and for the input's gradient, whatever its format and layout: [out, in] or
- * [in, out] (GPT-2). A matrix that is larger than one binding, as fused matrices may be, is walked in windows of its
- * stored rows, which all take one tile. Where rows are summed over, the sums of a window continue those of the one
- * before, to the same bits however large the windows are (by a tile that neither splits K nor is on matrices). Not what
- * the products are for: linear layers (`linear.ts`) and DoRA's norms (`dora.ts`).
+ * Products with a matrix of weights: forward, and backward for the gradient of the input. The matrix may have any
+ * format, and its layout is [out, in], or [in, out] in GPT-2. A matrix that is larger than one binding, as fused
+ * matrices may be, is read in windows of its stored rows. All windows take the same tile. Where the sum goes over the
+ * stored rows, each window adds to the sums of the window before it; the tile for that neither splits K nor uses
+ * subgroup matrices, so the bits do not depend on how large the windows are. What the products are for stands in
+ * `linear.ts` and `dora.ts`.
  */
 import { AdapterError } from "../../errors.ts";
 import type { Program } from "../gpu/program.ts";

@@ -3,7 +3,7 @@
  * user of a command: limits "artificially reduced" for every software adapter, drivers that do not fit this machine.
  * What concerns a user is said by an AdapterError. Dawn has no switch for these lines.
  *
- * There is no dup2 in Node, but the lowest free descriptor is the one that open() gives, so closing 2 and opening
+ * There is no dup2 in Node (under mpirun koffi has it), but the lowest free descriptor is the one that open() gives, so closing 2 and opening
  * another file puts that file in its place. Another thread that opens a file in between would get descriptor 2. So this
  * is for commands, which open no files while they look for an adapter, and never for programs that use the library.
  */
@@ -11,6 +11,19 @@ import { closeSync, constants, fstatSync, openSync, readdirSync, readFileSync, t
 import { relayStderr } from "./node-stderr-relay.ts";
 
 let isCommand = false;
+
+/** The system's calls of these names, for a process whose other threads open files: MPI's. */
+export interface Duplicating {
+  readonly dup: (descriptor: number) => number;
+  readonly dup2: (from: number, to: number) => number;
+}
+
+let duplicating: Duplicating | undefined;
+
+/** From now on descriptor 2 is replaced by one call, which no thread can come between. */
+export function duplicateBy(calls: Duplicating): void {
+  duplicating = calls;
+}
 
 /** Says that this process is the `kto` command: nothing else in it opens files while adapters are looked for. */
 export function ownProcess(): void {
@@ -21,6 +34,7 @@ export function ownProcess(): void {
 export function silenceNativeStderr(): (() => void) | undefined {
   // KTO_DEBUG, which --debug sets, shows the lines.
   if (!isCommand || process.platform !== "linux" || process.env.KTO_DEBUG !== undefined) return undefined;
+  if (duplicating !== undefined) return silenceByDuplicating(duplicating);
   let saved: number;
   try {
     // A socket cannot be opened again; what a program that Node starts writes goes into one.
@@ -43,6 +57,16 @@ export function silenceNativeStderr(): (() => void) | undefined {
   replaceStderr("/dev/null");
   return () => {
     replaceStderr(`/proc/self/fd/${saved}`);
+    closeSync(saved);
+  };
+}
+
+function silenceByDuplicating({ dup, dup2 }: Duplicating): () => void {
+  const [saved, nothing] = [dup(2), openSync("/dev/null", constants.O_WRONLY)];
+  dup2(nothing, 2);
+  closeSync(nothing);
+  return () => {
+    dup2(saved, 2);
     closeSync(saved);
   };
 }

@@ -7,7 +7,7 @@ import { existsSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { getHeapStatistics } from "node:v8";
-import { Worker } from "node:worker_threads";
+import { type ResourceLimits, Worker } from "node:worker_threads";
 import { errorCode } from "./node-errors.ts";
 import { cpuClock } from "./node-thread-time.ts";
 import { type Thread, type ThreadCode, ThreadLimit } from "./platform.ts";
@@ -25,20 +25,25 @@ const loader = tsx === undefined ? Promise.resolve() : import(tsx).then(({ regis
 loader.then(() => import(address)).then(() => postMessage("ready"));
 `;
 
-/** See Platform.startThread. */
-export async function startThread(code: Pick<ThreadCode, "address">, heapBytes: number): Promise<NodeThread> {
-  const granted = Math.min(heapBytes, getHeapStatistics().heap_size_limit);
-  const isBuilt = existsSync(fileURLToPath(code.address));
-  const worker = new Worker(bootstrap, {
+/** A worker thread with a module, whose first message is "ready". The module's name is that of the built file. */
+export function openWorker(address: URL, resourceLimits: ResourceLimits = {}): Worker {
+  const isBuilt = existsSync(fileURLToPath(address));
+  return new Worker(bootstrap, {
     eval: true,
     // Options of the process, such as --input-type or --import, must not apply to this thread.
     execArgv: [],
     workerData: {
-      address: isBuilt ? code.address.href : code.address.href.replace(/\.js$/, ".ts"),
+      address: isBuilt ? address.href : address.href.replace(/\.js$/, ".ts"),
       tsx: isBuilt ? undefined : import.meta.resolve("tsx/esm/api"),
     },
-    resourceLimits: { maxOldGenerationSizeMb: Math.ceil(granted / 2 ** 20) },
+    resourceLimits,
   });
+}
+
+/** See Platform.startThread. */
+export async function startThread(code: Pick<ThreadCode, "address">, heapBytes: number): Promise<NodeThread> {
+  const granted = Math.min(heapBytes, getHeapStatistics().heap_size_limit);
+  const worker = openWorker(code.address, { maxOldGenerationSizeMb: Math.ceil(granted / 2 ** 20) });
   const thread = new NodeThread(worker, granted);
   await thread.ready;
   return thread;

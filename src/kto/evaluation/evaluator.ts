@@ -7,6 +7,8 @@ import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import type { Model } from "../../engine/model/model.ts";
 import type { Precision } from "../../engine/model/precision.ts";
 import { OneAtATime } from "../../engine/one-at-a-time.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
+import { gatherNumbers } from "../../engine/ranks/sums.ts";
 import { ConfigError } from "../../errors.ts";
 import { type Batch, type BatchExample, checkSequences } from "../method/batch.ts";
 import { EvaluationPlan } from "../method/evaluation-plan.ts";
@@ -33,6 +35,8 @@ export interface EvaluatorOptions {
   readonly maxLength: number;
   /** That of the training that is evaluated (`UpdateOptions`); default f32. */
   readonly precision?: Precision;
+  /** Those that evaluate the rows together, each some of the rings; all get the same metrics. Default it is alone. */
+  readonly ranks?: Communicator | undefined;
 }
 
 export interface EvaluationRun {
@@ -52,6 +56,7 @@ export class Evaluator {
   readonly #update: Update;
   readonly #plan: EvaluationPlan;
   readonly #cached: ReferenceLogProbs | undefined;
+  readonly #ranks: Communicator;
   /** Two runs would add to one sum. */
   readonly #runs = new OneAtATime();
 
@@ -75,6 +80,7 @@ export class Evaluator {
     const plan = new EvaluationPlan(examples, batches, batchSize);
     const shapes = plan.shapes();
     this.#plan = plan;
+    this.#ranks = options.ranks ?? ALONE;
     this.#cached = reference instanceof ReferenceLogProbs ? reference : undefined;
     this.#update = policy.device.allocating(
       () =>
@@ -109,42 +115,54 @@ export class Evaluator {
   async #run({ signal, onProgress }: EvaluationRun): Promise<Metrics> {
     const { device, objective } = this.#update;
     const started = performance.now();
-    // Added up in float64: an evaluation may be much longer than a logging window.
-    const totals = new Float64Array(objective.metrics.shape[0] ?? 0);
-    const groups: Float32Array[] = [];
-    let cutPairs = 0;
-    let rows = 0;
-    for (let step = 0; step < this.#plan.totalSteps; step++) {
+    // Every ring is computed by one rank as it is by one process, so that the sums are the same bits.
+    const width = 2 + (objective.metrics.shape[0] ?? 0);
+    const own = new Float64Array(width * Math.ceil(this.#plan.totalSteps / this.#ranks.size));
+    for (const [turn, step] of this.#ownSteps().entries()) {
       signal?.throwIfAborted();
       const batches = this.#batches(step);
       objective.clearMetrics();
       await this.#update.evaluate(batches);
-      const sums = await device.download(objective.metrics);
-      sums.forEach((sum, place) => {
-        totals[place] = (totals[place] ?? 0) + sum;
-      });
-      groups.push(sums);
-      for (const batch of batches) {
-        cutPairs += batch.cutPairs;
-        rows += batch.size;
-      }
+      const sum = (of: (batch: Batch) => number) => batches.reduce((total, batch) => total + of(batch), 0);
+      own.set([sum(({ cutPairs }) => cutPairs), sum(({ size }) => size)], turn * width);
+      own.set(await device.download(objective.metrics), turn * width + 2);
       onProgress?.(step + 1, this.#plan.totalSteps);
     }
+    const all = await gatherNumbers(this.#ranks, own);
+    // Added up in float64: an evaluation may be much longer than a logging window.
+    const totals = new Float64Array(width);
+    const groups = Array.from({ length: this.#plan.totalSteps }, (_, step) => {
+      const { size } = this.#ranks;
+      const turn = Math.floor(step / size);
+      const numbers = all[step % size]?.subarray(turn * width, (turn + 1) * width) ?? new Float64Array(width);
+      numbers.forEach((number, place) => {
+        totals[place] = (totals[place] ?? 0) + number;
+      });
+      return numbers.subarray(2);
+    });
+    const [cutPairs = 0, rows = 0, ...sums] = totals;
     const seconds = Math.max(1e-3, (performance.now() - started) / 1000);
     const times: Record<(typeof EVALUATION_TIMES)[number], number> = {
       runtime: seconds,
       samples_per_second: rows / seconds,
       steps_per_second: this.#plan.totalSteps / seconds,
     };
-    const metrics: Metrics = { ...objective.metricsOf(totals, cutPairs), ...objective.intervalsOf(groups), ...times };
+    const metrics: Metrics = { ...objective.metricsOf(sums, cutPairs), ...objective.intervalsOf(groups), ...times };
     return Object.fromEntries(Object.entries(metrics).map(([name, value]) => [`${EVAL_PREFIX}${name}`, value]));
+  }
+
+  /** The rings that this rank computes: as many as every other, or one less. */
+  #ownSteps(): number[] {
+    const { rank, size } = this.#ranks;
+    const steps = Array.from({ length: this.#plan.totalSteps }, (_, step) => step);
+    return steps.filter((step) => step % size === rank);
   }
 
   /** Seconds that a run takes, from one ring of mean size. */
   async seconds(): Promise<number> {
     const batches = this.#batches(meanStep(this.#plan));
     const perStep = await secondsWhenWarm(this.#update.device, async () => await this.#update.evaluate(batches));
-    return this.#plan.totalSteps * perStep;
+    return Math.ceil(this.#plan.totalSteps / this.#ranks.size) * perStep;
   }
 
   /** Gives the device memory back. */

@@ -2,9 +2,13 @@
  * The evaluations of a training run: when they are due, the best model kept, the decision to stop. `evaluator.ts`
  * computes the metrics, `selection.ts` decides by them.
  */
+import type { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
+import { byFirst } from "../../engine/ranks/sums.ts";
+import { arenaFromFirst } from "../../engine/ranks/tensors.ts";
 import { ConfigError, errorMessage, FileError } from "../../errors.ts";
-import type { Metrics } from "../method/metrics.ts";
+import { type Metrics, numbersOf } from "../method/metrics.ts";
 import { checkEvaluates, evaluationStrategy } from "../options/evaluation.ts";
 import type { RunOptions } from "../options/run.ts";
 import { stepsBetween } from "../options/steps.ts";
@@ -50,6 +54,8 @@ export class RunEvaluation {
   readonly #evaluator: Evaluator;
   readonly #onProgress: RunEvaluationOptions["onProgress"];
   readonly #ownMetrics: OwnMetrics | undefined;
+  readonly #ranks: Communicator;
+  readonly #policy: Model;
   readonly selection: Selection;
   readonly #best: BestModel | undefined;
   readonly #due: (step: number) => boolean;
@@ -85,6 +91,8 @@ export class RunEvaluation {
     const { options, totalSteps, stepsPerEpoch, ownMetrics, onProgress, outputFolder, ...rest } = run;
     this.#onProgress = onProgress;
     this.#ownMetrics = ownMetrics;
+    this.#ranks = run.ranks ?? ALONE;
+    this.#policy = run.policy;
     this.selection = new Selection({
       metric: options.metric_for_best_model,
       greaterIsBetter: options.greater_is_better,
@@ -120,20 +128,28 @@ export class RunEvaluation {
    * Evaluates, selects and keeps the best weights; nothing of that where it is broken off.
    *
    * @param training the metrics of the last logging window, if there was one
-   * @throws the reason of `signal` where it is aborted before all is measured
+   * @throws the reason of `signal` where it is aborted before all is measured; of several ranks it is not broken off
    */
   async run(step: number, training: Metrics | undefined, signal: AbortSignal): Promise<Evaluation> {
-    signal.throwIfAborted();
-    const own = await this.#ownMetrics?.measure(step);
+    const { rank, size } = this.#ranks;
+    // Several ranks must decide alike, and none may leave while the others wait for it.
+    const breaksOff = size === 1 ? { signal } : {};
+    breaksOff.signal?.throwIfAborted();
+    const own = rank === 0 ? await this.#ownMetrics?.measure(step) : undefined;
     const ownNames = (this.#ownMetrics?.names ?? []).map((name) => EVAL_PREFIX + name);
-    const metrics: Metrics = {
-      ...(await this.#evaluator.run({ signal, onProgress: this.#onProgress })),
-      ...Object.fromEntries(ownNames.map((name) => [name, own?.[name.slice(EVAL_PREFIX.length)] ?? Number.NaN])),
-    };
-    const measured = own !== undefined || !ownNames.includes(this.selection.metric);
+    const rows = await this.#evaluator.run({ ...breaksOff, onProgress: this.#onProgress });
+    const { found, hasOwn } = await byFirst(this.#ranks, async () => ({
+      found: {
+        ...rows,
+        ...Object.fromEntries(ownNames.map((name) => [name, own?.[name.slice(EVAL_PREFIX.length)] ?? Number.NaN])),
+      } as Readonly<Record<string, number | null>>,
+      hasOwn: own !== undefined,
+    }));
+    const metrics = numbersOf(found);
+    const measured = hasOwn || !ownNames.includes(this.selection.metric);
     const selected = this.selection.consider(step, metrics, training, measured);
     this.#lastStep = step;
-    if (selected.isBest && this.#best) {
+    if (selected.isBest && this.#best && rank === 0) {
       const { metric } = this.selection;
       try {
         await this.#best.keep({ step, metric, value: metrics[metric] ?? Number.NaN });
@@ -171,7 +187,9 @@ export class RunEvaluation {
     const { best, metric } = this.selection.state;
     if (this.#best === undefined) return undefined;
     if (best === undefined) throw new FileError(`there is none by ${metric}.`);
-    if (best.step !== this.#lastStep) await this.#best.restore(best.step);
+    if (best.step === this.#lastStep) return best.step;
+    await byFirst(this.#ranks, async () => await this.#best?.restore(best.step));
+    await arenaFromFirst(this.#ranks, this.#policy.trained);
     return best.step;
   }
 

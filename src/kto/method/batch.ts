@@ -10,15 +10,38 @@ import {
   type RowShape,
   rowShape,
 } from "../../engine/model/rows.ts";
+import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { DatasetError } from "../../errors.ts";
 import { mismatchedPairs, type SampledRow } from "./sampler.ts";
 
 /** A row to train or evaluate on: token ids of prompt and completion, and the label. */
 export type BatchExample = SampledRow;
 
-export interface Batch {
-  /** m. */
+/** Which of several ranks computes. */
+export type Rank = Pick<Communicator, "rank" | "size">;
+
+/** The only one. */
+export const ONLY_RANK: Rank = { rank: 0, size: 1 };
+
+/** The rows of a microbatch that a rank computes: neighbours on its ring, in sizes that differ by one at most. */
+export function partOf(rows: number, { rank, size }: Rank): { readonly first: number; readonly end: number } {
+  return { first: Math.ceil((rank * rows) / size), end: Math.ceil(((rank + 1) * rows) / size) };
+}
+
+/** A microbatch of all ranks together, of which a batch is a rank's part. */
+export interface WholeMicrobatch {
+  /** Rows, and the place of the part's first row among them. */
   readonly size: number;
+  readonly first: number;
+  readonly completionTokens: number;
+  /** Of the examples. */
+  readonly tokens: number;
+}
+
+export interface Batch {
+  /** m; 0 for a rank that has no part in a microbatch of fewer rows than ranks. */
+  readonly size: number;
+  readonly whole: WholeMicrobatch;
   readonly packed: PackedRows;
   /**
    * The policy's two passes where the reference point is taken over several microbatches, so that the gradient must
@@ -33,8 +56,7 @@ export interface Batch {
   readonly pairValid: Uint32Array<ArrayBuffer>;
   /** Mismatched completions that were cut. */
   readonly cutPairs: number;
-  /** Tokens of the examples, and all rows computed by one model (the shared prompt counts once). */
-  readonly tokens: number;
+  /** All rows computed by one model (the shared prompt counts once). */
   readonly rows: number;
   /** f32[m], or f32[2 m] with the mismatched pairs behind: log-probs of a cached reference. */
   readonly referenceLogProbs?: Float32Array<ArrayBuffer>;
@@ -55,6 +77,7 @@ interface Microbatch {
   readonly partners: readonly BatchExample[];
   /** See `MismatchedPairs`. */
   readonly valid: readonly boolean[];
+  readonly whole: WholeMicrobatch;
 }
 
 /** Microbatches that are parts of one ring: the mismatched completion of a row may lie in the next one. */
@@ -69,8 +92,30 @@ function partsOfRing(microbatches: readonly (readonly BatchExample[])[]): Microb
       examples,
       partners: examples.map((row, i) => rows[pair[first + i] ?? 0] ?? row),
       valid: valid.slice(first, start),
+      whole: wholeOf(examples),
     };
   });
+}
+
+function wholeOf(examples: readonly BatchExample[]): WholeMicrobatch {
+  const sum = (length: (row: BatchExample) => number) => examples.reduce((total, row) => total + length(row), 0);
+  return {
+    size: examples.length,
+    first: 0,
+    completionTokens: sum(({ completionIds }) => completionIds.length),
+    tokens: sum(({ promptIds, completionIds }) => promptIds.length + completionIds.length),
+  };
+}
+
+/** A rank's part of a microbatch: a mismatched completion may be that of another rank's row. */
+function partOfMicrobatch({ examples, partners, valid, whole }: Microbatch, rank: Rank): Microbatch {
+  const { first, end } = partOf(examples.length, rank);
+  return {
+    examples: examples.slice(first, end),
+    partners: partners.slice(first, end),
+    valid: valid.slice(first, end),
+    whole: { ...whole, first },
+  };
 }
 
 /** Row i's mismatched completion, cut to the length that prompt i leaves, at least one token. */
@@ -97,13 +142,14 @@ function shapesOf(microbatch: Microbatch, apart: boolean, options: BatchOptions)
 }
 
 function pack(microbatch: Microbatch, apart: boolean, options: BatchOptions): Batch {
-  const { examples, partners, valid } = microbatch;
+  const { examples, partners, valid, whole } = microbatch;
   const mismatched = branches(microbatch, options);
   const packedRows = (rows: readonly RowSequence[], behind?: readonly RowBranch[]) =>
     packRows(rows, behind, rowShape(rows, behind, options.longBeyond), options.longBeyond);
   const packed = packedRows(examples, mismatched);
   return {
     size: examples.length,
+    whole,
     packed,
     ...(apart ? { apart: { pairs: packedRows(promptsOf(examples), mismatched), examples: packedRows(examples) } } : {}),
     desirable: Uint32Array.from(examples, ({ label }) => (label ? 1 : 0)),
@@ -112,7 +158,6 @@ function pack(microbatch: Microbatch, apart: boolean, options: BatchOptions): Ba
     cutPairs: mismatched.filter(({ completionIds }, i) => {
       return completionIds.length < (partners[i]?.completionIds.length ?? 0);
     }).length,
-    tokens: examples.reduce((sum, { promptIds, completionIds }) => sum + promptIds.length + completionIds.length, 0),
     rows: packed.usedRows,
   };
 }
@@ -127,24 +172,33 @@ export function packBatch(examples: readonly BatchExample[], options: BatchOptio
 /** The rows among which an update's mismatched pairs are made, and over which its reference point is taken. */
 export type ReferencePointScope = "microbatch" | "step";
 
-/** Packs the microbatches of an update. */
+/**
+ * Packs the microbatches of an update, of which several ranks compute a part each.
+ *
+ * @param rank whose parts are packed; default all rows
+ */
 export function packUpdate(
   microbatches: readonly (readonly BatchExample[])[],
   options: BatchOptions,
   scope: ReferencePointScope,
+  rank: Rank = ONLY_RANK,
 ): Batch[] {
   const { parts, apart } = partsOfUpdate(microbatches, options, scope);
-  return parts.map((part) => pack(part, apart, options));
+  return parts.map((part) => pack(partOfMicrobatch(part, rank), apart, options));
 }
 
-/** The shape classes that an update's passes take. */
+/** The shape classes that an update's passes take. @param ranks how many share it; the shapes are those of all */
 export function updateShapes(
   microbatches: readonly (readonly BatchExample[])[],
   options: BatchOptions,
   scope: ReferencePointScope,
+  ranks = 1,
 ): RowShape[] {
   const { parts, apart } = partsOfUpdate(microbatches, options, scope);
-  return parts.flatMap((part) => shapesOf(part, apart, options));
+  return parts
+    .flatMap((part) => Array.from({ length: ranks }, (_, rank) => partOfMicrobatch(part, { rank, size: ranks })))
+    .filter(({ examples }) => examples.length > 0)
+    .flatMap((part) => shapesOf(part, apart, options));
 }
 
 function partsOfUpdate(

@@ -2,13 +2,14 @@
  * What one update did with each of its examples: log-ratio, utility u, value v, reference point. Computed from the
  * log-probs that the device's update used, by the float64 twin of its objective; the update does not depend on it.
  */
+import type { Communicator } from "../../engine/ranks/communicator.ts";
+import { gatherJson } from "../../engine/ranks/sums.ts";
 import {
   type KtoObjectiveInputs,
   ktoObjective,
   type ReferencePointInputs,
   referencePoint,
 } from "../../kernels/float64/kto-objective.ts";
-import type { Batch } from "./batch.ts";
 
 /** Examples of an update that are logged at most; of more, some at equal distances. */
 export const MOST_EXAMPLES = 256;
@@ -20,10 +21,32 @@ const LEAST_SLOPE = 0.01;
 type Constants = Pick<KtoObjectiveInputs, "beta" | "desirableWeight" | "undesirableWeight"> &
   Pick<ReferencePointInputs, "lossType" | "referenceKind">;
 
-/** The log-probs of an update, [rows] each; those of the pairs are empty for a loss without a reference point. */
-export interface UpdateLogProbs {
-  readonly examples: { readonly policy: ArrayLike<number>; readonly reference: ArrayLike<number> };
-  readonly pairs: { readonly policy: ArrayLike<number>; readonly reference: ArrayLike<number> };
+/** Log-probs under the policy and under the reference, in nats. */
+type Both = readonly [policy: number, reference: number];
+
+/** What the device's update knew of one of its rows. */
+export interface LoggedRow {
+  readonly label: boolean;
+  /** Whether its mismatched pair counts. */
+  readonly valid: boolean;
+  readonly example: Both;
+  /** undefined for a loss without a reference point. */
+  readonly pair: Both | undefined;
+}
+
+/** The rows of whole microbatches, of which each rank gives its part. */
+export async function wholeMicrobatches(
+  ranks: Communicator,
+  own: readonly (readonly LoggedRow[])[],
+): Promise<LoggedRow[][]> {
+  const parts = await gatherJson(ranks, own);
+  const number = (value: number | null) => value ?? Number.NaN; // JSON has no NaN
+  const both = ([policy, reference]: Both): Both => [number(policy), number(reference)];
+  return own.map((_, microbatch) =>
+    parts
+      .flatMap((part) => part[microbatch] ?? [])
+      .map((row) => ({ ...row, example: both(row.example), pair: row.pair && both(row.pair) })),
+  );
 }
 
 /** The reference point of rows that share one. */
@@ -58,55 +81,47 @@ export interface ExampleLog {
   readonly examples: readonly LoggedExample[];
 }
 
-/** @param wholeUpdate whether all rows share one reference point; each microbatch has its own otherwise */
-export function exampleLog(
-  { examples, pairs }: UpdateLogProbs,
-  batches: readonly Batch[],
-  options: Constants,
-  wholeUpdate: boolean,
-): ExampleLog {
+/** @param groups the rows of the update, those together that share a reference point */
+export function exampleLog(groups: readonly (readonly LoggedRow[])[], options: Constants): ExampleLog {
   const { lossType, referenceKind = "model" } = options;
-  const all = batches.flatMap((batch, index) =>
-    Array.from(batch.desirable, (flag, row) => ({ label: flag !== 0, valid: batch.pairValid[row] !== 0, index })),
-  );
-  const places = all.map((_, place) => place);
-  const groups = wholeUpdate
-    ? [places]
-    : batches.map((_, index) => places.filter((place) => all[place]?.index === index));
+  const rows = groups.reduce((sum, group) => sum + group.length, 0);
+  const places = Array.from({ length: rows }, (_, place) => place);
   const logged = new Set(spread(places, MOST_EXAMPLES));
+  let before = 0;
   const found = groups.map((group, index) => {
-    const of = (values: ArrayLike<number>) => group.map((place) => values[place] ?? Number.NaN);
-    const usesPairs = pairs.policy.length > 0;
+    const first = before;
+    before += group.length;
+    const pairs = group.flatMap(({ pair, valid }) => (pair ? [{ pair, valid }] : []));
     const point = referencePoint({
-      policyLogProbs: usesPairs ? of(pairs.policy) : [],
-      referenceLogProbs: usesPairs ? of(pairs.reference) : [],
-      valid: group.map((place) => all[place]?.valid ?? false),
+      policyLogProbs: pairs.map(({ pair }) => pair[0]),
+      referenceLogProbs: pairs.map(({ pair }) => pair[1]),
+      valid: pairs.map(({ valid }) => valid),
       ...{ lossType, referenceKind },
     });
     const { values, logRatios, utilities } = ktoObjective({
-      policyLogProbs: of(examples.policy),
-      referenceLogProbs: of(examples.reference),
-      labels: group.map((place) => all[place]?.label ?? false),
+      policyLogProbs: group.map(({ example }) => example[0]),
+      referenceLogProbs: group.map(({ example }) => example[1]),
+      labels: group.map(({ label }) => label),
       z0: point.z0,
       ...options,
       measured: referenceKind !== "uniform" || point.pairs > 0,
     });
-    const rows = group.map((place, at): LoggedExample => {
+    const examples = group.map(({ label }, at): LoggedExample => {
       const u = utilities[at] ?? Number.NaN;
       const sigmoid = 1 / (1 + Math.exp(-u));
       return {
-        ...{ place, label: all[place]?.label ?? false, group: index },
+        ...{ place: first + at, label, group: index },
         ...{ logRatio: logRatios[at] ?? Number.NaN, u, v: values[at] ?? Number.NaN },
         saturated: sigmoid * (1 - sigmoid) < LEAST_SLOPE,
       };
     });
     const { z0, unclamped, pairs: count } = point;
-    return { point: { z0, unclamped: count > 0 ? unclamped : null, pairs: count }, rows };
+    return { point: { z0, unclamped: count > 0 ? unclamped : null, pairs: count }, examples };
   });
   return {
-    rows: all.length,
+    rows,
     referencePoints: found.map(({ point }) => point),
-    examples: found.flatMap(({ rows }) => rows).filter(({ place }) => logged.has(place)),
+    examples: found.flatMap(({ examples }) => examples).filter(({ place }) => logged.has(place)),
   };
 }
 

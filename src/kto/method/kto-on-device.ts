@@ -2,10 +2,11 @@
 import type { Device } from "../../engine/gpu/device.ts";
 import type { Program } from "../../engine/gpu/program.ts";
 import { reshape, sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
+import type { Communicator } from "../../engine/ranks/communicator.ts";
 import { STEP_NUMBERS } from "../../kernels/adamw.ts";
 import { ktoObjective, METRIC_SUMS, mismatchedPairSum, tokenSums } from "../../kernels/kto-objective.ts";
 import type { Batch } from "./batch.ts";
-import { type ExampleLog, exampleLog } from "./example-log.ts";
+import { type ExampleLog, exampleLog, type LoggedRow, wholeMicrobatches } from "./example-log.ts";
 import { type Metrics, marginInterval, objectiveMetrics } from "./metrics.ts";
 import { type Labels, Objective, type ObjectiveOptions } from "./objective.ts";
 
@@ -27,17 +28,27 @@ export class KtoOnDevice extends Objective {
   readonly #kept: { readonly reference: Tensor; readonly policy: Tensor | undefined } | undefined;
   /** f32[2, rows] each, the examples' log-probabilities and those of their pairs: of an update that is logged. */
   readonly #logged: { readonly rows: number; readonly policy: Tensor; readonly reference: Tensor } | undefined;
+  readonly #dealt: boolean;
 
   /**
    * @param maxSize the largest microbatch
    * @param loggedRows rows of an update whose examples may be logged; undefined where none are
    * @param ring rows of an update or of an evaluation's ring at most, where the reference point is taken over all of
    * them and they weigh alike; undefined where every microbatch is a mean of its own
+   * @param dealt whether the rows of a microbatch are a part of it, so that the host says over how many its mean is
    */
-  constructor(device: Device, options: ObjectiveOptions, maxSize: number, loggedRows?: number, ring?: Ring) {
+  constructor(
+    device: Device,
+    options: ObjectiveOptions,
+    maxSize: number,
+    loggedRows?: number,
+    ring?: Ring,
+    dealt = false,
+  ) {
     const most = ring?.evaluates ? ring.rows : maxSize;
     super(device, options, most, METRIC_SUMS.size);
     this.options = options;
+    this.#dealt = dealt;
     this.#referenceLogProbs = this.allocate("reference log-probs", this.sequences(most));
     this.#desirable = this.allocate("labels", most, "u32");
     this.#pairValid = this.allocate("pair flags", most, "u32");
@@ -66,6 +77,10 @@ export class KtoOnDevice extends Objective {
     this.device.upload(this.#desirable, desirable);
     this.device.upload(this.#pairValid, pairValid);
     if (referenceLogProbs) this.device.upload(this.#referenceLogProbs, referenceLogProbs);
+  }
+
+  override get pairSum(): Tensor {
+    return this.#pairSum;
   }
 
   override recordClearPairs(program: Program): void {
@@ -97,7 +112,7 @@ export class KtoOnDevice extends Objective {
       desirableWeight,
       undesirableWeight,
       clamped: this.options.referenceKind === "uniform" ? 0 : 1,
-      wholeUpdate: this.#kept && stepNumbers ? 1 : 0,
+      wholeUpdate: (this.#kept || this.#dealt) && stepNumbers ? 1 : 0,
     });
   }
 
@@ -164,20 +179,26 @@ export class KtoOnDevice extends Objective {
     }
   }
 
-  override async exampleLog(batches: readonly Batch[]): Promise<ExampleLog | undefined> {
+  override async exampleLog(batches: readonly Batch[], ranks: Communicator): Promise<ExampleLog | undefined> {
     if (this.#logged === undefined) return undefined;
     const { rows } = this.#logged;
-    const size = batches.reduce((sum, batch) => sum + batch.size, 0);
     const [policy, reference] = await Promise.all([
       this.device.download(this.#logged.policy),
       this.device.download(this.#logged.reference),
     ]);
-    const from = (start: number, length: number) => ({
-      policy: policy.subarray(start, start + length),
-      reference: reference.subarray(start, start + length),
-    });
-    const logProbs = { examples: from(0, size), pairs: from(rows, this.usesPairs ? size : 0) };
-    return exampleLog(logProbs, batches, this.options, this.#kept !== undefined);
+    let row = 0;
+    const own = batches.map(({ desirable, pairValid }) =>
+      Array.from(desirable, (flag, i): LoggedRow => {
+        const at = row++;
+        const ratio = (place: number) => [policy[place] ?? Number.NaN, reference[place] ?? Number.NaN] as const;
+        return {
+          ...{ label: flag !== 0, valid: pairValid[i] !== 0, example: ratio(at) },
+          pair: this.usesPairs ? ratio(rows + at) : undefined,
+        };
+      }),
+    );
+    const microbatches = await wholeMicrobatches(ranks, own);
+    return exampleLog(this.#kept ? [microbatches.flat()] : microbatches, this.options);
   }
 
   override metricsOf(sums: ArrayLike<number>, cutPairs: number): Metrics {

@@ -10,6 +10,8 @@ import { PassMemory, recordLogProbs } from "../../engine/model/decoder.ts";
 import type { Model } from "../../engine/model/model.ts";
 import { activationFormat, type Precision, productFormat } from "../../engine/model/precision.ts";
 import { type PackedRows, packRows, type RowSequence, type RowShape, rowShape } from "../../engine/model/rows.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
+import { sumOverRanks } from "../../engine/ranks/sums.ts";
 import { ConfigError } from "../../errors.ts";
 import { checkSequences } from "./batch.ts";
 
@@ -17,6 +19,7 @@ import { checkSequences } from "./batch.ts";
  * log model(completion | prompt) in nats, summed over completion tokens, for each sequence in order.
  *
  * @param batchSize sequences computed at once
+ * @param ranks that compute them together, each some batches; all get all
  * @throws DatasetError for a sequence that the model cannot take, ConfigError for a batch size that is no whole number
  * of at least 1, AdapterError for a batch that the adapter cannot hold
  */
@@ -24,6 +27,7 @@ export async function completionLogProbs(
   model: Model,
   sequences: readonly RowSequence[],
   batchSize = 8,
+  ranks: Communicator = ALONE,
 ): Promise<Float64Array> {
   if (!Number.isInteger(batchSize) || batchSize < 1) {
     throw new ConfigError(`The batch size is ${batchSize}; it must be a whole number of at least 1.`);
@@ -41,12 +45,13 @@ export async function completionLogProbs(
   const pass = new LogProbPass(model, shapes, "log-probs");
   try {
     for (const [index, batch] of batches.entries()) {
+      if (index % ranks.size !== ranks.rank) continue;
       result.set(await pass.logProbs(packRows(batch, [], shapes[index], longBeyond)), index * batchSize);
     }
   } finally {
     pass.free();
   }
-  return result;
+  return ranks.size === 1 ? result : await sumOverRanks(ranks, result); // every number is one rank's
 }
 
 /** Forward passes of one model over packed rows, in memory of its own: log-probabilities of their sequences. */

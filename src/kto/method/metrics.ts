@@ -11,6 +11,20 @@ import { differenceInterval } from "../report/statistics.ts";
 /** Values by name, as logged: KL and log-probabilities in nats. A metric of what the window does not hold is absent. */
 export type Metrics = Record<string, number>;
 
+/** Metrics that went through JSON, in which null stands for what is not a number. */
+export function numbersOf(values: Readonly<Record<string, number | null>>): Metrics {
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value ?? Number.NaN]));
+}
+
+/** How several ranks shared the time of a window. */
+export interface RankTimes {
+  readonly count: number;
+  /** The rank that waited least for the others. */
+  readonly slowest: number;
+  /** Of all ranks' time, that in which their numbers were under way or they waited for others. */
+  readonly communicationShare: number;
+}
+
 /** What the host adds to the device's sums. */
 export interface WindowFacts {
   readonly epoch: number;
@@ -24,6 +38,8 @@ export interface WindowFacts {
   readonly deviceTimeShare: number | undefined;
   /** Device memory in bytes, by category. */
   readonly memory: Readonly<Record<string, number>>;
+  /** undefined for a run of one rank. */
+  readonly ranks: RankTimes | undefined;
 }
 
 /**
@@ -115,6 +131,10 @@ export function windowMetrics({ loss, ...rest }: Metrics, state: Float32Array, f
   metrics.tokens_computed = facts.tokensComputed;
   metrics.tokens_per_second = facts.tokensPerSecond;
   if (facts.deviceTimeShare !== undefined) metrics.device_time_share = facts.deviceTimeShare;
+  if (facts.ranks !== undefined) {
+    const { count, slowest, communicationShare } = facts.ranks;
+    Object.assign(metrics, { ranks: count, slowest_rank: slowest, communication_share: communicationShare });
+  }
   for (const [category, bytes] of Object.entries(facts.memory)) {
     metrics[`bytes/${category.replaceAll(" ", "_")}`] = bytes;
   }

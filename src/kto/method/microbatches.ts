@@ -4,7 +4,9 @@ import {
   type Batch,
   type BatchExample,
   type BatchOptions,
+  ONLY_RANK,
   packUpdate,
+  type Rank,
   type ReferencePointScope,
   updateShapes,
 } from "./batch.ts";
@@ -14,15 +16,26 @@ export abstract class Microbatches {
   readonly batchOptions: BatchOptions;
   /** "step": a step is one ring of rows, and its microbatches are parts of it, of any size. */
   readonly scope: ReferencePointScope;
+  /** Whose parts of the microbatches are packed. */
+  readonly rank: Rank;
   abstract readonly totalSteps: number;
 
-  constructor(examples: readonly BatchExample[], batchOptions: BatchOptions, scope: ReferencePointScope) {
+  constructor(
+    examples: readonly BatchExample[],
+    batchOptions: BatchOptions,
+    scope: ReferencePointScope,
+    rank: Rank = ONLY_RANK,
+  ) {
     this.examples = examples;
     this.batchOptions = batchOptions;
     this.scope = scope;
+    this.rank = rank;
   }
 
-  /** The rows (indices into `examples`) of each microbatch of a step, counted from 0; none after the last. */
+  /**
+   * The rows (indices into `examples`) of each microbatch of a step, of all ranks together, counted from 0; none after
+   * the last.
+   */
   abstract rows(step: number): readonly (readonly number[])[];
 
   /** The examples of each microbatch of a step. */
@@ -30,16 +43,16 @@ export abstract class Microbatches {
     return this.rows(step).map((rows) => rows.map((row) => this.examples[row]).filter((one) => one !== undefined));
   }
 
-  /** The packed microbatches of a step. */
+  /** The rank's packed parts of the microbatches of a step. */
   batches(step: number): Batch[] {
-    return packUpdate(this.examplesOf(step), this.batchOptions, this.scope);
+    return packUpdate(this.examplesOf(step), this.batchOptions, this.scope, this.rank);
   }
 
-  /** Every shape class of the plan. */
+  /** Every shape class of the plan, of all ranks: a plan of the memory holds for each of them. */
   shapes(): RowShape[] {
     const shapes = new Map<string, RowShape>();
     for (let step = 0; step < this.totalSteps; step++) {
-      for (const shape of updateShapes(this.examplesOf(step), this.batchOptions, this.scope)) {
+      for (const shape of updateShapes(this.examplesOf(step), this.batchOptions, this.scope, this.rank.size)) {
         shapes.set(JSON.stringify(shape), shape);
       }
     }

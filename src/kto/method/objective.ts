@@ -7,6 +7,7 @@ import type { Device } from "../../engine/gpu/device.ts";
 import type { Program } from "../../engine/gpu/program.ts";
 import { elementCount, reshape, type Tensor } from "../../engine/gpu/tensor.ts";
 import type { TokenSums } from "../../engine/model/head.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
 import { ConfigError, shown } from "../../errors.ts";
 import type { KtoLossType, ReferenceKind } from "../../kernels/kto-objective.ts";
 import { solveWeights } from "../data/weights.ts";
@@ -130,6 +131,11 @@ export abstract class Objective {
   /** Uploads what the objective needs of a microbatch, or of a ring of them, beside its log-probabilities. */
   abstract upload(labels: Labels): void;
 
+  /** f32[2], sum and number of the mismatched log-ratios of `recordPairs`; undefined for a method without. */
+  get pairSum(): Tensor | undefined {
+    return undefined;
+  }
+
   /** Records that the reference point starts at nothing, where the method has one. */
   recordClearPairs(_program: Program): void {}
 
@@ -161,8 +167,12 @@ export abstract class Objective {
    */
   keepForLog(_part: "examples" | "pairs" | "both", _start: number, _size: number): void {}
 
-  /** What an update did with each of its examples, if `keepForLog` kept them all; undefined for a method without. */
-  async exampleLog(_batches: readonly Batch[]): Promise<ExampleLog | undefined> {
+  /**
+   * What an update did with each of its examples, if `keepForLog` kept them all; undefined for a method without.
+   *
+   * @param ranks whose parts of the update are put together
+   */
+  async exampleLog(_batches: readonly Batch[], _ranks: Communicator = ALONE): Promise<ExampleLog | undefined> {
     return undefined;
   }
 

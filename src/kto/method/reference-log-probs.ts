@@ -11,6 +11,8 @@ import type { Model } from "../../engine/model/model.ts";
 import type { Precision } from "../../engine/model/precision.ts";
 import { platform } from "../../engine/platform/index.ts";
 import type { Sha256 } from "../../engine/platform/platform.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
+import { byFirst, bytesFromFirst, sumInPlace } from "../../engine/ranks/sums.ts";
 import { counted, errorMessage, NumericError } from "../../errors.ts";
 import type { Batch } from "./batch.ts";
 import { LogProbPass } from "./log-probs.ts";
@@ -35,6 +37,11 @@ export interface ReferenceLogProbsOptions {
   readonly stepNames: readonly [string, string];
   /** Told after each step that was computed, of how many. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
+  /**
+   * Those that compute the plan together, each the parts or the steps that are its own; rank 0 has the cache. Default
+   * it is computed alone.
+   */
+  readonly ranks?: Communicator | undefined;
 }
 
 /** f32 numbers of every microbatch of a run or of an evaluation, in its order. */
@@ -70,31 +77,41 @@ export class ReferenceLogProbs {
   static async of(
     reference: Model,
     plan: Microbatches,
-    { recompute = false, precision = "f32", compute: wanted = true, stepNames, onProgress }: ReferenceLogProbsOptions,
+    {
+      recompute = false,
+      precision = "f32",
+      compute: wanted = true,
+      stepNames,
+      onProgress,
+      ranks = ALONE,
+    }: ReferenceLogProbsOptions,
   ): Promise<ReferenceLogProbs> {
     const { starts, size } = places(plan);
     const none = () => new ReferenceLogProbs(new Float32Array(size), starts, "not computed");
     if (reference.device.counts) return none();
     const pass = new LogProbPass(reference, plan.shapes(), "reference log-probs", precision);
     try {
-      const key = await cacheKey(pass, plan);
-      const found = recompute ? undefined : await cache.read(key);
-      if (found?.body.length === 4 * size) {
-        const note = `log-probabilities of the reference read from ${found.path}`;
-        return new ReferenceLogProbs(new Float32Array(found.body.buffer), starts, note, { found: true });
+      const key = ranks.rank === 0 ? await cacheKey(pass, plan, ranks.size) : "";
+      const cached = recompute || ranks.rank > 0 ? undefined : await cache.read(key);
+      const found = cached?.body.length === 4 * size ? cached : undefined;
+      const path = await byFirst(ranks, async () => found?.path ?? null);
+      if (path !== null) {
+        const { buffer } = ranks.size === 1 && found ? found.body : await bytesFromFirst(ranks, found?.body);
+        const note = `log-probabilities of the reference read from ${path}`;
+        return new ReferenceLogProbs(new Float32Array(buffer as ArrayBuffer), starts, note, { found: true });
       }
       if (!wanted) return none();
-      const values = await compute(pass, plan, starts, size, { stepName: stepNames[0], onProgress });
+      const values = await compute(pass, plan, starts, size, { stepName: stepNames[0], onProgress, ranks });
       const done = `log-probabilities of the reference computed for ${counted(plan.totalSteps, ...stepNames)}`;
-      try {
-        const path = await cache.write(key, new Uint8Array(values.buffer));
-        return new ReferenceLogProbs(values, starts, `${done}; they are kept in ${path}`);
-      } catch (error) {
-        unlessFileError(error);
-        return new ReferenceLogProbs(values, starts, `${done}; they are not kept: ${errorMessage(error)}`, {
-          isKept: false,
-        });
-      }
+      const { kept, isKept } = await byFirst(ranks, async () => {
+        try {
+          return { kept: `kept in ${await cache.write(key, new Uint8Array(values.buffer))}`, isKept: true };
+        } catch (error) {
+          unlessFileError(error);
+          return { kept: `not kept: ${errorMessage(error)}`, isKept: false };
+        }
+      });
+      return new ReferenceLogProbs(values, starts, `${done}; they are ${kept}`, { isKept });
     } finally {
       pass.free();
     }
@@ -103,11 +120,23 @@ export class ReferenceLogProbs {
   /** The microbatches of step `step`, counted from 0, with their numbers. */
   attach(step: number, batches: readonly Batch[]): Batch[] {
     return batches.map((batch, index) => {
-      const start = this.#starts[step]?.[index] ?? 0;
-      const referenceLogProbs = this.#values.slice(start, start + batch.packed.shape.sequences);
+      const referenceLogProbs = new Float32Array(batch.packed.shape.sequences);
+      for (const { first, from } of runsOf(batch, this.#starts[step]?.[index] ?? 0)) {
+        referenceLogProbs.set(this.#values.subarray(from, from + batch.size), first);
+      }
       return { ...batch, referenceLogProbs };
     });
   }
+}
+
+/**
+ * Where the numbers of a batch lie among all, whose microbatches have those of their examples and then those of their
+ * pairs: those of its own sequences from `first` on, as many as it has rows, from `from` on.
+ */
+function runsOf({ size, whole, packed }: Batch, start: number): { readonly first: number; readonly from: number }[] {
+  const examples = { first: 0, from: start + whole.first };
+  const pairs = { first: size, from: start + whole.size + whole.first };
+  return packed.shape.sequences > size ? [examples, pairs] : [examples];
 }
 
 /** Where the numbers of each microbatch start, and how many there are in all. */
@@ -129,11 +158,19 @@ async function compute(
   plan: Microbatches,
   starts: readonly (readonly number[])[],
   size: number,
-  { stepName, onProgress }: Pick<ReferenceLogProbsOptions, "onProgress"> & { readonly stepName: string },
+  {
+    stepName,
+    onProgress,
+    ranks,
+  }: Pick<ReferenceLogProbsOptions, "onProgress"> & { readonly stepName: string; readonly ranks: Communicator },
 ): Promise<Float32Array<ArrayBuffer>> {
   const values = new Float32Array(size);
+  // Where microbatches are not dealt, whole steps are.
+  const dealtSteps = plan.rank.size === 1;
   for (let step = 0; step < plan.totalSteps; step++) {
+    if (dealtSteps && step % ranks.size !== ranks.rank) continue;
     for (const [index, batch] of plan.batches(step).entries()) {
+      if (batch.size === 0) continue;
       const found = await pass.logProbs(batch.packed);
       const broken = found.findIndex((value) => !Number.isFinite(value));
       if (broken >= 0) {
@@ -141,19 +178,22 @@ async function compute(
           `The reference model ${pass.model.folder} gives a log-probability of ${found[broken]} in ${stepName} ${step + 1}; look for damaged weights${pass.precision === "fp16" ? ", or leave fp16 out (an activation may be beyond 65504)" : ""}.`,
         );
       }
-      values.set(found, starts[step]?.[index] ?? 0);
+      for (const { first, from } of runsOf(batch, starts[step]?.[index] ?? 0)) {
+        values.set(found.subarray(first, first + batch.size), from);
+      }
     }
     onProgress?.(step + 1, plan.totalSteps);
   }
+  await sumInPlace(ranks, values); // every number is one rank's; the others have 0
   return values;
 }
 
 /**
  * A hash of the reference's weights as they lie on the device, its adapter, the token ids, the rows of each microbatch
- * (which seed, order and batch settings make), the cut, the precision, and the kernels, since others may
- * round otherwise. Learning rate, beta and weights do not count.
+ * (which seed, order and batch settings make), the cut, the precision, the number of ranks and the kernels, since others
+ * may round otherwise. Learning rate, beta and weights do not count.
  */
-async function cacheKey(pass: LogProbPass, plan: Microbatches): Promise<string> {
+async function cacheKey(pass: LogProbPass, plan: Microbatches, ranks: number): Promise<string> {
   const { model: reference, precision } = pass;
   const { device, config, adapter } = reference;
   const hash = platform.sha256();
@@ -168,6 +208,7 @@ async function cacheKey(pass: LogProbPass, plan: Microbatches): Promise<string> 
   // Without pairs nothing is cut here: the rows are what they are.
   add([mismatched, mismatched ? maxLength : null, plan.examples.length]);
   if (plan.scope === "step") add(["pairs of", plan.scope]);
+  if (ranks > 1) add(["ranks", ranks]);
   for (const { promptIds, completionIds } of plan.examples) {
     hash.update(bytesOf(Uint32Array.of(promptIds.length, completionIds.length)));
     hash.update(bytesOf(Uint32Array.from(promptIds)));

@@ -5,7 +5,14 @@
 import type { RowShape } from "../../engine/model/rows.ts";
 import type { RunOptions } from "../options/run.ts";
 import { samplingOf } from "../options/training.ts";
-import { type BatchExample, type BatchOptions, type ReferencePointScope, updateShapes } from "./batch.ts";
+import {
+  type BatchExample,
+  type BatchOptions,
+  ONLY_RANK,
+  type Rank,
+  type ReferencePointScope,
+  updateShapes,
+} from "./batch.ts";
 import { Microbatches } from "./microbatches.ts";
 import { epochSchedule, microbatchesOf, rowsLeftOut } from "./sampler.ts";
 
@@ -40,8 +47,9 @@ export class RunPlan extends Microbatches {
     batchOptions: BatchOptions,
     options: PlanOptions,
     scope: ReferencePointScope = "microbatch",
+    rank: Rank = ONLY_RANK,
   ) {
-    super(examples, batchOptions, scope);
+    super(examples, batchOptions, scope, rank);
     this.options = options;
     const first = this.#updates(0);
     this.rowsLeftOut = rowsLeftOut(examples.length, first.flat());
@@ -50,15 +58,21 @@ export class RunPlan extends Microbatches {
       options.max_steps > 0 ? options.max_steps : Math.ceil(options.num_train_epochs * this.stepsPerEpoch);
   }
 
-  /** Rows of an update at most. */
+  /** Rows of a microbatch of all ranks at most. */
+  get #microbatchRows(): number {
+    return this.options.per_device_train_batch_size * this.rank.size;
+  }
+
+  /** Rows of an update at most, of all ranks. */
   get updateRows(): number {
-    return this.options.per_device_train_batch_size * this.options.gradient_accumulation_steps;
+    return this.#microbatchRows * this.options.gradient_accumulation_steps;
   }
 
   /** The microbatches of each update of an epoch. */
   #updates(epoch: number): number[][][] {
     if (this.#epoch?.number !== epoch) {
-      const { per_device_train_batch_size: size, gradient_accumulation_steps: accumulation } = this.options;
+      const { gradient_accumulation_steps: accumulation } = this.options;
+      const size = this.#microbatchRows;
       const seed = this.options.data_seed ?? this.options.seed;
       const rings = epochSchedule(this.examples, {
         batchSize: this.scope === "step" ? this.updateRows : size,

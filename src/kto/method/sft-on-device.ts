@@ -51,8 +51,7 @@ export class SftOnDevice extends Objective {
 
   /** Every completion token of an update weighs the same. */
   override microbatchWeight(batches: readonly Batch[]): number {
-    const sum = (lengths: Uint32Array) => lengths.reduce((total, length) => total + length, 0);
-    return 1 / batches.reduce((total, { completionTokens }) => total + sum(completionTokens), 0);
+    return 1 / batches.reduce((total, { whole }) => total + whole.completionTokens, 0);
   }
 
   override keepReference(): void {}

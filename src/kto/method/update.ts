@@ -4,7 +4,7 @@
  * Which rows come when is not decided here.
  */
 
-import type { ParameterLayout } from "../../engine/gpu/arena.ts";
+import type { Arena, ParameterLayout } from "../../engine/gpu/arena.ts";
 import type { Device } from "../../engine/gpu/device.ts";
 import { AdamW, type AdamWOptions } from "../../engine/gpu/optimizer.ts";
 import { PassTimer } from "../../engine/gpu/pass-timer.ts";
@@ -13,6 +13,7 @@ import { sliceRows, type Tensor } from "../../engine/gpu/tensor.ts";
 import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import {
   type EmbeddingNoise,
+  layerOf,
   PassMemory,
   positionLimit,
   recordGradients,
@@ -22,6 +23,9 @@ import { recordTargetHits, recordTokenSums } from "../../engine/model/head.ts";
 import { Model } from "../../engine/model/model.ts";
 import { activationFormat, type Precision, productFormat } from "../../engine/model/precision.ts";
 import type { RowShape } from "../../engine/model/rows.ts";
+import { ArenaSum } from "../../engine/ranks/arena-sum.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
+import { sumOverRanks } from "../../engine/ranks/sums.ts";
 import { ConfigError } from "../../errors.ts";
 import type { Batch, ReferencePointScope } from "./batch.ts";
 import { KtoOnDevice } from "./kto-on-device.ts";
@@ -64,6 +68,10 @@ export interface UpdateOptions {
   readonly dropoutSeed?: number | undefined;
   /** NEFTune's noise on the embeddings of the policy's passes of training; default none. */
   readonly noise?: { readonly alpha: number; readonly seed: number } | undefined;
+  /** Those that share the update, of which this computes its part of each microbatch; default it is alone. */
+  readonly ranks?: Communicator | undefined;
+  /** Bytes of gradients that ranks sum at once; default that of `ArenaSum`. */
+  readonly bucketBytes?: number | undefined;
 }
 
 /** What is wanted of an update beside its gradients. */
@@ -73,6 +81,22 @@ export interface Wanted {
   /** What it did with each example, for `objective.exampleLog`; only with logsExamples. */
   readonly examples?: boolean;
 }
+
+/** What a pass over a microbatch does. */
+type PassKind = "pairs" | "gradients" | "pairs and gradients" | "own pairs" | "backward" | "evaluation" | "log-probs";
+
+/** What each kind of pass records, in this order. "backward" goes on from the "own pairs" of the same microbatch. */
+const PARTS: Readonly<
+  Record<PassKind, Partial<Record<"forward" | "clear" | "pairs" | "coefficients" | "backward", true>>>
+> = {
+  "log-probs": { forward: true },
+  evaluation: { forward: true, clear: true, pairs: true, coefficients: true },
+  "pairs and gradients": { forward: true, clear: true, pairs: true, coefficients: true, backward: true },
+  pairs: { forward: true, pairs: true },
+  gradients: { forward: true, coefficients: true, backward: true },
+  "own pairs": { forward: true, clear: true, pairs: true },
+  backward: { coefficients: true, backward: true },
+};
 
 /** Recorded programs that are kept; beyond this, the one that was used longest ago goes. */
 const MOST_PROGRAMS = 64;
@@ -95,6 +119,9 @@ export class Update {
   /** u32[4]: what dropout's random numbers follow from. */
   readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
   readonly #noise: (EmbeddingNoise & { readonly alpha: number; readonly seed: number }) | undefined;
+  readonly #ranks: Communicator;
+  /** The sum of all ranks' gradients; undefined where there is one rank. */
+  readonly #gradientSum: ArenaSum | undefined;
 
   constructor(options: UpdateOptions) {
     const { reference, shapes, dropoutSeed } = options;
@@ -136,6 +163,12 @@ export class Update {
     for (const model of [policy, referenceModel]) model?.makePositionTables(positions);
     this.objective = createObjective(options, this.device);
     this.#optimizer = options.optimizer && new AdamW(policy.trained, options.optimizer, options.trained);
+    this.#ranks = options.ranks ?? ALONE;
+    if (this.#optimizer === undefined || this.#ranks.size === 1) return;
+    const { gradients } = this.#optimizer;
+    const stages = gradientStages(gradients, policy);
+    const { bucketBytes } = options;
+    this.#gradientSum = new ArenaSum(this.#ranks, gradients, stages, bucketBytes === undefined ? {} : { bucketBytes });
   }
 
   get optimizer(): AdamW {
@@ -175,7 +208,8 @@ export class Update {
   }
 
   /**
-   * Runs microbatches to gradients, coefficients and metric sums, without an update; gradients start from zero.
+   * Runs microbatches to gradients, coefficients and metric sums, without an update; gradients start from zero. Of
+   * several ranks each computes its part, and gets the gradients of all; rank 0 gets their metric sums.
    *
    * @param update whose dropout is drawn, counted from 0
    * @param wanted what else is wanted; nothing by default
@@ -183,8 +217,9 @@ export class Update {
   async gradients(batches: readonly Batch[], learningRate = 0, update = 0, wanted: Wanted = {}): Promise<void> {
     const { objective } = this;
     const { tokens, examples } = wanted;
-    const rows = batches.reduce((sum, { size }) => sum + size, 0);
-    this.optimizer.setStep(learningRate, objective.microbatchWeight(batches), rows);
+    const rows = batches.reduce((sum, { whole }) => sum + whole.size, 0);
+    const weight = objective.microbatchWeight(batches);
+    this.optimizer.setStep(learningRate, weight, rows);
     this.#submit(await this.#program("zero", (program) => this.optimizer.recordZeroGradients(program)));
     const live = this.reference instanceof Model;
     const apart = batches.some((batch) => batch.apart !== undefined);
@@ -195,21 +230,62 @@ export class Update {
       this.#submit(await this.#program("clear pairs", (program) => objective.recordClearPairs(program)));
       let start = 0;
       for (const [index, batch] of batches.entries()) {
-        if (this.#referenceMemory) await this.#runReference(batch);
-        await this.#runBatch("pairs", batch, update, index);
-        if (live) objective.keepReference(start, batch.size);
-        if (examples) objective.keepForLog("pairs", start, batch.size);
+        if (batch.size > 0) {
+          if (this.#referenceMemory) await this.#runReference(batch);
+          await this.#runBatch("pairs", batch, update, index);
+          if (live) objective.keepReference(start, batch.size);
+          if (examples) objective.keepForLog("pairs", start, batch.size);
+        }
         start += batch.size;
       }
+      await this.#sumPairs();
     }
     let start = 0;
     for (const [index, batch] of batches.entries()) {
-      if (apart && live) objective.restoreReference(start, batch.size);
-      await this.#runBatch(apart ? "gradients" : "pairs and gradients", batch, update, index);
-      if (examples) objective.keepForLog(apart ? "examples" : "both", start, batch.size);
+      const isLast = index === batches.length - 1;
+      // Where a microbatch is a mean of its own, its rows are those of all ranks.
+      if (this.#dealt && this.#scope === "microbatch") this.optimizer.setStep(learningRate, weight, batch.whole.size);
+      if (batch.size > 0) {
+        if (apart && live) objective.restoreReference(start, batch.size);
+        if (apart) await this.#runBatch("gradients", batch, update, index, isLast);
+        else if (this.#dealt && objective.usesPairs) {
+          await this.#runBatch("own pairs", batch, update, index);
+          await this.#sumPairs();
+          await this.#runBatch("backward", batch, update, index, isLast);
+        } else await this.#runBatch("pairs and gradients", batch, update, index, isLast);
+        if (examples) objective.keepForLog(apart ? "examples" : "both", start, batch.size);
+        if (tokens) await this.#addTokenSums(batch);
+      } else if (!apart && objective.usesPairs) {
+        this.#submit(await this.#program("clear pairs", (program) => objective.recordClearPairs(program)));
+        await this.#sumPairs();
+      }
       start += batch.size;
-      if (tokens) await this.#addTokenSums(batch);
     }
+    if (this.#gradientSum === undefined) return;
+    await this.#gradientSum.end();
+    await this.#sumMetrics();
+  }
+
+  get #dealt(): boolean {
+    return this.#ranks.size > 1;
+  }
+
+  /** The reference point is taken over the pairs of all ranks: the sum and the number of theirs. */
+  async #sumPairs(): Promise<void> {
+    const { pairSum } = this.objective;
+    if (!this.#dealt || pairSum === undefined) return;
+    const own = Float64Array.from(await this.device.download(pairSum));
+    this.device.upload(pairSum, Float32Array.from(await sumOverRanks(this.#ranks, own)));
+  }
+
+  /**
+   * Rank 0 goes on with the metric sums of all and the others from zero, so that a checkpoint of rank 0's is the same
+   * whatever the number of ranks.
+   */
+  async #sumMetrics(): Promise<void> {
+    const { metrics } = this.objective;
+    const sums = await sumOverRanks(this.#ranks, Float64Array.from(await this.device.download(metrics)));
+    this.device.upload(metrics, this.#ranks.rank === 0 ? Float32Array.from(sums) : new Float32Array(sums.length));
   }
 
   /**
@@ -247,8 +323,11 @@ export class Update {
     return seconds ? (1000 * seconds) / (performance.now() - this.#loggedSince) : undefined;
   }
 
-  #submit(program: Program): void {
-    program.run(this.#loggedSince === undefined ? undefined : this.#timer);
+  /** @param isLast whether nothing adds to the gradients after it, so that their sum may begin while it runs */
+  #submit(program: Program, isLast = false): void {
+    const sum = isLast ? this.#gradientSum : undefined;
+    const timer = this.#loggedSince === undefined ? undefined : this.#timer;
+    program.run(timer, sum && ((stage) => sum.finished(stage)));
   }
 
   /** Log-probabilities of the last microbatch, [m] or [2 m] with the mismatched pairs behind; 0 without a reference. */
@@ -291,12 +370,7 @@ export class Update {
     }
   }
 
-  async #runBatch(
-    kind: "pairs" | "gradients" | "pairs and gradients" | "evaluation" | "log-probs",
-    batch: Batch,
-    update: number,
-    microbatch: number,
-  ): Promise<void> {
+  async #runBatch(kind: PassKind, batch: Batch, update: number, microbatch: number, isLast = false): Promise<void> {
     const { apart } = batch;
     const own = kind === "pairs" ? apart?.pairs : kind === "gradients" ? apart?.examples : undefined;
     const packed = own ?? batch.packed;
@@ -304,39 +378,49 @@ export class Update {
     if ((this.reference === "cached") !== (batch.referenceLogProbs !== undefined)) {
       throw new Error("reference log-probabilities come with a microbatch where they are cached, and only there");
     }
+    const { objective } = this;
+    const sum = this.#gradientSum;
     const program = await this.#program(`${kind} ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
-      const { objective } = this;
-      if (packed === batch.packed) this.#recordReference(recording, shape, batch.size);
-      const logProbs = objective.policyLogProbs(batch.size);
-      const sums = sliceRows(logProbs, 0, shape.sequences);
-      const noise = this.#noise && { state: this.#noise.state, amplitude: this.#noise.amplitude };
-      recordLogProbs(recording, this.policy, this.#memory, shape, sums, noise);
-      const hits = objective.hitCounts(batch.size);
-      if (hits) recordTargetHits(this.#memory.headPass(recording, this.policy, shape), hits);
-      if (kind === "log-probs") return;
-      if (kind === "pairs and gradients" || kind === "evaluation") objective.recordClearPairs(recording);
-      if (kind !== "gradients") objective.recordPairs(recording, batch.size);
-      if (kind === "pairs") return;
-      objective.recordCoefficients(recording, batch.size, this.#optimizer?.stepNumbers);
-      if (kind === "evaluation") return;
+      const parts = PARTS[kind];
+      if (parts.forward) {
+        if (packed === batch.packed) this.#recordReference(recording, shape, batch.size);
+        const sums = sliceRows(objective.policyLogProbs(batch.size), 0, shape.sequences);
+        const noise = this.#noise && { state: this.#noise.state, amplitude: this.#noise.amplitude };
+        recordLogProbs(recording, this.policy, this.#memory, shape, sums, noise);
+        const hits = objective.hitCounts(batch.size);
+        if (hits) recordTargetHits(this.#memory.headPass(recording, this.policy, shape), hits);
+      }
+      if (parts.clear) objective.recordClearPairs(recording);
+      if (parts.pairs) objective.recordPairs(recording, batch.size);
+      if (parts.coefficients) objective.recordCoefficients(recording, batch.size, this.#optimizer?.stepNumbers);
+      if (!parts.backward) return;
       const coefficients = objective.coefficients(batch.size);
-      recordGradients(recording, this.policy, this.optimizer.gradients, this.#memory, shape, coefficients);
+      const { gradients } = this.optimizer;
+      const stageOf = (layer: number) => this.policy.config.layers - 1 - layer;
+      const mark = (layer: number) => sum?.begins(stageOf(layer)) && recording.mark(stageOf(layer));
+      recordGradients(recording, this.policy, gradients, this.#memory, shape, coefficients, sum && mark);
     });
+    if (kind === "backward") {
+      this.#submit(program, isLast);
+      return;
+    }
     this.#memory.upload(packed);
     if (packed === batch.packed && this.#referenceMemory !== this.#memory) this.#referenceMemory?.upload(packed);
-    this.objective.upload(batch);
+    objective.upload(batch);
+    // Ranks draw other numbers, as other microbatches do.
+    const draw = microbatch * this.#ranks.size + this.#ranks.rank;
     if (this.#dropout) {
       const { seed, state } = this.#dropout;
-      this.device.upload(state, Uint32Array.of(seed, update, microbatch, 0));
+      this.device.upload(state, Uint32Array.of(seed, update, draw, 0));
     }
     if (this.#noise) {
       const { seed, state, alpha, amplitude } = this.#noise;
       // Rows are packed without padding: transformers' length of a padded batch is that of its longest row.
       const elements = batch.packed.longestTokens * this.policy.config.hiddenSize;
-      this.device.upload(state, Uint32Array.of(seed, update, microbatch, 0));
+      this.device.upload(state, Uint32Array.of(seed, update, draw, 0));
       this.device.upload(amplitude, Float32Array.of(alpha / Math.sqrt(Math.max(1, elements))));
     }
-    this.#submit(program);
+    this.#submit(program, isLast);
   }
 
   /** Adds what the logits of the microbatch's own completions are; its pass must be the last that was run. */
@@ -385,6 +469,19 @@ export class Update {
   }
 }
 
+/**
+ * The trained parameters by when their gradients are final in a backward pass: those of the last layer first, those of
+ * no layer at the end. An adapter's are few, and its frozen parts are cleared at the end.
+ */
+function gradientStages({ layout }: Arena, { config, adapter }: Model): string[][] {
+  const stages = Array.from({ length: config.layers + 1 }, (): string[] => []);
+  for (const { name } of layout.specs) {
+    const layer = adapter ? undefined : layerOf(name);
+    stages[layer === undefined ? config.layers : config.layers - 1 - layer]?.push(name);
+  }
+  return stages;
+}
+
 /** What an objective reads of the microbatches of a ring, as if they were one. */
 function labelsOf(batches: readonly Batch[]): Labels {
   const joined = (name: "desirable" | "pairValid" | "completionTokens") =>
@@ -411,7 +508,8 @@ function createObjective(options: UpdateOptions, device: Device): Objective {
   const referenceKind = reference === "uniform" ? "uniform" : "model";
   const ring = referencePointScope === "step" ? { rows: maxUpdateRows, evaluates: !optimizer } : undefined;
   const loggedRows = logsExamples ? maxUpdateRows : undefined;
-  return new KtoOnDevice(device, { ...objective, referenceKind }, maxSize, loggedRows, ring);
+  const dealt = (options.ranks?.size ?? 1) > 1;
+  return new KtoOnDevice(device, { ...objective, referenceKind }, maxSize, loggedRows, ring, dealt);
 }
 
 /** @throws ConfigError naming both models if their vocabularies differ in size */

@@ -1,5 +1,7 @@
 /** What a part of a run takes that stands for the whole: which part, and its time once everything is compiled. */
 import type { Device } from "../../engine/gpu/device.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
+import { byFirst } from "../../engine/ranks/sums.ts";
 import type { Microbatches } from "./microbatches.ts";
 
 /** Over at most this many updates the mean is taken: rows are drawn at random, so the first ones stand for all. */
@@ -21,14 +23,23 @@ export function meanStep(plan: Pick<Microbatches, "totalSteps" | "batches">): nu
 /** A time of less than this is taken twice, since machines have other work. */
 const LONG_SECONDS = 5;
 
-/** Seconds of `work` once everything is compiled, as it is by a first run. */
-export async function secondsWhenWarm(device: Device, work: () => Promise<void>): Promise<number> {
+/**
+ * Seconds of `work` once everything is compiled, as it is by a first run.
+ *
+ * @param ranks that do the work together, as often as each other: rank 0's time counts
+ */
+export async function secondsWhenWarm(
+  device: Device,
+  work: () => Promise<void>,
+  ranks: Communicator = ALONE,
+): Promise<number> {
   const once = async () => {
     await device.idle();
     const started = performance.now();
     await work();
     await device.idle();
-    return (performance.now() - started) / 1000;
+    const seconds = (performance.now() - started) / 1000;
+    return await byFirst(ranks, async () => seconds);
   };
   await once();
   const seconds = await once();

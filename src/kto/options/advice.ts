@@ -16,6 +16,8 @@ export interface SizeFacts {
   readonly parameters: number;
   /** A LoRA adapter is trained, which takes rates ten times as high; default false. */
   readonly adapter?: boolean;
+  /** How many ranks give rows to a microbatch; default 1. */
+  readonly ranks?: number | undefined;
 }
 
 /** The facts of a run on feedback. */
@@ -48,8 +50,9 @@ export function configAdvice(config: TrainerOptions, facts: RunFacts): string[] 
     );
   }
   advice.push(...rateAdvice(config, facts, [5e-7, 5e-6]));
-  const perUpdate = config.per_device_train_batch_size * config.gradient_accumulation_steps;
-  const scope = referencePointScope(config) === "step" ? perUpdate : config.per_device_train_batch_size;
+  const microbatch = config.per_device_train_batch_size * (facts.ranks ?? 1);
+  const perUpdate = microbatch * config.gradient_accumulation_steps;
+  const scope = referencePointScope(config, facts.ranks) === "step" ? perUpdate : microbatch;
   if (config.loss_type === "kto" && (scope < 8 || scope > 128)) {
     const remedy = scope < 8 && perUpdate >= 8 ? ' (reference_point_scope "step" takes it over the whole update)' : "";
     advice.push(
@@ -93,7 +96,7 @@ function rateAdvice(config: RunOptions, facts: SizeFacts, [lowest, highest]: rea
 
 function scheduleAdvice(config: RunOptions, facts: SizeFacts): string[] {
   const advice: string[] = [];
-  const perUpdate = config.per_device_train_batch_size * config.gradient_accumulation_steps;
+  const perUpdate = config.per_device_train_batch_size * (facts.ranks ?? 1) * config.gradient_accumulation_steps;
   if (perUpdate > facts.rows) {
     advice.push(
       `one update asks for ${perUpdate} rows (per_device_train_batch_size x gradient_accumulation_steps), but there are only ${facts.rows}.`,

@@ -66,14 +66,19 @@ export type MethodOptions = OptionsOf<typeof methodOptions>;
 /**
  * The rows over which the reference point of a run is taken. Where a microbatch has one row, and so no pair of its own,
  * and gradients are accumulated, those of the whole update.
+ *
+ * @param ranks how many give rows to a microbatch
  */
-export function referencePointScope(options: {
-  readonly loss_type: "kto" | "apo_zero_unpaired";
-  readonly reference_point_scope: "microbatch" | "step";
-  readonly per_device_train_batch_size: number;
-  readonly gradient_accumulation_steps: number;
-}): "microbatch" | "step" {
-  const alone = options.loss_type === "kto" && options.per_device_train_batch_size === 1;
+export function referencePointScope(
+  options: {
+    readonly loss_type: "kto" | "apo_zero_unpaired";
+    readonly reference_point_scope: "microbatch" | "step";
+    readonly per_device_train_batch_size: number;
+    readonly gradient_accumulation_steps: number;
+  },
+  ranks = 1,
+): "microbatch" | "step" {
+  const alone = options.loss_type === "kto" && options.per_device_train_batch_size * ranks === 1;
   return alone && options.gradient_accumulation_steps > 1 ? "step" : options.reference_point_scope;
 }
 

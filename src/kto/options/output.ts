@@ -29,6 +29,11 @@ export const deviceOptions = {
     placeholder: "adapter",
     nullMeans: "auto",
   }),
+  rank_timeout: option(z.number().min(1).default(60), {
+    description:
+      "under mpirun: seconds for which a rank may be silent, or not move, before the run ends on all of them",
+    placeholder: "seconds",
+  }),
 };
 
 export const outputOptions = {
@@ -61,6 +66,9 @@ export const outputOptions = {
   log_examples: output.trainerOption(z.boolean().default(true), {
     description:
       "write what logged updates did with each example to examples.jsonl, at most 1000 updates and 256 examples of each",
+  }),
+  log_ranks: output.option(z.boolean().default(false), {
+    description: "under mpirun: show what every rank writes, on stderr with the rank's number, not rank 0's alone",
   }),
   report_to: output.option(z.array(z.string()).optional(), {
     description: "trackers that also get the metrics: tensorboard, mlflow, all of them or none (default: none)",

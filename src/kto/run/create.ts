@@ -5,13 +5,15 @@
 
 import { trainedLayout } from "../../engine/model/freezing.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { MeasuredRanks } from "../../engine/ranks/measured.ts";
+import { byFirst } from "../../engine/ranks/sums.ts";
 import { RunEvaluation } from "../evaluation/run-evaluation.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { momentFormatOf, precisionOf } from "../options/training.ts";
 import { checkHostMemory, withWhatFits } from "./fitting.ts";
-import { type Method, planRun, type RunInputs } from "./inputs.ts";
+import { type Method, planRun, type RunInputs, ranksOf } from "./inputs.ts";
 import { lockFolder, removeEmptyFolder } from "./lock.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import { RunRecord } from "./record.ts";
@@ -19,6 +21,7 @@ import { type CachedReference, cachedReference, liveReference, type StartDigests
 import { ReferenceSync } from "./reference-sync.ts";
 import { type Resumption, resumption } from "./resumption.ts";
 import { Run, type RunParts } from "./run.ts";
+import { checkSameRun } from "./same-run.ts";
 import { type Saving, savings } from "./savings.ts";
 import { measureRun, type RunTimes } from "./timing.ts";
 
@@ -31,14 +34,20 @@ import { measureRun, type RunTimes } from "./timing.ts";
  * be gone on from throws
  */
 export async function createRun<Options extends RunOptions>(
-  inputs: RunInputs,
+  given: RunInputs,
   method: Method<Options>,
 ): Promise<Run<Options>> {
+  const { ranks: others } = given;
+  const inputs = others && others.size > 1 ? { ...given, ranks: new MeasuredRanks(others) } : given;
   const plan = planRun(inputs, method);
   const { outputFolder, unlock } = inputs;
-  const folder = inputs.policy.device.counts ? undefined : outputFolder;
+  const ranks = ranksOf(inputs);
+  const folder = inputs.policy.device.counts || ranks.rank > 0 ? undefined : outputFolder;
   const isNew = folder !== undefined && (await platform.exists(folder)) === undefined;
-  const release = unlock ?? (await lockFolder(folder));
+  let release = unlock;
+  await byFirst(ranks, async () => {
+    release ??= await lockFolder(folder);
+  });
   try {
     const { parts, resumed } = await prepared(inputs, method, plan, true);
     try {
@@ -95,6 +104,7 @@ async function prepared<Options extends RunOptions>(
 ): Promise<{ parts: RunParts<Options>; resumed: Resumption | undefined }> {
   const { device } = inputs.policy;
   const digests = await startDigests(inputs.policy, method);
+  if (!device.counts) await checkSameRun(inputs, method, digests);
   // First, since what is computed before the run must come from the kernels that the first run chose.
   const resumed = await resumption(inputs, method, plan, digests);
   const cached = await cachedReference(inputs, method, plan, compute);
@@ -137,7 +147,10 @@ function allocate<Options extends RunOptions>(
     shapes: plan.shapes(),
     // Whoever wants all rows at once may ask for more than there are.
     maxSize: Math.min(options.per_device_train_batch_size, plan.examples.length),
-    maxUpdateRows: Math.min(plan.updateRows, plan.examples.length),
+    maxUpdateRows: Math.min(
+      options.per_device_train_batch_size * options.gradient_accumulation_steps,
+      plan.examples.length,
+    ),
     objective,
     optimizer: {
       beta1: options.adam_beta1,
@@ -154,6 +167,7 @@ function allocate<Options extends RunOptions>(
     logsExamples: options.log_examples,
     dropoutSeed: options.disable_dropout ? undefined : options.seed,
     noise: options.neftune_noise_alpha ? { alpha: options.neftune_noise_alpha, seed: options.seed } : undefined,
+    ranks: inputs.ranks,
   });
   const sync = method.sync && new ReferenceSync(policy, reference.source, method.sync);
   const evaluation = RunEvaluation.create({
@@ -169,8 +183,9 @@ function allocate<Options extends RunOptions>(
     ownMetrics,
     onProgress: (done, total) => onWork?.({ work: "evaluation", done, total }),
     outputFolder,
+    ranks: inputs.ranks,
   });
-  const window = new LoggingWindow(update);
+  const window = new LoggingWindow(update, ranksOf(inputs));
   const run = { inputs, method, plan, update, window, evaluation, digests, sync };
   const free = () => {
     update.free();

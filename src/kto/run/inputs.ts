@@ -7,6 +7,7 @@ import type { Device } from "../../engine/gpu/device.ts";
 import { longRopeBeyond } from "../../engine/model/config/config.ts";
 import { trainedLayout } from "../../engine/model/freezing.ts";
 import { Model } from "../../engine/model/model.ts";
+import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
 import { AdapterError, ConfigError, DatasetError } from "../../errors.ts";
 import { placeOf, type RowSource } from "../data/types.ts";
 import type { OwnMetrics } from "../evaluation/run-evaluation.ts";
@@ -42,7 +43,15 @@ export interface RunInputs extends TrainerCallbacks {
   readonly ownMetrics?: OwnMetrics | undefined;
   /** What a checkpoint of an adapter names as its base; default: the policy's folder. */
   readonly baseModel?: string;
+  /**
+   * Those that train together, one trainer each with the same inputs: every rank computes its part of the rows, and all
+   * have the same weights after each update. Rank 0 alone reads and writes `outputFolder`. Default: none but this one.
+   */
+  readonly ranks?: Communicator | undefined;
 }
+
+/** Those that train together; by default this one alone. */
+export const ranksOf = ({ ranks = ALONE }: Pick<RunInputs, "ranks">): Communicator => ranks;
 
 /** What a run is trained for, said by a trainer. */
 export interface Method<Options extends RunOptions = RunOptions> {
@@ -88,7 +97,7 @@ export function planRun(inputs: RunInputs, method: Method): RunPlan {
   }
   const longBeyond = longRopeBeyond(policy.config);
   const batches = { mismatched: usesPairs(objective), maxLength, longBeyond };
-  return new RunPlan(examples, batches, options, referencePointScope);
+  return new RunPlan(examples, batches, options, referencePointScope, ranksOf(inputs));
 }
 
 /**

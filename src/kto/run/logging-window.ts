@@ -2,11 +2,14 @@
  * The logging window of a run: what the host counts since the last line of the metrics, the sums that the device keeps
  * meanwhile, and the error where no update is possible any more. Everything but time is part of a checkpoint.
  */
+import type { Communicator } from "../../engine/ranks/communicator.ts";
+import { byFirst } from "../../engine/ranks/sums.ts";
 import { NumericError } from "../../errors.ts";
 import { OPTIMIZER_STATE } from "../../kernels/reduce.ts";
 import type { Batch } from "../method/batch.ts";
-import { type Metrics, windowMetrics } from "../method/metrics.ts";
+import { type Metrics, numbersOf, type RankTimes, windowMetrics } from "../method/metrics.ts";
 import type { Update } from "../method/update.ts";
+import type { JointReport } from "./rank-reports.ts";
 
 /** Updates in a row that may be skipped because a gradient was not finite, before the run is given up. */
 const MOST_SKIPPED = 10;
@@ -37,9 +40,14 @@ export class LoggingWindow {
   /** Milliseconds of the window in which the loop ran, and since when it runs now. */
   #ms = 0;
   #runningSince = 0;
+  readonly #ranks: Communicator;
+  /** By rank, over the window. */
+  #times: { ms: number; waitingMs: number }[] = [];
 
-  constructor(update: Update) {
+  /** @param ranks whose metrics all get those of rank 0, which has everybody's sums */
+  constructor(update: Update, ranks: Communicator) {
     this.#update = update;
+    this.#ranks = ranks;
   }
 
   get counts(): WindowCounts {
@@ -60,10 +68,13 @@ export class LoggingWindow {
     this.#ms += performance.now() - this.#runningSince;
   }
 
-  /** Counts an update of these microbatches, for which the models ran `rowsRun` token rows forward. */
-  add(batches: readonly Batch[], rowsRun: number): void {
-    const tokens = batches.reduce((sum, batch) => sum + batch.tokens, 0);
-    const cutPairs = batches.reduce((sum, batch) => sum + batch.cutPairs, 0);
+  /** Counts an update of these microbatches. */
+  add(batches: readonly Batch[], { rowsRun, cutPairs, times }: JointReport): void {
+    const tokens = batches.reduce((sum, { whole }) => sum + whole.tokens, 0);
+    this.#times = times.map(({ ms, waitingMs }, rank) => {
+      const before = this.#times[rank] ?? { ms: 0, waitingMs: 0 };
+      return { ms: before.ms + ms, waitingMs: before.waitingMs + waitingMs };
+    });
     const { windowTokens, windowCutPairs, ...rest } = this.#counts;
     this.#counts = {
       ...rest,
@@ -83,7 +94,7 @@ export class LoggingWindow {
     objective.clearMetrics();
     const seconds = Math.max(1e-3, (this.#ms + performance.now() - this.#runningSince) / 1000);
     const { windowTokens, windowCutPairs, ...totals } = this.#counts;
-    const metrics = windowMetrics(objective.metricsOf(sums, windowCutPairs), state, {
+    const own = windowMetrics(objective.metricsOf(sums, windowCutPairs), state, {
       epoch,
       learningRate,
       tokens: totals.tokens,
@@ -91,7 +102,9 @@ export class LoggingWindow {
       tokensPerSecond: windowTokens / seconds,
       deviceTimeShare,
       memory: device.memory(),
+      ranks: this.#ranks.size > 1 ? rankTimes(this.#times) : undefined,
     });
+    const metrics = numbersOf(await byFirst(this.#ranks, async () => own));
     const skipped = state[OPTIMIZER_STATE.skippedInRow] ?? 0;
     // At the end of a run nothing is left to recover in: two in a row are enough there.
     const most = step === totalSteps ? 2 : MOST_SKIPPED;
@@ -102,6 +115,18 @@ export class LoggingWindow {
     }
     this.#counts = { ...totals, windowTokens: 0, windowCutPairs: 0 };
     this.#ms = 0;
+    this.#times = [];
     return metrics;
   }
+}
+
+/** The slowest rank is the one that waits least for others. */
+function rankTimes(times: readonly { readonly ms: number; readonly waitingMs: number }[]): RankTimes {
+  const computing = times.map(({ ms, waitingMs }) => ms - waitingMs);
+  const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+  return {
+    count: times.length,
+    slowest: computing.indexOf(Math.max(...computing)),
+    communicationShare: 1 - sum(computing) / Math.max(1e-3, sum(times.map(({ ms }) => ms))),
+  };
 }

@@ -3,16 +3,18 @@
  * they are due and goes on from one; their files are written and read by `checkpoints.ts` and `state.ts`.
  */
 import { platform } from "../../engine/platform/index.ts";
+import { byFirst } from "../../engine/ranks/sums.ts";
+import { arenaFromFirst, tensorsFromFirst } from "../../engine/ranks/tensors.ts";
 import { DeviceLostError, errorMessage, FileError } from "../../errors.ts";
 import type { RunEvaluation } from "../evaluation/run-evaluation.ts";
 import { criterionOf } from "../evaluation/selection.ts";
-import type { Metrics } from "../method/metrics.ts";
+import { type Metrics, numbersOf } from "../method/metrics.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import type { Update } from "../method/update.ts";
 import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
 import { warn } from "./callbacks.ts";
 import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
-import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { StartDigests } from "./reference.ts";
 import type { ReferenceSync } from "./reference-sync.ts";
@@ -62,7 +64,7 @@ export class RunRecord {
     this.#run = run;
     this.#settings = run.inputs.settings ?? {};
     this.#checkpoints =
-      outputFolder === undefined
+      outputFolder === undefined || ranksOf(run.inputs).rank > 0
         ? undefined
         : new Checkpoints({
             policy,
@@ -105,6 +107,7 @@ export class RunRecord {
       totalSteps: plan.totalSteps,
       stepsPerEpoch: plan.stepsPerEpoch,
       pairsWithin: plan.scope,
+      ranks: plan.rank.size,
       stopReason: this.stopReason,
       counts: window.counts,
       lastMetrics: this.lastMetrics,
@@ -192,9 +195,18 @@ export class RunRecord {
     if (last) await this.#run.inputs.onCheckpoint?.({ folder: last.path, step: last.step });
   }
 
-  /** Goes on from a checkpoint. */
+  /** Goes on from a checkpoint, which rank 0 reads. */
   async resume({ path, state }: Resumption): Promise<void> {
-    await this.#checkpoints?.restore({ path, step: state.step });
+    const ranks = ranksOf(this.#run.inputs);
+    await byFirst(ranks, async () => await this.#checkpoints?.restore({ path, step: state.step }));
+    const { device, policy, optimizer } = this.#run.update;
+    const { first, second, coded } = optimizer.moments;
+    const reference = this.#run.sync?.weights;
+    for (const arena of [policy.trained, first, second, ...(reference ? [reference] : [])]) {
+      await arenaFromFirst(ranks, arena);
+    }
+    const tensors = [...coded.values()].flatMap(({ first, second, scales }) => [first, second, scales]);
+    await tensorsFromFirst(ranks, device, [...tensors, optimizer.state]);
     this.adopt(state);
   }
 
@@ -205,7 +217,7 @@ export class RunRecord {
     const given = Object.entries(this.#settings).filter(([, value]) => value !== undefined);
     this.#settings = { ...state.settings, ...Object.fromEntries(given) };
     this.#run.window.restore(state.counts);
-    this.lastMetrics = state.lastMetrics && numbers(state.lastMetrics);
+    this.lastMetrics = state.lastMetrics && numbersOf(state.lastMetrics);
     if (state.evaluation) {
       const { selection, lastStep } = state.evaluation;
       const { metric_for_best_model, greater_is_better } = state.options;
@@ -242,9 +254,4 @@ export class RunRecord {
     const { last } = this;
     return last && `${last.path} ${useOf(last)}`;
   }
-}
-
-/** What JSON holds as null is not a number. */
-function numbers(values: Readonly<Record<string, number | null>>): Metrics {
-  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, value ?? Number.NaN]));
 }

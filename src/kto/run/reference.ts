@@ -30,7 +30,7 @@ export interface CachedReference {
  * @throws NumericError where the reference gives numbers that are not finite
  */
 export async function cachedReference(
-  { policy, evalExamples, onWork }: RunInputs,
+  { policy, evalExamples, onWork, ranks }: RunInputs,
   method: Method,
   plan: RunPlan,
   compute: boolean,
@@ -39,7 +39,7 @@ export async function cachedReference(
   if (caching === undefined) return undefined;
   const model = reference instanceof Model ? reference : reference === "base" ? policy.base : policy;
   const onProgress = (done: number, total: number) => onWork?.({ work: "reference", done, total });
-  const common = { recompute: caching.recompute, precision: precisionOf(options), compute, onProgress };
+  const common = { recompute: caching.recompute, precision: precisionOf(options), compute, onProgress, ranks };
   const rows = evaluatedRows(evalExamples, options);
   // The smaller one comes first, so that rows which are refused are refused soon.
   const evaluation = rows
@@ -102,7 +102,7 @@ export async function startDigests(policy: Model, { reference }: Method): Promis
 const SAMPLE_WORDS = 256;
 
 /** SHA-256 of the first numbers of every parameter. */
-async function sampleDigest(...arenas: readonly (Arena | undefined)[]): Promise<string> {
+export async function sampleDigest(...arenas: readonly (Arena | undefined)[]): Promise<string> {
   const hash = platform.sha256();
   for (const arena of arenas) {
     for (const { name } of arena?.layout.specs ?? []) {

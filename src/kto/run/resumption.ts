@@ -5,12 +5,13 @@
 import { checkpointDamage, listCheckpoints, unlistedFiles } from "../../engine/files/checkpoint-folders.ts";
 import { Model } from "../../engine/model/model.ts";
 import { platform } from "../../engine/platform/index.ts";
+import { byFirst } from "../../engine/ranks/sums.ts";
 import { ConfigError, counted, FileError, ModelFormatError, shown } from "../../errors.ts";
 import type { RunPlan } from "../method/run-plan.ts";
 import { momentFormatOf, OPTIMIZERS } from "../options/training.ts";
 import { warn } from "./callbacks.ts";
 import { OPTIMIZER_FILE } from "./checkpoints.ts";
-import { adapterOf, evaluatedRows, type Method, type RunInputs } from "./inputs.ts";
+import { adapterOf, evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
 import type { StartDigests } from "./reference.ts";
 import { digestOfExamples, kernelDigest, type RunState, readRunState } from "./state.ts";
 
@@ -52,7 +53,9 @@ export async function resumption(
       'option "resume_from_checkpoint" is set, but there is no folder of the run that is resumed: give outputFolder.',
     );
   }
-  const found = typeof from === "string" ? await named(from, inputs) : await lastGood(outputFolder, inputs);
+  const found = await byFirst(ranksOf(inputs), () =>
+    typeof from === "string" ? named(from, inputs) : lastGood(outputFolder, inputs),
+  );
   checkSame(found, inputs, method, plan);
   checkReferenceAdapter(found, digests.referenceAdapter);
   checkStart(found, inputs, method, digests);
@@ -151,6 +154,32 @@ function isSameOptimizer(name: string, before: unknown, after: unknown): boolean
   return then !== undefined && now !== undefined && momentFormatOf({ optim: then }) === momentFormatOf({ optim: now });
 }
 
+/** What makes up an update beside the number of ranks. */
+const SIZES: ReadonlySet<string> = new Set(["per_device_train_batch_size", "gradient_accumulation_steps"]);
+
+/**
+ * Whether updates hold the same rows as those of a run of another number of ranks.
+ *
+ * @throws ConfigError that says which options would make them the same
+ */
+function checkSameUpdates(path: string, { options, ranks }: RunState, { options: given, rank, scope }: RunPlan): void {
+  const [size, accumulation] = [
+    Number(options.per_device_train_batch_size),
+    Number(options.gradient_accumulation_steps),
+  ];
+  const { per_device_train_batch_size: sizeNow, gradient_accumulation_steps: accumulationNow } = given;
+  const [rows, rowsNow] = [size * ranks, sizeNow * rank.size];
+  const same =
+    scope === "step"
+      ? rows * accumulation === rowsNow * accumulationNow
+      : rows === rowsNow && accumulation === accumulationNow;
+  if (same) return;
+  const fits = Number.isInteger(rows / rank.size);
+  throw new ConfigError(
+    `The run of ${path} had ${counted(ranks, "rank")} with per_device_train_batch_size ${size} and gradient_accumulation_steps ${accumulation}, and this one has ${counted(rank.size, "rank")} with ${sizeNow} and ${accumulationNow}, so that its updates would hold other rows: ${fits ? `set per_device_train_batch_size ${rows / rank.size} and gradient_accumulation_steps ${accumulation}` : `take a number of ranks that divides ${rows}`}.`,
+  );
+}
+
 /** @throws ConfigError naming the option, or the data, that is another one than in the run that is resumed */
 function checkSame(
   { path, state }: Resumption,
@@ -168,8 +197,11 @@ function checkSame(
   // The values of a damaged file may nest too deeply to be written.
   const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
   const rows = evaluatedRows(inputs.evalExamples, given);
+  const otherRanks = state.ranks !== plan.rank.size;
+  if (otherRanks) checkSameUpdates(path, state, plan);
   const comparesEvaluations = rows !== undefined && (state.evaluation?.lastStep ?? -1) >= 0;
   for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {
+    if (otherRanks && SIZES.has(name)) continue;
     if (MAY_CHANGE.test(name) || (name === "per_device_eval_batch_size" && !comparesEvaluations)) continue;
     if (Object.hasOwn(settings, name) && settings[name] === undefined) continue;
     const after = Object.hasOwn(settings, name) ? settings[name] : options[name];

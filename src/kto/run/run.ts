@@ -20,7 +20,8 @@ import { precisionOf } from "../options/training.ts";
 import { type TrainingStep, warn } from "./callbacks.ts";
 import type { SavedState } from "./checkpoints.ts";
 import { type ExampleLine, exampleLine, logsExamples } from "./example-line.ts";
-import { type Method, rowNames } from "./inputs.ts";
+import { type Method, ranksOf, rowNames } from "./inputs.ts";
+import { RankReports } from "./rank-reports.ts";
 import type { RecordedRun, RunRecord } from "./record.ts";
 import type { CachedReference } from "./reference.ts";
 import type { LogLine } from "./state.ts";
@@ -53,6 +54,9 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   /** Whoever saves or evaluates while the loop runs waits for the update in progress, and the next update for them. */
   readonly #weights = new OneAtATime();
   #stopping = new AbortController();
+  readonly #reports: RankReports;
+  /** Of several ranks: whether one of them was asked to stop before the end of the last update. */
+  #stopsTogether = false;
   #interrupted = false;
   #iterating = false;
   #freed = false;
@@ -66,6 +70,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     this.options = options;
     this.update = parts.update;
     this.#schedule = scheduleOf(options, this.totalSteps);
+    this.#reports = new RankReports(ranksOf(parts.inputs));
   }
 
   get totalSteps(): number {
@@ -165,7 +170,12 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     } finally {
       this.#iterating = false;
       this.#stopping = new AbortController();
+      this.#stopsTogether = false;
     }
+  }
+
+  get #stops(): boolean {
+    return ranksOf(this.#parts.inputs).size > 1 ? this.#stopsTogether : this.#stopping.signal.aborted;
   }
 
   async *#steps(): AsyncGenerator<TrainingStep> {
@@ -175,7 +185,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
     let batches = this.#batches(record.done);
     while (!record.ended) {
       this.#requireMemory("create another one"); // whoever iterates may have freed the run
-      if (this.#stopping.signal.aborted) {
+      if (this.#stops) {
         this.#interrupted = true;
         await record.saveStopped();
         return;
@@ -186,10 +196,17 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
         const logged = this.#logs(record.done + 1);
         const ran = batches;
         const wanted = { tokens: logged, examples: logged && this.#logsExamples(record.done + 1) };
+        this.#reports.begin();
         await this.update.run(ran, learningRate, record.done, wanted);
         record.done++;
         await this.#parts.sync?.after(record.done);
-        window.add(batches, this.update.rowsRun(batches));
+        const report = await this.#reports.end({
+          rowsRun: this.update.rowsRun(ran),
+          cutPairs: ran.reduce((sum, batch) => sum + batch.cutPairs, 0),
+          stops: this.#stopping.signal.aborted,
+        });
+        this.#stopsTogether = report.stops;
+        window.add(ran, report);
         batches = this.#batches(record.done); // while the device works
         if (logged) {
           return {
@@ -245,7 +262,7 @@ export class Run<Options extends RunOptions = RunOptions> implements AsyncIterab
   async #exampleLine(batches: readonly Batch[]): Promise<ExampleLine | undefined> {
     const { plan, record } = this.#parts;
     const { objective } = this.#parts.method;
-    const log = await this.update.objective.exampleLog(batches);
+    const log = await this.update.objective.exampleLog(batches, ranksOf(this.#parts.inputs));
     if (log === undefined || objective === "sft") return undefined;
     const places = plan.rows(record.done - 1).flat();
     return exampleLine(record.done, log, objective, (place) => {

@@ -43,6 +43,8 @@ const runState = z.object({
   stepsPerEpoch: z.number().int().min(1),
   /** The rows among which mismatched pairs are made; earlier versions made them within microbatches always. */
   pairsWithin: z.enum(["microbatch", "step"]).default("microbatch"),
+  /** How many ranks shared each microbatch; earlier versions had one. */
+  ranks: z.number().int().min(1).default(1),
   /** Why the run ended early, if it did. */
   stopReason: z.string().optional(),
   /** What the host counts in the logging window; the device's sums lie in optimizer.safetensors. */

@@ -2,7 +2,9 @@
  * How long a run takes, measured on a small part of it: one update, one microbatch of an evaluation and one pass for
  * the reference's log-probs, each of mean size and warm. Runs what the run itself runs; writes nothing.
  */
+import { byFirst } from "../../engine/ranks/sums.ts";
 import { meanStep, secondsWhenWarm } from "../method/warm-time.ts";
+import { ranksOf } from "./inputs.ts";
 import type { RunParts } from "./run.ts";
 
 /** Seconds by the clock on the wall, without loading, compiling, samples and saving. */
@@ -22,17 +24,20 @@ export interface RunTimes {
 }
 
 /** Times a run that holds its memory. Its moments are of no use afterwards; the weights are as before. */
-export async function measureRun({ plan, update, evaluation, cached, record }: RunParts): Promise<RunTimes> {
+export async function measureRun({ inputs, plan, update, evaluation, cached, record }: RunParts): Promise<RunTimes> {
+  const ranks = ranksOf(inputs);
   const { device } = update;
   const { totalSteps } = plan;
   const { done, ended } = record;
   const last = ended ? done : totalSteps;
   const updates = last - done;
-  const batches = plan.batches(meanStep(plan)).map((batch) => {
+  // Ranks run an update together, so they choose the same one.
+  const step = await byFirst(ranks, async () => meanStep(plan));
+  const batches = plan.batches(step).map((batch) => {
     const referenceLogProbs = new Float32Array(batch.packed.shape.sequences); // their values take no time
     return cached ? { ...batch, referenceLogProbs } : batch;
   });
-  const secondsPerUpdate = await secondsWhenWarm(device, () => update.run(batches, 0, 0));
+  const secondsPerUpdate = await secondsWhenWarm(device, () => update.run(batches, 0, 0), ranks);
   const evaluations = evaluation === undefined ? 0 : evaluation.count(done, last);
   const secondsPerEvaluation = evaluation === undefined ? 0 : await evaluation.seconds();
   // For the whole plan, also where a part of it is done.
@@ -40,7 +45,7 @@ export async function measureRun({ plan, update, evaluation, cached, record }: R
   if (cached?.updates.found === false) {
     // The policy's own pass stands for that of the reference: the same rows, in nearly always the same build.
     const perUpdate = await secondsWhenWarm(device, async () => {
-      for (const batch of batches) await update.policyLogProbs(batch);
+      for (const batch of batches) if (batch.size > 0) await update.policyLogProbs(batch);
     });
     secondsOfReference += totalSteps * perUpdate;
   }

@@ -143,7 +143,7 @@ describe.each(["llama", "nf4"] as const)("a layer of %s with dropout", (name) =>
       dInner: make("dInner", [rows, rank]),
       dropped: make("dropped", [rows, inputs]),
     };
-    const scratch = { ...lora, dora };
+    const scratch = { ...lora, dora, firstRow: 0 };
     const gradients = new Arena(device, new ParameterLayout(adapter.weights.layout.specs), "gradients", "gradients");
     const program = new Program(device, "one layer");
     const policy = models[name].withAdapter(adapter.training(state));

@@ -165,12 +165,13 @@ describe("the two products of a layer", () => {
       dInner: make("dInner", [rows, rank]),
       dropped: share > 0 ? make("dropped", [rows, inputs]) : undefined,
     };
+    const passes = { ...scratch, firstRow: 0 };
     const gradients = new Arena(device, new ParameterLayout(adapter.weights.layout.specs), "gradients", "gradients");
     const program = new Program(device, "one layer");
     const training = adapter.training(state);
-    recordLoraForward(program, training, models.llama, parameter, tensors.x, tensors.y, scratch);
-    recordLoraForward(program, training, models.llama, "layers.1.qkv.weight", tensors.x, tensors.y, scratch); // not a target
-    recordLoraBackward(program, training, models.llama, parameter, gradients, tensors, scratch);
+    recordLoraForward(program, training, models.llama, parameter, tensors.x, tensors.y, passes);
+    recordLoraForward(program, training, models.llama, "layers.1.qkv.weight", tensors.x, tensors.y, passes); // not a target
+    recordLoraBackward(program, training, models.llama, parameter, gradients, tensors, passes);
     await program.prepare();
     program.run();
 

@@ -21,15 +21,23 @@ const device = await sharedDevice();
 
 /** What stands before the names of the text model's tensors, and its head's. */
 const NAMINGS = {
-  today: { prefix: "model.language_model.", head: "lm_head.weight", images: "model.vision_tower." },
-  "most files": { prefix: "language_model.model.", head: "language_model.lm_head.weight", images: "vision_tower." },
+  today: { prefix: "model.language_model.", head: "lm_head.weight", others: ["model.vision_tower.patch"] },
+  "most files": {
+    ...{ prefix: "language_model.model.", head: "language_model.lm_head.weight" },
+    others: ["vision_tower.patch"],
+  },
+  // Beside the images, layers that foretell several tokens.
+  "Qwen3.5": {
+    ...{ prefix: "model.language_model.", head: "lm_head.weight" },
+    others: ["model.visual.patch_embed.proj", "mtp.layers.0.self_attn.q_proj", "mtp.norm"],
+  },
 } as const;
 
-/** A fixture's model as the text part of a wrapped one, with a tensor of an image tower beside it. */
+/** A fixture's model as the text part of a wrapped one, with tensors of other parts beside it. */
 async function wrapped(
   name: FixtureName,
   type: string,
-  { prefix, head, images }: (typeof NAMINGS)[keyof typeof NAMINGS],
+  { prefix, head, others }: (typeof NAMINGS)[keyof typeof NAMINGS],
 ): Promise<string> {
   const copy = copyOfModel(folder, fixtureFolder(name, "policy"));
   const { eos_token_id, ...text } = JSON.parse(readFileSync(join(copy, "config.json"), "utf8")) as Record<
@@ -56,14 +64,14 @@ async function wrapped(
     }),
   );
   await file.close();
-  const tower = {
-    name: `${images}patch.weight`,
+  const beside = others.map((part) => ({
+    name: `${part}.weight`,
     shape: [2],
     data: async function* () {
       yield Float32Array.of(1, 2);
     },
-  };
-  await writeSafetensors(path, [...tensors, tower], { format: "pt" });
+  }));
+  await writeSafetensors(path, [...tensors, ...beside], { format: "pt" });
   return copy;
 }
 
@@ -79,6 +87,7 @@ const CASES = [
   ["gemma3", "gemma3", "today"],
   ["gemma3", "gemma3", "most files"],
   ["ministral3", "mistral3", "most files"],
+  ["qwen3_5", "qwen3_5", "Qwen3.5"],
 ] as const;
 
 describe.each(CASES)("%s in %s, named as in %s", (name, type, naming) => {
@@ -101,7 +110,10 @@ describe.each(CASES)("%s in %s, named as in %s", (name, type, naming) => {
   });
 
   it("has adapters under PEFT's names for the whole, read under both namings, merged into the text model", async () => {
-    const options = { rank: 2, alpha: 4, dropout: 0, rslora: false, targetModules: ["q_proj", "mlp.up_proj"] };
+    // The last layer has attention in every fixture; Qwen3.5's others mix by a DeltaNet.
+    const last = model.config.layers - 1;
+    const targetModules = ["q_proj", "mlp.up_proj", ...(model.config.deltaNet ? ["in_proj_qkv"] : [])];
+    const options = { rank: 2, alpha: 4, dropout: 0, rslora: false, targetModules };
     const adapter = LoraAdapter.create(device, model.config, options);
     adapter.initialize(1);
     const into = freshPath(folder, "adapter");
@@ -109,16 +121,18 @@ describe.each(CASES)("%s in %s, named as in %s", (name, type, naming) => {
     const path = join(into, "adapter_model.safetensors");
     const file = await openSafetensors(path);
     const names = [...file.tensors.keys()];
-    const module = "base_model.model.model.language_model.layers.0.self_attn.q_proj";
-    expect(names).toContain(`${module}.lora_A.weight`);
+    const layers = "base_model.model.model.language_model.layers";
+    expect(names).toContain(`${layers}.${last}.self_attn.q_proj.lora_A.weight`);
+    if (model.config.deltaNet) expect(names).toContain(`${layers}.0.linear_attn.in_proj_qkv.lora_B.weight`);
     expect(names.every((one) => one.startsWith("base_model.model.model.language_model.layers."))).toBe(true);
     // PEFT compares a pattern with whole names; the image tower has layers of the same last name.
     const config = JSON.parse(readFileSync(join(into, "adapter_config.json"), "utf8")) as { target_modules: string };
     const selects = (text: string) => new RegExp(`^(?:${config.target_modules})$`).test(text);
-    expect(selects("model.language_model.layers.0.self_attn.q_proj")).toBe(true);
+    expect(selects(`model.language_model.layers.${last}.self_attn.q_proj`)).toBe(true);
     expect(selects("model.language_model.layers.1.mlp.up_proj")).toBe(true);
     expect(selects("model.vision_tower.encoder.layers.0.self_attn.q_proj")).toBe(false);
-    expect(selects("model.language_model.layers.0.self_attn.k_proj")).toBe(false);
+    expect(selects("mtp.layers.0.self_attn.q_proj")).toBe(false);
+    expect(selects(`model.language_model.layers.${last}.self_attn.k_proj`)).toBe(false);
     const again = await loadAdapter(model, into);
     const numbers = async (of: LoraAdapter) =>
       bits(await device.download(of.weights.window(`${of.modules[0]?.name}.lora_A`)));

@@ -1,6 +1,6 @@
 // dropout: f32 in vectors of four.
 
-struct Uniforms { T: u32, C: u32, stream: u32, threshold: u32, keptScale: f32 }
+struct Uniforms { T: u32, C: u32, firstRow: u32, stream: u32, threshold: u32, keptScale: f32 }
 @group(0) @binding(0) var<uniform> u: Uniforms;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> state: array<u32>;
@@ -18,7 +18,9 @@ fn hash(i: u32) -> u32 {
   return v.x;
 }
 
-fn kept(i: u32) -> f32 { return select(0.0, f32(x[i]) * u.keptScale, hash(i) >= u.threshold); }
+fn kept(i: u32) -> f32 {
+  return select(0.0, f32(x[i]) * u.keptScale, hash(u.firstRow * u.C + i) >= u.threshold);
+}
 
 fn element(row: u32, column: u32) {
   let i = row * u.C + column;

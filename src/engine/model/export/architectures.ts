@@ -7,6 +7,7 @@ import { ModelFormatError } from "../../../errors.ts";
 import { type LayerRope, ropeFrequencies } from "../../../kernels/rope-table.ts";
 import type { GgufValue } from "../../files/gguf.ts";
 import type { ModelConfig } from "../config/config.ts";
+import type { TiledHeads } from "./reordered.ts";
 
 /** Parts of a decoder that a configuration switches on, and that llama.cpp has for some families only. */
 type Part =
@@ -29,7 +30,7 @@ interface Architecture {
   readonly windowedBesides?: number;
   /** Names of tensors where they differ from `TENSORS`. */
   readonly tensors?: Readonly<Record<string, string>>;
-  /** Settings besides the usual ones. */
+  /** Settings besides the usual ones, or in place of one of these. */
   readonly settings?: (config: ModelConfig) => readonly Setting[];
   /** Why llama.cpp would compute something else, as the end of a sentence; undefined where it would not. */
   readonly differs?: (config: ModelConfig) => string | undefined;
@@ -65,6 +66,45 @@ const LFM2_TENSORS = {
   "feed_forward.w3": "ffn_up",
   "feed_forward.w2": "ffn_down",
 };
+
+/** A DeltaNet's, called as if it were a state space model; its decay and the bias of its steps are no weights there. */
+const QWEN3_5_TENSORS = {
+  post_attention_layernorm: "post_attention_norm",
+  "linear_attn.in_proj_qkv": "attn_qkv",
+  "linear_attn.in_proj_z": "attn_gate",
+  "linear_attn.in_proj_a": "ssm_alpha",
+  "linear_attn.in_proj_b": "ssm_beta",
+  "linear_attn.conv1d": "ssm_conv1d",
+  "linear_attn.norm": "ssm_norm",
+  "linear_attn.out_proj": "ssm_out",
+};
+
+function qwen35Settings({ deltaNet, layerMixer, layerRope, keyValueHeads }: ModelConfig): Setting[] {
+  if (deltaNet === undefined) return [];
+  const { keyHeads, valueHeads, keySize, valueSize, taps } = deltaNet;
+  const pairs = (layerRope.find((rope) => rope !== undefined)?.rotated ?? 0) / 2;
+  // Pairs turn by one of three positions in turn, which are the same for text.
+  const sections = [0, 1, 2].map((place) => Math.ceil((pairs - place) / 3));
+  return [
+    ["attention.head_count_kv", u32(keyValueHeads)],
+    ["full_attention_interval", u32(layerMixer.indexOf("attention") + 1)],
+    ["rope.dimension_sections", Int32Array.of(...sections, 0)],
+    ["ssm.conv_kernel", u32(taps)],
+    ["ssm.state_size", u32(keySize)],
+    ["ssm.group_count", u32(keyHeads)],
+    ["ssm.time_step_rank", u32(valueHeads)],
+    ["ssm.inner_size", u32(valueHeads * valueSize)],
+  ];
+}
+
+function qwen35Differs({ deltaNet, layerMixer }: ModelConfig): string | undefined {
+  if (deltaNet === undefined) return "it has no DeltaNets, without which llama.cpp does not load it";
+  if (deltaNet.keySize !== deltaNet.valueSize) return "the keys and values of its DeltaNets are of two sizes";
+  const n = layerMixer.indexOf("attention") + 1;
+  if (n > 0 && layerMixer.every((mixer, layer) => (mixer === "attention") === ((layer + 1) % n === 0)))
+    return undefined;
+  return "its layers with attention are not every n-th one, as they are in llama.cpp";
+}
 
 /** llama.cpp knows Gemma's scale by itself: of the width of a head, and of C / H in the largest model. */
 function gemmaScale(
@@ -143,6 +183,14 @@ const ARCHITECTURES: Readonly<Partial<Record<string, Architecture>>> = {
       return convolution.bias ? "its convolutions have biases, which llama.cpp leaves out" : undefined;
     },
   },
+  qwen3_5_text: {
+    name: "qwen35",
+    interleaved: false,
+    reads: [],
+    tensors: QWEN3_5_TENSORS,
+    settings: qwen35Settings,
+    differs: qwen35Differs,
+  },
   gemma3_text: {
     name: "gemma3",
     interleaved: false,
@@ -193,9 +241,11 @@ export interface LlamaCppModel {
   readonly settings: readonly Setting[];
   /** Whether rows of this tensor are put in llama.cpp's order of rotary pairs. */
   readonly isPermuted: (part: string) => boolean;
+  /** Where this tensor has heads that llama.cpp has in another order. */
+  readonly tiled: (part: string) => TiledHeads | undefined;
   readonly tensorName: (part: string) => string;
-  /** The weights of norms are written with 1 added. */
-  readonly addsToNorms: boolean;
+  /** What is written in place of a value of this tensor; undefined where all are as they are. */
+  readonly written: (part: string) => ((value: number) => number) | undefined;
   /** Sentences on what llama.cpp computes otherwise in rare cases. */
   readonly warnings: readonly string[];
 }
@@ -237,13 +287,37 @@ export function architectureOf(config: ModelConfig, folder: string): LlamaCppMod
     isPermuted: (part) => interleaved && /\.[qk]_proj\./.test(part),
     tensorName: (part) => {
       const [, layer, module = "", kind = ""] = /^(?:(?:layers|h)\.(\d+)\.)?(.+)\.(weight|bias)$/.exec(part) ?? [];
+      const [, number, vector = ""] = /^layers\.(\d+)\.linear_attn\.(\w+)$/.exec(part) ?? [];
+      const whole = { A_log: "ssm_a", dt_bias: "ssm_dt.bias" }[vector];
+      if (whole !== undefined) return `blk.${number}.${whole}`;
       const own = tensors[module] ?? TENSORS[module];
       if (own === undefined) throw refused(`its tensor "${part}" has no name there`);
       return `${layer === undefined ? "" : `blk.${layer}.`}${own}.${kind}`;
     },
-    addsToNorms: config.normUnitOffset,
+    tiled: (part) => tiledHeads(config, part),
+    written: (part) => {
+      if (part.endsWith(".A_log")) return (value) => -Math.exp(value);
+      const adds = config.normUnitOffset && /norm\.weight$/.test(part) && !part.endsWith("linear_attn.norm.weight");
+      return adds ? (value) => value + 1 : undefined;
+    },
     warnings: [...windowWarning(config, architecture, folder), ...longRopeWarning(config, folder)],
   };
+}
+
+/**
+ * Several value heads of a DeltaNet share a key head: those of one key head lie together, and in llama.cpp the first one
+ * of every key head, then the second ones.
+ */
+function tiledHeads({ deltaNet }: ModelConfig, part: string): TiledHeads | undefined {
+  const [, module] = /^layers\.\d+\.linear_attn\.(\w+)/.exec(part) ?? [];
+  if (deltaNet === undefined || module === undefined || module === "norm") return undefined;
+  const { keyHeads: groups, valueHeads, keySize, valueSize } = deltaNet;
+  const each = valueHeads / groups;
+  if (each === 1) return undefined;
+  const isOfSteps = ["in_proj_a", "in_proj_b", "A_log", "dt_bias"].includes(module);
+  // Queries and keys lie before the values.
+  const first = ["in_proj_qkv", "conv1d"].includes(module) ? 2 * groups * keySize : 0;
+  return { axis: module === "out_proj" ? "columns" : "rows", first, groups, each, size: isOfSteps ? 1 : valueSize };
 }
 
 function usualSettings(config: ModelConfig): Setting[] {

@@ -23,7 +23,7 @@ import { linearModules } from "../lora-modules.ts";
 import { openHostWeights } from "../merge.ts";
 import { type AdapterFile, openAdapter } from "../peft-tensors.ts";
 import { architectureOf, frequencyDivisors } from "./architectures.ts";
-import { increased, permutedRows, scaled, transposed } from "./reordered.ts";
+import { mapped, permutedRows, scaled, tiled, transposed } from "./reordered.ts";
 
 /** What was written. */
 export interface GgufReport {
@@ -84,8 +84,9 @@ export async function exportGguf(
       const data = () => {
         if (isTurned) return transposed(tensor.pieces(), rows, columns);
         if (architecture.isPermuted(tensor.part)) return permutedRows(tensor.pieces(), config.headSize, columns);
-        const isNorm = /norm\.weight$/.test(tensor.part);
-        return isNorm && architecture.addsToNorms ? increased(tensor.pieces()) : tensor.pieces();
+        const [heads, written] = [architecture.tiled(tensor.part), architecture.written(tensor.part)];
+        const pieces = written ? mapped(tensor.pieces(), written) : tensor.pieces();
+        return heads ? tiled(pieces, heads, shape.length > 1 ? (shape.at(-1) ?? 1) : 1) : pieces;
       };
       return { name: own, shape, type: areTaps ? "f32" : typeOf(own, shape, type, head), data };
     });
@@ -145,6 +146,7 @@ export async function exportAdapterGguf(
     const tensors = file.modules.flatMap(({ kind, name: module, inputs, outputs, rank, scale }): GgufTensor[] => {
       const part = `${module}.weight`;
       const own = architecture.tensorName(part);
+      const heads = architecture.tiled(part);
       const isLookedUp = kind === "embedding";
       const values = async function* (which: "A" | "B") {
         yield await file.read(isLookedUp ? `${module}.lora_embedding_${which}` : `${module}.lora_${which}.weight`);
@@ -154,7 +156,10 @@ export async function exportAdapterGguf(
           name: `${own}.lora_a`,
           shape: isLookedUp ? [inputs, rank] : [rank, inputs],
           type,
-          data: () => (isLookedUp ? transposed(values("A"), rank, inputs) : values("A")),
+          data: () => {
+            if (isLookedUp) return transposed(values("A"), rank, inputs);
+            return heads?.axis === "columns" ? tiled(values("A"), heads, inputs) : values("A");
+          },
         },
         {
           name: `${own}.lora_b`,
@@ -162,7 +167,8 @@ export async function exportAdapterGguf(
           type,
           data: () => {
             const b = scaled(values("B"), (scale * rank) / alpha);
-            return architecture.isPermuted(part) ? permutedRows(b, config.headSize, rank) : b;
+            if (architecture.isPermuted(part)) return permutedRows(b, config.headSize, rank);
+            return heads?.axis === "rows" ? tiled(b, heads, rank) : b;
           },
         },
       ];

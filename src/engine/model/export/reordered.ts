@@ -61,7 +61,50 @@ export async function* scaled(pieces: Pieces, factor: number): AsyncGenerator<Fl
   for await (const piece of pieces) yield factor === 1 ? piece : piece.map((value) => value * factor);
 }
 
-/** The same values plus 1. */
-export async function* increased(pieces: Pieces): AsyncGenerator<Float32Array<ArrayBuffer>> {
-  for await (const piece of pieces) yield piece.map((value) => value + 1);
+/** Each value as a function of it. */
+export async function* mapped(
+  pieces: Pieces,
+  written: (value: number) => number,
+): AsyncGenerator<Float32Array<ArrayBuffer>> {
+  for await (const piece of pieces) yield piece.map(written);
+}
+
+/** `groups` groups of `each` heads of `size` rows or columns, from number `first` on, the last ones of a matrix. */
+export interface TiledHeads {
+  readonly axis: "rows" | "columns";
+  readonly first: number;
+  readonly groups: number;
+  readonly each: number;
+  readonly size: number;
+}
+
+/** The first head of every group, then the second ones. The matrix is wholly in memory for it. */
+export async function* tiled(
+  pieces: Pieces,
+  { axis, first, groups, each, size }: TiledHeads,
+  columns: number,
+): AsyncGenerator<Float32Array<ArrayBuffer>> {
+  const parts: Float32Array[] = [];
+  for await (const piece of pieces) parts.push(piece);
+  const whole = new Float32Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  const result = whole.slice();
+  // Of rows, a head lies in one piece; of columns, in one of each row.
+  const [width, run, offset, rows] =
+    axis === "rows"
+      ? [whole.length, size * columns, first * columns, 1]
+      : [columns, size, first, whole.length / columns];
+  for (let row = 0; row < rows; row++) {
+    for (let group = 0; group < groups; group++) {
+      for (let head = 0; head < each; head++) {
+        const from = row * width + offset + (group * each + head) * run;
+        result.set(whole.subarray(from, from + run), row * width + offset + (head * groups + group) * run);
+      }
+    }
+  }
+  yield result;
 }

@@ -27,8 +27,8 @@ export interface GenerateOptions extends SamplingOptions {
   /**
    * With a single prompt: reuse the keys and values of its first tokens that the cache still holds from the call
    * before, as the turns of a conversation do. The model's weights must not have changed. Matmuls may then add in
-   * another order, so that logits can differ in their last bits. Without effect where layers have a state (LFM2, Qwen3.5), which
-   * goes on and never back. Default false.
+   * another order, so that logits can differ in their last bits. Layers with a state (LFM2, Qwen3.5) go on and never
+   * back: it has an effect there where the prompt begins with all that the call before went over. Default false.
    */
   readonly reusePrefix?: boolean;
 }
@@ -61,6 +61,10 @@ interface Sequence {
   readonly prompt: ArrayLike<number>;
   readonly ids: number[];
   finish: GeneratedSequence["finish"];
+  /** The token that ended it, which is none of its ids. */
+  end: number | undefined;
+  /** How many of its tokens passes have gone over: of those ahead, the end token too. */
+  passed: number;
 }
 
 /**
@@ -77,7 +81,7 @@ export class Generator {
   readonly #passes: Passes;
   /** Tokens beyond which the model's LongRoPE takes its long factors. */
   readonly #longBeyond: number;
-  /** The tokens whose keys and values the first slot of the cache holds. */
+  /** The tokens that passes of the first slot have gone over: whose keys and values it holds, and behind which its states are. */
   #cached: number[] = [];
   /** Two calls would write into one cache. */
   readonly #calls = new OneAtATime();
@@ -175,18 +179,20 @@ export class Generator {
       const index = first + slot;
       const [random, keys] = [new Random(options.seed, index), new Random(options.seed, index)];
       const draw: Draw = { key: [keys.uint32(), keys.uint32()], temperature: options.temperature };
-      return { index, slot, random, draw, prompt, ids: [], finish: "length" };
+      return { index, slot, random, draw, prompt, ids: [], finish: "length", end: undefined, passed: 0 };
     });
     const [prompt = []] = prompts;
     const fits = this.#isLong(this.#cached.length) === this.#isLong(prompt.length);
-    const mayReuse = options.reusePrefix && prompts.length === 1 && keptRows(this.model.config) === 0;
-    const reused = mayReuse && fits ? commonLength(this.#cached, prompt) : 0;
+    const mayReuse = options.reusePrefix && prompts.length === 1;
+    const common = mayReuse && fits ? commonLength(this.#cached, prompt) : 0;
+    const reused = keptRows(this.model.config) === 0 || common === this.#cached.length ? common : 0;
     this.#cached = []; // until the passes have been made
     /** Adds a token to its sequence; returns whether that goes on. */
     const take = (sequence: Sequence, token: number): boolean => {
       if (token === NO_TOKEN) throw this.#notFinite(sequence);
       if (eos.has(token)) {
         sequence.finish = "eos";
+        sequence.end = token;
         return false;
       }
       sequence.ids.push(token);
@@ -201,9 +207,8 @@ export class Generator {
     const active = sequences.filter((sequence, at) => take(sequence, tokens[at] ?? NO_TOKEN));
     if (onDevice) await this.#goOnAhead(active, options, take);
     else await this.#goOnByLogits(active, options, take);
-    const [single] = sequences;
-    // The last token may not have been run.
-    if (single) this.#cached = [...tokensOf(single)].slice(0, lengthOf(single) - 1);
+    const [held] = sequences;
+    if (held) this.#cached = [...tokensOf(held), held.end ?? NO_TOKEN].slice(0, held.passed);
     return sequences.map(({ ids, finish }) => ({ ids, finish }));
   }
 
@@ -243,6 +248,7 @@ export class Generator {
         rows.push({ token: sequence.prompt[position] ?? 0, position, slot: sequence.slot, isLong });
       }
       lasts.push({ row: rows.length - 1, sequence });
+      sequence.passed = sequence.prompt.length;
     }
     await flush();
     return next;
@@ -276,13 +282,16 @@ export class Generator {
         await this.#passes.tokens(rows.slice(first, first + this.#passes.mostRows), [], []);
       }
     }
-    return sequences.map((sequence) => ({
-      token: sequence.ids.at(-1) ?? 0,
-      position: lengthOf(sequence) - 1,
-      slot: sequence.slot,
-      isLong: this.#isLong(lengthOf(sequence)),
-      draw: sequence.draw,
-    }));
+    return sequences.map((sequence) => {
+      sequence.passed = lengthOf(sequence);
+      return {
+        token: sequence.ids.at(-1) ?? 0,
+        position: lengthOf(sequence) - 1,
+        slot: sequence.slot,
+        isLong: this.#isLong(lengthOf(sequence)),
+        draw: sequence.draw,
+      };
+    });
   }
 
   #draw(sequence: Sequence, logits: Float32Array, options: GenerateOptions): number {
@@ -320,6 +329,7 @@ export class Generator {
         const useful = active.some((sequence) => this.#mayGrow(sequence, options, 1));
         const possible = room && active.every((sequence) => this.#runsAhead(sequence));
         const ahead = possible && useful ? this.#passes.next() : undefined;
+        if (ahead) for (const sequence of active) sequence.passed++;
         const tokens = await submitted.tokens;
         const goesOn = active.map((sequence, at) => take(sequence, tokens[at] ?? NO_TOKEN));
         allGoOn = ahead !== undefined && goesOn.every((on) => on);

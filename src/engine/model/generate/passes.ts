@@ -337,7 +337,13 @@ export class Passes {
       recordLogits(pass, { normed, inner, logits }, { start: first, window });
       if (outcome !== "logits") {
         const best = reshape(this.#best, [heads]);
-        program.dispatch(greedy ? likeliestToken : nextToken, { logits, draws, best, tokens: chosen, firstToken: first });
+        program.dispatch(greedy ? likeliestToken : nextToken, {
+          logits,
+          draws,
+          best,
+          tokens: chosen,
+          firstToken: first,
+        });
       }
       first += columns;
     }

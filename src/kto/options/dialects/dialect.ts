@@ -1,7 +1,8 @@
 /**
- * Translates a configuration that was written for another product into the options of this one. Each product has a
- * table: what its options become, which of them have no effect here, and its defaults where ours differ. For each option
- * that cannot be done there is a sentence, and all sentences are told at once. TRL's own names need no table of this kind (`trl.ts`).
+ * Translates a configuration that was written for another product into the options of this one, by a table of that
+ * product: what each of its options becomes here, which of them have no effect, and its defaults where they differ from
+ * ours. An option that cannot be translated gives a sentence, and all these sentences are shown together. TRL's names
+ * are ours, so TRL has no such table (`trl.ts`).
  */
 import { shown } from "../../../errors.ts";
 import { booleanWord, isOff } from "../values.ts";
@@ -21,8 +22,8 @@ export class Refused {
 }
 
 /**
- * What an option becomes: this project's option with the same value, several of its options with values made of it, or a
- * refusal.
+ * What an option of the product becomes: the name of our option, which gets the same value, or a function that makes
+ * values of our options from it, or refuses it.
  */
 export type Rule = string | Making;
 
@@ -60,11 +61,15 @@ export interface Dialect {
 export interface Table {
   readonly rules: Readonly<Record<string, Rule>>;
   /**
-   * Required options of ours by the product's for them. Where one of these is refused, ours has its text, so that it is
-   * not told to be missing too; nothing runs by it, since what is refused is an error.
+   * The product's options that stand for a required option of ours. Where such an option is refused, ours is given its
+   * value as text, so that the user is not told as well that ours is missing. Nothing runs with this value, since a
+   * refusal ends the command.
    */
   readonly stands?: Readonly<Record<string, string>>;
-  /** Whether an option concerns speed, memory or reporting, or is a parameter of what is refused by its own flag. */
+  /**
+   * Whether an option has no effect here: it concerns speed, memory or reporting, or belongs to a feature whose own flag
+   * is refused.
+   */
   readonly isIdle: (name: string) => boolean;
   /** Values of options that the file does not set, where the product's defaults are not ours. */
   readonly defaults: (values: Values) => Values;

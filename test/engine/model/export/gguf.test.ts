@@ -318,6 +318,7 @@ describe("adapters", () => {
       },
     ],
     ["gpt2", "on matrices that lie the other way round", plain],
+    ["qwen3.5", "on heads that lie in another order", plain],
     [
       "llama",
       "on the embedding and the head, with ranks of their own",

@@ -2,9 +2,10 @@
  * Generation with the cache against the model in float64 without one; what a sequence depends on and what not; how
  * sequences end; what is refused.
  */
-import { afterAll, describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it, vi } from "vitest";
 import { planningDevice } from "../../../../src/engine/gpu/memory-plan.ts";
 import { type GenerateOptions, Generator } from "../../../../src/engine/model/generate/generate.ts";
+import { Passes } from "../../../../src/engine/model/generate/passes.ts";
 import { Model } from "../../../../src/engine/model/model.ts";
 import { Random } from "../../../../src/engine/random.ts";
 import { ConfigError, NumericError } from "../../../../src/errors.ts";
@@ -282,6 +283,37 @@ describe("a kept prefix", () => {
       }
     } finally {
       generator.free();
+    }
+  });
+});
+
+describe.each(["lfm2", "qwen3_5"] as const)("states of %s", (name) => {
+  it("go on where a prompt begins with all that was run, its end token too, and start again elsewhere", async () => {
+    const model = await loadModel(device, name, "policy");
+    const generator = new Generator(model, { maxBatch: 1, maxLength: 60 });
+    const exact = float64Fixture(name, "policy");
+    const likeliest = (prompt: number[], count: number) => exactGreedy(exact, prompt, count, model.config.vocabSize);
+    const passes = vi.spyOn(Passes.prototype, "tokens");
+    const first = [5, 9, 40];
+    const reply = likeliest(first, 5);
+    // The fourth token ends the first reply, when the pass behind it has been submitted.
+    const [end = 0] = reply.slice(3);
+    const answer = reply.slice(0, reply.indexOf(end));
+    const prompts = [first, [...first, ...answer, end, 7, 8], [...first, 7], [...first, 7]];
+    try {
+      for (const [turn, prompt] of prompts.entries()) {
+        passes.mockClear();
+        const eosTokenIds = turn === 0 ? [end] : [];
+        const options = { ...greedy, maxNewTokens: 5, eosTokenIds, reusePrefix: true };
+        const [result] = await generator.generate([prompt], options);
+        expect(result?.ids).toEqual(turn === 0 ? answer : likeliest(prompt, 5));
+        // Only the second turn goes on: the state of the others' prompts is gone.
+        expect(passes.mock.calls[0]?.[0]).toHaveLength(turn === 1 ? 2 : prompt.length);
+      }
+    } finally {
+      passes.mockRestore();
+      generator.free();
+      model.free();
     }
   });
 });

@@ -1,0 +1,441 @@
+/**
+ * Runs of `kto train` by several ranks under a real mpirun, on this machine and on two "machines" that are network
+ * namespaces, with faults of every kind: each must end everywhere, within the time, with one sentence that names it.
+ *
+ *     npx tsx scripts/ranks-test.ts [kills, default 20] [seed, default 1]
+ */
+import { type ChildProcess, execFileSync, spawn, spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
+import { Random } from "../src/engine/random.ts";
+
+const root = join(import.meta.dirname, "..");
+const kto = join(root, "bin", "kto.js");
+export const model = join(root, "examples", "quickstart", "model");
+const feedback = join(root, "examples", "quickstart", "feedback.jsonl");
+
+/** Words of a short run; later ones replace earlier ones. */
+export function trainWords(output: string, ...more: readonly string[]): string[] {
+  return [
+    ...["train", "--model_name_or_path", model, "--dataset_name", feedback, "--output_dir", output],
+    ...["--per_device_train_batch_size", "2", "--max_steps", "4", "--learning_rate", "5e-4", "--max_length", "64"],
+    ...["--max_samples", "64", "--logging_steps", "1", "--save_steps", "1", "--save_total_limit", "2"],
+    ...["--rank_timeout", "8", ...more],
+  ];
+}
+
+export interface Ended {
+  readonly code: number | null;
+  readonly text: string;
+  readonly seconds: number;
+}
+
+/** A run of several ranks. */
+export class MpiRun {
+  readonly #child: ChildProcess;
+  readonly #ended: Promise<number | null>;
+  #text = "";
+  readonly #startedMs = performance.now();
+
+  /** @param programs the words of each rank, after "kto"; the same array for all is one command line */
+  constructor(
+    programs: readonly (readonly string[])[],
+    { before = [] as readonly string[], mpirun = [] as readonly string[], env = {} } = {},
+  ) {
+    const words = programs.flatMap((words, i) => [...(i > 0 ? [":"] : []), "-n", "1", process.execPath, kto, ...words]);
+    const [program = "", ...first] = [...before, "mpirun", "--allow-run-as-root", "--oversubscribe", ...mpirun];
+    this.#child = spawn(program, [...first, ...words], {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, ...env },
+    });
+    for (const stream of [this.#child.stdout, this.#child.stderr])
+      stream?.on("data", (chunk) => {
+        this.#text += String(chunk);
+      });
+    this.#ended = new Promise((resolve) => this.#child.on("close", resolve));
+  }
+
+  get text(): string {
+    return this.#text;
+  }
+
+  /** The processes of its ranks, by their numbers. */
+  ranks(): number[] {
+    const found: number[] = [];
+    for (const pid of descendants(this.#child.pid ?? 0)) {
+      const rank = rankOf(pid);
+      if (rank !== undefined) found[rank] = pid;
+    }
+    return found;
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  /** Waits for the end; a run that does not end in this time is ended and counts as hanging. */
+  async end(withinSeconds = 60): Promise<Ended> {
+    const pids = [...this.ranks(), this.pid];
+    const late = new AbortController();
+    const code = await Promise.race([
+      this.#ended,
+      delay(1000 * withinSeconds, "late" as const, { signal: late.signal }).catch(() => null),
+    ]);
+    late.abort();
+    if (code === "late") {
+      for (const pid of pids) kill(pid, "SIGKILL");
+      throw new Error(`the run did not end within ${withinSeconds} s: ${this.#text}`);
+    }
+    return { code, text: this.#text, seconds: (performance.now() - this.#startedMs) / 1000 };
+  }
+
+  /** Done once the run has written a checkpoint, or whatever else is asked for. */
+  async until(isThere: () => boolean): Promise<void> {
+    let isOpen = true;
+    void this.#ended.then(() => {
+      isOpen = false;
+    });
+    while (!isThere()) {
+      if (!isOpen) throw new Error(`the run ended too early: ${this.#text}`);
+      await delay(5);
+    }
+  }
+}
+
+/** Whether a run has a checkpoint. */
+export function hasCheckpoint(output: string): boolean {
+  return existsSync(output) && readdirSync(output).some((name) => /^checkpoint-\d+$/.test(name));
+}
+
+export function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // It has ended already.
+  }
+}
+
+/** The processes that still run among these. */
+export function alive(pids: readonly number[]): number[] {
+  return pids.filter((pid) => {
+    try {
+      const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+      return !/\) [ZX] /.test(stat);
+    } catch {
+      return false;
+    }
+  });
+}
+
+function descendants(pid: number): number[] {
+  const children = new Map<number, number[]>();
+  for (const name of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      const stat = readFileSync(`/proc/${name}/stat`, "utf8");
+      const parent = Number(/\) \S+ (\d+)/.exec(stat)?.[1]);
+      children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
+  const all = children.get(pid) ?? [];
+  return all.flatMap((child) => [child, ...descendants(child)]);
+}
+
+function rankOf(pid: number): number | undefined {
+  try {
+    if (!readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("kto.js")) return undefined;
+    const found = /(?:^|\0)OMPI_COMM_WORLD_RANK=(\d+)\0/.exec(readFileSync(`/proc/${pid}/environ`, "utf8"));
+    return found === null ? undefined : Number(found[1]);
+  } catch {
+    return undefined;
+  }
+}
+
+/** What must be equal: weights, and metrics except those about time and memory. */
+export function resultOf(output: string): { weights: Buffer; metrics: string } {
+  const text = readFileSync(join(output, "metrics.jsonl"), "utf8");
+  return {
+    weights: readFileSync(join(output, "model.safetensors")),
+    metrics: text.replace(/"([a-z_]*_per_second|device_time_share|slowest_rank|bytes\/\w+)": ?[\d.e-]+,?/g, ""),
+  };
+}
+
+/** The greatest difference between two files of f32 tensors of one layout. */
+export function weightDifference(a: Buffer, b: Buffer): number {
+  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
+  const start = 8 + Number(a.readBigUInt64LE(0));
+  let most = 0;
+  for (let at = start; at < a.length; at += 4) most = Math.max(most, Math.abs(a.readFloatLE(at) - b.readFloatLE(at)));
+  return most;
+}
+
+/** Whether there is an mpirun that starts two processes; else why not. */
+export function missingMpi(): string | undefined {
+  const { status, error, stderr } = spawnSync(
+    "mpirun",
+    ["--allow-run-as-root", "--oversubscribe", "-n", "2", process.execPath, "-e", "0"],
+    { encoding: "utf8" },
+  );
+  if (error !== undefined) return "there is no mpirun: scripts/install-openmpi.sh installs it";
+  return status === 0 ? undefined : `mpirun fails: ${stderr.trim().split("\n")[0]}`;
+}
+
+/** Two "machines": network namespaces with a cable between them, and hosts' names of their own. */
+export class TwoMachines {
+  readonly addresses = ["10.77.0.1", "10.77.0.2"] as const;
+  readonly #names: readonly [string, string];
+  readonly #folder: string;
+
+  /** @throws Error where namespaces are not allowed here */
+  constructor(folder: string) {
+    const id = process.pid;
+    this.#names = [`kto-a-${id}`, `kto-b-${id}`];
+    this.#folder = folder;
+    const [a, b] = this.#names;
+    const cable = ["ka", "kb"].map((end) => `${end}${id}`.slice(0, 15));
+    const ip = (...words: string[]) => execFileSync("ip", words, { stdio: ["ignore", "ignore", "pipe"] });
+    try {
+      for (const name of this.#names) ip("netns", "add", name);
+      ip("link", "add", cable[0] ?? "", "type", "veth", "peer", "name", cable[1] ?? "");
+      for (const [i, name] of this.#names.entries()) {
+        ip("link", "set", cable[i] ?? "", "netns", name);
+        ip("-n", name, "link", "set", cable[i] ?? "", "name", "cable");
+        ip("-n", name, "addr", "add", `${this.addresses[i]}/24`, "dev", "cable");
+        ip("-n", name, "link", "set", "cable", "up");
+        ip("-n", name, "link", "set", "lo", "up");
+      }
+    } catch (error) {
+      this.remove();
+      throw error;
+    }
+    // What mpirun takes for ssh: it enters the other namespace, under another host's name.
+    writeFileSync(
+      join(folder, "enter.sh"),
+      `#!/bin/sh\nshift\nexec ip netns exec ${b} unshare --uts sh -c "hostname machine-b; $*"\n`,
+      { mode: 0o755 },
+    );
+    writeFileSync(
+      join(folder, "first.sh"),
+      `#!/bin/sh\nexec ip netns exec ${a} unshare --uts sh -c 'hostname machine-a; exec "$@"' sh "$@"\n`,
+      { mode: 0o755 },
+    );
+  }
+
+  /** A run with its first rank on one machine, its second on the other. */
+  run(words: readonly string[], more: readonly string[] = words): MpiRun {
+    return new MpiRun([words, more], {
+      before: [join(this.#folder, "first.sh")],
+      mpirun: [
+        ...["--host", `${this.addresses[0]}:1,${this.addresses[1]}:1`, "--map-by", "node"],
+        ...["--mca", "plm_rsh_agent", join(this.#folder, "enter.sh"), "--mca", "btl", "tcp,self"],
+        ...["--mca", "btl_tcp_if_include", "10.77.0.0/24", "--mca", "oob_tcp_if_include", "10.77.0.0/24"],
+        // mpirun and its daemons notice a cut cable by themselves only where they look for it.
+        ...["--mca", "oob_tcp_keepalive_time", "2", "--mca", "oob_tcp_keepalive_intvl", "1"],
+        ...["--mca", "oob_tcp_keepalive_probes", "2"],
+      ],
+    });
+  }
+
+  /** Pulls the cable. */
+  cut(): void {
+    execFileSync("ip", ["-n", this.#names[0], "link", "set", "cable", "down"]);
+  }
+
+  remove(): void {
+    for (const name of this.#names) spawnSync("ip", ["netns", "del", name]);
+  }
+}
+
+/** Counts the sentences of a run that tell its end. */
+export function errorLines(text: string): string[] {
+  return text.split("\n").filter((line) => /^(error|stopped): /.test(line));
+}
+
+/** One fault and how it ended. */
+export interface FaultResult {
+  readonly fault: string;
+  readonly code: number | null;
+  readonly seconds: number;
+  readonly lines: readonly string[];
+  /** Processes of ranks that still ran one second after mpirun. */
+  readonly orphans: number;
+}
+
+/**
+ * Starts a run, does something to it once it has a checkpoint, and waits for its end.
+ *
+ * @param seconds counts from what was done
+ */
+export async function faultRun(
+  fault: string,
+  run: MpiRun,
+  isThere: () => boolean,
+  act: (ranks: readonly number[]) => void,
+): Promise<FaultResult> {
+  await run.until(isThere);
+  const ranks = run.ranks();
+  const actedMs = performance.now();
+  act(ranks);
+  const { code, text } = await run.end();
+  const seconds = (performance.now() - actedMs) / 1000;
+  await delay(1000);
+  return { fault, code, seconds, lines: errorLines(text), orphans: alive(ranks).length };
+}
+
+export interface RankKills {
+  readonly runs: number;
+  readonly seed: number;
+  readonly steps?: number;
+  readonly mostKills?: number;
+  readonly tell?: (line: string) => void;
+}
+
+/**
+ * Runs of two ranks, of which one is killed by SIGKILL at a random moment, each rank in turn, and which are resumed until they
+ * end: weights and metrics must be those of a run that was left alone, bit by bit.
+ */
+export async function killRanks({ runs, seed, steps = 12, mostKills = 2, tell = () => undefined }: RankKills) {
+  const folder = mkdtempSync(join(tmpdir(), "kto-ranks-"));
+  const random = new Random(seed);
+  const results: { kills: number; same: boolean; named: number; orphans: number; slowest: number }[] = [];
+  const words = (output: string, ...more: string[]) => trainWords(output, "--max_steps", String(steps), ...more);
+  try {
+    const whole = join(folder, "whole");
+    const { code, text } = await new MpiRun([words(whole), words(whole)]).end(120);
+    if (code !== 0) throw new Error(`the run without kills ended with ${code}: ${text}`);
+    const wanted = resultOf(whole);
+    tell("  run  kills  named  orphans  slowest end  the same bits");
+    for (let i = 0; i < runs; i++) {
+      const output = join(folder, `run-${i}`);
+      const result = { kills: 0, same: false, named: 0, orphans: 0, slowest: 0 };
+      for (;;) {
+        const more = hasCheckpoint(output) ? ["--resume_from_checkpoint"] : [];
+        const run = new MpiRun([words(output, ...more), words(output, ...more)]);
+        if (result.kills < mostKills) {
+          const before = hasCheckpoint(output) ? readdirSync(output).join() : "";
+          const victim = (i + result.kills) % 2;
+          await run.until(() => hasCheckpoint(output) && readdirSync(output).join() !== before).catch(() => undefined);
+          await delay(random.below(200));
+          const pids = run.ranks();
+          const pid = pids[victim];
+          if (pid !== undefined) {
+            const killedMs = performance.now();
+            kill(pid, "SIGKILL");
+            const ended = await run.end();
+            if (ended.code !== 0) {
+              result.kills++;
+              result.slowest = Math.max(result.slowest, (performance.now() - killedMs) / 1000);
+              if (errorLines(ended.text).some((line) => line.includes(`rank ${victim} `))) result.named++;
+              await delay(200);
+              result.orphans += alive(pids).length;
+              continue;
+            }
+            break; // it had done its work
+          }
+        }
+        const ended = await run.end(120);
+        if (ended.code !== 0) throw new Error(`run ${i} ended with ${ended.code}: ${ended.text}`);
+        break;
+      }
+      const got = resultOf(output);
+      result.same = got.weights.equals(wanted.weights) && got.metrics === wanted.metrics;
+      results.push(result);
+      tell(
+        `${String(i + 1).padStart(5)}${String(result.kills).padStart(7)}${String(result.named).padStart(7)}${String(result.orphans).padStart(9)}${`${result.slowest.toFixed(1)} s`.padStart(13)}  ${result.same ? "yes" : "NO"}`,
+      );
+      rmSync(output, { recursive: true, force: true });
+    }
+    return results;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Every other fault, once. */
+export async function allFaults(tell: (line: string) => void): Promise<FaultResult[]> {
+  const folder = mkdtempSync(join(tmpdir(), "kto-faults-"));
+  const results: FaultResult[] = [];
+  const add = (result: FaultResult) => {
+    results.push(result);
+    tell(`${result.fault}: code ${result.code} after ${result.seconds.toFixed(1)} s, orphans ${result.orphans}`);
+    for (const line of result.lines) tell(`    ${line}`);
+  };
+  const long = (name: string, ...more: string[]) => trainWords(join(folder, name), "--max_steps", "100000", ...more);
+  const twice = (words: readonly string[]) => [words, words];
+  try {
+    for (const victim of [0, 1]) {
+      const words = long(`stop-${victim}`);
+      const isThere = () => hasCheckpoint(join(folder, `stop-${victim}`));
+      const stop = (ranks: readonly number[]) => kill(ranks[victim] ?? 0, "SIGSTOP");
+      add(await faultRun(`SIGSTOP of rank ${victim}`, new MpiRun(twice(words)), isThere, stop));
+    }
+    const at = (name: string) => () => hasCheckpoint(join(folder, name));
+    const now = () => true;
+    const nothing = () => undefined;
+    const options = new MpiRun([long("options"), long("options", "--beta", "0.3")]);
+    add(await faultRun("another beta on rank 1", options, now, nothing));
+    const copy = join(folder, "model");
+    cpSync(model, copy, { recursive: true });
+    const weights = readFileSync(join(copy, "model.safetensors"));
+    weights[weights.length - 1] = (weights.at(-1) ?? 0) ^ 1;
+    writeFileSync(join(copy, "model.safetensors"), weights);
+    const files = new MpiRun([long("files"), long("files", "--model_name_or_path", copy)]);
+    add(await faultRun("one other bit in rank 1's model", files, now, nothing));
+    const rows = join(folder, "rows.jsonl");
+    writeFileSync(rows, readFileSync(feedback, "utf8").replace("the", "The"));
+    const data = new MpiRun([long("rows"), long("rows", "--dataset_name", rows)]);
+    add(await faultRun("one other letter in rank 1's rows", data, now, nothing));
+    const nan = new MpiRun(twice(long("nan", "--learning_rate", "1e38", "--max_grad_norm", "0")));
+    add(await faultRun("numbers that are not finite", nan, now, nothing));
+    const lost = new MpiRun([long("lost"), long("lost")], {
+      env: { NODE_OPTIONS: `--import ${pathToFileURL(join(root, "scripts", "lose-device.mjs")).href}`, LOSE_RANK: "1" },
+    });
+    add(await faultRun("a lost device on rank 1", lost, at("lost"), nothing));
+    const disk = join(folder, "disk");
+    mkdirSync(disk);
+    const mounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=1500k", "tmpfs", disk]).status === 0;
+    if (mounted) {
+      try {
+        const full = new MpiRun(twice(trainWords(join(disk, "run"), "--max_steps", "3", "--save_steps", "2")));
+        add(await faultRun("a full disk on rank 0", full, now, nothing));
+      } finally {
+        spawnSync("umount", [disk]);
+      }
+    } else tell("a full disk on rank 0: not tried, since tmpfs cannot be mounted here");
+    try {
+      const machines = new TwoMachines(folder);
+      try {
+        const words = long("cable");
+        const cut = () => machines.cut();
+        add(await faultRun("the cable between two machines cut", machines.run(words), at("cable"), cut));
+      } finally {
+        machines.remove();
+      }
+    } catch (error) {
+      tell(`two machines: not tried, since network namespaces cannot be made here (${String(error)})`);
+    }
+    return results;
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
+  const missing = missingMpi();
+  if (missing !== undefined) throw new Error(missing);
+  const [runs = 10, seed = 1] = process.argv.slice(2).map(Number);
+  const tell = (line: string) => console.log(line);
+  const kills = await killRanks({ runs, seed, tell });
+  const total = (key: "kills" | "named" | "orphans") => kills.reduce((sum, result) => sum + result[key], 0);
+  const different = kills.filter(({ same }) => !same).length;
+  tell(
+    `${runs} runs, ${total("kills")} kills, ${total("named")} named, ${total("orphans")} orphans; ${different} runs ended in other bits`,
+  );
+  const faults = await allFaults(tell);
+  const bad = faults.filter(({ code, lines, orphans }) => code === 0 || lines.length !== 1 || orphans > 0);
+  if (different > 0 || total("named") < total("kills") || bad.length > 0) process.exitCode = 1;
+}

@@ -1,0 +1,1 @@
+export function staged(text: string, path: string, repository: string | undefined): string;

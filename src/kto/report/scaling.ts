@@ -1,0 +1,94 @@
+/**
+ * What several ranks bring: the time of an update on any number of ranks, from one that was measured on one rank and a
+ * link. Each rank has as many rows as the one that was measured, so an update of N ranks has N times as many.
+ *
+ * A rank sends its gradients as 2 (N - 1) / N of their bytes (each adds up one slice and gives the sums to all), and
+ * receives as much at the same time. That runs while the last microbatch's backward pass goes on; what is not done by
+ * then is waited for. Every collective call costs its messages: one to each other rank.
+ */
+
+/** A link between machines. */
+export interface Link {
+  /** Of one direction, of one machine. */
+  readonly bytesPerSecond: number;
+  /** Seconds until a small message has come. */
+  readonly latency: number;
+}
+
+/** What one rank does in an update. */
+export interface RankWork {
+  /** Of an update on one rank, by the clock. */
+  readonly secondsPerUpdate: number;
+  /** Bytes of the gradients that are exchanged: 4 for each trained parameter. */
+  readonly gradientBytes: number;
+  readonly microbatches: number;
+  /** Ranks that share a machine's link. */
+  readonly ranksPerMachine: number;
+  /** Bytes that the host reads from the device, adds up and writes back in a second. */
+  readonly hostBytesPerSecond: number;
+}
+
+export interface ScaledUpdate {
+  readonly ranks: number;
+  readonly secondsPerUpdate: number;
+  /** Seconds of it in which the device waits for other ranks. */
+  readonly waiting: number;
+  /** Rows per second, as a share of what as many ranks would do without each other. */
+  readonly efficiency: number;
+  /** Bytes that a rank sends in an update. */
+  readonly bytesSent: number;
+}
+
+/** The backward pass as a share of a microbatch: a third, beside forward passes for rows, pairs and the reference. */
+const BACKWARD_SHARE = 1 / 3;
+/** Bytes of a piece that is exchanged at once (`arena-sum.ts`). */
+const PIECE_BYTES = 2 ** 24;
+/** Seconds of the processor for one message. */
+const PER_MESSAGE = 5e-6;
+/** Small collective calls of an update: pairs, norm, metrics. */
+const SMALL_CALLS = 3;
+
+/** The time of an update on so many ranks. */
+export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledUpdate {
+  const { secondsPerUpdate: alone, gradientBytes, microbatches, hostBytesPerSecond } = work;
+  if (ranks === 1) return { ranks, secondsPerUpdate: alone, waiting: 0, efficiency: 1, bytesSent: 0 };
+  const sent = (2 * (ranks - 1) * gradientBytes) / ranks;
+  const sharing = Math.min(ranks, work.ranksPerMachine);
+  // What goes to ranks of the same machine does not cross the link.
+  const crossing = (sent * (ranks - sharing)) / (ranks - 1);
+  const local = sent - crossing;
+  const pieces = Math.max(1, Math.ceil(gradientBytes / PIECE_BYTES));
+  const calls = 2 * pieces;
+  const call = link.latency + PER_MESSAGE * (ranks - 1);
+  const exchange =
+    (crossing * sharing) / link.bytesPerSecond +
+    local / hostBytesPerSecond +
+    gradientBytes / hostBytesPerSecond +
+    calls * call;
+  const beside = (alone * BACKWARD_SHARE) / microbatches;
+  const lastPiece = exchange / pieces; // which begins when the backward pass is over
+  const waiting = Math.max(exchange - beside, lastPiece) + SMALL_CALLS * call;
+  const secondsPerUpdate = alone + waiting;
+  return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent: sent };
+}
+
+/** Latencies of links by their speed: Ethernet over TCP, and what is faster. Seconds. */
+const LATENCIES = [
+  { below: 5e8, seconds: 100e-6 },
+  { below: 5e9, seconds: 30e-6 },
+  { below: Number.POSITIVE_INFINITY, seconds: 5e-6 },
+] as const;
+
+/** How much of a link's speed is had for content. */
+const CONTENT_SHARE = 0.9;
+
+/** A link such as "10Gb" (bits a second), "1.25GB" (bytes), "100Mb". @returns undefined for other texts */
+export function linkOf(text: string): Link | undefined {
+  const match = /^(\d+(?:\.\d+)?)\s*([MG])([bB])(?:it)?(?:\/s|ps)?$/.exec(text.trim());
+  if (match === null) return undefined;
+  const [, number = "", prefix = "", unit = ""] = match;
+  const raw = (Number(number) * (prefix === "G" ? 1e9 : 1e6)) / (unit === "b" ? 8 : 1);
+  if (!(raw > 0)) return undefined;
+  const latency = LATENCIES.find(({ below }) => raw < below)?.seconds ?? 5e-6;
+  return { bytesPerSecond: raw * CONTENT_SHARE, latency };
+}

@@ -1,0 +1,48 @@
+/**
+ * What the ranks of a run tell each other after each update beside numbers of the model: what the host counted, the
+ * time that each computed, and whether one was asked to stop, so that all stop after the same update.
+ */
+import type { Communicator } from "../../engine/ranks/communicator.ts";
+import { MeasuredRanks } from "../../engine/ranks/measured.ts";
+import { gatherNumbers } from "../../engine/ranks/sums.ts";
+
+/** Of one update. */
+export interface RankReport {
+  /** Token rows that the models ran forward. */
+  readonly rowsRun: number;
+  readonly cutPairs: number;
+  readonly stops: boolean;
+}
+
+/** The same of all ranks together. */
+export interface JointReport extends RankReport {
+  /** By rank: milliseconds of the update, and those of them in which it waited for others. */
+  readonly times: readonly { readonly ms: number; readonly waitingMs: number }[];
+}
+
+export class RankReports {
+  readonly #ranks: Communicator;
+  #since = 0;
+
+  constructor(ranks: Communicator) {
+    this.#ranks = ranks;
+  }
+
+  /** An update begins. */
+  begin(): void {
+    this.#since = performance.now();
+    if (this.#ranks instanceof MeasuredRanks) this.#ranks.takeMs();
+  }
+
+  /** An update has ended on this rank. */
+  async end(own: RankReport): Promise<JointReport> {
+    const ms = performance.now() - this.#since;
+    const waitingMs = this.#ranks instanceof MeasuredRanks ? this.#ranks.takeMs() : 0;
+    if (this.#ranks.size === 1) return { ...own, times: [{ ms, waitingMs }] };
+    const numbers = Float64Array.of(own.rowsRun, own.cutPairs, own.stops ? 1 : 0, ms, waitingMs);
+    const all = await gatherNumbers(this.#ranks, numbers);
+    const sum = (place: number) => all.reduce((total, one) => total + (one[place] ?? 0), 0);
+    const times = all.map(([, , , ms = 0, waitingMs = 0]) => ({ ms, waitingMs }));
+    return { rowsRun: sum(0), cutPairs: sum(1), stops: sum(2) > 0, times };
+  }
+}

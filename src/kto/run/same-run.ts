@@ -1,0 +1,38 @@
+/**
+ * Whether the ranks of a run are about to compute the same thing: they compare digests of the program, the options, the
+ * rows and the models before the first update, since nothing later would notice that they differ.
+ */
+import { firstDifference } from "../../engine/ranks/same.ts";
+import { gatherJson } from "../../engine/ranks/sums.ts";
+import { ConfigError } from "../../errors.ts";
+import { evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
+import { type StartDigests, sampleDigest } from "./reference.ts";
+import { digestOfExamples, kernelDigest } from "./state.ts";
+
+/** What is compared, by what a message calls it. */
+type Facts = Readonly<Record<string, string>>;
+
+/** @throws ConfigError that names the first rank that differs from rank 0, and in what; on every rank the same */
+export async function checkSameRun(inputs: RunInputs, method: Method, digests: StartDigests): Promise<void> {
+  const ranks = ranksOf(inputs);
+  if (ranks.size === 1) return;
+  const rows = evaluatedRows(inputs.evalExamples, method.options);
+  const { options, objective, caching, sync, referencePointScope } = method;
+  const facts: Facts = {
+    "the kernels of kto-webgpu (another version)": kernelDigest(),
+    ...Object.fromEntries(Object.entries(options).map(([name, value]) => [`option "${name}"`, JSON.stringify(value)])),
+    "the method": JSON.stringify([method.name, objective, caching, sync, referencePointScope]),
+    "the rows to train on": digestOfExamples(inputs.examples),
+    "the rows to evaluate on": rows ? digestOfExamples(rows) : "none",
+    "the weights of the model": await sampleDigest(inputs.policy.weights),
+    "the weights of the adapter": inputs.policy.adapter ? await sampleDigest(inputs.policy.adapter.weights) : "none",
+    "the weights of the reference": digests.referenceWeights ?? "none",
+  };
+  const difference = firstDifference(await gatherJson(ranks, facts));
+  if (difference === undefined) return;
+  const { rank, name, theirs, first } = difference;
+  const values = name.startsWith("option") ? ` (${theirs}, and ${first} there)` : "";
+  throw new ConfigError(
+    `Rank ${rank} differs from rank 0 in ${name}${values}: give every rank the same program, options and files.`,
+  );
+}

@@ -1,0 +1,50 @@
+/**
+ * `kto train` under a real mpirun: what ends a run ends it on all ranks, within the timeout, with one sentence that names
+ * it, and nothing stays behind. The short form of scripts/ranks-test.ts, which has all other faults and two machines. Where
+ * there is no Open MPI, each test says so and is skipped; CI installs it.
+ */
+import { cpSync, existsSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import {
+  errorLines,
+  faultRun,
+  hasCheckpoint,
+  kill,
+  MpiRun,
+  missingMpi,
+  model,
+  trainWords,
+} from "../../scripts/ranks-test.ts";
+import { temporaryFolder } from "../helpers/folders.ts";
+
+const folder = temporaryFolder();
+const missing = missingMpi();
+if (missing !== undefined) console.warn(`Runs of several ranks are not tested here: ${missing}.`);
+
+describe.skipIf(missing !== undefined)("two ranks", () => {
+  test("end where one is killed", async () => {
+    const [output, victim] = [join(folder, "killed"), 1];
+    const words = trainWords(output, "--max_steps", "100000");
+    const act = (ranks: readonly number[]) => kill(ranks[victim] ?? 0, "SIGKILL");
+    const result = await faultRun("kill", new MpiRun([words, words]), () => hasCheckpoint(output), act);
+    expect(result).toMatchObject({ code: 137, orphans: 0 });
+    expect(result.lines).toEqual([expect.stringMatching(/^error: rank 1 \(.*\) ended without a word/)]);
+  });
+
+  test("that do not have the same options, or files, do not start", async () => {
+    const copy = join(folder, "model");
+    cpSync(model, copy, { recursive: true });
+    const config = join(copy, "config.json");
+    writeFileSync(config, `${readFileSync(config, "utf8")}\n`);
+    const output = join(folder, "differ");
+    for (const [more, sentence] of [
+      [["--beta", "0.3"], /^error: rank 1 \(.*\) has beta 0\.3, and rank 0 has 0\.1: start all ranks with the same/],
+      [["--model_name_or_path", copy], /^error: rank 1 \(.*\) has another config\.json in its model_name_or_path/],
+    ] as const) {
+      const { code, text } = await new MpiRun([trainWords(output), trainWords(output, ...more)]).end();
+      expect({ code, lines: errorLines(text) }).toEqual({ code: 11, lines: [expect.stringMatching(sentence)] });
+    }
+    expect(existsSync(output)).toBe(false);
+  });
+});

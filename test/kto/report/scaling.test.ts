@@ -1,0 +1,71 @@
+import { describe, expect, test } from "vitest";
+import { linkOf, type RankWork, scaledUpdate } from "../../../src/kto/report/scaling.ts";
+
+const work: RankWork = {
+  secondsPerUpdate: 1,
+  gradientBytes: 4e8,
+  microbatches: 1,
+  ranksPerMachine: 1,
+  hostBytesPerSecond: 1e12,
+};
+
+describe("a link", () => {
+  test.each([
+    ["10Gb", 1.125e9],
+    ["1 Gbit/s", 1.125e8],
+    ["100Mbps", 1.125e7],
+    ["12.5GB/s", 1.125e10],
+  ])("of %s carries %f bytes a second of content", (text, bytes) => {
+    expect(linkOf(text)?.bytesPerSecond).toBeCloseTo(bytes, -2);
+  });
+
+  test.each(["", "10", "fast", "0Gb", "10Tb", "-1Gb"])("is not %j", (text) => {
+    expect(linkOf(text)).toBeUndefined();
+  });
+});
+
+describe("an update", () => {
+  const slow = { bytesPerSecond: 1e8, latency: 0 };
+
+  test("of one rank is the one that was measured", () => {
+    expect(scaledUpdate(1, work, slow)).toEqual({
+      ranks: 1,
+      secondsPerUpdate: 1,
+      waiting: 0,
+      efficiency: 1,
+      bytesSent: 0,
+    });
+  });
+
+  test("sends 2 (N - 1) / N of the gradients' bytes", () => {
+    for (const ranks of [2, 3, 4, 1024])
+      expect(scaledUpdate(ranks, work, slow).bytesSent).toBeCloseTo((2 * (ranks - 1) * 4e8) / ranks, 0);
+  });
+
+  test("waits on a slow link for what the backward pass does not hide", () => {
+    // Two ranks: 4e8 bytes over 1e8 bytes a second, a third of a second of them beside the backward pass.
+    expect(scaledUpdate(2, work, slow).waiting).toBeCloseTo(4 - 1 / 3, 2);
+    // Of two microbatches only the last one's backward pass runs beside.
+    expect(scaledUpdate(2, { ...work, microbatches: 2 }, slow).waiting).toBeCloseTo(4 - 1 / 6, 2);
+  });
+
+  test("waits for the last piece alone where the link is fast", () => {
+    const pieces = Math.ceil(4e8 / 2 ** 24);
+    const { waiting, efficiency } = scaledUpdate(2, work, { bytesPerSecond: 4e9, latency: 0 });
+    expect(waiting).toBeCloseTo(0.1 / pieces, 3);
+    expect(efficiency).toBeGreaterThan(0.99);
+  });
+
+  test("takes longer on more ranks, and hardly with the ranks of one machine", () => {
+    const times = [2, 4, 8, 64, 1024].map((ranks) => scaledUpdate(ranks, work, slow).secondsPerUpdate);
+    expect(times.toSorted((a, b) => a - b)).toEqual(times);
+    const box = scaledUpdate(8, { ...work, ranksPerMachine: 8 }, slow);
+    expect(box.efficiency).toBeGreaterThan(0.99);
+  });
+
+  test("of several machines with one link each shares it among the machine's ranks", () => {
+    const apart = scaledUpdate(8, work, slow).waiting;
+    const together = scaledUpdate(8, { ...work, ranksPerMachine: 4 }, slow).waiting;
+    expect(together).toBeGreaterThan(apart);
+  });
+});

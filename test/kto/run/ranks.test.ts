@@ -1,0 +1,201 @@
+/**
+ * Trainings by 2, 3 and 4 ranks against those of one process, which has as many rows in a microbatch as all of them:
+ * losses, reference points, every tensor's gradients and weights to 1e-6, the same bits in every rank and every time.
+ */
+import { cpSync } from "node:fs";
+import { describe, expect, test } from "vitest";
+import { ConfigError } from "../../../src/errors.ts";
+import type { Metrics } from "../../../src/kto/method/metrics.ts";
+import { SftTrainer, type SftTrainerInputs } from "../../../src/kto/sft-trainer.ts";
+import { freshPath, temporaryFolder } from "../../helpers/folders.ts";
+import {
+  commonMetrics,
+  farthest,
+  type RankRun,
+  type RankSetup,
+  rankExamples,
+  trainRanks,
+} from "../../helpers/rank-runs.ts";
+
+const folder = temporaryFolder();
+
+/** Five updates, each of them logged. */
+const OPTIONS = { max_steps: 5, logging_steps: 1, learning_rate: 1e-3, save_strategy: "no", seed: 3 } as const;
+/** What the numbers of N ranks may be off by from one process, relative. */
+const RANKS = 1e-6;
+
+/** Supervised fine-tuning in place of KTO. */
+const SFT: NonNullable<RankSetup["create"]> = (inputs) => SftTrainer.create(inputs as SftTrainerInputs);
+
+const bitsOf = ({ weights, gradients }: RankRun) =>
+  [...weights, ...gradients].map(([name, { buffer, byteOffset, length }]) => [
+    name,
+    Buffer.from(buffer as ArrayBuffer, byteOffset, 4 * length).toString("base64"),
+  ]);
+
+function expectSameMetrics(found: readonly Metrics[], wanted: readonly Metrics[], within = RANKS): void {
+  expect(found.length).toBe(wanted.length);
+  for (const [step, metrics] of wanted.entries()) {
+    const other = commonMetrics(found[step]);
+    expect(Object.keys(other), `metrics of update ${step + 1}`).toEqual(Object.keys(commonMetrics(metrics)));
+    for (const [name, value] of Object.entries(commonMetrics(metrics))) {
+      const difference = Math.abs((other[name] ?? Number.NaN) - value);
+      expect(difference, `${name} of update ${step + 1}: ${other[name]}, wanted ${value}`).toBeLessThanOrEqual(
+        within * Math.max(1, Math.abs(value)),
+      );
+    }
+  }
+}
+
+/** A run of N ranks of these rows each, and one of one process with N times as many rows in a microbatch. */
+async function expectEqual(size: number, rows: number, setup: RankSetup): Promise<RankRun[]> {
+  const of = (count: number): RankSetup => ({
+    ...setup,
+    options: { ...OPTIONS, ...setup.options, per_device_train_batch_size: count },
+  });
+  const [whole] = await trainRanks(1, of(size * rows));
+  const ranks = await trainRanks(size, of(rows));
+  for (const [rank, run] of ranks.entries()) {
+    if (whole === undefined) throw new Error("no run");
+    expectSameMetrics(run.metrics, whole.metrics, 5 * RANKS);
+    const [gradient, weight] = [farthest(run.gradients, whole.gradients), farthest(run.weights, whole.weights)];
+    expect(gradient.distance, `gradient of ${gradient.name} on rank ${rank}`).toBeLessThanOrEqual(RANKS);
+    expect(weight.distance, `weights of ${weight.name} on rank ${rank}`).toBeLessThanOrEqual(RANKS);
+    expect(bitsOf(run)).toEqual(bitsOf(ranks[0] as RankRun));
+  }
+  return ranks;
+}
+
+describe("several ranks have the numbers of one process", () => {
+  test("2 ranks, all weights, and the same bits every time", async () => {
+    const examples = rankExamples(16, 1);
+    const first = await expectEqual(2, 2, { examples, options: {} });
+    const again = await trainRanks(2, { examples, options: { ...OPTIONS, per_device_train_batch_size: 2 } });
+    expect(again.map(bitsOf)).toEqual(first.map(bitsOf));
+    const [metrics] = first[0]?.metrics ?? [];
+    expect(metrics?.ranks).toBe(2);
+    expect([0, 1]).toContain(metrics?.slowest_rank);
+    expect(metrics?.communication_share).toBeGreaterThan(0);
+    expect(metrics?.communication_share).toBeLessThan(1);
+  });
+
+  // 11 rows in microbatches of 6: 5 and 6, of which three ranks have 2, 2, 1 and 2, 2, 2.
+  test("3 ranks, unequal rows, an adapter", async () => {
+    const runs = await expectEqual(3, 2, { examples: rankExamples(11, 2), options: {}, lora: true });
+    expect([...(runs[0]?.gradients.keys() ?? [])].every((name) => name.includes("lora"))).toBe(true);
+  });
+
+  // 7 rows in microbatches of 4: 3 and 4, so that every rank has one row and the last has none every other time.
+  test("4 ranks of one row each, the last without any, frozen parameters", async () => {
+    const runs = await expectEqual(4, 1, {
+      examples: rankExamples(7, 3),
+      options: { freeze_parameters: ["layers\\.0", "embed"] },
+    });
+    expect([...(runs[0]?.gradients.keys() ?? [])].some((name) => name.startsWith("layers.0"))).toBe(false);
+  });
+
+  // 13 rows: an epoch's last update has fewer microbatches, or shorter ones.
+  test.each(["microbatch", "step"] as const)("2 ranks that accumulate, the reference point of a %s", async (scope) => {
+    const options = { gradient_accumulation_steps: 2, reference_point_scope: scope, max_grad_norm: 0.1 };
+    await expectEqual(2, 2, { examples: rankExamples(13, 4), options });
+  });
+
+  test("3 ranks with a cached reference, a part of which has no rows, and an evaluation", async () => {
+    const setup = {
+      examples: rankExamples(5, 5),
+      evalExamples: rankExamples(7, 6),
+      options: { reference: "cached", eval_steps: 2, per_device_eval_batch_size: 3, overwrite_cache: true },
+    } as const;
+    const runs = await expectEqual(3, 1, setup);
+    const evaluations = runs.map(({ log }) => log.filter((line) => "eval_loss" in (line as object)));
+    expect(evaluations[0]).toHaveLength(3);
+    for (const lines of evaluations) expect(lines).toEqual(evaluations[0]);
+  });
+
+  test("2 ranks of supervised fine-tuning", async () => {
+    const examples = rankExamples(9, 7).map((row) => ({ ...row, label: true }));
+    await expectEqual(2, 2, { examples, options: {}, create: SFT });
+  });
+});
+
+describe("what an update did with its examples", () => {
+  test("is told of all ranks' rows as of one process's", async () => {
+    const options = { ...OPTIONS, max_steps: 1, gradient_accumulation_steps: 2 };
+    const of = async (size: number, rows: number) => {
+      const setup = { examples: rankExamples(8, 8), options: { ...options, per_device_train_batch_size: rows } };
+      return (await trainRanks(size, setup)).map(({ examples }) => examples[0]);
+    };
+    const [[whole], ranks] = [await of(1, 4), await of(2, 2)];
+    expect(ranks[1]).toEqual(ranks[0]);
+    const { z0, z0_unclamped, log_ratio, u, v, ...rest } = ranks[0] ?? {};
+    expect(whole).toMatchObject(rest);
+    for (const [found, wanted] of [
+      [z0, whole?.z0],
+      [z0_unclamped, whole?.z0_unclamped],
+      [log_ratio, whole?.log_ratio],
+      [u, whole?.u],
+      [v, whole?.v],
+    ]) {
+      found?.forEach((value, i) => {
+        expect(value).toBeCloseTo(wanted?.[i] ?? Number.NaN, 4);
+      });
+    }
+  });
+});
+
+describe("checkpoints", () => {
+  const examples = rankExamples(12, 9);
+  const options = { ...OPTIONS, save_strategy: "steps", save_steps: 1, logging_steps: 2 } as const;
+  const resuming = { ...options, resume_from_checkpoint: true } as const;
+  const of = (size: number, outputFolder: string, own: RankSetup["options"], more: Partial<RankSetup> = {}) =>
+    trainRanks(size, {
+      ...{ examples, outputFolder, ...more },
+      options: { ...own, per_device_train_batch_size: 4 / size },
+    });
+
+  test("of four ranks are gone on from by four to the same bits, by two and by one to the same numbers", async () => {
+    const unbroken = await of(4, freshPath(folder, "unbroken"), options);
+    const stopped = freshPath(folder, "stopped");
+    // Whichever rank is asked to stop, all stop after the same update.
+    const broken = await of(4, stopped, options, { stop: { rank: 2, after: 2 } });
+    expect(broken.map(({ steps }) => steps)).toEqual([3, 3, 3, 3]);
+    for (const size of [4, 2, 1]) {
+      const path = freshPath(folder, `resumed-${size}`);
+      cpSync(stopped, path, { recursive: true });
+      const resumed = await of(size, path, resuming);
+      // The first gradients of a resumed run are of a later update.
+      const end = (runs: readonly RankRun[]) => runs.map((run) => bitsOf({ ...run, gradients: new Map() }));
+      if (size === 4) expect(end(resumed)).toEqual(end(unbroken));
+      const [own, whole] = [resumed[0] as RankRun, unbroken[0] as RankRun];
+      expect(farthest(own.weights, whole.weights).distance).toBeLessThanOrEqual(RANKS);
+      expectSameMetrics(own.log as Metrics[], whole.log as Metrics[], 5 * RANKS);
+    }
+  });
+
+  test("of other updates are refused, with the options that would give the same", async () => {
+    const path = freshPath(folder, "others");
+    await of(2, path, { ...options, max_steps: 1 });
+    const error = trainRanks(1, {
+      examples,
+      outputFolder: path,
+      options: { ...resuming, per_device_train_batch_size: 2 },
+    });
+    await expect(error).rejects.toThrow(
+      /had 2 ranks with per_device_train_batch_size 2 .* set per_device_train_batch_size 4 and gradient_accumulation_steps 1\.$/,
+    );
+  });
+});
+
+test("a rank with other rows or options is named before the first update", async () => {
+  const setup = { examples: rankExamples(8, 10), options: { ...OPTIONS, per_device_train_batch_size: 2 } };
+  const ofRank = (rank: number) => (rank === 1 ? { options: { ...setup.options, beta: 0.2 } } : {});
+  await expect(trainRanks(2, { ...setup, ofRank })).rejects.toThrow(
+    new ConfigError(
+      'Rank 1 differs from rank 0 in option "beta" (0.2, and 0.1 there): give every rank the same program, options and files.',
+    ),
+  );
+  const others = (rank: number) => (rank === 1 ? { examples: rankExamples(8, 11) } : {});
+  await expect(trainRanks(2, { ...setup, ofRank: others })).rejects.toThrow(
+    /^Rank 1 differs .* in the rows to train on:/,
+  );
+});
