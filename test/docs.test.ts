@@ -89,7 +89,9 @@ test("the README has at most 900 words", () => {
 });
 
 test("a paragraph has at most 120 words", () => {
+  // Lists of names that are made of the code are no text to read.
   const long = pages
+    .filter((page) => !page.startsWith("docs/reference/"))
     .flatMap((page) => textOf(page).split(/\n\n|\n(?=- |\d+\. )/))
     .filter((paragraph) => !/^(?: {4}|\||```)/.test(paragraph) && paragraph.split(/\s+/).length > 120);
   expect(long).toEqual([]);
