@@ -101,11 +101,20 @@ function optionTables(): string {
           name,
           infos.filter((info) => !isShared(info)),
         ),
-        ...(shared.length > 0 ? [`As in [kto train](#kto-train): ${code(shared.map((info) => info.name))}.`] : []),
+        ...(shared.length > 0 ? [sharedOptions(shared, [...ofTrain.keys()])] : []),
       ];
       return parts.join("\n\n");
     })
     .join("\n\n");
+}
+
+/** Names them, or, where these are fewer, those of `kto train` that are not among them. */
+function sharedOptions(shared: readonly OptionInfo[], ofTrain: readonly string[]): string {
+  const names = shared.map((info) => info.name);
+  const others = ofTrain.filter((name) => !names.includes(name));
+  if (names.length <= others.length) return `As in [kto train](#kto-train): ${code(names)}.`;
+  const but = others.length > 0 ? ` but these: ${code(others)}` : "";
+  return `As in [kto train](#kto-train), all of its options${but}.`;
 }
 
 function groupTables(command: CommandName, infos: readonly OptionInfo[]): string[] {
