@@ -61,7 +61,7 @@ it("a run that a buffer's limit refuses says which microbatch fits, and that one
       policy.free();
     });
   };
-  await within(110_000, async (create) => {
+  await within(60_000, async (create) => {
     const error = await create(16).then(
       () => undefined,
       (thrown: unknown) => thrown,
