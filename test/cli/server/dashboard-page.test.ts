@@ -232,7 +232,10 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     ["dark", 390],
   ] as const)("in %s at %d pixels it fits, and axe-core finds nothing serious", async (colorScheme, width) => {
     await box("told ended").check();
-    await page.getByRole("region", { name: /^Samples of told/ }).waitFor();
+    await page
+      .getByRole("region", { name: /^Samples of told/ })
+      .first()
+      .waitFor();
     await page.emulateMedia({ colorScheme });
     await page.setViewportSize({ width, height: 900 });
     await page.locator(".uplot").first().waitFor();

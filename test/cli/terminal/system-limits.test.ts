@@ -55,7 +55,7 @@ test.runIf(process.platform === "linux")(
   () => {
     const checkout = temporaryFolder();
     const root = process.cwd();
-    for (const name of ["bin", "src", "scripts", "package.json"])
+    for (const name of ["bin", "src", "bench", "scripts", "package.json"])
       cpSync(join(root, name), join(checkout, name), { recursive: true });
     symlinkSync(join(root, "node_modules"), join(checkout, "node_modules"));
     const command = `ulimit -v 2000000; exec "${process.execPath}" "${join(checkout, "bin", "kto.js")}" --version`;
