@@ -13,14 +13,17 @@ import { defineConfig } from "vitest/config";
 
 // What the tests write lies in one folder, which goes with them: in memory where there is much of it, since checkpoints
 // wait for the disk (fsync) thousands of times. TMPDIR chooses another place.
-const scratch = mkdtempSync(
-  join(process.env.TMPDIR === undefined && hasRoomInMemory() ? "/dev/shm" : tmpdir(), "kto-"),
-);
-process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
+// vitest reads this file once for each group.
+const isFirst = process.env.KTO_TEST_SCRATCH === undefined;
+const scratch =
+  process.env.KTO_TEST_SCRATCH ??
+  mkdtempSync(join(process.env.TMPDIR === undefined && hasRoomInMemory() ? "/dev/shm" : tmpdir(), "kto-"));
+if (isFirst) process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
+process.env.KTO_TEST_SCRATCH = scratch;
 process.env.TMPDIR = scratch;
 // Commands under test keep what they cache there too, never in the user's folder.
 const cache = join(scratch, "cache");
-mkdirSync(cache);
+mkdirSync(cache, { recursive: true });
 
 /** Whether /dev/shm takes 4 GiB, of 8 that are free, and programs: containers often give it 64 MiB and no programs. */
 function hasRoomInMemory(): boolean {

@@ -76,6 +76,8 @@ export async function buildCode(root) {
     format: "esm",
     target: "node20.19",
     charset: "utf8",
+    // A quarter of the files was indents; names stay, so that the stack of an error can be read.
+    minifyWhitespace: true,
     write: false,
     metafile: true,
     logLevel: "silent",

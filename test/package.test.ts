@@ -248,7 +248,7 @@ describe("used in the empty folder", () => {
     const trained = firstKto("train", "run.yaml", "max_steps=1");
     expect(trained.status, trained.stderr).toBe(0);
     // Whatever else stands there comes from native code.
-    const ours = /^(adapter|model|plan|data|reference|checkpoint|update|warning): |^checkpoint|^update \d/;
+    const ours = /^(loading|adapter|model|plan|data|reference|checkpoint|update|warning): |^checkpoint|^update \d/;
     expect(trained.stderr.split(/[\r\n]+/).filter((line) => line.trim() !== "" && !ours.test(line))).toEqual([]);
     expect(existsSync(join(project, "aligned", "model.safetensors"))).toBe(true);
   });
