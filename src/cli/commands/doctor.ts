@@ -21,6 +21,7 @@ import {
   type Training,
 } from "../session/possible-runs.ts";
 import { withDevice } from "../session/rows.ts";
+import { columns } from "../terminal/columns.ts";
 import { showingDownloads } from "../terminal/downloads.ts";
 import type { Output } from "../terminal/output.ts";
 
@@ -156,13 +157,7 @@ export function renderRuns(model: PossibleRuns, { adapters }: Pick<DoctorReport,
       return [training, `${tokens} tokens`, ...cells];
     }),
   );
-  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => (row[i] ?? "").length)));
-  const lines = [head, ...rows].map((row) =>
-    row
-      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-      .join("  ")
-      .trimEnd(),
-  );
+  const lines = columns([head, ...rows]);
   const reasons = [...new Set(runs.map(({ reason }) => reason).filter((reason) => reason !== null))];
   return [
     "",

@@ -13,6 +13,7 @@ import { command } from "../options/command.ts";
 import { loadForTraining } from "../session/models.ts";
 import { withDevice } from "../session/rows.ts";
 import { loadTrainingRows } from "../session/training-rows.ts";
+import { columns } from "../terminal/columns.ts";
 import { formatShare } from "../terminal/numbers.ts";
 import type { Output } from "../terminal/output.ts";
 import { working } from "../terminal/work.ts";
@@ -106,13 +107,7 @@ function planLines(planned: readonly Planned[], config: PlanConfig): string[] {
       return update === undefined ? "" : `${seconds(update.secondsPerUpdate)}, ${formatShare(update.efficiency)}`;
     }),
   ]);
-  const widths = head.map((_, i) => Math.max(...[head, ...table].map((row) => (row[i] ?? "").length)));
-  const lines = [head, ...table].map((row) =>
-    row
-      .map((cell, i) => cell.padEnd(widths[i] ?? 0))
-      .join("  ")
-      .trimEnd(),
-  );
+  const lines = columns([head, ...table]);
   return [
     `An update of ${counted(rows, "row")} on each rank, over a link of ${config.link} ${config.ranks_per_machine === 1 ? "to each rank" : `to each ${config.ranks_per_machine} ranks`}: its time, and the share of the time in which the ranks compute.`,
     ...lines,

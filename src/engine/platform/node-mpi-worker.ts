@@ -13,6 +13,7 @@ import { hasEnded } from "./node-processes.ts";
 import {
   deadSentence,
   type Overdue,
+  PULSE,
   type RankFault,
   type RankMember,
   RankWatch,
@@ -28,7 +29,7 @@ export type RankRequest =
       readonly launch: Launch;
       readonly self: Omit<RankMember, "rank">;
       readonly timeoutMs: number;
-      /** Words of 32 bits, see `PULSE`. */
+      /** Words of 32 bits, see `PULSE` of rank-watch.ts. */
       readonly pulse: SharedArrayBuffer;
     }
   | { readonly kind: "timeout"; readonly timeoutMs: number }
@@ -54,14 +55,6 @@ export type RankNews =
   | { readonly kind: "spoken" }
   | { readonly kind: "examined" }
   | { readonly kind: "left" };
-
-/** Places in the memory that the program and this thread share. */
-export const PULSE = {
-  /** The program adds 1 all the time; where it does not, it hangs. */
-  program: 0,
-  /** Changed and notified with every request, so that this thread wakes. */
-  wake: 1,
-} as const;
 
 /** Milliseconds between two beats, at most, and for an eighth of the timeout. */
 const BEAT_MS = 250;

@@ -12,12 +12,12 @@ import { commit } from "./node-commit.ts";
 import type { Launch } from "./node-launch.ts";
 import type { CollectiveCall } from "./node-mpi-collectives.ts";
 import { LIBC, loadKoffi } from "./node-mpi-library.ts";
-import { PULSE, type RankNews, type RankRequest } from "./node-mpi-worker.ts";
+import type { RankNews, RankRequest } from "./node-mpi-worker.ts";
 import { duplicateBy } from "./node-native-stderr.ts";
 import { startOf } from "./node-processes.ts";
 import { openWorker } from "./node-thread.ts";
 import { ownManifest } from "./node-versions.ts";
-import { nameOf, type RankFault, type RankMember, speakerOf } from "./rank-watch.ts";
+import { nameOf, PULSE, type RankFault, type RankMember, speakerOf } from "./rank-watch.ts";
 
 /** How often the program shows that it moves. */
 const PULSE_MS = 100;

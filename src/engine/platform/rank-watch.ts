@@ -31,6 +31,14 @@ export interface RankFault {
   readonly from: number;
 }
 
+/** Places in the memory that the program and the thread of MPI share. */
+export const PULSE = {
+  /** The program adds 1 all the time; where it does not, it hangs. */
+  program: 0,
+  /** Changed and notified with every request, so that the thread of MPI wakes. */
+  wake: 1,
+} as const;
+
 /** How many ranks each rank watches, and is watched by. */
 const NEIGHBOURS = 2;
 /** A pause of the watcher itself, such as a stopped job, after which it waits anew. */

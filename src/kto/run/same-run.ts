@@ -4,7 +4,7 @@
  */
 import { firstDifference } from "../../engine/ranks/same.ts";
 import { gatherJson } from "../../engine/ranks/sums.ts";
-import { ConfigError } from "../../errors.ts";
+import { RankError } from "../../errors.ts";
 import { evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
 import { type StartDigests, sampleDigest } from "./reference.ts";
 import { digestOfExamples, kernelDigest } from "./state.ts";
@@ -12,7 +12,7 @@ import { digestOfExamples, kernelDigest } from "./state.ts";
 /** What is compared, by what a message calls it. */
 type Facts = Readonly<Record<string, string>>;
 
-/** @throws ConfigError that names the first rank that differs from rank 0, and in what; on every rank the same */
+/** @throws RankError that names the first rank that differs from rank 0, and in what; on every rank the same */
 export async function checkSameRun(inputs: RunInputs, method: Method, digests: StartDigests): Promise<void> {
   const ranks = ranksOf(inputs);
   if (ranks.size === 1) return;
@@ -32,7 +32,7 @@ export async function checkSameRun(inputs: RunInputs, method: Method, digests: S
   if (difference === undefined) return;
   const { rank, name, theirs, first } = difference;
   const values = name.startsWith("option") ? ` (${theirs}, and ${first} there)` : "";
-  throw new ConfigError(
-    `Rank ${rank} differs from rank 0 in ${name}${values}: give every rank the same program, options and files.`,
+  throw new RankError(
+    `rank ${rank} differs from rank 0 in ${name}${values}: give every rank the same program, options and files.`,
   );
 }

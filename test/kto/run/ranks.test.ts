@@ -191,7 +191,7 @@ test("a rank with other rows or options is named before the first update", async
   const ofRank = (rank: number) => (rank === 1 ? { options: { ...setup.options, beta: 0.2 } } : {});
   await expect(trainRanks(2, { ...setup, ofRank })).rejects.toThrow(
     new ConfigError(
-      'Rank 1 differs from rank 0 in option "beta" (0.2, and 0.1 there): give every rank the same program, options and files.',
+      'rank 1 differs from rank 0 in option "beta" (0.2, and 0.1 there): give every rank the same program, options and files.',
     ),
   );
   const others = (rank: number) => (rank === 1 ? { examples: rankExamples(8, 11) } : {});
