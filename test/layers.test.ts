@@ -2,7 +2,8 @@
  * The shape of the house: floors and their wings import downwards only, never in a circle, and Node stays outside. The
  * figures behind it are printed by scripts/structure.ts.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import { expect, test } from "vitest";
 import { circles, fileEdges, folderEdges, readStructure } from "../scripts/structure.ts";
 
@@ -120,4 +121,16 @@ test("no circle of imports between files, those of types included, nor between f
     return [from, to];
   });
   expect(circles(folders)).toEqual([]);
+});
+
+test("every worker that a module starts is a file that scripts/build.mjs makes", () => {
+  const build = readFileSync("scripts/build.mjs", "utf8");
+  const workers = files
+    .filter((file) => file.startsWith("src/"))
+    .flatMap((file) => {
+      const named = readFileSync(file, "utf8").matchAll(/new URL\("\.\/([\w-]+)\.js", import\.meta\.url\)/g);
+      return [...named].map(([, name]) => `"${name}": "${dirname(file)}/${name}.ts",`);
+    });
+  expect(new Set(workers).size).toBeGreaterThan(3);
+  expect(workers.filter((entry) => !build.includes(entry))).toEqual([]);
 });

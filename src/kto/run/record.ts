@@ -237,7 +237,9 @@ export class RunRecord {
   /** The error of a lost device, with what is left of the run. */
   afterLoss(error: DeviceLostError): DeviceLostError {
     const left = this.#left ?? "no checkpoint was saved, so the run starts from its beginning";
-    return new DeviceLostError(`${error.message.replace(/\.?$/, ".")} It was after step ${this.done}; ${left}.`, {
+    // Of several ranks the first alone knows what is saved, and tells it.
+    const told = ranksOf(this.#run.inputs).rank > 0 ? "" : `; ${left}`;
+    return new DeviceLostError(`${error.message.replace(/\.?$/, ".")} It was after step ${this.done}${told}.`, {
       cause: error,
     });
   }
