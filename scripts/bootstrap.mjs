@@ -9,7 +9,7 @@ import { spawn } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { packagesOf } from "./locked-packages.mjs";
@@ -142,6 +142,8 @@ async function runTests() {
   const runs = extra.length > 0 ? [runVitest("named", extra)] : await runGroups();
   const results = await Promise.all(runs);
   const sum = (key) => results.reduce((total, result) => total + result[key], 0);
+  // Once more at the end, where whoever sees the last lines alone finds them.
+  for (const line of results.flatMap((result) => result.failures)) console.log(line);
   const [passed, failed, skipped] = ["passed", "failed", "skipped"].map(sum);
   console.log(`${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ""}`);
   const code = results.find((result) => result.code !== 0)?.code ?? 0;
@@ -219,24 +221,29 @@ async function runVitest(name, options, tell, node = "node") {
   rmSync(report, { force: true });
   const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
   const code = await run(node, [toolPath("vitest", "vitest"), "run", ...reporters, ...options], nativeNoise(), tell);
-  return { code, ...countTests(report, code) };
+  return { code, ...countTests(report, code, name) };
 }
 
-function countTests(report, code) {
-  const none = { passed: 0, failed: 1, skipped: 0 };
+function countTests(report, code, name) {
+  const none = { passed: 0, failed: 1, skipped: 0, failures: [`Failed: group ${name} ended with code ${code}.`] };
   if (!existsSync(report)) return none;
   const result = JSON.parse(readFileSync(report, "utf8"));
   const passed = result.numPassedTests;
   // A file that cannot even be loaded has no test in it to fail.
-  const broken = result.testResults.filter(
-    (file) => file.status === "failed" && !file.assertionResults.some((test) => test.status === "failed"),
-  ).length;
-  const failed = result.numFailedTests + broken;
-  return {
-    passed,
-    failed: code !== 0 ? Math.max(failed, 1) : failed,
-    skipped: result.numPendingTests + result.numTodoTests,
-  };
+  const failures = result.testResults.flatMap((file) => {
+    const tests = file.assertionResults.filter((test) => test.status === "failed");
+    const place = relative(root, file.name);
+    if (tests.length === 0) return file.status === "failed" ? [failureLine(place, file.message)] : [];
+    return tests.map((test) => failureLine(`${place}: ${test.fullName}`, test.failureMessages[0] ?? ""));
+  });
+  if (code !== 0 && failures.length === 0) failures.push(`Failed: group ${name} ended with code ${code}.`);
+  return { passed, failed: failures.length, skipped: result.numPendingTests + result.numTodoTests, failures };
+}
+
+/** Where a test failed and the first lines of why. */
+function failureLine(place, message) {
+  const lines = message.split("\n").filter((line) => line.trim() !== "");
+  return [`Failed: ${place}`, ...lines.slice(0, 6).map((line) => `  ${line.slice(0, 200)}`)].join("\n");
 }
 
 /** The command-line script of an installed package, so that no shell and no PATH is needed to start it. */

@@ -12,10 +12,10 @@ import { createWriteStream, mkdirSync, mkdtempSync, readFileSync, rmSync, statSy
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { chromium, type Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import { summary } from "../bench/measure/measure.ts";
 import { commit } from "../src/engine/platform/node-commit.ts";
-import { unpackChromium } from "./chromium.mjs";
+import { openChromium } from "../test/helpers/browser.ts";
 
 const median = (numbers: readonly number[]) => summary(numbers).medianMs;
 
@@ -115,11 +115,7 @@ async function main(): Promise<void> {
   );
   let server = await serve(0);
   console.log(`server: listens after ${server.ms.toFixed(0)} ms, the whole run read; peak ${residentOf(server.child)}`);
-  const browser = await chromium.launch({
-    executablePath: await unpackChromium(),
-    args: ["--no-sandbox", "--disable-gpu", "--no-zygote", "--lang=en-US"],
-    env: { ...process.env, LANG: "en_US.UTF-8", LANGUAGE: "en_US" } as Record<string, string>,
-  });
+  const browser = await openChromium();
   const painted: Awaited<ReturnType<typeof paint>>[] = [];
   for (let i = 0; i < pages; i++) {
     const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, locale: "en-US" });
@@ -157,7 +153,7 @@ async function main(): Promise<void> {
   await page.getByText("The server is away").waitFor();
   const killed = performance.now();
   server = await serve(Number(new URL(server.address).port));
-  await page.waitForFunction(`document.querySelector("[role=status]").textContent === ""`);
+  await page.locator("[role=status]:empty").waitFor({ state: "attached" });
   console.log(
     `server killed and started again: the page goes on ${(performance.now() - killed - server.ms).toFixed(0)} ms after it listens`,
   );

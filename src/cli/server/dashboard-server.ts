@@ -11,7 +11,7 @@ import { errorMessage, FileError } from "../../errors.ts";
 import { PAGE_HEADERS, type PageFile } from "./page-files.ts";
 
 /** Between two looks at the folders while somebody watches. */
-const LOOK_MS = 500;
+const LOOK_MS = 1000;
 /** Open streams of events; a page has one. */
 const MOST_LISTENERS = 200;
 /** By which streams show that they live. */
