@@ -1,0 +1,57 @@
+/**
+ * The text of a help page for a width. Pages are plain data, which the build writes into dist/help.json, so that a help
+ * text waits for no table of options (src/cli/quick-help.ts). What is on them is help.ts's and descriptions/.
+ */
+
+/** What `--help` shows, from top to bottom. */
+export interface HelpPage {
+  /** What follows "Usage: ". */
+  readonly usage: string;
+  readonly description: string;
+  readonly sections: readonly HelpSection[];
+  /** Shown as it is, under everything. */
+  readonly end: string;
+}
+
+export interface HelpSection {
+  readonly heading: string;
+  /** Terms, such as "--beta <n>", and what is said of each. */
+  readonly entries: readonly (readonly [term: string, text: string])[];
+}
+
+/** Columns in front of terms, and between the longest and the texts. */
+const MARGIN = 2;
+/** Where texts would have fewer columns than this, the terminal breaks their lines. */
+const LEAST_WIDTH = 20;
+/** Longer lines are hard to read; also the width where there is no terminal. */
+const MOST_WIDTH = 120;
+
+/** The page in lines of at most `columns` characters, with a newline at its end. */
+export function helpText({ usage, description, sections, end }: HelpPage, columns = MOST_WIDTH): string {
+  const width = Math.min(columns, MOST_WIDTH);
+  const terms = sections.flatMap(({ entries }) => entries.map(([term]) => term.length));
+  const indent = MARGIN + Math.max(...terms) + MARGIN;
+  const lists = sections.map(({ heading, entries }) => {
+    const items = entries.map(([term, text]) => {
+      const lines = linesOf(text, width - indent).join(`\n${" ".repeat(indent)}`);
+      return `${" ".repeat(MARGIN)}${term}`.padEnd(indent) + lines;
+    });
+    return `${heading}\n${items.join("\n")}`;
+  });
+  const parts = [`Usage: ${usage}`, linesOf(description, width).join("\n"), ...lists, end];
+  return `${parts.join("\n\n")}\n`;
+}
+
+function linesOf(text: string, width: number): string[] {
+  if (width < LEAST_WIDTH) return [text];
+  const lines: string[] = [];
+  let line: string | undefined;
+  for (const word of text.split(" ")) {
+    if (line !== undefined && line.length + 1 + word.length > width) {
+      lines.push(line);
+      line = undefined;
+    }
+    line = line === undefined ? word : `${line} ${word}`;
+  }
+  return line === undefined ? lines : [...lines, line];
+}
