@@ -6,9 +6,7 @@
  */
 "use strict";
 const { existsSync } = require("node:fs");
-const nodeModule = require("node:module");
 const { join } = require("node:path");
-const { pathToFileURL } = require("node:url");
 
 const root = join(__dirname, "..");
 const main = join(root, "dist", "cli.js");
@@ -32,14 +30,14 @@ async function start() {
 
 /** The text that the words ask for; undefined where they ask for none. */
 function askedHelp() {
-  const [quickHelp, pages] = ["quick-help.cjs", "help.json"].map((name) => join(root, "dist", name));
+  const [quickHelp, pages] = ["quick-help.cjs", "help"].map((name) => join(root, "dist", name));
   if (!existsSync(pages)) return undefined;
   return require(quickHelp).askedHelp(process.argv.slice(2), pages, process.stdout.columns);
 }
 
 async function runCommand() {
   // Node 22.8 and newer keep compiled code between processes; a folder that cannot be written is no error.
-  nodeModule.enableCompileCache?.();
+  require("node:module").enableCompileCache?.();
   const { runProcess } = await load(main);
   await runProcess();
 }
@@ -62,7 +60,7 @@ async function buildChanges() {
 
 /** An import, whose files Node opens all at once. */
 async function load(path) {
-  return await import(pathToFileURL(path).href).catch((error) => {
+  return await import(require("node:url").pathToFileURL(path).href).catch((error) => {
     explainLimit(error);
     throw error;
   });

@@ -138,7 +138,9 @@ async function buildQuickHelp(root, build) {
 async function buildHelpPages(root) {
   if (!existsSync(join(root, "dist", "descriptions.js"))) return;
   const { helpPages } = await import(pathToFileURL(join(root, "dist", "descriptions.js")).href);
-  put(join(root, "dist", "help.json"), JSON.stringify(helpPages()));
+  for (const [topic, page] of Object.entries(helpPages())) {
+    put(join(root, "dist", "help", `${topic}.json`), JSON.stringify(page));
+  }
 }
 
 /** The host's platform stays a name, for which package.json has a file for Node and one for bundlers for browsers. */

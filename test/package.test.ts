@@ -97,7 +97,7 @@ describe("what is packed", () => {
   test("is code, declarations, schemas and pages for users, under 3 MB", () => {
     const paths = packed.files.map(({ path }) => path);
     const known =
-      /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|bin\/(kto\.js|package\.json)|docs\/(reference\/)?[\w-]+\.(md|svg)|docs\/pictures\/[\w-]+\.svg|dist\/[\w-]+\.js|dist\/(quick-help\.cjs|help\.json)|dist\/dashboard\/app\.(js|css)|dist\/LICENSES\.txt|dist\/src\/[\w/.-]+\.d\.ts|dist\/schema\/\w+\.json)$/;
+      /^(package\.json|README\.md|CHANGELOG\.md|LICENSE|bin\/(kto\.js|package\.json)|docs\/(reference\/)?[\w-]+\.(md|svg)|docs\/pictures\/[\w-]+\.svg|dist\/[\w-]+\.js|dist\/(quick-help\.cjs|help\/\w+\.json)|dist\/dashboard\/app\.(js|css)|dist\/LICENSES\.txt|dist\/src\/[\w/.-]+\.d\.ts|dist\/schema\/\w+\.json)$/;
     expect(paths.filter((path) => !known.test(path))).toEqual([]);
     expect(
       paths.filter((path) => /finding-your-way|gpu-report|bench\/(experiments|report|peers\/(?!run\.js))/.test(path)),

@@ -1,6 +1,6 @@
 /**
- * Help without the program: bin/kto.js asks here first, before it loads anything else. Pages come from dist/help.json,
- * which scripts/build.mjs writes of the same descriptions that the commands have (descriptions/all.ts, `helpPages`).
+ * Help without the program: bin/kto.js asks here first, before it loads anything else. Pages come from dist/help,
+ * where scripts/build.mjs writes them of the same descriptions that the commands have (descriptions/all.ts, `helpPages`).
  */
 import { readFileSync } from "node:fs";
 import { launchOf } from "../engine/platform/node-launch.ts";
@@ -11,12 +11,11 @@ import { type HelpPage, helpText } from "./options/help-page.ts";
  * The text that the words after `kto` ask for. undefined where they ask for no help, and under mpirun, where only one
  * of the processes shows it.
  *
- * @param pages the path of help.json
+ * @param pages the path of the folder dist/help
  * @param columns the terminal's width; undefined where there is none
  */
 export function askedHelp(words: readonly string[], pages: string, columns: number | undefined): string | undefined {
   const topic = helpTopic(words);
   if (topic === undefined || launchOf(process.env) !== undefined) return undefined;
-  const { [topic]: page }: Readonly<Record<string, HelpPage>> = JSON.parse(readFileSync(pages, "utf8"));
-  return page && helpText(page, columns);
+  return helpText(JSON.parse(readFileSync(`${pages}/${topic}.json`, "utf8")) as HelpPage, columns);
 }

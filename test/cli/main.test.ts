@@ -99,11 +99,12 @@ describe("help", () => {
     async (words) => {
       const { status, stdout, stderr } = spawnSync(process.execPath, ["bin/kto.js", ...words], { encoding: "utf8" });
       expect([status, stderr]).toEqual([0, ""]);
-      const ofProgram = new CapturedStream();
-    await main(words, { stdout: ofProgram, stderr: new CapturedStream() });
-    expect(stdout).toBe(ofProgram.text);
-      const pages = JSON.parse(readFileSync("dist/help.json", "utf8"));
-      expect(pages).toEqual(helpPages());
+      const ofProgram = new CapturedStream({ columns: 120 });
+      await main(words, { stdout: ofProgram, stderr: new CapturedStream() });
+      expect(stdout).toBe(ofProgram.text);
+      for (const [topic, page] of Object.entries(helpPages())) {
+        expect(JSON.parse(readFileSync(`dist/help/${topic}.json`, "utf8"))).toEqual(page);
+      }
     },
   );
 

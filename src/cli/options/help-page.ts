@@ -1,5 +1,5 @@
 /**
- * The text of a help page for a width. Pages are plain data, which the build writes into dist/help.json, so that a help
+ * The text of a help page for a width. Pages are plain data, which the build writes into dist/help, so that a help
  * text waits for no table of options (src/cli/quick-help.ts). What is on them is help.ts's and descriptions/.
  */
 
@@ -42,16 +42,17 @@ export function helpText({ usage, description, sections, end }: HelpPage, column
   return `${parts.join("\n\n")}\n`;
 }
 
+/** A word that is too long has a line for itself. Steps from line to line, since words are many. */
 function linesOf(text: string, width: number): string[] {
   if (width < LEAST_WIDTH) return [text];
   const lines: string[] = [];
-  let line: string | undefined;
-  for (const word of text.split(" ")) {
-    if (line !== undefined && line.length + 1 + word.length > width) {
-      lines.push(line);
-      line = undefined;
-    }
-    line = line === undefined ? word : `${line} ${word}`;
+  let at = 0;
+  while (text.length - at > width) {
+    const last = text.lastIndexOf(" ", at + width);
+    const end = last > at ? last : text.indexOf(" ", at + width);
+    if (end < 0) break;
+    lines.push(text.slice(at, end));
+    at = end + 1;
   }
-  return line === undefined ? lines : [...lines, line];
+  return [...lines, text.slice(at)];
 }
