@@ -65,8 +65,10 @@ export async function buildCode(root) {
     format: "esm",
     target: "node20.19",
     charset: "utf8",
-    // A quarter of the files was indents; names stay, so that the stack of an error can be read.
+    // A quarter of the files was indents; names and short lines stay, so that the stack of an error can be read, and the
+    // place that it names be looked at. Source maps would be another 2 MB.
     minifyWhitespace: true,
+    lineLimit: 160,
     write: false,
     metafile: true,
     logLevel: "silent",
