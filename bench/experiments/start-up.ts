@@ -21,7 +21,7 @@ const folder = mkdtempSync(join(tmpdir(), "kto-start-"));
 try {
   const packed = output("npm", ["pack", "--ignore-scripts", "--silent", "--pack-destination", folder]).trim();
   output("tar", ["xzf", join(folder, packed), "-C", folder]);
-  const [installed, checkout] = [join(folder, "package"), root].map((place) => join(place, "bin", "kto.js"));
+  const [installed, checkout] = [join(folder, "package", "bin", "kto.js"), join(root, "bin", "kto.js")];
   const cases = [
     { name: "node -e 0", words: ["-e", "0"] },
     { name: "kto --help, package", words: [installed, "--help"] },
