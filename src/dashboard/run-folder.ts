@@ -47,8 +47,11 @@ export class RunFolder {
   readonly #rewards = new RewardHistory();
   readonly #notes: RunNotes;
   #version = 0;
-  #generation = 0;
+  /** A page that outlives its server must not take another file for the one that it knows. */
+  #generation = Date.now();
   #running = false;
+  #samplesCount = 0;
+  #told: { readonly version: number; readonly summary: RunSummary } | undefined;
   /** One reading at a time. */
   #reading: Promise<boolean> | undefined;
 
@@ -98,10 +101,14 @@ export class RunFolder {
       ({ text, offset, length }) => {
         const step = stepOf(text);
         if (step === undefined) return;
+        this.#samplesCount++;
         const places = this.#said.get(step) ?? [];
         if (places.length < MOST_SAMPLES) this.#said.set(step, [...places, { offset, length }]);
       },
-      () => this.#said.clear(),
+      () => {
+        this.#said.clear();
+        this.#samplesCount = 0;
+      },
     );
     const noted = await this.#notes.read();
     const running = (await platform.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
@@ -111,7 +118,13 @@ export class RunFolder {
     return changed;
   }
 
+  /** Made once for each state of the files: it is asked for at every look. */
   get summary(): RunSummary {
+    if (this.#told?.version !== this.#version) this.#told = { version: this.#version, summary: this.#summary };
+    return this.#told.summary;
+  }
+
+  get #summary(): RunSummary {
     const steps = this.#table.names.map((name) => this.#table.series(name).steps.at(-1) ?? 0);
     const { outcome, text } = this.#verdict ?? {};
     return {
@@ -123,6 +136,8 @@ export class RunFolder {
       step: Math.max(0, ...steps),
       events: this.#notes.count,
       warnings: this.#notes.warningCount,
+      examples: this.#places.size,
+      samples: this.#samplesCount,
       ...(outcome === undefined || text === undefined ? {} : { verdict: { outcome, text } }),
     };
   }
@@ -145,13 +160,18 @@ export class RunFolder {
     return verdictOf(log, isSft ? "sft" : "kto");
   }
 
-  get metrics(): MetricsAnswer {
-    const series = this.#table.names.map((name) => {
-      const { steps, values } = thinned(this.#table.series(name), MOST_POINTS);
+  /** @param known what the asking page has already: that many lines of that generation */
+  metrics(known?: Pick<MetricsAnswer, "lines" | "generation">): MetricsAnswer {
+    const { lines } = this.#table;
+    const news = known?.generation === this.#generation ? this.#table.since(known.lines) : undefined;
+    const all =
+      news ?? this.#table.names.map((name) => [name, thinned(this.#table.series(name), MOST_POINTS)] as const);
+    const series = [...all].map(([name, { steps, values }]) => {
       // As many digits as the device's numbers have: half the text.
       return [name, { steps, values: values.map((value) => Number(value.toPrecision(7))) }] as const;
     });
-    return { lines: this.#table.lines, generation: this.#generation, series: Object.fromEntries(series) };
+    const from = news === undefined ? 0 : (known?.lines ?? 0);
+    return { lines, generation: this.#generation, from, series: Object.fromEntries(series) };
   }
 
   /** The updates whose examples are logged. */

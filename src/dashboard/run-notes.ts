@@ -12,8 +12,12 @@ const MOST_EVENTS = 200;
 const MOST_WARNINGS = 200;
 /** Rows whose places are kept. */
 const MOST_ROWS = 100_000;
+/** Texts of rows that are kept: those that stand out change little from one look to the next. */
+const MOST_TEXTS = 200;
 /** A run.json that is larger is none of a run's. */
 const MOST_BYTES = 2 ** 20;
+
+type RowText = Pick<RowLine, "prompt" | "completion">;
 
 export class RunNotes {
   readonly #folder: string;
@@ -25,6 +29,7 @@ export class RunNotes {
   #warningCount = 0;
   /** Where the lines of rows.jsonl lie, by the row. */
   readonly #places = new Map<number, Pick<FoundLine, "offset" | "length">>();
+  readonly #texts = new Map<number, RowText>();
 
   constructor(folder: string) {
     this.#folder = folder;
@@ -46,7 +51,10 @@ export class RunNotes {
         const index = Number(/^\{"step":\d+,"index":(\d+),/.exec(text)?.[1] ?? Number.NaN);
         if (Number.isInteger(index) && this.#places.size < MOST_ROWS) this.#places.set(index, { offset, length });
       },
-      () => this.#places.clear(),
+      () => {
+        this.#places.clear();
+        this.#texts.clear();
+      },
     );
     return events || rows;
   }
@@ -78,11 +86,17 @@ export class RunNotes {
   }
 
   /** The text of a row of the feedback; undefined where the run wrote none, or it is damaged. */
-  async rowText(index: number): Promise<Pick<RowLine, "prompt" | "completion"> | undefined> {
+  async rowText(index: number): Promise<RowText | undefined> {
     const place = this.#places.get(index);
     if (place === undefined) return undefined;
+    const known = this.#texts.get(index);
+    if (known !== undefined) return known;
     const line = lineOf(await this.#rows.textAt(place), rowLineSchema);
-    return line?.index === index ? { prompt: line.prompt, completion: line.completion } : undefined;
+    if (line?.index !== index) return undefined;
+    const text = { prompt: line.prompt, completion: line.completion };
+    if (this.#texts.size >= MOST_TEXTS) this.#texts.clear();
+    this.#texts.set(index, text);
+    return text;
   }
 
   /** What the run was started with; undefined where that is not there, or damaged. */

@@ -19,9 +19,11 @@ export function ValueFunction({ shown: { run, exampleSteps }, isNamed, linesFrom
   /** undefined follows the last update. */
   const [chosen, setChosen] = useState<number>();
   const at = Math.min(chosen ?? exampleSteps.length - 1, exampleSteps.length - 1);
-  const step = exampleSteps[at] ?? 0;
+  /** undefined before it is known which updates have examples. */
+  const step = exampleSteps[at];
   const [line, setLine] = useState<ExampleLine>();
   useEffect(() => {
+    if (step === undefined) return;
     const ending = new AbortController();
     linesFrom(run.id, step, ending.signal).then(
       (found) => found && setLine(found),
@@ -34,13 +36,13 @@ export function ValueFunction({ shown: { run, exampleSteps }, isNamed, linesFrom
     <section class="value-function" aria-label={title}>
       <h2>{title}</h2>
       <label class="slider">
-        Update {step}
+        Update {step ?? ""}
         <input
           type="range"
           min="0"
-          max={exampleSteps.length - 1}
-          value={at}
-          aria-valuetext={`update ${step}`}
+          max={Math.max(0, exampleSteps.length - 1)}
+          value={Math.max(0, at)}
+          aria-valuetext={`update ${step ?? ""}`}
           onInput={(event) => {
             const next = Number(event.currentTarget.value);
             setChosen(next === exampleSteps.length - 1 ? undefined : next);
