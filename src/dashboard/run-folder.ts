@@ -1,6 +1,7 @@
 /** One run as its folder tells of it: metrics and examples, read as far as they are written. Nothing is written. */
 import * as z from "zod";
 import { platform } from "../engine/platform/index.ts";
+import type { FileSource } from "../engine/platform/platform.ts";
 import { type LoggedLine, verdictOf } from "../kto/report/verdict.ts";
 import { EXAMPLES_FILE, type ExampleLine, exampleLineSchema } from "../kto/run/example-line.ts";
 import { LOCK_FILE } from "../kto/run/lock.ts";
@@ -36,6 +37,7 @@ const JUDGED = /^(eval_)?(loss|rewards\/margins(\/(low|high))?)$|^eval_win_rate(
 export class RunFolder {
   readonly id: string;
   readonly folder: string;
+  readonly #files: FileSource;
   readonly #metrics: GrowingLines;
   readonly #examples: GrowingLines;
   readonly #samples: GrowingLines;
@@ -55,13 +57,14 @@ export class RunFolder {
   /** One reading at a time. */
   #reading: Promise<boolean> | undefined;
 
-  constructor(id: string, folder: string) {
+  constructor(id: string, folder: string, files: FileSource) {
     this.id = id;
     this.folder = folder;
-    this.#metrics = new GrowingLines(platform.joinPath(folder, METRICS_FILE));
-    this.#examples = new GrowingLines(platform.joinPath(folder, EXAMPLES_FILE));
-    this.#samples = new GrowingLines(platform.joinPath(folder, SAMPLES_FILE));
-    this.#notes = new RunNotes(folder);
+    this.#files = files;
+    this.#metrics = new GrowingLines(platform.joinPath(folder, METRICS_FILE), files);
+    this.#examples = new GrowingLines(platform.joinPath(folder, EXAMPLES_FILE), files);
+    this.#samples = new GrowingLines(platform.joinPath(folder, SAMPLES_FILE), files);
+    this.#notes = new RunNotes(folder, files);
   }
 
   /** Another number where anything that is told of the run has changed. */
@@ -111,7 +114,7 @@ export class RunFolder {
       },
     );
     const noted = await this.#notes.read();
-    const running = (await platform.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
+    const running = (await this.#files.exists(platform.joinPath(this.folder, LOCK_FILE))) === "file";
     const changed = grown || more || said || noted || running !== this.#running;
     this.#running = running;
     if (changed) this.#version++;
@@ -255,13 +258,14 @@ function promptText(prompt: unknown): string {
 }
 
 /** The folders of runs among these and in them: a run is a folder with a metrics.jsonl. */
-export async function runFolders(folders: readonly string[]): Promise<string[]> {
+export async function runFolders(folders: readonly string[], files: FileSource): Promise<string[]> {
   const found: string[] = [];
   for (const folder of folders) {
-    if ((await platform.exists(folder)) !== "folder") continue;
-    const inside = (await platform.list(folder)).map((name) => platform.joinPath(folder, name));
+    if ((await files.exists(folder)) !== "folder") continue;
+    const inside = (await files.list(folder)).map((name) => platform.joinPath(folder, name));
     for (const candidate of [folder, ...inside]) {
-      if (found.length < MOST_RUNS && !found.includes(candidate) && (await isRun(candidate))) found.push(candidate);
+      if (found.length < MOST_RUNS && !found.includes(candidate) && (await isRun(candidate, files)))
+        found.push(candidate);
     }
   }
   return found;
@@ -269,6 +273,6 @@ export async function runFolders(folders: readonly string[]): Promise<string[]> 
 
 const MOST_RUNS = 500;
 
-async function isRun(folder: string): Promise<boolean> {
-  return (await platform.exists(platform.joinPath(folder, METRICS_FILE))) === "file";
+async function isRun(folder: string, files: FileSource): Promise<boolean> {
+  return (await files.exists(platform.joinPath(folder, METRICS_FILE))) === "file";
 }

@@ -1,5 +1,6 @@
 /** What a run's folder says in words: its events, the texts of rows, and what it was started with. */
 import { platform } from "../engine/platform/index.ts";
+import type { FileSource } from "../engine/platform/platform.ts";
 import { FileError } from "../errors.ts";
 import { EVENTS_FILE, type EventLine, eventLineSchema } from "../kto/run/event-line.ts";
 import { ROWS_FILE, type RowLine, rowLineSchema } from "../kto/run/row-line.ts";
@@ -21,6 +22,7 @@ type RowText = Pick<RowLine, "prompt" | "completion">;
 
 export class RunNotes {
   readonly #folder: string;
+  readonly #files: FileSource;
   readonly #events: GrowingLines;
   readonly #rows: GrowingLines;
   #last: EventLine[] = [];
@@ -31,10 +33,11 @@ export class RunNotes {
   readonly #places = new Map<number, Pick<FoundLine, "offset" | "length">>();
   readonly #texts = new Map<number, RowText>();
 
-  constructor(folder: string) {
+  constructor(folder: string, files: FileSource = platform) {
     this.#folder = folder;
-    this.#events = new GrowingLines(platform.joinPath(folder, EVENTS_FILE));
-    this.#rows = new GrowingLines(platform.joinPath(folder, ROWS_FILE));
+    this.#files = files;
+    this.#events = new GrowingLines(platform.joinPath(folder, EVENTS_FILE), files);
+    this.#rows = new GrowingLines(platform.joinPath(folder, ROWS_FILE), files);
   }
 
   /** Reads what is new. @returns whether there was anything */
@@ -102,9 +105,9 @@ export class RunNotes {
   /** What the run was started with; undefined where that is not there, or damaged. */
   async facts(): Promise<RunFacts | undefined> {
     const path = platform.joinPath(this.#folder, RUN_FILE);
-    if ((await platform.exists(path)) !== "file") return undefined;
+    if ((await this.#files.exists(path)) !== "file") return undefined;
     try {
-      const file = await platform.openFile(path);
+      const file = await this.#files.openFile(path);
       try {
         if (file.size > MOST_BYTES) return undefined;
         return lineOf(new TextDecoder().decode(await file.read(0, file.size)), runFactsSchema);

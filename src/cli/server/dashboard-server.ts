@@ -8,6 +8,7 @@ import type { AddressInfo } from "node:net";
 import type { RunSummary } from "../../dashboard/protocol.ts";
 import { RunFolder, runFolders } from "../../dashboard/run-folder.ts";
 import { errorMessage, FileError } from "../../errors.ts";
+import { filesAtOnce } from "./files-at-once.ts";
 import { PAGE_HEADERS, type PageFile } from "./page-files.ts";
 
 /** Between two looks at the folders while somebody watches. */
@@ -211,10 +212,10 @@ export class DashboardServer {
   async #search(): Promise<void> {
     this.#searched = performance.now();
     const known = new Set([...this.#runs.values()].map(({ folder }) => folder));
-    for (const folder of await runFolders(this.#options.folders)) {
+    for (const folder of await runFolders(this.#options.folders, filesAtOnce)) {
       if (known.has(folder)) continue;
       const id = `r${this.#runs.size}`;
-      this.#runs.set(id, new RunFolder(id, folder));
+      this.#runs.set(id, new RunFolder(id, folder, filesAtOnce));
     }
   }
 

@@ -6,6 +6,8 @@ import { colors, useTheme } from "./theme.ts";
 import { compact, smoothed } from "./value-picture.ts";
 
 const HEIGHT = 220;
+/** Between ticks of updates. */
+const WHOLE_STEPS = Array.from({ length: 9 }, (_, power) => [1, 2, 5].map((factor) => factor * 10 ** power)).flat();
 const DASHES = [[], [6, 4], [2, 3], [10, 4, 2, 4]];
 
 /** The range of updates that is shown; undefined for all. */
@@ -48,7 +50,7 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
     [state, smoothing, names.join()],
   );
   // What a picture is made of; new points alone do not make a new one, so that cursor and zoom stay.
-  const scale: uPlot.Scale = isLog ? logScale(lines.flatMap(({ series }) => series.values)) : {};
+  const scale: uPlot.Scale = isLog ? logScale(lines.flatMap(({ series }) => series.values)) : { range: linearRange };
   const { distr } = scale;
   const kind = JSON.stringify([lines.map(({ one, name }) => [one.run.id, one.run.name, name]), distr, theme, title]);
   useEffect(() => {
@@ -75,7 +77,7 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
           y: scale,
         },
         axes: [
-          { ...axis, values: (_, splits) => splits.map(compact) },
+          { ...axis, incrs: WHOLE_STEPS, values: (_, splits) => splits.map(compact) },
           { ...axis, size: 62, values: (_, splits) => splits.map(compact) },
         ],
         legend: { live: true },
@@ -87,7 +89,8 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
             dash: several ? (DASHES[which % DASHES.length] ?? []) : [],
             width: 1.5,
             spanGaps: true,
-            points: { show: name.startsWith("eval_") },
+            // A line needs two points to be seen.
+            points: { show: (plot: uPlot) => name.startsWith("eval_") || plot.data[0].length === 1 },
             value: (_: uPlot, value: number | null) => (value === null ? "–" : value.toPrecision(4)),
           })),
         ],
@@ -158,6 +161,13 @@ export function Plot({ title, names, shown, smoothing, isLog, zoom, onZoom }: Pl
       />
     </figure>
   );
+}
+
+/** As uPlot has it, but for a metric that never changes, which would have the range from 0 to 100 around a 0. */
+function linearRange(_: uPlot, low: number, high: number): [number, number] {
+  if (low === high) return [low - 1, high + 1];
+  const [from, to] = uPlot.rangeNum(low, high, 0.1, true);
+  return [from ?? low, to ?? high];
 }
 
 /**

@@ -145,7 +145,8 @@ function Chart({ picture, step }: { readonly picture: Picture; readonly step: nu
         </text>
       ))}
       <line class="reference" x1={x(0)} x2={x(0)} y1={SIZE.top} y2={height - bottom} />
-      <text class="tick" x={x(0) + 6} y={SIZE.top + 12}>
+      {/* Where no curve comes: right of u = 0 both are above their middle. */}
+      <text class="tick" x={x(0) + 6} y={height - bottom - 6}>
         r = z0
       </text>
       <path class="curve up" d={path(curves.desirable)} />

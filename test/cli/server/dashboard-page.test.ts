@@ -27,7 +27,7 @@ const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.mi
 const trained = join(runs, "trained");
 const told = join(runs, "told");
 /** Names of runs are long where they say what was tried. */
-const toldAgain = join(runs, "told again with mistralai-Ministral-3-8B-Instruct-2512-lora-r16-beta0.1-lr1e-3-seed42");
+const toldAgain = join(runs, "told again with mistralai-Ministral-3-8B-Instruct-2512-lora-r16-lr1e-3-seed42");
 const evil = join(runs, "<img src=x onerror=window.hacked=1>");
 const rows = readExamples("llama");
 const { hyperparameters } = readExpected("llama");
