@@ -29,6 +29,7 @@ await runProcess();
 async function buildChanges() {
   const { buildCode, isCodeBuilt } = await load(pathToFileURL(join(root, "scripts", "build.mjs")).href);
   if (isCodeBuilt(root)) return;
+  if (process.stderr.isTTY) console.error("a source has changed: building ...");
   try {
     await buildCode(root);
   } catch (error) {

@@ -5,6 +5,7 @@
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
+import { performance } from "node:perf_hooks";
 import type { RunSummary } from "../../dashboard/protocol.ts";
 import { RunFolder, runFolders } from "../../dashboard/run-folder.ts";
 import { errorMessage, FileError } from "../../errors.ts";
