@@ -172,7 +172,7 @@ export class DashboardServer {
   }
 
   /** Milliseconds until the next look, by what the last one and the answers behind it took. */
-  get #pauseMs(): number {
+  #pauseMs(): number {
     const { workShare = 1 } = this.#options;
     const now = performance.eventLoopUtilization();
     const { active } = performance.eventLoopUtilization(now, this.#work);
@@ -193,7 +193,7 @@ export class DashboardServer {
     } catch (error) {
       if (!(error instanceof FileError)) throw error; // a folder that is being removed
     }
-    if (this.#listeners.size > 0) this.#looking = setTimeout(() => this.#lookAgain(), this.#pauseMs);
+    if (this.#listeners.size > 0) this.#looking = setTimeout(() => this.#lookAgain(), this.#pauseMs());
   }
 
   /** Listeners that take no more are let go: they come again. */
