@@ -15,7 +15,7 @@ import { PAGE_HEADERS, type PageFile } from "./page-files.ts";
 /** Between two looks at the folders while somebody watches. */
 const LOOK_MS = 1000;
 /** The longest that those who watch wait for news, whatever a look takes. */
-const MOST_LOOK_MS = 15_000;
+const MOST_LOOK_MS = 5000;
 /** So often a look is for new runs too. */
 const SEARCH_MS = 5000;
 /** What a look for those who watch has read is not read again for what they ask at the news. */
