@@ -31,7 +31,10 @@ export interface DashboardOptions {
   /** 0 for any that is free. */
   readonly port: number;
   readonly page: ReadonlyMap<string, PageFile>;
-  /** The share of the time that it may be at work while somebody watches; looks are rarer where they take longer. */
+  /**
+   * The share of the time that it may be at work while somebody watches: looks are rarer where they take longer, but
+   * never rarer than MOST_LOOK_MS.
+   */
   readonly workShare?: number;
   readonly onWarning: (sentence: string) => void;
 }
