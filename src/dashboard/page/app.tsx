@@ -4,7 +4,7 @@ import { useEffect, useMemo, useState } from "preact/hooks";
 import type { RunSummary } from "../protocol.ts";
 import { PARTS, type Part, stateOf } from "./asking.ts";
 import { answerOf, followRuns, metricsOf } from "./client.ts";
-import { Curves, type CurveView, FIRST_VIEW } from "./curves.tsx";
+import { Curves, type CurveView, FIRST_VIEW, type ViewChange } from "./curves.tsx";
 import { Events } from "./events.tsx";
 import { Configuration } from "./facts.tsx";
 import { RewardSpread } from "./reward-spread.tsx";
@@ -78,7 +78,7 @@ interface ShownProps {
   readonly part: Part;
   readonly shown: readonly ShownRun[];
   readonly view: CurveView;
-  readonly onView: (view: CurveView) => void;
+  readonly onView: (change: ViewChange) => void;
 }
 
 type OfRun = (one: { readonly shown: ShownRun; readonly isNamed: boolean }) => ComponentChild;

@@ -72,10 +72,13 @@ export interface CurveView {
 
 export const FIRST_VIEW: CurveView = { smoothing: 0, isLog: false, zoom: undefined, open: ["Learning"] };
 
+/** What becomes of a view; a plot keeps its listeners while the view changes, so they must not hold one. */
+export type ViewChange = (view: CurveView) => CurveView;
+
 interface CurvesProps {
   readonly shown: readonly ShownRun[];
   readonly view: CurveView;
-  readonly onView: (view: CurveView) => void;
+  readonly onView: (change: ViewChange) => void;
   /** Whether only what says most is shown. */
   readonly isBrief?: boolean;
 }
@@ -86,7 +89,13 @@ export function Curves({ shown, view, onView, isBrief = false }: CurvesProps) {
   const plots = (all: readonly Shared[]) => (
     <div class="curves">
       {all.map((plot) => (
-        <Plot key={plot.title} {...plot} {...view} shown={shown} onZoom={(zoom) => onView({ ...view, zoom })} />
+        <Plot
+          key={plot.title}
+          {...plot}
+          {...view}
+          shown={shown}
+          onZoom={(zoom) => onView((now) => ({ ...now, zoom }))}
+        />
       ))}
     </div>
   );
@@ -97,10 +106,11 @@ export function Curves({ shown, view, onView, isBrief = false }: CurvesProps) {
       {groups.length > 1
         ? groups.map(({ title, plots: own }) => {
             const isOpen = view.open.includes(title);
-            const others = view.open.filter((one) => one !== title);
-            const toggle = (opens: boolean) => {
-              if (opens !== isOpen) onView({ ...view, open: opens ? [...others, title] : others });
-            };
+            const toggle = (opens: boolean) =>
+              onView((now) => {
+                if (now.open.includes(title) === opens) return now;
+                return { ...now, open: opens ? [...now.open, title] : now.open.filter((one) => one !== title) };
+              });
             return (
               <details key={title} class="group" open={isOpen} onToggle={(event) => toggle(event.currentTarget.open)}>
                 <summary>
@@ -130,14 +140,14 @@ function Controls({ view, onView }: Pick<CurvesProps, "view" | "onView">) {
             max="0.98"
             step="0.02"
             value={view.smoothing}
-            onInput={(event) => onView({ ...view, smoothing: Number(event.currentTarget.value) })}
+            onInput={({ currentTarget: { value } }) => onView((now) => ({ ...now, smoothing: Number(value) }))}
           />
         </label>
         <label>
           <input
             type="checkbox"
             checked={view.isLog}
-            onChange={(event) => onView({ ...view, isLog: event.currentTarget.checked })}
+            onChange={({ currentTarget: { checked } }) => onView((now) => ({ ...now, isLog: checked }))}
           />{" "}
           Log scale
         </label>

@@ -230,6 +230,24 @@ describe.runIf(hasChromium)("the dashboard in Chromium", () => {
     await expect.poll(range).not.toBe(zoomed);
     await page.keyboard.press("0");
     await expect.poll(range).toBe("1 13");
+    // A range that is drawn with the mouse leaves what was chosen since the plot was made.
+    const smoothing = page.getByRole("slider", { name: "Smoothing" });
+    await smoothing.focus();
+    await page.keyboard.press("ArrowRight");
+    const over = figure("Loss").locator(".u-over");
+    await over.scrollIntoViewIfNeeded();
+    const { x = 0, y = 0, width = 0 } = (await over.boundingBox()) ?? {};
+    await page.mouse.move(x + width / 4, y + 40);
+    await page.mouse.down();
+    await page.mouse.move(x + width / 2, y + 40, { steps: 4 });
+    await page.mouse.up();
+    await expect.poll(range).not.toBe("1 13");
+    expect(await smoothing.inputValue()).toBe("0.02");
+    await smoothing.focus();
+    await page.keyboard.press("ArrowLeft");
+    await plot.focus();
+    await page.keyboard.press("0");
+    await expect.poll(range).toBe("1 13");
     const line = figure("Loss").locator(".u-legend .u-series").nth(1);
     await page.keyboard.press("1");
     await expect.poll(() => line.getAttribute("class")).toContain("u-off");
