@@ -45,16 +45,54 @@ export async function sumInPlace(ranks: Communicator, numbers: Float32Array<Arra
 }
 
 async function sumPiece(ranks: Communicator, numbers: Float32Array<ArrayBuffer>): Promise<void> {
-  const { size } = ranks;
-  const slice = Math.ceil(numbers.length / size);
-  const given = new Float32Array(size * slice);
-  given.set(numbers);
-  const received = new Float32Array(size * slice);
+  const slice = Math.ceil(numbers.length / ranks.size);
+  const cuts = Array.from({ length: ranks.size + 1 }, (_, rank) => Math.min(rank * slice, numbers.length));
+  await gatherSlices(ranks, Float32Array.from(await sumSlice(ranks, numbers, cuts)), cuts, numbers);
+}
+
+const longest = (cuts: readonly number[]) =>
+  cuts.slice(1).reduce((most, end, rank) => Math.max(most, end - (cuts[rank] ?? 0)), 0);
+
+/**
+ * This rank's slice of the sums over all ranks, in the order of ranks and in float64: the half of `sumInPlace` in which
+ * sums are made (reduce-scatter).
+ *
+ * @param numbers as many on every rank
+ * @param cuts rank r has the slice [cuts[r], cuts[r + 1]); size + 1 of them, the same on every rank
+ */
+export async function sumSlice(
+  ranks: Communicator,
+  numbers: Float32Array<ArrayBuffer>,
+  cuts: readonly number[],
+): Promise<Float64Array<ArrayBuffer>> {
+  const { size, rank: own } = ranks;
+  const length = longest(cuts);
+  const given = new Float32Array(size * length);
+  for (let rank = 0; rank < size; rank++) given.set(numbers.subarray(cuts[rank], cuts[rank + 1]), rank * length);
+  const received = new Float32Array(size * length);
   await ranks.allToAll(bytesOf(given), bytesOf(received));
-  const sums = new Float64Array(slice);
-  for (let rank = 0; rank < size; rank++) addTo(sums, received.subarray(rank * slice, (rank + 1) * slice));
-  await ranks.allGather(bytesOf(Float32Array.from(sums)), bytesOf(given));
-  numbers.set(given.subarray(0, numbers.length));
+  const sums = new Float64Array((cuts[own + 1] ?? 0) - (cuts[own] ?? 0));
+  for (let rank = 0; rank < size; rank++) addTo(sums, received.subarray(rank * length, (rank + 1) * length));
+  return sums;
+}
+
+/** Fills `all` on every rank with the slices of all: the other half. @param cuts see `sumSlice` */
+export async function gatherSlices(
+  ranks: Communicator,
+  own: Float32Array<ArrayBuffer>,
+  cuts: readonly number[],
+  all: Float32Array<ArrayBuffer>,
+): Promise<void> {
+  const { size } = ranks;
+  const length = longest(cuts);
+  const given = new Float32Array(length);
+  given.set(own);
+  const received = new Float32Array(size * length);
+  await ranks.allGather(bytesOf(given), bytesOf(received));
+  for (let rank = 0; rank < size; rank++) {
+    const [first = 0, end = 0] = [cuts[rank], cuts[rank + 1]];
+    all.set(received.subarray(rank * length, rank * length + end - first), first);
+  }
 }
 
 /** The bytes of every rank in their order, of any lengths. */

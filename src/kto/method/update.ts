@@ -4,7 +4,7 @@
  * Which rows come when is not decided here.
  */
 
-import type { Arena, ParameterLayout } from "../../engine/gpu/arena.ts";
+import type { ParameterLayout } from "../../engine/gpu/arena.ts";
 import type { Device } from "../../engine/gpu/device.ts";
 import { AdamW, type AdamWOptions } from "../../engine/gpu/optimizer.ts";
 import { PassTimer } from "../../engine/gpu/pass-timer.ts";
@@ -23,8 +23,11 @@ import { recordTargetHits, recordTokenSums } from "../../engine/model/head.ts";
 import { Model } from "../../engine/model/model.ts";
 import { activationFormat, type Precision, productFormat } from "../../engine/model/precision.ts";
 import type { RowShape } from "../../engine/model/rows.ts";
-import { ArenaSum } from "../../engine/ranks/arena-sum.ts";
+import { ArenaSum, gatherArena } from "../../engine/ranks/arena-sum.ts";
 import { ALONE, type Communicator } from "../../engine/ranks/communicator.ts";
+import { OnRequest } from "../../engine/ranks/on-request.ts";
+import { type Piece, partsOfRank, piecesOfStages } from "../../engine/ranks/pieces.ts";
+import { SharedMoments } from "../../engine/ranks/shared-moments.ts";
 import { sumOverRanks } from "../../engine/ranks/sums.ts";
 import { ConfigError } from "../../errors.ts";
 import type { Batch, ReferencePointScope } from "./batch.ts";
@@ -70,8 +73,10 @@ export interface UpdateOptions {
   readonly noise?: { readonly alpha: number; readonly seed: number } | undefined;
   /** Those that share the update, of which this computes its part of each microbatch; default it is alone. */
   readonly ranks?: Communicator | undefined;
-  /** Bytes of gradients that ranks sum at once; default that of `ArenaSum`. */
-  readonly bucketBytes?: number | undefined;
+  /** Whether each rank keeps the moments of its share of the parameters alone, and updates that; default false. */
+  readonly shardOptimizer?: boolean | undefined;
+  /** Bytes of gradients that ranks sum at once; default `PIECE_BYTES`. */
+  readonly pieceBytes?: number | undefined;
 }
 
 /** What is wanted of an update beside its gradients. */
@@ -122,6 +127,12 @@ export class Update {
   readonly #ranks: Communicator;
   /** The sum of all ranks' gradients; undefined where there is one rank. */
   readonly #gradientSum: ArenaSum | undefined;
+  /** How the trained parameters are divided among the ranks, where each updates its own. */
+  readonly #shards: readonly Piece[] | undefined;
+  /** What rank 0 asks of the others while it saves. */
+  readonly requests: OnRequest;
+  /** The moments of all ranks; undefined where this one has all of them. */
+  readonly sharedMoments: SharedMoments | undefined;
 
   constructor(options: UpdateOptions) {
     const { reference, shapes, dropoutSeed } = options;
@@ -162,13 +173,24 @@ export class Update {
     const positions = Math.max(...shapes.map(positionLimit));
     for (const model of [policy, referenceModel]) model?.makePositionTables(positions);
     this.objective = createObjective(options, this.device);
-    this.#optimizer = options.optimizer && new AdamW(policy.trained, options.optimizer, options.trained);
-    this.#ranks = options.ranks ?? ALONE;
-    if (this.#optimizer === undefined || this.#ranks.size === 1) return;
+    const ranks = options.ranks ?? ALONE;
+    this.#ranks = ranks;
+    this.requests = new OnRequest(ranks);
+    const pieces: Piece[][] = [];
+    const shards = ranks.size > 1 && options.shardOptimizer === true;
+    const divide = (layout: ParameterLayout) => {
+      pieces.push(...piecesOfStages(layout, gradientStages(layout, policy), ranks.size, options.pieceBytes));
+      return pieces.flat().flatMap((piece) => partsOfRank(piece, ranks.rank));
+    };
+    this.#optimizer =
+      options.optimizer && new AdamW(policy.trained, options.optimizer, options.trained, shards ? divide : undefined);
+    if (this.#optimizer === undefined || ranks.size === 1) return;
     const { gradients } = this.#optimizer;
-    const stages = gradientStages(gradients, policy);
-    const { bucketBytes } = options;
-    this.#gradientSum = new ArenaSum(this.#ranks, gradients, stages, bucketBytes === undefined ? {} : { bucketBytes });
+    if (!shards) divide(gradients.layout);
+    this.#gradientSum = new ArenaSum(ranks, gradients, pieces, { scatters: shards });
+    if (!shards) return;
+    this.#shards = pieces.flat();
+    this.sharedMoments = new SharedMoments(ranks, this.#optimizer, this.#shards, this.requests);
   }
 
   get optimizer(): AdamW {
@@ -273,9 +295,13 @@ export class Update {
   /** The reference point is taken over the pairs of all ranks: the sum and the number of theirs. */
   async #sumPairs(): Promise<void> {
     const { pairSum } = this.objective;
-    if (!this.#dealt || pairSum === undefined) return;
-    const own = Float64Array.from(await this.device.download(pairSum));
-    this.device.upload(pairSum, Float32Array.from(await sumOverRanks(this.#ranks, own)));
+    if (this.#dealt && pairSum !== undefined) await this.#sumOnDevice(pairSum);
+  }
+
+  /** Replaces a few numbers of the device by their sums over all ranks. */
+  async #sumOnDevice(tensor: Tensor): Promise<void> {
+    const own = Float64Array.from(await this.device.download(tensor));
+    this.device.upload(tensor, Float32Array.from(await sumOverRanks(this.#ranks, own)));
   }
 
   /**
@@ -300,7 +326,8 @@ export class Update {
   }
 
   /**
-   * One update from these microbatches. Returns as soon as the work is submitted.
+   * One update from these microbatches. Returns as soon as the work is submitted, or, where each rank updates its share,
+   * once every rank has all weights.
    *
    * @param update its number, counted from 0
    * @param wanted for an update that is logged, the sums over tokens and `deviceTimeShare` among it; the update is the
@@ -310,7 +337,15 @@ export class Update {
     this.#loggedSince = wanted.tokens ? performance.now() : undefined;
     this.#timer.restart();
     await this.gradients(batches, learningRate, update, wanted);
-    this.#submit(await this.#program("update", (program) => this.optimizer.recordStep(program)));
+    const shards = this.#shards;
+    if (shards === undefined) {
+      this.#submit(await this.#program("update", (program) => this.optimizer.recordStep(program)));
+      return;
+    }
+    this.#submit(await this.#program("squares", (program) => this.optimizer.recordSquares(program)));
+    await this.#sumOnDevice(this.optimizer.normPartials);
+    this.#submit(await this.#program("update", (program) => this.optimizer.recordStepByNorm(program)));
+    await gatherArena(this.#ranks, this.policy.trained, shards);
   }
 
   /**
@@ -473,7 +508,7 @@ export class Update {
  * The trained parameters by when their gradients are final in a backward pass: those of the last layer first, those of
  * no layer at the end. An adapter's are few, and its frozen parts are cleared at the end.
  */
-function gradientStages({ layout }: Arena, { config, adapter }: Model): string[][] {
+function gradientStages(layout: ParameterLayout, { config, adapter }: Model): string[][] {
   const stages = Array.from({ length: config.layers + 1 }, (): string[] => []);
   for (const { name } of layout.specs) {
     const layer = adapter ? undefined : layerOf(name);

@@ -168,6 +168,7 @@ function allocate<Options extends RunOptions>(
     dropoutSeed: options.disable_dropout ? undefined : options.seed,
     noise: options.neftune_noise_alpha ? { alpha: options.neftune_noise_alpha, seed: options.seed } : undefined,
     ranks: inputs.ranks,
+    shardOptimizer: options.shard_optimizer,
   });
   const sync = method.sync && new ReferenceSync(policy, reference.source, method.sync);
   const evaluation = RunEvaluation.create({

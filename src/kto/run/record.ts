@@ -139,6 +139,20 @@ export class RunRecord {
 
   /** Saves a checkpoint if one is due. Where the disk is full the run goes on with the checkpoints that there are. */
   async saveIfDue(): Promise<void> {
+    await this.#together(() => this.#saveIfDue());
+  }
+
+  /**
+   * What rank 0 saves, while the others give it what they alone have: their shares of the moments. Where each rank has
+   * all of them, the others go on meanwhile.
+   */
+  async #together(save: () => Promise<void>): Promise<void> {
+    const { requests, sharedMoments } = this.#run.update;
+    if (sharedMoments === undefined) await save();
+    else await requests.during(save);
+  }
+
+  async #saveIfDue(): Promise<void> {
     const { plan, inputs, method } = this.#run;
     const checkpoints = this.#checkpoints;
     // A checkpoint of this step lacks the evaluation that a stop broke off.
@@ -171,6 +185,10 @@ export class RunRecord {
    * instead
    */
   async saveStopped(): Promise<void> {
+    await this.#together(() => this.#saveStopped());
+  }
+
+  async #saveStopped(): Promise<void> {
     const checkpoints = this.#checkpoints;
     if (checkpoints === undefined || this.done === 0 || checkpoints.last?.step === this.done) return;
     const { folder } = checkpoints;
@@ -199,14 +217,19 @@ export class RunRecord {
   async resume({ path, state }: Resumption): Promise<void> {
     const ranks = ranksOf(this.#run.inputs);
     await byFirst(ranks, async () => await this.#checkpoints?.restore({ path, step: state.step }));
-    const { device, policy, optimizer } = this.#run.update;
+    const { device, policy, optimizer, sharedMoments } = this.#run.update;
     const { first, second, coded } = optimizer.moments;
     const reference = this.#run.sync?.weights;
-    for (const arena of [policy.trained, first, second, ...(reference ? [reference] : [])]) {
+    const tensors = [...coded.values()].flatMap(({ first, second, scales }) => [first, second, scales]);
+    const moments = sharedMoments ? [] : [first, second];
+    for (const arena of [policy.trained, ...moments, ...(reference ? [reference] : [])]) {
       await arenaFromFirst(ranks, arena);
     }
-    const tensors = [...coded.values()].flatMap(({ first, second, scales }) => [first, second, scales]);
-    await tensorsFromFirst(ranks, device, [...tensors, optimizer.state]);
+    await tensorsFromFirst(ranks, device, [...(sharedMoments ? [] : tensors), optimizer.state]);
+    if (sharedMoments !== undefined) {
+      if (this.#checkpoints) await this.#checkpoints.shareMoments(path, sharedMoments);
+      else await sharedMoments.fill(undefined);
+    }
     this.adopt(state);
   }
 

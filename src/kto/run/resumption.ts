@@ -23,7 +23,7 @@ export interface Resumption {
 
 /** Options that do not change what comes out of a step: a resumed run may have others than the run before. */
 const MAY_CHANGE =
-  /^(save_|logging_|log_examples|eval_(strategy|steps|on_start)|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
+  /^(save_|logging_|log_examples|eval_(strategy|steps|on_start)|metric_for_best_model|greater_is_better|load_best|early_stopping|resume_|gradient_checkpointing|shard_optimizer|precompute_ref|overwrite_cache|max_steps|num_train_epochs)/;
 
 /** What the values of reference_point_scope stand for. */
 const rowsOf = { microbatch: "microbatch", step: "update" } as const;

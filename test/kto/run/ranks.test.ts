@@ -2,9 +2,10 @@
  * Trainings by 2, 3 and 4 ranks against those of one process, which has as many rows in a microbatch as all of them:
  * losses, reference points, every tensor's gradients and weights to 1e-6, the same bits in every rank and every time.
  */
-import { cpSync } from "node:fs";
+import { cpSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { ConfigError } from "../../../src/errors.ts";
+import { RankError } from "../../../src/errors.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";
 import { SftTrainer, type SftTrainerInputs } from "../../../src/kto/sft-trainer.ts";
 import { freshPath, temporaryFolder } from "../../helpers/folders.ts";
@@ -186,16 +187,74 @@ describe("checkpoints", () => {
   });
 });
 
+describe("sharded optimizer state", () => {
+  const examples = rankExamples(12, 12);
+  const options = { ...OPTIONS, max_steps: 3, save_strategy: "steps", save_steps: 1, max_grad_norm: 0 } as const;
+  const of = (size: number, outputFolder: string, own: RankSetup["options"], more: Partial<RankSetup> = {}) =>
+    trainRanks(size, {
+      ...{ examples, outputFolder, ...more },
+      options: { ...options, ...own, per_device_train_batch_size: 12 / size },
+    });
+  /** Names, places and bytes of a checkpoint's moments; the norm, in the optimizer's small state, is summed otherwise. */
+  const momentsOf = (path: string) => {
+    const file = readFileSync(join(path, "checkpoint-3", "optimizer.safetensors"));
+    const start = 8 + Number(file.readBigUInt64LE(0));
+    const header = JSON.parse(file.subarray(8, start).toString()) as Record<string, { data_offsets: number[] }>;
+    const end = header.optimizer_state?.data_offsets[0] ?? 0;
+    return { header, bytes: file.subarray(start, start + end).toString("base64") };
+  };
+
+  test.each([
+    ["all weights", {}, false],
+    ["an adapter", {}, true],
+    ["moments in eight bits, frozen parameters", { optim: "adamw_8bit", freeze_parameters: ["layers\\.0"] }, false],
+  ] as const)("has the bits of whole state, and writes the same checkpoints: %s", async (_, own, lora) => {
+    const [whole, sharded] = [freshPath(folder, "whole"), freshPath(folder, "sharded")];
+    const runs = await of(3, whole, own, { lora });
+    const shards = await of(3, sharded, { ...own, shard_optimizer: true }, { lora });
+    const weights = (of: readonly RankRun[]) => of.map((run) => bitsOf({ ...run, gradients: new Map() }));
+    expect(weights(shards)).toEqual(weights(runs));
+    expect(momentsOf(sharded)).toEqual(momentsOf(whole));
+    const bytes = (of: readonly RankRun[]) => of.map(({ metrics }) => metrics[0]?.["bytes/optimizer"] ?? 0);
+    for (const mine of bytes(shards)) expect(mine).toBeLessThan(0.6 * (bytes(runs)[0] ?? 0));
+  });
+
+  test("clips by the norm of all shares, and is gone on from by any number of ranks", async () => {
+    const own = { max_grad_norm: 0.05, optim: "adamw_8bit", shard_optimizer: true } as const;
+    const unbroken = await of(4, freshPath(folder, "unbroken"), own);
+    const [whole] = await of(4, freshPath(folder, "whole"), { ...own, shard_optimizer: false });
+    expect(farthest(unbroken[0]?.weights ?? new Map(), whole?.weights ?? new Map()).distance).toBeLessThanOrEqual(
+      RANKS,
+    );
+    const stopped = freshPath(folder, "stopped");
+    await of(4, stopped, { ...own, save_strategy: "no" }, { stop: { rank: 1, after: 1 } });
+    for (const [size, shard_optimizer] of [
+      [4, true],
+      [3, true],
+      [1, false],
+    ] as const) {
+      const path = freshPath(folder, `resumed-${size}`);
+      cpSync(stopped, path, { recursive: true });
+      const resumed = await of(size, path, { ...own, shard_optimizer, resume_from_checkpoint: true });
+      const end = (runs: readonly RankRun[]) => runs.map((run) => bitsOf({ ...run, gradients: new Map() }));
+      if (size === 4) expect(end(resumed)).toEqual(end(unbroken));
+      const [found, wanted] = [resumed[0] as RankRun, unbroken[0] as RankRun];
+      expect(found.steps).toBe(3);
+      expect(farthest(found.weights, wanted.weights).distance).toBeLessThanOrEqual(RANKS);
+    }
+  });
+});
+
 test("a rank with other rows or options is named before the first update", async () => {
   const setup = { examples: rankExamples(8, 10), options: { ...OPTIONS, per_device_train_batch_size: 2 } };
   const ofRank = (rank: number) => (rank === 1 ? { options: { ...setup.options, beta: 0.2 } } : {});
   await expect(trainRanks(2, { ...setup, ofRank })).rejects.toThrow(
-    new ConfigError(
+    new RankError(
       'rank 1 differs from rank 0 in option "beta" (0.2, and 0.1 there): give every rank the same program, options and files.',
     ),
   );
   const others = (rank: number) => (rank === 1 ? { examples: rankExamples(8, 11) } : {});
   await expect(trainRanks(2, { ...setup, ofRank: others })).rejects.toThrow(
-    /^Rank 1 differs .* in the rows to train on:/,
+    /^rank 1 differs .* in the rows to train on:/,
   );
 });
