@@ -4,6 +4,7 @@
  * computes the others; which pieces there are, and so every bit of the sums, does not depend on when.
  */
 import type { Arena } from "../gpu/arena.ts";
+import type { Device } from "../gpu/device.ts";
 import { partWindows } from "../gpu/parts.ts";
 import { elementCount, type Tensor } from "../gpu/tensor.ts";
 import type { Communicator } from "./communicator.ts";
@@ -78,10 +79,10 @@ export class ArenaSum {
       const { numbers, at } = await (early ?? read());
       const sums = Float32Array.from(await sumSlice(this.#ranks, numbers, piece.cuts));
       if (this.#scatters) {
-        upload(this.#arena, partWindows(this.#arena, partsOfRank(piece, this.#ranks.rank)), sums);
+        uploadAll(device, windowsOfRank(this.#arena, piece, this.#ranks.rank), sums);
       } else {
         await gatherSlices(this.#ranks, sums, piece.cuts, numbers);
-        upload(this.#arena, windows, numbers);
+        uploadAll(device, windows, numbers);
       }
       this.#waiting -= bytes;
       this.onPiece?.({ bytes, begun, read: at, summed: performance.now() });
@@ -103,7 +104,7 @@ export class ArenaSum {
 /** Gives every rank the numbers that each rank has of its own slices of an arena. */
 export async function gatherArena(ranks: Communicator, arena: Arena, pieces: readonly Piece[]): Promise<void> {
   const { device } = arena;
-  const read = (piece: Piece | undefined) => piece && device.downloadAll(ownWindows(arena, piece, ranks.rank));
+  const read = (piece: Piece | undefined) => piece && device.downloadAll(windowsOfRank(arena, piece, ranks.rank));
   let next = read(pieces[0]);
   for (const [index, piece] of pieces.entries()) {
     const own = new Float32Array((await next) ?? new ArrayBuffer(0));
@@ -111,14 +112,17 @@ export async function gatherArena(ranks: Communicator, arena: Arena, pieces: rea
     next?.catch(() => undefined); // it is awaited in the next round, if there is one
     const all = new Float32Array(piece.elements);
     await gatherSlices(ranks, own, piece.cuts, all);
-    upload(arena, partWindows(arena, piece.parts), all);
+    uploadAll(device, partWindows(arena, piece.parts), all);
   }
 }
 
-const ownWindows = (arena: Arena, piece: Piece, rank: number) => partWindows(arena, partsOfRank(piece, rank));
+/** The windows of a rank's slice of a piece. */
+export function windowsOfRank(arena: Arena, piece: Piece, rank: number): Tensor[] {
+  return partWindows(arena, partsOfRank(piece, rank));
+}
 
-/** Numbers one behind the other into windows. */
-function upload({ device }: Arena, windows: readonly Tensor[], numbers: Float32Array<ArrayBuffer>): void {
+/** Uploads numbers that lie one behind the other into windows. */
+export function uploadAll(device: Device, windows: readonly Tensor[], numbers: Float32Array<ArrayBuffer>): void {
   let from = 0;
   for (const window of windows) {
     const size = elementCount(window.shape);

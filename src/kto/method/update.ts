@@ -73,6 +73,8 @@ export interface UpdateOptions {
   readonly noise?: { readonly alpha: number; readonly seed: number } | undefined;
   /** Those that share the update, of which this computes its part of each microbatch; default it is alone. */
   readonly ranks?: Communicator | undefined;
+  /** Those that update by themselves at the same time, whose metric sums are put together; without `ranks`. */
+  readonly localRanks?: Communicator | undefined;
   /** Whether each rank keeps the moments of its share of the parameters alone, and updates that; default false. */
   readonly shardOptimizer?: boolean | undefined;
   /** Bytes of gradients that ranks sum at once; default `PIECE_BYTES`. */
@@ -125,8 +127,9 @@ export class Update {
   readonly #dropout: { readonly seed: number; readonly state: Tensor } | undefined;
   readonly #noise: (EmbeddingNoise & { readonly alpha: number; readonly seed: number }) | undefined;
   readonly #ranks: Communicator;
+  readonly #localRanks: Communicator | undefined;
   /** The sum of all ranks' gradients; undefined where there is one rank. */
-  readonly #gradientSum: ArenaSum | undefined;
+  readonly gradientSum: ArenaSum | undefined;
   /** How the trained parameters are divided among the ranks, where each updates its own. */
   readonly #shards: readonly Piece[] | undefined;
   /** What rank 0 asks of the others while it saves. */
@@ -175,6 +178,7 @@ export class Update {
     this.objective = createObjective(options, this.device);
     const ranks = options.ranks ?? ALONE;
     this.#ranks = ranks;
+    this.#localRanks = options.localRanks;
     this.requests = new OnRequest(ranks);
     const pieces: Piece[][] = [];
     const shards = ranks.size > 1 && options.shardOptimizer === true;
@@ -187,7 +191,7 @@ export class Update {
     if (this.#optimizer === undefined || ranks.size === 1) return;
     const { gradients } = this.#optimizer;
     if (!shards) divide(gradients.layout);
-    this.#gradientSum = new ArenaSum(ranks, gradients, pieces, { scatters: shards });
+    this.gradientSum = new ArenaSum(ranks, gradients, pieces, { scatters: shards });
     if (!shards) return;
     this.#shards = pieces.flat();
     this.sharedMoments = new SharedMoments(ranks, this.#optimizer, this.#shards, this.requests);
@@ -283,9 +287,9 @@ export class Update {
       }
       start += batch.size;
     }
-    if (this.#gradientSum === undefined) return;
-    await this.#gradientSum.end();
-    await this.#sumMetrics();
+    if (this.gradientSum === undefined) return;
+    await this.gradientSum.end();
+    await this.#sumMetrics(this.#ranks);
   }
 
   get #dealt(): boolean {
@@ -308,10 +312,10 @@ export class Update {
    * Rank 0 goes on with the metric sums of all and the others from zero, so that a checkpoint of rank 0's is the same
    * whatever the number of ranks.
    */
-  async #sumMetrics(): Promise<void> {
+  async #sumMetrics(ranks: Communicator): Promise<void> {
     const { metrics } = this.objective;
-    const sums = await sumOverRanks(this.#ranks, Float64Array.from(await this.device.download(metrics)));
-    this.device.upload(metrics, this.#ranks.rank === 0 ? Float32Array.from(sums) : new Float32Array(sums.length));
+    const sums = await sumOverRanks(ranks, Float64Array.from(await this.device.download(metrics)));
+    this.device.upload(metrics, ranks.rank === 0 ? Float32Array.from(sums) : new Float32Array(sums.length));
   }
 
   /**
@@ -336,6 +340,12 @@ export class Update {
   async run(batches: readonly Batch[], learningRate: number, update: number, wanted: Wanted = {}): Promise<void> {
     this.#loggedSince = wanted.tokens ? performance.now() : undefined;
     this.#timer.restart();
+    // Where ranks update by themselves, the last rows of an epoch may not suffice for all of them.
+    if (batches.length > 0) await this.#updateFrom(batches, learningRate, update, wanted);
+    if (this.#localRanks && this.#localRanks.size > 1) await this.#sumMetrics(this.#localRanks);
+  }
+
+  async #updateFrom(batches: readonly Batch[], learningRate: number, update: number, wanted: Wanted): Promise<void> {
     await this.gradients(batches, learningRate, update, wanted);
     const shards = this.#shards;
     if (shards === undefined) {
@@ -360,7 +370,7 @@ export class Update {
 
   /** @param isLast whether nothing adds to the gradients after it, so that their sum may begin while it runs */
   #submit(program: Program, isLast = false): void {
-    const sum = isLast ? this.#gradientSum : undefined;
+    const sum = isLast ? this.gradientSum : undefined;
     const timer = this.#loggedSince === undefined ? undefined : this.#timer;
     program.run(timer, sum && ((stage) => sum.finished(stage)));
   }
@@ -414,7 +424,7 @@ export class Update {
       throw new Error("reference log-probabilities come with a microbatch where they are cached, and only there");
     }
     const { objective } = this;
-    const sum = this.#gradientSum;
+    const sum = this.gradientSum;
     const program = await this.#program(`${kind} ${JSON.stringify(shape)} of ${batch.size}`, (recording) => {
       const parts = PARTS[kind];
       if (parts.forward) {

@@ -4,8 +4,10 @@
  *
  * A rank sends its gradients as 2 (N - 1) / N of their bytes (each adds up one slice and gives the sums to all), and
  * receives as much at the same time. That runs while the last microbatch's backward pass goes on; what is not done by
- * then is waited for. Every collective call costs its messages: one to each other rank.
+ * then is waited for. Every collective call costs its messages: one to each other rank. Ranks that update by themselves
+ * (sync_every) send as many bytes, but once in so many updates, and nothing hides them.
  */
+import { PIECE_BYTES } from "../../engine/ranks/pieces.ts";
 
 /** A link between machines. */
 export interface Link {
@@ -26,6 +28,8 @@ export interface RankWork {
   readonly ranksPerMachine: number;
   /** Bytes that the host reads from the device, adds up and writes back in a second. */
   readonly hostBytesPerSecond: number;
+  /** Updates of each rank by itself between two outer steps; default: gradients are summed in every update. */
+  readonly syncEvery?: number | undefined;
 }
 
 export interface ScaledUpdate {
@@ -35,14 +39,12 @@ export interface ScaledUpdate {
   readonly waiting: number;
   /** Rows per second, as a share of what as many ranks would do without each other. */
   readonly efficiency: number;
-  /** Bytes that a rank sends in an update. */
+  /** Bytes that a rank sends in an update, or in the mean of those up to an outer step. */
   readonly bytesSent: number;
 }
 
 /** The backward pass as a share of a microbatch: a third, beside forward passes for rows, pairs and the reference. */
 const BACKWARD_SHARE = 1 / 3;
-/** Bytes of a piece that is exchanged at once (`arena-sum.ts`). */
-const PIECE_BYTES = 2 ** 24;
 /** Seconds of the processor for one message. */
 const PER_MESSAGE = 5e-6;
 /** Small collective calls of an update: pairs, norm, metrics. */
@@ -65,6 +67,12 @@ export function scaledUpdate(ranks: number, work: RankWork, link: Link): ScaledU
     local / hostBytesPerSecond +
     gradientBytes / hostBytesPerSecond +
     calls * call;
+  if (work.syncEvery !== undefined) {
+    const waiting = exchange / work.syncEvery + SMALL_CALLS * call;
+    const secondsPerUpdate = alone + waiting;
+    const bytesSent = sent / work.syncEvery;
+    return { ranks, secondsPerUpdate, waiting, efficiency: alone / secondsPerUpdate, bytesSent };
+  }
   const beside = (alone * BACKWARD_SHARE) / microbatches;
   const lastPiece = exchange / pieces; // which begins when the backward pass is over
   const waiting = Math.max(exchange - beside, lastPiece) + SMALL_CALLS * call;

@@ -25,6 +25,7 @@ import { errorMessage, FileError } from "../../errors.ts";
 import type { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { fillMoments, type MomentFile, momentReader, momentTensors } from "./moment-files.ts";
+import { RANKS_FILE, type RankStates } from "./rank-states.ts";
 import { type RunState, type TrainerStateFacts, writeRunState } from "./state.ts";
 
 export const OPTIMIZER_FILE = "optimizer.safetensors";
@@ -57,6 +58,8 @@ export interface CheckpointsOptions {
   readonly baseModel: string | undefined;
   /** The weights of a reference that follows the policy, which no other file holds. */
   readonly reference: Arena | undefined;
+  /** What each rank has by itself. */
+  readonly rankStates: RankStates | undefined;
   readonly warn: (sentence: string) => void;
 }
 
@@ -75,9 +78,10 @@ export class Checkpoints {
 
   /** Bytes of one: weights and moments, beside which the rest is small. */
   get bytes(): number {
-    const { policy, update, options, reference } = this.#run;
+    const { policy, update, options, reference, rankStates } = this.#run;
     const weights = (policy.adapter ?? policy.layout).parameterCount;
-    const rest = update.optimizer.momentBytes + 4 * (reference?.layout.parameterCount ?? 0);
+    const others = rankStates?.bytes ?? 0;
+    const rest = update.optimizer.momentBytes + 4 * (reference?.layout.parameterCount ?? 0) + others;
     return 4 * weights + (options.save_only_model ? 0 : rest);
   }
 
@@ -105,11 +109,14 @@ export class Checkpoints {
 
   /** Saves a checkpoint into any folder, and removes none. Returns the checkpoint's path. */
   async saveInto(folder: string, state: RunState, facts: TrainerStateFacts): Promise<string> {
-    const { options, policy, baseModel } = this.#run;
+    const { options, policy, baseModel, rankStates } = this.#run;
     return await writeCheckpointFolder(folder, state.step, async (target) => {
       if (policy.adapter) await saveAdapter(policy, target, baseModel);
       else await policy.save(target, { dtype: "f32" });
-      if (!options.save_only_model) await this.#saveOptimizer(platform.joinPath(target, OPTIMIZER_FILE));
+      if (!options.save_only_model) {
+        await this.#saveOptimizer(platform.joinPath(target, OPTIMIZER_FILE));
+        if (rankStates) await writeSafetensors(platform.joinPath(target, RANKS_FILE), rankStates.tensors());
+      }
       await writeRunState(target, state, facts);
     });
   }
@@ -186,6 +193,16 @@ export class Checkpoints {
   async shareMoments(from: string, shared: SharedMoments): Promise<void> {
     const { optimizer } = this.#run.update;
     await this.#withOptimizer(from, (file) => shared.fill(momentReader(optimizer, file)));
+  }
+
+  /** Gives every rank what it has by itself; the others call `RankStates.restore` meanwhile. */
+  async shareStates(from: string, states: RankStates): Promise<void> {
+    await withFile(platform.joinPath(from, RANKS_FILE), (tensors, path) =>
+      states.restore(async (name, words) => {
+        const { file } = requireTensor(tensors, path, name, [words], "U32");
+        return await file.read(name);
+      }),
+    );
   }
 
   async #withOptimizer(path: string, work: (file: MomentFile) => Promise<void>): Promise<void> {

@@ -14,6 +14,7 @@ import type { RunOptions } from "../options/run.ts";
 import { momentFormatOf, precisionOf } from "../options/training.ts";
 import { checkHostMemory, withWhatFits } from "./fitting.ts";
 import { type Method, planRun, type RunInputs, ranksOf } from "./inputs.ts";
+import { LocalUpdates } from "./local-updates.ts";
 import { lockFolder, removeEmptyFolder } from "./lock.ts";
 import { LoggingWindow } from "./logging-window.ts";
 import { RunRecord } from "./record.ts";
@@ -52,6 +53,7 @@ export async function createRun<Options extends RunOptions>(
     const { parts, resumed } = await prepared(inputs, method, plan, true);
     try {
       if (resumed) await parts.record.resume(resumed);
+      else await parts.local?.begin();
     } catch (error) {
       parts.free();
       throw error;
@@ -167,9 +169,11 @@ function allocate<Options extends RunOptions>(
     logsExamples: options.log_examples,
     dropoutSeed: options.disable_dropout ? undefined : options.seed,
     noise: options.neftune_noise_alpha ? { alpha: options.neftune_noise_alpha, seed: options.seed } : undefined,
-    ranks: inputs.ranks,
+    ...(plan.isLocal ? { localRanks: inputs.ranks } : { ranks: inputs.ranks }),
     shardOptimizer: options.shard_optimizer,
   });
+  const local =
+    options.sync_every === undefined ? undefined : localUpdates(inputs, update, options.sync_every, options);
   const sync = method.sync && new ReferenceSync(policy, reference.source, method.sync);
   const evaluation = RunEvaluation.create({
     policy, // without dropout
@@ -187,11 +191,16 @@ function allocate<Options extends RunOptions>(
     ranks: inputs.ranks,
   });
   const window = new LoggingWindow(update, ranksOf(inputs));
-  const run = { inputs, method, plan, update, window, evaluation, digests, sync };
+  const run = { inputs, method, plan, update, window, evaluation, digests, sync, local };
   const free = () => {
     update.free();
     evaluation?.free();
     reference.free();
   };
   return { ...run, record: new RunRecord(run), cached, free };
+}
+
+function localUpdates(inputs: RunInputs, update: Update, every: number, options: RunOptions): LocalUpdates {
+  const { outer_learning_rate: learningRate, outer_momentum: momentum } = options;
+  return new LocalUpdates(ranksOf(inputs), update, { every, learningRate, momentum });
 }

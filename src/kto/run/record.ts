@@ -15,6 +15,7 @@ import { checkpointDue, mostCheckpoints } from "../options/checkpoint.ts";
 import { warn } from "./callbacks.ts";
 import { Checkpoints, type SavedState, useOf } from "./checkpoints.ts";
 import { adapterOf, evaluatedRows, type Method, type RunInputs, ranksOf } from "./inputs.ts";
+import type { LocalUpdates } from "./local-updates.ts";
 import type { LoggingWindow } from "./logging-window.ts";
 import type { StartDigests } from "./reference.ts";
 import type { ReferenceSync } from "./reference-sync.ts";
@@ -42,6 +43,8 @@ export interface RecordedRun {
   readonly digests: StartDigests;
   /** Given where the reference follows the policy. */
   readonly sync: ReferenceSync | undefined;
+  /** Given where ranks update by themselves. */
+  readonly local: LocalUpdates | undefined;
 }
 
 export class RunRecord {
@@ -73,6 +76,7 @@ export class RunRecord {
             folder: outputFolder,
             baseModel,
             reference: run.sync?.weights,
+            rankStates: run.local?.states,
             warn: (sentence) => warn(run.inputs, sentence),
           });
   }
@@ -107,8 +111,9 @@ export class RunRecord {
       totalSteps: plan.totalSteps,
       stepsPerEpoch: plan.stepsPerEpoch,
       pairsWithin: plan.scope,
-      ranks: plan.rank.size,
+      ranks: plan.ranks.size,
       stopReason: this.stopReason,
+      localUpdates: this.#run.local?.since,
       counts: window.counts,
       lastMetrics: this.lastMetrics,
       evaluation: evaluation?.state as RunState["evaluation"],
@@ -143,12 +148,13 @@ export class RunRecord {
   }
 
   /**
-   * What rank 0 saves, while the others give it what they alone have: their shares of the moments. Where each rank has
-   * all of them, the others go on meanwhile.
+   * What rank 0 saves, while the others give it what they alone have: their shares of the moments, or all that differs
+   * where they update by themselves. Where ranks have the same, the others go on meanwhile.
    */
   async #together(save: () => Promise<void>): Promise<void> {
-    const { requests, sharedMoments } = this.#run.update;
-    if (sharedMoments === undefined) await save();
+    const { update, local } = this.#run;
+    const requests = local ? local.states.requests : update.sharedMoments && update.requests;
+    if (requests === undefined) await save();
     else await requests.during(save);
   }
 
@@ -229,6 +235,13 @@ export class RunRecord {
     if (sharedMoments !== undefined) {
       if (this.#checkpoints) await this.#checkpoints.shareMoments(path, sharedMoments);
       else await sharedMoments.fill(undefined);
+    }
+    const { local } = this.#run;
+    if (local !== undefined) {
+      local.since = state.localUpdates ?? 0;
+      if (this.#checkpoints) await this.#checkpoints.shareStates(path, local.states);
+      else await local.states.restore(undefined);
+      await device.idle();
     }
     this.adopt(state);
   }

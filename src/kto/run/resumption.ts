@@ -162,21 +162,30 @@ const SIZES: ReadonlySet<string> = new Set(["per_device_train_batch_size", "grad
  *
  * @throws ConfigError that says which options would make them the same
  */
-function checkSameUpdates(path: string, { options, ranks }: RunState, { options: given, rank, scope }: RunPlan): void {
+function checkSameUpdates(
+  path: string,
+  { options, ranks }: RunState,
+  { options: given, ranks: now, scope, isLocal }: RunPlan,
+): void {
+  if (isLocal) {
+    throw new ConfigError(
+      `The run of ${path} had ${counted(ranks, "rank")} that update by themselves (sync_every), each with its own rows and moments, and this one has ${now.size}: start ${ranks}.`,
+    );
+  }
   const [size, accumulation] = [
     Number(options.per_device_train_batch_size),
     Number(options.gradient_accumulation_steps),
   ];
   const { per_device_train_batch_size: sizeNow, gradient_accumulation_steps: accumulationNow } = given;
-  const [rows, rowsNow] = [size * ranks, sizeNow * rank.size];
+  const [rows, rowsNow] = [size * ranks, sizeNow * now.size];
   const same =
     scope === "step"
       ? rows * accumulation === rowsNow * accumulationNow
       : rows === rowsNow && accumulation === accumulationNow;
   if (same) return;
-  const fits = Number.isInteger(rows / rank.size);
+  const fits = Number.isInteger(rows / now.size);
   throw new ConfigError(
-    `The run of ${path} had ${counted(ranks, "rank")} with per_device_train_batch_size ${size} and gradient_accumulation_steps ${accumulation}, and this one has ${counted(rank.size, "rank")} with ${sizeNow} and ${accumulationNow}, so that its updates would hold other rows: ${fits ? `set per_device_train_batch_size ${rows / rank.size} and gradient_accumulation_steps ${accumulation}` : `take a number of ranks that divides ${rows}`}.`,
+    `The run of ${path} had ${counted(ranks, "rank")} with per_device_train_batch_size ${size} and gradient_accumulation_steps ${accumulation}, and this one has ${counted(now.size, "rank")} with ${sizeNow} and ${accumulationNow}, so that its updates would hold other rows: ${fits ? `set per_device_train_batch_size ${rows / now.size} and gradient_accumulation_steps ${accumulation}` : `take a number of ranks that divides ${rows}`}.`,
   );
 }
 
@@ -197,7 +206,7 @@ function checkSame(
   // The values of a damaged file may nest too deeply to be written.
   const text = (value: unknown) => shown(value ?? null, Number.POSITIVE_INFINITY);
   const rows = evaluatedRows(inputs.evalExamples, given);
-  const otherRanks = state.ranks !== plan.rank.size;
+  const otherRanks = state.ranks !== plan.ranks.size;
   if (otherRanks) checkSameUpdates(path, state, plan);
   const comparesEvaluations = rows !== undefined && (state.evaluation?.lastStep ?? -1) >= 0;
   for (const [name, before] of Object.entries({ ...state.options, ...state.settings })) {

@@ -68,4 +68,12 @@ describe("an update", () => {
     const together = scaledUpdate(8, { ...work, ranksPerMachine: 4 }, slow).waiting;
     expect(together).toBeGreaterThan(apart);
   });
+
+  test("of ranks that update by themselves shares the exchange among the updates up to the next", () => {
+    const local = scaledUpdate(4, { ...work, syncEvery: 100 }, slow);
+    const every = scaledUpdate(4, work, slow);
+    expect(local.bytesSent).toBeCloseTo(every.bytesSent / 100, 0);
+    expect(local.waiting).toBeCloseTo((1.5 * 4e8) / 1e8 / 100, 2);
+    expect(local.efficiency).toBeGreaterThan(0.9);
+  });
 });

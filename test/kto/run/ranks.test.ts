@@ -245,6 +245,79 @@ describe("sharded optimizer state", () => {
   });
 });
 
+describe("ranks that update by themselves, with sync_every", () => {
+  const options = { ...OPTIONS, sync_every: 2, per_device_train_batch_size: 3, logging_steps: 2 } as const;
+  const examples = rankExamples(12, 13);
+
+  test("have the mean of what they learnt alone, with outer_learning_rate 1 and no momentum", async () => {
+    const own = { ...options, max_steps: 2, shuffle_dataset: false, outer_learning_rate: 1, outer_momentum: 0 };
+    const ranks = await trainRanks(2, { examples, options: own });
+    // Rings of three rows are dealt in turn, so each rank is a run of its own rows: 0 to 2 and 6 to 8, or the others.
+    const alone = await Promise.all(
+      [0, 1].map(async (rank) => {
+        const rows = examples.filter((_, i) => Math.floor(i / 3) % 2 === rank);
+        const [run] = await trainRanks(1, { examples: rows, options: { ...own, sync_every: undefined } });
+        return run as RankRun;
+      }),
+    );
+    const [first, second] = alone.map(({ weights }) => weights);
+    const mean = new Map(
+      [...(first ?? [])].map(([name, values]) => {
+        const others = second?.get(name);
+        return [name, values.map((value, i) => Math.fround((value + (others?.[i] ?? Number.NaN)) / 2))];
+      }),
+    );
+    for (const run of ranks) {
+      expect(farthest(run.weights, mean).distance).toBeLessThanOrEqual(1e-7);
+      expect(run.metrics[0]?.outer_grad_norm).toBeGreaterThan(0);
+      const tokens = alone.map(({ metrics }) => metrics[0]?.num_tokens ?? 0);
+      expect(run.metrics[0]?.num_tokens).toBe((tokens[0] ?? 0) + (tokens[1] ?? 0));
+    }
+  });
+
+  test("learn, in one process too, and end on the same weights after a part of a round", async () => {
+    const [one] = await trainRanks(1, { examples, options: { ...options, max_steps: 5 } });
+    expect(one?.metrics.map(({ outer_grad_norm }) => outer_grad_norm !== undefined)).toEqual([true, true, true]);
+    // 13 rows in rings of 3 or 2: an epoch's last update has rows for one rank of two alone.
+    const runs = await trainRanks(2, { examples: rankExamples(13, 14), options: { ...options, max_steps: 5 } });
+    const weights = runs.map((run) => bitsOf({ ...run, gradients: new Map() }));
+    expect(weights[1]).toEqual(weights[0]);
+    expect(runs[0]?.metrics.map(({ loss }) => Number.isFinite(loss))).toEqual([true, true, true]);
+  });
+
+  test.each([
+    ["between two outer steps", 3, "adamw_8bit", false],
+    ["right after one", 2, "adamw_torch", true],
+  ] as const)("are gone on from to the same bits, stopped %s", async (_, after, optim, lora) => {
+    const own = { ...options, optim } as const;
+    const unbroken = await trainRanks(3, { examples, lora, options: own });
+    const outputFolder = freshPath(folder, "local");
+    // All stop after the update in which one is asked to.
+    const stop = { rank: 1, after: after - 1 };
+    const broken = await trainRanks(3, { examples, lora, outputFolder, options: own, stop });
+    expect(broken.map(({ steps }) => steps)).toEqual([after, after, after]);
+    const resuming = { ...own, resume_from_checkpoint: true } as const;
+    const resumed = await trainRanks(3, { examples, lora, outputFolder, options: resuming });
+    const end = (runs: readonly RankRun[]) => runs.map((run) => bitsOf({ ...run, gradients: new Map() }));
+    expect(end(resumed)).toEqual(end(unbroken));
+    expectSameMetrics(resumed[0]?.log as Metrics[], unbroken[0]?.log as Metrics[], 0);
+    const others = trainRanks(2, { examples, lora, outputFolder, options: resuming });
+    await expect(others).rejects.toThrow(/had 3 ranks that update by themselves .* has 2: start 3\.$/);
+  });
+
+  test("refuse what would look at models that differ", async () => {
+    const setup = { examples, evalExamples: examples };
+    const of = (more: RankSetup["options"]) => trainRanks(2, { ...setup, options: { ...options, ...more } });
+    await expect(of({ eval_steps: 3 })).rejects.toThrow(
+      /^the run evaluates every 3 updates, which is no multiple of sync_every 2, .*: set eval_steps to a multiple\.$/,
+    );
+    await expect(of({ eval_steps: 2, sync_ref_model: true })).rejects.toThrow(
+      /^sync_ref_model and sync_every are both/,
+    );
+    await expect(of({ eval_steps: 2, shard_optimizer: true })).rejects.toThrow(/^shard_optimizer and sync_every are/);
+  });
+});
+
 test("a rank with other rows or options is named before the first update", async () => {
   const setup = { examples: rankExamples(8, 10), options: { ...OPTIONS, per_device_train_batch_size: 2 } };
   const ofRank = (rank: number) => (rank === 1 ? { options: { ...setup.options, beta: 0.2 } } : {});
