@@ -12,6 +12,7 @@ import type { RunPlan } from "../method/run-plan.ts";
 import { Update } from "../method/update.ts";
 import type { RunOptions } from "../options/run.ts";
 import { momentFormatOf, precisionOf } from "../options/training.ts";
+import { warn } from "./callbacks.ts";
 import { checkHostMemory, withWhatFits } from "./fitting.ts";
 import { type Method, planRun, type RunInputs, ranksOf } from "./inputs.ts";
 import { LocalUpdates } from "./local-updates.ts";
@@ -43,6 +44,9 @@ export async function createRun<Options extends RunOptions>(
   const plan = planRun(inputs, method);
   const { outputFolder, unlock } = inputs;
   const ranks = ranksOf(inputs);
+  if (method.options.shard_optimizer && ranks.size === 1) {
+    warn(inputs, "shard_optimizer has no effect: one process alone keeps all of the optimizer's state.");
+  }
   const folder = inputs.policy.device.counts || ranks.rank > 0 ? undefined : outputFolder;
   const isNew = folder !== undefined && (await platform.exists(folder)) === undefined;
   let release = unlock;

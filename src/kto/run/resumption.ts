@@ -222,6 +222,11 @@ function checkSame(
       `option "${name}" is ${text(after)}, but the run of ${path} had ${text(before)}, and a run that is resumed keeps it: set it back, or start in another output_dir.`,
     );
   }
+  if (plan.isLocal && state.localUpdates === undefined) {
+    throw new ConfigError(
+      `The run of ${path} summed the gradients of each update, and with sync_every ranks would go on by themselves: leave it out, or start in another output_dir.`,
+    );
+  }
   if (state.pairsWithin !== plan.scope && given.gradient_accumulation_steps > 1) {
     throw new ConfigError(
       `The run of ${path} made its mismatched pairs within each ${rowsOf[state.pairsWithin]}, and this version of kto-webgpu makes them within each ${rowsOf[plan.scope]} (reference_point_scope "${plan.scope}"): start in another output_dir.`,

@@ -301,8 +301,10 @@ describe("ranks that update by themselves, with sync_every", () => {
     const end = (runs: readonly RankRun[]) => runs.map((run) => bitsOf({ ...run, gradients: new Map() }));
     expect(end(resumed)).toEqual(end(unbroken));
     expectSameMetrics(resumed[0]?.log as Metrics[], unbroken[0]?.log as Metrics[], 0);
-    const others = trainRanks(2, { examples, lora, outputFolder, options: resuming });
-    await expect(others).rejects.toThrow(/had 3 ranks that update by themselves .* has 2: start 3\.$/);
+    const with2 = trainRanks(2, { examples, lora, outputFolder, options: resuming });
+    await expect(with2).rejects.toThrow(/had 3 ranks that update by themselves .* has 2: start 3\.$/);
+    const summing = trainRanks(3, { examples, lora, outputFolder, options: { ...resuming, sync_every: undefined } });
+    await expect(summing).rejects.toThrow(/^option "sync_every" is null, but the run of .* had 2/);
   });
 
   test("refuse what would look at models that differ", async () => {
