@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { Arena, ParameterLayout } from "../../../src/engine/gpu/arena.ts";
 import { OuterStep } from "../../../src/engine/ranks/outer-step.ts";
 import { piecesOfStages } from "../../../src/engine/ranks/pieces.ts";
-import { outerStep } from "../../../src/kernels/float64/outer-step.ts";
+import { type OuterState, outerStep } from "../../../src/kernels/float64/outer-step.ts";
 import { arenaNumbers, arenaSize, fillArena } from "../../helpers/arenas.ts";
 import { expectWithin, normals, seeded } from "../../helpers/compare.ts";
 import { sharedDevice } from "../../helpers/device.ts";
@@ -44,7 +44,7 @@ test.each([1, 3])("%d ranks make the step of float64, three times, and have the 
       }
     }),
   );
-  let state = { parameter: Float64Array.from(start), momentum: new Float64Array(elements) };
+  let state: OuterState = { parameter: Float64Array.from(start), momentum: new Float64Array(elements) };
   for (let turn = 0; turn < 3; turn++) {
     const ranks = found.map((turns) => turns[turn]);
     const locals = ranks.map((one) => Float64Array.from(one?.own ?? []));

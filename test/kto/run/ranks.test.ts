@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { RankError } from "../../../src/errors.ts";
 import type { Metrics } from "../../../src/kto/method/metrics.ts";
+import type { TrainerOptions } from "../../../src/kto/options/kto.ts";
 import { SftTrainer, type SftTrainerInputs } from "../../../src/kto/sft-trainer.ts";
 import { freshPath, temporaryFolder } from "../../helpers/folders.ts";
 import {
@@ -190,7 +191,7 @@ describe("checkpoints", () => {
 describe("sharded optimizer state", () => {
   const examples = rankExamples(12, 12);
   const options = { ...OPTIONS, max_steps: 3, save_strategy: "steps", save_steps: 1, max_grad_norm: 0 } as const;
-  const of = (size: number, outputFolder: string, own: RankSetup["options"], more: Partial<RankSetup> = {}) =>
+  const of = (size: number, outputFolder: string, own: Partial<TrainerOptions>, more: Partial<RankSetup> = {}) =>
     trainRanks(size, {
       ...{ examples, outputFolder, ...more },
       options: { ...options, ...own, per_device_train_batch_size: 12 / size },
@@ -204,11 +205,11 @@ describe("sharded optimizer state", () => {
     return { header, bytes: file.subarray(start, start + end).toString("base64") };
   };
 
-  test.each([
+  test.each<readonly [string, Partial<TrainerOptions>, boolean]>([
     ["all weights", {}, false],
     ["an adapter", {}, true],
     ["moments in eight bits, frozen parameters", { optim: "adamw_8bit", freeze_parameters: ["layers\\.0"] }, false],
-  ] as const)("has the bits of whole state, and writes the same checkpoints: %s", async (_, own, lora) => {
+  ])("has the bits of whole state, and writes the same checkpoints: %s", async (_, own, lora) => {
     const [whole, sharded] = [freshPath(folder, "whole"), freshPath(folder, "sharded")];
     const runs = await of(3, whole, own, { lora });
     const shards = await of(3, sharded, { ...own, shard_optimizer: true }, { lora });
